@@ -1,0 +1,2 @@
+//! What the numbers mean: shares, contention, prediction, verdict.
+pub mod report;

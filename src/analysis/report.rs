@@ -1,0 +1,254 @@
+//! The report as data, schema `gilprof.report/1`: the contract with everyone who reads gilprof's output.
+//!
+//! Field names are the contract's own; each struct says what it is.
+#![allow(missing_docs)]
+//!
+//! Fields are only ever added. Shares are of wall time of the thread inside the window; `functions` count thread-seconds per second.
+
+use serde::Serialize;
+
+/// The schema's name, in every report.
+pub const SCHEMA: &str = "gilprof.report/1";
+
+/// The whole report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Always [`SCHEMA`].
+    pub schema: &'static str,
+    /// The version of gilprof that made it.
+    pub gilprof: &'static str,
+    /// The measured process.
+    pub target: Target,
+    /// The measuring.
+    pub window: Window,
+    /// The GIL with the most contention; the only one in most programs.
+    pub gil: Gil,
+    /// Every GIL of the process, when it has several (subinterpreters with their own). Never summed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gils: Vec<Gil>,
+    /// Every OS thread that was seen.
+    pub threads: Vec<Thread>,
+    /// Leaf functions, most harmful first.
+    pub functions: Vec<FunctionRow>,
+    /// Who waited behind whom, most first.
+    pub blame: Vec<Blame>,
+    /// The one primary judgement.
+    pub verdict: Verdict,
+    /// Everything else worth knowing.
+    pub findings: Vec<Finding>,
+    /// What limits the figures.
+    pub warnings: Vec<String>,
+}
+
+/// The measured process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Target {
+    pub pid: i32,
+    pub python: String,
+    pub executable: String,
+    pub command: Vec<String>,
+    pub free_threaded: bool,
+    pub gil_enabled: bool,
+    pub interpreters: u32,
+    /// CPUs the target may use.
+    pub cpus: f64,
+    /// `None` where its place in memory is not known for this build.
+    pub switch_interval_us: Option<u64>,
+}
+
+/// The measuring.
+#[derive(Clone, Debug, Serialize)]
+pub struct Window {
+    pub seconds: f64,
+    pub rate_hz: f64,
+    pub looks: u64,
+    pub missed: u64,
+    pub torn: u64,
+    pub failed: u64,
+    /// Share of one core.
+    pub profiler_cpu: f64,
+    pub exact: bool,
+}
+
+/// One GIL's figures.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Gil {
+    /// Share of wall time in which some thread held it.
+    pub busy: f64,
+    /// Share of wall time in which at least one thread waited for it.
+    pub contended: f64,
+    /// Mean number of waiting threads.
+    pub waiters_mean: f64,
+    /// Changes of the holder, exact where `switch_number` could be read; `None` where not.
+    pub switches_per_s: Option<f64>,
+    /// Uninterrupted holds, estimated from runs of looks.
+    pub hold_ms: Option<Quantiles>,
+    /// Uninterrupted waits, estimated from runs of looks.
+    pub wait_ms: Option<Quantiles>,
+}
+
+/// Milliseconds. `None` instead of this when nothing was seen.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Quantiles {
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+/// One OS thread.
+#[derive(Clone, Debug, Serialize)]
+pub struct Thread {
+    pub tid: i32,
+    pub name: String,
+    /// Whether it has a `PyThreadState`.
+    pub python: bool,
+    /// Seconds of the window in which it was seen.
+    pub seconds: f64,
+    /// Share of wall time on a CPU, from the kernel.
+    pub cpu: f64,
+    /// Shares; they add to 1.
+    pub states: States,
+    /// The split of `states.holding`.
+    pub holding: Holding,
+    pub hold_ms: Option<Quantiles>,
+    pub wait_ms: Option<Quantiles>,
+    /// Estimated from runs of looks: a floor, as holds shorter than the sampling interval are missed.
+    pub acquisitions_per_s: f64,
+}
+
+/// Shares of a thread's wall time.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct States {
+    pub holding: f64,
+    pub waiting: f64,
+    pub native: f64,
+    pub starved: f64,
+    pub lock: f64,
+    pub io: f64,
+    pub unknown: f64,
+}
+
+/// The split of holding, as shares of the thread's wall time.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Holding {
+    pub python: f64,
+    pub native: f64,
+    pub blocked: f64,
+    pub starved: f64,
+}
+
+/// A leaf function. All figures are thread-seconds per second of window.
+#[derive(Clone, Debug, Serialize)]
+pub struct FunctionRow {
+    pub name: String,
+    pub file: String,
+    /// The function's first line.
+    pub line: u32,
+    pub holding: f64,
+    /// The part of `holding` spent inside C calls.
+    pub holding_native: f64,
+    /// The part of `holding` asleep in the kernel.
+    pub holding_blocked: f64,
+    pub waiting: f64,
+    /// The waiting of all others while this function held.
+    pub inflicted_wait: f64,
+    pub native: f64,
+    pub lock: f64,
+    pub io: f64,
+    /// The line seen most often while it held (or did whatever it did most).
+    pub hot_line: u32,
+}
+
+/// A function named briefly.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Place {
+    pub name: String,
+    pub file: String,
+    pub line: u32,
+}
+
+/// Waiting of one function behind another.
+#[derive(Clone, Debug, Serialize)]
+pub struct Blame {
+    pub waiter: Place,
+    /// `None`: nobody was seen to hold at that look (the hand-off itself).
+    pub holder: Option<Place>,
+    pub seconds: f64,
+}
+
+/// The codes of REPORT's contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    SwitchToProcesses,
+    ReleaseTheGil,
+    BlockedHoldingGil,
+    LatencyVictims,
+    AlreadyParallel,
+    KeepThreads,
+    Serial,
+    LockBound,
+    CpuStarved,
+    GilDisabled,
+    Idle,
+    Inconclusive,
+}
+
+/// How sure a verdict is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    Low,
+    Medium,
+    High,
+}
+
+/// The primary judgement.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    pub code: Code,
+    /// One sentence.
+    pub headline: String,
+    pub confidence: Confidence,
+    pub speedup: Speedup,
+    /// Where the GIL saturates: (hold + off-GIL time per cycle) / hold. `None` when nobody holds it.
+    pub threads_worth_having: Option<f64>,
+    /// Measured facts, with numbers.
+    pub because: Vec<String>,
+    /// What to do, naming the function.
+    pub next_steps: Vec<String>,
+}
+
+/// What the same work would gain. `None`: not predicted, and the verdict says why.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Speedup {
+    pub processes: Option<Estimate>,
+    pub free_threading: Option<Estimate>,
+    pub release_in_native: Option<Estimate>,
+}
+
+/// A factor with its interval; 1.0 is no gain.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Estimate {
+    pub estimate: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+/// A secondary judgement.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    pub code: Code,
+    pub severity: Severity,
+    pub evidence: String,
+    pub advice: String,
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Low,
+    Medium,
+    High,
+}

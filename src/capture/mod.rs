@@ -1,0 +1,1 @@
+//! Looks at a live interpreter, judges what it saw, and keeps time.

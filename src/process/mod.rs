@@ -1,0 +1,2 @@
+//! Another process as bytes, maps and OS threads; no Python here.
+pub mod memory;

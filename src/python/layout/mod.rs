@@ -1,0 +1,272 @@
+//! Where CPython keeps what gilprof reads, as data: one table per minor version.
+//!
+//! Up to 3.12 a table is complete. From 3.13 the target publishes most of it (`_Py_DebugOffsets`); the tables hold only what it does not,
+//! and what it publishes is validated as untrusted input before use. The one `match` on the version in the whole tree is [`for_version`].
+
+pub mod field;
+
+use crate::ids::Addr;
+use field::Field;
+
+/// A CPython feature release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Minor(pub u8, pub u8);
+
+/// A range of bytes inside a struct.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Bytes from the start of the struct.
+    pub offset: u32,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+/// Everything that one version's reader needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The version it is for.
+    pub minor: Minor,
+    /// `_PyRuntimeState`.
+    pub runtime: Runtime,
+    /// `PyInterpreterState`.
+    pub interpreter: Interpreter,
+    /// `_gil_runtime_state`.
+    pub gil: Gil,
+    /// `PyThreadState`.
+    pub thread: Thread,
+    /// `PyFrameObject` up to 3.10, `_PyInterpreterFrame` from 3.11.
+    pub frame: Frame,
+    /// `PyCodeObject`.
+    pub code: Code,
+    /// `str`, `bytes`, `dict`, instances: what names and line tables are kept in.
+    pub object: Object,
+    /// Opcodes at which a leaf frame is inside a C call (the CALL family with its specialised and instrumented forms), as a bit set over 0..256.
+    pub call_opcodes: [u64; 4],
+}
+
+/// `_PyRuntimeState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// How many bytes must be readable.
+    pub size: u32,
+    /// `interpreters.head`.
+    pub interpreters_head: Field<Addr>,
+    /// `interpreters.main`.
+    pub interpreters_main: Field<Addr>,
+    /// `core_initialized` / `initialized` (int): set once the interpreter can run; `None` where unknown.
+    pub initialized: Option<Field<i32>>,
+    /// `_finalizing` (the thread state that finalizes, null before).
+    pub finalizing: Option<Field<Addr>>,
+    /// `ceval.gil`, embedded, up to 3.11.
+    pub gil: Option<u32>,
+}
+
+/// `PyInterpreterState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interpreter {
+    /// `next`.
+    pub next: Field<Addr>,
+    /// `id` (int64).
+    pub id: Field<i64>,
+    /// `tstate_head` / `threads.head`.
+    pub threads_head: Field<Addr>,
+    /// `ceval.gil`, a pointer, 3.12+.
+    pub gil: Option<Field<Addr>>,
+    /// The dict of `sys.modules` (`modules` / `imports.modules`), for thread names.
+    pub modules: Option<Field<Addr>>,
+    /// `gc.collecting` (int), where the interpreter holds it.
+    pub gc_collecting: Option<Field<i32>>,
+}
+
+/// `_gil_runtime_state`. The four spans are where a thread that wants the GIL sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gil {
+    /// Size of the whole.
+    pub size: u32,
+    /// Free-threaded builds: `enabled` (int).
+    pub enabled: Option<Field<i32>>,
+    /// `interval`, microseconds.
+    pub interval: Field<u64>,
+    /// `last_holder`.
+    pub last_holder: Field<Addr>,
+    /// `locked`: -1 not created, 0, 1.
+    pub locked: Field<i32>,
+    /// `switch_number`.
+    pub switch_number: Field<u64>,
+    /// `cond`: waits for the GIL.
+    pub cond: Span,
+    /// `mutex`: guards `cond`.
+    pub mutex: Span,
+    /// `switch_cond`: a forced switch waits for its taker.
+    pub switch_cond: Span,
+    /// `switch_mutex`: guards `switch_cond`.
+    pub switch_mutex: Span,
+}
+
+/// `PyThreadState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// How many bytes hold every field named here.
+    pub size: u32,
+    /// `next`.
+    pub next: Field<Addr>,
+    /// `interp`.
+    pub interp: Field<Addr>,
+    /// Where the walk of the stack starts.
+    pub anchor: Anchor,
+    /// `thread_id`: `pthread_self()`.
+    pub thread_id: Field<u64>,
+    /// `native_thread_id`, 3.11+.
+    pub native_thread_id: Option<Field<u64>>,
+    /// `datastack_chunk`, `datastack_top`, `datastack_limit`, 3.11+.
+    pub datastack: Option<DataStack>,
+    /// `holds_gil` (int), 3.15.
+    pub holds_gil: Option<Field<i32>>,
+    /// `gil_requested` (int), 3.15.
+    pub gil_requested: Option<Field<i32>>,
+}
+
+/// Where the innermost frame is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// `tstate->frame` (3.7 - 3.10) or `tstate->current_frame` (3.13+).
+    Direct(Field<Addr>),
+    /// `tstate->cframe->current_frame` (3.11, 3.12); the second is inside `_PyCFrame`.
+    CFrame(Field<Addr>, Field<Addr>),
+}
+
+/// The per-thread stack of frames, in chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataStack {
+    /// `datastack_chunk`.
+    pub chunk: Field<Addr>,
+    /// `datastack_top`.
+    pub top: Field<Addr>,
+    /// `_PyStackChunk.previous`.
+    pub previous: Field<Addr>,
+    /// `_PyStackChunk.size`, bytes.
+    pub chunk_size: Field<u64>,
+    /// `_PyStackChunk.data`: the header's length.
+    pub data: u32,
+}
+
+/// One frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// How many bytes hold every field named here.
+    pub size: u32,
+    /// `f_back` / `previous`.
+    pub back: Field<Addr>,
+    /// `f_code` / `f_executable`.
+    pub code: Field<Addr>,
+    /// Mask the low bits of `code` (a tagged reference, 3.14+).
+    pub code_tag_mask: u64,
+    /// Where in the code it is.
+    pub position: Position,
+    /// `owner` (char), 3.11+: frames owned by the C stack or the interpreter are not Python frames.
+    pub owner: Option<Owner>,
+}
+
+/// How a frame says where in its code it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// `f_lasti` (int) in bytes (3.7 - 3.9).
+    LastByte(Field<i32>),
+    /// `f_lasti` (int) in code units of two bytes (3.10).
+    LastUnit(Field<i32>),
+    /// A pointer to the code unit last executed or executing (`prev_instr`, `instr_ptr`), 3.11+.
+    Pointer(Field<Addr>),
+}
+
+/// `_PyInterpreterFrame.owner`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The field.
+    pub field: Field<i8>,
+    /// Values at and above this one mark entry frames, not Python ones (`FRAME_OWNED_BY_CSTACK` 3.12+; 127 where there is none).
+    pub first_not_python: i8,
+    /// Offset of a frame inside its generator object is not needed: the frame is linked by address.
+    pub generator: i8,
+}
+
+/// `PyCodeObject`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// How many bytes hold every field named here.
+    pub size: u32,
+    /// `co_filename`.
+    pub filename: Field<Addr>,
+    /// `co_name`.
+    pub name: Field<Addr>,
+    /// `co_qualname`, 3.11+.
+    pub qualname: Option<Field<Addr>>,
+    /// `co_lnotab` / `co_linetable` (bytes).
+    pub lines: Field<Addr>,
+    /// `co_firstlineno` (int).
+    pub first_line: Field<i32>,
+    /// Where the bytecode is.
+    pub bytecode: Bytecode,
+    /// What the line table means.
+    pub line_format: LineFormat,
+}
+
+/// Where a code object keeps its bytecode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bytecode {
+    /// `co_code`, a `bytes` (up to 3.10).
+    Object(Field<Addr>),
+    /// `co_code_adaptive`, inline (3.11+).
+    Inline(u32),
+}
+
+/// The line tables of CPython.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFormat {
+    /// `co_lnotab` (to 3.9).
+    Lnotab,
+    /// PEP 626's `co_linetable` (3.10).
+    Linetable310,
+    /// The location table with columns (3.11+).
+    Locations,
+}
+
+/// Objects that names and tables are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// `PyObject.ob_type`.
+    pub type_: Field<Addr>,
+    /// `PyBytesObject.ob_size`.
+    pub bytes_size: Field<i64>,
+    /// `PyBytesObject.ob_sval`.
+    pub bytes_data: u32,
+    /// `PyASCIIObject.length`.
+    pub unicode_length: Field<i64>,
+    /// `PyASCIIObject.state`, the 32-bit flags.
+    pub unicode_state: Field<u32>,
+    /// Shift of `kind` in the flags (its width is 3 bits).
+    pub unicode_kind_shift: u32,
+    /// Bit of `compact` in the flags.
+    pub unicode_compact_bit: u32,
+    /// Bit of `ascii` in the flags.
+    pub unicode_ascii_bit: u32,
+    /// Size of `PyASCIIObject`: where an ASCII string's characters start.
+    pub unicode_ascii_data: u32,
+    /// Size of `PyCompactUnicodeObject`: where any other compact string's characters start.
+    pub unicode_compact_data: u32,
+}
+
+impl Layout {
+    /// Whether a leaf frame at this opcode is inside a C call.
+    pub fn is_call(&self, opcode: u8) -> bool {
+        self.call_opcodes[usize::from(opcode >> 6)] >> (opcode & 63) & 1 == 1
+    }
+}
+
+impl Gil {
+    /// Whether a thread asleep on a futex `offset` bytes into the GIL wants it.
+    pub fn is_wait(&self, offset: u64) -> bool {
+        [self.cond, self.mutex, self.switch_cond, self.switch_mutex]
+            .iter()
+            .any(|span| offset.wrapping_sub(u64::from(span.offset)) < u64::from(span.len))
+    }
+}

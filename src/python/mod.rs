@@ -1,0 +1,2 @@
+//! CPython's own data, read through `Memory`.
+pub mod layout;

@@ -1,0 +1,318 @@
+//! The vocabulary between the two halves of gilprof: what a thread can be doing, and what one slice of its time says.
+//!
+//! The capture side produces [`Slice`]s and [`GilLook`]s into a [`Sink`]; the report side consumes them. Neither imports the other.
+//! A slice is a stretch of one thread's wall time whose state has been judged. Where one look could not tell (a runnable thread may
+//! be running native code, starved of CPU, or just woken to take the GIL), the time is split by what the kernel says of the CPU time used.
+
+use crate::ids::{GilId, ThreadId, Tid};
+use crate::units::Nanos;
+use std::sync::Arc;
+
+/// A thread's state, in full detail. The first four are all `holding` in the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// Owns the GIL and runs bytecode.
+    HoldingPython,
+    /// Owns the GIL and is inside a C call.
+    HoldingNative,
+    /// Owns the GIL and sleeps in the kernel.
+    HoldingBlocked,
+    /// Owns the GIL and has no CPU.
+    HoldingStarved,
+    /// Wants the GIL: in `take_gil`, or in `drop_gil` until a forced switch is taken.
+    Waiting,
+    /// On a CPU without the GIL.
+    Native,
+    /// Runnable without a CPU, neither holding nor wanting the GIL.
+    Starved,
+    /// Asleep on a futex that is not the GIL.
+    Lock,
+    /// Asleep in any other system call.
+    Io,
+    /// Could not be told.
+    Unknown,
+}
+
+impl State {
+    /// How many there are.
+    pub const COUNT: usize = 10;
+
+    /// All of them, in the order in which pictures and tables show them.
+    pub const ALL: [State; State::COUNT] = [
+        State::HoldingPython,
+        State::HoldingNative,
+        State::HoldingBlocked,
+        State::HoldingStarved,
+        State::Waiting,
+        State::Native,
+        State::Starved,
+        State::Lock,
+        State::Io,
+        State::Unknown,
+    ];
+
+    /// Whether the thread owns the GIL.
+    pub fn is_holding(self) -> bool {
+        (self as usize) < State::Waiting as usize
+    }
+
+    /// The word for it in reports and pictures.
+    pub fn label(self) -> &'static str {
+        match self {
+            State::HoldingPython => "holding (python)",
+            State::HoldingNative => "holding (native)",
+            State::HoldingBlocked => "holding (blocked)",
+            State::HoldingStarved => "holding (starved)",
+            State::Waiting => "waiting",
+            State::Native => "native",
+            State::Starved => "starved",
+            State::Lock => "lock",
+            State::Io => "io",
+            State::Unknown => "unknown",
+        }
+    }
+}
+
+/// How the state of a slice is known. Kept with every judgement, so that a doubtful one can be told from a plain one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Evidence {
+    /// The GIL's own memory names this thread as its holder, before and after the look.
+    GilHolder,
+    /// Asleep on a futex inside the GIL's structure.
+    GilFutex,
+    /// 3.15: the thread state's `gil_requested` flag.
+    GilRequested,
+    /// Woken from a wait for the GIL and not run since (the count of runs has not moved).
+    WokenNotRun,
+    /// Asleep in a system call that is not the GIL's.
+    Syscall,
+    /// Asleep at the last look and not run since.
+    NotRunSince,
+    /// Split by conservation of CPU time over a stretch.
+    Conservation,
+    /// Nothing could be read.
+    Unread,
+}
+
+/// Time of one slice per state. The parts add up to the slice's duration.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Split([f64; State::COUNT]);
+
+impl Split {
+    /// All of `nanos` in one state.
+    pub fn whole(state: State, nanos: f64) -> Split {
+        let mut split = Split::default();
+        split.add(state, nanos);
+        split
+    }
+
+    /// Adds `nanos` to one state.
+    pub fn add(&mut self, state: State, nanos: f64) {
+        self.0[state as usize] += nanos;
+    }
+
+    /// Adds another split to this one.
+    pub fn merge(&mut self, other: &Split) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// Nanoseconds in one state.
+    pub fn get(&self, state: State) -> f64 {
+        self.0[state as usize]
+    }
+
+    /// Nanoseconds in which the thread owned the GIL.
+    pub fn holding(&self) -> f64 {
+        State::ALL.iter().filter(|s| s.is_holding()).map(|&s| self.get(s)).sum()
+    }
+
+    /// Nanoseconds in all states.
+    pub fn total(&self) -> f64 {
+        self.0.iter().sum()
+    }
+}
+
+/// A Python function, as its code object names it. `Arc` identity is not equality: a code object met twice may make two.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Function {
+    /// `co_qualname` where there is one (3.11+), else `co_name`.
+    pub name: String,
+    /// `co_filename`, as the target has it.
+    pub file: String,
+    /// `co_firstlineno`; 0 when the code object has none.
+    pub first_line: u32,
+}
+
+/// One frame of a stack.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// The function.
+    pub function: Arc<Function>,
+    /// The current line; 0 when the line table gives none for this instruction.
+    pub line: u32,
+}
+
+/// How much of a stack can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Trust {
+    /// Two reads agree from root to leaf.
+    Whole,
+    /// The frames given are agreed; what stood above them moved while it was read.
+    Moving,
+    /// The walk hit its bound or unreadable memory; the frames given are those that could be read, nearest the root missing.
+    Cut,
+}
+
+/// A Python stack, root first. Empty for a thread that has not run Python yet, or has no thread state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stack {
+    /// Frames, root first, leaf last.
+    pub frames: Vec<Frame>,
+    /// How much of it can be relied on.
+    pub trust: Trust,
+}
+
+impl Stack {
+    /// The stack of a thread that runs no Python.
+    pub fn empty() -> Stack {
+        Stack { frames: Vec::new(), trust: Trust::Whole }
+    }
+
+    /// The innermost frame that is known.
+    pub fn leaf(&self) -> Option<&Frame> {
+        self.frames.last()
+    }
+}
+
+/// What is fixed about a thread, or changes rarely. Sent before its first slice, and again when a name becomes known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThreadFacts {
+    /// Its number in this profile.
+    pub id: ThreadId,
+    /// The kernel's id.
+    pub tid: Tid,
+    /// `threading.Thread.name` where it could be read, else the kernel's `comm`.
+    pub name: String,
+    /// Whether it has a `PyThreadState`.
+    pub python: bool,
+    /// Whether it is the process's first thread.
+    pub main: bool,
+    /// The GIL that it uses, when it has a thread state.
+    pub gil: Option<GilId>,
+}
+
+/// A stretch of one thread's time, judged.
+#[derive(Clone, Debug)]
+pub struct Slice<'a> {
+    /// Whose time.
+    pub thread: ThreadId,
+    /// When the stretch ends, on the monotonic clock; it begins `split.total()` earlier.
+    pub end: Nanos,
+    /// What the time went to.
+    pub split: Split,
+    /// How that is known.
+    pub evidence: Evidence,
+    /// The thread's stack at the look that ends the slice.
+    pub stack: &'a Arc<Stack>,
+    /// Who held this thread's GIL at that look, unless nobody or this thread itself.
+    pub holder: Option<(ThreadId, &'a Arc<Stack>)>,
+}
+
+/// One reading of one GIL.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GilLook {
+    /// Which GIL.
+    pub gil: GilId,
+    /// When, on the monotonic clock.
+    pub at: Nanos,
+    /// The wall time that this look stands for.
+    pub span: Nanos,
+    /// Who holds it.
+    pub holder: Holder,
+    /// CPython's exact count of changes of the holder; `None` where this version's place for it is not known.
+    pub switches: Option<u64>,
+    /// How many threads were seen to wait, those still undecided not among them.
+    pub waiters: u32,
+}
+
+/// Who holds a GIL at one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// `locked` is 0, or the GIL is switched off.
+    Nobody,
+    /// This thread.
+    Thread(ThreadId),
+    /// It is held, but by a thread state that could not be matched with a thread.
+    Unmatched,
+}
+
+/// Exact per-thread totals over the window, from the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ThreadTotals {
+    /// CPU time used in the window.
+    pub cpu: Nanos,
+    /// Time runnable without a CPU in the window.
+    pub run_queue: Nanos,
+    /// Time between the first and the last look at it.
+    pub seen: Nanos,
+}
+
+/// Where the capture side puts what it has judged. Called on the sampling thread: an implementation must not block.
+pub trait Sink {
+    /// A thread was met, or its name became known.
+    fn thread(&mut self, facts: &ThreadFacts);
+    /// A stretch of a thread's time. Slices of one thread come in order of time; they may come up to a block late.
+    fn slice(&mut self, slice: &Slice<'_>);
+    /// A GIL was read.
+    fn gil(&mut self, look: &GilLook);
+    /// A thread is gone, or the window ends.
+    fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals);
+}
+
+/// What is known of the target as a whole. Filled by the capture side, printed by the report side.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TargetFacts {
+    /// The process id, as gilprof sees it.
+    pub pid: i32,
+    /// The interpreter's version, such as `3.11.7`; only `3.11` where the patch level could not be read.
+    pub python: String,
+    /// The executable's path, as the target's own mount namespace names it.
+    pub executable: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Whether the interpreter is a free-threaded build.
+    pub free_threaded: bool,
+    /// Whether the GIL is on; false only on a free-threaded build.
+    pub gil_enabled: bool,
+    /// How many interpreters were seen at most.
+    pub interpreters: u32,
+    /// How many CPUs the target may use: affinity and cgroup quota taken together.
+    pub cpus: f64,
+    /// `sys.getswitchinterval()`, in microseconds, as last read; `None` where its place is not known.
+    pub switch_interval_us: Option<u64>,
+}
+
+/// What is known of the measuring itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WindowFacts {
+    /// Length of the window.
+    pub seconds: f64,
+    /// Looks asked for per second.
+    pub rate_hz: f64,
+    /// Looks made.
+    pub looks: u64,
+    /// Looks whose time came while an earlier one still ran or gilprof had no CPU.
+    pub missed: u64,
+    /// Stacks whose top moved while it was read, so that only the agreed lower part was kept.
+    pub torn: u64,
+    /// Looks in which the GIL or the list of threads could not be read.
+    pub failed: u64,
+    /// gilprof's own CPU time as a share of one core over the window.
+    pub profiler_cpu: f64,
+    /// Whether waits come from kernel events instead of looks.
+    pub exact: bool,
+    /// What the reader should know about how the figures came about, in words.
+    pub warnings: Vec<String>,
+}
