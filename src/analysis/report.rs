@@ -1,9 +1,9 @@
 //! The report as data, schema `gilprof.report/1`: the contract with everyone who reads gilprof's output.
 //!
 //! Field names are the contract's own; each struct says what it is.
-#![allow(missing_docs)]
 //!
 //! Fields are only ever added. Shares are of wall time of the thread inside the window; `functions` count thread-seconds per second.
+#![allow(missing_docs)]
 
 use serde::Serialize;
 
