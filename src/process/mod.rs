@@ -1,2 +1,8 @@
 //! Another process as bytes, maps and OS threads; no Python here.
+pub mod access;
+mod cgroup;
+pub mod elf;
+pub mod facts;
+pub mod find;
+pub mod maps;
 pub mod memory;
