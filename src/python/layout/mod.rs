@@ -3,9 +3,11 @@
 //! Up to 3.12 a table is complete. From 3.13 the target publishes most of it (`_Py_DebugOffsets`); the tables hold only what it does not,
 //! and what it publishes is validated as untrusted input before use. The one `match` on the version in the whole tree is [`for_version`].
 
+pub mod containers;
 pub mod field;
 
 use crate::ids::Addr;
+use containers::Containers;
 use field::Field;
 
 /// A CPython feature release.
@@ -38,8 +40,10 @@ pub struct Layout {
     pub frame: Frame,
     /// `PyCodeObject`.
     pub code: Code,
-    /// `str`, `bytes`, `dict`, instances: what names and line tables are kept in.
+    /// `str`, `bytes`: what names and line tables are kept in.
     pub object: Object,
+    /// `dict`, types, instances, `int`: what thread names are found through.
+    pub containers: Containers,
     /// Opcodes at which a leaf frame is inside a C call (the CALL family with its specialised and instrumented forms), as a bit set over 0..256.
     pub call_opcodes: [u64; 4],
 }
