@@ -1,2 +1,6 @@
 //! CPython's own data, read through `Memory`.
+pub mod code;
 pub mod layout;
+pub mod lines;
+pub mod objects;
+pub mod thread_names;
