@@ -1,0 +1,298 @@
+//! An ELF image: what can be said of its symbols, and where they are once it is loaded.
+//!
+//! Read from the file, or from the target's memory where no file can be had (deleted, another mount namespace). Either is untrusted:
+//! every count has a cap and nothing is read whole, because a library may have 500 MB. Only 64-bit little-endian images are read.
+
+mod symbols;
+
+use super::maps::Mapping;
+use super::memory::Memory;
+use crate::ids::Addr;
+use object::elf::{FileHeader64, NoteHeader64, PT_DYNAMIC, PT_LOAD, PT_NOTE};
+use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader};
+use object::{LittleEndian, ReadCache, ReadRef};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+pub use symbols::{Depth, Symbol};
+
+/// Program headers beyond this are not looked at; linkers make about a dozen.
+const MAX_SEGMENTS: usize = 128;
+/// Section headers beyond this are not looked at.
+const MAX_SECTIONS: usize = 4096;
+/// Longest note segment that is read.
+const MAX_NOTES: u64 = 16 << 10;
+/// Bytes of an image in memory that must hold its header and program headers.
+const HEAD: usize = 4096;
+const PAGE: u64 = 4096;
+
+/// Why an image cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ElfError {
+    /// Not an ELF file, or a broken one.
+    #[error("it is not a readable ELF image")]
+    Malformed,
+    /// 32-bit, or big-endian.
+    #[error("it is not a 64-bit little-endian program")]
+    Foreign,
+}
+
+/// A `PT_LOAD` segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Address before the load bias.
+    pub vaddr: u64,
+    /// Place in the file.
+    pub offset: u64,
+    /// Bytes that come from the file.
+    pub file_size: u64,
+    /// Bytes in memory.
+    pub mem_size: u64,
+    /// `PF_X`.
+    pub executable: bool,
+    /// `PF_W`.
+    pub writable: bool,
+}
+
+/// A section that is wanted by name, or a symbol table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Address before the load bias; 0 for one that is not loaded.
+    pub vaddr: u64,
+    /// Place in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+enum Source<'m> {
+    File(File),
+    Memory(&'m dyn Memory, u64),
+}
+
+/// An image that has been looked at.
+pub struct Image<'m> {
+    source: Source<'m>,
+    fixed: bool,
+    /// The ELF header: its place of the section table alone tells most builds apart.
+    header: Vec<u8>,
+    segments: Vec<Segment>,
+    notes: Option<Section>,
+    dynamic: Option<Section>,
+    runtime_section: Option<Section>,
+    rodata: Option<Section>,
+    /// `.symtab` and its strings.
+    symtab: Option<(Section, Section)>,
+    build_id: Option<Vec<u8>>,
+}
+
+impl<'m> Image<'m> {
+    /// Looks at a file.
+    pub fn from_file(file: File) -> Result<Image<'m>, ElfError> {
+        let mut head = [0; 64];
+        file.read_exact_at(&mut head, 0).map_err(|_| ElfError::Malformed)?;
+        let cache = ReadCache::new(&file);
+        let mut image = parse(&cache, &head)?;
+        image.sections(&cache);
+        drop(cache);
+        image.finish(Source::File(file))
+    }
+
+    /// Looks at an image where it is mapped; `start` is the mapping of the file's beginning.
+    pub fn from_memory(mem: &'m dyn Memory, start: Addr) -> Result<Image<'m>, ElfError> {
+        let mut head = vec![0; HEAD];
+        mem.read(start, &mut head).map_err(|_| ElfError::Malformed)?;
+        let image = parse(head.as_slice(), &head)?;
+        let first = image.segments.iter().find(|segment| segment.offset < PAGE).ok_or(ElfError::Malformed)?;
+        let bias = if image.fixed { 0 } else { start.0.wrapping_sub(first.vaddr - first.offset.min(first.vaddr)) };
+        image.finish(Source::Memory(mem, bias))
+    }
+
+    fn finish<'s>(self, source: Source<'s>) -> Result<Image<'s>, ElfError> {
+        let mut image = Image { source, ..self };
+        image.build_id = image.note_bytes().and_then(|bytes| build_id(&bytes));
+        Ok(image)
+    }
+
+    /// The loadable segments.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// `.PyRuntime`: 3.10+ keep `_PyRuntime`, and nothing else, there. Files only.
+    pub fn runtime_section(&self) -> Option<Section> {
+        self.runtime_section
+    }
+
+    /// Where constants are: `.rodata`, or the first segment that is neither written nor run and not the headers'.
+    pub fn rodata(&self) -> Option<(u64, u64)> {
+        let plain = |s: &&Segment| !s.writable && !s.executable && s.offset >= PAGE;
+        let segment = || self.segments.iter().find(plain).map(|s| (s.vaddr, s.file_size));
+        self.rodata.map(|s| (s.vaddr, s.size)).or_else(segment)
+    }
+
+    /// The linker's build id.
+    pub fn build_id(&self) -> Option<&[u8]> {
+        self.build_id.as_deref()
+    }
+
+    /// Reads image bytes by their address before the load bias.
+    pub fn read(&self, vaddr: u64, into: &mut [u8]) -> bool {
+        match &self.source {
+            Source::Memory(mem, bias) => mem.read(Addr(bias.wrapping_add(vaddr)), into).is_ok(),
+            Source::File(file) => match self.file_offset(vaddr, into.len() as u64) {
+                Some(offset) => file.read_exact_at(into, offset).is_ok(),
+                None => false,
+            },
+        }
+    }
+
+    fn file_offset(&self, vaddr: u64, len: u64) -> Option<u64> {
+        self.segments.iter().find_map(|s| {
+            let inside = vaddr.checked_sub(s.vaddr)?;
+            (inside.checked_add(len)? <= s.file_size).then(|| s.offset.checked_add(inside))?
+        })
+    }
+
+    /// Where the image is loaded, as the difference between address and `vaddr`: every difference that the most of its segments agree
+    /// on. More than one when a library is loaded twice. `maps` are the mappings of this file.
+    pub fn biases(&self, maps: &[&Mapping]) -> Vec<u64> {
+        if self.fixed {
+            return vec![0];
+        }
+        let mut votes: Vec<(u64, u32)> = Vec::new();
+        for mapping in maps {
+            for segment in &self.segments {
+                let (first, last) = (segment.offset & !(PAGE - 1), segment.offset.saturating_add(segment.file_size));
+                if !(first..last).contains(&mapping.offset) || mapping.executable != segment.executable {
+                    continue;
+                }
+                let vaddr = segment.vaddr.wrapping_sub(segment.offset).wrapping_add(mapping.offset);
+                let bias = mapping.start.0.wrapping_sub(vaddr);
+                if bias % PAGE != 0 {
+                    continue;
+                }
+                if let Some(vote) = votes.iter_mut().find(|vote| vote.0 == bias) {
+                    vote.1 += 1;
+                } else if votes.len() < MAX_SEGMENTS {
+                    votes.push((bias, 1));
+                }
+            }
+        }
+        let most = votes.iter().map(|vote| vote.1).max().unwrap_or(0);
+        votes.into_iter().filter(|vote| vote.1 == most).map(|vote| vote.0).take(4).collect()
+    }
+
+    /// Whether the image in memory is of the same build: header and notes (the build id) agree. `None` when memory cannot be read there.
+    pub fn same_as_loaded(&self, mem: &dyn Memory, bias: u64) -> Option<bool> {
+        let first = self.segments.iter().find(|s| s.offset == 0)?;
+        let mut loaded = vec![0; self.header.len()];
+        mem.read(Addr(bias.wrapping_add(first.vaddr)), &mut loaded).ok()?;
+        if loaded != self.header {
+            return Some(false);
+        }
+        let (Some(notes), Some(bytes)) = (self.notes, self.note_bytes()) else { return Some(true) };
+        let mut loaded = vec![0; bytes.len()];
+        mem.read(Addr(bias.wrapping_add(notes.vaddr)), &mut loaded).ok()?;
+        Some(loaded == bytes)
+    }
+
+    fn note_bytes(&self) -> Option<Vec<u8>> {
+        let notes = self.notes.filter(|notes| (1..=MAX_NOTES).contains(&notes.size))?;
+        let mut bytes = vec![0; notes.size as usize];
+        self.read(notes.vaddr, &mut bytes).then_some(bytes)
+    }
+
+    fn sections<'d, R: ReadRef<'d>>(&mut self, data: R) {
+        let Ok(header) = FileHeader64::<LittleEndian>::parse(data) else { return };
+        // Without a count here the table claims to have more than 65 279 entries; only object files do.
+        if header.e_shnum(LittleEndian) == 0 {
+            return;
+        }
+        let Ok(table) = header.sections(LittleEndian, data) else { return };
+        let plain = |s: &object::elf::SectionHeader64<LittleEndian>| Section {
+            vaddr: s.sh_addr(LittleEndian),
+            offset: s.sh_offset(LittleEndian),
+            size: s.sh_size(LittleEndian),
+        };
+        for section in table.iter().take(MAX_SECTIONS) {
+            if section.sh_type(LittleEndian) == object::elf::SHT_SYMTAB {
+                let strings = table.iter().nth(section.sh_link(LittleEndian) as usize);
+                self.symtab = strings.map(|strings| (plain(section), plain(strings)));
+            }
+            match table.section_name(LittleEndian, section) {
+                Ok(b".PyRuntime") => self.runtime_section = Some(plain(section)),
+                Ok(b".rodata") => self.rodata = Some(plain(section)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Header and program headers: all that a loaded image shows too. `head` is at least the header.
+fn parse<'d, R: ReadRef<'d>>(data: R, head: &[u8]) -> Result<Image<'static>, ElfError> {
+    if head.get(..4) != Some(b"\x7fELF") {
+        return Err(ElfError::Malformed);
+    }
+    if head.get(4..6) != Some(&[2, 1]) {
+        return Err(ElfError::Foreign);
+    }
+    let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_| ElfError::Malformed)?;
+    if usize::from(header.e_phnum(LittleEndian)) > MAX_SEGMENTS {
+        return Err(ElfError::Malformed);
+    }
+    let programs = header.program_headers(LittleEndian, data).map_err(|_| ElfError::Malformed)?;
+    let mut image = Image {
+        source: Source::Memory(&Nothing, 0),
+        fixed: header.e_type(LittleEndian) == object::elf::ET_EXEC,
+        header: head.get(..64).ok_or(ElfError::Malformed)?.to_vec(),
+        segments: Vec::new(),
+        notes: None,
+        dynamic: None,
+        runtime_section: None,
+        rodata: None,
+        symtab: None,
+        build_id: None,
+    };
+    for program in programs {
+        let vaddr = program.p_vaddr(LittleEndian);
+        let (offset, size) = (program.p_offset(LittleEndian), program.p_filesz(LittleEndian));
+        let flags = program.p_flags(LittleEndian).0;
+        match program.p_type(LittleEndian) {
+            PT_LOAD => image.segments.push(Segment {
+                vaddr,
+                offset,
+                file_size: size,
+                mem_size: program.p_memsz(LittleEndian),
+                executable: flags & object::elf::PF_X.0 != 0,
+                writable: flags & object::elf::PF_W.0 != 0,
+            }),
+            // The later one may hold only `.note.gnu.property`.
+            PT_NOTE if image.notes.is_none() => image.notes = Some(Section { vaddr, offset, size }),
+            PT_DYNAMIC => image.dynamic = Some(Section { vaddr, offset, size }),
+            _ => {}
+        }
+    }
+    Ok(image)
+}
+
+fn build_id(notes: &[u8]) -> Option<Vec<u8>> {
+    let mut iter = NoteIterator::<FileHeader64<LittleEndian>>::new(LittleEndian, 4, notes).ok()?;
+    // Each note takes at least its header, so the bytes bound the walk.
+    let bound = notes.len() / std::mem::size_of::<NoteHeader64<LittleEndian>>();
+    for _ in 0..bound {
+        let note = iter.next().ok()??;
+        if note.name() == b"GNU" && note.n_type(LittleEndian) == object::elf::NT_GNU_BUILD_ID {
+            return Some(note.desc().to_vec());
+        }
+    }
+    None
+}
+
+/// Stands in for the source while an image is being put together.
+struct Nothing;
+
+impl Memory for Nothing {
+    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), super::memory::ReadError> {
+        Err(super::memory::ReadError::Unmapped { at, len: into.len() })
+    }
+}

@@ -1,0 +1,117 @@
+//! Opens the file behind a mapping of another process.
+//!
+//! The path in `/proc/PID/maps` is the target's: in another mount namespace, a chroot or after an upgrade it names another file or
+//! none. So the kernel's own links come first (`map_files`, `exe`): they lead to the very inode, deleted or not. What is found by a path
+//! is `certain` only when the inode agrees; the caller compares the rest with the target's memory.
+
+use super::maps::Mapping;
+use crate::ids::Pid;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+
+/// By which way a file was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// `/proc/PID/map_files/START-END`: needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
+    MapFiles,
+    /// `/proc/PID/exe`.
+    Exe,
+    /// `/proc/PID/root` and the path.
+    Root,
+    /// The path as it stands: a chroot shows paths as seen from outside.
+    Path,
+}
+
+/// A file that is, or may be, the mapped one.
+#[derive(Debug)]
+pub struct Found {
+    /// Open for reading.
+    pub file: File,
+    /// How it was found.
+    pub way: Way,
+    /// It is the mapped inode. Otherwise only the name agrees: overlayfs shows other inodes in maps than `stat` does.
+    pub certain: bool,
+}
+
+/// The files that may be behind a mapping, best first: one if it is certain. The error is that of the last way.
+pub fn open(pid: Pid, mapping: &Mapping) -> io::Result<Vec<Found>> {
+    let path = mapping.file().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let map_files = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start.0, mapping.end.0);
+    if let Ok(file) = regular(&map_files) {
+        return Ok(vec![Found { file, way: Way::MapFiles, certain: true }]);
+    }
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    let mut found = Vec::new();
+    if is_exe(pid, mapping) {
+        match regular(&format!("/proc/{pid}/exe")) {
+            Ok(file) => return Ok(vec![Found { file, way: Way::Exe, certain: true }]),
+            Err(error) => last = error,
+        }
+    }
+    for (way, path) in [(Way::Root, format!("/proc/{pid}/root{path}")), (Way::Path, path.to_owned())] {
+        match regular(&path) {
+            Ok(file) => {
+                let certain = file.metadata().is_ok_and(|meta| meta.ino() == mapping.inode);
+                if certain {
+                    return Ok(vec![Found { file, way, certain }]);
+                }
+                found.push(Found { file, way, certain });
+            }
+            Err(error) => last = error,
+        }
+    }
+    if found.is_empty() {
+        return Err(last);
+    }
+    Ok(found)
+}
+
+/// Whether the mapping shows the process's executable: the inode agrees, or (overlayfs) the kernel prints the same path for both.
+pub fn is_exe(pid: Pid, mapping: &Mapping) -> bool {
+    let link = format!("/proc/{pid}/exe");
+    let inode = std::fs::metadata(&link).is_ok_and(|meta| {
+        let dev = meta.dev();
+        meta.ino() == mapping.inode && (libc::major(dev), libc::minor(dev)) == (mapping.dev.major, mapping.dev.minor)
+    });
+    inode || std::fs::read_link(&link).is_ok_and(|target| printed(mapping).is_some_and(|path| target.as_os_str() == path.as_str()))
+}
+
+/// The path as the kernel prints it.
+fn printed(mapping: &Mapping) -> Option<String> {
+    let path = mapping.file()?;
+    Some(if mapping.deleted { format!("{path} (deleted)") } else { path.to_owned() })
+}
+
+/// Opens a regular file. A mapped device or a pipe put in the file's place must neither block us nor be read.
+fn regular(path: &str) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::maps::Maps;
+
+    #[test]
+    fn own_executable_is_found() {
+        let pid = Pid(std::process::id() as i32);
+        let maps = Maps::of(pid).unwrap();
+        let mapping = maps.mappings.iter().find(|m| is_exe(pid, m)).unwrap();
+        let found = open(pid, mapping).unwrap();
+        assert!(found[0].certain);
+        assert_eq!(found[0].file.metadata().unwrap().ino(), mapping.inode);
+    }
+
+    #[test]
+    fn memory_without_a_file_is_not_found() {
+        let pid = Pid(std::process::id() as i32);
+        let maps = Maps::of(pid).unwrap();
+        let stack = maps.mappings.iter().find(|m| m.path.as_deref() == Some("[stack]")).unwrap();
+        assert_eq!(open(pid, stack).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

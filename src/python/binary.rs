@@ -1,0 +1,229 @@
+//! Finds the interpreter in a process: which of its images it is, where `_PyRuntime` stands, which version.
+//!
+//! It may be the executable (static builds, embedding programs, under any name) or a library, stripped or not, deleted or in another
+//! root. Likely files are tried first; only if none of them is it are all others, and last the unexported symbols.
+
+use super::explain;
+use super::layout::Minor;
+use super::version::{self, Published, Recognised, Version};
+use crate::error::{Error, Result};
+use crate::ids::{Addr, Pid};
+use crate::process::elf::{Depth, ElfError, Image};
+use crate::process::find;
+use crate::process::maps::{Mapping, Maps};
+use crate::process::memory::Memory;
+
+/// Files of a process that are looked at.
+const MAX_MODULES: usize = 4096;
+/// Names that are looked up together; `SYMBOLS[0]` is the one that counts.
+const SYMBOLS: [&str; 4] = ["_PyRuntime", "Py_Version", "_PyThreadState_Current", "Py_GetVersion"];
+
+/// The C library of the target. It decides where a waiter for the GIL sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libc {
+    /// GNU.
+    Glibc,
+    /// musl: condition variables wait on the stack.
+    Musl,
+    /// Neither is mapped, as in a static executable.
+    Unknown,
+}
+
+/// An interpreter that gilprof reads itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Python {
+    /// `_PyRuntime`.
+    pub runtime: Addr,
+    /// Its feature release.
+    pub minor: Minor,
+    /// Its version, such as `3.11.7`; only `3.11` where the patch level could not be read.
+    pub version: String,
+    /// The file that holds the interpreter, as the target names it: the executable or a library.
+    pub path: String,
+    /// The difference between that file's addresses and the process's.
+    pub bias: u64,
+    /// Built without the GIL. Whether the GIL is switched on is in the GIL's own memory.
+    pub free_threaded: Option<bool>,
+    /// The C library.
+    pub libc: Libc,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Located {
+    /// 3.7 and later.
+    Python(Python),
+    /// 2.7, 3.3 - 3.6: for py-spy.
+    Legacy {
+        /// Such as `2.7.18`.
+        version: String,
+        /// The file that holds the interpreter.
+        path: String,
+        /// The C library.
+        libc: Libc,
+    },
+}
+
+/// An image that looks like an interpreter.
+struct Candidate {
+    path: String,
+    bias: u64,
+    runtime: Option<Addr>,
+    published: Option<Published>,
+    version: Option<Version>,
+    /// Its runtime has been started. A library that is linked in but not used, or whose variables were copied into the executable, has not.
+    live: bool,
+}
+
+struct Search<'a> {
+    pid: Pid,
+    mem: &'a dyn Memory,
+    maps: &'a Maps,
+}
+
+/// Finds the interpreter of a process.
+pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
+    let maps = Maps::of(pid).map_err(|error| explain::unreadable(pid, &error))?;
+    explain::probe(pid, mem, &maps)?;
+    let search = Search { pid, mem, maps: &maps };
+    let (likely, others) = search.modules();
+    let mut foreign = false;
+    for (modules, depth) in [(&likely, Depth::Exported), (&others, Depth::Exported), (&likely, Depth::All)] {
+        let mut candidates = Vec::new();
+        for module in modules {
+            match search.inspect(module, depth) {
+                Ok(candidate) => candidates.extend(candidate),
+                Err(ElfError::Foreign) => foreign = true,
+                Err(ElfError::Malformed) => {}
+            }
+        }
+        candidates.sort_by_key(|candidate| (!candidate.live, candidate.runtime.is_none()));
+        if let Some(best) = candidates.into_iter().next() {
+            return finish(pid, best, libc_of(&maps));
+        }
+    }
+    Err(explain::not_python(pid, &maps, foreign))
+}
+
+fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
+    let Some(version) = found.version else {
+        let why = format!("{} says nowhere which version it is", found.path);
+        return Err(Error::UnsupportedVersion { pid, version: "of an unknown version".to_owned(), why });
+    };
+    match (version::judge(version), found.runtime) {
+        (Recognised::Readable(version), Some(runtime)) => Ok(Located::Python(Python {
+            runtime,
+            minor: version.minor,
+            version: version.text,
+            path: found.path,
+            bias: found.bias,
+            // Free-threaded builds begin with 3.13, which publishes it.
+            free_threaded: Some(found.published.is_some_and(|published| published.free_threaded)),
+            libc,
+        })),
+        (Recognised::Legacy(version), _) => Ok(Located::Legacy { version: version.text, path: found.path, libc }),
+        (Recognised::Readable(version), None) => {
+            let why = format!("{} has no symbol _PyRuntime and no section .PyRuntime", found.path);
+            Err(Error::UnsupportedVersion { pid, version: version.text, why })
+        }
+    }
+}
+
+/// The C library, by its name among the mapped files.
+fn libc_of(maps: &Maps) -> Libc {
+    let starts = |prefixes: &[&str]| {
+        let of = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        maps.mappings.iter().filter_map(Mapping::file_name).any(of)
+    };
+    if starts(&["ld-musl-", "libc.musl-"]) {
+        Libc::Musl
+    } else if starts(&["libc.so.6", "libc-2.", "ld-linux"]) {
+        Libc::Glibc
+    } else {
+        Libc::Unknown
+    }
+}
+
+impl<'a> Search<'a> {
+    /// The mapped images, by their first mappings: those that are likely to be the interpreter, and all others.
+    fn modules(&self) -> (Vec<&'a Mapping>, Vec<&'a Mapping>) {
+        let mut all: Vec<&Mapping> = Vec::new();
+        for mapping in self.maps.mappings.iter().filter(|mapping| mapping.file().is_some()) {
+            // Mappings of one file stand together as a rule, so the last ones are compared first.
+            let known = all.iter().rev().any(|first| first.same_file(mapping));
+            if !known && all.len() < MAX_MODULES {
+                all.push(mapping);
+            }
+        }
+        all.retain(|first| self.maps.of_file(first).any(|mapping| mapping.executable));
+        let exe = all.iter().position(|first| find::is_exe(self.pid, first)).map(|at| all.remove(at));
+        let (named, others) = all.into_iter().partition(|first: &&Mapping| first.file_name().is_some_and(explain::python_name));
+        let named: Vec<&Mapping> = named;
+        (exe.into_iter().chain(named).collect(), others)
+    }
+
+    /// Looks at one image, from its file or, where there is none that fits, from memory.
+    fn inspect(&self, first: &Mapping, depth: Depth) -> std::result::Result<Option<Candidate>, ElfError> {
+        let mappings: Vec<&Mapping> = self.maps.of_file(first).collect();
+        let mut error = ElfError::Malformed;
+        for found in find::open(self.pid, first).unwrap_or_default() {
+            match Image::from_file(found.file) {
+                Ok(image) => {
+                    for bias in image.biases(&mappings) {
+                        if image.same_as_loaded(self.mem, bias).unwrap_or(found.certain) {
+                            if let Some(candidate) = self.candidate(&image, bias, first, depth) {
+                                return Ok(Some(candidate));
+                            }
+                            error = ElfError::Malformed;
+                        }
+                    }
+                    if found.certain {
+                        return Ok(None);
+                    }
+                }
+                Err(other) => error = other,
+            }
+        }
+        let Some(start) = mappings.iter().find(|mapping| mapping.offset == 0) else { return Err(error) };
+        let image = Image::from_memory(self.mem, start.start).map_err(|other| if error == ElfError::Foreign { error } else { other })?;
+        Ok(image.biases(&mappings).first().and_then(|&bias| self.candidate(&image, bias, first, depth)))
+    }
+
+    fn candidate(&self, image: &Image<'_>, bias: u64, first: &Mapping, depth: Depth) -> Option<Candidate> {
+        let symbols = image.symbols(&SYMBOLS, depth);
+        let [runtime, constant, legacy, banner] = symbols.as_slice() else { return None };
+        let section = image.runtime_section().map(|section| section.vaddr);
+        let runtime = runtime.map(|symbol| symbol.vaddr).or(section).map(|vaddr| Addr(bias.wrapping_add(vaddr)));
+        if runtime.is_none() && (legacy.is_none() || banner.is_none()) {
+            return None;
+        }
+        let published = runtime.and_then(|runtime| version::published(self.mem, runtime).ok().flatten());
+        let version = published.as_ref().map(|published| published.version.clone());
+        let version = version.or_else(|| version::recognise(self.mem, image, bias, *constant, &self.names(first)));
+        let live = match runtime {
+            Some(runtime) => self.live(runtime, published.as_ref()),
+            // `_PyThreadState_Current` is null whenever nobody holds the GIL.
+            None => true,
+        };
+        Some(Candidate { path: first.path.clone().unwrap_or_default(), bias, runtime, published, version, live })
+    }
+
+    /// Names that tell a version: the image's own, the executable's, the extension modules'.
+    fn names(&self, first: &'a Mapping) -> Vec<&'a str> {
+        let mut names: Vec<&str> = first.file_name().into_iter().collect();
+        names.extend(
+            self.maps.mappings.iter().filter_map(Mapping::file_name).filter(|name| name.contains("cpython-") || explain::python_name(name)),
+        );
+        names
+    }
+
+    /// Whether the runtime has been started.
+    fn live(&self, runtime: Addr, published: Option<&Published>) -> bool {
+        if let Some(published) = published {
+            return self.mem.read_ptr(runtime.offset(published.interpreters_head)).is_ok_and(|head| !head.is_null());
+        }
+        // 3.7 - 3.12 begin with four or five flags such as `preinitialized`, `core_initialized`, `initialized`: all 0 before.
+        let mut flags = [0; 16];
+        self.mem.read(runtime, &mut flags).is_ok() && flags != [0; 16]
+    }
+}

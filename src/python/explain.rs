@@ -1,0 +1,182 @@
+//! Why no interpreter was found, and where it may be instead: the process is gone, may not be read, or is a launcher whose child is Python.
+
+use crate::error::{Error, Result};
+use crate::ids::{Pid, Tid};
+use crate::process::maps::{Mapping, Maps};
+use crate::process::memory::{Memory, ReadError};
+use crate::process::{access, facts};
+use std::io;
+
+/// Descendants that are looked at.
+const MAX_DESCENDANTS: usize = 512;
+/// Generations of descendants.
+const MAX_DEPTH: usize = 8;
+/// Python descendants that a message names.
+const MAX_NAMED: usize = 4;
+
+/// Programs that start others, so that their pid is easily taken for the Python's.
+const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "fish", "ash", "ksh", "busybox"];
+const LAUNCHERS: &[&str] = &[
+    "uv",
+    "uvx",
+    "poetry",
+    "pipenv",
+    "pdm",
+    "hatch",
+    "rye",
+    "conda",
+    "mamba",
+    "micromamba",
+    "pixi",
+    "docker",
+    "podman",
+    "containerd-shim",
+    "kubectl",
+    "sudo",
+    "su",
+    "env",
+    "nice",
+    "timeout",
+    "time",
+    "strace",
+    "tini",
+    "dumb-init",
+    "catatonit",
+    "s6-svscan",
+    "runit",
+    "supervisord",
+    "systemd",
+    "init",
+    "watch",
+    "make",
+    "npm",
+    "node",
+    "tmux",
+    "screen",
+    "xargs",
+    "parallel",
+    "srun",
+    "mpirun",
+    "flock",
+    "stdbuf",
+    "setsid",
+    "gunicorn",
+];
+
+/// Whether a file's name is that of an interpreter or its library.
+pub(super) fn python_name(name: &str) -> bool {
+    name.starts_with("libpython") || name.starts_with("python")
+}
+
+/// The error for a process whose maps cannot be read.
+pub(super) fn unreadable(pid: Pid, error: &io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) => {
+            Error::NoSuchProcess { pid, help: "\n  list the Pythons that run: pgrep -af python".to_owned() }
+        }
+        Some(errno @ (libc::EPERM | libc::EACCES)) => access::explain(pid, errno),
+        errno => Error::System {
+            what: format!("read /proc/{pid}/maps"),
+            source: errno.map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error),
+        },
+    }
+}
+
+/// Tries to read anything at all of the process, so that a refusal is told from what is merely not there.
+pub(super) fn probe(pid: Pid, mem: &dyn Memory, maps: &Maps) -> Result<()> {
+    let status = facts::Status::of(pid).unwrap_or_default();
+    if status.state() == Some('Z') || status.state() == Some('X') {
+        return Err(Error::Gone { pid, when: " and waits for its parent to collect it".to_owned() });
+    }
+    let Some(first) = maps.mappings.iter().find(|mapping| mapping.readable && mapping.file().is_some()) else {
+        return Ok(());
+    };
+    match mem.read_u64(first.start) {
+        Err(ReadError::Refused) => Err(access::explain(pid, libc::EPERM)),
+        Err(ReadError::Gone) => Err(Error::Gone { pid, when: String::new() }),
+        _ => Ok(()),
+    }
+}
+
+/// The error for a process without an interpreter. `foreign`: it has images that are not 64-bit.
+pub(super) fn not_python(pid: Pid, maps: &Maps, foreign: bool) -> Error {
+    let name = name(pid);
+    let why = if maps.mappings.is_empty() {
+        match facts::Status::of(pid) {
+            Err(_) => return Error::Gone { pid, when: " while it was looked at".to_owned() },
+            Ok(status) if status.kernel_thread() == Some(true) || facts::exe(pid).is_none() => {
+                "it is a kernel thread, which has no memory of its own".to_owned()
+            }
+            Ok(_) => "it has no memory mapped; it may be starting or ending".to_owned(),
+        }
+    } else if foreign {
+        "it is a 32-bit or big-endian program, and gilprof reads only 64-bit little-endian ones".to_owned()
+    } else if maps.mappings.iter().filter_map(Mapping::file_name).any(|file| file.contains("pypy")) {
+        "it is PyPy, whose GIL and data are not CPython's".to_owned()
+    } else {
+        elsewhere(pid, &name)
+    };
+    Error::NotPython { pid, what: name, why }
+}
+
+/// What the process is, and which of its descendants is the Python that was meant.
+fn elsewhere(pid: Pid, name: &str) -> String {
+    let role = if SHELLS.contains(&name) {
+        "it is a shell"
+    } else if LAUNCHERS.contains(&name) {
+        "it is a launcher"
+    } else {
+        "neither its executable nor a library in it has CPython's _PyRuntime"
+    };
+    let found = python_descendants(pid);
+    let Some(&(first, near)) = found.first() else {
+        return format!("{role}, and no process under it is Python\n  list the Pythons that run: pgrep -af python");
+    };
+    let relation = if near { "child" } else { "descendant" };
+    let mut text = format!("{role}, but its {relation} {first} is Python ({})\n  gilprof attach --pid {first}", command(first));
+    for &(other, _) in found.iter().skip(1).take(MAX_NAMED - 1) {
+        text.push_str(&format!("\n  gilprof attach --pid {other}   ({})", command(other)));
+    }
+    if found.len() > MAX_NAMED {
+        text.push_str(&format!("\n  and {} more", found.len() - MAX_NAMED));
+    }
+    text
+}
+
+/// Python processes below this one, nearest first, and whether each is a child.
+fn python_descendants(pid: Pid) -> Vec<(Pid, bool)> {
+    let (mut found, mut generation, mut seen) = (Vec::new(), vec![pid], 0);
+    for depth in 0..MAX_DEPTH {
+        let mut next = Vec::new();
+        for child in generation.into_iter().flat_map(facts::children) {
+            seen += 1;
+            if seen > MAX_DESCENDANTS {
+                return found;
+            }
+            let python = Maps::of(child).is_ok_and(|maps| maps.mappings.iter().filter_map(Mapping::file_name).any(python_name));
+            if python {
+                found.push((child, depth == 0));
+            }
+            next.push(child);
+        }
+        generation = next;
+    }
+    found
+}
+
+/// The executable's name, or the kernel's name of the main thread.
+fn name(pid: Pid) -> String {
+    let exe = facts::exe(pid).and_then(|path| path.rsplit('/').next().map(str::to_owned));
+    exe.or_else(|| facts::comm(Tid(pid.0))).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The command line, short enough for a message, without control characters: the target chose it.
+fn command(pid: Pid) -> String {
+    let words = facts::command(pid).join(" ");
+    let clean: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(60).collect();
+    if words.chars().count() > 60 {
+        format!("{clean}…")
+    } else {
+        clean
+    }
+}
