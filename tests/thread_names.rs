@@ -174,7 +174,7 @@ impl Torn<'_> {
 impl Memory for Torn<'_> {
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
         self.mem.read(at, into)?;
-        if self.random() % 16 == 0 && !into.is_empty() {
+        if self.random().is_multiple_of(16) && !into.is_empty() {
             let place = self.random() as usize % into.len();
             into[place] ^= self.random() as u8;
         }
@@ -188,7 +188,7 @@ fn torn_reads_are_survived() {
         let count = target.says["names"].as_array().unwrap().len();
         let mut complete = 0;
         for seed in 1..400 {
-            let mem = Torn { mem: &target.mem, random: Cell::new(seed * 0x9e37_79b9_7f4a_7c15) };
+            let mem = Torn { mem: &target.mem, random: Cell::new(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed)) };
             let names = thread_names::read(&mem, &target.layout, target.interpreter());
             assert!(names.len() <= count, "{}", python.label);
             complete += usize::from(names.len() == count);
