@@ -3,6 +3,9 @@
 //! Every interpreter that is found is asked: those that `scripts/setup-pythons` listed, else pyenv's. The target says where its `_PyRuntime` is and
 //! what the answers are, in one line on its stdout, then waits for its stdin to close.
 
+// Helpers of tests are not `#[test]` themselves, so the permission to unwrap does not reach them.
+#![allow(clippy::unwrap_used)]
+
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::live::LiveMemory;
 use gilprof::process::memory::{Memory, ReadError};
