@@ -143,7 +143,9 @@ impl Ledger {
 
     /// Pays for the runnable time out of the pools.
     fn pay(&mut self) -> Shares {
-        let sum = |wanted: fn(&Kind) -> bool| -> f64 { self.pending.iter().filter(|e| wanted(&e.kind)).map(|e| e.length.as_nanos() as f64).sum() };
+        let sum = |wanted: fn(&Kind) -> bool| -> f64 {
+            self.pending.iter().filter(|e| wanted(&e.kind)).map(|e| e.length.as_nanos() as f64).sum()
+        };
         let holding = sum(|k| matches!(k, Kind::HoldingOnCpu(_)));
         let near = sum(|k| matches!(k, Kind::Open { near_wait: true }));
         let plain = sum(|k| matches!(k, Kind::Open { near_wait: false }));

@@ -24,7 +24,7 @@ pub fn bare_percent(share: f64) -> String {
         NONE.into()
     } else if (NOISE..0.005).contains(&share) {
         "<1".into()
-    } else if share >= 0.995 && share < 1.0 - NOISE {
+    } else if (0.995..1.0 - NOISE).contains(&share) {
         ">99".into()
     } else {
         format!("{:.0}", (share * 100.0).round() + 0.0)
@@ -136,7 +136,7 @@ pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(' ');
         }
         out.push(c);

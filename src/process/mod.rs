@@ -1,13 +1,14 @@
 //! Another process as bytes, maps and OS threads; no Python here.
-pub mod live;
 pub mod access;
 mod cgroup;
 pub mod elf;
 pub mod facts;
 pub mod find;
+pub mod live;
 pub mod maps;
 pub mod memory;
 pub mod pod;
+pub mod pthread;
 pub mod replay;
 pub mod sys_linux;
 pub mod threads;

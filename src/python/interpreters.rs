@@ -94,7 +94,8 @@ impl Roster {
         while !at.is_null() && self.threads.len() < MAX_THREAD_STATES && mem.read(at, &mut bytes).is_ok() {
             let Some(thread) = parse_thread(layout, at, interpreter, &bytes) else { break };
             // Floyd's check would be cheaper for long lists; lists are walked only when they change.
-            if layout.thread.interp.of(&bytes) != Some(self.interpreters[interpreter].at) || self.threads[from..].iter().any(|t| t.at == at) {
+            if layout.thread.interp.of(&bytes) != Some(self.interpreters[interpreter].at) || self.threads[from..].iter().any(|t| t.at == at)
+            {
                 break;
             }
             at = thread.next;

@@ -25,14 +25,7 @@ pub struct ThreadStack {
 impl ThreadStack {
     /// Nothing read yet: the empty stack.
     pub fn new(empty: &Arc<Stack>) -> ThreadStack {
-        ThreadStack {
-            reader: FrameReader::default(),
-            raw: None,
-            repeated: 0,
-            stack: empty.clone(),
-            in_c_call: false,
-            bytes: Vec::new(),
-        }
+        ThreadStack { reader: FrameReader::default(), raw: None, repeated: 0, stack: empty.clone(), in_c_call: false, bytes: Vec::new() }
     }
 
     /// The stack as last read.
@@ -101,7 +94,9 @@ impl ThreadStack {
                 };
             }
             frames.push(match info {
-                Some(info) => Frame { line: info.line_at_offset(offset(layout, frame, &info)).unwrap_or(0), function: info.function.clone() },
+                Some(info) => {
+                    Frame { line: info.line_at_offset(offset(layout, frame, &info)).unwrap_or(0), function: info.function.clone() }
+                }
                 None => unreadable(),
             });
         }

@@ -48,10 +48,12 @@ pub fn measure(
     tick: &mut dyn FnMut(Progress, &mut dyn Sink),
 ) -> Result<Window> {
     let config = py_spy::Config { blocking: py_spy::config::LockingStrategy::NonBlocking, ..py_spy::Config::default() };
-    let mut spy = py_spy::PythonSpy::new(pid.0, &config)
-        .map_err(|e| Error::UnsupportedVersion { pid, version: version.into(), why: format!("py-spy says: {e:#}") })?;
-    let mut legacy =
-        Legacy { pid, threads: HashMap::new(), offset: None, tids: Vec::new(), empty: Arc::new(Stack::empty()) };
+    let mut spy = py_spy::PythonSpy::new(pid.0, &config).map_err(|e| Error::UnsupportedVersion {
+        pid,
+        version: version.into(),
+        why: format!("py-spy says: {e:#}"),
+    })?;
+    let mut legacy = Legacy { pid, threads: HashMap::new(), offset: None, tids: Vec::new(), empty: Arc::new(Stack::empty()) };
     let rate_hz = plan.rate_hz.min(MAX_RATE);
     let (start, own) = (sys_linux::monotonic(), sys_linux::own_cpu());
     let mut clock = Clock::new(start, rate_hz, start.as_nanos());
