@@ -18,7 +18,7 @@ use super::{
 /// What `_PyRuntime` starts with from 3.13 on.
 pub const COOKIE: &[u8; 8] = b"xdebugpy";
 
-/// How many bytes of `_PyRuntime` to read: more than any version's `_Py_DebugOffsets` (912 in 3.15), far less than `_PyRuntime` has.
+/// How many bytes of `_PyRuntime` to read: more than any version's `_Py_DebugOffsets` (888 bytes in 3.15), far less than `_PyRuntime` has.
 pub const READ_LEN: usize = 2048;
 
 /// What the target says about itself, beyond its layout.
