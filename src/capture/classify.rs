@@ -41,6 +41,8 @@ pub struct Seen {
     pub in_c_call: bool,
     /// What it was doing at the last look, if that was off the CPU.
     pub slept: Option<State>,
+    /// It waited for the GIL at the last look, or has been runnable without the GIL ever since it did.
+    pub near_wait: bool,
     /// Whether it got a CPU since the last look; `None` where the kernel does not count.
     pub ran: Option<bool>,
 }
@@ -52,9 +54,9 @@ pub enum Judgement {
     Told(State, Evidence),
     /// Owns the GIL and is runnable: on a CPU, unless the run queue says otherwise.
     HoldingOnCpu(State),
-    /// Runnable without the GIL. `near_wait`: it waited for the GIL at the last look.
+    /// Runnable without the GIL.
     Undecided {
-        /// Whether it waited for the GIL at the last look.
+        /// As [`Seen::near_wait`].
         near_wait: bool,
     },
 }
@@ -83,7 +85,7 @@ pub fn judge(seen: &Seen) -> Judgement {
         Place::Runnable => match (seen.slept, seen.ran) {
             (Some(State::Waiting), Some(false)) => Told(State::Waiting, E::WokenNotRun),
             (Some(_), Some(false)) => Told(State::Starved, E::WokenNotRun),
-            (slept, _) => Undecided { near_wait: slept == Some(State::Waiting) },
+            _ => Undecided { near_wait: seen.near_wait },
         },
         Place::Unread => Told(State::Unknown, E::Unread),
     }

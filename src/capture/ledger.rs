@@ -26,6 +26,12 @@ const MAX_PENDING: usize = 1024;
 const MAX_SURPLUS_NS: f64 = 6e6;
 /// CPU time that the kernel may still owe: its counter moves only at the scheduler's tick (10 ms at most, HZ=100).
 const MAX_DEFICIT_NS: f64 = 12e6;
+/// How much runnable time a thread's habit is learnt from.
+const HABIT_NS: f64 = 200e6;
+/// A thread that uses less than this share of its runnable time without the GIL is only on its way into and out of waits.
+const MOSTLY_WAITING: f64 = 0.1;
+/// One that uses more than this share runs native code there.
+const MOSTLY_NATIVE: f64 = 0.3;
 /// Time in the run queue is carried so far.
 const MAX_QUEUE_NS: f64 = 20e6;
 
@@ -67,6 +73,7 @@ pub struct Ledger {
     queue_pool: f64,
     /// Queued time that looks have told of and the kernel has not counted yet.
     queue_told: f64,
+    habit: Habit,
 }
 
 /// What share of each kind of runnable time goes where.
@@ -74,7 +81,9 @@ pub struct Ledger {
 struct Shares {
     /// Of `HoldingOnCpu` and of open time away from a wait: without a CPU.
     starved: f64,
-    /// Of open time next to a wait: still waiting.
+    /// Of open time next to a wait, the part that counts as waiting when it has no CPU.
+    doubt: f64,
+    /// Of that part: had no CPU.
     waiting: f64,
     /// Of open time: covered by nothing.
     unknown: f64,
@@ -132,12 +141,27 @@ impl Ledger {
 
     fn settle(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
         self.collect(stat);
+        self.mark_before_wait();
         let shares = match self.base {
             Some(_) => self.pay(),
             None => Shares { unknown: 1.0, ..Shares::default() },
         };
         for entry in self.pending.drain(..) {
             emit(&entry, split(&entry, &shares), evidence(&entry));
+        }
+    }
+
+    /// A thread that is runnable and then found waiting was on its way into the wait.
+    fn mark_before_wait(&mut self) {
+        let mut entries = self.pending.iter_mut().rev();
+        if !matches!(entries.next().map(|e| e.kind), Some(Kind::Told(State::Waiting, _))) {
+            return;
+        }
+        for entry in entries {
+            match &mut entry.kind {
+                Kind::Open { near_wait } => *near_wait = true,
+                Kind::Told(..) | Kind::HoldingOnCpu(_) => return,
+            }
         }
     }
 
@@ -149,21 +173,49 @@ impl Ledger {
         let holding = sum(|k| matches!(k, Kind::HoldingOnCpu(_)));
         let near = sum(|k| matches!(k, Kind::Open { near_wait: true }));
         let plain = sum(|k| matches!(k, Kind::Open { near_wait: false }));
+        let doubt = self.habit.waits(self.cpu_pool - holding, near + plain);
         let lack = holding + near + plain - self.cpu_pool;
         if lack <= 0.0 {
             self.cpu_pool = (-lack).min(MAX_SURPLUS_NS);
             self.queue_pool = self.queue_pool.min(MAX_QUEUE_NS);
-            return Shares::default();
+            return Shares { doubt, ..Shares::default() };
         }
-        let waiting = lack.min(near);
+        let waiting = lack.min(near * doubt);
         self.queue_pool = (self.queue_pool - waiting).max(0.0);
-        let starved = (lack - waiting).min(holding + plain).min(self.queue_pool);
+        let can_starve = holding + plain + near * (1.0 - doubt);
+        let starved = (lack - waiting).min(can_starve).min(self.queue_pool);
         let owed = lack - waiting - starved;
         let unknown = (owed - MAX_DEFICIT_NS).clamp(0.0, plain);
         self.cpu_pool = -owed.min(MAX_DEFICIT_NS);
         self.queue_pool = (self.queue_pool - starved).min(MAX_QUEUE_NS);
         let share = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
-        Shares { starved: share(starved, holding + plain), waiting: share(waiting, near), unknown: share(unknown, plain) }
+        Shares { starved: share(starved, can_starve), waiting: share(waiting, near * doubt), doubt, unknown: share(unknown, plain) }
+    }
+}
+
+/// What a thread's runnable time without the GIL has been until now: mostly native code, or mostly the way into and out of waits.
+///
+/// Next to a GIL wait a thread without a CPU is either still waiting (woken, or pushed off its core by the thread it has just woken), or in
+/// native code and starved. A thread that uses CPU in that time does the latter. One stretch is too noisy to tell; some 100 ms are not.
+#[derive(Debug, Default)]
+struct Habit {
+    native: f64,
+    runnable: f64,
+}
+
+impl Habit {
+    /// Which part of runnable time next to a wait counts as waiting when it has no CPU; learns from `native` out of `runnable` nanoseconds.
+    fn waits(&mut self, native: f64, runnable: f64) -> f64 {
+        if runnable > 0.0 {
+            self.native += native;
+            self.runnable += runnable;
+        }
+        if self.runnable > HABIT_NS {
+            self.native /= 2.0;
+            self.runnable /= 2.0;
+        }
+        let share = if self.runnable > 0.0 { self.native / self.runnable } else { 0.0 };
+        ((MOSTLY_NATIVE - share) / (MOSTLY_NATIVE - MOSTLY_WAITING)).clamp(0.0, 1.0)
     }
 }
 
@@ -192,12 +244,20 @@ fn split(entry: &Entry, shares: &Shares) -> Split {
             split.add(State::HoldingStarved, nanos * shares.starved);
             split.add(state, nanos * (1.0 - shares.starved));
         }
-        Kind::Open { near_wait } => {
-            let unknown = if near_wait && shares.unknown < 1.0 { 0.0 } else { shares.unknown };
-            let off = if near_wait { shares.waiting } else { shares.starved }.min(1.0 - unknown);
-            split.add(if near_wait { State::Waiting } else { State::Starved }, nanos * off);
+        Kind::Open { near_wait: false } => {
+            split.add(State::Starved, nanos * shares.starved);
+            split.add(State::Unknown, nanos * shares.unknown);
+            split.add(State::Native, nanos * (1.0 - shares.starved - shares.unknown).max(0.0));
+        }
+        Kind::Open { near_wait: true } => {
+            // Without any count from the kernel nothing can be told here either.
+            let unknown = if shares.unknown >= 1.0 { 1.0 } else { 0.0 };
+            let waiting = shares.doubt * shares.waiting * (1.0 - unknown);
+            let starved = (1.0 - shares.doubt) * shares.starved * (1.0 - unknown);
+            split.add(State::Waiting, nanos * waiting);
+            split.add(State::Starved, nanos * starved);
             split.add(State::Unknown, nanos * unknown);
-            split.add(State::Native, nanos * (1.0 - off - unknown));
+            split.add(State::Native, nanos * (1.0 - waiting - starved - unknown).max(0.0));
         }
     }
     split

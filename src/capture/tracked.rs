@@ -47,6 +47,8 @@ struct Last {
     stat: Option<SchedStat>,
     /// What it did, if that was off the CPU.
     slept: Option<State>,
+    /// It waited for the GIL, or has been runnable without it ever since it did.
+    near_wait: bool,
 }
 
 /// The thread is gone.
@@ -69,7 +71,7 @@ impl Tracked {
             now: Now { place: Place::Unread, stat: None, ran: None },
             named: false,
             files,
-            last: Some(Last { at: began, stat, slept: None }),
+            last: Some(Last { at: began, stat, slept: None, near_wait: false }),
             told: (State::Unknown, Evidence::Unread),
             ledger,
             first: (began, stat),
@@ -117,6 +119,7 @@ impl Tracked {
             requested: self.requested,
             in_c_call: self.stack.in_c_call(),
             slept: self.last.and_then(|l| l.slept),
+            near_wait: self.last.is_some_and(|l| l.near_wait),
             ran: self.now.ran,
         })
     }
@@ -146,7 +149,8 @@ impl Tracked {
         // A thread that was woken and has not run keeps what it did before, until its count of runs moves.
         let woken = matches!(judgement, Judgement::Told(_, Evidence::WokenNotRun));
         let slept = if asleep || woken { slept } else { None };
-        self.last = Some(Last { at, stat: self.now.stat, slept });
+        let near_wait = matches!(judgement, Judgement::Told(State::Waiting, _) | Judgement::Undecided { near_wait: true });
+        self.last = Some(Last { at, stat: self.now.stat, slept, near_wait });
     }
 
     /// Settles what is pending and says that the thread's time ends here.

@@ -2,7 +2,7 @@
 
 use super::binary::{self, Libc, Located};
 use super::layout::debug_offsets::{layout_from_target, READ_LEN};
-use super::layout::{for_version, Layout, Minor, Table};
+use super::layout::{for_release, Layout, Minor, Table};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
 use crate::process::live::LiveMemory;
@@ -64,7 +64,7 @@ pub fn attach(pid: Pid) -> Result<Attached> {
         return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
     }
     let unsupported = |why: String| Error::UnsupportedVersion { pid, version: found.version.clone(), why };
-    let (layout, free_threaded) = match for_version(found.minor) {
+    let (layout, free_threaded) = match for_release(found.minor, patch(&found.version)) {
         Some(Table::Whole(layout)) => (layout.clone(), false),
         Some(Table::Rest { .. }) => {
             let mut bytes = vec![0; READ_LEN];
@@ -85,6 +85,12 @@ pub fn attach(pid: Pid) -> Result<Attached> {
         });
     }
     Ok(Attached::Python(python))
+}
+
+/// The patch level of a version; one that moved nothing where it could not be read.
+fn patch(version: &str) -> u8 {
+    let digits = version.split('.').nth(2).map(|p| p.chars().take_while(char::is_ascii_digit).collect::<String>());
+    digits.and_then(|d| d.parse().ok()).unwrap_or(u8::MAX)
 }
 
 fn too_old(pid: Pid, version: String) -> Error {
