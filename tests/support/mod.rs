@@ -251,11 +251,18 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A fresh path for a file that a test makes; the folder is cargo's own for such things.
+/// Cargo's own folder for what tests make. Made again, should a moved or cleaned target have lost it.
+fn scratch_folder() -> &'static Path {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(folder).unwrap();
+    folder
+}
+
+/// A fresh path for a file that a test makes.
 pub fn scratch(name: &str) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}-{name}", std::process::id()))
+    scratch_folder().join(format!("{}-{number}-{name}", std::process::id()))
 }
 
 /// The built gilprof with these arguments, not started yet.
@@ -310,7 +317,7 @@ pub struct Alone {
 pub fn alone() -> Alone {
     static HERE: Mutex<()> = Mutex::new(());
     let guard = HERE.lock().unwrap_or_else(PoisonError::into_inner); // a test that failed has cleaned up after itself
-    let file = std::fs::File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("live.lock")).unwrap();
+    let file = std::fs::File::create(scratch_folder().join("live.lock")).unwrap();
     // SAFETY: flock takes a descriptor, which `file` keeps open, and touches no memory.
     let locked = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) };
     assert_eq!(locked, 0, "flock: {}", std::io::Error::last_os_error());
