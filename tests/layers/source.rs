@@ -1,5 +1,7 @@
 //! Rust source as text, as far as the layer rules need it: modules, the paths between them, and what is not code.
 
+#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -55,22 +57,42 @@ fn module_of(file: &str) -> Vec<String> {
     parts
 }
 
-/// Every (user, used) pair of files.
+/// Every (user, used) pair of files. A name that a parent re-exports from its child counts as the child's.
 pub fn arrows(tree: &Tree) -> BTreeSet<(String, String)> {
-    let mut found = BTreeSet::new();
     let only_for_tests = test_files(tree);
-    for (file, text) in tree.iter().filter(|(f, _)| !only_for_tests.contains(*f)) {
-        let code = code_only(text);
+    let uses: Vec<(&str, Vec<Vec<String>>)> =
+        tree.iter().filter(|(f, _)| !only_for_tests.contains(*f)).map(|(file, text)| (file, full_paths(file, text))).collect();
+    let mut exports = BTreeMap::new();
+    for (file, paths) in &uses {
         let here = module_of(file);
-        let children = declared(&code);
-        for path in paths(&code) {
-            let Some(full) = resolve(&here, &path, &children) else { continue };
-            if let Some(owner) = tree.owner(&full).filter(|owner| *owner != file) {
+        let from_below = |path: &&Vec<String>| path.len() > here.len() + 1 && path.starts_with(&here) && tree.owner(path) != Some(file);
+        for path in paths.iter().filter(from_below) {
+            let name = path.last().cloned();
+            exports.insert(here.iter().cloned().chain(name).collect::<Vec<_>>(), path.clone());
+        }
+    }
+    let mut found = BTreeSet::new();
+    for (file, paths) in &uses {
+        for path in paths {
+            let meant = (1..=path.len()).rev().find_map(|n| exports.get(&path[..n])).unwrap_or(path);
+            if let Some(owner) = tree.owner(meant).filter(|owner| owner != file) {
                 found.insert((file.to_string(), owner.to_string()));
             }
         }
     }
     found
+}
+
+/// Whether `file` is an ancestor of `other` in the tree of modules.
+pub fn contains(file: &str, other: &str) -> bool {
+    let (outer, inner) = (module_of(file), module_of(other));
+    inner.len() > outer.len() && inner.starts_with(&outer)
+}
+
+fn full_paths(file: &str, text: &str) -> Vec<Vec<String>> {
+    let code = code_only(text);
+    let (here, children) = (module_of(file), declared(&code));
+    paths(&code).iter().filter_map(|path| resolve(&here, path, &children)).collect()
 }
 
 fn resolve(here: &[String], path: &[String], children: &BTreeSet<String>) -> Option<Vec<String>> {
