@@ -1,0 +1,308 @@
+//! Locating the interpreter in live processes: every interpreter that this machine has, and what is not one.
+//!
+//! Truth is the interpreter's own word: it prints its version and, by ctypes, the address of its `_PyRuntime`. Nothing sleeps; every
+//! child says `ready` and then waits for the end of its standard input, so it ends with the test.
+
+use gilprof::error::Error;
+use gilprof::ids::{Addr, Pid};
+use gilprof::process::memory::{Memory, ReadError};
+use gilprof::process::{facts, find, maps::Maps};
+use gilprof::python::binary::{locate, Libc, Located, Python};
+use gilprof::python::layout::Minor;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+const SAY: &str = "
+import sys
+try:
+    import ctypes
+    at = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, '_PyRuntime'))
+except (ImportError, ValueError):
+    at = 0
+sys.stdout.write('ready %s %d\\n' % (sys.version.split()[0], at))
+sys.stdout.flush()
+sys.stdin.read()
+";
+
+/// `/proc/PID/mem`: no `unsafe` in a test.
+struct MemFile(File);
+
+impl MemFile {
+    fn of(pid: Pid) -> MemFile {
+        MemFile(File::open(format!("/proc/{pid}/mem")).unwrap())
+    }
+}
+
+impl Memory for MemFile {
+    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
+        self.0.read_exact_at(into, at.0).map_err(|_| ReadError::Unmapped { at, len: into.len() })
+    }
+}
+
+/// Memory that the kernel refuses.
+struct Refusing;
+
+impl Memory for Refusing {
+    fn read(&self, _: Addr, _: &mut [u8]) -> Result<(), ReadError> {
+        Err(ReadError::Refused)
+    }
+}
+
+struct Interpreter {
+    label: String,
+    root: Option<PathBuf>,
+    path: PathBuf,
+}
+
+/// Those of `interpreters.tsv` (LABEL VERSION KIND ROOT PATH), or pyenv's where there is no such file.
+fn interpreters() -> Vec<Interpreter> {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let list = std::env::var_os("GILPROF_PYTHONS").map_or_else(|| home.join(".cache/gilprof/pythons"), PathBuf::from);
+    if let Ok(text) = std::fs::read_to_string(list.join("interpreters.tsv")) {
+        let of = |line: &str| {
+            let words: Vec<&str> = line.split('\t').collect();
+            let [label, _, _, root, path] = words.as_slice() else { return None };
+            let root = (*root != "-").then(|| PathBuf::from(root));
+            Some(Interpreter { label: label.to_string(), root, path: PathBuf::from(path) })
+        };
+        return text.lines().filter_map(of).collect();
+    }
+    let Ok(entries) = std::fs::read_dir(home.join(".pyenv/versions")) else { return Vec::new() };
+    let of = |entry: std::fs::DirEntry| {
+        let path = entry.path().join("bin/python");
+        path.exists().then(|| Interpreter { label: entry.file_name().to_string_lossy().into_owned(), root: None, path })
+    };
+    entries.flatten().filter_map(of).collect()
+}
+
+/// A child that is killed with the test.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Running { child, out }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid(self.child.id() as i32)
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The version and the address that the interpreter says.
+    fn says(&mut self) -> (String, u64) {
+        let line = self.line();
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["ready", version, at] = words.as_slice() else { panic!("not ready: {line:?}") };
+        (version.to_string(), at.parse().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn is_root() -> bool {
+    facts::Status::own().unwrap().number("Uid") == Some(0)
+}
+
+/// Starts an interpreter; `None` where it needs a chroot and we may not.
+fn run(interpreter: &Interpreter) -> Option<Running> {
+    let mut command = match &interpreter.root {
+        Some(_) if !is_root() => return None,
+        Some(root) => {
+            let mut command = Command::new("chroot");
+            command.arg(root).arg(&interpreter.path);
+            command
+        }
+        None => Command::new(&interpreter.path),
+    };
+    Some(Running::start(command.arg("-c").arg(SAY)))
+}
+
+fn check(label: &str, running: &mut Running) -> Located {
+    let (version, at) = running.says();
+    let located = locate(running.pid(), &MemFile::of(running.pid())).unwrap();
+    match &located {
+        Located::Python(python) => {
+            assert_eq!(python.version, version, "{label}");
+            assert!(at == 0 || python.runtime == Addr(at), "{label}: {} is not {at:#x}", python.runtime);
+            assert_eq!(python.free_threaded, Some(false), "{label}");
+            assert_eq!(python.libc, Libc::Glibc, "{label}");
+            println!("{label}: {} at {} in {}, checked against ctypes: {}", python.version, python.runtime, python.path, at != 0);
+        }
+        Located::Legacy { version: found, .. } => {
+            assert_eq!((found, at), (&version, 0), "{label}");
+            println!("{label}: legacy {found}");
+        }
+    }
+    located
+}
+
+fn modern() -> Option<(Interpreter, Python)> {
+    interpreters().into_iter().filter(|i| i.root.is_none()).find_map(|interpreter| {
+        let mut running = run(&interpreter)?;
+        running.says();
+        match locate(running.pid(), &MemFile::of(running.pid())) {
+            Ok(Located::Python(python)) if python.minor >= Minor(3, 10) => Some((interpreter, python)),
+            _ => None,
+        }
+    })
+}
+
+#[test]
+fn every_interpreter_is_located() {
+    for interpreter in interpreters() {
+        let Some(mut running) = run(&interpreter) else { continue };
+        let legacy = matches!(check(&interpreter.label, &mut running), Located::Legacy { .. });
+        assert_eq!(legacy, interpreter.label.starts_with("2.") || interpreter.label.starts_with("3.6"), "{}", interpreter.label);
+    }
+}
+
+/// A directory that goes with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("gilprof-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn file_with(name: &str, maps: &Maps) -> Option<PathBuf> {
+    maps.mappings.iter().find(|m| m.file_name().is_some_and(|file| file.starts_with(name))).and_then(|m| m.file()).map(PathBuf::from)
+}
+
+/// Copies executable and libpython under other names, runs the copy, deletes or replaces both files, and locates.
+fn renamed_then(interpreter: &Interpreter, spoil: fn(&Path)) {
+    let scratch = Scratch::new(&format!("renamed-{}-{}", interpreter.label, spoil as usize));
+    let mut original = run(interpreter).unwrap();
+    original.says();
+    let maps = Maps::of(original.pid()).unwrap();
+    let exe = scratch.0.join("my-server");
+    std::fs::copy(facts::exe(original.pid()).unwrap(), &exe).unwrap();
+    let mut command = Command::new(&exe);
+    let mut spoiled = vec![exe.clone()];
+    if let Some(library) = file_with("libpython", &maps) {
+        let copy = scratch.0.join(library.file_name().unwrap());
+        std::fs::copy(&library, &copy).unwrap();
+        // The directory of the copy comes before the executable's own run path only by LD_PRELOAD.
+        command.env("LD_PRELOAD", &copy);
+        spoiled.push(copy);
+    }
+    let prefix = interpreter.path.parent().and_then(Path::parent).unwrap();
+    let mut running = Running::start(command.env("PYTHONHOME", prefix).arg("-c").arg(SAY));
+    let (version, at) = running.says();
+    spoiled.iter().for_each(|path| spoil(path));
+    let located = locate(running.pid(), &MemFile::of(running.pid())).unwrap();
+    let Located::Python(python) = located else { panic!("legacy") };
+    assert_eq!(python.version, version, "{}", interpreter.label);
+    assert!(at == 0 || python.runtime == Addr(at), "{}", interpreter.label);
+    assert!(python.path.starts_with(scratch.0.to_str().unwrap()), "{}", python.path);
+}
+
+#[test]
+fn a_renamed_and_deleted_interpreter_is_located() {
+    for interpreter in interpreters().iter().filter(|i| i.root.is_none() && (i.label.starts_with("3.9") || i.label.starts_with("3.1"))) {
+        renamed_then(interpreter, |path| std::fs::remove_file(path).unwrap());
+    }
+}
+
+#[test]
+fn an_interpreter_whose_file_was_replaced_is_located() {
+    let Some((interpreter, _)) = modern() else { return };
+    renamed_then(&interpreter, |path| {
+        std::fs::remove_file(path).unwrap();
+        std::fs::copy("/proc/self/exe", path).unwrap();
+    });
+}
+
+#[test]
+fn a_shell_names_its_python_child() {
+    let Some((interpreter, _)) = modern() else { return };
+    let script = format!("'{}' -c \"$0\"; true", interpreter.path.display());
+    let mut shell = Running::start(Command::new("sh").arg("-c").arg(script).arg(SAY));
+    shell.says();
+    let child = facts::children(shell.pid())[0];
+    let error = locate(shell.pid(), &MemFile::of(shell.pid())).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::NotPython { .. }), "{text}");
+    assert!(text.contains("it is a shell") && text.contains(&format!("gilprof attach --pid {child}")), "{text}");
+    println!("{text}");
+}
+
+#[test]
+fn cat_is_not_python() {
+    let running = Running::start(&mut Command::new("cat"));
+    let error = locate(running.pid(), &MemFile::of(running.pid())).unwrap_err();
+    assert!(matches!(&error, Error::NotPython { what, .. } if what == "cat" || what == "coreutils" || what == "busybox"), "{error}");
+    println!("{error}");
+}
+
+#[test]
+fn a_process_that_is_not_there() {
+    let error = locate(Pid(i32::MAX), &Refusing).unwrap_err();
+    assert!(matches!(error, Error::NoSuchProcess { .. }), "{error}");
+}
+
+#[test]
+fn a_zombie_is_gone() {
+    let mut running = Running::start(&mut Command::new("true"));
+    // End of output comes before the end of the process, so wait for the state, by the process's own parent.
+    running.line();
+    while facts::Status::of(running.pid()).unwrap().state() != Some('Z') {
+        std::thread::yield_now();
+    }
+    let error = locate(running.pid(), &Refusing).unwrap_err();
+    assert!(matches!(error, Error::Gone { .. }), "{error}");
+}
+
+#[test]
+fn a_kernel_thread_is_said_to_be_one() {
+    if facts::comm(gilprof::ids::Tid(2)).as_deref() != Some("kthreadd") {
+        return;
+    }
+    let error = locate(Pid(2), &Refusing).unwrap_err();
+    assert!(error.to_string().contains("kernel thread"), "{error}");
+}
+
+#[test]
+fn a_refusal_is_explained() {
+    let Some((interpreter, _)) = modern() else { return };
+    let mut running = run(&interpreter).unwrap();
+    running.says();
+    let error = locate(running.pid(), &Refusing).unwrap_err();
+    assert!(matches!(error, Error::Permission { .. }), "{error}");
+}
+
+#[test]
+fn the_file_behind_a_mapping_in_a_chroot() {
+    let Some(interpreter) = interpreters().into_iter().find(|i| i.root.is_some()) else { return };
+    let Some(mut running) = run(&interpreter) else { return };
+    running.says();
+    let maps = Maps::of(running.pid()).unwrap();
+    let exe = maps.mappings.iter().find(|m| find::is_exe(running.pid(), m)).unwrap();
+    assert!(find::open(running.pid(), exe).unwrap()[0].certain);
+}
