@@ -5,8 +5,10 @@
 
 use gilprof::error::Error;
 use gilprof::ids::{Addr, Pid};
+use gilprof::process::elf::{Depth, Image};
+use gilprof::process::maps::{Mapping, Maps};
 use gilprof::process::memory::{Memory, ReadError};
-use gilprof::process::{facts, find, maps::Maps};
+use gilprof::process::{facts, find};
 use gilprof::python::binary::{locate, Libc, Located, Python};
 use gilprof::python::layout::Minor;
 use std::fs::File;
@@ -305,4 +307,88 @@ fn the_file_behind_a_mapping_in_a_chroot() {
     let maps = Maps::of(running.pid()).unwrap();
     let exe = maps.mappings.iter().find(|m| find::is_exe(running.pid(), m)).unwrap();
     assert!(find::open(running.pid(), exe).unwrap()[0].certain);
+}
+
+/// The mappings of the interpreter's image and the image's file.
+fn image_file(python: &Python, maps: &Maps) -> File {
+    let mapping = maps.mappings.iter().find(|m| m.path.as_deref() == Some(&python.path)).unwrap();
+    File::open(mapping.file().unwrap()).unwrap()
+}
+
+#[test]
+fn an_image_read_from_memory_agrees_with_its_file() {
+    for interpreter in interpreters().iter().filter(|i| i.root.is_none()) {
+        let mut running = run(interpreter).unwrap();
+        running.says();
+        let mem = MemFile::of(running.pid());
+        let Located::Python(python) = locate(running.pid(), &mem).unwrap() else { continue };
+        let maps = Maps::of(running.pid()).unwrap();
+        let own: Vec<&Mapping> = maps.mappings.iter().filter(|m| m.path.as_deref() == Some(&python.path)).collect();
+        let file = Image::from_file(image_file(&python, &maps)).unwrap();
+        let loaded = Image::from_memory(&mem, own[0].start).unwrap();
+        let names = ["_PyRuntime", "Py_GetVersion", "no_such_symbol"];
+        let symbols = file.symbols(&names, Depth::Exported);
+        assert_eq!(symbols, loaded.symbols(&names, Depth::All), "{}", interpreter.label);
+        assert!(symbols[0].is_some() && symbols[1].is_some() && symbols[2].is_none());
+        assert_eq!((file.biases(&own), loaded.biases(&own)), (vec![python.bias], vec![python.bias]));
+        assert!(file.build_id().is_some() && file.build_id() == loaded.build_id());
+        assert_eq!(file.same_as_loaded(&mem, python.bias), Some(true));
+        assert_eq!(file.runtime_section().is_some(), python.minor >= Minor(3, 10), "{}", interpreter.label);
+    }
+}
+
+#[test]
+fn unexported_symbols_are_found_in_an_unstripped_file() {
+    let unstripped = |i: &&Interpreter| i.label.starts_with("3.13") && i.root.is_none();
+    for interpreter in interpreters().iter().filter(unstripped) {
+        let mut running = run(interpreter).unwrap();
+        let (_, at) = running.says();
+        let Located::Python(python) = locate(running.pid(), &MemFile::of(running.pid())).unwrap() else { panic!("legacy") };
+        let maps = Maps::of(running.pid()).unwrap();
+        let image = Image::from_file(image_file(&python, &maps)).unwrap();
+        let symbols = image.symbols(&["take_gil", "_PyRuntime", "no_such_symbol"], Depth::All);
+        assert!(symbols[0].is_some_and(|symbol| symbol.size > 0), "{}", interpreter.label);
+        assert_eq!(symbols[1].map(|symbol| symbol.vaddr + python.bias), Some(at));
+        assert_eq!(symbols[2], None);
+    }
+}
+
+#[test]
+fn broken_images_are_refused_not_followed() {
+    let Some((_, python)) = modern() else { return };
+    let scratch = Scratch::new("broken");
+    let whole = std::fs::read(&python.path).unwrap();
+    let path = scratch.0.join("image");
+    // Every byte of the header and the first program headers, turned over, and the file cut short at many lengths.
+    let turned = (0..512).map(|at| {
+        let mut bytes = whole[..whole.len().min(1 << 20)].to_vec();
+        bytes[at] ^= 0xff;
+        bytes
+    });
+    let cut = [0, 1, 63, 64, 65, 700, 4096, 100_000, whole.len() / 2, whole.len() - 1].into_iter().map(|len| whole[..len].to_vec());
+    for bytes in turned.chain(cut) {
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(image) = Image::from_file(File::open(&path).unwrap()) {
+            let _ = image.symbols(&["_PyRuntime", "no_such_symbol"], Depth::Exported);
+        }
+    }
+}
+
+#[test]
+#[ignore = "a measurement, not a test: run it in a release build"]
+fn how_long_it_takes() {
+    for interpreter in interpreters() {
+        let Some(mut running) = run(&interpreter) else { continue };
+        running.says();
+        let mem = MemFile::of(running.pid());
+        let mut times: Vec<_> = (0..50)
+            .map(|_| {
+                let start = std::time::Instant::now();
+                locate(running.pid(), &mem).unwrap();
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        println!("{}: median {:?}, worst {:?}", interpreter.label, times[25], times[49]);
+    }
 }
