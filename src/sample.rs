@@ -316,3 +316,20 @@ pub struct WindowFacts {
     /// What the reader should know about how the figures came about, in words.
     pub warnings: Vec<String>,
 }
+
+/// One thread as a single look shows it, for `gilprof dump`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThreadView {
+    /// The kernel's id.
+    pub tid: Tid,
+    /// `threading.Thread.name` where it could be read, else the kernel's `comm`.
+    pub name: String,
+    /// Whether it has a `PyThreadState`.
+    pub python: bool,
+    /// What it was doing.
+    pub state: State,
+    /// How that is known.
+    pub evidence: Evidence,
+    /// Its Python stack.
+    pub stack: Arc<Stack>,
+}

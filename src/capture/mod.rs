@@ -1,1 +1,9 @@
 //! Looks at a live interpreter, judges what it saw, and keeps time.
+pub mod bind;
+pub mod classify;
+pub mod clock;
+pub mod ledger;
+pub mod observe;
+pub mod peers;
+pub mod sampler;
+pub mod tracked;

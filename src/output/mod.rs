@@ -1,1 +1,60 @@
 //! One file per format; each a pure function of a report or a profile.
+//!
+//! Nothing here measures, judges or writes files. Whatever came from the target goes through [`plain`] first, because a
+//! thread may be called anything, escape sequences included; every figure goes through [`numbers`], every colour through [`palette`].
+
+pub mod collapsed;
+pub mod dump;
+pub mod flamegraph;
+pub mod json;
+pub mod numbers;
+pub mod palette;
+pub mod plain;
+pub mod text;
+
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// What goes to the terminal or a pipe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people, 80 columns.
+    #[default]
+    Text,
+    /// For programs, schema `gilprof.report/1` or `gilprof.dump/1`.
+    Json,
+}
+
+/// What a file is written as; its ending says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// A flamegraph.
+    Svg,
+    /// The report as data.
+    Json,
+    /// Folded stacks, a line each.
+    Folded,
+}
+
+/// The endings that are known, the first of each format being the one to advise.
+const ENDINGS: [(&str, FileFormat); 5] = [
+    (".svg", FileFormat::Svg),
+    (".json", FileFormat::Json),
+    (".folded", FileFormat::Folded),
+    (".folded.txt", FileFormat::Folded),
+    (".collapsed", FileFormat::Folded),
+];
+
+/// The format that a path's ending asks for, in either case of letters.
+pub fn format_for_path(path: &Path) -> Result<FileFormat> {
+    let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
+    // A bare ".svg" is a hidden file without an ending.
+    let found = ENDINGS.iter().find(|(ending, _)| name.len() > ending.len() && name.ends_with(ending));
+    found.map(|&(_, format)| format).ok_or_else(|| {
+        Error::Usage(format!(
+            "failed to tell a format from the file name {}: use an ending of .svg (flamegraph), .json (report), \
+             .folded, .folded.txt or .collapsed (folded stacks)",
+            plain::clean(&path.to_string_lossy())
+        ))
+    })
+}

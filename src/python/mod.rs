@@ -1,5 +1,14 @@
 //! CPython's own data, read through `Memory`.
+pub mod attach;
 pub mod binary;
+pub mod code;
 mod explain;
+pub mod frames;
+pub mod gil;
+pub mod interpreters;
 pub mod layout;
+pub mod lines;
+pub mod objects;
+pub mod stack;
+pub mod thread_names;
 pub mod version;

@@ -1,5 +1,6 @@
 //! An offset that knows the type of what stands there, so that a table cannot be read with the wrong width.
 
+use crate::process::pod::{self, Plain};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -18,6 +19,13 @@ impl<T> Field<T> {
     /// Bytes from the start of the struct.
     pub const fn offset(self) -> usize {
         self.offset as usize
+    }
+}
+
+impl<T: Plain> Field<T> {
+    /// The field's value in the bytes of its struct; `None` when they end before it.
+    pub fn of(self, bytes: &[u8]) -> Option<T> {
+        pod::at(bytes, self.offset())
     }
 }
 

@@ -4,11 +4,24 @@
 //! and what it publishes is validated as untrusted input before use. The one `match` on the version in the whole tree is [`for_version`].
 
 pub mod containers;
+pub mod debug_offsets;
 pub mod field;
+pub mod rest;
+mod v3_07;
+mod v3_08;
+mod v3_09;
+mod v3_10;
+mod v3_11;
+mod v3_12;
+mod v3_13;
+mod v3_14;
+mod v3_15;
+pub mod validate;
 
 use crate::ids::Addr;
 use containers::Containers;
 use field::Field;
+use rest::Rest;
 
 /// A CPython feature release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,7 +137,7 @@ pub struct Thread {
     pub native_thread_id: Option<Field<u64>>,
     /// `datastack_chunk`, `datastack_top`, `datastack_limit`, 3.11+.
     pub datastack: Option<DataStack>,
-    /// `holds_gil` (int), 3.15.
+    /// `holds_gil` (int), 3.14+.
     pub holds_gil: Option<Field<i32>>,
     /// `gil_requested` (int), 3.15.
     pub gil_requested: Option<Field<i32>>,
@@ -163,7 +176,7 @@ pub struct Frame {
     pub back: Field<Addr>,
     /// `f_code` / `f_executable`.
     pub code: Field<Addr>,
-    /// Mask the low bits of `code` (a tagged reference, 3.14+).
+    /// What of `code` is the address: to be ANDed with it (the low bits of a tagged reference are flags, 3.14+; all ones before).
     pub code_tag_mask: u64,
     /// Where in the code it is.
     pub position: Position,
@@ -257,6 +270,37 @@ pub struct Object {
     pub unicode_ascii_data: u32,
     /// Size of `PyCompactUnicodeObject`: where any other compact string's characters start.
     pub unicode_compact_data: u32,
+}
+
+/// What is known of a version before looking at the target.
+#[derive(Clone, Copy, Debug)]
+pub enum Table {
+    /// Everything: the target publishes nothing.
+    Whole(&'static Layout),
+    /// What the target does not publish; [`debug_offsets::layout_from_target`] puts the two together.
+    Rest {
+        /// For a default build.
+        default: &'static Rest,
+        /// For a free-threaded build.
+        free_threaded: &'static Rest,
+    },
+}
+
+/// The table of a version: `None` means that gilprof does not know it.
+pub fn for_version(minor: Minor) -> Option<Table> {
+    let table = match minor {
+        Minor(3, 7) => Table::Whole(&v3_07::LAYOUT),
+        Minor(3, 8) => Table::Whole(&v3_08::LAYOUT),
+        Minor(3, 9) => Table::Whole(&v3_09::LAYOUT),
+        Minor(3, 10) => Table::Whole(&v3_10::LAYOUT),
+        Minor(3, 11) => Table::Whole(&v3_11::LAYOUT),
+        Minor(3, 12) => Table::Whole(&v3_12::LAYOUT),
+        Minor(3, 13) => Table::Rest { default: &v3_13::REST, free_threaded: &v3_13::REST_FREE_THREADED },
+        Minor(3, 14) => Table::Rest { default: &v3_14::REST, free_threaded: &v3_14::REST_FREE_THREADED },
+        Minor(3, 15) => Table::Rest { default: &v3_15::REST, free_threaded: &v3_15::REST_FREE_THREADED },
+        _ => return None,
+    };
+    Some(table)
 }
 
 impl Layout {

@@ -1,0 +1,59 @@
+"""Threads whose work is native code that lets go of the GIL: hashlib and zlib on blocks of 1 MiB.
+
+They are CPU-bound and scale with the cores all the same; processes would gain nothing.
+"""
+import argparse
+import hashlib
+import os
+import threading
+import time
+import zlib
+
+BLOCK = os.urandom(1 << 20)
+
+
+def digest(block):
+    """Both of these release the GIL for anything larger than a few kilobytes."""
+    return hashlib.sha256(block).digest(), zlib.crc32(block)
+
+
+def work(index, done, deadline, all_run):
+    all_run.wait()
+    while time.monotonic() < deadline:
+        digest(BLOCK)
+        done[index] += 1
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="how many threads (default: 2)")
+    parser.add_argument("--seconds", type=float, default=10, help="how long; 0 runs until Ctrl-C (default: 10)")
+    parser.add_argument("--ready-fd", type=int, default=os.environ.get("READY"), metavar="FD",
+                        help="write `ready` to this descriptor once all threads run (default: $READY)")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    start = time.monotonic()
+    deadline = start + (args.seconds or float("inf"))
+    done = [0] * args.threads
+    all_run = threading.Barrier(args.threads + 1)
+    threads = [threading.Thread(target=work, args=(i, done, deadline, all_run), name="hasher-%d" % i, daemon=True)
+               for i in range(args.threads)]
+    for thread in threads:
+        thread.start()
+    all_run.wait()
+    if args.ready_fd is not None:
+        os.write(args.ready_fd, b"ready\n")
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        pass
+    seconds = time.monotonic() - start
+    print("%d threads, %.1f s: %.0f MiB/s" % (args.threads, seconds, sum(done) / seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+//! Which OS thread a `PyThreadState` belongs to.
+//!
+//! From 3.11 the thread state says so; before, it knows only `pthread_self()`. A thread state that was just made still carries the ids of
+//! the thread that made it (seen on 3.7 - 3.11), so a binding holds only as long as those numbers stand unchanged.
+
+use crate::ids::{Pid, Tid};
+use crate::process::memory::Memory;
+use crate::process::{facts, pthread};
+use crate::python::interpreters::{Roster, ThreadState};
+use std::collections::BTreeMap;
+
+/// Translates ids. One per target.
+#[derive(Debug, Default)]
+pub struct Binder {
+    offset: Option<u32>,
+    /// The target's own ids to ours, when it lives in another PID namespace.
+    inner: Option<BTreeMap<i32, Tid>>,
+}
+
+impl Binder {
+    /// Learns what ids the target uses, from its threads as they are now.
+    pub fn refresh(&mut self, pid: Pid, mem: &dyn Memory, roster: &Roster, tids: &[Tid]) {
+        self.inner = (facts::inner_namespace(pid) == Some(true)).then(|| facts::outer_tids(pid));
+        let known: Vec<i32> = match &self.inner {
+            Some(map) => map.keys().copied().collect(),
+            None => tids.iter().map(|t| t.0).collect(),
+        };
+        if self.offset.is_none() && roster.threads.iter().any(|t| t.native_id.is_none()) {
+            // Oldest first: the newest may not be bound yet.
+            let pthreads: Vec<u64> = roster.threads.iter().rev().map(|t| t.pthread).filter(|&p| p != 0).take(64).collect();
+            self.offset = pthread::calibrate(mem, &pthreads, &known);
+        }
+    }
+
+    /// The kernel's id of a thread state's thread, as gilprof sees it; `None` while it cannot be told.
+    pub fn tid(&self, mem: &dyn Memory, thread: &ThreadState) -> Option<Tid> {
+        let inner = match thread.native_id {
+            Some(id) => i32::try_from(id).ok().filter(|&id| id > 0)?,
+            None => pthread::tid(mem, thread.pthread, self.offset?)?,
+        };
+        match &self.inner {
+            Some(map) => map.get(&inner).copied(),
+            None => Some(Tid(inner)),
+        }
+    }
+}

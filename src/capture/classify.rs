@@ -1,0 +1,101 @@
+//! What a thread is doing, judged from one look: a pure decision table that returns the state and how it is known.
+//!
+//! What one look cannot tell it does not guess. A runnable thread that does not hold the GIL may run native code, may have no CPU, or may
+//! just have been woken to take the GIL; it is handed on as [`Judgement::Undecided`], and the `ledger` splits it by the CPU time that the
+//! kernel counted.
+
+use crate::process::threads::Kernel;
+use crate::sample::{Evidence, State};
+
+/// Where a thread sleeps, when it sleeps on a futex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Runnable: the kernel does not say whether it has a CPU.
+    Runnable,
+    /// On a futex inside a GIL: it wants that GIL.
+    GilFutex,
+    /// On any other futex.
+    OtherFutex,
+    /// In another system call.
+    Syscall,
+    /// Off the CPU outside a system call: a page fault, a stop.
+    Elsewhere,
+    /// It slept at the last look and has not run since, so it was not looked at again.
+    NotRunSince,
+    /// Could not be read.
+    Unread,
+}
+
+/// A thread as one look saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Where the kernel says it is.
+    pub place: Place,
+    /// Whether the GIL named it as the holder when the look began.
+    pub held_before: bool,
+    /// Whether the GIL named it as the holder when the look ended.
+    pub held_after: bool,
+    /// 3.15: it has asked for the GIL and not got it.
+    pub requested: bool,
+    /// Its leaf instruction is a call of a C function.
+    pub in_c_call: bool,
+    /// What it was doing at the last look, if that was off the CPU.
+    pub slept: Option<State>,
+    /// Whether it got a CPU since the last look; `None` where the kernel does not count.
+    pub ran: Option<bool>,
+}
+
+/// The table's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Told by this look alone.
+    Told(State, Evidence),
+    /// Owns the GIL and is runnable: on a CPU, unless the run queue says otherwise.
+    HoldingOnCpu(State),
+    /// Runnable without the GIL. `near_wait`: it waited for the GIL at the last look.
+    Undecided {
+        /// Whether it waited for the GIL at the last look.
+        near_wait: bool,
+    },
+}
+
+/// Judges one look at one thread.
+pub fn judge(seen: &Seen) -> Judgement {
+    use Evidence as E;
+    use Judgement::{HoldingOnCpu, Told, Undecided};
+    let held = seen.held_before && seen.held_after;
+    let holding = if seen.in_c_call { State::HoldingNative } else { State::HoldingPython };
+    match seen.place {
+        // Asleep on the GIL's own futex says more than the holder's name, which is read a moment earlier or later.
+        Place::GilFutex => Told(State::Waiting, E::GilFutex),
+        Place::NotRunSince if held => Told(State::HoldingBlocked, E::GilHolder),
+        Place::NotRunSince => match seen.slept {
+            Some(State::HoldingBlocked) | None => Told(State::Unknown, E::Unread),
+            Some(state) => Told(state, E::NotRunSince),
+        },
+        Place::OtherFutex | Place::Syscall | Place::Elsewhere if held => Told(State::HoldingBlocked, E::GilHolder),
+        Place::OtherFutex => Told(State::Lock, E::Syscall),
+        Place::Syscall | Place::Elsewhere => Told(State::Io, E::Syscall),
+        // The states of one look are those of its beginning: a holder that lets go meanwhile was still the holder.
+        Place::Runnable if seen.held_before => HoldingOnCpu(holding),
+        Place::Unread if held => Told(holding, E::GilHolder),
+        Place::Runnable | Place::Unread if seen.requested => Told(State::Waiting, E::GilRequested),
+        Place::Runnable => match (seen.slept, seen.ran) {
+            (Some(State::Waiting), Some(false)) => Told(State::Waiting, E::WokenNotRun),
+            (Some(_), Some(false)) => Told(State::Starved, E::WokenNotRun),
+            (slept, _) => Undecided { near_wait: slept == Some(State::Waiting) },
+        },
+        Place::Unread => Told(State::Unknown, E::Unread),
+    }
+}
+
+/// Names the place from what the kernel says. `on_gil` tells whether a futex lies in a GIL.
+pub fn place(kernel: Kernel, on_gil: impl Fn(crate::ids::Addr) -> bool) -> Place {
+    match kernel {
+        Kernel::Runnable => Place::Runnable,
+        Kernel::Futex(at) if on_gil(at) => Place::GilFutex,
+        Kernel::Futex(_) => Place::OtherFutex,
+        Kernel::Syscall(_) => Place::Syscall,
+        Kernel::Elsewhere => Place::Elsewhere,
+    }
+}

@@ -1,0 +1,211 @@
+//! Python 2.7 and 3.3 - 3.6 through py-spy: who holds the GIL, and the stacks. Who waits is not known there and is said to be unknown.
+//!
+//! py-spy is told not to stop the target, and asked at most [`MAX_RATE`] times a second: it reads frame by frame and caches nothing.
+
+use crate::capture::clock::Clock;
+use crate::capture::sampler::{Ended, Plan, Progress, Window};
+use crate::error::{Error, Result};
+use crate::ids::{GilId, Pid, ThreadId, Tid};
+use crate::process::live::LiveMemory;
+use crate::process::threads::{self, Kernel, SchedStat, TaskFiles};
+use crate::process::{facts, pthread, sys_linux};
+use crate::sample::*;
+use crate::units::Nanos;
+use py_spy::stack_trace::StackTrace;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+/// Looks per second, at most.
+const MAX_RATE: f64 = 100.0;
+/// Failed looks in a row before the target is given up.
+const GIVE_UP: u64 = 100;
+const WARNING: &str = "waiting for the GIL cannot be told before Python 3.7: threads that neither hold it nor do I/O are shown as unknown";
+
+struct Legacy {
+    pid: Pid,
+    threads: HashMap<Tid, Followed>,
+    offset: Option<u32>,
+    tids: Vec<Tid>,
+    empty: Arc<Stack>,
+}
+
+struct Followed {
+    id: ThreadId,
+    files: Option<TaskFiles>,
+    last: Nanos,
+    first: (Nanos, SchedStat),
+    told: bool,
+}
+
+/// Measures one window of an old Python.
+pub fn measure(
+    pid: Pid,
+    version: &str,
+    plan: Plan,
+    stop: &AtomicBool,
+    sink: &mut dyn Sink,
+    tick: &mut dyn FnMut(Progress, &mut dyn Sink),
+) -> Result<Window> {
+    let config = py_spy::Config { blocking: py_spy::config::LockingStrategy::NonBlocking, ..py_spy::Config::default() };
+    let mut spy = py_spy::PythonSpy::new(pid.0, &config).map_err(|e| Error::UnsupportedVersion {
+        pid,
+        version: version.into(),
+        why: format!("py-spy says: {e:#}"),
+    })?;
+    let mut legacy = Legacy { pid, threads: HashMap::new(), offset: None, tids: Vec::new(), empty: Arc::new(Stack::empty()) };
+    let rate_hz = plan.rate_hz.min(MAX_RATE);
+    let (start, own) = (sys_linux::monotonic(), sys_linux::own_cpu());
+    let mut clock = Clock::new(start, rate_hz, start.as_nanos());
+    let (mut now, mut last, mut looks, mut failed, mut failed_in_row) = (start, start, 0, 0, 0);
+    let ended = loop {
+        looks += 1;
+        match spy.get_stack_traces() {
+            Ok(traces) => {
+                failed_in_row = 0;
+                legacy.look(now, last, &traces, sink);
+                last = now;
+            }
+            Err(_) if !sys_linux::exists(pid) || !facts_alive(pid) => break Ended::TargetEnded,
+            Err(e) => {
+                failed += 1;
+                failed_in_row += 1;
+                if failed_in_row >= GIVE_UP {
+                    break Ended::Lost(format!("{e:#}"));
+                }
+            }
+        }
+        tick(Progress { elapsed: now.since(start), looks }, sink);
+        let next = clock.next(sys_linux::monotonic());
+        if plan.duration.is_some_and(|d| next.since(start) > d) {
+            break Ended::Done;
+        }
+        while sys_linux::monotonic() < next && !stop.load(Ordering::Relaxed) {
+            sys_linux::sleep_until(next);
+        }
+        if stop.load(Ordering::Relaxed) {
+            break Ended::Stopped;
+        }
+        now = sys_linux::monotonic();
+    };
+    legacy.finish(sink);
+    let seconds = now.since(start).as_secs_f64();
+    let own = sys_linux::own_cpu().since(own).as_secs_f64();
+    let window = WindowFacts {
+        seconds,
+        rate_hz,
+        looks,
+        missed: clock.missed(),
+        failed,
+        profiler_cpu: if seconds > 0.0 { own / seconds } else { 0.0 },
+        warnings: vec![WARNING.into()],
+        ..WindowFacts::default()
+    };
+    Ok(Window { target: target(pid, version), facts: window, ended })
+}
+
+fn facts_alive(pid: Pid) -> bool {
+    !matches!(facts::Status::of(pid).ok().and_then(|s| s.state()), Some('Z' | 'X') | None)
+}
+
+fn target(pid: Pid, version: &str) -> TargetFacts {
+    TargetFacts {
+        pid: pid.0,
+        python: version.into(),
+        executable: facts::exe(pid).unwrap_or_default(),
+        command: facts::command(pid),
+        gil_enabled: true,
+        interpreters: 1,
+        cpus: facts::cpus(pid),
+        ..TargetFacts::default()
+    }
+}
+
+impl Legacy {
+    fn look(&mut self, at: Nanos, before: Nanos, traces: &[StackTrace], sink: &mut dyn Sink) {
+        if threads::list(self.pid, &mut self.tids).is_err() {
+            return;
+        }
+        let stacks = self.stacks(traces);
+        for tid in self.tids.clone() {
+            let known = stacks.get(&tid);
+            self.follow(tid, before, known.is_some_and(|_| true), known.and_then(|(trace, _)| trace.thread_name.clone()), sink);
+        }
+        let holder = stacks.iter().find(|(_, (trace, _))| trace.owns_gil).map(|(tid, (_, stack))| (*tid, stack.clone()));
+        let holder_id = holder.as_ref().and_then(|(tid, _)| self.threads.get(tid)).map(|f| f.id);
+        for (tid, followed) in &mut self.threads {
+            let Some(Ok(kernel)) = followed.files.as_ref().map(TaskFiles::kernel) else { continue };
+            let held = holder.as_ref().is_some_and(|(h, _)| h == tid);
+            let (state, evidence) = match kernel {
+                Kernel::Runnable if held => (State::HoldingPython, Evidence::GilHolder),
+                _ if held => (State::HoldingBlocked, Evidence::GilHolder),
+                Kernel::Syscall(_) | Kernel::Elsewhere => (State::Io, Evidence::Syscall),
+                Kernel::Futex(_) | Kernel::Runnable => (State::Unknown, Evidence::Unread),
+            };
+            let stack = stacks.get(tid).map_or(&self.empty, |(_, stack)| stack);
+            let behind = holder.as_ref().zip(holder_id).filter(|_| !held).map(|((_, stack), id)| (id, stack));
+            let split = Split::whole(state, at.since(followed.last).as_nanos() as f64);
+            followed.last = at;
+            sink.slice(&Slice { thread: followed.id, end: at, split, evidence, stack, holder: behind });
+        }
+        let holder = match (holder_id, holder) {
+            (Some(id), _) => Holder::Thread(id),
+            (None, Some(_)) => Holder::Unmatched,
+            (None, None) => Holder::Nobody,
+        };
+        sink.gil(&GilLook { gil: GilId(0), at, span: at.since(before), holder, switches: None, waiters: 0 });
+    }
+
+    /// Each thread's trace, by the kernel's id.
+    fn stacks<'a>(&mut self, traces: &'a [StackTrace]) -> HashMap<Tid, (&'a StackTrace, Arc<Stack>)> {
+        let mem = LiveMemory::new(self.pid);
+        if self.offset.is_none() {
+            let pthreads: Vec<u64> = traces.iter().map(|t| t.thread_id).collect();
+            let tids: Vec<i32> = self.tids.iter().map(|t| t.0).collect();
+            self.offset = pthread::calibrate(&mem, &pthreads, &tids);
+        }
+        let tid = |trace: &StackTrace| {
+            let told = trace.os_thread_id.and_then(|id| i32::try_from(id).ok());
+            told.or_else(|| pthread::tid(&mem, trace.thread_id, self.offset?)).map(Tid)
+        };
+        traces.iter().filter_map(|trace| Some((tid(trace)?, (trace, Arc::new(stack(trace)))))).collect()
+    }
+
+    fn follow(&mut self, tid: Tid, began: Nanos, python: bool, name: Option<String>, sink: &mut dyn Sink) {
+        let id = ThreadId(self.threads.len() as u32);
+        let pid = self.pid;
+        let followed = self.threads.entry(tid).or_insert_with(|| {
+            let files = TaskFiles::open(pid, tid).ok();
+            let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten()).unwrap_or_default();
+            Followed { id, files, last: began, first: (began, stat), told: false }
+        });
+        if followed.told {
+            return;
+        }
+        followed.told = python;
+        let name = name.or_else(|| threads::comm(pid, tid)).unwrap_or_default();
+        sink.thread(&ThreadFacts { id: followed.id, tid, name, python, main: tid.0 == pid.0, gil: python.then_some(GilId(0)) });
+    }
+
+    fn finish(&mut self, sink: &mut dyn Sink) {
+        for followed in self.threads.values() {
+            let (since, base) = followed.first;
+            let stat = followed.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
+            let mut totals = ThreadTotals { seen: followed.last.since(since), ..ThreadTotals::default() };
+            if let Some(stat) = stat {
+                totals.cpu = stat.cpu.since(base.cpu);
+                totals.run_queue = stat.run_queue.since(base.run_queue);
+            }
+            sink.thread_end(followed.id, totals);
+        }
+    }
+}
+
+/// py-spy's frames are leaf first.
+fn stack(trace: &StackTrace) -> Stack {
+    let frame = |f: &py_spy::Frame| Frame {
+        function: Arc::new(Function { name: f.name.clone(), file: f.filename.clone(), first_line: 0 }),
+        line: u32::try_from(f.line).unwrap_or(0),
+    };
+    Stack { frames: trace.frames.iter().rev().map(frame).collect(), trust: Trust::Whole }
+}

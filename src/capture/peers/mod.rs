@@ -1,0 +1,42 @@
+//! What other profilers' crates already know and gilprof's own reader does not: Pythons before 3.7 (py-spy), and stopping one thread while
+//! its stack is read (remoteprocess). The only place that uses them; without the feature `peers` each of these is a clear message.
+
+#[cfg(feature = "peers")]
+mod freeze;
+#[cfg(feature = "peers")]
+mod legacy;
+
+#[cfg(feature = "peers")]
+pub use freeze::freezer;
+#[cfg(feature = "peers")]
+pub use legacy::measure;
+
+#[cfg(not(feature = "peers"))]
+mod absent {
+    use crate::capture::observe::Freeze;
+    use crate::capture::sampler::{Plan, Progress, Window};
+    use crate::error::{Error, Result};
+    use crate::ids::Pid;
+    use crate::sample::Sink;
+    use std::sync::atomic::AtomicBool;
+
+    /// Always an error: this gilprof was built without the crate that can.
+    pub fn freezer(_: Pid) -> Result<Box<dyn Freeze>> {
+        Err(Error::Usage("--freeze-holder is not in this build of gilprof; build it with the default features".into()))
+    }
+
+    /// Always an error: this gilprof was built without the crate that can.
+    pub fn measure(
+        pid: Pid,
+        version: &str,
+        _: Plan,
+        _: &AtomicBool,
+        _: &mut dyn Sink,
+        _: &mut dyn FnMut(Progress, &mut dyn Sink),
+    ) -> Result<Window> {
+        let why = "this build of gilprof reads 3.7 and later; build it with the default features to have holder and stacks of older ones";
+        Err(Error::UnsupportedVersion { pid, version: version.into(), why: why.into() })
+    }
+}
+#[cfg(not(feature = "peers"))]
+pub use absent::{freezer, measure};

@@ -1,0 +1,153 @@
+//! One look at every thread, as text (in the manner of py-spy's `dump`) or as JSON, schema `gilprof.dump/1`.
+
+use crate::error::Result;
+use crate::output::plain::{basename, clean};
+use crate::output::{json, palette};
+use crate::sample::{Evidence, Frame, State, TargetFacts, ThreadView, Trust};
+use serde::Serialize;
+
+/// The schema's name, in every JSON dump.
+pub const SCHEMA: &str = "gilprof.dump/1";
+
+/// The dump for people. Lines are not cut to a width: a dump is read for its names.
+pub fn text(target: &TargetFacts, threads: &[ThreadView], colour: bool) -> String {
+    let command = target.command.iter().map(|word| clean(word)).collect::<Vec<_>>().join(" ");
+    let mut out = format!("Process {}: {command}\n", target.pid);
+    let gil = match (target.free_threaded, target.gil_enabled) {
+        (true, false) => ", free-threaded, the GIL is off",
+        (true, true) => ", free-threaded, the GIL is on",
+        _ => "",
+    };
+    out += &format!("Python {} ({}){gil}\n", clean(&target.python), clean(&target.executable));
+    for thread in threads {
+        out.push('\n');
+        out += &thread_text(thread, colour);
+    }
+    out
+}
+
+fn thread_text(thread: &ThreadView, colour: bool) -> String {
+    let head = format!("Thread {} ({})", thread.tid, clean(&thread.name));
+    let state = palette::paint(thread.state.label(), thread.state, colour);
+    let mut out = format!("{}: {state}\n", palette::strong(&head, colour));
+    let stack = &thread.stack;
+    if stack.trust == Trust::Moving {
+        out += "    [moving: the innermost frames changed while they were read]\n";
+    }
+    for frame in stack.frames.iter().rev() {
+        let place = match frame.line {
+            0 => clean(basename(&frame.function.file)),
+            line => format!("{}:{line}", clean(basename(&frame.function.file))),
+        };
+        out += &format!("    {} ({place})\n", clean(&frame.function.name));
+    }
+    if stack.trust == Trust::Cut {
+        out += "    [cut: the outermost frames could not be read]\n";
+    } else if stack.frames.is_empty() && stack.trust == Trust::Whole {
+        out += if thread.python { "    [no Python frame yet]\n" } else { "    [no python]\n" };
+    }
+    out
+}
+
+#[derive(Serialize)]
+struct Dump<'a> {
+    schema: &'static str,
+    gilprof: &'static str,
+    pid: i32,
+    python: &'a str,
+    executable: &'a str,
+    command: &'a [String],
+    free_threaded: bool,
+    gil_enabled: bool,
+    threads: Vec<DumpThread<'a>>,
+}
+
+#[derive(Serialize)]
+struct DumpThread<'a> {
+    tid: i32,
+    name: &'a str,
+    python: bool,
+    state: &'static str,
+    /// The split of `holding`; `null` in any other state.
+    holding: Option<&'static str>,
+    evidence: &'static str,
+    trust: &'static str,
+    /// Leaf first, as the text has it.
+    frames: Vec<DumpFrame<'a>>,
+}
+
+#[derive(Serialize)]
+struct DumpFrame<'a> {
+    name: &'a str,
+    file: &'a str,
+    /// `null` where the line table gives none.
+    line: Option<u32>,
+    first_line: Option<u32>,
+}
+
+/// The dump for programs.
+pub fn to_json(target: &TargetFacts, threads: &[ThreadView]) -> Result<String> {
+    json::to_string(&Dump {
+        schema: SCHEMA,
+        gilprof: env!("CARGO_PKG_VERSION"),
+        pid: target.pid,
+        python: &target.python,
+        executable: &target.executable,
+        command: &target.command,
+        free_threaded: target.free_threaded,
+        gil_enabled: target.gil_enabled,
+        threads: threads.iter().map(dump_thread).collect(),
+    })
+}
+
+fn dump_thread(thread: &ThreadView) -> DumpThread<'_> {
+    let (state, holding) = words(thread.state);
+    DumpThread {
+        tid: thread.tid.0,
+        name: &thread.name,
+        python: thread.python,
+        state,
+        holding,
+        evidence: evidence_word(thread.evidence),
+        trust: match thread.stack.trust {
+            Trust::Whole => "whole",
+            Trust::Moving => "moving",
+            Trust::Cut => "cut",
+        },
+        frames: thread.stack.frames.iter().rev().map(dump_frame).collect(),
+    }
+}
+
+fn dump_frame(frame: &Frame) -> DumpFrame<'_> {
+    let known = |line| (line != 0).then_some(line);
+    DumpFrame {
+        name: &frame.function.name,
+        file: &frame.function.file,
+        line: known(frame.line),
+        first_line: known(frame.function.first_line),
+    }
+}
+
+/// The state as the report's schema names it, and its part of holding.
+fn words(state: State) -> (&'static str, Option<&'static str>) {
+    match state {
+        State::HoldingPython => ("holding", Some("python")),
+        State::HoldingNative => ("holding", Some("native")),
+        State::HoldingBlocked => ("holding", Some("blocked")),
+        State::HoldingStarved => ("holding", Some("starved")),
+        other => (other.label(), None),
+    }
+}
+
+fn evidence_word(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::GilHolder => "gil-holder",
+        Evidence::GilFutex => "gil-futex",
+        Evidence::GilRequested => "gil-requested",
+        Evidence::WokenNotRun => "woken-not-run",
+        Evidence::Syscall => "syscall",
+        Evidence::NotRunSince => "not-run-since",
+        Evidence::Conservation => "conservation",
+        Evidence::Unread => "unread",
+    }
+}

@@ -1,0 +1,114 @@
+//! The flamegraph: an interactive SVG of the folded stacks, coloured by state.
+//!
+//! A picture of the GIL is read for its tops. Python frames keep one quiet hue; what gilprof remarks on top of them (inside a C call, asleep
+//! with the GIL, the state in wall mode) has the state's own colour from the one palette. No state is left to a random number.
+
+use crate::error::{Error, Result};
+use crate::output::collapsed::{fold, FlameInput, FlameMode, Roots, CUT, MOVING, NO_PYTHON};
+use crate::output::{numbers, palette, plain};
+use crate::sample::State;
+use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
+use inferno::flamegraph::{from_lines, Options, TextTruncateDirection};
+use std::collections::BTreeMap;
+
+/// Columns of the title that fit above the picture at its initial width.
+const TITLE_COLUMNS: usize = 110;
+
+/// The picture as SVG text. A profile without any time of the mode gives a picture that says so.
+pub fn render(input: &FlameInput<'_>) -> Result<String> {
+    let folded = fold(input);
+    let total_us: u64 = folded.values().fold(0, |sum, us| sum.saturating_add(*us));
+    if total_us == 0 {
+        return Ok(empty(input));
+    }
+    let mut colours = colours(input, &folded);
+    let mut options = Options::default();
+    options.title = title(input);
+    options.subtitle = Some(subtitle(input, total_us));
+    options.count_name = "us".into();
+    options.name_type = "Frame:".into();
+    options.bgcolors = Some(BackgroundColor::Flat(Color { r: 0xfb, g: 0xfb, b: 0xf8 }));
+    options.text_truncate_direction = TextTruncateDirection::Right;
+    options.deterministic = true;
+    options.palette_map = Some(&mut colours);
+
+    let lines: Vec<String> = folded.iter().map(|(stack, us)| format!("{stack} {us}")).collect();
+    let mut svg = Vec::new();
+    let failed = |source| Error::System { what: "draw the flamegraph".into(), source };
+    from_lines(&mut options, lines.iter().map(String::as_str), &mut svg).map_err(failed)?;
+    String::from_utf8(svg).map_err(|e| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, e)))
+}
+
+/// Target, window, weight and unit: the picture travels without the command line that made it.
+fn title(input: &FlameInput<'_>) -> String {
+    let what = match input.mode {
+        FlameMode::Holding => "Who holds the GIL",
+        FlameMode::Waiting => "Who waits for the GIL",
+        FlameMode::Wall => "Where the time of threads goes",
+    };
+    plain::fit(&format!("{what}: {}", plain::clean(&input.title)), TITLE_COLUMNS)
+}
+
+fn subtitle(input: &FlameInput<'_>, total_us: u64) -> String {
+    let window = plain::clean(&input.subtitle);
+    let total = numbers::seconds(total_us as f64 / 1e6);
+    plain::fit(&format!("{window}; width is {} in microseconds, {total} in all", input.mode.weight()), TITLE_COLUMNS)
+}
+
+/// A fixed colour for every frame text of the picture.
+fn colours(input: &FlameInput<'_>, folded: &BTreeMap<String, u64>) -> PaletteMap {
+    let base = match input.mode {
+        FlameMode::Holding => palette::ink(State::HoldingPython).rgb,
+        FlameMode::Waiting => palette::ink(State::Waiting).rgb,
+        FlameMode::Wall => palette::NEUTRAL,
+    };
+    let mut map = PaletteMap::default();
+    // The frame below all, which inferno adds with an empty name.
+    map.insert("", rgb(palette::NEUTRAL));
+    for stack in folded.keys() {
+        for (depth, frame) in stack.split(';').enumerate() {
+            let thread = depth == 0 && input.roots == Roots::ByThread;
+            map.insert(frame, rgb(if thread { palette::NEUTRAL } else { palette::shade(base, frame) }));
+        }
+    }
+    for remark in [CUT, MOVING, NO_PYTHON] {
+        map.insert(remark, rgb(palette::ink(State::Unknown).rgb));
+    }
+    for state in input.mode.states() {
+        if let Some(leaf) = input.mode.leaf(state) {
+            map.insert(leaf, rgb(palette::ink(state).rgb));
+        }
+    }
+    map
+}
+
+fn rgb((r, g, b): (u8, u8, u8)) -> Color {
+    Color { r, g, b }
+}
+
+/// Inferno has only an error for this; that nobody held the GIL is a result.
+fn empty(input: &FlameInput<'_>) -> String {
+    let said = match input.mode {
+        FlameMode::Holding => "Nobody was seen to hold the GIL.",
+        FlameMode::Waiting => "Nobody was seen to wait for the GIL.",
+        FlameMode::Wall => "No thread was seen.",
+    };
+    let title = xml(&title(input));
+    let window = xml(&plain::clean(&input.subtitle));
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"no\"?>\n\
+         <svg version=\"1.1\" width=\"1200\" height=\"120\" viewBox=\"0 0 1200 120\" xmlns=\"http://www.w3.org/2000/svg\">\n\
+         <rect x=\"0\" y=\"0\" width=\"100%\" height=\"120\" fill=\"rgb(251,251,248)\"/>\n\
+         <g font-family=\"monospace\" font-size=\"12\" text-anchor=\"middle\">\n\
+         <text id=\"title\" x=\"50%\" y=\"24\" font-size=\"17\">{title}</text>\n\
+         <text id=\"subtitle\" x=\"50%\" y=\"48\">{window}; width would be {weight}</text>\n\
+         <text x=\"50%\" y=\"84\">{said}</text>\n\
+         </g>\n\
+         </svg>\n",
+        weight = input.mode.weight()
+    )
+}
+
+fn xml(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

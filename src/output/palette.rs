@@ -1,0 +1,98 @@
+//! One colour and one character per state, for the terminal and the pictures alike.
+//!
+//! The hues are those of Okabe and Ito, which stay apart for colour-blind eyes; a state is never told by colour alone. Holding is warm,
+//! and the warmest is sleeping with the GIL, which is never right. Waiting is purple, work outside the GIL green, idleness grey.
+
+use crate::analysis::report::Code;
+use crate::sample::State;
+
+/// How one state looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ink {
+    /// In pictures.
+    pub rgb: (u8, u8, u8),
+    /// In the terminal's 256 colours.
+    pub ansi: u8,
+    /// In bars.
+    pub glyph: char,
+    /// In the legend of bars, short.
+    pub legend: &'static str,
+}
+
+/// How `state` looks.
+pub const fn ink(state: State) -> Ink {
+    let (rgb, ansi, glyph, legend) = match state {
+        State::HoldingPython => ((0xe6, 0x9f, 0x00), 214, '#', "holds"),
+        State::HoldingNative => ((0xf0, 0xe4, 0x42), 227, 'C', "holds in C"),
+        State::HoldingBlocked => ((0xd5, 0x5e, 0x00), 202, '!', "holds asleep"),
+        State::HoldingStarved => ((0xa6, 0x76, 0x1d), 136, 'h', "holds, no CPU"),
+        State::Waiting => ((0xcc, 0x79, 0xa7), 175, '.', "waits"),
+        State::Native => ((0x00, 0x9e, 0x73), 36, 'n', "native"),
+        State::Starved => ((0x00, 0x72, 0xb2), 32, 's', "no CPU"),
+        State::Lock => ((0x56, 0xb4, 0xe9), 74, 'l', "lock"),
+        // Blank on the terminal, so that what matters stands out of a table of mostly idle threads.
+        State::Io => ((0xd9, 0xd9, 0xd9), 252, ' ', "idle or I/O"),
+        State::Unknown => ((0x99, 0x99, 0x99), 246, '?', "unknown"),
+    };
+    Ink { rgb, ansi, glyph, legend }
+}
+
+/// What frames that stand for no state are filled with, before shading.
+pub const NEUTRAL: (u8, u8, u8) = (0xee, 0xe8, 0xd8);
+
+/// A shade of `base`, up to a tenth darker or lighter by the name's hash, so that neighbours differ and a name always looks the same.
+pub fn shade(base: (u8, u8, u8), name: &str) -> (u8, u8, u8) {
+    // FNV-1a: the standard library's hashers promise nothing from one release to the next.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let by = ((hash >> 32) % 41) as i16 - 20;
+    let move_one = |c: u8| (i16::from(c) + by).clamp(0, 255) as u8;
+    (move_one(base.0), move_one(base.1), move_one(base.2))
+}
+
+/// `text` in a state's colour.
+pub fn paint(text: &str, state: State, colour: bool) -> String {
+    code(text, &format!("38;5;{}", ink(state).ansi), colour)
+}
+
+/// `text` in bold, for headings.
+pub fn strong(text: &str, colour: bool) -> String {
+    code(text, "1", colour)
+}
+
+/// `text` in the background, for what is only sometimes read.
+pub fn faint(text: &str, colour: bool) -> String {
+    code(text, "2", colour)
+}
+
+/// A verdict's name: alarming, good news, or neither.
+pub fn verdict(text: &str, verdict: Code, colour: bool) -> String {
+    let state = match verdict {
+        Code::SwitchToProcesses | Code::ReleaseTheGil | Code::BlockedHoldingGil | Code::LatencyVictims => State::HoldingBlocked,
+        Code::AlreadyParallel | Code::KeepThreads | Code::GilDisabled => State::Native,
+        Code::LockBound | Code::CpuStarved | Code::Serial => State::Lock,
+        Code::Idle | Code::Inconclusive => State::Unknown,
+    };
+    code(text, &format!("1;38;5;{}", ink(state).ansi), colour)
+}
+
+fn code(text: &str, sgr: &str, colour: bool) -> String {
+    if colour && !text.is_empty() {
+        format!("\x1b[{sgr}m{text}\x1b[0m")
+    } else {
+        text.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_two_states_look_alike() {
+        let inks: Vec<Ink> = State::ALL.iter().map(|&s| ink(s)).collect();
+        assert_eq!(inks.iter().map(|i| i.rgb).collect::<HashSet<_>>().len(), State::COUNT);
+        assert_eq!(inks.iter().map(|i| i.ansi).collect::<HashSet<_>>().len(), State::COUNT);
+        assert_eq!(inks.iter().map(|i| i.glyph).collect::<HashSet<_>>().len(), State::COUNT);
+    }
+}

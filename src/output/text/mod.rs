@@ -1,0 +1,220 @@
+//! The report on the terminal: the verdict first, in words, then the evidence, narrow enough for 80 columns.
+//!
+//! This file owns the page, the line at its top and what is said of the measuring at its end; [`verdict`], `threads` and `functions` own
+//! the parts between. With colour off the same text comes without a single escape, with bars off without the pictures.
+
+mod functions;
+mod threads;
+pub mod verdict;
+
+use crate::analysis::report::{Gil, Quantiles, Report, Target};
+use crate::output::{numbers, palette, plain};
+
+/// How the page may look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Whether colours may be sent.
+    pub colour: bool,
+    /// Whether threads get a bar.
+    pub bars: bool,
+    /// Columns of the terminal; used within [`Style::NARROWEST`] and [`Style::WIDEST`].
+    pub width: usize,
+}
+
+impl Style {
+    /// The tables need this much.
+    pub const NARROWEST: usize = 64;
+    /// Longer lines are hard to read.
+    pub const WIDEST: usize = 120;
+
+    /// For pipes and files: 80 columns, neither colour nor bars.
+    pub const PLAIN: Style = Style { colour: false, bars: false, width: 80 };
+}
+
+/// Warnings beyond this many are only counted.
+const MOST_WARNINGS: usize = 10;
+
+/// The whole page.
+pub fn render(report: &Report, style: Style) -> String {
+    let mut page = Page::new(style);
+    header(&mut page, report);
+    verdict::write(&mut page, report);
+    gil(&mut page, report);
+    threads::write(&mut page, report);
+    functions::write(&mut page, report);
+    verdict::write_findings(&mut page, &report.findings);
+    warnings(&mut page, &report.warnings);
+    measuring(&mut page, report);
+    page.out
+}
+
+/// A page being written: keeps every line within the width, whatever is put on it.
+pub(in crate::output) struct Page {
+    out: String,
+    pub(in crate::output) style: Style,
+}
+
+impl Page {
+    fn new(style: Style) -> Page {
+        let width = style.width.clamp(Style::NARROWEST, Style::WIDEST);
+        Page { out: String::new(), style: Style { width, ..style } }
+    }
+
+    pub(in crate::output) fn blank(&mut self) {
+        self.out.push('\n');
+    }
+
+    /// One line that is known to fit; may hold colour.
+    pub(in crate::output) fn line(&mut self, line: &str) {
+        self.out += line.trim_end();
+        self.out.push('\n');
+    }
+
+    /// Text broken into lines, the first after `lead`, the others under its end. `lead` must not hold colour.
+    pub(in crate::output) fn prose(&mut self, lead: &str, text: &str) {
+        let indent = plain::width(lead);
+        for (n, line) in plain::wrap(&plain::clean(text), self.style.width.saturating_sub(indent)).into_iter().enumerate() {
+            let start = if n == 0 { lead.to_string() } else { " ".repeat(indent) };
+            self.line(&(start + &line));
+        }
+    }
+
+    /// Pieces side by side, as many on a line as fit.
+    pub(in crate::output) fn pieces(&mut self, lead: &str, gap: &str, pieces: &[String]) {
+        self.painted_pieces(lead, gap, pieces, |_, piece| piece.to_string());
+    }
+
+    /// [`Page::pieces`] with colour put on each, by number, after its columns are counted.
+    pub(in crate::output) fn painted_pieces(&mut self, lead: &str, gap: &str, pieces: &[String], paint: impl Fn(usize, &str) -> String) {
+        let indent = plain::width(lead);
+        let (mut line, mut used) = (lead.to_string(), indent);
+        for (n, piece) in pieces.iter().enumerate() {
+            let piece = plain::fit(piece, self.style.width - indent - gap.trim_end().len());
+            let wide = plain::width(&piece);
+            if used > indent {
+                // A comma stays at the end of the line that it closes.
+                if used + gap.len() + wide + gap.trim_end().len() > self.style.width {
+                    self.line(&(line + gap));
+                    (line, used) = (" ".repeat(indent), indent);
+                } else {
+                    line += gap;
+                    used += gap.len();
+                }
+            }
+            line += &paint(n, &piece);
+            used += wide;
+        }
+        self.line(&line);
+    }
+
+    /// A section's first line, after a blank one.
+    pub(in crate::output) fn heading(&mut self, line: &str) {
+        self.blank();
+        self.line(&palette::strong(line, self.style.colour));
+    }
+}
+
+/// Which process, and how long and how often it was looked at.
+fn header(page: &mut Page, report: &Report) {
+    let (target, window) = (&report.target, &report.window);
+    let lead = format!("gilprof  pid {}  python {}  ", target.pid, plain::fit(&plain::clean(&target.python), 16));
+    let cores = numbers::counted(target.cpus, "core");
+    let mut right = format!("{}, {} looks", numbers::seconds(window.seconds), numbers::thousands(window.looks));
+    if window.missed > 0 {
+        right += &format!(", {} missed", numbers::thousands(window.missed));
+    }
+    let program = plain::clean(&program(target));
+    let room = page.style.width.saturating_sub(plain::width(&lead) + plain::width(&cores) + plain::width(&right) + 4);
+    // Too little room for a name: the figures get a line of their own.
+    if room >= plain::width(&program).clamp(1, 12) {
+        let left = format!("{lead}{}  {cores}", plain::fit(&program, room));
+        let gap = page.style.width - plain::width(&left) - plain::width(&right);
+        page.line(&format!("{left}{}{right}", " ".repeat(gap)));
+    } else {
+        page.pieces(&lead, "  ", &[program, cores]);
+        page.line(&plain::right(&right, page.style.width));
+    }
+}
+
+/// What people call the program: its script or module, not the interpreter.
+pub fn program(target: &Target) -> String {
+    let mut words = target.command.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-m" => return words.next().map_or_else(|| "-m".into(), |module| format!("-m {module}")),
+            "-c" => return "-c".into(),
+            // These two take a word of their own.
+            "-W" | "-X" => drop(words.next()),
+            option if option.starts_with('-') && option.len() > 1 => {}
+            script => return plain::basename(script).to_string(),
+        }
+    }
+    plain::basename(target.command.first().unwrap_or(&target.executable)).to_string()
+}
+
+/// The GIL's own figures.
+fn gil(page: &mut Page, report: &Report) {
+    page.blank();
+    let target = &report.target;
+    if !target.gil_enabled {
+        page.prose("  GIL  ", "switched off in this free-threaded build");
+        return;
+    }
+    let mut pieces = gil_pieces(&report.gil);
+    let interval = target.switch_interval_us.map(|us| numbers::ms(us as f64 / 1e3));
+    pieces.push(format!("switch interval {}", numbers::or_none(interval)));
+    page.pieces("  GIL  ", "   ", &pieces);
+    if report.gils.len() > 1 {
+        page.prose("       ", &format!("the most contended of {}, which follow; never summed:", report.gils.len()));
+        for (n, gil) in report.gils.iter().enumerate().take(8) {
+            page.pieces(&format!("  {n:>3}  "), "   ", &gil_pieces(gil)[..4]);
+        }
+    }
+}
+
+fn gil_pieces(gil: &Gil) -> Vec<String> {
+    vec![
+        format!("busy {}", numbers::percent(gil.busy)),
+        format!("contended {}", numbers::percent(gil.contended)),
+        format!("{} switches/s", numbers::or_none(gil.switches_per_s.map(numbers::count))),
+        format!("wait {}", quantiles(gil.wait_ms)),
+        format!("hold {}", quantiles(gil.hold_ms)),
+        format!("{} waiting on average", numbers::count(gil.waiters_mean)),
+    ]
+}
+
+fn quantiles(q: Option<Quantiles>) -> String {
+    q.map_or_else(|| numbers::NONE.into(), |q| format!("p50 {}, p99 {}", numbers::ms(q.p50), numbers::ms(q.p99)))
+}
+
+fn warnings(page: &mut Page, warnings: &[String]) {
+    if warnings.is_empty() {
+        return;
+    }
+    page.heading("  warnings");
+    for warning in warnings.iter().take(MOST_WARNINGS) {
+        page.prose("  ! ", warning);
+    }
+    if warnings.len() > MOST_WARNINGS {
+        page.prose("    ", &format!("and {} more", warnings.len() - MOST_WARNINGS));
+    }
+}
+
+/// What was lost and what it cost: shown also when it is nothing, so that a reader need not wonder.
+fn measuring(page: &mut Page, report: &Report) {
+    let window = &report.window;
+    page.blank();
+    let asked = window.looks.saturating_add(window.missed);
+    let mut pieces = vec![
+        format!("{} of {} looks at {}/s", numbers::thousands(window.looks), numbers::thousands(asked), numbers::count(window.rate_hz)),
+        format!("{} missed", numbers::thousands(window.missed)),
+        format!("{} failed", numbers::thousands(window.failed)),
+        format!("{} stacks torn (their lower part kept)", numbers::thousands(window.torn)),
+        format!("gilprof used {} of a core", numbers::percent(window.profiler_cpu)),
+    ];
+    if window.exact {
+        pieces.push("waits are exact, from kernel events".into());
+    }
+    let colour = page.style.colour;
+    page.painted_pieces("  measured  ", ", ", &pieces, |_, piece| palette::faint(piece, colour));
+}

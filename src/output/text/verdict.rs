@@ -1,0 +1,117 @@
+//! The judgement in words: the verdict at the top of the page, the findings further down.
+
+use super::Page;
+use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup};
+use crate::output::{numbers, palette, plain};
+
+/// A code as the schema writes it.
+pub fn word(code: Code) -> &'static str {
+    match code {
+        Code::SwitchToProcesses => "switch-to-processes",
+        Code::ReleaseTheGil => "release-the-gil",
+        Code::BlockedHoldingGil => "blocked-holding-gil",
+        Code::LatencyVictims => "latency-victims",
+        Code::AlreadyParallel => "already-parallel",
+        Code::KeepThreads => "keep-threads",
+        Code::Serial => "serial",
+        Code::LockBound => "lock-bound",
+        Code::CpuStarved => "cpu-starved",
+        Code::GilDisabled => "gil-disabled",
+        Code::Idle => "idle",
+        Code::Inconclusive => "inconclusive",
+    }
+}
+
+pub(super) fn write(page: &mut Page, report: &Report) {
+    let verdict = &report.verdict;
+    page.blank();
+    let name = word(verdict.code).replace('-', " ").to_uppercase();
+    let gain = gain(report);
+    let painted = palette::verdict(&name, verdict.code, page.style.colour);
+    if 5 + plain::width(&name) + plain::width(&gain) <= page.style.width {
+        page.line(&format!("  {painted}   {gain}"));
+    } else {
+        page.line(&format!("  {painted}"));
+        page.prose("  ", &gain);
+    }
+    page.prose("  ", &verdict.headline);
+    for fact in &verdict.because {
+        page.prose("  - ", fact);
+    }
+    for step in &verdict.next_steps {
+        page.prose("  -> ", step);
+    }
+    what_if(page, report);
+}
+
+/// The figure that goes with the verdict's name; empty where the verdict is not about a gain.
+fn gain(report: &Report) -> String {
+    let speedup = &report.verdict.speedup;
+    let (estimate, when) = match report.verdict.code {
+        Code::SwitchToProcesses => (speedup.processes, format!("on these {}", numbers::counted(report.target.cpus, "core"))),
+        Code::ReleaseTheGil => (speedup.release_in_native, "with the GIL released in C".into()),
+        _ => return String::new(),
+    };
+    match estimate {
+        Some(e) => format!("about {} faster ({}) {when}", numbers::factor(e.estimate), interval(e)),
+        None => "gain not predicted".into(),
+    }
+}
+
+fn interval(e: Estimate) -> String {
+    numbers::interval(e.low, e.high)
+}
+
+/// All predictions side by side, and how sure the verdict is.
+fn what_if(page: &mut Page, report: &Report) {
+    let verdict = &report.verdict;
+    let Speedup { processes, free_threading, release_in_native } = verdict.speedup;
+    let sure = match verdict.confidence {
+        Confidence::Low => "low",
+        Confidence::Medium => "medium",
+        Confidence::High => "high",
+    };
+    page.pieces(
+        "  ",
+        "; ",
+        &[
+            format!("confidence {sure}"),
+            format!("threads worth having today: {}", numbers::or_none(verdict.threads_worth_having.map(numbers::count))),
+        ],
+    );
+    let figure = |e: Option<Estimate>| numbers::or_none(e.map(|e| format!("{} ({})", numbers::factor(e.estimate), interval(e))));
+    if processes.or(free_threading).or(release_in_native).is_none() {
+        page.prose("  ", "what if: not predicted");
+        return;
+    }
+    page.pieces(
+        "  what if: ",
+        ", ",
+        &[
+            format!("processes {}", figure(processes)),
+            format!("free-threaded {}", figure(free_threading)),
+            format!("GIL released in C {}", figure(release_in_native)),
+        ],
+    );
+    // The contract asks the text to say so wherever such a gain is shown; the analysis may have said it already.
+    let said = verdict.because.iter().chain([&verdict.headline]).any(|s| s.to_lowercase().contains("moving data between processes"));
+    if processes.is_some() && !said {
+        page.prose("  ", "Moving data between processes is not counted.");
+    }
+}
+
+pub(super) fn write_findings(page: &mut Page, findings: &[Finding]) {
+    if findings.is_empty() {
+        return;
+    }
+    page.heading("  findings");
+    for finding in findings {
+        let severity = match finding.severity {
+            Severity::Low => "low   ",
+            Severity::Medium => "medium",
+            Severity::High => "high  ",
+        };
+        page.prose(&format!("  {severity}  "), &format!("{}: {}", word(finding.code), finding.evidence));
+        page.prose("          -> ", &finding.advice);
+    }
+}

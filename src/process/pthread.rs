@@ -1,0 +1,68 @@
+//! From `pthread_self()` to the kernel's thread id, for Pythons that only know the former (up to 3.10).
+//!
+//! glibc keeps the id as an int inside `struct pthread`, at +720 in 2.36 and 2.43 on x86-64. The place is private to glibc, so it is
+//! calibrated on the target's own threads instead of trusted.
+
+use super::memory::Memory;
+use crate::ids::Addr;
+
+/// Where it has been seen; preferred when several places fit.
+const SEEN_AT: u32 = 720;
+/// How much of `struct pthread` is searched.
+const SEARCHED: usize = 1536;
+
+/// Finds the offset of the thread id inside `struct pthread`: the place that holds one of `tids` for every thread, and no id twice.
+/// `None` when no place fits.
+pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<u32> {
+    let mut places: Option<Vec<u32>> = None;
+    let mut bytes = vec![0; SEARCHED];
+    for &pthread in pthreads {
+        if mem.read(Addr(pthread), &mut bytes).is_err() {
+            continue;
+        }
+        let id_at = |offset: u32| crate::process::pod::at::<i32>(&bytes, offset as usize).is_some_and(|id| tids.contains(&id));
+        places = Some(match places {
+            None => (0..SEARCHED as u32 - 4).step_by(4).filter(|&o| id_at(o)).collect(),
+            Some(before) => before.into_iter().filter(|&o| id_at(o)).collect(),
+        });
+    }
+    let places = places?;
+    if places.contains(&SEEN_AT) {
+        return Some(SEEN_AT);
+    }
+    places.first().copied()
+}
+
+/// The thread id of one thread.
+pub fn tid(mem: &dyn Memory, pthread: u64, offset: u32) -> Option<i32> {
+    let id = mem.read_u32(Addr(pthread).offset(u64::from(offset))).ok()? as i32;
+    (id > 0).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::replay::ReplayMemory;
+
+    fn thread_block(at: u64, id_at: usize, id: i32) -> (Addr, Vec<u8>) {
+        let mut bytes = vec![0; SEARCHED];
+        bytes[id_at..id_at + 4].copy_from_slice(&id.to_le_bytes());
+        // A second place that holds the process's id in every thread, as glibc's pid cache once did for the main thread.
+        bytes[100..104].copy_from_slice(&7i32.to_le_bytes());
+        (Addr(at), bytes)
+    }
+
+    #[test]
+    fn the_place_that_fits_every_thread() {
+        let mut memory = ReplayMemory::new();
+        for (at, id) in [(0x1000, 7), (0x9000, 8)] {
+            let (at, bytes) = thread_block(at, 640, id);
+            memory.map(at, bytes);
+        }
+        // +100 holds 7 in both, which is a thread's id too; it is the id's own place that must differ, so ids given once decide.
+        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[8, 9]), None);
+        let offset = calibrate(&memory, &[0x9000], &[8, 9]);
+        assert_eq!(offset, Some(640));
+        assert_eq!(tid(&memory, 0x9000, 640), Some(8));
+    }
+}

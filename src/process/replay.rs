@@ -1,0 +1,69 @@
+//! Memory that is not a live process: built by hand for tests, and made to fail where a test wants it to.
+
+use super::memory::{Memory, ReadError};
+use crate::ids::Addr;
+use std::collections::BTreeMap;
+
+/// Memory kept as ranges of bytes. A read must lie within one range.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayMemory {
+    ranges: BTreeMap<u64, Vec<u8>>,
+}
+
+impl ReplayMemory {
+    /// Nothing mapped.
+    pub fn new() -> ReplayMemory {
+        ReplayMemory::default()
+    }
+
+    /// Maps `bytes` at `at`; a range that was mapped at the same address is replaced.
+    pub fn map(&mut self, at: Addr, bytes: Vec<u8>) -> &mut Self {
+        self.ranges.insert(at.0, bytes);
+        self
+    }
+
+    /// Writes into a mapped range; `false` when the place is not mapped whole.
+    pub fn poke(&mut self, at: Addr, bytes: &[u8]) -> bool {
+        let Some((start, range)) = self.ranges.range_mut(..=at.0).next_back() else { return false };
+        let from = (at.0 - start) as usize;
+        match range.get_mut(from..from.saturating_add(bytes.len())) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Writes a little-endian u64 into a mapped range.
+    pub fn poke_u64(&mut self, at: Addr, value: u64) -> bool {
+        self.poke(at, &value.to_le_bytes())
+    }
+}
+
+impl Memory for ReplayMemory {
+    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
+        let unmapped = ReadError::Unmapped { at, len: into.len() };
+        let (start, range) = self.ranges.range(..=at.0).next_back().ok_or(unmapped)?;
+        let from = (at.0 - start) as usize;
+        let bytes = range.get(from..from.saturating_add(into.len())).ok_or(unmapped)?;
+        into.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_is_whole_or_an_error() {
+        let mut memory = ReplayMemory::new();
+        memory.map(Addr(100), vec![1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(memory.read_u32(Addr(104)), Ok(0x0807_0605));
+        assert!(memory.read_u32(Addr(105)).is_err());
+        assert!(memory.read_u32(Addr(99)).is_err());
+        assert!(memory.poke(Addr(100), &[9]));
+        assert!(!memory.poke(Addr(107), &[9, 9]));
+    }
+}

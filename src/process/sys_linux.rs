@@ -1,0 +1,103 @@
+//! The few system calls that std does not offer: clocks, a sleep to an absolute time, this process's own CPU time and limits.
+//!
+//! One of the three places that may be `unsafe`.
+
+use crate::units::Nanos;
+use std::io;
+
+/// The number of `futex(2)` on this machine, as `/proc/PID/task/TID/syscall` prints it.
+pub const SYS_FUTEX: i64 = libc::SYS_futex;
+
+fn clock(id: libc::clockid_t) -> Nanos {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a live timespec; the clock ids used here exist on every Linux, so the call cannot fail.
+    unsafe { libc::clock_gettime(id, &mut time) };
+    Nanos::from_nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// The monotonic clock.
+pub fn monotonic() -> Nanos {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+/// CPU time used by all threads of gilprof itself.
+pub fn own_cpu() -> Nanos {
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// CPU time used by the calling thread.
+pub fn thread_cpu() -> Nanos {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Sleeps until `deadline` on the monotonic clock, or until a signal comes.
+pub fn sleep_until(deadline: Nanos) {
+    let n = deadline.as_nanos();
+    let time = libc::timespec { tv_sec: (n / 1_000_000_000) as _, tv_nsec: (n % 1_000_000_000) as _ };
+    // SAFETY: `time` is a live timespec; no remainder is asked for with an absolute time.
+    unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &time, std::ptr::null_mut()) };
+}
+
+/// Asks for timers of the calling thread to be precise: the default slack of 50 us is a twentieth of a 1 kHz period.
+pub fn precise_timers() {
+    // SAFETY: PR_SET_TIMERSLACK takes a plain number and concerns only the calling thread.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong, 0, 0, 0) };
+}
+
+/// `struct sched_attr` of sched_setattr(2), first version.
+#[repr(C)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Asks the scheduler for the shortest time slice (Linux 6.12+, EEVDF): a thread that runs for microseconds and sleeps is then put on
+/// a busy CPU soon after it wakes. Needs no privilege; where it is not known nothing happens.
+pub fn short_slice() {
+    // SAFETY: getpriority takes two plain numbers; 0 is the calling thread. sched_setattr would otherwise reset the nice value.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    let attr = SchedAttr {
+        size: std::mem::size_of::<SchedAttr>() as u32,
+        policy: libc::SCHED_OTHER as u32,
+        flags: 0,
+        nice,
+        priority: 0,
+        runtime: 100_000,
+        deadline: 0,
+        period: 0,
+    };
+    // SAFETY: `attr` is a live sched_attr of the size it names; thread 0 is the calling one.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr as *const SchedAttr, 0) };
+}
+
+/// Raises the soft limit of open files to the hard one: two are kept open for every thread of the target.
+pub fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a live rlimit; both calls concern only this process.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
+/// Sends a signal to a process.
+pub fn kill(pid: crate::ids::Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: kill(2) takes two plain numbers.
+    match unsafe { libc::kill(pid.0, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether a process with this id exists (it may be a zombie).
+pub fn exists(pid: crate::ids::Pid) -> bool {
+    kill(pid, 0).map_or_else(|e| e.raw_os_error() == Some(libc::EPERM), |()| true)
+}

@@ -1,0 +1,163 @@
+//! The OS threads of a process, as `/proc/PID/task` shows them: which exist, whether one sleeps and where, how much CPU it had.
+//!
+//! Files are opened once per thread and read again with `pread`: the descriptor stays with that thread even if its id is reused.
+
+use crate::ids::{Addr, Pid, Tid};
+use crate::process::sys_linux::SYS_FUTEX;
+use crate::units::Nanos;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// More threads than this are not followed; the kernel's own default limit is lower on most machines.
+pub const MAX_THREADS: usize = 32_768;
+
+/// What the kernel says a thread is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// On a CPU, or runnable: the kernel's file does not tell which.
+    Runnable,
+    /// Asleep in `futex(2)` on this address.
+    Futex(Addr),
+    /// Asleep in another system call.
+    Syscall(i64),
+    /// Asleep outside a system call (a page fault, stopped by a signal or a tracer).
+    Elsewhere,
+}
+
+impl Kernel {
+    /// Whether the thread is off the CPU by its own will.
+    pub fn is_asleep(self) -> bool {
+        self != Kernel::Runnable
+    }
+}
+
+/// A reading of `/proc/PID/task/TID/schedstat`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SchedStat {
+    /// Time on a CPU. Moves at the scheduler's tick and when the thread is switched out.
+    pub cpu: Nanos,
+    /// Time runnable without a CPU. Moves when the thread gets one.
+    pub run_queue: Nanos,
+    /// How often it got a CPU.
+    pub runs: u64,
+}
+
+/// The kept-open files of one thread.
+#[derive(Debug)]
+pub struct TaskFiles {
+    schedstat: Option<File>,
+    syscall: File,
+}
+
+impl TaskFiles {
+    /// Opens them. `NotFound` when the thread is gone. A kernel without per-task schedstat is not an error: [`TaskFiles::schedstat`] then
+    /// gives `None`.
+    pub fn open(pid: Pid, tid: Tid) -> io::Result<TaskFiles> {
+        let syscall = File::open(format!("/proc/{pid}/task/{tid}/syscall"))?;
+        let schedstat = match File::open(format!("/proc/{pid}/task/{tid}/schedstat")) {
+            Ok(file) => Some(file),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e),
+        };
+        Ok(TaskFiles { schedstat, syscall })
+    }
+
+    /// CPU time, run-queue time, count of runs; `None` where the kernel keeps none. An error when the thread is gone.
+    pub fn schedstat(&self) -> io::Result<Option<SchedStat>> {
+        let Some(file) = &self.schedstat else { return Ok(None) };
+        let mut buffer = [0; 96];
+        let n = file.read_at(&mut buffer, 0)?;
+        Ok(parse_schedstat(&buffer[..n]))
+    }
+
+    /// Where the thread is. An error when the thread is gone or the kernel refuses.
+    pub fn kernel(&self) -> io::Result<Kernel> {
+        let mut buffer = [0; 256];
+        let n = self.syscall.read_at(&mut buffer, 0)?;
+        parse_syscall(&buffer[..n]).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+}
+
+/// Parses `cpu run_queue runs`, three decimal numbers.
+pub fn parse_schedstat(text: &[u8]) -> Option<SchedStat> {
+    let mut numbers = std::str::from_utf8(text).ok()?.split_ascii_whitespace().map(str::parse::<u64>);
+    let mut next = || numbers.next()?.ok();
+    Some(SchedStat { cpu: Nanos::from_nanos(next()?), run_queue: Nanos::from_nanos(next()?), runs: next()? })
+}
+
+/// Parses `running`, `-1 SP PC` or `NR ARG0 … SP PC`. `None` for an empty file: the thread is gone.
+pub fn parse_syscall(text: &[u8]) -> Option<Kernel> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let first = words.next()?;
+    if first == "running" {
+        return Some(Kernel::Runnable);
+    }
+    match first.parse::<i64>().ok()? {
+        -1 => Some(Kernel::Elsewhere),
+        SYS_FUTEX => {
+            let address = words.next()?.strip_prefix("0x")?;
+            Some(Kernel::Futex(Addr(u64::from_str_radix(address, 16).ok()?)))
+        }
+        number => Some(Kernel::Syscall(number)),
+    }
+}
+
+/// The ids of all threads, ascending as the kernel lists them. An error when the process is gone.
+pub fn list(pid: Pid, into: &mut Vec<Tid>) -> io::Result<()> {
+    into.clear();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task"))?.take(MAX_THREADS) {
+        let name = entry?.file_name();
+        if let Some(tid) = name.to_str().and_then(|name| name.parse().ok()) {
+            into.push(Tid(tid));
+        }
+    }
+    Ok(())
+}
+
+/// The kernel's name of a thread.
+pub fn comm(pid: Pid, tid: Tid) -> Option<String> {
+    let text = std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&text).trim_end_matches('\n').to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_forms_of_the_syscall_file() {
+        assert_eq!(parse_syscall(b"running\n"), Some(Kernel::Runnable));
+        assert_eq!(parse_syscall(b"-1 0x7ffc 0x7f00\n"), Some(Kernel::Elsewhere));
+        let futex = format!("{SYS_FUTEX} 0x7f13a0 0x89 0x0 0x7ffd 0x0 0xffffffff 0x7ffd 0x7f0a\n");
+        assert_eq!(parse_syscall(futex.as_bytes()), Some(Kernel::Futex(Addr(0x7f13a0))));
+        assert_eq!(parse_syscall(b"7 0x1 0x2 0x3 0x0 0x0 0x0 0x7ffd 0x7f0a\n"), Some(Kernel::Syscall(7)));
+        assert_eq!(parse_syscall(b""), None);
+    }
+
+    #[test]
+    fn the_form_of_schedstat() {
+        let stat = parse_schedstat(b"1500 20 3\n").unwrap();
+        assert_eq!((stat.cpu.as_nanos(), stat.run_queue.as_nanos(), stat.runs), (1500, 20, 3));
+        assert_eq!(parse_schedstat(b"1500 20\n"), None);
+    }
+
+    #[test]
+    fn own_threads_are_listed() {
+        let pid = Pid(std::process::id() as i32);
+        let mut tids = Vec::new();
+        list(pid, &mut tids).unwrap();
+        assert!(tids.contains(&Tid(pid.0)));
+        let files = TaskFiles::open(pid, Tid(pid.0)).unwrap();
+        files.kernel().unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_parse_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (parse_syscall(&bytes), parse_schedstat(&bytes));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The window in blocks of equal length, each with every thread's time: what intervals are resampled from.
+//!
+//! Blocks begin at 20 ms, several switch intervals, and double by merging in pairs whenever there would be more than 64: any window
+//! longer than that has 32 to 64 of them, so that what one block says depends little on its neighbours.
+
+use crate::sample::Split;
+use crate::units::Nanos;
+use std::collections::HashMap;
+
+/// More blocks than this are merged in pairs.
+const MOST: u64 = 64;
+/// Length of the first blocks.
+const FIRST: Nanos = Nanos::from_millis(20);
+
+/// A stretch of the window.
+#[derive(Clone, Debug, Default)]
+pub struct Block {
+    /// Its length, nanoseconds of wall time.
+    pub nanos: f64,
+    /// Time per thread (index into the profile's threads) and state, in nanoseconds; by index.
+    pub threads: Vec<(usize, Split)>,
+}
+
+/// The blocks so far.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    origin: Option<u64>,
+    latest: u64,
+    length: u64,
+    cells: Vec<HashMap<usize, Split>>,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Blocks { origin: None, latest: 0, length: FIRST.as_nanos(), cells: Vec::new() }
+    }
+}
+
+impl Blocks {
+    /// Adds a slice that ends at `end`, shared out over the blocks that it touches.
+    pub(super) fn add(&mut self, thread: usize, end: Nanos, split: &Split) {
+        let begin = end.since(Nanos::from_nanos(split.total() as u64)).as_nanos();
+        let origin = *self.origin.get_or_insert(begin);
+        // The first slice to come need not be the first to begin; what lies before it goes to the first block.
+        let (begin, end) = (begin.saturating_sub(origin), end.as_nanos().saturating_sub(origin));
+        self.latest = self.latest.max(end);
+        while end / self.length >= MOST {
+            self.halve();
+        }
+        let (first, last) = (begin / self.length, end.saturating_sub(1).max(begin) / self.length);
+        for index in first..=last {
+            let from = begin.max(index.saturating_mul(self.length));
+            let to = end.min((index + 1).saturating_mul(self.length));
+            let share = if first == last { 1.0 } else { (to - from) as f64 / (end - begin) as f64 };
+            self.cell(index as usize).entry(thread).or_default().merge(&scaled(split, share));
+        }
+    }
+
+    fn cell(&mut self, index: usize) -> &mut HashMap<usize, Split> {
+        if self.cells.len() <= index {
+            self.cells.resize_with(index + 1, HashMap::new);
+        }
+        &mut self.cells[index]
+    }
+
+    fn halve(&mut self) {
+        let mut old = std::mem::take(&mut self.cells).into_iter();
+        while let Some(mut pair) = old.next() {
+            for (thread, split) in old.next().unwrap_or_default() {
+                pair.entry(thread).or_default().merge(&split);
+            }
+            self.cells.push(pair);
+        }
+        self.length = self.length.saturating_mul(2);
+    }
+
+    /// The blocks in order of time.
+    pub(super) fn finish(self) -> Vec<Block> {
+        let (length, latest) = (self.length, self.latest);
+        let block = |(index, cell): (usize, HashMap<usize, Split>)| {
+            let mut threads: Vec<(usize, Split)> = cell.into_iter().collect();
+            threads.sort_by_key(|&(thread, _)| thread);
+            let begin = (index as u64).saturating_mul(length);
+            Block { nanos: latest.saturating_sub(begin).min(length) as f64, threads }
+        };
+        self.cells.into_iter().enumerate().map(block).collect()
+    }
+}
+
+/// A split with every part multiplied.
+fn scaled(split: &Split, by: f64) -> Split {
+    let mut out = Split::default();
+    for state in crate::sample::State::ALL {
+        out.add(state, split.get(state) * by);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::State;
+
+    fn total(blocks: &[Block]) -> f64 {
+        blocks.iter().flat_map(|b| &b.threads).map(|(_, s)| s.total()).sum()
+    }
+
+    #[test]
+    fn long_windows_keep_32_to_64_blocks_and_all_time() {
+        let mut blocks = Blocks::default();
+        for ms in 1..=10_000u64 {
+            blocks.add(0, Nanos::from_millis(1_000_000 + ms), &Split::whole(State::Io, 1e6));
+        }
+        let blocks = blocks.finish();
+        assert!((32..=64).contains(&blocks.len()), "{}", blocks.len());
+        assert!((total(&blocks) - 1e10).abs() < 1.0);
+        assert_eq!(blocks.iter().map(|b| b.nanos).sum::<f64>(), 1e10);
+    }
+
+    #[test]
+    fn a_long_slice_is_shared_out() {
+        let mut blocks = Blocks::default();
+        blocks.add(3, Nanos::from_millis(1_100), &Split::whole(State::Io, 100e6));
+        let blocks = blocks.finish();
+        assert_eq!(blocks.len(), 5);
+        assert!(blocks.iter().all(|b| (b.threads[0].1.get(State::Io) - 20e6).abs() < 1.0));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_is_survived() {
+        let mut blocks = Blocks::default();
+        blocks.add(0, Nanos::from_nanos(5), &Split::whole(State::Io, 1e6));
+        blocks.add(0, Nanos::from_nanos(u64::MAX), &Split::whole(State::Io, 1e6));
+        blocks.add(0, Nanos::ZERO, &Split::whole(State::Io, 1e6));
+        assert!((total(&blocks.finish()) - 3e6).abs() < 1.0);
+    }
+}

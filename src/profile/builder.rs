@@ -1,0 +1,251 @@
+//! The builder: takes slices and looks as they come and hands each to the tables that want it.
+
+use super::blame::Blame;
+use super::blocks::Blocks;
+use super::functions::Functions;
+use super::gils::GilProfile;
+use super::stacks::Stacks;
+use super::threads::ThreadProfile;
+use super::{sensible, Losses, Profile};
+use crate::ids::{GilId, ThreadId, Tid};
+use crate::sample::{GilLook, Sink, Slice, State, TargetFacts, ThreadFacts, ThreadTotals, WindowFacts};
+use std::collections::HashMap;
+
+/// How many threads have a row of their own.
+const MOST_THREADS: usize = 8192;
+/// How many GILs have figures of their own.
+const MOST_GILS: usize = 256;
+
+/// Builds a [`Profile`] from what the capture side judges.
+#[derive(Debug)]
+pub struct ProfileBuilder {
+    threads: Vec<ThreadProfile>,
+    index: HashMap<ThreadId, usize>,
+    gils: Vec<GilProfile>,
+    functions: Functions,
+    stacks: Stacks,
+    blocks: Blocks,
+    blame: Blame,
+    losses: Losses,
+}
+
+/// What a line on the terminal says while the measuring goes on; of the GIL with the most waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LiveNumbers {
+    /// Looks so far.
+    pub looks: u64,
+    /// Share of time in which some thread held the GIL.
+    pub gil_busy: f64,
+    /// Mean number of waiting threads, as far as they have been told apart.
+    pub waiters_mean: f64,
+}
+
+impl Default for ProfileBuilder {
+    fn default() -> Self {
+        let functions = Functions::default();
+        ProfileBuilder {
+            threads: Vec::new(),
+            index: HashMap::new(),
+            gils: Vec::new(),
+            stacks: Stacks::new(&functions),
+            functions,
+            blocks: Blocks::default(),
+            blame: Blame::default(),
+            losses: Losses::default(),
+        }
+    }
+}
+
+impl ProfileBuilder {
+    /// An empty one.
+    pub fn new() -> ProfileBuilder {
+        ProfileBuilder::default()
+    }
+
+    /// The figures so far; costs next to nothing.
+    pub fn live(&self) -> LiveNumbers {
+        let Some(gil) = self.gils.iter().max_by(|a, b| a.waiting.total_cmp(&b.waiting)) else {
+            return LiveNumbers::default();
+        };
+        let share = |nanos: f64| if gil.observed > 0.0 { nanos / gil.observed } else { 0.0 };
+        LiveNumbers { looks: gil.looks, gil_busy: share(gil.busy), waiters_mean: share(gil.waiting) }
+    }
+
+    /// The profile.
+    pub fn finish(mut self, target: TargetFacts, window: WindowFacts) -> Profile {
+        self.threads.iter_mut().for_each(ThreadProfile::close);
+        self.gils.sort_by_key(|g| g.id);
+        let (stacks, leaves, weights) = self.stacks.finish();
+        Profile {
+            target: TargetFacts { cpus: number(target.cpus), ..target },
+            window: WindowFacts {
+                seconds: number(window.seconds),
+                rate_hz: number(window.rate_hz),
+                profiler_cpu: number(window.profiler_cpu),
+                ..window
+            },
+            threads: self.threads,
+            gils: self.gils,
+            blocks: self.blocks.finish(),
+            weights,
+            blame: self.blame.finish(),
+            losses: self.losses,
+            functions: self.functions.into_list(),
+            stacks,
+            leaves,
+        }
+    }
+
+    /// The row of a thread, and whether it is its own. Threads beyond the bound share the last.
+    fn row(&mut self, id: ThreadId) -> (usize, bool) {
+        if let Some(&index) = self.index.get(&id) {
+            return (index, true);
+        }
+        let own = self.threads.len() < MOST_THREADS;
+        if self.threads.len() <= MOST_THREADS {
+            let name = if own { "(not announced)" } else { "(other threads)" };
+            let gil = Some(GilId::default());
+            self.threads.push(ThreadProfile::new(ThreadFacts { id, tid: Tid(0), name: name.into(), python: false, main: false, gil }));
+        }
+        let index = self.threads.len() - 1;
+        if own {
+            self.index.insert(id, index);
+        }
+        (index, own)
+    }
+
+    fn gil_row(&mut self, id: GilId) -> Option<&mut GilProfile> {
+        let index = match self.gils.iter().position(|g| g.id == id) {
+            Some(index) => index,
+            None if self.gils.len() >= MOST_GILS => return None,
+            None => {
+                self.gils.push(GilProfile::new(id));
+                self.gils.len() - 1
+            }
+        };
+        self.gils.get_mut(index)
+    }
+}
+
+/// A number of the capture side's, zero when it is none.
+fn number(n: f64) -> f64 {
+    if (0.0..=1e12).contains(&n) {
+        n
+    } else {
+        0.0
+    }
+}
+
+impl Sink for ProfileBuilder {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        let (row, own) = self.row(facts.id);
+        if own {
+            self.threads[row].facts = facts.clone();
+        }
+    }
+
+    fn slice(&mut self, slice: &Slice<'_>) {
+        let (split, lost) = sensible(&slice.split);
+        self.losses.senseless += u64::from(lost);
+        let total = split.total();
+        if total <= 0.0 {
+            return;
+        }
+        let (row, own) = self.row(slice.thread);
+        self.losses.threads += u64::from(!own);
+        let thread = &mut self.threads[row];
+        let gil = thread.facts.gil.unwrap_or_default();
+        thread.add(&split);
+        if own {
+            thread.follow(&split, slice.evidence);
+        }
+        self.blocks.add(row, slice.end, &split);
+        let (stack, leaf) = self.stacks.intern(slice.stack, &mut self.functions, &mut self.losses);
+        self.stacks.weigh(row, stack, &split, &mut self.losses);
+        let waiting = split.get(State::Waiting);
+        if waiting > 0.0 {
+            let holder = slice.holder.map(|(_, stack)| self.stacks.intern(stack, &mut self.functions, &mut self.losses).1);
+            self.losses.blame += u64::from(self.blame.add(leaf, holder, waiting));
+            if let Some(gil) = self.gil_row(gil) {
+                gil.wait(slice.end, waiting, total);
+            }
+        }
+    }
+
+    fn gil(&mut self, look: &GilLook) {
+        if let Some(gil) = self.gil_row(look.gil) {
+            gil.look(look);
+        }
+    }
+
+    fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
+        if let (row, true) = self.row(thread) {
+            self.threads[row].totals = Some(totals);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{Evidence, Frame, Function, Holder, Split, Stack, Trust};
+    use crate::units::Nanos;
+    use std::sync::Arc;
+
+    fn stack(name: &str) -> Arc<Stack> {
+        let function = Arc::new(Function { name: name.into(), file: "app.py".into(), first_line: 1 });
+        Arc::new(Stack { frames: vec![Frame { function, line: 2 }], trust: Trust::Whole })
+    }
+
+    fn slice<'a>(thread: u32, ms: u64, state: State, stack: &'a Arc<Stack>) -> Slice<'a> {
+        let (end, split) = (Nanos::from_millis(ms), Split::whole(state, 1e6));
+        Slice { thread: ThreadId(thread), end, split, evidence: Evidence::GilHolder, stack, holder: None }
+    }
+
+    #[test]
+    fn live_numbers_and_profile_agree() {
+        let (burn, wait) = (stack("burn"), stack("wait"));
+        let mut builder = ProfileBuilder::new();
+        assert_eq!(builder.live(), LiveNumbers::default());
+        for ms in 1..=1000 {
+            let span = Nanos::from_millis(1);
+            let (at, holder) = (Nanos::from_millis(ms), Holder::Thread(ThreadId(0)));
+            builder.gil(&GilLook { gil: GilId(0), at, span, holder, switches: Some(ms), waiters: 1 });
+            builder.slice(&slice(0, ms, State::HoldingPython, &burn));
+            builder.slice(&Slice { holder: Some((ThreadId(0), &burn)), ..slice(1, ms, State::Waiting, &wait) });
+        }
+        assert_eq!(builder.live(), LiveNumbers { looks: 1000, gil_busy: 1.0, waiters_mean: 1.0 });
+        let profile = builder.finish(TargetFacts::default(), WindowFacts::default());
+        assert_eq!((profile.threads.len(), profile.gils.len(), profile.blame.len()), (2, 1, 1));
+        assert!((profile.seconds() - 1.0).abs() < 1e-9);
+        let (_, stack, split) = profile.stacks().nth(1).unwrap();
+        assert_eq!((stack.leaf().unwrap().function.name.as_str(), split.get(State::Waiting)), ("wait", 1e9));
+        assert_eq!(profile.function(profile.blame[0].holder.unwrap()).name, "burn");
+        assert_eq!(profile.losses, Losses::default());
+    }
+
+    #[test]
+    fn many_threads_share_a_row_and_lose_no_time() {
+        let (burn, most) = (stack("burn"), MOST_THREADS as u32);
+        let mut builder = ProfileBuilder::new();
+        (0..most + 50).for_each(|n| builder.slice(&slice(n, 10, State::Native, &burn)));
+        let profile = builder.finish(TargetFacts::default(), WindowFacts::default());
+        assert_eq!(profile.threads.len(), MOST_THREADS + 1);
+        let other = profile.threads.last().unwrap();
+        assert_eq!((other.facts.name.as_str(), other.split.total()), ("(other threads)", 50e6));
+        assert_eq!(profile.losses.threads, 50);
+    }
+
+    #[test]
+    fn senseless_times_are_refused_and_counted() {
+        let burn = stack("burn");
+        let mut builder = ProfileBuilder::new();
+        for bad in [f64::NAN, f64::INFINITY, -1.0] {
+            let mut split = Split::whole(State::Io, 1e6);
+            split.add(State::Waiting, bad);
+            builder.slice(&Slice { split, ..slice(0, 1, State::Io, &burn) });
+        }
+        let profile = builder.finish(TargetFacts { cpus: f64::NAN, ..TargetFacts::default() }, WindowFacts::default());
+        assert_eq!((profile.losses.senseless, profile.threads[0].split.total(), profile.target.cpus), (3, 3e6, 0.0));
+    }
+}

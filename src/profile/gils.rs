@@ -1,0 +1,204 @@
+//! One GIL's figures, from the looks at it and from the waiting of its threads.
+//!
+//! `busy` and the switches come from the looks. The mean number of waiters comes from the slices alone: they hold both the waiters that
+//! were plain at once and those told apart later by conservation. `contended` needs to know *when* somebody waited. A look with a
+//! plain waiter is contended whole. To any other look, each slice that covers it adds the chance that its thread was waiting then
+//! (the waiting part of the slice); chances of several threads are taken as independent, 1 − Π(1 − p). Slices come up to a block late,
+//! so the latest looks are kept; a slice later than all of those adds nothing, which makes `contended` a floor.
+
+use crate::ids::GilId;
+use crate::sample::{GilLook, Holder};
+use crate::units::Nanos;
+use std::collections::VecDeque;
+
+/// How many looks are kept for late slices: 200 ms at the highest sensible rate.
+const KEPT: usize = 2048;
+/// How many slices may be ahead of the looks that they belong to.
+const AHEAD: usize = 4096;
+
+/// One GIL over the window. Times in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct GilProfile {
+    /// Which one.
+    pub id: GilId,
+    /// How often it was read.
+    pub looks: u64,
+    /// The time that those looks stand for.
+    pub observed: f64,
+    /// The part of it in which some thread held.
+    pub busy: f64,
+    /// The part of it in which at least one thread waited.
+    pub contended: f64,
+    /// Waiting of all its threads together.
+    pub waiting: f64,
+    first: Option<(Nanos, u64)>,
+    last: Option<(Nanos, u64)>,
+    recent: VecDeque<Recent>,
+    ahead: VecDeque<Wait>,
+}
+
+/// A look that late slices may still add to.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    begin: u64,
+    end: u64,
+    /// The chance that nobody waited then.
+    free: f64,
+}
+
+/// The chance that one thread waited, over a stretch.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    begin: u64,
+    end: u64,
+    chance: f64,
+}
+
+impl GilProfile {
+    /// A GIL not looked at yet.
+    pub(super) fn new(id: GilId) -> GilProfile {
+        GilProfile {
+            id,
+            looks: 0,
+            observed: 0.0,
+            busy: 0.0,
+            contended: 0.0,
+            waiting: 0.0,
+            first: None,
+            last: None,
+            recent: VecDeque::new(),
+            ahead: VecDeque::new(),
+        }
+    }
+
+    /// Changes of the holder per second, by CPython's own count. `None` where it cannot be read, or ran backwards.
+    pub fn switches_per_s(&self) -> Option<f64> {
+        let ((t0, n0), (t1, n1)) = (self.first?, self.last?);
+        let seconds = t1.since(t0).as_secs_f64();
+        (seconds > 0.0 && n1 >= n0).then(|| (n1 - n0) as f64 / seconds)
+    }
+
+    /// Adds a look.
+    pub(super) fn look(&mut self, look: &GilLook) {
+        let span = look.span.as_nanos();
+        self.looks += 1;
+        self.observed += span as f64;
+        if look.holder != Holder::Nobody {
+            self.busy += span as f64;
+        }
+        if look.waiters > 0 {
+            self.contended += span as f64;
+        }
+        if let Some(switches) = look.switches {
+            self.first.get_or_insert((look.at, switches));
+            self.last = Some((look.at, switches));
+        }
+        if self.recent.len() >= KEPT {
+            self.recent.pop_front();
+        }
+        let end = look.at.as_nanos();
+        self.recent.push_back(Recent { begin: end.saturating_sub(span), end, free: f64::from(u8::from(look.waiters == 0)) });
+        self.catch_up(end);
+    }
+
+    /// Adds a slice's waiting: `waiting` out of the `total` nanoseconds that end at `end`.
+    pub(super) fn wait(&mut self, end: Nanos, waiting: f64, total: f64) {
+        self.waiting += waiting;
+        let begin = end.since(Nanos::from_nanos(total as u64)).as_nanos();
+        let wait = Wait { begin, end: end.as_nanos(), chance: waiting / total };
+        let newest = self.recent.back().map_or(0, |r| r.end);
+        self.settle(wait);
+        if wait.end > newest && self.ahead.len() < AHEAD {
+            self.ahead.push_back(Wait { begin: begin.max(newest), ..wait });
+        }
+    }
+
+    /// Gives slices that came before their look to the look that has just come.
+    fn catch_up(&mut self, newest: u64) {
+        for _ in 0..self.ahead.len() {
+            let Some(wait) = self.ahead.pop_front() else { return };
+            if let Some(look) = self.recent.back_mut() {
+                self.contended += look.take(&wait);
+            }
+            if wait.end > newest {
+                self.ahead.push_back(Wait { begin: wait.begin.max(newest), ..wait });
+            }
+        }
+    }
+
+    /// Gives a slice to every look that it covers.
+    fn settle(&mut self, wait: Wait) {
+        let from = self.recent.partition_point(|r| r.end <= wait.begin);
+        for look in self.recent.iter_mut().skip(from).take_while(|r| r.begin < wait.end) {
+            self.contended += look.take(&wait);
+        }
+    }
+}
+
+impl Recent {
+    /// Lowers the chance that nobody waited; returns the contended time that this adds.
+    fn take(&mut self, wait: &Wait) -> f64 {
+        let overlap = wait.end.min(self.end).saturating_sub(wait.begin.max(self.begin)) as f64;
+        let span = (self.end - self.begin) as f64;
+        if overlap <= 0.0 || span <= 0.0 {
+            return 0.0;
+        }
+        let before = self.free;
+        self.free *= 1.0 - (wait.chance * overlap / span).clamp(0.0, 1.0);
+        (before - self.free) * span
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ThreadId;
+
+    fn look(ms: u64, waiters: u32, switches: Option<u64>) -> GilLook {
+        let holder = if ms % 2 == 0 { Holder::Nobody } else { Holder::Thread(ThreadId(0)) };
+        GilLook { gil: GilId(0), at: Nanos::from_millis(ms), span: Nanos::from_millis(1), holder, switches, waiters }
+    }
+
+    #[test]
+    fn plain_looks_and_exact_switches() {
+        let mut gil = GilProfile::new(GilId(0));
+        (1..=1001).for_each(|ms| gil.look(&look(ms, u32::from(ms > 501), Some(7 + ms / 5))));
+        assert!((gil.busy / gil.observed - 0.5).abs() < 0.01);
+        assert!((gil.contended / gil.observed - 0.5).abs() < 0.01);
+        assert_eq!(gil.switches_per_s(), Some(200.0));
+    }
+
+    #[test]
+    fn switches_that_are_missing_or_run_backwards_are_unknown() {
+        let mut gil = GilProfile::new(GilId(0));
+        gil.look(&look(1, 0, None));
+        assert_eq!(gil.switches_per_s(), None);
+        gil.look(&look(2, 0, Some(9)));
+        gil.look(&look(3, 0, Some(3)));
+        assert_eq!(gil.switches_per_s(), None);
+    }
+
+    #[test]
+    fn late_waiting_adds_where_no_plain_waiter_was_seen_and_only_there() {
+        let mut gil = GilProfile::new(GilId(0));
+        (1..=10).for_each(|ms| gil.look(&look(ms, u32::from(ms > 5), None)));
+        assert_eq!(gil.contended, 5e6);
+        // Two threads, half of looks 1 to 5 each: three quarters of that time somebody waited.
+        for _ in 0..2 {
+            (1..=10).for_each(|ms| gil.wait(Nanos::from_millis(ms), 0.5e6, 1e6));
+        }
+        assert!((gil.contended - 8.75e6).abs() < 1.0, "{}", gil.contended);
+        assert_eq!(gil.waiting, 10e6);
+    }
+
+    #[test]
+    fn a_slice_may_come_before_its_look() {
+        let mut gil = GilProfile::new(GilId(0));
+        gil.look(&look(1, 0, None));
+        gil.wait(Nanos::from_millis(3), 2e6, 2e6);
+        assert_eq!(gil.contended, 0.0);
+        gil.look(&look(2, 0, None));
+        gil.look(&look(3, 0, None));
+        assert!((gil.contended - 2e6).abs() < 1.0);
+    }
+}

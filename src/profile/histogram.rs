@@ -1,0 +1,93 @@
+//! Lengths of runs in logarithmic buckets: eight per doubling, so that a quantile is within 5 % of the truth at any scale.
+
+/// Where the buckets begin, in nanoseconds.
+const FIRST: f64 = 1_000.0;
+/// Buckets per doubling.
+const PER_OCTAVE: f64 = 8.0;
+/// The last bucket takes all that is longer: about an hour.
+const LAST: usize = 256;
+
+/// Counts of lengths of time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    counts: Vec<u64>,
+    count: u64,
+    max: f64,
+}
+
+impl Histogram {
+    /// Counts one length, in nanoseconds.
+    pub fn record(&mut self, nanos: f64) {
+        let bucket = if nanos < FIRST { 0 } else { 1 + ((nanos / FIRST).log2() * PER_OCTAVE) as usize }.min(LAST);
+        if self.counts.len() <= bucket {
+            self.counts.resize(bucket + 1, 0);
+        }
+        self.counts[bucket] += 1;
+        self.count += 1;
+        self.max = self.max.max(nanos);
+    }
+
+    /// Adds the counts of another.
+    pub fn merge(&mut self, other: &Histogram) {
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+        }
+        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            *mine += theirs;
+        }
+        self.count += other.count;
+        self.max = self.max.max(other.max);
+    }
+
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The longest, in nanoseconds, exact.
+    pub fn max(&self) -> f64 {
+        self.max
+    }
+
+    /// The length that a share `q` of all do not pass, in nanoseconds; `None` when nothing was counted.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        let rank = ((self.count as f64 * q).ceil() as u64).max(1);
+        let mut seen = 0;
+        for (bucket, count) in self.counts.iter().enumerate() {
+            seen += count;
+            if seen >= rank && self.count > 0 {
+                let middle = FIRST * 2f64.powf((bucket as f64 - 0.5) / PER_OCTAVE);
+                return Some(middle.min(self.max));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_within_a_bucket() {
+        let mut h = Histogram::default();
+        assert_eq!(h.quantile(0.5), None);
+        (1..=1000).for_each(|ms| h.record(f64::from(ms) * 1e6));
+        let near = |q: f64, ms: f64| (h.quantile(q).unwrap() / 1e6 / ms - 1.0).abs() < 0.06;
+        assert!(near(0.5, 500.0) && near(0.99, 990.0));
+        assert_eq!(h.max(), 1e9);
+    }
+
+    #[test]
+    fn merging_is_recording_both() {
+        let (mut a, mut b, mut both) = (Histogram::default(), Histogram::default(), Histogram::default());
+        for n in [0.0, 5e3, 5e6] {
+            a.record(n);
+            b.record(n * 10.0);
+            both.record(n);
+            both.record(n * 10.0);
+        }
+        a.merge(&b);
+        assert_eq!(a, both);
+    }
+}

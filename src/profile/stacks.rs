@@ -1,0 +1,146 @@
+//! Stacks by number, and the time each thread spent on each.
+//!
+//! A stack is looked up as the list of its functions' numbers and lines: no string is hashed for a stack that is met again in a new `Arc`.
+
+use super::functions::{FunctionId, Functions, NO_PYTHON, OTHER_FUNCTIONS};
+use super::intern::PointerCache;
+use super::Losses;
+use crate::sample::{Frame, Split, Stack, Trust};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How many different stacks are kept.
+const MOST_STACKS: usize = 1 << 16;
+/// How many frames they may have together: the worst case in memory is about 24 bytes for each.
+const MOST_FRAMES: usize = 1 << 21;
+/// How many pairs of thread and stack are kept.
+const MOST_WEIGHTS: usize = 1 << 17;
+
+/// A stack's number within one profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackId(u32);
+
+/// Stands for every stack beyond the bound.
+const OTHER_STACKS: StackId = StackId(0);
+
+impl StackId {
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The time of one thread on one stack.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight {
+    /// Index into the profile's threads.
+    pub thread: usize,
+    /// Which stack.
+    pub stack: StackId,
+    /// Nanoseconds per state.
+    pub split: Split,
+}
+
+type Key = (Box<[(FunctionId, u32)]>, Trust);
+
+/// The stacks met so far.
+#[derive(Debug)]
+pub(super) struct Stacks {
+    by_pointer: PointerCache<Stack>,
+    by_content: HashMap<Key, StackId>,
+    list: Vec<Arc<Stack>>,
+    leaves: Vec<FunctionId>,
+    frames: usize,
+    weights: HashMap<(usize, StackId), Split>,
+}
+
+impl Stacks {
+    /// None but the one that stands for all that will not fit.
+    pub(super) fn new(functions: &Functions) -> Stacks {
+        let other = Frame { function: Arc::clone(functions.get(OTHER_FUNCTIONS)), line: 0 };
+        Stacks {
+            by_pointer: PointerCache::default(),
+            by_content: HashMap::new(),
+            list: vec![Arc::new(Stack { frames: vec![other], trust: Trust::Cut })],
+            leaves: vec![OTHER_FUNCTIONS],
+            frames: 0,
+            weights: HashMap::new(),
+        }
+    }
+
+    /// The number of a stack and its innermost function.
+    pub(super) fn intern(&mut self, stack: &Arc<Stack>, functions: &mut Functions, losses: &mut Losses) -> (StackId, FunctionId) {
+        let id = match self.by_pointer.get(stack) {
+            Some(number) => StackId(number),
+            None => {
+                let id = self.by_content(stack, functions, losses);
+                self.by_pointer.put(stack, id.0);
+                id
+            }
+        };
+        if id == OTHER_STACKS {
+            losses.stacks += 1;
+            return (id, stack.leaf().map_or(NO_PYTHON, |leaf| functions.intern(&leaf.function)));
+        }
+        (id, self.leaves[id.index()])
+    }
+
+    fn by_content(&mut self, stack: &Arc<Stack>, functions: &mut Functions, losses: &mut Losses) -> StackId {
+        let numbered: Box<[(FunctionId, u32)]> = stack.frames.iter().map(|f| (functions.intern(&f.function), f.line)).collect();
+        losses.functions += numbered.iter().filter(|(id, _)| *id == OTHER_FUNCTIONS).count() as u64;
+        let key = (numbered, stack.trust);
+        if let Some(&id) = self.by_content.get(&key) {
+            return id;
+        }
+        if self.list.len() >= MOST_STACKS || self.frames + key.0.len() > MOST_FRAMES {
+            return OTHER_STACKS;
+        }
+        let id = StackId(self.list.len() as u32);
+        // Made anew from the functions kept, so that the target's many copies of one name are not kept alive by its stacks.
+        let frames = key.0.iter().map(|&(f, line)| Frame { function: Arc::clone(functions.get(f)), line }).collect();
+        self.list.push(Arc::new(Stack { frames, trust: stack.trust }));
+        self.leaves.push(key.0.last().map_or(NO_PYTHON, |&(leaf, _)| leaf));
+        self.frames += key.0.len();
+        self.by_content.insert(key, id);
+        id
+    }
+
+    /// Adds a thread's time on a stack.
+    pub(super) fn weigh(&mut self, thread: usize, stack: StackId, split: &Split, losses: &mut Losses) {
+        let full = self.weights.len() >= MOST_WEIGHTS && !self.weights.contains_key(&(thread, stack));
+        losses.stacks += u64::from(full && stack != OTHER_STACKS);
+        let stack = if full { OTHER_STACKS } else { stack };
+        self.weights.entry((thread, stack)).or_default().merge(split);
+    }
+
+    /// Stacks and leaves by number, and the times in a fixed order.
+    pub(super) fn finish(self) -> (Vec<Arc<Stack>>, Vec<FunctionId>, Vec<Weight>) {
+        let mut weights: Vec<Weight> = self.weights.into_iter().map(|((thread, stack), split)| Weight { thread, stack, split }).collect();
+        weights.sort_by_key(|w| (w.thread, w.stack));
+        (self.list, self.leaves, weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Function;
+
+    fn stack(lines: &[u32]) -> Arc<Stack> {
+        let frame = |&line: &u32| Frame { function: Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 }), line };
+        Arc::new(Stack { frames: lines.iter().map(frame).collect(), trust: Trust::Whole })
+    }
+
+    #[test]
+    fn stacks_are_told_apart_by_content() {
+        let (mut functions, mut losses) = (Functions::default(), Losses::default());
+        let mut stacks = Stacks::new(&functions);
+        let mut number = |s: &Arc<Stack>| stacks.intern(s, &mut functions, &mut losses).0;
+        let once = stack(&[1, 2]);
+        assert_eq!(number(&once), number(&once));
+        assert_eq!(number(&once), number(&stack(&[1, 2])));
+        assert_ne!(number(&once), number(&stack(&[1, 3])));
+        let empty = Arc::new(Stack::empty());
+        assert_eq!(stacks.intern(&empty, &mut functions, &mut losses).1, NO_PYTHON);
+        assert_eq!(losses, Losses::default());
+    }
+}

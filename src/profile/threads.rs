@@ -1,0 +1,143 @@
+//! One thread's totals, and its runs of holding and waiting.
+//!
+//! A run is what consecutive slices tell: a slice split by conservation counts whole for its largest part. What is shorter than the
+//! distance between two looks is not seen, so counts are floors and lengths are estimates.
+
+use super::histogram::Histogram;
+use crate::sample::{Evidence, Split, State, ThreadFacts, ThreadTotals};
+
+/// One thread over the window.
+#[derive(Clone, Debug)]
+pub struct ThreadProfile {
+    /// Who it is.
+    pub facts: ThreadFacts,
+    /// Nanoseconds per state.
+    pub split: Split,
+    /// The kernel's totals; `None` when the thread was still running at the last word of it.
+    pub totals: Option<ThreadTotals>,
+    /// Uninterrupted holds.
+    pub hold_runs: Histogram,
+    /// Uninterrupted waits.
+    pub wait_runs: Histogram,
+    /// How often it was seen to have got the GIL: a floor.
+    pub acquisitions: u64,
+    run: Option<(Kind, f64)>,
+}
+
+/// What a run is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Hold,
+    Wait,
+    Other,
+}
+
+impl ThreadProfile {
+    /// A thread without any time yet.
+    pub(super) fn new(facts: ThreadFacts) -> ThreadProfile {
+        ThreadProfile {
+            facts,
+            split: Split::default(),
+            totals: None,
+            hold_runs: Histogram::default(),
+            wait_runs: Histogram::default(),
+            acquisitions: 0,
+            run: None,
+        }
+    }
+
+    /// Adds a slice to the totals.
+    pub(super) fn add(&mut self, split: &Split) {
+        self.split.merge(split);
+    }
+
+    /// Adds a slice to the runs. Not for the row that stands for many threads: theirs do not follow one another.
+    pub(super) fn follow(&mut self, split: &Split, evidence: Evidence) {
+        let kind = dominant(split);
+        match &mut self.run {
+            Some((current, nanos)) if *current == kind => *nanos += split.total(),
+            run => {
+                let before = run.replace((kind, split.total()));
+                self.turn(before, kind, evidence);
+            }
+        }
+    }
+
+    /// A run ends and another begins.
+    fn turn(&mut self, before: Option<(Kind, f64)>, now: Kind, evidence: Evidence) {
+        self.record(before);
+        // A thread that waited and is then plainly somewhere else has held in between, too briefly to be seen. A split by
+        // conservation is not plain enough: it may cut one wait in two.
+        let passed = before.is_some_and(|(kind, _)| kind == Kind::Wait) && now == Kind::Other && evidence != Evidence::Conservation;
+        if before.is_some() && now == Kind::Hold || passed {
+            self.acquisitions += 1;
+        }
+    }
+
+    fn record(&mut self, run: Option<(Kind, f64)>) {
+        match run {
+            Some((Kind::Hold, nanos)) => self.hold_runs.record(nanos),
+            Some((Kind::Wait, nanos)) => self.wait_runs.record(nanos),
+            Some((Kind::Other, _)) | None => {}
+        }
+    }
+
+    /// The window ends: the run under way counts with the length it has.
+    pub(super) fn close(&mut self) {
+        let run = self.run.take();
+        self.record(run);
+    }
+}
+
+fn dominant(split: &Split) -> Kind {
+    let (hold, wait) = (split.holding(), split.get(State::Waiting));
+    let other = split.total() - hold - wait;
+    if hold >= wait && hold >= other {
+        Kind::Hold
+    } else if wait >= other {
+        Kind::Wait
+    } else {
+        Kind::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{GilId, ThreadId, Tid};
+
+    /// One letter per millisecond: H holds, W waits, I sleeps, n native by conservation.
+    fn run(timeline: &str) -> ThreadProfile {
+        let facts = ThreadFacts { id: ThreadId(0), tid: Tid(1), name: String::new(), python: true, main: false, gil: Some(GilId(0)) };
+        let mut thread = ThreadProfile::new(facts);
+        for letter in timeline.chars() {
+            let (state, evidence) = match letter {
+                'H' => (State::HoldingPython, Evidence::GilHolder),
+                'W' => (State::Waiting, Evidence::GilFutex),
+                'n' => (State::Native, Evidence::Conservation),
+                _ => (State::Io, Evidence::Syscall),
+            };
+            thread.follow(&Split::whole(state, 1e6), evidence);
+        }
+        thread.close();
+        thread
+    }
+
+    #[test]
+    fn runs_follow_the_timeline() {
+        let t = run("HHWWWWHIII");
+        assert_eq!((t.hold_runs.count(), t.wait_runs.count(), t.acquisitions), (2, 1, 1));
+        assert_eq!((t.hold_runs.max(), t.wait_runs.max()), (2e6, 4e6));
+    }
+
+    #[test]
+    fn a_wait_that_ends_elsewhere_was_an_acquisition_unless_doubtful() {
+        assert_eq!(run("IIWWIIWWII").acquisitions, 2);
+        assert_eq!(run("IIWWnnWWnn").acquisitions, 0);
+    }
+
+    #[test]
+    fn the_run_under_way_at_the_end_counts() {
+        assert_eq!(run("IWWWWW").wait_runs.max(), 5e6);
+    }
+}

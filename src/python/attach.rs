@@ -1,0 +1,92 @@
+//! From a pid to an interpreter that can be read: where its runtime is, and by which layout.
+
+use super::binary::{self, Libc, Located};
+use super::layout::debug_offsets::{layout_from_target, READ_LEN};
+use super::layout::{for_version, Layout, Minor, Table};
+use crate::error::{Error, Result};
+use crate::ids::{Addr, Pid};
+use crate::process::live::LiveMemory;
+use crate::process::memory::Memory;
+
+/// The newest version that gilprof knows, for messages.
+const NEWEST: Minor = Minor(3, 15);
+
+/// An interpreter, ready to be read.
+#[derive(Clone, Debug)]
+pub struct Python {
+    /// The process.
+    pub pid: Pid,
+    /// `_PyRuntime`.
+    pub runtime: Addr,
+    /// Such as `3.11.7`.
+    pub version: String,
+    /// Built without the GIL; whether it is off is in the GIL's own memory.
+    pub free_threaded: bool,
+    /// Where everything is.
+    pub layout: Layout,
+}
+
+/// What a pid turned out to be.
+#[derive(Clone, Debug)]
+pub enum Attached {
+    /// 3.7 and later.
+    Python(Python),
+    /// 2.7 and 3.3 - 3.6, which only py-spy reads: the version.
+    Legacy(String),
+}
+
+impl Python {
+    /// Finds the interpreter of a process. [`Error::NotReady`] while it has not been initialised.
+    pub fn open(pid: Pid) -> Result<Python> {
+        match attach(pid)? {
+            Attached::Python(python) => Ok(python),
+            Attached::Legacy(version) => Err(too_old(pid, version)),
+        }
+    }
+
+    /// Whether there is an interpreter: not before start-up, not after finalization.
+    pub fn has_interpreter(&self, mem: &dyn Memory) -> bool {
+        let head = self.runtime.offset(self.layout.runtime.interpreters_head.offset() as u64);
+        mem.read_ptr(head).is_ok_and(|head| !head.is_null())
+    }
+}
+
+/// Finds out what a process is.
+pub fn attach(pid: Pid) -> Result<Attached> {
+    let mem = LiveMemory::new(pid);
+    let found = match binary::locate(pid, &mem)? {
+        Located::Python(found) => found,
+        Located::Legacy { version, .. } => return Ok(Attached::Legacy(version)),
+    };
+    if found.libc == Libc::Musl {
+        let why =
+            "it is linked with musl, whose threads wait for the GIL where gilprof cannot see it yet; use a glibc build (python:3-slim)";
+        return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
+    }
+    let unsupported = |why: String| Error::UnsupportedVersion { pid, version: found.version.clone(), why };
+    let (layout, free_threaded) = match for_version(found.minor) {
+        Some(Table::Whole(layout)) => (layout.clone(), false),
+        Some(Table::Rest { .. }) => {
+            let mut bytes = vec![0; READ_LEN];
+            mem.read(found.runtime, &mut bytes)?;
+            if bytes.iter().all(|&b| b == 0) {
+                return Err(Error::NotReady { pid, why: "its runtime has not been set up yet; try again in a moment".into() });
+            }
+            let (layout, facts) = layout_from_target(&bytes).map_err(|e| unsupported(e.to_string()))?;
+            (layout, facts.free_threaded)
+        }
+        None => return Err(unsupported(format!("it knows 3.7 to {}.{}; look for a newer gilprof", NEWEST.0, NEWEST.1))),
+    };
+    let python = Python { pid, runtime: found.runtime, version: found.version, free_threaded, layout };
+    if !python.has_interpreter(&mem) {
+        return Err(Error::NotReady {
+            pid,
+            why: "it has no interpreter: it has not created one yet, or has ended it; try again in a moment".into(),
+        });
+    }
+    Ok(Attached::Python(python))
+}
+
+fn too_old(pid: Pid, version: String) -> Error {
+    Error::UnsupportedVersion { pid, version, why: "only holder and stacks can be had of it".into() }
+}

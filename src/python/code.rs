@@ -1,0 +1,267 @@
+//! Code objects: whose line a frame is at, and a cache of them that survives the target's reuse of addresses.
+//!
+//! A cached code object is found by its address, and an address alone proves nothing: a code object may have been freed and another put in its
+//! place. So the walker reads each code object's [`fingerprint_span`] in the same batch as the stack and hands it in; an entry whose type, pointers
+//! (file, name, qualified name, line table, bytecode up to 3.10) and first line are not the same is decoded anew. What remains: a new code object at the same address
+//! whose strings and line table also landed at the same addresses, starting at the same line (a cell run again in a notebook can do that). For
+//! that, an entry's contents are read again after about [`RECHECK_LOOKS`] looks, so such a line or name can be wrong for that long, never for good.
+//!
+//! The opcode at a leaf is never kept: from 3.11 on bytecode specialises itself in place, and for older ones a read of one byte is cheaper than being
+//! wrong. Free-threaded builds from 3.14 on give each thread its own copy of the bytecode; an instruction pointer into a copy has no line here.
+
+use super::layout::field::Field;
+use super::layout::{Bytecode, Layout, Span};
+use super::lines::LineIndex;
+use super::objects::{field_i32, field_ptr, read_bytes, read_str, type_name, ObjectError};
+use crate::ids::Addr;
+use crate::process::memory::Memory;
+use crate::sample::Function;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Longest name and file name kept, in characters.
+const MAX_NAME: usize = 512;
+/// Longest line table decoded, in bytes; instructions behind it have no line.
+const MAX_LINES: usize = 1 << 20;
+/// Most code objects kept.
+const MAX_ENTRIES: usize = 1 << 14;
+/// Most memory that the decoded tables may take, in bytes.
+const MAX_WEIGHT: usize = 64 << 20;
+/// After how many looks, at most twice, an entry's contents are read again.
+const RECHECK_LOOKS: u64 = 1000;
+
+/// What gilprof needs of a code object.
+#[derive(Debug)]
+pub struct CodeInfo {
+    /// Its name and place, by which stacks are told apart.
+    pub function: Arc<Function>,
+    /// `co_firstlineno`, as the target has it.
+    pub first_line: i32,
+    /// The target's address of the first instruction.
+    pub bytecode_start: Addr,
+    lines: LineIndex,
+}
+
+impl CodeInfo {
+    /// The line `byte_offset` bytes into the bytecode; the first line before it (`f_lasti` is -1 until a frame has run). `None` where the table gives none.
+    pub fn line_at_offset(&self, byte_offset: i64) -> Option<u32> {
+        match u32::try_from(byte_offset) {
+            Ok(offset) => self.lines.line_at(offset),
+            Err(_) if byte_offset < 0 => u32::try_from(self.first_line).ok(),
+            Err(_) => None,
+        }
+    }
+
+    /// The line of the instruction at this address in the target (3.11+), which may lie one code unit before the first.
+    pub fn line_at_instruction(&self, instruction: Addr) -> Option<u32> {
+        self.line_at_offset(self.offset_of(instruction))
+    }
+
+    /// How many bytes into the bytecode an address is; negative before it.
+    pub fn offset_of(&self, instruction: Addr) -> i64 {
+        instruction.0.wrapping_sub(self.bytecode_start.0) as i64
+    }
+
+    /// Where the opcode of the instruction `byte_offset` bytes in is; `None` before the first and beyond any bytecode.
+    pub fn opcode_address(&self, byte_offset: i64) -> Option<Addr> {
+        u32::try_from(byte_offset).ok().map(|offset| self.bytecode_start.offset(u64::from(offset)))
+    }
+
+    /// Whether the instruction `byte_offset` bytes in is, right now, one at which a leaf frame is inside a C call. `None` where it cannot be read.
+    pub fn is_call_at<M: Memory + ?Sized>(&self, mem: &M, layout: &Layout, byte_offset: i64) -> Option<bool> {
+        let mut opcode = [0];
+        mem.read(self.opcode_address(byte_offset)?, &mut opcode).ok()?;
+        Some(layout.is_call(opcode[0]))
+    }
+
+    fn same_contents(&self, other: &CodeInfo) -> bool {
+        self.function == other.function && self.lines == other.lines && self.bytecode_start == other.bytecode_start
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<CodeInfo>() + self.lines.weight() + self.function.name.len() + self.function.file.len()
+    }
+}
+
+/// Which bytes of a code object tell it from another at the same address. The walker reads them along with the stack.
+pub fn fingerprint_span(layout: &Layout) -> Span {
+    let code = &layout.code;
+    let pointers = [Some(layout.object.type_), Some(code.filename), Some(code.name), code.qualname, Some(code.lines)];
+    let first_line = code.first_line.offset();
+    let offsets = pointers.iter().flatten().map(|field| field.offset());
+    let start = offsets.clone().fold(first_line, usize::min);
+    let end = offsets.fold(first_line + 4, |end, offset| end.max(offset + 8));
+    Span { offset: start as u32, len: (end - start) as u32 }
+}
+
+/// The fields inside [`fingerprint_span`] that a code object never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fingerprint {
+    type_: Addr,
+    filename: Addr,
+    name: Addr,
+    lines: Addr,
+    bytecode: Option<Addr>,
+    first_line: i32,
+}
+
+impl Fingerprint {
+    /// From the bytes of [`fingerprint_span`]; `None` if they are too few.
+    fn from_span(layout: &Layout, bytes: &[u8]) -> Option<Fingerprint> {
+        let start = fingerprint_span(layout).offset;
+        let inside = |offset: usize| (offset as u32).checked_sub(start);
+        let pointer = |field: Field<Addr>| field_ptr(bytes, Field::at(inside(field.offset())?));
+        let code = &layout.code;
+        Some(Fingerprint {
+            type_: pointer(layout.object.type_)?,
+            filename: pointer(code.filename)?,
+            name: pointer(code.qualname.unwrap_or(code.name))?,
+            lines: pointer(code.lines)?,
+            bytecode: match code.bytecode {
+                // Between the first line and the file name in 3.7 - 3.10, so inside the span.
+                Bytecode::Object(field) => Some(pointer(field)?),
+                Bytecode::Inline(_) => None,
+            },
+            first_line: field_i32(bytes, Field::at(inside(code.first_line.offset())?))?,
+        })
+    }
+
+    fn read<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr) -> Result<Fingerprint, ObjectError> {
+        let span = fingerprint_span(layout);
+        let mut bytes = vec![0; span.len as usize];
+        mem.read(at.offset(u64::from(span.offset)), &mut bytes)?;
+        Fingerprint::from_span(layout, &bytes).ok_or(ObjectError::Garbage { expected: "a code object", at })
+    }
+
+    /// Reads what the fingerprint points to.
+    fn decode<M: Memory + ?Sized>(&self, mem: &M, layout: &Layout, at: Addr) -> Result<CodeInfo, ObjectError> {
+        let table = read_bytes(mem, layout, self.lines, MAX_LINES)?;
+        let function = Function {
+            name: read_str(mem, layout, self.name, MAX_NAME)?,
+            file: read_str(mem, layout, self.filename, MAX_NAME)?,
+            first_line: u32::try_from(self.first_line).unwrap_or(0),
+        };
+        let bytecode_start = match (layout.code.bytecode, self.bytecode) {
+            (Bytecode::Inline(offset), _) => at.offset(u64::from(offset)),
+            (Bytecode::Object(_), object) => object.unwrap_or_default().offset(u64::from(layout.object.bytes_data)),
+        };
+        // If the object was replaced meanwhile, its parts may be another's.
+        if Fingerprint::read(mem, layout, at)? != *self {
+            return Err(ObjectError::Moved { at });
+        }
+        Ok(CodeInfo {
+            function: Arc::new(function),
+            first_line: self.first_line,
+            bytecode_start,
+            lines: LineIndex::new(layout.code.line_format, &table, self.first_line),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    info: Arc<CodeInfo>,
+    fingerprint: Fingerprint,
+    used: u64,
+    recheck: u64,
+}
+
+/// Code objects by address. One per target.
+#[derive(Debug, Default)]
+pub struct CodeCache {
+    entries: HashMap<Addr, Entry>,
+    weight: usize,
+    look: u64,
+    /// The address of `PyCode_Type`, once met: static, so every interpreter of a process shares it.
+    code_type: Option<Addr>,
+}
+
+impl CodeCache {
+    /// An empty cache.
+    pub fn new() -> CodeCache {
+        CodeCache::default()
+    }
+
+    /// To be called at each look: the cache's clock.
+    pub fn begin_look(&mut self) {
+        self.look += 1;
+    }
+
+    /// The code object at `at`. `fingerprint` are the bytes of its [`fingerprint_span`] as read along with the stack; without them they are read now.
+    pub fn get<M: Memory + ?Sized>(
+        &mut self,
+        mem: &M,
+        layout: &Layout,
+        at: Addr,
+        fingerprint: Option<&[u8]>,
+    ) -> Result<Arc<CodeInfo>, ObjectError> {
+        let fingerprint = match fingerprint {
+            Some(bytes) => Fingerprint::from_span(layout, bytes).ok_or(ObjectError::Garbage { expected: "a code object", at })?,
+            None => Fingerprint::read(mem, layout, at)?,
+        };
+        let look = self.look;
+        let known = self.entries.get_mut(&at).filter(|entry| entry.fingerprint == fingerprint);
+        if let Some(entry) = known {
+            entry.used = look;
+            if look < entry.recheck {
+                return Ok(entry.info.clone());
+            }
+        }
+        self.expect_code(mem, layout, at, fingerprint.type_)?;
+        let fresh = fingerprint.decode(mem, layout, at)?;
+        Ok(self.put(at, fingerprint, fresh))
+    }
+
+    /// How many code objects are kept.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn expect_code<M: Memory + ?Sized>(&mut self, mem: &M, layout: &Layout, at: Addr, type_: Addr) -> Result<(), ObjectError> {
+        if self.code_type == Some(type_) {
+            return Ok(());
+        }
+        // A frame's executable need not be code: entry frames of 3.13+ hold None.
+        if type_name(mem, layout, type_)? != "code" {
+            return Err(ObjectError::Garbage { expected: "a code object", at });
+        }
+        self.code_type = Some(type_);
+        Ok(())
+    }
+
+    fn put(&mut self, at: Addr, fingerprint: Fingerprint, fresh: CodeInfo) -> Arc<CodeInfo> {
+        let old = self.entries.remove(&at);
+        self.weight -= old.as_ref().map_or(0, |entry| entry.info.weight());
+        // The same `Arc` again where nothing changed, so that stacks made from it stay equal by address.
+        let info = match old {
+            Some(entry) if entry.info.same_contents(&fresh) => entry.info,
+            _ => Arc::new(fresh),
+        };
+        if self.entries.len() >= MAX_ENTRIES || self.weight + info.weight() > MAX_WEIGHT {
+            self.evict();
+        }
+        self.weight += info.weight();
+        // Spread by address, or all that was decoded at the first look would be due again at once.
+        let recheck = self.look + RECHECK_LOOKS + (at.0 >> 4) % RECHECK_LOOKS;
+        self.entries.insert(at, Entry { info: info.clone(), fingerprint, used: self.look, recheck });
+        info
+    }
+
+    /// Drops about the half that was used longest ago; all of it where that cannot be told.
+    fn evict(&mut self) {
+        let mut used: Vec<u64> = self.entries.values().map(|entry| entry.used).collect();
+        let middle = used.len() / 2;
+        if middle > 0 {
+            let limit = *used.select_nth_unstable(middle).1;
+            self.entries.retain(|_, entry| entry.used > limit);
+        } else {
+            self.entries.clear();
+        }
+        self.weight = self.entries.values().map(|entry| entry.info.weight()).sum();
+    }
+}

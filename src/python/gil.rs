@@ -1,0 +1,45 @@
+//! The GIL's own memory, `_gil_runtime_state`: who holds it, how often it changed hands, and where its waiters sleep.
+
+use super::layout;
+use crate::ids::Addr;
+
+/// A longer switch interval than this is not believed: it is an hour.
+const MAX_INTERVAL_US: u64 = 3_600_000_000;
+
+/// One reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GilReading {
+    /// False only on a free-threaded build that has switched it off.
+    pub enabled: bool,
+    /// The thread state that holds it. `last_holder` is stale while `locked` is 0, so that it is given only while it means something.
+    pub holder: Option<Addr>,
+    /// `switch_number`: how often the holder changed.
+    pub switches: u64,
+    /// `interval`, in microseconds.
+    pub interval_us: u64,
+}
+
+/// What the bytes of a GIL say. `None` when they cannot be a GIL, or one that has not been created (`locked` is -1).
+pub fn parse(layout: &layout::Gil, bytes: &[u8]) -> Option<GilReading> {
+    let locked = layout.locked.of(bytes)?;
+    let interval_us = layout.interval.of(bytes)?;
+    let holder = layout.last_holder.of(bytes)?;
+    let enabled = match layout.enabled {
+        None => true,
+        Some(field) => field.of(bytes)? != 0,
+    };
+    if !(0..=1).contains(&locked) || interval_us == 0 || interval_us > MAX_INTERVAL_US {
+        return None;
+    }
+    Some(GilReading {
+        enabled,
+        holder: (enabled && locked == 1 && !holder.is_null()).then_some(holder),
+        switches: layout.switch_number.of(bytes)?,
+        interval_us,
+    })
+}
+
+/// Whether a thread asleep on this futex wants the GIL at `gil`.
+pub fn is_wait(layout: &layout::Gil, gil: Addr, futex: Addr) -> bool {
+    futex.within(gil, u64::from(layout.size)) && layout.is_wait(futex.0.wrapping_sub(gil.0))
+}

@@ -1,0 +1,230 @@
+//! Interpreters and thread states: a roster learnt by walking the lists, then read whole in one batch per look.
+//!
+//! The lists are the target's and may change while they are read. A look trusts the roster only where the links it has just read are
+//! those of the roster; otherwise the lists are walked again. Every walk is bounded.
+
+use super::gil::{self, GilReading};
+use super::layout::Layout;
+use crate::ids::Addr;
+use crate::process::memory::{Memory, Part, ReadError};
+
+/// More interpreters than this are not followed.
+const MAX_INTERPRETERS: usize = 256;
+/// More thread states than this, over all interpreters, are not followed.
+const MAX_THREAD_STATES: usize = 16_384;
+
+/// An interpreter of the roster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterpreterState {
+    /// Its `PyInterpreterState`.
+    pub at: Addr,
+    /// Its GIL, which it may share with others. Null while it is being made.
+    pub gil: Addr,
+    /// Its first thread state.
+    head: Addr,
+    /// The next interpreter.
+    next: Addr,
+}
+
+/// A thread state as just read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadState {
+    /// Its `PyThreadState`.
+    pub at: Addr,
+    /// Index of its interpreter in the roster.
+    pub interpreter: usize,
+    /// `pthread_self()` of its thread.
+    pub pthread: u64,
+    /// The kernel's thread id as the target itself sees it, 3.11+.
+    pub native_id: Option<u64>,
+    /// 3.15: it has asked for the GIL and not got it.
+    pub requested: Option<bool>,
+    next: Addr,
+    readable: bool,
+}
+
+/// All interpreters and thread states of a process.
+#[derive(Debug, Default)]
+pub struct Roster {
+    /// Newest first, as CPython links them.
+    pub interpreters: Vec<InterpreterState>,
+    /// Grouped by interpreter, newest first.
+    pub threads: Vec<ThreadState>,
+    /// The GILs, each once, with what they said at the last look; the main interpreter's first.
+    pub gils: Vec<(Addr, Option<GilReading>)>,
+    bytes: Vec<u8>,
+}
+
+impl Roster {
+    /// Walks the lists from `_PyRuntime`. Empty when there is no interpreter (not yet, or no longer).
+    pub fn walk(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr) -> Result<(), ReadError> {
+        self.interpreters.clear();
+        self.threads.clear();
+        self.gils.clear();
+        let main = mem.read_ptr(runtime.offset(layout.runtime.interpreters_main.offset() as u64))?;
+        let mut at = mem.read_ptr(runtime.offset(layout.runtime.interpreters_head.offset() as u64))?;
+        while !at.is_null() && self.interpreters.len() < MAX_INTERPRETERS && !self.interpreters.iter().any(|i| i.at == at) {
+            let interpreter = InterpreterState {
+                at,
+                gil: gil_of(mem, layout, runtime, at)?,
+                head: mem.read_ptr(at.offset(layout.interpreter.threads_head.offset() as u64))?,
+                next: mem.read_ptr(at.offset(layout.interpreter.next.offset() as u64))?,
+            };
+            at = interpreter.next;
+            self.interpreters.push(interpreter);
+        }
+        for index in 0..self.interpreters.len() {
+            self.walk_threads(mem, layout, index);
+        }
+        let mut gils: Vec<&InterpreterState> = self.interpreters.iter().filter(|i| !i.gil.is_null()).collect();
+        gils.sort_by_key(|i| i.at != main);
+        for interpreter in gils {
+            if !self.gils.iter().any(|(at, _)| *at == interpreter.gil) {
+                self.gils.push((interpreter.gil, None));
+            }
+        }
+        Ok(())
+    }
+
+    /// One interpreter's list. It ends at the first link that cannot be read or leads back: the threads before it still count.
+    fn walk_threads(&mut self, mem: &dyn Memory, layout: &Layout, interpreter: usize) {
+        let from = self.threads.len();
+        let mut at = self.interpreters[interpreter].head;
+        let mut bytes = vec![0; layout.thread.size as usize];
+        while !at.is_null() && self.threads.len() < MAX_THREAD_STATES && mem.read(at, &mut bytes).is_ok() {
+            let Some(thread) = parse_thread(layout, at, interpreter, &bytes) else { break };
+            // Floyd's check would be cheaper for long lists; lists are walked only when they change.
+            if layout.thread.interp.of(&bytes) != Some(self.interpreters[interpreter].at) || self.threads[from..].iter().any(|t| t.at == at)
+            {
+                break;
+            }
+            at = thread.next;
+            self.threads.push(thread);
+        }
+    }
+
+    /// Reads everything on the roster in one batch. `Ok(false)`: some link has changed, so the lists should be walked again; what was
+    /// read is in place all the same.
+    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr) -> Result<bool, ReadError> {
+        let sizes = Sizes { gil: layout.gil.size as usize, thread: layout.thread.size as usize };
+        let (i_len, g_len) = (self.interpreters.len() * 3 * 8, self.gils.len() * sizes.gil);
+        self.bytes.resize(8 + i_len + g_len + self.threads.len() * sizes.thread, 0);
+        let mut parts = Vec::with_capacity(1 + self.interpreters.len() * 3 + self.gils.len() + self.threads.len());
+        let (head, rest) = self.bytes.split_at_mut(8);
+        let (interpreters, rest) = rest.split_at_mut(i_len);
+        let (gils, threads) = rest.split_at_mut(g_len);
+        // The GILs first: the threads' states are judged by who held it at that moment.
+        parts.extend(self.gils.iter().zip(gils.chunks_mut(sizes.gil)).map(|(gil, b)| Part::new(gil.0, b)));
+        parts.extend(self.threads.iter().zip(threads.chunks_mut(sizes.thread)).map(|(thread, b)| Part::new(thread.at, b)));
+        parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), head));
+        for (interpreter, bytes) in self.interpreters.iter().zip(interpreters.chunks_mut(24)) {
+            let (next, rest) = bytes.split_at_mut(8);
+            let (head, own_gil) = rest.split_at_mut(8);
+            parts.push(Part::new(interpreter.at.offset(layout.interpreter.next.offset() as u64), next));
+            parts.push(Part::new(interpreter.at.offset(layout.interpreter.threads_head.offset() as u64), head));
+            if let Some(field) = layout.interpreter.gil {
+                parts.push(Part::new(interpreter.at.offset(field.offset() as u64), own_gil));
+            }
+        }
+        mem.read_batch(&mut parts)?;
+        let all_links = parts[self.gils.len() + self.threads.len()..].iter().all(|p| p.ok);
+        let ok: Vec<bool> = parts[..self.gils.len() + self.threads.len()].iter().map(|p| p.ok).collect();
+        self.parse(layout, &ok);
+        Ok(all_links && self.links_hold(layout))
+    }
+
+    fn parse(&mut self, layout: &Layout, ok: &[bool]) {
+        let (gils_ok, threads_ok) = ok.split_at(self.gils.len());
+        let gils_at = 8 + self.interpreters.len() * 24;
+        let threads_at = gils_at + self.gils.len() * layout.gil.size as usize;
+        let gil_bytes = self.bytes[gils_at..threads_at].chunks(layout.gil.size as usize);
+        for ((gil, bytes), ok) in self.gils.iter_mut().zip(gil_bytes).zip(gils_ok) {
+            gil.1 = ok.then(|| gil::parse(&layout.gil, bytes)).flatten();
+        }
+        let thread_bytes = self.bytes[threads_at..].chunks(layout.thread.size as usize);
+        for ((thread, bytes), ok) in self.threads.iter_mut().zip(thread_bytes).zip(threads_ok) {
+            thread.readable = *ok;
+            if let Some(new) = parse_thread(layout, thread.at, thread.interpreter, bytes).filter(|_| *ok) {
+                *thread = new;
+            }
+        }
+    }
+
+    /// Whether the links just read are those of the roster.
+    fn links_hold(&self, layout: &Layout) -> bool {
+        let pointer = |at: usize| crate::process::pod::at::<Addr>(&self.bytes, at);
+        let mut expected = pointer(0);
+        for (index, interpreter) in self.interpreters.iter().enumerate() {
+            let at = 8 + index * 24;
+            let gil_same = layout.interpreter.gil.is_none() || pointer(at + 16) == Some(interpreter.gil);
+            if expected != Some(interpreter.at) || pointer(at + 8) != Some(interpreter.head) || !gil_same {
+                return false;
+            }
+            expected = pointer(at);
+            let mut next = interpreter.head;
+            for thread in self.threads.iter().filter(|t| t.interpreter == index) {
+                if !thread.readable || thread.at != next {
+                    return false;
+                }
+                next = thread.next;
+            }
+            if !next.is_null() && self.threads.len() < MAX_THREAD_STATES {
+                return false;
+            }
+        }
+        expected == Some(Addr(0)) || self.interpreters.len() == MAX_INTERPRETERS
+    }
+
+    /// The index in `gils` of an interpreter's GIL.
+    pub fn gil_of(&self, interpreter: usize) -> Option<usize> {
+        let gil = self.interpreters.get(interpreter)?.gil;
+        self.gils.iter().position(|(at, _)| *at == gil)
+    }
+
+    /// Reads only the holders again, after the rest of a look: whoever holds at both ends held all along.
+    pub fn reread_gils(&self, mem: &dyn Memory, layout: &Layout, into: &mut Vec<Option<GilReading>>) -> Result<(), ReadError> {
+        into.clear();
+        let mut bytes = [0; 512];
+        for (at, _) in &self.gils {
+            let Some(room) = bytes.get_mut(..layout.gil.size as usize) else { break };
+            into.push(match mem.read(*at, room) {
+                Ok(()) => gil::parse(&layout.gil, room),
+                Err(ReadError::Unmapped { .. }) => None,
+                Err(e) => return Err(e),
+            });
+        }
+        Ok(())
+    }
+}
+
+struct Sizes {
+    gil: usize,
+    thread: usize,
+}
+
+fn gil_of(mem: &dyn Memory, layout: &Layout, runtime: Addr, interpreter: Addr) -> Result<Addr, ReadError> {
+    match (layout.interpreter.gil, layout.runtime.gil) {
+        (Some(field), _) => mem.read_ptr(interpreter.offset(field.offset() as u64)),
+        (None, Some(offset)) => Ok(runtime.offset(u64::from(offset))),
+        (None, None) => Ok(Addr(0)),
+    }
+}
+
+fn parse_thread(layout: &Layout, at: Addr, interpreter: usize, bytes: &[u8]) -> Option<ThreadState> {
+    let thread = &layout.thread;
+    Some(ThreadState {
+        at,
+        interpreter,
+        pthread: thread.thread_id.of(bytes)?,
+        native_id: match thread.native_thread_id {
+            Some(field) => Some(field.of(bytes)?),
+            None => None,
+        },
+        requested: match thread.gil_requested {
+            Some(field) => Some(field.of(bytes)? != 0),
+            None => None,
+        },
+        next: thread.next.of(bytes)?,
+        readable: true,
+    })
+}

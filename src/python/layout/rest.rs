@@ -1,0 +1,53 @@
+//! What a version from 3.13 on does not publish, and where in `_Py_DebugOffsets` it puts what it does.
+//!
+//! Values here are as probed from the version's own headers. A published value always wins; where one contradicts its unpublished neighbour in
+//! the same struct, the neighbour is not believed either (see `debug_offsets`).
+
+use super::containers::Containers;
+use super::field::Field;
+use super::validate::Fact;
+use super::{DataStack, Gil, Minor};
+
+/// One version's unpublished layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// The version it is for.
+    pub minor: Minor,
+    /// Where each published value (a u64) stands in `_Py_DebugOffsets`, in bytes. What is missing is not published by this version.
+    pub published: &'static [(Fact, u16)],
+    /// Bytes from `interpreters.head` to `interpreters.main`.
+    pub main_after_head: u32,
+    /// Bytes from `initialized` to `_finalizing`.
+    pub initialized_before_finalizing: u32,
+    /// All of `_gil_runtime_state`: two fields are published, and must agree.
+    pub gil: Gil,
+    /// The per-thread stack of frames: `chunk` is published, and must agree.
+    pub datastack: DataStack,
+    /// `PyThreadState.holds_gil`, where it exists and is not published (3.14).
+    pub holds_gil: Option<Field<i32>>,
+    /// As [`super::Frame::code_tag_mask`].
+    pub code_tag_mask: u64,
+    /// As [`super::Owner::first_not_python`].
+    pub first_not_python: i8,
+    /// As [`super::Owner::generator`].
+    pub generator: i8,
+    /// The flags of a `str`.
+    pub unicode: UnicodeRest,
+    /// Dicts, types, instances, ints; partly published.
+    pub containers: Containers,
+    /// As [`super::Layout::call_opcodes`].
+    pub call_opcodes: [u64; 4],
+}
+
+/// What is not published about `str`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnicodeRest {
+    /// As [`super::Object::unicode_kind_shift`].
+    pub kind_shift: u32,
+    /// As [`super::Object::unicode_compact_bit`].
+    pub compact_bit: u32,
+    /// As [`super::Object::unicode_ascii_bit`].
+    pub ascii_bit: u32,
+    /// Bytes from the end of `PyASCIIObject` to that of `PyCompactUnicodeObject`.
+    pub compact_after_ascii: u32,
+}

@@ -1,0 +1,318 @@
+//! What a target publishes about itself is untrusted: here every value is checked once, from one list, before anything is read by it.
+//!
+//! Two rules hold for what passes: a field lies, whole and aligned, inside the size published for its struct, clear of its neighbours; and
+//! that size is under a cap named here. So no read that a published layout leads to can be larger than these caps, whoever wrote it.
+
+use super::Minor;
+
+/// `_PyRuntimeState`, some 400 kB in real builds; only [`RUNTIME_PREFIX`] of it is ever read.
+pub const RUNTIME_CAP: u64 = 16 << 20;
+/// How much of `_PyRuntimeState` is read at once, at most.
+pub const RUNTIME_PREFIX: u32 = 64 << 10;
+/// `PyInterpreterState`, some 300 kB in real builds; read field by field.
+pub const INTERPRETER_CAP: u64 = 16 << 20;
+/// `PyThreadState`, under 1 kB in real builds; read per thread and look.
+pub const THREAD_CAP: u64 = 16 << 10;
+/// `_PyInterpreterFrame` without its locals, about 90 bytes in real builds; read per frame and look.
+pub const FRAME_CAP: u64 = 1 << 10;
+/// Every other struct: objects, types, code, the collector's state (about 1 kB at most in real builds).
+pub const OBJECT_CAP: u64 = 16 << 10;
+
+/// Why a target's layout cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// No `_Py_DebugOffsets` here.
+    #[error("no debug offsets: the runtime does not start with their cookie")]
+    NoCookie,
+    /// Cut off.
+    #[error("the debug offsets end after {len} bytes, {need} are needed")]
+    TooShort {
+        /// Bytes given.
+        len: usize,
+        /// Bytes needed.
+        need: usize,
+    },
+    /// A version without a table, or one whose table needs no debug offsets.
+    #[error("Python {}.{} has no table for its debug offsets", .0.0, .0.1)]
+    UnknownVersion(Minor),
+    /// An alpha or beta: the layout still moved then.
+    #[error("Python {0} is a pre-release, whose layout was not final")]
+    PreRelease(String),
+    /// A size that no real build has.
+    #[error("{fact:?} is {value}, which no real build has (at most {cap})")]
+    TooLarge {
+        /// Which.
+        fact: Fact,
+        /// As published.
+        value: u64,
+        /// The most that is believed.
+        cap: u64,
+    },
+    /// A field outside its struct, or not aligned.
+    #[error("{fact:?} is {value}, which is not a place inside its struct of {size} bytes")]
+    Outside {
+        /// Which.
+        fact: Fact,
+        /// As published.
+        value: u64,
+        /// The struct's published size.
+        size: u64,
+    },
+    /// Two fields in one place.
+    #[error("{0:?} and {1:?} overlap")]
+    Overlap(Fact, Fact),
+    /// Published and probed values of one struct contradict each other, so the unpublished ones cannot be trusted.
+    #[error("{0:?} is not where this version has it: the build differs in ways that it does not publish")]
+    Disagrees(Fact),
+    /// A value that the reader needs and the version's table does not place.
+    #[error("{0:?} is not published")]
+    Missing(Fact),
+}
+
+/// A value of `_Py_DebugOffsets` that gilprof uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is named after the struct and member of `_Py_DebugOffsets` that it is")]
+pub enum Fact {
+    RuntimeSize,
+    RuntimeFinalizing,
+    RuntimeInterpretersHead,
+    InterpreterSize,
+    InterpreterId,
+    InterpreterNext,
+    InterpreterThreadsHead,
+    InterpreterGc,
+    InterpreterModules,
+    InterpreterGil,
+    InterpreterOwnGil,
+    InterpreterOwnGilLocked,
+    InterpreterOwnGilHolder,
+    GcSize,
+    GcCollecting,
+    ThreadSize,
+    ThreadNext,
+    ThreadInterp,
+    ThreadCurrentFrame,
+    ThreadId,
+    ThreadNativeId,
+    ThreadDatastackChunk,
+    ThreadHoldsGil,
+    ThreadGilRequested,
+    FrameSize,
+    FramePrevious,
+    FrameExecutable,
+    FrameInstrPtr,
+    FrameOwner,
+    CodeSize,
+    CodeFilename,
+    CodeName,
+    CodeQualname,
+    CodeLinetable,
+    CodeFirstLine,
+    CodeAdaptive,
+    ObjectSize,
+    ObjectType,
+    TypeSize,
+    TypeName,
+    TypeFlags,
+    TypeBasicsize,
+    TypeDictoffset,
+    HeapTypeSize,
+    HeapTypeCachedKeys,
+    DictSize,
+    DictKeys,
+    DictValues,
+    IntSize,
+    IntTag,
+    IntDigits,
+    BytesSize,
+    BytesLength,
+    BytesData,
+    UnicodeSize,
+    UnicodeState,
+    UnicodeLength,
+    UnicodeAsciiSize,
+    UnicodeCompactSize,
+}
+
+/// What must hold for a published value.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// A struct's size, at most this.
+    Size(u64),
+    /// A field of the struct of this size, so many bytes wide and aligned to that. Width 0 is an end: it may equal the size.
+    Field(Fact, u64),
+    /// A struct of the second size inside one of the first.
+    Part(Fact, Fact),
+}
+
+/// The one list. `_gil` and `collecting` are the only places counted through two structs; see `debug_offsets` for how they are put together.
+const RULES: &[(Fact, Rule)] = {
+    use Fact::*;
+    use Rule::*;
+    &[
+        (RuntimeSize, Size(RUNTIME_CAP)),
+        (RuntimeFinalizing, Field(RuntimeSize, 8)),
+        (RuntimeInterpretersHead, Field(RuntimeSize, 8)),
+        (InterpreterSize, Size(INTERPRETER_CAP)),
+        (InterpreterId, Field(InterpreterSize, 8)),
+        (InterpreterNext, Field(InterpreterSize, 8)),
+        (InterpreterThreadsHead, Field(InterpreterSize, 8)),
+        (InterpreterGc, Part(InterpreterSize, GcSize)),
+        (InterpreterModules, Field(InterpreterSize, 8)),
+        (InterpreterGil, Field(InterpreterSize, 8)),
+        (InterpreterOwnGil, Field(InterpreterSize, 0)),
+        (InterpreterOwnGilLocked, Field(InterpreterSize, 4)),
+        (InterpreterOwnGilHolder, Field(InterpreterSize, 8)),
+        (GcSize, Size(OBJECT_CAP)),
+        (GcCollecting, Field(GcSize, 4)),
+        (ThreadSize, Size(THREAD_CAP)),
+        (ThreadNext, Field(ThreadSize, 8)),
+        (ThreadInterp, Field(ThreadSize, 8)),
+        (ThreadCurrentFrame, Field(ThreadSize, 8)),
+        (ThreadId, Field(ThreadSize, 8)),
+        (ThreadNativeId, Field(ThreadSize, 8)),
+        (ThreadDatastackChunk, Field(ThreadSize, 8)),
+        (ThreadHoldsGil, Field(ThreadSize, 4)),
+        (ThreadGilRequested, Field(ThreadSize, 4)),
+        (FrameSize, Size(FRAME_CAP)),
+        (FramePrevious, Field(FrameSize, 8)),
+        (FrameExecutable, Field(FrameSize, 8)),
+        (FrameInstrPtr, Field(FrameSize, 8)),
+        (FrameOwner, Field(FrameSize, 1)),
+        (CodeSize, Size(OBJECT_CAP)),
+        (CodeFilename, Field(CodeSize, 8)),
+        (CodeName, Field(CodeSize, 8)),
+        (CodeQualname, Field(CodeSize, 8)),
+        (CodeLinetable, Field(CodeSize, 8)),
+        (CodeFirstLine, Field(CodeSize, 4)),
+        (CodeAdaptive, Field(CodeSize, 1)),
+        (ObjectSize, Size(OBJECT_CAP)),
+        (ObjectType, Field(ObjectSize, 8)),
+        (TypeSize, Size(OBJECT_CAP)),
+        (TypeName, Field(TypeSize, 8)),
+        (TypeFlags, Field(TypeSize, 8)),
+        (TypeBasicsize, Field(TypeSize, 8)),
+        (TypeDictoffset, Field(TypeSize, 8)),
+        (HeapTypeSize, Size(OBJECT_CAP)),
+        (HeapTypeCachedKeys, Field(HeapTypeSize, 8)),
+        (DictSize, Size(OBJECT_CAP)),
+        (DictKeys, Field(DictSize, 8)),
+        (DictValues, Field(DictSize, 8)),
+        (IntSize, Size(OBJECT_CAP)),
+        (IntTag, Field(IntSize, 8)),
+        (IntDigits, Field(IntSize, 4)),
+        (BytesSize, Size(OBJECT_CAP)),
+        (BytesLength, Field(BytesSize, 8)),
+        (BytesData, Field(BytesSize, 1)),
+        (UnicodeSize, Size(OBJECT_CAP)),
+        (UnicodeState, Field(UnicodeSize, 4)),
+        (UnicodeLength, Field(UnicodeSize, 8)),
+        (UnicodeAsciiSize, Field(UnicodeSize, 0)),
+        (UnicodeCompactSize, Field(UnicodeSize, 0)),
+    ]
+};
+
+/// How many kinds of value there are.
+const COUNT: usize = Fact::UnicodeCompactSize as usize + 1;
+
+/// Values as published, not believed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts([Option<u64>; COUNT]);
+
+/// Values that passed [`Facts::check`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked([Option<u32>; COUNT]);
+
+impl Facts {
+    /// Takes the values out of `_Py_DebugOffsets`, each from its place.
+    pub fn read(bytes: &[u8], places: &[(Fact, u16)]) -> Result<Facts, LayoutError> {
+        let mut values = [None; COUNT];
+        for &(fact, place) in places {
+            let place = usize::from(place);
+            let short = LayoutError::TooShort { len: bytes.len(), need: place + 8 };
+            let value = bytes.get(place..).and_then(|rest| rest.first_chunk()).ok_or(short)?;
+            values[fact as usize] = Some(u64::from_le_bytes(*value));
+        }
+        Ok(Facts(values))
+    }
+
+    /// Checks every value against its rule, and the fields of a struct against each other.
+    pub fn check(&self) -> Result<Checked, LayoutError> {
+        let mut checked = [None; COUNT];
+        for &(fact, rule) in RULES {
+            if let Some(value) = self.0[fact as usize] {
+                self.obeys(fact, value, rule)?;
+                checked[fact as usize] = u32::try_from(value).ok();
+            }
+        }
+        self.disjoint()?;
+        Ok(Checked(checked))
+    }
+
+    fn obeys(&self, fact: Fact, value: u64, rule: Rule) -> Result<(), LayoutError> {
+        let (inside, width) = match rule {
+            Rule::Size(cap) if value <= cap => return Ok(()),
+            Rule::Size(cap) => return Err(LayoutError::TooLarge { fact, value, cap }),
+            Rule::Field(inside, width) => (inside, width),
+            Rule::Part(inside, part) => (inside, self.need(part)?),
+        };
+        let aligned = matches!(rule, Rule::Part(..)) || value.is_multiple_of(width.max(1));
+        let size = self.need(inside)?;
+        match value.checked_add(width) {
+            Some(end) if end <= size && aligned => Ok(()),
+            _ => Err(LayoutError::Outside { fact, value, size }),
+        }
+    }
+
+    fn disjoint(&self) -> Result<(), LayoutError> {
+        let fields = RULES.iter().filter_map(|&(fact, rule)| match (rule, self.0[fact as usize]) {
+            (Rule::Field(inside, width), Some(at)) if width > 0 => Some((fact, inside, at, width)),
+            _ => None,
+        });
+        for (i, (a, inside, at, width)) in fields.clone().enumerate() {
+            for (b, other, place, len) in fields.clone().skip(i + 1) {
+                if inside == other && at < place + len && place < at + width {
+                    return Err(LayoutError::Overlap(a, b));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn need(&self, fact: Fact) -> Result<u64, LayoutError> {
+        self.0[fact as usize].ok_or(LayoutError::Missing(fact))
+    }
+}
+
+impl Checked {
+    /// A value, where this version publishes it.
+    pub fn get(&self, fact: Fact) -> Option<u32> {
+        self.0[fact as usize]
+    }
+
+    /// A value that every version publishes.
+    pub fn need(&self, fact: Fact) -> Result<u32, LayoutError> {
+        self.get(fact).ok_or(LayoutError::Missing(fact))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fact without a rule would be dropped by `check`, one with two would be checked by either.
+    #[test]
+    fn every_fact_has_one_rule_in_order() {
+        assert_eq!(RULES.len(), COUNT);
+        assert!(RULES.iter().enumerate().all(|(i, &(fact, _))| fact as usize == i));
+    }
+
+    #[test]
+    fn caps_fit_in_the_offsets_of_a_table() {
+        for &(_, rule) in RULES {
+            if let Rule::Size(cap) = rule {
+                assert!(u32::try_from(cap).is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! 3.10's `co_linetable`: pairs of an unsigned length in bytes and a signed line delta (PEP 626, `Objects/lnotab_notes.txt` of 3.10).
+//!
+//! Unlike lnotab's, a pair's line delta counts before its stretch, and -128 marks a stretch without a line.
+
+use super::{line, Run};
+
+/// Marks a stretch that has no line and leaves the sum alone.
+const NO_LINE: i8 = -128;
+
+/// The runs of one table.
+pub(super) struct Runs<'a> {
+    pairs: std::slice::ChunksExact<'a, u8>,
+    start: u32,
+    sum: i64,
+}
+
+impl<'a> Runs<'a> {
+    pub(super) fn new(table: &'a [u8], first_line: i32) -> Runs<'a> {
+        Runs { pairs: table.chunks_exact(2), start: 0, sum: i64::from(first_line) }
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        for pair in self.pairs.by_ref() {
+            let delta = pair[1] as i8;
+            let here = if delta == NO_LINE {
+                None
+            } else {
+                self.sum += i64::from(delta);
+                line(self.sum)
+            };
+            // Empty stretches carry the rest of a delta that did not fit a byte.
+            if pair[0] > 0 {
+                let start = self.start;
+                self.start = start.checked_add(u32::from(pair[0]))?;
+                return Some(Run { start, end: self.start, line: here });
+            }
+        }
+        None
+    }
+}

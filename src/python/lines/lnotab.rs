@@ -1,0 +1,41 @@
+//! `co_lnotab`, up to 3.9: pairs of an unsigned address delta and a signed line delta (`Objects/lnotab_notes.txt`).
+//!
+//! A pair's line delta counts from its address on. Deltas that do not fit a byte are spread over several pairs, so runs may be empty and the
+//! pairs at one address add up. The last line has no end.
+
+use super::{line, Run};
+
+/// The runs of one table.
+pub(super) struct Runs<'a> {
+    pairs: std::slice::ChunksExact<'a, u8>,
+    start: u32,
+    sum: i64,
+    done: bool,
+}
+
+impl<'a> Runs<'a> {
+    pub(super) fn new(table: &'a [u8], first_line: i32) -> Runs<'a> {
+        // An odd last byte is no pair; CPython's own loop ignores it too.
+        Runs { pairs: table.chunks_exact(2), start: 0, sum: i64::from(first_line), done: false }
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        if self.done {
+            return None;
+        }
+        for pair in self.pairs.by_ref() {
+            let (start, here) = (self.start, line(self.sum));
+            self.sum += i64::from(pair[1] as i8);
+            if pair[0] > 0 {
+                self.start = start.checked_add(u32::from(pair[0]))?;
+                return Some(Run { start, end: self.start, line: here });
+            }
+        }
+        self.done = true;
+        (self.start < u32::MAX).then_some(Run { start: self.start, end: u32::MAX, line: line(self.sum) })
+    }
+}

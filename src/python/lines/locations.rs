@@ -1,0 +1,67 @@
+//! The location table, 3.11 and later: `co_linetable` with columns (`Objects/locations.md`).
+//!
+//! An entry starts with a byte whose top bit is set: four bits of kind, three of length in code units less one. What follows has the top bit
+//! clear, so the next entry is found even behind a kind that is not known. Only lines are decoded; columns are skipped.
+
+use super::{line, Run};
+
+/// Kinds 10 to 12: the line delta is in the kind.
+const ONE_LINE: std::ops::RangeInclusive<u8> = 10..=12;
+/// A line delta, no columns.
+const NO_COLUMNS: u8 = 13;
+/// A line delta, an end line and two columns.
+const LONG: u8 = 14;
+/// No line at all.
+const NO_LINE: u8 = 15;
+/// Bytes per code unit.
+const UNIT: u32 = 2;
+
+/// The runs of one table.
+pub(super) struct Runs<'a> {
+    rest: &'a [u8],
+    start: u32,
+    sum: i64,
+}
+
+impl<'a> Runs<'a> {
+    pub(super) fn new(table: &'a [u8], first_line: i32) -> Runs<'a> {
+        Runs { rest: table, start: 0, sum: i64::from(first_line) }
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        let (&head, behind) = self.rest.split_first()?;
+        let body = &behind[..behind.iter().position(|byte| byte & 0x80 != 0).unwrap_or(behind.len())];
+        self.rest = &behind[body.len()..];
+        let kind = head >> 3 & 15;
+        self.sum += match kind {
+            NO_COLUMNS | LONG => signed_varint(body),
+            _ if ONE_LINE.contains(&kind) => i64::from(kind - ONE_LINE.start()),
+            _ => 0,
+        };
+        let start = self.start;
+        self.start = start.checked_add((u32::from(head & 7) + 1) * UNIT)?;
+        Some(Run { start, end: self.start, line: if kind == NO_LINE { None } else { line(self.sum) } })
+    }
+}
+
+/// A number of six bits per byte, least first, bit 6 set on all but the last; then its lowest bit is its sign.
+/// Stops at 32 bits, which no line delta passes, and takes a missing byte as zero.
+fn signed_varint(bytes: &[u8]) -> i64 {
+    let mut value = 0i64;
+    for (i, byte) in bytes.iter().take(6).enumerate() {
+        value |= i64::from(byte & 63) << (6 * i);
+        if byte & 64 == 0 {
+            break;
+        }
+    }
+    let size = value >> 1;
+    if value & 1 == 1 {
+        -size
+    } else {
+        size
+    }
+}

@@ -1,0 +1,162 @@
+//! Line tables: which source line an instruction belongs to. One decoder per format; this file knows only which one to ask.
+//!
+//! Every decoder is an iterator of [`Run`]s over untrusted bytes. It consumes at least one byte of the table per step, so it ends; sums that a
+//! valid table cannot reach end it early. Offsets are bytes from the start of the bytecode in all formats, never code units.
+
+mod linetable310;
+mod lnotab;
+mod locations;
+
+use super::layout::LineFormat;
+
+/// A stretch of bytecode that belongs to one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First byte of the bytecode in it.
+    pub start: u32,
+    /// First byte past it; `u32::MAX` where the format does not say.
+    pub end: u32,
+    /// The line; `None` for instructions that the compiler gave none.
+    pub line: Option<u32>,
+}
+
+/// The line of the instruction `byte_offset` bytes into the bytecode. `None` where the table gives none, or does not reach that far.
+pub fn line_at(format: LineFormat, table: &[u8], first_line: i32, byte_offset: u32) -> Option<u32> {
+    runs(format, table, first_line).find(|run| byte_offset < run.end).and_then(|run| run.line)
+}
+
+/// All of a table's runs, in order of address, none empty.
+fn runs(format: LineFormat, table: &[u8], first_line: i32) -> Box<dyn Iterator<Item = Run> + '_> {
+    match format {
+        LineFormat::Lnotab => Box::new(lnotab::Runs::new(table, first_line)),
+        LineFormat::Linetable310 => Box::new(linetable310::Runs::new(table, first_line)),
+        LineFormat::Locations => Box::new(locations::Runs::new(table, first_line)),
+    }
+}
+
+/// A line as a sum of deltas, to the line that it is; sums that no source file has are no line.
+fn line(sum: i64) -> Option<u32> {
+    u32::try_from(sum).ok().filter(|&n| n <= i32::MAX as u32)
+}
+
+/// A decoded table, for asking many times: a stack of thirty frames at a thousand looks per second asks 30 000 times.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LineIndex {
+    /// Where the line changes, in order of address; the first is at 0 unless there is none at all.
+    changes: Box<[(u32, Option<u32>)]>,
+}
+
+impl LineIndex {
+    /// Decodes a whole table.
+    pub fn new(format: LineFormat, table: &[u8], first_line: i32) -> LineIndex {
+        let mut changes: Vec<(u32, Option<u32>)> = Vec::new();
+        let mut end = 0;
+        for run in runs(format, table, first_line) {
+            end = run.end;
+            if changes.last().map(|&(_, line)| line) != Some(run.line) {
+                changes.push((run.start, run.line));
+            }
+        }
+        changes.push((end, None));
+        LineIndex { changes: changes.into() }
+    }
+
+    /// As [`line_at`].
+    pub fn line_at(&self, byte_offset: u32) -> Option<u32> {
+        let after = self.changes.partition_point(|&(start, _)| start <= byte_offset);
+        self.changes[..after].last().and_then(|&(_, line)| line)
+    }
+
+    /// Bytes that it takes.
+    pub fn weight(&self) -> usize {
+        size_of_val(&*self.changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect()
+    }
+
+    /// What the interpreter says of one code object: see `tests/dumps/lines/make.py`.
+    fn check(version: &str, format: LineFormat, truth: &str) -> usize {
+        let words: Vec<&str> = truth.split(' ').collect();
+        let (name, first_line, len) = (words[0], words[1].parse().unwrap(), words[2].parse::<u32>().unwrap());
+        let table = unhex(words[3]);
+        let starts: Vec<(u32, Option<u32>)> =
+            words[4..].iter().map(|w| w.split_once(':').map(|(at, line)| (at.parse().unwrap(), line.parse().ok())).unwrap()).collect();
+        let index = LineIndex::new(format, &table, first_line);
+        for byte in (0..len).step_by(2) {
+            let expected = starts.iter().rev().find(|(at, _)| *at <= byte).and_then(|&(_, line)| line);
+            assert_eq!(line_at(format, &table, first_line, byte), expected, "{version} {name} {byte}");
+            assert_eq!(index.line_at(byte), expected, "{version} {name} {byte}, by the index");
+        }
+        starts.len()
+    }
+
+    fn check_version(version: &str, format: LineFormat) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/dumps/lines/{version}.txt"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let changes: usize = text.lines().map(|truth| check(version, format, truth)).sum();
+        assert!(changes > 150, "{version}: only {changes} changes of line checked");
+    }
+
+    #[test]
+    fn lnotab_as_the_interpreters_say() {
+        ["3.7", "3.8", "3.9"].map(|v| check_version(v, LineFormat::Lnotab));
+    }
+
+    #[test]
+    fn linetable310_as_the_interpreter_says() {
+        check_version("3.10", LineFormat::Linetable310);
+    }
+
+    #[test]
+    fn locations_as_the_interpreters_say() {
+        ["3.11", "3.12", "3.13", "3.14", "3.15"].map(|v| check_version(v, LineFormat::Locations));
+    }
+
+    #[test]
+    fn nothing_but_the_first_line() {
+        assert_eq!(line_at(LineFormat::Lnotab, &[], 7, 0), Some(7));
+        assert_eq!(line_at(LineFormat::Linetable310, &[], 7, 0), None);
+        assert_eq!(line_at(LineFormat::Locations, &[], 7, 0), None);
+        assert_eq!(LineIndex::default().line_at(0), None);
+    }
+
+    const FORMATS: [LineFormat; 3] = [LineFormat::Lnotab, LineFormat::Linetable310, LineFormat::Locations];
+
+    proptest! {
+        /// Any bytes at all: it ends, the runs are in order and not empty, and both ways of asking agree.
+        #[test]
+        fn hostile_tables(table: Vec<u8>, first_line: i32, offsets: [u32; 4], near in 0u32..2000) {
+            for format in FORMATS {
+                let mut last_end = 0;
+                for run in runs(format, &table, first_line) {
+                    prop_assert!(run.start == last_end && run.end > run.start);
+                    last_end = run.end;
+                }
+                let index = LineIndex::new(format, &table, first_line);
+                for at in offsets.into_iter().chain([near, 0, u32::MAX]) {
+                    let expected = line_at(format, &table, first_line, at);
+                    prop_assert_eq!(index.line_at(at), expected);
+                    prop_assert!(expected.is_none_or(|line| line <= i32::MAX as u32));
+                }
+            }
+        }
+
+        /// Deltas that only ever push one way: sums beyond 32 bits.
+        #[test]
+        fn runaway_sums(byte in any::<u8>(), other in any::<u8>(), first_line in prop::sample::select(vec![i32::MIN, -1, 0, i32::MAX])) {
+            let table: Vec<u8> = [byte, other].repeat(5000);
+            for format in FORMATS {
+                let _ = line_at(format, &table, first_line, u32::MAX - 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Strings, bytes, ints and type names out of the target's memory.
+//!
+//! What an address is said to point to is checked against its type's flags before it is decoded, because the reader races with the target: what was
+//! a string when the pointer was read may be anything by now. What cannot be what it should be is an error, never an empty value.
+
+use super::layout::containers::Digits;
+use super::layout::field::Field;
+use super::layout::Layout;
+use crate::ids::Addr;
+use crate::process::memory::{Memory, ReadError};
+
+/// Why an object could not be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// Its memory could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It is not what it should be.
+    #[error("not {expected} at {at}")]
+    Garbage {
+        /// With its article: `a str`.
+        expected: &'static str,
+        /// Where.
+        at: Addr,
+    },
+    /// It changed while it was read.
+    #[error("the object at {at} changed while it was read")]
+    Moved {
+        /// Where.
+        at: Addr,
+    },
+}
+
+/// What an object should be: the bit that its type has in `tp_flags` (`Py_TPFLAGS_*_SUBCLASS`, the same from 3.7 to 3.15, as the stable ABI promises).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Int = 24,
+    Bytes = 27,
+    Str = 28,
+    Dict = 29,
+}
+
+/// What a string longer than the cap ends with.
+const ELLIPSIS: char = '…';
+/// More than any string or table that makes sense; a length beyond it is garbage.
+const MAX_LEN: i64 = 1 << 32;
+/// Longest type name, in bytes.
+const MAX_TYPE_NAME: usize = 128;
+/// No read may cross into a page that it does not need: the next one may not be mapped.
+const PAGE: u64 = 4096;
+
+/// A `str`, up to `cap` characters of it; a longer one ends in an ellipsis. Lone surrogates become U+FFFD.
+pub fn read_str<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, cap: usize) -> Result<String, ObjectError> {
+    let garbage = ObjectError::Garbage { expected: "a str", at };
+    let object = &layout.object;
+    let mut head = vec![0; object.unicode_ascii_data as usize];
+    mem.read(at, &mut head)?;
+    expect_kind(mem, layout, at, field_ptr(&head, object.type_).ok_or(garbage)?, Kind::Str)?;
+    let len = field_i64(&head, object.unicode_length).filter(|&n| (0..=MAX_LEN).contains(&n)).ok_or(garbage)? as usize;
+    let state = field_u32(&head, object.unicode_state).ok_or(garbage)?;
+    let width = match state >> object.unicode_kind_shift & 7 {
+        width @ (1 | 2 | 4) => width as usize,
+        _ => return Err(garbage),
+    };
+    let (compact, ascii) = (state >> object.unicode_compact_bit & 1 == 1, state >> object.unicode_ascii_bit & 1 == 1);
+    let data = match (compact, ascii) {
+        (true, true) => at.offset(u64::from(object.unicode_ascii_data)),
+        (true, false) => at.offset(u64::from(object.unicode_compact_data)),
+        // An instance of a subclass keeps its characters elsewhere; the pointer follows PyCompactUnicodeObject.
+        (false, _) => mem.read_ptr(at.offset(u64::from(object.unicode_compact_data)))?,
+    };
+    let mut bytes = vec![0; len.min(cap) * width];
+    mem.read(data, &mut bytes)?;
+    let mut text = decode(&bytes, width, ascii).ok_or(garbage)?;
+    if len > cap {
+        text.push(ELLIPSIS);
+    }
+    Ok(text)
+}
+
+/// Characters of `width` bytes each. `None` for what no `str` holds: ASCII above 0x7f, code points beyond Unicode.
+fn decode(bytes: &[u8], width: usize, ascii: bool) -> Option<String> {
+    if ascii && (width != 1 || !bytes.is_ascii()) {
+        return None;
+    }
+    bytes
+        .chunks_exact(width)
+        .map(|unit| unit.iter().rev().fold(0u32, |code, &byte| code << 8 | u32::from(byte)))
+        .map(|code| match code {
+            0xd800..=0xdfff => Some(char::REPLACEMENT_CHARACTER),
+            _ => char::from_u32(code),
+        })
+        .collect()
+}
+
+/// The contents of a `bytes`, up to `cap` of them.
+pub fn read_bytes<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, cap: usize) -> Result<Vec<u8>, ObjectError> {
+    let garbage = ObjectError::Garbage { expected: "a bytes", at };
+    let mut head = vec![0; layout.object.bytes_data as usize];
+    mem.read(at, &mut head)?;
+    expect_kind(mem, layout, at, field_ptr(&head, layout.object.type_).ok_or(garbage)?, Kind::Bytes)?;
+    let len = field_i64(&head, layout.object.bytes_size).filter(|&n| (0..=MAX_LEN).contains(&n)).ok_or(garbage)? as usize;
+    let mut bytes = vec![0; len.min(cap)];
+    mem.read(at.offset(u64::from(layout.object.bytes_data)), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// A non-negative `int` below 2^64.
+pub fn read_u64_int<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr) -> Result<u64, ObjectError> {
+    let garbage = ObjectError::Garbage { expected: "a non-negative int of 64 bits", at };
+    let int = &layout.containers.int;
+    expect_kind(mem, layout, at, mem.read_ptr(at.offset(layout.object.type_.offset() as u64))?, Kind::Int)?;
+    let digits = match int.digits {
+        Digits::Signed(size) => mem.read_u64(at.offset(size.offset() as u64))?,
+        Digits::Tag(tag) => match mem.read_u64(at.offset(tag.offset() as u64))? {
+            tag if tag & 3 == 1 => 0,
+            tag if tag & 3 == 0 => tag >> 3,
+            _ => return Err(garbage),
+        },
+    };
+    // Three digits hold 90 bits; a negative size is a huge number here.
+    if digits > 3 {
+        return Err(garbage);
+    }
+    let mut bytes = vec![0; digits as usize * 4];
+    mem.read(at.offset(u64::from(int.data)), &mut bytes)?;
+    let value = bytes.chunks_exact(4).rev().try_fold(0u128, |value, digit| {
+        let digit = u32::from_le_bytes([digit[0], digit[1], digit[2], digit[3]]);
+        (digit < 1 << 30).then(|| value << 30 | u128::from(digit))
+    });
+    value.and_then(|value| u64::try_from(value).ok()).ok_or(garbage)
+}
+
+/// The name of an object's type, as `tp_name` has it: with its module for types made in C.
+pub fn read_type_name<M: Memory + ?Sized>(mem: &M, layout: &Layout, object: Addr) -> Result<String, ObjectError> {
+    type_name(mem, layout, mem.read_ptr(object.offset(layout.object.type_.offset() as u64))?)
+}
+
+/// The name of a type.
+pub(super) fn type_name<M: Memory + ?Sized>(mem: &M, layout: &Layout, type_: Addr) -> Result<String, ObjectError> {
+    let start = mem.read_ptr(type_.offset(layout.containers.type_.name.offset() as u64))?;
+    let mut name = Vec::new();
+    while name.len() < MAX_TYPE_NAME {
+        let at = start.offset(name.len() as u64);
+        let step = (PAGE - at.0 % PAGE).min((MAX_TYPE_NAME - name.len()) as u64);
+        let mut part = vec![0; step as usize];
+        mem.read(at, &mut part)?;
+        let end = part.iter().position(|&byte| byte == 0);
+        name.extend_from_slice(&part[..end.unwrap_or(part.len())]);
+        if end.is_some() {
+            return String::from_utf8(name).map_err(|_| ObjectError::Garbage { expected: "the name of a type", at: start });
+        }
+    }
+    Err(ObjectError::Garbage { expected: "the name of a type", at: start })
+}
+
+/// An error unless the object at `at`, whose type is at `type_`, is of this kind.
+pub(super) fn expect_kind<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, type_: Addr, kind: Kind) -> Result<(), ObjectError> {
+    let expected = match kind {
+        Kind::Int => "an int",
+        Kind::Bytes => "a bytes",
+        Kind::Str => "a str",
+        Kind::Dict => "a dict",
+    };
+    if type_.is_null() {
+        return Err(ObjectError::Garbage { expected, at });
+    }
+    match mem.read_u64(type_.offset(layout.containers.type_.flags.offset() as u64)) {
+        Ok(flags) if flags >> (kind as u32) & 1 == 1 => Ok(()),
+        Ok(_) | Err(ReadError::Unmapped { .. }) => Err(ObjectError::Garbage { expected, at }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A pointer out of a struct that has been read; `None` where the struct is too short for it.
+pub(super) fn field_ptr(bytes: &[u8], field: Field<Addr>) -> Option<Addr> {
+    array(bytes, field.offset()).map(|b| Addr(u64::from_le_bytes(b)))
+}
+
+/// As [`field_ptr`].
+pub(super) fn field_i64(bytes: &[u8], field: Field<i64>) -> Option<i64> {
+    array(bytes, field.offset()).map(i64::from_le_bytes)
+}
+
+/// As [`field_ptr`].
+pub(super) fn field_u64(bytes: &[u8], field: Field<u64>) -> Option<u64> {
+    array(bytes, field.offset()).map(u64::from_le_bytes)
+}
+
+/// As [`field_ptr`].
+pub(super) fn field_u32(bytes: &[u8], field: Field<u32>) -> Option<u32> {
+    array(bytes, field.offset()).map(u32::from_le_bytes)
+}
+
+/// As [`field_ptr`].
+pub(super) fn field_i32(bytes: &[u8], field: Field<i32>) -> Option<i32> {
+    array(bytes, field.offset()).map(i32::from_le_bytes)
+}
+
+fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}

@@ -1,0 +1,292 @@
+//! `threading.Thread.name` of every thread, found as Python code would: `sys.modules['threading']._active[ident]._name`.
+//!
+//! Names are decoration: what cannot be read is left out, and nothing here is an error. The target may change any of these dicts while
+//! they are read, so every address met is checked for what it should be, every count is bounded, and no loop follows links. Not for
+//! the hot path: a walk makes some ten reads per thread.
+
+use super::layout::containers::{Entry, Indices, Managed, Values};
+use super::layout::Layout;
+use super::objects::{expect_kind, field_i64, field_ptr, field_u32, field_u64, read_str, read_u64_int, Kind, ObjectError};
+use crate::ids::Addr;
+use crate::process::memory::{Memory, Part};
+use std::collections::HashMap;
+
+/// Longest name kept, in characters.
+const MAX_NAME: usize = 128;
+/// Most entries of one dict looked at.
+const MAX_ENTRIES: usize = 1 << 16;
+/// Longest index table believed, as a power of two in bytes.
+const MAX_INDEX_LOG2: u8 = 30;
+/// Entries read at once.
+const BLOCK: usize = 256;
+/// Bytes of a pointer.
+const POINTER: u64 = 8;
+
+/// Names by `ident` (`PyThreadState.thread_id`, which is `pthread_self()`), as far as they can be read.
+pub fn read<M: Memory + ?Sized>(mem: &M, layout: &Layout, interpreter: Addr) -> HashMap<u64, String> {
+    let reader = Reader { mem, layout };
+    let mut names = HashMap::new();
+    let Ok(active) = reader.active(interpreter) else { return names };
+    // A thread's class is nearly always the one before it.
+    let mut last_class = None;
+    reader.each_block(&active, |entries| {
+        for &(key, thread) in entries {
+            let Ok(ident) = read_u64_int(mem, layout, key) else { continue };
+            if let Ok(name) = reader.thread_name(thread, &mut last_class) {
+                names.insert(ident, name);
+            }
+        }
+        None::<()>
+    });
+    names
+}
+
+/// A dict's table: where its keys are, and its values if they are elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Table {
+    entries: Addr,
+    count: usize,
+    entry: Entry,
+    /// The first value of a split table.
+    values: Option<Addr>,
+}
+
+/// What is needed of a type to find an attribute of its instances.
+#[derive(Clone, Copy, Debug)]
+struct Class {
+    type_: Addr,
+    flags: u64,
+    basicsize: i64,
+    dictoffset: i64,
+    /// The keys that instances share, and which of them is `_name`.
+    shared_name: Option<usize>,
+}
+
+/// Where an instance keeps its attributes.
+enum Attributes {
+    Dict(Addr),
+    /// The first value, and how many there are at most.
+    Values(Addr, usize),
+}
+
+struct Reader<'a, M: ?Sized> {
+    mem: &'a M,
+    layout: &'a Layout,
+}
+
+fn garbage(expected: &'static str, at: Addr) -> ObjectError {
+    ObjectError::Garbage { expected, at }
+}
+
+impl<M: Memory + ?Sized> Reader<'_, M> {
+    fn ptr(&self, at: Addr) -> Result<Addr, ObjectError> {
+        match self.mem.read_ptr(at)? {
+            Addr(0) => Err(garbage("a pointer", at)),
+            found => Ok(found),
+        }
+    }
+
+    fn type_of(&self, object: Addr) -> Result<Addr, ObjectError> {
+        self.ptr(object.offset(self.layout.object.type_.offset() as u64))
+    }
+
+    /// The table of `threading._active`.
+    fn active(&self, interpreter: Addr) -> Result<Table, ObjectError> {
+        let field = self.layout.interpreter.modules.ok_or(garbage("a known place of sys.modules", interpreter))?;
+        let modules = self.dict(self.ptr(interpreter.offset(field.offset() as u64))?)?;
+        let threading = self.lookup(&modules, "threading").ok_or(garbage("a loaded threading module", interpreter))?;
+        let globals = self.ptr(threading.offset(self.layout.containers.module_dict.offset() as u64))?;
+        let active = self.lookup(&self.dict(globals)?, "_active").ok_or(garbage("a module with _active", threading))?;
+        self.dict(active)
+    }
+
+    fn dict(&self, at: Addr) -> Result<Table, ObjectError> {
+        expect_kind(self.mem, self.layout, at, self.type_of(at)?, Kind::Dict)?;
+        let dict = &self.layout.containers.dict;
+        let keys = self.ptr(at.offset(dict.keys.offset() as u64))?;
+        let values = self.mem.read_ptr(at.offset(dict.values.offset() as u64))?;
+        let values = (!values.is_null()).then(|| values.offset(u64::from(self.layout.containers.values_header)));
+        Ok(Table { values, ..self.keys(keys)? })
+    }
+
+    /// A keys object, taken as a combined table.
+    fn keys(&self, at: Addr) -> Result<Table, ObjectError> {
+        let garbage = garbage("a dict's keys", at);
+        let keys = &self.layout.containers.keys;
+        let mut head = vec![0; keys.header as usize];
+        self.mem.read(at, &mut head)?;
+        let indices = match keys.indices {
+            Indices::Slots(field) => field_i64(&head, field).and_then(index_bytes).ok_or(garbage)?,
+            Indices::Log2Bytes(field) => match head.get(field.offset()) {
+                Some(&log2) if log2 <= MAX_INDEX_LOG2 => 1 << log2,
+                _ => return Err(garbage),
+            },
+        };
+        let unicode = keys.kind.is_some_and(|field| head.get(field.offset()).is_some_and(|&kind| kind != 0));
+        let count = field_i64(&head, keys.entries).and_then(|n| usize::try_from(n).ok()).ok_or(garbage)?;
+        // An index takes a byte at least, and there are more indices than entries.
+        if count as u64 > indices {
+            return Err(garbage);
+        }
+        Ok(Table {
+            entries: at.offset(u64::from(keys.header) + indices),
+            count: count.min(MAX_ENTRIES),
+            entry: if unicode { keys.unicode } else { keys.general },
+            values: None,
+        })
+    }
+
+    /// Calls `look` with the (key, value) pairs, a block at a time, holes left out, until it returns something or memory ends.
+    fn each_block<R>(&self, table: &Table, mut look: impl FnMut(&[(Addr, Addr)]) -> Option<R>) -> Option<R> {
+        for first in (0..table.count).step_by(BLOCK) {
+            let pairs = self.block(table, first, BLOCK.min(table.count - first)).ok()?;
+            if let Some(found) = look(&pairs) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    fn block(&self, table: &Table, first: usize, count: usize) -> Result<Vec<(Addr, Addr)>, ObjectError> {
+        let size = table.entry.size as usize;
+        let mut entries = vec![0; count * size];
+        self.mem.read(table.entries.offset((first * size) as u64), &mut entries)?;
+        let mut values = Vec::new();
+        if let Some(start) = table.values {
+            values.resize(count * POINTER as usize, 0);
+            self.mem.read(start.offset(first as u64 * POINTER), &mut values)?;
+        }
+        let pairs = entries.chunks_exact(size).enumerate().filter_map(|(i, entry)| {
+            let value = match table.values {
+                Some(_) => pointer_at(&values, i)?,
+                None => field_ptr(entry, table.entry.value)?,
+            };
+            let key = field_ptr(entry, table.entry.key)?;
+            (!key.is_null() && !value.is_null()).then_some((key, value))
+        });
+        Ok(pairs.collect())
+    }
+
+    /// The value of the key that is this ASCII string.
+    fn lookup(&self, table: &Table, name: &str) -> Option<Addr> {
+        self.each_block(table, |pairs| {
+            let keys: Vec<Addr> = pairs.iter().map(|&(key, _)| key).collect();
+            self.position(&keys, name).and_then(|i| pairs.get(i)).map(|&(_, value)| value)
+        })
+    }
+
+    /// Which of these strings is `name`, which is ASCII. All are read in one batch, only as far as `name` would reach.
+    fn position(&self, strings: &[Addr], name: &str) -> Option<usize> {
+        let size = self.layout.object.unicode_ascii_data as usize + name.len();
+        let mut bytes = vec![0; strings.len() * size];
+        let mut parts: Vec<Part> = bytes.chunks_exact_mut(size).zip(strings).map(|(into, &at)| Part::new(at, into)).collect();
+        self.mem.read_batch(&mut parts).ok()?;
+        parts.iter().position(|part| part.ok && self.is_ascii(part.into, name))
+    }
+
+    /// Whether the start of an object, as far as this string would reach, is it.
+    fn is_ascii(&self, object: &[u8], name: &str) -> bool {
+        let o = &self.layout.object;
+        let flags = field_u32(object, o.unicode_state).unwrap_or(0);
+        flags >> o.unicode_compact_bit & flags >> o.unicode_ascii_bit & 1 == 1
+            && field_i64(object, o.unicode_length) == Some(name.len() as i64)
+            && object.ends_with(name.as_bytes())
+    }
+
+    fn thread_name(&self, thread: Addr, last_class: &mut Option<Class>) -> Result<String, ObjectError> {
+        let type_ = self.type_of(thread)?;
+        let class = match *last_class {
+            Some(class) if class.type_ == type_ => class,
+            _ => *last_class.insert(self.class(type_)?),
+        };
+        let missing = garbage("an instance with a _name", thread);
+        let name = match self.attributes(thread, &class)? {
+            Attributes::Dict(dict) => self.lookup(&self.dict(dict)?, "_name").ok_or(missing)?,
+            Attributes::Values(first, count) => {
+                let index = class.shared_name.filter(|&i| i < count).ok_or(missing)?;
+                self.ptr(first.offset(index as u64 * POINTER))?
+            }
+        };
+        read_str(self.mem, self.layout, name, MAX_NAME)
+    }
+
+    fn class(&self, type_: Addr) -> Result<Class, ObjectError> {
+        let garbage = garbage("a type", type_);
+        let fields = &self.layout.containers.type_;
+        let mut head = vec![0; fields.size as usize];
+        self.mem.read(type_, &mut head)?;
+        let flags = field_u64(&head, fields.flags).ok_or(garbage)?;
+        let shared_name = if flags & fields.heap_flag != 0 { self.shared_name(type_) } else { None };
+        Ok(Class {
+            type_,
+            flags,
+            basicsize: field_i64(&head, fields.basicsize).ok_or(garbage)?,
+            dictoffset: field_i64(&head, fields.dictoffset).ok_or(garbage)?,
+            shared_name,
+        })
+    }
+
+    /// Which of the keys that a heap type's instances share is `_name`. Values follow the keys' order, holes included.
+    fn shared_name(&self, type_: Addr) -> Option<usize> {
+        let cached = self.ptr(type_.offset(self.layout.containers.type_.cached_keys.offset() as u64)).ok()?;
+        let table = self.keys(cached).ok()?;
+        let size = table.entry.size as usize;
+        let mut entries = vec![0; table.count.min(BLOCK) * size];
+        self.mem.read(table.entries, &mut entries).ok()?;
+        let keys: Vec<Addr> = entries.chunks_exact(size).map(|entry| field_ptr(entry, table.entry.key).unwrap_or_default()).collect();
+        self.position(&keys, "_name")
+    }
+
+    fn attributes(&self, object: Addr, class: &Class) -> Result<Attributes, ObjectError> {
+        match self.layout.containers.managed {
+            Some(managed) if class.flags & managed.type_flag != 0 => self.managed_attributes(object, class, &managed),
+            _ if class.dictoffset > 0 => Ok(Attributes::Dict(self.ptr(object.offset(class.dictoffset as u64))?)),
+            _ => Err(garbage("an instance with a dict", object)),
+        }
+    }
+
+    fn managed_attributes(&self, object: Addr, class: &Class, managed: &Managed) -> Result<Attributes, ObjectError> {
+        let header = u64::from(self.layout.containers.values_header);
+        let dict_at = object.offset(i64::from(managed.dict) as u64);
+        match managed.values {
+            Values::Pointer(offset) => {
+                let values = self.mem.read_ptr(object.offset(i64::from(offset) as u64))?;
+                if !values.is_null() {
+                    return Ok(Attributes::Values(values.offset(header), MAX_ENTRIES));
+                }
+            }
+            Values::TaggedDict => {
+                let tagged = self.ptr(dict_at)?;
+                if tagged.0 & 1 == 1 {
+                    return Ok(Attributes::Values(tagged.offset(1 + header), MAX_ENTRIES));
+                }
+            }
+            Values::Inline { type_flag, capacity, valid } if class.flags & type_flag != 0 => {
+                let values = object.offset(class.basicsize as u64);
+                let mut head = vec![0; header as usize];
+                self.mem.read(values, &mut head)?;
+                let byte = |offset: usize| head.get(offset).copied().unwrap_or(0);
+                if byte(valid.offset()) != 0 {
+                    return Ok(Attributes::Values(values.offset(header), usize::from(byte(capacity.offset()))));
+                }
+            }
+            Values::Inline { .. } => {}
+        }
+        Ok(Attributes::Dict(self.ptr(dict_at)?))
+    }
+}
+
+fn pointer_at(values: &[u8], i: usize) -> Option<Addr> {
+    values.get(i * POINTER as usize..)?.first_chunk().map(|&bytes| Addr(u64::from_le_bytes(bytes)))
+}
+
+/// Bytes of an index table of `slots` slots (up to 3.10).
+fn index_bytes(slots: i64) -> Option<u64> {
+    let slots = u64::try_from(slots).ok().filter(|n| n.is_power_of_two() && *n <= 1 << MAX_INDEX_LOG2)?;
+    let width = match slots {
+        0..=0xff => 1,
+        0x100..=0xffff => 2,
+        _ => 4,
+    };
+    Some(slots * width)
+}

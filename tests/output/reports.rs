@@ -1,0 +1,145 @@
+//! Reports made by hand, for the tests of the formats.
+
+use gilprof::analysis::report::*;
+
+pub fn states(s: [f64; 7]) -> States {
+    States { holding: s[0], waiting: s[1], native: s[2], starved: s[3], lock: s[4], io: s[5], unknown: s[6] }
+}
+
+pub fn thread(tid: i32, name: &str, cpu: f64, s: [f64; 7], h: [f64; 4]) -> Thread {
+    Thread {
+        tid,
+        name: name.into(),
+        python: true,
+        seconds: 10.0,
+        cpu,
+        states: states(s),
+        holding: Holding { python: h[0], native: h[1], blocked: h[2], starved: h[3] },
+        hold_ms: Some(Quantiles { p50: 5.1, p99: 9.8, max: 14.2 }),
+        wait_ms: None,
+        acquisitions_per_s: 66.0,
+    }
+}
+
+pub fn function(name: &str, file: &str, line: u32, holding: f64, waiting: f64, inflicted: f64) -> FunctionRow {
+    FunctionRow {
+        name: name.into(),
+        file: file.into(),
+        line,
+        holding,
+        holding_native: holding / 10.0,
+        holding_blocked: 0.0,
+        waiting,
+        inflicted_wait: inflicted,
+        native: 0.002,
+        lock: 0.0,
+        io: 0.0,
+        hot_line: line + 2,
+    }
+}
+
+pub fn place(name: &str, file: &str, line: u32) -> Place {
+    Place { name: name.into(), file: file.into(), line }
+}
+
+fn target() -> Target {
+    Target {
+        pid: 4242,
+        python: "3.11.7".into(),
+        executable: "/usr/bin/python3.11".into(),
+        command: ["python3", "-u", "/srv/app.py", "--port", "80"].map(String::from).to_vec(),
+        free_threaded: false,
+        gil_enabled: true,
+        interpreters: 1,
+        cpus: 2.0,
+        switch_interval_us: Some(5000),
+    }
+}
+
+/// A saturated program: three pure-Python workers.
+pub fn saturated() -> Report {
+    let estimate = |estimate, low, high| Some(Estimate { estimate, low, high });
+    Report {
+        schema: SCHEMA,
+        gilprof: "0.1.0",
+        target: target(),
+        window: Window { seconds: 10.0, rate_hz: 1000.0, looks: 9996, missed: 4, torn: 3, failed: 0, profiler_cpu: 0.021, exact: false },
+        gil: Gil {
+            busy: 0.993,
+            contended: 0.98,
+            waiters_mean: 1.9,
+            switches_per_s: Some(201.4),
+            hold_ms: Some(Quantiles { p50: 5.1, p99: 9.8, max: 14.2 }),
+            wait_ms: Some(Quantiles { p50: 10.1, p99: 21.0, max: 40.3 }),
+        },
+        gils: vec![],
+        threads: vec![
+            thread(4242, "MainThread", 0.0004, [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0], [0.0; 4]),
+            thread(4243, "worker-0", 0.334, [0.334, 0.656, 0.003, 0.007, 0.0, 0.0, 0.0], [0.3, 0.034, 0.0, 0.0]),
+            thread(4244, "worker-1", 0.33, [0.333, 0.667, 0.0, 0.0, 0.0, 0.0, 0.0], [0.333, 0.0, 0.0, 0.0]),
+            thread(4245, "ThreadPoolExecutor-0_12", 0.2, [0.33, 0.6, 0.0, 0.0, 0.03, 0.0, 0.0], [0.13, 0.0, 0.2, 0.0]),
+            Thread { python: false, ..thread(4246, "zstd", 0.5, [0.0, 0.0, 0.5, 0.02, 0.48, 0.0, 0.0], [0.0; 4]) },
+        ],
+        functions: vec![
+            function("burn", "/srv/app.py", 12, 0.97, 1.9, 1.9),
+            function("Server.handle_the_request_of_a_client", "/srv/lib/handlers_of_requests.py", 1200, 0.012, 0.02, 0.03),
+            function("idle", "/srv/app.py", 40, 0.0, 0.0, 0.0),
+        ],
+        blame: vec![
+            Blame { waiter: place("burn", "/srv/app.py", 12), holder: Some(place("burn", "/srv/app.py", 12)), seconds: 18.2 },
+            Blame { waiter: place("burn", "/srv/app.py", 12), holder: None, seconds: 0.4 },
+        ],
+        verdict: Verdict {
+            code: Code::SwitchToProcesses,
+            headline: "3 threads wait for the GIL 66 % of their time, 97 % of it behind burn (app.py:12).".into(),
+            confidence: Confidence::High,
+            speedup: Speedup { processes: estimate(1.95, 1.85, 2.0), free_threading: estimate(1.8, 1.6, 1.9), release_in_native: None },
+            threads_worth_having: Some(1.0),
+            because: vec!["the GIL is held 99 % of the time, 90 % of that in Python code on the CPU".into()],
+            next_steps: vec!["run burn (app.py:12) in a ProcessPoolExecutor".into()],
+        },
+        findings: vec![Finding {
+            code: Code::BlockedHoldingGil,
+            severity: Severity::Medium,
+            evidence: "ThreadPoolExecutor-0_12 sleeps with the GIL 20 % of its time in flush (log.py:8)".into(),
+            advice: "flush the log in a thread of its own".into(),
+        }],
+        warnings: vec!["the machine was busy: 12 % of the time of threads was spent queueing for a core".into()],
+    }
+}
+
+/// A free-threaded program in which nothing is known or done.
+pub fn unknown() -> Report {
+    let mut report = saturated();
+    report.target.gil_enabled = false;
+    report.target.free_threaded = true;
+    report.target.command.clear();
+    report.threads = vec![
+        thread(1, "", f64::NAN, [f64::NAN; 7], [f64::NAN; 4]),
+        thread(2, "half", 0.5, [0.5, 0., 0., 0., 0., 0., 0.], [0.5, 0., 0., 0.]),
+    ];
+    report.functions.clear();
+    report.blame.clear();
+    report.findings.clear();
+    report.warnings.clear();
+    report.gil = Gil::default();
+    report.verdict.code = Code::GilDisabled;
+    report.verdict.headline = "The GIL is switched off.".into();
+    report.verdict.speedup = Speedup::default();
+    report.verdict.threads_worth_having = None;
+    report.verdict.because.clear();
+    report.verdict.next_steps.clear();
+    report
+}
+
+/// Forty threads and three GILs.
+pub fn crowd() -> Report {
+    let mut report = saturated();
+    let worker = |n: i32| thread(5000 + n, &format!("pool-{n}"), 0.02, [0.02, 0.3, 0.0, 0.0, 0.0, 0.68, 0.0], [0.02, 0.0, 0.0, 0.0]);
+    report.threads = (0..40).map(worker).collect();
+    report.gils = vec![report.gil.clone(), Gil::default(), Gil { switches_per_s: Some(3.0), ..Gil::default() }];
+    report.target.switch_interval_us = None;
+    report.functions = (0..14).map(|n| function(&format!("f{n}"), "m.py", n + 1, 0.05, 0.1, 0.2)).collect();
+    report.warnings = (0..13).map(|n| format!("warning {n}")).collect();
+    report
+}

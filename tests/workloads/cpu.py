@@ -1,0 +1,22 @@
+"""CPU-bound pure Python: `--threads N` (3) of them in `burn`, each holding 1/N and waiting the rest.
+
+At the end: the rounds done, for measuring what a profiler costs its target.
+"""
+import harness
+
+THREADS = harness.number("threads", 3)
+rounds = [0] * THREADS
+
+
+def burn(index):
+    while True:
+        x = index
+        for i in range(20000):
+            x = (x * 3 + i) & 65535
+        rounds[index] += 1
+
+
+for n in range(THREADS):
+    harness.thread(burn, n, name="worker-%d" % n)
+harness.ready()
+harness.stay(lambda: sum(rounds))
