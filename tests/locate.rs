@@ -6,6 +6,7 @@
 use gilprof::error::Error;
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::elf::{Depth, Image};
+use gilprof::process::live::LiveMemory;
 use gilprof::process::maps::{Mapping, Maps};
 use gilprof::process::memory::{Memory, ReadError};
 use gilprof::process::{facts, find};
@@ -13,7 +14,7 @@ use gilprof::python::binary::{locate, Libc, Located, Python};
 use gilprof::python::layout::Minor;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -28,21 +29,6 @@ sys.stdout.write('ready %s %d\\n' % (sys.version.split()[0], at))
 sys.stdout.flush()
 sys.stdin.read()
 ";
-
-/// `/proc/PID/mem`: no `unsafe` in a test.
-struct MemFile(File);
-
-impl MemFile {
-    fn of(pid: Pid) -> MemFile {
-        MemFile(File::open(format!("/proc/{pid}/mem")).unwrap())
-    }
-}
-
-impl Memory for MemFile {
-    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
-        self.0.read_exact_at(into, at.0).map_err(|_| ReadError::Unmapped { at, len: into.len() })
-    }
-}
 
 /// Memory that the kernel refuses.
 struct Refusing;
@@ -139,7 +125,7 @@ fn run(interpreter: &Interpreter) -> Option<Running> {
 
 fn check(label: &str, running: &mut Running) -> Located {
     let (version, at) = running.says();
-    let located = locate(running.pid(), &MemFile::of(running.pid())).unwrap();
+    let located = locate(running.pid(), &LiveMemory::new(running.pid())).unwrap();
     match &located {
         Located::Python(python) => {
             assert_eq!(python.version, version, "{label}");
@@ -160,7 +146,7 @@ fn modern() -> Option<(Interpreter, Python)> {
     interpreters().into_iter().filter(|i| i.root.is_none()).find_map(|interpreter| {
         let mut running = run(&interpreter)?;
         running.says();
-        match locate(running.pid(), &MemFile::of(running.pid())) {
+        match locate(running.pid(), &LiveMemory::new(running.pid())) {
             Ok(Located::Python(python)) if python.minor >= Minor(3, 10) => Some((interpreter, python)),
             _ => None,
         }
@@ -218,7 +204,7 @@ fn renamed_then(interpreter: &Interpreter, spoil: fn(&Path)) {
     let mut running = Running::start(command.env("PYTHONHOME", prefix).arg("-c").arg(SAY));
     let (version, at) = running.says();
     spoiled.iter().for_each(|path| spoil(path));
-    let located = locate(running.pid(), &MemFile::of(running.pid())).unwrap();
+    let located = locate(running.pid(), &LiveMemory::new(running.pid())).unwrap();
     let Located::Python(python) = located else { panic!("legacy") };
     assert_eq!(python.version, version, "{}", interpreter.label);
     assert!(at == 0 || python.runtime == Addr(at), "{}", interpreter.label);
@@ -248,7 +234,7 @@ fn a_shell_names_its_python_child() {
     let mut shell = Running::start(Command::new("sh").arg("-c").arg(script).arg(SAY));
     shell.says();
     let child = facts::children(shell.pid())[0];
-    let error = locate(shell.pid(), &MemFile::of(shell.pid())).unwrap_err();
+    let error = locate(shell.pid(), &LiveMemory::new(shell.pid())).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, Error::NotPython { .. }), "{text}");
     assert!(text.contains("it is a shell") && text.contains(&format!("gilprof attach --pid {child}")), "{text}");
@@ -258,7 +244,7 @@ fn a_shell_names_its_python_child() {
 #[test]
 fn cat_is_not_python() {
     let running = Running::start(&mut Command::new("cat"));
-    let error = locate(running.pid(), &MemFile::of(running.pid())).unwrap_err();
+    let error = locate(running.pid(), &LiveMemory::new(running.pid())).unwrap_err();
     assert!(matches!(&error, Error::NotPython { what, .. } if what == "cat" || what == "coreutils" || what == "busybox"), "{error}");
     println!("{error}");
 }
@@ -309,6 +295,63 @@ fn the_file_behind_a_mapping_in_a_chroot() {
     assert!(find::open(running.pid(), exe).unwrap()[0].certain);
 }
 
+/// Runs a copy of a static interpreter after its bytes have been changed.
+fn changed(interpreter: &Interpreter, name: &str, change: fn(&mut Vec<u8>)) -> (String, Addr, Python) {
+    let scratch = Scratch::new(name);
+    let exe = scratch.0.join("changed");
+    let mut bytes = std::fs::read(&interpreter.path).unwrap();
+    change(&mut bytes);
+    std::fs::write(&exe, bytes).unwrap();
+    std::fs::set_permissions(&exe, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut running = Running::start(Command::new(&exe).env("PYTHONHOME", "/usr").arg("-c").arg(SAY));
+    let (version, at) = running.says();
+    let Located::Python(python) = locate(running.pid(), &LiveMemory::new(running.pid())).unwrap() else { panic!("legacy") };
+    (version, Addr(at), python)
+}
+
+#[test]
+fn an_interpreter_without_section_headers_is_located() {
+    for interpreter in interpreters().iter().filter(|i| i.root.is_none() && i.path.starts_with("/usr")) {
+        let (version, at, python) = changed(interpreter, "sectionless", |bytes| {
+            // e_shoff; e_shnum and e_shstrndx.
+            bytes[40..48].fill(0);
+            bytes[60..64].fill(0);
+        });
+        assert_eq!((python.version, python.runtime), (version, at));
+    }
+}
+
+/// Compiles an embedding program that names `_PyRuntime`: linked non-PIE, the linker moves that variable into the executable (a copy
+/// relocation), and the library's own, still exported, is dead.
+fn embedding(interpreter: &Interpreter, scratch: &Scratch) -> Option<PathBuf> {
+    let version = interpreter.path.file_name()?.to_str()?;
+    let lib = interpreter.path.parent()?.parent()?.join("lib");
+    let source = scratch.0.join("embed.c");
+    let code = "#include <stdio.h>\nextern char _PyRuntime[]; void Py_Initialize(void); int PyRun_SimpleString(const char *);\n\
+        int main(int c, char **v) { fprintf(stderr, \"%p\", (void *)_PyRuntime); Py_Initialize(); return PyRun_SimpleString(v[1]); }";
+    std::fs::write(&source, code).unwrap();
+    let exe = scratch.0.join("embed");
+    let mut cc = Command::new("cc");
+    cc.args(["-no-pie", "-fno-pie", "-o"]).arg(&exe).arg(source).arg("-L").arg(&lib).arg(format!("-l{version}"));
+    let built = cc.arg(format!("-Wl,-rpath,{}", lib.display())).stderr(Stdio::null()).status();
+    built.is_ok_and(|status| status.success()).then_some(exe)
+}
+
+#[test]
+fn of_two_runtimes_the_one_in_use_is_taken() {
+    for interpreter in interpreters().iter().filter(|i| i.root.is_none()) {
+        let scratch = Scratch::new(&format!("embed-{}", interpreter.label));
+        let Some(exe) = embedding(interpreter, &scratch) else { continue };
+        let home = interpreter.path.parent().and_then(Path::parent).unwrap();
+        let mut running = Running::start(Command::new(&exe).env("PYTHONHOME", home).arg(SAY));
+        let (version, at) = running.says();
+        let Located::Python(python) = locate(running.pid(), &LiveMemory::new(running.pid())).unwrap() else { panic!("legacy") };
+        println!("{}: {} at {} in {}, by ctypes {at:#x}", interpreter.label, python.version, python.runtime, python.path);
+        assert_eq!(python.version, version);
+        assert!(at == 0 || python.runtime == Addr(at));
+    }
+}
+
 /// The mappings of the interpreter's image and the image's file.
 fn image_file(python: &Python, maps: &Maps) -> File {
     let mapping = maps.mappings.iter().find(|m| m.path.as_deref() == Some(&python.path)).unwrap();
@@ -320,7 +363,7 @@ fn an_image_read_from_memory_agrees_with_its_file() {
     for interpreter in interpreters().iter().filter(|i| i.root.is_none()) {
         let mut running = run(interpreter).unwrap();
         running.says();
-        let mem = MemFile::of(running.pid());
+        let mem = LiveMemory::new(running.pid());
         let Located::Python(python) = locate(running.pid(), &mem).unwrap() else { continue };
         let maps = Maps::of(running.pid()).unwrap();
         let own: Vec<&Mapping> = maps.mappings.iter().filter(|m| m.path.as_deref() == Some(&python.path)).collect();
@@ -343,7 +386,7 @@ fn unexported_symbols_are_found_in_an_unstripped_file() {
     for interpreter in interpreters().iter().filter(unstripped) {
         let mut running = run(interpreter).unwrap();
         let (_, at) = running.says();
-        let Located::Python(python) = locate(running.pid(), &MemFile::of(running.pid())).unwrap() else { panic!("legacy") };
+        let Located::Python(python) = locate(running.pid(), &LiveMemory::new(running.pid())).unwrap() else { panic!("legacy") };
         let maps = Maps::of(running.pid()).unwrap();
         let image = Image::from_file(image_file(&python, &maps)).unwrap();
         let symbols = image.symbols(&["take_gil", "_PyRuntime", "no_such_symbol"], Depth::All);
@@ -380,7 +423,7 @@ fn how_long_it_takes() {
     for interpreter in interpreters() {
         let Some(mut running) = run(&interpreter) else { continue };
         running.says();
-        let mem = MemFile::of(running.pid());
+        let mem = LiveMemory::new(running.pid());
         let mut times: Vec<_> = (0..50)
             .map(|_| {
                 let start = std::time::Instant::now();

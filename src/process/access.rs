@@ -3,7 +3,7 @@
 //! The rules are those of ptrace(2), "Ptrace access mode checking": same user or CAP_SYS_PTRACE, a target that is dumpable, then what
 //! the security modules (Yama) add. Facts are collected once, from procfs; what follows from them is a pure function.
 
-use super::facts::{read_text, Status};
+use super::procfs::{read_text, Status};
 use crate::error::Error;
 use crate::ids::Pid;
 use std::os::unix::fs::MetadataExt;
