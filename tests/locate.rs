@@ -435,3 +435,18 @@ fn how_long_it_takes() {
         println!("{}: median {:?}, worst {:?}", interpreter.label, times[25], times[49]);
     }
 }
+
+#[test]
+fn thread_ids_in_another_pid_namespace() {
+    if !is_root() {
+        return;
+    }
+    let mut outer = Running::start(Command::new("unshare").args(["--pid", "--fork", "sh", "-c", "echo ready $$; cat"]));
+    if outer.line() != "ready 1" {
+        return;
+    }
+    let shell = facts::children(outer.pid())[0];
+    assert_eq!(facts::inner_namespace(shell), Some(true));
+    assert_eq!(facts::outer_tids(shell).get(&1).map(|tid| tid.0), Some(shell.0));
+    assert_eq!(facts::inner_tid(gilprof::ids::Tid(shell.0)), Some(1));
+}

@@ -3,17 +3,14 @@
 //! Read from the file, or from the target's memory where no file can be had (deleted, another mount namespace). Either is untrusted:
 //! every count has a cap and nothing is read whole, because a library may have 500 MB. Only 64-bit little-endian images are read.
 
-mod symbols;
-
-use super::maps::Mapping;
-use super::memory::Memory;
 use crate::ids::Addr;
+use crate::process::maps::Mapping;
+use crate::process::memory::{Memory, ReadError};
 use object::elf::{FileHeader64, NoteHeader64, PT_DYNAMIC, PT_LOAD, PT_NOTE};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader};
 use object::{LittleEndian, ReadCache, ReadRef};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-pub use symbols::{Depth, Symbol};
 
 /// Program headers beyond this are not looked at; linkers make about a dozen.
 const MAX_SEGMENTS: usize = 128;
@@ -66,25 +63,25 @@ pub struct Section {
     pub size: u64,
 }
 
-enum Source<'m> {
+pub(super) enum Source<'m> {
     File(File),
     Memory(&'m dyn Memory, u64),
 }
 
 /// An image that has been looked at.
 pub struct Image<'m> {
-    source: Source<'m>,
+    pub(super) source: Source<'m>,
     fixed: bool,
     /// The ELF header: its place of the section table alone tells most builds apart.
     header: Vec<u8>,
-    segments: Vec<Segment>,
+    pub(super) segments: Vec<Segment>,
     /// `PT_NOTE`s with their alignment. The build id is not always in the first.
     notes: Vec<(Section, u64)>,
-    dynamic: Option<Section>,
+    pub(super) dynamic: Option<Section>,
     runtime_section: Option<Section>,
     rodata: Option<Section>,
     /// `.symtab` and its strings.
-    symtab: Option<(Section, Section)>,
+    pub(super) symtab: Option<(Section, Section)>,
     build_id: Option<Vec<u8>>,
 }
 
@@ -302,7 +299,7 @@ fn build_id(notes: &[u8], align: u64) -> Option<Vec<u8>> {
 struct Nothing;
 
 impl Memory for Nothing {
-    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), super::memory::ReadError> {
-        Err(super::memory::ReadError::Unmapped { at, len: into.len() })
+    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
+        Err(ReadError::Unmapped { at, len: into.len() })
     }
 }
