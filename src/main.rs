@@ -1,1 +1,5 @@
-fn main() {}
+//! The command `gilprof`.
+
+fn main() -> std::process::ExitCode {
+    gilprof::cli::main()
+}

@@ -16,7 +16,7 @@ use crate::python::code::CodeCache;
 use crate::python::gil::{self, GilReading};
 use crate::python::interpreters::Roster;
 use crate::python::thread_names;
-use crate::sample::{Evidence, GilLook, Holder, Sink, Stack, State, ThreadFacts, Trust};
+use crate::sample::{GilLook, Holder, Sink, Stack, State, ThreadFacts, ThreadView, Trust};
 use crate::units::Nanos;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -352,14 +352,15 @@ impl Observer {
         }
     }
 
-    /// Each thread's state as one look told it, for `dump`; what one look cannot tell is `Unknown`.
-    pub fn states(&self) -> Vec<(usize, State, Evidence)> {
-        let held = |t: &Tracked| !t.tstate.is_null() && self.roster.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(t.tstate));
-        let told = |t: &Tracked| match t.judge(held(t), held(t)) {
-            Judgement::Told(state, evidence) => (state, evidence),
-            Judgement::HoldingOnCpu(state) => (state, Evidence::GilHolder),
-            Judgement::Undecided { .. } => (State::Unknown, Evidence::Conservation),
+    /// Each thread as the last look saw it, for `dump`; what one look cannot tell is `Unknown`.
+    pub fn views(&self) -> Vec<(ThreadId, ThreadView)> {
+        let view = |thread: &Tracked| {
+            let (state, evidence) = thread.told();
+            let facts = &thread.facts;
+            let stack = thread.stack.stack().clone();
+            let view = ThreadView { tid: facts.tid, name: facts.name.clone(), python: facts.python, state, evidence, stack };
+            (facts.id, view)
         };
-        self.threads.iter().enumerate().map(|(i, t)| (i, told(t).0, told(t).1)).collect()
+        self.threads.iter().map(view).collect()
     }
 }

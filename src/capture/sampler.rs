@@ -73,13 +73,13 @@ struct Counts {
 }
 
 /// Measures one window. `tick` hears of the progress about ten times a second, on this thread.
-pub fn measure(
+pub fn measure<S: Sink>(
     python: Python,
     plan: Plan,
     freezer: MakeFreezer<'_>,
     stop: &AtomicBool,
-    sink: &mut dyn Sink,
-    tick: &mut dyn FnMut(Progress, &mut dyn Sink),
+    sink: &mut S,
+    tick: &mut dyn FnMut(Progress, &S),
 ) -> Result<Window> {
     sys_linux::precise_timers();
     sys_linux::short_slice();
@@ -181,7 +181,8 @@ fn find_again(
     }
 }
 
-fn facts(python: &Python) -> TargetFacts {
+/// What is known of a target before the first look.
+pub fn facts(python: &Python) -> TargetFacts {
     TargetFacts {
         pid: python.pid.0,
         python: python.version.clone(),

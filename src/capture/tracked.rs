@@ -28,6 +28,7 @@ pub struct Tracked {
     pub named: bool,
     files: Option<TaskFiles>,
     last: Option<Last>,
+    told: (State, Evidence),
     ledger: Ledger,
     first: (Nanos, Option<SchedStat>),
 }
@@ -69,6 +70,7 @@ impl Tracked {
             named: false,
             files,
             last: Some(Last { at: began, stat, slept: None }),
+            told: (State::Unknown, Evidence::Unread),
             ledger,
             first: (began, stat),
         }
@@ -119,6 +121,11 @@ impl Tracked {
         })
     }
 
+    /// What the last look told of the thread.
+    pub fn told(&self) -> (State, Evidence) {
+        self.told
+    }
+
     /// Books the time since the last look.
     pub fn book(&mut self, at: Nanos, judgement: Judgement, holder: Option<(crate::ids::ThreadId, Arc<Stack>)>, sink: &mut dyn Sink) {
         let asleep = self.asleep();
@@ -126,6 +133,11 @@ impl Tracked {
             Judgement::Told(state, evidence) => (Kind::Told(state, evidence), Some(state)),
             Judgement::HoldingOnCpu(state) => (Kind::HoldingOnCpu(state), None),
             Judgement::Undecided { near_wait } => (Kind::Open { near_wait }, None),
+        };
+        self.told = match kind {
+            Kind::Told(state, evidence) => (state, evidence),
+            Kind::HoldingOnCpu(state) => (state, Evidence::GilHolder),
+            Kind::Open { .. } => (State::Unknown, Evidence::Conservation),
         };
         let length = at.since(self.last.map_or(at, |l| l.at));
         let entry = Entry { end: at, length, kind, stack: self.stack.stack().clone(), holder };

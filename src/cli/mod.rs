@@ -1,1 +1,53 @@
 //! Arguments to configuration; one file per command.
+pub mod args;
+mod attach;
+mod dump;
+pub mod exit;
+mod files;
+mod progress;
+mod run;
+mod session;
+
+use crate::error::{Error, Result};
+use args::{Cli, Command};
+use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Attach { pid, duration, measure } => attach::command(pid, duration, &measure),
+        Command::Run { duration, measure, command } => run::command(duration, &measure, &command),
+        Command::Dump { pid, format, freeze_holder } => dump::command(pid, format.into(), freeze_holder),
+    };
+    done.unwrap_or_else(|e| {
+        say(&format!("error: {e}"));
+        ExitCode::from(exit::code(&e))
+    })
+}
+
+/// To stdout. A reader that has gone away is its own business; a full disk is not.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Output { path: "standard output".into(), source }),
+        _ => Ok(()),
+    }
+}
+
+/// A line to stderr, marked as gilprof's.
+fn say(text: &str) {
+    say_raw(&format!("gilprof: {text}\n"));
+}
+
+/// To stderr as it is. When even that fails there is nobody left to tell.
+fn say_raw(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Where signals and children are waited for; measuring has its own thread.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|source| Error::System { what: "set up waiting for signals".into(), source })
+}

@@ -265,3 +265,6 @@ impl CodeCache {
         self.weight = self.entries.values().map(|entry| entry.info.weight()).sum();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -297,7 +297,7 @@ fn parse_frame(layout: &Layout, at: Addr, bytes: &[u8]) -> Option<(Option<RawFra
     if owner.is_some_and(|(owner, limit)| owner >= limit) {
         return Some((None, back));
     }
-    let code = Addr(frame.code.of(bytes)?.0 & !frame.code_tag_mask);
+    let code = Addr(frame.code.of(bytes)?.0 & frame.code_tag_mask);
     let position = match frame.position {
         Position::LastByte(field) | Position::LastUnit(field) => i64::from(field.of(bytes)?),
         Position::Pointer(field) => field.of(bytes)?.0 as i64,

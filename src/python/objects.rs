@@ -200,3 +200,72 @@ pub(super) fn field_i32(bytes: &[u8], field: Field<i32>) -> Option<i32> {
 fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::replay::ReplayMemory;
+    use crate::python::layout::{for_version, Minor, Table};
+    use crate::python::thread_names;
+    use proptest::prelude::*;
+
+    const TYPE: u64 = 0x10000;
+    const AT: u64 = 0x20000;
+
+    fn layouts() -> impl Iterator<Item = &'static Layout> {
+        (7..=12).filter_map(|minor| match for_version(Minor(3, minor)) {
+            Some(Table::Whole(layout)) => Some(layout),
+            _ => None,
+        })
+    }
+
+    /// An object of any contents whose type claims to be everything at once.
+    fn hostile(layout: &Layout, contents: &[u8]) -> ReplayMemory {
+        let mut mem = ReplayMemory::new();
+        let mut type_ = vec![0; layout.containers.type_.size as usize];
+        type_[layout.containers.type_.flags.offset()..][..8].fill(0xff);
+        mem.map(Addr(TYPE), type_).map(Addr(AT), contents.to_vec());
+        mem.poke_u64(Addr(AT + layout.object.type_.offset() as u64), TYPE);
+        mem
+    }
+
+    #[test]
+    fn widths() {
+        assert_eq!(decode(b"abc", 1, true).as_deref(), Some("abc"));
+        assert_eq!(decode(b"gr\xf6\xdfe", 1, false).as_deref(), Some("größe"));
+        assert_eq!(decode(&[0xa9, 0x03, 0x00, 0xd8], 2, false).as_deref(), Some("Ω\u{fffd}"));
+        assert_eq!(decode(&[0x0d, 0xf4, 1, 0], 4, false).as_deref(), Some("\u{1f40d}"));
+        assert_eq!(decode(&[0, 0, 0x11, 0], 4, false), None, "beyond Unicode");
+        assert_eq!(decode(b"\xff", 1, true), None, "ASCII that is not");
+        assert_eq!(decode(&[0, 0], 2, true), None, "wide ASCII");
+    }
+
+    #[test]
+    fn unreadable_is_an_error() {
+        for layout in layouts() {
+            let nothing = ReplayMemory::new();
+            assert!(matches!(read_str(&nothing, layout, Addr(AT), 9), Err(ObjectError::Read(_))));
+            assert!(matches!(read_bytes(&nothing, layout, Addr(AT), 9), Err(ObjectError::Read(_))));
+            assert!(matches!(read_u64_int(&nothing, layout, Addr(AT)), Err(ObjectError::Read(_))));
+            assert!(matches!(read_type_name(&nothing, layout, Addr(AT)), Err(ObjectError::Read(_))));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_contents(contents in prop::collection::vec(prop_oneof![Just(0u8), 0u8..8, any::<u8>()], 0..300), cap in 0usize..50) {
+            for layout in layouts() {
+                let mem = hostile(layout, &contents);
+                if let Ok(text) = read_str(&mem, layout, Addr(AT), cap) {
+                    prop_assert!(text.chars().count() <= cap + 1);
+                }
+                if let Ok(bytes) = read_bytes(&mem, layout, Addr(AT), cap) {
+                    prop_assert!(bytes.len() <= cap);
+                }
+                let _ = read_u64_int(&mem, layout, Addr(AT));
+                let _ = read_type_name(&mem, layout, Addr(AT));
+                prop_assert!(thread_names::read(&mem, layout, Addr(AT)).is_empty());
+            }
+        }
+    }
+}

@@ -9,6 +9,7 @@ use super::layout::Layout;
 use super::objects::{expect_kind, field_i64, field_ptr, field_u32, field_u64, read_str, read_u64_int, Kind, ObjectError};
 use crate::ids::Addr;
 use crate::process::memory::{Memory, Part};
+use std::cell::Cell;
 use std::collections::HashMap;
 
 /// Longest name kept, in characters.
@@ -17,6 +18,10 @@ const MAX_NAME: usize = 128;
 const MAX_ENTRIES: usize = 1 << 16;
 /// Longest index table believed, as a power of two in bytes.
 const MAX_INDEX_LOG2: u8 = 30;
+/// Most entries looked at in one walk, over all dicts: a hostile target could give each of its threads a dict of [`MAX_ENTRIES`].
+const MAX_WORK: usize = 1 << 20;
+/// What one thread costs of that, beside its dict's entries.
+const THREAD_WORK: usize = 16;
 /// Entries read at once.
 const BLOCK: usize = 256;
 /// Bytes of a pointer.
@@ -24,15 +29,16 @@ const POINTER: u64 = 8;
 
 /// Names by `ident` (`PyThreadState.thread_id`, which is `pthread_self()`), as far as they can be read.
 pub fn read<M: Memory + ?Sized>(mem: &M, layout: &Layout, interpreter: Addr) -> HashMap<u64, String> {
-    let reader = Reader { mem, layout };
+    let reader = Reader { mem, layout, work: Cell::new(MAX_WORK) };
     let mut names = HashMap::new();
     let Ok(active) = reader.active(interpreter) else { return names };
     // A thread's class is nearly always the one before it.
     let mut last_class = None;
     reader.each_block(&active, |entries| {
         for &(key, thread) in entries {
-            let Ok(ident) = read_u64_int(mem, layout, key) else { continue };
-            if let Ok(name) = reader.thread_name(thread, &mut last_class) {
+            // The name first: it is what the walk's budget counts.
+            let Ok(name) = reader.thread_name(thread, &mut last_class) else { continue };
+            if let Ok(ident) = read_u64_int(mem, layout, key) {
                 names.insert(ident, name);
             }
         }
@@ -72,6 +78,8 @@ enum Attributes {
 struct Reader<'a, M: ?Sized> {
     mem: &'a M,
     layout: &'a Layout,
+    /// What is left of [`MAX_WORK`].
+    work: Cell<usize>,
 }
 
 fn garbage(expected: &'static str, at: Addr) -> ObjectError {
@@ -79,6 +87,13 @@ fn garbage(expected: &'static str, at: Addr) -> ObjectError {
 }
 
 impl<M: Memory + ?Sized> Reader<'_, M> {
+    /// An error once this walk has done its share.
+    fn spend(&self, work: usize, at: Addr) -> Result<(), ObjectError> {
+        let left = self.work.get().checked_sub(work).ok_or(garbage("a program of a size that makes sense", at))?;
+        self.work.set(left);
+        Ok(())
+    }
+
     fn ptr(&self, at: Addr) -> Result<Addr, ObjectError> {
         match self.mem.read_ptr(at)? {
             Addr(0) => Err(garbage("a pointer", at)),
@@ -148,6 +163,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
     }
 
     fn block(&self, table: &Table, first: usize, count: usize) -> Result<Vec<(Addr, Addr)>, ObjectError> {
+        self.spend(count, table.entries)?;
         let size = table.entry.size as usize;
         let mut entries = vec![0; count * size];
         self.mem.read(table.entries.offset((first * size) as u64), &mut entries)?;
@@ -194,6 +210,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
     }
 
     fn thread_name(&self, thread: Addr, last_class: &mut Option<Class>) -> Result<String, ObjectError> {
+        self.spend(THREAD_WORK, thread)?;
         let type_ = self.type_of(thread)?;
         let class = match *last_class {
             Some(class) if class.type_ == type_ => class,
@@ -230,8 +247,9 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
     fn shared_name(&self, type_: Addr) -> Option<usize> {
         let cached = self.ptr(type_.offset(self.layout.containers.type_.cached_keys.offset() as u64)).ok()?;
         let table = self.keys(cached).ok()?;
-        let size = table.entry.size as usize;
-        let mut entries = vec![0; table.count.min(BLOCK) * size];
+        let (size, count) = (table.entry.size as usize, table.count.min(BLOCK));
+        self.spend(count, type_).ok()?;
+        let mut entries = vec![0; count * size];
         self.mem.read(table.entries, &mut entries).ok()?;
         let keys: Vec<Addr> = entries.chunks_exact(size).map(|entry| field_ptr(entry, table.entry.key).unwrap_or_default()).collect();
         self.position(&keys, "_name")

@@ -39,13 +39,13 @@ struct Followed {
 }
 
 /// Measures one window of an old Python.
-pub fn measure(
+pub fn measure<S: Sink>(
     pid: Pid,
     version: &str,
     plan: Plan,
     stop: &AtomicBool,
-    sink: &mut dyn Sink,
-    tick: &mut dyn FnMut(Progress, &mut dyn Sink),
+    sink: &mut S,
+    tick: &mut dyn FnMut(Progress, &S),
 ) -> Result<Window> {
     let config = py_spy::Config { blocking: py_spy::config::LockingStrategy::NonBlocking, ..py_spy::Config::default() };
     let mut spy = py_spy::PythonSpy::new(pid.0, &config).map_err(|e| Error::UnsupportedVersion {
@@ -104,6 +104,41 @@ pub fn measure(
     Ok(Window { target: target(pid, version), facts: window, ended })
 }
 
+fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {
+    let config = py_spy::Config { blocking: py_spy::config::LockingStrategy::NonBlocking, ..py_spy::Config::default() };
+    py_spy::PythonSpy::new(pid.0, &config).map_err(|e| Error::UnsupportedVersion {
+        pid,
+        version: version.into(),
+        why: format!("py-spy says: {e:#}"),
+    })
+}
+
+/// One look at an old Python.
+pub fn dump(pid: Pid, version: &str) -> Result<(TargetFacts, Vec<ThreadView>)> {
+    let traces = open(pid, version)?.get_stack_traces().map_err(|e| Error::Garbage { pid, what: format!("py-spy says: {e:#}") })?;
+    let mut legacy = Legacy::new(pid);
+    threads::list(pid, &mut legacy.tids).map_err(|_| Error::Gone { pid, when: String::new() })?;
+    let stacks = legacy.stacks(&traces);
+    let view = |tid: &Tid| {
+        let known = stacks.get(tid);
+        let kernel = TaskFiles::open(pid, *tid).and_then(|files| files.kernel()).ok()?;
+        let (state, evidence) = judge(kernel, known.is_some_and(|(trace, _)| trace.owns_gil));
+        let name = known.and_then(|(trace, _)| trace.thread_name.clone()).or_else(|| threads::comm(pid, *tid)).unwrap_or_default();
+        let stack = known.map_or(&legacy.empty, |(_, stack)| stack).clone();
+        Some(ThreadView { tid: *tid, name, python: known.is_some(), state, evidence, stack })
+    };
+    Ok((target(pid, version), legacy.tids.iter().filter_map(view).collect()))
+}
+
+fn judge(kernel: Kernel, held: bool) -> (State, Evidence) {
+    match kernel {
+        Kernel::Runnable if held => (State::HoldingPython, Evidence::GilHolder),
+        _ if held => (State::HoldingBlocked, Evidence::GilHolder),
+        Kernel::Syscall(_) | Kernel::Elsewhere => (State::Io, Evidence::Syscall),
+        Kernel::Futex(_) | Kernel::Runnable => (State::Unknown, Evidence::Unread),
+    }
+}
+
 fn facts_alive(pid: Pid) -> bool {
     !matches!(facts::Status::of(pid).ok().and_then(|s| s.state()), Some('Z' | 'X') | None)
 }
@@ -122,6 +157,10 @@ fn target(pid: Pid, version: &str) -> TargetFacts {
 }
 
 impl Legacy {
+    fn new(pid: Pid) -> Legacy {
+        Legacy { pid, threads: HashMap::new(), offset: None, tids: Vec::new(), empty: Arc::new(Stack::empty()) }
+    }
+
     fn look(&mut self, at: Nanos, before: Nanos, traces: &[StackTrace], sink: &mut dyn Sink) {
         if threads::list(self.pid, &mut self.tids).is_err() {
             return;
@@ -136,12 +175,7 @@ impl Legacy {
         for (tid, followed) in &mut self.threads {
             let Some(Ok(kernel)) = followed.files.as_ref().map(TaskFiles::kernel) else { continue };
             let held = holder.as_ref().is_some_and(|(h, _)| h == tid);
-            let (state, evidence) = match kernel {
-                Kernel::Runnable if held => (State::HoldingPython, Evidence::GilHolder),
-                _ if held => (State::HoldingBlocked, Evidence::GilHolder),
-                Kernel::Syscall(_) | Kernel::Elsewhere => (State::Io, Evidence::Syscall),
-                Kernel::Futex(_) | Kernel::Runnable => (State::Unknown, Evidence::Unread),
-            };
+            let (state, evidence) = judge(kernel, held);
             let stack = stacks.get(tid).map_or(&self.empty, |(_, stack)| stack);
             let behind = holder.as_ref().zip(holder_id).filter(|_| !held).map(|((_, stack), id)| (id, stack));
             let split = Split::whole(state, at.since(followed.last).as_nanos() as f64);

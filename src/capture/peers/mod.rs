@@ -9,7 +9,7 @@ mod legacy;
 #[cfg(feature = "peers")]
 pub use freeze::freezer;
 #[cfg(feature = "peers")]
-pub use legacy::measure;
+pub use legacy::{dump, measure};
 
 #[cfg(not(feature = "peers"))]
 mod absent {
@@ -17,7 +17,7 @@ mod absent {
     use crate::capture::sampler::{Plan, Progress, Window};
     use crate::error::{Error, Result};
     use crate::ids::Pid;
-    use crate::sample::Sink;
+    use crate::sample::{Sink, TargetFacts, ThreadView};
     use std::sync::atomic::AtomicBool;
 
     /// Always an error: this gilprof was built without the crate that can.
@@ -26,17 +26,26 @@ mod absent {
     }
 
     /// Always an error: this gilprof was built without the crate that can.
-    pub fn measure(
+    pub fn dump(pid: Pid, version: &str) -> Result<(TargetFacts, Vec<ThreadView>)> {
+        Err(too_old(pid, version))
+    }
+
+    /// Always an error: this gilprof was built without the crate that can.
+    pub fn measure<S: Sink>(
         pid: Pid,
         version: &str,
         _: Plan,
         _: &AtomicBool,
-        _: &mut dyn Sink,
-        _: &mut dyn FnMut(Progress, &mut dyn Sink),
+        _: &mut S,
+        _: &mut dyn FnMut(Progress, &S),
     ) -> Result<Window> {
+        Err(too_old(pid, version))
+    }
+
+    fn too_old(pid: Pid, version: &str) -> Error {
         let why = "this build of gilprof reads 3.7 and later; build it with the default features to have holder and stacks of older ones";
-        Err(Error::UnsupportedVersion { pid, version: version.into(), why: why.into() })
+        Error::UnsupportedVersion { pid, version: version.into(), why: why.into() }
     }
 }
 #[cfg(not(feature = "peers"))]
-pub use absent::{freezer, measure};
+pub use absent::{dump, freezer, measure};

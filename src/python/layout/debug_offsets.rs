@@ -18,7 +18,7 @@ use super::{
 /// What `_PyRuntime` starts with from 3.13 on.
 pub const COOKIE: &[u8; 8] = b"xdebugpy";
 
-/// How many bytes of `_PyRuntime` to read: more than any version's `_Py_DebugOffsets` (912 in 3.15), far less than `_PyRuntime` has.
+/// How many bytes of `_PyRuntime` to read: more than any version's `_Py_DebugOffsets` (888 bytes in 3.15), far less than `_PyRuntime` has.
 pub const READ_LEN: usize = 2048;
 
 /// What the target says about itself, beyond its layout.
@@ -214,6 +214,7 @@ fn containers(c: &Checked, rest: &Rest) -> Result<Containers, LayoutError> {
     let header = c.need(Fact::ObjectSize)?;
     let keys = c.need(Fact::DictKeys)?;
     let values = c.need(Fact::DictValues)?;
+    inside(c, Fact::DictSize, Fact::ObjectSize, header)?;
     Ok(Containers {
         dict: Dict {
             size: prefix(&[(header, 8), (keys, 8), (values, 8)]),
@@ -234,6 +235,8 @@ fn type_(c: &Checked, probed: &Type) -> Result<Type, LayoutError> {
     let moved = |offset: usize| (name + offset as u32).saturating_sub(probed.name.offset() as u32);
     let basicsize = c.get(Fact::TypeBasicsize).unwrap_or_else(|| moved(probed.basicsize.offset()));
     let dictoffset = c.get(Fact::TypeDictoffset).unwrap_or_else(|| moved(probed.dictoffset.offset()));
+    inside(c, Fact::TypeSize, Fact::TypeBasicsize, basicsize)?;
+    inside(c, Fact::TypeSize, Fact::TypeDictoffset, dictoffset)?;
     let cached_keys = c.get(Fact::HeapTypeCachedKeys).unwrap_or_else(|| moved(probed.cached_keys.offset()));
     Ok(Type {
         size: prefix(&[(name, 8), (flags, 8), (basicsize, 8), (dictoffset, 8)]),
@@ -244,6 +247,15 @@ fn type_(c: &Checked, probed: &Type) -> Result<Type, LayoutError> {
         cached_keys: Field::at(cached_keys),
         heap_flag: probed.heap_flag,
     })
+}
+
+/// Refuses a word that was put at `at` by rule, not published there, unless its struct has room for it.
+fn inside(c: &Checked, size: Fact, fact: Fact, at: u32) -> Result<(), LayoutError> {
+    let size = c.need(size)?;
+    if at + 8 > size {
+        return Err(LayoutError::Outside { fact, value: at.into(), size: size.into() });
+    }
+    Ok(())
 }
 
 /// The smallest length that holds all of these (offset, width).

@@ -1,7 +1,8 @@
 //! Where CPython keeps what gilprof reads, as data: one table per minor version.
 //!
 //! Up to 3.12 a table is complete. From 3.13 the target publishes most of it (`_Py_DebugOffsets`); the tables hold only what it does not,
-//! and what it publishes is validated as untrusted input before use. The one `match` on the version in the whole tree is [`for_version`].
+//! and what it publishes is validated as untrusted input before use. The only place in the whole tree that
+//! matches on the version is [`for_release`] with [`for_version`].
 
 pub mod containers;
 pub mod debug_offsets;
@@ -286,7 +287,15 @@ pub enum Table {
     },
 }
 
-/// The table of a version: `None` means that gilprof does not know it.
+/// The table of a release, such as 3.7 and 16: as [`for_version`], but for the few patch releases that moved something.
+pub fn for_release(minor: Minor, patch: u8) -> Option<Table> {
+    match (minor, patch) {
+        (Minor(3, 7), 0..=3) => Some(Table::Whole(&v3_07::EARLY)),
+        _ => for_version(minor),
+    }
+}
+
+/// The table of a version's later releases: `None` means that gilprof does not know it.
 pub fn for_version(minor: Minor) -> Option<Table> {
     let table = match minor {
         Minor(3, 7) => Table::Whole(&v3_07::LAYOUT),

@@ -1,4 +1,7 @@
 //! What CPython 3.14 does not publish, as probed from 3.14.10's headers (x86-64, glibc).
+//!
+//! The default build was checked alive; of the free-threaded one only the headers were at hand. `holds_gil` exists but is published from 3.15. A
+//! free-threaded `str` keeps `interned` in a byte of its own, so its other flags stand 6 bits higher.
 
 use super::containers::{Containers, Dict, DictKeys, Digits, Entry, Indices, Int, Managed, Type, Values};
 use super::field::Field;

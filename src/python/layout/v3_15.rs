@@ -1,4 +1,6 @@
 //! What CPython 3.15 does not publish, as probed from 3.15.2's headers (x86-64, glibc).
+//!
+//! The default build was checked alive; of the free-threaded one only the headers were at hand.
 
 use super::containers::{Containers, Dict, DictKeys, Digits, Entry, Indices, Int, Managed, Type, Values};
 use super::field::Field;

@@ -108,7 +108,9 @@ mod tests {
 
     #[test]
     fn lnotab_as_the_interpreters_say() {
-        ["3.7", "3.8", "3.9"].map(|v| check_version(v, LineFormat::Lnotab));
+        for version in ["3.7", "3.8", "3.9"] {
+            check_version(version, LineFormat::Lnotab);
+        }
     }
 
     #[test]
@@ -118,7 +120,9 @@ mod tests {
 
     #[test]
     fn locations_as_the_interpreters_say() {
-        ["3.11", "3.12", "3.13", "3.14", "3.15"].map(|v| check_version(v, LineFormat::Locations));
+        for version in ["3.11", "3.12", "3.13", "3.14", "3.15"] {
+            check_version(version, LineFormat::Locations);
+        }
     }
 
     #[test]

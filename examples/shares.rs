@@ -1,0 +1,38 @@
+//! The library in one page: measures a running Python program for two seconds and prints where each thread's time went.
+//!
+//! ```text
+//! cargo run --release --example shares -- PID
+//! ```
+
+use gilprof::capture::sampler::{measure, Plan};
+use gilprof::ids::Pid;
+use gilprof::profile::ProfileBuilder;
+use gilprof::python::attach::Python;
+use gilprof::sample::State;
+use gilprof::units::Nanos;
+use std::sync::atomic::AtomicBool;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let pid = std::env::args().nth(1).ok_or("usage: shares PID")?.parse()?;
+    let python = Python::open(Pid(pid))?;
+    let plan = Plan { rate_hz: 1000.0, duration: Some(Nanos::from_millis(2000)) };
+    let mut builder = ProfileBuilder::new();
+    let window = measure(python, plan, &|_| None, &AtomicBool::new(false), &mut builder, &mut |_, _| {})?;
+    println!("{:?}\n{:?}", window.facts, window.target);
+    let profile = builder.finish(window.target, window.facts);
+    for thread in &profile.threads {
+        print!("{:>8} {:20}", thread.facts.tid, thread.facts.name);
+        for state in State::ALL {
+            let share = thread.split.get(state) / thread.split.total();
+            if share >= 0.001 {
+                print!("  {} {share:.3}", state.label());
+            }
+        }
+        println!();
+    }
+    for (thread, stack, split) in profile.stacks() {
+        let names: Vec<String> = stack.frames.iter().map(|f| format!("{}:{}", f.function.name, f.line)).collect();
+        println!("{} {:.0} ms {:?} {}", thread.facts.name, split.total() / 1e6, stack.trust, names.join(" "));
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! The words of the command line, parsed and checked. Help is short, with an example per command.
+
+use crate::ids::Pid;
+use crate::output::collapsed::FlameMode;
+use crate::output::Format;
+use crate::units::Nanos;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Looks per second that can be asked for.
+const RATES: std::ops::RangeInclusive<f64> = 1.0..=20_000.0;
+/// The longest window: a week.
+const LONGEST_S: f64 = 7.0 * 86_400.0;
+
+/// gilprof's command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gilprof",
+    version,
+    about = "Measures contention on Python's GIL in a running program, and says whether processes would be faster",
+    after_help = "Examples:\n  gilprof attach --pid 4242\n  gilprof run -o flame.svg -- python3 app.py\n  gilprof dump --pid 4242",
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure a running program, without stopping it
+    #[command(after_help = "Example:\n  gilprof attach --pid 4242 --duration 10s -o flame.svg -o report.json")]
+    Attach {
+        /// The program's process id
+        #[arg(short, long, value_parser = parse_pid)]
+        pid: Pid,
+        /// How long to measure: 500ms, 10s, 2m, 1h; 0 until Ctrl-C or the program's end
+        #[arg(short, long, default_value = "10s", value_parser = parse_duration)]
+        duration: Window,
+        #[command(flatten)]
+        measure: MeasureArgs,
+    },
+    /// Start a program and measure it; its report goes to stderr, its exit code is passed on
+    #[command(after_help = "Example:\n  gilprof run -o flame.svg -- python3 app.py --threads 4")]
+    Run {
+        /// How long to measure: 500ms, 10s, 2m, 1h; 0 until the program's end
+        #[arg(short, long, default_value = "0", value_parser = parse_duration)]
+        duration: Window,
+        #[command(flatten)]
+        measure: MeasureArgs,
+        /// The program and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Show what every thread is doing now, with its Python stack
+    #[command(after_help = "Example:\n  gilprof dump --pid 4242")]
+    Dump {
+        /// The program's process id
+        #[arg(short, long, value_parser = parse_pid)]
+        pid: Pid,
+        /// What to print
+        #[arg(short, long, value_enum, default_value_t = FormatArg::Text)]
+        format: FormatArg,
+        /// Stop the thread that holds the GIL while its stack is read
+        #[arg(long)]
+        freeze_holder: bool,
+    },
+}
+
+/// What `attach` and `run` share.
+#[derive(Args, Debug)]
+pub struct MeasureArgs {
+    /// Looks per second
+    #[arg(short, long, default_value = "1000", value_parser = parse_rate)]
+    pub rate: f64,
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t = FormatArg::Text)]
+    pub format: FormatArg,
+    /// Also write a file, by its ending: .svg flamegraph, .json report, .folded stacks
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Vec<PathBuf>,
+    /// Which time flamegraphs and folded stacks show
+    #[arg(long, value_enum, default_value_t = FlameArg::Holding)]
+    pub flame: FlameArg,
+    /// Keep threads apart in flamegraphs and folded stacks
+    #[arg(long)]
+    pub by_thread: bool,
+    /// Stop the thread that holds the GIL while its stack is read (about 0.1 ms a look)
+    #[arg(long)]
+    pub freeze_holder: bool,
+}
+
+/// `--format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+impl From<FormatArg> for Format {
+    fn from(arg: FormatArg) -> Format {
+        match arg {
+            FormatArg::Text => Format::Text,
+            FormatArg::Json => Format::Json,
+        }
+    }
+}
+
+/// `--flame`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlameArg {
+    /// Time with the GIL
+    Holding,
+    /// Time waiting for it
+    Waiting,
+    /// All time, states as colours
+    Wall,
+}
+
+impl From<FlameArg> for FlameMode {
+    fn from(arg: FlameArg) -> FlameMode {
+        match arg {
+            FlameArg::Holding => FlameMode::Holding,
+            FlameArg::Waiting => FlameMode::Waiting,
+            FlameArg::Wall => FlameMode::Wall,
+        }
+    }
+}
+
+/// `--duration`: `None` is without end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window(pub Option<Nanos>);
+
+fn parse_pid(text: &str) -> Result<Pid, String> {
+    match text.parse::<i32>() {
+        Ok(pid) if pid > 0 => Ok(Pid(pid)),
+        _ => Err("a process id is a positive number, such as 4242; find it with: pgrep -fa python".into()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "a rate is a number of looks per second, such as 1000".to_string())?;
+    if RATES.contains(&rate) {
+        Ok(rate)
+    } else {
+        Err(format!("a rate is between {} and {} looks per second", RATES.start(), RATES.end()))
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Window, String> {
+    const HELP: &str = "a duration is a number with a unit, such as 500ms, 10s, 2m or 1h; 0 is without end";
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| HELP.to_string())?;
+    let seconds = match unit.trim() {
+        "ms" => number / 1e3,
+        "" | "s" => number,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(HELP.into()),
+    };
+    match seconds {
+        s if s == 0.0 => Ok(Window(None)),
+        s if s < 0.01 => Err("a duration is at least 10ms".into()),
+        s if s > LONGEST_S => Err("a duration is at most a week; 0 is without end".into()),
+        s => Ok(Window(Some(Nanos::from_secs_f64(s)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let seconds = |text| parse_duration(text).map(|w| w.0.map(Nanos::as_secs_f64));
+        assert_eq!(seconds("10s"), Ok(Some(10.0)));
+        assert_eq!(seconds("1.5"), Ok(Some(1.5)));
+        assert_eq!(seconds("500ms"), Ok(Some(0.5)));
+        assert_eq!(seconds("2m"), Ok(Some(120.0)));
+        assert_eq!(seconds("0"), Ok(None));
+        for bad in ["", "abc", "-1", "1x", "1ms", "9000h", "1.2.3", "nan", "inf", "1e9"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates_and_pids() {
+        assert_eq!(parse_rate("1000"), Ok(1000.0));
+        for bad in ["0", "-5", "nan", "inf", "x", "1000000"] {
+            assert!(parse_rate(bad).is_err(), "{bad}");
+        }
+        for bad in ["0", "-1", "x", "99999999999"] {
+            assert!(parse_pid(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,77 @@
+//! `gilprof dump`: what every thread is doing now, with its Python stack.
+//!
+//! One look cannot tell native code from a thread without a CPU or one just woken, so a few looks are made over some milliseconds; the
+//! last is shown, and what it leaves open is settled by the CPU time used meanwhile.
+
+use super::session::style;
+use super::{attach, print};
+use crate::capture::observe::Observer;
+use crate::capture::{peers, sampler};
+use crate::error::{Error, Result};
+use crate::ids::{Pid, ThreadId};
+use crate::output::{dump, Format};
+use crate::process::sys_linux;
+use crate::python::attach::{Attached, Python};
+use crate::sample::{GilLook, Sink, Slice, Split, State, TargetFacts, ThreadFacts, ThreadTotals, ThreadView};
+use crate::units::Nanos;
+use std::collections::HashMap;
+use std::process::ExitCode;
+
+/// Looks made, and the time between them.
+const LOOKS: u32 = 8;
+const BETWEEN: Nanos = Nanos::from_millis(3);
+
+/// Runs the command.
+pub fn command(pid: Pid, format: Format, freeze: bool) -> Result<ExitCode> {
+    let (target, threads) = match attach::attach_patiently(pid)? {
+        Attached::Python(python) => look(python, freeze)?,
+        Attached::Legacy(version) => peers::dump(pid, &version)?,
+    };
+    print(&match format {
+        Format::Text => dump::text(&target, &threads, style(&std::io::stdout()).colour),
+        Format::Json => dump::to_json(&target, &threads)?,
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps each thread's time since the dump began.
+#[derive(Default)]
+struct Settled(HashMap<ThreadId, Split>);
+
+impl Sink for Settled {
+    fn thread(&mut self, _: &ThreadFacts) {}
+    fn slice(&mut self, slice: &Slice<'_>) {
+        self.0.entry(slice.thread).or_default().merge(&slice.split);
+    }
+    fn gil(&mut self, _: &GilLook) {}
+    fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
+}
+
+fn look(python: Python, freeze: bool) -> Result<(TargetFacts, Vec<ThreadView>)> {
+    let pid = python.pid;
+    let mut target = sampler::facts(&python);
+    let freezer = if freeze { Some(peers::freezer(pid)?) } else { None };
+    let mut observer = Observer::new(python, freezer);
+    let mut settled = Settled::default();
+    let mut now = sys_linux::monotonic();
+    for _ in 0..LOOKS {
+        observer.look(now, &mut settled).map_err(|_| Error::Gone { pid, when: " while it was looked at".into() })?;
+        sys_linux::sleep_until(now + BETWEEN);
+        now = sys_linux::monotonic();
+    }
+    let mut threads: Vec<(ThreadId, ThreadView)> = observer.views();
+    target.gil_enabled = observer.gil_enabled;
+    observer.finish(now, &mut settled);
+    for (id, view) in threads.iter_mut().filter(|(_, v)| v.state == State::Unknown) {
+        if let Some(split) = settled.0.get(id) {
+            view.state = likeliest(split);
+        }
+    }
+    Ok((target, threads.into_iter().map(|(_, view)| view).collect()))
+}
+
+/// Among the states that one look leaves open, the one that took most of the time; `Unknown` when none took any.
+fn likeliest(split: &Split) -> State {
+    let open = [State::Unknown, State::Native, State::Starved, State::Waiting];
+    open.into_iter().max_by(|a, b| split.get(*a).total_cmp(&split.get(*b))).filter(|s| split.get(*s) > 0.0).unwrap_or(State::Unknown)
+}
