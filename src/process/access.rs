@@ -3,7 +3,7 @@
 //! The rules are those of ptrace(2), "Ptrace access mode checking": same user or CAP_SYS_PTRACE, a target that is dumpable, then what
 //! the security modules (Yama) add. Facts are collected once, from procfs; what follows from them is a pure function.
 
-use super::facts::{read_text, Status};
+use super::procfs::{read_text, Status};
 use crate::error::Error;
 use crate::ids::Pid;
 use std::os::unix::fs::MetadataExt;
@@ -132,11 +132,9 @@ fn without_cap(pid: Pid, facts: &Facts) -> Option<String> {
     match facts.yama {
         Some(1) if facts.descendant != Some(true) => {
             let sysctl = match facts.container {
-                Container::None => {
-                    format!("\n  or, until the next boot, for all processes of one user: sudo sysctl kernel.yama.ptrace_scope=0")
-                }
+                Container::None => "\n  or, until the next boot, for all processes of one user: sudo sysctl kernel.yama.ptrace_scope=0",
                 // The setting is the host's; a container cannot change it.
-                _ => String::new(),
+                _ => "",
             };
             Some(format!(
                 "kernel.yama.ptrace_scope is 1, so only an ancestor of pid {pid} may read it{}{sysctl}\n  or let gilprof be the parent: gilprof run python …",

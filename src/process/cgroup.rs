@@ -1,6 +1,6 @@
 //! How many CPUs a process can use: its affinity, or its cgroups' quota where that is less.
 
-use super::facts::{read_text, Status};
+use super::procfs::{read_text, Status};
 use crate::ids::Pid;
 
 /// Ancestors of a cgroup that are looked at; a quota set on any of them holds.

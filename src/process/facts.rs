@@ -2,15 +2,13 @@
 //!
 //! Everything here is procfs and cgroupfs text, read once per window or less. What cannot be read is `None` or empty, never a guess.
 
+use super::procfs::read_text;
 use crate::ids::{Pid, Tid};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
 
 pub use super::cgroup::cpus;
+pub use super::procfs::Status;
 
-/// No procfs file that is read here is longer, except a hostile command line.
-const MAX_TEXT: u64 = 1 << 20;
 /// Threads of one process that are looked at.
 const MAX_TASKS: usize = 1 << 16;
 /// Processes that are looked at for children.
@@ -19,65 +17,6 @@ const MAX_PROCESSES: usize = 1 << 17;
 /// When a process started, in clock ticks since boot. With the pid it names a process for good; the pid alone may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StartTime(pub u64);
-
-/// The beginning of a small file, as text.
-pub(crate) fn read_text(path: &str) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_TEXT).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// `/proc/PID/status`, by field.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status(BTreeMap<String, String>);
-
-impl Status {
-    /// Of a process or thread.
-    pub fn of(pid: Pid) -> io::Result<Status> {
-        read_text(&format!("/proc/{pid}/status")).map(|text| Status::parse(&text))
-    }
-
-    /// Of gilprof itself.
-    pub fn own() -> io::Result<Status> {
-        read_text("/proc/self/status").map(|text| Status::parse(&text))
-    }
-
-    /// Understands the text of a status file.
-    pub fn parse(text: &str) -> Status {
-        let fields = text.lines().filter_map(|line| line.split_once(':'));
-        Status(fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())
-    }
-
-    /// A field's text.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
-    }
-
-    /// A field's numbers: `Uid`, `NSpid`.
-    pub fn numbers(&self, name: &str) -> Vec<i64> {
-        self.text(name).map_or_else(Vec::new, |text| text.split_whitespace().map_while(|word| word.parse().ok()).collect())
-    }
-
-    /// A field's first number.
-    pub fn number(&self, name: &str) -> Option<i64> {
-        self.numbers(name).first().copied()
-    }
-
-    /// A hexadecimal set of bits: `CapEff`.
-    pub fn bits(&self, name: &str) -> Option<u64> {
-        u64::from_str_radix(self.text(name)?, 16).ok()
-    }
-
-    /// The state letter: `R`, `S`, `Z` …
-    pub fn state(&self) -> Option<char> {
-        self.text("State")?.chars().next()
-    }
-
-    /// Whether it is a kernel thread; kernels before 6.8 do not say.
-    pub fn kernel_thread(&self) -> Option<bool> {
-        self.number("Kthread").map(|number| number != 0)
-    }
-}
 
 /// The command line, word by word; the bare name in brackets, as `ps` has it, where there is none.
 pub fn command(pid: Pid) -> Vec<String> {
@@ -196,15 +135,5 @@ mod tests {
         assert!(children(me()).contains(&pid) && children_by_parent(me()).contains(&pid));
         drop(child.stdin.take());
         child.wait().unwrap();
-    }
-
-    #[test]
-    fn status_of_a_process_in_a_container() {
-        let status =
-            Status::parse("Name:\ta: b\nState:\tS (sleeping)\nNSpid:\t400\t7\nUid:\t1 2 3 4\nCapEff:\t0000000000080000\nKthread:\t0\n");
-        assert_eq!((status.text("Name"), status.state()), (Some("a: b"), Some('S')));
-        assert_eq!(status.numbers("NSpid"), [400, 7]);
-        assert_eq!(status.bits("CapEff"), Some(1 << 19));
-        assert_eq!((status.kernel_thread(), status.number("Missing")), (Some(false), None));
     }
 }

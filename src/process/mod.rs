@@ -8,6 +8,7 @@ pub mod live;
 pub mod maps;
 pub mod memory;
 pub mod pod;
+mod procfs;
 pub mod pthread;
 pub mod replay;
 pub mod sys_linux;

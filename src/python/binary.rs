@@ -75,6 +75,18 @@ struct Candidate {
     live: bool,
 }
 
+impl Candidate {
+    /// An executable into which the linker copied `_PyRuntime` has the variable, but the library has the banner with the patch level.
+    fn complete(&mut self, others: impl Iterator<Item = Candidate>) {
+        let known = self.version.clone();
+        let fits = |other: &Version| other.is_full() && known.as_ref().is_none_or(|known| known.minor == other.minor);
+        if !known.as_ref().is_some_and(Version::is_full) {
+            let full = others.filter_map(|other| other.version).find(fits);
+            self.version = full.or(known);
+        }
+    }
+}
+
 struct Search<'a> {
     pid: Pid,
     mem: &'a dyn Memory,
@@ -98,7 +110,9 @@ pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
             }
         }
         candidates.sort_by_key(|candidate| (!candidate.live, candidate.runtime.is_none()));
-        if let Some(best) = candidates.into_iter().next() {
+        let mut candidates = candidates.into_iter();
+        if let Some(mut best) = candidates.next() {
+            best.complete(candidates);
             return finish(pid, best, libc_of(&maps));
         }
     }

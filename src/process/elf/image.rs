@@ -3,22 +3,21 @@
 //! Read from the file, or from the target's memory where no file can be had (deleted, another mount namespace). Either is untrusted:
 //! every count has a cap and nothing is read whole, because a library may have 500 MB. Only 64-bit little-endian images are read.
 
-mod symbols;
-
-use super::maps::Mapping;
-use super::memory::Memory;
 use crate::ids::Addr;
+use crate::process::maps::Mapping;
+use crate::process::memory::{Memory, ReadError};
 use object::elf::{FileHeader64, NoteHeader64, PT_DYNAMIC, PT_LOAD, PT_NOTE};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader};
 use object::{LittleEndian, ReadCache, ReadRef};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-pub use symbols::{Depth, Symbol};
 
 /// Program headers beyond this are not looked at; linkers make about a dozen.
 const MAX_SEGMENTS: usize = 128;
 /// Section headers beyond this are not looked at.
 const MAX_SECTIONS: usize = 4096;
+/// Note segments beyond this are not looked at.
+const MAX_NOTE_SEGMENTS: usize = 8;
 /// Longest note segment that is read.
 const MAX_NOTES: u64 = 16 << 10;
 /// Bytes of an image in memory that must hold its header and program headers.
@@ -64,24 +63,25 @@ pub struct Section {
     pub size: u64,
 }
 
-enum Source<'m> {
+pub(super) enum Source<'m> {
     File(File),
     Memory(&'m dyn Memory, u64),
 }
 
 /// An image that has been looked at.
 pub struct Image<'m> {
-    source: Source<'m>,
+    pub(super) source: Source<'m>,
     fixed: bool,
     /// The ELF header: its place of the section table alone tells most builds apart.
     header: Vec<u8>,
-    segments: Vec<Segment>,
-    notes: Option<Section>,
-    dynamic: Option<Section>,
+    pub(super) segments: Vec<Segment>,
+    /// `PT_NOTE`s with their alignment. The build id is not always in the first.
+    notes: Vec<(Section, u64)>,
+    pub(super) dynamic: Option<Section>,
     runtime_section: Option<Section>,
     rodata: Option<Section>,
     /// `.symtab` and its strings.
-    symtab: Option<(Section, Section)>,
+    pub(super) symtab: Option<(Section, Section)>,
     build_id: Option<Vec<u8>>,
 }
 
@@ -109,7 +109,8 @@ impl<'m> Image<'m> {
 
     fn finish<'s>(self, source: Source<'s>) -> Result<Image<'s>, ElfError> {
         let mut image = Image { source, ..self };
-        image.build_id = image.note_bytes().and_then(|bytes| build_id(&bytes));
+        let build_id = image.note_bytes().find_map(|(note, bytes)| build_id(&bytes, note.1));
+        image.build_id = build_id;
         Ok(image)
     }
 
@@ -190,16 +191,21 @@ impl<'m> Image<'m> {
         if loaded != self.header {
             return Some(false);
         }
-        let (Some(notes), Some(bytes)) = (self.notes, self.note_bytes()) else { return Some(true) };
-        let mut loaded = vec![0; bytes.len()];
-        mem.read(Addr(bias.wrapping_add(notes.vaddr)), &mut loaded).ok()?;
-        Some(loaded == bytes)
+        for ((section, _), bytes) in self.note_bytes() {
+            let mut loaded = vec![0; bytes.len()];
+            mem.read(Addr(bias.wrapping_add(section.vaddr)), &mut loaded).ok()?;
+            if loaded != bytes {
+                return Some(false);
+            }
+        }
+        Some(true)
     }
 
-    fn note_bytes(&self) -> Option<Vec<u8>> {
-        let notes = self.notes.filter(|notes| (1..=MAX_NOTES).contains(&notes.size))?;
-        let mut bytes = vec![0; notes.size as usize];
-        self.read(notes.vaddr, &mut bytes).then_some(bytes)
+    fn note_bytes(&self) -> impl Iterator<Item = ((Section, u64), Vec<u8>)> + '_ {
+        self.notes.iter().filter(|note| (1..=MAX_NOTES).contains(&note.0.size)).filter_map(|&note| {
+            let mut bytes = vec![0; note.0.size as usize];
+            self.read(note.0.vaddr, &mut bytes).then_some((note, bytes))
+        })
     }
 
     fn sections<'d, R: ReadRef<'d>>(&mut self, data: R) {
@@ -246,7 +252,7 @@ fn parse<'d, R: ReadRef<'d>>(data: R, head: &[u8]) -> Result<Image<'static>, Elf
         fixed: header.e_type(LittleEndian) == object::elf::ET_EXEC,
         header: head.get(..64).ok_or(ElfError::Malformed)?.to_vec(),
         segments: Vec::new(),
-        notes: None,
+        notes: Vec::new(),
         dynamic: None,
         runtime_section: None,
         rodata: None,
@@ -266,8 +272,9 @@ fn parse<'d, R: ReadRef<'d>>(data: R, head: &[u8]) -> Result<Image<'static>, Elf
                 executable: flags & object::elf::PF_X.0 != 0,
                 writable: flags & object::elf::PF_W.0 != 0,
             }),
-            // The later one may hold only `.note.gnu.property`.
-            PT_NOTE if image.notes.is_none() => image.notes = Some(Section { vaddr, offset, size }),
+            PT_NOTE if image.notes.len() < MAX_NOTE_SEGMENTS => {
+                image.notes.push((Section { vaddr, offset, size }, program.p_align(LittleEndian)));
+            }
             PT_DYNAMIC => image.dynamic = Some(Section { vaddr, offset, size }),
             _ => {}
         }
@@ -275,8 +282,8 @@ fn parse<'d, R: ReadRef<'d>>(data: R, head: &[u8]) -> Result<Image<'static>, Elf
     Ok(image)
 }
 
-fn build_id(notes: &[u8]) -> Option<Vec<u8>> {
-    let mut iter = NoteIterator::<FileHeader64<LittleEndian>>::new(LittleEndian, 4, notes).ok()?;
+fn build_id(notes: &[u8], align: u64) -> Option<Vec<u8>> {
+    let mut iter = NoteIterator::<FileHeader64<LittleEndian>>::new(LittleEndian, align, notes).ok()?;
     // Each note takes at least its header, so the bytes bound the walk.
     let bound = notes.len() / std::mem::size_of::<NoteHeader64<LittleEndian>>();
     for _ in 0..bound {
@@ -292,7 +299,7 @@ fn build_id(notes: &[u8]) -> Option<Vec<u8>> {
 struct Nothing;
 
 impl Memory for Nothing {
-    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), super::memory::ReadError> {
-        Err(super::memory::ReadError::Unmapped { at, len: into.len() })
+    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
+        Err(ReadError::Unmapped { at, len: into.len() })
     }
 }
