@@ -3,7 +3,7 @@
 use super::report::{Estimate, FunctionRow, Gil, Place, Thread};
 use super::scaling::{self, NO_LIMIT};
 use super::shares::on_cpu;
-use super::words::{named, short};
+use super::words::named;
 use super::{stats, words};
 use crate::profile::{FunctionId, Profile};
 use crate::sample::{Split, State};
@@ -12,9 +12,17 @@ use std::collections::HashMap;
 /// A thread waits, for the texts, when it does so for at least this share of its time.
 const WAITS: f64 = 0.05;
 
-/// Files of the standard library in which a thread on a lock waits for work, for a result or for another thread's end, and nothing contends.
-const FOR_WORK: [&str; 8] =
-    ["threading.py", "queue.py", "thread.py", "_base.py", "process.py", "selectors.py", "asyncio.py", "base_events.py"];
+/// Ends of paths of the standard library in which a thread on a lock waits for work, for a result or for another thread's end, and
+/// nothing contends.
+const FOR_WORK: [&str; 7] = [
+    "/threading.py",
+    "/queue.py",
+    "/concurrent/futures/thread.py",
+    "/concurrent/futures/process.py",
+    "/concurrent/futures/_base.py",
+    "/multiprocessing/pool.py",
+    "/multiprocessing/queues.py",
+];
 
 /// Rates are thread-seconds per second, shares are shares.
 pub(super) struct Evidence<'a> {
@@ -36,6 +44,7 @@ pub(super) struct Rates {
     pub(super) waiting: Estimate,
     pub(super) native: Estimate,
     pub(super) unknown: Estimate,
+    pub(super) lock: Estimate,
     pub(super) on_cpu: Estimate,
     /// Holding, waiting, native and starved: all that is not asleep.
     pub(super) active: Estimate,
@@ -69,6 +78,8 @@ pub(super) struct Behind {
 pub(super) struct Worst {
     pub(super) place: Place,
     pub(super) share: f64,
+    /// What it does while it holds, to follow "which".
+    pub(super) doing: &'static str,
 }
 
 /// Waiting on other locks by threads that also work, outside places where threads wait for work.
@@ -86,7 +97,7 @@ impl<'a> Evidence<'a> {
     pub(super) fn gather(profile: &'a Profile, gil: &'a Gil, threads: &'a [Thread], functions: &'a [FunctionRow]) -> Evidence<'a> {
         let cores = cores(profile);
         let measured = stats::intervals(profile, |threads| measure(threads, cores));
-        let [holding, waiting, native, unknown, on_cpu, active, starvation, outside, alone, saturation, ..] = measured;
+        let [holding, waiting, native, unknown, lock, on_cpu, active, starvation, outside, alone, saturation, ..] = measured;
         let [.., p0, p1, p2, u0, u1, u2, f0, f1, f2, r0, r1, r2] = measured;
         // Each end of a prediction is a figure of its own; its outer quantile is the end of the interval.
         let interval = |[low, middle, high]: [Estimate; 3]| Estimate { estimate: middle.estimate, low: low.low, high: high.high };
@@ -96,7 +107,7 @@ impl<'a> Evidence<'a> {
             free_threading: interval([f0, f1, f2]),
             release_in_native: interval([r0, r1, r2]),
         };
-        let rates = Rates { holding, waiting, native, unknown, on_cpu, active, starvation, outside, alone };
+        let rates = Rates { holding, waiting, native, unknown, lock, on_cpu, active, starvation, outside, alone };
         let (behind, locks) = (behind(functions), locks(profile));
         Evidence { profile, gil, threads, functions, rates, gains, behind, locks, saturation }
     }
@@ -114,8 +125,8 @@ impl<'a> Evidence<'a> {
         (waiting.len(), if seconds > 0.0 { waited / seconds } else { 0.0 })
     }
 
-    /// The sentence that opens every judgement on contention: who waits, how much, behind whom. `doing` ends it.
-    pub(super) fn who_waits(&self, doing: &str) -> String {
+    /// The sentence that opens every judgement on contention: who waits, how much, behind whom, doing what.
+    pub(super) fn who_waits(&self) -> String {
         let (count, share) = self.waiters();
         let who = format!(
             "{} {} for the GIL {} of {} time",
@@ -125,7 +136,7 @@ impl<'a> Evidence<'a> {
             whose(count)
         );
         match &self.behind.worst {
-            Some(w) => format!("{who}, {} of it behind {}, which {doing}.", words::percent(w.share), words::place(&w.place)),
+            Some(w) => format!("{who}, {} of it behind {}, which {}.", words::percent(w.share), words::place(&w.place), w.doing),
             None => format!("{who}."),
         }
     }
@@ -164,8 +175,13 @@ fn cores(profile: &Profile) -> f64 {
     }
 }
 
+/// Figures that are rates, shares or counts.
+const RATES: usize = 11;
+/// Those, and three for each of four predictions.
+const FIGURES: usize = RATES + 12;
+
 /// Every figure that gets an interval, of one draw. The order is that of `gather`.
-fn measure(threads: &[Split], cores: f64) -> [f64; 22] {
+fn measure(threads: &[Split], cores: f64) -> [f64; FIGURES] {
     let sum = |part: &dyn Fn(&Split) -> f64| threads.iter().map(part).sum::<f64>();
     let state = |state| sum(&|t| t.get(state));
     let (holding, waiting, native) = (sum(&|t| t.holding()), state(State::Waiting), state(State::Native));
@@ -173,12 +189,13 @@ fn measure(threads: &[Split], cores: f64) -> [f64; 22] {
     let lacked = state(State::Starved) + state(State::HoldingStarved);
     let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
     let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
-    let mut out = [0.0; 22];
-    out[..10].copy_from_slice(&[
+    let mut out = [0.0; FIGURES];
+    out[..RATES].copy_from_slice(&[
         holding,
         waiting,
         native,
         state(State::Unknown),
+        state(State::Lock),
         used,
         holding + waiting + native + state(State::Starved),
         ratio(lacked, lacked + used),
@@ -192,7 +209,7 @@ fn measure(threads: &[Split], cores: f64) -> [f64; 22] {
         scaling::free_threading(threads, cores),
         scaling::release_in_native(threads, cores),
     ];
-    for (slot, e) in out[10..].chunks_exact_mut(3).zip(predictions) {
+    for (slot, e) in out[RATES..].chunks_exact_mut(3).zip(predictions) {
         slot.copy_from_slice(&[e.low, e.estimate, e.high]);
     }
     out
@@ -218,8 +235,23 @@ fn behind(functions: &[FunctionRow]) -> Behind {
     out.worst = worst.map(|f| Worst {
         place: Place { name: f.name.clone(), file: f.file.clone(), line: f.line },
         share: (f.inflicted_wait / waiting).min(1.0),
+        doing: doing(f),
     });
     out
+}
+
+/// What a function does while it holds the GIL: what fills most of that time, or that it is mixed.
+fn doing(f: &FunctionRow) -> &'static str {
+    let most = |time: f64| time > 0.7 * f.holding;
+    if most(f.holding_native) {
+        "spends its time inside a C call that keeps the GIL"
+    } else if most(f.holding_blocked) {
+        "sleeps in the kernel with the GIL held"
+    } else if most(f.holding - f.holding_native - f.holding_blocked) {
+        "is Python code on the CPU"
+    } else {
+        "is partly Python code and partly calls that keep the GIL"
+    }
 }
 
 /// Waiting on other locks, where that is a loss.
@@ -228,7 +260,8 @@ fn locks(profile: &Profile) -> Locks {
     let mut threads: HashMap<usize, f64> = HashMap::new();
     for w in profile.weights.iter().filter(|w| w.split.get(State::Lock) > 0.0 && works(profile, w.thread)) {
         let leaf = profile.leaf(w.stack);
-        if FOR_WORK.contains(&short(&profile.function(leaf).file)) {
+        let file = &profile.function(leaf).file;
+        if FOR_WORK.iter().any(|end| file.ends_with(end)) {
             continue;
         }
         let line = profile.stack(w.stack).leaf().map_or(0, |f| f.line);

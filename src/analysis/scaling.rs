@@ -144,6 +144,7 @@ struct Parts {
     off: f64,
     lock: f64,
     queued: f64,
+    waits: f64,
     cpu: f64,
     takes_turns: f64,
     work: f64,
@@ -151,15 +152,45 @@ struct Parts {
     wants: f64,
 }
 
+/// CPUs wanted on average by all threads: those that are there for most of the window, and those that come and go.
+struct Wanted {
+    staying: f64,
+    passing: f64,
+}
+
+impl Wanted {
+    fn by(all: &[Parts]) -> Wanted {
+        let sum = |stays: bool| all.iter().filter(|p| p.stays() == stays).map(|p| p.wants).sum();
+        Wanted { staying: sum(true), passing: sum(false) }
+    }
+
+    /// What one thread meets. Threads that come and go (one per request, say) mostly take each other's place: while one is there, it
+    /// stands for the whole of one of them, however short its life.
+    fn by_others(&self, p: &Parts) -> f64 {
+        if p.stays() {
+            self.staying - p.wants + self.passing
+        } else {
+            self.staying + (self.passing - p.wants / p.total).max(0.0)
+        }
+    }
+}
+
+impl Parts {
+    /// There for most of the window.
+    fn stays(&self) -> bool {
+        self.total >= 0.5
+    }
+}
+
 fn parts(t: &Split, s: &Scenario) -> Parts {
     let held = t.get(State::HoldingPython) + t.get(State::HoldingNative);
     let starved = t.get(State::Starved) + t.get(State::HoldingStarved);
-    let stays = t.get(State::Waiting) * s.waiting_stays;
     Parts {
         total: t.total(),
-        off: t.get(State::Io) + t.get(State::HoldingBlocked) + t.get(State::Unknown) + stays,
+        off: t.get(State::Io) + t.get(State::HoldingBlocked) + t.get(State::Unknown),
         lock: t.get(State::Lock),
         queued: if s.starvation_goes { 0.0 } else { starved },
+        waits: t.get(State::Waiting) * s.waiting_stays,
         cpu: held / s.speed + t.get(State::Native),
         takes_turns: if s.python_takes_turns { t.holding() - t.get(State::HoldingNative) } else { 0.0 },
         work: work(t),
@@ -174,14 +205,15 @@ fn gain(threads: &[Split], s: &Scenario) -> f64 {
     let cores = s.cores.max(0.01);
     let (mut gain, mut turns) = (1.0, 0.0);
     for _ in 0..STEPS {
-        let wanted: f64 = all.iter().map(|p| p.wants).sum();
+        let wanted = Wanted::by(&all);
         let lock_share = if s.locks_follow { 1.0 / gain } else { 1.0 };
         let (mut sum, mut moved) = (0.0, 0.0f64);
         turns = 0.0;
         for p in &mut all {
-            let drawn_out = ((1.0 + wanted - p.wants) / cores).max(1.0);
+            let drawn_out = ((1.0 + wanted.by_others(p)) / cores).max(1.0);
             let queueing = p.queued.max((drawn_out - 1.0) * p.cpu);
-            let time = (p.off + p.lock * lock_share + p.cpu + queueing).max(p.total * 1e-3);
+            // Who still waits for the GIL does not stand in the queue for a core at the same time.
+            let time = (p.off + p.lock * lock_share + p.cpu + queueing.max(p.queued + p.waits)).max(p.total * 1e-3);
             let wants = (p.cpu + queueing) / time * p.total.min(1.0);
             moved = moved.max((wants - p.wants).abs());
             p.wants = (p.wants + wants) / 2.0;
@@ -235,6 +267,15 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_per_request_is_as_good_as_lasting_threads() {
+        let brief = thread(&[(HoldingPython, 0.005), (Waiting, 0.005)]);
+        about(processes(&[brief; 200], 2.0), 2.0);
+        let mut with_hog = vec![thread(&[(HoldingPython, 0.99), (Waiting, 0.01)])];
+        with_hog.push(thread(&[(HoldingPython, 0.01), (Waiting, 0.01)]));
+        assert!(processes(&with_hog, 1.0).estimate < 1.03);
+    }
+
+    #[test]
     fn cores_are_the_cap() {
         about(processes(&contenders(3, HoldingPython), 2.0), 2.0);
         about(processes(&contenders(8, HoldingPython), 4.0), 4.0);
@@ -275,6 +316,7 @@ mod tests {
     fn releasing_frees_only_what_is_native() {
         about(release_in_native(&contenders(2, HoldingNative), 2.0), 2.0);
         about(release_in_native(&contenders(2, HoldingPython), 2.0), 1.0);
+        about(release_in_native(&contenders(2, HoldingPython), 1.0), 1.0);
         let half = thread(&[(HoldingNative, 0.25), (HoldingPython, 0.25), (Waiting, 0.5)]);
         let e = release_in_native(&[half; 2], 2.0);
         assert!(e.estimate > 1.2 && e.high <= 2.0, "{e:?}");

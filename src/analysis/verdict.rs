@@ -17,6 +17,7 @@ const RULES: &[Rule] = &[
     rules::blocked_holding_gil::judge,
     rules::release_the_gil::judge,
     rules::switch_to_processes::judge,
+    rules::latency_victims::judge,
     rules::lock_bound::judge,
     rules::already_parallel::judge,
     rules::serial::judge,
@@ -49,7 +50,7 @@ fn verdict(e: &Evidence<'_>, opinion: Opinion) -> Verdict {
         code: opinion.code,
         headline: opinion.headline,
         speedup,
-        threads_worth_having: (saturation > 0.0 && opinion.code != Code::GilDisabled).then_some(saturation),
+        threads_worth_having: (saturation > 0.0 && !opinion.refuses).then_some(saturation),
         because: opinion.because,
         next_steps: opinion.next_steps,
     }

@@ -18,7 +18,7 @@ pub(super) fn percent(share: f64) -> String {
 /// A gain as "1.9x faster (1.8 - 2.0)"; says so when it is none.
 pub(super) fn gain(e: &Estimate) -> String {
     if format!("{:.1}", e.estimate) == "1.0" {
-        format!("no faster ({:.1}x - {:.1}x)", e.low, e.high)
+        format!("no faster ({:.2} - {:.2})", e.low, e.high)
     } else {
         format!("{:.1}x faster ({:.1} - {:.1})", e.estimate, e.low, e.high)
     }
@@ -33,10 +33,27 @@ pub(super) fn on_cores(cpus: f64) -> String {
     }
 }
 
+/// "1 core", "1.5 cores".
+pub(super) fn cores(cpus: f64) -> String {
+    match number(cpus) {
+        one if one == "1" => "1 core".into(),
+        n => format!("{n} cores"),
+    }
+}
+
 /// A number without needless decimals: "2", "1.5".
 pub(super) fn number(n: f64) -> String {
     let text = format!("{n:.1}");
     text.strip_suffix(".0").map(str::to_string).unwrap_or(text)
+}
+
+/// A number of threads that is none too exact: "1.5", "30".
+pub(super) fn count(n: f64) -> String {
+    if n < 10.0 {
+        number(n)
+    } else {
+        format!("{n:.0}")
+    }
 }
 
 /// "1 thread", "3 threads".
@@ -100,7 +117,7 @@ mod tests {
         let e = |estimate, low, high| Estimate { estimate, low, high };
         assert_eq!((percent(0.664), percent(0.001), percent(0.0)), ("66 %".into(), "less than 1 %".into(), "0 %".into()));
         assert_eq!(gain(&e(1.94, 1.84, 2.0)), "1.9x faster (1.8 - 2.0)");
-        assert_eq!(gain(&e(1.01, 0.95, 1.0)), "no faster (0.9x - 1.0x)");
+        assert_eq!(gain(&e(1.01, 0.95, 1.0)), "no faster (0.95 - 1.00)");
         assert_eq!(
             (on_cores(2.0), on_cores(1.0), on_cores(1.5)),
             ("on these 2 cores".into(), "on this one core".into(), "on these 1.5 cores".into())

@@ -1,7 +1,7 @@
 //! The work runs outside the GIL (NumPy, zlib, hashlib …): threads do scale, up to the cores or until the GIL is full.
 
 use super::{against, worth_it, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::words::{gain, number, percent};
+use crate::analysis::words::{count, gain, number, percent};
 
 /// Share of the work outside the GIL.
 const OUTSIDE: f64 = 0.5;
@@ -42,7 +42,7 @@ fn limit(e: &Evidence<'_>) -> String {
     if saturation > 0.0 && saturation < cores {
         return format!(
             "More threads help until the GIL is full, at about {}; that comes before the {} cores are used up.",
-            number(saturation),
+            count(saturation),
             number(cores)
         );
     }

@@ -21,7 +21,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     let name = crate::analysis::words::place(&place);
     let opinion = Opinion::new(Code::BlockedHoldingGil, format!("{name} sleeps while it holds the GIL, and other threads wait for it."))
         .severe(severity(gains))
-        .because(e.who_waits("sleeps in the kernel with the GIL held"))
+        .because(e.who_waits())
         .because(format!("{} of the waiting is behind a holder that is asleep.", percent(behind.blocked)))
         .because(e.how_contended())
         .next(format!("Release the GIL around the blocking call at {}: Py_BEGIN_ALLOW_THREADS in C, `with nogil:` in Cython, or ctypes.CDLL in place of ctypes.PyDLL.", line(&place, hot_line)))

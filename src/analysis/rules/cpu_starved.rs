@@ -1,7 +1,7 @@
 //! The machine or the cgroup is the limit, not the GIL: threads are ready to run and get no core, or there is but one core to run on.
 
 use super::{against, Against, Code, Evidence, Judgement, Opinion, Severity, WORTH_IT};
-use crate::analysis::words::{number, on_cores, percent};
+use crate::analysis::words::{cores, number, on_cores, percent};
 
 /// Share of the time in which threads could have run that they had no core, beyond which no gain can be promised.
 const STARVED: f64 = 1.0 / 3.0;
@@ -31,7 +31,7 @@ fn starved(e: &Evidence<'_>) -> Judgement {
         .refusing()
         .severe(Severity::High)
         .because(format!("{share} of the time in which a thread could have run, it had no core."))
-        .because(format!("The program may use {} and got {used} of CPU time per second.", cores(e)))
+        .because(format!("The program may use {} and got {used} of CPU time per second.", cores(e.cores())))
         .next("Look for other load on the machine, raise the container's CPU quota, or start fewer threads; then measure again.")
         .next("What processes would gain is not predicted while cores are missing.")
         .yes()
@@ -40,21 +40,14 @@ fn starved(e: &Evidence<'_>) -> Judgement {
 fn no_cores(e: &Evidence<'_>) -> Judgement {
     Opinion::new(Code::CpuStarved, format!("Threads wait for the GIL, but {} nothing could run beside its holder.", on_cores(e.cores())))
         .severe(Severity::Medium)
-        .because(e.who_waits("is running"))
+        .because(e.who_waits())
         .because(format!(
             "The program may use {}; with cores to spare it would be {:.1} times as fast without the GIL.",
-            cores(e),
+            cores(e.cores()),
             e.gains.uncapped.estimate
         ))
         .next("Give the program more cores first; then processes would help.")
         .yes()
-}
-
-fn cores(e: &Evidence<'_>) -> String {
-    match e.cores() {
-        1.0 => "1 core".into(),
-        n => format!("{} cores", number(n)),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Nothing runs: every thread sleeps nearly all the time.
 
 use super::{against, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::words;
+use crate::analysis::words::percent;
 
 /// Thread-seconds per second of anything but sleep, below which a program is idle.
 const ACTIVE: f64 = 0.02;
@@ -17,9 +17,9 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     }
     Opinion::new(Code::Idle, "Idle: nothing ran while gilprof looked.".into())
         .because(format!(
-            "{} were asleep or waiting for work; together they were active {} of the time.",
-            words::threads(e.threads.len()),
-            words::percent(e.rates.active.estimate)
+            "All threads ({}) were asleep or waiting for work, but for {} of the time.",
+            e.threads.len(),
+            percent(e.rates.active.estimate)
         ))
         .next("Measure while the program is under load.")
         .refusing()

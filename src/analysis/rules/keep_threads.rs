@@ -1,7 +1,7 @@
 //! Nothing is wrong: the GIL is there when it is wanted, and threads gain nothing by becoming processes.
 
 use super::{wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::words::{gain, number, on_cores, percent};
+use crate::analysis::words::{count, gain, on_cores, percent};
 
 /// More threads than this at which a GIL would saturate are not worth a number.
 const MANY: f64 = 1000.0;
@@ -19,18 +19,27 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
                     percent(e.gil.contended)
                 ))
                 .because(saturation(e))
-                .next("Leave it as it is; more threads are fine up to that number.")
+                .next(room(e))
                 .yes()
         }
     }
 }
 
 fn saturation(e: &Evidence<'_>) -> String {
-    let running = e.threads.iter().filter(|t| t.states.holding > 0.0).count();
+    let using = e.threads.iter().filter(|t| t.states.holding > 0.0).count();
     match e.saturation.estimate {
         n if n <= 0.0 => "No thread was seen to hold the GIL.".into(),
-        n if n > MANY => format!("It would take more than {MANY:.0} threads like these to keep the GIL busy; {running} use it now."),
-        n => format!("About {} threads like these would keep the GIL busy all the time; {running} use it now.", number(n)),
+        n if n > MANY => format!("It would take more than {MANY:.0} threads like these to keep the GIL busy; {using} use it now."),
+        n => format!("About {} threads like these would keep the GIL busy all the time; {using} use it now.", count(n)),
+    }
+}
+
+fn room(e: &Evidence<'_>) -> String {
+    let using = e.threads.iter().filter(|t| t.states.holding > 0.0).count() as f64;
+    match e.saturation.estimate {
+        n if n > 0.0 && n < using + 1.0 => "Leave it as it is, but expect little from more threads: the GIL is nearly full.".into(),
+        n if n > 0.0 && n <= MANY => format!("Leave it as it is; more threads help up to about {}.", count(n)),
+        _ => "Leave it as it is; more threads do no harm.".into(),
     }
 }
 

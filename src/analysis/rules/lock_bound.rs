@@ -1,6 +1,6 @@
 //! Threads that work also wait on a lock of the program's own, and not for work, a result or a thread's end.
 
-use super::{Code, Evidence, Judgement, Opinion, Severity};
+use super::{against, Against, Code, Estimate, Evidence, Judgement, Opinion, Place, Severity};
 use crate::analysis::words::{line, number, place, threads, verb};
 
 /// Threads on a lock, on average, from which it is what limits the program.
@@ -9,9 +9,27 @@ const THREADS: f64 = 0.5;
 pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     let locks = &e.locks;
     let Some((at, hot_line)) = &locks.worst else { return Judgement::No };
-    if locks.threads < 2 || locks.rate < THREADS || locks.rate <= e.rates.waiting.high {
+    if locks.threads < 2 || locks.rate <= e.rates.waiting.high {
         return Judgement::No;
     }
+    // Taken to vary as much as all waiting on locks together, of which it is a part.
+    let all = &e.rates.lock;
+    let rate = Estimate {
+        estimate: locks.rate,
+        low: (locks.rate - (all.estimate - all.low)).max(0.0),
+        high: locks.rate + (all.high - all.estimate),
+    };
+    match against(&rate, THREADS) {
+        Against::Below => Judgement::No,
+        Against::Astride => {
+            Judgement::NotEnough(format!("Between {:.1} and {:.1} threads wait on locks other than the GIL.", rate.low, rate.high))
+        }
+        Against::Above => bound(e, at, *hot_line),
+    }
+}
+
+fn bound(e: &Evidence<'_>, at: &Place, hot_line: u32) -> Judgement {
+    let locks = &e.locks;
     let name = place(at);
     Opinion::new(Code::LockBound, format!("Threads wait on a lock, not on the GIL: {name}."))
         .severe(Severity::Medium)
@@ -20,12 +38,12 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
             threads(locks.threads),
             verb(locks.threads, "wait"),
             number(locks.rate),
-            line(at, *hot_line)
+            line(at, hot_line)
         ))
         .because(format!("For the GIL, {} wait on average.", number(e.rates.waiting.estimate)))
         .next(format!(
             "Hold the lock taken at {} for a shorter time, or split what it guards; processes help only if they need not share it.",
-            line(at, *hot_line)
+            line(at, hot_line)
         ))
         .yes()
 }
@@ -62,5 +80,11 @@ mod tests {
     fn one_thread_on_a_lock_is_not_enough() {
         let one = |t: u64| vec![if t % 20 == 0 { "P poll" } else { "L poll" }, "I accept"];
         assert_ne!(report(&Scene::new(2.0).run(2000, one)).verdict.code, Code::LockBound);
+    }
+
+    #[test]
+    fn locks_in_a_part_of_the_window_are_not_enough() {
+        let phased = |t: u64| if t < 700 { turns("L update")(t) } else { vec!["L join@threading.py", "I recv", "I recv", "P update"] };
+        assert_ne!(report(&Scene::new(2.0).run(2400, phased)).verdict.code, Code::LockBound);
     }
 }

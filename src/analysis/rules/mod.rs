@@ -9,6 +9,7 @@ pub(super) mod gil_disabled;
 pub(super) mod idle;
 pub(super) mod inconclusive;
 pub(super) mod keep_threads;
+pub(super) mod latency_victims;
 pub(super) mod lock_bound;
 pub(super) mod release_the_gil;
 pub(super) mod serial;

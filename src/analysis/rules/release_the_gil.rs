@@ -23,7 +23,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     let (name, at) = (place(&holder), line(&holder, hot_line));
     let opinion = Opinion::new(Code::ReleaseTheGil, format!("Release the GIL in what {name} calls: about {} {}.", gain(gains), on_cores(e.cores())))
         .severe(severity(gains))
-        .because(e.who_waits("spends its time inside a C call that keeps the GIL"))
+        .because(e.who_waits())
         .because(format!("{} of the waiting is behind holders inside C calls.", percent(behind.native)))
         .because(e.how_contended())
         .next(format!("Look at the call at {at}: use a library that releases the GIL there, or move it to Cython (`with nogil:`), C++ or Rust code that does."))

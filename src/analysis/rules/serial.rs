@@ -1,15 +1,17 @@
 //! One thread does all the work and nobody waits: the GIL is busy, not contended.
 
 use super::{against, worth_it, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::words::{clean, on_cores, percent};
+use crate::analysis::words::{clean, cores, percent};
 
 /// Share of the work that one thread must do.
 const ALONE: f64 = 0.9;
 /// Share of the time in which the GIL must be held; below it the program mostly sleeps.
 const BUSY: f64 = 0.5;
+/// Waiting threads, on average, from which it cannot be said that nobody waits.
+const WAITING: f64 = 0.2;
 
 pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
-    if worth_it(&e.gains.processes) != Against::Below {
+    if worth_it(&e.gains.processes) != Against::Below || against(&e.rates.waiting, WAITING) == Against::Above {
         return Judgement::No;
     }
     match (against(&e.rates.alone, ALONE), against(&e.rates.holding, BUSY)) {
@@ -28,7 +30,6 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
 fn serial(e: &Evidence<'_>) -> Judgement {
     let worker = e.threads.iter().max_by(|a, b| (a.seconds * a.states.holding).total_cmp(&(b.seconds * b.states.holding)));
     let name = worker.map_or_else(String::new, |t| clean(&t.name));
-    let culprit = e.culprit();
     Opinion::new(Code::Serial, "One thread does all the work: the GIL is busy, not contended.".into())
         .because(format!(
             "Thread {name} does {} of the work and holds the GIL {} of the time.",
@@ -36,8 +37,16 @@ fn serial(e: &Evidence<'_>) -> Judgement {
             percent(e.rates.holding.estimate)
         ))
         .because(format!("Other threads wait for the GIL {} of the time.", percent(e.gil.contended)))
-        .next(format!("Make {culprit} faster, or split its work: only then would processes help, {}.", on_cores(e.cores())))
+        .next(advice(e))
         .yes()
+}
+
+fn advice(e: &Evidence<'_>) -> String {
+    let culprit = e.culprit();
+    if e.cores() < 1.5 {
+        return format!("Make {culprit} faster; there are no further cores that more processes could use.");
+    }
+    format!("Make {culprit} faster, or split its work among processes: {} could then be used in place of one.", cores(e.cores()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{wide, worth_it, Against, Code, Evidence, Judgement, Opinion, WORTH_IT};
 use crate::analysis::verdict::severity;
-use crate::analysis::words::{gain, number, on_cores};
+use crate::analysis::words::{count, gain, on_cores};
 
 pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     let (behind, gains) = (&e.behind, &e.gains.processes);
@@ -13,7 +13,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     match worth_it(gains) {
         Against::Below => Judgement::No,
         Against::Astride => wide(gains),
-        Against::Above => switch(e, "is Python code on the CPU").yes(),
+        Against::Above => switch(e).yes(),
     }
 }
 
@@ -21,18 +21,18 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
 fn fallback(e: &Evidence<'_>) -> Judgement {
     let released = worth_it(&e.gains.release_in_native) == Against::Above;
     if !released && e.behind.native > e.behind.blocked && worth_it(&e.gains.processes) == Against::Above {
-        return switch(e, "is partly Python code and partly C calls that keep the GIL").yes();
+        return switch(e).yes();
     }
     Judgement::No
 }
 
-fn switch(e: &Evidence<'_>, doing: &str) -> Opinion {
+fn switch(e: &Evidence<'_>) -> Opinion {
     let gains = &e.gains.processes;
     let opinion = Opinion::new(Code::SwitchToProcesses, format!("Switch to processes: about {} {}.", gain(gains), on_cores(e.cores())))
         .severe(severity(gains))
-        .because(e.who_waits(doing))
+        .because(e.who_waits())
         .because(e.how_contended())
-        .because(format!("{} like these would already keep the GIL busy all the time.", saturating(e.saturation.estimate)))
+        .because(saturating(e.saturation.estimate))
         .next(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; moving data between processes is not counted in the gain.", e.culprit()));
     if e.gains.free_threading.low >= WORTH_IT {
         return opinion.next(format!(
@@ -44,9 +44,10 @@ fn switch(e: &Evidence<'_>, doing: &str) -> Opinion {
 }
 
 fn saturating(n: f64) -> String {
-    match number(n.max(1.0)) {
-        one if one == "1" => "1 thread".into(),
-        n => format!("{n} threads"),
+    if n < 1.05 {
+        "One such thread keeps the GIL busy all the time.".into()
+    } else {
+        format!("About {} such threads keep the GIL busy all the time.", count(n))
     }
 }
 
