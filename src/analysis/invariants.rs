@@ -35,7 +35,7 @@ fn shares_add_to_one_and_blame_to_waiting() {
 #[ignore = "for reading"]
 fn how_reports_read() {
     let turns = |on: &'static str, off: &'static str| {
-        move |t: u64| if t / 5 % 2 == 0 { vec!["L join@threading.py", on, off] } else { vec!["L join@threading.py", off, on] }
+        move |t: u64| if (t / 5).is_multiple_of(2) { vec!["L join@threading.py", on, off] } else { vec!["L join@threading.py", off, on] }
     };
     let mixed = |t: u64| match t / 5 % 4 {
         0 => vec!["P a", "W b"],

@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn released_work_is_parallel_and_the_next_limit_named() {
-        let hash = |t: u64| if t % 50 == 0 { vec!["P hash", "N hash"] } else { vec!["N hash", "N hash"] };
+        let hash = |t: u64| if t.is_multiple_of(50) { vec!["P hash", "N hash"] } else { vec!["N hash", "N hash"] };
         let r = report(&Scene::new(2.0).run(2000, hash));
         assert_eq!(r.verdict.code, Code::AlreadyParallel);
         assert!(r.verdict.next_steps[0].starts_with("All cores"));
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_same_work_without_release_is_not() {
-        let kept = |t: u64| if t / 5 % 2 == 0 { vec!["C hash", "W hash"] } else { vec!["W hash", "C hash"] };
+        let kept = |t: u64| if (t / 5).is_multiple_of(2) { vec!["C hash", "W hash"] } else { vec!["W hash", "C hash"] };
         assert_eq!(report(&Scene::new(2.0).run(2000, kept)).verdict.code, Code::ReleaseTheGil);
     }
 

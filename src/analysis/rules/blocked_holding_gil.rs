@@ -37,12 +37,12 @@ mod tests {
 
     #[test]
     fn a_sleeping_holder_is_named_and_a_running_one_is_not() {
-        let blocked = |t: u64| if t / 5 % 2 == 0 { vec!["B query", "W serve"] } else { vec!["W query", "B query"] };
+        let blocked = |t: u64| if (t / 5).is_multiple_of(2) { vec!["B query", "W serve"] } else { vec!["W query", "B query"] };
         let r = report(&Scene::new(2.0).run(2000, blocked));
         assert_eq!(r.verdict.code, Code::BlockedHoldingGil);
         assert!(r.verdict.next_steps[0].contains("app.py:14"), "{:?}", r.verdict.next_steps);
         // Asleep without the GIL is plain I/O.
-        let io = |t: u64| if t % 10 == 0 { vec!["P query", "I serve"] } else { vec!["I query", "I serve"] };
+        let io = |t: u64| if t.is_multiple_of(10) { vec!["P query", "I serve"] } else { vec!["I query", "I serve"] };
         assert_eq!(report(&Scene::new(2.0).run(2000, io)).verdict.code, Code::KeepThreads);
     }
 

@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn contention_on_one_core_is_a_lack_of_cores() {
-        let turns = |t: u64| if t / 5 % 2 == 0 { vec!["P burn", "W burn"] } else { vec!["W burn", "P burn"] };
+        let turns = |t: u64| if (t / 5).is_multiple_of(2) { vec!["P burn", "W burn"] } else { vec!["W burn", "P burn"] };
         assert_eq!(report(&Scene::new(1.0).run(2000, turns)).verdict.code, Code::CpuStarved);
         assert_eq!(report(&Scene::new(2.0).run(2000, turns)).verdict.code, Code::SwitchToProcesses);
     }

@@ -47,7 +47,7 @@ mod tests {
     fn sleepers_are_idle_and_workers_are_not() {
         let idle = report(&Scene::new(2.0).run(2000, |_| vec!["I accept", "L get@queue.py"]));
         assert_eq!((idle.verdict.code, idle.verdict.speedup.processes), (Code::Idle, None));
-        let some = |t: u64| if t % 10 == 0 { vec!["P serve", "L get@queue.py"] } else { vec!["I accept", "L get@queue.py"] };
+        let some = |t: u64| if t.is_multiple_of(10) { vec!["P serve", "L get@queue.py"] } else { vec!["I accept", "L get@queue.py"] };
         assert_eq!(report(&Scene::new(2.0).run(2000, some)).verdict.code, Code::KeepThreads);
     }
 

@@ -96,10 +96,10 @@ mod tests {
 
     #[test]
     fn unknown_waiting_is_refused_unless_the_holder_settles_it() {
-        let old = |t: u64| if t / 5 % 2 == 0 { vec!["P burn", "U burn"] } else { vec!["U burn", "P burn"] };
+        let old = |t: u64| if (t / 5).is_multiple_of(2) { vec!["P burn", "U burn"] } else { vec!["U burn", "P burn"] };
         assert!(refused(&report(&Scene::new(2.0).run(2000, old))));
         assert_eq!(report(&Scene::new(2.0).run(2000, |_| vec!["P burn"])).verdict.code, Code::Serial);
-        let rarely = |t: u64| if t % 50 == 0 { vec!["P serve", "U serve"] } else { vec!["U serve", "U serve"] };
+        let rarely = |t: u64| if t.is_multiple_of(50) { vec!["P serve", "U serve"] } else { vec!["U serve", "U serve"] };
         assert_eq!(report(&Scene::new(2.0).run(2000, rarely)).verdict.code, Code::KeepThreads);
     }
 }

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_same_program_under_contention_does_not() {
-        let busy = |t: u64| if t / 5 % 2 == 0 { vec!["P serve", "W serve"] } else { vec!["W serve", "P serve"] };
+        let busy = |t: u64| if (t / 5).is_multiple_of(2) { vec!["P serve", "W serve"] } else { vec!["W serve", "P serve"] };
         assert_ne!(report(&Scene::new(2.0).run(2000, busy)).verdict.code, Code::KeepThreads);
     }
 
@@ -72,7 +72,7 @@ mod tests {
     fn a_gain_that_cannot_be_pinned_down_is_inconclusive() {
         let phased = |t: u64| match t % 2000 {
             0..540 => vec!["P serve", "W serve"],
-            _ => vec!["I recv", if t % 2 == 0 { "P serve" } else { "I recv" }],
+            _ => vec!["I recv", if t.is_multiple_of(2) { "P serve" } else { "I recv" }],
         };
         let r = report(&Scene::new(2.0).run(2000, phased));
         assert_eq!(r.verdict.code, Code::Inconclusive, "{:?}", r.verdict);

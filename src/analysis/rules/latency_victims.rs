@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_hog_beside_sleepers_has_no_victims() {
-        let calm = |t: u64| if t % 20 == 0 { vec!["I pause", "P reply"] } else { vec!["P crunch", "I recv"] };
+        let calm = |t: u64| if t.is_multiple_of(20) { vec!["I pause", "P reply"] } else { vec!["P crunch", "I recv"] };
         assert_eq!(report(&Scene::new(2.0).run(4000, calm)).verdict.code, Code::Serial);
     }
 

@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn one_thread_on_a_lock_is_not_enough() {
-        let one = |t: u64| vec![if t % 20 == 0 { "P poll" } else { "L poll" }, "I accept"];
+        let one = |t: u64| vec![if t.is_multiple_of(20) { "P poll" } else { "L poll" }, "I accept"];
         assert_ne!(report(&Scene::new(2.0).run(2000, one)).verdict.code, Code::LockBound);
     }
 

@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn holders_inside_c_calls_should_release() {
-        let json = |t: u64| if t / 5 % 2 == 0 { vec!["C parse", "W parse"] } else { vec!["W parse", "C parse"] };
+        let json = |t: u64| if (t / 5).is_multiple_of(2) { vec!["C parse", "W parse"] } else { vec!["W parse", "C parse"] };
         let r = report(&Scene::new(2.0).run(2000, json));
         assert_eq!(r.verdict.code, Code::ReleaseTheGil);
         assert!(
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn calls_that_do_release_are_already_parallel() {
-        let zlib = |t: u64| if t % 20 == 0 { vec!["P pack", "N pack"] } else { vec!["N pack", "N pack"] };
+        let zlib = |t: u64| if t.is_multiple_of(20) { vec!["P pack", "N pack"] } else { vec!["N pack", "N pack"] };
         assert_eq!(report(&Scene::new(2.0).run(2000, zlib)).verdict.code, Code::AlreadyParallel);
     }
 

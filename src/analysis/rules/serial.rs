@@ -60,7 +60,7 @@ mod tests {
         let r = report(&Scene::new(2.0).run(2000, |_| vec!["L join@threading.py", "P burn"]));
         assert_eq!(r.verdict.code, Code::Serial);
         assert!(r.verdict.because[0].starts_with("Thread worker-1 does 100 % of the work"), "{:?}", r.verdict.because);
-        let turns = |t: u64| if t / 5 % 2 == 0 { vec!["P burn", "W burn"] } else { vec!["W burn", "P burn"] };
+        let turns = |t: u64| if (t / 5).is_multiple_of(2) { vec!["P burn", "W burn"] } else { vec!["W burn", "P burn"] };
         assert_ne!(report(&Scene::new(2.0).run(2000, turns)).verdict.code, Code::Serial);
     }
 
