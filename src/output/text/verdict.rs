@@ -28,13 +28,13 @@ pub(super) fn write(page: &mut Page, report: &Report) {
     let name = word(verdict.code).replace('-', " ").to_uppercase();
     // The banner says already what a headline such as "Keep threads: …" begins with.
     let said = verdict.headline.split_once(": ").filter(|(start, _)| start.to_uppercase() == name);
-    let headline = said.map_or(verdict.headline.as_str(), |(_, rest)| rest);
+    let headline = plain::clean(said.map_or(verdict.headline.as_str(), |(_, rest)| rest));
     let painted = palette::verdict(&name, verdict.code, page.style.colour);
-    if 5 + plain::width(&name) + plain::width(headline) <= page.style.width {
-        page.line(&format!("  {painted}   {}", plain::clean(headline)));
+    if 5 + plain::width(&name) + plain::width(&headline) <= page.style.width {
+        page.line(&format!("  {painted}   {headline}"));
     } else {
         page.line(&format!("  {painted}"));
-        page.prose("  ", headline);
+        page.prose("  ", &headline);
     }
     for fact in &verdict.because {
         page.prose("  - ", fact);
