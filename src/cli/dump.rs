@@ -24,7 +24,7 @@ const BETWEEN: Nanos = Nanos::from_millis(3);
 /// Runs the command.
 pub fn command(pid: Pid, format: Format, freeze: bool) -> Result<ExitCode> {
     let (target, threads) = match attach::attach_patiently(pid)? {
-        Attached::Python(python) => look(python, freeze)?,
+        Attached::Python(python) => look(*python, freeze)?,
         Attached::Legacy(version) => peers::dump(pid, &version)?,
     };
     print(&match format {
