@@ -74,6 +74,11 @@ impl Tracked {
         self.account.may_have_moved(self.now.stat)
     }
 
+    /// Whether this look found it asleep.
+    pub fn asleep(&self) -> bool {
+        !matches!(self.now.place, Place::Runnable | Place::Unread)
+    }
+
     /// What the last look told of the thread.
     pub fn told(&self) -> (State, Evidence) {
         self.account.told()
