@@ -1,7 +1,94 @@
-//! What the numbers mean: shares, contention, prediction, verdict.
-pub mod report;
+//! What the numbers mean: shares, contention, prediction, verdict. Pure functions over a profile; nothing here prints.
+//!
+//! `shares`, `contention`, `functions` and `blame` are arithmetic with definitions; `scaling` predicts; `stats` gives every figure that
+//! a judgement needs an interval; `evidence` gathers all of it, and each file of `rules` judges one thing by it. `verdict` has the order.
 
-/// STUB
-pub fn report(_: &crate::profile::Profile) -> report::Report {
-    panic!("stub")
+mod blame;
+mod contention;
+mod evidence;
+mod functions;
+pub mod report;
+mod rules;
+mod scaling;
+mod shares;
+mod stats;
+mod verdict;
+mod words;
+
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod testing;
+
+use crate::profile::Profile;
+use report::{Report, Target, Window, SCHEMA};
+
+/// The report of a profile.
+pub fn report(profile: &Profile) -> Report {
+    let mut gils = contention::gils(profile);
+    let gil = contention::most_contended(&gils);
+    if gils.len() < 2 {
+        gils.clear();
+    }
+    let threads = shares::threads(profile);
+    let functions = functions::rows(profile);
+    let evidence = evidence::Evidence::gather(profile, &gil, &threads, &functions);
+    let (verdict, findings) = verdict::judge(&evidence);
+    Report {
+        schema: SCHEMA,
+        gilprof: env!("CARGO_PKG_VERSION"),
+        target: target(profile),
+        window: window(profile),
+        gil,
+        gils,
+        threads,
+        functions: functions::largest(functions),
+        blame: blame::rows(profile),
+        verdict,
+        findings,
+        warnings: warnings(profile),
+    }
+}
+
+fn target(profile: &Profile) -> Target {
+    let t = profile.target.clone();
+    Target {
+        pid: t.pid,
+        python: t.python,
+        executable: t.executable,
+        command: t.command,
+        free_threaded: t.free_threaded,
+        gil_enabled: t.gil_enabled,
+        interpreters: t.interpreters,
+        cpus: t.cpus,
+        switch_interval_us: t.switch_interval_us,
+    }
+}
+
+fn window(profile: &Profile) -> Window {
+    let w = &profile.window;
+    Window {
+        seconds: profile.seconds(),
+        rate_hz: w.rate_hz,
+        looks: w.looks,
+        missed: w.missed,
+        torn: w.torn,
+        failed: w.failed,
+        profiler_cpu: w.profiler_cpu,
+        exact: w.exact,
+    }
+}
+
+/// The capture side's warnings, and one for each table that was too small.
+fn warnings(profile: &Profile) -> Vec<String> {
+    let l = profile.losses;
+    let lost = [
+        (l.functions, "frames are counted under \"(other functions)\", because the program has more functions than are kept"),
+        (l.stacks, "slices are counted under \"(other functions)\" in stacks, because the program has more stacks than are kept"),
+        (l.threads, "slices are counted under \"(other threads)\", because the program has more threads than are kept"),
+        (l.blame, "waits are counted under \"(other functions)\" in blame, because there are more pairs than are kept"),
+        (l.senseless, "slices had parts that are no time at all; those parts were left out"),
+    ];
+    let told = lost.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}."));
+    profile.window.warnings.iter().cloned().chain(told).collect()
 }

@@ -155,7 +155,7 @@ mod tests {
     use crate::ids::ThreadId;
 
     fn look(ms: u64, waiters: u32, switches: Option<u64>) -> GilLook {
-        let holder = if ms % 2 == 0 { Holder::Nobody } else { Holder::Thread(ThreadId(0)) };
+        let holder = if ms.is_multiple_of(2) { Holder::Nobody } else { Holder::Thread(ThreadId(0)) };
         GilLook { gil: GilId(0), at: Nanos::from_millis(ms), span: Nanos::from_millis(1), holder, switches, waiters }
     }
 

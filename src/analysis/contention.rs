@@ -1,0 +1,38 @@
+//! Each GIL's figures: how busy, how contended, how long holds and waits last. Never summed over GILs.
+
+use super::report::{Gil, Quantiles};
+use crate::profile::{GilProfile, Histogram, Profile};
+
+/// Figures of every GIL, by number.
+pub(super) fn gils(profile: &Profile) -> Vec<Gil> {
+    profile.gils.iter().map(|gil| row(profile, gil)).collect()
+}
+
+/// The GIL with the most waiting; all zero when none was read.
+pub(super) fn most_contended(gils: &[Gil]) -> Gil {
+    let key = |g: &Gil| (g.waiters_mean, g.busy);
+    let more = |a: &&Gil, b: &&Gil| key(a).0.total_cmp(&key(b).0).then(key(a).1.total_cmp(&key(b).1));
+    gils.iter().max_by(more).cloned().unwrap_or_default()
+}
+
+fn row(profile: &Profile, gil: &GilProfile) -> Gil {
+    let share = |nanos: f64| if gil.observed > 0.0 { nanos / gil.observed } else { 0.0 };
+    let (mut holds, mut waits) = (Histogram::default(), Histogram::default());
+    for thread in profile.threads.iter().filter(|t| t.facts.gil.unwrap_or_default() == gil.id) {
+        holds.merge(&thread.hold_runs);
+        waits.merge(&thread.wait_runs);
+    }
+    Gil {
+        busy: share(gil.busy),
+        contended: share(gil.contended),
+        waiters_mean: share(gil.waiting),
+        switches_per_s: gil.switches_per_s(),
+        hold_ms: quantiles(&holds),
+        wait_ms: quantiles(&waits),
+    }
+}
+
+/// Median, 99th percentile and longest, in milliseconds.
+pub(super) fn quantiles(runs: &Histogram) -> Option<Quantiles> {
+    Some(Quantiles { p50: runs.quantile(0.5)? / 1e6, p99: runs.quantile(0.99)? / 1e6, max: runs.max() / 1e6 })
+}

@@ -1,0 +1,282 @@
+//! What the rules judge by: every figure with its interval, and who is behind the waiting.
+
+use super::report::{Estimate, FunctionRow, Gil, Place, Thread};
+use super::scaling::{self, NO_LIMIT};
+use super::shares::on_cpu;
+use super::words::named;
+use super::{stats, words};
+use crate::profile::{FunctionId, Profile};
+use crate::sample::{Split, State};
+use std::collections::HashMap;
+
+/// A thread waits, for the texts, when it does so for at least this share of its time.
+const WAITS: f64 = 0.05;
+
+/// Ends of paths of the standard library in which a thread on a lock waits for work, for a result or for another thread's end, and
+/// nothing contends.
+const FOR_WORK: [&str; 7] = [
+    "/threading.py",
+    "/queue.py",
+    "/concurrent/futures/thread.py",
+    "/concurrent/futures/process.py",
+    "/concurrent/futures/_base.py",
+    "/multiprocessing/pool.py",
+    "/multiprocessing/queues.py",
+];
+
+/// Rates are thread-seconds per second, shares are shares.
+pub(super) struct Evidence<'a> {
+    pub(super) profile: &'a Profile,
+    pub(super) gil: &'a Gil,
+    pub(super) threads: &'a [Thread],
+    pub(super) functions: &'a [FunctionRow],
+    pub(super) rates: Rates,
+    pub(super) gains: Gains,
+    pub(super) behind: Behind,
+    pub(super) locks: Locks,
+    /// At how many threads the GIL saturates; zero when nobody holds.
+    pub(super) saturation: Estimate,
+}
+
+/// Thread-seconds per second, with intervals.
+pub(super) struct Rates {
+    pub(super) holding: Estimate,
+    pub(super) waiting: Estimate,
+    pub(super) native: Estimate,
+    pub(super) unknown: Estimate,
+    pub(super) lock: Estimate,
+    pub(super) on_cpu: Estimate,
+    /// Holding, waiting, native and starved: all that is not asleep.
+    pub(super) active: Estimate,
+    /// Share of the time in which a thread had or lacked a CPU that it lacked it.
+    pub(super) starvation: Estimate,
+    /// Share of the work that is done outside the GIL.
+    pub(super) outside: Estimate,
+    /// Share of the work that the busiest thread does.
+    pub(super) alone: Estimate,
+}
+
+/// Predicted gains.
+pub(super) struct Gains {
+    pub(super) processes: Estimate,
+    pub(super) uncapped: Estimate,
+    pub(super) free_threading: Estimate,
+    pub(super) release_in_native: Estimate,
+}
+
+/// What the holders did while others waited, as shares of the waiting that has a known holder.
+#[derive(Default)]
+pub(super) struct Behind {
+    pub(super) python: f64,
+    pub(super) native: f64,
+    pub(super) blocked: f64,
+    /// The function behind which most waited, and its share of all waiting.
+    pub(super) worst: Option<Worst>,
+}
+
+/// The function behind which most waited.
+pub(super) struct Worst {
+    pub(super) place: Place,
+    pub(super) share: f64,
+    /// What it does while it holds, to follow "which".
+    pub(super) doing: &'static str,
+}
+
+/// Waiting on other locks by threads that also work, outside places where threads wait for work.
+#[derive(Default)]
+pub(super) struct Locks {
+    /// Thread-seconds per second.
+    pub(super) rate: f64,
+    pub(super) threads: usize,
+    /// Where most of it happens, and the line.
+    pub(super) worst: Option<(Place, u32)>,
+}
+
+impl<'a> Evidence<'a> {
+    /// All that can be known from a profile.
+    pub(super) fn gather(profile: &'a Profile, gil: &'a Gil, threads: &'a [Thread], functions: &'a [FunctionRow]) -> Evidence<'a> {
+        let cores = cores(profile);
+        let measured = stats::intervals(profile, |threads| measure(threads, cores));
+        let [holding, waiting, native, unknown, lock, on_cpu, active, starvation, outside, alone, saturation, ..] = measured;
+        let [.., p0, p1, p2, u0, u1, u2, f0, f1, f2, r0, r1, r2] = measured;
+        // Each end of a prediction is a figure of its own; its outer quantile is the end of the interval.
+        let interval = |[low, middle, high]: [Estimate; 3]| Estimate { estimate: middle.estimate, low: low.low, high: high.high };
+        let gains = Gains {
+            processes: interval([p0, p1, p2]),
+            uncapped: interval([u0, u1, u2]),
+            free_threading: interval([f0, f1, f2]),
+            release_in_native: interval([r0, r1, r2]),
+        };
+        let rates = Rates { holding, waiting, native, unknown, lock, on_cpu, active, starvation, outside, alone };
+        let (behind, locks) = (behind(functions), locks(profile));
+        Evidence { profile, gil, threads, functions, rates, gains, behind, locks, saturation }
+    }
+
+    /// CPUs that the target may use; one when that is not known.
+    pub(super) fn cores(&self) -> f64 {
+        cores(self.profile)
+    }
+
+    /// How many threads wait for the GIL, and for what share of their time.
+    pub(super) fn waiters(&self) -> (usize, f64) {
+        let waiting: Vec<&Thread> = self.threads.iter().filter(|t| t.states.waiting >= WAITS && t.seconds > 0.0).collect();
+        let seconds: f64 = waiting.iter().map(|t| t.seconds).sum();
+        let waited: f64 = waiting.iter().map(|t| t.seconds * t.states.waiting).sum();
+        (waiting.len(), if seconds > 0.0 { waited / seconds } else { 0.0 })
+    }
+
+    /// The sentence that opens every judgement on contention: who waits, how much, behind whom, doing what.
+    pub(super) fn who_waits(&self) -> String {
+        let (count, share) = self.waiters();
+        let who = format!(
+            "{} {} for the GIL {} of {} time",
+            words::threads(count),
+            words::verb(count, "wait"),
+            words::percent(share),
+            whose(count)
+        );
+        match &self.behind.worst {
+            Some(w) => format!("{who}, {} of it behind {}, which {}.", words::percent(w.share), words::place(&w.place), w.doing),
+            None => format!("{who}."),
+        }
+    }
+
+    /// The sentence on the GIL as a whole.
+    pub(super) fn how_contended(&self) -> String {
+        let g = self.gil;
+        let switches = g.switches_per_s.map_or(String::new(), |n| format!(", and it changes hands {n:.0} times a second"));
+        let share = words::percent;
+        format!("The GIL is held {} of the time and somebody waits for it {} of the time{switches}.", share(g.busy), share(g.contended))
+    }
+
+    /// The function behind which most waited, else the one that holds most, as "burn (app.py:12)".
+    pub(super) fn culprit(&self) -> String {
+        match (&self.behind.worst, self.functions.iter().max_by(|a, b| a.holding.total_cmp(&b.holding))) {
+            (Some(w), _) => words::place(&w.place),
+            (None, Some(f)) => words::place(&Place { name: f.name.clone(), file: f.file.clone(), line: f.line }),
+            (None, None) => "the holder".into(),
+        }
+    }
+}
+
+fn whose(count: usize) -> &'static str {
+    if count == 1 {
+        "its"
+    } else {
+        "their"
+    }
+}
+
+fn cores(profile: &Profile) -> f64 {
+    if profile.target.cpus > 0.0 {
+        profile.target.cpus
+    } else {
+        1.0
+    }
+}
+
+/// Figures that are rates, shares or counts.
+const RATES: usize = 11;
+/// Those, and three for each of four predictions.
+const FIGURES: usize = RATES + 12;
+
+/// Every figure that gets an interval, of one draw. The order is that of `gather`.
+fn measure(threads: &[Split], cores: f64) -> [f64; FIGURES] {
+    let sum = |part: &dyn Fn(&Split) -> f64| threads.iter().map(part).sum::<f64>();
+    let state = |state| sum(&|t| t.get(state));
+    let (holding, waiting, native) = (sum(&|t| t.holding()), state(State::Waiting), state(State::Native));
+    let (work, used) = (sum(&scaling::work), sum(&on_cpu));
+    let lacked = state(State::Starved) + state(State::HoldingStarved);
+    let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
+    let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
+    let mut out = [0.0; FIGURES];
+    out[..RATES].copy_from_slice(&[
+        holding,
+        waiting,
+        native,
+        state(State::Unknown),
+        state(State::Lock),
+        used,
+        holding + waiting + native + state(State::Starved),
+        ratio(lacked, lacked + used),
+        ratio(native, work),
+        ratio(most, work),
+        scaling::saturation(threads),
+    ]);
+    let predictions = [
+        scaling::processes(threads, cores),
+        scaling::processes(threads, NO_LIMIT),
+        scaling::free_threading(threads, cores),
+        scaling::release_in_native(threads, cores),
+    ];
+    for (slot, e) in out[RATES..].chunks_exact_mut(3).zip(predictions) {
+        slot.copy_from_slice(&[e.low, e.estimate, e.high]);
+    }
+    out
+}
+
+/// Each holder's waiting, shared out by what that function does while it holds.
+fn behind(functions: &[FunctionRow]) -> Behind {
+    let mut out = Behind::default();
+    let (mut known, waiting) = (0.0, functions.iter().map(|f| f.waiting).sum::<f64>());
+    for f in functions.iter().filter(|f| f.inflicted_wait > 0.0) {
+        let part = |time: f64| if f.holding > 0.0 { f.inflicted_wait * (time / f.holding).min(1.0) } else { 0.0 };
+        let (native, blocked) = (part(f.holding_native), part(f.holding_blocked));
+        out.native += native;
+        out.blocked += blocked;
+        out.python += (f.inflicted_wait - native - blocked).max(0.0);
+        known += f.inflicted_wait;
+    }
+    if known > 0.0 {
+        [&mut out.python, &mut out.native, &mut out.blocked].into_iter().for_each(|part| *part /= known);
+    }
+    let worst =
+        functions.iter().filter(|f| f.inflicted_wait > 0.0 && waiting > 0.0).max_by(|a, b| a.inflicted_wait.total_cmp(&b.inflicted_wait));
+    out.worst = worst.map(|f| Worst {
+        place: Place { name: f.name.clone(), file: f.file.clone(), line: f.line },
+        share: (f.inflicted_wait / waiting).min(1.0),
+        doing: doing(f),
+    });
+    out
+}
+
+/// What a function does while it holds the GIL: what fills most of that time, or that it is mixed.
+fn doing(f: &FunctionRow) -> &'static str {
+    let most = |time: f64| time > 0.7 * f.holding;
+    if most(f.holding_native) {
+        "spends its time inside a C call that keeps the GIL"
+    } else if most(f.holding_blocked) {
+        "sleeps in the kernel with the GIL held"
+    } else if most(f.holding - f.holding_native - f.holding_blocked) {
+        "is Python code on the CPU"
+    } else {
+        "is partly Python code and partly calls that keep the GIL"
+    }
+}
+
+/// Waiting on other locks, where that is a loss.
+fn locks(profile: &Profile) -> Locks {
+    let mut places: HashMap<(FunctionId, u32), f64> = HashMap::new();
+    let mut threads: HashMap<usize, f64> = HashMap::new();
+    for w in profile.weights.iter().filter(|w| w.split.get(State::Lock) > 0.0 && works(profile, w.thread)) {
+        let leaf = profile.leaf(w.stack);
+        let file = &profile.function(leaf).file;
+        if FOR_WORK.iter().any(|end| file.ends_with(end)) {
+            continue;
+        }
+        let line = profile.stack(w.stack).leaf().map_or(0, |f| f.line);
+        *places.entry((leaf, line)).or_default() += w.split.get(State::Lock);
+        *threads.entry(w.thread).or_default() += w.split.get(State::Lock);
+    }
+    let seconds = profile.seconds();
+    let rate = if seconds > 0.0 { threads.values().sum::<f64>() / 1e9 / seconds } else { 0.0 };
+    let worst = places.iter().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(a.0)));
+    let worst = worst.map(|((function, line), _)| (named(profile.function(*function)), *line));
+    Locks { rate, threads: threads.values().filter(|nanos| **nanos >= WAITS * seconds * 1e9).count(), worst }
+}
+
+/// Whether a thread does anything besides sleeping; one that never does is not held up by a lock but unused.
+fn works(profile: &Profile, thread: usize) -> bool {
+    let split = &profile.threads[thread].split;
+    split.holding() + split.get(State::Native) + split.get(State::Waiting) > 0.005 * split.total()
+}

@@ -1,0 +1,59 @@
+//! The holder sleeps in the kernel with the GIL in its hands: an extension that does not release it around a blocking call.
+
+use super::{wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
+use crate::analysis::verdict::severity;
+use crate::analysis::words::{gain, line, on_cores, percent};
+
+/// Share of the waiting from which it is worth a finding beside another verdict.
+const NOTABLE: f64 = 0.2;
+
+pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+    let (behind, gains) = (&e.behind, &e.gains.processes);
+    if behind.blocked < NOTABLE {
+        return Judgement::No;
+    }
+    match worth_it(gains) {
+        Against::Below => return Judgement::No,
+        Against::Astride => return wide(gains),
+        Against::Above => {}
+    }
+    let Some((place, hot_line)) = super::holding_most(e, |f| f.holding_blocked) else { return Judgement::No };
+    let name = crate::analysis::words::place(&place);
+    let opinion = Opinion::new(Code::BlockedHoldingGil, format!("{name} sleeps while it holds the GIL, and other threads wait for it."))
+        .severe(severity(gains))
+        .because(e.who_waits())
+        .because(format!("{} of the waiting is behind a holder that is asleep.", percent(behind.blocked)))
+        .because(e.how_contended())
+        .next(format!("Release the GIL around the blocking call at {}: Py_BEGIN_ALLOW_THREADS in C, `with nogil:` in Cython, or ctypes.CDLL in place of ctypes.PyDLL.", line(&place, hot_line)))
+        .next(format!("Until then separate processes would be about {} {}.", gain(gains), on_cores(e.cores())));
+    if behind.blocked >= behind.python.max(behind.native) { opinion } else { opinion.aside() }.yes()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::report;
+    use crate::analysis::report::Code;
+    use crate::analysis::testing::Scene;
+
+    #[test]
+    fn a_sleeping_holder_is_named_and_a_running_one_is_not() {
+        let blocked = |t: u64| if (t / 5).is_multiple_of(2) { vec!["B query", "W serve"] } else { vec!["W query", "B query"] };
+        let r = report(&Scene::new(2.0).run(2000, blocked));
+        assert_eq!(r.verdict.code, Code::BlockedHoldingGil);
+        assert!(r.verdict.next_steps[0].contains("app.py:14"), "{:?}", r.verdict.next_steps);
+        // Asleep without the GIL is plain I/O.
+        let io = |t: u64| if t.is_multiple_of(10) { vec!["P query", "I serve"] } else { vec!["I query", "I serve"] };
+        assert_eq!(report(&Scene::new(2.0).run(2000, io)).verdict.code, Code::KeepThreads);
+    }
+
+    #[test]
+    fn a_part_is_a_finding() {
+        let mixed = |t: u64| match t / 5 % 3 {
+            0 => vec!["B query", "W serve"],
+            _ => vec!["W serve", "P serve"],
+        };
+        let r = report(&Scene::new(2.0).run(3000, mixed));
+        assert_eq!(r.verdict.code, Code::SwitchToProcesses);
+        assert_eq!(r.findings[0].code, Code::BlockedHoldingGil);
+    }
+}

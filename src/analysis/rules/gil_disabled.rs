@@ -1,0 +1,52 @@
+//! A free-threaded build: nothing waits for a GIL that is off; one that is on again was switched on by something.
+
+use super::{Code, Evidence, Judgement, Opinion, Severity};
+
+pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+    let target = &e.profile.target;
+    match (target.free_threaded, target.gil_enabled) {
+        (false, _) => Judgement::No,
+        (true, false) => Opinion::new(Code::GilDisabled, "The GIL is off: this is a free-threaded Python, and threads run in parallel.".into())
+            .refusing()
+            .because(format!("Threads use {:.1} CPUs of {}.", e.rates.on_cpu.estimate, super::super::words::number(e.cores())))
+            .next("If it is slower than hoped, look for locks and for objects that many threads change; that is not measured here.")
+            .yes(),
+        (true, true) => Opinion::new(Code::GilDisabled, "The GIL is on in a free-threaded Python.".into())
+            .aside()
+            .severe(Severity::High)
+            .because("This is a free-threaded build, but its GIL is switched on.")
+            .next("Find what did it: an extension module that does not declare support for running without the GIL (start Python with -W default to see the warning), PYTHON_GIL=1 or -X gil=1.")
+            .yes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::report;
+    use crate::analysis::report::Code;
+    use crate::analysis::testing::Scene;
+
+    fn scene(free_threaded: bool, gil_enabled: bool) -> report::Report {
+        let scene = Scene::new(2.0).with(|t, _| (t.free_threaded, t.gil_enabled) = (free_threaded, gil_enabled));
+        crate::analysis::report(&scene.run(1000, |_| vec!["L join@threading.py", "N burn", "N burn"]))
+    }
+
+    #[test]
+    fn off_is_the_verdict() {
+        let r = scene(true, false);
+        assert_eq!((r.verdict.code, r.verdict.speedup.processes), (Code::GilDisabled, None));
+    }
+
+    #[test]
+    fn on_again_is_a_finding() {
+        let r = scene(true, true);
+        assert_ne!(r.verdict.code, Code::GilDisabled);
+        assert_eq!(r.findings[0].code, Code::GilDisabled);
+    }
+
+    #[test]
+    fn an_ordinary_build_is_neither() {
+        let r = scene(false, true);
+        assert!(r.verdict.code != Code::GilDisabled && r.findings.iter().all(|f| f.code != Code::GilDisabled));
+    }
+}

@@ -1,0 +1,59 @@
+//! Nothing runs: every thread sleeps nearly all the time.
+
+use super::{against, Against, Code, Evidence, Judgement, Opinion};
+use crate::analysis::words::percent;
+
+/// Thread-seconds per second of anything but sleep, below which a program is idle.
+const ACTIVE: f64 = 0.02;
+/// Unknown thread-seconds per second beyond which sleep cannot be claimed.
+const UNKNOWN: f64 = 0.02;
+
+pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+    if e.rates.unknown.high > UNKNOWN && kernel_cpu(e) > ACTIVE || e.rates.active.estimate >= ACTIVE {
+        return Judgement::No;
+    }
+    if against(&e.rates.active, ACTIVE) != Against::Below {
+        return Judgement::NotEnough("The program ran in short bursts only; for the rest of the window it was idle.".into());
+    }
+    Opinion::new(Code::Idle, "Idle: nothing ran while gilprof looked.".into())
+        .because(format!(
+            "All threads ({}) were asleep or waiting for work, but for {} of the time.",
+            e.threads.len(),
+            percent(e.rates.active.estimate)
+        ))
+        .next("Measure while the program is under load.")
+        .refusing()
+        .yes()
+}
+
+/// CPUs used, by the kernel's word, which holds also where states are unknown.
+fn kernel_cpu(e: &Evidence<'_>) -> f64 {
+    let seconds = e.profile.seconds();
+    let used: f64 = e.threads.iter().map(|t| t.cpu * t.seconds).sum();
+    if seconds > 0.0 {
+        used / seconds
+    } else {
+        0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::report;
+    use crate::analysis::report::Code;
+    use crate::analysis::testing::Scene;
+
+    #[test]
+    fn sleepers_are_idle_and_workers_are_not() {
+        let idle = report(&Scene::new(2.0).run(2000, |_| vec!["I accept", "L get@queue.py"]));
+        assert_eq!((idle.verdict.code, idle.verdict.speedup.processes), (Code::Idle, None));
+        let some = |t: u64| if t.is_multiple_of(10) { vec!["P serve", "L get@queue.py"] } else { vec!["I accept", "L get@queue.py"] };
+        assert_eq!(report(&Scene::new(2.0).run(2000, some)).verdict.code, Code::KeepThreads);
+    }
+
+    #[test]
+    fn one_burst_is_not_enough_to_call_it_idle() {
+        let burst = |t: u64| if t < 600 { vec!["P start"] } else { vec!["I accept"] };
+        assert_ne!(report(&Scene::new(2.0).run(40_000, burst)).verdict.code, Code::Idle);
+    }
+}

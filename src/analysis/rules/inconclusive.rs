@@ -1,0 +1,105 @@
+//! Too little was seen, or too much of it could not be told, to judge anything; and what to change.
+
+use super::{Code, Evidence, Judgement, Opinion};
+use crate::analysis::words::percent;
+
+/// Fewer looks than this say nothing about shares.
+const LOOKS: u64 = 100;
+/// A shorter window holds too few switch intervals.
+const SECONDS: f64 = 0.2;
+/// Python threads' time that could not be told, beyond which waiting cannot be judged.
+const UNKNOWN: f64 = 0.3;
+/// Below this a GIL is so rarely held that nobody can wait much, known or not.
+const RARELY_HELD: f64 = 0.1;
+
+pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+    let (window, seconds) = (&e.profile.window, e.profile.seconds());
+    let tried = window.looks.saturating_add(window.missed);
+    if seconds < SECONDS || (window.looks < LOOKS && !window.exact) {
+        let seen = format!("{} looks in {seconds:.2} seconds are too few.", window.looks);
+        return refuse("Too little was seen to judge.", seen, "Measure for at least two seconds, while the program is under load.");
+    }
+    if window.failed > window.looks / 2 {
+        let seen = format!("The interpreter could not be read in {} of {} looks.", window.failed, window.looks);
+        return refuse("The interpreter could mostly not be read.", seen, "See the warnings; the program may be starting or ending.");
+    }
+    if window.missed > tried / 2 {
+        let seen = format!("{} of {tried} looks came too late.", window.missed);
+        let step = "Lower the rate, or give gilprof a core of its own: the machine is too busy to be watched.";
+        return refuse("gilprof itself got too little CPU time to judge.", seen, step);
+    }
+    if undecided_waiting(e) {
+        let unknown = format!("{} of the Python threads' time could not be told apart.", percent(unknown(e)));
+        let step = "Run the program on Python 3.7 or newer, where waiting for the GIL can be seen, or let gilprof read it with more rights; see the warnings.";
+        return refuse("Whether threads wait for the GIL cannot be seen here.", unknown, step);
+    }
+    Judgement::No
+}
+
+/// The verdict when no rule says yes.
+pub(in crate::analysis) fn undecided(doubts: Vec<String>) -> Opinion {
+    let mut opinion = Opinion::new(Code::Inconclusive, "Not clear: the figures vary too much to say.".into());
+    opinion.because = doubts;
+    opinion.because.dedup();
+    if opinion.because.is_empty() {
+        opinion.because.push("The program does a little of everything: no one thing limits it.".into());
+    }
+    opinion.next("Measure for longer, or while the program does only the work that matters, under steady load.")
+}
+
+fn refuse(headline: &str, fact: String, step: &str) -> Judgement {
+    Opinion::new(Code::Inconclusive, headline.into()).refusing().because(fact).next(step).yes()
+}
+
+/// Share of the Python threads' time that is unknown.
+fn unknown(e: &Evidence<'_>) -> f64 {
+    let python = || e.threads.iter().filter(|t| t.python && t.seconds > 0.0);
+    let seconds: f64 = python().map(|t| t.seconds).sum();
+    let unknown: f64 = python().map(|t| t.seconds * t.states.unknown).sum();
+    if seconds > 0.0 {
+        unknown / seconds
+    } else {
+        0.0
+    }
+}
+
+/// Old Pythons: who holds is known, what the others do is not. One Python thread alone cannot wait, nor can many for a GIL rarely held.
+fn undecided_waiting(e: &Evidence<'_>) -> bool {
+    let several = e.threads.iter().filter(|t| t.python && t.seconds > 0.0).count() > 1;
+    several && unknown(e) > UNKNOWN && e.rates.holding.high > RARELY_HELD
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::report::Code;
+    use crate::analysis::testing::Scene;
+    use crate::analysis::{report, report::Report};
+
+    const TURNS: fn(u64) -> Vec<&'static str> = |t| if t / 5 % 2 == 0 { vec!["P burn", "W burn"] } else { vec!["W burn", "P burn"] };
+
+    fn refused(r: &Report) -> bool {
+        r.verdict.code == Code::Inconclusive && r.verdict.speedup.processes.is_none()
+    }
+
+    #[test]
+    fn short_windows_are_refused_and_long_ones_not() {
+        assert!(refused(&report(&Scene::new(2.0).run(90, TURNS))));
+        assert!(refused(&report(&Scene::new(2.0).run(0, TURNS))));
+        assert_eq!(report(&Scene::new(2.0).run(2000, TURNS)).verdict.code, Code::SwitchToProcesses);
+    }
+
+    #[test]
+    fn a_starved_or_blind_profiler_is_told() {
+        assert!(refused(&report(&Scene::new(2.0).with(|_, w| w.missed = 5000).run(2000, TURNS))));
+        assert!(refused(&report(&Scene::new(2.0).with(|_, w| w.failed = 1500).run(2000, TURNS))));
+    }
+
+    #[test]
+    fn unknown_waiting_is_refused_unless_the_holder_settles_it() {
+        let old = |t: u64| if (t / 5).is_multiple_of(2) { vec!["P burn", "U burn"] } else { vec!["U burn", "P burn"] };
+        assert!(refused(&report(&Scene::new(2.0).run(2000, old))));
+        assert_eq!(report(&Scene::new(2.0).run(2000, |_| vec!["P burn"])).verdict.code, Code::Serial);
+        let rarely = |t: u64| if t.is_multiple_of(50) { vec!["P serve", "U serve"] } else { vec!["U serve", "U serve"] };
+        assert_eq!(report(&Scene::new(2.0).run(2000, rarely)).verdict.code, Code::KeepThreads);
+    }
+}

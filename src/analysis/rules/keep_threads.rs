@@ -1,0 +1,81 @@
+//! Nothing is wrong: the GIL is there when it is wanted, and threads gain nothing by becoming processes.
+
+use super::{wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
+use crate::analysis::words::{count, gain, on_cores, percent};
+
+/// More threads than this at which a GIL would saturate are not worth a number.
+const MANY: f64 = 1000.0;
+
+pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+    let gains = &e.gains.processes;
+    match worth_it(gains) {
+        Against::Above => Judgement::No,
+        Against::Astride => wide(gains),
+        Against::Below => {
+            Opinion::new(Code::KeepThreads, format!("Keep threads: processes would be {} {}.", gain(gains), on_cores(e.cores())))
+                .because(format!(
+                    "The GIL is held {} of the time, and somebody waits for it {} of the time.",
+                    percent(e.gil.busy),
+                    percent(e.gil.contended)
+                ))
+                .because(saturation(e))
+                .next(room(e))
+                .yes()
+        }
+    }
+}
+
+fn saturation(e: &Evidence<'_>) -> String {
+    let using = e.threads.iter().filter(|t| t.states.holding > 0.0).count();
+    match e.saturation.estimate {
+        n if n <= 0.0 => "No thread was seen to hold the GIL.".into(),
+        n if n > MANY => format!("It would take more than {MANY:.0} threads like these to keep the GIL busy; {using} use it now."),
+        n => format!("About {} threads like these would keep the GIL busy all the time; {using} use it now.", count(n)),
+    }
+}
+
+fn room(e: &Evidence<'_>) -> String {
+    let using = e.threads.iter().filter(|t| t.states.holding > 0.0).count() as f64;
+    match e.saturation.estimate {
+        n if n > 0.0 && n < using + 1.0 => "Leave it as it is, but expect little from more threads: the GIL is nearly full.".into(),
+        n if n > 0.0 && n <= MANY => format!("Leave it as it is; more threads help up to about {}.", count(n)),
+        _ => "Leave it as it is; more threads do no harm.".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::report;
+    use crate::analysis::report::Code;
+    use crate::analysis::testing::Scene;
+
+    #[test]
+    fn sleepers_keep_threads_and_learn_where_it_ends() {
+        let serve = |t: u64| match t % 20 {
+            0 => vec!["P serve", "I recv", "L join@threading.py"],
+            10 => vec!["I recv", "P serve", "L join@threading.py"],
+            _ => vec!["I recv", "I recv", "L join@threading.py"],
+        };
+        let r = report(&Scene::new(2.0).run(2000, serve));
+        assert_eq!(r.verdict.code, Code::KeepThreads);
+        assert!((r.verdict.threads_worth_having.unwrap() - 20.0).abs() < 0.5, "{:?}", r.verdict.threads_worth_having);
+        assert!(r.verdict.because[1].starts_with("About 20 threads"), "{:?}", r.verdict.because);
+    }
+
+    #[test]
+    fn the_same_program_under_contention_does_not() {
+        let busy = |t: u64| if (t / 5).is_multiple_of(2) { vec!["P serve", "W serve"] } else { vec!["W serve", "P serve"] };
+        assert_ne!(report(&Scene::new(2.0).run(2000, busy)).verdict.code, Code::KeepThreads);
+    }
+
+    #[test]
+    fn a_gain_that_cannot_be_pinned_down_is_inconclusive() {
+        let phased = |t: u64| match t % 2000 {
+            0..540 => vec!["P serve", "W serve"],
+            _ => vec!["I recv", if t.is_multiple_of(2) { "P serve" } else { "I recv" }],
+        };
+        let r = report(&Scene::new(2.0).run(2000, phased));
+        assert_eq!(r.verdict.code, Code::Inconclusive, "{:?}", r.verdict);
+        assert!(!r.verdict.because.is_empty());
+    }
+}

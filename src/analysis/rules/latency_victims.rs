@@ -1,0 +1,84 @@
+//! Throughput is fine, but threads that want the GIL only briefly wait for it behind one that hardly lets go (a convoy).
+//!
+//! The work-weighted gain does not show this, because the victims do little work: their own waiting decides.
+
+use super::{against, wide, worth_it, Against, Code, Evidence, Judgement, Opinion, Severity};
+use crate::analysis::report::Thread;
+use crate::analysis::words::{clean, percent, threads, verb};
+
+/// Waiting threads, on average, below which nobody is held up to speak of.
+const WAITING: f64 = 0.1;
+/// Share of its time that a victim waits.
+const VICTIM: f64 = 0.1;
+/// How many times longer a victim waits for the GIL than it holds it.
+const OUT_OF_PROPORTION: f64 = 2.0;
+
+pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+    let Some(worst) = victims(e).max_by(|a, b| a.states.waiting.total_cmp(&b.states.waiting)) else { return Judgement::No };
+    match (worth_it(&e.gains.processes), against(&e.rates.waiting, WAITING)) {
+        (Against::Above, _) | (_, Against::Below) => Judgement::No,
+        (Against::Astride, _) => wide(&e.gains.processes),
+        (_, Against::Astride) => Judgement::NotEnough(format!(
+            "Between {:.2} and {:.2} threads wait for the GIL on average.",
+            e.rates.waiting.low, e.rates.waiting.high
+        )),
+        (Against::Below, Against::Above) => convoy(e, worst),
+    }
+}
+
+/// Threads that wait much longer for the GIL than they use it.
+fn victims<'e>(e: &'e Evidence<'_>) -> impl Iterator<Item = &'e Thread> {
+    e.threads.iter().filter(|t| t.states.waiting >= VICTIM && t.states.waiting > OUT_OF_PROPORTION * t.states.holding)
+}
+
+fn convoy(e: &Evidence<'_>, worst: &Thread) -> Judgement {
+    let (count, hog) = (victims(e).count(), e.culprit());
+    let each = worst.wait_ms.map_or(String::new(), |w| format!(", half of its waits longer than {:.1} ms", w.p50));
+    let interval = e.profile.target.switch_interval_us.map_or(String::new(), |us| format!(", now {} s", us as f64 / 1e6));
+    Opinion::new(
+        Code::LatencyVictims,
+        format!("{} {} behind {hog}: throughput is fine, response times are not.", threads(count), verb(count, "wait")),
+    )
+    .severe(Severity::Medium)
+    .because(e.who_waits())
+    .because(format!(
+        "Thread {} holds the GIL {} of its time but waits for it {}{each}.",
+        clean(&worst.name),
+        percent(worst.states.holding),
+        percent(worst.states.waiting)
+    ))
+    .next(format!("Move {hog} to a process of its own (concurrent.futures.ProcessPoolExecutor); the others then need not wait."))
+    .next(format!("Or lower sys.setswitchinterval(){interval}: waits get shorter, and {hog} somewhat slower."))
+    .yes()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::report;
+    use crate::analysis::report::Code;
+    use crate::analysis::testing::Scene;
+
+    #[test]
+    fn short_users_behind_a_hog_are_victims() {
+        let convoy = |t: u64| match t % 20 {
+            0 => vec!["W crunch", "P reply"],
+            1..10 => vec!["P crunch", "I recv"],
+            _ => vec!["P crunch", "W reply"],
+        };
+        let r = report(&Scene::new(2.0).run(4000, convoy));
+        assert_eq!(r.verdict.code, Code::LatencyVictims, "{:?}", r.verdict);
+        assert!(r.verdict.headline.starts_with("1 thread waits behind crunch (app.py:12)"), "{}", r.verdict.headline);
+    }
+
+    #[test]
+    fn a_hog_beside_sleepers_has_no_victims() {
+        let calm = |t: u64| if t.is_multiple_of(20) { vec!["I pause", "P reply"] } else { vec!["P crunch", "I recv"] };
+        assert_eq!(report(&Scene::new(2.0).run(4000, calm)).verdict.code, Code::Serial);
+    }
+
+    #[test]
+    fn victims_in_a_small_part_of_the_window_are_not_enough() {
+        let once = |t: u64| if t < 150 { vec!["P crunch", "W reply"] } else { vec!["P crunch", "I recv"] };
+        assert_ne!(report(&Scene::new(2.0).run(1400, once)).verdict.code, Code::LatencyVictims);
+    }
+}

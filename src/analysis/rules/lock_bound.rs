@@ -1,0 +1,90 @@
+//! Threads that work also wait on a lock of the program's own, and not for work, a result or a thread's end.
+
+use super::{against, Against, Code, Estimate, Evidence, Judgement, Opinion, Place, Severity};
+use crate::analysis::words::{line, number, place, threads, verb};
+
+/// Threads on a lock, on average, from which it is what limits the program.
+const THREADS: f64 = 0.5;
+
+pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+    let locks = &e.locks;
+    let Some((at, hot_line)) = &locks.worst else { return Judgement::No };
+    if locks.threads < 2 || locks.rate <= e.rates.waiting.high {
+        return Judgement::No;
+    }
+    // Taken to vary as much as all waiting on locks together, of which it is a part.
+    let all = &e.rates.lock;
+    let rate = Estimate {
+        estimate: locks.rate,
+        low: (locks.rate - (all.estimate - all.low)).max(0.0),
+        high: locks.rate + (all.high - all.estimate),
+    };
+    match against(&rate, THREADS) {
+        Against::Below => Judgement::No,
+        Against::Astride => {
+            Judgement::NotEnough(format!("Between {:.1} and {:.1} threads wait on locks other than the GIL.", rate.low, rate.high))
+        }
+        Against::Above => bound(e, at, *hot_line),
+    }
+}
+
+fn bound(e: &Evidence<'_>, at: &Place, hot_line: u32) -> Judgement {
+    let locks = &e.locks;
+    let name = place(at);
+    Opinion::new(Code::LockBound, format!("Threads wait on a lock, not on the GIL: {name}."))
+        .severe(Severity::Medium)
+        .because(format!(
+            "{} {} on locks other than the GIL, {} at any time on average, most in {name} at {}.",
+            threads(locks.threads),
+            verb(locks.threads, "wait"),
+            number(locks.rate),
+            line(at, hot_line)
+        ))
+        .because(format!("For the GIL, {} wait on average.", number(e.rates.waiting.estimate)))
+        .next(format!(
+            "Hold the lock taken at {} for a shorter time, or split what it guards; processes help only if they need not share it.",
+            line(at, hot_line)
+        ))
+        .yes()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::report;
+    use crate::analysis::report::Code;
+    use crate::analysis::testing::Scene;
+
+    /// Three workers, one at a time, the others where `word` says.
+    fn turns(word: &'static str) -> impl Fn(u64) -> Vec<&'static str> {
+        move |t| {
+            let mut all = vec!["L join@threading.py", word, word, word];
+            all[1 + (t / 5 % 3) as usize] = "P update";
+            all
+        }
+    }
+
+    #[test]
+    fn workers_on_a_lock_are_lock_bound() {
+        let r = report(&Scene::new(2.0).run(2000, turns("L update")));
+        assert_eq!(r.verdict.code, Code::LockBound);
+        assert!(r.verdict.because[0].contains("update (app.py:12) at app.py:14"), "{:?}", r.verdict.because);
+    }
+
+    #[test]
+    fn workers_without_work_and_waiters_for_the_gil_are_not() {
+        assert_ne!(report(&Scene::new(2.0).run(2000, turns("L get@queue.py"))).verdict.code, Code::LockBound);
+        assert_eq!(report(&Scene::new(2.0).run(2000, turns("W update"))).verdict.code, Code::SwitchToProcesses);
+    }
+
+    #[test]
+    fn one_thread_on_a_lock_is_not_enough() {
+        let one = |t: u64| vec![if t.is_multiple_of(20) { "P poll" } else { "L poll" }, "I accept"];
+        assert_ne!(report(&Scene::new(2.0).run(2000, one)).verdict.code, Code::LockBound);
+    }
+
+    #[test]
+    fn locks_in_a_part_of_the_window_are_not_enough() {
+        let phased = |t: u64| if t < 700 { turns("L update")(t) } else { vec!["L join@threading.py", "I recv", "I recv", "P update"] };
+        assert_ne!(report(&Scene::new(2.0).run(2400, phased)).verdict.code, Code::LockBound);
+    }
+}

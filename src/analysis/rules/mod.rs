@@ -1,0 +1,149 @@
+//! One judgement per file. A rule looks at the evidence and says yes, no, or that there is not enough to say.
+//!
+//! Rules compare intervals with bounds: a figure passes a bound when its whole interval does, and one whose interval straddles it is not enough.
+
+pub(super) mod already_parallel;
+pub(super) mod blocked_holding_gil;
+pub(super) mod cpu_starved;
+pub(super) mod gil_disabled;
+pub(super) mod idle;
+pub(super) mod inconclusive;
+pub(super) mod keep_threads;
+pub(super) mod latency_victims;
+pub(super) mod lock_bound;
+pub(super) mod release_the_gil;
+pub(super) mod serial;
+pub(super) mod switch_to_processes;
+
+use super::evidence::Evidence;
+use super::report::{Code, Estimate, FunctionRow, Place, Severity};
+
+/// The lower end of a gain from which a change of the program is worth proposing.
+const WORTH_IT: f64 = 1.1;
+/// The estimate up to which a gain whose lower end is not worth it may be called none.
+const NO_GAIN: f64 = 1.2;
+
+/// A rule.
+pub(super) type Rule = fn(&Evidence<'_>) -> Judgement;
+
+/// What a rule says.
+#[derive(Debug)]
+pub(super) enum Judgement {
+    /// It applies.
+    Yes(Box<Opinion>),
+    /// It does not.
+    No,
+    /// It might; why that cannot be said.
+    NotEnough(String),
+}
+
+/// A judgement in words.
+#[derive(Debug)]
+pub(super) struct Opinion {
+    pub(super) code: Code,
+    /// Whether it may be the verdict, or only ever a finding.
+    pub(super) primary: bool,
+    /// Whether, as the verdict, it means that gains cannot be predicted.
+    pub(super) refuses: bool,
+    pub(super) severity: Severity,
+    pub(super) headline: String,
+    pub(super) because: Vec<String>,
+    pub(super) next_steps: Vec<String>,
+}
+
+impl Opinion {
+    /// One that may be the verdict, with gains, of low severity.
+    fn new(code: Code, headline: String) -> Opinion {
+        let (because, next_steps) = (Vec::new(), Vec::new());
+        Opinion { code, primary: true, refuses: false, severity: Severity::Low, headline, because, next_steps }
+    }
+
+    fn because(mut self, fact: impl Into<String>) -> Opinion {
+        self.because.push(fact.into());
+        self
+    }
+
+    fn next(mut self, step: impl Into<String>) -> Opinion {
+        self.next_steps.push(step.into());
+        self
+    }
+
+    fn severe(mut self, severity: Severity) -> Opinion {
+        self.severity = severity;
+        self
+    }
+
+    /// Gains are not predicted.
+    fn refusing(mut self) -> Opinion {
+        self.refuses = true;
+        self
+    }
+
+    /// Never the verdict.
+    fn aside(mut self) -> Opinion {
+        self.primary = false;
+        self
+    }
+
+    fn yes(self) -> Judgement {
+        Judgement::Yes(Box::new(self))
+    }
+}
+
+/// Where an interval lies against a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Against {
+    Above,
+    Below,
+    Astride,
+}
+
+fn against(e: &Estimate, bound: f64) -> Against {
+    if e.low >= bound {
+        Against::Above
+    } else if e.high < bound {
+        Against::Below
+    } else {
+        Against::Astride
+    }
+}
+
+/// Whether leaving the GIL behind is worth it. A low end below [`WORTH_IT`] with an estimate well above it is not enough to say.
+fn worth_it(gain: &Estimate) -> Against {
+    if gain.low >= WORTH_IT {
+        Against::Above
+    } else if gain.estimate < NO_GAIN {
+        Against::Below
+    } else {
+        Against::Astride
+    }
+}
+
+/// The function with most of a kind of holding, with its hottest line.
+fn holding_most(e: &Evidence<'_>, kind: impl Fn(&FunctionRow) -> f64) -> Option<(Place, u32)> {
+    let most = e.functions.iter().filter(|f| kind(f) > 0.0).max_by(|a, b| kind(a).total_cmp(&kind(b)))?;
+    Some((Place { name: most.name.clone(), file: most.file.clone(), line: most.line }, most.hot_line))
+}
+
+/// The doubt of every rule on contention.
+fn wide(gain: &Estimate) -> Judgement {
+    Judgement::NotEnough(format!(
+        "Without the GIL the program may be anything from {:.1} to {:.1} times as fast; that is too wide to advise on.",
+        gain.low, gain.high
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_passes_a_bound_whole_or_not_at_all() {
+        let e = |low, estimate, high| Estimate { estimate, low, high };
+        assert_eq!(against(&e(1.0, 2.0, 3.0), 1.0), Against::Above);
+        assert_eq!(against(&e(1.0, 2.0, 3.0), 3.5), Against::Below);
+        assert_eq!(against(&e(1.0, 2.0, 3.0), 2.0), Against::Astride);
+        assert_eq!(worth_it(&e(1.05, 1.1, 1.3)), Against::Below);
+        assert_eq!(worth_it(&e(1.05, 1.3, 1.6)), Against::Astride);
+    }
+}

@@ -1,0 +1,65 @@
+//! The holders are mostly inside C calls that keep the GIL: releasing it there frees the others, rewriting Python does not.
+
+use super::{wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
+use crate::analysis::verdict::severity;
+use crate::analysis::words::{gain, line, on_cores, percent, place};
+
+/// Share of the waiting from which it is worth a finding beside another verdict.
+const NOTABLE: f64 = 0.3;
+
+pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+    let (behind, gains) = (&e.behind, &e.gains.release_in_native);
+    if behind.native < NOTABLE {
+        return Judgement::No;
+    }
+    let (Against::Above, Against::Above) = (worth_it(gains), worth_it(&e.gains.processes)) else {
+        return if worth_it(gains) == Against::Astride && worth_it(&e.gains.processes) != Against::Below {
+            wide(gains)
+        } else {
+            Judgement::No
+        };
+    };
+    let Some((holder, hot_line)) = super::holding_most(e, |f| f.holding_native) else { return Judgement::No };
+    let (name, at) = (place(&holder), line(&holder, hot_line));
+    let opinion = Opinion::new(Code::ReleaseTheGil, format!("Release the GIL in what {name} calls: about {} {}.", gain(gains), on_cores(e.cores())))
+        .severe(severity(gains))
+        .because(e.who_waits())
+        .because(format!("{} of the waiting is behind holders inside C calls.", percent(behind.native)))
+        .because(e.how_contended())
+        .next(format!("Look at the call at {at}: use a library that releases the GIL there, or move it to Cython (`with nogil:`), C++ or Rust code that does."))
+        .next(format!("The other way is a concurrent.futures.ProcessPoolExecutor: about {}; moving data between processes is not counted.", gain(&e.gains.processes)));
+    if behind.native > behind.python.max(behind.blocked) { opinion } else { opinion.aside() }.yes()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::report;
+    use crate::analysis::report::Code;
+    use crate::analysis::testing::Scene;
+
+    #[test]
+    fn holders_inside_c_calls_should_release() {
+        let json = |t: u64| if (t / 5).is_multiple_of(2) { vec!["C parse", "W parse"] } else { vec!["W parse", "C parse"] };
+        let r = report(&Scene::new(2.0).run(2000, json));
+        assert_eq!(r.verdict.code, Code::ReleaseTheGil);
+        assert!(
+            r.verdict.headline.starts_with("Release the GIL in what parse (app.py:12) calls: about 2.0x faster"),
+            "{}",
+            r.verdict.headline
+        );
+        assert!(r.verdict.next_steps[0].contains("app.py:14"));
+    }
+
+    #[test]
+    fn calls_that_do_release_are_already_parallel() {
+        let zlib = |t: u64| if t.is_multiple_of(20) { vec!["P pack", "N pack"] } else { vec!["N pack", "N pack"] };
+        assert_eq!(report(&Scene::new(2.0).run(2000, zlib)).verdict.code, Code::AlreadyParallel);
+    }
+
+    #[test]
+    fn contention_now_and_then_is_not_enough() {
+        let phased = |t: u64| if t < 350 { vec!["C parse", "W parse"] } else { vec!["I read", "C parse"] };
+        let r = report(&Scene::new(2.0).run(1500, phased));
+        assert_ne!(r.verdict.code, Code::ReleaseTheGil, "{:?}", r.verdict);
+    }
+}

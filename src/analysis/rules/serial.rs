@@ -1,0 +1,72 @@
+//! One thread does all the work and nobody waits: the GIL is busy, not contended.
+
+use super::{against, worth_it, Against, Code, Evidence, Judgement, Opinion};
+use crate::analysis::words::{clean, cores, percent};
+
+/// Share of the work that one thread must do.
+const ALONE: f64 = 0.9;
+/// Share of the time in which the GIL must be held; below it the program mostly sleeps.
+const BUSY: f64 = 0.5;
+/// Waiting threads, on average, from which it cannot be said that nobody waits.
+const WAITING: f64 = 0.2;
+
+pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+    if worth_it(&e.gains.processes) != Against::Below || against(&e.rates.waiting, WAITING) == Against::Above {
+        return Judgement::No;
+    }
+    match (against(&e.rates.alone, ALONE), against(&e.rates.holding, BUSY)) {
+        (Against::Below, _) | (_, Against::Below) => Judgement::No,
+        (Against::Above, Against::Above) => serial(e),
+        _ => Judgement::NotEnough(format!(
+            "One thread does between {} and {} of the work, and the GIL is held between {} and {} of the time.",
+            percent(e.rates.alone.low),
+            percent(e.rates.alone.high),
+            percent(e.rates.holding.low),
+            percent(e.rates.holding.high)
+        )),
+    }
+}
+
+fn serial(e: &Evidence<'_>) -> Judgement {
+    let worker = e.threads.iter().max_by(|a, b| (a.seconds * a.states.holding).total_cmp(&(b.seconds * b.states.holding)));
+    let name = worker.map_or_else(String::new, |t| clean(&t.name));
+    Opinion::new(Code::Serial, "One thread does all the work: the GIL is busy, not contended.".into())
+        .because(format!(
+            "Thread {name} does {} of the work and holds the GIL {} of the time.",
+            percent(e.rates.alone.estimate),
+            percent(e.rates.holding.estimate)
+        ))
+        .because(format!("Other threads wait for the GIL {} of the time.", percent(e.gil.contended)))
+        .next(advice(e))
+        .yes()
+}
+
+fn advice(e: &Evidence<'_>) -> String {
+    let culprit = e.culprit();
+    if e.cores() < 1.5 {
+        return format!("Make {culprit} faster; there are no further cores that more processes could use.");
+    }
+    format!("Make {culprit} faster, or split its work among processes: {} could then be used in place of one.", cores(e.cores()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::report;
+    use crate::analysis::report::Code;
+    use crate::analysis::testing::Scene;
+
+    #[test]
+    fn one_worker_is_serial_and_two_that_wait_are_not() {
+        let r = report(&Scene::new(2.0).run(2000, |_| vec!["L join@threading.py", "P burn"]));
+        assert_eq!(r.verdict.code, Code::Serial);
+        assert!(r.verdict.because[0].starts_with("Thread worker-1 does 100 % of the work"), "{:?}", r.verdict.because);
+        let turns = |t: u64| if (t / 5).is_multiple_of(2) { vec!["P burn", "W burn"] } else { vec!["W burn", "P burn"] };
+        assert_ne!(report(&Scene::new(2.0).run(2000, turns)).verdict.code, Code::Serial);
+    }
+
+    #[test]
+    fn work_that_moves_between_threads_in_phases_is_not_called_serial() {
+        let phased = |t: u64| if t < 1900 { vec!["P burn", "I rest"] } else { vec!["I rest", "P burn"] };
+        assert_ne!(report(&Scene::new(2.0).run(2100, phased)).verdict.code, Code::Serial);
+    }
+}

@@ -1,0 +1,96 @@
+//! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python without a GIL, let them run at once.
+
+use super::{wide, worth_it, Against, Code, Evidence, Judgement, Opinion, WORTH_IT};
+use crate::analysis::verdict::severity;
+use crate::analysis::words::{count, gain, on_cores};
+
+pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+    let (behind, gains) = (&e.behind, &e.gains.processes);
+    // Where C calls or sleep hold most, the rules before this one have the better advice. Nobody known to hold counts as Python.
+    if behind.native > behind.python.max(behind.blocked) || behind.blocked > 0.0 && behind.blocked >= behind.python {
+        return fallback(e);
+    }
+    match worth_it(gains) {
+        Against::Below => Judgement::No,
+        Against::Astride => wide(gains),
+        Against::Above => switch(e).yes(),
+    }
+}
+
+/// Holders mostly inside C, but too little to gain by releasing there alone.
+fn fallback(e: &Evidence<'_>) -> Judgement {
+    let released = worth_it(&e.gains.release_in_native) == Against::Above;
+    if !released && e.behind.native > e.behind.blocked && worth_it(&e.gains.processes) == Against::Above {
+        return switch(e).yes();
+    }
+    Judgement::No
+}
+
+fn switch(e: &Evidence<'_>) -> Opinion {
+    let gains = &e.gains.processes;
+    let opinion = Opinion::new(Code::SwitchToProcesses, format!("Switch to processes: about {} {}.", gain(gains), on_cores(e.cores())))
+        .severe(severity(gains))
+        .because(e.who_waits())
+        .because(e.how_contended())
+        .because(saturating(e.saturation.estimate))
+        .next(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; moving data between processes is not counted in the gain.", e.culprit()));
+    if e.gains.free_threading.low >= WORTH_IT {
+        return opinion.next(format!(
+            "A free-threaded Python would be about {} without copying data, where every extension module supports it.",
+            gain(&e.gains.free_threading)
+        ));
+    }
+    opinion
+}
+
+fn saturating(n: f64) -> String {
+    if n < 1.05 {
+        "One such thread keeps the GIL busy all the time.".into()
+    } else {
+        format!("About {} such threads keep the GIL busy all the time.", count(n))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::report;
+    use crate::analysis::report::{Code, Confidence};
+    use crate::analysis::testing::Scene;
+
+    /// Three threads in turn, the main one in join.
+    const TURNS: fn(u64) -> Vec<&'static str> = |t| {
+        let mut all = vec!["L join@threading.py", "W burn", "W burn", "W burn"];
+        all[1 + (t / 5 % 3) as usize] = "P burn";
+        all
+    };
+
+    #[test]
+    fn the_whole_verdict_reads_well() {
+        let v = report(&Scene::new(2.0).run(5000, TURNS)).verdict;
+        assert_eq!((v.code, v.confidence), (Code::SwitchToProcesses, Confidence::High));
+        assert_eq!(v.headline, "Switch to processes: about 2.0x faster (1.9 - 2.5) on these 2 cores.");
+        assert_eq!(
+            v.because[0],
+            "3 threads wait for the GIL 67 % of their time, 100 % of it behind burn (app.py:12), which is Python code on the CPU."
+        );
+        assert_eq!(
+            v.because[1],
+            "The GIL is held 100 % of the time and somebody waits for it 100 % of the time, and it changes hands 200 times a second."
+        );
+        assert!(v.next_steps[0].starts_with("Run burn (app.py:12) in a concurrent.futures.ProcessPoolExecutor"));
+        assert!((v.threads_worth_having.unwrap() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_same_threads_taking_turns_by_sleeping_do_not_switch() {
+        let polite = |t: u64| TURNS(t).into_iter().map(|w| if w == "W burn" { "I rest" } else { w }).collect();
+        assert_ne!(report(&Scene::new(2.0).run(5000, polite)).verdict.code, Code::SwitchToProcesses);
+    }
+
+    #[test]
+    fn contention_in_a_part_of_the_window_is_not_enough() {
+        let phased = |t: u64| if t < 375 { vec!["P burn", "W burn"] } else { vec!["I rest", "P burn"] };
+        let v = report(&Scene::new(2.0).run(1500, phased)).verdict;
+        assert_ne!(v.code, Code::SwitchToProcesses, "{v:?}");
+    }
+}

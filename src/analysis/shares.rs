@@ -1,0 +1,75 @@
+//! Each thread's states as shares of its own wall time. They add to 1; a thread without any slice is all `unknown`.
+
+use super::contention::quantiles;
+use super::report::{Holding, States, Thread};
+use crate::profile::{Profile, ThreadProfile};
+use crate::sample::{Split, State};
+
+/// One row per thread, those that did or wanted most first.
+pub(super) fn threads(profile: &Profile) -> Vec<Thread> {
+    let mut rows: Vec<Thread> = profile.threads.iter().map(row).collect();
+    let busy = |t: &Thread| t.seconds * (t.states.holding + t.states.waiting + t.states.native + t.states.starved);
+    rows.sort_by(|a, b| busy(b).total_cmp(&busy(a)).then(a.tid.cmp(&b.tid)));
+    rows
+}
+
+fn row(thread: &ThreadProfile) -> Thread {
+    let seconds = thread.split.total() / 1e9;
+    Thread {
+        tid: thread.facts.tid.0,
+        name: thread.facts.name.clone(),
+        python: thread.facts.python,
+        seconds,
+        cpu: cpu(thread),
+        states: states(&thread.split),
+        holding: holding(&thread.split),
+        hold_ms: quantiles(&thread.hold_runs),
+        wait_ms: quantiles(&thread.wait_runs),
+        acquisitions_per_s: if seconds > 0.0 { thread.acquisitions as f64 / seconds } else { 0.0 },
+    }
+}
+
+/// Share of time on a CPU: the kernel's where it is known, else what the states say.
+fn cpu(thread: &ThreadProfile) -> f64 {
+    match thread.totals {
+        Some(t) if t.seen.as_nanos() > 0 => t.cpu.as_secs_f64() / t.seen.as_secs_f64(),
+        _ => on_cpu(&thread.split) / thread.split.total().max(1.0),
+    }
+}
+
+/// Time on a CPU, by the states.
+pub(super) fn on_cpu(split: &Split) -> f64 {
+    split.get(State::HoldingPython) + split.get(State::HoldingNative) + split.get(State::Native)
+}
+
+fn share(split: &Split, part: f64) -> f64 {
+    let total = split.total();
+    if total > 0.0 {
+        part / total
+    } else {
+        0.0
+    }
+}
+
+fn states(split: &Split) -> States {
+    let of = |state| share(split, split.get(state));
+    States {
+        holding: share(split, split.holding()),
+        waiting: of(State::Waiting),
+        native: of(State::Native),
+        starved: of(State::Starved),
+        lock: of(State::Lock),
+        io: of(State::Io),
+        unknown: if split.total() > 0.0 { of(State::Unknown) } else { 1.0 },
+    }
+}
+
+fn holding(split: &Split) -> Holding {
+    let of = |state| share(split, split.get(state));
+    Holding {
+        python: of(State::HoldingPython),
+        native: of(State::HoldingNative),
+        blocked: of(State::HoldingBlocked),
+        starved: of(State::HoldingStarved),
+    }
+}

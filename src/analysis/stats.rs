@@ -1,0 +1,109 @@
+//! Intervals: the window's blocks drawn again and again, each draw measured as the whole is.
+//!
+//! A block bootstrap at 90 %. Drawing whole blocks keeps what hangs together in time (a wait and the hold that it waits for, a phase of the
+//! program). The generator is small, ours and always starts alike, so that one profile always gives one report.
+
+use super::report::Estimate;
+use crate::profile::Profile;
+use crate::sample::{Split, State};
+
+/// How many draws.
+const DRAWS: usize = 200;
+/// Fewer draws, but never less than this, when there are thousands of threads: 40 still give a 5 % quantile.
+const LEAST_DRAWS: usize = 40;
+/// Threads times draws beyond which draws are saved on.
+const WORK: usize = 100_000;
+/// Where each end of the interval lies.
+const TAIL: f64 = 0.05;
+
+/// Measures the window and gives each figure its interval. `measure` gets each thread's time, by index into the profile's threads, in
+/// thread-seconds per second of wall time.
+pub(super) fn intervals<const N: usize>(profile: &Profile, measure: impl Fn(&[Split]) -> [f64; N]) -> [Estimate; N] {
+    let all: Vec<usize> = (0..profile.blocks.len()).collect();
+    let whole = measure(&rates(profile, &all));
+    let draws = (WORK / profile.threads.len().max(1)).clamp(LEAST_DRAWS, DRAWS);
+    let mut dice = Dice(0x6769_6c70_726f_6621);
+    let mut columns: Vec<Vec<f64>> = vec![Vec::with_capacity(draws); N];
+    for _ in 0..draws {
+        let drawn: Vec<usize> = all.iter().map(|_| dice.below(all.len())).collect();
+        for (column, value) in columns.iter_mut().zip(measure(&rates(profile, &drawn))) {
+            column.push(value);
+        }
+    }
+    std::array::from_fn(|i| {
+        columns[i].sort_by(f64::total_cmp);
+        let at = |q: f64| columns[i][((draws - 1) as f64 * q).round() as usize];
+        Estimate { estimate: whole[i], low: at(TAIL).min(whole[i]), high: at(1.0 - TAIL).max(whole[i]) }
+    })
+}
+
+/// Every thread's time over some blocks, per second of those blocks.
+fn rates(profile: &Profile, blocks: &[usize]) -> Vec<Split> {
+    let wall: f64 = blocks.iter().map(|&b| profile.blocks[b].nanos).sum();
+    let mut sums = vec![Split::default(); profile.threads.len()];
+    for &block in blocks {
+        for (thread, split) in &profile.blocks[block].threads {
+            sums[*thread].merge(split);
+        }
+    }
+    sums.iter().map(|sum| per(sum, wall)).collect()
+}
+
+/// A split divided by a time; nothing when there was none.
+pub(super) fn per(split: &Split, nanos: f64) -> Split {
+    let mut out = Split::default();
+    if nanos > 0.0 {
+        State::ALL.iter().for_each(|&s| out.add(s, split.get(s) / nanos));
+    }
+    out
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number in `0..n`; the bias for such small `n` is below 2^-50.
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::testing::Scene;
+
+    fn holding(profile: &Profile) -> Estimate {
+        let [e] = intervals(profile, |threads| [threads.iter().map(Split::holding).sum()]);
+        e
+    }
+
+    #[test]
+    fn a_steady_program_has_a_narrow_interval_and_a_phased_one_a_wide() {
+        let steady = Scene::new(2.0).run(4000, |t| vec![if t % 2 == 0 { "P burn" } else { "I sleep" }]);
+        let phased = Scene::new(2.0).run(4000, |t| vec![if t < 2000 { "P burn" } else { "I sleep" }]);
+        let (s, p) = (holding(&steady), holding(&phased));
+        assert!((s.estimate - 0.5).abs() < 1e-9 && (p.estimate - 0.5).abs() < 1e-9);
+        assert!(s.high - s.low < 0.02, "{s:?}");
+        assert!(p.high - p.low > 0.1 && p.low > 0.2 && p.high < 0.8, "{p:?}");
+    }
+
+    #[test]
+    fn the_same_profile_gives_the_same_interval() {
+        let profile = Scene::new(2.0).run(500, |t| vec![if t % 70 < 30 { "P burn" } else { "I sleep" }]);
+        assert_eq!(holding(&profile), holding(&profile));
+    }
+
+    #[test]
+    fn nothing_gives_nothing() {
+        assert_eq!(holding(&Scene::new(2.0).run(0, |_| vec![])), Estimate { estimate: 0.0, low: 0.0, high: 0.0 });
+    }
+}

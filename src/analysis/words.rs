@@ -1,0 +1,135 @@
+//! Numbers and names as they stand in sentences. Names come from the target: control characters are replaced and long ones cut.
+
+use super::report::{Estimate, Place};
+use crate::sample::Function;
+
+/// The longest name in a sentence, in characters.
+const LONGEST_NAME: usize = 60;
+
+/// A share as "66 %".
+pub(super) fn percent(share: f64) -> String {
+    match share * 100.0 {
+        p if p <= 0.0 => "0 %".into(),
+        p if p < 0.95 => "less than 1 %".into(),
+        p => format!("{p:.0} %"),
+    }
+}
+
+/// A gain as "1.9x faster (1.8 - 2.0)"; says so when it is none.
+pub(super) fn gain(e: &Estimate) -> String {
+    if format!("{:.1}", e.estimate) == "1.0" {
+        format!("no faster ({:.2} - {:.2})", e.low, e.high)
+    } else {
+        format!("{:.1}x faster ({:.1} - {:.1})", e.estimate, e.low, e.high)
+    }
+}
+
+/// "on these 2 cores".
+pub(super) fn on_cores(cpus: f64) -> String {
+    if cpus == 1.0 {
+        "on this one core".into()
+    } else {
+        format!("on these {} cores", number(cpus))
+    }
+}
+
+/// "1 core", "1.5 cores".
+pub(super) fn cores(cpus: f64) -> String {
+    match number(cpus) {
+        one if one == "1" => "1 core".into(),
+        n => format!("{n} cores"),
+    }
+}
+
+/// A number without needless decimals: "2", "1.5".
+pub(super) fn number(n: f64) -> String {
+    let text = format!("{n:.1}");
+    text.strip_suffix(".0").map(str::to_string).unwrap_or(text)
+}
+
+/// A number of threads that is none too exact: "1.5", "30".
+pub(super) fn count(n: f64) -> String {
+    if n < 10.0 {
+        number(n)
+    } else {
+        format!("{n:.0}")
+    }
+}
+
+/// "1 thread", "3 threads".
+pub(super) fn threads(n: usize) -> String {
+    if n == 1 {
+        "1 thread".into()
+    } else {
+        format!("{n} threads")
+    }
+}
+
+/// A verb after a count: "waits" for one, "wait" for more.
+pub(super) fn verb(n: usize, plain: &str) -> String {
+    if n == 1 {
+        format!("{plain}s")
+    } else {
+        plain.into()
+    }
+}
+
+/// A function as "burn (app.py:12)".
+pub(super) fn place(p: &Place) -> String {
+    let name = clean(&p.name);
+    match (short(&p.file), p.line) {
+        ("", _) => name,
+        (file, 0) => format!("{name} ({})", clean(file)),
+        (file, line) => format!("{name} ({}:{line})", clean(file)),
+    }
+}
+
+/// A line as "app.py:14".
+pub(super) fn line(p: &Place, line: u32) -> String {
+    format!("{}:{line}", clean(short(&p.file)))
+}
+
+/// A function's name, file and first line.
+pub(super) fn named(f: &Function) -> Place {
+    Place { name: f.name.clone(), file: f.file.clone(), line: f.first_line }
+}
+
+/// The file's own name, without directories.
+pub(super) fn short(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
+/// A name of the target's, safe to print.
+pub(super) fn clean(text: &str) -> String {
+    let safe = |c: char| if c.is_control() { '?' } else { c };
+    match text.char_indices().nth(LONGEST_NAME) {
+        Some((cut, _)) => text[..cut].chars().map(safe).chain(['…']).collect(),
+        None => text.chars().map(safe).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        let e = |estimate, low, high| Estimate { estimate, low, high };
+        assert_eq!((percent(0.664), percent(0.001), percent(0.0)), ("66 %".into(), "less than 1 %".into(), "0 %".into()));
+        assert_eq!(gain(&e(1.94, 1.84, 2.0)), "1.9x faster (1.8 - 2.0)");
+        assert_eq!(gain(&e(1.01, 0.95, 1.0)), "no faster (0.95 - 1.00)");
+        assert_eq!(
+            (on_cores(2.0), on_cores(1.0), on_cores(1.5)),
+            ("on these 2 cores".into(), "on this one core".into(), "on these 1.5 cores".into())
+        );
+    }
+
+    #[test]
+    fn places_are_short_and_harmless() {
+        let p = |name: &str, file: &str, line| place(&Place { name: name.into(), file: file.into(), line });
+        assert_eq!(p("burn", "/srv/app.py", 12), "burn (app.py:12)");
+        assert_eq!(p("(no Python frame)", "", 0), "(no Python frame)");
+        assert_eq!(p("a\x1b[31m", "<string>", 0), "a?[31m (<string>)");
+        assert_eq!(p(&"é".repeat(100), "", 0).chars().count(), LONGEST_NAME + 1);
+    }
+}
