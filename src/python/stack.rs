@@ -2,30 +2,54 @@
 
 use super::code::{fingerprint_span, CodeCache, CodeInfo};
 use super::frames::{FrameReader, RawFrame, RawStack};
-use super::layout::{Bytecode, Layout, Position};
+use super::layout::{Layout, Position};
 use crate::ids::Addr;
 use crate::process::memory::{Memory, Part, ReadError};
 use crate::sample::{Frame, Function, Stack, Trust};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-/// An unchanged stack is given again without asking for its code objects; after this many times they are asked for all the same.
+/// What was learnt of a thread's code objects is used again while its frames stand where they stood; after this many reads they are asked
+/// for all the same. A code object on a live frame cannot be freed, but between two reads a frame may have gone and another come in its place.
 const RECHECK: u32 = 64;
+/// Answers kept to whether an instruction is a call.
+const MAX_CALLS: usize = 4096;
 
 /// The stack of one thread, as last read.
 #[derive(Debug)]
 pub struct ThreadStack {
     reader: FrameReader,
     raw: Option<RawStack>,
-    repeated: u32,
+    /// Root first.
+    known: Vec<Known>,
+    /// Whether the instruction at this position of this code object is a call: an instruction that specialises itself stays in its family.
+    calls: HashMap<(Addr, i64), bool>,
+    reads: u32,
     stack: Arc<Stack>,
     in_c_call: bool,
     bytes: Vec<u8>,
 }
 
+#[derive(Debug)]
+struct Known {
+    at: Addr,
+    code: Addr,
+    info: Option<Arc<CodeInfo>>,
+}
+
 impl ThreadStack {
     /// Nothing read yet: the empty stack.
     pub fn new(empty: &Arc<Stack>) -> ThreadStack {
-        ThreadStack { reader: FrameReader::default(), raw: None, repeated: 0, stack: empty.clone(), in_c_call: false, bytes: Vec::new() }
+        ThreadStack {
+            reader: FrameReader::default(),
+            raw: None,
+            known: Vec::new(),
+            calls: HashMap::new(),
+            reads: 0,
+            stack: empty.clone(),
+            in_c_call: false,
+            bytes: Vec::new(),
+        }
     }
 
     /// The stack as last read.
@@ -41,13 +65,20 @@ impl ThreadStack {
     /// Reads the stack anew. `Err` only when the process as a whole cannot be read.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, code: &mut CodeCache, tstate: Addr) -> Result<(), ReadError> {
         let raw = self.reader.read(mem, layout, tstate)?;
-        if self.repeated < RECHECK && self.raw.as_ref() == Some(&raw) {
-            self.repeated += 1;
+        self.reads += 1;
+        if self.reads >= RECHECK || self.calls.len() > MAX_CALLS {
+            self.reads = 0;
+            self.known.clear();
+            self.calls.clear();
+            self.raw = None;
+        }
+        if self.raw.as_ref() == Some(&raw) {
             return Ok(());
         }
-        self.repeated = 0;
-        let leaf_opcode = self.read_fingerprints(mem, layout, &raw)?;
-        let stack = self.symbolize(mem, layout, code, &raw, leaf_opcode);
+        self.learn(mem, layout, code, &raw)?;
+        self.in_c_call = raw.trust == Trust::Whole && self.leaf_is_call(mem, layout, &raw);
+        let frames = raw.frames.iter().rev().zip(&self.known).map(|(frame, known)| symbol(layout, frame, known.info.as_ref())).collect();
+        let stack = Stack { frames, trust: raw.trust };
         if *self.stack != stack {
             self.stack = Arc::new(stack);
         }
@@ -55,52 +86,47 @@ impl ThreadStack {
         Ok(())
     }
 
-    /// Fills `bytes` with each frame's code fingerprint, in order, the unreadable ones zeroed (a null type is no code object). Gives the
-    /// opcode at the leaf where bytecode must be read live.
-    fn read_fingerprints(&mut self, mem: &dyn Memory, layout: &Layout, raw: &RawStack) -> Result<Option<u8>, ReadError> {
+    /// Brings `known` in step with the frames: those that stand as before keep their code, the others' is read, in one batch.
+    fn learn(&mut self, mem: &dyn Memory, layout: &Layout, code: &mut CodeCache, raw: &RawStack) -> Result<(), ReadError> {
+        let root_first = || raw.frames.iter().rev();
+        let same = root_first().zip(&self.known).take_while(|(frame, known)| frame.at == known.at && frame.code == known.code).count();
+        self.known.truncate(same);
+        if same == raw.frames.len() {
+            return Ok(());
+        }
         let span = fingerprint_span(layout);
         let len = span.len as usize;
         self.bytes.clear();
-        self.bytes.resize(raw.frames.len() * len, 0);
-        let mut opcode = [0; 2];
-        let live = matches!(layout.code.bytecode, Bytecode::Inline(_)) && raw.trust == Trust::Whole;
-        let leaf = raw.frames.first().filter(|_| live).map(|f| Addr(f.position as u64));
-        let mut parts: Vec<Part<'_>> = raw
-            .frames
-            .iter()
-            .zip(self.bytes.chunks_mut(len))
-            .map(|(frame, bytes)| Part::new(frame.code.offset(u64::from(span.offset)), bytes))
-            .collect();
-        parts.extend(leaf.map(|at| Part::new(at, &mut opcode)));
+        self.bytes.resize((raw.frames.len() - same) * len, 0);
+        let place = |frame: &RawFrame| frame.code.offset(u64::from(span.offset));
+        let mut parts: Vec<Part<'_>> =
+            root_first().skip(same).zip(self.bytes.chunks_mut(len)).map(|(frame, bytes)| Part::new(place(frame), bytes)).collect();
         mem.read_batch(&mut parts)?;
-        let read_leaf = leaf.is_some() && parts.last().is_some_and(|p| p.ok);
-        for part in parts.iter_mut().filter(|p| !p.ok) {
-            part.into.fill(0);
+        let ok: Vec<bool> = parts.iter().map(|p| p.ok).collect();
+        for ((frame, bytes), ok) in root_first().skip(same).zip(self.bytes.chunks(len)).zip(ok) {
+            let info = if ok { code.get(mem, layout, frame.code, Some(bytes)).ok() } else { None };
+            self.known.push(Known { at: frame.at, code: frame.code, info });
         }
-        Ok(read_leaf.then_some(opcode[0]))
+        Ok(())
     }
 
-    fn symbolize(&mut self, mem: &dyn Memory, layout: &Layout, code: &mut CodeCache, raw: &RawStack, opcode: Option<u8>) -> Stack {
-        let len = fingerprint_span(layout).len as usize;
-        let mut frames = Vec::with_capacity(raw.frames.len());
-        self.in_c_call = false;
-        for (i, (frame, bytes)) in raw.frames.iter().zip(self.bytes.chunks(len)).enumerate().rev() {
-            let info = code.get(mem, layout, frame.code, Some(bytes)).ok();
-            if i == 0 && raw.trust == Trust::Whole {
-                let fixed = || info.as_ref()?.is_call_at(mem, layout, offset(layout, frame, info.as_ref()?));
-                self.in_c_call = match layout.code.bytecode {
-                    Bytecode::Inline(_) => opcode.is_some_and(|op| layout.is_call(op)),
-                    Bytecode::Object(_) => fixed().unwrap_or(false),
-                };
-            }
-            frames.push(match info {
-                Some(info) => {
-                    Frame { line: info.line_at_offset(offset(layout, frame, &info)).unwrap_or(0), function: info.function.clone() }
-                }
-                None => unreadable(),
-            });
+    fn leaf_is_call(&mut self, mem: &dyn Memory, layout: &Layout, raw: &RawStack) -> bool {
+        let (Some(frame), Some(known)) = (raw.frames.first(), self.known.last()) else { return false };
+        let Some(info) = &known.info else { return false };
+        let key = (frame.code, frame.position);
+        if let Some(&known) = self.calls.get(&key) {
+            return known;
         }
-        Stack { frames, trust: raw.trust }
+        let answer = info.is_call_at(mem, layout, offset(layout, frame, info)).unwrap_or(false);
+        self.calls.insert(key, answer);
+        answer
+    }
+}
+
+fn symbol(layout: &Layout, frame: &RawFrame, info: Option<&Arc<CodeInfo>>) -> Frame {
+    match info {
+        Some(info) => Frame { line: info.line_at_offset(offset(layout, frame, info)).unwrap_or(0), function: info.function.clone() },
+        None => unreadable(),
     }
 }
 

@@ -26,15 +26,16 @@ pub(super) fn write(page: &mut Page, report: &Report) {
     let verdict = &report.verdict;
     page.blank();
     let name = word(verdict.code).replace('-', " ").to_uppercase();
-    let gain = gain(report);
+    // The banner says already what a headline such as "Keep threads: …" begins with.
+    let said = verdict.headline.split_once(": ").filter(|(start, _)| start.to_uppercase() == name);
+    let headline = plain::clean(said.map_or(verdict.headline.as_str(), |(_, rest)| rest));
     let painted = palette::verdict(&name, verdict.code, page.style.colour);
-    if 5 + plain::width(&name) + plain::width(&gain) <= page.style.width {
-        page.line(&format!("  {painted}   {gain}"));
+    if 5 + plain::width(&name) + plain::width(&headline) <= page.style.width {
+        page.line(&format!("  {painted}   {headline}"));
     } else {
         page.line(&format!("  {painted}"));
-        page.prose("  ", &gain);
+        page.prose("  ", &headline);
     }
-    page.prose("  ", &verdict.headline);
     for fact in &verdict.because {
         page.prose("  - ", fact);
     }
@@ -42,20 +43,6 @@ pub(super) fn write(page: &mut Page, report: &Report) {
         page.prose("  -> ", step);
     }
     what_if(page, report);
-}
-
-/// The figure that goes with the verdict's name; empty where the verdict is not about a gain.
-fn gain(report: &Report) -> String {
-    let speedup = &report.verdict.speedup;
-    let (estimate, when) = match report.verdict.code {
-        Code::SwitchToProcesses => (speedup.processes, format!("on these {}", numbers::counted(report.target.cpus, "core"))),
-        Code::ReleaseTheGil => (speedup.release_in_native, "with the GIL released in C".into()),
-        _ => return String::new(),
-    };
-    match estimate {
-        Some(e) => format!("about {} faster ({}) {when}", numbers::factor(e.estimate), interval(e)),
-        None => "gain not predicted".into(),
-    }
 }
 
 fn interval(e: Estimate) -> String {
@@ -94,7 +81,12 @@ fn what_if(page: &mut Page, report: &Report) {
         ],
     );
     // The contract asks the text to say so wherever such a gain is shown; the analysis may have said it already.
-    let said = verdict.because.iter().chain([&verdict.headline]).any(|s| s.to_lowercase().contains("moving data between processes"));
+    let said = verdict
+        .because
+        .iter()
+        .chain(&verdict.next_steps)
+        .chain([&verdict.headline])
+        .any(|s| s.to_lowercase().contains("moving data between processes"));
     if processes.is_some() && !said {
         page.prose("  ", "Moving data between processes is not counted.");
     }
