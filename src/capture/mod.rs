@@ -1,4 +1,5 @@
 //! Looks at a live interpreter, judges what it saw, and keeps time.
+pub mod account;
 pub mod bind;
 pub mod classify;
 pub mod clock;

@@ -49,6 +49,8 @@ pub struct Observer {
     threads: Vec<Tracked>,
     by_tstate: HashMap<Addr, usize>,
     bound: Vec<(Addr, u64, Option<u64>)>,
+    /// Some thread state's thread is not known yet, or two claim the same: their ids are about to change.
+    unbound: bool,
     next_id: u32,
     tids: Vec<Tid>,
     listed: Nanos,
@@ -85,6 +87,7 @@ impl Observer {
             threads: Vec::new(),
             by_tstate: HashMap::new(),
             bound: Vec::new(),
+            unbound: true,
             next_id: 0,
             tids: Vec::new(),
             listed: Nanos::ZERO,
@@ -122,11 +125,12 @@ impl Observer {
     /// Looks once. `Err` when the process as a whole cannot be read: it is gone, or access was taken away.
     pub fn look(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<Looked, ReadError> {
         self.codes.begin_look();
-        self.read_roster()?;
+        let all = at.since(self.listed) >= RELIST || self.unbound;
+        self.read_roster(all)?;
         self.bind_if_changed(at, sink)?;
         self.read_holders_stacks()?;
         self.read_threads(at, sink)?;
-        self.roster.reread_gils(&self.mem, &self.python.layout, &mut self.after)?;
+        self.reread_gils()?;
         self.name_threads(at, sink);
         let looked = self.outcome();
         self.book(at, sink);
@@ -142,10 +146,10 @@ impl Observer {
         self.threads.clear();
     }
 
-    fn read_roster(&mut self) -> Result<(), ReadError> {
+    fn read_roster(&mut self, all: bool) -> Result<(), ReadError> {
         let (layout, runtime) = (&self.python.layout, self.python.runtime);
-        for _ in 0..WALKS {
-            if !self.roster.interpreters.is_empty() && self.roster.read(&self.mem, layout, runtime)? {
+        for turn in 0..WALKS {
+            if !self.roster.interpreters.is_empty() && self.roster.read(&self.mem, layout, runtime, all || turn > 0)? {
                 return Ok(());
             }
             match self.roster.walk(&self.mem, layout, runtime) {
@@ -154,7 +158,7 @@ impl Observer {
             }
         }
         // It keeps changing. What was walked last is a true list of a moment ago; threads made since are met at the next look.
-        self.roster.read(&self.mem, layout, runtime).map(|_| ())
+        self.roster.read(&self.mem, layout, runtime, true).map(|_| ())
     }
 
     fn outcome(&mut self) -> Looked {
@@ -175,7 +179,6 @@ impl Observer {
         let keys = || self.roster.threads.iter().map(|t| (t.at, t.pthread, t.native_id));
         let same = keys().eq(self.bound.iter().copied());
         if same && at.since(self.listed) < RELIST {
-            self.copy_requests();
             return Ok(());
         }
         let bound: Vec<_> = keys().collect();
@@ -187,7 +190,17 @@ impl Observer {
             self.bind(sink);
             self.bound = bound;
         }
-        self.copy_requests();
+        Ok(())
+    }
+
+    /// Who holds now: asked only where the answer matters, which is where a holder was found asleep.
+    fn reread_gils(&mut self) -> Result<(), ReadError> {
+        let asleep = |holder: Addr| self.by_tstate.get(&holder).is_some_and(|&i| self.threads[i].asleep());
+        if self.roster.gils.iter().filter_map(|(_, r)| r.as_ref()?.holder).any(asleep) {
+            return self.roster.reread_gils(&self.mem, &self.python.layout, &mut self.after);
+        }
+        self.after.clear();
+        self.after.extend(self.roster.gils.iter().map(|(_, reading)| *reading));
         Ok(())
     }
 
@@ -220,11 +233,16 @@ impl Observer {
             thread.tstate = Addr(0);
         }
         // Oldest first: a thread state that was just made carries its maker's ids, and must not take its maker's place.
+        self.unbound = false;
         for state in self.roster.threads.iter().rev() {
-            let Some(&index) = self.binder.tid(&self.mem, state).and_then(|tid| by_tid.get(&tid)) else { continue };
+            let Some(&index) = self.binder.tid(&self.mem, state).and_then(|tid| by_tid.get(&tid)) else {
+                self.unbound = true;
+                continue;
+            };
             self.by_tstate.insert(state.at, index);
             let thread = &mut self.threads[index];
             if !thread.tstate.is_null() {
+                self.unbound = true;
                 continue;
             }
             thread.tstate = state.at;
@@ -234,15 +252,6 @@ impl Observer {
                 thread.facts.python = true;
                 thread.facts.gil = gil;
                 sink.thread(&thread.facts);
-            }
-        }
-    }
-
-    fn copy_requests(&mut self) {
-        for state in &self.roster.threads {
-            let Some(requested) = state.requested else { return };
-            if let Some(&index) = self.by_tstate.get(&state.at) {
-                self.threads[index].requested = requested;
             }
         }
     }
@@ -263,7 +272,9 @@ impl Observer {
         let thread = &mut self.threads[index];
         let tid = thread.facts.tid;
         let _frozen = self.freezer.as_ref().filter(|_| holds).and_then(|f| f.freeze(tid));
-        thread.stack.read(&self.mem, &self.python.layout, &mut self.codes, thread.tstate)?;
+        let still = !holds && thread.asleep();
+        thread.stack.read(&self.mem, &self.python.layout, &mut self.codes, thread.tstate, still)?;
+        thread.requested = thread.stack.requested(&self.python.layout);
         if thread.stack.stack().trust == Trust::Moving {
             self.torn += 1;
         }

@@ -27,7 +27,7 @@ pub fn command(pid: Pid, format: Format, freeze: bool) -> Result<ExitCode> {
     // Nothing is lost by a Ctrl-C here, so that nothing watches for it.
     let Some((pid, target)) = patience::attach(pid, &AtomicBool::new(false))? else { return Ok(ExitCode::SUCCESS) };
     let (target, threads) = match target {
-        Attached::Python(python) => look(python, freeze)?,
+        Attached::Python(python) => look(*python, freeze)?,
         Attached::Legacy(version) => {
             say(&format!("who waits for the GIL cannot be told of Python {version}, only who holds it: such threads are `unknown`"));
             peers::dump(pid, &version)?

@@ -76,7 +76,7 @@ impl Session {
         let mut tick = |progress: Progress, builder: &ProfileBuilder| line.show(progress, builder.live());
         let freezer = |pid| -> Option<Box<dyn Freeze>> { self.freeze.then(|| peers::freezer(pid).ok()).flatten() };
         let measured = match target {
-            Attached::Python(python) => sampler::measure(python, self.plan, &freezer, stop, &mut builder, &mut tick),
+            Attached::Python(python) => sampler::measure(*python, self.plan, &freezer, stop, &mut builder, &mut tick),
             Attached::Legacy(version) => peers::measure(pid, &version, self.plan, stop, &mut builder, &mut tick),
         };
         line.clear();

@@ -30,7 +30,7 @@ pub struct Python {
 #[derive(Clone, Debug)]
 pub enum Attached {
     /// 3.7 and later.
-    Python(Python),
+    Python(Box<Python>),
     /// 2.7 and 3.3 - 3.6, which only py-spy reads: the version.
     Legacy(String),
 }
@@ -39,7 +39,7 @@ impl Python {
     /// Finds the interpreter of a process. [`Error::NotReady`] while it has not been initialised.
     pub fn open(pid: Pid) -> Result<Python> {
         match attach(pid)? {
-            Attached::Python(python) => Ok(python),
+            Attached::Python(python) => Ok(*python),
             Attached::Legacy(version) => Err(too_old(pid, version)),
         }
     }
@@ -84,7 +84,7 @@ pub fn attach(pid: Pid) -> Result<Attached> {
             why: "it has no interpreter: it has not created one yet, or has ended it; try again in a moment".into(),
         });
     }
-    Ok(Attached::Python(python))
+    Ok(Attached::Python(Box::new(python)))
 }
 
 /// The patch level of a version; one that moved nothing where it could not be read.

@@ -90,12 +90,26 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole cannot be read.
-    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr) -> Result<RawStack, ReadError> {
+    /// 3.15: whether the thread had asked for the GIL and not got it, when its stack was last read.
+    pub fn requested(&self, layout: &Layout) -> bool {
+        let last = |r: &Range| if r.ok[1] { Some(self.half + r.offset) } else { r.ok[0].then_some(r.offset) };
+        let tstate = self.ranges.first().and_then(last);
+        let bytes = tstate.and_then(|from| self.arena.get(from..));
+        layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).is_some_and(|flag| flag != 0)
+    }
+
+    /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole cannot be read. Of a thread that
+    /// stands `still`, because it sleeps in the kernel, one copy is enough.
+    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, still: bool) -> Result<RawStack, ReadError> {
         let mut complete: Option<Vec<RawFrame>> = None;
         for _ in 0..ROUNDS {
-            self.copy_twice(mem, layout, tstate)?;
-            let [a, b] = [self.walk(layout, 0), self.walk(layout, 1)];
+            self.copy(mem, layout, tstate, if still { 1 } else { 2 })?;
+            let a = self.walk(layout, 0);
+            if still && matches!(a, End::Root | End::Cut) {
+                self.forget_idle();
+                return Ok(agreed(&self.walks[0], &self.walks[0], a == End::Cut));
+            }
+            let b = if still { End::Garbage } else { self.walk(layout, 1) };
             let done = [&a, &b].map(|end| matches!(end, End::Root | End::Cut));
             if done == [true, true] {
                 self.forget_idle();
@@ -118,8 +132,8 @@ impl FrameReader {
         Ok(RawStack { frames: Vec::new(), trust: Trust::Moving })
     }
 
-    /// Copies the thread state, its chunks and the single frames, twice, in one batch.
-    fn copy_twice(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr) -> Result<(), ReadError> {
+    /// Copies the thread state, its chunks and the single frames, once or twice, in one batch.
+    fn copy(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, copies: usize) -> Result<(), ReadError> {
         self.ranges.clear();
         let mut offset = 0;
         let single = layout.frame.size as usize;
@@ -131,8 +145,8 @@ impl FrameReader {
             offset += len;
         }
         self.half = offset;
-        self.arena.resize(offset * 2, 0);
-        let mut parts = Vec::with_capacity(self.ranges.len() * 2);
+        self.arena.resize(offset * copies, 0);
+        let mut parts = Vec::with_capacity(self.ranges.len() * copies);
         for half in self.arena.chunks_mut(offset) {
             let mut rest = half;
             for range in &self.ranges {
@@ -143,7 +157,7 @@ impl FrameReader {
         }
         mem.read_batch(&mut parts)?;
         for (i, range) in self.ranges.iter_mut().enumerate() {
-            range.ok = [parts[i].ok, parts[i + parts.len() / 2].ok];
+            range.ok = [parts[i].ok, copies == 2 && parts[i + parts.len() / 2].ok];
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Interpreters and thread states: a roster learnt by walking the lists, then read whole in one batch per look.
 //!
-//! The lists are the target's and may change while they are read. A look trusts the roster only where the links it has just read are
-//! those of the roster; otherwise the lists are walked again. Every walk is bounded.
+//! The lists are the target's and may change while they are read. CPython puts a new thread state at the head of its list, so most looks read
+//! only the GILs and the heads; now and then, and while some thread state is not yet bound to its thread, every link is read and compared
+//! with the roster. Where they differ the lists are walked again. Every walk is bounded.
 
 use super::gil::{self, GilReading};
 use super::layout::Layout;
@@ -37,8 +38,6 @@ pub struct ThreadState {
     pub pthread: u64,
     /// The kernel's thread id as the target itself sees it, 3.11+.
     pub native_id: Option<u64>,
-    /// 3.15: it has asked for the GIL and not got it.
-    pub requested: Option<bool>,
     next: Addr,
     readable: bool,
 }
@@ -103,46 +102,52 @@ impl Roster {
         }
     }
 
-    /// Reads everything on the roster in one batch. `Ok(false)`: some link has changed, so the lists should be walked again; what was
-    /// read is in place all the same.
-    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr) -> Result<bool, ReadError> {
-        let sizes = Sizes { gil: layout.gil.size as usize, thread: layout.thread.size as usize };
-        let (i_len, g_len) = (self.interpreters.len() * 3 * 8, self.gils.len() * sizes.gil);
-        self.bytes.resize(8 + i_len + g_len + self.threads.len() * sizes.thread, 0);
-        let mut parts = Vec::with_capacity(1 + self.interpreters.len() * 3 + self.gils.len() + self.threads.len());
-        let (head, rest) = self.bytes.split_at_mut(8);
-        let (interpreters, rest) = rest.split_at_mut(i_len);
-        let (gils, threads) = rest.split_at_mut(g_len);
+    /// Reads the GILs and the heads of the lists, or, if `all`, everything on the roster, in one batch. `Ok(false)`: some link has
+    /// changed, so the lists should be walked again; what was read is in place all the same.
+    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr, all: bool) -> Result<bool, ReadError> {
+        let places = Places::of(self, layout, all);
+        self.bytes.resize(places.end, 0);
+        let mut parts = Vec::with_capacity(self.gils.len() + self.interpreters.len() * 3 + self.threads.len() + 1);
+        let (gils, rest) = self.bytes.split_at_mut(places.heads);
+        let (heads, rest) = rest.split_at_mut(places.threads - places.heads);
+        let (threads, links) = rest.split_at_mut(places.links - places.threads);
         // The GILs first: the threads' states are judged by who held it at that moment.
-        parts.extend(self.gils.iter().zip(gils.chunks_mut(sizes.gil)).map(|(gil, b)| Part::new(gil.0, b)));
-        parts.extend(self.threads.iter().zip(threads.chunks_mut(sizes.thread)).map(|(thread, b)| Part::new(thread.at, b)));
-        parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), head));
-        for (interpreter, bytes) in self.interpreters.iter().zip(interpreters.chunks_mut(24)) {
-            let (next, rest) = bytes.split_at_mut(8);
-            let (head, own_gil) = rest.split_at_mut(8);
-            parts.push(Part::new(interpreter.at.offset(layout.interpreter.next.offset() as u64), next));
-            parts.push(Part::new(interpreter.at.offset(layout.interpreter.threads_head.offset() as u64), head));
-            if let Some(field) = layout.interpreter.gil {
-                parts.push(Part::new(interpreter.at.offset(field.offset() as u64), own_gil));
+        parts.extend(self.gils.iter().zip(gils.chunks_mut(layout.gil.size as usize)).map(|(gil, b)| Part::new(gil.0, b)));
+        let head = |i: &InterpreterState| i.at.offset(layout.interpreter.threads_head.offset() as u64);
+        parts.extend(self.interpreters.iter().zip(heads.chunks_mut(8)).map(|(i, b)| Part::new(head(i), b)));
+        if all {
+            parts.extend(self.threads.iter().zip(threads.chunks_mut(layout.thread.size as usize)).map(|(t, b)| Part::new(t.at, b)));
+            let (first, each) = links.split_at_mut(8);
+            parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), first));
+            for (interpreter, bytes) in self.interpreters.iter().zip(each.chunks_mut(16)) {
+                let (next, own_gil) = bytes.split_at_mut(8);
+                parts.push(Part::new(interpreter.at.offset(layout.interpreter.next.offset() as u64), next));
+                parts.extend(layout.interpreter.gil.map(|field| Part::new(interpreter.at.offset(field.offset() as u64), own_gil)));
             }
         }
         mem.read_batch(&mut parts)?;
-        let all_links = parts[self.gils.len() + self.threads.len()..].iter().all(|p| p.ok);
-        let ok: Vec<bool> = parts[..self.gils.len() + self.threads.len()].iter().map(|p| p.ok).collect();
-        self.parse(layout, &ok);
-        Ok(all_links && self.links_hold(layout))
+        let ok: Vec<bool> = parts.iter().map(|p| p.ok).collect();
+        let (gils_ok, rest_ok) = ok.split_at(self.gils.len());
+        self.parse_gils(layout, gils_ok);
+        let (heads_ok, rest_ok) = rest_ok.split_at(self.interpreters.len());
+        let heads_same = heads_ok.iter().all(|ok| *ok) && self.heads_hold(&places);
+        if !all {
+            return Ok(heads_same);
+        }
+        let (threads_ok, links_ok) = rest_ok.split_at(self.threads.len());
+        self.parse_threads(layout, &places, threads_ok);
+        Ok(heads_same && links_ok.iter().all(|ok| *ok) && self.links_hold(layout, &places))
     }
 
-    fn parse(&mut self, layout: &Layout, ok: &[bool]) {
-        let (gils_ok, threads_ok) = ok.split_at(self.gils.len());
-        let gils_at = 8 + self.interpreters.len() * 24;
-        let threads_at = gils_at + self.gils.len() * layout.gil.size as usize;
-        let gil_bytes = self.bytes[gils_at..threads_at].chunks(layout.gil.size as usize);
-        for ((gil, bytes), ok) in self.gils.iter_mut().zip(gil_bytes).zip(gils_ok) {
+    fn parse_gils(&mut self, layout: &Layout, ok: &[bool]) {
+        for ((gil, bytes), ok) in self.gils.iter_mut().zip(self.bytes.chunks(layout.gil.size as usize)).zip(ok) {
             gil.1 = ok.then(|| gil::parse(&layout.gil, bytes)).flatten();
         }
-        let thread_bytes = self.bytes[threads_at..].chunks(layout.thread.size as usize);
-        for ((thread, bytes), ok) in self.threads.iter_mut().zip(thread_bytes).zip(threads_ok) {
+    }
+
+    fn parse_threads(&mut self, layout: &Layout, places: &Places, ok: &[bool]) {
+        let bytes = self.bytes[places.threads..].chunks(layout.thread.size as usize);
+        for ((thread, bytes), ok) in self.threads.iter_mut().zip(bytes).zip(ok) {
             thread.readable = *ok;
             if let Some(new) = parse_thread(layout, thread.at, thread.interpreter, bytes).filter(|_| *ok) {
                 *thread = new;
@@ -150,29 +155,38 @@ impl Roster {
         }
     }
 
+    fn pointer(&self, at: usize) -> Option<Addr> {
+        crate::process::pod::at::<Addr>(&self.bytes, at)
+    }
+
+    fn heads_hold(&self, places: &Places) -> bool {
+        !self.interpreters.is_empty()
+            && self.interpreters.iter().enumerate().all(|(i, it)| self.pointer(places.heads + i * 8) == Some(it.head))
+    }
+
     /// Whether the links just read are those of the roster.
-    fn links_hold(&self, layout: &Layout) -> bool {
-        let pointer = |at: usize| crate::process::pod::at::<Addr>(&self.bytes, at);
-        let mut expected = pointer(0);
+    fn links_hold(&self, layout: &Layout, places: &Places) -> bool {
+        let mut expected = self.pointer(places.links);
         for (index, interpreter) in self.interpreters.iter().enumerate() {
-            let at = 8 + index * 24;
-            let gil_same = layout.interpreter.gil.is_none() || pointer(at + 16) == Some(interpreter.gil);
-            if expected != Some(interpreter.at) || pointer(at + 8) != Some(interpreter.head) || !gil_same {
+            let at = places.links + 8 + index * 16;
+            let gil_same = layout.interpreter.gil.is_none() || self.pointer(at + 8) == Some(interpreter.gil);
+            if expected != Some(interpreter.at) || !gil_same || !self.threads_hold(index, interpreter.head) {
                 return false;
             }
-            expected = pointer(at);
-            let mut next = interpreter.head;
-            for thread in self.threads.iter().filter(|t| t.interpreter == index) {
-                if !thread.readable || thread.at != next {
-                    return false;
-                }
-                next = thread.next;
-            }
-            if !next.is_null() && self.threads.len() < MAX_THREAD_STATES {
-                return false;
-            }
+            expected = self.pointer(at);
         }
         expected == Some(Addr(0)) || self.interpreters.len() == MAX_INTERPRETERS
+    }
+
+    fn threads_hold(&self, interpreter: usize, head: Addr) -> bool {
+        let mut next = head;
+        for thread in self.threads.iter().filter(|t| t.interpreter == interpreter) {
+            if !thread.readable || thread.at != next {
+                return false;
+            }
+            next = thread.next;
+        }
+        next.is_null() || self.threads.len() >= MAX_THREAD_STATES
     }
 
     /// The index in `gils` of an interpreter's GIL.
@@ -197,9 +211,21 @@ impl Roster {
     }
 }
 
-struct Sizes {
-    gil: usize,
-    thread: usize,
+/// Where the parts of a batch lie in `bytes`: the GILs at 0, then these.
+struct Places {
+    heads: usize,
+    threads: usize,
+    links: usize,
+    end: usize,
+}
+
+impl Places {
+    fn of(roster: &Roster, layout: &Layout, all: bool) -> Places {
+        let heads = roster.gils.len() * layout.gil.size as usize;
+        let threads = heads + roster.interpreters.len() * 8;
+        let links = threads + if all { roster.threads.len() * layout.thread.size as usize } else { 0 };
+        Places { heads, threads, links, end: links + if all { 8 + roster.interpreters.len() * 16 } else { 0 } }
+    }
 }
 
 fn gil_of(mem: &dyn Memory, layout: &Layout, runtime: Addr, interpreter: Addr) -> Result<Addr, ReadError> {
@@ -218,10 +244,6 @@ fn parse_thread(layout: &Layout, at: Addr, interpreter: usize, bytes: &[u8]) -> 
         pthread: thread.thread_id.of(bytes)?,
         native_id: match thread.native_thread_id {
             Some(field) => Some(field.of(bytes)?),
-            None => None,
-        },
-        requested: match thread.gil_requested {
-            Some(field) => Some(field.of(bytes)? != 0),
             None => None,
         },
         next: thread.next.of(bytes)?,

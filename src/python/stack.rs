@@ -62,9 +62,14 @@ impl ThreadStack {
         self.in_c_call
     }
 
-    /// Reads the stack anew. `Err` only when the process as a whole cannot be read.
-    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, code: &mut CodeCache, tstate: Addr) -> Result<(), ReadError> {
-        let raw = self.reader.read(mem, layout, tstate)?;
+    /// 3.15: whether the thread had asked for the GIL and not got it, when its stack was last read.
+    pub fn requested(&self, layout: &Layout) -> bool {
+        self.reader.requested(layout)
+    }
+
+    /// Reads the stack anew. `Err` only when the process as a whole cannot be read. `still`: the thread sleeps in the kernel.
+    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, code: &mut CodeCache, tstate: Addr, still: bool) -> Result<(), ReadError> {
+        let raw = self.reader.read(mem, layout, tstate, still)?;
         self.reads += 1;
         if self.reads >= RECHECK || self.calls.len() > MAX_CALLS {
             self.reads = 0;

@@ -1,0 +1,125 @@
+//! What a thread was doing from look to look: the state machine between the decision table and the ledger. Pure: it reads nothing itself.
+
+use super::classify::{self, Judgement, Place, Seen};
+use super::ledger::{Entry, Kind, Ledger};
+use crate::ids::ThreadId;
+use crate::process::threads::SchedStat;
+use crate::sample::{Evidence, Split, Stack, State};
+use crate::units::Nanos;
+use std::sync::Arc;
+
+/// One look at a thread, as far as the kernel goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Where it is.
+    pub place: Place,
+    /// The kernel's counts; `None` where it keeps none.
+    pub stat: Option<SchedStat>,
+}
+
+/// What the interpreter says of the thread at the same look.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Claims {
+    /// The GIL named it as the holder when the look began.
+    pub held_before: bool,
+    /// The GIL named it as the holder when the look ended.
+    pub held_after: bool,
+    /// 3.15: it has asked for the GIL and not got it.
+    pub requested: bool,
+    /// Its leaf instruction is a call of a C function.
+    pub in_c_call: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    at: Nanos,
+    stat: Option<SchedStat>,
+    /// What it did, if that was off the CPU.
+    slept: Option<State>,
+    near_wait: bool,
+}
+
+/// One thread's account.
+#[derive(Debug)]
+pub struct Account {
+    last: Last,
+    told: (State, Evidence),
+    ledger: Ledger,
+}
+
+impl Account {
+    /// Opens an account whose first slice begins at `began`.
+    pub fn open(began: Nanos, stat: Option<SchedStat>) -> Account {
+        let mut ledger = Ledger::default();
+        ledger.open(stat);
+        Account { last: Last { at: began, stat, slept: None, near_wait: false }, told: (State::Unknown, Evidence::Unread), ledger }
+    }
+
+    /// Whether it got a CPU since the last look; `None` where the kernel does not count.
+    pub fn ran(&self, stat: Option<SchedStat>) -> Option<bool> {
+        Some(self.last.stat?.runs != stat?.runs)
+    }
+
+    /// Whether the kernel need not be asked where the thread is: it slept and has not run since. A waiter for the GIL that was woken and has
+    /// no CPU yet still waits, so that holds for it too.
+    pub fn sleeps_on(&self, stat: Option<SchedStat>) -> bool {
+        self.ran(stat) == Some(false) && self.last.slept.is_some_and(|s| s != State::Starved)
+    }
+
+    /// Whether its stack may have changed since the last look.
+    pub fn may_have_moved(&self, stat: Option<SchedStat>) -> bool {
+        self.ran(stat) != Some(false) || self.last.slept.is_none()
+    }
+
+    /// What the last look told.
+    pub fn told(&self) -> (State, Evidence) {
+        self.told
+    }
+
+    /// Judges one look.
+    pub fn judge(&self, now: &Now, claims: &Claims) -> Judgement {
+        classify::judge(&Seen {
+            place: now.place,
+            held_before: claims.held_before,
+            held_after: claims.held_after,
+            requested: claims.requested,
+            in_c_call: claims.in_c_call,
+            slept: self.last.slept,
+            near_wait: self.last.near_wait,
+            ran: self.ran(now.stat),
+        })
+    }
+
+    /// Books the time since the last look. What can be settled now is handed to `emit`.
+    pub fn book(
+        &mut self,
+        at: Nanos,
+        now: &Now,
+        judgement: Judgement,
+        stack: &Arc<Stack>,
+        holder: Option<(ThreadId, Arc<Stack>)>,
+        emit: &mut dyn FnMut(&Entry, Split, Evidence),
+    ) {
+        let asleep = !matches!(now.place, Place::Runnable | Place::Unread);
+        let (kind, told) = match judgement {
+            Judgement::Told(state, evidence) => (Kind::Told(state, evidence), (state, evidence)),
+            Judgement::HoldingOnCpu(state) => (Kind::HoldingOnCpu(state), (state, Evidence::GilHolder)),
+            Judgement::Undecided { near_wait } => (Kind::Open { near_wait }, (State::Unknown, Evidence::Conservation)),
+        };
+        self.told = told;
+        let entry = Entry { end: at, length: at.since(self.last.at), kind, stack: stack.clone(), holder };
+        self.ledger.add(entry, now.stat, asleep, emit);
+        // A thread that was woken and has not run keeps what it did before, until its count of runs moves.
+        let woken = matches!(judgement, Judgement::Told(_, Evidence::WokenNotRun));
+        let slept = (asleep || woken).then_some(told.0);
+        let near_wait = matches!(judgement, Judgement::Told(State::Waiting, _) | Judgement::Undecided { near_wait: true });
+        self.last = Last { at, stat: now.stat, slept, near_wait };
+    }
+
+    /// Settles what is pending. `stat` is the last count, where it could still be read.
+    pub fn close(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) -> Option<SchedStat> {
+        let stat = stat.or(self.last.stat);
+        self.ledger.close(stat, emit);
+        stat
+    }
+}

@@ -1,0 +1,158 @@
+//! The classifier and the ledger on timelines drawn as text: one column a look, one millisecond apart.
+//!
+//! ```text
+//!   sees   what the look sees:  W asleep on the GIL's futex   L on another futex   I in a system call   R runnable
+//!                               H runnable and the GIL's holder   B asleep and the GIL's holder   C holder inside a C call
+//!                               Q runnable, has asked for the GIL (3.15)   U nothing could be read
+//!   cpu    CPU time in that millisecond, in tenths; X is all of it
+//!   queue  time in the run queue in that millisecond, in tenths; X is all of it
+//! ```
+//! The kernel's count of runs moves with every column that has CPU time. What is expected are the milliseconds per state.
+
+use gilprof::capture::account::{Account, Claims, Now};
+use gilprof::capture::classify::Place;
+use gilprof::process::threads::SchedStat;
+use gilprof::sample::{Split, Stack, State};
+use gilprof::units::Nanos;
+use std::sync::Arc;
+
+fn tenths(c: char) -> u64 {
+    match c {
+        'X' => 1_000_000,
+        ' ' => 0,
+        digit => u64::from(digit.to_digit(10).unwrap()) * 100_000,
+    }
+}
+
+/// Plays a timeline; the milliseconds of each state.
+fn play(sees: &str, cpu: &str, queue: &str) -> Split {
+    let stack = Arc::new(Stack::empty());
+    let mut stat = SchedStat { cpu: Nanos::from_millis(500), run_queue: Nanos::from_millis(50), runs: 10 };
+    let mut account = Account::open(Nanos::ZERO, Some(stat));
+    let mut split = Split::default();
+    let columns = sees.chars().zip(cpu.chars().chain(std::iter::repeat(' '))).zip(queue.chars().chain(std::iter::repeat(' ')));
+    for (i, ((see, cpu), queue)) in columns.enumerate() {
+        stat.cpu += Nanos::from_nanos(tenths(cpu));
+        stat.run_queue += Nanos::from_nanos(tenths(queue));
+        stat.runs += u64::from(cpu != ' ' && cpu != '0');
+        let place = match see {
+            _ if account.sleeps_on(Some(stat)) => Place::NotRunSince,
+            'W' => Place::GilFutex,
+            'L' => Place::OtherFutex,
+            'I' | 'B' => Place::Syscall,
+            'U' => Place::Unread,
+            _ => Place::Runnable,
+        };
+        let held = "HBC".contains(see);
+        let claims = Claims { held_before: held, held_after: held, requested: see == 'Q', in_c_call: see == 'C' };
+        let now = Now { place, stat: (see != 'U').then_some(stat) };
+        let judgement = account.judge(&now, &claims);
+        let at = Nanos::from_millis(i as u64 + 1);
+        account.book(at, &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+    }
+    account.close(None, &mut |_, part, _| split.merge(&part));
+    assert!((split.total() / 1e6 - sees.len() as f64).abs() < 1e-6, "time was lost: {split:?}");
+    split
+}
+
+#[track_caller]
+fn expect(split: Split, expected: &[(State, f64)]) {
+    for state in State::ALL {
+        let ms = split.get(state) / 1e6;
+        let want = expected.iter().find(|(s, _)| *s == state).map_or(0.0, |(_, ms)| *ms);
+        assert!((ms - want).abs() < 0.11, "{}: {ms:.2} ms, expected {want:.2} ms in {split:?}", state.label());
+    }
+}
+
+#[test]
+fn states_that_one_look_tells() {
+    expect(play("WWWW", "1   ", ""), &[(State::Waiting, 4.0)]);
+    expect(play("LLLL", "1   ", ""), &[(State::Lock, 4.0)]);
+    expect(play("IIII", "1   ", ""), &[(State::Io, 4.0)]);
+    expect(play("BBBB", "1   ", ""), &[(State::HoldingBlocked, 4.0)]);
+    expect(play("UUUU", "    ", ""), &[(State::Unknown, 4.0)]);
+    expect(play("QQQQ", "1   ", ""), &[(State::Waiting, 4.0)]);
+}
+
+#[test]
+fn holding_in_turns() {
+    // Two rounds of a pure-Python thread: it holds for 5 ms and waits for 5.
+    let split = play("WWWWWHHHHHWWWWWHHHHHW", "1    XXXXX1    XXXXX1", "");
+    expect(split, &[(State::Waiting, 11.0), (State::HoldingPython, 10.0)]);
+}
+
+#[test]
+fn holding_inside_a_c_call() {
+    expect(play("WCCCCHHW", "1XXXXXX1", ""), &[(State::Waiting, 2.0), (State::HoldingNative, 4.0), (State::HoldingPython, 2.0)]);
+}
+
+#[test]
+fn a_woken_waiter_without_a_core_still_waits() {
+    // Its count of runs has not moved since it slept on the GIL's futex.
+    expect(play("WWRRRHHHHHW", "1    XXXXX1", "     X     "), &[(State::Waiting, 6.0), (State::HoldingPython, 5.0)]);
+}
+
+#[test]
+fn pushed_off_the_core_by_the_thread_it_woke_is_waiting_too() {
+    // Between holding and waiting it is runnable and uses no CPU: the way into `drop_gil`'s wait, again and again.
+    let split = play("HHHHRWWWWHHHHRWWWWHHHHRWWWW", "XXXX     XXXX     XXXX     ", "    9        9        9    ");
+    expect(split, &[(State::HoldingPython, 12.0), (State::Waiting, 15.0)]);
+}
+
+#[test]
+fn native_code_that_released_the_gil() {
+    // Hashing: short holds, long native runs, no wait.
+    let split = play("HRRRRRRRRRHRRRRRRRRRI", "XXXXXXXXXXXXXXXXXXXX1", "");
+    expect(split, &[(State::HoldingPython, 2.0), (State::Native, 18.0), (State::Io, 1.0)]);
+}
+
+#[test]
+fn native_code_that_shares_its_core_is_half_starved() {
+    let split = play("RRRRRRRRRRRRRRRRRRRRI", "X X X X X X X X X X 1", " X X X X X X X X X X ");
+    expect(split, &[(State::Native, 10.0), (State::Starved, 10.0), (State::Io, 1.0)]);
+}
+
+#[test]
+fn native_code_after_a_wait_is_not_waiting() {
+    let split = play("WRRRRRRRRRWRRRRRRRRRWRRRRRRRRRW", "1XXXXXXXXX1XXXXXXXXX1XXXXXXXXX1", "");
+    expect(split, &[(State::Waiting, 4.0), (State::Native, 27.0)]);
+}
+
+#[test]
+fn a_holder_without_a_core() {
+    let split = play("HHHHHHHHHHI", "XX  XX  XX1", "  XX  XX   ");
+    expect(split, &[(State::HoldingPython, 6.0), (State::HoldingStarved, 4.0), (State::Io, 1.0)]);
+}
+
+#[test]
+fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
+    // 4 ms of CPU time are booked at every fourth look; no time in the queue.
+    let stack = Arc::new(Stack::empty());
+    let mut stat = SchedStat::default();
+    let mut account = Account::open(Nanos::ZERO, Some(stat));
+    let mut split = Split::default();
+    for i in 1..=2000u64 {
+        if i % 4 == 0 {
+            stat.cpu += Nanos::from_millis(4);
+        }
+        let now = Now { place: Place::Runnable, stat: Some(stat) };
+        let judgement = account.judge(&now, &Claims::default());
+        account.book(Nanos::from_millis(i), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+    }
+    account.close(None, &mut |_, part, _| split.merge(&part));
+    assert!(split.get(State::Native) / split.total() > 0.99, "{split:?}");
+}
+
+#[test]
+fn without_the_kernels_counts_nothing_is_guessed() {
+    let stack = Arc::new(Stack::empty());
+    let mut account = Account::open(Nanos::ZERO, None);
+    let mut split = Split::default();
+    for i in 1..=100u64 {
+        let now = Now { place: Place::Runnable, stat: None };
+        let judgement = account.judge(&now, &Claims::default());
+        account.book(Nanos::from_millis(i), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+    }
+    account.close(None, &mut |_, part, _| split.merge(&part));
+    expect(split, &[(State::Unknown, 100.0)]);
+}
