@@ -31,7 +31,7 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
         match failed {
             Error::NotReady { .. } if waited < NOT_READY => {
                 if !std::mem::replace(&mut said, true) {
-                    say(&format!("the Python in pid {pid} has no interpreter; waiting for it"));
+                    say(&format!("{}; waiting a moment", failed.to_string().lines().next().unwrap_or_default()));
                 }
             }
             Error::NotPython { .. } if waited < YOUNG && age(pid).is_some_and(|age| age < YOUNG) => {}
