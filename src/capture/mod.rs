@@ -6,5 +6,6 @@ pub mod clock;
 pub mod ledger;
 pub mod observe;
 pub mod peers;
+pub mod program;
 pub mod sampler;
 pub mod tracked;

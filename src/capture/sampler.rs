@@ -2,18 +2,28 @@
 
 use super::clock::Clock;
 use super::observe::{Freeze, Looked, Observer};
+use super::program::Program;
 use crate::error::{Error, Result};
 use crate::ids::Pid;
+use crate::process::memory::ReadError;
 use crate::process::sys_linux;
 use crate::python::attach::Python;
 use crate::sample::{Sink, TargetFacts, WindowFacts};
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// After so long without one good look the target is located again: it may have replaced itself by another program.
+/// After so long without one good look the target is located again: it may be ending, or its data may have moved.
 const LOST: Nanos = Nanos::from_millis(100);
+/// How often a program that has replaced the measured one is asked whether it is Python by now.
+const RELOCATE: Nanos = Nanos::from_millis(10);
+/// A program that has replaced the measured one may be a launcher; after so long it is what it is.
+const NOT_PYTHON: Nanos = Nanos::from_millis(1_000);
 /// After so long without one good look the window ends.
 const GIVE_UP: Nanos = Nanos::from_millis(2_000);
+/// Between two good looks so far apart another program may have started its own interpreter.
+const UNSEEN: Nanos = Nanos::from_millis(5);
+/// A sleep is cut into pieces of this length, so that a slow rate does not keep one who asked to stop.
+const NAP: Nanos = Nanos::from_millis(50);
 /// How often the caller hears of the progress.
 const TICK: Nanos = Nanos::from_millis(100);
 
@@ -62,13 +72,29 @@ pub struct Progress {
 /// Makes the stopper of threads anew for each program that the process runs.
 pub type MakeFreezer<'a> = &'a dyn Fn(Pid) -> Option<Box<dyn Freeze>>;
 
+/// Looks made and lost.
+#[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     looks: u64,
     failed: u64,
+    missed: u64,
+}
+
+/// A window while it is open.
+struct Open<'a> {
+    pid: Pid,
+    target: TargetFacts,
+    observer: Observer,
+    program: Program,
+    freezer: MakeFreezer<'a>,
+    counts: Counts,
     torn: u64,
-    last_good: Nanos,
+    /// The last good look, and the counts then.
+    good: (Nanos, Counts),
     /// When the target was last located again.
     sought: Nanos,
+    /// The program that was measured is over.
+    replaced: bool,
     warnings: Vec<String>,
 }
 
@@ -84,100 +110,164 @@ pub fn measure<S: Sink>(
     sys_linux::precise_timers();
     sys_linux::short_slice();
     sys_linux::raise_file_limit();
-    let pid = python.pid;
-    let mut target = facts(&python);
-    let mut observer = Observer::new(python, freezer(pid));
+    let mut open = Open::new(python, freezer);
     let start = sys_linux::monotonic();
     let own = sys_linux::own_cpu();
     let mut clock = Clock::new(start, plan.rate_hz, start.as_nanos());
-    let mut counts = Counts { looks: 0, failed: 0, torn: 0, last_good: start, sought: start, warnings: Vec::new() };
+    open.good.0 = start;
     let (mut now, mut ticked) = (start, start);
     let ended = loop {
-        counts.looks += 1;
-        match observer.look(now, sink) {
-            Ok(Looked::Fully) => counts.last_good = now,
-            Ok(Looked::Failed | Looked::NoInterpreter) => counts.failed += 1,
-            Err(e) => break ended_by(e, pid, &mut counts),
-        }
-        if now.since(counts.last_good) > LOST && now.since(counts.sought) > LOST {
-            counts.sought = now;
-            if let Some(ended) = find_again(pid, &mut observer, &mut target, freezer, sink, now, &mut counts) {
-                break ended;
-            }
+        if let Some(ended) = open.look(now, sink) {
+            break ended;
         }
         if now.since(ticked) >= TICK {
             ticked = now;
-            tick(Progress { elapsed: now.since(start), looks: counts.looks }, sink);
+            tick(Progress { elapsed: now.since(start), looks: open.counts.looks }, sink);
         }
         let next = clock.next(sys_linux::monotonic());
+        open.counts.missed = clock.missed();
         if plan.duration.is_some_and(|d| next.since(start) > d) {
             break Ended::Done;
         }
-        while sys_linux::monotonic() < next && !stop.load(Ordering::Relaxed) {
-            sys_linux::sleep_until(next);
-        }
-        if stop.load(Ordering::Relaxed) {
+        if !sleep(next, stop) {
             break Ended::Stopped;
         }
         now = sys_linux::monotonic();
     };
+    let ended = open.unless_replaced(ended);
+    if let Ended::Lost(_) = ended {
+        // The time in which nothing could be seen is not part of the window.
+        (now, open.counts) = open.good;
+    }
     let seconds = now.since(start).as_secs_f64();
-    observer.finish(now, sink);
+    open.observer.finish(now, sink);
     let wall = sys_linux::monotonic().since(start).as_secs_f64();
-    target.interpreters = observer.interpreters.max(target.interpreters);
-    target.switch_interval_us = observer.interval_us;
-    target.gil_enabled = observer.gil_enabled;
-    let facts = WindowFacts {
-        seconds,
-        rate_hz: plan.rate_hz,
-        looks: counts.looks,
-        missed: clock.missed(),
-        torn: counts.torn + observer.torn,
-        failed: counts.failed,
-        profiler_cpu: if wall > 0.0 { sys_linux::own_cpu().since(own).as_secs_f64() / wall } else { 0.0 },
-        exact: false,
-        warnings: counts.warnings,
-    };
-    Ok(Window { target, facts, ended })
+    let profiler_cpu = if wall > 0.0 { sys_linux::own_cpu().since(own).as_secs_f64() / wall } else { 0.0 };
+    Ok(open.close(ended, seconds, plan.rate_hz, profiler_cpu))
 }
 
-fn ended_by(error: crate::process::memory::ReadError, pid: Pid, counts: &mut Counts) -> Ended {
-    use crate::process::memory::ReadError;
-    match error {
-        ReadError::Gone => Ended::TargetEnded,
-        // A process on its way out refuses before it is gone.
-        ReadError::Refused if !sys_linux::exists(pid) => Ended::TargetEnded,
-        ReadError::Refused | ReadError::Unmapped { .. } => {
-            counts.failed += 1;
-            Ended::Lost(error.to_string())
+/// Sleeps until `until`; false when asked to stop.
+pub(super) fn sleep(until: Nanos, stop: &AtomicBool) -> bool {
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return false;
         }
+        let now = sys_linux::monotonic();
+        if now >= until {
+            return true;
+        }
+        sys_linux::sleep_until(until.min(now + NAP));
     }
 }
 
-/// No good look for a while: the process may run another program now (`exec`), or be ending. `Some`: the window ends.
-fn find_again(
-    pid: Pid,
-    observer: &mut Observer,
-    target: &mut TargetFacts,
-    freezer: MakeFreezer<'_>,
-    sink: &mut dyn Sink,
-    now: Nanos,
-    counts: &mut Counts,
-) -> Option<Ended> {
-    match Python::open(pid) {
-        Ok(python) if python.runtime != observer.runtime() || python.version != target.python => {
-            counts.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
-            observer.finish(now, sink);
-            counts.torn += observer.torn;
-            *target = facts(&python);
-            *observer = Observer::continued(python, freezer(pid), observer);
-            counts.last_good = now;
-            None
+impl<'a> Open<'a> {
+    fn new(python: Python, freezer: MakeFreezer<'a>) -> Open<'a> {
+        let pid = python.pid;
+        Open {
+            pid,
+            target: facts(&python),
+            program: Program::of(pid, python.runtime),
+            observer: Observer::new(python, freezer(pid)),
+            freezer,
+            counts: Counts::default(),
+            torn: 0,
+            good: (Nanos::ZERO, Counts::default()),
+            sought: Nanos::ZERO,
+            replaced: false,
+            warnings: Vec::new(),
         }
-        Err(Error::NoSuchProcess { .. } | Error::Gone { .. }) => Some(Ended::TargetEnded),
-        Err(e @ Error::NotPython { .. }) => Some(Ended::Lost(e.to_string())),
-        Ok(_) | Err(_) if now.since(counts.last_good) > GIVE_UP => Some(Ended::Lost("its interpreter could no longer be read".into())),
-        Ok(_) | Err(_) => None,
+    }
+
+    /// Looks once. `Some`: the window ends.
+    fn look(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<Ended> {
+        let unseen = now.since(self.good.0);
+        let doubtful = unseen >= UNSEEN || self.counts.looks != self.good.1.looks;
+        self.replaced = self.replaced || (doubtful && self.program.is_over());
+        self.counts.looks += 1;
+        if !self.replaced {
+            match self.observer.look(now, sink) {
+                Ok(Looked::Fully) => {
+                    self.good = (now, self.counts);
+                    return None;
+                }
+                Ok(Looked::Failed | Looked::NoInterpreter) => {}
+                Err(e) => return Some(self.ended_by(e)),
+            }
+        }
+        self.counts.failed += 1;
+        let every = if self.replaced { RELOCATE } else { LOST };
+        if unseen > every && now.since(self.sought) > every {
+            self.sought = now;
+            return self.find_again(now, sink);
+        }
+        None
+    }
+
+    fn ended_by(&mut self, error: ReadError) -> Ended {
+        match error {
+            ReadError::Gone => Ended::TargetEnded,
+            // A process on its way out refuses before it is gone.
+            ReadError::Refused if !sys_linux::exists(self.pid) => Ended::TargetEnded,
+            ReadError::Refused | ReadError::Unmapped { .. } => Ended::Lost(error.to_string()),
+        }
+    }
+
+    /// No good look for a while: the process may run another program now, or be ending.
+    fn find_again(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<Ended> {
+        let unseen = now.since(self.good.0);
+        match Python::open(self.pid) {
+            Ok(python) if self.replaced || python.runtime != self.observer.runtime() || python.version != self.target.python => {
+                self.go_on_with(python, now, sink);
+                None
+            }
+            Err(Error::NoSuchProcess { .. } | Error::Gone { .. }) => Some(Ended::TargetEnded),
+            Err(Error::NotPython { what, .. }) if unseen > NOT_PYTHON => {
+                Some(Ended::Lost(format!("the process replaced itself by {what}, which is not Python")))
+            }
+            Ok(_) | Err(_) if unseen > GIVE_UP => Some(Ended::Lost("its interpreter could no longer be read".into())),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    fn go_on_with(&mut self, python: Python, now: Nanos, sink: &mut dyn Sink) {
+        self.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
+        self.observer.finish(now, sink);
+        self.torn += self.observer.torn;
+        self.target = facts(&python);
+        self.program = Program::of(self.pid, python.runtime);
+        self.observer = Observer::continued(python, (self.freezer)(self.pid), &self.observer);
+        self.replaced = false;
+        self.good = (now, self.counts);
+    }
+
+    /// A window that ended while another program ran in the measured one's place ended with the measured one.
+    fn unless_replaced(&self, ended: Ended) -> Ended {
+        match ended {
+            Ended::Done | Ended::Stopped if self.replaced => Ended::Lost("the process replaced itself by another program".into()),
+            other => other,
+        }
+    }
+
+    fn close(self, ended: Ended, seconds: f64, rate_hz: f64, profiler_cpu: f64) -> Window {
+        let (observer, counts) = (self.observer, self.counts);
+        let target = TargetFacts {
+            interpreters: observer.interpreters.max(self.target.interpreters),
+            switch_interval_us: observer.interval_us,
+            gil_enabled: observer.gil_enabled,
+            ..self.target
+        };
+        let facts = WindowFacts {
+            seconds,
+            rate_hz,
+            looks: counts.looks,
+            missed: counts.missed,
+            torn: self.torn + observer.torn,
+            failed: counts.failed,
+            profiler_cpu,
+            exact: false,
+            warnings: self.warnings,
+        };
+        Window { target, facts, ended }
     }
 }
 
