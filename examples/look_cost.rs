@@ -4,6 +4,8 @@
 //! cargo run --release --example look_cost -- PID [LOOKS] [RATE]
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use gilprof::capture::clock::Clock;
 use gilprof::capture::observe::Observer;
 use gilprof::ids::Pid;

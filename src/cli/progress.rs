@@ -12,7 +12,10 @@ use std::sync::mpsc::{sync_channel, SyncSender};
 use std::thread::JoinHandle;
 
 /// The line; nothing where there is no terminal.
-pub struct LiveLine(Option<(SyncSender<(Progress, LiveNumbers)>, JoinHandle<()>)>);
+pub struct LiveLine(Option<(SyncSender<Word>, JoinHandle<()>)>);
+
+/// What the line's thread is told.
+type Word = (Progress, LiveNumbers);
 
 impl LiveLine {
     /// A line for a window, if stderr is a terminal.
