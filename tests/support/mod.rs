@@ -5,7 +5,7 @@
 #![allow(dead_code)] // each test file uses its own part of this
 #![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
-mod pipe;
+pub mod pipe;
 
 use pipe::Pipe;
 use std::io::Write;
@@ -201,6 +201,16 @@ impl Target {
     pub fn fact(&self, key: &str) -> &serde_json::Value {
         let said = self.facts.iter().find_map(|f| f.get(key));
         said.unwrap_or_else(|| panic!("{} said nothing of {key:?}: {:?}", self.source(), self.facts))
+    }
+
+    /// Writes a line to the target's stdin, for workloads that do what they are told.
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// The next line of the target's stdout.
+    pub fn line(&self) -> String {
+        self.stdout.line(PATIENCE).unwrap_or_else(|why| panic!("{}: {why}", self.source()))
     }
 
     /// Closes the target's stdin, upon which it ends; gives what it said at the end (its `done` and `seconds`), if anything.
