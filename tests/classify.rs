@@ -9,6 +9,8 @@
 //! ```
 //! The kernel's count of runs moves with every column that has CPU time. What is expected are the milliseconds per state.
 
+#![allow(clippy::unwrap_used)]
+
 use gilprof::capture::account::{Account, Claims, Now};
 use gilprof::capture::classify::Place;
 use gilprof::process::threads::SchedStat;

@@ -108,7 +108,7 @@ pub fn measure<S: Sink>(
     tick: &mut dyn FnMut(Progress, &S),
 ) -> Result<Window> {
     sys_linux::precise_timers();
-    sys_linux::short_slice();
+    sys_linux::wake_soon();
     sys_linux::raise_file_limit();
     let mut open = Open::new(python, freezer);
     let start = sys_linux::monotonic();

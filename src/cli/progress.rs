@@ -12,7 +12,10 @@ use std::sync::mpsc::{sync_channel, SyncSender};
 use std::thread::JoinHandle;
 
 /// The line; nothing where there is no terminal.
-pub struct LiveLine(Option<(SyncSender<(Progress, LiveNumbers)>, JoinHandle<()>)>);
+pub struct LiveLine(Option<(SyncSender<Word>, JoinHandle<()>)>);
+
+/// What the line's thread is told.
+type Word = (Progress, LiveNumbers);
 
 impl LiveLine {
     /// A line for a window, if stderr is a terminal.
@@ -22,7 +25,9 @@ impl LiveLine {
         }
         let (send, receive) = sync_channel(1);
         let draw = move || {
-            let bar = ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner());
+            // Cut to the terminal's width: a line that wraps cannot be taken back.
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let bar = ProgressBar::new_spinner().with_style(style);
             bar.set_draw_target(ProgressDrawTarget::stderr());
             for (progress, live) in receive {
                 bar.set_message(words(window, progress, live));
