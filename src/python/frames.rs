@@ -99,6 +99,7 @@ pub struct FrameReader {
     arena: Vec<u8>,
     half: usize,
     walks: [Walk; 2],
+    tstate: Addr,
     root: Root,
     /// The stack last given.
     last: Walk,
@@ -126,6 +127,10 @@ impl FrameReader {
     /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole cannot be read. Of a thread that
     /// stands `still`, because it sleeps in the kernel, one copy is enough.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, mut still: bool) -> Result<RawStack, ReadError> {
+        if self.tstate != tstate {
+            (self.tstate, self.root) = (tstate, Root::default());
+            self.last.frames.clear();
+        }
         let mut complete: Option<Walk> = None;
         let mut copied = 0;
         for _ in 0..ROUNDS {
