@@ -24,6 +24,9 @@ fn no_look_fails_while_threads_come_and_go() {
         measure(interpreter, &target, SECONDS, complaints, |measured, found| {
             show(interpreter, measured);
             check(&measured.report, found);
+            if !measured.starving(interpreter, "the share of waiting") {
+                check_on_free_cores(&measured.report, found);
+            }
         });
         let (status, last) = target.finish();
         complaints.expect(status.success() && last.is_some(), || format!("the target ended with {status}: {last:?}"));
@@ -82,8 +85,12 @@ fn check(report: &Value, complaints: &mut Complaints) {
     let met = short(report).0.len() as f64;
     let due = RATE * number(report, "/window/seconds");
     complaints.expect(met >= MET * due && met <= 1.1 * due, || format!("{met} of {due:.0} short-lived threads met"));
-    complaints
-        .expect(part(report, "unknown") < 0.02, || format!("unknown {:.3} of the short-lived threads' time", part(report, "unknown")));
+    let unknown = part(report, "unknown");
+    complaints.expect(unknown < 0.05, || format!("unknown {unknown:.3} of the short-lived threads' time"));
+}
+
+/// What is only so when the threads have the cores that they want: newborn ones wait for the GIL most of their time.
+fn check_on_free_cores(report: &Value, complaints: &mut Complaints) {
     complaints.expect(number(report, "/gil/busy") > 0.9, || format!("busy {}", report["gil"]["busy"]));
     let (of_all, waiting) = (number(report, "/gil/waiters_mean"), part(report, "waiting"));
     complaints.expect(waiting > 0.8 && of_all > 1.0, || format!("waiting {waiting:.3} of their time, {of_all:.2} waiters"));

@@ -26,6 +26,9 @@ const IMPOSSIBLE: f64 = 0.001;
 const WRONG_LINES: f64 = 0.005;
 /// Looks at generators that leave nothing to agree on: up to half of the walks begin in one that is suspended before its caller is read.
 const NOTHING_AGREED: f64 = 0.005;
+/// Looks at generators that are cut at the root side. 3.12.1 unlinks one from its caller before it leaves it; a thread that loses its CPU just
+/// there stands so for milliseconds.
+const UNLINKED: f64 = 0.1;
 const WHOLE_WHEN_FROZEN: f64 = 0.99;
 const WHOLE_ORDINARILY: f64 = 0.95;
 
@@ -155,7 +158,7 @@ fn look<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stack
 const WINDOWS: usize = 3;
 const ENOUGH_MOVING: f64 = 0.3;
 
-fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_empty: f64, complaints: &mut Complaints) {
+fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f64, f64), complaints: &mut Complaints) {
     let target = Target::start(interpreter, workload, &[]);
     let graph = Graph::of(&target);
     for _ in 0..WINDOWS {
@@ -180,7 +183,7 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_empty: f
         let mut expect = |ok, what: String| complaints.expect(ok, || format!("{workload}: {what}"));
         expect(s.stacks() == window.facts.looks, format!("{} stacks in {} looks", s.stacks(), window.facts.looks));
         expect(window.facts.failed == 0, format!("{} looks failed", window.facts.failed));
-        expect(few(s.empty, s.stacks(), most_empty) && s.cut == 0, format!("{} empty, {} cut", s.empty, s.cut));
+        expect(few(s.empty, s.stacks(), most_lost.0) && few(s.cut, s.stacks(), most_lost.1), format!("{} empty, {} cut", s.empty, s.cut));
         expect(few(bad_whole, s.whole, IMPOSSIBLE), format!("{bad_whole} of {} whole cannot be: {:?}", s.whole, s.example));
         expect(few(bad_moving, s.moving, IMPOSSIBLE), format!("{bad_moving} of {} agreed cannot be: {:?}", s.moving, s.example));
         expect(few(s.wrong_lines, s.stacks(), WRONG_LINES), format!("{} wrong lines: {:?}", s.wrong_lines, s.example));
@@ -194,13 +197,13 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_empty: f
 #[test]
 fn what_is_given_as_whole_is_possible_and_no_look_is_dropped() {
     let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| moving(interpreter, "call_heavy", 2.5, 0.0, complaints));
+    on_every_interpreter(|interpreter, complaints| moving(interpreter, "call_heavy", 2.5, (0.0, 0.0), complaints));
 }
 
 #[test]
 fn generators_are_read_no_worse() {
     let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| moving(interpreter, "generator_heavy", 1.5, NOTHING_AGREED, complaints));
+    on_every_interpreter(|interpreter, complaints| moving(interpreter, "generator_heavy", 1.5, (NOTHING_AGREED, UNLINKED), complaints));
 }
 
 #[cfg(feature = "peers")]

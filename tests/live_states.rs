@@ -8,14 +8,12 @@ mod support;
 use live::{attach, measure, number, on_every_interpreter, thread, Complaints, Measured};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{alone, skip, Interpreter, Target};
+use support::{alone, Interpreter, Target};
 
 const SECONDS: f64 = 3.0;
 /// How far a share may be from what the program makes it.
 const NEAR: f64 = 0.03;
 const UNKNOWN: f64 = 0.02;
-/// Cores used by other programs that leave two threads short of CPU on a small machine.
-const STARVING: f64 = 0.3;
 
 fn state(thread: &Value, state: &str) -> f64 {
     number(thread, &format!("/states/{state}"))
@@ -65,16 +63,6 @@ fn show(interpreter: &Interpreter, what: &str, measured: &Measured) {
     );
 }
 
-/// Whether other programs took so much of the machine that the target truly lacked CPU: it switches less then, and the right verdict may be
-/// `cpu-starved`. Its states must be right all the same.
-fn starving(interpreter: &Interpreter, measured: &Measured) -> bool {
-    let starving = measured.others > STARVING;
-    if starving {
-        skip(&format!("{}: verdict and rate of switches: other programs used the machine", interpreter.label));
-    }
-    starving
-}
-
 fn verdict(report: &Value, what: &str, expected: &[&str], complaints: &mut Complaints) {
     let code = report["verdict"]["code"].as_str().unwrap();
     complaints.expect(expected.contains(&code), || format!("{what}: the verdict is {code}, not {expected:?}: {}", report["verdict"]));
@@ -88,7 +76,7 @@ fn three_cpu_bound_threads_hold_a_third_each_and_wait_two_thirds() {
         measure(interpreter, &target, SECONDS, complaints, |measured, found| {
             show(interpreter, "cpu", measured);
             cpu(&measured.report, found);
-            if !starving(interpreter, measured) {
+            if !measured.starving(interpreter, "verdict and rate of switches") {
                 cpu_on_free_cores(&measured.report, found);
             }
         });
@@ -126,7 +114,7 @@ fn hashing_threads_run_beside_each_other() {
         measure(interpreter, &target, SECONDS, complaints, |measured, found| {
             show(interpreter, "hashing", measured);
             hashing(&measured.report, found);
-            if !starving(interpreter, measured) {
+            if !measured.starving(interpreter, "verdict and rate of switches") {
                 verdict(&measured.report, "hashing", &["already-parallel"], found);
             }
         });

@@ -12,8 +12,9 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// Windows measured before a complaint stands that may be the doing of other programs on this machine.
 const WINDOWS: usize = 3;
-/// Cores' worth of other programs that count as none.
+/// Cores' worth of other programs that count as none, and that leave two threads short of CPU on a small machine.
 const QUIET: f64 = 0.1;
+const STARVING: f64 = 0.3;
 
 /// What was wrong, and where.
 #[derive(Default)]
@@ -73,6 +74,18 @@ pub struct Measured {
     pub report: Value,
     /// Cores that other programs used meanwhile.
     pub others: f64,
+}
+
+impl Measured {
+    /// Whether other programs took so much of the machine that the target truly lacked CPU: it switches less then, and the right verdict may
+    /// be `cpu-starved`. Its states must be right all the same, so only `what` is left out, and that is said.
+    pub fn starving(&self, interpreter: &Interpreter, what: &str) -> bool {
+        let starving = self.others > STARVING;
+        if starving {
+            support::skip(&format!("{}: {what}: other programs used the machine", interpreter.label));
+        }
+        starving
+    }
 }
 
 /// Attaches for so long and checks the report. A window that is found wrong while other programs used the machine is measured again, a few
