@@ -29,6 +29,7 @@ const NOTHING_AGREED: f64 = 0.005;
 /// Looks at generators that are cut at the root side. 3.12.1 unlinks one from its caller before it leaves it; a thread that loses its CPU just
 /// there stands so for milliseconds.
 const UNLINKED: f64 = 0.1;
+#[cfg(feature = "peers")]
 const WHOLE_WHEN_FROZEN: f64 = 0.99;
 const WHOLE_ORDINARILY: f64 = 0.95;
 
