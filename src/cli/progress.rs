@@ -63,13 +63,13 @@ impl LiveLine {
 fn words(window: Window, progress: Progress, live: LiveNumbers) -> String {
     let left = match window.0 {
         Some(window) => format!("{} left", numbers::seconds(window.since(progress.elapsed).as_secs_f64())),
-        None => format!("{} so far, Ctrl-C ends", numbers::seconds(progress.elapsed.as_secs_f64())),
+        None => format!("{}, Ctrl-C ends", numbers::seconds(progress.elapsed.as_secs_f64())),
     };
     format!(
-        "{} looks   GIL busy {}   waiting {}   {left}",
+        "{} looks  GIL busy {}  waiting {}  {left}",
         numbers::thousands(progress.looks),
         numbers::percent(live.gil_busy),
-        numbers::mean_threads(live.waiters_mean),
+        numbers::count(live.waiters_mean),
     )
 }
 
@@ -87,6 +87,6 @@ mod tests {
             assert!(line.chars().count() < 78, "{line}");
         }
         let line = words(Window(Some(Nanos::from_secs_f64(10.0))), Progress { elapsed: Nanos::from_millis(2_500), looks: 2_500 }, live);
-        assert!(line.starts_with("2 500 looks   GIL busy ") && line.ends_with("7.5 s left"), "{line}");
+        assert!(line.starts_with("2 500 looks  GIL busy ") && line.ends_with("7.5 s left"), "{line}");
     }
 }

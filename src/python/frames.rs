@@ -36,6 +36,9 @@ const CALLED: u8 = 64;
 /// Pairs of copies made for one stack before giving what was agreed so far. Most take one. In a program that does nothing but resume
 /// generators up to half of the walks lose their way (3.7 - 3.10).
 const ROUNDS: usize = 32;
+/// After so many pairs that all end alike at what is not the root, nothing is moving: the thread has no CPU and stands where a generator has
+/// just been unlinked from its caller (seen on 3.12.1), or has another root now.
+const STUCK: usize = 8;
 /// No more pairs are made once they have taken so many bytes.
 const MAX_COPIED: usize = 8 << 20;
 
@@ -99,6 +102,7 @@ pub struct FrameReader {
     arena: Vec<u8>,
     half: usize,
     walks: [Walk; 2],
+    tstate: Addr,
     root: Root,
     /// The stack last given.
     last: Walk,
@@ -126,8 +130,12 @@ impl FrameReader {
     /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole cannot be read. Of a thread that
     /// stands `still`, because it sleeps in the kernel, one copy is enough.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, mut still: bool) -> Result<RawStack, ReadError> {
+        if self.tstate != tstate {
+            (self.tstate, self.root) = (tstate, Root::default());
+            self.last.frames.clear();
+        }
         let mut complete: Option<Walk> = None;
-        let mut copied = 0;
+        let (mut copied, mut stuck) = (0, 0);
         for _ in 0..ROUNDS {
             if copied > MAX_COPIED {
                 break;
@@ -146,6 +154,10 @@ impl FrameReader {
                 still = false;
             } else if done == [true, true] {
                 return Ok(self.give(1, if ends[0] == End::Cut { &ends[0] } else { &ends[1] }));
+            }
+            stuck = if ends == [End::Root, End::Root] && self.walks[0].frames == self.walks[1].frames { stuck + 1 } else { 0 };
+            if stuck == STUCK {
+                return Ok(RawStack { frames: self.walks[0].frames.clone(), trust: Trust::Cut });
             }
             if let Some(walk) = done.iter().position(|&d| d) {
                 if let Some(earlier) = &complete {
