@@ -241,7 +241,7 @@ fn a_terminal_has_a_live_line_and_ctrl_c() {
     let args = ["attach", "--pid", &pid, "--duration", "0"];
     let shown = terminal("80", "Ctrl-C ends", "\\x03", &[], &args);
     let (live, page) = shown.split_once("gilprof  pid").unwrap();
-    assert!(live.contains(" looks   GIL busy ") && live.contains("waiting "), "{live:?}");
+    assert!(live.contains(" looks  GIL busy ") && live.contains("waiting "), "{live:?}");
     assert!(page.contains("\x1b[") && page.contains("worker-0"), "colours: {page:?}");
     // However often it is drawn, it stays one line: nothing scrolls.
     assert!(!live.contains('\n') || live.contains("\x1b[1A"), "{live:?}");
