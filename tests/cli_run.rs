@@ -253,7 +253,7 @@ while True: signal.pause()
     terminal.arg(format!("exec {} </dev/null", gilprof.join(" ")));
     let said = Running::spawn_with(terminal.stdin(Stdio::piped())).end();
     said.ended(0, &[]).printed(&["heard 1", "gilprof  pid"]);
-    assert!(!said.out.contains(" looks   GIL busy "), "the screen is the program's: {said:#?}");
+    assert!(!said.out.contains(" looks  GIL busy "), "the screen is the program's: {said:#?}");
 }
 
 #[test]
