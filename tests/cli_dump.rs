@@ -74,7 +74,7 @@ fn a_holder_is_seen_and_named() {
     for interpreter in interpreters() {
         // One thread that computes keeps the GIL, but for the moments in which main wants it: never, once it waits for its stdin.
         let target = Target::start(&interpreter, "cpu", &["--threads", "1"]);
-        let dump = dump(&target);
+        let dump = settled(&target);
         let worker = dump["threads"].as_array().unwrap().iter().find(|t| t["name"] == "worker-0").unwrap();
         assert_eq!((&worker["state"], &worker["python"]), (&"holding".into(), &true.into()), "{}: {dump:#}", interpreter.label);
     }
