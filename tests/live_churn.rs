@@ -32,9 +32,9 @@ fn no_look_fails_while_threads_come_and_go() {
         });
         let (status, last) = target.finish();
         complaints.expect(status.success() && last.is_some(), || format!("the target ended with {status}: {last:?}"));
-        // It may not come to all it wants to start: each start waits for the GIL. What it says it served is the truth.
+        // What it says it served is the truth. A thread that gets the GIL at once has ended before the next look, so not all are met.
         let served = last.map_or(0.0, |last| number(&last, "/done") / number(&last, "/seconds"));
-        let right = met.get() > 0.75 * served && met.get() < 1.25 * served + 5.0 && served > 0.3 * RATE;
+        let right = met.get() > 0.3 * served && met.get() < 1.1 * served + 5.0 && served > 0.5 * RATE;
         complaints.expect(right, || format!("{:.1} short-lived threads a second met, {served:.1} served", met.get()));
     });
 }
