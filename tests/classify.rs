@@ -12,9 +12,9 @@
 #![allow(clippy::unwrap_used)]
 
 use gilprof::capture::account::{Account, Claims, Now};
-use gilprof::capture::classify::Place;
+use gilprof::capture::classify::{judge, Judgement, Place, Seen};
 use gilprof::process::threads::SchedStat;
-use gilprof::sample::{Split, Stack, State};
+use gilprof::sample::{Evidence, Split, Stack, State};
 use gilprof::units::Nanos;
 use std::sync::Arc;
 
@@ -74,6 +74,21 @@ fn states_that_one_look_tells() {
     expect(play("BBBB", "1   ", ""), &[(State::HoldingBlocked, 4.0)]);
     expect(play("UUUU", "    ", ""), &[(State::Unknown, 4.0)]);
     expect(play("QQQQ", "1   ", ""), &[(State::Waiting, 4.0)]);
+}
+
+#[test]
+fn a_waiter_behind_the_same_holder_still_waits() {
+    let seen = Seen {
+        place: Place::StillWaiting,
+        held_before: false,
+        held_after: false,
+        requested: false,
+        in_c_call: false,
+        slept: None,
+        near_wait: true,
+        ran: Some(true),
+    };
+    assert_eq!(judge(&seen), Judgement::Told(State::Waiting, Evidence::SameHolder));
 }
 
 #[test]
