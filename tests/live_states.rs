@@ -73,7 +73,7 @@ fn three_cpu_bound_threads_hold_a_third_each_and_wait_two_thirds() {
     let _alone = alone();
     on_every_interpreter(|interpreter, complaints| {
         let target = Target::start(interpreter, "cpu", &[]);
-        measure(interpreter, &target, SECONDS, complaints, |measured, found| {
+        measure(interpreter, &target, 2.0 * SECONDS, complaints, |measured, found| {
             show(interpreter, "cpu", measured);
             cpu(&measured.report, found);
             if !measured.starving(interpreter, "verdict and rate of switches") {

@@ -68,6 +68,11 @@ impl Account {
         self.ran(stat) == Some(false) && self.last.slept.is_some_and(|s| s != State::Starved)
     }
 
+    /// Whether the last look found it waiting for the GIL.
+    pub fn waited(&self) -> bool {
+        self.last.slept == Some(State::Waiting)
+    }
+
     /// Whether its stack may have changed since the last look.
     pub fn may_have_moved(&self, stat: Option<SchedStat>) -> bool {
         self.ran(stat) != Some(false) || self.last.slept.is_none()

@@ -10,10 +10,9 @@ use load::Load;
 use serde_json::Value;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// Windows measured before a complaint stands that may be the doing of other programs on this machine.
+/// Windows measured before a complaint stands.
 const WINDOWS: usize = 3;
-/// Cores' worth of other programs that count as none, and that leave two threads short of CPU on a small machine.
-const QUIET: f64 = 0.1;
+/// Cores' worth of other programs that leave two threads short of CPU on a small machine.
 const STARVING: f64 = 0.3;
 
 /// What was wrong, and where.
@@ -88,8 +87,8 @@ impl Measured {
     }
 }
 
-/// Attaches for so long and checks the report. A window that is found wrong while other programs used the machine is measured again, a few
-/// times; what is wrong with the last one, or on a quiet machine, stands.
+/// Attaches for so long and checks the report. A window that is found wrong is measured again, a few times, and that is shown: in some
+/// seconds threads do not share the GIL quite evenly, and other programs use the machine. What is wrong with the last one stands.
 pub fn measure(
     interpreter: &Interpreter,
     target: &Target,
@@ -107,7 +106,7 @@ pub fn measure(
         if found.all.is_empty() {
             return;
         }
-        if window == WINDOWS || measured.others < QUIET {
+        if window == WINDOWS {
             return complaints.all.append(&mut found.all);
         }
         row!(interpreter.label, "other programs use {:.2} cores; measured again, because {}", measured.others, found.all.join("; "));
