@@ -80,10 +80,11 @@ impl ChildWatch {
         }
         self.looked = Some(now);
         let Some(found) = explain::python_descendants(pid).first().map(|(child, _)| *child) else { return };
-        let since = self.child.as_ref().filter(|(child, ..)| *child == found).map_or(now, |(_, _, since)| *since);
-        self.child = Some((found, explain::command(found), since));
-        if now.since(since) >= SETTLED && !std::mem::replace(&mut self.said, true) {
-            let (name, command) = (&self.name, explain::command(found));
+        // Asked for its command once: it has none any more when it ends.
+        let known = self.child.take().filter(|(child, ..)| *child == found);
+        let (_, command, since) = self.child.insert(known.unwrap_or_else(|| (found, explain::command(found), now)));
+        if now.since(*since) >= SETTLED && !std::mem::replace(&mut self.said, true) {
+            let name = &self.name;
             say(&format!(
                 "{name} (pid {pid}) is not Python, but started it as process {found} ({command})\n  gilprof attach --pid {found}"
             ));

@@ -5,11 +5,12 @@
 
 use super::session::style;
 use super::{patience, print, say};
-use crate::capture::observe::Observer;
+use crate::capture::observe::{Looked, Observer};
 use crate::capture::{peers, sampler};
 use crate::error::{Error, Result};
 use crate::ids::{Pid, ThreadId};
 use crate::output::{dump, Format};
+use crate::process::memory::ReadError;
 use crate::process::sys_linux;
 use crate::python::attach::{Attached, Python};
 use crate::sample::{GilLook, Sink, Slice, Split, State, TargetFacts, ThreadFacts, ThreadTotals, ThreadView};
@@ -60,10 +61,18 @@ fn look(python: Python, freeze: bool) -> Result<(TargetFacts, Vec<ThreadView>)> 
     let mut observer = Observer::new(python, freezer);
     let mut settled = Settled::default();
     let mut now = sys_linux::monotonic();
+    let mut read = false;
     for _ in 0..LOOKS {
-        observer.look(now, &mut settled).map_err(|_| Error::Gone { pid, when: " while it was looked at".into() })?;
+        let looked = observer.look(now, &mut settled).map_err(|e| match e {
+            ReadError::Gone => Error::Gone { pid, when: " while it was looked at".into() },
+            other => Error::Read(other),
+        })?;
+        read |= looked == Looked::Fully;
         sys_linux::sleep_until(now + BETWEEN);
         now = sys_linux::monotonic();
+    }
+    if !read {
+        say("the interpreter could not be read: it is starting or ending, and who holds the GIL is not known");
     }
     let mut threads: Vec<(ThreadId, ThreadView)> = observer.views();
     target.gil_enabled = observer.gil_enabled;

@@ -26,7 +26,12 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
     let mut said = false;
     loop {
         let failed = match attach::attach(pid) {
-            Ok(target) => return Ok(Some((pid, target))),
+            Ok(target) => {
+                if stopped(pid) {
+                    say(&format!("pid {pid} is stopped, by a signal or a debugger; let it go on with: kill -CONT {pid}"));
+                }
+                return Ok(Some((pid, target)));
+            }
             Err(e) => e,
         };
         let waited = sys_linux::monotonic().since(began);
@@ -57,6 +62,11 @@ fn whole_process(pid: Pid) -> Pid {
         }
         _ => pid,
     }
+}
+
+/// Whether it stands still, so that there is nothing to measure but that.
+fn stopped(pid: Pid) -> bool {
+    matches!(facts::Status::of(pid).ok().and_then(|status| status.state()), Some('T' | 't'))
 }
 
 /// How long ago a process was started; `None` when that cannot be told.

@@ -4,6 +4,7 @@
 //! the security modules (Yama) add. Facts are collected once, from procfs; what follows from them is a pure function.
 
 use super::procfs::{read_text, Status};
+use super::sys_linux;
 use crate::error::Error;
 use crate::ids::Pid;
 use std::os::unix::fs::MetadataExt;
@@ -46,6 +47,18 @@ struct Facts {
 /// The error for a process that the kernel would not let us read with `errno` (EPERM and EACCES as a rule).
 pub fn explain(pid: Pid, errno: i32) -> Error {
     Error::Permission { pid, why: why(pid, &Facts::of(pid, errno)) }
+}
+
+/// Whether a process exists but is not in our `/proc`, which is mounted with `hidepid`.
+pub fn is_hidden(pid: Pid) -> bool {
+    // Asked in this order, so that a process that ends meanwhile is not taken for a hidden one.
+    !std::fs::exists(format!("/proc/{pid}")).unwrap_or(true) && sys_linux::exists(pid)
+}
+
+/// The error for such a process.
+pub fn hidden(pid: Pid) -> Error {
+    let why = format!("/proc shows you no processes of other users (it is mounted with hidepid)\n  sudo {}", again(pid));
+    Error::Permission { pid, why }
 }
 
 impl Facts {

@@ -74,6 +74,7 @@ pub(super) fn python_name(name: &str) -> bool {
 /// The error for a process whose maps cannot be read.
 pub(super) fn unreadable(pid: Pid, error: &io::Error) -> Error {
     match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) if access::is_hidden(pid) => access::hidden(pid),
         Some(libc::ENOENT | libc::ESRCH) => {
             Error::NoSuchProcess { pid, help: "\n  list the Pythons that run: pgrep -af python".to_owned() }
         }
