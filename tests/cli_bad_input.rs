@@ -140,6 +140,38 @@ fn another_users_process() {
 }
 
 #[test]
+fn a_process_that_proc_does_not_show() {
+    let _alone = alone();
+    let Some(interpreter) = interpreters().pop() else { return };
+    let target = Target::start(&interpreter, "cpu", &[]);
+    let Some(own) = as_nobody(&["attach", "--pid", &target.pid().to_string()]) else { return };
+    let mut hiding = Command::new("unshare");
+    hiding.args(["-m", "sh", "-c", "mount -t proc -o hidepid=invisible proc /proc && exec \"$@\"", "sh"]);
+    hiding.arg(own.get_program()).args(own.get_args()).env("NO_COLOR", "1");
+    let said = Running::spawn(hiding).end();
+    if said.err.contains("unshare: ") || said.err.contains("mount: ") {
+        return support::skip("hidepid: a /proc of one's own cannot be mounted here");
+    }
+    said.ended(7, &["/proc shows you no processes of other users", "hidepid", "sudo "]);
+}
+
+#[test]
+fn a_stopped_process() {
+    let _alone = alone();
+    let Some(interpreter) = interpreters().pop() else { return };
+    let target = Target::start(&interpreter, "cpu", &[]);
+    let words = format!("pid {} is stopped", target.pid());
+    attach(&target.pid().to_string()).ended(0, &[]);
+    cli::signal(target.pid(), libc::SIGSTOP);
+    until("it has stopped", || cli::state(target.pid()) == Some('T'));
+    attach(&target.pid().to_string()).ended(0, &[&words, &format!("kill -CONT {}", target.pid())]);
+    cli::signal(target.pid(), libc::SIGCONT);
+    until("it goes on", || cli::state(target.pid()) != Some('T'));
+    let said = attach(&target.pid().to_string());
+    assert!(!said.ended(0, &[]).err.contains("is stopped"), "{said:#?}");
+}
+
+#[test]
 fn root_without_the_capability() {
     let _alone = alone();
     let Some(interpreter) = interpreters().pop() else { return };
