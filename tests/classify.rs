@@ -87,6 +87,24 @@ fn holding_inside_a_c_call() {
 }
 
 #[test]
+fn a_newborn_that_never_ran_is_starved() {
+    let stack = Arc::new(Stack::empty());
+    let mut stat = SchedStat::default();
+    let mut account = Account::open(Nanos::ZERO, Some(stat));
+    let mut split = Split::default();
+    for (i, place) in [Place::Runnable, Place::Runnable, Place::Runnable, Place::GilFutex, Place::GilFutex].into_iter().enumerate() {
+        if place == Place::GilFutex && stat.runs == 0 {
+            stat = SchedStat { cpu: Nanos::from_micros(50), run_queue: Nanos::from_millis(3), runs: 1 };
+        }
+        let now = Now { place, stat: Some(stat) };
+        let judgement = account.judge(&now, &Claims::default());
+        account.book(Nanos::from_millis(i as u64 + 1), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+    }
+    account.close(None, &mut |_, part, _| split.merge(&part));
+    expect(split, &[(State::Starved, 3.0), (State::Waiting, 2.0)]);
+}
+
+#[test]
 fn a_woken_waiter_without_a_core_still_waits() {
     // Its count of runs has not moved since it slept on the GIL's futex.
     expect(play("WWRRRHHHHHW", "1    XXXXX1", "     X     "), &[(State::Waiting, 6.0), (State::HoldingPython, 5.0)]);
@@ -128,7 +146,7 @@ fn a_holder_without_a_core() {
 fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
     // 4 ms of CPU time are booked at every fourth look; no time in the queue.
     let stack = Arc::new(Stack::empty());
-    let mut stat = SchedStat::default();
+    let mut stat = SchedStat { runs: 1, ..SchedStat::default() };
     let mut account = Account::open(Nanos::ZERO, Some(stat));
     let mut split = Split::default();
     for i in 1..=2000u64 {

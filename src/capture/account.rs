@@ -52,7 +52,9 @@ impl Account {
     pub fn open(began: Nanos, stat: Option<SchedStat>) -> Account {
         let mut ledger = Ledger::default();
         ledger.open(stat);
-        Account { last: Last { at: began, stat, slept: None, near_wait: false }, told: (State::Unknown, Evidence::Unread), ledger }
+        // A newborn that has never had a CPU cannot have asked for the GIL yet. On a busy machine that lasts tens of milliseconds.
+        let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
+        Account { last: Last { at: began, stat, slept, near_wait: false }, told: (State::Unknown, Evidence::Unread), ledger }
     }
 
     /// Whether it got a CPU since the last look; `None` where the kernel does not count.

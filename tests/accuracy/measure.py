@@ -64,11 +64,11 @@ class Target:
 
 def run(gilprof, interpreter, case, seconds, rate, tries=4):
     """A run whose windows agree: a list of threads, and facts of the run."""
-    lead = 3.5
+    lead = 2.5
     for turn in range(tries):
         try:
             with Target(interpreter, case) as target, tempfile.TemporaryDirectory(prefix="gilprof-") as folder:
-                return attempt(gilprof, target, seconds, rate, lead, folder)
+                return attempt(gilprof, interpreter["version"], target, seconds, rate, lead, folder)
         except truth.Unaligned:
             if turn + 1 == tries:
                 raise
@@ -76,9 +76,9 @@ def run(gilprof, interpreter, case, seconds, rate, tries=4):
     raise AssertionError("unreachable")
 
 
-def attempt(gilprof, target, seconds, rate, lead, folder):
+def attempt(gilprof, version, target, seconds, rate, lead, folder):
     begin = truth.clock() + int(lead * SECOND)
-    watcher = truth.Truth(target.pid, (begin, begin + int(seconds * SECOND)), folder)
+    watcher = truth.Truth(target.pid, version, (begin, begin + int(seconds * SECOND)), folder)
     try:
         watcher.wait_until_up()
         for _ in range(3):
@@ -99,25 +99,25 @@ def attempt(gilprof, target, seconds, rate, lead, folder):
         "source": watcher.source, "looks": window["looks"], "missed": window["missed"], "profiler_cpu": window["profiler_cpu"]}
 
 
-def true_shares(states, lived, symbols):
+def true_shares(states, lived):
     """One thread's states as shares of the time it lived. What the kernel never saw move was asleep all along."""
     def part(gils, cpus):
         return sum(states.get((g, c), 0) for g in gils for c in cpus)
     every = (ON, QUEUED, ASLEEP)
-    wants = part([TAKING], [QUEUED]) + part([FORCED], (QUEUED, ASLEEP))
-    shares = {"waiting": part([WAITING], every) + wants, "unseen": part([UNSEEN], (ON, QUEUED)),
-              "on": part(range(7), [ON]), "queued": part(range(7), [QUEUED])}
-    if symbols:
-        away = (UNSEEN, OUT, DROPPING)
-        shares.update(holding=part([HOLDING], every), native=part(away + (TAKING, FORCED), [ON]), starved=part(away, [QUEUED]),
-                      holding_starved=part([HOLDING], [QUEUED]), holding_blocked=part([HOLDING], [ASLEEP]),
-                      waiting_awake=part([WAITING], [ON, QUEUED]), inside=part([TAKING, DROPPING, FORCED], [ON]), wants=wants)
+    forced = part([FORCED], (QUEUED, ASLEEP))
+    # Without uprobes, what was forced is told later and stands under DROPPING too.
+    twice = part([FORCED], [QUEUED]) if states.get("twice") else 0
+    shares = {
+        "waiting": part([WAITING], every) + part([TAKING], [QUEUED]) + forced, "holding": part([HOLDING], every),
+        "native": part((UNSEEN, OUT, DROPPING, TAKING, FORCED), [ON]), "starved": part((UNSEEN, OUT, DROPPING), [QUEUED]) - twice,
+        "holding_starved": part([HOLDING], [QUEUED]), "holding_blocked": part([HOLDING], [ASLEEP]),
+        "waiting_awake": part([WAITING, TAKING], [QUEUED]), "forced": forced, "inside": part([TAKING, DROPPING, FORCED], [ON]),
+        "unseen": part([UNSEEN], (ON, QUEUED)), "on": part(range(7), [ON]), "queued": part(range(7), [QUEUED]) - twice}
     return {name: ns / lived for name, ns in shares.items()}
 
 
 def compare(said, true, window):
     """Rows of (name, said, true), brief threads in one row. `true` lacks what the source cannot tell."""
-    symbols = any(gil == HOLDING for states in true.values() for gil, _ in states)
     rows, brief, brief_true = [], [], []
     reported = set()
     for thread in said:
@@ -128,14 +128,14 @@ def compare(said, true, window):
             brief.append(thread)
             continue
         shares = dict(thread["states"], cpu=thread["cpu"], **{"holding_" + k: v for k, v in thread["holding"].items()})
-        rows.append({"tid": thread["tid"], "name": thread["name"], "said": shares, "true": true_shares(states, window, symbols)})
+        rows.append({"tid": thread["tid"], "name": thread["name"], "said": shares, "true": true_shares(states, window)})
     brief_true = [states for tid, states in true.items() if tid not in {r["tid"] for r in rows}]
     if brief:
-        rows.append(together(brief, brief_true, symbols))
+        rows.append(together(brief, brief_true))
     return rows
 
 
-def together(brief, states, symbols):
+def together(brief, states):
     """All brief threads as one, each side by its own count of thread-seconds."""
     total = sum(t["seconds"] for t in brief)
     said = {s: sum(t["states"][s] * t["seconds"] for t in brief) / total for s in brief[0]["states"]}
@@ -143,7 +143,7 @@ def together(brief, states, symbols):
     for one in states:
         for key, ns in one.items():
             merged[key] = merged.get(key, 0) + ns
-    lived = sum(merged.values()) or 1
-    row = {"tid": 0, "name": "%d brief threads" % len(brief), "said": said, "true": true_shares(merged, lived, symbols)}
+    lived = sum(ns for key, ns in merged.items() if key != "twice") or 1
+    row = {"tid": 0, "name": "%d brief threads" % len(brief), "said": said, "true": true_shares(merged, lived)}
     row["said_seconds"], row["true_seconds"] = total, lived / SECOND
     return row

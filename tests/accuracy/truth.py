@@ -2,14 +2,15 @@
 
 Two questions are asked at once, and every stretch of time is filed under both answers:
 
-    the GIL    uprobes on `take_gil` and `drop_gil`: OUT, TAKING (inside, has not slept), DROPPING and FORCED (likewise), WAITING (inside
-               one of them, has slept), HOLDING
+    the GIL    a hardware watchpoint on the GIL's `locked` word says who is HOLDING and since when, to the instruction. Who is inside
+               `take_gil` (TAKING, until it sleeps) or `drop_gil` (DROPPING) is told by uprobes on them; asleep in either is WAITING.
     the CPU    the scheduler's tracepoints: ON a CPU, QUEUED for one, ASLEEP
 
-TAKING on a CPU apart from WAITING keeps the probes' own cost, and an uncontended lock, out of the waiting. A thread that is pushed off its
-CPU inside `drop_gil`, by the very thread it wakes there, waits if the eval loop made it drop (FORCED: it wants the GIL back at once), and
-starves if it wanted to be rid of the GIL (DROPPING). Where symbols are missing the GIL's side
-comes from futex calls on the GIL's addresses: then only WAITING is known, and all else is OUT.
+A thread that is pushed off its CPU inside `drop_gil`, by the very thread it wakes there, waits if the eval loop made it drop (FORCED: it wants
+the GIL back at once), and starves if it wanted to be rid of the GIL. TAKING on a CPU is kept apart from WAITING: it is the probes' own cost,
+and an uncontended lock.
+Where symbols are missing, futex calls on the GIL's addresses take the uprobes' place: a wait is what sleeps there, and a drop was forced when
+such a call follows it at once.
 bpftrace sums the stretches in the kernel, so that a hot GIL costs no output; only around the ends of the window does it print them one by
 one, because when gilprof's window begins is known afterwards (`window.begin_ns`, the same clock).
 """
@@ -52,10 +53,10 @@ tracepoint:sched:sched_switch {
       delete(@at[args->prev_pid]); delete(@is[args->prev_pid]);
     } else {
       $sleeps = (args->prev_state & 255) != 0;
-      FILE(args->prev_pid; ($sleeps && ($was / 4 == 2 || $was / 4 > 4) ? 12 : $was & 28) + ($sleeps ? 2 : 1))
+      FILE(args->prev_pid; (INSIDE ? 12 : $was & 28) + ($sleeps ? 2 : 1))
     }
   }
-  if (@at[args->next_pid] != 0) { FILE(args->next_pid; ($was & 28)) }
+  if (@at[args->next_pid] != 0) { FILE(args->next_pid; ($was & 28)) OWED }
 }
 tracepoint:sched:sched_wakeup {
   if (@at[args->pid] != 0 && (@is[args->pid] & 3) == 2) { FILE(args->pid; ($was & 28) + 1) }
@@ -63,12 +64,17 @@ tracepoint:sched:sched_wakeup {
 tracepoint:sched:sched_wakeup_new /pid == PID/ { FILE(args->pid; 5) }
 """
 # A thread is on a CPU when it runs into a uprobe. From `take_gil` it comes out holding; `drop_gil` may wait until a forced switch is taken.
-UPROBES = """
+# The store is over when the watchpoint fires. It fires only under the thread's own hands, so the thread is ON a CPU.
+WATCH = """
+watchpoint:LOCKED:4:w /pid == PID/ {
+  if ((int32)*uptr((int32 *)LOCKED) == 1) { FILE(tid; 16) } else { FILE(tid; (@forced[tid] == 1 ? 24 : 20)) }
+}
+"""
+UPROBES_TAKE = """
 uprobe:LIB:TAKE /pid == PID/ { FILE(tid; 8) }
-uretprobe:LIB:TAKE /pid == PID/ { FILE(tid; 16) }
 """
 UPROBES_DROP = """
-uprobe:LIB:drop_gil /pid == PID/ { FILE(tid; (BY_EVAL_LOOP ? 24 : 20)) }
+uprobe:LIB:drop_gil /pid == PID/ { @forced[tid] = BY_EVAL_LOOP ? 1 : 0; }
 uretprobe:LIB:drop_gil /pid == PID/ { FILE(tid; 4) }
 """
 # 3.8 - 3.11: the eval loop itself calls `drop_gil`. 3.12+: a function does that it calls to see what is pending.
@@ -78,13 +84,30 @@ uprobe:LIB:_Py_HandlePending /pid == PID/ { @pending[tid] = 1; }
 uretprobe:LIB:_Py_HandlePending /pid == PID/ { delete(@pending[tid]); }
 """
 # Waiting operations only (0, 6, 9, 11, 13 are FUTEX_WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2); waking is not waiting.
+# A holder that sleeps on the GIL's mutex still holds.
 FUTEXES = """
 tracepoint:syscalls:sys_enter_futex /pid == PID && args->uaddr >= GIL_FROM && args->uaddr < GIL_TO/ {
   $op = args->op & 127;
-  if ($op == 0 || $op == 6 || $op == 9 || $op == 11 || $op == 13) { FILE(tid; 12) }
+  if (($op == 0 || $op == 6 || $op == 9 || $op == 11 || $op == 13) && @is[tid] / 4 != 4) {
+    FILE(tid; 12)
+    if (@owed_from[tid] != 0) {
+      if ($was == 20 && $n - $s < AT_ONCE) { FILED(@owed_from[tid], @owed_to[tid], tid, 25) }
+      delete(@owed_from[tid]);
+    }
+  }
 }
-tracepoint:syscalls:sys_exit_futex /pid == PID && @is[tid] / 4 == 3/ { FILE(tid; 4) }
+tracepoint:syscalls:sys_exit_futex /pid == PID && @is[tid] / 4 == 3/ { FILE(tid; 8) }
 """
+# With futexes only: time off the CPU since the drop, which turns out to be waiting if the thread asks for the GIL as soon as it runs.
+OWED = "if ($was == 21) { @owed_from[args->next_pid] = $s; @owed_to[args->next_pid] = $n; }"
+AT_ONCE = 30000
+# Places that no interpreter publishes before 3.13, read off its headers (x86-64): of the GIL in `_PyRuntime`, of `interpreters.head` there
+# and of `ceval.gil` in an interpreter.
+GIL_IN_RUNTIME = {"3.7": 1264, "3.8": 1152, "3.9": 352, "3.10": 352, "3.11": 360}
+HEAD_IN_RUNTIME = {"3.12": 40}
+GIL_IN_INTERPRETER = {"3.12": 384}
+# With uprobes, whatever sleeps inside `take_gil` or `drop_gil` waits.
+SLEEPS_INSIDE = "$sleeps && ($was / 4 == 2 || $was / 4 > 4)"
 
 
 class Unaligned(Exception):
@@ -144,26 +167,29 @@ def uprobes(pid, path):
     takes = [name for name, (_, _, kind) in table.items() if kind == 2 and re.match(r"take_gil(\.(constprop|isra|part)\.\d+)*$", name)]
     if not takes or "drop_gil" not in table:
         return ""
-    text = "".join(UPROBES.replace("TAKE", '"%s"' % name) for name in takes)
+    text = "".join(UPROBES_TAKE.replace("TAKE", '"%s"' % name) for name in takes)
     if "_Py_HandlePending" in table:
         return text + PENDING + UPROBES_DROP.replace("BY_EVAL_LOOP", "@pending[tid] == 1")
     value, extent, _ = table["_PyEval_EvalFrameDefault"]
     return text + UPROBES_DROP.replace("BY_EVAL_LOOP", CALLED_FROM % (base_of(pid, path) + value, extent))
 
 
-def gil_range(pid, path):
-    """Where the main interpreter's GIL keeps what its waiters sleep on, for 3.13+, whose `_PyRuntime` begins with published offsets."""
-    value, _, _ = symbols(path, dynamic=True)["_PyRuntime"]
+def gil_of(pid, path, version):
+    """Where the main interpreter's GIL is."""
     base = base_of(pid, path)
+    runtime = base + symbols(path, dynamic=True)["_PyRuntime"][0]
+    minor = ".".join(version.split(".")[:2])
+    if minor in GIL_IN_RUNTIME:
+        return runtime + GIL_IN_RUNTIME[minor]
     with open("/proc/%d/mem" % pid, "rb") as mem:
         def word(at):
             mem.seek(at)
             return struct.unpack("<Q", mem.read(8))[0]
-        if word(base + value) != struct.unpack("<Q", b"xdebugpy")[0]:
+        published = word(runtime) == struct.unpack("<Q", b"xdebugpy")[0]
+        if not published and minor not in HEAD_IN_RUNTIME:
             raise Failed("no published offsets at _PyRuntime")
-        interpreter = word(base + value + word(base + value + 40))
-        gil = word(interpreter + 16)  # ceval.gil: seen at +16 in 3.13.0, 3.14.10, 3.15.2
-    return gil + 32, gil + 208
+        interpreter = word(runtime + (word(runtime + 40) if published else HEAD_IN_RUNTIME[minor]))
+        return word(interpreter + GIL_IN_INTERPRETER.get(minor, 16))  # +16: seen in 3.13.0, 3.14.10, 3.15.2
 
 
 def expand(text, macro, body, names, separator):
@@ -185,31 +211,32 @@ def expand(text, macro, body, names, separator):
         text = rest[end:]
 
 
-def program(pid, window, tids):
+def program(pid, version, window, tids):
     """The bpftrace program for one process and window, and which source of truth it is."""
     path = python_library(pid)
     if path is None:
         raise Failed("found no Python in its maps")
     begin, end = window
     ends = {"outer_begin": begin - OUTER, "inner_begin": begin + INNER, "inner_end": end - INNER}
+    gil = gil_of(pid, path, version)
     source, text = "uprobes", uprobes(pid, path)
     if not text:
-        low, high = gil_range(pid, path)
-        source, text = "futex", FUTEXES.replace("GIL_FROM", str(low)).replace("GIL_TO", str(high))
-    text += SCHEDULER
+        source, text = "futex", FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208)).replace("AT_ONCE", str(AT_ONCE))
+    text += WATCH.replace("LOCKED", hex(gil + 16)) + SCHEDULER.replace("OWED", OWED if source == "futex" else "").replace(
+        "INSIDE", "0" if source == "futex" else SLEEPS_INSIDE)
     text = expand(expand(text, "FILE", FILE, ["TID", "NEXT"], ";"), "FILED", FILED % ends, ["FROM", "TO", "TID", "CODE"], ",")
     known = " ".join("@at[%d] = nsecs; @is[%d] = %d;" % (tid, tid, 4 * UNSEEN + ASLEEP) for tid in tids)
-    text = "BEGIN { %s }\n%s\ninterval:ms:50 { if (@up == 0) { @up = 1; printf(\"up\\n\"); } }\nEND { printf(\"end %%lu\\n\", nsecs); }\n" % (known, text)
+    text = "BEGIN { @owed_from[0] = nsecs; @owed_to[0] = nsecs; @pending[0] = 0; @forced[0] = 0; %s }\n%s\ninterval:ms:50 { if (@up == 0) { @up = 1; printf(\"up\\n\"); } }\nEND { printf(\"end %%lu\\n\", nsecs); }\n" % (known, text)
     return source, text.replace("LIB", path).replace("PID", str(pid))
 
 
 class Truth:
     """A bpftrace at work on one process. `window`: where gilprof's window is meant to be."""
 
-    def __init__(self, pid, window, folder):
+    def __init__(self, pid, version, window, folder):
         tids = [int(t) for t in os.listdir("/proc/%d/task" % pid)]
-        self.window = window
-        self.source, text = program(pid, window, tids)
+        self.pid, self.window, self.alive = pid, window, []
+        self.source, text = program(pid, version, window, tids)
         script, self.path = os.path.join(folder, "truth.bt"), os.path.join(folder, "truth.json")
         with open(script, "w") as file:
             file.write(text)
@@ -235,6 +262,8 @@ class Truth:
 
     def stop(self):
         if self.child.poll() is None:
+            # The kernel drops an event now and then that comes while another is handled. A thread whose end was lost would live on.
+            self.alive = os.listdir("/proc/%d/task" % self.pid) if os.path.exists("/proc/%d/task" % self.pid) else []
             self.child.send_signal(2)
             try:
                 self.child.wait(60)
@@ -276,6 +305,9 @@ class Truth:
         if ended is None or ended < end:
             raise Failed("bpftrace ended before the window")
         for tid, start in at.items():
-            if start:
+            if start and tid in self.alive:
                 add(int(tid), int(is_.get(tid, 0)), max(int(start), begin), end)
+        if self.source == "futex":
+            for one in states.values():
+                one["twice"] = 1
         return states
