@@ -58,6 +58,8 @@ pub struct Observer {
     last: Option<Nanos>,
     empty: Arc<Stack>,
     after: Vec<Option<GilReading>>,
+    /// The GILs as the last look found them.
+    earlier: Vec<(Addr, Option<GilReading>)>,
     freezer: Option<Box<dyn Freeze>>,
     /// Stacks whose top moved.
     pub torn: u64,
@@ -95,6 +97,7 @@ impl Observer {
             last: None,
             empty: Arc::new(Stack::empty()),
             after: Vec::new(),
+            earlier: Vec::new(),
             freezer,
             torn: 0,
             interpreters: 0,
@@ -135,6 +138,7 @@ impl Observer {
         let looked = self.outcome();
         self.book(at, sink);
         self.last = Some(at);
+        self.earlier.clone_from(&self.roster.gils);
         Ok(looked)
     }
 
@@ -288,7 +292,8 @@ impl Observer {
         while index < self.threads.len() {
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
             let on_gil = |futex| gils.iter().any(|(at, _)| gil::is_wait(&layout.gil, *at, futex));
-            if self.threads[index].look(on_gil).is_err() {
+            let same = self.same_holder(&self.threads[index]);
+            if self.threads[index].look(same, on_gil).is_err() {
                 self.drop_thread(index, at, sink);
                 continue;
             }
@@ -299,6 +304,15 @@ impl Observer {
             index += 1;
         }
         Ok(())
+    }
+
+    /// Whether another thread than this one has held the thread's GIL since the last look. CPython counts every change of the holder, so
+    /// whoever waited then has not had it meanwhile.
+    fn same_holder(&self, thread: &Tracked) -> bool {
+        let Some(g) = thread.facts.gil.map(|g| g.0 as usize) else { return false };
+        let (Some((at, Some(now))), Some((before_at, Some(before)))) = (self.roster.gils.get(g), self.earlier.get(g)) else { return false };
+        let held = now.holder.is_some_and(|holder| holder != thread.tstate && self.by_tstate.contains_key(&holder));
+        at == before_at && held && now.holder == before.holder && now.switches == before.switches
     }
 
     fn drop_thread(&mut self, index: usize, at: Nanos, sink: &mut dyn Sink) {

@@ -108,7 +108,7 @@ pub fn measure<S: Sink>(
     tick: &mut dyn FnMut(Progress, &S),
 ) -> Result<Window> {
     sys_linux::precise_timers();
-    sys_linux::short_slice();
+    sys_linux::wake_soon();
     sys_linux::raise_file_limit();
     let mut open = Open::new(python, freezer);
     let start = sys_linux::monotonic();
@@ -244,6 +244,8 @@ impl<'a> Open<'a> {
     /// A window that ended while another program ran in the measured one's place ended with the measured one.
     fn unless_replaced(&self, ended: Ended) -> Ended {
         match ended {
+            // Its address space goes before the process does, which looks like another program for a moment.
+            Ended::Done | Ended::Stopped if self.replaced && !crate::process::facts::runs(self.pid) => Ended::TargetEnded,
             Ended::Done | Ended::Stopped if self.replaced => Ended::Lost("the process replaced itself by another program".into()),
             other => other,
         }

@@ -25,6 +25,7 @@ pub struct Tracked {
     pub stack: ThreadStack,
     /// Whether a name was found in the interpreter.
     pub named: bool,
+    pid: Pid,
     files: Option<TaskFiles>,
     now: Now,
     account: Account,
@@ -49,6 +50,7 @@ impl Tracked {
             requested: false,
             stack: ThreadStack::new(empty),
             named: false,
+            pid,
             files,
             now: UNREAD,
             account: Account::open(began, stat),
@@ -57,21 +59,35 @@ impl Tracked {
     }
 
     /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
-    pub fn look(&mut self, on_gil: impl Fn(Addr) -> bool) -> Result<(), Dead> {
+    /// Nor where it waited for a GIL that the same other thread has held ever since (`same_holder`).
+    pub fn look(&mut self, same_holder: bool, on_gil: impl Fn(Addr) -> bool) -> Result<(), Dead> {
+        if self.files.is_none() {
+            // It was listed, but its files could not be opened: it was gone by then, most likely, and must not live on here.
+            match TaskFiles::open(self.pid, self.facts.tid) {
+                Ok(files) => self.files = Some(files),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Dead),
+                Err(_) => {}
+            }
+        }
         let Some(files) = &self.files else {
             self.now = UNREAD;
             return Ok(());
         };
         let stat = files.schedstat().map_err(|_| Dead)?;
-        let place =
-            if self.account.sleeps_on(stat) { Place::NotRunSince } else { classify::place(files.kernel().map_err(|_| Dead)?, on_gil) };
+        let place = if self.account.sleeps_on(stat) {
+            Place::NotRunSince
+        } else if same_holder && self.account.waited() {
+            Place::StillWaiting
+        } else {
+            classify::place(files.kernel().map_err(|_| Dead)?, on_gil)
+        };
         self.now = Now { place, stat };
         Ok(())
     }
 
     /// Whether its stack may have changed since it was last read.
     pub fn may_have_moved(&self) -> bool {
-        self.account.may_have_moved(self.now.stat)
+        self.now.place != Place::StillWaiting && self.account.may_have_moved(self.now.stat)
     }
 
     /// Whether this look found it asleep.
