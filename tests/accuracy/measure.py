@@ -64,7 +64,7 @@ class Target:
 
 def run(gilprof, interpreter, case, seconds, rate, tries=4):
     """A run whose windows agree: a list of threads, and facts of the run."""
-    lead = 2.5
+    lead = 1.9
     for turn in range(tries):
         try:
             with Target(interpreter, case) as target, tempfile.TemporaryDirectory(prefix="gilprof-") as folder:
@@ -111,7 +111,7 @@ def true_shares(states, lived):
         "waiting": part([WAITING], every) + part([TAKING], [QUEUED]) + forced, "holding": part([HOLDING], every),
         "native": part((UNSEEN, OUT, DROPPING, TAKING, FORCED), [ON]), "starved": part((UNSEEN, OUT, DROPPING), [QUEUED]) - twice,
         "holding_starved": part([HOLDING], [QUEUED]), "holding_blocked": part([HOLDING], [ASLEEP]),
-        "waiting_awake": part([WAITING, TAKING], [QUEUED]), "forced": forced, "inside": part([TAKING, DROPPING, FORCED], [ON]),
+        "doubt": part([TAKING], [QUEUED]), "waiting_awake": part([WAITING, TAKING], [QUEUED]), "forced": forced, "inside": part([TAKING, DROPPING, FORCED], [ON]),
         "unseen": part([UNSEEN], (ON, QUEUED)), "on": part(range(7), [ON]), "queued": part(range(7), [QUEUED]) - twice}
     return {name: ns / lived for name, ns in shares.items()}
 
@@ -136,7 +136,7 @@ def compare(said, true, window):
 
 
 def together(brief, states):
-    """All brief threads as one, each side by its own count of thread-seconds."""
+    """All brief threads as one, as shares of the time that they truly lived: what a look never met counts as missed."""
     total = sum(t["seconds"] for t in brief)
     said = {s: sum(t["states"][s] * t["seconds"] for t in brief) / total for s in brief[0]["states"]}
     merged = {}
@@ -144,6 +144,7 @@ def together(brief, states):
         for key, ns in one.items():
             merged[key] = merged.get(key, 0) + ns
     lived = sum(ns for key, ns in merged.items() if key != "twice") or 1
+    said = {s: share * total * SECOND / lived for s, share in said.items()}
     row = {"tid": 0, "name": "%d brief threads" % len(brief), "said": said, "true": true_shares(merged, lived)}
     row["said_seconds"], row["true_seconds"] = total, lived / SECOND
     return row

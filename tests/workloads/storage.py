@@ -10,21 +10,26 @@ import tempfile
 import harness
 
 done = [0]
-BLOCK = os.urandom(1 << 18)
+BLOCK = os.urandom(1 << 22)
+MESSAGE = b"x" * (1 << 16)
+
+
+def compute(rounds):
+    x = 1
+    for i in range(rounds):
+        x = (x * 3 + i) & 65535
 
 
 def hog():
     while True:
-        x = 1
-        for i in range(20000):
-            x = (x * 3 + i) & 65535
+        compute(20000)
 
 
 def query():
-    """Every step of a query releases the GIL, for microseconds."""
+    """Every step of a query releases the GIL."""
     db = sqlite3.connect(":memory:")
     db.execute("create table t (a integer, b text)")
-    db.executemany("insert into t values (?, ?)", [(i, "row %d" % i) for i in range(20000)])
+    db.executemany("insert into t values (?, ?)", [(i, "row %d" % i) for i in range(100000)])
     while True:
         db.execute("select count(*), sum(a) from t where b like '%7%' and a % 3 = 1").fetchall()
         done[0] += 1
@@ -32,15 +37,17 @@ def query():
 
 def talk(sock):
     while True:
-        sock.sendall(b"x" * 512)
-        left = 512
+        sock.sendall(MESSAGE)
+        left = len(MESSAGE)
         while left:
             left -= len(sock.recv(left))
+        compute(5000)
         done[0] += 1
 
 
 def write():
-    with tempfile.TemporaryFile() as file:
+    # In memory where that can be had: a disk has bad days of its own.
+    with tempfile.TemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:
         while True:
             file.seek(0)
             file.write(BLOCK)
