@@ -299,6 +299,8 @@ pub struct TargetFacts {
 /// What is known of the measuring itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WindowFacts {
+    /// When the window began, on the monotonic clock.
+    pub begin: Nanos,
     /// Length of the window.
     pub seconds: f64,
     /// Looks asked for per second.

@@ -30,7 +30,7 @@ fn tenths(c: char) -> u64 {
 fn play(sees: &str, cpu: &str, queue: &str) -> Split {
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat { cpu: Nanos::from_millis(500), run_queue: Nanos::from_millis(50), runs: 10 };
-    let mut account = Account::open(Nanos::ZERO, Some(stat));
+    let mut account = Account::open(Nanos::ZERO, Some(stat), false);
     let mut split = Split::default();
     let columns = sees.chars().zip(cpu.chars().chain(std::iter::repeat(' '))).zip(queue.chars().chain(std::iter::repeat(' ')));
     for (i, ((see, cpu), queue)) in columns.enumerate() {
@@ -104,6 +104,24 @@ fn holding_inside_a_c_call() {
 }
 
 #[test]
+fn a_newborn_that_never_ran_is_starved() {
+    let stack = Arc::new(Stack::empty());
+    let mut stat = SchedStat::default();
+    let mut account = Account::open(Nanos::ZERO, Some(stat), false);
+    let mut split = Split::default();
+    for (i, place) in [Place::Runnable, Place::Runnable, Place::Runnable, Place::GilFutex, Place::GilFutex].into_iter().enumerate() {
+        if place == Place::GilFutex && stat.runs == 0 {
+            stat = SchedStat { cpu: Nanos::from_micros(50), run_queue: Nanos::from_millis(3), runs: 1 };
+        }
+        let now = Now { place, stat: Some(stat) };
+        let judgement = account.judge(&now, &Claims::default());
+        account.book(Nanos::from_millis(i as u64 + 1), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+    }
+    account.close(None, &mut |_, part, _| split.merge(&part));
+    expect(split, &[(State::Starved, 3.0), (State::Waiting, 2.0)]);
+}
+
+#[test]
 fn a_woken_waiter_without_a_core_still_waits() {
     // Its count of runs has not moved since it slept on the GIL's futex.
     expect(play("WWRRRHHHHHW", "1    XXXXX1", "     X     "), &[(State::Waiting, 6.0), (State::HoldingPython, 5.0)]);
@@ -146,7 +164,7 @@ fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
     // 4 ms of CPU time are booked at every fourth look; no time in the queue.
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat { runs: 1, ..SchedStat::default() };
-    let mut account = Account::open(Nanos::ZERO, Some(stat));
+    let mut account = Account::open(Nanos::ZERO, Some(stat), false);
     let mut split = Split::default();
     for i in 1..=2000u64 {
         if i % 4 == 0 {
@@ -164,7 +182,7 @@ fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
 fn a_newborn_that_never_had_a_cpu_is_starved() {
     let stack = Arc::new(Stack::empty());
     let stat = SchedStat::default();
-    let mut account = Account::open(Nanos::ZERO, Some(stat));
+    let mut account = Account::open(Nanos::ZERO, Some(stat), false);
     let mut split = Split::default();
     for i in 1..=5u64 {
         let now = Now { place: Place::Runnable, stat: Some(stat) };
@@ -178,7 +196,7 @@ fn a_newborn_that_never_had_a_cpu_is_starved() {
 #[test]
 fn without_the_kernels_counts_nothing_is_guessed() {
     let stack = Arc::new(Stack::empty());
-    let mut account = Account::open(Nanos::ZERO, None);
+    let mut account = Account::open(Nanos::ZERO, None, false);
     let mut split = Split::default();
     for i in 1..=100u64 {
         let now = Now { place: Place::Runnable, stat: None };

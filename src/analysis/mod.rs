@@ -68,6 +68,7 @@ fn target(profile: &Profile) -> Target {
 fn window(profile: &Profile) -> Window {
     let w = &profile.window;
     Window {
+        begin_ns: w.begin.as_nanos(),
         seconds: profile.seconds(),
         rate_hz: w.rate_hz,
         looks: w.looks,

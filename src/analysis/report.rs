@@ -59,6 +59,8 @@ pub struct Target {
 /// The measuring.
 #[derive(Clone, Debug, Serialize)]
 pub struct Window {
+    /// On CLOCK_MONOTONIC, so that other recordings of the same stretch of time can be laid beside this one.
+    pub begin_ns: u64,
     pub seconds: f64,
     pub rate_hz: f64,
     pub looks: u64,

@@ -43,18 +43,21 @@ struct Last {
 #[derive(Debug)]
 pub struct Account {
     last: Last,
+    /// When it was born, until it has left the run queue for the first time.
+    born: Option<Nanos>,
     told: (State, Evidence),
     ledger: Ledger,
 }
 
 impl Account {
-    /// Opens an account whose first slice begins at `began`.
-    pub fn open(began: Nanos, stat: Option<SchedStat>) -> Account {
+    /// Opens an account whose first slice begins at `began`. `newborn`: the thread itself did, so that all its counts lie in the account.
+    pub fn open(began: Nanos, stat: Option<SchedStat>, newborn: bool) -> Account {
         let mut ledger = Ledger::default();
-        ledger.open(stat);
+        ledger.open(if newborn { stat.map(|_| SchedStat::default()) } else { stat });
         // A newborn that has never had a CPU is starved until its count of runs moves: the run queue's time is only counted then.
         let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
-        Account { last: Last { at: began, stat, slept, near_wait: false }, told: (State::Unknown, Evidence::Unread), ledger }
+        let last = Last { at: began, stat, slept, near_wait: false };
+        Account { last, born: newborn.then_some(began), told: (State::Unknown, Evidence::Unread), ledger }
     }
 
     /// Whether it got a CPU since the last look; `None` where the kernel does not count.
@@ -114,13 +117,32 @@ impl Account {
             Judgement::Undecided { near_wait } => (Kind::Open { near_wait }, (State::Unknown, Evidence::Conservation)),
         };
         self.told = told;
+        self.book_birth(at, now.stat, stack, emit);
         let entry = Entry { end: at, length: at.since(self.last.at), kind, stack: stack.clone(), holder };
         self.ledger.add(entry, now.stat, asleep, emit);
         // A thread that was woken and has not run keeps what it did before, until its count of runs moves.
         let woken = matches!(judgement, Judgement::Told(_, Evidence::WokenNotRun));
-        let slept = (asleep || woken).then_some(told.0);
-        let near_wait = matches!(judgement, Judgement::Told(State::Waiting, _) | Judgement::Undecided { near_wait: true });
+        let slept = match (judgement, now.place) {
+            // It let go and fell asleep within the look.
+            (Judgement::HoldingOnCpu(_), Place::GilFutex) => Some(State::Waiting),
+            (Judgement::HoldingOnCpu(_), Place::OtherFutex) => Some(State::Lock),
+            (Judgement::HoldingOnCpu(_), Place::Syscall | Place::Elsewhere) => Some(State::Io),
+            _ => (asleep || woken).then_some(told.0),
+        };
+        let near_wait = slept == Some(State::Waiting)
+            || matches!(judgement, Judgement::Told(State::Waiting, _) | Judgement::Undecided { near_wait: true });
         self.last = Last { at, stat: now.stat, slept, near_wait };
+    }
+
+    /// A thread begins in the run queue. Once it has left that, the kernel has counted how long it was there, to before this look.
+    fn book_birth(&mut self, at: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
+        let Some((born, stat)) = self.born.zip(stat.filter(|s| s.runs > 0)) else { return };
+        self.born = None;
+        let length = stat.run_queue.since(self.last.at.since(born)).min(at.since(self.last.at));
+        let end = self.last.at + length;
+        let kind = Kind::Told(State::Starved, Evidence::WokenNotRun);
+        self.ledger.add(Entry { end, length, kind, stack: stack.clone(), holder: None }, Some(stat), false, emit);
+        self.last.at = end;
     }
 
     /// Settles what is pending. `stat` is the last count, where it could still be read.

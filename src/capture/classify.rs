@@ -70,7 +70,10 @@ pub fn judge(seen: &Seen) -> Judgement {
     let held = seen.held_before && seen.held_after;
     let holding = if seen.in_c_call { State::HoldingNative } else { State::HoldingPython };
     match seen.place {
-        // Asleep on the GIL's own futex says more than the holder's name, which is read a moment earlier or later.
+        // The states of one look are those of its beginning: a holder that let go and went to sleep meanwhile was still the holder.
+        Place::GilFutex | Place::OtherFutex | Place::Syscall | Place::Elsewhere if seen.held_before && !seen.held_after => {
+            HoldingOnCpu(holding)
+        }
         Place::GilFutex => Told(State::Waiting, E::GilFutex),
         Place::StillWaiting => Told(State::Waiting, E::SameHolder),
         Place::NotRunSince if held => Told(State::HoldingBlocked, E::GilHolder),
@@ -81,7 +84,6 @@ pub fn judge(seen: &Seen) -> Judgement {
         Place::OtherFutex | Place::Syscall | Place::Elsewhere if held => Told(State::HoldingBlocked, E::GilHolder),
         Place::OtherFutex => Told(State::Lock, E::Syscall),
         Place::Syscall | Place::Elsewhere => Told(State::Io, E::Syscall),
-        // The states of one look are those of its beginning: a holder that lets go meanwhile was still the holder.
         Place::Runnable if seen.held_before => HoldingOnCpu(holding),
         Place::Unread if held => Told(holding, E::GilHolder),
         Place::Runnable | Place::Unread if seen.requested => Told(State::Waiting, E::GilRequested),

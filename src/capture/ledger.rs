@@ -12,6 +12,7 @@
 //!   must hold      cpu + queue  =  H + R    R next to W: what the CPU time does not pay for is waiting
 //! ```
 
+use super::habit::{Habit, Runs, Stretch};
 use crate::ids::ThreadId;
 use crate::process::threads::SchedStat;
 use crate::sample::{Evidence, Split, Stack, State};
@@ -23,15 +24,15 @@ const MAX_AGE: Nanos = Nanos::from_millis(250);
 /// Slices that wait to be settled.
 const MAX_PENDING: usize = 1024;
 /// CPU time that no look accounts for is carried so far: short runs between looks would otherwise pay for starvation much later.
-const MAX_SURPLUS_NS: f64 = 6e6;
+const MAX_SURPLUS_NS: f64 = 12e6;
+/// CPU time that looks claimed too much of is carried so far before it counts as starvation, and no further than this part of the account's
+/// age: a look stands for a whole period, and holds shorter than that are met too often or too seldom by chance.
+const MAX_PATIENCE_NS: f64 = 6e6;
+const PATIENCE: f64 = 0.02;
 /// CPU time that the kernel may still owe: its counter moves only at the scheduler's tick (10 ms at most, HZ=100).
 const MAX_DEFICIT_NS: f64 = 12e6;
-/// How much runnable time a thread's habit is learnt from.
-const HABIT_NS: f64 = 200e6;
-/// A thread that uses less than this share of its runnable time without the GIL is only on its way into and out of waits.
-const MOSTLY_WAITING: f64 = 0.1;
-/// One that uses more than this share runs native code there.
-const MOSTLY_NATIVE: f64 = 0.3;
+/// Slices of one sleep that are kept.
+const MOST_ASLEEP: usize = 64;
 /// Time in the run queue is carried so far.
 const MAX_QUEUE_NS: f64 = 20e6;
 
@@ -44,7 +45,7 @@ pub enum Kind {
     HoldingOnCpu(State),
     /// Runnable without the GIL.
     Open {
-        /// Whether it waited for the GIL at the look before.
+        /// Whether it waited for the GIL at the look before, or lies between waits and holds.
         near_wait: bool,
     },
 }
@@ -68,12 +69,20 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Ledger {
     pending: Vec<Entry>,
+    /// Slices of the sleep that goes on, for anything but the GIL: the end of it may turn out to have been in the run queue.
+    sleep: Vec<Entry>,
     base: Option<SchedStat>,
+    /// When the account began.
+    opened: Option<Nanos>,
+    /// Counted since the last settlement.
+    fresh: Stretch,
     cpu_pool: f64,
     queue_pool: f64,
     /// Queued time that looks have told of and the kernel has not counted yet.
     queue_told: f64,
     habit: Habit,
+    /// The last look's kind and count, where that was a runnable one.
+    before: Option<(Runs, SchedStat)>,
 }
 
 /// What share of each kind of runnable time goes where.
@@ -81,9 +90,9 @@ pub struct Ledger {
 struct Shares {
     /// Of `HoldingOnCpu` and of open time away from a wait: without a CPU.
     starved: f64,
-    /// Of open time next to a wait, the part that counts as waiting when it has no CPU.
-    doubt: f64,
-    /// Of that part: had no CPU.
+    /// Of open time next to a wait: without a CPU, and not waiting.
+    near_starved: f64,
+    /// Of open time next to a wait: waiting.
     waiting: f64,
     /// Of open time: covered by nothing.
     unknown: f64,
@@ -94,16 +103,73 @@ impl Ledger {
     /// off the CPU, which makes the count exact.
     pub fn add(&mut self, entry: Entry, stat: Option<SchedStat>, asleep: bool, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
         let told = matches!(entry.kind, Kind::Told(..));
+        self.watch(&entry, stat);
+        self.wake(stat, emit);
         self.queue_told += queued(&entry);
+        self.opened.get_or_insert(entry.end - entry.length);
         if told && self.pending.is_empty() {
-            emit(&entry, split(&entry, &Shares::default()), evidence(&entry));
+            self.emit_told(entry, emit);
             self.base_from(stat, asleep);
             return;
         }
         let age = self.pending.first().map_or(Nanos::ZERO, |first| entry.end.since(first.end));
         self.pending.push(entry);
         if asleep || age >= MAX_AGE || self.pending.len() >= MAX_PENDING {
-            self.settle(stat, emit);
+            self.settle(stat, false, emit);
+        }
+    }
+
+    /// Two looks in a row that were alike: how much of the time between them it had a CPU.
+    fn watch(&mut self, entry: &Entry, stat: Option<SchedStat>) {
+        let kind = match entry.kind {
+            Kind::Told(state, _) => {
+                self.habit.slept(state, entry.length);
+                None
+            }
+            Kind::HoldingOnCpu(_) => Some(Runs::Holding),
+            Kind::Open { .. } => Some(Runs::Open),
+        };
+        let now = kind.zip(stat);
+        if let (Some((kind, before)), Some((same, stat))) = (self.before, now) {
+            if kind == same && before.runs == stat.runs {
+                self.habit.pair(kind, stat.cpu.since(before.cpu), entry.length);
+            }
+        }
+        self.before = now;
+    }
+
+    fn emit_told(&mut self, entry: Entry, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
+        if !sleeps(&entry) {
+            return emit(&entry, split(&entry, &Shares::default()), evidence(&entry));
+        }
+        self.sleep.push(entry);
+        if self.sleep.len() >= MOST_ASLEEP {
+            for entry in self.sleep.drain(..MOST_ASLEEP / 2) {
+                emit(&entry, split(&entry, &Shares::default()), evidence(&entry));
+            }
+        }
+    }
+
+    /// Ends the sleep when the thread has run: the kernel says now for how long it was awake before that, in the run queue.
+    fn wake(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
+        let mut queued = match (self.base, stat) {
+            (Some(base), Some(now)) if now.runs == base.runs => return,
+            (Some(base), Some(now)) => now.run_queue.since(base.run_queue).as_nanos() as f64,
+            _ => 0.0,
+        };
+        let mut parts = Vec::with_capacity(self.sleep.len());
+        for entry in self.sleep.drain(..).rev() {
+            let part = queued.min(entry.length.as_nanos() as f64);
+            queued -= part;
+            self.queue_told += part;
+            parts.push((entry, part));
+        }
+        for (entry, part) in parts.into_iter().rev() {
+            let mut split = split(&entry, &Shares::default());
+            let Kind::Told(state, told) = entry.kind else { continue };
+            split.add(state, -part);
+            split.add(State::Starved, part);
+            emit(&entry, split, if part > 0.0 { Evidence::Conservation } else { told });
         }
     }
 
@@ -114,13 +180,17 @@ impl Ledger {
 
     /// Settles all that is pending: the thread or the window has ended.
     pub fn close(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
-        self.settle(stat, emit);
+        self.wake(stat, emit);
+        self.settle(stat, true, emit);
+        self.base = None;
+        self.wake(None, emit);
     }
 
     /// While nothing is pending, CPU and queue time are collected but pay for nothing, except that the pools stay small.
     fn base_from(&mut self, stat: Option<SchedStat>, asleep: bool) {
         if asleep && stat.is_some() {
             self.collect(stat);
+            self.habit.learn(std::mem::take(&mut self.fresh));
             self.cpu_pool = self.cpu_pool.min(MAX_SURPLUS_NS);
             self.queue_pool = self.queue_pool.min(MAX_QUEUE_NS);
         }
@@ -128,8 +198,11 @@ impl Ledger {
 
     fn collect(&mut self, stat: Option<SchedStat>) {
         if let (Some(base), Some(now)) = (self.base, stat) {
-            self.cpu_pool += now.cpu.since(base.cpu).as_nanos() as f64;
+            let cpu = now.cpu.since(base.cpu).as_nanos() as f64;
+            self.cpu_pool += cpu;
+            self.fresh.cpu += cpu;
             let queued = now.run_queue.since(base.run_queue).as_nanos() as f64;
+            self.fresh.queue += queued;
             // The kernel counts queued time when the thread gets a CPU, so what was told before is paid for now.
             self.queue_pool += (queued - self.queue_told).max(0.0);
             self.queue_told = (self.queue_told - queued).max(0.0);
@@ -139,84 +212,82 @@ impl Ledger {
         }
     }
 
-    fn settle(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
+    fn settle(&mut self, stat: Option<SchedStat>, last: bool, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
         self.collect(stat);
-        self.mark_before_wait();
+        self.mark_between();
         let shares = match self.base {
-            Some(_) => self.pay(),
+            Some(_) => self.pay(last),
             None => Shares { unknown: 1.0, ..Shares::default() },
         };
+        let asleep = self.pending.pop_if(|entry| sleeps(entry));
         for entry in self.pending.drain(..) {
             emit(&entry, split(&entry, &shares), evidence(&entry));
         }
+        if let Some(entry) = asleep {
+            self.emit_told(entry, emit);
+        }
     }
 
-    /// A thread that is runnable and then found waiting was on its way into the wait.
-    fn mark_before_wait(&mut self) {
-        let mut entries = self.pending.iter_mut().rev();
-        if !matches!(entries.next().map(|e| e.kind), Some(Kind::Told(State::Waiting, _))) {
-            return;
-        }
-        for entry in entries {
-            match &mut entry.kind {
-                Kind::Open { near_wait } => *near_wait = true,
-                Kind::Told(..) | Kind::HoldingOnCpu(_) => return,
+    /// A thread that is runnable and then found waiting was on its way into the wait; between two holds it may have waited unseen.
+    fn mark_between(&mut self) {
+        let mut from = 0;
+        let mut held = false;
+        for index in 0..self.pending.len() {
+            let (waits, holds) = match self.pending[index].kind {
+                Kind::Open { .. } => continue,
+                Kind::Told(state, _) => (state == State::Waiting, false),
+                Kind::HoldingOnCpu(_) => (false, true),
+            };
+            if waits || held && holds && self.habit.sleeps_for_the_gil() {
+                for entry in &mut self.pending[from..index] {
+                    entry.kind = Kind::Open { near_wait: true };
+                }
             }
+            (from, held) = (index + 1, holds);
         }
     }
 
     /// Pays for the runnable time out of the pools.
-    fn pay(&mut self) -> Shares {
+    fn pay(&mut self, last: bool) -> Shares {
         let sum = |wanted: fn(&Kind) -> bool| -> f64 {
             self.pending.iter().filter(|e| wanted(&e.kind)).map(|e| e.length.as_nanos() as f64).sum()
         };
         let holding = sum(|k| matches!(k, Kind::HoldingOnCpu(_)));
         let near = sum(|k| matches!(k, Kind::Open { near_wait: true }));
         let plain = sum(|k| matches!(k, Kind::Open { near_wait: false }));
-        let doubt = self.habit.waits(self.cpu_pool - holding, near + plain);
-        let lack = holding + near + plain - self.cpu_pool;
-        if lack <= 0.0 {
-            self.cpu_pool = (-lack).min(MAX_SURPLUS_NS);
-            self.queue_pool = self.queue_pool.min(MAX_QUEUE_NS);
-            return Shares { doubt, ..Shares::default() };
-        }
-        let waiting = lack.min(near * doubt);
+        self.habit.learn(Stretch { held: holding, open: near + plain, ..std::mem::take(&mut self.fresh) });
+        let judged = near * self.habit.waits();
+        let firm = holding + plain + near - judged;
+        let left = self.cpu_pool - firm;
+        // Much more CPU time than is ever carried: native code for once.
+        let more = (left - MAX_SURPLUS_NS).clamp(0.0, judged);
+        let mut waiting = judged - more;
         self.queue_pool = (self.queue_pool - waiting).max(0.0);
-        let can_starve = holding + plain + near * (1.0 - doubt);
-        let starved = (lack - waiting).min(can_starve).min(self.queue_pool);
-        let owed = lack - waiting - starved;
-        let unknown = (owed - MAX_DEFICIT_NS).clamp(0.0, plain);
-        self.cpu_pool = -owed.min(MAX_DEFICIT_NS);
+        let lack = -left;
+        let patience = if last { 0.0 } else { self.patience() };
+        let starved = (lack - patience).clamp(0.0, firm).min(self.queue_pool);
+        let owed = (lack - starved).max(0.0);
+        // Neither on a CPU nor in the queue, so asleep too briefly to be met asleep.
+        let asleep = (owed - MAX_DEFICIT_NS).max(0.0);
+        let unknown = (asleep - (near - waiting)).clamp(0.0, plain);
+        waiting += asleep.min(near - waiting);
+        self.cpu_pool = (left - more + starved).clamp(-MAX_DEFICIT_NS, MAX_SURPLUS_NS);
         self.queue_pool = (self.queue_pool - starved).min(MAX_QUEUE_NS);
         let share = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
-        Shares { starved: share(starved, can_starve), waiting: share(waiting, near * doubt), doubt, unknown: share(unknown, plain) }
+        let (starved, waiting) = (share(starved, firm), share(waiting, near));
+        let near_starved = (starved * (1.0 - share(judged, near))).min(1.0 - waiting);
+        Shares { starved, near_starved, waiting, unknown: share(unknown, plain) }
+    }
+
+    fn patience(&self) -> f64 {
+        let (Some(opened), Some(last)) = (self.opened, self.pending.last()) else { return 0.0 };
+        (PATIENCE * last.end.since(opened).as_nanos() as f64).min(MAX_PATIENCE_NS)
     }
 }
 
-/// What a thread's runnable time without the GIL has been until now: mostly native code, or mostly the way into and out of waits.
-///
-/// Next to a GIL wait a thread without a CPU is either still waiting (woken, or pushed off its core by the thread it has just woken), or in
-/// native code and starved. A thread that uses CPU in that time does the latter. One stretch is too noisy to tell; some 100 ms are not.
-#[derive(Debug, Default)]
-struct Habit {
-    native: f64,
-    runnable: f64,
-}
-
-impl Habit {
-    /// Which part of runnable time next to a wait counts as waiting when it has no CPU; learns from `native` out of `runnable` nanoseconds.
-    fn waits(&mut self, native: f64, runnable: f64) -> f64 {
-        if runnable > 0.0 {
-            self.native += native;
-            self.runnable += runnable;
-        }
-        if self.runnable > HABIT_NS {
-            self.native /= 2.0;
-            self.runnable /= 2.0;
-        }
-        let share = if self.runnable > 0.0 { self.native / self.runnable } else { 0.0 };
-        ((MOSTLY_NATIVE - share) / (MOSTLY_NATIVE - MOSTLY_WAITING)).clamp(0.0, 1.0)
-    }
+/// Whether it is a slice of a sleep from which a thread wakes into the run queue without wanting the GIL yet.
+fn sleeps(entry: &Entry) -> bool {
+    matches!(entry.kind, Kind::Told(State::Io | State::Lock, _))
 }
 
 /// The part of the run queue's time that a told slice accounts for by itself.
@@ -252,8 +323,8 @@ fn split(entry: &Entry, shares: &Shares) -> Split {
         Kind::Open { near_wait: true } => {
             // Without any count from the kernel nothing can be told here either.
             let unknown = if shares.unknown >= 1.0 { 1.0 } else { 0.0 };
-            let waiting = shares.doubt * shares.waiting * (1.0 - unknown);
-            let starved = (1.0 - shares.doubt) * shares.starved * (1.0 - unknown);
+            let waiting = shares.waiting * (1.0 - unknown);
+            let starved = shares.near_starved * (1.0 - unknown);
             split.add(State::Waiting, nanos * waiting);
             split.add(State::Starved, nanos * starved);
             split.add(State::Unknown, nanos * unknown);

@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 /// How often the list of OS threads is read when nothing else asks for it: threads without a thread state announce themselves nowhere.
 const RELIST: Nanos = Nanos::from_millis(20);
+/// So long after a change the list of OS threads is read at every look while a thread state has no thread yet.
+const SETTLING: Nanos = Nanos::from_millis(200);
 /// How often the names of threads are read while some are not known.
 const RENAME: Nanos = Nanos::from_millis(100);
 /// How often the lists of interpreters and thread states are walked again within one look while they keep changing.
@@ -54,6 +56,8 @@ pub struct Observer {
     next_id: u32,
     tids: Vec<Tid>,
     listed: Nanos,
+    /// When the thread states were last seen to change.
+    changed: Nanos,
     named: Nanos,
     last: Option<Nanos>,
     empty: Arc<Stack>,
@@ -93,6 +97,7 @@ impl Observer {
             next_id: 0,
             tids: Vec::new(),
             listed: Nanos::ZERO,
+            changed: Nanos::ZERO,
             named: Nanos::ZERO,
             last: None,
             empty: Arc::new(Stack::empty()),
@@ -182,7 +187,12 @@ impl Observer {
     fn bind_if_changed(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
         let keys = || self.roster.threads.iter().map(|t| (t.at, t.pthread, t.native_id));
         let same = keys().eq(self.bound.iter().copied());
-        if same && at.since(self.listed) < RELIST {
+        if !same {
+            self.changed = at;
+        }
+        // A thread state is made before its thread is: until they have found each other, every look tries again.
+        let settling = self.unbound && at.since(self.changed) < SETTLING;
+        if same && !settling && at.since(self.listed) < RELIST {
             return Ok(());
         }
         let bound: Vec<_> = keys().collect();
@@ -211,6 +221,7 @@ impl Observer {
     fn follow_new(&mut self, at: Nanos, known: &HashMap<Tid, usize>, sink: &mut dyn Sink) {
         // A thread that was born since the last look lived on average half of that time.
         let began = self.last.map_or(at, |last| Nanos::from_nanos(last.as_nanos() + at.since(last).as_nanos() / 2));
+        let unseen = self.last.map(|last| at.since(last));
         for tid in &self.tids {
             if known.contains_key(tid) {
                 continue;
@@ -225,7 +236,7 @@ impl Observer {
             };
             self.next_id += 1;
             sink.thread(&facts);
-            self.threads.push(Tracked::new(self.python.pid, facts, began, &self.empty));
+            self.threads.push(Tracked::new(self.python.pid, facts, began, unseen, &self.empty));
         }
     }
 

@@ -143,7 +143,8 @@ pub fn measure<S: Sink>(
     open.observer.finish(now, sink);
     let wall = sys_linux::monotonic().since(start).as_secs_f64();
     let profiler_cpu = if wall > 0.0 { sys_linux::own_cpu().since(own).as_secs_f64() / wall } else { 0.0 };
-    Ok(open.close(ended, seconds, plan.rate_hz, profiler_cpu))
+    let facts = WindowFacts { begin: start, seconds, rate_hz: plan.rate_hz, profiler_cpu, ..WindowFacts::default() };
+    Ok(open.close(ended, facts))
 }
 
 /// Sleeps until `until`; false when asked to stop.
@@ -250,7 +251,7 @@ impl<'a> Open<'a> {
         }
     }
 
-    fn close(self, ended: Ended, seconds: f64, rate_hz: f64, profiler_cpu: f64) -> Window {
+    fn close(self, ended: Ended, window: WindowFacts) -> Window {
         let (observer, counts) = (self.observer, self.counts);
         let target = TargetFacts {
             interpreters: observer.interpreters.max(self.target.interpreters),
@@ -259,15 +260,12 @@ impl<'a> Open<'a> {
             ..self.target
         };
         let facts = WindowFacts {
-            seconds,
-            rate_hz,
             looks: counts.looks,
             missed: counts.missed,
             torn: self.torn + observer.torn,
             failed: counts.failed,
-            profiler_cpu,
-            exact: false,
             warnings: self.warnings,
+            ..window
         };
         Window { target, facts, ended }
     }

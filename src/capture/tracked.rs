@@ -39,10 +39,12 @@ pub struct Dead;
 const UNREAD: Now = Now { place: Place::Unread, stat: None };
 
 impl Tracked {
-    /// Starts following a thread. `began`: when its first slice begins.
-    pub fn new(pid: Pid, facts: ThreadFacts, began: Nanos, empty: &Arc<Stack>) -> Tracked {
+    /// Starts following a thread. `began`: when its first slice begins. `unseen`: so long ago it was not on the list; `None` when there was none.
+    pub fn new(pid: Pid, facts: ThreadFacts, began: Nanos, unseen: Option<Nanos>, empty: &Arc<Stack>) -> Tracked {
         let files = TaskFiles::open(pid, facts.tid).ok();
         let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten());
+        // The list is not read at every look: who has run for longer has been there for longer.
+        let newborn = unseen.zip(stat).is_some_and(|(unseen, stat)| stat.cpu + stat.run_queue <= unseen);
         Tracked {
             facts,
             tstate: Addr(0),
@@ -53,7 +55,7 @@ impl Tracked {
             pid,
             files,
             now: UNREAD,
-            account: Account::open(began, stat),
+            account: Account::open(began, stat, newborn),
             first: (began, stat),
         }
     }

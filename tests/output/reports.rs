@@ -63,7 +63,17 @@ pub fn saturated() -> Report {
         schema: SCHEMA,
         gilprof: "0.1.0",
         target: target(),
-        window: Window { seconds: 10.0, rate_hz: 1000.0, looks: 9996, missed: 4, torn: 3, failed: 0, profiler_cpu: 0.021, exact: false },
+        window: Window {
+            begin_ns: 0,
+            seconds: 10.0,
+            rate_hz: 1000.0,
+            looks: 9996,
+            missed: 4,
+            torn: 3,
+            failed: 0,
+            profiler_cpu: 0.021,
+            exact: false,
+        },
         gil: Gil {
             busy: 0.993,
             contended: 0.98,

@@ -1,7 +1,9 @@
 """CPU-bound pure Python: `--threads N` (3) of them in `burn`, each holding 1/N and waiting the rest.
 
-At the end: the rounds done, for measuring what a profiler costs its target.
+`--interval-us N` changes the switch interval. At the end: the rounds done, for measuring what a profiler costs its target.
 """
+import sys
+
 import harness
 
 THREADS = harness.number("threads", 3)
@@ -16,6 +18,8 @@ def burn(index):
         rounds[index] += 1
 
 
+if harness.number("interval-us", 0):
+    sys.setswitchinterval(harness.number("interval-us", 0) / 1e6)
 for n in range(THREADS):
     harness.thread(burn, n, name="worker-%d" % n)
 harness.ready()

@@ -91,6 +91,7 @@ pub fn measure<S: Sink>(
     let seconds = now.since(start).as_secs_f64();
     let own = sys_linux::own_cpu().since(own).as_secs_f64();
     let window = WindowFacts {
+        begin: start,
         seconds,
         rate_hz,
         looks,

@@ -1,0 +1,95 @@
+//! gilprof's figures against the kernel's own events, on the same run: a bounded part of what `scripts/accuracy` measures.
+//!
+//! The bounds of docs/accuracy.md are for a machine that has nothing else to do and a release build. Here, where others share the cores
+//! and gilprof is a debug build, they are wider, but narrow enough for each workload and its mirror image never to be confused.
+
+#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
+
+mod support;
+
+use serde_json::Value;
+use std::process::Command;
+use support::{alone, gilprof_command, interpreters, repository, scratch, skip};
+
+/// What scripts/accuracy ends with where it cannot run.
+const NOT_HERE: i32 = 3;
+const WORST: f64 = 0.12;
+const MEAN: f64 = 0.03;
+
+/// The rows of all runs, or nothing where this machine has no exact source.
+fn measure(label: &str, cases: &str) -> Option<Vec<Value>> {
+    let json = scratch("accuracy.json");
+    let gilprof = gilprof_command(&[]).get_program().to_owned();
+    let out = Command::new(repository().join("scripts/accuracy"))
+        .args(["--versions", label, "--cases", cases, "--seconds", "3", "--json"])
+        .args([json.as_os_str(), "--gilprof".as_ref(), &gilprof])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    if out.status.code() == Some(NOT_HERE) {
+        skip(said.trim_start_matches("skipped: ").trim_end());
+        return None;
+    }
+    println!("{said}");
+    let runs: Vec<Value> = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(runs.len(), cases.split(';').count(), "{said}\n{}", String::from_utf8_lossy(&out.stderr));
+    Some(runs)
+}
+
+fn share(row: &Value, side: &str, state: &str) -> f64 {
+    row[side][state].as_f64().unwrap()
+}
+
+/// |said - true| of every thread of every run.
+fn errors(runs: &[Value], state: &str) -> Vec<f64> {
+    let rows = runs.iter().flat_map(|run| run["threads"].as_array().unwrap_or_else(|| panic!("{run}")));
+    rows.map(|row| (share(row, "said", state) - share(row, "true", state)).abs()).collect()
+}
+
+/// The highest share of waiting that a thread of this case was said to have.
+fn highest_waiting(runs: &[Value], case: &str) -> f64 {
+    let run = runs.iter().find(|run| run["case"] == case).unwrap();
+    run["threads"].as_array().unwrap().iter().map(|row| share(row, "said", "waiting")).fold(0.0, f64::max)
+}
+
+fn check(runs: &[Value]) {
+    for state in ["waiting", "holding"] {
+        let errors = errors(runs, state);
+        let (worst, mean) = (errors.iter().copied().fold(0.0, f64::max), errors.iter().sum::<f64>() / errors.len() as f64);
+        assert!(worst <= WORST && mean <= MEAN, "{state}: worst {worst:.3}, mean {mean:.3} of {}", errors.len());
+    }
+}
+
+/// The newest interpreter whose label begins so.
+fn newest(prefix: &str) -> Option<String> {
+    interpreters().into_iter().filter(|i| i.label.starts_with(prefix)).map(|i| i.label).next_back()
+}
+
+#[test]
+fn shares_are_those_of_the_kernels_events() {
+    let _alone = alone();
+    for prefix in ["3.8-pyenv", "3.13-pyenv"] {
+        let Some(label) = newest(prefix) else {
+            skip(&format!("accuracy: {prefix} is not installed"));
+            continue;
+        };
+        let Some(runs) = measure(&label, "cpu 3;asleep, GIL held;asleep, released;json alone") else { return };
+        check(&runs);
+        for case in ["cpu 3", "asleep, GIL held"] {
+            assert!(highest_waiting(&runs, case) > 0.3, "{case} on {label}");
+        }
+        assert!(highest_waiting(&runs, "asleep, released") < 0.25, "released on {label}");
+        assert!(highest_waiting(&runs, "json alone") < 0.02, "alone on {label}");
+    }
+}
+
+#[test]
+fn so_they_are_without_symbols() {
+    let _alone = alone();
+    let Some(label) = newest("3.15").or_else(|| newest("3.14")) else {
+        skip("accuracy: neither 3.14 nor 3.15 is installed");
+        return;
+    };
+    let Some(runs) = measure(&label, "cpu 3;convoy") else { return };
+    check(&runs);
+}

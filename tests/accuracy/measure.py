@@ -1,0 +1,150 @@
+"""One run: a workload, gilprof and the truth at the same time, and what each of them says of every thread."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import truth
+from truth import ASLEEP, DROPPING, FORCED, HOLDING, ON, OUT, QUEUED, SECOND, TAKING, UNSEEN, WAITING
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+WORKLOADS = os.path.join(os.path.dirname(HERE), "workloads")
+STATES = ["waiting", "holding", "native", "starved"]
+# A thread that lived for less of the window than this is counted together with the others like it.
+BRIEF = 0.5
+BURNER = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+
+
+class Target:
+    """A workload at work. Ends with the `with`."""
+
+    def __init__(self, interpreter, case):
+        self.copy, folder = None, WORKLOADS
+        command = [interpreter["path"]]
+        if interpreter["root"]:
+            self.copy = tempfile.mkdtemp(prefix="gilprof-", dir=os.path.join(interpreter["root"], "tmp"))
+            os.chmod(self.copy, 0o755)
+            for name in os.listdir(WORKLOADS):
+                if name.endswith(".py"):
+                    shutil.copy(os.path.join(WORKLOADS, name), self.copy)
+            folder = "/" + os.path.relpath(self.copy, interpreter["root"])
+            command = ["chroot", interpreter["root"]] + command
+        command += ["-B", os.path.join(folder, case.workload + ".py")] + list(case.args)
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        env["PATH"] = env.get("PATH", "") + ":/usr/sbin:/sbin"
+        cpus = sorted(os.sched_getaffinity(0))
+        self.burners = [subprocess.Popen([sys.executable, "-c", BURNER, str(cpus[n % len(cpus)])]) for n in range(case.burners)]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+        self.pid = self.child.pid
+
+    def __enter__(self):
+        while True:
+            line = self.child.stdout.readline()
+            if line == b"ready\n":
+                return self
+            if not line:
+                self.__exit__()
+                raise truth.Failed("the workload ended before it was ready")
+
+    def poke(self):
+        """Makes the main thread want the GIL for a moment: a holder whom nobody disturbs would never pass a probe."""
+        self.child.stdin.write(b"\n")
+        self.child.stdin.flush()
+
+    def __exit__(self, *_):
+        for child in self.burners + [self.child]:
+            child.kill()
+            child.wait()
+        if self.copy:
+            shutil.rmtree(self.copy, ignore_errors=True)
+
+
+def run(gilprof, interpreter, case, seconds, rate, tries=4):
+    """A run whose windows agree: a list of threads, and facts of the run."""
+    lead = 1.9
+    for turn in range(tries):
+        try:
+            with Target(interpreter, case) as target, tempfile.TemporaryDirectory(prefix="gilprof-") as folder:
+                return attempt(gilprof, interpreter["version"], target, seconds, rate, lead, folder)
+        except truth.Unaligned:
+            if turn + 1 == tries:
+                raise
+            lead += 2
+    raise AssertionError("unreachable")
+
+
+def attempt(gilprof, version, target, seconds, rate, lead, folder):
+    begin = truth.clock() + int(lead * SECOND)
+    watcher = truth.Truth(target.pid, version, (begin, begin + int(seconds * SECOND)), folder)
+    try:
+        watcher.wait_until_up()
+        for _ in range(3):
+            target.poke()
+            time.sleep(0.02)
+        time.sleep(max(0, (begin - truth.clock()) / SECOND - 0.03))
+        command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--rate", str(rate), "--format", "json"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if done.returncode:
+            raise truth.Failed("gilprof ended with %d: %s" % (done.returncode, done.stderr.decode()[-500:]))
+    finally:
+        watcher.stop()
+    report = json.loads(done.stdout)
+    window = report["window"]
+    began = window["begin_ns"]
+    ended = began + int(window["seconds"] * SECOND)
+    return compare(report["threads"], watcher.read(began, ended), ended - began), {
+        "source": watcher.source, "looks": window["looks"], "missed": window["missed"], "profiler_cpu": window["profiler_cpu"]}
+
+
+def true_shares(states, lived):
+    """One thread's states as shares of the time it lived. What the kernel never saw move was asleep all along."""
+    def part(gils, cpus):
+        return sum(states.get((g, c), 0) for g in gils for c in cpus)
+    every = (ON, QUEUED, ASLEEP)
+    forced = part([FORCED], (QUEUED, ASLEEP))
+    # Without uprobes, what was forced is told later and stands under DROPPING too.
+    twice = part([FORCED], [QUEUED]) if states.get("twice") else 0
+    shares = {
+        "waiting": part([WAITING], every) + part([TAKING], [QUEUED]) + forced, "holding": part([HOLDING], every),
+        "native": part((UNSEEN, OUT, DROPPING, TAKING, FORCED), [ON]), "starved": part((UNSEEN, OUT, DROPPING), [QUEUED]) - twice,
+        "holding_starved": part([HOLDING], [QUEUED]), "holding_blocked": part([HOLDING], [ASLEEP]),
+        "doubt": part([TAKING], [QUEUED]), "waiting_awake": part([WAITING, TAKING], [QUEUED]), "forced": forced, "inside": part([TAKING, DROPPING, FORCED], [ON]),
+        "unseen": part([UNSEEN], (ON, QUEUED)), "on": part(range(7), [ON]), "queued": part(range(7), [QUEUED]) - twice}
+    return {name: ns / lived for name, ns in shares.items()}
+
+
+def compare(said, true, window):
+    """Rows of (name, said, true), brief threads in one row. `true` lacks what the source cannot tell."""
+    rows, brief, brief_true = [], [], []
+    reported = set()
+    for thread in said:
+        lived = thread["seconds"] * SECOND
+        reported.add(thread["tid"])
+        states = true.get(thread["tid"], {})
+        if lived < BRIEF * window:
+            brief.append(thread)
+            continue
+        shares = dict(thread["states"], cpu=thread["cpu"], **{"holding_" + k: v for k, v in thread["holding"].items()})
+        rows.append({"tid": thread["tid"], "name": thread["name"], "said": shares, "true": true_shares(states, window)})
+    brief_true = [states for tid, states in true.items() if tid not in {r["tid"] for r in rows}]
+    if brief:
+        rows.append(together(brief, brief_true))
+    return rows
+
+
+def together(brief, states):
+    """All brief threads as one, as shares of the time that they truly lived: what a look never met counts as missed."""
+    total = sum(t["seconds"] for t in brief)
+    said = {s: sum(t["states"][s] * t["seconds"] for t in brief) / total for s in brief[0]["states"]}
+    merged = {}
+    for one in states:
+        for key, ns in one.items():
+            merged[key] = merged.get(key, 0) + ns
+    lived = sum(ns for key, ns in merged.items() if key != "twice") or 1
+    said = {s: share * total * SECOND / lived for s, share in said.items()}
+    row = {"tid": 0, "name": "%d brief threads" % len(brief), "said": said, "true": true_shares(merged, lived)}
+    row["said_seconds"], row["true_seconds"] = total, lived / SECOND
+    return row

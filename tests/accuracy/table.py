@@ -1,0 +1,124 @@
+"""Said, true, error: per run in one line, per bound over all runs, and as the document that is kept."""
+import os
+import platform
+import sys
+
+# Bounds per thread: worst and mean error. Under competing load only waiting has one.
+BOUNDS = {"waiting": (0.03, 0.01), "holding": (0.03, 0.01), "native": (0.05, None), "starved": (0.05, None)}
+LOADED = {"waiting": (0.05, None)}
+# The probes' own time in take_gil and drop_gil, of a thread's time. Above that they have made another program of it: they run with interrupts
+# off, in which no look can begin, so that what they lengthen is met too seldom.
+DISTURBED = 0.05
+
+
+def errors(run, state):
+    """(error, row) of each thread for which the truth is known."""
+    return [(error(row, state), row) for row in run.get("threads", []) if state in row["true"]]
+
+
+def disturbed(row):
+    return row["true"].get("inside", 0) > DISTURBED
+
+
+def error(row, state):
+    """Said - true. A thread that lost its CPU inside `take_gil` before it ever slept there may want the GIL or only a CPU: either is true."""
+    off = row["said"][state] - row["true"][state]
+    doubt = row["true"].get("doubt", 0)
+    if state == "waiting":
+        return off if off > 0 else min(0, off + doubt)
+    if state == "starved":
+        return off if off < 0 else max(0, off - doubt)
+    return off
+
+
+def worst(run, state):
+    found = errors(run, state)
+    found = [e for e in found if not disturbed(e[1])] or found
+    return max(found, key=lambda e: abs(e[0])) if found else None
+
+
+def cell(run, state):
+    found = worst(run, state)
+    if not found:
+        return "%-18s" % "-"
+    error, row = found
+    return "%.3f %.3f %+.3f%s" % (row["said"][state], row["true"][state], error, "~" if disturbed(row) else "")
+
+
+def line(run, threads=False, out=sys.stdout):
+    """The thread with the worst error of each state."""
+    if "failed" in run:
+        print("%-24s %-8s failed: %s" % (run["case"], run["version"], run["failed"]), file=out, flush=True)
+        return
+    print("%-24s %-8s %s" % (run["case"], run["version"], "  ".join(s[0] + " " + cell(run, s) for s in BOUNDS)), file=out, flush=True)
+    if threads:
+        print("    %s" % run["facts"], file=out)
+        for row in run["threads"]:
+            for side in ("said", "true"):
+                print("    %-18s %s %s" % (row["name"][:18], side, "  ".join("%s %.3f" % i for i in sorted(row[side].items()) if i[1] > 0.0005)), file=out)
+
+
+def judged(runs):
+    """For each bound: (state, loaded, worst allowed, worst found, its run, mean allowed, mean found)."""
+    for loaded, bounds in ((False, BOUNDS), (True, LOADED)):
+        for state, (most, mean) in bounds.items():
+            found = [(abs(e), run) for run in runs if run["loaded"] == loaded for e, row in errors(run, state) if not disturbed(row)]
+            if found:
+                highest, where = max(found, key=lambda f: f[0])
+                yield state, loaded, most, highest, where, mean, sum(f for f, _ in found) / len(found), len(found)
+
+
+def verdicts(runs):
+    for state, loaded, most, highest, where, mean, average, count in judged(runs):
+        bad = highest > most or (mean is not None and average > mean)
+        yield bad, "%-8s%s  worst %.4f (bound %.2f, %s on %s)  mean %.4f%s  %d threads" % (
+            state, " with load" if loaded else "", highest, most, where["case"], where["version"], average,
+            "" if mean is None else " (bound %.2f)" % mean, count)
+    left = sum(disturbed(row) for run in runs for row in run.get("threads", []))
+    if left:
+        yield False, "%d threads not judged: over %.2f of their time went into the probes themselves" % (left, DISTURBED)
+    for run in runs:
+        if "failed" in run:
+            yield True, "%s on %s: %s" % (run["case"], run["version"], run["failed"])
+
+
+def summary(runs):
+    """Prints each bound; true when one is broken."""
+    broken = False
+    for bad, text in verdicts(runs):
+        broken = broken or bad
+        print(("BROKEN  " if bad else "holds   ") + text)
+    return broken
+
+
+def machine():
+    model = ""
+    with open("/proc/cpuinfo") as file:
+        model = next((l.split(":")[1].strip() for l in file if l.startswith("model name")), "unknown CPU")
+    return "%d CPUs (%s), Linux %s, %s" % (len(os.sched_getaffinity(0)), model, platform.release(), platform.machine())
+
+
+def document(runs, options):
+    """docs/accuracy.md."""
+    command = "scripts/accuracy " + " ".join(a for a in sys.argv[1:] if not a.startswith(("--gilprof", "--json", "--from", "/")))
+    text = ["# Accuracy", "",
+            "gilprof and the kernel's own events, at the same time, on the same run of a workload. Per thread and state: the share of the",
+            "thread's wall time that gilprof said, the share that was true, the error. The table shows for each run the thread with the",
+            "worst error; `~`: not judged, the probes took over %.2f of the thread's time. `scripts/accuracy --help` says what the truth is made of." % DISTURBED,
+            "",
+            "- made by: `%s`" % command.strip(),
+            "- machine: %s" % machine(),
+            "- window: %g s at %d Hz" % (options.seconds, options.rate), "",
+            "## Bounds", "", "```"]
+    text += [("BROKEN  " if bad else "holds   ") + what for bad, what in verdicts(runs)]
+    text += ["```", "", "## Runs", "", "| workload | version | truth | %s |" % " | ".join("%s said | true | error" % s for s in BOUNDS),
+             "|---|---|---|" + "---:|" * 3 * len(BOUNDS)]
+    for run in runs:
+        if "failed" in run:
+            continue
+        cells = []
+        for state in BOUNDS:
+            found = worst(run, state)
+            cells += ["%.3f" % found[1]["said"][state], "%.3f" % found[1]["true"][state], "%+.3f%s" % (found[0], " ~" if disturbed(found[1]) else "")] if found else ["", "", ""]
+        text.append("| %s | %s | %s | %s |" % (run["case"], run["version"], run["facts"]["source"], " | ".join(cells)))
+    return "\n".join(text) + "\n"

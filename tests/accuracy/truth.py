@@ -1,0 +1,313 @@
+"""What every thread of a process really did, from kernel events alone: nothing here is shared with gilprof.
+
+Two questions are asked at once, and every stretch of time is filed under both answers:
+
+    the GIL    a hardware watchpoint on the GIL's `locked` word says who is HOLDING and since when, to the instruction. Who is inside
+               `take_gil` (TAKING, until it sleeps) or `drop_gil` (DROPPING) is told by uprobes on them; asleep in either is WAITING.
+    the CPU    the scheduler's tracepoints: ON a CPU, QUEUED for one, ASLEEP
+
+A thread that is pushed off its CPU inside `drop_gil`, by the very thread it wakes there, waits if the eval loop made it drop (FORCED: it wants
+the GIL back at once), and starves if it wanted to be rid of the GIL. TAKING on a CPU is kept apart from WAITING: it is the probes' own cost,
+and an uncontended lock.
+Where symbols are missing, futex calls on the GIL's addresses take the uprobes' place: a wait is what sleeps there, and a drop was forced when
+such a call follows it at once.
+bpftrace sums the stretches in the kernel, so that a hot GIL costs no output; only around the ends of the window does it print them one by
+one, because when gilprof's window begins is known afterwards (`window.begin_ns`, the same clock).
+"""
+import collections
+import json
+import os
+import re
+import struct
+import subprocess
+import time
+
+UNSEEN, OUT, TAKING, WAITING, HOLDING, DROPPING, FORCED = range(7)
+ON, QUEUED, ASLEEP = range(3)
+SECOND = 1000000000
+# Around each end of the window single stretches are printed: this much before (or after) it, and after (or before) it.
+OUTER, INNER = SECOND // 4, SECOND // 2
+
+
+def clock():
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+# `@at[tid]`: when the stretch began; `@is[tid]`: GIL * 4 + CPU. Text is replaced because bpftrace 0.17 has no functions.
+FILED = """
+    $a = FROM > %(inner_begin)d ? FROM : %(inner_begin)d;
+    $b = TO < %(inner_end)d ? TO : %(inner_end)d;
+    if ($b > $a) { @sum[TID, CODE] = sum($b - $a); }
+    if ((TO > %(outer_begin)d && FROM < %(inner_begin)d) || TO > %(inner_end)d) { printf("%%d %%d %%lu %%lu\\n", TID, CODE, FROM, TO); }
+"""
+FILE = """
+  $n = nsecs; $s = @at[TID]; $was = @is[TID];
+  if ($s != 0) { FILED($s, $n, TID, $was) }
+  @at[TID] = $n; @is[TID] = NEXT;
+"""
+SCHEDULER = """
+tracepoint:sched:sched_switch {
+  if (pid == PID) {
+    if (args->prev_state & 48) {
+      FILE(args->prev_pid; 0)
+      delete(@at[args->prev_pid]); delete(@is[args->prev_pid]);
+    } else {
+      $sleeps = (args->prev_state & 255) != 0;
+      FILE(args->prev_pid; (INSIDE ? 12 : $was & 28) + ($sleeps ? 2 : 1))
+    }
+  }
+  if (@at[args->next_pid] != 0) { FILE(args->next_pid; ($was & 28)) OWED }
+}
+tracepoint:sched:sched_wakeup {
+  if (@at[args->pid] != 0 && (@is[args->pid] & 3) == 2) { FILE(args->pid; ($was & 28) + 1) }
+}
+tracepoint:sched:sched_wakeup_new /pid == PID/ { FILE(args->pid; 5) }
+"""
+# A thread is on a CPU when it runs into a uprobe. From `take_gil` it comes out holding; `drop_gil` may wait until a forced switch is taken.
+# The store is over when the watchpoint fires. It fires only under the thread's own hands, so the thread is ON a CPU.
+WATCH = """
+watchpoint:LOCKED:4:w /pid == PID/ {
+  if ((int32)*uptr((int32 *)LOCKED) == 1) { FILE(tid; 16) } else { FILE(tid; (@forced[tid] == 1 ? 24 : 20)) }
+}
+"""
+UPROBES_TAKE = """
+uprobe:LIB:TAKE /pid == PID/ { FILE(tid; 8) }
+"""
+UPROBES_DROP = """
+uprobe:LIB:drop_gil /pid == PID/ { @forced[tid] = BY_EVAL_LOOP ? 1 : 0; }
+uretprobe:LIB:drop_gil /pid == PID/ { FILE(tid; 4) }
+"""
+# 3.8 - 3.11: the eval loop itself calls `drop_gil`. 3.12+: a function does that it calls to see what is pending.
+CALLED_FROM = "*(uint64 *)reg(\"sp\") - %d < %d"
+PENDING = """
+uprobe:LIB:_Py_HandlePending /pid == PID/ { @pending[tid] = 1; }
+uretprobe:LIB:_Py_HandlePending /pid == PID/ { delete(@pending[tid]); }
+"""
+# Waiting operations only (0, 6, 9, 11, 13 are FUTEX_WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2); waking is not waiting.
+# A holder that sleeps on the GIL's mutex still holds.
+FUTEXES = """
+tracepoint:syscalls:sys_enter_futex /pid == PID && args->uaddr >= GIL_FROM && args->uaddr < GIL_TO/ {
+  $op = args->op & 127;
+  if (($op == 0 || $op == 6 || $op == 9 || $op == 11 || $op == 13) && @is[tid] / 4 != 4) {
+    FILE(tid; 12)
+    if (@owed_from[tid] != 0) {
+      if ($was == 20 && $n - $s < AT_ONCE) { FILED(@owed_from[tid], @owed_to[tid], tid, 25) }
+      delete(@owed_from[tid]);
+    }
+  }
+}
+tracepoint:syscalls:sys_exit_futex /pid == PID && @is[tid] / 4 == 3/ { FILE(tid; 8) }
+"""
+# With futexes only: time off the CPU since the drop, which turns out to be waiting if the thread asks for the GIL as soon as it runs.
+OWED = "if ($was == 21) { @owed_from[args->next_pid] = $s; @owed_to[args->next_pid] = $n; }"
+AT_ONCE = 30000
+# Places that no interpreter publishes before 3.13, read off its headers (x86-64): of the GIL in `_PyRuntime`, of `interpreters.head` there
+# and of `ceval.gil` in an interpreter.
+GIL_IN_RUNTIME = {"3.7": 1264, "3.8": 1152, "3.9": 352, "3.10": 352, "3.11": 360}
+HEAD_IN_RUNTIME = {"3.12": 40}
+GIL_IN_INTERPRETER = {"3.12": 384}
+# With uprobes, whatever sleeps inside `take_gil` or `drop_gil` waits.
+SLEEPS_INSIDE = "$sleeps && ($was / 4 == 2 || $was / 4 > 4)"
+
+
+class Unaligned(Exception):
+    """bpftrace or gilprof was too late for the window that was set."""
+
+
+class Failed(Exception):
+    """There is no truth to be had: why."""
+
+
+def python_library(pid):
+    """The mapped file that has `take_gil`'s code, as seen from here."""
+    best = None
+    with open("/proc/%d/maps" % pid) as maps:
+        for line in maps:
+            path = line.split(None, 5)[5].strip() if line.count("/") else ""
+            if re.search(r"/libpython[23][^/]*\.so", path):
+                return "/proc/%d/root%s" % (pid, path)
+            if best is None and re.search(r"/python[23][^/]*$", path):
+                best = path
+    return "/proc/%d/exe" % pid if best else None
+
+
+def symbols(path, dynamic=False):
+    """Name -> (value, size, type), from the ELF file's own table; only what is defined there."""
+    with open(path, "rb") as file:
+        data = file.read()
+    start, = struct.unpack_from("<Q", data, 40)
+    size, count = struct.unpack_from("<HH", data, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, start + i * size) for i in range(count)]
+    found = {}
+    for _, kind, _, _, offset, length, link, _, _, entry in sections:
+        if kind != (11 if dynamic else 2):
+            continue
+        names = sections[link][4]
+        for at in range(offset, offset + length, entry):
+            name, info, _, section, value, extent = struct.unpack_from("<IBBHQQ", data, at)
+            if section:
+                found[data[names + name:data.index(b"\0", names + name)].decode()] = (value, extent, info & 15)
+    return found
+
+
+def base_of(pid, path):
+    """Where the file's first page is in the process; 0 for an executable with fixed addresses."""
+    with open(path, "rb") as file:
+        if struct.unpack_from("<H", file.read(18), 16)[0] != 3:
+            return 0
+    want = os.stat(path).st_ino
+    with open("/proc/%d/maps" % pid) as maps:
+        return min(int(line.split("-")[0], 16) for line in maps if int(line.split()[4]) == want)
+
+
+def uprobes(pid, path):
+    """The probes on the GIL's two functions, "" where their symbols are missing."""
+    table = symbols(path)
+    # The compiler makes copies such as `take_gil.constprop.0`.
+    takes = [name for name, (_, _, kind) in table.items() if kind == 2 and re.match(r"take_gil(\.(constprop|isra|part)\.\d+)*$", name)]
+    if not takes or "drop_gil" not in table:
+        return ""
+    text = "".join(UPROBES_TAKE.replace("TAKE", '"%s"' % name) for name in takes)
+    if "_Py_HandlePending" in table:
+        return text + PENDING + UPROBES_DROP.replace("BY_EVAL_LOOP", "@pending[tid] == 1")
+    value, extent, _ = table["_PyEval_EvalFrameDefault"]
+    return text + UPROBES_DROP.replace("BY_EVAL_LOOP", CALLED_FROM % (base_of(pid, path) + value, extent))
+
+
+def gil_of(pid, path, version):
+    """Where the main interpreter's GIL is."""
+    base = base_of(pid, path)
+    runtime = base + symbols(path, dynamic=True)["_PyRuntime"][0]
+    minor = ".".join(version.split(".")[:2])
+    if minor in GIL_IN_RUNTIME:
+        return runtime + GIL_IN_RUNTIME[minor]
+    with open("/proc/%d/mem" % pid, "rb") as mem:
+        def word(at):
+            mem.seek(at)
+            return struct.unpack("<Q", mem.read(8))[0]
+        published = word(runtime) == struct.unpack("<Q", b"xdebugpy")[0]
+        if not published and minor not in HEAD_IN_RUNTIME:
+            raise Failed("no published offsets at _PyRuntime")
+        interpreter = word(runtime + (word(runtime + 40) if published else HEAD_IN_RUNTIME[minor]))
+        return word(interpreter + GIL_IN_INTERPRETER.get(minor, 16))  # +16: seen in 3.13.0, 3.14.10, 3.15.2
+
+
+def expand(text, macro, body, names, separator):
+    """Replaces each `MACRO(a; b)` by the body with its names replaced; parentheses within the arguments are balanced."""
+    out = []
+    while True:
+        before, found, rest = text.partition(macro + "(")
+        out.append(before)
+        if not found:
+            return "".join(out)
+        depth, end = 1, 0
+        while depth:
+            depth += {"(": 1, ")": -1}.get(rest[end], 0)
+            end += 1
+        one = body
+        for name, value in zip(names, rest[:end - 1].split(separator)):
+            one = re.sub(r"\b%s\b" % name, lambda _: value.strip(), one)
+        out.append(one)
+        text = rest[end:]
+
+
+def program(pid, version, window, tids):
+    """The bpftrace program for one process and window, and which source of truth it is."""
+    path = python_library(pid)
+    if path is None:
+        raise Failed("found no Python in its maps")
+    begin, end = window
+    ends = {"outer_begin": begin - OUTER, "inner_begin": begin + INNER, "inner_end": end - INNER}
+    gil = gil_of(pid, path, version)
+    source, text = "uprobes", uprobes(pid, path)
+    if not text:
+        source, text = "futex", FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208)).replace("AT_ONCE", str(AT_ONCE))
+    text += WATCH.replace("LOCKED", hex(gil + 16)) + SCHEDULER.replace("OWED", OWED if source == "futex" else "").replace(
+        "INSIDE", "0" if source == "futex" else SLEEPS_INSIDE)
+    text = expand(expand(text, "FILE", FILE, ["TID", "NEXT"], ";"), "FILED", FILED % ends, ["FROM", "TO", "TID", "CODE"], ",")
+    known = " ".join("@at[%d] = nsecs; @is[%d] = %d;" % (tid, tid, 4 * UNSEEN + ASLEEP) for tid in tids)
+    text = "BEGIN { @owed_from[0] = nsecs; @owed_to[0] = nsecs; @pending[0] = 0; @forced[0] = 0; %s }\n%s\ninterval:ms:50 { if (@up == 0) { @up = 1; printf(\"up\\n\"); } }\nEND { printf(\"end %%lu\\n\", nsecs); }\n" % (known, text)
+    return source, text.replace("LIB", path).replace("PID", str(pid))
+
+
+class Truth:
+    """A bpftrace at work on one process. `window`: where gilprof's window is meant to be."""
+
+    def __init__(self, pid, version, window, folder):
+        tids = [int(t) for t in os.listdir("/proc/%d/task" % pid)]
+        self.pid, self.window, self.alive = pid, window, []
+        self.source, text = program(pid, version, window, tids)
+        script, self.path = os.path.join(folder, "truth.bt"), os.path.join(folder, "truth.json")
+        with open(script, "w") as file:
+            file.write(text)
+        # Writing is buffered: a wake-up of bpftrace per stretch would be a burner of its own.
+        env = dict(os.environ, BPFTRACE_MAP_KEYS_MAX="65536", BPFTRACE_PERF_RB_PAGES="1024", BPFTRACE_MAX_PROBES="64")
+        self.errors = open(os.path.join(folder, "truth.err"), "w+")
+        self.child = subprocess.Popen(["bpftrace", "-B", "none", "-f", "json", "-o", self.path, script], env=env, stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.DEVNULL, stderr=self.errors)
+
+    def wait_until_up(self):
+        while True:
+            if self.child.poll() is not None:
+                self.errors.seek(0)
+                raise Failed("bpftrace ended with %d: %s" % (self.child.returncode, self.errors.read()[-400:]))
+            if os.path.exists(self.path):
+                with open(self.path) as file:
+                    if '"up\\n"' in file.read():
+                        return
+            if clock() > self.window[0] - OUTER - SECOND // 2:
+                self.stop()
+                raise Unaligned("bpftrace was not up in time")
+            time.sleep(0.02)
+
+    def stop(self):
+        if self.child.poll() is None:
+            # The kernel drops an event now and then that comes while another is handled. A thread whose end was lost would live on.
+            self.alive = os.listdir("/proc/%d/task" % self.pid) if os.path.exists("/proc/%d/task" % self.pid) else []
+            self.child.send_signal(2)
+            try:
+                self.child.wait(60)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
+                self.child.wait()
+        self.errors.close()
+
+    def read(self, begin, end):
+        """{tid: {(gil, cpu): ns}} within [begin, end], which must lie around the part that was summed in the kernel."""
+        inner = self.window[0] + INNER, self.window[1] - INNER
+        if not self.window[0] - OUTER <= begin <= inner[0] or not inner[1] <= end:
+            raise Unaligned("the window was %.3f s off" % ((begin - self.window[0]) / SECOND))
+        states = collections.defaultdict(collections.Counter)
+
+        def add(tid, code, start, stop):
+            if stop > start:
+                states[tid][code // 4, code % 4] += stop - start
+        at, is_, ended = {}, {}, None
+        with open(self.path) as file:
+            for line in file:
+                said = json.loads(line)
+                kind, data = said["type"], said.get("data")
+                if kind == "lost_events":
+                    raise Failed("bpftrace lost events: %s" % data)
+                if kind == "printf" and data.startswith("end"):
+                    ended = int(data.split()[1])
+                elif kind == "printf" and data != "up\n":
+                    tid, code, start, stop = map(int, data.split())
+                    # The kernel has summed what lies within `inner`.
+                    add(tid, code, max(start, begin), min(stop, inner[0]))
+                    add(tid, code, max(start, inner[1]), min(stop, end))
+                elif kind == "map":
+                    at.update(data.get("@at", {}))
+                    is_.update(data.get("@is", {}))
+                    for key, ns in data.get("@sum", {}).items():
+                        tid, code = map(int, key.split(","))
+                        states[tid][code // 4, code % 4] += ns
+        if ended is None or ended < end:
+            raise Failed("bpftrace ended before the window")
+        for tid, start in at.items():
+            if start and tid in self.alive:
+                add(int(tid), int(is_.get(tid, 0)), max(int(start), begin), end)
+        if self.source == "futex":
+            for one in states.values():
+                one["twice"] = 1
+        return states

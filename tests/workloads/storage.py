@@ -1,0 +1,73 @@
+"""System calls that release the GIL: `--sqlite`, `--sockets` or `--files`, two threads of each, beside `--hogs N` (0) that compute.
+
+At the end: the number of operations.
+"""
+import os
+import socket
+import sqlite3
+import tempfile
+
+import harness
+
+done = [0]
+BLOCK = os.urandom(1 << 22)
+MESSAGE = b"x" * (1 << 16)
+
+
+def compute(rounds):
+    x = 1
+    for i in range(rounds):
+        x = (x * 3 + i) & 65535
+
+
+def hog():
+    while True:
+        compute(20000)
+
+
+def query():
+    """Every step of a query releases the GIL."""
+    db = sqlite3.connect(":memory:")
+    db.execute("create table t (a integer, b text)")
+    db.executemany("insert into t values (?, ?)", [(i, "row %d" % i) for i in range(100000)])
+    while True:
+        db.execute("select count(*), sum(a) from t where b like '%7%' and a % 3 = 1").fetchall()
+        done[0] += 1
+
+
+def talk(sock):
+    while True:
+        sock.sendall(MESSAGE)
+        left = len(MESSAGE)
+        while left:
+            left -= len(sock.recv(left))
+        compute(5000)
+        done[0] += 1
+
+
+def write():
+    # In memory where that can be had: a disk has bad days of its own.
+    with tempfile.TemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:
+        while True:
+            file.seek(0)
+            file.write(BLOCK)
+            file.flush()
+            file.seek(0)
+            file.read()
+            done[0] += 1
+
+
+if harness.given("--sqlite"):
+    harness.thread(query, name="query-0")
+    harness.thread(query, name="query-1")
+elif harness.given("--sockets"):
+    ours, theirs = socket.socketpair()
+    harness.thread(talk, ours, name="talk-0")
+    harness.thread(talk, theirs, name="talk-1")
+else:
+    harness.thread(write, name="write-0")
+    harness.thread(write, name="write-1")
+for n in range(harness.number("hogs", 0)):
+    harness.thread(hog, name="hog-%d" % n)
+harness.ready()
+harness.stay(lambda: done[0])
