@@ -92,7 +92,7 @@ fn shared_gil(interpreter: &Interpreter, measured: &Measured, complaints: &mut C
     complaints.expect(state(named(report, "MainThread")[0], "holding") < 0.05, || "MainThread holds".into());
 }
 
-/// `_xxsubinterpreters` up to 3.11 runs an interpreter with a thread state that carries the ids of the thread that made it.
+/// `_xxsubinterpreters` up to 3.12 runs an interpreter with a thread state that carries the ids of the thread that made it.
 #[test]
 fn an_interpreter_that_another_thread_made() {
     let _alone = alone();

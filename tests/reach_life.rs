@@ -8,7 +8,7 @@ mod reach;
 mod support;
 
 use cli::{signal, state as letter, until, warnings, Running};
-use live::{attach, measure, on_every_interpreter, thread, Complaints};
+use live::{attach, measure, measure_process, on_every_interpreter, thread, Complaints};
 use reach::{named, not_computing, state, sum, summary, unsound};
 use serde_json::Value;
 use support::{alone, Interpreter, Target};
@@ -57,10 +57,10 @@ fn forked(interpreter: &Interpreter, word: &str, complaints: &mut Complaints) {
     let both = sum(&report, "worker-", "holding") + sum(&report, "worker-", "waiting");
     complaints.expect(both > 1.7, || format!("the parent's workers: {both:.2}"));
 
-    measure(interpreter, &target, 0.7, complaints, |_, complaints| {
-        let report = attach(child, 0.7, &[]);
-        sound(interpreter, "the child", &report, complaints);
-        let both = (sum(&report, "child-", "holding"), sum(&report, "child-", "waiting"));
+    measure_process(interpreter, child, 0.7, complaints, |measured, complaints| {
+        let report = &measured.report;
+        sound(interpreter, "the child", report, complaints);
+        let both = (sum(report, "child-", "holding"), sum(report, "child-", "waiting"));
         complaints.expect((0.85..1.05).contains(&both.0) && both.1 > 0.7, || format!("the child's threads hold and wait {both:.2?}"));
         let threads = report["threads"].as_array().unwrap();
         complaints.expect(threads.len() == 3 && threads.iter().all(|t| t["python"] == true), || format!("{threads:#?}"));

@@ -24,6 +24,8 @@ pub enum Place {
     NotRunSince,
     /// It waited for the GIL at the last look, and the same other thread has held it ever since: it cannot have left `take_gil`.
     StillWaiting,
+    /// Stopped with the whole program, so that it does nothing.
+    Stopped,
     /// Could not be read.
     Unread,
 }
@@ -70,6 +72,7 @@ pub fn judge(seen: &Seen) -> Judgement {
     let held = seen.held_before && seen.held_after;
     let holding = if seen.in_c_call { State::HoldingNative } else { State::HoldingPython };
     match seen.place {
+        Place::Stopped => Told(State::Unknown, E::Stopped),
         // Asleep on the GIL's own futex says more than the holder's name, which is read a moment earlier or later.
         Place::GilFutex => Told(State::Waiting, E::GilFutex),
         Place::StillWaiting => Told(State::Waiting, E::SameHolder),

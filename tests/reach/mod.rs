@@ -46,7 +46,7 @@ pub fn sum(report: &Value, prefix: &str, of: &str) -> f64 {
 pub fn unsound(report: &Value) -> Option<String> {
     for thread in report["threads"].as_array().unwrap() {
         let total: f64 = thread["states"].as_object().unwrap().values().map(|s| s.as_f64().unwrap()).sum();
-        if (total - 1.0).abs() > 1e-6 {
+        if (total - 1.0).abs() > 1e-4 {
             return Some(format!("the states of {} add to {total}", thread["name"]));
         }
     }

@@ -41,11 +41,11 @@ drive()
 
 
 def create():
-    if sys.version_info < (3, 12):
+    if sys.version_info < (3, 9):
         return api.create()
     own = harness.given("--own")
     if sys.version_info < (3, 13):
-        return api.create(isolated=own)
+        return api.create(isolated=own)  # before 3.12 an isolated one has no threads and no GIL of its own
     return api.create("isolated" if own else "legacy")
 
 
