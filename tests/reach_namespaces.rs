@@ -13,7 +13,7 @@ use reach::{home, in_this_root, named, not_computing, succeeds, summary, workloa
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use support::{alone, gilprof_command, skip, under, Folder, Target};
+use support::{alone, gilprof_command, scratch, skip, under, Folder, Target};
 
 /// `unshare` with these namespaces; none, and said, where it is refused.
 fn unshare(namespaces: &[&str]) -> Option<Command> {
@@ -70,10 +70,13 @@ fn in_the_same_pid_namespace() {
         let Some(inside) = unshare(&["--pid", "--fork", "--mount-proc", "--kill-child"]) else { return };
         let code = "import threading, time\ndef burn():\n    end = time.time() + 1.5\n    while time.time() < end: pass\n\
             some = [threading.Thread(target=burn, name='worker-%d' % n) for n in range(2)]\n[t.start() for t in some]\n[t.join() for t in some]";
-        let mut run = gilprof_command(&["run", "--format", "json", "--"]);
+        let file = scratch("inside.json");
+        let mut run = gilprof_command(&["run", "-o", file.to_str().unwrap(), "--"]);
         run.arg(&interpreter.path).args(["-B", "-c", code]);
-        let report = Running::spawn(under(inside, &run)).end().ended(0, &[]);
-        let report: Value = serde_json::from_str(&report.err).or_else(|_| serde_json::from_str(&report.out)).unwrap();
+        let said = Running::spawn(under(inside, &run)).end();
+        said.ended(0, &["wrote"]);
+        let report: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        std::fs::remove_file(file).unwrap();
         row!(interpreter.label, "gilprof inside: {}", summary(&report));
         complaints.expect(named(&report, "worker-").len() == 2 && report["target"]["pid"].as_i64().unwrap() < 20, || summary(&report));
     });
