@@ -10,7 +10,11 @@
 use super::tracked::Tracked;
 use crate::ids::{Addr, GilId, Tid};
 use crate::python::interpreters::{Roster, ThreadState};
+use crate::python::layout::Minor;
 use std::collections::HashMap;
+
+/// From here on a thread state always carries the ids of the thread that runs under it.
+const IDS_ARE_TRUE: Minor = Minor(3, 13);
 
 /// A thread state, and the thread that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +72,9 @@ impl Claims {
         self.strays.get(&tstate).copied()
     }
 
-    /// Whether no thread has several.
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+    /// Whether thread states of this version may run on another thread than they name.
+    pub fn may_stray(&self, minor: Minor) -> bool {
+        minor < IDS_ARE_TRUE && !self.all.is_empty()
     }
 
     /// Whether a thread state that holds the GIL runs on another thread than the one that it names: that one sleeps, and others are runnable. It

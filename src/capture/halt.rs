@@ -14,14 +14,15 @@ const ASK: Nanos = Nanos::from_millis(20);
 #[derive(Debug, Default)]
 pub struct Halt {
     now: bool,
+    last: Option<Nanos>,
     asked: Nanos,
     total: Nanos,
 }
 
 impl Halt {
-    /// Whether the program stands still at this look, which stands for `span`. `hint`: some thread is off the CPU outside of any system call,
+    /// Whether the program stands still at this look, which stands for the time since the last. `hint`: some thread is off the CPU outside of any system call,
     /// as one that computed is when it has been stopped.
-    pub fn look(&mut self, pid: Pid, at: Nanos, span: Nanos, hint: bool) -> bool {
+    pub fn look(&mut self, pid: Pid, at: Nanos, hint: bool) -> bool {
         if self.now || hint || at.since(self.asked) >= ASK {
             self.asked = at;
             // All threads stop together, so that any of them tells; the main thread may have ended, and then another is asked.
@@ -29,8 +30,9 @@ impl Halt {
             self.now = matches!(task_state(pid, any), Some('T' | 't'));
         }
         if self.now {
-            self.total = self.total + span;
+            self.total += at.since(self.last.unwrap_or(at));
         }
+        self.last = Some(at);
         self.now
     }
 

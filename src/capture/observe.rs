@@ -16,7 +16,6 @@ use crate::process::threads;
 use crate::python::attach::Python;
 use crate::python::code::CodeCache;
 use crate::python::gil::{self, GilReading};
-use crate::python::layout::Minor;
 use crate::python::interpreters::Roster;
 use crate::python::thread_names;
 use crate::sample::{GilLook, Holder, Sink, Stack, State, ThreadFacts, ThreadView, Trust};
@@ -29,8 +28,6 @@ use std::sync::Arc;
 const RELIST: Nanos = Nanos::from_millis(20);
 /// How often the names of threads are read while some are not known.
 const RENAME: Nanos = Nanos::from_millis(100);
-/// From here on a thread state always carries the ids of the thread that runs under it.
-const IDS_ARE_TRUE: Minor = Minor(3, 13);
 /// How often the lists of interpreters and thread states are walked again within one look while they keep changing.
 const WALKS: usize = 3;
 
@@ -57,7 +54,6 @@ pub struct Observer {
     bound: Vec<(Addr, u64, Option<u64>)>,
     claims: Claims,
     numbers: GilNumbers,
-    halt: Halt,
     /// Some thread state's thread is not known yet, or two of one interpreter claim the same: their ids are about to change.
     unbound: bool,
     next_id: u32,
@@ -70,6 +66,8 @@ pub struct Observer {
     /// The GILs as the last look found them.
     earlier: Vec<(Addr, Option<GilReading>)>,
     freezer: Option<Box<dyn Freeze>>,
+    /// Whether and how long the program stood still.
+    pub halt: Halt,
     /// Stacks whose top moved.
     pub torn: u64,
     /// The most interpreters seen at once.
@@ -146,14 +144,17 @@ impl Observer {
         self.bind_if_changed(at, sink)?;
         self.read_holders_stacks(sink)?;
         self.read_threads(at, sink)?;
+        self.reread_gils()?;
         self.find_strays(sink)?;
         self.heed_stops(at);
-        self.reread_gils()?;
         self.name_threads(at, sink);
         let looked = self.outcome();
-        self.book(at, sink);
-        self.last = Some(at);
-        self.earlier.clone_from(&self.roster.gils);
+        // Else nothing is known, and the next look that tells stands for this time too. Threads that an ended interpreter leaves behind sleep.
+        if looked == Looked::Fully {
+            self.book(at, sink);
+            self.last = Some(at);
+            self.earlier.clone_from(&self.roster.gils);
+        }
         Ok(looked)
     }
 
@@ -336,11 +337,11 @@ impl Observer {
 
     /// Holders that are not the thread they name (see `claims`).
     fn find_strays(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        if self.python.layout.minor >= IDS_ARE_TRUE || self.claims.is_empty() {
-            return Ok(());
-        }
-        for g in 0..self.roster.gils.len() {
-            let Some(holder) = self.roster.gils[g].1.and_then(|r| r.holder) else { continue };
+        let count = if self.claims.may_stray(self.python.layout.minor) { self.roster.gils.len() } else { 0 };
+        for g in 0..count {
+            // One that let go during this look may well sleep by now.
+            let reading = self.roster.gils[g].1.filter(|reading| self.after.get(g) == Some(&Some(*reading)));
+            let Some(holder) = reading.and_then(|r| r.holder) else { continue };
             let Some(sleeper) = self.claims.stray_holder(holder, &self.threads) else { continue };
             // Whose it is is known at the next look; at this one it is not the sleeper's.
             self.by_tstate.remove(&holder);
@@ -353,16 +354,9 @@ impl Observer {
 
     /// What the threads of a stopped program do is not what they were at when it was stopped.
     fn heed_stops(&mut self, at: Nanos) {
-        let span = self.last.map_or(Nanos::ZERO, |last| at.since(last));
-        let hint = self.threads.iter().any(Tracked::elsewhere);
-        if self.halt.look(self.python.pid, at, span, hint) {
+        if self.halt.look(self.python.pid, at, self.threads.iter().any(Tracked::elsewhere)) {
             self.threads.iter_mut().for_each(Tracked::stop);
         }
-    }
-
-    /// How long the program stood still, stopped by a signal or a debugger.
-    pub fn stopped(&self) -> Nanos {
-        self.halt.total()
     }
 
     /// Whether another thread than this one has held the thread's GIL since the last look. CPython counts every change of the holder, so

@@ -237,7 +237,7 @@ impl<'a> Open<'a> {
         self.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
         self.observer.finish(now, sink);
         self.torn += self.observer.torn;
-        self.stopped = self.stopped + self.observer.stopped();
+        self.stopped += self.observer.halt.total();
         self.target = facts(&python);
         self.program = Program::of(self.pid, python.runtime);
         self.observer = Observer::continued(python, (self.freezer)(self.pid), &self.observer);
@@ -256,7 +256,7 @@ impl<'a> Open<'a> {
     }
 
     fn close(mut self, ended: Ended, seconds: f64, rate_hz: f64, profiler_cpu: f64) -> Window {
-        self.warnings.extend(halt::warning(self.stopped + self.observer.stopped()));
+        self.warnings.extend(halt::warning(self.stopped + self.observer.halt.total()));
         let (observer, counts) = (self.observer, self.counts);
         let target = TargetFacts {
             interpreters: observer.interpreters.max(self.target.interpreters),

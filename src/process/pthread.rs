@@ -11,10 +11,10 @@ const SEEN_AT: u32 = 720;
 /// How much of `struct pthread` is searched.
 const SEARCHED: usize = 1536;
 
-/// Finds the offset of the thread id inside `struct pthread`: the place that holds one of `tids` for every thread, and no id twice.
+/// Finds the offset of the thread id inside `struct pthread`: the place that holds one of `tids` for most threads, and no id twice.
 /// `None` when no place fits.
 pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<u32> {
-    // Each place that still fits, with the ids that it held in the threads so far.
+    // Each place that no two threads share an id in, with the ids that it held in the threads so far.
     let mut places: Vec<(u32, Vec<i32>)> = (0..SEARCHED as u32 - 4).step_by(4).map(|offset| (offset, Vec::new())).collect();
     let mut bytes = vec![0; SEARCHED];
     for (i, &pthread) in pthreads.iter().enumerate() {
@@ -23,14 +23,17 @@ pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<u32
             continue;
         }
         places.retain_mut(|(offset, held)| match crate::process::pod::at::<i32>(&bytes, *offset as usize) {
-            Some(id) if tids.contains(&id) && !held.contains(&id) => {
-                held.push(id);
+            Some(id) if held.contains(&id) => false,
+            Some(id) => {
+                held.extend(tids.contains(&id).then_some(id));
                 true
             }
-            _ => false,
+            None => false,
         });
     }
-    places.retain(|(_, held)| !held.is_empty());
+    // A thread that ended has none of these ids, so that the best place need not fit all.
+    let most = places.iter().map(|(_, held)| held.len()).max().filter(|&most| most > 0)?;
+    places.retain(|(_, held)| held.len() == most);
     let seen = places.iter().find(|(offset, _)| *offset == SEEN_AT);
     seen.or(places.first()).map(|(offset, _)| *offset)
 }
@@ -61,7 +64,8 @@ mod tests {
             let (at, bytes) = thread_block(at, 640, id);
             memory.map(at, bytes);
         }
-        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[8, 9]), None);
+        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[9]), None);
+        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[8, 9]), Some(640), "the first has ended");
         // +100 holds 7 in both, which is a thread's id too; but no two threads have one id.
         assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[7, 8, 9]), Some(640));
         assert_eq!(calibrate(&memory, &[0x1000, 0x9000, 0x9000, 0xdead_0000], &[7, 8]), Some(640), "one given twice, one that is gone");
