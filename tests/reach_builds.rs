@@ -19,7 +19,8 @@ use gilprof::python::layout::debug_offsets::layout_from_target;
 use gilprof::python::layout::validate::Fact;
 use gilprof::python::layout::{for_version, Layout, Minor, Table};
 use gilprof::sample::{
-    Evidence, Frame, Function, GilLook, Holder, Sink, Slice, Split, Stack, State, TargetFacts, ThreadFacts, ThreadTotals, Trust, WindowFacts,
+    Evidence, Frame, Function, GilLook, Holder, Sink, Slice, Split, Stack, State, TargetFacts, ThreadFacts, ThreadTotals, Trust,
+    WindowFacts,
 };
 use gilprof::units::Nanos;
 use std::sync::Arc;
@@ -198,4 +199,16 @@ fn musl_is_refused_and_why_is_said() {
         row!(interpreter.label, "a mapped {file} is refused");
     }
     let _ = std::fs::remove_file(musl);
+}
+
+/// docs/support.md says of everything which test shows it; those tests are there.
+#[test]
+fn the_tests_that_the_docs_name_exist() {
+    let docs = std::fs::read_to_string(support::repository().join("docs/support.md")).unwrap();
+    let named: Vec<(&str, &str)> = docs.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::")).collect();
+    assert!(named.len() > 25, "{named:?}");
+    for (file, test) in named {
+        let source = std::fs::read_to_string(support::repository().join("tests").join(file).with_extension("rs")).unwrap_or_default();
+        assert!(source.contains(&format!("fn {test}(")), "docs/support.md names {file}.rs::{test}, which is not there");
+    }
 }

@@ -55,7 +55,8 @@ fn own_gils(interpreter: &Interpreter, measured: &Measured, complaints: &mut Com
     // The main one's GIL is idle; each of the others is taken all the time, with one waiter.
     let (mut busy, mut waiters): (Vec<f64>, Vec<f64>) = (figures(report, "busy").collect(), figures(report, "waiters_mean").collect());
     row!(interpreter.label, "busy {busy:.2?} waiters {waiters:.2?}");
-    complaints.expect(busy.len() == 3 && busy[0] < 0.1 && waiters[0] < 0.1, || format!("GILs are busy {busy:?}, waited for by {waiters:?}"));
+    complaints
+        .expect(busy.len() == 3 && busy[0] < 0.1 && waiters[0] < 0.1, || format!("GILs are busy {busy:?}, waited for by {waiters:?}"));
     busy.sort_by(f64::total_cmp);
     waiters.sort_by(f64::total_cmp);
     complaints.expect(busy[1] > 0.85, || format!("busy {busy:?}"));
@@ -67,7 +68,9 @@ fn own_gils(interpreter: &Interpreter, measured: &Measured, complaints: &mut Com
         let parts = [format!("sub-{index}-"), format!("driver-{index}")];
         let holding: f64 = parts.iter().map(|part| sum(report, part, "holding")).sum();
         let waiting: f64 = parts.iter().map(|part| sum(report, part, "waiting")).sum();
-        complaints.expect((0.85..1.05).contains(&holding) && waiting > 0.7, || format!("interpreter {index} holds {holding:.2}, waits {waiting:.2}"));
+        complaints.expect((0.85..1.05).contains(&holding) && waiting > 0.7, || {
+            format!("interpreter {index} holds {holding:.2}, waits {waiting:.2}")
+        });
     }
 }
 
@@ -126,7 +129,8 @@ fn a_gil_that_comes_later() {
         let drivers = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
         until("gilprof has met all threads", || {
             let tids = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-            tids.filter_map(|t| t.file_name().to_str()?.parse().ok()).filter(|&tid| cli::watches(running.pid(), &target, tid)).count() == drivers()
+            tids.filter_map(|t| t.file_name().to_str()?.parse().ok()).filter(|&tid| cli::watches(running.pid(), &target, tid)).count()
+                == drivers()
         });
         running.signal(libc::SIGINT);
         let report = running.end().ended(0, &[]).report();

@@ -154,7 +154,11 @@ fn filtered(args: &[&str], errno: i32) -> Said {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
                 && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
         };
-        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        if done {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
     };
     // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
     unsafe { command.pre_exec(install) };

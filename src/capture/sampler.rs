@@ -227,7 +227,9 @@ impl<'a> Open<'a> {
             Err(Error::NotPython { what, .. }) if unseen > NOT_PYTHON => {
                 Some(Ended::Lost(format!("the process replaced itself by {what}, which is not Python")))
             }
-            Err(Error::NotReady { .. }) if unseen > GIVE_UP => Some(Ended::Lost("the program ended its interpreter, but not itself".into())),
+            Err(Error::NotReady { .. }) if unseen > GIVE_UP => {
+                Some(Ended::Lost("the program ended its interpreter, but not itself".into()))
+            }
             Ok(_) | Err(_) if unseen > GIVE_UP => Some(Ended::Lost("its interpreter could no longer be read".into())),
             Ok(_) | Err(_) => None,
         }

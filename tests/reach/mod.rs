@@ -51,12 +51,14 @@ pub fn unsound(report: &Value) -> Option<String> {
         }
     }
     let looks = |name: &str| report["window"][name].as_u64().unwrap();
-    (looks("looks") == 0 || looks("failed") * 10 > looks("looks")).then(|| format!("{} of {} looks failed", looks("failed"), looks("looks")))
+    (looks("looks") == 0 || looks("failed") * 10 > looks("looks"))
+        .then(|| format!("{} of {} looks failed", looks("failed"), looks("looks")))
 }
 
 /// What is wrong with a report on `count` threads called `worker-…` that compute in `burn`: they share one GIL and want it all the time.
 pub fn not_computing(report: &Value, count: usize) -> Option<String> {
-    let (workers, holding, waiting) = (named(report, "worker-").len(), sum(report, "worker-", "holding"), sum(report, "worker-", "waiting"));
+    let (workers, holding, waiting) =
+        (named(report, "worker-").len(), sum(report, "worker-", "holding"), sum(report, "worker-", "waiting"));
     let away = count as f64 - holding - waiting;
     let burn = report["functions"].as_array().unwrap().iter().find(|f| f["name"] == "burn").map_or(0.0, |f| f["holding"].as_f64().unwrap());
     let right = workers == count && (0.8..1.05).contains(&holding) && away < 0.35 && burn > 0.7;
@@ -72,7 +74,17 @@ pub fn summary(report: &Value) -> String {
         .iter()
         .map(|t| {
             let of = |name| state(t, name) * 100.0;
-            format!("{} h{:.0} w{:.0} n{:.0} s{:.0} l{:.0} i{:.0} u{:.0}", t["name"].as_str().unwrap(), of("holding"), of("waiting"), of("native"), of("starved"), of("lock"), of("io"), of("unknown"))
+            format!(
+                "{} h{:.0} w{:.0} n{:.0} s{:.0} l{:.0} i{:.0} u{:.0}",
+                t["name"].as_str().unwrap(),
+                of("holding"),
+                of("waiting"),
+                of("native"),
+                of("starved"),
+                of("lock"),
+                of("io"),
+                of("unknown")
+            )
         })
         .collect();
     let verdict = report["verdict"]["code"].as_str().unwrap();
