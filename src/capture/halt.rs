@@ -56,3 +56,33 @@ pub fn warning(stopped: Nanos) -> Option<String> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::sys_linux::kill;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_stop_is_seen_at_once_where_something_hints_at_it_and_ends() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = Pid(child.id() as i32);
+        let (at, mut halt) = (|ms| Nanos::from_millis(100 + ms), Halt::default());
+        assert!(!halt.look(pid, at(0), false));
+        kill(pid, libc::SIGSTOP).unwrap();
+        while task_state(pid, pid) != Some('T') {
+            std::thread::yield_now();
+        }
+        assert!(!halt.look(pid, at(1), false), "it is not asked for at each look");
+        assert!(halt.look(pid, at(2), true) && halt.look(pid, at(4), false) && halt.now());
+        assert_eq!(halt.total(), Nanos::from_millis(3));
+        kill(pid, libc::SIGCONT).unwrap();
+        while task_state(pid, pid) == Some('T') {
+            std::thread::yield_now();
+        }
+        assert!(!halt.look(pid, at(5), false));
+        assert!(warning(halt.total()).is_some_and(|said| said.contains("0.00 s")) && warning(Nanos::ZERO).is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
