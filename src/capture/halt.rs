@@ -67,7 +67,7 @@ mod tests {
     fn a_stop_is_seen_at_once_where_something_hints_at_it_and_ends() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = Pid(child.id() as i32);
-        let (at, mut halt) = (|ms| Nanos::from_millis(100 + ms), Halt::default());
+        let (at, mut halt) = (|ms: u64| Nanos::from_millis(100 + ms), Halt::default());
         assert!(!halt.look(pid, at(0), false));
         kill(pid, libc::SIGSTOP).unwrap();
         while task_state(pid, pid) != Some('T') {
