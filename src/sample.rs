@@ -92,6 +92,8 @@ pub enum Evidence {
     SameHolder,
     /// Split by conservation of CPU time over a stretch.
     Conservation,
+    /// The whole program stands still, stopped by a signal or a debugger.
+    Stopped,
     /// Nothing could be read.
     Unread,
 }

@@ -104,6 +104,9 @@ pub struct Thread {
     pub name: String,
     /// Whether it has a `PyThreadState`.
     pub python: bool,
+    /// Which of `gils` it takes, when there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gil: Option<usize>,
     /// Seconds of the window in which it was seen.
     pub seconds: f64,
     /// Share of wall time on a CPU, from the kernel.

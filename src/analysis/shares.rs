@@ -7,18 +7,21 @@ use crate::sample::{Split, State};
 
 /// One row per thread, those that did or wanted most first.
 pub(super) fn threads(profile: &Profile) -> Vec<Thread> {
-    let mut rows: Vec<Thread> = profile.threads.iter().map(row).collect();
+    let mut rows: Vec<Thread> = profile.threads.iter().map(|thread| row(profile, thread)).collect();
     let busy = |t: &Thread| t.seconds * (t.states.holding + t.states.waiting + t.states.native + t.states.starved);
     rows.sort_by(|a, b| busy(b).total_cmp(&busy(a)).then(a.tid.cmp(&b.tid)));
     rows
 }
 
-fn row(thread: &ThreadProfile) -> Thread {
+fn row(profile: &Profile, thread: &ThreadProfile) -> Thread {
+    let several = profile.gils.len() > 1;
+    let gil = thread.facts.gil.filter(|_| several).and_then(|id| profile.gils.iter().position(|gil| gil.id == id));
     let seconds = thread.split.total() / 1e9;
     Thread {
         tid: thread.facts.tid.0,
         name: thread.facts.name.clone(),
         python: thread.facts.python,
+        gil,
         seconds,
         cpu: cpu(thread),
         states: states(&thread.split),

@@ -9,10 +9,15 @@ use crate::process::{facts, pthread};
 use crate::python::interpreters::{Roster, ThreadState};
 use std::collections::BTreeMap;
 
+/// Threads that agree on the place of the id before it is no longer asked for.
+const SURE: usize = 2;
+
 /// Translates ids. One per target.
 #[derive(Debug, Default)]
 pub struct Binder {
     offset: Option<u32>,
+    /// How many threads that was learnt from. One alone may fit several places: the process's id is the main thread's too.
+    from: usize,
     /// The target's own ids to ours, when it lives in another PID namespace.
     inner: Option<BTreeMap<i32, Tid>>,
 }
@@ -25,10 +30,16 @@ impl Binder {
             Some(map) => map.keys().copied().collect(),
             None => tids.iter().map(|t| t.0).collect(),
         };
-        if self.offset.is_none() && roster.threads.iter().any(|t| t.native_id.is_none()) {
+        if (self.offset.is_none() || self.from < SURE) && roster.threads.iter().any(|t| t.native_id.is_none()) {
             // Oldest first: the newest may not be bound yet.
-            let pthreads: Vec<u64> = roster.threads.iter().rev().map(|t| t.pthread).filter(|&p| p != 0).take(64).collect();
-            self.offset = pthread::calibrate(mem, &pthreads, &known);
+            let mut pthreads: Vec<u64> = roster.threads.iter().rev().map(|t| t.pthread).filter(|&p| p != 0).take(64).collect();
+            pthreads.sort_unstable();
+            pthreads.dedup();
+            if self.offset.is_none() || pthreads.len() > self.from {
+                if let Some(offset) = pthread::calibrate(mem, &pthreads, &known) {
+                    (self.offset, self.from) = (Some(offset), pthreads.len());
+                }
+            }
         }
     }
 

@@ -24,6 +24,8 @@ pub enum Place {
     NotRunSince,
     /// It waited for the GIL at the last look, and the same other thread has held it ever since: it cannot have left `take_gil`.
     StillWaiting,
+    /// Stopped with the whole program, so that it does nothing.
+    Stopped,
     /// Could not be read.
     Unread,
 }
@@ -70,6 +72,7 @@ pub fn judge(seen: &Seen) -> Judgement {
     let held = seen.held_before && seen.held_after;
     let holding = if seen.in_c_call { State::HoldingNative } else { State::HoldingPython };
     match seen.place {
+        Place::Stopped => Told(State::Unknown, E::Stopped),
         // The states of one look are those of its beginning: a holder that let go and went to sleep meanwhile was still the holder.
         Place::GilFutex | Place::OtherFutex | Place::Syscall | Place::Elsewhere if seen.held_before && !seen.held_after => {
             HoldingOnCpu(holding)

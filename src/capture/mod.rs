@@ -1,9 +1,11 @@
 //! Looks at a live interpreter, judges what it saw, and keeps time.
 pub mod account;
 pub mod bind;
+pub mod claims;
 pub mod classify;
 pub mod clock;
 pub mod habit;
+pub mod halt;
 pub mod ledger;
 pub mod observe;
 pub mod peers;

@@ -5,9 +5,11 @@
 //! called asleep with the GIL. No look is lost because one thread is new or gone.
 
 use super::bind::Binder;
+use super::claims::{Claim, Claims, GilNumbers};
 use super::classify::Judgement;
+use super::halt::Halt;
 use super::tracked::{kernel_name, Tracked};
-use crate::ids::{Addr, GilId, Pid, ThreadId, Tid};
+use crate::ids::{Addr, Pid, ThreadId, Tid};
 use crate::process::live::LiveMemory;
 use crate::process::memory::ReadError;
 use crate::process::threads;
@@ -18,6 +20,7 @@ use crate::python::interpreters::Roster;
 use crate::python::thread_names;
 use crate::sample::{GilLook, Holder, Sink, Stack, State, ThreadFacts, ThreadView, Trust};
 use crate::units::Nanos;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -51,7 +54,9 @@ pub struct Observer {
     threads: Vec<Tracked>,
     by_tstate: HashMap<Addr, usize>,
     bound: Vec<(Addr, u64, Option<u64>)>,
-    /// Some thread state's thread is not known yet, or two claim the same: their ids are about to change.
+    claims: Claims,
+    numbers: GilNumbers,
+    /// Some thread state's thread is not known yet, or two of one interpreter claim the same: their ids are about to change.
     unbound: bool,
     next_id: u32,
     tids: Vec<Tid>,
@@ -65,6 +70,8 @@ pub struct Observer {
     /// The GILs as the last look found them.
     earlier: Vec<(Addr, Option<GilReading>)>,
     freezer: Option<Box<dyn Freeze>>,
+    /// Whether and how long the program stood still.
+    pub halt: Halt,
     /// Stacks whose top moved.
     pub torn: u64,
     /// The most interpreters seen at once.
@@ -93,6 +100,9 @@ impl Observer {
             threads: Vec::new(),
             by_tstate: HashMap::new(),
             bound: Vec::new(),
+            claims: Claims::default(),
+            numbers: GilNumbers::default(),
+            halt: Halt::default(),
             unbound: true,
             next_id: 0,
             tids: Vec::new(),
@@ -135,15 +145,21 @@ impl Observer {
         self.codes.begin_look();
         let all = at.since(self.listed) >= RELIST || self.unbound;
         self.read_roster(all)?;
+        self.numbers.follow(&self.roster);
         self.bind_if_changed(at, sink)?;
-        self.read_holders_stacks()?;
+        self.read_holders_stacks(sink)?;
         self.read_threads(at, sink)?;
         self.reread_gils()?;
+        self.find_strays(sink)?;
+        self.heed_stops(at);
         self.name_threads(at, sink);
         let looked = self.outcome();
-        self.book(at, sink);
-        self.last = Some(at);
-        self.earlier.clone_from(&self.roster.gils);
+        // Else nothing is known, and the next look that tells stands for this time too. Threads that an ended interpreter leaves behind sleep.
+        if looked == Looked::Fully {
+            self.book(at, sink);
+            self.last = Some(at);
+            self.earlier.clone_from(&self.roster.gils);
+        }
         Ok(looked)
     }
 
@@ -242,41 +258,46 @@ impl Observer {
 
     fn bind(&mut self, sink: &mut dyn Sink) {
         self.binder.refresh(self.python.pid, &self.mem, &self.roster, &self.tids);
+        self.claims.keep_strays(&self.roster);
         let by_tid: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
         self.by_tstate.clear();
-        for thread in &mut self.threads {
-            thread.tstate = Addr(0);
-        }
+        let before: Vec<Addr> = self.threads.iter_mut().map(|thread| std::mem::take(&mut thread.tstate)).collect();
         // Oldest first: a thread state that was just made carries its maker's ids, and must not take its maker's place.
         self.unbound = false;
+        let mut claims = Vec::with_capacity(self.roster.threads.len());
         for state in self.roster.threads.iter().rev() {
-            let Some(&index) = self.binder.tid(&self.mem, state).and_then(|tid| by_tid.get(&tid)) else {
+            let tid = self.claims.stray(state.at).or_else(|| self.binder.tid(&self.mem, state));
+            let Some(&index) = tid.and_then(|tid| by_tid.get(&tid)) else {
                 self.unbound = true;
                 continue;
             };
             self.by_tstate.insert(state.at, index);
-            let thread = &mut self.threads[index];
-            if !thread.tstate.is_null() {
-                self.unbound = true;
-                continue;
+            claims.push(Claim::of(index, state, &self.roster));
+        }
+        for claim in &claims {
+            if self.threads[claim.thread].tstate.is_null() || before.get(claim.thread) == Some(&claim.tstate) {
+                self.take(claim, sink);
             }
-            thread.tstate = state.at;
-            thread.pthread = state.pthread;
-            let gil = self.roster.gil_of(state.interpreter).map(|g| GilId(g as u32));
-            if !thread.facts.python || thread.facts.gil != gil {
-                thread.facts.python = true;
-                thread.facts.gil = gil;
-                sink.thread(&thread.facts);
-            }
+        }
+        self.unbound |= self.claims.renew(claims);
+    }
+
+    fn take(&mut self, claim: &Claim, sink: &mut dyn Sink) {
+        let gil = self.numbers.of(claim.gil);
+        let thread = &mut self.threads[claim.thread];
+        if thread.take(claim.tstate, claim.pthread, (claim.gil, gil)) {
+            sink.thread(&thread.facts);
         }
     }
 
     /// The holders' stacks first: they move.
-    fn read_holders_stacks(&mut self) -> Result<(), ReadError> {
+    fn read_holders_stacks(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
         for g in 0..self.roster.gils.len() {
             let Some(holder) = self.roster.gils[g].1.and_then(|r| r.holder) else { continue };
             if let Some(&index) = self.by_tstate.get(&holder) {
-                self.threads[index].tstate = holder;
+                if let Some(claim) = self.claims.by(holder) {
+                    self.take(&claim, sink);
+                }
                 self.read_stack(index, true)?;
             }
         }
@@ -302,11 +323,19 @@ impl Observer {
         let mut index = 0;
         while index < self.threads.len() {
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
-            let on_gil = |futex| gils.iter().any(|(at, _)| gil::is_wait(&layout.gil, *at, futex));
+            let waits_for = Cell::new(None);
+            let on_gil = |futex| {
+                waits_for.set(gils.iter().find(|(at, _)| gil::is_wait(&layout.gil, *at, futex)).map(|(at, _)| *at));
+                waits_for.get().is_some()
+            };
             let same = self.same_holder(&self.threads[index]);
             if self.threads[index].look(same, on_gil).is_err() {
                 self.drop_thread(index, at, sink);
                 continue;
+            }
+            if let Some(gil) = waits_for.get().filter(|gil| *gil != self.threads[index].gil) {
+                let claim = self.claims.on(index).rev().find(|claim| claim.gil == gil).copied();
+                claim.into_iter().for_each(|claim| self.take(&claim, sink));
             }
             let thread = &self.threads[index];
             if !thread.tstate.is_null() && thread.may_have_moved() && !holders.contains(&thread.tstate) {
@@ -317,10 +346,34 @@ impl Observer {
         Ok(())
     }
 
+    /// Holders that are not the thread they name (see `claims`).
+    fn find_strays(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
+        let count = if self.claims.may_stray(self.python.layout.minor) { self.roster.gils.len() } else { 0 };
+        for g in 0..count {
+            // One that let go during this look may well sleep by now.
+            let reading = self.roster.gils[g].1.filter(|reading| self.after.get(g) == Some(&Some(*reading)));
+            let Some(holder) = reading.and_then(|r| r.holder) else { continue };
+            let Some(sleeper) = self.claims.stray_holder(holder, &self.threads) else { continue };
+            // Whose it is is known at the next look; at this one it is not the sleeper's.
+            self.by_tstate.remove(&holder);
+            self.bound.clear();
+            self.take(&sleeper, sink);
+            self.read_stack(sleeper.thread, false)?;
+        }
+        Ok(())
+    }
+
+    /// What the threads of a stopped program do is not what they were at when it was stopped.
+    fn heed_stops(&mut self, at: Nanos) {
+        if self.halt.look(self.python.pid, at, self.threads.iter().any(Tracked::elsewhere)) {
+            self.threads.iter_mut().for_each(Tracked::stop);
+        }
+    }
+
     /// Whether another thread than this one has held the thread's GIL since the last look. CPython counts every change of the holder, so
     /// whoever waited then has not had it meanwhile.
     fn same_holder(&self, thread: &Tracked) -> bool {
-        let Some(g) = thread.facts.gil.map(|g| g.0 as usize) else { return false };
+        let Some(g) = self.roster.gils.iter().position(|(at, _)| *at == thread.gil) else { return false };
         let (Some((at, Some(now))), Some((before_at, Some(before)))) = (self.roster.gils.get(g), self.earlier.get(g)) else { return false };
         let held = now.holder.is_some_and(|holder| holder != thread.tstate && self.by_tstate.contains_key(&holder));
         at == before_at && held && now.holder == before.holder && now.switches == before.switches
@@ -335,6 +388,7 @@ impl Observer {
                 *i -= 1;
             }
         }
+        self.claims.clear();
         // Whatever is on the list next time is matched anew.
         self.bound.clear();
     }
@@ -349,7 +403,7 @@ impl Observer {
             holding.iter().map(|h| h.map(|i| (self.threads[i].facts.id, self.threads[i].stack.stack().clone()))).collect();
         let mut waiters = vec![0; count];
         for (index, thread) in self.threads.iter_mut().enumerate() {
-            let gil = thread.facts.gil.map(|g| g.0 as usize).filter(|&g| g < count);
+            let gil = self.roster.gils.iter().position(|(at, _)| *at == thread.gil);
             let held = |holders: &[Option<Addr>]| !thread.tstate.is_null() && holders.contains(&Some(thread.tstate));
             let judgement = thread.judge(held(&before), held(&after));
             if let (Judgement::Told(State::Waiting, _), Some(g)) = (judgement, gil) {
@@ -357,6 +411,9 @@ impl Observer {
             }
             let behind = gil.filter(|&g| holding[g] != Some(index)).and_then(|g| stacks[g].clone());
             thread.book(at, judgement, behind, sink);
+        }
+        if self.halt.now() {
+            return;
         }
         let span = self.last.map_or(Nanos::ZERO, |last| at.since(last));
         for (g, (_, reading)) in self.roster.gils.iter().enumerate() {
@@ -367,7 +424,7 @@ impl Observer {
                 (Some(_), None) => Holder::Unmatched,
             };
             let switches = Some(reading.switches);
-            sink.gil(&GilLook { gil: GilId(g as u32), at, span, holder, switches, waiters: waiters[g] });
+            sink.gil(&GilLook { gil: self.numbers.at(g), at, span, holder, switches, waiters: waiters[g] });
         }
     }
 
@@ -377,7 +434,8 @@ impl Observer {
             return;
         }
         self.named = at;
-        for interpreter in &self.roster.interpreters {
+        // The oldest first: to a subinterpreter whichever thread runs it is its main thread.
+        for interpreter in self.roster.interpreters.iter().rev() {
             let names = thread_names::read(&self.mem, &self.python.layout, interpreter.at);
             for thread in self.threads.iter_mut().filter(|t| !t.tstate.is_null() && !t.named) {
                 let Some(name) = names.get(&thread.pthread) else { continue };

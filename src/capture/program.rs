@@ -4,6 +4,7 @@
 //! version, and what was learnt of the old one's code objects would then be told of the new one's.
 
 use crate::ids::{Addr, Pid};
+use crate::process::facts::carrier;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -17,7 +18,7 @@ pub struct Program {
 impl Program {
     /// The program that the process runs now; `at` is an address that it has mapped.
     pub fn of(pid: Pid, at: Addr) -> Program {
-        Program { memory: File::open(format!("/proc/{pid}/mem")).ok(), at }
+        Program { memory: File::open(format!("/proc/{}/mem", carrier(pid))).ok(), at }
     }
 
     /// Whether it runs no longer, be it that the process ended or that it runs another program. Unknown is no.

@@ -1,6 +1,7 @@
 //! The window: looks at the right times, counts those that were late or failed, and ends for one of a few named reasons.
 
 use super::clock::Clock;
+use super::halt;
 use super::observe::{Freeze, Looked, Observer};
 use super::program::Program;
 use crate::error::{Error, Result};
@@ -89,6 +90,7 @@ struct Open<'a> {
     freezer: MakeFreezer<'a>,
     counts: Counts,
     torn: u64,
+    stopped: Nanos,
     /// The last good look, and the counts then.
     good: (Nanos, Counts),
     /// When the target was last located again.
@@ -172,6 +174,7 @@ impl<'a> Open<'a> {
             freezer,
             counts: Counts::default(),
             torn: 0,
+            stopped: Nanos::ZERO,
             good: (Nanos::ZERO, Counts::default()),
             sought: Nanos::ZERO,
             replaced: false,
@@ -225,6 +228,9 @@ impl<'a> Open<'a> {
             Err(Error::NotPython { what, .. }) if unseen > NOT_PYTHON => {
                 Some(Ended::Lost(format!("the process replaced itself by {what}, which is not Python")))
             }
+            Err(Error::NotReady { .. }) if unseen > GIVE_UP => {
+                Some(Ended::Lost("the program ended its interpreter, but not itself".into()))
+            }
             Ok(_) | Err(_) if unseen > GIVE_UP => Some(Ended::Lost("its interpreter could no longer be read".into())),
             Ok(_) | Err(_) => None,
         }
@@ -234,6 +240,7 @@ impl<'a> Open<'a> {
         self.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
         self.observer.finish(now, sink);
         self.torn += self.observer.torn;
+        self.stopped += self.observer.halt.total();
         self.target = facts(&python);
         self.program = Program::of(self.pid, python.runtime);
         self.observer = Observer::continued(python, (self.freezer)(self.pid), &self.observer);
@@ -251,7 +258,8 @@ impl<'a> Open<'a> {
         }
     }
 
-    fn close(self, ended: Ended, window: WindowFacts) -> Window {
+    fn close(mut self, ended: Ended, window: WindowFacts) -> Window {
+        self.warnings.extend(halt::warning(self.stopped + self.observer.halt.total()));
         let (observer, counts) = (self.observer, self.counts);
         let target = TargetFacts {
             interpreters: observer.interpreters.max(self.target.interpreters),

@@ -3,7 +3,7 @@
 use super::account::{Account, Claims, Now};
 use super::classify::{self, Judgement, Place};
 use super::ledger::Entry;
-use crate::ids::{Addr, Pid, ThreadId, Tid};
+use crate::ids::{Addr, GilId, Pid, ThreadId, Tid};
 use crate::process::threads::{SchedStat, TaskFiles};
 use crate::python::stack::ThreadStack;
 use crate::sample::{Evidence, Sink, Slice, Split, Stack, State, ThreadFacts, ThreadTotals};
@@ -23,6 +23,8 @@ pub struct Tracked {
     pub requested: bool,
     /// Its Python stack.
     pub stack: ThreadStack,
+    /// The GIL of the interpreter that it runs; null when it has no thread state.
+    pub gil: Addr,
     /// Whether a name was found in the interpreter.
     pub named: bool,
     pid: Pid,
@@ -50,6 +52,7 @@ impl Tracked {
             tstate: Addr(0),
             pthread: 0,
             requested: false,
+            gil: Addr(0),
             stack: ThreadStack::new(empty),
             named: false,
             pid,
@@ -85,6 +88,30 @@ impl Tracked {
         };
         self.now = Now { place, stat };
         Ok(())
+    }
+
+    /// The whole program stands still: what the kernel says of the thread is where it was stopped.
+    pub fn stop(&mut self) {
+        self.now.place = Place::Stopped;
+    }
+
+    /// Whether this look found it off the CPU outside of any system call.
+    pub fn elsewhere(&self) -> bool {
+        self.now.place == Place::Elsewhere
+    }
+
+    /// Whether this look found it runnable.
+    pub fn runnable(&self) -> bool {
+        self.now.place == Place::Runnable
+    }
+
+    /// Puts it under one of its thread states. True when that changes what is told of it.
+    pub fn take(&mut self, tstate: Addr, pthread: u64, gil: (Addr, Option<GilId>)) -> bool {
+        (self.tstate, self.pthread, self.gil) = (tstate, pthread, gil.0);
+        let changed = !self.facts.python || self.facts.gil != gil.1;
+        self.facts.python = true;
+        self.facts.gil = gil.1;
+        changed
     }
 
     /// Whether its stack may have changed since it was last read.

@@ -149,6 +149,7 @@ fn evidence_word(evidence: Evidence) -> &'static str {
         Evidence::NotRunSince => "not-run-since",
         Evidence::SameHolder => "same-holder",
         Evidence::Conservation => "conservation",
+        Evidence::Stopped => "stopped",
         Evidence::Unread => "unread",
     }
 }

@@ -7,7 +7,7 @@ use crate::ids::{Pid, Tid};
 use std::collections::BTreeMap;
 
 pub use super::cgroup::cpus;
-pub use super::procfs::Status;
+pub use super::procfs::{carrier, task_state, Status};
 
 /// Threads of one process that are looked at.
 const MAX_TASKS: usize = 1 << 16;
@@ -20,7 +20,7 @@ pub struct StartTime(pub u64);
 
 /// The command line, word by word; the bare name in brackets, as `ps` has it, where there is none.
 pub fn command(pid: Pid) -> Vec<String> {
-    let words = read_text(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = read_text(&format!("/proc/{}/cmdline", carrier(pid))).unwrap_or_default();
     let words: Vec<String> = words.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
     if words.iter().any(|word| !word.is_empty()) {
         return words;
@@ -30,7 +30,7 @@ pub fn command(pid: Pid) -> Vec<String> {
 
 /// The executable's path, as the kernel shows it, without ` (deleted)`.
 pub fn exe(pid: Pid) -> Option<String> {
-    let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?.to_string_lossy().into_owned();
+    let path = std::fs::read_link(format!("/proc/{}/exe", carrier(pid))).ok()?.to_string_lossy().into_owned();
     Some(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
 }
 
@@ -72,9 +72,9 @@ fn children_by_parent(pid: Pid) -> Vec<Pid> {
     numbers_in("/proc", MAX_PROCESSES).into_iter().filter(|&child| parent(child) == Some(pid.0 as u64)).map(Pid).collect()
 }
 
-/// Whether the process is there and has not ended: a zombie has.
+/// Whether the process is there and has not ended: a zombie has, unless it is only its main thread that ended.
 pub fn runs(pid: Pid) -> bool {
-    !matches!(Status::of(pid).ok().and_then(|status| status.state()), None | Some('Z' | 'X'))
+    !matches!(Status::of(carrier(pid)).ok().and_then(|status| status.state()), None | Some('Z' | 'X'))
 }
 
 /// The numeric names in a directory of procfs.

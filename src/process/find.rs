@@ -5,6 +5,7 @@
 //! is `certain` only when the inode agrees; the caller compares the rest with the target's memory.
 
 use super::maps::Mapping;
+use super::procfs::carrier;
 use crate::ids::Pid;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -36,20 +37,21 @@ pub struct Found {
 
 /// The files that may be behind a mapping, best first: one if it is certain. The error is that of the last way.
 pub fn open(pid: Pid, mapping: &Mapping) -> io::Result<Vec<Found>> {
+    let through = carrier(pid);
     let path = mapping.file().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    let map_files = format!("/proc/{pid}/map_files/{:x}-{:x}", mapping.start.0, mapping.end.0);
+    let map_files = format!("/proc/{through}/map_files/{:x}-{:x}", mapping.start.0, mapping.end.0);
     if let Ok(file) = regular(&map_files) {
         return Ok(vec![Found { file, way: Way::MapFiles, certain: true }]);
     }
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     let mut found = Vec::new();
     if is_exe(pid, mapping) {
-        match regular(&format!("/proc/{pid}/exe")) {
+        match regular(&format!("/proc/{through}/exe")) {
             Ok(file) => return Ok(vec![Found { file, way: Way::Exe, certain: true }]),
             Err(error) => last = error,
         }
     }
-    for (way, path) in [(Way::Root, format!("/proc/{pid}/root{path}")), (Way::Path, path.to_owned())] {
+    for (way, path) in [(Way::Root, format!("/proc/{through}/root{path}")), (Way::Path, path.to_owned())] {
         match regular(&path) {
             Ok(file) => {
                 let certain = file.metadata().is_ok_and(|meta| meta.ino() == mapping.inode);
@@ -69,7 +71,7 @@ pub fn open(pid: Pid, mapping: &Mapping) -> io::Result<Vec<Found>> {
 
 /// Whether the mapping shows the process's executable: the inode agrees, or (overlayfs) the kernel prints the same path for both.
 pub fn is_exe(pid: Pid, mapping: &Mapping) -> bool {
-    let link = format!("/proc/{pid}/exe");
+    let link = format!("/proc/{}/exe", carrier(pid));
     let inode = std::fs::metadata(&link).is_ok_and(|meta| {
         let dev = meta.dev();
         meta.ino() == mapping.inode && (libc::major(dev), libc::minor(dev)) == (mapping.dev.major, mapping.dev.minor)

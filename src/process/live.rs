@@ -3,22 +3,26 @@
 //! One of the three places that may be `unsafe`. It refuses nothing but what the kernel refuses; bounds and plausibility are the callers' matter.
 
 use super::memory::{Memory, Part, ReadError};
+use super::procfs::carrier;
 use crate::ids::{Addr, Pid};
 use std::io;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Ranges per system call. The kernel takes up to 1024; more than this is rare and goes in several calls.
 const BATCH: usize = 256;
 
 /// The memory of one live process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct LiveMemory {
     pid: Pid,
+    /// The thread through which it is read: the main thread, until that ends alone.
+    through: AtomicI32,
 }
 
 impl LiveMemory {
     /// The memory of `pid`. Nothing is checked until the first read.
     pub fn new(pid: Pid) -> LiveMemory {
-        LiveMemory { pid }
+        LiveMemory { pid, through: AtomicI32::new(pid.0) }
     }
 
     /// Whose memory it is.
@@ -32,7 +36,7 @@ impl LiveMemory {
         // the remote ones are only numbers to the kernel, which checks them against the other process.
         let n = unsafe {
             libc::process_vm_readv(
-                self.pid.0,
+                self.through.load(Ordering::Relaxed),
                 local.as_mut_ptr(),
                 local.len() as libc::c_ulong,
                 remote.as_ptr(),
@@ -43,11 +47,17 @@ impl LiveMemory {
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 
+    /// After the thread that was read through has ended: whether there is another.
+    fn another_way(&self) -> bool {
+        let now = carrier(self.pid);
+        self.through.swap(now.0, Ordering::Relaxed) != now.0
+    }
+
     fn read_some(&self, parts: &mut [Part<'_>]) -> Result<(), ReadError> {
         const NONE: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         let (mut local, mut remote) = ([NONE; BATCH], [NONE; BATCH]);
         let mut next = 0;
-        // Every turn settles at least one part, so that the loop ends.
+        // Every turn settles at least one part or moves on to another thread, of which there are ever fewer, so that the loop ends.
         while next < parts.len() {
             let rest = &mut parts[next..];
             let count = rest.len().min(BATCH);
@@ -58,8 +68,10 @@ impl LiveMemory {
             let mut came = match self.readv(&mut local[..count], &remote[..count]) {
                 Ok(n) => n,
                 Err(e) => match e.raw_os_error() {
+                    Some(libc::ESRCH) if self.another_way() => continue,
                     Some(libc::ESRCH) => return Err(ReadError::Gone),
-                    Some(libc::EPERM) => return Err(ReadError::Refused),
+                    // A seccomp filter may say that there is no such call.
+                    Some(libc::EPERM | libc::ENOSYS) => return Err(ReadError::Refused),
                     _ => 0,
                 },
             };

@@ -2,6 +2,7 @@
 //!
 //! Paths are the target's: in its mount namespace, or as seen from outside for a chroot. Opening them is `find`'s business.
 
+use super::procfs::carrier;
 use crate::ids::{Addr, Pid};
 use std::fs::File;
 use std::io::{self, Read};
@@ -90,7 +91,7 @@ impl Maps {
     /// Reads `/proc/PID/maps`. A kernel thread and a zombie have none: that is an empty list, not an error.
     pub fn of(pid: Pid) -> io::Result<Maps> {
         let mut text = Vec::new();
-        File::open(format!("/proc/{pid}/maps"))?.take(MAX_TEXT).read_to_end(&mut text)?;
+        File::open(format!("/proc/{}/maps", carrier(pid)))?.take(MAX_TEXT).read_to_end(&mut text)?;
         Ok(Maps::parse(&text))
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
+/// Threads of one process that are looked at.
+const MAX_TASKS: usize = 1 << 16;
 /// No file that is read here is longer, except a hostile command line.
 const MAX_TEXT: u64 = 1 << 20;
 
@@ -13,6 +15,28 @@ pub(crate) fn read_text(path: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_TEXT).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The thread through which a process's memory, maps and executable are to be seen: the main thread, as a rule. Once that has ended alone (by
+/// `pthread_exit`), the kernel shows the process as a zombie without any of them, while its other threads go on.
+pub fn carrier(pid: Pid) -> Pid {
+    if !is_dead(pid, pid) {
+        return pid;
+    }
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(MAX_TASKS);
+    let mut others = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok().map(Pid));
+    others.find(|&task| task != pid && !is_dead(pid, task)).unwrap_or(pid)
+}
+
+/// Whether a thread is there and has ended. Only a main thread stays like that while others run.
+pub(super) fn is_dead(pid: Pid, task: Pid) -> bool {
+    matches!(task_state(pid, task), Some('Z' | 'X'))
+}
+
+/// The letter of a thread's state; `None` when it is gone.
+pub fn task_state(pid: Pid, task: Pid) -> Option<char> {
+    let stat = read_text(&format!("/proc/{pid}/task/{task}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// `/proc/PID/status`, by field.

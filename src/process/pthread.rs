@@ -11,26 +11,31 @@ const SEEN_AT: u32 = 720;
 /// How much of `struct pthread` is searched.
 const SEARCHED: usize = 1536;
 
-/// Finds the offset of the thread id inside `struct pthread`: the place that holds one of `tids` for every thread, and no id twice.
+/// Finds the offset of the thread id inside `struct pthread`: the place that holds one of `tids` for most threads, and no id twice.
 /// `None` when no place fits.
 pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<u32> {
-    let mut places: Option<Vec<u32>> = None;
+    // Each place that no two threads share an id in, with the ids that it held in the threads so far.
+    let mut places: Vec<(u32, Vec<i32>)> = (0..SEARCHED as u32 - 4).step_by(4).map(|offset| (offset, Vec::new())).collect();
     let mut bytes = vec![0; SEARCHED];
-    for &pthread in pthreads {
-        if mem.read(Addr(pthread), &mut bytes).is_err() {
+    for (i, &pthread) in pthreads.iter().enumerate() {
+        // A thread state that was just made has its maker's.
+        if pthreads.iter().take(i).any(|&before| before == pthread) || mem.read(Addr(pthread), &mut bytes).is_err() {
             continue;
         }
-        let id_at = |offset: u32| crate::process::pod::at::<i32>(&bytes, offset as usize).is_some_and(|id| tids.contains(&id));
-        places = Some(match places {
-            None => (0..SEARCHED as u32 - 4).step_by(4).filter(|&o| id_at(o)).collect(),
-            Some(before) => before.into_iter().filter(|&o| id_at(o)).collect(),
+        places.retain_mut(|(offset, held)| match crate::process::pod::at::<i32>(&bytes, *offset as usize) {
+            Some(id) if held.contains(&id) => false,
+            Some(id) => {
+                held.extend(tids.contains(&id).then_some(id));
+                true
+            }
+            None => false,
         });
     }
-    let places = places?;
-    if places.contains(&SEEN_AT) {
-        return Some(SEEN_AT);
-    }
-    places.first().copied()
+    // A thread that ended has none of these ids, so that the best place need not fit all.
+    let most = places.iter().map(|(_, held)| held.len()).max().filter(|&most| most > 0)?;
+    places.retain(|(_, held)| held.len() == most);
+    let seen = places.iter().find(|(offset, _)| *offset == SEEN_AT);
+    seen.or(places.first()).map(|(offset, _)| *offset)
 }
 
 /// The thread id of one thread.
@@ -59,10 +64,12 @@ mod tests {
             let (at, bytes) = thread_block(at, 640, id);
             memory.map(at, bytes);
         }
-        // +100 holds 7 in both, which is a thread's id too; it is the id's own place that must differ, so ids given once decide.
-        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[8, 9]), None);
-        let offset = calibrate(&memory, &[0x9000], &[8, 9]);
-        assert_eq!(offset, Some(640));
+        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[9]), None);
+        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[8, 9]), Some(640), "the first has ended");
+        // +100 holds 7 in both, which is a thread's id too; but no two threads have one id.
+        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[7, 8, 9]), Some(640));
+        assert_eq!(calibrate(&memory, &[0x1000, 0x9000, 0x9000, 0xdead_0000], &[7, 8]), Some(640), "one given twice, one that is gone");
         assert_eq!(tid(&memory, 0x9000, 640), Some(8));
+        assert_eq!(calibrate(&memory, &[], &[7]), None);
     }
 }

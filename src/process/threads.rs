@@ -3,6 +3,7 @@
 //! Files are opened once per thread and read again with `pread`: the descriptor stays with that thread even if its id is reused.
 
 use crate::ids::{Addr, Pid, Tid};
+use crate::process::procfs::is_dead;
 use crate::process::sys_linux::SYS_FUTEX;
 use crate::units::Nanos;
 use std::fs::File;
@@ -86,7 +87,7 @@ pub fn parse_schedstat(text: &[u8]) -> Option<SchedStat> {
     Some(SchedStat { cpu: Nanos::from_nanos(next()?), run_queue: Nanos::from_nanos(next()?), runs: next()? })
 }
 
-/// Parses `running`, `-1 SP PC` or `NR ARG0 … SP PC`. `None` for an empty file: the thread is gone.
+/// Parses `running`, `-1 SP PC` or `NR ARG0 … SP PC`. `None` for an empty file, and for one that has ended: the thread is gone.
 pub fn parse_syscall(text: &[u8]) -> Option<Kernel> {
     let text = std::str::from_utf8(text).ok()?;
     let mut words = text.split_ascii_whitespace();
@@ -95,6 +96,8 @@ pub fn parse_syscall(text: &[u8]) -> Option<Kernel> {
         return Some(Kernel::Runnable);
     }
     match first.parse::<i64>().ok()? {
+        // The kernel prints zeros for a thread that has no stack any more.
+        -1 if words.next() == Some("0x0") && words.next() == Some("0x0") => None,
         -1 => Some(Kernel::Elsewhere),
         SYS_FUTEX => {
             let address = words.next()?.strip_prefix("0x")?;
@@ -104,13 +107,16 @@ pub fn parse_syscall(text: &[u8]) -> Option<Kernel> {
     }
 }
 
-/// The ids of all threads, ascending as the kernel lists them. An error when the process is gone.
+/// The ids of all threads that live, ascending as the kernel lists them. An error when the process is gone.
 pub fn list(pid: Pid, into: &mut Vec<Tid>) -> io::Result<()> {
     into.clear();
     for entry in std::fs::read_dir(format!("/proc/{pid}/task"))?.take(MAX_THREADS) {
         let name = entry?.file_name();
         if let Some(tid) = name.to_str().and_then(|name| name.parse().ok()) {
-            into.push(Tid(tid));
+            // A main thread that ended before the others stays on the kernel's list.
+            if tid != pid.0 || !is_dead(pid, pid) {
+                into.push(Tid(tid));
+            }
         }
     }
     Ok(())
@@ -135,6 +141,7 @@ mod tests {
         assert_eq!(parse_syscall(futex.as_bytes()), Some(Kernel::Futex(Addr(0x7f13a0))));
         assert_eq!(parse_syscall(b"7 0x1 0x2 0x3 0x0 0x0 0x0 0x7ffd 0x7f0a\n"), Some(Kernel::Syscall(7)));
         assert_eq!(parse_syscall(b""), None);
+        assert_eq!(parse_syscall(b"-1 0x0 0x0\n"), None);
     }
 
     #[test]

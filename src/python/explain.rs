@@ -88,7 +88,7 @@ pub(super) fn unreadable(pid: Pid, error: &io::Error) -> Error {
 
 /// Tries to read anything at all of the process, so that a refusal is told from what is merely not there.
 pub(super) fn probe(pid: Pid, mem: &dyn Memory, maps: &Maps) -> Result<()> {
-    let status = facts::Status::of(pid).unwrap_or_default();
+    let status = facts::Status::of(facts::carrier(pid)).unwrap_or_default();
     if status.state() == Some('Z') || status.state() == Some('X') {
         return Err(Error::Gone { pid, when: " and waits for its parent to collect it".to_owned() });
     }

@@ -96,10 +96,21 @@ pub fn measure(
     complaints: &mut Complaints,
     check: impl Fn(&Measured, &mut Complaints),
 ) {
+    measure_process(interpreter, target.pid(), seconds, complaints, check);
+}
+
+/// The same of a process that is not the target itself, but its child.
+pub fn measure_process(
+    interpreter: &Interpreter,
+    pid: i32,
+    seconds: f64,
+    complaints: &mut Complaints,
+    check: impl Fn(&Measured, &mut Complaints),
+) {
     for window in 1..=WINDOWS {
-        let before = Load::now(target.pid());
-        let report = attach(target.pid(), seconds, &[]);
-        let measured = Measured { report, others: Load::now(target.pid()).others_since(&before) };
+        let before = Load::now(pid);
+        let report = attach(pid, seconds, &[]);
+        let measured = Measured { report, others: Load::now(pid).others_since(&before) };
         let mut found =
             Complaints { here: format!("{}, others use {:.2} cores", interpreter.label, measured.others), ..Complaints::default() };
         check(&measured, &mut found);

@@ -11,6 +11,7 @@ pub fn thread(tid: i32, name: &str, cpu: f64, s: [f64; 7], h: [f64; 4]) -> Threa
         tid,
         name: name.into(),
         python: true,
+        gil: None,
         seconds: 10.0,
         cpu,
         states: states(s),

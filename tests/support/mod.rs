@@ -158,9 +158,23 @@ impl Target {
 
     /// Starts any script that keeps to the handshake. In another root it runs from a copy of its whole folder there.
     pub fn start_file(interpreter: &Interpreter, file: &Path, args: &[&str]) -> Target {
+        Target::start_under(None, interpreter, file, args)
+    }
+
+    /// Starts a workload by another command: `unshare … python …`. The target's pid is that command's.
+    pub fn start_through(launcher: Command, interpreter: &Interpreter, workload: &str, args: &[&str]) -> Target {
+        let file = repository().join("tests/workloads").join(workload).with_extension("py");
+        Target::start_under(Some(launcher), interpreter, &file, args)
+    }
+
+    fn start_under(launcher: Option<Command>, interpreter: &Interpreter, file: &Path, args: &[&str]) -> Target {
         let copy = interpreter.root.as_ref().map(|root| Copy::make(file.parent().unwrap(), root));
         let source = copy.as_ref().map_or_else(|| file.to_path_buf(), |c| c.inside.join(file.file_name().unwrap()));
-        let mut command = interpreter.command();
+        let command = interpreter.command();
+        let mut command = match launcher {
+            Some(launcher) => under(launcher, &command),
+            None => command,
+        };
         command.arg(&source).args(args);
         note("GILPROF_TEST_RAN", &format!("{}\t{}\t{}", interpreter.label, interpreter.version, interpreter.kind));
         Target::spawn(command, source, copy, &interpreter.label)
@@ -232,6 +246,18 @@ impl Drop for Target {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A command that runs another one, in that one's environment.
+pub fn under(mut launcher: Command, command: &Command) -> Command {
+    launcher.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => launcher.env(name, value),
+            None => launcher.env_remove(name),
+        };
+    }
+    launcher
 }
 
 /// A fresh folder, gone with all it holds when dropped.

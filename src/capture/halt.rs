@@ -1,0 +1,88 @@
+//! Whether the program stands still as a whole: stopped by a signal (SIGSTOP, Ctrl-Z) or a debugger.
+//!
+//! A stopped thread's files say where it was when it was stopped, so that a holder would look asleep with the GIL, and its waiters would look
+//! as if they waited for it. Both would blame the program for what was done to it.
+
+use crate::ids::Pid;
+use crate::process::facts::task_state;
+use crate::units::Nanos;
+
+/// How often it is asked for when nothing hints at it.
+const ASK: Nanos = Nanos::from_millis(20);
+
+/// Watches for stops.
+#[derive(Debug, Default)]
+pub struct Halt {
+    now: bool,
+    last: Option<Nanos>,
+    asked: Nanos,
+    total: Nanos,
+}
+
+impl Halt {
+    /// Whether the program stands still at this look, which stands for the time since the last. `hint`: some thread is off the CPU outside of any system call,
+    /// as one that computed is when it has been stopped.
+    pub fn look(&mut self, pid: Pid, at: Nanos, hint: bool) -> bool {
+        if self.now || hint || at.since(self.asked) >= ASK {
+            self.asked = at;
+            // All threads stop together, so that any of them tells; the main thread may have ended, and then another is asked.
+            let any = crate::process::facts::carrier(pid);
+            self.now = matches!(task_state(pid, any), Some('T' | 't'));
+        }
+        if self.now {
+            self.total += at.since(self.last.unwrap_or(at));
+        }
+        self.last = Some(at);
+        self.now
+    }
+
+    /// Whether it stood still at the last look.
+    pub fn now(&self) -> bool {
+        self.now
+    }
+
+    /// How long it stood still so far.
+    pub fn total(&self) -> Nanos {
+        self.total
+    }
+}
+
+/// What the report says of a stop.
+pub fn warning(stopped: Nanos) -> Option<String> {
+    (stopped > Nanos::ZERO).then(|| {
+        format!(
+            "the program stood still for {:.2} s, stopped by a signal (SIGSTOP, Ctrl-Z) or a debugger; what its threads would have done in that time is unknown",
+            stopped.as_secs_f64()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::sys_linux::kill;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_stop_is_seen_at_once_where_something_hints_at_it_and_ends() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = Pid(child.id() as i32);
+        let (at, mut halt) = (|ms: u64| Nanos::from_millis(100 + ms), Halt::default());
+        assert!(!halt.look(pid, at(0), false));
+        kill(pid, libc::SIGSTOP).unwrap();
+        while task_state(pid, pid) != Some('T') {
+            std::thread::yield_now();
+        }
+        assert!(!halt.look(pid, at(1), false), "it is not asked for at each look");
+        assert!(halt.look(pid, at(2), true) && halt.look(pid, at(4), false) && halt.now());
+        assert_eq!(halt.total(), Nanos::from_millis(3));
+        kill(pid, libc::SIGCONT).unwrap();
+        while task_state(pid, pid) == Some('T') {
+            std::thread::yield_now();
+        }
+        assert!(!halt.look(pid, at(5), false));
+        assert!(warning(halt.total()).is_some_and(|said| said.contains("0.00 s")) && warning(Nanos::ZERO).is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
