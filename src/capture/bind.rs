@@ -3,9 +3,10 @@
 //! From 3.11 the thread state says so; before, it knows only `pthread_self()`. A thread state that was just made still carries the ids of
 //! the thread that made it (seen on 3.7 - 3.11), so a binding holds only as long as those numbers stand unchanged.
 
-use crate::ids::{Pid, Tid};
+use crate::ids::Tid;
 use crate::process::memory::Memory;
-use crate::process::{facts, pthread};
+use crate::process::pthread;
+use crate::process::source::Source;
 use crate::python::interpreters::{Roster, ThreadState};
 use std::collections::BTreeMap;
 
@@ -19,8 +20,8 @@ pub struct Binder {
 
 impl Binder {
     /// Learns what ids the target uses, from its threads as they are now.
-    pub fn refresh(&mut self, pid: Pid, mem: &dyn Memory, roster: &Roster, tids: &[Tid]) {
-        self.inner = (facts::inner_namespace(pid) == Some(true)).then(|| facts::outer_tids(pid));
+    pub fn refresh(&mut self, source: &dyn Source, roster: &Roster, tids: &[Tid]) {
+        self.inner = source.inner_tids();
         let known: Vec<i32> = match &self.inner {
             Some(map) => map.keys().copied().collect(),
             None => tids.iter().map(|t| t.0).collect(),
@@ -28,7 +29,7 @@ impl Binder {
         if self.offset.is_none() && roster.threads.iter().any(|t| t.native_id.is_none()) {
             // Oldest first: the newest may not be bound yet.
             let pthreads: Vec<u64> = roster.threads.iter().rev().map(|t| t.pthread).filter(|&p| p != 0).take(64).collect();
-            self.offset = pthread::calibrate(mem, &pthreads, &known);
+            self.offset = pthread::calibrate(source.memory(), &pthreads, &known);
         }
     }
 

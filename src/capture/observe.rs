@@ -6,11 +6,10 @@
 
 use super::bind::Binder;
 use super::classify::Judgement;
-use super::tracked::{kernel_name, Tracked};
-use crate::ids::{Addr, GilId, Pid, ThreadId, Tid};
-use crate::process::live::LiveMemory;
+use super::tracked::Tracked;
+use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::memory::ReadError;
-use crate::process::threads;
+use crate::process::source::{LiveSource, Source};
 use crate::python::attach::Python;
 use crate::python::code::CodeCache;
 use crate::python::gil::{self, GilReading};
@@ -42,7 +41,7 @@ pub enum Looked {
 /// Follows one process.
 pub struct Observer {
     python: Python,
-    mem: LiveMemory,
+    source: Box<dyn Source>,
     roster: Roster,
     binder: Binder,
     codes: CodeCache,
@@ -80,8 +79,13 @@ pub trait Freeze {
 impl Observer {
     /// Starts following the process that `python` was found in.
     pub fn new(python: Python, freezer: Option<Box<dyn Freeze>>) -> Observer {
+        Observer { freezer, ..Observer::of(Box::new(LiveSource::new(python.pid)), python) }
+    }
+
+    /// Looks at a process by way of `source`: a recorded one, or one that is being recorded.
+    pub fn of(source: Box<dyn Source>, python: Python) -> Observer {
         Observer {
-            mem: LiveMemory::new(python.pid),
+            source,
             python,
             roster: Roster::default(),
             binder: Binder::default(),
@@ -98,7 +102,7 @@ impl Observer {
             empty: Arc::new(Stack::empty()),
             after: Vec::new(),
             earlier: Vec::new(),
-            freezer,
+            freezer: None,
             torn: 0,
             interpreters: 0,
             interval_us: None,
@@ -119,10 +123,6 @@ impl Observer {
     /// The threads as the last look left them.
     pub fn threads(&self) -> &[Tracked] {
         &self.threads
-    }
-
-    fn pid(&self) -> Pid {
-        self.python.pid
     }
 
     /// Looks once. `Err` when the process as a whole cannot be read: it is gone, or access was taken away.
@@ -153,16 +153,16 @@ impl Observer {
     fn read_roster(&mut self, all: bool) -> Result<(), ReadError> {
         let (layout, runtime) = (&self.python.layout, self.python.runtime);
         for turn in 0..WALKS {
-            if !self.roster.interpreters.is_empty() && self.roster.read(&self.mem, layout, runtime, all || turn > 0)? {
+            if !self.roster.interpreters.is_empty() && self.roster.read(self.source.memory(), layout, runtime, all || turn > 0)? {
                 return Ok(());
             }
-            match self.roster.walk(&self.mem, layout, runtime) {
+            match self.roster.walk(self.source.memory(), layout, runtime) {
                 Ok(()) | Err(ReadError::Unmapped { .. }) => {}
                 Err(e) => return Err(e),
             }
         }
         // It keeps changing. What was walked last is a true list of a moment ago; threads made since are met at the next look.
-        self.roster.read(&self.mem, layout, runtime, true).map(|_| ())
+        self.roster.read(self.source.memory(), layout, runtime, true).map(|_| ())
     }
 
     fn outcome(&mut self) -> Looked {
@@ -187,7 +187,7 @@ impl Observer {
         }
         let bound: Vec<_> = keys().collect();
         self.listed = at;
-        threads::list(self.pid(), &mut self.tids).map_err(|_| ReadError::Gone)?;
+        self.source.tids(&mut self.tids).map_err(|_| ReadError::Gone)?;
         let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
         if !same || self.tids.len() != known.len() || self.tids.iter().any(|t| !known.contains_key(t)) {
             self.follow_new(at, &known, sink);
@@ -201,7 +201,7 @@ impl Observer {
     fn reread_gils(&mut self) -> Result<(), ReadError> {
         let asleep = |holder: Addr| self.by_tstate.get(&holder).is_some_and(|&i| self.threads[i].asleep());
         if self.roster.gils.iter().filter_map(|(_, r)| r.as_ref()?.holder).any(asleep) {
-            return self.roster.reread_gils(&self.mem, &self.python.layout, &mut self.after);
+            return self.roster.reread_gils(self.source.memory(), &self.python.layout, &mut self.after);
         }
         self.after.clear();
         self.after.extend(self.roster.gils.iter().map(|(_, reading)| *reading));
@@ -218,19 +218,19 @@ impl Observer {
             let facts = ThreadFacts {
                 id: ThreadId(self.next_id),
                 tid: *tid,
-                name: kernel_name(self.python.pid, *tid),
+                name: self.source.comm(*tid).unwrap_or_default(),
                 python: false,
                 main: tid.0 == self.python.pid.0,
                 gil: None,
             };
             self.next_id += 1;
             sink.thread(&facts);
-            self.threads.push(Tracked::new(self.python.pid, facts, began, &self.empty));
+            self.threads.push(Tracked::new(self.source.as_ref(), facts, began, &self.empty));
         }
     }
 
     fn bind(&mut self, sink: &mut dyn Sink) {
-        self.binder.refresh(self.python.pid, &self.mem, &self.roster, &self.tids);
+        self.binder.refresh(self.source.as_ref(), &self.roster, &self.tids);
         let by_tid: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
         self.by_tstate.clear();
         for thread in &mut self.threads {
@@ -239,7 +239,7 @@ impl Observer {
         // Oldest first: a thread state that was just made carries its maker's ids, and must not take its maker's place.
         self.unbound = false;
         for state in self.roster.threads.iter().rev() {
-            let Some(&index) = self.binder.tid(&self.mem, state).and_then(|tid| by_tid.get(&tid)) else {
+            let Some(&index) = self.binder.tid(self.source.memory(), state).and_then(|tid| by_tid.get(&tid)) else {
                 self.unbound = true;
                 continue;
             };
@@ -277,7 +277,7 @@ impl Observer {
         let tid = thread.facts.tid;
         let _frozen = self.freezer.as_ref().filter(|_| holds).and_then(|f| f.freeze(tid));
         let still = !holds && thread.asleep();
-        thread.stack.read(&self.mem, &self.python.layout, &mut self.codes, thread.tstate, still)?;
+        thread.stack.read(self.source.memory(), &self.python.layout, &mut self.codes, thread.tstate, still)?;
         thread.requested = thread.stack.requested(&self.python.layout);
         if thread.stack.stack().trust == Trust::Moving {
             self.torn += 1;
@@ -293,7 +293,7 @@ impl Observer {
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
             let on_gil = |futex| gils.iter().any(|(at, _)| gil::is_wait(&layout.gil, *at, futex));
             let same = self.same_holder(&self.threads[index]);
-            if self.threads[index].look(same, on_gil).is_err() {
+            if self.threads[index].look(self.source.as_ref(), same, on_gil).is_err() {
                 self.drop_thread(index, at, sink);
                 continue;
             }
@@ -367,7 +367,7 @@ impl Observer {
         }
         self.named = at;
         for interpreter in &self.roster.interpreters {
-            let names = thread_names::read(&self.mem, &self.python.layout, interpreter.at);
+            let names = thread_names::read(self.source.memory(), &self.python.layout, interpreter.at);
             for thread in self.threads.iter_mut().filter(|t| !t.tstate.is_null() && !t.named) {
                 let Some(name) = names.get(&thread.pthread) else { continue };
                 thread.named = true;

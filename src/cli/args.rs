@@ -77,6 +77,9 @@ pub enum Command {
         /// Stop the thread that holds the GIL while its stack is read
         #[arg(long)]
         freeze_holder: bool,
+        /// Also write what one look reads of the program's memory, for a report of a bug in gilprof; it may hold the program's secrets
+        #[arg(long, value_name = "FILE", hide = true)]
+        record_memory: Option<PathBuf>,
     },
 }
 
