@@ -291,7 +291,9 @@ impl Observer {
         let mut index = 0;
         while index < self.threads.len() {
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
-            let on_gil = |futex| gils.iter().any(|(at, _)| gil::is_wait(&layout.gil, *at, futex));
+            // While some GIL's place is not known, a futex that is on none of the known ones may be on that.
+            let known = |yes: bool| (yes || self.roster.complete).then_some(yes);
+            let on_gil = |futex| known(gils.iter().any(|(at, _)| gil::is_wait(&layout.gil, *at, futex)));
             let same = self.same_holder(&self.threads[index]);
             if self.threads[index].look(self.source.as_ref(), same, on_gil).is_err() {
                 self.drop_thread(index, at, sink);

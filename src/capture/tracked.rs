@@ -59,7 +59,7 @@ impl Tracked {
 
     /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
     /// Nor where it waited for a GIL that the same other thread has held ever since (`same_holder`).
-    pub fn look(&mut self, source: &dyn Source, same_holder: bool, on_gil: impl Fn(Addr) -> bool) -> Result<(), Dead> {
+    pub fn look(&mut self, source: &dyn Source, same_holder: bool, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Dead> {
         if self.files.is_none() {
             // It was listed, but its files could not be opened: it was gone by then, most likely, and must not live on here.
             match source.open(self.facts.tid) {

@@ -2,8 +2,8 @@
 //!
 //! The file, schema `gilprof.look/1`, is one line of JSON (what the look needed of `/proc`, and where the runtime is), then the memory: for each
 //! range its address (8 bytes), its length (4 bytes) and its bytes, numbers little-endian, in order of address, nothing between them.
-//! Ranges are what was read, widened to whole blocks where those could be read and joined where they touch, so that a later version of gilprof,
-//! which reads a little more or less, still finds what it needs. It holds whatever stood beside what was read: treat it as one treats a core dump.
+//! Ranges are what was read and a little behind it, widened to whole blocks where those could be read and joined where they touch, so that a later
+//! version of gilprof, which reads a little more or less, still finds what it needs. It holds whatever stood beside what was read: treat it as one treats a core dump.
 
 use super::memory::{Memory, Part, ReadError};
 use super::source::Source;
@@ -17,7 +17,9 @@ use std::io;
 /// The schema's name.
 pub const SCHEMA: &str = "gilprof.look/1";
 /// What is read is remembered in blocks of so many bytes. No page is smaller, so that a block is readable or not as a whole.
-const BLOCK: usize = 256;
+const BLOCK: usize = 64;
+/// So many bytes behind what was read belong to it too, if they can be read.
+const MARGIN: u64 = 32;
 /// Blocks that are remembered at most: 64 MiB.
 const MAX_BLOCKS: usize = 1 << 18;
 /// Threads that are believed of a file.
@@ -177,19 +179,26 @@ impl Recorder {
         let mut blocks = self.blocks.borrow_mut();
         for (i, &byte) in bytes.iter().enumerate() {
             let at = at.offset(i as u64).0;
-            let (number, inside) = (at / BLOCK as u64, (at % BLOCK as u64) as usize);
-            if blocks.len() >= MAX_BLOCKS && !blocks.contains_key(&number) {
-                return;
-            }
-            let block = blocks.entry(number).or_insert_with(|| Block { bytes: [0; BLOCK], known: [false; BLOCK] });
+            let Some(block) = block(&mut blocks, at) else { return };
+            let inside = (at % BLOCK as u64) as usize;
             (block.bytes[inside], block.known[inside]) = (byte, true);
         }
+        let _ = block(&mut blocks, at.offset(bytes.len() as u64 + MARGIN - 1).0);
     }
 
     /// Remembers something of a thread.
     fn note(&self, tid: Tid, what: impl FnOnce(&mut Task)) {
         what(self.tasks.borrow_mut().entry(tid).or_insert_with(|| Task { tid: tid.0, ..Task::default() }));
     }
+}
+
+/// The block that an address lies in, unless there are too many.
+fn block(blocks: &mut BTreeMap<u64, Block>, at: u64) -> Option<&mut Block> {
+    let number = at / BLOCK as u64;
+    if blocks.len() >= MAX_BLOCKS && !blocks.contains_key(&number) {
+        return None;
+    }
+    Some(blocks.entry(number).or_insert_with(|| Block { bytes: [0; BLOCK], known: [false; BLOCK] }))
 }
 
 impl Memory for Recorder {
@@ -262,7 +271,7 @@ mod tests {
         let recording = recorder.finish("3.8.0", Addr(0x1000));
         // Whole blocks where they can be read; only what was read where they cannot.
         let places: Vec<(u64, usize)> = recording.ranges.iter().map(|(at, bytes)| (at.0, bytes.len())).collect();
-        assert_eq!(places, [(0x1000, 0x300), (0x3004, 8)]);
+        assert_eq!(places, [(0x10c0, 0x180), (0x3004, 8)]);
         let again = Recording::parse(&recording.to_bytes().unwrap()).unwrap();
         assert_eq!(again, recording);
         let mut same = [0; 300];

@@ -95,8 +95,7 @@ impl<M: Memory> Source for ReplaySource<M> {
         self.recording.threads.iter().find(|task| task.tid == tid.0)?.name.clone()
     }
     fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
-        let inner: BTreeMap<i32, Tid> =
-            self.recording.threads.iter().filter_map(|task| Some((task.inner_tid?, Tid(task.tid)))).collect();
+        let inner: BTreeMap<i32, Tid> = self.recording.threads.iter().filter_map(|task| Some((task.inner_tid?, Tid(task.tid)))).collect();
         (!inner.is_empty()).then_some(inner)
     }
 }

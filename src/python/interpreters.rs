@@ -51,6 +51,8 @@ pub struct Roster {
     pub threads: Vec<ThreadState>,
     /// The GILs, each once, with what they said at the last look; the main interpreter's first.
     pub gils: Vec<(Addr, Option<GilReading>)>,
+    /// The list of interpreters was walked to its end, so that these are all the GILs there are.
+    pub complete: bool,
     bytes: Vec<u8>,
 }
 
@@ -60,6 +62,7 @@ impl Roster {
         self.interpreters.clear();
         self.threads.clear();
         self.gils.clear();
+        self.complete = false;
         let main = mem.read_ptr(runtime.offset(layout.runtime.interpreters_main.offset() as u64))?;
         let mut at = mem.read_ptr(runtime.offset(layout.runtime.interpreters_head.offset() as u64))?;
         while !at.is_null() && self.interpreters.len() < MAX_INTERPRETERS && !self.interpreters.iter().any(|i| i.at == at) {
@@ -82,6 +85,7 @@ impl Roster {
                 self.gils.push((interpreter.gil, None));
             }
         }
+        self.complete = at.is_null();
         Ok(())
     }
 
