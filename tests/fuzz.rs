@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
+#[path = "fuzz/crowd.rs"]
+mod crowd;
 #[path = "fuzz/harness.rs"]
 mod harness;
 #[path = "fuzz/heap.rs"]

@@ -278,7 +278,7 @@ impl Observer {
         let _frozen = self.freezer.as_ref().filter(|_| holds).and_then(|f| f.freeze(tid));
         let still = !holds && thread.asleep();
         thread.stack.read(self.source.memory(), &self.python.layout, &mut self.codes, thread.tstate, still)?;
-        thread.requested = thread.stack.requested(&self.python.layout);
+        thread.requested = thread.stack.requested();
         if thread.stack.stack().trust == Trust::Moving {
             self.torn += 1;
         }
