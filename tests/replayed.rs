@@ -107,6 +107,25 @@ fn wrong_stack(before: &ThreadView, now: &ThreadView) -> Option<String> {
     (!right).then(|| format!("{} has another stack, {:?}", now.tid, now.stack.trust))
 }
 
+/// What `gilprof dump --record-memory` writes is such a look.
+#[test]
+fn a_user_can_record_one() {
+    use std::os::unix::fs::PermissionsExt;
+    let _alone = support::alone();
+    for interpreter in support::interpreters() {
+        let target = support::Target::start(&interpreter, "resting", &[]);
+        let file = support::scratch("recorded.look");
+        let path = file.to_str().unwrap();
+        let out = support::gilprof(&["dump", "--pid", &target.pid().to_string(), "--record-memory", path]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success() && said.contains(path), "{}: {said}", interpreter.label);
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = Again::new(&Recording::parse(&std::fs::read(&file).unwrap()).unwrap());
+        std::fs::remove_file(&file).unwrap();
+        assert!(again.text().contains(" wörker: ") && again.text().contains("    sleeper "), "{}: {}", interpreter.label, again.text());
+    }
+}
+
 /// They are read from disk once.
 fn all() -> &'static [Recording] {
     static ALL: OnceLock<Vec<Recording>> = OnceLock::new();

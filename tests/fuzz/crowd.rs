@@ -22,7 +22,7 @@ impl Memory for Endless {
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
         into.fill(0);
         let data = self.0.thread.datastack.unwrap();
-        if at.0 % CHUNK == 0 {
+        if at.0.is_multiple_of(CHUNK) {
             put(into, data.previous.offset(), at.0 + CHUNK);
             put(into, data.chunk_size.offset(), u64::MAX);
         } else {
@@ -111,7 +111,7 @@ impl Memory for List {
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
         into.fill(0);
         let (layout, head) = (&self.0, self.0.interpreter.threads_head.offset() as u64);
-        if at.0 % THREAD == 0 {
+        if at.0.is_multiple_of(THREAD) {
             put(into, layout.thread.next.offset(), at.0 + THREAD);
             put(into, layout.thread.interp.offset(), INTERPRETER);
         } else if at.0 == INTERPRETER + head {

@@ -18,6 +18,9 @@ const HANG: Duration = Duration::from_secs(60);
 /// Inputs that a cheap parser gets when nothing is said.
 const DEFAULT: u64 = 300_000;
 
+/// Tries one input.
+pub type Parse<'a> = Box<dyn FnMut(usize, &[u8]) -> bool + 'a>;
+
 /// One parser.
 pub struct Fuzz<'a> {
     pub name: &'static str,
@@ -25,7 +28,7 @@ pub struct Fuzz<'a> {
     pub cost: u64,
     pub inputs: Mutator,
     /// Given the number of the seed and the input, says whether the input was accepted. A panic is a failure.
-    pub parse: Box<dyn FnMut(usize, &[u8]) -> bool + 'a>,
+    pub parse: Parse<'a>,
 }
 
 /// How a run went.
@@ -55,7 +58,7 @@ pub fn fuzz(parser: Fuzz<'_>) {
     let first = number("GILPROF_FUZZ_FIRST").unwrap_or(0);
     let name = parser.name;
     match run(parser, first..first.saturating_add(inputs)) {
-        Ok(table) => println!("{}", row(name, &table)),
+        Ok(table) => eprintln!("{}", row(name, &table)),
         Err(failure) => panic!("{}", story(name, &failure)),
     }
 }
@@ -123,7 +126,7 @@ impl Watch {
             while over.recv_timeout(HANG) == Err(RecvTimeoutError::Timeout) {
                 let number = seen.load(Ordering::Relaxed);
                 if number == before && number != u64::MAX {
-                    eprintln!(
+                    eeprintln!(
                         "{name}: input {number} takes longer than {HANG:?}; again: GILPROF_FUZZ_FIRST={number} GILPROF_FUZZ_INPUTS=1"
                     );
                     std::process::abort();

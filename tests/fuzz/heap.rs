@@ -20,22 +20,20 @@ pub struct Counting;
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: the caller's promises are those that `System` needs.
         if layout.size() > ABSURD {
-            std::ptr::null_mut()
-        } else {
-            unsafe { System.alloc(layout) }
+            return std::ptr::null_mut();
         }
+        // SAFETY: the caller's promises are those that `System` needs.
+        unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: the caller's promises are those that `System` needs.
         if layout.size() > ABSURD {
-            std::ptr::null_mut()
-        } else {
-            unsafe { System.alloc_zeroed(layout) }
+            return std::ptr::null_mut();
         }
+        // SAFETY: the caller's promises are those that `System` needs.
+        unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
@@ -48,12 +46,11 @@ unsafe impl GlobalAlloc for Counting {
         // As if both were there at once, as they are when the block has to move.
         count(size as isize);
         count(-(layout.size() as isize));
-        // SAFETY: the caller's promises are those that `System` needs.
         if size > ABSURD {
-            std::ptr::null_mut()
-        } else {
-            unsafe { System.realloc(at, layout, size) }
+            return std::ptr::null_mut();
         }
+        // SAFETY: the caller's promises are those that `System` needs.
+        unsafe { System.realloc(at, layout, size) }
     }
 }
 

@@ -162,7 +162,7 @@ impl Mutator {
     }
 
     fn mutate_free(&mut self, rng: &mut Rng) {
-        if rng.next() % NOISE == 0 {
+        if rng.next().is_multiple_of(NOISE) {
             let len = rng.below(300);
             self.buffer.clear();
             self.buffer.extend((0..len).map(|_| rng.next() as u8));

@@ -96,8 +96,11 @@ const TYPE_NAME: u64 = 0x11000;
 const OBJECT: u64 = 0x20000;
 const ELSEWHERE: u64 = 0x30000;
 
+/// Puts an object's fields into its bytes.
+type Make<'a> = &'a dyn Fn(&Layout, &mut Vec<u8>);
+
 /// An object, and the characters that it keeps elsewhere, with a type that claims to be everything at once.
-fn object(layout: &Layout, make: &dyn Fn(&Layout, &mut Vec<u8>)) -> (Map, Vec<u8>) {
+fn object(layout: &Layout, make: Make<'_>) -> (Map, Vec<u8>) {
     let mut type_ = vec![0; layout.containers.type_.size as usize];
     put(&mut type_, layout.containers.type_.flags.offset(), &u64::MAX.to_le_bytes());
     put(&mut type_, layout.containers.type_.name.offset(), &TYPE_NAME.to_le_bytes());
@@ -137,7 +140,7 @@ fn int(layout: &Layout, object: &mut [u8], digits: &[u32]) {
 }
 
 pub fn objects() -> Fuzz<'static> {
-    let makes: [&dyn Fn(&Layout, &mut Vec<u8>); 6] = [
+    let makes: [Make<'_>; 6] = [
         &|layout, object| text(layout, object, 1, true, b"Thread-1 (worker)"),
         &|layout, object| text(layout, object, 1, true, b"w\xf6rker"),
         &|layout, object| text(layout, object, 2, true, &[0xa9, 0x03, 0x00, 0xd8]),

@@ -41,6 +41,9 @@ impl Map {
     }
 }
 
+/// Offsets and lengths.
+type Places = Rc<RefCell<Vec<(usize, usize)>>>;
+
 /// Memory that counts what is asked of it. Panics, so that the input fails, when that is more than any input should cause.
 #[derive(Clone, Debug)]
 pub struct Picture<B> {
@@ -48,7 +51,7 @@ pub struct Picture<B> {
     bytes: B,
     most: u64,
     reads: Rc<Cell<u64>>,
-    places: Option<Rc<RefCell<Vec<(usize, usize)>>>>,
+    places: Option<Places>,
 }
 
 impl<B: AsRef<[u8]>> Picture<B> {
