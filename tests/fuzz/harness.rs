@@ -126,7 +126,7 @@ impl Watch {
             while over.recv_timeout(HANG) == Err(RecvTimeoutError::Timeout) {
                 let number = seen.load(Ordering::Relaxed);
                 if number == before && number != u64::MAX {
-                    eeprintln!(
+                    eprintln!(
                         "{name}: input {number} takes longer than {HANG:?}; again: GILPROF_FUZZ_FIRST={number} GILPROF_FUZZ_INPUTS=1"
                     );
                     std::process::abort();
