@@ -17,7 +17,7 @@ const LARGEST: usize = 64 << 10;
 /// Looks made until one is as it should be. Threads that take turns are all asleep or on the GIL in most looks.
 const TRIES: usize = 300;
 /// Pieces of paths that may stand at the edge of a range, where the whole path is cut off.
-const TRACES: [&str; 9] = ["/root", "/home", "root/", "pyenv", "yenv/", "/versions/", "gilprof", "/work/", "/wt/"];
+const TRACES: [&str; 7] = ["/root", "/home", "root/", "pyenv", "yenv/", "/versions/", "gilprof"];
 
 /// Records both workloads of every interpreter.
 pub fn all() {
