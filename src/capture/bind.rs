@@ -3,9 +3,10 @@
 //! From 3.11 the thread state says so; before, it knows only `pthread_self()`. A thread state that was just made still carries the ids of
 //! the thread that made it (seen on 3.7 - 3.11), so a binding holds only as long as those numbers stand unchanged.
 
-use crate::ids::{Pid, Tid};
+use crate::ids::Tid;
 use crate::process::memory::Memory;
-use crate::process::{facts, pthread};
+use crate::process::pthread;
+use crate::process::source::Source;
 use crate::python::interpreters::{Roster, ThreadState};
 use std::collections::BTreeMap;
 
@@ -24,8 +25,8 @@ pub struct Binder {
 
 impl Binder {
     /// Learns what ids the target uses, from its threads as they are now.
-    pub fn refresh(&mut self, pid: Pid, mem: &dyn Memory, roster: &Roster, tids: &[Tid]) {
-        self.inner = (facts::inner_namespace(pid) == Some(true)).then(|| facts::outer_tids(pid));
+    pub fn refresh(&mut self, source: &dyn Source, roster: &Roster, tids: &[Tid]) {
+        self.inner = source.inner_tids();
         let known: Vec<i32> = match &self.inner {
             Some(map) => map.keys().copied().collect(),
             None => tids.iter().map(|t| t.0).collect(),
@@ -36,7 +37,7 @@ impl Binder {
             pthreads.sort_unstable();
             pthreads.dedup();
             if self.offset.is_none() || pthreads.len() > self.from {
-                if let Some(offset) = pthread::calibrate(mem, &pthreads, &known) {
+                if let Some(offset) = pthread::calibrate(source.memory(), &pthreads, &known) {
                     (self.offset, self.from) = (Some(offset), pthreads.len());
                 }
             }

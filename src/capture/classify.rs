@@ -99,12 +99,15 @@ pub fn judge(seen: &Seen) -> Judgement {
     }
 }
 
-/// Names the place from what the kernel says. `on_gil` tells whether a futex lies in a GIL.
-pub fn place(kernel: Kernel, on_gil: impl Fn(crate::ids::Addr) -> bool) -> Place {
+/// Names the place from what the kernel says. `on_gil` tells whether a futex lies in a GIL; `None` where not every GIL's place is known.
+pub fn place(kernel: Kernel, on_gil: impl Fn(crate::ids::Addr) -> Option<bool>) -> Place {
     match kernel {
         Kernel::Runnable => Place::Runnable,
-        Kernel::Futex(at) if on_gil(at) => Place::GilFutex,
-        Kernel::Futex(_) => Place::OtherFutex,
+        Kernel::Futex(at) => match on_gil(at) {
+            Some(true) => Place::GilFutex,
+            Some(false) => Place::OtherFutex,
+            None => Place::Unread,
+        },
         Kernel::Syscall(_) => Place::Syscall,
         Kernel::Elsewhere => Place::Elsewhere,
     }

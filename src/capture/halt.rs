@@ -3,8 +3,7 @@
 //! A stopped thread's files say where it was when it was stopped, so that a holder would look asleep with the GIL, and its waiters would look
 //! as if they waited for it. Both would blame the program for what was done to it.
 
-use crate::ids::Pid;
-use crate::process::facts::task_state;
+use crate::process::source::Source;
 use crate::units::Nanos;
 
 /// How often it is asked for when nothing hints at it.
@@ -22,12 +21,10 @@ pub struct Halt {
 impl Halt {
     /// Whether the program stands still at this look, which stands for the time since the last. `hint`: some thread is off the CPU outside of any system call,
     /// as one that computed is when it has been stopped.
-    pub fn look(&mut self, pid: Pid, at: Nanos, hint: bool) -> bool {
+    pub fn look(&mut self, source: &dyn Source, at: Nanos, hint: bool) -> bool {
         if self.now || hint || at.since(self.asked) >= ASK {
             self.asked = at;
-            // All threads stop together, so that any of them tells; the main thread may have ended, and then another is asked.
-            let any = crate::process::facts::carrier(pid);
-            self.now = matches!(task_state(pid, any), Some('T' | 't'));
+            self.now = source.stopped();
         }
         if self.now {
             self.total += at.since(self.last.unwrap_or(at));
@@ -60,6 +57,9 @@ pub fn warning(stopped: Nanos) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Pid;
+    use crate::process::facts::task_state;
+    use crate::process::source::LiveSource;
     use crate::process::sys_linux::kill;
     use std::process::{Command, Stdio};
 
@@ -68,19 +68,19 @@ mod tests {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = Pid(child.id() as i32);
         let (at, mut halt) = (|ms: u64| Nanos::from_millis(100 + ms), Halt::default());
-        assert!(!halt.look(pid, at(0), false));
+        assert!(!halt.look(&LiveSource::new(pid), at(0), false));
         kill(pid, libc::SIGSTOP).unwrap();
         while task_state(pid, pid) != Some('T') {
             std::thread::yield_now();
         }
-        assert!(!halt.look(pid, at(1), false), "it is not asked for at each look");
-        assert!(halt.look(pid, at(2), true) && halt.look(pid, at(4), false) && halt.now());
+        assert!(!halt.look(&LiveSource::new(pid), at(1), false), "it is not asked for at each look");
+        assert!(halt.look(&LiveSource::new(pid), at(2), true) && halt.look(&LiveSource::new(pid), at(4), false) && halt.now());
         assert_eq!(halt.total(), Nanos::from_millis(3));
         kill(pid, libc::SIGCONT).unwrap();
         while task_state(pid, pid) == Some('T') {
             std::thread::yield_now();
         }
-        assert!(!halt.look(pid, at(5), false));
+        assert!(!halt.look(&LiveSource::new(pid), at(5), false));
         assert!(warning(halt.total()).is_some_and(|said| said.contains("0.00 s")) && warning(Nanos::ZERO).is_none());
         child.kill().unwrap();
         child.wait().unwrap();

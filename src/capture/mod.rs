@@ -10,5 +10,6 @@ pub mod ledger;
 pub mod observe;
 pub mod peers;
 pub mod program;
+pub mod record;
 pub mod sampler;
 pub mod tracked;

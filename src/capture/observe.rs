@@ -4,32 +4,26 @@
 //! each only as far as it can have changed; then the GILs again: a thread that held at both ends held all along, and only such a one is
 //! called asleep with the GIL. No look is lost because one thread is new or gone.
 
+mod roll;
+
 use super::bind::Binder;
-use super::claims::{Claim, Claims, GilNumbers};
+use super::claims::{Claims, GilNumbers};
 use super::classify::Judgement;
 use super::halt::Halt;
-use super::tracked::{kernel_name, Tracked};
-use crate::ids::{Addr, Pid, ThreadId, Tid};
-use crate::process::live::LiveMemory;
+use super::tracked::Tracked;
+use crate::ids::{Addr, ThreadId, Tid};
 use crate::process::memory::ReadError;
-use crate::process::threads;
+use crate::process::source::{LiveSource, Source};
 use crate::python::attach::Python;
 use crate::python::code::CodeCache;
 use crate::python::gil::{self, GilReading};
 use crate::python::interpreters::Roster;
-use crate::python::thread_names;
 use crate::sample::{GilLook, Holder, Sink, Stack, State, ThreadFacts, ThreadView, Trust};
 use crate::units::Nanos;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// How often the list of OS threads is read when nothing else asks for it: threads without a thread state announce themselves nowhere.
-const RELIST: Nanos = Nanos::from_millis(20);
-/// So long after a change the list of OS threads is read at every look while a thread state has no thread yet.
-const SETTLING: Nanos = Nanos::from_millis(200);
-/// How often the names of threads are read while some are not known.
-const RENAME: Nanos = Nanos::from_millis(100);
 /// How often the lists of interpreters and thread states are walked again within one look while they keep changing.
 const WALKS: usize = 3;
 
@@ -47,7 +41,7 @@ pub enum Looked {
 /// Follows one process.
 pub struct Observer {
     python: Python,
-    mem: LiveMemory,
+    source: Box<dyn Source>,
     roster: Roster,
     binder: Binder,
     codes: CodeCache,
@@ -91,8 +85,13 @@ pub trait Freeze {
 impl Observer {
     /// Starts following the process that `python` was found in.
     pub fn new(python: Python, freezer: Option<Box<dyn Freeze>>) -> Observer {
+        Observer { freezer, ..Observer::of(Box::new(LiveSource::new(python.pid)), python) }
+    }
+
+    /// Looks at a process by way of `source`: a recorded one, or one that is being recorded.
+    pub fn of(source: Box<dyn Source>, python: Python) -> Observer {
         Observer {
-            mem: LiveMemory::new(python.pid),
+            source,
             python,
             roster: Roster::default(),
             binder: Binder::default(),
@@ -113,7 +112,7 @@ impl Observer {
             empty: Arc::new(Stack::empty()),
             after: Vec::new(),
             earlier: Vec::new(),
-            freezer,
+            freezer: None,
             torn: 0,
             interpreters: 0,
             interval_us: None,
@@ -136,14 +135,10 @@ impl Observer {
         &self.threads
     }
 
-    fn pid(&self) -> Pid {
-        self.python.pid
-    }
-
     /// Looks once. `Err` when the process as a whole cannot be read: it is gone, or access was taken away.
     pub fn look(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<Looked, ReadError> {
         self.codes.begin_look();
-        let all = at.since(self.listed) >= RELIST || self.unbound;
+        let all = at.since(self.listed) >= roll::RELIST || self.unbound;
         self.read_roster(all)?;
         self.numbers.follow(&self.roster);
         self.bind_if_changed(at, sink)?;
@@ -174,16 +169,16 @@ impl Observer {
     fn read_roster(&mut self, all: bool) -> Result<(), ReadError> {
         let (layout, runtime) = (&self.python.layout, self.python.runtime);
         for turn in 0..WALKS {
-            if !self.roster.interpreters.is_empty() && self.roster.read(&self.mem, layout, runtime, all || turn > 0)? {
+            if !self.roster.interpreters.is_empty() && self.roster.read(self.source.memory(), layout, runtime, all || turn > 0)? {
                 return Ok(());
             }
-            match self.roster.walk(&self.mem, layout, runtime) {
+            match self.roster.walk(self.source.memory(), layout, runtime) {
                 Ok(()) | Err(ReadError::Unmapped { .. }) => {}
                 Err(e) => return Err(e),
             }
         }
         // It keeps changing. What was walked last is a true list of a moment ago; threads made since are met at the next look.
-        self.roster.read(&self.mem, layout, runtime, true).map(|_| ())
+        self.roster.read(self.source.memory(), layout, runtime, true).map(|_| ())
     }
 
     fn outcome(&mut self) -> Looked {
@@ -199,95 +194,15 @@ impl Observer {
         }
     }
 
-    /// Matches thread states with OS threads again, when either list has changed.
-    fn bind_if_changed(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        let keys = || self.roster.threads.iter().map(|t| (t.at, t.pthread, t.native_id));
-        let same = keys().eq(self.bound.iter().copied());
-        if !same {
-            self.changed = at;
-        }
-        // A thread state is made before its thread is: until they have found each other, every look tries again.
-        let settling = self.unbound && at.since(self.changed) < SETTLING;
-        if same && !settling && at.since(self.listed) < RELIST {
-            return Ok(());
-        }
-        let bound: Vec<_> = keys().collect();
-        self.listed = at;
-        threads::list(self.pid(), &mut self.tids).map_err(|_| ReadError::Gone)?;
-        let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
-        if !same || self.tids.len() != known.len() || self.tids.iter().any(|t| !known.contains_key(t)) {
-            self.follow_new(at, &known, sink);
-            self.bind(sink);
-            self.bound = bound;
-        }
-        Ok(())
-    }
-
     /// Who holds now: asked only where the answer matters, which is where a holder was found asleep.
     fn reread_gils(&mut self) -> Result<(), ReadError> {
         let asleep = |holder: Addr| self.by_tstate.get(&holder).is_some_and(|&i| self.threads[i].asleep());
         if self.roster.gils.iter().filter_map(|(_, r)| r.as_ref()?.holder).any(asleep) {
-            return self.roster.reread_gils(&self.mem, &self.python.layout, &mut self.after);
+            return self.roster.reread_gils(self.source.memory(), &self.python.layout, &mut self.after);
         }
         self.after.clear();
         self.after.extend(self.roster.gils.iter().map(|(_, reading)| *reading));
         Ok(())
-    }
-
-    fn follow_new(&mut self, at: Nanos, known: &HashMap<Tid, usize>, sink: &mut dyn Sink) {
-        // A thread that was born since the last look lived on average half of that time.
-        let began = self.last.map_or(at, |last| Nanos::from_nanos(last.as_nanos() + at.since(last).as_nanos() / 2));
-        let unseen = self.last.map(|last| at.since(last));
-        for tid in &self.tids {
-            if known.contains_key(tid) {
-                continue;
-            }
-            let facts = ThreadFacts {
-                id: ThreadId(self.next_id),
-                tid: *tid,
-                name: kernel_name(self.python.pid, *tid),
-                python: false,
-                main: tid.0 == self.python.pid.0,
-                gil: None,
-            };
-            self.next_id += 1;
-            sink.thread(&facts);
-            self.threads.push(Tracked::new(self.python.pid, facts, began, unseen, &self.empty));
-        }
-    }
-
-    fn bind(&mut self, sink: &mut dyn Sink) {
-        self.binder.refresh(self.python.pid, &self.mem, &self.roster, &self.tids);
-        self.claims.keep_strays(&self.roster);
-        let by_tid: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
-        self.by_tstate.clear();
-        let before: Vec<Addr> = self.threads.iter_mut().map(|thread| std::mem::take(&mut thread.tstate)).collect();
-        // Oldest first: a thread state that was just made carries its maker's ids, and must not take its maker's place.
-        self.unbound = false;
-        let mut claims = Vec::with_capacity(self.roster.threads.len());
-        for state in self.roster.threads.iter().rev() {
-            let tid = self.claims.stray(state.at).or_else(|| self.binder.tid(&self.mem, state));
-            let Some(&index) = tid.and_then(|tid| by_tid.get(&tid)) else {
-                self.unbound = true;
-                continue;
-            };
-            self.by_tstate.insert(state.at, index);
-            claims.push(Claim::of(index, state, &self.roster));
-        }
-        for claim in &claims {
-            if self.threads[claim.thread].tstate.is_null() || before.get(claim.thread) == Some(&claim.tstate) {
-                self.take(claim, sink);
-            }
-        }
-        self.unbound |= self.claims.renew(claims);
-    }
-
-    fn take(&mut self, claim: &Claim, sink: &mut dyn Sink) {
-        let gil = self.numbers.of(claim.gil);
-        let thread = &mut self.threads[claim.thread];
-        if thread.take(claim.tstate, claim.pthread, (claim.gil, gil)) {
-            sink.thread(&thread.facts);
-        }
     }
 
     /// The holders' stacks first: they move.
@@ -309,8 +224,8 @@ impl Observer {
         let tid = thread.facts.tid;
         let _frozen = self.freezer.as_ref().filter(|_| holds).and_then(|f| f.freeze(tid));
         let still = !holds && thread.asleep();
-        thread.stack.read(&self.mem, &self.python.layout, &mut self.codes, thread.tstate, still)?;
-        thread.requested = thread.stack.requested(&self.python.layout);
+        thread.stack.read(self.source.memory(), &self.python.layout, &mut self.codes, thread.tstate, still)?;
+        thread.requested = thread.stack.requested();
         if thread.stack.stack().trust == Trust::Moving {
             self.torn += 1;
         }
@@ -323,13 +238,15 @@ impl Observer {
         let mut index = 0;
         while index < self.threads.len() {
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
+            // While some GIL's place is not known, a futex that is on none of the known ones may be on that.
+            let known = |yes: bool| (yes || self.roster.complete).then_some(yes);
             let waits_for = Cell::new(None);
             let on_gil = |futex| {
                 waits_for.set(gils.iter().find(|(at, _)| gil::is_wait(&layout.gil, *at, futex)).map(|(at, _)| *at));
-                waits_for.get().is_some()
+                known(waits_for.get().is_some())
             };
             let same = self.same_holder(&self.threads[index]);
-            if self.threads[index].look(same, on_gil).is_err() {
+            if self.threads[index].look(self.source.as_ref(), same, on_gil).is_err() {
                 self.drop_thread(index, at, sink);
                 continue;
             }
@@ -365,7 +282,7 @@ impl Observer {
 
     /// What the threads of a stopped program do is not what they were at when it was stopped.
     fn heed_stops(&mut self, at: Nanos) {
-        if self.halt.look(self.python.pid, at, self.threads.iter().any(Tracked::elsewhere)) {
+        if self.halt.look(self.source.as_ref(), at, self.threads.iter().any(Tracked::elsewhere)) {
             self.threads.iter_mut().for_each(Tracked::stop);
         }
     }
@@ -377,20 +294,6 @@ impl Observer {
         let (Some((at, Some(now))), Some((before_at, Some(before)))) = (self.roster.gils.get(g), self.earlier.get(g)) else { return false };
         let held = now.holder.is_some_and(|holder| holder != thread.tstate && self.by_tstate.contains_key(&holder));
         at == before_at && held && now.holder == before.holder && now.switches == before.switches
-    }
-
-    fn drop_thread(&mut self, index: usize, at: Nanos, sink: &mut dyn Sink) {
-        let mut thread = self.threads.remove(index);
-        thread.end(self.last.unwrap_or(at), sink);
-        self.by_tstate.retain(|_, i| *i != index);
-        for i in self.by_tstate.values_mut() {
-            if *i > index {
-                *i -= 1;
-            }
-        }
-        self.claims.clear();
-        // Whatever is on the list next time is matched anew.
-        self.bound.clear();
     }
 
     fn book(&mut self, at: Nanos, sink: &mut dyn Sink) {
@@ -425,24 +328,6 @@ impl Observer {
             };
             let switches = Some(reading.switches);
             sink.gil(&GilLook { gil: self.numbers.at(g), at, span, holder, switches, waiters: waiters[g] });
-        }
-    }
-
-    /// Python's own names of threads, where they are not known yet.
-    fn name_threads(&mut self, at: Nanos, sink: &mut dyn Sink) {
-        if at.since(self.named) < RENAME || self.threads.iter().all(|t| t.named || t.tstate.is_null()) {
-            return;
-        }
-        self.named = at;
-        // The oldest first: to a subinterpreter whichever thread runs it is its main thread.
-        for interpreter in self.roster.interpreters.iter().rev() {
-            let names = thread_names::read(&self.mem, &self.python.layout, interpreter.at);
-            for thread in self.threads.iter_mut().filter(|t| !t.tstate.is_null() && !t.named) {
-                let Some(name) = names.get(&thread.pthread) else { continue };
-                thread.named = true;
-                thread.facts.name = name.clone();
-                sink.thread(&thread.facts);
-            }
         }
     }
 

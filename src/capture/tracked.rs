@@ -3,7 +3,8 @@
 use super::account::{Account, Claims, Now};
 use super::classify::{self, Judgement, Place};
 use super::ledger::Entry;
-use crate::ids::{Addr, GilId, Pid, ThreadId, Tid};
+use crate::ids::{Addr, GilId, ThreadId};
+use crate::process::source::Source;
 use crate::process::threads::{SchedStat, TaskFiles};
 use crate::python::stack::ThreadStack;
 use crate::sample::{Evidence, Sink, Slice, Split, Stack, State, ThreadFacts, ThreadTotals};
@@ -27,7 +28,6 @@ pub struct Tracked {
     pub gil: Addr,
     /// Whether a name was found in the interpreter.
     pub named: bool,
-    pid: Pid,
     files: Option<TaskFiles>,
     now: Now,
     account: Account,
@@ -42,8 +42,8 @@ const UNREAD: Now = Now { place: Place::Unread, stat: None };
 
 impl Tracked {
     /// Starts following a thread. `began`: when its first slice begins. `unseen`: so long ago it was not on the list; `None` when there was none.
-    pub fn new(pid: Pid, facts: ThreadFacts, began: Nanos, unseen: Option<Nanos>, empty: &Arc<Stack>) -> Tracked {
-        let files = TaskFiles::open(pid, facts.tid).ok();
+    pub fn new(source: &dyn Source, facts: ThreadFacts, began: Nanos, unseen: Option<Nanos>, empty: &Arc<Stack>) -> Tracked {
+        let files = source.open(facts.tid).ok();
         let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten());
         // The list is not read at every look: who has run for longer has been there for longer.
         let newborn = unseen.zip(stat).is_some_and(|(unseen, stat)| stat.cpu + stat.run_queue <= unseen);
@@ -55,7 +55,6 @@ impl Tracked {
             gil: Addr(0),
             stack: ThreadStack::new(empty),
             named: false,
-            pid,
             files,
             now: UNREAD,
             account: Account::open(began, stat, newborn),
@@ -65,10 +64,10 @@ impl Tracked {
 
     /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
     /// Nor where it waited for a GIL that the same other thread has held ever since (`same_holder`).
-    pub fn look(&mut self, same_holder: bool, on_gil: impl Fn(Addr) -> bool) -> Result<(), Dead> {
+    pub fn look(&mut self, source: &dyn Source, same_holder: bool, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Dead> {
         if self.files.is_none() {
             // It was listed, but its files could not be opened: it was gone by then, most likely, and must not live on here.
-            match TaskFiles::open(self.pid, self.facts.tid) {
+            match source.open(self.facts.tid) {
                 Ok(files) => self.files = Some(files),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Dead),
                 Err(_) => {}
@@ -160,9 +159,4 @@ impl Tracked {
 fn emit(sink: &mut dyn Sink, thread: ThreadId, entry: &Entry, split: Split, evidence: Evidence) {
     let holder = entry.holder.as_ref().map(|(id, stack)| (*id, stack));
     sink.slice(&Slice { thread, end: entry.end, split, evidence, stack: &entry.stack, holder });
-}
-
-/// The name for a thread whose Python name is not known.
-pub fn kernel_name(pid: Pid, tid: Tid) -> String {
-    crate::process::threads::comm(pid, tid).unwrap_or_default()
 }

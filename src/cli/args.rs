@@ -77,6 +77,9 @@ pub enum Command {
         /// Stop the thread that holds the GIL while its stack is read
         #[arg(long)]
         freeze_holder: bool,
+        /// Also write what one look reads of the program's memory, for a report of a bug in gilprof; it may hold the program's secrets
+        #[arg(long, value_name = "FILE", hide = true)]
+        record_memory: Option<PathBuf>,
     },
 }
 
@@ -146,14 +149,18 @@ impl From<FlameArg> for FlameMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window(pub Option<Nanos>);
 
-fn parse_pid(text: &str) -> Result<Pid, String> {
+/// As `clap` is to take it; reachable for tests/fuzz.
+#[doc(hidden)]
+pub fn parse_pid(text: &str) -> Result<Pid, String> {
     match text.parse::<i32>() {
         Ok(pid) if pid > 0 => Ok(Pid(pid)),
         _ => Err("a process id is a positive number, such as 4242; find it with: pgrep -fa python".into()),
     }
 }
 
-fn parse_rate(text: &str) -> Result<f64, String> {
+/// As `clap` is to take it; reachable for tests/fuzz.
+#[doc(hidden)]
+pub fn parse_rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "a rate is a number of looks per second, such as 1000".to_string())?;
     if RATES.contains(&rate) {
         Ok(rate)
@@ -162,7 +169,9 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Window, String> {
+/// As `clap` is to take it; reachable for tests/fuzz.
+#[doc(hidden)]
+pub fn parse_duration(text: &str) -> Result<Window, String> {
     const HELP: &str = "a duration is a number with a unit, such as 500ms, 10s, 2m or 1h; 0 is without end";
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);

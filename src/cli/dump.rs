@@ -6,7 +6,7 @@
 use super::session::style;
 use super::{patience, print, say};
 use crate::capture::observe::{Looked, Observer};
-use crate::capture::{peers, sampler};
+use crate::capture::{peers, record, sampler};
 use crate::error::{Error, Result};
 use crate::ids::{Pid, ThreadId};
 use crate::output::{dump, Format};
@@ -16,6 +16,10 @@ use crate::python::attach::{Attached, Python};
 use crate::sample::{GilLook, Sink, Slice, Split, State, TargetFacts, ThreadFacts, ThreadTotals, ThreadView};
 use crate::units::Nanos;
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
@@ -24,11 +28,19 @@ const LOOKS: u32 = 8;
 const BETWEEN: Nanos = Nanos::from_millis(3);
 
 /// Runs the command.
-pub fn command(pid: Pid, format: Format, freeze: bool) -> Result<ExitCode> {
+pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>) -> Result<ExitCode> {
     // Nothing is lost by a Ctrl-C here, so that nothing watches for it.
     let Some((pid, target)) = patience::attach(pid, &AtomicBool::new(false))? else { return Ok(ExitCode::SUCCESS) };
     let (target, threads) = match target {
-        Attached::Python(python) => look(*python, freeze)?,
+        Attached::Python(python) => {
+            if let Some(path) = recording {
+                write_recording(&python, path)?;
+            }
+            look(*python, freeze)?
+        }
+        Attached::Legacy(version) if recording.is_some() => {
+            return Err(Error::UnsupportedVersion { pid, version, why: "what is read of it cannot be recorded".into() });
+        }
         Attached::Legacy(version) => {
             say(&format!("who waits for the GIL cannot be told of Python {version}, only who holds it: such threads are `unknown`"));
             peers::dump(pid, &version)?
@@ -39,6 +51,17 @@ pub fn command(pid: Pid, format: Format, freeze: bool) -> Result<ExitCode> {
         Format::Json => dump::to_json(&target, &threads)?,
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A look of its own, whose reads are written to a file that only this user may read.
+fn write_recording(python: &Python, path: &Path) -> Result<()> {
+    let failed = |source| Error::Output { path: path.into(), source };
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    let (recording, _) = record::record(python, &mut Settled::default())?;
+    let bytes = recording.to_bytes().map_err(|e| failed(e.into()))?;
+    file.write_all(&bytes).map_err(failed)?;
+    say(&format!("wrote {}: {} bytes of the program's memory, which may hold its secrets", path.display(), bytes.len()));
+    Ok(())
 }
 
 /// Keeps each thread's time since the dump began.

@@ -22,7 +22,9 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Attach { pid, duration, measure } => attach::command(pid, duration, &measure),
         Command::Run { duration, measure, command } => run::command(duration, &measure, &command),
-        Command::Dump { pid, format, freeze_holder } => dump::command(pid, format.into(), freeze_holder),
+        Command::Dump { pid, format, freeze_holder, record_memory } => {
+            dump::command(pid, format.into(), freeze_holder, record_memory.as_deref())
+        }
     };
     done.unwrap_or_else(|e| fail(&e))
 }

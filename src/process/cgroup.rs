@@ -14,7 +14,7 @@ pub fn cpus(pid: Pid) -> f64 {
 }
 
 /// `0-3,8` is five.
-fn count(list: &str) -> Option<u32> {
+pub fn count(list: &str) -> Option<u32> {
     let mut total = 0_u32;
     for range in list.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -31,7 +31,7 @@ fn quota(pid: Pid) -> Option<f64> {
 }
 
 /// The least quota over the process's CPU cgroups and all their ancestors, in CPUs. Version 1 and 2 may be mounted side by side.
-fn quota_in(groups: &str, mounts: &str, read: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
+pub fn quota_in(groups: &str, mounts: &str, read: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
     let mut least: Option<f64> = None;
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -61,7 +61,8 @@ fn quota_in(groups: &str, mounts: &str, read: &dyn Fn(&str) -> Option<String>) -
 
 /// One group's own quota in CPUs.
 fn limit(directory: &str, second: bool, read: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
-    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| *number > 0.0);
+    // Whole microseconds; a text such as `inf` or `1e308` is not the kernel's.
+    let number = |text: &str| text.trim().parse::<u64>().ok().filter(|number| *number > 0).map(|number| number as f64);
     let (quota, period) = if second {
         let text = read(&format!("{directory}/cpu.max"))?;
         let (quota, period) = text.trim().split_once(' ')?;
@@ -137,5 +138,8 @@ mod tests {
         let read = files(&[("/sys/fs/cgroup/cpu.max", "0 0")]);
         assert_eq!(quota_in("::\n:\n0::/\nx", V2, &read), None);
         assert_eq!(quota_in("0::/", "", &read), None);
+        for endless in ["inf inf", "1e3085 1e3085", "1e308 1", "nan 1"] {
+            assert_eq!(quota_in("0::/", V2, &files(&[("/sys/fs/cgroup/cpu.max", endless)])), None, "{endless}");
+        }
     }
 }

@@ -7,6 +7,9 @@ use crate::ids::{Pid, Tid};
 use std::collections::BTreeMap;
 
 pub use super::cgroup::cpus;
+// Pure parsers of foreign text, for tests/fuzz.
+#[doc(hidden)]
+pub use super::cgroup::{count as cpu_count, quota_in};
 pub use super::procfs::{carrier, task_state, Status};
 
 /// Threads of one process that are looked at.
@@ -50,7 +53,8 @@ pub fn start_time(pid: Pid) -> Option<StartTime> {
 }
 
 /// A numbered field (from 1) of `/proc/PID/stat`. The name in parentheses may hold anything, so counting starts at the last one.
-fn stat_field(text: &str, number: usize) -> Option<u64> {
+#[doc(hidden)]
+pub fn stat_field(text: &str, number: usize) -> Option<u64> {
     text.rsplit_once(')')?.1.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 

@@ -5,12 +5,16 @@
 use super::procfs::carrier;
 use crate::ids::{Addr, Pid};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 /// More text than this is not read. The kernel's own limit on mappings (65 530 by default) stays far below it.
 const MAX_TEXT: u64 = 128 << 20;
 /// More mappings than this are not kept.
-pub const MAX_MAPPINGS: usize = 1 << 20;
+pub const MAX_MAPPINGS: usize = 1 << 18;
+/// A line that is longer counts as several. The longest has a path of 4096 bytes, each written as four.
+const MAX_LINE: u64 = 32 << 10;
+/// Nor paths of more bytes than this, all together. A path has up to four thousand, and a hostile program may map one as often as it likes.
+const MAX_PATHS: usize = 16 << 20;
 
 /// The device that a mapped file is on, as the kernel prints it. On overlayfs and btrfs it is not what `stat` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,21 +94,34 @@ pub struct Maps {
 impl Maps {
     /// Reads `/proc/PID/maps`. A kernel thread and a zombie have none: that is an empty list, not an error.
     pub fn of(pid: Pid) -> io::Result<Maps> {
-        let mut text = Vec::new();
-        File::open(format!("/proc/{}/maps", carrier(pid)))?.take(MAX_TEXT).read_to_end(&mut text)?;
-        Ok(Maps::parse(&text))
+        Maps::read(&mut BufReader::with_capacity(64 << 10, File::open(format!("/proc/{}/maps", carrier(pid)))?))
     }
 
     /// Understands the text of a maps file.
-    pub fn parse(text: &[u8]) -> Maps {
-        let mut maps = Maps::default();
-        for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            match parse_line(line) {
-                Some(mapping) if maps.mappings.len() < MAX_MAPPINGS => maps.mappings.push(mapping),
-                _ => maps.skipped += 1,
+    pub fn parse(mut text: &[u8]) -> Maps {
+        // Reading what is in memory already does not fail.
+        Maps::read(&mut text).unwrap_or_default()
+    }
+
+    /// As [`Maps::parse`], a line at a time: the whole text may be large.
+    pub fn read(text: &mut dyn BufRead) -> io::Result<Maps> {
+        let (mut maps, mut paths, mut line) = (Maps::default(), 0, Vec::new());
+        let mut text = text.take(MAX_TEXT);
+        while (&mut text).take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
+            let whole = line.strip_suffix(b"\n").unwrap_or(&line);
+            if !whole.is_empty() {
+                let mapping = parse_line(whole).filter(|mapping| {
+                    paths += mapping.path.as_ref().map_or(0, String::len);
+                    maps.mappings.len() < MAX_MAPPINGS && paths <= MAX_PATHS
+                });
+                match mapping {
+                    Some(mapping) => maps.mappings.push(mapping),
+                    None => maps.skipped += 1,
+                }
             }
+            line.clear();
         }
-        maps
+        Ok(maps)
     }
 
     /// The mapping that an address lies in.

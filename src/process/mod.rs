@@ -10,6 +10,8 @@ pub mod memory;
 pub mod pod;
 mod procfs;
 pub mod pthread;
+pub mod recording;
 pub mod replay;
+pub mod source;
 pub mod sys_linux;
 pub mod threads;

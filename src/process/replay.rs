@@ -1,8 +1,12 @@
-//! Memory that is not a live process: built by hand for tests, and made to fail where a test wants it to.
+//! A process that is not there: memory built by hand or recorded, with what the kernel said of its threads, made to fail where a test wants it to.
 
 use super::memory::{Memory, ReadError};
-use crate::ids::Addr;
+use super::recording::{Head, Recording};
+use super::source::Source;
+use super::threads::TaskFiles;
+use crate::ids::{Addr, Pid, Tid};
 use std::collections::BTreeMap;
+use std::io;
 
 /// Memory kept as ranges of bytes. A read must lie within one range.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +53,50 @@ impl Memory for ReplayMemory {
         let bytes = range.get(from..from.saturating_add(into.len())).ok_or(unmapped)?;
         into.copy_from_slice(bytes);
         Ok(())
+    }
+}
+
+/// A recorded process. Its memory may be another's, such as one that fails.
+#[derive(Clone, Debug)]
+pub struct ReplaySource<M> {
+    /// What the kernel said.
+    pub recording: Head,
+    /// What is read.
+    pub memory: M,
+}
+
+impl ReplaySource<ReplayMemory> {
+    /// Everything as it was recorded.
+    pub fn of(recording: &Recording) -> ReplaySource<ReplayMemory> {
+        let ranges = recording.ranges.iter().map(|(at, bytes)| (at.0, bytes.clone())).collect();
+        ReplaySource { recording: recording.head.clone(), memory: ReplayMemory { ranges } }
+    }
+}
+
+impl<M: Memory> Source for ReplaySource<M> {
+    fn pid(&self) -> Pid {
+        Pid(self.recording.pid)
+    }
+    fn memory(&self) -> &dyn Memory {
+        &self.memory
+    }
+    fn tids(&self, into: &mut Vec<Tid>) -> io::Result<()> {
+        into.clear();
+        into.extend(self.recording.threads.iter().map(|task| Tid(task.tid)));
+        Ok(())
+    }
+    fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
+        let task = self.recording.threads.iter().find(|task| task.tid == tid.0);
+        let said = task.and_then(|task| Some((task.syscall.as_ref()?, task.schedstat.as_ref())));
+        let (syscall, schedstat) = said.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(TaskFiles::kept(syscall.clone().into_bytes(), schedstat.map(|text| text.clone().into_bytes())))
+    }
+    fn comm(&self, tid: Tid) -> Option<String> {
+        self.recording.threads.iter().find(|task| task.tid == tid.0)?.name.clone()
+    }
+    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
+        let inner: BTreeMap<i32, Tid> = self.recording.threads.iter().filter_map(|task| Some((task.inner_tid?, Tid(task.tid)))).collect();
+        (!inner.is_empty()).then_some(inner)
     }
 }
 

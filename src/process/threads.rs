@@ -13,6 +13,9 @@ use std::os::unix::fs::FileExt;
 /// More threads than this are not followed; the kernel's own default limit is lower on most machines.
 pub const MAX_THREADS: usize = 32_768;
 
+/// Longer than any text of `/proc/PID/task/TID/syscall`, which has nine numbers at most.
+const SYSCALL_TEXT: usize = 256;
+
 /// What the kernel says a thread is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
@@ -44,38 +47,74 @@ pub struct SchedStat {
     pub runs: u64,
 }
 
+/// A file that is kept open, or what it once said.
+#[derive(Debug)]
+enum Text {
+    File(File),
+    Kept(Vec<u8>),
+}
+
+impl Text {
+    /// As much as fits.
+    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Text::File(file) => file.read_at(into, 0),
+            Text::Kept(text) => {
+                let n = text.len().min(into.len());
+                into[..n].copy_from_slice(&text[..n]);
+                Ok(n)
+            }
+        }
+    }
+}
+
 /// The kept-open files of one thread.
 #[derive(Debug)]
 pub struct TaskFiles {
-    schedstat: Option<File>,
-    syscall: File,
+    schedstat: Option<Text>,
+    syscall: Text,
 }
 
 impl TaskFiles {
     /// Opens them. `NotFound` when the thread is gone. A kernel without per-task schedstat is not an error: [`TaskFiles::schedstat`] then
     /// gives `None`.
     pub fn open(pid: Pid, tid: Tid) -> io::Result<TaskFiles> {
-        let syscall = File::open(format!("/proc/{pid}/task/{tid}/syscall"))?;
+        let syscall = Text::File(File::open(format!("/proc/{pid}/task/{tid}/syscall"))?);
         let schedstat = match File::open(format!("/proc/{pid}/task/{tid}/schedstat")) {
-            Ok(file) => Some(file),
+            Ok(file) => Some(Text::File(file)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
         Ok(TaskFiles { schedstat, syscall })
     }
 
+    /// What the files of a recorded thread said: `syscall`, and `schedstat` where the kernel had one.
+    pub fn kept(syscall: Vec<u8>, schedstat: Option<Vec<u8>>) -> TaskFiles {
+        TaskFiles { schedstat: schedstat.map(Text::Kept), syscall: Text::Kept(syscall) }
+    }
+
+    /// What the files say now, for [`TaskFiles::kept`].
+    pub fn texts(&self) -> io::Result<(Vec<u8>, Option<Vec<u8>>)> {
+        let text = |text: &Text| -> io::Result<Vec<u8>> {
+            let mut buffer = [0; SYSCALL_TEXT];
+            let n = text.read(&mut buffer)?;
+            Ok(buffer[..n].to_vec())
+        };
+        Ok((text(&self.syscall)?, self.schedstat.as_ref().map(text).transpose()?))
+    }
+
     /// CPU time, run-queue time, count of runs; `None` where the kernel keeps none. An error when the thread is gone.
     pub fn schedstat(&self) -> io::Result<Option<SchedStat>> {
         let Some(file) = &self.schedstat else { return Ok(None) };
         let mut buffer = [0; 96];
-        let n = file.read_at(&mut buffer, 0)?;
+        let n = file.read(&mut buffer)?;
         Ok(parse_schedstat(&buffer[..n]))
     }
 
     /// Where the thread is. An error when the thread is gone or the kernel refuses.
     pub fn kernel(&self) -> io::Result<Kernel> {
-        let mut buffer = [0; 256];
-        let n = self.syscall.read_at(&mut buffer, 0)?;
+        let mut buffer = [0; SYSCALL_TEXT];
+        let n = self.syscall.read(&mut buffer)?;
         parse_syscall(&buffer[..n]).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 }

@@ -44,6 +44,25 @@ impl Python {
         }
     }
 
+    /// The interpreter of this version whose `_PyRuntime` is known already.
+    pub fn at(pid: Pid, mem: &dyn Memory, minor: Minor, version: String, runtime: Addr) -> Result<Python> {
+        let unsupported = |why: String| Error::UnsupportedVersion { pid, version: version.clone(), why };
+        let (layout, free_threaded) = match for_release(minor, patch(&version)) {
+            Some(Table::Whole(layout)) => (layout.clone(), false),
+            Some(Table::Rest { .. }) => {
+                let mut bytes = vec![0; READ_LEN];
+                mem.read(runtime, &mut bytes)?;
+                if bytes.iter().all(|&b| b == 0) {
+                    return Err(Error::NotReady { pid, why: starting(pid) });
+                }
+                let (layout, facts) = layout_from_target(&bytes).map_err(|e| unsupported(e.to_string()))?;
+                (layout, facts.free_threaded)
+            }
+            None => return Err(unsupported(format!("it knows 3.7 to {}.{}; look for a newer gilprof", NEWEST.0, NEWEST.1))),
+        };
+        Ok(Python { pid, runtime, version, free_threaded, layout })
+    }
+
     /// Whether there is an interpreter: not before start-up, not after finalization.
     pub fn has_interpreter(&self, mem: &dyn Memory) -> bool {
         let head = self.runtime.offset(self.layout.runtime.interpreters_head.offset() as u64);
@@ -99,21 +118,7 @@ pub fn find(pid: Pid) -> Result<Attached> {
             "it is linked with musl, whose threads wait for the GIL where gilprof cannot see it yet; use a glibc build (python:3-slim)";
         return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
     }
-    let unsupported = |why: String| Error::UnsupportedVersion { pid, version: found.version.clone(), why };
-    let (layout, free_threaded) = match for_release(found.minor, patch(&found.version)) {
-        Some(Table::Whole(layout)) => (layout.clone(), false),
-        Some(Table::Rest { .. }) => {
-            let mut bytes = vec![0; READ_LEN];
-            mem.read(found.runtime, &mut bytes)?;
-            if bytes.iter().all(|&b| b == 0) {
-                return Err(Error::NotReady { pid, why: starting(pid) });
-            }
-            let (layout, facts) = layout_from_target(&bytes).map_err(|e| unsupported(e.to_string()))?;
-            (layout, facts.free_threaded)
-        }
-        None => return Err(unsupported(format!("it knows 3.7 to {}.{}; look for a newer gilprof", NEWEST.0, NEWEST.1))),
-    };
-    Ok(Attached::Python(Box::new(Python { pid, runtime: found.runtime, version: found.version, free_threaded, layout })))
+    Python::at(pid, &mem, found.minor, found.version, found.runtime).map(|python| Attached::Python(Box::new(python)))
 }
 
 /// The patch level of a version; one that moved nothing where it could not be read.

@@ -26,7 +26,7 @@ const MAX_LINES: usize = 1 << 20;
 /// Most code objects kept.
 const MAX_ENTRIES: usize = 1 << 14;
 /// Most memory that the decoded tables may take, in bytes.
-const MAX_WEIGHT: usize = 64 << 20;
+const MAX_WEIGHT: usize = 24 << 20;
 /// After how many looks, at most twice, an entry's contents are read again.
 const RECHECK_LOOKS: u64 = 1000;
 

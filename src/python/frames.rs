@@ -10,6 +10,7 @@
 //! What a walk can need is predicted from the last one: the thread's chunks of frames (3.11+), and single frames elsewhere (all of them up
 //! to 3.10; later those of generators and of the C stack).
 
+mod chunks;
 mod root;
 
 use super::layout::{Anchor, Layout, Position};
@@ -21,12 +22,6 @@ use root::Root;
 
 /// A deeper stack is cut at its root side. CPython's own default limit is 1000.
 pub const MAX_DEPTH: usize = 2048;
-/// Chunks of frames that are followed; each is 16 KiB or as large as one frame needs.
-const MAX_CHUNKS: usize = 64;
-/// A chunk that claims to be larger is read only this far.
-const MAX_CHUNK: u64 = 256 * 1024;
-/// Bytes above the used part of a chunk that are copied too, so that a stack that grows a little is still covered.
-const SLACK: u64 = 768;
 /// Reads after which a single frame that no walk met is no longer copied.
 const IDLE: u8 = 32;
 /// No version's frame is larger than this many bytes, as far as it is read here.
@@ -41,6 +36,8 @@ const ROUNDS: usize = 32;
 const STUCK: usize = 8;
 /// No more pairs are made once they have taken so many bytes.
 const MAX_COPIED: usize = 8 << 20;
+/// Room for copies that each thread keeps from one stack to the next. There may be thousands of threads, and a hostile one has much to copy.
+const KEPT: usize = 128 << 10;
 
 /// One frame as the walk found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +101,7 @@ pub struct FrameReader {
     walks: [Walk; 2],
     tstate: Addr,
     root: Root,
+    requested: bool,
     /// The stack last given.
     last: Walk,
 }
@@ -120,16 +118,24 @@ struct Walk {
 
 impl FrameReader {
     /// 3.15: whether the thread had asked for the GIL and not got it, when its stack was last read.
-    pub fn requested(&self, layout: &Layout) -> bool {
-        let last = |r: &Range| if r.ok[1] { Some(self.half + r.offset) } else { r.ok[0].then_some(r.offset) };
-        let tstate = self.ranges.first().and_then(last);
-        let bytes = tstate.and_then(|from| self.arena.get(from..));
-        layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).is_some_and(|flag| flag != 0)
+    pub fn requested(&self) -> bool {
+        self.requested
     }
 
     /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole cannot be read. Of a thread that
     /// stands `still`, because it sleeps in the kernel, one copy is enough.
-    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, mut still: bool) -> Result<RawStack, ReadError> {
+    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, still: bool) -> Result<RawStack, ReadError> {
+        let stack = self.read_rounds(mem, layout, tstate, still);
+        let last = |r: &Range| if r.ok[1] { Some(self.half + r.offset) } else { r.ok[0].then_some(r.offset) };
+        let bytes = self.ranges.first().and_then(last).and_then(|from| self.arena.get(from..));
+        self.requested = layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).is_some_and(|flag| flag != 0);
+        if self.arena.capacity() > KEPT {
+            self.arena = Vec::new();
+        }
+        stack
+    }
+
+    fn read_rounds(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, mut still: bool) -> Result<RawStack, ReadError> {
         if self.tstate != tstate {
             (self.tstate, self.root) = (tstate, Root::default());
             self.last.frames.clear();
@@ -313,7 +319,7 @@ impl FrameReader {
     /// Makes sure that `at` is part of the next copy: its chunk when it lies in one, else by itself; and follows the links from there, so
     /// that one more round is enough however many frames are new.
     fn learn(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, at: Addr) -> Result<(), ReadError> {
-        self.learn_chunks(mem, layout, tstate)?;
+        chunks::find(mem, layout, tstate, &mut self.chunks)?;
         let len = layout.frame.size as usize;
         let mut bytes = vec![0; len];
         let mut at = at;
@@ -343,43 +349,12 @@ impl FrameReader {
         }
     }
 
-    fn learn_chunks(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr) -> Result<(), ReadError> {
-        let Some(data) = layout.thread.datastack else { return Ok(()) };
-        let mut bytes = vec![0; layout.thread.size as usize];
-        if !readable(mem.read(tstate, &mut bytes))? {
-            return Ok(());
-        }
-        let (Some(mut chunk), Some(top)) = (data.chunk.of(&bytes), data.top.of(&bytes)) else { return Ok(()) };
-        self.chunks.clear();
-        let mut header = vec![0; data.data as usize];
-        while !chunk.is_null() && self.chunks.len() < MAX_CHUNKS && !self.chunks.iter().any(|(at, _)| *at == chunk) {
-            if !readable(mem.read(chunk, &mut header))? {
-                break;
-            }
-            let size = data.chunk_size.of(&header).unwrap_or(0).min(MAX_CHUNK);
-            let used = if top.within(chunk, size) { (top.0 - chunk.0 + SLACK).min(size) } else { size };
-            if used > 0 {
-                self.chunks.push((chunk, used as usize));
-            }
-            chunk = data.previous.of(&header).unwrap_or_default();
-        }
-        Ok(())
-    }
-
     /// Drops single frames that no walk has met for a while.
     fn forget_idle(&mut self) {
         for (stray, range) in self.strays.iter_mut().zip(&self.ranges[1..]) {
             stray.idle = if range.met { 0 } else { stray.idle.saturating_add(1) };
         }
         self.strays.retain(|s| s.idle <= IDLE);
-    }
-}
-
-fn readable(read: Result<(), ReadError>) -> Result<bool, ReadError> {
-    match read {
-        Ok(()) => Ok(true),
-        Err(ReadError::Unmapped { .. }) => Ok(false),
-        Err(e) => Err(e),
     }
 }
 

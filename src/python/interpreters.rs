@@ -13,6 +13,8 @@ use crate::process::memory::{Memory, Part, ReadError};
 const MAX_INTERPRETERS: usize = 256;
 /// More thread states than this, over all interpreters, are not followed.
 const MAX_THREAD_STATES: usize = 16_384;
+/// Nor more than take so many bytes: a layout that the target publishes may claim that a thread state has 16 KiB.
+const MAX_THREAD_BYTES: usize = 16 << 20;
 
 /// An interpreter of the roster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Roster {
     pub threads: Vec<ThreadState>,
     /// The GILs, each once, with what they said at the last look; the main interpreter's first.
     pub gils: Vec<(Addr, Option<GilReading>)>,
+    /// The list of interpreters was walked to its end, so that these are all the GILs there are.
+    pub complete: bool,
     bytes: Vec<u8>,
 }
 
@@ -60,6 +64,7 @@ impl Roster {
         self.interpreters.clear();
         self.threads.clear();
         self.gils.clear();
+        self.complete = false;
         let main = mem.read_ptr(runtime.offset(layout.runtime.interpreters_main.offset() as u64))?;
         let mut at = mem.read_ptr(runtime.offset(layout.runtime.interpreters_head.offset() as u64))?;
         while !at.is_null() && self.interpreters.len() < MAX_INTERPRETERS && !self.interpreters.iter().any(|i| i.at == at) {
@@ -82,6 +87,7 @@ impl Roster {
                 self.gils.push((interpreter.gil, None));
             }
         }
+        self.complete = at.is_null();
         Ok(())
     }
 
@@ -90,7 +96,7 @@ impl Roster {
         let from = self.threads.len();
         let mut at = self.interpreters[interpreter].head;
         let mut bytes = vec![0; layout.thread.size as usize];
-        while !at.is_null() && self.threads.len() < MAX_THREAD_STATES && mem.read(at, &mut bytes).is_ok() {
+        while !at.is_null() && self.threads.len() < most_threads(layout) && mem.read(at, &mut bytes).is_ok() {
             let Some(thread) = parse_thread(layout, at, interpreter, &bytes) else { break };
             // Floyd's check would be cheaper for long lists; lists are walked only when they change.
             if layout.thread.interp.of(&bytes) != Some(self.interpreters[interpreter].at) || self.threads[from..].iter().any(|t| t.at == at)
@@ -170,7 +176,7 @@ impl Roster {
         for (index, interpreter) in self.interpreters.iter().enumerate() {
             let at = places.links + 8 + index * 16;
             let gil_same = layout.interpreter.gil.is_none() || self.pointer(at + 8) == Some(interpreter.gil);
-            if expected != Some(interpreter.at) || !gil_same || !self.threads_hold(index, interpreter.head) {
+            if expected != Some(interpreter.at) || !gil_same || !self.threads_hold(layout, index, interpreter.head) {
                 return false;
             }
             expected = self.pointer(at);
@@ -178,7 +184,7 @@ impl Roster {
         expected == Some(Addr(0)) || self.interpreters.len() == MAX_INTERPRETERS
     }
 
-    fn threads_hold(&self, interpreter: usize, head: Addr) -> bool {
+    fn threads_hold(&self, layout: &Layout, interpreter: usize, head: Addr) -> bool {
         let mut next = head;
         for thread in self.threads.iter().filter(|t| t.interpreter == interpreter) {
             if !thread.readable || thread.at != next {
@@ -186,7 +192,7 @@ impl Roster {
             }
             next = thread.next;
         }
-        next.is_null() || self.threads.len() >= MAX_THREAD_STATES
+        next.is_null() || self.threads.len() >= most_threads(layout)
     }
 
     /// The index in `gils` of an interpreter's GIL.
@@ -226,6 +232,11 @@ impl Places {
         let links = threads + if all { roster.threads.len() * layout.thread.size as usize } else { 0 };
         Places { heads, threads, links, end: links + if all { 8 + roster.interpreters.len() * 16 } else { 0 } }
     }
+}
+
+/// How many thread states are followed.
+fn most_threads(layout: &Layout) -> usize {
+    MAX_THREAD_STATES.min(MAX_THREAD_BYTES / (layout.thread.size as usize).max(1))
 }
 
 fn gil_of(mem: &dyn Memory, layout: &Layout, runtime: Addr, interpreter: Addr) -> Result<Addr, ReadError> {

@@ -63,8 +63,8 @@ impl ThreadStack {
     }
 
     /// 3.15: whether the thread had asked for the GIL and not got it, when its stack was last read.
-    pub fn requested(&self, layout: &Layout) -> bool {
-        self.reader.requested(layout)
+    pub fn requested(&self) -> bool {
+        self.reader.requested()
     }
 
     /// Reads the stack anew. `Err` only when the process as a whole cannot be read. `still`: the thread sleeps in the kernel.

@@ -98,9 +98,10 @@ impl Version {
     }
 }
 
-/// One to three digits.
+/// One to three digits, written as a number is.
 fn number(text: &str) -> Option<u8> {
-    (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+    let padded = text.len() > 1 && text.starts_with('0');
+    (!text.is_empty() && !padded && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
 /// Versions that exist or may come. SQLite's, zlib's and others' literals of the same form are thrown out here, if not all.
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!(text("3.9.18"), Some((Minor(3, 9), true)));
         assert_eq!(text("3.9"), Some((Minor(3, 9), false)));
         assert_eq!(text("3.14.0rc1+"), Some((Minor(3, 14), true)));
-        for bad in ["3", "3.", "3.9.", "3.9.x", "3.41.2", "1.2.13", "3.9.1.2", "3.9.18 (", ".3.9", ""] {
+        for bad in ["02.7.18", "3.09.1", "3", "3.", "3.9.", "3.9.x", "3.41.2", "1.2.13", "3.9.1.2", "3.9.18 (", ".3.9", ""] {
             assert_eq!(text(bad), None, "{bad}");
         }
     }

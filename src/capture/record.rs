@@ -1,0 +1,37 @@
+//! One look that is remembered, and the same look again without the process.
+
+use super::observe::{Looked, Observer};
+use crate::error::{Error, Result};
+use crate::ids::{Addr, Pid};
+use crate::process::recording::{Recorder, Recording};
+use crate::process::source::{LiveSource, Source};
+use crate::python::attach::Python;
+use crate::python::version::Version;
+use crate::sample::Sink;
+use crate::units::Nanos;
+use std::rc::Rc;
+
+/// When a look is said to be: later than everything that is done only now and then is due.
+pub const MOMENT: Nanos = Nanos::from_millis(1000);
+
+/// Looks once at a live process and remembers all that was read. The observer stands as that look left it.
+pub fn record(python: &Python, sink: &mut dyn Sink) -> Result<(Recording, Observer)> {
+    let recorder = Rc::new(Recorder::new(Box::new(LiveSource::new(python.pid))));
+    // The layout is read again, so that it is in the recording too.
+    let minor = python.layout.minor;
+    let again = Python::at(python.pid, recorder.memory(), minor, python.version.clone(), python.runtime)?;
+    let mut observer = Observer::of(Box::new(recorder.clone()), again);
+    observer.look(MOMENT, sink).map_err(|_| Error::Gone { pid: python.pid, when: " while it was looked at".into() })?;
+    Ok((recorder.finish(&python.version, python.runtime), observer))
+}
+
+/// Makes a recorded look again, by way of `source`, which is one of `recording` or like it.
+pub fn replay(recording: &Recording, source: Box<dyn Source>, sink: &mut dyn Sink) -> Result<(Looked, Observer)> {
+    let head = &recording.head;
+    let garbage = || Error::Garbage { pid: Pid(head.pid), what: format!("{:?} is no version", head.python) };
+    let minor = Version::from_text(&head.python).ok_or_else(garbage)?.minor;
+    let python = Python::at(Pid(head.pid), source.memory(), minor, head.python.clone(), Addr(head.runtime))?;
+    let mut observer = Observer::of(source, python);
+    let looked = observer.look(MOMENT, sink)?;
+    Ok((looked, observer))
+}

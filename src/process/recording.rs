@@ -1,0 +1,322 @@
+//! Remembers what a look read, so that it can be looked at again without the process: the file of `gilprof dump --record-memory`.
+//!
+//! The file, schema `gilprof.look/1`, is one line of JSON (what the look needed of `/proc`, and where the runtime is), then the memory: for each
+//! range its address (8 bytes), its length (4 bytes) and its bytes, numbers little-endian, in order of address, nothing between them.
+//! Ranges are what was read and a little behind it, widened to whole blocks where those could be read and joined where they touch, so that a later
+//! version of gilprof, which reads a little more or less, still finds what it needs. It holds whatever stood beside what was read: treat it as one treats a core dump.
+
+use super::memory::{Memory, Part, ReadError};
+use super::source::Source;
+use super::threads::TaskFiles;
+use crate::ids::{Addr, Pid, Tid};
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+
+/// The schema's name.
+pub const SCHEMA: &str = "gilprof.look/1";
+/// What is read is remembered in blocks of so many bytes. No page is smaller, so that a block is readable or not as a whole.
+const BLOCK: usize = 64;
+/// So many bytes behind what was read belong to it too, if they can be read.
+const MARGIN: u64 = 32;
+/// Blocks that are remembered at most: 64 MiB.
+const MAX_BLOCKS: usize = 1 << 18;
+/// Threads that are believed of a file.
+const MAX_TASKS: usize = 1 << 16;
+
+/// What the kernel said of one thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id.
+    pub tid: i32,
+    /// Its id in the process's own PID namespace, where that is not gilprof's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner_tid: Option<i32>,
+    /// The kernel's name of it.
+    pub name: Option<String>,
+    /// The text of its `syscall` file; `None` when that could not be read.
+    pub syscall: Option<String>,
+    /// The text of its `schedstat` file.
+    pub schedstat: Option<String>,
+}
+
+/// One line of JSON, before the memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The process.
+    pub pid: i32,
+    /// The interpreter's version, which names its layout.
+    pub python: String,
+    /// The address of `_PyRuntime`.
+    pub runtime: u64,
+    /// The threads that the look met, and those it was told of.
+    pub threads: Vec<Task>,
+}
+
+/// A look, as a file holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recording {
+    /// All but the memory.
+    pub head: Head,
+    /// The memory: in order, apart from each other.
+    pub ranges: Vec<(Addr, Vec<u8>)>,
+}
+
+/// Why bytes are not a recording.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordingError {
+    /// Not a file of this kind.
+    #[error("it does not begin with a head of schema {SCHEMA}")]
+    Head,
+    /// The memory is cut off, or not in order.
+    #[error("its range of memory no. {0} is cut off or out of order")]
+    Range(usize),
+}
+
+impl Recording {
+    /// The file.
+    pub fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(&self.head)?;
+        bytes.push(b'\n');
+        for (at, range) in &self.ranges {
+            bytes.extend(at.0.to_le_bytes());
+            bytes.extend((range.len() as u32).to_le_bytes());
+            bytes.extend(range);
+        }
+        Ok(bytes)
+    }
+
+    /// Understands a file, which may hold anything.
+    pub fn parse(bytes: &[u8]) -> Result<Recording, RecordingError> {
+        let end = bytes.iter().position(|&byte| byte == b'\n').ok_or(RecordingError::Head)?;
+        let (head, mut rest) = bytes.split_at(end);
+        let head: Head = serde_json::from_slice(head).map_err(|_| RecordingError::Head)?;
+        if head.schema != SCHEMA || head.threads.len() > MAX_TASKS {
+            return Err(RecordingError::Head);
+        }
+        rest = rest.get(1..).unwrap_or_default();
+        let (mut ranges, mut past): (Vec<(Addr, Vec<u8>)>, u64) = (Vec::new(), 0);
+        while !rest.is_empty() {
+            let (at, range, after) = next_range(rest).filter(|(at, ..)| *at >= past).ok_or(RecordingError::Range(ranges.len()))?;
+            past = at.checked_add(range.len() as u64).ok_or(RecordingError::Range(ranges.len()))?;
+            ranges.push((Addr(at), range.to_vec()));
+            rest = after;
+        }
+        Ok(Recording { head, ranges })
+    }
+}
+
+/// The first range of some bytes, and what follows it. Not empty, so that their number is bounded.
+fn next_range(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
+    let (at, rest) = bytes.split_first_chunk()?;
+    let (len, rest) = rest.split_first_chunk()?;
+    let (range, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+    (!range.is_empty()).then_some((u64::from_le_bytes(*at), range, rest))
+}
+
+/// Bytes of a block, and which of them are known.
+#[derive(Clone, Debug)]
+struct Block {
+    bytes: [u8; BLOCK],
+    known: [bool; BLOCK],
+}
+
+/// Reads another source, and remembers.
+pub struct Recorder {
+    from: Box<dyn Source>,
+    /// By number: address divided by [`BLOCK`].
+    blocks: RefCell<BTreeMap<u64, Block>>,
+    tasks: RefCell<BTreeMap<Tid, Task>>,
+}
+
+impl Recorder {
+    /// Remembers what is read from `from`.
+    pub fn new(from: Box<dyn Source>) -> Recorder {
+        Recorder { from, blocks: RefCell::default(), tasks: RefCell::default() }
+    }
+
+    /// What was read so far. Bytes beside it are read now.
+    pub fn finish(&self, python: &str, runtime: Addr) -> Recording {
+        let mut recording = Recording {
+            head: Head {
+                schema: SCHEMA.to_owned(),
+                pid: self.from.pid().0,
+                python: python.to_owned(),
+                runtime: runtime.0,
+                threads: self.tasks.borrow().values().cloned().collect(),
+            },
+            ranges: Vec::new(),
+        };
+        for (number, block) in self.blocks.borrow_mut().iter_mut() {
+            let start = number * BLOCK as u64;
+            self.complete(Addr(start), block);
+            for (i, byte) in block.bytes.iter().enumerate().filter(|(i, _)| block.known[*i]) {
+                let at = start + i as u64;
+                match recording.ranges.last_mut() {
+                    Some((from, range)) if from.0 + range.len() as u64 == at => range.push(*byte),
+                    _ => recording.ranges.push((Addr(at), vec![*byte])),
+                }
+            }
+        }
+        recording
+    }
+
+    /// Fills what is not known of a block, as far as it can be read.
+    fn complete(&self, at: Addr, block: &mut Block) {
+        let mut bytes = [0; BLOCK];
+        if block.known.contains(&false) && self.from.memory().read(at, &mut bytes).is_ok() {
+            for (i, known) in block.known.iter_mut().enumerate().filter(|(_, known)| !**known) {
+                (block.bytes[i], *known) = (bytes[i], true);
+            }
+        }
+    }
+
+    /// The last reading of a byte is the one that counts: it is what the look went by.
+    fn remember(&self, at: Addr, bytes: &[u8]) {
+        let mut blocks = self.blocks.borrow_mut();
+        for (i, &byte) in bytes.iter().enumerate() {
+            let at = at.offset(i as u64).0;
+            let Some(block) = block(&mut blocks, at) else { return };
+            let inside = (at % BLOCK as u64) as usize;
+            (block.bytes[inside], block.known[inside]) = (byte, true);
+        }
+        let _ = block(&mut blocks, at.offset(bytes.len() as u64 + MARGIN - 1).0);
+    }
+
+    /// Remembers something of a thread.
+    fn note(&self, tid: Tid, what: impl FnOnce(&mut Task)) {
+        what(self.tasks.borrow_mut().entry(tid).or_insert_with(|| Task { tid: tid.0, ..Task::default() }));
+    }
+}
+
+/// The block that an address lies in, unless there are too many.
+fn block(blocks: &mut BTreeMap<u64, Block>, at: u64) -> Option<&mut Block> {
+    let number = at / BLOCK as u64;
+    if blocks.len() >= MAX_BLOCKS && !blocks.contains_key(&number) {
+        return None;
+    }
+    Some(blocks.entry(number).or_insert_with(|| Block { bytes: [0; BLOCK], known: [false; BLOCK] }))
+}
+
+impl Memory for Recorder {
+    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
+        self.from.memory().read(at, into)?;
+        self.remember(at, into);
+        Ok(())
+    }
+
+    fn read_batch(&self, parts: &mut [Part<'_>]) -> Result<(), ReadError> {
+        self.from.memory().read_batch(parts)?;
+        parts.iter().filter(|part| part.ok).for_each(|part| self.remember(part.at, part.into));
+        Ok(())
+    }
+}
+
+impl Source for std::rc::Rc<Recorder> {
+    fn pid(&self) -> Pid {
+        self.from.pid()
+    }
+    fn memory(&self) -> &dyn Memory {
+        self.as_ref()
+    }
+    fn tids(&self, into: &mut Vec<Tid>) -> io::Result<()> {
+        self.from.tids(into)?;
+        into.iter().for_each(|&tid| self.note(tid, |_| {}));
+        Ok(())
+    }
+    /// Both files are read once, now, and say the same from then on: so the recording says what the look saw.
+    fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
+        let (syscall, schedstat) = self.from.open(tid)?.texts()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        self.note(tid, |task| (task.syscall, task.schedstat) = (Some(text(&syscall)), schedstat.as_deref().map(text)));
+        Ok(TaskFiles::kept(syscall, schedstat))
+    }
+    fn comm(&self, tid: Tid) -> Option<String> {
+        let name = self.from.comm(tid);
+        self.note(tid, |task| task.name.clone_from(&name));
+        name
+    }
+    fn stopped(&self) -> bool {
+        self.from.stopped()
+    }
+    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
+        let inner = self.from.inner_tids()?;
+        inner.iter().for_each(|(&inner, &tid)| self.note(tid, |task| task.inner_tid = Some(inner)));
+        Some(inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::replay::{ReplayMemory, ReplaySource};
+    use proptest::prelude::*;
+    use std::rc::Rc;
+
+    fn source(ranges: &[(u64, usize)]) -> ReplaySource<ReplayMemory> {
+        let task = Task { tid: 7, inner_tid: Some(1), name: Some("a\nb".into()), syscall: Some("running\n".into()), schedstat: None };
+        let head = Head { schema: SCHEMA.into(), pid: 7, python: "3.8.0".into(), runtime: 0x1000, threads: vec![task] };
+        let bytes = |at: u64, len: usize| (0..len).map(|i| (at as usize + i * 3) as u8).collect();
+        let ranges = ranges.iter().map(|&(at, len)| (Addr(at), bytes(at, len))).collect();
+        ReplaySource::of(&Recording { head, ranges })
+    }
+
+    #[test]
+    fn what_was_read_is_there_again_and_so_are_its_neighbours() {
+        let recorder = Rc::new(Recorder::new(Box::new(source(&[(0x1000, 0x1000), (0x3000, 20)]))));
+        let (mut a, mut b, mut c) = ([0; 300], [0; 8], [0; 8]);
+        recorder.read(Addr(0x10f0), &mut a).unwrap();
+        let mut parts = [Part::new(Addr(0x3004), &mut b), Part::new(Addr(0x9000), &mut c)];
+        recorder.read_batch(&mut parts).unwrap();
+        let recording = recorder.finish("3.8.0", Addr(0x1000));
+        // Whole blocks where they can be read; only what was read where they cannot.
+        let places: Vec<(u64, usize)> = recording.ranges.iter().map(|(at, bytes)| (at.0, bytes.len())).collect();
+        assert_eq!(places, [(0x10c0, 0x180), (0x3004, 8)]);
+        let again = Recording::parse(&recording.to_bytes().unwrap()).unwrap();
+        assert_eq!(again, recording);
+        let mut same = [0; 300];
+        ReplaySource::of(&again).memory().read(Addr(0x10f0), &mut same).unwrap();
+        assert_eq!(a, same);
+    }
+
+    #[test]
+    fn the_kernels_words_are_kept() {
+        let recorder = Rc::new(Recorder::new(Box::new(source(&[]))));
+        let mut tids = Vec::new();
+        recorder.tids(&mut tids).unwrap();
+        assert_eq!((recorder.comm(Tid(7)).as_deref(), recorder.inner_tids().unwrap().len()), (Some("a\nb"), 1));
+        recorder.open(Tid(7)).unwrap().kernel().unwrap();
+        assert!(recorder.open(Tid(8)).is_err());
+        let recording = Recording::parse(&recorder.finish("3.8.0", Addr(0)).to_bytes().unwrap()).unwrap();
+        assert_eq!(recording.head.threads, source(&[]).recording.threads);
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let good = source(&[(16, 4), (32, 4)]).recording;
+        let good = Recording { head: good, ranges: vec![(Addr(16), vec![1; 4]), (Addr(32), vec![2; 4])] }.to_bytes().unwrap();
+        for cut in 0..good.len() {
+            let parsed = Recording::parse(&good[..cut]);
+            assert!(parsed.is_err() || parsed.is_ok_and(|r| r.ranges.len() < 2), "{cut} bytes");
+        }
+        let mut out_of_order = good.clone();
+        let second = good.len() - 16;
+        out_of_order[second..second + 8].copy_from_slice(&17u64.to_le_bytes());
+        assert_eq!(Recording::parse(&out_of_order), Err(RecordingError::Range(1)));
+        assert_eq!(Recording::parse(b"{\"schema\":\"gilprof.look/2\",\"pid\":1}\n"), Err(RecordingError::Head));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_behind_a_head(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut file = serde_json::to_vec(&source(&[]).recording).unwrap();
+            file.push(b'\n');
+            file.extend(&bytes);
+            let total = Recording::parse(&file).map_or(0, |r| r.ranges.iter().map(|(_, bytes)| bytes.len()).sum());
+            prop_assert!(total <= bytes.len());
+        }
+    }
+}

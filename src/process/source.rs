@@ -1,0 +1,72 @@
+//! A process as a look reads it: its memory, and a few small files of `/proc`. Live, recorded and replayed ones look the same from above.
+
+use super::facts;
+use super::live::LiveMemory;
+use super::memory::Memory;
+use super::threads::{self, TaskFiles};
+use crate::ids::{Pid, Tid};
+use std::collections::BTreeMap;
+use std::io;
+
+/// Where everything that a look reads comes from.
+pub trait Source {
+    /// Whose it is.
+    fn pid(&self) -> Pid;
+
+    /// Its memory.
+    fn memory(&self) -> &dyn Memory;
+
+    /// Its threads, at most [`threads::MAX_THREADS`]. An error when the process is gone.
+    fn tids(&self, into: &mut Vec<Tid>) -> io::Result<()>;
+
+    /// What the kernel says of one thread. `NotFound` when it is gone.
+    fn open(&self, tid: Tid) -> io::Result<TaskFiles>;
+
+    /// The kernel's name of a thread.
+    fn comm(&self, tid: Tid) -> Option<String>;
+
+    /// Whether it stands still, stopped by a signal or a debugger. A recording is of one that does not.
+    fn stopped(&self) -> bool {
+        false
+    }
+
+    /// Its threads by their ids in its own PID namespace; `None` when that is ours.
+    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>>;
+}
+
+/// A live process.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveSource(LiveMemory);
+
+impl LiveSource {
+    /// The process with this id. Nothing is checked until something is read.
+    pub fn new(pid: Pid) -> LiveSource {
+        LiveSource(LiveMemory::new(pid))
+    }
+}
+
+impl Source for LiveSource {
+    fn pid(&self) -> Pid {
+        self.0.pid()
+    }
+    fn memory(&self) -> &dyn Memory {
+        &self.0
+    }
+    fn tids(&self, into: &mut Vec<Tid>) -> io::Result<()> {
+        threads::list(self.pid(), into)
+    }
+    fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
+        TaskFiles::open(self.pid(), tid)
+    }
+    fn comm(&self, tid: Tid) -> Option<String> {
+        threads::comm(self.pid(), tid)
+    }
+    fn stopped(&self) -> bool {
+        // All threads stop together, so that any of them tells; the main thread may have ended, and then another is asked.
+        let any = facts::carrier(self.pid());
+        matches!(facts::task_state(self.pid(), any), Some('T' | 't'))
+    }
+    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
+        (facts::inner_namespace(self.pid()) == Some(true)).then(|| facts::outer_tids(self.pid()))
+    }
+}
