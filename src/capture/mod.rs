@@ -3,6 +3,7 @@ pub mod account;
 pub mod bind;
 pub mod classify;
 pub mod clock;
+pub mod exact;
 pub mod ledger;
 pub mod observe;
 pub mod peers;

@@ -18,7 +18,7 @@ use crate::python::interpreters::Roster;
 use crate::python::thread_names;
 use crate::sample::{GilLook, Holder, Sink, Stack, State, ThreadFacts, ThreadView, Trust};
 use crate::units::Nanos;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// How often the list of OS threads is read when nothing else asks for it: threads without a thread state announce themselves nowhere.
@@ -59,6 +59,8 @@ pub struct Observer {
     empty: Arc<Stack>,
     after: Vec<Option<GilReading>>,
     freezer: Option<Box<dyn Freeze>>,
+    /// Exact mode: threads that kernel events say wait for a GIL now, so that the kernel need not be asked.
+    pub waiting: HashSet<Tid>,
     /// Stacks whose top moved.
     pub torn: u64,
     /// The most interpreters seen at once.
@@ -96,6 +98,7 @@ impl Observer {
             empty: Arc::new(Stack::empty()),
             after: Vec::new(),
             freezer,
+            waiting: HashSet::new(),
             torn: 0,
             interpreters: 0,
             interval_us: None,
@@ -116,6 +119,11 @@ impl Observer {
     /// The threads as the last look left them.
     pub fn threads(&self) -> &[Tracked] {
         &self.threads
+    }
+
+    /// Where the GILs are, by their numbers.
+    pub fn gils(&self) -> impl Iterator<Item = Addr> + '_ {
+        self.roster.gils.iter().map(|(at, _)| *at)
     }
 
     fn pid(&self) -> Pid {
@@ -288,7 +296,10 @@ impl Observer {
         while index < self.threads.len() {
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
             let on_gil = |futex| gils.iter().any(|(at, _)| gil::is_wait(&layout.gil, *at, futex));
-            if self.threads[index].look(on_gil).is_err() {
+            // Events are as old as the look; the GIL was read since, and knows better of one who has just got it.
+            let thread = &mut self.threads[index];
+            let waits = self.waiting.contains(&thread.facts.tid) && !holders.contains(&thread.tstate);
+            if thread.look(waits, on_gil).is_err() {
                 self.drop_thread(index, at, sink);
                 continue;
             }

@@ -1,9 +1,11 @@
 //! The window: looks at the right times, counts those that were late or failed, and ends for one of a few named reasons.
 
 use super::clock::Clock;
+use super::exact::ExactMode;
 use super::observe::{Freeze, Looked, Observer};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
+use crate::process::memory::ReadError;
 use crate::process::sys_linux;
 use crate::python::attach::Python;
 use crate::sample::{Sink, TargetFacts, WindowFacts};
@@ -24,6 +26,8 @@ pub struct Plan {
     pub rate_hz: f64,
     /// How long; `None` until stopped or the target ends.
     pub duration: Option<Nanos>,
+    /// Measure waits by kernel events, where the kernel lets us.
+    pub exact: bool,
 }
 
 /// Why a window ended.
@@ -86,22 +90,24 @@ pub fn measure<S: Sink>(
     sys_linux::raise_file_limit();
     let pid = python.pid;
     let mut target = facts(&python);
+    let mut warnings = Vec::new();
+    let mut exact = if plan.exact { exact_mode(&python, &mut warnings) } else { None };
     let mut observer = Observer::new(python, freezer(pid));
     let start = sys_linux::monotonic();
     let own = sys_linux::own_cpu();
     let mut clock = Clock::new(start, plan.rate_hz, start.as_nanos());
-    let mut counts = Counts { looks: 0, failed: 0, torn: 0, last_good: start, sought: start, warnings: Vec::new() };
+    let mut counts = Counts { looks: 0, failed: 0, torn: 0, last_good: start, sought: start, warnings };
     let (mut now, mut ticked) = (start, start);
     let ended = loop {
         counts.looks += 1;
-        match observer.look(now, sink) {
+        match look(&mut observer, &mut exact, now, sink) {
             Ok(Looked::Fully) => counts.last_good = now,
             Ok(Looked::Failed | Looked::NoInterpreter) => counts.failed += 1,
             Err(e) => break ended_by(e, pid, &mut counts),
         }
         if now.since(counts.last_good) > LOST && now.since(counts.sought) > LOST {
             counts.sought = now;
-            if let Some(ended) = find_again(pid, &mut observer, &mut target, freezer, sink, now, &mut counts) {
+            if let Some(ended) = find_again(pid, (&mut observer, &mut exact), &mut target, freezer, sink, now, &mut counts) {
                 break ended;
             }
         }
@@ -122,12 +128,12 @@ pub fn measure<S: Sink>(
         now = sys_linux::monotonic();
     };
     let seconds = now.since(start).as_secs_f64();
-    observer.finish(now, sink);
+    finish(&mut observer, &mut exact, now, sink);
     let wall = sys_linux::monotonic().since(start).as_secs_f64();
     target.interpreters = observer.interpreters.max(target.interpreters);
     target.switch_interval_us = observer.interval_us;
     target.gil_enabled = observer.gil_enabled;
-    let facts = WindowFacts {
+    let mut facts = WindowFacts {
         seconds,
         rate_hz: plan.rate_hz,
         looks: counts.looks,
@@ -135,14 +141,35 @@ pub fn measure<S: Sink>(
         torn: counts.torn + observer.torn,
         failed: counts.failed,
         profiler_cpu: if wall > 0.0 { sys_linux::own_cpu().since(own).as_secs_f64() / wall } else { 0.0 },
-        exact: false,
         warnings: counts.warnings,
+        ..WindowFacts::default()
     };
+    if let Some(exact) = exact {
+        exact.describe(&mut facts);
+    }
     Ok(Window { target, facts, ended })
 }
 
-fn ended_by(error: crate::process::memory::ReadError, pid: Pid, counts: &mut Counts) -> Ended {
-    use crate::process::memory::ReadError;
+/// Exact mode, or a warning that says why not: the looks alone are good enough to go on.
+fn exact_mode(python: &Python, warnings: &mut Vec<String>) -> Option<ExactMode> {
+    ExactMode::open(python).map_err(|why| warnings.push(format!("waits are sampled, not exact: {why}"))).ok()
+}
+
+fn look(observer: &mut Observer, exact: &mut Option<ExactMode>, now: Nanos, sink: &mut dyn Sink) -> std::result::Result<Looked, ReadError> {
+    match exact {
+        Some(exact) => exact.look(observer, now, sink),
+        None => observer.look(now, sink),
+    }
+}
+
+fn finish(observer: &mut Observer, exact: &mut Option<ExactMode>, now: Nanos, sink: &mut dyn Sink) {
+    match exact {
+        Some(exact) => exact.finish(observer, now, sink),
+        None => observer.finish(now, sink),
+    }
+}
+
+fn ended_by(error: ReadError, pid: Pid, counts: &mut Counts) -> Ended {
     match error {
         ReadError::Gone => Ended::TargetEnded,
         // A process on its way out refuses before it is gone.
@@ -157,7 +184,7 @@ fn ended_by(error: crate::process::memory::ReadError, pid: Pid, counts: &mut Cou
 /// No good look for a while: the process may run another program now (`exec`), or be ending. `Some`: the window ends.
 fn find_again(
     pid: Pid,
-    observer: &mut Observer,
+    (observer, exact): (&mut Observer, &mut Option<ExactMode>),
     target: &mut TargetFacts,
     freezer: MakeFreezer<'_>,
     sink: &mut dyn Sink,
@@ -167,7 +194,10 @@ fn find_again(
     match Python::open(pid) {
         Ok(python) if python.runtime != observer.runtime() || python.version != target.python => {
             counts.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
-            observer.finish(now, sink);
+            finish(observer, exact, now, sink);
+            if exact.as_mut().is_some_and(|e| e.retarget(&python).is_err()) {
+                counts.warnings.push("exact mode could not follow the new program; its waits are sampled".into());
+            }
             counts.torn += observer.torn;
             *target = facts(&python);
             *observer = Observer::continued(python, freezer(pid), observer);

@@ -56,15 +56,20 @@ impl Tracked {
         }
     }
 
-    /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
-    pub fn look(&mut self, on_gil: impl Fn(Addr) -> bool) -> Result<(), Dead> {
+    /// Asks the kernel where the thread is; not where it is known to wait, or slept at the last look and has not run since.
+    pub fn look(&mut self, waits: bool, on_gil: impl Fn(Addr) -> bool) -> Result<(), Dead> {
         let Some(files) = &self.files else {
             self.now = UNREAD;
             return Ok(());
         };
         let stat = files.schedstat().map_err(|_| Dead)?;
-        let place =
-            if self.account.sleeps_on(stat) { Place::NotRunSince } else { classify::place(files.kernel().map_err(|_| Dead)?, on_gil) };
+        let place = if waits {
+            Place::GilFutex
+        } else if self.account.sleeps_on(stat) {
+            Place::NotRunSince
+        } else {
+            classify::place(files.kernel().map_err(|_| Dead)?, on_gil)
+        };
         self.now = Now { place, stat };
         Ok(())
     }

@@ -43,7 +43,7 @@ impl Session {
             peers::freezer(Pid(0))?;
         }
         Ok(Session {
-            plan: Plan { rate_hz: args.rate, duration: window.0 },
+            plan: Plan { rate_hz: args.rate, duration: window.0, exact: args.exact },
             window,
             format: args.format.into(),
             flame: args.flame.into(),

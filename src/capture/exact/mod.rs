@@ -1,0 +1,147 @@
+//! Exact mode: waits from kernel events instead of looks.
+//!
+//! `waits` turns events into waits; `joined` puts them under the looks' slices, so that each slice's waiting is the measured one, and
+//! `correct` says what the rest of a slice was. This file holds them together with the watch in the kernel. The looks go on as before: they
+//! know the stacks, the holder and every other state.
+
+pub mod correct;
+pub mod joined;
+pub mod waits;
+
+use super::observe::{Looked, Observer};
+use crate::ids::{Addr, GilId};
+use crate::process::futex_program::MAX_GILS;
+use crate::process::futex_watch::{Call, FutexEvent, FutexWatch, Unavailable};
+use crate::process::memory::ReadError;
+use crate::python::attach::Python;
+use crate::python::layout::{Gil, Span};
+use crate::sample::{Evidence, Sink, State, WindowFacts};
+use crate::units::Nanos;
+use joined::{Join, Joined};
+use waits::{Did, Spot};
+
+/// A watch, and what came of it so far.
+#[derive(Debug)]
+pub struct ExactMode {
+    watch: FutexWatch,
+    layout: Gil,
+    /// Where the GILs are, by their numbers.
+    gils: Vec<Addr>,
+    join: Join,
+    events: u64,
+    /// Lost by watches before this one.
+    lost_before: u64,
+    failed: bool,
+}
+
+/// The futexes of a GIL, in the order in which they lie there.
+fn spans(layout: &Gil) -> [(Spot, Span); 4] {
+    [
+        (Spot::Cond, layout.cond),
+        (Spot::Mutex, layout.mutex),
+        (Spot::SwitchCond, layout.switch_cond),
+        (Spot::SwitchMutex, layout.switch_mutex),
+    ]
+}
+
+/// Where the futexes begin, and how long they are together.
+fn reach(layout: &Gil) -> (u32, u32) {
+    let begin = spans(layout).iter().map(|(_, s)| s.offset).min().unwrap_or(0);
+    let end = spans(layout).iter().map(|(_, s)| s.offset.saturating_add(s.len)).max().unwrap_or(0);
+    (begin, end.saturating_sub(begin))
+}
+
+impl ExactMode {
+    /// Begins to watch a process.
+    pub fn open(python: &Python) -> Result<ExactMode, Unavailable> {
+        let layout = python.layout.gil;
+        let watch = FutexWatch::open(python.pid, reach(&layout).1)?;
+        Ok(ExactMode { watch, layout, gils: Vec::new(), join: Join::default(), events: 0, lost_before: 0, failed: false })
+    }
+
+    /// The process runs another program now.
+    pub fn retarget(&mut self, python: &Python) -> Result<(), Unavailable> {
+        let watch = FutexWatch::open(python.pid, reach(&python.layout.gil).1)?;
+        self.lost_before += self.watch.lost();
+        self.watch = watch;
+        self.layout = python.layout.gil;
+        self.gils.clear();
+        Ok(())
+    }
+
+    /// One look, with the events up to it.
+    pub fn look(&mut self, observer: &mut Observer, now: Nanos, sink: &mut dyn Sink) -> Result<Looked, ReadError> {
+        self.drain(now, sink);
+        observer.waiting.clear();
+        observer.waiting.extend(self.join.waits.asleep());
+        let looked = observer.look(now, &mut Joined { join: &mut self.join, inner: sink });
+        self.follow_gils(observer, now);
+        looked
+    }
+
+    /// The window, or the program, ends.
+    pub fn finish(&mut self, observer: &mut Observer, now: Nanos, sink: &mut dyn Sink) {
+        self.drain(now, sink);
+        observer.finish(now, &mut Joined { join: &mut self.join, inner: sink });
+        self.join.finish(now, sink);
+    }
+
+    /// Says in the window's facts what this mode did.
+    pub fn describe(&self, facts: &mut WindowFacts) {
+        facts.exact = true;
+        facts.events = self.events;
+        facts.lost_events = self.lost_before + self.watch.lost();
+        let mut warn = |count: u64, what: &str| {
+            if count > 0 {
+                facts.warnings.push(format!("exact mode: {count} {what}"));
+            }
+        };
+        warn(facts.lost_events, "kernel events found no room and are missing; raise the rate of looks, which also empty the buffer");
+        warn(self.join.unmet, "waits of threads that were gone before any look met them are in no thread's figures");
+        warn(u64::from(self.failed), "time a new GIL could not be watched; its waits are sampled");
+        warn(self.gils.len().saturating_sub(MAX_GILS) as u64, "GILs beyond those that can be watched have sampled waits");
+    }
+
+    fn drain(&mut self, now: Nanos, sink: &mut dyn Sink) {
+        let (mut told, mut events) = (Vec::new(), 0);
+        let (layout, gils, waits) = (&self.layout, &self.gils, &mut self.join.waits);
+        self.watch.drain(&mut |event| {
+            events += 1;
+            if let Some(did) = did(layout, gils, &event) {
+                waits.take(event.at, event.tid, did, &mut |t| told.push(t));
+            }
+        });
+        waits.settle(now, &mut |t| told.push(t));
+        self.events += events;
+        told.into_iter().for_each(|t| self.join.told(t, sink));
+    }
+
+    /// Watches the GILs that the look has found.
+    fn follow_gils(&mut self, observer: &Observer, now: Nanos) {
+        if observer.gils().eq(self.gils.iter().copied()) {
+            return;
+        }
+        let fresh: Vec<Addr> = observer.gils().collect();
+        let from = reach(&self.layout).0;
+        let starts: Vec<Addr> = fresh.iter().map(|gil| gil.offset(from.into())).collect();
+        self.failed |= self.watch.set_gils(&starts).is_err();
+        self.gils = fresh;
+        for thread in observer.threads().iter().filter(|t| t.told() == (State::Waiting, Evidence::GilFutex)) {
+            self.join.waits.found_asleep(thread.facts.tid, thread.facts.gil.unwrap_or_default(), now);
+        }
+    }
+}
+
+/// What an event says, by the address. `None` for an address that is no GIL's any more.
+fn did(layout: &Gil, gils: &[Addr], event: &FutexEvent) -> Option<Did> {
+    let place = |at: Addr| {
+        let offset = |gil: Addr| at.0.wrapping_sub(gil.0);
+        let spot = |gil: Addr| spans(layout).into_iter().find(|(_, s)| offset(gil).wrapping_sub(s.offset.into()) < u64::from(s.len));
+        gils.iter().enumerate().find_map(|(n, gil)| Some((GilId(n as u32), spot(*gil)?.0)))
+    };
+    match event.call {
+        Call::Wait(at) => place(at).map(|(gil, spot)| Did::Sleep(gil, spot)),
+        Call::Wake(at) => place(at).map(|(gil, spot)| Did::Wake(gil, spot)),
+        Call::Return { timed_out } => Some(Did::Return { timed_out }),
+    }
+}
