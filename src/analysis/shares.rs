@@ -7,13 +7,13 @@ use crate::sample::{Split, State};
 
 /// One row per thread, those that did or wanted most first.
 pub(super) fn threads(profile: &Profile) -> Vec<Thread> {
-    let mut rows: Vec<Thread> = profile.threads.iter().map(row).collect();
+    let mut rows: Vec<Thread> = profile.threads.iter().map(|thread| row(profile, thread)).collect();
     let busy = |t: &Thread| t.seconds * (t.states.holding + t.states.waiting + t.states.native + t.states.starved);
     rows.sort_by(|a, b| busy(b).total_cmp(&busy(a)).then(a.tid.cmp(&b.tid)));
     rows
 }
 
-fn row(thread: &ThreadProfile) -> Thread {
+fn row(profile: &Profile, thread: &ThreadProfile) -> Thread {
     let seconds = thread.split.total() / 1e9;
     Thread {
         tid: thread.facts.tid.0,
@@ -23,8 +23,9 @@ fn row(thread: &ThreadProfile) -> Thread {
         cpu: cpu(thread),
         states: states(&thread.split),
         holding: holding(&thread.split),
-        hold_ms: quantiles(&thread.hold_runs),
-        wait_ms: quantiles(&thread.wait_runs),
+        hold_ms: quantiles(profile, &thread.hold_runs, thread.measured.holds),
+        wait_ms: quantiles(profile, &thread.wait_runs, thread.measured.waits),
+        waits: thread.waits,
         acquisitions_per_s: if seconds > 0.0 { thread.acquisitions as f64 / seconds } else { 0.0 },
     }
 }

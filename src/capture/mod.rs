@@ -7,5 +7,6 @@ pub mod exact;
 pub mod ledger;
 pub mod observe;
 pub mod peers;
+pub mod program;
 pub mod sampler;
 pub mod tracked;

@@ -3,8 +3,10 @@
 use super::clock::Clock;
 use super::exact::ExactMode;
 use super::observe::{Freeze, Looked, Observer};
+use super::program::Program;
 use crate::error::{Error, Result};
 use crate::ids::Pid;
+use crate::process::futex_watch::Unavailable;
 use crate::process::memory::ReadError;
 use crate::process::sys_linux;
 use crate::python::attach::Python;
@@ -12,10 +14,18 @@ use crate::sample::{Sink, TargetFacts, WindowFacts};
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// After so long without one good look the target is located again: it may have replaced itself by another program.
+/// After so long without one good look the target is located again: it may be ending, or its data may have moved.
 const LOST: Nanos = Nanos::from_millis(100);
+/// How often a program that has replaced the measured one is asked whether it is Python by now.
+const RELOCATE: Nanos = Nanos::from_millis(10);
+/// A program that has replaced the measured one may be a launcher; after so long it is what it is.
+const NOT_PYTHON: Nanos = Nanos::from_millis(1_000);
 /// After so long without one good look the window ends.
 const GIVE_UP: Nanos = Nanos::from_millis(2_000);
+/// Between two good looks so far apart another program may have started its own interpreter.
+const UNSEEN: Nanos = Nanos::from_millis(5);
+/// A sleep is cut into pieces of this length, so that a slow rate does not keep one who asked to stop.
+const NAP: Nanos = Nanos::from_millis(50);
 /// How often the caller hears of the progress.
 const TICK: Nanos = Nanos::from_millis(100);
 
@@ -26,7 +36,7 @@ pub struct Plan {
     pub rate_hz: f64,
     /// How long; `None` until stopped or the target ends.
     pub duration: Option<Nanos>,
-    /// Measure waits by kernel events, where the kernel lets us.
+    /// Measure waits by kernel events, where the kernel lets us; else by the looks, with a warning.
     pub exact: bool,
 }
 
@@ -66,13 +76,30 @@ pub struct Progress {
 /// Makes the stopper of threads anew for each program that the process runs.
 pub type MakeFreezer<'a> = &'a dyn Fn(Pid) -> Option<Box<dyn Freeze>>;
 
+/// Looks made and lost.
+#[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     looks: u64,
     failed: u64,
+    missed: u64,
+}
+
+/// A window while it is open.
+struct Open<'a> {
+    pid: Pid,
+    target: TargetFacts,
+    observer: Observer,
+    exact: Option<ExactMode>,
+    program: Program,
+    freezer: MakeFreezer<'a>,
+    counts: Counts,
     torn: u64,
-    last_good: Nanos,
+    /// The last good look, and the counts then.
+    good: (Nanos, Counts),
     /// When the target was last located again.
     sought: Nanos,
+    /// The program that was measured is over.
+    replaced: bool,
     warnings: Vec<String>,
 }
 
@@ -88,126 +115,194 @@ pub fn measure<S: Sink>(
     sys_linux::precise_timers();
     sys_linux::short_slice();
     sys_linux::raise_file_limit();
-    let pid = python.pid;
-    let mut target = facts(&python);
-    let mut warnings = Vec::new();
-    let mut exact = if plan.exact { exact_mode(&python, &mut warnings) } else { None };
-    let mut observer = Observer::new(python, freezer(pid));
+    let exact = plan.exact.then(|| ExactMode::open(&python));
+    let mut open = Open::new(python, freezer);
+    open.be_exact(exact);
     let start = sys_linux::monotonic();
     let own = sys_linux::own_cpu();
     let mut clock = Clock::new(start, plan.rate_hz, start.as_nanos());
-    let mut counts = Counts { looks: 0, failed: 0, torn: 0, last_good: start, sought: start, warnings };
+    open.good.0 = start;
     let (mut now, mut ticked) = (start, start);
     let ended = loop {
-        counts.looks += 1;
-        match look(&mut observer, &mut exact, now, sink) {
-            Ok(Looked::Fully) => counts.last_good = now,
-            Ok(Looked::Failed | Looked::NoInterpreter) => counts.failed += 1,
-            Err(e) => break ended_by(e, pid, &mut counts),
-        }
-        if now.since(counts.last_good) > LOST && now.since(counts.sought) > LOST {
-            counts.sought = now;
-            if let Some(ended) = find_again(pid, (&mut observer, &mut exact), &mut target, freezer, sink, now, &mut counts) {
-                break ended;
-            }
+        if let Some(ended) = open.look(now, sink) {
+            break ended;
         }
         if now.since(ticked) >= TICK {
             ticked = now;
-            tick(Progress { elapsed: now.since(start), looks: counts.looks }, sink);
+            tick(Progress { elapsed: now.since(start), looks: open.counts.looks }, sink);
         }
         let next = clock.next(sys_linux::monotonic());
+        open.counts.missed = clock.missed();
         if plan.duration.is_some_and(|d| next.since(start) > d) {
             break Ended::Done;
         }
-        while sys_linux::monotonic() < next && !stop.load(Ordering::Relaxed) {
-            sys_linux::sleep_until(next);
-        }
-        if stop.load(Ordering::Relaxed) {
+        if !sleep(next, stop) {
             break Ended::Stopped;
         }
         now = sys_linux::monotonic();
     };
+    let ended = open.unless_replaced(ended);
+    if let Ended::Lost(_) = ended {
+        // The time in which nothing could be seen is not part of the window.
+        (now, open.counts) = open.good;
+    }
     let seconds = now.since(start).as_secs_f64();
-    finish(&mut observer, &mut exact, now, sink);
+    open.finish(now, sink);
     let wall = sys_linux::monotonic().since(start).as_secs_f64();
-    target.interpreters = observer.interpreters.max(target.interpreters);
-    target.switch_interval_us = observer.interval_us;
-    target.gil_enabled = observer.gil_enabled;
-    let mut facts = WindowFacts {
-        seconds,
-        rate_hz: plan.rate_hz,
-        looks: counts.looks,
-        missed: clock.missed(),
-        torn: counts.torn + observer.torn,
-        failed: counts.failed,
-        profiler_cpu: if wall > 0.0 { sys_linux::own_cpu().since(own).as_secs_f64() / wall } else { 0.0 },
-        warnings: counts.warnings,
-        ..WindowFacts::default()
-    };
-    if let Some(exact) = exact {
-        exact.describe(&mut facts);
-    }
-    Ok(Window { target, facts, ended })
+    let profiler_cpu = if wall > 0.0 { sys_linux::own_cpu().since(own).as_secs_f64() / wall } else { 0.0 };
+    Ok(open.close(ended, seconds, plan.rate_hz, profiler_cpu))
 }
 
-/// Exact mode, or a warning that says why not: the looks alone are good enough to go on.
-fn exact_mode(python: &Python, warnings: &mut Vec<String>) -> Option<ExactMode> {
-    ExactMode::open(python).map_err(|why| warnings.push(format!("waits are sampled, not exact: {why}"))).ok()
-}
-
-fn look(observer: &mut Observer, exact: &mut Option<ExactMode>, now: Nanos, sink: &mut dyn Sink) -> std::result::Result<Looked, ReadError> {
-    match exact {
-        Some(exact) => exact.look(observer, now, sink),
-        None => observer.look(now, sink),
+/// Sleeps until `until`; false when asked to stop.
+pub(super) fn sleep(until: Nanos, stop: &AtomicBool) -> bool {
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        let now = sys_linux::monotonic();
+        if now >= until {
+            return true;
+        }
+        sys_linux::sleep_until(until.min(now + NAP));
     }
 }
 
-fn finish(observer: &mut Observer, exact: &mut Option<ExactMode>, now: Nanos, sink: &mut dyn Sink) {
-    match exact {
-        Some(exact) => exact.finish(observer, now, sink),
-        None => observer.finish(now, sink),
-    }
-}
-
-fn ended_by(error: ReadError, pid: Pid, counts: &mut Counts) -> Ended {
-    match error {
-        ReadError::Gone => Ended::TargetEnded,
-        // A process on its way out refuses before it is gone.
-        ReadError::Refused if !sys_linux::exists(pid) => Ended::TargetEnded,
-        ReadError::Refused | ReadError::Unmapped { .. } => {
-            counts.failed += 1;
-            Ended::Lost(error.to_string())
+impl<'a> Open<'a> {
+    fn new(python: Python, freezer: MakeFreezer<'a>) -> Open<'a> {
+        let pid = python.pid;
+        Open {
+            pid,
+            target: facts(&python),
+            program: Program::of(pid, python.runtime),
+            observer: Observer::new(python, freezer(pid)),
+            exact: None,
+            freezer,
+            counts: Counts::default(),
+            torn: 0,
+            good: (Nanos::ZERO, Counts::default()),
+            sought: Nanos::ZERO,
+            replaced: false,
+            warnings: Vec::new(),
         }
     }
-}
 
-/// No good look for a while: the process may run another program now (`exec`), or be ending. `Some`: the window ends.
-fn find_again(
-    pid: Pid,
-    (observer, exact): (&mut Observer, &mut Option<ExactMode>),
-    target: &mut TargetFacts,
-    freezer: MakeFreezer<'_>,
-    sink: &mut dyn Sink,
-    now: Nanos,
-    counts: &mut Counts,
-) -> Option<Ended> {
-    match Python::open(pid) {
-        Ok(python) if python.runtime != observer.runtime() || python.version != target.python => {
-            counts.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
-            finish(observer, exact, now, sink);
-            if exact.as_mut().is_some_and(|e| e.retarget(&python).is_err()) {
-                counts.warnings.push("exact mode could not follow the new program; its waits are sampled".into());
+    /// Looks once. `Some`: the window ends.
+    fn look(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<Ended> {
+        let unseen = now.since(self.good.0);
+        let doubtful = unseen >= UNSEEN || self.counts.looks != self.good.1.looks;
+        self.replaced = self.replaced || (doubtful && self.program.is_over());
+        self.counts.looks += 1;
+        if !self.replaced {
+            let looked = match &mut self.exact {
+                Some(exact) => exact.look(&mut self.observer, now, sink),
+                None => self.observer.look(now, sink),
+            };
+            match looked {
+                Ok(Looked::Fully) => {
+                    self.good = (now, self.counts);
+                    return None;
+                }
+                Ok(Looked::Failed | Looked::NoInterpreter) => {}
+                Err(e) => return Some(self.ended_by(e)),
             }
-            counts.torn += observer.torn;
-            *target = facts(&python);
-            *observer = Observer::continued(python, freezer(pid), observer);
-            counts.last_good = now;
-            None
         }
-        Err(Error::NoSuchProcess { .. } | Error::Gone { .. }) => Some(Ended::TargetEnded),
-        Err(e @ Error::NotPython { .. }) => Some(Ended::Lost(e.to_string())),
-        Ok(_) | Err(_) if now.since(counts.last_good) > GIVE_UP => Some(Ended::Lost("its interpreter could no longer be read".into())),
-        Ok(_) | Err(_) => None,
+        self.counts.failed += 1;
+        let every = if self.replaced { RELOCATE } else { LOST };
+        if unseen > every && now.since(self.sought) > every {
+            self.sought = now;
+            return self.find_again(now, sink);
+        }
+        None
+    }
+
+    /// The looks alone are good enough to go on with.
+    fn be_exact(&mut self, exact: Option<std::result::Result<ExactMode, Unavailable>>) {
+        match exact {
+            Some(Ok(exact)) => self.exact = Some(exact),
+            Some(Err(why)) => self.warnings.push(format!("waits are sampled, not exact: {why}")),
+            None => {}
+        }
+    }
+
+    /// All that is pending is settled: the window ends, or the program.
+    fn finish(&mut self, now: Nanos, sink: &mut dyn Sink) {
+        match &mut self.exact {
+            Some(exact) => exact.finish(&mut self.observer, now, sink),
+            None => self.observer.finish(now, sink),
+        }
+    }
+
+    fn ended_by(&mut self, error: ReadError) -> Ended {
+        match error {
+            ReadError::Gone => Ended::TargetEnded,
+            // A process on its way out refuses before it is gone.
+            ReadError::Refused if !sys_linux::exists(self.pid) => Ended::TargetEnded,
+            ReadError::Refused | ReadError::Unmapped { .. } => Ended::Lost(error.to_string()),
+        }
+    }
+
+    /// No good look for a while: the process may run another program now, or be ending.
+    fn find_again(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<Ended> {
+        let unseen = now.since(self.good.0);
+        match Python::open(self.pid) {
+            Ok(python) if self.replaced || python.runtime != self.observer.runtime() || python.version != self.target.python => {
+                self.go_on_with(python, now, sink);
+                None
+            }
+            Err(Error::NoSuchProcess { .. } | Error::Gone { .. }) => Some(Ended::TargetEnded),
+            Err(Error::NotPython { what, .. }) if unseen > NOT_PYTHON => {
+                Some(Ended::Lost(format!("the process replaced itself by {what}, which is not Python")))
+            }
+            Ok(_) | Err(_) if unseen > GIVE_UP => Some(Ended::Lost("its interpreter could no longer be read".into())),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    fn go_on_with(&mut self, python: Python, now: Nanos, sink: &mut dyn Sink) {
+        self.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
+        self.finish(now, sink);
+        if let Some(exact) = self.exact.take() {
+            self.be_exact(Some(exact.continued(&python)));
+        }
+        self.torn += self.observer.torn;
+        self.target = facts(&python);
+        self.program = Program::of(self.pid, python.runtime);
+        self.observer = Observer::continued(python, (self.freezer)(self.pid), &self.observer);
+        self.replaced = false;
+        self.good = (now, self.counts);
+    }
+
+    /// A window that ended while another program ran in the measured one's place ended with the measured one.
+    fn unless_replaced(&self, ended: Ended) -> Ended {
+        match ended {
+            Ended::Done | Ended::Stopped if self.replaced => Ended::Lost("the process replaced itself by another program".into()),
+            other => other,
+        }
+    }
+
+    fn close(self, ended: Ended, seconds: f64, rate_hz: f64, profiler_cpu: f64) -> Window {
+        let (observer, counts) = (self.observer, self.counts);
+        let target = TargetFacts {
+            interpreters: observer.interpreters.max(self.target.interpreters),
+            switch_interval_us: observer.interval_us,
+            gil_enabled: observer.gil_enabled,
+            ..self.target
+        };
+        let mut facts = WindowFacts {
+            seconds,
+            rate_hz,
+            looks: counts.looks,
+            missed: counts.missed,
+            torn: self.torn + observer.torn,
+            failed: counts.failed,
+            profiler_cpu,
+            warnings: self.warnings,
+            ..WindowFacts::default()
+        };
+        if let Some(exact) = self.exact {
+            exact.describe(&mut facts);
+        }
+        Window { target, facts, ended }
     }
 }
 

@@ -4,7 +4,8 @@ use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
 use crate::output::Format;
 use crate::units::Nanos;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Looks per second that can be asked for.
@@ -18,10 +19,17 @@ const LONGEST_S: f64 = 7.0 * 86_400.0;
     name = "gilprof",
     version,
     about = "Measures contention on Python's GIL in a running program, and says whether processes would be faster",
-    after_help = "Examples:\n  gilprof attach --pid 4242\n  gilprof run -o flame.svg -- python3 app.py\n  gilprof dump --pid 4242",
-    arg_required_else_help = true
+    after_help = "Examples:\n  gilprof attach --pid 4242\n  gilprof run -o flame.svg -- python3 app.py\n  gilprof dump --pid 4242\n\n\
+                  See gilprof COMMAND --help for each command's options",
+    arg_required_else_help = true,
+    // One short help for -h and --help: clap's long form spreads a page over three.
+    disable_help_flag = true,
+    disable_help_subcommand = true
 )]
 pub struct Cli {
+    /// Print help
+    #[arg(short, long, global = true, action = ArgAction::HelpShort, display_order = 99)]
+    help: Option<bool>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -34,31 +42,34 @@ pub enum Command {
     #[command(after_help = "Example:\n  gilprof attach --pid 4242 --duration 10s -o flame.svg -o report.json")]
     Attach {
         /// The program's process id
-        #[arg(short, long, value_parser = parse_pid)]
+        #[arg(short, long, value_parser = parse_pid, allow_hyphen_values = true)]
         pid: Pid,
-        /// How long to measure: 500ms, 10s, 2m, 1h; 0 until Ctrl-C or the program's end
-        #[arg(short, long, default_value = "10s", value_parser = parse_duration)]
+        /// How long: 500ms, 10s, 2m, 1h; 0 is until Ctrl-C
+        #[arg(short, long, default_value = "10s", value_parser = parse_duration, allow_hyphen_values = true)]
         duration: Window,
+        /// What is shared.
         #[command(flatten)]
         measure: MeasureArgs,
     },
     /// Start a program and measure it; its report goes to stderr, its exit code is passed on
+    #[command(override_usage = "gilprof run [OPTIONS] [--] CMD [ARGS]...")]
     #[command(after_help = "Example:\n  gilprof run -o flame.svg -- python3 app.py --threads 4")]
     Run {
-        /// How long to measure: 500ms, 10s, 2m, 1h; 0 until the program's end
-        #[arg(short, long, default_value = "0", value_parser = parse_duration)]
+        /// How long: 500ms, 10s, 2m, 1h; 0 is to the program's end
+        #[arg(short, long, default_value = "0", value_parser = parse_duration, allow_hyphen_values = true)]
         duration: Window,
+        /// What is shared.
         #[command(flatten)]
         measure: MeasureArgs,
         /// The program and its arguments
-        #[arg(last = true, required = true, value_name = "CMD")]
-        command: Vec<String>,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+        command: Vec<OsString>,
     },
     /// Show what every thread is doing now, with its Python stack
     #[command(after_help = "Example:\n  gilprof dump --pid 4242")]
     Dump {
         /// The program's process id
-        #[arg(short, long, value_parser = parse_pid)]
+        #[arg(short, long, value_parser = parse_pid, allow_hyphen_values = true)]
         pid: Pid,
         /// What to print
         #[arg(short, long, value_enum, default_value_t = FormatArg::Text)]
@@ -73,7 +84,7 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct MeasureArgs {
     /// Looks per second
-    #[arg(short, long, default_value = "1000", value_parser = parse_rate)]
+    #[arg(short, long, default_value = "1000", value_parser = parse_rate, allow_hyphen_values = true)]
     pub rate: f64,
     /// What to print
     #[arg(short, long, value_enum, default_value_t = FormatArg::Text)]

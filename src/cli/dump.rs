@@ -4,7 +4,7 @@
 //! last is shown, and what it leaves open is settled by the CPU time used meanwhile.
 
 use super::session::style;
-use super::{attach, print};
+use super::{patience, print, say};
 use crate::capture::observe::Observer;
 use crate::capture::{peers, sampler};
 use crate::error::{Error, Result};
@@ -16,6 +16,7 @@ use crate::sample::{GilLook, Sink, Slice, Split, State, TargetFacts, ThreadFacts
 use crate::units::Nanos;
 use std::collections::HashMap;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
 /// Looks made, and the time between them.
 const LOOKS: u32 = 8;
@@ -23,9 +24,14 @@ const BETWEEN: Nanos = Nanos::from_millis(3);
 
 /// Runs the command.
 pub fn command(pid: Pid, format: Format, freeze: bool) -> Result<ExitCode> {
-    let (target, threads) = match attach::attach_patiently(pid)? {
+    // Nothing is lost by a Ctrl-C here, so that nothing watches for it.
+    let Some((pid, target)) = patience::attach(pid, &AtomicBool::new(false))? else { return Ok(ExitCode::SUCCESS) };
+    let (target, threads) = match target {
         Attached::Python(python) => look(*python, freeze)?,
-        Attached::Legacy(version) => peers::dump(pid, &version)?,
+        Attached::Legacy(version) => {
+            say(&format!("who waits for the GIL cannot be told of Python {version}, only who holds it: such threads are `unknown`"));
+            peers::dump(pid, &version)?
+        }
     };
     print(&match format {
         Format::Text => dump::text(&target, &threads, style(&std::io::stdout()).colour),

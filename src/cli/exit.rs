@@ -1,27 +1,118 @@
-//! One exit code for each kind of error, so that scripts can tell them apart. The table stands in the README.
+//! The exit codes: one for each kind of error, so that scripts can tell them apart. [`TABLE`] is what the README shows.
+//!
+//! `attach` and `dump` use the codes below. `run` is the program's own code, or 128 and the signal's number where a signal ended it, as a
+//! shell has it; gilprof's own codes come only where the program was not started, or ended with 0 and a file could not be written. That
+//! the program could not be measured is said on stderr and leaves its code as it is.
+//!
+//! A window that Ctrl-C, SIGTERM or the target's end cuts short is a success: what was seen is reported.
 
 use crate::error::Error;
+use crate::process::memory::ReadError;
 
-/// Wrong words; clap's own code for it.
-pub const USAGE: u8 = 2;
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The code.
+    pub code: u8,
+    /// When gilprof ends with it.
+    pub when: &'static str,
+}
+
+const fn exit(code: u8, when: &'static str) -> Exit {
+    Exit { code, when }
+}
+
+const DONE: Exit = exit(0, "measured, also when Ctrl-C, SIGTERM or the program's end cut the window short");
+const USAGE: Exit = exit(2, "the words on the command line do not fit: a rate, a duration, a file's ending");
+const NO_SUCH_PROCESS: Exit = exit(3, "no process with this pid");
+const NOT_PYTHON: Exit = exit(4, "the process is not a Python program; the message names its Python child, if it has one");
+const NOT_READY: Exit = exit(5, "the Python has no interpreter: it has not created it yet, or has ended it");
+const UNSUPPORTED: Exit = exit(6, "a Python that gilprof cannot read, such as one on musl");
+const PERMISSION: Exit = exit(7, "no permission; the message says what stands in the way and the command that helps");
+const GONE: Exit = exit(8, "the process ended before anything could be measured");
+const GARBAGE: Exit = exit(9, "the interpreter's data make no sense");
+const OUTPUT: Exit = exit(10, "a file of -o, or standard output, cannot be written");
+const SYSTEM: Exit = exit(11, "a system call failed for a reason of its own");
+const NOT_EXECUTABLE: Exit = exit(126, "run: the command cannot be executed");
+const NOT_FOUND: Exit = exit(127, "run: there is no such command");
+const INTERRUPTED: Exit = exit(INTERRUPTED_TWICE, "a second Ctrl-C or SIGTERM: ended at once, without a report");
+
 /// A second Ctrl-C.
-pub const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED_TWICE: u8 = 130;
+
+/// Every code that gilprof itself gives, ascending.
+pub const TABLE: [Exit; 14] = [
+    DONE,
+    USAGE,
+    NO_SUCH_PROCESS,
+    NOT_PYTHON,
+    NOT_READY,
+    UNSUPPORTED,
+    PERMISSION,
+    GONE,
+    GARBAGE,
+    OUTPUT,
+    SYSTEM,
+    NOT_EXECUTABLE,
+    NOT_FOUND,
+    INTERRUPTED,
+];
 
 /// The exit code of an error.
 pub fn code(error: &Error) -> u8 {
-    match error {
+    let exit = match error {
         Error::Usage(_) => USAGE,
-        Error::NoSuchProcess { .. } => 3,
-        Error::NotPython { .. } => 4,
-        Error::NotReady { .. } => 5,
-        Error::UnsupportedVersion { .. } => 6,
-        Error::Permission { .. } => 7,
-        Error::Gone { .. } => 8,
-        Error::Garbage { .. } => 9,
-        Error::Output { .. } => 10,
-        Error::System { .. } | Error::Read(_) => 11,
-        // The shell's codes for a command that cannot be run, and one that is not there.
-        Error::Launch { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 127,
-        Error::Launch { .. } => 126,
+        Error::NoSuchProcess { .. } => NO_SUCH_PROCESS,
+        Error::NotPython { .. } => NOT_PYTHON,
+        Error::NotReady { .. } => NOT_READY,
+        Error::UnsupportedVersion { .. } => UNSUPPORTED,
+        Error::Permission { .. } => PERMISSION,
+        Error::Gone { .. } => GONE,
+        Error::Garbage { .. } => GARBAGE,
+        Error::Output { .. } => OUTPUT,
+        Error::Read(ReadError::Gone) => GONE,
+        Error::Read(ReadError::Refused) => PERMISSION,
+        Error::System { .. } | Error::Read(ReadError::Unmapped { .. }) => SYSTEM,
+        Error::Launch { source, .. } if source.kind() == std::io::ErrorKind::NotFound => NOT_FOUND,
+        Error::Launch { .. } => NOT_EXECUTABLE,
+    };
+    exit.code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Pid;
+    use std::io;
+
+    #[test]
+    fn codes_ascend_and_differ() {
+        assert!(TABLE.windows(2).all(|pair| pair[0].code < pair[1].code));
+    }
+
+    #[test]
+    fn each_kind_of_error_has_a_code_of_its_own_in_the_table() {
+        let (pid, text) = (Pid(7), String::new);
+        let launch = |kind: io::ErrorKind| Error::Launch { command: text(), source: kind.into() };
+        let all = [
+            Error::Usage(text()),
+            Error::NoSuchProcess { pid, help: text() },
+            Error::NotPython { pid, what: text(), why: text() },
+            Error::NotReady { pid, why: text() },
+            Error::UnsupportedVersion { pid, version: text(), why: text() },
+            Error::Permission { pid, why: text() },
+            Error::Gone { pid, when: text() },
+            Error::Garbage { pid, what: text() },
+            Error::Output { path: "x".into(), source: io::ErrorKind::Other.into() },
+            Error::System { what: text(), source: io::ErrorKind::Other.into() },
+            launch(io::ErrorKind::PermissionDenied),
+            launch(io::ErrorKind::NotFound),
+        ];
+        let mut codes: Vec<u8> = all.iter().map(code).collect();
+        assert!(codes.iter().all(|code| TABLE.iter().any(|exit| exit.code == *code)), "{codes:?}");
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), all.len());
+        assert_eq!(code(&Error::Read(ReadError::Gone)), GONE.code);
     }
 }

@@ -3,8 +3,9 @@
 use crate::error::{Error, Result};
 use crate::output::{format_for_path, FileFormat};
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, Write};
+use std::io::{self, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One file to be written.
 #[derive(Debug)]
@@ -13,51 +14,85 @@ pub struct Sheet {
     pub format: FileFormat,
     path: PathBuf,
     file: File,
-    /// It was not there before.
-    fresh: bool,
-    written: bool,
+    blanks: Blanks,
+}
+
+/// Files that were made only to see whether they can be, and have nothing in them yet. They go when gilprof ends without writing them.
+#[derive(Clone, Debug, Default)]
+pub struct Blanks(Arc<Mutex<Vec<PathBuf>>>);
+
+impl Blanks {
+    /// Takes away what is still blank.
+    pub fn remove(&self) {
+        for path in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Nothing is lost if it stays: it is empty.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn add(&self, path: &Path) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(path.into());
+    }
+
+    fn filled(&self, path: &Path) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|blank| blank != path);
+    }
 }
 
 /// Opens every path, or none.
-pub fn open_all(paths: &[PathBuf]) -> Result<Vec<Sheet>> {
+pub fn open_all(paths: &[PathBuf]) -> Result<(Vec<Sheet>, Blanks)> {
     let formats = paths.iter().map(|p| format_for_path(p)).collect::<Result<Vec<_>>>()?;
-    paths.iter().zip(formats).map(|(path, format)| Sheet::open(path, format)).collect()
+    let blanks = Blanks::default();
+    let opened = paths.iter().zip(formats).map(|(path, format)| Sheet::open(path, format, &blanks)).collect::<Result<Vec<_>>>();
+    match opened {
+        Ok(sheets) => Ok((sheets, blanks)),
+        Err(e) => {
+            blanks.remove();
+            Err(e)
+        }
+    }
 }
 
 impl Sheet {
-    fn open(path: &Path, format: FileFormat) -> Result<Sheet> {
-        let fresh = !path.exists();
-        // What is there stays until there is something to put in its place.
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-        let file = opened.map_err(|source| Error::Output { path: path.into(), source })?;
-        Ok(Sheet { format, path: path.into(), file, fresh, written: false })
+    fn open(path: &Path, format: FileFormat, blanks: &Blanks) -> Result<Sheet> {
+        let fresh = OpenOptions::new().write(true).create_new(true).open(path);
+        if fresh.is_ok() {
+            blanks.add(path);
+        }
+        let opened = match fresh {
+            // What is there stays until there is something to put in its place. Through a link to nothing the file behind it is made.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => OpenOptions::new().write(true).create(true).truncate(false).open(path),
+            other => other,
+        };
+        let file = opened.map_err(|source| failed(path, source))?;
+        Ok(Sheet { format, path: path.into(), file, blanks: blanks.clone() })
     }
 
-    /// Writes the contents. Says where they are.
-    pub fn write(&mut self, contents: &str) -> Result<&Path> {
-        let regular = self.file.metadata().is_ok_and(|m| m.is_file());
-        let mut write = || {
-            if regular {
-                self.file.set_len(0)?;
-                self.file.rewind()?;
-            }
-            self.file.write_all(contents.as_bytes())?;
-            self.file.flush()
-        };
-        write().map_err(|source| Error::Output { path: self.path.clone(), source })?;
-        self.written = true;
-        Ok(&self.path)
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the contents.
+    pub fn write(&mut self, contents: &str) -> Result<()> {
+        self.replace(contents.as_bytes()).map_err(|source| failed(&self.path, source))?;
+        self.blanks.filled(&self.path);
+        Ok(())
+    }
+
+    fn replace(&mut self, contents: &[u8]) -> io::Result<()> {
+        // A pipe or a terminal has nothing to be replaced.
+        if self.file.metadata().is_ok_and(|m| m.is_file()) {
+            self.file.set_len(0)?;
+            self.file.rewind()?;
+        }
+        self.file.write_all(contents)?;
+        self.file.flush()
     }
 }
 
-impl Drop for Sheet {
-    /// A file that was made only to see whether it can be, and then not needed, goes again.
-    fn drop(&mut self) {
-        if self.fresh && !self.written {
-            // Nothing is lost if it stays: it is empty.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
+fn failed(path: &Path, source: io::Error) -> Error {
+    Error::Output { path: path.into(), source }
 }
 
 #[cfg(test)]
@@ -69,19 +104,34 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("gilprof-files-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let (old, new) = (dir.join("old.json"), dir.join("new.svg"));
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
         std::fs::write(&old, "before, and rather long").unwrap();
         assert!(matches!(open_all(&[new.clone(), dir.join("nowhere/x.svg")]), Err(Error::Output { .. })));
         assert!(!new.exists(), "made for nothing");
         assert!(matches!(open_all(&[dir.join("x.pdf")]), Err(Error::Usage(_))));
-        drop(open_all(&[old.clone(), new.clone()]).unwrap());
-        assert_eq!(std::fs::read_to_string(&old).unwrap(), "before, and rather long");
-        assert!(!new.exists());
-        let mut sheets = open_all(&[old.clone(), new.clone()]).unwrap();
+        let (_, blanks) = open_all(&[old.clone(), new.clone()]).unwrap();
+        assert_eq!((read(&old).as_str(), read(&new).as_str()), ("before, and rather long", ""));
+        blanks.remove();
+        assert!(!new.exists() && old.exists());
+        let (mut sheets, blanks) = open_all(&[old.clone(), new.clone()]).unwrap();
         for sheet in &mut sheets {
             sheet.write("after").unwrap();
         }
-        drop(sheets);
-        assert_eq!((std::fs::read_to_string(&old).unwrap(), std::fs::read_to_string(&new).unwrap()), ("after".into(), "after".into()));
+        blanks.remove();
+        assert_eq!((read(&old), read(&new)), ("after".into(), "after".into()));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_link_to_nothing_makes_the_file_behind_it() {
+        let dir = std::env::temp_dir().join(format!("gilprof-links-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (link, behind) = (dir.join("link.svg"), dir.join("behind"));
+        std::os::unix::fs::symlink(&behind, &link).unwrap();
+        let (mut sheets, blanks) = open_all(std::slice::from_ref(&link)).unwrap();
+        sheets[0].write("after").unwrap();
+        blanks.remove();
+        assert_eq!(std::fs::read_to_string(&behind).unwrap(), "after");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -1,12 +1,15 @@
 //! Arguments to configuration; one file per command.
 pub mod args;
 mod attach;
+mod becoming;
 mod dump;
 pub mod exit;
 mod files;
+mod patience;
 mod progress;
 mod run;
 mod session;
+mod signals;
 
 use crate::error::{Error, Result};
 use args::{Cli, Command};
@@ -21,10 +24,13 @@ pub fn main() -> ExitCode {
         Command::Run { duration, measure, command } => run::command(duration, &measure, &command),
         Command::Dump { pid, format, freeze_holder } => dump::command(pid, format.into(), freeze_holder),
     };
-    done.unwrap_or_else(|e| {
-        say(&format!("error: {e}"));
-        ExitCode::from(exit::code(&e))
-    })
+    done.unwrap_or_else(|e| fail(&e))
+}
+
+/// Says what went wrong; gives the exit code for it.
+fn fail(error: &Error) -> ExitCode {
+    say(&format!("error: {error}"));
+    ExitCode::from(exit::code(error))
 }
 
 /// To stdout. A reader that has gone away is its own business; a full disk is not.
@@ -46,8 +52,6 @@ fn say_raw(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Where signals and children are waited for; measuring has its own thread.
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    built.map_err(|source| Error::System { what: "set up waiting for signals".into(), source })
+fn system(what: &str, source: std::io::Error) -> Error {
+    Error::System { what: what.into(), source }
 }

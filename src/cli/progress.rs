@@ -1,46 +1,87 @@
 //! The live line while measuring: looks, GIL busy, waiting, time left. On stderr, and only where that is a terminal.
+//!
+//! It has a thread of its own: a terminal may be slow, or stopped with Ctrl-S, and looks must not wait for it.
 
 use super::args::Window;
 use crate::capture::sampler::Progress;
 use crate::output::numbers;
 use crate::profile::LiveNumbers;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::mpsc::{sync_channel, SyncSender};
+use std::thread::JoinHandle;
 
 /// The line; nothing where there is no terminal.
-pub struct LiveLine {
-    bar: ProgressBar,
-    window: Window,
-}
+pub struct LiveLine(Option<(SyncSender<(Progress, LiveNumbers)>, JoinHandle<()>)>);
 
 impl LiveLine {
-    /// A line for a window.
+    /// A line for a window, if stderr is a terminal.
     pub fn new(window: Window) -> LiveLine {
-        // indicatif hides itself where stderr is no terminal.
-        let bar = ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner());
-        bar.set_draw_target(ProgressDrawTarget::stderr());
-        LiveLine { bar, window }
+        if !std::io::stderr().is_terminal() {
+            return LiveLine::none();
+        }
+        let (send, receive) = sync_channel(1);
+        let draw = move || {
+            let bar = ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner());
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            for (progress, live) in receive {
+                bar.set_message(words(window, progress, live));
+                bar.tick();
+            }
+            bar.finish_and_clear();
+        };
+        LiveLine(Some((send, std::thread::spawn(draw))))
     }
 
-    /// Shows where the window stands.
+    /// No line: the terminal is the measured program's own.
+    pub fn none() -> LiveLine {
+        LiveLine(None)
+    }
+
+    /// Shows where the window stands, unless the terminal has not yet taken what came before.
     pub fn show(&self, progress: Progress, live: LiveNumbers) {
-        if self.bar.is_hidden() {
-            return;
+        if let Some((send, _)) = &self.0 {
+            let _ = send.try_send((progress, live));
         }
-        let left = match self.window.0 {
-            Some(window) => format!("{} left", numbers::seconds(window.since(progress.elapsed).as_secs_f64())),
-            None => format!("{} so far, Ctrl-C ends", numbers::seconds(progress.elapsed.as_secs_f64())),
-        };
-        self.bar.set_message(format!(
-            "{} looks   GIL busy {}   waiting {}   {left}",
-            numbers::thousands(progress.looks),
-            numbers::percent(live.gil_busy),
-            numbers::mean_threads(live.waiters_mean),
-        ));
-        self.bar.tick();
     }
 
     /// Takes the line away.
-    pub fn clear(&self) {
-        self.bar.finish_and_clear();
+    pub fn clear(self) {
+        if let Some((send, drawing)) = self.0 {
+            drop(send);
+            // A line that could not be drawn is not worth an error.
+            let _ = drawing.join();
+        }
+    }
+}
+
+fn words(window: Window, progress: Progress, live: LiveNumbers) -> String {
+    let left = match window.0 {
+        Some(window) => format!("{} left", numbers::seconds(window.since(progress.elapsed).as_secs_f64())),
+        None => format!("{} so far, Ctrl-C ends", numbers::seconds(progress.elapsed.as_secs_f64())),
+    };
+    format!(
+        "{} looks   GIL busy {}   waiting {}   {left}",
+        numbers::thousands(progress.looks),
+        numbers::percent(live.gil_busy),
+        numbers::mean_threads(live.waiters_mean),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Nanos;
+
+    #[test]
+    fn the_line_fits_a_terminal() {
+        let live = LiveNumbers { looks: 0, gil_busy: 0.995, waiters_mean: 1234.5 };
+        let progress = Progress { elapsed: Nanos::from_secs_f64(600_000.0), looks: 600_000_000 };
+        for window in [Window(None), Window(Some(Nanos::from_secs_f64(604_800.0)))] {
+            let line = words(window, progress, live);
+            assert!(line.chars().count() < 78, "{line}");
+        }
+        let line = words(Window(Some(Nanos::from_secs_f64(10.0))), Progress { elapsed: Nanos::from_millis(2_500), looks: 2_500 }, live);
+        assert!(line.starts_with("2 500 looks   GIL busy ") && line.ends_with("7.5 s left"), "{line}");
     }
 }

@@ -1,13 +1,14 @@
 //! What `attach` and `run` share: one measured window on a thread of its own, then the report and the files.
 
 use super::args::{MeasureArgs, Window};
-use super::files::{self, Sheet};
+use super::files::{self, Blanks, Sheet};
 use super::progress::LiveLine;
+use super::say;
 use crate::analysis::{self, report::Report};
 use crate::capture::observe::Freeze;
 use crate::capture::peers;
 use crate::capture::sampler::{self, Ended, Plan, Progress};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::collapsed::{FlameInput, FlameMode, FlameRow, Roots};
 use crate::output::text::{self, Style};
@@ -16,6 +17,9 @@ use crate::profile::{Profile, ProfileBuilder};
 use crate::python::attach::Attached;
 use std::io::IsTerminal;
 use std::sync::atomic::AtomicBool;
+
+/// A window that has room for fewer looks than this is a slip of the pen.
+const FEWEST_LOOKS: f64 = 2.0;
 
 /// What was asked for, with the files already open.
 pub struct Session {
@@ -26,14 +30,14 @@ pub struct Session {
     roots: Roots,
     freeze: bool,
     sheets: Vec<Sheet>,
+    /// The files among them that gilprof made.
+    pub blanks: Blanks,
 }
 
 /// What came of a window.
 pub struct Measured {
     profile: Profile,
     report: Report,
-    /// Why the window ended.
-    pub ended: Ended,
 }
 
 impl Session {
@@ -42,6 +46,13 @@ impl Session {
         if args.freeze_holder {
             peers::freezer(Pid(0))?;
         }
+        if window.0.is_some_and(|w| w.as_secs_f64() * args.rate < FEWEST_LOOKS) {
+            return Err(Error::Usage(format!(
+                "the window is too short for looks {} apart: make it longer (--duration), or look more often (--rate)",
+                numbers::seconds(1.0 / args.rate)
+            )));
+        }
+        let (sheets, blanks) = files::open_all(&args.output)?;
         Ok(Session {
             plan: Plan { rate_hz: args.rate, duration: window.0, exact: args.exact },
             window,
@@ -49,13 +60,18 @@ impl Session {
             flame: args.flame.into(),
             roots: if args.by_thread { Roots::ByThread } else { Roots::Merged },
             freeze: args.freeze_holder,
-            sheets: files::open_all(&args.output)?,
+            sheets,
+            blanks,
         })
     }
 
+    /// A live line for the window.
+    pub fn line(&self) -> LiveLine {
+        LiveLine::new(self.window)
+    }
+
     /// Measures until the window is over, `stop` is set or the target ends. Blocks.
-    pub fn measure(&self, pid: Pid, target: Attached, stop: &AtomicBool) -> Result<Measured> {
-        let line = LiveLine::new(self.window);
+    pub fn measure(&self, pid: Pid, target: Attached, stop: &AtomicBool, line: LiveLine) -> Result<Measured> {
         let mut builder = ProfileBuilder::new();
         let mut tick = |progress: Progress, builder: &ProfileBuilder| line.show(progress, builder.live());
         let freezer = |pid| -> Option<Box<dyn Freeze>> { self.freeze.then(|| peers::freezer(pid).ok()).flatten() };
@@ -65,43 +81,54 @@ impl Session {
         };
         line.clear();
         let mut window = measured?;
-        match &window.ended {
-            Ended::TargetEnded => {
-                let seconds = numbers::seconds(window.facts.seconds);
-                window.facts.warnings.push(format!("the program ended; the report covers the {seconds} before"));
-            }
-            Ended::Lost(why) => window.facts.warnings.push(format!("the window ended early: {why}")),
-            Ended::Done | Ended::Stopped => {}
-        }
+        window.facts.warnings.extend(self.cut_short(&window.ended, window.facts.seconds));
         let profile = builder.finish(window.target, window.facts);
         let report = analysis::report(&profile);
-        Ok(Measured { profile, report, ended: window.ended })
+        Ok(Measured { profile, report })
+    }
+
+    /// Why there is less than was asked for. A window without end was to last until the program's.
+    fn cut_short(&self, ended: &Ended, seconds: f64) -> Option<String> {
+        let seconds = numbers::seconds(seconds);
+        match ended {
+            Ended::TargetEnded if self.window.0.is_some() => Some(format!("the program ended; the report covers the {seconds} before")),
+            Ended::Lost(why) => Some(format!("the window ended after {seconds}: {why}")),
+            Ended::TargetEnded | Ended::Done | Ended::Stopped => None,
+        }
+    }
+
+    /// Writes the files of `-o`, prints the page, says where the files are. A part that fails does not keep back the others; the error is
+    /// the first.
+    pub fn deliver(&mut self, measured: &Measured, to: &impl IsTerminal, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+        let mut said = Vec::new();
+        let mut failed = None;
+        for sheet in &mut self.sheets {
+            let written = contents(sheet.format, measured, self.flame, self.roots).and_then(|text| sheet.write(&text));
+            match written {
+                Ok(()) => said.push(format!("wrote {}", sheet.path().display())),
+                Err(e) => failed = failed.or(Some(e)),
+            }
+        }
+        let printed = self.page(measured, to).and_then(|page| print(&page));
+        said.iter().for_each(|line| say(line));
+        match failed {
+            Some(e) => Err(e),
+            None => printed,
+        }
     }
 
     /// What goes to the terminal or a pipe.
-    pub fn page(&self, measured: &Measured, to: &impl IsTerminal) -> Result<String> {
+    fn page(&self, measured: &Measured, to: &impl IsTerminal) -> Result<String> {
         match self.format {
             Format::Text => Ok(text::render(&measured.report, style(to))),
             Format::Json => json::render(&measured.report),
         }
     }
+}
 
-    /// Writes the files of `-o`, all of them even if one fails, and says where they are.
-    pub fn write_files(&mut self, measured: &Measured) -> Result<Vec<String>> {
-        let (flame, roots) = (self.flame, self.roots);
-        let mut said = Vec::new();
-        let mut failed = None;
-        for sheet in &mut self.sheets {
-            let written = contents(sheet.format, measured, flame, roots).and_then(|text| Ok(sheet.write(&text)?.display().to_string()));
-            match written {
-                Ok(path) => said.push(path),
-                Err(e) => failed = failed.or(Some(e)),
-            }
-        }
-        match failed {
-            Some(e) => Err(e),
-            None => Ok(said),
-        }
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.blanks.remove();
     }
 }
 

@@ -49,6 +49,23 @@ impl Python {
         let head = self.runtime.offset(self.layout.runtime.interpreters_head.offset() as u64);
         mem.read_ptr(head).is_ok_and(|head| !head.is_null())
     }
+
+    /// Whether there ever was one. In 3.7 - 3.15 `interpreters.next_id` stands right after `interpreters.main`: it is 0 or -1 before the first
+    /// interpreter, counts up with each, and outlives finalization.
+    fn had_interpreter(&self, mem: &dyn Memory) -> bool {
+        let next_id = self.runtime.offset(self.layout.runtime.interpreters_main.offset() as u64 + 8);
+        mem.read_u64(next_id).is_ok_and(|id| id.cast_signed() > 0)
+    }
+}
+
+fn starting(pid: Pid) -> String {
+    format!("it has not created its interpreter yet\n  see what it is doing: strace -fp {pid}")
+}
+
+fn ending(pid: Pid) -> String {
+    format!(
+        "it has ended its interpreter, but not itself: an exit handler or a library's thread keeps it\n  see what it is doing: strace -fp {pid}"
+    )
 }
 
 /// Finds out what a process is.
@@ -70,7 +87,7 @@ pub fn attach(pid: Pid) -> Result<Attached> {
             let mut bytes = vec![0; READ_LEN];
             mem.read(found.runtime, &mut bytes)?;
             if bytes.iter().all(|&b| b == 0) {
-                return Err(Error::NotReady { pid, why: "its runtime has not been set up yet; try again in a moment".into() });
+                return Err(Error::NotReady { pid, why: starting(pid) });
             }
             let (layout, facts) = layout_from_target(&bytes).map_err(|e| unsupported(e.to_string()))?;
             (layout, facts.free_threaded)
@@ -79,10 +96,7 @@ pub fn attach(pid: Pid) -> Result<Attached> {
     };
     let python = Python { pid, runtime: found.runtime, version: found.version, free_threaded, layout };
     if !python.has_interpreter(&mem) {
-        return Err(Error::NotReady {
-            pid,
-            why: "it has no interpreter: it has not created one yet, or has ended it; try again in a moment".into(),
-        });
+        return Err(Error::NotReady { pid, why: if python.had_interpreter(&mem) { ending(pid) } else { starting(pid) } });
     }
     Ok(Attached::Python(Box::new(python)))
 }

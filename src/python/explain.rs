@@ -14,6 +14,9 @@ const MAX_DEPTH: usize = 8;
 /// Python descendants that a message names.
 const MAX_NAMED: usize = 4;
 
+/// Characters of a name or a command in a message.
+const MAX_WORDS: usize = 60;
+
 /// Programs that start others, so that their pid is easily taken for the Python's.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "fish", "ash", "ksh", "busybox"];
 const LAUNCHERS: &[&str] = &[
@@ -144,7 +147,7 @@ fn elsewhere(pid: Pid, name: &str) -> String {
 }
 
 /// Python processes below this one, nearest first, and whether each is a child.
-fn python_descendants(pid: Pid) -> Vec<(Pid, bool)> {
+pub fn python_descendants(pid: Pid) -> Vec<(Pid, bool)> {
     let (mut found, mut generation, mut seen) = (Vec::new(), vec![pid], 0);
     for depth in 0..MAX_DEPTH {
         let mut next = Vec::new();
@@ -167,16 +170,20 @@ fn python_descendants(pid: Pid) -> Vec<(Pid, bool)> {
 /// The executable's name, or the kernel's name of the main thread.
 fn name(pid: Pid) -> String {
     let exe = facts::exe(pid).and_then(|path| path.rsplit('/').next().map(str::to_owned));
-    exe.or_else(|| facts::comm(Tid(pid.0))).unwrap_or_else(|| "unknown".to_owned())
+    visible(&exe.or_else(|| facts::comm(Tid(pid.0))).unwrap_or_else(|| "unknown".to_owned()))
 }
 
-/// The command line, short enough for a message, without control characters: the target chose it.
-fn command(pid: Pid) -> String {
-    let words = facts::command(pid).join(" ");
-    let clean: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(60).collect();
-    if words.chars().count() > 60 {
-        format!("{clean}…")
+/// What the target chose, short enough for a message and without control characters.
+fn visible(text: &str) -> String {
+    let start: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_WORDS).collect();
+    if text.chars().count() > MAX_WORDS {
+        format!("{start}…")
     } else {
-        clean
+        start
     }
+}
+
+/// The command line, short enough for a message.
+pub fn command(pid: Pid) -> String {
+    visible(&facts::command(pid).join(" "))
 }

@@ -2,7 +2,7 @@
 pub mod attach;
 pub mod binary;
 pub mod code;
-mod explain;
+pub mod explain;
 pub mod frames;
 pub mod gil;
 pub mod interpreters;

@@ -6,7 +6,7 @@
 use super::correct::Before;
 use super::waits::{Standing, Told, Waits};
 use crate::ids::{ThreadId, Tid};
-use crate::sample::{Exact, GilLook, Sink, Slice, Stack, State, Stretch, ThreadFacts, ThreadTotals};
+use crate::sample::{Evidence, Exact, GilLook, Sink, Slice, Stack, State, Stretch, ThreadFacts, ThreadTotals};
 use crate::units::Nanos;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -126,6 +126,9 @@ impl Sink for Joined<'_> {
         let Some(thread) = self.join.threads.get_mut(&slice.thread) else {
             return self.inner.slice(slice);
         };
+        if let (Evidence::Syscall, Some(tid)) = (slice.evidence, thread.tid) {
+            self.join.waits.forget_hold(tid, slice.end);
+        }
         let split = thread.before.correct(&slice.split, slice.evidence, waiting);
         if let Some((id, stack)) = slice.holder.filter(|_| slice.split.get(State::Waiting) > 0.0) {
             thread.behind = Some((id, stack.clone()));

@@ -59,14 +59,10 @@ impl ExactMode {
         Ok(ExactMode { watch, layout, gils: Vec::new(), join: Join::default(), events: 0, lost_before: 0, failed: false })
     }
 
-    /// The process runs another program now.
-    pub fn retarget(&mut self, python: &Python) -> Result<(), Unavailable> {
-        let watch = FutexWatch::open(python.pid, reach(&python.layout.gil).1)?;
-        self.lost_before += self.watch.lost();
-        self.watch = watch;
-        self.layout = python.layout.gil;
-        self.gils.clear();
-        Ok(())
+    /// Watches the program that the process runs now, and goes on counting.
+    pub fn continued(self, python: &Python) -> Result<ExactMode, Unavailable> {
+        let (lost_before, watch) = (self.lost_before + self.watch.lost(), ExactMode::open(python)?.watch);
+        Ok(ExactMode { watch, layout: python.layout.gil, gils: Vec::new(), lost_before, ..self })
     }
 
     /// One look, with the events up to it.

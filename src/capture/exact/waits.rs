@@ -151,6 +151,13 @@ impl Waits {
         self.threads.iter().filter(|(_, t)| matches!(t.phase, Phase::Asleep(_))).map(|(tid, _)| *tid)
     }
 
+    /// A look found the thread busy with something else at `at`: it has let go of the GIL, unseen because nobody waited.
+    pub fn forget_hold(&mut self, tid: Tid, at: Nanos) {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.held = thread.held.filter(|&held| held >= at);
+        }
+    }
+
     /// A look found the thread asleep on a GIL when the watch had just begun. The next event says whether it still waits.
     pub fn found_asleep(&mut self, tid: Tid, gil: GilId, begin: Nanos) {
         if self.threads.len() < MOST_THREADS {

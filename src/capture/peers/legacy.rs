@@ -3,7 +3,7 @@
 //! py-spy is told not to stop the target, and asked at most [`MAX_RATE`] times a second: it reads frame by frame and caches nothing.
 
 use crate::capture::clock::Clock;
-use crate::capture::sampler::{Ended, Plan, Progress, Window};
+use crate::capture::sampler::{sleep, Ended, Plan, Progress, Window};
 use crate::error::{Error, Result};
 use crate::ids::{GilId, Pid, ThreadId, Tid};
 use crate::process::live::LiveMemory;
@@ -13,13 +13,17 @@ use crate::sample::*;
 use crate::units::Nanos;
 use py_spy::stack_trace::StackTrace;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 /// Looks per second, at most.
 const MAX_RATE: f64 = 100.0;
 /// Failed looks in a row before the target is given up.
 const GIVE_UP: u64 = 100;
+/// How often py-spy tries to find an interpreter that may just be starting; it waits 20 ms between.
+const TRIES: u64 = 10;
+/// How py-spy 0.4.3 says that there is none.
+const NO_INTERPRETER: &str = "Failed to find a python interpreter";
 const WARNING: &str = "waiting for the GIL cannot be told before Python 3.7: threads that neither hold it nor do I/O are shown as unknown";
 
 struct Legacy {
@@ -35,6 +39,7 @@ struct Followed {
     files: Option<TaskFiles>,
     last: Nanos,
     first: (Nanos, SchedStat),
+    latest: SchedStat,
     told: bool,
 }
 
@@ -47,13 +52,10 @@ pub fn measure<S: Sink>(
     sink: &mut S,
     tick: &mut dyn FnMut(Progress, &S),
 ) -> Result<Window> {
-    let config = py_spy::Config { blocking: py_spy::config::LockingStrategy::NonBlocking, ..py_spy::Config::default() };
-    let mut spy = py_spy::PythonSpy::new(pid.0, &config).map_err(|e| Error::UnsupportedVersion {
-        pid,
-        version: version.into(),
-        why: format!("py-spy says: {e:#}"),
-    })?;
-    let mut legacy = Legacy { pid, threads: HashMap::new(), offset: None, tids: Vec::new(), empty: Arc::new(Stack::empty()) };
+    let mut spy = open(pid, version)?;
+    // Read now: a program that has ended has neither a command nor an executable.
+    let target = target(pid, version);
+    let mut legacy = Legacy::new(pid);
     let rate_hz = plan.rate_hz.min(MAX_RATE);
     let (start, own) = (sys_linux::monotonic(), sys_linux::own_cpu());
     let mut clock = Clock::new(start, rate_hz, start.as_nanos());
@@ -80,10 +82,7 @@ pub fn measure<S: Sink>(
         if plan.duration.is_some_and(|d| next.since(start) > d) {
             break Ended::Done;
         }
-        while sys_linux::monotonic() < next && !stop.load(Ordering::Relaxed) {
-            sys_linux::sleep_until(next);
-        }
-        if stop.load(Ordering::Relaxed) {
+        if !sleep(next, stop) {
             break Ended::Stopped;
         }
         now = sys_linux::monotonic();
@@ -101,15 +100,18 @@ pub fn measure<S: Sink>(
         warnings: vec![WARNING.into()],
         ..WindowFacts::default()
     };
-    Ok(Window { target: target(pid, version), facts: window, ended })
+    Ok(Window { target, facts: window, ended })
 }
 
 fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {
     let config = py_spy::Config { blocking: py_spy::config::LockingStrategy::NonBlocking, ..py_spy::Config::default() };
-    py_spy::PythonSpy::new(pid.0, &config).map_err(|e| Error::UnsupportedVersion {
-        pid,
-        version: version.into(),
-        why: format!("py-spy says: {e:#}"),
+    py_spy::PythonSpy::retry_new(pid.0, &config, TRIES).map_err(|e| {
+        let said = format!("{e:#}");
+        if said.contains(NO_INTERPRETER) {
+            let why = "py-spy finds no interpreter in it: it has not created one yet, or has ended it".into();
+            return Error::NotReady { pid, why };
+        }
+        Error::UnsupportedVersion { pid, version: version.into(), why: format!("py-spy says: {said}") }
     })
 }
 
@@ -180,6 +182,10 @@ impl Legacy {
             let behind = holder.as_ref().zip(holder_id).filter(|_| !held).map(|((_, stack), id)| (id, stack));
             let split = Split::whole(state, at.since(followed.last).as_nanos() as f64);
             followed.last = at;
+            // Kept at each look: at the end the thread may be gone.
+            if let Some(Ok(Some(stat))) = followed.files.as_ref().map(TaskFiles::schedstat) {
+                followed.latest = stat;
+            }
             sink.slice(&Slice { thread: followed.id, end: at, split, evidence, stack, holder: behind });
         }
         let holder = match (holder_id, holder) {
@@ -211,7 +217,7 @@ impl Legacy {
         let followed = self.threads.entry(tid).or_insert_with(|| {
             let files = TaskFiles::open(pid, tid).ok();
             let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten()).unwrap_or_default();
-            Followed { id, files, last: began, first: (began, stat), told: false }
+            Followed { id, files, last: began, first: (began, stat), latest: stat, told: false }
         });
         if followed.told {
             return;
@@ -224,12 +230,11 @@ impl Legacy {
     fn finish(&mut self, sink: &mut dyn Sink) {
         for followed in self.threads.values() {
             let (since, base) = followed.first;
-            let stat = followed.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
-            let mut totals = ThreadTotals { seen: followed.last.since(since), ..ThreadTotals::default() };
-            if let Some(stat) = stat {
-                totals.cpu = stat.cpu.since(base.cpu);
-                totals.run_queue = stat.run_queue.since(base.run_queue);
-            }
+            let totals = ThreadTotals {
+                seen: followed.last.since(since),
+                cpu: followed.latest.cpu.since(base.cpu),
+                run_queue: followed.latest.run_queue.since(base.run_queue),
+            };
             sink.thread_end(followed.id, totals);
         }
     }
