@@ -85,15 +85,16 @@ impl Join {
         its.into_iter().for_each(|told| self.file(facts.id, told, inner));
     }
 
-    /// The waiting between two points in time, from the events; `None` where they do not tell.
-    fn waiting(&mut self, id: ThreadId, begin: Nanos, end: Nanos) -> Option<f64> {
+    /// The waiting between two points in time, from the events; `None` where they do not tell. `holds`: at the end it has the GIL.
+    fn waiting(&mut self, id: ThreadId, begin: Nanos, end: Nanos, holds: bool) -> Option<f64> {
         let thread = self.threads.get_mut(&id)?;
         let overlap = |(from, to): (Nanos, Nanos)| to.min(end).since(from.max(begin)).as_nanos() as f64;
         let now = match self.waits.standing(thread.tid?) {
             Standing::Unknown => return None,
             Standing::Out => 0.0,
             Standing::Since(from) => overlap((from, end)),
-            Standing::Between(from, to) => overlap((from, to)),
+            Standing::Between { begin: from, timed_out: true, .. } if !holds => overlap((from, end)),
+            Standing::Between { begin: from, since, .. } => overlap((from, since)),
         };
         let over: f64 = thread.spans.iter().take_while(|span| span.0 < end).map(|span| overlap(*span)).sum();
         while thread.spans.front().is_some_and(|span| span.1 <= end) {
@@ -120,7 +121,7 @@ impl Sink for Joined<'_> {
 
     fn slice(&mut self, slice: &Slice<'_>) {
         let begin = slice.end.since(Nanos::from_nanos(slice.split.total() as u64));
-        let Some(waiting) = self.join.waiting(slice.thread, begin, slice.end) else {
+        let Some(waiting) = self.join.waiting(slice.thread, begin, slice.end, slice.evidence == Evidence::GilHolder) else {
             return self.inner.slice(slice);
         };
         let Some(thread) = self.join.threads.get_mut(&slice.thread) else {

@@ -12,13 +12,19 @@ use super::observe::{Looked, Observer};
 use crate::ids::{Addr, GilId};
 use crate::process::futex_program::MAX_GILS;
 use crate::process::futex_watch::{Call, FutexEvent, FutexWatch, Unavailable};
+use crate::process::live::LiveMemory;
 use crate::process::memory::ReadError;
+use crate::process::sys_linux;
 use crate::python::attach::Python;
+use crate::python::interpreters::Roster;
 use crate::python::layout::{Gil, Span};
 use crate::sample::{Evidence, Sink, State, WindowFacts};
 use crate::units::Nanos;
 use joined::{Join, Joined};
 use waits::{Did, Spot};
+
+/// Two of CPython's default switch intervals, after each of which a waiter goes to sleep anew.
+const WARM_UP: Nanos = Nanos::from_millis(11);
 
 /// A watch, and what came of it so far.
 #[derive(Debug)]
@@ -28,6 +34,10 @@ pub struct ExactMode {
     /// Where the GILs are, by their numbers.
     gils: Vec<Addr>,
     join: Join,
+    /// The first look.
+    begun: Option<Nanos>,
+    /// No look has been made since the GILs were found.
+    fresh: bool,
     events: u64,
     /// Lost by watches before this one.
     lost_before: u64,
@@ -55,14 +65,36 @@ impl ExactMode {
     /// Begins to watch a process.
     pub fn open(python: &Python) -> Result<ExactMode, Unavailable> {
         let layout = python.layout.gil;
-        let watch = FutexWatch::open(python.pid, reach(&layout).1)?;
-        Ok(ExactMode { watch, layout, gils: Vec::new(), join: Join::default(), events: 0, lost_before: 0, failed: false })
+        let mut mode = ExactMode {
+            watch: FutexWatch::open(python.pid, reach(&layout).1)?,
+            layout,
+            gils: Vec::new(),
+            join: Join::default(),
+            begun: None,
+            fresh: true,
+            events: 0,
+            lost_before: 0,
+            failed: false,
+        };
+        mode.warm_up(python);
+        Ok(mode)
+    }
+
+    /// Lets the threads that wait already go to sleep once more, so that events tell of them from the first look on. Where that takes
+    /// longer (another switch interval), or the GIL cannot be read yet, the first look says who sleeps.
+    fn warm_up(&mut self, python: &Python) {
+        let mut roster = Roster::default();
+        if roster.walk(&LiveMemory::new(python.pid), &python.layout, python.runtime).is_ok() && !roster.gils.is_empty() {
+            self.watch_gils(roster.gils.iter().map(|(at, _)| *at).collect());
+            sys_linux::sleep_until(sys_linux::monotonic() + WARM_UP);
+        }
     }
 
     /// Watches the program that the process runs now, and goes on counting.
     pub fn continued(self, python: &Python) -> Result<ExactMode, Unavailable> {
-        let (lost_before, watch) = (self.lost_before + self.watch.lost(), ExactMode::open(python)?.watch);
-        Ok(ExactMode { watch, layout: python.layout.gil, gils: Vec::new(), lost_before, ..self })
+        let lost_before = self.lost_before + self.watch.lost();
+        let (begun, events, join) = (self.begun, self.events, self.join);
+        Ok(ExactMode { begun, events, join, lost_before, ..ExactMode::open(python)? })
     }
 
     /// One look, with the events up to it.
@@ -109,32 +141,45 @@ impl ExactMode {
         });
         waits.settle(now, &mut |t| told.push(t));
         self.events += events;
-        told.into_iter().for_each(|t| self.join.told(t, sink));
+        let begun = *self.begun.get_or_insert(now);
+        told.into_iter().filter(|t| t.end > begun).for_each(|t| self.join.told(t, sink));
     }
 
     /// Watches the GILs that the look has found.
     fn follow_gils(&mut self, observer: &Observer, now: Nanos) {
-        if observer.gils().eq(self.gils.iter().copied()) {
-            return;
+        if !observer.gils().eq(self.gils.iter().copied()) {
+            self.watch_gils(observer.gils().collect());
         }
-        let fresh: Vec<Addr> = observer.gils().collect();
+        if std::mem::take(&mut self.fresh) {
+            for thread in observer.threads().iter().filter(|t| t.told() == (State::Waiting, Evidence::GilFutex)) {
+                self.join.waits.found_asleep(thread.facts.tid, thread.facts.gil.unwrap_or_default(), now);
+            }
+        }
+    }
+
+    fn watch_gils(&mut self, gils: Vec<Addr>) {
         let from = reach(&self.layout).0;
-        let starts: Vec<Addr> = fresh.iter().map(|gil| gil.offset(from.into())).collect();
+        let starts: Vec<Addr> = gils.iter().map(|gil| gil.offset(from.into())).collect();
         self.failed |= self.watch.set_gils(&starts).is_err();
-        self.gils = fresh;
-        for thread in observer.threads().iter().filter(|t| t.told() == (State::Waiting, Evidence::GilFutex)) {
-            self.join.waits.found_asleep(thread.facts.tid, thread.facts.gil.unwrap_or_default(), now);
-        }
+        self.gils = gils;
+        self.fresh = true;
     }
 }
 
+/// `__g_refs` in glibc's `pthread_cond_t`, 2.25 - 2.40: at these bytes of it. Later versions have `__g_size` there, which nobody sleeps on.
+const GROUPS: std::ops::Range<u64> = 16..24;
+
 /// What an event says, by the address. `None` for an address that is no GIL's any more.
 fn did(layout: &Gil, gils: &[Addr], event: &FutexEvent) -> Option<Did> {
-    let place = |at: Addr| {
-        let offset = |gil: Addr| at.0.wrapping_sub(gil.0);
-        let spot = |gil: Addr| spans(layout).into_iter().find(|(_, s)| offset(gil).wrapping_sub(s.offset.into()) < u64::from(s.len));
-        gils.iter().enumerate().find_map(|(n, gil)| Some((GilId(n as u32), spot(*gil)?.0)))
+    let spot = |gil: Addr, at: Addr| {
+        spans(layout).into_iter().find_map(|(spot, span)| {
+            let offset = at.0.wrapping_sub(gil.0).wrapping_sub(span.offset.into());
+            let condition = matches!(spot, Spot::Cond | Spot::SwitchCond);
+            let spot = if condition && GROUPS.contains(&offset) { Spot::Groups } else { spot };
+            (offset < u64::from(span.len)).then_some(spot)
+        })
     };
+    let place = |at: Addr| gils.iter().enumerate().find_map(|(n, gil)| Some((GilId(n as u32), spot(*gil, at)?)));
     match event.call {
         Call::Wait(at) => place(at).map(|(gil, spot)| Did::Sleep(gil, spot)),
         Call::Wake(at) => place(at).map(|(gil, spot)| Did::Wake(gil, spot)),
