@@ -4,6 +4,8 @@
 //! cargo run --release --example look_cost -- PID [LOOKS] [RATE]
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use gilprof::capture::clock::Clock;
 use gilprof::capture::observe::Observer;
 use gilprof::ids::Pid;
@@ -19,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut observer = Observer::new(Python::open(Pid(pid))?, None);
     let mut builder = ProfileBuilder::new();
     sys_linux::precise_timers();
-    sys_linux::short_slice();
+    sys_linux::wake_soon();
     let mut costs = Vec::with_capacity(looks);
     let mut clock = Clock::new(sys_linux::monotonic(), rate, 1);
     for _ in 0..looks {

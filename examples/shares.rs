@@ -4,6 +4,8 @@
 //! cargo run --release --example shares -- PID
 //! ```
 
+#![allow(clippy::print_stdout)]
+
 use gilprof::capture::sampler::{measure, Plan};
 use gilprof::ids::Pid;
 use gilprof::profile::ProfileBuilder;

@@ -88,6 +88,8 @@ pub enum Evidence {
     Syscall,
     /// Asleep at the last look and not run since.
     NotRunSince,
+    /// It waited for the GIL at the last look, and the GIL has not changed hands since.
+    SameHolder,
     /// Split by conservation of CPU time over a stretch.
     Conservation,
     /// Nothing could be read.

@@ -9,10 +9,12 @@
 //! ```
 //! The kernel's count of runs moves with every column that has CPU time. What is expected are the milliseconds per state.
 
+#![allow(clippy::unwrap_used)]
+
 use gilprof::capture::account::{Account, Claims, Now};
-use gilprof::capture::classify::Place;
+use gilprof::capture::classify::{judge, Judgement, Place, Seen};
 use gilprof::process::threads::SchedStat;
-use gilprof::sample::{Split, Stack, State};
+use gilprof::sample::{Evidence, Split, Stack, State};
 use gilprof::units::Nanos;
 use std::sync::Arc;
 
@@ -75,6 +77,21 @@ fn states_that_one_look_tells() {
 }
 
 #[test]
+fn a_waiter_behind_the_same_holder_still_waits() {
+    let seen = Seen {
+        place: Place::StillWaiting,
+        held_before: false,
+        held_after: false,
+        requested: false,
+        in_c_call: false,
+        slept: None,
+        near_wait: true,
+        ran: Some(true),
+    };
+    assert_eq!(judge(&seen), Judgement::Told(State::Waiting, Evidence::SameHolder));
+}
+
+#[test]
 fn holding_in_turns() {
     // Two rounds of a pure-Python thread: it holds for 5 ms and waits for 5.
     let split = play("WWWWWHHHHHWWWWWHHHHHW", "1    XXXXX1    XXXXX1", "");
@@ -128,7 +145,7 @@ fn a_holder_without_a_core() {
 fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
     // 4 ms of CPU time are booked at every fourth look; no time in the queue.
     let stack = Arc::new(Stack::empty());
-    let mut stat = SchedStat::default();
+    let mut stat = SchedStat { runs: 1, ..SchedStat::default() };
     let mut account = Account::open(Nanos::ZERO, Some(stat));
     let mut split = Split::default();
     for i in 1..=2000u64 {
@@ -141,6 +158,21 @@ fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
     }
     account.close(None, &mut |_, part, _| split.merge(&part));
     assert!(split.get(State::Native) / split.total() > 0.99, "{split:?}");
+}
+
+#[test]
+fn a_newborn_that_never_had_a_cpu_is_starved() {
+    let stack = Arc::new(Stack::empty());
+    let stat = SchedStat::default();
+    let mut account = Account::open(Nanos::ZERO, Some(stat));
+    let mut split = Split::default();
+    for i in 1..=5u64 {
+        let now = Now { place: Place::Runnable, stat: Some(stat) };
+        let judgement = account.judge(&now, &Claims::default());
+        account.book(Nanos::from_millis(i), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+    }
+    account.close(None, &mut |_, part, _| split.merge(&part));
+    expect(split, &[(State::Starved, 5.0)]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! Both are cut to the window that gilprof says it looked at. Prints what each said; the bounds are those of the accuracy promised.
 
 #![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
+#![allow(clippy::print_stdout)] // the figures
 
 mod support;
 

@@ -1,18 +1,23 @@
 //! The tables of `python::layout` against the truth: published layouts as real interpreters have them, hostile ones, and live interpreters.
 //!
-//! The live test takes every Python from 3.7 on that it finds as `python3.N` on PATH or under pyenv, or the commands in GILPROF_PYTHONS
-//! (separated by `:`, such as `/usr/bin/python3.13:chroot /srv/sid python3.15`). It waits for the child's word, never for time to pass.
+//! The live test follows the tables with a reader of its own, through two threads that are at rest.
 
 #![allow(clippy::unwrap_used)] // test code throughout, which the lint sees only inside #[test]
 
-mod layout_support;
+#[path = "support/known.rs"]
+mod known;
+#[path = "layouts/reader.rs"]
+mod reader;
+mod support;
 
 use gilprof::process::memory::Memory;
 use gilprof::python::layout::debug_offsets::{layout_from_target, COOKIE};
 use gilprof::python::layout::validate::{LayoutError, FRAME_CAP, INTERPRETER_CAP, OBJECT_CAP, RUNTIME_PREFIX, THREAD_CAP};
 use gilprof::python::layout::{for_version, Layout, Minor, Table};
-use layout_support::{pythons, Target};
+use known::Known;
 use proptest::prelude::*;
+use reader::asleep_in_read;
+use support::{alone, interpreters};
 
 const DUMPS: [(&str, &[u8]); 3] = [
     ("3.13.0", include_bytes!("dumps/debug-offsets-3.13.0.bin")),
@@ -140,9 +145,11 @@ fn assert_within_caps(layout: &Layout) {
 
 #[test]
 fn live_interpreters_are_as_the_tables_say() {
-    for command in pythons() {
-        let Some(target) = Target::start(&command) else { continue };
-        eprintln!("{command}: {:?}", target.layout.minor);
+    let _alone = alone();
+    for interpreter in interpreters() {
+        eprintln!("{}", interpreter.label);
+        let target = Known::start(&interpreter, "resting");
+        asleep_in_read(target.target.pid());
         the_runtime_is_ready(&target);
         the_gil_is_at_rest(&target);
         the_threads_are_the_kernels(&target);
@@ -151,7 +158,7 @@ fn live_interpreters_are_as_the_tables_say() {
     }
 }
 
-fn the_runtime_is_ready(t: &Target) {
+fn the_runtime_is_ready(t: &Known) {
     let runtime = t.layout.runtime;
     assert_eq!(t.read_u32(t.runtime.offset(runtime.initialized.unwrap().offset() as u64)), Ok(1));
     assert!(t.ptr(t.runtime, runtime.finalizing.unwrap()).is_null());
@@ -164,7 +171,7 @@ fn the_runtime_is_ready(t: &Target) {
 }
 
 /// Both threads of the target are asleep: nobody holds it, and it was handed over a few times at least.
-fn the_gil_is_at_rest(t: &Target) {
+fn the_gil_is_at_rest(t: &Known) {
     let gil = t.layout.gil;
     assert_eq!(t.read_u64(t.gil().offset(gil.interval.offset() as u64)), Ok(5000));
     assert_eq!(t.read_u32(t.gil().offset(gil.locked.offset() as u64)), Ok(0));
@@ -174,7 +181,7 @@ fn the_gil_is_at_rest(t: &Target) {
     assert!(t.threads().contains(&holder), "{holder} held it last, the threads are {:?}", t.threads());
 }
 
-fn the_threads_are_the_kernels(t: &Target) {
+fn the_threads_are_the_kernels(t: &Known) {
     let threads = t.threads();
     assert_eq!(threads.len(), 2);
     for thread in threads {
@@ -194,19 +201,19 @@ fn the_threads_are_the_kernels(t: &Target) {
 }
 
 /// The main thread is at module level, the other in `sleeper`; both inside a C call.
-fn the_stacks_are_known(t: &Target) {
+fn the_stacks_are_known(t: &Known) {
     let mut leaves: Vec<String> = t.threads().iter().map(|&thread| t.stack(thread)[0].name.clone()).collect();
     leaves.sort();
     assert_eq!(leaves, ["<module>", "sleeper"]);
     for thread in t.threads() {
         let stack = t.stack(thread);
         assert!(t.layout.is_call(stack[0].opcode), "leaf {:?} of {:?}", stack[0], t.layout.minor);
-        assert_eq!(stack[0].file, "<string>");
-        assert_eq!(stack[0].line, if stack[0].name == "sleeper" { 2 } else { 1 });
+        assert_eq!(stack[0].file, t.target.source());
+        assert_eq!(stack[0].line, t.target.fact("lines")[&stack[0].name]);
     }
 }
 
-fn the_names_are_found(t: &Target) {
+fn the_names_are_found(t: &Known) {
     let threading = t.dict_get(t.ptr(t.interpreter, t.layout.interpreter.modules.unwrap()), "threading");
     let active = t.dict_get(t.ptr(threading, t.layout.containers.module_dict), "_active");
     let mut found: Vec<(u64, String)> =

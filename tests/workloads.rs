@@ -10,7 +10,9 @@ use support::{alone, interpreters, legacy_interpreters, repository, Interpreter,
 fn every_workload_comes_to_its_handshake_and_ends_with_its_stdin() {
     let _alone = alone();
     for interpreter in interpreters() {
-        for name in ["call_heavy", "churn", "cpu", "hashing", "lock", "mixed", "names", "sleepers", "standstill"] {
+        for name in
+            ["call_heavy", "churn", "cpu", "hashing", "identity", "lock", "mixed", "names", "objects", "resting", "sleepers", "standstill"]
+        {
             let target = Target::start(&interpreter, name, &[]);
             assert!(target.pid() > 1);
             let (status, _) = target.finish();

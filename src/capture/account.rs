@@ -52,7 +52,9 @@ impl Account {
     pub fn open(began: Nanos, stat: Option<SchedStat>) -> Account {
         let mut ledger = Ledger::default();
         ledger.open(stat);
-        Account { last: Last { at: began, stat, slept: None, near_wait: false }, told: (State::Unknown, Evidence::Unread), ledger }
+        // A newborn that has never had a CPU is starved until its count of runs moves: the run queue's time is only counted then.
+        let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
+        Account { last: Last { at: began, stat, slept, near_wait: false }, told: (State::Unknown, Evidence::Unread), ledger }
     }
 
     /// Whether it got a CPU since the last look; `None` where the kernel does not count.
@@ -64,6 +66,11 @@ impl Account {
     /// no CPU yet still waits, so that holds for it too.
     pub fn sleeps_on(&self, stat: Option<SchedStat>) -> bool {
         self.ran(stat) == Some(false) && self.last.slept.is_some_and(|s| s != State::Starved)
+    }
+
+    /// Whether the last look found it waiting for the GIL.
+    pub fn waited(&self) -> bool {
+        self.last.slept == Some(State::Waiting)
     }
 
     /// Whether its stack may have changed since the last look.

@@ -22,6 +22,8 @@ pub enum Place {
     Elsewhere,
     /// It slept at the last look and has not run since, so it was not looked at again.
     NotRunSince,
+    /// It waited for the GIL at the last look, and the same other thread has held it ever since: it cannot have left `take_gil`.
+    StillWaiting,
     /// Could not be read.
     Unread,
 }
@@ -70,6 +72,7 @@ pub fn judge(seen: &Seen) -> Judgement {
     match seen.place {
         // Asleep on the GIL's own futex says more than the holder's name, which is read a moment earlier or later.
         Place::GilFutex => Told(State::Waiting, E::GilFutex),
+        Place::StillWaiting => Told(State::Waiting, E::SameHolder),
         Place::NotRunSince if held => Told(State::HoldingBlocked, E::GilHolder),
         Place::NotRunSince => match seen.slept {
             Some(State::HoldingBlocked) | None => Told(State::Unknown, E::Unread),

@@ -6,7 +6,7 @@
 
 use super::bind::Binder;
 use super::classify::Judgement;
-use super::tracked::{kernel_name, Tracked};
+use super::tracked::{kernel_name, Known, Tracked};
 use crate::ids::{Addr, GilId, Pid, ThreadId, Tid};
 use crate::process::live::LiveMemory;
 use crate::process::memory::ReadError;
@@ -58,6 +58,8 @@ pub struct Observer {
     last: Option<Nanos>,
     empty: Arc<Stack>,
     after: Vec<Option<GilReading>>,
+    /// The GILs as the last look found them.
+    earlier: Vec<(Addr, Option<GilReading>)>,
     freezer: Option<Box<dyn Freeze>>,
     /// Exact mode: threads that kernel events say wait for a GIL now, so that the kernel need not be asked.
     pub waiting: HashSet<Tid>,
@@ -97,6 +99,7 @@ impl Observer {
             last: None,
             empty: Arc::new(Stack::empty()),
             after: Vec::new(),
+            earlier: Vec::new(),
             freezer,
             waiting: HashSet::new(),
             torn: 0,
@@ -143,6 +146,7 @@ impl Observer {
         let looked = self.outcome();
         self.book(at, sink);
         self.last = Some(at);
+        self.earlier.clone_from(&self.roster.gils);
         Ok(looked)
     }
 
@@ -296,10 +300,11 @@ impl Observer {
         while index < self.threads.len() {
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
             let on_gil = |futex| gils.iter().any(|(at, _)| gil::is_wait(&layout.gil, *at, futex));
+            let thread = &self.threads[index];
+            let same_holder = self.same_holder(thread);
             // Events are as old as the look; the GIL was read since, and knows better of one who has just got it.
-            let thread = &mut self.threads[index];
             let waits = self.waiting.contains(&thread.facts.tid) && !holders.contains(&thread.tstate);
-            if thread.look(waits, on_gil).is_err() {
+            if self.threads[index].look(Known { same_holder, waits }, on_gil).is_err() {
                 self.drop_thread(index, at, sink);
                 continue;
             }
@@ -310,6 +315,15 @@ impl Observer {
             index += 1;
         }
         Ok(())
+    }
+
+    /// Whether another thread than this one has held the thread's GIL since the last look. CPython counts every change of the holder, so
+    /// whoever waited then has not had it meanwhile.
+    fn same_holder(&self, thread: &Tracked) -> bool {
+        let Some(g) = thread.facts.gil.map(|g| g.0 as usize) else { return false };
+        let (Some((at, Some(now))), Some((before_at, Some(before)))) = (self.roster.gils.get(g), self.earlier.get(g)) else { return false };
+        let held = now.holder.is_some_and(|holder| holder != thread.tstate && self.by_tstate.contains_key(&holder));
+        at == before_at && held && now.holder == before.holder && now.switches == before.switches
     }
 
     fn drop_thread(&mut self, index: usize, at: Nanos, sink: &mut dyn Sink) {

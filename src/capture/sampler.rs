@@ -113,7 +113,7 @@ pub fn measure<S: Sink>(
     tick: &mut dyn FnMut(Progress, &S),
 ) -> Result<Window> {
     sys_linux::precise_timers();
-    sys_linux::short_slice();
+    sys_linux::wake_soon();
     sys_linux::raise_file_limit();
     let exact = plan.exact.then(|| ExactMode::open(&python));
     let mut open = Open::new(python, freezer);
@@ -275,6 +275,8 @@ impl<'a> Open<'a> {
     /// A window that ended while another program ran in the measured one's place ended with the measured one.
     fn unless_replaced(&self, ended: Ended) -> Ended {
         match ended {
+            // Its address space goes before the process does, which looks like another program for a moment.
+            Ended::Done | Ended::Stopped if self.replaced && !crate::process::facts::runs(self.pid) => Ended::TargetEnded,
             Ended::Done | Ended::Stopped if self.replaced => Ended::Lost("the process replaced itself by another program".into()),
             other => other,
         }

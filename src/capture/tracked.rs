@@ -25,6 +25,7 @@ pub struct Tracked {
     pub stack: ThreadStack,
     /// Whether a name was found in the interpreter.
     pub named: bool,
+    pid: Pid,
     files: Option<TaskFiles>,
     now: Now,
     account: Account,
@@ -34,6 +35,15 @@ pub struct Tracked {
 /// The thread is gone.
 #[derive(Debug)]
 pub struct Dead;
+
+/// What is known of a thread before the kernel is asked where it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// Another thread has held its GIL ever since the last look: one that waited then still waits.
+    pub same_holder: bool,
+    /// Exact mode: kernel events say that it waits for a GIL.
+    pub waits: bool,
+}
 
 const UNREAD: Now = Now { place: Place::Unread, stat: None };
 
@@ -49,6 +59,7 @@ impl Tracked {
             requested: false,
             stack: ThreadStack::new(empty),
             named: false,
+            pid,
             files,
             now: UNREAD,
             account: Account::open(began, stat),
@@ -56,17 +67,28 @@ impl Tracked {
         }
     }
 
-    /// Asks the kernel where the thread is; not where it is known to wait, or slept at the last look and has not run since.
-    pub fn look(&mut self, waits: bool, on_gil: impl Fn(Addr) -> bool) -> Result<(), Dead> {
+    /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
+    /// Nor where what is `known` without it says that it waits.
+    pub fn look(&mut self, known: Known, on_gil: impl Fn(Addr) -> bool) -> Result<(), Dead> {
+        if self.files.is_none() {
+            // It was listed, but its files could not be opened: it was gone by then, most likely, and must not live on here.
+            match TaskFiles::open(self.pid, self.facts.tid) {
+                Ok(files) => self.files = Some(files),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Dead),
+                Err(_) => {}
+            }
+        }
         let Some(files) = &self.files else {
             self.now = UNREAD;
             return Ok(());
         };
         let stat = files.schedstat().map_err(|_| Dead)?;
-        let place = if waits {
-            Place::GilFutex
-        } else if self.account.sleeps_on(stat) {
+        let place = if self.account.sleeps_on(stat) {
             Place::NotRunSince
+        } else if known.same_holder && self.account.waited() {
+            Place::StillWaiting
+        } else if known.waits {
+            Place::GilFutex
         } else {
             classify::place(files.kernel().map_err(|_| Dead)?, on_gil)
         };
@@ -76,7 +98,7 @@ impl Tracked {
 
     /// Whether its stack may have changed since it was last read.
     pub fn may_have_moved(&self) -> bool {
-        self.account.may_have_moved(self.now.stat)
+        self.now.place != Place::StillWaiting && self.account.may_have_moved(self.now.stat)
     }
 
     /// Whether this look found it asleep.

@@ -178,7 +178,7 @@ fn parse_duration(text: &str) -> Result<Window, String> {
         _ => return Err(HELP.into()),
     };
     match seconds {
-        s if s == 0.0 => Ok(Window(None)),
+        0.0 => Ok(Window(None)),
         s if s < 0.01 => Err("a duration is at least 10ms".into()),
         s if s > LONGEST_S => Err("a duration is at most a week; 0 is without end".into()),
         s => Ok(Window(Some(Nanos::from_secs_f64(s)))),

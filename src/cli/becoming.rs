@@ -25,20 +25,24 @@ const SETTLED: Nanos = Nanos::from_millis(1_000);
 /// what it was started as.
 pub fn python(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attached> {
     let began = sys_linux::monotonic();
-    let mut images = None;
+    let (mut images, mut found) = (None, None);
     let mut child = ChildWatch::new(name);
     loop {
         let now = sys_linux::monotonic();
         let mapped = images_of(pid);
-        // The same files as when it was found not to be Python: it is not now.
+        // With the same files it is what it was: a Python that is not ready yet, or not Python.
         if mapped.is_none() || mapped != images {
-            images = None;
-            match attach::attach(pid) {
-                Ok(target) => return Ok(target),
+            (images, found) = (mapped, None);
+            match attach::find(pid) {
+                Ok(Attached::Python(python)) => found = Some(python),
+                Ok(legacy) => return Ok(legacy),
                 Err(e @ (Error::UnsupportedVersion { .. } | Error::Permission { .. })) => return Err(e),
-                Err(Error::NotPython { .. }) => images = mapped,
-                Err(_) => {}
+                Err(Error::NotPython { .. }) => {}
+                Err(_) => images = None,
             }
+        }
+        if let Some(python) = found.take_if(|python| python.ready().is_ok()) {
+            return Ok(Attached::Python(python));
         }
         if ended.load(Ordering::Relaxed) {
             return Err(child.never(pid));

@@ -8,10 +8,12 @@ use crate::python::attach::{self, Attached};
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How long a Python without an interpreter is waited for.
-const NOT_READY: Nanos = Nanos::from_millis(3_000);
 /// A process younger than this may be a shell or a launcher that is about to become Python.
 const YOUNG: Nanos = Nanos::from_millis(1_000);
+/// A Python younger than this may not have created its interpreter yet, on a slow day.
+const NEW: Nanos = Nanos::from_millis(2_000);
+/// An older one may have been a shell until just now.
+const BRIEFLY: Nanos = Nanos::from_millis(300);
 /// How often it is looked at meanwhile.
 const POLL: Nanos = Nanos::from_millis(10);
 /// The unit of the kernel's start times; 100 a second for programs on every Linux.
@@ -28,13 +30,15 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
             Err(e) => e,
         };
         let waited = sys_linux::monotonic().since(began);
+        // Where the age is not known, what gilprof has waited itself is a floor.
+        let age = age(pid).unwrap_or(waited);
         match failed {
-            Error::NotReady { .. } if waited < NOT_READY => {
+            Error::NotReady { .. } if age < NEW || waited < BRIEFLY => {
                 if !std::mem::replace(&mut said, true) {
                     say(&format!("{}; waiting a moment", failed.to_string().lines().next().unwrap_or_default()));
                 }
             }
-            Error::NotPython { .. } if waited < YOUNG && age(pid).is_some_and(|age| age < YOUNG) => {}
+            Error::NotPython { .. } if age < YOUNG => {}
             _ => return Err(failed),
         }
         if stop.load(Ordering::Relaxed) {

@@ -12,7 +12,10 @@ use std::sync::mpsc::{sync_channel, SyncSender};
 use std::thread::JoinHandle;
 
 /// The line; nothing where there is no terminal.
-pub struct LiveLine(Option<(SyncSender<(Progress, LiveNumbers)>, JoinHandle<()>)>);
+pub struct LiveLine(Option<(SyncSender<Word>, JoinHandle<()>)>);
+
+/// What the line's thread is told.
+type Word = (Progress, LiveNumbers);
 
 impl LiveLine {
     /// A line for a window, if stderr is a terminal.
@@ -22,7 +25,9 @@ impl LiveLine {
         }
         let (send, receive) = sync_channel(1);
         let draw = move || {
-            let bar = ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner());
+            // Cut to the terminal's width: a line that wraps cannot be taken back.
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let bar = ProgressBar::new_spinner().with_style(style);
             bar.set_draw_target(ProgressDrawTarget::stderr());
             for (progress, live) in receive {
                 bar.set_message(words(window, progress, live));
@@ -58,13 +63,13 @@ impl LiveLine {
 fn words(window: Window, progress: Progress, live: LiveNumbers) -> String {
     let left = match window.0 {
         Some(window) => format!("{} left", numbers::seconds(window.since(progress.elapsed).as_secs_f64())),
-        None => format!("{} so far, Ctrl-C ends", numbers::seconds(progress.elapsed.as_secs_f64())),
+        None => format!("{}, Ctrl-C ends", numbers::seconds(progress.elapsed.as_secs_f64())),
     };
     format!(
-        "{} looks   GIL busy {}   waiting {}   {left}",
+        "{} looks  GIL busy {}  waiting {}  {left}",
         numbers::thousands(progress.looks),
         numbers::percent(live.gil_busy),
-        numbers::mean_threads(live.waiters_mean),
+        numbers::count(live.waiters_mean),
     )
 }
 
@@ -82,6 +87,6 @@ mod tests {
             assert!(line.chars().count() < 78, "{line}");
         }
         let line = words(Window(Some(Nanos::from_secs_f64(10.0))), Progress { elapsed: Nanos::from_millis(2_500), looks: 2_500 }, live);
-        assert!(line.starts_with("2 500 looks   GIL busy ") && line.ends_with("7.5 s left"), "{line}");
+        assert!(line.starts_with("2 500 looks  GIL busy ") && line.ends_with("7.5 s left"), "{line}");
     }
 }

@@ -147,6 +147,7 @@ fn evidence_word(evidence: Evidence) -> &'static str {
         Evidence::WokenNotRun => "woken-not-run",
         Evidence::Syscall => "syscall",
         Evidence::NotRunSince => "not-run-since",
+        Evidence::SameHolder => "same-holder",
         Evidence::Conservation => "conservation",
         Evidence::Unread => "unread",
     }

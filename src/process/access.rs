@@ -157,9 +157,16 @@ fn help_privilege(facts: &Facts) -> String {
         Container::Kubernetes => "\n  give the container the capability: securityContext: {capabilities: {add: [\"SYS_PTRACE\"]}}\n  \
              or attach a debug container that has it: kubectl debug --profile=sysadmin -it POD --image=IMAGE --target=CONTAINER"
             .to_owned(),
-        Container::Docker => format!(
-            "\n  start the container with: docker run --cap-add SYS_PTRACE …\n  or run gilprof on the host, with the host's pid: sudo {again}"
-        ),
+        Container::Docker => {
+            let root = if facts.my_uid == Some(0) {
+                String::new()
+            } else {
+                format!("\n  become root in the container (docker exec -u 0): sudo {again}")
+            };
+            format!(
+                "{root}\n  start the container with: docker run --cap-add SYS_PTRACE …\n  or run gilprof on the host, with the host's pid"
+            )
+        }
         Container::None => format!("\n  sudo {again}"),
     }
 }
@@ -261,6 +268,11 @@ mod tests {
                 "root in docker",
                 Facts { container: Container::Docker, ..root() },
                 &["lacks CAP_SYS_PTRACE", "docker run --cap-add SYS_PTRACE"],
+            ),
+            (
+                "user in docker",
+                Facts { container: Container::Docker, target_uids: vec![0; 3], ..plain() },
+                &["you are uid 1000", SUDO, "docker exec -u 0", "--cap-add"],
             ),
             (
                 "root in docker, other uid",

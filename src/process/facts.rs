@@ -72,6 +72,11 @@ fn children_by_parent(pid: Pid) -> Vec<Pid> {
     numbers_in("/proc", MAX_PROCESSES).into_iter().filter(|&child| parent(child) == Some(pid.0 as u64)).map(Pid).collect()
 }
 
+/// Whether the process is there and has not ended: a zombie has.
+pub fn runs(pid: Pid) -> bool {
+    !matches!(Status::of(pid).ok().and_then(|status| status.state()), None | Some('Z' | 'X'))
+}
+
 /// The numeric names in a directory of procfs.
 fn numbers_in(directory: &str, bound: usize) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };

@@ -71,7 +71,8 @@ impl Profile {
         if self.window.seconds > 1e-6 {
             self.window.seconds
         } else {
-            self.blocks.iter().map(|b| b.nanos).sum::<f64>() / 1e9
+            // The sum of nothing is -0.0.
+            self.blocks.iter().map(|b| b.nanos).sum::<f64>() / 1e9 + 0.0
         }
     }
 

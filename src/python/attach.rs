@@ -50,6 +50,15 @@ impl Python {
         mem.read_ptr(head).is_ok_and(|head| !head.is_null())
     }
 
+    /// [`Error::NotReady`] when there is no interpreter, saying whether there was one.
+    pub fn ready(&self) -> Result<()> {
+        let (pid, mem) = (self.pid, LiveMemory::new(self.pid));
+        if self.has_interpreter(&mem) {
+            return Ok(());
+        }
+        Err(Error::NotReady { pid, why: if self.had_interpreter(&mem) { ending(pid) } else { starting(pid) } })
+    }
+
     /// Whether there ever was one. In 3.7 - 3.15 `interpreters.next_id` stands right after `interpreters.main`: it is 0 or -1 before the first
     /// interpreter, counts up with each, and outlives finalization.
     fn had_interpreter(&self, mem: &dyn Memory) -> bool {
@@ -68,8 +77,18 @@ fn ending(pid: Pid) -> String {
     )
 }
 
-/// Finds out what a process is.
+/// Finds out what a process is; an error when it is a Python without an interpreter.
 pub fn attach(pid: Pid) -> Result<Attached> {
+    let found = find(pid)?;
+    if let Attached::Python(python) = &found {
+        python.ready()?;
+    }
+    Ok(found)
+}
+
+/// Finds out what a process is, whether or not it has created its interpreter. Searching files takes milliseconds; asking what was found
+/// whether it is [`ready`](Python::ready) takes microseconds.
+pub fn find(pid: Pid) -> Result<Attached> {
     let mem = LiveMemory::new(pid);
     let found = match binary::locate(pid, &mem)? {
         Located::Python(found) => found,
@@ -94,11 +113,7 @@ pub fn attach(pid: Pid) -> Result<Attached> {
         }
         None => return Err(unsupported(format!("it knows 3.7 to {}.{}; look for a newer gilprof", NEWEST.0, NEWEST.1))),
     };
-    let python = Python { pid, runtime: found.runtime, version: found.version, free_threaded, layout };
-    if !python.has_interpreter(&mem) {
-        return Err(Error::NotReady { pid, why: if python.had_interpreter(&mem) { ending(pid) } else { starting(pid) } });
-    }
-    Ok(Attached::Python(Box::new(python)))
+    Ok(Attached::Python(Box::new(Python { pid, runtime: found.runtime, version: found.version, free_threaded, layout })))
 }
 
 /// The patch level of a version; one that moved nothing where it could not be read.

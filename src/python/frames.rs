@@ -3,16 +3,21 @@
 //! The target moves while it is read. So everything that a walk can need is copied twice in one batch, both copies are walked, and only
 //! what they agree on, counted from the root, is given. (Seen on 3.13, tiny functions called every 40 ns: frame by frame 85 % of stacks
 //! hold a pair that the program cannot make; one copy 12.5 %; two agreeing copies none.) A look is never repeated because its top moved:
-//! that would prefer shallow stacks. It is repeated only when a copy lacked an address that the walk led to.
+//! that would prefer shallow stacks. It is repeated only when a copy lacked an address that the walk led to, or a walk did not end at the
+//! root. Frames agree only as far up as their callers have not gone on: with the callers' places free to differ, one stack in a hundred named
+//! a line that had not made the call (3.11).
 //!
 //! What a walk can need is predicted from the last one: the thread's chunks of frames (3.11+), and single frames elsewhere (all of them up
 //! to 3.10; later those of generators and of the C stack).
+
+mod root;
 
 use super::layout::{Anchor, Layout, Position};
 use crate::ids::Addr;
 use crate::process::memory::{Memory, Part, ReadError};
 use crate::process::pod;
 use crate::sample::Trust;
+use root::Root;
 
 /// A deeper stack is cut at its root side. CPython's own default limit is 1000.
 pub const MAX_DEPTH: usize = 2048;
@@ -26,8 +31,16 @@ const SLACK: u64 = 768;
 const IDLE: u8 = 32;
 /// No version's frame is larger than this many bytes, as far as it is read here.
 const SINGLE: usize = 160;
-/// Copies made for one stack before giving what was agreed so far.
-const ROUNDS: usize = 4;
+/// See [`Stray::called`].
+const CALLED: u8 = 64;
+/// Pairs of copies made for one stack before giving what was agreed so far. Most take one. In a program that does nothing but resume
+/// generators up to half of the walks lose their way (3.7 - 3.10).
+const ROUNDS: usize = 32;
+/// After so many pairs that all end alike at what is not the root, nothing is moving: the thread has no CPU and stands where a generator has
+/// just been unlinked from its caller (seen on 3.12.1), or has another root now.
+const STUCK: usize = 8;
+/// No more pairs are made once they have taken so many bytes.
+const MAX_COPIED: usize = 8 << 20;
 
 /// One frame as the walk found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +77,8 @@ struct Range {
 struct Stray {
     at: Addr,
     idle: u8,
+    /// It had a caller when last seen with one: how often it must be met without before it may be a root.
+    called: u8,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -86,7 +101,21 @@ pub struct FrameReader {
     ranges: Vec<Range>,
     arena: Vec<u8>,
     half: usize,
-    walks: [Vec<RawFrame>; 2],
+    walks: [Walk; 2],
+    tstate: Addr,
+    root: Root,
+    /// The stack last given.
+    last: Walk,
+}
+
+/// What one walk met, leaf first.
+#[derive(Clone, Debug, Default)]
+struct Walk {
+    frames: Vec<RawFrame>,
+    /// It began in frames that had been left: what the thread was in by then is not known.
+    left: bool,
+    /// The copied range that the last frame lay in.
+    last_range: usize,
 }
 
 impl FrameReader {
@@ -100,28 +129,43 @@ impl FrameReader {
 
     /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole cannot be read. Of a thread that
     /// stands `still`, because it sleeps in the kernel, one copy is enough.
-    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, still: bool) -> Result<RawStack, ReadError> {
-        let mut complete: Option<Vec<RawFrame>> = None;
+    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, mut still: bool) -> Result<RawStack, ReadError> {
+        if self.tstate != tstate {
+            (self.tstate, self.root) = (tstate, Root::default());
+            self.last.frames.clear();
+        }
+        let mut complete: Option<Walk> = None;
+        let (mut copied, mut stuck) = (0, 0);
         for _ in 0..ROUNDS {
-            self.copy(mem, layout, tstate, if still { 1 } else { 2 })?;
-            let a = self.walk(layout, 0);
-            if still && matches!(a, End::Root | End::Cut) {
-                self.forget_idle();
-                return Ok(agreed(&self.walks[0], &self.walks[0], a == End::Cut));
+            if copied > MAX_COPIED {
+                break;
             }
+            self.copy(mem, layout, tstate, if still { 1 } else { 2 })?;
+            copied += self.arena.len();
+            let a = self.walk(layout, 0);
             let b = if still { End::Garbage } else { self.walk(layout, 1) };
-            let done = [&a, &b].map(|end| matches!(end, End::Root | End::Cut));
-            if done == [true, true] {
-                self.forget_idle();
-                return Ok(agreed(&self.walks[0], &self.walks[1], a == End::Cut || b == End::Cut));
+            let ends = [a, b];
+            let done = [self.is_done(&ends[0], 0), self.is_done(&ends[1], 1)];
+            // A thread that stands still misleads nobody. One that ends elsewhere than before may have been woken meanwhile.
+            if still && matches!(ends[0], End::Root | End::Cut) {
+                if done[0] || !self.root.is_known() {
+                    return Ok(self.give(0, &ends[0]));
+                }
+                still = false;
+            } else if done == [true, true] {
+                return Ok(self.give(1, if ends[0] == End::Cut { &ends[0] } else { &ends[1] }));
+            }
+            stuck = if ends == [End::Root, End::Root] && self.walks[0].frames == self.walks[1].frames { stuck + 1 } else { 0 };
+            if stuck == STUCK {
+                return Ok(RawStack { frames: self.walks[0].frames.clone(), trust: Trust::Cut });
             }
             if let Some(walk) = done.iter().position(|&d| d) {
                 if let Some(earlier) = &complete {
-                    return Ok(agreed(earlier, &self.walks[walk], false));
+                    return Ok(moving(earlier, &self.walks[walk]));
                 }
                 complete = Some(self.walks[walk].clone());
             }
-            for end in [a, b] {
+            for end in ends {
                 match end {
                     End::Missing(at) => self.learn(mem, layout, tstate, at)?,
                     End::MissingSlot(at) => self.learn_one(at),
@@ -129,7 +173,32 @@ impl FrameReader {
                 }
             }
         }
-        Ok(RawStack { frames: Vec::new(), trust: Trust::Moving })
+        Ok(moving(&self.last, &complete.unwrap_or_default()))
+    }
+
+    /// What the first walk and this one have in common, kept for the next time.
+    fn give(&mut self, second: usize, end: &End) -> RawStack {
+        self.forget_idle();
+        let stack = agreed(&self.walks[0], &self.walks[second], *end == End::Cut);
+        self.last.frames.clone_from(&stack.frames);
+        stack
+    }
+
+    /// Whether a walk came to its end, which must be the thread's root and not a suspended generator. A root never has a caller, so frames
+    /// that were seen with one do not count.
+    fn is_done(&mut self, end: &End, walk: usize) -> bool {
+        match end {
+            End::Cut => return true,
+            End::Root => {}
+            End::Missing(_) | End::MissingSlot(_) | End::Garbage => return false,
+        }
+        let walk = &self.walks[walk];
+        let Some(root) = walk.frames.last().map(|f| (f.at, f.code)) else { return !walk.left };
+        if let Some(stray) = walk.last_range.checked_sub(1).and_then(|i| self.strays.get_mut(i)).filter(|s| s.called > 0) {
+            stray.called -= 1;
+            return false;
+        }
+        self.root.vote(root)
     }
 
     /// Copies the thread state, its chunks and the single frames, once or twice, in one batch.
@@ -182,13 +251,15 @@ impl FrameReader {
     }
 
     fn walk(&mut self, layout: &Layout, copy: usize) -> End {
-        let mut frames = std::mem::take(&mut self.walks[copy]);
-        frames.clear();
+        let mut walk = std::mem::take(&mut self.walks[copy]);
+        walk.frames.clear();
+        walk.left = false;
+        walk.last_range = 0;
         let end = match self.innermost(layout, copy) {
-            Ok(at) => self.walk_into(layout, copy, at, &mut frames),
+            Ok(at) => self.walk_into(layout, copy, at, &mut walk),
             Err(end) => end,
         };
-        self.walks[copy] = frames;
+        self.walks[copy] = walk;
         end
     }
 
@@ -210,7 +281,7 @@ impl FrameReader {
         }
     }
 
-    fn walk_into(&mut self, layout: &Layout, copy: usize, innermost: Addr, frames: &mut Vec<RawFrame>) -> End {
+    fn walk_into(&mut self, layout: &Layout, copy: usize, innermost: Addr, walk: &mut Walk) -> End {
         let (mut at, mut hint, len) = (innermost, 1, layout.frame.size as usize);
         for _ in 0..MAX_DEPTH {
             if at.is_null() {
@@ -218,10 +289,22 @@ impl FrameReader {
             }
             let Some(range) = self.find(copy, at, len, hint) else { return End::Missing(at) };
             hint = range;
-            let Some((frame, back)) = self.take(copy, range, at, len).and_then(|bytes| parse_frame(layout, at, bytes)) else {
+            let Some((found, back)) = self.take(copy, range, at, len).and_then(|bytes| parse_frame(layout, at, bytes)) else {
                 return End::Garbage;
             };
-            frames.extend(frame);
+            match found {
+                Found::Python(frame) => walk.frames.push(frame),
+                Found::Entry => {}
+                // What stands above it was called from a frame that is no longer there.
+                Found::Left => {
+                    walk.frames.clear();
+                    walk.left = true;
+                }
+            }
+            walk.last_range = range;
+            if let Some(stray) = range.checked_sub(1).and_then(|i| self.strays.get_mut(i)).filter(|_| !back.is_null()) {
+                stray.called = CALLED;
+            }
             at = back;
         }
         End::Cut
@@ -256,7 +339,7 @@ impl FrameReader {
         // A frame at the very end of a chunk's copied part is learnt by itself until the chunk's use grows.
         let covered = self.chunks.iter().any(|(start, size)| at.within(*start, size.saturating_sub(SINGLE) as u64));
         if !covered && self.strays.len() < MAX_DEPTH && !self.strays.iter().any(|s| s.at == at) {
-            self.strays.push(Stray { at, idle: 0 });
+            self.strays.push(Stray { at, idle: 0, called: 0 });
         }
     }
 
@@ -300,33 +383,64 @@ fn readable(read: Result<(), ReadError>) -> Result<bool, ReadError> {
     }
 }
 
-/// A frame and the one that called it. No frame for those that are not Python's: the entries that C code makes.
-fn parse_frame(layout: &Layout, at: Addr, bytes: &[u8]) -> Option<(Option<RawFrame>, Addr)> {
+/// What is at an address where a frame should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Python(RawFrame),
+    /// Not Python's: C code makes these where it enters the interpreter.
+    Entry,
+    /// It has been left: 3.14+ clear the code of such a frame and let its link to the caller stand.
+    Left,
+}
+
+/// A frame and the one that called it; `None` for memory that cannot be a frame.
+fn parse_frame(layout: &Layout, at: Addr, bytes: &[u8]) -> Option<(Found, Addr)> {
     let frame = &layout.frame;
-    let back = frame.back.of(bytes)?;
+    let back = frame.back.of(bytes).filter(|&back| back != at)?;
     let owner = match frame.owner {
         Some(owner) => Some((owner.field.of(bytes)?, owner.first_not_python)),
         None => None,
     };
     if owner.is_some_and(|(owner, limit)| owner >= limit) {
-        return Some((None, back));
+        return Some((Found::Entry, back));
     }
     let code = Addr(frame.code.of(bytes)?.0 & frame.code_tag_mask);
+    if code.is_null() {
+        return Some((Found::Left, back));
+    }
     let position = match frame.position {
         Position::LastByte(field) | Position::LastUnit(field) => i64::from(field.of(bytes)?),
         Position::Pointer(field) => field.of(bytes)?.0 as i64,
     };
-    // A frame without code, or one that calls itself, is memory that is no longer a frame.
-    (!code.is_null() && back != at).then_some((Some(RawFrame { at, code, position }), back))
+    Some((Found::Python(RawFrame { at, code, position }), back))
+}
+
+/// As [`agreed`], of walks that are not of one moment.
+fn moving(a: &Walk, b: &Walk) -> RawStack {
+    RawStack { trust: Trust::Moving, ..agreed(a, b, false) }
 }
 
 /// What two walks have in common, counted from the root.
-fn agreed(a: &[RawFrame], b: &[RawFrame], cut: bool) -> RawStack {
-    let same = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x.at == y.at && x.code == y.code).count();
-    let trust = match (same == a.len() && same == b.len(), cut) {
+fn agreed(a: &Walk, b: &Walk, cut: bool) -> RawStack {
+    let mut same = 0;
+    for (x, y) in a.frames.iter().rev().zip(b.frames.iter().rev()) {
+        if x.at != y.at || x.code != y.code {
+            break;
+        }
+        same += 1;
+        // A frame that has gone on is the innermost, or has left the one it had called: another may stand in its place, and look like it.
+        if x.position != y.position {
+            break;
+        }
+    }
+    let whole = same == a.frames.len() && same == b.frames.len() && !a.left && !b.left;
+    let trust = match (whole, cut) {
         (false, _) => Trust::Moving,
         (true, true) => Trust::Cut,
         (true, false) => Trust::Whole,
     };
-    RawStack { frames: a[a.len() - same..].to_vec(), trust }
+    RawStack { frames: a.frames[a.frames.len() - same..].to_vec(), trust }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 #![allow(dead_code)] // each test file uses its own part of this
 #![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
-mod pipe;
+pub mod pipe;
 
 use pipe::Pipe;
 use std::io::Write;
@@ -166,6 +166,12 @@ impl Target {
         Target::spawn(command, source, copy, &interpreter.label)
     }
 
+    /// Starts any program that keeps to the handshake and ends with its stdin: a shell, an interpreter's copy, a program that embeds one.
+    pub fn start_command(command: Command) -> Target {
+        let program = command.get_program().to_os_string();
+        Target::spawn(command, PathBuf::from(&program), None, &program.to_string_lossy())
+    }
+
     fn spawn(mut command: Command, source: PathBuf, copy: Option<Copy>, label: &str) -> Target {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{label}: {command:?}: {e}"));
@@ -197,6 +203,16 @@ impl Target {
         said.unwrap_or_else(|| panic!("{} said nothing of {key:?}: {:?}", self.source(), self.facts))
     }
 
+    /// Writes a line to the target's stdin, for workloads that do what they are told.
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// The next line of the target's stdout.
+    pub fn line(&self) -> String {
+        self.stdout.line(PATIENCE).unwrap_or_else(|why| panic!("{}: {why}", self.source()))
+    }
+
     /// Closes the target's stdin, upon which it ends; gives what it said at the end (its `done` and `seconds`), if anything.
     pub fn finish(mut self) -> (ExitStatus, Option<serde_json::Value>) {
         drop(self.stdin.take());
@@ -218,9 +234,34 @@ impl Drop for Target {
     }
 }
 
+/// A fresh folder, gone with all it holds when dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// One that this test process can use.
+    pub fn new(name: &str) -> Folder {
+        Folder::make(scratch(name))
+    }
+
+    fn make(path: PathBuf) -> Folder {
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A folder of sources copied into another root, gone when dropped.
 struct Copy {
-    outside: PathBuf,
+    _outside: Folder,
     inside: PathBuf,
 }
 
@@ -228,21 +269,14 @@ impl Copy {
     fn make(folder: &Path, root: &Path) -> Copy {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("tmp/gilprof-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let copy = Copy { outside: root.join(&name), inside: Path::new("/").join(&name) };
-        std::fs::create_dir_all(&copy.outside).unwrap();
+        let outside = Folder::make(root.join(&name));
         for entry in std::fs::read_dir(folder).unwrap() {
             let from = entry.unwrap().path();
             if from.extension().is_some_and(|e| e == "py") {
-                std::fs::copy(&from, copy.outside.join(from.file_name().unwrap())).unwrap();
+                std::fs::copy(&from, outside.path().join(from.file_name().unwrap())).unwrap();
             }
         }
-        copy
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.outside);
+        Copy { _outside: outside, inside: Path::new("/").join(&name) }
     }
 }
 

@@ -58,6 +58,15 @@ def fact(what):
         line = line[os.write(1, line):]
 
 
+def runtime():
+    """Where `_PyRuntime` is, by the dynamic linker; 0 where there is none (before 3.7) or no ctypes to ask with."""
+    try:
+        import ctypes
+        return ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
+    except (ImportError, ValueError):
+        return 0
+
+
 def wait_for_all():
     for _ in range(_expected[0]):
         _at_work.acquire()

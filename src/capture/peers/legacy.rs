@@ -68,7 +68,7 @@ pub fn measure<S: Sink>(
                 legacy.look(now, last, &traces, sink);
                 last = now;
             }
-            Err(_) if !sys_linux::exists(pid) || !facts_alive(pid) => break Ended::TargetEnded,
+            Err(_) if !facts::runs(pid) => break Ended::TargetEnded,
             Err(e) => {
                 failed += 1;
                 failed_in_row += 1;
@@ -139,10 +139,6 @@ fn judge(kernel: Kernel, held: bool) -> (State, Evidence) {
         Kernel::Syscall(_) | Kernel::Elsewhere => (State::Io, Evidence::Syscall),
         Kernel::Futex(_) | Kernel::Runnable => (State::Unknown, Evidence::Unread),
     }
-}
-
-fn facts_alive(pid: Pid) -> bool {
-    !matches!(facts::Status::of(pid).ok().and_then(|s| s.state()), Some('Z' | 'X') | None)
 }
 
 fn target(pid: Pid, version: &str) -> TargetFacts {

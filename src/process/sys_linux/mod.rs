@@ -62,11 +62,21 @@ struct SchedAttr {
     period: u64,
 }
 
-/// Asks the scheduler for the shortest time slice (Linux 6.12+, EEVDF): a thread that runs for microseconds and sleeps is then put on
-/// a busy CPU soon after it wakes. Needs no privilege; where it is not known nothing happens.
-pub fn short_slice() {
+/// Where the calling thread may (root, CAP_SYS_NICE), it asks for this nice value: looks that come late on a crowded machine are looks lost.
+const NICE: i32 = -15;
+
+/// Asks the scheduler to put the calling thread on a CPU soon after it wakes: for the shortest time slice (Linux 6.12+, EEVDF; needs no
+/// privilege), and for [`NICE`]. It runs for microseconds and sleeps. What is not granted is done without. (Seen on 2 cores with a load of 8:
+/// 25 - 45 % of looks missed at 1 kHz without the nice value, 4 - 7 % with it.)
+pub fn wake_soon() {
     // SAFETY: getpriority takes two plain numbers; 0 is the calling thread. sched_setattr would otherwise reset the nice value.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    if !schedule(nice.min(NICE)) {
+        schedule(nice);
+    }
+}
+
+fn schedule(nice: i32) -> bool {
     let attr = SchedAttr {
         size: std::mem::size_of::<SchedAttr>() as u32,
         policy: libc::SCHED_OTHER as u32,
@@ -78,7 +88,7 @@ pub fn short_slice() {
         period: 0,
     };
     // SAFETY: `attr` is a live sched_attr of the size it names; thread 0 is the calling one.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr as *const SchedAttr, 0) };
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr as *const SchedAttr, 0) == 0 }
 }
 
 /// Raises the soft limit of open files to the hard one: two are kept open for every thread of the target.

@@ -1,9 +1,8 @@
-"""Says on one line where its _PyRuntime is, and what its threads, code objects and some objects are; then waits for stdin to close."""
-import ctypes
+"""Says where its `_PyRuntime` is, and what its threads, code objects and some objects are. Not for 2.7 and 3.6."""
 import dis
-import json
-import sys
 import threading
+
+import harness
 
 
 class Late(threading.Thread):
@@ -109,11 +108,10 @@ def seen(value):
     return value[:40] + "\u2026" if len(value) > 40 else value
 
 
-print(json.dumps({
-    "runtime": ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime")),
-    "names": [[t.ident, t.name[:128] + ("\u2026" if len(t.name) > 128 else "")] for t in threading.enumerate()],
-    "codes": [{"at": id(code), "name": name, "file": code.co_filename, "first_line": code.co_firstlineno,
-               "instructions": instructions(code)} for code, name in codes],
-    "objects": [[id(o), kind, seen(value)] for kind, o, value in objects],
-}))
-sys.stdin.read()
+harness.fact({"runtime": harness.runtime()})
+harness.fact({"names": [[t.ident, t.name[:128] + ("\u2026" if len(t.name) > 128 else "")] for t in threading.enumerate()]})
+harness.fact({"codes": [{"at": id(code), "name": name, "file": code.co_filename, "first_line": code.co_firstlineno,
+                         "instructions": instructions(code)} for code, name in codes]})
+harness.fact({"objects": [[id(o), kind, seen(value)] for kind, o, value in objects]})
+harness.ready()
+harness.stay()

@@ -1,48 +1,11 @@
-//! A live Python with one sleeping thread, and just enough of a reader to follow its tables. Every walk is bounded; anything odd panics.
+//! Just enough of a reader to follow a live Python's tables, written without gilprof's own. Every walk is bounded; anything odd panics.
 
+use crate::known::Known;
 use gilprof::ids::Addr;
-use gilprof::process::memory::{Memory, ReadError};
+use gilprof::process::memory::Memory;
 use gilprof::python::layout::containers::{Digits, Entry, Indices, Values};
-use gilprof::python::layout::debug_offsets::{layout_from_target, READ_LEN};
 use gilprof::python::layout::field::Field;
-use gilprof::python::layout::{for_version, Anchor, Bytecode, Layout, Minor, Position, Table};
-use object::{Object, ObjectSymbol};
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
-use std::process::{Child, Command, Stdio};
-
-/// Two threads that sleep in read(2) until the standard input ends.
-const PROGRAM: &str = "\
-import os, sys, threading
-def sleeper(): os.read(fd, 1)
-fd, other = os.pipe()
-threading.Thread(target=sleeper, name='w\\u00f6rker', daemon=True).start()
-sys.stdout.write('%d %d\\n' % sys.version_info[:2]); sys.stdout.flush()
-os.read(0, 1)
-";
-
-/// Commands that start a Python: GILPROF_PYTHONS, or what is found.
-pub fn pythons() -> Vec<String> {
-    if let Ok(commands) = std::env::var("GILPROF_PYTHONS") {
-        return commands.split(':').map(str::to_owned).collect();
-    }
-    let home = std::env::var("HOME").unwrap_or_default();
-    let versions = std::fs::read_dir(format!("{home}/.pyenv/versions")).into_iter().flatten().flatten();
-    let mut found: Vec<String> = versions.map(|entry| entry.path().join("bin/python3").display().to_string()).collect();
-    found.extend((7..=15).map(|minor| format!("python3.{minor}")));
-    found.sort();
-    found
-}
-
-/// A running Python and its layout.
-pub struct Target {
-    child: Child,
-    memory: File,
-    pub layout: Layout,
-    pub runtime: Addr,
-    pub interpreter: Addr,
-}
+use gilprof::python::layout::{Anchor, Bytecode, Position};
 
 /// One frame, as far as the tests look.
 #[derive(Debug)]
@@ -53,58 +16,7 @@ pub struct Frame {
     pub opcode: u8,
 }
 
-impl Memory for Target {
-    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
-        self.memory.read_exact_at(into, at.0).map_err(|_| ReadError::Unmapped { at, len: into.len() })
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Target {
-    /// Starts one; `None` where the command is no Python that has a table.
-    pub fn start(command: &str) -> Option<Target> {
-        let mut words = command.split_whitespace();
-        let mut child = Command::new(words.next()?)
-            .args(words)
-            .args(["-c", PROGRAM])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take()?).read_line(&mut ready).ok()?;
-        let mut numbers = ready.split_whitespace().filter_map(|word| word.parse().ok());
-        let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
-            let _ = child.wait();
-            return None;
-        };
-        let Some(table) = for_version(Minor(major, minor)) else {
-            child.kill().and_then(|()| child.wait()).unwrap();
-            return None;
-        };
-        let memory = File::open(format!("/proc/{}/mem", child.id())).unwrap();
-        let runtime = find_runtime(child.id());
-        let layout = match table {
-            Table::Whole(layout) => layout.clone(),
-            Table::Rest { .. } => {
-                let mut bytes = [0; READ_LEN];
-                memory.read_exact_at(&mut bytes, runtime.0).unwrap();
-                layout_from_target(&bytes).unwrap().0
-            }
-        };
-        asleep_in_read(child.id());
-        let mut target = Target { child, memory, layout, runtime, interpreter: Addr(0) };
-        target.interpreter = target.ptr(runtime, target.layout.runtime.interpreters_head);
-        Some(target)
-    }
-
+impl Known {
     pub fn ptr(&self, at: Addr, field: Field<Addr>) -> Addr {
         self.read_ptr(at.offset(field.offset() as u64)).unwrap()
     }
@@ -128,7 +40,7 @@ impl Target {
     }
 
     pub fn tids(&self) -> Vec<u64> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.target.pid())).unwrap();
         tasks.map(|task| task.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
     }
 
@@ -282,36 +194,16 @@ impl Target {
     }
 }
 
-/// Returns once every thread of the process is inside read(2), system call 0: then nothing in the interpreter moves any more.
-fn asleep_in_read(pid: u32) {
+/// Returns once every thread of the process is inside read(2): then nothing in the interpreter moves any more.
+pub fn asleep_in_read(pid: i32) {
+    let reading = format!("{} 0x", libc::SYS_read);
     for _ in 0..100_000 {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
         let calls = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("syscall")).unwrap());
-        if calls.filter(|call| call.starts_with("0 0x")).count() == 2 {
+        if calls.filter(|call| call.starts_with(&reading)).count() == 2 {
             return;
         }
         std::thread::yield_now();
     }
     panic!("the threads of pid {pid} never came to rest");
-}
-
-/// `_PyRuntime`, by the dynamic symbols of the executable or of the libpython that it has mapped.
-fn find_runtime(pid: u32) -> Addr {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let libpython = maps.lines().find(|line| line.contains("libpython3.")).and_then(|line| line.split_whitespace().last());
-    let exe = format!("/proc/{pid}/exe");
-    let candidates = libpython.map(|path| format!("/proc/{pid}/root{path}")).into_iter().chain([exe.clone()]);
-    for file in candidates {
-        let bytes = std::fs::read(&file).unwrap();
-        let elf = object::File::parse(&*bytes).unwrap();
-        let Some(symbol) = elf.dynamic_symbols().find(|symbol| symbol.name() == Ok("_PyRuntime") && symbol.is_definition()) else {
-            continue;
-        };
-        let mapped = if file == exe { std::fs::read_link(&exe).unwrap().display().to_string() } else { libpython.unwrap().to_owned() };
-        let first = maps.lines().find(|line| line.ends_with(&mapped)).unwrap();
-        let base = u64::from_str_radix(first.split('-').next().unwrap(), 16).unwrap();
-        let fixed = elf.kind() == object::ObjectKind::Executable;
-        return Addr(symbol.address() + if fixed { 0 } else { base });
-    }
-    panic!("no _PyRuntime in pid {pid}")
 }

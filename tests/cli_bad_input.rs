@@ -1,0 +1,297 @@
+//! Bad input and hard moments before the measuring: each has its own message and exit code, and nothing is left behind.
+#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
+
+mod cli;
+mod support;
+
+use cli::{as_nobody, gilprof, quoted, until, without_ptrace, Held, Running};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use support::pipe::Pipe;
+use support::{alone, interpreters, legacy_interpreters, scratch, Target, PATIENCE};
+
+/// A program that is not Python; it ends with its stdin.
+struct Other(Child);
+
+impl Other {
+    fn start(program: &str, args: &[&str]) -> Other {
+        Other(Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn attach(pid: &str) -> cli::Said {
+    gilprof(&["attach", "--pid", pid, "--duration", "300ms"])
+}
+
+#[test]
+fn no_such_process() {
+    let _alone = alone();
+    let Some(interpreter) = interpreters().pop() else { return };
+    let mut target = Target::start(&interpreter, "sleepers", &[]);
+    let pid = target.pid().to_string();
+    target.kill();
+    for pid in [pid.as_str(), "2147483647"] {
+        attach(pid).ended(3, &[&format!("error: no process with pid {pid}"), "pgrep -af python"]);
+        gilprof(&["dump", "--pid", pid]).ended(3, &["error: no process with pid"]);
+    }
+}
+
+#[test]
+fn a_process_that_waits_to_be_collected() {
+    let mut child = Other::start("true", &[]);
+    until("it has ended", || cli::state(child.0.id() as i32) == Some('Z'));
+    attach(&child.pid()).ended(8, &["ended and waits for its parent"]);
+    child.0.wait().unwrap();
+}
+
+#[test]
+fn not_python() {
+    let cat = Other::start("cat", &[]);
+    attach(&cat.pid()).ended(4, &[&format!("pid {} (cat) is not a Python process", cat.pid()), "pgrep -af python"]);
+    gilprof(&["dump", "--pid", &cat.pid()]).ended(4, &["(cat) is not a Python process"]);
+}
+
+#[test]
+fn a_shell_names_its_python_child() {
+    let _alone = alone();
+    let Some(interpreter) = cli::two_interpreters().pop() else { return };
+    // The shell says who its child is. Both end with the shell's stdin, which a child in the background has only as another descriptor.
+    let python = quoted(interpreter.path.to_str().unwrap());
+    let script = format!("exec 3<&0; {python} -c 'import os; print(os.getpid(), flush=True); os.read(3, 1)' & wait");
+    let mut shell = Other::start("sh", &["-c", &script]);
+    let said = Pipe::new(shell.0.stdout.take().unwrap());
+    let child = said.line(PATIENCE).unwrap();
+    attach(&shell.pid()).ended(4, &["it is a shell", &format!("its child {child} is Python"), &format!("gilprof attach --pid {child}")]);
+}
+
+#[test]
+fn a_kernel_thread() {
+    if !std::fs::read_to_string("/proc/2/status").is_ok_and(|status| status.contains("Kthread:\t1")) || !support::is_root() {
+        return support::skip("kernel threads: seen only by root outside containers, on Linux 6.8 and later");
+    }
+    attach("2").ended(4, &["pid 2 (kthreadd) is not a Python process", "it is a kernel thread"]);
+}
+
+#[test]
+fn a_thread_stands_for_its_process() {
+    let _alone = alone();
+    let Some(interpreter) = interpreters().pop() else { return };
+    let target = Target::start(&interpreter, "cpu", &["--facts"]);
+    let tid = target.fact("tids")["worker-0"].to_string();
+    let said = gilprof(&["dump", "--pid", &tid]);
+    said.ended(0, &[&format!("{tid} is a thread of process {}", target.pid())])
+        .printed(&[&format!("Process {}:", target.pid()), "worker-1"]);
+}
+
+#[test]
+fn a_python_that_starts_is_waited_for() {
+    let _alone = alone();
+    for interpreter in interpreters() {
+        let mut held = Held::start(&interpreter, "import os; os.read(0, 1)");
+        let pid = held.pid().to_string();
+        gilprof(&["attach", "--pid", &pid]).ended(5, &["has not created its interpreter yet", "waiting a moment"]);
+        let running = Running::start(&["dump", "--pid", &pid]);
+        assert!(running.err_line().contains("waiting a moment"), "{}", interpreter.label);
+        held.release();
+        running.end().ended(0, &[]).printed(&[&format!("Process {pid}:"), &format!("Python {}", interpreter.version)]);
+    }
+}
+
+#[test]
+fn a_python_that_has_ended_its_interpreter() {
+    let _alone = alone();
+    for interpreter in interpreters() {
+        let mut target = Target::start(&interpreter, "steps", &[]);
+        target.tell("hang");
+        assert_eq!(target.line(), "hanging");
+        attach(&target.pid().to_string()).ended(5, &["it has ended its interpreter, but not itself"]);
+    }
+    for interpreter in legacy_interpreters() {
+        let mut target = Target::start(&interpreter, "steps", &[]);
+        target.tell("hang");
+        assert_eq!(target.line(), "hanging");
+        attach(&target.pid().to_string()).ended(5, &["py-spy finds no interpreter in it"]);
+    }
+}
+
+#[test]
+fn another_users_process() {
+    let _alone = alone();
+    let Some(interpreter) = interpreters().pop() else { return };
+    let target = Target::start(&interpreter, "cpu", &[]);
+    let pid = target.pid().to_string();
+    for args in [vec!["attach", "--pid", &pid, "--rate", "50"], vec!["dump", "--pid", &pid]] {
+        let Some(command) = as_nobody(&args) else { return };
+        let again = format!("gilprof {}", args.join(" "));
+        Running::spawn(command).end().ended(7, &["it belongs to uid 0 and you are uid 65534", "sudo /", &again]);
+    }
+}
+
+#[test]
+fn root_without_the_capability() {
+    let _alone = alone();
+    let Some(interpreter) = interpreters().pop() else { return };
+    let target = Target::start(&interpreter, "cpu", &[]);
+    let Some(command) = without_ptrace(&["dump", "--pid", &target.pid().to_string()]) else { return };
+    Running::spawn(command).end().ended(7, &["CAP_SYS_PTRACE"]);
+}
+
+#[test]
+fn numbers_that_are_none_or_out_of_range() {
+    let table: &[(&[&str], &str)] = &[
+        (&["attach", "--pid", "abc"], "a process id is a positive number"),
+        (&["attach", "--pid", "0"], "a process id is a positive number"),
+        (&["attach", "--pid", "-7"], "a process id is a positive number"),
+        (&["dump", "--pid", "99999999999"], "a process id is a positive number"),
+        (&["attach", "--pid", "1", "--rate", "fast"], "a rate is a number of looks per second"),
+        (&["attach", "--pid", "1", "--rate", "0"], "a rate is between 1 and 20000"),
+        (&["attach", "--pid", "1", "--rate", "-5"], "a rate is between 1 and 20000"),
+        (&["attach", "--pid", "1", "--rate", "1e9"], "a rate is between 1 and 20000"),
+        (&["attach", "--pid", "1", "--duration", "long"], "a duration is a number with a unit"),
+        (&["attach", "--pid", "1", "--duration", "-1s"], "a duration is a number with a unit"),
+        (&["attach", "--pid", "1", "--duration", "5y"], "a duration is a number with a unit"),
+        (&["attach", "--pid", "1", "--duration", "1ms"], "a duration is at least 10ms"),
+        (&["attach", "--pid", "1", "--duration", "9999h"], "a duration is at most a week"),
+        (&["attach", "--pid", "1", "--duration", "1s", "--rate", "1"], "the window is too short for looks 1.0 s apart"),
+        (&["run", "--rate", "x", "--", "true"], "a rate is a number of looks per second"),
+        (&["attach", "--pid", "1", "--format", "xml"], "possible values: text, json"),
+        (&["attach", "--pid", "1", "--flame", "x"], "possible values: holding, waiting, wall"),
+        (&["attach"], "--pid <PID>"),
+        (&["run"], "CMD"),
+        (&["profile"], "unrecognized subcommand 'profile'"),
+        (&[], "Usage: gilprof <COMMAND>"),
+    ];
+    for (args, words) in table {
+        let said = gilprof(args);
+        assert!(said.out.is_empty(), "{args:?}: {said:?}");
+        said.ended(2, &[words]);
+    }
+}
+
+#[test]
+fn outputs_are_tried_before_anything_else() {
+    let folder = scratch("outputs");
+    std::fs::create_dir_all(folder.join("folder.svg")).unwrap();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    // No process has this pid: what is wrong with the files is said first.
+    let table = [
+        (path("missing/x.svg"), 10, "missing/x.svg: No such file or directory"),
+        (path("folder.svg"), 10, "folder.svg: Is a directory"),
+        (path("x.pdf"), 2, "use an ending of .svg (flamegraph)"),
+        (path("noending"), 2, "use an ending of .svg (flamegraph)"),
+    ];
+    for (bad, code, words) in table {
+        let good = path("good.json");
+        gilprof(&["attach", "--pid", "2147483647", "-o", &good, "-o", &bad]).ended(code, &[words]);
+        gilprof(&["run", "-o", &good, "-o", &bad, "--", "touch", &path("started")]).ended(code, &[words]);
+        assert!(!Path::new(&good).exists() && !Path::new(&path("started")).exists());
+    }
+    gilprof(&["attach", "--pid", "2147483647", "-o", &path("good.svg")]).ended(3, &[]);
+    assert!(!Path::new(&path("good.svg")).exists(), "made for nothing");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_file_that_is_not_ours_to_write() {
+    let file = scratch("read-only.json");
+    std::fs::write(&file, "before").unwrap();
+    let mut rights = std::fs::metadata(&file).unwrap().permissions();
+    rights.set_readonly(true);
+    std::fs::set_permissions(&file, rights).unwrap();
+    let args = ["attach", "--pid", "2147483647", "-o", file.to_str().unwrap()];
+    let command = if support::is_root() { as_nobody(&args) } else { Some(support::gilprof_command(&args)) };
+    if let Some(command) = command {
+        Running::spawn(command).end().ended(10, &["Permission denied"]);
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "before");
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_said_and_keeps_nothing_else_back() {
+    let _alone = alone();
+    let Some(interpreter) = interpreters().pop() else { return };
+    let target = Target::start(&interpreter, "cpu", &[]);
+    let pid = target.pid().to_string();
+    let (full, good) = (scratch("full.svg"), scratch("good.json"));
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    let args = ["attach", "--pid", &pid, "--duration", "300ms", "-o", full.to_str().unwrap(), "-o", good.to_str().unwrap()];
+    gilprof(&args).ended(10, &["full.svg: No space left on device", "good.json"]).printed(&["gilprof  pid", "worker-0"]);
+    assert!(std::fs::read_to_string(&good).unwrap().contains("gilprof.report/1"));
+    std::fs::remove_file(&good).unwrap();
+
+    let stdout = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let args = ["attach", "--pid", &pid, "--duration", "300ms", "-o", good.to_str().unwrap()];
+    Running::spawn_to(support::gilprof_command(&args), stdout.into())
+        .end()
+        .ended(10, &["standard output: No space left on device", "wrote"]);
+    assert!(std::fs::read_to_string(&good).unwrap().contains("gilprof.report/1"));
+    for file in [full, good] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn closed_streams_and_readers_that_leave_are_no_errors() {
+    let _alone = alone();
+    let Some(interpreter) = interpreters().pop() else { return };
+    let target = Target::start(&interpreter, "cpu", &[]);
+    let (pid, file) = (target.pid().to_string(), scratch("closed.json"));
+    let args = ["attach", "--pid", &pid, "--duration", "300ms", "-o", file.to_str().unwrap()];
+    let mut closed = Command::new("sh");
+    closed.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh", env!("CARGO_BIN_EXE_gilprof")]).args(args);
+    assert!(closed.status().unwrap().success());
+    // Nothing meant for a stream has found its way into the file, whose descriptor might have been taken for one.
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(report["schema"], "gilprof.report/1");
+    std::fs::remove_file(&file).unwrap();
+
+    for command in ["attach", "dump"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let length: &[&str] = if command == "attach" { &["--duration", "300ms"] } else { &[] };
+        let args = [&[command, "--pid", &pid][..], length].concat();
+        Running::spawn_to(support::gilprof_command(&args), writer.into()).end().ended(0, &[]);
+    }
+}
+
+#[test]
+fn help_is_short_and_has_an_example() {
+    for command in ["attach", "run", "dump"] {
+        let (long, short) = (gilprof(&[command, "--help"]), gilprof(&[command, "-h"]));
+        long.ended(0, &[]).printed(&["Usage: gilprof", "Options:", &format!("Example:\n  gilprof {command} ")]);
+        assert_eq!(long.out, short.out);
+        assert!(long.out.lines().count() < 30 && long.out.lines().all(|line| line.chars().count() <= 100), "{}", long.out);
+    }
+    gilprof(&["--help"]).ended(0, &[]).printed(&["attach", "run", "dump", "Examples:\n  gilprof attach --pid 4242\n"]);
+    gilprof(&["--version"]).ended(0, &[]).printed(&[concat!("gilprof ", env!("CARGO_PKG_VERSION"))]);
+}
+
+#[test]
+fn a_program_that_talks_is_not_needed_to_know_that_it_is_not_python() {
+    // A process that reads and writes all the time changes its maps; the answer is the same, and it is not disturbed.
+    let mut talker = Other::start("cat", &[]);
+    let mut from = BufReader::new(talker.0.stdout.take().unwrap());
+    let mut to = talker.0.stdin.take().unwrap();
+    let running = Running::start(&["attach", "--pid", &talker.pid()]);
+    let mut line = String::new();
+    for _ in 0..100 {
+        to.write_all(b"hello\n").unwrap();
+        line.clear();
+        from.read_line(&mut line).unwrap();
+        assert_eq!(line, "hello\n");
+    }
+    running.end().ended(4, &["(cat) is not a Python process"]);
+}

@@ -1,0 +1,78 @@
+"""Two threads that compute, and a main thread that does what its stdin says, a word a line. Says `ready` when both are at work.
+
+exec          runs itself anew in its place, says who its threads are and `ready` again
+shell         becomes a shell that becomes `sleep`
+fork          starts a child that stays until the parent's end; says `forked`
+churn         starts and ends 500 threads; says `churned`
+exit          ends with 7
+hang          ends its interpreter but not itself: an exit handler of C says `hanging` and waits for ever
+"""
+import os
+import sys
+import threading
+
+import harness
+
+
+def burn():
+    while True:
+        x = 1
+        for i in range(20000):
+            x = (x * 3 + i) & 65535
+
+
+def brief():
+    x = 1
+    for i in range(200):
+        x = (x * 3 + i) & 65535
+
+
+def churn():
+    for _ in range(100):
+        some = [threading.Thread(target=brief) for _ in range(5)]
+        for one in some:
+            one.start()
+        for one in some:
+            one.join()
+
+
+def fork():
+    back, forth = os.pipe()
+    if os.fork() == 0:
+        os.close(forth)
+        os.read(back, 1)  # until the parent's end
+        os._exit(0)
+
+
+def hang():
+    import ctypes
+    lib = ctypes.CDLL(None)
+    lib.strdup.restype = ctypes.c_void_p
+    address = lambda function: ctypes.cast(function, ctypes.c_void_p)
+    # Handlers run in the reverse order, after the interpreter's end. C has to be told a word that outlives it.
+    lib.__cxa_atexit(address(lib.pause), None, None)
+    lib.__cxa_atexit(address(lib.fflush), None, None)
+    lib.__cxa_atexit(address(lib.puts), ctypes.c_void_p(lib.strdup(b"hanging")), None)
+    sys.exit(0)
+
+
+for n in range(harness.number("threads", 2)):
+    harness.thread(burn, name="worker-%d" % n)
+harness.ready()
+for line in iter(sys.stdin.readline, ""):
+    word = line.strip()
+    if word == "exec":
+        os.execv(sys.executable, [sys.executable, "-B", __file__, "--facts"])
+    elif word == "shell":
+        os.execvp("sh", ["sh", "-c", "exec sleep 1000"])
+    elif word == "fork":
+        fork()
+        os.write(1, b"forked\n")
+    elif word == "churn":
+        churn()
+        os.write(1, b"churned\n")
+    elif word == "exit":
+        os._exit(7)
+    elif word == "hang":
+        hang()
+os._exit(0)
