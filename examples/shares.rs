@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pid = std::env::args().nth(1).ok_or("usage: shares PID")?.parse()?;
     let python = Python::open(Pid(pid))?;
-    let plan = Plan { rate_hz: 1000.0, duration: Some(Nanos::from_millis(2000)) };
+    let plan = Plan { rate_hz: 1000.0, duration: Some(Nanos::from_millis(2000)), exact: false };
     let mut builder = ProfileBuilder::new();
     let window = measure(python, plan, &|_| None, &AtomicBool::new(false), &mut builder, &mut |_, _| {})?;
     println!("{:?}\n{:?}", window.facts, window.target);

@@ -263,6 +263,32 @@ pub struct ThreadTotals {
     pub seen: Nanos,
 }
 
+/// A stretch of a thread's time measured from kernel events, which no look is needed for. Only in exact mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exact {
+    /// Whose time.
+    pub thread: ThreadId,
+    /// At which GIL.
+    pub gil: GilId,
+    /// What it did.
+    pub stretch: Stretch,
+    /// From when, on the monotonic clock.
+    pub begin: Nanos,
+    /// To when.
+    pub end: Nanos,
+}
+
+/// What an [`Exact`] stretch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stretch {
+    /// One `take_gil` that had to sleep, with the forced switch before it.
+    Wait,
+    /// A forced switch that no `take_gil` followed.
+    HandOver,
+    /// From a wait's end to the next release. Told only where both are seen: somebody was waiting at the release.
+    Hold,
+}
+
 /// Where the capture side puts what it has judged. Called on the sampling thread: an implementation must not block.
 pub trait Sink {
     /// A thread was met, or its name became known.
@@ -271,6 +297,8 @@ pub trait Sink {
     fn slice(&mut self, slice: &Slice<'_>);
     /// A GIL was read.
     fn gil(&mut self, look: &GilLook);
+    /// Exact mode: a stretch has been measured. The slices already say how much waiting there was; this says in how many pieces.
+    fn exact(&mut self, _measured: &Exact) {}
     /// A thread is gone, or the window ends.
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals);
 }
@@ -319,6 +347,10 @@ pub struct WindowFacts {
     pub profiler_cpu: f64,
     /// Whether waits come from kernel events instead of looks.
     pub exact: bool,
+    /// Exact mode: kernel events taken.
+    pub events: u64,
+    /// Exact mode: kernel events that found no room and are missing.
+    pub lost_events: u64,
     /// What the reader should know about how the figures came about, in words.
     pub warnings: Vec<String>,
 }

@@ -179,21 +179,6 @@ fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
 }
 
 #[test]
-fn a_newborn_that_never_had_a_cpu_is_starved() {
-    let stack = Arc::new(Stack::empty());
-    let stat = SchedStat::default();
-    let mut account = Account::open(Nanos::ZERO, Some(stat), false);
-    let mut split = Split::default();
-    for i in 1..=5u64 {
-        let now = Now { place: Place::Runnable, stat: Some(stat) };
-        let judgement = account.judge(&now, &Claims::default());
-        account.book(Nanos::from_millis(i), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
-    }
-    account.close(None, &mut |_, part, _| split.merge(&part));
-    expect(split, &[(State::Starved, 5.0)]);
-}
-
-#[test]
 fn without_the_kernels_counts_nothing_is_guessed() {
     let stack = Arc::new(Stack::empty());
     let mut account = Account::open(Nanos::ZERO, None, false);

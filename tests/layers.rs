@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const MOST_LINES: usize = 450;
-const UNSAFE_ADDRESSES: [&str; 3] = ["process/live.rs", "process/pod.rs", "process/sys_linux.rs"];
+const UNSAFE_ADDRESSES: [&str; 3] = ["process/live.rs", "process/pod.rs", "process/sys_linux/"];
 
 /// The rooms, and which other rooms each may use. The vocabulary is open to all; what a room has no line for, it may not use.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -95,8 +95,9 @@ fn opening(file: &str, text: &str) -> Option<String> {
 }
 
 fn unsafe_address(file: &str, text: &str) -> Option<String> {
-    (!UNSAFE_ADDRESSES.contains(&file) && source::has_word(&source::blank(text), "unsafe"))
-        .then(|| format!("{file}: `unsafe` outside {UNSAFE_ADDRESSES:?}"))
+    // An address that ends in a slash is a folder.
+    let allowed = UNSAFE_ADDRESSES.iter().any(|a| file == *a || a.ends_with('/') && file.starts_with(a));
+    (!allowed && source::has_word(&source::blank(text), "unsafe")).then(|| format!("{file}: `unsafe` outside {UNSAFE_ADDRESSES:?}"))
 }
 
 fn unwrapping(file: &str, text: &str) -> Option<String> {
@@ -229,6 +230,8 @@ mod able_to_fail {
         assert!(unsafe_address("python/x.rs", "fn f() { unsafe { g() } }").is_some());
         assert!(unsafe_address("python/x.rs", "#[cfg(test)]\nmod tests { fn f() { unsafe { g() } } }").is_some());
         assert!(unsafe_address("process/pod.rs", "unsafe impl Pod for u8 {}").is_none());
+        assert!(unsafe_address("process/sys_linux/ring.rs", "unsafe impl Pod for u8 {}").is_none());
+        assert!(unsafe_address("process/sys_linux.rs", "unsafe impl Pod for u8 {}").is_some());
         assert!(unsafe_address("python/x.rs", "// unsafe\nconst A: &str = \"unsafe\"; fn unsafety() {}").is_none());
         for bad in ["fn f() { g().unwrap() }", "fn f() { g().expect(\"so\") }", "#[cfg(test)]\nmod tests {}\nfn f() { g().unwrap() }"] {
             assert!(unwrapping("a.rs", bad).is_some(), "{bad}");

@@ -149,7 +149,7 @@ impl Sink for Stacks<'_> {
 
 fn look<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stacks: Stacks<'a>) -> (Window, Stacks<'a>) {
     let python = Python::open(Pid(target.pid())).unwrap();
-    let plan = Plan { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)) };
+    let plan = Plan { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)), exact: false };
     let freezer = |pid| -> Option<Box<dyn Freeze>> { freeze.then(|| gilprof::capture::peers::freezer(pid).unwrap()) };
     let window = measure(python, plan, &freezer, &AtomicBool::new(false), &mut stacks, &mut |_, _| {}).unwrap();
     (window, stacks)

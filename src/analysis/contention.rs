@@ -1,7 +1,7 @@
 //! Each GIL's figures: how busy, how contended, how long holds and waits last. Never summed over GILs.
 
 use super::report::{Gil, Quantiles};
-use crate::profile::{GilProfile, Histogram, Profile};
+use crate::profile::{GilProfile, Histogram, Measured, Profile};
 
 /// Figures of every GIL, by number.
 pub(super) fn gils(profile: &Profile) -> Vec<Gil> {
@@ -18,8 +18,13 @@ pub(super) fn most_contended(gils: &[Gil]) -> Gil {
 fn row(profile: &Profile, gil: &GilProfile) -> Gil {
     let share = |nanos: f64| if gil.observed > 0.0 { nanos / gil.observed } else { 0.0 };
     let (mut holds, mut waits) = (Histogram::default(), Histogram::default());
-    for thread in profile.threads.iter().filter(|t| t.facts.gil.unwrap_or_default() == gil.id) {
-        holds.merge(&thread.hold_runs);
+    let its = || profile.threads.iter().filter(|t| t.facts.gil.unwrap_or_default() == gil.id);
+    // Where one thread's holds were measured, those of others are not mixed with them: an estimate has other errors.
+    let measured = Measured { waits: its().any(|t| t.measured.waits), holds: its().any(|t| t.measured.holds) };
+    for thread in its() {
+        if thread.measured.holds == measured.holds {
+            holds.merge(&thread.hold_runs);
+        }
         waits.merge(&thread.wait_runs);
     }
     Gil {
@@ -27,12 +32,15 @@ fn row(profile: &Profile, gil: &GilProfile) -> Gil {
         contended: share(gil.contended),
         waiters_mean: share(gil.waiting),
         switches_per_s: gil.switches_per_s(),
-        hold_ms: quantiles(&holds),
-        wait_ms: quantiles(&waits),
+        hold_ms: quantiles(profile, &holds, measured.holds),
+        wait_ms: quantiles(profile, &waits, measured.waits),
     }
 }
 
 /// Median, 99th percentile and longest, in milliseconds.
-pub(super) fn quantiles(runs: &Histogram) -> Option<Quantiles> {
-    Some(Quantiles { p50: runs.quantile(0.5)? / 1e6, p99: runs.quantile(0.99)? / 1e6, max: runs.max() / 1e6 })
+pub(super) fn quantiles(profile: &Profile, runs: &Histogram, measured: bool) -> Option<Quantiles> {
+    let rate = profile.window.rate_hz;
+    let resolution_ms = (!measured && rate > 0.0).then(|| 1e3 / rate).filter(|r| r.is_finite());
+    let (p50, p99) = (runs.quantile(0.5)? / 1e6, runs.quantile(0.99)? / 1e6);
+    Some(Quantiles { p50, p99, max: runs.max() / 1e6, estimated: !measured, resolution_ms })
 }

@@ -77,6 +77,8 @@ fn window(profile: &Profile) -> Window {
         failed: w.failed,
         profiler_cpu: w.profiler_cpu,
         exact: w.exact,
+        events: w.exact.then_some(w.events),
+        lost_events: w.exact.then_some(w.lost_events),
     }
 }
 

@@ -69,7 +69,14 @@ pub struct Window {
     pub failed: u64,
     /// Share of one core.
     pub profiler_cpu: f64,
+    /// Whether waits were measured by kernel events.
     pub exact: bool,
+    /// Kernel events taken; only in exact mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// Kernel events that are missing; only in exact mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_events: Option<u64>,
 }
 
 /// One GIL's figures.
@@ -83,9 +90,9 @@ pub struct Gil {
     pub waiters_mean: f64,
     /// Changes of the holder, exact where `switch_number` could be read; `None` where not.
     pub switches_per_s: Option<f64>,
-    /// Uninterrupted holds, estimated from runs of looks.
+    /// Uninterrupted holds.
     pub hold_ms: Option<Quantiles>,
-    /// Uninterrupted waits, estimated from runs of looks.
+    /// Uninterrupted waits.
     pub wait_ms: Option<Quantiles>,
 }
 
@@ -95,6 +102,11 @@ pub struct Quantiles {
     pub p50: f64,
     pub p99: f64,
     pub max: f64,
+    /// Whether the lengths are runs of looks at which the state was the same, and not measured.
+    pub estimated: bool,
+    /// Of an estimate: nothing shorter than about this was seen, and each length may be off by as much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolution_ms: Option<f64>,
 }
 
 /// One OS thread.
@@ -117,8 +129,11 @@ pub struct Thread {
     pub holding: Holding,
     pub hold_ms: Option<Quantiles>,
     pub wait_ms: Option<Quantiles>,
-    /// Estimated from runs of looks: a floor, as holds shorter than the sampling interval are missed.
+    /// Estimated from runs of looks: a floor, as holds shorter than the sampling interval are missed. In exact mode never less than the waits.
     pub acquisitions_per_s: f64,
+    /// How often it had to wait for the GIL; only in exact mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<u64>,
 }
 
 /// Shares of a thread's wall time.

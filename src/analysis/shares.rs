@@ -26,8 +26,9 @@ fn row(profile: &Profile, thread: &ThreadProfile) -> Thread {
         cpu: cpu(thread),
         states: states(&thread.split),
         holding: holding(&thread.split),
-        hold_ms: quantiles(&thread.hold_runs),
-        wait_ms: quantiles(&thread.wait_runs),
+        hold_ms: quantiles(profile, &thread.hold_runs, thread.measured.holds),
+        wait_ms: quantiles(profile, &thread.wait_runs, thread.measured.waits),
+        waits: thread.waits,
         acquisitions_per_s: if seconds > 0.0 { thread.acquisitions as f64 / seconds } else { 0.0 },
     }
 }

@@ -4,6 +4,7 @@ pub mod bind;
 pub mod claims;
 pub mod classify;
 pub mod clock;
+pub mod exact;
 pub mod habit;
 pub mod halt;
 pub mod ledger;

@@ -10,8 +10,8 @@ use super::bind::Binder;
 use super::claims::{Claims, GilNumbers};
 use super::classify::Judgement;
 use super::halt::Halt;
-use super::tracked::Tracked;
-use crate::ids::{Addr, ThreadId, Tid};
+use super::tracked::{Known, Tracked};
+use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::memory::ReadError;
 use crate::process::source::{LiveSource, Source};
 use crate::python::attach::Python;
@@ -21,7 +21,7 @@ use crate::python::interpreters::Roster;
 use crate::sample::{GilLook, Holder, Sink, Stack, State, ThreadFacts, ThreadView, Trust};
 use crate::units::Nanos;
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// How often the lists of interpreters and thread states are walked again within one look while they keep changing.
@@ -66,6 +66,8 @@ pub struct Observer {
     freezer: Option<Box<dyn Freeze>>,
     /// Whether and how long the program stood still.
     pub halt: Halt,
+    /// Exact mode: threads that kernel events say wait for a GIL now, so that the kernel need not be asked.
+    pub waiting: HashSet<Tid>,
     /// Stacks whose top moved.
     pub torn: u64,
     /// The most interpreters seen at once.
@@ -113,6 +115,7 @@ impl Observer {
             after: Vec::new(),
             earlier: Vec::new(),
             freezer: None,
+            waiting: HashSet::new(),
             torn: 0,
             interpreters: 0,
             interval_us: None,
@@ -133,6 +136,11 @@ impl Observer {
     /// The threads as the last look left them.
     pub fn threads(&self) -> &[Tracked] {
         &self.threads
+    }
+
+    /// The GILs with their numbers.
+    pub fn gils(&self) -> impl Iterator<Item = (GilId, Addr)> + '_ {
+        self.roster.gils.iter().enumerate().map(|(g, (at, _))| (self.numbers.at(g), *at))
     }
 
     /// Looks once. `Err` when the process as a whole cannot be read: it is gone, or access was taken away.
@@ -245,8 +253,11 @@ impl Observer {
                 waits_for.set(gils.iter().find(|(at, _)| gil::is_wait(&layout.gil, *at, futex)).map(|(at, _)| *at));
                 known(waits_for.get().is_some())
             };
-            let same = self.same_holder(&self.threads[index]);
-            if self.threads[index].look(self.source.as_ref(), same, on_gil).is_err() {
+            let thread = &self.threads[index];
+            let same_holder = self.same_holder(thread);
+            // Events are as old as the look; the GIL was read since, and knows better of one who has just got it.
+            let waits = gils.len() == 1 && self.waiting.contains(&thread.facts.tid) && !holders.contains(&thread.tstate);
+            if self.threads[index].look(self.source.as_ref(), Known { same_holder, waits }, on_gil).is_err() {
                 self.drop_thread(index, at, sink);
                 continue;
             }

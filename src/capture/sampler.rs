@@ -1,11 +1,13 @@
 //! The window: looks at the right times, counts those that were late or failed, and ends for one of a few named reasons.
 
 use super::clock::Clock;
+use super::exact::ExactMode;
 use super::halt;
 use super::observe::{Freeze, Looked, Observer};
 use super::program::Program;
 use crate::error::{Error, Result};
 use crate::ids::Pid;
+use crate::process::futex_watch::Unavailable;
 use crate::process::memory::ReadError;
 use crate::process::sys_linux;
 use crate::python::attach::Python;
@@ -35,6 +37,8 @@ pub struct Plan {
     pub rate_hz: f64,
     /// How long; `None` until stopped or the target ends.
     pub duration: Option<Nanos>,
+    /// Measure waits by kernel events, where the kernel lets us; else by the looks, with a warning.
+    pub exact: bool,
 }
 
 /// Why a window ended.
@@ -86,6 +90,7 @@ struct Open<'a> {
     pid: Pid,
     target: TargetFacts,
     observer: Observer,
+    exact: Option<ExactMode>,
     program: Program,
     freezer: MakeFreezer<'a>,
     counts: Counts,
@@ -112,7 +117,9 @@ pub fn measure<S: Sink>(
     sys_linux::precise_timers();
     sys_linux::wake_soon();
     sys_linux::raise_file_limit();
+    let exact = plan.exact.then(|| ExactMode::open(&python));
     let mut open = Open::new(python, freezer);
+    open.be_exact(exact);
     let start = sys_linux::monotonic();
     let own = sys_linux::own_cpu();
     let mut clock = Clock::new(start, plan.rate_hz, start.as_nanos());
@@ -142,7 +149,7 @@ pub fn measure<S: Sink>(
         (now, open.counts) = open.good;
     }
     let seconds = now.since(start).as_secs_f64();
-    open.observer.finish(now, sink);
+    open.finish(now, sink);
     let wall = sys_linux::monotonic().since(start).as_secs_f64();
     let profiler_cpu = if wall > 0.0 { sys_linux::own_cpu().since(own).as_secs_f64() / wall } else { 0.0 };
     let facts = WindowFacts { begin: start, seconds, rate_hz: plan.rate_hz, profiler_cpu, ..WindowFacts::default() };
@@ -171,6 +178,7 @@ impl<'a> Open<'a> {
             target: facts(&python),
             program: Program::of(pid, python.runtime),
             observer: Observer::new(python, freezer(pid)),
+            exact: None,
             freezer,
             counts: Counts::default(),
             torn: 0,
@@ -189,7 +197,11 @@ impl<'a> Open<'a> {
         self.replaced = self.replaced || (doubtful && self.program.is_over());
         self.counts.looks += 1;
         if !self.replaced {
-            match self.observer.look(now, sink) {
+            let looked = match &mut self.exact {
+                Some(exact) => exact.look(&mut self.observer, now, sink),
+                None => self.observer.look(now, sink),
+            };
+            match looked {
                 Ok(Looked::Fully) => {
                     self.good = (now, self.counts);
                     return None;
@@ -205,6 +217,23 @@ impl<'a> Open<'a> {
             return self.find_again(now, sink);
         }
         None
+    }
+
+    /// The looks alone are good enough to go on with.
+    fn be_exact(&mut self, exact: Option<std::result::Result<ExactMode, Unavailable>>) {
+        match exact {
+            Some(Ok(exact)) => self.exact = Some(exact),
+            Some(Err(why)) => self.warnings.push(format!("waits are sampled, not exact: {why}")),
+            None => {}
+        }
+    }
+
+    /// All that is pending is settled: the window ends, or the program.
+    fn finish(&mut self, now: Nanos, sink: &mut dyn Sink) {
+        match &mut self.exact {
+            Some(exact) => exact.finish(&mut self.observer, now, sink),
+            None => self.observer.finish(now, sink),
+        }
     }
 
     fn ended_by(&mut self, error: ReadError) -> Ended {
@@ -238,7 +267,10 @@ impl<'a> Open<'a> {
 
     fn go_on_with(&mut self, python: Python, now: Nanos, sink: &mut dyn Sink) {
         self.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
-        self.observer.finish(now, sink);
+        self.finish(now, sink);
+        if let Some(exact) = self.exact.take() {
+            self.be_exact(Some(exact.continued(&python)));
+        }
         self.torn += self.observer.torn;
         self.stopped += self.observer.halt.total();
         self.target = facts(&python);
@@ -267,7 +299,7 @@ impl<'a> Open<'a> {
             gil_enabled: observer.gil_enabled,
             ..self.target
         };
-        let facts = WindowFacts {
+        let mut facts = WindowFacts {
             looks: counts.looks,
             missed: counts.missed,
             torn: self.torn + observer.torn,
@@ -275,6 +307,9 @@ impl<'a> Open<'a> {
             warnings: self.warnings,
             ..window
         };
+        if let Some(exact) = self.exact {
+            exact.describe(&mut facts);
+        }
         Window { target, facts, ended }
     }
 }

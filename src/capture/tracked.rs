@@ -38,6 +38,15 @@ pub struct Tracked {
 #[derive(Debug)]
 pub struct Dead;
 
+/// What is known of a thread before the kernel is asked where it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// Another thread has held its GIL ever since the last look: one that waited then still waits.
+    pub same_holder: bool,
+    /// Exact mode: kernel events say that it waits for a GIL.
+    pub waits: bool,
+}
+
 const UNREAD: Now = Now { place: Place::Unread, stat: None };
 
 impl Tracked {
@@ -63,8 +72,8 @@ impl Tracked {
     }
 
     /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
-    /// Nor where it waited for a GIL that the same other thread has held ever since (`same_holder`).
-    pub fn look(&mut self, source: &dyn Source, same_holder: bool, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Dead> {
+    /// Nor where what is `known` without it says that it waits.
+    pub fn look(&mut self, source: &dyn Source, known: Known, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Dead> {
         if self.files.is_none() {
             // It was listed, but its files could not be opened: it was gone by then, most likely, and must not live on here.
             match source.open(self.facts.tid) {
@@ -80,8 +89,10 @@ impl Tracked {
         let stat = files.schedstat().map_err(|_| Dead)?;
         let place = if self.account.sleeps_on(stat) {
             Place::NotRunSince
-        } else if same_holder && self.account.waited() {
+        } else if known.same_holder && self.account.waited() {
             Place::StillWaiting
+        } else if known.waits {
+            Place::GilFutex
         } else {
             classify::place(files.kernel().map_err(|_| Dead)?, on_gil)
         };

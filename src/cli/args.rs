@@ -104,6 +104,9 @@ pub struct MeasureArgs {
     /// Stop the thread that holds the GIL while its stack is read (about 0.1 ms a look)
     #[arg(long)]
     pub freeze_holder: bool,
+    /// Measure waits by kernel events instead of looks (root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN)
+    #[arg(long)]
+    pub exact: bool,
 }
 
 /// `--format`.

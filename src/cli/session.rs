@@ -54,7 +54,7 @@ impl Session {
         }
         let (sheets, blanks) = files::open_all(&args.output)?;
         Ok(Session {
-            plan: Plan { rate_hz: args.rate, duration: window.0 },
+            plan: Plan { rate_hz: args.rate, duration: window.0, exact: args.exact },
             window,
             format: args.format.into(),
             flame: args.flame.into(),

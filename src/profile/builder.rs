@@ -8,7 +8,7 @@ use super::stacks::Stacks;
 use super::threads::ThreadProfile;
 use super::{sensible, Losses, Profile};
 use crate::ids::{GilId, ThreadId, Tid};
-use crate::sample::{GilLook, Sink, Slice, State, TargetFacts, ThreadFacts, ThreadTotals, WindowFacts};
+use crate::sample::{Exact, GilLook, Sink, Slice, State, TargetFacts, ThreadFacts, ThreadTotals, WindowFacts};
 use std::collections::HashMap;
 
 /// How many threads have a row of their own.
@@ -73,7 +73,7 @@ impl ProfileBuilder {
 
     /// The profile.
     pub fn finish(mut self, target: TargetFacts, window: WindowFacts) -> Profile {
-        self.threads.iter_mut().for_each(ThreadProfile::close);
+        self.threads.iter_mut().for_each(|t| t.close(window.exact));
         self.gils.sort_by_key(|g| g.id);
         let (stacks, leaves, weights) = self.stacks.finish();
         Profile {
@@ -176,6 +176,12 @@ impl Sink for ProfileBuilder {
         if let Some(gil) = self.gil_row(look.gil) {
             gil.look(look);
         }
+    }
+
+    fn exact(&mut self, measured: &Exact) {
+        let nanos = measured.end.since(measured.begin).as_nanos() as f64;
+        let (row, _) = self.row(measured.thread);
+        self.threads[row].measure(measured.stretch, nanos);
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {

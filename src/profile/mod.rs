@@ -21,7 +21,7 @@ pub use functions::{FunctionId, NO_PYTHON, OTHER_FUNCTIONS};
 pub use gils::GilProfile;
 pub use histogram::Histogram;
 pub use stacks::{StackId, Weight};
-pub use threads::ThreadProfile;
+pub use threads::{Measured, ThreadProfile};
 
 use crate::sample::{Function, Split, Stack, TargetFacts, WindowFacts};
 use std::sync::Arc;

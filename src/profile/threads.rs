@@ -4,7 +4,7 @@
 //! distance between two looks is not seen, so counts are floors and lengths are estimates.
 
 use super::histogram::Histogram;
-use crate::sample::{Evidence, Split, State, ThreadFacts, ThreadTotals};
+use crate::sample::{Evidence, Split, State, Stretch, ThreadFacts, ThreadTotals};
 
 /// One thread over the window.
 #[derive(Clone, Debug)]
@@ -15,13 +15,28 @@ pub struct ThreadProfile {
     pub split: Split,
     /// The kernel's totals; `None` when the thread was still running at the last word of it.
     pub totals: Option<ThreadTotals>,
-    /// Uninterrupted holds.
+    /// Uninterrupted holds: runs of looks, or measured ones (see `measured`).
     pub hold_runs: Histogram,
-    /// Uninterrupted waits.
+    /// Uninterrupted waits, likewise.
     pub wait_runs: Histogram,
     /// How often it was seen to have got the GIL: a floor.
     pub acquisitions: u64,
+    /// Exact mode: how often it waited for the GIL.
+    pub waits: Option<u64>,
+    /// Exact mode: which of the histograms hold measured lengths instead of estimates.
+    pub measured: Measured,
+    exact_waits: Histogram,
+    exact_holds: Histogram,
     run: Option<(Kind, f64)>,
+}
+
+/// Which lengths were measured by kernel events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Those of waits.
+    pub waits: bool,
+    /// Those of holds. Only holds that followed a wait and ended while somebody waited can be measured.
+    pub holds: bool,
 }
 
 /// What a run is made of.
@@ -42,6 +57,10 @@ impl ThreadProfile {
             hold_runs: Histogram::default(),
             wait_runs: Histogram::default(),
             acquisitions: 0,
+            waits: None,
+            measured: Measured::default(),
+            exact_waits: Histogram::default(),
+            exact_holds: Histogram::default(),
             run: None,
         }
     }
@@ -82,10 +101,29 @@ impl ThreadProfile {
         }
     }
 
-    /// The window ends: the run under way counts with the length it has.
-    pub(super) fn close(&mut self) {
+    /// Adds a measured stretch.
+    pub(super) fn measure(&mut self, stretch: Stretch, nanos: f64) {
+        match stretch {
+            Stretch::Wait => self.exact_waits.record(nanos),
+            Stretch::Hold => self.exact_holds.record(nanos),
+            // Its time is in the slices; it is not a wait of its own, since nothing was taken.
+            Stretch::HandOver => {}
+        }
+    }
+
+    /// The window ends: the run under way counts with the length it has. In exact mode measured lengths stand in for runs.
+    pub(super) fn close(&mut self, exact: bool) {
         let run = self.run.take();
         self.record(run);
+        if exact {
+            self.waits = Some(self.exact_waits.count());
+            self.acquisitions = self.acquisitions.max(self.exact_waits.count());
+            self.measured = Measured { waits: true, holds: self.exact_holds.count() > 0 };
+            self.wait_runs = std::mem::take(&mut self.exact_waits);
+        }
+        if self.measured.holds {
+            self.hold_runs = std::mem::take(&mut self.exact_holds);
+        }
     }
 }
 
@@ -119,7 +157,7 @@ mod tests {
             };
             thread.follow(&Split::whole(state, 1e6), evidence);
         }
-        thread.close();
+        thread.close(false);
         thread
     }
 
@@ -134,6 +172,22 @@ mod tests {
     fn a_wait_that_ends_elsewhere_was_an_acquisition_unless_doubtful() {
         assert_eq!(run("IIWWIIWWII").acquisitions, 2);
         assert_eq!(run("IIWWnnWWnn").acquisitions, 0);
+    }
+
+    #[test]
+    fn measured_lengths_stand_in_for_runs() {
+        for (exact, holds) in [(false, false), (true, false), (true, true)] {
+            let mut t = run("HHWWWWHIII");
+            t.measure(Stretch::Wait, 3.5e6);
+            t.measure(Stretch::HandOver, 1e3);
+            if holds {
+                t.measure(Stretch::Hold, 2.5e6);
+            }
+            t.close(exact);
+            let max = if exact { 3.5e6 } else { 4e6 };
+            assert_eq!((t.wait_runs.max(), t.waits, t.measured.waits), (max, exact.then_some(1), exact));
+            assert_eq!((t.hold_runs.max(), t.measured.holds), if holds { (2.5e6, true) } else { (2e6, false) });
+        }
     }
 
     #[test]

@@ -16,9 +16,10 @@ pub fn thread(tid: i32, name: &str, cpu: f64, s: [f64; 7], h: [f64; 4]) -> Threa
         cpu,
         states: states(s),
         holding: Holding { python: h[0], native: h[1], blocked: h[2], starved: h[3] },
-        hold_ms: Some(Quantiles { p50: 5.1, p99: 9.8, max: 14.2 }),
+        hold_ms: Some(Quantiles { p50: 5.1, p99: 9.8, max: 14.2, estimated: true, resolution_ms: Some(1.0) }),
         wait_ms: None,
         acquisitions_per_s: 66.0,
+        waits: None,
     }
 }
 
@@ -74,14 +75,16 @@ pub fn saturated() -> Report {
             failed: 0,
             profiler_cpu: 0.021,
             exact: false,
+            events: None,
+            lost_events: None,
         },
         gil: Gil {
             busy: 0.993,
             contended: 0.98,
             waiters_mean: 1.9,
             switches_per_s: Some(201.4),
-            hold_ms: Some(Quantiles { p50: 5.1, p99: 9.8, max: 14.2 }),
-            wait_ms: Some(Quantiles { p50: 10.1, p99: 21.0, max: 40.3 }),
+            hold_ms: Some(Quantiles { p50: 5.1, p99: 9.8, max: 14.2, estimated: true, resolution_ms: Some(1.0) }),
+            wait_ms: Some(Quantiles { p50: 10.1, p99: 21.0, max: 40.3, estimated: true, resolution_ms: Some(1.0) }),
         },
         gils: vec![],
         threads: vec![

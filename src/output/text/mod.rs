@@ -184,7 +184,8 @@ fn gil_pieces(gil: &Gil) -> Vec<String> {
 }
 
 fn quantiles(q: Option<Quantiles>) -> String {
-    q.map_or_else(|| numbers::NONE.into(), |q| format!("p50 {}, p99 {}", numbers::ms(q.p50), numbers::ms(q.p99)))
+    let about = |q: &Quantiles| if q.estimated { "about " } else { "" };
+    q.map_or_else(|| numbers::NONE.into(), |q| format!("{}p50 {}, p99 {}", about(&q), numbers::ms(q.p50), numbers::ms(q.p99)))
 }
 
 fn warnings(page: &mut Page, warnings: &[String]) {
@@ -213,7 +214,8 @@ fn measuring(page: &mut Page, report: &Report) {
         format!("gilprof used {} of a core", numbers::percent(window.profiler_cpu)),
     ];
     if window.exact {
-        pieces.push("waits are exact, from kernel events".into());
+        let count = |n: Option<u64>| numbers::thousands(n.unwrap_or(0));
+        pieces.push(format!("waits are exact: {} kernel events, {} lost", count(window.events), count(window.lost_events)));
     }
     let colour = page.style.colour;
     page.painted_pieces("  measured  ", ", ", &pieces, |_, piece| palette::faint(piece, colour));

@@ -1,6 +1,11 @@
-//! The few system calls that std does not offer: clocks, a sleep to an absolute time, this process's own CPU time and limits.
+//! The few system calls that std does not offer: clocks, a sleep to an absolute time, this process's own CPU time and limits; in files of
+//! their own the kernel's small programs (`bpf`), the ring that they write to (`ring`) and a look into tracefs (`tracefs`).
 //!
-//! One of the three places that may be `unsafe`.
+//! With its files one of the three places that may be `unsafe`.
+
+pub mod bpf;
+pub mod ring;
+pub mod tracefs;
 
 use crate::units::Nanos;
 use std::io;

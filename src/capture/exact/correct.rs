@@ -1,0 +1,151 @@
+//! A slice with its waiting replaced by the measured one. Pure.
+//!
+//! A look speaks for the whole time since the look before; the events say how much of it was waiting. The slice's states still add up to
+//! its length, by this rule:
+//!
+//! - More waiting than the look said: the difference is taken first from what the look could not tell (`unknown`, then, where the slice was
+//!   split by conservation, `starved` and `native`), then from everything else in proportion: the wait ended inside the slice.
+//! - Less: where conservation said waiting, the thread was runnable without a CPU and not waiting, so `starved`. Where the look itself
+//!   found a waiter, the wait began inside the slice, and before it the thread went on with what it did at the look before. If it was
+//!   waiting then too, it had the GIL in between: a wait that ends gives the GIL, so that is `holding`.
+
+use crate::sample::{Evidence, Split, State};
+
+/// What is remembered of a thread from slice to slice.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    /// What it did at the look before, apart from waiting; empty when it waited.
+    doing: Split,
+    /// How it last held the GIL.
+    hold: State,
+}
+
+impl Default for Before {
+    fn default() -> Self {
+        Before { doing: Split::default(), hold: State::HoldingPython }
+    }
+}
+
+impl Before {
+    /// The slice `split`, of which `waiting` nanoseconds were waiting.
+    pub fn correct(&mut self, split: &Split, evidence: Evidence, waiting: f64) -> Split {
+        let had = split.get(State::Waiting);
+        let waiting = waiting.clamp(0.0, split.total());
+        let mut out = if waiting >= had {
+            take(split, evidence, waiting - had)
+        } else {
+            let mut out = without_waiting(split);
+            self.give(&mut out, evidence, had - waiting);
+            out
+        };
+        out.add(State::Waiting, waiting);
+        self.remember(split, evidence, &out);
+        out
+    }
+
+    fn give(&self, out: &mut Split, evidence: Evidence, nanos: f64) {
+        let known = self.doing.total();
+        if evidence == Evidence::Conservation {
+            out.add(State::Starved, nanos);
+        } else if known > 0.0 {
+            State::ALL.iter().for_each(|&s| out.add(s, nanos * self.doing.get(s) / known));
+        } else {
+            out.add(self.hold, nanos);
+        }
+    }
+
+    fn remember(&mut self, said: &Split, evidence: Evidence, out: &Split) {
+        let waiter = evidence != Evidence::Conservation && said.get(State::Waiting) > 0.0;
+        self.doing = if waiter { Split::default() } else { without_waiting(out) };
+        let (python, native) = (said.get(State::HoldingPython), said.get(State::HoldingNative));
+        if python + native > 0.0 {
+            self.hold = if native > python { State::HoldingNative } else { State::HoldingPython };
+        }
+    }
+}
+
+fn without_waiting(split: &Split) -> Split {
+    let mut out = Split::default();
+    State::ALL.iter().filter(|&&s| s != State::Waiting).for_each(|&s| out.add(s, split.get(s)));
+    out
+}
+
+/// The slice without its waiting and without `nanos` more.
+fn take(split: &Split, evidence: Evidence, mut nanos: f64) -> Split {
+    let mut out = without_waiting(split);
+    let doubtful: &[State] =
+        if evidence == Evidence::Conservation { &[State::Unknown, State::Starved, State::Native] } else { &[State::Unknown] };
+    for &state in doubtful {
+        let part = nanos.min(out.get(state));
+        out.add(state, -part);
+        nanos -= part;
+    }
+    let rest = out.total();
+    if nanos > 0.0 && rest > 0.0 {
+        let keep = ((rest - nanos) / rest).max(0.0);
+        let mut less = Split::default();
+        State::ALL.iter().for_each(|&s| less.add(s, out.get(s) * keep));
+        return less;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use Evidence as E;
+    use State::*;
+
+    fn of(parts: &[(State, f64)]) -> Split {
+        let mut split = Split::default();
+        parts.iter().for_each(|&(s, n)| split.add(s, n));
+        split
+    }
+
+    #[test]
+    fn a_wait_that_ends_inside_is_taken_from_what_followed() {
+        let mut before = Before::default();
+        let out = before.correct(&of(&[(HoldingPython, 9.0), (HoldingStarved, 1.0)]), E::GilHolder, 5.0);
+        assert_eq!(out, of(&[(HoldingPython, 4.5), (HoldingStarved, 0.5), (Waiting, 5.0)]));
+    }
+
+    #[test]
+    fn a_wait_that_begins_inside_gives_to_what_went_before() {
+        let mut before = Before::default();
+        before.correct(&of(&[(Io, 10.0)]), E::Syscall, 0.0);
+        assert_eq!(before.correct(&of(&[(Waiting, 10.0)]), E::GilFutex, 7.0), of(&[(Waiting, 7.0), (Io, 3.0)]));
+    }
+
+    #[test]
+    fn between_two_waits_it_held() {
+        let mut before = Before::default();
+        before.correct(&of(&[(HoldingNative, 10.0)]), E::GilHolder, 0.0);
+        before.correct(&of(&[(Waiting, 10.0)]), E::GilFutex, 7.0);
+        assert_eq!(before.correct(&of(&[(Waiting, 10.0)]), E::GilFutex, 8.0), of(&[(Waiting, 8.0), (HoldingNative, 2.0)]));
+    }
+
+    #[test]
+    fn what_conservation_only_supposed_gives_way_first() {
+        let mut before = Before::default();
+        let open = of(&[(Native, 6.0), (Starved, 1.0), (Waiting, 3.0)]);
+        assert_eq!(before.correct(&open, E::Conservation, 5.0), of(&[(Native, 5.0), (Waiting, 5.0)]));
+        assert_eq!(before.correct(&open, E::Conservation, 0.0), of(&[(Native, 6.0), (Starved, 4.0)]));
+    }
+
+    proptest! {
+        #[test]
+        fn the_sum_stands_and_waiting_is_what_was_measured(
+            slices in proptest::collection::vec((0..10usize, 0.0..1e6f64, 0..10usize, 0.0..1e6f64, any::<bool>(), 0.0..3e6f64), 1..20)
+        ) {
+            let mut before = Before::default();
+            for (a, x, b, y, open, waiting) in slices {
+                let split = of(&[(State::ALL[a], x), (State::ALL[b], y)]);
+                let out = before.correct(&split, if open { E::Conservation } else { E::GilFutex }, waiting);
+                prop_assert!((out.total() - split.total()).abs() < 1e-6);
+                prop_assert!((out.get(Waiting) - waiting.min(split.total())).abs() < 1e-6);
+                prop_assert!(State::ALL.iter().all(|&s| out.get(s) > -1e-6));
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The looks' slices joined with the measured waits: a sink in front of the sink.
+//!
+//! Each slice's waiting becomes what the events say of exactly that stretch of that thread; what the rest of it was, `correct` decides.
+//! Events are taken before each look, so that they reach as far as the slices that the look makes.
+
+use super::correct::Before;
+use super::waits::{Standing, Told, Waits};
+use crate::ids::{ThreadId, Tid};
+use crate::sample::{Evidence, Exact, GilLook, Sink, Slice, Stack, State, Stretch, ThreadFacts, ThreadTotals};
+use crate::units::Nanos;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Waits of one thread that no slice has come for yet: slices come up to a quarter of a second late.
+const MOST_SPANS: usize = 1 << 14;
+/// Waits of threads that no look has met yet.
+const MOST_EARLY: usize = 1 << 12;
+/// Ids of threads, those gone included, whose last waits may still be told.
+const MOST_TIDS: usize = 1 << 16;
+
+/// What is known of one thread.
+#[derive(Debug, Default)]
+struct Thread {
+    tid: Option<Tid>,
+    /// Waits that are over and may still lie under a slice to come, in order.
+    spans: VecDeque<(Nanos, Nanos)>,
+    before: Before,
+    /// Who held the GIL when the thread was last seen to wait.
+    behind: Option<(ThreadId, Arc<Stack>)>,
+}
+
+/// Joins what the events tell with what the looks say.
+#[derive(Debug, Default)]
+pub struct Join {
+    /// The waits.
+    pub waits: Waits,
+    threads: HashMap<ThreadId, Thread>,
+    ids: HashMap<Tid, ThreadId>,
+    early: Vec<Told>,
+    /// Waits of threads that no look ever met.
+    pub unmet: u64,
+}
+
+/// [`Join`] with the sink that the result goes to.
+pub struct Joined<'a> {
+    /// The state.
+    pub join: &'a mut Join,
+    /// Where everything goes.
+    pub inner: &'a mut dyn Sink,
+}
+
+impl Join {
+    /// Files a stretch that has become plain, and passes it on.
+    pub fn told(&mut self, told: Told, inner: &mut dyn Sink) {
+        match self.ids.get(&told.tid) {
+            Some(&id) => self.file(id, told, inner),
+            None if self.early.len() < MOST_EARLY => self.early.push(told),
+            None => self.unmet += u64::from(told.stretch == Stretch::Wait),
+        }
+    }
+
+    fn file(&mut self, id: ThreadId, told: Told, inner: &mut dyn Sink) {
+        if told.stretch != Stretch::Hold {
+            if let Some(thread) = self.threads.get_mut(&id) {
+                if thread.spans.len() >= MOST_SPANS {
+                    thread.spans.pop_front();
+                }
+                thread.spans.push_back((told.begin, told.end));
+            }
+        }
+        let Told { gil, stretch, begin, end, .. } = told;
+        inner.exact(&Exact { thread: id, gil, stretch, begin, end });
+    }
+
+    fn meet(&mut self, facts: &ThreadFacts, inner: &mut dyn Sink) {
+        if self.ids.len() >= MOST_TIDS {
+            let threads = &self.threads;
+            self.ids.retain(|_, id| threads.contains_key(id));
+        }
+        self.ids.insert(facts.tid, facts.id);
+        self.threads.entry(facts.id).or_default().tid = Some(facts.tid);
+        let (its, others) = std::mem::take(&mut self.early).into_iter().partition(|told| told.tid == facts.tid);
+        self.early = others;
+        let its: Vec<Told> = its;
+        its.into_iter().for_each(|told| self.file(facts.id, told, inner));
+    }
+
+    /// The waiting between two points in time, from the events; `None` where they do not tell. `holds`: at the end it has the GIL.
+    fn waiting(&mut self, id: ThreadId, begin: Nanos, end: Nanos, holds: bool) -> Option<f64> {
+        let thread = self.threads.get_mut(&id)?;
+        let overlap = |(from, to): (Nanos, Nanos)| to.min(end).since(from.max(begin)).as_nanos() as f64;
+        let now = match self.waits.standing(thread.tid?) {
+            Standing::Unknown => return None,
+            Standing::Out => 0.0,
+            Standing::Since(from) => overlap((from, end)),
+            Standing::Between { begin: from, timed_out: true, .. } if !holds => overlap((from, end)),
+            Standing::Between { begin: from, since, .. } => overlap((from, since)),
+        };
+        let over: f64 = thread.spans.iter().take_while(|span| span.0 < end).map(|span| overlap(*span)).sum();
+        while thread.spans.front().is_some_and(|span| span.1 <= end) {
+            thread.spans.pop_front();
+        }
+        Some(now + over)
+    }
+
+    /// The window is over: all that is open ends here.
+    pub fn finish(&mut self, now: Nanos, inner: &mut dyn Sink) {
+        let mut last = Vec::new();
+        self.waits.finish(now, &mut |told| last.push(told));
+        last.into_iter().for_each(|told| self.told(told, inner));
+        self.unmet += self.early.iter().filter(|told| told.stretch == Stretch::Wait).count() as u64;
+        self.early.clear();
+    }
+}
+
+impl Sink for Joined<'_> {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        self.inner.thread(facts);
+        self.join.meet(facts, self.inner);
+    }
+
+    fn slice(&mut self, slice: &Slice<'_>) {
+        let begin = slice.end.since(Nanos::from_nanos(slice.split.total() as u64));
+        let Some(waiting) = self.join.waiting(slice.thread, begin, slice.end, slice.evidence == Evidence::GilHolder) else {
+            return self.inner.slice(slice);
+        };
+        let Some(thread) = self.join.threads.get_mut(&slice.thread) else {
+            return self.inner.slice(slice);
+        };
+        if let (Evidence::Syscall, Some(tid)) = (slice.evidence, thread.tid) {
+            self.join.waits.forget_hold(tid, slice.end);
+        }
+        let split = thread.before.correct(&slice.split, slice.evidence, waiting);
+        if let Some((id, stack)) = slice.holder.filter(|_| slice.split.get(State::Waiting) > 0.0) {
+            thread.behind = Some((id, stack.clone()));
+        }
+        // A thread that is past its wait at the look was behind whoever held at the look before.
+        let behind = thread.behind.take().filter(|_| waiting > 0.0);
+        let holder = slice.holder.or_else(|| behind.as_ref().map(|(id, stack)| (*id, stack)));
+        self.inner.slice(&Slice { split, holder, ..slice.clone() });
+        thread.behind = behind;
+    }
+
+    fn gil(&mut self, look: &GilLook) {
+        self.inner.gil(look);
+    }
+
+    fn exact(&mut self, measured: &Exact) {
+        self.inner.exact(measured);
+    }
+
+    fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
+        self.join.threads.remove(&thread);
+        self.inner.thread_end(thread, totals);
+    }
+}

@@ -1,0 +1,414 @@
+//! From futex calls to waits: the state machine of exact mode. Pure: events in, waits and holds out.
+//!
+//! One `take_gil` that has to sleep makes many calls: a sleep on `cond` ends every switch interval, and another follows at once. They are
+//! one wait. What parts two waits is what the thread does in between: a holder that lets go wakes a sleeper on `cond`, a taker wakes the
+//! one who was forced to let go on `switch_cond`. Without either, sleeps that follow closely belong together: a thread whose
+//! sleep ran out goes round the loop unless the GIL has become free at that very moment; one that was woken usually has the GIL, and only
+//! goes back to sleep at once if another was faster.
+//!
+//! The forced switch in `drop_gil` (a sleep on `switch_cond`) is the beginning of the wait that follows it, or a [`Stretch::HandOver`] of
+//! its own when the thread then wants something else.
+//!
+//! A hold is told when both its ends are seen: it follows a wait, and somebody was waiting when it ended.
+
+use crate::ids::{GilId, Tid};
+use crate::sample::Stretch;
+use crate::units::Nanos;
+use std::collections::HashMap;
+
+/// So long after a sleep that ran out, another sleep is the same wait: the thread may be pushed off its core on its way round the loop.
+const AFTER_TIME_OUT: Nanos = Nanos::from_millis(10);
+/// So long after a sleep that was ended by a wake-up, another sleep is the same wait.
+const AFTER_WAKE: Nanos = Nanos::from_micros(60);
+/// Threads followed at once; those that are out are forgotten first.
+const MOST_THREADS: usize = 32_768;
+
+/// Which part of a GIL a futex lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spot {
+    /// `cond`: sleepers want the GIL.
+    Cond,
+    /// `mutex`: guards `cond`.
+    Mutex,
+    /// `switch_cond`: the sleeper was forced to let go, until the GIL is taken.
+    SwitchCond,
+    /// `switch_mutex`: guards `switch_cond`.
+    SwitchMutex,
+    /// glibc's own book-keeping in either condition variable: who signals waits here for those signalled before to be gone. A wake-up
+    /// here comes from a waiter that leaves, and says nothing of the GIL.
+    Groups,
+}
+
+/// What a thread did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Did {
+    /// Went to sleep.
+    Sleep(GilId, Spot),
+    /// Woke others.
+    Wake(GilId, Spot),
+    /// Runs again after a sleep.
+    Return {
+        /// Because the time was over.
+        timed_out: bool,
+    },
+}
+
+/// What has become plain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Of which thread.
+    pub tid: Tid,
+    /// And which GIL.
+    pub gil: GilId,
+    /// What.
+    pub stretch: Stretch,
+    /// From when.
+    pub begin: Nanos,
+    /// To when.
+    pub end: Nanos,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    gil: GilId,
+    begin: Nanos,
+    /// Whether `take_gil` slept.
+    take: bool,
+    /// Whether all sleeps were on the mutex, for which `drop_gil` sleeps too.
+    mutex_only: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Phase {
+    #[default]
+    Out,
+    Asleep(Open),
+    /// Runs again since then; whether the wait goes on is not plain yet.
+    Awake(Open, Nanos, bool),
+    /// A look found it asleep since before the watch began: its return will not be told.
+    Found(Open),
+}
+
+/// Where a thread is, as far as events tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In no wait.
+    Out,
+    /// In a wait since then.
+    Since(Nanos),
+    /// Was in one that began then, and came back from a sleep then; which may still go on, and does so very likely if the sleep ran out.
+    Between {
+        /// When the wait began.
+        begin: Nanos,
+        /// When its last sleep ended.
+        since: Nanos,
+        /// Because the time was over.
+        timed_out: bool,
+    },
+    /// Not told yet: only looks can say.
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Thread {
+    phase: Phase,
+    /// Since when it has the GIL, when that is known.
+    held: Option<Nanos>,
+    /// When it let go, if it has done nothing since that events tell of.
+    let_go: Option<Nanos>,
+}
+
+/// All threads.
+#[derive(Debug, Default)]
+pub struct Waits {
+    threads: HashMap<Tid, Thread>,
+    /// Sleeps whose end was never seen.
+    pub unfinished: u64,
+}
+
+impl Waits {
+    /// Takes the next event. Those of one thread must come in order of time.
+    pub fn take(&mut self, at: Nanos, tid: Tid, did: Did, tell: &mut dyn FnMut(Told)) {
+        if self.threads.len() >= MOST_THREADS && !self.threads.contains_key(&tid) {
+            self.threads.retain(|_, t| !matches!(t.phase, Phase::Out));
+            if self.threads.len() >= MOST_THREADS {
+                return;
+            }
+        }
+        let thread = self.threads.entry(tid).or_default();
+        match did {
+            Did::Sleep(gil, spot) => {
+                self.unfinished += u64::from(matches!(thread.phase, Phase::Asleep(_)));
+                thread.sleep(at, tid, gil, spot, tell);
+            }
+            Did::Wake(gil, spot) => thread.wake(at, tid, gil, spot, tell),
+            Did::Return { timed_out } => {
+                if let Phase::Asleep(open) = thread.phase {
+                    thread.phase = Phase::Awake(open, at, timed_out);
+                }
+            }
+        }
+    }
+
+    /// Where a thread is.
+    pub fn standing(&self, tid: Tid) -> Standing {
+        match self.threads.get(&tid).map(|t| t.phase) {
+            None | Some(Phase::Out) => Standing::Out,
+            Some(Phase::Asleep(open)) => Standing::Since(open.begin),
+            Some(Phase::Awake(open, since, timed_out)) => Standing::Between { begin: open.begin, since, timed_out },
+            Some(Phase::Found(_)) => Standing::Unknown,
+        }
+    }
+
+    /// The threads that sleep for a GIL now.
+    pub fn asleep(&self) -> impl Iterator<Item = Tid> + '_ {
+        self.threads.iter().filter(|(_, t)| matches!(t.phase, Phase::Asleep(_))).map(|(tid, _)| *tid)
+    }
+
+    /// A look found the thread busy with something else at `at`: it has let go of the GIL, unseen because nobody waited.
+    pub fn forget_hold(&mut self, tid: Tid, at: Nanos) {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.held = thread.held.filter(|&held| held >= at);
+        }
+    }
+
+    /// A look found the thread asleep on a GIL when the watch had just begun. The next event says whether it still waits.
+    pub fn found_asleep(&mut self, tid: Tid, gil: GilId, begin: Nanos) {
+        if self.threads.len() < MOST_THREADS {
+            let thread = self.threads.entry(tid).or_default();
+            if matches!(thread.phase, Phase::Out) {
+                thread.phase = Phase::Found(Open { gil, begin, take: true, mutex_only: false });
+            }
+        }
+    }
+
+    /// Tells the waits that were over long enough before `now` that nothing can join them.
+    pub fn settle(&mut self, now: Nanos, tell: &mut dyn FnMut(Told)) {
+        for (tid, thread) in &mut self.threads {
+            if let Phase::Awake(open, since, timed_out) = thread.phase {
+                if now.since(since) > patience(timed_out) {
+                    thread.over(*tid, open, since, tell);
+                }
+            }
+        }
+    }
+
+    /// The window ends: what is under way counts up to `now`.
+    pub fn finish(&mut self, now: Nanos, tell: &mut dyn FnMut(Told)) {
+        for (tid, thread) in &mut self.threads {
+            match thread.phase {
+                Phase::Out | Phase::Found(_) => {}
+                Phase::Asleep(open) => thread.over(*tid, open, now, tell),
+                Phase::Awake(open, since, _) => thread.over(*tid, open, since, tell),
+            }
+        }
+        self.threads.clear();
+    }
+}
+
+fn patience(timed_out: bool) -> Nanos {
+    if timed_out {
+        AFTER_TIME_OUT
+    } else {
+        AFTER_WAKE
+    }
+}
+
+impl Thread {
+    fn sleep(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, tell: &mut dyn FnMut(Told)) {
+        let before = match self.phase {
+            Phase::Awake(open, since, timed_out) if open.gil == gil && at.since(since) <= patience(timed_out) => Some(open),
+            Phase::Awake(open, since, _) => {
+                self.over(tid, open, since, tell);
+                None
+            }
+            Phase::Found(open) => Some(open).filter(|_| spot == Spot::Cond),
+            // Its end was lost, and with it how long it was.
+            Phase::Asleep(_) | Phase::Out => None,
+        };
+        match spot {
+            // It sleeps for the GIL, so it does not have it; when it let go was not seen.
+            Spot::Cond => self.held = None,
+            Spot::SwitchCond => self.lets_go(at, tid, gil, tell),
+            Spot::Mutex | Spot::SwitchMutex | Spot::Groups => {}
+        }
+        // A holder sleeps on the mutex on its way out, all others on their way in.
+        let taking = spot == Spot::Cond || spot == Spot::Mutex && self.held.is_none();
+        // `drop_gil` lets go, then waits for its taker; the one it wakes may push it off its core in between.
+        let begin = self.let_go.take().filter(|_| spot == Spot::SwitchCond).unwrap_or(at);
+        let open = before.unwrap_or(Open { gil, begin, take: false, mutex_only: true });
+        self.phase = Phase::Asleep(Open { take: open.take || taking, mutex_only: open.mutex_only && spot == Spot::Mutex, ..open });
+    }
+
+    fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, tell: &mut dyn FnMut(Told)) {
+        if spot == Spot::Groups {
+            return;
+        }
+        let awake = match self.phase {
+            Phase::Awake(open, since, _) => Some((open, since)),
+            // It runs, so a return was not told, and with it how long the sleep was.
+            Phase::Found(_) | Phase::Asleep(_) => {
+                self.phase = Phase::Out;
+                None
+            }
+            Phase::Out => None,
+        };
+        match spot {
+            // It has taken the GIL just now.
+            Spot::SwitchCond => {
+                self.let_go = None;
+                if let Some((open, _)) = awake {
+                    self.over(tid, open, at, tell);
+                }
+                self.held = Some(at);
+            }
+            // It lets go, so it had it.
+            Spot::Cond => {
+                if let Some((open, since)) = awake {
+                    // Straight from the mutex to letting go is the way through `drop_gil`.
+                    let take = open.take && !(open.mutex_only && at.since(since) <= AFTER_WAKE);
+                    self.over(tid, Open { take, ..open }, since, tell);
+                }
+                self.lets_go(at, tid, gil, tell);
+                self.let_go = Some(at);
+            }
+            Spot::Mutex | Spot::SwitchMutex | Spot::Groups => {}
+        }
+    }
+
+    fn over(&mut self, tid: Tid, open: Open, end: Nanos, tell: &mut dyn FnMut(Told)) {
+        let stretch = if open.take { Stretch::Wait } else { Stretch::HandOver };
+        tell(Told { tid, gil: open.gil, stretch, begin: open.begin, end });
+        self.phase = Phase::Out;
+        if open.take {
+            self.held = Some(end);
+        }
+    }
+
+    fn lets_go(&mut self, at: Nanos, tid: Tid, gil: GilId, tell: &mut dyn FnMut(Told)) {
+        if let Some(begin) = self.held.take() {
+            tell(Told { tid, gil, stretch: Stretch::Hold, begin, end: at });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Plays a timeline, 20 us a column:
+    ///
+    /// ```text
+    ///   C M S   goes to sleep on cond, mutex, switch_cond        t r   its sleep ran out; it was woken
+    ///   g       wakes whoever signals (leaves a condition variable)
+    ///   w       wakes a sleeper on cond (lets go)                 k     wakes the sleeper on switch_cond (has taken)
+    /// ```
+    /// What comes out: the letter of the stretch, its first and its last column.
+    fn play(timeline: &str) -> Vec<(char, u64, u64)> {
+        let (mut waits, mut out) = (Waits::default(), Vec::new());
+        let mut tell = |t: Told| {
+            let letter = match t.stretch {
+                Stretch::Wait => 'W',
+                Stretch::HandOver => 'O',
+                Stretch::Hold => 'H',
+            };
+            out.push((letter, t.begin.as_nanos() / 20_000, t.end.as_nanos() / 20_000));
+        };
+        let g = GilId(0);
+        let mut end = Nanos::ZERO;
+        for (column, letter) in timeline.chars().enumerate() {
+            end = Nanos::from_micros(20 * column as u64);
+            let did = match letter {
+                'C' => Did::Sleep(g, Spot::Cond),
+                'M' => Did::Sleep(g, Spot::Mutex),
+                'S' => Did::Sleep(g, Spot::SwitchCond),
+                'w' => Did::Wake(g, Spot::Cond),
+                'g' => Did::Wake(g, Spot::Groups),
+                'k' => Did::Wake(g, Spot::SwitchCond),
+                't' => Did::Return { timed_out: true },
+                'r' => Did::Return { timed_out: false },
+                _ => {
+                    waits.settle(end, &mut tell);
+                    continue;
+                }
+            };
+            waits.take(end, Tid(1), did, &mut tell);
+        }
+        waits.finish(end, &mut tell);
+        out
+    }
+
+    #[test]
+    fn time_outs_are_one_wait() {
+        assert_eq!(play("C..tC..tC..r......"), [('W', 0, 11)]);
+        assert_eq!(play("C..t.......C..r...."), [('W', 0, 14)], "pushed off its core between two rounds");
+        assert_eq!(play("C..rgC..r......"), [('W', 0, 8)], "leaving the condition variable");
+        assert_eq!(play("C..rC..r......"), [('W', 0, 7)], "another was faster");
+    }
+
+    #[test]
+    fn letting_go_parts_two_waits_however_close() {
+        assert_eq!(play("C..rwC..r......"), [('W', 0, 3), ('H', 3, 4), ('W', 5, 8)]);
+        assert_eq!(play("C..r.......C..r......"), [('W', 0, 3), ('W', 11, 14)]);
+    }
+
+    #[test]
+    fn taking_ends_a_wait_exactly() {
+        assert_eq!(play("C..t.k.....w....."), [('W', 0, 5), ('H', 5, 11)]);
+    }
+
+    #[test]
+    fn a_forced_switch_begins_the_wait_that_follows() {
+        assert_eq!(play("C..rk.....wS..rC..tC..r......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 22)]);
+        assert_eq!(play("C..rk.....w.......S..rC..r......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 25)], "pushed off its core on its way");
+        assert_eq!(play("C..rk.....S..r......"), [('W', 0, 4), ('H', 4, 10), ('O', 10, 13)]);
+    }
+
+    #[test]
+    fn a_holder_that_waits_for_the_mutex_is_on_its_way_out() {
+        assert_eq!(play("C..rk...M..rw...C..r....."), [('W', 0, 4), ('O', 8, 11), ('H', 4, 12), ('W', 16, 19)]);
+        assert_eq!(play("M..rk...."), [('W', 0, 4)]);
+        assert_eq!(play("M..rw....M..r.....w.."), [('O', 0, 3), ('W', 9, 12), ('H', 12, 18)]);
+    }
+
+    #[test]
+    fn the_ends_of_the_window() {
+        assert_eq!(play("..C....."), [('W', 2, 7)]);
+        assert_eq!(play("r..t..w.."), []);
+    }
+
+    #[test]
+    fn a_wait_from_before_the_watch_is_joined_when_it_goes_on() {
+        let t = Tid(1);
+        for (spot, begin) in [(Spot::Cond, Some(0)), (Spot::SwitchCond, None)] {
+            let (mut waits, mut told) = (Waits::default(), Vec::new());
+            waits.found_asleep(t, GilId(0), Nanos::ZERO);
+            assert_eq!(waits.standing(t), Standing::Unknown);
+            waits.take(Nanos::from_millis(4), t, Did::Sleep(GilId(0), spot), &mut |t| told.push(t));
+            let expected = Nanos::from_millis(begin.unwrap_or(4));
+            assert_eq!(waits.standing(t), Standing::Since(expected));
+            waits.finish(Nanos::from_millis(5), &mut |t| told.push(t));
+            assert_eq!(told.iter().map(|t| t.begin).collect::<Vec<_>>(), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_lost_return_loses_that_sleep_only() {
+        assert_eq!(play("C......C..r....."), [('W', 7, 10)]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn stretches_never_overlap(timeline in "[CMSwkgtr..]{0,120}") {
+            let told = play(&timeline);
+            let mut waits: Vec<_> = told.iter().filter(|t| t.0 != 'H').collect();
+            waits.sort();
+            waits.sort_by_key(|t| t.1);
+            prop_assert!(waits.windows(2).all(|w| w[0].2 <= w[1].1), "{waits:?}");
+            prop_assert!(told.iter().all(|t| t.1 <= t.2));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The consumer's end of a BPF ring buffer: records from all CPUs in one order, read without a system call.
+//!
+//! Two positions that only ever grow: the kernel moves the producer's, gilprof the consumer's. The kernel maps the data twice in a row, so
+//! that a record never wraps. Nothing the kernel could write there is believed beyond the ring's own size.
+
+use super::bpf::Map;
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// In a record's header: being written.
+const BUSY: u32 = 1 << 31;
+/// In a record's header: given up by its writer.
+const DISCARDED: u32 = 1 << 30;
+/// Bytes before each record.
+const HEADER: u64 = 8;
+
+/// A mapped ring.
+#[derive(Debug)]
+pub struct Ring {
+    consumer: Mapping,
+    producer: Mapping,
+    page: usize,
+    size: u64,
+}
+
+/// Pages mapped until dropped.
+#[derive(Debug)]
+struct Mapping {
+    at: *mut libc::c_void,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(map: &Map, from: usize, len: usize, protection: libc::c_int) -> io::Result<Mapping> {
+        let offset = from as libc::off_t;
+        // SAFETY: a new mapping at a place that the kernel chooses touches no memory in use.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, map.fd(), offset) };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Mapping { at, len })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `at` and `len` are those of a mapping that is ours alone and that nothing refers to any more.
+        unsafe { libc::munmap(self.at, self.len) };
+    }
+}
+
+impl Ring {
+    /// Maps the ring of a [`super::bpf::MapKind::Ring`] map made with `size` bytes.
+    pub fn map(map: &Map, size: usize) -> io::Result<Ring> {
+        // SAFETY: sysconf takes a plain number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let consumer = Mapping::new(map, 0, page, libc::PROT_READ | libc::PROT_WRITE)?;
+        let producer = Mapping::new(map, page, page + 2 * size, libc::PROT_READ)?;
+        Ok(Ring { consumer, producer, page, size: size as u64 })
+    }
+
+    fn consumed(&self) -> &AtomicU64 {
+        // SAFETY: the first page is mapped for writing as long as `self` lives, begins with the consumer's position, and is written by
+        // nobody but this process; the kernel only reads it.
+        unsafe { &*self.consumer.at.cast::<AtomicU64>() }
+    }
+
+    fn produced(&self) -> u64 {
+        // SAFETY: the mapping begins with the producer's position, a u64 that the kernel writes; a page is aligned.
+        unsafe { &*self.producer.at.cast::<AtomicU64>() }.load(Ordering::Acquire)
+    }
+
+    /// Hands each finished record of at most `N` bytes to `take`, oldest first; longer ones are passed over. Ends at what was there when
+    /// it began, so that a fast writer cannot hold it.
+    pub fn drain<const N: usize>(&mut self, take: &mut dyn FnMut(&[u8])) {
+        let mut at = self.consumed().load(Ordering::Relaxed);
+        let end = self.produced();
+        while at < end {
+            // `at` is a multiple of 8 and masked, so a header lies inside the data.
+            let place = self.page + (at & (self.size - 1)) as usize;
+            // SAFETY: `place` + 8 lies inside the mapping, whose data part is `2 * size` long; headers are aligned to 8.
+            let header = unsafe { &*self.producer.at.cast::<u8>().add(place).cast::<AtomicU32>() }.load(Ordering::Acquire);
+            if header & BUSY != 0 {
+                break;
+            }
+            let len = u64::from(header & !DISCARDED);
+            if len > self.size {
+                // Not a ring as the kernel keeps one: give it up rather than walk off.
+                at = end;
+                break;
+            }
+            if header & DISCARDED == 0 && len as usize <= N {
+                let mut record = [0u8; N];
+                // SAFETY: the record's `len` bytes begin after its header and lie inside the doubled data: `place` is below `page + size`
+                // and `len` at most `size`. The kernel does not write them again before the consumer's position has passed them.
+                unsafe {
+                    let from = self.producer.at.cast::<u8>().add(place + HEADER as usize);
+                    std::ptr::copy_nonoverlapping(from, record.as_mut_ptr(), len as usize);
+                }
+                take(&record[..len as usize]);
+            }
+            at += (len + HEADER).next_multiple_of(8);
+        }
+        self.consumed().store(at, Ordering::Release);
+    }
+}

@@ -1,0 +1,130 @@
+//! Tracepoints as tracefs describes them: their numbers, and where their fields stand in a record.
+//!
+//! An existing mount is read where there is one; else a tracefs is mounted for gilprof alone, attached nowhere (`sys_linux::tracefs`).
+//! The descriptions are text of the kernel's; they are parsed as if they were not.
+
+use super::sys_linux::tracefs::Detached;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Where tracefs is mounted, if it is.
+const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+/// Descriptions are a few kB.
+const LONGEST: u64 = 1 << 16;
+/// Fields of one tracepoint.
+const MOST_FIELDS: usize = 128;
+
+/// A tracepoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracepoint {
+    /// Its number, for perf_event_open(2).
+    pub id: u64,
+    fields: Vec<Field>,
+}
+
+/// A field of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Field {
+    name: String,
+    offset: u16,
+    size: u16,
+}
+
+/// Reads tracepoints, each named like `syscalls/sys_enter_futex`.
+pub fn find(names: &[&str]) -> io::Result<Vec<Tracepoint>> {
+    let mut refused = None;
+    for mount in MOUNTS {
+        match read_all(Path::new(mount), names) {
+            Ok(found) => return Ok(found),
+            // No mount, or one that only root may read.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => refused = refused.or(Some(e)),
+        }
+    }
+    let own = Detached::mount().map_err(|e| refused.unwrap_or(e))?;
+    read_all(&own.path(), names)
+}
+
+fn read_all(mount: &Path, names: &[&str]) -> io::Result<Vec<Tracepoint>> {
+    let one = |name: &&str| parse(&text(&mount.join("events").join(name).join("format"))?).ok_or_else(|| senseless(name));
+    names.iter().map(one).collect()
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn senseless(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the description of the tracepoint {name} makes no sense"))
+}
+
+/// Parses a `format` file: `ID: n`, then lines of `field:TYPE NAME; offset:n; size:n; …`.
+pub fn parse(text: &str) -> Option<Tracepoint> {
+    let id = text.lines().find_map(|line| line.strip_prefix("ID:"))?.trim().parse().ok()?;
+    let fields = text.lines().filter_map(|line| field(line.trim())).take(MOST_FIELDS).collect();
+    Some(Tracepoint { id, fields })
+}
+
+fn field(line: &str) -> Option<Field> {
+    let mut parts = line.strip_prefix("field:")?.split(';').map(str::trim);
+    let declaration = parts.next()?;
+    let mut number = |key: &str| parts.next()?.strip_prefix(key)?.parse().ok();
+    let (offset, size) = (number("offset:")?, number("size:")?);
+    let name = declaration.rsplit([' ', '*']).next()?.split('[').next()?;
+    (!name.is_empty()).then(|| Field { name: name.to_string(), offset, size })
+}
+
+impl Tracepoint {
+    /// Where a field of eight bytes stands in the record; `None` where there is none of that name and size, or not at a multiple of 8.
+    pub fn word(&self, name: &str) -> Option<u16> {
+        let field = self.fields.iter().find(|f| f.name == name)?;
+        (field.size == 8 && field.offset.is_multiple_of(8)).then_some(field.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ENTER: &str = "name: sys_enter_futex\nID: 522\nformat:\n\
+        \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\
+        \tfield:int __syscall_nr;\toffset:8;\tsize:4;\tsigned:1;\n\
+        \tfield:u32 * uaddr;\toffset:16;\tsize:8;\tsigned:0;\n\
+        \tfield:int op;\toffset:24;\tsize:8;\tsigned:0;\n\
+        \tfield:char comm[16];\toffset:32;\tsize:16;\tsigned:0;\n\n\
+        print fmt: \"uaddr: 0x%08lx\", ((unsigned long)(REC->uaddr))\n";
+
+    #[test]
+    fn a_description_as_linux_6_writes_it() {
+        let found = parse(ENTER).unwrap();
+        assert_eq!(found.id, 522);
+        assert_eq!((found.word("uaddr"), found.word("op")), (Some(16), Some(24)));
+        assert_eq!((found.word("__syscall_nr"), found.word("comm"), found.word("ret")), (None, None, None));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for bad in ["", "ID: x", "ID:", "ID: -1", "ID: 99999999999999999999999"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+        let odd = parse("ID: 1\nfield:u64 a;\toffset:99999;\tsize:8;\nfield:;offset:8;size:8;\nfield:u64 b; size:8; offset:8;\nfield:u64 c;offset:12;size:8;");
+        assert_eq!(odd.map(|t| (t.word("a"), t.word(""), t.word("b"), t.word("c"))), Some((None, None, None, None)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_parses_without_panic(text in "(ID:|field:|offset:|size:|;|\\*|[ 0-9a-z\\[\n\t]|\\PC){0,200}") {
+            let _ = parse(&text).map(|t| t.word("a"));
+        }
+
+        #[test]
+        fn a_damaged_description_is_survived(at in 0..ENTER.len(), with in any::<char>()) {
+            let mut text = String::from(ENTER);
+            text.replace_range(at..=at, &with.to_string());
+            let _ = parse(&text).map(|t| t.word("uaddr"));
+        }
+    }
+}
