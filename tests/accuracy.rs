@@ -4,6 +4,7 @@
 //! and gilprof is a debug build, they are wider, but narrow enough for each workload and its mirror image never to be confused.
 
 #![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
+#![allow(clippy::print_stdout)] // the table
 
 mod support;
 

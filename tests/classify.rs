@@ -33,10 +33,13 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
     let mut account = Account::open(Nanos::ZERO, Some(stat), false);
     let mut split = Split::default();
     let columns = sees.chars().zip(cpu.chars().chain(std::iter::repeat(' '))).zip(queue.chars().chain(std::iter::repeat(' ')));
+    let (mut ran, mut slept) = (false, false);
     for (i, ((see, cpu), queue)) in columns.enumerate() {
+        let runs = cpu != ' ' && cpu != '0';
         stat.cpu += Nanos::from_nanos(tenths(cpu));
         stat.run_queue += Nanos::from_nanos(tenths(queue));
-        stat.runs += u64::from(cpu != ' ' && cpu != '0');
+        stat.runs += u64::from(runs && (slept || !ran));
+        (ran, slept) = (runs, "WLIB".contains(see));
         let place = match see {
             _ if account.sleeps_on(Some(stat)) => Place::NotRunSince,
             'W' => Place::GilFutex,

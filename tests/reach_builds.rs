@@ -12,7 +12,8 @@ mod support;
 use gilprof::analysis::{self, report::Code, report::Report};
 use gilprof::capture::bind::Binder;
 use gilprof::ids::{Addr, GilId, Pid, ThreadId, Tid};
-use gilprof::process::replay::ReplayMemory;
+use gilprof::process::recording::Head;
+use gilprof::process::replay::{ReplayMemory, ReplaySource};
 use gilprof::profile::ProfileBuilder;
 use gilprof::python::interpreters::Roster;
 use gilprof::python::layout::debug_offsets::layout_from_target;
@@ -146,12 +147,14 @@ fn what_is_said_of_a_gil_that_is_off_and_of_one_that_is_on_again() {
 #[test]
 fn the_thread_id_may_stand_elsewhere_in_glibc() {
     let Some(Table::Whole(layout)) = for_version(Minor(3, 8)) else { panic!("3.8 has no table") };
-    let (pid, tids) = (Pid(std::process::id() as i32), [Tid(40), Tid(41)]);
+    let tids = [Tid(40), Tid(41)];
+    let head = Head { schema: String::new(), pid: 40, python: "3.8.0".into(), runtime: RUNTIME, threads: Vec::new() };
+    let source = |memory: &ReplayMemory| ReplaySource { recording: head.clone(), memory: memory.clone() };
     for place in [704, 736, 1024] {
         let mut memory = ReplayMemory::new();
         memory.map(Addr(RUNTIME), vec![0; 0x4000]).map(Addr(INTERPRETER), vec![0; 0x4000]);
-        let head = layout.runtime.interpreters_head.offset() as u64;
-        memory.poke_u64(Addr(RUNTIME + head), INTERPRETER);
+        let first = layout.runtime.interpreters_head.offset() as u64;
+        memory.poke_u64(Addr(RUNTIME + first), INTERPRETER);
         memory.poke_u64(Addr(INTERPRETER + layout.interpreter.threads_head.offset() as u64), THREADS[0]);
         for (i, &at) in THREADS.iter().enumerate() {
             let pthread = Addr(at + 0x2000);
@@ -163,14 +166,14 @@ fn the_thread_id_may_stand_elsewhere_in_glibc() {
         }
         let (mut roster, mut binder) = (Roster::default(), Binder::default());
         roster.walk(&memory, layout, Addr(RUNTIME)).unwrap();
-        binder.refresh(pid, &memory, &roster, &tids);
+        binder.refresh(&source(&memory), &roster, &tids);
         // One thread alone: its id is the process's, wherever that stands.
         assert_eq!((roster.threads.len(), binder.tid(&memory, &roster.threads[0])), (1, Some(Tid(40))), "at {place}");
         // The second is made: CPython puts it first.
         memory.poke_u64(Addr(INTERPRETER + layout.interpreter.threads_head.offset() as u64), THREADS[1]);
         memory.poke_u64(Addr(THREADS[1] + layout.thread.next.offset() as u64), THREADS[0]);
         roster.walk(&memory, layout, Addr(RUNTIME)).unwrap();
-        binder.refresh(pid, &memory, &roster, &tids);
+        binder.refresh(&source(&memory), &roster, &tids);
         let found: Vec<_> = roster.threads.iter().map(|t| binder.tid(&memory, t)).collect();
         assert_eq!(found, [Some(Tid(41)), Some(Tid(40))], "at {place}");
     }

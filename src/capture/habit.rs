@@ -20,6 +20,8 @@ const HABIT_HELD_NS: f64 = 4e9;
 const CLEAR_NS: f64 = 10e6;
 /// Before that much runnable time is known, a thread is supposed to do nothing next to its waits.
 const LITTLE_NS: f64 = 50e6;
+/// The same for time between two looks in a row, which says it directly.
+const PAIRS_NS: f64 = 5e6;
 /// A thread that uses less than this share of its runnable time without the GIL is only on its way into and out of waits.
 const MOSTLY_WAITING: f64 = 0.25;
 /// One that uses more than this share runs native code there.
@@ -112,7 +114,7 @@ impl Habit {
         let left = over((cpu - on_cpu * held) / (open + LITTLE_NS), on_cpu);
         let holding = (self.held_pairs.0 + LITTLE_NS * on_cpu) / (self.held_pairs.1 + LITTLE_NS);
         let direct = over(self.open_pairs.0, self.open_pairs.1 * holding.min(1.0));
-        let trust = self.open_pairs.1 / (self.open_pairs.1 + LITTLE_NS);
+        let trust = self.open_pairs.1 / (self.open_pairs.1 + PAIRS_NS);
         direct * trust + left * (1.0 - trust)
     }
 }

@@ -25,10 +25,12 @@ const MAX_AGE: Nanos = Nanos::from_millis(250);
 const MAX_PENDING: usize = 1024;
 /// CPU time that no look accounts for is carried so far: short runs between looks would otherwise pay for starvation much later.
 const MAX_SURPLUS_NS: f64 = 12e6;
-/// CPU time that looks claimed too much of is carried so far before it counts as starvation, and no further than this part of the account's
-/// age: a look stands for a whole period, and holds shorter than that are met too often or too seldom by chance.
+/// CPU time that looks claimed too much of is carried so far before it counts as starvation: a look stands for a whole period, and holds
+/// shorter than that are met too often or too seldom by chance. This error grows with the account's age: by this part of what is beyond
+/// the first tenth of a second.
 const MAX_PATIENCE_NS: f64 = 6e6;
 const PATIENCE: f64 = 0.02;
+const YOUNG_NS: f64 = 100e6;
 /// CPU time that the kernel may still owe: its counter moves only at the scheduler's tick (10 ms at most, HZ=100).
 const MAX_DEFICIT_NS: f64 = 12e6;
 /// Slices of one sleep that are kept.
@@ -281,7 +283,7 @@ impl Ledger {
 
     fn patience(&self) -> f64 {
         let (Some(opened), Some(last)) = (self.opened, self.pending.last()) else { return 0.0 };
-        (PATIENCE * last.end.since(opened).as_nanos() as f64).min(MAX_PATIENCE_NS)
+        (PATIENCE * (last.end.since(opened).as_nanos() as f64 - YOUNG_NS)).clamp(0.0, MAX_PATIENCE_NS)
     }
 }
 

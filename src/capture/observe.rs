@@ -18,7 +18,7 @@ use crate::python::attach::Python;
 use crate::python::code::CodeCache;
 use crate::python::gil::{self, GilReading};
 use crate::python::interpreters::Roster;
-use crate::sample::{GilLook, Holder, Sink, Stack, State, ThreadFacts, ThreadView, Trust};
+use crate::sample::{GilLook, Holder, Sink, Stack, State, ThreadView, Trust};
 use crate::units::Nanos;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};

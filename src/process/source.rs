@@ -35,7 +35,7 @@ pub trait Source {
 }
 
 /// A live process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct LiveSource(LiveMemory);
 
 impl LiveSource {
