@@ -11,7 +11,7 @@ mod support;
 
 use gilprof::analysis::{self, report::Code, report::Report};
 use gilprof::capture::bind::Binder;
-use gilprof::ids::{Addr, GilId, Pid, ThreadId, Tid};
+use gilprof::ids::{Addr, GilId, ThreadId, Tid};
 use gilprof::process::recording::Head;
 use gilprof::process::replay::{ReplayMemory, ReplaySource};
 use gilprof::profile::ProfileBuilder;

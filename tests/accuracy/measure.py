@@ -62,13 +62,13 @@ class Target:
             shutil.rmtree(self.copy, ignore_errors=True)
 
 
-def run(gilprof, interpreter, case, seconds, rate, tries=4):
+def run(gilprof, interpreter, case, options, tries=4):
     """A run whose windows agree: a list of threads, and facts of the run."""
     lead = 1.9
     for turn in range(tries):
         try:
             with Target(interpreter, case) as target, tempfile.TemporaryDirectory(prefix="gilprof-") as folder:
-                return attempt(gilprof, interpreter["version"], target, seconds, rate, lead, folder)
+                return attempt(gilprof, interpreter["version"], target, options, lead, folder)
         except truth.Unaligned:
             if turn + 1 == tries:
                 raise
@@ -76,7 +76,8 @@ def run(gilprof, interpreter, case, seconds, rate, tries=4):
     raise AssertionError("unreachable")
 
 
-def attempt(gilprof, version, target, seconds, rate, lead, folder):
+def attempt(gilprof, version, target, options, lead, folder):
+    seconds = options.seconds
     begin = truth.clock() + int(lead * SECOND)
     watcher = truth.Truth(target.pid, version, (begin, begin + int(seconds * SECOND)), folder)
     try:
@@ -85,7 +86,8 @@ def attempt(gilprof, version, target, seconds, rate, lead, folder):
             target.poke()
             time.sleep(0.02)
         time.sleep(max(0, (begin - truth.clock()) / SECOND - 0.03))
-        command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--rate", str(rate), "--format", "json"]
+        command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--rate", str(options.rate), "--format", "json"]
+        command += ["--exact"] if options.exact else []
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if done.returncode:
             raise truth.Failed("gilprof ended with %d: %s" % (done.returncode, done.stderr.decode()[-500:]))
@@ -93,6 +95,8 @@ def attempt(gilprof, version, target, seconds, rate, lead, folder):
         watcher.stop()
     report = json.loads(done.stdout)
     window = report["window"]
+    if options.exact and not window["exact"]:
+        raise truth.Failed("exact mode was not to be had: %s" % "; ".join(report["warnings"]))
     began = window["begin_ns"]
     ended = began + int(window["seconds"] * SECOND)
     return compare(report["threads"], watcher.read(began, ended), ended - began), {

@@ -6,6 +6,8 @@ import sys
 # Bounds per thread: worst and mean error. Under competing load only waiting has one.
 BOUNDS = {"waiting": (0.03, 0.01), "holding": (0.03, 0.01), "native": (0.05, None), "starved": (0.05, None)}
 LOADED = {"waiting": (0.05, None)}
+# What `--exact` adds is exact waiting; everything else is as without it.
+EXACT = {"waiting": (0.005, None)}
 # The probes' own time in take_gil and drop_gil, of a thread's time. Above that they have made another program of it: they run with interrupts
 # off, in which no look can begin, so that what they lengthen is met too seldom.
 DISTURBED = 0.05
@@ -60,9 +62,10 @@ def line(run, threads=False, out=sys.stdout):
 
 def judged(runs):
     """For each bound: (state, loaded, worst allowed, worst found, its run, mean allowed, mean found)."""
-    for loaded, bounds in ((False, BOUNDS), (True, LOADED)):
+    kinds = ((False, False, BOUNDS), (True, False, LOADED), (False, True, EXACT), (True, True, EXACT))
+    for loaded, exact, bounds in kinds:
         for state, (most, mean) in bounds.items():
-            found = [(abs(e), run) for run in runs if run["loaded"] == loaded for e, row in errors(run, state) if not disturbed(row)]
+            found = [(abs(e), run) for run in runs if run["loaded"] == loaded and run.get("exact", False) == exact for e, row in errors(run, state) if not disturbed(row)]
             if found:
                 highest, where = max(found, key=lambda f: f[0])
                 yield state, loaded, most, highest, where, mean, sum(f for f, _ in found) / len(found), len(found)
@@ -71,9 +74,9 @@ def judged(runs):
 def verdicts(runs):
     for state, loaded, most, highest, where, mean, average, count in judged(runs):
         bad = highest > most or (mean is not None and average > mean)
-        yield bad, "%-8s%s  worst %.4f (bound %.2f, %s on %s)  mean %.4f%s  %d threads" % (
-            state, " with load" if loaded else "", highest, most, where["case"], where["version"], average,
-            "" if mean is None else " (bound %.2f)" % mean, count)
+        yield bad, "%-8s%s  worst %.4f (bound %g, %s on %s)  mean %.4f%s  %d threads" % (
+            state, (" exact" if where.get("exact") else "") + (" with load" if loaded else ""), highest, most, where["case"], where["version"], average,
+            "" if mean is None else " (bound %g)" % mean, count)
     left = sum(disturbed(row) for run in runs for row in run.get("threads", []))
     if left:
         yield False, "%d threads not judged: over %.2f of their time went into the probes themselves" % (left, DISTURBED)
