@@ -22,6 +22,9 @@ use support::{alone, repository, Interpreter, Target};
 
 /// The worst whole stacks allowed among all: 0.1 %.
 const IMPOSSIBLE: f64 = 0.001;
+/// The same of the parts that two copies agree on where the top moved. Generators' frames lie on the heap, each read by itself: mostly 0,
+/// 0.17 % was seen.
+const IMPOSSIBLE_PART: f64 = 0.004;
 /// Callers whose line is another's. Up to 3.10 a function's frame stays where it was after its end, with the line it ended at.
 const WRONG_LINES: f64 = 0.005;
 /// Looks at generators that leave nothing to agree on: up to half of the walks begin in one that is suspended before its caller is read.
@@ -186,7 +189,7 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
         expect(window.facts.failed == 0, format!("{} looks failed", window.facts.failed));
         expect(few(s.empty, s.stacks(), most_lost.0) && few(s.cut, s.stacks(), most_lost.1), format!("{} empty, {} cut", s.empty, s.cut));
         expect(few(bad_whole, s.whole, IMPOSSIBLE), format!("{bad_whole} of {} whole cannot be: {:?}", s.whole, s.example));
-        expect(few(bad_moving, s.moving, IMPOSSIBLE), format!("{bad_moving} of {} agreed cannot be: {:?}", s.moving, s.example));
+        expect(few(bad_moving, s.moving, IMPOSSIBLE_PART), format!("{bad_moving} of {} agreed cannot be: {:?}", s.moving, s.example));
         expect(few(s.wrong_lines, s.stacks(), WRONG_LINES), format!("{} wrong lines: {:?}", s.wrong_lines, s.example));
         if !few(s.whole, s.stacks(), 1.0 - ENOUGH_MOVING) {
             continue;

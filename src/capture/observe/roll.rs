@@ -8,7 +8,7 @@ use crate::process::memory::ReadError;
 use crate::python::thread_names;
 use crate::sample::{Sink, ThreadFacts};
 use crate::units::Nanos;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// How often the list of OS threads is read when nothing else asks for it: threads without a thread state announce themselves nowhere.
 pub(super) const RELIST: Nanos = Nanos::from_millis(20);
@@ -33,6 +33,7 @@ impl Observer {
         let bound: Vec<_> = keys().collect();
         self.listed = at;
         self.source.tids(&mut self.tids).map_err(|_| ReadError::Gone)?;
+        self.drop_unlisted(at, sink);
         let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
         if !same || self.tids.len() != known.len() || self.tids.iter().any(|t| !known.contains_key(t)) {
             self.follow_new(at, &known, sink);
@@ -40,6 +41,16 @@ impl Observer {
             self.bound = bound;
         }
         Ok(())
+    }
+
+    /// One that was looked at in the very moment of its end seems to sleep in exit(2) and never to run again.
+    fn drop_unlisted(&mut self, at: Nanos, sink: &mut dyn Sink) {
+        let listed: HashSet<Tid> = self.tids.iter().copied().collect();
+        for index in (0..self.threads.len()).rev() {
+            if !listed.contains(&self.threads[index].facts.tid) {
+                self.drop_thread(index, at, sink);
+            }
+        }
     }
 
     fn follow_new(&mut self, at: Nanos, known: &HashMap<Tid, usize>, sink: &mut dyn Sink) {
