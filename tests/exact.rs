@@ -1,6 +1,7 @@
 //! Exact mode against a truth that shares no code with it: bpftrace's uprobes on `take_gil` and `drop_gil` of unstripped interpreters.
 //!
-//! A true wait is a `take_gil` that slept in futex(2), from its first instruction to its last; a true hand-over is a `drop_gil` that did.
+//! A true wait is a `take_gil` that slept in futex(2), from its first sleep to its last instruction: what it spends before, without a CPU
+//! on a busy machine, nobody can call waiting for the GIL. A true hand-over is a `drop_gil` that slept, from its first instruction on.
 //! Both are cut to the window that gilprof says it looked at. Prints what each said; the bounds are those of the accuracy promised.
 
 #![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
@@ -79,11 +80,12 @@ struct Truth {
     lines: Receiver<String>,
 }
 
+/// The compiler makes copies such as `take_gil.constprop.0` (3.8).
 const PROGRAM: &str = r#"
-uprobe:LIB:take_gil /pid == PID/ { @take[tid] = nsecs; @slept[tid] = 0; }
+uprobe:LIB:take_gil* /pid == PID/ { @take[tid] = nsecs; @slept[tid] = 0; }
 uprobe:LIB:drop_gil /pid == PID/ { @drop[tid] = nsecs; @slept[tid] = 0; }
-tracepoint:syscalls:sys_enter_futex /pid == PID && ((args->op & 127) == 0 || (args->op & 127) == 9)/ { @slept[tid] = 1; }
-uretprobe:LIB:take_gil /@take[tid]/ { if (@slept[tid]) { printf("1 %d %lu %lu\n", tid, @take[tid], nsecs); } delete(@take[tid]); }
+tracepoint:syscalls:sys_enter_futex /pid == PID && ((args->op & 127) == 0 || (args->op & 127) == 9)/ { if (@slept[tid] == 0) { @slept[tid] = nsecs; } }
+uretprobe:LIB:take_gil* /@take[tid]/ { if (@slept[tid]) { printf("1 %d %lu %lu\n", tid, @slept[tid], nsecs); } delete(@take[tid]); }
 uretprobe:LIB:drop_gil /@drop[tid]/ { if (@slept[tid]) { printf("0 %d %lu %lu\n", tid, @drop[tid], nsecs); } delete(@drop[tid]); }
 "#;
 
@@ -212,9 +214,8 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
 
 /// Programs in which threads wait all the time, so that every second has its word of truth.
 const WORKLOADS: [(&str, &[&str]); 4] = [("cpu", &["--threads", "3"]), ("cpu", &["--threads", "8"]), ("mixed", &[]), ("churn", &[])];
-/// What is promised of a quiet machine is 0.005 and 1 %; others share this one. Here a true wait begins with the uprobe at `take_gil`'s entry,
-/// which a thread that comes from native code may leave without its CPU, to sleep for the GIL only later: 0.02 of its time was seen.
-const WAITING: f64 = 0.03;
+/// What is promised of a quiet machine is 0.005 and 1 %; others share this one, and uprobes are slow where the threads are many.
+const WAITING: f64 = 0.025;
 const COUNT: f64 = 0.03;
 
 #[test]
