@@ -64,7 +64,7 @@ class Target:
 
 def run(gilprof, interpreter, case, options, tries=4):
     """A run whose windows agree: a list of threads, and facts of the run."""
-    lead = 1.9
+    lead = 2.6
     for turn in range(tries):
         try:
             with Target(interpreter, case) as target, tempfile.TemporaryDirectory(prefix="gilprof-") as folder:

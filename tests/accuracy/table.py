@@ -18,6 +18,10 @@ def errors(run, state):
     return [(error(row, state), row) for row in run.get("threads", []) if state in row["true"]]
 
 
+def name(run):
+    return run["case"] + (" --exact" if run.get("exact") else "")
+
+
 def disturbed(row):
     return row["true"].get("inside", 0) > DISTURBED
 
@@ -50,9 +54,9 @@ def cell(run, state):
 def line(run, threads=False, out=sys.stdout):
     """The thread with the worst error of each state."""
     if "failed" in run:
-        print("%-24s %-8s failed: %s" % (run["case"], run["version"], run["failed"]), file=out, flush=True)
+        print("%-24s %-8s failed: %s" % (name(run), run["version"], run["failed"]), file=out, flush=True)
         return
-    print("%-24s %-8s %s" % (run["case"], run["version"], "  ".join(s[0] + " " + cell(run, s) for s in BOUNDS)), file=out, flush=True)
+    print("%-24s %-8s %s" % (name(run), run["version"], "  ".join(s[0] + " " + cell(run, s) for s in BOUNDS)), file=out, flush=True)
     if threads:
         print("    %s" % run["facts"], file=out)
         for row in run["threads"]:
@@ -123,5 +127,5 @@ def document(runs, options):
         for state in BOUNDS:
             found = worst(run, state)
             cells += ["%.3f" % found[1]["said"][state], "%.3f" % found[1]["true"][state], "%+.3f%s" % (found[0], " ~" if disturbed(found[1]) else "")] if found else ["", "", ""]
-        text.append("| %s | %s | %s | %s |" % (run["case"], run["version"], run["facts"]["source"], " | ".join(cells)))
+        text.append("| %s | %s | %s | %s |" % (name(run), run["version"], run["facts"]["source"], " | ".join(cells)))
     return "\n".join(text) + "\n"
