@@ -349,8 +349,8 @@ pub struct WindowFacts {
     pub exact: bool,
     /// Exact mode: kernel events taken.
     pub events: u64,
-    /// Exact mode: kernel events that found no room and are missing.
-    pub lost_events: u64,
+    /// Exact mode: kernel events that found no room and are missing; `None` when the kernel did not say how many.
+    pub lost_events: Option<u64>,
     /// What the reader should know about how the figures came about, in words.
     pub warnings: Vec<String>,
 }

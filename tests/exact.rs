@@ -195,7 +195,7 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
         cell.0 += (stretch.end.min(to) - stretch.begin.max(from)) as f64;
         cell.1 += u64::from(stretch.take);
     }
-    println!("{} {workload} {args:?}: {} kernel events, {} lost", interpreter.label, facts.events, facts.lost_events);
+    println!("{} {workload} {args:?}: {} kernel events, {} lost", interpreter.label, facts.events, facts.lost_events.unwrap());
     let mut threads: Vec<&Said> = record.threads.values().collect();
     threads.sort_by_key(|t| t.tid);
     let mut waiting: f64 = 0.0;

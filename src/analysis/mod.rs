@@ -78,7 +78,7 @@ fn window(profile: &Profile) -> Window {
         profiler_cpu: w.profiler_cpu,
         exact: w.exact,
         events: w.exact.then_some(w.events),
-        lost_events: w.exact.then_some(w.lost_events),
+        lost_events: w.lost_events.filter(|_| w.exact),
     }
 }
 

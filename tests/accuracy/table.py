@@ -105,8 +105,14 @@ def machine():
     return "%d CPUs (%s), Linux %s, %s" % (len(os.sched_getaffinity(0)), model, platform.release(), platform.machine())
 
 
-def document(runs, options):
-    """docs/accuracy.md."""
+def judgement(before):
+    """What people wrote into the document between its head and its bounds: it outlives a new table, whose reader must check it."""
+    start, end = before.find("## What is not held"), before.find("## Bounds")
+    return before[start:end].splitlines() if 0 <= start < end else []
+
+
+def document(runs, options, before):
+    """docs/accuracy.md; `before`: as it was."""
     command = "scripts/accuracy " + " ".join(a for a in sys.argv[1:] if not a.startswith(("--gilprof", "--json", "--from", "/")))
     text = ["# Accuracy", "",
             "gilprof and the kernel's own events, at the same time, on the same run of a workload. Per thread and state: the share of the",
@@ -115,8 +121,7 @@ def document(runs, options):
             "",
             "- made by: `%s`" % command.strip(),
             "- machine: %s" % machine(),
-            "- window: %g s at %d Hz" % (options.seconds, options.rate), "",
-            "## Bounds", "", "```"]
+            "- window: %g s at %d Hz" % (options.seconds, options.rate), ""] + judgement(before) + ["## Bounds", "", "```"]
     text += [("BROKEN  " if bad else "holds   ") + what for bad, what in verdicts(runs)]
     text += ["```", "", "## Runs", "", "| workload | version | truth | %s |" % " | ".join("%s said | true | error" % s for s in BOUNDS),
              "|---|---|---|" + "---:|" * 3 * len(BOUNDS)]

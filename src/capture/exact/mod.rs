@@ -39,8 +39,8 @@ pub struct ExactMode {
     /// No look has been made since the GILs were found.
     fresh: bool,
     events: u64,
-    /// Lost by watches before this one.
-    lost_before: u64,
+    /// Lost by watches before this one; `None` when that could not be read.
+    lost_before: Option<u64>,
     failed: bool,
 }
 
@@ -73,7 +73,7 @@ impl ExactMode {
             begun: None,
             fresh: true,
             events: 0,
-            lost_before: 0,
+            lost_before: Some(0),
             failed: false,
         };
         mode.warm_up(python);
@@ -92,7 +92,7 @@ impl ExactMode {
 
     /// Watches the program that the process runs now, and goes on counting.
     pub fn continued(self, python: &Python) -> Result<ExactMode, Unavailable> {
-        let lost_before = self.lost_before + self.watch.lost();
+        let lost_before = self.lost();
         let (begun, events, join) = (self.begun, self.events, self.join);
         Ok(ExactMode { begun, events, join, lost_before, ..ExactMode::open(python)? })
     }
@@ -118,16 +118,28 @@ impl ExactMode {
     pub fn describe(&self, facts: &mut WindowFacts) {
         facts.exact = true;
         facts.events = self.events;
-        facts.lost_events = self.lost_before + self.watch.lost();
+        facts.lost_events = self.lost();
+        if facts.lost_events.is_none() {
+            facts
+                .warnings
+                .push("exact mode: how many kernel events are missing could not be read; waits may be too short or too few".into());
+        }
         let mut warn = |count: u64, what: &str| {
             if count > 0 {
                 facts.warnings.push(format!("exact mode: {count} {what}"));
             }
         };
-        warn(facts.lost_events, "kernel events found no room and are missing; raise the rate of looks, which also empty the buffer");
+        warn(
+            facts.lost_events.unwrap_or(0),
+            "kernel events found no room and are missing; raise the rate of looks, which also empty the buffer",
+        );
         warn(self.join.unmet, "waits of threads that were gone before any look met them are in no thread's figures");
         warn(u64::from(self.failed), "time a new GIL could not be watched; its waits are sampled");
         warn(self.gils.len().saturating_sub(MAX_GILS) as u64, "GILs beyond those that can be watched have sampled waits");
+    }
+
+    fn lost(&self) -> Option<u64> {
+        Some(self.lost_before? + self.watch.lost()?)
     }
 
     fn drain(&mut self, now: Nanos, sink: &mut dyn Sink) {

@@ -214,7 +214,7 @@ fn measuring(page: &mut Page, report: &Report) {
         format!("gilprof used {} of a core", numbers::percent(window.profiler_cpu)),
     ];
     if window.exact {
-        let count = |n: Option<u64>| numbers::thousands(n.unwrap_or(0));
+        let count = |n: Option<u64>| n.map_or_else(|| "an unknown number of".into(), numbers::thousands);
         pieces.push(format!("waits are exact: {} kernel events, {} lost", count(window.events), count(window.lost_events)));
     }
     let colour = page.style.colour;
