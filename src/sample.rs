@@ -84,6 +84,10 @@ pub enum Evidence {
     GilRequested,
     /// Woken from a wait for the GIL and not run since (the count of runs has not moved).
     WokenNotRun,
+    /// In the run queue, as its kernel stack says: woken from a sleep.
+    KernelStack,
+    /// In the run queue, as its kernel stack says: it was told to let go of the GIL, did so, and was pushed off its CPU by the thread it woke.
+    PushedOff,
     /// Asleep in a system call that is not the GIL's.
     Syscall,
     /// Asleep at the last look and not run since.
@@ -96,6 +100,13 @@ pub enum Evidence {
     Stopped,
     /// Nothing could be read.
     Unread,
+}
+
+impl Evidence {
+    /// Whether the thread was in the run queue, so that the kernel will have counted that time when it gets a CPU.
+    pub fn in_run_queue(self) -> bool {
+        matches!(self, Evidence::WokenNotRun | Evidence::KernelStack | Evidence::PushedOff)
+    }
 }
 
 /// Time of one slice per state. The parts add up to the slice's duration.

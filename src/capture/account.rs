@@ -3,6 +3,7 @@
 use super::classify::{self, Judgement, Place, Seen};
 use super::ledger::{Entry, Kind, Ledger};
 use crate::ids::ThreadId;
+use crate::process::kernel_stack::Whereabouts;
 use crate::process::threads::SchedStat;
 use crate::sample::{Evidence, Split, Stack, State};
 use crate::units::Nanos;
@@ -15,6 +16,8 @@ pub struct Now {
     pub place: Place,
     /// The kernel's counts; `None` where it keeps none.
     pub stat: Option<SchedStat>,
+    /// Where in the kernel it is, if it is runnable and that was asked and can be told.
+    pub whereabouts: Option<Whereabouts>,
 }
 
 /// What the interpreter says of the thread at the same look.
@@ -37,6 +40,8 @@ struct Last {
     /// What it did, if that was off the CPU.
     slept: Option<State>,
     near_wait: bool,
+    /// What it last slept for on a futex was the GIL.
+    wants_gil: bool,
 }
 
 /// One thread's account.
@@ -56,7 +61,7 @@ impl Account {
         ledger.open(if newborn { stat.map(|_| SchedStat::default()) } else { stat });
         // A newborn that has never had a CPU is starved until its count of runs moves: the run queue's time is only counted then.
         let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
-        let last = Last { at: began, stat, slept, near_wait: false };
+        let last = Last { at: began, stat, slept, near_wait: false, wants_gil: false };
         Account { last, born: newborn.then_some(began), told: (State::Unknown, Evidence::Unread), ledger }
     }
 
@@ -69,6 +74,11 @@ impl Account {
     /// no CPU yet still waits, so that holds for it too.
     pub fn sleeps_on(&self, stat: Option<SchedStat>) -> bool {
         self.ran(stat) == Some(false) && self.last.slept.is_some_and(|s| s != State::Starved)
+    }
+
+    /// Whether it is clear without asking the kernel what it does if it is runnable: it was woken and has not run.
+    pub fn woken_at_most(&self, stat: Option<SchedStat>) -> bool {
+        self.ran(stat) == Some(false) && self.last.slept.is_some()
     }
 
     /// Whether the last look found it waiting for the GIL.
@@ -96,6 +106,8 @@ impl Account {
             in_c_call: claims.in_c_call,
             slept: self.last.slept,
             near_wait: self.last.near_wait,
+            wants_gil: self.last.wants_gil,
+            whereabouts: now.whereabouts,
             ran: self.ran(now.stat),
         })
     }
@@ -114,6 +126,7 @@ impl Account {
         let (kind, told) = match judgement {
             Judgement::Told(state, evidence) => (Kind::Told(state, evidence), (state, evidence)),
             Judgement::HoldingOnCpu(state) => (Kind::HoldingOnCpu(state), (state, Evidence::GilHolder)),
+            Judgement::Released => (Kind::Released, (State::Unknown, Evidence::Conservation)),
             Judgement::Undecided { near_wait } => (Kind::Open { near_wait }, (State::Unknown, Evidence::Conservation)),
         };
         self.told = told;
@@ -121,7 +134,7 @@ impl Account {
         let entry = Entry { end: at, length: at.since(self.last.at), kind, stack: stack.clone(), holder };
         self.ledger.add(entry, now.stat, asleep, emit);
         // A thread that was woken and has not run keeps what it did before, until its count of runs moves.
-        let woken = matches!(judgement, Judgement::Told(_, Evidence::WokenNotRun));
+        let woken = matches!(judgement, Judgement::Told(_, e) if e.in_run_queue());
         let slept = match (judgement, now.place) {
             // It let go and fell asleep within the look.
             (Judgement::HoldingOnCpu(_), Place::GilFutex) => Some(State::Waiting),
@@ -131,7 +144,12 @@ impl Account {
         };
         let near_wait = slept == Some(State::Waiting)
             || matches!(judgement, Judgement::Told(State::Waiting, _) | Judgement::Undecided { near_wait: true });
-        self.last = Last { at, stat: now.stat, slept, near_wait };
+        let wants_gil = match told.0 {
+            State::Waiting => true,
+            State::Lock => false,
+            _ => self.last.wants_gil,
+        };
+        self.last = Last { at, stat: now.stat, slept, near_wait, wants_gil };
     }
 
     /// A thread begins in the run queue. Once it has left that, the kernel has counted how long it was there, to before this look.

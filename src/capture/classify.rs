@@ -4,6 +4,7 @@
 //! just have been woken to take the GIL; it is handed on as [`Judgement::Undecided`], and the `ledger` splits it by the CPU time that the
 //! kernel counted.
 
+use crate::process::kernel_stack::Whereabouts;
 use crate::process::threads::Kernel;
 use crate::sample::{Evidence, State};
 
@@ -47,6 +48,10 @@ pub struct Seen {
     pub slept: Option<State>,
     /// It waited for the GIL at the last look, or has been runnable without the GIL ever since it did.
     pub near_wait: bool,
+    /// The GIL is what it last slept for on a futex, as far as looks have met it.
+    pub wants_gil: bool,
+    /// Where it is in the kernel, if it is runnable and that can be told.
+    pub whereabouts: Option<Whereabouts>,
     /// Whether it got a CPU since the last look; `None` where the kernel does not count.
     pub ran: Option<bool>,
 }
@@ -58,6 +63,8 @@ pub enum Judgement {
     Told(State, Evidence),
     /// Owns the GIL and is runnable: on a CPU, unless the run queue says otherwise.
     HoldingOnCpu(State),
+    /// Runnable without the GIL and without wanting it: native code, unless the run queue says otherwise.
+    Released,
     /// Runnable without the GIL.
     Undecided {
         /// As [`Seen::near_wait`].
@@ -93,9 +100,24 @@ pub fn judge(seen: &Seen) -> Judgement {
         Place::Runnable => match (seen.slept, seen.ran) {
             (Some(State::Waiting), Some(false)) => Told(State::Waiting, E::WokenNotRun),
             (Some(_), Some(false)) => Told(State::Starved, E::WokenNotRun),
-            _ => Undecided { near_wait: seen.near_wait },
+            _ => runnable(seen),
         },
         Place::Unread => Told(State::Unknown, E::Unread),
+    }
+}
+
+/// A thread that has had a CPU since the last look and is runnable without the GIL.
+fn runnable(seen: &Seen) -> Judgement {
+    use Evidence::{KernelStack, PushedOff};
+    match seen.whereabouts {
+        None => Judgement::Undecided { near_wait: seen.near_wait },
+        // In another system call it may have slept, or worked there and been pushed off its CPU, by this very look perhaps.
+        Some(Whereabouts::OnCpu | Whereabouts::Preempted | Whereabouts::InSystemCall) => Judgement::Released,
+        // A C function that lets go of the GIL does so for work of its own. The eval loop does it because it was told to, and asks again.
+        Some(Whereabouts::Leaving) if seen.in_c_call => Judgement::Released,
+        Some(Whereabouts::Leaving) => Judgement::Told(State::Waiting, PushedOff),
+        Some(Whereabouts::WokenFromFutex) if seen.wants_gil => Judgement::Told(State::Waiting, KernelStack),
+        Some(Whereabouts::WokenFromFutex) => Judgement::Told(State::Starved, KernelStack),
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Kind {
     Told(State, Evidence),
     /// Owns the GIL and is runnable.
     HoldingOnCpu(State),
+    /// Runnable without the GIL and without wanting it.
+    Released,
     /// Runnable without the GIL.
     Open {
         /// Whether it waited for the GIL at the look before, or lies between waits and holds.
@@ -130,6 +132,7 @@ impl Ledger {
             }
             Kind::HoldingOnCpu(_) => Some(Runs::Holding),
             Kind::Open { .. } => Some(Runs::Open),
+            Kind::Released => None,
         };
         let now = kind.zip(stat);
         if let (Some((kind, before)), Some((same, stat))) = (self.before, now) {
@@ -237,6 +240,7 @@ impl Ledger {
         for index in 0..self.pending.len() {
             let (waits, holds) = match self.pending[index].kind {
                 Kind::Open { .. } => continue,
+                Kind::Released => (false, false),
                 Kind::Told(state, _) => (state == State::Waiting, false),
                 Kind::HoldingOnCpu(_) => (false, true),
             };
@@ -256,7 +260,7 @@ impl Ledger {
         };
         let holding = sum(|k| matches!(k, Kind::HoldingOnCpu(_)));
         let near = sum(|k| matches!(k, Kind::Open { near_wait: true }));
-        let plain = sum(|k| matches!(k, Kind::Open { near_wait: false }));
+        let plain = sum(|k| matches!(k, Kind::Open { near_wait: false } | Kind::Released));
         self.habit.learn(Stretch { held: holding, open: near + plain, ..std::mem::take(&mut self.fresh) });
         let judged = near * self.habit.waits();
         let firm = holding + plain + near - judged;
@@ -295,7 +299,7 @@ fn sleeps(entry: &Entry) -> bool {
 /// The part of the run queue's time that a told slice accounts for by itself.
 fn queued(entry: &Entry) -> f64 {
     match entry.kind {
-        Kind::Told(_, Evidence::WokenNotRun) => entry.length.as_nanos() as f64,
+        Kind::Told(_, evidence) if evidence.in_run_queue() => entry.length.as_nanos() as f64,
         _ => 0.0,
     }
 }
@@ -304,7 +308,7 @@ fn evidence(entry: &Entry) -> Evidence {
     match entry.kind {
         Kind::Told(_, evidence) => evidence,
         Kind::HoldingOnCpu(_) => Evidence::GilHolder,
-        Kind::Open { .. } => Evidence::Conservation,
+        Kind::Released | Kind::Open { .. } => Evidence::Conservation,
     }
 }
 
@@ -317,7 +321,7 @@ fn split(entry: &Entry, shares: &Shares) -> Split {
             split.add(State::HoldingStarved, nanos * shares.starved);
             split.add(state, nanos * (1.0 - shares.starved));
         }
-        Kind::Open { near_wait: false } => {
+        Kind::Released | Kind::Open { near_wait: false } => {
             split.add(State::Starved, nanos * shares.starved);
             split.add(State::Unknown, nanos * shares.unknown);
             split.add(State::Native, nanos * (1.0 - shares.starved - shares.unknown).max(0.0));

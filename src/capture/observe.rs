@@ -256,8 +256,9 @@ impl Observer {
             let thread = &self.threads[index];
             let same_holder = self.same_holder(thread);
             // Events are as old as the look; the GIL was read since, and knows better of one who has just got it.
-            let waits = gils.len() == 1 && self.waiting.contains(&thread.facts.tid) && !holders.contains(&thread.tstate);
-            if self.threads[index].look(self.source.as_ref(), Known { same_holder, waits }, on_gil).is_err() {
+            let holds = holders.contains(&thread.tstate);
+            let waits = gils.len() == 1 && self.waiting.contains(&thread.facts.tid) && !holds;
+            if self.threads[index].look(self.source.as_ref(), Known { same_holder, waits, holds }, on_gil).is_err() {
                 self.drop_thread(index, at, sink);
                 continue;
             }

@@ -45,9 +45,11 @@ pub struct Known {
     pub same_holder: bool,
     /// Exact mode: kernel events say that it waits for a GIL.
     pub waits: bool,
+    /// The GIL names it as its holder.
+    pub holds: bool,
 }
 
-const UNREAD: Now = Now { place: Place::Unread, stat: None };
+const UNREAD: Now = Now { place: Place::Unread, stat: None, whereabouts: None };
 
 impl Tracked {
     /// Starts following a thread. `began`: when its first slice begins. `unseen`: so long ago it was not on the list; `None` when there was none.
@@ -96,7 +98,10 @@ impl Tracked {
         } else {
             classify::place(files.kernel().map_err(|_| Dead)?, on_gil)
         };
-        self.now = Now { place, stat };
+        // Of a holder, and of one that was woken and has not run, it is clear what it does.
+        let asks = place == Place::Runnable && !known.holds && !self.account.woken_at_most(stat);
+        let whereabouts = if asks { files.whereabouts() } else { None };
+        self.now = Now { place, stat, whereabouts };
         Ok(())
     }
 

@@ -145,6 +145,8 @@ fn evidence_word(evidence: Evidence) -> &'static str {
         Evidence::GilFutex => "gil-futex",
         Evidence::GilRequested => "gil-requested",
         Evidence::WokenNotRun => "woken-not-run",
+        Evidence::KernelStack => "kernel-stack",
+        Evidence::PushedOff => "pushed-off",
         Evidence::Syscall => "syscall",
         Evidence::NotRunSince => "not-run-since",
         Evidence::SameHolder => "same-holder",

@@ -6,6 +6,7 @@ pub mod facts;
 pub mod find;
 pub mod futex_program;
 pub mod futex_watch;
+pub mod kernel_stack;
 pub mod live;
 pub mod maps;
 pub mod memory;

@@ -7,7 +7,7 @@
 
 use super::memory::{Memory, Part, ReadError};
 use super::source::Source;
-use super::threads::TaskFiles;
+use super::threads::{TaskFiles, Texts};
 use crate::ids::{Addr, Pid, Tid};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -39,6 +39,9 @@ pub struct Task {
     pub syscall: Option<String>,
     /// The text of its `schedstat` file.
     pub schedstat: Option<String>,
+    /// The text of its `stack` file: none when that could not be read, empty for a thread on a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack: Option<String>,
 }
 
 /// One line of JSON, before the memory.
@@ -227,12 +230,14 @@ impl Source for std::rc::Rc<Recorder> {
         into.iter().for_each(|&tid| self.note(tid, |_| {}));
         Ok(())
     }
-    /// Both files are read once, now, and say the same from then on: so the recording says what the look saw.
+    /// All files are read once, now, and say the same from then on: so the recording says what the look saw.
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
-        let (syscall, schedstat) = self.from.open(tid)?.texts()?;
+        let Texts { syscall, schedstat, stack } = self.from.open(tid)?.texts()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        self.note(tid, |task| (task.syscall, task.schedstat) = (Some(text(&syscall)), schedstat.as_deref().map(text)));
-        Ok(TaskFiles::kept(syscall, schedstat))
+        self.note(tid, |task| {
+            (task.syscall, task.schedstat, task.stack) = (Some(text(&syscall)), schedstat.as_deref().map(text), stack.as_deref().map(text));
+        });
+        Ok(TaskFiles::kept(Texts { syscall, schedstat, stack }))
     }
     fn comm(&self, tid: Tid) -> Option<String> {
         let name = self.from.comm(tid);
@@ -257,7 +262,7 @@ mod tests {
     use std::rc::Rc;
 
     fn source(ranges: &[(u64, usize)]) -> ReplaySource<ReplayMemory> {
-        let task = Task { tid: 7, inner_tid: Some(1), name: Some("a\nb".into()), syscall: Some("running\n".into()), schedstat: None };
+        let task = Task { tid: 7, inner_tid: Some(1), name: Some("a\nb".into()), syscall: Some("running\n".into()), schedstat: None, stack: Some(String::new()) };
         let head = Head { schema: SCHEMA.into(), pid: 7, python: "3.8.0".into(), runtime: 0x1000, threads: vec![task] };
         let bytes = |at: u64, len: usize| (0..len).map(|i| (at as usize + i * 3) as u8).collect();
         let ranges = ranges.iter().map(|&(at, len)| (Addr(at), bytes(at, len))).collect();

@@ -3,7 +3,7 @@
 use super::memory::{Memory, ReadError};
 use super::recording::{Head, Recording};
 use super::source::Source;
-use super::threads::TaskFiles;
+use super::threads::{TaskFiles, Texts};
 use crate::ids::{Addr, Pid, Tid};
 use std::collections::BTreeMap;
 use std::io;
@@ -87,9 +87,12 @@ impl<M: Memory> Source for ReplaySource<M> {
     }
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
         let task = self.recording.threads.iter().find(|task| task.tid == tid.0);
-        let said = task.and_then(|task| Some((task.syscall.as_ref()?, task.schedstat.as_ref())));
-        let (syscall, schedstat) = said.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(TaskFiles::kept(syscall.clone().into_bytes(), schedstat.map(|text| text.clone().into_bytes())))
+        let said = task.and_then(|task| {
+            let bytes = |text: &String| text.clone().into_bytes();
+            let (schedstat, stack) = (task.schedstat.as_ref().map(bytes), task.stack.as_ref().map(bytes));
+            Some(Texts { syscall: bytes(task.syscall.as_ref()?), schedstat, stack })
+        });
+        said.map(TaskFiles::kept).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
     fn comm(&self, tid: Tid) -> Option<String> {
         self.recording.threads.iter().find(|task| task.tid == tid.0)?.name.clone()

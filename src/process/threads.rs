@@ -3,9 +3,11 @@
 //! Files are opened once per thread and read again with `pread`: the descriptor stays with that thread even if its id is reused.
 
 use crate::ids::{Addr, Pid, Tid};
+use crate::process::kernel_stack::{self, Whereabouts};
 use crate::process::procfs::is_dead;
 use crate::process::sys_linux::SYS_FUTEX;
 use crate::units::Nanos;
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -73,6 +75,20 @@ impl Text {
 pub struct TaskFiles {
     schedstat: Option<Text>,
     syscall: Text,
+    whose: (Pid, Tid),
+    /// Opened when it is first asked for; `None` where it may not be read.
+    stack: OnceCell<Option<Text>>,
+}
+
+/// What the files of a thread said, for a recording.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    /// `syscall`.
+    pub syscall: Vec<u8>,
+    /// `schedstat`, where the kernel has one.
+    pub schedstat: Option<Vec<u8>>,
+    /// `stack`, where that may be read.
+    pub stack: Option<Vec<u8>>,
 }
 
 impl TaskFiles {
@@ -85,22 +101,41 @@ impl TaskFiles {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        Ok(TaskFiles { schedstat, syscall })
+        Ok(TaskFiles { schedstat, syscall, whose: (pid, tid), stack: OnceCell::new() })
     }
 
-    /// What the files of a recorded thread said: `syscall`, and `schedstat` where the kernel had one.
-    pub fn kept(syscall: Vec<u8>, schedstat: Option<Vec<u8>>) -> TaskFiles {
-        TaskFiles { schedstat: schedstat.map(Text::Kept), syscall: Text::Kept(syscall) }
+    /// What the files of a recorded thread said.
+    pub fn kept(texts: Texts) -> TaskFiles {
+        TaskFiles {
+            schedstat: texts.schedstat.map(Text::Kept),
+            syscall: Text::Kept(texts.syscall),
+            whose: (Pid(0), Tid(0)),
+            stack: OnceCell::from(texts.stack.map(Text::Kept)),
+        }
     }
 
     /// What the files say now, for [`TaskFiles::kept`].
-    pub fn texts(&self) -> io::Result<(Vec<u8>, Option<Vec<u8>>)> {
+    pub fn texts(&self) -> io::Result<Texts> {
         let text = |text: &Text| -> io::Result<Vec<u8>> {
-            let mut buffer = [0; SYSCALL_TEXT];
+            let mut buffer = [0; kernel_stack::TEXT];
             let n = text.read(&mut buffer)?;
             Ok(buffer[..n].to_vec())
         };
-        Ok((text(&self.syscall)?, self.schedstat.as_ref().map(text).transpose()?))
+        let stack = self.stack().and_then(|stack| text(stack).ok());
+        Ok(Texts { syscall: text(&self.syscall)?, schedstat: self.schedstat.as_ref().map(text).transpose()?, stack })
+    }
+
+    fn stack(&self) -> Option<&Text> {
+        let (pid, tid) = self.whose;
+        let open = || File::open(format!("/proc/{pid}/task/{tid}/stack")).ok().map(Text::File);
+        self.stack.get_or_init(|| kernel_stack::readable().then(open).flatten()).as_ref()
+    }
+
+    /// Where a thread is that [`TaskFiles::kernel`] calls runnable; `None` where that cannot be told.
+    pub fn whereabouts(&self) -> Option<Whereabouts> {
+        let mut buffer = [0; kernel_stack::TEXT];
+        let n = self.stack()?.read(&mut buffer).ok()?;
+        kernel_stack::parse(&buffer[..n])
     }
 
     /// CPU time, run-queue time, count of runs; `None` where the kernel keeps none. An error when the thread is gone.

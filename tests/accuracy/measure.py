@@ -150,5 +150,5 @@ def together(brief, states):
     lived = sum(ns for key, ns in merged.items() if key != "twice") or 1
     said = {s: share * total * SECOND / lived for s, share in said.items()}
     row = {"tid": 0, "name": "%d brief threads" % len(brief), "said": said, "true": true_shares(merged, lived)}
-    row["said_seconds"], row["true_seconds"] = total, lived / SECOND
+    row["said_seconds"], row["true_seconds"], row["true_threads"] = total, lived / SECOND, len(states)
     return row
