@@ -71,9 +71,9 @@ impl Account {
     }
 
     /// Whether the kernel need not be asked where the thread is: it slept and has not run since. A waiter for the GIL that was woken and has
-    /// no CPU yet still waits, so that holds for it too.
+    /// no CPU yet still waits, so that holds for it too. Not for a holder: where it is not the holder any more, it never was.
     pub fn sleeps_on(&self, stat: Option<SchedStat>) -> bool {
-        self.ran(stat) == Some(false) && self.last.slept.is_some_and(|s| s != State::Starved)
+        self.ran(stat) == Some(false) && self.last.slept.is_some_and(|s| !matches!(s, State::Starved | State::HoldingBlocked))
     }
 
     /// Whether it is clear without asking the kernel what it does if it is runnable: it was woken and has not run.

@@ -4,6 +4,7 @@ use super::account::{Account, Claims, Now};
 use super::classify::{self, Judgement, Place};
 use super::ledger::Entry;
 use crate::ids::{Addr, GilId, ThreadId};
+use crate::process::kernel_stack::Whereabouts;
 use crate::process::source::Source;
 use crate::process::threads::{SchedStat, TaskFiles};
 use crate::python::stack::ThreadStack;
@@ -89,18 +90,22 @@ impl Tracked {
             return Ok(());
         };
         let stat = files.schedstat().map_err(|_| Dead)?;
-        let place = if self.account.sleeps_on(stat) {
+        let mut place = if self.account.sleeps_on(stat) {
             Place::NotRunSince
         } else if known.same_holder && self.account.waited() {
             Place::StillWaiting
         } else if known.waits {
             Place::GilFutex
         } else {
-            classify::place(files.kernel().map_err(|_| Dead)?, on_gil)
+            classify::place(files.kernel().map_err(|_| Dead)?, &on_gil)
         };
         // Of a holder, and of one that was woken and has not run, it is clear what it does.
         let asks = place == Place::Runnable && !known.holds && !self.account.woken_at_most(stat);
         let whereabouts = if asks { files.whereabouts() } else { None };
+        if matches!(whereabouts, Some(Whereabouts::WokenFromFutex | Whereabouts::InSystemCall)) {
+            // It may have gone to sleep between the two questions.
+            place = classify::place(files.kernel().map_err(|_| Dead)?, &on_gil);
+        }
         self.now = Now { place, stat, whereabouts };
         Ok(())
     }

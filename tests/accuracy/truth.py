@@ -4,7 +4,8 @@ Two questions are asked at once, and every stretch of time is filed under both a
 
     the GIL    a hardware watchpoint on the GIL's `locked` word says who is HOLDING and since when, to the instruction. Who is inside
                `take_gil` (TAKING, until it sleeps) or `drop_gil` (DROPPING) is told by uprobes on them; asleep in either is WAITING.
-    the CPU    the scheduler's tracepoints: ON a CPU, QUEUED for one, ASLEEP
+    the CPU    the scheduler's tracepoints: ON a CPU, QUEUED for one, ASLEEP. A thread's life ends with exit(2): what the kernel spends on
+               its burial (some tenths of a millisecond, mostly in the run queue) is not the thread's.
 
 A thread that is pushed off its CPU inside `drop_gil`, by the very thread it wakes there, waits if the eval loop made it drop (FORCED: it wants
 the GIL back at once), and starves if it wanted to be rid of the GIL. TAKING on a CPU is kept apart from WAITING: it is the probes' own cost,
@@ -47,14 +48,9 @@ FILE = """
 """
 SCHEDULER = """
 tracepoint:sched:sched_switch {
-  if (pid == PID) {
-    if (args->prev_state & 48) {
-      FILE(args->prev_pid; 0)
-      delete(@at[args->prev_pid]); delete(@is[args->prev_pid]);
-    } else {
-      $sleeps = (args->prev_state & 255) != 0;
-      FILE(args->prev_pid; (INSIDE ? 12 : $was & 28) + ($sleeps ? 2 : 1))
-    }
+  if (pid == PID && @at[args->prev_pid] != 0) {
+    $sleeps = (args->prev_state & 255) != 0;
+    FILE(args->prev_pid; (INSIDE ? 12 : $was & 28) + ($sleeps ? 2 : 1))
   }
   if (@at[args->next_pid] != 0) { FILE(args->next_pid; ($was & 28)) OWED }
 }
@@ -62,6 +58,7 @@ tracepoint:sched:sched_wakeup {
   if (@at[args->pid] != 0 && (@is[args->pid] & 3) == 2) { FILE(args->pid; ($was & 28) + 1) }
 }
 tracepoint:sched:sched_wakeup_new /pid == PID/ { FILE(args->pid; 5) }
+tracepoint:sched:sched_process_exit /pid == PID/ { FILE(tid; 0) delete(@at[tid]); delete(@is[tid]); }
 """
 # A thread is on a CPU when it runs into a uprobe. From `take_gil` it comes out holding; `drop_gil` may wait until a forced switch is taken.
 # The store is over when the watchpoint fires. It fires only under the thread's own hands, so the thread is ON a CPU.

@@ -54,8 +54,9 @@ impl Observer {
     }
 
     fn follow_new(&mut self, at: Nanos, known: &HashMap<Tid, usize>, sink: &mut dyn Sink) {
-        // A thread that was born since the last look lived on average half of that time.
-        let began = self.last.map_or(at, |last| Nanos::from_nanos(last.as_nanos() + at.since(last).as_nanos() / 2));
+        // Each look stands for the whole time since the last one, the first one of a thread too: it was born in between, but its end falls
+        // between two looks as well, and those that live and die between two are never met. Over many threads that adds up to the truth.
+        let began = self.last.unwrap_or(at);
         let unseen = self.last.map(|last| at.since(last));
         for tid in &self.tids {
             if known.contains_key(tid) {
