@@ -4,6 +4,7 @@
 //!   sees   what the look sees:  W asleep on the GIL's futex   L on another futex   I in a system call   R runnable
 //!                               H runnable and the GIL's holder   B asleep and the GIL's holder   C holder inside a C call
 //!                               Q runnable, has asked for the GIL (3.15)   U nothing could be read
+//!          and with its kernel stack: n on a CPU   p pushed off its CPU   o the same while it let go   w woken from a futex
 //!   cpu    CPU time in that millisecond, in tenths; X is all of it
 //!   queue  time in the run queue in that millisecond, in tenths; X is all of it
 //! ```
@@ -13,6 +14,7 @@
 
 use gilprof::capture::account::{Account, Claims, Now};
 use gilprof::capture::classify::{judge, Judgement, Place, Seen};
+use gilprof::process::kernel_stack::Whereabouts;
 use gilprof::process::threads::SchedStat;
 use gilprof::sample::{Evidence, Split, Stack, State};
 use gilprof::units::Nanos;
@@ -50,12 +52,19 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
         };
         let held = "HBC".contains(see);
         let claims = Claims { held_before: held, held_after: held, requested: see == 'Q', in_c_call: see == 'C' };
-        let now = Now { place, stat: (see != 'U').then_some(stat) };
+        let whereabouts = match see {
+            'n' => Some(Whereabouts::OnCpu),
+            'p' => Some(Whereabouts::Preempted),
+            'w' => Some(Whereabouts::WokenFromFutex),
+            'o' => Some(Whereabouts::Leaving),
+            _ => None,
+        };
+        let now = Now { place, stat: (see != 'U').then_some(stat), whereabouts };
         let judgement = account.judge(&now, &claims);
         let at = Nanos::from_millis(i as u64 + 1);
         account.book(at, &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
     }
-    account.close(None, &mut |_, part, _| split.merge(&part));
+    account.close(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
     assert!((split.total() / 1e6 - sees.len() as f64).abs() < 1e-6, "time was lost: {split:?}");
     split
 }
@@ -89,6 +98,8 @@ fn a_waiter_behind_the_same_holder_still_waits() {
         in_c_call: false,
         slept: None,
         near_wait: true,
+        wants_gil: true,
+        whereabouts: None,
         ran: Some(true),
     };
     assert_eq!(judge(&seen), Judgement::Told(State::Waiting, Evidence::SameHolder));
@@ -116,12 +127,27 @@ fn a_newborn_that_never_ran_is_starved() {
         if place == Place::GilFutex && stat.runs == 0 {
             stat = SchedStat { cpu: Nanos::from_micros(50), run_queue: Nanos::from_millis(3), runs: 1 };
         }
-        let now = Now { place, stat: Some(stat) };
+        let now = Now { place, stat: Some(stat), whereabouts: None };
         let judgement = account.judge(&now, &Claims::default());
         account.book(Nanos::from_millis(i as u64 + 1), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
     }
-    account.close(None, &mut |_, part, _| split.merge(&part));
+    account.close(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
     expect(split, &[(State::Starved, 3.0), (State::Waiting, 2.0)]);
+}
+
+#[test]
+fn the_kernels_stack_tells_waiting_from_native_code() {
+    // Without it, what stands next to a wait is split by the CPU time.
+    expect(play("WwwwHHWnnnW", "1   XX1XXX1", "1XXX       "), &[(State::Waiting, 6.0), (State::HoldingPython, 2.0), (State::Native, 3.0)]);
+    // Pushed off by the thread that was woken, with the eval loop about to ask again: the wait has begun.
+    expect(play("HHooWWHH", "XX  1 XX", "  XX    "), &[(State::HoldingPython, 4.0), (State::Waiting, 4.0)]);
+    // In native code without a CPU.
+    expect(play("WnnppppnnW", " XX    XX ", "   XXXX   "), &[(State::Waiting, 2.0), (State::Native, 4.0), (State::Starved, 4.0)]);
+    // Woken from a lock.
+    expect(
+        play("WHLwwwHL", "1XX1  X1", "    XX  "),
+        &[(State::Waiting, 1.0), (State::HoldingPython, 2.0), (State::Lock, 2.0), (State::Starved, 3.0)],
+    );
 }
 
 #[test]
@@ -173,11 +199,11 @@ fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
         if i % 4 == 0 {
             stat.cpu += Nanos::from_millis(4);
         }
-        let now = Now { place: Place::Runnable, stat: Some(stat) };
+        let now = Now { place: Place::Runnable, stat: Some(stat), whereabouts: None };
         let judgement = account.judge(&now, &Claims::default());
         account.book(Nanos::from_millis(i), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
     }
-    account.close(None, &mut |_, part, _| split.merge(&part));
+    account.close(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
     assert!(split.get(State::Native) / split.total() > 0.99, "{split:?}");
 }
 
@@ -187,10 +213,10 @@ fn without_the_kernels_counts_nothing_is_guessed() {
     let mut account = Account::open(Nanos::ZERO, None, false);
     let mut split = Split::default();
     for i in 1..=100u64 {
-        let now = Now { place: Place::Runnable, stat: None };
+        let now = Now { place: Place::Runnable, stat: None, whereabouts: None };
         let judgement = account.judge(&now, &Claims::default());
         account.book(Nanos::from_millis(i), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
     }
-    account.close(None, &mut |_, part, _| split.merge(&part));
+    account.close(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
     expect(split, &[(State::Unknown, 100.0)]);
 }

@@ -49,6 +49,7 @@ parsers! {
     stat: texts::stat();
     schedstat: texts::schedstat();
     syscall: texts::syscall();
+    kernel_stack: texts::kernel_stack();
     cgroup: texts::cgroup();
     cpu_list: texts::cpu_list();
     versions: texts::versions();

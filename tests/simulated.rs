@@ -9,6 +9,7 @@
 
 use gilprof::capture::account::{Account, Claims, Now};
 use gilprof::capture::classify::Place;
+use gilprof::process::kernel_stack::Whereabouts;
 use gilprof::process::threads::SchedStat;
 use gilprof::sample::{Split, Stack, State};
 use gilprof::units::Nanos;
@@ -301,8 +302,17 @@ impl Life {
     }
 }
 
-/// Five seconds: what the account says, and what was true, as shares.
-fn play(make: Round) -> (Split, Split) {
+/// What the kernel's stack says of a thread that is not asleep.
+fn whereabouts(part: &Part) -> Whereabouts {
+    match (part.queued, part.does) {
+        (false, _) => Whereabouts::OnCpu,
+        (true, Do::Wait) => Whereabouts::WokenFromFutex,
+        (true, _) => Whereabouts::Preempted,
+    }
+}
+
+/// Five seconds: what the account says, and what was true, as shares. `root`: kernel stacks may be read.
+fn play(make: Round, root: bool) -> (Split, Split) {
     let (mut life, mut when) = (Life::new(make), Dice(77));
     let (mut truth, mut said) = (Split::default(), Split::default());
     let stack = Arc::new(Stack::empty());
@@ -324,11 +334,12 @@ fn play(make: Round) -> (Split, Split) {
             _ => Place::Runnable,
         };
         let claims = Claims { held_before: held, held_after: held && second.does == Do::Hold, ..Claims::default() };
-        let now = Now { place, stat: Some(stat) };
+        let asked = root && place == Place::Runnable && !held && !account.woken_at_most(Some(stat));
+        let now = Now { place, stat: Some(stat), whereabouts: asked.then_some(whereabouts(&second)) };
         let judgement = account.judge(&now, &claims);
         account.book(Nanos::from_micros(at), &now, judgement, &stack, None, &mut |_, part, _| said.merge(&part));
     }
-    account.close(None, &mut |_, part, _| said.merge(&part));
+    account.close(Nanos::from_millis(5000), None, &stack, &mut |_, part, _| said.merge(&part));
     life.go(life.at, &mut forgotten);
     (said, truth)
 }
@@ -336,10 +347,10 @@ fn play(make: Round) -> (Split, Split) {
 #[test]
 fn what_is_said_is_what_was_true() {
     let mut wrong = Vec::new();
-    for (name, make, most) in THREADS {
-        let (said, truth) = play(make);
+    for ((name, make, most), root) in THREADS.iter().flat_map(|thread| [(*thread, false), (*thread, true)]) {
+        let (said, truth) = play(make, root);
         let share = |split: &Split, states: &[State]| states.iter().map(|s| split.get(*s)).sum::<f64>() / split.total();
-        let mut line = format!("{name:<34}");
+        let mut line = format!("{name:<34}{}", if root { "root" } else { "    " });
         for (label, states) in [
             ("waiting", &[State::Waiting][..]),
             ("holding", &[State::HoldingPython, State::HoldingBlocked, State::HoldingStarved, State::HoldingNative]),

@@ -9,6 +9,9 @@ use crate::sample::{Evidence, Split, Stack, State};
 use crate::units::Nanos;
 use std::sync::Arc;
 
+/// A thread that waits for its first CPU is booked at the latest after so long.
+const MOST_UNBORN: Nanos = Nanos::from_millis(200);
+
 /// One look at a thread, as far as the kernel goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -40,7 +43,7 @@ struct Last {
     /// What it did, if that was off the CPU.
     slept: Option<State>,
     near_wait: bool,
-    /// What it last slept for on a futex was the GIL.
+    /// What it last slept for on a futex was the GIL; supposed of one that has not been met asleep yet.
     wants_gil: bool,
 }
 
@@ -61,7 +64,7 @@ impl Account {
         ledger.open(if newborn { stat.map(|_| SchedStat::default()) } else { stat });
         // A newborn that has never had a CPU is starved until its count of runs moves: the run queue's time is only counted then.
         let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
-        let last = Last { at: began, stat, slept, near_wait: false, wants_gil: false };
+        let last = Last { at: began, stat, slept, near_wait: false, wants_gil: true };
         Account { last, born: newborn.then_some(began), told: (State::Unknown, Evidence::Unread), ledger }
     }
 
@@ -130,6 +133,9 @@ impl Account {
             Judgement::Undecided { near_wait } => (Kind::Open { near_wait }, (State::Unknown, Evidence::Conservation)),
         };
         self.told = told;
+        if self.unborn(now.stat) && at.since(self.last.at) < MOST_UNBORN {
+            return;
+        }
         self.book_birth(at, now.stat, stack, emit);
         let entry = Entry { end: at, length: at.since(self.last.at), kind, stack: stack.clone(), holder };
         self.ledger.add(entry, now.stat, asleep, emit);
@@ -152,7 +158,12 @@ impl Account {
         self.last = Last { at, stat: now.stat, slept, near_wait, wants_gil };
     }
 
-    /// A thread begins in the run queue. Once it has left that, the kernel has counted how long it was there, to before this look.
+    /// Whether it has never had a CPU.
+    fn unborn(&self, stat: Option<SchedStat>) -> bool {
+        self.born.is_some() && stat.is_some_and(|s| s.runs == 0)
+    }
+
+    /// A thread begins in the run queue. Once it has left that, the kernel has counted how long it was there; until then nothing is booked.
     fn book_birth(&mut self, at: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
         let Some((born, stat)) = self.born.zip(stat.filter(|s| s.runs > 0)) else { return };
         self.born = None;
@@ -163,9 +174,20 @@ impl Account {
         self.last.at = end;
     }
 
-    /// Settles what is pending. `stat` is the last count, where it could still be read.
-    pub fn close(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) -> Option<SchedStat> {
+    /// Settles what is pending at the end. `stat` is the last count, where it could still be read.
+    pub fn close(
+        &mut self,
+        at: Nanos,
+        stat: Option<SchedStat>,
+        stack: &Arc<Stack>,
+        emit: &mut dyn FnMut(&Entry, Split, Evidence),
+    ) -> Option<SchedStat> {
         let stat = stat.or(self.last.stat);
+        if self.unborn(stat) && at > self.last.at {
+            let kind = Kind::Told(State::Starved, Evidence::WokenNotRun);
+            let entry = Entry { end: at, length: at.since(self.last.at), kind, stack: stack.clone(), holder: None };
+            self.ledger.add(entry, stat, false, emit);
+        }
         self.ledger.close(stat, emit);
         stat
     }

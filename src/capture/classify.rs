@@ -75,7 +75,7 @@ pub enum Judgement {
 /// Judges one look at one thread.
 pub fn judge(seen: &Seen) -> Judgement {
     use Evidence as E;
-    use Judgement::{HoldingOnCpu, Told, Undecided};
+    use Judgement::{HoldingOnCpu, Told};
     let held = seen.held_before && seen.held_after;
     let holding = if seen.in_c_call { State::HoldingNative } else { State::HoldingPython };
     match seen.place {

@@ -162,11 +162,22 @@ impl Tracked {
         self.account.book(at, &self.now, judgement, self.stack.stack(), holder, &mut emit);
     }
 
+    /// Books the time since the last look for a thread that had its thread state when this one began, and is gone now. A thread needs the
+    /// GIL to end: it held it then, or it waited at the last look and goes on with that. False when neither tells.
+    pub fn book_last(&mut self, at: Nanos, held: bool, sink: &mut dyn Sink) -> bool {
+        let tells = held || self.account.waited();
+        if tells {
+            self.now = if held { UNREAD } else { Now { place: Place::StillWaiting, ..UNREAD } };
+            self.book(at, self.judge(held, held), None, sink);
+        }
+        tells
+    }
+
     /// Settles what is pending and says that the thread's time ends here.
     pub fn end(&mut self, at: Nanos, sink: &mut dyn Sink) {
         let id = self.facts.id;
         let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
-        let last = self.account.close(last, &mut |entry, split, evidence| emit(sink, id, entry, split, evidence));
+        let last = self.account.close(at, last, self.stack.stack(), &mut |entry, split, evidence| emit(sink, id, entry, split, evidence));
         let (since, base) = self.first;
         let mut totals = ThreadTotals { seen: at.since(since), ..ThreadTotals::default() };
         if let (Some(base), Some(last)) = (base, last) {

@@ -67,7 +67,10 @@ mod tests {
         assert_eq!(of(&["irqentry_exit_to_user_mode", "asm_sysvec_apic_timer_interrupt"]), Some(Whereabouts::Preempted));
         assert_eq!(with(&["exit_to_user_mode_loop"]), Some(Whereabouts::Leaving));
         assert_eq!(with(&["syscall_exit_to_user_mode"]), Some(Whereabouts::Leaving));
-        assert_eq!(with(&["futex_wait_queue", "__futex_wait", "futex_wait", "do_futex", "__x64_sys_futex"]), Some(Whereabouts::WokenFromFutex));
+        assert_eq!(
+            with(&["futex_wait_queue", "__futex_wait", "futex_wait", "do_futex", "__x64_sys_futex"]),
+            Some(Whereabouts::WokenFromFutex)
+        );
         assert_eq!(with(&["futex_wait_queue_me", "futex_wait", "do_futex", "__se_sys_futex"]), Some(Whereabouts::WokenFromFutex));
         assert_eq!(with(&["preempt_schedule_irq", "futex_wake", "do_futex", "__x64_sys_futex"]), Some(Whereabouts::Leaving));
         assert_eq!(with(&["hrtimer_nanosleep", "common_nsleep", "__x64_sys_clock_nanosleep"]), Some(Whereabouts::InSystemCall));

@@ -262,7 +262,14 @@ mod tests {
     use std::rc::Rc;
 
     fn source(ranges: &[(u64, usize)]) -> ReplaySource<ReplayMemory> {
-        let task = Task { tid: 7, inner_tid: Some(1), name: Some("a\nb".into()), syscall: Some("running\n".into()), schedstat: None, stack: Some(String::new()) };
+        let task = Task {
+            tid: 7,
+            inner_tid: Some(1),
+            name: Some("a\nb".into()),
+            syscall: Some("running\n".into()),
+            schedstat: None,
+            stack: Some(String::new()),
+        };
         let head = Head { schema: SCHEMA.into(), pid: 7, python: "3.8.0".into(), runtime: 0x1000, threads: vec![task] };
         let bytes = |at: u64, len: usize| (0..len).map(|i| (at as usize + i * 3) as u8).collect();
         let ranges = ranges.iter().map(|&(at, len)| (Addr(at), bytes(at, len))).collect();

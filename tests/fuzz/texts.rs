@@ -80,6 +80,17 @@ pub fn schedstat() -> Fuzz<'static> {
     Fuzz { name: "schedstat", cost: 1, inputs: seeds(from), parse: Box::new(parse) }
 }
 
+pub fn kernel_stack() -> Fuzz<'static> {
+    let parse = |_, input: &[u8]| gilprof::process::kernel_stack::parse(input).is_some();
+    let from = [
+        "",
+        "[<0>] irqentry_exit_to_user_mode+0x110/0x1a0\n[<0>] asm_sysvec_apic_timer_interrupt+0x16/0x20\n",
+        "[<0>] futex_wait_queue+0x6a/0x90\n[<0>] __futex_wait+0x150/0x1c0\n[<0>] do_futex+0xcb/0x190\n[<0>] do_syscall_64+0x71/0x280\n",
+        "[<0>] syscall_exit_to_user_mode+0x1a/0x1c0\n[<0>] entry_SYSCALL_64_after_hwframe+0x76/0x7e\n",
+    ];
+    Fuzz { name: "kernel stack", cost: 1, inputs: seeds(from), parse: Box::new(parse) }
+}
+
 pub fn syscall() -> Fuzz<'static> {
     let parse = |_, input: &[u8]| parse_syscall(input).is_some();
     let from = [

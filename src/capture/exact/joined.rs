@@ -25,6 +25,8 @@ struct Thread {
     /// Waits that are over and may still lie under a slice to come, in order.
     spans: VecDeque<(Nanos, Nanos)>,
     before: Before,
+    /// Told to let go, it was pushed off its CPU by the thread it woke, and has not had one since: it will ask again, but no event says so yet.
+    pushed_off: bool,
     /// Who held the GIL when the thread was last seen to wait.
     behind: Option<(ThreadId, Arc<Stack>)>,
 }
@@ -130,6 +132,8 @@ impl Sink for Joined<'_> {
         if let (Evidence::Syscall, Some(tid)) = (slice.evidence, thread.tid) {
             self.join.waits.forget_hold(tid, slice.end);
         }
+        thread.pushed_off = slice.evidence == Evidence::PushedOff || thread.pushed_off && slice.evidence == Evidence::NotRunSince;
+        let waiting = if thread.pushed_off { waiting.max(slice.split.get(State::Waiting)) } else { waiting };
         let split = thread.before.correct(&slice.split, slice.evidence, waiting);
         if let Some((id, stack)) = slice.holder.filter(|_| slice.split.get(State::Waiting) > 0.0) {
             thread.behind = Some((id, stack.clone()));

@@ -112,7 +112,10 @@ impl Observer {
 
     pub(super) fn drop_thread(&mut self, index: usize, at: Nanos, sink: &mut dyn Sink) {
         let mut thread = self.threads.remove(index);
-        thread.end(self.last.unwrap_or(at), sink);
+        // Gone since the GIL and the thread states were read.
+        let held = self.roster.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
+        let met = self.roster.threads.iter().any(|state| state.at == thread.tstate) && thread.book_last(at, held, sink);
+        thread.end(if met { at } else { self.last.unwrap_or(at) }, sink);
         self.by_tstate.retain(|_, i| *i != index);
         for i in self.by_tstate.values_mut() {
             if *i > index {
