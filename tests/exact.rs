@@ -1,8 +1,8 @@
 //! Exact mode against a truth that shares no code with it: bpftrace's uprobes on `take_gil` and `drop_gil` of unstripped interpreters.
 //!
 //! A true wait is a `take_gil` that slept in futex(2), from its first sleep to its last instruction: what it spends before, without a CPU
-//! on a busy machine, nobody can call waiting for the GIL. A true hand-over is a `drop_gil` that slept, from its first instruction on, or that
-//! was followed by a `take_gil` at once: the thread was told to let go, and may have been pushed off its core on the way.
+//! on a busy machine, nobody can call waiting for the GIL. A true hand-over is a whole `drop_gil` that is followed by a `take_gil` at once (the
+//! thread was told to let go, and may have been pushed off its core on the way); of any other `drop_gil` it is what that slept in futex(2).
 //! Both are cut to the window that gilprof says it looked at. Prints what each said; the bounds are those of the accuracy promised.
 
 #![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
@@ -83,11 +83,16 @@ struct Truth {
 
 /// The compiler makes copies such as `take_gil.constprop.0` (3.8).
 const PROGRAM: &str = r#"
-uprobe:LIB:take_gil* /pid == PID/ { @take[tid] = nsecs; @slept[tid] = 0; if (nsecs - @back[tid] < 10000) { printf("0 %d %lu %lu\n", tid, @went[tid], nsecs); } }
-uprobe:LIB:drop_gil /pid == PID/ { @drop[tid] = nsecs; @slept[tid] = 0; @back[tid] = 0; }
+uprobe:LIB:take_gil* /pid == PID/ {
+  if (nsecs - @back[tid] < 50000) { printf("0 %d %lu %lu\n", tid, @went[tid], nsecs); }
+  else if (@fell[tid]) { printf("0 %d %lu %lu\n", tid, @fell[tid], @rose[tid]); }
+  @take[tid] = nsecs; @slept[tid] = 0; @back[tid] = 0; @fell[tid] = 0;
+}
+uprobe:LIB:drop_gil /pid == PID/ { @drop[tid] = nsecs; @slept[tid] = 0; }
 tracepoint:syscalls:sys_enter_futex /pid == PID && ((args->op & 127) == 0 || (args->op & 127) == 9)/ { if (@slept[tid] == 0) { @slept[tid] = nsecs; } }
+tracepoint:syscalls:sys_exit_futex /pid == PID/ { if (@drop[tid]) { @woke[tid] = nsecs; } }
 uretprobe:LIB:take_gil* /@take[tid]/ { if (@slept[tid]) { printf("1 %d %lu %lu\n", tid, @slept[tid], nsecs); } delete(@take[tid]); }
-uretprobe:LIB:drop_gil /@drop[tid]/ { if (@slept[tid]) { printf("0 %d %lu %lu\n", tid, @drop[tid], nsecs); } else { @went[tid] = @drop[tid]; @back[tid] = nsecs; } delete(@drop[tid]); }
+uretprobe:LIB:drop_gil /@drop[tid]/ { @went[tid] = @drop[tid]; @back[tid] = nsecs; @fell[tid] = @slept[tid]; @rose[tid] = @woke[tid]; delete(@drop[tid]); }
 "#;
 
 impl Truth {

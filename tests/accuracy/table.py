@@ -3,6 +3,8 @@ import os
 import platform
 import sys
 
+from measure import STOLEN
+
 # Bounds per thread: worst and mean error. Under competing load only waiting has one.
 BOUNDS = {"waiting": (0.03, 0.01), "holding": (0.03, 0.01), "native": (0.05, None), "starved": (0.05, None)}
 LOADED = {"waiting": (0.05, None)}
@@ -24,6 +26,11 @@ def name(run):
 
 def disturbed(row):
     return row["true"].get("inside", 0) > DISTURBED
+
+
+def robbed(run):
+    """The hypervisor took more of the CPUs' time than probes and workload can bear."""
+    return run.get("facts", {}).get("stolen", 0) > STOLEN
 
 
 def error(row, state):
@@ -56,7 +63,8 @@ def line(run, threads=False, out=sys.stdout):
     if "failed" in run:
         print("%-24s %-8s failed: %s" % (name(run), run["version"], run["failed"]), file=out, flush=True)
         return
-    print("%-24s %-8s %s" % (name(run), run["version"], "  ".join(s[0] + " " + cell(run, s) for s in BOUNDS)), file=out, flush=True)
+    note = "  not judged: %.2f stolen by the hypervisor" % run["facts"]["stolen"] if robbed(run) else ""
+    print("%-24s %-8s %s%s" % (name(run), run["version"], "  ".join(s[0] + " " + cell(run, s) for s in BOUNDS), note), file=out, flush=True)
     if threads:
         print("    %s" % run["facts"], file=out)
         for row in run["threads"]:
@@ -69,7 +77,7 @@ def judged(runs):
     kinds = ((False, False, BOUNDS), (True, False, LOADED), (False, True, EXACT), (True, True, EXACT))
     for loaded, exact, bounds in kinds:
         for state, (most, mean) in bounds.items():
-            found = [(abs(e), run) for run in runs if run["loaded"] == loaded and run.get("exact", False) == exact for e, row in errors(run, state) if not disturbed(row)]
+            found = [(abs(e), run) for run in runs if run["loaded"] == loaded and run.get("exact", False) == exact and not robbed(run) for e, row in errors(run, state) if not disturbed(row)]
             if found:
                 highest, where = max(found, key=lambda f: f[0])
                 yield state, loaded, most, highest, where, mean, sum(f for f, _ in found) / len(found), len(found)
@@ -84,6 +92,8 @@ def verdicts(runs):
     left = sum(disturbed(row) for run in runs for row in run.get("threads", []))
     if left:
         yield False, "%d threads not judged: over %.2f of their time went into the probes themselves" % (left, DISTURBED)
+    if any(map(robbed, runs)):
+        yield False, "%d runs not judged: the hypervisor took over %.2f of the CPUs' time" % (sum(map(robbed, runs)), STOLEN)
     for run in runs:
         if "failed" in run:
             yield True, "%s on %s: %s" % (run["case"], run["version"], run["failed"])
@@ -117,7 +127,8 @@ def document(runs, options, before):
     text = ["# Accuracy", "",
             "gilprof and the kernel's own events, at the same time, on the same run of a workload. Per thread and state: the share of the",
             "thread's wall time that gilprof said, the share that was true, the error. The table shows for each run the thread with the",
-            "worst error; `~`: not judged, the probes took over %.2f of the thread's time. `scripts/accuracy --help` says what the truth is made of." % DISTURBED,
+            "worst error; `~`: not judged, the probes took over %.2f of the thread's time; (stolen): nor this run, a hypervisor took" % DISTURBED,
+            "over %.2f of the CPUs' time in three tries. `scripts/accuracy --help` says what the truth is made of." % STOLEN,
             "",
             "- made by: `%s`" % command.strip(),
             "- machine: %s" % machine(),
@@ -132,5 +143,5 @@ def document(runs, options, before):
         for state in BOUNDS:
             found = worst(run, state)
             cells += ["%.3f" % found[1]["said"][state], "%.3f" % found[1]["true"][state], "%+.3f%s" % (found[0], " ~" if disturbed(found[1]) else "")] if found else ["", "", ""]
-        text.append("| %s | %s | %s | %s |" % (name(run), run["version"], run["facts"]["source"], " | ".join(cells)))
+        text.append("| %s | %s | %s | %s |" % (name(run) + (" (stolen)" if robbed(run) else ""), run["version"], run["facts"]["source"], " | ".join(cells)))
     return "\n".join(text) + "\n"

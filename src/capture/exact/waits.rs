@@ -4,7 +4,8 @@
 //! one wait. What parts two waits is what the thread does in between: a holder that lets go wakes a sleeper on `cond`, a taker wakes the
 //! one who was forced to let go on `switch_cond`. Without either, sleeps that follow closely belong together: a thread whose
 //! sleep ran out goes round the loop unless the GIL has become free at that very moment; one that was woken usually has the GIL, and only
-//! goes back to sleep at once if another was faster.
+//! goes back to sleep at once if another was faster. However late it does: while some other thread slept on `cond` all the time, nobody can
+//! have let go of the GIL without a call that wakes.
 //!
 //! The forced switch in `drop_gil` (a sleep on `switch_cond`) is the beginning of the wait that follows it, or a [`Stretch::HandOver`] of
 //! its own when the thread then wants something else.
@@ -20,6 +21,8 @@ use std::collections::HashMap;
 const AFTER_TIME_OUT: Nanos = Nanos::from_millis(10);
 /// So long after a sleep that was ended by a wake-up, another sleep is the same wait.
 const AFTER_WAKE: Nanos = Nanos::from_micros(60);
+/// So long after a sleep it is not kept open whether the wait goes on, whoever else sleeps.
+const MOST_DOUBT: Nanos = Nanos::from_millis(250);
 /// Threads followed at once; those that are out are forgotten first.
 const MOST_THREADS: usize = 32_768;
 
@@ -76,6 +79,10 @@ struct Open {
     take: bool,
     /// Whether all sleeps were on the mutex, for which `drop_gil` sleeps too.
     mutex_only: bool,
+    /// When the last sleep began.
+    slept: Nanos,
+    /// Whether that was on `cond`.
+    on_cond: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,11 +142,15 @@ impl Waits {
                 return;
             }
         }
+        let goes_on = match did {
+            Did::Sleep(gil, spot) => self.goes_on(at, tid, gil, spot),
+            Did::Wake(..) | Did::Return { .. } => false,
+        };
         let thread = self.threads.entry(tid).or_default();
         match did {
             Did::Sleep(gil, spot) => {
                 self.unfinished += u64::from(matches!(thread.phase, Phase::Asleep(_)));
-                thread.sleep(at, tid, gil, spot, tell);
+                thread.sleep(at, tid, gil, spot, goes_on, tell);
             }
             Did::Wake(gil, spot) => thread.wake(at, tid, gil, spot, tell),
             Did::Return { timed_out } => {
@@ -148,6 +159,19 @@ impl Waits {
                 }
             }
         }
+    }
+
+    /// Whether a thread that goes to sleep now is still in the wait that its last sleep belongs to.
+    fn goes_on(&self, at: Nanos, tid: Tid, gil: GilId, spot: Spot) -> bool {
+        let Some(Phase::Awake(open, since, timed_out)) = self.threads.get(&tid).map(|t| t.phase) else { return false };
+        let late = at.since(since) > patience(timed_out);
+        open.gil == gil && (!late || spot == Spot::Cond && open.take && self.slept_through(tid, gil, since))
+    }
+
+    /// Whether some other thread has slept on `cond` since before `since`.
+    fn slept_through(&self, tid: Tid, gil: GilId, since: Nanos) -> bool {
+        let through = |open: &Open| open.gil == gil && open.on_cond && open.slept < since;
+        self.threads.iter().any(|(other, t)| *other != tid && matches!(&t.phase, Phase::Asleep(open) if through(open)))
     }
 
     /// Where a thread is.
@@ -177,18 +201,18 @@ impl Waits {
         if self.threads.len() < MOST_THREADS {
             let thread = self.threads.entry(tid).or_default();
             if matches!(thread.phase, Phase::Out) {
-                thread.phase = Phase::Found(Open { gil, begin, take: true, mutex_only: false });
+                thread.phase = Phase::Found(Open { gil, begin, take: true, mutex_only: false, slept: begin, on_cond: true });
             }
         }
     }
 
     /// Tells the waits that were over long enough before `now` that nothing can join them.
     pub fn settle(&mut self, now: Nanos, tell: &mut dyn FnMut(Told)) {
-        for (tid, thread) in &mut self.threads {
-            if let Phase::Awake(open, since, timed_out) = thread.phase {
-                if now.since(since) > patience(timed_out) {
-                    thread.over(*tid, open, since, tell);
-                }
+        let late: Vec<(Tid, Open, Nanos)> = self.threads.iter().filter_map(|(tid, thread)| late(*tid, thread, now)).collect();
+        for (tid, open, since) in late {
+            let over = now.since(since) > MOST_DOUBT || !self.slept_through(tid, open.gil, since);
+            if let Some(thread) = self.threads.get_mut(&tid).filter(|_| over) {
+                thread.over(tid, open, since, tell);
             }
         }
     }
@@ -206,6 +230,14 @@ impl Waits {
     }
 }
 
+/// A thread that has not gone back to sleep for longer than one does on its way round the loop.
+fn late(tid: Tid, thread: &Thread, now: Nanos) -> Option<(Tid, Open, Nanos)> {
+    match thread.phase {
+        Phase::Awake(open, since, timed_out) if now.since(since) > patience(timed_out) => Some((tid, open, since)),
+        _ => None,
+    }
+}
+
 fn patience(timed_out: bool) -> Nanos {
     if timed_out {
         AFTER_TIME_OUT
@@ -215,9 +247,9 @@ fn patience(timed_out: bool) -> Nanos {
 }
 
 impl Thread {
-    fn sleep(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, tell: &mut dyn FnMut(Told)) {
+    fn sleep(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, goes_on: bool, tell: &mut dyn FnMut(Told)) {
         let before = match self.phase {
-            Phase::Awake(open, since, timed_out) if open.gil == gil && at.since(since) <= patience(timed_out) => Some(open),
+            Phase::Awake(open, ..) if goes_on => Some(open),
             Phase::Awake(open, since, _) => {
                 self.over(tid, open, since, tell);
                 None
@@ -236,8 +268,9 @@ impl Thread {
         let taking = spot == Spot::Cond || spot == Spot::Mutex && self.held.is_none();
         // `drop_gil` lets go, then waits for its taker; the one it wakes may push it off its core in between.
         let begin = self.let_go.take().filter(|_| spot == Spot::SwitchCond).unwrap_or(at);
-        let open = before.unwrap_or(Open { gil, begin, take: false, mutex_only: true });
-        self.phase = Phase::Asleep(Open { take: open.take || taking, mutex_only: open.mutex_only && spot == Spot::Mutex, ..open });
+        let open = before.unwrap_or(Open { gil, begin, take: false, mutex_only: true, slept: at, on_cond: false });
+        let mutex_only = open.mutex_only && spot == Spot::Mutex;
+        self.phase = Phase::Asleep(Open { take: open.take || taking, mutex_only, slept: at, on_cond: spot == Spot::Cond, ..open });
     }
 
     fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, tell: &mut dyn FnMut(Told)) {
@@ -390,6 +423,21 @@ mod tests {
             assert_eq!(waits.standing(t), Standing::Since(expected));
             waits.finish(Nanos::from_millis(5), &mut |t| told.push(t));
             assert_eq!(told.iter().map(|t| t.begin).collect::<Vec<_>>(), [expected]);
+        }
+    }
+
+    #[test]
+    fn while_another_sleeps_nobody_lets_go_unseen() {
+        for (other, waits) in [(true, 1), (false, 2)] {
+            let (mut all, mut told) = (Waits::default(), Vec::new());
+            let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, &mut |t| told.push(t));
+            take(0, 2 - i32::from(!other), Did::Sleep(GilId(0), Spot::Cond));
+            take(50, 1, Did::Sleep(GilId(0), Spot::Cond));
+            take(100, 1, Did::Return { timed_out: false });
+            take(400, 1, Did::Sleep(GilId(0), Spot::Cond));
+            all.settle(Nanos::from_micros(500), &mut |t| told.push(t));
+            all.finish(Nanos::from_micros(600), &mut |t| told.push(t));
+            assert_eq!(told.iter().filter(|t| t.tid == Tid(1)).count(), waits);
         }
     }
 
