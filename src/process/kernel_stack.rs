@@ -1,9 +1,16 @@
 //! Where a runnable thread is, by its kernel stack: `/proc/PID/task/TID/stack`, which only root may read.
 //!
-//! A thread on a CPU has no stack that others could read; of one in the run queue it says how it came there. x86-64 only: elsewhere the
-//! kernel shows the stack that a running thread had when it was last switched out, which cannot be told from one that waits now.
+//! A thread on a CPU has no stack that others could read; of one in the run queue it says how it came there. Not on every kernel: some show the
+//! stack that a running thread had when it was last switched out, which cannot be told from one that waits now (aarch64, and x86-64 built with
+//! frame pointers). So it is tried first, on a thread of our own.
 
-use std::sync::OnceLock;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{mpsc, Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// So long a thread of our own is watched for being on a CPU. It is there at once, unless all CPUs are taken.
+const TRIAL: Duration = Duration::from_millis(20);
 
 /// Longer than the part that is read: the innermost calls stand first, and a woken sleeper's system call within the first dozen.
 pub const TEXT: usize = 2048;
@@ -23,10 +30,33 @@ pub enum Whereabouts {
     InSystemCall,
 }
 
-/// Whether this process may read kernel stacks, and they say where a thread is.
+/// Whether this process may read kernel stacks, and they say where a thread is. Found out once.
 pub fn readable() -> bool {
     static READABLE: OnceLock<bool> = OnceLock::new();
-    *READABLE.get_or_init(|| cfg!(target_arch = "x86_64") && std::fs::read("/proc/thread-self/stack").is_ok_and(|text| !text.is_empty()))
+    *READABLE.get_or_init(|| std::fs::read("/proc/thread-self/stack").is_ok_and(|text| !text.is_empty()) && running_threads_have_none())
+}
+
+/// Watches a thread that runs until it is told to stop.
+fn running_threads_have_none() -> bool {
+    let (tell, told) = mpsc::channel::<PathBuf>();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let runner = std::thread::Builder::new().name("gilprof-trial".into()).spawn(move || {
+        if let Ok(own) = std::fs::read_link("/proc/thread-self") {
+            let _ = tell.send(own);
+        }
+        while !stopped.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+    });
+    let began = Instant::now();
+    let none = told.recv_timeout(TRIAL).is_ok_and(|own| {
+        let stack = PathBuf::from("/proc").join(own).join("stack");
+        let seen = || std::fs::read(&stack).is_ok_and(|text| text.is_empty());
+        std::iter::repeat_with(seen).take_while(|_| began.elapsed() < TRIAL).any(|none| none)
+    });
+    stop.store(true, Ordering::Relaxed);
+    runner.is_ok_and(|runner| runner.join().is_ok()) && none
 }
 
 /// Understands the file's text: a line a call, the innermost first, as in `[<0>] futex_wait+0x6a/0x110`. `None` where it names no call.

@@ -17,7 +17,7 @@ STATES = ["waiting", "holding", "native", "starved"]
 BRIEF = 0.5
 # A hypervisor that took more than this share of the CPUs' time in the window has made the probes, and the program, several times slower: such
 # a run is made again, so many times at most. The kernel cannot say which thread it was taken from.
-STOLEN, STOLEN_TRIES = 0.02, 3
+STOLEN, STOLEN_TRIES = 0.04, 3
 BURNER = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
 
 
