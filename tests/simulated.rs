@@ -333,7 +333,7 @@ fn play(make: Round, root: bool) -> (Split, Split) {
             Do::Sleep if asleep => Place::Syscall,
             _ => Place::Runnable,
         };
-        let claims = Claims { held_before: held, held_after: held && second.does == Do::Hold, ..Claims::default() };
+        let claims = Claims { held_before: held, held_after: second.does == Do::Hold, ..Claims::default() };
         let asked = root && place == Place::Runnable && !held && !account.woken_at_most(Some(stat));
         // One whose sleep ends while it is asked has a CPU, or is in the queue, by the time its stack is read.
         let ends = matches!(second.does, Do::Wait | Do::Sleep) && !second.queued;

@@ -111,6 +111,8 @@ fn runnable(seen: &Seen) -> Judgement {
     use Evidence::{KernelStack, PushedOff};
     match seen.whereabouts {
         None => Judgement::Undecided { near_wait: seen.near_wait },
+        // It has got the GIL since this look began, and then wanted it, or was about to.
+        Some(Whereabouts::OnCpu) if seen.held_after => Judgement::Undecided { near_wait: seen.near_wait },
         // In another system call it may have slept, or worked there and been pushed off its CPU, by this very look perhaps.
         Some(Whereabouts::OnCpu | Whereabouts::Preempted | Whereabouts::InSystemCall) => Judgement::Released,
         // A C function that lets go of the GIL does so for work of its own. The eval loop does it because it was told to, and asks again.

@@ -202,10 +202,10 @@ impl Observer {
         }
     }
 
-    /// Who holds now: asked only where the answer matters, which is where a holder was found asleep.
+    /// Who holds now: asked only where the answer matters, which is where a holder was found asleep, or another on a CPU, with the GIL perhaps.
     fn reread_gils(&mut self) -> Result<(), ReadError> {
         let asleep = |holder: Addr| self.by_tstate.get(&holder).is_some_and(|&i| self.threads[i].asleep());
-        if self.roster.gils.iter().filter_map(|(_, r)| r.as_ref()?.holder).any(asleep) {
+        if self.roster.gils.iter().filter_map(|(_, r)| r.as_ref()?.holder).any(asleep) || self.threads.iter().any(Tracked::on_cpu) {
             return self.roster.reread_gils(self.source.memory(), &self.python.layout, &mut self.after);
         }
         self.after.clear();

@@ -125,6 +125,11 @@ impl Tracked {
         self.now.place == Place::Runnable
     }
 
+    /// Whether this look found it on a CPU by its kernel stack, which is asked only of one that did not hold.
+    pub fn on_cpu(&self) -> bool {
+        self.now.whereabouts == Some(Whereabouts::OnCpu)
+    }
+
     /// Puts it under one of its thread states. True when that changes what is told of it.
     pub fn take(&mut self, tstate: Addr, pthread: u64, gil: (Addr, Option<GilId>)) -> bool {
         (self.tstate, self.pthread, self.gil) = (tstate, pthread, gil.0);

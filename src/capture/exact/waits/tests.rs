@@ -1,0 +1,134 @@
+//! Futex calls drawn as timelines, and the waits that they make.
+
+use super::*;
+use proptest::prelude::*;
+
+/// Plays a timeline, 20 us a column:
+///
+/// ```text
+///   C M S   goes to sleep on cond, mutex, switch_cond        t r   its sleep ran out; it was woken
+///   g       wakes whoever signals (leaves a condition variable)
+///   w       wakes a sleeper on cond (lets go)                 k     wakes the sleeper on switch_cond (has taken)
+/// ```
+/// What comes out: the letter of the stretch, its first and its last column.
+fn play(timeline: &str) -> Vec<(char, u64, u64)> {
+    let (mut waits, mut out) = (Waits::default(), Vec::new());
+    let mut tell = |t: Told| {
+        let letter = match t.stretch {
+            Stretch::Wait => 'W',
+            Stretch::HandOver => 'O',
+            Stretch::Hold => 'H',
+        };
+        out.push((letter, t.begin.as_nanos() / 20_000, t.end.as_nanos() / 20_000));
+    };
+    let g = GilId(0);
+    let mut end = Nanos::ZERO;
+    for (column, letter) in timeline.chars().enumerate() {
+        end = Nanos::from_micros(20 * column as u64);
+        let did = match letter {
+            'C' => Did::Sleep(g, Spot::Cond),
+            'M' => Did::Sleep(g, Spot::Mutex),
+            'S' => Did::Sleep(g, Spot::SwitchCond),
+            'w' => Did::Wake(g, Spot::Cond),
+            'g' => Did::Wake(g, Spot::Groups),
+            'k' => Did::Wake(g, Spot::SwitchCond),
+            't' => Did::Return { timed_out: true },
+            'r' => Did::Return { timed_out: false },
+            _ => {
+                waits.settle(end, &mut tell);
+                continue;
+            }
+        };
+        waits.take(end, Tid(1), did, &mut tell);
+    }
+    waits.finish(end, &mut tell);
+    out
+}
+
+#[test]
+fn time_outs_are_one_wait() {
+    assert_eq!(play("C..tC..tC..r......"), [('W', 0, 11)]);
+    assert_eq!(play("C..t.......C..r...."), [('W', 0, 14)], "pushed off its core between two rounds");
+    assert_eq!(play("C..rgC..r......"), [('W', 0, 8)], "leaving the condition variable");
+    assert_eq!(play("C..rC..r......"), [('W', 0, 7)], "another was faster");
+}
+
+#[test]
+fn letting_go_parts_two_waits_however_close() {
+    assert_eq!(play("C..rwC..r......"), [('W', 0, 3), ('H', 3, 4), ('W', 5, 8)]);
+    assert_eq!(play("C..r.......C..r......"), [('W', 0, 3), ('W', 11, 14)]);
+}
+
+#[test]
+fn taking_ends_a_wait_exactly() {
+    assert_eq!(play("C..t.k.....w....."), [('W', 0, 5), ('H', 5, 11)]);
+}
+
+#[test]
+fn a_forced_switch_begins_the_wait_that_follows() {
+    assert_eq!(play("C..rk.....wS..rC..tC..r......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 22)]);
+    assert_eq!(play("C..rk.....w.......S..rC..r......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 25)], "pushed off its core on its way");
+    assert_eq!(play("C..rk.....S..r......"), [('W', 0, 4), ('H', 4, 10), ('O', 10, 13)]);
+}
+
+#[test]
+fn a_holder_that_waits_for_the_mutex_is_on_its_way_out() {
+    assert_eq!(play("C..rk...M..rw...C..r....."), [('W', 0, 4), ('O', 8, 11), ('H', 4, 12), ('W', 16, 19)]);
+    assert_eq!(play("M..rk...."), [('W', 0, 4)]);
+    assert_eq!(play("M..rw....M..r.....w.."), [('O', 0, 3), ('W', 9, 12), ('H', 12, 18)]);
+}
+
+#[test]
+fn the_ends_of_the_window() {
+    assert_eq!(play("..C....."), [('W', 2, 7)]);
+    assert_eq!(play("r..t..w.."), []);
+}
+
+#[test]
+fn a_wait_from_before_the_watch_is_joined_when_it_goes_on() {
+    let t = Tid(1);
+    for (spot, begin) in [(Spot::Cond, Some(0)), (Spot::SwitchCond, None)] {
+        let (mut waits, mut told) = (Waits::default(), Vec::new());
+        waits.found_asleep(t, GilId(0), Nanos::ZERO);
+        assert_eq!(waits.standing(t), Standing::Unknown);
+        waits.take(Nanos::from_millis(4), t, Did::Sleep(GilId(0), spot), &mut |t| told.push(t));
+        let expected = Nanos::from_millis(begin.unwrap_or(4));
+        assert_eq!(waits.standing(t), Standing::Since(expected));
+        waits.finish(Nanos::from_millis(5), &mut |t| told.push(t));
+        assert_eq!(told.iter().map(|t| t.begin).collect::<Vec<_>>(), [expected]);
+    }
+}
+
+#[test]
+fn while_another_sleeps_nobody_lets_go_unseen() {
+    for (other, waits) in [(true, 1), (false, 2)] {
+        let (mut all, mut told) = (Waits::default(), Vec::new());
+        let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, &mut |t| told.push(t));
+        take(0, 2 - i32::from(!other), Did::Sleep(GilId(0), Spot::Cond));
+        take(50, 1, Did::Sleep(GilId(0), Spot::Cond));
+        take(100, 1, Did::Return { timed_out: false });
+        take(400, 1, Did::Sleep(GilId(0), Spot::Cond));
+        all.settle(Nanos::from_micros(500), &mut |t| told.push(t));
+        all.finish(Nanos::from_micros(600), &mut |t| told.push(t));
+        assert_eq!(told.iter().filter(|t| t.tid == Tid(1)).count(), waits);
+    }
+}
+
+#[test]
+fn a_lost_return_loses_that_sleep_only() {
+    assert_eq!(play("C......C..r....."), [('W', 7, 10)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn stretches_never_overlap(timeline in "[CMSwkgtr..]{0,120}") {
+        let told = play(&timeline);
+        let mut waits: Vec<_> = told.iter().filter(|t| t.0 != 'H').collect();
+        waits.sort();
+        waits.sort_by_key(|t| t.1);
+        prop_assert!(waits.windows(2).all(|w| w[0].2 <= w[1].1), "{waits:?}");
+        prop_assert!(told.iter().all(|t| t.1 <= t.2));
+    }
+}
