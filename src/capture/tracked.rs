@@ -4,7 +4,7 @@ use super::account::{Account, Claims, Now};
 use super::classify::{self, Judgement, Place};
 use super::ledger::Entry;
 use crate::ids::{Addr, GilId, ThreadId};
-use crate::process::kernel_stack::Whereabouts;
+use crate::process::kernel_stack::{self, Whereabouts};
 use crate::process::source::Source;
 use crate::process::threads::{SchedStat, TaskFiles};
 use crate::python::stack::ThreadStack;
@@ -99,9 +99,10 @@ impl Tracked {
         } else {
             classify::place(files.kernel().map_err(|_| Dead)?, &on_gil)
         };
-        // Of a holder, and of one that was woken and has not run, it is clear what it does.
-        let asks = place == Place::Runnable && !known.holds && !self.account.woken_at_most(stat);
-        let whereabouts = if asks { files.whereabouts() } else { None };
+        // Of a holder, and of one that was woken and has not run, it is clear what it does. The first holders only show that the kernel tells.
+        let clear = known.holds || self.account.woken_at_most(stat);
+        let asks = place == Place::Runnable && (!clear || !kernel_stack::proven());
+        let whereabouts = if asks { files.whereabouts() } else { None }.filter(|_| !clear);
         if matches!(whereabouts, Some(Whereabouts::WokenFromFutex | Whereabouts::InSystemCall)) {
             // It may have gone to sleep between the two questions.
             place = classify::place(files.kernel().map_err(|_| Dead)?, &on_gil);

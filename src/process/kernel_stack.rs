@@ -2,15 +2,16 @@
 //!
 //! A thread on a CPU has no stack that others could read; of one in the run queue it says how it came there. Not on every kernel: some show the
 //! stack that a running thread had when it was last switched out, which cannot be told from one that waits now (aarch64, and x86-64 built with
-//! frame pointers). So it is tried first, on a thread of our own.
+//! frame pointers). So nothing is believed before some thread has been seen without a stack.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{mpsc, Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::OnceLock;
 
-/// So long a thread of our own is watched for being on a CPU. It is there at once, unless all CPUs are taken.
-const TRIAL: Duration = Duration::from_millis(20);
+/// So many stacks are read in the hope that one is of a thread on a CPU. A holder of the GIL is there nearly always.
+const MOST_TRIALS: u32 = 2000;
+
+static PROVEN: AtomicBool = AtomicBool::new(false);
+static TRIALS: AtomicU32 = AtomicU32::new(0);
 
 /// Longer than the part that is read: the innermost calls stand first, and a woken sleeper's system call within the first dozen.
 pub const TEXT: usize = 2048;
@@ -30,33 +31,26 @@ pub enum Whereabouts {
     InSystemCall,
 }
 
-/// Whether this process may read kernel stacks, and they say where a thread is. Found out once.
+/// Whether this process may read kernel stacks, and it is not hopeless that they tell of running threads.
 pub fn readable() -> bool {
     static READABLE: OnceLock<bool> = OnceLock::new();
-    *READABLE.get_or_init(|| std::fs::read("/proc/thread-self/stack").is_ok_and(|text| !text.is_empty()) && running_threads_have_none())
+    let may = *READABLE.get_or_init(|| std::fs::read("/proc/thread-self/stack").is_ok_and(|text| !text.is_empty()));
+    may && (proven() || TRIALS.load(Ordering::Relaxed) < MOST_TRIALS)
 }
 
-/// Watches a thread that runs until it is told to stop.
-fn running_threads_have_none() -> bool {
-    let (tell, told) = mpsc::channel::<PathBuf>();
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = stop.clone();
-    let runner = std::thread::Builder::new().name("gilprof-trial".into()).spawn(move || {
-        if let Ok(own) = std::fs::read_link("/proc/thread-self") {
-            let _ = tell.send(own);
-        }
-        while !stopped.load(Ordering::Relaxed) {
-            std::hint::spin_loop();
-        }
-    });
-    let began = Instant::now();
-    let none = told.recv_timeout(TRIAL).is_ok_and(|own| {
-        let stack = PathBuf::from("/proc").join(own).join("stack");
-        let seen = || std::fs::read(&stack).is_ok_and(|text| text.is_empty());
-        std::iter::repeat_with(seen).take_while(|_| began.elapsed() < TRIAL).any(|none| none)
-    });
-    stop.store(true, Ordering::Relaxed);
-    runner.is_ok_and(|runner| runner.join().is_ok()) && none
+/// Whether a thread has been seen without a stack, so that this kernel does not show stale ones.
+pub fn proven() -> bool {
+    PROVEN.load(Ordering::Relaxed)
+}
+
+/// What a live thread's file says, once that may be believed.
+pub fn believe(place: Whereabouts) -> Option<Whereabouts> {
+    if place == Whereabouts::OnCpu {
+        PROVEN.store(true, Ordering::Relaxed);
+    } else if !proven() {
+        TRIALS.fetch_add(1, Ordering::Relaxed);
+    }
+    proven().then_some(place)
 }
 
 /// Understands the file's text: a line a call, the innermost first, as in `[<0>] futex_wait+0x6a/0x110`. `None` where it names no call.
@@ -109,12 +103,11 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_on_a_cpu_has_none() {
-        if readable() {
-            // Its own stack, read by itself, is the exception: it is in the middle of the read.
-            let own = std::fs::read("/proc/thread-self/stack").unwrap();
-            assert_eq!(parse(&own), Some(Whereabouts::InSystemCall));
-        }
+    fn nothing_is_believed_before_a_thread_had_no_stack() {
+        // The only test of this process that asks.
+        assert_eq!(believe(Whereabouts::Preempted), None);
+        assert_eq!(believe(Whereabouts::OnCpu), Some(Whereabouts::OnCpu));
+        assert_eq!(believe(Whereabouts::Preempted), Some(Whereabouts::Preempted));
     }
 
     proptest! {

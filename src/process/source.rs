@@ -1,7 +1,6 @@
 //! A process as a look reads it: its memory, and a few small files of `/proc`. Live, recorded and replayed ones look the same from above.
 
 use super::facts;
-use super::kernel_stack;
 use super::live::LiveMemory;
 use super::memory::Memory;
 use super::threads::{self, TaskFiles};
@@ -42,8 +41,6 @@ pub struct LiveSource(LiveMemory);
 impl LiveSource {
     /// The process with this id. Nothing is checked until something is read.
     pub fn new(pid: Pid) -> LiveSource {
-        // Found out now, and not in the middle of the first look.
-        kernel_stack::readable();
         LiveSource(LiveMemory::new(pid))
     }
 }

@@ -121,21 +121,28 @@ impl TaskFiles {
             let n = text.read(&mut buffer)?;
             Ok(buffer[..n].to_vec())
         };
-        let stack = self.stack().and_then(|stack| text(stack).ok());
+        let stack = self.stack().filter(|_| kernel_stack::proven()).and_then(|stack| text(stack).ok());
         Ok(Texts { syscall: text(&self.syscall)?, schedstat: self.schedstat.as_ref().map(text).transpose()?, stack })
     }
 
     fn stack(&self) -> Option<&Text> {
         let (pid, tid) = self.whose;
         let open = || File::open(format!("/proc/{pid}/task/{tid}/stack")).ok().map(Text::File);
-        self.stack.get_or_init(|| kernel_stack::readable().then(open).flatten()).as_ref()
+        let stack = self.stack.get_or_init(|| kernel_stack::readable().then(open).flatten()).as_ref();
+        stack.filter(|stack| matches!(stack, Text::Kept(_)) || kernel_stack::readable())
     }
 
     /// Where a thread is that [`TaskFiles::kernel`] calls runnable; `None` where that cannot be told.
     pub fn whereabouts(&self) -> Option<Whereabouts> {
+        let stack = self.stack()?;
         let mut buffer = [0; kernel_stack::TEXT];
-        let n = self.stack()?.read(&mut buffer).ok()?;
-        kernel_stack::parse(&buffer[..n])
+        let n = stack.read(&mut buffer).ok()?;
+        let place = kernel_stack::parse(&buffer[..n])?;
+        // What was recorded was believed then.
+        if matches!(stack, Text::Kept(_)) {
+            return Some(place);
+        }
+        kernel_stack::believe(place)
     }
 
     /// CPU time, run-queue time, count of runs; `None` where the kernel keeps none. An error when the thread is gone.
