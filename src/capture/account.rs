@@ -45,6 +45,8 @@ struct Last {
     near_wait: bool,
     /// What it last slept for on a futex was the GIL; supposed of one that has not been met asleep yet.
     wants_gil: bool,
+    /// That it waits is not only supposed: it was asleep on the GIL's futex, or had asked.
+    surely_waits: bool,
 }
 
 /// One thread's account.
@@ -64,7 +66,7 @@ impl Account {
         ledger.open(if newborn { stat.map(|_| SchedStat::default()) } else { stat });
         // A newborn that has never had a CPU is starved until its count of runs moves: the run queue's time is only counted then.
         let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
-        let last = Last { at: began, stat, slept, near_wait: false, wants_gil: true };
+        let last = Last { at: began, stat, slept, near_wait: false, wants_gil: true, surely_waits: false };
         Account { last, born: newborn.then_some(began), told: (State::Unknown, Evidence::Unread), ledger }
     }
 
@@ -84,9 +86,9 @@ impl Account {
         self.ran(stat) == Some(false) && self.last.slept.is_some()
     }
 
-    /// Whether the last look found it waiting for the GIL.
+    /// Whether the last look found it waiting for the GIL, beyond doubt: one that was pushed off while it let go may want something else.
     pub fn waited(&self) -> bool {
-        self.last.slept == Some(State::Waiting)
+        self.last.slept == Some(State::Waiting) && self.last.surely_waits
     }
 
     /// Whether its stack may have changed since the last look.
@@ -155,7 +157,12 @@ impl Account {
             State::Lock => false,
             _ => self.last.wants_gil,
         };
-        self.last = Last { at, stat: now.stat, slept, near_wait, wants_gil };
+        let surely_waits = match told.1 {
+            Evidence::KernelStack | Evidence::PushedOff => false,
+            Evidence::NotRunSince | Evidence::WokenNotRun => self.last.surely_waits,
+            _ => true,
+        };
+        self.last = Last { at, stat: now.stat, slept, near_wait, wants_gil, surely_waits };
     }
 
     /// Whether it has never had a CPU.

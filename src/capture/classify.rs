@@ -115,8 +115,9 @@ fn runnable(seen: &Seen) -> Judgement {
         Some(Whereabouts::OnCpu) if seen.held_after => Judgement::Undecided { near_wait: seen.near_wait },
         // In another system call it may have slept, or worked there and been pushed off its CPU, by this very look perhaps.
         Some(Whereabouts::OnCpu | Whereabouts::Preempted | Whereabouts::InSystemCall) => Judgement::Released,
-        // A C function that lets go of the GIL does so for work of its own. The eval loop does it because it was told to, and asks again.
-        Some(Whereabouts::Leaving) if seen.in_c_call => Judgement::Released,
+        // The eval loop lets go because it was told to, and asks again; a C function does so for work of its own. But a call that has just
+        // returned, at whose end the eval loop looks whether it is told to, still is the instruction that the thread is at.
+        Some(Whereabouts::Leaving) if seen.in_c_call => Judgement::Undecided { near_wait: seen.near_wait },
         Some(Whereabouts::Leaving) => Judgement::Told(State::Waiting, PushedOff),
         Some(Whereabouts::WokenFromFutex) if seen.wants_gil => Judgement::Told(State::Waiting, KernelStack),
         Some(Whereabouts::WokenFromFutex) => Judgement::Told(State::Starved, KernelStack),
