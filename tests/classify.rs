@@ -13,7 +13,7 @@
 #![allow(clippy::unwrap_used)]
 
 use gilprof::capture::account::{Account, Claims, Now};
-use gilprof::capture::classify::{judge, Judgement, Place, Seen};
+use gilprof::capture::classify::{judge, Asked, Judgement, Place, Seen};
 use gilprof::process::kernel_stack::Whereabouts;
 use gilprof::process::threads::SchedStat;
 use gilprof::sample::{Evidence, Split, Stack, State};
@@ -51,12 +51,18 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             _ => Place::Runnable,
         };
         let held = "HBC".contains(see);
-        let claims = Claims { held_before: held, held_after: held, requested: see == 'Q', in_c_call: see == 'C' };
+        let (requested, in_c_call) = (see == 'Q', "Cvf".contains(see));
+        let asked = match see {
+            'e' | 'v' => Asked::No,
+            'f' => Asked::Likely,
+            _ => Asked::Unclear,
+        };
+        let claims = Claims { held_before: held, held_after: held, requested, in_c_call, asked };
         let whereabouts = match see {
             'n' => Some(Whereabouts::OnCpu),
             'p' => Some(Whereabouts::Preempted),
             'w' => Some(Whereabouts::WokenFromFutex),
-            'o' => Some(Whereabouts::Leaving),
+            'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
             _ => None,
         };
         let now = Now { place, stat: (see != 'U').then_some(stat), whereabouts };
@@ -96,6 +102,7 @@ fn a_waiter_behind_the_same_holder_still_waits() {
         held_after: false,
         requested: false,
         in_c_call: false,
+        asked: Asked::Unclear,
         slept: None,
         near_wait: true,
         wants_gil: true,
@@ -141,6 +148,17 @@ fn the_kernels_stack_tells_waiting_from_native_code() {
     expect(play("WwwwHHWnnnW", "1   XX1XXX1", "1XXX       "), &[(State::Waiting, 6.0), (State::HoldingPython, 2.0), (State::Native, 3.0)]);
     // Pushed off by the thread that was woken, with the eval loop about to ask again: the wait has begun.
     expect(play("HHooWWHH", "XX  1 XX", "  XX    "), &[(State::HoldingPython, 4.0), (State::Waiting, 4.0)]);
+    // The same of a thread that nobody told to let go: it wants something else, or has ended.
+    expect(
+        play("HHeeennI", "XX   XX1", "  XXX   "),
+        &[(State::HoldingPython, 2.0), (State::Starved, 3.0), (State::Native, 2.0), (State::Io, 1.0)],
+    );
+    // In the instruction of a call: on its way back into the eval loop, or out into work of its own.
+    expect(play("CCffWWHH", "XX  1 XX", "  XX    "), &[(State::HoldingNative, 2.0), (State::Waiting, 4.0), (State::HoldingPython, 2.0)]);
+    expect(
+        play("CCvvnnHH", "XX  XXXX", "  XX    "),
+        &[(State::HoldingNative, 2.0), (State::Starved, 2.0), (State::Native, 2.0), (State::HoldingPython, 2.0)],
+    );
     // In native code without a CPU.
     expect(play("WnnppppnnW", " XX    XX ", "   XXXX   "), &[(State::Waiting, 2.0), (State::Native, 4.0), (State::Starved, 4.0)]);
     // Woken from a lock.

@@ -146,13 +146,37 @@ fn a_roster_is_walked_and_its_changes_are_noticed() {
     assert_eq!((roster.interpreters.len(), roster.threads.len(), roster.gils.len()), (2, 3, 1));
     assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(true));
     assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(true));
-    // A thread in the middle ends: the heads stand, only the whole list tells.
-    memory.poke_u64(Addr(0x70_000 + layout.thread.next.offset() as u64), 0x90_000);
+    // The last thread ends: the heads stand, only the whole list tells.
+    memory.poke_u64(Addr(0x80_000 + layout.thread.next.offset() as u64), 0);
     assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(true));
     assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(false));
-    // A thread is born: the head tells.
-    memory.poke_u64(Addr(0x50_000 + layout.interpreter.threads_head.offset() as u64), 0x80_000);
+    // A thread is born: the head tells. What it leads to is known, but for its end, which the next reading of all finds wrong.
+    memory.map(Addr(0xa0_000), page(0x1000));
+    memory.poke_u64(Addr(0xa0_000 + layout.thread.next.offset() as u64), 0x70_000);
+    memory.poke_u64(Addr(0xa0_000 + layout.thread.interp.offset() as u64), 0x50_000);
+    memory.poke_u64(Addr(0x50_000 + layout.interpreter.threads_head.offset() as u64), 0xa0_000);
     assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(false));
+    roster.follow_heads(&memory, layout);
+    assert_eq!(roster.threads.iter().map(|t| t.at.0).collect::<Vec<_>>(), [0xa0_000, 0x70_000, 0x80_000, 0x90_000]);
+    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(false));
+    roster.walk(&memory, layout, RUNTIME).unwrap();
+    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(true));
+    assert_eq!(roster.threads.len(), 3);
+}
+
+#[test]
+fn a_thread_state_at_the_address_of_an_ended_one_is_noticed() {
+    let layout = layout(11);
+    let mut memory = lists(layout, &[0x50_000], &[0x70_000, 0x80_000]);
+    let mut roster = Roster::default();
+    roster.walk(&memory, layout, RUNTIME).unwrap();
+    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(true));
+    let id = layout.thread.native_thread_id.unwrap().offset() as u64;
+    memory.poke_u64(Addr(0x70_000 + id), 4711);
+    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(false));
+    roster.follow_heads(&memory, layout);
+    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(true));
+    assert_eq!(roster.threads[0].native_id, Some(4711));
 }
 
 #[test]

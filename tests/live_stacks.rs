@@ -118,7 +118,7 @@ mod second_opinion {
 mod second_opinion {
     use super::*;
     use gilprof::ids::Pid;
-    use gilprof::process::{live::LiveMemory, pthread, threads};
+    use gilprof::process::{live::LiveMemory, pthread, task_list::TaskList};
     use py_spy::{config::LockingStrategy, Config, PythonSpy, StackTrace};
 
     /// py-spy's word on every thread; `None`, with a skip, where it cannot read this interpreter.
@@ -137,7 +137,7 @@ mod second_opinion {
     fn tids(target: &Target, traces: &[StackTrace]) -> Vec<Option<i32>> {
         let pid = Pid(target.pid());
         let mut listed = Vec::new();
-        threads::list(pid, &mut listed).unwrap();
+        TaskList::of(pid).read(&mut listed, true).unwrap();
         let mem = LiveMemory::new(pid);
         let pthreads: Vec<u64> = traces.iter().map(|t| t.thread_id).collect();
         let offset = pthread::calibrate(&mem, &pthreads, &listed.iter().map(|t| t.0).collect::<Vec<_>>());

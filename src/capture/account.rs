@@ -1,6 +1,6 @@
 //! What a thread was doing from look to look: the state machine between the decision table and the ledger. Pure: it reads nothing itself.
 
-use super::classify::{self, Judgement, Place, Seen};
+use super::classify::{self, Asked, Judgement, Place, Seen};
 use super::ledger::{Entry, Kind, Ledger};
 use crate::ids::ThreadId;
 use crate::process::kernel_stack::Whereabouts;
@@ -34,6 +34,8 @@ pub struct Claims {
     pub requested: bool,
     /// Its leaf instruction is a call of a C function.
     pub in_c_call: bool,
+    /// If it has let go of the GIL: whether it can have been told to.
+    pub asked: Asked,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +70,11 @@ impl Account {
         let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
         let last = Last { at: began, stat, slept, near_wait: false, wants_gil: true, surely_waits: false };
         Account { last, born: newborn.then_some(began), told: (State::Unknown, Evidence::Unread), ledger }
+    }
+
+    /// When it was last looked at.
+    pub fn last_look(&self) -> Nanos {
+        self.last.at
     }
 
     /// Whether it got a CPU since the last look; `None` where the kernel does not count.
@@ -109,6 +116,7 @@ impl Account {
             held_after: claims.held_after,
             requested: claims.requested,
             in_c_call: claims.in_c_call,
+            asked: claims.asked,
             slept: self.last.slept,
             near_wait: self.last.near_wait,
             wants_gil: self.last.wants_gil,
@@ -174,11 +182,15 @@ impl Account {
     fn book_birth(&mut self, at: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
         let Some((born, stat)) = self.born.zip(stat.filter(|s| s.runs > 0)) else { return };
         self.born = None;
-        let length = stat.run_queue.since(self.last.at.since(born)).min(at.since(self.last.at));
-        let end = self.last.at + length;
+        let queued = stat.run_queue.since(self.last.at.since(born));
+        self.book_starved(queued.min(at.since(self.last.at)), Some(stat), stack, emit);
+    }
+
+    /// Books `length` in the run queue, which ends before anything else.
+    fn book_starved(&mut self, length: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
+        self.last.at += length;
         let kind = Kind::Told(State::Starved, Evidence::WokenNotRun);
-        self.ledger.add(Entry { end, length, kind, stack: stack.clone(), holder: None }, Some(stat), false, emit);
-        self.last.at = end;
+        self.ledger.add(Entry { end: self.last.at, length, kind, stack: stack.clone(), holder: None }, stat, false, emit);
     }
 
     /// Settles what is pending at the end. `stat` is the last count, where it could still be read.
@@ -191,9 +203,7 @@ impl Account {
     ) -> Option<SchedStat> {
         let stat = stat.or(self.last.stat);
         if self.unborn(stat) && at > self.last.at {
-            let kind = Kind::Told(State::Starved, Evidence::WokenNotRun);
-            let entry = Entry { end: at, length: at.since(self.last.at), kind, stack: stack.clone(), holder: None };
-            self.ledger.add(entry, stat, false, emit);
+            self.book_starved(at.since(self.last.at), stat, stack, emit);
         }
         self.ledger.close(stat, emit);
         stat

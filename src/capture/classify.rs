@@ -31,6 +31,19 @@ pub enum Place {
     Unread,
 }
 
+/// Whether a thread can have been told to let go of the GIL. A waiter tells the holder to once it has waited for a switch interval in which the
+/// GIL did not change hands (`take_gil`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// It cannot: if it has let go, then for work of its own, or for good.
+    No,
+    /// Nothing tells.
+    #[default]
+    Unclear,
+    /// It can, and will have been: it has held, and another has waited, for as long as that takes.
+    Likely,
+}
+
 /// A thread as one look saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -44,6 +57,8 @@ pub struct Seen {
     pub requested: bool,
     /// Its leaf instruction is a call of a C function.
     pub in_c_call: bool,
+    /// If it has let go of the GIL: whether it can have been told to.
+    pub asked: Asked,
     /// What it was doing at the last look, if that was off the CPU.
     pub slept: Option<State>,
     /// It waited for the GIL at the last look, or has been runnable without the GIL ever since it did.
@@ -115,9 +130,10 @@ fn runnable(seen: &Seen) -> Judgement {
         Some(Whereabouts::OnCpu) if seen.held_after => Judgement::Undecided { near_wait: seen.near_wait },
         // In another system call it may have slept, or worked there and been pushed off its CPU, by this very look perhaps.
         Some(Whereabouts::OnCpu | Whereabouts::Preempted | Whereabouts::InSystemCall) => Judgement::Released,
+        Some(Whereabouts::Leaving) if seen.asked == Asked::No => Judgement::Told(State::Starved, KernelStack),
         // The eval loop lets go because it was told to, and asks again; a C function does so for work of its own. But a call that has just
         // returned, at whose end the eval loop looks whether it is told to, still is the instruction that the thread is at.
-        Some(Whereabouts::Leaving) if seen.in_c_call => Judgement::Undecided { near_wait: seen.near_wait },
+        Some(Whereabouts::Leaving) if seen.in_c_call && seen.asked == Asked::Unclear => Judgement::Undecided { near_wait: seen.near_wait },
         Some(Whereabouts::Leaving) => Judgement::Told(State::Waiting, PushedOff),
         Some(Whereabouts::WokenFromFutex) if seen.wants_gil => Judgement::Told(State::Waiting, KernelStack),
         Some(Whereabouts::WokenFromFutex) => Judgement::Told(State::Starved, KernelStack),

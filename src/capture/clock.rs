@@ -1,9 +1,15 @@
 //! When to look: absolute deadlines, so that errors do not add up, with jitter, so that looks do not march in step with the target.
 //!
-//! CPython's switch interval is 5 ms and so a multiple of most sampling periods; looks at exact multiples would always see the same phase
-//! of the hand-off. Each look falls somewhere in the middle half of its slot, and slots that have passed unused are counted as missed.
+//! CPython's switch interval is 5 ms and so a multiple of most sampling periods, and what a program does by a timer comes at multiples of
+//! them too: looks at exact multiples would always see the same phase. Nor is it enough to jitter each look within its slot. A slot's middle
+//! half leaves the other half unseen for ever, and within a whole slot late looks would follow longer gaps, and so stand for more time, than
+//! early ones. So the phase wanders: from look to look by at most half a period, whichever way, between bounds a few periods apart. Over a
+//! window every phase is met alike, and how long a gap was says nothing about the phase at its end.
 
 use crate::units::Nanos;
+
+/// The phase wanders between this many periods before and after the slot, so that looks keep their number.
+const WANDER: f64 = 4.0;
 
 /// The slots of a window.
 #[derive(Debug)]
@@ -11,6 +17,8 @@ pub struct Clock {
     start: Nanos,
     period: f64,
     slot: u64,
+    /// In periods.
+    phase: f64,
     missed: u64,
     random: u64,
 }
@@ -18,20 +26,22 @@ pub struct Clock {
 impl Clock {
     /// Slots of `rate_hz` per second from `start`. The rate must be positive.
     pub fn new(start: Nanos, rate_hz: f64, seed: u64) -> Clock {
-        Clock { start, period: 1e9 / rate_hz, slot: 0, missed: 0, random: seed | 1 }
+        Clock { start, period: 1e9 / rate_hz, slot: 0, phase: 0.0, missed: 0, random: seed | 1 }
     }
 
-    /// The time of the next look, given that it is `now`.
+    /// The time of the next look, given that it is `now`: half a period to one and a half after the last one. It may have passed.
     pub fn next(&mut self, now: Nanos) -> Nanos {
         self.slot += 1;
-        // The slot that `now` lies in can still be used; those before it cannot.
-        let current = (now.since(self.start).as_nanos() as f64 / self.period) as u64;
+        let phase = self.phase + self.uniform() - 0.5;
+        self.phase = if phase.abs() > WANDER { phase.signum() * 2.0 * WANDER - phase } else { phase };
+        // A slot whose successor is due cannot be used any more.
+        let current = (now.since(self.start).as_nanos() as f64 / self.period - self.phase).max(0.0) as u64;
         if current > self.slot {
             self.missed += current - self.slot;
             self.slot = current;
         }
-        let at = (self.slot as f64 + 0.25 + 0.5 * self.uniform()) * self.period;
-        Nanos::from_nanos(self.start.as_nanos().saturating_add(at as u64))
+        let at = (self.slot as f64 + self.phase) * self.period;
+        Nanos::from_nanos(self.start.as_nanos().saturating_add(at.max(0.0) as u64))
     }
 
     /// Slots that passed without a look.
@@ -52,28 +62,46 @@ impl Clock {
 mod tests {
     use super::*;
 
-    #[test]
-    fn looks_stay_in_their_slots_and_are_not_periodic() {
-        let mut clock = Clock::new(Nanos::from_millis(100), 1000.0, 7);
+    /// The times of `count` looks, in periods, where each is made in time.
+    fn looks(count: usize, seed: u64) -> Vec<f64> {
+        let mut clock = Clock::new(Nanos::from_millis(100), 1000.0, seed);
         let mut now = Nanos::from_millis(100);
-        let mut phases = std::collections::HashSet::new();
-        for slot in 1..=1000u64 {
-            let at = clock.next(now);
-            let from = Nanos::from_millis(100 + slot);
-            assert!(at >= from && at < from + Nanos::from_millis(1), "look {slot} at {at:?}");
-            phases.insert(at.since(from).as_nanos() / 50_000);
-            now = at;
+        let mut looks = vec![0.0];
+        for _ in 0..count {
+            now = clock.next(now);
+            looks.push(now.since(Nanos::from_millis(100)).as_nanos() as f64 / 1e6);
         }
         assert_eq!(clock.missed(), 0);
-        assert!(phases.len() >= 9, "{phases:?}");
+        looks
+    }
+
+    #[test]
+    fn looks_keep_their_distance_and_their_number() {
+        let looks = looks(10_000, 7);
+        assert!(looks.windows(2).all(|pair| (0.49..=1.51).contains(&(pair[1] - pair[0]))));
+        assert!((looks[10_000] - 10_000.0).abs() <= WANDER);
+    }
+
+    #[test]
+    fn what_comes_by_a_timer_gets_its_share_at_every_phase() {
+        // Each look stands for the time since the last one. What lasts .4 of a period and begins at the same phase of every 20th.
+        let looks = looks(200_000, 0x9e37_79b9_7f4a_7c15);
+        for tenth in 0..10 {
+            let begins = f64::from(tenth) / 10.0;
+            let met = |at: f64| (at - begins).rem_euclid(20.0) < 0.4;
+            let said: f64 = looks.windows(2).filter(|pair| met(pair[1])).map(|pair| pair[1] - pair[0]).sum();
+            let share = said / (0.4 * 200_000.0 / 20.0);
+            assert!((0.93..1.07).contains(&share), "at phase {begins}: {share} of its time");
+        }
     }
 
     #[test]
     fn slots_that_passed_are_missed() {
         let mut clock = Clock::new(Nanos::ZERO, 1000.0, 7);
         clock.next(Nanos::ZERO);
-        let at = clock.next(Nanos::from_micros(10_500));
-        assert_eq!(clock.missed(), 8);
-        assert!(at >= Nanos::from_millis(10) && at < Nanos::from_millis(11));
+        let now = Nanos::from_micros(10_500);
+        let at = clock.next(now);
+        assert!(at > now - Nanos::from_millis(1) && at <= now, "{at:?}");
+        assert!((7..=9).contains(&clock.missed()), "{}", clock.missed());
     }
 }

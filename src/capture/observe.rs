@@ -10,7 +10,7 @@ use super::bind::Binder;
 use super::claims::{Claims, GilNumbers};
 use super::classify::Judgement;
 use super::halt::Halt;
-use super::tracked::{Known, Tracked};
+use super::tracked::{GilSaid, Known, Tracked};
 use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::memory::ReadError;
 use crate::process::source::{LiveSource, Source};
@@ -54,13 +54,19 @@ pub struct Observer {
     unbound: bool,
     next_id: u32,
     tids: Vec<Tid>,
+    /// How many threads the kernel counted at the last look.
+    crowd: Option<u64>,
     listed: Nanos,
+    /// When it was last made sure that the main thread lives.
+    made_sure: Nanos,
     /// When the thread states were last seen to change.
     changed: Nanos,
     named: Nanos,
     last: Option<Nanos>,
     empty: Arc<Stack>,
     after: Vec<Option<GilReading>>,
+    /// When nobody was last seen to wait for a GIL.
+    unwanted: HashMap<Addr, Nanos>,
     /// The GILs as the last look found them.
     earlier: Vec<(Addr, Option<GilReading>)>,
     freezer: Option<Box<dyn Freeze>>,
@@ -107,13 +113,16 @@ impl Observer {
             unbound: true,
             next_id: 0,
             tids: Vec::new(),
+            crowd: None,
             listed: Nanos::ZERO,
+            made_sure: Nanos::ZERO,
             changed: Nanos::ZERO,
             named: Nanos::ZERO,
             last: None,
             empty: Arc::new(Stack::empty()),
             after: Vec::new(),
             earlier: Vec::new(),
+            unwanted: HashMap::new(),
             freezer: None,
             waiting: HashSet::new(),
             torn: 0,
@@ -146,10 +155,12 @@ impl Observer {
     /// Looks once. `Err` when the process as a whole cannot be read: it is gone, or access was taken away.
     pub fn look(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<Looked, ReadError> {
         self.codes.begin_look();
-        let all = at.since(self.listed) >= roll::RELIST || self.unbound;
+        let crowd = self.source.crowd();
+        let others = std::mem::replace(&mut self.crowd, crowd) != crowd;
+        let all = at.since(self.listed) >= roll::RELIST || self.unbound || others;
         self.read_roster(all)?;
         self.numbers.follow(&self.roster);
-        self.bind_if_changed(at, sink)?;
+        self.bind_if_changed(at, others, sink)?;
         self.read_holders_stacks(sink)?;
         self.read_threads(at, sink)?;
         self.reread_gils()?;
@@ -162,6 +173,9 @@ impl Observer {
             self.book(at, sink);
             self.last = Some(at);
             self.earlier.clone_from(&self.roster.gils);
+            if self.unwanted.len() > self.roster.gils.len() {
+                self.unwanted.retain(|gil, _| self.roster.gils.iter().any(|(at, _)| at == gil));
+            }
         }
         Ok(looked)
     }
@@ -176,9 +190,19 @@ impl Observer {
 
     fn read_roster(&mut self, all: bool) -> Result<(), ReadError> {
         let (layout, runtime) = (&self.python.layout, self.python.runtime);
+        let mut first = Vec::new();
         for turn in 0..WALKS {
-            if !self.roster.interpreters.is_empty() && self.roster.read(self.source.memory(), layout, runtime, all || turn > 0)? {
-                return Ok(());
+            if !self.roster.interpreters.is_empty() {
+                if self.roster.read(self.source.memory(), layout, runtime, all || turn > 0)? {
+                    self.roster.keep_readings(&first);
+                    return Ok(());
+                }
+                if turn == 0 {
+                    // Who held when the look began, rather than after the lists were followed: a short hold may be over by then.
+                    first.clone_from(&self.roster.gils);
+                    self.roster.follow_heads(self.source.memory(), layout);
+                    continue;
+                }
             }
             match self.roster.walk(self.source.memory(), layout, runtime) {
                 Ok(()) | Err(ReadError::Unmapped { .. }) => {}
@@ -243,8 +267,8 @@ impl Observer {
     /// The kernel's word on every thread, and the stacks of those that can have moved.
     fn read_threads(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
         let holders: Vec<Addr> = self.roster.gils.iter().filter_map(|(_, r)| r.as_ref()?.holder).collect();
-        let mut index = 0;
-        while index < self.threads.len() {
+        // The newest first, which are the likeliest to be gone soon.
+        for index in (0..self.threads.len()).rev() {
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
             // While some GIL's place is not known, a futex that is on none of the known ones may be on that.
             let known = |yes: bool| (yes || self.roster.complete).then_some(yes);
@@ -259,7 +283,7 @@ impl Observer {
             let holds = holders.contains(&thread.tstate);
             let waits = gils.len() == 1 && self.waiting.contains(&thread.facts.tid) && !holds;
             if self.threads[index].look(self.source.as_ref(), Known { same_holder, waits, holds }, on_gil).is_err() {
-                self.drop_thread(index, at, sink);
+                self.drop_thread(index, at, true, sink);
                 continue;
             }
             if let Some(gil) = waits_for.get().filter(|gil| *gil != self.threads[index].gil) {
@@ -270,7 +294,6 @@ impl Observer {
             if !thread.tstate.is_null() && thread.may_have_moved() && !holders.contains(&thread.tstate) {
                 self.read_stack(index, false)?;
             }
-            index += 1;
         }
         Ok(())
     }
@@ -316,13 +339,24 @@ impl Observer {
         let holding: Vec<Option<usize>> = before.iter().map(|h| h.and_then(|h| self.by_tstate.get(&h).copied())).collect();
         let stacks: Vec<Option<(ThreadId, Arc<Stack>)>> =
             holding.iter().map(|h| h.map(|i| (self.threads[i].facts.id, self.threads[i].stack.stack().clone()))).collect();
-        let mut waiters = vec![0; count];
+        let (mut waiters, mut wanted) = (vec![0; count], vec![false; count]);
         for (index, thread) in self.threads.iter_mut().enumerate() {
             let gil = self.roster.gils.iter().position(|(at, _)| *at == thread.gil);
             let held = |holders: &[Option<Addr>]| !thread.tstate.is_null() && holders.contains(&Some(thread.tstate));
-            let judgement = thread.judge(held(&before), held(&after));
-            if let (Judgement::Told(State::Waiting, _), Some(g)) = (judgement, gil) {
-                waiters[g] += 1;
+            let reading = gil.and_then(|g| self.roster.gils[g].1);
+            let said = GilSaid {
+                held_before: held(&before),
+                held_after: held(&after),
+                other_holds: reading.and_then(|r| r.holder).is_some_and(|holder| holder != thread.tstate),
+                unwanted: self.unwanted.get(&thread.gil).copied(),
+                interval: reading.map_or(Nanos::ZERO, |r| Nanos::from_micros(r.interval_us)),
+            };
+            let judgement = thread.judge(at, &said);
+            if let Some(g) = gil {
+                let waits = matches!(judgement, Judgement::Told(State::Waiting, _));
+                waiters[g] += u32::from(waits);
+                let may_wait = matches!(judgement, Judgement::Undecided { .. }) || said.held_before && !said.held_after;
+                wanted[g] |= waits || may_wait;
             }
             let behind = gil.filter(|&g| holding[g] != Some(index)).and_then(|g| stacks[g].clone());
             thread.book(at, judgement, behind, sink);
@@ -331,8 +365,11 @@ impl Observer {
             return;
         }
         let span = self.last.map_or(Nanos::ZERO, |last| at.since(last));
-        for (g, (_, reading)) in self.roster.gils.iter().enumerate() {
+        for (g, (gil, reading)) in self.roster.gils.iter().enumerate() {
             let Some(reading) = reading else { continue };
+            if !wanted[g] {
+                self.unwanted.insert(*gil, at);
+            }
             let holder = match (reading.holder, &stacks[g]) {
                 (None, _) => Holder::Nobody,
                 (Some(_), Some((id, _))) => Holder::Thread(*id),

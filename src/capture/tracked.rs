@@ -1,14 +1,14 @@
 //! What gilprof keeps of each OS thread of the target from look to look: its files, its stack, its account of time.
 
 use super::account::{Account, Claims, Now};
-use super::classify::{self, Judgement, Place};
+use super::classify::{self, Asked, Judgement, Place};
 use super::ledger::Entry;
 use crate::ids::{Addr, GilId, ThreadId};
 use crate::process::kernel_stack::{self, Whereabouts};
 use crate::process::source::Source;
 use crate::process::threads::{SchedStat, TaskFiles};
 use crate::python::stack::ThreadStack;
-use crate::sample::{Evidence, Sink, Slice, Split, Stack, State, ThreadFacts, ThreadTotals};
+use crate::sample::{Evidence, Sink, Slice, Split, Stack, State, ThreadFacts, ThreadTotals, Trust};
 use crate::units::Nanos;
 use std::sync::Arc;
 
@@ -27,8 +27,12 @@ pub struct Tracked {
     pub stack: ThreadStack,
     /// The GIL of the interpreter that it runs; null when it has no thread state.
     pub gil: Addr,
+    /// Whether the kernel was asked for its name.
+    pub called: bool,
     /// Whether a name was found in the interpreter.
     pub named: bool,
+    /// When another thread was last seen to hold its GIL.
+    other_held: Option<Nanos>,
     files: Option<TaskFiles>,
     now: Now,
     account: Account,
@@ -50,6 +54,24 @@ pub struct Known {
     pub holds: bool,
 }
 
+/// What its GIL said of a thread at one look.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GilSaid {
+    /// It held when the look began.
+    pub held_before: bool,
+    /// It held when the look ended.
+    pub held_after: bool,
+    /// Another thread held when the look began.
+    pub other_holds: bool,
+    /// When nobody was last seen to wait for it.
+    pub unwanted: Option<Nanos>,
+    /// The switch interval; 0 where it is not known.
+    pub interval: Nanos,
+}
+
+/// A look may take so long.
+const LOOK: Nanos = Nanos::from_millis(1);
+
 const UNREAD: Now = Now { place: Place::Unread, stat: None, whereabouts: None };
 
 impl Tracked {
@@ -58,7 +80,7 @@ impl Tracked {
         let files = source.open(facts.tid).ok();
         let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten());
         // The list is not read at every look: who has run for longer has been there for longer.
-        let newborn = unseen.zip(stat).is_some_and(|(unseen, stat)| stat.cpu + stat.run_queue <= unseen);
+        let newborn = unseen.zip(stat).is_some_and(|(unseen, stat)| stat.cpu + stat.run_queue <= unseen + LOOK);
         Tracked {
             facts,
             tstate: Addr(0),
@@ -66,7 +88,9 @@ impl Tracked {
             requested: false,
             gil: Addr(0),
             stack: ThreadStack::new(empty),
+            called: false,
             named: false,
+            other_held: None,
             files,
             now: UNREAD,
             account: Account::open(began, stat, newborn),
@@ -156,9 +180,31 @@ impl Tracked {
     }
 
     /// Judges the look.
-    pub fn judge(&self, held_before: bool, held_after: bool) -> Judgement {
-        let claims = Claims { held_before, held_after, requested: self.requested, in_c_call: self.stack.in_c_call() };
+    pub fn judge(&mut self, at: Nanos, gil: &GilSaid) -> Judgement {
+        let asked = self.asked(at, gil);
+        if gil.other_holds {
+            self.other_held = Some(at);
+        }
+        let GilSaid { held_before, held_after, .. } = *gil;
+        let claims = Claims { held_before, held_after, requested: self.requested, in_c_call: self.stack.in_c_call(), asked };
         self.account.judge(&self.now, &claims)
+    }
+
+    /// Whether it can have been told to let go, if it has.
+    fn asked(&self, at: Nanos, gil: &GilSaid) -> Asked {
+        let stack = self.stack.stack();
+        if self.tstate.is_null() || stack.frames.is_empty() && stack.trust == Trust::Whole {
+            // No eval loop is there to be told.
+            return Asked::No;
+        }
+        let since = [self.other_held, gil.unwanted].into_iter().flatten().max();
+        match gil.interval.as_nanos() {
+            0 => Asked::Unclear,
+            _ if since.is_some_and(|since| at.since(since) < gil.interval) => Asked::No,
+            // Looks that are far apart miss holds and waits.
+            interval if at.since(self.account.last_look()).as_nanos() > interval / 4 => Asked::Unclear,
+            _ => Asked::Likely,
+        }
     }
 
     /// Books the time since the last look.
@@ -168,15 +214,13 @@ impl Tracked {
         self.account.book(at, &self.now, judgement, self.stack.stack(), holder, &mut emit);
     }
 
-    /// Books the time since the last look for a thread that had its thread state when this one began, and is gone now. A thread needs the
-    /// GIL to end: it held it then, or it waited at the last look and goes on with that. False when neither tells.
-    pub fn book_last(&mut self, at: Nanos, held: bool, sink: &mut dyn Sink) -> bool {
-        let tells = held || self.account.waited();
-        if tells {
-            self.now = if held { UNREAD } else { Now { place: Place::StillWaiting, ..UNREAD } };
-            self.book(at, self.judge(held, held), None, sink);
-        }
-        tells
+    /// Books the time since the last look for a thread that was there when this one began and is gone now. If it did not hold the GIL then,
+    /// it was past its last hold: a thread needs the GIL to end, and the CPU afterwards.
+    pub fn book_last(&mut self, at: Nanos, held: bool, sink: &mut dyn Sink) {
+        self.now = UNREAD;
+        let gil = GilSaid { held_before: held, held_after: held, ..GilSaid::default() };
+        let judgement = if held { self.judge(at, &gil) } else { Judgement::Released };
+        self.book(at, judgement, None, sink);
     }
 
     /// Settles what is pending and says that the thread's time ends here.

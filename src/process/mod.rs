@@ -17,5 +17,6 @@ pub mod recording;
 pub mod replay;
 pub mod source;
 pub mod sys_linux;
+pub mod task_list;
 pub mod threads;
 pub mod tracepoints;

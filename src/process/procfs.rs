@@ -12,7 +12,8 @@ const MAX_TEXT: u64 = 1 << 20;
 
 /// The beginning of a small file, as text.
 pub(crate) fn read_text(path: &str) -> io::Result<String> {
-    let mut bytes = Vec::new();
+    // The files say nothing of their length, and room for all of the text saves the reads that would feel for it.
+    let mut bytes = Vec::with_capacity(4096);
     File::open(path)?.take(MAX_TEXT).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

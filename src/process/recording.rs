@@ -225,8 +225,8 @@ impl Source for std::rc::Rc<Recorder> {
     fn memory(&self) -> &dyn Memory {
         self.as_ref()
     }
-    fn tids(&self, into: &mut Vec<Tid>) -> io::Result<()> {
-        self.from.tids(into)?;
+    fn tids(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()> {
+        self.from.tids(into, sure)?;
         into.iter().for_each(|&tid| self.note(tid, |_| {}));
         Ok(())
     }
@@ -298,7 +298,7 @@ mod tests {
     fn the_kernels_words_are_kept() {
         let recorder = Rc::new(Recorder::new(Box::new(source(&[]))));
         let mut tids = Vec::new();
-        recorder.tids(&mut tids).unwrap();
+        recorder.tids(&mut tids, true).unwrap();
         assert_eq!((recorder.comm(Tid(7)).as_deref(), recorder.inner_tids().unwrap().len()), (Some("a\nb"), 1));
         recorder.open(Tid(7)).unwrap().kernel().unwrap();
         assert!(recorder.open(Tid(8)).is_err());

@@ -80,7 +80,7 @@ impl<M: Memory> Source for ReplaySource<M> {
     fn memory(&self) -> &dyn Memory {
         &self.memory
     }
-    fn tids(&self, into: &mut Vec<Tid>) -> io::Result<()> {
+    fn tids(&self, into: &mut Vec<Tid>, _sure: bool) -> io::Result<()> {
         into.clear();
         into.extend(self.recording.threads.iter().map(|task| Tid(task.tid)));
         Ok(())

@@ -3,8 +3,10 @@
 use super::facts;
 use super::live::LiveMemory;
 use super::memory::Memory;
+use super::task_list::TaskList;
 use super::threads::{self, TaskFiles};
 use crate::ids::{Pid, Tid};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -16,8 +18,13 @@ pub trait Source {
     /// Its memory.
     fn memory(&self) -> &dyn Memory;
 
-    /// Its threads, at most [`threads::MAX_THREADS`]. An error when the process is gone.
-    fn tids(&self, into: &mut Vec<Tid>) -> io::Result<()>;
+    /// Its threads, as [`TaskList::read`] says. An error when the process is gone.
+    fn tids(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()>;
+
+    /// How many threads it has, where that is cheaper to tell than which; a change of it means that the list has changed.
+    fn crowd(&self) -> Option<u64> {
+        None
+    }
 
     /// What the kernel says of one thread. `NotFound` when it is gone.
     fn open(&self, tid: Tid) -> io::Result<TaskFiles>;
@@ -36,24 +43,32 @@ pub trait Source {
 
 /// A live process.
 #[derive(Debug)]
-pub struct LiveSource(LiveMemory);
+pub struct LiveSource {
+    memory: LiveMemory,
+    tasks: TaskList,
+    /// Whether its ids are not ours. That never changes: only children enter another PID namespace.
+    inner: OnceCell<bool>,
+}
 
 impl LiveSource {
     /// The process with this id. Nothing is checked until something is read.
     pub fn new(pid: Pid) -> LiveSource {
-        LiveSource(LiveMemory::new(pid))
+        LiveSource { memory: LiveMemory::new(pid), tasks: TaskList::of(pid), inner: OnceCell::new() }
     }
 }
 
 impl Source for LiveSource {
     fn pid(&self) -> Pid {
-        self.0.pid()
+        self.memory.pid()
     }
     fn memory(&self) -> &dyn Memory {
-        &self.0
+        &self.memory
     }
-    fn tids(&self, into: &mut Vec<Tid>) -> io::Result<()> {
-        threads::list(self.pid(), into)
+    fn tids(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()> {
+        self.tasks.read(into, sure)
+    }
+    fn crowd(&self) -> Option<u64> {
+        self.tasks.count()
     }
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
         TaskFiles::open(self.pid(), tid)
@@ -67,6 +82,6 @@ impl Source for LiveSource {
         matches!(facts::task_state(self.pid(), any), Some('T' | 't'))
     }
     fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
-        (facts::inner_namespace(self.pid()) == Some(true)).then(|| facts::outer_tids(self.pid()))
+        self.inner.get_or_init(|| facts::inner_namespace(self.pid()) == Some(true)).then(|| facts::outer_tids(self.pid()))
     }
 }

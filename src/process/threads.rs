@@ -1,19 +1,16 @@
-//! The OS threads of a process, as `/proc/PID/task` shows them: which exist, whether one sleeps and where, how much CPU it had.
+//! One OS thread, as `/proc/PID/task/TID` shows it: whether it sleeps and where, how much CPU it had, what the kernel calls it.
 //!
 //! Files are opened once per thread and read again with `pread`: the descriptor stays with that thread even if its id is reused.
 
 use crate::ids::{Addr, Pid, Tid};
 use crate::process::kernel_stack::{self, Whereabouts};
-use crate::process::procfs::is_dead;
+use crate::process::procfs::read_text;
 use crate::process::sys_linux::SYS_FUTEX;
 use crate::units::Nanos;
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-
-/// More threads than this are not followed; the kernel's own default limit is lower on most machines.
-pub const MAX_THREADS: usize = 32_768;
 
 /// Longer than any text of `/proc/PID/task/TID/syscall`, which has nine numbers at most.
 const SYSCALL_TEXT: usize = 256;
@@ -188,25 +185,10 @@ pub fn parse_syscall(text: &[u8]) -> Option<Kernel> {
     }
 }
 
-/// The ids of all threads that live, ascending as the kernel lists them. An error when the process is gone.
-pub fn list(pid: Pid, into: &mut Vec<Tid>) -> io::Result<()> {
-    into.clear();
-    for entry in std::fs::read_dir(format!("/proc/{pid}/task"))?.take(MAX_THREADS) {
-        let name = entry?.file_name();
-        if let Some(tid) = name.to_str().and_then(|name| name.parse().ok()) {
-            // A main thread that ended before the others stays on the kernel's list.
-            if tid != pid.0 || !is_dead(pid, pid) {
-                into.push(Tid(tid));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The kernel's name of a thread.
 pub fn comm(pid: Pid, tid: Tid) -> Option<String> {
-    let text = std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
-    Some(String::from_utf8_lossy(&text).trim_end_matches('\n').to_string())
+    let text = read_text(&format!("/proc/{pid}/task/{tid}/comm")).ok()?;
+    Some(text.trim_end_matches('\n').to_owned())
 }
 
 #[cfg(test)]
@@ -233,11 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn own_threads_are_listed() {
+    fn own_files_are_read() {
         let pid = Pid(std::process::id() as i32);
-        let mut tids = Vec::new();
-        list(pid, &mut tids).unwrap();
-        assert!(tids.contains(&Tid(pid.0)));
         let files = TaskFiles::open(pid, Tid(pid.0)).unwrap();
         files.kernel().unwrap();
     }

@@ -1,7 +1,7 @@
 //! Interpreters and thread states: a roster learnt by walking the lists, then read whole in one batch per look.
 //!
 //! The lists are the target's and may change while they are read. CPython puts a new thread state at the head of its list, so most looks read
-//! only the GILs and the heads; now and then, and while some thread state is not yet bound to its thread, every link is read and compared
+//! only the GILs and what is at the heads; now and then, and while some thread state is not yet bound to its thread, every link is read and compared
 //! with the roster. Where they differ the lists are walked again. Every walk is bounded.
 
 use super::gil::{self, GilReading};
@@ -78,7 +78,7 @@ impl Roster {
             self.interpreters.push(interpreter);
         }
         for index in 0..self.interpreters.len() {
-            self.walk_threads(mem, layout, index);
+            self.walk_threads(mem, layout, index, &[]);
         }
         let mut gils: Vec<&InterpreterState> = self.interpreters.iter().filter(|i| !i.gil.is_null()).collect();
         gils.sort_by_key(|i| i.at != main);
@@ -91,12 +91,35 @@ impl Roster {
         Ok(())
     }
 
-    /// One interpreter's list. It ends at the first link that cannot be read or leads back: the threads before it still count.
-    fn walk_threads(&mut self, mem: &dyn Memory, layout: &Layout, interpreter: usize) {
+    /// Follows the heads that the last reading found, each as far as the thread states that are known already. Whether those still hang
+    /// together is for the next reading to say, of `all`.
+    pub fn follow_heads(&mut self, mem: &dyn Memory, layout: &Layout) {
+        let known = std::mem::take(&mut self.threads);
+        let heads = Places::of(self, layout, 0, false).heads;
+        for index in 0..self.interpreters.len() {
+            if let Some(head) = self.pointer(heads + index * 8) {
+                self.interpreters[index].head = head;
+            }
+            self.walk_threads(mem, layout, index, &known);
+        }
+    }
+
+    /// One interpreter's list. It ends at the first link that cannot be read or leads back: the threads before it still count. Where it
+    /// leads to a `known` thread state, it goes on as it did.
+    fn walk_threads(&mut self, mem: &dyn Memory, layout: &Layout, interpreter: usize, known: &[ThreadState]) {
         let from = self.threads.len();
         let mut at = self.interpreters[interpreter].head;
         let mut bytes = vec![0; layout.thread.size as usize];
-        while !at.is_null() && self.threads.len() < most_threads(layout) && mem.read(at, &mut bytes).is_ok() {
+        while !at.is_null() && self.threads.len() < most_threads(layout) {
+            if let Some(met) = known.iter().position(|t| t.at == at && t.interpreter == interpreter) {
+                let rest = known[met..].iter().take_while(|t| t.interpreter == interpreter);
+                let room = most_threads(layout) - self.threads.len();
+                self.threads.extend(rest.take(room).cloned());
+                break;
+            }
+            if mem.read(at, &mut bytes).is_err() {
+                break;
+            }
             let Some(thread) = parse_thread(layout, at, interpreter, &bytes) else { break };
             // Floyd's check would be cheaper for long lists; lists are walked only when they change.
             if layout.thread.interp.of(&bytes) != Some(self.interpreters[interpreter].at) || self.threads[from..].iter().any(|t| t.at == at)
@@ -108,12 +131,15 @@ impl Roster {
         }
     }
 
-    /// Reads the GILs and the heads of the lists, or, if `all`, everything on the roster, in one batch. `Ok(false)`: some link has
-    /// changed, so the lists should be walked again; what was read is in place all the same.
+    /// Reads the GILs and the first thread state of each list, or, if `all`, everything on the roster, in one batch. `Ok(false)`: some link,
+    /// or the thread of a first thread state, has changed, so the lists should be followed again; what was read of `all` is in place all the same.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr, all: bool) -> Result<bool, ReadError> {
-        let places = Places::of(self, layout, all);
+        // A new thread state is put first, also at the address of an ended one that was.
+        let first = |i: usize| i == 0 || self.threads[i - 1].interpreter != self.threads[i].interpreter;
+        let chosen: Vec<usize> = (0..self.threads.len()).filter(|&i| all || first(i)).collect();
+        let places = Places::of(self, layout, chosen.len(), all);
         self.bytes.resize(places.end, 0);
-        let mut parts = Vec::with_capacity(self.gils.len() + self.interpreters.len() * 3 + self.threads.len() + 1);
+        let mut parts = Vec::with_capacity(self.gils.len() + self.interpreters.len() * 3 + chosen.len() + 1);
         let (gils, rest) = self.bytes.split_at_mut(places.heads);
         let (heads, rest) = rest.split_at_mut(places.threads - places.heads);
         let (threads, links) = rest.split_at_mut(places.links - places.threads);
@@ -121,8 +147,8 @@ impl Roster {
         parts.extend(self.gils.iter().zip(gils.chunks_mut(layout.gil.size as usize)).map(|(gil, b)| Part::new(gil.0, b)));
         let head = |i: &InterpreterState| i.at.offset(layout.interpreter.threads_head.offset() as u64);
         parts.extend(self.interpreters.iter().zip(heads.chunks_mut(8)).map(|(i, b)| Part::new(head(i), b)));
+        parts.extend(chosen.iter().zip(threads.chunks_mut(layout.thread.size as usize)).map(|(&i, b)| Part::new(self.threads[i].at, b)));
         if all {
-            parts.extend(self.threads.iter().zip(threads.chunks_mut(layout.thread.size as usize)).map(|(t, b)| Part::new(t.at, b)));
             let (first, each) = links.split_at_mut(8);
             parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), first));
             for (interpreter, bytes) in self.interpreters.iter().zip(each.chunks_mut(16)) {
@@ -137,12 +163,22 @@ impl Roster {
         self.parse_gils(layout, gils_ok);
         let (heads_ok, rest_ok) = rest_ok.split_at(self.interpreters.len());
         let heads_same = heads_ok.iter().all(|ok| *ok) && self.heads_hold(&places);
+        let (threads_ok, links_ok) = rest_ok.split_at(chosen.len());
         if !all {
-            return Ok(heads_same);
+            return Ok(heads_same && threads_ok.iter().all(|ok| *ok) && self.firsts_hold(layout, &places, &chosen));
         }
-        let (threads_ok, links_ok) = rest_ok.split_at(self.threads.len());
         self.parse_threads(layout, &places, threads_ok);
         Ok(heads_same && links_ok.iter().all(|ok| *ok) && self.links_hold(layout, &places))
+    }
+
+    /// Whether the thread states just read are those of the same threads still.
+    fn firsts_hold(&self, layout: &Layout, places: &Places, chosen: &[usize]) -> bool {
+        let bytes = self.bytes[places.threads..].chunks(layout.thread.size as usize);
+        let same = |was: &ThreadState, now: ThreadState| (was.pthread, was.native_id, was.next) == (now.pthread, now.native_id, now.next);
+        chosen.iter().zip(bytes).all(|(&i, bytes)| {
+            let was = &self.threads[i];
+            parse_thread(layout, was.at, was.interpreter, bytes).is_some_and(|now| same(was, now))
+        })
     }
 
     fn parse_gils(&mut self, layout: &Layout, ok: &[bool]) {
@@ -201,6 +237,15 @@ impl Roster {
         self.gils.iter().position(|(at, _)| *at == gil)
     }
 
+    /// Goes back to earlier readings of the same GILs, where there are any.
+    pub fn keep_readings(&mut self, earlier: &[(Addr, Option<GilReading>)]) {
+        for (gil, earlier) in self.gils.iter_mut().zip(earlier) {
+            if gil.0 == earlier.0 && earlier.1.is_some() {
+                *gil = *earlier;
+            }
+        }
+    }
+
     /// Reads only the holders again, after the rest of a look: whoever holds at both ends held all along.
     pub fn reread_gils(&self, mem: &dyn Memory, layout: &Layout, into: &mut Vec<Option<GilReading>>) -> Result<(), ReadError> {
         into.clear();
@@ -226,10 +271,10 @@ struct Places {
 }
 
 impl Places {
-    fn of(roster: &Roster, layout: &Layout, all: bool) -> Places {
+    fn of(roster: &Roster, layout: &Layout, threads_read: usize, all: bool) -> Places {
         let heads = roster.gils.len() * layout.gil.size as usize;
         let threads = heads + roster.interpreters.len() * 8;
-        let links = threads + if all { roster.threads.len() * layout.thread.size as usize } else { 0 };
+        let links = threads + threads_read * layout.thread.size as usize;
         Places { heads, threads, links, end: links + if all { 8 + roster.interpreters.len() * 16 } else { 0 } }
     }
 }

@@ -3,6 +3,7 @@ import os
 import platform
 import sys
 
+from cases import LIMITS
 from measure import STOLEN
 
 # Bounds per thread: worst and mean error. Under competing load only waiting has one.
@@ -31,6 +32,10 @@ def disturbed(row):
 def robbed(run):
     """The hypervisor took more of the CPUs' time than probes and workload can bear."""
     return run.get("facts", {}).get("stolen", 0) > STOLEN
+
+
+def unjudged(run):
+    return robbed(run) or run["case"] in LIMITS
 
 
 def error(row, state):
@@ -63,7 +68,7 @@ def line(run, threads=False, out=sys.stdout):
     if "failed" in run:
         print("%-24s %-8s failed: %s" % (name(run), run["version"], run["failed"]), file=out, flush=True)
         return
-    note = "  not judged: %.2f stolen by the hypervisor" % run["facts"]["stolen"] if robbed(run) else ""
+    note = "  not judged: %.2f stolen by the hypervisor" % run["facts"]["stolen"] if robbed(run) else "  not judged: a limit" if unjudged(run) else ""
     print("%-24s %-8s %s%s" % (name(run), run["version"], "  ".join(s[0] + " " + cell(run, s) for s in BOUNDS), note), file=out, flush=True)
     if threads:
         print("    %s" % run["facts"], file=out)
@@ -77,7 +82,7 @@ def judged(runs):
     kinds = ((False, False, BOUNDS), (True, False, LOADED), (False, True, EXACT), (True, True, EXACT))
     for loaded, exact, bounds in kinds:
         for state, (most, mean) in bounds.items():
-            found = [(abs(e), run) for run in runs if run["loaded"] == loaded and run.get("exact", False) == exact and not robbed(run) for e, row in errors(run, state) if not disturbed(row)]
+            found = [(abs(e), run) for run in runs if run["loaded"] == loaded and run.get("exact", False) == exact and not unjudged(run) for e, row in errors(run, state) if not disturbed(row)]
             if found:
                 highest, where = max(found, key=lambda f: f[0])
                 yield state, loaded, most, highest, where, mean, sum(f for f, _ in found) / len(found), len(found)

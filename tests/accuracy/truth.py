@@ -3,7 +3,8 @@
 Two questions are asked at once, and every stretch of time is filed under both answers:
 
     the GIL    a hardware watchpoint on the GIL's `locked` word says who is HOLDING and since when, to the instruction. Who is inside
-               `take_gil` (TAKING, until it sleeps) or `drop_gil` (DROPPING) is told by uprobes on them; asleep in either is WAITING.
+               `take_gil` (TAKING, until it sleeps) or `drop_gil` (DROPPING) is told by uprobes on them; asleep in either it waits, and in
+               `take_gil` it is WAITING from then on. In `drop_gil` it may sleep for the GIL's mutex, and want nothing more when it wakes.
     the CPU    the scheduler's tracepoints: ON a CPU, QUEUED for one, ASLEEP. A thread's life ends with exit(2): what the kernel spends on
                its burial (some tenths of a millisecond, mostly in the run queue) is not the thread's.
 
@@ -81,11 +82,12 @@ uprobe:LIB:_Py_HandlePending /pid == PID/ { @pending[tid] = 1; }
 uretprobe:LIB:_Py_HandlePending /pid == PID/ { delete(@pending[tid]); }
 """
 # Waiting operations only (0, 6, 9, 11, 13 are FUTEX_WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2); waking is not waiting.
-# A holder that sleeps on the GIL's mutex still holds.
+# A holder that sleeps on the GIL's mutex still holds, and who has just let go is still about that.
 FUTEXES = """
 tracepoint:syscalls:sys_enter_futex /pid == PID && args->uaddr >= GIL_FROM && args->uaddr < GIL_TO/ {
   $op = args->op & 127;
-  if (($op == 0 || $op == 6 || $op == 9 || $op == 11 || $op == 13) && @is[tid] / 4 != 4) {
+  $leaves = @is[tid] / 4 == 5 && args->uaddr >= MUTEX_FROM && args->uaddr < MUTEX_TO && nsecs - @at[tid] < AT_ONCE;
+  if (($op == 0 || $op == 6 || $op == 9 || $op == 11 || $op == 13) && @is[tid] / 4 != 4 && !$leaves) {
     FILE(tid; 12)
     if (@owed_from[tid] != 0) {
       if ($was == 20 && $n - $s < AT_ONCE) { FILED(@owed_from[tid], @owed_to[tid], tid, 25) }
@@ -103,8 +105,8 @@ AT_ONCE = 30000
 GIL_IN_RUNTIME = {"3.7": 1264, "3.8": 1152, "3.9": 352, "3.10": 352, "3.11": 360}
 HEAD_IN_RUNTIME = {"3.12": 40}
 GIL_IN_INTERPRETER = {"3.12": 384}
-# With uprobes, whatever sleeps inside `take_gil` or `drop_gil` waits.
-SLEEPS_INSIDE = "$sleeps && ($was / 4 == 2 || $was / 4 > 4)"
+# With uprobes, whatever sleeps inside `take_gil`, or where it was forced to let go, waits until it has the GIL.
+SLEEPS_INSIDE = "$sleeps && ($was / 4 == 2 || $was / 4 == 6)"
 
 
 class Unaligned(Exception):
@@ -218,7 +220,8 @@ def program(pid, version, window, tids):
     gil = gil_of(pid, path, version)
     source, text = "uprobes", uprobes(pid, path)
     if not text:
-        source, text = "futex", FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208)).replace("AT_ONCE", str(AT_ONCE))
+        source, text = "futex", FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208)).replace(
+            "MUTEX_FROM", str(gil + 80)).replace("MUTEX_TO", str(gil + 120)).replace("AT_ONCE", str(AT_ONCE))
     text += WATCH.replace("LOCKED", hex(gil + 16)) + SCHEDULER.replace("OWED", OWED if source == "futex" else "").replace(
         "INSIDE", "0" if source == "futex" else SLEEPS_INSIDE)
     text = expand(expand(text, "FILE", FILE, ["TID", "NEXT"], ";"), "FILED", FILED % ends, ["FROM", "TO", "TID", "CODE"], ",")

@@ -97,6 +97,8 @@ pub fn rosters() -> Fuzz<'static> {
             let (layout, runtime) = (&seed.python.layout, seed.python.runtime);
             let mut roster = Roster::default();
             let walked = roster.walk(mem, layout, runtime).is_ok();
+            roster.read(mem, layout, runtime, false).unwrap();
+            roster.follow_heads(mem, layout);
             let same = roster.read(mem, layout, runtime, true) == Ok(true);
             let mut after = Vec::new();
             roster.reread_gils(mem, layout, &mut after).unwrap();

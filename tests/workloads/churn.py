@@ -1,4 +1,4 @@
-"""A thread per request under contention: `--rate N` (50) new threads a second, each short, beside `--threads N` (2) that compute.
+"""A thread per request under contention: `--rate N` (50) new threads a second, each of `--work N` (2000) rounds, beside `--threads N` (2) that compute.
 
 A new thread's first act is to wait for the GIL with an empty Python stack. Several threads accept requests, because
 starting a thread waits for it to run, which under contention takes longer than the time between two requests.
@@ -10,6 +10,7 @@ import time
 import harness
 
 RATE = harness.number("rate", 50)
+WORK = harness.number("work", 2000)
 ACCEPTORS = 4
 served = []
 
@@ -22,7 +23,7 @@ def burn():
 
 
 def answer(x):
-    for i in range(2000):
+    for i in range(WORK):
         x = (x * 3 + i) & 65535
     return x
 

@@ -5,6 +5,7 @@ use crate::capture::claims::Claim;
 use crate::capture::tracked::Tracked;
 use crate::ids::{Addr, ThreadId, Tid};
 use crate::process::memory::ReadError;
+use crate::python::interpreters::ThreadState;
 use crate::python::thread_names;
 use crate::sample::{Sink, ThreadFacts};
 use crate::units::Nanos;
@@ -18,8 +19,8 @@ const SETTLING: Nanos = Nanos::from_millis(200);
 const RENAME: Nanos = Nanos::from_millis(100);
 
 impl Observer {
-    /// Matches thread states with OS threads again, when either list has changed.
-    pub(super) fn bind_if_changed(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
+    /// Matches thread states with OS threads again, when either list has changed. `others`: the kernel counts more threads, or fewer.
+    pub(super) fn bind_if_changed(&mut self, at: Nanos, others: bool, sink: &mut dyn Sink) -> Result<(), ReadError> {
         let keys = || self.roster.threads.iter().map(|t| (t.at, t.pthread, t.native_id));
         let same = keys().eq(self.bound.iter().copied());
         if !same {
@@ -27,56 +28,84 @@ impl Observer {
         }
         // A thread state is made before its thread is: until they have found each other, every look tries again.
         let settling = self.unbound && at.since(self.changed) < SETTLING;
-        if same && !settling && at.since(self.listed) < RELIST {
+        if same && !settling && !others && at.since(self.listed) < RELIST {
             return Ok(());
         }
         let bound: Vec<_> = keys().collect();
+        let holders = self.holders();
+        let sure = at.since(self.made_sure) >= RELIST || !self.threads.iter().any(|thread| thread.facts.main);
         self.listed = at;
-        self.source.tids(&mut self.tids).map_err(|_| ReadError::Gone)?;
-        self.drop_unlisted(at, sink);
+        self.made_sure = if sure { at } else { self.made_sure };
+        self.source.tids(&mut self.tids, sure).map_err(|_| ReadError::Gone)?;
+        self.drop_unlisted(at, &holders, sink);
+        self.book_unlisted(at, &holders, sink);
         let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
         if !same || self.tids.len() != known.len() || self.tids.iter().any(|t| !known.contains_key(t)) {
             self.follow_new(at, &known, sink);
-            self.bind(sink);
-            self.bound = bound;
+            // A binding that is no longer on the roster is looked at anew next time.
+            self.bound = if self.bind(sink) { Vec::new() } else { bound };
         }
         Ok(())
     }
 
+    /// Who held the GILs when this look began, and under which thread state.
+    fn holders(&self) -> Vec<(Tid, ThreadState)> {
+        let holders = self.roster.gils.iter().filter_map(|(_, reading)| reading.as_ref()?.holder);
+        let states = holders.filter_map(|holder| self.roster.threads.iter().find(|state| state.at == holder));
+        let tid = |state: &ThreadState| self.claims.stray(state.at).or_else(|| self.binder.tid(self.source.memory(), state));
+        states.filter_map(|state| Some((tid(state)?, state.clone()))).collect()
+    }
+
     /// One that was looked at in the very moment of its end seems to sleep in exit(2) and never to run again.
-    fn drop_unlisted(&mut self, at: Nanos, sink: &mut dyn Sink) {
+    fn drop_unlisted(&mut self, at: Nanos, holders: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
         let listed: HashSet<Tid> = self.tids.iter().copied().collect();
         for index in (0..self.threads.len()).rev() {
-            if !listed.contains(&self.threads[index].facts.tid) {
-                self.drop_thread(index, at, sink);
+            let tid = self.threads[index].facts.tid;
+            if !listed.contains(&tid) {
+                // It has ended before this look, unless it held the GIL when that began.
+                self.drop_thread(index, at, holders.iter().any(|(holder, _)| *holder == tid), sink);
             }
+        }
+    }
+
+    /// Holders that no look has met before, and that have ended since this one began: a thread that lives for less than a period is met at most
+    /// once, and often just so.
+    fn book_unlisted(&mut self, at: Nanos, holders: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
+        for (tid, state) in holders {
+            let known = self.tids.contains(tid) || self.by_tstate.get(&state.at).is_some_and(|&i| self.threads[i].facts.tid == *tid);
+            if known || self.last.is_none() {
+                continue;
+            }
+            self.follow(*tid, at, sink);
+            let claim = Claim::of(self.threads.len() - 1, state, &self.roster);
+            self.take(&claim, sink);
+            self.drop_thread(claim.thread, at, true, sink);
         }
     }
 
     fn follow_new(&mut self, at: Nanos, known: &HashMap<Tid, usize>, sink: &mut dyn Sink) {
+        for tid in std::mem::take(&mut self.tids) {
+            if !known.contains_key(&tid) {
+                self.follow(tid, at, sink);
+            }
+            self.tids.push(tid);
+        }
+    }
+
+    fn follow(&mut self, tid: Tid, at: Nanos, sink: &mut dyn Sink) {
         // Each look stands for the whole time since the last one, the first one of a thread too: it was born in between, but its end falls
         // between two looks as well, and those that live and die between two are never met. Over many threads that adds up to the truth.
         let began = self.last.unwrap_or(at);
         let unseen = self.last.map(|last| at.since(last));
-        for tid in &self.tids {
-            if known.contains_key(tid) {
-                continue;
-            }
-            let facts = ThreadFacts {
-                id: ThreadId(self.next_id),
-                tid: *tid,
-                name: self.source.comm(*tid).unwrap_or_default(),
-                python: false,
-                main: tid.0 == self.python.pid.0,
-                gil: None,
-            };
-            self.next_id += 1;
-            sink.thread(&facts);
-            self.threads.push(Tracked::new(self.source.as_ref(), facts, began, unseen, &self.empty));
-        }
+        let (id, main) = (ThreadId(self.next_id), tid.0 == self.python.pid.0);
+        self.next_id += 1;
+        let facts = ThreadFacts { id, tid, name: String::new(), python: false, main, gil: None };
+        sink.thread(&facts);
+        self.threads.push(Tracked::new(self.source.as_ref(), facts, began, unseen, &self.empty));
     }
 
-    fn bind(&mut self, sink: &mut dyn Sink) {
+    /// True: some thread is still bound to a thread state that is not on the roster any more.
+    fn bind(&mut self, sink: &mut dyn Sink) -> bool {
         self.binder.refresh(self.source.as_ref(), &self.roster, &self.tids);
         self.claims.keep_strays(&self.roster);
         let by_tid: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
@@ -100,6 +129,21 @@ impl Observer {
             }
         }
         self.unbound |= self.claims.renew(claims);
+        self.keep_last_holders(&before)
+    }
+
+    /// A thread that ends takes its thread state off the list some time before it lets go of the GIL for the last time.
+    fn keep_last_holders(&mut self, before: &[Addr]) -> bool {
+        let mut kept = false;
+        for holder in self.roster.gils.iter().filter_map(|(_, reading)| reading.as_ref()?.holder) {
+            let Some(index) = before.iter().position(|tstate| *tstate == holder) else { continue };
+            if self.threads[index].tstate.is_null() && !self.by_tstate.contains_key(&holder) {
+                self.threads[index].tstate = holder;
+                self.by_tstate.insert(holder, index);
+                kept = true;
+            }
+        }
+        kept
     }
 
     pub(super) fn take(&mut self, claim: &Claim, sink: &mut dyn Sink) {
@@ -110,12 +154,14 @@ impl Observer {
         }
     }
 
-    pub(super) fn drop_thread(&mut self, index: usize, at: Nanos, sink: &mut dyn Sink) {
+    /// Follows a thread no longer. `there`: this look has met it.
+    pub(super) fn drop_thread(&mut self, index: usize, at: Nanos, there: bool, sink: &mut dyn Sink) {
         let mut thread = self.threads.remove(index);
-        // Gone since the GIL and the thread states were read.
-        let held = self.roster.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
-        let met = self.roster.threads.iter().any(|state| state.at == thread.tstate) && thread.book_last(at, held, sink);
-        thread.end(if met { at } else { self.last.unwrap_or(at) }, sink);
+        if there {
+            let held = self.roster.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
+            thread.book_last(at, held, sink);
+        }
+        thread.end(if there { at } else { self.last.unwrap_or(at) }, sink);
         self.by_tstate.retain(|_, i| *i != index);
         for i in self.by_tstate.values_mut() {
             if *i > index {
@@ -127,8 +173,15 @@ impl Observer {
         self.bound.clear();
     }
 
-    /// Python's own names of threads, where they are not known yet.
+    /// What threads are called: by the kernel, from the end of the look that met them, and by Python, once that is known.
     pub(super) fn name_threads(&mut self, at: Nanos, sink: &mut dyn Sink) {
+        for thread in self.threads.iter_mut().filter(|t| !t.called) {
+            thread.called = true;
+            if let Some(name) = self.source.comm(thread.facts.tid).filter(|_| !thread.named) {
+                thread.facts.name = name;
+                sink.thread(&thread.facts);
+            }
+        }
         if at.since(self.named) < RENAME || self.threads.iter().all(|t| t.named || t.tstate.is_null()) {
             return;
         }

@@ -7,6 +7,7 @@ use crate::capture::sampler::{sleep, Ended, Plan, Progress, Window};
 use crate::error::{Error, Result};
 use crate::ids::{GilId, Pid, ThreadId, Tid};
 use crate::process::live::LiveMemory;
+use crate::process::task_list::TaskList;
 use crate::process::threads::{self, Kernel, SchedStat, TaskFiles};
 use crate::process::{facts, pthread, sys_linux};
 use crate::sample::*;
@@ -120,7 +121,7 @@ fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {
 pub fn dump(pid: Pid, version: &str) -> Result<(TargetFacts, Vec<ThreadView>)> {
     let traces = open(pid, version)?.get_stack_traces().map_err(|e| Error::Garbage { pid, what: format!("py-spy says: {e:#}") })?;
     let mut legacy = Legacy::new(pid);
-    threads::list(pid, &mut legacy.tids).map_err(|_| Error::Gone { pid, when: String::new() })?;
+    TaskList::of(pid).read(&mut legacy.tids, true).map_err(|_| Error::Gone { pid, when: String::new() })?;
     let stacks = legacy.stacks(&traces);
     let view = |tid: &Tid| {
         let known = stacks.get(tid);
@@ -161,7 +162,7 @@ impl Legacy {
     }
 
     fn look(&mut self, at: Nanos, before: Nanos, traces: &[StackTrace], sink: &mut dyn Sink) {
-        if threads::list(self.pid, &mut self.tids).is_err() {
+        if TaskList::of(self.pid).read(&mut self.tids, true).is_err() {
             return;
         }
         let stacks = self.stacks(traces);

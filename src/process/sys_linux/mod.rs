@@ -8,7 +8,9 @@ pub mod ring;
 pub mod tracefs;
 
 use crate::units::Nanos;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 
 /// The number of `futex(2)` on this machine, as `/proc/PID/task/TID/syscall` prints it.
 pub const SYS_FUTEX: i64 = libc::SYS_futex;
@@ -101,6 +103,20 @@ pub fn raise_file_limit() {
             libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
         }
     }
+}
+
+/// Reads entries of an open directory, `struct linux_dirent64` each; from the first one if `anew`, else those that follow what was read
+/// last. 0 bytes: there are no more.
+pub fn read_directory(directory: &File, anew: bool, into: &mut [u8]) -> io::Result<usize> {
+    let fd = directory.as_raw_fd();
+    // SAFETY: both calls take a live descriptor, the second a live buffer with its length.
+    let n = unsafe {
+        if anew && libc::lseek(fd, 0, libc::SEEK_SET) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::syscall(libc::SYS_getdents64, fd, into.as_mut_ptr(), into.len())
+    };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
 /// Sends a signal to a process.

@@ -1,0 +1,132 @@
+//! Which threads a process has: `/proc/PID/task`, kept open, so that asking again takes two calls of the kernel and asking for their number one.
+
+use super::procfs::is_dead;
+use super::sys_linux::read_directory;
+use crate::ids::{Pid, Tid};
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+/// More threads than this are not followed; the kernel's own default limit is lower on most machines.
+pub const MAX_THREADS: usize = 32_768;
+/// Room for a few hundred entries at a time.
+const ROOM: usize = 16 << 10;
+
+/// The list of one process's threads.
+#[derive(Debug)]
+pub struct TaskList {
+    pid: Pid,
+    /// `None` when it could not be opened: the process is gone.
+    directory: Option<File>,
+    room: RefCell<Vec<u8>>,
+}
+
+impl TaskList {
+    /// Of this process. Whether there is one is said by [`TaskList::read`].
+    pub fn of(pid: Pid) -> TaskList {
+        TaskList { pid, directory: File::open(format!("/proc/{pid}/task")).ok(), room: RefCell::new(vec![0; ROOM]) }
+    }
+
+    /// How many threads there are, dead ones that are not buried yet included; `None` where that cannot be told.
+    pub fn count(&self) -> Option<u64> {
+        // The kernel shows each thread as a directory with a link to its parent (proc_task_getattr).
+        self.directory.as_ref()?.metadata().ok()?.nlink().checked_sub(2)
+    }
+
+    /// The ids of all threads that live, at most [`MAX_THREADS`], ascending as the kernel lists them. A main thread that ended before the others
+    /// stays on the kernel's list; whether it did is asked for if `sure`. An error when the process is gone.
+    pub fn read(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()> {
+        into.clear();
+        let directory = self.directory.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let mut room = self.room.borrow_mut();
+        let mut first = true;
+        while into.len() < MAX_THREADS {
+            let n = read_directory(directory, first, &mut room)?;
+            if n == 0 {
+                break;
+            }
+            names(&room[..n], |name| into.extend(name.parse().ok().map(Tid)));
+            first = false;
+        }
+        into.truncate(MAX_THREADS);
+        if sure && is_dead(self.pid, self.pid) {
+            into.retain(|tid| tid.0 != self.pid.0);
+        }
+        Ok(())
+    }
+}
+
+/// The names in what getdents64(2) wrote: `struct linux_dirent64`, each with its length at byte 16 and its name from byte 19 to a zero.
+#[doc(hidden)]
+pub fn names(mut entries: &[u8], mut take: impl FnMut(&str)) {
+    while let Some((length, entry)) = entries
+        .get(16..18)
+        .map(|b| usize::from(u16::from_ne_bytes([b[0], b[1]])))
+        .and_then(|length| Some((length, entries.get(19..length)?)))
+    {
+        let name = entry.split(|&byte| byte == 0).next().unwrap_or_default();
+        if let Ok(name) = std::str::from_utf8(name) {
+            take(name);
+        }
+        entries = &entries[length..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn own_threads_are_listed_and_counted() {
+        let pid = Pid(std::process::id() as i32);
+        let list = TaskList::of(pid);
+        let (go, end) = (Barrier::new(9), Barrier::new(9));
+        let mut tids = Vec::new();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (go.wait(), end.wait()));
+            }
+            go.wait();
+            // Other tests have threads of their own.
+            assert!(list.count().unwrap() > 8);
+            list.read(&mut tids, true).unwrap();
+            end.wait();
+        });
+        assert!(tids.len() > 8 && tids.contains(&Tid(pid.0)), "{tids:?}");
+        assert!(tids.is_sorted());
+    }
+
+    #[test]
+    fn hundreds_of_threads_are_all_listed() {
+        let list = TaskList::of(Pid(std::process::id() as i32));
+        let end = Barrier::new(701);
+        let mut tids = Vec::new();
+        std::thread::scope(|scope| {
+            for _ in 0..700 {
+                scope.spawn(|| end.wait());
+            }
+            list.read(&mut tids, false).unwrap();
+            end.wait();
+        });
+        assert!(tids.len() > 700, "{}", tids.len());
+    }
+
+    #[test]
+    fn nobody_has_no_threads() {
+        let list = TaskList::of(Pid(-1));
+        assert_eq!(list.count(), None);
+        assert!(list.read(&mut Vec::new(), true).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_names_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut count = 0;
+            names(&bytes, |_| count += 1);
+            prop_assert!(count <= bytes.len() / 19 + 1);
+        }
+    }
+}
