@@ -65,7 +65,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
             _ => None,
         };
-        let now = Now { place, stat: (see != 'U').then_some(stat), whereabouts };
+        let now = Now { place, supposed: false, stat: (see != 'U').then_some(stat), whereabouts };
         let judgement = account.judge(&now, &claims);
         let at = Nanos::from_millis(i as u64 + 1);
         account.book(at, &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
@@ -113,6 +113,21 @@ fn a_waiter_behind_the_same_holder_still_waits() {
 }
 
 #[test]
+fn who_ran_after_it_was_supposed_to_wait_is_asked_again() {
+    // The same thread held when the look began, so the waiter still waited; by the time its counts are read it has had the GIL and sleeps.
+    let stack = Arc::new(Stack::empty());
+    let stat = |runs| Some(SchedStat { runs, ..SchedStat::default() });
+    let mut account = Account::open(Nanos::ZERO, stat(4), false);
+    for (i, (place, supposed, runs)) in [(Place::GilFutex, false, 5), (Place::StillWaiting, true, 7)].into_iter().enumerate() {
+        let now = Now { place, supposed, stat: stat(runs), whereabouts: None };
+        let judgement = account.judge(&now, &Claims::default());
+        assert!(matches!(judgement, Judgement::Told(State::Waiting, _)));
+        account.book(Nanos::from_millis(i as u64 + 1), &now, judgement, &stack, None, &mut |_, _, _| {});
+    }
+    assert!(!account.sleeps_on(stat(7)));
+}
+
+#[test]
 fn holding_in_turns() {
     // Two rounds of a pure-Python thread: it holds for 5 ms and waits for 5.
     let split = play("WWWWWHHHHHWWWWWHHHHHW", "1    XXXXX1    XXXXX1", "");
@@ -134,7 +149,7 @@ fn a_newborn_that_never_ran_is_starved() {
         if place == Place::GilFutex && stat.runs == 0 {
             stat = SchedStat { cpu: Nanos::from_micros(50), run_queue: Nanos::from_millis(3), runs: 1 };
         }
-        let now = Now { place, stat: Some(stat), whereabouts: None };
+        let now = Now { place, supposed: false, stat: Some(stat), whereabouts: None };
         let judgement = account.judge(&now, &Claims::default());
         account.book(Nanos::from_millis(i as u64 + 1), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
     }
@@ -217,7 +232,7 @@ fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
         if i % 4 == 0 {
             stat.cpu += Nanos::from_millis(4);
         }
-        let now = Now { place: Place::Runnable, stat: Some(stat), whereabouts: None };
+        let now = Now { place: Place::Runnable, supposed: false, stat: Some(stat), whereabouts: None };
         let judgement = account.judge(&now, &Claims::default());
         account.book(Nanos::from_millis(i), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
     }
@@ -231,7 +246,7 @@ fn without_the_kernels_counts_nothing_is_guessed() {
     let mut account = Account::open(Nanos::ZERO, None, false);
     let mut split = Split::default();
     for i in 1..=100u64 {
-        let now = Now { place: Place::Runnable, stat: None, whereabouts: None };
+        let now = Now { place: Place::Runnable, supposed: false, stat: None, whereabouts: None };
         let judgement = account.judge(&now, &Claims::default());
         account.book(Nanos::from_millis(i), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
     }

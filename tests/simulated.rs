@@ -338,7 +338,7 @@ fn play(make: Round, root: bool) -> (Split, Split) {
         // One whose sleep ends while it is asked has a CPU, or is in the queue, by the time its stack is read.
         let ends = matches!(second.does, Do::Wait | Do::Sleep) && !second.queued;
         let third = if ends { life.part(at + LATER + left + 1).0 } else { second };
-        let now = Now { place, stat: Some(stat), whereabouts: asked.then_some(whereabouts(&third)) };
+        let now = Now { place, supposed: false, stat: Some(stat), whereabouts: asked.then_some(whereabouts(&third)) };
         let judgement = account.judge(&now, &claims);
         account.book(Nanos::from_micros(at), &now, judgement, &stack, None, &mut |_, part, _| said.merge(&part));
     }

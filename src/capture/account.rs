@@ -17,6 +17,8 @@ const MOST_UNBORN: Nanos = Nanos::from_millis(200);
 pub struct Now {
     /// Where it is.
     pub place: Place,
+    /// The kernel was not asked for the place: it is where the thread was earlier in this look, before `stat` was read.
+    pub supposed: bool,
     /// The kernel's counts; `None` where it keeps none.
     pub stat: Option<SchedStat>,
     /// Where in the kernel it is, if it is runnable and that was asked and can be told.
@@ -170,7 +172,9 @@ impl Account {
             Evidence::NotRunSince | Evidence::WokenNotRun => self.last.surely_waits,
             _ => true,
         };
-        self.last = Last { at, stat: now.stat, slept, near_wait, wants_gil, surely_waits };
+        // One that ran after it was supposed to sleep may sleep for something else by now: the next look must see that it ran.
+        let stat = if now.supposed { self.last.stat } else { now.stat };
+        self.last = Last { at, stat, slept, near_wait, wants_gil, surely_waits };
     }
 
     /// Whether it has never had a CPU.

@@ -72,7 +72,7 @@ pub struct GilSaid {
 /// A look may take so long.
 const LOOK: Nanos = Nanos::from_millis(1);
 
-const UNREAD: Now = Now { place: Place::Unread, stat: None, whereabouts: None };
+const UNREAD: Now = Now { place: Place::Unread, supposed: false, stat: None, whereabouts: None };
 
 impl Tracked {
     /// Starts following a thread. `began`: when its first slice begins. `unseen`: so long ago it was not on the list; `None` when there was none.
@@ -114,11 +114,14 @@ impl Tracked {
             return Ok(());
         };
         let stat = files.schedstat().map_err(|_| Dead)?;
+        let mut supposed = false;
         let mut place = if self.account.sleeps_on(stat) {
             Place::NotRunSince
         } else if known.same_holder && self.account.waited() {
+            supposed = true;
             Place::StillWaiting
         } else if known.waits {
+            supposed = true;
             Place::GilFutex
         } else {
             classify::place(files.kernel().map_err(|_| Dead)?, &on_gil)
@@ -131,7 +134,7 @@ impl Tracked {
             // It may have gone to sleep between the two questions.
             place = classify::place(files.kernel().map_err(|_| Dead)?, &on_gil);
         }
-        self.now = Now { place, stat, whereabouts };
+        self.now = Now { place, supposed, stat, whereabouts };
         Ok(())
     }
 
