@@ -133,7 +133,8 @@ def document(runs, options, before):
             "gilprof and the kernel's own events, at the same time, on the same run of a workload. Per thread and state: the share of the",
             "thread's wall time that gilprof said, the share that was true, the error. The table shows for each run the thread with the",
             "worst error; `~`: not judged, the probes took over %.2f of the thread's time; (stolen): nor this run, a hypervisor took" % DISTURBED,
-            "over %.2f of the CPUs' time in three tries. `scripts/accuracy --help` says what the truth is made of." % STOLEN,
+            "over %.2f of the CPUs' time in three tries; (limit): nor this workload, shown for what it is (tests/accuracy/cases.py)." % STOLEN,
+            "`scripts/accuracy --help` says what the truth is made of.",
             "",
             "- made by: `%s`" % command.strip(),
             "- machine: %s" % machine(),
@@ -148,5 +149,5 @@ def document(runs, options, before):
         for state in BOUNDS:
             found = worst(run, state)
             cells += ["%.3f" % found[1]["said"][state], "%.3f" % found[1]["true"][state], "%+.3f%s" % (found[0], " ~" if disturbed(found[1]) else "")] if found else ["", "", ""]
-        text.append("| %s | %s | %s | %s |" % (name(run) + (" (stolen)" if robbed(run) else ""), run["version"], run["facts"]["source"], " | ".join(cells)))
+        text.append("| %s | %s | %s | %s |" % (name(run) + (" (stolen)" if robbed(run) else " (limit)" if unjudged(run) else ""), run["version"], run["facts"]["source"], " | ".join(cells)))
     return "\n".join(text) + "\n"
