@@ -100,6 +100,11 @@ impl Account {
         self.last.slept == Some(State::Waiting) && self.last.surely_waits
     }
 
+    /// Whether the last look found it asleep, and not for the GIL.
+    pub fn slept(&self) -> bool {
+        matches!(self.last.slept, Some(State::Io | State::Lock))
+    }
+
     /// Whether its stack may have changed since the last look.
     pub fn may_have_moved(&self, stat: Option<SchedStat>) -> bool {
         self.ran(stat) != Some(false) || self.last.slept.is_none()

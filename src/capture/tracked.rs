@@ -177,6 +177,11 @@ impl Tracked {
         !matches!(self.now.place, Place::Runnable | Place::Unread)
     }
 
+    /// Whether the last look found it asleep, and not for the GIL.
+    pub fn slept(&self) -> bool {
+        self.account.slept()
+    }
+
     /// What the last look told of the thread.
     pub fn told(&self) -> (State, Evidence) {
         self.account.told()

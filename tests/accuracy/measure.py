@@ -134,13 +134,13 @@ def true_shares(states, lived):
     forced = part([FORCED], (QUEUED, ASLEEP))
     # Without uprobes, what was forced is told later and stands under DROPPING too.
     twice = part([FORCED], [QUEUED]) if states.get("twice") else 0
-    # Without uprobes nothing says when `drop_gil` is over, and DROPPING goes on into the next sleep.
-    leaving = 0 if states.get("twice") else part([DROPPING], [ASLEEP])
+    # Without uprobes nothing says when `drop_gil` is over, and DROPPING goes on into the next sleep; nor is there a probe's time to count.
+    leaving, inside = (0, 0) if states.get("twice") else (part([DROPPING], [ASLEEP]), part([TAKING, DROPPING, FORCED], [ON]))
     shares = {
         "waiting": part([WAITING], every) + part([TAKING], [QUEUED]) + leaving + forced, "holding": part([HOLDING], every),
         "native": part((UNSEEN, OUT, DROPPING, TAKING, FORCED), [ON]), "starved": part((UNSEEN, OUT, DROPPING), [QUEUED]) - twice,
         "holding_starved": part([HOLDING], [QUEUED]), "holding_blocked": part([HOLDING], [ASLEEP]),
-        "doubt": part([TAKING], [QUEUED]), "waiting_awake": part([WAITING, TAKING], [QUEUED]), "forced": forced, "inside": part([TAKING, DROPPING, FORCED], [ON]),
+        "doubt": part([TAKING], [QUEUED]), "waiting_awake": part([WAITING, TAKING], [QUEUED]), "forced": forced, "inside": inside,
         "unseen": part([UNSEEN], (ON, QUEUED)), "on": part(range(7), [ON]), "queued": part(range(7), [QUEUED]) - twice}
     return {name: ns / lived for name, ns in shares.items()}
 

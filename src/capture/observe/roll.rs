@@ -157,8 +157,10 @@ impl Observer {
     /// Follows a thread no longer. `there`: this look has met it.
     pub(super) fn drop_thread(&mut self, index: usize, at: Nanos, there: bool, sink: &mut dyn Sink) {
         let mut thread = self.threads.remove(index);
+        let held = there && self.roster.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
+        // A sleeper may have been killed where it slept, with the whole program.
+        let there = held || there && !thread.slept();
         if there {
-            let held = self.roster.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
             thread.book_last(at, held, sink);
         }
         thread.end(if there { at } else { self.last.unwrap_or(at) }, sink);
