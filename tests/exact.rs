@@ -173,12 +173,6 @@ fn measure(pid: i32, ms: u64) -> Option<(Record, WindowFacts)> {
     Some((record, window.facts))
 }
 
-/// Waits of threads that were gone before any look met them: in nobody's figures, but counted and said.
-fn unmet(facts: &WindowFacts) -> u64 {
-    let said = facts.warnings.iter().find(|w| w.contains("waits of threads that were gone"));
-    said.and_then(|w| w.split(' ').find_map(|word| word.parse().ok())).unwrap_or(0)
-}
-
 /// Errors of one run.
 #[derive(Debug)]
 struct Errors {
@@ -218,7 +212,7 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
         println!("  {:<14} waiting {said_share:.4}, true {true_share:.4}; waits {}, true {count}", said.name, said.waits);
         waiting = waiting.max((said_share - true_share).abs());
     }
-    let (said, count) = (unmet(&facts) + threads.iter().map(|t| t.waits).sum::<u64>(), truly.values().map(|c| c.1).sum::<u64>());
+    let (said, count) = (facts.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), truly.values().map(|c| c.1).sum::<u64>());
     let errors = Errors { waiting, count: (said as f64 - count as f64).abs() / (count as f64).max(1.0) };
     println!("  worst waiting {:.4}; all waits {said}, true {count}, off by {:.2} %", errors.waiting, 100.0 * errors.count);
     Some(errors)

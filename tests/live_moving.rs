@@ -18,6 +18,7 @@ use gilprof::units::Nanos;
 use live::{on_every_interpreter, Complaints};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use support::{alone, repository, Interpreter, Target};
 
 /// The worst whole stacks allowed among all: 0.1 %.
@@ -87,10 +88,13 @@ struct Stacks<'a> {
     /// Only slices in which the thread holds the GIL, whose stacks are the ones that move.
     only_holding: bool,
     names: HashMap<ThreadId, String>,
-    slices: HashMap<ThreadId, u64>,
+    /// The stack of each thread's latest look.
+    latest: HashMap<ThreadId, Arc<Stack>>,
     whole: u64,
     moving: u64,
     cut: u64,
+    /// From here on, stacks that stand as they stood at the look before are not counted again.
+    cuts: u64,
     /// Neither frames nor a reason.
     empty: u64,
     impossible: [u64; 2],
@@ -122,7 +126,6 @@ impl Sink for Stacks<'_> {
     }
 
     fn slice(&mut self, slice: &Slice<'_>) {
-        *self.slices.entry(slice.thread).or_default() += 1;
         let working = self.names.get(&slice.thread).is_some_and(|n| n.starts_with("driver-") || n.starts_with("worker-"));
         if !working || self.only_holding && slice.evidence != Evidence::GilHolder {
             return;
@@ -133,8 +136,13 @@ impl Sink for Stacks<'_> {
             Trust::Moving => self.moving += 1,
             Trust::Cut => self.cut += 1,
         }
-        self.empty += u64::from(slice.stack.frames.is_empty());
         self.depth[usize::from(!whole)] += slice.stack.frames.len() as u64;
+        // A thread that lost its CPU stands as it stood for dozens of looks: that is wrong once.
+        if self.latest.insert(slice.thread, Arc::clone(slice.stack)).is_some_and(|latest| latest == *slice.stack) {
+            return;
+        }
+        self.cuts += u64::from(slice.stack.trust == Trust::Cut);
+        self.empty += u64::from(slice.stack.frames.is_empty());
         let Some(graph) = self.graph else { return };
         if let Some(pair) = graph.impossible(slice.stack) {
             self.impossible[usize::from(!whole)] += 1;
@@ -176,26 +184,31 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
             100.0 * s.share_whole(),
             s.whole,
             s.moving,
-            s.cut,
+            s.cuts,
             s.empty,
             s.wrong_lines,
             s.mean_depth(Trust::Whole),
             s.mean_depth(Trust::Moving),
             s.example.as_ref().map_or(String::new(), |e| format!(", e.g. {e}"))
         );
-        let few = |bad: u64, of: u64, most: f64| bad as f64 <= most * of as f64;
         let mut expect = |ok, what: String| complaints.expect(ok, || format!("{workload}: {what}"));
         expect(s.stacks() == window.facts.looks, format!("{} stacks in {} looks", s.stacks(), window.facts.looks));
         expect(window.facts.failed == 0, format!("{} looks failed", window.facts.failed));
-        expect(few(s.empty, s.stacks(), most_lost.0) && few(s.cut, s.stacks(), most_lost.1), format!("{} empty, {} cut", s.empty, s.cut));
+        expect(few(s.empty, s.stacks(), most_lost.0) && few(s.cuts, s.stacks(), most_lost.1), format!("{} empty, {} cut", s.empty, s.cuts));
         expect(few(bad_whole, s.whole, IMPOSSIBLE), format!("{bad_whole} of {} whole cannot be: {:?}", s.whole, s.example));
         expect(few(bad_moving, s.moving, IMPOSSIBLE_PART), format!("{bad_moving} of {} agreed cannot be: {:?}", s.moving, s.example));
         expect(few(s.wrong_lines, s.stacks(), WRONG_LINES), format!("{} wrong lines: {:?}", s.wrong_lines, s.example));
-        if !few(s.whole, s.stacks(), 1.0 - ENOUGH_MOVING) {
-            continue;
+        if s.share_whole() <= 1.0 - ENOUGH_MOVING {
+            return;
         }
-        return;
     }
+}
+
+/// Whether so many can be bad when the share of bad ones is `most`: their mean and four standard deviations (Poisson's) more. One of the 80
+/// that moved on a busy machine says nothing of one in a thousand.
+fn few(bad: u64, of: u64, most: f64) -> bool {
+    let mean = most * of as f64;
+    bad as f64 <= (mean + 4.0 * mean.sqrt()).ceil()
 }
 
 #[test]

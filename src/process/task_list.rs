@@ -17,28 +17,27 @@ const ROOM: usize = 16 << 10;
 #[derive(Debug)]
 pub struct TaskList {
     pid: Pid,
-    /// `None` when it could not be opened: the process is gone.
-    directory: Option<File>,
+    directory: io::Result<File>,
     room: RefCell<Vec<u8>>,
 }
 
 impl TaskList {
     /// Of this process. Whether there is one is said by [`TaskList::read`].
     pub fn of(pid: Pid) -> TaskList {
-        TaskList { pid, directory: File::open(format!("/proc/{pid}/task")).ok(), room: RefCell::new(vec![0; ROOM]) }
+        TaskList { pid, directory: File::open(format!("/proc/{pid}/task")), room: RefCell::new(vec![0; ROOM]) }
     }
 
     /// How many threads there are, dead ones that are not buried yet included; `None` where that cannot be told.
     pub fn count(&self) -> Option<u64> {
         // The kernel shows each thread as a directory with a link to its parent (proc_task_getattr).
-        self.directory.as_ref()?.metadata().ok()?.nlink().checked_sub(2)
+        self.directory.as_ref().ok()?.metadata().ok()?.nlink().checked_sub(2)
     }
 
     /// The ids of all threads that live, at most [`MAX_THREADS`], ascending as the kernel lists them. A main thread that ended before the others
     /// stays on the kernel's list; whether it did is asked for if `sure`. An error when the process is gone.
     pub fn read(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()> {
         into.clear();
-        let directory = self.directory.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let directory = self.directory.as_ref().map_err(|e| io::Error::from(e.kind()))?;
         let mut room = self.room.borrow_mut();
         let mut first = true;
         while into.len() < MAX_THREADS {
@@ -60,11 +59,9 @@ impl TaskList {
 /// The names in what getdents64(2) wrote: `struct linux_dirent64`, each with its length at byte 16 and its name from byte 19 to a zero.
 #[doc(hidden)]
 pub fn names(mut entries: &[u8], mut take: impl FnMut(&str)) {
-    while let Some((length, entry)) = entries
-        .get(16..18)
-        .map(|b| usize::from(u16::from_ne_bytes([b[0], b[1]])))
-        .and_then(|length| Some((length, entries.get(19..length)?)))
-    {
+    // A length that cuts off its own head, or reaches beyond the end, is the last.
+    while let Some(length) = entries.get(16..18).map(|b| usize::from(u16::from_ne_bytes([b[0], b[1]]))) {
+        let Some(entry) = entries.get(19..length) else { break };
         let name = entry.split(|&byte| byte == 0).next().unwrap_or_default();
         if let Ok(name) = std::str::from_utf8(name) {
             take(name);
@@ -85,16 +82,18 @@ mod tests {
         let list = TaskList::of(pid);
         let (go, end) = (Barrier::new(9), Barrier::new(9));
         let mut tids = Vec::new();
-        std::thread::scope(|scope| {
+        let (count, read) = std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| (go.wait(), end.wait()));
             }
             go.wait();
-            // Other tests have threads of their own.
-            assert!(list.count().unwrap() > 8);
-            list.read(&mut tids, true).unwrap();
+            let found = (list.count(), list.read(&mut tids, true));
             end.wait();
+            found
         });
+        read.unwrap();
+        // Other tests have threads of their own.
+        assert!(count.unwrap() > 8, "{count:?}");
         assert!(tids.len() > 8 && tids.contains(&Tid(pid.0)), "{tids:?}");
         assert!(tids.is_sorted());
     }
@@ -104,13 +103,15 @@ mod tests {
         let list = TaskList::of(Pid(std::process::id() as i32));
         let end = Barrier::new(701);
         let mut tids = Vec::new();
-        std::thread::scope(|scope| {
+        let read = std::thread::scope(|scope| {
             for _ in 0..700 {
                 scope.spawn(|| end.wait());
             }
-            list.read(&mut tids, false).unwrap();
+            let read = list.read(&mut tids, false);
             end.wait();
+            read
         });
+        read.unwrap();
         assert!(tids.len() > 700, "{}", tids.len());
     }
 
@@ -118,7 +119,7 @@ mod tests {
     fn nobody_has_no_threads() {
         let list = TaskList::of(Pid(-1));
         assert_eq!(list.count(), None);
-        assert!(list.read(&mut Vec::new(), true).is_err());
+        assert_eq!(list.read(&mut Vec::new(), true).map_err(|e| e.kind()), Err(io::ErrorKind::NotFound));
     }
 
     proptest! {

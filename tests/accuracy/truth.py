@@ -221,6 +221,7 @@ def program(pid, version, window, tids):
     source, text = "uprobes", uprobes(pid, path)
     if not text:
         source, text = "futex", FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208)).replace(
+            # `mutex` (40 bytes) follows `cond` (48 bytes, from 32): glibc on x86-64.
             "MUTEX_FROM", str(gil + 80)).replace("MUTEX_TO", str(gil + 120)).replace("AT_ONCE", str(AT_ONCE))
     text += WATCH.replace("LOCKED", hex(gil + 16)) + SCHEDULER.replace("OWED", OWED if source == "futex" else "").replace(
         "INSIDE", "0" if source == "futex" else SLEEPS_INSIDE)

@@ -119,6 +119,7 @@ impl ExactMode {
         facts.exact = true;
         facts.events = self.events;
         facts.lost_events = self.lost();
+        facts.unmet_waits = self.join.unmet;
         if facts.lost_events.is_none() {
             facts
                 .warnings

@@ -31,6 +31,7 @@ struct Legacy {
     pid: Pid,
     threads: HashMap<Tid, Followed>,
     offset: Option<u32>,
+    tasks: TaskList,
     tids: Vec<Tid>,
     empty: Arc<Stack>,
 }
@@ -121,7 +122,7 @@ fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {
 pub fn dump(pid: Pid, version: &str) -> Result<(TargetFacts, Vec<ThreadView>)> {
     let traces = open(pid, version)?.get_stack_traces().map_err(|e| Error::Garbage { pid, what: format!("py-spy says: {e:#}") })?;
     let mut legacy = Legacy::new(pid);
-    TaskList::of(pid).read(&mut legacy.tids, true).map_err(|_| Error::Gone { pid, when: String::new() })?;
+    legacy.tasks.read(&mut legacy.tids, true).map_err(|_| Error::Gone { pid, when: String::new() })?;
     let stacks = legacy.stacks(&traces);
     let view = |tid: &Tid| {
         let known = stacks.get(tid);
@@ -158,11 +159,11 @@ fn target(pid: Pid, version: &str) -> TargetFacts {
 
 impl Legacy {
     fn new(pid: Pid) -> Legacy {
-        Legacy { pid, threads: HashMap::new(), offset: None, tids: Vec::new(), empty: Arc::new(Stack::empty()) }
+        Legacy { pid, threads: HashMap::new(), offset: None, tasks: TaskList::of(pid), tids: Vec::new(), empty: Arc::new(Stack::empty()) }
     }
 
     fn look(&mut self, at: Nanos, before: Nanos, traces: &[StackTrace], sink: &mut dyn Sink) {
-        if TaskList::of(self.pid).read(&mut self.tids, true).is_err() {
+        if self.tasks.read(&mut self.tids, true).is_err() {
             return;
         }
         let stacks = self.stacks(traces);
