@@ -3,7 +3,7 @@
 //! ```text
 //!   sees   what the look sees:  W asleep on the GIL's futex   L on another futex   I in a system call   R runnable
 //!                               H runnable and the GIL's holder   B asleep and the GIL's holder   C holder inside a C call
-//!                               Q runnable, has asked for the GIL (3.15)   U nothing could be read
+//!                               Q runnable, has asked for the GIL (3.15)   q the same on a CPU   U nothing could be read
 //!          and with its kernel stack: n on a CPU   p pushed off its CPU   o the same while it let go   w woken from a futex
 //!   cpu    CPU time in that millisecond, in tenths; X is all of it
 //!   queue  time in the run queue in that millisecond, in tenths; X is all of it
@@ -51,7 +51,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             _ => Place::Runnable,
         };
         let held = "HBC".contains(see);
-        let (requested, in_c_call) = (see == 'Q', "Cvf".contains(see));
+        let (requested, in_c_call) = ("Qq".contains(see), "Cvf".contains(see));
         let asked = match see {
             'e' | 'v' => Asked::No,
             'f' => Asked::Likely,
@@ -59,7 +59,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
         };
         let claims = Claims { held_before: held, held_after: held, requested, in_c_call, asked };
         let whereabouts = match see {
-            'n' => Some(Whereabouts::OnCpu),
+            'n' | 'q' => Some(Whereabouts::OnCpu),
             'p' => Some(Whereabouts::Preempted),
             'w' => Some(Whereabouts::WokenFromFutex),
             'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
@@ -92,6 +92,12 @@ fn states_that_one_look_tells() {
     expect(play("BBBB", "1   ", ""), &[(State::HoldingBlocked, 4.0)]);
     expect(play("UUUU", "    ", ""), &[(State::Unknown, 4.0)]);
     expect(play("QQQQ", "1   ", ""), &[(State::Waiting, 4.0)]);
+}
+
+#[test]
+fn who_begins_to_ask_during_the_look_did_something_else_before() {
+    expect(play("nnq", "XXX", ""), &[(State::Native, 3.0)]);
+    expect(play("nWq", "XX0", ""), &[(State::Native, 1.0), (State::Waiting, 2.0)]);
 }
 
 #[test]

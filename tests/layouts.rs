@@ -34,6 +34,7 @@ fn what_real_interpreters_publish_is_accepted() {
         assert_eq!((layout.gil.interval.offset(), layout.gil.cond.offset, layout.gil.size), (0, 32, 208));
         assert!(layout.thread.datastack.is_some());
         assert_eq!(layout.thread.gil_requested.is_some(), facts.minor >= Minor(3, 15));
+        assert!(layout.thread.eval_breaker.is_some());
         assert_within_caps(&layout);
     }
 }
@@ -197,6 +198,29 @@ fn the_threads_are_the_kernels(t: &Known) {
         for asking in [t.layout.thread.holds_gil, t.layout.thread.gil_requested].into_iter().flatten() {
             assert_eq!(t.read_u32(thread.offset(asking.offset() as u64)), Ok(0));
         }
+        if let Some(told) = t.layout.thread.eval_breaker {
+            assert_eq!(t.ptr_u64(thread, told) & 1, 0, "a sleeper was told to let go");
+        }
+    }
+}
+
+/// Who computes while another waits is told to let go of the GIL every switch interval, and does so at once: mostly it is not.
+#[test]
+fn who_is_told_to_let_go_says_so() {
+    let _alone = alone();
+    for interpreter in interpreters() {
+        let t = Known::start(&interpreter, "cpu");
+        let Some(told) = t.layout.thread.eval_breaker else { continue };
+        let mut seen = [0u32; 2];
+        for _ in 0..4_000_000 {
+            let holder = t.ptr(t.gil(), t.layout.gil.last_holder);
+            seen[(t.ptr_u64(holder, told) & 1) as usize] += 1;
+            if seen[1] > 20 && seen[0] > 1000 {
+                break;
+            }
+        }
+        eprintln!("{}: told {} of {} times", interpreter.label, seen[1], seen[0] + seen[1]);
+        assert!(seen[1] > 20 && seen[0] > seen[1], "{}: {seen:?}", interpreter.label);
     }
 }
 

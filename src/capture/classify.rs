@@ -111,6 +111,8 @@ pub fn judge(seen: &Seen) -> Judgement {
         Place::Syscall | Place::Elsewhere => Told(State::Io, E::Syscall),
         Place::Runnable if seen.held_before => HoldingOnCpu(holding),
         Place::Unread if held => Told(holding, E::GilHolder),
+        // It has begun to ask since the look began, on a CPU that it had for something else.
+        Place::Runnable if seen.requested && seen.whereabouts == Some(Whereabouts::OnCpu) && !seen.near_wait => Judgement::Released,
         Place::Runnable | Place::Unread if seen.requested => Told(State::Waiting, E::GilRequested),
         Place::Runnable => match (seen.slept, seen.ran) {
             (Some(State::Waiting), Some(false)) => Told(State::Waiting, E::WokenNotRun),

@@ -205,6 +205,10 @@ impl Tracked {
             // No eval loop is there to be told.
             return Asked::No;
         }
+        // The word stays as it is from the drop until the thread has a CPU again (`drop_gil`).
+        if let Some(told) = self.stack.drop_request() {
+            return if told { Asked::Likely } else { Asked::No };
+        }
         let since = [self.other_held, gil.unwanted].into_iter().flatten().max();
         match gil.interval.as_nanos() {
             0 => Asked::Unclear,

@@ -24,6 +24,8 @@ use root::Root;
 pub const MAX_DEPTH: usize = 2048;
 /// Reads after which a single frame that no walk met is no longer copied.
 const IDLE: u8 = 32;
+/// `_PY_GIL_DROP_REQUEST_BIT` of `PyThreadState.eval_breaker` (pycore_ceval.h).
+const GIL_DROP_REQUEST: u64 = 1;
 /// No version's frame is larger than this many bytes, as far as it is read here.
 const SINGLE: usize = 160;
 /// See [`Stray::called`].
@@ -102,6 +104,7 @@ pub struct FrameReader {
     tstate: Addr,
     root: Root,
     requested: bool,
+    drop_request: Option<bool>,
     /// The stack last given.
     last: Walk,
 }
@@ -122,6 +125,11 @@ impl FrameReader {
         self.requested
     }
 
+    /// 3.13+: whether the thread had been told to let go of the GIL, and had not done all that follows from it, when its stack was last read.
+    pub fn drop_request(&self) -> Option<bool> {
+        self.drop_request
+    }
+
     /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole cannot be read. Of a thread that
     /// stands `still`, because it sleeps in the kernel, one copy is enough.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, still: bool) -> Result<RawStack, ReadError> {
@@ -129,6 +137,8 @@ impl FrameReader {
         let last = |r: &Range| if r.ok[1] { Some(self.half + r.offset) } else { r.ok[0].then_some(r.offset) };
         let bytes = self.ranges.first().and_then(last).and_then(|from| self.arena.get(from..));
         self.requested = layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).is_some_and(|flag| flag != 0);
+        self.drop_request =
+            layout.thread.eval_breaker.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).map(|word| word & GIL_DROP_REQUEST != 0);
         if self.arena.capacity() > KEPT {
             self.arena = Vec::new();
         }

@@ -67,6 +67,11 @@ impl ThreadStack {
         self.reader.requested()
     }
 
+    /// 3.13+: whether the thread had been told to let go of the GIL when its stack was last read.
+    pub fn drop_request(&self) -> Option<bool> {
+        self.reader.drop_request()
+    }
+
     /// Reads the stack anew. `Err` only when the process as a whole cannot be read. `still`: the thread sleeps in the kernel.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, code: &mut CodeCache, tstate: Addr, still: bool) -> Result<(), ReadError> {
         let raw = self.reader.read(mem, layout, tstate, still)?;

@@ -99,7 +99,7 @@ def aligned(gilprof, interpreter, case, options, tries=4):
 def attempt(gilprof, version, target, options, lead, folder):
     seconds = options.seconds
     begin = truth.clock() + int(lead * SECOND)
-    watcher = truth.Truth(target.pid, version, (begin, begin + int(seconds * SECOND)), folder)
+    watcher = truth.Truth(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth)
     try:
         watcher.wait_until_up()
         for _ in range(3):
@@ -121,31 +121,29 @@ def attempt(gilprof, version, target, options, lead, folder):
         raise truth.Failed("exact mode was not to be had: %s" % "; ".join(report["warnings"]))
     began = window["begin_ns"]
     ended = began + int(window["seconds"] * SECOND)
-    return compare(report["threads"], watcher.read(began, ended), ended - began), {
+    return compare(report["threads"], watcher.read(began, ended), ended - began, watcher.source), {
         "source": watcher.source, "looks": window["looks"], "missed": window["missed"], "profiler_cpu": window["profiler_cpu"],
         "stolen": (after[0] - before[0]) / max(1, after[1] - before[1])}
 
 
-def true_shares(states, lived):
+def true_shares(states, lived, source):
     """One thread's states as shares of the time it lived. What the kernel never saw move was asleep all along."""
     def part(gils, cpus):
         return sum(states.get((g, c), 0) for g in gils for c in cpus)
     every = (ON, QUEUED, ASLEEP)
     forced = part([FORCED], (QUEUED, ASLEEP))
-    # Without uprobes, what was forced is told later and stands under DROPPING too.
-    twice = part([FORCED], [QUEUED]) if states.get("twice") else 0
     # Without uprobes nothing says when `drop_gil` is over, and DROPPING goes on into the next sleep; nor is there a probe's time to count.
-    leaving, inside = (0, 0) if states.get("twice") else (part([DROPPING], [ASLEEP]), part([TAKING, DROPPING, FORCED], [ON]))
+    leaving, inside = (0, 0) if source == "futex" else (part([DROPPING], [ASLEEP]), part([TAKING, DROPPING, FORCED], [ON]))
     shares = {
         "waiting": part([WAITING], every) + part([TAKING], [QUEUED]) + leaving + forced, "holding": part([HOLDING], every),
-        "native": part((UNSEEN, OUT, DROPPING, TAKING, FORCED), [ON]), "starved": part((UNSEEN, OUT, DROPPING), [QUEUED]) - twice,
+        "native": part((UNSEEN, OUT, DROPPING, TAKING, FORCED), [ON]), "starved": part((UNSEEN, OUT, DROPPING), [QUEUED]),
         "holding_starved": part([HOLDING], [QUEUED]), "holding_blocked": part([HOLDING], [ASLEEP]),
         "doubt": part([TAKING], [QUEUED]), "waiting_awake": part([WAITING, TAKING], [QUEUED]), "forced": forced, "inside": inside,
-        "unseen": part([UNSEEN], (ON, QUEUED)), "on": part(range(7), [ON]), "queued": part(range(7), [QUEUED]) - twice}
+        "unseen": part([UNSEEN], (ON, QUEUED)), "on": part(range(7), [ON]), "queued": part(range(7), [QUEUED])}
     return {name: ns / lived for name, ns in shares.items()}
 
 
-def compare(said, true, window):
+def compare(said, true, window, source):
     """Rows of (name, said, true), brief threads in one row. `true` lacks what the source cannot tell."""
     rows, brief, brief_true = [], [], []
     reported = set()
@@ -157,14 +155,14 @@ def compare(said, true, window):
             brief.append(thread)
             continue
         shares = dict(thread["states"], cpu=thread["cpu"], **{"holding_" + k: v for k, v in thread["holding"].items()})
-        rows.append({"tid": thread["tid"], "name": thread["name"], "said": shares, "true": true_shares(states, window)})
+        rows.append({"tid": thread["tid"], "name": thread["name"], "said": shares, "true": true_shares(states, window, source)})
     brief_true = [states for tid, states in true.items() if tid not in {r["tid"] for r in rows}]
     if brief:
-        rows.append(together(brief, brief_true))
+        rows.append(together(brief, brief_true, source))
     return rows
 
 
-def together(brief, states):
+def together(brief, states, source):
     """All brief threads as one, as shares of the time that they truly lived: what a look never met counts as missed."""
     total = sum(t["seconds"] for t in brief)
     said = {s: sum(t["states"][s] * t["seconds"] for t in brief) / total for s in brief[0]["states"]}
@@ -172,8 +170,8 @@ def together(brief, states):
     for one in states:
         for key, ns in one.items():
             merged[key] = merged.get(key, 0) + ns
-    lived = sum(ns for key, ns in merged.items() if key != "twice") or 1
+    lived = sum(merged.values()) or 1
     said = {s: share * total * SECOND / lived for s, share in said.items()}
-    row = {"tid": 0, "name": "%d brief threads" % len(brief), "said": said, "true": true_shares(merged, lived)}
+    row = {"tid": 0, "name": "%d brief threads" % len(brief), "said": said, "true": true_shares(merged, lived, source)}
     row["said_seconds"], row["true_seconds"], row["true_threads"] = total, lived / SECOND, len(states)
     return row

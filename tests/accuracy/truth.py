@@ -11,8 +11,8 @@ Two questions are asked at once, and every stretch of time is filed under both a
 A thread that is pushed off its CPU inside `drop_gil`, by the very thread it wakes there, waits if the eval loop made it drop (FORCED: it wants
 the GIL back at once), and starves if it wanted to be rid of the GIL. TAKING on a CPU is kept apart from WAITING: it is the probes' own cost,
 and an uncontended lock.
-Where symbols are missing, futex calls on the GIL's addresses take the uprobes' place: a wait is what sleeps there, and a drop was forced when
-such a call follows it at once.
+Where symbols are missing, futex calls on the GIL's addresses take the uprobes' place: a wait is what sleeps there, and a drop was forced if the
+thread's own word says that it had been told to (3.13+) and it does not go on to something else.
 bpftrace sums the stretches in the kernel, so that a hot GIL costs no output; only around the ends of the window does it print them one by
 one, because when gilprof's window begins is known afterwards (`window.begin_ns`, the same clock).
 """
@@ -51,9 +51,9 @@ SCHEDULER = """
 tracepoint:sched:sched_switch {
   if (pid == PID && @at[args->prev_pid] != 0) {
     $sleeps = (args->prev_state & 255) != 0;
-    FILE(args->prev_pid; (INSIDE ? 12 : $was & 28) + ($sleeps ? 2 : 1))
+    FILE(args->prev_pid; (INSIDE) + ($sleeps ? 2 : 1))
   }
-  if (@at[args->next_pid] != 0) { FILE(args->next_pid; ($was & 28)) OWED }
+  if (@at[args->next_pid] != 0) { FILE(args->next_pid; ($was & 28)) }
 }
 tracepoint:sched:sched_wakeup {
   if (@at[args->pid] != 0 && (@is[args->pid] & 3) == 2) { FILE(args->pid; ($was & 28) + 1) }
@@ -65,7 +65,7 @@ tracepoint:sched:sched_process_exit /pid == PID/ { FILE(tid; 0) delete(@at[tid])
 # The store is over when the watchpoint fires. It fires only under the thread's own hands, so the thread is ON a CPU.
 WATCH = """
 watchpoint:LOCKED:4:w /pid == PID/ {
-  if ((int32)*uptr((int32 *)LOCKED) == 1) { FILE(tid; 16) } else { FILE(tid; (@forced[tid] == 1 ? 24 : 20)) }
+  if ((int32)*uptr((int32 *)LOCKED) == 1) { FILE(tid; 16) } else { FILE(tid; (FORCED ? 24 : 20)) }
 }
 """
 UPROBES_TAKE = """
@@ -82,31 +82,27 @@ uprobe:LIB:_Py_HandlePending /pid == PID/ { @pending[tid] = 1; }
 uretprobe:LIB:_Py_HandlePending /pid == PID/ { delete(@pending[tid]); }
 """
 # Waiting operations only (0, 6, 9, 11, 13 are FUTEX_WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2); waking is not waiting.
-# A holder that sleeps on the GIL's mutex still holds, and who has just let go is still about that.
+# A holder that sleeps on the GIL's mutex still holds.
 FUTEXES = """
 tracepoint:syscalls:sys_enter_futex /pid == PID && args->uaddr >= GIL_FROM && args->uaddr < GIL_TO/ {
   $op = args->op & 127;
-  $leaves = @is[tid] / 4 == 5 && args->uaddr >= MUTEX_FROM && args->uaddr < MUTEX_TO && nsecs - @at[tid] < AT_ONCE;
-  if (($op == 0 || $op == 6 || $op == 9 || $op == 11 || $op == 13) && @is[tid] / 4 != 4 && !$leaves) {
-    FILE(tid; 12)
-    if (@owed_from[tid] != 0) {
-      if ($was == 20 && $n - $s < AT_ONCE) { FILED(@owed_from[tid], @owed_to[tid], tid, 25) }
-      delete(@owed_from[tid]);
-    }
-  }
+  if (($op == 0 || $op == 6 || $op == 9 || $op == 11 || $op == 13) && @is[tid] / 4 != 4) { FILE(tid; 12) }
 }
 tracepoint:syscalls:sys_exit_futex /pid == PID && @is[tid] / 4 == 3/ { FILE(tid; 8) }
 """
-# With futexes only: time off the CPU since the drop, which turns out to be waiting if the thread asks for the GIL as soon as it runs.
-OWED = "if ($was == 21) { @owed_from[args->next_pid] = $s; @owed_to[args->next_pid] = $n; }"
-AT_ONCE = 30000
 # Places that no interpreter publishes before 3.13, read off its headers (x86-64): of the GIL in `_PyRuntime`, of `interpreters.head` there
 # and of `ceval.gil` in an interpreter.
 GIL_IN_RUNTIME = {"3.7": 1264, "3.8": 1152, "3.9": 352, "3.10": 352, "3.11": 360}
 HEAD_IN_RUNTIME = {"3.12": 40}
 GIL_IN_INTERPRETER = {"3.12": 384}
 # With uprobes, whatever sleeps inside `take_gil`, or where it was forced to let go, waits until it has the GIL.
-SLEEPS_INSIDE = "$sleeps && ($was / 4 == 2 || $was / 4 == 6)"
+SLEEPS_INSIDE = "$sleeps && ($was / 4 == 2 || $was / 4 == 6) ? 12 : $was & 28"
+FORCED_BY_EVAL_LOOP = "@forced[tid] == 1"
+# Without, who was told to let go may have been about to anyway: it goes on to something else, which takes longer than this to the ask.
+AT_ONCE = 100000
+GOES_ON = "$was == 24 && $n - $s > %d ? 20 : $was & 28" % AT_ONCE
+# The lowest bit of `PyThreadState.eval_breaker` (3.13+, after `prev`, `next` and `interp`), of the GIL's `last_holder`, who lets go.
+FORCED_BY_ITS_WORD = "(*uptr((uint64 *)(*uptr((uint64 *)%d) + 24)) & 1) == 1"
 
 
 class Unaligned(Exception):
@@ -210,34 +206,39 @@ def expand(text, macro, body, names, separator):
         text = rest[end:]
 
 
-def program(pid, version, window, tids):
-    """The bpftrace program for one process and window, and which source of truth it is."""
+def program(pid, version, window, tids, wanted):
+    """The bpftrace program for one process and window, and which source of truth it is: the `wanted` one, "" for the best."""
     path = python_library(pid)
     if path is None:
         raise Failed("found no Python in its maps")
     begin, end = window
     ends = {"outer_begin": begin - OUTER, "inner_begin": begin + INNER, "inner_end": end - INNER}
     gil = gil_of(pid, path, version)
-    source, text = "uprobes", uprobes(pid, path)
-    if not text:
-        source, text = "futex", FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208)).replace(
-            # `mutex` (40 bytes) follows `cond` (48 bytes, from 32): glibc on x86-64.
-            "MUTEX_FROM", str(gil + 80)).replace("MUTEX_TO", str(gil + 120)).replace("AT_ONCE", str(AT_ONCE))
-    text += WATCH.replace("LOCKED", hex(gil + 16)) + SCHEDULER.replace("OWED", OWED if source == "futex" else "").replace(
-        "INSIDE", "0" if source == "futex" else SLEEPS_INSIDE)
+    text = "" if wanted == "futex" else uprobes(pid, path)
+    source = "uprobes" if text else "futex"
+    if wanted not in ("", source):
+        raise Failed("no symbols for %s" % wanted)
+    if text:
+        forced, inside = FORCED_BY_EVAL_LOOP, SLEEPS_INSIDE
+    else:
+        if tuple(map(int, version.split(".")[:2])) < (3, 13):
+            raise Failed("before 3.13 futexes do not tell who was forced to let go")
+        text = FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208))
+        forced, inside = FORCED_BY_ITS_WORD % (gil + 8), GOES_ON
+    text += WATCH.replace("LOCKED", hex(gil + 16)).replace("FORCED", forced) + SCHEDULER.replace("INSIDE", inside)
     text = expand(expand(text, "FILE", FILE, ["TID", "NEXT"], ";"), "FILED", FILED % ends, ["FROM", "TO", "TID", "CODE"], ",")
     known = " ".join("@at[%d] = nsecs; @is[%d] = %d;" % (tid, tid, 4 * UNSEEN + ASLEEP) for tid in tids)
-    text = "BEGIN { @owed_from[0] = nsecs; @owed_to[0] = nsecs; @pending[0] = 0; @forced[0] = 0; %s }\n%s\ninterval:ms:50 { if (@up == 0) { @up = 1; printf(\"up\\n\"); } }\nEND { printf(\"end %%lu\\n\", nsecs); }\n" % (known, text)
+    text = "BEGIN { @pending[0] = 0; @forced[0] = 0; %s }\n%s\ninterval:ms:50 { if (@up == 0) { @up = 1; printf(\"up\\n\"); } }\nEND { printf(\"end %%lu\\n\", nsecs); }\n" % (known, text)
     return source, text.replace("LIB", path).replace("PID", str(pid))
 
 
 class Truth:
     """A bpftrace at work on one process. `window`: where gilprof's window is meant to be."""
 
-    def __init__(self, pid, version, window, folder):
+    def __init__(self, pid, version, window, folder, wanted=""):
         tids = [int(t) for t in os.listdir("/proc/%d/task" % pid)]
         self.pid, self.window, self.alive = pid, window, []
-        self.source, text = program(pid, version, window, tids)
+        self.source, text = program(pid, version, window, tids, wanted)
         script, self.path = os.path.join(folder, "truth.bt"), os.path.join(folder, "truth.json")
         with open(script, "w") as file:
             file.write(text)
@@ -308,7 +309,4 @@ class Truth:
         for tid, start in at.items():
             if start and tid in self.alive:
                 add(int(tid), int(is_.get(tid, 0)), max(int(start), begin), end)
-        if self.source == "futex":
-            for one in states.values():
-                one["twice"] = 1
         return states

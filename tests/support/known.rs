@@ -23,7 +23,7 @@ pub struct Known {
 impl Known {
     /// Starts a workload that says `runtime`.
     pub fn start(interpreter: &Interpreter, workload: &str) -> Known {
-        let target = Target::start(interpreter, workload, &[]);
+        let target = Target::start(interpreter, workload, &["--facts"]);
         let runtime = Addr(target.fact("runtime").as_u64().unwrap());
         assert!(!runtime.is_null(), "{}: no ctypes, or no _PyRuntime", interpreter.label);
         let memory = LiveMemory::new(Pid(target.pid()));

@@ -22,5 +22,7 @@ if harness.number("interval-us", 0):
     sys.setswitchinterval(harness.number("interval-us", 0) / 1e6)
 for n in range(THREADS):
     harness.thread(burn, n, name="worker-%d" % n)
+if harness.given("--facts"):
+    harness.fact({"runtime": harness.runtime()})
 harness.ready()
 harness.stay(lambda: sum(rounds))

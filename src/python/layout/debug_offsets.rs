@@ -142,8 +142,14 @@ fn thread(c: &Checked, rest: &Rest) -> Result<Thread, LayoutError> {
     let datastack = as_probed.then_some(rest.datastack);
     let holds_gil = c.get(Fact::ThreadHoldsGil).map(Field::at).or(rest.holds_gil.filter(|_| as_probed));
     let gil_requested = c.get(Fact::ThreadGilRequested).map(Field::at);
+    let eval_breaker = Some(rest.eval_breaker).filter(|field| field.offset() == interp as usize + 8);
     let mut size = prefix(&[(next, 8), (interp, 8), (current_frame, 8), (thread_id, 8), (native_thread_id, 8)]);
-    let optional = [(datastack.map(|d| d.top.offset()), 8), (holds_gil.map(Field::offset), 4), (gil_requested.map(Field::offset), 4)];
+    let optional = [
+        (datastack.map(|d| d.top.offset()), 8),
+        (holds_gil.map(Field::offset), 4),
+        (gil_requested.map(Field::offset), 4),
+        (eval_breaker.map(Field::offset), 8),
+    ];
     for (at, width) in optional {
         size = size.max(at.map_or(0, |at| at as u32 + width));
     }
@@ -157,6 +163,7 @@ fn thread(c: &Checked, rest: &Rest) -> Result<Thread, LayoutError> {
         datastack,
         holds_gil,
         gil_requested,
+        eval_breaker,
     })
 }
 

@@ -142,6 +142,8 @@ pub struct Thread {
     pub holds_gil: Option<Field<i32>>,
     /// `gil_requested` (int), 3.15.
     pub gil_requested: Option<Field<i32>>,
+    /// `eval_breaker`, 3.13+: its lowest bit tells the thread to let go of the GIL (`_PY_GIL_DROP_REQUEST_BIT`).
+    pub eval_breaker: Option<Field<u64>>,
 }
 
 /// Where the innermost frame is named.

@@ -25,6 +25,8 @@ pub struct Rest {
     pub datastack: DataStack,
     /// `PyThreadState.holds_gil`, where it exists and is not published (3.14).
     pub holds_gil: Option<Field<i32>>,
+    /// `PyThreadState.eval_breaker`: next to `interp`, which is published.
+    pub eval_breaker: Field<u64>,
     /// As [`super::Frame::code_tag_mask`].
     pub code_tag_mask: u64,
     /// As [`super::Owner::first_not_python`].

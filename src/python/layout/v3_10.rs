@@ -46,6 +46,7 @@ pub const LAYOUT: Layout = Layout {
         datastack: None,
         holds_gil: None,
         gil_requested: None,
+        eval_breaker: None,
         size: 184,
     },
     frame: Frame {

@@ -55,6 +55,7 @@ pub const LAYOUT: Layout = Layout {
         }),
         holds_gil: None,
         gil_requested: None,
+        eval_breaker: None,
         size: 312,
     },
     frame: Frame {
