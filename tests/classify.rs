@@ -3,7 +3,7 @@
 //! ```text
 //!   sees   what the look sees:  W asleep on the GIL's futex   L on another futex   I in a system call   R runnable
 //!                               H runnable and the GIL's holder   B asleep and the GIL's holder   C holder inside a C call
-//!                               Q runnable, has asked for the GIL (3.15)   q the same on a CPU   U nothing could be read
+//!                               Q runnable, has asked for the GIL (3.15)   q the same on a CPU   s the same in a system call   U nothing could be read
 //!          and with its kernel stack: n on a CPU   p pushed off its CPU   o the same while it let go   w woken from a futex
 //!   cpu    CPU time in that millisecond, in tenths; X is all of it
 //!   queue  time in the run queue in that millisecond, in tenths; X is all of it
@@ -51,7 +51,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             _ => Place::Runnable,
         };
         let held = "HBC".contains(see);
-        let (requested, in_c_call) = ("Qq".contains(see), "Cvf".contains(see));
+        let (requested, in_c_call) = ("Qqs".contains(see), "Cvf".contains(see));
         let asked = match see {
             'e' | 'v' => Asked::No,
             'f' => Asked::Likely,
@@ -60,6 +60,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
         let claims = Claims { held_before: held, held_after: held, requested, in_c_call, asked };
         let whereabouts = match see {
             'n' | 'q' => Some(Whereabouts::OnCpu),
+            's' => Some(Whereabouts::InSystemCall),
             'p' => Some(Whereabouts::Preempted),
             'w' => Some(Whereabouts::WokenFromFutex),
             'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
@@ -97,6 +98,7 @@ fn states_that_one_look_tells() {
 #[test]
 fn who_begins_to_ask_during_the_look_did_something_else_before() {
     expect(play("nnq", "XXX", ""), &[(State::Native, 3.0)]);
+    expect(play("nWs", "XXX", ""), &[(State::Native, 2.0), (State::Waiting, 1.0)]);
     expect(play("nWq", "XX0", ""), &[(State::Native, 1.0), (State::Waiting, 2.0)]);
 }
 

@@ -111,8 +111,7 @@ pub fn judge(seen: &Seen) -> Judgement {
         Place::Syscall | Place::Elsewhere => Told(State::Io, E::Syscall),
         Place::Runnable if seen.held_before => HoldingOnCpu(holding),
         Place::Unread if held => Told(holding, E::GilHolder),
-        // It has begun to ask since the look began, on a CPU that it had for something else.
-        Place::Runnable if seen.requested && seen.whereabouts == Some(Whereabouts::OnCpu) && !seen.near_wait => Judgement::Released,
+        Place::Runnable if seen.requested && began_to_ask(seen) => Judgement::Released,
         Place::Runnable | Place::Unread if seen.requested => Told(State::Waiting, E::GilRequested),
         Place::Runnable => match (seen.slept, seen.ran) {
             (Some(State::Waiting), Some(false)) => Told(State::Waiting, E::WokenNotRun),
@@ -120,6 +119,15 @@ pub fn judge(seen: &Seen) -> Judgement {
             _ => runnable(seen),
         },
         Place::Unread => Told(State::Unknown, E::Unread),
+    }
+}
+
+/// Whether one that asks for the GIL has begun to since this look did, on a CPU that it had for something else.
+fn began_to_ask(seen: &Seen) -> bool {
+    match seen.whereabouts {
+        Some(Whereabouts::InSystemCall) => true,
+        Some(Whereabouts::OnCpu) => !seen.near_wait,
+        _ => false,
     }
 }
 
