@@ -39,14 +39,12 @@ def unjudged(run):
 
 
 def error(row, state):
-    """Said - true. A thread that lost its CPU inside `take_gil` before it ever slept there may want the GIL or only a CPU: either is true."""
+    """Said - true, to the nearest that may be true. A thread that lost its CPU inside `take_gil` before it ever slept there may want the GIL or
+    only a CPU. One that was made to let go and is still on its CPU wants the GIL again, and is at work in the watchpoint's trap meanwhile."""
     off = row["said"][state] - row["true"][state]
-    doubt = row["true"].get("doubt", 0)
-    if state == "waiting":
-        return off if off > 0 else min(0, off + doubt)
-    if state == "starved":
-        return off if off < 0 else max(0, off - doubt)
-    return off
+    doubt, trapped = row["true"].get("doubt", 0), row["true"].get("trapped", 0)
+    below, above = {"waiting": (doubt, trapped), "starved": (0, doubt), "native": (trapped, 0)}.get(state, (0, 0))
+    return max(0, off - above) if off > 0 else min(0, off + below)
 
 
 def worst(run, state):
