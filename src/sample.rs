@@ -363,7 +363,7 @@ pub struct WindowFacts {
     pub events: u64,
     /// Exact mode: kernel events that found no room and are missing; `None` when the kernel did not say how many.
     pub lost_events: Option<u64>,
-    /// Exact mode: waits of threads that were gone before any look met them, and so in no thread's figures.
+    /// Exact mode: waits of threads that no look had met, too many to be kept, and so in no thread's figures.
     pub unmet_waits: u64,
     /// What the reader should know about how the figures came about, in words.
     pub warnings: Vec<String>,

@@ -212,6 +212,9 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
         println!("  {:<14} waiting {said_share:.4}, true {true_share:.4}; waits {}, true {count}", said.name, said.waits);
         waiting = waiting.max((said_share - true_share).abs());
     }
+    let said_of_all: f64 = threads.iter().map(|t| t.split.get(State::Waiting)).sum();
+    let true_of_all: f64 = truly.values().map(|c| c.0).sum();
+    waiting = waiting.max((said_of_all - true_of_all).abs() / threads.iter().map(|t| t.split.total()).sum::<f64>());
     let (said, count) = (facts.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), truly.values().map(|c| c.1).sum::<u64>());
     let errors = Errors { waiting, count: (said as f64 - count as f64).abs() / (count as f64).max(1.0) };
     println!("  worst waiting {:.4}; all waits {said}, true {count}, off by {:.2} %", errors.waiting, 100.0 * errors.count);

@@ -137,6 +137,12 @@ impl Observer {
         Observer { next_id: before.next_id, ..Observer::new(python, freezer) }
     }
 
+    /// A number for a new thread.
+    pub fn number(&mut self) -> ThreadId {
+        self.next_id += 1;
+        ThreadId(self.next_id - 1)
+    }
+
     /// Where `_PyRuntime` is.
     pub fn runtime(&self) -> Addr {
         self.python.runtime

@@ -8,7 +8,7 @@ import tempfile
 import time
 
 import truth
-from truth import ASLEEP, DROPPING, FORCED, HOLDING, ON, OUT, QUEUED, SECOND, TAKING, UNSEEN, WAITING
+from truth import ASLEEP, DROPPING, FORCED, HOLDING, ON, OUT, QUEUED, SECOND, TAKING, TRAPS, UNSEEN, WAITING
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORKLOADS = os.path.join(os.path.dirname(HERE), "workloads")
@@ -132,8 +132,8 @@ def true_shares(states, lived, source):
         return sum(states.get((g, c), 0) for g in gils for c in cpus)
     every = (ON, QUEUED, ASLEEP)
     forced = part([FORCED], (QUEUED, ASLEEP))
-    # Without uprobes nothing says when `drop_gil` is over, and DROPPING goes on into the next sleep; nor is there a probe's time to count.
-    leaving, inside = (0, 0) if source == "futex" else (part([DROPPING], [ASLEEP]), part([TAKING, DROPPING, FORCED], [ON]))
+    # Without uprobes nothing says when `drop_gil` is over, and DROPPING goes on into the next sleep; of the probes' time only the traps count.
+    leaving, inside = (0, part([TRAPS], [ON])) if source == "futex" else (part([DROPPING], [ASLEEP]), part([TAKING, DROPPING, FORCED], [ON]))
     shares = {
         "waiting": part([WAITING], every) + part([TAKING], [QUEUED]) + leaving + forced, "holding": part([HOLDING], every),
         "native": part((UNSEEN, OUT, DROPPING, TAKING, FORCED), [ON]), "starved": part((UNSEEN, OUT, DROPPING), [QUEUED]),
@@ -170,7 +170,7 @@ def together(brief, states, source):
     for one in states:
         for key, ns in one.items():
             merged[key] = merged.get(key, 0) + ns
-    lived = sum(merged.values()) or 1
+    lived = sum(ns for (gil, _), ns in merged.items() if gil != TRAPS) or 1
     said = {s: share * total * SECOND / lived for s, share in said.items()}
     row = {"tid": 0, "name": "%d brief threads" % len(brief), "said": said, "true": true_shares(merged, lived, source)}
     row["said_seconds"], row["true_seconds"], row["true_threads"] = total, lived / SECOND, len(states)

@@ -25,6 +25,8 @@ import subprocess
 import time
 
 UNSEEN, OUT, TAKING, WAITING, HOLDING, DROPPING, FORCED = range(7)
+# Not a state: time in the watchpoint's traps, which lies within the others.
+TRAPS = 7
 ON, QUEUED, ASLEEP = range(3)
 SECOND = 1000000000
 # Around each end of the window single stretches are printed: this much before (or after) it, and after (or before) it.
@@ -65,9 +67,12 @@ tracepoint:sched:sched_process_exit /pid == PID/ { FILE(tid; 0) delete(@at[tid])
 # The store is over when the watchpoint fires. It fires only under the thread's own hands, so the thread is ON a CPU.
 WATCH = """
 watchpoint:LOCKED:4:w /pid == PID/ {
+  if (nsecs >= BEGIN_NS && nsecs < END_NS) { @traps[tid] = count(); }
   if ((int32)*uptr((int32 *)LOCKED) == 1) { FILE(tid; 16) } else { FILE(tid; (FORCED ? 24 : 20)) }
 }
 """
+# What one trap takes from its thread, found by a loop of stores to a watched word: 12.6 - 14.3 us on the virtual machine that this was made on.
+TRAP = 13000
 UPROBES_TAKE = """
 uprobe:LIB:TAKE /pid == PID/ { FILE(tid; 8) }
 """
@@ -225,7 +230,8 @@ def program(pid, version, window, tids, wanted):
             raise Failed("before 3.13 futexes do not tell who was forced to let go")
         text = FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208))
         forced, inside = FORCED_BY_ITS_WORD % (gil + 8), GOES_ON
-    text += WATCH.replace("LOCKED", hex(gil + 16)).replace("FORCED", forced) + SCHEDULER.replace("INSIDE", inside)
+    text += WATCH.replace("LOCKED", hex(gil + 16)).replace("FORCED", forced).replace("BEGIN_NS", str(begin)).replace(
+        "END_NS", str(end)) + SCHEDULER.replace("INSIDE", inside)
     text = expand(expand(text, "FILE", FILE, ["TID", "NEXT"], ";"), "FILED", FILED % ends, ["FROM", "TO", "TID", "CODE"], ",")
     known = " ".join("@at[%d] = nsecs; @is[%d] = %d;" % (tid, tid, 4 * UNSEEN + ASLEEP) for tid in tids)
     text = "BEGIN { @pending[0] = 0; @forced[0] = 0; %s }\n%s\ninterval:ms:50 { if (@up == 0) { @up = 1; printf(\"up\\n\"); } }\nEND { printf(\"end %%lu\\n\", nsecs); }\n" % (known, text)
@@ -301,6 +307,8 @@ class Truth:
                 elif kind == "map":
                     at.update(data.get("@at", {}))
                     is_.update(data.get("@is", {}))
+                    for tid, count in data.get("@traps", {}).items():
+                        states[int(tid)][TRAPS, ON] += count * TRAP
                     for key, ns in data.get("@sum", {}).items():
                         tid, code = map(int, key.split(","))
                         states[tid][code // 4, code % 4] += ns

@@ -84,14 +84,17 @@ def ready():
 def stay(count=None):
     """Waits for the end of stdin, then ends at once: threads still at work are not joined.
 
-    `count()` is work done so far; how much was done since the handshake, and in how many seconds, is said at the end.
+    `count()` is work done so far; how much was done since the handshake, and in how many seconds, is said at the end, and whenever it is asked
+    for by a `?`.
     """
     start = time.time()
     before = count() if count else 0
-    while os.read(0, 4096):
-        pass
-    if count:
-        fact({"seconds": time.time() - start, "done": count() - before})
+    while True:
+        said = os.read(0, 4096)
+        if count and (b"?" in said or not said):
+            fact({"seconds": time.time() - start, "done": count() - before})
+        if not said:
+            break
     os._exit(0)
 
 

@@ -1,14 +1,15 @@
 //! The looks' slices joined with the measured waits: a sink in front of the sink.
 //!
 //! Each slice's waiting becomes what the events say of exactly that stretch of that thread; what the rest of it was, `correct` decides.
-//! Events are taken before each look, so that they reach as far as the slices that the look makes.
+//! Events are taken before each look, so that they reach as far as the slices that the look makes. A thread that lives between two looks is
+//! in no slice; it is told of by its waits alone.
 
 use super::correct::Before;
 use super::waits::{Standing, Told, Waits};
 use crate::ids::{ThreadId, Tid};
-use crate::sample::{Evidence, Exact, GilLook, Sink, Slice, Stack, State, Stretch, ThreadFacts, ThreadTotals};
+use crate::sample::{Evidence, Exact, GilLook, Sink, Slice, Split, Stack, State, Stretch, ThreadFacts, ThreadTotals};
 use crate::units::Nanos;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Waits of one thread that no slice has come for yet: slices come up to a quarter of a second late.
@@ -39,7 +40,7 @@ pub struct Join {
     threads: HashMap<ThreadId, Thread>,
     ids: HashMap<Tid, ThreadId>,
     early: Vec<Told>,
-    /// Waits of threads that no look ever met.
+    /// Waits of threads that no look has met for which there was no room.
     pub unmet: u64,
 }
 
@@ -105,14 +106,45 @@ impl Join {
         Some(now + over)
     }
 
+    /// Tells of the threads that no look has met, and will not: they had a wait that was over by then. `number` numbers them.
+    pub fn strangers(&mut self, then: Nanos, number: &mut dyn FnMut() -> ThreadId, inner: &mut dyn Sink) {
+        let gone: HashSet<Tid> = self.early.iter().filter(|told| told.end <= then).map(|told| told.tid).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let (theirs, others): (Vec<Told>, Vec<Told>) =
+            std::mem::take(&mut self.early).into_iter().partition(|told| gone.contains(&told.tid));
+        self.early = others;
+        let mut by_tid: BTreeMap<Tid, Vec<Told>> = BTreeMap::new();
+        theirs.into_iter().for_each(|told| by_tid.entry(told.tid).or_default().push(told));
+        by_tid.into_values().for_each(|waits| stranger(number(), &waits, inner));
+    }
+
     /// The window is over: all that is open ends here.
-    pub fn finish(&mut self, now: Nanos, inner: &mut dyn Sink) {
+    pub fn finish(&mut self, now: Nanos, number: &mut dyn FnMut() -> ThreadId, inner: &mut dyn Sink) {
         let mut last = Vec::new();
         self.waits.finish(now, &mut |told| last.push(told));
         last.into_iter().for_each(|told| self.told(told, inner));
-        self.unmet += self.early.iter().filter(|told| told.stretch == Stretch::Wait).count() as u64;
-        self.early.clear();
+        self.strangers(now, number, inner);
     }
+}
+
+/// A thread of which nothing is known but its waits. The rest of its life is in the slices of others: over many brief threads, those that looks
+/// meet stand for all.
+fn stranger(id: ThreadId, told: &[Told], inner: &mut dyn Sink) {
+    let (Some(first), empty) = (told.first(), Arc::new(Stack::empty())) else { return };
+    inner.thread(&ThreadFacts { id, tid: first.tid, name: String::new(), python: true, main: false, gil: Some(first.gil) });
+    let mut totals = ThreadTotals::default();
+    for &Told { gil, stretch, begin, end, .. } in told {
+        if stretch != Stretch::Hold {
+            let mut split = Split::default();
+            split.add(State::Waiting, end.since(begin).as_nanos() as f64);
+            totals.seen += end.since(begin);
+            inner.slice(&Slice { thread: id, end, split, evidence: Evidence::GilFutex, stack: &empty, holder: None });
+        }
+        inner.exact(&Exact { thread: id, gil, stretch, begin, end });
+    }
+    inner.thread_end(id, totals);
 }
 
 impl Sink for Joined<'_> {
@@ -156,5 +188,59 @@ impl Sink for Joined<'_> {
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
         self.join.threads.remove(&thread);
         self.inner.thread_end(thread, totals);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::GilId;
+
+    #[derive(Default)]
+    struct Heard {
+        names: Vec<Tid>,
+        waiting: f64,
+        waits: u64,
+        seen: Nanos,
+    }
+
+    impl Sink for Heard {
+        fn thread(&mut self, facts: &ThreadFacts) {
+            self.names.push(facts.tid);
+        }
+        fn slice(&mut self, slice: &Slice<'_>) {
+            self.waiting += slice.split.get(State::Waiting);
+        }
+        fn gil(&mut self, _: &GilLook) {}
+        fn exact(&mut self, exact: &Exact) {
+            self.waits += u64::from(exact.stretch == Stretch::Wait);
+        }
+        fn thread_end(&mut self, _: ThreadId, totals: ThreadTotals) {
+            self.seen += totals.seen;
+        }
+    }
+
+    fn wait(tid: i32, begin: u64, end: u64) -> Told {
+        let (begin, end) = (Nanos::from_millis(begin), Nanos::from_millis(end));
+        Told { tid: Tid(tid), gil: GilId(0), stretch: Stretch::Wait, begin, end }
+    }
+
+    #[test]
+    fn who_lived_between_two_looks_is_told_of_by_its_waits() {
+        let (mut join, mut heard, mut next) = (Join::default(), Heard::default(), 7);
+        let mut number = || {
+            next += 1;
+            ThreadId(next)
+        };
+        [wait(5, 10, 11), wait(6, 10, 12), wait(5, 300, 303)].into_iter().for_each(|told| join.told(told, &mut heard));
+        join.strangers(Nanos::from_millis(9), &mut number, &mut heard);
+        assert_eq!((heard.waits, join.early.len()), (0, 3), "they may still be met");
+        // A look meets one of them after all: its waits are filed under its own number.
+        let facts = ThreadFacts { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
+        Joined { join: &mut join, inner: &mut heard }.thread(&facts);
+        assert_eq!((heard.waits, heard.waiting), (1, 0.0));
+        join.strangers(Nanos::from_millis(11), &mut number, &mut heard);
+        assert_eq!((heard.names.as_slice(), heard.waits, join.early.len()), ([Tid(6), Tid(5)].as_slice(), 3, 0));
+        assert_eq!((heard.waiting, heard.seen), (4e6, Nanos::from_millis(4)));
     }
 }

@@ -26,6 +26,9 @@ use waits::{Did, Spot};
 /// Two of CPython's default switch intervals, after each of which a waiter goes to sleep anew.
 const WARM_UP: Nanos = Nanos::from_millis(11);
 
+/// So long after a wait its thread may still be met: slices come up to so late.
+const MET_LATE: Nanos = Nanos::from_millis(250);
+
 /// A watch, and what came of it so far.
 #[derive(Debug)]
 pub struct ExactMode {
@@ -100,6 +103,7 @@ impl ExactMode {
     /// One look, with the events up to it.
     pub fn look(&mut self, observer: &mut Observer, now: Nanos, sink: &mut dyn Sink) -> Result<Looked, ReadError> {
         self.drain(now, sink);
+        self.join.strangers(now.since(MET_LATE), &mut || observer.number(), sink);
         observer.waiting.clear();
         observer.waiting.extend(self.join.waits.asleep());
         let looked = observer.look(now, &mut Joined { join: &mut self.join, inner: sink });
@@ -111,7 +115,7 @@ impl ExactMode {
     pub fn finish(&mut self, observer: &mut Observer, now: Nanos, sink: &mut dyn Sink) {
         self.drain(now, sink);
         observer.finish(now, &mut Joined { join: &mut self.join, inner: sink });
-        self.join.finish(now, sink);
+        self.join.finish(now, &mut || observer.number(), sink);
     }
 
     /// Says in the window's facts what this mode did.
@@ -134,7 +138,7 @@ impl ExactMode {
             facts.lost_events.unwrap_or(0),
             "kernel events found no room and are missing; raise the rate of looks, which also empty the buffer",
         );
-        warn(self.join.unmet, "waits of threads that were gone before any look met them are in no thread's figures");
+        warn(self.join.unmet, "waits of threads that no look had met found no room and are in no thread's figures");
         warn(u64::from(self.failed), "time a new GIL could not be watched; its waits are sampled");
         warn(self.gils.len().saturating_sub(MAX_GILS) as u64, "GILs beyond those that can be watched have sampled waits");
     }

@@ -3,7 +3,7 @@
 use super::Observer;
 use crate::capture::claims::Claim;
 use crate::capture::tracked::Tracked;
-use crate::ids::{Addr, ThreadId, Tid};
+use crate::ids::{Addr, Tid};
 use crate::process::memory::ReadError;
 use crate::python::interpreters::ThreadState;
 use crate::python::thread_names;
@@ -97,8 +97,7 @@ impl Observer {
         // between two looks as well, and those that live and die between two are never met. Over many threads that adds up to the truth.
         let began = self.last.unwrap_or(at);
         let unseen = self.last.map(|last| at.since(last));
-        let (id, main) = (ThreadId(self.next_id), tid.0 == self.python.pid.0);
-        self.next_id += 1;
+        let (id, main) = (self.number(), tid.0 == self.python.pid.0);
         let facts = ThreadFacts { id, tid, name: String::new(), python: false, main, gil: None };
         sink.thread(&facts);
         self.threads.push(Tracked::new(self.source.as_ref(), facts, began, unseen, &self.empty));
