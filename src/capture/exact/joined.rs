@@ -26,6 +26,10 @@ struct Thread {
     /// Waits that are over and may still lie under a slice to come, in order.
     spans: VecDeque<(Nanos, Nanos)>,
     before: Before,
+    /// Where its last slice ended.
+    until: Nanos,
+    /// It has ended, before the window did: what of its waits lies after its last slice is told before its end is.
+    ended: Option<ThreadTotals>,
     /// Told to let go, it was pushed off its CPU by the thread it woke, and has not had one since: it will ask again, but no event says so yet.
     pushed_off: bool,
     /// Who held the GIL when the thread was last seen to wait.
@@ -50,6 +54,8 @@ pub struct Joined<'a> {
     pub join: &'a mut Join,
     /// Where everything goes.
     pub inner: &'a mut dyn Sink,
+    /// The window ends, and with it what is known of the threads that live.
+    pub last: bool,
 }
 
 impl Join {
@@ -120,6 +126,24 @@ impl Join {
         by_tid.into_values().for_each(|waits| stranger(number(), &waits, inner));
     }
 
+    /// Tells of the ends of threads whose last slice ended by `then`: all their waits are known. A life goes on for a while after the last look
+    /// at it; that its first slice begins before it does makes up for the time, but not for the waits.
+    pub fn bury(&mut self, then: Nanos, inner: &mut dyn Sink) {
+        let mut gone: Vec<ThreadId> =
+            self.threads.iter().filter(|(_, t)| t.ended.is_some() && t.until <= then).map(|(id, _)| *id).collect();
+        gone.sort_unstable_by_key(|id| id.0);
+        for id in gone {
+            let Some(Thread { until, spans, ended: Some(mut totals), .. }) = self.threads.remove(&id) else { continue };
+            let after = |&(from, to): &(Nanos, Nanos)| to.since(from.max(until));
+            let (left, end) = (spans.iter().map(after).fold(Nanos::ZERO, |a, b| a + b), spans.back().map_or(until, |span| span.1));
+            if left > Nanos::ZERO {
+                waited(id, left, end, inner);
+                totals.seen += left;
+            }
+            inner.thread_end(id, totals);
+        }
+    }
+
     /// The window is over: all that is open ends here.
     pub fn finish(&mut self, now: Nanos, number: &mut dyn FnMut() -> ThreadId, inner: &mut dyn Sink) {
         let mut last = Vec::new();
@@ -132,19 +156,24 @@ impl Join {
 /// A thread of which nothing is known but its waits. The rest of its life is in the slices of others: over many brief threads, those that looks
 /// meet stand for all.
 fn stranger(id: ThreadId, told: &[Told], inner: &mut dyn Sink) {
-    let (Some(first), empty) = (told.first(), Arc::new(Stack::empty())) else { return };
+    let Some(first) = told.first() else { return };
     inner.thread(&ThreadFacts { id, tid: first.tid, name: String::new(), python: true, main: false, gil: Some(first.gil) });
     let mut totals = ThreadTotals::default();
     for &Told { gil, stretch, begin, end, .. } in told {
         if stretch != Stretch::Hold {
-            let mut split = Split::default();
-            split.add(State::Waiting, end.since(begin).as_nanos() as f64);
             totals.seen += end.since(begin);
-            inner.slice(&Slice { thread: id, end, split, evidence: Evidence::GilFutex, stack: &empty, holder: None });
+            waited(id, end.since(begin), end, inner);
         }
         inner.exact(&Exact { thread: id, gil, stretch, begin, end });
     }
     inner.thread_end(id, totals);
+}
+
+/// Time of which only events know.
+fn waited(thread: ThreadId, length: Nanos, end: Nanos, inner: &mut dyn Sink) {
+    let (mut split, stack) = (Split::default(), Arc::new(Stack::empty()));
+    split.add(State::Waiting, length.as_nanos() as f64);
+    inner.slice(&Slice { thread, end, split, evidence: Evidence::GilFutex, stack: &stack, holder: None });
 }
 
 impl Sink for Joined<'_> {
@@ -154,6 +183,9 @@ impl Sink for Joined<'_> {
     }
 
     fn slice(&mut self, slice: &Slice<'_>) {
+        if let Some(thread) = self.join.threads.get_mut(&slice.thread) {
+            thread.until = slice.end;
+        }
         let begin = slice.end.since(Nanos::from_nanos(slice.split.total() as u64));
         let Some(waiting) = self.join.waiting(slice.thread, begin, slice.end, slice.evidence == Evidence::GilHolder) else {
             return self.inner.slice(slice);
@@ -186,8 +218,13 @@ impl Sink for Joined<'_> {
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
-        self.join.threads.remove(&thread);
-        self.inner.thread_end(thread, totals);
+        match self.join.threads.get_mut(&thread) {
+            Some(known) if !self.last => known.ended = Some(totals),
+            _ => {
+                self.join.threads.remove(&thread);
+                self.inner.thread_end(thread, totals);
+            }
+        }
     }
 }
 
@@ -237,10 +274,39 @@ mod tests {
         assert_eq!((heard.waits, join.early.len()), (0, 3), "they may still be met");
         // A look meets one of them after all: its waits are filed under its own number.
         let facts = ThreadFacts { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
-        Joined { join: &mut join, inner: &mut heard }.thread(&facts);
+        Joined { join: &mut join, inner: &mut heard, last: false }.thread(&facts);
         assert_eq!((heard.waits, heard.waiting), (1, 0.0));
         join.strangers(Nanos::from_millis(11), &mut number, &mut heard);
         assert_eq!((heard.names.as_slice(), heard.waits, join.early.len()), ([Tid(6), Tid(5)].as_slice(), 3, 0));
         assert_eq!((heard.waiting, heard.seen), (4e6, Nanos::from_millis(4)));
+    }
+
+    #[test]
+    fn a_wait_after_the_last_slice_is_told_before_the_end() {
+        let (mut join, mut heard) = (Join::default(), Heard::default());
+        let (facts, empty) = (
+            ThreadFacts { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None },
+            Arc::new(Stack::empty()),
+        );
+        let mut split = Split::default();
+        split.add(State::Starved, 1e6);
+        let mut joined = Joined { join: &mut join, inner: &mut heard, last: false };
+        joined.thread(&facts);
+        joined.slice(&Slice {
+            thread: ThreadId(1),
+            end: Nanos::from_millis(20),
+            split,
+            evidence: Evidence::Syscall,
+            stack: &empty,
+            holder: None,
+        });
+        joined.thread_end(ThreadId(1), ThreadTotals { seen: Nanos::from_millis(1), ..ThreadTotals::default() });
+        // Known only now: it waited for half a millisecond before its last look, and for two after that.
+        let (begin, end) = (Nanos::from_nanos(19_500_000), Nanos::from_millis(22));
+        join.told(Told { begin, end, ..wait(6, 0, 0) }, &mut heard);
+        join.bury(Nanos::from_millis(19), &mut heard);
+        assert_eq!((heard.waiting, heard.seen), (0.0, Nanos::ZERO));
+        join.bury(Nanos::from_millis(20), &mut heard);
+        assert_eq!((heard.waiting, heard.seen, heard.waits), (2e6, Nanos::from_millis(3), 1));
     }
 }

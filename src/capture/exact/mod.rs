@@ -104,9 +104,10 @@ impl ExactMode {
     pub fn look(&mut self, observer: &mut Observer, now: Nanos, sink: &mut dyn Sink) -> Result<Looked, ReadError> {
         self.drain(now, sink);
         self.join.strangers(now.since(MET_LATE), &mut || observer.number(), sink);
+        self.join.bury(now.since(MET_LATE), sink);
         observer.waiting.clear();
         observer.waiting.extend(self.join.waits.asleep());
-        let looked = observer.look(now, &mut Joined { join: &mut self.join, inner: sink });
+        let looked = observer.look(now, &mut Joined { join: &mut self.join, inner: sink, last: false });
         self.follow_gils(observer, now);
         looked
     }
@@ -114,8 +115,9 @@ impl ExactMode {
     /// The window, or the program, ends.
     pub fn finish(&mut self, observer: &mut Observer, now: Nanos, sink: &mut dyn Sink) {
         self.drain(now, sink);
-        observer.finish(now, &mut Joined { join: &mut self.join, inner: sink });
+        observer.finish(now, &mut Joined { join: &mut self.join, inner: sink, last: true });
         self.join.finish(now, &mut || observer.number(), sink);
+        self.join.bury(now, sink);
     }
 
     /// Says in the window's facts what this mode did.
