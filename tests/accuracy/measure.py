@@ -138,7 +138,7 @@ def true_shares(states, lived, source):
         "waiting": part([WAITING], every) + part([TAKING], [QUEUED]) + leaving + forced, "holding": part([HOLDING], every),
         "native": part((UNSEEN, OUT, DROPPING, TAKING, FORCED), [ON]), "starved": part((UNSEEN, OUT, DROPPING), [QUEUED]),
         "holding_starved": part([HOLDING], [QUEUED]), "holding_blocked": part([HOLDING], [ASLEEP]),
-        "doubt": part([TAKING], [QUEUED]), "trapped": part([FORCED], [ON]), "waiting_awake": part([WAITING, TAKING], [QUEUED]), "forced": forced, "inside": inside,
+        "doubt": part([TAKING], [QUEUED]), "trapped": part([FORCED], [ON]), "ending": part([WAITING], [ON]), "unsigned": part([TRAPS], [ON]) / 2, "waiting_awake": part([WAITING, TAKING], [QUEUED]), "forced": forced, "inside": inside,
         "unseen": part([UNSEEN], (ON, QUEUED)), "on": part(range(7), [ON]), "queued": part(range(7), [QUEUED])}
     return {name: ns / lived for name, ns in shares.items()}
 

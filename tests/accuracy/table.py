@@ -40,10 +40,13 @@ def unjudged(run):
 
 def error(row, state):
     """Said - true, to the nearest that may be true. A thread that lost its CPU inside `take_gil` before it ever slept there may want the GIL or
-    only a CPU. One that was made to let go and is still on its CPU wants the GIL again, and is at work in the watchpoint's trap meanwhile."""
+    only a CPU. One that was made to let go and is still on its CPU wants the GIL again, and one that runs at the end of its wait has just got
+    it: most of either is the watchpoint's trap. The trap is sprung by the store that takes the GIL, before the one that signs for it: who is in
+    it (every second one) still says that it asks, or, where nothing says that (3.14), is a thread that computes without the GIL."""
     off = row["said"][state] - row["true"][state]
-    doubt, trapped = row["true"].get("doubt", 0), row["true"].get("trapped", 0)
-    below, above = {"waiting": (doubt, trapped), "starved": (0, doubt), "native": (trapped, 0)}.get(state, (0, 0))
+    doubt, trapped, ending, unsigned = (row["true"].get(key, 0) for key in ("doubt", "trapped", "ending", "unsigned"))
+    below, above = {"waiting": (doubt + ending, trapped + unsigned), "holding": (unsigned, 0), "native": (trapped, ending + unsigned),
+                    "starved": (0, doubt)}[state]
     return max(0, off - above) if off > 0 else min(0, off + below)
 
 
