@@ -32,8 +32,8 @@ pub struct Claims {
     pub held_before: bool,
     /// The GIL named it as the holder when the look ended.
     pub held_after: bool,
-    /// 3.15: it has asked for the GIL and not got it.
-    pub requested: bool,
+    /// 3.15: whether it has asked for the GIL and not got it.
+    pub requested: Option<bool>,
     /// Its leaf instruction is a call of a C function.
     pub in_c_call: bool,
     /// If it has let go of the GIL: whether it can have been told to.

@@ -53,8 +53,8 @@ pub struct Seen {
     pub held_before: bool,
     /// Whether the GIL named it as the holder when the look ended.
     pub held_after: bool,
-    /// 3.15: it has asked for the GIL and not got it.
-    pub requested: bool,
+    /// 3.15: whether it has asked for the GIL and not got it.
+    pub requested: Option<bool>,
     /// Its leaf instruction is a call of a C function.
     pub in_c_call: bool,
     /// If it has let go of the GIL: whether it can have been told to.
@@ -111,8 +111,8 @@ pub fn judge(seen: &Seen) -> Judgement {
         Place::Syscall | Place::Elsewhere => Told(State::Io, E::Syscall),
         Place::Runnable if seen.held_before => HoldingOnCpu(holding),
         Place::Unread if held => Told(holding, E::GilHolder),
-        Place::Runnable if seen.requested && began_to_ask(seen) => Judgement::Released,
-        Place::Runnable | Place::Unread if seen.requested => Told(State::Waiting, E::GilRequested),
+        Place::Runnable if seen.requested == Some(true) && began_to_ask(seen) => Judgement::Released,
+        Place::Runnable | Place::Unread if seen.requested == Some(true) => Told(State::Waiting, E::GilRequested),
         Place::Runnable => match (seen.slept, seen.ran) {
             (Some(State::Waiting), Some(false)) => Told(State::Waiting, E::WokenNotRun),
             (Some(_), Some(false)) => Told(State::Starved, E::WokenNotRun),
@@ -145,7 +145,7 @@ fn runnable(seen: &Seen) -> Judgement {
         // returned, at whose end the eval loop looks whether it is told to, still is the instruction that the thread is at.
         Some(Whereabouts::Leaving) if seen.in_c_call && seen.asked == Asked::Unclear => Judgement::Undecided { near_wait: seen.near_wait },
         Some(Whereabouts::Leaving) => Judgement::Told(State::Waiting, PushedOff),
-        Some(Whereabouts::WokenFromFutex) if seen.wants_gil => Judgement::Told(State::Waiting, KernelStack),
+        Some(Whereabouts::WokenFromFutex) if seen.requested.is_none() && seen.wants_gil => Judgement::Told(State::Waiting, KernelStack),
         Some(Whereabouts::WokenFromFutex) => Judgement::Told(State::Starved, KernelStack),
     }
 }

@@ -21,8 +21,8 @@ pub struct Tracked {
     pub tstate: Addr,
     /// `pthread_self()`, by which thread names are found.
     pub pthread: u64,
-    /// 3.15: it has asked for the GIL, at this look.
-    pub requested: bool,
+    /// 3.15: whether it had asked for the GIL and not got it, when its stack was last read.
+    pub requested: Option<bool>,
     /// Its Python stack.
     pub stack: ThreadStack,
     /// The GIL of the interpreter that it runs; null when it has no thread state.
@@ -85,7 +85,7 @@ impl Tracked {
             facts,
             tstate: Addr(0),
             pthread: 0,
-            requested: false,
+            requested: None,
             gil: Addr(0),
             stack: ThreadStack::new(empty),
             called: false,

@@ -103,7 +103,7 @@ pub struct FrameReader {
     walks: [Walk; 2],
     tstate: Addr,
     root: Root,
-    requested: bool,
+    requested: Option<bool>,
     drop_request: Option<bool>,
     /// The stack last given.
     last: Walk,
@@ -121,7 +121,7 @@ struct Walk {
 
 impl FrameReader {
     /// 3.15: whether the thread had asked for the GIL and not got it, when its stack was last read.
-    pub fn requested(&self) -> bool {
+    pub fn requested(&self) -> Option<bool> {
         self.requested
     }
 
@@ -136,7 +136,7 @@ impl FrameReader {
         let stack = self.read_rounds(mem, layout, tstate, still);
         let last = |r: &Range| if r.ok[1] { Some(self.half + r.offset) } else { r.ok[0].then_some(r.offset) };
         let bytes = self.ranges.first().and_then(last).and_then(|from| self.arena.get(from..));
-        self.requested = layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).is_some_and(|flag| flag != 0);
+        self.requested = layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).map(|flag| flag != 0);
         self.drop_request =
             layout.thread.eval_breaker.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).map(|word| word & GIL_DROP_REQUEST != 0);
         if self.arena.capacity() > KEPT {

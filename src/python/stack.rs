@@ -63,7 +63,7 @@ impl ThreadStack {
     }
 
     /// 3.15: whether the thread had asked for the GIL and not got it, when its stack was last read.
-    pub fn requested(&self) -> bool {
+    pub fn requested(&self) -> Option<bool> {
         self.reader.requested()
     }
 
