@@ -30,7 +30,8 @@ struct Thread {
     until: Nanos,
     /// It has ended, before the window did: what of its waits lies after its last slice is told before its end is.
     ended: Option<ThreadTotals>,
-    /// Told to let go, it was pushed off its CPU by the thread it woke, and has not had one since: it will ask again, but no event says so yet.
+    /// Told to let go, it was pushed off its CPU by the thread it woke, and has not had one since: it will ask again, but no event says so, nor
+    /// that it had had the GIL for a switch interval.
     pushed_off: bool,
     /// Who held the GIL when the thread was last seen to wait.
     behind: Option<(ThreadId, Arc<Stack>)>,
@@ -94,13 +95,16 @@ impl Join {
         its.into_iter().for_each(|told| self.file(facts.id, told, inner));
     }
 
-    /// The waiting between two points in time, from the events; `None` where they do not tell. `holds`: at the end it has the GIL.
-    fn waiting(&mut self, id: ThreadId, begin: Nanos, end: Nanos, holds: bool) -> Option<f64> {
+    /// The waiting between two points in time, from the events; `None` where they do not tell. `evidence`: of what it did at the end.
+    fn waiting(&mut self, id: ThreadId, begin: Nanos, end: Nanos, evidence: Evidence) -> Option<f64> {
+        let holds = evidence == Evidence::GilHolder;
         let thread = self.threads.get_mut(&id)?;
         let overlap = |(from, to): (Nanos, Nanos)| to.min(end).since(from.max(begin)).as_nanos() as f64;
         let now = match self.waits.standing(thread.tid?) {
             Standing::Unknown => return None,
             Standing::Out => 0.0,
+            Standing::Forced(_) if holds || evidence == Evidence::Syscall => 0.0,
+            Standing::Forced(from) => overlap((from, end)),
             Standing::Since(from) => overlap((from, end)),
             Standing::Between { begin: from, timed_out: true, .. } if !holds => overlap((from, end)),
             Standing::Between { begin: from, since, .. } => overlap((from, since)),
@@ -110,6 +114,16 @@ impl Join {
             thread.spans.pop_front();
         }
         Some(now + over)
+    }
+
+    /// Whether events tell of a wait that was under way then.
+    fn waits_at(&self, id: ThreadId, at: Nanos) -> bool {
+        let Some((thread, tid)) = self.threads.get(&id).and_then(|t| Some((t, t.tid?))) else { return false };
+        let now = match self.waits.standing(tid) {
+            Standing::Since(begin) | Standing::Between { begin, .. } | Standing::Forced(begin) => begin <= at,
+            Standing::Out | Standing::Unknown => false,
+        };
+        now || thread.spans.iter().any(|(begin, end)| (*begin..=*end).contains(&at))
     }
 
     /// Tells of the threads that no look has met, and will not: they had a wait that was over by then. `number` numbers them.
@@ -187,16 +201,22 @@ impl Sink for Joined<'_> {
             thread.until = slice.end;
         }
         let begin = slice.end.since(Nanos::from_nanos(slice.split.total() as u64));
-        let Some(waiting) = self.join.waiting(slice.thread, begin, slice.end, slice.evidence == Evidence::GilHolder) else {
+        let told = slice.evidence == Evidence::PushedOff && self.join.waits_at(slice.thread, slice.end);
+        let Some(waiting) = self.join.waiting(slice.thread, begin, slice.end, slice.evidence) else {
             return self.inner.slice(slice);
         };
         let Some(thread) = self.join.threads.get_mut(&slice.thread) else {
             return self.inner.slice(slice);
         };
-        if let (Evidence::Syscall, Some(tid)) = (slice.evidence, thread.tid) {
-            self.join.waits.forget_hold(tid, slice.end);
+        match (slice.evidence, thread.tid) {
+            (Evidence::Syscall, Some(tid)) => {
+                self.join.waits.forget_hold(tid, slice.end);
+                self.join.waits.forget_force(tid, slice.end);
+            }
+            (Evidence::GilHolder, Some(tid)) => self.join.waits.forget_force(tid, slice.end),
+            _ => {}
         }
-        thread.pushed_off = slice.evidence == Evidence::PushedOff || thread.pushed_off && slice.evidence == Evidence::NotRunSince;
+        thread.pushed_off = slice.evidence == Evidence::PushedOff && !told || thread.pushed_off && slice.evidence == Evidence::NotRunSince;
         let waiting = if thread.pushed_off { waiting.max(slice.split.get(State::Waiting)) } else { waiting };
         let split = thread.before.correct(&slice.split, slice.evidence, waiting);
         if let Some((id, stack)) = slice.holder.filter(|_| slice.split.get(State::Waiting) > 0.0) {

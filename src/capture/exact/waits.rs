@@ -8,7 +8,8 @@
 //! have let go of the GIL without a call that wakes.
 //!
 //! The forced switch in `drop_gil` (a sleep on `switch_cond`) is the beginning of the wait that follows it, or a [`Stretch::HandOver`] of
-//! its own when the thread then wants something else.
+//! its own when the thread then wants something else. Where the GIL has been taken by the time the thread gets a core again, it makes no such
+//! sleep and asks at once: who let go after a whole switch interval, with others waiting, was forced to, and waits from then on.
 //!
 //! A hold is told when both its ends are seen: it follows a wait, and somebody was waiting when it ended.
 
@@ -23,6 +24,8 @@ const AFTER_TIME_OUT: Nanos = Nanos::from_millis(10);
 const AFTER_WAKE: Nanos = Nanos::from_micros(60);
 /// So long after a sleep it is not kept open whether the wait goes on, whoever else sleeps.
 const MOST_DOUBT: Nanos = Nanos::from_millis(250);
+/// So long after it was forced to let go a thread may have had no core, and not have asked again.
+const MOST_FORCED: Nanos = Nanos::from_millis(100);
 /// Threads followed at once; those that are out are forgotten first.
 const MOST_THREADS: usize = 32_768;
 
@@ -112,6 +115,8 @@ pub enum Standing {
         /// Because the time was over.
         timed_out: bool,
     },
+    /// Was forced to let go then, and has not asked again: as far as events tell.
+    Forced(Nanos),
     /// Not told yet: only looks can say.
     Unknown,
 }
@@ -121,14 +126,16 @@ struct Thread {
     phase: Phase,
     /// Since when it has the GIL, when that is known.
     held: Option<Nanos>,
-    /// When it let go, if it has done nothing since that events tell of.
-    let_go: Option<Nanos>,
+    /// When it let go, and whether because it was forced to, if it has done nothing since that events tell of.
+    let_go: Option<(Nanos, bool)>,
 }
 
 /// All threads.
 #[derive(Debug, Default)]
 pub struct Waits {
     threads: HashMap<Tid, Thread>,
+    /// The switch interval; zero while it is not known.
+    pub interval: Nanos,
     /// Sleeps whose end was never seen.
     pub unfinished: u64,
 }
@@ -146,13 +153,13 @@ impl Waits {
             Did::Sleep(gil, spot) => self.goes_on(at, tid, gil, spot),
             Did::Wake(..) | Did::Return { .. } => false,
         };
-        let thread = self.threads.entry(tid).or_default();
+        let (thread, interval) = (self.threads.entry(tid).or_default(), self.interval);
         match did {
             Did::Sleep(gil, spot) => {
                 self.unfinished += u64::from(matches!(thread.phase, Phase::Asleep(_)));
                 thread.sleep(at, tid, gil, spot, goes_on, tell);
             }
-            Did::Wake(gil, spot) => thread.wake(at, tid, gil, spot, tell),
+            Did::Wake(gil, spot) => thread.wake(at, tid, gil, spot, interval, tell),
             Did::Return { timed_out } => {
                 if let Phase::Asleep(open) = thread.phase {
                     thread.phase = Phase::Awake(open, at, timed_out);
@@ -176,11 +183,12 @@ impl Waits {
 
     /// Where a thread is.
     pub fn standing(&self, tid: Tid) -> Standing {
-        match self.threads.get(&tid).map(|t| t.phase) {
-            None | Some(Phase::Out) => Standing::Out,
-            Some(Phase::Asleep(open)) => Standing::Since(open.begin),
-            Some(Phase::Awake(open, since, timed_out)) => Standing::Between { begin: open.begin, since, timed_out },
-            Some(Phase::Found(_)) => Standing::Unknown,
+        let Some(thread) = self.threads.get(&tid) else { return Standing::Out };
+        match thread.phase {
+            Phase::Out => thread.let_go.filter(|(_, forced)| *forced).map_or(Standing::Out, |(at, _)| Standing::Forced(at)),
+            Phase::Asleep(open) => Standing::Since(open.begin),
+            Phase::Awake(open, since, timed_out) => Standing::Between { begin: open.begin, since, timed_out },
+            Phase::Found(_) => Standing::Unknown,
         }
     }
 
@@ -193,6 +201,14 @@ impl Waits {
     pub fn forget_hold(&mut self, tid: Tid, at: Nanos) {
         if let Some(thread) = self.threads.get_mut(&tid) {
             thread.held = thread.held.filter(|&held| held >= at);
+        }
+    }
+
+    /// A look found the thread at `at` to have the GIL, or to sleep for something else: if it was forced to let go before, it has had the GIL
+    /// since, unseen because nobody had it.
+    pub fn forget_force(&mut self, tid: Tid, at: Nanos) {
+        if let Some(thread) = self.threads.get_mut(&tid) {
+            thread.let_go = thread.let_go.filter(|(let_go, _)| *let_go >= at);
         }
     }
 
@@ -267,13 +283,14 @@ impl Thread {
         // A holder sleeps on the mutex on its way out, all others on their way in.
         let taking = spot == Spot::Cond || spot == Spot::Mutex && self.held.is_none();
         // `drop_gil` lets go, then waits for its taker; the one it wakes may push it off its core in between.
-        let begin = self.let_go.take().filter(|_| spot == Spot::SwitchCond).unwrap_or(at);
+        let waits_on = |(let_go, forced): &(Nanos, bool)| spot == Spot::SwitchCond || *forced && at.since(*let_go) < MOST_FORCED;
+        let begin = self.let_go.take().filter(waits_on).map_or(at, |(let_go, _)| let_go);
         let open = before.unwrap_or(Open { gil, begin, take: false, mutex_only: true, slept: at, on_cond: false });
         let mutex_only = open.mutex_only && spot == Spot::Mutex;
         self.phase = Phase::Asleep(Open { take: open.take || taking, mutex_only, slept: at, on_cond: spot == Spot::Cond, ..open });
     }
 
-    fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, tell: &mut dyn FnMut(Told)) {
+    fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, interval: Nanos, tell: &mut dyn FnMut(Told)) {
         if spot == Spot::Groups {
             return;
         }
@@ -302,8 +319,9 @@ impl Thread {
                     let take = open.take && !(open.mutex_only && at.since(since) <= AFTER_WAKE);
                     self.over(tid, Open { take, ..open }, since, tell);
                 }
+                let forced = interval > Nanos::ZERO && self.held.is_some_and(|held| at.since(held) >= interval);
                 self.lets_go(at, tid, gil, tell);
-                self.let_go = Some(at);
+                self.let_go = Some((at, forced));
             }
             Spot::Mutex | Spot::SwitchMutex | Spot::Groups => {}
         }

@@ -12,7 +12,12 @@ use proptest::prelude::*;
 /// ```
 /// What comes out: the letter of the stretch, its first and its last column.
 fn play(timeline: &str) -> Vec<(char, u64, u64)> {
-    let (mut waits, mut out) = (Waits::default(), Vec::new());
+    play_at(timeline, Nanos::ZERO)
+}
+
+/// The same with a switch interval.
+fn play_at(timeline: &str, interval: Nanos) -> Vec<(char, u64, u64)> {
+    let (mut waits, mut out) = (Waits { interval, ..Waits::default() }, Vec::new());
     let mut tell = |t: Told| {
         let letter = match t.stretch {
             Stretch::Wait => 'W',
@@ -69,6 +74,32 @@ fn a_forced_switch_begins_the_wait_that_follows() {
     assert_eq!(play("C..rk.....wS..rC..tC..r......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 22)]);
     assert_eq!(play("C..rk.....w.......S..rC..r......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 25)], "pushed off its core on its way");
     assert_eq!(play("C..rk.....S..r......"), [('W', 0, 4), ('H', 4, 10), ('O', 10, 13)]);
+}
+
+#[test]
+fn who_lets_go_after_a_switch_interval_was_forced_to_and_waits_again() {
+    let interval = Nanos::from_micros(200);
+    assert_eq!(play_at("C..rk..........w......C..r......", interval), [('W', 0, 4), ('H', 4, 15), ('W', 15, 25)]);
+    assert_eq!(play_at("C..rk.....w...........C..r......", interval), [('W', 0, 4), ('H', 4, 10), ('W', 22, 25)], "of its own accord");
+}
+
+#[test]
+fn a_look_knows_better_who_was_forced() {
+    let (g, micros) = (GilId(0), Nanos::from_micros);
+    let mut waits = Waits { interval: micros(200), ..Waits::default() };
+    for (at, did) in [
+        (0, Did::Sleep(g, Spot::Cond)),
+        (100, Did::Return { timed_out: false }),
+        (101, Did::Wake(g, Spot::SwitchCond)),
+        (500, Did::Wake(g, Spot::Cond)),
+    ] {
+        waits.take(micros(at), Tid(1), did, &mut |_| {});
+    }
+    assert_eq!(waits.standing(Tid(1)), Standing::Forced(micros(500)));
+    waits.forget_force(Tid(1), micros(499));
+    assert_eq!(waits.standing(Tid(1)), Standing::Forced(micros(500)), "the look was before it let go");
+    waits.forget_force(Tid(1), micros(700));
+    assert_eq!(waits.standing(Tid(1)), Standing::Out);
 }
 
 #[test]
