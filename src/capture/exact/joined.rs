@@ -30,8 +30,7 @@ struct Thread {
     until: Nanos,
     /// It has ended, before the window did: what of its waits lies after its last slice is told before its end is.
     ended: Option<ThreadTotals>,
-    /// Told to let go, it was pushed off its CPU by the thread it woke, and has not had one since: it will ask again, but no event says so, nor
-    /// that it had had the GIL for a switch interval.
+    /// Told to let go, it was pushed off its CPU by the thread it woke, and has not had one since: it will ask again, but no event says so.
     pushed_off: bool,
     /// Who held the GIL when the thread was last seen to wait.
     behind: Option<(ThreadId, Arc<Stack>)>,

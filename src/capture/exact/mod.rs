@@ -105,7 +105,6 @@ impl ExactMode {
         self.drain(now, sink);
         self.join.strangers(now.since(MET_LATE), &mut || observer.number(), sink);
         self.join.bury(now.since(MET_LATE), sink);
-        self.join.waits.interval = observer.interval_us.map_or(Nanos::ZERO, Nanos::from_micros);
         observer.waiting.clear();
         observer.waiting.extend(self.join.waits.asleep());
         let looked = observer.look(now, &mut Joined { join: &mut self.join, inner: sink, last: false });

@@ -9,7 +9,8 @@
 //!
 //! The forced switch in `drop_gil` (a sleep on `switch_cond`) is the beginning of the wait that follows it, or a [`Stretch::HandOver`] of
 //! its own when the thread then wants something else. Where the GIL has been taken by the time the thread gets a core again, it makes no such
-//! sleep and asks at once: who let go after a whole switch interval, with others waiting, was forced to, and waits from then on.
+//! sleep and asks at once. So who was forced to let go waits from then on. It was if another thread's sleep on `cond` ran out before without the GIL
+//! having changed hands: that is when `take_gil` asks for a drop.
 //!
 //! A hold is told when both its ends are seen: it follows a wait, and somebody was waiting when it ended.
 
@@ -86,6 +87,8 @@ struct Open {
     slept: Nanos,
     /// Whether that was on `cond`.
     on_cond: bool,
+    /// When the last sleep on `cond` began, if that ran out.
+    ran_out: Option<Nanos>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,8 +137,8 @@ struct Thread {
 #[derive(Debug, Default)]
 pub struct Waits {
     threads: HashMap<Tid, Thread>,
-    /// The switch interval; zero while it is not known.
-    pub interval: Nanos,
+    /// When each GIL was last let go of with others waiting.
+    let_go: HashMap<GilId, Nanos>,
     /// Sleeps whose end was never seen.
     pub unfinished: u64,
 }
@@ -149,20 +152,26 @@ impl Waits {
                 return;
             }
         }
-        let goes_on = match did {
-            Did::Sleep(gil, spot) => self.goes_on(at, tid, gil, spot),
-            Did::Wake(..) | Did::Return { .. } => false,
-        };
-        let (thread, interval) = (self.threads.entry(tid).or_default(), self.interval);
+        let (mut goes_on, mut forced) = (false, false);
+        match did {
+            Did::Sleep(gil, spot) => goes_on = self.goes_on(at, tid, gil, spot),
+            Did::Wake(gil, Spot::Cond) => {
+                forced = self.forced(tid, gil);
+                self.let_go.insert(gil, at);
+            }
+            Did::Wake(..) | Did::Return { .. } => {}
+        }
+        let thread = self.threads.entry(tid).or_default();
         match did {
             Did::Sleep(gil, spot) => {
                 self.unfinished += u64::from(matches!(thread.phase, Phase::Asleep(_)));
                 thread.sleep(at, tid, gil, spot, goes_on, tell);
             }
-            Did::Wake(gil, spot) => thread.wake(at, tid, gil, spot, interval, tell),
+            Did::Wake(gil, spot) => thread.wake(at, tid, gil, spot, forced, tell),
             Did::Return { timed_out } => {
                 if let Phase::Asleep(open) = thread.phase {
-                    thread.phase = Phase::Awake(open, at, timed_out);
+                    let ran_out = Some(open.slept).filter(|_| timed_out && open.on_cond);
+                    thread.phase = Phase::Awake(Open { ran_out, ..open }, at, timed_out);
                 }
             }
         }
@@ -179,6 +188,14 @@ impl Waits {
     fn slept_through(&self, tid: Tid, gil: GilId, since: Nanos) -> bool {
         let through = |open: &Open| open.gil == gil && open.on_cond && open.slept < since;
         self.threads.iter().any(|(other, t)| *other != tid && matches!(&t.phase, Phase::Asleep(open) if through(open)))
+    }
+
+    /// Whether the holder that lets go now was told to.
+    fn forced(&self, holder: Tid, gil: GilId) -> bool {
+        let let_go = self.let_go.get(&gil).copied().unwrap_or(Nanos::ZERO);
+        let asked = |open: &Open| open.gil == gil && open.ran_out.is_some_and(|slept| slept >= let_go);
+        let waits = |t: &Thread| matches!(&t.phase, Phase::Asleep(open) | Phase::Awake(open, ..) if asked(open));
+        self.threads.iter().any(|(other, t)| *other != holder && waits(t))
     }
 
     /// Where a thread is.
@@ -217,7 +234,7 @@ impl Waits {
         if self.threads.len() < MOST_THREADS {
             let thread = self.threads.entry(tid).or_default();
             if matches!(thread.phase, Phase::Out) {
-                thread.phase = Phase::Found(Open { gil, begin, take: true, mutex_only: false, slept: begin, on_cond: true });
+                thread.phase = Phase::Found(Open { gil, begin, take: true, mutex_only: false, slept: begin, on_cond: true, ran_out: None });
             }
         }
     }
@@ -285,12 +302,12 @@ impl Thread {
         // `drop_gil` lets go, then waits for its taker; the one it wakes may push it off its core in between.
         let waits_on = |(let_go, forced): &(Nanos, bool)| spot == Spot::SwitchCond || *forced && at.since(*let_go) < MOST_FORCED;
         let begin = self.let_go.take().filter(waits_on).map_or(at, |(let_go, _)| let_go);
-        let open = before.unwrap_or(Open { gil, begin, take: false, mutex_only: true, slept: at, on_cond: false });
+        let open = before.unwrap_or(Open { gil, begin, take: false, mutex_only: true, slept: at, on_cond: false, ran_out: None });
         let mutex_only = open.mutex_only && spot == Spot::Mutex;
         self.phase = Phase::Asleep(Open { take: open.take || taking, mutex_only, slept: at, on_cond: spot == Spot::Cond, ..open });
     }
 
-    fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, interval: Nanos, tell: &mut dyn FnMut(Told)) {
+    fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, forced: bool, tell: &mut dyn FnMut(Told)) {
         if spot == Spot::Groups {
             return;
         }
@@ -319,7 +336,6 @@ impl Thread {
                     let take = open.take && !(open.mutex_only && at.since(since) <= AFTER_WAKE);
                     self.over(tid, Open { take, ..open }, since, tell);
                 }
-                let forced = interval > Nanos::ZERO && self.held.is_some_and(|held| at.since(held) >= interval);
                 self.lets_go(at, tid, gil, tell);
                 self.let_go = Some((at, forced));
             }

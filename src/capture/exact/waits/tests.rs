@@ -12,12 +12,7 @@ use proptest::prelude::*;
 /// ```
 /// What comes out: the letter of the stretch, its first and its last column.
 fn play(timeline: &str) -> Vec<(char, u64, u64)> {
-    play_at(timeline, Nanos::ZERO)
-}
-
-/// The same with a switch interval.
-fn play_at(timeline: &str, interval: Nanos) -> Vec<(char, u64, u64)> {
-    let (mut waits, mut out) = (Waits { interval, ..Waits::default() }, Vec::new());
+    let (mut waits, mut out) = (Waits::default(), Vec::new());
     let mut tell = |t: Told| {
         let letter = match t.stretch {
             Stretch::Wait => 'W',
@@ -76,26 +71,43 @@ fn a_forced_switch_begins_the_wait_that_follows() {
     assert_eq!(play("C..rk.....S..r......"), [('W', 0, 4), ('H', 4, 10), ('O', 10, 13)]);
 }
 
+/// A thread that has got the GIL lets go of it at 500 us. Another sleeps for it from `slept` to `ran_out`, and again.
+fn lets_go(slept: u64, ran_out: Option<u64>) -> Waits {
+    let (g, mut waits) = (GilId(0), Waits::default());
+    let mut calls = vec![
+        (0, 1, Did::Sleep(g, Spot::Cond)),
+        (100, 2, Did::Wake(g, Spot::Cond)),
+        (110, 1, Did::Return { timed_out: false }),
+        (111, 1, Did::Wake(g, Spot::SwitchCond)),
+        (slept, 3, Did::Sleep(g, Spot::Cond)),
+        (500, 1, Did::Wake(g, Spot::Cond)),
+    ];
+    let ran_out = ran_out.map(|at| [(at, 3, Did::Return { timed_out: true }), (at + 1, 3, Did::Sleep(g, Spot::Cond))]);
+    calls.extend(ran_out.into_iter().flatten());
+    calls.sort_by_key(|call| call.0);
+    for (at, tid, did) in calls {
+        waits.take(Nanos::from_micros(at), Tid(tid), did, &mut |_| {});
+    }
+    waits
+}
+
 #[test]
-fn who_lets_go_after_a_switch_interval_was_forced_to_and_waits_again() {
-    let interval = Nanos::from_micros(200);
-    assert_eq!(play_at("C..rk..........w......C..r......", interval), [('W', 0, 4), ('H', 4, 15), ('W', 15, 25)]);
-    assert_eq!(play_at("C..rk.....w...........C..r......", interval), [('W', 0, 4), ('H', 4, 10), ('W', 22, 25)], "of its own accord");
+fn who_was_told_to_let_go_waits_from_then_on() {
+    let (g, micros) = (GilId(0), Nanos::from_micros);
+    let mut waits = lets_go(120, Some(480));
+    assert_eq!(waits.standing(Tid(1)), Standing::Forced(micros(500)));
+    waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), &mut |_| {});
+    assert_eq!(waits.standing(Tid(1)), Standing::Since(micros(500)));
+    assert_eq!(lets_go(120, None).standing(Tid(1)), Standing::Out, "of its own accord");
+    let mut waits = lets_go(90, Some(480));
+    assert_eq!(waits.standing(Tid(1)), Standing::Out, "that sleep was for another holder");
+    waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), &mut |_| {});
+    assert_eq!(waits.standing(Tid(1)), Standing::Since(micros(700)));
 }
 
 #[test]
 fn a_look_knows_better_who_was_forced() {
-    let (g, micros) = (GilId(0), Nanos::from_micros);
-    let mut waits = Waits { interval: micros(200), ..Waits::default() };
-    for (at, did) in [
-        (0, Did::Sleep(g, Spot::Cond)),
-        (100, Did::Return { timed_out: false }),
-        (101, Did::Wake(g, Spot::SwitchCond)),
-        (500, Did::Wake(g, Spot::Cond)),
-    ] {
-        waits.take(micros(at), Tid(1), did, &mut |_| {});
-    }
-    assert_eq!(waits.standing(Tid(1)), Standing::Forced(micros(500)));
+    let (micros, mut waits) = (Nanos::from_micros, lets_go(120, Some(480)));
     waits.forget_force(Tid(1), micros(499));
     assert_eq!(waits.standing(Tid(1)), Standing::Forced(micros(500)), "the look was before it let go");
     waits.forget_force(Tid(1), micros(700));
