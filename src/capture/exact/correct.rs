@@ -4,12 +4,19 @@
 //! its length, by this rule:
 //!
 //! - More waiting than the look said: the difference is taken first from what the look could not tell (`unknown`, then, where the slice was
-//!   split by conservation, `starved` and `native`), then from everything else in proportion: the wait ended inside the slice.
+//!   split by conservation, `starved` and `native`), then from everything else in proportion, to which it is owed: that look stood for as much
+//!   time as any other.
 //! - Less: where conservation said waiting, the thread was runnable without a CPU and not waiting, so `starved`. Where the look itself
-//!   found a waiter, the wait began inside the slice, and before it the thread went on with what it did at the look before. If it was
-//!   waiting then too, it had the GIL in between: a wait that ends gives the GIL, so that is `holding`.
+//!   found a waiter, the wait began inside the slice, and what came before it was one of the states that time is owed to. If none is owed any,
+//!   the thread went on with what it did at the look before, which then owes it; if it was waiting then too, it had the GIL in between: a wait
+//!   that ends gives the GIL, so that is `holding`.
+//!
+//! Without the debts, states that come right after waits and last for less than the time between two looks would be told too short.
 
 use crate::sample::{Evidence, Split, State};
+
+/// A state is owed, or owes, so many nanoseconds at most: some dozen looks.
+const MOST_OWED: f64 = 20e6;
 
 /// What is remembered of a thread from slice to slice.
 #[derive(Clone, Copy, Debug)]
@@ -18,11 +25,13 @@ pub struct Before {
     doing: Split,
     /// How it last held the GIL.
     hold: State,
+    /// Time taken from each state for waits, less the time given to it.
+    owed: Split,
 }
 
 impl Default for Before {
     fn default() -> Self {
-        Before { doing: Split::default(), hold: State::HoldingPython }
+        Before { doing: Split::default(), hold: State::HoldingPython, owed: Split::default() }
     }
 }
 
@@ -32,7 +41,7 @@ impl Before {
         let had = split.get(State::Waiting);
         let waiting = waiting.clamp(0.0, split.total());
         let mut out = if waiting >= had {
-            take(split, evidence, waiting - had)
+            self.take(split, evidence, waiting - had)
         } else {
             let mut out = without_waiting(split);
             self.give(&mut out, evidence, had - waiting);
@@ -43,15 +52,58 @@ impl Before {
         out
     }
 
-    fn give(&self, out: &mut Split, evidence: Evidence, nanos: f64) {
-        let known = self.doing.total();
+    fn give(&mut self, out: &mut Split, evidence: Evidence, nanos: f64) {
         if evidence == Evidence::Conservation {
-            out.add(State::Starved, nanos);
-        } else if known > 0.0 {
-            State::ALL.iter().for_each(|&s| out.add(s, nanos * self.doing.get(s) / known));
-        } else {
-            out.add(self.hold, nanos);
+            return out.add(State::Starved, nanos);
         }
+        let mut due = Split::default();
+        State::ALL.iter().for_each(|&s| due.add(s, self.owed.get(s).max(0.0)));
+        let paid = due.total().min(nanos);
+        if paid > 0.0 {
+            self.pay(out, &due, paid);
+        }
+        let known = self.doing;
+        if known.total() > 0.0 {
+            self.pay(out, &known, nanos - paid);
+        } else {
+            self.pay(out, &Split::whole(self.hold, 1.0), nanos - paid);
+        }
+    }
+
+    /// Gives `nanos` to the states in the proportion of `to`.
+    fn pay(&mut self, out: &mut Split, to: &Split, nanos: f64) {
+        for state in State::ALL {
+            let part = nanos * to.get(state) / to.total();
+            out.add(state, part);
+            self.owe(state, -part);
+        }
+    }
+
+    fn owe(&mut self, state: State, nanos: f64) {
+        let owed = self.owed.get(state);
+        self.owed.add(state, (owed + nanos).clamp(-MOST_OWED, MOST_OWED) - owed);
+    }
+
+    /// The slice without its waiting and without `nanos` more.
+    fn take(&mut self, split: &Split, evidence: Evidence, mut nanos: f64) -> Split {
+        let mut out = without_waiting(split);
+        let doubtful: &[State] =
+            if evidence == Evidence::Conservation { &[State::Unknown, State::Starved, State::Native] } else { &[State::Unknown] };
+        for &state in doubtful {
+            let part = nanos.min(out.get(state));
+            out.add(state, -part);
+            nanos -= part;
+        }
+        let rest = out.total();
+        if nanos > 0.0 && rest > 0.0 {
+            let share = (nanos / rest).min(1.0);
+            for state in State::ALL {
+                let part = out.get(state) * share;
+                out.add(state, -part);
+                self.owe(state, part);
+            }
+        }
+        out
     }
 
     fn remember(&mut self, said: &Split, evidence: Evidence, out: &Split) {
@@ -67,26 +119,6 @@ impl Before {
 fn without_waiting(split: &Split) -> Split {
     let mut out = Split::default();
     State::ALL.iter().filter(|&&s| s != State::Waiting).for_each(|&s| out.add(s, split.get(s)));
-    out
-}
-
-/// The slice without its waiting and without `nanos` more.
-fn take(split: &Split, evidence: Evidence, mut nanos: f64) -> Split {
-    let mut out = without_waiting(split);
-    let doubtful: &[State] =
-        if evidence == Evidence::Conservation { &[State::Unknown, State::Starved, State::Native] } else { &[State::Unknown] };
-    for &state in doubtful {
-        let part = nanos.min(out.get(state));
-        out.add(state, -part);
-        nanos -= part;
-    }
-    let rest = out.total();
-    if nanos > 0.0 && rest > 0.0 {
-        let keep = ((rest - nanos) / rest).max(0.0);
-        let mut less = Split::default();
-        State::ALL.iter().for_each(|&s| less.add(s, out.get(s) * keep));
-        return less;
-    }
     out
 }
 
@@ -123,6 +155,22 @@ mod tests {
         before.correct(&of(&[(HoldingNative, 10.0)]), E::GilHolder, 0.0);
         before.correct(&of(&[(Waiting, 10.0)]), E::GilFutex, 7.0);
         assert_eq!(before.correct(&of(&[(Waiting, 10.0)]), E::GilFutex, 8.0), of(&[(Waiting, 8.0), (HoldingNative, 2.0)]));
+    }
+
+    #[test]
+    fn a_short_hold_after_each_wait_gets_its_share() {
+        // Every ms: .5 waiting, .25 holding, .25 asleep for a lock. The looks meet each as often as it lasts, and waits end inside slices.
+        let (mut before, mut sum) = (Before::default(), Split::default());
+        for look in 0..400 {
+            let (state, evidence) = match look % 4 {
+                0 => (HoldingPython, E::GilHolder),
+                1 => (Lock, E::Syscall),
+                _ => (Waiting, E::GilFutex),
+            };
+            sum.merge(&before.correct(&of(&[(state, 1e6)]), evidence, 0.5e6));
+        }
+        assert!((sum.get(HoldingPython) - 100e6).abs() < 1e6 && (sum.get(Lock) - 100e6).abs() < 1e6, "{sum:?}");
+        assert_eq!(sum.get(Waiting), 200e6);
     }
 
     #[test]
