@@ -5,7 +5,7 @@
 //!                               H runnable and the GIL's holder   B asleep and the GIL's holder   C holder inside a C call
 //!                               Q runnable, has asked for the GIL (3.15)   q the same on a CPU   s the same in a system call   U nothing could be read
 //!          and with its kernel stack: n on a CPU   p pushed off its CPU   o the same while it let go   w woken from a futex
-//!                               x the same, and says that it has not asked (3.15)
+//!                               x the same, and says that it has not asked (3.15)   y the same inside a C call
 //!   cpu    CPU time in that millisecond, in tenths; X is all of it
 //!   queue  time in the run queue in that millisecond, in tenths; X is all of it
 //! ```
@@ -52,8 +52,8 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             _ => Place::Runnable,
         };
         let held = "HBC".contains(see);
-        let requested = "Qqsx".contains(see).then_some(see != 'x');
-        let in_c_call = "Cvf".contains(see);
+        let requested = "Qqsxy".contains(see).then_some(!"xy".contains(see));
+        let in_c_call = "Cvfy".contains(see);
         let asked = match see {
             'e' | 'v' => Asked::No,
             'f' => Asked::Likely,
@@ -64,7 +64,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             'n' | 'q' => Some(Whereabouts::OnCpu),
             's' => Some(Whereabouts::InSystemCall),
             'p' => Some(Whereabouts::Preempted),
-            'w' | 'x' => Some(Whereabouts::WokenFromFutex),
+            'w' | 'x' | 'y' => Some(Whereabouts::WokenFromFutex),
             'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
             _ => None,
         };
@@ -105,10 +105,12 @@ fn who_begins_to_ask_during_the_look_did_something_else_before() {
 }
 
 #[test]
-fn who_is_woken_from_a_futex_and_does_not_ask_wants_no_gil() {
+fn who_is_woken_from_a_lock_does_not_ask_for_the_gil_yet() {
     // It last slept for the GIL, as far as looks have met it, then for a lock between two of them.
     expect(play("Ww", "11", " 9"), &[(State::Waiting, 2.0)]);
-    expect(play("Wx", "11", " 9"), &[(State::Waiting, 1.0), (State::Starved, 1.0)]);
+    expect(play("Wy", "11", " 9"), &[(State::Waiting, 1.0), (State::Starved, 1.0)]);
+    // Forced to let go, it sleeps until another has taken the GIL, and has not asked either.
+    expect(play("Wx", "11", " 9"), &[(State::Waiting, 2.0)]);
 }
 
 #[test]
