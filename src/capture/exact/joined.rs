@@ -5,7 +5,7 @@
 //! in no slice; it is told of by its waits alone.
 
 use super::correct::Before;
-use super::waits::{Standing, Told, Waits};
+use super::waits::{Standing, Told, Waits, MOST_FORCED};
 use crate::ids::{ThreadId, Tid};
 use crate::sample::{Evidence, Exact, GilLook, Sink, Slice, Split, Stack, State, Stretch, ThreadFacts, ThreadTotals};
 use crate::units::Nanos;
@@ -103,7 +103,7 @@ impl Join {
             Standing::Unknown => return None,
             Standing::Out => 0.0,
             Standing::Forced(_) if holds || evidence == Evidence::Syscall => 0.0,
-            Standing::Forced(from) => overlap((from, end)),
+            Standing::Forced(from) => overlap((from, end.min(from + MOST_FORCED))),
             Standing::Since(from) => overlap((from, end)),
             Standing::Between { begin: from, timed_out: true, .. } if !holds => overlap((from, end)),
             Standing::Between { begin: from, since, .. } => overlap((from, since)),

@@ -26,7 +26,7 @@ const AFTER_WAKE: Nanos = Nanos::from_micros(60);
 /// So long after a sleep it is not kept open whether the wait goes on, whoever else sleeps.
 const MOST_DOUBT: Nanos = Nanos::from_millis(250);
 /// So long after it was forced to let go a thread may have had no core, and not have asked again.
-const MOST_FORCED: Nanos = Nanos::from_millis(100);
+pub const MOST_FORCED: Nanos = Nanos::from_millis(100);
 /// Threads followed at once; those that are out are forgotten first.
 const MOST_THREADS: usize = 32_768;
 
