@@ -171,9 +171,10 @@ pub struct Frame {
 }
 
 /// How much of a stack can be relied on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Trust {
     /// Two reads agree from root to leaf.
+    #[default]
     Whole,
     /// The frames given are agreed; what stood above them moved while it was read.
     Moving,

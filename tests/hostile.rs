@@ -4,12 +4,11 @@
 use gilprof::ids::Addr;
 use gilprof::process::memory::{Memory, Part, ReadError};
 use gilprof::process::replay::ReplayMemory;
-use gilprof::python::code::CodeCache;
 use gilprof::python::frames::{FrameReader, MAX_DEPTH};
 use gilprof::python::gil;
 use gilprof::python::interpreters::Roster;
 use gilprof::python::layout::{for_version, Anchor, Layout, Minor, Table};
-use gilprof::python::stack::ThreadStack;
+use gilprof::python::stack::{Symbols, ThreadStack};
 use gilprof::python::thread_names;
 use gilprof::sample::{Stack, Trust};
 use proptest::prelude::*;
@@ -255,12 +254,6 @@ impl Memory for Noise {
         Ok(())
     }
 
-    fn read_batch(&self, parts: &mut [Part<'_>]) -> Result<(), ReadError> {
-        for part in parts {
-            part.ok = self.read(part.at, part.into).is_ok();
-        }
-        Ok(())
-    }
 }
 
 proptest! {
@@ -273,11 +266,11 @@ proptest! {
         if roster.walk(&memory, layout, RUNTIME).is_ok() {
             let _ = roster.read(&memory, layout, RUNTIME, true);
         }
-        let mut codes = CodeCache::new();
+        let mut symbols = Symbols::default();
         let mut stack = ThreadStack::new(&Arc::new(Stack::empty()));
         for turn in 0..3 {
-            codes.begin_look();
-            stack.read(&memory, layout, &mut codes, TSTATE.offset(turn * 8), turn == 1).unwrap();
+            symbols.codes.begin_look();
+            stack.read(&memory, layout, &mut symbols, TSTATE.offset(turn * 8), turn == 1).unwrap();
             prop_assert!(stack.stack().frames.len() <= MAX_DEPTH);
         }
         thread_names::read(&memory, layout, Addr(0x50_000));

@@ -14,6 +14,7 @@ fn every_workload_comes_to_its_handshake_and_ends_with_its_stdin() {
             "call_heavy",
             "churn",
             "cpu",
+            "crowd",
             "hashing",
             "identity",
             "interpreters",

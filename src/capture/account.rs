@@ -9,6 +9,12 @@ use crate::sample::{Evidence, Split, Stack, State};
 use crate::units::Nanos;
 use std::sync::Arc;
 
+/// A sleeper is not looked at for this part of the time for which it has slept. What it does when it wakes is met late by as much at most, which
+/// bounds the error in the sum.
+const REST: u64 = 128;
+/// Nor for longer than this.
+const MOST_REST: Nanos = Nanos::from_millis(100);
+
 /// A thread that waits for its first CPU is booked at the latest after so long.
 const MOST_UNBORN: Nanos = Nanos::from_millis(200);
 
@@ -46,6 +52,8 @@ struct Last {
     stat: Option<SchedStat>,
     /// What it did, if that was off the CPU.
     slept: Option<State>,
+    /// When it was first met in the sleep that it is in.
+    asleep_since: Nanos,
     near_wait: bool,
     /// What it last slept for on a futex was the GIL; supposed of one that has not been met asleep yet.
     wants_gil: bool,
@@ -70,7 +78,7 @@ impl Account {
         ledger.open(if newborn { stat.map(|_| SchedStat::default()) } else { stat });
         // A newborn that has never had a CPU is starved until its count of runs moves: the run queue's time is only counted then.
         let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
-        let last = Last { at: began, stat, slept, near_wait: false, wants_gil: true, surely_waits: false };
+        let last = Last { at: began, stat, slept, asleep_since: began, near_wait: false, wants_gil: true, surely_waits: false };
         Account { last, born: newborn.then_some(began), told: (State::Unknown, Evidence::Unread), ledger }
     }
 
@@ -97,7 +105,32 @@ impl Account {
 
     /// Whether the last look found it waiting for the GIL, beyond doubt: one that was pushed off while it let go may want something else.
     pub fn waited(&self) -> bool {
-        self.last.slept == Some(State::Waiting) && self.last.surely_waits
+        self.last.slept == Some(State::Waiting) && self.last.surely_waits && self.ledger.is_settled()
+    }
+
+    /// Books the time since the last look of one that [`Account::waited`] and still waits; its length, which is for the caller to tell of.
+    pub fn still_waits(&mut self, at: Nanos) -> Nanos {
+        let length = at.since(self.last.at);
+        self.ledger.pass(State::Waiting, length);
+        self.told = (State::Waiting, Evidence::SameHolder);
+        (self.last.at, self.last.asleep_since) = (at, at);
+        length
+    }
+
+    /// Whether it need not be looked at: it has slept for so long that it would sleep on, most likely, and is not missed for long if it does not.
+    pub fn rests(&self, at: Nanos) -> bool {
+        let asleep = self.last.at.since(self.last.asleep_since).as_nanos();
+        let rest = Nanos::from_nanos(asleep / REST).min(MOST_REST);
+        self.slept() && self.last.stat.is_some() && at < self.last.at + rest
+    }
+
+    /// Books the time in which it rested.
+    pub fn rest_until(&mut self, at: Nanos, stack: &Arc<Stack>, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
+        let Some(state) = self.last.slept.filter(|_| self.slept() && at > self.last.at) else { return };
+        let kind = Kind::Told(state, Evidence::NotRunSince);
+        let entry = Entry { end: at, length: at.since(self.last.at), kind, stack: stack.clone(), holder: None };
+        self.ledger.add(entry, self.last.stat, true, emit);
+        self.last.at = at;
     }
 
     /// Whether the last look found it asleep, and not for the GIL.
@@ -179,7 +212,8 @@ impl Account {
         };
         // One that ran after it was supposed to sleep may sleep for something else by now: the next look must see that it ran.
         let stat = if now.supposed { self.last.stat } else { now.stat };
-        self.last = Last { at, stat, slept, near_wait, wants_gil, surely_waits };
+        let asleep_since = if told.1 == Evidence::NotRunSince { self.last.asleep_since } else { at };
+        self.last = Last { at, stat, slept, asleep_since, near_wait, wants_gil, surely_waits };
     }
 
     /// Whether it has never had a CPU.

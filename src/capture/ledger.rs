@@ -103,6 +103,11 @@ struct Shares {
 }
 
 impl Ledger {
+    /// Whether no slice waits to be settled.
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Adds a slice, and settles what can be settled. `stat` is the kernel's count at the end of the slice, `asleep` whether the thread is
     /// off the CPU, which makes the count exact.
     pub fn add(&mut self, entry: Entry, stat: Option<SchedStat>, asleep: bool, emit: &mut dyn FnMut(&Entry, Split, Evidence)) {
@@ -121,6 +126,12 @@ impl Ledger {
         if asleep || age >= MAX_AGE || self.pending.len() >= MAX_PENDING {
             self.settle(stat, false, emit);
         }
+    }
+
+    /// A slice off the CPU for which there is no count, and which no count is needed to tell.
+    pub fn pass(&mut self, state: State, length: Nanos) {
+        self.habit.slept(state, length);
+        self.before = None;
     }
 
     /// Two looks in a row that were alike: how much of the time between them it had a CPU.

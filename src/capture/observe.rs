@@ -4,24 +4,26 @@
 //! each only as far as it can have changed; then the GILs again: a thread that held at both ends held all along, and only such a one is
 //! called asleep with the GIL. No look is lost because one thread is new or gone.
 
+mod book;
+mod gils;
 mod roll;
 
 use super::bind::Binder;
 use super::claims::{Claims, GilNumbers};
-use super::classify::Judgement;
 use super::halt::Halt;
-use super::tracked::{GilSaid, Known, Tracked};
+use super::tracked::{Known, Tracked};
 use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::memory::ReadError;
 use crate::process::source::{LiveSource, Source};
 use crate::python::attach::Python;
-use crate::python::code::CodeCache;
 use crate::python::gil::{self, GilReading};
 use crate::python::interpreters::Roster;
-use crate::sample::{GilLook, Holder, Sink, Stack, State, ThreadView, Trust};
+use crate::python::stack::Symbols;
+use crate::sample::{Sink, Stack, ThreadView, Trust};
 use crate::units::Nanos;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use gils::Gils;
 use std::sync::Arc;
 
 /// How often the lists of interpreters and thread states are walked again within one look while they keep changing.
@@ -44,7 +46,7 @@ pub struct Observer {
     source: Box<dyn Source>,
     roster: Roster,
     binder: Binder,
-    codes: CodeCache,
+    symbols: Symbols,
     threads: Vec<Tracked>,
     by_tstate: HashMap<Addr, usize>,
     bound: Vec<(Addr, u64, Option<u64>)>,
@@ -54,6 +56,8 @@ pub struct Observer {
     unbound: bool,
     next_id: u32,
     tids: Vec<Tid>,
+    /// The list of threads before that.
+    listed_before: Vec<Tid>,
     /// How many threads the kernel counted at the last look.
     crowd: Option<u64>,
     listed: Nanos,
@@ -64,11 +68,8 @@ pub struct Observer {
     named: Nanos,
     last: Option<Nanos>,
     empty: Arc<Stack>,
+    gils: Gils,
     after: Vec<Option<GilReading>>,
-    /// When nobody was last seen to wait for a GIL.
-    unwanted: HashMap<Addr, Nanos>,
-    /// The GILs as the last look found them.
-    earlier: Vec<(Addr, Option<GilReading>)>,
     freezer: Option<Box<dyn Freeze>>,
     /// Whether and how long the program stood still.
     pub halt: Halt,
@@ -103,7 +104,7 @@ impl Observer {
             python,
             roster: Roster::default(),
             binder: Binder::default(),
-            codes: CodeCache::new(),
+            symbols: Symbols::default(),
             threads: Vec::new(),
             by_tstate: HashMap::new(),
             bound: Vec::new(),
@@ -113,6 +114,7 @@ impl Observer {
             unbound: true,
             next_id: 0,
             tids: Vec::new(),
+            listed_before: Vec::new(),
             crowd: None,
             listed: Nanos::ZERO,
             made_sure: Nanos::ZERO,
@@ -120,9 +122,8 @@ impl Observer {
             named: Nanos::ZERO,
             last: None,
             empty: Arc::new(Stack::empty()),
+            gils: Gils::default(),
             after: Vec::new(),
-            earlier: Vec::new(),
-            unwanted: HashMap::new(),
             freezer: None,
             waiting: HashSet::new(),
             torn: 0,
@@ -160,12 +161,13 @@ impl Observer {
 
     /// Looks once. `Err` when the process as a whole cannot be read: it is gone, or access was taken away.
     pub fn look(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<Looked, ReadError> {
-        self.codes.begin_look();
+        self.symbols.codes.begin_look();
         let crowd = self.source.crowd();
         let others = std::mem::replace(&mut self.crowd, crowd) != crowd;
         let all = at.since(self.listed) >= roll::RELIST || self.unbound || others;
         self.read_roster(all)?;
         self.numbers.follow(&self.roster);
+        self.gils.follow(&self.roster);
         self.bind_if_changed(at, others, sink)?;
         self.read_holders_stacks(sink)?;
         self.read_threads(at, sink)?;
@@ -178,10 +180,7 @@ impl Observer {
         if looked == Looked::Fully {
             self.book(at, sink);
             self.last = Some(at);
-            self.earlier.clone_from(&self.roster.gils);
-            if self.unwanted.len() > self.roster.gils.len() {
-                self.unwanted.retain(|gil, _| self.roster.gils.iter().any(|(at, _)| at == gil));
-            }
+            self.gils.0.iter_mut().zip(&self.roster.gils).for_each(|(gil, (_, reading))| gil.earlier = *reading);
         }
         Ok(looked)
     }
@@ -246,8 +245,10 @@ impl Observer {
     /// The holders' stacks first: they move.
     fn read_holders_stacks(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
         for g in 0..self.roster.gils.len() {
+            self.gils.0[g].known_holder = false;
             let Some(holder) = self.roster.gils[g].1.and_then(|r| r.holder) else { continue };
             if let Some(&index) = self.by_tstate.get(&holder) {
+                self.gils.0[g].known_holder = true;
                 if let Some(claim) = self.claims.by(holder) {
                     self.take(&claim, sink);
                 }
@@ -262,7 +263,7 @@ impl Observer {
         let tid = thread.facts.tid;
         let _frozen = self.freezer.as_ref().filter(|_| holds).and_then(|f| f.freeze(tid));
         let still = !holds && thread.asleep();
-        thread.stack.read(self.source.memory(), &self.python.layout, &mut self.codes, thread.tstate, still)?;
+        thread.stack.read(self.source.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
         thread.requested = thread.stack.requested();
         if thread.stack.stack().trust == Trust::Moving {
             self.torn += 1;
@@ -272,7 +273,6 @@ impl Observer {
 
     /// The kernel's word on every thread, and the stacks of those that can have moved.
     fn read_threads(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        let holders: Vec<Addr> = self.roster.gils.iter().filter_map(|(_, r)| r.as_ref()?.holder).collect();
         // The newest first, which are the likeliest to be gone soon.
         for index in (0..self.threads.len()).rev() {
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
@@ -284,11 +284,11 @@ impl Observer {
                 known(waits_for.get().is_some())
             };
             let thread = &self.threads[index];
-            let same_holder = self.same_holder(thread);
+            let passed_over = self.passed_over(thread);
             // Events are as old as the look; the GIL was read since, and knows better of one who has just got it.
-            let holds = holders.contains(&thread.tstate);
+            let holds = self.roster.is_holder(thread.tstate);
             let waits = gils.len() == 1 && self.waiting.contains(&thread.facts.tid) && !holds;
-            if self.threads[index].look(self.source.as_ref(), Known { same_holder, waits, holds }, on_gil).is_err() {
+            if self.threads[index].look(self.source.as_ref(), at, Known { passed_over, waits, holds }, on_gil).is_err() {
                 self.drop_thread(index, at, true, sink);
                 continue;
             }
@@ -297,7 +297,7 @@ impl Observer {
                 claim.into_iter().for_each(|claim| self.take(&claim, sink));
             }
             let thread = &self.threads[index];
-            if !thread.tstate.is_null() && thread.may_have_moved() && !holders.contains(&thread.tstate) {
+            if !thread.tstate.is_null() && thread.may_have_moved() && !self.roster.is_holder(thread.tstate) {
                 self.read_stack(index, false)?;
             }
         }
@@ -328,62 +328,10 @@ impl Observer {
         }
     }
 
-    /// Whether another thread than this one has held the thread's GIL since the last look. CPython counts every change of the holder, so
-    /// whoever waited then has not had it meanwhile.
-    fn same_holder(&self, thread: &Tracked) -> bool {
-        let Some(g) = self.roster.gils.iter().position(|(at, _)| *at == thread.gil) else { return false };
-        let (Some((at, Some(now))), Some((before_at, Some(before)))) = (self.roster.gils.get(g), self.earlier.get(g)) else { return false };
-        let held = now.holder.is_some_and(|holder| holder != thread.tstate && self.by_tstate.contains_key(&holder));
-        at == before_at && held && now.holder == before.holder && now.switches == before.switches
-    }
-
-    fn book(&mut self, at: Nanos, sink: &mut dyn Sink) {
-        let holder = |reading: Option<&GilReading>| reading.and_then(|r| r.holder);
-        let count = self.roster.gils.len();
-        let before: Vec<Option<Addr>> = self.roster.gils.iter().map(|(_, r)| holder(r.as_ref())).collect();
-        let after: Vec<Option<Addr>> = (0..count).map(|g| holder(self.after.get(g).and_then(|r| r.as_ref()))).collect();
-        let holding: Vec<Option<usize>> = before.iter().map(|h| h.and_then(|h| self.by_tstate.get(&h).copied())).collect();
-        let stacks: Vec<Option<(ThreadId, Arc<Stack>)>> =
-            holding.iter().map(|h| h.map(|i| (self.threads[i].facts.id, self.threads[i].stack.stack().clone()))).collect();
-        let (mut waiters, mut wanted) = (vec![0; count], vec![false; count]);
-        for (index, thread) in self.threads.iter_mut().enumerate() {
-            let gil = self.roster.gils.iter().position(|(at, _)| *at == thread.gil);
-            let held = |holders: &[Option<Addr>]| !thread.tstate.is_null() && holders.contains(&Some(thread.tstate));
-            let reading = gil.and_then(|g| self.roster.gils[g].1);
-            let said = GilSaid {
-                held_before: held(&before),
-                held_after: held(&after),
-                other_holds: reading.and_then(|r| r.holder).is_some_and(|holder| holder != thread.tstate),
-                unwanted: self.unwanted.get(&thread.gil).copied(),
-                interval: reading.map_or(Nanos::ZERO, |r| Nanos::from_micros(r.interval_us)),
-            };
-            let judgement = thread.judge(at, &said);
-            if let Some(g) = gil {
-                let waits = matches!(judgement, Judgement::Told(State::Waiting, _));
-                waiters[g] += u32::from(waits);
-                let may_wait = matches!(judgement, Judgement::Undecided { .. }) || said.held_before && !said.held_after;
-                wanted[g] |= waits || may_wait;
-            }
-            let behind = gil.filter(|&g| holding[g] != Some(index)).and_then(|g| stacks[g].clone());
-            thread.book(at, judgement, behind, sink);
-        }
-        if self.halt.now() {
-            return;
-        }
-        let span = self.last.map_or(Nanos::ZERO, |last| at.since(last));
-        for (g, (gil, reading)) in self.roster.gils.iter().enumerate() {
-            let Some(reading) = reading else { continue };
-            if !wanted[g] {
-                self.unwanted.insert(*gil, at);
-            }
-            let holder = match (reading.holder, &stacks[g]) {
-                (None, _) => Holder::Nobody,
-                (Some(_), Some((id, _))) => Holder::Thread(*id),
-                (Some(_), None) => Holder::Unmatched,
-            };
-            let switches = Some(reading.switches);
-            sink.gil(&GilLook { gil: self.numbers.at(g), at, span, holder, switches, waiters: waiters[g] });
-        }
+    /// Whether a thread cannot have had its GIL since the last look, and another that is known has it now.
+    fn passed_over(&self, thread: &Tracked) -> bool {
+        let gil = self.gils.0.iter().zip(&self.roster.gils).find(|(gil, _)| gil.at == thread.gil);
+        gil.is_some_and(|(gil, (_, now))| now.is_some_and(|now| gil.passed_over(&now, thread.tstate)))
     }
 
     /// Each thread as the last look saw it, for `dump`; what one look cannot tell is `Unknown`.

@@ -31,6 +31,10 @@ pub struct Tracked {
     pub called: bool,
     /// Whether a name was found in the interpreter.
     pub named: bool,
+    /// This look did not look at it.
+    rests: bool,
+    /// Its stack while it rests.
+    bed: Option<Arc<Stack>>,
     /// When another thread was last seen to hold its GIL.
     other_held: Option<Nanos>,
     files: Option<TaskFiles>,
@@ -46,8 +50,8 @@ pub struct Dead;
 /// What is known of a thread before the kernel is asked where it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known {
-    /// Another thread has held its GIL ever since the last look: one that waited then still waits.
-    pub same_holder: bool,
+    /// It cannot have had its GIL since the last look: if it waited then, it still waits.
+    pub passed_over: bool,
     /// Exact mode: kernel events say that it waits for a GIL.
     pub waits: bool,
     /// The GIL names it as its holder.
@@ -90,6 +94,8 @@ impl Tracked {
             stack: ThreadStack::new(empty),
             called: false,
             named: false,
+            rests: false,
+            bed: None,
             other_held: None,
             files,
             now: UNREAD,
@@ -99,8 +105,18 @@ impl Tracked {
     }
 
     /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
-    /// Nor where what is `known` without it says that it waits.
-    pub fn look(&mut self, source: &dyn Source, known: Known, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Dead> {
+    /// Nor where what is `known` without it says that it waits, or where it rests.
+    pub fn look(&mut self, source: &dyn Source, at: Nanos, known: Known, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Dead> {
+        if known.passed_over && self.account.waited() {
+            self.now = Now { place: Place::StillWaiting, supposed: true, ..UNREAD };
+            return Ok(());
+        }
+        self.rests = !known.holds && !known.waits && self.account.rests(at);
+        if self.rests {
+            self.bed.get_or_insert_with(|| self.stack.stack().clone());
+            self.now = Now { place: Place::NotRunSince, supposed: true, ..UNREAD };
+            return Ok(());
+        }
         if self.files.is_none() {
             // It was listed, but its files could not be opened: it was gone by then, most likely, and must not live on here.
             match source.open(self.facts.tid) {
@@ -114,14 +130,11 @@ impl Tracked {
             return Ok(());
         };
         let stat = files.schedstat().map_err(|_| Dead)?;
-        let mut supposed = false;
-        let mut place = if self.account.sleeps_on(stat) {
+        let sleeps_on = self.account.sleeps_on(stat);
+        let supposed = known.waits && !sleeps_on;
+        let mut place = if sleeps_on {
             Place::NotRunSince
-        } else if known.same_holder && self.account.waited() {
-            supposed = true;
-            Place::StillWaiting
-        } else if known.waits {
-            supposed = true;
+        } else if supposed {
             Place::GilFutex
         } else {
             classify::place(files.kernel().map_err(|_| Dead)?, &on_gil)
@@ -138,8 +151,27 @@ impl Tracked {
         Ok(())
     }
 
+    /// Whether this look did not look at it, because it cannot have stopped waiting for its GIL.
+    pub fn still_waits(&self) -> bool {
+        self.now.place == Place::StillWaiting
+    }
+
+    /// Books the time since the last look of one that still waits, `behind` the holder.
+    pub fn book_wait(&mut self, at: Nanos, behind: Option<(ThreadId, &Arc<Stack>)>, sink: &mut dyn Sink) {
+        self.other_held = Some(at);
+        let length = self.account.still_waits(at);
+        let (split, evidence) = (Split::whole(State::Waiting, length.as_nanos() as f64), Evidence::SameHolder);
+        sink.slice(&Slice { thread: self.facts.id, end: at, split, evidence, stack: self.stack.stack(), holder: behind });
+    }
+
+    /// Whether this look did not look at it, because it has slept for long.
+    pub fn rests(&self) -> bool {
+        self.rests
+    }
+
     /// The whole program stands still: what the kernel says of the thread is where it was stopped.
     pub fn stop(&mut self) {
+        self.rests = false;
         self.now.place = Place::Stopped;
     }
 
@@ -169,7 +201,7 @@ impl Tracked {
 
     /// Whether its stack may have changed since it was last read.
     pub fn may_have_moved(&self) -> bool {
-        self.now.place != Place::StillWaiting && self.account.may_have_moved(self.now.stat)
+        !self.rests && self.now.place != Place::StillWaiting && self.account.may_have_moved(self.now.stat)
     }
 
     /// Whether this look found it asleep.
@@ -219,27 +251,37 @@ impl Tracked {
         }
     }
 
-    /// Books the time since the last look.
-    pub fn book(&mut self, at: Nanos, judgement: Judgement, holder: Option<(ThreadId, Arc<Stack>)>, sink: &mut dyn Sink) {
+    /// Books the time since the `last` look, `behind` the holder of its GIL.
+    pub fn book(&mut self, (last, at): (Nanos, Nanos), judgement: Judgement, behind: Option<(ThreadId, &Arc<Stack>)>, sink: &mut dyn Sink) {
         let id = self.facts.id;
+        let behind = behind.map(|(id, stack)| (id, stack.clone()));
         let mut emit = |entry: &Entry, split, evidence| emit(sink, id, entry, split, evidence);
-        self.account.book(at, &self.now, judgement, self.stack.stack(), holder, &mut emit);
+        // One that sleeps on has been doing so, whole; what another does now it began after the last look.
+        if let Some(bed) = self.bed.take().filter(|_| self.now.place != Place::NotRunSince) {
+            self.account.rest_until(last, &bed, &mut emit);
+            self.other_held = Some(last);
+        }
+        self.account.book(at, &self.now, judgement, self.stack.stack(), behind, &mut emit);
     }
 
     /// Books the time since the last look for a thread that was there when this one began and is gone now. If it did not hold the GIL then,
     /// it was past its last hold: a thread needs the GIL to end, and the CPU afterwards.
-    pub fn book_last(&mut self, at: Nanos, held: bool, sink: &mut dyn Sink) {
+    pub fn book_last(&mut self, (last, at): (Nanos, Nanos), held: bool, sink: &mut dyn Sink) {
         self.now = UNREAD;
         let gil = GilSaid { held_before: held, held_after: held, ..GilSaid::default() };
         let judgement = if held { self.judge(at, &gil) } else { Judgement::Released };
-        self.book(at, judgement, None, sink);
+        self.book((last, at), judgement, None, sink);
     }
 
     /// Settles what is pending and says that the thread's time ends here.
     pub fn end(&mut self, at: Nanos, sink: &mut dyn Sink) {
         let id = self.facts.id;
         let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
-        let last = self.account.close(at, last, self.stack.stack(), &mut |entry, split, evidence| emit(sink, id, entry, split, evidence));
+        let mut emit = |entry: &Entry, split, evidence| emit(sink, id, entry, split, evidence);
+        if let Some(bed) = self.bed.take() {
+            self.account.rest_until(at, &bed, &mut emit);
+        }
+        let last = self.account.close(at, last, self.stack.stack(), &mut emit);
         let (since, base) = self.first;
         let mut totals = ThreadTotals { seen: at.since(since), ..ThreadTotals::default() };
         if let (Some(base), Some(last)) = (base, last) {

@@ -6,6 +6,7 @@ use super::memory::{Memory, Part, ReadError};
 use super::procfs::carrier;
 use crate::ids::{Addr, Pid};
 use std::io;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Ranges per system call. The kernel takes up to 1024; more than this is rare and goes in several calls.
@@ -30,17 +31,23 @@ impl LiveMemory {
         self.pid
     }
 
-    /// One system call over at most `BATCH` ranges; the number of bytes that came, counted in the order of the ranges.
-    fn readv(&self, local: &mut [libc::iovec], remote: &[libc::iovec]) -> io::Result<usize> {
-        // SAFETY: every local iovec was made from a live `&mut [u8]` of exactly its length, held by the caller for the whole call;
-        // the remote ones are only numbers to the kernel, which checks them against the other process.
+    /// One system call over these ranges, of which there are at most `BATCH`; the number of bytes that came, counted in their order.
+    fn readv(&self, parts: &[Part], into: &mut [u8]) -> io::Result<usize> {
+        const ROOM: MaybeUninit<libc::iovec> = MaybeUninit::uninit();
+        let mut remote = [ROOM; BATCH];
+        for (place, part) in remote.iter_mut().zip(parts) {
+            place.write(libc::iovec { iov_base: part.at.0 as *mut libc::c_void, iov_len: part.len });
+        }
+        let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+        // SAFETY: `local` is a live `&mut [u8]` of exactly its length. The first `parts.len().min(BATCH)` of `remote` were written just now;
+        // they are only numbers to the kernel, which checks them against the other process, and writes no more than `local` has room for.
         let n = unsafe {
             libc::process_vm_readv(
                 self.through.load(Ordering::Relaxed),
-                local.as_mut_ptr(),
-                local.len() as libc::c_ulong,
-                remote.as_ptr(),
-                remote.len() as libc::c_ulong,
+                &local,
+                1,
+                remote.as_ptr().cast(),
+                parts.len().min(BATCH) as libc::c_ulong,
                 0,
             )
         };
@@ -53,19 +60,16 @@ impl LiveMemory {
         self.through.swap(now.0, Ordering::Relaxed) != now.0
     }
 
-    fn read_some(&self, parts: &mut [Part<'_>]) -> Result<(), ReadError> {
-        const NONE: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        let (mut local, mut remote) = ([NONE; BATCH], [NONE; BATCH]);
-        let mut next = 0;
+    fn read_some(&self, mut parts: &mut [Part], mut into: &mut [u8]) -> Result<(), ReadError> {
+        parts.iter_mut().for_each(|part| part.ok = false);
         // Every turn settles at least one part or moves on to another thread, of which there are ever fewer, so that the loop ends.
-        while next < parts.len() {
-            let rest = &mut parts[next..];
-            let count = rest.len().min(BATCH);
-            for (i, part) in rest.iter_mut().take(count).enumerate() {
-                local[i] = libc::iovec { iov_base: part.into.as_mut_ptr().cast(), iov_len: part.into.len() };
-                remote[i] = libc::iovec { iov_base: part.at.0 as *mut libc::c_void, iov_len: part.into.len() };
+        while !parts.is_empty() {
+            let mut wanted = 0;
+            let count = parts.iter().take(BATCH).take_while(|part| fits(&mut wanted, part.len, into.len())).count();
+            if count == 0 {
+                return Ok(());
             }
-            let mut came = match self.readv(&mut local[..count], &remote[..count]) {
+            let mut came = match self.readv(&parts[..count], &mut into[..wanted]) {
                 Ok(n) => n,
                 Err(e) => match e.raw_os_error() {
                     Some(libc::ESRCH) if self.another_way() => continue,
@@ -75,26 +79,38 @@ impl LiveMemory {
                     _ => 0,
                 },
             };
-            let mut settled = 0;
-            for part in rest.iter_mut().take(count) {
+            let (mut settled, mut place) = (0, 0);
+            for part in parts.iter_mut().take(count) {
                 settled += 1;
-                part.ok = came >= part.into.len();
+                place += part.len;
+                part.ok = came >= part.len;
                 if !part.ok {
                     break;
                 }
-                came -= part.into.len();
+                came -= part.len;
             }
-            next += settled;
+            parts = &mut parts[settled..];
+            into = &mut into[place..];
         }
         Ok(())
     }
 }
 
+/// Whether `len` bytes more still fit into `room`; if so they are added to `sum`.
+fn fits(sum: &mut usize, len: usize, room: usize) -> bool {
+    let more = sum.saturating_add(len);
+    let fits = more <= room;
+    if fits {
+        *sum = more;
+    }
+    fits
+}
+
 impl Memory for LiveMemory {
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
         let len = into.len();
-        let mut parts = [Part::new(at, into)];
-        self.read_some(&mut parts)?;
+        let mut parts = [Part::new(at, len)];
+        self.read_some(&mut parts, into)?;
         if parts[0].ok {
             Ok(())
         } else {
@@ -102,8 +118,8 @@ impl Memory for LiveMemory {
         }
     }
 
-    fn read_batch(&self, parts: &mut [Part<'_>]) -> Result<(), ReadError> {
-        self.read_some(parts)
+    fn read_batch(&self, parts: &mut [Part], into: &mut [u8]) -> Result<(), ReadError> {
+        self.read_some(parts, into)
     }
 }
 
@@ -118,12 +134,11 @@ mod tests {
     #[test]
     fn a_bad_part_does_not_spoil_the_others() {
         let (a, b) = ([1u8; 16], [2u8; 16]);
-        let (mut x, mut bad, mut y) = ([0; 16], [0; 16], [0; 16]);
-        let mut parts =
-            [Part::new(Addr(a.as_ptr() as u64), &mut x), Part::new(Addr(8), &mut bad), Part::new(Addr(b.as_ptr() as u64), &mut y)];
-        own().read_batch(&mut parts).unwrap();
-        assert_eq!([parts[0].ok, parts[1].ok, parts[2].ok], [true, false, true]);
-        assert_eq!((x, y), (a, b));
+        let mut parts = [Part::new(Addr(a.as_ptr() as u64), 16), Part::new(Addr(8), 16), Part::new(Addr(b.as_ptr() as u64), 16)];
+        let mut bytes = [0; 48];
+        own().read_batch(&mut parts, &mut bytes).unwrap();
+        assert_eq!(parts.map(|part| part.ok), [true, false, true]);
+        assert_eq!((&bytes[..16], &bytes[32..]), (a.as_slice(), b.as_slice()));
     }
 
     #[test]
@@ -131,10 +146,22 @@ mod tests {
         let source: Vec<u8> = (0..=255).cycle().take(1000).collect();
         let mut into = vec![0u8; 1000];
         let base = source.as_ptr() as u64;
-        let mut parts: Vec<Part<'_>> = into.chunks_mut(1).enumerate().map(|(i, c)| Part::new(Addr(base + i as u64), c)).collect();
-        own().read_batch(&mut parts).unwrap();
+        let mut parts: Vec<Part> = (0..1000).map(|i| Part::new(Addr(base + i), 1)).collect();
+        own().read_batch(&mut parts, &mut into).unwrap();
         assert!(parts.iter().all(|p| p.ok));
         assert_eq!(into, source);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_not_read() {
+        let source = [7u8; 64];
+        let part = Part::new(Addr(source.as_ptr() as u64), 24);
+        let (mut parts, mut into) = ([part, part, part], [0; 50]);
+        own().read_batch(&mut parts, &mut into).unwrap();
+        assert_eq!((parts.map(|p| p.ok), into[47], into[48]), ([true, true, false], 7, 0));
+        let mut parts = [Part::new(part.at, usize::MAX), part];
+        own().read_batch(&mut parts, &mut into).unwrap();
+        assert_eq!(parts.map(|p| p.ok), [false, false]);
     }
 
     #[test]

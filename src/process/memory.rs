@@ -24,22 +24,31 @@ pub enum ReadError {
     Refused,
 }
 
-/// One part of a batch: where to read from, where to put it, and whether it worked.
-#[derive(Debug)]
-pub struct Part<'a> {
+/// One part of a batch: where to read from, how much, and whether it worked. What the parts read lies one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
     /// The target's address.
     pub at: Addr,
-    /// Filled whole on success; unspecified contents on failure.
-    pub into: &'a mut [u8],
-    /// Set by [`Memory::read_batch`]; true when `into` was filled whole.
+    /// How many bytes.
+    pub len: usize,
+    /// Set by [`Memory::read_batch`]; true when all of them came. Else what lies in their place is unspecified.
     pub ok: bool,
 }
 
-impl<'a> Part<'a> {
+impl Part {
     /// A part that has not been read yet.
-    pub fn new(at: Addr, into: &'a mut [u8]) -> Part<'a> {
-        Part { at, into, ok: false }
+    pub fn new(at: Addr, len: usize) -> Part {
+        Part { at, len, ok: false }
     }
+}
+
+/// The parts of a batch, each with its place in `bytes`. It ends at a part for which there is no room.
+pub fn pieces<'a>(parts: &'a [Part], mut bytes: &'a [u8]) -> impl Iterator<Item = (&'a Part, &'a [u8])> {
+    parts.iter().map_while(move |part| {
+        let (piece, rest) = bytes.split_at_checked(part.len)?;
+        bytes = rest;
+        Some((part, piece))
+    })
 }
 
 /// Another process's memory.
@@ -47,11 +56,14 @@ pub trait Memory {
     /// Fills `into` from `at`, whole or not at all.
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError>;
 
-    /// Reads many ranges, in order, as close together in time as can be. A part that cannot be read does not spoil the others.
-    /// An error means that the process as a whole cannot be read (gone, refused).
-    fn read_batch(&self, parts: &mut [Part<'_>]) -> Result<(), ReadError> {
+    /// Reads many ranges, in order, as close together in time as can be, to one behind the other in `into`. A part that cannot be read, or for
+    /// which there is no room, does not spoil the others. An error means that the process as a whole cannot be read (gone, refused).
+    fn read_batch(&self, parts: &mut [Part], mut into: &mut [u8]) -> Result<(), ReadError> {
         for part in parts {
-            part.ok = match self.read(part.at, part.into) {
+            part.ok = false;
+            let Some((piece, rest)) = into.split_at_mut_checked(part.len) else { break };
+            into = rest;
+            part.ok = match self.read(part.at, piece) {
                 Ok(()) => true,
                 Err(ReadError::Unmapped { .. }) => false,
                 Err(e) => return Err(e),
@@ -84,7 +96,7 @@ impl<M: Memory + ?Sized> Memory for &M {
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
         (**self).read(at, into)
     }
-    fn read_batch(&self, parts: &mut [Part<'_>]) -> Result<(), ReadError> {
-        (**self).read_batch(parts)
+    fn read_batch(&self, parts: &mut [Part], into: &mut [u8]) -> Result<(), ReadError> {
+        (**self).read_batch(parts, into)
     }
 }

@@ -5,7 +5,7 @@
 //! Ranges are what was read and a little behind it, widened to whole blocks where those could be read and joined where they touch, so that a later
 //! version of gilprof, which reads a little more or less, still finds what it needs. It holds whatever stood beside what was read: treat it as one treats a core dump.
 
-use super::memory::{Memory, Part, ReadError};
+use super::memory::{pieces, Memory, Part, ReadError};
 use super::source::Source;
 use super::threads::{TaskFiles, Texts};
 use crate::ids::{Addr, Pid, Tid};
@@ -211,9 +211,9 @@ impl Memory for Recorder {
         Ok(())
     }
 
-    fn read_batch(&self, parts: &mut [Part<'_>]) -> Result<(), ReadError> {
-        self.from.memory().read_batch(parts)?;
-        parts.iter().filter(|part| part.ok).for_each(|part| self.remember(part.at, part.into));
+    fn read_batch(&self, parts: &mut [Part], into: &mut [u8]) -> Result<(), ReadError> {
+        self.from.memory().read_batch(parts, into)?;
+        pieces(parts, into).filter(|(part, _)| part.ok).for_each(|(part, bytes)| self.remember(part.at, bytes));
         Ok(())
     }
 }
@@ -279,10 +279,10 @@ mod tests {
     #[test]
     fn what_was_read_is_there_again_and_so_are_its_neighbours() {
         let recorder = Rc::new(Recorder::new(Box::new(source(&[(0x1000, 0x1000), (0x3000, 20)]))));
-        let (mut a, mut b, mut c) = ([0; 300], [0; 8], [0; 8]);
+        let (mut a, mut b) = ([0; 300], [0; 16]);
         recorder.read(Addr(0x10f0), &mut a).unwrap();
-        let mut parts = [Part::new(Addr(0x3004), &mut b), Part::new(Addr(0x9000), &mut c)];
-        recorder.read_batch(&mut parts).unwrap();
+        let mut parts = [Part::new(Addr(0x3004), 8), Part::new(Addr(0x9000), 8)];
+        recorder.read_batch(&mut parts, &mut b).unwrap();
         let recording = recorder.finish("3.8.0", Addr(0x1000));
         // Whole blocks where they can be read; only what was read where they cannot.
         let places: Vec<(u64, usize)> = recording.ranges.iter().map(|(at, bytes)| (at.0, bytes.len())).collect();

@@ -3,7 +3,7 @@
 //! The rows add up to all waiting. A row without a holder is waiting at looks at which nobody was seen to hold: the hand-off itself.
 
 use super::functions::{FunctionId, OTHER_FUNCTIONS};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// How many pairs are kept.
 const MOST: usize = 1 << 14;
@@ -22,7 +22,7 @@ pub struct BlameRow {
 /// The pairs met so far.
 #[derive(Debug, Default)]
 pub(super) struct Blame {
-    pairs: HashMap<(FunctionId, Option<FunctionId>), f64>,
+    pairs: FxHashMap<(FunctionId, Option<FunctionId>), f64>,
 }
 
 impl Blame {

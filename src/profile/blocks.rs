@@ -5,7 +5,7 @@
 
 use crate::sample::Split;
 use crate::units::Nanos;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// More blocks than this are merged in pairs.
 const MOST: u64 = 64;
@@ -27,7 +27,7 @@ pub(super) struct Blocks {
     origin: Option<u64>,
     latest: u64,
     length: u64,
-    cells: Vec<HashMap<usize, Split>>,
+    cells: Vec<FxHashMap<usize, Split>>,
 }
 
 impl Default for Blocks {
@@ -56,9 +56,9 @@ impl Blocks {
         }
     }
 
-    fn cell(&mut self, index: usize) -> &mut HashMap<usize, Split> {
+    fn cell(&mut self, index: usize) -> &mut FxHashMap<usize, Split> {
         if self.cells.len() <= index {
-            self.cells.resize_with(index + 1, HashMap::new);
+            self.cells.resize_with(index + 1, FxHashMap::default);
         }
         &mut self.cells[index]
     }
@@ -77,7 +77,7 @@ impl Blocks {
     /// The blocks in order of time.
     pub(super) fn finish(self) -> Vec<Block> {
         let (length, latest) = (self.length, self.latest);
-        let block = |(index, cell): (usize, HashMap<usize, Split>)| {
+        let block = |(index, cell): (usize, FxHashMap<usize, Split>)| {
             let mut threads: Vec<(usize, Split)> = cell.into_iter().collect();
             threads.sort_by_key(|&(thread, _)| thread);
             let begin = (index as u64).saturating_mul(length);

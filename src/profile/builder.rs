@@ -9,7 +9,7 @@ use super::threads::ThreadProfile;
 use super::{sensible, Losses, Profile};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::sample::{Exact, GilLook, Sink, Slice, State, TargetFacts, ThreadFacts, ThreadTotals, WindowFacts};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// How many threads have a row of their own.
 const MOST_THREADS: usize = 8192;
@@ -20,7 +20,7 @@ const MOST_GILS: usize = 256;
 #[derive(Debug)]
 pub struct ProfileBuilder {
     threads: Vec<ThreadProfile>,
-    index: HashMap<ThreadId, usize>,
+    index: FxHashMap<ThreadId, usize>,
     gils: Vec<GilProfile>,
     functions: Functions,
     stacks: Stacks,
@@ -45,7 +45,7 @@ impl Default for ProfileBuilder {
         let functions = Functions::default();
         ProfileBuilder {
             threads: Vec::new(),
-            index: HashMap::new(),
+            index: FxHashMap::default(),
             gils: Vec::new(),
             stacks: Stacks::new(&functions),
             functions,

@@ -3,7 +3,7 @@
 //! The cache keeps the `Arc` alive, since a freed address is soon another object's. It is emptied when full: capture may make a
 //! new `Arc` per look, and those must not pile up here.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// How many addresses are remembered.
@@ -12,12 +12,12 @@ const MOST: usize = 1 << 14;
 /// Numbers by address.
 #[derive(Debug)]
 pub(super) struct PointerCache<T> {
-    known: HashMap<usize, (Arc<T>, u32)>,
+    known: FxHashMap<usize, (Arc<T>, u32)>,
 }
 
 impl<T> Default for PointerCache<T> {
     fn default() -> Self {
-        PointerCache { known: HashMap::new() }
+        PointerCache { known: FxHashMap::default() }
     }
 }
 

@@ -6,6 +6,7 @@ use super::functions::{FunctionId, Functions, NO_PYTHON, OTHER_FUNCTIONS};
 use super::intern::PointerCache;
 use super::Losses;
 use crate::sample::{Frame, Split, Stack, Trust};
+use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ pub(super) struct Stacks {
     list: Vec<Arc<Stack>>,
     leaves: Vec<FunctionId>,
     frames: usize,
-    weights: HashMap<(usize, StackId), Split>,
+    weights: FxHashMap<(usize, StackId), Split>,
 }
 
 impl Stacks {
@@ -63,7 +64,7 @@ impl Stacks {
             list: vec![Arc::new(Stack { frames: vec![other], trust: Trust::Cut })],
             leaves: vec![OTHER_FUNCTIONS],
             frames: 0,
-            weights: HashMap::new(),
+            weights: FxHashMap::default(),
         }
     }
 

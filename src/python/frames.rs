@@ -53,12 +53,23 @@ pub struct RawFrame {
 }
 
 /// Frames, leaf first, as one walk gives them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct RawStack {
     /// Leaf first.
     pub frames: Vec<RawFrame>,
     /// How much of them can be relied on.
     pub trust: Trust,
+}
+
+impl Clone for RawStack {
+    fn clone(&self) -> RawStack {
+        RawStack { frames: self.frames.clone(), trust: self.trust }
+    }
+    /// Into the room that there is.
+    fn clone_from(&mut self, from: &RawStack) {
+        self.frames.clone_from(&from.frames);
+        self.trust = from.trust;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -99,14 +110,17 @@ pub struct FrameReader {
     strays: Vec<Stray>,
     ranges: Vec<Range>,
     arena: Vec<u8>,
+    parts: Vec<Part>,
     half: usize,
     walks: [Walk; 2],
     tstate: Addr,
     root: Root,
     requested: Option<bool>,
     drop_request: Option<bool>,
-    /// The stack last given.
+    /// The last that was not given up.
     last: Walk,
+    /// The stack last given.
+    given: RawStack,
 }
 
 /// What one walk met, leaf first.
@@ -132,8 +146,8 @@ impl FrameReader {
 
     /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole cannot be read. Of a thread that
     /// stands `still`, because it sleeps in the kernel, one copy is enough.
-    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, still: bool) -> Result<RawStack, ReadError> {
-        let stack = self.read_rounds(mem, layout, tstate, still);
+    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, still: bool) -> Result<&RawStack, ReadError> {
+        let read = self.read_rounds(mem, layout, tstate, still);
         let last = |r: &Range| if r.ok[1] { Some(self.half + r.offset) } else { r.ok[0].then_some(r.offset) };
         let bytes = self.ranges.first().and_then(last).and_then(|from| self.arena.get(from..));
         self.requested = layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).map(|flag| flag != 0);
@@ -142,10 +156,10 @@ impl FrameReader {
         if self.arena.capacity() > KEPT {
             self.arena = Vec::new();
         }
-        stack
+        read.map(|()| &self.given)
     }
 
-    fn read_rounds(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, mut still: bool) -> Result<RawStack, ReadError> {
+    fn read_rounds(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, mut still: bool) -> Result<(), ReadError> {
         if self.tstate != tstate {
             (self.tstate, self.root) = (tstate, Root::default());
             self.last.frames.clear();
@@ -165,19 +179,24 @@ impl FrameReader {
             // A thread that stands still misleads nobody. One that ends elsewhere than before may have been woken meanwhile.
             if still && matches!(ends[0], End::Root | End::Cut) {
                 if done[0] || !self.root.is_known() {
-                    return Ok(self.give(0, &ends[0]));
+                    self.give(0, &ends[0]);
+                    return Ok(());
                 }
                 still = false;
             } else if done == [true, true] {
-                return Ok(self.give(1, if ends[0] == End::Cut { &ends[0] } else { &ends[1] }));
+                self.give(1, if ends[0] == End::Cut { &ends[0] } else { &ends[1] });
+                return Ok(());
             }
             stuck = if ends == [End::Root, End::Root] && self.walks[0].frames == self.walks[1].frames { stuck + 1 } else { 0 };
             if stuck == STUCK {
-                return Ok(RawStack { frames: self.walks[0].frames.clone(), trust: Trust::Cut });
+                self.given.frames.clone_from(&self.walks[0].frames);
+                self.given.trust = Trust::Cut;
+                return Ok(());
             }
             if let Some(walk) = done.iter().position(|&d| d) {
                 if let Some(earlier) = &complete {
-                    return Ok(moving(earlier, &self.walks[walk]));
+                    self.given.moving(earlier, &self.walks[walk]);
+                    return Ok(());
                 }
                 complete = Some(self.walks[walk].clone());
             }
@@ -189,15 +208,15 @@ impl FrameReader {
                 }
             }
         }
-        Ok(moving(&self.last, &complete.unwrap_or_default()))
+        self.given.moving(&self.last, &complete.unwrap_or_default());
+        Ok(())
     }
 
     /// What the first walk and this one have in common, kept for the next time.
-    fn give(&mut self, second: usize, end: &End) -> RawStack {
+    fn give(&mut self, second: usize, end: &End) {
         self.forget_idle();
-        let stack = agreed(&self.walks[0], &self.walks[second], *end == End::Cut);
-        self.last.frames.clone_from(&stack.frames);
-        stack
+        self.given.agreed(&self.walks[0], &self.walks[second], *end == End::Cut);
+        self.last.frames.clone_from(&self.given.frames);
     }
 
     /// Whether a walk came to its end, which must be the thread's root and not a suspended generator. A root never has a caller, so frames
@@ -231,18 +250,14 @@ impl FrameReader {
         }
         self.half = offset;
         self.arena.resize(offset * copies, 0);
-        let mut parts = Vec::with_capacity(self.ranges.len() * copies);
-        for half in self.arena.chunks_mut(offset) {
-            let mut rest = half;
-            for range in &self.ranges {
-                let (part, tail) = rest.split_at_mut(range.len);
-                parts.push(Part::new(range.at, part));
-                rest = tail;
-            }
+        self.parts.clear();
+        for _ in 0..copies {
+            self.parts.extend(self.ranges.iter().map(|range| Part::new(range.at, range.len)));
         }
-        mem.read_batch(&mut parts)?;
+        mem.read_batch(&mut self.parts, &mut self.arena)?;
+        let count = self.ranges.len();
         for (i, range) in self.ranges.iter_mut().enumerate() {
-            range.ok = [parts[i].ok, copies == 2 && parts[i + parts.len() / 2].ok];
+            range.ok = [self.parts[i].ok, self.parts.get(i + count).is_some_and(|part| part.ok)];
         }
         Ok(())
     }
@@ -400,31 +415,35 @@ fn parse_frame(layout: &Layout, at: Addr, bytes: &[u8]) -> Option<(Found, Addr)>
     Some((Found::Python(RawFrame { at, code, position }), back))
 }
 
-/// As [`agreed`], of walks that are not of one moment.
-fn moving(a: &Walk, b: &Walk) -> RawStack {
-    RawStack { trust: Trust::Moving, ..agreed(a, b, false) }
-}
-
-/// What two walks have in common, counted from the root.
-fn agreed(a: &Walk, b: &Walk, cut: bool) -> RawStack {
-    let mut same = 0;
-    for (x, y) in a.frames.iter().rev().zip(b.frames.iter().rev()) {
-        if x.at != y.at || x.code != y.code {
-            break;
-        }
-        same += 1;
-        // A frame that has gone on is the innermost, or has left the one it had called: another may stand in its place, and look like it.
-        if x.position != y.position {
-            break;
-        }
+impl RawStack {
+    /// As [`RawStack::agreed`], of walks that are not of one moment.
+    fn moving(&mut self, a: &Walk, b: &Walk) {
+        self.agreed(a, b, false);
+        self.trust = Trust::Moving;
     }
-    let whole = same == a.frames.len() && same == b.frames.len() && !a.left && !b.left;
-    let trust = match (whole, cut) {
-        (false, _) => Trust::Moving,
-        (true, true) => Trust::Cut,
-        (true, false) => Trust::Whole,
-    };
-    RawStack { frames: a.frames[a.frames.len() - same..].to_vec(), trust }
+
+    /// Becomes what two walks have in common, counted from the root.
+    fn agreed(&mut self, a: &Walk, b: &Walk, cut: bool) {
+        let mut same = 0;
+        for (x, y) in a.frames.iter().rev().zip(b.frames.iter().rev()) {
+            if x.at != y.at || x.code != y.code {
+                break;
+            }
+            same += 1;
+            // A frame that has gone on is the innermost, or has left the one it had called: another may stand in its place, and look like it.
+            if x.position != y.position {
+                break;
+            }
+        }
+        let whole = same == a.frames.len() && same == b.frames.len() && !a.left && !b.left;
+        self.trust = match (whole, cut) {
+            (false, _) => Trust::Moving,
+            (true, true) => Trust::Cut,
+            (true, false) => Trust::Whole,
+        };
+        self.frames.clear();
+        self.frames.extend_from_slice(&a.frames[a.frames.len() - same..]);
+    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ const MAX_INTERVAL_US: u64 = 3_600_000_000;
 pub struct GilReading {
     /// False only on a free-threaded build that has switched it off.
     pub enabled: bool,
-    /// The thread state that holds it. `last_holder` is stale while `locked` is 0, so that it is given only while it means something.
+    /// The thread state that holds it.
     pub holder: Option<Addr>,
+    /// `last_holder`: who holds it, or held it last. Null before anybody did.
+    pub last_holder: Addr,
     /// `switch_number`: how often the holder changed.
     pub switches: u64,
     /// `interval`, in microseconds.
@@ -23,7 +25,7 @@ pub struct GilReading {
 pub fn parse(layout: &layout::Gil, bytes: &[u8]) -> Option<GilReading> {
     let locked = layout.locked.of(bytes)?;
     let interval_us = layout.interval.of(bytes)?;
-    let holder = layout.last_holder.of(bytes)?;
+    let last_holder = layout.last_holder.of(bytes)?;
     let enabled = match layout.enabled {
         None => true,
         Some(field) => field.of(bytes)? != 0,
@@ -33,7 +35,8 @@ pub fn parse(layout: &layout::Gil, bytes: &[u8]) -> Option<GilReading> {
     }
     Some(GilReading {
         enabled,
-        holder: (enabled && locked == 1 && !holder.is_null()).then_some(holder),
+        holder: (enabled && locked == 1 && !last_holder.is_null()).then_some(last_holder),
+        last_holder,
         switches: layout.switch_number.of(bytes)?,
         interval_us,
     })

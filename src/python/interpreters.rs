@@ -55,6 +55,9 @@ pub struct Roster {
     pub gils: Vec<(Addr, Option<GilReading>)>,
     /// The list of interpreters was walked to its end, so that these are all the GILs there are.
     pub complete: bool,
+    /// Which of `threads` the last reading read.
+    chosen: Vec<usize>,
+    parts: Vec<Part>,
     bytes: Vec<u8>,
 }
 
@@ -136,62 +139,64 @@ impl Roster {
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr, all: bool) -> Result<bool, ReadError> {
         // A new thread state is put first, also at the address of an ended one that was.
         let first = |i: usize| i == 0 || self.threads[i - 1].interpreter != self.threads[i].interpreter;
-        let chosen: Vec<usize> = (0..self.threads.len()).filter(|&i| all || first(i)).collect();
-        let places = Places::of(self, layout, chosen.len(), all);
+        self.chosen.clear();
+        self.chosen.extend((0..self.threads.len()).filter(|&i| all || first(i)));
+        let places = Places::of(self, layout, self.chosen.len(), all);
         self.bytes.resize(places.end, 0);
-        let mut parts = Vec::with_capacity(self.gils.len() + self.interpreters.len() * 3 + chosen.len() + 1);
-        let (gils, rest) = self.bytes.split_at_mut(places.heads);
-        let (heads, rest) = rest.split_at_mut(places.threads - places.heads);
-        let (threads, links) = rest.split_at_mut(places.links - places.threads);
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.clear();
         // The GILs first: the threads' states are judged by who held it at that moment.
-        parts.extend(self.gils.iter().zip(gils.chunks_mut(layout.gil.size as usize)).map(|(gil, b)| Part::new(gil.0, b)));
-        let head = |i: &InterpreterState| i.at.offset(layout.interpreter.threads_head.offset() as u64);
-        parts.extend(self.interpreters.iter().zip(heads.chunks_mut(8)).map(|(i, b)| Part::new(head(i), b)));
-        parts.extend(chosen.iter().zip(threads.chunks_mut(layout.thread.size as usize)).map(|(&i, b)| Part::new(self.threads[i].at, b)));
+        parts.extend(self.gils.iter().map(|gil| Part::new(gil.0, layout.gil.size as usize)));
+        parts.extend(self.interpreters.iter().map(|i| Part::new(i.at.offset(layout.interpreter.threads_head.offset() as u64), 8)));
+        parts.extend(self.chosen.iter().map(|&i| Part::new(self.threads[i].at, layout.thread.size as usize)));
         if all {
-            let (first, each) = links.split_at_mut(8);
-            parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), first));
-            for (interpreter, bytes) in self.interpreters.iter().zip(each.chunks_mut(16)) {
-                let (next, own_gil) = bytes.split_at_mut(8);
-                parts.push(Part::new(interpreter.at.offset(layout.interpreter.next.offset() as u64), next));
-                parts.extend(layout.interpreter.gil.map(|field| Part::new(interpreter.at.offset(field.offset() as u64), own_gil)));
+            parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), 8));
+            for interpreter in &self.interpreters {
+                parts.push(Part::new(interpreter.at.offset(layout.interpreter.next.offset() as u64), 8));
+                parts.extend(layout.interpreter.gil.map(|field| Part::new(interpreter.at.offset(field.offset() as u64), 8)));
             }
         }
-        mem.read_batch(&mut parts)?;
-        let ok: Vec<bool> = parts.iter().map(|p| p.ok).collect();
-        let (gils_ok, rest_ok) = ok.split_at(self.gils.len());
-        self.parse_gils(layout, gils_ok);
-        let (heads_ok, rest_ok) = rest_ok.split_at(self.interpreters.len());
-        let heads_same = heads_ok.iter().all(|ok| *ok) && self.heads_hold(&places);
-        let (threads_ok, links_ok) = rest_ok.split_at(chosen.len());
+        let read = mem.read_batch(&mut parts, &mut self.bytes).map(|()| self.parse(layout, &places, &parts, all));
+        self.parts = parts;
+        read
+    }
+
+    /// Takes in what a batch read; see [`Roster::read`].
+    fn parse(&mut self, layout: &Layout, places: &Places, parts: &[Part], all: bool) -> bool {
+        let (gils, rest) = parts.split_at(self.gils.len());
+        let (heads, rest) = rest.split_at(self.interpreters.len());
+        let (threads, links) = rest.split_at(self.chosen.len());
+        let came = |parts: &[Part]| parts.iter().all(|part| part.ok);
+        self.parse_gils(layout, gils);
+        let heads_same = came(heads) && self.heads_hold(places);
         if !all {
-            return Ok(heads_same && threads_ok.iter().all(|ok| *ok) && self.firsts_hold(layout, &places, &chosen));
+            return heads_same && came(threads) && self.firsts_hold(layout, places);
         }
-        self.parse_threads(layout, &places, threads_ok);
-        Ok(heads_same && links_ok.iter().all(|ok| *ok) && self.links_hold(layout, &places))
+        self.parse_threads(layout, places, threads);
+        heads_same && came(links) && self.links_hold(layout, places)
     }
 
     /// Whether the thread states just read are those of the same threads still.
-    fn firsts_hold(&self, layout: &Layout, places: &Places, chosen: &[usize]) -> bool {
+    fn firsts_hold(&self, layout: &Layout, places: &Places) -> bool {
         let bytes = self.bytes[places.threads..].chunks(layout.thread.size as usize);
         let same = |was: &ThreadState, now: ThreadState| (was.pthread, was.native_id, was.next) == (now.pthread, now.native_id, now.next);
-        chosen.iter().zip(bytes).all(|(&i, bytes)| {
+        self.chosen.iter().zip(bytes).all(|(&i, bytes)| {
             let was = &self.threads[i];
             parse_thread(layout, was.at, was.interpreter, bytes).is_some_and(|now| same(was, now))
         })
     }
 
-    fn parse_gils(&mut self, layout: &Layout, ok: &[bool]) {
-        for ((gil, bytes), ok) in self.gils.iter_mut().zip(self.bytes.chunks(layout.gil.size as usize)).zip(ok) {
-            gil.1 = ok.then(|| gil::parse(&layout.gil, bytes)).flatten();
+    fn parse_gils(&mut self, layout: &Layout, parts: &[Part]) {
+        for ((gil, bytes), part) in self.gils.iter_mut().zip(self.bytes.chunks(layout.gil.size as usize)).zip(parts) {
+            gil.1 = part.ok.then(|| gil::parse(&layout.gil, bytes)).flatten();
         }
     }
 
-    fn parse_threads(&mut self, layout: &Layout, places: &Places, ok: &[bool]) {
+    fn parse_threads(&mut self, layout: &Layout, places: &Places, parts: &[Part]) {
         let bytes = self.bytes[places.threads..].chunks(layout.thread.size as usize);
-        for ((thread, bytes), ok) in self.threads.iter_mut().zip(bytes).zip(ok) {
-            thread.readable = *ok;
-            if let Some(new) = parse_thread(layout, thread.at, thread.interpreter, bytes).filter(|_| *ok) {
+        for ((thread, bytes), part) in self.threads.iter_mut().zip(bytes).zip(parts) {
+            thread.readable = part.ok;
+            if let Some(new) = parse_thread(layout, thread.at, thread.interpreter, bytes).filter(|_| part.ok) {
                 *thread = new;
             }
         }
@@ -210,7 +215,7 @@ impl Roster {
     fn links_hold(&self, layout: &Layout, places: &Places) -> bool {
         let mut expected = self.pointer(places.links);
         for (index, interpreter) in self.interpreters.iter().enumerate() {
-            let at = places.links + 8 + index * 16;
+            let at = places.links + 8 + index * places.link;
             let gil_same = layout.interpreter.gil.is_none() || self.pointer(at + 8) == Some(interpreter.gil);
             if expected != Some(interpreter.at) || !gil_same || !self.threads_hold(layout, index, interpreter.head) {
                 return false;
@@ -229,6 +234,11 @@ impl Roster {
             next = thread.next;
         }
         next.is_null() || self.threads.len() >= most_threads(layout)
+    }
+
+    /// Whether some GIL names this thread state as its holder.
+    pub fn is_holder(&self, tstate: Addr) -> bool {
+        self.gils.iter().any(|(_, reading)| reading.is_some_and(|r| r.holder == Some(tstate)))
     }
 
     /// The index in `gils` of an interpreter's GIL.
@@ -267,6 +277,8 @@ struct Places {
     heads: usize,
     threads: usize,
     links: usize,
+    /// The length of an interpreter's links.
+    link: usize,
     end: usize,
 }
 
@@ -275,7 +287,8 @@ impl Places {
         let heads = roster.gils.len() * layout.gil.size as usize;
         let threads = heads + roster.interpreters.len() * 8;
         let links = threads + threads_read * layout.thread.size as usize;
-        Places { heads, threads, links, end: links + if all { 8 + roster.interpreters.len() * 16 } else { 0 } }
+        let link = if layout.interpreter.gil.is_some() { 16 } else { 8 };
+        Places { heads, threads, links, link, end: links + if all { 8 + roster.interpreters.len() * link } else { 0 } }
     }
 }
 

@@ -1,10 +1,10 @@
-//! A thread's Python stack with names and lines: frames from [`FrameReader`], symbols from [`CodeCache`].
+//! A thread's Python stack with names and lines: frames from [`FrameReader`], symbols from [`Symbols`].
 
 use super::code::{fingerprint_span, CodeCache, CodeInfo};
 use super::frames::{FrameReader, RawFrame, RawStack};
 use super::layout::{Layout, Position};
 use crate::ids::Addr;
-use crate::process::memory::{Memory, Part, ReadError};
+use crate::process::memory::{pieces, Memory, Part, ReadError};
 use crate::sample::{Frame, Function, Stack, Trust};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,12 +14,63 @@ use std::sync::Arc;
 const RECHECK: u32 = 64;
 /// Answers kept to whether an instruction is a call.
 const MAX_CALLS: usize = 4096;
+/// Stacks kept, and the frames of all of them together. When there are more, all are forgotten.
+const MAX_STACKS: usize = 1 << 14;
+const MAX_FRAMES: usize = 1 << 18;
+
+/// What the threads of a target have in common: its code objects, and the stacks made of them.
+#[derive(Debug)]
+pub struct Symbols {
+    /// The code objects.
+    pub codes: CodeCache,
+    stacks: HashMap<u64, Arc<Stack>>,
+    frames: usize,
+    /// Stands for a frame whose code object could not be read: it stays in the stack, so that the frames around it keep their places.
+    unreadable: Arc<Function>,
+}
+
+impl Default for Symbols {
+    fn default() -> Symbols {
+        let unreadable = Arc::new(Function { name: "[unreadable]".into(), file: String::new(), first_line: 0 });
+        Symbols { codes: CodeCache::new(), stacks: HashMap::new(), frames: 0, unreadable }
+    }
+}
+
+impl Symbols {
+    /// The stack of these frames, root first: the same `Arc` as long as it is remembered.
+    fn stack(&mut self, known: &[Known], trust: Trust) -> Arc<Stack> {
+        // FNV-1a over words. Two stacks of one number take each other's place, which costs time and no more.
+        let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        let number = known.iter().fold(trust as u64, |hash, k| mix(mix(hash, Arc::as_ptr(self.function(k)) as u64), k.line.into()));
+        if let Some(stack) = self.stacks.get(&number).filter(|stack| self.is(stack, known, trust)) {
+            return stack.clone();
+        }
+        let frames = known.iter().map(|k| Frame { function: self.function(k).clone(), line: k.line }).collect();
+        let stack = Arc::new(Stack { frames, trust });
+        if self.stacks.len() >= MAX_STACKS || self.frames + known.len() > MAX_FRAMES {
+            self.stacks.clear();
+            self.frames = 0;
+        }
+        self.frames += known.len();
+        self.stacks.insert(number, stack.clone());
+        stack
+    }
+
+    fn is(&self, stack: &Stack, known: &[Known], trust: Trust) -> bool {
+        let same = |(frame, known): (&Frame, &Known)| frame.line == known.line && Arc::ptr_eq(&frame.function, self.function(known));
+        stack.trust == trust && stack.frames.len() == known.len() && stack.frames.iter().zip(known).all(same)
+    }
+
+    fn function<'a>(&'a self, known: &'a Known) -> &'a Arc<Function> {
+        known.info.as_ref().map_or(&self.unreadable, |info| &info.function)
+    }
+}
 
 /// The stack of one thread, as last read.
 #[derive(Debug)]
 pub struct ThreadStack {
     reader: FrameReader,
-    raw: Option<RawStack>,
+    raw: RawStack,
     /// Root first.
     known: Vec<Known>,
     /// Whether the instruction at this position of this code object is a call: an instruction that specialises itself stays in its family.
@@ -27,14 +78,17 @@ pub struct ThreadStack {
     reads: u32,
     stack: Arc<Stack>,
     in_c_call: bool,
+    /// Room for a batch of heads of code objects.
     bytes: Vec<u8>,
+    parts: Vec<Part>,
 }
 
+/// A frame, and what was learnt of it.
 #[derive(Debug)]
 struct Known {
-    at: Addr,
-    code: Addr,
+    frame: RawFrame,
     info: Option<Arc<CodeInfo>>,
+    line: u32,
 }
 
 impl ThreadStack {
@@ -42,13 +96,14 @@ impl ThreadStack {
     pub fn new(empty: &Arc<Stack>) -> ThreadStack {
         ThreadStack {
             reader: FrameReader::default(),
-            raw: None,
+            raw: RawStack::default(),
             known: Vec::new(),
             calls: HashMap::new(),
             reads: 0,
             stack: empty.clone(),
             in_c_call: false,
             bytes: Vec::new(),
+            parts: Vec::new(),
         }
     }
 
@@ -73,56 +128,63 @@ impl ThreadStack {
     }
 
     /// Reads the stack anew. `Err` only when the process as a whole cannot be read. `still`: the thread sleeps in the kernel.
-    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, code: &mut CodeCache, tstate: Addr, still: bool) -> Result<(), ReadError> {
+    pub fn read(
+        &mut self,
+        mem: &dyn Memory,
+        layout: &Layout,
+        symbols: &mut Symbols,
+        tstate: Addr,
+        still: bool,
+    ) -> Result<(), ReadError> {
+        let first = self.reads == 0;
         let raw = self.reader.read(mem, layout, tstate, still)?;
-        self.reads += 1;
-        if self.reads >= RECHECK || self.calls.len() > MAX_CALLS {
-            self.reads = 0;
-            self.known.clear();
-            self.calls.clear();
-            self.raw = None;
-        }
-        if self.raw.as_ref() == Some(&raw) {
+        self.reads = (self.reads + 1) % RECHECK;
+        if *raw == self.raw && !first {
             return Ok(());
         }
-        self.learn(mem, layout, code, &raw)?;
-        self.in_c_call = raw.trust == Trust::Whole && self.leaf_is_call(mem, layout, &raw);
-        let frames = raw.frames.iter().rev().zip(&self.known).map(|(frame, known)| symbol(layout, frame, known.info.as_ref())).collect();
-        let stack = Stack { frames, trust: raw.trust };
-        if *self.stack != stack {
-            self.stack = Arc::new(stack);
+        self.raw.clone_from(raw);
+        if first || self.calls.len() > MAX_CALLS {
+            self.known.clear();
+            self.calls.clear();
         }
-        self.raw = Some(raw);
+        let learnt = self.learn(mem, layout, &mut symbols.codes);
+        self.in_c_call = self.raw.trust == Trust::Whole && self.leaf_is_call(mem, layout);
+        if learnt.is_err() {
+            // The next read must not take this for what it stands for.
+            self.reads = 0;
+            return learnt;
+        }
+        self.stack = symbols.stack(&self.known, self.raw.trust);
         Ok(())
     }
 
     /// Brings `known` in step with the frames: those that stand as before keep their code, the others' is read, in one batch.
-    fn learn(&mut self, mem: &dyn Memory, layout: &Layout, code: &mut CodeCache, raw: &RawStack) -> Result<(), ReadError> {
-        let root_first = || raw.frames.iter().rev();
-        let same = root_first().zip(&self.known).take_while(|(frame, known)| frame.at == known.at && frame.code == known.code).count();
+    fn learn(&mut self, mem: &dyn Memory, layout: &Layout, codes: &mut CodeCache) -> Result<(), ReadError> {
+        let root_first = || self.raw.frames.iter().rev();
+        let stands = |(frame, known): &(&RawFrame, &Known)| frame.at == known.frame.at && frame.code == known.frame.code;
+        let same = root_first().zip(&self.known).take_while(stands).count();
         self.known.truncate(same);
-        if same == raw.frames.len() {
+        for (known, frame) in self.known.iter_mut().zip(root_first()).filter(|(known, frame)| known.frame.position != frame.position) {
+            *known = Known::of(layout, *frame, known.info.take());
+        }
+        if same == self.raw.frames.len() {
             return Ok(());
         }
         let span = fingerprint_span(layout);
         let len = span.len as usize;
-        self.bytes.clear();
-        self.bytes.resize((raw.frames.len() - same) * len, 0);
-        let place = |frame: &RawFrame| frame.code.offset(u64::from(span.offset));
-        let mut parts: Vec<Part<'_>> =
-            root_first().skip(same).zip(self.bytes.chunks_mut(len)).map(|(frame, bytes)| Part::new(place(frame), bytes)).collect();
-        mem.read_batch(&mut parts)?;
-        let ok: Vec<bool> = parts.iter().map(|p| p.ok).collect();
-        for ((frame, bytes), ok) in root_first().skip(same).zip(self.bytes.chunks(len)).zip(ok) {
-            let info = if ok { code.get(mem, layout, frame.code, Some(bytes)).ok() } else { None };
-            self.known.push(Known { at: frame.at, code: frame.code, info });
+        self.bytes.resize((self.raw.frames.len() - same) * len, 0);
+        self.parts.clear();
+        self.parts.extend(root_first().skip(same).map(|frame| Part::new(frame.code.offset(u64::from(span.offset)), len)));
+        mem.read_batch(&mut self.parts, &mut self.bytes)?;
+        for (frame, (part, bytes)) in root_first().skip(same).zip(pieces(&self.parts, &self.bytes)) {
+            let info = if part.ok { codes.get(mem, layout, frame.code, Some(bytes)).ok() } else { None };
+            self.known.push(Known::of(layout, *frame, info));
         }
         Ok(())
     }
 
-    fn leaf_is_call(&mut self, mem: &dyn Memory, layout: &Layout, raw: &RawStack) -> bool {
-        let (Some(frame), Some(known)) = (raw.frames.first(), self.known.last()) else { return false };
-        let Some(info) = &known.info else { return false };
+    fn leaf_is_call(&mut self, mem: &dyn Memory, layout: &Layout) -> bool {
+        let Some(Known { frame, info: Some(info), .. }) = self.known.last() else { return false };
         let key = (frame.code, frame.position);
         if let Some(&known) = self.calls.get(&key) {
             return known;
@@ -133,10 +195,10 @@ impl ThreadStack {
     }
 }
 
-fn symbol(layout: &Layout, frame: &RawFrame, info: Option<&Arc<CodeInfo>>) -> Frame {
-    match info {
-        Some(info) => Frame { line: info.line_at_offset(offset(layout, frame, info)).unwrap_or(0), function: info.function.clone() },
-        None => unreadable(),
+impl Known {
+    fn of(layout: &Layout, frame: RawFrame, info: Option<Arc<CodeInfo>>) -> Known {
+        let line = info.as_ref().and_then(|info| info.line_at_offset(offset(layout, &frame, info))).unwrap_or(0);
+        Known { frame, info, line }
     }
 }
 
@@ -147,9 +209,4 @@ fn offset(layout: &Layout, frame: &RawFrame, info: &CodeInfo) -> i64 {
         Position::LastUnit(_) => frame.position.saturating_mul(2),
         Position::Pointer(_) => info.offset_of(Addr(frame.position as u64)),
     }
-}
-
-/// A frame whose code object could not be read: it stays in the stack, so that the frames around it keep their places.
-fn unreadable() -> Frame {
-    Frame { function: Arc::new(Function { name: "[unreadable]".into(), file: String::new(), first_line: 0 }), line: 0 }
 }

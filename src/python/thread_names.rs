@@ -8,7 +8,7 @@ use super::layout::containers::{Entry, Indices, Managed, Values};
 use super::layout::Layout;
 use super::objects::{expect_kind, field_i64, field_ptr, field_u32, field_u64, read_str, read_u64_int, Kind, ObjectError};
 use crate::ids::Addr;
-use crate::process::memory::{Memory, Part};
+use crate::process::memory::{pieces, Memory, Part};
 use std::cell::Cell;
 use std::collections::HashMap;
 
@@ -195,9 +195,10 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
     fn position(&self, strings: &[Addr], name: &str) -> Option<usize> {
         let size = self.layout.object.unicode_ascii_data as usize + name.len();
         let mut bytes = vec![0; strings.len() * size];
-        let mut parts: Vec<Part> = bytes.chunks_exact_mut(size).zip(strings).map(|(into, &at)| Part::new(at, into)).collect();
-        self.mem.read_batch(&mut parts).ok()?;
-        parts.iter().position(|part| part.ok && self.is_ascii(part.into, name))
+        let mut parts: Vec<Part> = strings.iter().map(|&at| Part::new(at, size)).collect();
+        self.mem.read_batch(&mut parts, &mut bytes).ok()?;
+        let found = pieces(&parts, &bytes).position(|(part, bytes)| part.ok && self.is_ascii(bytes, name));
+        found
     }
 
     /// Whether the start of an object, as far as this string would reach, is it.

@@ -12,11 +12,10 @@ use gilprof::process::pthread;
 use gilprof::process::recording::{Head, Recording};
 use gilprof::process::replay::ReplaySource;
 use gilprof::python::attach::Python;
-use gilprof::python::code::CodeCache;
 use gilprof::python::frames::MAX_DEPTH;
 use gilprof::python::gil;
 use gilprof::python::interpreters::Roster;
-use gilprof::python::stack::ThreadStack;
+use gilprof::python::stack::{Symbols, ThreadStack};
 use gilprof::python::thread_names;
 use gilprof::python::version::Version;
 use gilprof::sample::Stack;
@@ -113,18 +112,18 @@ pub fn stacks() -> Fuzz<'static> {
         50,
         |_| true,
         |seed, mem| {
-            let mut codes = CodeCache::new();
+            let mut symbols = Symbols::default();
             let empty = Arc::new(Stack::empty());
-            let read = |at: Addr, codes: &mut CodeCache| {
+            let read = |at: Addr, symbols: &mut Symbols| {
                 let mut stack = ThreadStack::new(&empty);
                 for still in [false, true] {
-                    codes.begin_look();
-                    stack.read(mem, &seed.python.layout, codes, at, still).unwrap();
+                    symbols.codes.begin_look();
+                    stack.read(mem, &seed.python.layout, symbols, at, still).unwrap();
                     assert!(stack.stack().frames.len() <= MAX_DEPTH);
                 }
                 !stack.stack().frames.is_empty()
             };
-            seed.roster.threads.iter().take(2).all(|thread| read(thread.at, &mut codes))
+            seed.roster.threads.iter().take(2).all(|thread| read(thread.at, &mut symbols))
         },
     )
 }

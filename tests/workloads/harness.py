@@ -84,15 +84,16 @@ def ready():
 def stay(count=None):
     """Waits for the end of stdin, then ends at once: threads still at work are not joined.
 
-    `count()` is work done so far; how much was done since the handshake, and in how many seconds, is said at the end, and whenever it is asked
-    for by a `?`.
+    `count()` is work done so far; how much was done since the handshake, and in how many seconds of wall and of CPU time, is said at the end,
+    and whenever it is asked for by a `?`.
     """
-    start = time.time()
+    clock = getattr(time, "process_time", None) or time.clock
+    start, start_cpu = time.time(), clock()
     before = count() if count else 0
     while True:
         said = os.read(0, 4096)
         if count and (b"?" in said or not said):
-            fact({"seconds": time.time() - start, "done": count() - before})
+            fact({"seconds": time.time() - start, "cpu": clock() - start_cpu, "done": count() - before})
         if not said:
             break
     os._exit(0)

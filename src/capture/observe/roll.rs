@@ -31,12 +31,15 @@ impl Observer {
         if same && !settling && !others && at.since(self.listed) < RELIST {
             return Ok(());
         }
-        let bound: Vec<_> = keys().collect();
-        let holders = self.holders();
         let sure = at.since(self.made_sure) >= RELIST || !self.threads.iter().any(|thread| thread.facts.main);
         self.listed = at;
         self.made_sure = if sure { at } else { self.made_sure };
+        std::mem::swap(&mut self.tids, &mut self.listed_before);
         self.source.tids(&mut self.tids, sure).map_err(|_| ReadError::Gone)?;
+        if same && !settling && self.tids == self.listed_before {
+            return Ok(());
+        }
+        let (bound, holders): (Vec<_>, _) = (keys().collect(), self.holders());
         self.drop_unlisted(at, &holders, sink);
         self.book_unlisted(at, &holders, sink);
         let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
@@ -160,7 +163,7 @@ impl Observer {
         // A sleeper may have been killed where it slept, with the whole program.
         let there = held || there && !thread.slept();
         if there {
-            thread.book_last(at, held, sink);
+            thread.book_last((self.last.unwrap_or(at), at), held, sink);
         }
         thread.end(if there { at } else { self.last.unwrap_or(at) }, sink);
         self.by_tstate.retain(|_, i| *i != index);

@@ -1,0 +1,100 @@
+//! What is kept of each GIL from look to look, and what one look finds out about it.
+
+use crate::ids::{Addr, ThreadId};
+use crate::python::gil::GilReading;
+use crate::python::interpreters::Roster;
+use crate::sample::Stack;
+use crate::units::Nanos;
+use std::sync::Arc;
+
+/// One GIL.
+#[derive(Debug)]
+pub(super) struct Gil {
+    pub at: Addr,
+    /// As the last good look found it.
+    pub earlier: Option<GilReading>,
+    /// When nobody was last seen to wait for it.
+    pub unwanted: Option<Nanos>,
+    /// Whether a thread that is known held it when this look began.
+    pub known_holder: bool,
+    /// The holder's place among the threads, and its stack, when this look began.
+    pub holder: Option<(usize, ThreadId, Arc<Stack>)>,
+    /// Threads that this look told to wait for it.
+    pub waiters: u32,
+    /// Whether somebody may wait for it at this look.
+    pub wanted: bool,
+}
+
+impl Gil {
+    fn new(at: Addr) -> Gil {
+        Gil { at, earlier: None, unwanted: None, known_holder: false, holder: None, waiters: 0, wanted: false }
+    }
+
+    /// Whether the thread under this state cannot have had it since the last look, and another that is known has it now. CPython counts every
+    /// change of the holder: after none or one, only who held last then and who holds now have had it.
+    pub fn passed_over(&self, now: &GilReading, tstate: Addr) -> bool {
+        let Some(before) = self.earlier else { return false };
+        let others = before.last_holder != tstate && now.last_holder != tstate;
+        self.known_holder && others && now.switches.wrapping_sub(before.switches) <= 1
+    }
+}
+
+/// All of them, in the roster's order.
+#[derive(Debug, Default)]
+pub(super) struct Gils(pub Vec<Gil>);
+
+impl Gils {
+    /// Brings them in step with the GILs that there are. What was known of one stays known.
+    pub fn follow(&mut self, roster: &Roster) {
+        if self.0.iter().map(|gil| gil.at).eq(roster.gils.iter().map(|(at, _)| *at)) {
+            return;
+        }
+        let mut before = std::mem::take(&mut self.0);
+        let mut known = |at: Addr| before.iter().position(|gil| gil.at == at).map(|i| before.swap_remove(i));
+        self.0 = roster.gils.iter().map(|&(at, _)| known(at).unwrap_or(Gil::new(at))).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(last_holder: u64, switches: u64) -> GilReading {
+        GilReading { enabled: true, holder: Some(Addr(last_holder)), last_holder: Addr(last_holder), switches, interval_us: 5000 }
+    }
+
+    fn roster(gils: &[u64]) -> Roster {
+        Roster { gils: gils.iter().map(|&at| (Addr(at), None)).collect(), ..Roster::default() }
+    }
+
+    #[test]
+    fn who_has_not_had_the_gil_since_the_last_look() {
+        let mut gils = Gils::default();
+        gils.follow(&roster(&[1]));
+        gils.0[0].known_holder = true;
+        assert!(!gils.0[0].passed_over(&reading(7, 3), Addr(9)), "nothing is known of the time before");
+        gils.0[0].earlier = Some(reading(7, 3));
+        for (now, tstate, expected) in [
+            (reading(7, 3), 9, true),
+            (reading(7, 3), 7, false),
+            // It may have held in between, and let go: taking it back is not counted.
+            (reading(8, 4), 7, false),
+            (reading(8, 4), 8, false),
+            (reading(8, 4), 9, true),
+            // Whoever held between the two is not known.
+            (reading(8, 5), 9, false),
+            (reading(8, 2), 9, false),
+        ] {
+            assert_eq!(gils.0[0].passed_over(&now, Addr(tstate)), expected, "{now:?} {tstate}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_gil_stays_with_it() {
+        let mut gils = Gils::default();
+        gils.follow(&roster(&[1, 5]));
+        gils.0[1].unwanted = Some(Nanos::from_millis(3));
+        gils.follow(&roster(&[1, 7, 5]));
+        assert_eq!(gils.0.iter().map(|gil| gil.unwanted.is_some()).collect::<Vec<_>>(), [false, false, true]);
+    }
+}

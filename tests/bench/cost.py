@@ -1,0 +1,61 @@
+"""What one run of a profiler costs itself: CPU time, memory, time to its first look; and what it got for it."""
+import os
+import subprocess
+import tempfile
+import time
+
+from stretches import median
+
+
+class Failed(Exception):
+    """The profiler ended with an error, or said nothing that can be read."""
+
+
+def run(tool, pid, rate, seconds):
+    """One profile of `seconds`: a dict of figures. `cpu` is user and system time of the whole process per second of profiling."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = os.path.join(folder, "profile")
+        with open(os.path.join(folder, "stdout"), "w+") as stdout, open(os.path.join(folder, "stderr"), "w+") as stderr:
+            begun = time.monotonic()
+            child = subprocess.Popen(tool.attach(pid, rate, seconds, out), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            wall = time.monotonic() - begun
+            for file in (stdout, stderr):
+                file.seek(0)
+            said = stdout.read(), stderr.read()
+        if child.returncode:
+            raise Failed("%s ended with %d: %s" % (tool.name, child.returncode, said[1].strip()[-300:]))
+        try:
+            figures = tool.read(out, *said)
+        except (ValueError, KeyError) as e:
+            raise Failed("%s said nothing that can be read: %r" % (tool.name, e))
+        figures["size"] = sum(os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder) if name.startswith("profile"))
+    profiled = figures.pop("seconds") or seconds
+    figures["cpu"] = (usage.ru_utime + usage.ru_stime) / profiled
+    figures["memory"] = usage.ru_maxrss * 1024
+    figures["rate"] = figures["looks"] / profiled if figures["looks"] else None
+    figures["wall"] = wall
+    return figures
+
+
+def runs(tools, pid, rate, seconds, repeat, say):
+    """`repeat` runs of each tool, in turn: a dict of tool name to a list of figures, or to the reason why there are none."""
+    table = {tool.name: [] for tool in tools}
+    for turn in range(repeat):
+        for tool in tools:
+            if isinstance(table[tool.name], str):
+                continue
+            try:
+                table[tool.name].append(run(tool, pid, rate, seconds))
+                say(tool.name, table[tool.name][-1])
+            except Failed as e:
+                table[tool.name] = str(e)
+                say(tool.name, {})
+    return table
+
+
+def middle(figures, name):
+    """(median, lowest, highest) of one figure over runs; `None` where no run has it."""
+    values = sorted(one[name] for one in figures if one.get(name) is not None)
+    return (median(values), values[0], values[-1]) if values else None
