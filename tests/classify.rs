@@ -15,6 +15,7 @@
 
 use gilprof::capture::account::{Account, Claims, Now};
 use gilprof::capture::classify::{judge, Asked, Judgement, Place, Seen};
+use gilprof::ids::ThreadId;
 use gilprof::process::kernel_stack::Whereabouts;
 use gilprof::process::threads::SchedStat;
 use gilprof::sample::{Evidence, Split, Stack, State};
@@ -144,6 +145,55 @@ fn who_ran_after_it_was_supposed_to_wait_is_asked_again() {
         account.book(Nanos::from_millis(i as u64 + 1), &now, judgement, &stack, None, &mut |_, _, _| {});
     }
     assert!(!account.sleeps_on(stat(7)));
+}
+
+#[test]
+fn who_cannot_have_had_the_gil_is_not_asked() {
+    let (stack, stat) = (Arc::new(Stack::empty()), SchedStat { runs: 5, ..SchedStat::default() });
+    let mut account = Account::open(Nanos::ZERO, Some(stat), false);
+    assert!(!account.waited());
+    look(&mut account, 1, Place::GilFutex, stat, &stack, &mut Split::default());
+    assert!(account.waited());
+    assert_eq!(account.still_waits(Nanos::from_millis(4)), Nanos::from_millis(3));
+    assert_eq!((account.told(), account.waited()), ((State::Waiting, Evidence::SameHolder), true));
+    // It woke and went to sleep again meanwhile, as waiters do: the next look that asks sees that it ran, and from when on it speaks.
+    assert!(!account.sleeps_on(Some(SchedStat { runs: 6, ..stat })));
+    assert_eq!(account.last_look(), Nanos::from_millis(4));
+}
+
+/// One look at a thread that does not hold the GIL.
+fn look(account: &mut Account, ms: u64, place: Place, stat: SchedStat, stack: &Arc<Stack>, split: &mut Split) {
+    let place = if account.sleeps_on(Some(stat)) { Place::NotRunSince } else { place };
+    let now = Now { place, supposed: false, stat: Some(stat), whereabouts: None };
+    let judgement = account.judge(&now, &Claims::default());
+    account.book(Nanos::from_millis(ms), &now, judgement, stack, None, &mut |_, part, _| split.merge(&part));
+}
+
+#[test]
+fn long_sleepers_are_looked_at_seldom_and_lose_no_time() {
+    for who in 0..20 {
+        let (stack, mut stat) = (Arc::new(Stack::empty()), SchedStat { runs: 5, ..SchedStat::default() });
+        let (mut account, mut split, mut looks) = (Account::open(Nanos::ZERO, Some(stat), false), Split::default(), 0);
+        let mut last = 0;
+        for ms in 1..=4000 {
+            if !account.rests(ThreadId(who), Nanos::from_millis(ms)) {
+                assert!(ms - last <= 1 + last / 64, "a rest of {} ms after {last}", ms - last);
+                (looks, last) = (looks + 1, ms);
+                look(&mut account, ms, Place::Syscall, stat, &stack, &mut split);
+            }
+        }
+        assert!((200..=700).contains(&looks), "{looks} looks of 4000");
+        // The GIL says that it holds, so that it is looked at.
+        account.rest_until(Nanos::from_millis(4000), &stack, &mut |_, part, _| split.merge(&part));
+        stat = SchedStat { cpu: Nanos::from_millis(3), runs: 6, ..stat };
+        let now = Now { place: Place::Runnable, supposed: false, stat: Some(stat), whereabouts: None };
+        let claims = Claims { held_before: true, held_after: true, ..Claims::default() };
+        let judgement = account.judge(&now, &claims);
+        account.book(Nanos::from_millis(4003), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+        assert!(!account.rests(ThreadId(who), Nanos::from_millis(4004)));
+        account.close(Nanos::from_millis(4003), Some(stat), &stack, &mut |_, part, _| split.merge(&part));
+        assert!((split.get(State::Io) - 4000e6).abs() < 1e3 && (split.get(State::HoldingPython) - 3e6).abs() < 1e3, "{split:?}");
+    }
 }
 
 #[test]

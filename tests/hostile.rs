@@ -2,7 +2,7 @@
 //! not be read may be called read.
 
 use gilprof::ids::Addr;
-use gilprof::process::memory::{Memory, Part, ReadError};
+use gilprof::process::memory::{Memory, ReadError};
 use gilprof::process::replay::ReplayMemory;
 use gilprof::python::frames::{FrameReader, MAX_DEPTH};
 use gilprof::python::gil;
@@ -54,10 +54,10 @@ fn frames_are_read_to_the_root_or_the_bound() {
     {
         let memory = heap_frames(layout, depth);
         let mut reader = FrameReader::default();
-        let stack = reader.read(&memory, layout, TSTATE, false).unwrap();
+        let stack = reader.read(&memory, layout, TSTATE, false).unwrap().clone();
         assert_eq!((stack.frames.len(), stack.trust), (frames, trust), "{depth} frames");
         // What was learnt serves the second time.
-        assert_eq!(reader.read(&memory, layout, TSTATE, false).unwrap(), stack);
+        assert_eq!(*reader.read(&memory, layout, TSTATE, false).unwrap(), stack);
     }
 }
 
@@ -66,7 +66,7 @@ fn a_loop_of_frames_ends() {
     let layout = layout(8);
     let mut memory = heap_frames(layout, 4);
     memory.poke_u64(Addr(FRAMES + 3 * 0x1000 + layout.frame.back.offset() as u64), FRAMES);
-    let stack = FrameReader::default().read(&memory, layout, TSTATE, false).unwrap();
+    let stack = FrameReader::default().read(&memory, layout, TSTATE, false).unwrap().clone();
     assert_eq!((stack.frames.len(), stack.trust), (MAX_DEPTH, Trust::Cut));
 }
 
@@ -75,7 +75,7 @@ fn a_frame_that_cannot_be_read_makes_no_stack() {
     let layout = layout(8);
     let mut memory = heap_frames(layout, 4);
     memory.poke_u64(Addr(FRAMES + 0x1000 + layout.frame.back.offset() as u64), 0xdead_0000);
-    let stack = FrameReader::default().read(&memory, layout, TSTATE, false).unwrap();
+    let stack = FrameReader::default().read(&memory, layout, TSTATE, false).unwrap().clone();
     assert_eq!((stack.frames.len(), stack.trust), (0, Trust::Moving));
 }
 
@@ -253,7 +253,6 @@ impl Memory for Noise {
         }
         Ok(())
     }
-
 }
 
 proptest! {

@@ -21,9 +21,9 @@ use crate::python::interpreters::Roster;
 use crate::python::stack::Symbols;
 use crate::sample::{Sink, Stack, ThreadView, Trust};
 use crate::units::Nanos;
+use gils::Gils;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use gils::Gils;
 use std::sync::Arc;
 
 /// How often the lists of interpreters and thread states are walked again within one look while they keep changing.
@@ -164,7 +164,7 @@ impl Observer {
         self.symbols.codes.begin_look();
         let crowd = self.source.crowd();
         let others = std::mem::replace(&mut self.crowd, crowd) != crowd;
-        let all = at.since(self.listed) >= roll::RELIST || self.unbound || others;
+        let all = self.is_list_due(at) || self.unbound || others;
         self.read_roster(all)?;
         self.numbers.follow(&self.roster);
         self.gils.follow(&self.roster);
@@ -198,8 +198,12 @@ impl Observer {
         let mut first = Vec::new();
         for turn in 0..WALKS {
             if !self.roster.interpreters.is_empty() {
-                if self.roster.read(self.source.memory(), layout, runtime, all || turn > 0)? {
+                // Who is to be stopped before it is read is not read before.
+                let likely = if turn == 0 && self.freezer.is_none() { likely_holder(&self.gils, &mut self.threads) } else { None };
+                let along = likely.map_or(&[][..], |thread| thread.stack.plan(layout, thread.tstate));
+                if self.roster.read_along(self.source.memory(), layout, runtime, all || turn > 0, along)? {
                     self.roster.keep_readings(&first);
+                    self.take_along();
                     return Ok(());
                 }
                 if turn == 0 {
@@ -216,6 +220,16 @@ impl Observer {
         }
         // It keeps changing. What was walked last is a true list of a moment ago; threads made since are met at the next look.
         self.roster.read(self.source.memory(), layout, runtime, true).map(|_| ())
+    }
+
+    /// The stack of the likely holder was read with the GIL, and is wanted if it holds.
+    fn take_along(&mut self) {
+        let (parts, bytes) = self.roster.along();
+        let holds =
+            |thread: &&mut Tracked| self.roster.gils.first().is_some_and(|(_, r)| r.is_some_and(|r| r.holder == Some(thread.tstate)));
+        if let Some(thread) = likely_holder(&self.gils, &mut self.threads).filter(holds) {
+            thread.stack.take_in(parts, bytes);
+        }
     }
 
     fn outcome(&mut self) -> Looked {
@@ -345,4 +359,11 @@ impl Observer {
         };
         self.threads.iter().map(view).collect()
     }
+}
+
+/// The thread that held the only GIL when the last look began: most often it still does.
+fn likely_holder<'a>(gils: &Gils, threads: &'a mut [Tracked]) -> Option<&'a mut Tracked> {
+    let [gil] = gils.0.as_slice() else { return None };
+    let (index, id, _) = gil.holder.as_ref()?;
+    threads.get_mut(*index).filter(|thread| thread.facts.id == *id && !thread.tstate.is_null())
 }

@@ -107,11 +107,12 @@ impl Tracked {
     /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
     /// Nor where what is `known` without it says that it waits, or where it rests.
     pub fn look(&mut self, source: &dyn Source, at: Nanos, known: Known, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Dead> {
+        self.rests = false;
         if known.passed_over && self.account.waited() {
             self.now = Now { place: Place::StillWaiting, supposed: true, ..UNREAD };
             return Ok(());
         }
-        self.rests = !known.holds && !known.waits && self.account.rests(at);
+        self.rests = !known.holds && !known.waits && self.account.rests(self.facts.id, at);
         if self.rests {
             self.bed.get_or_insert_with(|| self.stack.stack().clone());
             self.now = Now { place: Place::NotRunSince, supposed: true, ..UNREAD };

@@ -4,6 +4,7 @@ use crate::ids::Pid;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 
 /// Threads of one process that are looked at.
 const MAX_TASKS: usize = 1 << 16;
@@ -36,8 +37,16 @@ pub(super) fn is_dead(pid: Pid, task: Pid) -> bool {
 
 /// The letter of a thread's state; `None` when it is gone.
 pub fn task_state(pid: Pid, task: Pid) -> Option<char> {
-    let stat = read_text(&format!("/proc/{pid}/task/{task}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.chars().next()
+    state_letter(&File::open(format!("/proc/{pid}/task/{task}/stat")).ok()?)
+}
+
+/// The letter in a thread's open `stat` file; `None` when the thread is gone.
+pub(super) fn state_letter(stat: &File) -> Option<char> {
+    // The name before the letter is the thread's own choice and may look like what follows it, but has 16 bytes at most.
+    let mut bytes = [0; 64];
+    let n = stat.read_at(&mut bytes, 0).ok()?;
+    let end = bytes[..n].iter().rposition(|&byte| byte == b')')?;
+    bytes.get(end + 2).map(|&byte| byte.into()).filter(char::is_ascii_alphabetic)
 }
 
 /// `/proc/PID/status`, by field.

@@ -3,11 +3,13 @@
 use super::facts;
 use super::live::LiveMemory;
 use super::memory::Memory;
+use super::procfs::state_letter;
 use super::task_list::TaskList;
 use super::threads::{self, TaskFiles};
 use crate::ids::{Pid, Tid};
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 
 /// Where everything that a look reads comes from.
@@ -46,6 +48,8 @@ pub trait Source {
 pub struct LiveSource {
     memory: LiveMemory,
     tasks: TaskList,
+    /// The `stat` of some thread that lives: all stop together, so that any of them tells. The main thread may end before the others.
+    any: RefCell<Option<File>>,
     /// Whether its ids are not ours. That never changes: only children enter another PID namespace.
     inner: OnceCell<bool>,
 }
@@ -53,7 +57,7 @@ pub struct LiveSource {
 impl LiveSource {
     /// The process with this id. Nothing is checked until something is read.
     pub fn new(pid: Pid) -> LiveSource {
-        LiveSource { memory: LiveMemory::new(pid), tasks: TaskList::of(pid), inner: OnceCell::new() }
+        LiveSource { memory: LiveMemory::new(pid), tasks: TaskList::of(pid), any: RefCell::new(None), inner: OnceCell::new() }
     }
 }
 
@@ -77,9 +81,15 @@ impl Source for LiveSource {
         threads::comm(self.pid(), tid)
     }
     fn stopped(&self) -> bool {
-        // All threads stop together, so that any of them tells; the main thread may have ended, and then another is asked.
-        let any = facts::carrier(self.pid());
-        matches!(facts::task_state(self.pid(), any), Some('T' | 't'))
+        let mut any = self.any.borrow_mut();
+        let letter = match any.as_ref().and_then(state_letter) {
+            Some(letter) if !matches!(letter, 'Z' | 'X') => Some(letter),
+            _ => {
+                *any = File::open(format!("/proc/{0}/task/{1}/stat", self.pid(), facts::carrier(self.pid()))).ok();
+                any.as_ref().and_then(state_letter)
+            }
+        };
+        matches!(letter, Some('T' | 't'))
     }
     fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
         self.inner.get_or_init(|| facts::inner_namespace(self.pid()) == Some(true)).then(|| facts::outer_tids(self.pid()))

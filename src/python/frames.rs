@@ -11,6 +11,7 @@
 //! to 3.10; later those of generators and of the C stack).
 
 mod chunks;
+mod copies;
 mod root;
 
 use super::layout::{Anchor, Layout, Position};
@@ -18,6 +19,7 @@ use crate::ids::Addr;
 use crate::process::memory::{Memory, Part, ReadError};
 use crate::process::pod;
 use crate::sample::Trust;
+use copies::Copies;
 use root::Root;
 
 /// A deeper stack is cut at its root side. CPython's own default limit is 1000.
@@ -38,9 +40,6 @@ const ROUNDS: usize = 32;
 const STUCK: usize = 8;
 /// No more pairs are made once they have taken so many bytes.
 const MAX_COPIED: usize = 8 << 20;
-/// Room for copies that each thread keeps from one stack to the next. There may be thousands of threads, and a hostile one has much to copy.
-const KEPT: usize = 128 << 10;
-
 /// One frame as the walk found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawFrame {
@@ -73,17 +72,6 @@ impl Clone for RawStack {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Range {
-    at: Addr,
-    len: usize,
-    /// Where it starts in each half of the arena.
-    offset: usize,
-    ok: [bool; 2],
-    /// Whether a walk needed it.
-    met: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
 struct Stray {
     at: Addr,
     idle: u8,
@@ -108,10 +96,7 @@ enum End {
 pub struct FrameReader {
     chunks: Vec<(Addr, usize)>,
     strays: Vec<Stray>,
-    ranges: Vec<Range>,
-    arena: Vec<u8>,
-    parts: Vec<Part>,
-    half: usize,
+    copies: Copies,
     walks: [Walk; 2],
     tstate: Addr,
     root: Root,
@@ -148,14 +133,11 @@ impl FrameReader {
     /// stands `still`, because it sleeps in the kernel, one copy is enough.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, still: bool) -> Result<&RawStack, ReadError> {
         let read = self.read_rounds(mem, layout, tstate, still);
-        let last = |r: &Range| if r.ok[1] { Some(self.half + r.offset) } else { r.ok[0].then_some(r.offset) };
-        let bytes = self.ranges.first().and_then(last).and_then(|from| self.arena.get(from..));
+        let bytes = self.copies.first();
         self.requested = layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).map(|flag| flag != 0);
         self.drop_request =
             layout.thread.eval_breaker.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).map(|word| word & GIL_DROP_REQUEST != 0);
-        if self.arena.capacity() > KEPT {
-            self.arena = Vec::new();
-        }
+        self.copies.shrink();
         read.map(|()| &self.given)
     }
 
@@ -171,7 +153,7 @@ impl FrameReader {
                 break;
             }
             self.copy(mem, layout, tstate, if still { 1 } else { 2 })?;
-            copied += self.arena.len();
+            copied += self.copies.bytes();
             let a = self.walk(layout, 0);
             let b = if still { End::Garbage } else { self.walk(layout, 1) };
             let ends = [a, b];
@@ -236,49 +218,31 @@ impl FrameReader {
         self.root.vote(root)
     }
 
-    /// Copies the thread state, its chunks and the single frames, once or twice, in one batch.
-    fn copy(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, copies: usize) -> Result<(), ReadError> {
-        self.ranges.clear();
-        let mut offset = 0;
+    /// What a read of a thread that moves would copy first, for a batch of somebody else's. What comes of it is handed in by
+    /// [`FrameReader::take_in`], or not at all.
+    pub fn plan(&mut self, layout: &Layout, tstate: Addr) -> &[Part] {
+        self.lay_out(layout, tstate, 2);
+        self.copies.planned()
+    }
+
+    /// The plan was read just now: the next read, if it is of the same thread and that moves, begins with it.
+    pub fn take_in(&mut self, parts: &[Part], bytes: &[u8]) {
+        self.copies.take_in(parts, bytes);
+    }
+
+    fn lay_out(&mut self, layout: &Layout, tstate: Addr, copies: usize) {
         let single = layout.frame.size as usize;
-        let wanted = std::iter::once((tstate, layout.thread.size as usize))
-            .chain(self.strays.iter().map(|s| (s.at, single)))
-            .chain(self.chunks.iter().copied());
-        for (at, len) in wanted {
-            self.ranges.push(Range { at, len, offset, ok: [false; 2], met: false });
-            offset += len;
-        }
-        self.half = offset;
-        self.arena.resize(offset * copies, 0);
-        self.parts.clear();
-        for _ in 0..copies {
-            self.parts.extend(self.ranges.iter().map(|range| Part::new(range.at, range.len)));
-        }
-        mem.read_batch(&mut self.parts, &mut self.arena)?;
-        let count = self.ranges.len();
-        for (i, range) in self.ranges.iter_mut().enumerate() {
-            range.ok = [self.parts[i].ok, self.parts.get(i + count).is_some_and(|part| part.ok)];
-        }
-        Ok(())
+        let wanted = std::iter::once((tstate, layout.thread.size as usize));
+        let wanted = wanted.chain(self.strays.iter().map(|s| (s.at, single))).chain(self.chunks.iter().copied());
+        self.copies.plan(wanted, copies);
     }
 
-    /// Which range covers `len` bytes at `at` in one copy. The search begins after `hint`: frames lie in the order in which walks meet them.
-    fn find(&self, copy: usize, at: Addr, len: usize, hint: usize) -> Option<usize> {
-        let covers = |r: &Range| {
-            let from = at.0.wrapping_sub(r.at.0);
-            r.ok[copy] && from < r.len as u64 && (r.len as u64 - from) >= len as u64
-        };
-        let n = self.ranges.len();
-        (0..n).map(|i| (hint + i) % n).find(|&i| covers(&self.ranges[i]))
-    }
-
-    /// `len` bytes at `at` out of one copy's range, marked as met.
-    fn take(&mut self, copy: usize, range: usize, at: Addr, len: usize) -> Option<&[u8]> {
-        let half = self.half;
-        let range = self.ranges.get_mut(range)?;
-        range.met = true;
-        let from = copy * half + range.offset + at.0.wrapping_sub(range.at.0) as usize;
-        self.arena.get(from..from + len)
+    fn copy(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, copies: usize) -> Result<(), ReadError> {
+        if self.copies.are_ahead(tstate) && copies == 2 {
+            return Ok(());
+        }
+        self.lay_out(layout, tstate, copies);
+        self.copies.make(mem)
     }
 
     fn walk(&mut self, layout: &Layout, copy: usize) -> End {
@@ -296,8 +260,8 @@ impl FrameReader {
 
     /// The innermost frame, null when the thread runs no Python.
     fn innermost(&mut self, layout: &Layout, copy: usize) -> Result<Addr, End> {
-        let tstate = self.ranges.first().filter(|r| r.ok[copy]).map(|r| r.at).ok_or(End::Garbage)?;
-        let mut pointer = |range, at| self.take(copy, range, at, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(End::Garbage);
+        let tstate = self.copies.ranges.first().filter(|r| r.ok[copy]).map(|r| r.at).ok_or(End::Garbage)?;
+        let mut pointer = |range, at| self.copies.take(copy, range, at, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(End::Garbage);
         match layout.thread.anchor {
             Anchor::Direct(field) => pointer(0, tstate.offset(field.offset() as u64)),
             Anchor::CFrame(field, inner) => {
@@ -306,8 +270,8 @@ impl FrameReader {
                     return Ok(cframe);
                 }
                 let slot = cframe.offset(inner.offset() as u64);
-                let range = self.find(copy, slot, 8, 1).ok_or(End::MissingSlot(slot))?;
-                self.take(copy, range, slot, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(End::Garbage)
+                let range = self.copies.find(copy, slot, 8, 1).ok_or(End::MissingSlot(slot))?;
+                self.copies.take(copy, range, slot, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(End::Garbage)
             }
         }
     }
@@ -318,9 +282,9 @@ impl FrameReader {
             if at.is_null() {
                 return End::Root;
             }
-            let Some(range) = self.find(copy, at, len, hint) else { return End::Missing(at) };
+            let Some(range) = self.copies.find(copy, at, len, hint) else { return End::Missing(at) };
             hint = range;
-            let Some((found, back)) = self.take(copy, range, at, len).and_then(|bytes| parse_frame(layout, at, bytes)) else {
+            let Some((found, back)) = self.copies.take(copy, range, at, len).and_then(|bytes| parse_frame(layout, at, bytes)) else {
                 return End::Garbage;
             };
             match found {
@@ -376,7 +340,7 @@ impl FrameReader {
 
     /// Drops single frames that no walk has met for a while.
     fn forget_idle(&mut self) {
-        for (stray, range) in self.strays.iter_mut().zip(&self.ranges[1..]) {
+        for (stray, range) in self.strays.iter_mut().zip(&self.copies.ranges[1..]) {
             stray.idle = if range.met { 0 } else { stray.idle.saturating_add(1) };
         }
         self.strays.retain(|s| s.idle <= IDLE);

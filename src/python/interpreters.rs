@@ -59,6 +59,8 @@ pub struct Roster {
     chosen: Vec<usize>,
     parts: Vec<Part>,
     bytes: Vec<u8>,
+    /// How many of the parts and bytes of the last reading were its own.
+    own: (usize, usize),
 }
 
 impl Roster {
@@ -134,31 +136,44 @@ impl Roster {
         }
     }
 
-    /// Reads the GILs and the first thread state of each list, or, if `all`, everything on the roster, in one batch. `Ok(false)`: some link,
+    /// Reads the GILs and the heads of the lists with the first thread state of each, or, if `all`, everything on the roster, in one batch. `Ok(false)`: some link,
     /// or the thread of a first thread state, has changed, so the lists should be followed again; what was read of `all` is in place all the same.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr, all: bool) -> Result<bool, ReadError> {
+        self.read_along(mem, layout, runtime, all, &[])
+    }
+
+    /// As [`Roster::read`], with parts of somebody else's at the end of the batch; [`Roster::along`] has what came of them.
+    pub fn read_along(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr, all: bool, along: &[Part]) -> Result<bool, ReadError> {
         // A new thread state is put first, also at the address of an ended one that was.
         let first = |i: usize| i == 0 || self.threads[i - 1].interpreter != self.threads[i].interpreter;
         self.chosen.clear();
         self.chosen.extend((0..self.threads.len()).filter(|&i| all || first(i)));
         let places = Places::of(self, layout, self.chosen.len(), all);
-        self.bytes.resize(places.end, 0);
+        self.bytes.resize(places.end + along.iter().map(|part| part.len).sum::<usize>(), 0);
         let mut parts = std::mem::take(&mut self.parts);
         parts.clear();
         // The GILs first: the threads' states are judged by who held it at that moment.
         parts.extend(self.gils.iter().map(|gil| Part::new(gil.0, layout.gil.size as usize)));
         parts.extend(self.interpreters.iter().map(|i| Part::new(i.at.offset(layout.interpreter.threads_head.offset() as u64), 8)));
         parts.extend(self.chosen.iter().map(|&i| Part::new(self.threads[i].at, layout.thread.size as usize)));
+        parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), 8));
         if all {
-            parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), 8));
             for interpreter in &self.interpreters {
                 parts.push(Part::new(interpreter.at.offset(layout.interpreter.next.offset() as u64), 8));
                 parts.extend(layout.interpreter.gil.map(|field| Part::new(interpreter.at.offset(field.offset() as u64), 8)));
             }
         }
-        let read = mem.read_batch(&mut parts, &mut self.bytes).map(|()| self.parse(layout, &places, &parts, all));
+        self.own = (parts.len(), places.end);
+        parts.extend(along);
+        let read = mem.read_batch(&mut parts, &mut self.bytes).map(|()| self.parse(layout, &places, &parts[..self.own.0], all));
         self.parts = parts;
         read
+    }
+
+    /// What the last reading read for somebody else.
+    pub fn along(&self) -> (&[Part], &[u8]) {
+        let (parts, bytes) = self.own;
+        (self.parts.get(parts..).unwrap_or_default(), self.bytes.get(bytes..).unwrap_or_default())
     }
 
     /// Takes in what a batch read; see [`Roster::read`].
@@ -169,11 +184,12 @@ impl Roster {
         let came = |parts: &[Part]| parts.iter().all(|part| part.ok);
         self.parse_gils(layout, gils);
         let heads_same = came(heads) && self.heads_hold(places);
+        let heads_same = heads_same && came(links) && self.pointer(places.links) == self.interpreters.first().map(|i| i.at);
         if !all {
             return heads_same && came(threads) && self.firsts_hold(layout, places);
         }
         self.parse_threads(layout, places, threads);
-        heads_same && came(links) && self.links_hold(layout, places)
+        heads_same && self.links_hold(layout, places)
     }
 
     /// Whether the thread states just read are those of the same threads still.
@@ -213,7 +229,7 @@ impl Roster {
 
     /// Whether the links just read are those of the roster.
     fn links_hold(&self, layout: &Layout, places: &Places) -> bool {
-        let mut expected = self.pointer(places.links);
+        let mut expected = self.interpreters.first().map(|i| i.at);
         for (index, interpreter) in self.interpreters.iter().enumerate() {
             let at = places.links + 8 + index * places.link;
             let gil_same = layout.interpreter.gil.is_none() || self.pointer(at + 8) == Some(interpreter.gil);
@@ -288,7 +304,7 @@ impl Places {
         let threads = heads + roster.interpreters.len() * 8;
         let links = threads + threads_read * layout.thread.size as usize;
         let link = if layout.interpreter.gil.is_some() { 16 } else { 8 };
-        Places { heads, threads, links, link, end: links + if all { 8 + roster.interpreters.len() * link } else { 0 } }
+        Places { heads, threads, links, link, end: links + 8 + if all { roster.interpreters.len() * link } else { 0 } }
     }
 }
 

@@ -127,15 +127,18 @@ impl ThreadStack {
         self.reader.drop_request()
     }
 
+    /// See [`FrameReader::plan`].
+    pub fn plan(&mut self, layout: &Layout, tstate: Addr) -> &[Part] {
+        self.reader.plan(layout, tstate)
+    }
+
+    /// See [`FrameReader::take_in`].
+    pub fn take_in(&mut self, parts: &[Part], bytes: &[u8]) {
+        self.reader.take_in(parts, bytes);
+    }
+
     /// Reads the stack anew. `Err` only when the process as a whole cannot be read. `still`: the thread sleeps in the kernel.
-    pub fn read(
-        &mut self,
-        mem: &dyn Memory,
-        layout: &Layout,
-        symbols: &mut Symbols,
-        tstate: Addr,
-        still: bool,
-    ) -> Result<(), ReadError> {
+    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, symbols: &mut Symbols, tstate: Addr, still: bool) -> Result<(), ReadError> {
         let first = self.reads == 0;
         let raw = self.reader.read(mem, layout, tstate, still)?;
         self.reads = (self.reads + 1) % RECHECK;

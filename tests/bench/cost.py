@@ -1,10 +1,12 @@
 """What one run of a profiler costs itself: CPU time, memory, time to its first look; and what it got for it."""
 import os
+import re
+import signal
 import subprocess
 import tempfile
 import time
 
-from stretches import median
+from stretches import REPOSITORY, median
 
 
 class Failed(Exception):
@@ -39,6 +41,21 @@ def run(tool, pid, rate, seconds):
     return figures
 
 
+def first_look(tool, pid, rate, for_seconds=0.5):
+    """Seconds from the profiler's start to its first look: it is interrupted, and says for how long it had been looking by then. `None` where it
+    does not say."""
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.monotonic()
+        child = subprocess.Popen(tool.attach(pid, rate, None, os.path.join(folder, "profile")), stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(for_seconds)
+        interrupted = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        said = child.communicate()
+        seconds = tool.read("", *said)["seconds"] if child.returncode == 0 else None
+    return interrupted - seconds - begun if seconds else None
+
+
 def runs(tools, pid, rate, seconds, repeat, say):
     """`repeat` runs of each tool, in turn: a dict of tool name to a list of figures, or to the reason why there are none."""
     table = {tool.name: [] for tool in tools}
@@ -59,3 +76,17 @@ def middle(figures, name):
     """(median, lowest, highest) of one figure over runs; `None` where no run has it."""
     values = sorted(one[name] for one in figures if one.get(name) is not None)
     return (median(values), values[0], values[-1]) if values else None
+
+
+def look(pid, rate, seconds=4, repeat=3):
+    """What a look costs, and what its bare system calls do: medians of the runs of examples/look_cost.rs, which take turns."""
+    target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target")
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--example", "look_cost"], cwd=REPOSITORY, check=True)
+    said = {"look": [], "floor": []}
+    for _ in range(repeat):
+        for kind, last in (("look", []), ("floor", ["floor"])):
+            command = [os.path.join(target, "release", "examples", "look_cost"), str(pid), str(int(rate * seconds)), str(rate)] + last
+            text = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+            made, missed, middle_one, whole = re.search(r"(\d+) made, (\d+) slots missed; CPU median ([\d.]+) .*with the sleep ([\d.]+)", text).groups()
+            said[kind].append({"median": float(middle_one), "whole": float(whole), "missed": 100 * int(missed) / (int(made) + int(missed))})
+    return {kind: {name: middle(runs, name)[0] for name in ("median", "whole", "missed")} for kind, runs in said.items()}

@@ -6,9 +6,11 @@ a moment, and ends before the profiler does: what starting it costs is another f
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -32,11 +34,20 @@ def binary(given):
 
 
 class Target:
-    """A workload of tests/workloads that counts its work. Ends with the `with`."""
+    """A workload of tests/workloads that counts its work. Ends with the `with`. `interpreter`: its path, and the folder that is its root, or ""."""
 
-    def __init__(self, python, workload, *args):
-        path = os.path.join(REPOSITORY, "tests", "workloads", workload + ".py")
-        self.child = subprocess.Popen([python, "-B", path] + [str(a) for a in args], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, interpreter, workload, *args):
+        workloads, self.copy = os.path.join(REPOSITORY, "tests", "workloads"), ""
+        command, folder = [], workloads
+        if interpreter["root"]:
+            self.copy = tempfile.mkdtemp(prefix="gilprof-", dir=os.path.join(interpreter["root"], "tmp"))
+            for name in (workload + ".py", "harness.py"):
+                shutil.copy(os.path.join(workloads, name), self.copy)
+            folder = "/" + os.path.relpath(self.copy, interpreter["root"])
+            # Its own mounts, so that nothing is left behind: profilers that join it need /proc, which the folder has not.
+            command = ["unshare", "--mount", "sh", "-c", 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"', interpreter["root"]]
+        command += [interpreter["path"], "-B", os.path.join(folder, workload + ".py")] + [str(a) for a in args]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.pid = self.child.pid
 
     def __enter__(self):
@@ -50,6 +61,8 @@ class Target:
     def __exit__(self, *_):
         self.child.kill()
         self.child.wait()
+        if self.copy:
+            shutil.rmtree(self.copy, ignore_errors=True)
 
     def done(self):
         """(seconds, work done, CPU seconds) since it was ready, by its own clocks."""

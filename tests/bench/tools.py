@@ -8,7 +8,7 @@ import sys
 
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gilprof", "peers")
 # From PyPI, into a folder of their own. Not tools of this project: they are here to be measured.
-PEERS = ["py-spy==0.4.1", "austin-dist==4.0.0"]
+PEERS = ["py-spy==0.4.3", "austin-dist==3.7.0"]
 
 
 class Tool:
@@ -76,14 +76,11 @@ def pyspy(programs, *more):
 
 def tachyon(interpreter, *more):
     def attach(pid, rate, seconds, out):
-        root = interpreter["root"]
-        inner = ["/usr/bin/env", interpreter["path"], "-m", "profiling.sampling", "attach", "-a", "-r", str(rate), *more,
-                 "-o", "/tmp/" + os.path.basename(out) + ".tachyon"] + timed("-d", seconds) + [str(pid)]
-        if not root:
-            return inner
-        # Its own mounts, so that nothing is left behind: it needs /proc, which the folder has not.
-        script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
-        return ["unshare", "--mount", "sh", "-c", script, root] + inner
+        inner = [interpreter["path"], "-m", "profiling.sampling", "attach", "-a", "-r", str(rate), *more,
+                 "-o", interpreter["root"] + out if not interpreter["root"] else "/tmp/" + os.path.basename(out) + ".tachyon"]
+        inner += timed("-d", seconds) + [str(pid)]
+        # Where the interpreter lives in a folder of its own, so does its profiler: in the target's own root and mounts.
+        return ["nsenter", "-t", str(pid), "-m", "-r", *inner] if interpreter["root"] else inner
     return attach
 
 

@@ -64,7 +64,9 @@ mod tests {
     }
 
     fn roster(gils: &[u64]) -> Roster {
-        Roster { gils: gils.iter().map(|&at| (Addr(at), None)).collect(), ..Roster::default() }
+        let mut roster = Roster::default();
+        roster.gils = gils.iter().map(|&at| (Addr(at), None)).collect();
+        roster
     }
 
     #[test]

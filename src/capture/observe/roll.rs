@@ -11,14 +11,22 @@ use crate::sample::{Sink, ThreadFacts};
 use crate::units::Nanos;
 use std::collections::{HashMap, HashSet};
 
-/// How often the list of OS threads is read when nothing else asks for it: threads without a thread state announce themselves nowhere.
-pub(super) const RELIST: Nanos = Nanos::from_millis(20);
+/// How often the lists of OS threads and of thread states are read when nothing asks for it. Their number may stay while who they are changes:
+/// of threads without a thread state nothing else tells then.
+const RELIST: Nanos = Nanos::from_millis(100);
+/// The same, where not even their number is told.
+const RELIST_BLINDLY: Nanos = Nanos::from_millis(20);
 /// So long after a change the list of OS threads is read at every look while a thread state has no thread yet.
 const SETTLING: Nanos = Nanos::from_millis(200);
 /// How often the names of threads are read while some are not known.
 const RENAME: Nanos = Nanos::from_millis(100);
 
 impl Observer {
+    /// Whether the lists have not been read for so long that they are due.
+    pub(super) fn is_list_due(&self, at: Nanos) -> bool {
+        at.since(self.listed) >= if self.crowd.is_some() { RELIST } else { RELIST_BLINDLY }
+    }
+
     /// Matches thread states with OS threads again, when either list has changed. `others`: the kernel counts more threads, or fewer.
     pub(super) fn bind_if_changed(&mut self, at: Nanos, others: bool, sink: &mut dyn Sink) -> Result<(), ReadError> {
         let keys = || self.roster.threads.iter().map(|t| (t.at, t.pthread, t.native_id));
@@ -28,7 +36,7 @@ impl Observer {
         }
         // A thread state is made before its thread is: until they have found each other, every look tries again.
         let settling = self.unbound && at.since(self.changed) < SETTLING;
-        if same && !settling && !others && at.since(self.listed) < RELIST {
+        if same && !settling && !others && !self.is_list_due(at) {
             return Ok(());
         }
         let sure = at.since(self.made_sure) >= RELIST || !self.threads.iter().any(|thread| thread.facts.main);
