@@ -92,8 +92,7 @@ pub enum Evidence {
     Syscall,
     /// Asleep at the last look and not run since.
     NotRunSince,
-    /// It waited for the GIL at the last look, and the GIL has not changed hands since, or it ended in the middle of this look without holding
-    /// the GIL at its beginning.
+    /// It waited for the GIL at the last look, and cannot have had it since: by CPython's own count of the changes of hands, only others did.
     SameHolder,
     /// Split by conservation of CPU time over a stretch.
     Conservation,

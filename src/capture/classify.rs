@@ -23,7 +23,7 @@ pub enum Place {
     Elsewhere,
     /// It slept at the last look and has not run since, so it was not looked at again.
     NotRunSince,
-    /// It waited for the GIL at the last look, and the same other thread has held it ever since: it cannot have left `take_gil`.
+    /// It waited for the GIL at the last look, and only others can have had it since: it cannot have left `take_gil`.
     StillWaiting,
     /// Stopped with the whole program, so that it does nothing.
     Stopped,
