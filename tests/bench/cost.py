@@ -7,6 +7,7 @@ import tempfile
 import time
 
 from stretches import REPOSITORY, median
+from tools import ALL
 
 
 class Failed(Exception):
@@ -20,7 +21,11 @@ def run(tool, pid, rate, seconds):
         with open(os.path.join(folder, "stdout"), "w+") as stdout, open(os.path.join(folder, "stderr"), "w+") as stderr:
             begun = time.monotonic()
             child = subprocess.Popen(tool.attach(pid, rate, seconds, out), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
-            _, status, usage = os.wait4(child.pid, 0)
+            memory, done = 0, 0
+            while not done:
+                memory = max(memory, peak(child.pid))
+                time.sleep(0.05)
+                done, status, usage = os.wait4(child.pid, os.WNOHANG)
             child.returncode = os.waitstatus_to_exitcode(status)
             wall = time.monotonic() - begun
             for file in (stdout, stderr):
@@ -32,13 +37,27 @@ def run(tool, pid, rate, seconds):
             figures = tool.read(out, *said)
         except (ValueError, KeyError) as e:
             raise Failed("%s said nothing that can be read: %r" % (tool.name, e))
-        figures["size"] = sum(os.path.getsize(os.path.join(folder, name)) for name in os.listdir(folder) if name.startswith("profile"))
-    profiled = figures.pop("seconds") or seconds
+        figures["size"] = 0
+        if os.path.exists(tool.written(out)):
+            figures["size"] = os.path.getsize(tool.written(out))
+            os.remove(tool.written(out))
+    profiled = figures.pop("seconds") or max(seconds, wall)
+    figures["looks"] = rate * seconds if figures["looks"] == ALL else figures["looks"]
     figures["cpu"] = (usage.ru_utime + usage.ru_stime) / profiled
-    figures["memory"] = usage.ru_maxrss * 1024
+    figures["each"] = (usage.ru_utime + usage.ru_stime) / figures["looks"] if figures["looks"] else None
+    figures["memory"] = memory
     figures["rate"] = figures["looks"] / profiled if figures["looks"] else None
     figures["wall"] = wall
     return figures
+
+
+def peak(pid):
+    """The most memory that a process had in RAM so far, in bytes; what wait4 says of it includes its parent's, from before the exec."""
+    try:
+        with open("/proc/%d/status" % pid) as file:
+            return next((1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM")), 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def first_look(tool, pid, rate, for_seconds=0.5):
@@ -78,14 +97,23 @@ def middle(figures, name):
     return (median(values), values[0], values[-1]) if values else None
 
 
-def look(pid, rate, seconds=4, repeat=3):
-    """What a look costs, and what its bare system calls do: medians of the runs of examples/look_cost.rs, which take turns."""
-    target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target")
+def build_look_cost():
     subprocess.run(["cargo", "build", "--release", "--quiet", "--example", "look_cost"], cwd=REPOSITORY, check=True)
+
+
+def look_cost(pid, rate, looks, *last):
+    """The command of examples/look_cost.rs."""
+    target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target")
+    return [os.path.join(target, "release", "examples", "look_cost"), str(pid), str(looks), str(rate), *last]
+
+
+def look(pid, rate, seconds=2, repeat=3):
+    """What a look costs, and what its bare system calls do: medians of the runs of examples/look_cost.rs, which take turns."""
+    build_look_cost()
     said = {"look": [], "floor": []}
     for _ in range(repeat):
         for kind, last in (("look", []), ("floor", ["floor"])):
-            command = [os.path.join(target, "release", "examples", "look_cost"), str(pid), str(int(rate * seconds)), str(rate)] + last
+            command = look_cost(pid, rate, int(rate * seconds), *last)
             text = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
             made, missed, middle_one, whole = re.search(r"(\d+) made, (\d+) slots missed; CPU median ([\d.]+) .*with the sleep ([\d.]+)", text).groups()
             said[kind].append({"median": float(middle_one), "whole": float(whole), "missed": 100 * int(missed) / (int(made) + int(missed))})

@@ -21,16 +21,30 @@ def spread(figures, name, scale=1.0, form="%.3g"):
     return "–" if found is None else (form + " (" + form + " – " + form + ")") % tuple(scale * v for v in found)
 
 
+def times(runs, ours, name):
+    theirs, ours = middle(runs, name), middle(ours, name)
+    return "%.1f" % (theirs[0] / ours[0]) if theirs and ours else "–"
+
+
 def machine():
     with open("/proc/cpuinfo") as file:
         model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "?")
     return "%s, %d CPUs, Linux %s" % (model, len(os.sched_getaffinity(0)), os.uname().release)
 
 
-def page(figures, python, options):
+BY_HAND = "## What is not met, and why"
+
+
+def by_hand(before):
+    """The part of the page that people write, as it was."""
+    return before[before.index(BY_HAND):].split("\n## ")[0].rstrip() if BY_HAND in before else BY_HAND + "\n"
+
+
+def page(figures, python, options, before):
     parts = ["# What measuring costs\n",
              "Made by `scripts/bench --write` on %s, against Python %s (%s). Medians of %d runs of %g s, with the lowest and the highest." % (
                  machine(), python["version"], python["label"], options.repeat, options.seconds)]
+    parts.append("\n" + by_hand(before))
     if figures["cost"]:
         parts += ["\n## The profilers side by side\n", *cost_table(figures["cost"])]
     if figures["slow"]:
@@ -46,23 +60,23 @@ def page(figures, python, options):
 
 def cost_table(table):
     yield "CPU: user and system time of the whole process per second of profiling, start-up included, in %. × gilprof: how many times gilprof's.\n"
-    yield "| threads | Hz asked | profiler | CPU % | × gilprof | looks/s | missed % | failed % | memory MB | output kB |"
-    yield "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|"
+    yield "py-spy makes every look that was asked for, however late: its seconds are those that it took. Of Austin it is not known how many looks it made.\n"
+    yield "| threads | Hz asked | profiler | CPU % | × gilprof | looks/s | CPU per look µs | × gilprof | missed % | failed % | memory MB | output kB |"
+    yield "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     for target, rates in table.items():
         for rate, profilers in rates.items():
-            ours = middle(profilers["gilprof"], "cpu") if isinstance(profilers.get("gilprof"), list) else None
+            ours = profilers["gilprof"] if isinstance(profilers.get("gilprof"), list) else []
             for name, runs in profilers.items():
                 if isinstance(runs, str):
-                    yield "| %s | %s | %s | failed: %s |||||||" % (target, rate, name, " ".join(runs.split())[:120])
+                    yield "| %s | %s | %s | failed: %s |||||||||" % (target, rate, name, " ".join(runs.split())[:120])
                     continue
                 for one in runs:
                     for figure in ("missed", "failed"):
                         if one.get(figure) is not None and one["looks"]:
                             one[figure + "_share"] = one[figure] / (one["looks"] + (one["missed"] or 0))
-                theirs = middle(runs, "cpu")
-                times = "%.1f" % (theirs[0] / ours[0]) if ours and theirs else "–"
-                yield "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |" % (
-                    target, rate, name, spread(runs, "cpu", 100), times, spread(runs, "rate", form="%.0f"), spread(runs, "missed_share", 100, "%.2f"),
+                yield "| %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |" % (
+                    target, rate, name, spread(runs, "cpu", 100), times(runs, ours, "cpu"), spread(runs, "rate", form="%.0f"),
+                    spread(runs, "each", 1e6), times(runs, ours, "each"), spread(runs, "missed_share", 100, "%.2f"),
                     spread(runs, "failed_share", 100, "%.2f"), spread(runs, "memory", 1e-6, "%.1f"), spread(runs, "size", 1e-3, "%.0f"))
 
 

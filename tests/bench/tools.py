@@ -11,11 +11,16 @@ CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.
 PEERS = ["py-spy==0.4.3", "austin-dist==3.7.0"]
 
 
-class Tool:
-    """One profiler with one set of flags. `attach(pid, rate, seconds, out)` gives its command; with `seconds` None it runs until interrupted."""
+ALL = "all"
 
-    def __init__(self, name, attach, read, needs=lambda interpreter: True):
-        self.name, self.attach, self.read, self.needs = name, attach, read, needs
+
+class Tool:
+    """One profiler with one set of flags. `attach(pid, rate, seconds, out)` gives its command; with `seconds` None it runs until interrupted.
+    `read(out, stdout, stderr)` is what it says of itself; looks that it makes all of, however late, are `ALL`. `written(out)` is its file.
+    """
+
+    def __init__(self, name, attach, read, written=lambda out: out + ".svg", fast=True):
+        self.name, self.attach, self.read, self.written, self.fast = name, attach, read, written, fast
 
 
 def install():
@@ -40,7 +45,8 @@ def read_gilprof(out, stdout, stderr):
 
 
 def read_pyspy(out, stdout, stderr):
-    return {"looks": number(r"Samples: (\d+)", stdout + stderr), "missed": None, "failed": number(r"Errors: (\d+)", stdout + stderr), "seconds": None}
+    # Its "Samples" are stacks; it makes every look that was asked for, and takes as long as that takes.
+    return {"looks": ALL, "missed": None, "failed": number(r"Errors: (\d+)", stdout + stderr), "seconds": None}
 
 
 def read_tachyon(out, stdout, stderr):
@@ -52,8 +58,7 @@ def read_tachyon(out, stdout, stderr):
 
 
 def read_austin(out, stdout, stderr):
-    return {"looks": number(r"(\d+)/\d+ samples", stdout + stderr) or number(r"samples?:? *(\d+)", stdout + stderr), "missed": None,
-            "failed": None, "seconds": None}
+    return {"looks": None, "missed": None, "failed": None, "seconds": None}
 
 
 def timed(flag, seconds, unit=""):
@@ -74,10 +79,14 @@ def pyspy(programs, *more):
     return attach
 
 
+def inside(out):
+    """Where Tachyon writes, as its own root has it: folders of ours need not be there."""
+    return "/tmp/gilprof-bench-%s.tachyon" % os.path.basename(os.path.dirname(out))
+
+
 def tachyon(interpreter, *more):
     def attach(pid, rate, seconds, out):
-        inner = [interpreter["path"], "-m", "profiling.sampling", "attach", "-a", "-r", str(rate), *more,
-                 "-o", interpreter["root"] + out if not interpreter["root"] else "/tmp/" + os.path.basename(out) + ".tachyon"]
+        inner = [interpreter["path"], "-m", "profiling.sampling", "attach", "-a", "-r", str(rate), *more, "-o", inside(out)]
         inner += timed("-d", seconds) + [str(pid)]
         # Where the interpreter lives in a folder of its own, so does its profiler: in the target's own root and mounts.
         return ["nsenter", "-t", str(pid), "-m", "-r", *inner] if interpreter["root"] else inner
@@ -93,14 +102,17 @@ def austin(programs):
 def all_tools(binary, interpreter):
     """Those that can measure this interpreter here."""
     programs = install()
+    def tachyons(out):
+        return interpreter["root"] + inside(out)
+
     tools = [
         Tool("gilprof", gilprof(binary), read_gilprof),
         Tool("gilprof --exact", gilprof(binary, "--exact"), read_gilprof),
-        Tool("py-spy", pyspy(programs), read_pyspy),
-        Tool("py-spy --nonblocking", pyspy(programs, "--nonblocking"), read_pyspy),
-        Tool("Tachyon --binary", tachyon(interpreter, "--binary"), read_tachyon),
-        Tool("Tachyon --flamegraph", tachyon(interpreter, "--flamegraph"), read_tachyon),
-        Tool("Austin", austin(programs), read_austin),
+        Tool("py-spy", pyspy(programs), read_pyspy, fast=False),
+        Tool("py-spy --nonblocking", pyspy(programs, "--nonblocking"), read_pyspy, fast=False),
+        Tool("Tachyon --binary", tachyon(interpreter, "--binary"), read_tachyon, tachyons),
+        Tool("Tachyon --flamegraph", tachyon(interpreter, "--flamegraph"), read_tachyon, tachyons),
+        Tool("Austin", austin(programs), read_austin, lambda out: out + ".austin", fast=False),
     ]
     modern = interpreter["version"].startswith("3.15")
     there = {"py-spy": shutil.which("py-spy", path=programs), "Austin": shutil.which("austin", path=programs), "Tachyon": modern, "gilprof": True}
