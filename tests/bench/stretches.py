@@ -14,6 +14,9 @@ import tempfile
 import time
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# A shell's background job ignores interrupts, and so would the profilers that it starts, which are ended by them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Stretches of which a hypervisor took more than this share are made again, so many times at most.
 STOLEN, TRIES = 0.02, 4
 
