@@ -45,7 +45,7 @@ def run(tool, pid, rate, seconds):
     figures["looks"] = rate * seconds if figures["looks"] == ALL else figures["looks"]
     figures["cpu"] = (usage.ru_utime + usage.ru_stime) / profiled
     figures["each"] = (usage.ru_utime + usage.ru_stime) / figures["looks"] if figures["looks"] else None
-    figures["memory"] = memory
+    figures["memory"] = memory or None
     figures["rate"] = figures["looks"] / profiled if figures["looks"] else None
     figures["wall"] = wall
     return figures
@@ -71,7 +71,10 @@ def first_look(tool, pid, rate, for_seconds=0.5):
         interrupted = time.monotonic()
         child.send_signal(signal.SIGINT)
         said = child.communicate()
-        seconds = tool.read("", *said)["seconds"] if child.returncode == 0 else None
+        try:
+            seconds = tool.read("", *said)["seconds"] if child.returncode == 0 else None
+        except (ValueError, KeyError):
+            seconds = None
     return interrupted - seconds - begun if seconds else None
 
 

@@ -42,8 +42,8 @@ def by_hand(before):
 
 def page(figures, python, options, before):
     parts = ["# What measuring costs\n",
-             "Made by `scripts/bench --write` on %s, against Python %s (%s). Medians of %d runs of %g s, with the lowest and the highest." % (
-                 machine(), python["version"], python["label"], options.repeat, options.seconds)]
+             "Made by `scripts/bench --repeat %d --seconds %g --rounds %d --write` on %s, against Python %s (%s). Medians, with the lowest and the highest." % (
+                 options.repeat, options.seconds, options.rounds, machine(), python["version"], python["label"])]
     parts.append("\n" + by_hand(before))
     if figures["cost"]:
         parts += ["\n## The profilers side by side\n", *cost_table(figures["cost"])]
@@ -60,7 +60,7 @@ def page(figures, python, options, before):
 
 def cost_table(table):
     yield "CPU: user and system time of the whole process per second of profiling, start-up included, in %. × gilprof: how many times gilprof's.\n"
-    yield "py-spy makes every look that was asked for, however late: its seconds are those that it took. Of Austin it is not known how many looks it made.\n"
+    yield "py-spy makes every look that was asked for, however late: its seconds are those that it took. Austin counts stacks, not looks.\n"
     yield "| threads | Hz asked | profiler | CPU % | × gilprof | looks/s | CPU per look µs | × gilprof | missed % | failed % | memory MB | output kB |"
     yield "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     for target, rates in table.items():

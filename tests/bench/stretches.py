@@ -117,8 +117,11 @@ def stretch(target, command, seconds, settle, check=None):
             (end, last, cpu_end), after = target.done(), ticks()
         if command and check:
             check(profiler, began)
-        if after[0] - before[0] <= STOLEN * (after[1] - before[1]):
+        stolen = (after[0] - before[0]) / max(after[1] - before[1], 1)
+        if stolen <= STOLEN:
             break
+    if stolen > STOLEN:
+        print("kept, though %.0f %% of it was stolen in the last of %d tries" % (100 * stolen, TRIES), file=sys.stderr, flush=True)
     return {"rate": (last - first) / (end - start), "cpu": (cpu_end - cpu) / (last - first), "share": (cpu_end - cpu) / (end - start)}
 
 

@@ -34,7 +34,7 @@ def install():
 
 
 def number(pattern, text):
-    found = re.search(pattern, text)
+    found = re.search(pattern, re.sub(r"\x1b\[[0-9;]*m", "", text))
     return float(found.group(1).replace(",", "")) if found else None
 
 
@@ -58,6 +58,10 @@ def read_tachyon(out, stdout, stderr):
 
 
 def read_austin(out, stdout, stderr):
+    # It ends with 0 also where it could read nothing, of a Python that it does not know; it counts stacks, not looks.
+    bad, all_of_them = number(r"Error rate\D*?: \S*?(\d+)/\d+", stdout + stderr), number(r"Error rate\D*?: \S*?\d+/(\d+)", stdout + stderr)
+    if not all_of_them or bad == all_of_them:
+        raise ValueError("no valid sample")
     return {"looks": None, "missed": None, "failed": None, "seconds": None}
 
 
