@@ -180,6 +180,22 @@ struct Errors {
     waiting: f64,
     /// Of the count of all waits, relative; waits at the window's two ends may fall on either side.
     count: f64,
+    /// The share of the CPUs' time that a hypervisor took meanwhile: from which thread the kernel cannot say.
+    stolen: f64,
+}
+
+impl Errors {
+    fn hold(&self) -> bool {
+        let (waiting, count) = if self.stolen > STOLEN { (4.0 * WAITING, 4.0 * COUNT) } else { (WAITING, COUNT) };
+        self.waiting <= waiting && self.count <= count
+    }
+}
+
+/// Time that a hypervisor took from the CPUs so far, and all time, in the kernel's ticks.
+fn ticks() -> (f64, f64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let words: Vec<f64> = stat.lines().next().unwrap().split_whitespace().skip(1).take(8).map(|w| w.parse().unwrap()).collect();
+    (words[7], words.iter().sum())
 }
 
 /// Measures a workload both ways. `None` where that is not possible here.
@@ -192,7 +208,10 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
             return None;
         }
     };
+    let before = ticks();
     let (record, facts) = measure(target.pid(), ms)?;
+    let after = ticks();
+    let stolen = (after.0 - before.0) / (after.1 - before.1).max(1.0);
     let (first, last) = record.looks.unwrap();
     let (from, to) = (first.as_nanos(), last.as_nanos());
     let mut truly: BTreeMap<i32, (f64, u64)> = BTreeMap::new();
@@ -216,16 +235,24 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
     let true_of_all: f64 = truly.values().map(|c| c.0).sum();
     waiting = waiting.max((said_of_all - true_of_all).abs() / threads.iter().map(|t| t.split.total()).sum::<f64>());
     let (said, count) = (facts.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), truly.values().map(|c| c.1).sum::<u64>());
-    let errors = Errors { waiting, count: (said as f64 - count as f64).abs() / (count as f64).max(1.0) };
-    println!("  worst waiting {:.4}; all waits {said}, true {count}, off by {:.2} %", errors.waiting, 100.0 * errors.count);
+    let errors = Errors { waiting, count: (said as f64 - count as f64).abs() / (count as f64).max(1.0), stolen };
+    println!(
+        "  worst waiting {:.4}; all waits {said}, true {count}, off by {:.2} %; stolen {stolen:.3}",
+        errors.waiting,
+        100.0 * errors.count
+    );
     Some(errors)
 }
 
 /// Programs in which threads wait all the time, so that every second has its word of truth.
-const WORKLOADS: [(&str, &[&str]); 4] = [("cpu", &["--threads", "3"]), ("cpu", &["--threads", "8"]), ("mixed", &[]), ("churn", &[])];
-/// What is promised of a quiet machine is 0.005 and 1 %; others share this one, and uprobes are slow where the threads are many.
-const WAITING: f64 = 0.025;
-const COUNT: f64 = 0.03;
+const WORKLOADS: [(&str, &[&str]); 5] =
+    [("cpu", &["--threads", "3"]), ("cpu", &["--threads", "8"]), ("mixed", &[]), ("churn", &[]), ("convoy", &["--short", "2"])];
+/// What is promised; four times as much where a hypervisor took more than this share of the CPUs' time.
+const WAITING: f64 = 0.005;
+const COUNT: f64 = 0.01;
+const STOLEN: f64 = 0.04;
+/// Others share this machine: where they come in between, the window is measured again.
+const ATTEMPTS: usize = 3;
 
 #[test]
 fn waits_are_those_of_take_gil() {
@@ -238,11 +265,15 @@ fn waits_are_those_of_take_gil() {
         // Every version has its say; the first and the last on everything.
         let all = n == 0 || n + 1 == unstripped.len();
         for (workload, args) in WORKLOADS.iter().take(if all { WORKLOADS.len() } else { 1 }) {
-            let Some(mut errors) = compare(interpreter, workload, args, 5000) else { return };
-            if errors.waiting > WAITING || errors.count > COUNT {
-                errors = compare(interpreter, workload, args, 5000).unwrap();
+            let mut held = false;
+            for _ in 0..ATTEMPTS {
+                let Some(errors) = compare(interpreter, workload, args, 5000) else { return };
+                held = errors.hold();
+                if held {
+                    break;
+                }
             }
-            assert!(errors.waiting <= WAITING && errors.count <= COUNT, "{} {workload}: {errors:?}", interpreter.label);
+            assert!(held, "{} {workload} {args:?}: see above", interpreter.label);
         }
     }
 }

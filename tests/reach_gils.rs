@@ -132,6 +132,9 @@ fn a_gil_that_comes_later() {
             tids.filter_map(|t| t.file_name().to_str()?.parse().ok()).filter(|&tid| cli::watches(running.pid(), &target, tid)).count()
                 == drivers()
         });
+        // The main thread needed its GIL to make the interpreter: the window is long against that.
+        let enough = cli::cpu_ticks(target.pid()) + 100;
+        until("the interpreters have worked for a second", || cli::cpu_ticks(target.pid()) >= enough);
         running.signal(libc::SIGINT);
         let report = running.end().ended(0, &[]).report();
         row!(interpreter.label, "{}", summary(&report));

@@ -7,7 +7,7 @@ use crate::support::{self, Interpreter, Target, PATIENCE};
 use std::io::{PipeReader, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// gilprof at work. Killed and reaped when dropped.
 pub struct Running {
@@ -175,8 +175,15 @@ pub fn until(what: &str, mut is: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is() {
         assert!(start.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
-        std::thread::yield_now();
+        // A poll without a pause would take a core from what it waits for.
+        std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// CPU time of a process so far, in the kernel's ticks (10 ms).
+pub fn cpu_ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2).map(|w| w.parse::<u64>().unwrap()).sum()
 }
 
 /// The letter of a process's state; `None` when it is gone.

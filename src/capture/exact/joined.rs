@@ -5,7 +5,7 @@
 //! in no slice; it is told of by its waits alone.
 
 use super::correct::Before;
-use super::waits::{Standing, Told, Waits, MOST_FORCED};
+use super::waits::{begin_without_force, Standing, Told, Waits, MOST_FORCED};
 use crate::ids::{ThreadId, Tid};
 use crate::sample::{Evidence, Exact, GilLook, Sink, Slice, Split, Stack, State, Stretch, ThreadFacts, ThreadTotals};
 use crate::units::Nanos;
@@ -19,12 +19,20 @@ const MOST_EARLY: usize = 1 << 12;
 /// Ids of threads, those gone included, whose last waits may still be told.
 const MOST_TIDS: usize = 1 << 16;
 
+/// A wait: its begin, that for certain ([`Told::sure`]), and its end.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    begin: Nanos,
+    sure: Nanos,
+    end: Nanos,
+}
+
 /// What is known of one thread.
 #[derive(Debug, Default)]
 struct Thread {
     tid: Option<Tid>,
     /// Waits that are over and may still lie under a slice to come, in order.
-    spans: VecDeque<(Nanos, Nanos)>,
+    spans: VecDeque<Span>,
     before: Before,
     /// Where its last slice ended.
     until: Nanos,
@@ -74,7 +82,7 @@ impl Join {
                 if thread.spans.len() >= MOST_SPANS {
                     thread.spans.pop_front();
                 }
-                thread.spans.push_back((told.begin, told.end));
+                thread.spans.push_back(Span { begin: told.begin, sure: told.sure, end: told.end });
             }
         }
         let Told { gil, stretch, begin, end, .. } = told;
@@ -94,6 +102,23 @@ impl Join {
         its.into_iter().for_each(|told| self.file(facts.id, told, inner));
     }
 
+    /// What the look knows better than the events: who sleeps for something else, or has the GIL, is not on its way back to it.
+    fn learn(&mut self, slice: &Slice<'_>) {
+        let Some(thread) = self.threads.get_mut(&slice.thread) else { return };
+        let Some(tid) = thread.tid else { return };
+        let waits = slice.split.get(State::Waiting) > 0.0;
+        let asleep = slice.evidence == Evidence::Syscall || slice.evidence == Evidence::NotRunSince && !waits;
+        if asleep {
+            self.waits.forget_hold(tid, slice.end);
+        }
+        if asleep || slice.evidence == Evidence::GilHolder {
+            self.waits.forget_force(tid, slice.end);
+            for span in thread.spans.iter_mut().take_while(|span| span.begin < slice.end) {
+                span.begin = begin_without_force((span.begin, span.sure), slice.end);
+            }
+        }
+    }
+
     /// The waiting between two points in time, from the events; `None` where they do not tell. `evidence`: of what it did at the end.
     fn waiting(&mut self, id: ThreadId, begin: Nanos, end: Nanos, evidence: Evidence) -> Option<f64> {
         let holds = evidence == Evidence::GilHolder;
@@ -108,8 +133,8 @@ impl Join {
             Standing::Between { begin: from, timed_out: true, .. } if !holds => overlap((from, end)),
             Standing::Between { begin: from, since, .. } => overlap((from, since)),
         };
-        let over: f64 = thread.spans.iter().take_while(|span| span.0 < end).map(|span| overlap(*span)).sum();
-        while thread.spans.front().is_some_and(|span| span.1 <= end) {
+        let over: f64 = thread.spans.iter().take_while(|span| span.begin < end).map(|span| overlap((span.begin, span.end))).sum();
+        while thread.spans.front().is_some_and(|span| span.end <= end) {
             thread.spans.pop_front();
         }
         Some(now + over)
@@ -122,7 +147,7 @@ impl Join {
             Standing::Since(begin) | Standing::Between { begin, .. } | Standing::Forced(begin) => begin <= at,
             Standing::Out | Standing::Unknown => false,
         };
-        now || thread.spans.iter().any(|(begin, end)| (*begin..=*end).contains(&at))
+        now || thread.spans.iter().any(|span| (span.begin..=span.end).contains(&at))
     }
 
     /// Tells of the threads that no look has met, and will not: they had a wait that was over by then. `number` numbers them.
@@ -147,8 +172,8 @@ impl Join {
         gone.sort_unstable_by_key(|id| id.0);
         for id in gone {
             let Some(Thread { until, spans, ended: Some(mut totals), .. }) = self.threads.remove(&id) else { continue };
-            let after = |&(from, to): &(Nanos, Nanos)| to.since(from.max(until));
-            let (left, end) = (spans.iter().map(after).fold(Nanos::ZERO, |a, b| a + b), spans.back().map_or(until, |span| span.1));
+            let after = |span: &Span| span.end.since(span.begin.max(until));
+            let (left, end) = (spans.iter().map(after).fold(Nanos::ZERO, |a, b| a + b), spans.back().map_or(until, |span| span.end));
             if left > Nanos::ZERO {
                 waited(id, left, end, inner);
                 totals.seen += left;
@@ -199,6 +224,7 @@ impl Sink for Joined<'_> {
         if let Some(thread) = self.join.threads.get_mut(&slice.thread) {
             thread.until = slice.end;
         }
+        self.join.learn(slice);
         let begin = slice.end.since(Nanos::from_nanos(slice.split.total() as u64));
         let told = slice.evidence == Evidence::PushedOff && self.join.waits_at(slice.thread, slice.end);
         let Some(waiting) = self.join.waiting(slice.thread, begin, slice.end, slice.evidence) else {
@@ -207,14 +233,6 @@ impl Sink for Joined<'_> {
         let Some(thread) = self.join.threads.get_mut(&slice.thread) else {
             return self.inner.slice(slice);
         };
-        match (slice.evidence, thread.tid) {
-            (Evidence::Syscall, Some(tid)) => {
-                self.join.waits.forget_hold(tid, slice.end);
-                self.join.waits.forget_force(tid, slice.end);
-            }
-            (Evidence::GilHolder, Some(tid)) => self.join.waits.forget_force(tid, slice.end),
-            _ => {}
-        }
         thread.pushed_off = slice.evidence == Evidence::PushedOff && !told || thread.pushed_off && slice.evidence == Evidence::NotRunSince;
         let waiting = if thread.pushed_off { waiting.max(slice.split.get(State::Waiting)) } else { waiting };
         let split = thread.before.correct(&slice.split, slice.evidence, waiting);
@@ -278,7 +296,7 @@ mod tests {
 
     fn wait(tid: i32, begin: u64, end: u64) -> Told {
         let (begin, end) = (Nanos::from_millis(begin), Nanos::from_millis(end));
-        Told { tid: Tid(tid), gil: GilId(0), stretch: Stretch::Wait, begin, end }
+        Told { tid: Tid(tid), gil: GilId(0), stretch: Stretch::Wait, begin, sure: begin, end }
     }
 
     #[test]
@@ -322,10 +340,27 @@ mod tests {
         joined.thread_end(ThreadId(1), ThreadTotals { seen: Nanos::from_millis(1), ..ThreadTotals::default() });
         // Known only now: it waited for half a millisecond before its last look, and for two after that.
         let (begin, end) = (Nanos::from_nanos(19_500_000), Nanos::from_millis(22));
-        join.told(Told { begin, end, ..wait(6, 0, 0) }, &mut heard);
+        join.told(Told { begin, sure: begin, end, ..wait(6, 0, 0) }, &mut heard);
         join.bury(Nanos::from_millis(19), &mut heard);
         assert_eq!((heard.waiting, heard.seen), (0.0, Nanos::ZERO));
         join.bury(Nanos::from_millis(20), &mut heard);
         assert_eq!((heard.waiting, heard.seen, heard.waits), (2e6, Nanos::from_millis(3), 1));
+    }
+
+    #[test]
+    fn who_sleeps_for_something_else_was_not_forced_into_its_next_wait() {
+        for (evidence, waiting) in [(Evidence::Syscall, 1e6), (Evidence::NotRunSince, 1e6), (Evidence::PushedOff, 9e6)] {
+            let (mut join, mut heard, empty) = (Join::default(), Heard::default(), Arc::new(Stack::empty()));
+            let facts = ThreadFacts { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
+            Joined { join: &mut join, inner: &mut heard, last: false }.thread(&facts);
+            // Looks are told late: its wait is over before it is plain that it slept.
+            join.told(Told { sure: Nanos::from_millis(18), ..wait(6, 10, 19) }, &mut heard);
+            for end in [15, 20].map(Nanos::from_millis) {
+                let split = Split::whole(State::Io, 5e6);
+                let slice = Slice { thread: ThreadId(1), end, split, evidence, stack: &empty, holder: None };
+                Joined { join: &mut join, inner: &mut heard, last: false }.slice(&slice);
+            }
+            assert_eq!(heard.waiting, waiting, "{evidence:?}");
+        }
     }
 }

@@ -5,7 +5,9 @@
 //! know the stacks, the holder and every other state.
 
 pub mod correct;
+mod cover;
 pub mod joined;
+pub mod spot;
 pub mod waits;
 
 use super::observe::{Looked, Observer};
@@ -21,7 +23,8 @@ use crate::python::layout::{Gil, Span};
 use crate::sample::{Evidence, Sink, State, WindowFacts};
 use crate::units::Nanos;
 use joined::{Join, Joined};
-use waits::{Did, Spot};
+use spot::Spot;
+use waits::Did;
 
 /// Two of CPython's default switch intervals, after each of which a waiter goes to sleep anew.
 const WARM_UP: Nanos = Nanos::from_millis(11);
@@ -108,6 +111,7 @@ impl ExactMode {
         observer.waiting.clear();
         observer.waiting.extend(self.join.waits.asleep());
         let looked = observer.look(now, &mut Joined { join: &mut self.join, inner: sink, last: false });
+        self.join.waits.interval = observer.interval_us.map(Nanos::from_micros);
         self.follow_gils(observer, now);
         looked
     }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 ///   C M S   goes to sleep on cond, mutex, switch_cond        t r   its sleep ran out; it was woken
 ///   g       wakes whoever signals (leaves a condition variable)
 ///   w       wakes a sleeper on cond (lets go)                 k     wakes the sleeper on switch_cond (has taken)
+///   x       wakes a sleeper on cond 5 us after the call before, still inside glibc
 /// ```
 /// What comes out: the letter of the stretch, its first and its last column.
 fn play(timeline: &str) -> Vec<(char, u64, u64)> {
@@ -24,12 +25,12 @@ fn play(timeline: &str) -> Vec<(char, u64, u64)> {
     let g = GilId(0);
     let mut end = Nanos::ZERO;
     for (column, letter) in timeline.chars().enumerate() {
-        end = Nanos::from_micros(20 * column as u64);
+        end = Nanos::from_micros((20 * column as u64).saturating_sub(u64::from(letter == 'x') * 15));
         let did = match letter {
             'C' => Did::Sleep(g, Spot::Cond),
             'M' => Did::Sleep(g, Spot::Mutex),
             'S' => Did::Sleep(g, Spot::SwitchCond),
-            'w' => Did::Wake(g, Spot::Cond),
+            'w' | 'x' => Did::Wake(g, Spot::Cond),
             'g' => Did::Wake(g, Spot::Groups),
             'k' => Did::Wake(g, Spot::SwitchCond),
             't' => Did::Return { timed_out: true },
@@ -54,6 +55,12 @@ fn time_outs_are_one_wait() {
 }
 
 #[test]
+fn a_signal_passed_on_is_no_letting_go() {
+    assert_eq!(play("C..rxC..r......"), [('W', 0, 8)]);
+    assert_eq!(play("C..txM..rk....w"), [('W', 0, 9), ('H', 9, 14)]);
+}
+
+#[test]
 fn letting_go_parts_two_waits_however_close() {
     assert_eq!(play("C..rwC..r......"), [('W', 0, 3), ('H', 3, 4), ('W', 5, 8)]);
     assert_eq!(play("C..r.......C..r......"), [('W', 0, 3), ('W', 11, 14)]);
@@ -73,7 +80,13 @@ fn a_forced_switch_begins_the_wait_that_follows() {
 
 /// A thread that has got the GIL lets go of it at 500 us. Another sleeps for it from `slept` to `ran_out`, and again.
 fn lets_go(slept: u64, ran_out: Option<u64>) -> Waits {
-    let (g, mut waits) = (GilId(0), Waits::default());
+    let mut waits = Waits::default();
+    lets_go_in(&mut waits, slept, ran_out);
+    waits
+}
+
+fn lets_go_in(waits: &mut Waits, slept: u64, ran_out: Option<u64>) {
+    let g = GilId(0);
     let mut calls = vec![
         (0, 1, Did::Sleep(g, Spot::Cond)),
         (100, 2, Did::Wake(g, Spot::Cond)),
@@ -88,7 +101,6 @@ fn lets_go(slept: u64, ran_out: Option<u64>) -> Waits {
     for (at, tid, did) in calls {
         waits.take(Nanos::from_micros(at), Tid(tid), did, &mut |_| {});
     }
-    waits
 }
 
 #[test]
@@ -115,10 +127,34 @@ fn a_look_knows_better_who_was_forced() {
 }
 
 #[test]
+fn a_look_told_late_knows_better_too() {
+    let (micros, g) = (Nanos::from_micros, GilId(0));
+    for (look, begin) in [(499, 500), (600, 700), (701, 500)] {
+        let (mut waits, mut told) = (lets_go(120, Some(480)), Vec::new());
+        waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), &mut |_| {});
+        waits.forget_force(Tid(1), micros(look));
+        waits.finish(micros(900), &mut |t| told.push(t));
+        let told: Vec<_> = told.iter().filter(|t| t.tid == Tid(1)).map(|t| (t.begin, t.sure)).collect();
+        assert_eq!(told, [(micros(begin), micros(700))], "a look at {look} us");
+    }
+}
+
+#[test]
+fn a_sleep_shorter_than_the_interval_was_counted_from_before() {
+    let mut waits = Waits { interval: Some(Nanos::from_micros(100)), ..Waits::default() };
+    lets_go_in(&mut waits, 120, Some(480));
+    assert_eq!(waits.standing(Tid(1)), Standing::Forced(Nanos::from_micros(500)));
+    let mut waits = Waits { interval: Some(Nanos::from_micros(390)), ..Waits::default() };
+    lets_go_in(&mut waits, 120, Some(480));
+    assert_eq!(waits.standing(Tid(1)), Standing::Out, "the interval began before this holder had the GIL: no drop was asked for");
+}
+
+#[test]
 fn a_holder_that_waits_for_the_mutex_is_on_its_way_out() {
-    assert_eq!(play("C..rk...M..rw...C..r....."), [('W', 0, 4), ('O', 8, 11), ('H', 4, 12), ('W', 16, 19)]);
+    assert_eq!(play("C..rk...M..rx...C..r....."), [('W', 0, 4), ('O', 8, 11), ('H', 4, 11), ('W', 16, 19)]);
     assert_eq!(play("M..rk...."), [('W', 0, 4)]);
-    assert_eq!(play("M..rw....M..r.....w.."), [('O', 0, 3), ('W', 9, 12), ('H', 12, 18)]);
+    assert_eq!(play("M..rx....M..r.....w.."), [('O', 0, 3), ('W', 9, 12), ('H', 12, 18)]);
+    assert_eq!(play("M..r.w......."), [('W', 0, 3), ('H', 3, 5)], "too late to be still in drop_gil");
 }
 
 #[test]
@@ -158,6 +194,40 @@ fn while_another_sleeps_nobody_lets_go_unseen() {
 }
 
 #[test]
+fn while_another_has_it_nobody_lets_go_unseen() {
+    // 1 is woken by 3, but pushed off its core; 2, whose sleep runs out, takes the GIL, which 3 waits for on `switch_cond`.
+    for (taken, asks, waits) in [(true, Some(5100), 1), (false, Some(5100), 2), (true, None, 2)] {
+        let (g, mut all, mut told) = (GilId(0), Waits::default(), Vec::new());
+        let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, &mut |t| told.push(t));
+        take(0, 1, Did::Sleep(g, Spot::Cond));
+        take(10, 2, Did::Sleep(g, Spot::Cond));
+        take(4000, 3, Did::Wake(g, Spot::Cond));
+        take(4010, 3, Did::Sleep(g, Spot::SwitchCond));
+        take(4020, 1, Did::Return { timed_out: false });
+        take(5010, 2, Did::Return { timed_out: true });
+        if taken {
+            take(5020, 2, Did::Wake(g, Spot::SwitchCond));
+            take(5090, 3, Did::Return { timed_out: false });
+            asks.into_iter().for_each(|us| take(us, 3, Did::Sleep(g, Spot::Cond)));
+        }
+        take(7000, 1, Did::Sleep(g, Spot::Cond));
+        all.settle(Nanos::from_micros(7100), &mut |t| told.push(t));
+        all.finish(Nanos::from_micros(8000), &mut |t| told.push(t));
+        assert_eq!(told.iter().filter(|t| t.tid == Tid(1)).count(), waits);
+    }
+}
+
+#[test]
+fn what_begins_after_the_window_is_not_in_it() {
+    let (g, mut waits, mut told) = (GilId(0), Waits::default(), Vec::new());
+    waits.take(Nanos::from_micros(10), Tid(1), Did::Sleep(g, Spot::Cond), &mut |_| {});
+    waits.take(Nanos::from_micros(30), Tid(2), Did::Sleep(g, Spot::Cond), &mut |_| {});
+    waits.take(Nanos::from_micros(40), Tid(1), Did::Return { timed_out: false }, &mut |_| {});
+    waits.finish(Nanos::from_micros(20), &mut |t| told.push((t.tid, t.end)));
+    assert_eq!(told, [(Tid(1), Nanos::from_micros(20))]);
+}
+
+#[test]
 fn a_lost_return_loses_that_sleep_only() {
     assert_eq!(play("C......C..r....."), [('W', 7, 10)]);
 }
@@ -166,7 +236,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn stretches_never_overlap(timeline in "[CMSwkgtr..]{0,120}") {
+    fn stretches_never_overlap(timeline in "[CMSwxkgtr..]{0,120}") {
         let told = play(&timeline);
         let mut waits: Vec<_> = told.iter().filter(|t| t.0 != 'H').collect();
         waits.sort();
