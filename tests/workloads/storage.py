@@ -25,11 +25,16 @@ def hog():
         compute(20000)
 
 
-def query():
-    """Every step of a query releases the GIL."""
-    db = sqlite3.connect(":memory:")
+def table():
+    """Made before anybody computes: each row's insertion releases the GIL too, and would wait for it for a whole switch interval."""
+    db = sqlite3.connect(":memory:", check_same_thread=False)
     db.execute("create table t (a integer, b text)")
     db.executemany("insert into t values (?, ?)", [(i, "row %d" % i) for i in range(100000)])
+    return db
+
+
+def query(db):
+    """The one step of this query releases the GIL for some ten milliseconds."""
     while True:
         db.execute("select count(*), sum(a) from t where b like '%7%' and a % 3 = 1").fetchall()
         done[0] += 1
@@ -58,8 +63,8 @@ def write():
 
 
 if harness.given("--sqlite"):
-    harness.thread(query, name="query-0")
-    harness.thread(query, name="query-1")
+    for n, db in enumerate([table(), table()]):
+        harness.thread(query, db, name="query-%d" % n)
 elif harness.given("--sockets"):
     ours, theirs = socket.socketpair()
     harness.thread(talk, ours, name="talk-0")

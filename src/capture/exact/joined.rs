@@ -40,6 +40,8 @@ struct Thread {
     ended: Option<ThreadTotals>,
     /// Told to let go, it was pushed off its CPU by the thread it woke, and has not had one since: it will ask again, but no event says so.
     pushed_off: bool,
+    /// Up to where it waited because it was told to let go, and had neither asked again nor taken it.
+    forced_until: Option<Nanos>,
     /// Who held the GIL when the thread was last seen to wait.
     behind: Option<(ThreadId, Arc<Stack>)>,
 }
@@ -102,21 +104,29 @@ impl Join {
         its.into_iter().for_each(|told| self.file(facts.id, told, inner));
     }
 
-    /// What the look knows better than the events: who sleeps for something else, or has the GIL, is not on its way back to it.
-    fn learn(&mut self, slice: &Slice<'_>) {
-        let Some(thread) = self.threads.get_mut(&slice.thread) else { return };
-        let Some(tid) = thread.tid else { return };
+    /// What the look knows better than the events: who sleeps for something else, or has the GIL, is not on its way back to it. If it was forced to
+    /// let go before and has the GIL now: since when it waited, until it had it again at some time in the slice.
+    fn learn(&mut self, slice: &Slice<'_>, begin: Nanos) -> Option<Nanos> {
+        // The slice of one that holds comes late: who was told to let go may have been told so again since.
+        let before = self.threads.get(&slice.thread)?.forced_until.filter(|until| *until == begin && !self.waits_at(slice.thread, begin));
+        let thread = self.threads.get_mut(&slice.thread)?;
+        let tid = thread.tid?;
         let waits = slice.split.get(State::Waiting) > 0.0;
         let asleep = slice.evidence == Evidence::Syscall || slice.evidence == Evidence::NotRunSince && !waits;
         if asleep {
             self.waits.forget_hold(tid, slice.end);
         }
-        if asleep || slice.evidence == Evidence::GilHolder {
-            self.waits.forget_force(tid, slice.end);
-            for span in thread.spans.iter_mut().take_while(|span| span.begin < slice.end) {
-                span.begin = begin_without_force((span.begin, span.sure), slice.end);
-            }
+        let holds = slice.evidence == Evidence::GilHolder;
+        if !asleep && !holds {
+            return None;
         }
+        let mut forced = self.waits.forget_force(tid, slice.end);
+        for span in thread.spans.iter_mut().take_while(|span| span.begin < slice.end) {
+            let before = span.begin;
+            span.begin = begin_without_force((before, span.sure), slice.end);
+            forced = forced.or((span.begin != before).then_some(before));
+        }
+        forced.or(before).filter(|_| holds)
     }
 
     /// The waiting between two points in time, from the events; `None` where they do not tell. `evidence`: of what it did at the end.
@@ -128,7 +138,10 @@ impl Join {
             Standing::Unknown => return None,
             Standing::Out => 0.0,
             Standing::Forced(_) if holds || evidence == Evidence::Syscall => 0.0,
-            Standing::Forced(from) => overlap((from, end.min(from + MOST_FORCED))),
+            Standing::Forced(from) => {
+                thread.forced_until = Some(end).filter(|_| from < end);
+                overlap((from, end.min(from + MOST_FORCED)))
+            }
             Standing::Since(from) => overlap((from, end)),
             Standing::Between { begin: from, timed_out: true, .. } if !holds => overlap((from, end)),
             Standing::Between { begin: from, since, .. } => overlap((from, since)),
@@ -224,8 +237,10 @@ impl Sink for Joined<'_> {
         if let Some(thread) = self.join.threads.get_mut(&slice.thread) {
             thread.until = slice.end;
         }
-        self.join.learn(slice);
         let begin = slice.end.since(Nanos::from_nanos(slice.split.total() as u64));
+        let forced = self.join.learn(slice, begin);
+        // It got the GIL at any time since the look before, or since it let go: half of that is true on the whole.
+        let regained = forced.map_or(0.0, |from| slice.end.since(from.max(begin)).as_nanos() as f64 / 2.0);
         let told = slice.evidence == Evidence::PushedOff && self.join.waits_at(slice.thread, slice.end);
         let Some(waiting) = self.join.waiting(slice.thread, begin, slice.end, slice.evidence) else {
             return self.inner.slice(slice);
@@ -234,7 +249,7 @@ impl Sink for Joined<'_> {
             return self.inner.slice(slice);
         };
         thread.pushed_off = slice.evidence == Evidence::PushedOff && !told || thread.pushed_off && slice.evidence == Evidence::NotRunSince;
-        let waiting = if thread.pushed_off { waiting.max(slice.split.get(State::Waiting)) } else { waiting };
+        let waiting = regained + if thread.pushed_off { waiting.max(slice.split.get(State::Waiting)) } else { waiting };
         let split = thread.before.correct(&slice.split, slice.evidence, waiting);
         if let Some((id, stack)) = slice.holder.filter(|_| slice.split.get(State::Waiting) > 0.0) {
             thread.behind = Some((id, stack.clone()));
@@ -267,6 +282,8 @@ impl Sink for Joined<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::spot::Spot;
+    use super::super::waits::Did;
     use super::*;
     use crate::ids::GilId;
 
@@ -345,6 +362,38 @@ mod tests {
         assert_eq!((heard.waiting, heard.seen), (0.0, Nanos::ZERO));
         join.bury(Nanos::from_millis(20), &mut heard);
         assert_eq!((heard.waiting, heard.seen, heard.waits), (2e6, Nanos::from_millis(3), 1));
+    }
+
+    #[test]
+    fn who_takes_the_gil_back_unseen_waited_for_half_of_the_time_between_the_looks() {
+        let gil = GilId(0);
+        let events = [
+            (10, 8, Did::Sleep(gil, Spot::Cond)),
+            (15, 8, Did::Return { timed_out: true }),
+            (15, 8, Did::Sleep(gil, Spot::Cond)),
+            (16, 6, Did::Wake(gil, Spot::Cond)),
+        ];
+        // Of one who held, a look's slice is told at once, or only after it was told to let go again.
+        for again in [false, true] {
+            let (mut join, mut heard, empty) = (Join::default(), Heard::default(), Arc::new(Stack::empty()));
+            for tid in [6, 8] {
+                let id = ThreadId(tid as u32);
+                let facts = ThreadFacts { id, tid: Tid(tid), name: String::new(), python: true, main: false, gil: None };
+                Joined { join: &mut join, inner: &mut heard, last: false }.thread(&facts);
+            }
+            let take = |join: &mut Join, ms, tid, did| join.waits.take(Nanos::from_millis(ms), Tid(tid), did, &mut |_| ());
+            events.into_iter().for_each(|(ms, tid, did)| take(&mut join, ms, tid, did));
+            for (end, state, evidence) in [(18, State::Waiting, Evidence::PushedOff), (20, State::HoldingPython, Evidence::GilHolder)] {
+                if again && evidence == Evidence::GilHolder {
+                    take(&mut join, 24, 6, Did::Wake(gil, Spot::Cond));
+                }
+                let split = Split::whole(state, if end == 18 { 4e6 } else { 2e6 });
+                let slice = Slice { thread: ThreadId(6), end: Nanos::from_millis(end), split, evidence, stack: &empty, holder: None };
+                Joined { join: &mut join, inner: &mut heard, last: false }.slice(&slice);
+            }
+            // From 16 to 18 ms, and half of 18 to 20 ms.
+            assert_eq!(heard.waiting, 3e6, "again: {again}");
+        }
     }
 
     #[test]

@@ -252,13 +252,14 @@ impl Waits {
 
     /// A look found the thread at `at` to have the GIL, or to sleep for something else: if it was forced to let go before, it has had the GIL
     /// since, unseen because nobody had it; or it let go of its own accord just when it was asked to. Looks are told late: the thread may have
-    /// asked again since.
-    pub fn forget_force(&mut self, tid: Tid, at: Nanos) {
-        let Some(thread) = self.threads.get_mut(&tid) else { return };
-        thread.let_go = thread.let_go.filter(|(let_go, _)| *let_go >= at);
-        if let Phase::Asleep(open) | Phase::Awake(open, ..) = &mut thread.phase {
-            open.begin = begin_without_force((open.begin, open.sure), at);
-        }
+    /// asked again since. When it was forced, if it was.
+    pub fn forget_force(&mut self, tid: Tid, at: Nanos) -> Option<Nanos> {
+        let thread = self.threads.get_mut(&tid)?;
+        let waits = thread.let_go.take_if(|(let_go, _)| *let_go < at).filter(|(_, forced)| *forced).map(|(let_go, _)| let_go);
+        let (Phase::Asleep(open) | Phase::Awake(open, ..)) = &mut thread.phase else { return waits };
+        let before = open.begin;
+        open.begin = begin_without_force((before, open.sure), at);
+        waits.or((open.begin != before).then_some(before))
     }
 
     /// A look found the thread asleep on a GIL when the watch had just begun. The next event says whether it still waits.
