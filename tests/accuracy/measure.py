@@ -1,68 +1,19 @@
 """One run: a workload, gilprof and the truth at the same time, and what each of them says of every thread."""
 import json
-import os
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
 
+import targets
 import truth
 from truth import ASLEEP, DROPPING, FORCED, HOLDING, ON, OUT, QUEUED, SECOND, TAKING, TRAPS, UNSEEN, WAITING
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-WORKLOADS = os.path.join(os.path.dirname(HERE), "workloads")
 STATES = ["waiting", "holding", "native", "starved"]
 # A thread that lived for less of the window than this is counted together with the others like it.
 BRIEF = 0.5
 # A hypervisor that took more than this share of the CPUs' time in the window has made the probes, and the program, several times slower: such
 # a run is made again, so many times at most. The kernel cannot say which thread it was taken from.
 STOLEN, STOLEN_TRIES = 0.04, 3
-BURNER = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-
-
-class Target:
-    """A workload at work. Ends with the `with`."""
-
-    def __init__(self, interpreter, case):
-        self.copy, folder = None, WORKLOADS
-        command = [interpreter["path"]]
-        if interpreter["root"]:
-            self.copy = tempfile.mkdtemp(prefix="gilprof-", dir=os.path.join(interpreter["root"], "tmp"))
-            os.chmod(self.copy, 0o755)
-            for name in os.listdir(WORKLOADS):
-                if name.endswith(".py"):
-                    shutil.copy(os.path.join(WORKLOADS, name), self.copy)
-            folder = "/" + os.path.relpath(self.copy, interpreter["root"])
-            command = ["chroot", interpreter["root"]] + command
-        command += ["-B", os.path.join(folder, case.workload + ".py")] + list(case.args)
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        env["PATH"] = env.get("PATH", "") + ":/usr/sbin:/sbin"
-        cpus = sorted(os.sched_getaffinity(0))
-        self.burners = [subprocess.Popen([sys.executable, "-c", BURNER, str(cpus[n % len(cpus)])]) for n in range(case.burners)]
-        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
-        self.pid = self.child.pid
-
-    def __enter__(self):
-        while True:
-            line = self.child.stdout.readline()
-            if line == b"ready\n":
-                return self
-            if not line:
-                self.__exit__()
-                raise truth.Failed("the workload ended before it was ready")
-
-    def poke(self):
-        """Makes the main thread want the GIL for a moment: a holder whom nobody disturbs would never pass a probe."""
-        self.child.stdin.write(b"\n")
-        self.child.stdin.flush()
-
-    def __exit__(self, *_):
-        for child in self.burners + [self.child]:
-            child.kill()
-            child.wait()
-        if self.copy:
-            shutil.rmtree(self.copy, ignore_errors=True)
 
 
 def run(gilprof, interpreter, case, options):
@@ -75,19 +26,13 @@ def run(gilprof, interpreter, case, options):
     return min(runs, key=lambda one: one[1]["stolen"])
 
 
-def stolen():
-    """Time that a hypervisor took from the CPUs so far, and all time, in the kernel's ticks."""
-    with open("/proc/stat") as file:
-        ticks = [int(word) for word in file.readline().split()[1:9]]
-    return ticks[7], sum(ticks)
-
-
 def aligned(gilprof, interpreter, case, options, tries=4):
     """A run whose windows agree."""
     lead = 2.6
     for turn in range(tries):
         try:
-            with Target(interpreter, case) as target, tempfile.TemporaryDirectory(prefix="gilprof-") as folder:
+            with targets.Burners(case.burners), targets.Target(interpreter, case.workload, *case.args) as target, \
+                    tempfile.TemporaryDirectory(prefix="gilprof-") as folder:
                 return attempt(gilprof, interpreter["version"], target, options, lead, folder)
         except truth.Unaligned:
             if turn + 1 == tries:
@@ -103,27 +48,27 @@ def attempt(gilprof, version, target, options, lead, folder):
     try:
         watcher.wait_until_up()
         for _ in range(3):
-            target.poke()
+            target.ask(b"")  # a holder whom nobody disturbs would never pass a probe
             time.sleep(0.02)
         time.sleep(max(0, (begin - truth.clock()) / SECOND - 0.03))
         command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--rate", str(options.rate), "--format", "json"]
         command += ["--exact"] if options.exact else []
-        before = stolen()
+        before = targets.ticks()
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        after = stolen()
+        after = targets.ticks()
         if done.returncode:
-            raise truth.Failed("gilprof ended with %d: %s" % (done.returncode, done.stderr.decode()[-500:]))
+            raise targets.Failed("gilprof ended with %d: %s" % (done.returncode, done.stderr.decode()[-500:]))
     finally:
         watcher.stop()
     report = json.loads(done.stdout)
     window = report["window"]
     if options.exact and not window["exact"]:
-        raise truth.Failed("exact mode was not to be had: %s" % "; ".join(report["warnings"]))
+        raise targets.Failed("exact mode was not to be had: %s" % "; ".join(report["warnings"]))
     began = window["begin_ns"]
     ended = began + int(window["seconds"] * SECOND)
     return compare(report["threads"], watcher.read(began, ended), ended - began, watcher.source), {
         "source": watcher.source, "looks": window["looks"], "missed": window["missed"], "profiler_cpu": window["profiler_cpu"],
-        "stolen": (after[0] - before[0]) / max(1, after[1] - before[1])}
+        "stolen": targets.stolen(before, after)}
 
 
 def true_shares(states, lived, source):

@@ -105,13 +105,31 @@ def verdicts(runs):
             yield True, "%s on %s: %s" % (run["case"], run["version"], run["failed"])
 
 
+def limits(runs):
+    """Of the workloads that are shown and not judged: the errors of all their brief threads together, lowest and highest, and how long those lived
+    in all, said against true."""
+    for case in LIMITS:
+        rows = [row for run in runs if run["case"] == case and not robbed(run) for row in run.get("threads", []) if "said_seconds" in row]
+        if rows:
+            spread = ["%s %+.3f .. %+.3f" % ((state,) + ends([row["said"][state] - row["true"][state] for row in rows])) for state in BOUNDS]
+            yield "%s, %d runs: %s; lives said / true %.3f .. %.3f" % (
+                (case, len(rows), ", ".join(spread)) + ends([row["said_seconds"] / row["true_seconds"] for row in rows]))
+
+
+def ends(values):
+    return min(values), max(values)
+
+
+def lines(runs):
+    yield from (("BROKEN  " if bad else "holds   ") + text for bad, text in verdicts(runs))
+    yield from ("limit   " + text for text in limits(runs))
+
+
 def summary(runs):
     """Prints each bound; true when one is broken."""
-    broken = False
-    for bad, text in verdicts(runs):
-        broken = broken or bad
-        print(("BROKEN  " if bad else "holds   ") + text)
-    return broken
+    for text in lines(runs):
+        print(text)
+    return any(bad for bad, _ in verdicts(runs))
 
 
 def machine():
@@ -127,9 +145,17 @@ def judgement(before):
     return before[start:end].splitlines() if 0 <= start < end else []
 
 
+def made_by(runs):
+    kinds = {}
+    for run in runs:
+        flags = " --exact" * bool(run.get("exact")) + " --load" * run["case"].endswith("+load")
+        kinds.setdefault(flags, {}).setdefault(run["label"], set()).add(run["case"])
+    for flags, labels in kinds.items():
+        yield "- made by `scripts/accuracy%s --versions V`, V being %s" % (flags, ", ".join("%s (%d workloads)" % (l, len(c)) for l, c in labels.items()))
+
+
 def document(runs, options, before):
     """docs/accuracy.md; `before`: as it was."""
-    command = "scripts/accuracy " + " ".join(a for a in sys.argv[1:] if not a.startswith(("--gilprof", "--json", "--from", "/")))
     text = ["# Accuracy", "",
             "gilprof and the kernel's own events, at the same time, on the same run of a workload. Per thread and state: the share of the",
             "thread's wall time that gilprof said, the share that was true, the error. The table shows for each run the thread with the",
@@ -137,10 +163,10 @@ def document(runs, options, before):
             "over %.2f of the CPUs' time in three tries; (limit): nor this workload, shown for what it is (tests/accuracy/cases.py)." % STOLEN,
             "`scripts/accuracy --help` says what the truth is made of.",
             "",
-            "- made by: `%s`" % command.strip(),
+            *made_by(runs),
             "- machine: %s" % machine(),
             "- window: %g s at %d Hz" % (options.seconds, options.rate), ""] + judgement(before) + ["## Bounds", "", "```"]
-    text += [("BROKEN  " if bad else "holds   ") + what for bad, what in verdicts(runs)]
+    text += list(lines(runs))
     text += ["```", "", "## Runs", "", "| workload | version | truth | %s |" % " | ".join("%s said | true | error" % s for s in BOUNDS),
              "|---|---|---|" + "---:|" * 3 * len(BOUNDS)]
     for run in runs:

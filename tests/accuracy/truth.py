@@ -24,6 +24,8 @@ import struct
 import subprocess
 import time
 
+from targets import Failed
+
 UNSEEN, OUT, TAKING, WAITING, HOLDING, DROPPING, FORCED = range(7)
 # Not a state: time in the watchpoint's traps, which lies within the others.
 TRAPS = 7
@@ -112,10 +114,6 @@ FORCED_BY_ITS_WORD = "(*uptr((uint64 *)(*uptr((uint64 *)%d) + 24)) & 1) == 1"
 
 class Unaligned(Exception):
     """bpftrace or gilprof was too late for the window that was set."""
-
-
-class Failed(Exception):
-    """There is no truth to be had: why."""
 
 
 def python_library(pid):

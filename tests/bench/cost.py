@@ -6,12 +6,9 @@ import subprocess
 import tempfile
 import time
 
-from stretches import REPOSITORY, median
+from stretches import median
+from targets import Failed, built
 from tools import ALL
-
-
-class Failed(Exception):
-    """The profiler ended with an error, or said nothing that can be read."""
 
 
 def run(tool, pid, rate, seconds):
@@ -100,19 +97,13 @@ def middle(figures, name):
     return (median(values), values[0], values[-1]) if values else None
 
 
-def build_look_cost():
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--example", "look_cost"], cwd=REPOSITORY, check=True)
-
-
 def look_cost(pid, rate, looks, *last):
     """The command of examples/look_cost.rs."""
-    target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target")
-    return [os.path.join(target, "release", "examples", "look_cost"), str(pid), str(looks), str(rate), *last]
+    return [built("example", "look_cost"), str(pid), str(looks), str(rate), *last]
 
 
 def look(pid, rate, seconds=2, repeat=3):
     """What a look costs, and what its bare system calls do: medians of the runs of examples/look_cost.rs, which take turns."""
-    build_look_cost()
     said = {"look": [], "floor": []}
     for _ in range(repeat):
         for kind, last in (("look", []), ("floor", ["floor"])):

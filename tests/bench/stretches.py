@@ -5,15 +5,13 @@ a moment, and ends before the profiler does: what starting it costs is another f
 """
 import json
 import math
-import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
-REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from targets import stolen, ticks
+
 # A shell's background job ignores interrupts, and so would the profilers that it starts, which are ended by them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -21,58 +19,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 STOLEN, TRIES = 0.02, 4
 
 
-def ticks():
-    """Time that a hypervisor took from the CPUs so far, and all time, in the kernel's ticks."""
-    with open("/proc/stat") as file:
-        words = [int(word) for word in file.readline().split()[1:9]]
-    return words[7], sum(words)
-
-
-def binary(given):
-    """gilprof's: the one given, else the release build."""
-    if given:
-        return os.path.abspath(given)
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "gilprof"], cwd=REPOSITORY, check=True)
-    return os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target"), "release", "gilprof")
-
-
-class Target:
-    """A workload of tests/workloads that counts its work. Ends with the `with`. `interpreter`: its path, and the folder that is its root, or ""."""
-
-    def __init__(self, interpreter, workload, *args):
-        workloads, self.copy = os.path.join(REPOSITORY, "tests", "workloads"), ""
-        command, folder = [], workloads
-        if interpreter["root"]:
-            self.copy = tempfile.mkdtemp(prefix="gilprof-", dir=os.path.join(interpreter["root"], "tmp"))
-            for name in (workload + ".py", "harness.py"):
-                shutil.copy(os.path.join(workloads, name), self.copy)
-            folder = "/" + os.path.relpath(self.copy, interpreter["root"])
-            # Its own mounts, so that nothing is left behind: profilers that join it need /proc, which the folder has not.
-            command = ["unshare", "--mount", "sh", "-c", 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"', interpreter["root"]]
-        command += [interpreter["path"], "-B", os.path.join(folder, workload + ".py")] + [str(a) for a in args]
-        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.pid = self.child.pid
-
-    def __enter__(self):
-        while True:
-            line = self.child.stdout.readline()
-            if line == b"ready\n":
-                return self
-            if not line:
-                sys.exit("the workload ended before it was ready, with %d" % self.child.wait())
-
-    def __exit__(self, *_):
-        self.child.kill()
-        self.child.wait()
-        if self.copy:
-            shutil.rmtree(self.copy, ignore_errors=True)
-
-    def done(self):
-        """(seconds, work done, CPU seconds) since it was ready, by its own clocks."""
-        self.child.stdin.write(b"?\n")
-        self.child.stdin.flush()
-        said = json.loads(self.child.stdout.readline())
-        return said["seconds"], said["done"], said["cpu"]
+def done(target):
+    """(seconds, work done, CPU seconds) since the target was ready, by its own clocks."""
+    target.ask(b"?")
+    said = json.loads(target.child.stdout.readline())
+    return said["seconds"], said["done"], said["cpu"]
 
 
 class Profiler:
@@ -112,16 +63,16 @@ def stretch(target, command, seconds, settle, check=None):
     """
     for _ in range(TRIES):
         with Profiler(command, settle) as profiler:
-            before, began, (start, first, cpu) = ticks(), time.monotonic(), target.done()
+            before, began, (start, first, cpu) = ticks(), time.monotonic(), done(target)
             time.sleep(seconds)
-            (end, last, cpu_end), after = target.done(), ticks()
+            (end, last, cpu_end), after = done(target), ticks()
         if command and check:
             check(profiler, began)
-        stolen = (after[0] - before[0]) / max(after[1] - before[1], 1)
-        if stolen <= STOLEN:
+        lost = stolen(before, after)
+        if lost <= STOLEN:
             break
-    if stolen > STOLEN:
-        print("kept, though %.0f %% of it was stolen in the last of %d tries" % (100 * stolen, TRIES), file=sys.stderr, flush=True)
+    if lost > STOLEN:
+        print("kept, though %.0f %% of it was stolen in the last of %d tries" % (100 * lost, TRIES), file=sys.stderr, flush=True)
     return {"rate": (last - first) / (end - start), "cpu": (cpu_end - cpu) / (last - first), "share": (cpu_end - cpu) / (end - start)}
 
 
