@@ -200,6 +200,13 @@ impl Stack {
     pub fn leaf(&self) -> Option<&Frame> {
         self.frames.last()
     }
+
+    /// Whether the other stack has the very same functions, on whatever lines.
+    pub fn is_along(&self, other: &Stack) -> bool {
+        let same = |(a, b): (&Frame, &Frame)| Arc::ptr_eq(&a.function, &b.function);
+        std::ptr::eq(self, other)
+            || self.trust == other.trust && self.frames.len() == other.frames.len() && self.frames.iter().zip(&other.frames).rev().all(same)
+    }
 }
 
 /// What is fixed about a thread, or changes rarely. Sent before its first slice, and again when a name becomes known.

@@ -176,7 +176,7 @@ fn long_sleepers_are_looked_at_seldom_and_lose_no_time() {
         let (mut account, mut split, mut looks) = (Account::open(Nanos::ZERO, Some(stat), false), Split::default(), 0);
         let mut last = 0;
         for ms in 1..=4000 {
-            if !account.rests(ThreadId(who), Nanos::from_millis(ms)) {
+            if account.rests_until(ThreadId(who)) <= Nanos::from_millis(ms) {
                 assert!(ms - last <= 1 + last / 64, "a rest of {} ms after {last}", ms - last);
                 (looks, last) = (looks + 1, ms);
                 look(&mut account, ms, Place::Syscall, stat, &stack, &mut split);
@@ -190,7 +190,7 @@ fn long_sleepers_are_looked_at_seldom_and_lose_no_time() {
         let claims = Claims { held_before: true, held_after: true, ..Claims::default() };
         let judgement = account.judge(&now, &claims);
         account.book(Nanos::from_millis(4003), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
-        assert!(!account.rests(ThreadId(who), Nanos::from_millis(4004)));
+        assert!(account.rests_until(ThreadId(who)) <= Nanos::from_millis(4004));
         account.close(Nanos::from_millis(4003), Some(stat), &stack, &mut |_, part, _| split.merge(&part));
         assert!((split.get(State::Io) - 4000e6).abs() < 1e3 && (split.get(State::HoldingPython) - 3e6).abs() < 1e3, "{split:?}");
     }

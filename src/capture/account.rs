@@ -117,14 +117,17 @@ impl Account {
         length
     }
 
-    /// Whether it, thread `who`, need not be looked at: it has slept for so long that it sleeps on, most likely, and is met soon if it does not.
-    pub fn rests(&self, who: ThreadId, at: Nanos) -> bool {
+    /// Until when it, thread `who`, need not be looked at: it has slept for so long that it sleeps on, most likely, and is met soon if it does
+    /// not. Zero when the next look must.
+    pub fn rests_until(&self, who: ThreadId) -> Nanos {
+        if !self.slept() || self.last.stat.is_none() {
+            return Nanos::ZERO;
+        }
         let asleep = self.last.at.since(self.last.asleep_since).as_nanos();
         // Between half of it and all, or those that fell asleep together would all be looked at together for ever.
         let dice = (self.last.at.as_nanos() ^ u64::from(who.0) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let part = 512 + (dice >> 55);
-        let rest = Nanos::from_nanos(asleep / REST / 1024 * part).min(MOST_REST);
-        self.slept() && self.last.stat.is_some() && at < self.last.at + rest
+        self.last.at + Nanos::from_nanos(asleep / REST / 1024 * part).min(MOST_REST)
     }
 
     /// Books the time in which it rested.

@@ -1,9 +1,12 @@
 //! One look at a live interpreter: who holds each GIL, and what every thread of the process is doing.
 //!
-//! The order matters. First the GILs and all thread states in one batch; then the holder's stack, which moves; then the other threads,
-//! each only as far as it can have changed; then the GILs again: a thread that held at both ends held all along, and only such a one is
-//! called asleep with the GIL. No look is lost because one thread is new or gone.
+//! The order matters. First the GILs and all thread states in one batch, and in the same one the likely holder's stack, which moves; then the
+//! kernel's word on the other threads, each only as far as it can have changed; then, in one batch, the stacks of those that can have moved and
+//! the GILs again: a thread that held at both ends held all along, and only such a one is called asleep with the GIL. No look is lost because
+//! one thread is new or gone.
 
+mod awake;
+mod batch;
 mod book;
 mod gils;
 mod roll;
@@ -21,6 +24,8 @@ use crate::python::interpreters::Roster;
 use crate::python::stack::Symbols;
 use crate::sample::{Sink, Stack, ThreadView, Trust};
 use crate::units::Nanos;
+use awake::Awake;
+use batch::Batch;
 use gils::Gils;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -48,6 +53,11 @@ pub struct Observer {
     binder: Binder,
     symbols: Symbols,
     threads: Vec<Tracked>,
+    awake: Awake,
+    /// The kernel has not been asked for some thread's name.
+    uncalled: bool,
+    /// Some thread that runs Python may have a name there that is not known.
+    unnamed: bool,
     by_tstate: HashMap<Addr, usize>,
     bound: Vec<(Addr, u64, Option<u64>)>,
     claims: Claims,
@@ -70,11 +80,14 @@ pub struct Observer {
     empty: Arc<Stack>,
     gils: Gils,
     after: Vec<Option<GilReading>>,
+    batch: Batch,
     freezer: Option<Box<dyn Freeze>>,
     /// Whether and how long the program stood still.
     pub halt: Halt,
     /// Exact mode: threads that kernel events say wait for a GIL now, so that the kernel need not be asked.
     pub waiting: HashSet<Tid>,
+    /// How often a thread was asked after.
+    pub asked: u64,
     /// Stacks whose top moved.
     pub torn: u64,
     /// The most interpreters seen at once.
@@ -106,6 +119,9 @@ impl Observer {
             binder: Binder::default(),
             symbols: Symbols::default(),
             threads: Vec::new(),
+            awake: Awake::default(),
+            uncalled: false,
+            unnamed: false,
             by_tstate: HashMap::new(),
             bound: Vec::new(),
             claims: Claims::default(),
@@ -124,8 +140,10 @@ impl Observer {
             empty: Arc::new(Stack::empty()),
             gils: Gils::default(),
             after: Vec::new(),
+            batch: Batch::default(),
             freezer: None,
             waiting: HashSet::new(),
+            asked: 0,
             torn: 0,
             interpreters: 0,
             interval_us: None,
@@ -170,8 +188,8 @@ impl Observer {
         self.gils.follow(&self.roster);
         self.bind_if_changed(at, others, sink)?;
         self.read_holders_stacks(sink)?;
-        self.read_threads(at, sink)?;
-        self.reread_gils()?;
+        self.ask_after_threads(at, sink);
+        self.read_moved()?;
         self.find_strays(sink)?;
         self.heed_stops(at);
         self.name_threads(at, sink);
@@ -191,6 +209,7 @@ impl Observer {
             thread.end(self.last.unwrap_or(at), sink);
         }
         self.threads.clear();
+        self.awake = Awake::default();
     }
 
     fn read_roster(&mut self, all: bool) -> Result<(), ReadError> {
@@ -245,24 +264,13 @@ impl Observer {
         }
     }
 
-    /// Who holds now: asked only where the answer matters, which is where a holder was found asleep, or another on a CPU, with the GIL perhaps.
-    fn reread_gils(&mut self) -> Result<(), ReadError> {
-        let asleep = |holder: Addr| self.by_tstate.get(&holder).is_some_and(|&i| self.threads[i].asleep());
-        if self.roster.gils.iter().filter_map(|(_, r)| r.as_ref()?.holder).any(asleep) || self.threads.iter().any(Tracked::on_cpu) {
-            return self.roster.reread_gils(self.source.memory(), &self.python.layout, &mut self.after);
-        }
-        self.after.clear();
-        self.after.extend(self.roster.gils.iter().map(|(_, reading)| *reading));
-        Ok(())
-    }
-
     /// The holders' stacks first: they move.
     fn read_holders_stacks(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
         for g in 0..self.roster.gils.len() {
-            self.gils.0[g].known_holder = false;
+            self.gils.0[g].holder_at = None;
             let Some(holder) = self.roster.gils[g].1.and_then(|r| r.holder) else { continue };
             if let Some(&index) = self.by_tstate.get(&holder) {
-                self.gils.0[g].known_holder = true;
+                self.gils.0[g].holder_at = Some(index);
                 if let Some(claim) = self.claims.by(holder) {
                     self.take(&claim, sink);
                 }
@@ -285,10 +293,14 @@ impl Observer {
         Ok(())
     }
 
-    /// The kernel's word on every thread, and the stacks of those that can have moved.
-    fn read_threads(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        // The newest first, which are the likeliest to be gone soon.
-        for index in (0..self.threads.len()).rev() {
+    /// The kernel's word on every thread that can have moved.
+    fn ask_after_threads(&mut self, at: Nanos, sink: &mut dyn Sink) {
+        let holds = |index| self.gils.0.iter().any(|gil| gil.holder_at == Some(index));
+        let waits = |tid| self.gils.0.len() == 1 && self.waiting.contains(&tid);
+        self.awake.begin(at, |index, tid| holds(index) || waits(tid));
+        // The newest first, which are the likeliest to be gone soon. Who is gone was the last of those that are left to ask after.
+        for n in (0..self.awake.count()).rev() {
+            let index = self.awake.nth(n);
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
             // While some GIL's place is not known, a futex that is on none of the known ones may be on that.
             let known = |yes: bool| (yes || self.roster.complete).then_some(yes);
@@ -302,20 +314,16 @@ impl Observer {
             // Events are as old as the look; the GIL was read since, and knows better of one who has just got it.
             let holds = self.roster.is_holder(thread.tstate);
             let waits = gils.len() == 1 && self.waiting.contains(&thread.facts.tid) && !holds;
-            if self.threads[index].look(self.source.as_ref(), at, Known { passed_over, waits, holds }, on_gil).is_err() {
+            if self.threads[index].look(self.source.as_ref(), Known { passed_over, waits, holds }, on_gil).is_err() {
                 self.drop_thread(index, at, true, sink);
                 continue;
             }
+            self.asked += u64::from(!self.threads[index].still_waits());
             if let Some(gil) = waits_for.get().filter(|gil| *gil != self.threads[index].gil) {
                 let claim = self.claims.on(index).rev().find(|claim| claim.gil == gil).copied();
                 claim.into_iter().for_each(|claim| self.take(&claim, sink));
             }
-            let thread = &self.threads[index];
-            if !thread.tstate.is_null() && thread.may_have_moved() && !self.roster.is_holder(thread.tstate) {
-                self.read_stack(index, false)?;
-            }
         }
-        Ok(())
     }
 
     /// Holders that are not the thread they name (see `claims`).
@@ -337,8 +345,10 @@ impl Observer {
 
     /// What the threads of a stopped program do is not what they were at when it was stopped.
     fn heed_stops(&mut self, at: Nanos) {
-        if self.halt.look(self.source.as_ref(), at, self.threads.iter().any(Tracked::elsewhere)) {
+        let elsewhere = self.awake.places().any(|i| self.threads[i].elsewhere());
+        if self.halt.look(self.source.as_ref(), at, elsewhere) {
             self.threads.iter_mut().for_each(Tracked::stop);
+            self.awake.rouse();
         }
     }
 

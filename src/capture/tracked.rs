@@ -31,10 +31,9 @@ pub struct Tracked {
     pub called: bool,
     /// Whether a name was found in the interpreter.
     pub named: bool,
-    /// This look did not look at it.
-    rests: bool,
     /// Its stack while it rests.
     bed: Option<Arc<Stack>>,
+    untold: Option<Untold>,
     /// When another thread was last seen to hold its GIL.
     other_held: Option<Nanos>,
     files: Option<TaskFiles>,
@@ -42,6 +41,29 @@ pub struct Tracked {
     account: Account,
     first: (Nanos, Option<SchedStat>),
 }
+
+/// Waiting behind one holder in one place, of which nothing has been told yet.
+#[derive(Debug)]
+struct Untold {
+    length: Nanos,
+    end: Nanos,
+    stack: Arc<Stack>,
+    behind: Option<(ThreadId, Arc<Stack>)>,
+}
+
+impl Untold {
+    /// Whether waiting behind this holder is the same still: what it did is told by function, so that its lines may differ.
+    fn goes_on(&self, behind: Option<(ThreadId, &Arc<Stack>)>) -> bool {
+        match (&self.behind, behind) {
+            (Some((id, stack)), Some((now, there))) => *id == now && stack.is_along(there),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Waiting is told of after so long at the latest.
+const MOST_UNTOLD: Nanos = Nanos::from_millis(20);
 
 /// The thread is gone.
 #[derive(Debug)]
@@ -94,8 +116,8 @@ impl Tracked {
             stack: ThreadStack::new(empty),
             called: false,
             named: false,
-            rests: false,
             bed: None,
+            untold: None,
             other_held: None,
             files,
             now: UNREAD,
@@ -105,17 +127,10 @@ impl Tracked {
     }
 
     /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
-    /// Nor where what is `known` without it says that it waits, or where it rests.
-    pub fn look(&mut self, source: &dyn Source, at: Nanos, known: Known, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Dead> {
-        self.rests = false;
+    /// Nor where what is `known` without it says that it waits.
+    pub fn look(&mut self, source: &dyn Source, known: Known, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Dead> {
         if known.passed_over && self.account.waited() {
             self.now = Now { place: Place::StillWaiting, supposed: true, ..UNREAD };
-            return Ok(());
-        }
-        self.rests = !known.holds && !known.waits && self.account.rests(self.facts.id, at);
-        if self.rests {
-            self.bed.get_or_insert_with(|| self.stack.stack().clone());
-            self.now = Now { place: Place::NotRunSince, supposed: true, ..UNREAD };
             return Ok(());
         }
         if self.files.is_none() {
@@ -161,18 +176,37 @@ impl Tracked {
     pub fn book_wait(&mut self, at: Nanos, behind: Option<(ThreadId, &Arc<Stack>)>, sink: &mut dyn Sink) {
         self.other_held = Some(at);
         let length = self.account.still_waits(at);
-        let (split, evidence) = (Split::whole(State::Waiting, length.as_nanos() as f64), Evidence::SameHolder);
-        sink.slice(&Slice { thread: self.facts.id, end: at, split, evidence, stack: self.stack.stack(), holder: behind });
+        if !self.untold.as_ref().is_some_and(|untold| untold.goes_on(behind)) {
+            self.tell_of_wait(sink);
+        }
+        let stack = self.stack.stack();
+        let new = || Untold { length: Nanos::ZERO, end: at, stack: stack.clone(), behind: behind.map(|(id, there)| (id, there.clone())) };
+        let untold = self.untold.get_or_insert_with(new);
+        untold.length += length;
+        untold.end = at;
+        if untold.length >= MOST_UNTOLD {
+            self.tell_of_wait(sink);
+        }
     }
 
-    /// Whether this look did not look at it, because it has slept for long.
-    pub fn rests(&self) -> bool {
-        self.rests
+    fn tell_of_wait(&mut self, sink: &mut dyn Sink) {
+        let Some(Untold { length, end, stack, behind }) = self.untold.take() else { return };
+        let (split, evidence) = (Split::whole(State::Waiting, length.as_nanos() as f64), Evidence::SameHolder);
+        let holder = behind.as_ref().map(|(id, there)| (*id, there));
+        sink.slice(&Slice { thread: self.facts.id, end, split, evidence, stack: &stack, holder });
+    }
+
+    /// Until when looks need not go to it, because it has slept for long; zero when the next one must.
+    pub fn rests_until(&mut self) -> Nanos {
+        let until = self.account.rests_until(self.facts.id);
+        if until > self.account.last_look() {
+            self.bed.get_or_insert_with(|| self.stack.stack().clone());
+        }
+        until
     }
 
     /// The whole program stands still: what the kernel says of the thread is where it was stopped.
     pub fn stop(&mut self) {
-        self.rests = false;
         self.now.place = Place::Stopped;
     }
 
@@ -202,7 +236,7 @@ impl Tracked {
 
     /// Whether its stack may have changed since it was last read.
     pub fn may_have_moved(&self) -> bool {
-        !self.rests && self.now.place != Place::StillWaiting && self.account.may_have_moved(self.now.stat)
+        self.now.place != Place::StillWaiting && self.account.may_have_moved(self.now.stat)
     }
 
     /// Whether this look found it asleep.
@@ -254,6 +288,7 @@ impl Tracked {
 
     /// Books the time since the `last` look, `behind` the holder of its GIL.
     pub fn book(&mut self, (last, at): (Nanos, Nanos), judgement: Judgement, behind: Option<(ThreadId, &Arc<Stack>)>, sink: &mut dyn Sink) {
+        self.tell_of_wait(sink);
         let id = self.facts.id;
         let behind = behind.map(|(id, stack)| (id, stack.clone()));
         let mut emit = |entry: &Entry, split, evidence| emit(sink, id, entry, split, evidence);
@@ -276,6 +311,7 @@ impl Tracked {
 
     /// Settles what is pending and says that the thread's time ends here.
     pub fn end(&mut self, at: Nanos, sink: &mut dyn Sink) {
+        self.tell_of_wait(sink);
         let id = self.facts.id;
         let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
         let mut emit = |entry: &Entry, split, evidence| emit(sink, id, entry, split, evidence);
@@ -296,4 +332,42 @@ impl Tracked {
 fn emit(sink: &mut dyn Sink, thread: ThreadId, entry: &Entry, split: Split, evidence: Evidence) {
     let holder = entry.holder.as_ref().map(|(id, stack)| (*id, stack));
     sink.slice(&Slice { thread, end: entry.end, split, evidence, stack: &entry.stack, holder });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Pid, Tid};
+    use crate::process::source::LiveSource;
+    use crate::sample::{Frame, Function, GilLook};
+
+    /// Ends of slices in ms, their lengths, and the line behind which the thread waited.
+    #[derive(Default)]
+    struct Told(Vec<(u64, f64, u32)>);
+
+    impl Sink for Told {
+        fn thread(&mut self, _: &ThreadFacts) {}
+        fn gil(&mut self, _: &GilLook) {}
+        fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
+        fn slice(&mut self, slice: &Slice<'_>) {
+            let line = slice.holder.and_then(|(_, stack)| stack.leaf()).map_or(0, |leaf| leaf.line);
+            self.0.push((slice.end.as_nanos() / 1_000_000, slice.split.get(State::Waiting) / 1e6, line));
+        }
+    }
+
+    #[test]
+    fn waiting_is_told_of_when_the_holder_goes_elsewhere_and_at_the_end() {
+        let facts = ThreadFacts { id: ThreadId(1), tid: Tid(-1), name: String::new(), python: true, main: false, gil: None };
+        let mut thread = Tracked::new(&LiveSource::new(Pid(-1)), facts, Nanos::ZERO, None, &Arc::new(Stack::empty()));
+        let functions = ["f", "g"].map(|name| Arc::new(Function { name: name.into(), file: String::new(), first_line: 1 }));
+        let stack = |f: usize, line| Arc::new(Stack { frames: vec![Frame { function: functions[f].clone(), line }], trust: Trust::Whole });
+        let mut told = Told::default();
+        for (ms, function, line, holder) in [(1, 0, 5, 7), (2, 0, 6, 7), (3, 1, 9, 7), (4, 1, 9, 8), (50, 1, 9, 8), (51, 1, 9, 8)] {
+            let there = stack(function, line);
+            thread.book_wait(Nanos::from_millis(ms), Some((ThreadId(holder), &there)), &mut told);
+        }
+        assert_eq!(told.0, [(2, 2.0, 5), (3, 1.0, 9), (50, 47.0, 9)]);
+        thread.end(Nanos::from_millis(51), &mut told);
+        assert_eq!(told.0[3], (51, 1.0, 9));
+    }
 }

@@ -237,7 +237,7 @@ impl Source for std::rc::Rc<Recorder> {
         self.note(tid, |task| {
             (task.syscall, task.schedstat, task.stack) = (Some(text(&syscall)), schedstat.as_deref().map(text), stack.as_deref().map(text));
         });
-        Ok(TaskFiles::kept(Texts { syscall, schedstat, stack }))
+        Ok(TaskFiles::of(Texts { syscall, schedstat, stack }))
     }
     fn comm(&self, tid: Tid) -> Option<String> {
         let name = self.from.comm(tid);

@@ -92,7 +92,7 @@ impl<M: Memory> Source for ReplaySource<M> {
             let (schedstat, stack) = (task.schedstat.as_ref().map(bytes), task.stack.as_ref().map(bytes));
             Some(Texts { syscall: bytes(task.syscall.as_ref()?), schedstat, stack })
         });
-        said.map(TaskFiles::kept).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        said.map(TaskFiles::of).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
     fn comm(&self, tid: Tid) -> Option<String> {
         self.recording.threads.iter().find(|task| task.tid == tid.0)?.name.clone()

@@ -8,6 +8,7 @@ use crate::process::procfs::read_text;
 use crate::process::sys_linux::SYS_FUTEX;
 use crate::units::Nanos;
 use std::cell::OnceCell;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -46,38 +47,58 @@ pub struct SchedStat {
     pub runs: u64,
 }
 
-/// A file that is kept open, or what it once said.
-#[derive(Debug)]
-enum Text {
-    File(File),
-    Kept(Vec<u8>),
+/// A file of a thread that looks read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskFile {
+    /// `syscall`: where it sleeps.
+    Syscall,
+    /// `schedstat`: how much CPU it had.
+    SchedStat,
+    /// `stack`: where in the kernel it is.
+    Stack,
 }
 
-impl Text {
-    /// As much as fits.
-    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Text::File(file) => file.read_at(into, 0),
-            Text::Kept(text) => {
-                let n = text.len().min(into.len());
-                into[..n].copy_from_slice(&text[..n]);
-                Ok(n)
-            }
-        }
+/// Where the texts of one thread's files come from.
+pub trait TaskTexts: fmt::Debug {
+    /// As much of the text as fits; `Unsupported` where there is no such file, or it may not be read. Other errors say that the thread is gone.
+    fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Whether it has been made sure already that `stack` tells the truth.
+    fn is_proven(&self) -> bool {
+        false
     }
 }
 
-/// The kept-open files of one thread.
+/// The files of a live thread.
 #[derive(Debug)]
-pub struct TaskFiles {
-    schedstat: Option<Text>,
-    syscall: Text,
+struct LiveTexts {
+    syscall: File,
+    schedstat: Option<File>,
     whose: (Pid, Tid),
     /// Opened when it is first asked for; `None` where it may not be read.
-    stack: OnceCell<Option<Text>>,
+    stack: OnceCell<Option<File>>,
 }
 
-/// What the files of a thread said, for a recording.
+impl LiveTexts {
+    fn stack(&self) -> Option<&File> {
+        let (pid, tid) = self.whose;
+        let open = || File::open(format!("/proc/{pid}/task/{tid}/stack")).ok();
+        kernel_stack::readable().then(|| self.stack.get_or_init(open).as_ref()).flatten()
+    }
+}
+
+impl TaskTexts for LiveTexts {
+    fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize> {
+        let file = match file {
+            TaskFile::Syscall => Some(&self.syscall),
+            TaskFile::SchedStat => self.schedstat.as_ref(),
+            TaskFile::Stack => self.stack(),
+        };
+        file.ok_or(io::ErrorKind::Unsupported)?.read_at(into, 0)
+    }
+}
+
+/// What the files of a thread once said, for a recording.
 #[derive(Clone, Debug, Default)]
 pub struct Texts {
     /// `syscall`.
@@ -88,55 +109,72 @@ pub struct Texts {
     pub stack: Option<Vec<u8>>,
 }
 
+impl TaskTexts for Texts {
+    fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize> {
+        let text = match file {
+            TaskFile::Syscall => Some(&self.syscall),
+            TaskFile::SchedStat => self.schedstat.as_ref(),
+            TaskFile::Stack => self.stack.as_ref(),
+        };
+        let text = text.ok_or(io::ErrorKind::Unsupported)?;
+        let n = text.len().min(into.len());
+        into[..n].copy_from_slice(&text[..n]);
+        Ok(n)
+    }
+
+    /// It was when this was recorded.
+    fn is_proven(&self) -> bool {
+        true
+    }
+}
+
+/// The files of one thread.
+#[derive(Debug)]
+pub struct TaskFiles {
+    texts: Box<dyn TaskTexts>,
+}
+
 impl TaskFiles {
-    /// Opens them. `NotFound` when the thread is gone. A kernel without per-task schedstat is not an error: [`TaskFiles::schedstat`] then
-    /// gives `None`.
+    /// Opens them, and keeps them open. `NotFound` when the thread is gone. A kernel without per-task schedstat is not an error:
+    /// [`TaskFiles::schedstat`] then gives `None`.
     pub fn open(pid: Pid, tid: Tid) -> io::Result<TaskFiles> {
-        let syscall = Text::File(File::open(format!("/proc/{pid}/task/{tid}/syscall"))?);
+        let syscall = File::open(format!("/proc/{pid}/task/{tid}/syscall"))?;
         let schedstat = match File::open(format!("/proc/{pid}/task/{tid}/schedstat")) {
-            Ok(file) => Some(Text::File(file)),
+            Ok(file) => Some(file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        Ok(TaskFiles { schedstat, syscall, whose: (pid, tid), stack: OnceCell::new() })
+        Ok(TaskFiles::of(LiveTexts { schedstat, syscall, whose: (pid, tid), stack: OnceCell::new() }))
     }
 
-    /// What the files of a recorded thread said.
-    pub fn kept(texts: Texts) -> TaskFiles {
-        TaskFiles {
-            schedstat: texts.schedstat.map(Text::Kept),
-            syscall: Text::Kept(texts.syscall),
-            whose: (Pid(0), Tid(0)),
-            stack: OnceCell::from(texts.stack.map(Text::Kept)),
-        }
+    /// Files whose texts come from there.
+    pub fn of(texts: impl TaskTexts + 'static) -> TaskFiles {
+        TaskFiles { texts: Box::new(texts) }
     }
 
-    /// What the files say now, for [`TaskFiles::kept`].
+    /// As [`TaskTexts::read`].
+    pub fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize> {
+        self.texts.read(file, into)
+    }
+
+    /// What the files say now.
     pub fn texts(&self) -> io::Result<Texts> {
-        let text = |text: &Text| -> io::Result<Vec<u8>> {
+        let text = |file| -> io::Result<Vec<u8>> {
             let mut buffer = [0; kernel_stack::TEXT];
-            let n = text.read(&mut buffer)?;
+            let n = self.read(file, &mut buffer)?;
             Ok(buffer[..n].to_vec())
         };
-        let stack = self.stack().filter(|_| kernel_stack::proven()).and_then(|stack| text(stack).ok());
-        Ok(Texts { syscall: text(&self.syscall)?, schedstat: self.schedstat.as_ref().map(text).transpose()?, stack })
-    }
-
-    fn stack(&self) -> Option<&Text> {
-        let (pid, tid) = self.whose;
-        let open = || File::open(format!("/proc/{pid}/task/{tid}/stack")).ok().map(Text::File);
-        let stack = self.stack.get_or_init(|| kernel_stack::readable().then(open).flatten()).as_ref();
-        stack.filter(|stack| matches!(stack, Text::Kept(_)) || kernel_stack::readable())
+        let schedstat = there(text(TaskFile::SchedStat))?;
+        let stack = if kernel_stack::proven() { text(TaskFile::Stack).ok() } else { None };
+        Ok(Texts { syscall: text(TaskFile::Syscall)?, schedstat, stack })
     }
 
     /// Where a thread is that [`TaskFiles::kernel`] calls runnable; `None` where that cannot be told.
     pub fn whereabouts(&self) -> Option<Whereabouts> {
-        let stack = self.stack()?;
         let mut buffer = [0; kernel_stack::TEXT];
-        let n = stack.read(&mut buffer).ok()?;
+        let n = self.read(TaskFile::Stack, &mut buffer).ok()?;
         let place = kernel_stack::parse(&buffer[..n])?;
-        // What was recorded was believed then.
-        if matches!(stack, Text::Kept(_)) {
+        if self.texts.is_proven() {
             return Some(place);
         }
         kernel_stack::believe(place)
@@ -144,17 +182,24 @@ impl TaskFiles {
 
     /// CPU time, run-queue time, count of runs; `None` where the kernel keeps none. An error when the thread is gone.
     pub fn schedstat(&self) -> io::Result<Option<SchedStat>> {
-        let Some(file) = &self.schedstat else { return Ok(None) };
         let mut buffer = [0; 96];
-        let n = file.read(&mut buffer)?;
-        Ok(parse_schedstat(&buffer[..n]))
+        let n = there(self.read(TaskFile::SchedStat, &mut buffer))?;
+        Ok(n.and_then(|n| parse_schedstat(&buffer[..n])))
     }
 
     /// Where the thread is. An error when the thread is gone or the kernel refuses.
     pub fn kernel(&self) -> io::Result<Kernel> {
         let mut buffer = [0; SYSCALL_TEXT];
-        let n = self.syscall.read(&mut buffer)?;
+        let n = self.read(TaskFile::Syscall, &mut buffer)?;
         parse_syscall(&buffer[..n]).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+}
+
+/// `None` where there is no such file.
+fn there<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
+        read => read.map(Some),
     }
 }
 

@@ -271,21 +271,6 @@ impl Roster {
             }
         }
     }
-
-    /// Reads only the holders again, after the rest of a look: whoever holds at both ends held all along.
-    pub fn reread_gils(&self, mem: &dyn Memory, layout: &Layout, into: &mut Vec<Option<GilReading>>) -> Result<(), ReadError> {
-        into.clear();
-        let mut bytes = [0; 512];
-        for (at, _) in &self.gils {
-            let Some(room) = bytes.get_mut(..layout.gil.size as usize) else { break };
-            into.push(match mem.read(*at, room) {
-                Ok(()) => gil::parse(&layout.gil, room),
-                Err(ReadError::Unmapped { .. }) => None,
-                Err(e) => return Err(e),
-            });
-        }
-        Ok(())
-    }
 }
 
 /// Where the parts of a batch lie in `bytes`: the GILs at 0, then these.

@@ -12,17 +12,15 @@ impl Observer {
     pub(super) fn book(&mut self, at: Nanos, sink: &mut dyn Sink) {
         let span = (self.last.unwrap_or(at), at);
         self.find_holders();
-        for (index, thread) in self.threads.iter_mut().enumerate() {
+        for n in 0..self.awake.count() {
+            let index = self.awake.nth(n);
+            let thread = &mut self.threads[index];
             let Some(g) = self.gils.0.iter().position(|gil| gil.at == thread.gil) else {
-                if !thread.rests() {
-                    let judgement = thread.judge(at, &GilSaid::default());
-                    thread.book(span, judgement, None, sink);
-                }
+                let judgement = thread.judge(at, &GilSaid::default());
+                thread.book(span, judgement, None, sink);
+                self.awake.rest(index, thread.rests_until());
                 continue;
             };
-            if thread.rests() {
-                continue;
-            }
             let (gil, reading) = (&mut self.gils.0[g], self.roster.gils[g].1);
             let behind = gil.holder.as_ref().filter(|(holder, ..)| *holder != index).map(|(_, id, stack)| (*id, stack));
             if thread.still_waits() {
@@ -44,6 +42,7 @@ impl Observer {
             let may_wait = matches!(judgement, Judgement::Undecided { .. }) || said.held_before && !said.held_after;
             (gil.waiters, gil.wanted) = (gil.waiters + u32::from(waits), gil.wanted || waits || may_wait);
             thread.book(span, judgement, behind, sink);
+            self.awake.rest(index, thread.rests_until());
         }
         if !self.halt.now() {
             self.tell_of_gils(at, sink);

@@ -15,8 +15,8 @@ pub(super) struct Gil {
     pub earlier: Option<GilReading>,
     /// When nobody was last seen to wait for it.
     pub unwanted: Option<Nanos>,
-    /// Whether a thread that is known held it when this look began.
-    pub known_holder: bool,
+    /// The place of the thread that held it when this look began, if it is known.
+    pub holder_at: Option<usize>,
     /// The holder's place among the threads, and its stack, when this look began.
     pub holder: Option<(usize, ThreadId, Arc<Stack>)>,
     /// Threads that this look told to wait for it.
@@ -27,7 +27,7 @@ pub(super) struct Gil {
 
 impl Gil {
     fn new(at: Addr) -> Gil {
-        Gil { at, earlier: None, unwanted: None, known_holder: false, holder: None, waiters: 0, wanted: false }
+        Gil { at, earlier: None, unwanted: None, holder_at: None, holder: None, waiters: 0, wanted: false }
     }
 
     /// Whether the thread under this state cannot have had it since the last look, and another that is known has it now. CPython counts every
@@ -35,7 +35,7 @@ impl Gil {
     pub fn passed_over(&self, now: &GilReading, tstate: Addr) -> bool {
         let Some(before) = self.earlier else { return false };
         let others = before.last_holder != tstate && now.last_holder != tstate;
-        self.known_holder && others && now.switches.wrapping_sub(before.switches) <= 1
+        self.holder_at.is_some() && others && now.switches.wrapping_sub(before.switches) <= 1
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
     fn who_has_not_had_the_gil_since_the_last_look() {
         let mut gils = Gils::default();
         gils.follow(&roster(&[1]));
-        gils.0[0].known_holder = true;
+        gils.0[0].holder_at = Some(0);
         assert!(!gils.0[0].passed_over(&reading(7, 3), Addr(9)), "nothing is known of the time before");
         gils.0[0].earlier = Some(reading(7, 3));
         for (now, tstate, expected) in [

@@ -112,6 +112,8 @@ impl Observer {
         let facts = ThreadFacts { id, tid, name: String::new(), python: false, main, gil: None };
         sink.thread(&facts);
         self.threads.push(Tracked::new(self.source.as_ref(), facts, began, unseen, &self.empty));
+        self.awake.push(tid);
+        self.uncalled = true;
     }
 
     /// True: some thread is still bound to a thread state that is not on the roster any more.
@@ -120,6 +122,7 @@ impl Observer {
         self.claims.keep_strays(&self.roster);
         let by_tid: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
         self.by_tstate.clear();
+        self.unnamed = true;
         let before: Vec<Addr> = self.threads.iter_mut().map(|thread| std::mem::take(&mut thread.tstate)).collect();
         // Oldest first: a thread state that was just made carries its maker's ids, and must not take its maker's place.
         self.unbound = false;
@@ -167,6 +170,7 @@ impl Observer {
     /// Follows a thread no longer. `there`: this look has met it.
     pub(super) fn drop_thread(&mut self, index: usize, at: Nanos, there: bool, sink: &mut dyn Sink) {
         let mut thread = self.threads.remove(index);
+        self.awake.remove(index);
         let held = there && self.roster.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
         // A sleeper may have been killed where it slept, with the whole program.
         let there = held || there && !thread.slept();
@@ -187,17 +191,22 @@ impl Observer {
 
     /// What threads are called: by the kernel, from the end of the look that met them, and by Python, once that is known.
     pub(super) fn name_threads(&mut self, at: Nanos, sink: &mut dyn Sink) {
-        for thread in self.threads.iter_mut().filter(|t| !t.called) {
+        let uncalled = if std::mem::take(&mut self.uncalled) { self.threads.as_mut_slice() } else { &mut [] };
+        for thread in uncalled.iter_mut().filter(|t| !t.called) {
             thread.called = true;
             if let Some(name) = self.source.comm(thread.facts.tid).filter(|_| !thread.named) {
                 thread.facts.name = name;
                 sink.thread(&thread.facts);
             }
         }
-        if at.since(self.named) < RENAME || self.threads.iter().all(|t| t.named || t.tstate.is_null()) {
+        if !self.unnamed || at.since(self.named) < RENAME {
             return;
         }
         self.named = at;
+        self.unnamed = self.threads.iter().any(|t| !t.named && !t.tstate.is_null());
+        if !self.unnamed {
+            return;
+        }
         // The oldest first: to a subinterpreter whichever thread runs it is its main thread.
         for interpreter in self.roster.interpreters.iter().rev() {
             let names = thread_names::read(self.source.memory(), &self.python.layout, interpreter.at);

@@ -76,9 +76,16 @@ impl Copies {
         }
     }
 
-    /// Whether two copies of the ranges from this one on are there already. They are given once.
+    /// Whether two copies of the ranges from this one on are there already.
+    pub fn are_there(&self, first: Addr) -> bool {
+        self.ahead && self.ranges.first().is_some_and(|range| range.at == first)
+    }
+
+    /// As [`Copies::are_there`]; they are given once.
     pub fn are_ahead(&mut self, first: Addr) -> bool {
-        std::mem::take(&mut self.ahead) && self.ranges.first().is_some_and(|range| range.at == first)
+        let there = self.are_there(first);
+        self.ahead = false;
+        there
     }
 
     fn note_what_came(&mut self) {
