@@ -270,8 +270,9 @@ impl Observer {
             self.gils.0[g].holder_at = None;
             let Some(holder) = self.roster.gils[g].1.and_then(|r| r.holder) else { continue };
             if let Some(&index) = self.by_tstate.get(&holder) {
-                self.gils.0[g].holder_at = Some(index);
-                if let Some(claim) = self.claims.by(holder) {
+                let claim = self.claims.by(holder);
+                (self.gils.0[g].holder_at, self.gils.0[g].sure) = (Some(index), claim.is_none());
+                if let Some(claim) = claim {
                     self.take(&claim, sink);
                 }
                 self.read_stack(index, true)?;

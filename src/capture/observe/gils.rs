@@ -17,6 +17,8 @@ pub(super) struct Gil {
     pub unwanted: Option<Nanos>,
     /// The place of the thread that held it when this look began, if it is known.
     pub holder_at: Option<usize>,
+    /// That thread has no other thread state, so that it cannot be another that holds (see `claims`).
+    pub sure: bool,
     /// The holder's place among the threads, and its stack, when this look began.
     pub holder: Option<(usize, ThreadId, Arc<Stack>)>,
     /// Threads that this look told to wait for it.
@@ -27,15 +29,16 @@ pub(super) struct Gil {
 
 impl Gil {
     fn new(at: Addr) -> Gil {
-        Gil { at, earlier: None, unwanted: None, holder_at: None, holder: None, waiters: 0, wanted: false }
+        Gil { at, earlier: None, unwanted: None, holder_at: None, sure: false, holder: None, waiters: 0, wanted: false }
     }
 
     /// Whether the thread under this state cannot have had it since the last look, and another that is known has it now. CPython counts every
-    /// change of the holder: after none or one, only who held last then and who holds now have had it.
+    /// change of the holder: after none or one, only who held last then and who holds now have had it. Not where it is not sure who holds: a thread may
+    /// run under a thread state with another's ids (up to 3.12), and would then be passed over for ever.
     pub fn passed_over(&self, now: &GilReading, tstate: Addr) -> bool {
         let Some(before) = self.earlier else { return false };
         let others = before.last_holder != tstate && now.last_holder != tstate;
-        self.holder_at.is_some() && others && now.switches.wrapping_sub(before.switches) <= 1
+        self.holder_at.is_some() && self.sure && others && now.switches.wrapping_sub(before.switches) <= 1
     }
 }
 
@@ -73,7 +76,7 @@ mod tests {
     fn who_has_not_had_the_gil_since_the_last_look() {
         let mut gils = Gils::default();
         gils.follow(&roster(&[1]));
-        gils.0[0].holder_at = Some(0);
+        (gils.0[0].holder_at, gils.0[0].sure) = (Some(0), true);
         assert!(!gils.0[0].passed_over(&reading(7, 3), Addr(9)), "nothing is known of the time before");
         gils.0[0].earlier = Some(reading(7, 3));
         for (now, tstate, expected) in [
@@ -89,6 +92,16 @@ mod tests {
         ] {
             assert_eq!(gils.0[0].passed_over(&now, Addr(tstate)), expected, "{now:?} {tstate}");
         }
+    }
+
+    #[test]
+    fn nobody_is_passed_over_by_who_may_not_be_the_holder() {
+        let mut gils = Gils::default();
+        gils.follow(&roster(&[1]));
+        (gils.0[0].holder_at, gils.0[0].earlier) = (Some(0), Some(reading(7, 3)));
+        assert!(!gils.0[0].passed_over(&reading(7, 3), Addr(9)));
+        gils.0[0].sure = true;
+        assert!(gils.0[0].passed_over(&reading(7, 3), Addr(9)));
     }
 
     #[test]
