@@ -31,39 +31,6 @@ fn shares_add_to_one_and_blame_to_waiting() {
 }
 
 /// Not a check: `cargo test -- --ignored --nocapture how_reports_read` shows the words of typical programs.
-#[test]
-#[ignore = "for reading"]
-fn how_reports_read() {
-    let turns = |on: &'static str, off: &'static str| {
-        move |t: u64| if (t / 5).is_multiple_of(2) { vec!["L join@threading.py", on, off] } else { vec!["L join@threading.py", off, on] }
-    };
-    let mixed = |t: u64| match t / 5 % 4 {
-        0 => vec!["P a", "W b"],
-        1 => vec!["W a", "C b"],
-        2 => vec!["C a", "W b"],
-        _ => vec!["I a", "P b"],
-    };
-    let io = |t: u64| (0..6u64).map(|n| if t % 30 == n { "P handle" } else { "I recv" }).collect::<Vec<_>>();
-    let profiles = [
-        Scene::new(2.0).run(5000, turns("P burn", "W burn")),
-        Scene::new(2.0).run(5000, turns("C burn", "W burn")),
-        Scene::new(2.0).run(5000, turns("B burn", "W burn")),
-        Scene::new(1.0).run(5000, turns("P burn", "W burn")),
-        Scene::new(2.0).run(5000, turns("N burn", "N burn")),
-        Scene::new(2.0).run(5000, turns("N burn", "S burn")),
-        Scene::new(2.0).run(5000, turns("P burn", "I rest")),
-        Scene::new(2.0).run(5000, mixed),
-        Scene::new(2.0).run(5000, io),
-        Scene::new(2.0).run(50, io),
-        Scene::new(2.0).run(5000, |_| vec!["I accept"]),
-        Scene::new(2.0).run(5000, |_| vec!["I accept", "P burn"]),
-    ];
-    for profile in &profiles {
-        let r = report(profile);
-        println!("{}\n", serde_json::to_string_pretty(&(r.verdict, r.findings)).unwrap());
-    }
-}
-
 /// Times that no clock gives are among these.
 fn nanos() -> impl Strategy<Value = f64> {
     prop_oneof![0.0..1e7, Just(0.0), Just(f64::NAN), Just(f64::INFINITY), Just(-1e6), Just(1e300), Just(5e-324), Just(1e17)]

@@ -1,4 +1,5 @@
 """What every script that measures needs: interpreters, gilprof's binary, a workload at work, and how much of the machine was there."""
+import functools
 import os
 import shutil
 import subprocess
@@ -27,8 +28,9 @@ def interpreters(wanted):
     return found
 
 
+@functools.lru_cache(maxsize=None)
 def built(kind, name):
-    """Where cargo puts a release build: `kind` is "bin" or "example". Makes it."""
+    """Where cargo puts a release build: `kind` is "bin" or "example". Makes it, once."""
     subprocess.run(["cargo", "build", "--release", "--quiet", "--" + kind, name], cwd=REPOSITORY, check=True)
     target = os.environ.get("CARGO_TARGET_DIR") or os.path.join(REPOSITORY, "target")
     return os.path.join(target, "release", *(["examples"] if kind == "example" else []), name)
