@@ -50,7 +50,7 @@ fn main() -> Result<(), Failed> {
     } else {
         let mut observer = Observer::new(python, None);
         let mut builder = ProfileBuilder::new();
-        measure("a look", looks, rate, |at| Ok(observer.look(at, &mut builder).map(|_| ())?))?;
+        measure("a look", looks, rate, |at| Ok(observer.look(at, at, &mut builder).map(|_| ())?))?;
         let threads = observer.threads().len();
         let deepest = observer.threads().iter().map(|t| t.stack.stack().frames.len()).max().unwrap_or(0);
         println!("{threads} threads, deepest stack {deepest}");
@@ -197,7 +197,8 @@ impl Floor {
         let (mut builder, mut looks) = (ProfileBuilder::new(), Vec::with_capacity(count));
         let warm = warm_up(count * 10);
         at_rate(warm + count, rate, || {
-            observer.look(sys_linux::monotonic(), &mut builder)?;
+            let now = sys_linux::monotonic();
+            observer.look(now, now, &mut builder)?;
             looks.push(notes.take());
             Ok(())
         })?;

@@ -5,7 +5,8 @@
 //!                               H runnable and the GIL's holder   B asleep and the GIL's holder   C holder inside a C call
 //!                               Q runnable, has asked for the GIL (3.15)   q the same on a CPU   s the same in a system call   U nothing could be read
 //!          and with its kernel stack: n on a CPU   p pushed off its CPU   o the same while it let go   w woken from a futex
-//!                               x the same, and says that it has not asked (3.15)   y the same inside a C call
+//!                               x the same, and says that it has not asked (3.15)   y the same inside a C call   z inside a C call, which says nothing
+//!          and inside a C call: l on another futex
 //!   cpu    CPU time in that millisecond, in tenths; X is all of it
 //!   queue  time in the run queue in that millisecond, in tenths; X is all of it
 //! ```
@@ -43,18 +44,18 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
         stat.cpu += Nanos::from_nanos(tenths(cpu));
         stat.run_queue += Nanos::from_nanos(tenths(queue));
         stat.runs += u64::from(runs && (slept || !ran));
-        (ran, slept) = (runs, "WLIB".contains(see));
+        (ran, slept) = (runs, "WLlIB".contains(see));
         let place = match see {
             _ if account.sleeps_on(Some(stat)) => Place::NotRunSince,
             'W' => Place::GilFutex,
-            'L' => Place::OtherFutex,
+            'L' | 'l' => Place::OtherFutex,
             'I' | 'B' => Place::Syscall,
             'U' => Place::Unread,
             _ => Place::Runnable,
         };
         let held = "HBC".contains(see);
         let requested = "Qqsxy".contains(see).then_some(!"xy".contains(see));
-        let in_c_call = "Cvfy".contains(see);
+        let in_c_call = "Cvfylz".contains(see);
         let asked = match see {
             'e' | 'v' => Asked::No,
             'f' => Asked::Likely,
@@ -65,7 +66,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             'n' | 'q' => Some(Whereabouts::OnCpu),
             's' => Some(Whereabouts::InSystemCall),
             'p' => Some(Whereabouts::Preempted),
-            'w' | 'x' | 'y' => Some(Whereabouts::WokenFromFutex),
+            'w' | 'x' | 'y' | 'z' => Some(Whereabouts::WokenFromFutex),
             'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
             _ => None,
         };
@@ -250,6 +251,26 @@ fn the_kernels_stack_tells_waiting_from_native_code() {
         play("WHLwwwHL", "1XX1  X1", "    XX  "),
         &[(State::Waiting, 1.0), (State::HoldingPython, 2.0), (State::Lock, 2.0), (State::Starved, 3.0)],
     );
+}
+
+#[test]
+fn who_lets_go_to_sleep_for_a_lock_and_is_woken_wants_the_lock() {
+    // It holds, sleeps for a lock where no look meets it, is woken, and then waits for the GIL: found asleep for the lock now and then, it does
+    // not want the GIL each time that it was not.
+    let split = play(&("WHlW".repeat(8) + "WHzWWHzW"), &"1X11".repeat(10), &(" ".repeat(32) + "  X   X "));
+    expect(split, &[(State::Waiting, 20.0), (State::HoldingPython, 10.0), (State::Lock, 8.0), (State::Starved, 2.0)]);
+    // One that has never been met so wants the GIL.
+    let split = play(&("WHW".to_owned() + "WHzWWHzW"), &("1X1".to_owned() + &"1X11".repeat(2)), &("   ".to_owned() + "  X   X "));
+    expect(split, &[(State::Waiting, 8.0), (State::HoldingPython, 3.0)]);
+}
+
+#[test]
+fn a_look_that_pushes_off_whom_it_finds_in_the_queue_does_not_starve_it() {
+    // Each look finds it woken and without a CPU, but the kernel counts a tenth of that time.
+    let seen = "IeIe".repeat(100);
+    let split = play(&seen, &"1919".repeat(100), &" 1 1".repeat(100));
+    let starved = split.get(State::Starved) / 1e6;
+    assert!((15.0..=30.0).contains(&starved), "{starved} ms of 20");
 }
 
 #[test]

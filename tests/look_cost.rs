@@ -66,7 +66,8 @@ fn look_at<T>(target: &Target, first: usize, count: usize, after: impl Fn(&Obser
     for n in 0..first + count {
         sys_linux::sleep_until(clock.next(sys_linux::monotonic()));
         let before = COUNT.with(Cell::get);
-        observer.look(sys_linux::monotonic(), &mut builder).unwrap();
+        let now = sys_linux::monotonic();
+        observer.look(now, now, &mut builder).unwrap();
         let allocated = COUNT.with(Cell::get) - before;
         if n >= first {
             said.push(after(&observer, allocated));
@@ -147,6 +148,6 @@ fn replayed() {
     let mut builder = ProfileBuilder::new();
     let (_, mut observer) = gilprof::capture::record::replay(&recording, source, &mut builder).unwrap();
     for n in 0..count {
-        observer.look(Nanos::from_millis(1000 + n), &mut builder).unwrap();
+        observer.look(Nanos::from_millis(1000 + n), Nanos::from_millis(1000 + n), &mut builder).unwrap();
     }
 }

@@ -15,6 +15,11 @@ const REST: u64 = 64;
 /// Nor for longer than this.
 const MOST_REST: Nanos = Nanos::from_millis(100);
 
+/// First sleeps that are remembered in full.
+const MANY_SLEEPS: u32 = 400;
+/// One in this many for something other than the GIL and more make a habit.
+const OTHER_SLEEPS: u32 = 4;
+
 /// A thread that waits for its first CPU is booked at the latest after so long.
 const MOST_UNBORN: Nanos = Nanos::from_millis(200);
 
@@ -55,8 +60,8 @@ struct Last {
     /// When it was first met in the sleep that it is in.
     asleep_since: Nanos,
     near_wait: bool,
-    /// What it last slept for on a futex was the GIL; supposed of one that has not been met asleep yet.
-    wants_gil: bool,
+    /// Whether what it last slept for on a futex was the GIL; supposed of one that has not been met asleep yet. `None`: it has held since.
+    wants_gil: Option<bool>,
     /// That it waits is not only supposed: it was asleep on the GIL's futex, or had asked.
     surely_waits: bool,
 }
@@ -68,7 +73,34 @@ pub struct Account {
     /// When it was born, until it has left the run queue for the first time.
     born: Option<Nanos>,
     told: (State, Evidence),
+    first_sleeps: FirstSleeps,
     ledger: Ledger,
+}
+
+/// What a thread is found to sleep for first, once it has let go of the GIL within a call of a C function.
+#[derive(Clone, Copy, Debug, Default)]
+struct FirstSleeps {
+    gil: u32,
+    other: u32,
+}
+
+impl FirstSleeps {
+    fn learn(&mut self, place: Place) {
+        match place {
+            Place::GilFutex => self.gil += 1,
+            Place::OtherFutex => self.other += 1,
+            _ => {}
+        }
+        if self.gil + self.other > MANY_SLEEPS {
+            (self.gil, self.other) = (self.gil / 2, self.other / 2);
+        }
+    }
+
+    /// Whether that is something other than the GIL. A short sleep for a lock is easily missed, so that the long one for the GIL behind it
+    /// is often found first: a part of them is enough.
+    fn are_for_others(self) -> bool {
+        self.other * OTHER_SLEEPS > self.gil
+    }
 }
 
 impl Account {
@@ -78,8 +110,9 @@ impl Account {
         ledger.open(if newborn { stat.map(|_| SchedStat::default()) } else { stat });
         // A newborn that has never had a CPU is starved until its count of runs moves: the run queue's time is only counted then.
         let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
-        let last = Last { at: began, stat, slept, asleep_since: began, near_wait: false, wants_gil: true, surely_waits: false };
-        Account { last, born: newborn.then_some(began), told: (State::Unknown, Evidence::Unread), ledger }
+        let last = Last { at: began, stat, slept, asleep_since: began, near_wait: false, wants_gil: Some(true), surely_waits: false };
+        let told = (State::Unknown, Evidence::Unread);
+        Account { last, born: newborn.then_some(began), told, first_sleeps: FirstSleeps::default(), ledger }
     }
 
     /// When it was last looked at.
@@ -155,7 +188,10 @@ impl Account {
     }
 
     /// Judges one look.
-    pub fn judge(&self, now: &Now, claims: &Claims) -> Judgement {
+    pub fn judge(&mut self, now: &Now, claims: &Claims) -> Judgement {
+        if self.last.wants_gil.is_none() && claims.in_c_call && !claims.held_before && !now.supposed {
+            self.first_sleeps.learn(now.place);
+        }
         classify::judge(&Seen {
             place: now.place,
             held_before: claims.held_before,
@@ -165,7 +201,7 @@ impl Account {
             asked: claims.asked,
             slept: self.last.slept,
             near_wait: self.last.near_wait,
-            wants_gil: self.last.wants_gil,
+            wants_gil: self.last.wants_gil.unwrap_or(!claims.in_c_call || !self.first_sleeps.are_for_others()),
             whereabouts: now.whereabouts,
             ran: self.ran(now.stat),
         })
@@ -183,6 +219,7 @@ impl Account {
     ) {
         let asleep = !matches!(now.place, Place::Runnable | Place::Unread);
         let (kind, told) = match judgement {
+            Judgement::Told(State::Starved, Evidence::KernelStack) => (Kind::Queued, (State::Starved, Evidence::KernelStack)),
             Judgement::Told(state, evidence) => (Kind::Told(state, evidence), (state, evidence)),
             Judgement::HoldingOnCpu(state) => (Kind::HoldingOnCpu(state), (state, Evidence::GilHolder)),
             Judgement::Released => (Kind::Released, (State::Unknown, Evidence::Conservation)),
@@ -207,8 +244,10 @@ impl Account {
         let near_wait = slept == Some(State::Waiting)
             || matches!(judgement, Judgement::Told(State::Waiting, _) | Judgement::Undecided { near_wait: true });
         let wants_gil = match told.0 {
-            State::Waiting => true,
-            State::Lock => false,
+            _ if told.1 == Evidence::KernelStack => self.last.wants_gil,
+            State::Waiting => Some(true),
+            State::Lock => Some(false),
+            State::HoldingPython | State::HoldingNative | State::HoldingBlocked => None,
             _ => self.last.wants_gil,
         };
         let surely_waits = match told.1 {

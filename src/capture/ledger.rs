@@ -35,6 +35,8 @@ const YOUNG_NS: f64 = 100e6;
 const MAX_DEFICIT_NS: f64 = 12e6;
 /// Slices of one sleep that are kept.
 const MOST_ASLEEP: usize = 64;
+/// Time in the run queue that looks claimed too much of is carried so far.
+const MAX_QUEUE_OWED_NS: f64 = 5e6;
 /// Time in the run queue is carried so far.
 const MAX_QUEUE_NS: f64 = 20e6;
 
@@ -47,6 +49,9 @@ pub enum Kind {
     HoldingOnCpu(State),
     /// Runnable without the GIL and without wanting it.
     Released,
+    /// Found in the run queue, without the GIL and without wanting it. A look needs a CPU, and pushes off it whom it then finds in the queue: so
+    /// this is starved only as far as the kernel has counted time there.
+    Queued,
     /// Runnable without the GIL.
     Open {
         /// Whether it waited for the GIL at the look before, or lies between waits and holds.
@@ -100,6 +105,8 @@ struct Shares {
     waiting: f64,
     /// Of open time: covered by nothing.
     unknown: f64,
+    /// Of `Queued`: in the run queue, as the kernel counts. The rest is time next to a wait.
+    queued: f64,
 }
 
 impl Ledger {
@@ -143,6 +150,10 @@ impl Ledger {
             }
             Kind::HoldingOnCpu(_) => Some(Runs::Holding),
             Kind::Open { .. } => Some(Runs::Open),
+            Kind::Queued => {
+                self.habit.slept(State::Starved, entry.length);
+                None
+            }
             Kind::Released => None,
         };
         let now = kind.zip(stat);
@@ -233,7 +244,7 @@ impl Ledger {
         self.mark_between();
         let shares = match self.base {
             Some(_) => self.pay(last),
-            None => Shares { unknown: 1.0, ..Shares::default() },
+            None => Shares { unknown: 1.0, queued: 1.0, ..Shares::default() },
         };
         let asleep = self.pending.pop_if(|entry| sleeps(entry));
         for entry in self.pending.drain(..) {
@@ -251,7 +262,7 @@ impl Ledger {
         for index in 0..self.pending.len() {
             let (waits, holds) = match self.pending[index].kind {
                 Kind::Open { .. } => continue,
-                Kind::Released => (false, false),
+                Kind::Released | Kind::Queued => (false, false),
                 Kind::Told(state, _) => (state == State::Waiting, false),
                 Kind::HoldingOnCpu(_) => (false, true),
             };
@@ -270,7 +281,10 @@ impl Ledger {
             self.pending.iter().filter(|e| wanted(&e.kind)).map(|e| e.length.as_nanos() as f64).sum()
         };
         let holding = sum(|k| matches!(k, Kind::HoldingOnCpu(_)));
-        let near = sum(|k| matches!(k, Kind::Open { near_wait: true }));
+        let claimed = sum(|k| matches!(k, Kind::Queued));
+        let queued = claimed.min((self.queue_pool + MAX_QUEUE_OWED_NS).max(0.0));
+        self.queue_pool -= queued;
+        let near = claimed - queued + sum(|k| matches!(k, Kind::Open { near_wait: true }));
         let plain = sum(|k| matches!(k, Kind::Open { near_wait: false } | Kind::Released));
         self.habit.learn(Stretch { held: holding, open: near + plain, ..std::mem::take(&mut self.fresh) });
         let judged = near * self.habit.waits();
@@ -279,10 +293,10 @@ impl Ledger {
         // Much more CPU time than is ever carried: native code for once.
         let more = (left - MAX_SURPLUS_NS).clamp(0.0, judged);
         let mut waiting = judged - more;
-        self.queue_pool = (self.queue_pool - waiting).max(0.0);
+        self.queue_pool = (self.queue_pool - waiting).max(self.queue_pool.min(0.0));
         let lack = -left;
         let patience = if last { 0.0 } else { self.patience() };
-        let starved = (lack - patience).clamp(0.0, firm).min(self.queue_pool);
+        let starved = (lack - patience).clamp(0.0, firm).min(self.queue_pool.max(0.0));
         let owed = (lack - starved).max(0.0);
         // Neither on a CPU nor in the queue, so asleep too briefly to be met asleep.
         let asleep = (owed - MAX_DEFICIT_NS).max(0.0);
@@ -293,7 +307,7 @@ impl Ledger {
         let share = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
         let (starved, waiting) = (share(starved, firm), share(waiting, near));
         let near_starved = (starved * (1.0 - share(judged, near))).min(1.0 - waiting);
-        Shares { starved, near_starved, waiting, unknown: share(unknown, plain) }
+        Shares { starved, near_starved, waiting, unknown: share(unknown, plain), queued: share(queued, claimed) }
     }
 
     fn patience(&self) -> f64 {
@@ -320,6 +334,7 @@ fn evidence(entry: &Entry) -> Evidence {
         Kind::Told(_, evidence) => evidence,
         Kind::HoldingOnCpu(_) => Evidence::GilHolder,
         Kind::Released | Kind::Open { .. } => Evidence::Conservation,
+        Kind::Queued => Evidence::KernelStack,
     }
 }
 
@@ -337,7 +352,10 @@ fn split(entry: &Entry, shares: &Shares) -> Split {
             split.add(State::Unknown, nanos * shares.unknown);
             split.add(State::Native, nanos * (1.0 - shares.starved - shares.unknown).max(0.0));
         }
-        Kind::Open { near_wait: true } => {
+        Kind::Open { near_wait: true } | Kind::Queued => {
+            let queued = if entry.kind == Kind::Queued { nanos * shares.queued } else { 0.0 };
+            split.add(State::Starved, queued);
+            let nanos = nanos - queued;
             // Without any count from the kernel nothing can be told here either.
             let unknown = if shares.unknown >= 1.0 { 1.0 } else { 0.0 };
             let waiting = shares.waiting * (1.0 - unknown);

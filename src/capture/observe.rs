@@ -76,7 +76,11 @@ pub struct Observer {
     /// When the thread states were last seen to change.
     changed: Nanos,
     named: Nanos,
+    /// When the last look was made, and until when it stands for what the threads do.
     last: Option<Nanos>,
+    booked: Nanos,
+    /// The same end of the look that is being made.
+    until: Nanos,
     empty: Arc<Stack>,
     gils: Gils,
     after: Vec<Option<GilReading>>,
@@ -137,6 +141,8 @@ impl Observer {
             changed: Nanos::ZERO,
             named: Nanos::ZERO,
             last: None,
+            booked: Nanos::ZERO,
+            until: Nanos::ZERO,
             empty: Arc::new(Stack::empty()),
             gils: Gils::default(),
             after: Vec::new(),
@@ -162,6 +168,11 @@ impl Observer {
         ThreadId(self.next_id - 1)
     }
 
+    /// Until when the last look stands for what threads do.
+    pub fn booked(&self) -> Nanos {
+        self.booked
+    }
+
     /// Where `_PyRuntime` is.
     pub fn runtime(&self) -> Addr {
         self.python.runtime
@@ -177,8 +188,13 @@ impl Observer {
         self.roster.gils.iter().enumerate().map(|(g, (at, _))| (self.numbers.at(g), *at))
     }
 
-    /// Looks once. `Err` when the process as a whole cannot be read: it is gone, or access was taken away.
-    pub fn look(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<Looked, ReadError> {
+    /// Looks once, at `at`. The look stands for the time from where the last one's ended until `until`.
+    /// `Err` when the process as a whole cannot be read: it is gone, or access was taken away.
+    pub fn look(&mut self, at: Nanos, until: Nanos, sink: &mut dyn Sink) -> Result<Looked, ReadError> {
+        if self.last.is_none() {
+            self.booked = at;
+        }
+        self.until = until.max(self.booked);
         self.symbols.codes.begin_look();
         let crowd = self.source.crowd();
         let others = std::mem::replace(&mut self.crowd, crowd) != crowd;
@@ -188,7 +204,7 @@ impl Observer {
         self.gils.follow(&self.roster);
         self.bind_if_changed(at, others, sink)?;
         self.read_holders_stacks(sink)?;
-        self.ask_after_threads(at, sink);
+        self.ask_after_threads(sink);
         self.read_moved()?;
         self.find_strays(sink)?;
         self.heed_stops(at);
@@ -196,8 +212,8 @@ impl Observer {
         let looked = self.outcome();
         // Else nothing is known, and the next look that tells stands for this time too. Threads that an ended interpreter leaves behind sleep.
         if looked == Looked::Fully {
-            self.book(at, sink);
-            self.last = Some(at);
+            self.book(sink);
+            (self.last, self.booked) = (Some(at), self.until);
             self.gils.0.iter_mut().zip(&self.roster.gils).for_each(|(gil, (_, reading))| gil.earlier = *reading);
         }
         Ok(looked)
@@ -206,7 +222,7 @@ impl Observer {
     /// The window ends: settles every thread's time.
     pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
         for thread in &mut self.threads {
-            thread.end(self.last.unwrap_or(at), sink);
+            thread.end(if self.last.is_some() { self.booked } else { at }, sink);
         }
         self.threads.clear();
         self.awake = Awake::default();
@@ -295,10 +311,10 @@ impl Observer {
     }
 
     /// The kernel's word on every thread that can have moved.
-    fn ask_after_threads(&mut self, at: Nanos, sink: &mut dyn Sink) {
+    fn ask_after_threads(&mut self, sink: &mut dyn Sink) {
         let holds = |index| self.gils.0.iter().any(|gil| gil.holder_at == Some(index));
         let waits = |tid| self.gils.0.len() == 1 && self.waiting.contains(&tid);
-        self.awake.begin(at, |index, tid| holds(index) || waits(tid));
+        self.awake.begin(self.until, |index, tid| holds(index) || waits(tid));
         // The newest first, which are the likeliest to be gone soon. Who is gone was the last of those that are left to ask after.
         for n in (0..self.awake.count()).rev() {
             let index = self.awake.nth(n);
@@ -316,7 +332,7 @@ impl Observer {
             let holds = self.roster.is_holder(thread.tstate);
             let waits = gils.len() == 1 && self.waiting.contains(&thread.facts.tid) && !holds;
             if self.threads[index].look(self.source.as_ref(), Known { passed_over, waits, holds }, on_gil).is_err() {
-                self.drop_thread(index, at, true, sink);
+                self.drop_thread(index, true, sink);
                 continue;
             }
             self.asked += u64::from(!self.threads[index].still_waits());

@@ -21,7 +21,7 @@ pub fn record(python: &Python, sink: &mut dyn Sink) -> Result<(Recording, Observ
     let minor = python.layout.minor;
     let again = Python::at(python.pid, recorder.memory(), minor, python.version.clone(), python.runtime)?;
     let mut observer = Observer::of(Box::new(recorder.clone()), again);
-    observer.look(MOMENT, sink).map_err(|_| Error::Gone { pid: python.pid, when: " while it was looked at".into() })?;
+    observer.look(MOMENT, MOMENT, sink).map_err(|_| Error::Gone { pid: python.pid, when: " while it was looked at".into() })?;
     Ok((recorder.finish(&python.version, python.runtime), observer))
 }
 
@@ -32,6 +32,6 @@ pub fn replay(recording: &Recording, source: Box<dyn Source>, sink: &mut dyn Sin
     let minor = Version::from_text(&head.python).ok_or_else(garbage)?.minor;
     let python = Python::at(Pid(head.pid), source.memory(), minor, head.python.clone(), Addr(head.runtime))?;
     let mut observer = Observer::of(source, python);
-    let looked = observer.look(MOMENT, sink)?;
+    let looked = observer.look(MOMENT, MOMENT, sink)?;
     Ok((looked, observer))
 }

@@ -126,16 +126,17 @@ pub fn measure<S: Sink>(
     open.good.0 = start;
     let (mut now, mut ticked) = (start, start);
     let ended = loop {
-        if let Some(ended) = open.look(now, sink) {
+        let (until, next) = (clock.stands_until(now), clock.next(now));
+        let last = plan.duration.is_some_and(|d| next.since(start) > d);
+        if let Some(ended) = open.look(now, if last { now } else { until }, sink) {
             break ended;
         }
+        open.counts.missed = clock.missed();
         if now.since(ticked) >= TICK {
             ticked = now;
             tick(Progress { elapsed: now.since(start), looks: open.counts.looks }, sink);
         }
-        let next = clock.next(sys_linux::monotonic());
-        open.counts.missed = clock.missed();
-        if plan.duration.is_some_and(|d| next.since(start) > d) {
+        if last {
             break Ended::Done;
         }
         if !sleep(next, stop) {
@@ -148,8 +149,9 @@ pub fn measure<S: Sink>(
         // The time in which nothing could be seen is not part of the window.
         (now, open.counts) = open.good;
     }
-    let seconds = now.since(start).as_secs_f64();
-    open.finish(now, sink);
+    let end = now.max(open.observer.booked());
+    let seconds = end.since(start).as_secs_f64();
+    open.finish(end, sink);
     let wall = sys_linux::monotonic().since(start).as_secs_f64();
     let profiler_cpu = if wall > 0.0 { sys_linux::own_cpu().since(own).as_secs_f64() / wall } else { 0.0 };
     let facts = WindowFacts { begin: start, seconds, rate_hz: plan.rate_hz, profiler_cpu, ..WindowFacts::default() };
@@ -190,8 +192,8 @@ impl<'a> Open<'a> {
         }
     }
 
-    /// Looks once. `Some`: the window ends.
-    fn look(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<Ended> {
+    /// Looks once, for the time until `until`. `Some`: the window ends.
+    fn look(&mut self, now: Nanos, until: Nanos, sink: &mut dyn Sink) -> Option<Ended> {
         let unseen = now.since(self.good.0);
         let doubtful = unseen >= UNSEEN || self.counts.looks != self.good.1.looks;
         self.replaced = self.replaced || (doubtful && self.program.is_over());
@@ -199,7 +201,7 @@ impl<'a> Open<'a> {
         if !self.replaced {
             let looked = match &mut self.exact {
                 Some(exact) => exact.look(&mut self.observer, now, sink),
-                None => self.observer.look(now, sink),
+                None => self.observer.look(now, until, sink),
             };
             match looked {
                 Ok(Looked::Fully) => {

@@ -86,7 +86,7 @@ fn look(python: Python, freeze: bool) -> Result<(TargetFacts, Vec<ThreadView>)> 
     let mut now = sys_linux::monotonic();
     let mut read = false;
     for _ in 0..LOOKS {
-        let looked = observer.look(now, &mut settled).map_err(|e| match e {
+        let looked = observer.look(now, now, &mut settled).map_err(|e| match e {
             ReadError::Gone => Error::Gone { pid, when: " while it was looked at".into() },
             other => Error::Read(other),
         })?;

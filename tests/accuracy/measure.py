@@ -101,6 +101,9 @@ def compare(said, true, window, source):
             continue
         shares = dict(thread["states"], cpu=thread["cpu"], **{"holding_" + k: v for k, v in thread["holding"].items()})
         rows.append({"tid": thread["tid"], "name": thread["name"], "said": shares, "true": true_shares(states, window, source)})
+    for row in rows:
+        # While others were in the trap of a take, the GIL may have named this thread.
+        row["true"]["named"] = sum(other["true"]["unsigned"] for other in rows if other is not row)
     brief_true = [states for tid, states in true.items() if tid not in {r["tid"] for r in rows}]
     if brief:
         rows.append(together(brief, brief_true, source))

@@ -42,10 +42,11 @@ def error(row, state):
     """Said - true, to the nearest that may be true. A thread that lost its CPU inside `take_gil` before it ever slept there may want the GIL or
     only a CPU. One that was made to let go and is still on its CPU wants the GIL again, and one that runs at the end of its wait has just got
     it: most of either is the watchpoint's trap. The trap is sprung by the store that takes the GIL, before the one that signs for it: who is in
-    it (every second one) still says that it asks, or, where nothing says that (3.14), is a thread that computes without the GIL."""
+    it (every second one) still says that it asks, or, where nothing says that (3.14), is a thread that computes without the GIL. Meanwhile
+    the GIL is taken and names who had it before, so that one of the others is said to hold."""
     off = row["said"][state] - row["true"][state]
-    doubt, trapped, ending, unsigned = (row["true"].get(key, 0) for key in ("doubt", "trapped", "ending", "unsigned"))
-    below, above = {"waiting": (doubt + ending, trapped + unsigned), "holding": (unsigned, 0), "native": (trapped, ending + unsigned),
+    doubt, trapped, ending, unsigned, named = (row["true"].get(key, 0) for key in ("doubt", "trapped", "ending", "unsigned", "named"))
+    below, above = {"waiting": (doubt + ending, trapped + unsigned), "holding": (unsigned, named), "native": (trapped, ending + unsigned),
                     "starved": (0, doubt)}[state]
     return max(0, off - above) if off > 0 else min(0, off + below)
 

@@ -110,7 +110,7 @@ impl ExactMode {
         self.join.bury(now.since(MET_LATE), sink);
         observer.waiting.clear();
         observer.waiting.extend(self.join.waits.asleep());
-        let looked = observer.look(now, &mut Joined { join: &mut self.join, inner: sink, last: false });
+        let looked = observer.look(now, now, &mut Joined { join: &mut self.join, inner: sink, last: false });
         self.join.waits.interval = observer.interval_us.map(Nanos::from_micros);
         self.follow_gils(observer, now);
         looked

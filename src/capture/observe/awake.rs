@@ -26,10 +26,10 @@ impl Awake {
         self.awake.iter_mut().filter(|i| **i > index).for_each(|i| *i -= 1);
     }
 
-    /// A look begins: it goes to those that are due, and to the others that are `wanted`.
-    pub fn begin(&mut self, at: Nanos, wanted: impl Fn(usize, Tid) -> bool) {
+    /// A look that stands for the time until `end` begins: it goes to those that are due by then, and to the others that are `wanted`.
+    pub fn begin(&mut self, end: Nanos, wanted: impl Fn(usize, Tid) -> bool) {
         self.awake.clear();
-        let due = |&(index, &(until, tid)): &(usize, &(Nanos, Tid))| until <= at || wanted(index, tid);
+        let due = |&(index, &(until, tid)): &(usize, &(Nanos, Tid))| until <= end || wanted(index, tid);
         self.awake.extend(self.rest.iter().enumerate().filter(due).map(|(index, _)| index));
     }
 

@@ -9,8 +9,8 @@ use crate::sample::{GilLook, Holder, Sink, State};
 use crate::units::Nanos;
 
 impl Observer {
-    pub(super) fn book(&mut self, at: Nanos, sink: &mut dyn Sink) {
-        let span = (self.last.unwrap_or(at), at);
+    pub(super) fn book(&mut self, sink: &mut dyn Sink) {
+        let (span, at) = ((self.booked, self.until), self.until);
         self.find_holders();
         for n in 0..self.awake.count() {
             let index = self.awake.nth(n);
@@ -45,7 +45,7 @@ impl Observer {
             self.awake.rest(index, thread.rests_until());
         }
         if !self.halt.now() {
-            self.tell_of_gils(at, sink);
+            self.tell_of_gils(span, sink);
         }
     }
 
@@ -58,8 +58,8 @@ impl Observer {
         }
     }
 
-    fn tell_of_gils(&mut self, at: Nanos, sink: &mut dyn Sink) {
-        let span = self.last.map_or(Nanos::ZERO, |last| at.since(last));
+    fn tell_of_gils(&mut self, (begin, at): (Nanos, Nanos), sink: &mut dyn Sink) {
+        let span = at.since(begin);
         for (g, (gil, (_, reading))) in self.gils.0.iter_mut().zip(&self.roster.gils).enumerate() {
             let Some(GilReading { holder, switches, .. }) = *reading else { continue };
             if !gil.wanted {

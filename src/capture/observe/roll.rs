@@ -48,7 +48,7 @@ impl Observer {
             return Ok(());
         }
         let (bound, holders): (Vec<_>, _) = (keys().collect(), self.holders());
-        self.drop_unlisted(at, &holders, sink);
+        self.drop_unlisted(&holders, sink);
         self.book_unlisted(at, &holders, sink);
         let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
         if !same || self.tids.len() != known.len() || self.tids.iter().any(|t| !known.contains_key(t)) {
@@ -68,13 +68,13 @@ impl Observer {
     }
 
     /// One that was looked at in the very moment of its end seems to sleep in exit(2) and never to run again.
-    fn drop_unlisted(&mut self, at: Nanos, holders: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
+    fn drop_unlisted(&mut self, holders: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
         let listed: HashSet<Tid> = self.tids.iter().copied().collect();
         for index in (0..self.threads.len()).rev() {
             let tid = self.threads[index].facts.tid;
             if !listed.contains(&tid) {
                 // It has ended before this look, unless it held the GIL when that began.
-                self.drop_thread(index, at, holders.iter().any(|(holder, _)| *holder == tid), sink);
+                self.drop_thread(index, holders.iter().any(|(holder, _)| *holder == tid), sink);
             }
         }
     }
@@ -90,7 +90,7 @@ impl Observer {
             self.follow(*tid, at, sink);
             let claim = Claim::of(self.threads.len() - 1, state, &self.roster);
             self.take(&claim, sink);
-            self.drop_thread(claim.thread, at, true, sink);
+            self.drop_thread(claim.thread, true, sink);
         }
     }
 
@@ -104,9 +104,9 @@ impl Observer {
     }
 
     fn follow(&mut self, tid: Tid, at: Nanos, sink: &mut dyn Sink) {
-        // Each look stands for the whole time since the last one, the first one of a thread too: it was born in between, but its end falls
+        // Each look stands for the whole time up to the last one's, the first one of a thread too: it was born in between, but its end falls
         // between two looks as well, and those that live and die between two are never met. Over many threads that adds up to the truth.
-        let began = self.last.unwrap_or(at);
+        let began = self.booked;
         let unseen = self.last.map(|last| at.since(last));
         let (id, main) = (self.number(), tid.0 == self.python.pid.0);
         let facts = ThreadFacts { id, tid, name: String::new(), python: false, main, gil: None };
@@ -168,16 +168,16 @@ impl Observer {
     }
 
     /// Follows a thread no longer. `there`: this look has met it.
-    pub(super) fn drop_thread(&mut self, index: usize, at: Nanos, there: bool, sink: &mut dyn Sink) {
+    pub(super) fn drop_thread(&mut self, index: usize, there: bool, sink: &mut dyn Sink) {
         let mut thread = self.threads.remove(index);
         self.awake.remove(index);
         let held = there && self.roster.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
         // A sleeper may have been killed where it slept, with the whole program.
         let there = held || there && !thread.slept();
         if there {
-            thread.book_last((self.last.unwrap_or(at), at), held, sink);
+            thread.book_last((self.booked, self.until), held, sink);
         }
-        thread.end(if there { at } else { self.last.unwrap_or(at) }, sink);
+        thread.end(if there { self.until } else { self.booked }, sink);
         self.by_tstate.retain(|_, i| *i != index);
         for i in self.by_tstate.values_mut() {
             if *i > index {
