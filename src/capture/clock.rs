@@ -9,10 +9,8 @@
 //! But a look disturbs the target: on a machine without an idle CPU it takes one from a thread, and what the threads do then depends on how
 //! long ago that was. A look that stands for the gap before it counts the more the longer ago the last one was, and so counts some states too
 //! much. Looks that come at random times and count alike see each state for its true share, whatever they do to the target (Wolff 1982:
-//! Poisson arrivals see time averages); the nearer the weights are to each other, the smaller the error. On threads that compute and hash for
-//! a millisecond each in turn, the errors of holding and waiting came to .012 and .007 (root mean square of 16 windows of 5 s) with the gap
-//! before as a look's weight, to .009 and .005 with even ones. So the time that looks stand for goes on by one period each, and follows the
-//! clock only slowly.
+//! Poisson arrivals see time averages); the nearer the weights are to each other, the smaller the error, which `sha256 half` in
+//! docs/accuracy.md shows most. So the time that looks stand for goes on by one period each, and follows the clock only slowly.
 
 use crate::units::Nanos;
 

@@ -8,6 +8,8 @@ import tempfile
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WORKLOADS = os.path.join(REPOSITORY, "tests", "workloads")
+# Seconds for a workload to end by itself.
+PATIENCE = 1
 BURNER = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
 # Mounts of its own, so that nothing is left behind: profilers that join the target need /proc, which its folder has not.
 ENTER = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
@@ -99,8 +101,13 @@ class Target:
                 raise Failed("the workload ended before it was ready: %s" % " ".join(self.command))
 
     def __exit__(self, *_):
-        self.child.kill()
-        self.child.wait()
+        # The end of its stdin ends it, and lets it clean up; not all can notice.
+        try:
+            self.child.stdin.close()
+            self.child.wait(PATIENCE)
+        except (OSError, subprocess.TimeoutExpired):
+            self.child.kill()
+            self.child.wait()
         if self.copy:
             shutil.rmtree(self.copy, ignore_errors=True)
 
