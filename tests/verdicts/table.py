@@ -1,0 +1,90 @@
+"""Label, verdict, prediction and measured gain: per workload in one line, over all of them, and as the document that is kept."""
+import os
+import platform
+
+# What was promised of the prediction: the median's error, the worst one's, and how many intervals must hold the measured gain.
+MEDIAN, WORST, COVERED = 0.10, 0.25, 0.90
+
+
+def middle(values):
+    values, n = sorted(values), len(values)
+    return (values[(n - 1) // 2] + values[n // 2]) / 2
+
+
+def gains(one):
+    return [r["processes"] / r["threads"] for r in one["rounds"] if "processes" in r]
+
+
+def predicted(one):
+    """Estimate, low and high of the rounds that predict: medians."""
+    found = [r["predicted"] for r in one["rounds"] if r["predicted"]]
+    return {key: middle([p[key] for p in found]) for key in ("estimate", "low", "high")} if found else None
+
+
+def verdicts(one):
+    """Each verdict said, most often first."""
+    said = [r["verdict"] for r in one["rounds"]]
+    return sorted(set(said), key=lambda code: -said.count(code))
+
+
+def wrong(one):
+    allowed = set(one["label"]) | ({"cpu-starved", "inconclusive"} if one["loaded"] else set())
+    return [code for code in verdicts(one) if code not in allowed]
+
+
+def off(one):
+    """Predicted against measured; `None` where either is missing."""
+    guess = predicted(one)
+    return guess["estimate"] / middle(gains(one)) - 1 if guess and gains(one) else None
+
+
+def covers(one):
+    guess = predicted(one)
+    return guess["low"] <= middle(gains(one)) <= guess["high"]
+
+
+def cells(one):
+    guess, real = predicted(one), gains(one)
+    return [one["name"] + (" +load" if one["loaded"] else ""), " or ".join(one["label"]), ", ".join(verdicts(one)) + (" WRONG" if wrong(one) else ""),
+            "%.2f [%.2f, %.2f]" % (guess["estimate"], guess["low"], guess["high"]) if guess else "-",
+            "%.2f (%.2f - %.2f)" % (middle(real), min(real), max(real)) if real else "-",
+            "%+.0f %%%s" % (100 * off(one), "" if covers(one) else ", outside") if off(one) is not None else "-"]
+
+
+def line(one):
+    print("  ".join(("%-26s", "%-30s", "%-30s", "%-20s", "%-20s", "%s")[n] % cell for n, cell in enumerate(cells(one))), flush=True)
+
+
+def judged(all_of_them):
+    """(whether it holds, what) for each thing promised."""
+    bad = [one for one in all_of_them if wrong(one)]
+    yield not bad, "%d of %d verdicts right%s" % (len(all_of_them) - len(bad), len(all_of_them), ": not " + ", ".join(o["name"] for o in bad) if bad else "")
+    compared = [one for one in all_of_them if not one["loaded"] and off(one) is not None]
+    if compared:
+        errors = [abs(off(one)) for one in compared]
+        far = max(compared, key=lambda one: abs(off(one)))
+        yield middle(errors) <= MEDIAN, "predicted gain off by %.1f %% in the median of %d workloads (bound %.0f %%)" % (100 * middle(errors), len(errors), 100 * MEDIAN)
+        yield max(errors) <= WORST, "and by %.1f %% at worst (bound %.0f %%): %s" % (100 * max(errors), 100 * WORST, far["name"])
+        inside = sum(map(covers, compared))
+        yield inside >= COVERED * len(compared), "%d of %d intervals hold the measured gain (bound %.0f %%)" % (inside, len(compared), 100 * COVERED)
+
+
+def summary(all_of_them):
+    """Prints each; true when one does not hold."""
+    broken = False
+    for holds, text in judged(all_of_them):
+        broken = broken or not holds
+        print(("holds   " if holds else "BROKEN  ") + text)
+    return broken
+
+
+def document(all_of_them, options):
+    yield "# Verdicts and predictions, against the same work in processes\n"
+    yield "Each workload (`tests/workloads/labelled`) is run as threads and as processes, in turn; gilprof looks at the threads. Measured: units of work per second in processes,"
+    yield "over those in threads, median of %d rounds, lowest and highest. Predicted: what gilprof said of the threads before, `[low, high]`. Made by `scripts/verdicts`." % options.rounds
+    yield "\n- machine: %d CPUs, Linux %s, %s\n" % (len(os.sched_getaffinity(0)), platform.release(), platform.machine())
+    yield "```"
+    yield from (("holds   " if holds else "BROKEN  ") + text for holds, text in judged(all_of_them))
+    yield "```\n"
+    yield "| workload | label | verdict | predicted | measured | error |\n|---|---|---|---|---|---|"
+    yield from ("| %s |" % " | ".join(cells(one)) for one in all_of_them)

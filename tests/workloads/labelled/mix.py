@@ -1,0 +1,49 @@
+"""A part of the time with the GIL released, in turns of about a millisecond: hashing (`--released PERCENT`) or asleep (`--asleep PERCENT`) beside Python."""
+import hashlib
+import time
+
+import pair
+
+BLOCK = bytes(1 << 22)
+
+
+def python(rounds):
+    x = 1
+    for i in range(rounds):
+        x = (x * 3 + i) & 65535
+
+
+def per_ms(call, amount):
+    """How much of a call takes a millisecond of CPU time here."""
+    begun = time.thread_time()
+    for _ in range(8):
+        call(amount)
+    return max(1, int(amount * 8e-3 / (time.thread_time() - begun)))
+
+
+def hash_of(size):
+    hashlib.sha256(memoryview(BLOCK)[:size]).digest()
+
+
+ROUNDS, BYTES = per_ms(python, 20000), min(per_ms(hash_of, 1 << 20), len(BLOCK) // 4)
+RELEASED, ASLEEP = pair.flag("released", 0), pair.flag("asleep", 0)
+
+
+def turn(part):
+    """A millisecond, of which a part is without the GIL."""
+    if ASLEEP:
+        time.sleep(part * 1e-3)
+    elif part:
+        hash_of(int(part * BYTES))
+    if part < 1:
+        python(int((1 - part) * ROUNDS))
+
+
+def unit(_):
+    """Ten milliseconds. The parts are spread over them: seven and ten have no common divisor."""
+    share = (RELEASED or ASLEEP) / 10
+    for n in range(10):
+        turn(min(1.0, max(0.0, share - n * 7 % 10)))
+
+
+pair.run(unit)

@@ -1,0 +1,91 @@
+"""A program that does the same units of work in threads or in processes: `--as threads` (default) or `--as processes`, `--workers N`.
+
+`run(unit, setup)`: each worker makes its state by `setup(index)` and then does `unit(state)` for ever. The handshake is that of `harness.py`: `ready` when
+every worker has done one unit, a line of facts for each `?` (seconds and units since then), the end with stdin.
+"""
+import ctypes
+import json
+import mmap
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+import traceback
+
+PR_SET_PDEATHSIG = 1
+
+
+def flag(name, default):
+    """`--name VALUE` on the command line."""
+    return type(default)(sys.argv[sys.argv.index("--" + name) + 1]) if "--" + name in sys.argv else default
+
+
+PROCESSES = flag("as", "threads") == "processes"
+WORKERS = flag("workers", 2)
+
+
+class Counts:
+    """Units done, by worker, where threads and forked processes can both count."""
+
+    def __init__(self, workers):
+        self.room, self.workers = mmap.mmap(-1, 8 * workers), workers
+
+    def set(self, index, count):
+        struct.pack_into("Q", self.room, 8 * index, count)
+
+    def sum(self):
+        return sum(struct.unpack_from("%dQ" % self.workers, self.room))
+
+
+def work(unit, setup, index, counts, at_work, program):
+    try:
+        state, count = setup(index), 0
+        unit(state)
+        at_work()
+        while True:
+            unit(state)
+            count += 1
+            counts.set(index, count)
+    except BaseException:
+        # The others would go on, and the program say that it works.
+        traceback.print_exc()
+        os.kill(program, signal.SIGKILL)
+
+
+def in_process(*how):
+    """Forked before there is any thread. Ends with the parent, however that ends."""
+    if os.fork() == 0:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == how[-1]:
+            work(*how)
+        os._exit(0)
+
+
+def in_thread(*how):
+    threading.Thread(target=work, args=how, name="worker-%d" % how[2], daemon=True).start()
+
+
+def run(unit, setup=lambda index: None, workers=None, at_end=lambda: None):
+    """Does not return."""
+    workers = WORKERS if workers is None else workers
+    counts, (there, here) = Counts(workers), os.pipe()
+    for index in range(workers):
+        (in_process if PROCESSES else in_thread)(unit, setup, index, counts, lambda: os.write(here, b"."), os.getpid())
+    left = workers
+    while left:
+        left -= len(os.read(there, left))
+    stay(counts.sum, at_end)
+
+
+def stay(count, at_end=lambda: None):
+    """Says that all are at work, answers until stdin ends, cleans up, and ends the program."""
+    os.write(1, b"ready\n")
+    start, before = time.time(), count()
+    while True:
+        said = os.read(0, 4096)
+        if not said:
+            at_end()
+            os._exit(0)
+        os.write(1, (json.dumps({"seconds": time.time() - start, "done": count() - before}) + "\n").encode())
