@@ -13,15 +13,17 @@ mod looks;
 mod make;
 mod support;
 
-use faulty::{Fault, Faulty};
+use faulty::{growing, Fault, Faulty};
 use gilprof::capture::observe::Looked;
+use gilprof::capture::record;
 use gilprof::ids::Addr;
 use gilprof::process::memory::Memory;
 use gilprof::process::recording::Recording;
 use gilprof::process::replay::ReplaySource;
 use gilprof::python::frames::MAX_DEPTH;
 use gilprof::sample::{Evidence, Holder, State, ThreadView, Trust};
-use looks::{recorded, Again};
+use gilprof::units::Nanos;
+use looks::{recorded, Again, Heard};
 use proptest::prelude::*;
 use std::sync::OnceLock;
 
@@ -105,6 +107,25 @@ fn wrong_stack(before: &ThreadView, now: &ThreadView) -> Option<String> {
         Trust::Cut => suffix,
     };
     (!right).then(|| format!("{} has another stack, {:?}", now.tid, now.stack.trust))
+}
+
+/// The kernel counts the threads when a look begins, and lists them somewhat later.
+#[test]
+fn a_thread_that_began_after_the_look_is_met_by_the_next_one() {
+    for counts in [[1, 1, 2], [1, 1, 1]] {
+        let (source, now) = growing(&recorded()[0].recording, [1, 2, 2], counts);
+        let mut heard = Heard::default();
+        let (_, mut observer) = record::replay(&recorded()[0].recording, source, &mut heard).unwrap();
+        let mut met = vec![observer.views().len()];
+        for turn in 1..3 {
+            now.set(turn);
+            let at = record::MOMENT + Nanos::from_millis(200 * turn as u64);
+            observer.look(at, at, &mut heard).unwrap();
+            met.push(observer.views().len());
+        }
+        // A number that stays too low hides nobody for long.
+        assert_eq!(met, [1, 1, 2], "{counts:?}");
+    }
 }
 
 /// What `gilprof dump --record-memory` writes is such a look.

@@ -68,6 +68,8 @@ pub struct Observer {
     tids: Vec<Tid>,
     /// The list of threads before that.
     listed_before: Vec<Tid>,
+    /// Who was on the list, but began after the look that read it had.
+    newborn: Vec<Tid>,
     /// How many threads the kernel counted at the last look.
     crowd: Option<u64>,
     listed: Nanos,
@@ -135,6 +137,7 @@ impl Observer {
             next_id: 0,
             tids: Vec::new(),
             listed_before: Vec::new(),
+            newborn: Vec::new(),
             crowd: None,
             listed: Nanos::ZERO,
             made_sure: Nanos::ZERO,

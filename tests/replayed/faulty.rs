@@ -1,11 +1,15 @@
-//! Recorded memory that fails where it is told to, and remembers what was asked of it.
+//! Recorded memory that fails where it is told to, and remembers what was asked of it; recorded processes whose threads become more.
 #![allow(dead_code)] // each test file uses its own part of this
 
-use gilprof::ids::Addr;
+use gilprof::ids::{Addr, Pid, Tid};
 use gilprof::process::memory::{Memory, ReadError};
 use gilprof::process::recording::Recording;
 use gilprof::process::replay::{ReplayMemory, ReplaySource};
-use std::cell::RefCell;
+use gilprof::process::source::Source;
+use gilprof::process::threads::TaskFiles;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
 use std::rc::Rc;
 
 /// What is wrong with the memory.
@@ -62,5 +66,44 @@ impl Memory for Faulty {
             }
             _ => self.0.memory.read(at, into),
         }
+    }
+}
+
+/// A process that lists so many of its recorded threads at each turn, and counts so many; and the turn, to be set.
+pub fn growing(recording: &Recording, listed: [usize; 3], counted: [u64; 3]) -> (Box<dyn Source>, Rc<Cell<usize>>) {
+    let turn = Rc::new(Cell::new(0));
+    (Box::new(Growing { source: ReplaySource::of(recording), listed, counted, turn: turn.clone() }), turn)
+}
+
+struct Growing {
+    source: ReplaySource<ReplayMemory>,
+    listed: [usize; 3],
+    counted: [u64; 3],
+    turn: Rc<Cell<usize>>,
+}
+
+impl Source for Growing {
+    fn pid(&self) -> Pid {
+        self.source.pid()
+    }
+    fn memory(&self) -> &dyn Memory {
+        self.source.memory()
+    }
+    fn tids(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()> {
+        self.source.tids(into, sure)?;
+        into.truncate(self.listed[self.turn.get()]);
+        Ok(())
+    }
+    fn crowd(&self) -> Option<u64> {
+        Some(self.counted[self.turn.get()])
+    }
+    fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
+        self.source.open(tid)
+    }
+    fn comm(&self, tid: Tid) -> Option<String> {
+        self.source.comm(tid)
+    }
+    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
+        self.source.inner_tids()
     }
 }

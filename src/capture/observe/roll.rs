@@ -5,7 +5,7 @@ use crate::capture::claims::Claim;
 use crate::capture::tracked::Tracked;
 use crate::ids::{Addr, Tid};
 use crate::process::memory::ReadError;
-use crate::python::interpreters::ThreadState;
+use crate::python::interpreters::{Roster, ThreadState};
 use crate::python::thread_names;
 use crate::sample::{Sink, ThreadFacts};
 use crate::units::Nanos;
@@ -21,6 +21,11 @@ const SETTLING: Nanos = Nanos::from_millis(200);
 /// How often the names of threads are read while some are not known.
 const RENAME: Nanos = Nanos::from_millis(100);
 
+/// What a thread state's thread is found by.
+fn keys(roster: &Roster) -> impl Iterator<Item = (Addr, u64, Option<u64>)> + '_ {
+    roster.threads.iter().map(|state| (state.at, state.pthread, state.native_id))
+}
+
 impl Observer {
     /// Whether the lists have not been read for so long that they are due.
     pub(super) fn is_list_due(&self, at: Nanos) -> bool {
@@ -29,8 +34,7 @@ impl Observer {
 
     /// Matches thread states with OS threads again, when either list has changed. `others`: the kernel counts more threads, or fewer.
     pub(super) fn bind_if_changed(&mut self, at: Nanos, others: bool, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        let keys = || self.roster.threads.iter().map(|t| (t.at, t.pthread, t.native_id));
-        let same = keys().eq(self.bound.iter().copied());
+        let same = keys(&self.roster).eq(self.bound.iter().copied());
         if !same {
             self.changed = at;
         }
@@ -44,10 +48,11 @@ impl Observer {
         self.made_sure = if sure { at } else { self.made_sure };
         std::mem::swap(&mut self.tids, &mut self.listed_before);
         self.source.tids(&mut self.tids, sure).map_err(|_| ReadError::Gone)?;
+        self.leave_newborn();
         if same && !settling && self.tids == self.listed_before {
             return Ok(());
         }
-        let (bound, holders): (Vec<_>, _) = (keys().collect(), self.holders());
+        let (bound, holders): (Vec<_>, _) = (keys(&self.roster).collect(), self.holders());
         self.drop_unlisted(&holders, sink);
         self.book_unlisted(at, &holders, sink);
         let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
@@ -57,6 +62,23 @@ impl Observer {
             self.bound = if self.bind(sink) { Vec::new() } else { bound };
         }
         Ok(())
+    }
+
+    /// Who began after this look did is met by the next one: else every thread's time would be longer than its life by what remains of the look
+    /// that finds it, which adds up where threads are many and brief. The list is in order of birth, and their number was taken first.
+    fn leave_newborn(&mut self) {
+        let before = std::mem::take(&mut self.newborn);
+        let Some(count) = self.crowd.filter(|_| self.last.is_some()) else { return };
+        while self.tids.len() as u64 > count {
+            // Once each, for a number that is always too low is no evidence.
+            let is_new = |tid: &mut Tid| !before.contains(tid) && !self.threads.iter().any(|thread| thread.facts.tid == *tid);
+            let Some(tid) = self.tids.pop_if(is_new) else { break };
+            self.newborn.push(tid);
+        }
+        if !self.newborn.is_empty() {
+            // The list is read again, also if as many end meanwhile.
+            self.crowd = None;
+        }
     }
 
     /// Who held the GILs when this look began, and under which thread state.
@@ -83,7 +105,8 @@ impl Observer {
     /// once, and often just so.
     fn book_unlisted(&mut self, at: Nanos, holders: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
         for (tid, state) in holders {
-            let known = self.tids.contains(tid) || self.by_tstate.get(&state.at).is_some_and(|&i| self.threads[i].facts.tid == *tid);
+            let listed = self.tids.contains(tid) || self.newborn.contains(tid);
+            let known = listed || self.by_tstate.get(&state.at).is_some_and(|&i| self.threads[i].facts.tid == *tid);
             if known || self.last.is_none() {
                 continue;
             }
