@@ -6,6 +6,7 @@
 //!                               Q runnable, has asked for the GIL (3.15)   q the same on a CPU   s the same in a system call   U nothing could be read
 //!          and with its kernel stack: n on a CPU   p pushed off its CPU   o the same while it let go   w woken from a futex
 //!                               x the same, and says that it has not asked (3.15)   y the same inside a C call   z inside a C call, which says nothing
+//!          and where locks spin before they sleep (3.13+): k woken from a futex
 //!          and inside a C call: l on another futex
 //!   cpu    CPU time in that millisecond, in tenths; X is all of it
 //!   queue  time in the run queue in that millisecond, in tenths; X is all of it
@@ -61,12 +62,12 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             'f' => Asked::Likely,
             _ => Asked::Unclear,
         };
-        let claims = Claims { held_before: held, held_after: held, requested, in_c_call, asked };
+        let claims = Claims { held_before: held, held_after: held, requested, in_c_call, asked, locks_spin: sees.contains('k') };
         let whereabouts = match see {
             'n' | 'q' => Some(Whereabouts::OnCpu),
             's' => Some(Whereabouts::InSystemCall),
             'p' => Some(Whereabouts::Preempted),
-            'w' | 'x' | 'y' | 'z' => Some(Whereabouts::WokenFromFutex),
+            'w' | 'k' | 'x' | 'y' | 'z' => Some(Whereabouts::WokenFromFutex),
             'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
             _ => None,
         };
@@ -262,6 +263,18 @@ fn who_lets_go_to_sleep_for_a_lock_and_is_woken_wants_the_lock() {
     // One that has never been met so wants the GIL.
     let split = play(&("WHW".to_owned() + "WHzWWHzW"), &("1X1".to_owned() + &"1X11".repeat(2)), &("   ".to_owned() + "  X   X "));
     expect(split, &[(State::Waiting, 8.0), (State::HoldingPython, 3.0)]);
+}
+
+#[test]
+fn who_has_run_since_it_slept_for_a_lock_that_spins_wants_the_gil() {
+    // It sleeps for work, is woken, asks for the GIL and sleeps for that; it is then met woken, and has run.
+    let sees = "LWH".repeat(8) + "Lk";
+    expect(play(&sees, &"11X".repeat(9), ""), &[(State::Lock, 9.0), (State::Waiting, 9.0), (State::HoldingPython, 8.0)]);
+    // Where it was met asleep on other locks too, nothing is supposed; nor where locks do not spin.
+    let mixed = play(&("LWHLLH".repeat(4) + "Lk"), &"11X".repeat(9), &(" ".repeat(25) + "X"));
+    assert!(mixed.get(State::Starved) > 0.9e6 && mixed.get(State::Waiting) == 4e6, "{mixed:?}");
+    let older = play(&sees.replace('k', "w"), &"11X".repeat(9), &(" ".repeat(25) + "X"));
+    assert!(older.get(State::Starved) > 0.9e6 && older.get(State::Waiting) == 8e6, "{older:?}");
 }
 
 #[test]

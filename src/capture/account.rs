@@ -49,6 +49,8 @@ pub struct Claims {
     pub in_c_call: bool,
     /// If it has let go of the GIL: whether it can have been told to.
     pub asked: Asked,
+    /// Its locks spin before they sleep (3.13+), so that one that has been woken from a lock seldom sleeps for another before it asks for the GIL.
+    pub locks_spin: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,18 +75,21 @@ pub struct Account {
     /// When it was born, until it has left the run queue for the first time.
     born: Option<Nanos>,
     told: (State, Evidence),
-    first_sleeps: FirstSleeps,
+    /// Once it has let go of the GIL within a call of a C function.
+    after_hold: NextSleeps,
+    /// Once it has run after a sleep for another lock.
+    after_lock: NextSleeps,
     ledger: Ledger,
 }
 
-/// What a thread is found to sleep for first, once it has let go of the GIL within a call of a C function.
+/// What a thread is found to sleep for next.
 #[derive(Clone, Copy, Debug, Default)]
-struct FirstSleeps {
+struct NextSleeps {
     gil: u32,
     other: u32,
 }
 
-impl FirstSleeps {
+impl NextSleeps {
     fn learn(&mut self, place: Place) {
         match place {
             Place::GilFutex => self.gil += 1,
@@ -101,6 +106,11 @@ impl FirstSleeps {
     fn are_for_others(self) -> bool {
         self.other * OTHER_SLEEPS > self.gil
     }
+
+    /// Whether that is the GIL, with few exceptions. A sleep for the GIL is the longer one and so is met more often than it is the next.
+    fn are_for_the_gil(self) -> bool {
+        self.gil > OTHER_SLEEPS * self.other
+    }
 }
 
 impl Account {
@@ -112,7 +122,7 @@ impl Account {
         let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
         let last = Last { at: began, stat, slept, asleep_since: began, near_wait: false, wants_gil: Some(true), surely_waits: false };
         let told = (State::Unknown, Evidence::Unread);
-        Account { last, born: newborn.then_some(began), told, first_sleeps: FirstSleeps::default(), ledger }
+        Account { last, born: newborn.then_some(began), told, after_hold: NextSleeps::default(), after_lock: NextSleeps::default(), ledger }
     }
 
     /// When it was last looked at.
@@ -189,9 +199,17 @@ impl Account {
 
     /// Judges one look.
     pub fn judge(&mut self, now: &Now, claims: &Claims) -> Judgement {
-        if self.last.wants_gil.is_none() && claims.in_c_call && !claims.held_before && !now.supposed {
-            self.first_sleeps.learn(now.place);
+        // It has run since a look met it asleep on another lock, and may have slept for the GIL since.
+        let since_lock = claims.locks_spin && self.last.slept == Some(State::Lock) && self.ran(now.stat) == Some(true);
+        if !claims.held_before && !now.supposed {
+            if self.last.wants_gil.is_none() && claims.in_c_call {
+                self.after_hold.learn(now.place);
+            } else if since_lock {
+                self.after_lock.learn(now.place);
+            }
         }
+        let supposed = !claims.in_c_call || !self.after_hold.are_for_others();
+        let wants_gil = self.last.wants_gil.unwrap_or(supposed) || since_lock && self.after_lock.are_for_the_gil();
         classify::judge(&Seen {
             place: now.place,
             held_before: claims.held_before,
@@ -201,7 +219,7 @@ impl Account {
             asked: claims.asked,
             slept: self.last.slept,
             near_wait: self.last.near_wait,
-            wants_gil: self.last.wants_gil.unwrap_or(!claims.in_c_call || !self.first_sleeps.are_for_others()),
+            wants_gil,
             whereabouts: now.whereabouts,
             ran: self.ran(now.stat),
         })

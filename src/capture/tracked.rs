@@ -93,6 +93,8 @@ pub struct GilSaid {
     pub unwanted: Option<Nanos>,
     /// The switch interval; 0 where it is not known.
     pub interval: Nanos,
+    /// As [`Claims::locks_spin`].
+    pub locks_spin: bool,
 }
 
 /// A look may take so long.
@@ -260,8 +262,8 @@ impl Tracked {
         if gil.other_holds {
             self.other_held = Some(at);
         }
-        let GilSaid { held_before, held_after, .. } = *gil;
-        let claims = Claims { held_before, held_after, requested: self.requested, in_c_call: self.stack.in_c_call(), asked };
+        let GilSaid { held_before, held_after, locks_spin, .. } = *gil;
+        let claims = Claims { held_before, held_after, requested: self.requested, in_c_call: self.stack.in_c_call(), asked, locks_spin };
         self.account.judge(&self.now, &claims)
     }
 

@@ -5,8 +5,12 @@ use crate::capture::classify::Judgement;
 use crate::capture::tracked::GilSaid;
 use crate::ids::Addr;
 use crate::python::gil::GilReading;
+use crate::python::layout::Minor;
 use crate::sample::{GilLook, Holder, Sink, State};
 use crate::units::Nanos;
+
+/// The first minor version whose locks are `PyMutex` (Python/lock.c).
+const LOCKS_SPIN: Minor = Minor(3, 13);
 
 impl Observer {
     pub(super) fn book(&mut self, sink: &mut dyn Sink) {
@@ -36,6 +40,7 @@ impl Observer {
                 other_holds: holder.is_some_and(|holder| holder != thread.tstate),
                 unwanted: gil.unwanted,
                 interval: reading.map_or(Nanos::ZERO, |r| Nanos::from_micros(r.interval_us)),
+                locks_spin: self.python.layout.minor >= LOCKS_SPIN,
             };
             let judgement = thread.judge(at, &said);
             let waits = matches!(judgement, Judgement::Told(State::Waiting, _));
