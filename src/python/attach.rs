@@ -66,7 +66,9 @@ impl Python {
     /// Whether there is an interpreter: not before start-up, not after finalization.
     pub fn has_interpreter(&self, mem: &dyn Memory) -> bool {
         let head = self.runtime.offset(self.layout.runtime.interpreters_head.offset() as u64);
-        mem.read_ptr(head).is_ok_and(|head| !head.is_null())
+        // While a library is being mapped, other parts of its file are where its data will be: an address that leads nowhere.
+        let leads = |at: Addr| !at.is_null() && mem.read_ptr(at.offset(self.layout.interpreter.threads_head.offset() as u64)).is_ok();
+        mem.read_ptr(head).is_ok_and(leads)
     }
 
     /// [`Error::NotReady`] when there is no interpreter, saying whether there was one.
@@ -129,4 +131,23 @@ fn patch(version: &str) -> u8 {
 
 fn too_old(pid: Pid, version: String) -> Error {
     Error::UnsupportedVersion { pid, version, why: "only holder and stacks can be had of it".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::replay::ReplayMemory;
+
+    #[test]
+    fn a_pointer_that_leads_nowhere_is_no_interpreter() {
+        let (runtime, interpreter) = (Addr(0x10_000), Addr(0x20_000));
+        let mut mem = ReplayMemory::new();
+        mem.map(runtime, vec![0; 0x1000]);
+        let python = Python::at(Pid(1), &mem, Minor(3, 9), "3.9.18".into(), runtime).unwrap();
+        assert!(!python.has_interpreter(&mem));
+        let head = runtime.offset(python.layout.runtime.interpreters_head.offset() as u64);
+        assert!(mem.poke_u64(head, interpreter.0) && !python.has_interpreter(&mem));
+        mem.map(interpreter, vec![0; 0x1000]);
+        assert!(python.has_interpreter(&mem));
+    }
 }
