@@ -258,6 +258,8 @@ pub struct GilLook {
     pub switches: Option<u64>,
     /// How many threads were seen to wait, those still undecided not among them.
     pub waiters: u32,
+    /// Whether the cyclic garbage collector was at work under it; `None` where that is not known.
+    pub collecting: Option<bool>,
 }
 
 /// Who holds a GIL at one look.
@@ -341,6 +343,10 @@ pub struct TargetFacts {
     pub interpreters: u32,
     /// How many CPUs the target may use: affinity and cgroup quota taken together.
     pub cpus: f64,
+    /// The least cgroup quota, in CPUs, where there is one.
+    pub quota: Option<f64>,
+    /// How many CPUs the machine has; `None` where it does not say.
+    pub machine_cpus: Option<f64>,
     /// `sys.getswitchinterval()`, in microseconds, as last read; `None` where its place is not known.
     pub switch_interval_us: Option<u64>,
 }

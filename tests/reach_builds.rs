@@ -115,7 +115,7 @@ fn computed(free_threaded: bool, gil_enabled: bool) -> Report {
             builder.slice(&Slice { thread: ThreadId(n), end: at, split, evidence: Evidence::GilHolder, stack: &stack, holder: behind });
         }
         let (holder, waiters) = if gil_enabled { (Holder::Thread(ThreadId(holder)), 1) } else { (Holder::Nobody, 0) };
-        builder.gil(&GilLook { gil: GilId(0), at, span: millisecond, holder, switches: Some(ms / 5), waiters });
+        builder.gil(&GilLook { gil: GilId(0), at, span: millisecond, holder, switches: Some(ms / 5), waiters, collecting: None });
     }
     for n in 0..2 {
         let seen = Nanos::from_millis(2000);

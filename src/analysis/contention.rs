@@ -37,10 +37,10 @@ fn row(profile: &Profile, gil: &GilProfile) -> Gil {
     }
 }
 
-/// Median, 99th percentile and longest, in milliseconds.
+/// Mean, median, 99th percentile and longest, in milliseconds.
 pub(super) fn quantiles(profile: &Profile, runs: &Histogram, measured: bool) -> Option<Quantiles> {
     let rate = profile.window.rate_hz;
     let resolution_ms = (!measured && rate > 0.0).then(|| 1e3 / rate).filter(|r| r.is_finite());
-    let (p50, p99) = (runs.quantile(0.5)? / 1e6, runs.quantile(0.99)? / 1e6);
-    Some(Quantiles { p50, p99, max: runs.max() / 1e6, estimated: !measured, resolution_ms })
+    let (mean, p50, p99) = (runs.mean()? / 1e6, runs.quantile(0.5)? / 1e6, runs.quantile(0.99)? / 1e6);
+    Some(Quantiles { mean, p50, p99, max: runs.max() / 1e6, estimated: !measured, resolution_ms })
 }

@@ -63,7 +63,15 @@ fn wild() -> impl Strategy<Value = Profile> {
             let holder = holder.map(|h| (ThreadId(h), &stacks[h as usize % 4]));
             builder.slice(&Slice { thread: id, end, split, evidence: Evidence::Conservation, stack, holder });
             let holder = [Holder::Nobody, Holder::Thread(id), Holder::Unmatched][held as usize];
-            builder.gil(&GilLook { gil, at: Nanos::from_nanos(at), span: Nanos::from_nanos(span), holder, switches, waiters });
+            builder.gil(&GilLook {
+                gil,
+                at: Nanos::from_nanos(at),
+                span: Nanos::from_nanos(span),
+                holder,
+                switches,
+                waiters,
+                collecting: None,
+            });
             builder.thread_end(id, ThreadTotals { cpu: Nanos::from_nanos(cpu), run_queue: Nanos::ZERO, seen: Nanos::from_nanos(span) });
         }
         let target = TargetFacts { cpus, free_threaded: flag, gil_enabled: !flag, ..TargetFacts::default() };

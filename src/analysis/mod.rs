@@ -1,7 +1,7 @@
 //! What the numbers mean: shares, contention, prediction, verdict. Pure functions over a profile; nothing here prints.
 //!
 //! `shares`, `contention`, `functions` and `blame` are arithmetic with definitions; `scaling` predicts; `stats` gives every figure that
-//! a judgement needs an interval; `evidence` gathers all of it, and each file of `rules` judges one thing by it. `verdict` has the order.
+//! a judgement needs an interval; `what_if` answers one case by a simulation (`simulate`); `evidence` gathers all of it, and each file of `rules` judges one thing by it. `verdict` has the order.
 
 mod blame;
 mod contention;
@@ -11,8 +11,10 @@ pub mod report;
 mod rules;
 mod scaling;
 mod shares;
+mod simulate;
 mod stats;
 mod verdict;
+pub mod what_if;
 mod words;
 
 #[cfg(test)]
@@ -25,6 +27,11 @@ use report::{Report, Target, Window, SCHEMA};
 
 /// The report of a profile.
 pub fn report(profile: &Profile) -> Report {
+    report_with(profile, &[])
+}
+
+/// The report of a profile, with answers to questions.
+pub fn report_with(profile: &Profile, questions: &[what_if::Question]) -> Report {
     let mut gils = contention::gils(profile);
     let gil = contention::most_contended(&gils);
     if gils.len() < 2 {
@@ -34,6 +41,8 @@ pub fn report(profile: &Profile) -> Report {
     let functions = functions::rows(profile);
     let evidence = evidence::Evidence::gather(profile, &gil, &threads, &functions);
     let (verdict, findings) = verdict::judge(&evidence);
+    let refused = verdict.speedup.processes.is_none();
+    let what_if = questions.iter().map(|question| what_if::answer(&evidence, question, refused)).collect();
     Report {
         schema: SCHEMA,
         gilprof: env!("CARGO_PKG_VERSION"),
@@ -46,6 +55,7 @@ pub fn report(profile: &Profile) -> Report {
         blame: blame::rows(profile),
         verdict,
         findings,
+        what_if,
         warnings: warnings(profile),
     }
 }

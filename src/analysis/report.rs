@@ -36,6 +36,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// Everything else worth knowing.
     pub findings: Vec<Finding>,
+    /// Answers to what was asked with `--what-if`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub what_if: Vec<WhatIf>,
     /// What limits the figures.
     pub warnings: Vec<String>,
 }
@@ -99,6 +102,7 @@ pub struct Gil {
 /// Milliseconds. `None` instead of this when nothing was seen.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Quantiles {
+    pub mean: f64,
     pub p50: f64,
     pub p99: f64,
     pub max: f64,
@@ -212,6 +216,14 @@ pub enum Code {
     GilDisabled,
     Idle,
     Inconclusive,
+    // Only ever findings.
+    KnownLibrary,
+    GarbageCollection,
+    HandOffStorm,
+    EventLoopStarved,
+    EventLoopBlocked,
+    CpuLimit,
+    ForeignThreads,
 }
 
 /// How sure a verdict is.
@@ -237,6 +249,9 @@ pub struct Verdict {
     pub because: Vec<String>,
     /// What to do, naming the function.
     pub next_steps: Vec<String>,
+    /// Code that shows the first of them, line by line, where that helps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sketch: Vec<String>,
 }
 
 /// What the same work would gain. `None`: not predicted, and the verdict says why.
@@ -253,6 +268,16 @@ pub struct Estimate {
     pub estimate: f64,
     pub low: f64,
     pub high: f64,
+}
+
+/// An answer to `--what-if`.
+#[derive(Clone, Debug, Serialize)]
+pub struct WhatIf {
+    /// As it was asked.
+    pub question: String,
+    /// The work done in that case, over that of the present. `None`: it cannot be said, and the note says why.
+    pub gain: Option<Estimate>,
+    pub note: String,
 }
 
 /// A secondary judgement.

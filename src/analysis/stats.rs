@@ -37,8 +37,32 @@ pub(super) fn intervals<const N: usize>(profile: &Profile, measure: impl Fn(&[Sp
     })
 }
 
+/// The normal distribution's 95 % quantile, for both ends of a 90 % interval.
+const Z: f64 = 1.645;
+
+/// A share of so many looks: Wilson's interval (1927), which also holds near 0 and 1. Looks that follow one another are not independent, so it is
+/// for what has no blocks of its own.
+pub(super) fn share(part: f64, of: f64, looks: f64) -> Estimate {
+    if of <= 0.0 || looks <= 0.0 {
+        return Estimate { estimate: 0.0, low: 0.0, high: if of > 0.0 { 1.0 } else { 0.0 } };
+    }
+    let (p, n) = ((part / of).clamp(0.0, 1.0), looks);
+    let (middle, scale) = (p + Z * Z / (2.0 * n), 1.0 + Z * Z / n);
+    let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    Estimate { estimate: p, low: ((middle - half) / scale).clamp(0.0, p), high: ((middle + half) / scale).clamp(p, 1.0) }
+}
+
+/// A rate by a count of events in `seconds`: as of a Poisson process.
+pub(super) fn count(events: f64, seconds: f64) -> Estimate {
+    if seconds <= 0.0 {
+        return Estimate { estimate: 0.0, low: 0.0, high: f64::INFINITY };
+    }
+    let half = Z * events.max(0.0).sqrt() + Z;
+    Estimate { estimate: events / seconds, low: (events - half).max(0.0) / seconds, high: (events + half) / seconds }
+}
+
 /// Every thread's time over some blocks, per second of those blocks.
-fn rates(profile: &Profile, blocks: &[usize]) -> Vec<Split> {
+pub(super) fn rates(profile: &Profile, blocks: &[usize]) -> Vec<Split> {
     let wall: f64 = blocks.iter().map(|&b| profile.blocks[b].nanos).sum();
     let mut sums = vec![Split::default(); profile.threads.len()];
     for &block in blocks {
@@ -59,7 +83,7 @@ pub(super) fn per(split: &Split, nanos: f64) -> Split {
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -71,8 +95,13 @@ impl Dice {
     }
 
     /// A number in `0..n`; the bias for such small `n` is below 2^-50.
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
+    }
+
+    /// In [0, 1).
+    pub(super) fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
@@ -100,6 +129,16 @@ mod tests {
     fn the_same_profile_gives_the_same_interval() {
         let profile = Scene::new(2.0).run(500, |t| vec![if t % 70 < 30 { "P burn" } else { "I sleep" }]);
         assert_eq!(holding(&profile), holding(&profile));
+    }
+
+    #[test]
+    fn shares_and_counts_have_intervals() {
+        let s = share(2.0, 10.0, 1000.0);
+        assert!(s.estimate == 0.2 && (0.178..0.182).contains(&s.low) && (0.219..0.223).contains(&s.high), "{s:?}");
+        assert_eq!(share(0.0, 0.0, 5.0).high, 0.0);
+        assert!(share(0.0, 1.0, 100.0).high < 0.03 && share(0.0, 1.0, 0.0).high == 1.0);
+        let c = count(100.0, 2.0);
+        assert!(c.estimate == 50.0 && c.low < 42.0 && c.high > 58.0 && count(0.0, 1.0).high < 2.0);
     }
 
     #[test]

@@ -1,21 +1,38 @@
 //! Programs written as a few words, run through the builder: one look per millisecond, one word per thread and look.
 //!
 //! `"P burn"` is a thread holding the GIL in Python code of `burn` in app.py, `"L wait@threading.py"` one on a lock in that file. The first
-//! thread is the main one. P python, C in a C call, B blocked, X starved (all four holding) · W waits · N native · S starved · L lock · I io · U unknown.
+//! thread is the main one; frames are parted by `>`, the innermost last. P python, C in a C call, B blocked, X starved (all four holding) · W waits · N native · S starved · L lock · I io · U unknown.
 
+use super::evidence::Evidence;
+use super::rules::{Judgement, Rule};
+use super::{contention, functions, shares};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::profile::{Profile, ProfileBuilder};
 use crate::sample::{
-    Evidence, Frame, Function, GilLook, Holder, Sink, Slice, Split, Stack, State, TargetFacts, ThreadFacts, Trust, WindowFacts,
+    Evidence as Told, Frame, Function, GilLook, Holder, Sink, Slice, Split, Stack, State, TargetFacts, ThreadFacts, Trust, WindowFacts,
 };
 use crate::units::Nanos;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// Whether a rule says that there is not enough to say.
+pub(super) fn is_unsure(rule: Rule, profile: &Profile) -> bool {
+    let (gils, threads, functions) = (contention::gils(profile), shares::threads(profile), functions::rows(profile));
+    let gil = contention::most_contended(&gils);
+    matches!(rule(&Evidence::gather(profile, &gil, &threads, &functions)), Judgement::NotEnough(_))
+}
+
 /// A program to be.
 pub(super) struct Scene {
     target: TargetFacts,
     window: WindowFacts,
+    /// Changes of the GIL's holder in five looks.
+    switches: u64,
+    collecting: fn(u64) -> bool,
+    /// The thread that has no Python.
+    native: Option<u32>,
+    /// The function below all others, if there is one.
+    root: Option<&'static str>,
 }
 
 impl Scene {
@@ -23,13 +40,33 @@ impl Scene {
     pub(super) fn new(cpus: f64) -> Scene {
         let target =
             TargetFacts { cpus, gil_enabled: true, python: "3.11.7".into(), switch_interval_us: Some(5000), ..TargetFacts::default() };
-        Scene { target, window: WindowFacts::default() }
+        Scene { target, window: WindowFacts::default(), switches: 1, collecting: |_| false, native: None, root: Some("main") }
     }
 
     /// With other facts of the target or the window.
     pub(super) fn with(mut self, change: impl FnOnce(&mut TargetFacts, &mut WindowFacts)) -> Scene {
         change(&mut self.target, &mut self.window);
         self
+    }
+
+    /// With a GIL that changes hands so often in five looks.
+    pub(super) fn switching(self, switches: u64) -> Scene {
+        Scene { switches: switches * 5, ..self }
+    }
+
+    /// With garbage collected at these looks.
+    pub(super) fn collecting(self, collecting: fn(u64) -> bool) -> Scene {
+        Scene { collecting, ..self }
+    }
+
+    /// With a thread that has no Python.
+    pub(super) fn native(self, thread: u32) -> Scene {
+        Scene { native: Some(thread), ..self }
+    }
+
+    /// With no `main` below every stack.
+    pub(super) fn bare(self) -> Scene {
+        Scene { root: None, ..self }
     }
 
     /// Run for `looks` milliseconds.
@@ -39,10 +76,11 @@ impl Scene {
         for id in 0..program(0).len() as u32 {
             let name = if id == 0 { "MainThread".into() } else { format!("worker-{id}") };
             let (tid, main, gil) = (Tid(100 + id as i32), id == 0, Some(GilId(0)));
-            builder.thread(&ThreadFacts { id: ThreadId(id), tid, name, python: true, main, gil });
+            let python = self.native != Some(id);
+            builder.thread(&ThreadFacts { id: ThreadId(id), tid, name, python, main, gil });
         }
         for tick in 0..looks {
-            step(&mut builder, &mut stacks, tick, &program(tick));
+            self.step(&mut builder, &mut stacks, tick, &program(tick));
         }
         let mut window = self.window;
         window.seconds = looks as f64 / 1e3;
@@ -50,26 +88,27 @@ impl Scene {
         window.looks = looks;
         builder.finish(self.target, window)
     }
-}
 
-fn step(builder: &mut ProfileBuilder, stacks: &mut HashMap<&'static str, Arc<Stack>>, tick: u64, threads: &[&'static str]) {
-    let at = Nanos::from_millis(1_000 + tick + 1);
-    let parsed: Vec<(State, Arc<Stack>)> =
-        threads.iter().map(|t| (state(t), Arc::clone(stacks.entry(&t[2..]).or_insert_with(|| stack(&t[2..]))))).collect();
-    let holder = parsed.iter().position(|(s, _)| s.is_holding());
-    for (id, (state, stack)) in parsed.iter().enumerate() {
-        let behind = holder.filter(|h| *h != id).map(|h| (ThreadId(h as u32), &parsed[h].1));
-        let split = Split::whole(*state, 1e6);
-        builder.slice(&Slice { thread: ThreadId(id as u32), end: at, split, evidence: Evidence::Syscall, stack, holder: behind });
+    fn step(&self, builder: &mut ProfileBuilder, stacks: &mut HashMap<&'static str, Arc<Stack>>, tick: u64, threads: &[&'static str]) {
+        let at = Nanos::from_millis(1_000 + tick + 1);
+        let mut parse = |t: &&'static str| (state(t), Arc::clone(stacks.entry(&t[2..]).or_insert_with(|| stack(self.root, &t[2..]))));
+        let parsed: Vec<(State, Arc<Stack>)> = threads.iter().map(&mut parse).collect();
+        let holder = parsed.iter().position(|(s, _)| s.is_holding());
+        for (id, (state, stack)) in parsed.iter().enumerate() {
+            let behind = holder.filter(|h| *h != id).map(|h| (ThreadId(h as u32), &parsed[h].1));
+            let split = Split::whole(*state, 1e6);
+            builder.slice(&Slice { thread: ThreadId(id as u32), end: at, split, evidence: Told::Syscall, stack, holder: behind });
+        }
+        builder.gil(&GilLook {
+            gil: GilId(0),
+            at,
+            span: Nanos::from_millis(1),
+            holder: holder.map_or(Holder::Nobody, |h| Holder::Thread(ThreadId(h as u32))),
+            switches: Some(tick * self.switches / 5),
+            waiters: parsed.iter().filter(|(s, _)| *s == State::Waiting).count() as u32,
+            collecting: Some((self.collecting)(tick)),
+        });
     }
-    builder.gil(&GilLook {
-        gil: GilId(0),
-        at,
-        span: Nanos::from_millis(1),
-        holder: holder.map_or(Holder::Nobody, |h| Holder::Thread(ThreadId(h as u32))),
-        switches: Some(tick / 5),
-        waiters: parsed.iter().filter(|(s, _)| *s == State::Waiting).count() as u32,
-    });
 }
 
 fn state(word: &str) -> State {
@@ -87,9 +126,13 @@ fn state(word: &str) -> State {
     }
 }
 
-fn stack(name: &str) -> Arc<Stack> {
-    let (name, file) = name.split_once('@').unwrap_or((name, "app.py"));
+fn stack(root: Option<&str>, names: &str) -> Arc<Stack> {
     let function = |name: &str, file: &str| Arc::new(Function { name: name.into(), file: format!("/srv/{file}"), first_line: 12 });
-    let frames = vec![Frame { function: function("main", "app.py"), line: 99 }, Frame { function: function(name, file), line: 14 }];
+    let frame = |name: &str| {
+        let (name, file) = name.split_once('@').unwrap_or((name, "app.py"));
+        Frame { function: function(name, file), line: 14 }
+    };
+    let below = root.map(|name| Frame { function: function(name, "app.py"), line: 99 });
+    let frames = below.into_iter().chain(names.split('>').filter(|name| *name != "-").map(frame)).collect();
     Arc::new(Stack { frames, trust: Trust::Whole })
 }

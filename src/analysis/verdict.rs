@@ -2,7 +2,7 @@
 //!
 //! The order is from what makes other judgements meaningless to what is left when nothing is wrong: no GIL at all; too little seen to say;
 //! nothing runs; no CPU to run on; then who is to blame for waiting; then how a program without much waiting is built. Rules that say
-//! yes but are not first become findings, when they name something that can be mended.
+//! yes but are not first become findings, when they name something that can be mended. Some rules are only ever findings.
 
 use super::evidence::Evidence;
 use super::report::{Code, Confidence, Estimate, Finding, Severity, Speedup, Verdict};
@@ -22,17 +22,29 @@ const RULES: &[Rule] = &[
     rules::already_parallel::judge,
     rules::serial::judge,
     rules::keep_threads::judge,
+    // Never the verdict.
+    rules::cpu_limit::judge,
+    rules::event_loop::starved,
+    rules::event_loop::blocked,
+    rules::known_library::keeps,
+    rules::known_library::releases,
+    rules::garbage::judge,
+    rules::hand_offs::judge,
+    rules::foreign_threads::native,
+    rules::foreign_threads::python,
 ];
+/// So many of the first may be the verdict.
+const VERDICTS: usize = 12;
 
 /// The one verdict, and everything else worth knowing.
 pub(super) fn judge(evidence: &Evidence<'_>) -> (Verdict, Vec<Finding>) {
     let (mut primary, mut findings, mut doubts) = (None, Vec::new(), Vec::new());
-    for rule in RULES {
+    for (n, rule) in RULES.iter().enumerate() {
         match rule(evidence) {
             Judgement::Yes(opinion) if opinion.primary && primary.is_none() => primary = Some(*opinion),
             Judgement::Yes(opinion) => findings.extend(finding(*opinion)),
-            Judgement::NotEnough(why) => doubts.push(why),
-            Judgement::No => {}
+            Judgement::NotEnough(why) if n < VERDICTS => doubts.push(why),
+            Judgement::NotEnough(_) | Judgement::No => {}
         }
     }
     let opinion = primary.unwrap_or_else(|| rules::inconclusive::undecided(doubts));
@@ -53,6 +65,7 @@ fn verdict(e: &Evidence<'_>, opinion: Opinion) -> Verdict {
         threads_worth_having: (saturation > 0.0 && !opinion.refuses).then_some(saturation),
         because: opinion.because,
         next_steps: opinion.next_steps,
+        sketch: opinion.sketch,
     }
 }
 

@@ -318,6 +318,7 @@ impl<'a> Open<'a> {
 
 /// What is known of a target before the first look.
 pub fn facts(python: &Python) -> TargetFacts {
+    let limits = crate::process::facts::Limits::of(python.pid);
     TargetFacts {
         pid: python.pid.0,
         python: python.version.clone(),
@@ -326,7 +327,9 @@ pub fn facts(python: &Python) -> TargetFacts {
         free_threaded: python.free_threaded,
         gil_enabled: true,
         interpreters: 1,
-        cpus: crate::process::facts::cpus(python.pid),
+        cpus: limits.cpus(),
+        quota: limits.quota,
+        machine_cpus: limits.machine,
         switch_interval_us: None,
     }
 }

@@ -1,5 +1,6 @@
 //! The words of the command line, parsed and checked. Help is short, with an example per command.
 
+use crate::analysis::what_if::Question;
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
 use crate::output::Format;
@@ -104,6 +105,9 @@ pub struct MeasureArgs {
     /// Stop the thread that holds the GIL while its stack is read (about 0.1 ms a look)
     #[arg(long)]
     pub freeze_holder: bool,
+    /// Also say what one case would gain: processes=8,cores=16 or threads=4 or release=json.loads
+    #[arg(long, value_name = "CASE", value_parser = Question::parse)]
+    pub what_if: Vec<Question>,
     /// Measure waits by kernel events instead of looks (root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN)
     #[arg(long)]
     pub exact: bool,

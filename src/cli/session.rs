@@ -4,6 +4,7 @@ use super::args::{MeasureArgs, Window};
 use super::files::{self, Blanks, Sheet};
 use super::progress::LiveLine;
 use super::say;
+use crate::analysis::what_if::Question;
 use crate::analysis::{self, report::Report};
 use crate::capture::observe::Freeze;
 use crate::capture::peers;
@@ -29,6 +30,7 @@ pub struct Session {
     flame: FlameMode,
     roots: Roots,
     freeze: bool,
+    questions: Vec<Question>,
     sheets: Vec<Sheet>,
     /// The files among them that gilprof made.
     pub blanks: Blanks,
@@ -60,6 +62,7 @@ impl Session {
             flame: args.flame.into(),
             roots: if args.by_thread { Roots::ByThread } else { Roots::Merged },
             freeze: args.freeze_holder,
+            questions: args.what_if.clone(),
             sheets,
             blanks,
         })
@@ -83,7 +86,7 @@ impl Session {
         let mut window = measured?;
         window.facts.warnings.extend(self.cut_short(&window.ended, window.facts.seconds));
         let profile = builder.finish(window.target, window.facts);
-        let report = analysis::report(&profile);
+        let report = analysis::report_with(&profile, &self.questions);
         Ok(Measured { profile, report })
     }
 

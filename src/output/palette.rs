@@ -70,7 +70,8 @@ pub fn verdict(text: &str, verdict: Code, colour: bool) -> String {
         Code::SwitchToProcesses | Code::ReleaseTheGil | Code::BlockedHoldingGil | Code::LatencyVictims => State::HoldingBlocked,
         Code::AlreadyParallel | Code::KeepThreads | Code::GilDisabled => State::Native,
         Code::LockBound | Code::CpuStarved | Code::Serial => State::Lock,
-        Code::Idle | Code::Inconclusive => State::Unknown,
+        // The others are findings, which have no banner.
+        _ => State::Unknown,
     };
     code(text, &format!("1;38;5;{}", ink(state).ansi), colour)
 }

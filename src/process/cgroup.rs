@@ -6,11 +6,30 @@ use crate::ids::Pid;
 /// Ancestors of a cgroup that are looked at; a quota set on any of them holds.
 const MAX_DEPTH: usize = 64;
 
-/// The CPUs that the process can use at most, as a number that a quota may make fractional. Where nothing is known, what gilprof itself has.
-pub fn cpus(pid: Pid) -> f64 {
-    let affinity = Status::of(pid).ok().and_then(|status| count(status.text("Cpus_allowed_list")?));
-    let affinity = affinity.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) as u32);
-    quota(pid).map_or(f64::from(affinity), |quota| quota.min(f64::from(affinity)))
+/// What limits the CPUs that a process can use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// CPUs that it may be put on. Where that is not known, what gilprof itself has.
+    pub affinity: f64,
+    /// The least quota of its cgroups, in CPUs.
+    pub quota: Option<f64>,
+    /// CPUs that the machine has; `None` where it does not say.
+    pub machine: Option<f64>,
+}
+
+impl Limits {
+    /// Of a process.
+    pub fn of(pid: Pid) -> Limits {
+        let affinity = Status::of(pid).ok().and_then(|status| count(status.text("Cpus_allowed_list")?));
+        let affinity = affinity.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) as u32);
+        let machine = read_text("/sys/devices/system/cpu/online").ok().and_then(|list| count(list.trim()));
+        Limits { affinity: f64::from(affinity), quota: quota(pid), machine: machine.map(f64::from) }
+    }
+
+    /// The CPUs that it can use at most, as a number that a quota may make fractional.
+    pub fn cpus(&self) -> f64 {
+        self.quota.map_or(self.affinity, |quota| quota.min(self.affinity))
+    }
 }
 
 /// `0-3,8` is five.
@@ -131,6 +150,14 @@ mod tests {
         let none =
             files(&[("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"), ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n")]);
         assert_eq!(quota_in(groups, V1, &none), None);
+    }
+
+    #[test]
+    fn the_least_limit_holds() {
+        let limits = |quota| Limits { affinity: 2.0, quota, machine: Some(8.0) }.cpus();
+        assert_eq!((limits(None), limits(Some(1.5)), limits(Some(4.0))), (2.0, 1.5, 2.0));
+        let own = Limits::of(Pid(std::process::id() as i32));
+        assert!(own.cpus() > 0.0 && own.machine.is_none_or(|all| all >= own.affinity));
     }
 
     #[test]

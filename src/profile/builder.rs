@@ -77,7 +77,12 @@ impl ProfileBuilder {
         self.gils.sort_by_key(|g| g.id);
         let (stacks, leaves, weights) = self.stacks.finish();
         Profile {
-            target: TargetFacts { cpus: number(target.cpus), ..target },
+            target: TargetFacts {
+                cpus: number(target.cpus),
+                quota: target.quota.map(number),
+                machine_cpus: target.machine_cpus.map(number),
+                ..target
+            },
             window: WindowFacts {
                 seconds: number(window.seconds),
                 rate_hz: number(window.rate_hz),
@@ -216,7 +221,7 @@ mod tests {
         for ms in 1..=1000 {
             let span = Nanos::from_millis(1);
             let (at, holder) = (Nanos::from_millis(ms), Holder::Thread(ThreadId(0)));
-            builder.gil(&GilLook { gil: GilId(0), at, span, holder, switches: Some(ms), waiters: 1 });
+            builder.gil(&GilLook { gil: GilId(0), at, span, holder, switches: Some(ms), waiters: 1, collecting: None });
             builder.slice(&slice(0, ms, State::HoldingPython, &burn));
             builder.slice(&Slice { holder: Some((ThreadId(0), &burn)), ..slice(1, ms, State::Waiting, &wait) });
         }

@@ -31,6 +31,8 @@ pub struct GilProfile {
     pub contended: f64,
     /// Waiting of all its threads together.
     pub waiting: f64,
+    /// The part of `busy` in which the cyclic garbage collector was at work.
+    pub collecting: f64,
     first: Option<(Nanos, u64)>,
     last: Option<(Nanos, u64)>,
     recent: VecDeque<Recent>,
@@ -64,6 +66,7 @@ impl GilProfile {
             busy: 0.0,
             contended: 0.0,
             waiting: 0.0,
+            collecting: 0.0,
             first: None,
             last: None,
             recent: VecDeque::new(),
@@ -85,6 +88,7 @@ impl GilProfile {
         self.observed += span as f64;
         if look.holder != Holder::Nobody {
             self.busy += span as f64;
+            self.collecting += if look.collecting == Some(true) { span as f64 } else { 0.0 };
         }
         if look.waiters > 0 {
             self.contended += span as f64;
@@ -156,7 +160,7 @@ mod tests {
 
     fn look(ms: u64, waiters: u32, switches: Option<u64>) -> GilLook {
         let holder = if ms.is_multiple_of(2) { Holder::Nobody } else { Holder::Thread(ThreadId(0)) };
-        GilLook { gil: GilId(0), at: Nanos::from_millis(ms), span: Nanos::from_millis(1), holder, switches, waiters }
+        GilLook { gil: GilId(0), at: Nanos::from_millis(ms), span: Nanos::from_millis(1), holder, switches, waiters, collecting: None }
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub struct Histogram {
     counts: Vec<u64>,
     count: u64,
     max: f64,
+    sum: f64,
 }
 
 impl Histogram {
@@ -25,6 +26,7 @@ impl Histogram {
         self.counts[bucket] += 1;
         self.count += 1;
         self.max = self.max.max(nanos);
+        self.sum += nanos;
     }
 
     /// Adds the counts of another.
@@ -37,11 +39,17 @@ impl Histogram {
         }
         self.count += other.count;
         self.max = self.max.max(other.max);
+        self.sum += other.sum;
     }
 
     /// How many were counted.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// The mean, in nanoseconds, exact; `None` when nothing was counted.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
     }
 
     /// The longest, in nanoseconds, exact.
@@ -71,8 +79,9 @@ mod tests {
     #[test]
     fn quantiles_are_within_a_bucket() {
         let mut h = Histogram::default();
-        assert_eq!(h.quantile(0.5), None);
+        assert_eq!((h.quantile(0.5), h.mean()), (None, None));
         (1..=1000).for_each(|ms| h.record(f64::from(ms) * 1e6));
+        assert_eq!(h.mean(), Some(500.5e6));
         let near = |q: f64, ms: f64| (h.quantile(q).unwrap() / 1e6 / ms - 1.0).abs() < 0.06;
         assert!(near(0.5, 500.0) && near(0.99, 990.0));
         assert_eq!(h.max(), 1e9);

@@ -21,6 +21,8 @@ pub struct ThreadProfile {
     pub wait_runs: Histogram,
     /// How often it was seen to have got the GIL: a floor.
     pub acquisitions: u64,
+    /// How often it was seen to go from the GIL, or from waiting for it, to something else: a floor.
+    pub others: u64,
     /// Exact mode: how often it waited for the GIL.
     pub waits: Option<u64>,
     /// Exact mode: which of the histograms hold measured lengths instead of estimates.
@@ -57,6 +59,7 @@ impl ThreadProfile {
             hold_runs: Histogram::default(),
             wait_runs: Histogram::default(),
             acquisitions: 0,
+            others: 0,
             waits: None,
             measured: Measured::default(),
             exact_waits: Histogram::default(),
@@ -97,7 +100,8 @@ impl ThreadProfile {
         match run {
             Some((Kind::Hold, nanos)) => self.hold_runs.record(nanos),
             Some((Kind::Wait, nanos)) => self.wait_runs.record(nanos),
-            Some((Kind::Other, _)) | None => {}
+            Some((Kind::Other, _)) => self.others += 1,
+            None => {}
         }
     }
 
@@ -165,7 +169,7 @@ mod tests {
     fn runs_follow_the_timeline() {
         let t = run("HHWWWWHIII");
         assert_eq!((t.hold_runs.count(), t.wait_runs.count(), t.acquisitions), (2, 1, 1));
-        assert_eq!((t.hold_runs.max(), t.wait_runs.max()), (2e6, 4e6));
+        assert_eq!((t.hold_runs.max(), t.wait_runs.max(), t.others), (2e6, 4e6, 1));
     }
 
     #[test]

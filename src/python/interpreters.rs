@@ -13,6 +13,8 @@ use crate::process::memory::{Memory, Part, ReadError};
 const MAX_INTERPRETERS: usize = 256;
 /// More thread states than this, over all interpreters, are not followed.
 const MAX_THREAD_STATES: usize = 16_384;
+/// The size of `gc.collecting`, an int.
+const COLLECTING: usize = 4;
 /// Nor more than take so many bytes: a layout that the target publishes may claim that a thread state has 16 KiB.
 const MAX_THREAD_BYTES: usize = 16 << 20;
 
@@ -23,6 +25,8 @@ pub struct InterpreterState {
     pub at: Addr,
     /// Its GIL, which it may share with others. Null while it is being made.
     pub gil: Addr,
+    /// Whether the cyclic garbage collector is at work; `None` where that is not known or could not be read.
+    pub collecting: Option<bool>,
     /// Its first thread state.
     head: Addr,
     /// The next interpreter.
@@ -76,6 +80,7 @@ impl Roster {
             let interpreter = InterpreterState {
                 at,
                 gil: gil_of(mem, layout, runtime, at)?,
+                collecting: None,
                 head: mem.read_ptr(at.offset(layout.interpreter.threads_head.offset() as u64))?,
                 next: mem.read_ptr(at.offset(layout.interpreter.next.offset() as u64))?,
             };
@@ -155,6 +160,9 @@ impl Roster {
         // The GILs first: the threads' states are judged by who held it at that moment.
         parts.extend(self.gils.iter().map(|gil| Part::new(gil.0, layout.gil.size as usize)));
         parts.extend(self.interpreters.iter().map(|i| Part::new(i.at.offset(layout.interpreter.threads_head.offset() as u64), 8)));
+        if let Some(field) = layout.interpreter.gc_collecting {
+            parts.extend(self.interpreters.iter().map(|i| Part::new(i.at.offset(field.offset() as u64), COLLECTING)));
+        }
         parts.extend(self.chosen.iter().map(|&i| Part::new(self.threads[i].at, layout.thread.size as usize)));
         parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), 8));
         if all {
@@ -180,9 +188,14 @@ impl Roster {
     fn parse(&mut self, layout: &Layout, places: &Places, parts: &[Part], all: bool) -> bool {
         let (gils, rest) = parts.split_at(self.gils.len());
         let (heads, rest) = rest.split_at(self.interpreters.len());
+        let (collecting, rest) = rest.split_at(if layout.interpreter.gc_collecting.is_some() { self.interpreters.len() } else { 0 });
         let (threads, links) = rest.split_at(self.chosen.len());
         let came = |parts: &[Part]| parts.iter().all(|part| part.ok);
         self.parse_gils(layout, gils);
+        for (n, part) in collecting.iter().enumerate() {
+            let flag = crate::process::pod::at::<i32>(&self.bytes, places.collecting + n * COLLECTING);
+            self.interpreters[n].collecting = flag.filter(|_| part.ok).map(|flag| flag != 0);
+        }
         let heads_same = came(heads) && self.heads_hold(places);
         let heads_same = heads_same && came(links) && self.pointer(places.links) == self.interpreters.first().map(|i| i.at);
         if !all {
@@ -263,6 +276,12 @@ impl Roster {
         self.gils.iter().position(|(at, _)| *at == gil)
     }
 
+    /// Whether garbage is being collected under a GIL: in some interpreter that takes it.
+    pub fn collects(&self, gil: Addr) -> Option<bool> {
+        let its = self.interpreters.iter().filter(|i| i.gil == gil);
+        its.map(|i| i.collecting).reduce(|a, b| Some(a? || b?)).flatten()
+    }
+
     /// Goes back to earlier readings of the same GILs, where there are any.
     pub fn keep_readings(&mut self, earlier: &[(Addr, Option<GilReading>)]) {
         for (gil, earlier) in self.gils.iter_mut().zip(earlier) {
@@ -276,6 +295,7 @@ impl Roster {
 /// Where the parts of a batch lie in `bytes`: the GILs at 0, then these.
 struct Places {
     heads: usize,
+    collecting: usize,
     threads: usize,
     links: usize,
     /// The length of an interpreter's links.
@@ -286,10 +306,12 @@ struct Places {
 impl Places {
     fn of(roster: &Roster, layout: &Layout, threads_read: usize, all: bool) -> Places {
         let heads = roster.gils.len() * layout.gil.size as usize;
-        let threads = heads + roster.interpreters.len() * 8;
+        let collecting = heads + roster.interpreters.len() * 8;
+        let flags = if layout.interpreter.gc_collecting.is_some() { roster.interpreters.len() } else { 0 };
+        let threads = collecting + flags * COLLECTING;
         let links = threads + threads_read * layout.thread.size as usize;
         let link = if layout.interpreter.gil.is_some() { 16 } else { 8 };
-        Places { heads, threads, links, link, end: links + 8 + if all { roster.interpreters.len() * link } else { 0 } }
+        Places { heads, collecting, threads, links, link, end: links + 8 + if all { roster.interpreters.len() * link } else { 0 } }
     }
 }
 

@@ -16,7 +16,7 @@ pub fn thread(tid: i32, name: &str, cpu: f64, s: [f64; 7], h: [f64; 4]) -> Threa
         cpu,
         states: states(s),
         holding: Holding { python: h[0], native: h[1], blocked: h[2], starved: h[3] },
-        hold_ms: Some(Quantiles { p50: 5.1, p99: 9.8, max: 14.2, estimated: true, resolution_ms: Some(1.0) }),
+        hold_ms: Some(Quantiles { mean: 5.1, p50: 5.1, p99: 9.8, max: 14.2, estimated: true, resolution_ms: Some(1.0) }),
         wait_ms: None,
         acquisitions_per_s: 66.0,
         waits: None,
@@ -83,8 +83,8 @@ pub fn saturated() -> Report {
             contended: 0.98,
             waiters_mean: 1.9,
             switches_per_s: Some(201.4),
-            hold_ms: Some(Quantiles { p50: 5.1, p99: 9.8, max: 14.2, estimated: true, resolution_ms: Some(1.0) }),
-            wait_ms: Some(Quantiles { p50: 10.1, p99: 21.0, max: 40.3, estimated: true, resolution_ms: Some(1.0) }),
+            hold_ms: Some(Quantiles { mean: 5.1, p50: 5.1, p99: 9.8, max: 14.2, estimated: true, resolution_ms: Some(1.0) }),
+            wait_ms: Some(Quantiles { mean: 10.1, p50: 10.1, p99: 21.0, max: 40.3, estimated: true, resolution_ms: Some(1.0) }),
         },
         gils: vec![],
         threads: vec![
@@ -111,6 +111,7 @@ pub fn saturated() -> Report {
             threads_worth_having: Some(1.0),
             because: vec!["the GIL is held 99 % of the time, 90 % of that in Python code on the CPU".into()],
             next_steps: vec!["run burn (app.py:12) in a ProcessPoolExecutor".into()],
+            sketch: Vec::new(),
         },
         findings: vec![Finding {
             code: Code::BlockedHoldingGil,
@@ -118,6 +119,7 @@ pub fn saturated() -> Report {
             evidence: "ThreadPoolExecutor-0_12 sleeps with the GIL 20 % of its time in flush (log.py:8)".into(),
             advice: "flush the log in a thread of its own".into(),
         }],
+        what_if: Vec::new(),
         warnings: vec!["the machine was busy: 12 % of the time of threads was spent queueing for a core".into()],
     }
 }

@@ -2,13 +2,14 @@
 import collections
 
 # `verdicts`: those that are right. `gain`: whether the same work is done in processes, so that what was predicted can be compared. `burners`: processes
-# that compete for each CPU.
-Case = collections.namedtuple("Case", "name program args workers verdicts gain burners why")
+# that compete for each CPU. `calm`: arguments with which one worker does not hold up the others, so that what it costs each of them is known.
+# `blamed`: (waiter's function, holder's function) that must be blamed most.
+Case = collections.namedtuple("Case", "name program args workers verdicts gain burners calm blamed why")
 
 
-def case(name, command, verdicts, why, workers=2, gain=True, burners=0):
+def case(name, command, verdicts, why, workers=2, gain=True, burners=0, calm="", blamed=()):
     program, *args = command.split()
-    return Case(name, program, args, workers, verdicts.split(), gain, burners, why)
+    return Case(name, program, args, workers, verdicts.split(), gain, burners, calm.split(), blamed, why)
 
 
 SWITCH, RELEASE, PARALLEL, KEEP = "switch-to-processes", "release-the-gil", "already-parallel", "keep-threads"
@@ -38,10 +39,11 @@ CASES = [
     case("half asleep", "mix --asleep 50", SWITCH, "half of the time is bytecode, and four threads want it", workers=4),
     case("three quarters asleep", "mix --asleep 75", " ".join([SWITCH, "latency-victims"]), "four threads that ask for a quarter of the GIL each keep it busy", workers=4),
     case("web requests", "web", KEEP, "the threads wait for the server", workers=8),
-    case("database on disk", "storage_pair --what sqlite", " ".join([KEEP, PARALLEL]), "the commit waits for the disk", workers=4),
-    case("files", "storage_pair --what files", " ".join([KEEP, PARALLEL]), "the threads wait for the disk", workers=4),
+    case("database on disk", "storage_pair --what sqlite", " ".join([KEEP, PARALLEL]), "the commit waits for the disk"),
+    case("files", "storage_pair --what files", " ".join([KEEP, PARALLEL]), "the threads wait for the disk"),
     case("asyncio with a pool", "service", SWITCH, "the pool's threads compute in bytecode"),
-    case("convoy", "convoy_pair", "latency-victims", "who wants the GIL for microseconds pays a switch interval behind who computes", workers=3, gain=False),
+    case("convoy", "convoy_pair", "latency-victims", "who wants the GIL for microseconds pays a switch interval behind who computes", workers=3, gain=False,
+         calm="--hog no", blamed=("reply", "crunch")),
     case("pipeline behind a lock", "pipeline", "lock-bound", "a lock held while its owner sleeps", workers=4, gain=False),
     case("sleepers", "resting", "idle keep-threads", "nothing runs", workers=4),
     case("a machine without cores", "primes", "cpu-starved inconclusive", "others have the CPUs", workers=4, gain=False, burners=4),

@@ -9,7 +9,7 @@ import targets
 SETTLE = 0.3
 
 
-def rate(target, seconds):
+def rate_of(target, seconds):
     """Units of work per second."""
     first = asked(target)
     time.sleep(seconds)
@@ -45,7 +45,7 @@ def round_of(gilprof, python, case, options, processes_first):
         with targets.Burners(case.burners + options.burners), at_work(python, case, kind) as target:
             time.sleep(SETTLE)
             before = targets.ticks()
-            one[kind] = rate(target, options.seconds)
+            one[kind] = rate_of(target, options.seconds)
             one["stolen"] = max(one.get("stolen", 0), targets.stolen(before, targets.ticks()))
             if kind == "threads":
                 said = report(gilprof, target, options.window)
@@ -53,7 +53,27 @@ def round_of(gilprof, python, case, options, processes_first):
                 one["verdict"], one["confidence"], one["headline"] = verdict["code"], verdict["confidence"], verdict["headline"]
                 one["predicted"] = (verdict["speedup"] or {}).get("processes")
                 one["threads_worth_having"] = verdict.get("threads_worth_having")
+                one["blame"] = blame(said)
+    if case.calm:
+        one["turn_ms"] = turn_ms(python, case, one["threads"], options)
     return one
+
+
+def blame(report):
+    """Waiting of all threads in seconds, the sum of blame, and of it what has no holder; the pair blamed most; the mean wait of the threads that mostly wait."""
+    rows, waiting = report["blame"], sum(t["seconds"] * t["states"]["waiting"] for t in report["threads"])
+    first = next((row for row in rows if row["holder"]), None)
+    victims = [t["wait_ms"]["mean"] for t in report["threads"] if t["wait_ms"] and t["states"]["waiting"] > 2 * t["states"]["holding"]]
+    return {"waiting": waiting, "sum": sum(row["seconds"] for row in rows), "unattributed": sum(row["seconds"] for row in rows if not row["holder"]),
+            "first": [first["waiter"]["name"], first["holder"]["name"]] if first else [], "wait_ms": sum(victims) / len(victims) if victims else 0}
+
+
+def turn_ms(python, case, rate, options):
+    """How much longer a turn of one of the held-up workers is than where nothing holds them up, by their own count."""
+    with at_work(python, case._replace(args=case.args + case.calm), "threads") as target:
+        time.sleep(SETTLE)
+        calm = rate_of(target, options.seconds) / case.workers
+    return 1e3 * ((case.workers - 1) / rate - 1 / calm)
 
 
 def sweep(python, case, options, counts):
@@ -63,5 +83,5 @@ def sweep(python, case, options, counts):
         for n in counts:
             with at_work(python, case, "threads", n) as target:
                 time.sleep(SETTLE)
-                rates[n].append(rate(target, options.seconds))
+                rates[n].append(rate_of(target, options.seconds))
     return {n: sorted(all_of_it)[len(all_of_it) // 2] for n, all_of_it in rates.items()}

@@ -4,6 +4,9 @@ import platform
 
 # What was promised of the prediction: the median's error, the worst one's, and how many intervals must hold the measured gain.
 MEDIAN, WORST, COVERED = 0.10, 0.25, 0.90
+# And of blame: how far its sum may be from all waiting, and a convoy's wait each time from what its victims lose by their own count. Sums over less
+# waiting than this, in seconds, are of a few looks.
+BLAME, TURN, WAITING = 0.02, 0.20, 0.1
 
 
 def middle(values):
@@ -67,6 +70,21 @@ def judged(all_of_them):
         yield max(errors) <= WORST, "and by %.1f %% at worst (bound %.0f %%): %s" % (100 * max(errors), 100 * WORST, far["name"])
         inside = sum(map(covers, compared))
         yield inside >= COVERED * len(compared), "%d of %d intervals hold the measured gain (bound %.0f %%)" % (inside, len(compared), 100 * COVERED)
+
+
+    rounds = [r["blame"] for one in all_of_them for r in one["rounds"] if r.get("blame", {}).get("waiting", 0) > WAITING]
+    if rounds:
+        apart = max(abs(b["sum"] / b["waiting"] - 1) for b in rounds)
+        none = middle([b["unattributed"] / b["waiting"] for b in rounds])
+        yield apart <= BLAME, "blame adds up to waiting within %.2f %% in %d rounds (bound %.0f %%); %.1f %% of it, in the median, has no holder" % (
+            100 * apart, len(rounds), 100 * BLAME, 100 * none)
+    for one in all_of_them:
+        if not one["loaded"] and any("turn_ms" in r for r in one["rounds"]):
+            said, true = middle([r["blame"]["wait_ms"] for r in one["rounds"]]), middle([r["turn_ms"] for r in one["rounds"]])
+            yield abs(said / true - 1) <= TURN, "%s: %.2f ms each time said, %.2f ms by the workers' own count (bound %.0f %%)" % (one["name"], said, true, 100 * TURN)
+        if one.get("blamed"):
+            right = sum(r["blame"]["first"] == list(one["blamed"]) for r in one["rounds"])
+            yield right == len(one["rounds"]), "%s: %s behind %s is blamed most in %d of %d rounds" % (one["name"], *one["blamed"], right, len(one["rounds"]))
 
 
 def summary(all_of_them):

@@ -33,7 +33,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::Scene;
+    use crate::analysis::testing::{is_unsure, Scene};
 
     #[test]
     fn a_sleeping_holder_is_named_and_a_running_one_is_not() {
@@ -44,6 +44,12 @@ mod tests {
         // Asleep without the GIL is plain I/O.
         let io = |t: u64| if t.is_multiple_of(10) { vec!["P query", "I serve"] } else { vec!["I query", "I serve"] };
         assert_eq!(report(&Scene::new(2.0).run(2000, io)).verdict.code, Code::KeepThreads);
+    }
+
+    #[test]
+    fn contention_in_a_part_of_the_window_is_not_enough() {
+        let phased = |t: u64| if t < 350 { vec!["B query", "W serve"] } else { vec!["I read", "B query"] };
+        assert!(is_unsure(super::judge, &Scene::new(2.0).run(1500, phased)));
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn no_cores(e: &Evidence<'_>) -> Judgement {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::Scene;
+    use crate::analysis::testing::{is_unsure, Scene};
 
     const HASHING: fn(u64) -> Vec<&'static str> = |t| if t % 2 == 0 { vec!["N hash", "S hash"] } else { vec!["S hash", "N hash"] };
 
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn starvation_that_comes_and_goes_is_not_called() {
-        let phased = |t: u64| if t > 1200 { HASHING(t) } else { vec!["N hash", "N hash"] };
-        assert_ne!(report(&Scene::new(2.0).run(2000, phased)).verdict.code, Code::CpuStarved);
+        let phased = |t: u64| if t > 650 { HASHING(t) } else { vec!["N hash", "N hash"] };
+        assert!(is_unsure(super::judge, &Scene::new(2.0).run(2000, phased)));
     }
 }

@@ -6,6 +6,8 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     let target = &e.profile.target;
     match (target.free_threaded, target.gil_enabled) {
         (false, _) => Judgement::No,
+        // The switch is read at each look.
+        _ if e.profile.window.looks == 0 => Judgement::NotEnough("Whether the GIL of this free-threaded build is on could not be read.".into()),
         (true, false) => Opinion::new(Code::GilDisabled, "The GIL is off: this is a free-threaded Python, and threads run in parallel.".into())
             .refusing()
             .because(format!("Threads use {:.1} CPUs of {}.", e.rates.on_cpu.estimate, super::super::words::number(e.cores())))
@@ -24,7 +26,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
 mod tests {
     use super::super::super::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::Scene;
+    use crate::analysis::testing::{is_unsure, Scene};
 
     fn scene(free_threaded: bool, gil_enabled: bool) -> report::Report {
         let scene = Scene::new(2.0).with(|t, _| (t.free_threaded, t.gil_enabled) = (free_threaded, gil_enabled));
@@ -42,6 +44,12 @@ mod tests {
         let r = scene(true, true);
         assert_ne!(r.verdict.code, Code::GilDisabled);
         assert_eq!(r.findings[0].code, Code::GilDisabled);
+    }
+
+    #[test]
+    fn a_switch_that_was_never_read_is_not_called() {
+        let never = Scene::new(2.0).with(|t, _| (t.free_threaded, t.gil_enabled) = (true, false)).run(0, |_| vec![]);
+        assert!(is_unsure(super::judge, &never));
     }
 
     #[test]

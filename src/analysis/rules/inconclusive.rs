@@ -75,7 +75,8 @@ mod tests {
     use crate::analysis::testing::Scene;
     use crate::analysis::{report, report::Report};
 
-    const TURNS: fn(u64) -> Vec<&'static str> = |t| if t / 5 % 2 == 0 { vec!["P burn", "W burn"] } else { vec!["W burn", "P burn"] };
+    const TURNS: fn(u64) -> Vec<&'static str> =
+        |t| if (t / 5).is_multiple_of(2) { vec!["P burn", "W burn"] } else { vec!["W burn", "P burn"] };
 
     fn refused(r: &Report) -> bool {
         r.verdict.code == Code::Inconclusive && r.verdict.speedup.processes.is_none()

@@ -47,7 +47,7 @@ fn room(e: &Evidence<'_>) -> String {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::Scene;
+    use crate::analysis::testing::{is_unsure, Scene};
 
     #[test]
     fn sleepers_keep_threads_and_learn_where_it_ends() {
@@ -74,7 +74,9 @@ mod tests {
             0..540 => vec!["P serve", "W serve"],
             _ => vec!["I recv", if t.is_multiple_of(2) { "P serve" } else { "I recv" }],
         };
-        let r = report(&Scene::new(2.0).run(2000, phased));
+        let profile = Scene::new(2.0).run(2000, phased);
+        assert!(is_unsure(super::judge, &profile));
+        let r = report(&profile);
         assert_eq!(r.verdict.code, Code::Inconclusive, "{:?}", r.verdict);
         assert!(!r.verdict.because.is_empty());
     }

@@ -4,11 +4,17 @@
 
 pub(super) mod already_parallel;
 pub(super) mod blocked_holding_gil;
+pub(super) mod cpu_limit;
 pub(super) mod cpu_starved;
+pub(super) mod event_loop;
+pub(super) mod foreign_threads;
+pub(super) mod garbage;
 pub(super) mod gil_disabled;
+pub(super) mod hand_offs;
 pub(super) mod idle;
 pub(super) mod inconclusive;
 pub(super) mod keep_threads;
+pub(super) mod known_library;
 pub(super) mod latency_victims;
 pub(super) mod lock_bound;
 pub(super) mod release_the_gil;
@@ -49,13 +55,15 @@ pub(super) struct Opinion {
     pub(super) headline: String,
     pub(super) because: Vec<String>,
     pub(super) next_steps: Vec<String>,
+    /// Code that shows the first step, three lines at most.
+    pub(super) sketch: Vec<String>,
 }
 
 impl Opinion {
     /// One that may be the verdict, with gains, of low severity.
     fn new(code: Code, headline: String) -> Opinion {
-        let (because, next_steps) = (Vec::new(), Vec::new());
-        Opinion { code, primary: true, refuses: false, severity: Severity::Low, headline, because, next_steps }
+        let (because, next_steps, sketch) = (Vec::new(), Vec::new(), Vec::new());
+        Opinion { code, primary: true, refuses: false, severity: Severity::Low, headline, because, next_steps, sketch }
     }
 
     fn because(mut self, fact: impl Into<String>) -> Opinion {
@@ -65,6 +73,11 @@ impl Opinion {
 
     fn next(mut self, step: impl Into<String>) -> Opinion {
         self.next_steps.push(step.into());
+        self
+    }
+
+    fn sketch(mut self, lines: &[&str]) -> Opinion {
+        self.sketch = lines.iter().map(|line| (*line).to_string()).collect();
         self
     }
 
@@ -123,6 +136,19 @@ fn worth_it(gain: &Estimate) -> Against {
 fn holding_most(e: &Evidence<'_>, kind: impl Fn(&FunctionRow) -> f64) -> Option<(Place, u32)> {
     let most = e.functions.iter().filter(|f| kind(f) > 0.0).max_by(|a, b| kind(a).total_cmp(&kind(b)))?;
     Some((Place { name: most.name.clone(), file: most.file.clone(), line: most.line }, most.hot_line))
+}
+
+/// The name of the function behind which most waited, if it can stand in code, else `work`. Methods are called by their own name.
+fn callee(e: &Evidence<'_>) -> String {
+    let name = e.behind.worst.as_ref().map(|w| w.place.name.rsplit('.').next().unwrap_or_default());
+    let plain = |name: &&str| !name.is_empty() && name.len() <= 20 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    name.filter(plain).unwrap_or("work").to_string()
+}
+
+/// A pool of processes around the function that holds most.
+fn pool(e: &Evidence<'_>) -> [String; 3] {
+    let map = format!("    results = list(pool.map({}, items, chunksize=16))", callee(e));
+    ["from concurrent.futures import ProcessPoolExecutor".into(), "with ProcessPoolExecutor() as pool:".into(), map]
 }
 
 /// The doubt of every rule on contention.

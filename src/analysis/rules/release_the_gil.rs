@@ -23,6 +23,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     let (name, at) = (place(&holder), line(&holder, hot_line));
     let opinion = Opinion::new(Code::ReleaseTheGil, format!("Release the GIL in what {name} calls: about {} {}.", gain(gains), on_cores(e.cores())))
         .severe(severity(gains))
+        .sketch(&["with nogil:  # Cython, around what touches no Python object", "    total = sum_of(view)"])
         .because(e.who_waits())
         .because(format!("{} of the waiting is behind holders inside C calls.", percent(behind.native)))
         .because(e.how_contended())
@@ -35,7 +36,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::Scene;
+    use crate::analysis::testing::{is_unsure, Scene};
 
     #[test]
     fn holders_inside_c_calls_should_release() {
@@ -59,7 +60,6 @@ mod tests {
     #[test]
     fn contention_now_and_then_is_not_enough() {
         let phased = |t: u64| if t < 350 { vec!["C parse", "W parse"] } else { vec!["I read", "C parse"] };
-        let r = report(&Scene::new(2.0).run(1500, phased));
-        assert_ne!(r.verdict.code, Code::ReleaseTheGil, "{:?}", r.verdict);
+        assert!(is_unsure(super::judge, &Scene::new(2.0).run(1500, phased)));
     }
 }

@@ -75,7 +75,8 @@ impl Observer {
                 (Some(_), Some((_, id, _))) => Holder::Thread(*id),
                 (Some(_), None) => Holder::Unmatched,
             };
-            sink.gil(&GilLook { gil: self.numbers.at(g), at, span, holder, switches: Some(switches), waiters: gil.waiters });
+            let collecting = self.roster.collects(gil.at);
+            sink.gil(&GilLook { gil: self.numbers.at(g), at, span, holder, switches: Some(switches), waiters: gil.waiters, collecting });
         }
     }
 }

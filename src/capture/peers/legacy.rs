@@ -145,6 +145,7 @@ fn judge(kernel: Kernel, held: bool) -> (State, Evidence) {
 }
 
 fn target(pid: Pid, version: &str) -> TargetFacts {
+    let limits = facts::Limits::of(pid);
     TargetFacts {
         pid: pid.0,
         python: version.into(),
@@ -152,7 +153,9 @@ fn target(pid: Pid, version: &str) -> TargetFacts {
         command: facts::command(pid),
         gil_enabled: true,
         interpreters: 1,
-        cpus: facts::cpus(pid),
+        cpus: limits.cpus(),
+        quota: limits.quota,
+        machine_cpus: limits.machine,
         ..TargetFacts::default()
     }
 }
@@ -192,7 +195,7 @@ impl Legacy {
             (None, Some(_)) => Holder::Unmatched,
             (None, None) => Holder::Nobody,
         };
-        sink.gil(&GilLook { gil: GilId(0), at, span: at.since(before), holder, switches: None, waiters: 0 });
+        sink.gil(&GilLook { gil: GilId(0), at, span: at.since(before), holder, switches: None, waiters: 0, collecting: None });
     }
 
     /// Each thread's trace, by the kernel's id.

@@ -1,7 +1,7 @@
 //! The judgement in words: the verdict at the top of the page, the findings further down.
 
 use super::Page;
-use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup};
+use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup, WhatIf};
 use crate::output::{numbers, palette, plain};
 
 /// A code as the schema writes it.
@@ -19,6 +19,13 @@ pub fn word(code: Code) -> &'static str {
         Code::GilDisabled => "gil-disabled",
         Code::Idle => "idle",
         Code::Inconclusive => "inconclusive",
+        Code::KnownLibrary => "known-library",
+        Code::GarbageCollection => "garbage-collection",
+        Code::HandOffStorm => "hand-off-storm",
+        Code::EventLoopStarved => "event-loop-starved",
+        Code::EventLoopBlocked => "event-loop-blocked",
+        Code::CpuLimit => "cpu-limit",
+        Code::ForeignThreads => "foreign-threads",
     }
 }
 
@@ -39,8 +46,11 @@ pub(super) fn write(page: &mut Page, report: &Report) {
     for fact in &verdict.because {
         page.prose("  - ", fact);
     }
-    for step in &verdict.next_steps {
+    for (n, step) in verdict.next_steps.iter().enumerate() {
         page.prose("  -> ", step);
+        if n == 0 {
+            verdict.sketch.iter().for_each(|line| page.line(&format!("       {}", plain::clean(line))));
+        }
     }
     what_if(page, report);
 }
@@ -69,6 +79,7 @@ fn what_if(page: &mut Page, report: &Report) {
     let figure = |e: Option<Estimate>| numbers::or_none(e.map(|e| format!("{} ({})", numbers::factor(e.estimate), interval(e))));
     if processes.or(free_threading).or(release_in_native).is_none() {
         page.prose("  ", "what if: not predicted");
+        asked(page, &report.what_if);
         return;
     }
     page.pieces(
@@ -80,6 +91,7 @@ fn what_if(page: &mut Page, report: &Report) {
             format!("GIL released in C {}", figure(release_in_native)),
         ],
     );
+    asked(page, &report.what_if);
     // The contract asks the text to say so wherever such a gain is shown; the analysis may have said it already.
     let said = verdict
         .because
@@ -89,6 +101,19 @@ fn what_if(page: &mut Page, report: &Report) {
         .any(|s| s.to_lowercase().contains("moving data between processes"));
     if processes.is_some() && !said {
         page.prose("  ", "Moving data between processes is not counted.");
+    }
+}
+
+/// Answers to `--what-if`, a line each.
+fn asked(page: &mut Page, answers: &[WhatIf]) {
+    for answer in answers {
+        let question = plain::clean(&answer.question);
+        match answer.gain {
+            Some(e) => {
+                page.prose("  ", &format!("what if {question}: {} ({}) of the work done now", numbers::factor(e.estimate), interval(e)))
+            }
+            None => page.prose("  ", &format!("what if {question}: {}", answer.note)),
+        }
     }
 }
 

@@ -1,20 +1,31 @@
-"""A convoy: one worker computes, the others want the GIL for microseconds after each of their short sleeps. A unit is one of the short ones' turns."""
+"""A convoy: one worker computes, the others want the GIL for microseconds after each of their short sleeps. A unit is one of the short ones' turns.
+
+With `--hog no` nobody computes: what a turn takes then is not due to the GIL.
+"""
 import time
 
 import pair
+
+HOG = pair.flag("hog", "yes") == "yes"
 
 
 def setup(index):
     return index
 
 
+def crunch():
+    x = 1
+    for i in range(20000):
+        x = (x * 3 + i) & 65535
+    return False
+
+
+def reply():
+    time.sleep(0.001)
+
+
 def unit(index):
-    if index == 0:
-        x = 1
-        for i in range(20000):
-            x = (x * 3 + i) & 65535
-    else:
-        time.sleep(0.001)
+    return crunch() if HOG and index == 0 else reply()
 
 
 pair.run(unit, setup)

@@ -1,6 +1,6 @@
 """A program that does the same units of work in threads or in processes: `--as threads` (default) or `--as processes`, `--workers N`.
 
-`run(unit, setup)`: each worker makes its state by `setup(index)` and then does `unit(state)` for ever. The handshake is that of `harness.py`: `ready` when
+`run(unit, setup)`: each worker makes its state by `setup(index)` and then does `unit(state)` for ever; one that returns `False` is not counted. The handshake is that of `harness.py`: `ready` when
 every worker has done one unit, a line of facts for each `?` (seconds and units since then), the end with stdin.
 """
 import ctypes
@@ -45,8 +45,7 @@ def work(unit, setup, index, counts, at_work, program):
         unit(state)
         at_work()
         while True:
-            unit(state)
-            count += 1
+            count += unit(state) is not False
             counts.set(index, count)
     except BaseException:
         # The others would go on, and the program say that it works.

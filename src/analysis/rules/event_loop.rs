@@ -1,0 +1,189 @@
+//! An event loop (asyncio) that is late: because other threads have the GIL, or because a callback sleeps or computes where it should await.
+//!
+//! A finding, never the verdict. The loop's thread is told by its stack: `_run_once` of asyncio/base_events.py (uvloop, which has no Python frame
+//! there, is not told). What it does below a selector is its rest; everything else is a callback.
+
+use super::{against, Against, Code, Evidence, Judgement, Opinion, Severity};
+use crate::analysis::report::{Estimate, Place};
+use crate::analysis::stats;
+use crate::analysis::words::{clean, named, percent, place};
+use crate::profile::Weight;
+use crate::sample::{Split, Stack, State};
+use std::collections::HashMap;
+
+/// Share of the loop's time in which it waits for the GIL, or sleeps in a callback, from which on every task feels it.
+const FELT: f64 = 0.05;
+
+pub(in crate::analysis) fn starved(e: &Evidence<'_>) -> Judgement {
+    judge(
+        e,
+        "waits for the GIL",
+        |l| l.waiting,
+        |e, l, share| {
+            Opinion::new(Code::EventLoopStarved, String::new())
+            .severe(Severity::Medium)
+            .because(format!(
+                "The event loop in {} waits for the GIL {share} of its time, so that every task on it is late by as much; most of the waiting in this program is behind {}.",
+                l.name,
+                e.culprit()
+            ))
+            .next(format!(
+                "Run {} in a concurrent.futures.ProcessPoolExecutor (loop.run_in_executor) instead of in a thread, or lower sys.setswitchinterval().",
+                e.culprit()
+            ))
+        },
+    )
+}
+
+pub(in crate::analysis) fn blocked(e: &Evidence<'_>) -> Judgement {
+    judge(
+        e,
+        "sleeps inside a callback",
+        |l| l.asleep,
+        |_, l, share| {
+            let at = l.sleeper.as_ref().map_or(String::new(), |(p, line)| format!(", mostly in {} at line {line}", place(p)));
+            Opinion::new(Code::EventLoopBlocked, String::new())
+                .severe(Severity::Medium)
+                .because(format!(
+                    "The event loop in {} sleeps inside a callback {share} of its time{at}: nothing else on it runs meanwhile.",
+                    l.name
+                ))
+                .next("Await there (asyncio.sleep, an asynchronous client), or hand the call to asyncio.to_thread().")
+        },
+    )
+}
+
+/// The worst loop, if its figure is felt.
+fn judge(e: &Evidence<'_>, what: &str, figure: fn(&Loop) -> Estimate, say: fn(&Evidence<'_>, &Loop, String) -> Opinion) -> Judgement {
+    let loops = loops(e);
+    let Some(worst) = loops.iter().max_by(|a, b| figure(a).estimate.total_cmp(&figure(b).estimate)) else { return Judgement::No };
+    let share = figure(worst);
+    match against(&share, FELT) {
+        Against::Above => say(e, worst, percent(share.estimate)).aside().yes(),
+        Against::Below => Judgement::No,
+        Against::Astride => Judgement::NotEnough(format!(
+            "The event loop in {} {what} between {} and {} of its time.",
+            worst.name,
+            percent(share.low),
+            percent(share.high)
+        )),
+    }
+}
+
+/// A thread that runs an event loop. Shares of its time.
+struct Loop {
+    name: String,
+    waiting: Estimate,
+    asleep: Estimate,
+    /// Where it sleeps most in a callback, and the line.
+    sleeper: Option<(Place, u32)>,
+}
+
+fn loops(e: &Evidence<'_>) -> Vec<Loop> {
+    let mut threads: Vec<usize> =
+        e.profile.weights.iter().filter(|w| callback(e.profile.stack(w.stack)).is_some()).map(|w| w.thread).collect();
+    threads.dedup();
+    threads.sort_unstable();
+    threads.dedup();
+    threads.iter().map(|thread| one(e, *thread)).collect()
+}
+
+fn one(e: &Evidence<'_>, thread: usize) -> Loop {
+    let mine = |w: &&Weight| w.thread == thread;
+    let (mut asleep, mut total) = (0.0, 0.0);
+    let mut places: HashMap<(crate::profile::FunctionId, u32), f64> = HashMap::new();
+    for w in e.profile.weights.iter().filter(mine) {
+        total += w.split.total();
+        let stack = e.profile.stack(w.stack);
+        if callback(stack) == Some(true) {
+            let sleeps = w.split.get(State::Io) + w.split.get(State::Lock) + w.split.get(State::HoldingBlocked);
+            asleep += sleeps;
+            *places.entry((e.profile.leaf(w.stack), stack.leaf().map_or(0, |f| f.line))).or_default() += sleeps;
+        }
+    }
+    let waiting = |all: &[Split]| all.get(thread).map_or(0.0, |t| if t.total() > 0.0 { t.get(State::Waiting) / t.total() } else { 0.0 });
+    let [waiting] = stats::intervals(e.profile, |all| [waiting(all)]);
+    let most = places.into_iter().filter(|p| p.1 > 0.0).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+    Loop {
+        name: clean(&e.profile.threads[thread].facts.name),
+        waiting,
+        asleep: stats::share(asleep, total, e.profile.window.looks as f64),
+        sleeper: most.map(|((function, line), _)| (named(e.profile.function(function)), line)),
+    }
+}
+
+/// Whether a stack is a callback's of an event loop; `Some(false)`: the loop's own, which selects or keeps its books. `None`: there is no loop.
+fn callback(stack: &Stack) -> Option<bool> {
+    let file = |n: usize, end: &str| stack.frames.get(n).is_some_and(|f| f.function.file.ends_with(end));
+    let run_once =
+        stack.frames.iter().position(|f| f.function.name.ends_with("_run_once") && f.function.file.ends_with("asyncio/base_events.py"))?;
+    Some(file(run_once + 1, "asyncio/events.py"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::report;
+    use crate::analysis::report::{Code, Report};
+    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::profile::Profile;
+
+    const SELECT: &str = "run_forever@asyncio/base_events.py>_run_once@asyncio/base_events.py>select@selectors.py";
+    const CALLBACK: &str = "run_forever@asyncio/base_events.py>_run_once@asyncio/base_events.py>_run@asyncio/events.py>answer";
+
+    fn word(state: char, stack: &'static str) -> &'static str {
+        Box::leak(format!("{state} {stack}").into_boxed_str())
+    }
+
+    fn found(r: &Report, code: Code) -> Option<&str> {
+        r.findings.iter().find(|f| f.code == code).map(|f| f.evidence.as_str())
+    }
+
+    /// A loop that waits for `waits` of 100 ms behind a worker and then answers, and sleeps in the answer for `sleeps`.
+    fn profile(looks: u64, waits: u64, sleeps: u64) -> Profile {
+        let (select, waiting, answers, asleep) = (word('I', SELECT), word('W', CALLBACK), word('P', CALLBACK), word('I', CALLBACK));
+        Scene::new(2.0).run(looks, |t| match t % 100 {
+            n if n < waits => vec![waiting, "P crunch"],
+            n if n < waits + sleeps => vec![asleep, "P crunch"],
+            99 => vec![answers, "W crunch"],
+            _ => vec![select, "P crunch"],
+        })
+    }
+
+    fn service(looks: u64, waits: u64, sleeps: u64) -> Report {
+        report(&profile(looks, waits, sleeps))
+    }
+
+    #[test]
+    fn a_loop_behind_a_worker_is_starved_and_one_that_only_selects_is_not() {
+        let starved = service(5000, 30, 0);
+        let said = found(&starved, Code::EventLoopStarved).unwrap_or_default();
+        assert!(
+            said.starts_with("The event loop in MainThread waits for the GIL 30 % of its time") && said.contains("crunch (app.py:12)"),
+            "{said}"
+        );
+        assert!(found(&starved, Code::EventLoopBlocked).is_none());
+        assert!(found(&service(5000, 0, 0), Code::EventLoopStarved).is_none());
+    }
+
+    #[test]
+    fn a_loop_that_sleeps_in_a_callback_blocks_itself_and_one_that_selects_does_not() {
+        let blocked = service(5000, 0, 20);
+        let said = found(&blocked, Code::EventLoopBlocked).unwrap_or_default();
+        assert!(said.contains("sleeps inside a callback 20 % of its time, mostly in answer (app.py:12) at line 14"), "{said}");
+        assert!(found(&blocked, Code::EventLoopStarved).is_none());
+        assert!(found(&service(5000, 0, 0), Code::EventLoopBlocked).is_none());
+    }
+
+    #[test]
+    fn a_share_about_the_bound_is_not_called() {
+        assert!(is_unsure(super::starved, &profile(1500, 5, 0)));
+        assert!(is_unsure(super::blocked, &profile(1500, 0, 5)));
+    }
+
+    #[test]
+    fn the_same_stacks_without_a_loop_are_nobodys() {
+        let r =
+            report(&Scene::new(2.0).run(5000, |t| if t % 3 == 0 { vec!["W answer", "P crunch"] } else { vec!["I answer", "P crunch"] }));
+        assert!(found(&r, Code::EventLoopStarved).or(found(&r, Code::EventLoopBlocked)).is_none());
+    }
+}

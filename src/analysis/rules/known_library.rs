@@ -1,0 +1,139 @@
+//! A library that is known to keep the GIL in C, or to release it, where it does so in this program. A finding, never the verdict.
+//!
+//! What is known stands in `libraries.tsv`, each with its source. A library is told by the file of the innermost Python function: a C function that the
+//! user's code calls directly has no frame of its own and is not told.
+
+use super::{against, Against, Code, Evidence, Judgement, Opinion, Severity};
+use crate::analysis::report::{FunctionRow, Place};
+use crate::analysis::stats;
+use crate::analysis::words::{percent, place};
+
+const KNOWN: &str = include_str!("../libraries.tsv");
+/// Share of the window that a library's C code takes with the GIL, or without it, from which it is worth a word.
+const MATTERS: f64 = 0.05;
+
+/// A line of the table.
+struct Library<'t> {
+    file: &'t str,
+    keeps: bool,
+    what: &'t str,
+    source: &'t str,
+    advice: &'t str,
+}
+
+pub(in crate::analysis) fn keeps(e: &Evidence<'_>) -> Judgement {
+    // Nobody minds a GIL that is kept while nobody wants it.
+    if e.gil.contended < MATTERS {
+        return Judgement::No;
+    }
+    judge(
+        e,
+        true,
+        |f| f.holding_native,
+        |l, f, share| {
+            Opinion::new(Code::KnownLibrary, String::new()).severe(Severity::Medium).because(format!(
+                "{} keeps the GIL; {} is inside it {share} of the time while others want it. ({})",
+                l.what,
+                place(&named(f)),
+                l.source
+            ))
+        },
+    )
+}
+
+pub(in crate::analysis) fn releases(e: &Evidence<'_>) -> Judgement {
+    judge(
+        e,
+        false,
+        |f| f.native,
+        |l, f, share| {
+            Opinion::new(Code::KnownLibrary, String::new()).severe(Severity::Low).because(format!(
+                "{} run without the GIL; {} runs so {share} of the time. ({})",
+                l.what,
+                place(&named(f)),
+                l.source
+            ))
+        },
+    )
+}
+
+/// The function of such a library that does most of it.
+fn judge(
+    e: &Evidence<'_>,
+    keeps: bool,
+    time: fn(&FunctionRow) -> f64,
+    say: fn(&Library<'_>, &FunctionRow, String) -> Opinion,
+) -> Judgement {
+    let known = |f: &FunctionRow| libraries().find(|l| l.keeps == keeps && f.file.contains(l.file));
+    let theirs = e.functions.iter().filter_map(|f| Some((known(f)?, f)));
+    let Some((library, most)) = theirs.max_by(|a, b| time(a.1).total_cmp(&time(b.1))) else { return Judgement::No };
+    let share = stats::share(time(most).min(1.0), 1.0, e.profile.window.looks as f64);
+    match against(&share, MATTERS) {
+        Against::Below => Judgement::No,
+        Against::Astride => Judgement::NotEnough(format!(
+            "{} may take anything between {} and {} of the time.",
+            library.what,
+            percent(share.low),
+            percent(share.high)
+        )),
+        Against::Above => say(&library, most, percent(time(most).min(1.0))).next(library.advice).aside().yes(),
+    }
+}
+
+fn libraries() -> impl Iterator<Item = Library<'static>> {
+    KNOWN.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let mut columns = line.split('\t');
+        let mut next = || columns.next();
+        Some(Library { file: next()?, keeps: next()? == "keeps", what: next()?, source: next()?, advice: next()? })
+    })
+}
+
+fn named(f: &FunctionRow) -> Place {
+    Place { name: f.name.clone(), file: f.file.clone(), line: f.line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{libraries, KNOWN};
+    use crate::analysis::report;
+    use crate::analysis::report::{Code, Report};
+    use crate::analysis::testing::{is_unsure, Scene};
+
+    fn said(r: &Report) -> Option<&str> {
+        r.findings.iter().find(|f| f.code == Code::KnownLibrary).map(|f| f.evidence.as_str())
+    }
+
+    #[test]
+    fn every_line_of_the_table_is_whole() {
+        let lines = KNOWN.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(lines > 10 && libraries().count() == lines);
+        for line in KNOWN.lines().filter(|line| !line.starts_with('#')) {
+            let columns: Vec<&str> = line.split('\t').collect();
+            assert!(columns.len() == 5 && ["keeps", "releases"].contains(&columns[1]) && columns.iter().all(|c| !c.is_empty()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_library_that_keeps_the_gil_is_named_where_others_want_it() {
+        let turns =
+            |t: u64| if (t / 5).is_multiple_of(2) { vec!["C encode@json/encoder.py", "W answer"] } else { vec!["W answer", "P answer"] };
+        let r = report(&Scene::new(2.0).run(3000, turns));
+        let evidence = said(&r).unwrap_or_default();
+        assert!(evidence.starts_with("json's C encoder keeps the GIL; encode (encoder.py:12) is inside it 50 % of the time"), "{evidence}");
+        let alone = |t: u64| if (t / 5).is_multiple_of(2) { vec!["C encode@json/encoder.py", "I recv"] } else { vec!["P main", "I recv"] };
+        assert!(said(&report(&Scene::new(2.0).run(3000, alone))).is_none());
+    }
+
+    #[test]
+    fn a_library_that_releases_it_is_named_and_unknown_code_is_not() {
+        let r = report(&Scene::new(2.0).run(3000, |_| vec!["N sort@numpy/core/fromnumeric.py", "I recv"]));
+        assert!(said(&r).unwrap_or_default().starts_with("NumPy's loops"), "{:?}", r.findings);
+        assert!(said(&report(&Scene::new(2.0).run(3000, |_| vec!["N sort@mine.py", "I recv"]))).is_none());
+    }
+
+    #[test]
+    fn a_share_about_the_bound_is_not_called() {
+        let some = |t: u64| vec![if t.is_multiple_of(20) { "N sort@numpy/core/fromnumeric.py" } else { "I recv" }, "I recv"];
+        assert!(is_unsure(super::releases, &Scene::new(2.0).run(600, some)));
+    }
+}

@@ -1,0 +1,313 @@
+//! Threads that need the GIL, a CPU, or neither, in turn, on so many cores: a simulation by events. Pure.
+//!
+//! CPU time is shared evenly among those that want it (processor sharing: what the kernel's fair scheduler comes to over some milliseconds). The GIL
+//! is CPython's (`take_gil`, `drop_gil`): it goes to whoever has waited longest; a waiter during whose switch interval it has not changed hands asks
+//! for it, and the holder lets go. Who lets go of its own accord goes on at once, and may take it back before the one that it woke runs.
+
+/// What a stretch of a thread's work needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A CPU and the GIL.
+    Held,
+    /// The GIL, and no CPU: asleep with it.
+    HeldAsleep,
+    /// A CPU.
+    Cpu,
+    /// Nothing: asleep.
+    Asleep,
+}
+
+impl Need {
+    fn gil(self) -> bool {
+        matches!(self, Need::Held | Need::HeldAsleep)
+    }
+
+    fn cpu(self) -> bool {
+        matches!(self, Need::Held | Need::Cpu)
+    }
+}
+
+/// A stretch: what it needs, and for how many nanoseconds on a CPU of its own.
+pub type Stretch = (Need, f64);
+
+/// Where they run.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// CPUs that they may use; a quota makes fractions.
+    pub cores: f64,
+    /// The GIL's switch interval, nanoseconds; `None`: there is no GIL.
+    pub interval: Option<f64>,
+    /// From letting go of the GIL until the one that was woken runs, nanoseconds.
+    pub wake: f64,
+}
+
+/// Events of one simulation: past that it ends early.
+const MOST_EVENTS: usize = 200_000;
+/// The same, times workers: each event looks at all of them.
+const MOST_STEPS: usize = 8_000_000;
+/// Less than this of a stretch is nothing: sums of floats.
+const NOTHING: f64 = 1e-6;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum At {
+    /// On its stretch.
+    Work,
+    /// Wants the GIL, since then.
+    Waits(f64),
+    /// Was given the GIL, and runs at that time.
+    Woken(f64),
+}
+
+/// A thread to be: what it does again and again, and which GIL it takes.
+#[derive(Clone, Debug, Default)]
+pub struct Worker {
+    /// Its cycle.
+    pub work: Vec<Stretch>,
+    /// The number of its GIL: one for each process.
+    pub gil: usize,
+}
+
+#[derive(Debug)]
+struct Thread<'a> {
+    work: &'a [Stretch],
+    gil: usize,
+    next: usize,
+    left: f64,
+    at: At,
+    /// Nanoseconds of its stretches done, and those waited for the GIL.
+    done: f64,
+    waited: f64,
+}
+
+/// What became of one thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Its work done per nanosecond: 1 where it met nobody.
+    pub speed: f64,
+    /// The share of the time in which it waited for the GIL.
+    pub waiting: f64,
+}
+
+/// Lets each worker do its stretches again and again, for so many nanoseconds. One without work has the speed 0.
+pub fn run(workers: &[Worker], machine: &Machine, span: f64) -> Vec<Outcome> {
+    let gils = workers.iter().map(|w| w.gil + 1).max().unwrap_or(0);
+    let mut sim = Sim { machine: *machine, now: 0.0, gils: vec![Gil::default(); gils], threads: workers.iter().map(Thread::of).collect() };
+    for index in 0..sim.threads.len() {
+        sim.begin(index);
+    }
+    for _ in 0..MOST_EVENTS.min(MOST_STEPS / workers.len().max(1)) {
+        if sim.now >= span || !sim.step(span) {
+            break;
+        }
+    }
+    let whole = sim.now.max(NOTHING);
+    sim.threads.iter().map(|t| Outcome { speed: t.done / whole, waiting: t.waited / whole }).collect()
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Gil {
+    holder: Option<usize>,
+    /// When it last changed hands.
+    changed: f64,
+}
+
+struct Sim<'a> {
+    machine: Machine,
+    now: f64,
+    gils: Vec<Gil>,
+    threads: Vec<Thread<'a>>,
+}
+
+impl Sim<'_> {
+    /// Goes on to the next event; false when there is none before the end.
+    fn step(&mut self, end: f64) -> bool {
+        let wanting = self.threads.iter().filter(|t| t.at == At::Work && t.need().is_some_and(Need::cpu)).count() as f64;
+        let rate = (self.machine.cores / wanting.max(1.0)).min(1.0);
+        let mut until = end;
+        for thread in &self.threads {
+            let Some(need) = thread.need() else { continue };
+            until = until.min(match thread.at {
+                At::Work => self.now + thread.left / if need.cpu() { rate } else { 1.0 },
+                At::Woken(at) => at,
+                At::Waits(_) => f64::INFINITY,
+            });
+        }
+        let forced = (0..self.gils.len()).map(|gil| (self.forced_at(gil), gil)).min_by(|a, b| a.0.total_cmp(&b.0));
+        let (forced, gil) = forced.unwrap_or((f64::INFINITY, 0));
+        until = until.min(forced).max(self.now);
+        self.advance(until, rate);
+        if forced <= until {
+            self.force(gil);
+        }
+        for index in 0..self.threads.len() {
+            self.settle(index);
+        }
+        until < end
+    }
+
+    fn advance(&mut self, until: f64, rate: f64) {
+        let time = until - self.now;
+        for thread in &mut self.threads {
+            match (thread.at, thread.need()) {
+                (At::Work, Some(need)) => {
+                    let part = (if need.cpu() { time * rate } else { time }).min(thread.left);
+                    thread.left -= part;
+                    thread.done += part;
+                }
+                (At::Waits(_) | At::Woken(_), _) => thread.waited += time,
+                (At::Work, None) => {}
+            }
+        }
+        self.now = until;
+    }
+
+    /// When the holder is made to let go: the switch interval of the one that has waited longest, begun anew whenever the GIL changed hands. Who is in a
+    /// call of C cannot be asked; a stretch of work is Python's as a whole.
+    fn forced_at(&self, gil: usize) -> f64 {
+        let Gil { holder: Some(holder), changed } = self.gils[gil] else { return f64::INFINITY };
+        let (Some(interval), holds) = (self.machine.interval, &self.threads[holder]) else { return f64::INFINITY };
+        let since = self.waiting(gil).map(|(_, since)| since).fold(f64::INFINITY, f64::min);
+        if holds.at != At::Work || holds.need() != Some(Need::Held) {
+            return f64::INFINITY;
+        }
+        since.max(changed) + interval
+    }
+
+    /// Who waits for a GIL, and since when.
+    fn waiting(&self, gil: usize) -> impl Iterator<Item = (usize, f64)> + '_ {
+        let waits = |t: &Thread<'_>| if let At::Waits(since) = t.at { Some(since) } else { None };
+        self.threads.iter().enumerate().filter(move |(_, t)| t.gil == gil).filter_map(move |(i, t)| Some((i, waits(t)?)))
+    }
+
+    fn force(&mut self, gil: usize) {
+        let Some(holder) = self.gils[gil].holder.take() else { return };
+        self.threads[holder].at = At::Waits(self.now);
+        self.hand_over(gil, Some(holder));
+    }
+
+    /// Gives a free GIL to the one that has waited longest; not to one that was just made to let go, unless nobody else wants it.
+    fn hand_over(&mut self, gil: usize, not: Option<usize>) {
+        let first = self.waiting(gil).filter(|(i, _)| Some(*i) != not).min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i);
+        if let Some(index) = first.or(not) {
+            self.threads[index].at = At::Woken(self.now + self.machine.wake);
+            self.gils[gil] = Gil { holder: Some(index), changed: self.now };
+        }
+    }
+
+    /// Ends what is over for one thread and begins what follows.
+    fn settle(&mut self, index: usize) {
+        match self.threads[index].at {
+            At::Woken(at) if at <= self.now => self.threads[index].at = At::Work,
+            At::Work if self.threads[index].need().is_some() && self.threads[index].left <= NOTHING => {
+                let had = self.threads[index].need().is_some_and(Need::gil);
+                self.threads[index].next += 1;
+                let (wants, gil) = (self.threads[index].need().is_some_and(Need::gil), self.threads[index].gil);
+                if had && !wants && self.machine.interval.is_some() {
+                    self.gils[gil].holder = None;
+                    self.hand_over(gil, None);
+                }
+                if had && wants {
+                    self.threads[index].load();
+                } else {
+                    self.begin(index);
+                }
+            }
+            At::Work | At::Waits(_) | At::Woken(_) => {}
+        }
+    }
+
+    fn begin(&mut self, index: usize) {
+        self.threads[index].load();
+        if self.machine.interval.is_none() || !self.threads[index].need().is_some_and(Need::gil) {
+            return;
+        }
+        let gil = self.threads[index].gil;
+        if self.gils[gil].holder.is_none() {
+            self.gils[gil] = Gil { holder: Some(index), changed: self.now };
+        } else {
+            self.threads[index].at = At::Waits(self.now);
+        }
+    }
+}
+
+impl Thread<'_> {
+    fn of(worker: &Worker) -> Thread<'_> {
+        Thread { work: &worker.work, gil: worker.gil, next: 0, left: 0.0, at: At::Work, done: 0.0, waited: 0.0 }
+    }
+
+    fn stretch(&self) -> Option<Stretch> {
+        self.work.get(self.next % self.work.len().max(1)).copied()
+    }
+
+    fn need(&self) -> Option<Need> {
+        self.stretch().map(|(need, _)| need)
+    }
+
+    fn load(&mut self) {
+        self.left = self.stretch().map_or(0.0, |(_, nanos)| nanos.max(1.0));
+        self.at = At::Work;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: f64 = 1e6;
+    const CPYTHON: Machine = Machine { cores: 2.0, interval: Some(5.0 * MS), wake: 0.05 * MS };
+    const FREE: Machine = Machine { interval: None, ..CPYTHON };
+
+    fn together(cycles: &[Vec<Stretch>]) -> Vec<Worker> {
+        cycles.iter().map(|work| Worker { work: work.clone(), gil: 0 }).collect()
+    }
+
+    fn speeds(cycles: &[Vec<Stretch>], machine: &Machine) -> Vec<f64> {
+        run(&together(cycles), machine, 2000.0 * MS).iter().map(|o| o.speed).collect()
+    }
+
+    #[test]
+    fn two_that_compute_share_the_gil_and_have_a_core_each_without_it() {
+        let two = vec![vec![(Need::Held, 1.0 * MS)]; 2];
+        let (with, without) = (speeds(&two, &CPYTHON), speeds(&two, &FREE));
+        assert!(with.iter().all(|s| (0.48..0.5).contains(s)), "{with:?}");
+        assert!(without.iter().all(|s| (s - 1.0).abs() < 1e-6), "{without:?}");
+    }
+
+    #[test]
+    fn each_process_has_a_gil() {
+        let four: Vec<Worker> = (0..4).map(|n| Worker { work: vec![(Need::Held, 1.0 * MS)], gil: n % 2 }).collect();
+        let outcome = run(&four, &CPYTHON, 2000.0 * MS);
+        assert!(outcome.iter().all(|o| (0.48..0.5).contains(&o.speed)), "{outcome:?}");
+    }
+
+    #[test]
+    fn cores_are_shared() {
+        let four = vec![vec![(Need::Held, 1.0 * MS)]; 4];
+        assert!(speeds(&four, &FREE).iter().all(|s| (s - 0.5).abs() < 1e-6));
+        let released = vec![vec![(Need::Cpu, 3.0 * MS), (Need::Held, 0.001 * MS)]; 4];
+        assert!(speeds(&released, &CPYTHON).iter().all(|s| (0.45..0.51).contains(s)));
+    }
+
+    #[test]
+    fn a_short_holder_pays_an_interval_behind_one_that_computes() {
+        let convoy = vec![vec![(Need::Held, 20.0 * MS)], vec![(Need::Held, 0.01 * MS), (Need::Asleep, 1.0 * MS)]];
+        let short = run(&together(&convoy), &CPYTHON, 2000.0 * MS)[1];
+        // Of each 1.01 ms of its own it takes 6 ms and a little.
+        assert!((0.14..0.18).contains(&short.speed) && (0.8..0.86).contains(&short.waiting), "{short:?}");
+        assert!(speeds(&convoy, &FREE)[1] > 0.99);
+    }
+
+    #[test]
+    fn who_sleeps_with_the_gil_keeps_the_others_out() {
+        let two = vec![vec![(Need::HeldAsleep, 4.0 * MS)], vec![(Need::Held, 1.0 * MS), (Need::Asleep, 1.0 * MS)]];
+        let outcome = run(&together(&two), &CPYTHON, 1000.0 * MS);
+        assert!(outcome[0].speed > 0.9 && outcome[1].waiting > 0.9, "{outcome:?}");
+    }
+
+    #[test]
+    fn nobody_and_nothing() {
+        assert_eq!(run(&[], &CPYTHON, MS), []);
+        assert_eq!(run(&[Worker::default()], &CPYTHON, MS), [Outcome::default()]);
+        assert!(run(&together(&[vec![(Need::Cpu, 0.0)]]), &CPYTHON, MS)[0].speed <= 1.0);
+    }
+}
