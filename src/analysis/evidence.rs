@@ -50,6 +50,8 @@ pub(super) struct Rates {
     pub(super) active: Estimate,
     /// Share of the time in which a thread had or lacked a CPU that it lacked it.
     pub(super) starvation: Estimate,
+    /// Share of the time of threads that work, less what they wait for the GIL and for locks, in which they lacked a CPU.
+    pub(super) lacking: Estimate,
     /// Share of the work that is done outside the GIL.
     pub(super) outside: Estimate,
     /// Share of the work that the busiest thread does.
@@ -97,7 +99,7 @@ impl<'a> Evidence<'a> {
     pub(super) fn gather(profile: &'a Profile, gil: &'a Gil, threads: &'a [Thread], functions: &'a [FunctionRow]) -> Evidence<'a> {
         let cores = cores(profile);
         let measured = stats::intervals(profile, |threads| measure(threads, cores));
-        let [holding, waiting, native, unknown, lock, on_cpu, active, starvation, outside, alone, saturation, ..] = measured;
+        let [holding, waiting, native, unknown, lock, on_cpu, active, starvation, lacking, outside, alone, saturation, ..] = measured;
         let [.., p0, p1, p2, u0, u1, u2, f0, f1, f2, r0, r1, r2] = measured;
         // Each end of a prediction is a figure of its own; its outer quantile is the end of the interval.
         let interval = |[low, middle, high]: [Estimate; 3]| Estimate { estimate: middle.estimate, low: low.low, high: high.high };
@@ -107,7 +109,7 @@ impl<'a> Evidence<'a> {
             free_threading: interval([f0, f1, f2]),
             release_in_native: interval([r0, r1, r2]),
         };
-        let rates = Rates { holding, waiting, native, unknown, lock, on_cpu, active, starvation, outside, alone };
+        let rates = Rates { holding, waiting, native, unknown, lock, on_cpu, active, starvation, lacking, outside, alone };
         let (behind, locks) = (behind(functions), locks(profile));
         Evidence { profile, gil, threads, functions, rates, gains, behind, locks, saturation }
     }
@@ -176,7 +178,7 @@ fn cores(profile: &Profile) -> f64 {
 }
 
 /// Figures that are rates, shares or counts.
-const RATES: usize = 11;
+const RATES: usize = 12;
 /// Those, and three for each of four predictions.
 const FIGURES: usize = RATES + 12;
 
@@ -188,6 +190,9 @@ fn measure(threads: &[Split], cores: f64) -> [f64; FIGURES] {
     let (work, used) = (sum(&scaling::work), sum(&on_cpu));
     let lacked = state(State::Starved) + state(State::HoldingStarved);
     let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
+    // Threads that do next to nothing would make it look small: there may be any number of them.
+    let works = threads.iter().filter(|t| scaling::work(t) > 0.01 * most);
+    let own = works.map(|t| t.total() - t.get(State::Waiting) - t.get(State::Lock)).sum::<f64>();
     let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
     let mut out = [0.0; FIGURES];
     out[..RATES].copy_from_slice(&[
@@ -199,6 +204,7 @@ fn measure(threads: &[Split], cores: f64) -> [f64; FIGURES] {
         used,
         holding + waiting + native + state(State::Starved),
         ratio(lacked, lacked + used),
+        ratio(lacked, own),
         ratio(native, work),
         ratio(most, work),
         scaling::saturation(threads),

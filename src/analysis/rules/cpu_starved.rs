@@ -5,6 +5,8 @@ use crate::analysis::words::{cores, number, on_cores, percent};
 
 /// Share of the time in which threads could have run that they had no core, beyond which no gain can be promised.
 const STARVED: f64 = 1.0 / 3.0;
+/// Share of their own time that threads lack a core, below which something else takes more of it: I/O, with bursts of work between.
+const LIMITS: f64 = 0.3;
 /// CPUs that threads have or lack, below which starvation is a matter of microseconds.
 const MATTERS: f64 = 0.2;
 /// A gain that cores alone stand in the way of.
@@ -13,10 +15,11 @@ const CAPPED: f64 = 1.25;
 pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     let wanted = e.rates.on_cpu.estimate / (1.0 - e.rates.starvation.estimate).max(0.01);
     let capped = e.gains.uncapped.low >= CAPPED && e.gains.processes.estimate < WORTH_IT;
+    let limits = wanted >= MATTERS && against(&e.rates.lacking, LIMITS) != Against::Below;
     match against(&e.rates.starvation, STARVED) {
-        Against::Above if wanted >= MATTERS => starved(e),
+        Against::Above if limits => starved(e),
         _ if capped => no_cores(e),
-        Against::Astride if wanted >= MATTERS => {
+        Against::Astride if limits => {
             let (low, high) = (percent(e.rates.starvation.low), percent(e.rates.starvation.high));
             Judgement::NotEnough(format!("Threads that are ready to run have no core between {low} and {high} of that time."))
         }
@@ -71,6 +74,16 @@ mod tests {
         let turns = |t: u64| if (t / 5).is_multiple_of(2) { vec!["P burn", "W burn"] } else { vec!["W burn", "P burn"] };
         assert_eq!(report(&Scene::new(1.0).run(2000, turns)).verdict.code, Code::CpuStarved);
         assert_eq!(report(&Scene::new(2.0).run(2000, turns)).verdict.code, Code::SwitchToProcesses);
+    }
+
+    #[test]
+    fn bursts_between_io_that_meet_on_a_core_are_not_what_limits() {
+        let bursts = |t: u64| match t % 10 {
+            0 => vec!["N sync", "S sync"],
+            1 => vec!["S sync", "N sync"],
+            _ => vec!["I sync", "I sync"],
+        };
+        assert_ne!(report(&Scene::new(1.0).run(3000, bursts)).verdict.code, Code::CpuStarved);
     }
 
     #[test]

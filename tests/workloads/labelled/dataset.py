@@ -10,12 +10,13 @@ ROWS = [",".join(str((n * 7919 + k * 104729) % 1000 / 10) for k in range(12)) fo
 
 
 def chunk(rows):
-    """What a worker does with one chunk."""
+    """What a worker does with one chunk: sums of each column, folded about several middles."""
     sums = {}
-    for row in rows:
-        for name, cell in enumerate(row.split(",")):
-            value = float(cell)
-            sums[name] = sums.get(name, 0.0) + (value if value < 50 else 100 - value)
+    for middle in range(10, 100, 10):
+        for row in rows:
+            for name, cell in enumerate(row.split(",")):
+                value = float(cell)
+                sums[name] = sums.get(name, 0.0) + (value if value < middle else 2 * middle - value)
     return sums
 
 
@@ -27,6 +28,7 @@ def feed(pool, done, first):
 
 def quiet():
     """The pool's processes complain of their parent's sudden end."""
+    pair.end_with_parent()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 

@@ -53,10 +53,15 @@ def work(unit, setup, index, counts, at_work, program):
         os.kill(program, signal.SIGKILL)
 
 
+def end_with_parent():
+    """However that ends. To be called in a new process."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def in_process(*how):
-    """Forked before there is any thread. Ends with the parent, however that ends."""
+    """Forked before there is any thread."""
     if os.fork() == 0:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         if os.getppid() == how[-1]:
             work(*how)
         os._exit(0)

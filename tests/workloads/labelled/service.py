@@ -31,7 +31,10 @@ async def serve(pool):
 
 if __name__ == "__main__":
     fork = multiprocessing.get_context("fork")
-    pool = concurrent.futures.ProcessPoolExecutor(pair.WORKERS, mp_context=fork) if pair.PROCESSES else concurrent.futures.ThreadPoolExecutor(pair.WORKERS)
+    if pair.PROCESSES:
+        pool = concurrent.futures.ProcessPoolExecutor(pair.WORKERS, mp_context=fork, initializer=pair.end_with_parent)
+    else:
+        pool = concurrent.futures.ThreadPoolExecutor(pair.WORKERS)
     for job in [pool.submit(handle, 10) for _ in range(4 * pair.WORKERS)]:
         job.result()
     threading.Thread(target=lambda: asyncio.run(serve(pool)), name="loop", daemon=True).start()
