@@ -7,6 +7,8 @@ MEDIAN, WORST, COVERED = 0.10, 0.25, 0.90
 # And of blame: how far its sum may be from all waiting, and a convoy's wait each time from what its victims lose by their own count. Sums over less
 # waiting than this, in seconds, are of a few looks.
 BLAME, TURN, WAITING = 0.02, 0.20, 0.1
+# By which factor `threads_worth_having` may be off.
+FACTOR = 1.5
 
 
 def middle(values):
@@ -55,14 +57,40 @@ def cells(one):
 
 
 def line(one):
+    if "sweep" in one:
+        print(sweep(one)[1], flush=True)
+        return
     print("  ".join(("%-26s", "%-30s", "%-30s", "%-20s", "%-20s", "%s")[n] % cell for n, cell in enumerate(cells(one))), flush=True)
 
 
-def judged(all_of_them):
+def sweep(one):
+    said, knee = one["sweep"]["said"], one["sweep"]["knee"]
+    rates = "  ".join("%s: %.1f" % i for i in one["sweep"]["rates"].items())
+    return 1 / FACTOR <= said / knee <= FACTOR, "%s: threads worth having %.2f, measured %.2f (within a factor of %g); units/s by threads: %s" % (
+        one["name"], said, knee, FACTOR, rates)
+
+
+def judged(everything):
     """(whether it holds, what) for each thing promised."""
-    bad = [one for one in all_of_them if wrong(one)]
-    yield not bad, "%d of %d verdicts right%s" % (len(all_of_them) - len(bad), len(all_of_them), ": not " + ", ".join(o["name"] for o in bad) if bad else "")
-    compared = [one for one in all_of_them if not one["loaded"] and off(one) is not None]
+    all_of_them = [one for one in everything if "sweep" not in one]
+    yield from runs(all_of_them) if all_of_them else ()
+    yield from (sweep(one) for one in everything if "sweep" in one)
+
+
+def runs(all_of_them):
+    for loaded in (False, True):
+        yield from verdicts_of([one for one in all_of_them if one["loaded"] == loaded], " beside a competing process" if loaded else "")
+    yield from figures([one for one in all_of_them if not one["loaded"]])
+
+
+def verdicts_of(some, where):
+    bad = [one for one in some if wrong(one)]
+    if some:
+        yield not bad, "%d of %d verdicts right%s%s" % (len(some) - len(bad), len(some), where, ": not " + ", ".join(o["name"] for o in bad) if bad else "")
+
+
+def figures(all_of_them):
+    compared = [one for one in all_of_them if off(one) is not None]
     if compared:
         errors = [abs(off(one)) for one in compared]
         far = max(compared, key=lambda one: abs(off(one)))
@@ -70,8 +98,6 @@ def judged(all_of_them):
         yield max(errors) <= WORST, "and by %.1f %% at worst (bound %.0f %%): %s" % (100 * max(errors), 100 * WORST, far["name"])
         inside = sum(map(covers, compared))
         yield inside >= COVERED * len(compared), "%d of %d intervals hold the measured gain (bound %.0f %%)" % (inside, len(compared), 100 * COVERED)
-
-
     rounds = [r["blame"] for one in all_of_them for r in one["rounds"] if r.get("blame", {}).get("waiting", 0) > WAITING]
     if rounds:
         apart = max(abs(b["sum"] / b["waiting"] - 1) for b in rounds)
@@ -79,7 +105,7 @@ def judged(all_of_them):
         yield apart <= BLAME, "blame adds up to waiting within %.2f %% in %d rounds (bound %.0f %%); %.1f %% of it, in the median, has no holder" % (
             100 * apart, len(rounds), 100 * BLAME, 100 * none)
     for one in all_of_them:
-        if not one["loaded"] and any("turn_ms" in r for r in one["rounds"]):
+        if any("turn_ms" in r for r in one["rounds"]):
             said, true = middle([r["blame"]["wait_ms"] for r in one["rounds"]]), middle([r["turn_ms"] for r in one["rounds"]])
             yield abs(said / true - 1) <= TURN, "%s: %.2f ms each time said, %.2f ms by the workers' own count (bound %.0f %%)" % (one["name"], said, true, 100 * TURN)
         if one.get("blamed"):
@@ -99,10 +125,11 @@ def summary(all_of_them):
 def document(all_of_them, options):
     yield "# Verdicts and predictions, against the same work in processes\n"
     yield "Each workload (`tests/workloads/labelled`) is run as threads and as processes, in turn; gilprof looks at the threads. Measured: units of work per second in processes,"
-    yield "over those in threads, median of %d rounds, lowest and highest. Predicted: what gilprof said of the threads before, `[low, high]`. Made by `scripts/verdicts`." % options.rounds
+    yield "over those in threads, median of the rounds, lowest and highest. Predicted: what gilprof said of the threads before, `[low, high]`. Made by `scripts/verdicts`, `scripts/verdicts --load`"
+    yield "and `scripts/verdicts --sweep` with `--json`, then `scripts/verdicts --from … --write`; so many rounds: %s." % ", ".join(sorted({str(len(one["rounds"])) for one in all_of_them if "rounds" in one}))
     yield "\n- machine: %d CPUs, Linux %s, %s\n" % (len(os.sched_getaffinity(0)), platform.release(), platform.machine())
     yield "```"
     yield from (("holds   " if holds else "BROKEN  ") + text for holds, text in judged(all_of_them))
     yield "```\n"
     yield "| workload | label | verdict | predicted | measured | error |\n|---|---|---|---|---|---|"
-    yield from ("| %s |" % " | ".join(cells(one)) for one in all_of_them)
+    yield from ("| %s |" % " | ".join(cells(one)) for one in all_of_them if "sweep" not in one)
