@@ -281,8 +281,9 @@ fn locks(profile: &Profile) -> Locks {
     Locks { rate, threads: threads.values().filter(|nanos| **nanos >= WAITS * seconds * 1e9).count(), worst }
 }
 
-/// Whether a thread does anything besides sleeping; one that never does is not held up by a lock but unused.
+/// Whether a thread does anything besides sleeping; one that never does is not held up by a lock but unused. A few looks are enough: behind a lock that is held
+/// for milliseconds, what a thread does with it may be microseconds.
 fn works(profile: &Profile, thread: usize) -> bool {
     let split = &profile.threads[thread].split;
-    split.holding() + split.get(State::Native) + split.get(State::Waiting) > 0.005 * split.total()
+    split.holding() + split.get(State::Native) + split.get(State::Waiting) > 0.0005 * split.total()
 }

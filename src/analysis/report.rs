@@ -245,6 +245,9 @@ pub struct Verdict {
     pub speedup: Speedup,
     /// Where the GIL saturates: (hold + off-GIL time per cycle) / hold. `None` when nobody holds it.
     pub threads_worth_having: Option<f64>,
+    /// The same with its interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads_worth_having_interval: Option<Estimate>,
     /// Measured facts, with numbers.
     pub because: Vec<String>,
     /// What to do, naming the function.

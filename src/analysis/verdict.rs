@@ -56,13 +56,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> (Verdict, Vec<Finding>) {
 
 fn verdict(e: &Evidence<'_>, opinion: Opinion) -> Verdict {
     let speedup = if opinion.refuses { Speedup::default() } else { speedup(e) };
-    let saturation = e.saturation.estimate;
+    let saturation = Some(e.saturation).filter(|n| n.estimate > 0.0 && !opinion.refuses);
     Verdict {
         confidence: confidence(e, &opinion, speedup.processes.as_ref()),
         code: opinion.code,
         headline: opinion.headline,
         speedup,
-        threads_worth_having: (saturation > 0.0 && !opinion.refuses).then_some(saturation),
+        threads_worth_having: saturation.map(|n| n.estimate),
+        threads_worth_having_interval: saturation,
         because: opinion.because,
         next_steps: opinion.next_steps,
         sketch: opinion.sketch,

@@ -109,6 +109,7 @@ pub fn saturated() -> Report {
             confidence: Confidence::High,
             speedup: Speedup { processes: estimate(1.95, 1.85, 2.0), free_threading: estimate(1.8, 1.6, 1.9), release_in_native: None },
             threads_worth_having: Some(1.0),
+            threads_worth_having_interval: None,
             because: vec!["the GIL is held 99 % of the time, 90 % of that in Python code on the CPU".into()],
             next_steps: vec!["run burn (app.py:12) in a ProcessPoolExecutor".into()],
             sketch: Vec::new(),

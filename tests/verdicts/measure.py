@@ -60,10 +60,11 @@ def round_of(gilprof, python, case, options, processes_first):
 
 
 def blame(report):
-    """Waiting of all threads in seconds, the sum of blame, and of it what has no holder; the pair blamed most; the mean wait of the threads that mostly wait."""
+    """Waiting of all threads in seconds, the sum of blame, and of it what has no holder; the pair blamed most; the mean wait of the threads that
+    mostly wait."""
     rows, waiting = report["blame"], sum(t["seconds"] * t["states"]["waiting"] for t in report["threads"])
     first = next((row for row in rows if row["holder"]), None)
-    victims = [t["wait_ms"]["mean"] for t in report["threads"] if t["wait_ms"] and t["states"]["waiting"] > 2 * t["states"]["holding"]]
+    victims = [t["wait_ms"]["mean"] for t in report["threads"] if t["states"]["waiting"] > max(0.1, 2 * t["states"]["holding"])]
     return {"waiting": waiting, "sum": sum(row["seconds"] for row in rows), "unattributed": sum(row["seconds"] for row in rows if not row["holder"]),
             "first": [first["waiter"]["name"], first["holder"]["name"]] if first else [], "wait_ms": sum(victims) / len(victims) if victims else 0}
 

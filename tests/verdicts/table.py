@@ -122,7 +122,11 @@ def summary(all_of_them):
     return broken
 
 
-def document(all_of_them, options):
+NOTES = "## Notes"
+
+
+def document(all_of_them, before):
+    """The page; what was written by hand under its notes stays."""
     yield "# Verdicts and predictions, against the same work in processes\n"
     yield "Each workload (`tests/workloads/labelled`) is run as threads and as processes, in turn; gilprof looks at the threads. Measured: units of work per second in processes,"
     yield "over those in threads, median of the rounds, lowest and highest. Predicted: what gilprof said of the threads before, `[low, high]`. Made by `scripts/verdicts`, `scripts/verdicts --load`"
@@ -133,3 +137,5 @@ def document(all_of_them, options):
     yield "```\n"
     yield "| workload | label | verdict | predicted | measured | error |\n|---|---|---|---|---|---|"
     yield from ("| %s |" % " | ".join(cells(one)) for one in all_of_them if "sweep" not in one)
+    if NOTES in before:
+        yield "\n" + before[before.index(NOTES):].rstrip("\n")

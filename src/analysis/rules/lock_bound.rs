@@ -71,6 +71,18 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_is_held_asleep_keeps_out_those_who_have_little_to_do() {
+        // Seven take turns of 5 ms; each does something in 4 looks of a thousand.
+        let sleepy = |t: u64| {
+            let mut all = vec!["L update"; 8];
+            all[0] = "L join@threading.py";
+            all[1 + (t / 5 % 7) as usize] = if t.is_multiple_of(36) { "P update" } else { "I update" };
+            all
+        };
+        assert_eq!(report(&Scene::new(2.0).run(5000, sleepy)).verdict.code, Code::LockBound);
+    }
+
+    #[test]
     fn workers_without_work_and_waiters_for_the_gil_are_not() {
         assert_ne!(report(&Scene::new(2.0).run(2000, turns("L get@queue.py"))).verdict.code, Code::LockBound);
         assert_eq!(report(&Scene::new(2.0).run(2000, turns("W update"))).verdict.code, Code::SwitchToProcesses);
