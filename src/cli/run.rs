@@ -12,10 +12,12 @@ use super::{exit, fail, say_raw, system};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::process::sys_linux;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
@@ -33,12 +35,14 @@ pub fn command(window: Window, args: &MeasureArgs, words: &[OsString]) -> Result
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     let ended = AtomicBool::new(false);
     let (tell, told) = oneshot::channel();
+    let (running, waited_for) = mpsc::channel();
     let (status, failed) = std::thread::scope(|scope| {
         // Nobody is there to be told only when gilprof is being left at once.
-        scope.spawn(|| tell.send(measure(session, pid, &name, &ended)));
+        scope.spawn(|| tell.send(measure(session, pid, &name, &ended, waited_for)));
         runtime.block_on(async {
             let status = accompany(&mut child, pid, &mut signals).await;
             ended.store(true, Ordering::Relaxed);
+            drop(running);
             tokio::select! {
                 failed = told => (status, failed.ok().flatten()),
                 _ = signals.next() => {
@@ -68,14 +72,22 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 }
 
 /// Measures the program once it runs Python, until the window is over or it ends, and reports at once. A program that could not be
-/// measured is none the worse for it: only a report that could not be written has a code.
-fn measure(mut session: Session, pid: Pid, name: &str, ended: &AtomicBool) -> Option<ExitCode> {
+/// measured is none the worse for it: only a report that could not be written has a code. `running` is cut off once the program was
+/// waited for.
+fn measure(mut session: Session, pid: Pid, name: &str, ended: &AtomicBool, running: Receiver<Infallible>) -> Option<ExitCode> {
     let measured = becoming::python(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
     let delivered = match measured {
-        Ok(measured) => session.deliver(&measured, &std::io::stderr(), |page| {
-            say_raw(page);
-            Ok(())
-        }),
+        Ok(measured) => {
+            if measured.program_ended() {
+                // Its memory is gone before its parent is told of its end. A signal meanwhile would still go to it, and Ctrl-C would not
+                // end a report that nobody reads.
+                let _ = running.recv();
+            }
+            session.deliver(&measured, &std::io::stderr(), |page| {
+                say_raw(page);
+                Ok(())
+            })
+        }
         Err(e) => {
             fail(&e);
             Ok(())

@@ -40,6 +40,14 @@ pub struct Session {
 pub struct Measured {
     profile: Profile,
     report: Report,
+    ended: Ended,
+}
+
+impl Measured {
+    /// Whether the window is over because the program is.
+    pub fn program_ended(&self) -> bool {
+        matches!(self.ended, Ended::TargetEnded)
+    }
 }
 
 impl Session {
@@ -87,7 +95,7 @@ impl Session {
         window.facts.warnings.extend(self.cut_short(&window.ended, window.facts.seconds));
         let profile = builder.finish(window.target, window.facts);
         let report = analysis::report_with(&profile, &self.questions);
-        Ok(Measured { profile, report })
+        Ok(Measured { profile, report, ended: window.ended })
     }
 
     /// Why there is less than was asked for. A window without end was to last until the program's.
