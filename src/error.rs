@@ -78,6 +78,14 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A file that is no recording, or not one that can be read.
+    #[error("failed to read the recording {path}: {why}", path = .path.display())]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what helps.
+        why: String,
+    },
     /// A program that cannot be started.
     #[error("failed to start {command}: {source}")]
     Launch {

@@ -6,6 +6,7 @@
 
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::units::Nanos;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A thread's state, in full detail. The first four are all `holding` in the report.
@@ -325,7 +326,8 @@ pub trait Sink {
 }
 
 /// What is known of the target as a whole. Filled by the capture side, printed by the report side.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TargetFacts {
     /// The process id, as gilprof sees it.
     pub pid: i32,
@@ -352,7 +354,8 @@ pub struct TargetFacts {
 }
 
 /// What is known of the measuring itself.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WindowFacts {
     /// When the window began, on the monotonic clock.
     pub begin: Nanos,

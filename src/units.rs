@@ -1,9 +1,11 @@
 //! Quantities as types; the unit is in the constructor's name.
 
+use serde::{Deserialize, Serialize};
 use std::ops::{Add, AddAssign, Sub};
 
 /// A span of time, or a point on the monotonic clock, in whole nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Nanos(u64);
 
 impl Nanos {

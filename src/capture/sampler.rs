@@ -65,14 +65,17 @@ pub struct Window {
     pub ended: Ended,
 }
 
-/// Where the window stands, for a live line.
-#[derive(Clone, Copy, Debug)]
+/// Where the window stands, for a live line and for a recording that may be cut off.
+#[derive(Clone, Debug)]
 pub struct Progress {
-    /// Time since the first look.
-    pub elapsed: Nanos,
-    /// Looks made.
-    pub looks: u64,
+    /// What is measured.
+    pub target: TargetFacts,
+    /// How, so far.
+    pub window: WindowFacts,
 }
+
+/// Who hears of the progress, about ten times a second, on the sampling thread.
+pub type Tick<'a, S> = dyn FnMut(Progress, &mut S) + 'a;
 
 /// Makes the stopper of threads anew for each program that the process runs.
 pub type MakeFreezer<'a> = &'a dyn Fn(Pid) -> Option<Box<dyn Freeze>>;
@@ -105,14 +108,14 @@ struct Open<'a> {
     warnings: Vec<String>,
 }
 
-/// Measures one window. `tick` hears of the progress about ten times a second, on this thread.
+/// Measures one window.
 pub fn measure<S: Sink>(
     python: Python,
     plan: Plan,
     freezer: MakeFreezer<'_>,
     stop: &AtomicBool,
     sink: &mut S,
-    tick: &mut dyn FnMut(Progress, &S),
+    tick: &mut Tick<'_, S>,
 ) -> Result<Window> {
     sys_linux::precise_timers();
     sys_linux::wake_soon();
@@ -122,6 +125,11 @@ pub fn measure<S: Sink>(
     open.be_exact(exact);
     let start = sys_linux::monotonic();
     let own = sys_linux::own_cpu();
+    let spent = |wall: Nanos| {
+        let (wall, cpu) = (wall.as_secs_f64(), sys_linux::own_cpu().since(own).as_secs_f64());
+        let profiler_cpu = if wall > 0.0 { cpu / wall } else { 0.0 };
+        WindowFacts { begin: start, seconds: wall, rate_hz: plan.rate_hz, profiler_cpu, ..WindowFacts::default() }
+    };
     let mut clock = Clock::new(start, plan.rate_hz, start.as_nanos());
     open.good.0 = start;
     let (mut now, mut ticked) = (start, start);
@@ -134,7 +142,7 @@ pub fn measure<S: Sink>(
         open.counts.missed = clock.missed();
         if now.since(ticked) >= TICK {
             ticked = now;
-            tick(Progress { elapsed: now.since(start), looks: open.counts.looks }, sink);
+            tick(Progress { target: open.target(), window: open.window(spent(now.since(start))) }, sink);
         }
         if last {
             break Ended::Done;
@@ -152,10 +160,9 @@ pub fn measure<S: Sink>(
     let end = now.max(open.observer.booked());
     let seconds = end.since(start).as_secs_f64();
     open.finish(end, sink);
-    let wall = sys_linux::monotonic().since(start).as_secs_f64();
-    let profiler_cpu = if wall > 0.0 { sys_linux::own_cpu().since(own).as_secs_f64() / wall } else { 0.0 };
-    let facts = WindowFacts { begin: start, seconds, rate_hz: plan.rate_hz, profiler_cpu, ..WindowFacts::default() };
-    Ok(open.close(ended, facts))
+    open.warnings.extend(halt::warning(open.stopped + open.observer.halt.total()));
+    let facts = WindowFacts { seconds, ..open.window(spent(sys_linux::monotonic().since(start))) };
+    Ok(Window { target: open.target(), facts, ended })
 }
 
 /// Sleeps until `until`; false when asked to stop.
@@ -292,27 +299,32 @@ impl<'a> Open<'a> {
         }
     }
 
-    fn close(mut self, ended: Ended, window: WindowFacts) -> Window {
-        self.warnings.extend(halt::warning(self.stopped + self.observer.halt.total()));
-        let (observer, counts) = (self.observer, self.counts);
-        let target = TargetFacts {
+    /// What is known of the target by now.
+    fn target(&self) -> TargetFacts {
+        let observer = &self.observer;
+        TargetFacts {
             interpreters: observer.interpreters.max(self.target.interpreters),
             switch_interval_us: observer.interval_us,
             gil_enabled: observer.gil_enabled,
-            ..self.target
-        };
+            ..self.target.clone()
+        }
+    }
+
+    /// What is known of the measuring by now, beside what `window` holds.
+    fn window(&self, window: WindowFacts) -> WindowFacts {
+        let counts = self.counts;
         let mut facts = WindowFacts {
             looks: counts.looks,
             missed: counts.missed,
-            torn: self.torn + observer.torn,
+            torn: self.torn + self.observer.torn,
             failed: counts.failed,
-            warnings: self.warnings,
+            warnings: self.warnings.clone(),
             ..window
         };
-        if let Some(exact) = self.exact {
+        if let Some(exact) = &self.exact {
             exact.describe(&mut facts);
         }
-        Window { target, facts, ended }
+        facts
     }
 }
 

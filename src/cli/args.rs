@@ -48,9 +48,12 @@ pub enum Command {
         /// How long: 500ms, 10s, 2m, 1h; 0 is until Ctrl-C
         #[arg(short, long, default_value = "10s", value_parser = parse_duration, allow_hyphen_values = true)]
         duration: Window,
-        /// What is shared.
+        /// How it is measured.
         #[command(flatten)]
         measure: MeasureArgs,
+        /// What comes of it.
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Start a program and measure it; its report goes to stderr, its exit code is passed on
     #[command(override_usage = "gilprof run [OPTIONS] [--] CMD [ARGS]...")]
@@ -59,12 +62,45 @@ pub enum Command {
         /// How long: 500ms, 10s, 2m, 1h; 0 is to the program's end
         #[arg(short, long, default_value = "0", value_parser = parse_duration, allow_hyphen_values = true)]
         duration: Window,
-        /// What is shared.
+        /// How it is measured.
         #[command(flatten)]
         measure: MeasureArgs,
+        /// What comes of it.
+        #[command(flatten)]
+        output: OutputArgs,
         /// The program and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
         command: Vec<OsString>,
+    },
+    /// Measure into a file, quietly: a running program, or one that is started; gilprof report reads it
+    #[command(override_usage = "gilprof record [OPTIONS] -o FILE (--pid PID | [--] CMD [ARGS]...)")]
+    #[command(after_help = "Examples:\n  gilprof record --pid 4242 -o run.gilprof\n  gilprof record -o run.gilprof -- python3 app.py\n  \
+                            gilprof report run.gilprof -o flame.svg")]
+    Record {
+        /// The program.
+        #[command(flatten)]
+        target: RecordTarget,
+        /// How long: 500ms, 10s, 2m, 1h; 0 is until Ctrl-C or the program's end
+        #[arg(short, long, default_value = "0", value_parser = parse_duration, allow_hyphen_values = true)]
+        duration: Window,
+        /// How it is measured.
+        #[command(flatten)]
+        measure: MeasureArgs,
+        /// The file: .gilprof, from which gilprof report makes all others
+        #[arg(short, long, value_name = "FILE", required = true)]
+        output: Vec<PathBuf>,
+    },
+    /// Print the report of a recording, and make pictures of it; several are shown side by side
+    #[command(
+        after_help = "Examples:\n  gilprof report run.gilprof\n  gilprof report worker-1.gilprof worker-2.gilprof --flame blame -o blame.svg"
+    )]
+    Report {
+        /// Recordings, made by -o run.gilprof
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// What comes of it.
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Show what every thread is doing now, with its Python stack
     #[command(after_help = "Example:\n  gilprof dump --pid 4242")]
@@ -84,16 +120,39 @@ pub enum Command {
     },
 }
 
-/// What `attach` and `run` share.
+/// What `record` measures.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct RecordTarget {
+    /// A running program's process id
+    #[arg(short, long, value_parser = parse_pid, allow_hyphen_values = true)]
+    pub pid: Option<Pid>,
+    /// The program to start and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// How a window is measured.
 #[derive(Args, Debug)]
 pub struct MeasureArgs {
     /// Looks per second
     #[arg(short, long, default_value = "1000", value_parser = parse_rate, allow_hyphen_values = true)]
     pub rate: f64,
+    /// Stop the thread that holds the GIL while its stack is read (about 0.1 ms a look)
+    #[arg(long)]
+    pub freeze_holder: bool,
+    /// Measure waits by kernel events instead of looks (root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN)
+    #[arg(long)]
+    pub exact: bool,
+}
+
+/// What is made of what was measured.
+#[derive(Args, Debug)]
+pub struct OutputArgs {
     /// What to print
     #[arg(short, long, value_enum, default_value_t = FormatArg::Text)]
     pub format: FormatArg,
-    /// Also write a file, by its ending: .svg flamegraph, .json report, .folded stacks
+    /// Also write a file, by its ending: .gilprof recording, .svg flamegraph, .json report, .folded stacks
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
     /// Which time flamegraphs and folded stacks show
@@ -102,15 +161,16 @@ pub struct MeasureArgs {
     /// Keep threads apart in flamegraphs and folded stacks
     #[arg(long)]
     pub by_thread: bool,
-    /// Stop the thread that holds the GIL while its stack is read (about 0.1 ms a look)
-    #[arg(long)]
-    pub freeze_holder: bool,
     /// Also say what one case would gain: processes=8,cores=16 or threads=4 or release=json.loads
     #[arg(long, value_name = "CASE", value_parser = Question::parse)]
     pub what_if: Vec<Question>,
-    /// Measure waits by kernel events instead of looks (root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN)
-    #[arg(long)]
-    pub exact: bool,
+}
+
+impl OutputArgs {
+    /// Nothing but these files.
+    pub fn files(output: Vec<PathBuf>) -> OutputArgs {
+        OutputArgs { format: FormatArg::Text, output, flame: FlameArg::Holding, by_thread: false, what_if: Vec::new() }
+    }
 }
 
 /// `--format`.
@@ -138,8 +198,12 @@ pub enum FlameArg {
     Holding,
     /// Time waiting for it
     Waiting,
+    /// Time on a CPU without it
+    Native,
     /// All time, states as colours
     Wall,
+    /// Time waiting, and above each stack the one that held meanwhile
+    Blame,
 }
 
 impl From<FlameArg> for FlameMode {
@@ -147,7 +211,9 @@ impl From<FlameArg> for FlameMode {
         match arg {
             FlameArg::Holding => FlameMode::Holding,
             FlameArg::Waiting => FlameMode::Waiting,
+            FlameArg::Native => FlameMode::Native,
             FlameArg::Wall => FlameMode::Wall,
+            FlameArg::Blame => FlameMode::Blame,
         }
     }
 }

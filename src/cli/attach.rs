@@ -1,24 +1,27 @@
 //! `gilprof attach`: measures a running program until the window is over, the program ends or Ctrl-C.
 
-use super::args::{MeasureArgs, Window};
+use super::args::{MeasureArgs, OutputArgs, Window};
 use super::session::Session;
-use super::{exit, patience, print, signals};
+use super::{exit, patience, print, signals, Manner};
 use crate::error::Result;
 use crate::ids::Pid;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-/// Runs the command.
-pub fn command(pid: Pid, window: Window, args: &MeasureArgs) -> Result<ExitCode> {
-    let mut session = Session::prepare(args, window)?;
+/// Runs the command. Quietly, it prints no report.
+pub fn command(pid: Pid, window: Window, measure: &MeasureArgs, output: &OutputArgs, manner: Manner) -> Result<ExitCode> {
+    let mut session = Session::prepare(measure, output, window)?;
     let stop = Arc::new(AtomicBool::new(false));
-    signals::end_window_on_signal(stop.clone(), session.blanks.clone())?;
+    signals::end_window_on_signal(stop.clone(), session.blanks())?;
     let Some((pid, target)) = patience::attach(pid, &stop)? else {
         // Ended before there was anything to report.
         return Ok(ExitCode::from(exit::INTERRUPTED_TWICE));
     };
-    let measured = session.measure(pid, target, &stop, session.line())?;
-    session.deliver(&measured, &std::io::stdout(), print)?;
+    let outcome = session.measure(pid, target, &stop, session.line())?;
+    match manner {
+        Manner::Reporting => session.deliver(outcome, &std::io::stdout(), print)?,
+        Manner::Quiet => session.deliver(outcome, &std::io::stdout(), |_| Ok(()))?,
+    }
     Ok(ExitCode::SUCCESS)
 }

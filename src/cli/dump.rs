@@ -3,7 +3,7 @@
 //! One look cannot tell native code from a thread without a CPU or one just woken, so a few looks are made over some milliseconds; the
 //! last is shown, and what it leaves open is settled by the CPU time used meanwhile.
 
-use super::session::style;
+use super::deliver::style;
 use super::{patience, print, say};
 use crate::capture::observe::{Looked, Observer};
 use crate::capture::{peers, record, sampler};

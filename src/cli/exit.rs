@@ -33,6 +33,7 @@ const GONE: Exit = exit(8, "the process ended before anything could be measured"
 const GARBAGE: Exit = exit(9, "the interpreter's data make no sense");
 const OUTPUT: Exit = exit(10, "a file of -o, or standard output, cannot be written");
 const SYSTEM: Exit = exit(11, "a system call failed for a reason of its own");
+const RECORDING: Exit = exit(12, "a file is no recording of gilprof's, or a newer gilprof's");
 const NOT_EXECUTABLE: Exit = exit(126, "run: the command cannot be executed");
 const NOT_FOUND: Exit = exit(127, "run: there is no such command");
 const INTERRUPTED: Exit = exit(INTERRUPTED_TWICE, "a second Ctrl-C or SIGTERM: ended at once, without a report");
@@ -41,7 +42,7 @@ const INTERRUPTED: Exit = exit(INTERRUPTED_TWICE, "a second Ctrl-C or SIGTERM: e
 pub const INTERRUPTED_TWICE: u8 = 130;
 
 /// Every code that gilprof itself gives, ascending.
-pub const TABLE: [Exit; 14] = [
+pub const TABLE: [Exit; 15] = [
     DONE,
     USAGE,
     NO_SUCH_PROCESS,
@@ -53,6 +54,7 @@ pub const TABLE: [Exit; 14] = [
     GARBAGE,
     OUTPUT,
     SYSTEM,
+    RECORDING,
     NOT_EXECUTABLE,
     NOT_FOUND,
     INTERRUPTED,
@@ -70,6 +72,7 @@ pub fn code(error: &Error) -> u8 {
         Error::Gone { .. } => GONE,
         Error::Garbage { .. } => GARBAGE,
         Error::Output { .. } => OUTPUT,
+        Error::Recording { .. } => RECORDING,
         Error::Read(ReadError::Gone) => GONE,
         Error::Read(ReadError::Refused) => PERMISSION,
         Error::System { .. } | Error::Read(ReadError::Unmapped { .. }) => SYSTEM,
@@ -104,6 +107,7 @@ mod tests {
             Error::Gone { pid, when: text() },
             Error::Garbage { pid, what: text() },
             Error::Output { path: "x".into(), source: io::ErrorKind::Other.into() },
+            Error::Recording { path: "x".into(), why: text() },
             Error::System { what: text(), source: io::ErrorKind::Other.into() },
             launch(io::ErrorKind::PermissionDenied),
             launch(io::ErrorKind::NotFound),

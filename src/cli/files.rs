@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::output::{format_for_path, FileFormat};
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Seek, Write};
+use std::io::{self, BufWriter, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -55,7 +55,7 @@ pub fn open_all(paths: &[PathBuf]) -> Result<(Vec<Sheet>, Blanks)> {
 
 impl Sheet {
     fn open(path: &Path, format: FileFormat, blanks: &Blanks) -> Result<Sheet> {
-        let fresh = OpenOptions::new().write(true).create_new(true).open(path);
+        let fresh = OpenOptions::new().read(true).write(true).create_new(true).open(path);
         if fresh.is_ok() {
             blanks.add(path);
         }
@@ -73,25 +73,41 @@ impl Sheet {
         &self.path
     }
 
-    /// Writes the contents.
-    pub fn write(&mut self, contents: &str) -> Result<()> {
-        self.replace(contents.as_bytes()).map_err(|source| failed(&self.path, source))?;
+    /// The file, for one who writes it meanwhile.
+    pub fn hand_out(&self) -> Result<File> {
+        let file = self.file.try_clone().map_err(|source| failed(&self.path, source))?;
+        self.blanks.filled(&self.path);
+        Ok(file)
+    }
+
+    /// Writes the contents, which `write` makes.
+    pub fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+        let refused = |source| failed(&self.path, source);
+        // A pipe or a terminal has nothing to be replaced.
+        if self.file.metadata().is_ok_and(|m| m.is_file()) {
+            self.file.set_len(0).map_err(refused)?;
+            self.file.rewind().map_err(refused)?;
+        }
+        let mut out = BufWriter::new(&self.file);
+        match write(&mut out).and_then(|()| out.flush().map_err(unwritten)) {
+            Err(Error::System { what, source }) if what == UNWRITTEN => return Err(refused(source)),
+            other => other?,
+        }
         self.blanks.filled(&self.path);
         Ok(())
     }
-
-    fn replace(&mut self, contents: &[u8]) -> io::Result<()> {
-        // A pipe or a terminal has nothing to be replaced.
-        if self.file.metadata().is_ok_and(|m| m.is_file()) {
-            self.file.set_len(0)?;
-            self.file.rewind()?;
-        }
-        self.file.write_all(contents)?;
-        self.file.flush()
-    }
 }
 
-fn failed(path: &Path, source: io::Error) -> Error {
+/// What the writing of a file calls an error of the file's own, whose path it does not know.
+const UNWRITTEN: &str = "write a file";
+
+/// An error of the file that is being written.
+pub fn unwritten(source: io::Error) -> Error {
+    Error::System { what: UNWRITTEN.into(), source }
+}
+
+/// An error of a file whose path is known.
+pub fn failed(path: &Path, source: io::Error) -> Error {
     Error::Output { path: path.into(), source }
 }
 
@@ -115,7 +131,7 @@ mod tests {
         assert!(!new.exists() && old.exists());
         let (mut sheets, blanks) = open_all(&[old.clone(), new.clone()]).unwrap();
         for sheet in &mut sheets {
-            sheet.write("after").unwrap();
+            sheet.write(|out| out.write_all(b"after").map_err(unwritten)).unwrap();
         }
         blanks.remove();
         assert_eq!((read(&old), read(&new)), ("after".into(), "after".into()));
@@ -129,7 +145,7 @@ mod tests {
         let (link, behind) = (dir.join("link.svg"), dir.join("behind"));
         std::os::unix::fs::symlink(&behind, &link).unwrap();
         let (mut sheets, blanks) = open_all(std::slice::from_ref(&link)).unwrap();
-        sheets[0].write("after").unwrap();
+        sheets[0].write(|out| out.write_all(b"after").map_err(unwritten)).unwrap();
         blanks.remove();
         assert_eq!(std::fs::read_to_string(&behind).unwrap(), "after");
         std::fs::remove_dir_all(&dir).unwrap();

@@ -2,26 +2,44 @@
 pub mod args;
 mod attach;
 mod becoming;
+mod deliver;
 mod dump;
 pub mod exit;
 mod files;
 mod patience;
 mod progress;
+mod report;
 mod run;
 mod session;
 mod signals;
+mod tape;
 
 use crate::error::{Error, Result};
-use args::{Cli, Command};
+use args::{Cli, Command, OutputArgs};
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// Whether a window's report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Reporting,
+    Quiet,
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Attach { pid, duration, measure } => attach::command(pid, duration, &measure),
-        Command::Run { duration, measure, command } => run::command(duration, &measure, &command),
+        Command::Attach { pid, duration, measure, output } => attach::command(pid, duration, &measure, &output, Manner::Reporting),
+        Command::Run { duration, measure, output, command } => run::command(duration, &measure, &output, &command, Manner::Reporting),
+        Command::Record { target, duration, measure, output } => {
+            let output = OutputArgs::files(output);
+            match target.pid {
+                Some(pid) => attach::command(pid, duration, &measure, &output, Manner::Quiet),
+                None => run::command(duration, &measure, &output, &target.command, Manner::Quiet),
+            }
+        }
+        Command::Report { files, output } => report::command(&files, &output),
         Command::Dump { pid, format, freeze_holder, record_memory } => {
             dump::command(pid, format.into(), freeze_holder, record_memory.as_deref())
         }

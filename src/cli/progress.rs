@@ -3,9 +3,9 @@
 //! It has a thread of its own: a terminal may be slow, or stopped with Ctrl-S, and looks must not wait for it.
 
 use super::args::Window;
-use crate::capture::sampler::Progress;
 use crate::output::numbers;
 use crate::profile::LiveNumbers;
+use crate::sample::WindowFacts;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::mpsc::{sync_channel, SyncSender};
@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 pub struct LiveLine(Option<(SyncSender<Word>, JoinHandle<()>)>);
 
 /// What the line's thread is told.
-type Word = (Progress, LiveNumbers);
+type Word = (WindowFacts, LiveNumbers);
 
 impl LiveLine {
     /// A line for a window, if stderr is a terminal.
@@ -29,8 +29,8 @@ impl LiveLine {
             let style = ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bar = ProgressBar::new_spinner().with_style(style);
             bar.set_draw_target(ProgressDrawTarget::stderr());
-            for (progress, live) in receive {
-                bar.set_message(words(window, progress, live));
+            for (so_far, live) in receive {
+                bar.set_message(words(window, &so_far, live));
                 bar.tick();
             }
             bar.finish_and_clear();
@@ -44,9 +44,9 @@ impl LiveLine {
     }
 
     /// Shows where the window stands, unless the terminal has not yet taken what came before.
-    pub fn show(&self, progress: Progress, live: LiveNumbers) {
+    pub fn show(&self, so_far: WindowFacts, live: LiveNumbers) {
         if let Some((send, _)) = &self.0 {
-            let _ = send.try_send((progress, live));
+            let _ = send.try_send((so_far, live));
         }
     }
 
@@ -60,14 +60,14 @@ impl LiveLine {
     }
 }
 
-fn words(window: Window, progress: Progress, live: LiveNumbers) -> String {
+fn words(window: Window, so_far: &WindowFacts, live: LiveNumbers) -> String {
     let left = match window.0 {
-        Some(window) => format!("{} left", numbers::seconds(window.since(progress.elapsed).as_secs_f64())),
-        None => format!("{}, Ctrl-C ends", numbers::seconds(progress.elapsed.as_secs_f64())),
+        Some(window) => format!("{} left", numbers::seconds((window.as_secs_f64() - so_far.seconds).max(0.0))),
+        None => format!("{}, Ctrl-C ends", numbers::seconds(so_far.seconds)),
     };
     format!(
         "{} looks  GIL busy {}  waiting {}  {left}",
-        numbers::thousands(progress.looks),
+        numbers::thousands(so_far.looks),
         numbers::percent(live.gil_busy),
         numbers::count(live.waiters_mean),
     )
@@ -81,12 +81,12 @@ mod tests {
     #[test]
     fn the_line_fits_a_terminal() {
         let live = LiveNumbers { looks: 0, gil_busy: 0.995, waiters_mean: 1234.5 };
-        let progress = Progress { elapsed: Nanos::from_secs_f64(600_000.0), looks: 600_000_000 };
+        let so_far = |seconds, looks| WindowFacts { seconds, looks, ..WindowFacts::default() };
         for window in [Window(None), Window(Some(Nanos::from_secs_f64(604_800.0)))] {
-            let line = words(window, progress, live);
+            let line = words(window, &so_far(600_000.0, 600_000_000), live);
             assert!(line.chars().count() < 78, "{line}");
         }
-        let line = words(Window(Some(Nanos::from_secs_f64(10.0))), Progress { elapsed: Nanos::from_millis(2_500), looks: 2_500 }, live);
+        let line = words(Window(Some(Nanos::from_secs_f64(10.0))), &so_far(2.5, 2_500), live);
         assert!(line.starts_with("2 500 looks  GIL busy ") && line.ends_with("7.5 s left"), "{line}");
     }
 }

@@ -3,12 +3,12 @@
 //! The program has gilprof's own stdin, stdout and stderr; so the report goes to stderr, as soon as the window is over, and there is no
 //! live line in what may be the program's own screen.
 
-use super::args::{MeasureArgs, Window};
+use super::args::{MeasureArgs, OutputArgs, Window};
 use super::becoming;
 use super::progress::LiveLine;
 use super::session::Session;
 use super::signals::{self, Signals};
-use super::{exit, fail, say_raw, system};
+use super::{exit, fail, say_raw, system, Manner};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::process::sys_linux;
@@ -21,10 +21,10 @@ use std::sync::mpsc::{self, Receiver};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
-/// Runs the command.
-pub fn command(window: Window, args: &MeasureArgs, words: &[OsString]) -> Result<ExitCode> {
-    let session = Session::prepare(args, window)?;
-    let blanks = session.blanks.clone();
+/// Runs the command. Quietly, it prints no report.
+pub fn command(window: Window, measured: &MeasureArgs, output: &OutputArgs, words: &[OsString], manner: Manner) -> Result<ExitCode> {
+    let session = Session::prepare(measured, output, window)?;
+    let blanks = session.blanks();
     let runtime = signals::runtime()?;
     let (mut signals, mut child) = {
         let _inside = runtime.enter();
@@ -38,7 +38,7 @@ pub fn command(window: Window, args: &MeasureArgs, words: &[OsString]) -> Result
     let (running, waited_for) = mpsc::channel();
     let (status, failed) = std::thread::scope(|scope| {
         // Nobody is there to be told only when gilprof is being left at once.
-        scope.spawn(|| tell.send(measure(session, pid, &name, &ended, waited_for)));
+        scope.spawn(|| tell.send(measure(session, pid, &name, &ended, waited_for, manner)));
         runtime.block_on(async {
             let status = accompany(&mut child, pid, &mut signals).await;
             ended.store(true, Ordering::Relaxed);
@@ -74,17 +74,26 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 /// Measures the program once it runs Python, until the window is over or it ends, and reports at once. A program that could not be
 /// measured is none the worse for it: only a report that could not be written has a code. `running` is cut off once the program was
 /// waited for.
-fn measure(mut session: Session, pid: Pid, name: &str, ended: &AtomicBool, running: Receiver<Infallible>) -> Option<ExitCode> {
+fn measure(
+    mut session: Session,
+    pid: Pid,
+    name: &str,
+    ended: &AtomicBool,
+    running: Receiver<Infallible>,
+    manner: Manner,
+) -> Option<ExitCode> {
     let measured = becoming::python(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
     let delivered = match measured {
-        Ok(measured) => {
-            if measured.program_ended() {
+        Ok(outcome) => {
+            if outcome.program_ended() {
                 // Its memory is gone before its parent is told of its end. A signal meanwhile would still go to it, and Ctrl-C would not
                 // end a report that nobody reads.
                 let _ = running.recv();
             }
-            session.deliver(&measured, &std::io::stderr(), |page| {
-                say_raw(page);
+            session.deliver(outcome, &std::io::stderr(), |page| {
+                if manner == Manner::Reporting {
+                    say_raw(page);
+                }
                 Ok(())
             })
         }

@@ -6,6 +6,7 @@
 use crate::output::plain;
 use crate::sample::{Frame, Split, Stack, State, Trust};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Which time the stacks are weighed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +15,12 @@ pub enum FlameMode {
     Holding,
     /// Time in which the thread wanted it.
     Waiting,
+    /// Time on a CPU without it.
+    Native,
     /// All of it, each state as a leaf.
     Wall,
+    /// Time waiting, two-sided: below the stack that waits, above it, innermost first, the stack that held meanwhile.
+    Blame,
 }
 
 /// What stands at the root.
@@ -29,14 +34,31 @@ pub enum Roots {
 }
 
 /// One stack of one thread, and the time spent in it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FlameRow<'a> {
+    /// Of which process, where there are several.
+    pub process: Option<Rc<str>>,
     /// Whose.
     pub thread: &'a str,
     /// The stack.
     pub stack: &'a Stack,
     /// Nanoseconds per state; several rows may have the same stack.
     pub split: &'a Split,
+}
+
+/// One stack of one thread that waited, and the stack that held meanwhile.
+#[derive(Clone, Debug)]
+pub struct BehindRow<'a> {
+    /// Of which process, where there are several.
+    pub process: Option<Rc<str>>,
+    /// Whose.
+    pub thread: &'a str,
+    /// The stack that waits.
+    pub waiter: &'a Stack,
+    /// The stack that holds; `None` where nobody was seen to.
+    pub holder: Option<&'a Stack>,
+    /// Waiting.
+    pub nanos: f64,
 }
 
 /// A profile to be folded or drawn.
@@ -52,6 +74,8 @@ pub struct FlameInput<'a> {
     pub roots: Roots,
     /// The stacks, in any order.
     pub rows: Vec<FlameRow<'a>>,
+    /// Who waited behind whom, in any order.
+    pub behind: Vec<BehindRow<'a>>,
 }
 
 /// The root of a stack whose outer frames could not be read.
@@ -60,13 +84,20 @@ pub const CUT: &str = "[cut]";
 pub const MOVING: &str = "[moving]";
 /// The only frame of a thread that runs no Python.
 pub const NO_PYTHON: &str = "[no python]";
+/// Between the stack that waits and the one that holds.
+pub const BEHIND: &str = "[behind]";
+/// In the place of a stack that holds, where nobody was seen to: the GIL changed hands.
+pub const HAND_OFF: &str = "[hand-off]";
+/// What ends the frames of a stack that holds.
+pub const HOLDS: &str = " [holds]";
 
 impl FlameMode {
     /// The states whose time counts.
     pub fn states(self) -> impl Iterator<Item = State> {
         State::ALL.into_iter().filter(move |s| match self {
             FlameMode::Holding => s.is_holding(),
-            FlameMode::Waiting => *s == State::Waiting,
+            FlameMode::Waiting | FlameMode::Blame => *s == State::Waiting,
+            FlameMode::Native => *s == State::Native,
             FlameMode::Wall => true,
         })
     }
@@ -86,7 +117,8 @@ impl FlameMode {
     pub fn weight(self) -> &'static str {
         match self {
             FlameMode::Holding => "time holding the GIL",
-            FlameMode::Waiting => "time waiting for the GIL",
+            FlameMode::Waiting | FlameMode::Blame => "time waiting for the GIL",
+            FlameMode::Native => "time on a CPU without the GIL",
             FlameMode::Wall => "wall time of threads",
         }
     }
@@ -115,36 +147,62 @@ pub fn render(input: &FlameInput<'_>) -> String {
 /// Microseconds per folded stack. Equal stacks are summed before rounding; what rounds to nothing is left out.
 pub fn fold(input: &FlameInput<'_>) -> BTreeMap<String, u64> {
     let mut nanos: BTreeMap<String, f64> = BTreeMap::new();
-    for row in &input.rows {
-        let base = frames_of(row, input.roots);
-        for state in input.mode.states() {
-            let time = row.split.get(state);
-            // Also leaves out what is not a number.
-            if time > 0.0 {
-                let stack = input.mode.leaf(state).map_or_else(|| base.clone(), |leaf| format!("{base};{leaf}"));
-                *nanos.entry(stack).or_default() += time;
+    // Also leaves out what is not a number.
+    let mut add = |stack: String, time: f64| {
+        if time > 0.0 {
+            *nanos.entry(stack).or_default() += time;
+        }
+    };
+    if input.mode == FlameMode::Blame {
+        for row in &input.behind {
+            add(two_sided(row, input.roots), row.nanos);
+        }
+    } else {
+        for row in &input.rows {
+            let mut frames = roots(row.process.as_deref(), row.thread, input.roots);
+            frames.extend(frames_of(row.stack));
+            let base = frames.join(";");
+            for state in input.mode.states() {
+                add(input.mode.leaf(state).map_or_else(|| base.clone(), |leaf| format!("{base};{leaf}")), row.split.get(state));
             }
         }
     }
     nanos.into_iter().map(|(stack, n)| (stack, (n / 1e3).round() as u64)).filter(|&(_, us)| us > 0).collect()
 }
 
-/// The frames of one row without the state's leaf.
-fn frames_of(row: &FlameRow<'_>, roots: Roots) -> String {
-    let mut frames = Vec::with_capacity(row.stack.frames.len() + 3);
-    if roots == Roots::ByThread {
-        frames.push(safe(row.thread));
-    }
-    if row.stack.trust == Trust::Cut {
-        frames.push(CUT.into());
-    }
-    frames.extend(row.stack.frames.iter().map(frame_text));
-    match row.stack.trust {
-        Trust::Moving => frames.push(MOVING.into()),
-        Trust::Whole if row.stack.frames.is_empty() => frames.push(NO_PYTHON.into()),
-        _ => {}
+/// The stack that waits, and on top of it the one that holds, upside down: what holds is next to what it holds up.
+fn two_sided(row: &BehindRow<'_>, kept: Roots) -> String {
+    let mut frames = roots(row.process.as_deref(), row.thread, kept);
+    frames.extend(frames_of(row.waiter));
+    match row.holder {
+        Some(holder) => {
+            frames.push(BEHIND.into());
+            frames.extend(frames_of(holder).into_iter().rev().map(|frame| frame + HOLDS));
+        }
+        None => frames.push(HAND_OFF.into()),
     }
     frames.join(";")
+}
+
+/// What stands below the stack.
+fn roots(process: Option<&str>, thread: &str, kept: Roots) -> Vec<String> {
+    let thread = (kept == Roots::ByThread).then_some(thread);
+    process.into_iter().chain(thread).map(safe).collect()
+}
+
+/// The frames of a stack, with remarks on what could not be read of it.
+fn frames_of(stack: &Stack) -> Vec<String> {
+    let mut frames = Vec::with_capacity(stack.frames.len() + 3);
+    if stack.trust == Trust::Cut {
+        frames.push(CUT.into());
+    }
+    frames.extend(stack.frames.iter().map(frame_text));
+    match stack.trust {
+        Trust::Moving => frames.push(MOVING.into()),
+        Trust::Whole if stack.frames.is_empty() => frames.push(NO_PYTHON.into()),
+        _ => {}
+    }
+    frames
 }
 
 /// `name (file:line of the function)`, so that all lines of a function make one frame.

@@ -4,7 +4,7 @@
 //! with the GIL, the state in wall mode) has the state's own colour from the one palette. No state is left to a random number.
 
 use crate::error::{Error, Result};
-use crate::output::collapsed::{fold, FlameInput, FlameMode, Roots, CUT, MOVING, NO_PYTHON};
+use crate::output::collapsed::{fold, FlameInput, FlameMode, Roots, BEHIND, CUT, HAND_OFF, HOLDS, MOVING, NO_PYTHON};
 use crate::output::{numbers, palette, plain};
 use crate::sample::State;
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
@@ -44,6 +44,8 @@ fn title(input: &FlameInput<'_>) -> String {
     let what = match input.mode {
         FlameMode::Holding => "Who holds the GIL",
         FlameMode::Waiting => "Who waits for the GIL",
+        FlameMode::Native => "Who works without the GIL",
+        FlameMode::Blame => "Who waits for the GIL, and behind whom",
         FlameMode::Wall => "Where the time of threads goes",
     };
     plain::fit(&format!("{what}: {}", plain::clean(&input.title)), TITLE_COLUMNS)
@@ -59,20 +61,29 @@ fn subtitle(input: &FlameInput<'_>, total_us: u64) -> String {
 fn colours(input: &FlameInput<'_>, folded: &BTreeMap<String, u64>) -> PaletteMap {
     let base = match input.mode {
         FlameMode::Holding => palette::ink(State::HoldingPython).rgb,
-        FlameMode::Waiting => palette::ink(State::Waiting).rgb,
+        FlameMode::Waiting | FlameMode::Blame => palette::ink(State::Waiting).rgb,
+        FlameMode::Native => palette::ink(State::Native).rgb,
         FlameMode::Wall => palette::NEUTRAL,
     };
     let mut map = PaletteMap::default();
     // The frame below all, which inferno adds with an empty name.
     map.insert("", rgb(palette::NEUTRAL));
+    let holds = palette::ink(State::HoldingPython).rgb;
+    let several = input.rows.iter().any(|row| row.process.is_some());
+    let roots = usize::from(input.roots == Roots::ByThread) + usize::from(several);
     for stack in folded.keys() {
         for (depth, frame) in stack.split(';').enumerate() {
-            let thread = depth == 0 && input.roots == Roots::ByThread;
-            map.insert(frame, rgb(if thread { palette::NEUTRAL } else { palette::shade(base, frame) }));
+            let ink = if frame.ends_with(HOLDS) { holds } else { base };
+            map.insert(frame, rgb(if depth < roots { palette::NEUTRAL } else { palette::shade(ink, frame) }));
         }
     }
+    let unknown = rgb(palette::ink(State::Unknown).rgb);
     for remark in [CUT, MOVING, NO_PYTHON] {
-        map.insert(remark, rgb(palette::ink(State::Unknown).rgb));
+        map.insert(remark, unknown);
+        map.insert(&format!("{remark}{HOLDS}"), unknown);
+    }
+    for remark in [BEHIND, HAND_OFF] {
+        map.insert(remark, rgb(palette::NEUTRAL));
     }
     for state in input.mode.states() {
         if let Some(leaf) = input.mode.leaf(state) {
@@ -90,7 +101,8 @@ fn rgb((r, g, b): (u8, u8, u8)) -> Color {
 fn empty(input: &FlameInput<'_>) -> String {
     let said = match input.mode {
         FlameMode::Holding => "Nobody was seen to hold the GIL.",
-        FlameMode::Waiting => "Nobody was seen to wait for the GIL.",
+        FlameMode::Waiting | FlameMode::Blame => "Nobody was seen to wait for the GIL.",
+        FlameMode::Native => "Nobody was seen to work without the GIL.",
         FlameMode::Wall => "No thread was seen.",
     };
     let title = xml(&title(input));

@@ -14,6 +14,22 @@ pub fn render(report: &Report) -> Result<String> {
     to_string(report)
 }
 
+/// The schema's name of several reports in one file.
+pub const SCHEMA_OF_SEVERAL: &str = "gilprof.reports/1";
+
+/// One report as it is; several as a list of them.
+pub fn render_all(reports: &[&Report]) -> Result<String> {
+    #[derive(Serialize)]
+    struct Several<'a> {
+        schema: &'static str,
+        reports: &'a [&'a Report],
+    }
+    match reports {
+        [one] => render(one),
+        reports => to_string(&Several { schema: SCHEMA_OF_SEVERAL, reports }),
+    }
+}
+
 /// Anything of ours as JSON in the same manner.
 pub fn to_string<T: Serialize>(value: &T) -> Result<String> {
     let mut out = Vec::new();

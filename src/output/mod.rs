@@ -12,8 +12,29 @@ pub mod palette;
 pub mod plain;
 pub mod text;
 
+use crate::analysis::report::Report;
 use crate::error::{Error, Result};
+use crate::profile::file::Recording;
+use crate::profile::Profile;
 use std::path::Path;
+
+/// One measured process, for formats that show more than its report or its stacks.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// What is said of it.
+    pub report: &'a Report,
+    /// Its figures.
+    pub profile: &'a Profile,
+    /// All that was seen of it, in order of time.
+    pub recording: Option<&'a Recording>,
+}
+
+impl<'a> Source<'a> {
+    /// All that was seen of it; an error where nobody kept that.
+    pub fn timeline(&self) -> Result<&'a Recording> {
+        self.recording.ok_or_else(|| Error::Usage("a picture of the course of time needs a recording".into()))
+    }
+}
 
 /// What goes to the terminal or a pipe.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,10 +55,22 @@ pub enum FileFormat {
     Json,
     /// Folded stacks, a line each.
     Folded,
+    /// The recording, from which all others can be made.
+    Recording,
+}
+
+impl FileFormat {
+    /// Whether it shows the course of time, so that it is made from a recording.
+    pub fn needs_recording(self) -> bool {
+        match self {
+            FileFormat::Svg | FileFormat::Json | FileFormat::Folded | FileFormat::Recording => false,
+        }
+    }
 }
 
 /// The endings that are known, the first of each format being the one to advise.
-const ENDINGS: [(&str, FileFormat); 5] = [
+const ENDINGS: [(&str, FileFormat); 6] = [
+    (".gilprof", FileFormat::Recording),
     (".svg", FileFormat::Svg),
     (".json", FileFormat::Json),
     (".folded", FileFormat::Folded),
@@ -52,8 +85,8 @@ pub fn format_for_path(path: &Path) -> Result<FileFormat> {
     let found = ENDINGS.iter().find(|(ending, _)| name.len() > ending.len() && name.ends_with(ending));
     found.map(|&(_, format)| format).ok_or_else(|| {
         Error::Usage(format!(
-            "failed to tell a format from the file name {}: use an ending of .svg (flamegraph), .json (report), \
-             .folded, .folded.txt or .collapsed (folded stacks)",
+            "failed to tell a format from the file name {}: use an ending of .gilprof (recording), .svg (flamegraph), \
+             .json (report), .folded, .folded.txt or .collapsed (folded stacks)",
             plain::clean(&path.to_string_lossy())
         ))
     })

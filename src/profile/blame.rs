@@ -3,10 +3,13 @@
 //! The rows add up to all waiting. A row without a holder is waiting at looks at which nobody was seen to hold: the hand-off itself.
 
 use super::functions::{FunctionId, OTHER_FUNCTIONS};
+use super::stacks::{StackId, OTHER_STACKS};
 use rustc_hash::FxHashMap;
 
 /// How many pairs are kept.
 const MOST: usize = 1 << 14;
+/// How many pairs of stacks are kept.
+const MOST_STACKS: usize = 1 << 17;
 
 /// One pair.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +41,42 @@ impl Blame {
     pub(super) fn finish(self) -> Vec<BlameRow> {
         let mut rows: Vec<BlameRow> = self.pairs.into_iter().map(|((waiter, holder), nanos)| BlameRow { waiter, holder, nanos }).collect();
         rows.sort_by(|a, b| b.nanos.total_cmp(&a.nanos).then((a.waiter, a.holder).cmp(&(b.waiter, b.holder))));
+        rows
+    }
+}
+
+/// Waiting of one thread on one stack behind another stack.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BehindRow {
+    /// Index into the profile's threads.
+    pub thread: usize,
+    /// Where it waited.
+    pub waiter: StackId,
+    /// What held meanwhile.
+    pub holder: Option<StackId>,
+    /// Waiting, in nanoseconds of the waiter's time.
+    pub nanos: f64,
+}
+
+/// The pairs of stacks met so far.
+#[derive(Debug, Default)]
+pub(super) struct Behind {
+    pairs: FxHashMap<(usize, StackId, Option<StackId>), f64>,
+}
+
+impl Behind {
+    /// Adds waiting to a pair; beyond the bound it is kept with the stack that stands for others.
+    pub(super) fn add(&mut self, thread: usize, waiter: StackId, holder: Option<StackId>, nanos: f64) {
+        let full = self.pairs.len() >= MOST_STACKS && !self.pairs.contains_key(&(thread, waiter, holder));
+        let key = if full { (thread, OTHER_STACKS, holder.map(|_| OTHER_STACKS)) } else { (thread, waiter, holder) };
+        *self.pairs.entry(key).or_default() += nanos;
+    }
+
+    /// The rows, in a fixed order.
+    pub(super) fn finish(self) -> Vec<BehindRow> {
+        let row = |((thread, waiter, holder), nanos)| BehindRow { thread, waiter, holder, nanos };
+        let mut rows: Vec<BehindRow> = self.pairs.into_iter().map(row).collect();
+        rows.sort_by_key(|row| (row.thread, row.waiter, row.holder));
         rows
     }
 }

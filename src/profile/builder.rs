@@ -1,6 +1,6 @@
 //! The builder: takes slices and looks as they come and hands each to the tables that want it.
 
-use super::blame::Blame;
+use super::blame::{Behind, Blame};
 use super::blocks::Blocks;
 use super::functions::Functions;
 use super::gils::GilProfile;
@@ -26,6 +26,7 @@ pub struct ProfileBuilder {
     stacks: Stacks,
     blocks: Blocks,
     blame: Blame,
+    behind: Behind,
     losses: Losses,
 }
 
@@ -51,6 +52,7 @@ impl Default for ProfileBuilder {
             functions,
             blocks: Blocks::default(),
             blame: Blame::default(),
+            behind: Behind::default(),
             losses: Losses::default(),
         }
     }
@@ -94,6 +96,7 @@ impl ProfileBuilder {
             blocks: self.blocks.finish(),
             weights,
             blame: self.blame.finish(),
+            behind: self.behind.finish(),
             losses: self.losses,
             functions: self.functions.into_list(),
             stacks,
@@ -169,8 +172,9 @@ impl Sink for ProfileBuilder {
         self.stacks.weigh(row, stack, &split, &mut self.losses);
         let waiting = split.get(State::Waiting);
         if waiting > 0.0 {
-            let holder = slice.holder.map(|(_, stack)| self.stacks.intern(stack, &mut self.functions, &mut self.losses).1);
-            self.losses.blame += u64::from(self.blame.add(leaf, holder, waiting));
+            let holder = slice.holder.map(|(_, stack)| self.stacks.intern(stack, &mut self.functions, &mut self.losses));
+            self.losses.blame += u64::from(self.blame.add(leaf, holder.map(|(_, leaf)| leaf), waiting));
+            self.behind.add(row, stack, holder.map(|(stack, _)| stack), waiting);
             if let Some(gil) = self.gil_row(gil) {
                 gil.wait(slice.end, waiting, total);
             }

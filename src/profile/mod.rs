@@ -7,13 +7,16 @@
 mod blame;
 mod blocks;
 mod builder;
+pub mod file;
 mod functions;
 mod gils;
 mod histogram;
 mod intern;
 mod stacks;
+mod steady;
 mod threads;
 
+use blame::BehindRow;
 pub use blame::BlameRow;
 pub use blocks::Block;
 pub use builder::{LiveNumbers, ProfileBuilder};
@@ -21,6 +24,7 @@ pub use functions::{FunctionId, NO_PYTHON, OTHER_FUNCTIONS};
 pub use gils::GilProfile;
 pub use histogram::Histogram;
 pub use stacks::{StackId, Weight};
+pub use steady::Steady;
 pub use threads::{Measured, ThreadProfile};
 
 use crate::sample::{Function, Split, Stack, TargetFacts, WindowFacts};
@@ -43,6 +47,8 @@ pub struct Profile {
     pub weights: Vec<Weight>,
     /// Who waited behind whom, most first.
     pub blame: Vec<BlameRow>,
+    /// The same by thread and whole stacks. Sorted by thread, then stacks.
+    behind: Vec<BehindRow>,
     /// What did not fit or made no sense.
     pub losses: Losses,
     functions: Vec<Arc<Function>>,
@@ -94,6 +100,12 @@ impl Profile {
     /// Every thread's stacks with their time, in nanoseconds per state: what flame graphs are made of.
     pub fn stacks(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, &Split)> {
         self.weights.iter().filter_map(|w| Some((self.threads.get(w.thread)?, self.stack(w.stack).as_ref(), &w.split)))
+    }
+
+    /// Every thread's waiting by the stack that waited and the one that held, in nanoseconds.
+    pub fn behind(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, Option<&Stack>, f64)> {
+        let stack = |id| self.stack(id).as_ref();
+        self.behind.iter().filter_map(move |row| Some((self.threads.get(row.thread)?, stack(row.waiter), row.holder.map(stack), row.nanos)))
     }
 }
 

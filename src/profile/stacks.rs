@@ -22,7 +22,7 @@ const MOST_WEIGHTS: usize = 1 << 17;
 pub struct StackId(u32);
 
 /// Stands for every stack beyond the bound.
-const OTHER_STACKS: StackId = StackId(0);
+pub(super) const OTHER_STACKS: StackId = StackId(0);
 
 impl StackId {
     pub(super) fn index(self) -> usize {

@@ -38,8 +38,8 @@ fn profile() -> Vec<(&'static str, Stack, Split)> {
 }
 
 fn input(rows: &[(&'static str, Stack, Split)], mode: FlameMode, roots: Roots) -> FlameInput<'static> {
-    let rows = rows.to_vec().leak().iter().map(|(thread, stack, split)| FlameRow { thread, stack, split }).collect();
-    FlameInput { title: "app.py, pid 4242".into(), subtitle: "5.0 s, 4 996 looks".into(), mode, roots, rows }
+    let rows = rows.to_vec().leak().iter().map(|(thread, stack, split)| FlameRow { process: None, thread, stack, split }).collect();
+    FlameInput { title: "app.py, pid 4242".into(), subtitle: "5.0 s, 4 996 looks".into(), mode, roots, rows, behind: Vec::new() }
 }
 
 #[test]
@@ -174,9 +174,9 @@ proptest! {
         for name in [name, evil] {
             let stack = stack(&[&name, "leaf"], Trust::Whole);
             let split = split(&[(State::HoldingPython, 1.0), (State::Waiting, 2.0)]);
-            let rows = vec![FlameRow { thread: &name, stack: &stack, split: &split }];
+            let rows = vec![FlameRow { process: None, thread: &name, stack: &stack, split: &split }];
             for (mode, roots, depth) in [(FlameMode::Holding, Roots::ByThread, 3), (FlameMode::Wall, Roots::Merged, 3)] {
-                let input = FlameInput { title: name.clone(), subtitle: name.clone(), mode, roots, rows: rows.clone() };
+                let input = FlameInput { title: name.clone(), subtitle: name.clone(), mode, roots, rows: rows.clone(), behind: Vec::new() };
                 let text = collapsed::render(&input);
                 for line in text.lines() {
                     prop_assert_eq!(line.split(';').count(), depth);

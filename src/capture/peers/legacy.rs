@@ -3,7 +3,7 @@
 //! py-spy is told not to stop the target, and asked at most [`MAX_RATE`] times a second: it reads frame by frame and caches nothing.
 
 use crate::capture::clock::Clock;
-use crate::capture::sampler::{sleep, Ended, Plan, Progress, Window};
+use crate::capture::sampler::{sleep, Ended, Plan, Progress, Tick, Window};
 use crate::error::{Error, Result};
 use crate::ids::{GilId, Pid, ThreadId, Tid};
 use crate::process::live::LiveMemory;
@@ -46,20 +46,19 @@ struct Followed {
 }
 
 /// Measures one window of an old Python.
-pub fn measure<S: Sink>(
-    pid: Pid,
-    version: &str,
-    plan: Plan,
-    stop: &AtomicBool,
-    sink: &mut S,
-    tick: &mut dyn FnMut(Progress, &S),
-) -> Result<Window> {
+pub fn measure<S: Sink>(pid: Pid, version: &str, plan: Plan, stop: &AtomicBool, sink: &mut S, tick: &mut Tick<'_, S>) -> Result<Window> {
     let mut spy = open(pid, version)?;
     // Read now: a program that has ended has neither a command nor an executable.
     let target = target(pid, version);
     let mut legacy = Legacy::new(pid);
     let rate_hz = plan.rate_hz.min(MAX_RATE);
     let (start, own) = (sys_linux::monotonic(), sys_linux::own_cpu());
+    let facts = |clock: &Clock, now: Nanos, looks, failed| {
+        let (seconds, cpu) = (now.since(start).as_secs_f64(), sys_linux::own_cpu().since(own).as_secs_f64());
+        let profiler_cpu = if seconds > 0.0 { cpu / seconds } else { 0.0 };
+        let (missed, warnings) = (clock.missed(), vec![WARNING.into()]);
+        WindowFacts { begin: start, seconds, rate_hz, looks, missed, failed, profiler_cpu, warnings, ..WindowFacts::default() }
+    };
     let mut clock = Clock::new(start, rate_hz, start.as_nanos());
     let (mut now, mut last, mut looks, mut failed, mut failed_in_row) = (start, start, 0, 0, 0);
     let ended = loop {
@@ -79,7 +78,7 @@ pub fn measure<S: Sink>(
                 }
             }
         }
-        tick(Progress { elapsed: now.since(start), looks }, sink);
+        tick(Progress { target: target.clone(), window: facts(&clock, now, looks, failed) }, sink);
         let next = clock.next(sys_linux::monotonic());
         if plan.duration.is_some_and(|d| next.since(start) > d) {
             break Ended::Done;
@@ -90,20 +89,7 @@ pub fn measure<S: Sink>(
         now = sys_linux::monotonic();
     };
     legacy.finish(sink);
-    let seconds = now.since(start).as_secs_f64();
-    let own = sys_linux::own_cpu().since(own).as_secs_f64();
-    let window = WindowFacts {
-        begin: start,
-        seconds,
-        rate_hz,
-        looks,
-        missed: clock.missed(),
-        failed,
-        profiler_cpu: if seconds > 0.0 { own / seconds } else { 0.0 },
-        warnings: vec![WARNING.into()],
-        ..WindowFacts::default()
-    };
-    Ok(Window { target, facts: window, ended })
+    Ok(Window { target, facts: facts(&clock, now, looks, failed), ended })
 }
 
 fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {

@@ -14,7 +14,7 @@ pub use legacy::{dump, measure};
 #[cfg(not(feature = "peers"))]
 mod absent {
     use crate::capture::observe::Freeze;
-    use crate::capture::sampler::{Plan, Progress, Window};
+    use crate::capture::sampler::{Plan, Tick, Window};
     use crate::error::{Error, Result};
     use crate::ids::Pid;
     use crate::sample::{Sink, TargetFacts, ThreadView};
@@ -31,14 +31,7 @@ mod absent {
     }
 
     /// Always an error: this gilprof was built without the crate that can.
-    pub fn measure<S: Sink>(
-        pid: Pid,
-        version: &str,
-        _: Plan,
-        _: &AtomicBool,
-        _: &mut S,
-        _: &mut dyn FnMut(Progress, &S),
-    ) -> Result<Window> {
+    pub fn measure<S: Sink>(pid: Pid, version: &str, _: Plan, _: &AtomicBool, _: &mut S, _: &mut Tick<'_, S>) -> Result<Window> {
         Err(too_old(pid, version))
     }
 

@@ -1,0 +1,166 @@
+//! What is made of measured windows, be they fresh or from recordings: the page and the files of `-o`.
+
+use super::args::OutputArgs;
+use super::files::{self, Blanks, Sheet};
+use super::say;
+use crate::analysis::what_if::Question;
+use crate::analysis::{self, report::Report};
+use crate::error::Result;
+use crate::output::collapsed::{BehindRow, FlameInput, FlameMode, FlameRow, Roots};
+use crate::output::text::{self, Style};
+use crate::output::{collapsed, flamegraph, json, numbers, FileFormat, Format, Source};
+use crate::profile::file::Recording;
+use crate::profile::{Profile, ThreadProfile};
+use std::io::{IsTerminal, Write};
+use std::rc::Rc;
+
+/// What was asked for, with the files already open.
+#[derive(Debug)]
+pub struct Delivery {
+    format: Format,
+    flame: FlameMode,
+    roots: Roots,
+    questions: Vec<Question>,
+    sheets: Vec<Sheet>,
+    /// The files among them that gilprof made.
+    pub blanks: Blanks,
+}
+
+/// One process, measured.
+#[derive(Debug)]
+pub struct Measured {
+    profile: Profile,
+    report: Report,
+    recording: Option<Recording>,
+}
+
+impl Measured {
+    fn source(&self) -> Source<'_> {
+        Source { report: &self.report, profile: &self.profile, recording: self.recording.as_ref() }
+    }
+}
+
+impl Delivery {
+    /// Checks all that can be checked before there is anything to deliver.
+    pub fn prepare(args: &OutputArgs) -> Result<Delivery> {
+        let (sheets, blanks) = files::open_all(&args.output)?;
+        Ok(Delivery {
+            format: args.format.into(),
+            flame: args.flame.into(),
+            roots: if args.by_thread { Roots::ByThread } else { Roots::Merged },
+            questions: args.what_if.clone(),
+            sheets,
+            blanks,
+        })
+    }
+
+    /// Makes the report of a profile. The recording is for files that are made from one.
+    pub fn judge(&self, profile: Profile, recording: Option<Recording>) -> Measured {
+        let report = analysis::report_with(&profile, &self.questions);
+        Measured { profile, report, recording }
+    }
+
+    /// Whether a file is to be made from a recording.
+    pub fn needs_recording(&self) -> bool {
+        self.sheets.iter().any(|sheet| sheet.format.needs_recording())
+    }
+
+    /// The files that are written while it is measured.
+    pub fn recordings(&self) -> impl Iterator<Item = &Sheet> {
+        self.sheets.iter().filter(|sheet| sheet.format == FileFormat::Recording)
+    }
+
+    /// Writes the files of `-o`, prints the page, says where the files are. A part that fails does not keep back the others; the error is
+    /// the first.
+    pub fn deliver(&mut self, all: &[Measured], to: &impl IsTerminal, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+        let mut said = Vec::new();
+        let mut failed = None;
+        let (flame, roots) = (self.flame, self.roots);
+        // A recording was written meanwhile; whether it could be, its maker knows.
+        for sheet in self.sheets.iter_mut().filter(|sheet| sheet.format != FileFormat::Recording) {
+            let format = sheet.format;
+            let written = sheet.write(|out| write(format, all, flame, roots, out));
+            match written {
+                Ok(()) => said.push(wrote(sheet)),
+                Err(e) => failed = failed.or(Some(e)),
+            }
+        }
+        let printed = self.page(all, to).and_then(|page| print(&page));
+        said.iter().for_each(|line| say(line));
+        failed.map_or(printed, Err)
+    }
+
+    /// What goes to the terminal or a pipe.
+    fn page(&self, all: &[Measured], to: &impl IsTerminal) -> Result<String> {
+        match self.format {
+            Format::Text => Ok(all.iter().map(|one| text::render(&one.report, style(to))).collect::<Vec<_>>().join("\n")),
+            Format::Json => json::render_all(&reports(all)),
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.blanks.remove();
+    }
+}
+
+/// That a file is there.
+pub fn wrote(sheet: &Sheet) -> String {
+    format!("wrote {}", sheet.path().display())
+}
+
+fn reports(all: &[Measured]) -> Vec<&Report> {
+    all.iter().map(|one| &one.report).collect()
+}
+
+fn write(format: FileFormat, all: &[Measured], mode: FlameMode, roots: Roots, out: &mut dyn Write) -> Result<()> {
+    let _sources: Vec<Source<'_>> = all.iter().map(Measured::source).collect();
+    let text = match format {
+        FileFormat::Json => json::render_all(&reports(all))?,
+        FileFormat::Folded => collapsed::render(&flame(all, mode, roots)),
+        FileFormat::Svg => flamegraph::render(&flame(all, mode, roots))?,
+        FileFormat::Recording => return Ok(()),
+    };
+    out.write_all(text.as_bytes()).map_err(files::unwritten)
+}
+
+fn flame(all: &[Measured], mode: FlameMode, roots: Roots) -> FlameInput<'_> {
+    let process = |one: &Measured| format!("{}, pid {}", text::program(&one.report.target), one.profile.target.pid);
+    let root = |one: &Measured| (all.len() > 1).then(|| Rc::from(process(one)));
+    let mut rows = Vec::new();
+    let mut behind = Vec::new();
+    for one in all {
+        let (profile, root) = (&one.profile, root(one));
+        let row = |(thread, stack, split)| FlameRow { process: root.clone(), thread: name(thread), stack, split };
+        rows.extend(profile.stacks().map(row));
+        let row = |(thread, waiter, holder, nanos)| BehindRow { process: root.clone(), thread: name(thread), waiter, holder, nanos };
+        behind.extend(profile.behind().map(row));
+    }
+    let (seconds, looks) = all.iter().map(|one| &one.profile.window).fold((0.0, 0), |(s, n), w| (w.seconds.max(s), w.looks + n));
+    FlameInput {
+        title: match all {
+            [one] => process(one),
+            _ => format!("{} processes", all.len()),
+        },
+        subtitle: format!("{}, {} looks", numbers::seconds(seconds), numbers::thousands(looks)),
+        mode,
+        roots,
+        rows,
+        behind,
+    }
+}
+
+fn name(thread: &ThreadProfile) -> &str {
+    &thread.facts.name
+}
+
+/// Colour and bars only for a person at a terminal.
+pub fn style(to: &impl IsTerminal) -> Style {
+    if !to.is_terminal() {
+        return Style::PLAIN;
+    }
+    let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
+    let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(80);
+    Style { colour, bars: colour, width }
+}

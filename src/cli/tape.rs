@@ -1,0 +1,83 @@
+//! Where a window's slices go: into a profile, and into recordings.
+
+use super::files::{failed, Sheet};
+use crate::error::Result;
+use crate::ids::ThreadId;
+use crate::profile::file::Recorder;
+use crate::profile::ProfileBuilder;
+use crate::sample::{Exact, GilLook, Sink, Slice, TargetFacts, ThreadFacts, ThreadTotals, WindowFacts};
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+/// A profile being built, and the recordings being made of the same.
+pub struct Tape {
+    /// The profile.
+    pub builder: ProfileBuilder,
+    recorders: Vec<(PathBuf, Recorder)>,
+}
+
+/// What a recording without a name is called in messages.
+pub const NAMELESS: &str = "(temporary recording)";
+
+/// A file without a name, which is gone with its last user; for pictures that are made from a recording that nobody asked for.
+pub fn nameless() -> Result<File> {
+    let failed = |source| failed(Path::new(NAMELESS), source);
+    let path = std::env::temp_dir().join(format!(".gilprof-{}", std::process::id()));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
+    std::fs::remove_file(&path).map_err(failed)?;
+    Ok(file)
+}
+
+impl Tape {
+    /// With a recording on each of these sheets, and on `kept`.
+    pub fn on<'a>(sheets: impl Iterator<Item = &'a Sheet>, kept: Option<&File>) -> Result<Tape> {
+        let recorder = |sheet: &Sheet| Ok((sheet.path().into(), Recorder::new(sheet.hand_out()?)));
+        let mut recorders = sheets.map(recorder).collect::<Result<Vec<_>>>()?;
+        if let Some(file) = kept {
+            let file = file.try_clone().map_err(|source| failed(Path::new(NAMELESS), source))?;
+            recorders.push((NAMELESS.into(), Recorder::new(file)));
+        }
+        Ok(Tape { builder: ProfileBuilder::new(), recorders })
+    }
+
+    /// How things stand. False when a recording cannot go on: there is nothing to wait for then.
+    pub fn so_far(&mut self, target: &TargetFacts, window: &WindowFacts) -> bool {
+        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.so_far(target, window));
+        !self.recorders.iter().any(|(_, recorder)| recorder.failed())
+    }
+
+    /// All is told: the profile's builder, and what became of each recording.
+    pub fn finish(self, target: &TargetFacts, window: &WindowFacts) -> (ProfileBuilder, Result<()>) {
+        let finished = self.recorders.into_iter().map(|(path, recorder)| recorder.finish(target, window).map_err(|e| failed(&path, e)));
+        // All of them end, whatever became of the first.
+        let outcomes: Vec<Result<()>> = finished.collect();
+        (self.builder, outcomes.into_iter().collect())
+    }
+}
+
+impl Sink for Tape {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        self.builder.thread(facts);
+        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.thread(facts));
+    }
+
+    fn slice(&mut self, slice: &Slice<'_>) {
+        self.builder.slice(slice);
+        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.slice(slice));
+    }
+
+    fn gil(&mut self, look: &GilLook) {
+        self.builder.gil(look);
+        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.gil(look));
+    }
+
+    fn exact(&mut self, measured: &Exact) {
+        self.builder.exact(measured);
+        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.exact(measured));
+    }
+
+    fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
+        self.builder.thread_end(thread, totals);
+        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.thread_end(thread, totals));
+    }
+}

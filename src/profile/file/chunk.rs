@@ -1,0 +1,153 @@
+//! Header and chunks: lengths, sums, packing. What is in them is not known here.
+
+use super::bytes::Broken;
+use super::VERSION;
+use flate2::{Compression, Crc, Decompress, FlushDecompress, Status};
+use std::io::{self, Read, Write};
+
+/// What a file begins with.
+pub const MAGIC: &[u8; 8] = b"gilprof\0";
+/// What a chunk begins with.
+const MARK: &[u8; 4] = b"GPCK";
+/// Mark, packed length, unpacked length, sum.
+const HEAD: usize = 16;
+/// The longest chunk that is read, packed or not. What is written is much shorter.
+pub const LONGEST: usize = 16 << 20;
+/// How hard to pack: all that is worth its time.
+const LEVEL: u32 = 6;
+
+/// What the first bytes of a file say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// One that can be read.
+    Readable,
+    /// Of a gilprof yet to come.
+    Newer(u16),
+    /// None of gilprof's.
+    Foreign,
+}
+
+/// The header, as bytes.
+pub fn header() -> [u8; 12] {
+    let mut out = [0; 12];
+    out[..8].copy_from_slice(MAGIC);
+    out[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    out
+}
+
+/// Reads the header.
+pub fn read_header(from: &mut impl Read) -> io::Result<Header> {
+    let mut head = [0; 12];
+    let read = fill(from, &mut head)?;
+    let version = u16::from_le_bytes([head[8], head[9]]);
+    Ok(match version {
+        _ if read < head.len() || !head.starts_with(MAGIC) => Header::Foreign,
+        1..=VERSION => Header::Readable,
+        0 => Header::Foreign,
+        newer => Header::Newer(newer),
+    })
+}
+
+/// A chunk of these records, as it is written.
+pub fn pack(records: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = vec![0; HEAD];
+    let mut packer = flate2::write::DeflateEncoder::new(out.split_off(HEAD), Compression::new(LEVEL));
+    packer.write_all(records)?;
+    let payload = packer.finish()?;
+    let lengths = [payload.len() as u32, records.len() as u32].map(u32::to_le_bytes);
+    out[..4].copy_from_slice(MARK);
+    out[4..8].copy_from_slice(&lengths[0]);
+    out[8..12].copy_from_slice(&lengths[1]);
+    let sum = sum(&out[4..12], &payload);
+    out[12..16].copy_from_slice(&sum.to_le_bytes());
+    out.extend_from_slice(&payload);
+    Ok(out)
+}
+
+/// The next chunk's records; `None` at the end of the file. A chunk that is not whole or not sound is [`Broken`].
+pub fn unpack(from: &mut impl Read) -> io::Result<Result<Option<Vec<u8>>, Broken>> {
+    let mut head = [0; HEAD];
+    match fill(from, &mut head)? {
+        0 => return Ok(Ok(None)),
+        HEAD => {}
+        _ => return Ok(Err(Broken("it breaks off"))),
+    }
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let (packed, unpacked) = (word(4) as usize, word(8) as usize);
+    if !head.starts_with(MARK) || packed > LONGEST || unpacked > LONGEST {
+        return Ok(Err(Broken("a chunk does not begin as one does")));
+    }
+    // Grows as far as there are bytes, whatever the length says.
+    let mut payload = Vec::new();
+    from.by_ref().take(packed as u64).read_to_end(&mut payload)?;
+    if payload.len() < packed {
+        return Ok(Err(Broken("it breaks off")));
+    }
+    if sum(&head[4..12], &payload) != word(12) {
+        return Ok(Err(Broken("a chunk's sum is wrong")));
+    }
+    let mut records = Vec::with_capacity(unpacked);
+    let done = Decompress::new(false).decompress_vec(&payload, &mut records, FlushDecompress::Finish);
+    if !matches!(done, Ok(Status::StreamEnd)) || records.len() != unpacked {
+        return Ok(Err(Broken("a chunk cannot be unpacked")));
+    }
+    Ok(Ok(Some(records)))
+}
+
+fn sum(lengths: &[u8], payload: &[u8]) -> u32 {
+    let mut crc = Crc::new();
+    crc.update(lengths);
+    crc.update(payload);
+    crc.sum()
+}
+
+/// Reads as much as there is, up to all of `into`.
+fn fill(from: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    while read < into.len() {
+        match from.read(&mut into[read..]) {
+            Ok(0) => break,
+            Ok(n) => read += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_and_back_and_every_cut_is_told() {
+        let records: Vec<u8> = (0..5000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        let chunk = pack(&records).unwrap();
+        assert!(chunk.len() < records.len() / 2);
+        let two = [&chunk[..], &chunk[..]].concat();
+        let mut from = &two[..];
+        for _ in 0..2 {
+            assert_eq!(unpack(&mut from).unwrap(), Ok(Some(records.clone())));
+        }
+        assert_eq!(unpack(&mut from).unwrap(), Ok(None));
+        for cut in 1..chunk.len() {
+            assert!(unpack(&mut &chunk[..cut]).unwrap().is_err(), "{cut}");
+        }
+        for at in 0..chunk.len() {
+            let mut wrong = chunk.clone();
+            wrong[at] ^= 0x10;
+            assert!(unpack(&mut &wrong[..]).unwrap().is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn headers() {
+        let mut head = header();
+        assert_eq!(read_header(&mut &head[..]).unwrap(), Header::Readable);
+        assert_eq!(read_header(&mut &head[..11]).unwrap(), Header::Foreign);
+        head[8] = 9;
+        assert_eq!(read_header(&mut &head[..]).unwrap(), Header::Newer(9));
+        head[0] = b'G';
+        assert_eq!(read_header(&mut &head[..]).unwrap(), Header::Foreign);
+    }
+}

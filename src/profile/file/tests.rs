@@ -1,0 +1,222 @@
+//! There and back: whatever is told comes out again, from whole files and from those that break off.
+
+use super::decode::Decoder;
+use super::encode::Encoder;
+use super::{chunk, Recorder, Recording};
+use crate::ids::{GilId, ThreadId, Tid};
+use crate::sample::*;
+use crate::units::Nanos;
+use proptest::prelude::*;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Everything that was told, in words.
+#[derive(Default, PartialEq, Debug)]
+struct Log(Vec<String>);
+
+impl Sink for Log {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        self.0.push(format!("{facts:?}"));
+    }
+    fn slice(&mut self, slice: &Slice<'_>) {
+        self.0.push(format!("{slice:?}"));
+    }
+    fn gil(&mut self, look: &GilLook) {
+        self.0.push(format!("{look:?}"));
+    }
+    fn exact(&mut self, measured: &Exact) {
+        self.0.push(format!("{measured:?}"));
+    }
+    fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
+        self.0.push(format!("{thread:?} {totals:?}"));
+    }
+}
+
+/// Something that can be told, of a few threads, stacks and times.
+#[derive(Clone, Debug)]
+enum Event {
+    Thread(ThreadFacts),
+    Slice { thread: u32, end: u64, parts: Vec<(usize, u32)>, evidence: usize, stack: Stack, holder: Option<(u32, Stack)> },
+    Gil(GilLook),
+    Exact(Exact),
+    End(u32, u64),
+}
+
+impl Event {
+    fn tell(&self, sink: &mut dyn Sink) {
+        match self {
+            Event::Thread(facts) => sink.thread(facts),
+            Event::Slice { thread, end, parts, evidence, stack, holder } => {
+                let mut split = Split::default();
+                parts.iter().for_each(|&(state, nanos)| split.add(State::ALL[state], nanos.into()));
+                let there = holder.as_ref().map(|(id, stack)| (ThreadId(*id), Arc::new(stack.clone())));
+                let (evidence, stack) = (super::encode::EVIDENCE[*evidence], &Arc::new(stack.clone()));
+                let holder = there.as_ref().map(|(id, stack)| (*id, stack));
+                sink.slice(&Slice { thread: ThreadId(*thread), end: Nanos::from_nanos(*end), split, evidence, stack, holder });
+            }
+            Event::Gil(look) => sink.gil(look),
+            Event::Exact(measured) => sink.exact(measured),
+            Event::End(thread, nanos) => {
+                let time = Nanos::from_nanos(*nanos);
+                sink.thread_end(ThreadId(*thread), ThreadTotals { cpu: time, run_queue: Nanos::ZERO, seen: time });
+            }
+        }
+    }
+}
+
+fn stack() -> impl Strategy<Value = Stack> {
+    let function = (0..4u32, "[a-zé;]{0,3}").prop_map(|(first_line, name)| Arc::new(Function { name, file: "a.py".into(), first_line }));
+    let frame = (function, 0..4u32).prop_map(|(function, line)| Frame { function, line });
+    let trust = prop_oneof![Just(Trust::Whole), Just(Trust::Moving), Just(Trust::Cut)];
+    (proptest::collection::vec(frame, 0..4), trust).prop_map(|(frames, trust)| Stack { frames, trust })
+}
+
+fn time() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => 0..50_000_000u64, 1 => any::<u64>()]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let thread = ((0..3u32, any::<i32>(), ".{0,5}"), (any::<bool>(), any::<bool>(), proptest::option::of(0..3u32))).prop_map(
+        |((id, tid, name), (python, main, gil))| {
+            Event::Thread(ThreadFacts { id: ThreadId(id), tid: Tid(tid), name, python, main, gil: gil.map(GilId) })
+        },
+    );
+    let parts = proptest::collection::vec((0..State::COUNT, any::<u32>()), 1..4);
+    let slice = (0..3u32, time(), parts, 0..12usize, stack(), proptest::option::of((0..3u32, stack())))
+        .prop_map(|(thread, end, parts, evidence, stack, holder)| Event::Slice { thread, end, parts, evidence, stack, holder });
+    let holder = prop_oneof![Just(Holder::Nobody), Just(Holder::Unmatched), (0..3u32).prop_map(|id| Holder::Thread(ThreadId(id)))];
+    let options = (proptest::option::of(any::<u64>()), proptest::option::of(any::<bool>()));
+    let gil =
+        (0..2u32, time(), time(), holder, options, any::<u32>()).prop_map(|(gil, at, span, holder, (switches, collecting), waiters)| {
+            Event::Gil(GilLook {
+                gil: GilId(gil),
+                at: Nanos::from_nanos(at),
+                span: Nanos::from_nanos(span),
+                holder,
+                switches,
+                waiters,
+                collecting,
+            })
+        });
+    let stretch = prop_oneof![Just(Stretch::Wait), Just(Stretch::HandOver), Just(Stretch::Hold)];
+    let exact = (0..3u32, 0..2u32, stretch, time(), time()).prop_map(|(thread, gil, stretch, begin, end)| {
+        let [begin, end] = [begin, end].map(Nanos::from_nanos);
+        Event::Exact(Exact { thread: ThreadId(thread), gil: GilId(gil), stretch, begin, end })
+    });
+    let end = (0..3u32, time()).prop_map(|(thread, nanos)| Event::End(thread, nanos));
+    prop_oneof![1 => thread, 6 => slice, 4 => gil, 1 => exact, 1 => end]
+}
+
+proptest! {
+    #[test]
+    fn what_is_told_comes_out_again(chunks in proptest::collection::vec(proptest::collection::vec(event(), 0..30), 1..4)) {
+        let (mut encoder, mut decoder, mut told, mut heard) = (Encoder::default(), Decoder::default(), Log::default(), Log::default());
+        for events in &chunks {
+            for event in events {
+                event.tell(&mut told);
+                event.tell(&mut encoder);
+            }
+            let packed = chunk::pack(&encoder.take()).unwrap();
+            let records = chunk::unpack(&mut &packed[..]).unwrap().unwrap().unwrap();
+            prop_assert_eq!(decoder.chunk(&records, &mut heard), Ok(()));
+        }
+        prop_assert_eq!(told, heard);
+    }
+
+    #[test]
+    fn any_bytes_are_survived(mut events in proptest::collection::vec(event(), 1..20), at: prop::sample::Index, to: u8) {
+        let mut encoder = Encoder::default();
+        events.drain(..).for_each(|event| event.tell(&mut encoder));
+        let mut records = encoder.take();
+        let at = at.index(records.len());
+        records[at] = to;
+        let _ = Decoder::default().chunk(&records, &mut Log::default());
+    }
+}
+
+fn scratch(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("gilprof-{}-{name}.gilprof", std::process::id()))
+}
+
+/// A recording of `seconds` with a look each millisecond.
+fn record(path: &PathBuf, seconds: u64) -> (TargetFacts, WindowFacts) {
+    let mut recorder = Recorder::new(File::create(path).unwrap());
+    let target = TargetFacts { pid: 7, python: "3.11.7".into(), cpus: 0.1 + 0.2, ..TargetFacts::default() };
+    let mut window = WindowFacts { rate_hz: 1000.0, ..WindowFacts::default() };
+    let stack = Arc::new(Stack::empty());
+    for ms in 1..=seconds * 1000 {
+        let (at, thread) = (Nanos::from_millis(ms), ThreadId((ms / 5 % 3) as u32));
+        let (gil, span, holder) = (GilId(0), Nanos::from_millis(1), Holder::Thread(thread));
+        recorder.gil(&GilLook { gil, at, span, holder, switches: Some(ms / 5), waiters: 2, collecting: None });
+        let split = Split::whole(State::HoldingPython, 1e6);
+        recorder.slice(&Slice { thread, end: at, split, evidence: Evidence::GilHolder, stack: &stack, holder: None });
+        if ms % 100 == 0 {
+            (window.seconds, window.looks) = (ms as f64 / 1e3, ms);
+            recorder.so_far(&target, &window);
+        }
+    }
+    recorder.finish(&target, &window).unwrap();
+    (target, window)
+}
+
+#[test]
+fn a_file_and_every_part_of_it() {
+    let path = scratch("parts");
+    let (target, window) = record(&path, 3);
+    let whole = std::fs::read(&path).unwrap();
+    let mut log = Log::default();
+    let replayed = Recording::open(&path).unwrap().replay(&mut log).unwrap();
+    assert_eq!((replayed.target, replayed.window, log.0.len()), (target, window, 6000));
+    for cut in (0..whole.len()).step_by(97) {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let mut part = Log::default();
+        let Ok(replayed) = Recording::open(&path).and_then(|recording| recording.replay(&mut part)) else {
+            assert!(cut < 1500, "nothing could be read of {cut} bytes");
+            continue;
+        };
+        assert!(log.0.starts_with(&part.0));
+        assert!(replayed.window.warnings[0].contains("breaks off"), "{:?}", replayed.window.warnings);
+        assert!((replayed.window.seconds - part.0.len() as f64 / 2000.0).abs() < 0.2, "{} s, {}", replayed.window.seconds, part.0.len());
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn names_begin_anew_and_nothing_is_lost() {
+    let (mut encoder, mut decoder, mut told, mut heard) = (Encoder::default(), Decoder::default(), Log::default(), Log::default());
+    let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
+    for line in 0..super::encode::MOST_FRAMES as u32 + 1000 {
+        let stack = Arc::new(Stack { frames: vec![Frame { function: function.clone(), line }], trust: Trust::Whole });
+        let event = Event::Slice {
+            thread: line % 2,
+            end: u64::from(line),
+            parts: vec![(0, 1)],
+            evidence: 0,
+            stack: stack.as_ref().clone(),
+            holder: Some((1, stack.as_ref().clone())),
+        };
+        event.tell(&mut encoder);
+        if line % 50_000 == 0 || line > super::encode::MOST_FRAMES as u32 - 10 {
+            event.tell(&mut told);
+        }
+    }
+    let records = encoder.take();
+    decoder.chunk(&records, &mut heard).unwrap();
+    assert!(told.0.iter().all(|event| heard.0.contains(event)));
+    assert_eq!(heard.0.len(), super::encode::MOST_FRAMES + 1000);
+}
+
+#[test]
+fn what_is_no_recording_is_refused() {
+    let path = scratch("foreign");
+    for (bytes, says) in
+        [(&b"{}"[..], "no recording"), (b"gilprof\0\x09\0\0\0", "newer gilprof"), (&chunk::header(), "nothing was recorded")]
+    {
+        std::fs::write(&path, bytes).unwrap();
+        let said = Recording::open(&path).and_then(|r| r.replay(&mut Log::default())).unwrap_err().to_string();
+        assert!(said.contains(says), "{said}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(Recording::open(&path).is_err() && Recording::open(&std::env::temp_dir()).is_err());
+}

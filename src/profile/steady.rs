@@ -1,0 +1,210 @@
+//! Joins what a thread goes on doing into longer slices, in whole nanoseconds, before anything else sees them.
+//!
+//! Looks come a thousand times a second; a thread that does the same from look to look, at the same place, need not be told of each time.
+//! What is joined is what a recording holds and what a profile is built from, so that both are the same to the last bit.
+
+use crate::ids::ThreadId;
+use crate::sample::{Evidence, Exact, GilLook, Sink, Slice, Split, Stack, State, ThreadFacts, ThreadTotals};
+use crate::units::Nanos;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// The longest that several slices become one.
+const LONGEST: f64 = 20e6;
+/// Two slices follow one another when they meet within this: each was rounded.
+const NEAR: u64 = 1_000;
+
+/// Joins slices on their way to another sink.
+#[derive(Debug)]
+pub struct Steady<S> {
+    inner: S,
+    open: FxHashMap<ThreadId, Open>,
+}
+
+/// A slice that may go on.
+#[derive(Debug)]
+struct Open {
+    end: Nanos,
+    split: Split,
+    /// The only state in it; `None` for a split by conservation.
+    state: Option<State>,
+    evidence: Evidence,
+    stack: Arc<Stack>,
+    holder: Option<(ThreadId, Arc<Stack>)>,
+}
+
+impl<S: Sink> Steady<S> {
+    /// On the way to `inner`.
+    pub fn new(inner: S) -> Steady<S> {
+        Steady { inner, open: FxHashMap::default() }
+    }
+
+    /// What stands behind it. What is not told of yet is not in there.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// The same, to be changed.
+    pub fn inner_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// All is told of.
+    pub fn finish(mut self) -> S {
+        let mut ids: Vec<ThreadId> = self.open.keys().copied().collect();
+        ids.sort();
+        ids.into_iter().for_each(|id| self.tell(id));
+        self.inner
+    }
+
+    fn tell(&mut self, thread: ThreadId) {
+        if let Some(open) = self.open.remove(&thread) {
+            open.tell(thread, &mut self.inner);
+        }
+    }
+}
+
+impl Open {
+    fn tell(&self, thread: ThreadId, sink: &mut impl Sink) {
+        let holder = self.holder.as_ref().map(|(id, stack)| (*id, stack));
+        let Open { end, split, evidence, stack, .. } = self;
+        sink.slice(&Slice { thread, end: *end, split: *split, evidence: *evidence, stack, holder });
+    }
+
+    /// Whether the slice says the same of the time that follows.
+    fn goes_on(&self, slice: &Slice<'_>, state: Option<State>, total: f64) -> bool {
+        let begin = slice.end.since(Nanos::from_nanos(total as u64));
+        let near = begin.since(self.end).max(self.end.since(begin)).as_nanos() <= NEAR;
+        let behind = match (&self.holder, slice.holder) {
+            (None, None) => true,
+            (Some((mine, there)), Some((other, stack))) => *mine == other && same(there, stack),
+            _ => false,
+        };
+        near && self.state == state
+            && self.evidence == slice.evidence
+            && self.split.total() + total <= LONGEST
+            && behind
+            && same(&self.stack, slice.stack)
+    }
+}
+
+/// Whether two stacks are the same, on the same lines.
+fn same(a: &Arc<Stack>, b: &Arc<Stack>) -> bool {
+    Arc::ptr_eq(a, b) || a.is_along(b) && a.frames.iter().zip(&b.frames).all(|(a, b)| a.line == b.line)
+}
+
+/// In whole nanoseconds, with its only state where there is but one. What is no time at all is left for others to refuse.
+fn whole(split: &Split) -> (Split, Option<State>) {
+    let (mut rounded, mut only, mut parts) = (Split::default(), None, 0);
+    for state in State::ALL {
+        let nanos = split.get(state).round();
+        if nanos != 0.0 {
+            rounded.add(state, nanos);
+            only = Some(state);
+            parts += 1;
+        }
+    }
+    (rounded, only.filter(|_| parts == 1))
+}
+
+impl<S: Sink> Sink for Steady<S> {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        self.tell(facts.id);
+        self.inner.thread(facts);
+    }
+
+    fn slice(&mut self, slice: &Slice<'_>) {
+        let (split, state) = whole(&slice.split);
+        let total = split.total();
+        if total == 0.0 {
+            return;
+        }
+        let slice = Slice { split, ..slice.clone() };
+        if let Some(open) = self.open.get_mut(&slice.thread) {
+            if open.goes_on(&slice, state, total) {
+                open.split.merge(&split);
+                open.end = slice.end;
+                return;
+            }
+        }
+        self.tell(slice.thread);
+        // Also false for what is no number.
+        if total < LONGEST {
+            let holder = slice.holder.map(|(id, stack)| (id, stack.clone()));
+            let Slice { thread, end, evidence, stack, .. } = slice;
+            self.open.insert(thread, Open { end, split, state, evidence, stack: stack.clone(), holder });
+        } else {
+            self.inner.slice(&slice);
+        }
+    }
+
+    fn gil(&mut self, look: &GilLook) {
+        self.inner.gil(look);
+    }
+
+    fn exact(&mut self, measured: &Exact) {
+        self.inner.exact(measured);
+    }
+
+    fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
+        self.tell(thread);
+        self.inner.thread_end(thread, totals);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{Frame, Function};
+
+    #[derive(Default)]
+    struct Told(Vec<(u32, u64, f64)>);
+
+    impl Sink for Told {
+        fn thread(&mut self, _: &ThreadFacts) {}
+        fn gil(&mut self, _: &GilLook) {}
+        fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
+        fn slice(&mut self, slice: &Slice<'_>) {
+            self.0.push((slice.thread.0, slice.end.as_nanos() / 1000, slice.split.total()));
+        }
+    }
+
+    /// One letter a millisecond: the state, and a capital for another line.
+    fn told(timeline: &str) -> Vec<(u32, u64, f64)> {
+        let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
+        let stack = |line| Arc::new(Stack { frames: vec![Frame { function: function.clone(), line }], trust: Default::default() });
+        let mut steady = Steady::new(Told::default());
+        for (ms, letter) in timeline.chars().enumerate() {
+            let state = if letter.eq_ignore_ascii_case(&'w') { State::Waiting } else { State::Io };
+            let end = Nanos::from_micros((ms as u64 + 1) * 1000);
+            let stack = stack(if letter.is_uppercase() { 2 } else { 1 });
+            let split = Split::whole(state, 1e6 + 0.3);
+            steady.slice(&Slice { thread: ThreadId(7), end, split, evidence: Evidence::GilFutex, stack: &stack, holder: None });
+        }
+        steady.finish().0
+    }
+
+    #[test]
+    fn what_goes_on_is_told_once_and_what_changes_each_time() {
+        assert_eq!(told("wwwWWiw"), [(7, 3000, 3e6), (7, 5000, 2e6), (7, 6000, 1e6), (7, 7000, 1e6)]);
+    }
+
+    #[test]
+    fn nothing_is_kept_back_for_long() {
+        assert_eq!(told(&"w".repeat(50)), [(7, 20_000, 20e6), (7, 40_000, 20e6), (7, 50_000, 10e6)]);
+    }
+
+    #[test]
+    fn a_gap_is_kept_and_what_is_no_time_passes() {
+        let stack = Arc::new(Stack::empty());
+        let mut steady = Steady::new(Told::default());
+        for (ms, nanos) in [(1, 1e6), (5, 1e6), (6, f64::NAN), (7, 1e6)] {
+            let split = Split::whole(State::Io, nanos);
+            let end = Nanos::from_millis(ms);
+            steady.slice(&Slice { thread: ThreadId(0), end, split, evidence: Evidence::Syscall, stack: &stack, holder: None });
+        }
+        let told = steady.finish().0;
+        assert_eq!(told.iter().map(|t| t.1).collect::<Vec<_>>(), [1000, 5000, 6000, 7000]);
+        assert!(told[2].2.is_nan());
+    }
+}
