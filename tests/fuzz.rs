@@ -23,6 +23,8 @@ mod mutate;
 mod objects;
 #[path = "fuzz/picture.rs"]
 mod picture;
+#[path = "fuzz/records.rs"]
+mod records;
 mod support;
 #[path = "fuzz/texts.rs"]
 mod texts;
@@ -69,6 +71,7 @@ parsers! {
     thread_names: interpreters::names();
     pthread: interpreters::pthreads();
     whole_look: interpreters::looks();
+    records: records::chunks();
 }
 
 /// The harness itself must be able to fail.

@@ -132,7 +132,7 @@ pub fn measure<S: Sink>(
     };
     let mut clock = Clock::new(start, plan.rate_hz, start.as_nanos());
     open.good.0 = start;
-    let (mut now, mut ticked) = (start, start);
+    let (mut now, mut ticked) = (start, None::<Nanos>);
     let ended = loop {
         let (until, next) = (clock.stands_until(now), clock.next(now));
         let last = plan.duration.is_some_and(|d| next.since(start) > d);
@@ -140,8 +140,8 @@ pub fn measure<S: Sink>(
             break ended;
         }
         open.counts.missed = clock.missed();
-        if now.since(ticked) >= TICK {
-            ticked = now;
+        if ticked.is_none_or(|ticked| now.since(ticked) >= TICK) {
+            ticked = Some(now);
             tick(Progress { target: open.target(), window: open.window(spent(now.since(start))) }, sink);
         }
         if last {

@@ -102,6 +102,17 @@ pub enum Command {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Compare two recordings: what differs by more than chance, and in which functions
+    #[command(after_help = "Example:\n  gilprof diff before.gilprof after.gilprof -o diff.svg")]
+    Diff {
+        /// The recording to compare with
+        base: PathBuf,
+        /// The recording to compare
+        new: PathBuf,
+        /// What comes of it.
+        #[command(flatten)]
+        args: DiffArgs,
+    },
     /// Show what every thread is doing now, with its Python stack
     #[command(after_help = "Example:\n  gilprof dump --pid 4242")]
     Dump {
@@ -164,6 +175,23 @@ pub struct OutputArgs {
     /// Also say what one case would gain: processes=8,cores=16 or threads=4 or release=json.loads
     #[arg(long, value_name = "CASE", value_parser = Question::parse)]
     pub what_if: Vec<Question>,
+}
+
+/// What `diff` makes.
+#[derive(Args, Debug)]
+pub struct DiffArgs {
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t = FormatArg::Text)]
+    pub format: FormatArg,
+    /// Also write a file, by its ending: .svg differential flamegraph, .json the comparison
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Vec<PathBuf>,
+    /// Which time the flamegraph shows
+    #[arg(long, value_enum, default_value_t = FlameArg::Holding)]
+    pub flame: FlameArg,
+    /// Keep threads apart in the flamegraph
+    #[arg(long)]
+    pub by_thread: bool,
 }
 
 impl OutputArgs {

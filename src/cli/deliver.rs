@@ -47,7 +47,7 @@ impl Delivery {
         Ok(Delivery {
             format: args.format.into(),
             flame: args.flame.into(),
-            roots: if args.by_thread { Roots::ByThread } else { Roots::Merged },
+            roots: roots(args.by_thread),
             questions: args.what_if.clone(),
             sheets,
             blanks,
@@ -105,6 +105,15 @@ impl Drop for Delivery {
     }
 }
 
+/// What `--by-thread` says.
+pub fn roots(by_thread: bool) -> Roots {
+    if by_thread {
+        Roots::ByThread
+    } else {
+        Roots::Merged
+    }
+}
+
 /// That a file is there.
 pub fn wrote(sheet: &Sheet) -> String {
     format!("wrote {}", sheet.path().display())
@@ -126,29 +135,42 @@ fn write(format: FileFormat, all: &[Measured], mode: FlameMode, roots: Roots, ou
 }
 
 fn flame(all: &[Measured], mode: FlameMode, roots: Roots) -> FlameInput<'_> {
-    let process = |one: &Measured| format!("{}, pid {}", text::program(&one.report.target), one.profile.target.pid);
-    let root = |one: &Measured| (all.len() > 1).then(|| Rc::from(process(one)));
-    let mut rows = Vec::new();
-    let mut behind = Vec::new();
-    for one in all {
-        let (profile, root) = (&one.profile, root(one));
-        let row = |(thread, stack, split)| FlameRow { process: root.clone(), thread: name(thread), stack, split };
-        rows.extend(profile.stacks().map(row));
-        let row = |(thread, waiter, holder, nanos)| BehindRow { process: root.clone(), thread: name(thread), waiter, holder, nanos };
-        behind.extend(profile.behind().map(row));
-    }
-    let (seconds, looks) = all.iter().map(|one| &one.profile.window).fold((0.0, 0), |(s, n), w| (w.seconds.max(s), w.looks + n));
-    FlameInput {
-        title: match all {
-            [one] => process(one),
-            _ => format!("{} processes", all.len()),
-        },
-        subtitle: format!("{}, {} looks", numbers::seconds(seconds), numbers::thousands(looks)),
-        mode,
-        roots,
-        rows,
-        behind,
-    }
+    let [one] = all else {
+        let mut several = FlameInput { title: format!("{} processes", all.len()), ..FlameInput::empty(mode, roots) };
+        let mut looks = 0;
+        for one in all {
+            looks += one.profile.window.looks;
+            several.seconds = one.profile.window.seconds.max(several.seconds);
+            add(&mut several, &one.profile, Some(Rc::from(process(&one.report))));
+        }
+        several.subtitle = window(several.seconds, looks);
+        return several;
+    };
+    flame_of(&one.report, &one.profile, mode, roots)
+}
+
+/// What a flamegraph of one process is made from.
+pub fn flame_of<'a>(report: &Report, profile: &'a Profile, mode: FlameMode, roots: Roots) -> FlameInput<'a> {
+    let seconds = profile.window.seconds;
+    let (title, subtitle) = (process(report), window(seconds, profile.window.looks));
+    let mut input = FlameInput { title, subtitle, seconds, ..FlameInput::empty(mode, roots) };
+    add(&mut input, profile, None);
+    input
+}
+
+fn add<'a>(input: &mut FlameInput<'a>, profile: &'a Profile, process: Option<Rc<str>>) {
+    let row = |(thread, stack, split)| FlameRow { process: process.clone(), thread: name(thread), stack, split };
+    input.rows.extend(profile.stacks().map(row));
+    let row = |(thread, waiter, holder, nanos)| BehindRow { process: process.clone(), thread: name(thread), waiter, holder, nanos };
+    input.behind.extend(profile.behind().map(row));
+}
+
+fn process(report: &Report) -> String {
+    format!("{}, pid {}", text::program(&report.target), report.target.pid)
+}
+
+fn window(seconds: f64, looks: u64) -> String {
+    format!("{}, {} looks", numbers::seconds(seconds), numbers::thousands(looks))
 }
 
 fn name(thread: &ThreadProfile) -> &str {

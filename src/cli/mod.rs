@@ -3,6 +3,7 @@ pub mod args;
 mod attach;
 mod becoming;
 mod deliver;
+mod diff;
 mod dump;
 pub mod exit;
 mod files;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
                 None => run::command(duration, &measure, &output, &target.command, Manner::Quiet),
             }
         }
+        Command::Diff { base, new, args } => diff::command(&base, &new, &args),
         Command::Report { files, output } => report::command(&files, &output),
         Command::Dump { pid, format, freeze_holder, record_memory } => {
             dump::command(pid, format.into(), freeze_holder, record_memory.as_deref())

@@ -68,6 +68,8 @@ pub struct FlameInput<'a> {
     pub title: String,
     /// The window, such as `5.0 s, 4 996 looks`.
     pub subtitle: String,
+    /// Its length.
+    pub seconds: f64,
     /// Which time counts.
     pub mode: FlameMode,
     /// Whether threads are kept apart.
@@ -76,6 +78,13 @@ pub struct FlameInput<'a> {
     pub rows: Vec<FlameRow<'a>>,
     /// Who waited behind whom, in any order.
     pub behind: Vec<BehindRow<'a>>,
+}
+
+impl FlameInput<'_> {
+    /// Nothing as yet.
+    pub fn empty(mode: FlameMode, roots: Roots) -> FlameInput<'static> {
+        FlameInput { title: String::new(), subtitle: String::new(), seconds: 0.0, mode, roots, rows: Vec::new(), behind: Vec::new() }
+    }
 }
 
 /// The root of a stack whose outer frames could not be read.

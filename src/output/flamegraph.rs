@@ -9,7 +9,7 @@ use crate::output::{numbers, palette, plain};
 use crate::sample::State;
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{from_lines, Options, TextTruncateDirection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Columns of the title that fit above the picture at its initial width.
 const TITLE_COLUMNS: usize = 110;
@@ -22,20 +22,48 @@ pub fn render(input: &FlameInput<'_>) -> Result<String> {
         return Ok(empty(input));
     }
     let mut colours = colours(input, &folded);
+    let mut options = options(title(input), subtitle(input, total_us));
+    options.palette_map = Some(&mut colours);
+    draw(&mut options, &folded.iter().map(|(stack, us)| format!("{stack} {us}")).collect::<Vec<_>>())
+}
+
+/// The second profile, its frames red where they are wider than in the first and blue where they are narrower. Both count as one second, so
+/// that windows of different lengths compare.
+pub fn differential(base: &FlameInput<'_>, new: &FlameInput<'_>) -> Result<String> {
+    let [before, after] = [base, new].map(per_second);
+    if after.values().chain(before.values()).all(|&us| us == 0) {
+        return Ok(empty(new));
+    }
+    let stacks: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let us = |folded: &BTreeMap<String, u64>, stack: &String| folded.get(stack).copied().unwrap_or(0);
+    let lines: Vec<String> = stacks.into_iter().map(|stack| format!("{stack} {} {}", us(&before, stack), us(&after, stack))).collect();
+    let what = plain::fit(&format!("{}, against {}", title(new), plain::clean(&base.title)), TITLE_COLUMNS);
+    let how = format!("width is {} in microseconds a second; red has grown, blue has shrunk", new.mode.weight());
+    draw(&mut options(what, how), &lines)
+}
+
+/// Folded stacks in microseconds per second of window.
+fn per_second(input: &FlameInput<'_>) -> BTreeMap<String, u64> {
+    let scale = if input.seconds > 0.0 { 1.0 / input.seconds } else { 1.0 };
+    fold(input).into_iter().map(|(stack, us)| (stack, (us as f64 * scale).round() as u64)).collect()
+}
+
+fn options<'a>(title: String, subtitle: String) -> Options<'a> {
     let mut options = Options::default();
-    options.title = title(input);
-    options.subtitle = Some(subtitle(input, total_us));
+    options.title = title;
+    options.subtitle = Some(subtitle);
     options.count_name = "us".into();
     options.name_type = "Frame:".into();
     options.bgcolors = Some(BackgroundColor::Flat(Color { r: 0xfb, g: 0xfb, b: 0xf8 }));
     options.text_truncate_direction = TextTruncateDirection::Right;
     options.deterministic = true;
-    options.palette_map = Some(&mut colours);
+    options
+}
 
-    let lines: Vec<String> = folded.iter().map(|(stack, us)| format!("{stack} {us}")).collect();
+fn draw(options: &mut Options<'_>, lines: &[String]) -> Result<String> {
     let mut svg = Vec::new();
     let failed = |source| Error::System { what: "draw the flamegraph".into(), source };
-    from_lines(&mut options, lines.iter().map(String::as_str), &mut svg).map_err(failed)?;
+    from_lines(options, lines.iter().map(String::as_str), &mut svg).map_err(failed)?;
     String::from_utf8(svg).map_err(|e| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, e)))
 }
 

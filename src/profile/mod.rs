@@ -14,6 +14,7 @@ mod histogram;
 mod intern;
 mod stacks;
 mod steady;
+pub mod stretches;
 mod threads;
 
 use blame::BehindRow;

@@ -39,7 +39,15 @@ fn profile() -> Vec<(&'static str, Stack, Split)> {
 
 fn input(rows: &[(&'static str, Stack, Split)], mode: FlameMode, roots: Roots) -> FlameInput<'static> {
     let rows = rows.to_vec().leak().iter().map(|(thread, stack, split)| FlameRow { process: None, thread, stack, split }).collect();
-    FlameInput { title: "app.py, pid 4242".into(), subtitle: "5.0 s, 4 996 looks".into(), mode, roots, rows, behind: Vec::new() }
+    FlameInput {
+        title: "app.py, pid 4242".into(),
+        subtitle: "5.0 s, 4 996 looks".into(),
+        seconds: 5.0,
+        mode,
+        roots,
+        rows,
+        behind: Vec::new(),
+    }
 }
 
 #[test]
@@ -176,7 +184,7 @@ proptest! {
             let split = split(&[(State::HoldingPython, 1.0), (State::Waiting, 2.0)]);
             let rows = vec![FlameRow { process: None, thread: &name, stack: &stack, split: &split }];
             for (mode, roots, depth) in [(FlameMode::Holding, Roots::ByThread, 3), (FlameMode::Wall, Roots::Merged, 3)] {
-                let input = FlameInput { title: name.clone(), subtitle: name.clone(), mode, roots, rows: rows.clone(), behind: Vec::new() };
+                let input = FlameInput { title: name.clone(), subtitle: name.clone(), seconds: 1.0, mode, roots, rows: rows.clone(), behind: Vec::new() };
                 let text = collapsed::render(&input);
                 for line in text.lines() {
                     prop_assert_eq!(line.split(';').count(), depth);

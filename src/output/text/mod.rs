@@ -3,6 +3,7 @@
 //! This file owns the page, the line at its top and what is said of the measuring at its end; [`verdict`], `threads` and `functions` own
 //! the parts between. With colour off the same text comes without a single escape, with bars off without the pictures.
 
+pub mod diff;
 mod functions;
 mod threads;
 pub mod verdict;
@@ -45,7 +46,7 @@ pub fn render(report: &Report, style: Style) -> String {
     verdict::write_findings(&mut page, &report.findings);
     warnings(&mut page, &report.warnings);
     measuring(&mut page, report);
-    page.out
+    page.finish()
 }
 
 /// A page being written: keeps every line within the width, whatever is put on it.
@@ -58,6 +59,11 @@ impl Page {
     fn new(style: Style) -> Page {
         let width = style.width.clamp(Style::NARROWEST, Style::WIDEST);
         Page { out: String::new(), style: Style { width, ..style } }
+    }
+
+    /// All that is on it.
+    fn finish(self) -> String {
+        self.out
     }
 
     pub(in crate::output) fn blank(&mut self) {

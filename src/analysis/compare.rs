@@ -1,0 +1,327 @@
+//! Two windows beside each other: what differs, and what may be chance.
+//!
+//! Each figure is taken in 16 stretches of each window. Their scatter gives the difference an interval at 99 % (Welch's, with the t
+//! quantile of the fewer degrees of freedom, which is the careful choice). A difference is called real when the interval leaves out zero
+//! *and* it is large enough to matter: runs of one program differ by more than the scatter within each, as soon as a disk or another
+//! program is a little slower. A ratio is linearised around its value (Cochran, Sampling Techniques, 1977, section 6.4).
+
+use super::report::{Code, Report};
+use crate::profile::stretches::{Series, Stretches, STRETCHES};
+use crate::sample::{Split, State};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The schema's name.
+pub const SCHEMA: &str = "gilprof.diff/1";
+/// Student's t at 99 %, both sides, 15 degrees of freedom.
+const T: f64 = 2.947;
+/// A share that differs by less does not matter.
+const SHARE_FLOOR: f64 = 0.03;
+/// Nor does so much thread time per second, nor such a part of what it was.
+const RATE_FLOOR: f64 = 0.05;
+const RELATIVE_FLOOR: f64 = 0.10;
+/// A thread that holds or wants the GIL for less of its time has no part in it.
+const TAKES_PART: f64 = 0.005;
+/// Functions named.
+const MOST_FUNCTIONS: usize = 20;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    /// What was said of it.
+    pub report: &'a Report,
+    /// Its course.
+    pub stretches: &'a Stretches,
+}
+
+/// The comparison. Figures are shares or thread-seconds per second, as in the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// Always [`SCHEMA`].
+    pub schema: &'static str,
+    /// Whether anything differs by more than chance and by enough to matter.
+    pub real: bool,
+    /// One sentence.
+    pub headline: String,
+    /// The first window.
+    pub base: Brief,
+    /// The second.
+    pub new: Brief,
+    /// The whole process.
+    pub figures: Vec<Figure>,
+    /// Threads by name, numbers in names left out; per thread.
+    pub threads: Vec<ThreadChange>,
+    /// Functions whose figures differ, the largest difference first.
+    pub functions: Vec<FunctionChange>,
+    /// What makes the two less comparable.
+    pub warnings: Vec<String>,
+}
+
+/// A window, briefly.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Brief {
+    pub pid: i32,
+    pub python: String,
+    pub command: Vec<String>,
+    pub seconds: f64,
+    pub looks: u64,
+    pub verdict: Code,
+}
+
+/// A figure before and after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Change {
+    /// In the first window.
+    pub base: f64,
+    /// In the second.
+    pub new: f64,
+    /// The difference.
+    pub change: f64,
+    /// Its interval at 99 %.
+    pub low: f64,
+    /// See `low`.
+    pub high: f64,
+    /// More than chance, and enough to matter.
+    pub real: bool,
+}
+
+/// A named figure of the process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// What it is.
+    pub name: &'static str,
+    /// Whether it is a share, to be shown in per cent; else a number of threads.
+    pub share: bool,
+    /// Its change.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+/// Threads of one name.
+#[derive(Clone, Debug, Serialize)]
+pub struct ThreadChange {
+    /// The name; `*` stands for a number.
+    pub name: String,
+    /// How many there were.
+    pub threads: [usize; 2],
+    /// Share of their time.
+    pub waiting: Change,
+    /// Share of their time.
+    pub holding: Change,
+}
+
+/// A function, by name and file.
+#[derive(Clone, Debug, Serialize)]
+pub struct FunctionChange {
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    pub file: String,
+    /// Its first line in the second window, or in the first where the second has none.
+    pub line: u32,
+    /// Thread-seconds per second.
+    pub holding: Change,
+    /// Thread-seconds per second.
+    pub waiting: Change,
+    /// Waiting of others while it held.
+    pub inflicted_wait: Change,
+}
+
+/// Compares two windows.
+pub fn compare(base: Side<'_>, new: Side<'_>) -> Comparison {
+    let figures = figures(base.stretches, new.stretches);
+    let threads = threads(base.stretches, new.stretches);
+    let functions = functions(base.stretches, new.stretches);
+    let real = figures.iter().any(|f| f.change.real) || !functions.is_empty();
+    Comparison {
+        schema: SCHEMA,
+        real,
+        headline: headline(&figures, &functions),
+        base: brief(base.report),
+        new: brief(new.report),
+        figures,
+        threads,
+        functions,
+        warnings: warnings(base.report, new.report),
+    }
+}
+
+fn brief(report: &Report) -> Brief {
+    let (target, window) = (&report.target, &report.window);
+    let (python, command) = (target.python.clone(), target.command.clone());
+    Brief { pid: target.pid, python, command, seconds: window.seconds, looks: window.looks, verdict: report.verdict.code }
+}
+
+/// A value per stretch, and what it is a part of.
+#[derive(Clone, Copy, Debug)]
+struct Ratio {
+    parts: Series,
+    wholes: Series,
+}
+
+impl Ratio {
+    /// Per second of wall time.
+    fn rate(parts: Series, length: f64) -> Ratio {
+        Ratio { parts, wholes: [length; STRETCHES] }
+    }
+
+    /// Its value, and the variance of that.
+    fn value(&self) -> (f64, f64) {
+        let (part, whole): (f64, f64) = (self.parts.iter().sum(), self.wholes.iter().sum());
+        if whole <= 0.0 {
+            return (0.0, 0.0);
+        }
+        let (ratio, n) = (part / whole, STRETCHES as f64);
+        let rest = |(p, w): (&f64, &f64)| (p - ratio * w) / (whole / n);
+        let squares: f64 = self.parts.iter().zip(&self.wholes).map(|pair| rest(pair).powi(2)).sum();
+        (ratio, squares / (n * (n - 1.0)))
+    }
+}
+
+fn change(base: &Ratio, new: &Ratio, floor: impl Fn(f64, f64) -> f64) -> Change {
+    let ((before, scatter), (after, other)) = (base.value(), new.value());
+    let (change, half) = (after - before, T * (scatter + other).sqrt());
+    let (low, high) = (change - half, change + half);
+    let real = (low > 0.0 || high < 0.0) && change.abs() >= floor(before, after);
+    Change { base: before, new: after, change, low, high, real }
+}
+
+fn share_floor(_: f64, _: f64) -> f64 {
+    SHARE_FLOOR
+}
+
+fn rate_floor(before: f64, after: f64) -> f64 {
+    RATE_FLOOR.max(RELATIVE_FLOOR * before.max(after))
+}
+
+/// Sums over threads, stretch by stretch.
+fn sum<'a>(splits: impl Iterator<Item = &'a [Split; STRETCHES]>, part: impl Fn(&Split) -> f64) -> Series {
+    let mut out = [0.0; STRETCHES];
+    for thread in splits {
+        out.iter_mut().zip(thread).for_each(|(sum, split)| *sum += part(split));
+    }
+    out
+}
+
+fn wants_the_gil(split: &Split) -> f64 {
+    split.holding() + split.get(State::Waiting)
+}
+
+fn takes_part(splits: &[Split; STRETCHES]) -> bool {
+    let total: f64 = splits.iter().map(Split::total).sum();
+    splits.iter().map(wants_the_gil).sum::<f64>() > TAKES_PART * total
+}
+
+fn figures(base: &Stretches, new: &Stretches) -> Vec<Figure> {
+    let busy = |s: &Stretches| Ratio { parts: s.busy, wholes: s.observed };
+    let waiting = |s: &Stretches| {
+        let part = || s.threads.values().map(|t| &t.splits).filter(|splits| takes_part(splits));
+        Ratio { parts: sum(part(), |split| split.get(State::Waiting)), wholes: sum(part(), Split::total) }
+    };
+    let state = |s: &Stretches, part: fn(&Split) -> f64| Ratio::rate(sum(s.threads.values().map(|t| &t.splits), part), s.length());
+    let share =
+        |name, ratio: &dyn Fn(&Stretches) -> Ratio| Figure { name, share: true, change: change(&ratio(base), &ratio(new), share_floor) };
+    let rate =
+        |name, part: fn(&Split) -> f64| Figure { name, share: false, change: change(&state(base, part), &state(new, part), rate_floor) };
+    vec![
+        share("GIL busy", &busy),
+        share("waiting", &waiting),
+        rate("threads waiting", |split| split.get(State::Waiting)),
+        rate("threads native", |split| split.get(State::Native)),
+        rate("threads starved", |split| split.get(State::Starved) + split.get(State::HoldingStarved)),
+        rate("asleep with the GIL", |split| split.get(State::HoldingBlocked)),
+    ]
+}
+
+/// A thread's name with each number as a star: threads of one pool are one row.
+fn family(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if !c.is_ascii_digit() {
+            out.push(c);
+        } else if !out.ends_with('*') {
+            out.push('*');
+        }
+    }
+    out
+}
+
+fn threads(base: &Stretches, new: &Stretches) -> Vec<ThreadChange> {
+    let mut families: BTreeMap<String, [Vec<&[Split; STRETCHES]>; 2]> = BTreeMap::new();
+    for (side, stretches) in [base, new].into_iter().enumerate() {
+        for thread in stretches.threads.values().filter(|thread| takes_part(&thread.splits)) {
+            families.entry(family(&thread.name)).or_default()[side].push(&thread.splits);
+        }
+    }
+    let row = |(name, sides): (String, [Vec<&[Split; STRETCHES]>; 2])| {
+        let ratio = |side: usize, part: fn(&Split) -> f64| {
+            let splits = || sides[side].iter().copied();
+            Ratio { parts: sum(splits(), part), wholes: sum(splits(), Split::total) }
+        };
+        let of = |part| change(&ratio(0, part), &ratio(1, part), share_floor);
+        let threads = [sides[0].len(), sides[1].len()];
+        ThreadChange { name, threads, waiting: of(|split| split.get(State::Waiting)), holding: of(Split::holding) }
+    };
+    families.into_iter().map(row).collect()
+}
+
+fn functions(base: &Stretches, new: &Stretches) -> Vec<FunctionChange> {
+    let names: std::collections::BTreeSet<_> = base.functions.keys().chain(new.functions.keys()).collect();
+    let (none, lengths) = (Default::default(), (base.length(), new.length()));
+    let row = |key: &(String, String)| {
+        let (before, after) = (base.functions.get(key).unwrap_or(&none), new.functions.get(key).unwrap_or(&none));
+        let of = |before: Series, after: Series| change(&Ratio::rate(before, lengths.0), &Ratio::rate(after, lengths.1), rate_floor);
+        FunctionChange {
+            name: key.0.clone(),
+            file: key.1.clone(),
+            line: if after.line != 0 { after.line } else { before.line },
+            holding: of(before.holding, after.holding),
+            waiting: of(before.waiting, after.waiting),
+            inflicted_wait: of(before.inflicted, after.inflicted),
+        }
+    };
+    let differs = |f: &FunctionChange| f.holding.real || f.waiting.real || f.inflicted_wait.real;
+    let mut rows: Vec<FunctionChange> = names.into_iter().map(row).filter(differs).collect();
+    let size = |f: &FunctionChange| f.inflicted_wait.change.abs().max(f.holding.change.abs()).max(f.waiting.change.abs());
+    rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    rows.truncate(MOST_FUNCTIONS);
+    rows
+}
+
+fn headline(figures: &[Figure], functions: &[FunctionChange]) -> String {
+    let words = |f: &Figure| {
+        let c = &f.change;
+        let more = if c.change > 0.0 { "up" } else { "down" };
+        match f.share {
+            true => format!("{} {more} from {:.0} % to {:.0} %", f.name, c.base * 100.0, c.new * 100.0),
+            false => format!("{} {more} from {:.2} to {:.2}", f.name, c.base, c.new),
+        }
+    };
+    let mut said: Vec<String> = figures.iter().filter(|f| f.change.real).map(words).collect();
+    if said.is_empty() && !functions.is_empty() {
+        said.push(format!("the same in sum, but not in the same functions: {} above all", functions[0].name));
+    }
+    if said.is_empty() {
+        return "No real difference: what differs may be chance, or is too little to matter.".into();
+    }
+    said.join("; ") + "."
+}
+
+fn warnings(base: &Report, new: &Report) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut differs = |what: &str, before: String, after: String| {
+        if before != after {
+            out.push(format!("{what} was {before} and is {after}: the two are not measured alike"));
+        }
+    };
+    differs("Python", base.target.python.clone(), new.target.python.clone());
+    differs("the number of cores", base.target.cpus.to_string(), new.target.cpus.to_string());
+    differs("the rate of looks", base.window.rate_hz.to_string(), new.window.rate_hz.to_string());
+    differs("exact mode", base.window.exact.to_string(), new.window.exact.to_string());
+    let sides = [("first", base), ("second", new)];
+    for (which, report) in sides {
+        out.extend(report.warnings.iter().map(|warning| format!("the {which}: {warning}")));
+    }
+    out
+}

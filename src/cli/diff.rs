@@ -1,0 +1,76 @@
+//! `gilprof diff`: two recordings beside each other.
+
+use super::args::{DiffArgs, FormatArg};
+use super::deliver::{self, roots, style};
+use super::files;
+use super::{print, say};
+use crate::analysis::compare::{compare, Comparison, Side};
+use crate::analysis::{self, report::Report};
+use crate::error::{Error, Result};
+use crate::output::collapsed::FlameInput;
+use crate::output::{flamegraph, json, text, FileFormat};
+use crate::profile::file::Recording;
+use crate::profile::stretches::Stretches;
+use crate::profile::{Profile, ProfileBuilder};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// One of the two.
+struct Read {
+    profile: Profile,
+    report: Report,
+    stretches: Stretches,
+}
+
+impl Read {
+    fn side(&self) -> Side<'_> {
+        Side { report: &self.report, stretches: &self.stretches }
+    }
+}
+
+/// Runs the command. That the two differ is a success.
+pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
+    let (mut sheets, blanks) = files::open_all(&args.output)?;
+    let written = || -> Result<()> {
+        let [base, new] = [read(base)?, read(new)?];
+        let comparison = compare(base.side(), new.side());
+        for sheet in &mut sheets {
+            let format = sheet.format;
+            sheet.write(|out| {
+                let text = contents(format, &comparison, &flame(&base, args), &flame(&new, args))?;
+                out.write_all(text.as_bytes()).map_err(files::unwritten)
+            })?;
+        }
+        print(&match args.format {
+            FormatArg::Text => text::diff::render(&comparison, style(&std::io::stdout())),
+            FormatArg::Json => json::to_string(&comparison)?,
+        })?;
+        sheets.iter().for_each(|sheet| say(&deliver::wrote(sheet)));
+        Ok(())
+    }();
+    blanks.remove();
+    written.map(|()| ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> Result<Read> {
+    let recording = Recording::open(path)?;
+    let mut builder = ProfileBuilder::new();
+    let replayed = recording.replay(&mut builder)?;
+    let mut stretches = Stretches::of(replayed.window.begin, replayed.window.seconds);
+    recording.replay(&mut stretches)?;
+    let profile = builder.finish(replayed.target, replayed.window);
+    let report = analysis::report(&profile);
+    Ok(Read { profile, report, stretches })
+}
+
+fn flame<'a>(read: &'a Read, args: &DiffArgs) -> FlameInput<'a> {
+    deliver::flame_of(&read.report, &read.profile, args.flame.into(), roots(args.by_thread))
+}
+
+fn contents(format: FileFormat, comparison: &Comparison, base: &FlameInput<'_>, new: &FlameInput<'_>) -> Result<String> {
+    match format {
+        FileFormat::Json => json::to_string(comparison),
+        FileFormat::Svg => flamegraph::differential(base, new),
+        _ => Err(Error::Usage("a comparison is written as .json, or as .svg (differential flamegraph)".into())),
+    }
+}

@@ -1,0 +1,109 @@
+//! A comparison on the terminal: whether anything differs, then the figures of both sides with the change and its interval.
+
+use super::{Page, Style};
+use crate::analysis::compare::{Brief, Change, Comparison, FunctionChange};
+use crate::output::{numbers, palette, plain};
+
+/// Rows of each table of functions.
+const MOST_FUNCTIONS: usize = 8;
+
+/// The whole page.
+pub fn render(comparison: &Comparison, style: Style) -> String {
+    let mut page = Page::new(style);
+    side(&mut page, "gilprof diff  base: ", &comparison.base);
+    side(&mut page, "               new: ", &comparison.new);
+    page.blank();
+    let said = if comparison.real { "DIFFERENT" } else { "NO REAL DIFFERENCE" };
+    page.line(&format!("  {}", palette::strong(said, style.colour)));
+    page.prose("  ", &comparison.headline);
+    if comparison.base.verdict != comparison.new.verdict {
+        let [before, after] = [&comparison.base, &comparison.new].map(|brief| super::verdict::word(brief.verdict));
+        page.prose("  ", &format!("The verdict was: {before}; it is: {after}."));
+    }
+    figures(&mut page, comparison);
+    threads(&mut page, comparison);
+    let (worse, better): (Vec<_>, Vec<_>) = comparison.functions.iter().partition(|f| harm(f) > 0.0);
+    functions(&mut page, "functions that got worse", &worse);
+    functions(&mut page, "functions that got better", &better);
+    comparison.warnings.iter().enumerate().for_each(|(n, warning)| {
+        if n == 0 {
+            page.blank();
+        }
+        page.prose("  warning: ", warning);
+    });
+    page.finish()
+}
+
+fn side(page: &mut Page, lead: &str, brief: &Brief) {
+    let program = brief.command.iter().map(|word| plain::basename(word)).take(3).collect::<Vec<_>>().join(" ");
+    let (seconds, looks) = (numbers::seconds(brief.seconds), numbers::thousands(brief.looks));
+    page.prose(lead, &format!("pid {}  python {}  {program}, {seconds}, {looks} looks", brief.pid, brief.python));
+}
+
+/// The change, its interval, and a mark where it is real.
+fn cells(change: &Change, share: bool) -> String {
+    let figure = |value: f64| if share { format!("{:.1} %", value * 100.0) } else { format!("{value:.2}") };
+    let signed = |value: f64| if share { format!("{:+.1}", value * 100.0) } else { format!("{value:+.2}") };
+    format!(
+        "{}{}{}   ({} .. {}){}",
+        plain::right(&figure(change.base), 10),
+        plain::right(&figure(change.new), 10),
+        plain::right(&signed(change.change), 9),
+        signed(change.low),
+        signed(change.high),
+        if change.real { " *" } else { "" }
+    )
+}
+
+fn figures(page: &mut Page, comparison: &Comparison) {
+    page.heading(&format!("  {}      base       new   change   99 % interval; * real", plain::left("figure", 22)));
+    for figure in &comparison.figures {
+        page.line(&format!("  {}{}", plain::left(figure.name, 22), cells(&figure.change, figure.share)));
+    }
+}
+
+fn threads(page: &mut Page, comparison: &Comparison) {
+    if comparison.threads.is_empty() {
+        return;
+    }
+    page.heading(&format!("  {}      base       new   change", plain::left("threads", 22)));
+    for row in &comparison.threads {
+        let count = match row.threads {
+            [before, after] if before == after => format!("{after}x"),
+            [before, after] => format!("{before}x, now {after}x"),
+        };
+        page.line(&format!("  {} {}", plain::fit(&plain::clean(&row.name), 40), palette::faint(&count, page.style.colour)));
+        page.line(&format!("  {}{}", plain::left("  waiting", 22), cells(&row.waiting, true)));
+        page.line(&format!("  {}{}", plain::left("  holding", 22), cells(&row.holding, true)));
+    }
+}
+
+/// More of this is worse: others wait behind it, or it waits itself.
+fn harm(function: &FunctionChange) -> f64 {
+    let real = |change: &Change| if change.real { change.change } else { 0.0 };
+    let harm = real(&function.inflicted_wait) + real(&function.waiting);
+    if harm == 0.0 {
+        real(&function.holding)
+    } else {
+        harm
+    }
+}
+
+fn functions(page: &mut Page, title: &str, rows: &[&FunctionChange]) {
+    if rows.is_empty() {
+        return;
+    }
+    page.heading(&format!("  {title}, in threads"));
+    for row in rows.iter().take(MOST_FUNCTIONS) {
+        let (name, file) = (plain::clean(&row.name), plain::clean(plain::basename(&row.file)));
+        page.line(&format!("  {}", plain::fit(&format!("{name} ({file}:{})", row.line), page.style.width - 2)));
+        for (what, change) in [("  holds", &row.holding), ("  waits", &row.waiting), ("  others wait", &row.inflicted_wait)] {
+            if change.real {
+                page.line(&format!("  {}{}", plain::left(what, 22), cells(change, false)));
+            }
+        }
+    }
+    if rows.len() > MOST_FUNCTIONS {
+        page.line(&format!("  and {} more", rows.len() - MOST_FUNCTIONS));
+    }
+}
