@@ -108,7 +108,7 @@ fn colours(input: &FlameInput<'_>, folded: &BTreeMap<String, u64>) -> PaletteMap
     let unknown = rgb(palette::ink(State::Unknown).rgb);
     for remark in [CUT, MOVING, NO_PYTHON] {
         map.insert(remark, unknown);
-        map.insert(&format!("{remark}{HOLDS}"), unknown);
+        map.insert(format!("{remark}{HOLDS}").as_str(), unknown);
     }
     for remark in [BEHIND, HAND_OFF] {
         map.insert(remark, rgb(palette::NEUTRAL));

@@ -21,6 +21,7 @@ pub struct Decoder {
     threads: FxHashMap<ThreadId, (u64, u64)>,
     gils: FxHashMap<GilId, u64>,
     holder: (u32, u64),
+    last_thread: u64,
     last_end: u64,
     last_look: u64,
     last_span: u64,
@@ -36,6 +37,7 @@ impl Default for Decoder {
             threads: FxHashMap::default(),
             gils: FxHashMap::default(),
             holder: (u32::MAX, u64::MAX),
+            last_thread: 0,
             last_end: 0,
             last_look: 0,
             last_span: 0,
@@ -91,7 +93,8 @@ impl Decoder {
         let has = |bit: u8| tag & bit != 0;
         let how = from.byte()?;
         let evidence = *encode::EVIDENCE.get(usize::from(how & 0x0f)).ok_or(Broken("no such evidence"))?;
-        let thread = ThreadId(from.small()?);
+        self.last_thread = from.step(self.last_thread)?;
+        let thread = ThreadId(u32::try_from(self.last_thread).map_err(|_| Broken("no such thread"))?);
         let end = if has(slice::AT_LOOK) { self.last_look } else { from.step(self.last_end)? };
         let known = self.threads.get(&thread).copied();
         let (last_end, last_stack) = known.unwrap_or((0, u64::MAX));

@@ -107,6 +107,7 @@ pub struct Encoder {
     threads: FxHashMap<ThreadId, (u64, u64)>,
     gils: FxHashMap<GilId, u64>,
     holder: (u32, u64),
+    last_thread: u64,
     last_end: u64,
     last_look: u64,
     last_span: u64,
@@ -120,6 +121,7 @@ impl Default for Encoder {
             threads: FxHashMap::default(),
             gils: FxHashMap::default(),
             holder: (u32::MAX, u64::MAX),
+            last_thread: 0,
             last_end: 0,
             last_look: 0,
             last_span: 0,
@@ -212,7 +214,9 @@ impl Sink for Encoder {
         out.push(tag);
         let evidence = EVIDENCE.iter().position(|&e| e == told.evidence).unwrap_or(EVIDENCE.len() - 1) as u8;
         out.push(only.map_or(slice::MIXED, |state| state as u8) << 4 | evidence);
-        put(out, told.thread.0.into());
+        // A step: threads that wait are told of one after another, and such records pack well when they are alike.
+        put_step(out, self.last_thread, told.thread.0.into());
+        self.last_thread = told.thread.0.into();
         if !at_look {
             put_step(out, self.last_end, end);
         }
