@@ -8,9 +8,11 @@ use crate::analysis::{self, report::Report};
 use crate::error::Result;
 use crate::output::collapsed::{BehindRow, FlameInput, FlameMode, FlameRow, Roots};
 use crate::output::text::{self, Style};
-use crate::output::{collapsed, flamegraph, json, numbers, FileFormat, Format, Source};
+use crate::output::{collapsed, firefox, flamegraph, json, numbers, perfetto, pprof, speedscope, unwritten, FileFormat, Format, Source};
 use crate::profile::file::Recording;
 use crate::profile::{Profile, ThreadProfile};
+use flate2::write::GzEncoder;
+use flate2::Compression;
 use std::io::{IsTerminal, Write};
 use std::rc::Rc;
 
@@ -124,14 +126,23 @@ fn reports(all: &[Measured]) -> Vec<&Report> {
 }
 
 fn write(format: FileFormat, all: &[Measured], mode: FlameMode, roots: Roots, out: &mut dyn Write) -> Result<()> {
-    let _sources: Vec<Source<'_>> = all.iter().map(Measured::source).collect();
+    let sources: Vec<Source<'_>> = all.iter().map(Measured::source).collect();
     let text = match format {
         FileFormat::Json => json::render_all(&reports(all))?,
         FileFormat::Folded => collapsed::render(&flame(all, mode, roots)),
         FileFormat::Svg => flamegraph::render(&flame(all, mode, roots))?,
         FileFormat::Recording => return Ok(()),
+        FileFormat::Pprof => return pprof::write(&sources, out),
+        FileFormat::Speedscope => return speedscope::write(&sources, out),
+        FileFormat::Perfetto => return perfetto::write(&sources, out),
+        FileFormat::Firefox => return firefox::write(&sources, out),
+        FileFormat::FirefoxPacked => {
+            let mut packed = GzEncoder::new(out, Compression::default());
+            firefox::write(&sources, &mut packed)?;
+            return packed.finish().map(drop).map_err(unwritten);
+        }
     };
-    out.write_all(text.as_bytes()).map_err(files::unwritten)
+    out.write_all(text.as_bytes()).map_err(unwritten)
 }
 
 fn flame(all: &[Measured], mode: FlameMode, roots: Roots) -> FlameInput<'_> {

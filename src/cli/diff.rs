@@ -8,7 +8,7 @@ use crate::analysis::compare::{compare, Comparison, Side};
 use crate::analysis::{self, report::Report};
 use crate::error::{Error, Result};
 use crate::output::collapsed::FlameInput;
-use crate::output::{flamegraph, json, text, FileFormat};
+use crate::output::{flamegraph, json, text, unwritten, FileFormat};
 use crate::profile::file::Recording;
 use crate::profile::stretches::Stretches;
 use crate::profile::{Profile, ProfileBuilder};
@@ -38,7 +38,7 @@ pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
             let format = sheet.format;
             sheet.write(|out| {
                 let text = contents(format, &comparison, &flame(&base, args), &flame(&new, args))?;
-                out.write_all(text.as_bytes()).map_err(files::unwritten)
+                out.write_all(text.as_bytes()).map_err(unwritten)
             })?;
         }
         print(&match args.format {

@@ -1,7 +1,7 @@
 //! The files of `-o`: opened before measuring, so that a path that cannot be written is found out first; written at the end.
 
 use crate::error::{Error, Result};
-use crate::output::{format_for_path, FileFormat};
+use crate::output::{format_for_path, unwritten, FileFormat, UNWRITTEN};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -96,14 +96,6 @@ impl Sheet {
         self.blanks.filled(&self.path);
         Ok(())
     }
-}
-
-/// What the writing of a file calls an error of the file's own, whose path it does not know.
-const UNWRITTEN: &str = "write a file";
-
-/// An error of the file that is being written.
-pub fn unwritten(source: io::Error) -> Error {
-    Error::System { what: UNWRITTEN.into(), source }
 }
 
 /// An error of a file whose path is known.

@@ -4,12 +4,19 @@
 //! thread may be called anything, escape sequences included; every figure goes through [`numbers`], every colour through [`palette`].
 
 pub mod collapsed;
+mod course;
 pub mod dump;
+pub mod firefox;
 pub mod flamegraph;
 pub mod json;
 pub mod numbers;
 pub mod palette;
+pub mod perfetto;
 pub mod plain;
+pub mod pprof;
+pub mod speedscope;
+#[cfg(test)]
+mod testing;
 pub mod text;
 
 use crate::analysis::report::Report;
@@ -57,26 +64,57 @@ pub enum FileFormat {
     Folded,
     /// The recording, from which all others can be made.
     Recording,
+    /// `profile.proto`, packed.
+    Pprof,
+    /// speedscope's JSON.
+    Speedscope,
+    /// A Perfetto trace.
+    Perfetto,
+    /// The Firefox Profiler's processed profile.
+    Firefox,
+    /// The same, packed.
+    FirefoxPacked,
 }
 
 impl FileFormat {
     /// Whether it shows the course of time, so that it is made from a recording.
     pub fn needs_recording(self) -> bool {
         match self {
+            FileFormat::Perfetto | FileFormat::Firefox | FileFormat::FirefoxPacked => true,
             FileFormat::Svg | FileFormat::Json | FileFormat::Folded | FileFormat::Recording => false,
+            FileFormat::Pprof | FileFormat::Speedscope => false,
         }
     }
 }
 
 /// The endings that are known, the first of each format being the one to advise.
-const ENDINGS: [(&str, FileFormat); 6] = [
+const ENDINGS: [(&str, FileFormat); 13] = [
     (".gilprof", FileFormat::Recording),
     (".svg", FileFormat::Svg),
+    // Before the shorter ending that they have too.
+    (".speedscope.json", FileFormat::Speedscope),
+    (".firefox.json", FileFormat::Firefox),
     (".json", FileFormat::Json),
+    (".firefox.json.gz", FileFormat::FirefoxPacked),
     (".folded", FileFormat::Folded),
     (".folded.txt", FileFormat::Folded),
     (".collapsed", FileFormat::Folded),
+    (".pb.gz", FileFormat::Pprof),
+    (".pprof", FileFormat::Pprof),
+    (".pftrace", FileFormat::Perfetto),
+    (".perfetto-trace", FileFormat::Perfetto),
 ];
+
+/// The longest slice that pictures show, in nanoseconds; more is a mistake.
+const LONGEST_SLICE: f64 = 1e17;
+
+/// What the writing of a file calls an error of the file's own, whose path is not known where it is written.
+pub const UNWRITTEN: &str = "write a file";
+
+/// An error of the file that is being written.
+pub fn unwritten(source: std::io::Error) -> Error {
+    Error::System { what: UNWRITTEN.into(), source }
+}
 
 /// The format that a path's ending asks for, in either case of letters.
 pub fn format_for_path(path: &Path) -> Result<FileFormat> {
@@ -86,7 +124,8 @@ pub fn format_for_path(path: &Path) -> Result<FileFormat> {
     found.map(|&(_, format)| format).ok_or_else(|| {
         Error::Usage(format!(
             "failed to tell a format from the file name {}: use an ending of .gilprof (recording), .svg (flamegraph), \
-             .json (report), .folded, .folded.txt or .collapsed (folded stacks)",
+             .json (report), .folded, .folded.txt or .collapsed (folded stacks), .pb.gz or .pprof (pprof), .speedscope.json, \
+             .firefox.json (Firefox Profiler), .pftrace or .perfetto-trace (Perfetto)",
             plain::clean(&path.to_string_lossy())
         ))
     })

@@ -1,0 +1,139 @@
+//! The course of time, for pictures of it: slices joined into spans of one state on one path of functions.
+//!
+//! A slice that was split by conservation has several states, whose order nobody saw; they are laid out in the palette's order. Spans of one
+//! thread follow one another and do not overlap.
+
+use crate::ids::ThreadId;
+use crate::sample::{Evidence, GilLook, Sink, Slice, Stack, State, ThreadFacts, ThreadTotals};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// One thread in one state for a while.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// Whose time.
+    pub thread: ThreadId,
+    /// From when, nanoseconds on the monotonic clock.
+    pub begin: u64,
+    /// To when.
+    pub end: u64,
+    /// In which state.
+    pub state: State,
+    /// How that is known, at its beginning.
+    pub evidence: Evidence,
+    /// The thread's stack at its end.
+    pub stack: Arc<Stack>,
+    /// Who held meanwhile.
+    pub holder: Option<(ThreadId, Arc<Stack>)>,
+}
+
+/// Where spans go.
+pub trait Course {
+    /// A thread was met, or its name became known.
+    fn thread(&mut self, facts: &ThreadFacts);
+    /// A span is over. Those of one thread come in order.
+    fn span(&mut self, span: Span);
+    /// A GIL was read.
+    fn gil(&mut self, look: &GilLook);
+}
+
+/// Joins what it is told of.
+#[derive(Debug)]
+pub struct Joined<C> {
+    inner: C,
+    /// The span under way, and where the thread's last one ended.
+    open: FxHashMap<ThreadId, Span>,
+    ends: FxHashMap<ThreadId, u64>,
+}
+
+impl<C: Course> Joined<C> {
+    /// On the way to `inner`.
+    pub fn new(inner: C) -> Joined<C> {
+        Joined { inner, open: FxHashMap::default(), ends: FxHashMap::default() }
+    }
+
+    /// All that is open ends.
+    pub fn finish(mut self) -> C {
+        let mut open: Vec<Span> = self.open.into_values().collect();
+        open.sort_by_key(|span| (span.end, span.thread));
+        open.into_iter().for_each(|span| self.inner.span(span));
+        self.inner
+    }
+
+    fn part(&mut self, slice: &Slice<'_>, state: State, begin: u64, end: u64) {
+        let thread = slice.thread;
+        if let Some(open) = self.open.get_mut(&thread) {
+            let behind = match (&open.holder, slice.holder) {
+                (None, None) => true,
+                (Some((mine, there)), Some((other, stack))) => *mine == other && there.is_along(stack),
+                _ => false,
+            };
+            if open.state == state && open.end == begin && behind && open.stack.is_along(slice.stack) {
+                open.end = end;
+                open.stack = Arc::clone(slice.stack);
+                return;
+            }
+        }
+        let holder = slice.holder.map(|(id, stack)| (id, Arc::clone(stack)));
+        let span = Span { thread, begin, end, state, evidence: slice.evidence, stack: Arc::clone(slice.stack), holder };
+        if let Some(before) = self.open.insert(thread, span) {
+            self.inner.span(before);
+        }
+    }
+}
+
+impl<C: Course> Sink for Joined<C> {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        self.inner.thread(facts);
+    }
+
+    fn slice(&mut self, slice: &Slice<'_>) {
+        let (end, total) = (slice.end.as_nanos(), slice.split.total());
+        // Also false for what is no number.
+        if !(total > 0.0 && total < super::LONGEST_SLICE) {
+            return;
+        }
+        let mut at = end.saturating_sub(total as u64);
+        let last = self.ends.insert(slice.thread, end).unwrap_or(0);
+        // Two slices meet within a few nanoseconds of rounding.
+        if at.abs_diff(last) < 1_000 {
+            at = last;
+        }
+        at = at.max(last);
+        let parts: Vec<(State, u64)> =
+            State::ALL.into_iter().map(|state| (state, slice.split.get(state) as u64)).filter(|(_, nanos)| *nanos > 0).collect();
+        for (n, &(state, nanos)) in parts.iter().enumerate() {
+            let until = if n + 1 == parts.len() { end } else { (at + nanos).min(end) };
+            if until > at {
+                self.part(slice, state, at, until);
+                at = until;
+            }
+        }
+    }
+
+    fn gil(&mut self, look: &GilLook) {
+        self.inner.gil(look);
+    }
+
+    fn thread_end(&mut self, thread: ThreadId, _: ThreadTotals) {
+        self.ends.remove(&thread);
+        if let Some(span) = self.open.remove(&thread) {
+            self.inner.span(span);
+        }
+    }
+}
+
+/// `function (file:line)` of the innermost frame, harmless.
+pub fn leaf(stack: &Stack) -> String {
+    stack.leaf().map_or_else(
+        || super::collapsed::NO_PYTHON.into(),
+        |frame| {
+            let (name, file) =
+                (super::plain::clean(&frame.function.name), super::plain::clean(super::plain::basename(&frame.function.file)));
+            match frame.line {
+                0 => format!("{name} ({file})"),
+                line => format!("{name} ({file}:{line})"),
+            }
+        },
+    )
+}

@@ -1,0 +1,218 @@
+//! The Firefox Profiler's processed profile: a track a thread, its state as category, waits and holds as markers.
+//!
+//! A sample is a span of one state on one stack, its weight the span's length in milliseconds, so that sums are thread time. Every frame of a
+//! sample has the state's category: the profiler colours and groups by the innermost one. Markers are uninterrupted waits, with who held most
+//! of that time, and uninterrupted holds. A recording so long that its spans would be too many for a browser is told in bins: within each,
+//! samples of the same stack are one, so that sums stay right, and markers shorter than a bin are left out; the profile's title says so.
+//!
+//! The format is the one of github.com/firefox-devtools/profiler, docs-developer/processed-format; the profiler upgrades old versions, so an
+//! older one is written that is simple.
+
+mod tables;
+
+use super::course::{leaf, Course, Joined, Span};
+use super::{plain, text, unwritten, Source};
+use crate::error::{Error, Result};
+use crate::ids::ThreadId;
+use crate::sample::{GilLook, State, ThreadFacts};
+use rustc_hash::FxHashMap;
+use serde_json::{json, Value};
+use std::io::Write;
+use tables::Track;
+
+/// The version of the format that is written.
+const VERSION: u32 = 49;
+/// Samples that a browser still shows with ease, all threads together.
+const MOST_SAMPLES: f64 = 1e6;
+/// Spans are seldom shorter on average; what would fit with this needs no bins.
+const USUAL_SPAN: f64 = 2e6;
+
+/// Writes the profile of all processes.
+pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
+    let mut tracks = Vec::new();
+    let mut bins = 0;
+    let begin = sources.iter().map(|source| source.report.window.begin_ns).min().unwrap_or(0);
+    for source in sources {
+        let bin = bin(source);
+        bins = bins.max(bin);
+        let mut course =
+            Joined::new(Process { begin, bin, main: source.report.target.pid, tracks: Vec::new(), index: FxHashMap::default() });
+        source.timeline()?.replay(&mut course)?;
+        let name = plain::clean(&text::program(&source.report.target));
+        tracks.extend(course.finish().tracks.into_iter().map(|track| track.finish(&name, source.report.target.pid)));
+    }
+    let profile = json!({
+        "meta": meta(sources, bins),
+        "libs": [], "pages": [], "counters": [], "profilerOverhead": [],
+        "threads": tracks,
+    });
+    serde_json::to_writer(&mut *out, &profile).map_err(|e| match e.is_io() {
+        true => unwritten(e.into()),
+        false => Error::System { what: "write JSON".into(), source: e.into() },
+    })
+}
+
+/// The length of bins, in nanoseconds; 0 where none are needed.
+fn bin(source: &Source<'_>) -> u64 {
+    let spans = source.profile.seconds() * 1e9 * source.profile.threads.len() as f64 / USUAL_SPAN;
+    if spans > MOST_SAMPLES {
+        (USUAL_SPAN * spans / MOST_SAMPLES) as u64
+    } else {
+        0
+    }
+}
+
+fn meta(sources: &[Source<'_>], bin: u64) -> Value {
+    let named = |source: &Source<'_>| format!("{}, pid {}", plain::clean(&text::program(&source.report.target)), source.report.target.pid);
+    let mut title = sources.iter().map(named).collect::<Vec<_>>().join("; ");
+    if bin > 0 {
+        title += &format!(" (in bins of {} ms)", bin / 1_000_000);
+    }
+    let rate = sources.first().map_or(1000.0, |source| source.report.window.rate_hz);
+    let categories: Vec<Value> =
+        State::ALL.iter().map(|&state| json!({"name": state.label(), "color": colour(state), "subcategories": ["Other"]})).collect();
+    json!({
+        "version": 24, "preprocessedProfileVersion": VERSION,
+        "product": title, "importedFrom": format!("gilprof {}", env!("CARGO_PKG_VERSION")),
+        "interval": if rate > 0.0 { 1000.0 / rate } else { 1.0 },
+        "startTime": 0, "processType": 0, "stackwalk": 1, "debug": false, "symbolicated": true,
+        "extensions": {"baseURL": [], "id": [], "length": 0, "name": []},
+        "usesOnlyOneStackType": true, "doesNotUseFrameImplementation": true, "sourceCodeIsNotOnSearchfox": true,
+        "sampleUnits": {"time": "ms", "eventDelay": "ms", "threadCPUDelta": "µs"},
+        "categories": categories,
+        "markerSchema": [schema("GilWait", "Waited for the GIL behind {marker.data.holder}"), schema("GilHold", "Held the GIL in {marker.data.function}")],
+    })
+}
+
+fn schema(name: &str, label: &str) -> Value {
+    let field = |key: &str, label: &str| json!({"key": key, "label": label, "format": "string", "searchable": true});
+    let mut data = vec![field("function", "Function")];
+    if name == "GilWait" {
+        data.push(field("holder", "Held by"));
+    }
+    json!({
+        "name": name, "display": ["marker-chart", "marker-table", "timeline-overview"],
+        "tooltipLabel": label, "tableLabel": label, "chartLabel": "{marker.data.function}", "data": data,
+    })
+}
+
+/// The profiler knows colours by name; these are nearest to the palette's.
+fn colour(state: State) -> &'static str {
+    match state {
+        State::HoldingPython => "orange",
+        State::HoldingNative => "yellow",
+        State::HoldingBlocked => "red",
+        State::HoldingStarved => "brown",
+        State::Waiting => "purple",
+        State::Native => "green",
+        State::Starved => "blue",
+        State::Lock => "lightblue",
+        State::Io => "transparent",
+        State::Unknown => "grey",
+    }
+}
+
+/// One process being read.
+struct Process {
+    begin: u64,
+    bin: u64,
+    main: i32,
+    tracks: Vec<Track>,
+    index: FxHashMap<ThreadId, usize>,
+}
+
+impl Process {
+    fn track(&mut self, thread: ThreadId) -> &mut Track {
+        let (begin, bin) = (self.begin, self.bin);
+        let index = *self.index.entry(thread).or_insert_with(|| {
+            self.tracks.push(Track::new(begin, bin));
+            self.tracks.len() - 1
+        });
+        &mut self.tracks[index]
+    }
+}
+
+impl Course for Process {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        let main = facts.main || facts.tid.0 == self.main;
+        self.track(facts.id).is(plain::clean(&facts.name), facts.tid.0, main);
+    }
+
+    fn span(&mut self, span: Span) {
+        let holder = span.holder.as_ref().filter(|_| span.state == State::Waiting).map(|(thread, stack)| {
+            let name = self.index.get(thread).map_or("?", |&index| self.tracks[index].name());
+            format!("{name}: {}", leaf(stack))
+        });
+        self.track(span.thread).span(&span, holder);
+    }
+
+    fn gil(&mut self, _: &GilLook) {}
+}
+
+/// A category's number.
+fn category(state: State) -> usize {
+    state as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::testing::measured;
+
+    fn profile(sources: &[Source<'_>]) -> Value {
+        let mut bytes = Vec::new();
+        write(sources, &mut bytes).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    /// Milliseconds per thread and category.
+    fn sums(profile: &Value) -> Vec<[f64; State::COUNT]> {
+        let column = |table: &Value, name: &str| table[name].as_array().unwrap().clone();
+        let sum = |thread: &Value| {
+            let (frames, stacks, samples) = (&thread["frameTable"], &thread["stackTable"], &thread["samples"]);
+            let mut sums = [0.0; State::COUNT];
+            for (stack, weight) in column(samples, "stack").iter().zip(column(samples, "weight")) {
+                let frame = stacks["frame"][stack.as_u64().unwrap() as usize].as_u64().unwrap() as usize;
+                sums[frames["category"][frame].as_u64().unwrap() as usize] += weight.as_f64().unwrap();
+            }
+            sums
+        };
+        profile["threads"].as_array().unwrap().iter().map(sum).collect()
+    }
+
+    #[test]
+    fn sums_are_the_profile_s_and_markers_are_whole() {
+        let written = measured();
+        let profile = profile(&[written.source(), written.source()]);
+        let got = sums(&profile);
+        assert_eq!(got.len(), 8);
+        for (thread, sums) in written.profile.threads.iter().zip(&got) {
+            for state in State::ALL {
+                let wanted = thread.split.get(state) / 1e6;
+                assert!((sums[category(state)] - wanted).abs() < 0.1, "{}: {} {wanted}", thread.facts.name, sums[category(state)]);
+            }
+        }
+        let markers = &profile["threads"][1]["markers"];
+        let waits = markers["data"].as_array().unwrap().iter().filter(|data| data["type"] == "GilWait");
+        assert!(waits.clone().all(|data| data["holder"].as_str().unwrap().starts_with("worker-2: burn (app.py:")));
+        assert_eq!(waits.count(), 100);
+        let text = profile.to_string();
+        assert!(!text.chars().any(plain::is_hostile), "{text}");
+    }
+
+    #[test]
+    fn bins_keep_the_sums() {
+        let written = measured();
+        let source = written.source();
+        let begin = source.report.window.begin_ns;
+        let process = Process { begin, bin: 100_000_000, main: 0, tracks: Vec::new(), index: FxHashMap::default() };
+        let mut course = Joined::new(process);
+        source.timeline().unwrap().replay(&mut course).unwrap();
+        let threads: Vec<Value> = course.finish().tracks.into_iter().map(|track| track.finish("app", 1)).collect();
+        let samples = threads[1]["samples"]["length"].as_u64().unwrap();
+        assert!(samples < 80, "{samples}");
+        for (thread, sums) in written.profile.threads.iter().zip(sums(&json!({ "threads": threads }))) {
+            assert!((sums.iter().sum::<f64>() - thread.split.total() / 1e6).abs() < 0.1);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! A Perfetto trace: a track a thread with its states as slices, counters for each GIL, and arrows from who let go of it to who took it.
+//!
+//! Written packet by packet while the recording is replayed, so that memory does not grow with it. The messages are the few that are
+//! needed, by hand (perfetto.dev, protos/perfetto/trace). Slices are named by state; what ran there, who held meanwhile and how that is
+//! known are their arguments. Every hold has a flow of its own number; the next holder of the same GIL ends it.
+
+use super::course::{leaf, Course, Joined, Span};
+use super::{plain, text, unwritten, Source};
+use crate::error::Result;
+use crate::ids::{GilId, ThreadId};
+use crate::sample::{GilLook, Holder, State, ThreadFacts};
+use prost::Message;
+use rustc_hash::FxHashMap;
+use std::io::{self, Write};
+
+#[derive(Clone, PartialEq, Message)]
+struct Packet {
+    #[prost(uint64, optional, tag = "8")]
+    timestamp: Option<u64>,
+    #[prost(uint32, tag = "10")]
+    trusted_packet_sequence_id: u32,
+    #[prost(message, optional, tag = "11")]
+    track_event: Option<TrackEvent>,
+    #[prost(message, optional, tag = "60")]
+    track_descriptor: Option<TrackDescriptor>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TrackEvent {
+    #[prost(message, repeated, tag = "4")]
+    debug_annotations: Vec<Annotation>,
+    #[prost(int32, tag = "9")]
+    r#type: i32,
+    #[prost(uint64, tag = "11")]
+    track_uuid: u64,
+    #[prost(string, repeated, tag = "22")]
+    categories: Vec<String>,
+    #[prost(string, optional, tag = "23")]
+    name: Option<String>,
+    #[prost(int64, optional, tag = "30")]
+    counter_value: Option<i64>,
+    #[prost(fixed64, repeated, packed = "false", tag = "47")]
+    flow_ids: Vec<u64>,
+    #[prost(fixed64, repeated, packed = "false", tag = "48")]
+    terminating_flow_ids: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Annotation {
+    #[prost(string, tag = "6")]
+    string_value: String,
+    #[prost(string, tag = "10")]
+    name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TrackDescriptor {
+    #[prost(uint64, tag = "1")]
+    uuid: u64,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(message, optional, tag = "3")]
+    process: Option<Process>,
+    #[prost(message, optional, tag = "4")]
+    thread: Option<Thread>,
+    #[prost(uint64, tag = "5")]
+    parent_uuid: u64,
+    #[prost(message, optional, tag = "8")]
+    counter: Option<Counter>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Process {
+    #[prost(int32, tag = "1")]
+    pid: i32,
+    #[prost(string, repeated, tag = "2")]
+    cmdline: Vec<String>,
+    #[prost(string, tag = "6")]
+    process_name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Thread {
+    #[prost(int32, tag = "1")]
+    pid: i32,
+    #[prost(int32, tag = "2")]
+    tid: i32,
+    #[prost(string, tag = "5")]
+    thread_name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Counter {
+    #[prost(string, tag = "6")]
+    unit_name: String,
+}
+
+/// `TrackEvent.Type`.
+const BEGIN: i32 = 1;
+const END: i32 = 2;
+const COUNTER: i32 = 4;
+/// All packets come from one writer.
+const SEQUENCE: u32 = 1;
+/// Who holds next within so much of a hold's end took the GIL from it.
+const HAND_OVER: u64 = 3_000_000;
+
+/// Writes the trace of all processes.
+pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
+    for (n, source) in sources.iter().enumerate() {
+        let mut trace = Joined::new(Trace::new(n as u64, source, out));
+        source.timeline()?.replay(&mut trace)?;
+        trace.finish().written.map_err(unwritten)?;
+    }
+    Ok(())
+}
+
+/// One process being written.
+struct Trace<'a> {
+    out: &'a mut dyn Write,
+    /// The first thing that went wrong; nothing is written after it.
+    written: io::Result<()>,
+    pid: i32,
+    base: u64,
+    threads: FxHashMap<ThreadId, (String, Option<GilId>)>,
+    gils: FxHashMap<GilId, [Option<i64>; 2]>,
+    holds: FxHashMap<GilId, (ThreadId, u64, u64)>,
+    flows: u64,
+}
+
+impl<'a> Trace<'a> {
+    fn new(number: u64, source: &Source<'_>, out: &'a mut dyn Write) -> Trace<'a> {
+        let target = &source.report.target;
+        let base = (number + 1) << 40;
+        let (threads, gils, holds) = Default::default();
+        let mut trace = Trace { out, written: Ok(()), pid: target.pid, base, threads, gils, holds, flows: base };
+        let cmdline = target.command.iter().map(|word| plain::clean(word)).collect();
+        let process = Process { pid: target.pid, cmdline, process_name: plain::clean(&text::program(target)) };
+        trace.describe(TrackDescriptor { uuid: base, process: Some(process), ..TrackDescriptor::default() });
+        trace
+    }
+
+    fn packet(&mut self, packet: &Packet) {
+        if self.written.is_ok() {
+            // Field 1 of `Trace`, length-delimited.
+            let mut bytes = vec![0x0a];
+            let body = packet.encode_length_delimited_to_vec();
+            bytes.extend_from_slice(&body);
+            self.written = self.out.write_all(&bytes);
+        }
+    }
+
+    fn describe(&mut self, track_descriptor: TrackDescriptor) {
+        self.packet(&Packet { trusted_packet_sequence_id: SEQUENCE, track_descriptor: Some(track_descriptor), ..Packet::default() });
+    }
+
+    fn event(&mut self, timestamp: u64, event: TrackEvent) {
+        self.packet(&Packet {
+            timestamp: Some(timestamp),
+            trusted_packet_sequence_id: SEQUENCE,
+            track_event: Some(event),
+            track_descriptor: None,
+        });
+    }
+
+    fn track(&self, thread: ThreadId) -> u64 {
+        self.base + (1 << 34) + u64::from(thread.0)
+    }
+
+    fn gil_track(&self, gil: GilId, which: usize) -> u64 {
+        self.base + (1 << 33) + u64::from(gil.0) * 2 + which as u64
+    }
+
+    fn name(&self, thread: ThreadId) -> &str {
+        self.threads.get(&thread).map_or("?", |(name, _)| name)
+    }
+
+    /// The flow that this hold begins, and the one that it ends.
+    fn flow(&mut self, span: &Span) -> (Vec<u64>, Vec<u64>) {
+        let Some(gil) = self.threads.get(&span.thread).and_then(|(_, gil)| *gil).filter(|_| span.state.is_holding()) else {
+            return Default::default();
+        };
+        let before = self.holds.get(&gil).copied();
+        // A hold goes on through its parts: Python code, a C call, a sleep.
+        let goes_on = before.is_some_and(|(thread, end, _)| thread == span.thread && end == span.begin);
+        if goes_on {
+            self.holds.entry(gil).and_modify(|hold| hold.1 = span.end);
+            return Default::default();
+        }
+        self.flows += 1;
+        self.holds.insert(gil, (span.thread, span.end, self.flows));
+        let taken = before.filter(|&(thread, end, _)| thread != span.thread && span.begin.abs_diff(end) <= HAND_OVER);
+        (vec![self.flows], taken.into_iter().map(|(_, _, flow)| flow).collect())
+    }
+
+    /// A counter's value, where it has changed.
+    fn count(&mut self, look: &GilLook, which: usize, value: i64) {
+        let last = self.gils.entry(look.gil).or_default();
+        if last[which].replace(value) == Some(value) {
+            return;
+        }
+        let track_uuid = self.gil_track(look.gil, which);
+        let begin = look.at.as_nanos().saturating_sub(look.span.as_nanos());
+        self.event(begin, TrackEvent { r#type: COUNTER, track_uuid, counter_value: Some(value), ..TrackEvent::default() });
+    }
+}
+
+impl Course for Trace<'_> {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        let name = plain::clean(&facts.name);
+        self.threads.insert(facts.id, (name.clone(), facts.gil));
+        let thread = Thread { pid: self.pid, tid: facts.tid.0, thread_name: name };
+        let uuid = self.track(facts.id);
+        self.describe(TrackDescriptor { uuid, thread: Some(thread), parent_uuid: self.base, ..TrackDescriptor::default() });
+    }
+
+    fn span(&mut self, span: Span) {
+        let (flow_ids, terminating_flow_ids) = self.flow(&span);
+        let annotation = |name: &str, string_value: String| Annotation { name: name.into(), string_value };
+        let mut debug_annotations = vec![annotation("function", leaf(&span.stack)), annotation("evidence", format!("{:?}", span.evidence))];
+        if let Some((thread, stack)) = span.holder.as_ref().filter(|_| span.state == State::Waiting) {
+            debug_annotations.push(annotation("holder", format!("{}: {}", self.name(*thread), leaf(stack))));
+        }
+        let category = if span.state.is_holding() { "holding" } else { span.state.label() };
+        let track_uuid = self.track(span.thread);
+        let event = TrackEvent {
+            debug_annotations,
+            r#type: BEGIN,
+            track_uuid,
+            categories: vec![category.into()],
+            name: Some(span.state.label().into()),
+            flow_ids,
+            terminating_flow_ids,
+            counter_value: None,
+        };
+        self.event(span.begin, event);
+        self.event(span.end, TrackEvent { r#type: END, track_uuid, ..TrackEvent::default() });
+    }
+
+    fn gil(&mut self, look: &GilLook) {
+        if !self.gils.contains_key(&look.gil) {
+            for (which, what) in ["busy", "waiters"].into_iter().enumerate() {
+                let (uuid, name) = (self.gil_track(look.gil, which), format!("GIL {} {what}", look.gil.0));
+                let counter = Some(Counter { unit_name: if which == 0 { "held".into() } else { "threads".into() } });
+                self.describe(TrackDescriptor { uuid, name, counter, parent_uuid: self.base, ..TrackDescriptor::default() });
+            }
+        }
+        self.count(look, 0, i64::from(look.holder != Holder::Nobody));
+        self.count(look, 1, i64::from(look.waiters));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::testing::measured;
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Whole {
+        #[prost(message, repeated, tag = "1")]
+        packet: Vec<Packet>,
+    }
+
+    #[test]
+    fn slices_add_up_follow_one_another_and_have_arrows() {
+        let written = measured();
+        let mut bytes = Vec::new();
+        write(&[written.source()], &mut bytes).unwrap();
+        let packets = Whole::decode(&bytes[..]).unwrap().packet;
+        let (mut open, mut sums) = (FxHashMap::default(), FxHashMap::<String, u64>::default());
+        let (mut begun, mut ended) = (Vec::<u64>::new(), Vec::<u64>::new());
+        for packet in &packets {
+            let (Some(event), at) = (&packet.track_event, packet.timestamp.unwrap_or(0)) else { continue };
+            begun.extend(&event.flow_ids);
+            ended.extend(&event.terminating_flow_ids);
+            match event.r#type {
+                BEGIN => assert!(open.insert(event.track_uuid, (at, event.name.clone().unwrap())).is_none()),
+                END => {
+                    let (from, name) = open.remove(&event.track_uuid).unwrap();
+                    *sums.entry(name).or_default() += at - from;
+                }
+                _ => assert_eq!(event.counter_value.map(|n| n == 0 || n == 1), Some(true)),
+            }
+        }
+        assert!(open.is_empty() && ended.iter().all(|flow| begun.contains(flow)) && ended.len() > 150, "{}", ended.len());
+        for state in State::ALL {
+            let wanted: f64 = written.profile.threads.iter().map(|t| t.split.get(state)).sum();
+            let got = sums.get(state.label()).copied().unwrap_or(0) as f64;
+            assert!((got - wanted).abs() < 1e4, "{}: {got} {wanted}", state.label());
+        }
+        let names = packets.iter().filter_map(|p| p.track_descriptor.as_ref()?.thread.as_ref());
+        assert!(names.clone().all(|t| !t.thread_name.chars().any(plain::is_hostile)) && names.count() == 4);
+    }
+}

@@ -1,0 +1,246 @@
+//! pprof: `profile.proto`, packed by gzip, as `go tool pprof` and everything that learnt from it reads.
+//!
+//! A sample is a thread's stack in one state; its values are the time of that in each of the sample types, in nanoseconds, and the number of
+//! looks that the time stands for. `inflicted_wait` has samples of its own, on the stacks that held: the waiting of others meanwhile. Labels:
+//! `thread`, `state`, and `process` where there are several; `waiter` where others waited. The messages are written out by hand, since only
+//! these few fields are needed (github.com/google/pprof, proto/profile.proto).
+
+use super::{plain, unwritten, Source};
+use crate::error::Result;
+use crate::sample::{Frame, Function, Stack, State};
+use flate2::write::GzEncoder;
+use flate2::Compression;
+use prost::Message;
+use std::collections::HashMap;
+use std::io::Write;
+
+#[derive(Clone, PartialEq, Message)]
+struct Profile {
+    #[prost(message, repeated, tag = "1")]
+    sample_type: Vec<ValueType>,
+    #[prost(message, repeated, tag = "2")]
+    sample: Vec<Sample>,
+    #[prost(message, repeated, tag = "4")]
+    location: Vec<Location>,
+    #[prost(message, repeated, tag = "5")]
+    function: Vec<PprofFunction>,
+    #[prost(string, repeated, tag = "6")]
+    string_table: Vec<String>,
+    #[prost(int64, tag = "10")]
+    duration_nanos: i64,
+    #[prost(message, optional, tag = "11")]
+    period_type: Option<ValueType>,
+    #[prost(int64, tag = "12")]
+    period: i64,
+    #[prost(int64, repeated, tag = "13")]
+    comment: Vec<i64>,
+    #[prost(int64, tag = "14")]
+    default_sample_type: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ValueType {
+    #[prost(int64, tag = "1")]
+    r#type: i64,
+    #[prost(int64, tag = "2")]
+    unit: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Sample {
+    #[prost(uint64, repeated, tag = "1")]
+    location_id: Vec<u64>,
+    #[prost(int64, repeated, tag = "2")]
+    value: Vec<i64>,
+    #[prost(message, repeated, tag = "3")]
+    label: Vec<Label>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Label {
+    #[prost(int64, tag = "1")]
+    key: i64,
+    #[prost(int64, tag = "2")]
+    str: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Location {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(message, repeated, tag = "4")]
+    line: Vec<Line>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Line {
+    #[prost(uint64, tag = "1")]
+    function_id: u64,
+    #[prost(int64, tag = "2")]
+    line: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PprofFunction {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(int64, tag = "2")]
+    name: i64,
+    #[prost(int64, tag = "3")]
+    system_name: i64,
+    #[prost(int64, tag = "4")]
+    filename: i64,
+    #[prost(int64, tag = "5")]
+    start_line: i64,
+}
+
+/// The sample types, in the order of a sample's values. The one shown first is what gilprof is for.
+const TYPES: [(&str, &str); 6] = [
+    ("samples", "count"),
+    ("holding", "nanoseconds"),
+    ("waiting", "nanoseconds"),
+    ("inflicted_wait", "nanoseconds"),
+    ("native", "nanoseconds"),
+    ("wall", "nanoseconds"),
+];
+const DEFAULT: &str = "waiting";
+
+/// Writes the profile of all processes.
+pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
+    let mut tables = Tables::default();
+    tables.string("");
+    let several = sources.len() > 1;
+    let mut profile = Profile::default();
+    profile.sample_type = TYPES.iter().map(|(name, unit)| tables.value_type(name, unit)).collect();
+    profile.default_sample_type = tables.string(DEFAULT);
+    profile.period_type = Some(tables.value_type("wall", "nanoseconds"));
+    for source in sources {
+        let window = &source.profile.window;
+        let rate = window.rate_hz;
+        profile.period = if rate > 0.0 { (1e9 / rate) as i64 } else { 0 };
+        profile.duration_nanos = profile.duration_nanos.max((source.profile.seconds() * 1e9) as i64);
+        let process = super::text::program(&source.report.target);
+        let process = format!("{}, pid {}", plain::clean(&process), source.report.target.pid);
+        let labels = |tables: &mut Tables, pairs: &[(&str, &str)]| -> Vec<Label> {
+            let own = several.then_some(("process", process.as_str()));
+            own.iter().chain(pairs).map(|(key, text)| Label { key: tables.string(key), str: tables.string(text) }).collect()
+        };
+        for (thread, stack, split) in source.profile.stacks() {
+            let name = plain::clean(&thread.facts.name);
+            for state in State::ALL.into_iter().filter(|&state| split.get(state) > 0.0) {
+                let nanos = split.get(state);
+                let label = labels(&mut tables, &[("thread", &name), ("state", state.label())]);
+                profile.sample.push(Sample { location_id: tables.stack(stack), value: values(state, nanos, rate), label });
+            }
+        }
+        for (waiter, _, holder, nanos) in source.profile.behind() {
+            if let Some(holder) = holder {
+                let label = labels(&mut tables, &[("waiter", &plain::clean(&waiter.facts.name))]);
+                let value = vec![0, 0, 0, nanos as i64, 0, 0];
+                profile.sample.push(Sample { location_id: tables.stack(holder), value, label });
+            }
+        }
+        let comment = format!("gilprof {}: {process}: {}", source.report.gilprof, plain::clean(&source.report.verdict.headline));
+        profile.comment.push(tables.string(&comment));
+    }
+    (profile.location, profile.function, profile.string_table) = (tables.locations, tables.functions, tables.strings);
+    let mut packed = GzEncoder::new(out, Compression::default());
+    packed.write_all(&profile.encode_to_vec()).and_then(|()| packed.finish().map(drop)).map_err(unwritten)
+}
+
+fn values(state: State, nanos: f64, rate: f64) -> Vec<i64> {
+    let only = |is: bool| if is { nanos as i64 } else { 0 };
+    let looks = (nanos / 1e9 * rate).round() as i64;
+    vec![looks, only(state.is_holding()), only(state == State::Waiting), 0, only(state == State::Native), only(true)]
+}
+
+/// What has a number.
+#[derive(Default)]
+struct Tables {
+    strings: Vec<String>,
+    by_text: HashMap<String, i64>,
+    functions: Vec<PprofFunction>,
+    by_function: HashMap<Function, u64>,
+    locations: Vec<Location>,
+    by_line: HashMap<(u64, u32), u64>,
+}
+
+impl Tables {
+    fn string(&mut self, text: &str) -> i64 {
+        if let Some(&number) = self.by_text.get(text) {
+            return number;
+        }
+        let number = self.strings.len() as i64;
+        self.strings.push(text.into());
+        self.by_text.insert(text.into(), number);
+        number
+    }
+
+    fn value_type(&mut self, name: &str, unit: &str) -> ValueType {
+        ValueType { r#type: self.string(name), unit: self.string(unit) }
+    }
+
+    fn function(&mut self, function: &Function) -> u64 {
+        if let Some(&id) = self.by_function.get(function) {
+            return id;
+        }
+        let id = self.functions.len() as u64 + 1;
+        let (name, filename) = (self.string(&plain::clean(&function.name)), self.string(&plain::clean(&function.file)));
+        self.functions.push(PprofFunction { id, name, system_name: name, filename, start_line: function.first_line.into() });
+        self.by_function.insert(function.clone(), id);
+        id
+    }
+
+    fn location(&mut self, frame: &Frame) -> u64 {
+        let function_id = self.function(&frame.function);
+        let next = self.locations.len() as u64 + 1;
+        let id = *self.by_line.entry((function_id, frame.line)).or_insert(next);
+        if id == next {
+            self.locations.push(Location { id, line: vec![Line { function_id, line: frame.line.into() }] });
+        }
+        id
+    }
+
+    /// Leaf first, as pprof has it. A thread without Python frames has a frame that says so: pprof drops empty stacks.
+    fn stack(&mut self, stack: &Stack) -> Vec<u64> {
+        if stack.frames.is_empty() {
+            let function = Function { name: super::collapsed::NO_PYTHON.into(), file: String::new(), first_line: 0 };
+            return vec![self.location(&Frame { function: function.into(), line: 0 })];
+        }
+        stack.frames.iter().rev().map(|frame| self.location(frame)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::testing::{measured, Written};
+    use std::io::Read;
+
+    fn decoded(sources: &[Source<'_>]) -> Profile {
+        let mut packed = Vec::new();
+        write(sources, &mut packed).unwrap();
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
+        Profile::decode(&bytes[..]).unwrap()
+    }
+
+    #[test]
+    fn every_type_adds_up_and_text_is_harmless() {
+        let written = measured();
+        let Written { profile: numbers, .. } = &written;
+        let profile = decoded(&[written.source()]);
+        let sum = |n: usize| profile.sample.iter().map(|s| s.value[n]).sum::<i64>() as f64;
+        let split = |part: fn(&crate::sample::Split) -> f64| numbers.threads.iter().map(|t| part(&t.split)).sum::<f64>();
+        let near = |a: f64, b: f64| assert!((a - b).abs() <= 1000.0, "{a} {b}");
+        near(sum(1), split(|s| s.holding()));
+        near(sum(2), split(|s| s.get(State::Waiting)));
+        near(sum(3), numbers.blame.iter().filter(|b| b.holder.is_some()).map(|b| b.nanos).sum());
+        near(sum(5), split(|s| s.total()));
+        assert!(profile.string_table.iter().all(|s| !s.chars().any(plain::is_hostile)), "{:?}", profile.string_table);
+        assert_eq!(profile.string_table[profile.default_sample_type as usize], "waiting");
+        let both = decoded(&[written.source(), written.source()]);
+        let key = both.sample[0].label[0].key as usize;
+        assert_eq!((both.sample.len(), both.string_table[key].as_str()), (2 * profile.sample.len(), "process"));
+    }
+}
