@@ -199,7 +199,7 @@ fn numbers_that_are_none_or_out_of_range() {
         (&["attach", "--pid", "1", "--duration", "1s", "--rate", "1"], "the window is too short for looks 1.0 s apart"),
         (&["run", "--rate", "x", "--", "true"], "a rate is a number of looks per second"),
         (&["attach", "--pid", "1", "--format", "xml"], "possible values: text, json"),
-        (&["attach", "--pid", "1", "--flame", "x"], "possible values: holding, waiting, wall"),
+        (&["attach", "--pid", "1", "--flame", "x"], "possible values: holding, waiting, native, wall, blame]"),
         (&["attach"], "--pid <PID>"),
         (&["run"], "CMD"),
         (&["profile"], "unrecognized subcommand 'profile'"),
@@ -217,17 +217,25 @@ fn outputs_are_tried_before_anything_else() {
     let folder = scratch("outputs");
     std::fs::create_dir_all(folder.join("folder.svg")).unwrap();
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    const ENDINGS: [&str; 6] = [
+        "use an ending of .gilprof (recording), .svg (flamegraph),",
+        ".json (report)",
+        ".folded, .folded.txt or .collapsed (folded stacks), .pb.gz or .pprof (pprof)",
+        ".speedscope.json",
+        ".firefox.json (Firefox Profiler)",
+        ".pftrace or .perfetto-trace (Perfetto)",
+    ];
     // No process has this pid: what is wrong with the files is said first.
     let table = [
-        (path("missing/x.svg"), 10, "missing/x.svg: No such file or directory"),
-        (path("folder.svg"), 10, "folder.svg: Is a directory"),
-        (path("x.pdf"), 2, "use an ending of .svg (flamegraph)"),
-        (path("noending"), 2, "use an ending of .svg (flamegraph)"),
+        (path("missing/x.svg"), 10, &["missing/x.svg: No such file or directory"][..]),
+        (path("folder.svg"), 10, &["folder.svg: Is a directory"]),
+        (path("x.pdf"), 2, &ENDINGS),
+        (path("noending"), 2, &ENDINGS),
     ];
     for (bad, code, words) in table {
         let good = path("good.json");
-        gilprof(&["attach", "--pid", "2147483647", "-o", &good, "-o", &bad]).ended(code, &[words]);
-        gilprof(&["run", "-o", &good, "-o", &bad, "--", "touch", &path("started")]).ended(code, &[words]);
+        gilprof(&["attach", "--pid", "2147483647", "-o", &good, "-o", &bad]).ended(code, words);
+        gilprof(&["run", "-o", &good, "-o", &bad, "--", "touch", &path("started")]).ended(code, words);
         assert!(!Path::new(&good).exists() && !Path::new(&path("started")).exists());
     }
     gilprof(&["attach", "--pid", "2147483647", "-o", &path("good.svg")]).ended(3, &[]);
