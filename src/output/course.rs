@@ -23,7 +23,7 @@ pub struct Span {
     pub evidence: Evidence,
     /// The thread's stack at its end.
     pub stack: Arc<Stack>,
-    /// Who held meanwhile.
+    /// Who held meanwhile, where the thread waited.
     pub holder: Option<(ThreadId, Arc<Stack>)>,
 }
 
@@ -62,8 +62,10 @@ impl<C: Course> Joined<C> {
 
     fn part(&mut self, slice: &Slice<'_>, state: State, begin: u64, end: u64) {
         let thread = slice.thread;
+        // For a thread that does not wait it is nothing that who holds changes.
+        let holder = slice.holder.filter(|_| state == State::Waiting);
         if let Some(open) = self.open.get_mut(&thread) {
-            let behind = match (&open.holder, slice.holder) {
+            let behind = match (&open.holder, holder) {
                 (None, None) => true,
                 (Some((mine, there)), Some((other, stack))) => *mine == other && there.is_along(stack),
                 _ => false,
@@ -74,7 +76,7 @@ impl<C: Course> Joined<C> {
                 return;
             }
         }
-        let holder = slice.holder.map(|(id, stack)| (id, Arc::clone(stack)));
+        let holder = holder.map(|(id, stack)| (id, Arc::clone(stack)));
         let span = Span { thread, begin, end, state, evidence: slice.evidence, stack: Arc::clone(slice.stack), holder };
         if let Some(before) = self.open.insert(thread, span) {
             self.inner.span(before);
@@ -94,7 +96,8 @@ impl<C: Course> Sink for Joined<C> {
             return;
         }
         let mut at = end.saturating_sub(total as u64);
-        let last = self.ends.insert(slice.thread, end).unwrap_or(0);
+        let last = self.ends.get(&slice.thread).copied().unwrap_or(0);
+        self.ends.insert(slice.thread, last.max(end));
         // Two slices meet within a few nanoseconds of rounding.
         if at.abs_diff(last) < 1_000 {
             at = last;
@@ -103,7 +106,7 @@ impl<C: Course> Sink for Joined<C> {
         let parts: Vec<(State, u64)> =
             State::ALL.into_iter().map(|state| (state, slice.split.get(state) as u64)).filter(|(_, nanos)| *nanos > 0).collect();
         for (n, &(state, nanos)) in parts.iter().enumerate() {
-            let until = if n + 1 == parts.len() { end } else { (at + nanos).min(end) };
+            let until = if n + 1 == parts.len() { end } else { at.saturating_add(nanos).min(end) };
             if until > at {
                 self.part(slice, state, at, until);
                 at = until;
@@ -136,4 +139,48 @@ pub fn leaf(stack: &Stack) -> String {
             }
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Split;
+    use crate::units::Nanos;
+
+    #[derive(Default)]
+    struct Told(Vec<(State, u64, u64)>);
+
+    impl Course for Told {
+        fn thread(&mut self, _: &ThreadFacts) {}
+        fn span(&mut self, span: Span) {
+            self.0.push((span.state, span.begin, span.end));
+        }
+        fn gil(&mut self, _: &GilLook) {}
+    }
+
+    /// One thread's slices: end, state, length, who held.
+    fn told(slices: &[(u64, State, f64, u32)]) -> Vec<(State, u64, u64)> {
+        let (stack, mut joined) = (Arc::new(Stack::empty()), Joined::new(Told::default()));
+        for &(end, state, nanos, holder) in slices {
+            let (split, end, holder) = (Split::whole(state, nanos), Nanos::from_nanos(end), Some((ThreadId(holder), &stack)));
+            joined.slice(&Slice { thread: ThreadId(0), end, split, evidence: Evidence::Syscall, stack: &stack, holder });
+        }
+        joined.finish().0
+    }
+
+    #[test]
+    fn who_holds_cuts_waits_and_nothing_else() {
+        let slices = |state| [(1_000_000, state, 1e6, 7), (2_000_000, state, 1e6, 8), (3_000_000, state, 1e6, 8)];
+        assert_eq!(told(&slices(State::Io)), [(State::Io, 0, 3_000_000)]);
+        assert_eq!(told(&slices(State::Waiting)), [(State::Waiting, 0, 1_000_000), (State::Waiting, 1_000_000, 3_000_000)]);
+    }
+
+    #[test]
+    fn senseless_times_make_no_span_overlap_or_overflow() {
+        let slices = [(u64::MAX, State::Io, 9e16), (5, State::Lock, 9e16), (u64::MAX, State::Io, f64::NAN), (u64::MAX, State::Io, -1.0)];
+        let mut mixed = told(&slices.map(|(end, state, nanos)| (end, state, nanos, 1)));
+        assert!(mixed.iter().all(|(_, begin, end)| begin < end), "{mixed:?}");
+        mixed.sort_by_key(|span| span.1);
+        assert!(mixed.windows(2).all(|pair| pair[0].2 <= pair[1].1), "{mixed:?}");
+    }
 }

@@ -125,12 +125,14 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
             let own = several.then_some(("process", process.as_str()));
             own.iter().chain(pairs).map(|(key, text)| Label { key: tables.string(key), str: tables.string(text) }).collect()
         };
+        // What rounding has taken from the count of looks so far: many short stacks would add up to too few.
+        let mut owed = 0.0;
         for (thread, stack, split) in source.profile.stacks() {
             let name = plain::clean(&thread.facts.name);
             for state in State::ALL.into_iter().filter(|&state| split.get(state) > 0.0) {
                 let nanos = split.get(state);
                 let label = labels(&mut tables, &[("thread", &name), ("state", state.label())]);
-                profile.sample.push(Sample { location_id: tables.stack(stack), value: values(state, nanos, rate), label });
+                profile.sample.push(Sample { location_id: tables.stack(stack), value: values(state, nanos, rate, &mut owed), label });
             }
         }
         for (waiter, _, holder, nanos) in source.profile.behind() {
@@ -148,10 +150,12 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     packed.write_all(&profile.encode_to_vec()).and_then(|()| packed.finish().map(drop)).map_err(unwritten)
 }
 
-fn values(state: State, nanos: f64, rate: f64) -> Vec<i64> {
+fn values(state: State, nanos: f64, rate: f64, owed: &mut f64) -> Vec<i64> {
     let only = |is: bool| if is { nanos as i64 } else { 0 };
-    let looks = (nanos / 1e9 * rate).round() as i64;
-    vec![looks, only(state.is_holding()), only(state == State::Waiting), 0, only(state == State::Native), only(true)]
+    let exactly = nanos / 1e9 * rate + *owed;
+    let looks = exactly.round();
+    *owed = exactly - looks;
+    vec![looks as i64, only(state.is_holding()), only(state == State::Waiting), 0, only(state == State::Native), only(true)]
 }
 
 /// What has a number.
@@ -186,7 +190,8 @@ impl Tables {
         }
         let id = self.functions.len() as u64 + 1;
         let (name, filename) = (self.string(&plain::clean(&function.name)), self.string(&plain::clean(&function.file)));
-        self.functions.push(PprofFunction { id, name, system_name: name, filename, start_line: function.first_line.into() });
+        // Without a system name: one that equals the name is taken for a mangled one, and what is in angle brackets (`<module>`) for C++.
+        self.functions.push(PprofFunction { id, name, system_name: 0, filename, start_line: function.first_line.into() });
         self.by_function.insert(function.clone(), id);
         id
     }
@@ -233,12 +238,14 @@ mod tests {
         let sum = |n: usize| profile.sample.iter().map(|s| s.value[n]).sum::<i64>() as f64;
         let split = |part: fn(&crate::sample::Split) -> f64| numbers.threads.iter().map(|t| part(&t.split)).sum::<f64>();
         let near = |a: f64, b: f64| assert!((a - b).abs() <= 1000.0, "{a} {b}");
+        assert_eq!(sum(0), split(|s| s.total()) / 1e6, "a look stands for a millisecond");
         near(sum(1), split(|s| s.holding()));
         near(sum(2), split(|s| s.get(State::Waiting)));
         near(sum(3), numbers.blame.iter().filter(|b| b.holder.is_some()).map(|b| b.nanos).sum());
         near(sum(5), split(|s| s.total()));
         assert!(profile.string_table.iter().all(|s| !s.chars().any(plain::is_hostile)), "{:?}", profile.string_table);
         assert_eq!(profile.string_table[profile.default_sample_type as usize], "waiting");
+        assert!(profile.function.iter().all(|f| f.system_name == 0), "pprof would make <unknown> of <module>");
         let both = decoded(&[written.source(), written.source()]);
         let key = both.sample[0].label[0].key as usize;
         assert_eq!((both.sample.len(), both.string_table[key].as_str()), (2 * profile.sample.len(), "process"));
