@@ -31,6 +31,11 @@ impl Read {
 /// Runs the command. That the two differ is a success.
 pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
     let (mut sheets, blanks) = files::open_all(&args.output)?;
+    // Before anything is written: the file may be one of the two.
+    if !sheets.iter().all(|sheet| matches!(sheet.format, FileFormat::Json | FileFormat::Svg)) {
+        blanks.remove();
+        return Err(unfit());
+    }
     let written = || -> Result<()> {
         let [base, new] = [read(base)?, read(new)?];
         let comparison = compare(base.side(), new.side());
@@ -71,6 +76,10 @@ fn contents(format: FileFormat, comparison: &Comparison, base: &FlameInput<'_>, 
     match format {
         FileFormat::Json => json::to_string(comparison),
         FileFormat::Svg => flamegraph::differential(base, new),
-        _ => Err(Error::Usage("a comparison is written as .json, or as .svg (differential flamegraph)".into())),
+        _ => Err(unfit()),
     }
+}
+
+fn unfit() -> Error {
+    Error::Usage("a comparison is written as .json, or as .svg (differential flamegraph)".into())
 }

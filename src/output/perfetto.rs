@@ -104,6 +104,9 @@ const SEQUENCE: u32 = 1;
 /// Who holds next within so much of a hold's end took the GIL from it.
 const HAND_OVER: u64 = 3_000_000;
 
+/// Threads whose names and GILs are kept for arguments and arrows; those of later ones have neither.
+const MOST_THREADS: usize = 1 << 18;
+
 /// Writes the trace of all processes.
 pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     for (n, source) in sources.iter().enumerate() {
@@ -207,7 +210,9 @@ impl<'a> Trace<'a> {
 impl Course for Trace<'_> {
     fn thread(&mut self, facts: &ThreadFacts) {
         let name = plain::clean(&facts.name);
-        self.threads.insert(facts.id, (name.clone(), facts.gil));
+        if self.threads.len() < MOST_THREADS {
+            self.threads.insert(facts.id, (name.clone(), facts.gil));
+        }
         let thread = Thread { pid: self.pid, tid: facts.tid.0, thread_name: name };
         let uuid = self.track(facts.id);
         self.describe(TrackDescriptor { uuid, thread: Some(thread), parent_uuid: self.base, ..TrackDescriptor::default() });

@@ -24,25 +24,28 @@ use tables::Track;
 const VERSION: u32 = 49;
 /// Samples that a browser still shows with ease, all threads together.
 const MOST_SAMPLES: f64 = 1e6;
+/// Threads that have a track. Later ones are left out, and the title says so.
+const MOST_TRACKS: usize = 8192;
 /// Spans are seldom shorter on average; what would fit with this needs no bins.
 const USUAL_SPAN: f64 = 2e6;
 
 /// Writes the profile of all processes.
 pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     let mut tracks = Vec::new();
-    let mut bins = 0;
+    let (mut bins, mut left_out) = (0, false);
     let begin = sources.iter().map(|source| source.report.window.begin_ns).min().unwrap_or(0);
     for source in sources {
         let bin = bin(source);
         bins = bins.max(bin);
-        let mut course =
-            Joined::new(Process { begin, bin, main: source.report.target.pid, tracks: Vec::new(), index: FxHashMap::default() });
+        let mut course = Joined::new(Process::new(begin, bin, source.report.target.pid));
         source.timeline()?.replay(&mut course)?;
         let name = plain::clean(&text::program(&source.report.target));
-        tracks.extend(course.finish().tracks.into_iter().map(|track| track.finish(&name, source.report.target.pid)));
+        let process = course.finish();
+        left_out |= process.left_out;
+        tracks.extend(process.tracks.into_iter().map(|track| track.finish(&name, source.report.target.pid)));
     }
     let profile = json!({
-        "meta": meta(sources, bins),
+        "meta": meta(sources, bins, left_out),
         "libs": [], "pages": [], "counters": [], "profilerOverhead": [],
         "threads": tracks,
     });
@@ -62,11 +65,14 @@ fn bin(source: &Source<'_>) -> u64 {
     }
 }
 
-fn meta(sources: &[Source<'_>], bin: u64) -> Value {
+fn meta(sources: &[Source<'_>], bin: u64, left_out: bool) -> Value {
     let named = |source: &Source<'_>| format!("{}, pid {}", plain::clean(&text::program(&source.report.target)), source.report.target.pid);
     let mut title = sources.iter().map(named).collect::<Vec<_>>().join("; ");
     if bin > 0 {
         title += &format!(" (in bins of {} ms)", bin / 1_000_000);
+    }
+    if left_out {
+        title += &format!(" (only its first {MOST_TRACKS} threads)");
     }
     let rate = sources.first().map_or(1000.0, |source| source.report.window.rate_hz);
     let categories: Vec<Value> =
@@ -119,23 +125,36 @@ struct Process {
     main: i32,
     tracks: Vec<Track>,
     index: FxHashMap<ThreadId, usize>,
+    left_out: bool,
 }
 
 impl Process {
-    fn track(&mut self, thread: ThreadId) -> &mut Track {
-        let (begin, bin) = (self.begin, self.bin);
-        let index = *self.index.entry(thread).or_insert_with(|| {
-            self.tracks.push(Track::new(begin, bin));
-            self.tracks.len() - 1
-        });
-        &mut self.tracks[index]
+    fn new(begin: u64, bin: u64, main: i32) -> Process {
+        Process { begin, bin, main, tracks: Vec::new(), index: FxHashMap::default(), left_out: false }
+    }
+
+    /// A thread's track; `None` when there are too many.
+    fn track(&mut self, thread: ThreadId) -> Option<&mut Track> {
+        let index = match self.index.get(&thread) {
+            Some(&index) => index,
+            None if self.tracks.len() >= MOST_TRACKS => return None,
+            None => {
+                self.tracks.push(Track::new(self.begin, self.bin));
+                self.index.insert(thread, self.tracks.len() - 1);
+                self.tracks.len() - 1
+            }
+        };
+        self.tracks.get_mut(index)
     }
 }
 
 impl Course for Process {
     fn thread(&mut self, facts: &ThreadFacts) {
         let main = facts.main || facts.tid.0 == self.main;
-        self.track(facts.id).is(plain::clean(&facts.name), facts.tid.0, main);
+        match self.track(facts.id) {
+            Some(track) => track.is(plain::clean(&facts.name), facts.tid.0, main),
+            None => self.left_out = true,
+        }
     }
 
     fn span(&mut self, span: Span) {
@@ -143,7 +162,9 @@ impl Course for Process {
             let name = self.index.get(thread).map_or("?", |&index| self.tracks[index].name());
             format!("{name}: {}", leaf(stack))
         });
-        self.track(span.thread).span(&span, holder);
+        if let Some(track) = self.track(span.thread) {
+            track.span(&span, holder);
+        }
     }
 
     fn gil(&mut self, _: &GilLook) {}
@@ -205,8 +226,7 @@ mod tests {
         let written = measured();
         let source = written.source();
         let begin = source.report.window.begin_ns;
-        let process = Process { begin, bin: 100_000_000, main: 0, tracks: Vec::new(), index: FxHashMap::default() };
-        let mut course = Joined::new(process);
+        let mut course = Joined::new(Process::new(begin, 100_000_000, 0));
         source.timeline().unwrap().replay(&mut course).unwrap();
         let threads: Vec<Value> = course.finish().tracks.into_iter().map(|track| track.finish("app", 1)).collect();
         let samples = threads[1]["samples"]["length"].as_u64().unwrap();

@@ -8,10 +8,9 @@ use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// How many threads may be without an end, GILs met, frames be in a stack, and frames be in all stacks that are kept ready.
-const MOST_THREADS: usize = 1 << 20;
+/// How many threads may be without an end, GILs met, and frames be in all stacks that are kept ready.
+pub(super) const MOST_THREADS: usize = 1 << 20;
 const MOST_GILS: usize = 1 << 16;
-const DEEPEST: usize = 1 << 14;
 const MOST_READY: usize = 1 << 19;
 
 /// Reads chunk after chunk.
@@ -66,7 +65,11 @@ impl Decoder {
         match from.byte()? {
             tag if tag & slice::SLICE != 0 => self.slice(tag, from, sink)?,
             encode::GIL => self.gil(from, sink)?,
-            encode::THREAD => sink.thread(&thread(from)?),
+            encode::THREAD => {
+                let facts = thread(from)?;
+                self.meet(facts.id)?;
+                sink.thread(&facts);
+            }
             encode::EXACT => self.exact(from, sink)?,
             encode::THREAD_END => {
                 let id = ThreadId(from.small()?);
@@ -86,6 +89,15 @@ impl Decoder {
             encode::LAST => self.last = true,
             _ => return Err(Broken("a record is of no known kind")),
         }
+        Ok(())
+    }
+
+    /// A thread is told of, for the first time or again.
+    fn meet(&mut self, thread: ThreadId) -> Result<(), Broken> {
+        if self.threads.len() >= MOST_THREADS && !self.threads.contains_key(&thread) {
+            return Err(Broken("there are more threads than can be"));
+        }
+        self.threads.entry(thread).or_insert((0, u64::MAX));
         Ok(())
     }
 
@@ -110,9 +122,7 @@ impl Decoder {
         if has(slice::BEHIND) && !has(slice::SAME_HOLDER) {
             self.holder = (from.small()?, from.number()?);
         }
-        if known.is_none() && self.threads.len() >= MOST_THREADS {
-            return Err(Broken("there are more threads than can be"));
-        }
+        self.meet(thread)?;
         self.threads.insert(thread, (end, stack));
         self.last_end = end;
         let there = if has(slice::BEHIND) { Some(self.names.stack(self.holder.1)?) } else { None };
@@ -228,7 +238,7 @@ impl Names {
             0 => 0,
             n => self.frames.get(n as usize - 1).ok_or(Broken("no such frame"))?.3,
         };
-        let full = self.frames.len() > 2 * encode::MOST_FRAMES || depth as usize >= DEEPEST;
+        let full = self.frames.len() > 2 * encode::MOST_FRAMES || depth as usize >= encode::DEEPEST;
         if full || function as usize >= self.functions.len() {
             return Err(Broken("a frame cannot be"));
         }

@@ -74,6 +74,8 @@ pub const SENSELESS: usize = State::COUNT;
 pub(super) const MOST_FRAMES: usize = 1 << 18;
 pub(super) const MOST_FUNCTIONS: usize = 1 << 17;
 pub(super) const MOST_TEXT: usize = 16 << 20;
+/// The deepest stack that is written and read; twice what a look reads. Of a deeper one the innermost frames are kept.
+pub(super) const DEEPEST: usize = 1 << 12;
 
 /// All evidence, by number. Only ever added to.
 pub(super) const EVIDENCE: [Evidence; 12] = [
@@ -316,7 +318,7 @@ impl Names {
             return number;
         }
         let mut outer = 0;
-        for frame in &stack.frames {
+        for frame in &stack.frames[stack.frames.len().saturating_sub(DEEPEST)..] {
             let function = self.function(&frame.function, out);
             let next = self.frames.len() as u32 + 1;
             outer = *self.frames.entry((outer, function, frame.line)).or_insert_with_key(|&(outer, function, line)| {

@@ -29,11 +29,13 @@ impl Recording {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Recording> {
         let failed = |source: io::Error| Error::Recording { path: path.into(), why: source.to_string() };
-        let file = File::open(path).map_err(failed)?;
-        if file.metadata().map_err(failed)?.is_dir() {
-            return Err(Error::Recording { path: path.into(), why: "it is a directory".into() });
+        // Asked before it is opened: to open a pipe is to wait for one who writes.
+        let kind = std::fs::metadata(path).map_err(failed)?;
+        if !kind.is_file() {
+            let why = if kind.is_dir() { "it is a directory" } else { "it is no regular file, and a recording is read several times" };
+            return Err(Error::Recording { path: path.into(), why: why.into() });
         }
-        Recording::of(file, path)
+        Recording::of(File::open(path).map_err(failed)?, path)
     }
 
     /// An open file; `path` is for messages.

@@ -208,6 +208,32 @@ fn names_begin_anew_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_stack_is_as_deep_as_can_be_read_and_threads_are_as_many() {
+    struct Deep(Vec<u32>);
+    impl Sink for Deep {
+        fn thread(&mut self, _: &ThreadFacts) {}
+        fn slice(&mut self, slice: &Slice<'_>) {
+            self.0 = slice.stack.frames.iter().map(|frame| frame.line).collect();
+        }
+        fn gil(&mut self, _: &GilLook) {}
+        fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
+    }
+    let most = super::encode::DEEPEST as u32;
+    let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
+    let frames = (0..most + 900).map(|line| Frame { function: function.clone(), line }).collect();
+    let (mut encoder, mut decoder, mut heard) = (Encoder::default(), Decoder::default(), Deep(Vec::new()));
+    let (stack, split) = (Arc::new(Stack { frames, trust: Trust::Whole }), Split::whole(State::Io, 1.0));
+    let (end, evidence) = (Nanos::from_nanos(9), Evidence::Syscall);
+    encoder.slice(&Slice { thread: ThreadId(0), end, split, evidence, stack: &stack, holder: None });
+    decoder.chunk(&encoder.take(), &mut heard).unwrap();
+    assert_eq!(heard.0, (900..most + 900).collect::<Vec<_>>());
+    for id in 0..super::decode::MOST_THREADS as u32 + 1 {
+        encoder.thread(&ThreadFacts { id: ThreadId(id), tid: Tid(1), name: String::new(), python: true, main: false, gil: None });
+    }
+    assert!(decoder.chunk(&encoder.take(), &mut heard).is_err());
+}
+
+#[test]
 fn what_is_no_recording_is_refused() {
     let path = scratch("foreign");
     for (bytes, says) in
