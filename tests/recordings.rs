@@ -34,7 +34,16 @@ fn a_report_is_what_the_live_run_wrote() {
     let target = Target::start(&interpreter, "mixed", &[]);
     let pid = target.pid().to_string();
     let recording = scratch("same.gilprof");
-    let files = ["same.json", "same.folded", "same.svg"];
+    let files = [
+        "same.json",
+        "same.folded",
+        "same.svg",
+        "same.pb.gz",
+        "same.speedscope.json",
+        "same.firefox.json",
+        "same.firefox.json.gz",
+        "same.pftrace",
+    ];
     for flame in ["holding", "wall", "blame"] {
         let live = files.map(|name| scratch(&format!("live-{name}")));
         let again = files.map(|name| scratch(&format!("again-{name}")));
@@ -68,8 +77,8 @@ fn whatever_kills_it_costs_at_most_the_last_second() {
     for round in 0..50 {
         let running = Running::start(&["record", "--pid", &pid, "-o", text(&recording)]);
         until("it has begun to record", || fs::metadata(&recording).is_ok_and(|m| m.len() > 12));
-        let after = dice(1500);
-        std::thread::sleep(std::time::Duration::from_millis(after));
+        let (after, begun) = (dice(1500), monotonic());
+        until("a moment has come that was drawn by lot", || monotonic() - begun > after as f64 / 1e3);
         running.signal(libc::SIGKILL);
         let killed = monotonic();
         until("gilprof is gone", || cli::state(running.pid()).is_none_or(|state| state == 'Z'));
@@ -82,6 +91,13 @@ fn whatever_kills_it_costs_at_most_the_last_second() {
         let missing = killed - (window["begin_ns"].as_f64().unwrap() / 1e9 + window["seconds"].as_f64().unwrap());
         assert!(missing < 1.0, "round {round}, killed after {after} ms: {missing} s are missing: {window:#}");
         worst = worst.max(missing);
+        // Nor is a thread's time shorter: what threads did is told of a little later than what the GIL did.
+        let lived = killed - window["begin_ns"].as_f64().unwrap() / 1e9;
+        for worker in report["threads"].as_array().unwrap().iter().filter(|t| t["name"].as_str().unwrap().starts_with("worker-")) {
+            let missing = lived - worker["seconds"].as_f64().unwrap();
+            assert!(missing < 1.0, "round {round}, killed after {after} ms: {missing} s are missing: {worker:#}");
+            worst = worst.max(missing);
+        }
         fs::remove_file(&recording).unwrap();
     }
     println!("50 of 50 recordings of killed runs could be read; at most {worst:.2} s are missing");
@@ -174,10 +190,97 @@ fn what_cannot_be_read_is_refused_in_words() {
         fs::write(&file, bytes).unwrap();
         gilprof(&["report", text(&file)]).ended(12, &[says, "odd.gilprof"]);
         gilprof(&["diff", text(&file), text(&file)]).ended(12, &[says]);
+        // What is asked for in the wrong place harms no file.
+        gilprof(&["report", text(&file), "-o", text(&file)]).ended(2, &["odd.gilprof would be a recording"]);
+        gilprof(&["diff", text(&file), text(&file), "-o", text(&file)]).ended(2, &[".svg"]);
+        assert_eq!(fs::read(&file).unwrap(), bytes);
     }
     fs::remove_file(&file).unwrap();
     gilprof(&["report", text(&file)]).ended(12, &["No such file"]);
+    gilprof(&["report", "/"]).ended(12, &["it is a directory"]);
+    gilprof(&["report", "/dev/null"]).ended(12, &["no regular file"]);
     gilprof(&["report"]).ended(2, &["FILE"]);
+}
+
+/// Facts and times that no program has: whatever is made of them is nonsense, but gilprof ends in its own words.
+#[test]
+fn hostile_recordings_do_no_harm() {
+    use gilprof::ids::{GilId, ThreadId, Tid};
+    use gilprof::profile::file::Recorder;
+    use gilprof::sample::*;
+    use gilprof::units::Nanos;
+    use std::sync::Arc;
+    const NAME: &str = "\x1b]0;x\x07<script>\n;#\u{202e}";
+    let (file, most) = (scratch("hostile.gilprof"), Nanos::from_nanos(u64::MAX));
+    let numbers = [f64::MAX, -f64::MAX, 0.0, -1.0, 1e-300, 1e17, 3.0];
+    for (n, number) in numbers.into_iter().enumerate() {
+        let mut recorder = Recorder::new(fs::File::create(&file).unwrap());
+        let function = Arc::new(Function { name: NAME.into(), file: NAME.into(), first_line: u32::MAX });
+        let stack = Arc::new(Stack { frames: vec![Frame { function, line: u32::MAX }; 3000], trust: Trust::Moving });
+        for id in [0, 1, u32::MAX] {
+            let (tid, gil) = (Tid(i32::MIN), GilId(u32::MAX - 1 - id % 2));
+            recorder.thread(&ThreadFacts { id: ThreadId(id), tid, name: NAME.into(), python: true, main: true, gil: Some(gil) });
+            for (end, length) in [(u64::MAX, 9e16), (0, 1e6), (u64::MAX, 1e6), (5, 9e16)] {
+                for (state, evidence) in [(State::HoldingBlocked, Evidence::GilHolder), (State::Waiting, Evidence::Conservation)] {
+                    let mut split = Split::whole(state, length);
+                    split.add(State::Native, length);
+                    let (end, holder) = (Nanos::from_nanos(end), Some((ThreadId(1), &stack)));
+                    recorder.slice(&Slice { thread: ThreadId(id), end, split, evidence, stack: &stack, holder });
+                }
+            }
+            for at in [most, Nanos::ZERO, most] {
+                let holder = [Holder::Thread(ThreadId(id)), Holder::Unmatched, Holder::Nobody][n % 3];
+                recorder.gil(&GilLook {
+                    gil,
+                    at,
+                    span: most,
+                    holder,
+                    switches: Some(at.as_nanos()),
+                    waiters: u32::MAX,
+                    collecting: Some(true),
+                });
+                recorder.exact(&Exact { thread: ThreadId(id), gil, stretch: Stretch::Wait, begin: most, end: at });
+            }
+            recorder.thread_end(ThreadId(id), ThreadTotals { cpu: most, run_queue: most, seen: [Nanos::ZERO, most][n % 2] });
+        }
+        let command = vec![NAME.into(); 3];
+        let target = TargetFacts {
+            pid: i32::MIN,
+            python: NAME.into(),
+            command,
+            cpus: number,
+            quota: Some(number),
+            machine_cpus: Some(-number),
+            interpreters: u32::MAX,
+            switch_interval_us: Some(u64::MAX),
+            gil_enabled: n % 2 == 0,
+            ..TargetFacts::default()
+        };
+        let window = WindowFacts {
+            begin: [most, Nanos::ZERO][n % 2],
+            seconds: number,
+            rate_hz: number,
+            looks: u64::MAX,
+            missed: u64::MAX,
+            torn: u64::MAX,
+            failed: u64::MAX,
+            profiler_cpu: number,
+            exact: n % 2 == 0,
+            events: u64::MAX,
+            warnings: vec![NAME.into()],
+            ..WindowFacts::default()
+        };
+        recorder.finish(&target, &window).unwrap();
+        let made = ["x.json", "x.svg", "x.folded", "x.pb.gz", "x.speedscope.json", "x.firefox.json", "x.pftrace"].map(scratch);
+        let mut words = vec!["report", text(&file), "--flame", "wall"];
+        made.iter().for_each(|path| words.extend(["-o", text(path)]));
+        let said = gilprof(&words);
+        said.ended(0, &[]);
+        assert!(!said.out.contains(['\x1b', '\u{202e}']), "{said:?}");
+        gilprof(&["diff", text(&file), text(&file)]).ended(0, &[]);
+        made.iter().for_each(|path| fs::remove_file(path).unwrap());
+    }
+    fs::remove_file(file).unwrap();
 }
 
 /// `tests/dumps/recordings/vN.gilprof`, each written by the gilprof that first wrote format N, with the figures that it has to give for ever.

@@ -2,7 +2,7 @@
 //!
 //! Written packet by packet while the recording is replayed, so that memory does not grow with it. The messages are the few that are
 //! needed, by hand (perfetto.dev, protos/perfetto/trace). Slices are named by state; what ran there, who held meanwhile and how that is
-//! known are their arguments. Every hold has a flow of its own number; the next holder of the same GIL ends it.
+//! known are their arguments. Every span of holding has a flow of its own number; the next holder of the same GIL ends it.
 
 use super::course::{leaf, Course, Joined, Span};
 use super::{plain, text, unwritten, Source};
@@ -183,12 +183,8 @@ impl<'a> Trace<'a> {
             return Default::default();
         };
         let before = self.holds.get(&gil).copied();
-        // A hold goes on through its parts: Python code, a C call, a sleep.
-        let goes_on = before.is_some_and(|(thread, end, _)| thread == span.thread && end == span.begin);
-        if goes_on {
-            self.holds.entry(gil).and_modify(|hold| hold.1 = span.end);
-            return Default::default();
-        }
+        // A hold goes on through its parts: Python code, a C call, a sleep. The arrow leaves the last of them, which nobody knows to be the
+        // last before the next thread holds: each part begins a flow, and those that are not ended are not drawn.
         self.flows += 1;
         self.holds.insert(gil, (span.thread, span.end, self.flows));
         let taken = before.filter(|&(thread, end, _)| thread != span.thread && span.begin.abs_diff(end) <= HAND_OVER);
@@ -294,5 +290,31 @@ mod tests {
         }
         let names = packets.iter().filter_map(|p| p.track_descriptor.as_ref()?.thread.as_ref());
         assert!(names.clone().all(|t| !t.thread_name.chars().any(plain::is_hostile)) && names.count() == 4);
+    }
+
+    #[test]
+    fn an_arrow_leaves_the_last_part_of_a_hold() {
+        let (written, mut out) = (measured(), Vec::new());
+        let source = written.source();
+        let mut trace = Trace::new(0, &source, &mut out);
+        for id in [0, 1] {
+            let (tid, gil) = (crate::ids::Tid(id as i32 + 1), Some(GilId(0)));
+            trace.thread(&ThreadFacts { id: ThreadId(id), tid, name: "x".into(), python: true, main: false, gil });
+        }
+        let stack = std::sync::Arc::new(crate::sample::Stack::empty());
+        let spans = [
+            (1, 0, 5, State::HoldingPython),
+            (1, 5, 8, State::HoldingNative),
+            (0, 8, 9, State::HoldingPython),
+            (0, 9, 10, State::Waiting),
+            (1, 9 + HAND_OVER + 1, 9 + HAND_OVER + 2, State::HoldingPython),
+        ];
+        let flows = spans.map(|(thread, begin, end, state)| {
+            let (evidence, stack) = (crate::sample::Evidence::GilHolder, stack.clone());
+            trace.flow(&Span { thread: ThreadId(thread), begin, end, state, evidence, stack, holder: None })
+        });
+        assert!(flows[1].1.is_empty(), "it is the same hold");
+        assert_eq!(flows[2].1, flows[1].0);
+        assert_eq!((flows[3].0.len(), flows[3].1.len(), flows[4].1.len()), (0, 0, 0), "no hold, and too late");
     }
 }

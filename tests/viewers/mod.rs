@@ -9,7 +9,8 @@ use std::process::Command;
 /// Where a viewer is; says that what needs it is skipped where it is not there.
 pub fn viewer(name: &str) -> Option<PathBuf> {
     let found = std::fs::read_to_string(list_path()).unwrap_or_default();
-    let there = found.lines().filter_map(|line| line.split_once('\t')).find(|(listed, path)| *listed == name && PathBuf::from(path).exists());
+    let there =
+        found.lines().filter_map(|line| line.split_once('\t')).find(|(listed, path)| *listed == name && PathBuf::from(path).exists());
     if there.is_none() {
         skip(&format!("what is shown in {name}: it is not there; scripts/setup-viewers fetches it"));
     }

@@ -1,24 +1,56 @@
-// Opens files in the real speedscope and reads its profiles' totals: speedscope.mjs RELEASE FOLDER FILE...
-import { readFile } from 'node:fs/promises';
-import { basename } from 'node:path';
+// Opens files in the real speedscope and reads the table of its "Sandwich" view for each profile: speedscope.mjs RELEASE FILE...
+// Prints, by file: profiles with their names and rows (function, total and self as shown), and errors of the page.
+import { basename, dirname } from 'node:path';
 import { browse, serve } from './browser.mjs';
 
 const [release, ...files] = process.argv.slice(2);
-const server = await serve({ '/': release });
+const server = await serve({ '/file/': dirname(files[0]), '/': release });
 const browser = await browse();
 const out = {};
+
+// What the toolbar says: the profile's name, and which of how many it is.
+async function shown(page) {
+  const text = await page.evaluate(() => document.body.innerText);
+  const found = text.match(/^(.*) \((\d+)\/(\d+)\)/m);
+  return found ? { name: found[1].trim(), index: Number(found[2]), count: Number(found[3]) } : { name: await page.title(), index: 1, count: 1 };
+}
+
+// Rows of the table. Only those in view are in the page, which is why it is high.
+async function rows(page) {
+  await page.keyboard.press('3');
+  await page.waitForSelector('tr', { timeout: 10000 });
+  // The list of profiles is a table too, without shares.
+  return page.evaluate(() => [...document.querySelectorAll('tr')]
+    .map((row) => [...row.querySelectorAll('td')].map((cell) => cell.innerText.trim()))
+    .filter((cells) => cells.length === 3 && /%\)$/.test(cells[0]))
+    .map(([total, self, name]) => ({ total, self, name })));
+}
+
 try {
   for (const file of files) {
     const page = await browser.newPage();
+    await page.setViewport({ width: 1280, height: 1600 });
     const errors = [];
     page.on('pageerror', (e) => errors.push(String(e)));
-    await page.goto(`http://127.0.0.1:${server.port}/index.html`);
-    await page.waitForFunction(() => globalThis.speedscope?.loadFileFromBase64, { timeout: 30000 });
-    const data = (await readFile(file)).toString('base64');
-    await page.evaluate((name, data) => globalThis.speedscope.loadFileFromBase64(name, data), basename(file), data);
-    await page.waitForFunction(() => document.body.innerText.length > 0 && !/Loading/.test(document.body.innerText), { timeout: 30000 });
-    await new Promise((done) => setTimeout(done, 1000));
-    out[basename(file)] = { title: await page.title(), text: await page.evaluate(() => document.body.innerText), errors };
+    await page.goto(`http://127.0.0.1:${server.port}/index.html#profileURL=${encodeURIComponent(`/file/${basename(file)}`)}`);
+    await page.waitForFunction(() => /Sandwich/.test(document.body.innerText), { timeout: 30000 });
+    const profiles = [];
+    for (;;) {
+      const now = await shown(page);
+      profiles.push({ name: now.name, rows: await rows(page) });
+      if (now.index >= now.count) break;
+      await page.keyboard.press('n');
+      await page.waitForFunction((next) => document.body.innerText.includes(`(${next}/`), { timeout: 10000 }, now.index + 1);
+    }
+    out[basename(file)] = { profiles, errors };
+    if (process.env.GILPROF_SCREENSHOTS) {
+      for (const [key, view] of [['1', 'time'], ['2', 'left'], ['3', 'sandwich']]) {
+        await page.keyboard.press(key);
+        await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+        await page.screenshot({ path: `${process.env.GILPROF_SCREENSHOTS}/${basename(file)}.${view}.png` });
+      }
+    }
+    await page.close();
   }
   console.log(JSON.stringify(out));
 } finally {

@@ -79,7 +79,10 @@ impl Recording {
             any = true;
         };
         if !any {
-            return Err(refused("nothing was recorded in it: gilprof was ended before it had begun to measure".into()));
+            return Err(refused(match broken {
+                None => "nothing was recorded in it: gilprof was ended before it had begun to measure".into(),
+                Some(broken) => format!("its first chunk is damaged ({}), and what follows cannot be read without it", broken.0),
+            }));
         }
         let last = decoder.last;
         let (target, mut window, end) = decoder.facts();
