@@ -77,7 +77,7 @@ fn whatever_kills_it_costs_at_most_the_last_second() {
     for round in 0..50 {
         let running = Running::start(&["record", "--pid", &pid, "-o", text(&recording)]);
         until("it has begun to record", || fs::metadata(&recording).is_ok_and(|m| m.len() > 12));
-        let (after, begun) = (dice(1500), monotonic());
+        let (after, begun) = (dice(1000), monotonic());
         until("a moment has come that was drawn by lot", || monotonic() - begun > after as f64 / 1e3);
         running.signal(libc::SIGKILL);
         let killed = monotonic();

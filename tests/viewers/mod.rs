@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test file uses its own part of this
 #![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
-use crate::support::{repository, skip};
+use crate::support::{repository, skip, Folder};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -34,4 +34,47 @@ pub fn node(script: &str, args: &[&str]) -> Option<serde_json::Value> {
     let (said, complained) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{script} {args:?}: {}\n{said}\n{complained}", out.status);
     Some(serde_json::from_str(&said).unwrap_or_else(|e| panic!("{script} {args:?} printed no JSON ({e}): {said}\n{complained}")))
+}
+
+/// What a command prints; it must succeed.
+pub fn printed(command: &mut Command) -> String {
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{command:?}: {out:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// The Firefox Profiler's engine with a profile in it: a process that answers until this is dropped.
+pub struct Profiler {
+    node: PathBuf,
+    cli: PathBuf,
+    /// Where that process keeps its socket.
+    sessions: Folder,
+}
+
+impl Profiler {
+    /// With this file.
+    pub fn load(file: &str) -> Option<Profiler> {
+        let (node, cli) = (viewer("node")?, viewer("profiler-cli")?);
+        let profiler = Profiler { node, cli, sessions: Folder::new("pq") };
+        printed(&mut profiler.command(&["load", file]));
+        Some(profiler)
+    }
+
+    /// What it answers.
+    pub fn ask(&self, words: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&printed(self.command(words).arg("--json"))).unwrap()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.node);
+        command.arg(self.cli.join("dist/profiler-cli.js")).args(words).args(["--session", "gilprof"]);
+        command.env("PROFILER_CLI_SESSION_DIR", self.sessions.path());
+        command
+    }
+}
+
+impl Drop for Profiler {
+    fn drop(&mut self) {
+        let _ = self.command(&["stop"]).output();
+    }
 }
