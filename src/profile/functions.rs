@@ -56,7 +56,7 @@ impl Functions {
                 id
             }
         };
-        self.by_pointer.put(function, id.0);
+        self.by_pointer.put(function, id.0, 1);
         id
     }
 

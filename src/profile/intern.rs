@@ -6,18 +6,20 @@
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// How many addresses are remembered.
+/// How many addresses are remembered, and how much their objects may weigh together: a program that recurses has stacks of a thousand frames.
 const MOST: usize = 1 << 14;
+const MOST_WEIGHT: usize = 1 << 19;
 
 /// Numbers by address.
 #[derive(Debug)]
 pub(super) struct PointerCache<T> {
     known: FxHashMap<usize, (Arc<T>, u32)>,
+    weight: usize,
 }
 
 impl<T> Default for PointerCache<T> {
     fn default() -> Self {
-        PointerCache { known: FxHashMap::default() }
+        PointerCache { known: FxHashMap::default(), weight: 0 }
     }
 }
 
@@ -27,15 +29,36 @@ impl<T> PointerCache<T> {
         self.known.get(&address(object)).map(|&(_, number)| number)
     }
 
-    /// Remembers the number of this object.
-    pub(super) fn put(&mut self, object: &Arc<T>, number: u32) {
-        if self.known.len() >= MOST {
+    /// Remembers the number of this object, which holds so many others.
+    pub(super) fn put(&mut self, object: &Arc<T>, number: u32, weight: usize) {
+        if self.known.len() >= MOST || self.weight + weight > MOST_WEIGHT {
             self.known.clear();
+            self.weight = 0;
         }
+        self.weight += weight;
         self.known.insert(address(object), (Arc::clone(object), number));
     }
 }
 
 fn address<T>(object: &Arc<T>) -> usize {
     Arc::as_ptr(object) as *const () as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_alive_is_bounded_in_number_and_weight() {
+        for weight in [1, 1000] {
+            let mut cache = PointerCache::default();
+            let objects: Vec<Arc<u32>> = (0..2 * MOST as u32).map(Arc::new).collect();
+            for object in &objects {
+                cache.put(object, **object, weight);
+                assert_eq!(cache.get(object), Some(**object));
+            }
+            let alive = objects.iter().filter(|object| Arc::strong_count(object) > 1).count();
+            assert!(alive <= MOST && alive * weight <= MOST_WEIGHT, "{alive}");
+        }
+    }
 }

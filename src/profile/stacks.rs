@@ -74,7 +74,7 @@ impl Stacks {
             Some(number) => StackId(number),
             None => {
                 let id = self.by_content(stack, functions, losses);
-                self.by_pointer.put(stack, id.0);
+                self.by_pointer.put(stack, id.0, stack.frames.len());
                 id
             }
         };

@@ -327,7 +327,7 @@ impl Names {
                 next
             });
         }
-        self.stacks.put(stack, outer);
+        self.stacks.put(stack, outer, stack.frames.len());
         outer
     }
 
@@ -346,7 +346,7 @@ impl Names {
                 number
             }
         };
-        self.functions.put(function, number);
+        self.functions.put(function, number, 1);
         number
     }
 
