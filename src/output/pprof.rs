@@ -110,10 +110,12 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     let mut tables = Tables::default();
     tables.string("");
     let several = sources.len() > 1;
-    let mut profile = Profile::default();
-    profile.sample_type = TYPES.iter().map(|(name, unit)| tables.value_type(name, unit)).collect();
-    profile.default_sample_type = tables.string(DEFAULT);
-    profile.period_type = Some(tables.value_type("wall", "nanoseconds"));
+    let mut profile = Profile {
+        sample_type: TYPES.iter().map(|(name, unit)| tables.value_type(name, unit)).collect(),
+        default_sample_type: tables.string(DEFAULT),
+        period_type: Some(tables.value_type("wall", "nanoseconds")),
+        ..Profile::default()
+    };
     for source in sources {
         let window = &source.profile.window;
         let rate = window.rate_hz;

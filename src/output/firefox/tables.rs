@@ -102,20 +102,22 @@ impl Track {
         let stack = self.stack(&span.stack, span.state);
         let on_cpu = matches!(span.state, State::HoldingPython | State::HoldingNative | State::Native);
         let (begin, end) = (span.begin.saturating_sub(self.begin), span.end.saturating_sub(self.begin));
-        if self.bin == 0 {
-            self.samples.add(ms(begin), stack, ms(end - begin), on_cpu);
-        } else {
-            let bin = begin / self.bin;
-            if bin != self.open.0 {
-                self.close();
-                self.open.0 = bin;
-            }
-            match self.open.1.iter_mut().find(|(known, ..)| *known == stack) {
-                Some((_, time, _)) => *time += end - begin,
-                None => self.open.1.push((stack, end - begin, on_cpu)),
-            }
+        match begin.checked_div(self.bin) {
+            None => self.samples.add(ms(begin), stack, ms(end - begin), on_cpu),
+            Some(bin) => self.bin(bin, stack, end - begin, on_cpu),
         }
         self.run(span, begin, end, holder);
+    }
+
+    fn bin(&mut self, bin: u64, stack: usize, time: u64, on_cpu: bool) {
+        if bin != self.open.0 {
+            self.close();
+            self.open.0 = bin;
+        }
+        match self.open.1.iter_mut().find(|(known, ..)| *known == stack) {
+            Some((_, so_far, _)) => *so_far += time,
+            None => self.open.1.push((stack, time, on_cpu)),
+        }
     }
 
     /// The open bin's samples, one after another.
