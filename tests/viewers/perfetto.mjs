@@ -1,5 +1,5 @@
 // Opens traces in Perfetto's own UI and asks its trace processor: perfetto.mjs WEB_DIST TRACE...
-// Prints, by file: time per process, thread and state; what the counters say on average; the arrows; errors of the import.
+// Prints, by file: time per process, thread and state; what the counters say on average; the arrows; waiting behind somebody; errors of the import.
 import { basename, dirname } from 'node:path';
 import { browse, serve } from './browser.mjs';
 
@@ -26,7 +26,11 @@ const ARROWS = `select count(*) as count, coalesce(sum(a.track_id = b.track_id),
   from flow join slice a on flow.slice_out = a.id join slice b on flow.slice_in = b.id
   join thread_track ra on a.track_id = ra.id join thread ta on ra.utid = ta.utid
   join thread_track rb on b.track_id = rb.id join thread tb on rb.utid = tb.utid`;
-const HOLDERS = `select count(*) as waits, count(extract_arg(slice.arg_set_id, 'debug.holder')) as behind from slice where name = 'waiting'`;
+// Waiting of which it is said who held.
+const BEHIND = `select process.name || ', pid ' || process.pid as process,
+    sum(iif(extract_arg(slice.arg_set_id, 'debug.holder') is null, 0, slice.dur)) as nanos
+  from slice join thread_track on slice.track_id = thread_track.id join thread using (utid) join process using (upid)
+  where slice.name = 'waiting' group by 1`;
 const ERRORS = `select name, value from stats where severity in ('error', 'data_loss') and value > 0`;
 
 try {
@@ -44,12 +48,11 @@ try {
       return rows;
     }, sql, texts, numbers);
     const [arrows] = await ask(ARROWS, [], ['count', 'to_itself', 'not_of_holds', 'longest', 'between_processes']);
-    const [holders] = await ask(HOLDERS, [], ['waits', 'behind']);
     out[basename(trace)] = {
       states: await ask(STATES, ['process', 'thread', 'state'], ['nanos', 'slices']),
       counters: await ask(COUNTERS, ['process', 'name'], ['mean', 'most', 'points']),
       arrows,
-      holders,
+      behind: await ask(BEHIND, ['process'], ['nanos']),
       errors: await ask(ERRORS, ['name'], ['value']),
     };
     if (process.env.GILPROF_SCREENSHOTS) { // for people who want to look
