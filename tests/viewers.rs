@@ -309,7 +309,8 @@ fn perfetto_s_trace_processor_finds_states_counters_and_arrows() {
         let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_string();
         let mut got = Times::new();
         for row in said["states"].as_array().unwrap() {
-            *got.entry((text(row, "process"), text(row, "thread"), text(row, "state"))).or_default() += row["nanos"].as_f64().unwrap();
+            let state = text(row, "state").replace("GIL wait", "waiting");
+            *got.entry((text(row, "process"), text(row, "thread"), state)).or_default() += row["nanos"].as_f64().unwrap();
         }
         same_times(&got, &times(reports));
         for report in reports {

@@ -117,6 +117,14 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
+/// What a slice is called. Perfetto makes its colour of that, and would give "waiting" and "holding (python)" the same.
+fn name(state: State) -> &'static str {
+    match state {
+        State::Waiting => "GIL wait",
+        other => other.label(),
+    }
+}
+
 /// One process being written.
 struct Trace<'a> {
     out: &'a mut dyn Write,
@@ -228,7 +236,7 @@ impl Course for Trace<'_> {
             r#type: BEGIN,
             track_uuid,
             categories: vec![category.into()],
-            name: Some(span.state.label().into()),
+            name: Some(name(span.state).into()),
             flow_ids,
             terminating_flow_ids,
             counter_value: None,
@@ -285,7 +293,7 @@ mod tests {
         assert!(open.is_empty() && ended.iter().all(|flow| begun.contains(flow)) && ended.len() > 150, "{}", ended.len());
         for state in State::ALL {
             let wanted: f64 = written.profile.threads.iter().map(|t| t.split.get(state)).sum();
-            let got = sums.get(state.label()).copied().unwrap_or(0) as f64;
+            let got = sums.get(name(state)).copied().unwrap_or(0) as f64;
             assert!((got - wanted).abs() < 1e4, "{}: {got} {wanted}", state.label());
         }
         let names = packets.iter().filter_map(|p| p.track_descriptor.as_ref()?.thread.as_ref());

@@ -19,5 +19,5 @@ pub fn chunks() -> Fuzz<'static> {
         assert!(profile.threads.iter().all(|thread| thread.split.total().is_finite()));
         whole
     };
-    Fuzz { name: "records", cost: 60, inputs: Mutator::free(seeds), parse: Box::new(parse) }
+    Fuzz { name: "records", cost: 5, inputs: Mutator::free(seeds), parse: Box::new(parse) }
 }

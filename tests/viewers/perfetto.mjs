@@ -30,7 +30,7 @@ const ARROWS = `select count(*) as count, coalesce(sum(a.track_id = b.track_id),
 const BEHIND = `select process.name || ', pid ' || process.pid as process,
     sum(iif(extract_arg(slice.arg_set_id, 'debug.holder') is null, 0, slice.dur)) as nanos
   from slice join thread_track on slice.track_id = thread_track.id join thread using (utid) join process using (upid)
-  where slice.name = 'waiting' group by 1`;
+  where slice.name = 'GIL wait' group by 1`;
 const ERRORS = `select name, value from stats where severity in ('error', 'data_loss') and value > 0`;
 
 try {
