@@ -15,15 +15,23 @@ async function shown(page) {
   return found ? { name: found[1].trim(), index: Number(found[2]), count: Number(found[3]) } : { name: await page.title(), index: 1, count: 1 };
 }
 
-// Rows of the table. Only those in view are in the page, which is why it is high.
+// Rows of the table. Only those in view are in the page, which is why it is high. The list of profiles is a table too, without shares.
 async function rows(page) {
   await page.keyboard.press('3');
-  await page.waitForSelector('tr', { timeout: 10000 });
-  // The list of profiles is a table too, without shares.
-  return page.evaluate(() => [...document.querySelectorAll('tr')]
-    .map((row) => [...row.querySelectorAll('td')].map((cell) => cell.innerText.trim()))
-    .filter((cells) => cells.length === 3 && /%\)$/.test(cells[0]))
-    .map(([total, self, name]) => ({ total, self, name })));
+  await page.evaluate(() => {
+    globalThis.rows = () => [...document.querySelectorAll('tr')]
+      .map((row) => [...row.querySelectorAll('td')].map((cell) => cell.innerText.trim()))
+      .filter((cells) => cells.length === 3 && /%\)$/.test(cells[0]))
+      .map(([total, self, name]) => ({ total, self, name }));
+  });
+  await painted(page);
+  await page.waitForFunction(() => globalThis.rows().length > 0, { timeout: 10000 });
+  return page.evaluate(() => globalThis.rows());
+}
+
+// What was asked for is in the page two frames later.
+function painted(page) {
+  return page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 }
 
 try {
@@ -46,7 +54,7 @@ try {
     if (process.env.GILPROF_SCREENSHOTS) {
       for (const [key, view] of [['1', 'time'], ['2', 'left'], ['3', 'sandwich']]) {
         await page.keyboard.press(key);
-        await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+        await painted(page);
         await page.screenshot({ path: `${process.env.GILPROF_SCREENSHOTS}/${basename(file)}.${view}.png` });
       }
     }
