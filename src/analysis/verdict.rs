@@ -5,7 +5,7 @@
 //! yes but are not first become findings, when they name something that can be mended. Some rules are only ever findings.
 
 use super::evidence::Evidence;
-use super::report::{Code, Confidence, Estimate, Finding, Severity, Speedup, Verdict};
+use super::report::{Code, Confidence, Estimate, Finding, Speedup, Verdict};
 use super::rules::{self, Judgement, Opinion, Rule};
 
 /// The order.
@@ -105,13 +105,4 @@ fn finding(opinion: Opinion) -> Option<Finding> {
         evidence: opinion.because.join(" "),
         advice: opinion.next_steps.join(" "),
     })
-}
-
-/// How much a gain matters.
-pub(super) fn severity(gain: &Estimate) -> Severity {
-    match gain.low {
-        low if low >= 1.5 => Severity::High,
-        low if low >= 1.2 => Severity::Medium,
-        _ => Severity::Low,
-    }
 }

@@ -1,7 +1,6 @@
 //! The holder sleeps in the kernel with the GIL in its hands: an extension that does not release it around a blocking call.
 
-use super::{wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::verdict::severity;
+use super::{severity, wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
 use crate::analysis::words::{gain, line, on_cores, percent};
 
 /// Share of the waiting from which it is worth a finding beside another verdict.

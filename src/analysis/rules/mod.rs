@@ -132,6 +132,15 @@ fn worth_it(gain: &Estimate) -> Against {
     }
 }
 
+/// How much a gain matters.
+fn severity(gain: &Estimate) -> Severity {
+    match gain.low {
+        low if low >= 1.5 => Severity::High,
+        low if low >= 1.2 => Severity::Medium,
+        _ => Severity::Low,
+    }
+}
+
 /// The function with most of a kind of holding, with its hottest line.
 fn holding_most(e: &Evidence<'_>, kind: impl Fn(&FunctionRow) -> f64) -> Option<(Place, u32)> {
     let most = e.functions.iter().filter(|f| kind(f) > 0.0).max_by(|a, b| kind(a).total_cmp(&kind(b)))?;

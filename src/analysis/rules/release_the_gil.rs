@@ -1,7 +1,6 @@
 //! The holders are mostly inside C calls that keep the GIL: releasing it there frees the others, rewriting Python does not.
 
-use super::{wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::verdict::severity;
+use super::{severity, wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
 use crate::analysis::words::{gain, line, on_cores, percent, place};
 
 /// Share of the waiting from which it is worth a finding beside another verdict.

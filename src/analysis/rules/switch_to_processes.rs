@@ -1,7 +1,6 @@
 //! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python without a GIL, let them run at once.
 
-use super::{pool, wide, worth_it, Against, Code, Evidence, Judgement, Opinion, WORTH_IT};
-use crate::analysis::verdict::severity;
+use super::{pool, severity, wide, worth_it, Against, Code, Evidence, Judgement, Opinion, WORTH_IT};
 use crate::analysis::words::{count, gain, on_cores};
 
 pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
