@@ -22,6 +22,8 @@ const RATE_FLOOR: f64 = 0.05;
 const RELATIVE_FLOOR: f64 = 0.10;
 /// A thread that holds or wants the GIL for less of its time has no part in it.
 const TAKES_PART: f64 = 0.005;
+/// The figure that is the machine's doing: another program came or went.
+const STARVED: &str = "threads starved";
 /// Functions named.
 const MOST_FUNCTIONS: usize = 20;
 
@@ -39,7 +41,7 @@ pub struct Side<'a> {
 pub struct Comparison {
     /// Always [`SCHEMA`].
     pub schema: &'static str,
-    /// Whether anything differs by more than chance and by enough to matter.
+    /// Whether anything of the program differs by more than chance and by enough to matter. A machine with more or less to do is a warning.
     pub real: bool,
     /// One sentence.
     pub headline: String,
@@ -133,18 +135,12 @@ pub fn compare(base: Side<'_>, new: Side<'_>) -> Comparison {
     let figures = figures(base.stretches, new.stretches);
     let threads = threads(base.stretches, new.stretches);
     let functions = functions(base.stretches, new.stretches);
-    let real = figures.iter().any(|f| f.change.real) || !functions.is_empty();
-    Comparison {
-        schema: SCHEMA,
-        real,
-        headline: headline(&figures, &functions),
-        base: brief(base.report),
-        new: brief(new.report),
-        figures,
-        threads,
-        functions,
-        warnings: warnings(base.report, new.report),
-    }
+    let (machine, program): (Vec<&Figure>, Vec<&Figure>) = figures.iter().filter(|f| f.change.real).partition(|f| f.name == STARVED);
+    let real = !program.is_empty() || !functions.is_empty();
+    let headline = headline(&program, &functions);
+    let mut warnings = warnings(base.report, new.report);
+    warnings.extend(machine.into_iter().map(|f| format!("{}: that is for want of cores, and the machine's doing", moved(f))));
+    Comparison { schema: SCHEMA, real, headline, base: brief(base.report), new: brief(new.report), figures, threads, functions, warnings }
 }
 
 fn brief(report: &Report) -> Brief {
@@ -229,7 +225,7 @@ fn figures(base: &Stretches, new: &Stretches) -> Vec<Figure> {
         share("waiting", &waiting),
         rate("threads waiting", |split| split.get(State::Waiting)),
         rate("threads native", |split| split.get(State::Native)),
-        rate("threads starved", |split| split.get(State::Starved) + split.get(State::HoldingStarved)),
+        rate(STARVED, |split| split.get(State::Starved) + split.get(State::HoldingStarved)),
         rate("asleep with the GIL", |split| split.get(State::HoldingBlocked)),
     ]
 }
@@ -289,16 +285,19 @@ fn functions(base: &Stretches, new: &Stretches) -> Vec<FunctionChange> {
     rows
 }
 
-fn headline(figures: &[Figure], functions: &[FunctionChange]) -> String {
-    let words = |f: &Figure| {
-        let c = &f.change;
-        let more = if c.change > 0.0 { "up" } else { "down" };
-        match f.share {
-            true => format!("{} {more} from {:.0} % to {:.0} %", f.name, c.base * 100.0, c.new * 100.0),
-            false => format!("{} {more} from {:.2} to {:.2}", f.name, c.base, c.new),
-        }
-    };
-    let mut said: Vec<String> = figures.iter().filter(|f| f.change.real).map(words).collect();
+/// A change in words.
+fn moved(f: &Figure) -> String {
+    let c = &f.change;
+    let more = if c.change > 0.0 { "up" } else { "down" };
+    match f.share {
+        true => format!("{} {more} from {:.0} % to {:.0} %", f.name, c.base * 100.0, c.new * 100.0),
+        false => format!("{} {more} from {:.2} to {:.2}", f.name, c.base, c.new),
+    }
+}
+
+/// What differs of the program.
+fn headline(figures: &[&Figure], functions: &[FunctionChange]) -> String {
+    let mut said: Vec<String> = figures.iter().map(|f| moved(f)).collect();
     if said.is_empty() && !functions.is_empty() {
         said.push(format!("the same in sum, but not in the same functions: {} above all", functions[0].name));
     }
@@ -324,4 +323,46 @@ fn warnings(base: &Report, new: &Report) -> Vec<String> {
         out.extend(report.warnings.iter().map(|warning| format!("the {which}: {warning}")));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ThreadId;
+    use crate::profile::stretches::ThreadSeries;
+    use crate::profile::ProfileBuilder;
+    use crate::units::Nanos;
+
+    /// A second in which one thread spends these parts of its time starved and waiting, give or take a thousandth, and else holds.
+    fn second(starved: f64, waiting: f64) -> Stretches {
+        let mut stretches = Stretches::of(Nanos::from_nanos(0), 1.0);
+        let length = stretches.length();
+        let split = |n: usize| {
+            let more = 0.001 * (n % 2) as f64;
+            let mut split = Split::whole(State::Starved, (starved + more) * length);
+            split.add(State::Waiting, (waiting + more) * length);
+            split.add(State::HoldingPython, (1.0 - starved - waiting - 2.0 * more) * length);
+            split
+        };
+        let splits = std::array::from_fn(split);
+        stretches.threads.insert(ThreadId(1), ThreadSeries { name: "worker-1".into(), splits });
+        stretches.observed = [length; STRETCHES];
+        stretches.busy = [length; STRETCHES];
+        stretches
+    }
+
+    fn compared(base: &Stretches, new: &Stretches) -> Comparison {
+        let report = crate::analysis::report_with(&ProfileBuilder::new().finish(Default::default(), Default::default()), &[]);
+        compare(Side { report: &report, stretches: base }, Side { report: &report, stretches: new })
+    }
+
+    #[test]
+    fn a_busier_machine_is_a_warning_and_no_difference_of_the_program() {
+        let said = compared(&second(0.0, 0.3), &second(0.2, 0.3));
+        assert!(!said.real && said.headline.starts_with("No real difference"), "{said:#?}");
+        assert!(said.warnings.iter().any(|w| w.starts_with("threads starved up from 0.00 to 0.20: ")), "{:?}", said.warnings);
+        let said = compared(&second(0.0, 0.3), &second(0.0, 0.5));
+        assert!(said.real && said.headline.contains("threads waiting up from 0.30 to 0.50"), "{said:#?}");
+        assert!(said.warnings.is_empty(), "{:?}", said.warnings);
+    }
 }
