@@ -163,8 +163,8 @@ pub struct OutputArgs {
     /// What to print
     #[arg(short, long, value_enum, default_value_t = FormatArg::Text)]
     pub format: FormatArg,
-    /// Also write a file, by its ending: .gilprof recording, .svg flamegraph, .json report, .folded stacks, .pb.gz pprof, .speedscope.json,
-    /// .firefox.json Firefox Profiler, .pftrace Perfetto
+    /// Also write a file, by its ending: .gilprof recording, .html page for a browser, .svg flamegraph, .json report, .folded stacks,
+    /// .pb.gz pprof, .speedscope.json, .firefox.json Firefox Profiler, .pftrace Perfetto
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
     /// Which time flamegraphs and folded stacks show

@@ -8,7 +8,8 @@ use crate::analysis::{self, report::Report};
 use crate::error::Result;
 use crate::output::collapsed::{BehindRow, FlameInput, FlameMode, FlameRow, Roots};
 use crate::output::text::{self, Style};
-use crate::output::{collapsed, firefox, flamegraph, json, numbers, perfetto, pprof, speedscope, unwritten, FileFormat, Format, Source};
+use crate::output::{collapsed, firefox, flamegraph, html, json, numbers, perfetto, pprof, speedscope, unwritten};
+use crate::output::{FileFormat, Format, Source};
 use crate::profile::file::Recording;
 use crate::profile::{Profile, ThreadProfile};
 use flate2::write::GzEncoder;
@@ -135,6 +136,7 @@ fn write(format: FileFormat, all: &[Measured], mode: FlameMode, roots: Roots, ou
         FileFormat::Pprof => return pprof::write(&sources, out),
         FileFormat::Speedscope => return speedscope::write(&sources, out),
         FileFormat::Perfetto => return perfetto::write(&sources, out),
+        FileFormat::Html => return html::write(&sources, out),
         FileFormat::Firefox => return firefox::write(&sources, out),
         FileFormat::FirefoxPacked => {
             let mut packed = GzEncoder::new(out, Compression::default());

@@ -215,7 +215,7 @@ fn frames_of(stack: &Stack) -> Vec<String> {
 }
 
 /// `name (file:line of the function)`, so that all lines of a function make one frame.
-fn frame_text(frame: &Frame) -> String {
+pub fn frame_text(frame: &Frame) -> String {
     let function = &frame.function;
     let file = plain::basename(&function.file);
     match function.first_line {

@@ -85,14 +85,19 @@ fn subtitle(input: &FlameInput<'_>, total_us: u64) -> String {
     plain::fit(&format!("{window}; width is {} in microseconds, {total} in all", input.mode.weight()), TITLE_COLUMNS)
 }
 
+/// The state whose colour Python frames have; `None` where the leaves tell it.
+pub fn base(mode: FlameMode) -> Option<State> {
+    match mode {
+        FlameMode::Holding => Some(State::HoldingPython),
+        FlameMode::Waiting | FlameMode::Blame => Some(State::Waiting),
+        FlameMode::Native => Some(State::Native),
+        FlameMode::Wall => None,
+    }
+}
+
 /// A fixed colour for every frame text of the picture.
 fn colours(input: &FlameInput<'_>, folded: &BTreeMap<String, u64>) -> PaletteMap {
-    let base = match input.mode {
-        FlameMode::Holding => palette::ink(State::HoldingPython).rgb,
-        FlameMode::Waiting | FlameMode::Blame => palette::ink(State::Waiting).rgb,
-        FlameMode::Native => palette::ink(State::Native).rgb,
-        FlameMode::Wall => palette::NEUTRAL,
-    };
+    let base = base(input.mode).map_or(palette::NEUTRAL, |state| palette::ink(state).rgb);
     let mut map = PaletteMap::default();
     // The frame below all, which inferno adds with an empty name.
     map.insert("", rgb(palette::NEUTRAL));

@@ -8,6 +8,7 @@ mod course;
 pub mod dump;
 pub mod firefox;
 pub mod flamegraph;
+pub mod html;
 pub mod json;
 pub mod numbers;
 pub mod palette;
@@ -74,13 +75,15 @@ pub enum FileFormat {
     Firefox,
     /// The same, packed.
     FirefoxPacked,
+    /// A page for a browser that shows everything.
+    Html,
 }
 
 impl FileFormat {
     /// Whether it shows the course of time, so that it is made from a recording.
     pub fn needs_recording(self) -> bool {
         match self {
-            FileFormat::Perfetto | FileFormat::Firefox | FileFormat::FirefoxPacked => true,
+            FileFormat::Perfetto | FileFormat::Firefox | FileFormat::FirefoxPacked | FileFormat::Html => true,
             FileFormat::Svg | FileFormat::Json | FileFormat::Folded | FileFormat::Recording => false,
             FileFormat::Pprof | FileFormat::Speedscope => false,
         }
@@ -88,8 +91,9 @@ impl FileFormat {
 }
 
 /// The endings that are known, the first of each format being the one to advise.
-const ENDINGS: [(&str, FileFormat); 13] = [
+const ENDINGS: [(&str, FileFormat); 14] = [
     (".gilprof", FileFormat::Recording),
+    (".html", FileFormat::Html),
     (".svg", FileFormat::Svg),
     // Before the shorter ending that they have too.
     (".speedscope.json", FileFormat::Speedscope),
@@ -123,8 +127,8 @@ pub fn format_for_path(path: &Path) -> Result<FileFormat> {
     let found = ENDINGS.iter().find(|(ending, _)| name.len() > ending.len() && name.ends_with(ending));
     found.map(|&(_, format)| format).ok_or_else(|| {
         Error::Usage(format!(
-            "failed to tell a format from the file name {}: use an ending of .gilprof (recording), .svg (flamegraph), \
-             .json (report), .folded, .folded.txt or .collapsed (folded stacks), .pb.gz or .pprof (pprof), .speedscope.json, \
+            "failed to tell a format from the file name {}: use an ending of .gilprof (recording), .html (page for a browser), \
+             .svg (flamegraph), .json (report), .folded, .folded.txt or .collapsed (folded stacks), .pb.gz or .pprof (pprof), .speedscope.json, \
              .firefox.json (Firefox Profiler), .pftrace or .perfetto-trace (Perfetto)",
             plain::clean(&path.to_string_lossy())
         ))

@@ -40,11 +40,16 @@ pub const fn ink(state: State) -> Ink {
 /// What frames that stand for no state are filled with, before shading.
 pub const NEUTRAL: (u8, u8, u8) = (0xee, 0xe8, 0xd8);
 
-/// A shade of `base`, up to a tenth darker or lighter by the name's hash, so that neighbours differ and a name always looks the same.
-pub fn shade(base: (u8, u8, u8), name: &str) -> (u8, u8, u8) {
+/// How much darker or lighter than its kind a name is drawn, in steps of 1/255.
+pub fn lean(name: &str) -> i16 {
     // FNV-1a: the standard library's hashers promise nothing from one release to the next.
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    let by = ((hash >> 32) % 41) as i16 - 20;
+    ((hash >> 32) % 41) as i16 - 20
+}
+
+/// A shade of `base`, up to a tenth darker or lighter by the name's hash, so that neighbours differ and a name always looks the same.
+pub fn shade(base: (u8, u8, u8), name: &str) -> (u8, u8, u8) {
+    let by = lean(name);
     let move_one = |c: u8| (i16::from(c) + by).clamp(0, 255) as u8;
     (move_one(base.0), move_one(base.1), move_one(base.2))
 }
@@ -64,16 +69,20 @@ pub fn faint(text: &str, colour: bool) -> String {
     code(text, "2", colour)
 }
 
-/// A verdict's name: alarming, good news, or neither.
-pub fn verdict(text: &str, verdict: Code, colour: bool) -> String {
-    let state = match verdict {
+/// The state whose colour a verdict has: alarming, good news, or neither.
+pub fn tone(verdict: Code) -> State {
+    match verdict {
         Code::SwitchToProcesses | Code::ReleaseTheGil | Code::BlockedHoldingGil | Code::LatencyVictims => State::HoldingBlocked,
         Code::AlreadyParallel | Code::KeepThreads | Code::GilDisabled => State::Native,
         Code::LockBound | Code::CpuStarved | Code::Serial => State::Lock,
         // The others are findings, which have no banner.
         _ => State::Unknown,
-    };
-    code(text, &format!("1;38;5;{}", ink(state).ansi), colour)
+    }
+}
+
+/// A verdict's name in its tone.
+pub fn verdict(text: &str, verdict: Code, colour: bool) -> String {
+    code(text, &format!("1;38;5;{}", ink(tone(verdict)).ansi), colour)
 }
 
 fn code(text: &str, sgr: &str, colour: bool) -> String {

@@ -1,7 +1,7 @@
 //! The judgement in words: the verdict at the top of the page, the findings further down.
 
 use super::Page;
-use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup, WhatIf};
+use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup, Verdict, WhatIf};
 use crate::output::{numbers, palette, plain};
 
 /// A code as the schema writes it.
@@ -29,13 +29,18 @@ pub fn word(code: Code) -> &'static str {
     }
 }
 
+/// The verdict's name in capitals, and the headline without what the name says already, as in "Keep threads: …".
+pub fn banner(verdict: &Verdict) -> (String, &str) {
+    let name = word(verdict.code).replace('-', " ").to_uppercase();
+    let said = verdict.headline.split_once(": ").filter(|(start, _)| start.to_uppercase() == name);
+    (name, said.map_or(verdict.headline.as_str(), |(_, rest)| rest))
+}
+
 pub(super) fn write(page: &mut Page, report: &Report) {
     let verdict = &report.verdict;
     page.blank();
-    let name = word(verdict.code).replace('-', " ").to_uppercase();
-    // The banner says already what a headline such as "Keep threads: …" begins with.
-    let said = verdict.headline.split_once(": ").filter(|(start, _)| start.to_uppercase() == name);
-    let headline = plain::clean(said.map_or(verdict.headline.as_str(), |(_, rest)| rest));
+    let (name, headline) = banner(verdict);
+    let headline = plain::clean(headline);
     let painted = palette::verdict(&name, verdict.code, page.style.colour);
     if 5 + plain::width(&name) + plain::width(&headline) <= page.style.width {
         page.line(&format!("  {painted}   {headline}"));

@@ -1,0 +1,189 @@
+//! The folded stacks as trees for the page, a tree for each kind of time. What is too small to be seen is left out of its parent's children.
+
+use super::pack::Packed;
+use crate::output::collapsed::{fold, BehindRow, FlameInput, FlameMode, FlameRow, Roots, BEHIND, CUT, HAND_OFF, HOLDS, MOVING, NO_PYTHON};
+use crate::output::{flamegraph, palette, plain, Source};
+use crate::sample::State;
+use rustc_hash::FxHashMap;
+use serde_json::{json, Value};
+
+/// The trees, as the page's switch offers them.
+const MODES: [(FlameMode, &str); 5] = [
+    (FlameMode::Holding, "holding"),
+    (FlameMode::Waiting, "waiting"),
+    (FlameMode::Native, "native"),
+    (FlameMode::Wall, "wall"),
+    (FlameMode::Blame, "blame"),
+];
+/// Frames of one tree.
+const MOST_NODES: usize = 4000;
+/// A frame narrower than this part of the picture is no wider than a fifth of a pixel.
+const THINNEST: f64 = 1.0 / 6000.0;
+/// Longer frames are cut in their middle.
+const LONGEST_NAME: usize = 120;
+/// Deeper frames are left out: the page's own recursion ends there, and nobody reads on.
+const DEEPEST: usize = 400;
+/// In the place of a state's number: the quiet colour of what stands for no state.
+const NEUTRAL: usize = State::COUNT;
+
+#[derive(Default)]
+struct Node {
+    name: usize,
+    micros: u64,
+    children: Vec<usize>,
+}
+
+/// A tree in one list; the first node is the root.
+struct Tree {
+    nodes: Vec<Node>,
+    index: FxHashMap<(usize, usize), usize>,
+}
+
+/// Names with their looks, shared by all trees.
+#[derive(Default)]
+struct Names {
+    index: FxHashMap<(String, usize), usize>,
+    list: Vec<Value>,
+}
+
+impl Names {
+    fn number(&mut self, name: &str, ink: usize) -> usize {
+        let list = &mut self.list;
+        *self.index.entry((name.to_string(), ink)).or_insert_with(|| {
+            list.push(json!([plain::fit(name, LONGEST_NAME), ink, palette::lean(name)]));
+            list.len() - 1
+        })
+    }
+}
+
+/// `{names, trees}`: a name is its text, its colour's state and how far it leans from that; a tree is packed in preorder, each node as
+/// name, microseconds, number of children.
+pub fn value(source: &Source<'_>) -> Value {
+    let mut names = Names::default();
+    let trees: Vec<Value> = MODES
+        .iter()
+        .map(|&(mode, key)| {
+            let tree = Tree::of(&input(source, mode), &mut names);
+            let (least, packed) = tree.pack();
+            json!({"mode": key, "weight": mode.weight(), "micros": tree.nodes[0].micros, "least": least, "packed": packed})
+        })
+        .collect();
+    json!({"names": names.list, "trees": trees})
+}
+
+fn input<'a>(source: &Source<'a>, mode: FlameMode) -> FlameInput<'a> {
+    let mut input = FlameInput { seconds: source.report.window.seconds, ..FlameInput::empty(mode, Roots::Merged) };
+    if mode == FlameMode::Blame {
+        let row = |(_, waiter, holder, nanos)| BehindRow { process: None, thread: "", waiter, holder, nanos };
+        input.behind.extend(source.profile.behind().map(row));
+    } else {
+        input.rows.extend(source.profile.stacks().map(|(_, stack, split)| FlameRow { process: None, thread: "", stack, split }));
+    }
+    input
+}
+
+/// The state whose colour a frame has.
+fn ink(mode: FlameMode, frame: &str) -> usize {
+    let bare = frame.strip_suffix(HOLDS).unwrap_or(frame);
+    if [CUT, MOVING, NO_PYTHON].contains(&bare) {
+        return State::Unknown as usize;
+    }
+    if [BEHIND, HAND_OFF].contains(&frame) {
+        return NEUTRAL;
+    }
+    if let Some(state) = mode.states().find(|&state| mode.leaf(state) == Some(frame)) {
+        return state as usize;
+    }
+    if frame.ends_with(HOLDS) {
+        return State::HoldingPython as usize;
+    }
+    flamegraph::base(mode).map_or(NEUTRAL, |state| state as usize)
+}
+
+impl Tree {
+    fn of(input: &FlameInput<'_>, names: &mut Names) -> Tree {
+        let mut tree = Tree { nodes: vec![Node::default()], index: FxHashMap::default() };
+        for (stack, micros) in fold(input) {
+            let mut at = 0;
+            tree.nodes[0].micros += micros;
+            for frame in stack.split(';').take(DEEPEST) {
+                let name = names.number(frame, ink(input.mode, frame));
+                at = tree.child(at, name);
+                tree.nodes[at].micros += micros;
+            }
+        }
+        for n in 0..tree.nodes.len() {
+            let mut children = std::mem::take(&mut tree.nodes[n].children);
+            children.sort_by_key(|&child| std::cmp::Reverse(tree.nodes[child].micros));
+            tree.nodes[n].children = children;
+        }
+        tree
+    }
+
+    fn child(&mut self, parent: usize, name: usize) -> usize {
+        if let Some(&known) = self.index.get(&(parent, name)) {
+            return known;
+        }
+        let number = self.nodes.len();
+        self.nodes.push(Node { name, ..Node::default() });
+        self.index.insert((parent, name), number);
+        self.nodes[parent].children.push(number);
+        number
+    }
+
+    /// The tree, and the microseconds below which frames are left out.
+    fn pack(&self) -> (u64, String) {
+        let mut least = (self.nodes[0].micros as f64 * THINNEST) as u64;
+        // A parent is no lighter than its child, so what is kept hangs together.
+        while self.nodes.iter().filter(|node| node.micros > least).count() > MOST_NODES {
+            least = least * 3 / 2 + 1;
+        }
+        let mut packed = Packed::default();
+        let mut todo = vec![0];
+        while let Some(n) = todo.pop() {
+            let node = &self.nodes[n];
+            let kept: Vec<usize> = node.children.iter().copied().filter(|&child| self.nodes[child].micros > least).collect();
+            packed.push(node.name as u64);
+            packed.push(node.micros);
+            packed.push(kept.len() as u64);
+            todo.extend(kept.into_iter().rev());
+        }
+        (least, packed.into_text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pack::unpack;
+    use super::*;
+    use crate::output::testing::measured;
+
+    #[test]
+    fn trees_have_the_time_of_their_states() {
+        let written = measured();
+        let value = value(&written.source());
+        let total = |state: State| written.profile.threads.iter().map(|t| t.split.get(state)).sum::<f64>() / 1e3;
+        let holding: f64 = State::ALL.into_iter().filter(|s| s.is_holding()).map(total).sum();
+        let wanted = [holding, total(State::Waiting), total(State::Native), State::ALL.into_iter().map(total).sum(), total(State::Waiting)];
+        for (tree, wanted) in value["trees"].as_array().unwrap().iter().zip(wanted) {
+            let numbers = unpack(tree["packed"].as_str().unwrap());
+            assert!((tree["micros"].as_f64().unwrap() - wanted).abs() < 10.0, "{tree} {wanted}");
+            assert_eq!(numbers[1], tree["micros"].as_u64().unwrap());
+            let children = numbers.chunks(3).map(|node| node[2]).sum::<u64>();
+            assert_eq!(children + 1, numbers.len() as u64 / 3, "a tree");
+        }
+    }
+
+    #[test]
+    fn a_wide_tree_is_bounded_and_keeps_its_root() {
+        let mut tree = Tree { nodes: vec![Node::default()], index: FxHashMap::default() };
+        for n in 0..50_000 {
+            let child = tree.child(0, n);
+            tree.nodes[child].micros = 1 + n as u64 % 97;
+            tree.nodes[0].micros += tree.nodes[child].micros;
+        }
+        let numbers = unpack(&tree.pack().1);
+        assert!(numbers.len() / 3 <= MOST_NODES, "{}", numbers.len());
+        assert_eq!(numbers[1], tree.nodes[0].micros);
+    }
+}

@@ -1,0 +1,121 @@
+//! What a thread may be doing in a span, by number: a state, in a function, behind a holder. Told once in the page.
+
+use crate::ids::ThreadId;
+use crate::output::collapsed::{frame_text, NO_PYTHON};
+use crate::output::course::Span;
+use crate::output::plain;
+use crate::sample::{Function, Stack, State};
+use rustc_hash::FxHashMap;
+use serde_json::{json, Value};
+use std::sync::Arc;
+
+/// How many texts are kept; what is beyond has none.
+const MOST_TEXTS: usize = 1 << 13;
+/// How many kinds are kept; what is beyond has only its state.
+const MOST_KINDS: usize = 1 << 15;
+/// Functions known by their object. The cache begins anew when it is full.
+const MOST_CACHED: usize = 1 << 13;
+/// Longer texts are cut in their middle.
+const LONGEST_TEXT: usize = 120;
+
+/// The numbers given out so far. Kind 0 is nobody's: time in which the thread was not seen.
+#[derive(Debug)]
+pub struct Kinds {
+    texts: FxHashMap<String, u32>,
+    list: Vec<String>,
+    cache: FxHashMap<usize, (Arc<Function>, u32)>,
+    holders: FxHashMap<(ThreadId, u32), u32>,
+    names: FxHashMap<ThreadId, String>,
+    kinds: FxHashMap<(State, u32, u32), u64>,
+    told: Vec<[u32; 3]>,
+}
+
+impl Kinds {
+    /// None but those that every page has: each state without any function.
+    pub fn new() -> Kinds {
+        let (texts, cache, holders, names, kinds) = Default::default();
+        let mut new = Kinds { texts, list: vec![String::new()], cache, holders, names, kinds, told: vec![[0; 3]] };
+        for state in State::ALL {
+            new.number(state, 0, 0);
+        }
+        new
+    }
+
+    /// What a thread is called from now on.
+    pub fn name(&mut self, thread: ThreadId, name: String) {
+        self.names.insert(thread, name);
+        self.holders.retain(|(id, _), _| *id != thread);
+    }
+
+    /// The number of what a span is.
+    pub fn of(&mut self, span: &Span) -> u64 {
+        let place = self.place(&span.stack);
+        let holder = match span.holder.as_ref().filter(|_| span.state == State::Waiting) {
+            Some((thread, stack)) => self.holder(*thread, stack),
+            None => 0,
+        };
+        self.number(span.state, place, holder)
+    }
+
+    fn number(&mut self, state: State, place: u32, holder: u32) -> u64 {
+        let key = (state, place, holder);
+        if let Some(&known) = self.kinds.get(&key) {
+            return known;
+        }
+        if self.told.len() >= MOST_KINDS {
+            return self.kinds.get(&(state, 0, 0)).copied().unwrap_or(0);
+        }
+        let number = self.told.len() as u64;
+        self.told.push([state as u32, place, holder]);
+        self.kinds.insert(key, number);
+        number
+    }
+
+    fn place(&mut self, stack: &Stack) -> u32 {
+        let Some(leaf) = stack.leaf() else { return self.text(NO_PYTHON.into()) };
+        let object = Arc::as_ptr(&leaf.function) as usize;
+        if let Some((_, known)) = self.cache.get(&object) {
+            return *known;
+        }
+        let text = self.text(frame_text(leaf));
+        if self.cache.len() >= MOST_CACHED {
+            self.cache.clear();
+        }
+        // The object is kept, so that no other can come to have its address.
+        self.cache.insert(object, (Arc::clone(&leaf.function), text));
+        text
+    }
+
+    fn holder(&mut self, thread: ThreadId, stack: &Stack) -> u32 {
+        let place = self.place(stack);
+        if let Some(&known) = self.holders.get(&(thread, place)) {
+            return known;
+        }
+        let name = self.names.get(&thread).map_or("?", String::as_str);
+        let text = format!("{name}: {}", self.list.get(place as usize).map_or("", String::as_str));
+        let text = self.text(text);
+        if self.holders.len() < MOST_KINDS {
+            self.holders.insert((thread, place), text);
+        }
+        text
+    }
+
+    fn text(&mut self, text: String) -> u32 {
+        let text = plain::fit(&text, LONGEST_TEXT);
+        if let Some(&known) = self.texts.get(&text) {
+            return known;
+        }
+        if self.list.len() >= MOST_TEXTS {
+            return 0;
+        }
+        let number = self.list.len() as u32;
+        self.list.push(text.clone());
+        self.texts.insert(text, number);
+        number
+    }
+
+    /// `[texts, kinds]`: a kind is its state, the number of its function's text and that of its holder's.
+    pub fn finish(self) -> (Value, Value) {
+        (json!(self.list), json!(self.told))
+    }
+}

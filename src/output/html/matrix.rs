@@ -1,0 +1,101 @@
+//! Who waited behind whom, as a square that fits on a page: the functions that wait most by those that are waited for most, in seconds.
+
+use crate::analysis::report::{Blame, Place};
+use crate::output::plain;
+use serde_json::{json, Value};
+use std::collections::HashMap;
+
+/// Rows and columns that have a function of their own.
+const MOST: usize = 12;
+
+/// What a row or column stands for.
+#[derive(Clone, Debug, PartialEq)]
+enum Head<'a> {
+    Function(&'a Place),
+    /// Nobody was seen to hold.
+    HandOff,
+    /// All that have no row of their own.
+    Others(usize),
+}
+
+/// The heads of one side, most first, and the number of each key.
+struct Side<'a> {
+    heads: Vec<Head<'a>>,
+    index: HashMap<Key<'a>, usize>,
+}
+
+type Key<'a> = Option<(&'a str, &'a str, u32)>;
+
+fn key(place: Option<&Place>) -> Key<'_> {
+    place.map(|p| (p.name.as_str(), p.file.as_str(), p.line))
+}
+
+/// `{waiters, holders, seconds}`: a row of seconds a waiter.
+pub fn value(blame: &[Blame]) -> Value {
+    let rows: Vec<&Blame> = blame.iter().filter(|row| row.seconds > 0.0).collect();
+    let waiters = Side::of(rows.iter().map(|row| (Some(&row.waiter), row.seconds)));
+    let holders = Side::of(rows.iter().map(|row| (row.holder.as_ref(), row.seconds)));
+    let mut seconds = vec![vec![0.0; holders.heads.len()]; waiters.heads.len()];
+    for row in &rows {
+        seconds[waiters.at(Some(&row.waiter))][holders.at(row.holder.as_ref())] += row.seconds;
+    }
+    json!({"waiters": waiters.told(), "holders": holders.told(), "seconds": seconds})
+}
+
+impl<'a> Side<'a> {
+    fn of(rows: impl Iterator<Item = (Option<&'a Place>, f64)>) -> Side<'a> {
+        let mut sums: HashMap<Key<'a>, (Option<&'a Place>, f64)> = HashMap::new();
+        for (place, seconds) in rows {
+            sums.entry(key(place)).or_insert((place, 0.0)).1 += seconds;
+        }
+        let mut sums: Vec<(Key<'a>, (Option<&'a Place>, f64))> = sums.into_iter().collect();
+        sums.sort_by(|a, b| b.1 .1.total_cmp(&a.1 .1).then(a.0.cmp(&b.0)));
+        let kept = if sums.len() > MOST + 1 { MOST } else { sums.len() };
+        let mut heads: Vec<Head<'a>> = sums[..kept].iter().map(|(_, (place, _))| place.map_or(Head::HandOff, Head::Function)).collect();
+        if sums.len() > kept {
+            heads.push(Head::Others(sums.len() - kept));
+        }
+        let index = sums[..kept].iter().enumerate().map(|(n, (key, _))| (*key, n)).collect();
+        Side { heads, index }
+    }
+
+    fn at(&self, place: Option<&Place>) -> usize {
+        self.index.get(&key(place)).copied().unwrap_or(self.heads.len() - 1)
+    }
+
+    fn told(&self) -> Vec<Value> {
+        let told = |head: &Head<'_>| match head {
+            Head::Function(p) => json!({"name": p.name, "place": place(&p.file, p.line)}),
+            Head::HandOff => json!({"name": "hand-off", "place": "nobody was seen to hold"}),
+            Head::Others(count) => json!({"name": format!("{count} others"), "place": ""}),
+        };
+        self.heads.iter().map(told).collect()
+    }
+}
+
+/// `app.py:12`, or the file alone where the line is not known.
+pub fn place(file: &str, line: u32) -> String {
+    match (plain::basename(file), line) {
+        (file, 0) => file.to_string(),
+        (file, line) => format!("{file}:{line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_row_of_its_own_is_still_counted() {
+        let place = |n: u32| Place { name: format!("f{n}"), file: "/srv/app.py".into(), line: n };
+        let pair = |n: u32| Blame { waiter: place(n), holder: (n % 3 > 0).then(|| place(n % 3)), seconds: f64::from(n) };
+        let blame: Vec<Blame> = (1..=40).map(pair).collect();
+        let matrix = value(&blame);
+        let total: f64 = matrix["seconds"].as_array().unwrap().iter().flat_map(|r| r.as_array().unwrap()).filter_map(Value::as_f64).sum();
+        assert_eq!(total, 820.0);
+        let names = |side: &str| matrix[side].as_array().unwrap().iter().map(|h| h["name"].to_string()).collect::<Vec<_>>();
+        assert_eq!((names("waiters").len(), names("waiters")[12].as_str()), (13, "\"28 others\""));
+        assert!(names("holders").contains(&"\"hand-off\"".into()), "{matrix}");
+        assert_eq!(value(&[])["seconds"], json!([]));
+    }
+}

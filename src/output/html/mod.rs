@@ -1,0 +1,107 @@
+//! One page for a browser that shows everything, in one file that asks for nothing from anywhere.
+//!
+//! The page's parts are plain files beside this one, put together as they are: no build step. `page/*.js` are the page's own scripts, each
+//! with one job, joined into one function; `vendor/` has uPlot (MIT), which draws the course of the GIL. The content security policy allows
+//! just this script and this style by their hashes, so that nothing else could run even if a name from the target became markup, which it
+//! cannot: [`data`] embeds it as JSON, and the scripts only ever set text.
+
+mod cells;
+mod data;
+mod flames;
+mod kinds;
+mod matrix;
+mod pack;
+mod timeline;
+
+use super::{unwritten, Source};
+use crate::error::Result;
+use sha2::{Digest, Sha256};
+use std::io::Write;
+
+const PAGE: &str = include_str!("page/page.html");
+const STYLES: [&str; 2] = [include_str!("vendor/uPlot.min.css"), include_str!("page/page.css")];
+const CHART: &str = include_str!("vendor/uPlot.iife.min.js");
+/// In the order in which they use each other.
+const SCRIPTS: [&str; 12] = [
+    include_str!("page/base.js"),
+    include_str!("page/figures.js"),
+    include_str!("page/data.js"),
+    include_str!("page/verdict.js"),
+    include_str!("page/threads.js"),
+    include_str!("page/lanes.js"),
+    include_str!("page/timeline.js"),
+    include_str!("page/course.js"),
+    include_str!("page/flame.js"),
+    include_str!("page/matrix.js"),
+    include_str!("page/functions.js"),
+    include_str!("page/main.js"),
+];
+/// uPlot's licence asks to be named wherever it goes.
+const NOTICE: &str = "/* uPlot 1.6.32, https://github.com/leeoniya/uPlot, MIT licence:\n";
+const LICENCE: &str = include_str!("vendor/uPlot.LICENSE");
+
+/// Writes the page of all processes.
+pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
+    let data = data::embed(&data::value(sources)?)?;
+    let style = STYLES.concat();
+    let script = format!("{NOTICE}{LICENCE}*/\n{CHART}\n(() => {{\n'use strict';\n{}\n}})();\n", SCRIPTS.join("\n"));
+    let policy = format!(
+        "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; base-uri 'none'; form-action 'none'",
+        hash(&script),
+        hash(&style)
+    );
+    let mut rest = PAGE;
+    while let Some((before, (slot, after))) = rest.split_once("{{").and_then(|(before, tail)| Some((before, tail.split_once("}}")?))) {
+        let filled = match slot {
+            "policy" => policy.as_str(),
+            "style" => style.as_str(),
+            "data" => data.as_str(),
+            "script" => script.as_str(),
+            _ => "",
+        };
+        [before, filled].iter().try_for_each(|part| out.write_all(part.as_bytes())).map_err(unwritten)?;
+        rest = after;
+    }
+    out.write_all(rest.as_bytes()).map_err(unwritten)
+}
+
+/// A source of a content security policy: the text with just this hash.
+fn hash(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digest = Sha256::digest(text.as_bytes());
+    let mut out = String::from("sha256-");
+    for three in digest.chunks(3) {
+        let bits = three.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - three.len()));
+        for n in 0..4 {
+            let digit = char::from(DIGITS[(bits >> (18 - 6 * n) & 63) as usize]);
+            out.push(if n <= three.len() { digit } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::testing::{measured, HOSTILE};
+
+    #[test]
+    fn the_page_is_whole_and_holds_no_markup_of_the_targets() {
+        let (one, two) = (measured(), measured());
+        let mut bytes = Vec::new();
+        write(&[one.source(), two.source()], &mut bytes).unwrap();
+        let page = String::from_utf8(bytes).unwrap();
+        assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
+        assert!(["{{policy}}", "{{style}}", "{{data}}", "{{script}}"].iter().all(|slot| !page.contains(slot)), "a slot is left");
+        assert_eq!(page.matches("</script>").count(), 2, "the data and the script, and nothing else");
+        assert!(!page.contains(HOSTILE) && !page.contains("<img"));
+        assert!(page.contains("Leon Sorokin"), "uPlot's licence goes with it");
+        assert!(!page.contains("http://") && page.matches("https://").count() <= 2, "nothing is fetched: links are named in comments only");
+    }
+
+    #[test]
+    fn hashes_are_those_that_browsers_compute() {
+        assert_eq!(hash(""), "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+        assert_eq!(hash("abc"), "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=");
+    }
+}

@@ -1,0 +1,79 @@
+// The course of the GIL above the lanes: how busy it was and how many threads waited, drawn by uPlot on the lanes' own scale of time.
+
+/* global uPlot */
+const BUSY = 0;
+const WAITS = 4;
+
+const course = {
+  show(data) {
+    this.data = data;
+    const choice = $('gil-choice');
+    fill(choice, data.gils.map((gil, n) => el('option', { value: n, text: `GIL ${gil.gil}` })));
+    $('gil-chooser').hidden = data.gils.length < 2;
+    choice.onchange = () => this.make();
+    this.make();
+  },
+
+  make() {
+    this.chart?.destroy();
+    this.chart = null;
+    const box = $('course');
+    const gil = this.data.gils[Number($('gil-choice').value) || 0];
+    if (!gil) return fill(box, el('p', { class: 'note', text: 'The GIL was not read.' }));
+    fill(box);
+    const points = gil.busy.length;
+    const { seconds } = this.data;
+    const xs = Array.from({ length: points + 1 }, (_, n) => (n * seconds) / points);
+    const steps = (list, scale) => [...list, list[points - 1]].map((x) => (x === null ? null : x / scale));
+    const [busy, waiters] = [steps(gil.busy, 1000), steps(gil.waiters, 100)];
+    this.chart = new uPlot(this.options(Math.max(1, ...waiters)), [xs, busy, waiters], box);
+    const mean = (list) => list.reduce((a, b) => a + (b ?? 0), 0) / Math.max(1, list.filter((x) => x !== null).length);
+    box.setAttribute('aria-label', `The course of the GIL: busy ${figures.percent(mean(busy.slice(0, -1)))} and ${figures.mean(mean(waiters.slice(0, -1)))} threads waiting on average, at most ${figures.mean(Math.max(0, ...waiters))}`);
+    fill($('course-legend'),
+      el('li', {}, el('i', { class: 'swatch', style: { background: `var(--s${BUSY})` } }), 'GIL held, share of the time (left)'),
+      el('li', {}, el('i', { class: 'swatch line', style: { background: `var(--s${WAITS})` } }), 'threads that wait for it (right)'));
+  },
+
+  options(most) {
+    const { left, right, narrow } = timeline.margins();
+    const colour = (n, alpha) => rgb(palette.colours[n], alpha);
+    const [ink, rule] = [rgb(themed('--soft')), rgb(themed('--rule'))];
+    const axis = { stroke: ink, font: '11px system-ui, sans-serif', ticks: { show: false }, gap: 4 };
+    const stepped = uPlot.paths.stepped({ align: 1 });
+    return {
+      width: $('lanes-scroll').clientWidth, height: narrow ? 120 : 150, padding: [8, 0, 0, 0], legend: { show: false },
+      cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
+      scales: { x: { time: false, auto: false, min: timeline.view.from, max: timeline.view.to }, busy: { range: [0, 1] }, waits: { range: [0, Math.ceil(most)] } },
+      axes: [
+        { ...axis, size: 22, grid: { stroke: rule, width: 1 }, space: narrow ? 60 : 90, values: (_, at) => at.map((t) => figures.at(t, timeline.view.to - timeline.view.from)) },
+        { ...axis, scale: 'busy', size: left, splits: () => [0, 0.5, 1], grid: { stroke: rule, width: 1 }, values: (_, at) => at.map((x) => `${x * 100}%`) },
+        { ...axis, scale: 'waits', side: 1, size: right, grid: { show: false }, splits: () => [0, Math.ceil(most)], values: (_, at) => at.map((x) => grouped(x)) },
+      ],
+      series: [{}, { scale: 'busy', paths: stepped, stroke: colour(BUSY), fill: colour(BUSY, 0.35), width: 1, points: { show: false } },
+        { scale: 'waits', paths: stepped, stroke: colour(WAITS), width: 2, points: { show: false } }],
+      hooks: {
+        setSelect: [(chart) => {
+          const { left: x, width } = chart.select;
+          if (width > 2) timeline.look(chart.posToVal(x, 'x'), chart.posToVal(x + width, 'x'));
+          chart.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+        }],
+        setCursor: [(chart) => this.say(chart)],
+      },
+    };
+  },
+
+  say(chart) {
+    const { idx, left, top } = chart.cursor;
+    if (idx === null || idx === undefined || left < 0) return tip.hide();
+    const box = chart.over.getBoundingClientRect();
+    const [, busy, waiters] = chart.data;
+    tip.show(box.left + left, box.top + top, [figures.at(chart.data[0][idx], timeline.view.to - timeline.view.from), `GIL held ${figures.percent(busy[idx] ?? NaN)}`, `${figures.mean(waiters[idx] ?? NaN)} threads wait`]);
+  },
+
+  // Follows the lanes.
+  look(from, to) {
+    if (!this.chart) return;
+    const { min, max } = this.chart.scales.x;
+    if (min !== from || max !== to) this.chart.setScale('x', { min: from, max: to });
+  },
+};

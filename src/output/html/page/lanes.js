@@ -1,0 +1,105 @@
+// The timeline's data: what a thread did in any stretch of time, at any level of detail.
+//
+// Exact lanes are lists of spans, searched by halves. Lanes in columns become prefix sums, so that a stretch of any length costs the same:
+// every zoom level is as cheap as every other, whatever the recording's length.
+
+const STATES = 10;
+
+class Lanes {
+  constructor(timeline) {
+    const { exact, seconds, columns, units, texts, kinds, lanes } = timeline;
+    Object.assign(this, { exact, seconds, columns, units, texts, kinds });
+    this.list = lanes.map((lane) => ({ name: lane.name, tid: lane.tid, ...(exact ? this.spans(lane.packed) : this.cells(lane.packed)) }));
+    this.width = seconds / columns;
+    this.stateOf = Uint8Array.from(kinds, ([state]) => state);
+  }
+
+  // Ends in microseconds, and what each span is.
+  spans(packed) {
+    const numbers = unpack(packed);
+    const ends = new Float64Array(numbers.length / 2);
+    const what = new Uint16Array(ends.length);
+    for (let i = 0, at = 0; i < ends.length; i++) {
+      ends[i] = at += numbers[2 * i];
+      what[i] = numbers[2 * i + 1];
+    }
+    return { ends, what };
+  }
+
+  // Sums of units up to each column, state by state, and what each column mostly was.
+  cells(packed) {
+    const numbers = unpack(packed);
+    const sums = new Float64Array((this.columns + 1) * STATES);
+    const what = new Uint16Array(this.columns);
+    const cell = new Float64Array(STATES);
+    let column = 0;
+    for (let i = 0; i < numbers.length;) {
+      const count = numbers[i++];
+      cell.fill(0);
+      for (let states = numbers[i++]; states > 0; states--, i += 2) cell[numbers[i]] = numbers[i + 1];
+      const kind = numbers[i++];
+      for (const end = Math.min(this.columns, column + count); column < end; column++) {
+        what[column] = kind;
+        for (let s = 0; s < STATES; s++) sums[(column + 1) * STATES + s] = sums[column * STATES + s] + cell[s];
+      }
+    }
+    for (; column < this.columns; column++) sums.copyWithin((column + 1) * STATES, column * STATES, (column + 1) * STATES);
+    return { sums, what };
+  }
+
+  // Seconds of each state in a stretch, into `out`.
+  within(lane, from, to, out) {
+    out.fill(0);
+    if (this.exact) this.withinSpans(lane, from * 1e6, to * 1e6, out);
+    else for (let s = 0; s < STATES; s++) out[s] = this.until(lane, to, s) - this.until(lane, from, s);
+  }
+
+  withinSpans({ ends, what }, from, to, out) {
+    for (let i = this.first(ends, from); i < ends.length; i++) {
+      const begin = Math.max(from, i ? ends[i - 1] : 0);
+      if (begin >= to) return;
+      if (what[i]) out[this.stateOf[what[i]]] += (Math.min(to, ends[i]) - begin) / 1e6;
+    }
+  }
+
+  // The first span that ends after a time.
+  first(ends, at) {
+    let [low, high] = [0, ends.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (ends[middle] > at) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  }
+
+  // Seconds of a state from the beginning; a column is taken as even in itself.
+  until({ sums }, at, state) {
+    const column = Math.max(0, Math.min(this.columns, at / this.width));
+    const whole = Math.min(this.columns - 1, Math.floor(column));
+    const [before, after] = [sums[whole * STATES + state], sums[(whole + 1) * STATES + state]];
+    return ((before + (after - before) * (column - whole)) / this.units) * this.width;
+  }
+
+  // What a thread did at a time: the span, or the column with the shares of its states. Nothing where it was not seen.
+  at(number, time) {
+    const lane = this.list[number];
+    if (!lane || time < 0 || time > this.seconds) return null;
+    if (this.exact) {
+      const i = this.first(lane.ends, time * 1e6);
+      if (i >= lane.ends.length) return null;
+      return { ...this.told(lane.what[i]), from: (i ? lane.ends[i - 1] : 0) / 1e6, to: lane.ends[i] / 1e6 };
+    }
+    const column = Math.min(this.columns - 1, Math.floor(time / this.width));
+    const [from, to] = [column * this.width, (column + 1) * this.width];
+    const shares = new Float64Array(STATES);
+    this.within(lane, from, to, shares);
+    return { ...this.told(lane.what[column]), from, to, shares: shares.map((s) => s / this.width) };
+  }
+
+  told(kind) {
+    if (!kind) return { state: null };
+    const [state, place, holder] = this.kinds[kind];
+    return { state, place: this.texts[place], holder: this.texts[holder] };
+  }
+}

@@ -1,0 +1,68 @@
+// Reads the data, shows the process that is chosen, and keeps the theme.
+
+const data = JSON.parse($('data').textContent);
+const theme = matchMedia('(prefers-color-scheme: dark)');
+let current = null;
+
+function show(number) {
+  current = data.processes[number];
+  const { report } = current;
+  document.title = `${current.program}: ${current.banner.toLowerCase()} – gilprof`;
+  $('program').textContent = current.program;
+  $('about').textContent = `pid ${report.target.pid}, Python ${report.target.python}, ${figures.length(report.window.seconds)}, ${grouped(report.window.looks)} looks`;
+  showVerdict(current);
+  showGil(report);
+  showRemarks(report);
+  showThreads(current);
+  timeline.show(current.timeline);
+  flame.show(current.flames);
+  showMatrix(current.matrix);
+  functionTable.show(current);
+  showFacts(report);
+}
+
+// The whole look follows one attribute; canvases are painted again.
+function dress(dark) {
+  document.documentElement.dataset.theme = dark ? 'dark' : 'light';
+  $('theme').setAttribute('aria-pressed', String(dark));
+  palette.apply();
+  if (!current) return;
+  showVerdict(current);
+  showMatrix(current.matrix);
+  course.make();
+  timeline.redraw();
+  flame.redraw();
+}
+
+function start() {
+  document.documentElement.dataset.theme = theme.matches ? 'dark' : 'light';
+  palette.read(data);
+  timeline.listen();
+  flame.listen();
+  functionTable.listen();
+  const { processes } = data;
+  fill($('process'), processes.map((process, n) => el('option', { value: n, text: `${process.program}, pid ${process.report.target.pid}` })));
+  $('chooser').hidden = processes.length < 2;
+  $('process').addEventListener('change', (event) => show(Number(event.target.value)));
+  $('version').textContent = data.gilprof;
+  dress(theme.matches);
+  if (processes.length) show(0);
+  // The system's theme counts until somebody chooses.
+  theme.addEventListener('change', (event) => dress(event.matches));
+  $('theme').addEventListener('click', () => dress(document.documentElement.dataset.theme !== 'dark'));
+  let width = innerWidth;
+  addEventListener('resize', perFrame(() => {
+    if (innerWidth === width) return;
+    width = innerWidth;
+    course.make();
+    timeline.draw();
+    flame.draw();
+  }));
+  // Two frames on, everything has been painted once.
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    document.documentElement.dataset.ready = 'yes';
+    performance.mark('gilprof-interactive');
+  }));
+}
+
+start();

@@ -1,0 +1,92 @@
+// The card at the top: the judgement, why, what to do, what it would gain and how sure that is; then the GIL's figures and what else was found.
+
+const SURE = { high: 'The evidence is plain.', medium: 'The evidence leaves some room.', low: 'The evidence is thin.' };
+const GAINS = [['processes', 'In processes'], ['free_threading', 'Free-threaded Python'], ['release_in_native', 'GIL released in C']];
+
+function showVerdict(process) {
+  const { report } = process;
+  const { verdict } = report;
+  const card = $('verdict');
+  card.style.setProperty('--tone', `var(--s${process.tone})`);
+  $('banner').textContent = process.banner;
+  $('banner').style.color = inkOn(palette.colours[process.tone]);
+  $('headline').textContent = sentence(process.headline);
+  fill($('because'), verdict.because.map((fact) => el('li', { text: fact })));
+  fill($('steps'), verdict.next_steps.length ? el('h2', { text: 'What to do' }) : null, el('ol', { class: 'steps' }, verdict.next_steps.map((step, n) =>
+    el('li', {}, el('p', { text: step }), n === 0 && verdict.sketch?.length ? el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: verdict.sketch.join('\n') })) : null))));
+  showGains(verdict, report.what_if ?? []);
+  const worth = verdict.threads_worth_having;
+  const around = verdict.threads_worth_having_interval;
+  fill($('sure'),
+    pair('Confidence', verdict.confidence, SURE[verdict.confidence]),
+    pair('Threads worth having', figures.count(worth), around ? `between ${figures.count(around.low)} and ${figures.count(around.high)}; more would only wait` : 'where the GIL is saturated'));
+}
+
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const pair = (name, value, note) => el('div', {}, el('dt', { text: name }), el('dd', {}, el('b', { text: value }), note ? el('small', { text: note }) : null));
+
+// Each gain as its interval on one common scale that begins at nothing; 1× is the present.
+function showGains(verdict, asked) {
+  const rows = GAINS.map(([key, label]) => ({ label, gain: verdict.speedup[key] }));
+  asked.forEach((answer) => rows.push({ label: answer.question, gain: answer.gain, note: answer.note }));
+  if (!rows.some((row) => row.gain)) {
+    const notes = asked.map((answer) => el('p', { class: 'note', text: `${answer.question}: ${answer.note}` }));
+    return fill($('gains'), el('p', { class: 'note', text: 'Not predicted for this program; the verdict says why.' }), notes);
+  }
+  const most = Math.max(2, ...rows.map((row) => (row.gain ? Math.ceil(row.gain.high * 1.02) : 0)));
+  const at = (x) => `${(Math.max(0, Math.min(x, most)) / most) * 100}%`;
+  const step = most > 8 ? Math.ceil(most / 6) : 1;
+  const ticks = [];
+  for (let n = 1; n <= most; n += step) ticks.push(n);
+  const line = ({ label, gain, note }) => el('div', { class: 'gain' },
+    el('p', { class: 'what' }, el('span', { text: label }), el('b', { text: gain ? figures.factor(gain.estimate) : NONE }), el('small', { text: gain ? figures.interval(gain) : 'not predicted' })),
+    gain ? el('div', { class: 'track', 'aria-hidden': 'true' },
+      ticks.map((n) => el('i', { class: n === 1 ? 'tick one' : 'tick', style: { left: at(n) } })),
+      el('i', { class: 'range', style: { left: at(gain.low), width: `calc(${at(gain.high)} - ${at(gain.low)})` } }),
+      el('i', { class: 'dot', style: { left: at(gain.estimate) } })) : null,
+    note ? el('p', { class: 'note', text: note }) : null);
+  fill($('gains'), rows.map(line),
+    el('div', { class: 'scale', 'aria-hidden': 'true' }, ticks.map((n) => el('span', { style: { left: at(n) }, text: `${n}×` }))),
+    el('p', { class: 'note', text: '1× is today. The bar is the interval of the prediction; moving data between processes is not counted.' }));
+}
+
+function showGil(report) {
+  const { gil, target } = report;
+  const lengths = (q) => (q ? [`${q.estimated ? 'about ' : ''}${figures.ms(q.p50)}`, `99 % below ${figures.ms(q.p99)}`] : [NONE, 'none was seen']);
+  const [wait, waitNote] = lengths(gil.wait_ms);
+  const [hold, holdNote] = lengths(gil.hold_ms);
+  const rows = [
+    ['Busy', figures.percent(gil.busy), 'of the time somebody held it'],
+    ['Contended', figures.percent(gil.contended), 'of the time somebody waited'],
+    ['Waiting', figures.mean(gil.waiters_mean), 'threads on average'],
+    ['A wait', wait, waitNote],
+    ['A hold', hold, holdNote],
+    ['Switches', gil.switches_per_s === null ? NONE : `${figures.count(gil.switches_per_s)}/s`,
+      target.switch_interval_us ? `interval ${figures.ms(target.switch_interval_us / 1e3)}` : 'changes of the holder'],
+  ];
+  fill($('gil'), rows.map((row) => pair(...row)));
+}
+
+function showRemarks(report) {
+  const code = (text) => text.replaceAll('-', ' ');
+  fill($('findings'), report.findings.map((f) => el('li', { class: `card finding ${f.severity}` },
+    el('p', { class: 'kind' }, el('b', { text: sentence(code(f.code)) }), el('span', { class: 'severity', text: f.severity })),
+    el('p', { text: f.evidence }), el('p', { class: 'advice', text: f.advice }))));
+  fill($('warnings'), report.warnings.map((text) => el('li', { text })));
+  $('remarks').hidden = !report.findings.length && !report.warnings.length;
+}
+
+function showFacts(report) {
+  const { window: w, target: t } = report;
+  const rows = [
+    ['Command', t.command.join(' ') || t.executable],
+    ['Python', `${t.python}${t.free_threaded ? `, free-threaded, GIL ${t.gil_enabled ? 'on' : 'off'}` : ''}`],
+    ['Interpreters', String(t.interpreters)],
+    ['CPUs it may use', figures.count(t.cpus)],
+    ['Looks', `${grouped(w.looks)} at ${grouped(w.rate_hz)}/s, ${grouped(w.missed)} missed, ${grouped(w.failed)} failed`],
+    ['Torn stacks', `${grouped(w.torn)} (their lower part was kept)`],
+    ['Waits', w.exact ? `measured by ${grouped(w.events ?? 0)} kernel events, ${w.lost_events === undefined ? 'losses unknown' : `${grouped(w.lost_events)} lost`}` : 'seen by looks'],
+    ['gilprof used', `${figures.percent(w.profiler_cpu)} of a core`],
+  ];
+  fill($('facts'), rows.map((row) => pair(...row)));
+}

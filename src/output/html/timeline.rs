@@ -1,0 +1,296 @@
+//! The course of time for the page: a lane a thread, and how busy each GIL was, in a size that is bounded whatever the recording's length.
+//!
+//! A recording with few spans keeps them all, to the microsecond. A longer one is cut into columns (see [`cells`](super::cells)), as many as
+//! the budget has for its threads; both are made in one replay, because how many spans there are shows only at its end. The page makes the
+//! coarser levels itself from prefix sums of what it gets.
+
+use super::cells::{Cells, UNITS};
+use super::kinds::Kinds;
+use super::pack::Packed;
+use crate::error::Result;
+use crate::ids::{GilId, ThreadId};
+use crate::output::course::{Course, Joined, Span};
+use crate::output::{plain, Source};
+use crate::profile::ThreadProfile;
+use crate::sample::{GilLook, Holder, State, ThreadFacts};
+use rustc_hash::FxHashMap;
+use serde_json::{json, Value};
+
+/// Lanes of one process; threads beyond are counted.
+pub const MOST_LANES: usize = 128;
+/// Points of a GIL's course.
+const POINTS: u64 = 1500;
+/// GILs that are drawn.
+const MOST_GILS: usize = 8;
+/// Columns of a lane, at least and at most.
+const COLUMNS: (usize, usize) = (256, 4096);
+/// Names longer than this are cut in their middle.
+const LONGEST_NAME: usize = 80;
+
+/// What one process may take of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Spans told one by one; with more of them the lanes are cut into columns.
+    pub spans: usize,
+    /// Columns of all lanes together.
+    pub cells: usize,
+}
+
+impl Budget {
+    /// What each of some processes may take: about five characters a span and up to thirteen a column.
+    pub fn shared(processes: usize) -> Budget {
+        let processes = processes.max(1);
+        Budget { spans: 500_000 / processes, cells: 196_608 / processes }
+    }
+}
+
+/// The timeline of one process.
+pub fn value(source: &Source<'_>, budget: Budget) -> Result<Value> {
+    let mut course = Joined::new(Drawing::new(source, budget));
+    source.timeline()?.replay(&mut course)?;
+    Ok(course.finish().finish())
+}
+
+struct Lane {
+    name: String,
+    tid: i32,
+    /// Length and kind by turns, in microseconds.
+    exact: Packed,
+    /// Where the last span ended, in microseconds.
+    end: u64,
+    cells: Cells,
+}
+
+/// The sums of one stretch of a GIL's time.
+#[derive(Clone, Copy, Default)]
+struct Point {
+    seen: f64,
+    held: f64,
+    waiting: f64,
+}
+
+struct Drawing {
+    begin: u64,
+    nanos: u64,
+    columns: u64,
+    kinds: Kinds,
+    lanes: Vec<Lane>,
+    index: FxHashMap<ThreadId, usize>,
+    left_out: usize,
+    /// Spans that may still be told one by one; `None` when there were too many.
+    exact_left: Option<usize>,
+    gils: Vec<(GilId, Vec<Point>)>,
+}
+
+impl Drawing {
+    fn new(source: &Source<'_>, budget: Budget) -> Drawing {
+        let threads = ranked(&source.profile.threads);
+        let drawn = &threads[..threads.len().min(MOST_LANES)];
+        let (fewest, most) = COLUMNS;
+        Drawing {
+            begin: source.report.window.begin_ns,
+            nanos: ((source.report.window.seconds * 1e9) as u64).max(1),
+            columns: (budget.cells / drawn.len().max(1)).clamp(fewest, most) as u64,
+            kinds: Kinds::new(),
+            lanes: drawn.iter().map(|thread| Lane::new(thread)).collect(),
+            index: drawn.iter().enumerate().map(|(n, thread)| (thread.facts.id, n)).collect(),
+            left_out: threads.len() - drawn.len(),
+            exact_left: Some(budget.spans),
+            gils: Vec::new(),
+        }
+    }
+
+    /// Tells a span exactly, while there is room for all.
+    fn exact(&mut self, lane: usize, span: (u64, u64), kind: u64) {
+        let Some(left) = self.exact_left.as_mut() else { return };
+        if *left == 0 {
+            self.exact_left = None;
+            self.lanes.iter_mut().for_each(|lane| lane.exact = Packed::default());
+            return;
+        }
+        *left -= 1;
+        // Ends are rounded, not lengths, so that errors do not add up.
+        let (from, to) = ((span.0 + 500) / 1000, (span.1 + 500) / 1000);
+        let lane = &mut self.lanes[lane];
+        if from > lane.end {
+            lane.exact.push(from - lane.end);
+            lane.exact.push(0);
+            lane.end = from;
+        }
+        if to > lane.end {
+            lane.exact.push(to - lane.end);
+            lane.exact.push(kind);
+            lane.end = to;
+        }
+    }
+
+    /// Deals a span out over the columns that it touches.
+    fn cut(&mut self, lane: usize, (begin, end): (u64, u64), state: State, kind: u64) {
+        let (columns, nanos) = (u128::from(self.columns), u128::from(self.nanos));
+        let edge = |column: u128| (nanos * column / columns) as u64;
+        let mut column = (u128::from(begin) * columns / nanos).min(columns - 1);
+        let mut at = begin;
+        while at < end && column < columns {
+            let (left, right) = (edge(column), edge(column + 1).max(edge(column) + 1));
+            let until = end.min(right);
+            if until > at {
+                let units = (until - at) as f64 / (right - left) as f64 * UNITS;
+                self.lanes[lane].cells.add(column as u64, state, kind, units);
+                at = until;
+            }
+            column += 1;
+        }
+    }
+
+    fn finish(self) -> Value {
+        let exact = self.exact_left.is_some();
+        let (texts, kinds) = self.kinds.finish();
+        let lanes: Vec<Value> = self
+            .lanes
+            .into_iter()
+            .map(|lane| {
+                let packed = if exact { lane.exact.into_text() } else { lane.cells.finish() };
+                json!({"name": lane.name, "tid": lane.tid, "packed": packed})
+            })
+            .collect();
+        json!({
+            "exact": exact, "seconds": self.nanos as f64 / 1e9, "columns": self.columns, "units": UNITS,
+            "texts": texts, "kinds": kinds, "lanes": lanes, "left_out": self.left_out,
+            "gils": self.gils.iter().map(|(gil, points)| course_of_gil(*gil, points)).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// Threads by what they had to do with the GIL, then by what they did at all.
+fn ranked(threads: &[ThreadProfile]) -> Vec<&ThreadProfile> {
+    let mut ranked: Vec<&ThreadProfile> = threads.iter().collect();
+    let busy =
+        |t: &ThreadProfile| t.split.holding() + t.split.get(State::Waiting) + t.split.get(State::Native) + t.split.get(State::Starved);
+    ranked.sort_by(|a, b| busy(b).total_cmp(&busy(a)).then(a.facts.tid.cmp(&b.facts.tid)));
+    ranked
+}
+
+impl Lane {
+    fn new(thread: &ThreadProfile) -> Lane {
+        let name = plain::fit(&plain::clean(&thread.facts.name), LONGEST_NAME);
+        Lane { name, tid: thread.facts.tid.0, exact: Packed::default(), end: 0, cells: Cells::default() }
+    }
+}
+
+/// Busy in thousandths and waiting threads in hundredths; `null` where nobody looked.
+fn course_of_gil(gil: GilId, points: &[Point]) -> Value {
+    let of = |part: fn(&Point) -> f64, scale: f64| -> Vec<Option<u64>> {
+        points.iter().map(|point| (point.seen > 0.0).then(|| (part(point) / point.seen * scale).round() as u64)).collect()
+    };
+    json!({"gil": gil.0, "busy": of(|p| p.held, 1000.0), "waiters": of(|p| p.waiting, 100.0)})
+}
+
+impl Course for Drawing {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        self.kinds.name(facts.id, plain::clean(&facts.name));
+    }
+
+    fn span(&mut self, span: Span) {
+        let Some(&lane) = self.index.get(&span.thread) else { return };
+        let inside = |at: u64| at.saturating_sub(self.begin).min(self.nanos);
+        let stretch = (inside(span.begin), inside(span.end));
+        if stretch.1 > stretch.0 {
+            let kind = self.kinds.of(&span);
+            self.exact(lane, stretch, kind);
+            self.cut(lane, stretch, span.state, kind);
+        }
+    }
+
+    fn gil(&mut self, look: &GilLook) {
+        let found = self.gils.iter().position(|(gil, _)| *gil == look.gil);
+        let at = match found {
+            Some(at) => at,
+            None if self.gils.len() < MOST_GILS => {
+                self.gils.push((look.gil, vec![Point::default(); POINTS as usize]));
+                self.gils.len() - 1
+            }
+            None => return,
+        };
+        let inside = |at: u64| at.saturating_sub(self.begin).min(self.nanos);
+        let end = look.at.as_nanos();
+        let (begin, end) = (inside(end.saturating_sub(look.span.as_nanos())), inside(end));
+        let (held, waiting) = (f64::from(u8::from(look.holder != Holder::Nobody)), f64::from(look.waiters));
+        let width = self.nanos as f64 / POINTS as f64;
+        let first = ((begin as f64 / width) as u64).min(POINTS - 1);
+        let last = ((end as f64 / width) as u64).min(POINTS - 1);
+        for n in first..=last {
+            let overlap = (end as f64).min((n + 1) as f64 * width) - (begin as f64).max(n as f64 * width);
+            if overlap > 0.0 {
+                let point = &mut self.gils[at].1[n as usize];
+                point.seen += overlap;
+                point.held += held * overlap;
+                point.waiting += waiting * overlap;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pack::unpack;
+    use super::*;
+    use crate::output::testing::measured;
+
+    const LITTLE: Budget = Budget { spans: 100, cells: 4 * 256 };
+
+    #[test]
+    fn spans_add_up_exactly_and_in_columns() {
+        let written = measured();
+        let (exact, cut) = (value(&written.source(), Budget::shared(1)).unwrap(), value(&written.source(), LITTLE).unwrap());
+        assert_eq!([&exact["exact"], &cut["exact"]], [true, false]);
+        let kinds = exact["kinds"].as_array().unwrap();
+        for (lane, coarse) in exact["lanes"].as_array().unwrap().iter().zip(cut["lanes"].as_array().unwrap()) {
+            let thread = written.profile.threads.iter().find(|t| t.facts.tid.0 == lane["tid"]).unwrap();
+            let mut sums = [0.0; State::COUNT];
+            for pair in unpack(lane["packed"].as_str().unwrap()).chunks(2) {
+                if pair[1] > 0 {
+                    sums[kinds[pair[1] as usize][0].as_u64().unwrap() as usize] += pair[0] as f64 * 1e3;
+                }
+            }
+            let columns = units(coarse["packed"].as_str().unwrap());
+            for state in State::ALL {
+                let wanted = thread.split.get(state);
+                assert!((sums[state as usize] - wanted).abs() < 1e6, "{}: {} {wanted}", state.label(), sums[state as usize]);
+                let got = columns[state as usize] / UNITS / 256.0 * 1e9;
+                assert!((got - wanted).abs() < 1e7, "{}: {got} {wanted} in columns", state.label());
+            }
+        }
+        let gil = &exact["gils"][0];
+        let mean = |key: &str| gil[key].as_array().unwrap().iter().filter_map(Value::as_f64).sum::<f64>() / POINTS as f64;
+        assert!((mean("busy") - 1000.0).abs() < 1.0 && (mean("waiters") - 100.0).abs() < 1.0, "{gil}");
+    }
+
+    fn units(text: &str) -> [f64; State::COUNT] {
+        let mut sums = [0.0; State::COUNT];
+        let numbers = unpack(text);
+        let mut at = numbers.iter().copied();
+        while let Some(count) = at.next() {
+            for _ in 0..at.next().unwrap() {
+                let state = at.next().unwrap() as usize;
+                sums[state] += (at.next().unwrap() * count) as f64;
+            }
+            at.next().unwrap();
+        }
+        sums
+    }
+
+    #[test]
+    fn who_holds_behind_a_wait_is_told() {
+        let written = measured();
+        let drawn = value(&written.source(), Budget::shared(1)).unwrap();
+        let texts = drawn["texts"].as_array().unwrap();
+        let holders: Vec<&str> = drawn["kinds"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|kind| kind[2] != 0)
+            .map(|kind| texts[kind[2].as_u64().unwrap() as usize].as_str().unwrap())
+            .collect();
+        assert!(holders.contains(&"worker-1: burn (app.py:1)") && holders.contains(&"worker-2: burn (app.py:1)"), "{holders:?}");
+    }
+}
