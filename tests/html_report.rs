@@ -65,7 +65,7 @@ fn agrees(page: &Value, report: &Value) {
     let threads = report["threads"].as_array().unwrap();
     assert_eq!(page["threads"].as_array().unwrap().len(), threads.len().min(400));
     let mut lanes: BTreeMap<i64, &Value> = BTreeMap::new();
-    page["lanes"].as_array().unwrap().iter().for_each(|lane| drop(lanes.insert(lane["tid"].as_i64().unwrap(), lane)));
+    page["lanes"].as_array().unwrap().iter().for_each(|lane| lanes.extend([(lane["tid"].as_i64().unwrap(), lane)]));
     assert_eq!(lanes.len(), threads.len().min(128));
     for (thread, row) in threads.iter().zip(page["threads"].as_array().unwrap()) {
         assert!(row["note"].as_str().unwrap().starts_with(&thread["tid"].to_string()), "{row}");

@@ -25,11 +25,11 @@ function fill(node, ...children) {
 
 const rgb = ([r, g, b], alpha = 1) => (alpha === 1 ? `rgb(${r}, ${g}, ${b})` : `rgba(${r}, ${g}, ${b}, ${alpha})`);
 
-// Black or white, whichever can be read on a colour (WCAG's luminance).
+// Black or white, whichever can be read on a colour: one of the two always has WCAG's contrast of 4.5.
 function inkOn([r, g, b]) {
   const part = (c) => ((c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
   const luminance = 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
-  return luminance > 0.179 ? '#111' : '#fff';
+  return luminance > 0.179 ? '#000' : '#fff';
 }
 
 // A style variable as the theme of the moment has it, as [r, g, b].
@@ -61,7 +61,7 @@ const palette = {
   },
 };
 
-// A legend of states; `live` makes each a button that calls it with the state's number.
+// A legend of those states that occur.
 function legendOf(list, states) {
   fill(list, states.map((n) => el('li', {}, el('i', { class: 'swatch', style: { background: `var(--s${n})` } }), palette.states[n].short)));
 }

@@ -4,6 +4,13 @@
 const BUSY = 0;
 const WAITS = 4;
 
+// Of what is known; nothing where nobody looked.
+const mean = (list) => {
+  const known = list.filter((x) => x !== null);
+  return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
+};
+const scaled = (x, by) => (x === null ? null : x / by);
+
 const course = {
   show(data) {
     this.data = data;
@@ -21,17 +28,32 @@ const course = {
     const gil = this.data.gils[Number($('gil-choice').value) || 0];
     if (!gil) return fill(box, el('p', { class: 'note', text: 'The GIL was not read.' }));
     fill(box);
-    const points = gil.busy.length;
-    const { seconds } = this.data;
-    const xs = Array.from({ length: points + 1 }, (_, n) => (n * seconds) / points);
-    const steps = (list, scale) => [...list, list[points - 1]].map((x) => (x === null ? null : x / scale));
-    const [busy, waiters] = [steps(gil.busy, 1000), steps(gil.waiters, 100)];
-    this.chart = new uPlot(this.options(Math.max(1, ...waiters)), [xs, busy, waiters], box);
-    const mean = (list) => list.reduce((a, b) => a + (b ?? 0), 0) / Math.max(1, list.filter((x) => x !== null).length);
-    box.setAttribute('aria-label', `The course of the GIL: busy ${figures.percent(mean(busy.slice(0, -1)))} and ${figures.mean(mean(waiters.slice(0, -1)))} threads waiting on average, at most ${figures.mean(Math.max(0, ...waiters))}`);
+    this.gil = gil;
+    const { from, to } = timeline.view;
+    this.chart = new uPlot(this.options(Math.max(1, ...gil.waiters) / 100), this.steps(from, to), box);
+    box.setAttribute('aria-label', `The course of the GIL: busy ${figures.percent(mean(gil.busy) / 1000)} and ${figures.mean(mean(gil.waiters) / 100)} threads waiting on average, at most ${figures.mean(Math.max(0, ...gil.waiters) / 100)}`);
     fill($('course-legend'),
       el('li', {}, el('i', { class: 'swatch', style: { background: `var(--s${BUSY})` } }), 'GIL held, share of the time (left)'),
       el('li', {}, el('i', { class: 'swatch line', style: { background: `var(--s${WAITS})` } }), 'threads that wait for it (right)'));
+  },
+
+  // The points in sight, in steps that are some pixels wide: finer ones could not be told apart.
+  steps(from, to) {
+    const { busy, waiters } = this.gil;
+    const point = this.data.seconds / busy.length;
+    const wide = Math.max(1, Math.round((to - from) / point / Math.max(40, timeline.plotWidth() / 5)));
+    const [first, last] = [Math.max(0, Math.floor(from / point / wide) - 1) * wide, Math.min(busy.length, Math.ceil(to / point) + wide)];
+    const [xs, held, waits] = [[], [], []];
+    for (let n = first; n < last; n += wide) {
+      xs.push(n * point);
+      held.push(scaled(mean(busy.slice(n, n + wide)), 1000));
+      waits.push(scaled(mean(waiters.slice(n, n + wide)), 100));
+    }
+    // A step needs its end.
+    xs.push(Math.min(busy.length, last) * point);
+    held.push(held[held.length - 1]);
+    waits.push(waits[waits.length - 1]);
+    return [xs, held, waits];
   },
 
   options(most) {
@@ -45,9 +67,9 @@ const course = {
       cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
       scales: { x: { time: false, auto: false, min: timeline.view.from, max: timeline.view.to }, busy: { range: [0, 1] }, waits: { range: [0, Math.ceil(most)] } },
       axes: [
-        { ...axis, size: 22, grid: { stroke: rule, width: 1 }, space: narrow ? 60 : 90, values: (_, at) => at.map((t) => figures.at(t, timeline.view.to - timeline.view.from)) },
-        { ...axis, scale: 'busy', size: left, splits: () => [0, 0.5, 1], grid: { stroke: rule, width: 1 }, values: (_, at) => at.map((x) => `${x * 100}%`) },
-        { ...axis, scale: 'waits', side: 1, size: right, grid: { show: false }, splits: () => [0, Math.ceil(most)], values: (_, at) => at.map((x) => grouped(x)) },
+        { ...axis, size: 24, grid: { stroke: rule, width: 1 }, space: narrow ? 60 : 90, values: (_, at) => at.map((t) => figures.at(t, (timeline.view.to - timeline.view.from) * 10)) },
+        { ...axis, scale: 'busy', size: left, splits: () => [0, 0.5, 1], grid: { stroke: rule, width: 1 }, values: (_, at) => at.map((x) => (x ? `${x * 100}\u202f%` : '')) },
+        { ...axis, scale: 'waits', side: 1, size: right, grid: { show: false }, splits: () => [0, Math.ceil(most)], values: (_, at) => at.map((x) => (x ? grouped(x) : '')) },
       ],
       series: [{}, { scale: 'busy', paths: stepped, stroke: colour(BUSY), fill: colour(BUSY, 0.35), width: 1, points: { show: false } },
         { scale: 'waits', paths: stepped, stroke: colour(WAITS), width: 2, points: { show: false } }],
@@ -74,6 +96,10 @@ const course = {
   look(from, to) {
     if (!this.chart) return;
     const { min, max } = this.chart.scales.x;
-    if (min !== from || max !== to) this.chart.setScale('x', { min: from, max: to });
+    if (min === from && max === to) return;
+    this.chart.batch(() => {
+      this.chart.setData(this.steps(from, to), false);
+      this.chart.setScale('x', { min: from, max: to });
+    });
   },
 };

@@ -10,6 +10,11 @@ const timeline = {
     return { narrow, left: narrow ? 42 : 150, right: narrow ? 34 : 44 };
   },
 
+  plotWidth() {
+    const { left, right } = this.margins();
+    return Math.max(10, $('lanes-scroll').clientWidth - left - right);
+  },
+
   show(data) {
     this.lanes = new Lanes(data);
     this.leftOut = data.left_out;
@@ -41,13 +46,13 @@ const timeline = {
 
   draw() {
     const canvas = $('lanes');
-    const { narrow, left, right } = this.margins();
+    const { narrow, left } = this.margins();
     const row = narrow ? ROW.narrow : ROW.wide;
     const width = Math.max(200, $('lanes-scroll').clientWidth);
     const height = Math.max(row.height, this.lanes.list.length * row.height);
     const scale = canvasOf(canvas, width, height);
     const context = canvas.getContext('2d');
-    this.place = { left, row, width, plot: Math.max(10, width - left - right) };
+    this.place = { left, row, width, plot: this.plotWidth() };
     this.bars(context, scale);
     this.labels(context, scale);
     this.marks(context, scale);

@@ -52,7 +52,7 @@ function showGains(verdict, asked) {
 
 function showGil(report) {
   const { gil, target } = report;
-  const lengths = (q) => (q ? [`${q.estimated ? 'about ' : ''}${figures.ms(q.p50)}`, `99 % below ${figures.ms(q.p99)}`] : [NONE, 'none was seen']);
+  const lengths = (q) => (q ? [`${q.estimated ? '≈\u202f' : ''}${figures.ms(q.p50)}`, `99 % below ${figures.ms(q.p99)}`] : [NONE, 'none was seen']);
   const [wait, waitNote] = lengths(gil.wait_ms);
   const [hold, holdNote] = lengths(gil.hold_ms);
   const rows = [
@@ -68,7 +68,7 @@ function showGil(report) {
 }
 
 function showRemarks(report) {
-  const code = (text) => text.replaceAll('-', ' ');
+  const code = (text) => text.replaceAll('-', ' ').replace(/\b(gil|cpu)\b/g, (word) => word.toUpperCase());
   fill($('findings'), report.findings.map((f) => el('li', { class: `card finding ${f.severity}` },
     el('p', { class: 'kind' }, el('b', { text: sentence(code(f.code)) }), el('span', { class: 'severity', text: f.severity })),
     el('p', { text: f.evidence }), el('p', { class: 'advice', text: f.advice }))));
