@@ -67,7 +67,7 @@ impl<'a> Side<'a> {
         let told = |head: &Head<'_>| match head {
             Head::Function(p) => json!({"name": p.name, "place": place(&p.file, p.line)}),
             Head::HandOff => json!({"name": "hand-off", "place": "nobody was seen to hold"}),
-            Head::Others(count) => json!({"name": format!("{count} others"), "place": ""}),
+            Head::Others(count) => json!({"name": format!("{count} others"), "place": "", "others": true}),
         };
         self.heads.iter().map(told).collect()
     }

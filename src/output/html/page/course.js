@@ -9,6 +9,8 @@ const mean = (list) => {
   const known = list.filter((x) => x !== null);
   return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
 };
+// Marks of time: round parts of a second, then of a minute and of an hour.
+const MARKS = [...[-6, -5, -4, -3, -2, -1, 0].flatMap((ten) => [1, 2, 5].map((n) => n * 10 ** ten)), 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400];
 const scaled = (x, by) => (x === null ? null : x / by);
 
 const course = {
@@ -65,9 +67,9 @@ const course = {
     return {
       width: $('lanes-scroll').clientWidth, height: narrow ? 120 : 150, padding: [8, 0, 0, 0], legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
-      scales: { x: { time: false, auto: false, min: timeline.view.from, max: timeline.view.to }, busy: { range: [0, 1] }, waits: { range: [0, Math.ceil(most)] } },
+      scales: { x: { time: false, auto: false, min: timeline.view.from, max: timeline.view.to }, busy: { range: [0, 1.06] }, waits: { range: [0, Math.ceil(most) * 1.06] } },
       axes: [
-        { ...axis, size: 24, grid: { stroke: rule, width: 1 }, space: narrow ? 60 : 90, values: (_, at) => at.map((t) => figures.at(t, (timeline.view.to - timeline.view.from) * 10)) },
+        { ...axis, size: 24, incrs: MARKS, grid: { stroke: rule, width: 1 }, space: narrow ? 60 : 90, values: (_, at) => at.map((t) => figures.at(t, (timeline.view.to - timeline.view.from) * 10)) },
         { ...axis, scale: 'busy', size: left, splits: () => [0, 0.5, 1], grid: { stroke: rule, width: 1 }, values: (_, at) => at.map((x) => (x ? `${x * 100}\u202f%` : '')) },
         { ...axis, scale: 'waits', side: 1, size: right, grid: { show: false }, splits: () => [0, Math.ceil(most)], values: (_, at) => at.map((x) => (x ? grouped(x) : '')) },
       ],

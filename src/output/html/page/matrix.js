@@ -3,11 +3,13 @@
 function showMatrix({ waiters, holders, seconds }) {
   const table = $('blame-table');
   if (!waiters.length) return fill(table, el('tbody', {}, el('tr', {}, el('td', { text: 'Nobody was seen to wait for the GIL.' }))));
-  const most = Math.max(...seconds.flat());
+  // Rows and columns of others are sums, beside which the single functions would all look pale.
+  const own = seconds.flatMap((row, n) => row.filter((_, m) => !waiters[n].others && !holders[m].others));
+  const most = Math.max(1e-9, ...own);
   const waits = palette.states[WAITS].rgb;
   const named = (head) => [el('span', { class: 'name code', text: head.name }), el('small', { text: head.place })];
   const cell = (s) => {
-    const tint = blend(waits, palette.paper, s > 0 ? 0.12 + 0.88 * (s / most) : 0);
+    const tint = blend(waits, palette.paper, s > 0 ? 0.12 + 0.88 * Math.min(1, s / most) : 0);
     return el('td', { class: 'n', 'data-seconds': s, style: s > 0 ? { background: rgb(tint), color: inkOn(tint) } : {}, text: s > 0 ? figures.seconds(s) : '·' });
   };
   const sum = (list) => list.reduce((a, b) => a + b, 0);

@@ -10,16 +10,25 @@ function showVerdict(process) {
   card.style.setProperty('--tone', `var(--s${process.tone})`);
   $('banner').textContent = process.banner;
   $('banner').style.color = inkOn(palette.colours[process.tone]);
-  $('headline').textContent = sentence(process.headline);
+  $('headline').textContent = sentence(typeset(process.headline));
   fill($('because'), verdict.because.map((fact) => el('li', { text: fact })));
   fill($('steps'), verdict.next_steps.length ? el('h2', { text: 'What to do' }) : null, el('ol', { class: 'steps' }, verdict.next_steps.map((step, n) =>
-    el('li', {}, el('p', { text: step }), n === 0 && verdict.sketch?.length ? el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: verdict.sketch.join('\n') })) : null))));
+    el('li', {}, el('p', { text: typeset(step) }), n === 0 && verdict.sketch?.length ? el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: verdict.sketch.join('\n') })) : null))));
   showGains(verdict, report.what_if ?? []);
   const worth = verdict.threads_worth_having;
   const around = verdict.threads_worth_having_interval;
   fill($('sure'),
     pair('Confidence', verdict.confidence, SURE[verdict.confidence]),
-    pair('Threads worth having', figures.count(worth), around ? `between ${figures.count(around.low)} and ${figures.count(around.high)}; more would only wait` : 'where the GIL is saturated'));
+    pair('Threads worth having', figures.count(worth), finite(worth) ? range(around) : 'nobody holds the GIL, or it cannot be said'));
+}
+
+// The terminal's x and hyphens as a page has them; an interval is not broken at its dash.
+const typeset = (text) => text.replace(/(\d)x\b/g, '$1×').replace(/(\d) - (\d)/g, '$1\u2060–\u2060$2');
+
+// Where the GIL is saturated, as an interval where that says more.
+function range(around) {
+  const [low, high] = around ? [figures.count(around.low), figures.count(around.high)] : [];
+  return low !== high ? `${low} to ${high}; more would only wait` : 'more would only wait';
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -71,7 +80,7 @@ function showRemarks(report) {
   const code = (text) => text.replaceAll('-', ' ').replace(/\b(gil|cpu)\b/g, (word) => word.toUpperCase());
   fill($('findings'), report.findings.map((f) => el('li', { class: `card finding ${f.severity}` },
     el('p', { class: 'kind' }, el('b', { text: sentence(code(f.code)) }), el('span', { class: 'severity', text: f.severity })),
-    el('p', { text: f.evidence }), el('p', { class: 'advice', text: f.advice }))));
+    el('p', { text: typeset(f.evidence) }), el('p', { class: 'advice', text: typeset(f.advice) }))));
   fill($('warnings'), report.warnings.map((text) => el('li', { text })));
   $('remarks').hidden = !report.findings.length && !report.warnings.length;
 }
