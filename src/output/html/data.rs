@@ -21,11 +21,11 @@ const LONGEST_TEXT: usize = 2000;
 /// Findings and warnings.
 const MOST_REMARKS: usize = 100;
 /// Processes that one page shows.
-pub const MOST_PROCESSES: usize = 64;
+pub const MOST_PROCESSES: usize = 32;
 
 /// All that the page shows.
 pub fn value(sources: &[Source<'_>]) -> Result<Value> {
-    let budget = Budget::shared(sources.len());
+    let budget = Budget::shared(sources.len().min(MOST_PROCESSES));
     let processes = sources.iter().take(MOST_PROCESSES).map(|source| process(source, budget)).collect::<Result<Vec<_>>>()?;
     let states: Vec<Value> = State::ALL
         .iter()
@@ -62,7 +62,7 @@ fn process(source: &Source<'_>, budget: Budget) -> Result<Value> {
         "report": short, "more_threads": more,
         "places": report.functions.iter().map(|f| place(&f.file, f.line)).collect::<Vec<_>>(),
         "timeline": timeline::value(source, budget)?,
-        "flames": flames::value(source),
+        "flames": flames::value(source, budget.frames),
         "matrix": matrix::value(&report.blame),
     }))
 }

@@ -15,8 +15,6 @@ const MODES: [(FlameMode, &str); 5] = [
     (FlameMode::Wall, "wall"),
     (FlameMode::Blame, "blame"),
 ];
-/// Frames of one tree.
-const MOST_NODES: usize = 4000;
 /// A frame narrower than this part of the picture is no wider than a fifth of a pixel.
 const THINNEST: f64 = 1.0 / 6000.0;
 /// Longer frames are cut in their middle.
@@ -58,13 +56,13 @@ impl Names {
 
 /// `{names, trees}`: a name is its text, its colour's state and how far it leans from that; a tree is packed in preorder, each node as
 /// name, microseconds, number of children.
-pub fn value(source: &Source<'_>) -> Value {
+pub fn value(source: &Source<'_>, most: usize) -> Value {
     let mut names = Names::default();
     let trees: Vec<Value> = MODES
         .iter()
         .map(|&(mode, key)| {
             let tree = Tree::of(&input(source, mode), &mut names);
-            let (least, packed) = tree.pack();
+            let (least, packed) = tree.pack(most);
             json!({"mode": key, "weight": mode.weight(), "micros": tree.nodes[0].micros, "least": least, "packed": packed})
         })
         .collect();
@@ -131,11 +129,11 @@ impl Tree {
         number
     }
 
-    /// The tree, and the microseconds below which frames are left out.
-    fn pack(&self) -> (u64, String) {
+    /// The tree, and the microseconds below which frames are left out so that there are not too many.
+    fn pack(&self, most: usize) -> (u64, String) {
         let mut least = (self.nodes[0].micros as f64 * THINNEST) as u64;
         // A parent is no lighter than its child, so what is kept hangs together.
-        while self.nodes.iter().filter(|node| node.micros > least).count() > MOST_NODES {
+        while self.nodes.iter().filter(|node| node.micros > least).count() > most {
             least = least * 3 / 2 + 1;
         }
         let mut packed = Packed::default();
@@ -161,7 +159,7 @@ mod tests {
     #[test]
     fn trees_have_the_time_of_their_states() {
         let written = measured();
-        let value = value(&written.source());
+        let value = value(&written.source(), 1000);
         let total = |state: State| written.profile.threads.iter().map(|t| t.split.get(state)).sum::<f64>() / 1e3;
         let holding: f64 = State::ALL.into_iter().filter(|s| s.is_holding()).map(total).sum();
         let wanted = [holding, total(State::Waiting), total(State::Native), State::ALL.into_iter().map(total).sum(), total(State::Waiting)];
@@ -182,8 +180,8 @@ mod tests {
             tree.nodes[child].micros = 1 + n as u64 % 97;
             tree.nodes[0].micros += tree.nodes[child].micros;
         }
-        let numbers = unpack(&tree.pack().1);
-        assert!(numbers.len() / 3 <= MOST_NODES, "{}", numbers.len());
+        let numbers = unpack(&tree.pack(4000).1);
+        assert!(numbers.len() / 3 <= 4000, "{}", numbers.len());
         assert_eq!(numbers[1], tree.nodes[0].micros);
     }
 }

@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn what_has_no_row_of_its_own_is_still_counted() {
         let place = |n: u32| Place { name: format!("f{n}"), file: "/srv/app.py".into(), line: n };
-        let pair = |n: u32| Blame { waiter: place(n), holder: (n % 3 > 0).then(|| place(n % 3)), seconds: f64::from(n) };
+        let pair = |n: u32| Blame { waiter: place(n), holder: (!n.is_multiple_of(3)).then(|| place(n % 3)), seconds: f64::from(n) };
         let blame: Vec<Blame> = (1..=40).map(pair).collect();
         let matrix = value(&blame);
         let total: f64 = matrix["seconds"].as_array().unwrap().iter().flat_map(|r| r.as_array().unwrap()).filter_map(Value::as_f64).sum();

@@ -34,13 +34,15 @@ pub struct Budget {
     pub spans: usize,
     /// Columns of all lanes together.
     pub cells: usize,
+    /// Frames of one flamegraph.
+    pub frames: usize,
 }
 
 impl Budget {
-    /// What each of some processes may take: about five characters a span and up to thirteen a column.
+    /// What each of some processes may take: about five characters a span, up to thirteen a column, and some more a frame.
     pub fn shared(processes: usize) -> Budget {
         let processes = processes.max(1);
-        Budget { spans: 500_000 / processes, cells: 196_608 / processes }
+        Budget { spans: 500_000 / processes, cells: 196_608 / processes, frames: (8000 / processes).min(4000) }
     }
 }
 
@@ -85,8 +87,8 @@ struct Drawing {
 impl Drawing {
     fn new(source: &Source<'_>, budget: Budget) -> Drawing {
         let threads = ranked(&source.profile.threads);
-        let drawn = &threads[..threads.len().min(MOST_LANES)];
         let (fewest, most) = COLUMNS;
+        let drawn = &threads[..threads.len().min(MOST_LANES).min(budget.cells / fewest)];
         Drawing {
             begin: source.report.window.begin_ns,
             nanos: ((source.report.window.seconds * 1e9) as u64).max(1),
@@ -236,7 +238,7 @@ mod tests {
     use super::*;
     use crate::output::testing::measured;
 
-    const LITTLE: Budget = Budget { spans: 100, cells: 4 * 256 };
+    const LITTLE: Budget = Budget { spans: 100, cells: 4 * 256, frames: 100 };
 
     #[test]
     fn spans_add_up_exactly_and_in_columns() {

@@ -23,6 +23,11 @@ function fill(node, ...children) {
   node.replaceChildren(...(caption ? [caption] : []), ...children.flat().filter(Boolean));
 }
 
+// Into a live region: what has not changed is not said again.
+function tell(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 const rgb = ([r, g, b], alpha = 1) => (alpha === 1 ? `rgb(${r}, ${g}, ${b})` : `rgba(${r}, ${g}, ${b}, ${alpha})`);
 
 // Black or white, whichever can be read on a colour: one of the two always has WCAG's contrast of 4.5.

@@ -146,7 +146,7 @@ const flame = {
     const about = (n) => `${tree.text(n)}: ${figures.length(tree.time[n] / 1e6)}, ${figures.share(this.part(n))} % of ${tree.weight}`;
     const lines = [about(document.activeElement === $('flame') ? focus : root)];
     if (this.matches) lines.push(`found in ${grouped(this.matches.size)} frames, ${figures.share(tree.micros ? this.matched / tree.micros : 0)} % of the time`);
-    $('flame-where').textContent = lines.join('; ');
+    tell($('flame-where'), lines.join('; '));
     $('flame-reset').disabled = root === 0;
     $('flame').setAttribute('aria-label', `Flamegraph of ${tree.weight}, ${figures.length(tree.micros / 1e6)} in all`);
     $('flame').dataset.micros = tree.time[root];

@@ -9,7 +9,8 @@ function show(number) {
   const { report } = current;
   document.title = `${current.program}: ${current.banner.toLowerCase()} – gilprof`;
   $('program').textContent = current.program;
-  $('about').textContent = `pid ${report.target.pid}, Python ${report.target.python}, ${figures.length(report.window.seconds)}, ${grouped(report.window.looks)} looks`;
+  const others = data.left_out ? `; ${grouped(data.left_out)} more processes are not on this page` : '';
+  $('about').textContent = `pid ${report.target.pid}, Python ${report.target.python}, ${figures.length(report.window.seconds)}, ${grouped(report.window.looks)} looks${others}`;
   showVerdict(current);
   showGil(report);
   showRemarks(report);
