@@ -3,6 +3,7 @@ pub mod analysis;
 pub mod capture;
 pub mod cli;
 pub mod error;
+pub mod gate;
 pub mod ids;
 pub mod output;
 pub mod process;
