@@ -3,9 +3,10 @@
 //! Each figure is taken in 16 stretches of each window. Their scatter gives the difference an interval at 99 % (Welch's, with the t
 //! quantile of the fewer degrees of freedom, which is the careful choice). A difference is called real when the interval leaves out zero
 //! *and* it is large enough to matter: runs of one program differ by more than the scatter within each, as soon as a disk or another
-//! program is a little slower. A ratio is linearised around its value (Cochran, Sampling Techniques, 1977, section 6.4).
+//! program is a little slower.
 
 use super::report::{Code, Report};
+use super::spread;
 use crate::profile::stretches::{Series, Stretches, STRETCHES};
 use crate::sample::{Split, State};
 use serde::Serialize;
@@ -13,8 +14,6 @@ use std::collections::BTreeMap;
 
 /// The schema's name.
 pub const SCHEMA: &str = "gilprof.diff/1";
-/// Student's t at 99 %, both sides, 15 degrees of freedom.
-const T: f64 = 2.947;
 /// A share that differs by less does not matter.
 const SHARE_FLOOR: f64 = 0.03;
 /// Nor does so much thread time per second, nor such a part of what it was.
@@ -164,20 +163,13 @@ impl Ratio {
 
     /// Its value, and the variance of that.
     fn value(&self) -> (f64, f64) {
-        let (part, whole): (f64, f64) = (self.parts.iter().sum(), self.wholes.iter().sum());
-        if whole <= 0.0 {
-            return (0.0, 0.0);
-        }
-        let (ratio, n) = (part / whole, STRETCHES as f64);
-        let rest = |(p, w): (&f64, &f64)| (p - ratio * w) / (whole / n);
-        let squares: f64 = self.parts.iter().zip(&self.wholes).map(|pair| rest(pair).powi(2)).sum();
-        (ratio, squares / (n * (n - 1.0)))
+        spread::ratio(&self.parts, &self.wholes)
     }
 }
 
 fn change(base: &Ratio, new: &Ratio, floor: impl Fn(f64, f64) -> f64) -> Change {
     let ((before, scatter), (after, other)) = (base.value(), new.value());
-    let (change, half) = (after - before, T * (scatter + other).sqrt());
+    let (change, half) = (after - before, spread::student(STRETCHES - 1) * (scatter + other).sqrt());
     let (low, high) = (change - half, change + half);
     let real = (low > 0.0 || high < 0.0) && change.abs() >= floor(before, after);
     Change { base: before, new: after, change, low, high, real }
@@ -200,11 +192,13 @@ fn sum<'a>(splits: impl Iterator<Item = &'a [Split; STRETCHES]>, part: impl Fn(&
     out
 }
 
+/// Time in which a thread held or wanted the GIL.
 fn wants_the_gil(split: &Split) -> f64 {
     split.holding() + split.get(State::Waiting)
 }
 
-fn takes_part(splits: &[Split; STRETCHES]) -> bool {
+/// Whether a thread has a part in what happens at the GIL.
+pub fn takes_part(splits: &[Split; STRETCHES]) -> bool {
     let total: f64 = splits.iter().map(Split::total).sum();
     splits.iter().map(wants_the_gil).sum::<f64>() > TAKES_PART * total
 }

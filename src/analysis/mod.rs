@@ -1,7 +1,7 @@
 //! What the numbers mean: shares, contention, prediction, verdict. Pure functions over a profile; nothing here prints.
 //!
 //! `shares`, `contention`, `functions` and `blame` are arithmetic with definitions; `scaling` predicts; `stats` gives every figure that
-//! a judgement needs an interval; `what_if` answers one case by a simulation (`simulate`); `evidence` gathers all of it, and each file of `rules` judges one thing by it. `verdict` has the order.
+//! a judgement needs an interval, `spread` one to what was taken in stretches; `what_if` answers one case by a simulation (`simulate`); `evidence` gathers all of it, and each file of `rules` judges one thing by it. `verdict` has the order.
 
 mod blame;
 pub mod compare;
@@ -13,6 +13,7 @@ mod rules;
 mod scaling;
 mod shares;
 mod simulate;
+pub mod spread;
 mod stats;
 mod verdict;
 pub mod what_if;

@@ -5,7 +5,7 @@
 //! Fields are only ever added. Shares are of wall time of the thread inside the window; `functions` count thread-seconds per second.
 #![allow(missing_docs)]
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The schema's name, in every report.
 pub const SCHEMA: &str = "gilprof.report/1";
@@ -201,7 +201,7 @@ pub struct Blame {
 }
 
 /// The codes of REPORT's contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
     SwitchToProcesses,
@@ -227,7 +227,7 @@ pub enum Code {
 }
 
 /// How sure a verdict is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
     Low,
@@ -266,7 +266,7 @@ pub struct Speedup {
 }
 
 /// A factor with its interval; 1.0 is no gain.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     pub estimate: f64,
     pub low: f64,

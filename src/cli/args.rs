@@ -1,18 +1,14 @@
 //! The words of the command line, parsed and checked. Help is short, with an example per command.
 
+use super::gate_args::GateArgs;
+use super::values::{parse_duration, parse_pid, parse_rate, Window};
 use crate::analysis::what_if::Question;
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
 use crate::output::Format;
-use crate::units::Nanos;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
-
-/// Looks per second that can be asked for.
-const RATES: std::ops::RangeInclusive<f64> = 1.0..=20_000.0;
-/// The longest window: a week.
-const LONGEST_S: f64 = 7.0 * 86_400.0;
 
 /// gilprof's command line.
 #[derive(Debug, Parser)]
@@ -113,6 +109,8 @@ pub enum Command {
         #[command(flatten)]
         args: DiffArgs,
     },
+    /// Fail a build when the GIL is the bottleneck: check limits, or what got worse since a baseline
+    Gate(Box<GateArgs>),
     /// Show what every thread is doing now, with its Python stack
     #[command(after_help = "Example:\n  gilprof dump --pid 4242")]
     Dump {
@@ -247,79 +245,9 @@ impl From<FlameArg> for FlameMode {
     }
 }
 
-/// `--duration`: `None` is without end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window(pub Option<Nanos>);
-
-/// As `clap` is to take it; reachable for tests/fuzz.
-#[doc(hidden)]
-pub fn parse_pid(text: &str) -> Result<Pid, String> {
-    match text.parse::<i32>() {
-        Ok(pid) if pid > 0 => Ok(Pid(pid)),
-        _ => Err("a process id is a positive number, such as 4242; find it with: pgrep -fa python".into()),
-    }
-}
-
-/// As `clap` is to take it; reachable for tests/fuzz.
-#[doc(hidden)]
-pub fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "a rate is a number of looks per second, such as 1000".to_string())?;
-    if RATES.contains(&rate) {
-        Ok(rate)
-    } else {
-        Err(format!("a rate is between {} and {} looks per second", RATES.start(), RATES.end()))
-    }
-}
-
-/// As `clap` is to take it; reachable for tests/fuzz.
-#[doc(hidden)]
-pub fn parse_duration(text: &str) -> Result<Window, String> {
-    const HELP: &str = "a duration is a number with a unit, such as 500ms, 10s, 2m or 1h; 0 is without end";
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| HELP.to_string())?;
-    let seconds = match unit.trim() {
-        "ms" => number / 1e3,
-        "" | "s" => number,
-        "m" | "min" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => return Err(HELP.into()),
-    };
-    match seconds {
-        0.0 => Ok(Window(None)),
-        s if s < 0.01 => Err("a duration is at least 10ms".into()),
-        s if s > LONGEST_S => Err("a duration is at most a week; 0 is without end".into()),
-        s => Ok(Window(Some(Nanos::from_secs_f64(s)))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations() {
-        let seconds = |text| parse_duration(text).map(|w| w.0.map(Nanos::as_secs_f64));
-        assert_eq!(seconds("10s"), Ok(Some(10.0)));
-        assert_eq!(seconds("1.5"), Ok(Some(1.5)));
-        assert_eq!(seconds("500ms"), Ok(Some(0.5)));
-        assert_eq!(seconds("2m"), Ok(Some(120.0)));
-        assert_eq!(seconds("0"), Ok(None));
-        for bad in ["", "abc", "-1", "1x", "1ms", "9000h", "1.2.3", "nan", "inf", "1e9"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn rates_and_pids() {
-        assert_eq!(parse_rate("1000"), Ok(1000.0));
-        for bad in ["0", "-5", "nan", "inf", "x", "1000000"] {
-            assert!(parse_rate(bad).is_err(), "{bad}");
-        }
-        for bad in ["0", "-1", "x", "99999999999"] {
-            assert!(parse_pid(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn the_definition_is_sound() {

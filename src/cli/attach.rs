@@ -1,7 +1,8 @@
 //! `gilprof attach`: measures a running program until the window is over, the program ends or Ctrl-C.
 
-use super::args::{MeasureArgs, OutputArgs, Window};
+use super::args::{MeasureArgs, OutputArgs};
 use super::session::Session;
+use super::values::Window;
 use super::{exit, patience, print, signals, Manner};
 use crate::error::Result;
 use crate::ids::Pid;

@@ -38,6 +38,11 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// What it is made of.
+    pub fn into_parts(self) -> (Profile, Report, Option<Recording>) {
+        (self.profile, self.report, self.recording)
+    }
+
     fn source(&self) -> Source<'_> {
         Source { report: &self.report, profile: &self.profile, recording: self.recording.as_ref() }
     }
@@ -118,7 +123,7 @@ pub fn roots(by_thread: bool) -> Roots {
 }
 
 /// That a file is there.
-pub fn wrote(sheet: &Sheet) -> String {
+pub fn wrote<F>(sheet: &Sheet<F>) -> String {
     format!("wrote {}", sheet.path().display())
 }
 

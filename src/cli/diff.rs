@@ -1,32 +1,16 @@
 //! `gilprof diff`: two recordings beside each other.
 
 use super::args::{DiffArgs, FormatArg};
+use super::course::Course;
 use super::deliver::{self, roots, style};
 use super::files;
 use super::{print, say};
-use crate::analysis::compare::{compare, Comparison, Side};
-use crate::analysis::{self, report::Report};
+use crate::analysis::compare::{compare, Comparison};
 use crate::error::{Error, Result};
 use crate::output::collapsed::FlameInput;
 use crate::output::{flamegraph, json, text, unwritten, FileFormat};
-use crate::profile::file::Recording;
-use crate::profile::stretches::Stretches;
-use crate::profile::{Profile, ProfileBuilder};
 use std::path::Path;
 use std::process::ExitCode;
-
-/// One of the two.
-struct Read {
-    profile: Profile,
-    report: Report,
-    stretches: Stretches,
-}
-
-impl Read {
-    fn side(&self) -> Side<'_> {
-        Side { report: &self.report, stretches: &self.stretches }
-    }
-}
 
 /// Runs the command. That the two differ is a success.
 pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
@@ -37,7 +21,7 @@ pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
         return Err(unfit());
     }
     let written = || -> Result<()> {
-        let [base, new] = [read(base)?, read(new)?];
+        let [base, new] = [Course::read(base)?, Course::read(new)?];
         let comparison = compare(base.side(), new.side());
         for sheet in &mut sheets {
             let format = sheet.format;
@@ -57,18 +41,7 @@ pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
     written.map(|()| ExitCode::SUCCESS)
 }
 
-fn read(path: &Path) -> Result<Read> {
-    let recording = Recording::open(path)?;
-    let mut builder = ProfileBuilder::new();
-    let replayed = recording.replay(&mut builder)?;
-    let mut stretches = Stretches::of(replayed.window.begin, replayed.window.seconds);
-    recording.replay(&mut stretches)?;
-    let profile = builder.finish(replayed.target, replayed.window);
-    let report = analysis::report(&profile);
-    Ok(Read { profile, report, stretches })
-}
-
-fn flame<'a>(read: &'a Read, args: &DiffArgs) -> FlameInput<'a> {
+fn flame<'a>(read: &'a Course, args: &DiffArgs) -> FlameInput<'a> {
     deliver::flame_of(&read.report, &read.profile, args.flame.into(), roots(args.by_thread))
 }
 

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// One file to be written.
 #[derive(Debug)]
-pub struct Sheet {
+pub struct Sheet<F = FileFormat> {
     /// What it is written as.
-    pub format: FileFormat,
+    pub format: F,
     path: PathBuf,
     file: File,
     blanks: Blanks,
@@ -41,9 +41,13 @@ impl Blanks {
 
 /// Opens every path, or none.
 pub fn open_all(paths: &[PathBuf]) -> Result<(Vec<Sheet>, Blanks)> {
-    let formats = paths.iter().map(|p| format_for_path(p)).collect::<Result<Vec<_>>>()?;
+    open_each(paths.iter().map(|path| Ok((path.clone(), format_for_path(path)?))).collect::<Result<Vec<_>>>()?)
+}
+
+/// Opens every path, or none, each with what it is written as.
+pub fn open_each<F>(paths: Vec<(PathBuf, F)>) -> Result<(Vec<Sheet<F>>, Blanks)> {
     let blanks = Blanks::default();
-    let opened = paths.iter().zip(formats).map(|(path, format)| Sheet::open(path, format, &blanks)).collect::<Result<Vec<_>>>();
+    let opened = paths.into_iter().map(|(path, format)| Sheet::open(&path, format, &blanks)).collect::<Result<Vec<_>>>();
     match opened {
         Ok(sheets) => Ok((sheets, blanks)),
         Err(e) => {
@@ -53,8 +57,8 @@ pub fn open_all(paths: &[PathBuf]) -> Result<(Vec<Sheet>, Blanks)> {
     }
 }
 
-impl Sheet {
-    fn open(path: &Path, format: FileFormat, blanks: &Blanks) -> Result<Sheet> {
+impl<F> Sheet<F> {
+    fn open(path: &Path, format: F, blanks: &Blanks) -> Result<Sheet<F>> {
         let fresh = OpenOptions::new().read(true).write(true).create_new(true).open(path);
         if fresh.is_ok() {
             blanks.add(path);

@@ -2,11 +2,14 @@
 pub mod args;
 mod attach;
 mod becoming;
+mod course;
 mod deliver;
 mod diff;
 mod dump;
 pub mod exit;
 mod files;
+mod gate;
+pub mod gate_args;
 mod patience;
 mod progress;
 mod report;
@@ -14,6 +17,7 @@ mod run;
 mod session;
 mod signals;
 mod tape;
+pub mod values;
 
 use crate::error::{Error, Result};
 use args::{Cli, Command, OutputArgs};
@@ -42,6 +46,7 @@ pub fn main() -> ExitCode {
         }
         Command::Diff { base, new, args } => diff::command(&base, &new, &args),
         Command::Report { files, output } => report::command(&files, &output),
+        Command::Gate(args) => Ok(gate::command(&args)),
         Command::Dump { pid, format, freeze_holder, record_memory } => {
             dump::command(pid, format.into(), freeze_holder, record_memory.as_deref())
         }

@@ -2,7 +2,7 @@
 //!
 //! It has a thread of its own: a terminal may be slow, or stopped with Ctrl-S, and looks must not wait for it.
 
-use super::args::Window;
+use super::values::Window;
 use crate::output::numbers;
 use crate::profile::LiveNumbers;
 use crate::sample::WindowFacts;

@@ -3,11 +3,13 @@
 //! The program has gilprof's own stdin, stdout and stderr; so the report goes to stderr, as soon as the window is over, and there is no
 //! live line in what may be the program's own screen.
 
-use super::args::{MeasureArgs, OutputArgs, Window};
+use super::args::{MeasureArgs, OutputArgs};
 use super::becoming;
+use super::files::Blanks;
 use super::progress::LiveLine;
 use super::session::Session;
 use super::signals::{self, Signals};
+use super::values::Window;
 use super::{exit, fail, say_raw, system, Manner};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
@@ -25,6 +27,21 @@ use tokio::sync::oneshot;
 pub fn command(window: Window, measured: &MeasureArgs, output: &OutputArgs, words: &[OsString], manner: Manner) -> Result<ExitCode> {
     let session = Session::prepare(measured, output, window)?;
     let blanks = session.blanks();
+    let work = |pid, name: &str, ended: &AtomicBool, running| measure(session, pid, name, ended, running, manner);
+    let (status, failed) = accompanied(words, &blanks, work)?;
+    Ok(match failed.flatten() {
+        Some(code) if status.success() => code,
+        _ => ExitCode::from(exit_code(status)),
+    })
+}
+
+/// Starts a program, passes signals on to it, and does `work` meanwhile on a thread of its own, with its pid, what it was started as, whether it
+/// has ended, and what is cut off once it was waited for. Gives its end, and what came of the work. A signal after its end leaves at once.
+pub fn accompanied<T: Send>(
+    words: &[OsString],
+    blanks: &Blanks,
+    work: impl FnOnce(Pid, &str, &AtomicBool, Receiver<Infallible>) -> T + Send,
+) -> Result<(ExitStatus, Option<T>)> {
     let runtime = signals::runtime()?;
     let (mut signals, mut child) = {
         let _inside = runtime.enter();
@@ -36,15 +53,15 @@ pub fn command(window: Window, measured: &MeasureArgs, output: &OutputArgs, word
     let ended = AtomicBool::new(false);
     let (tell, told) = oneshot::channel();
     let (running, waited_for) = mpsc::channel();
-    let (status, failed) = std::thread::scope(|scope| {
+    let (status, done) = std::thread::scope(|scope| {
         // Nobody is there to be told only when gilprof is being left at once.
-        scope.spawn(|| tell.send(measure(session, pid, &name, &ended, waited_for, manner)));
+        scope.spawn(|| tell.send(work(pid, &name, &ended, waited_for)).is_ok());
         runtime.block_on(async {
             let status = accompany(&mut child, pid, &mut signals).await;
             ended.store(true, Ordering::Relaxed);
             drop(running);
             tokio::select! {
-                failed = told => (status, failed.ok().flatten()),
+                done = told => (status, done.ok()),
                 _ = signals.next() => {
                     blanks.remove();
                     std::process::exit(exit::INTERRUPTED_TWICE.into())
@@ -52,11 +69,7 @@ pub fn command(window: Window, measured: &MeasureArgs, output: &OutputArgs, word
             }
         })
     });
-    let status = status.map_err(|e| system("wait for the program", e))?;
-    Ok(match failed {
-        Some(code) if status.success() => code,
-        _ => exit_code(status),
-    })
+    Ok((status.map_err(|e| system("wait for the program", e))?, done))
 }
 
 fn launch(words: &[OsString]) -> Result<Child> {
@@ -66,9 +79,9 @@ fn launch(words: &[OsString]) -> Result<Child> {
 }
 
 /// As a shell would: 128 and the signal's number for a program that a signal ended.
-fn exit_code(status: ExitStatus) -> ExitCode {
+pub fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+    u8::try_from(code).unwrap_or(1)
 }
 
 /// Measures the program once it runs Python, until the window is over or it ends, and reports at once. A program that could not be

@@ -1,10 +1,11 @@
 //! What `attach`, `run` and `record` share: one measured window on a thread of its own, then what is to be delivered.
 
-use super::args::{MeasureArgs, OutputArgs, Window};
+use super::args::{MeasureArgs, OutputArgs};
 use super::deliver::{wrote, Delivery, Measured};
 use super::progress::LiveLine;
 use super::say;
 use super::tape::{self, Tape};
+use super::values::Window;
 use crate::capture::observe::Freeze;
 use crate::capture::peers;
 use crate::capture::sampler::{self, Ended, Plan, Progress};
@@ -26,6 +27,8 @@ pub struct Session {
     plan: Plan,
     window: Window,
     freeze: bool,
+    /// Whether all that was seen is kept, also when no file needs it.
+    keep: bool,
     delivery: Delivery,
 }
 
@@ -37,6 +40,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// What was measured; an error where it could not be kept.
+    pub fn into_measured(self) -> Result<Measured> {
+        self.recorded.map(|()| self.measured)
+    }
+
     /// Whether the window is over because the program is.
     pub fn program_ended(&self) -> bool {
         matches!(self.ended, Ended::TargetEnded)
@@ -56,7 +64,12 @@ impl Session {
             )));
         }
         let plan = Plan { rate_hz: measure.rate, duration: window.0, exact: measure.exact };
-        Ok(Session { plan, window, freeze: measure.freeze_holder, delivery: Delivery::prepare(output)? })
+        Ok(Session { plan, window, freeze: measure.freeze_holder, keep: false, delivery: Delivery::prepare(output)? })
+    }
+
+    /// Keeps all that is seen, in order of time.
+    pub fn keeping(self) -> Session {
+        Session { keep: true, ..self }
     }
 
     /// A live line for the window.
@@ -71,7 +84,7 @@ impl Session {
 
     /// Measures until the window is over, `stop` is set or the target ends. Blocks. Sets `stop` when a recording cannot go on.
     pub fn measure(&self, pid: Pid, target: Attached, stop: &AtomicBool, line: LiveLine) -> Result<Outcome> {
-        let kept = if self.delivery.needs_recording() { Some(tape::nameless()?) } else { None };
+        let kept = if self.keep || self.delivery.needs_recording() { Some(tape::nameless()?) } else { None };
         let mut sink = Steady::new(Tape::on(self.delivery.recordings(), kept.as_ref())?);
         let mut tick = |progress: Progress, sink: &mut Steady<Tape>| {
             let tape = sink.inner_mut();

@@ -70,7 +70,7 @@ pub struct BaselineBrief {
 pub enum Verdict {
     /// The whole interval is within the limit.
     Pass,
-    /// A limit marked `@warn` is broken: said, but the build goes on.
+    /// A limit marked `@warn` is broken, or cannot be told: said, but the build goes on.
     Warn,
     /// It cannot be told: the interval straddles the limit, or there is no such figure.
     Inconclusive,

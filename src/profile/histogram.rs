@@ -1,5 +1,7 @@
 //! Lengths of runs in logarithmic buckets: eight per doubling, so that a quantile is within 5 % of the truth at any scale.
 
+use serde::{Deserialize, Serialize};
+
 /// Where the buckets begin, in nanoseconds.
 const FIRST: f64 = 1_000.0;
 /// Buckets per doubling.
@@ -7,8 +9,15 @@ const PER_OCTAVE: f64 = 8.0;
 /// The last bucket takes all that is longer: about an hour.
 const LAST: usize = 256;
 
+/// More than this was never counted, nor is so long: what a file says must not overflow when it is added up.
+const MOST_COUNTED: u64 = 1 << 48;
+const MOST_NANOS: f64 = 1e20;
+
+/// How much wider a bucket's end is than its middle: a quantile may be off by this factor.
+pub const QUANTILE_ERROR: f64 = 1.0443;
+
 /// Counts of lengths of time.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     counts: Vec<u64>,
     count: u64,
@@ -40,6 +49,13 @@ impl Histogram {
         self.count += other.count;
         self.max = self.max.max(other.max);
         self.sum += other.sum;
+    }
+
+    /// Whether it can be one: it may come from a file.
+    pub fn is_sound(&self) -> bool {
+        let counted = self.counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
+        let times = [self.max, self.sum].iter().all(|nanos| (0.0..=MOST_NANOS).contains(nanos));
+        self.counts.len() <= LAST + 1 && counted == Some(self.count) && self.count < MOST_COUNTED && times
     }
 
     /// How many were counted.

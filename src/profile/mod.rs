@@ -23,7 +23,7 @@ pub use blocks::Block;
 pub use builder::{LiveNumbers, ProfileBuilder};
 pub use functions::{FunctionId, NO_PYTHON, OTHER_FUNCTIONS};
 pub use gils::GilProfile;
-pub use histogram::Histogram;
+pub use histogram::{Histogram, QUANTILE_ERROR};
 pub use stacks::{StackId, Weight};
 pub use steady::Steady;
 pub use threads::{Measured, ThreadProfile};

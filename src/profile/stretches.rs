@@ -3,11 +3,14 @@
 //! How much a figure differs from stretch to stretch says how much of a difference between two windows may be chance. The window's
 //! length must be known, so this is a second pass over a recording.
 
-use crate::ids::ThreadId;
-use crate::sample::{Function, GilLook, Holder, Sink, Slice, Split, State, ThreadFacts, ThreadTotals};
+use super::gils::GilProfile;
+use super::histogram::Histogram;
+use super::threads::ThreadProfile;
+use crate::ids::{GilId, ThreadId};
+use crate::sample::{Exact, Function, GilLook, Holder, Sink, Slice, Split, State, Stretch, ThreadFacts, ThreadTotals};
 use crate::units::Nanos;
 use rustc_hash::FxHashMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// How many stretches.
@@ -15,6 +18,8 @@ pub const STRETCHES: usize = 16;
 /// Threads and functions that have figures of their own; the rest share a row.
 const MOST_THREADS: usize = 4096;
 const MOST_FUNCTIONS: usize = 1 << 14;
+/// GILs that have figures of their own; the rest have none.
+const MOST_GILS: usize = 256;
 
 /// One figure of each stretch.
 pub type Series = [f64; STRETCHES];
@@ -30,6 +35,79 @@ pub struct FunctionSeries {
     pub waiting: Series,
     /// Waiting of others while it held.
     pub inflicted: Series,
+    /// As the innermost function of one on a CPU without the GIL.
+    pub native: Series,
+}
+
+/// What one GIL did. Times in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct GilSeries {
+    /// Time that looks at it stand for.
+    pub observed: Series,
+    /// The part of it in which some thread held.
+    pub busy: Series,
+    /// The part of it in which at least one thread waited, as in [`GilProfile::contended`].
+    pub contended: Series,
+    /// Waiting of all its threads together.
+    pub waiting: Series,
+    /// Changes of the holder by CPython's own count; `None` where it was never read.
+    pub switches: Option<Series>,
+    /// Uninterrupted holds that ended then: runs of looks.
+    pub holds: Vec<Histogram>,
+    /// Uninterrupted waits likewise.
+    pub waits: Vec<Histogram>,
+    /// Holds that were measured (exact mode).
+    pub exact_holds: Vec<Histogram>,
+    /// Waits that were measured (exact mode).
+    pub exact_waits: Vec<Histogram>,
+    last_switches: Option<u64>,
+    profile: GilProfile,
+}
+
+impl GilSeries {
+    fn new(id: GilId) -> GilSeries {
+        let none = || vec![Histogram::default(); STRETCHES];
+        GilSeries {
+            observed: [0.0; STRETCHES],
+            busy: [0.0; STRETCHES],
+            contended: [0.0; STRETCHES],
+            waiting: [0.0; STRETCHES],
+            switches: None,
+            holds: none(),
+            waits: none(),
+            exact_holds: none(),
+            exact_waits: none(),
+            last_switches: None,
+            profile: GilProfile::new(id),
+        }
+    }
+
+    fn look(&mut self, look: &GilLook, index: usize) {
+        let span = look.span.as_nanos() as f64;
+        self.observed[index] += span;
+        if look.holder != Holder::Nobody {
+            self.busy[index] += span;
+        }
+        let before = self.profile.contended;
+        self.profile.look(look);
+        self.contended[index] += self.profile.contended - before;
+        if let Some(now) = look.switches {
+            let since = self.last_switches.replace(now).map_or(0, |last| now.saturating_sub(last));
+            self.switches.get_or_insert([0.0; STRETCHES])[index] += since as f64;
+        }
+    }
+
+    fn wait(&mut self, end: Nanos, waiting: f64, total: f64, index: usize) {
+        let before = self.profile.contended;
+        self.profile.wait(end, waiting, total);
+        self.contended[index] += self.profile.contended - before;
+        self.waiting[index] += waiting;
+    }
+
+    fn runs(&mut self, (holds, waits): (Histogram, Histogram), index: usize) {
+        self.holds[index].merge(&holds);
+        self.waits[index].merge(&waits);
+    }
 }
 
 /// What a thread did.
@@ -39,6 +117,8 @@ pub struct ThreadSeries {
     pub name: String,
     /// Nanoseconds per state.
     pub splits: [Split; STRETCHES],
+    /// What of it goes on; none for the row that stands for many threads.
+    runs: Option<Box<ThreadProfile>>,
 }
 
 /// The stretches of one window.
@@ -54,6 +134,9 @@ pub struct Stretches {
     pub observed: Series,
     /// See `observed`.
     pub busy: Series,
+    /// Each GIL by itself.
+    pub gils: BTreeMap<GilId, GilSeries>,
+    latest: usize,
     keys: FxHashMap<usize, (Arc<Function>, (String, String))>,
 }
 
@@ -68,6 +151,8 @@ impl Stretches {
             functions: HashMap::new(),
             observed: [0.0; STRETCHES],
             busy: [0.0; STRETCHES],
+            gils: BTreeMap::new(),
+            latest: 0,
             keys: FxHashMap::default(),
         }
     }
@@ -80,6 +165,13 @@ impl Stretches {
     /// In which one a time lies. Slices are short beside stretches: one counts where its middle is.
     fn index(&self, at: u64) -> usize {
         (at.saturating_sub(self.begin) / self.length).min(STRETCHES as u64 - 1) as usize
+    }
+
+    fn gil_row(&mut self, id: GilId) -> Option<&mut GilSeries> {
+        if self.gils.len() >= MOST_GILS && !self.gils.contains_key(&id) {
+            return None;
+        }
+        Some(self.gils.entry(id).or_insert_with(|| GilSeries::new(id)))
     }
 
     fn function(&mut self, function: &Arc<Function>) -> &mut FunctionSeries {
@@ -100,8 +192,12 @@ impl Sink for Stretches {
     fn thread(&mut self, facts: &ThreadFacts) {
         if let Some(thread) = self.threads.get_mut(&facts.id) {
             thread.name.clone_from(&facts.name);
+            if let Some(runs) = &mut thread.runs {
+                runs.facts.gil = facts.gil;
+            }
         } else if self.threads.len() < MOST_THREADS {
-            let series = ThreadSeries { name: facts.name.clone(), splits: [Split::default(); STRETCHES] };
+            let runs = Some(Box::new(ThreadProfile::new(facts.clone())));
+            let series = ThreadSeries { name: facts.name.clone(), splits: [Split::default(); STRETCHES], runs };
             self.threads.insert(facts.id, series);
         }
     }
@@ -109,15 +205,36 @@ impl Sink for Stretches {
     fn slice(&mut self, slice: &Slice<'_>) {
         let (split, _) = super::sensible(&slice.split);
         let total = split.total();
+        if total <= 0.0 {
+            return;
+        }
         let index = self.index(slice.end.as_nanos().saturating_sub((total / 2.0) as u64));
-        let other = || ThreadSeries { name: "(other threads)".into(), splits: [Split::default(); STRETCHES] };
+        self.latest = self.latest.max(index);
+        let other = || ThreadSeries { name: "(other threads)".into(), splits: [Split::default(); STRETCHES], runs: None };
         let row = if self.threads.contains_key(&slice.thread) { slice.thread } else { ThreadId(u32::MAX) };
-        self.threads.entry(row).or_insert_with(other).splits[index].merge(&split);
-        let (holding, waiting) = (split.holding(), split.get(State::Waiting));
-        if let Some(leaf) = slice.stack.leaf().filter(|_| holding + waiting > 0.0) {
+        let thread = self.threads.entry(row).or_insert_with(other);
+        thread.splits[index].merge(&split);
+        let mut ended = None;
+        let mut id = GilId::default();
+        if let Some(runs) = &mut thread.runs {
+            runs.follow(&split, slice.evidence);
+            id = runs.facts.gil.unwrap_or_default();
+            ended = runs.take_runs();
+        }
+        let (holding, waiting, native) = (split.holding(), split.get(State::Waiting), split.get(State::Native));
+        if ended.is_some() || waiting > 0.0 {
+            if let Some(gil) = self.gil_row(id) {
+                ended.into_iter().for_each(|runs| gil.runs(runs, index));
+                if waiting > 0.0 {
+                    gil.wait(slice.end, waiting, total, index);
+                }
+            }
+        }
+        if let Some(leaf) = slice.stack.leaf().filter(|_| holding + waiting + native > 0.0) {
             let series = self.function(&leaf.function);
             series.holding[index] += holding;
             series.waiting[index] += waiting;
+            series.native[index] += native;
         }
         if let Some(leaf) = slice.holder.and_then(|(_, stack)| stack.leaf()).filter(|_| waiting > 0.0) {
             self.function(&leaf.function).inflicted[index] += waiting;
@@ -131,7 +248,30 @@ impl Sink for Stretches {
         if look.holder != Holder::Nobody {
             self.busy[index] += span;
         }
+        if let Some(gil) = self.gil_row(look.gil) {
+            gil.look(look, index);
+        }
     }
 
-    fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
+    fn exact(&mut self, measured: &Exact) {
+        let index = self.index(measured.end.as_nanos());
+        let nanos = measured.end.since(measured.begin).as_nanos() as f64;
+        if let Some(gil) = self.gil_row(measured.gil) {
+            match measured.stretch {
+                Stretch::Wait => gil.exact_waits[index].record(nanos),
+                Stretch::Hold => gil.exact_holds[index].record(nanos),
+                Stretch::HandOver => {}
+            }
+        }
+    }
+
+    fn thread_end(&mut self, thread: ThreadId, _: ThreadTotals) {
+        let Some(mut runs) = self.threads.get_mut(&thread).and_then(|thread| thread.runs.take()) else { return };
+        // The run under way counts with the length it has, as it does in a profile.
+        runs.close(false);
+        let (latest, id) = (self.latest, runs.facts.gil.unwrap_or_default());
+        if let (Some(ended), Some(gil)) = (runs.take_runs(), self.gil_row(id)) {
+            gil.runs(ended, latest);
+        }
+    }
 }

@@ -96,6 +96,12 @@ impl ThreadProfile {
         }
     }
 
+    /// The holds and the waits that have ended since this was last asked; `None` when there are none.
+    pub(super) fn take_runs(&mut self) -> Option<(Histogram, Histogram)> {
+        let ended = self.hold_runs.count() + self.wait_runs.count() > 0;
+        ended.then(|| (std::mem::take(&mut self.hold_runs), std::mem::take(&mut self.wait_runs)))
+    }
+
     fn record(&mut self, run: Option<(Kind, f64)>) {
         match run {
             Some((Kind::Hold, nanos)) => self.hold_runs.record(nanos),

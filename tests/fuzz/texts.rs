@@ -2,7 +2,7 @@
 
 use super::harness::Fuzz;
 use super::mutate::Mutator;
-use gilprof::cli::args::{parse_duration, parse_pid, parse_rate};
+use gilprof::cli::values::{parse_duration, parse_pid, parse_rate};
 use gilprof::ids::Addr;
 use gilprof::process::facts::{cpu_count, quota_in, stat_field, Status};
 use gilprof::process::maps::Maps;

@@ -50,34 +50,35 @@ pub fn render(report: &Report, style: Style) -> String {
 }
 
 /// A page being written: keeps every line within the width, whatever is put on it.
-pub(in crate::output) struct Page {
+pub(crate) struct Page {
     out: String,
-    pub(in crate::output) style: Style,
+    pub(crate) style: Style,
 }
 
 impl Page {
-    fn new(style: Style) -> Page {
+    /// An empty one.
+    pub(crate) fn new(style: Style) -> Page {
         let width = style.width.clamp(Style::NARROWEST, Style::WIDEST);
         Page { out: String::new(), style: Style { width, ..style } }
     }
 
     /// All that is on it.
-    fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.out
     }
 
-    pub(in crate::output) fn blank(&mut self) {
+    pub(crate) fn blank(&mut self) {
         self.out.push('\n');
     }
 
     /// One line that is known to fit; may hold colour.
-    pub(in crate::output) fn line(&mut self, line: &str) {
+    pub(crate) fn line(&mut self, line: &str) {
         self.out += line.trim_end();
         self.out.push('\n');
     }
 
     /// Text broken into lines, the first after `lead`, the others under its end. `lead` must not hold colour.
-    pub(in crate::output) fn prose(&mut self, lead: &str, text: &str) {
+    pub(crate) fn prose(&mut self, lead: &str, text: &str) {
         let indent = plain::width(lead);
         for (n, line) in plain::wrap(&plain::clean(text), self.style.width.saturating_sub(indent)).into_iter().enumerate() {
             let start = if n == 0 { lead.to_string() } else { " ".repeat(indent) };
@@ -86,12 +87,12 @@ impl Page {
     }
 
     /// Pieces side by side, as many on a line as fit.
-    pub(in crate::output) fn pieces(&mut self, lead: &str, gap: &str, pieces: &[String]) {
+    pub(crate) fn pieces(&mut self, lead: &str, gap: &str, pieces: &[String]) {
         self.painted_pieces(lead, gap, pieces, |_, piece| piece.to_string());
     }
 
     /// [`Page::pieces`] with colour put on each, by number, after its columns are counted.
-    pub(in crate::output) fn painted_pieces(&mut self, lead: &str, gap: &str, pieces: &[String], paint: impl Fn(usize, &str) -> String) {
+    pub(crate) fn painted_pieces(&mut self, lead: &str, gap: &str, pieces: &[String], paint: impl Fn(usize, &str) -> String) {
         let indent = plain::width(lead);
         let (mut line, mut used) = (lead.to_string(), indent);
         for (n, piece) in pieces.iter().enumerate() {
@@ -114,7 +115,7 @@ impl Page {
     }
 
     /// A section's first line, after a blank one.
-    pub(in crate::output) fn heading(&mut self, line: &str) {
+    pub(crate) fn heading(&mut self, line: &str) {
         self.blank();
         self.line(&palette::strong(line, self.style.colour));
     }

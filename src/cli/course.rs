@@ -1,0 +1,52 @@
+//! A measured window with its course: what is compared, stretch by stretch. From a recording's file, or from one that was just made.
+
+use super::deliver::Measured;
+use crate::analysis::compare::Side;
+use crate::analysis::{self, report::Report};
+use crate::error::{Error, Result};
+use crate::profile::file::Recording;
+use crate::profile::stretches::Stretches;
+use crate::profile::{Profile, ProfileBuilder};
+use std::path::Path;
+
+/// One window.
+#[derive(Debug)]
+pub struct Course {
+    /// Its figures.
+    pub profile: Profile,
+    /// What is said of it.
+    pub report: Report,
+    /// Its course.
+    pub stretches: Stretches,
+}
+
+impl Course {
+    /// From a file.
+    pub fn read(path: &Path) -> Result<Course> {
+        let recording = Recording::open(path)?;
+        let mut builder = ProfileBuilder::new();
+        let replayed = recording.replay(&mut builder)?;
+        let profile = builder.finish(replayed.target, replayed.window);
+        let report = analysis::report(&profile);
+        Course::with(profile, report, &recording)
+    }
+
+    /// Of a window that was measured and kept just now.
+    pub fn of(measured: Measured) -> Result<Course> {
+        match measured.into_parts() {
+            (profile, report, Some(recording)) => Course::with(profile, report, &recording),
+            _ => Err(Error::Usage("what was measured was not kept".into())),
+        }
+    }
+
+    fn with(profile: Profile, report: Report, recording: &Recording) -> Result<Course> {
+        let mut stretches = Stretches::of(profile.window.begin, profile.window.seconds);
+        recording.replay(&mut stretches)?;
+        Ok(Course { profile, report, stretches })
+    }
+
+    /// As one side of a comparison.
+    pub fn side(&self) -> Side<'_> {
+        Side { report: &self.report, stretches: &self.stretches }
+    }
+}

@@ -1,0 +1,399 @@
+//! The language of limits, in the manner of k6:
+//!
+//! ```text
+//! limit      := metric op number [unit] [level]                    waiting <= 20%
+//!             | "verdict" ["not"] "in" "[" code {"," code} "]" [level]     verdict not in [latency-victims]
+//!             | "verdict" ("==" | "!=") code [level]
+//! regression := metric ":" ("+" | "-") number [unit] ["," "min" number [unit]] [level]     waiting: +5pp, min 2pp
+//! metric     := name | "thread" "(" '"' glob '"' ")" "." state | "function" "(" '"' FILE:NAME '"' ")" "." figure
+//! op         := "<=" | "<" | ">=" | ">"
+//! level      := "@fail" | "@warn"
+//! ```
+//!
+//! | counts | units of a limit | units of a regression |
+//! |---|---|---|
+//! | a share | `20%`, or `0.2` | `+5pp`, or `+0.05`; `+10%` of the baseline |
+//! | threads | `0.5`, `0.5threads` | `+0.2`; `+10%` |
+//! | milliseconds | `25ms`, `25`, `500us`, `0.5s` | `+5ms`; `+10%` |
+//! | a factor | `1.3`, `1.3x` | `+0.2`, `+0.2x`; `+10%` |
+//! | a number per second | `200`, `200/s` | `+50`, `+50/s`; `+10%` |
+//!
+//! `+` allows a metric to grow by so much, `-` to shrink. `min` is a second floor: a change is a regression only when it passes both. Without it
+//! it is 2pp, 0.05 threads, 1 ms, 0.1x or 10/s. Spaces are free. What does not exist is an error that lists what does.
+
+use super::metric::{self, Metric};
+use super::outcome::{Level, Unit};
+use crate::analysis::report::Code;
+use std::fmt;
+
+/// The longest expression, in bytes.
+pub const LONGEST: usize = 1000;
+/// The largest number in one.
+const LARGEST: f64 = 1e9;
+
+/// How a figure is compared with its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Op {
+    AtMost,
+    Below,
+    AtLeast,
+    Above,
+}
+
+/// What a figure must be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Bound {
+    /// Beyond neither this nor, for the strict ones, at it.
+    Number(Op, f64),
+    /// One of these verdicts.
+    In(Vec<Code>),
+    /// None of these.
+    NotIn(Vec<Code>),
+}
+
+/// A limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    /// What is limited.
+    pub metric: Metric,
+    /// To what.
+    pub bound: Bound,
+    /// Whether it fails the build.
+    pub level: Level,
+}
+
+/// How much of a change is allowed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Allowed {
+    /// In the metric's own unit.
+    Absolute(f64),
+    /// As a part of the baseline's figure.
+    Relative(f64),
+}
+
+/// How much worse than its baseline a figure may be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Regression {
+    /// What is compared.
+    pub metric: Metric,
+    /// Whether growing is what is bad.
+    pub grows: bool,
+    /// What is allowed.
+    pub allowed: Allowed,
+    /// And never less than this, in the metric's own unit.
+    pub floor: f64,
+    /// Whether it fails the build.
+    pub level: Level,
+}
+
+/// The codes that can be a verdict.
+pub const VERDICTS: [(&str, Code); 12] = [
+    ("switch-to-processes", Code::SwitchToProcesses),
+    ("release-the-gil", Code::ReleaseTheGil),
+    ("blocked-holding-gil", Code::BlockedHoldingGil),
+    ("latency-victims", Code::LatencyVictims),
+    ("already-parallel", Code::AlreadyParallel),
+    ("keep-threads", Code::KeepThreads),
+    ("serial", Code::Serial),
+    ("lock-bound", Code::LockBound),
+    ("cpu-starved", Code::CpuStarved),
+    ("gil-disabled", Code::GilDisabled),
+    ("idle", Code::Idle),
+    ("inconclusive", Code::Inconclusive),
+];
+
+/// The name of a verdict.
+pub fn verdict_name(code: Code) -> &'static str {
+    VERDICTS.iter().find(|(_, known)| *known == code).map_or("inconclusive", |(name, _)| name)
+}
+
+impl Limit {
+    /// Reads one.
+    pub fn parse(text: &str) -> Result<Limit, String> {
+        let mut words = Words::of(text)?;
+        let metric = words.metric()?;
+        let bound = if metric == Metric::Verdict { words.verdicts()? } else { words.bound(metric.unit())? };
+        Ok(Limit { metric, bound, level: words.end()? })
+    }
+}
+
+impl Regression {
+    /// Reads one.
+    pub fn parse(text: &str) -> Result<Regression, String> {
+        let mut words = Words::of(text)?;
+        let metric = words.metric()?;
+        if metric == Metric::Verdict {
+            return Err("a verdict has no size that could grow; give it a limit: verdict not in [latency-victims]".into());
+        }
+        if !words.take(":") {
+            return Err(words.wrong("a colon", "waiting: +5pp, min 2pp"));
+        }
+        let grows = words.take("+");
+        if !grows && !words.take("-") {
+            return Err(words.wrong("+ or -", "waiting: +5pp, or threads_worth_having: -1"));
+        }
+        let unit = metric.unit();
+        let allowed = words.allowed(unit)?;
+        let floor = if words.take(",") {
+            if !words.take("min") {
+                return Err(words.wrong("min", "waiting: +5pp, min 2pp"));
+            }
+            match words.allowed(unit)? {
+                Allowed::Absolute(floor) => floor,
+                Allowed::Relative(_) => return Err(format!("min is a change that matters at all, such as {}", default_floor(unit).1)),
+            }
+        } else {
+            default_floor(unit).0
+        };
+        Ok(Regression { metric, grows, allowed, floor, level: words.end()? })
+    }
+}
+
+fn default_floor(unit: Unit) -> (f64, &'static str) {
+    match unit {
+        Unit::Share => (0.02, "min 2pp"),
+        Unit::Threads => (0.05, "min 0.05"),
+        Unit::Ms => (1.0, "min 1ms"),
+        Unit::PerSecond => (10.0, "min 10/s"),
+        Unit::Factor | Unit::Verdict => (0.1, "min 0.1x"),
+    }
+}
+
+/// What is left of a text.
+struct Words<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Words<'a> {
+    fn of(text: &'a str) -> Result<Words<'a>, String> {
+        if text.len() > LONGEST {
+            return Err(format!("an expression has at most {LONGEST} bytes"));
+        }
+        Ok(Words { rest: text.trim_start() })
+    }
+
+    /// Goes over `word` where it comes next; a word of letters only where it ends there.
+    fn take(&mut self, word: &str) -> bool {
+        let Some(rest) = self.rest.strip_prefix(word) else { return false };
+        let whole = |c: char| !(c.is_alphanumeric() || c == '_');
+        if word.chars().all(char::is_alphabetic) && !rest.chars().next().is_none_or(whole) {
+            return false;
+        }
+        self.rest = rest.trim_start();
+        true
+    }
+
+    /// Characters while they are such.
+    fn run(&mut self, such: impl Fn(char) -> bool) -> &'a str {
+        let end = self.rest.find(|c: char| !such(c)).unwrap_or(self.rest.len());
+        let (run, rest) = self.rest.split_at(end);
+        self.rest = rest.trim_start();
+        run
+    }
+
+    fn wrong(&self, wanted: &str, example: &str) -> String {
+        let found = if self.rest.is_empty() { "it ends".into() } else { format!("{:?} stands", self.rest) };
+        format!("{found} where {wanted} should be, as in: {example}")
+    }
+
+    fn metric(&mut self) -> Result<Metric, String> {
+        let name = self.run(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
+        if name.is_empty() {
+            return Err(self.wrong(&format!("a metric ({})", metric::names()), "waiting <= 20%"));
+        }
+        if !self.take("(") {
+            return Metric::plain(name).ok_or_else(|| format!("there is no metric {name:?}; there are: {}", metric::names()));
+        }
+        let example = "thread(\"worker-*\").waiting";
+        let Some((glob, rest)) = self.rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) else {
+            return Err(self.wrong("a name in double quotes", example));
+        };
+        self.rest = rest.trim_start();
+        if !self.take(")") || !self.take(".") {
+            return Err(self.wrong("a closing bracket and a dot", example));
+        }
+        let what = self.run(|c| c.is_ascii_alphanumeric() || c == '_');
+        Metric::selected(name, glob, what)
+    }
+
+    fn op(&mut self) -> Result<Op, String> {
+        let all = [("<=", Op::AtMost), (">=", Op::AtLeast), ("<", Op::Below), (">", Op::Above)];
+        let found = all.into_iter().find(|(sign, _)| self.take(sign));
+        found.map(|(_, op)| op).ok_or_else(|| self.wrong("<=, <, >= or >", "waiting <= 20%"))
+    }
+
+    fn number(&mut self) -> Result<f64, String> {
+        let text = self.run(|c| c.is_ascii_digit() || c == '.' || c == '_').replace('_', "");
+        let number = text.parse::<f64>().ok().filter(|number| (0.0..=LARGEST).contains(number));
+        number.ok_or_else(|| self.wrong("a number", "waiting <= 20%"))
+    }
+
+    /// The letters or signs of a unit.
+    fn unit(&mut self) -> &'a str {
+        self.run(|c| c.is_ascii_alphabetic() || c == '%' || c == '/')
+    }
+
+    fn bound(&mut self, unit: Unit) -> Result<Bound, String> {
+        let op = self.op()?;
+        let number = self.number()?;
+        let word = self.unit();
+        let factor = absolute(unit, word).or_else(|| (unit == Unit::Share && word == "%").then_some(0.01));
+        let factor =
+            factor.ok_or_else(|| unknown_unit(word, unit, if unit == Unit::Share { "%, or no unit for a part of 1" } else { "" }))?;
+        let bound = number * factor;
+        if unit == Unit::Share && bound > 1.0 {
+            return Err(format!("a share is at most 100%; {number} without a unit is a part of 1: write {number}%"));
+        }
+        Ok(Bound::Number(op, bound))
+    }
+
+    fn allowed(&mut self, unit: Unit) -> Result<Allowed, String> {
+        let number = self.number()?;
+        match self.unit() {
+            "%" => Ok(Allowed::Relative(number / 100.0)),
+            "pp" if unit == Unit::Share => Ok(Allowed::Absolute(number / 100.0)),
+            word => {
+                let share = if unit == Unit::Share { "pp (percentage points), or % of the baseline" } else { "% of the baseline" };
+                absolute(unit, word).map(|factor| Allowed::Absolute(number * factor)).ok_or_else(|| unknown_unit(word, unit, share))
+            }
+        }
+    }
+
+    fn verdicts(&mut self) -> Result<Bound, String> {
+        let example = "verdict not in [blocked-holding-gil, latency-victims]";
+        for (sign, equal) in [("==", true), ("!=", false)] {
+            if self.take(sign) {
+                let codes = vec![self.code()?];
+                return Ok(if equal { Bound::In(codes) } else { Bound::NotIn(codes) });
+            }
+        }
+        let not = self.take("not");
+        if !self.take("in") || !self.take("[") {
+            return Err(self.wrong("not in […], in […], == or !=", example));
+        }
+        let mut codes = vec![self.code()?];
+        while self.take(",") {
+            codes.push(self.code()?);
+        }
+        if !self.take("]") {
+            return Err(self.wrong("a comma or ]", example));
+        }
+        codes.dedup();
+        Ok(if not { Bound::NotIn(codes) } else { Bound::In(codes) })
+    }
+
+    fn code(&mut self) -> Result<Code, String> {
+        let name = self.run(|c| c.is_ascii_lowercase() || c == '-');
+        let known = VERDICTS.iter().find(|(known, _)| *known == name).map(|(_, code)| *code);
+        let all = || VERDICTS.map(|(name, _)| name).join(", ");
+        known.ok_or_else(|| format!("there is no verdict {name:?}; there are: {}", all()))
+    }
+
+    /// The level, and nothing behind it.
+    fn end(&mut self) -> Result<Level, String> {
+        let level = if self.take("@") {
+            match (self.take("warn"), self.take("fail")) {
+                (true, _) => Level::Warn,
+                (_, true) => Level::Fail,
+                _ => return Err(self.wrong("warn or fail", "gil.busy <= 0.9 @warn")),
+            }
+        } else {
+            Level::Fail
+        };
+        if self.rest.is_empty() {
+            Ok(level)
+        } else {
+            Err(self.wrong("the end", "gil.busy <= 0.9 @warn"))
+        }
+    }
+}
+
+/// What a unit of the metric's own kind multiplies by.
+fn absolute(unit: Unit, word: &str) -> Option<f64> {
+    match (unit, word) {
+        (_, "") | (Unit::Threads, "threads" | "thread") | (Unit::Ms, "ms") | (Unit::Factor, "x") | (Unit::PerSecond, "/s") => Some(1.0),
+        (Unit::Ms, "s") => Some(1e3),
+        (Unit::Ms, "us") => Some(1e-3),
+        _ => None,
+    }
+}
+
+fn unknown_unit(word: &str, unit: Unit, more: &str) -> String {
+    let own = match unit {
+        Unit::Share => "",
+        Unit::Threads => "threads",
+        Unit::Ms => "ms, us, s",
+        Unit::Factor => "x",
+        Unit::PerSecond => "/s",
+        Unit::Verdict => "none",
+    };
+    let all: Vec<&str> = [own, more].into_iter().filter(|text| !text.is_empty()).collect();
+    format!("there is no unit {word:?} for this metric; there are: {}", all.join(", "))
+}
+
+/// A number in the metric's own unit, as it is written in an expression.
+fn written(unit: Unit, number: f64) -> String {
+    // Through decimals, so that 0.2 does not come back as 20.000000000000004%.
+    let plain = |n: f64| format!("{:.6}", n).trim_end_matches('0').trim_end_matches('.').to_string();
+    match unit {
+        Unit::Share => plain(number * 100.0) + "%",
+        Unit::Threads | Unit::Verdict => plain(number),
+        Unit::Ms => plain(number) + "ms",
+        Unit::Factor => plain(number) + "x",
+        Unit::PerSecond => plain(number) + "/s",
+    }
+}
+
+impl Op {
+    /// As it is written.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Op::AtMost => "<=",
+            Op::Below => "<",
+            Op::AtLeast => ">=",
+            Op::Above => ">",
+        }
+    }
+
+    /// Whether it is a most, and not a least.
+    pub fn is_most(self) -> bool {
+        matches!(self, Op::AtMost | Op::Below)
+    }
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::Fail => "",
+        Level::Warn => " @warn",
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |codes: &[Code]| codes.iter().map(|code| verdict_name(*code)).collect::<Vec<_>>().join(", ");
+        match &self.bound {
+            Bound::Number(op, bound) => write!(f, "{} {} {}", self.metric, op.sign(), written(self.metric.unit(), *bound))?,
+            Bound::In(codes) => write!(f, "{} in [{}]", self.metric, list(codes))?,
+            Bound::NotIn(codes) => write!(f, "{} not in [{}]", self.metric, list(codes))?,
+        }
+        f.write_str(level(self.level))
+    }
+}
+
+impl fmt::Display for Regression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = self.metric.unit();
+        let points = |number| written(unit, number).replace('%', "pp");
+        let allowed = match self.allowed {
+            Allowed::Absolute(number) => points(number),
+            Allowed::Relative(part) => written(Unit::Share, part),
+        };
+        let sign = if self.grows { '+' } else { '-' };
+        write!(f, "{}: {sign}{allowed}, min {}{}", self.metric, points(self.floor), level(self.level))
+    }
+}
+
+#[cfg(test)]
+#[path = "expr_tests.rs"]
+mod tests;

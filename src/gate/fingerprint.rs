@@ -1,0 +1,166 @@
+//! What must be alike for two measurings to be compared, and what should be.
+//!
+//! Another release of Python, another build, other cores or another quota change the figures themselves: such a baseline is refused. Another
+//! machine of the same size mostly does not: it is said. What a recording does not tell is not compared.
+
+use crate::profile::Profile;
+use serde::{Deserialize, Serialize};
+
+/// The schema of what a run stores; another one is refused.
+pub const SCHEMA: &str = "gilprof.baseline/1";
+
+/// What a run was measured on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// `3.11.7`.
+    pub python: String,
+    /// Whether it is a free-threaded build.
+    pub free_threaded: bool,
+    /// Whether its GIL is on.
+    pub gil_enabled: bool,
+    /// CPUs that the program may use.
+    pub cores: f64,
+    /// The cgroup's quota, in CPUs.
+    pub quota: Option<f64>,
+    /// Looks per second.
+    pub rate_hz: f64,
+    /// Whether waits were measured by kernel events.
+    pub exact: bool,
+    /// In microseconds.
+    pub switch_interval_us: Option<u64>,
+    /// The machine's kind of CPU; `None` where that is not known, as of a recording.
+    pub cpu_model: Option<String>,
+    /// The machine's CPUs.
+    pub machine_cpus: Option<f64>,
+}
+
+/// What came of a comparison.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Differences {
+    /// What makes the two incomparable.
+    pub refused: Vec<String>,
+    /// What the reader should know.
+    pub said: Vec<String>,
+}
+
+impl Fingerprint {
+    /// Of a measured window; `here` when it was measured on this machine just now.
+    pub fn of(profile: &Profile, here: bool) -> Fingerprint {
+        let (target, window) = (&profile.target, &profile.window);
+        Fingerprint {
+            python: target.python.clone(),
+            free_threaded: target.free_threaded,
+            gil_enabled: target.gil_enabled,
+            cores: target.cpus,
+            quota: target.quota,
+            rate_hz: window.rate_hz,
+            exact: window.exact,
+            switch_interval_us: target.switch_interval_us,
+            cpu_model: here.then(cpu_model).flatten(),
+            machine_cpus: target.machine_cpus,
+        }
+    }
+
+    /// How this one, of the baseline, differs from that of now.
+    pub fn against(&self, now: &Fingerprint) -> Differences {
+        let mut out = Differences::default();
+        let mut differ = |refuse: bool, what: &str, was: String, is: String| {
+            if was != is {
+                let list = if refuse { &mut out.refused } else { &mut out.said };
+                list.push(format!("{what} was {was} and is {is}"));
+            }
+        };
+        let build = |f: &Fingerprint| match (f.free_threaded, f.gil_enabled) {
+            (false, _) => "with the GIL".to_string(),
+            (true, true) => "free-threaded, its GIL switched on".into(),
+            (true, false) => "free-threaded".into(),
+        };
+        let quota = |f: &Fingerprint| f.quota.map_or("none".to_string(), |quota| format!("{quota:.2} CPUs"));
+        let exact = |f: &Fingerprint| if f.exact { "exact" } else { "sampled" }.to_string();
+        differ(true, "Python", minor(&self.python), minor(&now.python));
+        differ(true, "Python's build", build(self), build(now));
+        differ(true, "the number of cores that it may use", self.cores.to_string(), now.cores.to_string());
+        differ(true, "the CPU quota", quota(self), quota(now));
+        differ(true, "the rate of looks", format!("{}/s", self.rate_hz), format!("{}/s", now.rate_hz));
+        differ(true, "the measuring of waits", exact(self), exact(now));
+        if minor(&self.python) == minor(&now.python) {
+            differ(false, "Python", self.python.clone(), now.python.clone());
+        }
+        if let (Some(was), Some(is)) = (self.switch_interval_us, now.switch_interval_us) {
+            differ(false, "the switch interval", format!("{was} us"), format!("{is} us"));
+        }
+        if let (Some(was), Some(is)) = (&self.cpu_model, &now.cpu_model) {
+            differ(false, "the machine: its CPU", was.clone(), is.clone());
+        }
+        if let (Some(was), Some(is)) = (self.machine_cpus, now.machine_cpus) {
+            differ(false, "the machine: its number of CPUs", was.to_string(), is.to_string());
+        }
+        out
+    }
+}
+
+/// `3.11` of `3.11.7`.
+fn minor(version: &str) -> String {
+    version.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+/// What this machine calls its CPU.
+fn cpu_model() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn print() -> Fingerprint {
+        Fingerprint {
+            python: "3.11.7".into(),
+            gil_enabled: true,
+            cores: 2.0,
+            rate_hz: 1000.0,
+            cpu_model: Some("A".into()),
+            machine_cpus: Some(2.0),
+            ..Fingerprint::default()
+        }
+    }
+
+    #[test]
+    fn what_changes_the_figures_is_refused() {
+        assert_eq!(print().against(&print()), Differences::default());
+        let changes: [fn(&mut Fingerprint); 7] = [
+            |f| f.python = "3.12.1".into(),
+            |f| f.free_threaded = true,
+            |f| f.cores = 4.0,
+            |f| f.quota = Some(1.5),
+            |f| f.rate_hz = 500.0,
+            |f| f.exact = true,
+            |f| (f.free_threaded, f.gil_enabled) = (true, false),
+        ];
+        for change in changes {
+            let mut other = print();
+            change(&mut other);
+            let differences = print().against(&other);
+            assert_eq!((differences.refused.len(), differences.said.len()), (1, 0), "{differences:?}");
+        }
+    }
+
+    #[test]
+    fn another_machine_is_said_and_an_unknown_one_is_not() {
+        let changes: [(fn(&mut Fingerprint), usize); 5] = [
+            (|f| f.cpu_model = Some("B".into()), 1),
+            (|f| f.machine_cpus = Some(64.0), 1),
+            (|f| f.python = "3.11.9".into(), 1),
+            (|f| f.switch_interval_us = Some(5000), 0),
+            (|f| (f.cpu_model, f.machine_cpus) = (None, None), 0),
+        ];
+        for (change, said) in changes {
+            let mut other = print();
+            change(&mut other);
+            let differences = print().against(&other);
+            assert_eq!((differences.refused.len(), differences.said.len()), (0, said), "{differences:?}");
+        }
+    }
+}

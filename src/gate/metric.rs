@@ -1,0 +1,331 @@
+//! The figures that a gate can check, each with its name, what it counts and what it means: [`TABLE`] is what documents and errors show.
+//!
+//! | metric | what it is |
+//! |---|---|
+//! | `waiting`, `holding`, `native`, `starved`, `lock`, `io`, `unknown` | share of wall time in that state, the mean over the threads that take part in the GIL (held or wanted it for more than 0.5 % of their time), each weighted by how long it lived |
+//! | `gil.busy`, `gil.contended` | share of wall time in which some thread held the GIL; in which at least one waited |
+//! | `gil.waiters_mean` | threads waiting, on average |
+//! | `gil.switches_per_s` | changes of the holder, by CPython's own count |
+//! | `hold_ms.X`, `wait_ms.X` with `mean`, `p50`, `p99`, `max` | length of one uninterrupted hold, or wait |
+//! | `speedup.processes`, `speedup.free_threading`, `speedup.release_in_native` | the predicted gain, as in the report |
+//! | `threads_worth_having` | at how many threads the GIL saturates |
+//! | `thread("GLOB").STATE` | share of a thread's own wall time; of several that match, the worst one |
+//! | `function("FILE:NAME").X` with `holding`, `waiting`, `inflicted_wait`, `native` | thread-seconds per second as the innermost function; of several that match, the worst one. FILE is a path or its end, or left out with its colon |
+//! | `verdict` | the report's verdict: `verdict not in [lock-bound, …]`, `verdict == keep-threads` |
+//!
+//! Of a program with several GILs the one with the most waiting counts. In globs `*` stands for any text and `?` for one character.
+
+use super::outcome::Unit;
+use std::fmt;
+
+/// Length of the longest glob, in bytes.
+const LONGEST_GLOB: usize = 200;
+
+/// A state in which a thread spends its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum ThreadState {
+    Waiting,
+    Holding,
+    Native,
+    Starved,
+    Lock,
+    Io,
+    Unknown,
+}
+
+/// Of what a length is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Statistic {
+    Mean,
+    P50,
+    P99,
+    Max,
+}
+
+/// What a function does to the GIL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Deed {
+    Holding,
+    Waiting,
+    InflictedWait,
+    Native,
+}
+
+/// A predicted gain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Gain {
+    Processes,
+    FreeThreading,
+    ReleaseInNative,
+}
+
+/// A figure that can be checked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Metric {
+    /// Mean share over the threads that take part.
+    Share(ThreadState),
+    GilBusy,
+    GilContended,
+    GilWaiters,
+    GilSwitches,
+    Hold(Statistic),
+    Wait(Statistic),
+    Speedup(Gain),
+    ThreadsWorthHaving,
+    /// Share of the worst thread whose name matches.
+    Thread(String, ThreadState),
+    /// Of the worst function that matches.
+    Function(String, Deed),
+    Verdict,
+}
+
+/// A kind of figure, for documents and errors.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// How it is written.
+    pub name: &'static str,
+    /// What it counts.
+    pub unit: Unit,
+    /// What it is.
+    pub what: &'static str,
+}
+
+const fn row(name: &'static str, unit: Unit, what: &'static str) -> Row {
+    Row { name, unit, what }
+}
+
+/// Every figure.
+pub const TABLE: &[Row] = &[
+    row("waiting", Unit::Share, "share of wall time that a thread waits for the GIL; mean over the threads that take part in it"),
+    row("holding", Unit::Share, "the same of holding it"),
+    row("native", Unit::Share, "the same of running on a CPU without it"),
+    row("starved", Unit::Share, "the same of being ready to run without a CPU"),
+    row("lock", Unit::Share, "the same of sleeping on another lock"),
+    row("io", Unit::Share, "the same of sleeping in any other system call"),
+    row("unknown", Unit::Share, "the same of what could not be told"),
+    row("gil.busy", Unit::Share, "share of wall time in which some thread held the GIL"),
+    row("gil.contended", Unit::Share, "share of wall time in which at least one thread waited for it"),
+    row("gil.waiters_mean", Unit::Threads, "threads waiting, on average"),
+    row("gil.switches_per_s", Unit::PerSecond, "changes of the holder, by CPython's own count"),
+    row("hold_ms.{mean,p50,p99,max}", Unit::Ms, "length of one uninterrupted hold"),
+    row("wait_ms.{mean,p50,p99,max}", Unit::Ms, "length of one uninterrupted wait"),
+    row("speedup.{processes,free_threading,release_in_native}", Unit::Factor, "predicted gain, as in the report"),
+    row("threads_worth_having", Unit::Threads, "at how many threads the GIL saturates"),
+    row("thread(\"GLOB\").{waiting,holding,native,starved,lock,io,unknown}", Unit::Share, "share of the worst matching thread's wall time"),
+    row(
+        "function(\"FILE:NAME\").{holding,waiting,inflicted_wait,native}",
+        Unit::Threads,
+        "thread-seconds per second, innermost; of the worst matching function",
+    ),
+    row("verdict", Unit::Verdict, "the report's verdict: verdict not in [lock-bound, …]"),
+];
+
+/// The names of all, for errors.
+pub fn names() -> String {
+    TABLE.iter().map(|row| row.name).collect::<Vec<_>>().join(", ")
+}
+
+const STATES: [(&str, ThreadState); 7] = [
+    ("waiting", ThreadState::Waiting),
+    ("holding", ThreadState::Holding),
+    ("native", ThreadState::Native),
+    ("starved", ThreadState::Starved),
+    ("lock", ThreadState::Lock),
+    ("io", ThreadState::Io),
+    ("unknown", ThreadState::Unknown),
+];
+const STATISTICS: [(&str, Statistic); 4] =
+    [("mean", Statistic::Mean), ("p50", Statistic::P50), ("p99", Statistic::P99), ("max", Statistic::Max)];
+const DEEDS: [(&str, Deed); 4] =
+    [("holding", Deed::Holding), ("waiting", Deed::Waiting), ("inflicted_wait", Deed::InflictedWait), ("native", Deed::Native)];
+const GAINS: [(&str, Gain); 3] =
+    [("processes", Gain::Processes), ("free_threading", Gain::FreeThreading), ("release_in_native", Gain::ReleaseInNative)];
+
+fn find<T: Copy>(table: &[(&'static str, T)], name: &str) -> Option<T> {
+    table.iter().find(|(known, _)| *known == name).map(|(_, what)| *what)
+}
+
+fn word<T: PartialEq>(table: &[(&'static str, T)], what: T) -> &'static str {
+    table.iter().find(|(_, known)| *known == what).map_or("", |(name, _)| name)
+}
+
+impl ThreadState {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        word(&STATES, self)
+    }
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = ThreadState> {
+        STATES.iter().map(|(_, state)| *state)
+    }
+}
+
+impl Metric {
+    /// From its name without a glob: `gil.busy`.
+    pub fn plain(name: &str) -> Option<Metric> {
+        let parts = name.split_once('.').unwrap_or((name, ""));
+        Some(match parts {
+            ("gil", "busy") => Metric::GilBusy,
+            ("gil", "contended") => Metric::GilContended,
+            ("gil", "waiters_mean") => Metric::GilWaiters,
+            ("gil", "switches_per_s") => Metric::GilSwitches,
+            ("hold_ms", statistic) => Metric::Hold(find(&STATISTICS, statistic)?),
+            ("wait_ms", statistic) => Metric::Wait(find(&STATISTICS, statistic)?),
+            ("speedup", gain) => Metric::Speedup(find(&GAINS, gain)?),
+            _ if name == "threads_worth_having" => Metric::ThreadsWorthHaving,
+            _ if name == "verdict" => Metric::Verdict,
+            _ => Metric::Share(find(&STATES, name)?),
+        })
+    }
+
+    /// From a selector: `thread`, `worker-*`, `waiting`. An error says what exists.
+    pub fn selected(kind: &str, glob: &str, what: &str) -> Result<Metric, String> {
+        if glob.is_empty() || glob.len() > LONGEST_GLOB || glob.chars().any(char::is_control) {
+            return Err(format!("{kind}(\"…\") takes a name of 1 to {LONGEST_GLOB} bytes, in which * stands for any text"));
+        }
+        let list = |names: Vec<&str>| format!("{kind}(…) has no {what:?}; it has: {}", names.join(", "));
+        match kind {
+            "thread" => {
+                let state = find(&STATES, what).ok_or_else(|| list(STATES.iter().map(|(name, _)| *name).collect()))?;
+                Ok(Metric::Thread(glob.into(), state))
+            }
+            "function" => {
+                let deed = find(&DEEDS, what).ok_or_else(|| list(DEEDS.iter().map(|(name, _)| *name).collect()))?;
+                Ok(Metric::Function(glob.into(), deed))
+            }
+            _ => Err(format!("there is no metric {kind}(…); there are: {}", names())),
+        }
+    }
+
+    /// What it counts.
+    pub fn unit(&self) -> Unit {
+        match self {
+            Metric::Share(_) | Metric::GilBusy | Metric::GilContended | Metric::Thread(..) => Unit::Share,
+            Metric::GilWaiters | Metric::ThreadsWorthHaving | Metric::Function(..) => Unit::Threads,
+            Metric::GilSwitches => Unit::PerSecond,
+            Metric::Hold(_) | Metric::Wait(_) => Unit::Ms,
+            Metric::Speedup(_) => Unit::Factor,
+            Metric::Verdict => Unit::Verdict,
+        }
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Metric::Share(state) => f.write_str(state.name()),
+            Metric::GilBusy => f.write_str("gil.busy"),
+            Metric::GilContended => f.write_str("gil.contended"),
+            Metric::GilWaiters => f.write_str("gil.waiters_mean"),
+            Metric::GilSwitches => f.write_str("gil.switches_per_s"),
+            Metric::Hold(statistic) => write!(f, "hold_ms.{}", word(&STATISTICS, *statistic)),
+            Metric::Wait(statistic) => write!(f, "wait_ms.{}", word(&STATISTICS, *statistic)),
+            Metric::Speedup(gain) => write!(f, "speedup.{}", word(&GAINS, *gain)),
+            Metric::ThreadsWorthHaving => f.write_str("threads_worth_having"),
+            Metric::Thread(glob, state) => write!(f, "thread(\"{glob}\").{}", state.name()),
+            Metric::Function(glob, deed) => write!(f, "function(\"{glob}\").{}", word(&DEEDS, *deed)),
+            Metric::Verdict => f.write_str("verdict"),
+        }
+    }
+}
+
+/// Whether a name is one that the glob means. Takes time in proportion to both lengths multiplied, whatever the stars.
+pub fn matches(glob: &str, name: &str) -> bool {
+    let (glob, name): (Vec<char>, Vec<char>) = (glob.chars().collect(), name.chars().collect());
+    let (mut g, mut n) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match glob.get(g) {
+            Some('*') => {
+                retry = Some((g, n));
+                g += 1;
+            }
+            Some(c) if *c == '?' || *c == name[n] => (g, n) = (g + 1, n + 1),
+            // The last star takes one more character.
+            _ => match retry {
+                Some((star, from)) => {
+                    retry = Some((star, from + 1));
+                    (g, n) = (star + 1, from + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    glob[g..].iter().all(|c| *c == '*')
+}
+
+/// Whether a function is one that `FILE:NAME` means. FILE is the whole path or its last parts; without a colon any file will do.
+pub fn is_function(glob: &str, file: &str, name: &str) -> bool {
+    match glob.rsplit_once(':') {
+        None => matches(glob, name),
+        Some((path, function)) => {
+            let ends = || std::iter::once(file).chain(file.match_indices('/').map(|(at, _)| &file[at + 1..]));
+            matches(function, name) && ends().any(|end| matches(path, end))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_name_of_the_table_is_a_metric_and_comes_back() {
+        for row in TABLE {
+            let (before, choices) = row.name.split_once('{').unwrap_or((row.name, "}"));
+            for choice in choices.trim_end_matches('}').split(',') {
+                let name = format!("{before}{choice}");
+                let metric = match name.split_once("(\"") {
+                    Some((kind, rest)) => {
+                        let (glob, what) = rest.split_once("\").").unwrap();
+                        Metric::selected(kind, glob, what).unwrap()
+                    }
+                    None => Metric::plain(&name).unwrap_or_else(|| panic!("{name}")),
+                };
+                assert_eq!((metric.to_string(), metric.unit()), (name, row.unit));
+            }
+        }
+        for none in ["", "gil", "gil.", "busy", "wait_ms", "wait_ms.p98", "waiting.p50", "speedup", "verdict.x", "GIL.busy"] {
+            assert_eq!(Metric::plain(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn globs() {
+        for (glob, name) in [("worker-*", "worker-0"), ("*", ""), ("w?rk*-*1", "work-a-11"), ("**x*", "ax"), ("Main", "Main")] {
+            assert!(matches(glob, name), "{glob} {name}");
+        }
+        for (glob, name) in [("worker-*", "worker"), ("", "x"), ("?", ""), ("a*b", "ac"), ("Main", "MainThread")] {
+            assert!(!matches(glob, name), "{glob} {name}");
+        }
+        assert!(!matches(&"*a".repeat(90), &"b".repeat(100_000)), "in no time");
+    }
+
+    #[test]
+    fn functions_by_the_end_of_their_path() {
+        let is = |glob| is_function(glob, "/srv/app/app.py", "Parser.parse");
+        for glob in ["app.py:Parser.parse", "app/app.py:*.parse", "/srv/app/app.py:Parser.*", "Parser.parse", "*.py:*", "*parse"] {
+            assert!(is(glob), "{glob}");
+        }
+        for glob in ["p.py:Parser.parse", "app.py:parse", "srv:*", "other.py:Parser.parse", "parse"] {
+            assert!(!is(glob), "{glob}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_matches_itself_and_any_part_of_it_starred(name in "[a-z-]{0,20}", at in 0..20usize, cut in 0..20usize) {
+            prop_assert!(matches(&name, &name));
+            let (from, to) = (at.min(name.len()), (at + cut).min(name.len()));
+            let starred = format!("{}*{}", &name[..from], &name[to..]);
+            prop_assert!(matches(&starred, &name));
+        }
+    }
+}

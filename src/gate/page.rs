@@ -1,0 +1,139 @@
+//! A judged gate on the terminal: what came of it, a row for each check, and for each broken one the function to look at with its stack.
+
+use super::outcome::{Check, Culprit, Outcome, Verdict};
+use crate::output::text::{Page, Style};
+use crate::output::{numbers, palette, plain};
+use crate::sample::State;
+
+/// Frames of a stack that are printed: the innermost.
+const MOST_FRAMES: usize = 12;
+/// Notes that are printed.
+const MOST_NOTES: usize = 10;
+
+/// The whole page.
+pub fn render(outcome: &Outcome, style: Style) -> String {
+    let mut page = Page::new(style);
+    header(&mut page, outcome);
+    page.blank();
+    let word = if outcome.error.is_some() { "not judged" } else { outcome.verdict.word() };
+    page.line(&format!("  {}", paint(&word.to_uppercase(), outcome.verdict, style.colour)));
+    page.prose("  ", &outcome.headline);
+    if !outcome.checks.is_empty() {
+        page.blank();
+    }
+    outcome.checks.iter().for_each(|check| row(&mut page, check));
+    outcome.checks.iter().for_each(|check| broken(&mut page, check));
+    notes(&mut page, &outcome.notes);
+    page.finish()
+}
+
+fn header(page: &mut Page, outcome: &Outcome) {
+    let mut pieces = vec![plain::clean(&outcome.program)];
+    if let Some(target) = &outcome.target {
+        pieces.push(format!("python {}", plain::fit(&plain::clean(&target.python), 16)));
+        pieces.push(numbers::counted(target.cpus, "core"));
+    }
+    let seconds: f64 = outcome.runs.iter().map(|run| run.seconds).sum();
+    let looks = outcome.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.looks));
+    match outcome.runs.len() {
+        0 => {}
+        1 => pieces.push(format!("1 run, {}, {} looks", numbers::seconds(seconds), numbers::thousands(looks))),
+        n => pieces.push(format!("{n} runs, {} in all, {} looks", numbers::seconds(seconds), numbers::thousands(looks))),
+    }
+    page.pieces("gilprof gate  ", "  ", &pieces);
+}
+
+fn paint(text: &str, verdict: Verdict, colour: bool) -> String {
+    let state = match verdict {
+        Verdict::Pass => State::Native,
+        Verdict::Warn | Verdict::Inconclusive => State::HoldingPython,
+        Verdict::Fail => State::HoldingBlocked,
+    };
+    palette::paint(text, state, colour)
+}
+
+/// The check, what was measured, what the baseline says; and why, where that is not plain.
+fn row(page: &mut Page, check: &Check) {
+    let (wide, colour) = (page.style.width, page.style.colour);
+    let mark = paint(&check.verdict.mark().to_string(), check.verdict, colour);
+    let mut figures = check.measured_text.clone();
+    if check.baseline.is_some() {
+        figures += &format!("   baseline {}", check.baseline_text);
+    }
+    let (expression, figures) = (plain::clean(&check.expression), plain::clean(&figures));
+    let room = wide.saturating_sub(4);
+    if plain::width(&expression) + plain::width(&figures) + 2 <= room {
+        let gap = (40usize.saturating_sub(plain::width(&expression))).max(2).min(room - plain::width(&expression) - plain::width(&figures));
+        page.line(&format!("  {mark} {expression}{}{figures}", " ".repeat(gap)));
+    } else {
+        page.line(&format!("  {mark} {}", plain::fit(&expression, room)));
+        page.prose("      ", &figures);
+    }
+    if check.verdict != Verdict::Pass {
+        page.prose("      ", &check.why);
+    }
+}
+
+fn broken(page: &mut Page, check: &Check) {
+    let Some(culprit) = check.culprit.as_ref().filter(|_| check.verdict != Verdict::Pass) else { return };
+    page.heading(&format!("  {} {}", check.verdict.mark(), plain::fit(&plain::clean(&check.metric), page.style.width - 4)));
+    page.prose("    look at ", &place(culprit));
+    let thread = culprit.thread.as_ref().map_or(String::new(), |thread| format!("in thread {thread}: "));
+    page.prose("    ", &format!("{thread}{}", culprit.what));
+    let skipped = culprit.stack.len().saturating_sub(MOST_FRAMES);
+    if skipped > 0 {
+        page.line(&format!("      … {skipped} more below"));
+    }
+    for frame in &culprit.stack[skipped..] {
+        let name = plain::left(&plain::clean(&frame.name), 34);
+        let file = plain::clean(plain::basename(&frame.file));
+        page.line(&format!("      {name} {}", plain::fit(&format!("{file}:{}", frame.line), page.style.width - 41)));
+    }
+}
+
+fn place(culprit: &Culprit) -> String {
+    if culprit.file.is_empty() {
+        culprit.name.clone()
+    } else {
+        format!("{} ({}:{})", culprit.name, culprit.file, culprit.line_to_show())
+    }
+}
+
+fn notes(page: &mut Page, notes: &[String]) {
+    if !notes.is_empty() {
+        page.blank();
+    }
+    notes.iter().take(MOST_NOTES).for_each(|note| page.prose("  note: ", note));
+    if notes.len() > MOST_NOTES {
+        page.line(&format!("  and {} more", notes.len() - MOST_NOTES));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_names_the_function_and_keeps_to_its_width() {
+        let text = render(&super::super::testing::outcome(), Style::PLAIN);
+        for words in [
+            "FAIL",
+            "✗ waiting <= 20%",
+            "✓ gil.busy <= 90%",
+            "~ wait_ms.p99",
+            "baseline 33.3 %",
+            "look at Parser.parse<T>",
+            "in thread worker-0",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(!text.contains('\x1b') && text.lines().all(|line| plain::width(line) <= 80), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_judged_says_why() {
+        let outcome = super::super::assemble::failed("app.py", "the command ended with exit code 7".into(), 7);
+        let text = render(&outcome, Style::PLAIN);
+        assert!(text.contains("NOT JUDGED") && text.contains("the command ended with exit code 7"), "{text}");
+    }
+}

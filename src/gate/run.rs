@@ -1,0 +1,287 @@
+//! One measured run as the gate keeps it, and a baseline stores it: not means but samples, each figure in 16 stretches of the window.
+//!
+//! Times are in microseconds, whole ones, so that a baseline is a short text. What a baseline says is foreign: [`Run::is_sound`] comes before
+//! any use of it.
+
+use super::metric::ThreadState;
+use crate::analysis::compare::takes_part;
+use crate::analysis::report::{Code, Confidence, Estimate, Report};
+use crate::profile::stretches::{GilSeries, Series, Stretches, ThreadSeries, STRETCHES};
+use crate::profile::{Histogram, Profile};
+use crate::sample::{Split, State};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a baseline may hold at most of each.
+const MOST_ROWS: usize = 100_000;
+/// Nor may a figure in it be larger.
+const LARGEST: f64 = 1e15;
+
+/// A run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Length of its window.
+    pub seconds: f64,
+    /// Looks made.
+    pub looks: u64,
+    /// Looks missed.
+    pub missed: u64,
+    /// Its verdict.
+    pub verdict: Option<Code>,
+    /// How sure that is.
+    pub confidence: Option<Confidence>,
+    /// Why figures of it are not to be judged: nothing ran, too little was seen, the GIL is off, cores were missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<Unusable>,
+    /// Lengths are off by as much, in milliseconds: they are runs of looks. Zero in exact mode.
+    pub resolution_ms: f64,
+    /// How many threads take part in the GIL.
+    pub taking_part: usize,
+    /// Those threads' states, and all of their time.
+    pub process: Shares,
+    /// The GIL with the most waiting.
+    pub gil: Option<GilRun>,
+    /// Predictions, with their intervals.
+    pub predicted: BTreeMap<String, Estimate>,
+    /// Every thread.
+    pub threads: Vec<ThreadRun>,
+    /// Every function that held or wanted the GIL, or ran without it.
+    pub functions: Vec<FunctionRun>,
+    /// One stretch.
+    pub stretch_us: f64,
+}
+
+/// Why a run is not to be judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unusable {
+    /// The verdict that says so.
+    pub code: Code,
+    /// In words.
+    pub why: String,
+}
+
+/// States by name, stretch by stretch; those that never occur are left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Shares {
+    /// All time.
+    pub wholes: Vec<f64>,
+    /// Time in each state.
+    pub states: BTreeMap<String, Vec<f64>>,
+}
+
+/// One GIL.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct GilRun {
+    pub observed: Vec<f64>,
+    pub busy: Vec<f64>,
+    pub contended: Vec<f64>,
+    pub waiting: Vec<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switches: Option<Vec<f64>>,
+    pub holds: Vec<Histogram>,
+    pub waits: Vec<Histogram>,
+}
+
+/// One thread.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ThreadRun {
+    /// Its name.
+    pub name: String,
+    /// Its time.
+    pub shares: Shares,
+}
+
+/// One function.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FunctionRun {
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    pub file: String,
+    /// Its first line.
+    pub line: u32,
+    /// As the innermost function of the holder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holding: Vec<f64>,
+    /// As that of one that waits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<f64>,
+    /// Waiting of others while it held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inflicted_wait: Vec<f64>,
+    /// On a CPU without the GIL.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub native: Vec<f64>,
+}
+
+impl Run {
+    /// Of a measured window.
+    pub fn of(profile: &Profile, report: &Report, stretches: &Stretches) -> Run {
+        let part = || stretches.threads.values().filter(|thread| takes_part(&thread.splits));
+        let (window, verdict) = (&report.window, &report.verdict);
+        let mut threads: Vec<ThreadRun> = stretches.threads.values().map(thread).filter(|t| !t.shares.wholes.is_empty()).collect();
+        threads.sort_by(|a, b| a.name.cmp(&b.name).then(b.shares.sum("waiting").total_cmp(&a.shares.sum("waiting"))));
+        let mut functions: Vec<FunctionRun> = stretches
+            .functions
+            .iter()
+            .map(|((name, file), series)| FunctionRun {
+                name: name.clone(),
+                file: file.clone(),
+                line: series.line,
+                holding: micros(&series.holding),
+                waiting: micros(&series.waiting),
+                inflicted_wait: micros(&series.inflicted),
+                native: micros(&series.native),
+            })
+            .collect();
+        functions.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
+        let exact = window.exact;
+        let rate = profile.window.rate_hz;
+        Run {
+            seconds: window.seconds,
+            looks: window.looks,
+            missed: window.missed,
+            verdict: Some(verdict.code),
+            confidence: Some(verdict.confidence),
+            unusable: unusable(report),
+            resolution_ms: if exact || rate <= 0.0 { 0.0 } else { 1e3 / rate },
+            taking_part: part().count(),
+            process: shares(part()),
+            gil: stretches
+                .gils
+                .values()
+                .max_by(|a, b| sum(&a.waiting).total_cmp(&sum(&b.waiting)).then(sum(&a.busy).total_cmp(&sum(&b.busy))))
+                .map(|gil| gil_run(gil, exact)),
+            predicted: predicted(report),
+            threads,
+            functions,
+            stretch_us: stretches.length() / 1e3,
+        }
+    }
+
+    /// Whether it can be one: everything in it has the length that it should, and is a number.
+    pub fn is_sound(&self) -> bool {
+        let series = |s: &Vec<f64>| (s.is_empty() || s.len() == STRETCHES) && s.iter().all(|x| (0.0..=LARGEST).contains(x));
+        let shares = |s: &Shares| series(&s.wholes) && s.states.len() <= State::COUNT && s.states.values().all(series);
+        let lengths = |h: &Vec<Histogram>| (h.is_empty() || h.len() == STRETCHES) && h.iter().all(Histogram::is_sound);
+        let gil = |g: &GilRun| {
+            let all = [&g.observed, &g.busy, &g.contended, &g.waiting];
+            all.into_iter().all(series) && g.switches.as_ref().is_none_or(series) && lengths(&g.holds) && lengths(&g.waits)
+        };
+        let function = |f: &FunctionRun| [&f.holding, &f.waiting, &f.inflicted_wait, &f.native].into_iter().all(series);
+        let estimate = |e: &Estimate| e.low <= e.estimate && e.estimate <= e.high && e.low >= 0.0 && e.high <= LARGEST;
+        [self.seconds, self.resolution_ms, self.stretch_us].iter().all(|x| (0.0..=LARGEST).contains(x))
+            && self.threads.len() <= MOST_ROWS
+            && self.functions.len() <= MOST_ROWS
+            && self.predicted.len() <= MOST_ROWS
+            && shares(&self.process)
+            && self.gil.as_ref().is_none_or(gil)
+            && self.predicted.values().all(estimate)
+            && self.threads.iter().all(|t| shares(&t.shares))
+            && self.functions.iter().all(function)
+    }
+
+    /// What a baseline keeps of it: the threads and the functions that matter most.
+    pub fn thinned(mut self, most: usize) -> Run {
+        let weight = |t: &ThreadRun| ["holding", "waiting", "native"].iter().map(|state| t.shares.sum(state)).sum::<f64>();
+        self.threads.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
+        self.threads.truncate(most);
+        self.functions.sort_by(|a, b| b.weight().total_cmp(&a.weight()));
+        self.functions.truncate(most);
+        self
+    }
+}
+
+impl Shares {
+    /// All time in a state.
+    pub fn sum(&self, state: &str) -> f64 {
+        self.states.get(state).map_or(0.0, |parts| parts.iter().sum())
+    }
+}
+
+impl FunctionRun {
+    fn weight(&self) -> f64 {
+        [&self.holding, &self.waiting, &self.inflicted_wait, &self.native].into_iter().flatten().sum()
+    }
+}
+
+/// Why the report refuses to predict anything, where that means that figures cannot be relied on either.
+fn unusable(report: &Report) -> Option<Unusable> {
+    let verdict = &report.verdict;
+    let refuses = matches!(verdict.code, Code::Inconclusive | Code::Idle | Code::CpuStarved) && verdict.speedup.processes.is_none();
+    let (code, why) = match verdict.code {
+        _ if !report.target.gil_enabled => (Code::GilDisabled, "the GIL is switched off in this free-threaded Python".to_string()),
+        code if refuses => (code, [&[verdict.headline.clone()], &verdict.because[..]].concat().join(" ")),
+        _ => return None,
+    };
+    Some(Unusable { code, why })
+}
+
+fn predicted(report: &Report) -> BTreeMap<String, Estimate> {
+    let (verdict, speedup) = (&report.verdict, &report.verdict.speedup);
+    let all = [
+        ("processes", speedup.processes),
+        ("free_threading", speedup.free_threading),
+        ("release_in_native", speedup.release_in_native),
+        ("threads_worth_having", verdict.threads_worth_having_interval),
+    ];
+    all.into_iter().filter_map(|(name, estimate)| Some((name.to_string(), estimate.filter(|e| e.high.is_finite())?))).collect()
+}
+
+fn sum(series: &Series) -> f64 {
+    series.iter().sum()
+}
+
+/// Whole microseconds; nothing where there is nothing.
+fn micros(series: &Series) -> Vec<f64> {
+    if series.iter().all(|nanos| *nanos <= 0.0) {
+        return Vec::new();
+    }
+    series.iter().map(|nanos| (nanos / 1e3).round()).collect()
+}
+
+/// What of a split a state is.
+pub fn part(split: &Split, state: ThreadState) -> f64 {
+    match state {
+        ThreadState::Holding => split.holding(),
+        ThreadState::Waiting => split.get(State::Waiting),
+        ThreadState::Native => split.get(State::Native),
+        ThreadState::Starved => split.get(State::Starved),
+        ThreadState::Lock => split.get(State::Lock),
+        ThreadState::Io => split.get(State::Io),
+        ThreadState::Unknown => split.get(State::Unknown),
+    }
+}
+
+fn shares<'a>(threads: impl Iterator<Item = &'a ThreadSeries>) -> Shares {
+    let mut wholes = [0.0; STRETCHES];
+    let mut states: BTreeMap<&str, Series> = BTreeMap::new();
+    for thread in threads {
+        for (n, split) in thread.splits.iter().enumerate() {
+            wholes[n] += split.total();
+            for state in ThreadState::all() {
+                states.entry(state.name()).or_insert([0.0; STRETCHES])[n] += part(split, state);
+            }
+        }
+    }
+    let some = states.into_iter().map(|(name, series)| (name.to_string(), micros(&series))).filter(|(_, series)| !series.is_empty());
+    Shares { wholes: micros(&wholes), states: some.collect() }
+}
+
+fn thread(series: &ThreadSeries) -> ThreadRun {
+    ThreadRun { name: series.name.clone(), shares: shares(std::iter::once(series)) }
+}
+
+fn gil_run(gil: &GilSeries, exact: bool) -> GilRun {
+    let measured = |lengths: &[Histogram]| exact && lengths.iter().any(|h| h.count() > 0);
+    GilRun {
+        observed: micros(&gil.observed),
+        busy: micros(&gil.busy),
+        contended: micros(&gil.contended),
+        waiting: micros(&gil.waiting),
+        switches: gil.switches.map(|switches| switches.to_vec()),
+        holds: if measured(&gil.exact_holds) { &gil.exact_holds } else { &gil.holds }.clone(),
+        waits: if exact { &gil.exact_waits } else { &gil.waits }.clone(),
+    }
+}
