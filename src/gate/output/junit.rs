@@ -1,0 +1,110 @@
+//! JUnit XML, as Jenkins, GitLab and others read it: a case for each check.
+//!
+//! There is no standard, but one thing is read alike everywhere: `failure` and `error` are red, `skipped` is not. A check that could not be
+//! judged does not pass the build (exit code 3), so that it is an `error` here and not `skipped`. What only warns is passed, and says so in its
+//! `system-out`.
+
+use super::words;
+use crate::gate::outcome::{Check, Outcome, Verdict};
+use crate::output::plain::clean;
+use std::path::Path;
+
+/// The whole file. Paths are told relative to `base`.
+pub fn render(outcome: &Outcome, base: &Path) -> String {
+    let count = |verdict| outcome.checks.iter().filter(|check| check.verdict == verdict).count();
+    let unjudged = usize::from(outcome.error.is_some());
+    let attributes = format!(
+        "name=\"gilprof gate\" tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"0\" time=\"{:.3}\"",
+        outcome.checks.len() + unjudged,
+        count(Verdict::Fail),
+        count(Verdict::Inconclusive) + unjudged,
+        outcome.runs.iter().map(|run| run.seconds).filter(|seconds| seconds.is_finite()).sum::<f64>(),
+    );
+    let mut out = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {attributes}>\n  <testsuite {attributes}>\n");
+    out.push_str(&properties(outcome));
+    if let Some(error) = &outcome.error {
+        let said = escaped(&clean(error));
+        let opened = opened("measuring", outcome, "");
+        out.push_str(&format!("{opened}      <error message=\"{said}\" type=\"gate\">{said}</error>\n    </testcase>\n"));
+    }
+    for check in &outcome.checks {
+        out.push_str(&case(check, outcome, base));
+    }
+    out.push_str("  </testsuite>\n</testsuites>\n");
+    out
+}
+
+fn properties(outcome: &Outcome) -> String {
+    let target = outcome.target.as_ref();
+    let facts = [
+        ("gilprof", Some(outcome.gilprof.to_string())),
+        ("verdict", Some(outcome.verdict.word().to_string())),
+        ("headline", Some(outcome.headline.clone())),
+        ("python", target.map(|target| target.python.clone())),
+        ("baseline", outcome.baseline.as_ref().map(|baseline| baseline.path.clone())),
+    ];
+    let property = |(name, value): (&str, Option<String>)| {
+        value.map(|value| format!("      <property name=\"{name}\" value=\"{}\"/>\n", escaped(&clean(&value)))).unwrap_or_default()
+    };
+    format!("    <properties>\n{}    </properties>\n", facts.into_iter().map(property).collect::<String>())
+}
+
+fn case(check: &Check, outcome: &Outcome, base: &Path) -> String {
+    let place = check.culprit.as_ref().and_then(|_| words::place(check, outcome, base));
+    let at = place.map_or_else(String::new, |place| format!(" file=\"{}\" line=\"{}\"", escaped(&clean(&place.path)), place.line));
+    let body = escaped(&words::lines(check, base).join("\n"));
+    let element = |name: &str, kind: &str| {
+        format!("      <{name} message=\"{}\" type=\"{kind}\">{body}</{name}>\n", escaped(&words::sentence(check)))
+    };
+    let said = match check.verdict {
+        Verdict::Fail => element("failure", words::kind(check)),
+        Verdict::Inconclusive => element("error", "inconclusive"),
+        Verdict::Warn | Verdict::Pass => format!("      <system-out>{body}</system-out>\n"),
+    };
+    format!("{}{said}    </testcase>\n", opened(&words::title(check), outcome, &at))
+}
+
+fn opened(name: &str, outcome: &Outcome, at: &str) -> String {
+    let class = escaped(&clean(&outcome.program));
+    format!("    <testcase name=\"{}\" classname=\"gilprof.{class}\" time=\"0\"{at}>\n", escaped(name))
+}
+
+/// For text and attributes alike. What XML forbids altogether, `clean` has taken out before.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&apos;"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::testing;
+
+    #[test]
+    fn one_case_a_check_and_counts_that_add_up() {
+        let text = render(&testing::outcome(), Path::new("/srv/app"));
+        assert!(text.contains("tests=\"5\" failures=\"2\" errors=\"1\" skipped=\"0\" time=\"5.000\""), "{text}");
+        let count = |what: &str| text.matches(what).count();
+        assert_eq!(["<testcase ", "<failure ", "<error ", "<system-out>"].map(count), [5, 2, 1, 2]);
+        assert!(text.contains("name=\"waiting &lt;= 20%\" classname=\"gilprof.app.py\" time=\"0\" file=\"app.py\" line=\"16\""), "{text}");
+        assert!(text.contains("evil\\x1b[31m]]&gt;&amp;&quot;&apos;|\\n::error::x"), "{text}");
+    }
+
+    #[test]
+    fn a_gate_that_could_not_be_judged_is_an_error_of_its_own() {
+        let outcome = Outcome { error: Some("the command ended with 3 <>".into()), checks: Vec::new(), ..testing::outcome() };
+        let text = render(&outcome, Path::new("/"));
+        assert!(text.contains("tests=\"1\" failures=\"0\" errors=\"1\""), "{text}");
+        assert!(text.contains("<error message=\"the command ended with 3 &lt;&gt;\" type=\"gate\">"), "{text}");
+    }
+}

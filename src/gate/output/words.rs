@@ -1,0 +1,133 @@
+//! The words that several formats share: a check in some lines, a function with its place and stack. Names are made harmless here
+//! (`plain::clean`: no line breaks, no control characters, a bounded length); what a format itself needs escaped, its file escapes.
+
+use super::place::Place;
+use crate::gate::outcome::{Check, Culprit, Kind, Outcome, StackFrame, Verdict};
+use crate::output::plain::clean;
+use std::path::Path;
+
+/// Frames of a stack that are shown, from the innermost on.
+const MOST_FRAMES: usize = 30;
+
+/// What one check is, in a few words.
+pub fn title(check: &Check) -> String {
+    clean(&check.expression)
+}
+
+/// What kind of check, in a word.
+pub fn kind(check: &Check) -> &'static str {
+    match check.kind {
+        Kind::Limit => "limit",
+        Kind::Regression => "regression",
+    }
+}
+
+/// The judgement in one sentence: `waiting is 52.1 % (50.3 - 53.9), limit <= 20 %: all of the interval is above the limit`.
+pub fn sentence(check: &Check) -> String {
+    let mut said = format!("{} is {}, limit {}", clean(&check.metric), clean(&check.measured_text), clean(&check.limit_text));
+    if check.baseline.is_some() {
+        said.push_str(&format!(", baseline {}", clean(&check.baseline_text)));
+    }
+    format!("{said}: {}", clean(&check.why))
+}
+
+/// All that is known of a check, a line each, columns in line.
+pub fn lines(check: &Check, base: &Path) -> Vec<String> {
+    let mut out = vec![
+        format!("{}: {}", check.verdict.word(), clean(&check.expression)),
+        format!("limit     {}", clean(&check.limit_text)),
+        format!("measured  {}", clean(&check.measured_text)),
+    ];
+    if check.kind == Kind::Regression {
+        out.push(format!("baseline  {}", clean(&check.baseline_text)));
+    }
+    out.push(clean(&check.why));
+    if let Some(culprit) = &check.culprit {
+        out.push(blamed(culprit, base));
+        out.extend(stack(culprit, base).into_iter().map(|frame| format!("  {frame}")));
+    }
+    out
+}
+
+/// The function to look at: `parse (app.py:16), thread worker-0: holds the GIL 97 % of the time`.
+pub fn blamed(culprit: &Culprit, base: &Path) -> String {
+    let thread = culprit.thread.as_ref().map_or_else(String::new, |thread| format!(", thread {}", clean(thread)));
+    format!("{}{thread}: {}", named(&culprit.name, &culprit.file, culprit.line_to_show(), base), clean(&culprit.what))
+}
+
+/// Its commonest stack, outermost first, a line each.
+pub fn stack(culprit: &Culprit, base: &Path) -> Vec<String> {
+    let (left_out, shown) = innermost(&culprit.stack);
+    let above = (left_out > 0).then(|| format!("({left_out} more above)"));
+    above.into_iter().chain(shown.iter().map(|frame| named(&frame.name, &frame.file, frame.line, base))).collect()
+}
+
+/// How many frames are left out, and those that are not.
+pub fn innermost(stack: &[StackFrame]) -> (usize, &[StackFrame]) {
+    let left_out = stack.len().saturating_sub(MOST_FRAMES);
+    (left_out, stack.get(left_out..).unwrap_or_default())
+}
+
+fn named(name: &str, file: &str, line: u32, base: &Path) -> String {
+    match Place::of(file, line, base) {
+        Some(place) if line > 0 => format!("{} ({}:{line})", clean(name), clean(&place.path)),
+        Some(place) => format!("{} ({})", clean(name), clean(&place.path)),
+        None => clean(name),
+    }
+}
+
+/// Where a check's finding is: its function; else, for what concerns the program as a whole, the first line of its script.
+pub fn place(check: &Check, outcome: &Outcome, base: &Path) -> Option<Place> {
+    let of = |culprit: &Culprit| Place::of(&culprit.file, culprit.line_to_show(), base);
+    check.culprit.as_ref().and_then(of).or_else(|| {
+        let words = &outcome.target.as_ref()?.command;
+        words.iter().skip(1).find(|word| word.ends_with(".py")).and_then(|script| Place::of(script, 1, base))
+    })
+}
+
+/// The checks that are not passed, the worst first, else in their order.
+pub fn unpassed(outcome: &Outcome) -> Vec<&Check> {
+    let rank = |check: &&Check| match check.verdict {
+        Verdict::Fail => 0,
+        Verdict::Inconclusive => 1,
+        Verdict::Warn => 2,
+        Verdict::Pass => 3,
+    };
+    let mut checks: Vec<&Check> = outcome.checks.iter().filter(|check| check.verdict != Verdict::Pass).collect();
+    checks.sort_by_key(rank);
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::testing;
+
+    #[test]
+    fn a_failed_check_names_the_function_its_line_and_the_stack() {
+        let outcome = testing::outcome();
+        let failed = unpassed(&outcome)[0];
+        let said = lines(failed, Path::new("/srv/app"));
+        assert_eq!(said[0], "fail: waiting <= 20%");
+        assert_eq!(said[4], "Parser.parse<T> (app.py:16), thread worker-0: holds the GIL 97 % of the time; 1.9 threads wait behind it");
+        assert_eq!(said[5], "  main (app.py:40)");
+        assert_eq!(said[6], "  evil\\x1b[31m]]>&\"'|\\n::error::x");
+        assert_eq!(said.len(), 8);
+        assert_eq!(sentence(failed), "waiting is 52.1 % (50.3 - 53.9), limit <= 20 %: all of the interval is above the limit");
+    }
+
+    #[test]
+    fn long_stacks_are_cut_at_their_root() {
+        let mut culprit = testing::outcome().checks.into_iter().find_map(|check| check.culprit).unwrap();
+        culprit.stack = (0..100).map(|n| StackFrame { name: format!("f{n}"), file: String::new(), line: 0 }).collect();
+        let said = stack(&culprit, Path::new("/"));
+        assert_eq!((said.len(), said[0].as_str(), said[30].as_str()), (31, "(70 more above)", "f99"));
+    }
+
+    #[test]
+    fn the_worst_come_first() {
+        let outcome = testing::outcome();
+        let verdicts: Vec<Verdict> = unpassed(&outcome).iter().map(|check| check.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Fail, Verdict::Fail, Verdict::Inconclusive, Verdict::Warn]);
+    }
+}
