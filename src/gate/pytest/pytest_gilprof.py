@@ -1,0 +1,569 @@
+"""pytest plugin of gilprof: limits on waiting for the GIL, test by test and for the session as a whole.
+
+    PYTHONPATH=src/gate/pytest pytest -p pytest_gilprof [--gilprof]
+
+It needs nothing but pytest (7 or newer) on Python 3.9 or newer, Linux, and the program gilprof: $GILPROF, else the one on PATH.
+
+A marked test is measured while its body runs, and fails when a limit is broken; the failure names the function, its line and its stack:
+
+    @pytest.mark.gil(max_waiting=0.2)                      # no thread may wait for the GIL more than 20 % of its time
+    @pytest.mark.gil(max_gil_busy="90%", max_wait_ms_p99="25ms")
+    @pytest.mark.gil(max=["waiting <= 20%", 'function("app.py:parse").inflicted_wait <= 0.5'])
+    @pytest.mark.gil                                       # by the limits of gilprof.toml
+
+max_NAME=X stands for NAME <= X and min_NAME=X for NAME >= X, with gil_busy for gil.busy and so on; max= takes expressions of
+`gilprof gate` (docs/gate.md). rate=5000 looks more often, for tests of a few tenths of a second. Marks on a class or module hold for every
+test in it; a test's own keywords go before theirs.
+
+A test that could not be judged (too short for its limit, no gilprof, no permission) passes with a warning that says why; with
+--gilprof-strict, or gilprof_strict = true in pytest's configuration, it fails. Marked tests are always measured; --no-gilprof turns that off.
+
+--gilprof measures the whole run of the tests besides, prints the verdict and judges it by gilprof.toml (--gilprof-limits FILE), if there is
+one: the session fails when a limit is broken. With pytest-xdist each worker is measured and judged by itself. --gilprof-dir DIR keeps the
+recordings, for `gilprof report`.
+
+The measuring gilprof is a child of pytest. Where Yama restricts ptrace, pytest allows its own descendants, and nobody else, to read it.
+"""
+import ctypes
+import json
+import linecache
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+PR_SET_PTRACER = 0x59616D61
+# A recording begins with a header of 12 bytes; its first record is written with the first look.
+NOTHING_YET = 12
+# How long gilprof may take to begin, and to end.
+PATIENCE = 30.0
+# What the keywords of a mark may stand for: gil_busy is gil.busy.
+GROUPS = ("gil", "wait_ms", "hold_ms", "speedup")
+
+
+class GilprofWarning(pytest.PytestWarning):
+    """A limit could not be judged, or one that only warns is broken."""
+
+
+class NotJudged(Exception):
+    """Why there is no judgement."""
+
+
+class BadLimit(Exception):
+    """A limit that gilprof does not understand."""
+
+
+class GilLimit(pytest.fail.Exception):
+    """A limit is broken. The report shows `shown`, and nothing of this plugin."""
+
+    def __init__(self, shown):
+        super().__init__(str(shown), pytrace=False)
+        self.shown = shown
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("gilprof", "contention on the GIL, by gilprof")
+    group.addoption("--gilprof", action="store_true", help="measure the whole session, and judge it by gilprof.toml")
+    group.addoption("--no-gilprof", action="store_true", help="measure nothing: marks have no effect")
+    group.addoption("--gilprof-strict", action="store_true", help="fail what could not be judged, instead of warning")
+    group.addoption("--gilprof-limits", metavar="FILE", help="limits of the session and of bare marks (default: gilprof.toml of the rootdir)")
+    group.addoption("--gilprof-dir", metavar="DIR", help="keep the recordings in this directory")
+    parser.addini("gilprof_strict", "fail what could not be judged, instead of warning", type="bool", default=False)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gil(max_waiting=0.2, max='EXPRESSION', rate=1000): fail the test when its threads contend for the GIL")
+    option = config.option
+    if option.gilprof and option.no_gilprof:
+        raise pytest.UsageError("--gilprof and --no-gilprof exclude each other")
+    if option.gilprof_limits and not os.path.isfile(option.gilprof_limits):
+        raise pytest.UsageError("--gilprof-limits: there is no file %s; gilprof gate --init writes one" % option.gilprof_limits)
+    if option.no_gilprof:
+        return
+    gilprof = Gilprof(config)
+    if option.gilprof and gilprof.missing:
+        raise pytest.UsageError("--gilprof: " + gilprof.missing)
+    config.pluginmanager.register(Marks(gilprof), "gilprof-marks")
+    if option.gilprof and not option.collectonly:
+        config.pluginmanager.register(Session(gilprof), "gilprof-session")
+
+
+class Gilprof:
+    """The program, and where its recordings go."""
+
+    def __init__(self, config):
+        self.config = config
+        self.strict = config.option.gilprof_strict or config.getini("gilprof_strict")
+        self.keep = config.option.gilprof_dir
+        self.binary, self.missing = find_gilprof()
+        self._folder = getattr(config, "workerinput", {}).get("gilprof_folder")
+        if self._folder is None:
+            config.add_cleanup(self._clean_up)
+
+    @property
+    def folder(self):
+        if self._folder is None:
+            self._folder = os.path.abspath(self.keep) if self.keep else tempfile.mkdtemp(prefix="pytest-gilprof-")
+            os.makedirs(self._folder, exist_ok=True)
+        return self._folder
+
+    def _clean_up(self):
+        if self._folder and not self.keep:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def limits(self):
+        """The file of limits, or None."""
+        given = self.config.option.gilprof_limits
+        usual = os.path.join(str(self.config.rootpath), "gilprof.toml")
+        return os.path.abspath(given) if given else usual if os.path.isfile(usual) else None
+
+    def recording(self, name, rate=1000):
+        """A recording of this process that has begun."""
+        if self.missing:
+            raise NotJudged(self.missing)
+        worker = os.environ.get("PYTEST_XDIST_WORKER")
+        name = re.sub(r"[^\w.\-]+", "_", name if worker is None else "%s-%s" % (worker, name))[-120:]
+        return Recording(self.binary, os.path.join(self.folder, name + ".gilprof"), rate)
+
+    def drop(self, recording):
+        if not self.keep:
+            try:
+                os.remove(recording.path)
+            except OSError:
+                pass
+
+    def gate(self, path, arguments):
+        """The outcome of `gilprof gate` of a recording, schema gilprof.gate/1."""
+        # In the folder of recordings, so that no gilprof.toml is taken that nobody asked for.
+        status, out, err = self._run(["gate", "--format", "json"] + arguments + [path])
+        if status == 2:
+            raise BadLimit(err)
+        try:
+            outcome = json.loads(out)
+        except ValueError:
+            raise NotJudged(err or "gilprof gate ended with %d and said nothing" % status) from None
+        if outcome.get("error"):
+            raise NotJudged(outcome["error"])
+        return outcome
+
+    def verdict(self, path):
+        """The verdict of a recording, in a line."""
+        status, out, err = self._run(["report", "--format", "json", path])
+        if status != 0:
+            raise NotJudged(err)
+        verdict = json.loads(out)["verdict"]
+        return "%s: %s" % (verdict["code"], verdict["headline"])
+
+    def _run(self, arguments):
+        try:
+            done = subprocess.run([self.binary] + arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  cwd=self.folder, timeout=2 * PATIENCE)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NotJudged("failed to run gilprof: %s" % error) from None
+        return done.returncode, done.stdout.decode("utf-8", "replace"), said(done.stderr)
+
+
+def find_gilprof():
+    """Its path and None, or None and why not."""
+    if not sys.platform.startswith("linux"):
+        return None, "gilprof measures on Linux only"
+    wanted = os.environ.get("GILPROF") or "gilprof"
+    # Absolute, as it is started from other directories.
+    found = shutil.which(wanted)
+    if found:
+        return os.path.abspath(found), None
+    return None, "failed to find gilprof (%s): install it, or set GILPROF to its path" % ("$GILPROF is " + wanted if wanted != "gilprof" else "not on PATH")
+
+
+class Recording:
+    """gilprof at work on this process, from its first look until `end`."""
+
+    def __init__(self, binary, path, rate):
+        self.path = path
+        allow_descendants()
+        if os.path.exists(path):
+            os.remove(path)
+        self._errors = tempfile.TemporaryFile()
+        command = [binary, "record", "--pid", str(os.getpid()), "--rate", str(rate), "--output", path]
+        try:
+            # A session of its own: a terminal's Ctrl-C is pytest's to handle.
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True)
+        except OSError as error:
+            raise NotJudged("failed to start gilprof: %s" % error) from None
+        deadline = time.monotonic() + PATIENCE
+        while not self._begun():
+            if self._process.poll() is not None:
+                raise NotJudged(self._complaint())
+            if time.monotonic() > deadline:
+                self._process.kill()
+                self._process.wait()
+                raise NotJudged("gilprof did not begin to measure within %d s" % PATIENCE)
+            time.sleep(0.002)
+
+    def _begun(self):
+        try:
+            return os.path.getsize(self.path) > NOTHING_YET
+        except OSError:
+            return False
+
+    def end(self):
+        """The window is over; whether it was measured to its end, the exception says."""
+        early = self._process.poll() is not None
+        if not early:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+                raise NotJudged("gilprof did not end") from None
+        if early or self._process.returncode != 0:
+            raise NotJudged(self._complaint())
+
+    def _complaint(self):
+        self._errors.seek(0)
+        return said(self._errors.read()) or "gilprof ended by itself with %d" % self._process.returncode
+
+
+def allow_descendants():
+    """Yama's scope 1 lets only ancestors read a process, and those that it names: itself stands for all that it starts."""
+    try:
+        own = ctypes.c_ulong(os.getpid())
+        zero = ctypes.c_ulong(0)
+        ctypes.CDLL(None).prctl(PR_SET_PTRACER, own, zero, zero, zero)
+    except (AttributeError, OSError):
+        pass  # gilprof says what it lacks
+
+
+def said(stderr):
+    """What gilprof wrote to stderr, without its own mark."""
+    text = stderr.decode("utf-8", "replace").strip()
+    return re.sub(r"^gilprof: (error: )?", "", text)
+
+
+class Limits:
+    """What an item's marks ask for."""
+
+    def __init__(self, item):
+        self.keywords, self.expressions, self.rate = {}, [], 1000
+        # From the module inwards: what is nearer to the test goes before.
+        for mark in reversed(list(item.iter_markers("gil"))):
+            self._add(mark, item)
+
+    def _add(self, mark, item):
+        for expression in mark.args:
+            self._add_expressions(expression, item)
+        for name, value in mark.kwargs.items():
+            if name == "max":
+                self._add_expressions(value, item)
+            elif name == "rate":
+                self.rate = number(value) or refuse(item, "rate=%r is no number" % (value,))
+            elif name.startswith(("max_", "min_")):
+                self.keywords[name] = limit(name, value) or refuse(item, "%s=%r is neither a number nor text" % (name, value))
+            else:
+                refuse(item, "there is no %s=; limits are max_NAME=, min_NAME=, max='EXPRESSION'" % name)
+
+    def _add_expressions(self, value, item):
+        for expression in [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [None]:
+            if not isinstance(expression, str):
+                refuse(item, "%r is no expression, such as 'waiting <= 20%%'" % (value,))
+            if expression not in self.expressions:
+                self.expressions.append(expression)
+
+    def arguments(self, file):
+        """For `gilprof gate`."""
+        expressions = list(self.keywords.values()) + self.expressions
+        if expressions:
+            # --max=EXPRESSION: one that begins with a dash is still an expression.
+            return ["--max=" + expression for expression in expressions]
+        return ["--limits", file] if file else []
+
+
+def refuse(item, why):
+    raise pytest.UsageError("%s: gil mark: %s" % (item.nodeid, why))
+
+
+def number(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        return None
+    return ("%.6f" % value).rstrip("0").rstrip(".")
+
+
+def limit(name, value):
+    """The expression of a keyword: max_gil_busy=0.9 is gil.busy <= 0.9."""
+    metric = name[4:]
+    for group in GROUPS:
+        if metric.startswith(group + "_"):
+            metric = "%s.%s" % (group, metric[len(group) + 1:])
+    value = value if isinstance(value, str) else number(value)
+    return value and "%s %s %s" % (metric, "<=" if name.startswith("max_") else ">=", value)
+
+
+class Marks:
+    """Measures marked tests."""
+
+    def __init__(self, gilprof):
+        self.gilprof = gilprof
+
+    def pytest_collection_modifyitems(self, items):
+        for item in items:
+            if item.get_closest_marker("gil") and not Limits(item).arguments(self.gilprof.limits):
+                refuse(item, "it has no limits, and there is no gilprof.toml; write max_waiting=0.2, or gilprof gate --init")
+
+    @pytest.hookimpl(hookwrapper=True, trylast=True)
+    def pytest_runtest_call(self, item):
+        if item.get_closest_marker("gil") is None:
+            yield
+            return
+        limits = Limits(item)
+        recording = unjudged = None
+        try:
+            recording = self.gilprof.recording(item.nodeid, limits.rate)
+        except NotJudged as error:
+            unjudged = str(error)
+        outcome = yield
+        try:
+            if recording is not None:
+                recording.end()
+                self._judge(item, outcome, self.gilprof.gate(recording.path, limits.arguments(self.gilprof.limits)))
+        except NotJudged as error:
+            unjudged = str(error)
+        except BadLimit as error:
+            fail(item, outcome, Shown([str(error)], place_of(item)))
+        finally:
+            if recording is not None:
+                self.gilprof.drop(recording)
+        if unjudged is not None:
+            self._unjudged(item, outcome, [unjudged])
+
+    def _judge(self, item, outcome, gate):
+        checks = gate["checks"]
+        for check in checks:
+            item.user_properties.append(("gil: " + check["expression"], "%s: %s" % (check["verdict"], check["measured_text"])))
+        failed = [check for check in checks if check["verdict"] == "fail"]
+        if failed:
+            fail(item, outcome, shown(failed, item))
+            return
+        unsure = [sentence(check) for check in checks if check["verdict"] == "inconclusive"]
+        if unsure or gate["verdict"] == "inconclusive":
+            self._unjudged(item, outcome, unsure or [gate["headline"]])
+        for check in checks:
+            if check["verdict"] == "warn":
+                warn(item, outcome, sentence(check))
+
+    def _unjudged(self, item, outcome, why):
+        text = "the GIL limits of this test could not be judged: " + "; ".join(why)
+        if self.gilprof.strict:
+            fail(item, outcome, Shown([text], place_of(item)))
+        else:
+            warn(item, outcome, text)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        outcome = yield
+        if call.excinfo is not None and isinstance(call.excinfo.value, GilLimit):
+            report = outcome.get_result()
+            if report.outcome == "failed":
+                report.longrepr = call.excinfo.value.shown
+
+
+def warn(item, outcome, text):
+    try:
+        item.warn(GilprofWarning(text))
+    except GilprofWarning as error:  # -W error
+        if outcome.excinfo is None:
+            force(outcome, error)
+
+
+def fail(item, outcome, shown):
+    """Unless the test has failed already: then its own failure is shown, and this beside it."""
+    if outcome.excinfo is None:
+        force(outcome, GilLimit(shown))
+    else:
+        item.add_report_section("call", "gilprof", str(shown))
+
+
+def force(outcome, error):
+    if hasattr(outcome, "force_exception"):
+        outcome.force_exception(error)
+    else:  # pluggy before 1.1
+        outcome._result, outcome._excinfo = None, (type(error), error, None)
+
+
+class Crash:
+    """What pytest's short summary, JUnit and --tb=line take from a failure."""
+
+    def __init__(self, path, lineno, message):
+        self.path, self.lineno, self.message = path, lineno, message
+
+    def __str__(self):
+        return "%s:%s: %s" % (self.path, self.lineno, self.message)
+
+
+class Shown:
+    """A failure as pytest shows its own: some source, what is wrong with it, and where it is."""
+
+    def __init__(self, lines, place, source=()):
+        self.lines, self.source = lines, source
+        self.reprcrash = Crash(place[0], place[1], lines[0])
+
+    def toterminal(self, tw):
+        for line in self.source:
+            tw.line(line)
+        for line in self.lines:
+            tw.line("E   " + line, red=True, bold=True)
+        tw.line("")
+        tw.write(str(self.reprcrash.path), red=True, bold=True)
+        tw.line(":%s: GilLimit" % self.reprcrash.lineno)
+
+    def __str__(self):
+        place = "%s:%s: GilLimit" % (self.reprcrash.path, self.reprcrash.lineno)
+        return "\n".join(list(self.source) + ["E   " + line for line in self.lines] + ["", place])
+
+
+def shown(failed, item):
+    """The broken checks of an item."""
+    lines, source, place = [], [], None
+    for check in failed:
+        lines.append(sentence(check))
+        culprit = check.get("culprit")
+        if culprit is None:
+            continue
+        lines.append("  " + blamed(culprit, item.config))
+        lines += ["    " + where(frame["name"], frame["file"], frame["line"], item.config) for frame in culprit["stack"][-12:]]
+        line = culprit["line"] or culprit["first_line"]
+        if place is None and os.path.isfile(culprit["file"]) and line:
+            place = relative(culprit["file"], item.config), line
+            source = snippet(culprit["file"], culprit["first_line"], line)
+    return Shown(lines, place or place_of(item), source)
+
+
+def sentence(check):
+    return plain("%s is %s, limit %s: %s" % (check["metric"], check["measured_text"], check["limit_text"], check["why"]))
+
+
+def blamed(culprit, config):
+    thread = ", thread %s" % culprit["thread"] if culprit.get("thread") else ""
+    line = culprit["line"] or culprit["first_line"]
+    return plain("%s%s: %s" % (where(culprit["name"], culprit["file"], line, config), thread, culprit["what"]))
+
+
+def where(name, file, line, config):
+    if not file:
+        return plain(name)
+    return plain("%s (%s%s)" % (name, relative(file, config), ":%d" % line if line else ""))
+
+
+def relative(file, config):
+    """As seen from where pytest was started, where it is below that."""
+    base = str(config.invocation_params.dir)
+    return os.path.relpath(file, base) if os.path.isabs(file) and file.startswith(base + os.sep) else file
+
+
+def place_of(item):
+    file, line, _ = item.location
+    return file, (line or 0) + 1
+
+
+def plain(text):
+    """Text from a measured program may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def snippet(file, first, line):
+    """The function's head and the line that is to blame, marked as pytest marks it."""
+    begin = first if first and line - first < 8 else max(first or 1, line - 2)
+    numbers = ([first] if first and first < begin else []) + list(range(begin, line + 1))
+    out = []
+    for at in numbers:
+        text = plain(linecache.getline(file, at).rstrip().expandtabs())
+        out.append(("> " if at == line else "  ") + "  " + text)
+        if at == first and first < begin - 1:
+            out.append("        ...")
+    return out
+
+
+class Session:
+    """Measures the run of all tests."""
+
+    def __init__(self, gilprof):
+        self.gilprof, self.config = gilprof, gilprof.config
+        self.recordings, self.lines = [], []
+        self.worker = hasattr(self.config, "workerinput")
+        self.controller = not self.worker and getattr(self.config.option, "dist", "no") != "no"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node):
+        node.workerinput["gilprof_folder"] = self.gilprof.folder
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        told = getattr(node, "workeroutput", {}).get("gilprof")
+        if told:
+            self.recordings.append((node.gateway.id, told))
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtestloop(self, session):
+        recording = None
+        if not self.controller:
+            try:
+                recording = self.gilprof.recording("session")
+            except NotJudged as error:
+                self.recordings.append(("session", {"error": str(error)}))
+        outcome = yield
+        if recording is not None:
+            told = {"path": recording.path}
+            try:
+                recording.end()
+            except NotJudged as error:
+                told = {"error": str(error)}
+            self.recordings.append(("session", told))
+        if self.worker:
+            self.config.workeroutput["gilprof"] = self.recordings[0][1]
+        elif outcome.excinfo is None or not issubclass(outcome.excinfo[0], KeyboardInterrupt):
+            # More than failed tests: pytest makes its exit code from this.
+            session.testsfailed += sum([not self._judge(name, told) for name, told in sorted(self.recordings, key=lambda one: one[0])])
+
+    def _judge(self, name, told):
+        """Whether the session may pass, as far as this recording goes."""
+        try:
+            if "error" in told:
+                raise NotJudged(told["error"])
+            self.lines.append(("%s: %s" % (name, self.gilprof.verdict(told["path"])), {"bold": True}))
+            if self.gilprof.keep:
+                self.lines.append(("  recording: " + told["path"], {}))
+            if self.gilprof.limits is None:
+                self.lines.append(("  not judged: there is no gilprof.toml; gilprof gate --init writes one", {}))
+                return True
+            return self._checked(self.gilprof.gate(told["path"], ["--limits", self.gilprof.limits]))
+        except NotJudged as error:
+            self.lines.append(("%s: could not be judged: %s" % (name, error), {"yellow": True}))
+            return not self.gilprof.strict
+        except BadLimit as error:
+            self.lines.append(("%s: %s" % (name, error), {"red": True}))
+            return False
+
+    def _checked(self, gate):
+        colours = {"pass": {"green": True}, "fail": {"red": True}}
+        marks = {"pass": "ok  ", "fail": "FAIL", "warn": "warn", "inconclusive": "?   "}
+        for check in gate["checks"]:
+            verdict = check["verdict"]
+            self.lines.append(("  %s %s" % (marks.get(verdict, "?"), sentence(check)), colours.get(verdict, {"yellow": True})))
+            if verdict != "pass" and check.get("culprit"):
+                self.lines.append(("       " + blamed(check["culprit"], self.config), {}))
+        if gate["verdict"] == "inconclusive" and self.gilprof.strict:
+            return False
+        return gate["verdict"] != "fail"
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.lines:
+            terminalreporter.section("gilprof")
+            for line, style in self.lines:
+                terminalreporter.write_line(line, **style)
