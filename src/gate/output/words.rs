@@ -3,6 +3,7 @@
 
 use super::place::Place;
 use crate::gate::outcome::{Check, Culprit, Kind, Outcome, StackFrame, Verdict};
+use crate::output::numbers;
 use crate::output::plain::clean;
 use std::path::Path;
 
@@ -24,7 +25,11 @@ pub fn kind(check: &Check) -> &'static str {
 
 /// The judgement in one sentence: `waiting is 52.1 % (50.3 - 53.9), limit <= 20 %: all of the interval is above the limit`.
 pub fn sentence(check: &Check) -> String {
-    let mut said = format!("{} is {}, limit {}", clean(&check.metric), clean(&check.measured_text), clean(&check.limit_text));
+    let measured = match check.measured_text.as_str() {
+        numbers::NONE => "cannot be told".to_string(),
+        text => format!("is {}", clean(text)),
+    };
+    let mut said = format!("{} {measured}, limit {}", clean(&check.metric), clean(&check.limit_text));
     if check.baseline.is_some() {
         said.push_str(&format!(", baseline {}", clean(&check.baseline_text)));
     }

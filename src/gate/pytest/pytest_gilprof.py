@@ -15,8 +15,9 @@ max_NAME=X stands for NAME <= X and min_NAME=X for NAME >= X, with gil_busy for 
 `gilprof gate` (docs/gate.md). rate=5000 looks more often, for tests of a few tenths of a second. Marks on a class or module hold for every
 test in it; a test's own keywords go before theirs.
 
-A test that could not be judged (too short for its limit, no gilprof, no permission) passes with a warning that says why; with
---gilprof-strict, or gilprof_strict = true in pytest's configuration, it fails. Marked tests are always measured; --no-gilprof turns that off.
+A test that could not be judged (shorter than 0.2 s, too close to its limit, no gilprof, no permission) passes with a warning that says why;
+with --gilprof-strict, or gilprof_strict = true in pytest's configuration, it fails. One in which nothing runs keeps every upper limit. Marked
+tests are always measured; --no-gilprof turns that off.
 
 --gilprof measures the whole run of the tests besides, prints the verdict and judges it by gilprof.toml (--gilprof-limits FILE), if there is
 one: the session fails when a limit is broken. With pytest-xdist each worker is measured and judged by itself. --gilprof-dir DIR keeps the
@@ -162,9 +163,11 @@ class Gilprof:
         return "%s: %s" % (verdict["code"], verdict["headline"])
 
     def _run(self, arguments):
+        # The summary of a CI job's step is not to tell of each test.
+        env = {name: value for name, value in os.environ.items() if name != "GITHUB_STEP_SUMMARY"}
         try:
             done = subprocess.run([self.binary] + arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                  cwd=self.folder, timeout=2 * PATIENCE)
+                                  cwd=self.folder, env=env, timeout=2 * PATIENCE)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NotJudged("failed to run gilprof: %s" % error) from None
         return done.returncode, done.stdout.decode("utf-8", "replace"), said(done.stderr)
@@ -336,7 +339,7 @@ class Marks:
         except NotJudged as error:
             unjudged = str(error)
         except BadLimit as error:
-            fail(item, outcome, Shown([str(error)], place_of(item)))
+            fail(item, outcome, Shown([line for line in str(error).splitlines() if line.strip()] or ["gilprof refused it"], place_of(item)))
         finally:
             if recording is not None:
                 self.gilprof.drop(recording)
@@ -351,9 +354,10 @@ class Marks:
         if failed:
             fail(item, outcome, shown(failed, item))
             return
-        unsure = [sentence(check) for check in checks if check["verdict"] == "inconclusive"]
-        if unsure or gate["verdict"] == "inconclusive":
-            self._unjudged(item, outcome, unsure or [gate["headline"]])
+        if not checks:
+            raise NotJudged(gate["headline"])
+        if unsure(gate):
+            self._unjudged(item, outcome, [sentence(check) for check in unsure(gate)])
         for check in checks:
             if check["verdict"] == "warn":
                 warn(item, outcome, sentence(check))
@@ -371,7 +375,7 @@ class Marks:
         if call.excinfo is not None and isinstance(call.excinfo.value, GilLimit):
             report = outcome.get_result()
             if report.outcome == "failed":
-                report.longrepr = call.excinfo.value.shown
+                report.longrepr = call.excinfo.value.shown.native()
 
 
 def warn(item, outcome, text):
@@ -411,21 +415,24 @@ class Shown:
     """A failure as pytest shows its own: some source, what is wrong with it, and where it is."""
 
     def __init__(self, lines, place, source=()):
-        self.lines, self.source = lines, source
+        self.lines = list(source) + [""] + ["E   " + line for line in lines]
         self.reprcrash = Crash(place[0], place[1], lines[0])
 
+    def native(self):
+        """In pytest's own classes: with colours, and whole when pytest-xdist hands it on. They are not public; without them it is plain text."""
+        try:
+            from _pytest._code.code import ReprEntry, ReprExceptionInfo, ReprFileLocation, ReprTraceback
+            path, line, message = self.reprcrash.path, self.reprcrash.lineno, self.reprcrash.message
+            entry = ReprEntry(self.lines, None, None, ReprFileLocation(path, line, "GilLimit"), "long")
+            return ReprExceptionInfo(reprtraceback=ReprTraceback([entry], None, "long"), reprcrash=ReprFileLocation(path, line, message))
+        except (ImportError, TypeError):
+            return self
+
     def toterminal(self, tw):
-        for line in self.source:
-            tw.line(line)
-        for line in self.lines:
-            tw.line("E   " + line, red=True, bold=True)
-        tw.line("")
-        tw.write(str(self.reprcrash.path), red=True, bold=True)
-        tw.line(":%s: GilLimit" % self.reprcrash.lineno)
+        tw.line(str(self))
 
     def __str__(self):
-        place = "%s:%s: GilLimit" % (self.reprcrash.path, self.reprcrash.lineno)
-        return "\n".join(list(self.source) + ["E   " + line for line in self.lines] + ["", place])
+        return "\n".join(self.lines + ["", "%s:%s: GilLimit" % (self.reprcrash.path, self.reprcrash.lineno)])
 
 
 def shown(failed, item):
@@ -446,7 +453,15 @@ def shown(failed, item):
 
 
 def sentence(check):
-    return plain("%s is %s, limit %s: %s" % (check["metric"], check["measured_text"], check["limit_text"], check["why"]))
+    measured = "cannot be told" if check["measured_text"] == "-" else "is " + check["measured_text"]
+    return plain("%s %s, limit %s: %s" % (check["metric"], measured, check["limit_text"], check["why"]))
+
+
+def unsure(gate):
+    """The checks that could not be judged. Where nothing ran nobody waited: no upper limit can have been broken then."""
+    idle = gate["runs"] and all(run["verdict"] == "idle" for run in gate["runs"])
+    open_ones = [check for check in gate["checks"] if check["verdict"] == "inconclusive"]
+    return [check for check in open_ones if not (idle and check["expression"].startswith(check["metric"] + " <"))]
 
 
 def blamed(culprit, config):
@@ -463,8 +478,8 @@ def where(name, file, line, config):
 
 def relative(file, config):
     """As seen from where pytest was started, where it is below that."""
-    base = str(config.invocation_params.dir)
-    return os.path.relpath(file, base) if os.path.isabs(file) and file.startswith(base + os.sep) else file
+    base = os.path.join(str(config.invocation_params.dir), "")
+    return file[len(base):] if file.startswith(base) else file
 
 
 def place_of(item):
@@ -547,7 +562,7 @@ class Session:
             self.lines.append(("%s: could not be judged: %s" % (name, error), {"yellow": True}))
             return not self.gilprof.strict
         except BadLimit as error:
-            self.lines.append(("%s: %s" % (name, error), {"red": True}))
+            self.lines += [("%s: %s" % (name, line), {"red": True}) for line in str(error).splitlines() if line.strip()]
             return False
 
     def _checked(self, gate):
@@ -558,9 +573,7 @@ class Session:
             self.lines.append(("  %s %s" % (marks.get(verdict, "?"), sentence(check)), colours.get(verdict, {"yellow": True})))
             if verdict != "pass" and check.get("culprit"):
                 self.lines.append(("       " + blamed(check["culprit"], self.config), {}))
-        if gate["verdict"] == "inconclusive" and self.gilprof.strict:
-            return False
-        return gate["verdict"] != "fail"
+        return gate["verdict"] != "fail" and not (self.gilprof.strict and unsure(gate))
 
     def pytest_terminal_summary(self, terminalreporter):
         if self.lines:
