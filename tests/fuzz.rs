@@ -56,6 +56,9 @@ parsers! {
     cpu_list: texts::cpu_list();
     versions: texts::versions();
     arguments: texts::arguments();
+    limits: texts::limits();
+    limits_files: texts::limits_files();
+    baselines: texts::baselines();
     elf_in_memory: images::in_memory();
     elf_in_file: images::in_file();
     published_head: images::published_head();

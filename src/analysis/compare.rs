@@ -198,7 +198,7 @@ fn wants_the_gil(split: &Split) -> f64 {
 }
 
 /// Whether a thread has a part in what happens at the GIL.
-pub fn takes_part(splits: &[Split; STRETCHES]) -> bool {
+fn takes_part(splits: &[Split; STRETCHES]) -> bool {
     let total: f64 = splits.iter().map(Split::total).sum();
     splits.iter().map(wants_the_gil).sum::<f64>() > TAKES_PART * total
 }

@@ -342,7 +342,7 @@ fn text(format: GateFormat, outcome: &Outcome, style: crate::output::text::Style
         GateFormat::Junit => Ok(junit::render(outcome, &here())),
         GateFormat::Sarif => sarif::render(outcome, &here()),
         GateFormat::Github => Ok(github::render(outcome, &here())),
-        GateFormat::Markdown => Ok(markdown::render(outcome, &here())),
+        GateFormat::Markdown => Ok(markdown::render(outcome, &here(), None)),
     }
 }
 

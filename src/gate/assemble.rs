@@ -162,11 +162,5 @@ fn run_notes(runs: &[Run], last: &Report) -> Vec<String> {
             numbers::thousands(looks + missed)
         ));
     }
-    let mut parts: Vec<usize> = runs.iter().map(|run| run.taking_part).collect();
-    parts.sort_unstable();
-    parts.dedup();
-    if let [few, .., many] = parts[..] {
-        notes.push(format!("between {few} and {many} threads took part in the GIL from run to run"));
-    }
     notes
 }

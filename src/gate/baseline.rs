@@ -96,3 +96,42 @@ impl Baseline {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::run::FunctionRun;
+
+    fn baseline() -> Baseline {
+        let mut run = Run { seconds: 1.0, looks: 1000, stretch_us: 62_500.0, ..Run::default() };
+        let function = |n: usize| FunctionRun { name: format!("f{n}"), holding: vec![n as f64; 16], ..FunctionRun::default() };
+        run.functions = (0..300).map(function).collect();
+        Baseline::of(Fingerprint { python: "3.11.7".into(), cores: 2.0, ..Fingerprint::default() }, &[run])
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_the_least_left_out() {
+        let path = std::env::temp_dir().join(format!("gilprof-baseline-{}.json", std::process::id()));
+        let written = baseline();
+        written.write(&path).unwrap();
+        assert_eq!(Baseline::read(&path), Ok(written.clone()));
+        assert!(written.runs[0].functions.len() == KEPT && written.runs[0].functions[0].name == "f299");
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(Baseline::read(&path), Err(Refused::Unreadable(why)) if why.contains("--update-baseline")));
+        assert!(baseline().write(Path::new("/nowhere/b.json")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_baseline_is_refused() {
+        let text = baseline().text().unwrap();
+        let parse = |text: &str| Baseline::parse(text.as_bytes());
+        assert!(matches!(parse(&text.replace("baseline/1", "baseline/2")), Err(Refused::Incompatible(why)) if why.contains("baseline/2")));
+        for (from, to) in
+            [("{", "["), ("\"seconds\":1.0", "\"seconds\":-1.0"), ("\"seconds\":1.0", "\"seconds\":1e300"), ("299.0,299.0", "299.0")]
+        {
+            assert!(text.contains(from), "{from}");
+            assert!(matches!(parse(&text.replacen(from, to, 1)), Err(Refused::Unreadable(_))), "{from} {to}");
+        }
+        assert!(matches!(parse("{\"schema\": 3}"), Err(Refused::Unreadable(_))));
+    }
+}

@@ -11,7 +11,7 @@ use crate::analysis::report::{Code, Estimate};
 use crate::analysis::spread;
 use crate::profile::{Histogram, QUANTILE_ERROR};
 
-/// A share of those that take no part is less than this, which is the threshold of taking part.
+/// Where no thread was seen at the GIL, none spends more of its time there than this.
 const NO_PART: f64 = 0.005;
 /// A p99 of fewer lengths than this says nothing beyond the longest; a median of fewer than the other.
 const ENOUGH_FOR_P99: u64 = 100;
@@ -144,7 +144,7 @@ fn at_most_one(i: Interval) -> Interval {
     Interval { value: i.value, low: i.low, high: i.high.min(1.0).max(i.value) }
 }
 
-/// Where no thread takes part, none spends more time at the GIL than the threshold of that.
+/// Of all threads together.
 fn process_share(process: &Shares, state: &str) -> Interval {
     let of = |parts: Option<&Vec<f64>>| ratio(parts.map_or(&[], |parts| &parts[..]), &process.wholes);
     of(process.states.get(state)).map_or(Interval { value: 0.0, low: 0.0, high: NO_PART }, at_most_one)

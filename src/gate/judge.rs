@@ -243,3 +243,7 @@ fn signed(unit: Unit, value: f64) -> String {
     let text = amount(unit, value.abs());
     format!("{sign}{}", if unit == Unit::Share { text.replace(" %", "pp") } else { text })
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

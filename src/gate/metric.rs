@@ -2,7 +2,7 @@
 //!
 //! | metric | what it is |
 //! |---|---|
-//! | `waiting`, `holding`, `native`, `starved`, `lock`, `io`, `unknown` | share of wall time in that state, the mean over the threads that take part in the GIL (held or wanted it for more than 0.5 % of their time), each weighted by how long it lived |
+//! | `waiting`, `holding`, `native`, `starved`, `lock`, `io`, `unknown` | share of a thread's wall time in that state: the mean over all threads, each weighted by the time for which it held or wanted the GIL. A thread that never does has no part in it; two that compute and a main thread that joins them wait 50 % |
 //! | `gil.busy`, `gil.contended` | share of wall time in which some thread held the GIL; in which at least one waited |
 //! | `gil.waiters_mean` | threads waiting, on average |
 //! | `gil.switches_per_s` | changes of the holder, by CPython's own count |
@@ -101,7 +101,7 @@ const fn row(name: &'static str, unit: Unit, what: &'static str) -> Row {
 
 /// Every figure.
 pub const TABLE: &[Row] = &[
-    row("waiting", Unit::Share, "share of wall time that a thread waits for the GIL; mean over the threads that take part in it"),
+    row("waiting", Unit::Share, "share of wall time that a thread waits for the GIL; mean over threads by how much they use it"),
     row("holding", Unit::Share, "the same of holding it"),
     row("native", Unit::Share, "the same of running on a CPU without it"),
     row("starved", Unit::Share, "the same of being ready to run without a CPU"),

@@ -4,7 +4,6 @@
 //! any use of it.
 
 use super::metric::ThreadState;
-use crate::analysis::compare::takes_part;
 use crate::analysis::report::{Code, Confidence, Estimate, Report};
 use crate::profile::stretches::{GilSeries, Series, Stretches, ThreadSeries, STRETCHES};
 use crate::profile::{Histogram, Profile};
@@ -35,9 +34,8 @@ pub struct Run {
     pub unusable: Option<Unusable>,
     /// Lengths are off by as much, in milliseconds: they are runs of looks. Zero in exact mode.
     pub resolution_ms: f64,
-    /// How many threads take part in the GIL.
-    pub taking_part: usize,
-    /// Those threads' states, and all of their time.
+    /// All threads' states, each thread weighted by the share of its time in which it held or wanted the GIL: one that never does has no part in
+    /// the mean, one that does for a moment a small one, and there is no threshold to be now above and now below.
     pub process: Shares,
     /// The GIL with the most waiting.
     pub gil: Option<GilRun>,
@@ -118,7 +116,6 @@ pub struct FunctionRun {
 impl Run {
     /// Of a measured window.
     pub fn of(profile: &Profile, report: &Report, stretches: &Stretches) -> Run {
-        let part = || stretches.threads.values().filter(|thread| takes_part(&thread.splits));
         let (window, verdict) = (&report.window, &report.verdict);
         let mut threads: Vec<ThreadRun> = stretches.threads.values().map(thread).filter(|t| !t.shares.wholes.is_empty()).collect();
         threads.sort_by(|a, b| a.name.cmp(&b.name).then(b.shares.sum("waiting").total_cmp(&a.shares.sum("waiting"))));
@@ -146,8 +143,7 @@ impl Run {
             confidence: Some(verdict.confidence),
             unusable: unusable(report),
             resolution_ms: if exact || rate <= 0.0 { 0.0 } else { 1e3 / rate },
-            taking_part: part().count(),
-            process: shares(part()),
+            process: shares(stretches.threads.values().map(|thread| (thread, demand(thread)))),
             gil: stretches
                 .gils
                 .values()
@@ -254,14 +250,26 @@ pub fn part(split: &Split, state: ThreadState) -> f64 {
     }
 }
 
-fn shares<'a>(threads: impl Iterator<Item = &'a ThreadSeries>) -> Shares {
+/// The share of a thread's time in which it held or wanted the GIL.
+fn demand(thread: &ThreadSeries) -> f64 {
+    let wanted: f64 = thread.splits.iter().map(|split| split.holding() + split.get(State::Waiting)).sum();
+    let total: f64 = thread.splits.iter().map(Split::total).sum();
+    if total > 0.0 {
+        wanted / total
+    } else {
+        0.0
+    }
+}
+
+/// Threads' states, each thread multiplied by its weight.
+fn shares<'a>(threads: impl Iterator<Item = (&'a ThreadSeries, f64)>) -> Shares {
     let mut wholes = [0.0; STRETCHES];
     let mut states: BTreeMap<&str, Series> = BTreeMap::new();
-    for thread in threads {
+    for (thread, weight) in threads {
         for (n, split) in thread.splits.iter().enumerate() {
-            wholes[n] += split.total();
+            wholes[n] += weight * split.total();
             for state in ThreadState::all() {
-                states.entry(state.name()).or_insert([0.0; STRETCHES])[n] += part(split, state);
+                states.entry(state.name()).or_insert([0.0; STRETCHES])[n] += weight * part(split, state);
             }
         }
     }
@@ -270,7 +278,7 @@ fn shares<'a>(threads: impl Iterator<Item = &'a ThreadSeries>) -> Shares {
 }
 
 fn thread(series: &ThreadSeries) -> ThreadRun {
-    ThreadRun { name: series.name.clone(), shares: shares(std::iter::once(series)) }
+    ThreadRun { name: series.name.clone(), shares: shares(std::iter::once((series, 1.0))) }
 }
 
 fn gil_run(gil: &GilSeries, exact: bool) -> GilRun {

@@ -3,6 +3,10 @@
 use super::harness::Fuzz;
 use super::mutate::Mutator;
 use gilprof::cli::values::{parse_duration, parse_pid, parse_rate};
+use gilprof::gate::baseline::Baseline;
+use gilprof::gate::expr::{Limit, Regression};
+use gilprof::gate::limits::{Limits, TEMPLATE};
+use gilprof::gate::metric::matches;
 use gilprof::ids::Addr;
 use gilprof::process::facts::{cpu_count, quota_in, stat_field, Status};
 use gilprof::process::maps::Maps;
@@ -148,4 +152,66 @@ pub fn arguments() -> Fuzz<'static> {
         assert!(window.as_ref().map_or(true, |w| w.0.is_none_or(|w| (0.009..604_801.0).contains(&w.as_secs_f64()))), "{window:?}");
         rate.is_ok() || window.is_ok() || parse_pid(text).is_ok()
     })
+}
+
+pub fn limits() -> Fuzz<'static> {
+    let from = [
+        "waiting <= 20%",
+        "gil.busy <= 0.9 @warn",
+        "wait_ms.p99 < 25ms",
+        "thread(\"worker-*\").waiting >= 30%",
+        "function(\"app.py:parse\").inflicted_wait <= 0.5",
+        "verdict not in [blocked-holding-gil, latency-victims]",
+        "verdict == keep-threads",
+        "waiting: +5pp, min 2pp",
+        "threads_worth_having: -1, min .5 @fail",
+        "speedup.processes: +10%",
+    ];
+    text("limits", &from, |text| {
+        let (limit, regression) = (Limit::parse(text), Regression::parse(text));
+        // What is taken is written so that it is taken again.
+        if let Ok(limit) = &limit {
+            assert_eq!(Limit::parse(&limit.to_string()).map(|again| again.to_string()), Ok(limit.to_string()));
+        }
+        if let Ok(regression) = &regression {
+            assert_eq!(Regression::parse(&regression.to_string()).map(|again| again.to_string()), Ok(regression.to_string()));
+        }
+        assert!(limit.as_ref().err().into_iter().chain(regression.as_ref().err()).all(|error| !error.is_empty()));
+        assert!(matches(text, text), "a glob means itself");
+        limit.is_ok() || regression.is_ok()
+    })
+}
+
+pub fn limits_files() -> Fuzz<'static> {
+    let parse = |_, input: &[u8]| Limits::parse(&String::from_utf8_lossy(input)).is_ok();
+    let from = [
+        TEMPLATE,
+        "[gate]\nmax = [\"waiting <= 20%\"]\nmax-regression = [\"waiting: +5pp\"]\nruns = 3\nbaseline = \"b.json\"\nrate = 500.0\n",
+    ];
+    Fuzz { name: "limits' files", cost: 30, inputs: seeds(from), parse: Box::new(parse) }
+}
+
+/// A small one, of no particular program.
+const BASELINE: &str = r#"{"schema":"gilprof.baseline/1","gilprof":"0.1.0","fingerprint":{"python":"3.11.7","free_threaded":false,"gil_enabled":true,"cores":2.0,
+"quota":null,"rate_hz":1000.0,"exact":false,"switch_interval_us":5000,"cpu_model":"A","machine_cpus":2.0},"runs":[{"seconds":1.0,"looks":1000,"missed":0,
+"verdict":"switch-to-processes","confidence":"high","resolution_ms":1.0,"process":{"wholes":[9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0],
+"states":{"waiting":[5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0]}},"gil":null,"predicted":{"processes":{"estimate":1.9,"low":1.8,
+"high":2.0}},"threads":[{"name":"w","shares":{"wholes":[],"states":{}}}],"functions":[{"name":"f","file":"a.py","line":1}],"stretch_us":62500.0}]}"#;
+
+pub fn baselines() -> Fuzz<'static> {
+    use gilprof::gate::expr::Regression;
+    let regressions: Vec<Regression> =
+        ["waiting: +5pp", "wait_ms.p99: +1ms", "thread(\"*\").io: -1pp", "function(\"*\").holding: +10%", "speedup.processes: +1"]
+            .iter()
+            .map(|text| Regression::parse(text).unwrap())
+            .collect();
+    let parse = move |_, input: &[u8]| {
+        let Ok(baseline) = Baseline::parse(input) else { return false };
+        for regression in &regressions {
+            let check = gilprof::gate::judge::regression(regression, &baseline.runs, &baseline.runs);
+            assert!(!check.why.is_empty(), "{check:?}");
+        }
+        true
+    };
+    Fuzz { name: "baselines", cost: 30, inputs: seeds([BASELINE]), parse: Box::new(parse) }
 }

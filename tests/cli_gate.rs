@@ -1,0 +1,315 @@
+//! `gilprof gate` from outside: each exit code by itself, who wins over whom, and what it says. What it judges by is tested in src/gate.
+#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
+
+mod cli;
+mod support;
+
+use cli::{two_interpreters, Running, Said};
+use gilprof::ids::{GilId, ThreadId, Tid};
+use gilprof::profile::file::Recorder;
+use gilprof::sample::*;
+use gilprof::units::Nanos;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use support::{alone, gilprof_command, repository, scratch, Interpreter};
+
+/// A folder of its own, which has no limits but those that a test puts there.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = scratch(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        std::fs::write(self.0.join(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap()
+    }
+
+    /// `gilprof gate ARGS` in it.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = gilprof_command(&[&["gate"], args].concat());
+        command.current_dir(&self.0);
+        command
+    }
+
+    fn gate(&self, args: &[&str]) -> Said {
+        Running::spawn(self.command(args)).end()
+    }
+
+    /// `gilprof gate ARGS -- python tests/workloads/gate.py PROGRAM`.
+    fn run(&self, python: &Interpreter, args: &[&str], program: &[&str]) -> Said {
+        let inner = python.command();
+        let mut command = self.command(&[args, &["--"]].concat());
+        command
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .args(["-B"])
+            .arg(repository().join("tests/workloads/gate.py"))
+            .args(program);
+        Running::spawn(command).end()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Puts a recording there: two seconds in which two threads take turns at the GIL, about every 5 ms, both in `burn`.
+fn golden(folder: &Folder) -> String {
+    let path = folder.0.join("turns.gilprof");
+    let mut recorder = Recorder::new(std::fs::File::create(&path).unwrap());
+    for id in 0..2 {
+        let name = format!("worker-{id}");
+        recorder.thread(&ThreadFacts { id: ThreadId(id), tid: Tid(100 + id as i32), name, python: true, main: false, gil: Some(GilId(0)) });
+    }
+    let function = Arc::new(Function { name: "burn".into(), file: "/srv/app.py".into(), first_line: 1 });
+    let stack = Arc::new(Stack { frames: vec![Frame { function, line: 3 }], trust: Trust::Whole });
+    for ms in 1..=2000u64 {
+        let (at, span) = (Nanos::from_millis(5_000 + ms), Nanos::from_millis(1));
+        // Turns of 4 to 6 ms: a program is not a clock. Every tenth millisecond nobody wants it.
+        let holder = ((ms + ms / 37 % 3) / 5 % 2) as u32;
+        let quiet = ms % 10 == 0;
+        for id in 0..2 {
+            let state = if quiet {
+                State::Io
+            } else if id == holder {
+                State::HoldingPython
+            } else {
+                State::Waiting
+            };
+            let behind = (state == State::Waiting).then_some((ThreadId(holder), &stack));
+            let split = Split::whole(state, 1e6);
+            recorder.slice(&Slice { thread: ThreadId(id), end: at, split, evidence: Evidence::GilHolder, stack: &stack, holder: behind });
+        }
+        let (holder, waiters) = if quiet { (Holder::Nobody, 0) } else { (Holder::Thread(ThreadId(holder)), 1) };
+        recorder.gil(&GilLook { gil: GilId(0), at, span, holder, switches: Some(ms / 5), waiters, collecting: None });
+    }
+    for id in 0..2 {
+        let (cpu, seen) = (Nanos::from_millis(900), Nanos::from_millis(2000));
+        recorder.thread_end(ThreadId(id), ThreadTotals { cpu, run_queue: Nanos::ZERO, seen });
+    }
+    let target = TargetFacts {
+        pid: 4242,
+        python: "3.11.7".into(),
+        command: vec!["python3".into(), "app.py".into()],
+        gil_enabled: true,
+        interpreters: 1,
+        cpus: 2.0,
+        machine_cpus: Some(2.0),
+        ..TargetFacts::default()
+    };
+    let begin = Nanos::from_millis(5_000);
+    recorder.finish(&target, &WindowFacts { begin, seconds: 2.0, rate_hz: 1000.0, looks: 2000, ..WindowFacts::default() }).unwrap();
+    path.to_str().unwrap().into()
+}
+
+fn outcome(said: &str) -> serde_json::Value {
+    serde_json::from_str(said).unwrap_or_else(|e| panic!("{e}: {said}"))
+}
+
+#[test]
+fn usage_is_code_2() {
+    let folder = Folder::new("gate-usage");
+    folder.put("bad.toml", "[gate]\nmax = [\"waitings <= 2%\"]");
+    folder.put("no.json", "{}");
+    let some = ["--max", "waiting <= 20%"];
+    for (args, words) in [
+        (&["--max", "waitings <= 20%", "x.gilprof"][..], "no metric"),
+        (&["--max", "waiting <= 20ms", "x.gilprof"], "no unit \"ms\""),
+        (&["--max-regression", "waiting", "x.gilprof"], "a colon"),
+        (&["--format", "yaml", "x.gilprof"], "human, json, junit"),
+        (&["--format", "json=", "x.gilprof"], "comes a path"),
+        (&["x.gilprof"], "nothing to check"),
+        (&some[..], "nothing to measure"),
+        (&["--max", "waiting <= 20%", "--pid", "1", "x.gilprof"], "only one of"),
+        (&["--max-regression", "waiting: +1pp", "x.gilprof"], "--baseline FILE"),
+        (&["--update-baseline", "x.gilprof"], "--baseline FILE"),
+        (&["--limits", "none.toml", "x.gilprof"], "gilprof gate --init"),
+        (&["--limits", "bad.toml", "x.gilprof"], "there is no metric \"waitings\""),
+        (&["--baseline", "none.json", "x.gilprof"], "--update-baseline"),
+        (&["--baseline", "no.json", "x.gilprof"], "no baseline of gilprof's"),
+        (&["--max", "waiting <= 20%", "--format", "json", "--format", "junit", "x.gilprof"], "only one format can be printed"),
+        (&["--max", "waiting <= 20%", "--format", "json=nowhere/x.json", "x.gilprof"], "failed to write nowhere/x.json"),
+        (&["--max", "waiting <= 20%", "--runs", "0", "x.gilprof"], "0"),
+    ] {
+        folder.gate(args).ended(2, &[words]);
+    }
+}
+
+#[test]
+fn a_file_to_begin_with() {
+    let folder = Folder::new("gate-init");
+    folder.gate(&["--init"]).ended(0, &["wrote gilprof.toml"]);
+    folder.gate(&["--init"]).ended(2, &["is there already"]);
+    // It is read without being asked for, and what it says is checked.
+    let said = folder.gate(&["--format", "json", &golden(&folder)]);
+    let outcome = outcome(&said.out);
+    assert_eq!(outcome["checks"][0]["expression"], "waiting <= 30%", "{outcome:#}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_code_4() {
+    let folder = Folder::new("gate-unmeasured");
+    let limit = ["--max", "waiting <= 20%"];
+    let with = |more: &[&'static str]| folder.gate(&[&limit[..], more].concat());
+    with(&["nothing.gilprof"]).ended(4, &[]).printed(&["NOT JUDGED", "nothing.gilprof"]);
+    with(&["--pid", "999999999"]).ended(4, &[]).printed(&["no process with pid 999999999"]);
+    with(&["--", "/nowhere/program"]).ended(4, &["failed to start /nowhere/program"]);
+    with(&["--", "true"]).ended(4, &["before gilprof saw any Python"]);
+}
+
+#[test]
+fn recordings_are_judged_as_runs() {
+    let folder = Folder::new("gate-recordings");
+    let file = golden(&folder);
+    let judge = |args: &[&str]| {
+        let said = folder.gate(&[&["--format", "json"], args, &[&file]].concat());
+        let outcome = outcome(&said.out);
+        assert_eq!(outcome["exit_code"].as_i64(), said.status.code().map(i64::from));
+        outcome
+    };
+    let base = judge(&["--max", "gil.busy <= 100%"]);
+    assert_eq!(
+        (base["verdict"].as_str(), base["exit_code"].as_i64(), base["schema"].as_str()),
+        (Some("pass"), Some(0), Some("gilprof.gate/1"))
+    );
+    assert_eq!(judge(&["--max", "gil.busy <= 0%"])["exit_code"], 1);
+    let warned = judge(&["--max", "gil.busy <= 0% @warn"]);
+    assert_eq!((warned["exit_code"].as_i64(), warned["verdict"].as_str()), (Some(0), Some("warn")));
+    let none = judge(&["--max", "thread(\"nobody\").waiting <= 5%"]);
+    assert_eq!((none["exit_code"].as_i64(), none["checks"][0]["measured"].is_null()), (Some(3), true), "{none:#}");
+    // The limit of a file holds unless the command line has one on the same metric.
+    folder.put("gilprof.toml", "[gate]\nmax = [\"gil.busy <= 0%\", \"gil.contended <= 100%\"]");
+    assert_eq!(judge(&[])["exit_code"], 1);
+    let mild = judge(&["--max", "gil.busy <= 100%"]);
+    assert_eq!((mild["exit_code"].as_i64(), mild["checks"].as_array().unwrap().len()), (Some(0), 2), "{mild:#}");
+    folder.put("other.toml", "[gate]\nmax = [\"gil.busy <= 100%\"]");
+    assert_eq!(judge(&["--limits", "other.toml"])["exit_code"], 0);
+}
+
+#[test]
+fn baselines_are_written_compared_and_refused() {
+    let folder = Folder::new("gate-baselines");
+    let file = golden(&folder);
+    folder.gate(&["--baseline", "b.json", "--update-baseline", &file]).ended(0, &[]).printed(&["wrote the baseline b.json"]);
+    folder.gate(&["--baseline", "b.json", "--max-regression", "gil.busy: +5pp", &file]).ended(0, &[]).printed(&["baseline "]);
+    let text = folder.read("b.json");
+    let with = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from} is not in the baseline: {}", &text[..text.len().min(800)]);
+        folder.put("changed.json", &text.replace(from, to));
+        folder.gate(&["--baseline", "changed.json", "--max-regression", "gil.busy: +5pp", &file])
+    };
+    with("\"rate_hz\":1000.0", "\"rate_hz\":500.0").ended(3, &[]).printed(&["the rate of looks was 500/s and is 1000/s"]);
+    with("\"quota\":null", "\"quota\":1.5").ended(3, &[]).printed(&["the CPU quota was 1.50 CPUs and is none"]);
+    with("gilprof.baseline/1", "gilprof.baseline/0").ended(3, &["gilprof.baseline/0", "--update-baseline"]);
+    with("\"free_threaded\":false", "\"free_threaded\":true").ended(3, &[]).printed(&["Python's build"]);
+    with("\"runs\":[", "\"runs\":[],\"more\":[").ended(2, &["measure it anew"]);
+    // Every limit is judged, whatever becomes of the comparison.
+    folder.put("changed.json", &text.replace("\"rate_hz\":1000.0", "\"rate_hz\":500.0"));
+    folder.gate(&["--baseline", "changed.json", "--max", "gil.busy <= 0%", &file]).ended(1, &[]);
+    // The machine's CPU is known only of what is measured here; that of the baseline is changed to another number of them.
+    let machine = text.split("\"machine_cpus\":").nth(1).unwrap().split(['}', ',']).next().unwrap();
+    let said = with(&format!("\"machine_cpus\":{machine}"), "\"machine_cpus\":512.0");
+    said.ended(0, &[]).printed(&["the machine: its number of CPUs was 512"]);
+}
+
+#[test]
+fn each_format_to_its_file() {
+    let folder = Folder::new("gate-formats");
+    let formats = ["json=o.json", "junit=o.xml", "sarif=o.sarif", "markdown=o.md", "github=o.txt", "human=o.human"];
+    let mut args = vec!["--max", "gil.busy <= 0%"];
+    formats.iter().for_each(|format| args.extend(["--format", format]));
+    let file = golden(&folder);
+    args.push(&file);
+    folder.gate(&args).ended(1, &[]).printed(&["FAIL", "✗ gil.busy <= 0%"]);
+    assert_eq!(outcome(&folder.read("o.json"))["exit_code"], 1);
+    assert_eq!(outcome(&folder.read("o.sarif"))["version"], "2.1.0");
+    for (name, words) in [("o.xml", "<testsuites "), ("o.md", "gil.busy"), ("o.txt", "::error"), ("o.human", "✗ gil.busy")] {
+        assert!(folder.read(name).contains(words), "{name}: {}", folder.read(name));
+    }
+}
+
+#[test]
+fn a_program_is_run_judged_and_its_function_named() {
+    let _alone = alone();
+    for python in two_interpreters() {
+        let folder = Folder::new("gate-run");
+        let said = folder.run(&python, &["--max", "waiting <= 10%"], &["--seconds", "1.2"]);
+        said.ended(1, &["FAIL", "✗ waiting <= 10%", "look at burn (", "gate.py:", "in thread worker-"]);
+        assert_eq!(said.out, "", "stdout is the program's own");
+        let said = folder.run(&python, &["--max", "waiting <= 70%", "--format", "json=o.json"], &["--seconds", "1.2"]);
+        said.ended(0, &["PASS"]);
+        let waiting = outcome(&folder.read("o.json"))["checks"][0]["measured"]["value"].as_f64().unwrap();
+        assert!((0.4..0.6).contains(&waiting), "{waiting}");
+    }
+}
+
+#[test]
+fn a_limit_at_what_is_measured_is_inconclusive_and_says_how_long_to_run() {
+    let folder = Folder::new("gate-straddling");
+    let file = golden(&folder);
+    let measured = outcome(&folder.gate(&["--format", "json", "--max", "gil.waiters_mean <= 100", &file]).out);
+    let value = measured["checks"][0]["measured"]["value"].as_f64().unwrap();
+    let limit = format!("gil.waiters_mean <= {value:.6}");
+    let said = folder.gate(&["--max", &limit, &file]);
+    said.ended(3, &[]).printed(&["INCONCLUSIVE", "straddles the limit"]);
+}
+
+#[test]
+fn what_a_window_cannot_tell_is_inconclusive() {
+    let _alone = alone();
+    let Some(python) = two_interpreters().pop() else { return };
+    let folder = Folder::new("gate-untold");
+    let limits = ["--max", "waiting <= 99%", "--max", "gil.busy <= 100%"];
+    // Too few looks; nothing that ran.
+    folder.run(&python, &[&limits[..], &["--rate", "50"]].concat(), &["--seconds", "0.5"]).ended(3, &["are too few"]);
+    let mut idle = folder.command(&[&limits[..], &["--format", "json", "--duration", "1s", "--pid"]].concat());
+    let mut sleeper = python
+        .command()
+        .args(["-c", "import sys; print('ready', flush=True); sys.stdin.read()"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(sleeper.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
+    idle.arg(sleeper.id().to_string());
+    let said = Running::spawn(idle).end();
+    let outcome = outcome(&said.out);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    assert_eq!((said.status.code(), outcome["checks"][1]["verdict"].as_str()), (Some(3), Some("inconclusive")), "{outcome:#}");
+    assert!(outcome["checks"][1]["why"].as_str().unwrap().contains("dle"), "{outcome:#}");
+}
+
+#[test]
+fn the_commands_own_failure_is_passed_on_and_named() {
+    let _alone = alone();
+    let Some(python) = two_interpreters().pop() else { return };
+    let folder = Folder::new("gate-failure");
+    for code in ["7", "1"] {
+        let said = folder.run(&python, &["--max", "waiting <= 99%", "--format", "json=o.json"], &["--seconds", "0.3", "--end", code]);
+        said.ended(code.parse().unwrap(), &["NOT JUDGED", &format!("the command failed (exit status: {code})")]);
+        assert!(outcome(&folder.read("o.json"))["error"].is_string());
+    }
+}
+
+#[test]
+fn runs_and_one_more_thread_against_a_baseline() {
+    let _alone = alone();
+    let Some(python) = two_interpreters().pop() else { return };
+    let folder = Folder::new("gate-regression");
+    let brief = ["--seconds", "1"];
+    let said = folder.run(&python, &["--baseline", "b.json", "--update-baseline", "--runs", "2", "--warmup", "1"], &brief);
+    said.ended(0, &["wrote the baseline b.json (2 runs)", "2 runs, "]);
+    let said = folder.run(&python, &["--baseline", "b.json"], &["--seconds", "1", "--more", "1"]);
+    said.ended(1, &["waiting: +5pp, min 2pp", "look at added (", "in thread latecomer-0", "since the baseline"]);
+}
