@@ -57,11 +57,12 @@ pub fn regression(regression: &Regression, runs: &[Run], base: &[Run]) -> Check 
     // Towards the worse, whichever way that is.
     let (least, most) = if regression.grows { (change.low, change.high) } else { (-change.high, -change.low) };
     check.verdict = side(least, most, allowed);
+    let most = points(unit, allowed);
     let changed = format!("changed by {} ({} .. {})", signed(unit, change.value), signed(unit, change.low), signed(unit, change.high));
     check.why = match check.verdict {
-        Verdict::Fail => format!("{changed}, which is more than the {} that are allowed", amount(unit, allowed)),
-        Verdict::Pass => format!("{changed}, within the {} that are allowed", amount(unit, allowed)),
-        _ => format!("{changed}, about the {} that are allowed: {}", amount(unit, allowed), longer(&change, sign * allowed, runs)),
+        Verdict::Fail => format!("{changed}, which is more than the {most} that are allowed"),
+        Verdict::Pass => format!("{changed}, within the {most} that are allowed"),
+        _ => format!("{changed}, about the {most} that are allowed: {}", longer(&change, sign * allowed, runs)),
     };
     mild(check)
 }
@@ -237,11 +238,19 @@ fn interval(unit: Unit, i: &Interval) -> String {
     format!("{} ({} - {})", amount(unit, i.value), bare(unit, i.low), bare(unit, i.high))
 }
 
-/// A change: of shares in points.
+/// A change's size: of shares in points.
+fn points(unit: Unit, value: f64) -> String {
+    let text = amount(unit, value);
+    if unit == Unit::Share {
+        text.replace(" %", "pp")
+    } else {
+        text
+    }
+}
+
+/// A change.
 fn signed(unit: Unit, value: f64) -> String {
-    let sign = if value < 0.0 { "-" } else { "+" };
-    let text = amount(unit, value.abs());
-    format!("{sign}{}", if unit == Unit::Share { text.replace(" %", "pp") } else { text })
+    format!("{}{}", if value < 0.0 { "-" } else { "+" }, points(unit, value.abs()))
 }
 
 #[cfg(test)]

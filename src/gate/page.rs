@@ -22,7 +22,7 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
         page.blank();
     }
     outcome.checks.iter().for_each(|check| row(&mut page, check));
-    outcome.checks.iter().for_each(|check| broken(&mut page, check));
+    broken(&mut page, &outcome.checks);
     notes(&mut page, &outcome.notes);
     page.finish()
 }
@@ -74,9 +74,35 @@ fn row(page: &mut Page, check: &Check) {
     }
 }
 
-fn broken(page: &mut Page, check: &Check) {
-    let Some(culprit) = check.culprit.as_ref().filter(|_| check.verdict != Verdict::Pass) else { return };
-    page.heading(&format!("  {} {}", check.verdict.mark(), plain::fit(&plain::clean(&check.metric), page.style.width - 4)));
+/// Each function to look at once, with all the checks that name it.
+fn broken(page: &mut Page, checks: &[Check]) {
+    let mut shown: Vec<&Culprit> = Vec::new();
+    for culprit in checks.iter().filter_map(named) {
+        if shown.iter().any(|known| is_same(known, culprit)) {
+            continue;
+        }
+        shown.push(culprit);
+        let of: Vec<String> = checks
+            .iter()
+            .filter(|check| named(check).is_some_and(|other| is_same(other, culprit)))
+            .map(|check| format!("{} {}", check.verdict.mark(), plain::clean(&check.metric)))
+            .collect();
+        page.blank();
+        page.pieces("  ", "  ", &of);
+        look_at(page, culprit);
+    }
+}
+
+/// The function that a check names, unless it is passed.
+fn named(check: &Check) -> Option<&Culprit> {
+    check.culprit.as_ref().filter(|_| check.verdict != Verdict::Pass)
+}
+
+fn is_same(a: &Culprit, b: &Culprit) -> bool {
+    (&a.name, &a.file, a.first_line, &a.what) == (&b.name, &b.file, b.first_line, &b.what)
+}
+
+fn look_at(page: &mut Page, culprit: &Culprit) {
     page.prose("    look at ", &place(culprit));
     let thread = culprit.thread.as_ref().map_or(String::new(), |thread| format!("in thread {thread}: "));
     page.prose("    ", &format!("{thread}{}", culprit.what));
