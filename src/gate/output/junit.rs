@@ -89,6 +89,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::gate::testing;
+    use proptest::prelude::*;
 
     #[test]
     fn one_case_a_check_and_counts_that_add_up() {
@@ -106,5 +107,31 @@ mod tests {
         let text = render(&outcome, Path::new("/"));
         assert!(text.contains("tests=\"1\" failures=\"0\" errors=\"1\""), "{text}");
         assert!(text.contains("<error message=\"the command ended with 3 &lt;&gt;\" type=\"gate\">"), "{text}");
+    }
+
+    fn named(name: &str) -> String {
+        let mut outcome = testing::outcome();
+        (outcome.program, outcome.error) = (name.into(), Some(name.into()));
+        for check in &mut outcome.checks {
+            check.expression = name.into();
+            if let Some(culprit) = &mut check.culprit {
+                (culprit.name, culprit.file) = (name.into(), name.into());
+            }
+        }
+        render(&outcome, Path::new("/"))
+    }
+
+    proptest! {
+        /// Whatever a name is, the tags are those that any other name has, every entity is one of ours, and there is nothing that XML forbids.
+        #[test]
+        fn names_stay_text(name in "(\\PC|[<>&\"'\r\n\u{0}\u{8}\u{fffe}]|\\]\\]>){0,80}") {
+            let text = named(&name);
+            prop_assert_eq!(text.matches('<').count(), named("x").matches('<').count());
+            for rest in text.split('&').skip(1) {
+                prop_assert!(["amp;", "lt;", "gt;", "quot;", "apos;"].iter().any(|entity| rest.starts_with(entity)), "{}", rest);
+            }
+            let forbidden = |c: char| (c.is_control() && c != '\n') || c == '\u{fffe}';
+            prop_assert!(!text.contains(forbidden));
+        }
     }
 }
