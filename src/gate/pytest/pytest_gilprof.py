@@ -200,15 +200,24 @@ class Recording:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True)
         except OSError as error:
             raise NotJudged("failed to start gilprof: %s" % error) from None
+        try:
+            self._wait_until_begun()
+        except BaseException:  # Ctrl-C too: a gilprof that nobody ends would measure until pytest is gone
+            self._kill()
+            raise
+
+    def _wait_until_begun(self):
         deadline = time.monotonic() + PATIENCE
         while not self._begun():
             if self._process.poll() is not None:
                 raise NotJudged(self._complaint())
             if time.monotonic() > deadline:
-                self._process.kill()
-                self._process.wait()
                 raise NotJudged("gilprof did not begin to measure within %d s" % PATIENCE)
             time.sleep(0.002)
+
+    def _kill(self):
+        self._process.kill()
+        self._process.wait()
 
     def _begun(self):
         try:
@@ -224,8 +233,7 @@ class Recording:
             try:
                 self._process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                self._kill()
                 raise NotJudged("gilprof did not end") from None
         if early or self._process.returncode != 0:
             raise NotJudged(self._complaint())
