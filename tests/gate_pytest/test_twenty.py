@@ -51,37 +51,37 @@ def in_threads(count, work, *args):
 
 
 def test_sleeps():
-    time.sleep(0.4)
+    time.sleep(0.3)
 
 
 def test_sleeps_in_threads():
-    in_threads(4, time.sleep, 0.4)
+    in_threads(4, time.sleep, 0.3)
 
 
 def test_computes_alone():
-    assert crunch(0.5) > 0
+    assert crunch(0.35) > 0
 
 
 def test_computes_in_one_thread():
-    in_threads(1, crunch, 0.5)
+    in_threads(1, crunch, 0.35)
 
 
 def test_hashes_alone():
-    digest(0.5)
+    digest(0.35)
 
 
 def test_hashes_in_threads():
-    in_threads(2, digest, 0.5)
+    in_threads(2, digest, 0.35)
 
 
 def test_packs():
-    for _ in until(0.5):
+    for _ in until(0.35):
         zlib.compress(BLOCK)
 
 
 def test_packs_in_threads():
     def pack():
-        for _ in until(0.5):
+        for _ in until(0.35):
             zlib.compress(BLOCK)
     in_threads(2, pack)
 
@@ -97,7 +97,7 @@ def test_waits_for_a_lock():
 
 def test_waits_for_an_event():
     event = threading.Event()
-    threading.Timer(0.4, event.set).start()
+    threading.Timer(0.3, event.set).start()
     assert event.wait(10)
 
 
@@ -137,32 +137,32 @@ def test_talks_over_a_socket():
 
 
 def test_waits_for_a_process():
-    assert subprocess.call([sys.executable, "-c", "import time; time.sleep(0.4)"]) == 0
+    assert subprocess.call([sys.executable, "-c", "import time; time.sleep(0.3)"]) == 0
 
 
 def test_reads_a_pipe():
     reading, writing = os.pipe()
-    threading.Timer(0.4, os.write, (writing, b"x")).start()
+    threading.Timer(0.3, os.write, (writing, b"x")).start()
     assert os.read(reading, 1) == b"x"
     os.close(reading)
     os.close(writing)
 
 
 def test_sorts():
-    for _ in until(0.5):
+    for _ in until(0.35):
         sorted(range(50000), key=lambda n: -n)
 
 
 def test_computes_while_another_sleeps():
-    thread = threading.Thread(target=time.sleep, args=(0.5,))
+    thread = threading.Thread(target=time.sleep, args=(0.35,))
     thread.start()
-    crunch(0.5)
+    crunch(0.35)
     thread.join()
 
 
 def test_computes_one_after_the_other():
     for _ in range(2):
-        in_threads(1, crunch, 0.25)
+        in_threads(1, crunch, 0.2)
 
 
 def test_steps_through_a_condition():
@@ -182,5 +182,5 @@ def test_steps_through_a_condition():
 
 
 def test_builds_strings():
-    for _ in until(0.5):
+    for _ in until(0.35):
         "".join(str(n) for n in range(10000))
