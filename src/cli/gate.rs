@@ -23,7 +23,8 @@ use crate::gate::output::{github, junit, markdown, sarif};
 use crate::gate::page;
 use crate::gate::run::Run;
 use crate::ids::Pid;
-use crate::output::{json, unwritten};
+use crate::output::collapsed::FlameMode;
+use crate::output::{flamegraph, json, unwritten};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -34,6 +35,8 @@ use std::sync::Arc;
 
 /// What is compared with a baseline when nothing is said.
 const DEFAULT_REGRESSION: &str = "waiting: +5pp, min 2pp";
+/// The environment variable that names the file from which GitHub takes a job's summary.
+const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 /// How long a running program is measured when nothing is said.
 const DEFAULT_WINDOW: &str = "10s";
 
@@ -92,6 +95,8 @@ struct Plan {
     window: Window,
     measure: MeasureArgs,
     outputs: Vec<GateFormat>,
+    /// Where a job's page takes its Markdown from.
+    summary: Option<PathBuf>,
     sheets: Vec<Sheet<GateFormat>>,
     blanks: Blanks,
 }
@@ -130,9 +135,25 @@ impl Plan {
         if !(1..=1000).contains(&runs) || warmup > 1000 {
             return Err(usage("runs are 1 to 1000, and warmup 0 to 1000"));
         }
-        let (outputs, sheets, blanks) = outputs(&args.format)?;
+        let summary = std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let summary = summary.filter(|_| args.format.iter().any(Output::is_printed_markdown));
+        let (outputs, sheets, blanks) = outputs(&args.format, summary.is_some())?;
         let measure = MeasureArgs { rate, freeze_holder: false, exact: args.exact };
-        Ok(Plan { target, checks, baseline, base, update: args.update_baseline, runs, warmup, window, measure, outputs, sheets, blanks })
+        Ok(Plan {
+            target,
+            checks,
+            baseline,
+            base,
+            update: args.update_baseline,
+            runs,
+            warmup,
+            window,
+            measure,
+            outputs,
+            summary,
+            sheets,
+            blanks,
+        })
     }
 }
 
@@ -170,9 +191,14 @@ fn refused(refused: Refused) -> Stop {
 
 type Outputs = (Vec<GateFormat>, Vec<Sheet<GateFormat>>, Blanks);
 
-/// Opens what goes to files, before anything is measured. The page is printed unless another format takes its place.
-fn outputs(formats: &[Output]) -> std::result::Result<Outputs, Stop> {
-    let mut printed: Vec<GateFormat> = formats.iter().filter(|output| output.path.is_none()).map(|output| output.format).collect();
+/// Opens what goes to files, before anything is measured. The page is printed unless another format takes its place; Markdown is not where
+/// there is a summary that it goes to.
+fn outputs(formats: &[Output], summary: bool) -> std::result::Result<Outputs, Stop> {
+    let printed = formats.iter().filter(|output| output.path.is_none() && !(summary && output.is_printed_markdown()));
+    let mut printed: Vec<GateFormat> = printed.map(|output| output.format).collect();
+    if printed.contains(&GateFormat::Flamegraph) {
+        return Err(usage("a flamegraph goes to a file: --format flamegraph=gil.svg"));
+    }
     if printed.is_empty() {
         printed.push(GateFormat::Human);
     }
@@ -186,12 +212,17 @@ fn outputs(formats: &[Output]) -> std::result::Result<Outputs, Stop> {
 }
 
 fn gate(mut plan: Plan) -> std::result::Result<u8, Stop> {
+    let mut flame = None;
     let outcome = match measure(&plan) {
-        Ok(courses) => judge(&plan, &courses)?,
+        Ok(courses) => {
+            let wanted = plan.sheets.iter().any(|sheet| sheet.format == GateFormat::Flamegraph);
+            flame = courses.last().filter(|_| wanted).and_then(|course| drawn(course).ok());
+            judge(&plan, &courses)?
+        }
         Err(stop) if stop.code == codes::INTERRUPTED_TWICE => return Err(stop),
         Err(stop) => assemble::failed(&name(&plan.target), stop.why, stop.code),
     };
-    let written = deliver(&mut plan, &outcome);
+    let written = deliver(&mut plan, &outcome, flame.as_deref());
     plan.blanks.remove();
     written.map_err(|e| Stop { code: exit::NOT_MEASURED, why: e.to_string() })?;
     Ok(outcome.exit_code)
@@ -306,17 +337,31 @@ fn of_process(plan: &Plan, pid: Pid) -> std::result::Result<Vec<Course>, Stop> {
     Ok(courses)
 }
 
+/// The time with the GIL, of the last run.
+fn drawn(course: &Course) -> Result<String> {
+    flamegraph::render(&deliver::flame_of(&course.report, &course.profile, FlameMode::Holding, deliver::roots(false)))
+}
+
 /// Writes the files and prints the page. A part that fails does not keep back the others; the error is the first.
-fn deliver(plan: &mut Plan, outcome: &Outcome) -> Result<()> {
+fn deliver(plan: &mut Plan, outcome: &Outcome, flame: Option<&str>) -> Result<()> {
     let to_stderr = matches!(plan.target, Target::Command(_));
+    let at = plan.sheets.iter().find(|sheet| sheet.format == GateFormat::Flamegraph).map(|sheet| sheet.path().to_path_buf());
+    let made = Made { outcome, flame, at: at.as_deref().filter(|_| flame.is_some()) };
     let mut failed = None;
     for sheet in &mut plan.sheets {
         let format = sheet.format;
-        let written = sheet.write(|out| out.write_all(text(format, outcome, text_style(None))?.as_bytes()).map_err(unwritten));
+        // Where nothing was measured there is nothing to draw.
+        if format == GateFormat::Flamegraph && flame.is_none() {
+            continue;
+        }
+        let written = sheet.write(|out| out.write_all(made.text(format, text_style(None))?.as_bytes()).map_err(unwritten));
         failed = failed.or(written.err());
     }
+    if let Some(path) = &plan.summary {
+        failed = failed.or(append(path, &made.text(GateFormat::Markdown, text_style(None))?).err());
+    }
     for format in &plan.outputs {
-        let page = text(*format, outcome, text_style(Some(to_stderr)))?;
+        let page = made.text(*format, text_style(Some(to_stderr)))?;
         if to_stderr {
             say_raw(&page);
         } else {
@@ -324,6 +369,12 @@ fn deliver(plan: &mut Plan, outcome: &Outcome) -> Result<()> {
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// To a file that other steps of a job write to as well.
+fn append(path: &Path, text: &str) -> Result<()> {
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| files::failed(path, source))
 }
 
 /// For a file, or for stderr or stdout.
@@ -335,14 +386,25 @@ fn text_style(to_stderr: Option<bool>) -> crate::output::text::Style {
     }
 }
 
-fn text(format: GateFormat, outcome: &Outcome, style: crate::output::text::Style) -> Result<String> {
-    match format {
-        GateFormat::Human => Ok(page::render(outcome, style)),
-        GateFormat::Json => json::to_string(outcome),
-        GateFormat::Junit => Ok(junit::render(outcome, &here())),
-        GateFormat::Sarif => sarif::render(outcome, &here()),
-        GateFormat::Github => Ok(github::render(outcome, &here())),
-        GateFormat::Markdown => Ok(markdown::render(outcome, &here(), None)),
+/// What there is to be written.
+struct Made<'a> {
+    outcome: &'a Outcome,
+    flame: Option<&'a str>,
+    /// Where the flamegraph goes.
+    at: Option<&'a Path>,
+}
+
+impl Made<'_> {
+    fn text(&self, format: GateFormat, style: crate::output::text::Style) -> Result<String> {
+        match format {
+            GateFormat::Human => Ok(page::render(self.outcome, style)),
+            GateFormat::Json => json::to_string(self.outcome),
+            GateFormat::Junit => Ok(junit::render(self.outcome, &here())),
+            GateFormat::Sarif => sarif::render(self.outcome, &here()),
+            GateFormat::Github => Ok(github::render(self.outcome, &here())),
+            GateFormat::Markdown => Ok(markdown::render(self.outcome, &here(), self.at)),
+            GateFormat::Flamegraph => Ok(self.flame.unwrap_or_default().into()),
+        }
     }
 }
 

@@ -83,7 +83,8 @@ Regressions:  METRIC: +CHANGE[, min CHANGE]     waiting: +5pp, min 2pp
 A check is broken when the whole interval (99 %) lies beyond its limit; when the
 interval straddles it, that is inconclusive, and how much longer to run is said.
 
-Formats:  human json junit sarif github markdown
+Formats:  human json junit sarif github markdown flamegraph
+  markdown without a path goes to $GITHUB_STEP_SUMMARY, where that is set
 Exit codes:  0 passed   1 a limit is broken, or it got worse   2 usage, files
   3 inconclusive, or another baseline's Python or cores   4 not measured;
   when the command itself fails, its own code"#;
@@ -103,15 +104,18 @@ pub enum GateFormat {
     Github,
     /// A table for a summary or a comment.
     Markdown,
+    /// The time with the GIL as a picture.
+    Flamegraph,
 }
 
-const FORMATS: [(&str, GateFormat); 6] = [
+const FORMATS: [(&str, GateFormat); 7] = [
     ("human", GateFormat::Human),
     ("json", GateFormat::Json),
     ("junit", GateFormat::Junit),
     ("sarif", GateFormat::Sarif),
     ("github", GateFormat::Github),
     ("markdown", GateFormat::Markdown),
+    ("flamegraph", GateFormat::Flamegraph),
 ];
 
 /// `--format`.
@@ -124,6 +128,11 @@ pub struct Output {
 }
 
 impl Output {
+    /// Markdown that has no path: for a job's summary, where there is one.
+    pub fn is_printed_markdown(&self) -> bool {
+        self.format == GateFormat::Markdown && self.path.is_none()
+    }
+
     fn parse(text: &str) -> Result<Output, String> {
         let (name, path) = text.split_once('=').map_or((text, None), |(name, path)| (name, Some(path)));
         let format = FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| *format);
