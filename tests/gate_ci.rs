@@ -61,7 +61,7 @@ fn ended(out: &Output, code: i32) -> String {
 #[test]
 fn the_shell_script_passes_a_good_program_and_fails_a_bad_one() {
     let _alone = support::alone();
-    let (Some(good), Some(bad)) = (Checkout::of("hash_threads.py"), Checkout::of("cpu_threads.py")) else { return };
+    let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
     let gate = |of: &Checkout, program: &str, env: &[(&str, &str)]| of.sh(&format!("{} {program}", example("gate.sh").display()), env);
     ended(&gate(&good, "python3 benchmark.py", &[]), 0);
     assert!(good.read("gilprof-results/gate.xml").contains("failures=\"0\" errors=\"0\""));
@@ -89,19 +89,23 @@ fn lines(file: &str) -> Vec<String> {
 #[test]
 fn what_the_ci_files_run_does_run() {
     let _alone = support::alone();
-    let (Some(good), Some(bad)) = (Checkout::of("hash_threads.py"), Checkout::of("cpu_threads.py")) else { return };
+    let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
     let baseline = "gilprof gate --baseline gilprof-baseline.json --update-baseline --runs 3 -- python benchmark.py";
     ended(&good.sh(baseline, &[]), 0);
     let (github, gitlab) = (lines("github.yml"), lines("gitlab.yml"));
     assert_eq!((github.len(), gitlab.len()), (2, 1));
-    for line in github.iter().chain(&gitlab) {
-        ended(&good.sh(line, &[]), 0);
+    let summary = [("GITHUB_STEP_SUMMARY", "summary.md")];
+    for line in &github {
+        ended(&good.sh(line, &summary), 0);
     }
+    ended(&good.sh(&gitlab[0], &[]), 0);
     assert!(good.read("gate.xml").contains("<testcase ") && good.read("gate.sarif").contains("\"results\": []"));
     // The annotation is on the line that holds, and the summary goes where GitHub wants it.
-    let said = ended(&bad.sh(&github[0], &[("GITHUB_STEP_SUMMARY", "summary.md")]), 1);
+    let said = ended(&bad.sh(&github[0], &summary), 1);
     assert!(said.lines().any(|line| line.starts_with("::error file=benchmark.py,line=1")), "{said}");
-    assert!(bad.read("summary.md").contains("gilprof gate: fail"), "{}", bad.read("summary.md"));
+    let page = bad.read("summary.md");
+    assert!(page.contains("gilprof gate: fail") && page.contains("flamegraph: <code>gil&#46;svg</code>"), "{page}");
+    assert!(bad.read("gil.svg").contains("burn"));
 }
 
 #[test]
