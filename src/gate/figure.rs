@@ -3,8 +3,12 @@
 //! Within a run the interval comes from the scatter over the window's stretches ([`spread`]). With three runs or more it is that of their mean
 //! by how they differ, and never narrower than the stretches alone would have it: three runs may be alike by chance. Two runs are
 //! taken together: from the lower end of one to the upper end of the other. Predictions have the interval of the report.
+//!
+//! Where the machine was short of CPU, what is said of waiting is what it can have been without that: a thread that has no CPU cannot ask for the
+//! GIL, so that the upper end is taken as if that time had not been; and one that holds without a CPU makes others wait for longer, so
+//! that the lower end leaves out that part. A limit may then still be kept; hardly ever is it broken. All else cannot be told.
 
-use super::metric::{is_function, matches, Deed, Gain, Metric, Statistic};
+use super::metric::{is_function, matches, Deed, Gain, Metric, Statistic, ThreadState};
 use super::outcome::Interval;
 use super::run::{FunctionRun, GilRun, Run, Shares, ThreadRun};
 use crate::analysis::report::{Code, Estimate};
@@ -16,6 +20,8 @@ const NO_PART: f64 = 0.005;
 /// A p99 of fewer lengths than this says nothing beyond the longest; a median of fewer than the other.
 const ENOUGH_FOR_P99: u64 = 100;
 const ENOUGH: u64 = 20;
+/// Threads that lack a CPU for more of their time than this say nothing of what they would do with one.
+const MOST_STARVED: f64 = 0.5;
 /// A thread has a share of its own when it was there in so many of the 16 stretches.
 const LIVED: usize = 4;
 
@@ -42,7 +48,9 @@ pub fn figure(metric: &Metric, runs: &[Run], worst: Worst) -> Result<Figure, Str
     let mut why = None;
     let told: Vec<Figure> = runs
         .iter()
-        .filter_map(|run| usable(metric, run).and_then(|()| of_run(metric, run, worst)).map_err(|e| why = Some(e)).ok())
+        .filter_map(|run| {
+            usable(metric, run).and_then(|()| of_run(metric, run, worst)?.unstarved(metric, run)).map_err(|e| why = Some(e)).ok()
+        })
         .collect();
     match (why, &told[..]) {
         (Some(why), []) => Err(why),
@@ -90,8 +98,31 @@ fn usable(metric: &Metric, run: &Run) -> Result<(), String> {
     };
     match unusable.code {
         Code::GilDisabled if off_the_gil(state) => Ok(()),
-        Code::CpuStarved if state == "starved" => Ok(()),
+        Code::CpuStarved if state == "starved" || is_waiting(metric) => Ok(()),
         _ => Err(unusable.why.clone()),
+    }
+}
+
+/// Whether a metric says how much is waited for the GIL.
+fn is_waiting(metric: &Metric) -> bool {
+    let waiting = ThreadState::Waiting;
+    matches!(metric, Metric::GilContended | Metric::GilWaiters)
+        || matches!(metric, Metric::Share(state) | Metric::Thread(_, state) if *state == waiting)
+}
+
+impl Figure {
+    /// As wide as the lack of CPUs makes it.
+    fn unstarved(mut self, metric: &Metric, run: &Run) -> Result<Figure, String> {
+        let Some(unusable) = run.unusable.as_ref().filter(|u| u.code == Code::CpuStarved && is_waiting(metric)) else { return Ok(self) };
+        let all: f64 = run.process.wholes.iter().sum();
+        let starved = if all > 0.0 { run.process.sum("starved") / all } else { 1.0 };
+        if starved > MOST_STARVED {
+            return Err(unusable.why.clone());
+        }
+        let i = &mut self.interval;
+        let most = if *metric == Metric::GilWaiters { f64::INFINITY } else { 1.0 };
+        (i.low, i.high) = (i.low * (1.0 - run.starved_holding.clamp(0.0, 1.0)), (i.high / (1.0 - starved)).min(most));
+        Ok(self)
     }
 }
 

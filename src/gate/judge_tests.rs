@@ -117,9 +117,9 @@ fn what_cannot_be_told_is_never_passed() {
             let check = checked(text, &runs);
             assert_eq!((check.verdict, check.why.as_str()), (Verdict::Inconclusive, "for a reason"), "{text} {code:?}");
         }
-        let check = compared("waiting: +50pp", &runs, &[noisy()]);
+        let check = compared("gil.busy: +50pp", &runs, &[noisy()]);
         assert_eq!(check.verdict, Verdict::Inconclusive);
-        let check = compared("waiting: +50pp", &[noisy()], &runs);
+        let check = compared("gil.busy: +50pp", &[noisy()], &runs);
         assert_eq!(check.verdict, Verdict::Inconclusive, "a baseline that says nothing");
     }
     // What does not depend on it is told.
@@ -128,6 +128,23 @@ fn what_cannot_be_told_is_never_passed() {
     assert_eq!(checked("starved <= 10%", &starved).verdict, Verdict::Pass);
     assert_eq!(checked("verdict not in [cpu-starved]", &starved).verdict, Verdict::Fail);
     assert_eq!(checked("waiting <= 100%", &[]).verdict, Verdict::Inconclusive);
+}
+
+#[test]
+fn short_of_cpu_waiting_is_what_it_can_have_been() {
+    let unusable = Some(Unusable { code: Code::CpuStarved, why: "no cores".into() });
+    let mut run = Run { unusable, verdict: Some(Code::CpuStarved), starved_holding: 0.5, ..noisy() };
+    let with = |run: &Run, text: &str| checked(text, std::slice::from_ref(run)).verdict;
+    // 40 % of the time waited, half of it perhaps because the holder had no CPU.
+    assert_eq!(with(&run, "waiting <= 45%"), Verdict::Pass);
+    assert_eq!(with(&run, "waiting <= 30%"), Verdict::Inconclusive);
+    assert_eq!(with(&run, "waiting <= 10%"), Verdict::Fail);
+    // Threads that had no CPU for a quarter of their time would have waited more with one.
+    run.process.states.insert("starved".into(), vec![0.25e5; N]);
+    assert_eq!(with(&run, "waiting <= 45%"), Verdict::Inconclusive);
+    assert_eq!(with(&run, "waiting <= 60%"), Verdict::Pass);
+    run.process.states.insert("starved".into(), vec![0.6e5; N]);
+    assert_eq!(with(&run, "waiting <= 100%"), Verdict::Inconclusive);
 }
 
 #[test]

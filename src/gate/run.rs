@@ -37,6 +37,9 @@ pub struct Run {
     /// All threads' states, each thread weighted by the share of its time in which it held or wanted the GIL: one that never does has no part in
     /// the mean, one that does for a moment a small one, and there is no threshold to be now above and now below.
     pub process: Shares,
+    /// The share of all holding in which the holder had no CPU.
+    #[serde(default)]
+    pub starved_holding: f64,
     /// The GIL with the most waiting.
     pub gil: Option<GilRun>,
     /// Predictions, with their intervals.
@@ -133,6 +136,8 @@ impl Run {
             })
             .collect();
         functions.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
+        let splits = || stretches.threads.values().flat_map(|thread| &thread.splits);
+        let holding: f64 = splits().map(Split::holding).sum();
         let exact = window.exact;
         let rate = profile.window.rate_hz;
         Run {
@@ -144,6 +149,7 @@ impl Run {
             unusable: unusable(report),
             resolution_ms: if exact || rate <= 0.0 { 0.0 } else { 1e3 / rate },
             process: shares(stretches.threads.values().map(|thread| (thread, demand(thread)))),
+            starved_holding: splits().map(|split| split.get(State::HoldingStarved)).sum::<f64>() / holding.max(1.0),
             gil: stretches
                 .gils
                 .values()
@@ -167,7 +173,7 @@ impl Run {
         };
         let function = |f: &FunctionRun| [&f.holding, &f.waiting, &f.inflicted_wait, &f.native].into_iter().all(series);
         let estimate = |e: &Estimate| e.low <= e.estimate && e.estimate <= e.high && e.low >= 0.0 && e.high <= LARGEST;
-        [self.seconds, self.resolution_ms, self.stretch_us].iter().all(|x| (0.0..=LARGEST).contains(x))
+        [self.seconds, self.resolution_ms, self.stretch_us, self.starved_holding].iter().all(|x| (0.0..=LARGEST).contains(x))
             && self.threads.len() <= MOST_ROWS
             && self.functions.len() <= MOST_ROWS
             && self.predicted.len() <= MOST_ROWS
