@@ -1,6 +1,6 @@
 """Threads that compute for a while, for tests of `gilprof gate`: worker-N in burn, and with --more one called latecomer in added.
 
-Says nothing and ends by itself; --end ends it with an exit code of its own.
+Says nothing, but with --ready that they are at work, and ends by itself; --end ends it with an exit code of its own.
 """
 import argparse
 import sys
@@ -27,6 +27,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--more", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--ready", action="store_true")
     parser.add_argument("--end", type=int, default=0)
     args = parser.parse_args()
     until = time.monotonic() + args.seconds
@@ -34,6 +35,8 @@ def main():
     threads += [threading.Thread(target=added, args=(until,), name="latecomer-%d" % n) for n in range(args.more)]
     for thread in threads:
         thread.start()
+    if args.ready:
+        print("ready", flush=True)
     for thread in threads:
         thread.join()
     sys.exit(args.end)
