@@ -322,9 +322,9 @@ fn warnings(base: &Report, new: &Report) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ThreadId;
-    use crate::profile::stretches::ThreadSeries;
+    use crate::ids::{ThreadId, Tid};
     use crate::profile::ProfileBuilder;
+    use crate::sample::{Sink, ThreadFacts};
     use crate::units::Nanos;
 
     /// A second in which one thread spends these parts of its time starved and waiting, give or take a thousandth, and else holds.
@@ -339,7 +339,9 @@ mod tests {
             split
         };
         let splits = std::array::from_fn(split);
-        stretches.threads.insert(ThreadId(1), ThreadSeries { name: "worker-1".into(), splits });
+        let facts = ThreadFacts { id: ThreadId(1), tid: Tid(1), name: "worker-1".into(), python: true, main: false, gil: None };
+        stretches.thread(&facts);
+        stretches.threads.values_mut().for_each(|thread| thread.splits = splits);
         stretches.observed = [length; STRETCHES];
         stretches.busy = [length; STRETCHES];
         stretches

@@ -216,10 +216,10 @@ fn verdicts_are_judged_when_they_are_sure_and_agree() {
     let unsure = with(Code::LockBound, Confidence::Low);
     assert_eq!(checked(text, std::slice::from_ref(&bad)).verdict, Verdict::Fail);
     assert_eq!(checked(text, &[bad.clone(), good.clone(), good.clone()]).verdict, Verdict::Inconclusive);
-    assert_eq!(checked(text, &[unsure.clone()]).verdict, Verdict::Inconclusive);
+    assert_eq!(checked(text, std::slice::from_ref(&unsure)).verdict, Verdict::Inconclusive);
     assert_eq!(checked(text, &[unsure, bad.clone(), bad]).verdict, Verdict::Fail);
     let none = with(Code::Inconclusive, Confidence::Low);
-    assert_eq!(checked(text, &[none.clone()]).verdict, Verdict::Inconclusive);
+    assert_eq!(checked(text, std::slice::from_ref(&none)).verdict, Verdict::Inconclusive);
     assert_eq!(checked("verdict not in [inconclusive]", &[none]).verdict, Verdict::Fail);
 }
 

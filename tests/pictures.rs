@@ -6,7 +6,6 @@
 
 mod cli;
 mod support;
-#[path = "viewers/mod.rs"]
 mod viewers;
 
 use cli::two_interpreters;
