@@ -162,6 +162,9 @@ async function drive(page) {
   await page.keyboard.press('0');
   await painted(page);
   // The stretch that is chosen in the chart above is shown.
+  // Beside many lanes the chart may have been scrolled away.
+  await page.$eval('#course', (node) => node.scrollIntoView({ block: 'center' }));
+  await painted(page);
   const over = await (await page.$('#course .u-over'))?.boundingBox();
   if (over) {
     await page.mouse.move(over.x + over.width * 0.25, over.y + 40);
