@@ -70,11 +70,11 @@ fn the_shell_script_passes_a_good_program_and_fails_a_bad_one() {
     assert!(bad.read("out/gate.xml").contains("<failure message=\"waiting is "), "{}", bad.read("out/gate.xml"));
     assert!(bad.read("out/gate.sarif").contains("\"uri\": \"benchmark.py\""), "{}", bad.read("out/gate.sarif"));
     assert!(bad.read("out/gate.md").contains("burn &#40;benchmark&#46;py&#58;"), "{}", bad.read("out/gate.md"));
-    // Nothing to judge, and a program that fails by itself.
-    let idle = "python3 -c 'import time; time.sleep(1)'";
-    let said = ended(&gate(&good, idle, &[]), 3);
+    // Too little to judge, and a program that fails by itself.
+    let brief = "python3 -c 'import time; time.sleep(0.1)'";
+    let said = ended(&gate(&good, brief, &[]), 3);
     assert!(said.contains("gate.sh: not judged"), "{said}");
-    ended(&gate(&good, idle, &[("GILPROF_INCONCLUSIVE", "0")]), 0);
+    ended(&gate(&good, brief, &[("GILPROF_INCONCLUSIVE", "0")]), 0);
     ended(&gate(&good, "python3 -c 'import sys, time; time.sleep(1); sys.exit(42)'", &[]), 42);
     ended(&good.sh(example("gate.sh").to_str().unwrap(), &[]), 2);
 }
