@@ -46,6 +46,19 @@ impl Checkout {
         command.envs(env.iter().copied()).output().unwrap()
     }
 
+    /// The same, again where the machine had no cores left for it: that is no fault of what is run.
+    fn judged(&self, line: &str, env: &[(&str, &str)]) -> Output {
+        let short = |out: &Output| out.status.code() == Some(3) && String::from_utf8_lossy(&out.stderr).contains("Short of CPU");
+        let mut out = self.sh(line, env);
+        for _ in 0..4 {
+            if !short(&out) {
+                break;
+            }
+            out = self.sh(line, env);
+        }
+        out
+    }
+
     fn read(&self, file: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
     }
@@ -62,7 +75,7 @@ fn ended(out: &Output, code: i32) -> String {
 fn the_shell_script_passes_a_good_program_and_fails_a_bad_one() {
     let _alone = support::alone();
     let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
-    let gate = |of: &Checkout, program: &str, env: &[(&str, &str)]| of.sh(&format!("{} {program}", example("gate.sh").display()), env);
+    let gate = |of: &Checkout, program: &str, env: &[(&str, &str)]| of.judged(&format!("{} {program}", example("gate.sh").display()), env);
     ended(&gate(&good, "python3 benchmark.py", &[]), 0);
     assert!(good.read("gilprof-results/gate.xml").contains("failures=\"0\" errors=\"0\""));
     let said = ended(&gate(&bad, "python3 benchmark.py", &[("GILPROF_RESULTS", "out")]), 1);
@@ -91,17 +104,17 @@ fn what_the_ci_files_run_does_run() {
     let _alone = support::alone();
     let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
     let baseline = "gilprof gate --baseline gilprof-baseline.json --update-baseline --runs 3 -- python benchmark.py";
-    ended(&good.sh(baseline, &[]), 0);
+    ended(&good.judged(baseline, &[]), 0);
     let (github, gitlab) = (lines("github.yml"), lines("gitlab.yml"));
     assert_eq!((github.len(), gitlab.len()), (2, 1));
     let summary = [("GITHUB_STEP_SUMMARY", "summary.md")];
     for line in &github {
-        ended(&good.sh(line, &summary), 0);
+        ended(&good.judged(line, &summary), 0);
     }
-    ended(&good.sh(&gitlab[0], &[]), 0);
+    ended(&good.judged(&gitlab[0], &[]), 0);
     assert!(good.read("gate.xml").contains("<testcase ") && good.read("gate.sarif").contains("\"results\": []"));
     // The annotation is on the line that holds, and the summary goes where GitHub wants it.
-    let said = ended(&bad.sh(&github[0], &summary), 1);
+    let said = ended(&bad.judged(&github[0], &summary), 1);
     assert!(said.lines().any(|line| line.starts_with("::error file=benchmark.py,line=1")), "{said}");
     let page = bad.read("summary.md");
     assert!(page.contains("gilprof gate: fail") && page.contains("flamegraph: <code>gil&#46;svg</code>"), "{page}");
