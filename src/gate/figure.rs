@@ -4,9 +4,9 @@
 //! by how they differ, and never narrower than the stretches alone would have it: three runs may be alike by chance. Two runs are
 //! taken together: from the lower end of one to the upper end of the other. Predictions have the interval of the report.
 //!
-//! Where the machine was short of CPU, what is said of waiting is what it can have been without that: a thread that has no CPU cannot ask for the
-//! GIL, so that the upper end is taken as if that time had not been; and one that holds without a CPU makes others wait for longer, so
-//! that the lower end leaves out that part. A limit may then still be kept; hardly ever is it broken. All else cannot be told.
+//! Where the machine was short of CPU, what is said of waiting is what it can have been without that, time without a CPU being taken as if it
+//! had not been: a thread that has none cannot ask for the GIL, which raises the upper end; and one that holds without a CPU makes others
+//! wait for longer, which lowers the lower end, the less the more of the time the GIL is held. All else cannot be told then.
 
 use super::metric::{is_function, matches, Deed, Gain, Metric, Statistic, ThreadState};
 use super::outcome::Interval;
@@ -22,6 +22,8 @@ const ENOUGH_FOR_P99: u64 = 100;
 const ENOUGH: u64 = 20;
 /// Threads that lack a CPU for more of their time than this say nothing of what they would do with one.
 const MOST_STARVED: f64 = 0.5;
+/// A holder always did something.
+const MOST_TAKEN_OUT: f64 = 0.99;
 /// A thread has a share of its own when it was there in so many of the 16 stretches.
 const LIVED: usize = 4;
 
@@ -121,7 +123,11 @@ impl Figure {
         }
         let i = &mut self.interval;
         let most = if *metric == Metric::GilWaiters { f64::INFINITY } else { 1.0 };
-        (i.low, i.high) = (i.low * (1.0 - run.starved_holding.clamp(0.0, 1.0)), (i.high / (1.0 - starved)).min(most));
+        let sum = |series: Option<&Vec<f64>>| series.map_or(0.0, |parts| parts.iter().sum::<f64>());
+        let busy = sum(run.gil.as_ref().map(|gil| &gil.busy)) / sum(run.gil.as_ref().map(|gil| &gil.observed)).max(1.0);
+        // Waiting is taken to meet such holders as often as others.
+        let (starving, busy) = (run.starved_holding.clamp(0.0, MOST_TAKEN_OUT), busy.clamp(0.0, 1.0));
+        (i.low, i.high) = (i.low * (1.0 - starving) / (1.0 - starving * busy), (i.high / (1.0 - starved)).min(most));
         Ok(self)
     }
 }
