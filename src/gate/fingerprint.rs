@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn another_machine_is_said_and_an_unknown_one_is_not() {
-        type Change = fn(&mut Fingerprint);
-        let changes: [(Change, usize); 5] = [
+        type Edit = fn(&mut Fingerprint);
+        let changes: [(Edit, usize); 5] = [
             (|f| f.cpu_model = Some("B".into()), 1),
             (|f| f.machine_cpus = Some(64.0), 1),
             (|f| f.python = "3.11.9".into(), 1),

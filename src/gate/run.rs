@@ -214,7 +214,7 @@ fn unusable(report: &Report) -> Option<Unusable> {
     let refuses = matches!(verdict.code, Code::Inconclusive | Code::Idle | Code::CpuStarved) && verdict.speedup.processes.is_none();
     let (code, why) = match verdict.code {
         _ if !report.target.gil_enabled => (Code::GilDisabled, "the GIL is switched off in this free-threaded Python".to_string()),
-        code if refuses => (code, [std::slice::from_ref(&verdict.headline), &verdict.because].concat().join(" ")),
+        code if refuses => (code, [std::slice::from_ref(&verdict.headline), &verdict.because[..]].concat().join(" ")),
         _ => return None,
     };
     Some(Unusable { code, why })
