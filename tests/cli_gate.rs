@@ -112,6 +112,13 @@ fn golden(folder: &Folder) -> String {
     path.to_str().unwrap().into()
 }
 
+/// Its stdout holds these words, wherever its lines are broken.
+#[track_caller]
+fn printed(said: &Said, words: &[&str]) {
+    let text = said.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.iter().for_each(|wanted| assert!(text.contains(wanted), "{wanted:?} is not in {said:#?}"));
+}
+
 fn outcome(said: &str) -> serde_json::Value {
     serde_json::from_str(said).unwrap_or_else(|e| panic!("{e}: {said}"))
 }
@@ -208,10 +215,10 @@ fn baselines_are_written_compared_and_refused() {
         folder.put("changed.json", &text.replace(from, to));
         folder.gate(&["--baseline", "changed.json", "--max-regression", "gil.busy: +5pp", &file])
     };
-    with("\"rate_hz\":1000.0", "\"rate_hz\":500.0").ended(3, &[]).printed(&["the rate of looks was 500/s and is 1000/s"]);
-    with("\"quota\":null", "\"quota\":1.5").ended(3, &[]).printed(&["the CPU quota was 1.50 CPUs and is none"]);
+    printed(with("\"rate_hz\":1000.0", "\"rate_hz\":500.0").ended(3, &[]), &["the rate of looks was 500/s and is 1000/s"]);
+    printed(with("\"quota\":null", "\"quota\":1.5").ended(3, &[]), &["the CPU quota was 1.50 CPUs and is none"]);
     with("gilprof.baseline/1", "gilprof.baseline/0").ended(3, &["gilprof.baseline/0", "--update-baseline"]);
-    with("\"free_threaded\":false", "\"free_threaded\":true").ended(3, &[]).printed(&["Python's build"]);
+    printed(with("\"free_threaded\":false", "\"free_threaded\":true").ended(3, &[]), &["Python's build"]);
     with("\"runs\":[", "\"runs\":[],\"more\":[").ended(2, &["measure it anew"]);
     // Every limit is judged, whatever becomes of the comparison.
     folder.put("changed.json", &text.replace("\"rate_hz\":1000.0", "\"rate_hz\":500.0"));
@@ -219,7 +226,7 @@ fn baselines_are_written_compared_and_refused() {
     // The machine's CPU is known only of what is measured here; that of the baseline is changed to another number of them.
     let machine = text.split("\"machine_cpus\":").nth(1).unwrap().split(['}', ',']).next().unwrap();
     let said = with(&format!("\"machine_cpus\":{machine}"), "\"machine_cpus\":512.0");
-    said.ended(0, &[]).printed(&["the machine: its number of CPUs was 512"]);
+    printed(said.ended(0, &[]), &["the machine: its number of CPUs was 512"]);
 }
 
 #[test]
@@ -233,7 +240,7 @@ fn each_format_to_its_file() {
     folder.gate(&args).ended(1, &[]).printed(&["FAIL", "✗ gil.busy <= 0%"]);
     assert_eq!(outcome(&folder.read("o.json"))["exit_code"], 1);
     assert_eq!(outcome(&folder.read("o.sarif"))["version"], "2.1.0");
-    for (name, words) in [("o.xml", "<testsuites "), ("o.md", "gil.busy"), ("o.txt", "::error"), ("o.human", "✗ gil.busy")] {
+    for (name, words) in [("o.xml", "<testsuites "), ("o.md", "1 of 1 checks broken"), ("o.txt", "::error"), ("o.human", "✗ gil.busy")] {
         assert!(folder.read(name).contains(words), "{name}: {}", folder.read(name));
     }
 }
