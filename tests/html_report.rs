@@ -209,7 +209,7 @@ fn made(name: &str, made: Made) -> Option<(Value, u64, Value)> {
     let said = seen(&page);
     [file, page, json].iter().for_each(|file| std::fs::remove_file(file).unwrap());
     let said = said?;
-    println!("{name}: {:.2} MB, interactive after {} ms", size as f64 / 1e6, said["interactive_ms"]);
+    eprintln!("{name}: {:.2} MB, interactive after {} ms", size as f64 / 1e6, said["interactive_ms"]);
     Some((said, size, report))
 }
 
