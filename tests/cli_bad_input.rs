@@ -218,7 +218,7 @@ fn outputs_are_tried_before_anything_else() {
     std::fs::create_dir_all(folder.join("folder.svg")).unwrap();
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
     const ENDINGS: [&str; 6] = [
-        "use an ending of .gilprof (recording), .svg (flamegraph),",
+        "use an ending of .gilprof (recording), .html (page for a browser), .svg (flamegraph),",
         ".json (report)",
         ".folded, .folded.txt or .collapsed (folded stacks), .pb.gz or .pprof (pprof)",
         ".speedscope.json",

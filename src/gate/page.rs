@@ -24,7 +24,18 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
     outcome.checks.iter().for_each(|check| row(&mut page, check));
     broken(&mut page, &outcome.checks);
     notes(&mut page, &outcome.notes);
-    page.finish()
+    unarmed(&page.finish())
+}
+
+/// GitHub's runner takes a printed line for a command when it begins with `::`, or has `##[` in it; the target's names must make none.
+fn unarmed(page: &str) -> String {
+    let line = |line: &str| {
+        let text = line.trim_start();
+        let begin = &line[..line.len() - text.len()];
+        let text = text.strip_prefix("::").map_or(text.to_string(), |rest| format!(": :{rest}"));
+        format!("{begin}{}\n", text.replace("##[", "# #["))
+    };
+    page.lines().map(line).collect()
 }
 
 fn header(page: &mut Page, outcome: &Outcome) {
@@ -154,6 +165,18 @@ mod tests {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(!text.contains('\x1b') && text.lines().all(|line| plain::width(line) <= 80), "{text}");
+    }
+
+    #[test]
+    fn a_name_makes_no_command_for_a_runner_of_github() {
+        let mut outcome = super::super::testing::outcome();
+        for culprit in outcome.checks.iter_mut().filter_map(|check| check.culprit.as_mut()) {
+            culprit.stack.iter_mut().for_each(|frame| frame.name = "::error::##[group]".into());
+            culprit.thread = Some("a ".repeat(40) + "::warning::##[endgroup]");
+        }
+        let text = render(&outcome, Style::PLAIN);
+        assert!(text.contains(": :error::# #[group]"), "{text}");
+        assert!(text.lines().all(|line| !line.trim_start().starts_with("::") && !line.contains("##[")), "{text}");
     }
 
     #[test]
