@@ -5,7 +5,8 @@
 //!                               H runnable and the GIL's holder   B asleep and the GIL's holder   C holder inside a C call
 //!                               Q runnable, has asked for the GIL (3.15)   q the same on a CPU   s the same in a system call   U nothing could be read
 //!          and with its kernel stack: n on a CPU   p pushed off its CPU   o the same while it let go   w woken from a futex
-//!                               x the same, and says that it has not asked (3.15)   y the same inside a C call   z inside a C call, which says nothing
+//!                               x the same, and says that it has not asked (3.15)   y the same inside a C call
+//!                               j the same, and can have been told to let go   z inside a C call, which says nothing
 //!          and where locks spin before they sleep (3.13+): k woken from a futex
 //!          and inside a C call: l on another futex
 //!   cpu    CPU time in that millisecond, in tenths; X is all of it
@@ -55,11 +56,11 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             _ => Place::Runnable,
         };
         let held = "HBC".contains(see);
-        let requested = "Qqsxy".contains(see).then_some(!"xy".contains(see));
-        let in_c_call = "Cvfylz".contains(see);
+        let requested = "Qqsxyj".contains(see).then_some(!"xyj".contains(see));
+        let in_c_call = "Cvfyjlz".contains(see);
         let asked = match see {
-            'e' | 'v' => Asked::No,
-            'f' => Asked::Likely,
+            'e' | 'v' | 'y' => Asked::No,
+            'f' | 'j' => Asked::Likely,
             _ => Asked::Unclear,
         };
         let claims = Claims { held_before: held, held_after: held, requested, in_c_call, asked, locks_spin: sees.contains('k') };
@@ -67,7 +68,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             'n' | 'q' => Some(Whereabouts::OnCpu),
             's' => Some(Whereabouts::InSystemCall),
             'p' => Some(Whereabouts::Preempted),
-            'w' | 'k' | 'x' | 'y' | 'z' => Some(Whereabouts::WokenFromFutex),
+            'w' | 'k' | 'x' | 'y' | 'j' | 'z' => Some(Whereabouts::WokenFromFutex),
             'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
             _ => None,
         };
@@ -114,6 +115,10 @@ fn who_is_woken_from_a_lock_does_not_ask_for_the_gil_yet() {
     expect(play("Wy", "11", " 9"), &[(State::Waiting, 1.0), (State::Starved, 1.0)]);
     // Forced to let go, it sleeps until another has taken the GIL, and has not asked either.
     expect(play("Wx", "11", " 9"), &[(State::Waiting, 2.0)]);
+    // So it is at the end of a call that kept the GIL, unless it is known to sleep for locks there.
+    expect(play("BBj", "1 1", "  9"), &[(State::HoldingBlocked, 2.0), (State::Waiting, 1.0)]);
+    let locks = play(&("Cl".repeat(8) + "Cj"), &"X1".repeat(9), &(" ".repeat(17) + "9"));
+    assert!(locks.get(State::Starved) > 0.9e6 && locks.get(State::Waiting) == 0.0, "{locks:?}");
 }
 
 #[test]

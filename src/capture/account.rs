@@ -199,6 +199,9 @@ impl Account {
 
     /// Judges one look.
     pub fn judge(&mut self, now: &Now, claims: &Claims) -> Judgement {
+        // Who says that it does not ask for the GIL (3.15) has had it since it slept for it, and has not slept for it since it slept for a lock.
+        let asks_not = claims.requested == Some(false);
+        let last_wants = self.last.wants_gil.filter(|wants| !(*wants && asks_not));
         // It has run since a look met it asleep on another lock, and may have slept for the GIL since.
         let since_lock = claims.locks_spin && self.last.slept == Some(State::Lock) && self.ran(now.stat) == Some(true);
         if !claims.held_before && !now.supposed {
@@ -209,7 +212,7 @@ impl Account {
             }
         }
         let supposed = !claims.in_c_call || !self.after_hold.are_for_others();
-        let wants_gil = self.last.wants_gil.unwrap_or(supposed) || since_lock && self.after_lock.are_for_the_gil();
+        let wants_gil = last_wants.unwrap_or(supposed) || since_lock && !asks_not && self.after_lock.are_for_the_gil();
         classify::judge(&Seen {
             place: now.place,
             held_before: claims.held_before,

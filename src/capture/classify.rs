@@ -145,9 +145,9 @@ fn runnable(seen: &Seen) -> Judgement {
         // returned, at whose end the eval loop looks whether it is told to, still is the instruction that the thread is at.
         Some(Whereabouts::Leaving) if seen.in_c_call && seen.asked == Asked::Unclear => Judgement::Undecided { near_wait: seen.near_wait },
         Some(Whereabouts::Leaving) => Judgement::Told(State::Waiting, PushedOff),
-        // Woken from a lock, in the call that acquires it: it has not come to ask for the GIL. One that was forced to let go has not asked yet
-        // either while it waits for its taker, but is in the eval loop.
-        Some(Whereabouts::WokenFromFutex) if seen.requested == Some(false) && seen.in_c_call => {
+        // Woken from a lock, in the call that acquires it: it has not come to ask for the GIL. One that was forced to let go, by the eval loop or
+        // at the end of a call, has not asked yet either while it waits for its taker (`switch_cond`).
+        Some(Whereabouts::WokenFromFutex) if seen.requested == Some(false) && seen.in_c_call && seen.asked == Asked::No => {
             Judgement::Told(State::Starved, KernelStack)
         }
         Some(Whereabouts::WokenFromFutex) if seen.wants_gil => Judgement::Told(State::Waiting, KernelStack),

@@ -274,8 +274,9 @@ impl Tracked {
             // No eval loop is there to be told.
             return Asked::No;
         }
-        // The word stays as it is from the drop until the thread has a CPU again (`drop_gil`).
-        if let Some(told) = self.stack.drop_request() {
+        // The word stays as it is from the drop until the thread has a CPU again, or sleeps until another has taken the GIL (`drop_gil`).
+        let kept = self.now.whereabouts == Some(Whereabouts::Leaving);
+        if let Some(told) = self.stack.drop_request().filter(|_| kept) {
             return if told { Asked::Likely } else { Asked::No };
         }
         let since = [self.other_held, gil.unwanted].into_iter().flatten().max();
