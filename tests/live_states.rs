@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{alone, Interpreter, Target};
 
-const SECONDS: f64 = 3.0;
+const SECONDS: f64 = 2.0;
 /// How far a share may be from what the program makes it.
 const NEAR: f64 = 0.03;
 const UNKNOWN: f64 = 0.02;

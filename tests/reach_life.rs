@@ -26,7 +26,7 @@ fn endless(target: &Target) -> Running {
 /// Ends the window after so many more looks, which the target's own work has to make room for.
 fn later(target: &Target) {
     let begin = ticks(target.pid());
-    until("the target has worked", || ticks(target.pid()) > begin + 60);
+    until("the target has worked", || ticks(target.pid()) > begin + 40);
 }
 
 /// The process's CPU time in the kernel's ticks, a hundred a second.

@@ -146,6 +146,12 @@ def judgement(before):
     return before[start:end].splitlines() if 0 <= start < end else []
 
 
+def earlier(before):
+    """Tables of earlier builds, which stand at the document's end."""
+    start = before.find("## Earlier builds")
+    return [""] + before[start:].rstrip("\n").splitlines() if start >= 0 else []
+
+
 def made_by(runs):
     kinds = {}
     for run in runs:
@@ -178,4 +184,4 @@ def document(runs, options, before):
             found = worst(run, state)
             cells += ["%.3f" % found[1]["said"][state], "%.3f" % found[1]["true"][state], "%+.3f%s" % (found[0], " ~" if disturbed(found[1]) else "")] if found else ["", "", ""]
         text.append("| %s | %s | %s | %s |" % (name(run) + (" (stolen)" if robbed(run) else " (limit)" if unjudged(run) else ""), run["version"], run["facts"]["source"], " | ".join(cells)))
-    return "\n".join(text) + "\n"
+    return "\n".join(text + earlier(before)) + "\n"

@@ -113,7 +113,7 @@ FORCED_BY_ITS_WORD = "(*uptr((uint64 *)(*uptr((uint64 *)%d) + 24)) & 1) == 1"
 
 
 class Unaligned(Exception):
-    """bpftrace or gilprof was too late for the window that was set."""
+    """bpftrace or gilprof was too late for the window that was set, or the truth has a gap."""
 
 
 def python_library(pid):

@@ -37,6 +37,15 @@ struct Tree {
     index: FxHashMap<(usize, usize), usize>,
 }
 
+/// What of a tree goes into the page.
+struct Kept {
+    /// The microseconds up to which frames are left out.
+    least: u64,
+    /// So many frames are.
+    left_out: usize,
+    packed: String,
+}
+
 /// Names with their looks, shared by all trees.
 #[derive(Default)]
 struct Names {
@@ -62,8 +71,9 @@ pub fn value(source: &Source<'_>, most: usize) -> Value {
         .iter()
         .map(|&(mode, key)| {
             let tree = Tree::of(&input(source, mode), &mut names);
-            let (least, packed) = tree.pack(most);
-            json!({"mode": key, "weight": mode.weight(), "micros": tree.nodes[0].micros, "least": least, "packed": packed})
+            let Kept { least, left_out, packed } = tree.pack(most);
+            let micros = tree.nodes[0].micros;
+            json!({"mode": key, "weight": mode.weight(), "micros": micros, "least": least, "leftOut": left_out, "packed": packed})
         })
         .collect();
     json!({"names": names.list, "trees": trees})
@@ -129,16 +139,17 @@ impl Tree {
         number
     }
 
-    /// The tree, and the microseconds below which frames are left out so that there are not too many.
-    fn pack(&self, most: usize) -> (u64, String) {
+    /// At most so many frames of it, the longest ones.
+    fn pack(&self, most: usize) -> Kept {
         let mut least = (self.nodes[0].micros as f64 * THINNEST) as u64;
         // A parent is no lighter than its child, so what is kept hangs together.
         while self.nodes.iter().filter(|node| node.micros > least).count() > most {
             least = least * 3 / 2 + 1;
         }
-        let mut packed = Packed::default();
+        let (mut packed, mut count) = (Packed::default(), 0);
         let mut todo = vec![0];
         while let Some(n) = todo.pop() {
+            count += 1;
             let node = &self.nodes[n];
             let kept: Vec<usize> = node.children.iter().copied().filter(|&child| self.nodes[child].micros > least).collect();
             packed.push(node.name as u64);
@@ -146,7 +157,7 @@ impl Tree {
             packed.push(kept.len() as u64);
             todo.extend(kept.into_iter().rev());
         }
-        (least, packed.into_text())
+        Kept { least, left_out: self.nodes.len() - count, packed: packed.into_text() }
     }
 }
 
@@ -180,8 +191,10 @@ mod tests {
             tree.nodes[child].micros = 1 + n as u64 % 97;
             tree.nodes[0].micros += tree.nodes[child].micros;
         }
-        let numbers = unpack(&tree.pack(4000).1);
+        let kept = tree.pack(4000);
+        let numbers = unpack(&kept.packed);
         assert!(numbers.len() / 3 <= 4000, "{}", numbers.len());
+        assert_eq!(numbers.len() / 3 + kept.left_out, 50_001);
         assert_eq!(numbers[1], tree.nodes[0].micros);
     }
 }

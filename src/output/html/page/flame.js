@@ -5,10 +5,10 @@ const MODES = { holding: 'Holding', waiting: 'Waiting', native: 'Native', wall: 
 
 // A tree in lists, in preorder: a node's descendants follow it up to `end`.
 class Tree {
-  constructor({ packed, micros, weight }, names) {
+  constructor({ packed, micros, weight, least, leftOut }, names) {
     const numbers = unpack(packed);
     const count = numbers.length / 3;
-    Object.assign(this, { names, micros, weight, count, name: new Uint32Array(count), time: new Float64Array(count), start: new Float64Array(count) });
+    Object.assign(this, { names, micros, weight, least, leftOut, count, name: new Uint32Array(count), time: new Float64Array(count), start: new Float64Array(count) });
     Object.assign(this, { depth: new Uint16Array(count), parent: new Int32Array(count).fill(-1), end: new Uint32Array(count), self: new Float64Array(count) });
     const open = [];
     for (let n = 0; n < count; n++) {
@@ -146,6 +146,7 @@ const flame = {
     const about = (n) => `${tree.text(n)}: ${figures.length(tree.time[n] / 1e6)}, ${figures.share(this.part(n))} % of ${tree.weight}`;
     const lines = [about(document.activeElement === $('flame') ? focus : root)];
     if (this.matches) lines.push(`found in ${grouped(this.matches.size)} frames, ${figures.share(tree.micros ? this.matched / tree.micros : 0)} % of the time`);
+    if (tree.leftOut) lines.push(`not drawn, and counted for those that call them: ${grouped(tree.leftOut)} of ${figures.length(tree.least / 1e6)} or less`);
     tell($('flame-where'), lines.join('; '));
     $('flame-reset').disabled = root === 0;
     $('flame').setAttribute('aria-label', `Flamegraph of ${tree.weight}, ${figures.length(tree.micros / 1e6)} in all`);
