@@ -66,6 +66,9 @@ pub(super) struct Gains {
     pub(super) release_in_native: Estimate,
 }
 
+/// From this share on it is said of holders that this is what they do.
+const MOST: f64 = 0.7;
+
 /// What the holders did while others waited, as shares of the waiting that has a known holder.
 #[derive(Default)]
 pub(super) struct Behind {
@@ -74,6 +77,13 @@ pub(super) struct Behind {
     pub(super) blocked: f64,
     /// The function behind which most waited, and its share of all waiting.
     pub(super) worst: Option<Worst>,
+}
+
+impl Behind {
+    /// Whether the holders are mostly inside C calls. Python code that calls a builtin on every line is about half of either.
+    pub(super) fn in_c_calls(&self) -> bool {
+        self.native > MOST * (self.native + self.python) && self.native > self.blocked
+    }
 }
 
 /// The function behind which most waited.
@@ -248,7 +258,7 @@ fn behind(functions: &[FunctionRow]) -> Behind {
 
 /// What a function does while it holds the GIL: what fills most of that time, or that it is mixed.
 fn doing(f: &FunctionRow) -> &'static str {
-    let most = |time: f64| time > 0.7 * f.holding;
+    let most = |time: f64| time > MOST * f.holding;
     if most(f.holding_native) {
         "spends its time inside a C call that keeps the GIL"
     } else if most(f.holding_blocked) {

@@ -28,7 +28,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
         .because(e.how_contended())
         .next(format!("Look at the call at {at}: use a library that releases the GIL there, or move it to Cython (`with nogil:`), C++ or Rust code that does."))
         .next(format!("The other way is a concurrent.futures.ProcessPoolExecutor: about {}; moving data between processes is not counted.", gain(&e.gains.processes)));
-    if behind.native > behind.python.max(behind.blocked) { opinion } else { opinion.aside() }.yes()
+    if behind.in_c_calls() { opinion } else { opinion.aside() }.yes()
 }
 
 #[cfg(test)]
@@ -48,6 +48,25 @@ mod tests {
             r.verdict.headline
         );
         assert!(r.verdict.next_steps[0].contains("app.py:14"));
+    }
+
+    #[test]
+    fn python_code_full_of_brief_calls_is_not_one_long_call() {
+        // `float(cell)` and `sums.get(name)` on each line: three looks of five find it in one of them.
+        let rows = |calls: u64| {
+            move |t: u64| {
+                let holder = if t % 5 < calls { "C fold" } else { "P fold" };
+                if (t / 5).is_multiple_of(2) {
+                    vec![holder, "W fold"]
+                } else {
+                    vec!["W fold", holder]
+                }
+            }
+        };
+        let r = report(&Scene::new(2.0).run(2000, rows(3)));
+        assert_eq!(r.verdict.code, Code::SwitchToProcesses);
+        assert!(r.findings.iter().any(|f| f.code == Code::ReleaseTheGil), "{:#?}", r.findings);
+        assert_eq!(report(&Scene::new(2.0).run(2000, rows(4))).verdict.code, Code::ReleaseTheGil);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::analysis::words::{count, gain, on_cores};
 pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     let (behind, gains) = (&e.behind, &e.gains.processes);
     // Where C calls or sleep hold most, the rules before this one have the better advice. Nobody known to hold counts as Python.
-    if behind.native > behind.python.max(behind.blocked) || behind.blocked > 0.0 && behind.blocked >= behind.python {
+    if behind.in_c_calls() || behind.blocked > 0.0 && behind.blocked >= behind.python.max(behind.native) {
         return fallback(e);
     }
     match worth_it(gains) {
