@@ -6,6 +6,7 @@ use crate::support::pipe::Pipe;
 use crate::support::{self, Interpreter, Target, PATIENCE};
 use std::io::{PipeReader, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,19 @@ pub struct Running {
     stdin: Option<ChildStdin>,
     stdout: Option<Pipe>,
     stderr: Pipe,
+}
+
+/// Whoever started the tests with nohup or `&` has signals ignored, and a program inherits that.
+fn as_by_hand(command: &mut Command) -> &mut Command {
+    let heed = || {
+        for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: signal(2) may be called between fork and exec, and has no memory to do with.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: `heed` allocates nothing and takes no lock.
+    unsafe { command.pre_exec(heed) }
 }
 
 impl Running {
@@ -30,7 +44,7 @@ impl Running {
 
     /// Starts a prepared command with the stdin that it has.
     pub fn spawn_with(command: &mut Command) -> Running {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = as_by_hand(command.stdout(Stdio::piped()).stderr(Stdio::piped())).spawn().unwrap();
         let stdout = child.stdout.take().map(Pipe::new);
         let stderr = Pipe::new(child.stderr.take().unwrap());
         Running { stdin: child.stdin.take(), child, stdout, stderr }
@@ -38,7 +52,7 @@ impl Running {
 
     /// Starts a prepared command whose stdout goes elsewhere.
     pub fn spawn_to(mut command: Command, stdout: Stdio) -> Running {
-        let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = as_by_hand(command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped())).spawn().unwrap();
         let stderr = Pipe::new(child.stderr.take().unwrap());
         Running { child, stdin: None, stdout: None, stderr }
     }

@@ -3,7 +3,7 @@
 exec          runs itself anew in its place, says who its threads are and `ready` again
 shell         becomes a shell that becomes `sleep`
 fork          starts a child that stays until the parent's end; says `forked`
-churn         starts and ends 500 threads; says `churned`
+churn         starts and ends 250 threads; says `churned`
 exit          ends with 7
 hang          ends its interpreter but not itself: an exit handler of C says `hanging` and waits for ever
 """
@@ -28,7 +28,7 @@ def brief():
 
 
 def churn():
-    for _ in range(100):
+    for _ in range(50):
         some = [threading.Thread(target=brief) for _ in range(5)]
         for one in some:
             one.start()
