@@ -160,6 +160,15 @@ fn default_floor(unit: Unit) -> (f64, &'static str) {
     }
 }
 
+/// A number in the unit in which it is kept, and in which it is written again.
+fn sane(number: f64) -> Result<f64, String> {
+    if number <= LARGEST {
+        Ok(number)
+    } else {
+        Err(format!("{number} is more than any figure can be"))
+    }
+}
+
 /// What is left of a text.
 struct Words<'a> {
     rest: &'a str,
@@ -241,7 +250,7 @@ impl<'a> Words<'a> {
         let factor = absolute(unit, word).or_else(|| (unit == Unit::Share && word == "%").then_some(0.01));
         let factor =
             factor.ok_or_else(|| unknown_unit(word, unit, if unit == Unit::Share { "%, or no unit for a part of 1" } else { "" }))?;
-        let bound = number * factor;
+        let bound = sane(number * factor)?;
         if unit == Unit::Share && bound > 1.0 {
             return Err(format!("a share is at most 100%; {number} without a unit is a part of 1: write {number}%"));
         }
@@ -250,14 +259,18 @@ impl<'a> Words<'a> {
 
     fn allowed(&mut self, unit: Unit) -> Result<Allowed, String> {
         let number = self.number()?;
-        match self.unit() {
-            "%" => Ok(Allowed::Relative(number / 100.0)),
-            "pp" if unit == Unit::Share => Ok(Allowed::Absolute(number / 100.0)),
+        let change = match self.unit() {
+            "%" => return Ok(Allowed::Relative(number / 100.0)),
+            "pp" if unit == Unit::Share => number / 100.0,
             word => {
                 let share = if unit == Unit::Share { "pp (percentage points), or % of the baseline" } else { "% of the baseline" };
-                absolute(unit, word).map(|factor| Allowed::Absolute(number * factor)).ok_or_else(|| unknown_unit(word, unit, share))
+                number * absolute(unit, word).ok_or_else(|| unknown_unit(word, unit, share))?
             }
+        };
+        if unit == Unit::Share && change > 1.0 {
+            return Err(format!("a share changes by at most 100pp; {number} without a unit is a part of 1: write {number}pp"));
         }
+        Ok(Allowed::Absolute(sane(change)?))
     }
 
     fn verdicts(&mut self) -> Result<Bound, String> {

@@ -72,6 +72,9 @@ fn regressions_are_read() {
     for (text, words) in [
         ("waiting +5pp", "a colon"),
         ("waiting: 5pp", "+ or -"),
+        ("waiting: +5", "at most 100pp; 5 without a unit is a part of 1: write 5pp"),
+        ("waiting: +5pp, min 218446744", "at most 100pp"),
+        ("wait_ms.p99: +999999999s", "more than any figure can be"),
         ("waiting: +5ms", "pp (percentage points), or % of the baseline"),
         ("waiting: +5pp, 2pp", "where min should be"),
         ("waiting: +5pp, min 2%", "min 2pp"),
