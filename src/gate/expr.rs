@@ -259,16 +259,18 @@ impl<'a> Words<'a> {
 
     fn allowed(&mut self, unit: Unit) -> Result<Allowed, String> {
         let number = self.number()?;
-        let change = match self.unit() {
+        let word = self.unit();
+        let change = match word {
             "%" => return Ok(Allowed::Relative(number / 100.0)),
             "pp" if unit == Unit::Share => number / 100.0,
-            word => {
+            _ => {
                 let share = if unit == Unit::Share { "pp (percentage points), or % of the baseline" } else { "% of the baseline" };
                 number * absolute(unit, word).ok_or_else(|| unknown_unit(word, unit, share))?
             }
         };
         if unit == Unit::Share && change > 1.0 {
-            return Err(format!("a share changes by at most 100pp; {number} without a unit is a part of 1: write {number}pp"));
+            let hint = if word.is_empty() { format!("; {number} without a unit is a part of 1: write {number}pp") } else { String::new() };
+            return Err(format!("a share changes by at most 100pp{hint}"));
         }
         Ok(Allowed::Absolute(sane(change)?))
     }
