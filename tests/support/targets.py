@@ -2,6 +2,7 @@
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -90,7 +91,8 @@ class Target:
     def __enter__(self):
         env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         env["PATH"] = env.get("PATH", "") + ":/usr/sbin:/sbin"
-        self.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+        # A group of its own, so that its processes can be paused with it; the kernel resumes and ends them if this program dies meanwhile.
+        self.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, preexec_fn=os.setpgrp)
         self.pid = self.child.pid
         while True:
             line = self.child.stdout.readline()
@@ -103,6 +105,7 @@ class Target:
     def __exit__(self, *_):
         # The end of its stdin ends it, and lets it clean up; not all can notice.
         try:
+            self.resume()
             self.child.stdin.close()
             self.child.wait(PATIENCE)
         except (OSError, subprocess.TimeoutExpired):
@@ -110,6 +113,13 @@ class Target:
             self.child.wait()
         if self.copy:
             shutil.rmtree(self.copy, ignore_errors=True)
+
+    def pause(self):
+        """Stops all its processes."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def resume(self):
+        os.killpg(self.pid, signal.SIGCONT)
 
     def ask(self, line):
         """Writes a line to its main thread, which then wants the GIL for a moment."""

@@ -3,13 +3,14 @@ import collections
 
 # `verdicts`: those that are right. `gain`: whether the same work is done in processes, so that what was predicted can be compared. `burners`: processes
 # that compete for each CPU. `calm`: arguments with which one worker does not hold up the others, so that what it costs each of them is known.
-# `blamed`: (waiter's function, holder's function) that must be blamed most.
-Case = collections.namedtuple("Case", "name program args workers verdicts gain burners calm blamed why")
+# `blamed`: (waiter's function, holder's function) that must be blamed most. `calibrates`: the program measures how much work a unit is, which all that are
+# compared must then be told.
+Case = collections.namedtuple("Case", "name program args workers verdicts gain burners calm blamed calibrates why")
 
 
 def case(name, command, verdicts, why, workers=2, gain=True, burners=0, calm="", blamed=()):
     program, *args = command.split()
-    return Case(name, program, args, workers, verdicts.split(), gain, burners, calm.split(), blamed, why)
+    return Case(name, program, args, workers, verdicts.split(), gain, burners, calm.split(), blamed, program == "mix", why)
 
 
 SWITCH, RELEASE, PARALLEL, KEEP = "switch-to-processes", "release-the-gil", "already-parallel", "keep-threads"

@@ -1,5 +1,7 @@
 """One labelled workload as threads and as processes, in turn, and what gilprof says of the threads."""
+import contextlib
 import json
+import os
 import subprocess
 import time
 
@@ -7,14 +9,25 @@ import targets
 
 # From the handshake to the first figure: caches warm up, a pool fills.
 SETTLE = 0.3
+# Threads and processes take turns of so many seconds: each CPU of a shared machine was seen to halve or double its pace several times a second or once
+# in some seconds, which so meets both.
+SLICE = 0.2
+# The share of the CPUs' time in a turn of each that a hypervisor may take; else it is done again, so often.
+STOLEN, TRIES = 0.04, 3
 
 
 def rate_of(target, seconds):
     """Units of work per second."""
+    units, passed = work_of(target, seconds)
+    return units / passed
+
+
+def work_of(target, seconds):
+    """Units of work that it does, and in how many seconds."""
     first = asked(target)
     time.sleep(seconds)
     last = asked(target)
-    return (last["done"] - first["done"]) / (last["seconds"] - first["seconds"])
+    return last["done"] - first["done"], last["seconds"] - first["seconds"]
 
 
 def asked(target):
@@ -29,6 +42,46 @@ def at_work(python, case, kind, workers=None):
     return targets.Target(python, "labelled/" + case.program, *case.args, "--as", kind, "--workers", workers or case.workers)
 
 
+def calibrated(python, case):
+    """The case with the words that make its units the same in every process."""
+    if not case.calibrates:
+        return case
+    path = os.path.join(targets.WORKLOADS, "labelled", case.program + ".py")
+    return case._replace(args=case.args + subprocess.check_output([python["path"], path, "--calibrate"], text=True).split())
+
+
+def ready(until, python, case, *what):
+    """At work until `until` closes, and paused."""
+    target = until.enter_context(at_work(python, case, *what))
+    time.sleep(SETTLE)
+    target.pause()
+    return target
+
+
+def turns(at, order):
+    """Each of the paused targets works for a slice: units and seconds of each, and the share of the CPUs' time that was stolen meanwhile."""
+    found, before = {}, targets.ticks()
+    for kind in order:
+        at[kind].resume()
+        found[kind] = work_of(at[kind], SLICE)
+        at[kind].pause()
+    return found, targets.stolen(before, targets.ticks())
+
+
+def rates(at, seconds):
+    """Units of work per second of each, and the share of time that was stolen in the worst of the turns that count."""
+    kinds, sums, worst = list(at), {kind: (0, 0) for kind in at}, 0
+    for number in range(max(1, round(seconds / SLICE))):
+        # Who is first changes, so that a pace that rises or falls meets both.
+        order = kinds[::-1] if number % 2 else kinds
+        tries = []
+        while len(tries) < TRIES and not any(stolen <= STOLEN for _, stolen in tries):
+            tries.append(turns(at, order))
+        found, stolen = min(tries, key=lambda one: one[1])
+        sums, worst = {kind: tuple(map(sum, zip(sums[kind], found[kind]))) for kind in kinds}, max(worst, stolen)
+    return {kind: units / passed for kind, (units, passed) in sums.items()}, worst
+
+
 def report(gilprof, target, seconds):
     command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--format", "json"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -39,21 +92,16 @@ def report(gilprof, target, seconds):
 
 def round_of(gilprof, python, case, options, processes_first):
     """Both kinds once: rates, and gilprof's verdict on the threads."""
-    one = {}
-    kinds = ("processes", "threads") if processes_first else ("threads", "processes")
-    for kind in kinds if case.gain else ("threads",):
-        with targets.Burners(case.burners + options.burners), at_work(python, case, kind) as target:
-            time.sleep(SETTLE)
-            before = targets.ticks()
-            one[kind] = rate_of(target, options.seconds)
-            one["stolen"] = max(one.get("stolen", 0), targets.stolen(before, targets.ticks()))
-            if kind == "threads":
-                said = report(gilprof, target, options.window)
-                verdict = said["verdict"]
-                one["verdict"], one["confidence"], one["headline"] = verdict["code"], verdict["confidence"], verdict["headline"]
-                one["predicted"] = (verdict["speedup"] or {}).get("processes")
-                one["threads_worth_having"] = verdict.get("threads_worth_having")
-                one["blame"] = blame(said)
+    case = calibrated(python, case)
+    kinds = ["processes", "threads"] if processes_first else ["threads", "processes"]
+    with targets.Burners(case.burners + options.burners), contextlib.ExitStack() as until:
+        at = {kind: ready(until, python, case, kind) for kind in (kinds if case.gain else ["threads"])}
+        one, stolen = rates(at, options.seconds)
+        at["threads"].resume()
+        said = report(gilprof, at["threads"], options.window)
+    verdict = said["verdict"]
+    one.update(stolen=stolen, verdict=verdict["code"], confidence=verdict["confidence"], headline=verdict["headline"], blame=blame(said),
+               predicted=(verdict["speedup"] or {}).get("processes"), threads_worth_having=verdict.get("threads_worth_having"))
     if case.calm:
         one["turn_ms"] = turn_ms(python, case, one["threads"], options)
     return one
@@ -78,11 +126,10 @@ def turn_ms(python, case, rate, options):
 
 
 def sweep(python, case, options, counts):
-    """Units per second by the number of threads: medians of runs that take turns."""
-    rates = {n: [] for n in counts}
+    """Units per second by the number of threads: medians of the rounds."""
+    found = []
     for _ in range(options.rounds):
-        for n in counts:
-            with at_work(python, case, "threads", n) as target:
-                time.sleep(SETTLE)
-                rates[n].append(rate_of(target, options.seconds))
-    return {n: sorted(all_of_it)[len(all_of_it) // 2] for n, all_of_it in rates.items()}
+        same = calibrated(python, case)
+        with contextlib.ExitStack() as until:
+            found.append(rates({n: ready(until, python, same, "threads", n) for n in counts}, options.seconds)[0])
+    return {n: sorted(one[n] for one in found)[len(found) // 2] for n in counts}

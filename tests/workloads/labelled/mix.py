@@ -1,8 +1,10 @@
 """A part of the time with the GIL released, in turns of about a millisecond: hashing (`--released PERCENT`) or asleep (`--asleep PERCENT`) beside Python.
 
-`--rounds N` says how much Python a millisecond is, instead of measuring it: what is measured anew is another program by some per cent.
+`--rounds N` and `--bytes N` say how much Python and how much hashing a millisecond is, instead of measuring it: what is measured anew is another program, on a
+machine with an uneven pace by tens of per cent. `--calibrate` measures them, prints those words and ends.
 """
 import hashlib
+import sys
 import time
 
 import pair
@@ -29,7 +31,9 @@ def hash_of(size):
 
 
 ROUNDS = pair.flag("rounds", 0) or per_ms(python, 20000)
-BYTES = min(per_ms(hash_of, 1 << 20), len(BLOCK) // 4)
+BYTES = pair.flag("bytes", 0) or min(per_ms(hash_of, 1 << 20), len(BLOCK) // 4)
+if "--calibrate" in sys.argv:
+    sys.exit(print("--rounds %d --bytes %d" % (ROUNDS, BYTES)))
 RELEASED, ASLEEP = pair.flag("released", 0), pair.flag("asleep", 0)
 
 
