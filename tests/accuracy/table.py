@@ -111,6 +111,11 @@ def judged(runs):
                 yield state, loaded, most, highest, where, mean, sum(f for f, _ in found) / len(found), len(found), beyond
 
 
+def beyond(run):
+    """Whether a thread of this run is beyond a bound."""
+    return any(one[-1] for one in judged([run]))
+
+
 def verdicts(runs):
     for state, loaded, most, highest, where, mean, average, count, beyond in judged(runs):
         bad = highest > most or (mean is not None and average > mean)
@@ -186,7 +191,7 @@ def document(runs, options, before):
             "thread's wall time that gilprof said, the share that was true, the error. The table shows for each run the thread with the",
             "worst error; `~`: not judged, the probes took over %.2f of the thread's time; (stolen): nor this run, a hypervisor took" % DISTURBED,
             "over %.2f of the CPUs' time in three tries; (limit): nor this workload, shown for what it is (tests/accuracy/cases.py)." % STOLEN,
-            "A workload that was beyond a bound was measured again, and the median of its runs is judged; all of them are in the table.",
+            "A workload that was beyond a bound was measured again (`--again`, or by hand), and the median of its runs is judged; all of them are in the table.",
             "`scripts/accuracy --help` says what the truth is made of.",
             "",
             *made_by(runs),

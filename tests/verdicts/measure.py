@@ -9,8 +9,7 @@ import targets
 
 # From the handshake to the first figure: caches warm up, a pool fills.
 SETTLE = 0.3
-# Threads and processes take turns of so many seconds: each CPU of a shared machine was seen to halve or double its pace several times a second or once
-# in some seconds, which so meets both.
+# Threads and processes take turns of so many seconds: the pace of each CPU of a shared machine changes from second to second, which so meets both.
 SLICE = 0.2
 # The share of the CPUs' time in a turn of each that a hypervisor may take; else it is done again, so often.
 STOLEN, TRIES = 0.04, 3
