@@ -12,6 +12,7 @@ mod support;
 use gilprof::analysis::{self, report::Code, report::Report};
 use gilprof::capture::bind::Binder;
 use gilprof::ids::{Addr, GilId, ThreadId, Tid};
+use gilprof::process::elf::Machine;
 use gilprof::process::recording::Head;
 use gilprof::process::replay::{ReplayMemory, ReplaySource};
 use gilprof::profile::ProfileBuilder;
@@ -148,7 +149,8 @@ fn what_is_said_of_a_gil_that_is_off_and_of_one_that_is_on_again() {
 fn the_thread_id_may_stand_elsewhere_in_glibc() {
     let Some(Table::Whole(layout)) = for_version(Minor(3, 8)) else { panic!("3.8 has no table") };
     let tids = [Tid(40), Tid(41)];
-    let head = Head { schema: String::new(), pid: 40, python: "3.8.0".into(), runtime: RUNTIME, threads: Vec::new() };
+    let head =
+        Head { schema: String::new(), pid: 40, python: "3.8.0".into(), machine: Machine::X86_64, runtime: RUNTIME, threads: Vec::new() };
     let source = |memory: &ReplayMemory| ReplaySource { recording: head.clone(), memory: memory.clone() };
     for place in [704, 736, 1024] {
         let mut memory = ReplayMemory::new();

@@ -19,10 +19,10 @@ pub fn record(python: &Python, sink: &mut dyn Sink) -> Result<(Recording, Observ
     let recorder = Rc::new(Recorder::new(Box::new(LiveSource::new(python.pid))));
     // The layout is read again, so that it is in the recording too.
     let minor = python.layout.minor;
-    let again = Python::at(python.pid, recorder.memory(), minor, python.version.clone(), python.runtime)?;
+    let again = Python::at(python.pid, recorder.memory(), python.machine, minor, python.version.clone(), python.runtime)?;
     let mut observer = Observer::of(Box::new(recorder.clone()), again);
     observer.look(MOMENT, MOMENT, sink).map_err(|_| Error::Gone { pid: python.pid, when: " while it was looked at".into() })?;
-    Ok((recorder.finish(&python.version, python.runtime), observer))
+    Ok((recorder.finish(python.machine, &python.version, python.runtime), observer))
 }
 
 /// Makes a recorded look again, by way of `source`, which is one of `recording` or like it.
@@ -30,7 +30,7 @@ pub fn replay(recording: &Recording, source: Box<dyn Source>, sink: &mut dyn Sin
     let head = &recording.head;
     let garbage = || Error::Garbage { pid: Pid(head.pid), what: format!("{:?} is no version", head.python) };
     let minor = Version::from_text(&head.python).ok_or_else(garbage)?.minor;
-    let python = Python::at(Pid(head.pid), source.memory(), minor, head.python.clone(), Addr(head.runtime))?;
+    let python = Python::at(Pid(head.pid), source.memory(), head.machine, minor, head.python.clone(), Addr(head.runtime))?;
     let mut observer = Observer::of(source, python);
     let looked = observer.look(MOMENT, MOMENT, sink)?;
     Ok((looked, observer))

@@ -1,8 +1,8 @@
 //! Where a runnable thread is, by its kernel stack: `/proc/PID/task/TID/stack`, which only root may read.
 //!
 //! A thread on a CPU has no stack that others could read; of one in the run queue it says how it came there. Not on every kernel: some show the
-//! stack that a running thread had when it was last switched out, which cannot be told from one that waits now (aarch64, and x86-64 built with
-//! frame pointers). So nothing is believed before some thread has been seen without a stack.
+//! stack that a running thread had when it was last switched out, which cannot be told from one that waits now. aarch64 always does, so it is not
+//! asked there; x86-64 does when it is built with frame pointers, so nothing is believed before some thread has been seen without a stack.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::OnceLock;
@@ -34,7 +34,8 @@ pub enum Whereabouts {
 /// Whether this process may read kernel stacks, and it is not hopeless that they tell of running threads.
 pub fn readable() -> bool {
     static READABLE: OnceLock<bool> = OnceLock::new();
-    let may = *READABLE.get_or_init(|| std::fs::read("/proc/thread-self/stack").is_ok_and(|text| !text.is_empty()));
+    let read = || std::fs::read("/proc/thread-self/stack").is_ok_and(|text| !text.is_empty());
+    let may = *READABLE.get_or_init(|| cfg!(target_arch = "x86_64") && read());
     may && (proven() || TRIALS.load(Ordering::Relaxed) < MOST_TRIALS)
 }
 

@@ -5,6 +5,7 @@
 //! Ranges are what was read and a little behind it, widened to whole blocks where those could be read and joined where they touch, so that a later
 //! version of gilprof, which reads a little more or less, still finds what it needs. It holds whatever stood beside what was read: treat it as one treats a core dump.
 
+use super::elf::Machine;
 use super::memory::{pieces, Memory, Part, ReadError};
 use super::source::Source;
 use super::threads::{TaskFiles, Texts};
@@ -53,6 +54,9 @@ pub struct Head {
     pub pid: i32,
     /// The interpreter's version, which names its layout.
     pub python: String,
+    /// The machine that the interpreter was built for.
+    #[serde(default)]
+    pub machine: Machine,
     /// The address of `_PyRuntime`.
     pub runtime: u64,
     /// The threads that the look met, and those it was told of.
@@ -142,12 +146,13 @@ impl Recorder {
     }
 
     /// What was read so far. Bytes beside it are read now.
-    pub fn finish(&self, python: &str, runtime: Addr) -> Recording {
+    pub fn finish(&self, machine: Machine, python: &str, runtime: Addr) -> Recording {
         let mut recording = Recording {
             head: Head {
                 schema: SCHEMA.to_owned(),
                 pid: self.from.pid().0,
                 python: python.to_owned(),
+                machine,
                 runtime: runtime.0,
                 threads: self.tasks.borrow().values().cloned().collect(),
             },
@@ -270,7 +275,8 @@ mod tests {
             schedstat: None,
             stack: Some(String::new()),
         };
-        let head = Head { schema: SCHEMA.into(), pid: 7, python: "3.8.0".into(), runtime: 0x1000, threads: vec![task] };
+        let head =
+            Head { schema: SCHEMA.into(), pid: 7, python: "3.8.0".into(), machine: Machine::X86_64, runtime: 0x1000, threads: vec![task] };
         let bytes = |at: u64, len: usize| (0..len).map(|i| (at as usize + i * 3) as u8).collect();
         let ranges = ranges.iter().map(|&(at, len)| (Addr(at), bytes(at, len))).collect();
         ReplaySource::of(&Recording { head, ranges })
@@ -283,7 +289,7 @@ mod tests {
         recorder.read(Addr(0x10f0), &mut a).unwrap();
         let mut parts = [Part::new(Addr(0x3004), 8), Part::new(Addr(0x9000), 8)];
         recorder.read_batch(&mut parts, &mut b).unwrap();
-        let recording = recorder.finish("3.8.0", Addr(0x1000));
+        let recording = recorder.finish(Machine::Aarch64, "3.8.0", Addr(0x1000));
         // Whole blocks where they can be read; only what was read where they cannot.
         let places: Vec<(u64, usize)> = recording.ranges.iter().map(|(at, bytes)| (at.0, bytes.len())).collect();
         assert_eq!(places, [(0x10c0, 0x180), (0x3004, 8)]);
@@ -302,7 +308,7 @@ mod tests {
         assert_eq!((recorder.comm(Tid(7)).as_deref(), recorder.inner_tids().unwrap().len()), (Some("a\nb"), 1));
         recorder.open(Tid(7)).unwrap().kernel().unwrap();
         assert!(recorder.open(Tid(8)).is_err());
-        let recording = Recording::parse(&recorder.finish("3.8.0", Addr(0)).to_bytes().unwrap()).unwrap();
+        let recording = Recording::parse(&recorder.finish(Machine::X86_64, "3.8.0", Addr(0)).to_bytes().unwrap()).unwrap();
         assert_eq!(recording.head.threads, source(&[]).recording.threads);
     }
 

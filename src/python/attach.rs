@@ -5,6 +5,7 @@ use super::layout::debug_offsets::{layout_from_target, READ_LEN};
 use super::layout::{for_release, Layout, Minor, Table};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
+use crate::process::elf::Machine;
 use crate::process::live::LiveMemory;
 use crate::process::memory::Memory;
 
@@ -18,6 +19,8 @@ pub struct Python {
     pub pid: Pid,
     /// `_PyRuntime`.
     pub runtime: Addr,
+    /// The machine that it was built for.
+    pub machine: Machine,
     /// Such as `3.11.7`.
     pub version: String,
     /// Built without the GIL; whether it is off is in the GIL's own memory.
@@ -45,7 +48,7 @@ impl Python {
     }
 
     /// The interpreter of this version whose `_PyRuntime` is known already.
-    pub fn at(pid: Pid, mem: &dyn Memory, minor: Minor, version: String, runtime: Addr) -> Result<Python> {
+    pub fn at(pid: Pid, mem: &dyn Memory, machine: Machine, minor: Minor, version: String, runtime: Addr) -> Result<Python> {
         let unsupported = |why: String| Error::UnsupportedVersion { pid, version: version.clone(), why };
         let (layout, free_threaded) = match for_release(minor, patch(&version)) {
             Some(Table::Whole(layout)) => (layout.clone(), false),
@@ -60,7 +63,7 @@ impl Python {
             }
             None => return Err(unsupported(format!("it knows 3.7 to {}.{}; look for a newer gilprof", NEWEST.0, NEWEST.1))),
         };
-        Ok(Python { pid, runtime, version, free_threaded, layout })
+        Ok(Python { pid, runtime, machine, version, free_threaded, layout: layout.on(machine) })
     }
 
     /// Whether there is an interpreter: not before start-up, not after finalization.
@@ -120,7 +123,7 @@ pub fn find(pid: Pid) -> Result<Attached> {
             "it is linked with musl, whose threads wait for the GIL where gilprof cannot see it yet; use a glibc build (python:3-slim)";
         return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
     }
-    Python::at(pid, &mem, found.minor, found.version, found.runtime).map(|python| Attached::Python(Box::new(python)))
+    Python::at(pid, &mem, found.machine, found.minor, found.version, found.runtime).map(|python| Attached::Python(Box::new(python)))
 }
 
 /// The patch level of a version; one that moved nothing where it could not be read.
@@ -143,7 +146,7 @@ mod tests {
         let (runtime, interpreter) = (Addr(0x10_000), Addr(0x20_000));
         let mut mem = ReplayMemory::new();
         mem.map(runtime, vec![0; 0x1000]);
-        let python = Python::at(Pid(1), &mem, Minor(3, 9), "3.9.18".into(), runtime).unwrap();
+        let python = Python::at(Pid(1), &mem, Machine::X86_64, Minor(3, 9), "3.9.18".into(), runtime).unwrap();
         assert!(!python.has_interpreter(&mem));
         let head = runtime.offset(python.layout.runtime.interpreters_head.offset() as u64);
         assert!(mem.poke_u64(head, interpreter.0) && !python.has_interpreter(&mem));

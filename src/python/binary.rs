@@ -8,7 +8,7 @@ use super::layout::Minor;
 use super::version::{self, Published, Recognised, Version};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
-use crate::process::elf::{Depth, ElfError, Image};
+use crate::process::elf::{Depth, ElfError, Image, Machine};
 use crate::process::find;
 use crate::process::maps::{Mapping, Maps};
 use crate::process::memory::Memory;
@@ -34,6 +34,8 @@ pub enum Libc {
 pub struct Python {
     /// `_PyRuntime`.
     pub runtime: Addr,
+    /// The machine that it was built for.
+    pub machine: Machine,
     /// Its feature release.
     pub minor: Minor,
     /// Its version, such as `3.11.7`; only `3.11` where the patch level could not be read.
@@ -68,6 +70,7 @@ pub enum Located {
 struct Candidate {
     path: String,
     bias: u64,
+    machine: Option<Machine>,
     runtime: Option<Addr>,
     published: Option<Published>,
     version: Option<Version>,
@@ -124,9 +127,10 @@ fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
         let why = format!("{} says nowhere which version it is", found.path);
         return Err(Error::UnsupportedVersion { pid, version: "of an unknown version".to_owned(), why });
     };
-    match (version::judge(version), found.runtime) {
-        (Recognised::Readable(version), Some(runtime)) => Ok(Located::Python(Python {
+    match (version::judge(version), found.runtime, found.machine) {
+        (Recognised::Readable(version), Some(runtime), Some(machine)) => Ok(Located::Python(Python {
             runtime,
+            machine,
             minor: version.minor,
             version: version.text,
             path: found.path,
@@ -135,8 +139,12 @@ fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
             free_threaded: Some(found.published.is_some_and(|published| published.free_threaded)),
             libc,
         })),
-        (Recognised::Legacy(version), _) => Ok(Located::Legacy { version: version.text, path: found.path, libc }),
-        (Recognised::Readable(version), None) => {
+        (Recognised::Legacy(version), ..) => Ok(Located::Legacy { version: version.text, path: found.path, libc }),
+        (Recognised::Readable(version), Some(_), None) => {
+            let why = format!("{} is for another machine than x86-64 or aarch64, the two that gilprof knows", found.path);
+            Err(Error::UnsupportedVersion { pid, version: version.text, why })
+        }
+        (Recognised::Readable(version), None, _) => {
             let why = format!("{} has no symbol _PyRuntime and no section .PyRuntime", found.path);
             Err(Error::UnsupportedVersion { pid, version: version.text, why })
         }
@@ -219,7 +227,8 @@ impl<'a> Search<'a> {
             // `_PyThreadState_Current` is null whenever nobody holds the GIL.
             None => true,
         };
-        Some(Candidate { path: first.path.clone().unwrap_or_default(), bias, runtime, published, version, live })
+        let path = first.path.clone().unwrap_or_default();
+        Some(Candidate { path, bias, machine: image.machine(), runtime, published, version, live })
     }
 
     /// Names that tell a version: the image's own, the executable's, the extension modules'.

@@ -40,7 +40,7 @@ impl Seed {
         let head = recording.head;
         let picture = Picture::new(&map, bytes.as_slice(), MOST);
         let minor = Version::from_text(&head.python).unwrap().minor;
-        let python = Python::at(Pid(head.pid), &picture, minor, head.python.clone(), Addr(head.runtime)).unwrap();
+        let python = Python::at(Pid(head.pid), &picture, head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
         let mut roster = Roster::default();
         roster.walk(&picture, &python.layout, python.runtime).unwrap();
         drop(picture);

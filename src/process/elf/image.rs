@@ -3,6 +3,7 @@
 //! Read from the file, or from the target's memory where no file can be had (deleted, another mount namespace). Either is untrusted:
 //! every count has a cap and nothing is read whole, because a library may have 500 MB. Only 64-bit little-endian images are read.
 
+use super::Machine;
 use crate::ids::Addr;
 use crate::process::maps::Mapping;
 use crate::process::memory::{Memory, ReadError};
@@ -129,6 +130,11 @@ impl<'m> Image<'m> {
         let plain = |s: &&Segment| !s.writable && !s.executable && s.offset >= PAGE;
         let segment = || self.segments.iter().find(plain).map(|s| (s.vaddr, s.file_size));
         self.rodata.map(|s| (s.vaddr, s.size)).or_else(segment)
+    }
+
+    /// The machine that it is for, if its structs are known.
+    pub fn machine(&self) -> Option<Machine> {
+        Machine::of_header(&self.header)
     }
 
     /// The linker's build id.

@@ -1,7 +1,9 @@
 //! ELF images, in files and in memory.
 
 mod image;
+mod machine;
 mod symbols;
 
 pub use image::{ElfError, Image, Section, Segment};
+pub use machine::Machine;
 pub use symbols::{Depth, Symbol};

@@ -20,6 +20,7 @@ mod v3_15;
 pub mod validate;
 
 use crate::ids::Addr;
+use crate::process::elf::Machine;
 use containers::Containers;
 use field::Field;
 use rest::Rest;
@@ -315,6 +316,15 @@ pub fn for_version(minor: Minor) -> Option<Table> {
 }
 
 impl Layout {
+    /// As it is on this machine; the tables are of x86-64. Of all that is read only the GIL differs: it is inside the runtime up to 3.11, and
+    /// the last thing there that is.
+    pub fn on(mut self, machine: Machine) -> Layout {
+        let more = 2 * more_of_a_mutex(machine);
+        self.gil = self.gil.on(machine);
+        self.runtime.size += if self.runtime.gil.is_some() { more } else { 0 };
+        self
+    }
+
     /// Whether a leaf frame at this opcode is inside a C call.
     pub fn is_call(&self, opcode: u8) -> bool {
         self.call_opcodes[usize::from(opcode >> 6)] >> (opcode & 63) & 1 == 1
@@ -322,10 +332,29 @@ impl Layout {
 }
 
 impl Gil {
+    fn on(mut self, machine: Machine) -> Gil {
+        let more = more_of_a_mutex(machine);
+        self.mutex.len += more;
+        self.switch_cond.offset += more;
+        self.switch_mutex.offset += more;
+        self.switch_mutex.len += more;
+        self.size += 2 * more;
+        self
+    }
+
     /// Whether a thread asleep on a futex `offset` bytes into the GIL wants it.
     pub fn is_wait(&self, offset: u64) -> bool {
         [self.cond, self.mutex, self.switch_cond, self.switch_mutex]
             .iter()
             .any(|span| offset.wrapping_sub(u64::from(span.offset)) < u64::from(span.len))
+    }
+}
+
+/// By how much glibc's `pthread_mutex_t` is longer than the 40 bytes that it has on x86-64 (`__SIZEOF_PTHREAD_MUTEX_T`).
+/// `pthread_cond_t` has 48 on either.
+fn more_of_a_mutex(machine: Machine) -> u32 {
+    match machine {
+        Machine::X86_64 => 0,
+        Machine::Aarch64 => 8,
     }
 }
