@@ -7,6 +7,7 @@
 //!          and with its kernel stack: n on a CPU   p pushed off its CPU   o the same while it let go   w woken from a futex
 //!                               x the same, and says that it has not asked (3.15)   y the same inside a C call
 //!                               j the same, and can have been told to let go   z inside a C call, which says nothing
+//!                               m the same, and may have had the GIL since the last look
 //!          and where locks spin before they sleep (3.13+): k woken from a futex
 //!          and inside a C call: l on another futex
 //!   cpu    CPU time in that millisecond, in tenths; X is all of it
@@ -57,18 +58,26 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
         };
         let held = "HBC".contains(see);
         let requested = "Qqsxyj".contains(see).then_some(!"xyj".contains(see));
-        let in_c_call = "Cvfyjlz".contains(see);
+        let in_c_call = "Cvfyjlzm".contains(see);
         let asked = match see {
             'e' | 'v' | 'y' => Asked::No,
             'f' | 'j' => Asked::Likely,
             _ => Asked::Unclear,
         };
-        let claims = Claims { held_before: held, held_after: held, requested, in_c_call, asked, locks_spin: sees.contains('k') };
+        let claims = Claims {
+            held_before: held,
+            held_after: held,
+            requested,
+            in_c_call,
+            asked,
+            may_have_held: see == 'm',
+            locks_spin: sees.contains('k'),
+        };
         let whereabouts = match see {
             'n' | 'q' => Some(Whereabouts::OnCpu),
             's' => Some(Whereabouts::InSystemCall),
             'p' => Some(Whereabouts::Preempted),
-            'w' | 'k' | 'x' | 'y' | 'j' | 'z' => Some(Whereabouts::WokenFromFutex),
+            'w' | 'k' | 'x' | 'y' | 'j' | 'z' | 'm' => Some(Whereabouts::WokenFromFutex),
             'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
             _ => None,
         };
@@ -119,6 +128,21 @@ fn who_is_woken_from_a_lock_does_not_ask_for_the_gil_yet() {
     expect(play("BBj", "1 1", "  9"), &[(State::HoldingBlocked, 2.0), (State::Waiting, 1.0)]);
     let locks = play(&("Cl".repeat(8) + "Cj"), &"X1".repeat(9), &(" ".repeat(17) + "9"));
     assert!(locks.get(State::Starved) > 0.9e6 && locks.get(State::Waiting) == 0.0, "{locks:?}");
+}
+
+#[test]
+fn who_may_have_had_the_gil_since_it_waited_may_have_slept_for_a_lock() {
+    let then = |last: &str| play(&("Cl".repeat(8) + last), &("X1".repeat(8) + "11"), &(" ".repeat(17) + "9"));
+    // It takes the GIL, sleeps for a lock in a C call and is woken, all between two looks; that is what it is known to do.
+    let (had, had_not) = (then("Wm"), then("Wz"));
+    assert!(had.get(State::Starved) > 0.9e6, "{had:?}");
+    assert_eq!(had.get(State::Waiting) / 1e6, 1.0, "{had:?}");
+    assert_eq!(had_not.get(State::Waiting) / 1e6, 2.0, "{had_not:?}");
+    // The next look finds it still woken, and the GIL has not changed hands meanwhile.
+    let on = play(&("Cl".repeat(8) + "Wmz"), &("X1".repeat(8) + "111"), &(" ".repeat(17) + "99"));
+    assert!(on.get(State::Starved) > 1.8e6, "{on:?}");
+    // Of one that is not known to sleep for locks it is supposed that it wants the GIL.
+    expect(play("Wm", "11", " 9"), &[(State::Waiting, 2.0)]);
 }
 
 #[test]

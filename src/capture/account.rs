@@ -49,6 +49,8 @@ pub struct Claims {
     pub in_c_call: bool,
     /// If it has let go of the GIL: whether it can have been told to.
     pub asked: Asked,
+    /// It may have had the GIL since the last look, by CPython's own count of its changes.
+    pub may_have_held: bool,
     /// Its locks spin before they sleep (3.13+), so that one that has been woken from a lock seldom sleeps for another before it asks for the GIL.
     pub locks_spin: bool,
 }
@@ -62,8 +64,11 @@ struct Last {
     /// When it was first met in the sleep that it is in.
     asleep_since: Nanos,
     near_wait: bool,
-    /// Whether what it last slept for on a futex was the GIL; supposed of one that has not been met asleep yet. `None`: it has held since.
+    /// Whether what it last slept for on a futex was the GIL; supposed of one that has not been met asleep yet. `None`: it has held since, or may
+    /// have.
     wants_gil: Option<bool>,
+    /// No look has met it asleep on a futex since one saw it hold.
+    held: bool,
     /// That it waits is not only supposed: it was asleep on the GIL's futex, or had asked.
     surely_waits: bool,
 }
@@ -120,7 +125,8 @@ impl Account {
         ledger.open(if newborn { stat.map(|_| SchedStat::default()) } else { stat });
         // A newborn that has never had a CPU is starved until its count of runs moves: the run queue's time is only counted then.
         let slept = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
-        let last = Last { at: began, stat, slept, asleep_since: began, near_wait: false, wants_gil: Some(true), surely_waits: false };
+        let last =
+            Last { at: began, stat, slept, asleep_since: began, near_wait: false, wants_gil: Some(true), held: false, surely_waits: false };
         let told = (State::Unknown, Evidence::Unread);
         Account { last, born: newborn.then_some(began), told, after_hold: NextSleeps::default(), after_lock: NextSleeps::default(), ledger }
     }
@@ -201,11 +207,14 @@ impl Account {
     pub fn judge(&mut self, now: &Now, claims: &Claims) -> Judgement {
         // Who says that it does not ask for the GIL (3.15) has had it since it slept for it, and has not slept for it since it slept for a lock.
         let asks_not = claims.requested == Some(false);
+        if claims.may_have_held && self.last.wants_gil == Some(true) && self.ran(now.stat) != Some(false) {
+            self.last.wants_gil = None;
+        }
         let last_wants = self.last.wants_gil.filter(|wants| !(*wants && asks_not));
         // It has run since a look met it asleep on another lock, and may have slept for the GIL since.
         let since_lock = claims.locks_spin && self.last.slept == Some(State::Lock) && self.ran(now.stat) == Some(true);
         if !claims.held_before && !now.supposed {
-            if self.last.wants_gil.is_none() && claims.in_c_call {
+            if self.last.held && claims.in_c_call {
                 self.after_hold.learn(now.place);
             } else if since_lock {
                 self.after_lock.learn(now.place);
@@ -271,6 +280,11 @@ impl Account {
             State::HoldingPython | State::HoldingNative | State::HoldingBlocked => None,
             _ => self.last.wants_gil,
         };
+        let held = match told.0 {
+            _ if told.1 == Evidence::KernelStack => self.last.held,
+            State::Waiting | State::Lock => false,
+            state => state.is_holding() || self.last.held,
+        };
         let surely_waits = match told.1 {
             Evidence::KernelStack | Evidence::PushedOff => false,
             Evidence::NotRunSince | Evidence::WokenNotRun => self.last.surely_waits,
@@ -279,7 +293,7 @@ impl Account {
         // One that ran after it was supposed to sleep may sleep for something else by now: the next look must see that it ran.
         let stat = if now.supposed { self.last.stat } else { now.stat };
         let asleep_since = if told.1 == Evidence::NotRunSince { self.last.asleep_since } else { at };
-        self.last = Last { at, stat, slept, asleep_since, near_wait, wants_gil, surely_waits };
+        self.last = Last { at, stat, slept, asleep_since, near_wait, wants_gil, held, surely_waits };
     }
 
     /// Whether it has never had a CPU.

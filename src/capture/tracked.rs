@@ -89,6 +89,8 @@ pub struct GilSaid {
     pub held_after: bool,
     /// Another thread held when the look began.
     pub other_holds: bool,
+    /// As [`Claims::may_have_held`].
+    pub may_have_held: bool,
     /// When nobody was last seen to wait for it.
     pub unwanted: Option<Nanos>,
     /// The switch interval; 0 where it is not known.
@@ -262,8 +264,9 @@ impl Tracked {
         if gil.other_holds {
             self.other_held = Some(at);
         }
-        let GilSaid { held_before, held_after, locks_spin, .. } = *gil;
-        let claims = Claims { held_before, held_after, requested: self.requested, in_c_call: self.stack.in_c_call(), asked, locks_spin };
+        let GilSaid { held_before, held_after, may_have_held, locks_spin, .. } = *gil;
+        let (requested, in_c_call) = (self.requested, self.stack.in_c_call());
+        let claims = Claims { held_before, held_after, requested, in_c_call, asked, may_have_held, locks_spin };
         self.account.judge(&self.now, &claims)
     }
 

@@ -38,6 +38,7 @@ impl Observer {
                 held_before: holds(holder),
                 held_after: holds(self.after.get(g).and_then(|after| after.as_ref()?.holder)),
                 other_holds: holder.is_some_and(|holder| holder != thread.tstate),
+                may_have_held: reading.is_none_or(|now| gil.may_have_had(&now, thread.tstate)),
                 unwanted: gil.unwanted,
                 interval: reading.map_or(Nanos::ZERO, |r| Nanos::from_micros(r.interval_us)),
                 locks_spin: self.python.layout.minor >= LOCKS_SPIN,

@@ -36,9 +36,13 @@ impl Gil {
     /// change of the holder: after none or one, only who held last then and who holds now have had it. Not where it is not sure who holds: a thread may
     /// run under a thread state with another's ids (up to 3.12), and would then be passed over for ever.
     pub fn passed_over(&self, now: &GilReading, tstate: Addr) -> bool {
-        let Some(before) = self.earlier else { return false };
-        let others = before.last_holder != tstate && now.last_holder != tstate;
-        self.holder_at.is_some() && self.sure && others && now.switches.wrapping_sub(before.switches) <= 1
+        self.holder_at.is_some() && self.sure && !self.may_have_had(now, tstate)
+    }
+
+    /// Whether the thread under this state may have had it since the last look: who let go and took it back is not counted as a change.
+    pub fn may_have_had(&self, now: &GilReading, tstate: Addr) -> bool {
+        let Some(before) = self.earlier else { return true };
+        before.last_holder == tstate || now.last_holder == tstate || now.switches.wrapping_sub(before.switches) > 1
     }
 }
 
@@ -91,6 +95,7 @@ mod tests {
             (reading(8, 2), 9, false),
         ] {
             assert_eq!(gils.0[0].passed_over(&now, Addr(tstate)), expected, "{now:?} {tstate}");
+            assert_eq!(gils.0[0].may_have_had(&now, Addr(tstate)), !expected, "{now:?} {tstate}");
         }
     }
 
