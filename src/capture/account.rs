@@ -207,6 +207,7 @@ impl Account {
     pub fn judge(&mut self, now: &Now, claims: &Claims) -> Judgement {
         // Who says that it does not ask for the GIL (3.15) has had it since it slept for it, and has not slept for it since it slept for a lock.
         let asks_not = claims.requested == Some(false);
+        // It may have got what it waited for, let go, and slept for something else since.
         if claims.may_have_held && self.last.wants_gil == Some(true) && self.ran(now.stat) != Some(false) {
             self.last.wants_gil = None;
         }
