@@ -37,6 +37,10 @@ class Profiler:
         time.sleep(self.settle)
         return self
 
+    def signal(self, number):
+        if self.child:
+            self.child.send_signal(number)
+
     def __exit__(self, *_):
         self.interrupted, self.output = time.monotonic(), b""
         if self.child:
@@ -106,5 +110,5 @@ def lowered(all_rounds, figure, name, base):
 
 def show(title, values):
     values, n = sorted(values), len(values)
-    print("%-44s median %+.2f %% (95 %%: %+.2f to %+.2f)   quartiles %+.2f to %+.2f   extremes %+.2f to %+.2f   %d rounds" % (
+    print("%-48s median %+.2f %% (95 %%: %+.2f to %+.2f)   quartiles %+.2f to %+.2f   extremes %+.2f to %+.2f   %d rounds" % (
         (title, median(values)) + interval(values) + (values[n // 4], values[n - 1 - n // 4], values[0], values[-1], n)))

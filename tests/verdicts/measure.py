@@ -6,35 +6,16 @@ import subprocess
 import time
 
 import targets
+import turns
 
 # From the handshake to the first figure: caches warm up, a pool fills.
 SETTLE = 0.3
-# Threads and processes take turns of so many seconds: the pace of each CPU of a shared machine changes from second to second, which so meets both.
-SLICE = 0.2
-# The share of the CPUs' time in a turn of each that a hypervisor may take; else it is done again, so often.
-STOLEN, TRIES = 0.04, 3
 
 
 def rate_of(target, seconds):
     """Units of work per second."""
-    units, passed = work_of(target, seconds)
-    return units / passed
-
-
-def work_of(target, seconds):
-    """Units of work that it does, and in how many seconds."""
-    first = asked(target)
-    time.sleep(seconds)
-    last = asked(target)
-    return last["done"] - first["done"], last["seconds"] - first["seconds"]
-
-
-def asked(target):
-    target.ask(b"?")
-    line = target.child.stdout.readline()
-    if not line:
-        raise targets.Failed("the workload ended: %s" % " ".join(target.command))
-    return json.loads(line)
+    work = turns.work_of(target, seconds)
+    return work.units / work.seconds
 
 
 def at_work(python, case, kind, workers=None):
@@ -57,28 +38,15 @@ def ready(until, python, case, *what):
     return target
 
 
-def turns(at, order):
-    """Each of the paused targets works for a slice: units and seconds of each, and the share of the CPUs' time that was stolen meanwhile."""
-    found, before = {}, targets.ticks()
-    for kind in order:
-        at[kind].resume()
-        found[kind] = work_of(at[kind], SLICE)
-        at[kind].pause()
-    return found, targets.stolen(before, targets.ticks())
-
-
 def rates(at, seconds):
     """Units of work per second of each, and the share of time that was stolen in the worst of the turns that count."""
-    kinds, sums, worst = list(at), {kind: (0, 0) for kind in at}, 0
-    for number in range(max(1, round(seconds / SLICE))):
+    kinds, sums, worst = list(at), {kind: turns.Work(0, 0, 0) for kind in at}, 0
+    for number in range(max(1, round(seconds / turns.SLICE))):
         # Who is first changes, so that a pace that rises or falls meets both.
         order = kinds[::-1] if number % 2 else kinds
-        tries = []
-        while len(tries) < TRIES and not any(stolen <= STOLEN for _, stolen in tries):
-            tries.append(turns(at, order))
-        found, stolen = min(tries, key=lambda one: one[1])
-        sums, worst = {kind: tuple(map(sum, zip(sums[kind], found[kind]))) for kind in kinds}, max(worst, stolen)
-    return {kind: units / passed for kind, (units, passed) in sums.items()}, worst
+        found, stolen = turns.undisturbed(at, order)
+        sums, worst = {kind: turns.Work(*map(sum, zip(sums[kind], found[kind]))) for kind in kinds}, max(worst, stolen)
+    return {kind: sums[kind].units / sums[kind].seconds for kind in kinds}, worst
 
 
 def report(gilprof, target, seconds):

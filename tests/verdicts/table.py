@@ -2,7 +2,7 @@
 import os
 import platform
 
-import measure
+import turns
 
 # What was promised of the prediction: the median's error, the worst one's, and how many intervals must hold the measured gain.
 MEDIAN, WORST, COVERED = 0.10, 0.25, 0.90
@@ -130,12 +130,12 @@ NOTES = "## Notes"
 def document(all_of_them, before):
     """The page; what was written by hand under its notes stays."""
     yield "# Verdicts and predictions, against the same work in processes\n"
-    yield "Each workload (`tests/workloads/labelled`) is run as threads and as processes, which work in turn, a slice of %g s each while the other is paused; gilprof then looks at the threads. Measured:" % measure.SLICE
+    yield "Each workload (`tests/workloads/labelled`) is run as threads and as processes, which work in turn, a slice of %g s each while the other is paused; gilprof then looks at the threads. Measured:" % turns.SLICE
     yield "units of work per second in processes, over those in threads, median of the rounds, lowest and highest. Predicted: what gilprof said of the threads, `[low, high]`. Made by `scripts/verdicts`, `scripts/verdicts --load`"
     yield "and `scripts/verdicts --sweep` with `--json`, then `scripts/verdicts --from … --write`; so many rounds: %s." % ", ".join(sorted({str(len(one["rounds"])) for one in all_of_them if "rounds" in one}))
     yield "\n- machine: %d CPUs, Linux %s, %s" % (len(os.sched_getaffinity(0)), platform.release(), platform.machine())
     stolen = max([r["stolen"] for one in all_of_them if "rounds" in one for r in one["rounds"]], default=0)
-    yield "- a hypervisor took up to %.3f of the CPUs' time in a turn; turns of which it took over %g were done again, twice at most\n" % (stolen, measure.STOLEN)
+    yield "- a hypervisor took up to %.3f of the CPUs' time in a turn; turns of which it took over %g were done again, twice at most\n" % (stolen, turns.STOLEN)
     yield "```"
     yield from (("holds   " if holds else "BROKEN  ") + text for holds, text in judged(all_of_them))
     yield "```\n"

@@ -1,19 +1,20 @@
 """CPU-bound pure Python: `--threads N` (3) of them in `burn`, each holding 1/N and waiting the rest.
 
-`--interval-us N` changes the switch interval. At the end: the rounds done, for measuring what a profiler costs its target.
+`--interval-us N` changes the switch interval. At the end: the rounds done, for measuring what a profiler costs its target, each of `--steps N` (20000).
 """
 import sys
 
 import harness
 
 THREADS = harness.number("threads", 3)
+STEPS = harness.number("steps", 20000)
 rounds = [0] * THREADS
 
 
 def burn(index):
     while True:
         x = index
-        for i in range(20000):
+        for i in range(STEPS):
             x = (x * 3 + i) & 65535
         rounds[index] += 1
 
