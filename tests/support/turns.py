@@ -4,6 +4,7 @@ The pace of each CPU of a shared machine changes from second to second, and by f
 """
 import collections
 import json
+import math
 import time
 
 import targets
@@ -14,8 +15,8 @@ SLICE = 0.2
 STOLEN, TRIES = 0.04, 3
 
 
-# Units of work, and the seconds of wall and of CPU time that they took.
-Work = collections.namedtuple("Work", "units seconds cpu")
+# Units of work done, and the seconds of wall and of CPU time that they took; of CPU time NaN where the workload does not say.
+Work = collections.namedtuple("Work", "done seconds cpu")
 
 
 def asked(target):
@@ -32,7 +33,7 @@ def work_of(target, seconds):
     first = asked(target)
     time.sleep(seconds)
     last = asked(target)
-    return Work(*(last[name] - first[name] for name in ("done", "seconds", "cpu")))
+    return Work(*(last.get(name, math.nan) - first.get(name, math.nan) for name in Work._fields))
 
 
 def one_each(at, order):

@@ -15,7 +15,7 @@ SETTLE = 0.3
 def rate_of(target, seconds):
     """Units of work per second."""
     work = turns.work_of(target, seconds)
-    return work.units / work.seconds
+    return work.done / work.seconds
 
 
 def at_work(python, case, kind, workers=None):
@@ -46,7 +46,7 @@ def rates(at, seconds):
         order = kinds[::-1] if number % 2 else kinds
         found, stolen = turns.undisturbed(at, order)
         sums, worst = {kind: turns.Work(*map(sum, zip(sums[kind], found[kind]))) for kind in kinds}, max(worst, stolen)
-    return {kind: sums[kind].units / sums[kind].seconds for kind in kinds}, worst
+    return {kind: sums[kind].done / sums[kind].seconds for kind in kinds}, worst
 
 
 def report(gilprof, target, seconds):
