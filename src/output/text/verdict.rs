@@ -73,14 +73,10 @@ fn what_if(page: &mut Page, report: &Report) {
         Confidence::Medium => "medium",
         Confidence::High => "high",
     };
-    page.pieces(
-        "  ",
-        "; ",
-        &[
-            format!("confidence {sure}"),
-            format!("threads worth having today: {}", numbers::or_none(verdict.threads_worth_having.map(numbers::count))),
-        ],
-    );
+    // Cores are another limit, of which this figure knows nothing.
+    let limit = if verdict.threads_worth_having.is_some_and(|n| n >= 2.0) { " as far as the GIL goes" } else { "" };
+    let worth = numbers::or_none(verdict.threads_worth_having.map(numbers::count));
+    page.pieces("  ", "; ", &[format!("confidence {sure}"), format!("threads worth having today: {worth}{limit}")]);
     let figure = |e: Option<Estimate>| numbers::or_none(e.map(|e| format!("{} ({})", numbers::factor(e.estimate), interval(e))));
     if processes.or(free_threading).or(release_in_native).is_none() {
         page.prose("  ", "what if: not predicted");

@@ -28,7 +28,7 @@ const typeset = (text) => text.replace(/(\d)x\b/g, '$1×').replace(/(\d) - (\d)/
 // Where the GIL is saturated, as an interval where that says more.
 function range(around) {
   const [low, high] = around ? [figures.count(around.low), figures.count(around.high)] : [];
-  return low !== high ? `${low} to ${high}; more would only wait` : 'more would only wait';
+  return low !== high ? `${low} to ${high}; more would only wait for the GIL` : 'more would only wait for the GIL';
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
