@@ -64,6 +64,12 @@ fn interval(e: Estimate) -> String {
     numbers::interval(e.low, e.high)
 }
 
+/// Cores are another limit, of which this figure knows nothing.
+fn worth_having(threads: Option<f64>) -> String {
+    let limit = if threads.is_some_and(|n| n >= 2.0) { " as far as the GIL goes" } else { "" };
+    numbers::or_none(threads.map(numbers::count)) + limit
+}
+
 /// All predictions side by side, and how sure the verdict is.
 fn what_if(page: &mut Page, report: &Report) {
     let verdict = &report.verdict;
@@ -73,10 +79,8 @@ fn what_if(page: &mut Page, report: &Report) {
         Confidence::Medium => "medium",
         Confidence::High => "high",
     };
-    // Cores are another limit, of which this figure knows nothing.
-    let limit = if verdict.threads_worth_having.is_some_and(|n| n >= 2.0) { " as far as the GIL goes" } else { "" };
-    let worth = numbers::or_none(verdict.threads_worth_having.map(numbers::count));
-    page.pieces("  ", "; ", &[format!("confidence {sure}"), format!("threads worth having today: {worth}{limit}")]);
+    let worth = worth_having(verdict.threads_worth_having);
+    page.pieces("  ", "; ", &[format!("confidence {sure}"), format!("threads worth having today: {worth}")]);
     let figure = |e: Option<Estimate>| numbers::or_none(e.map(|e| format!("{} ({})", numbers::factor(e.estimate), interval(e))));
     if processes.or(free_threading).or(release_in_native).is_none() {
         page.prose("  ", "what if: not predicted");
@@ -131,5 +135,17 @@ pub(super) fn write_findings(page: &mut Page, findings: &[Finding]) {
         };
         page.prose(&format!("  {severity}  "), &format!("{}: {}", word(finding.code), finding.evidence));
         page.prose("          -> ", &finding.advice);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::worth_having;
+
+    #[test]
+    fn many_threads_are_worth_having_as_far_as_the_gil_goes() {
+        assert_eq!(worth_having(Some(767.0)), "767 as far as the GIL goes");
+        assert_eq!(worth_having(Some(1.0)), "1");
+        assert_eq!(worth_having(None), "-");
     }
 }
