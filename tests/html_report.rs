@@ -66,7 +66,8 @@ fn agrees(page: &Value, report: &Value) {
     assert_eq!(page["threads"].as_array().unwrap().len(), threads.len().min(400));
     let mut lanes: BTreeMap<i64, &Value> = BTreeMap::new();
     page["lanes"].as_array().unwrap().iter().for_each(|lane| lanes.extend([(lane["tid"].as_i64().unwrap(), lane)]));
-    assert_eq!(lanes.len(), threads.len().min(128));
+    let tids: Vec<&Value> = threads.iter().map(|thread| &thread["tid"]).collect();
+    assert_eq!(lanes.len(), threads.len().min(128), "lanes of {:?}, threads {tids:?}", lanes.keys());
     for (thread, row) in threads.iter().zip(page["threads"].as_array().unwrap()) {
         assert!(row["note"].as_str().unwrap().starts_with(&thread["tid"].to_string()), "{row}");
         let (wanted, told) = (shares(thread), &row["shares"]);

@@ -48,7 +48,15 @@ const read = (page) => page.evaluate(async () => {
   const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   const words = (node) => node.textContent;
   const all = (root, selector) => [...root.querySelectorAll(selector)];
-  for (const id of ['stretch', 'flame-figures']) document.getElementById(id).open = true;
+  // The page fills what is opened in the frame after it is told of it, and it may be told some frames later.
+  const toggled = (id, open) => new Promise((done) => {
+    const details = document.getElementById(id);
+    if (details.open === open) done();
+    details.addEventListener('toggle', done, { once: true });
+    details.open = open;
+  });
+  const figures = (open) => Promise.all(['stretch', 'flame-figures'].map((id) => toggled(id, open)));
+  await figures(true);
   await frame();
   const threads = all(document, '#thread-table tbody tr').map((row) => {
     const bar = row.querySelector('.stack').getBoundingClientRect();
@@ -77,7 +85,7 @@ const read = (page) => page.evaluate(async () => {
   }
   document.querySelector('#flame-modes input:not(:disabled)').click();
   await frame();
-  for (const id of ['stretch', 'flame-figures']) document.getElementById(id).open = false;
+  await figures(false);
   return {
     title: document.title, headline: words(document.getElementById('headline')), banner: words(document.getElementById('banner')),
     gains: all(document, '#gains .gain').map(words), because: all(document, '#because li').map(words), gil: words(document.getElementById('gil')),
