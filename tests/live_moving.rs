@@ -112,13 +112,14 @@ impl Stacks<'_> {
         self.whole + self.moving + self.cut
     }
 
-    /// Whether there is a stack for each look; of those told together the time says how many they were, give or take one each, and fewer by
-    /// the looks that came too late to be made.
+    /// Whether there is a stack for each look; of those told together the time says how many they were, give or take one each, less the
+    /// looks that came too late to be made.
     fn none_dropped(&self, window: &Window) -> bool {
         let told_together = window.facts.looks as f64 - (self.stacks() - self.waits) as f64;
         let due = self.waited_ns * 1e-9 * window.facts.rate_hz;
-        let (waits, missed) = (self.waits as f64, if self.waits > 0 { window.facts.missed as f64 } else { 0.0 });
-        (due - waits - missed..=due + waits).contains(&told_together)
+        let made = (due - window.facts.missed as f64).max(0.0);
+        let waits = self.waits as f64;
+        (made - waits..=due + waits).contains(&told_together)
     }
 
     fn share_whole(&self) -> f64 {

@@ -51,7 +51,7 @@ const read = (page) => page.evaluate(async () => {
   // The page fills what is opened in the frame after it is told of it, and it may be told some frames later.
   const toggled = (id, open) => new Promise((done) => {
     const details = document.getElementById(id);
-    if (details.open === open) done();
+    if (details.open === open) return done();
     details.addEventListener('toggle', done, { once: true });
     details.open = open;
   });

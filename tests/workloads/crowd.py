@@ -41,7 +41,7 @@ def idle(index):
     never.wait()
 
 
-# The idle ones first: each thread that starts behind eight busy ones waits for the GIL a dozen times.
+# The idle ones first: the busy ones keep the GIL from all that start after them.
 for kind, work, count in (("idle", idle, 0), ("busy", burn, 8), ("mixed", mix, 0)):
     for n in range(harness.number(kind, count)):
         rounds.append(0)
