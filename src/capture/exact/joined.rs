@@ -143,7 +143,7 @@ impl Join {
                 overlap((from, end.min(from + MOST_FORCED)))
             }
             Standing::Since(from) => overlap((from, end)),
-            Standing::Between { begin: from, timed_out: true, .. } if !holds => overlap((from, end)),
+            Standing::Between { begin: from, inside: true, .. } if !holds => overlap((from, end)),
             Standing::Between { begin: from, since, .. } => overlap((from, since)),
         };
         let over: f64 = thread.spans.iter().take_while(|span| span.begin < end).map(|span| overlap((span.begin, span.end))).sum();

@@ -1,14 +1,14 @@
 //! From futex calls to waits: the state machine of exact mode. Pure: events in, waits and holds out.
 //!
 //! One `take_gil` that has to sleep makes many calls: a sleep on `cond` ends every switch interval, and another follows at once. They are
-//! one wait. What parts two waits is what the thread does in between: a holder that lets go wakes a sleeper on `cond`, a taker wakes the
-//! one who was forced to let go on `switch_cond`. Without either, sleeps that follow closely belong together: a thread whose
-//! sleep ran out goes round the loop unless the GIL has become free at that very moment; one that was woken usually has the GIL, and only
-//! goes back to sleep at once if another was faster. However late it does: while some other thread slept on `cond`, or was seen to take
-//! the GIL and not to let go, this one cannot have had it and let go without a call that wakes (`cover`).
+//! one wait. Whoever slept on `cond` or `mutex` gets the mutex as one that others wait for, and tells by a call when it gives it up (glibc's
+//! `lll_cond_lock` and `lll_lock_wait` leave a 2 in it; seen on 2.36 and 2.43). Until that call, however late it gets a CPU, it is inside `take_gil`. After it,
+//! it has the GIL, or it is about to sleep on `cond` again: then it does so at once, unless it is pushed off its CPU by the thread it woke.
+//! However late that is: while some other thread slept on `cond`, or was seen to take the GIL and not to let go, this one cannot have had it
+//! and let go without a call that wakes (`cover`).
 //!
-//! What a thread does within a few microseconds of its return it does inside glibc. A sleeper that came away from `cond` with a signal
-//! meant for a later one wakes that one, before it asks for the GIL at all; and one that got the mutex and wakes a sleeper at once lets go.
+//! Before it gives up the mutex, a thread that wakes a sleeper on `cond` either came away from there with a signal meant for a later one, and
+//! passes it on; or it slept for the mutex only, in `drop_gil`, and lets go.
 //!
 //! The forced switch in `drop_gil` (a sleep on `switch_cond`) is the beginning of the wait that follows it, or a [`Stretch::HandOver`] of
 //! its own when the thread then wants something else. Where the GIL has been taken by the time the thread gets a core again, it makes no such
@@ -22,15 +22,9 @@ use super::spot::Spot;
 use crate::ids::{GilId, Tid};
 use crate::sample::Stretch;
 use crate::units::Nanos;
+use open::{Back, Open, AFTER_WAKE};
 use std::collections::HashMap;
 
-/// So long after a sleep that ran out, another sleep is the same wait: the thread may be pushed off its core on its way round the loop.
-const AFTER_TIME_OUT: Nanos = Nanos::from_millis(10);
-/// So long after a sleep that was ended by a wake-up, another sleep is the same wait.
-const AFTER_WAKE: Nanos = Nanos::from_micros(60);
-/// So long after a sleep a thread is still inside glibc. Measured against uprobes on 3.8 - 3.13: a signal was passed on after 0.8 - 8.7 us, `drop_gil`
-/// woke 0.9 - 6.3 us after it got the mutex, and none had taken the GIL and let go in less than 22 us.
-const INSIDE: Nanos = Nanos::from_micros(10);
 /// So long after a sleep it is not kept open whether the wait goes on, whoever else sleeps.
 const MOST_DOUBT: Nanos = Nanos::from_millis(250);
 /// So long after it was forced to let go a thread may have had no core, and not have asked again.
@@ -69,39 +63,13 @@ pub struct Told {
     pub end: Nanos,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    gil: GilId,
-    begin: Nanos,
-    /// As in [`Told`].
-    sure: Nanos,
-    /// Whether `take_gil` slept.
-    take: bool,
-    /// Whether all sleeps were on the mutex, for which `drop_gil` sleeps too.
-    mutex_only: bool,
-    /// When the last sleep began.
-    slept: Nanos,
-    /// Whether that was on `cond`.
-    on_cond: bool,
-    /// If the last sleep was on `cond` and ran out: when `take_gil` had begun to count its switch interval.
-    ran_out: Option<Nanos>,
-    /// [`Cover::bare`] when the last sleep ended.
-    bare: Nanos,
-}
-
-impl Open {
-    fn new(gil: GilId, begin: Nanos, sure: Nanos) -> Open {
-        Open { gil, begin, sure, take: false, mutex_only: true, slept: sure, on_cond: false, ran_out: None, bare: Nanos::ZERO }
-    }
-}
-
 #[derive(Clone, Copy, Debug, Default)]
 enum Phase {
     #[default]
     Out,
     Asleep(Open),
-    /// Runs again since then; whether the wait goes on is not plain yet.
-    Awake(Open, Nanos, bool),
+    /// Runs again; whether the wait goes on is not plain yet.
+    Awake(Open, Back),
     /// A look found it asleep since before the watch began: its return will not be told.
     Found(Open),
 }
@@ -113,14 +81,14 @@ pub enum Standing {
     Out,
     /// In a wait since then.
     Since(Nanos),
-    /// Was in one that began then, and came back from a sleep then; which may still go on, and does so very likely if the sleep ran out.
+    /// Was in one that began then, and runs again.
     Between {
         /// When the wait began.
         begin: Nanos,
-        /// When its last sleep ended.
+        /// Up to when it waited for certain.
         since: Nanos,
-        /// Because the time was over.
-        timed_out: bool,
+        /// It has not come out of `take_gil`.
+        inside: bool,
     },
     /// Was forced to let go then, and has not asked again: as far as events tell.
     Forced(Nanos),
@@ -167,7 +135,7 @@ impl Waits {
         };
         if let Some(open) = asleep {
             // It runs now, also if its return was not told.
-            self.cover.entry(open.gil).or_default().returns(at, open.on_cond, did == Did::Return { timed_out: true });
+            self.cover.entry(open.gil).or_default().returns(at, open.spot == Spot::Cond, did == Did::Return { timed_out: true });
         }
         match did {
             Did::Sleep(gil, spot) => {
@@ -177,8 +145,10 @@ impl Waits {
             }
             Did::Wake(gil, spot) => {
                 let forced = spot == Spot::Cond && self.forced(tid, gil);
-                self.cover.entry(gil).or_default().wakes(at, tid, spot);
-                self.threads.entry(tid).or_default().wake(at, tid, gil, spot, forced, tell);
+                let cover = self.cover.entry(gil).or_default();
+                cover.wakes(at, tid, spot);
+                let bare = cover.bare(at);
+                self.threads.entry(tid).or_default().wake(at, tid, gil, spot, (forced, bare), tell);
                 if spot == Spot::Cond {
                     self.let_go.insert(gil, at);
                 }
@@ -187,7 +157,8 @@ impl Waits {
                 if let Some(open) = asleep {
                     let bare = self.cover.entry(open.gil).or_default().bare(at);
                     let ran_out = self.counted_from(&open, at).filter(|_| timed_out);
-                    self.threads.entry(tid).or_default().phase = Phase::Awake(Open { ran_out, bare, ..open }, at, timed_out);
+                    let back = Back { since: at, timed_out, gave_up: None, bare };
+                    self.threads.entry(tid).or_default().phase = Phase::Awake(Open { ran_out, ..open }, back);
                 }
             }
         }
@@ -197,26 +168,33 @@ impl Waits {
     /// gone back to sleep meanwhile.
     fn counted_from(&self, open: &Open, now: Nanos) -> Option<Nanos> {
         let first = self.interval.map_or(open.slept, |interval| open.slept.min(now - interval));
-        Some(first).filter(|_| open.on_cond)
+        Some(first).filter(|_| open.spot == Spot::Cond)
     }
 
     /// Whether a wake-up is of a sleeper that got a later one's signal, and not of somebody that lets go.
     fn passes_on(&self, at: Nanos, tid: Tid, did: Did) -> bool {
         let phase = self.threads.get(&tid).map(|t| t.phase);
-        matches!((did, phase), (Did::Wake(gil, Spot::Cond), Some(Phase::Awake(open, since, _)))
-            if open.gil == gil && open.on_cond && at.since(since) <= INSIDE)
+        matches!((did, phase), (Did::Wake(gil, Spot::Cond), Some(Phase::Awake(open, back)))
+            if open.gil == gil && open.spot == Spot::Cond && open.due && at.since(back.since) <= MOST_DOUBT)
     }
 
     /// Whether a thread that goes to sleep now is still in the wait that its last sleep belongs to.
     fn goes_on(&self, at: Nanos, tid: Tid, gil: GilId, spot: Spot) -> bool {
-        let Some(Phase::Awake(open, since, timed_out)) = self.threads.get(&tid).map(|t| t.phase) else { return false };
-        let soon = at.since(since) <= patience(timed_out);
-        open.gil == gil && (soon || spot == Spot::Cond && open.take && self.bare(&open, at) <= patience(timed_out))
+        let Some(Phase::Awake(open, back)) = self.threads.get(&tid).map(|t| t.phase) else { return false };
+        if open.gil != gil || open.take && spot == Spot::SwitchCond {
+            return false;
+        }
+        if open.due {
+            return at.since(back.since) <= MOST_DOUBT;
+        }
+        let again = spot == Spot::Cond && open.take;
+        let patience = if again { back.patience() } else { AFTER_WAKE };
+        at.since(back.end()) <= patience || again && self.bare(&open, &back, at) <= patience
     }
 
     /// How long since its last sleep a thread could have let go of the GIL unseen.
-    fn bare(&self, open: &Open, now: Nanos) -> Nanos {
-        self.cover.get(&open.gil).map_or(Nanos::ZERO, |cover| cover.bare(now).since(open.bare))
+    fn bare(&self, open: &Open, back: &Back, now: Nanos) -> Nanos {
+        self.cover.get(&open.gil).map_or(Nanos::ZERO, |cover| cover.bare(now).since(back.bare))
     }
 
     /// Whether the holder that lets go now was told to.
@@ -233,7 +211,7 @@ impl Waits {
         match thread.phase {
             Phase::Out => thread.let_go.filter(|(_, forced)| *forced).map_or(Standing::Out, |(at, _)| Standing::Forced(at)),
             Phase::Asleep(open) => Standing::Since(open.begin),
-            Phase::Awake(open, since, timed_out) => Standing::Between { begin: open.begin, since, timed_out },
+            Phase::Awake(open, back) => Standing::Between { begin: open.begin, since: back.end(), inside: open.due },
             Phase::Found(_) => Standing::Unknown,
         }
     }
@@ -267,7 +245,8 @@ impl Waits {
         if self.threads.len() < MOST_THREADS {
             let thread = self.threads.entry(tid).or_default();
             if matches!(thread.phase, Phase::Out) {
-                thread.phase = Phase::Found(Open { take: true, mutex_only: false, on_cond: true, ..Open::new(gil, begin, begin) });
+                thread.phase =
+                    Phase::Found(Open { take: true, mutex_only: false, spot: Spot::Cond, due: true, ..Open::new(gil, begin, begin) });
             }
         }
     }
@@ -275,10 +254,10 @@ impl Waits {
     /// Tells the waits that were over long enough before `now` that nothing can join them.
     pub fn settle(&mut self, now: Nanos, tell: &mut dyn FnMut(Told)) {
         let late: Vec<_> = self.threads.iter().filter_map(|(tid, thread)| late(*tid, thread, now)).collect();
-        for (tid, open, since, timed_out) in late {
-            let over = now.since(since) > MOST_DOUBT || self.bare(&open, now) > patience(timed_out);
+        for (tid, open, back) in late {
+            let over = now.since(back.since) > MOST_DOUBT || self.bare(&open, &back, now) > back.patience();
             if let Some(thread) = self.threads.get_mut(&tid).filter(|_| over) {
-                thread.over(tid, open, since, tell);
+                thread.over(tid, open, back.end(), tell);
             }
         }
     }
@@ -290,7 +269,7 @@ impl Waits {
                 Phase::Asleep(open) | Phase::Awake(open, ..) if open.begin >= now => {}
                 Phase::Out | Phase::Found(_) => {}
                 Phase::Asleep(open) => thread.over(*tid, open, now, tell),
-                Phase::Awake(open, since, _) => thread.over(*tid, open, since.min(now), tell),
+                Phase::Awake(open, back) => thread.over(*tid, open, if open.due { now } else { back.end().min(now) }, tell),
             }
         }
         self.threads.clear();
@@ -308,28 +287,22 @@ pub fn begin_without_force((begin, sure): (Nanos, Nanos), at: Nanos) -> Nanos {
     }
 }
 
-/// A thread that has not gone back to sleep for longer than one does on its way round the loop.
-fn late(tid: Tid, thread: &Thread, now: Nanos) -> Option<(Tid, Open, Nanos, bool)> {
+/// A thread that gave up the mutex and has not gone back to sleep for longer than one does on its way round the loop; or one silent for too long.
+fn late(tid: Tid, thread: &Thread, now: Nanos) -> Option<(Tid, Open, Back)> {
     match thread.phase {
-        Phase::Awake(open, since, timed_out) if now.since(since) > patience(timed_out) => Some((tid, open, since, timed_out)),
+        Phase::Awake(open, back) if now.since(back.end()) > if open.due { MOST_DOUBT } else { back.patience() } => Some((tid, open, back)),
         _ => None,
-    }
-}
-
-fn patience(timed_out: bool) -> Nanos {
-    if timed_out {
-        AFTER_TIME_OUT
-    } else {
-        AFTER_WAKE
     }
 }
 
 impl Thread {
     fn sleep(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, goes_on: bool, tell: &mut dyn FnMut(Told)) {
         let before = match self.phase {
-            Phase::Awake(open, ..) if goes_on => Some(open),
-            Phase::Awake(open, since, _) => {
-                self.over(tid, open, since, tell);
+            Phase::Awake(open, back) if goes_on => {
+                Some(Open { gave_up: back.gave_up.filter(|_| open.take && spot == Spot::Mutex), ..open })
+            }
+            Phase::Awake(open, back) => {
+                self.over(tid, open, back.end(), tell);
                 None
             }
             Phase::Found(open) => Some(open).filter(|_| spot == Spot::Cond),
@@ -349,15 +322,17 @@ impl Thread {
         let begin = self.let_go.take().filter(waits_on).map_or(at, |(let_go, _)| let_go);
         let open = before.unwrap_or(Open::new(gil, begin, if spot == Spot::SwitchCond { begin } else { at }));
         let mutex_only = open.mutex_only && spot == Spot::Mutex;
-        self.phase = Phase::Asleep(Open { take: open.take || taking, mutex_only, slept: at, on_cond: spot == Spot::Cond, ..open });
+        let due = open.due || matches!(spot, Spot::Cond | Spot::Mutex);
+        self.phase = Phase::Asleep(Open { take: open.take || taking, mutex_only, slept: at, spot, due, ..open });
     }
 
-    fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, forced: bool, tell: &mut dyn FnMut(Told)) {
+    fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, (forced, bare): (bool, Nanos), tell: &mut dyn FnMut(Told)) {
         if spot == Spot::Groups {
             return;
         }
         let awake = match self.phase {
-            Phase::Awake(open, since, _) => Some((open, since)),
+            Phase::Awake(open, back) => Some((open, back)),
+            Phase::Found(open) if spot == Spot::Mutex => Some((open, Back { since: at, timed_out: true, gave_up: None, bare })),
             // It runs, so a return was not told, and with it how long the sleep was.
             Phase::Found(_) | Phase::Asleep(_) => {
                 self.phase = Phase::Out;
@@ -369,23 +344,38 @@ impl Thread {
             // It has taken the GIL just now.
             Spot::SwitchCond => {
                 self.let_go = None;
-                if let Some((open, _)) = awake {
-                    self.over(tid, open, at, tell);
+                if let Some((open, back)) = awake {
+                    self.over(tid, open, back.gave_up.unwrap_or(at), tell);
                 }
                 self.held = Some(at);
             }
             // It lets go, so it had it.
             Spot::Cond => {
-                if let Some((open, since)) = awake {
-                    // Straight from the mutex to letting go is the way through `drop_gil`.
-                    let take = open.take && !(open.mutex_only && at.since(since) <= INSIDE);
-                    self.over(tid, Open { take, ..open }, since, tell);
+                match awake {
+                    Some((open, back)) if open.due && open.spot == Spot::Mutex => self.dropped(tid, open, back.since, tell),
+                    Some((open, back)) => self.over(tid, open, back.end(), tell),
+                    None => {}
                 }
                 self.lets_go(at, tid, gil, tell);
                 self.let_go = Some((at, forced));
             }
-            Spot::Mutex | Spot::SwitchMutex | Spot::Groups => {}
+            Spot::Mutex => {
+                if let Some((open, back)) = awake.filter(|(open, _)| open.due) {
+                    self.phase = Phase::Awake(Open { due: false, ..open }, Back { gave_up: Some(at), bare, ..back });
+                }
+            }
+            Spot::SwitchMutex | Spot::Groups => {}
         }
+    }
+
+    /// It let go right after a sleep for the mutex that ended then, so that sleep was in `drop_gil`: no wait, or no part of the one before it.
+    fn dropped(&mut self, tid: Tid, open: Open, end: Nanos, tell: &mut dyn FnMut(Told)) {
+        if open.mutex_only {
+            return self.over(tid, Open { take: false, ..open }, end, tell);
+        }
+        let Some(taken) = open.gave_up else { return self.over(tid, open, end, tell) };
+        self.over(tid, open, taken, tell);
+        tell(Told { tid, gil: open.gil, stretch: Stretch::HandOver, begin: open.slept, sure: open.slept, end });
     }
 
     fn over(&mut self, tid: Tid, open: Open, end: Nanos, tell: &mut dyn FnMut(Told)) {
@@ -404,5 +394,6 @@ impl Thread {
     }
 }
 
+mod open;
 #[cfg(test)]
 mod tests;

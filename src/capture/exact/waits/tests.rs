@@ -7,7 +7,7 @@ use proptest::prelude::*;
 ///
 /// ```text
 ///   C M S   goes to sleep on cond, mutex, switch_cond        t r   its sleep ran out; it was woken
-///   g       wakes whoever signals (leaves a condition variable)
+///   m       gives up the mutex                               g     wakes whoever signals (leaves a condition variable)
 ///   w       wakes a sleeper on cond (lets go)                 k     wakes the sleeper on switch_cond (has taken)
 ///   x       wakes a sleeper on cond 5 us after the call before, still inside glibc
 /// ```
@@ -31,6 +31,7 @@ fn play(timeline: &str) -> Vec<(char, u64, u64)> {
             'M' => Did::Sleep(g, Spot::Mutex),
             'S' => Did::Sleep(g, Spot::SwitchCond),
             'w' | 'x' => Did::Wake(g, Spot::Cond),
+            'm' => Did::Wake(g, Spot::Mutex),
             'g' => Did::Wake(g, Spot::Groups),
             'k' => Did::Wake(g, Spot::SwitchCond),
             't' => Did::Return { timed_out: true },
@@ -48,34 +49,55 @@ fn play(timeline: &str) -> Vec<(char, u64, u64)> {
 
 #[test]
 fn time_outs_are_one_wait() {
-    assert_eq!(play("C..tC..tC..r......"), [('W', 0, 11)]);
-    assert_eq!(play("C..t.......C..r...."), [('W', 0, 14)], "pushed off its core between two rounds");
-    assert_eq!(play("C..rgC..r......"), [('W', 0, 8)], "leaving the condition variable");
-    assert_eq!(play("C..rC..r......"), [('W', 0, 7)], "another was faster");
+    assert_eq!(play("C..tmC..tmC..rm......"), [('W', 0, 14)]);
+    assert_eq!(play("C..tm.......C..rm...."), [('W', 0, 16)], "pushed off its core between two rounds");
+    assert_eq!(play("C..rgmC..rm......"), [('W', 0, 10)], "leaving the condition variable");
+    assert_eq!(play("C..rmC..rm......"), [('W', 0, 9)], "another was faster");
+    assert_eq!(play("C..rC..rm......"), [('W', 0, 8)], "woken for a later one");
+    assert_eq!(play("C..tmM..rmC..rm......"), [('W', 0, 14)], "woken before it slept");
+}
+
+#[test]
+fn until_it_gives_up_the_mutex_it_waits() {
+    assert_eq!(play("C..r..........mC..rm...."), [('W', 0, 19)], "pushed off its core when it came back");
+    assert_eq!(play("C..tmM..r..........mC..r.......m...."), [('W', 0, 31)]);
+    assert_eq!(play("M..r..........m....w"), [('W', 0, 14), ('H', 14, 19)]);
+    assert_eq!(play("C..r...."), [('W', 0, 7)], "the window ends");
+    // Not for ever: what tells that it gave it up may be lost.
+    let mut waits = lets_go(120, Some(480));
+    let (micros, mut told) = (Nanos::from_micros, Vec::new());
+    waits.take(micros(600), Tid(3), Did::Return { timed_out: false }, &mut |_| {});
+    for (now, count) in [(250_600, 0), (250_601, 1)] {
+        waits.settle(micros(now), &mut |t| told.push((t.tid, t.begin, t.end)));
+        assert_eq!(told, vec![(Tid(3), micros(120), micros(600)); count]);
+    }
 }
 
 #[test]
 fn a_signal_passed_on_is_no_letting_go() {
-    assert_eq!(play("C..rxC..r......"), [('W', 0, 8)]);
-    assert_eq!(play("C..txM..rk....w"), [('W', 0, 9), ('H', 9, 14)]);
+    assert_eq!(play("C..rxmC..rm......"), [('W', 0, 10)]);
+    assert_eq!(play("C..r.......w..mC..rm......"), [('W', 0, 19)]);
+    assert_eq!(play("C..txM..rkm...w"), [('W', 0, 9), ('H', 9, 14)]);
 }
 
 #[test]
 fn letting_go_parts_two_waits_however_close() {
-    assert_eq!(play("C..rwC..r......"), [('W', 0, 3), ('H', 3, 4), ('W', 5, 8)]);
-    assert_eq!(play("C..r.......C..r......"), [('W', 0, 3), ('W', 11, 14)]);
+    assert_eq!(play("C..rmwC..rm......"), [('W', 0, 4), ('H', 4, 5), ('W', 6, 10)]);
+    assert_eq!(play("C..rm.......C..rm......"), [('W', 0, 4), ('W', 12, 16)]);
+    assert_eq!(play(&format!("C..tm{}C..rm......", ".".repeat(50))), [('W', 0, 4), ('W', 55, 59)], "a millisecond after its time ran out");
 }
 
 #[test]
 fn taking_ends_a_wait_exactly() {
-    assert_eq!(play("C..t.k.....w....."), [('W', 0, 5), ('H', 5, 11)]);
+    assert_eq!(play("C..t.k..m..w....."), [('W', 0, 5), ('H', 5, 11)]);
 }
 
 #[test]
 fn a_forced_switch_begins_the_wait_that_follows() {
-    assert_eq!(play("C..rk.....wS..rC..tC..r......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 22)]);
-    assert_eq!(play("C..rk.....w.......S..rC..r......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 25)], "pushed off its core on its way");
-    assert_eq!(play("C..rk.....S..r......"), [('W', 0, 4), ('H', 4, 10), ('O', 10, 13)]);
+    assert_eq!(play("C..rkm....wS..rC..tmC..rm......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 24)]);
+    assert_eq!(play("C..rkm....w.......S..rC..rm......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 26)], "pushed off its core on its way");
+    assert_eq!(play("C..rkm....S..r......"), [('W', 0, 4), ('H', 4, 10), ('O', 10, 13)]);
+    assert_eq!(play("C..rm..S..rC..rm...."), [('W', 0, 4), ('H', 4, 7), ('W', 7, 15)], "soon after it took it");
 }
 
 /// A thread that has got the GIL lets go of it at 500 us. Another sleeps for it from `slept` to `ran_out`, and again.
@@ -151,10 +173,11 @@ fn a_sleep_shorter_than_the_interval_was_counted_from_before() {
 
 #[test]
 fn a_holder_that_waits_for_the_mutex_is_on_its_way_out() {
-    assert_eq!(play("C..rk...M..rx...C..r....."), [('W', 0, 4), ('O', 8, 11), ('H', 4, 11), ('W', 16, 19)]);
+    assert_eq!(play("C..rkm..M..rxm..C..rm....."), [('W', 0, 4), ('O', 8, 11), ('H', 4, 11), ('W', 16, 20)]);
     assert_eq!(play("M..rk...."), [('W', 0, 4)]);
-    assert_eq!(play("M..rx....M..r.....w.."), [('O', 0, 3), ('W', 9, 12), ('H', 12, 18)]);
-    assert_eq!(play("M..r.w......."), [('W', 0, 3), ('H', 3, 5)], "too late to be still in drop_gil");
+    assert_eq!(play("M..rxm...M..rm....w.."), [('O', 0, 3), ('W', 9, 13), ('H', 13, 18)]);
+    assert_eq!(play("M..r.........w......."), [('O', 0, 3)], "pushed off its core when it came back");
+    assert_eq!(play("C..rm.M..rx...."), [('W', 0, 4), ('O', 6, 9), ('H', 4, 9)], "soon after it took it");
 }
 
 #[test]
@@ -166,15 +189,26 @@ fn the_ends_of_the_window() {
 #[test]
 fn a_wait_from_before_the_watch_is_joined_when_it_goes_on() {
     let t = Tid(1);
-    for (spot, begin) in [(Spot::Cond, Some(0)), (Spot::SwitchCond, None)] {
+    let (g, micros) = (GilId(0), Nanos::from_micros);
+    // It sleeps anew inside glibc; it goes round the loop; it has got the GIL and lets go of it.
+    for (gives_up, slept, spot, begins) in [
+        (None, 4000, Spot::Cond, [0].as_slice()),
+        (Some(3990), 4000, Spot::Cond, &[0]),
+        (Some(3000), 4000, Spot::Cond, &[0, 4000]),
+        (Some(3990), 4000, Spot::SwitchCond, &[0, 4000]),
+        (None, 4000, Spot::SwitchCond, &[4000]),
+    ] {
         let (mut waits, mut told) = (Waits::default(), Vec::new());
-        waits.found_asleep(t, GilId(0), Nanos::ZERO);
+        waits.found_asleep(t, g, Nanos::ZERO);
         assert_eq!(waits.standing(t), Standing::Unknown);
-        waits.take(Nanos::from_millis(4), t, Did::Sleep(GilId(0), spot), &mut |t| told.push(t));
-        let expected = Nanos::from_millis(begin.unwrap_or(4));
-        assert_eq!(waits.standing(t), Standing::Since(expected));
-        waits.finish(Nanos::from_millis(5), &mut |t| told.push(t));
-        assert_eq!(told.iter().map(|t| t.begin).collect::<Vec<_>>(), [expected]);
+        if let Some(at) = gives_up {
+            waits.take(micros(at), t, Did::Wake(g, Spot::Mutex), &mut |t| told.push(t));
+        }
+        waits.take(micros(slept), t, Did::Sleep(g, spot), &mut |t| told.push(t));
+        assert_eq!(waits.standing(t), Standing::Since(micros(begins[begins.len() - 1])));
+        waits.finish(micros(5000), &mut |t| told.push(t));
+        let found: Vec<_> = told.iter().filter(|t| t.stretch != Stretch::Hold).map(|t| t.begin).collect();
+        assert_eq!(found, begins.iter().map(|&at| micros(at)).collect::<Vec<_>>(), "{gives_up:?}, {spot:?}");
     }
 }
 
@@ -186,6 +220,7 @@ fn while_another_sleeps_nobody_lets_go_unseen() {
         take(0, 2 - i32::from(!other), Did::Sleep(GilId(0), Spot::Cond));
         take(50, 1, Did::Sleep(GilId(0), Spot::Cond));
         take(100, 1, Did::Return { timed_out: false });
+        take(110, 1, Did::Wake(GilId(0), Spot::Mutex));
         take(400, 1, Did::Sleep(GilId(0), Spot::Cond));
         all.settle(Nanos::from_micros(500), &mut |t| told.push(t));
         all.finish(Nanos::from_micros(600), &mut |t| told.push(t));
@@ -204,6 +239,7 @@ fn while_another_has_it_nobody_lets_go_unseen() {
         take(4000, 3, Did::Wake(g, Spot::Cond));
         take(4010, 3, Did::Sleep(g, Spot::SwitchCond));
         take(4020, 1, Did::Return { timed_out: false });
+        take(4025, 1, Did::Wake(g, Spot::Mutex));
         take(5010, 2, Did::Return { timed_out: true });
         if taken {
             take(5020, 2, Did::Wake(g, Spot::SwitchCond));
@@ -229,14 +265,14 @@ fn what_begins_after_the_window_is_not_in_it() {
 
 #[test]
 fn a_lost_return_loses_that_sleep_only() {
-    assert_eq!(play("C......C..r....."), [('W', 7, 10)]);
+    assert_eq!(play("C......C..rm....."), [('W', 7, 11)]);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn stretches_never_overlap(timeline in "[CMSwxkgtr..]{0,120}") {
+    fn stretches_never_overlap(timeline in "[CMSwxkgmtr..]{0,120}") {
         let told = play(&timeline);
         let mut waits: Vec<_> = told.iter().filter(|t| t.0 != 'H').collect();
         waits.sort();
