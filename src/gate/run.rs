@@ -34,8 +34,7 @@ pub struct Run {
     pub unusable: Option<Unusable>,
     /// Lengths are off by as much, in milliseconds: they are runs of looks. Zero in exact mode.
     pub resolution_ms: f64,
-    /// All threads' states, each thread weighted by the share of its time in which it held or wanted the GIL: one that never does has no part in
-    /// the mean, one that does for a moment a small one, and there is no threshold to be now above and now below.
+    /// All threads' states, each thread weighted by its [`ThreadSeries::demand`].
     pub process: Shares,
     /// The share of all holding in which the holder had no CPU.
     #[serde(default)]
@@ -148,7 +147,7 @@ impl Run {
             confidence: Some(verdict.confidence),
             unusable: unusable(report),
             resolution_ms: if exact || rate <= 0.0 { 0.0 } else { 1e3 / rate },
-            process: shares(stretches.threads.values().map(|thread| (thread, demand(thread)))),
+            process: shares(stretches.threads.values().map(|thread| (thread, thread.demand()))),
             starved_holding: splits().map(|split| split.get(State::HoldingStarved)).sum::<f64>() / holding.max(1.0),
             gil: stretches
                 .gils
@@ -253,17 +252,6 @@ pub fn part(split: &Split, state: ThreadState) -> f64 {
         ThreadState::Lock => split.get(State::Lock),
         ThreadState::Io => split.get(State::Io),
         ThreadState::Unknown => split.get(State::Unknown),
-    }
-}
-
-/// The share of a thread's time in which it held or wanted the GIL.
-fn demand(thread: &ThreadSeries) -> f64 {
-    let wanted: f64 = thread.splits.iter().map(|split| split.holding() + split.get(State::Waiting)).sum();
-    let total: f64 = thread.splits.iter().map(Split::total).sum();
-    if total > 0.0 {
-        wanted / total
-    } else {
-        0.0
     }
 }
 

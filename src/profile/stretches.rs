@@ -121,6 +121,20 @@ pub struct ThreadSeries {
     runs: Option<Box<ThreadProfile>>,
 }
 
+impl ThreadSeries {
+    /// The share of its time in which it held or wanted the GIL: the weight of a thread in figures of the whole process. One that never does has no
+    /// part in them, one that does for a moment a small one, and there is no threshold to be now above and now below.
+    pub fn demand(&self) -> f64 {
+        let wanted: f64 = self.splits.iter().map(|split| split.holding() + split.get(State::Waiting)).sum();
+        let total: f64 = self.splits.iter().map(Split::total).sum();
+        if total > 0.0 {
+            wanted / total
+        } else {
+            0.0
+        }
+    }
+}
+
 /// The stretches of one window.
 #[derive(Debug)]
 pub struct Stretches {
