@@ -46,7 +46,7 @@ def aligned(gilprof, interpreter, case, options, tries=4):
 def attempt(gilprof, version, target, options, lead, folder):
     seconds = options.seconds
     begin = truth.clock() + int(lead * SECOND)
-    watcher = truth.Truth(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth)
+    watcher = truth.Truth(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth, options.exact)
     try:
         watcher.wait_until_up()
         for _ in range(3):
@@ -68,9 +68,12 @@ def attempt(gilprof, version, target, options, lead, folder):
         raise targets.Failed("exact mode was not to be had: %s" % "; ".join(report["warnings"]))
     began = window["begin_ns"]
     ended = began + int(window["seconds"] * SECOND)
-    return compare(report["threads"], watcher.read(began, ended), ended - began, watcher.source), {
-        "source": watcher.source, "looks": window["looks"], "missed": window["missed"], "profiler_cpu": window["profiler_cpu"],
-        "stolen": targets.stolen(before, after)}
+    facts = {"source": watcher.source, "looks": window["looks"], "missed": window["missed"], "profiler_cpu": window["profiler_cpu"],
+             "stolen": targets.stolen(before, after)}
+    rows = compare(report["threads"], watcher.read(began, ended), ended - began, watcher.source)
+    if options.exact and watcher.source == "uprobes":
+        facts["waits"] = sum(thread["waits"] or 0 for thread in report["threads"]), sum(watcher.waits.values())
+    return rows, facts
 
 
 def true_shares(states, lived, source):

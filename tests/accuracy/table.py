@@ -11,6 +11,8 @@ BOUNDS = {"waiting": (0.03, 0.01), "holding": (0.03, 0.01), "native": (0.05, Non
 LOADED = {"waiting": (0.05, None)}
 # What `--exact` adds is exact waiting; everything else is as without it.
 EXACT = {"waiting": (0.005, None)}
+# And counts of waits: how far they may be off, as a part of the true one. A wait at an end of the window may fall on either side of it.
+COUNT, AT_THE_ENDS = 0.01, 2
 # The probes' own time in take_gil and drop_gil, of a thread's time. Above that they have made another program of it: they run with interrupts
 # off, in which no look can begin, so that what they lengthen is met too seldom.
 DISTURBED = 0.05
@@ -71,7 +73,8 @@ def line(run, threads=False, out=sys.stdout):
         print("%-24s %-8s failed: %s" % (name(run), run["version"], run["failed"]), file=out, flush=True)
         return
     note = "  not judged: %.2f stolen by the hypervisor" % run["facts"]["stolen"] if robbed(run) else "  not judged: a limit" if unjudged(run) else ""
-    print("%-24s %-8s %s%s" % (name(run), run["version"], "  ".join(s[0] + " " + cell(run, s) for s in BOUNDS), note), file=out, flush=True)
+    waits = "  waits %d %d" % tuple(run["facts"]["waits"]) if "waits" in run["facts"] else ""
+    print("%-24s %-8s %s%s%s" % (name(run), run["version"], "  ".join(s[0] + " " + cell(run, s) for s in BOUNDS), waits, note), file=out, flush=True)
     if threads:
         print("    %s" % run["facts"], file=out)
         for row in run["threads"]:
@@ -111,9 +114,24 @@ def judged(runs):
                 yield state, loaded, most, highest, where, mean, sum(f for f, _ in found) / len(found), len(found), beyond
 
 
+def miscounted(run):
+    """How far the count of waits is off, as a part of the true one."""
+    said, true = run["facts"]["waits"]
+    return max(0, abs(said - true) - AT_THE_ENDS) / max(true, 1)
+
+
+def counted(runs, loaded):
+    """(off, run) of each workload whose waits were counted; of one that was measured more than once the run in the middle."""
+    same = {}
+    for run in kept(runs, loaded, True):
+        if "waits" in run.get("facts", {}):
+            same.setdefault((run["case"], run["label"]), []).append((miscounted(run), run))
+    return [sorted(found, key=lambda f: f[0])[len(found) // 2] for found in same.values()]
+
+
 def beyond(run):
-    """Whether a thread of this run is beyond a bound."""
-    return any(one[-1] for one in judged([run]))
+    """Whether a thread of this run is beyond a bound, or its waits are."""
+    return any(one[-1] for one in judged([run])) or any(off > COUNT for off, _ in counted([run], run["loaded"]))
 
 
 def verdicts(runs):
@@ -125,6 +143,13 @@ def verdicts(runs):
         for off, run in beyond if not bad else ():
             times = sum(one["case"] == run["case"] and one["label"] == run["label"] for one in kept(runs, loaded, run.get("exact", False)))
             yield False, "%-8s  beyond it in one run of %d, which the median leaves out: %+.4f, %s on %s" % (state, times, off, run["case"], run["version"])
+    for loaded in (False, True):
+        found = counted(runs, loaded)
+        if found:
+            off, where = max(found, key=lambda f: f[0])
+            yield off > COUNT, "waits counted%s  worst off by %.2f %% (bound %g %% and %d at the ends, %s on %s)  %d of %d in all  %d workloads" % (
+                " with load" if loaded else "", 100 * off, 100 * COUNT, AT_THE_ENDS, where["case"], where["version"],
+                sum(run["facts"]["waits"][0] for _, run in found), sum(run["facts"]["waits"][1] for _, run in found), len(found))
     left = sum(disturbed(row) for run in runs for row in run.get("threads", []))
     if left:
         yield False, "%d threads not judged: over %.2f of their time went into the probes themselves" % (left, DISTURBED)
@@ -208,4 +233,7 @@ def document(runs, options, before):
             found = worst(run, state)
             cells += ["%.3f" % found[1]["said"][state], "%.3f" % found[1]["true"][state], "%+.3f%s" % (found[0], " ~" if disturbed(found[1]) else "")] if found else ["", "", ""]
         text.append("| %s | %s | %s | %s |" % (name(run) + (" (stolen)" if robbed(run) else " (limit)" if unjudged(run) else ""), run["version"], run["facts"]["source"], " | ".join(cells)))
+    counts = ["| %s | %s | %d | %d |" % (name(run), run["version"], *run["facts"]["waits"]) for run in runs if "waits" in run.get("facts", {})]
+    if counts:
+        text += ["", "## Waits counted", "", "| workload | version | said | true |", "|---|---|---:|---:|"] + counts
     return "\n".join(text) + "\n"

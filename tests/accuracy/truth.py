@@ -15,6 +15,8 @@ Where symbols are missing, futex calls on the GIL's addresses take the uprobes' 
 thread's own word says that it had been told to (3.13+) and it does not go on to something else.
 bpftrace sums the stretches in the kernel, so that a hot GIL costs no output; only around the ends of the window does it print them one by
 one, because when gilprof's window begins is known afterwards (`window.begin_ns`, the same clock).
+
+Where exact mode is on trial and there are uprobes, waits are counted too: each `take_gil` that called futex(2) to sleep, from that call on.
 """
 import collections
 import json
@@ -70,7 +72,24 @@ tracepoint:sched:sched_process_exit /pid == PID/ { FILE(tid; 0) delete(@at[tid])
 WATCH = """
 watchpoint:LOCKED:4:w /pid == PID/ {
   if (nsecs >= BEGIN_NS && nsecs < END_NS) { @traps[tid] = count(); }
-  if ((int32)*uptr((int32 *)LOCKED) == 1) { FILE(tid; 16) } else { FILE(tid; (FORCED ? 24 : 20)) }
+  $gil = (int32)*uptr((int32 *)LOCKED);
+  if ($gil == 1) { FILE(tid; 16) } else { FILE(tid; (FORCED ? 24 : 20)) }
+  COUNTED
+}
+"""
+# A take that had to sleep: counted by thread, and printed around the ends of the window.
+COUNTED = """
+  if ($gil == 1 && @slept[tid] != 0) {
+    $from = @slept[tid]; $to = nsecs;
+    if ($from >= %(inner_begin)d && $to <= %(inner_end)d) { @waits[tid] = count(); }
+    else if ($to > %(outer_begin)d) { printf("wait %%d %%lu %%lu\\n", tid, $from, $to); }
+    @slept[tid] = 0;
+  }
+"""
+SLEEPS = """
+tracepoint:syscalls:sys_enter_futex /pid == PID && @is[tid] / 4 == 2 && @slept[tid] == 0/ {
+  $op = args->op & 127;
+  if ($op == 0 || $op == 9) { @slept[tid] = nsecs; }
 }
 """
 # What one trap takes from its thread: 11 - 15 us on the virtual machine that this was made on (trap.py).
@@ -209,8 +228,8 @@ def expand(text, macro, body, names, separator):
         text = rest[end:]
 
 
-def program(pid, version, window, tids, wanted):
-    """The bpftrace program for one process and window, and which source of truth it is: the `wanted` one, "" for the best."""
+def program(pid, version, window, tids, wanted, exact):
+    """The bpftrace program for one process and window, and which source of truth it is: the `wanted` one, "" for the best. `exact`: count waits."""
     path = python_library(pid)
     if path is None:
         raise Failed("found no Python in its maps")
@@ -228,8 +247,9 @@ def program(pid, version, window, tids, wanted):
             raise Failed("before 3.13 futexes do not tell who was forced to let go")
         text = FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208))
         forced, inside = FORCED_BY_ITS_WORD % (gil + 8), GOES_ON
+    counts = exact and source == "uprobes"
     text += WATCH.replace("LOCKED", hex(gil + 16)).replace("FORCED", forced).replace("BEGIN_NS", str(begin)).replace(
-        "END_NS", str(end)) + SCHEDULER.replace("INSIDE", inside)
+        "END_NS", str(end)).replace("COUNTED", COUNTED % ends if counts else "") + SCHEDULER.replace("INSIDE", inside) + (SLEEPS if counts else "")
     text = expand(expand(text, "FILE", FILE, ["TID", "NEXT"], ";"), "FILED", FILED % ends, ["FROM", "TO", "TID", "CODE"], ",")
     known = " ".join("@at[%d] = nsecs; @is[%d] = %d;" % (tid, tid, 4 * UNSEEN + ASLEEP) for tid in tids)
     text = "BEGIN { @pending[0] = 0; @forced[0] = 0; %s }\n%s\ninterval:ms:50 { if (@up == 0) { @up = 1; printf(\"up\\n\"); } }\nEND { printf(\"end %%lu\\n\", nsecs); }\n" % (known, text)
@@ -239,10 +259,12 @@ def program(pid, version, window, tids, wanted):
 class Truth:
     """A bpftrace at work on one process. `window`: where gilprof's window is meant to be."""
 
-    def __init__(self, pid, version, window, folder, wanted=""):
+    def __init__(self, pid, version, window, folder, wanted="", exact=False):
         tids = [int(t) for t in os.listdir("/proc/%d/task" % pid)]
         self.pid, self.window, self.alive = pid, window, []
-        self.source, text = program(pid, version, window, tids, wanted)
+        # How many waits each thread had; none where they are not counted.
+        self.waits = collections.Counter()
+        self.source, text = program(pid, version, window, tids, wanted, exact)
         script, self.path = os.path.join(folder, "truth.bt"), os.path.join(folder, "truth.json")
         with open(script, "w") as file:
             file.write(text)
@@ -297,6 +319,9 @@ class Truth:
                     raise Failed("bpftrace lost events: %s" % data)
                 if kind == "printf" and data.startswith("end"):
                     ended = int(data.split()[1])
+                elif kind == "printf" and data.startswith("wait"):
+                    tid, start, stop = map(int, data.split()[1:])
+                    self.waits[tid] += start < end and stop > begin
                 elif kind == "printf" and data != "up\n":
                     tid, code, start, stop = map(int, data.split())
                     # The kernel has summed what lies within `inner`.
@@ -305,6 +330,8 @@ class Truth:
                 elif kind == "map":
                     at.update(data.get("@at", {}))
                     is_.update(data.get("@is", {}))
+                    for tid, count in data.get("@waits", {}).items():
+                        self.waits[int(tid)] += count
                     for tid, count in data.get("@traps", {}).items():
                         states[int(tid)][TRAPS, ON] += count * TRAP
                     for key, ns in data.get("@sum", {}).items():

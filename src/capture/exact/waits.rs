@@ -8,7 +8,7 @@
 //! and let go without a call that wakes (`cover`).
 //!
 //! Before it gives up the mutex, a thread that wakes a sleeper on `cond` either came away from there with a signal meant for a later one, and
-//! passes it on; or it slept for the mutex only, in `drop_gil`, and lets go.
+//! passes it on; or it slept for the mutex only, in `drop_gil`, and lets go. One that slept for the mutex and wakes nobody is in `take_gil`.
 //!
 //! The forced switch in `drop_gil` (a sleep on `switch_cond`) is the beginning of the wait that follows it, or a [`Stretch::HandOver`] of
 //! its own when the thread then wants something else. Where the GIL has been taken by the time the thread gets a core again, it makes no such
@@ -22,7 +22,7 @@ use super::spot::Spot;
 use crate::ids::{GilId, Tid};
 use crate::sample::Stretch;
 use crate::units::Nanos;
-use open::{Back, Open, AFTER_WAKE};
+use open::{Back, Open};
 use std::collections::HashMap;
 
 /// So long after a sleep it is not kept open whether the wait goes on, whoever else sleeps.
@@ -187,9 +187,8 @@ impl Waits {
         if open.due {
             return at.since(back.since) <= MOST_DOUBT;
         }
-        let again = spot == Spot::Cond && open.take;
-        let patience = if again { back.patience() } else { AFTER_WAKE };
-        at.since(back.end()) <= patience || again && self.bare(&open, &back, at) <= patience
+        let patience = open.patience(&back);
+        at.since(back.end()) <= patience || spot == Spot::Cond && open.take && self.bare(&open, &back, at) <= patience
     }
 
     /// How long since its last sleep a thread could have let go of the GIL unseen.
@@ -255,7 +254,7 @@ impl Waits {
     pub fn settle(&mut self, now: Nanos, tell: &mut dyn FnMut(Told)) {
         let late: Vec<_> = self.threads.iter().filter_map(|(tid, thread)| late(*tid, thread, now)).collect();
         for (tid, open, back) in late {
-            let over = now.since(back.since) > MOST_DOUBT || self.bare(&open, &back, now) > back.patience();
+            let over = now.since(back.since) > MOST_DOUBT || self.bare(&open, &back, now) > open.patience(&back);
             if let Some(thread) = self.threads.get_mut(&tid).filter(|_| over) {
                 thread.over(tid, open, back.end(), tell);
             }
@@ -290,7 +289,9 @@ pub fn begin_without_force((begin, sure): (Nanos, Nanos), at: Nanos) -> Nanos {
 /// A thread that gave up the mutex and has not gone back to sleep for longer than one does on its way round the loop; or one silent for too long.
 fn late(tid: Tid, thread: &Thread, now: Nanos) -> Option<(Tid, Open, Back)> {
     match thread.phase {
-        Phase::Awake(open, back) if now.since(back.end()) > if open.due { MOST_DOUBT } else { back.patience() } => Some((tid, open, back)),
+        Phase::Awake(open, back) if now.since(back.end()) > if open.due { MOST_DOUBT } else { open.patience(&back) } => {
+            Some((tid, open, back))
+        }
         _ => None,
     }
 }
@@ -315,15 +316,17 @@ impl Thread {
             Spot::SwitchCond => self.lets_go(at, tid, gil, tell),
             Spot::Mutex | Spot::SwitchMutex | Spot::Groups => {}
         }
-        // A holder sleeps on the mutex on its way out, all others on their way in.
-        let taking = spot == Spot::Cond || spot == Spot::Mutex && self.held.is_none();
         // `drop_gil` lets go, then waits for its taker; the one it wakes may push it off its core in between.
         let waits_on = |(let_go, forced): &(Nanos, bool)| spot == Spot::SwitchCond || *forced && at.since(*let_go) < MOST_FORCED;
         let begin = self.let_go.take().filter(waits_on).map_or(at, |(let_go, _)| let_go);
         let open = before.unwrap_or(Open::new(gil, begin, if spot == Spot::SwitchCond { begin } else { at }));
-        let mutex_only = open.mutex_only && spot == Spot::Mutex;
-        let due = open.due || matches!(spot, Spot::Cond | Spot::Mutex);
-        self.phase = Phase::Asleep(Open { take: open.take || taking, mutex_only, slept: at, spot, due, ..open });
+        // Who signals `cond` may have to wait for `Groups` there, and has the mutex meanwhile.
+        let mutex_last = if spot == Spot::Groups { open.mutex_last } else { spot == Spot::Mutex };
+        let mutex_only = open.mutex_only && matches!(spot, Spot::Mutex | Spot::Groups);
+        // A holder that sleeps on the mutex is on its way out: only letting go will tell.
+        let taking = matches!(spot, Spot::Cond | Spot::Mutex);
+        self.phase =
+            Phase::Asleep(Open { take: open.take || taking, mutex_only, slept: at, spot, mutex_last, due: open.due || taking, ..open });
     }
 
     fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, (forced, bare): (bool, Nanos), tell: &mut dyn FnMut(Told)) {
@@ -352,7 +355,7 @@ impl Thread {
             // It lets go, so it had it.
             Spot::Cond => {
                 match awake {
-                    Some((open, back)) if open.due && open.spot == Spot::Mutex => self.dropped(tid, open, back.since, tell),
+                    Some((open, back)) if open.due && open.mutex_last => self.dropped(tid, open, back.since, tell),
                     Some((open, back)) => self.over(tid, open, back.end(), tell),
                     None => {}
                 }
@@ -368,7 +371,8 @@ impl Thread {
         }
     }
 
-    /// It let go right after a sleep for the mutex that ended then, so that sleep was in `drop_gil`: no wait, or no part of the one before it.
+    /// It let go right after a sleep for the mutex that ended then, so that sleep was in `drop_gil`: no wait, or no part of the one before it. Whoever
+    /// had the mutex then could not have the GIL, so that somebody is there to be woken.
     fn dropped(&mut self, tid: Tid, open: Open, end: Nanos, tell: &mut dyn FnMut(Told)) {
         if open.mutex_only {
             return self.over(tid, Open { take: false, ..open }, end, tell);

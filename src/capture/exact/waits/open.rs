@@ -4,11 +4,13 @@ use crate::capture::exact::spot::Spot;
 use crate::ids::GilId;
 use crate::units::Nanos;
 
-/// So long after it gave up the mutex, another sleep of one that was woken is the same wait. Against uprobes on 3.8 and 3.13 that sleep came
-/// later once in 700 times, and the first sleep of another wait earlier once in 180.
-pub const AFTER_WAKE: Nanos = Nanos::from_micros(60);
+/// So long after it gave up the mutex, another sleep of one that was woken is the same wait. Against uprobes on 3.8, 3.10 and 3.13 most such sleeps came
+/// within 10 us, one in 200 after more than 25 us (half of those under `cover`), and the first of the next wait after 30 us or more.
+const AFTER_WAKE: Nanos = Nanos::from_micros(25);
 /// And of one whose sleep had run out, which goes round the loop unless the GIL was let go of at that very moment.
 const AFTER_TIME_OUT: Nanos = Nanos::from_micros(500);
+/// So long after a forced switch is over its thread asks for the GIL.
+const AFTER_SWITCH: Nanos = Nanos::from_micros(60);
 
 /// A wait under way.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +21,10 @@ pub struct Open {
     pub sure: Nanos,
     /// Whether `take_gil` slept.
     pub take: bool,
-    /// Whether all sleeps were on the mutex, for which `drop_gil` sleeps too.
+    /// Whether all sleeps were on the mutex, for which `drop_gil` sleeps too, or on `Groups`.
     pub mutex_only: bool,
+    /// Whether the last one was, but for those on `Groups`.
+    pub mutex_last: bool,
     /// When the last sleep began.
     pub slept: Nanos,
     /// What that was on.
@@ -35,8 +39,17 @@ pub struct Open {
 
 impl Open {
     pub fn new(gil: GilId, begin: Nanos, sure: Nanos) -> Open {
-        let (take, mutex_only, slept, spot) = (false, true, sure, Spot::SwitchCond);
-        Open { gil, begin, sure, take, mutex_only, slept, spot, ran_out: None, due: false, gave_up: None }
+        let (take, mutex_only, mutex_last, due) = (false, true, false, false);
+        Open { gil, begin, sure, take, mutex_only, mutex_last, slept: sure, spot: Spot::SwitchCond, ran_out: None, due, gave_up: None }
+    }
+
+    /// So long after it was over, if it was, its thread's next sleep still belongs to it.
+    pub fn patience(&self, back: &Back) -> Nanos {
+        match (self.take, back.timed_out) {
+            (false, _) => AFTER_SWITCH,
+            (true, true) => AFTER_TIME_OUT,
+            (true, false) => AFTER_WAKE,
+        }
     }
 }
 
@@ -57,13 +70,5 @@ impl Back {
     /// When the wait was over, if it is.
     pub fn end(&self) -> Nanos {
         self.gave_up.unwrap_or(self.since)
-    }
-
-    pub fn patience(&self) -> Nanos {
-        if self.timed_out {
-            AFTER_TIME_OUT
-        } else {
-            AFTER_WAKE
-        }
     }
 }

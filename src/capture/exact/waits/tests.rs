@@ -6,7 +6,7 @@ use proptest::prelude::*;
 /// Plays a timeline, 20 us a column:
 ///
 /// ```text
-///   C M S   goes to sleep on cond, mutex, switch_cond        t r   its sleep ran out; it was woken
+///   C M S G goes to sleep on cond, mutex, switch_cond, groups  t r   its sleep ran out; it was woken
 ///   m       gives up the mutex                               g     wakes whoever signals (leaves a condition variable)
 ///   w       wakes a sleeper on cond (lets go)                 k     wakes the sleeper on switch_cond (has taken)
 ///   x       wakes a sleeper on cond 5 us after the call before, still inside glibc
@@ -30,6 +30,7 @@ fn play(timeline: &str) -> Vec<(char, u64, u64)> {
             'C' => Did::Sleep(g, Spot::Cond),
             'M' => Did::Sleep(g, Spot::Mutex),
             'S' => Did::Sleep(g, Spot::SwitchCond),
+            'G' => Did::Sleep(g, Spot::Groups),
             'w' | 'x' => Did::Wake(g, Spot::Cond),
             'm' => Did::Wake(g, Spot::Mutex),
             'g' => Did::Wake(g, Spot::Groups),
@@ -83,7 +84,7 @@ fn a_signal_passed_on_is_no_letting_go() {
 #[test]
 fn letting_go_parts_two_waits_however_close() {
     assert_eq!(play("C..rmwC..rm......"), [('W', 0, 4), ('H', 4, 5), ('W', 6, 10)]);
-    assert_eq!(play("C..rm.......C..rm......"), [('W', 0, 4), ('W', 12, 16)]);
+    assert_eq!(play("C..rm..C..rm......"), [('W', 0, 4), ('W', 7, 11)], "nobody else waited when it let go");
     assert_eq!(play(&format!("C..tm{}C..rm......", ".".repeat(50))), [('W', 0, 4), ('W', 55, 59)], "a millisecond after its time ran out");
 }
 
@@ -97,7 +98,7 @@ fn a_forced_switch_begins_the_wait_that_follows() {
     assert_eq!(play("C..rkm....wS..rC..tmC..rm......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 24)]);
     assert_eq!(play("C..rkm....w.......S..rC..rm......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 26)], "pushed off its core on its way");
     assert_eq!(play("C..rkm....S..r......"), [('W', 0, 4), ('H', 4, 10), ('O', 10, 13)]);
-    assert_eq!(play("C..rm..S..rC..rm...."), [('W', 0, 4), ('H', 4, 7), ('W', 7, 15)], "soon after it took it");
+    assert_eq!(play("C..rm.S..rC..rm...."), [('W', 0, 4), ('H', 4, 6), ('W', 6, 14)], "soon after it took it");
 }
 
 /// A thread that has got the GIL lets go of it at 500 us. Another sleeps for it from `slept` to `ran_out`, and again.
@@ -177,7 +178,9 @@ fn a_holder_that_waits_for_the_mutex_is_on_its_way_out() {
     assert_eq!(play("M..rk...."), [('W', 0, 4)]);
     assert_eq!(play("M..rxm...M..rm....w.."), [('O', 0, 3), ('W', 9, 13), ('H', 13, 18)]);
     assert_eq!(play("M..r.........w......."), [('O', 0, 3)], "pushed off its core when it came back");
-    assert_eq!(play("C..rm.M..rx...."), [('W', 0, 4), ('O', 6, 9), ('H', 4, 9)], "soon after it took it");
+    assert_eq!(play("M..rG....rw.m...."), [('O', 0, 9)], "the sleeper on cond is not gone yet");
+    assert_eq!(play("C..rmM..rx...."), [('W', 0, 4), ('O', 5, 8), ('H', 4, 8)], "soon after it took it");
+    assert_eq!(play("C..rm......M..rm...."), [('W', 0, 4), ('W', 11, 15)], "it let go when nobody waited, and asks again");
 }
 
 #[test]
@@ -272,7 +275,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn stretches_never_overlap(timeline in "[CMSwxkgmtr..]{0,120}") {
+    fn stretches_never_overlap(timeline in "[CMSGwxkgmtr..]{0,120}") {
         let told = play(&timeline);
         let mut waits: Vec<_> = told.iter().filter(|t| t.0 != 'H').collect();
         waits.sort();
