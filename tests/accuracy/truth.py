@@ -16,7 +16,8 @@ thread's own word says that it had been told to (3.13+) and it does not go on to
 bpftrace sums the stretches in the kernel, so that a hot GIL costs no output; only around the ends of the window does it print them one by
 one, because when gilprof's window begins is known afterwards (`window.begin_ns`, the same clock).
 
-Where exact mode is on trial and there are uprobes, waits are counted too: each `take_gil` that called futex(2) to sleep, from that call on.
+Where exact mode is on trial and there are uprobes, waits are counted too: each `take_gil` that called futex(2) to sleep, from that call
+to the store that takes the GIL, or to the end.
 """
 import collections
 import json
@@ -332,6 +333,8 @@ class Truth:
                     is_.update(data.get("@is", {}))
                     for tid, count in data.get("@waits", {}).items():
                         self.waits[int(tid)] += count
+                    for tid, start in data.get("@slept", {}).items():
+                        self.waits[int(tid)] += 0 < start < end  # and goes on
                     for tid, count in data.get("@traps", {}).items():
                         states[int(tid)][TRAPS, ON] += count * TRAP
                     for key, ns in data.get("@sum", {}).items():

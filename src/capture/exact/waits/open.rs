@@ -5,8 +5,8 @@ use crate::ids::GilId;
 use crate::units::Nanos;
 
 /// So long after it gave up the mutex, another sleep of one that was woken is the same wait. Against uprobes on 3.8, 3.10 and 3.13 most such sleeps came
-/// within 10 us, one in 200 after more than 25 us (half of those under `cover`), and the first of the next wait after 30 us or more.
-const AFTER_WAKE: Nanos = Nanos::from_micros(25);
+/// within 10 us, one in 200 after more than 15 us where `cover` did not help, and the first of the next wait after 18 us or more.
+const AFTER_WAKE: Nanos = Nanos::from_micros(15);
 /// And of one whose sleep had run out, which goes round the loop unless the GIL was let go of at that very moment.
 const AFTER_TIME_OUT: Nanos = Nanos::from_micros(500);
 /// So long after a forced switch is over its thread asks for the GIL.
