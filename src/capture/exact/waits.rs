@@ -17,7 +17,7 @@
 //!
 //! A hold is told when both its ends are seen: it follows a wait, and somebody was waiting when it ended.
 
-use super::cover::Cover;
+use super::cover::{Bare, Cover};
 use super::spot::Spot;
 use crate::ids::{GilId, Tid};
 use crate::sample::Stretch;
@@ -105,6 +105,16 @@ struct Thread {
     let_go: Option<(Nanos, bool)>,
 }
 
+/// What a thread that wakes others finds around it.
+#[derive(Clone, Copy, Debug)]
+struct Around {
+    /// It was told to let go.
+    forced: bool,
+    /// As in [`Back`].
+    other: bool,
+    bare: Bare,
+}
+
 /// All threads.
 #[derive(Debug, Default)]
 pub struct Waits {
@@ -146,9 +156,10 @@ impl Waits {
             Did::Wake(gil, spot) => {
                 let forced = spot == Spot::Cond && self.forced(tid, gil);
                 let cover = self.cover.entry(gil).or_default();
+                let thread = self.threads.entry(tid).or_default();
                 cover.wakes(at, tid, spot);
-                let bare = cover.bare(at);
-                self.threads.entry(tid).or_default().wake(at, tid, gil, spot, (forced, bare), tell);
+                let other = spot == Spot::Mutex && thread.waits_with_the_mutex(gil) && cover.gives_up(at, tid);
+                thread.wake(at, tid, gil, spot, Around { forced, other, bare: cover.bare(at) }, tell);
                 if spot == Spot::Cond {
                     self.let_go.insert(gil, at);
                 }
@@ -157,7 +168,7 @@ impl Waits {
                 if let Some(open) = asleep {
                     let bare = self.cover.entry(open.gil).or_default().bare(at);
                     let ran_out = self.counted_from(&open, at).filter(|_| timed_out);
-                    let back = Back { since: at, timed_out, gave_up: None, bare };
+                    let back = Back { since: at, timed_out, gave_up: None, other: false, bare };
                     self.threads.entry(tid).or_default().phase = Phase::Awake(Open { ran_out, ..open }, back);
                 }
             }
@@ -193,7 +204,8 @@ impl Waits {
 
     /// How long since its last sleep a thread could have let go of the GIL unseen.
     fn bare(&self, open: &Open, back: &Back, now: Nanos) -> Nanos {
-        self.cover.get(&open.gil).map_or(Nanos::ZERO, |cover| cover.bare(now).since(back.bare))
+        let of = |bare: Bare| if back.other { bare.likely } else { bare.told };
+        self.cover.get(&open.gil).map_or(Nanos::ZERO, |cover| of(cover.bare(now)).since(of(back.bare)))
     }
 
     /// Whether the holder that lets go now was told to.
@@ -297,6 +309,11 @@ fn late(tid: Tid, thread: &Thread, now: Nanos) -> Option<(Tid, Open, Back)> {
 }
 
 impl Thread {
+    /// Whether it runs in a wait and has not given up the mutex.
+    fn waits_with_the_mutex(&self, gil: GilId) -> bool {
+        matches!(self.phase, Phase::Awake(open, _) if open.gil == gil && open.take && open.due)
+    }
+
     fn sleep(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, goes_on: bool, tell: &mut dyn FnMut(Told)) {
         let before = match self.phase {
             Phase::Awake(open, back) if goes_on => {
@@ -329,13 +346,15 @@ impl Thread {
             Phase::Asleep(Open { take: open.take || taking, mutex_only, slept: at, spot, mutex_last, due: open.due || taking, ..open });
     }
 
-    fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, (forced, bare): (bool, Nanos), tell: &mut dyn FnMut(Told)) {
+    fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, around: Around, tell: &mut dyn FnMut(Told)) {
         if spot == Spot::Groups {
             return;
         }
         let awake = match self.phase {
             Phase::Awake(open, back) => Some((open, back)),
-            Phase::Found(open) if spot == Spot::Mutex => Some((open, Back { since: at, timed_out: true, gave_up: None, bare })),
+            Phase::Found(open) if spot == Spot::Mutex => {
+                Some((open, Back { since: at, timed_out: true, gave_up: None, other: false, bare: around.bare }))
+            }
             // It runs, so a return was not told, and with it how long the sleep was.
             Phase::Found(_) | Phase::Asleep(_) => {
                 self.phase = Phase::Out;
@@ -360,11 +379,12 @@ impl Thread {
                     None => {}
                 }
                 self.lets_go(at, tid, gil, tell);
-                self.let_go = Some((at, forced));
+                self.let_go = Some((at, around.forced));
             }
             Spot::Mutex => {
                 if let Some((open, back)) = awake.filter(|(open, _)| open.due) {
-                    self.phase = Phase::Awake(Open { due: false, ..open }, Back { gave_up: Some(at), bare, ..back });
+                    let Around { other, bare, .. } = around;
+                    self.phase = Phase::Awake(Open { due: false, ..open }, Back { gave_up: Some(at), other, bare, ..back });
                 }
             }
             Spot::SwitchMutex | Spot::Groups => {}

@@ -1,5 +1,6 @@
 //! A wait that is under way, and its thread that runs again and may still be in it.
 
+use crate::capture::exact::cover::Bare;
 use crate::capture::exact::spot::Spot;
 use crate::ids::GilId;
 use crate::units::Nanos;
@@ -62,8 +63,10 @@ pub struct Back {
     pub timed_out: bool,
     /// When it gave up the mutex, if it has.
     pub gave_up: Option<Nanos>,
-    /// [`Cover::bare`] then, or when it came back.
-    pub bare: Nanos,
+    /// Whether then another was likely to have the GIL.
+    pub other: bool,
+    /// The sums then, or when it came back.
+    pub bare: Bare,
 }
 
 impl Back {

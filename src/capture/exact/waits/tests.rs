@@ -257,6 +257,27 @@ fn while_another_has_it_nobody_lets_go_unseen() {
 }
 
 #[test]
+fn while_another_is_likely_to_have_it_nobody_lets_go_unseen() {
+    // 2 lets go and wakes 1, which is pushed off its core, before and after it finds that 3 has it.
+    for (waited, waits) in [(true, 1), (false, 2)] {
+        let (g, mut all, mut told) = (GilId(0), Waits::default(), Vec::new());
+        let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, &mut |t| told.push(t));
+        take(0, 1, Did::Sleep(g, Spot::Cond));
+        take(10, 2, Did::Wake(g, Spot::Cond));
+        if waited {
+            take(15, 3, Did::Sleep(g, Spot::Mutex));
+            take(20, 3, Did::Return { timed_out: false });
+            take(25, 3, Did::Wake(g, Spot::Mutex));
+        }
+        take(70, 1, Did::Return { timed_out: false });
+        take(75, 1, Did::Wake(g, Spot::Mutex));
+        take(130, 1, Did::Sleep(g, Spot::Cond));
+        all.finish(Nanos::from_micros(200), &mut |t| told.push(t));
+        assert_eq!(told.iter().filter(|t| t.tid == Tid(1)).count(), waits);
+    }
+}
+
+#[test]
 fn what_begins_after_the_window_is_not_in_it() {
     let (g, mut waits, mut told) = (GilId(0), Waits::default(), Vec::new());
     waits.take(Nanos::from_micros(10), Tid(1), Did::Sleep(g, Spot::Cond), &mut |_| {});
