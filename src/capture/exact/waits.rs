@@ -309,9 +309,9 @@ fn late(tid: Tid, thread: &Thread, now: Nanos) -> Option<(Tid, Open, Back)> {
 }
 
 impl Thread {
-    /// Whether it runs in a wait and has not given up the mutex.
+    /// Whether it slept on `cond`, runs in that wait and has not given up the mutex.
     fn waits_with_the_mutex(&self, gil: GilId) -> bool {
-        matches!(self.phase, Phase::Awake(open, _) if open.gil == gil && open.take && open.due)
+        matches!(self.phase, Phase::Awake(open, _) if open.gil == gil && open.take && open.due && !open.mutex_only)
     }
 
     fn sleep(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, goes_on: bool, tell: &mut dyn FnMut(Told)) {

@@ -259,13 +259,13 @@ fn while_another_has_it_nobody_lets_go_unseen() {
 #[test]
 fn while_another_is_likely_to_have_it_nobody_lets_go_unseen() {
     // 2 lets go and wakes 1, which is pushed off its core, before and after it finds that 3 has it.
-    for (waited, waits) in [(true, 1), (false, 2)] {
+    for (waited, spot, waits) in [(true, Spot::Cond, 1), (false, Spot::Cond, 2), (true, Spot::Mutex, 2)] {
         let (g, mut all, mut told) = (GilId(0), Waits::default(), Vec::new());
         let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, &mut |t| told.push(t));
-        take(0, 1, Did::Sleep(g, Spot::Cond));
+        take(0, 1, Did::Sleep(g, spot));
         take(10, 2, Did::Wake(g, Spot::Cond));
         if waited {
-            take(15, 3, Did::Sleep(g, Spot::Mutex));
+            take(15, 3, Did::Sleep(g, Spot::Cond));
             take(20, 3, Did::Return { timed_out: false });
             take(25, 3, Did::Wake(g, Spot::Mutex));
         }
