@@ -1,8 +1,11 @@
 //! The two small kernel programs of exact mode, written down as instructions: nothing is compiled, at build time or later.
 //!
 //! At the entry of futex(2) the first asks: is this a thread of the target, and is the address inside one of its GILs? Only then it
-//! writes a record, and for a wait remembers the thread. At the exit the second writes a record for threads so remembered. So threads of
-//! other programs cost the kernel one comparison, the target's other locks a few more, and neither gives any record.
+//! writes a record, and for a wait remembers the thread and the GIL. At the exit the second writes a record for threads so remembered. So
+//! threads of other programs cost the kernel one comparison, the target's other locks a few more, and neither gives any record.
+//!
+//! Each record has the GIL's `last_holder` and `switch_number` as they are at that moment, read from the calling thread's memory: only so can
+//! be told who has taken it. Where they cannot be read (helper 112 never waits for a page) they are zero.
 //!
 //! A process is told by its id in its own PID namespace together with that namespace (device and inode of `/proc/PID/ns/pid`), which
 //! holds in containers too (helper 120, Linux 5.7). Both programs always return 1: 0 would take the event away from other users of the tracepoint,
@@ -12,8 +15,10 @@ use std::collections::HashMap;
 
 /// How many GILs are watched at once; more are rare, and left to the looks.
 pub const MAX_GILS: usize = 32;
-/// Bytes of a record: time, address or return value (8 each), thread id, operation (4 each).
-pub const RECORD: usize = 24;
+/// Bytes of a record: time, address or return value, `last_holder`, `switch_number` (8 each), thread id, operation (4 each).
+pub const RECORD: usize = 40;
+/// Bytes of what is remembered of a thread in a wait: where the watched part of its GIL begins.
+pub const MARK: usize = 8;
 /// The operation in an exit's record.
 pub const EXIT: u32 = u32::MAX;
 
@@ -26,14 +31,25 @@ pub struct Target {
     pub inode: u64,
     /// Its process id there.
     pub tgid: i32,
-    /// Length of the part of a GIL in which its waiters sleep.
-    pub span: i32,
+    /// What is watched of a GIL.
+    pub gil: Watched,
     /// Where the entry's record has the address.
     pub uaddr: i16,
     /// Where the entry's record has the operation.
     pub op: i16,
     /// Where the exit's record has the return value.
     pub ret: i16,
+}
+
+/// The part of a GIL in which its waiters sleep, and what else is read of it, from that part's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Length of the part.
+    pub len: i32,
+    /// Where `last_holder` is.
+    pub last_holder: i32,
+    /// Where `switch_number` is.
+    pub switch_number: i32,
 }
 
 /// Descriptors of the maps that the programs share.
@@ -54,6 +70,7 @@ mod helper {
     pub const MAP_UPDATE: i32 = 2;
     pub const MAP_DELETE: i32 = 3;
     pub const KTIME: i32 = 5;
+    pub const READ_USER: i32 = 112;
     pub const NS_PID_TGID: i32 = 120;
     pub const RING_OUTPUT: i32 = 130;
 }
@@ -62,8 +79,11 @@ mod helper {
 const PID: i16 = -8;
 const TGID: i16 = -4;
 const SCRATCH: i16 = -12;
-const AT_TIME: i16 = -40;
-const AT_WORD: i16 = -32;
+const MARKED: i16 = -64;
+const AT_TIME: i16 = -56;
+const AT_WORD: i16 = -48;
+const AT_LAST_HOLDER: i16 = -40;
+const AT_SWITCH_NUMBER: i16 = -32;
 const AT_PID: i16 = -24;
 const AT_OP: i16 = -20;
 const FRAME: u8 = 10;
@@ -87,10 +107,11 @@ pub fn enter(target: &Target, maps: &Maps) -> Vec<u64> {
         a.jump_if(Jump::Equal, 1, 0, "out");
         a.mov(2, 7);
         a.sub(2, 1);
-        a.jump_if(Jump::Below, 2, target.span, "inside");
+        a.jump_if(Jump::Below, 2, target.gil.len, "inside");
     }
     a.jump("out");
     a.label("inside");
+    a.mov(9, 1);
     a.load64(8, 6, target.op);
     a.store64(AT_WORD, 7);
     a.store32(AT_OP, 8);
@@ -100,13 +121,14 @@ pub fn enter(target: &Target, maps: &Maps) -> Vec<u64> {
     }
     a.jump("send");
     a.label("mark");
+    a.store64(MARKED, 9);
     a.map(1, maps.marks);
     a.local(2, PID);
-    a.local(3, SCRATCH);
+    a.local(3, MARKED);
     a.set(4, 0);
     a.call(helper::MAP_UPDATE);
     a.label("send");
-    a.send(maps);
+    a.send(target, maps);
     a.finish()
 }
 
@@ -117,6 +139,7 @@ pub fn exit(target: &Target, maps: &Maps) -> Vec<u64> {
     a.leave_unless_target(target);
     a.lookup(maps.marks, PID);
     a.jump_if(Jump::Equal, 0, 0, "out");
+    a.load64(9, 0, 0);
     a.map(1, maps.marks);
     a.local(2, PID);
     a.call(helper::MAP_DELETE);
@@ -124,7 +147,7 @@ pub fn exit(target: &Target, maps: &Maps) -> Vec<u64> {
     a.store64(AT_WORD, 7);
     a.set(8, -1);
     a.store32(AT_OP, 8);
-    a.send(maps);
+    a.send(target, maps);
     a.finish()
 }
 
@@ -157,6 +180,10 @@ impl Asm {
         self.put(0xb7, to, 0, 0, number);
     }
 
+    fn add(&mut self, to: u8, number: i32) {
+        self.put(0x07, to, 0, 0, number);
+    }
+
     fn sub(&mut self, to: u8, from: u8) {
         self.put(0x1f, to, from, 0, 0);
     }
@@ -168,7 +195,7 @@ impl Asm {
     /// The address of a place on the stack.
     fn local(&mut self, to: u8, place: i16) {
         self.mov(to, FRAME);
-        self.put(0x07, to, 0, 0, place.into());
+        self.add(to, place.into());
     }
 
     fn load64(&mut self, to: u8, base: u8, offset: i16) {
@@ -238,8 +265,19 @@ impl Asm {
         self.call(helper::MAP_LOOKUP);
     }
 
-    /// Writes the record, whose word and operation are in place; counts it as lost when there is no room.
-    fn send(&mut self, maps: &Maps) {
+    /// Reads a word of the thread's memory, so far from the address in register 9.
+    fn read_user(&mut self, place: i16, offset: i32) {
+        self.local(1, place);
+        self.set(2, 8);
+        self.mov(3, 9);
+        self.add(3, offset);
+        self.call(helper::READ_USER);
+    }
+
+    /// Writes the record, whose word and operation are in place, with register 9 at the GIL; counts it as lost when there is no room.
+    fn send(&mut self, target: &Target, maps: &Maps) {
+        self.read_user(AT_LAST_HOLDER, target.gil.last_holder);
+        self.read_user(AT_SWITCH_NUMBER, target.gil.switch_number);
         self.load32(1, PID);
         self.store32(AT_PID, 1);
         self.call(helper::KTIME);
@@ -277,7 +315,8 @@ mod tests {
 
     #[test]
     fn every_jump_leads_forward_and_stays_inside() {
-        let target = Target { dev: 4, inode: 0xeffffffc, tgid: 42, span: 176, uaddr: 16, op: 24, ret: 16 };
+        let gil = Watched { len: 176, last_holder: -24, switch_number: -8 };
+        let target = Target { dev: 4, inode: 0xeffffffc, tgid: 42, gil, uaddr: 16, op: 24, ret: 16 };
         let maps = Maps { gils: 3, marks: 4, lost: 5, ring: 6 };
         for code in [enter(&target, &maps), exit(&target, &maps)] {
             let jumps = code.iter().enumerate().filter(|(_, i)| matches!(*i & 0xff, 0x05 | 0x15 | 0x55 | 0xa5));

@@ -2,7 +2,7 @@
 //!
 //! Two tracepoints, two kernel programs (`futex_program`) and a ring. Nothing of it touches the target; all of it ends with the descriptors.
 
-use super::futex_program::{self as program, Maps, Target, MAX_GILS, RECORD};
+use super::futex_program::{self as program, Maps, Target, Watched, MARK, MAX_GILS, RECORD};
 use super::sys_linux::bpf::{Attachment, Map, MapKind, Program};
 use super::sys_linux::ring::Ring;
 use super::{facts, pod, tracepoints};
@@ -13,8 +13,8 @@ use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// Room for 32 768 records: a third of a second of a program that does nothing but wait, a second of an ordinary one.
-const RING_BYTES: u32 = 1 << 20;
+/// Room for 43 690 records: a third of a second of a program that does nothing but wait, a second of an ordinary one.
+const RING_BYTES: u32 = 1 << 21;
 /// Threads that can be in a wait at once.
 const MARKS: u32 = 16_384;
 /// FUTEX_WAIT and FUTEX_WAIT_BITSET.
@@ -33,6 +33,17 @@ pub struct FutexEvent {
     pub tid: Tid,
     /// What.
     pub call: Call,
+    /// The GIL at that moment; `None` where it could not be read.
+    pub turn: Option<Turn>,
+}
+
+/// Whose turn it is with a GIL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// `last_holder`: the `PyThreadState` that has the GIL, or had it last.
+    pub last_holder: Addr,
+    /// `switch_number`: how often one has taken it who did not have it last.
+    pub switch_number: u64,
 }
 
 /// What a thread does on a futex.
@@ -92,16 +103,16 @@ pub struct FutexWatch {
 }
 
 impl FutexWatch {
-    /// Begins to watch a process, no address yet. `span` is the length of the part of a GIL in which its waiters sleep.
-    pub fn open(pid: Pid, span: u32) -> Result<FutexWatch, Unavailable> {
+    /// Begins to watch a process, no address yet.
+    pub fn open(pid: Pid, watched: Watched) -> Result<FutexWatch, Unavailable> {
         let found = step("read the tracepoints of futex(2)", tracepoints::find(&["syscalls/sys_enter_futex", "syscalls/sys_exit_futex"]))?;
         let map = |kind, value, entries| step("make a map for kernel events", Map::create(kind, value, entries));
         let gils = map(MapKind::Array, 8 * MAX_GILS, 1)?;
-        let marks = map(MapKind::Hash, 4, MARKS)?;
+        let marks = map(MapKind::Hash, MARK, MARKS)?;
         let lost = map(MapKind::Array, 8, 1)?;
         let records = map(MapKind::Ring, 0, RING_BYTES)?;
         let ring = step("map the ring of kernel events", Ring::map(&records, RING_BYTES as usize))?;
-        let target = step("make out the target's PID namespace", target(pid, span, &found))?;
+        let target = step("make out the target's PID namespace", target(pid, watched, &found))?;
         let maps = Maps { gils: gils.fd(), marks: marks.fd(), lost: lost.fd(), ring: records.fd() };
         let load = |code: Vec<u64>| step("load a program for kernel events", Program::load(&code));
         let programs = [load(program::enter(&target, &maps))?, load(program::exit(&target, &maps))?];
@@ -113,7 +124,7 @@ impl FutexWatch {
         Ok(FutexWatch { pid, ring, gils, lost, watched: Vec::new(), inner, _held: (marks, records, programs, attachments) })
     }
 
-    /// Watches these addresses from now on, each the beginning of a GIL's span. Those beyond [`MAX_GILS`] are left out.
+    /// Watches these addresses from now on, each the beginning of a GIL's watched part. Those beyond [`MAX_GILS`] are left out.
     pub fn set_gils(&mut self, starts: &[Addr]) -> io::Result<()> {
         if starts != self.watched {
             let mut value = [0u64; MAX_GILS];
@@ -130,14 +141,13 @@ impl FutexWatch {
     pub fn drain(&mut self, take: &mut dyn FnMut(FutexEvent)) {
         let (pid, inner) = (self.pid, &mut self.inner);
         self.ring.drain::<RECORD>(&mut |record| {
-            if let Some((at, tid, call)) = parse(record) {
-                let tid = match inner {
-                    None => Some(Tid(tid)),
-                    Some(known) => outer(pid, known, tid),
-                };
-                if let Some(tid) = tid {
-                    take(FutexEvent { at, tid, call });
-                }
+            let Some(event) = parse(record) else { return };
+            let tid = match inner {
+                None => Some(event.tid),
+                Some(known) => outer(pid, known, event.tid.0),
+            };
+            if let Some(tid) = tid {
+                take(FutexEvent { tid, ..event });
             }
         });
     }
@@ -156,7 +166,7 @@ fn outer(pid: Pid, known: &mut BTreeMap<i32, Tid>, inner: i32) -> Option<Tid> {
     known.get(&inner).copied()
 }
 
-fn target(pid: Pid, span: u32, found: &[tracepoints::Tracepoint]) -> io::Result<Target> {
+fn target(pid: Pid, gil: Watched, found: &[tracepoints::Tracepoint]) -> io::Result<Target> {
     let namespace = std::fs::metadata(format!("/proc/{pid}/ns/pid"))?;
     let missing = || io::Error::from(io::ErrorKind::InvalidData);
     let field = |n: usize, name: &str| found.get(n)?.word(name).and_then(|offset| i16::try_from(offset).ok());
@@ -164,24 +174,26 @@ fn target(pid: Pid, span: u32, found: &[tracepoints::Tracepoint]) -> io::Result<
         dev: namespace.dev(),
         inode: namespace.ino(),
         tgid: facts::inner_tid(Tid(pid.0)).ok_or_else(missing)?,
-        span: i32::try_from(span).map_err(|_| missing())?,
+        gil,
         uaddr: field(0, "uaddr").ok_or_else(missing)?,
         op: field(0, "op").ok_or_else(missing)?,
         ret: field(1, "ret").ok_or_else(missing)?,
     })
 }
 
-/// A record of the programs. `None` for calls that say nothing here.
-fn parse(record: &[u8]) -> Option<(Nanos, i32, Call)> {
+/// A record of the programs, with the thread's id as the target has it. `None` for calls that say nothing here.
+fn parse(record: &[u8]) -> Option<FutexEvent> {
     let (time, word): (u64, u64) = (pod::at(record, 0)?, pod::at(record, 8)?);
-    let (tid, op): (i32, u32) = (pod::at(record, 16)?, pod::at(record, 20)?);
+    let (last_holder, switch_number): (u64, u64) = (pod::at(record, 16)?, pod::at(record, 24)?);
+    let (tid, op): (i32, u32) = (pod::at(record, 32)?, pod::at(record, 36)?);
     let call = match op {
         program::EXIT => Call::Return { timed_out: word as i64 == TIMED_OUT },
         _ if WAITS.contains(&(op & OP_MASK)) => Call::Wait(Addr(word)),
         _ if op & OP_MASK == WAKE => Call::Wake(Addr(word)),
         _ => return None,
     };
-    Some((Nanos::from_nanos(time), tid, call))
+    let turn = Turn { last_holder: Addr(last_holder), switch_number };
+    Some(FutexEvent { at: Nanos::from_nanos(time), tid: Tid(tid), call, turn: Some(turn).filter(|t| !t.last_holder.is_null()) })
 }
 
 #[cfg(test)]
@@ -189,21 +201,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn record(time: u64, word: u64, tid: i32, op: u32) -> Vec<u8> {
-        [&time.to_ne_bytes()[..], &word.to_ne_bytes(), &tid.to_ne_bytes(), &op.to_ne_bytes()].concat()
+    fn record(words: [u64; 4], tid: i32, op: u32) -> Vec<u8> {
+        let words: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        [&words[..], &tid.to_ne_bytes(), &op.to_ne_bytes()].concat()
     }
 
     #[test]
     fn records() {
-        let of = |word, op| parse(&record(5, word, 7, op)).map(|(at, tid, call)| (at.as_nanos(), tid, call));
+        let turn = Turn { last_holder: Addr(9), switch_number: 11 };
+        let event = |call, turn| Some(FutexEvent { at: Nanos::from_nanos(5), tid: Tid(7), call, turn });
+        let of = |word, op| parse(&record([5, word, 9, 11], 7, op));
         // FUTEX_WAIT_BITSET | PRIVATE | CLOCK_REALTIME and FUTEX_WAKE | PRIVATE, as glibc calls them.
-        assert_eq!(of(0x1000, 393), Some((5, 7, Call::Wait(Addr(0x1000)))));
-        assert_eq!(of(0x1000, 128), Some((5, 7, Call::Wait(Addr(0x1000)))));
-        assert_eq!(of(0x1000, 129), Some((5, 7, Call::Wake(Addr(0x1000)))));
-        assert_eq!(of(-110i64 as u64, u32::MAX), Some((5, 7, Call::Return { timed_out: true })));
-        assert_eq!(of(0, u32::MAX), Some((5, 7, Call::Return { timed_out: false })));
+        assert_eq!(of(0x1000, 393), event(Call::Wait(Addr(0x1000)), Some(turn)));
+        assert_eq!(of(0x1000, 128), event(Call::Wait(Addr(0x1000)), Some(turn)));
+        assert_eq!(of(0x1000, 129), event(Call::Wake(Addr(0x1000)), Some(turn)));
+        assert_eq!(of(-110i64 as u64, u32::MAX), event(Call::Return { timed_out: true }, Some(turn)));
+        assert_eq!(of(0, u32::MAX), event(Call::Return { timed_out: false }, Some(turn)));
         assert_eq!(of(0x1000, 131), None);
-        assert_eq!(parse(&[0; 23]), None);
+        assert_eq!(parse(&record([5, 0x1000, 0, 0], 7, 129)), event(Call::Wake(Addr(0x1000)), None), "not read");
+        assert_eq!(parse(&[0; 39]), None);
     }
 
     #[test]
@@ -215,9 +231,17 @@ mod tests {
     /// The kernel's own word on the programs; std's condition variable sleeps on a futex inside itself.
     #[test]
     fn own_sleeps_are_seen() {
-        let (mutex, condition) = (std::sync::Mutex::new(()), std::sync::Condvar::new());
-        let at = Addr(&condition as *const _ as u64);
-        let mut watch = match FutexWatch::open(Pid(std::process::id() as i32), std::mem::size_of_val(&condition) as u32) {
+        #[repr(C)]
+        struct Like {
+            last_holder: u64,
+            switch_number: u64,
+            condition: std::sync::Condvar,
+        }
+        let like = Like { last_holder: 42, switch_number: 43, condition: std::sync::Condvar::new() };
+        let (mutex, condition) = (std::sync::Mutex::new(()), &like.condition);
+        let at = Addr(condition as *const _ as u64);
+        let watched = Watched { len: std::mem::size_of_val(condition) as i32, last_holder: -16, switch_number: -8 };
+        let mut watch = match FutexWatch::open(Pid(std::process::id() as i32), watched) {
             Ok(watch) => watch,
             Err(why) => return eprintln!("skipped: own_sleeps_are_seen: {why}"),
         };
@@ -230,6 +254,8 @@ mod tests {
         watch.drain(&mut |event| seen.push(event));
         let calls: Vec<Call> = seen.iter().map(|e| e.call).collect();
         assert_eq!(calls, [Call::Wait(at), Call::Return { timed_out: true }]);
+        let turn = Turn { last_holder: Addr(like.last_holder), switch_number: like.switch_number };
+        assert!(seen.iter().all(|e| e.turn == Some(turn)), "{seen:?}");
         assert!(seen[0].at >= before && seen[1].at.since(seen[0].at) >= Nanos::from_millis(2));
         assert_eq!(watch.lost(), Some(0));
         watch.drain(&mut |event| panic!("{event:?} twice"));
@@ -237,7 +263,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_record_parses_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn any_record_parses_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = parse(&bytes);
         }
     }

@@ -2,8 +2,7 @@
 //!
 //! `drop_gil` wakes a sleeper on `cond`, by a call that is seen; where nobody sleeps there, glibc makes no call. So while somebody sleeps there
 //! whom nobody has woken yet, whoever lets go is seen to. And while one thread has the GIL no other can let go of it: it has it from its
-//! call that wakes the one on `switch_cond`, who then comes to sleep on `cond`. Likely it also has it when it gives up the mutex after a wait, unless
-//! another has it or it goes back to sleep.
+//! call that wakes the one on `switch_cond`, who then comes to sleep on `cond`.
 
 use super::spot::Spot;
 use crate::ids::Tid;
@@ -12,15 +11,6 @@ use crate::units::Nanos;
 /// So long after one has taken the GIL it is believed to have it, if nothing is heard of it: the one that it woke needs a moment to come to `cond`.
 /// Not for longer, because where that one wants something else, letting go is not seen.
 const BELIEVED: Nanos = Nanos::from_micros(250);
-
-/// All time so far in which somebody may have let go unseen. Only differences mean something.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bare {
-    /// As far as calls tell.
-    pub told: Nanos,
-    /// If those have the GIL who are likely to.
-    pub likely: Nanos,
-}
 
 /// Of one GIL.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,32 +21,20 @@ pub struct Cover {
     woken: u32,
     /// Who has taken the GIL, as a call told, and until when that is believed.
     holder: Option<(Tid, Nanos)>,
-    /// Who is likely to have taken it.
-    likely: Option<(Tid, Nanos)>,
-    /// Up to `at`.
-    bare: Bare,
+    /// All time up to `at` in which somebody may have let go unseen.
+    bare: Nanos,
     at: Nanos,
+    /// `switch_number` at the last call.
+    pub switches: Option<u64>,
 }
 
 impl Cover {
-    /// The sums up to now.
-    pub fn bare(&self, now: Nanos) -> Bare {
+    /// All time so far in which somebody may have let go unseen. Only differences mean something.
+    pub fn bare(&self, now: Nanos) -> Nanos {
         if self.sleepers > self.woken {
             return self.bare;
         }
-        let until = |holder: Option<(Tid, Nanos)>| holder.map_or(Nanos::ZERO, |(_, until)| until);
-        let told = self.at.max(until(self.holder));
-        Bare { told: self.bare.told + now.since(told), likely: self.bare.likely + now.since(told.max(until(self.likely))) }
-    }
-
-    /// A thread gives up the mutex after a wait. Whether another is likely to have the GIL.
-    pub fn gives_up(&mut self, at: Nanos, tid: Tid) -> bool {
-        self.advance(at);
-        let other = [self.holder, self.likely].into_iter().flatten().any(|(other, until)| other != tid && at < until);
-        if !other {
-            self.likely = Some((tid, at + BELIEVED));
-        }
-        other
+        self.bare + now.since(self.holder.map_or(self.at, |(_, until)| self.at.max(until)))
     }
 
     fn advance(&mut self, at: Nanos) {
@@ -70,7 +48,6 @@ impl Cover {
         self.sleepers = self.sleepers.saturating_add(u32::from(spot == Spot::Cond));
         if matches!(spot, Spot::Cond | Spot::SwitchCond) {
             self.holder = self.holder.filter(|(holder, _)| *holder != tid);
-            self.likely = self.likely.filter(|(holder, _)| *holder != tid);
         }
     }
 
@@ -79,10 +56,10 @@ impl Cover {
         self.advance(at);
         match spot {
             Spot::Cond => {
-                (self.holder, self.likely) = (None, None);
+                self.holder = None;
                 self.woken = self.woken.saturating_add(1).min(self.sleepers);
             }
-            Spot::SwitchCond => (self.holder, self.likely) = (Some((tid, at + BELIEVED)), None),
+            Spot::SwitchCond => self.holder = Some((tid, at + BELIEVED)),
             Spot::Mutex | Spot::SwitchMutex | Spot::Groups => {}
         }
     }

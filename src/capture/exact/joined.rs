@@ -381,7 +381,7 @@ mod tests {
                 let facts = ThreadFacts { id, tid: Tid(tid), name: String::new(), python: true, main: false, gil: None };
                 Joined { join: &mut join, inner: &mut heard, last: false }.thread(&facts);
             }
-            let take = |join: &mut Join, ms, tid, did| join.waits.take(Nanos::from_millis(ms), Tid(tid), did, &mut |_| ());
+            let take = |join: &mut Join, ms, tid, did| join.waits.take(Nanos::from_millis(ms), Tid(tid), did, None, &mut |_| ());
             events.into_iter().for_each(|(ms, tid, did)| take(&mut join, ms, tid, did));
             for (end, state, evidence) in [(18, State::Waiting, Evidence::PushedOff), (20, State::HoldingPython, Evidence::GilHolder)] {
                 if again && evidence == Evidence::GilHolder {

@@ -12,7 +12,7 @@ pub mod waits;
 
 use super::observe::{Looked, Observer};
 use crate::ids::{Addr, GilId};
-use crate::process::futex_program::MAX_GILS;
+use crate::process::futex_program::{Watched, MAX_GILS};
 use crate::process::futex_watch::{Call, FutexEvent, FutexWatch, Unavailable};
 use crate::process::live::LiveMemory;
 use crate::process::memory::ReadError;
@@ -60,11 +60,17 @@ fn spans(layout: &Gil) -> [(Spot, Span); 4] {
     ]
 }
 
-/// Where the futexes begin, and how long they are together.
-fn reach(layout: &Gil) -> (u32, u32) {
-    let begin = spans(layout).iter().map(|(_, s)| s.offset).min().unwrap_or(0);
+/// Where the futexes begin.
+fn begin(layout: &Gil) -> u32 {
+    spans(layout).iter().map(|(_, s)| s.offset).min().unwrap_or(0)
+}
+
+/// What is watched from there on.
+fn watched(layout: &Gil) -> Watched {
     let end = spans(layout).iter().map(|(_, s)| s.offset.saturating_add(s.len)).max().unwrap_or(0);
-    (begin, end.saturating_sub(begin))
+    let from_there = |offset: usize| (offset as i64 - i64::from(begin(layout))) as i32;
+    let (last_holder, switch_number) = (from_there(layout.last_holder.offset()), from_there(layout.switch_number.offset()));
+    Watched { len: from_there(end as usize), last_holder, switch_number }
 }
 
 impl ExactMode {
@@ -72,7 +78,7 @@ impl ExactMode {
     pub fn open(python: &Python) -> Result<ExactMode, Unavailable> {
         let layout = python.layout.gil;
         let mut mode = ExactMode {
-            watch: FutexWatch::open(python.pid, reach(&layout).1)?,
+            watch: FutexWatch::open(python.pid, watched(&layout))?,
             layout,
             gils: Vec::new(),
             join: Join::default(),
@@ -159,7 +165,7 @@ impl ExactMode {
         self.watch.drain(&mut |event| {
             events += 1;
             if let Some(did) = did(layout, gils, &event) {
-                waits.take(event.at, event.tid, did, &mut |t| told.push(t));
+                waits.take(event.at, event.tid, did, event.turn, &mut |t| told.push(t));
             }
         });
         waits.settle(now, &mut |t| told.push(t));
@@ -181,7 +187,7 @@ impl ExactMode {
     }
 
     fn watch_gils(&mut self, gils: Vec<(GilId, Addr)>) {
-        let from = reach(&self.layout).0;
+        let from = begin(&self.layout);
         let starts: Vec<Addr> = gils.iter().map(|(_, gil)| gil.offset(from.into())).collect();
         self.failed |= self.watch.set_gils(&starts).is_err();
         self.gils = gils;

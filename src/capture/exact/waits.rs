@@ -2,10 +2,11 @@
 //!
 //! One `take_gil` that has to sleep makes many calls: a sleep on `cond` ends every switch interval, and another follows at once. They are
 //! one wait. Whoever slept on `cond` or `mutex` gets the mutex as one that others wait for, and tells by a call when it gives it up (glibc's
-//! `lll_cond_lock` and `lll_lock_wait` leave a 2 in it; seen on 2.36 and 2.43). Until that call, however late it gets a CPU, it is inside `take_gil`. After it,
-//! it has the GIL, or it is about to sleep on `cond` again: then it does so at once, unless it is pushed off its CPU by the thread it woke.
-//! However late that is: while some other thread slept on `cond`, or was seen to take the GIL and not to let go, this one cannot have had it
-//! and let go without a call that wakes (`cover`).
+//! `lll_cond_lock` and `lll_lock_wait` leave a 2 in it; seen on 2.36 and 2.43). Until that call, however late it gets a CPU, it is inside `take_gil`. At it,
+//! `last_holder` is this thread if it has taken the GIL. If not, it goes back to sleep on `cond`: at once, unless it is pushed off its CPU by the
+//! thread it woke; or it finds that it has been signalled meanwhile, and may take the GIL without a call. It has not if `switch_number` is the
+//! same when it sleeps again. Nor, where others have taken the GIL meanwhile, while some thread slept on `cond`, or had the GIL and did not let
+//! go: then this one cannot have let go without a call that wakes (`cover`). What is left is told by how soon it sleeps.
 //!
 //! Before it gives up the mutex, a thread that wakes a sleeper on `cond` either came away from there with a signal meant for a later one, and
 //! passes it on; or it slept for the mutex only, in `drop_gil`, and lets go. One that slept for the mutex and wakes nobody is in `take_gil`.
@@ -17,9 +18,10 @@
 //!
 //! A hold is told when both its ends are seen: it follows a wait, and somebody was waiting when it ended.
 
-use super::cover::{Bare, Cover};
+use super::cover::Cover;
 use super::spot::Spot;
-use crate::ids::{GilId, Tid};
+use crate::ids::{Addr, GilId, Tid};
+use crate::process::futex_watch::Turn;
 use crate::sample::Stretch;
 use crate::units::Nanos;
 use open::{Back, Open};
@@ -103,16 +105,18 @@ struct Thread {
     held: Option<Nanos>,
     /// When it let go, and whether because it was forced to, if it has done nothing since that events tell of.
     let_go: Option<(Nanos, bool)>,
+    /// Its `PyThreadState`, as `last_holder` was when it surely had the GIL last.
+    state: Option<Addr>,
 }
 
 /// What a thread that wakes others finds around it.
 #[derive(Clone, Copy, Debug)]
 struct Around {
+    turn: Option<Turn>,
     /// It was told to let go.
     forced: bool,
     /// As in [`Back`].
-    other: bool,
-    bare: Bare,
+    bare: Nanos,
 }
 
 /// All threads.
@@ -129,7 +133,7 @@ pub struct Waits {
 
 impl Waits {
     /// Takes the next event. Those of one thread must come in order of time.
-    pub fn take(&mut self, at: Nanos, tid: Tid, did: Did, tell: &mut dyn FnMut(Told)) {
+    pub fn take(&mut self, at: Nanos, tid: Tid, did: Did, turn: Option<Turn>, tell: &mut dyn FnMut(Told)) {
         if self.threads.len() >= MOST_THREADS && !self.threads.contains_key(&tid) {
             self.threads.retain(|_, t| !matches!(t.phase, Phase::Out));
             if self.threads.len() >= MOST_THREADS {
@@ -143,13 +147,20 @@ impl Waits {
             Phase::Asleep(open) => Some(open),
             Phase::Out | Phase::Awake(..) | Phase::Found(_) => None,
         };
+        let gil = match did {
+            Did::Sleep(gil, _) | Did::Wake(gil, _) => Some(gil),
+            Did::Return { .. } => asleep.map(|open| open.gil),
+        };
+        if let Some(gil) = gil {
+            self.cover.entry(gil).or_default().switches = turn.map(|t| t.switch_number);
+        }
         if let Some(open) = asleep {
             // It runs now, also if its return was not told.
             self.cover.entry(open.gil).or_default().returns(at, open.spot == Spot::Cond, did == Did::Return { timed_out: true });
         }
         match did {
             Did::Sleep(gil, spot) => {
-                let goes_on = self.goes_on(at, tid, gil, spot);
+                let goes_on = self.goes_on(at, tid, gil, spot, turn);
                 self.cover.entry(gil).or_default().sleeps(at, tid, spot);
                 self.threads.entry(tid).or_default().sleep(at, tid, gil, spot, goes_on, tell);
             }
@@ -158,8 +169,7 @@ impl Waits {
                 let cover = self.cover.entry(gil).or_default();
                 let thread = self.threads.entry(tid).or_default();
                 cover.wakes(at, tid, spot);
-                let other = spot == Spot::Mutex && thread.waits_with_the_mutex(gil) && cover.gives_up(at, tid);
-                thread.wake(at, tid, gil, spot, Around { forced, other, bare: cover.bare(at) }, tell);
+                thread.wake(at, tid, gil, spot, Around { turn, forced, bare: cover.bare(at) }, tell);
                 if spot == Spot::Cond {
                     self.let_go.insert(gil, at);
                 }
@@ -168,7 +178,7 @@ impl Waits {
                 if let Some(open) = asleep {
                     let bare = self.cover.entry(open.gil).or_default().bare(at);
                     let ran_out = self.counted_from(&open, at).filter(|_| timed_out);
-                    let back = Back { since: at, timed_out, gave_up: None, other: false, bare };
+                    let back = Back { since: at, timed_out, gave_up: None, switches: None, bare };
                     self.threads.entry(tid).or_default().phase = Phase::Awake(Open { ran_out, ..open }, back);
                 }
             }
@@ -190,13 +200,17 @@ impl Waits {
     }
 
     /// Whether a thread that goes to sleep now is still in the wait that its last sleep belongs to.
-    fn goes_on(&self, at: Nanos, tid: Tid, gil: GilId, spot: Spot) -> bool {
-        let Some(Phase::Awake(open, back)) = self.threads.get(&tid).map(|t| t.phase) else { return false };
+    fn goes_on(&self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, turn: Option<Turn>) -> bool {
+        let Some(thread) = self.threads.get(&tid) else { return false };
+        let Phase::Awake(open, back) = thread.phase else { return false };
         if open.gil != gil || open.take && spot == Spot::SwitchCond {
             return false;
         }
-        if open.due {
+        if open.due || back.switches.is_some() && back.switches == turn.map(|t| t.switch_number) {
             return at.since(back.since) <= MOST_DOUBT;
+        }
+        if thread.had_it_last(turn) {
+            return false;
         }
         let patience = open.patience(&back);
         at.since(back.end()) <= patience || spot == Spot::Cond && open.take && self.bare(&open, &back, at) <= patience
@@ -204,8 +218,7 @@ impl Waits {
 
     /// How long since its last sleep a thread could have let go of the GIL unseen.
     fn bare(&self, open: &Open, back: &Back, now: Nanos) -> Nanos {
-        let of = |bare: Bare| if back.other { bare.likely } else { bare.told };
-        self.cover.get(&open.gil).map_or(Nanos::ZERO, |cover| of(cover.bare(now)).since(of(back.bare)))
+        self.cover.get(&open.gil).map_or(Nanos::ZERO, |cover| cover.bare(now).since(back.bare))
     }
 
     /// Whether the holder that lets go now was told to.
@@ -266,7 +279,9 @@ impl Waits {
     pub fn settle(&mut self, now: Nanos, tell: &mut dyn FnMut(Told)) {
         let late: Vec<_> = self.threads.iter().filter_map(|(tid, thread)| late(*tid, thread, now)).collect();
         for (tid, open, back) in late {
-            let over = now.since(back.since) > MOST_DOUBT || self.bare(&open, &back, now) > open.patience(&back);
+            let switches = self.cover.get(&open.gil).and_then(|cover| cover.switches);
+            let taken = back.switches.is_none() || back.switches != switches;
+            let over = now.since(back.since) > MOST_DOUBT || taken && self.bare(&open, &back, now) > open.patience(&back);
             if let Some(thread) = self.threads.get_mut(&tid).filter(|_| over) {
                 thread.over(tid, open, back.end(), tell);
             }
@@ -309,9 +324,9 @@ fn late(tid: Tid, thread: &Thread, now: Nanos) -> Option<(Tid, Open, Back)> {
 }
 
 impl Thread {
-    /// Whether it slept on `cond`, runs in that wait and has not given up the mutex.
-    fn waits_with_the_mutex(&self, gil: GilId) -> bool {
-        matches!(self.phase, Phase::Awake(open, _) if open.gil == gil && open.take && open.due && !open.mutex_only)
+    /// Whether nobody else has had the GIL since this thread had it.
+    fn had_it_last(&self, turn: Option<Turn>) -> bool {
+        self.state.is_some() && self.state == turn.map(|t| t.last_holder)
     }
 
     fn sleep(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, goes_on: bool, tell: &mut dyn FnMut(Told)) {
@@ -353,7 +368,7 @@ impl Thread {
         let awake = match self.phase {
             Phase::Awake(open, back) => Some((open, back)),
             Phase::Found(open) if spot == Spot::Mutex => {
-                Some((open, Back { since: at, timed_out: true, gave_up: None, other: false, bare: around.bare }))
+                Some((open, Back { since: at, timed_out: true, gave_up: None, switches: None, bare: around.bare }))
             }
             // It runs, so a return was not told, and with it how long the sleep was.
             Phase::Found(_) | Phase::Asleep(_) => {
@@ -370,6 +385,7 @@ impl Thread {
                     self.over(tid, open, back.gave_up.unwrap_or(at), tell);
                 }
                 self.held = Some(at);
+                self.state = around.turn.map(|t| t.last_holder);
             }
             // It lets go, so it had it.
             Spot::Cond => {
@@ -380,13 +396,16 @@ impl Thread {
                 }
                 self.lets_go(at, tid, gil, tell);
                 self.let_go = Some((at, around.forced));
+                self.state = around.turn.map(|t| t.last_holder);
             }
-            Spot::Mutex => {
-                if let Some((open, back)) = awake.filter(|(open, _)| open.due) {
-                    let Around { other, bare, .. } = around;
-                    self.phase = Phase::Awake(Open { due: false, ..open }, Back { gave_up: Some(at), other, bare, ..back });
+            Spot::Mutex => match awake.filter(|(open, _)| open.due) {
+                Some((open, _)) if self.had_it_last(around.turn) => self.over(tid, open, at, tell),
+                Some((open, back)) => {
+                    let (switches, bare) = (around.turn.map(|t| t.switch_number), around.bare);
+                    self.phase = Phase::Awake(Open { due: false, ..open }, Back { gave_up: Some(at), switches, bare, ..back });
                 }
-            }
+                None => {}
+            },
             Spot::SwitchMutex | Spot::Groups => {}
         }
     }

@@ -107,12 +107,13 @@ fn check(answer: libc::c_long) -> io::Result<()> {
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// Loads a program for tracepoints. The error is the kernel's; `EACCES` and `EINVAL` mean that its check refused the program.
+    /// Loads a program for tracepoints. Some helpers are only for programs under a licence that goes with the GPL, so they are under both.
+    /// The error is the kernel's; `EACCES` and `EINVAL` mean that its check refused the program.
     pub fn load(instructions: &[u64]) -> io::Result<Program> {
         let mut attr = Attr::default();
         attr[0] = pair(PROG_TYPE_TRACEPOINT, instructions.len() as u32);
         attr[1] = instructions.as_ptr() as u64;
-        attr[2] = c"MIT".as_ptr() as u64;
+        attr[2] = c"Dual MIT/GPL".as_ptr() as u64;
         owned(bpf(PROG_LOAD, &attr)).map(Program)
     }
 }

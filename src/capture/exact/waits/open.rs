@@ -1,12 +1,11 @@
 //! A wait that is under way, and its thread that runs again and may still be in it.
 
-use crate::capture::exact::cover::Bare;
 use crate::capture::exact::spot::Spot;
 use crate::ids::GilId;
 use crate::units::Nanos;
 
-/// So long after it gave up the mutex, another sleep of one that was woken is the same wait. Against uprobes on 3.8, 3.10 and 3.13 most such sleeps came
-/// within 10 us, one in 200 after more than 15 us where `cover` did not help, and the first of the next wait after 18 us or more.
+/// So long after it gave up the mutex, another sleep of one that was woken is the same wait, where nothing else tells. Most such sleeps come within
+/// 10 us; two waits of threads that hand the GIL to and fro may be little more apart.
 const AFTER_WAKE: Nanos = Nanos::from_micros(15);
 /// And of one whose sleep had run out, which goes round the loop unless the GIL was let go of at that very moment.
 const AFTER_TIME_OUT: Nanos = Nanos::from_micros(500);
@@ -63,10 +62,10 @@ pub struct Back {
     pub timed_out: bool,
     /// When it gave up the mutex, if it has.
     pub gave_up: Option<Nanos>,
-    /// Whether then another was likely to have the GIL.
-    pub other: bool,
-    /// The sums then, or when it came back.
-    pub bare: Bare,
+    /// `switch_number` then.
+    pub switches: Option<u64>,
+    /// The sum of [`super::Cover::bare`] then, or when it came back.
+    pub bare: Nanos,
 }
 
 impl Back {

@@ -42,7 +42,7 @@ fn play(timeline: &str) -> Vec<(char, u64, u64)> {
                 continue;
             }
         };
-        waits.take(end, Tid(1), did, &mut tell);
+        waits.take(end, Tid(1), did, None, &mut tell);
     }
     waits.finish(end, &mut tell);
     out
@@ -67,7 +67,7 @@ fn until_it_gives_up_the_mutex_it_waits() {
     // Not for ever: what tells that it gave it up may be lost.
     let mut waits = lets_go(120, Some(480));
     let (micros, mut told) = (Nanos::from_micros, Vec::new());
-    waits.take(micros(600), Tid(3), Did::Return { timed_out: false }, &mut |_| {});
+    waits.take(micros(600), Tid(3), Did::Return { timed_out: false }, None, &mut |_| {});
     for (now, count) in [(250_600, 0), (250_601, 1)] {
         waits.settle(micros(now), &mut |t| told.push((t.tid, t.begin, t.end)));
         assert_eq!(told, vec![(Tid(3), micros(120), micros(600)); count]);
@@ -122,7 +122,7 @@ fn lets_go_in(waits: &mut Waits, slept: u64, ran_out: Option<u64>) {
     calls.extend(ran_out.into_iter().flatten());
     calls.sort_by_key(|call| call.0);
     for (at, tid, did) in calls {
-        waits.take(Nanos::from_micros(at), Tid(tid), did, &mut |_| {});
+        waits.take(Nanos::from_micros(at), Tid(tid), did, None, &mut |_| {});
     }
 }
 
@@ -131,12 +131,12 @@ fn who_was_told_to_let_go_waits_from_then_on() {
     let (g, micros) = (GilId(0), Nanos::from_micros);
     let mut waits = lets_go(120, Some(480));
     assert_eq!(waits.standing(Tid(1)), Standing::Forced(micros(500)));
-    waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), &mut |_| {});
+    waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), None, &mut |_| {});
     assert_eq!(waits.standing(Tid(1)), Standing::Since(micros(500)));
     assert_eq!(lets_go(120, None).standing(Tid(1)), Standing::Out, "of its own accord");
     let mut waits = lets_go(90, Some(480));
     assert_eq!(waits.standing(Tid(1)), Standing::Out, "that sleep was for another holder");
-    waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), &mut |_| {});
+    waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), None, &mut |_| {});
     assert_eq!(waits.standing(Tid(1)), Standing::Since(micros(700)));
 }
 
@@ -154,7 +154,7 @@ fn a_look_told_late_knows_better_too() {
     let (micros, g) = (Nanos::from_micros, GilId(0));
     for (look, begin) in [(499, 500), (600, 700), (701, 500)] {
         let (mut waits, mut told) = (lets_go(120, Some(480)), Vec::new());
-        waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), &mut |_| {});
+        waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), None, &mut |_| {});
         waits.forget_force(Tid(1), micros(look));
         waits.finish(micros(900), &mut |t| told.push(t));
         let told: Vec<_> = told.iter().filter(|t| t.tid == Tid(1)).map(|t| (t.begin, t.sure)).collect();
@@ -205,9 +205,9 @@ fn a_wait_from_before_the_watch_is_joined_when_it_goes_on() {
         waits.found_asleep(t, g, Nanos::ZERO);
         assert_eq!(waits.standing(t), Standing::Unknown);
         if let Some(at) = gives_up {
-            waits.take(micros(at), t, Did::Wake(g, Spot::Mutex), &mut |t| told.push(t));
+            waits.take(micros(at), t, Did::Wake(g, Spot::Mutex), None, &mut |t| told.push(t));
         }
-        waits.take(micros(slept), t, Did::Sleep(g, spot), &mut |t| told.push(t));
+        waits.take(micros(slept), t, Did::Sleep(g, spot), None, &mut |t| told.push(t));
         assert_eq!(waits.standing(t), Standing::Since(micros(begins[begins.len() - 1])));
         waits.finish(micros(5000), &mut |t| told.push(t));
         let found: Vec<_> = told.iter().filter(|t| t.stretch != Stretch::Hold).map(|t| t.begin).collect();
@@ -219,7 +219,7 @@ fn a_wait_from_before_the_watch_is_joined_when_it_goes_on() {
 fn while_another_sleeps_nobody_lets_go_unseen() {
     for (other, waits) in [(true, 1), (false, 2)] {
         let (mut all, mut told) = (Waits::default(), Vec::new());
-        let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, &mut |t| told.push(t));
+        let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, None, &mut |t| told.push(t));
         take(0, 2 - i32::from(!other), Did::Sleep(GilId(0), Spot::Cond));
         take(50, 1, Did::Sleep(GilId(0), Spot::Cond));
         take(100, 1, Did::Return { timed_out: false });
@@ -236,7 +236,7 @@ fn while_another_has_it_nobody_lets_go_unseen() {
     // 1 is woken by 3, but pushed off its core; 2, whose sleep runs out, takes the GIL, which 3 waits for on `switch_cond`.
     for (taken, asks, waits) in [(true, Some(5100), 1), (false, Some(5100), 2), (true, None, 2)] {
         let (g, mut all, mut told) = (GilId(0), Waits::default(), Vec::new());
-        let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, &mut |t| told.push(t));
+        let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, None, &mut |t| told.push(t));
         take(0, 1, Did::Sleep(g, Spot::Cond));
         take(10, 2, Did::Sleep(g, Spot::Cond));
         take(4000, 3, Did::Wake(g, Spot::Cond));
@@ -256,33 +256,54 @@ fn while_another_has_it_nobody_lets_go_unseen() {
     }
 }
 
+/// 2 has the GIL. 1, which had it before, is woken, gives up the mutex at 110 us and sleeps again at `sleeps`, with the GIL as said; a look
+/// comes before. How many waits 1 had, and when its first ended.
+fn comes_back(gives_up: Option<(u64, u64)>, (sleeps, spot): (u64, Spot), then: Option<(u64, u64)>) -> (usize, Nanos) {
+    let (g, mut all, mut told) = (GilId(0), Waits::default(), Vec::new());
+    let turn = |t: Option<(u64, u64)>| t.map(|(holder, switch_number)| Turn { last_holder: Addr(holder), switch_number });
+    let calls = [
+        (0, 2, Did::Sleep(g, Spot::Cond), Some((1, 6))),
+        (10, 1, Did::Wake(g, Spot::Cond), Some((1, 6))),
+        (20, 1, Did::Sleep(g, Spot::Cond), Some((2, 7))),
+        (30, 2, Did::Return { timed_out: false }, Some((2, 7))),
+        (100, 1, Did::Return { timed_out: false }, Some((2, 7))),
+        (110, 1, Did::Wake(g, Spot::Mutex), gives_up),
+        (sleeps, 1, Did::Sleep(g, spot), then),
+    ];
+    for (us, tid, did, words) in calls {
+        all.settle(Nanos::from_micros(us), &mut |t| told.push(t));
+        all.take(Nanos::from_micros(us), Tid(tid), did, turn(words), &mut |t| told.push(t));
+    }
+    all.finish(Nanos::from_millis(400), &mut |t| told.push(t));
+    let waits: Vec<_> = told.iter().filter(|t| t.tid == Tid(1) && t.stretch == Stretch::Wait).collect();
+    (waits.len(), waits[0].end)
+}
+
 #[test]
-fn while_another_is_likely_to_have_it_nobody_lets_go_unseen() {
-    // 2 lets go and wakes 1, which is pushed off its core, before and after it finds that 3 has it.
-    for (waited, spot, waits) in [(true, Spot::Cond, 1), (false, Spot::Cond, 2), (true, Spot::Mutex, 2)] {
-        let (g, mut all, mut told) = (GilId(0), Waits::default(), Vec::new());
-        let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, &mut |t| told.push(t));
-        take(0, 1, Did::Sleep(g, spot));
-        take(10, 2, Did::Wake(g, Spot::Cond));
-        if waited {
-            take(15, 3, Did::Sleep(g, Spot::Cond));
-            take(20, 3, Did::Return { timed_out: false });
-            take(25, 3, Did::Wake(g, Spot::Mutex));
-        }
-        take(70, 1, Did::Return { timed_out: false });
-        take(75, 1, Did::Wake(g, Spot::Mutex));
-        take(130, 1, Did::Sleep(g, Spot::Cond));
-        all.finish(Nanos::from_micros(200), &mut |t| told.push(t));
-        assert_eq!(told.iter().filter(|t| t.tid == Tid(1)).count(), waits);
+fn last_holder_tells_who_has_taken_the_gil() {
+    let (micros, end) = (Nanos::from_micros, Nanos::from_millis(400));
+    assert_eq!(comes_back(Some((1, 8)), (112, Spot::Cond), Some((2, 9))), (2, micros(110)), "at once again");
+    assert_eq!(comes_back(Some((1, 8)), (112, Spot::Mutex), Some((1, 8))), (2, micros(110)));
+    assert_eq!(comes_back(Some((2, 7)), (112, Spot::Cond), Some((2, 7))), (1, end));
+    assert_eq!(comes_back(Some((2, 7)), (9_000, Spot::Cond), Some((2, 7))), (1, end), "pushed off its core, and nobody took it");
+    assert_eq!(
+        comes_back(Some((2, 7)), (9_000, Spot::Cond), Some((3, 9))),
+        (2, micros(110)),
+        "signalled before it slept, it took it unseen"
+    );
+    assert_eq!(comes_back(Some((2, 7)), (112, Spot::Mutex), Some((1, 8))), (2, micros(110)));
+    assert_eq!(comes_back(Some((2, 7)), (300_000, Spot::Cond), Some((2, 7))), (2, micros(110)), "calls between must have been lost");
+    for (sleeps, waits) in [(112, 1), (300, 2)] {
+        assert_eq!(comes_back(None, (sleeps, Spot::Cond), None).0, waits, "not read: at {sleeps} us");
     }
 }
 
 #[test]
 fn what_begins_after_the_window_is_not_in_it() {
     let (g, mut waits, mut told) = (GilId(0), Waits::default(), Vec::new());
-    waits.take(Nanos::from_micros(10), Tid(1), Did::Sleep(g, Spot::Cond), &mut |_| {});
-    waits.take(Nanos::from_micros(30), Tid(2), Did::Sleep(g, Spot::Cond), &mut |_| {});
-    waits.take(Nanos::from_micros(40), Tid(1), Did::Return { timed_out: false }, &mut |_| {});
+    waits.take(Nanos::from_micros(10), Tid(1), Did::Sleep(g, Spot::Cond), None, &mut |_| {});
+    waits.take(Nanos::from_micros(30), Tid(2), Did::Sleep(g, Spot::Cond), None, &mut |_| {});
+    waits.take(Nanos::from_micros(40), Tid(1), Did::Return { timed_out: false }, None, &mut |_| {});
     waits.finish(Nanos::from_micros(20), &mut |t| told.push((t.tid, t.end)));
     assert_eq!(told, [(Tid(1), Nanos::from_micros(20))]);
 }
