@@ -66,6 +66,24 @@ fn newest(prefix: &str) -> Option<String> {
     interpreters().into_iter().filter(|i| i.label.starts_with(prefix)).map(|i| i.label).next_back()
 }
 
+/// One that lived for three of the window's five seconds and waited for two of them, as both sides told of it.
+const ENDS_EARLY: &str = r#"
+import measure, truth
+said = {"tid": 7, "name": "worker", "seconds": 3.0, "states": {"waiting": 2 / 3, "native": 1 / 3}, "holding": {}, "cpu": 1 / 3}
+true = {7: {(truth.WAITING, truth.ASLEEP): 2 * truth.SECOND, (truth.OUT, truth.ON): truth.SECOND}}
+row, = measure.compare([said], true, 5 * truth.SECOND, "uprobes")
+for state in ("waiting", "native"):
+    print(state, "%.4f %.4f" % (row["said"][state], row["true"][state]))
+"#;
+
+#[test]
+fn a_thread_that_ends_within_the_window_is_judged_by_its_own_life() {
+    let folders = ["tests/accuracy", "tests/support"].map(|folder| repository().join(folder));
+    let out = Command::new("python3").args(["-Bc", ENDS_EARLY]).env("PYTHONPATH", std::env::join_paths(folders).unwrap()).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(said, "waiting 0.6667 0.6667\nnative 0.3333 0.3333\n", "{}", String::from_utf8_lossy(&out.stderr));
+}
+
 #[test]
 fn shares_are_those_of_the_kernels_events() {
     let _alone = alone();

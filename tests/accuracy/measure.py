@@ -109,7 +109,12 @@ def compare(said, true, window, source):
         if filed < WHOLE * min(lived, window):
             raise truth.Unaligned("bpftrace told of %.3f s of %s, who lived for %.3f s" % (filed / SECOND, thread["name"], lived / SECOND))
         shares = dict(thread["states"], cpu=thread["cpu"], **{"holding_" + k: v for k, v in thread["holding"].items()})
-        rows.append({"tid": thread["tid"], "name": thread["name"], "said": shares, "true": true_shares(states, window, source)})
+        life = window
+        if filed < WHOLE * window:
+            # It began or ended within the window. gilprof's shares are of the life that it saw, the true ones of the whole.
+            life = filed
+            shares = {name: share * lived / life for name, share in shares.items()}
+        rows.append({"tid": thread["tid"], "name": thread["name"], "said": shares, "true": true_shares(states, life, source)})
     for row in rows:
         # While others were in the trap of a take, the GIL may have named this thread.
         row["true"]["named"] = sum(other["true"]["unsigned"] for other in rows if other is not row)

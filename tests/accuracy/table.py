@@ -12,7 +12,7 @@ LOADED = {"waiting": (0.05, None)}
 # What `--exact` adds is exact waiting; everything else is as without it.
 EXACT = {"waiting": (0.005, None)}
 # And counts of waits: how far they may be off, as a part of the true one. A wait at an end of the window may fall on either side of it.
-COUNT, AT_THE_ENDS = 0.01, 2
+COUNT, AT_THE_ENDS = 0.01, 1
 # The probes' own time in take_gil and drop_gil, of a thread's time. Above that they have made another program of it: they run with interrupts
 # off, in which no look can begin, so that what they lengthen is met too seldom.
 DISTURBED = 0.05
