@@ -206,6 +206,9 @@ impl Waits {
         if open.gil != gil || open.take && spot == Spot::SwitchCond {
             return false;
         }
+        if open.take && !open.due && !matches!(spot, Spot::Cond | Spot::Mutex) {
+            return false; // it signals `cond`, or waits for who was signalled: it is in `drop_gil`
+        }
         if open.due || back.switches.is_some() && back.switches == turn.map(|t| t.switch_number) {
             return at.since(back.since) <= MOST_DOUBT;
         }
@@ -332,7 +335,9 @@ impl Thread {
     fn sleep(&mut self, at: Nanos, tid: Tid, gil: GilId, spot: Spot, goes_on: bool, tell: &mut dyn FnMut(Told)) {
         let before = match self.phase {
             Phase::Awake(open, back) if goes_on => {
-                Some(Open { gave_up: back.gave_up.filter(|_| open.take && spot == Spot::Mutex), ..open })
+                // Who signals `cond` may have to wait for `Groups` there, and has the mutex meanwhile.
+                let before = if spot == Spot::Groups { open.gave_up } else { back.gave_up };
+                Some(Open { gave_up: before.filter(|_| open.take && matches!(spot, Spot::Mutex | Spot::Groups)), ..open })
             }
             Phase::Awake(open, back) => {
                 self.over(tid, open, back.end(), tell);
@@ -352,7 +357,6 @@ impl Thread {
         let waits_on = |(let_go, forced): &(Nanos, bool)| spot == Spot::SwitchCond || *forced && at.since(*let_go) < MOST_FORCED;
         let begin = self.let_go.take().filter(waits_on).map_or(at, |(let_go, _)| let_go);
         let open = before.unwrap_or(Open::new(gil, begin, if spot == Spot::SwitchCond { begin } else { at }));
-        // Who signals `cond` may have to wait for `Groups` there, and has the mutex meanwhile.
         let mutex_last = if spot == Spot::Groups { open.mutex_last } else { spot == Spot::Mutex };
         let mutex_only = open.mutex_only && matches!(spot, Spot::Mutex | Spot::Groups);
         // A holder that sleeps on the mutex is on its way out: only letting go will tell.

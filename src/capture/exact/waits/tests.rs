@@ -293,9 +293,32 @@ fn last_holder_tells_who_has_taken_the_gil() {
     );
     assert_eq!(comes_back(Some((2, 7)), (112, Spot::Mutex), Some((1, 8))), (2, micros(110)));
     assert_eq!(comes_back(Some((2, 7)), (300_000, Spot::Cond), Some((2, 7))), (2, micros(110)), "calls between must have been lost");
+    assert_eq!(comes_back(Some((9, 8)), (500, Spot::Groups), Some((9, 8))), (1, micros(110)), "its PyThreadState is new; it lets go");
+    assert_eq!(comes_back(Some((9, 8)), (500, Spot::SwitchMutex), Some((9, 8))), (1, micros(110)));
     for (sleeps, waits) in [(112, 1), (300, 2)] {
         assert_eq!(comes_back(None, (sleeps, Spot::Cond), None).0, waits, "not read: at {sleeps} us");
     }
+}
+
+#[test]
+fn letting_go_may_take_two_sleeps() {
+    let (g, mut all, mut told) = (GilId(0), Waits::default(), Vec::new());
+    let turn = Some(Turn { last_holder: Addr(9), switch_number: 8 });
+    let woken = Did::Return { timed_out: false };
+    let calls = [
+        (0, Did::Sleep(g, Spot::Cond)),
+        (100, woken),
+        (110, Did::Wake(g, Spot::Mutex)),
+        (500, Did::Sleep(g, Spot::Mutex)),
+        (510, woken),
+        (511, Did::Sleep(g, Spot::Groups)),
+        (520, woken),
+        (521, Did::Wake(g, Spot::Cond)),
+    ];
+    calls.into_iter().for_each(|(us, did)| all.take(Nanos::from_micros(us), Tid(1), did, turn, &mut |t| told.push(t)));
+    let micros = told.iter().map(|t| (t.stretch, t.begin.as_nanos() / 1000, t.end.as_nanos() / 1000)).collect::<Vec<_>>();
+    assert_eq!(micros[0], (Stretch::Wait, 0, 110));
+    assert!(micros.contains(&(Stretch::HandOver, 511, 520)), "{micros:?}");
 }
 
 #[test]
