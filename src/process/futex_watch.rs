@@ -192,8 +192,9 @@ fn parse(record: &[u8]) -> Option<FutexEvent> {
         _ if op & OP_MASK == WAKE => Call::Wake(Addr(word)),
         _ => return None,
     };
-    let turn = Turn { last_holder: Addr(last_holder), switch_number };
-    Some(FutexEvent { at: Nanos::from_nanos(time), tid: Tid(tid), call, turn: Some(turn).filter(|t| !t.last_holder.is_null()) })
+    // Either word is zero where it could not be read, and neither is once a thread has had the GIL.
+    let turn = (last_holder != 0 && switch_number != 0).then_some(Turn { last_holder: Addr(last_holder), switch_number });
+    Some(FutexEvent { at: Nanos::from_nanos(time), tid: Tid(tid), call, turn })
 }
 
 #[cfg(test)]
@@ -218,7 +219,10 @@ mod tests {
         assert_eq!(of(-110i64 as u64, u32::MAX), event(Call::Return { timed_out: true }, Some(turn)));
         assert_eq!(of(0, u32::MAX), event(Call::Return { timed_out: false }, Some(turn)));
         assert_eq!(of(0x1000, 131), None);
-        assert_eq!(parse(&record([5, 0x1000, 0, 0], 7, 129)), event(Call::Wake(Addr(0x1000)), None), "not read");
+        for unread in [[0, 0], [9, 0], [0, 11]] {
+            let [holder, number] = unread;
+            assert_eq!(parse(&record([5, 0x1000, holder, number], 7, 129)), event(Call::Wake(Addr(0x1000)), None), "{unread:?}");
+        }
         assert_eq!(parse(&[0; 39]), None);
     }
 
