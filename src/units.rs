@@ -42,11 +42,6 @@ impl Nanos {
         self.0 as f64 / 1e9
     }
 
-    /// In milliseconds.
-    pub fn as_millis_f64(self) -> f64 {
-        self.0 as f64 / 1e6
-    }
-
     /// The time from `earlier` to `self`, zero when `earlier` is later: clocks read on two cores may disagree.
     pub fn since(self, earlier: Nanos) -> Nanos {
         Nanos(self.0.saturating_sub(earlier.0))

@@ -161,11 +161,8 @@ fn live_interpreters_are_as_the_tables_say() {
 
 fn the_runtime_is_ready(t: &Known) {
     let runtime = t.layout.runtime;
-    assert_eq!(t.read_u32(t.runtime.offset(runtime.initialized.unwrap().offset() as u64)), Ok(1));
-    assert!(t.ptr(t.runtime, runtime.finalizing.unwrap()).is_null());
     assert_eq!(t.ptr(t.runtime, runtime.interpreters_head), t.ptr(t.runtime, runtime.interpreters_main));
     assert!(t.ptr(t.interpreter, t.layout.interpreter.next).is_null());
-    assert_eq!(t.read_u64(t.interpreter.offset(t.layout.interpreter.id.offset() as u64)), Ok(0));
     if let Some(collecting) = t.layout.interpreter.gc_collecting {
         assert_eq!(t.read_u32(t.interpreter.offset(collecting.offset() as u64)), Ok(0));
     }
@@ -195,8 +192,8 @@ fn the_threads_are_the_kernels(t: &Known) {
             let (chunk, top) = (t.ptr(thread, stack.chunk), t.ptr(thread, stack.top));
             assert!(top.within(chunk, t.ptr_u64(chunk, stack.chunk_size)) && top >= chunk.offset(stack.data.into()));
         }
-        for asking in [t.layout.thread.holds_gil, t.layout.thread.gil_requested].into_iter().flatten() {
-            assert_eq!(t.read_u32(thread.offset(asking.offset() as u64)), Ok(0));
+        if let Some(requested) = t.layout.thread.gil_requested {
+            assert_eq!(t.read_u32(thread.offset(requested.offset() as u64)), Ok(0));
         }
         if let Some(told) = t.layout.thread.eval_breaker {
             assert_eq!(t.ptr_u64(thread, told) & 1, 0, "a sleeper was told to let go");

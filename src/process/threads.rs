@@ -29,13 +29,6 @@ pub enum Kernel {
     Elsewhere,
 }
 
-impl Kernel {
-    /// Whether the thread is off the CPU by its own will.
-    pub fn is_asleep(self) -> bool {
-        self != Kernel::Runnable
-    }
-}
-
 /// A reading of `/proc/PID/task/TID/schedstat`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SchedStat {

@@ -52,11 +52,6 @@ impl CodeInfo {
         }
     }
 
-    /// The line of the instruction at this address in the target (3.11+), which may lie one code unit before the first.
-    pub fn line_at_instruction(&self, instruction: Addr) -> Option<u32> {
-        self.line_at_offset(self.offset_of(instruction))
-    }
-
     /// How many bytes into the bytecode an address is; negative before it.
     pub fn offset_of(&self, instruction: Addr) -> i64 {
         instruction.0.wrapping_sub(self.bytecode_start.0) as i64

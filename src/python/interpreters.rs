@@ -270,12 +270,6 @@ impl Roster {
         self.gils.iter().any(|(_, reading)| reading.is_some_and(|r| r.holder == Some(tstate)))
     }
 
-    /// The index in `gils` of an interpreter's GIL.
-    pub fn gil_of(&self, interpreter: usize) -> Option<usize> {
-        let gil = self.interpreters.get(interpreter)?.gil;
-        self.gils.iter().position(|(at, _)| *at == gil)
-    }
-
     /// Whether garbage is being collected under a GIL: in some interpreter that takes it.
     pub fn collects(&self, gil: Addr) -> Option<bool> {
         let its = self.interpreters.iter().filter(|i| i.gil == gil);

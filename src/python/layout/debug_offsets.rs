@@ -3,7 +3,7 @@
 //! The bytes are the target's and may say anything: they are checked (`validate`) before they are used. Published values win over probed ones.
 //! An unpublished value is believed as far as its published neighbours are where they were probed, or moved together with them:
 //! - the GIL's spans, interval and switch number only if `locked` and `last_holder` agree, else the layout is refused (it is of another build);
-//! - the datastack's top and `holds_gil` only if `datastack_chunk` agrees, else there is none and frames are read one by one;
+//! - the datastack's top only if `datastack_chunk` agrees, else there is none and frames are read one by one;
 //! - members of objects move with the size of the object header (`Py_TRACE_REFS` builds), members of types with `tp_name`.
 
 use super::containers::{Containers, Dict, Digits, Int, Type};
@@ -88,27 +88,18 @@ fn complete(c: &Checked, rest: &Rest) -> Result<Layout, LayoutError> {
 }
 
 fn runtime(c: &Checked, rest: &Rest) -> Result<Runtime, LayoutError> {
-    let finalizing = c.need(Fact::RuntimeFinalizing)?;
     let head = c.need(Fact::RuntimeInterpretersHead)?;
     let main = head + rest.main_after_head;
-    let size = prefix(&[(finalizing, 8), (main, 8)]);
+    let size = main + 8;
     if size > RUNTIME_PREFIX {
         return Err(LayoutError::TooLarge { fact: Fact::RuntimeInterpretersHead, value: head.into(), cap: RUNTIME_PREFIX.into() });
     }
-    Ok(Runtime {
-        size,
-        interpreters_head: Field::at(head),
-        interpreters_main: Field::at(main),
-        initialized: finalizing.checked_sub(rest.initialized_before_finalizing).map(Field::at),
-        finalizing: Some(Field::at(finalizing)),
-        gil: None,
-    })
+    Ok(Runtime { size, interpreters_head: Field::at(head), interpreters_main: Field::at(main), gil: None })
 }
 
 fn interpreter(c: &Checked) -> Result<Interpreter, LayoutError> {
     Ok(Interpreter {
         next: Field::at(c.need(Fact::InterpreterNext)?),
-        id: Field::at(c.need(Fact::InterpreterId)?),
         threads_head: Field::at(c.need(Fact::InterpreterThreadsHead)?),
         gil: Some(Field::at(c.need(Fact::InterpreterGil)?)),
         modules: Some(Field::at(c.need(Fact::InterpreterModules)?)),
@@ -140,16 +131,10 @@ fn thread(c: &Checked, rest: &Rest) -> Result<Thread, LayoutError> {
     let top = rest.datastack.top.offset() as u32;
     let as_probed = c.need(Fact::ThreadDatastackChunk)? as usize == rest.datastack.chunk.offset() && top + 8 <= end;
     let datastack = as_probed.then_some(rest.datastack);
-    let holds_gil = c.get(Fact::ThreadHoldsGil).map(Field::at).or(rest.holds_gil.filter(|_| as_probed));
     let gil_requested = c.get(Fact::ThreadGilRequested).map(Field::at);
     let eval_breaker = Some(rest.eval_breaker).filter(|field| field.offset() == interp as usize + 8);
     let mut size = prefix(&[(next, 8), (interp, 8), (current_frame, 8), (thread_id, 8), (native_thread_id, 8)]);
-    let optional = [
-        (datastack.map(|d| d.top.offset()), 8),
-        (holds_gil.map(Field::offset), 4),
-        (gil_requested.map(Field::offset), 4),
-        (eval_breaker.map(Field::offset), 8),
-    ];
+    let optional = [(datastack.map(|d| d.top.offset()), 8), (gil_requested.map(Field::offset), 4), (eval_breaker.map(Field::offset), 8)];
     for (at, width) in optional {
         size = size.max(at.map_or(0, |at| at as u32 + width));
     }
@@ -161,7 +146,6 @@ fn thread(c: &Checked, rest: &Rest) -> Result<Thread, LayoutError> {
         thread_id: Field::at(thread_id),
         native_thread_id: Some(Field::at(native_thread_id)),
         datastack,
-        holds_gil,
         gil_requested,
         eval_breaker,
     })
@@ -178,7 +162,7 @@ fn frame(c: &Checked, rest: &Rest) -> Result<Frame, LayoutError> {
         code: Field::at(code),
         code_tag_mask: rest.code_tag_mask,
         position: Position::Pointer(Field::at(position)),
-        owner: Some(Owner { field: Field::at(owner), first_not_python: rest.first_not_python, generator: rest.generator }),
+        owner: Some(Owner { field: Field::at(owner), first_not_python: rest.first_not_python }),
     })
 }
 

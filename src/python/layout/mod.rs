@@ -72,10 +72,6 @@ pub struct Runtime {
     pub interpreters_head: Field<Addr>,
     /// `interpreters.main`.
     pub interpreters_main: Field<Addr>,
-    /// `core_initialized` / `initialized` (int): set once the interpreter can run; `None` where unknown.
-    pub initialized: Option<Field<i32>>,
-    /// `_finalizing` (the thread state that finalizes, null before).
-    pub finalizing: Option<Field<Addr>>,
     /// `ceval.gil`, embedded, up to 3.11.
     pub gil: Option<u32>,
 }
@@ -85,8 +81,6 @@ pub struct Runtime {
 pub struct Interpreter {
     /// `next`.
     pub next: Field<Addr>,
-    /// `id` (int64).
-    pub id: Field<i64>,
     /// `tstate_head` / `threads.head`.
     pub threads_head: Field<Addr>,
     /// `ceval.gil`, a pointer, 3.12+.
@@ -139,8 +133,6 @@ pub struct Thread {
     pub native_thread_id: Option<Field<u64>>,
     /// `datastack_chunk`, `datastack_top`, `datastack_limit`, 3.11+.
     pub datastack: Option<DataStack>,
-    /// `holds_gil` (int), 3.14+.
-    pub holds_gil: Option<Field<i32>>,
     /// `gil_requested` (int), 3.15.
     pub gil_requested: Option<Field<i32>>,
     /// `eval_breaker`, 3.13+: its lowest bit tells the thread to let go of the GIL (`_PY_GIL_DROP_REQUEST_BIT`).
@@ -206,8 +198,6 @@ pub struct Owner {
     pub field: Field<i8>,
     /// Values at and above this one mark entry frames, not Python ones (`FRAME_OWNED_BY_CSTACK` 3.12+; 127 where there is none).
     pub first_not_python: i8,
-    /// Offset of a frame inside its generator object is not needed: the frame is linked by address.
-    pub generator: i8,
 }
 
 /// `PyCodeObject`.

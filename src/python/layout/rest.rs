@@ -17,22 +17,16 @@ pub struct Rest {
     pub published: &'static [(Fact, u16)],
     /// Bytes from `interpreters.head` to `interpreters.main`.
     pub main_after_head: u32,
-    /// Bytes from `initialized` to `_finalizing`.
-    pub initialized_before_finalizing: u32,
     /// All of `_gil_runtime_state`: two fields are published, and must agree.
     pub gil: Gil,
     /// The per-thread stack of frames: `chunk` is published, and must agree.
     pub datastack: DataStack,
-    /// `PyThreadState.holds_gil`, where it exists and is not published (3.14).
-    pub holds_gil: Option<Field<i32>>,
     /// `PyThreadState.eval_breaker`: next to `interp`, which is published.
     pub eval_breaker: Field<u64>,
     /// As [`super::Frame::code_tag_mask`].
     pub code_tag_mask: u64,
     /// As [`super::Owner::first_not_python`].
     pub first_not_python: i8,
-    /// As [`super::Owner::generator`].
-    pub generator: i8,
     /// The flags of a `str`.
     pub unicode: UnicodeRest,
     /// Dicts, types, instances, ints; partly published.

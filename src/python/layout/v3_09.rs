@@ -9,17 +9,9 @@ use super::{Anchor, Bytecode, Code, Frame, Gil, Interpreter, Layout, LineFormat,
 /// Everything: 3.9 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 9),
-    runtime: Runtime {
-        interpreters_head: Field::at(32),
-        interpreters_main: Field::at(40),
-        initialized: Some(Field::at(12)),
-        finalizing: Some(Field::at(16)),
-        gil: Some(352),
-        size: 560,
-    },
+    runtime: Runtime { interpreters_head: Field::at(32), interpreters_main: Field::at(40), gil: Some(352), size: 560 },
     interpreter: Interpreter {
         next: Field::at(0),
-        id: Field::at(24),
         threads_head: Field::at(8),
         gil: None,
         modules: Some(Field::at(856)),
@@ -44,7 +36,6 @@ pub const LAYOUT: Layout = Layout {
         thread_id: Field::at(176),
         native_thread_id: None,
         datastack: None,
-        holds_gil: None,
         gil_requested: None,
         eval_breaker: None,
         size: 184,

@@ -12,17 +12,9 @@ use super::{
 /// Everything: 3.11 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 11),
-    runtime: Runtime {
-        interpreters_head: Field::at(40),
-        interpreters_main: Field::at(48),
-        initialized: Some(Field::at(16)),
-        finalizing: Some(Field::at(24)),
-        gil: Some(360),
-        size: 568,
-    },
+    runtime: Runtime { interpreters_head: Field::at(40), interpreters_main: Field::at(48), gil: Some(360), size: 568 },
     interpreter: Interpreter {
         next: Field::at(0),
-        id: Field::at(48),
         threads_head: Field::at(16),
         gil: None,
         modules: Some(Field::at(888)),
@@ -53,7 +45,6 @@ pub const LAYOUT: Layout = Layout {
             chunk_size: Field::at(8),
             data: 24,
         }),
-        holds_gil: None,
         gil_requested: None,
         eval_breaker: None,
         size: 312,
@@ -62,7 +53,7 @@ pub const LAYOUT: Layout = Layout {
         back: Field::at(48),
         code: Field::at(32),
         position: Position::Pointer(Field::at(56)),
-        owner: Some(Owner { field: Field::at(69), first_not_python: 127, generator: 1 }),
+        owner: Some(Owner { field: Field::at(69), first_not_python: 127 }),
         code_tag_mask: u64::MAX,
         size: 70,
     },

@@ -12,17 +12,9 @@ use super::{
 /// Everything: 3.12 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 12),
-    runtime: Runtime {
-        interpreters_head: Field::at(40),
-        interpreters_main: Field::at(48),
-        initialized: Some(Field::at(16)),
-        finalizing: Some(Field::at(24)),
-        gil: None,
-        size: 56,
-    },
+    runtime: Runtime { interpreters_head: Field::at(40), interpreters_main: Field::at(48), gil: None, size: 56 },
     interpreter: Interpreter {
         next: Field::at(0),
-        id: Field::at(8),
         threads_head: Field::at(72),
         gil: Some(Field::at(384)),
         modules: Some(Field::at(944)),
@@ -53,7 +45,6 @@ pub const LAYOUT: Layout = Layout {
             chunk_size: Field::at(8),
             data: 24,
         }),
-        holds_gil: None,
         gil_requested: None,
         eval_breaker: None,
         size: 248,
@@ -62,7 +53,7 @@ pub const LAYOUT: Layout = Layout {
         back: Field::at(8),
         code: Field::at(0),
         position: Position::Pointer(Field::at(56)),
-        owner: Some(Owner { field: Field::at(70), first_not_python: 3, generator: 1 }),
+        owner: Some(Owner { field: Field::at(70), first_not_python: 3 }),
         code_tag_mask: u64::MAX,
         size: 71,
     },

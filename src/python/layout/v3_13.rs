@@ -13,10 +13,8 @@ pub const REST: Rest = Rest {
     minor: Minor(3, 13),
     published: &[
         (Fact::RuntimeSize, 24),
-        (Fact::RuntimeFinalizing, 32),
         (Fact::RuntimeInterpretersHead, 40),
         (Fact::InterpreterSize, 48),
-        (Fact::InterpreterId, 56),
         (Fact::InterpreterNext, 64),
         (Fact::InterpreterThreadsHead, 72),
         (Fact::InterpreterGc, 80),
@@ -66,7 +64,6 @@ pub const REST: Rest = Rest {
         (Fact::UnicodeAsciiSize, 560),
     ],
     main_after_head: 8,
-    initialized_before_finalizing: 8,
     gil: Gil {
         enabled: None,
         last_holder: Field::at(8),
@@ -80,11 +77,9 @@ pub const REST: Rest = Rest {
         size: 208,
     },
     datastack: DataStack { chunk: Field::at(232), top: Field::at(240), previous: Field::at(0), chunk_size: Field::at(8), data: 24 },
-    holds_gil: None,
     eval_breaker: Field::at(24),
     code_tag_mask: u64::MAX,
     first_not_python: 3,
-    generator: 1,
     unicode: UnicodeRest { kind_shift: 2, compact_bit: 5, ascii_bit: 6, compact_after_ascii: 16 },
     containers: Containers {
         dict: Dict { used: Field::at(16), keys: Field::at(32), values: Field::at(40), size: 48 },
@@ -122,7 +117,6 @@ pub const REST_FREE_THREADED: Rest = Rest {
     minor: Minor(3, 13),
     published: REST.published,
     main_after_head: 8,
-    initialized_before_finalizing: 8,
     gil: Gil {
         enabled: Some(Field::at(0)),
         last_holder: Field::at(16),
@@ -136,11 +130,9 @@ pub const REST_FREE_THREADED: Rest = Rest {
         size: 216,
     },
     datastack: DataStack { chunk: Field::at(232), top: Field::at(240), previous: Field::at(0), chunk_size: Field::at(8), data: 24 },
-    holds_gil: None,
     eval_breaker: Field::at(24),
     code_tag_mask: u64::MAX,
     first_not_python: 3,
-    generator: 1,
     unicode: UnicodeRest { kind_shift: 2, compact_bit: 5, ascii_bit: 6, compact_after_ascii: 16 },
     containers: Containers {
         dict: Dict { used: Field::at(32), keys: Field::at(48), values: Field::at(56), size: 64 },

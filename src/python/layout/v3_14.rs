@@ -1,7 +1,7 @@
 //! What CPython 3.14 does not publish, as probed from 3.14.10's headers (x86-64, glibc).
 //!
-//! The default build was checked alive; of the free-threaded one only the headers were at hand. `holds_gil` exists but is published from 3.15. A
-//! free-threaded `str` keeps `interned` in a byte of its own, so its other flags stand 6 bits higher.
+//! The default build was checked alive; of the free-threaded one only the headers were at hand. A free-threaded `str` keeps
+//! `interned` in a byte of its own, so its other flags stand 6 bits higher.
 
 use super::containers::{Containers, Dict, DictKeys, Digits, Entry, Indices, Int, Managed, Type, Values};
 use super::field::Field;
@@ -14,10 +14,8 @@ pub const REST: Rest = Rest {
     minor: Minor(3, 14),
     published: &[
         (Fact::RuntimeSize, 24),
-        (Fact::RuntimeFinalizing, 32),
         (Fact::RuntimeInterpretersHead, 40),
         (Fact::InterpreterSize, 48),
-        (Fact::InterpreterId, 56),
         (Fact::InterpreterNext, 64),
         (Fact::InterpreterThreadsHead, 72),
         (Fact::InterpreterGc, 88),
@@ -67,7 +65,6 @@ pub const REST: Rest = Rest {
         (Fact::UnicodeAsciiSize, 640),
     ],
     main_after_head: 8,
-    initialized_before_finalizing: 8,
     gil: Gil {
         enabled: None,
         last_holder: Field::at(8),
@@ -81,11 +78,9 @@ pub const REST: Rest = Rest {
         size: 208,
     },
     datastack: DataStack { chunk: Field::at(232), top: Field::at(240), previous: Field::at(0), chunk_size: Field::at(8), data: 24 },
-    holds_gil: Some(Field::at(36)),
     eval_breaker: Field::at(24),
     code_tag_mask: !3,
     first_not_python: 3,
-    generator: 1,
     unicode: UnicodeRest { kind_shift: 2, compact_bit: 5, ascii_bit: 6, compact_after_ascii: 16 },
     containers: Containers {
         dict: Dict { used: Field::at(16), keys: Field::at(32), values: Field::at(40), size: 48 },
@@ -123,7 +118,6 @@ pub const REST_FREE_THREADED: Rest = Rest {
     minor: Minor(3, 14),
     published: REST.published,
     main_after_head: 8,
-    initialized_before_finalizing: 8,
     gil: Gil {
         enabled: Some(Field::at(0)),
         last_holder: Field::at(16),
@@ -137,11 +131,9 @@ pub const REST_FREE_THREADED: Rest = Rest {
         size: 216,
     },
     datastack: DataStack { chunk: Field::at(232), top: Field::at(240), previous: Field::at(0), chunk_size: Field::at(8), data: 24 },
-    holds_gil: Some(Field::at(36)),
     eval_breaker: Field::at(24),
     code_tag_mask: !3,
     first_not_python: 3,
-    generator: 1,
     unicode: UnicodeRest { kind_shift: 8, compact_bit: 11, ascii_bit: 12, compact_after_ascii: 16 },
     containers: Containers {
         dict: Dict { used: Field::at(32), keys: Field::at(48), values: Field::at(56), size: 64 },

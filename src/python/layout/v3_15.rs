@@ -13,10 +13,8 @@ pub const REST: Rest = Rest {
     minor: Minor(3, 15),
     published: &[
         (Fact::RuntimeSize, 24),
-        (Fact::RuntimeFinalizing, 32),
         (Fact::RuntimeInterpretersHead, 40),
         (Fact::InterpreterSize, 48),
-        (Fact::InterpreterId, 56),
         (Fact::InterpreterNext, 64),
         (Fact::InterpreterThreadsHead, 72),
         (Fact::InterpreterGc, 88),
@@ -34,7 +32,6 @@ pub const REST: Rest = Rest {
         (Fact::ThreadId, 240),
         (Fact::ThreadNativeId, 248),
         (Fact::ThreadDatastackChunk, 256),
-        (Fact::ThreadHoldsGil, 272),
         (Fact::ThreadGilRequested, 280),
         (Fact::FrameSize, 312),
         (Fact::FramePrevious, 320),
@@ -73,7 +70,6 @@ pub const REST: Rest = Rest {
         (Fact::UnicodeCompactSize, 744),
     ],
     main_after_head: 8,
-    initialized_before_finalizing: 8,
     gil: Gil {
         enabled: None,
         last_holder: Field::at(8),
@@ -87,11 +83,9 @@ pub const REST: Rest = Rest {
         size: 208,
     },
     datastack: DataStack { chunk: Field::at(256), top: Field::at(264), previous: Field::at(0), chunk_size: Field::at(8), data: 24 },
-    holds_gil: None,
     eval_breaker: Field::at(24),
     code_tag_mask: !3,
     first_not_python: 3,
-    generator: 1,
     unicode: UnicodeRest { kind_shift: 2, compact_bit: 5, ascii_bit: 6, compact_after_ascii: 16 },
     containers: Containers {
         dict: Dict { used: Field::at(16), keys: Field::at(32), values: Field::at(40), size: 48 },
@@ -129,7 +123,6 @@ pub const REST_FREE_THREADED: Rest = Rest {
     minor: Minor(3, 15),
     published: REST.published,
     main_after_head: 8,
-    initialized_before_finalizing: 8,
     gil: Gil {
         enabled: Some(Field::at(0)),
         last_holder: Field::at(16),
@@ -143,11 +136,9 @@ pub const REST_FREE_THREADED: Rest = Rest {
         size: 216,
     },
     datastack: DataStack { chunk: Field::at(256), top: Field::at(264), previous: Field::at(0), chunk_size: Field::at(8), data: 24 },
-    holds_gil: None,
     eval_breaker: Field::at(24),
     code_tag_mask: !3,
     first_not_python: 3,
-    generator: 1,
     unicode: UnicodeRest { kind_shift: 8, compact_bit: 11, ascii_bit: 12, compact_after_ascii: 16 },
     containers: Containers {
         dict: Dict { used: Field::at(32), keys: Field::at(48), values: Field::at(56), size: 64 },

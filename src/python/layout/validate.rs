@@ -74,10 +74,8 @@ pub enum LayoutError {
 #[expect(missing_docs, reason = "each is named after the struct and member of `_Py_DebugOffsets` that it is")]
 pub enum Fact {
     RuntimeSize,
-    RuntimeFinalizing,
     RuntimeInterpretersHead,
     InterpreterSize,
-    InterpreterId,
     InterpreterNext,
     InterpreterThreadsHead,
     InterpreterGc,
@@ -95,7 +93,6 @@ pub enum Fact {
     ThreadId,
     ThreadNativeId,
     ThreadDatastackChunk,
-    ThreadHoldsGil,
     ThreadGilRequested,
     FrameSize,
     FramePrevious,
@@ -151,10 +148,8 @@ const RULES: &[(Fact, Rule)] = {
     use Rule::*;
     &[
         (RuntimeSize, Size(RUNTIME_CAP)),
-        (RuntimeFinalizing, Field(RuntimeSize, 8)),
         (RuntimeInterpretersHead, Field(RuntimeSize, 8)),
         (InterpreterSize, Size(INTERPRETER_CAP)),
-        (InterpreterId, Field(InterpreterSize, 8)),
         (InterpreterNext, Field(InterpreterSize, 8)),
         (InterpreterThreadsHead, Field(InterpreterSize, 8)),
         (InterpreterGc, Part(InterpreterSize, GcSize)),
@@ -172,7 +167,6 @@ const RULES: &[(Fact, Rule)] = {
         (ThreadId, Field(ThreadSize, 8)),
         (ThreadNativeId, Field(ThreadSize, 8)),
         (ThreadDatastackChunk, Field(ThreadSize, 8)),
-        (ThreadHoldsGil, Field(ThreadSize, 4)),
         (ThreadGilRequested, Field(ThreadSize, 4)),
         (FrameSize, Size(FRAME_CAP)),
         (FramePrevious, Field(FrameSize, 8)),
