@@ -102,11 +102,10 @@ fn one(e: &Evidence<'_>, thread: usize) -> Loop {
         }
     }
     let waiting = |all: &[Split]| all.get(thread).map_or(0.0, |t| if t.total() > 0.0 { t.get(State::Waiting) / t.total() } else { 0.0 });
-    let [waiting] = stats::intervals(e.profile, |all| [waiting(all)]);
     let most = places.into_iter().filter(|p| p.1 > 0.0).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
     Loop {
         name: clean(&e.profile.threads[thread].facts.name),
-        waiting,
+        waiting: stats::interval(e.profile, waiting),
         asleep: stats::share(asleep, total, e.profile.window.looks as f64),
         sleeper: most.map(|((function, line), _)| (named(e.profile.function(function)), line)),
     }

@@ -66,8 +66,7 @@ fn which(e: &Evidence<'_>, is: impl Fn(&Evidence<'_>, usize) -> bool) -> Vec<usi
 }
 
 fn measured(e: &Evidence<'_>, theirs: &[usize], figure: impl Fn(&Split) -> f64) -> Estimate {
-    let [sum] = stats::intervals(e.profile, |all| [theirs.iter().filter_map(|n| all.get(*n)).map(&figure).sum::<f64>()]);
-    sum
+    stats::interval(e.profile, |all| theirs.iter().filter_map(|n| all.get(*n)).map(&figure).sum())
 }
 
 /// Whether a thread was ever seen in a function that is no library's. One without any frame was seen too briefly to tell, and passes for the user's.
