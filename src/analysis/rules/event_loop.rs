@@ -20,7 +20,7 @@ pub(in crate::analysis) fn starved(e: &Evidence<'_>) -> Judgement {
         "waits for the GIL",
         |l| l.waiting,
         |e, l, share| {
-            Opinion::new(Code::EventLoopStarved, String::new())
+            Opinion::finding(Code::EventLoopStarved)
             .severe(Severity::Medium)
             .because(format!(
                 "The event loop in {} waits for the GIL {share} of its time, so that every task on it is late by as much; most of the waiting in this program is behind {}.",
@@ -42,7 +42,7 @@ pub(in crate::analysis) fn blocked(e: &Evidence<'_>) -> Judgement {
         |l| l.asleep,
         |_, l, share| {
             let at = l.sleeper.as_ref().map_or(String::new(), |(p, line)| format!(", mostly in {} at line {line}", place(p)));
-            Opinion::new(Code::EventLoopBlocked, String::new())
+            Opinion::finding(Code::EventLoopBlocked)
                 .severe(Severity::Medium)
                 .because(format!(
                     "The event loop in {} sleeps inside a callback {share} of its time{at}: nothing else on it runs meanwhile.",
@@ -59,7 +59,7 @@ fn judge(e: &Evidence<'_>, what: &str, figure: fn(&Loop) -> Estimate, say: fn(&E
     let Some(worst) = loops.iter().max_by(|a, b| figure(a).estimate.total_cmp(&figure(b).estimate)) else { return Judgement::No };
     let share = figure(worst);
     match against(&share, FELT) {
-        Against::Above => say(e, worst, percent(share.estimate)).aside().yes(),
+        Against::Above => say(e, worst, percent(share.estimate)).yes(),
         Against::Below => Judgement::No,
         Against::Astride => Judgement::NotEnough(format!(
             "The event loop in {} {what} between {} and {} of its time.",

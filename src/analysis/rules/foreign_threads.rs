@@ -21,7 +21,7 @@ const LIBRARIES: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/python
 pub(in crate::analysis) fn native(e: &Evidence<'_>) -> Judgement {
     let theirs: Vec<usize> = which(e, |e, n| !e.profile.threads[n].facts.python);
     judge(&theirs, measured(e, &theirs, on_cpu), CPUS, |cpus| {
-        Opinion::new(Code::ForeignThreads, String::new())
+        Opinion::finding(Code::ForeignThreads)
             .because(format!(
                 "{} without any Python ({}) {} {} CPUs: a library started them.",
                 threads(theirs.len()),
@@ -37,7 +37,7 @@ pub(in crate::analysis) fn python(e: &Evidence<'_>) -> Judgement {
     let theirs: Vec<usize> =
         which(e, |e, n| e.profile.threads[n].facts.python && !e.profile.threads[n].facts.main && !runs_users_code(e, n));
     judge(&theirs, measured(e, &theirs, Split::holding), HOLDS, |held| {
-        Opinion::new(Code::ForeignThreads, String::new())
+        Opinion::finding(Code::ForeignThreads)
             .because(format!(
                 "{} that only {} a library's code ({}) {} the GIL {:.0} % of the time.",
                 threads(theirs.len()),
@@ -57,7 +57,7 @@ fn judge(theirs: &[usize], figure: Estimate, bound: f64, say: impl FnOnce(f64) -
         Against::Astride => {
             Judgement::NotEnough(format!("Threads that a library started take between {:.2} and {:.2} of a core.", figure.low, figure.high))
         }
-        Against::Above => say(figure.estimate).severe(Severity::Low).aside().yes(),
+        Against::Above => say(figure.estimate).severe(Severity::Low).yes(),
     }
 }
 
