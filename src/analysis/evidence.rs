@@ -3,8 +3,8 @@
 use super::report::{Estimate, FunctionRow, Gil, Place, Thread};
 use super::scaling::{self, NO_LIMIT};
 use super::shares::on_cpu;
-use super::words::named;
-use super::{stats, words};
+use super::stats::Bootstrap;
+use super::words::{self, named};
 use crate::profile::{FunctionId, Profile};
 use crate::sample::{Split, State};
 use std::collections::HashMap;
@@ -108,18 +108,9 @@ impl<'a> Evidence<'a> {
     /// All that can be known from a profile.
     pub(super) fn gather(profile: &'a Profile, gil: &'a Gil, threads: &'a [Thread], functions: &'a [FunctionRow]) -> Evidence<'a> {
         let cores = cores(profile);
-        let measured = stats::intervals(profile, |threads| measure(threads, cores));
-        let [holding, waiting, native, unknown, lock, on_cpu, active, starvation, lacking, outside, alone, saturation, ..] = measured;
-        let [.., p0, p1, p2, u0, u1, u2, f0, f1, f2, r0, r1, r2] = measured;
-        // Each end of a prediction is a figure of its own; its outer quantile is the end of the interval.
-        let interval = |[low, middle, high]: [Estimate; 3]| Estimate { estimate: middle.estimate, low: low.low, high: high.high };
-        let gains = Gains {
-            processes: interval([p0, p1, p2]),
-            uncapped: interval([u0, u1, u2]),
-            free_threading: interval([f0, f1, f2]),
-            release_in_native: interval([r0, r1, r2]),
-        };
-        let rates = Rates { holding, waiting, native, unknown, lock, on_cpu, active, starvation, lacking, outside, alone };
+        let drawn = Bootstrap::new(profile, |threads| Figures::measure(threads, cores));
+        let (rates, gains) = (Rates::of(&drawn), Gains::of(&drawn));
+        let saturation = drawn.interval(|figures| figures.saturation);
         let (behind, locks) = (behind(functions), locks(profile));
         Evidence { profile, gil, threads, functions, rates, gains, behind, locks, saturation }
     }
@@ -187,48 +178,92 @@ fn cores(profile: &Profile) -> f64 {
     }
 }
 
-/// Figures that are rates, shares or counts.
-const RATES: usize = 12;
-/// Those, and three for each of four predictions.
-const FIGURES: usize = RATES + 12;
+/// Every figure that gets an interval, of one draw of the window.
+struct Figures {
+    holding: f64,
+    waiting: f64,
+    native: f64,
+    unknown: f64,
+    lock: f64,
+    on_cpu: f64,
+    active: f64,
+    starvation: f64,
+    lacking: f64,
+    outside: f64,
+    alone: f64,
+    saturation: f64,
+    processes: Estimate,
+    uncapped: Estimate,
+    free_threading: Estimate,
+    release_in_native: Estimate,
+}
 
-/// Every figure that gets an interval, of one draw. The order is that of `gather`.
-fn measure(threads: &[Split], cores: f64) -> [f64; FIGURES] {
-    let sum = |part: &dyn Fn(&Split) -> f64| threads.iter().map(part).sum::<f64>();
-    let state = |state| sum(&|t| t.get(state));
-    let (holding, waiting, native) = (sum(&|t| t.holding()), state(State::Waiting), state(State::Native));
-    let (work, used) = (sum(&scaling::work), sum(&on_cpu));
-    let lacked = state(State::Starved) + state(State::HoldingStarved);
-    let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
-    // Threads that do next to nothing would make it look small: there may be any number of them.
-    let works = threads.iter().filter(|t| scaling::work(t) > 0.01 * most);
-    let own = works.map(|t| t.total() - t.get(State::Waiting) - t.get(State::Lock)).sum::<f64>();
-    let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
-    let mut out = [0.0; FIGURES];
-    out[..RATES].copy_from_slice(&[
-        holding,
-        waiting,
-        native,
-        state(State::Unknown),
-        state(State::Lock),
-        used,
-        holding + waiting + native + state(State::Starved),
-        ratio(lacked, lacked + used),
-        ratio(lacked, own),
-        ratio(native, work),
-        ratio(most, work),
-        scaling::saturation(threads),
-    ]);
-    let predictions = [
-        scaling::processes(threads, cores),
-        scaling::processes(threads, NO_LIMIT),
-        scaling::free_threading(threads, cores),
-        scaling::release_in_native(threads, cores),
-    ];
-    for (slot, e) in out[RATES..].chunks_exact_mut(3).zip(predictions) {
-        slot.copy_from_slice(&[e.low, e.estimate, e.high]);
+impl Figures {
+    fn measure(threads: &[Split], cores: f64) -> Figures {
+        let sum = |part: &dyn Fn(&Split) -> f64| threads.iter().map(part).sum::<f64>();
+        let state = |state| sum(&|t| t.get(state));
+        let (holding, waiting, native) = (sum(&|t| t.holding()), state(State::Waiting), state(State::Native));
+        let (work, on_cpu) = (sum(&scaling::work), sum(&on_cpu));
+        let lacked = state(State::Starved) + state(State::HoldingStarved);
+        let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
+        // Threads that do next to nothing would make it look small: there may be any number of them.
+        let works = threads.iter().filter(|t| scaling::work(t) > 0.01 * most);
+        let own = works.map(|t| t.total() - t.get(State::Waiting) - t.get(State::Lock)).sum::<f64>();
+        let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
+        Figures {
+            holding,
+            waiting,
+            native,
+            unknown: state(State::Unknown),
+            lock: state(State::Lock),
+            on_cpu,
+            active: holding + waiting + native + state(State::Starved),
+            starvation: ratio(lacked, lacked + on_cpu),
+            lacking: ratio(lacked, own),
+            outside: ratio(native, work),
+            alone: ratio(most, work),
+            saturation: scaling::saturation(threads),
+            processes: scaling::processes(threads, cores),
+            uncapped: scaling::processes(threads, NO_LIMIT),
+            free_threading: scaling::free_threading(threads, cores),
+            release_in_native: scaling::release_in_native(threads, cores),
+        }
     }
-    out
+}
+
+impl Rates {
+    fn of(drawn: &Bootstrap<Figures>) -> Rates {
+        Rates {
+            holding: drawn.interval(|figures| figures.holding),
+            waiting: drawn.interval(|figures| figures.waiting),
+            native: drawn.interval(|figures| figures.native),
+            unknown: drawn.interval(|figures| figures.unknown),
+            lock: drawn.interval(|figures| figures.lock),
+            on_cpu: drawn.interval(|figures| figures.on_cpu),
+            active: drawn.interval(|figures| figures.active),
+            starvation: drawn.interval(|figures| figures.starvation),
+            lacking: drawn.interval(|figures| figures.lacking),
+            outside: drawn.interval(|figures| figures.outside),
+            alone: drawn.interval(|figures| figures.alone),
+        }
+    }
+}
+
+impl Gains {
+    fn of(drawn: &Bootstrap<Figures>) -> Gains {
+        // Each end of a prediction is a figure of its own; its outer quantile is the end of the interval.
+        let interval = |prediction: fn(&Figures) -> &Estimate| Estimate {
+            estimate: drawn.interval(|figures| prediction(figures).estimate).estimate,
+            low: drawn.interval(|figures| prediction(figures).low).low,
+            high: drawn.interval(|figures| prediction(figures).high).high,
+        };
+        Gains {
+            processes: interval(|figures| &figures.processes),
+            uncapped: interval(|figures| &figures.uncapped),
+            free_threading: interval(|figures| &figures.free_threading),
+            release_in_native: interval(|figures| &figures.release_in_native),
+        }
+    }
 }
 
 /// Each holder's waiting, shared out by what that function does while it holds.

@@ -4,6 +4,7 @@
 //! a judgement needs an interval, `spread` one to what was taken in stretches; `what_if` answers one case by a simulation (`simulate`); `evidence` gathers all of it, and each file of `rules` judges one thing by it. `verdict` has the order.
 
 mod blame;
+mod code;
 pub mod compare;
 mod contention;
 mod evidence;

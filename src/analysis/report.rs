@@ -5,6 +5,7 @@
 //! Fields are only ever added. Shares are of wall time of the thread inside the window; `functions` count thread-seconds per second.
 #![allow(missing_docs)]
 
+pub use super::code::Code;
 use serde::{Deserialize, Serialize};
 
 /// The schema's name, in every report.
@@ -198,32 +199,6 @@ pub struct Blame {
     /// `None`: nobody was seen to hold at that look (the hand-off itself).
     pub holder: Option<Place>,
     pub seconds: f64,
-}
-
-/// The codes of REPORT's contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Code {
-    SwitchToProcesses,
-    ReleaseTheGil,
-    BlockedHoldingGil,
-    LatencyVictims,
-    AlreadyParallel,
-    KeepThreads,
-    Serial,
-    LockBound,
-    CpuStarved,
-    GilDisabled,
-    Idle,
-    Inconclusive,
-    // Only ever findings.
-    KnownLibrary,
-    GarbageCollection,
-    HandOffStorm,
-    EventLoopStarved,
-    EventLoopBlocked,
-    CpuLimit,
-    ForeignThreads,
 }
 
 /// How sure a verdict is.

@@ -16,25 +16,40 @@ const WORK: usize = 100_000;
 /// Where each end of the interval lies.
 const TAIL: f64 = 0.05;
 
-/// Measures the window and gives each figure its interval. `measure` gets each thread's time, by index into the profile's threads, in
-/// thread-seconds per second of wall time.
-pub(super) fn intervals<const N: usize>(profile: &Profile, measure: impl Fn(&[Split]) -> [f64; N]) -> [Estimate; N] {
-    let all: Vec<usize> = (0..profile.blocks.len()).collect();
-    let whole = measure(&rates(profile, &all));
-    let draws = (WORK / profile.threads.len().max(1)).clamp(LEAST_DRAWS, DRAWS);
-    let mut dice = Dice(0x6769_6c70_726f_6621);
-    let mut columns: Vec<Vec<f64>> = vec![Vec::with_capacity(draws); N];
-    for _ in 0..draws {
-        let drawn: Vec<usize> = all.iter().map(|_| dice.below(all.len())).collect();
-        for (column, value) in columns.iter_mut().zip(measure(&rates(profile, &drawn))) {
-            column.push(value);
-        }
+/// What was measured of the whole window and of each draw.
+pub(super) struct Bootstrap<M> {
+    whole: M,
+    draws: Vec<M>,
+}
+
+impl<M> Bootstrap<M> {
+    /// Measures the window and each draw. `measure` gets each thread's time, by index into the profile's threads, in thread-seconds
+    /// per second of wall time.
+    pub(super) fn new(profile: &Profile, measure: impl Fn(&[Split]) -> M) -> Bootstrap<M> {
+        let all: Vec<usize> = (0..profile.blocks.len()).collect();
+        let draws = (WORK / profile.threads.len().max(1)).clamp(LEAST_DRAWS, DRAWS);
+        let mut dice = Dice(0x6769_6c70_726f_6621);
+        let mut draw = || {
+            let drawn: Vec<usize> = all.iter().map(|_| dice.below(all.len())).collect();
+            measure(&rates(profile, &drawn))
+        };
+        let draws = (0..draws).map(|_| draw()).collect();
+        Bootstrap { whole: measure(&rates(profile, &all)), draws }
     }
-    std::array::from_fn(|i| {
-        columns[i].sort_by(f64::total_cmp);
-        let at = |q: f64| columns[i][((draws - 1) as f64 * q).round() as usize];
-        Estimate { estimate: whole[i], low: at(TAIL).min(whole[i]), high: at(1.0 - TAIL).max(whole[i]) }
-    })
+
+    /// One figure of the window, with the interval that the draws give it.
+    pub(super) fn interval(&self, figure: impl Fn(&M) -> f64) -> Estimate {
+        let estimate = figure(&self.whole);
+        let mut drawn: Vec<f64> = self.draws.iter().map(&figure).collect();
+        drawn.sort_by(f64::total_cmp);
+        let at = |q: f64| drawn[((drawn.len() - 1) as f64 * q).round() as usize];
+        Estimate { estimate, low: at(TAIL).min(estimate), high: at(1.0 - TAIL).max(estimate) }
+    }
+}
+
+/// A single figure with its interval.
+pub(super) fn interval(profile: &Profile, measure: impl Fn(&[Split]) -> f64) -> Estimate {
+    Bootstrap::new(profile, measure).interval(|figure| *figure)
 }
 
 /// The normal distribution's 95 % quantile, for both ends of a 90 % interval.
@@ -111,8 +126,7 @@ mod tests {
     use crate::analysis::testing::Scene;
 
     fn holding(profile: &Profile) -> Estimate {
-        let [e] = intervals(profile, |threads| [threads.iter().map(Split::holding).sum()]);
-        e
+        interval(profile, |threads| threads.iter().map(Split::holding).sum())
     }
 
     #[test]

@@ -6,10 +6,10 @@
 
 use super::evidence::Evidence;
 use super::report::{Code, Confidence, Estimate, Finding, Speedup, Verdict};
-use super::rules::{self, Judgement, Opinion, Rule};
+use super::rules::{self, Judgement, Opinion, Role, Rule};
 
-/// The order.
-const RULES: &[Rule] = &[
+/// The rules whose opinion may be the verdict, in their order. If none says yes, their doubts are the verdict's reasons.
+const VERDICT_RULES: &[Rule] = &[
     rules::gil_disabled::judge,
     rules::inconclusive::judge,
     rules::idle::judge,
@@ -22,7 +22,10 @@ const RULES: &[Rule] = &[
     rules::already_parallel::judge,
     rules::serial::judge,
     rules::keep_threads::judge,
-    // Never the verdict.
+];
+
+/// The rules that give findings only. Their doubts count for nothing.
+const FINDING_RULES: &[Rule] = &[
     rules::cpu_limit::judge,
     rules::event_loop::starved,
     rules::event_loop::blocked,
@@ -33,18 +36,21 @@ const RULES: &[Rule] = &[
     rules::foreign_threads::native,
     rules::foreign_threads::python,
 ];
-/// So many of the first may be the verdict.
-const VERDICTS: usize = 12;
 
 /// The one verdict, and everything else worth knowing.
 pub(super) fn judge(evidence: &Evidence<'_>) -> (Verdict, Vec<Finding>) {
     let (mut primary, mut findings, mut doubts) = (None, Vec::new(), Vec::new());
-    for (n, rule) in RULES.iter().enumerate() {
+    for rule in VERDICT_RULES {
         match rule(evidence) {
-            Judgement::Yes(opinion) if opinion.primary && primary.is_none() => primary = Some(*opinion),
+            Judgement::Yes(opinion) if opinion.role == Role::Verdict && primary.is_none() => primary = Some(*opinion),
             Judgement::Yes(opinion) => findings.extend(finding(*opinion)),
-            Judgement::NotEnough(why) if n < VERDICTS => doubts.push(why),
-            Judgement::NotEnough(_) | Judgement::No => {}
+            Judgement::NotEnough(why) => doubts.push(why),
+            Judgement::No => {}
+        }
+    }
+    for rule in FINDING_RULES {
+        if let Judgement::Yes(opinion) = rule(evidence) {
+            findings.extend(finding(*opinion));
         }
     }
     let opinion = primary.unwrap_or_else(|| rules::inconclusive::undecided(doubts));

@@ -87,27 +87,6 @@ pub struct Regression {
     pub level: Level,
 }
 
-/// The codes that can be a verdict.
-pub const VERDICTS: [(&str, Code); 12] = [
-    ("switch-to-processes", Code::SwitchToProcesses),
-    ("release-the-gil", Code::ReleaseTheGil),
-    ("blocked-holding-gil", Code::BlockedHoldingGil),
-    ("latency-victims", Code::LatencyVictims),
-    ("already-parallel", Code::AlreadyParallel),
-    ("keep-threads", Code::KeepThreads),
-    ("serial", Code::Serial),
-    ("lock-bound", Code::LockBound),
-    ("cpu-starved", Code::CpuStarved),
-    ("gil-disabled", Code::GilDisabled),
-    ("idle", Code::Idle),
-    ("inconclusive", Code::Inconclusive),
-];
-
-/// The name of a verdict.
-pub fn verdict_name(code: Code) -> &'static str {
-    VERDICTS.iter().find(|(_, known)| *known == code).map_or("inconclusive", |(name, _)| name)
-}
-
 impl Limit {
     /// Reads one.
     pub fn parse(text: &str) -> Result<Limit, String> {
@@ -300,8 +279,8 @@ impl<'a> Words<'a> {
 
     fn code(&mut self) -> Result<Code, String> {
         let name = self.run(|c| c.is_ascii_lowercase() || c == '-');
-        let known = VERDICTS.iter().find(|(known, _)| *known == name).map(|(_, code)| *code);
-        let all = || VERDICTS.map(|(name, _)| name).join(", ");
+        let known = Code::from_name(name).filter(|code| code.is_verdict());
+        let all = || Code::verdicts().map(Code::name).collect::<Vec<_>>().join(", ");
         known.ok_or_else(|| format!("there is no verdict {name:?}; there are: {}", all()))
     }
 
@@ -386,7 +365,7 @@ fn level(level: Level) -> &'static str {
 
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |codes: &[Code]| codes.iter().map(|code| verdict_name(*code)).collect::<Vec<_>>().join(", ");
+        let list = |codes: &[Code]| codes.iter().map(|code| code.name()).collect::<Vec<_>>().join(", ");
         match &self.bound {
             Bound::Number(op, bound) => write!(f, "{} {} {}", self.metric, op.sign(), written(self.metric.unit(), *bound))?,
             Bound::In(codes) => write!(f, "{} in [{}]", self.metric, list(codes))?,

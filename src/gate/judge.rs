@@ -4,7 +4,7 @@
 //! A regression is judged by the difference to the baseline in the same way, against the larger of what is allowed and of the floor. A
 //! verdict is forbidden when every run has a forbidden one, and allowed when none has.
 
-use super::expr::{verdict_name, Allowed, Bound, Limit, Op, Regression};
+use super::expr::{Allowed, Bound, Limit, Op, Regression};
 use super::figure::{figure, Figure, Worst};
 use super::metric::Metric;
 use super::outcome::{Check, Interval, Kind, Level, Unit, Verdict};
@@ -187,9 +187,9 @@ fn difference(new: &Interval, old: &Interval) -> Interval {
 }
 
 fn verdict(check: &mut Check, runs: &[Run], codes: &[Code], wanted: bool) {
-    let list = codes.iter().map(|code| verdict_name(*code)).collect::<Vec<_>>().join(", ");
+    let list = codes.iter().map(|code| code.name()).collect::<Vec<_>>().join(", ");
     check.limit_text = format!("{}in [{list}]", if wanted { "" } else { "not " });
-    let mut seen: Vec<&str> = runs.iter().filter_map(|run| run.verdict).map(verdict_name).collect();
+    let mut seen: Vec<&str> = runs.iter().filter_map(|run| run.verdict).map(Code::name).collect();
     seen.sort_unstable();
     seen.dedup();
     check.measured_text = if seen.is_empty() { numbers::NONE.into() } else { seen.join(", ") };

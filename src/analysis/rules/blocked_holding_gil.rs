@@ -25,7 +25,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
         .because(e.how_contended())
         .next(format!("Release the GIL around the blocking call at {}: Py_BEGIN_ALLOW_THREADS in C, `with nogil:` in Cython, or ctypes.CDLL in place of ctypes.PyDLL.", line(&place, hot_line)))
         .next(format!("Until then separate processes would be about {} {}.", gain(gains), on_cores(e.cores())));
-    if behind.blocked >= behind.python.max(behind.native) { opinion } else { opinion.aside() }.yes()
+    if behind.blocked >= behind.python.max(behind.native) { opinion } else { opinion.only_a_finding() }.yes()
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
             } else {
                 ("its affinity", "Widen the affinity (taskset, a pod with static CPUs) before anything else is tuned.")
             };
-            Opinion::new(Code::CpuLimit, String::new())
+            Opinion::finding(Code::CpuLimit)
                 .severe(Severity::High)
                 .because(format!(
                     "{} holds the program to {} of the machine's {}, of which it wants {}.",
@@ -39,7 +39,6 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
                     percent(share.estimate)
                 ))
                 .next(step)
-                .aside()
                 .yes()
         }
     }

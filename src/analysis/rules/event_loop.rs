@@ -20,7 +20,7 @@ pub(in crate::analysis) fn starved(e: &Evidence<'_>) -> Judgement {
         "waits for the GIL",
         |l| l.waiting,
         |e, l, share| {
-            Opinion::new(Code::EventLoopStarved, String::new())
+            Opinion::finding(Code::EventLoopStarved)
             .severe(Severity::Medium)
             .because(format!(
                 "The event loop in {} waits for the GIL {share} of its time, so that every task on it is late by as much; most of the waiting in this program is behind {}.",
@@ -42,7 +42,7 @@ pub(in crate::analysis) fn blocked(e: &Evidence<'_>) -> Judgement {
         |l| l.asleep,
         |_, l, share| {
             let at = l.sleeper.as_ref().map_or(String::new(), |(p, line)| format!(", mostly in {} at line {line}", place(p)));
-            Opinion::new(Code::EventLoopBlocked, String::new())
+            Opinion::finding(Code::EventLoopBlocked)
                 .severe(Severity::Medium)
                 .because(format!(
                     "The event loop in {} sleeps inside a callback {share} of its time{at}: nothing else on it runs meanwhile.",
@@ -59,7 +59,7 @@ fn judge(e: &Evidence<'_>, what: &str, figure: fn(&Loop) -> Estimate, say: fn(&E
     let Some(worst) = loops.iter().max_by(|a, b| figure(a).estimate.total_cmp(&figure(b).estimate)) else { return Judgement::No };
     let share = figure(worst);
     match against(&share, FELT) {
-        Against::Above => say(e, worst, percent(share.estimate)).aside().yes(),
+        Against::Above => say(e, worst, percent(share.estimate)).yes(),
         Against::Below => Judgement::No,
         Against::Astride => Judgement::NotEnough(format!(
             "The event loop in {} {what} between {} and {} of its time.",
@@ -102,11 +102,10 @@ fn one(e: &Evidence<'_>, thread: usize) -> Loop {
         }
     }
     let waiting = |all: &[Split]| all.get(thread).map_or(0.0, |t| if t.total() > 0.0 { t.get(State::Waiting) / t.total() } else { 0.0 });
-    let [waiting] = stats::intervals(e.profile, |all| [waiting(all)]);
     let most = places.into_iter().filter(|p| p.1 > 0.0).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
     Loop {
         name: clean(&e.profile.threads[thread].facts.name),
-        waiting,
+        waiting: stats::interval(e.profile, waiting),
         asleep: stats::share(asleep, total, e.profile.window.looks as f64),
         sleeper: most.map(|((function, line), _)| (named(e.profile.function(function)), line)),
     }

@@ -21,7 +21,7 @@ const LIBRARIES: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/python
 pub(in crate::analysis) fn native(e: &Evidence<'_>) -> Judgement {
     let theirs: Vec<usize> = which(e, |e, n| !e.profile.threads[n].facts.python);
     judge(&theirs, measured(e, &theirs, on_cpu), CPUS, |cpus| {
-        Opinion::new(Code::ForeignThreads, String::new())
+        Opinion::finding(Code::ForeignThreads)
             .because(format!(
                 "{} without any Python ({}) {} {} CPUs: a library started them.",
                 threads(theirs.len()),
@@ -37,7 +37,7 @@ pub(in crate::analysis) fn python(e: &Evidence<'_>) -> Judgement {
     let theirs: Vec<usize> =
         which(e, |e, n| e.profile.threads[n].facts.python && !e.profile.threads[n].facts.main && !runs_users_code(e, n));
     judge(&theirs, measured(e, &theirs, Split::holding), HOLDS, |held| {
-        Opinion::new(Code::ForeignThreads, String::new())
+        Opinion::finding(Code::ForeignThreads)
             .because(format!(
                 "{} that only {} a library's code ({}) {} the GIL {:.0} % of the time.",
                 threads(theirs.len()),
@@ -57,7 +57,7 @@ fn judge(theirs: &[usize], figure: Estimate, bound: f64, say: impl FnOnce(f64) -
         Against::Astride => {
             Judgement::NotEnough(format!("Threads that a library started take between {:.2} and {:.2} of a core.", figure.low, figure.high))
         }
-        Against::Above => say(figure.estimate).severe(Severity::Low).aside().yes(),
+        Against::Above => say(figure.estimate).severe(Severity::Low).yes(),
     }
 }
 
@@ -66,8 +66,7 @@ fn which(e: &Evidence<'_>, is: impl Fn(&Evidence<'_>, usize) -> bool) -> Vec<usi
 }
 
 fn measured(e: &Evidence<'_>, theirs: &[usize], figure: impl Fn(&Split) -> f64) -> Estimate {
-    let [sum] = stats::intervals(e.profile, |all| [theirs.iter().filter_map(|n| all.get(*n)).map(&figure).sum::<f64>()]);
-    sum
+    stats::interval(e.profile, |all| theirs.iter().filter_map(|n| all.get(*n)).map(&figure).sum())
 }
 
 /// Whether a thread was ever seen in a function that is no library's. One without any frame was seen too briefly to tell, and passes for the user's.

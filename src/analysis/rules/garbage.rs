@@ -21,14 +21,13 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
             percent(share.low),
             percent(share.high)
         )),
-        Against::Above => Opinion::new(Code::GarbageCollection, String::new())
+        Against::Above => Opinion::finding(Code::GarbageCollection)
             .severe(Severity::Medium)
             .because(format!(
                 "{} of the time in which the GIL is held goes to the cyclic garbage collector, which keeps it from start to end.",
                 percent(share.estimate)
             ))
             .next("Make fewer containers that outlive a call, call gc.freeze() once all that stays is loaded, or raise gc.set_threshold().")
-            .aside()
             .yes(),
     }
 }

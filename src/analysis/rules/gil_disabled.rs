@@ -13,8 +13,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
             .because(format!("Threads use {:.1} CPUs of {}.", e.rates.on_cpu.estimate, super::super::words::number(e.cores())))
             .next("If it is slower than hoped, look for locks and for objects that many threads change; that is not measured here.")
             .yes(),
-        (true, true) => Opinion::new(Code::GilDisabled, "The GIL is on in a free-threaded Python.".into())
-            .aside()
+        (true, true) => Opinion::finding(Code::GilDisabled)
             .severe(Severity::High)
             .because("This is a free-threaded build, but its GIL is switched on.")
             .next("Find what did it: an extension module that does not declare support for running without the GIL (start Python with -W default to see the warning), PYTHON_GIL=1 or -X gil=1.")

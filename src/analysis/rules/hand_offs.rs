@@ -23,7 +23,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
     match against(&rate, STORM) {
         Against::Below => Judgement::No,
         Against::Astride => Judgement::NotEnough(format!("The GIL changes hands {:.0} to {:.0} times a second.", rate.low, rate.high)),
-        Against::Above => Opinion::new(Code::HandOffStorm, String::new())
+        Against::Above => Opinion::finding(Code::HandOffStorm)
             .severe(Severity::Medium)
             .because(format!(
                 "The GIL changes hands {:.0} times a second, so that each turn is about {:.2} ms long, and somebody waits for it {} of the time.",
@@ -32,7 +32,6 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
                 percent(e.gil.contended)
             ))
             .next(format!("Do more at each turn around {}: larger blocks per read, hash or send, items in batches, fewer threads.", e.culprit()))
-            .aside()
             .yes(),
     }
 }

@@ -31,7 +31,7 @@ pub(in crate::analysis) fn keeps(e: &Evidence<'_>) -> Judgement {
         true,
         |f| f.holding_native,
         |l, f, share| {
-            Opinion::new(Code::KnownLibrary, String::new()).severe(Severity::Medium).because(format!(
+            Opinion::finding(Code::KnownLibrary).severe(Severity::Medium).because(format!(
                 "{} keeps the GIL; {} is inside it {share} of the time while others want it. ({})",
                 l.what,
                 place(&named(f)),
@@ -47,7 +47,7 @@ pub(in crate::analysis) fn releases(e: &Evidence<'_>) -> Judgement {
         false,
         |f| f.native,
         |l, f, share| {
-            Opinion::new(Code::KnownLibrary, String::new()).severe(Severity::Low).because(format!(
+            Opinion::finding(Code::KnownLibrary).severe(Severity::Low).because(format!(
                 "{} run without the GIL; {} runs so {share} of the time. ({})",
                 l.what,
                 place(&named(f)),
@@ -76,7 +76,7 @@ fn judge(
             percent(share.low),
             percent(share.high)
         )),
-        Against::Above => say(&library, most, percent(time(most).min(1.0))).next(library.advice).aside().yes(),
+        Against::Above => say(&library, most, percent(time(most).min(1.0))).next(library.advice).yes(),
     }
 }
 

@@ -43,12 +43,20 @@ pub(super) enum Judgement {
     NotEnough(String),
 }
 
+/// What an opinion may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The verdict, or a finding beside another verdict.
+    Verdict,
+    /// A finding only.
+    Finding,
+}
+
 /// A judgement in words.
 #[derive(Debug)]
 pub(super) struct Opinion {
     pub(super) code: Code,
-    /// Whether it may be the verdict, or only ever a finding.
-    pub(super) primary: bool,
+    pub(super) role: Role,
     /// Whether, as the verdict, it means that gains cannot be predicted.
     pub(super) refuses: bool,
     pub(super) severity: Severity,
@@ -63,7 +71,7 @@ impl Opinion {
     /// One that may be the verdict, with gains, of low severity.
     fn new(code: Code, headline: String) -> Opinion {
         let (because, next_steps, sketch) = (Vec::new(), Vec::new(), Vec::new());
-        Opinion { code, primary: true, refuses: false, severity: Severity::Low, headline, because, next_steps, sketch }
+        Opinion { code, role: Role::Verdict, refuses: false, severity: Severity::Low, headline, because, next_steps, sketch }
     }
 
     fn because(mut self, fact: impl Into<String>) -> Opinion {
@@ -92,9 +100,13 @@ impl Opinion {
         self
     }
 
-    /// Never the verdict.
-    fn aside(mut self) -> Opinion {
-        self.primary = false;
+    /// One that is a finding only. A finding has no headline.
+    fn finding(code: Code) -> Opinion {
+        Opinion::new(code, String::new()).only_a_finding()
+    }
+
+    fn only_a_finding(mut self) -> Opinion {
+        self.role = Role::Finding;
         self
     }
 

@@ -28,7 +28,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
         .because(e.how_contended())
         .next(format!("Look at the call at {at}: use a library that releases the GIL there, or move it to Cython (`with nogil:`), C++ or Rust code that does."))
         .next(format!("The other way is a concurrent.futures.ProcessPoolExecutor: about {}; moving data between processes is not counted.", gain(&e.gains.processes)));
-    if behind.in_c_calls() { opinion } else { opinion.aside() }.yes()
+    if behind.in_c_calls() { opinion } else { opinion.only_a_finding() }.yes()
 }
 
 #[cfg(test)]

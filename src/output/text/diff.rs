@@ -17,7 +17,7 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
     page.line(&format!("  {}", palette::strong(said, style.colour)));
     page.prose("  ", &comparison.headline);
     if comparison.base.verdict != comparison.new.verdict {
-        let [before, after] = [&comparison.base, &comparison.new].map(|brief| super::verdict::word(brief.verdict));
+        let [before, after] = [&comparison.base, &comparison.new].map(|brief| brief.verdict.name());
         page.prose("  ", &format!("The verdict was: {before}; it is: {after}."));
     }
     figures(&mut page, comparison);

@@ -1,37 +1,12 @@
 //! The judgement in words: the verdict at the top of the page, the findings further down.
 
 use super::Page;
-use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup, Verdict, WhatIf};
+use crate::analysis::report::{Confidence, Estimate, Finding, Report, Severity, Speedup, Verdict, WhatIf};
 use crate::output::{numbers, palette, plain};
-
-/// A code as the schema writes it.
-pub fn word(code: Code) -> &'static str {
-    match code {
-        Code::SwitchToProcesses => "switch-to-processes",
-        Code::ReleaseTheGil => "release-the-gil",
-        Code::BlockedHoldingGil => "blocked-holding-gil",
-        Code::LatencyVictims => "latency-victims",
-        Code::AlreadyParallel => "already-parallel",
-        Code::KeepThreads => "keep-threads",
-        Code::Serial => "serial",
-        Code::LockBound => "lock-bound",
-        Code::CpuStarved => "cpu-starved",
-        Code::GilDisabled => "gil-disabled",
-        Code::Idle => "idle",
-        Code::Inconclusive => "inconclusive",
-        Code::KnownLibrary => "known-library",
-        Code::GarbageCollection => "garbage-collection",
-        Code::HandOffStorm => "hand-off-storm",
-        Code::EventLoopStarved => "event-loop-starved",
-        Code::EventLoopBlocked => "event-loop-blocked",
-        Code::CpuLimit => "cpu-limit",
-        Code::ForeignThreads => "foreign-threads",
-    }
-}
 
 /// The verdict's name in capitals, and the headline without what the name says already, as in "Keep threads: …".
 pub fn banner(verdict: &Verdict) -> (String, &str) {
-    let name = word(verdict.code).replace('-', " ").to_uppercase();
+    let name = verdict.code.name().replace('-', " ").to_uppercase();
     let said = verdict.headline.split_once(": ").filter(|(start, _)| start.to_uppercase() == name);
     (name, said.map_or(verdict.headline.as_str(), |(_, rest)| rest))
 }
@@ -133,7 +108,7 @@ pub(super) fn write_findings(page: &mut Page, findings: &[Finding]) {
             Severity::Medium => "medium",
             Severity::High => "high  ",
         };
-        page.prose(&format!("  {severity}  "), &format!("{}: {}", word(finding.code), finding.evidence));
+        page.prose(&format!("  {severity}  "), &format!("{}: {}", finding.code.name(), finding.evidence));
         page.prose("          -> ", &finding.advice);
     }
 }
