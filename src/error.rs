@@ -1,7 +1,6 @@
 //! What can go wrong, by kind. Every message finishes the sentence "failed to …" or states a fact, then says what helps.
 
-use crate::ids::Pid;
-use crate::process::memory::ReadError;
+use crate::ids::{Addr, Pid};
 use std::path::PathBuf;
 
 /// Shorthand for results of the library.
@@ -78,6 +77,15 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A file that cannot be written, from where its path is not known.
+    #[error("failed to write a file: {0}")]
+    Write(std::io::Error),
+    /// An output that shows the window over time, of a window that was not recorded.
+    #[error("cannot {what} from a report; record with `-o run.gilprof` first")]
+    NotRecorded {
+        /// What was to be done.
+        what: &'static str,
+    },
     /// A file that is no recording, or not one that can be read.
     #[error("failed to read the recording {path}: {why}", path = .path.display())]
     Recording {
@@ -108,4 +116,23 @@ pub enum Error {
     /// A read that failed where no more is known.
     #[error("failed to read the target's memory: {0}")]
     Read(#[from] ReadError),
+}
+
+/// A read that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The address is not mapped, or only part of the range is.
+    #[error("{len} bytes at {at} are not readable")]
+    Unmapped {
+        /// Where.
+        at: Addr,
+        /// How many bytes were asked for.
+        len: usize,
+    },
+    /// The process is gone.
+    #[error("the process is gone")]
+    Gone,
+    /// The kernel refuses: a matter of permission.
+    #[error("the kernel refuses to read the process's memory")]
+    Refused,
 }

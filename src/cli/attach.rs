@@ -3,7 +3,7 @@
 use super::args::{MeasureArgs, OutputArgs};
 use super::session::Session;
 use super::values::Window;
-use super::{exit, patience, print, signals, Manner};
+use super::{exit, print, signals, wait_for_python, Manner};
 use crate::error::Result;
 use crate::ids::Pid;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ pub fn command(pid: Pid, window: Window, measure: &MeasureArgs, output: &OutputA
     let mut session = Session::prepare(measure, output, window)?;
     let stop = Arc::new(AtomicBool::new(false));
     signals::end_window_on_signal(stop.clone(), session.blanks())?;
-    let Some((pid, target)) = patience::attach(pid, &stop)? else {
+    let Some((pid, target)) = wait_for_python::attach(pid, &stop)? else {
         // Ended before there was anything to report.
         return Ok(ExitCode::from(exit::INTERRUPTED_TWICE));
     };

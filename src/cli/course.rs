@@ -35,7 +35,7 @@ impl Course {
     pub fn of(measured: Measured) -> Result<Course> {
         match measured.into_parts() {
             (profile, report, Some(recording)) => Course::with(profile, report, &recording),
-            _ => Err(Error::Usage("what was measured was not kept".into())),
+            _ => Err(Error::NotRecorded { what: "compare windows over time" }),
         }
     }
 

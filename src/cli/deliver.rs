@@ -5,10 +5,10 @@ use super::files::{self, Blanks, Sheet};
 use super::say;
 use crate::analysis::what_if::Question;
 use crate::analysis::{self, report::Report};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output::collapsed::{BehindRow, FlameInput, FlameMode, FlameRow, Roots};
 use crate::output::text::{self, Style};
-use crate::output::{collapsed, firefox, flamegraph, html, json, numbers, perfetto, pprof, speedscope, unwritten};
+use crate::output::{collapsed, firefox, flamegraph, html, json, numbers, perfetto, pprof, speedscope};
 use crate::output::{FileFormat, Format, Source};
 use crate::profile::file::Recording;
 use crate::profile::{Profile, ThreadProfile};
@@ -146,10 +146,10 @@ fn write(format: FileFormat, all: &[Measured], mode: FlameMode, roots: Roots, ou
         FileFormat::FirefoxPacked => {
             let mut packed = GzEncoder::new(out, Compression::default());
             firefox::write(&sources, &mut packed)?;
-            return packed.finish().map(drop).map_err(unwritten);
+            return packed.finish().map(drop).map_err(Error::Write);
         }
     };
-    out.write_all(text.as_bytes()).map_err(unwritten)
+    out.write_all(text.as_bytes()).map_err(Error::Write)
 }
 
 fn flame(all: &[Measured], mode: FlameMode, roots: Roots) -> FlameInput<'_> {

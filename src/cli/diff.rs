@@ -8,7 +8,7 @@ use super::{print, say};
 use crate::analysis::compare::{compare, Comparison};
 use crate::error::{Error, Result};
 use crate::output::collapsed::FlameInput;
-use crate::output::{flamegraph, json, text, unwritten, FileFormat};
+use crate::output::{flamegraph, json, text, FileFormat};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,7 +27,7 @@ pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
             let format = sheet.format;
             sheet.write(|out| {
                 let text = contents(format, &comparison, &flame(&base, args), &flame(&new, args))?;
-                out.write_all(text.as_bytes()).map_err(unwritten)
+                out.write_all(text.as_bytes()).map_err(Error::Write)
             })?;
         }
         print(&match args.format {

@@ -4,13 +4,12 @@
 //! last is shown, and what it leaves open is settled by the CPU time used meanwhile.
 
 use super::deliver::style;
-use super::{patience, print, say};
+use super::{print, say, wait_for_python};
 use crate::capture::observe::{Looked, Observer};
 use crate::capture::{peers, record, sampler};
-use crate::error::{Error, Result};
+use crate::error::{Error, ReadError, Result};
 use crate::ids::{Pid, ThreadId};
 use crate::output::{dump, Format};
-use crate::process::memory::ReadError;
 use crate::process::sys_linux;
 use crate::python::attach::{Attached, Python};
 use crate::sample::{GilLook, Sink, Slice, Split, State, TargetFacts, ThreadFacts, ThreadTotals, ThreadView};
@@ -30,7 +29,7 @@ const BETWEEN: Nanos = Nanos::from_millis(3);
 /// Runs the command.
 pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>) -> Result<ExitCode> {
     // Nothing is lost by a Ctrl-C here, so that nothing watches for it.
-    let Some((pid, target)) = patience::attach(pid, &AtomicBool::new(false))? else { return Ok(ExitCode::SUCCESS) };
+    let Some((pid, target)) = wait_for_python::attach(pid, &AtomicBool::new(false))? else { return Ok(ExitCode::SUCCESS) };
     let (target, threads) = match target {
         Attached::Python(python) => {
             if let Some(path) = recording {

@@ -6,8 +6,7 @@
 //!
 //! A window that Ctrl-C, SIGTERM or the target's end cuts short is a success: what was seen is reported.
 
-use crate::error::Error;
-use crate::process::memory::ReadError;
+use crate::error::{Error, ReadError};
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +70,7 @@ pub fn code(error: &Error) -> u8 {
         Error::Permission { .. } => PERMISSION,
         Error::Gone { .. } => GONE,
         Error::Garbage { .. } => GARBAGE,
-        Error::Output { .. } => OUTPUT,
+        Error::Output { .. } | Error::Write(_) | Error::NotRecorded { .. } => OUTPUT,
         Error::Recording { .. } => RECORDING,
         Error::Read(ReadError::Gone) => GONE,
         Error::Read(ReadError::Refused) => PERMISSION,
@@ -118,5 +117,7 @@ mod tests {
         codes.dedup();
         assert_eq!(codes.len(), all.len());
         assert_eq!(code(&Error::Read(ReadError::Gone)), GONE.code);
+        let unwritten = [Error::Write(io::ErrorKind::Other.into()), Error::NotRecorded { what: "write a timeline" }];
+        assert_eq!(unwritten.each_ref().map(code), [OUTPUT.code; 2]);
     }
 }

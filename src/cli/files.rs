@@ -1,7 +1,7 @@
 //! The files of `-o`: opened before measuring, so that a path that cannot be written is found out first; written at the end.
 
 use crate::error::{Error, Result};
-use crate::output::{format_for_path, unwritten, FileFormat, UNWRITTEN};
+use crate::output::{format_for_path, FileFormat};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -93,8 +93,8 @@ impl<F> Sheet<F> {
             self.file.rewind().map_err(refused)?;
         }
         let mut out = BufWriter::new(&self.file);
-        match write(&mut out).and_then(|()| out.flush().map_err(unwritten)) {
-            Err(Error::System { what, source }) if what == UNWRITTEN => return Err(refused(source)),
+        match write(&mut out).and_then(|()| out.flush().map_err(Error::Write)) {
+            Err(Error::Write(source)) => return Err(refused(source)),
             other => other?,
         }
         self.blanks.filled(&self.path);
@@ -127,7 +127,7 @@ mod tests {
         assert!(!new.exists() && old.exists());
         let (mut sheets, blanks) = open_all(&[old.clone(), new.clone()]).unwrap();
         for sheet in &mut sheets {
-            sheet.write(|out| out.write_all(b"after").map_err(unwritten)).unwrap();
+            sheet.write(|out| out.write_all(b"after").map_err(Error::Write)).unwrap();
         }
         blanks.remove();
         assert_eq!((read(&old), read(&new)), ("after".into(), "after".into()));
@@ -141,7 +141,7 @@ mod tests {
         let (link, behind) = (dir.join("link.svg"), dir.join("behind"));
         std::os::unix::fs::symlink(&behind, &link).unwrap();
         let (mut sheets, blanks) = open_all(std::slice::from_ref(&link)).unwrap();
-        sheets[0].write(|out| out.write_all(b"after").map_err(unwritten)).unwrap();
+        sheets[0].write(|out| out.write_all(b"after").map_err(Error::Write)).unwrap();
         blanks.remove();
         assert_eq!(std::fs::read_to_string(&behind).unwrap(), "after");
         std::fs::remove_dir_all(&dir).unwrap();

@@ -10,7 +10,7 @@ use super::gate_args::{GateArgs, GateFormat, Output};
 use super::progress::LiveLine;
 use super::session::{Outcome as Measured, Session};
 use super::values::{parse_duration, Window};
-use super::{becoming, deliver, exit as codes, patience, print, run, say, say_raw, signals};
+use super::{deliver, exit as codes, print, run, say, say_raw, signals, wait_for_python};
 use crate::error::{Error, Result};
 use crate::gate::assemble::{self, exit, Against, Checks};
 use crate::gate::baseline::{Baseline, Refused};
@@ -24,7 +24,7 @@ use crate::gate::page;
 use crate::gate::run::Run;
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
-use crate::output::{flamegraph, json, unwritten};
+use crate::output::{flamegraph, json};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -298,7 +298,8 @@ fn session(plan: &Plan) -> Result<Session> {
 fn of_command(plan: &Plan, words: &[OsString]) -> std::result::Result<Course, Stop> {
     let session = session(plan).map_err(|e| unmeasured(&e))?;
     let work = |pid, name: &str, ended: &AtomicBool, running: std::sync::mpsc::Receiver<std::convert::Infallible>| -> Result<Measured> {
-        let measured = becoming::python(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
+        let measured =
+            wait_for_python::attach_started(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
         // Whether it failed is known only then.
         let _ = running.recv();
         measured
@@ -320,7 +321,7 @@ fn of_process(plan: &Plan, pid: Pid) -> std::result::Result<Vec<Course>, Stop> {
     for n in 0..plan.warmup + plan.runs {
         let one = || -> Result<Option<Measured>> {
             let session = session(plan)?;
-            let Some((pid, target)) = patience::attach(pid, &stop)? else { return Ok(None) };
+            let Some((pid, target)) = wait_for_python::attach(pid, &stop)? else { return Ok(None) };
             session.measure(pid, target, &stop, session.line()).map(Some)
         };
         let Some(measured) = one().map_err(|e| unmeasured(&e))? else { break };
@@ -354,7 +355,7 @@ fn deliver(plan: &mut Plan, outcome: &Outcome, flame: Option<&str>) -> Result<()
         if format == GateFormat::Flamegraph && flame.is_none() {
             continue;
         }
-        let written = sheet.write(|out| out.write_all(made.text(format, text_style(None))?.as_bytes()).map_err(unwritten));
+        let written = sheet.write(|out| out.write_all(made.text(format, text_style(None))?.as_bytes()).map_err(Error::Write));
         failed = failed.or(written.err());
     }
     if let Some(path) = &plan.summary {

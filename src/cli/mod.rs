@@ -1,7 +1,6 @@
 //! Arguments to configuration; one file per command.
 pub mod args;
 mod attach;
-mod becoming;
 mod course;
 mod deliver;
 mod diff;
@@ -10,7 +9,6 @@ pub mod exit;
 mod files;
 mod gate;
 pub mod gate_args;
-mod patience;
 mod progress;
 mod report;
 mod run;
@@ -18,6 +16,7 @@ mod session;
 mod signals;
 mod tape;
 pub mod values;
+mod wait_for_python;
 
 use crate::error::{Error, Result};
 use args::{Cli, Command, OutputArgs};

@@ -4,12 +4,12 @@
 //! live line in what may be the program's own screen.
 
 use super::args::{MeasureArgs, OutputArgs};
-use super::becoming;
 use super::files::Blanks;
 use super::progress::LiveLine;
 use super::session::Session;
 use super::signals::{self, Signals};
 use super::values::Window;
+use super::wait_for_python;
 use super::{exit, fail, say_raw, system, Manner};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
@@ -95,7 +95,8 @@ fn measure(
     running: Receiver<Infallible>,
     manner: Manner,
 ) -> Option<ExitCode> {
-    let measured = becoming::python(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
+    let measured =
+        wait_for_python::attach_started(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
     let delivered = match measured {
         Ok(outcome) => {
             if outcome.program_ended() {

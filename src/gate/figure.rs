@@ -14,6 +14,7 @@ use super::run::{FunctionRun, GilRun, Run, Shares, ThreadRun};
 use crate::analysis::report::{Code, Estimate};
 use crate::analysis::spread;
 use crate::profile::{Histogram, QUANTILE_ERROR};
+use std::fmt;
 
 /// Where no thread was seen at the GIL, none spends more of its time there than this.
 const NO_PART: f64 = 0.005;
@@ -45,13 +46,44 @@ pub enum Worst {
     Least,
 }
 
-/// The figure by all runs; an error says why it cannot be told.
-pub fn figure(metric: &Metric, runs: &[Run], worst: Worst) -> Result<Figure, String> {
+/// Why there is no figure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoFigure {
+    /// No function that matches the glob was the innermost one of any thread.
+    NoFunction(String),
+    /// Any other reason, as a sentence.
+    Other(String),
+}
+
+impl From<String> for NoFigure {
+    fn from(why: String) -> NoFigure {
+        NoFigure::Other(why)
+    }
+}
+
+impl From<&str> for NoFigure {
+    fn from(why: &str) -> NoFigure {
+        NoFigure::Other(why.into())
+    }
+}
+
+impl fmt::Display for NoFigure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoFigure::NoFunction(glob) => write!(f, "no function like {glob:?} was seen as the innermost one of any thread"),
+            NoFigure::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The figure by all runs.
+pub fn figure(metric: &Metric, runs: &[Run], worst: Worst) -> Result<Figure, NoFigure> {
     let mut why = None;
     let told: Vec<Figure> = runs
         .iter()
         .filter_map(|run| {
-            usable(metric, run).and_then(|()| of_run(metric, run, worst)?.unstarved(metric, run)).map_err(|e| why = Some(e)).ok()
+            let figure = || Ok(of_run(metric, run, worst)?.unstarved(metric, run)?);
+            usable(metric, run).map_err(NoFigure::from).and_then(|()| figure()).map_err(|e| why = Some(e)).ok()
         })
         .collect();
     match (why, &told[..]) {
@@ -59,7 +91,7 @@ pub fn figure(metric: &Metric, runs: &[Run], worst: Worst) -> Result<Figure, Str
         (None, []) => Err("nothing was measured".into()),
         // Half of the runs do not speak for all.
         (Some(why), some) if some.len() * 2 <= runs.len() => {
-            Err(format!("only {} of {} runs can be judged: {why}", some.len(), runs.len()))
+            Err(format!("only {} of {} runs can be judged: {why}", some.len(), runs.len()).into())
         }
         (_, [one]) => Ok(one.clone()),
         (_, several) => Ok(together(several, worst)),
@@ -132,7 +164,7 @@ impl Figure {
     }
 }
 
-fn of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<Figure, String> {
+fn of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<Figure, NoFigure> {
     let gil = || run.gil.as_ref().ok_or_else(|| "no GIL was seen".to_string());
     let share = |parts: &[f64], gil: &GilRun| ratio(parts, &gil.observed).ok_or_else(|| "the GIL was not read".to_string());
     let interval = match metric {
@@ -235,12 +267,12 @@ fn for_all(figures: &[Figure], worst: Worst) -> Option<Figure> {
     Some(found)
 }
 
-fn thread(run: &Run, glob: &str, state: &str, worst: Worst) -> Result<Figure, String> {
+fn thread(run: &Run, glob: &str, state: &str, worst: Worst) -> Result<Figure, NoFigure> {
     let of = |parts: &Shares| ratio(parts.states.get(state).map_or(&[], |parts| &parts[..]), &parts.wholes).map(at_most_one);
     let mut matching = run.threads.iter().filter(|t| matches(glob, &t.name)).peekable();
     if matching.peek().is_none() {
         let names: Vec<&str> = run.threads.iter().map(|t| t.name.as_str()).take(6).collect();
-        return Err(format!("no thread has a name like {glob:?}; there are: {}", names.join(", ")));
+        return Err(format!("no thread has a name like {glob:?}; there are: {}", names.join(", ")).into());
     }
     // The share of a short life scatters with the moment at which it was lived.
     let lived = |t: &&ThreadRun| t.shares.wholes.iter().filter(|whole| **whole > 0.0).count() >= LIVED;
@@ -248,10 +280,10 @@ fn thread(run: &Run, glob: &str, state: &str, worst: Worst) -> Result<Figure, St
         .filter(lived)
         .filter_map(|t| Some(Figure { interval: of(&t.shares)?, of: Some((String::new(), t.name.clone())) }))
         .collect();
-    for_all(&figures, worst).ok_or_else(|| format!("threads with a name like {glob:?} live too briefly to have a share each"))
+    for_all(&figures, worst).ok_or_else(|| format!("threads with a name like {glob:?} live too briefly to have a share each").into())
 }
 
-fn function(run: &Run, glob: &str, deed: Deed, worst: Worst) -> Result<Figure, String> {
+fn function(run: &Run, glob: &str, deed: Deed, worst: Worst) -> Result<Figure, NoFigure> {
     let of = |f: &FunctionRun| {
         let parts = series(f, deed);
         ratio(parts, &vec![run.stretch_us; run.process.wholes.len().max(16)])
@@ -259,7 +291,7 @@ fn function(run: &Run, glob: &str, deed: Deed, worst: Worst) -> Result<Figure, S
     let matching = run.functions.iter().filter(|f| is_function(glob, &f.file, &f.name));
     let figures: Vec<Figure> =
         matching.filter_map(|f| Some(Figure { interval: of(f)?, of: Some((f.file.clone(), f.name.clone())) })).collect();
-    for_all(&figures, worst).ok_or_else(|| format!("no function like {glob:?} was seen as the innermost one of any thread"))
+    for_all(&figures, worst).ok_or_else(|| NoFigure::NoFunction(glob.into()))
 }
 
 /// A function's time, stretch by stretch; may be empty.

@@ -5,7 +5,7 @@
 //! verdict is forbidden when every run has a forbidden one, and allowed when none has.
 
 use super::expr::{Allowed, Bound, Limit, Op, Regression};
-use super::figure::{figure, Figure, Worst};
+use super::figure::{figure, Figure, NoFigure, Worst};
 use super::metric::Metric;
 use super::outcome::{Check, Interval, Kind, Level, Unit, Verdict};
 use super::run::Run;
@@ -36,9 +36,9 @@ pub fn regression(regression: &Regression, runs: &[Run], base: &[Run]) -> Check 
     let unit = check.unit;
     check.measured = new.as_ref().ok().map(|f| f.interval);
     check.measured_text = new.as_ref().map_or(numbers::NONE.into(), |f| interval(unit, &f.interval));
-    let (new, old) = match (new, absent(&regression.metric, old)) {
+    let (new, old) = match (new, absent(old)) {
         (Ok(new), Ok(old)) => (new, old),
-        (Err(why), _) => return mild(Check { why, ..check }),
+        (Err(why), _) => return mild(Check { why: why.to_string(), ..check }),
         (_, Err(why)) => return mild(Check { why: format!("the baseline does not say: {why}"), ..check }),
     };
     let allowed = match regression.allowed {
@@ -68,12 +68,10 @@ pub fn regression(regression: &Regression, runs: &[Run], base: &[Run]) -> Check 
 }
 
 /// A function that the baseline does not know did nothing then: it keeps those that did most.
-fn absent(metric: &Metric, old: Result<Figure, String>) -> Result<Figure, String> {
-    match (metric, old) {
-        (Metric::Function(..), Err(why)) if why.starts_with("no function") => {
-            Ok(Figure { interval: Interval { value: 0.0, low: 0.0, high: 0.0 }, of: None })
-        }
-        (_, old) => old,
+fn absent(old: Result<Figure, NoFigure>) -> Result<Figure, NoFigure> {
+    match old {
+        Err(NoFigure::NoFunction(_)) => Ok(Figure { interval: Interval { value: 0.0, low: 0.0, high: 0.0 }, of: None }),
+        old => old,
     }
 }
 
@@ -124,7 +122,7 @@ fn number(check: &mut Check, metric: &Metric, op: Op, bound: f64, runs: &[Run]) 
     check.limit_text = format!("{} {}", op.sign(), amount(unit, bound));
     let found = match figure(metric, runs, worst) {
         Ok(found) => found,
-        Err(why) => return check.why = why,
+        Err(why) => return check.why = why.to_string(),
     };
     let i = found.interval;
     check.measured = Some(i);

@@ -40,7 +40,7 @@ pub struct Source<'a> {
 impl<'a> Source<'a> {
     /// All that was seen of it; an error where nobody kept that.
     pub fn timeline(&self) -> Result<&'a Recording> {
-        self.recording.ok_or_else(|| Error::Usage("a picture of the course of time needs a recording".into()))
+        self.recording.ok_or(Error::NotRecorded { what: "write a timeline" })
     }
 }
 
@@ -111,14 +111,6 @@ const ENDINGS: [(&str, FileFormat); 14] = [
 
 /// The longest slice that pictures show, in nanoseconds; more is a mistake.
 const LONGEST_SLICE: f64 = 1e17;
-
-/// What the writing of a file calls an error of the file's own, whose path is not known where it is written.
-pub const UNWRITTEN: &str = "write a file";
-
-/// An error of the file that is being written.
-pub fn unwritten(source: std::io::Error) -> Error {
-    Error::System { what: UNWRITTEN.into(), source }
-}
 
 /// The format that a path's ending asks for, in either case of letters.
 pub fn format_for_path(path: &Path) -> Result<FileFormat> {

@@ -5,8 +5,8 @@
 //! known are their arguments. Every span of holding has a flow of its own number; the next holder of the same GIL ends it.
 
 use super::course::{leaf, Course, Joined, Span};
-use super::{plain, text, unwritten, Source};
-use crate::error::Result;
+use super::{plain, text, Source};
+use crate::error::{Error, Result};
 use crate::ids::{GilId, ThreadId};
 use crate::sample::{GilLook, Holder, State, ThreadFacts};
 use prost::Message;
@@ -112,7 +112,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     for (n, source) in sources.iter().enumerate() {
         let mut trace = Joined::new(Trace::new(n as u64, source, out));
         source.timeline()?.replay(&mut trace)?;
-        trace.finish().written.map_err(unwritten)?;
+        trace.finish().written.map_err(Error::Write)?;
     }
     Ok(())
 }

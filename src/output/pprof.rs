@@ -5,8 +5,8 @@
 //! `thread`, `state`, and `process` where there are several; `waiter` where others waited. The messages are written out by hand, since only
 //! these few fields are needed (github.com/google/pprof, proto/profile.proto).
 
-use super::{plain, unwritten, Source};
-use crate::error::Result;
+use super::{plain, Source};
+use crate::error::{Error, Result};
 use crate::sample::{Frame, Function, Stack, State};
 use flate2::write::GzEncoder;
 use flate2::Compression;
@@ -149,7 +149,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     }
     (profile.location, profile.function, profile.string_table) = (tables.locations, tables.functions, tables.strings);
     let mut packed = GzEncoder::new(out, Compression::default());
-    packed.write_all(&profile.encode_to_vec()).and_then(|()| packed.finish().map(drop)).map_err(unwritten)
+    packed.write_all(&profile.encode_to_vec()).and_then(|()| packed.finish().map(drop)).map_err(Error::Write)
 }
 
 fn values(state: State, nanos: f64, rate: f64, owed: &mut f64) -> Vec<i64> {

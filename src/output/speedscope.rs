@@ -3,7 +3,7 @@
 //! The order within a profile is that of stacks, not of time: it is made for the views that sum up ("Left Heavy", "Sandwich").
 
 use super::collapsed::{FlameMode, CUT, MOVING, NO_PYTHON};
-use super::{plain, text, unwritten, Source};
+use super::{plain, text, Source};
 use crate::error::{Error, Result};
 use crate::sample::{Frame, Function, Split, Stack, State, Trust};
 use serde::Serialize;
@@ -79,7 +79,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
         shared: Shared { frames: &frames.list },
         profiles,
     };
-    serde_json::to_writer(&mut *out, &file).map_err(|e| if e.is_io() { unwritten(e.into()) } else { broken(e) })
+    serde_json::to_writer(&mut *out, &file).map_err(|e| if e.is_io() { Error::Write(e.into()) } else { broken(e) })
 }
 
 fn broken(e: serde_json::Error) -> Error {

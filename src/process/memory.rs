@@ -3,26 +3,8 @@
 //! Unreadable is never zero: a read either fills its buffer whole or is an error. Batches go to the kernel in one call where the
 //! implementation can; each part of a batch fails or succeeds on its own.
 
+pub use crate::error::ReadError;
 use crate::ids::Addr;
-
-/// A read that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// The address is not mapped, or only part of the range is.
-    #[error("{len} bytes at {at} are not readable")]
-    Unmapped {
-        /// Where.
-        at: Addr,
-        /// How many bytes were asked for.
-        len: usize,
-    },
-    /// The process is gone.
-    #[error("the process is gone")]
-    Gone,
-    /// The kernel refuses: a matter of permission.
-    #[error("the kernel refuses to read the process's memory")]
-    Refused,
-}
 
 /// One part of a batch: where to read from, how much, and whether it worked. What the parts read lies one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,11 +11,11 @@ pub mod spot;
 pub mod waits;
 
 use super::observe::{Looked, Observer};
+use crate::error::ReadError;
 use crate::ids::{Addr, GilId};
 use crate::process::futex_program::{Watched, MAX_GILS};
 use crate::process::futex_watch::{Call, FutexEvent, FutexWatch, Unavailable};
 use crate::process::live::LiveMemory;
-use crate::process::memory::ReadError;
 use crate::process::sys_linux;
 use crate::python::attach::Python;
 use crate::python::interpreters::Roster;

@@ -3,8 +3,8 @@
 use super::Observer;
 use crate::capture::claims::Claim;
 use crate::capture::tracked::Tracked;
+use crate::error::ReadError;
 use crate::ids::{Addr, Tid};
-use crate::process::memory::ReadError;
 use crate::python::interpreters::{Roster, ThreadState};
 use crate::python::thread_names;
 use crate::sample::{Sink, ThreadFacts};

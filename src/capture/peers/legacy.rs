@@ -23,7 +23,8 @@ const MAX_RATE: f64 = 100.0;
 const GIVE_UP: u64 = 100;
 /// How often py-spy tries to find an interpreter that may just be starting; it waits 20 ms between.
 const TRIES: u64 = 10;
-/// How py-spy 0.4.3 says that there is none.
+/// How py-spy 0.4.3 says that there is none. Its errors are `anyhow` texts without a type, so only the message distinguishes a Python
+/// without an interpreter from one that py-spy cannot read. Cargo.toml pins that version, so that the message cannot change unnoticed.
 const NO_INTERPRETER: &str = "Failed to find a python interpreter";
 const WARNING: &str = "waiting for the GIL cannot be told before Python 3.7: threads that neither hold it nor do I/O are shown as unknown";
 

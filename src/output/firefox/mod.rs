@@ -11,7 +11,7 @@
 mod tables;
 
 use super::course::{leaf, Course, Joined, Span};
-use super::{plain, text, unwritten, Source};
+use super::{plain, text, Source};
 use crate::error::{Error, Result};
 use crate::ids::ThreadId;
 use crate::sample::{GilLook, State, ThreadFacts};
@@ -50,7 +50,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
         "threads": tracks,
     });
     serde_json::to_writer(&mut *out, &profile).map_err(|e| match e.is_io() {
-        true => unwritten(e.into()),
+        true => Error::Write(e.into()),
         false => Error::System { what: "write JSON".into(), source: e.into() },
     })
 }

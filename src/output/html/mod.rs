@@ -13,8 +13,8 @@ mod matrix;
 mod pack;
 mod timeline;
 
-use super::{unwritten, Source};
-use crate::error::Result;
+use super::Source;
+use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 
@@ -59,10 +59,10 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
             "script" => script.as_str(),
             _ => "",
         };
-        [before, filled].iter().try_for_each(|part| out.write_all(part.as_bytes())).map_err(unwritten)?;
+        [before, filled].iter().try_for_each(|part| out.write_all(part.as_bytes())).map_err(Error::Write)?;
         rest = after;
     }
-    out.write_all(rest.as_bytes()).map_err(unwritten)
+    out.write_all(rest.as_bytes()).map_err(Error::Write)
 }
 
 /// A source of a content security policy: the text with just this hash.

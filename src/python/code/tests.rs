@@ -1,7 +1,7 @@
 //! Code objects built by hand: decoding, and every way in which a cached one can be wrong.
 
 use super::*;
-use crate::process::memory::ReadError;
+use crate::error::ReadError;
 use crate::process::replay::ReplayMemory;
 use crate::python::layout::{for_version, LineFormat, Minor, Table};
 use std::cell::RefCell;

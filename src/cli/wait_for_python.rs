@@ -1,0 +1,215 @@
+//! Waits until a process is a Python whose interpreter can be read.
+//!
+//! A pid from `$!` may still be a shell, and a Python needs a moment to create its interpreter, so [`attach`] retries while the
+//! process is young. A command that `run` started may be a shell or a launcher that becomes Python later, by `exec` or by loading
+//! libpython, so [`attach_started`] retries until the program ends. If the program starts Python as a child instead, the message
+//! names that child.
+
+use super::say;
+use crate::error::{Error, Result};
+use crate::ids::{Pid, Tid};
+use crate::output::plain;
+use crate::process::maps::Maps;
+use crate::process::{facts, sys_linux};
+use crate::python::attach::{self, Attached};
+use crate::python::explain;
+use crate::units::Nanos;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A process younger than this may be a shell or a launcher that is about to become Python.
+const YOUNG: Nanos = Nanos::from_millis(1_000);
+/// A Python younger than this may not have created its interpreter yet, on a slow day.
+const NEW: Nanos = Nanos::from_millis(2_000);
+/// An older Python may have been a shell until just now.
+const GRACE: Nanos = Nanos::from_millis(300);
+/// The period of attempts to attach to a running process.
+const ATTACH_PERIOD: Nanos = Nanos::from_millis(10);
+/// The unit of the kernel's start times; 100 a second for programs on every Linux.
+const START_TIME_TICK: Nanos = Nanos::from_millis(10);
+
+/// The period of attempts on a started program: short in its first second, longer after that, for a shell that starts Python much
+/// later.
+const FAST_PERIOD: Nanos = Nanos::from_micros(500);
+const SLOW_PERIOD: Nanos = Nanos::from_millis(20);
+const SLOW_AFTER: Nanos = Nanos::from_millis(1_000);
+/// The period of searches for a Python child.
+const CHILD_PERIOD: Nanos = Nanos::from_millis(10);
+/// A child is reported once it is this old: scripts run short Python commands before the one that matters.
+const CHILD_SETTLED: Nanos = Nanos::from_millis(1_000);
+
+/// Attaches to a running process, waiting a moment for an interpreter that is just being created. `None` when `stop` was set
+/// meanwhile.
+pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
+    let pid = whole_process(pid);
+    let began = sys_linux::monotonic();
+    let mut reported = false;
+    loop {
+        let failed = match attach::attach(pid) {
+            Ok(target) => {
+                if is_stopped(pid) {
+                    say(&format!("pid {pid} is stopped, by a signal or a debugger; let it go on with: kill -CONT {pid}"));
+                }
+                return Ok(Some((pid, target)));
+            }
+            Err(e) => e,
+        };
+        let waited = sys_linux::monotonic().since(began);
+        // If the age is unknown, the time that gilprof has waited is a lower bound of it.
+        let age = age(pid).unwrap_or(waited);
+        match failed {
+            Error::NotReady { .. } if age < NEW || waited < GRACE => {
+                if !std::mem::replace(&mut reported, true) {
+                    say(&format!("{}; waiting a moment", failed.to_string().lines().next().unwrap_or_default()));
+                }
+            }
+            Error::NotPython { .. } if age < YOUNG => {}
+            _ => return Err(failed),
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        sys_linux::sleep_until(sys_linux::monotonic() + ATTACH_PERIOD);
+    }
+}
+
+/// Waits until a started program runs Python, and attaches to it. An error when the program ends before that, or is a Python that
+/// gilprof will not be able to read. `name` is the command that started it.
+pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attached> {
+    let began = sys_linux::monotonic();
+    let (mut images, mut found) = (None, None);
+    let mut child = ChildWatch::new(name);
+    loop {
+        let now = sys_linux::monotonic();
+        let mapped = images_of(pid);
+        // While the same files are mapped, the answer cannot have changed: a Python that is not ready yet, or not Python.
+        if mapped.is_none() || mapped != images {
+            (images, found) = (mapped, None);
+            match attach::find(pid) {
+                Ok(Attached::Python(python)) => found = Some(python),
+                Ok(legacy) => return Ok(legacy),
+                Err(e @ (Error::UnsupportedVersion { .. } | Error::Permission { .. })) => return Err(e),
+                Err(Error::NotPython { .. }) => {}
+                Err(_) => images = None,
+            }
+        }
+        if let Some(python) = found.take_if(|python| python.ready().is_ok()) {
+            return Ok(Attached::Python(python));
+        }
+        if ended.load(Ordering::Relaxed) {
+            return Err(child.ended_without_python(pid));
+        }
+        child.poll(pid, now);
+        let now = sys_linux::monotonic();
+        sys_linux::sleep_until(now + if now.since(began) < SLOW_AFTER { FAST_PERIOD } else { SLOW_PERIOD });
+    }
+}
+
+/// The process of a thread id. `top -H` and `ps -L` show thread ids, and `/proc` has each of them as if it were a process.
+fn whole_process(pid: Pid) -> Pid {
+    match facts::process_of(Tid(pid.0)) {
+        Some(process) if process != pid => {
+            say(&format!("{pid} is a thread of process {process}, which is looked at as a whole"));
+            process
+        }
+        _ => pid,
+    }
+}
+
+/// Whether a signal or a debugger has stopped the process.
+fn is_stopped(pid: Pid) -> bool {
+    matches!(facts::Status::of(pid).ok().and_then(|status| status.state()), Some('T' | 't'))
+}
+
+/// The time since a process was started; `None` when `/proc` does not say.
+fn age(pid: Pid) -> Option<Nanos> {
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let started = Nanos::from_nanos(facts::start_time(pid)?.0.checked_mul(START_TIME_TICK.as_nanos())?);
+    Some(Nanos::from_secs_f64(uptime).since(started))
+}
+
+/// The files whose code a process has mapped, by device and inode.
+fn images_of(pid: Pid) -> Option<Vec<(u32, u32, u64)>> {
+    let maps = Maps::of(pid).ok()?;
+    let code = maps.mappings.iter().filter(|m| m.executable && m.file().is_some());
+    Some(code.map(|m| (m.dev.major, m.dev.minor, m.inode)).collect())
+}
+
+/// The Python that a shell or a launcher has started as a descendant.
+struct ChildWatch {
+    name: String,
+    polled_at: Option<Nanos>,
+    /// The child, its command, and when it was first seen.
+    child: Option<(Pid, String, Nanos)>,
+    reported: bool,
+}
+
+impl ChildWatch {
+    fn new(name: &str) -> ChildWatch {
+        ChildWatch { name: plain::clean(plain::basename(name)), polled_at: None, child: None, reported: false }
+    }
+
+    fn poll(&mut self, pid: Pid, now: Nanos) {
+        if self.polled_at.is_some_and(|polled_at| now.since(polled_at) < CHILD_PERIOD) {
+            return;
+        }
+        self.polled_at = Some(now);
+        let Some(found) = explain::python_descendants(pid).first().map(|(child, _)| *child) else { return };
+        // The command is read once: a process has none any more when it ends.
+        let known = self.child.take().filter(|(child, ..)| *child == found);
+        let (_, command, since) = self.child.insert(known.unwrap_or_else(|| (found, explain::command(found), now)));
+        if now.since(*since) >= CHILD_SETTLED && !std::mem::replace(&mut self.reported, true) {
+            let name = &self.name;
+            say(&format!(
+                "{name} (pid {pid}) is not Python, but started it as process {found} ({command})\n  gilprof attach --pid {found}"
+            ));
+        }
+    }
+
+    /// The error for a program that ended without becoming Python.
+    fn ended_without_python(&self, pid: Pid) -> Error {
+        let name = self.name.clone();
+        match &self.child {
+            None => Error::Gone { pid, when: format!(" before gilprof saw any Python in it ({name})") },
+            Some((child, command, _)) => Error::NotPython {
+                pid,
+                what: name,
+                why: format!(
+                    "it started Python as process {child} ({command}), which was not measured\n  \
+                     start Python itself: gilprof run -- {command}\n  \
+                     or, in the script, put exec before it"
+                ),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_process_is_young_and_the_first_is_not() {
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(age(Pid(child.id() as i32)).unwrap() < Nanos::from_millis(60_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(age(Pid(1)).unwrap() > Nanos::ZERO);
+        assert_eq!(age(Pid(-1)), None);
+    }
+
+    #[test]
+    fn a_thread_id_stands_for_its_process() {
+        let me = Pid(std::process::id() as i32);
+        let (say, said) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            say.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            let _ = ended.recv();
+        });
+        let tid = said.recv().unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
+        assert_eq!((whole_process(Pid(tid)), whole_process(me), whole_process(Pid(i32::MAX))), (me, me, Pid(i32::MAX)));
+        drop(end);
+        thread.join().unwrap();
+    }
+}
