@@ -1,4 +1,4 @@
-//! The pytest plugin (`src/gate/pytest/pytest_gilprof.py`) in real pytest on every Python from 3.9 on: of `gate_pytest/test_twenty.py` it fails
+//! The pytest plugin (`src/pytest_gilprof/__init__.py`) in real pytest on every Python from 3.9 on: of `gate_pytest/test_twenty.py` it fails
 //! the one test whose threads contend for the GIL, names the function, and says what it could not judge. scripts/setup-pytest fetches pytest.
 #![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
@@ -104,7 +104,7 @@ impl Pytest {
                 support::under(launcher, &python)
             }
         };
-        let path = [self.inside(&self.packages), self.inside(&repository().join("src/gate/pytest"))];
+        let path = [self.inside(&self.packages), self.inside(&repository().join("src"))];
         command.env("PYTHONPATH", std::env::join_paths(path).unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("GILPROF", self.inside(Path::new(env!("CARGO_BIN_EXE_gilprof")))).env("COLUMNS", "120");
         command.env_remove("PYTEST_ADDOPTS").env_remove("GITHUB_STEP_SUMMARY");
@@ -130,7 +130,7 @@ impl Pytest {
 fn offender_failed(said: &Said, passed: usize) {
     said.has(1, &[&format!("1 failed, {passed} passed"), "crunch (", "test_twenty.py:", "limit <= 20"]);
     said.has(1, &["E   waiting is ", "def crunch(seconds):", ": GilLimit\n"]);
-    said.has_not(&["pytest_gilprof.py"]);
+    said.has_not(&["pytest_gilprof/"]);
     let unjudged: Vec<&str> =
         said.text.lines().filter(|line| line.contains("could not be judged") && !line.contains("Short of CPU")).collect();
     assert!(unjudged.is_empty(), "{unjudged:#?}");

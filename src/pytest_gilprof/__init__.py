@@ -1,6 +1,6 @@
 """pytest plugin of gilprof: limits on waiting for the GIL, test by test and for the session as a whole.
 
-    PYTHONPATH=src/gate/pytest pytest -p pytest_gilprof [--gilprof]
+    PYTHONPATH=src pytest -p pytest_gilprof [--gilprof]
 
 It needs nothing but pytest (7 or newer) on Python 3.9 or newer, Linux, and the program gilprof: $GILPROF, else the one on PATH.
 
