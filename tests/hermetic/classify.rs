@@ -15,8 +15,6 @@
 //! ```
 //! The kernel's count of runs moves with every column that has CPU time. What is expected are the milliseconds per state.
 
-#![allow(clippy::unwrap_used)]
-
 use gilprof::capture::account::{Account, Claims, Now};
 use gilprof::capture::classify::{judge, Asked, Judgement, Place, Seen};
 use gilprof::ids::ThreadId;

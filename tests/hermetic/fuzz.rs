@@ -3,38 +3,20 @@
 //! A bounded run with the other tests; `scripts/fuzz` runs it at length. Inputs are numbered, and the same number is the same input for ever, as
 //! long as the seeds and the mutator stand. A failure prints its input.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-#[path = "fuzz/crowd.rs"]
 mod crowd;
-#[path = "fuzz/harness.rs"]
 mod harness;
-#[path = "fuzz/heap.rs"]
-mod heap;
-#[path = "fuzz/images.rs"]
+pub mod heap;
 mod images;
-#[path = "fuzz/interpreters.rs"]
 mod interpreters;
-#[path = "replayed/looks.rs"]
-mod looks;
-#[path = "fuzz/mutate.rs"]
 mod mutate;
-#[path = "fuzz/objects.rs"]
 mod objects;
-#[path = "fuzz/picture.rs"]
 mod picture;
-#[path = "fuzz/records.rs"]
 mod records;
-mod support;
-#[path = "fuzz/texts.rs"]
 mod texts;
 
 use gilprof::python::layout::LineFormat;
 use harness::{fuzz, run, Fuzz};
 use mutate::Mutator;
-
-#[global_allocator]
-static HEAP: heap::Counting = heap::Counting;
 
 macro_rules! parsers {
     ($($name:ident: $parser:expr;)*) => {$(

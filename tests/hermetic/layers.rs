@@ -4,7 +4,6 @@
 //! the file that owns the longest part of it. Comments, strings and `#[cfg(test)]` items do not count.
 //! Every rule is a function from text to complaints, shown able to complain at the end of this file.
 
-#[path = "layers/source.rs"]
 mod source;
 
 use source::{arrows, code_only, Tree};

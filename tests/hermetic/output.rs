@@ -1,12 +1,10 @@
 //! The formats, against golden files and against hostile names.
 //!
-//! `GILPROF_BLESS=1 cargo test --test output` rewrites the golden files; read the difference before committing it.
+//! `GILPROF_BLESS=1 cargo test --test hermetic output::` rewrites the golden files; read the difference before committing it.
 // A helper of a test may fail as a test does; clippy's own exception covers only the test functions.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "output/reports.rs"]
 mod reports;
-#[path = "output/stacks.rs"]
 mod stacks;
 
 use gilprof::analysis::report::Report;
@@ -209,7 +207,7 @@ fn with_names(mut report: Report, name: &str) -> Report {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(crate::support::cases(64)))]
 
     #[test]
     fn hostile_names_stay_on_their_line(name in any::<String>(), evil in "[\u{1b}\n\r\u{9b}\u{202e}\u{301}線;\" a-c]{0,600}", width in 0usize..200) {

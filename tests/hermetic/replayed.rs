@@ -3,15 +3,9 @@
 //!
 //! `cargo test --test replayed -- --ignored --exact make` records them anew, those of aarch64 excepted, which `make_emulated` does.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-#[path = "replayed/faulty.rs"]
+use crate::support::{self, recorded};
 mod faulty;
-#[path = "replayed/looks.rs"]
-mod looks;
-#[path = "replayed/make.rs"]
 mod make;
-mod support;
 
 use faulty::{growing, Fault, Faulty};
 use gilprof::capture::observe::Looked;
@@ -29,8 +23,8 @@ use gilprof::python::interpreters::Roster;
 use gilprof::python::version::Version;
 use gilprof::sample::{Evidence, Holder, State, ThreadView, Trust};
 use gilprof::units::Nanos;
-use looks::{recorded, Again, Heard};
 use proptest::prelude::*;
+use recorded::{recorded, Again, Heard};
 use std::sync::OnceLock;
 
 /// Reads of one look, parts of batches counted singly, that are more than any hostile bytes may cause here.
@@ -39,14 +33,14 @@ const MOST_READS: usize = 200_000;
 #[test]
 #[ignore = "writes tests/dumps/looks anew"]
 fn make() {
-    let _alone = support::alone();
+    let _alone = support::serial_guard();
     make::all();
 }
 
 #[test]
 #[ignore = "writes those of an emulated interpreter: AARCH64=ROOT:13"]
 fn make_emulated() {
-    let _alone = support::alone();
+    let _alone = support::serial_guard();
     let (root, minor) =
         std::env::var("AARCH64").unwrap().rsplit_once(':').map(|(root, minor)| (root.to_owned(), minor.to_owned())).unwrap();
     make::emulated(root.as_ref(), minor.parse().unwrap());
@@ -178,25 +172,6 @@ fn gil(recording: &Recording) -> Addr {
     roster.gils[0].0
 }
 
-/// What `gilprof dump --record-memory` writes is such a look.
-#[test]
-fn a_user_can_record_one() {
-    use std::os::unix::fs::PermissionsExt;
-    let _alone = support::alone();
-    for interpreter in support::interpreters() {
-        let target = support::Target::start(&interpreter, "resting", &[]);
-        let file = support::scratch("recorded.look");
-        let path = file.to_str().unwrap();
-        let out = support::gilprof(&["dump", "--pid", &target.pid().to_string(), "--record-memory", path]);
-        let said = String::from_utf8_lossy(&out.stderr);
-        assert!(out.status.success() && said.contains(path), "{}: {said}", interpreter.label);
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        let again = Again::new(&Recording::parse(&std::fs::read(&file).unwrap()).unwrap());
-        std::fs::remove_file(&file).unwrap();
-        assert!(again.text().contains(" wörker: ") && again.text().contains("    sleeper "), "{}: {}", interpreter.label, again.text());
-    }
-}
-
 /// They are read from disk once.
 fn all() -> &'static [Recording] {
     static ALL: OnceLock<Vec<Recording>> = OnceLock::new();
@@ -232,7 +207,7 @@ fn changed(recording: &Recording, changes: &[(f64, u64, usize)]) -> Recording {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::cases(400), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes_may_have_changed(which in any::<prop::sample::Index>(), changes in prop::collection::vec(change(), 1..12)) {

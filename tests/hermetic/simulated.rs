@@ -4,9 +4,6 @@
 //! a moment after the GIL was read, CPU time that the kernel counts only at its tick and at a switch, queued time that it counts only when
 //! the thread gets a CPU. What the account says must be what was true, within bounds that are tighter than those promised for live programs.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-#![allow(clippy::print_stdout)] // the table
-
 use gilprof::capture::account::{Account, Claims, Now};
 use gilprof::capture::classify::Place;
 use gilprof::process::kernel_stack::Whereabouts;

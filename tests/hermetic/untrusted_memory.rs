@@ -256,7 +256,7 @@ impl Memory for Noise {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::support::cases(64), ..ProptestConfig::default() })]
 
     #[test]
     fn noise_neither_panics_nor_loops(seed in any::<u64>(), holes in 0u64..128, minor in 7u8..=12) {

@@ -3,14 +3,21 @@
 //! The bounds of docs/accuracy.md are for a machine that has nothing else to do and a release build. Here, where others share the cores
 //! and gilprof is a debug build, they are wider, but narrow enough for each workload and its mirror image never to be confused.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-#![allow(clippy::print_stdout)] // the table
-
-mod support;
-
+use crate::harness::{newest, Suite};
+use crate::support;
+use crate::{on, once};
 use serde_json::Value;
 use std::process::Command;
-use support::{alone, gilprof_command, interpreters, repository, scratch, skip};
+use support::{gilprof_command, interpreters, repository, scratch, skip, Interpreter};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    once!(suite, [a_thread_that_ends_within_the_window_is_judged_by_its_own_life]);
+    for prefix in ["3.8-pyenv", "3.13-pyenv"] {
+        on!(suite, labelled(prefix), [shares_are_those_of_the_kernels_events]);
+    }
+    on!(suite, without_symbols(), [so_they_are_without_symbols]);
+}
 
 /// What scripts/accuracy ends with where it cannot run.
 const NOT_HERE: i32 = 3;
@@ -61,9 +68,22 @@ fn check(runs: &[Value]) {
     }
 }
 
-/// The newest interpreter whose label begins so.
-fn newest(prefix: &str) -> Option<String> {
-    interpreters().into_iter().filter(|i| i.label.starts_with(prefix)).map(|i| i.label).next_back()
+/// The newest interpreter whose label begins so. A version that is missing is a skip.
+fn labelled(prefix: &str) -> Vec<Interpreter> {
+    let found = newest(interpreters().into_iter().filter(|i| i.label.starts_with(prefix)).collect());
+    if found.is_empty() {
+        skip(&format!("accuracy: {prefix} is not installed"));
+    }
+    found
+}
+
+/// The newest, which has no symbols.
+fn without_symbols() -> Vec<Interpreter> {
+    let found = newest(interpreters().into_iter().filter(|i| i.minor() >= (3, 14)).collect());
+    if found.is_empty() {
+        skip("accuracy: neither 3.14 nor 3.15 is installed");
+    }
+    found
 }
 
 /// One that lived for three of the window's five seconds and waited for two of them, as both sides told of it.
@@ -76,7 +96,6 @@ for state in ("waiting", "native"):
     print(state, "%.4f %.4f" % (row["said"][state], row["true"][state]))
 "#;
 
-#[test]
 fn a_thread_that_ends_within_the_window_is_judged_by_its_own_life() {
     let folders = ["tests/accuracy", "tests/support"].map(|folder| repository().join(folder));
     let out = Command::new("python3").args(["-Bc", ENDS_EARLY]).env("PYTHONPATH", std::env::join_paths(folders).unwrap()).output().unwrap();
@@ -84,32 +103,18 @@ fn a_thread_that_ends_within_the_window_is_judged_by_its_own_life() {
     assert_eq!(said, "waiting 0.6667 0.6667\nnative 0.3333 0.3333\n", "{}", String::from_utf8_lossy(&out.stderr));
 }
 
-#[test]
-fn shares_are_those_of_the_kernels_events() {
-    let _alone = alone();
-    for prefix in ["3.8-pyenv", "3.13-pyenv"] {
-        let Some(label) = newest(prefix) else {
-            skip(&format!("accuracy: {prefix} is not installed"));
-            continue;
-        };
-        let Some(runs) = measure(&label, "cpu 3;asleep, GIL held;asleep, released;json alone") else { return };
-        check(&runs);
-        for case in ["cpu 3", "asleep, GIL held"] {
-            assert!(highest_waiting(&runs, case) > 0.3, "{case} on {label}");
-        }
-        assert!(highest_waiting(&runs, "asleep, released") < 0.25, "released on {label}");
-        assert!(highest_waiting(&runs, "json alone") < 0.02, "alone on {label}");
+fn shares_are_those_of_the_kernels_events(interpreter: &Interpreter) {
+    let Some(runs) = measure(&interpreter.label, "cpu 3;asleep, GIL held;asleep, released;json alone") else { return };
+    check(&runs);
+    for case in ["cpu 3", "asleep, GIL held"] {
+        assert!(highest_waiting(&runs, case) > 0.3, "{case}");
     }
+    assert!(highest_waiting(&runs, "asleep, released") < 0.25, "released");
+    assert!(highest_waiting(&runs, "json alone") < 0.02, "alone");
 }
 
-#[test]
-fn so_they_are_without_symbols() {
-    let _alone = alone();
-    let Some(label) = newest("3.15").or_else(|| newest("3.14")) else {
-        skip("accuracy: neither 3.14 nor 3.15 is installed");
-        return;
-    };
-    let Some(runs) = measure(&label, "cpu 3;convoy;asleep, GIL held") else { return };
+fn so_they_are_without_symbols(interpreter: &Interpreter) {
+    let Some(runs) = measure(&interpreter.label, "cpu 3;convoy;asleep, GIL held") else { return };
     check(&runs);
     // Woken by its taker it has not asked for the GIL again, and was told as starved for that: by .04.
     let forced = runs.iter().filter(|run| run["case"] == "asleep, GIL held").cloned().collect::<Vec<_>>();

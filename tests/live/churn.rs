@@ -1,14 +1,17 @@
 //! A thread per request under contention: no look is lost because a thread is new or gone, and everything is counted.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-mod live;
-mod support;
-
-use live::{measure, number, on_every_interpreter, Complaints, Measured};
+use crate::harness::Suite;
+use crate::support::{self, checks};
+use crate::{complaining, row};
+use checks::{measure, number, Complaints, Measured};
 use serde_json::Value;
 use std::cell::Cell;
-use support::{alone, Interpreter, Target};
+use support::{interpreters, Interpreter, Target};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    complaining!(suite, interpreters(), [no_look_fails_while_threads_come_and_go]);
+}
 
 const SECONDS: f64 = 3.0;
 /// New threads a second that the workload is asked for.
@@ -16,27 +19,23 @@ const RATE: f64 = 50.0;
 /// Main, two that compute, four that accept.
 const LASTING: usize = 7;
 
-#[test]
-fn no_look_fails_while_threads_come_and_go() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let target = Target::start(interpreter, "churn", &[]);
-        let met = Cell::new(0.0);
-        measure(interpreter, &target, SECONDS, complaints, |measured, found| {
-            show(interpreter, measured);
-            met.set(short(&measured.report).0.len() as f64 / number(&measured.report, "/window/seconds"));
-            check(&measured.report, found);
-            if !measured.starving(interpreter, "the share of waiting") {
-                check_on_free_cores(&measured.report, found);
-            }
-        });
-        let (status, last) = target.finish();
-        complaints.expect(status.success() && last.is_some(), || format!("the target ended with {status}: {last:?}"));
-        // What it says it served is the truth. A thread that gets the GIL at once has ended before the next look, so not all are met.
-        let served = last.map_or(0.0, |last| number(&last, "/done") / number(&last, "/seconds"));
-        let right = met.get() > 0.3 * served && met.get() < 1.1 * served + 5.0 && served > 0.5 * RATE;
-        complaints.expect(right, || format!("{:.1} short-lived threads a second met, {served:.1} served", met.get()));
+fn no_look_fails_while_threads_come_and_go(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "churn", &[]);
+    let met = Cell::new(0.0);
+    measure(interpreter, &target, SECONDS, complaints, |measured, found| {
+        show(interpreter, measured);
+        met.set(short(&measured.report).0.len() as f64 / number(&measured.report, "/window/seconds"));
+        check(&measured.report, found);
+        if !measured.starving(interpreter, "the share of waiting") {
+            check_on_free_cores(&measured.report, found);
+        }
     });
+    let (status, last) = target.finish();
+    complaints.expect(status.success() && last.is_some(), || format!("the target ended with {status}: {last:?}"));
+    // What it says it served is the truth. A thread that gets the GIL at once has ended before the next look, so not all are met.
+    let served = last.map_or(0.0, |last| number(&last, "/done") / number(&last, "/seconds"));
+    let right = met.get() > 0.3 * served && met.get() < 1.1 * served + 5.0 && served > 0.5 * RATE;
+    complaints.expect(right, || format!("{:.1} short-lived threads a second met, {served:.1} served", met.get()));
 }
 
 fn threads(report: &Value) -> &[Value] {

@@ -1,17 +1,22 @@
 //! Several interpreters in one process: contention belongs to a GIL, so it is told per GIL and never summed over them.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-mod cli;
-mod live;
-mod reach;
-mod support;
-
+use crate::harness::Suite;
+use crate::support::{self, checks, cli, compat};
+use crate::{complaining, row};
+use checks::{attach, measure, Complaints, Measured};
 use cli::{until, Running};
-use live::{attach, measure, on_every_interpreter, Complaints, Measured};
-use reach::{named, state, sum, summary, unsound};
+use compat::{named, state, sum, summary, unsound};
 use serde_json::Value;
-use support::{alone, skip, Interpreter, Target};
+use support::{interpreters, skip, Interpreter, Target};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    complaining!(
+        suite,
+        interpreters(),
+        [contention_is_told_per_gil, one_gil_of_several_interpreters, an_interpreter_that_another_thread_made, a_gil_that_comes_later]
+    );
+}
 
 /// The workload, if this Python has what it asks for.
 fn start(interpreter: &Interpreter, args: &[&str]) -> Option<Target> {
@@ -38,13 +43,9 @@ fn gil_of(report: &Value, index: usize, complaints: &mut Complaints) -> Option<u
     gils.first().copied().flatten()
 }
 
-#[test]
-fn contention_is_told_per_gil() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let Some(target) = start(interpreter, &["--own"]) else { return };
-        measure(interpreter, &target, 1.5, complaints, |measured, complaints| own_gils(interpreter, measured, complaints));
-    });
+fn contention_is_told_per_gil(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let Some(target) = start(interpreter, &["--own"]) else { return };
+    measure(interpreter, &target, 1.5, complaints, |measured, complaints| own_gils(interpreter, measured, complaints));
 }
 
 fn own_gils(interpreter: &Interpreter, measured: &Measured, complaints: &mut Complaints) {
@@ -74,13 +75,9 @@ fn own_gils(interpreter: &Interpreter, measured: &Measured, complaints: &mut Com
     }
 }
 
-#[test]
-fn one_gil_of_several_interpreters() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let Some(target) = start(interpreter, &[]) else { return };
-        measure(interpreter, &target, 1.5, complaints, |measured, complaints| shared_gil(interpreter, measured, complaints));
-    });
+fn one_gil_of_several_interpreters(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let Some(target) = start(interpreter, &[]) else { return };
+    measure(interpreter, &target, 1.5, complaints, |measured, complaints| shared_gil(interpreter, measured, complaints));
 }
 
 fn shared_gil(interpreter: &Interpreter, measured: &Measured, complaints: &mut Complaints) {
@@ -96,57 +93,49 @@ fn shared_gil(interpreter: &Interpreter, measured: &Measured, complaints: &mut C
 }
 
 /// `_xxsubinterpreters` up to 3.12 runs an interpreter with a thread state that carries the ids of the thread that made it.
-#[test]
-fn an_interpreter_that_another_thread_made() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let Some(target) = start(interpreter, &["--foreign", "--interpreters", "1"]) else { return };
-        measure(interpreter, &target, 1.0, complaints, |measured, complaints| {
-            let report = &measured.report;
-            row!(interpreter.label, "{}", summary(report));
-            unsound(report).into_iter().for_each(|what| complaints.add(&what));
-            // The main thread sleeps in read(2) all the time, whatever ids it shares.
-            let main = named(report, "MainThread")[0];
-            complaints.expect(state(main, "io") > 0.95, || format!("the main thread: {}", main["states"]));
-            complaints.expect(report["verdict"]["code"] != "blocked-holding-gil", || report["verdict"].to_string());
-            let holding = sum(report, "sub-", "holding") + sum(report, "driver-", "holding");
-            complaints.expect((0.85..1.05).contains(&holding), || format!("driver and worker hold {holding:.2}"));
-        });
+fn an_interpreter_that_another_thread_made(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let Some(target) = start(interpreter, &["--foreign", "--interpreters", "1"]) else { return };
+    measure(interpreter, &target, 1.0, complaints, |measured, complaints| {
+        let report = &measured.report;
+        row!(interpreter.label, "{}", summary(report));
+        unsound(report).into_iter().for_each(|what| complaints.add(&what));
+        // The main thread sleeps in read(2) all the time, whatever ids it shares.
+        let main = named(report, "MainThread")[0];
+        complaints.expect(state(main, "io") > 0.95, || format!("the main thread: {}", main["states"]));
+        complaints.expect(report["verdict"]["code"] != "blocked-holding-gil", || report["verdict"].to_string());
+        let holding = sum(report, "sub-", "holding") + sum(report, "driver-", "holding");
+        complaints.expect((0.85..1.05).contains(&holding), || format!("driver and worker hold {holding:.2}"));
     });
 }
 
 /// A GIL keeps its number when another comes: what was counted of one must not be told of the other.
-#[test]
-fn a_gil_that_comes_later() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let Some(mut target) = start(interpreter, &["--own", "--interpreters", "1", "--late"]) else { return };
-        let pid = target.pid().to_string();
-        let running = Running::start(&["attach", "--pid", &pid, "--duration", "0", "--format", "json"]);
-        running.measures(&target);
-        target.tell("another");
-        assert_eq!(target.line(), "late");
-        let drivers = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
-        until("gilprof has met all threads", || {
-            let tids = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-            tids.filter_map(|t| t.file_name().to_str()?.parse().ok()).filter(|&tid| cli::watches(running.pid(), &target, tid)).count()
-                == drivers()
-        });
-        // The main thread needed its GIL to make the interpreter: the window is long against that.
-        let enough = cli::cpu_ticks(target.pid()) + 100;
-        until("the interpreters have worked for a second", || cli::cpu_ticks(target.pid()) >= enough);
-        running.signal(libc::SIGINT);
-        let report = running.end().ended(0, &[]).report();
-        row!(interpreter.label, "{}", summary(&report));
-        let busy: Vec<f64> = figures(&report, "busy").collect();
-        let switches: Vec<&Value> = report["gils"].as_array().unwrap().iter().map(|g| &g["switches_per_s"]).collect();
-        row!(interpreter.label, "busy {busy:.2?} switches {switches:?}");
-        // The first subinterpreter's GIL has one number all along; the counts of none run backwards.
-        complaints.expect(busy.len() == 3 && busy[0] < 0.3 && busy[1] > 0.4, || format!("busy {busy:?}"));
-        let first = gil_of(&report, 0, complaints);
-        complaints.expect(first == Some(1), || "the first subinterpreter's GIL is not the second".into());
-        complaints.expect(switches.iter().all(|s| s.is_f64()), || format!("switches {switches:?}"));
-        let after = attach(target.pid(), 0.2, &[]);
-        complaints.expect(after["gils"].as_array().is_some_and(|g| g.len() == 3), || format!("{:#}", after["gils"]));
+fn a_gil_that_comes_later(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let Some(mut target) = start(interpreter, &["--own", "--interpreters", "1", "--late"]) else { return };
+    let pid = target.pid().to_string();
+    let running = Running::start(&["attach", "--pid", &pid, "--duration", "0", "--format", "json"]);
+    running.measures(&target);
+    target.tell("another");
+    assert_eq!(target.line(), "late");
+    let drivers = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+    until("gilprof has met all threads", || {
+        let tids = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        tids.filter_map(|t| t.file_name().to_str()?.parse().ok()).filter(|&tid| cli::watches(running.pid(), &target, tid)).count()
+            == drivers()
     });
+    // The main thread needed its GIL to make the interpreter: the window is long against that.
+    let enough = cli::cpu_ticks(target.pid()) + 100;
+    until("the interpreters have worked for a second", || cli::cpu_ticks(target.pid()) >= enough);
+    running.signal(libc::SIGINT);
+    let report = running.end().ended(0, &[]).report();
+    row!(interpreter.label, "{}", summary(&report));
+    let busy: Vec<f64> = figures(&report, "busy").collect();
+    let switches: Vec<&Value> = report["gils"].as_array().unwrap().iter().map(|g| &g["switches_per_s"]).collect();
+    row!(interpreter.label, "busy {busy:.2?} switches {switches:?}");
+    // The first subinterpreter's GIL has one number all along; the counts of none run backwards.
+    complaints.expect(busy.len() == 3 && busy[0] < 0.3 && busy[1] > 0.4, || format!("busy {busy:?}"));
+    let first = gil_of(&report, 0, complaints);
+    complaints.expect(first == Some(1), || "the first subinterpreter's GIL is not the second".into());
+    complaints.expect(switches.iter().all(|s| s.is_f64()), || format!("switches {switches:?}"));
+    let after = attach(target.pid(), 0.2, &[]);
+    complaints.expect(after["gils"].as_array().is_some_and(|g| g.len() == 3), || format!("{:#}", after["gils"]));
 }

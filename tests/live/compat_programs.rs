@@ -1,19 +1,27 @@
 //! The ways in which a Python program comes to run: launchers, other names, archives, embedding programs, files that changed on disk.
 //! Each is measured, and the report must say what it says of the same program run plainly.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-mod live;
-mod reach;
-mod support;
-
-use live::{attach, on_each, Complaints};
-use reach::{home, in_this_root, not_computing, state, succeeds, summary, unsound, workload};
+use crate::harness::Suite;
+use crate::support::{self, checks, cli, compat};
+use crate::{complaining, on, row};
+use checks::{attach, Complaints};
+use compat::{home, in_this_root, not_computing, state, succeeds, summary, unsound, workload};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{alone, skip, Folder, Interpreter, Target};
+use support::{scratch, skip, Folder, Interpreter, Target};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    on!(suite, cli::two_interpreters(), [musl_is_refused_and_why_is_said]);
+    complaining!(
+        suite,
+        shared_then_static(),
+        [launchers, a_virtual_environments_python, an_archive, another_name_and_a_file_that_is_gone_or_new, a_library_that_is_gone]
+    );
+    complaining!(suite, support::interpreters(), [a_program_with_python_inside]);
+}
 
 const SECONDS: f64 = 0.7;
 
@@ -52,58 +60,46 @@ fn shared_then_static() -> Vec<Interpreter> {
     all.iter().filter(|i| i.kind.contains("shared")).chain(all.iter().filter(|i| i.kind.contains("static"))).cloned().collect()
 }
 
-#[test]
-fn launchers() {
-    let _alone = alone();
-    on_each(shared_then_static(), |interpreter, complaints| {
-        let folder = Folder::new("launchers");
-        let file = script(folder.path(), &format!("#!{}", interpreter.path.display()));
-        let mut module = interpreter.command();
-        module.current_dir(folder.path()).args(["-m", "cpu"]);
-        let report = computes(interpreter, "-m cpu", &Target::start_command(module), complaints);
-        complaints.expect(report["target"]["command"].as_array().unwrap().iter().any(|w| w == "-m"), || report["target"].to_string());
+fn launchers(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("launchers");
+    let file = script(folder.path(), &format!("#!{}", interpreter.path.display()));
+    let mut module = interpreter.command();
+    module.current_dir(folder.path()).args(["-m", "cpu"]);
+    let report = computes(interpreter, "-m cpu", &Target::start_command(module), complaints);
+    complaints.expect(report["target"]["command"].as_array().unwrap().iter().any(|w| w == "-m"), || report["target"].to_string());
 
-        let target = Target::start_command(Command::new(&file));
-        computes(interpreter, "a script with #!", &target, complaints);
+    let target = Target::start_command(Command::new(&file));
+    computes(interpreter, "a script with #!", &target, complaints);
 
-        let mut options = interpreter.command();
-        options.args(["-X", "dev", "-X", "faulthandler", "-O", "-u"]).arg(&file);
-        computes(interpreter, "-X dev -O", &Target::start_command(options), complaints);
-    });
+    let mut options = interpreter.command();
+    options.args(["-X", "dev", "-X", "faulthandler", "-O", "-u"]).arg(&file);
+    computes(interpreter, "-X dev -O", &Target::start_command(options), complaints);
 }
 
-#[test]
-fn a_virtual_environments_python() {
-    let _alone = alone();
-    on_each(shared_then_static(), |interpreter, complaints| {
-        let folder = Folder::new("venv");
-        let venv = folder.path().join("v");
-        if !succeeds(interpreter.command().args(["-m", "venv", "--without-pip"]).arg(&venv)) {
-            return skip(&format!("{}: venv: it has no module for that", interpreter.label));
-        }
-        let mut python = Command::new(venv.join("bin/python"));
-        python.arg("-B").arg(workload("cpu"));
-        computes(interpreter, "venv", &Target::start_command(python), complaints);
-    });
+fn a_virtual_environments_python(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("venv");
+    let venv = folder.path().join("v");
+    if !succeeds(interpreter.command().args(["-m", "venv", "--without-pip"]).arg(&venv)) {
+        return skip(&format!("{}: venv: it has no module for that", interpreter.label));
+    }
+    let mut python = Command::new(venv.join("bin/python"));
+    python.arg("-B").arg(workload("cpu"));
+    computes(interpreter, "venv", &Target::start_command(python), complaints);
 }
 
-#[test]
-fn an_archive() {
-    let _alone = alone();
-    on_each(shared_then_static(), |interpreter, complaints| {
-        let folder = Folder::new("archive");
-        let app = folder.path().join("app");
-        std::fs::create_dir(&app).unwrap();
-        std::fs::rename(script(folder.path(), ""), app.join("__main__.py")).unwrap();
-        std::fs::rename(folder.path().join("harness.py"), app.join("harness.py")).unwrap();
-        let archive = folder.path().join("app.pyz");
-        assert!(succeeds(interpreter.command().args(["-m", "zipapp", "-o"]).arg(&archive).arg(&app)));
-        let mut python = interpreter.command();
-        python.arg(&archive);
-        let report = computes(interpreter, "zipapp", &Target::start_command(python), complaints);
-        let burn = report["functions"].as_array().unwrap().iter().find(|f| f["name"] == "burn").cloned().unwrap_or_default();
-        complaints.expect(burn["file"].as_str().is_some_and(|f| f.contains("app.pyz")), || format!("burn is in {burn}"));
-    });
+fn an_archive(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("archive");
+    let app = folder.path().join("app");
+    std::fs::create_dir(&app).unwrap();
+    std::fs::rename(script(folder.path(), ""), app.join("__main__.py")).unwrap();
+    std::fs::rename(folder.path().join("harness.py"), app.join("harness.py")).unwrap();
+    let archive = folder.path().join("app.pyz");
+    assert!(succeeds(interpreter.command().args(["-m", "zipapp", "-o"]).arg(&archive).arg(&app)));
+    let mut python = interpreter.command();
+    python.arg(&archive);
+    let report = computes(interpreter, "zipapp", &Target::start_command(python), complaints);
+    let burn = report["functions"].as_array().unwrap().iter().find(|f| f["name"] == "burn").cloned().unwrap_or_default();
+    complaints.expect(burn["file"].as_str().is_some_and(|f| f.contains("app.pyz")), || format!("burn is in {burn}"));
 }
 
 /// The executable under another name; the library that it needs, if any, stays where it is.
@@ -120,50 +116,42 @@ fn renamed(interpreter: &Interpreter, folder: &Folder, link: bool) -> Option<(Pa
     Some((to, command))
 }
 
-#[test]
-fn another_name_and_a_file_that_is_gone_or_new() {
-    let _alone = alone();
-    on_each(shared_then_static(), |interpreter, complaints| {
-        let folder = Folder::new("renamed");
-        if let Some((path, command)) = renamed(interpreter, &folder, true) {
-            computes(interpreter, "hard link", &Target::start_command(command), complaints);
-            std::fs::remove_file(path).unwrap();
-        }
+fn another_name_and_a_file_that_is_gone_or_new(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("renamed");
+    if let Some((path, command)) = renamed(interpreter, &folder, true) {
+        computes(interpreter, "hard link", &Target::start_command(command), complaints);
+        std::fs::remove_file(path).unwrap();
+    }
 
-        let Some((path, command)) = renamed(interpreter, &folder, false) else { return };
-        let target = Target::start_command(command);
-        computes(interpreter, "copy", &target, complaints);
-        std::fs::remove_file(&path).unwrap();
-        let report = computes(interpreter, "deleted", &target, complaints);
-        complaints.expect(report["target"]["executable"] == path.to_str().unwrap(), || report["target"].to_string());
-        // An upgrade puts another program there.
-        std::fs::copy("/proc/self/exe", &path).unwrap();
-        computes(interpreter, "replaced", &target, complaints);
-    });
+    let Some((path, command)) = renamed(interpreter, &folder, false) else { return };
+    let target = Target::start_command(command);
+    computes(interpreter, "copy", &target, complaints);
+    std::fs::remove_file(&path).unwrap();
+    let report = computes(interpreter, "deleted", &target, complaints);
+    complaints.expect(report["target"]["executable"] == path.to_str().unwrap(), || report["target"].to_string());
+    // An upgrade puts another program there.
+    std::fs::copy("/proc/self/exe", &path).unwrap();
+    computes(interpreter, "replaced", &target, complaints);
 }
 
 /// A library that an upgrade has replaced while a program runs with the old one.
-#[test]
-fn a_library_that_is_gone() {
-    let _alone = alone();
-    on_each(shared_then_static(), |interpreter, complaints| {
-        let folder = Folder::new("upgraded");
-        let lib = home(interpreter).join("lib");
-        let (major, minor) = interpreter.minor();
-        let is_it = |name: &str| name.starts_with(&format!("libpython{major}.{minor}")) && name.contains(".so.");
-        let found = std::fs::read_dir(&lib).into_iter().flatten().flatten().find(|e| e.file_name().to_str().is_some_and(is_it));
-        let Some(library) = found.filter(|_| interpreter.kind.contains("shared")) else {
-            return skip(&format!("{}: a replaced library: it is static", interpreter.label));
-        };
-        let copy = folder.path().join(library.file_name());
-        std::fs::copy(library.path(), &copy).unwrap();
-        let mut command = interpreter.command();
-        command.env("LD_PRELOAD", &copy).arg(workload("cpu"));
-        let target = Target::start_command(command);
-        std::fs::remove_file(&copy).unwrap();
-        std::fs::copy("/proc/self/exe", &copy).unwrap();
-        computes(interpreter, "library replaced", &target, complaints);
-    });
+fn a_library_that_is_gone(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("upgraded");
+    let lib = home(interpreter).join("lib");
+    let (major, minor) = interpreter.minor();
+    let is_it = |name: &str| name.starts_with(&format!("libpython{major}.{minor}")) && name.contains(".so.");
+    let found = std::fs::read_dir(&lib).into_iter().flatten().flatten().find(|e| e.file_name().to_str().is_some_and(is_it));
+    let Some(library) = found.filter(|_| interpreter.kind.contains("shared")) else {
+        return skip(&format!("{}: a replaced library: it is static", interpreter.label));
+    };
+    let copy = folder.path().join(library.file_name());
+    std::fs::copy(library.path(), &copy).unwrap();
+    let mut command = interpreter.command();
+    command.env("LD_PRELOAD", &copy).arg(workload("cpu"));
+    let target = Target::start_command(command);
+    std::fs::remove_file(&copy).unwrap();
+    std::fs::copy("/proc/self/exe", &copy).unwrap();
+    computes(interpreter, "library replaced", &target, complaints);
 }
 
 const EMBED: &str = r#"
@@ -213,26 +201,43 @@ fn embedding(interpreter: &Interpreter, folder: &Folder) -> Option<PathBuf> {
     succeeds(cc.arg(format!("-Wl,-rpath,{}", lib.display())).stderr(Stdio::null())).then_some(exe)
 }
 
-#[test]
-fn a_program_with_python_inside() {
-    let _alone = alone();
-    on_each(support::interpreters(), |interpreter, complaints| {
-        let folder = Folder::new("embedding");
-        let built = interpreter.root.is_none().then(|| embedding(interpreter, &folder)).flatten();
-        let Some(exe) = built else {
-            return skip(&format!("{}: embedding it needs cc and a libpython to link with", interpreter.label));
-        };
-        let mut command = Command::new(&exe);
-        command.env("PYTHONHOME", home(interpreter)).env("PYTHONDONTWRITEBYTECODE", "1");
-        let target = Target::start_command(command);
-        live::measure(interpreter, &target, 1.0, complaints, |measured, complaints| {
-            let report = &measured.report;
-            row!(interpreter.label, "engine: {}", summary(report));
-            unsound(report).or_else(|| not_computing(report, 2)).into_iter().for_each(|what| complaints.add(&what));
-            // A thread that Python has never heard of computes beside the GIL, not with it.
-            let hum = live::thread(report, "hum");
-            complaints.expect(state(hum, "native") + state(hum, "starved") > 0.95 && hum["python"] == false, || hum.to_string());
-            complaints.expect(report["target"]["executable"] == exe.to_str().unwrap(), || report["target"].to_string());
-        });
+fn a_program_with_python_inside(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("embedding");
+    let built = interpreter.root.is_none().then(|| embedding(interpreter, &folder)).flatten();
+    let Some(exe) = built else {
+        return skip(&format!("{}: embedding it needs cc and a libpython to link with", interpreter.label));
+    };
+    let mut command = Command::new(&exe);
+    command.env("PYTHONHOME", home(interpreter)).env("PYTHONDONTWRITEBYTECODE", "1");
+    let target = Target::start_command(command);
+    checks::measure(interpreter, &target, 1.0, complaints, |measured, complaints| {
+        let report = &measured.report;
+        row!(interpreter.label, "engine: {}", summary(report));
+        unsound(report).or_else(|| not_computing(report, 2)).into_iter().for_each(|what| complaints.add(&what));
+        // A thread that Python has never heard of computes beside the GIL, not with it.
+        let hum = checks::thread(report, "hum");
+        complaints.expect(state(hum, "native") + state(hum, "starved") > 0.95 && hum["python"] == false, || hum.to_string());
+        complaints.expect(report["target"]["executable"] == exe.to_str().unwrap(), || report["target"].to_string());
     });
+}
+
+/// A process that has mapped musl's linker, by its name.
+fn musl_is_refused_and_why_is_said(interpreter: &Interpreter) {
+    let musl = scratch("musl").with_file_name("ld-musl-x86_64.so.1");
+    let file = musl.to_str().unwrap();
+    std::fs::write(&musl, vec![0; 4096]).unwrap();
+    let code = format!(
+        "import mmap, os\nfile = open({file:?}, 'rb')\nmapped = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)\n\
+             os.write(1, b'ready\\n')\nos.read(0, 1)"
+    );
+    let mut command = interpreter.command();
+    command.args(["-c", &code]);
+    let target = Target::start_command(command);
+    let pid = target.pid().to_string();
+    for args in [vec!["attach", "--pid", &pid, "--duration", "300ms"], vec!["dump", "--pid", &pid]] {
+        let said = cli::gilprof(&args);
+        said.ended(6, &[&format!("runs Python {}, which gilprof cannot read", interpreter.version), "musl", "glibc"]);
+    }
+    row!(interpreter.label, "a mapped {file} is refused");
+    let _ = std::fs::remove_file(musl);
 }

@@ -5,11 +5,9 @@
 //! thread was told to let go, and may have been pushed off its core on the way); of any other `drop_gil` it is what that slept in futex(2).
 //! Both are cut to the window that gilprof says it looked at. Prints what each said; the bounds are those of the accuracy promised.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-#![allow(clippy::print_stdout)] // the figures
-
-mod support;
-
+use crate::harness::{newest, Suite};
+use crate::on;
+use crate::support;
 use gilprof::capture::sampler::{self, Plan};
 use gilprof::ids::{Pid, ThreadId};
 use gilprof::python::attach::Python;
@@ -21,6 +19,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{channel, Receiver};
 use support::{Interpreter, Target};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    on!(suite, unstripped(), [waits_are_those_of_take_gil]);
+    on!(suite, newest(unstripped()), [waits_of_other_programs]);
+}
 
 /// What gilprof said of one thread.
 #[derive(Clone, Debug, Default)]
@@ -251,19 +255,27 @@ const WAITING: f64 = 0.005;
 const STOLEN: f64 = 0.04;
 const COUNT: f64 = 0.01;
 
-#[test]
-fn waits_are_those_of_take_gil() {
-    let _alone = support::alone();
+fn waits_are_those_of_take_gil(interpreter: &Interpreter) {
+    compared(interpreter, &WORKLOADS[..1]);
+}
+
+/// On the newest that has symbols; `scripts/accuracy --exact` takes all on any.
+fn waits_of_other_programs(interpreter: &Interpreter) {
+    compared(interpreter, &WORKLOADS[1..]);
+}
+
+fn compared(interpreter: &Interpreter, workloads: &[(&str, &[&str])]) {
     if !support::is_root() {
         return support::skip("exact mode against uprobes: needs root");
     }
-    let unstripped: Vec<Interpreter> = support::interpreters().into_iter().filter(|i| i.kind.contains("unstripped")).collect();
-    for (n, interpreter) in unstripped.iter().enumerate() {
-        // Every version has its say, the last on everything; `scripts/accuracy --exact` takes all on any.
-        let all = n + 1 == unstripped.len();
-        for (workload, args) in WORKLOADS.iter().take(if all { WORKLOADS.len() } else { 1 }) {
-            let Some(errors) = compare(interpreter, workload, args, 5000) else { return };
-            assert!(errors.hold(), "{} {workload} {args:?}: {errors:?}", interpreter.label);
-        }
+    let ms = if support::all() { 5000 } else { 3000 };
+    for (workload, args) in workloads {
+        let Some(errors) = compare(interpreter, workload, args, ms) else { return };
+        assert!(errors.hold(), "{} {workload} {args:?}: {errors:?}", interpreter.label);
     }
+}
+
+/// uprobes need the names of `take_gil` and `drop_gil`.
+fn unstripped() -> Vec<Interpreter> {
+    support::interpreters().into_iter().filter(|i| i.kind.contains("unstripped")).collect()
 }

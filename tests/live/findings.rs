@@ -1,12 +1,22 @@
 //! What a report says beside the verdict, of real programs: findings, blame, and answers to `--what-if`.
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
-mod cli;
-mod support;
-
+use crate::harness::Suite;
+use crate::support::{self, cli};
+use crate::{on, once};
 use cli::two_interpreters;
 use serde_json::Value;
-use support::{alone, gilprof, interpreters, report, Interpreter, Target};
+use support::{gilprof, interpreters, report, Interpreter, Target};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    on!(
+        suite,
+        interpreters().into_iter().filter(|i| i.minor() >= (3, 9)),
+        [garbage_collection_in_the_holder_is_found_on_every_version_that_says_so]
+    );
+    on!(suite, two_interpreters(), [blame_adds_up_to_waiting, one_case_is_answered]);
+    once!(suite, [a_case_that_makes_no_sense_is_a_slip_of_the_pen]);
+}
 
 /// The report of a workload, looked at for so long.
 fn reported(interpreter: &Interpreter, workload: &str, args: &[&str], seconds: &str, more: &[&str]) -> Value {
@@ -20,49 +30,31 @@ fn finding<'r>(report: &'r Value, code: &str) -> Option<&'r str> {
 }
 
 /// Where `gc.collecting` is differs from release to release.
-#[test]
-fn garbage_collection_in_the_holder_is_found_on_every_version_that_says_so() {
-    let _alone = alone();
-    for interpreter in interpreters().into_iter().filter(|i| i.minor() >= (3, 9)) {
-        let storm = reported(&interpreter, "held", &["--gc", "--threads", "2"], "1.5s", &[]);
-        assert!(finding(&storm, "garbage-collection").is_some(), "{}: {storm:#}", interpreter.label);
-        let calm = reported(&interpreter, "cpu", &["--threads", "2"], "1s", &[]);
-        assert!(finding(&calm, "garbage-collection").is_none(), "{}: {calm:#}", interpreter.label);
+fn garbage_collection_in_the_holder_is_found_on_every_version_that_says_so(interpreter: &Interpreter) {
+    let storm = reported(interpreter, "held", &["--gc", "--threads", "2"], "1.5s", &[]);
+    assert!(finding(&storm, "garbage-collection").is_some(), "{}: {storm:#}", interpreter.label);
+    let calm = reported(interpreter, "cpu", &["--threads", "2"], "1s", &[]);
+    assert!(finding(&calm, "garbage-collection").is_none(), "{}: {calm:#}", interpreter.label);
+}
+
+fn blame_adds_up_to_waiting(interpreter: &Interpreter) {
+    for (workload, args) in [("cpu", &["--threads", "3"][..]), ("convoy", &["--hogs", "1", "--short", "2"])] {
+        let report = reported(interpreter, workload, args, "1.5s", &[]);
+        let sum = |rows: &Value, of: fn(&Value) -> f64| rows.as_array().unwrap().iter().map(of).sum::<f64>();
+        let waiting = sum(&report["threads"], |t| t["seconds"].as_f64().unwrap() * t["states"]["waiting"].as_f64().unwrap());
+        let blamed = sum(&report["blame"], |row| row["seconds"].as_f64().unwrap());
+        assert!(waiting > 0.5 && (blamed / waiting - 1.0).abs() < 0.02, "{}: {blamed} of {waiting}", interpreter.label);
     }
 }
 
-#[test]
-fn blame_adds_up_to_waiting() {
-    let _alone = alone();
-    for interpreter in two_interpreters() {
-        for (workload, args) in [("cpu", &["--threads", "3"][..]), ("convoy", &["--hogs", "1", "--short", "2"])] {
-            let report = reported(&interpreter, workload, args, "1.5s", &[]);
-            let sum = |rows: &Value, of: fn(&Value) -> f64| rows.as_array().unwrap().iter().map(of).sum::<f64>();
-            let waiting = sum(&report["threads"], |t| t["seconds"].as_f64().unwrap() * t["states"]["waiting"].as_f64().unwrap());
-            let blamed = sum(&report["blame"], |row| row["seconds"].as_f64().unwrap());
-            assert!(waiting > 0.5 && (blamed / waiting - 1.0).abs() < 0.02, "{}: {blamed} of {waiting}", interpreter.label);
-        }
-    }
+fn one_case_is_answered(interpreter: &Interpreter) {
+    let report =
+        reported(interpreter, "cpu", &["--threads", "2"], "1.5s", &["--what-if", "processes=8,cores=8", "--what-if", "release=nowhere"]);
+    let gain = &report["what_if"][0]["gain"]["estimate"].as_f64().unwrap();
+    assert!((6.5..=9.5).contains(gain), "{report:#}");
+    assert!(report["what_if"][1]["gain"].is_null() && report["what_if"][1]["note"].as_str().unwrap().contains("no call of C"));
 }
 
-#[test]
-fn one_case_is_answered() {
-    let _alone = alone();
-    for interpreter in two_interpreters() {
-        let report = reported(
-            &interpreter,
-            "cpu",
-            &["--threads", "2"],
-            "1.5s",
-            &["--what-if", "processes=8,cores=8", "--what-if", "release=nowhere"],
-        );
-        let gain = &report["what_if"][0]["gain"]["estimate"].as_f64().unwrap();
-        assert!((6.5..=9.5).contains(gain), "{report:#}");
-        assert!(report["what_if"][1]["gain"].is_null() && report["what_if"][1]["note"].as_str().unwrap().contains("no call of C"));
-    }
-}
-
-#[test]
 fn a_case_that_makes_no_sense_is_a_slip_of_the_pen() {
     let out = gilprof(&["attach", "--pid", "1", "--what-if", "speed=9"]);
     let said = String::from_utf8_lossy(&out.stderr);

@@ -1,14 +1,18 @@
 //! The examples for CI systems, `examples/ci`: the shell script is run, the gate's command lines in the YAML files too, and those files are
 //! checked against the schemas of their CI systems, which check-jsonschema brings along (scripts/setup-viewers fetches it).
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
-mod support;
-mod viewers;
-
+use crate::harness::Suite;
+use crate::once;
+use crate::support;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use support::{repository, Folder};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    once!(suite, [the_shell_script_passes_a_good_program_and_fails_a_bad_one, what_the_ci_files_run_does_run]);
+}
 
 fn example(name: &str) -> PathBuf {
     repository().join("examples/ci").join(name)
@@ -71,9 +75,7 @@ fn ended(out: &Output, code: i32) -> String {
     said.into_owned()
 }
 
-#[test]
 fn the_shell_script_passes_a_good_program_and_fails_a_bad_one() {
-    let _alone = support::alone();
     let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
     let gate = |of: &Checkout, program: &str, env: &[(&str, &str)]| of.judged(&format!("{} {program}", example("gate.sh").display()), env);
     ended(&gate(&good, "python3 benchmark.py", &[]), 0);
@@ -99,9 +101,7 @@ fn lines(file: &str) -> Vec<String> {
     text.lines().filter_map(of).collect()
 }
 
-#[test]
 fn what_the_ci_files_run_does_run() {
-    let _alone = support::alone();
     let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
     let baseline = "gilprof gate --baseline gilprof-baseline.json --update-baseline --runs 3 -- python benchmark.py";
     ended(&good.judged(baseline, &[]), 0);
@@ -119,24 +119,4 @@ fn what_the_ci_files_run_does_run() {
     let page = bad.read("summary.md");
     assert!(page.contains("gilprof gate: fail") && page.contains("flamegraph: <code>gil&#46;svg</code>"), "{page}");
     assert!(bad.read("gil.svg").contains("burn"));
-}
-
-#[test]
-fn the_ci_files_keep_to_their_schemas() {
-    let Some(package) = viewers::viewer("check-jsonschema") else { return };
-    let folder = Folder::new("yaml");
-    let check = |schema: &str, file: &PathBuf| {
-        let mut command = Command::new("python3");
-        command.args(["-m", "check_jsonschema", "--builtin-schema", schema]).arg(file);
-        command.env("PYTHONPATH", package.parent().unwrap()).env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap()
-    };
-    for (schema, name, word) in
-        [("vendor.github-workflows", "github.yml", "runs-on:"), ("vendor.gitlab-ci", "gitlab.yml", "allow_failure:")]
-    {
-        ended(&check(schema, &example(name)), 0);
-        // It is able to fail.
-        let spoilt = folder.path().join(name);
-        std::fs::write(&spoilt, std::fs::read_to_string(example(name)).unwrap().replace(word, "no-such-key:")).unwrap();
-        ended(&check(schema, &spoilt), 1);
-    }
 }

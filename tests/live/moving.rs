@@ -4,22 +4,31 @@
 //! The program (workloads/call_heavy.py) says which function may call which and from which line, so that a stack put together from two
 //! moments shows.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-mod live;
-mod support;
-
+use crate::harness::Suite;
+use crate::support::{self, checks};
+use crate::{complaining, row};
+use checks::Complaints;
 use gilprof::capture::observe::Freeze;
 use gilprof::capture::sampler::{measure, Plan, Window};
 use gilprof::ids::{Pid, ThreadId};
 use gilprof::python::attach::Python;
 use gilprof::sample::{Evidence, Frame, GilLook, Sink, Slice, Stack, ThreadFacts, ThreadTotals, Trust};
 use gilprof::units::Nanos;
-use live::{on_every_interpreter, Complaints};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
-use support::{alone, repository, Interpreter, Target};
+use support::{interpreters, repository, Interpreter, Target};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    complaining!(
+        suite,
+        interpreters(),
+        [what_is_given_as_whole_is_possible_and_no_look_is_dropped, generators_are_read_no_worse, ordinary_code_is_read_whole]
+    );
+    #[cfg(feature = "peers")]
+    complaining!(suite, interpreters(), [with_the_holder_stopped_nearly_all_are_whole]);
+}
 
 /// The worst whole stacks allowed among all: 0.1 %.
 const IMPOSSIBLE: f64 = 0.001;
@@ -239,56 +248,38 @@ fn few(bad: u64, of: u64, most: f64) -> bool {
     bad as f64 <= (mean + 4.0 * mean.sqrt()).ceil()
 }
 
-#[test]
-fn what_is_given_as_whole_is_possible_and_no_look_is_dropped() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| moving(interpreter, "call_heavy", 2.5, (0.0, 0.0), complaints));
+fn what_is_given_as_whole_is_possible_and_no_look_is_dropped(interpreter: &Interpreter, complaints: &mut Complaints) {
+    moving(interpreter, "call_heavy", 2.5, (0.0, 0.0), complaints);
 }
 
-#[test]
-fn generators_are_read_no_worse() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| moving(interpreter, "generator_heavy", 1.5, (NOTHING_AGREED, UNLINKED), complaints));
+fn generators_are_read_no_worse(interpreter: &Interpreter, complaints: &mut Complaints) {
+    moving(interpreter, "generator_heavy", 1.5, (NOTHING_AGREED, UNLINKED), complaints);
 }
 
 #[cfg(feature = "peers")]
-#[test]
-fn with_the_holder_stopped_nearly_all_are_whole() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let target = Target::start(interpreter, "call_heavy", &[]);
-        let graph = Graph::of(&target);
-        let (window, s) = look(&target, 1000.0, 2.0, true, Stacks { graph: Some(&graph), ..Stacks::default() });
-        row!(
-            interpreter.label,
-            "call_heavy, frozen: {} looks, {:.2} % whole, {} impossible, depth {:.1}",
-            window.facts.looks,
-            100.0 * s.share_whole(),
-            s.impossible[0] + s.impossible[1],
-            s.mean_depth(Trust::Whole)
-        );
-        complaints.expect(s.share_whole() >= WHOLE_WHEN_FROZEN, || format!("frozen: only {:.4} whole", s.share_whole()));
-        complaints.expect(s.impossible == [0, 0], || format!("frozen: impossible {:?}", s.example));
-        complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} looks", s.stacks(), window.facts.looks));
-    });
+fn with_the_holder_stopped_nearly_all_are_whole(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "call_heavy", &[]);
+    let graph = Graph::of(&target);
+    let (window, s) = look(&target, 1000.0, 2.0, true, Stacks { graph: Some(&graph), ..Stacks::default() });
+    row!(
+        interpreter.label,
+        "call_heavy, frozen: {} looks, {:.2} % whole, {} impossible, depth {:.1}",
+        window.facts.looks,
+        100.0 * s.share_whole(),
+        s.impossible[0] + s.impossible[1],
+        s.mean_depth(Trust::Whole)
+    );
+    complaints.expect(s.share_whole() >= WHOLE_WHEN_FROZEN, || format!("frozen: only {:.4} whole", s.share_whole()));
+    complaints.expect(s.impossible == [0, 0], || format!("frozen: impossible {:?}", s.example));
+    complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} looks", s.stacks(), window.facts.looks));
 }
 
-#[test]
-fn ordinary_code_is_read_whole() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let example = repository().join("examples/cpu_threads.py");
-        let target = Target::start_file(interpreter, &example, &["--ready-fd", "1", "--seconds", "0"]);
-        let (window, s) = look(&target, 1000.0, 2.0, false, Stacks { only_holding: true, ..Stacks::default() });
-        let whole = s.share_whole();
-        row!(
-            interpreter.label,
-            "cpu_threads.py: {} looks, {:.2} % of {} holders' stacks whole",
-            window.facts.looks,
-            100.0 * whole,
-            s.stacks()
-        );
-        complaints.expect(whole >= WHOLE_ORDINARILY, || format!("ordinary code: only {whole:.4} whole"));
-        complaints.expect(s.stacks() > window.facts.looks / 2, || format!("only {} looks at a holder", s.stacks()));
-    });
+fn ordinary_code_is_read_whole(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let example = repository().join("examples/cpu_threads.py");
+    let target = Target::start_file(interpreter, &example, &["--ready-fd", "1", "--seconds", "0"]);
+    let (window, s) = look(&target, 1000.0, 2.0, false, Stacks { only_holding: true, ..Stacks::default() });
+    let whole = s.share_whole();
+    row!(interpreter.label, "cpu_threads.py: {} looks, {:.2} % of {} holders' stacks whole", window.facts.looks, 100.0 * whole, s.stacks());
+    complaints.expect(whole >= WHOLE_ORDINARILY, || format!("ordinary code: only {whole:.4} whole"));
+    complaints.expect(s.stacks() > window.facts.looks / 2, || format!("only {} looks at a holder", s.stacks()));
 }

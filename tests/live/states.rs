@@ -1,14 +1,26 @@
 //! What gilprof says of threads whose states are known by construction, through `attach --format json` as a user would, on every interpreter.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-mod live;
-mod support;
-
-use live::{attach, measure, number, on_every_interpreter, thread, Complaints, Measured};
+use crate::harness::Suite;
+use crate::support::{self, checks};
+use crate::{complaining, row};
+use checks::{attach, measure, number, thread, Complaints, Measured};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{alone, Interpreter, Target};
+use support::{interpreters, Interpreter, Target};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    complaining!(
+        suite,
+        interpreters(),
+        [
+            three_cpu_bound_threads_hold_a_third_each_and_wait_two_thirds,
+            hashing_threads_run_beside_each_other,
+            sleepers_are_in_io,
+            the_target_is_not_stopped
+        ]
+    );
+}
 
 const SECONDS: f64 = 2.0;
 /// How far a share may be from what the program makes it.
@@ -68,18 +80,14 @@ fn verdict(report: &Value, what: &str, expected: &[&str], complaints: &mut Compl
     complaints.expect(expected.contains(&code), || format!("{what}: the verdict is {code}, not {expected:?}: {}", report["verdict"]));
 }
 
-#[test]
-fn three_cpu_bound_threads_hold_a_third_each_and_wait_two_thirds() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let target = Target::start(interpreter, "cpu", &[]);
-        measure(interpreter, &target, 2.0 * SECONDS, complaints, |measured, found| {
-            show(interpreter, "cpu", measured);
-            cpu(&measured.report, found);
-            if !measured.starving(interpreter, "verdict and rate of switches") {
-                cpu_on_free_cores(&measured.report, found);
-            }
-        });
+fn three_cpu_bound_threads_hold_a_third_each_and_wait_two_thirds(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "cpu", &[]);
+    measure(interpreter, &target, 2.0 * SECONDS, complaints, |measured, found| {
+        show(interpreter, "cpu", measured);
+        cpu(&measured.report, found);
+        if !measured.starving(interpreter, "verdict and rate of switches") {
+            cpu_on_free_cores(&measured.report, found);
+        }
     });
 }
 
@@ -106,18 +114,14 @@ fn cpu_on_free_cores(report: &Value, complaints: &mut Complaints) {
     verdict(report, "cpu", &["switch-to-processes"], complaints);
 }
 
-#[test]
-fn hashing_threads_run_beside_each_other() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let target = Target::start(interpreter, "hashing", &[]);
-        measure(interpreter, &target, SECONDS, complaints, |measured, found| {
-            show(interpreter, "hashing", measured);
-            hashing(&measured.report, found);
-            if !measured.starving(interpreter, "verdict and rate of switches") {
-                verdict(&measured.report, "hashing", &["already-parallel"], found);
-            }
-        });
+fn hashing_threads_run_beside_each_other(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "hashing", &[]);
+    measure(interpreter, &target, SECONDS, complaints, |measured, found| {
+        show(interpreter, "hashing", measured);
+        hashing(&measured.report, found);
+        if !measured.starving(interpreter, "verdict and rate of switches") {
+            verdict(&measured.report, "hashing", &["already-parallel"], found);
+        }
     });
 }
 
@@ -131,15 +135,11 @@ fn hashing(report: &Value, complaints: &mut Complaints) {
     }
 }
 
-#[test]
-fn sleepers_are_in_io() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let target = Target::start(interpreter, "sleepers", &[]);
-        measure(interpreter, &target, 2.0, complaints, |measured, found| {
-            show(interpreter, "sleepers", measured);
-            sleepers(&measured.report, found);
-        });
+fn sleepers_are_in_io(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "sleepers", &[]);
+    measure(interpreter, &target, 2.0, complaints, |measured, found| {
+        show(interpreter, "sleepers", measured);
+        sleepers(&measured.report, found);
     });
 }
 
@@ -156,25 +156,21 @@ fn sleepers(report: &Value, complaints: &mut Complaints) {
 }
 
 /// The target is neither stopped nor traced while it is measured, and gets on with its work.
-#[test]
-fn the_target_is_not_stopped() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let target = Target::start(interpreter, "cpu", &["--threads", "2"]);
-        let pid = target.pid();
-        let (over, before) = (AtomicBool::new(false), cpu_ticks(pid));
-        let stopped = std::thread::scope(|scope| {
-            let watcher = scope.spawn(|| watch(pid, &over));
-            attach(pid, 0.5, &[]);
-            over.store(true, Ordering::Relaxed);
-            watcher.join().unwrap()
-        });
-        complaints.expect(stopped.is_empty(), || format!("seen while attached: {stopped:?}"));
-        complaints.expect(cpu_ticks(pid) > before, || "the target used no CPU while attached".into());
-        let (status, last) = target.finish();
-        let done = last.map_or(0.0, |last| number(&last, "/done"));
-        complaints.expect(status.success() && done > 0.0, || format!("{status}, {done} rounds done"));
+fn the_target_is_not_stopped(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "cpu", &["--threads", "2"]);
+    let pid = target.pid();
+    let (over, before) = (AtomicBool::new(false), cpu_ticks(pid));
+    let stopped = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(pid, &over));
+        attach(pid, 0.5, &[]);
+        over.store(true, Ordering::Relaxed);
+        watcher.join().unwrap()
     });
+    complaints.expect(stopped.is_empty(), || format!("seen while attached: {stopped:?}"));
+    complaints.expect(cpu_ticks(pid) > before, || "the target used no CPU while attached".into());
+    let (status, last) = target.finish();
+    let done = last.map_or(0.0, |last| number(&last, "/done"));
+    complaints.expect(status.success() && done > 0.0, || format!("{status}, {done} rounds done"));
 }
 
 /// Every sign of a stop or of a tracer, until it is over.

@@ -1,7 +1,5 @@
-//! How a live test speaks of many interpreters: it goes on to the next one when something is wrong, prints a table of what it saw, and
-//! fails at the end with everything that was wrong.
-#![allow(dead_code)] // each test file uses its own part of this
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
+//! What the checks of live programs share: complaints, which do not end a check, a table of what was seen, and windows measured again when
+//! other programs had the machine.
 
 mod load;
 
@@ -36,20 +34,12 @@ impl Complaints {
     }
 }
 
-/// Runs `check` on every interpreter. A panic counts as a complaint, so that one interpreter does not hide the others.
-pub fn on_every_interpreter(check: impl Fn(&Interpreter, &mut Complaints)) {
-    on_each(support::interpreters(), check);
-}
-
-/// Runs `check` on these.
-pub fn on_each(interpreters: Vec<Interpreter>, check: impl Fn(&Interpreter, &mut Complaints)) {
-    let mut complaints = Complaints::default();
-    for interpreter in interpreters {
-        complaints.here.clone_from(&interpreter.label);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(&interpreter, &mut complaints))) {
-            let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-            complaints.add(said.unwrap_or("a panic (above)"));
-        }
+/// Runs `check` on this interpreter; fails with everything that was wrong. A panic is a complaint beside the others.
+pub fn complain(interpreter: &Interpreter, check: impl Fn(&Interpreter, &mut Complaints)) {
+    let mut complaints = Complaints { here: interpreter.label.clone(), all: Vec::new() };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(interpreter, &mut complaints))) {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        complaints.add(said.unwrap_or("a panic (above)"));
     }
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     assert!(complaints.all.is_empty(), "\n  {}\n  (load average now: {})", complaints.all.join("\n  "), load.trim());

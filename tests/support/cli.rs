@@ -1,6 +1,4 @@
 //! What the tests of the command line share: gilprof while it runs, the ways to run it with less, and interpreters that are held back.
-#![allow(dead_code)] // each test file uses its own part of this
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
 use crate::support::pipe::Pipe;
 use crate::support::{self, Interpreter, Target, PATIENCE};

@@ -1,6 +1,4 @@
 //! What the tests of gilprof's reach share: a program at work under any launcher, and what a report of it must say.
-#![allow(dead_code)] // each test file uses its own part of this
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
 use crate::support::{self, Interpreter};
 use serde_json::Value;

@@ -1,7 +1,6 @@
 //! A live interpreter whose tables are known without searching: the target itself says where its `_PyRuntime` is.
 //!
 //! For tests of what stands on the tables, so that a failure is not that of the search for the interpreter.
-#![allow(dead_code)] // each test file uses its own part of this
 
 use crate::support::{Interpreter, Target};
 use gilprof::ids::{Addr, Pid};
@@ -11,7 +10,7 @@ use gilprof::python::layout::debug_offsets::{layout_from_target, READ_LEN};
 use gilprof::python::layout::{for_version, Layout, Minor, Table};
 
 /// A target at rest, with its layout.
-pub struct Known {
+pub struct LayoutProbe {
     pub target: Target,
     memory: LiveMemory,
     pub layout: Layout,
@@ -20,20 +19,20 @@ pub struct Known {
     pub interpreter: Addr,
 }
 
-impl Known {
+impl LayoutProbe {
     /// Starts a workload that says `runtime`.
-    pub fn start(interpreter: &Interpreter, workload: &str) -> Known {
+    pub fn start(interpreter: &Interpreter, workload: &str) -> LayoutProbe {
         let target = Target::start(interpreter, workload, &["--facts"]);
         let runtime = Addr(target.fact("runtime").as_u64().unwrap());
         assert!(!runtime.is_null(), "{}: no ctypes, or no _PyRuntime", interpreter.label);
         let memory = LiveMemory::new(Pid(target.pid()));
         let layout = layout(interpreter, &memory, runtime);
         let main = memory.read_ptr(runtime.offset(layout.runtime.interpreters_head.offset() as u64)).unwrap();
-        Known { target, memory, layout, runtime, interpreter: main }
+        LayoutProbe { target, memory, layout, runtime, interpreter: main }
     }
 }
 
-impl Memory for Known {
+impl Memory for LayoutProbe {
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
         self.memory.read(at, into)
     }

@@ -1,6 +1,4 @@
 //! The recorded looks of `tests/dumps/looks`, and what a replay of one says, as lines of text that a person can read and compare.
-#![allow(dead_code)] // each test file uses its own part of this
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
 use gilprof::capture::observe::{Looked, Observer};
 use gilprof::capture::record;

@@ -1,6 +1,4 @@
 //! The real viewers that scripts/setup-viewers fetched, and the scripts beside this file that ask them for figures.
-#![allow(dead_code)] // each test file uses its own part of this
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
 use crate::support::{repository, skip, Folder};
 use std::path::PathBuf;

@@ -1,16 +1,13 @@
 //! The gate's files as the tools read them that people feed them to: JUnit in junitparser, SARIF against the schema of its standard. The
 //! outcome is one whose every name is hostile. Both tools are fetched by scripts/setup-viewers.
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
-mod support;
-mod viewers;
-
+use crate::support::{self, viewers};
 use gilprof::analysis::report::Code;
 use gilprof::gate::outcome::*;
 use gilprof::gate::output::{junit, sarif};
-use std::path::Path;
-use std::process::Command;
-use support::Folder;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::{repository, Folder};
 
 /// Names that would act, were they not escaped.
 const NAMES: [&str; 9] = [
@@ -136,4 +133,36 @@ fn sarif_keeps_to_the_schema_of_the_standard() {
     // The check is able to fail.
     let broken = std::panic::catch_unwind(|| check("broken.sarif", &whole.replace("\"startLine\": 3", "\"startLine\": 0")));
     assert!(broken.is_err());
+}
+
+/// A file of `examples/ci`.
+fn example(name: &str) -> PathBuf {
+    repository().join("examples/ci").join(name)
+}
+
+#[track_caller]
+fn ended(out: &Output, code: i32) {
+    let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{said}");
+}
+
+/// check-jsonschema brings the schemas of the CI systems along.
+#[test]
+fn the_ci_files_keep_to_their_schemas() {
+    let Some(package) = viewers::viewer("check-jsonschema") else { return };
+    let folder = Folder::new("yaml");
+    let check = |schema: &str, file: &PathBuf| {
+        let mut command = Command::new("python3");
+        command.args(["-m", "check_jsonschema", "--builtin-schema", schema]).arg(file);
+        command.env("PYTHONPATH", package.parent().unwrap()).env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap()
+    };
+    for (schema, name, word) in
+        [("vendor.github-workflows", "github.yml", "runs-on:"), ("vendor.gitlab-ci", "gitlab.yml", "allow_failure:")]
+    {
+        ended(&check(schema, &example(name)), 0);
+        // It is able to fail.
+        let spoilt = folder.path().join(name);
+        std::fs::write(&spoilt, std::fs::read_to_string(example(name)).unwrap().replace(word, "no-such-key:")).unwrap();
+        ended(&check(schema, &spoilt), 1);
+    }
 }

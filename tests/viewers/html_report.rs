@@ -1,17 +1,13 @@
 //! The page for a browser, in a real one: it says what the JSON report says, does what its keys and buttons promise, asks for nothing from
 //! anywhere, can be used without eyes or mouse, and stays small.
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-#[path = "html/made.rs"]
+use crate::support::{self, viewers};
 mod made;
-mod support;
-mod viewers;
 
 use made::{Made, HOSTILE};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use support::{alone, gilprof, scratch, Interpreter, Target};
+use support::{gilprof, scratch, serial_guard, Interpreter, Target};
 
 /// The states' order in the page.
 const STATES: [&str; 10] = ["python", "native", "blocked", "starved", "waiting", "native", "starved", "lock", "io", "unknown"];
@@ -182,7 +178,7 @@ fn record(interpreter: &Interpreter, workload: &str, args: &[&str]) -> PathBuf {
 fn live_recordings_are_shown_as_the_report_has_them() {
     let Some(interpreter) = interpreter() else { return };
     let files = {
-        let _alone = alone();
+        let _alone = serial_guard();
         [record(&interpreter, "mixed", &[]), record(&interpreter, "cpu", &["--threads", "3"])]
     };
     let page = scratch("live.html");

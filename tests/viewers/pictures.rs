@@ -2,12 +2,8 @@
 //!
 //! Two programs are recorded once: one with a thread in each state, and three threads that take turns at the GIL. Their files are made of
 //! both recordings together, so that each viewer is also asked whether it keeps the processes apart.
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
-mod cli;
-mod support;
-mod viewers;
-
+use crate::support::{self, cli, viewers};
 use cli::two_interpreters;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -15,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use support::{alone, gilprof, Target};
+use support::{gilprof, serial_guard, Interpreter, Target};
 use viewers::{node, printed, viewer, Profiler};
 
 /// Nanoseconds of thread time by which a figure may be off when 1 % of it is less: two looks, of windows of 3000.
@@ -39,30 +35,41 @@ type Times = BTreeMap<(String, String, String), f64>;
 /// The files that pictures of both, and of the first alone, are written to.
 const FILES: [&str; 6] = ["both.pb.gz", "both.speedscope.json", "both.firefox.json", "both.firefox.json.gz", "both.pftrace", "both.folded"];
 
-/// Makes them once. The caller is alone.
+/// Makes them once in a run of the tests: nextest gives each test a process of its own.
 fn made() -> Option<&'static Made> {
     static MADE: OnceLock<Option<Made>> = OnceLock::new();
     let make = || {
         let interpreter = two_interpreters().pop()?;
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("viewers"); // the same each time: what a test process makes last stays
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
-        let recordings = [path("mixed.gilprof"), path("turns.gilprof")];
-        for (recording, (workload, args)) in recordings.iter().zip([("mixed", &[][..]), ("cpu", &["--threads", "3"])]) {
-            let target = Target::start(&interpreter, workload, args);
-            succeed(&["record", "--pid", &target.pid().to_string(), "--duration", "3s", "-o", recording]);
+        let _alone = serial_guard();
+        let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("viewers"); // the same each time: what a run makes last stays
+        let (whose, reports) = (folder.join("run"), folder.join("reports.json"));
+        if !fs::read_to_string(&whose).is_ok_and(|made_by| made_by == run) {
+            let _ = fs::remove_dir_all(&folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(&reports, record(&interpreter, &folder)).unwrap();
+            fs::write(&whose, run).unwrap(); // last: until then it is not whole
         }
-        let [one, two] = &recordings;
-        succeed(&["report", one, "-o", &path("one.pb.gz"), "-o", &path("one.pftrace"), "-o", &path("one.speedscope.json")]);
-        let files: Vec<String> = FILES.iter().map(|name| path(name)).collect();
-        let outputs = files.iter().flat_map(|file| ["-o", file]);
-        let words: Vec<&str> =
-            ["report", one, two, "--flame", "wall", "--by-thread", "--format", "json"].into_iter().chain(outputs).collect();
-        let both: Value = serde_json::from_slice(&succeed(&words)).unwrap();
+        let both: Value = serde_json::from_slice(&fs::read(&reports).unwrap()).unwrap();
         Some(Made { folder, reports: both["reports"].as_array().unwrap().clone() })
     };
     MADE.get_or_init(make).as_ref()
+}
+
+/// Records both programs and writes all files; gives the reports' JSON.
+fn record(interpreter: &Interpreter, folder: &Path) -> Vec<u8> {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
+    let recordings = [path("mixed.gilprof"), path("turns.gilprof")];
+    for (recording, (workload, args)) in recordings.iter().zip([("mixed", &[][..]), ("cpu", &["--threads", "3"])]) {
+        let target = Target::start(interpreter, workload, args);
+        succeed(&["record", "--pid", &target.pid().to_string(), "--duration", "3s", "-o", recording]);
+    }
+    let [one, two] = &recordings;
+    succeed(&["report", one, "-o", &path("one.pb.gz"), "-o", &path("one.pftrace"), "-o", &path("one.speedscope.json")]);
+    let files: Vec<String> = FILES.iter().map(|name| path(name)).collect();
+    let outputs = files.iter().flat_map(|file| ["-o", file]);
+    let words: Vec<&str> = ["report", one, two, "--flame", "wall", "--by-thread", "--format", "json"].into_iter().chain(outputs).collect();
+    succeed(&words)
 }
 
 fn succeed(args: &[&str]) -> Vec<u8> {
@@ -124,7 +131,6 @@ fn functions(reports: &[Value], figure: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn pprof_s_tables_are_the_report_s() {
-    let _alone = alone();
     let (Some(go), Some(made)) = (viewer("go"), made()) else { return };
     let ask = |kind: &str, words: &[&str], file: &str| {
         let mut command = Command::new(&go);
@@ -197,7 +203,6 @@ fn tag(text: &str, label: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn the_firefox_profiler_reads_states_and_waits() {
-    let _alone = alone();
     let Some(made) = made() else { return };
     for file in ["both.firefox.json", "both.firefox.json.gz"] {
         let Some(profiler) = Profiler::load(&made.file(file)) else { return };
@@ -249,7 +254,6 @@ fn markers(said: &Value, got: &Times) {
 
 #[test]
 fn speedscope_shows_each_thread_s_time() {
-    let _alone = alone();
     let (Some(release), Some(made)) = (viewer("speedscope"), made()) else { return };
     let files = ["both.speedscope.json", "one.speedscope.json", "both.pb.gz"];
     let paths = files.map(|name| made.file(name));
@@ -299,7 +303,6 @@ fn shown(cell: &Value) -> f64 {
 
 #[test]
 fn perfetto_s_trace_processor_finds_states_counters_and_arrows() {
-    let _alone = alone();
     let (Some(ui), Some(made)) = (viewer("perfetto"), made()) else { return };
     let Some(said) = node("perfetto.mjs", &[ui.to_str().unwrap(), &made.file("one.pftrace"), &made.file("both.pftrace")]) else { return };
     for (file, reports) in [("one.pftrace", &made.reports[..1]), ("both.pftrace", &made.reports[..])] {
@@ -337,7 +340,6 @@ fn perfetto_s_trace_processor_finds_states_counters_and_arrows() {
 
 #[test]
 fn folded_stacks_as_others_read_them() {
-    let _alone = alone();
     let Some(made) = made() else { return };
     // Process, thread, …, [state], and microseconds.
     let reader = "import sys, json, collections

@@ -5,6 +5,7 @@
 
 use super::heap;
 use super::mutate::Mutator;
+use crate::support;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{channel, RecvTimeoutError, Sender};
@@ -17,6 +18,8 @@ pub const MOST_BYTES: usize = 64 << 20;
 const HANG: Duration = Duration::from_secs(60);
 /// Inputs that a cheap parser gets when nothing is said.
 const DEFAULT: u64 = 300_000;
+/// The same of a run that leaves out what is long.
+const BRIEF: u64 = 30_000;
 
 /// Tries one input.
 pub type Parse<'a> = Box<dyn FnMut(usize, &[u8]) -> bool + 'a>;
@@ -54,7 +57,7 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Runs a parser on as many inputs as were asked for; panics with the input that it fails on.
 pub fn fuzz(parser: Fuzz<'_>) {
-    let inputs = number("GILPROF_FUZZ_INPUTS").unwrap_or(DEFAULT / parser.cost).max(1);
+    let inputs = number("GILPROF_FUZZ_INPUTS").unwrap_or(if support::all() { DEFAULT } else { BRIEF } / parser.cost).max(1);
     let first = number("GILPROF_FUZZ_FIRST").unwrap_or(0);
     let name = parser.name;
     match run(parser, first..first.saturating_add(inputs)) {

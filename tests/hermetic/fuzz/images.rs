@@ -13,11 +13,11 @@ use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 
 const IMAGES: [&[u8]; 5] = [
-    include_bytes!("../dumps/elf/shared.elf"),
-    include_bytes!("../dumps/elf/sysv.elf"),
-    include_bytes!("../dumps/elf/stripped.elf"),
-    include_bytes!("../dumps/elf/pie.elf"),
-    include_bytes!("../dumps/elf/fixed.elf"),
+    include_bytes!("../../dumps/elf/shared.elf"),
+    include_bytes!("../../dumps/elf/sysv.elf"),
+    include_bytes!("../../dumps/elf/stripped.elf"),
+    include_bytes!("../../dumps/elf/pie.elf"),
+    include_bytes!("../../dumps/elf/fixed.elf"),
 ];
 const NAMES: [&str; 4] = ["_PyRuntime", "Py_Version", "no_such_symbol", "Py_GetVersion"];
 /// Where an image that can be anywhere is.
@@ -109,7 +109,7 @@ pub fn in_file() -> Fuzz<'static> {
 
 /// The head of `_Py_DebugOffsets`, as the search for the interpreter reads it.
 pub fn published_head() -> Fuzz<'static> {
-    let seed = include_bytes!("../dumps/debug-offsets-3.13.0.bin")[..48].to_vec();
+    let seed = include_bytes!("../../dumps/debug-offsets-3.13.0.bin")[..48].to_vec();
     let (map, _) = Map::of([(PAGE, seed.as_slice())]);
     let parse = move |_, input: &[u8]| published(&Picture::new(&map, input, 10), Addr(PAGE)).is_ok_and(|found| found.is_some());
     let inputs = Mutator::new(vec![seed.clone(), seed], vec![Shape::Fixed { places: vec![(0, 48)], words: vec![] }, Shape::Free]);

@@ -3,9 +3,9 @@
 //! Only bytes that a reader reads are changed, each read as likely as any other, often into addresses of other objects.
 
 use super::harness::Fuzz;
-use super::looks::{recorded, Again};
 use super::mutate::{Mutator, Shape};
 use super::picture::{Map, Picture};
+use crate::support::recorded::{recorded, Again};
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::memory::Memory;
 use gilprof::process::pthread;

@@ -1,9 +1,9 @@
 //! Parsers of what the interpreter's memory holds besides its lists: published layouts, line tables, strings, numbers; and of recordings.
 
 use super::harness::Fuzz;
-use super::looks::recorded;
 use super::mutate::{Mutator, Shape};
 use super::picture::{Map, Picture};
+use crate::support::recorded::recorded;
 use gilprof::ids::Addr;
 use gilprof::process::recording::Recording;
 use gilprof::python::layout::debug_offsets::layout_from_target;
@@ -13,9 +13,9 @@ use gilprof::python::lines::{line_at, LineIndex};
 use gilprof::python::objects::{read_bytes, read_str, read_type_name, read_u64_int};
 
 const PUBLISHED: [&[u8]; 3] = [
-    include_bytes!("../dumps/debug-offsets-3.13.0.bin"),
-    include_bytes!("../dumps/debug-offsets-3.14.10.bin"),
-    include_bytes!("../dumps/debug-offsets-3.15.2.bin"),
+    include_bytes!("../../dumps/debug-offsets-3.13.0.bin"),
+    include_bytes!("../../dumps/debug-offsets-3.14.10.bin"),
+    include_bytes!("../../dumps/debug-offsets-3.15.2.bin"),
 ];
 
 pub fn published() -> Fuzz<'static> {
@@ -53,7 +53,7 @@ fn tables(format: LineFormat) -> Vec<(i32, Vec<u8>)> {
         LineFormat::Locations => &["3.11", "3.12", "3.13", "3.14", "3.15"],
     };
     let text = |version: &&str| {
-        let file = super::support::repository().join(format!("tests/dumps/lines/{version}.txt"));
+        let file = crate::support::repository().join(format!("tests/dumps/lines/{version}.txt"));
         std::fs::read_to_string(file).unwrap()
     };
     let unhex = |text: &str| (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect();

@@ -8,7 +8,7 @@ use gilprof::sample::{TargetFacts, WindowFacts};
 use std::fs::File;
 
 pub fn chunks() -> Fuzz<'static> {
-    let mut file = File::open(super::support::repository().join("tests/dumps/recordings/v1.gilprof")).unwrap();
+    let mut file = File::open(crate::support::repository().join("tests/dumps/recordings/v1.gilprof")).unwrap();
     assert_eq!(chunk::read_header(&mut file).unwrap(), chunk::Header::Readable);
     let next = || chunk::unpack(&mut file).unwrap().unwrap();
     let seeds: Vec<Vec<u8>> = std::iter::from_fn(next).map(|records| records[..records.len().min(8192)].to_vec()).collect();

@@ -1,7 +1,5 @@
 //! Rust source as text, as far as the layer rules need it: modules, the paths between them, and what is not code.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

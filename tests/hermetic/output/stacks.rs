@@ -1,6 +1,6 @@
 //! Folded stacks, flamegraphs and dumps.
 
-use crate::golden;
+use super::golden;
 use gilprof::ids::Tid;
 use gilprof::output::collapsed::{self, FlameInput, FlameMode, FlameRow, Roots};
 use gilprof::output::{dump, flamegraph, plain};

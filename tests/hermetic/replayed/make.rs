@@ -3,8 +3,8 @@
 //! What is kept must say nothing of the machine that it was made on. The targets run without an environment, and every trace of a path of this
 //! machine is written over by one of the same length, in the memory as in the text; lengths and places of strings stay.
 
-use super::looks::{folder, Again, Heard};
-use super::support::{interpreters, repository, Target};
+use crate::support::recorded::{folder, Again, Heard};
+use crate::support::{interpreters, repository, Target};
 use gilprof::capture::observe::Looked;
 use gilprof::capture::record;
 use gilprof::ids::{Addr, Pid};

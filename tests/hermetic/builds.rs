@@ -3,12 +3,7 @@
 //! The free-threaded interpreter is made of what a real one of the same version publishes, with the GIL's members 8 further (an `int enabled`
 //! comes first), as its headers have it; a real one may differ in more than that, and then it is refused, which is tested in layouts.rs.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-mod cli;
-mod live;
-mod support;
-
+use crate::support;
 use gilprof::analysis::{self, report::Code, report::Report};
 use gilprof::capture::bind::Binder;
 use gilprof::ids::{Addr, GilId, ThreadId, Tid};
@@ -26,12 +21,11 @@ use gilprof::sample::{
 };
 use gilprof::units::Nanos;
 use std::sync::Arc;
-use support::{alone, scratch, Target};
 
 const DUMPS: [(u8, &[u8]); 3] = [
-    (13, include_bytes!("dumps/debug-offsets-3.13.0.bin")),
-    (14, include_bytes!("dumps/debug-offsets-3.14.10.bin")),
-    (15, include_bytes!("dumps/debug-offsets-3.15.2.bin")),
+    (13, include_bytes!("../dumps/debug-offsets-3.13.0.bin")),
+    (14, include_bytes!("../dumps/debug-offsets-3.14.10.bin")),
+    (15, include_bytes!("../dumps/debug-offsets-3.15.2.bin")),
 ];
 const RUNTIME: u64 = 0x10_000;
 const INTERPRETER: u64 = 0x100_000;
@@ -179,31 +173,6 @@ fn the_thread_id_may_stand_elsewhere_in_glibc() {
         let found: Vec<_> = roster.threads.iter().map(|t| binder.tid(&memory, t)).collect();
         assert_eq!(found, [Some(Tid(41)), Some(Tid(40))], "at {place}");
     }
-}
-
-/// A process that has mapped musl's linker, by its name.
-#[test]
-fn musl_is_refused_and_why_is_said() {
-    let _alone = alone();
-    let musl = scratch("musl").with_file_name("ld-musl-x86_64.so.1");
-    for interpreter in cli::two_interpreters() {
-        let file = musl.to_str().unwrap();
-        std::fs::write(&musl, vec![0; 4096]).unwrap();
-        let code = format!(
-            "import mmap, os\nfile = open({file:?}, 'rb')\nmapped = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)\n\
-             os.write(1, b'ready\\n')\nos.read(0, 1)"
-        );
-        let mut command = interpreter.command();
-        command.args(["-c", &code]);
-        let target = Target::start_command(command);
-        let pid = target.pid().to_string();
-        for args in [vec!["attach", "--pid", &pid, "--duration", "300ms"], vec!["dump", "--pid", &pid]] {
-            let said = cli::gilprof(&args);
-            said.ended(6, &[&format!("runs Python {}, which gilprof cannot read", interpreter.version), "musl", "glibc"]);
-        }
-        row!(interpreter.label, "a mapped {file} is refused");
-    }
-    let _ = std::fs::remove_file(musl);
 }
 
 /// docs/support.md says of everything which test shows it; those tests are there.

@@ -1,13 +1,24 @@
 //! Stacks name function, file and current line as the target itself does, on every interpreter; py-spy's reader is the second opinion.
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-mod live;
-mod support;
-
-use live::{on_every_interpreter, Complaints};
+use crate::harness::Suite;
+use crate::support::{self, checks};
+use crate::{complaining, row};
+use checks::Complaints;
 use serde_json::Value;
-use support::{alone, report, Interpreter, Target};
+use support::{interpreters, report, Interpreter, Target};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    complaining!(
+        suite,
+        interpreters(),
+        [
+            every_frame_of_every_thread_is_named_as_the_target_names_it,
+            a_long_holder_is_named_and_so_are_those_who_wait_for_it,
+            py_spy_reads_the_same_stacks
+        ]
+    );
+}
 
 /// Function, file, line; 0 where there is no line.
 type Frame = (String, String, u64);
@@ -46,21 +57,17 @@ fn difference(expected: &[Frame], seen: &[Frame]) -> Option<String> {
     })
 }
 
-#[test]
-fn every_frame_of_every_thread_is_named_as_the_target_names_it() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        let target = Target::start(interpreter, "standstill", &[]);
-        let dump = dump(&target);
-        let mut frames = 0;
-        let threads = target.fact("threads").as_array().unwrap();
-        for truth in threads {
-            let expected = said(truth);
-            frames += expected.len();
-            compare(&expected, truth, by_tid(&dump, &truth["tid"]), complaints);
-        }
-        row!(interpreter.label, "standstill: {} threads, {frames} frames", threads.len());
-    });
+fn every_frame_of_every_thread_is_named_as_the_target_names_it(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "blocked_states", &[]);
+    let dump = dump(&target);
+    let mut frames = 0;
+    let threads = target.fact("threads").as_array().unwrap();
+    for truth in threads {
+        let expected = said(truth);
+        frames += expected.len();
+        compare(&expected, truth, by_tid(&dump, &truth["tid"]), complaints);
+    }
+    row!(interpreter.label, "standstill: {} threads, {frames} frames", threads.len());
 }
 
 fn compare(expected: &[Frame], truth: &Value, seen: Option<&Value>, complaints: &mut Complaints) {
@@ -76,33 +83,26 @@ fn compare(expected: &[Frame], truth: &Value, seen: Option<&Value>, complaints: 
 }
 
 /// Who holds the GIL cannot be doubted when it is held for minutes: asleep in a C call that keeps it, or computing in one.
-#[test]
-fn a_long_holder_is_named_and_so_are_those_who_wait_for_it() {
-    let _alone = alone();
-    on_every_interpreter(|interpreter, complaints| {
-        for (how, part) in [("sleep", "blocked"), ("sum", "native")] {
-            let target = Target::start(interpreter, "long_hold", &["--how", how]);
-            let dump = dump(&target);
-            let threads = dump["threads"].as_array().unwrap();
-            let all = |name: &str| threads.iter().filter(|t| text(&t["name"]).starts_with(name)).collect::<Vec<_>>();
-            let (holders, waiters) = (all("holder"), all("waiter"));
-            let told = |t: &Value| format!("{} {} {}", t["name"], t["state"], t["holding"]);
-            row!(interpreter.label, "long hold ({how}): {}", threads.iter().map(told).collect::<Vec<_>>().join(", "));
-            let holds = holders.len() == 1 && holders[0]["state"] == "holding";
-            complaints.expect(holds, || format!("{how}: the holder is not named: {threads:#?}"));
-            // Which part of holding it is shows in the leaf's instruction, 3.11+ and for C callees of older ones.
-            complaints
-                .expect(!holds || holders[0]["holding"] == part, || format!("{how}: holding is not {part}: {}", holders[0]["holding"]));
-            complaints.expect(waiters.len() == 2 && waiters.iter().all(|t| t["state"] == "waiting"), || format!("{how}: {waiters:#?}"));
-            second_opinion::holder(interpreter, &target, complaints);
-        }
-    });
+fn a_long_holder_is_named_and_so_are_those_who_wait_for_it(interpreter: &Interpreter, complaints: &mut Complaints) {
+    for (how, part) in [("sleep", "blocked"), ("sum", "native")] {
+        let target = Target::start(interpreter, "long_hold", &["--how", how]);
+        let dump = dump(&target);
+        let threads = dump["threads"].as_array().unwrap();
+        let all = |name: &str| threads.iter().filter(|t| text(&t["name"]).starts_with(name)).collect::<Vec<_>>();
+        let (holders, waiters) = (all("holder"), all("waiter"));
+        let told = |t: &Value| format!("{} {} {}", t["name"], t["state"], t["holding"]);
+        row!(interpreter.label, "long hold ({how}): {}", threads.iter().map(told).collect::<Vec<_>>().join(", "));
+        let holds = holders.len() == 1 && holders[0]["state"] == "holding";
+        complaints.expect(holds, || format!("{how}: the holder is not named: {threads:#?}"));
+        // Which part of holding it is shows in the leaf's instruction, 3.11+ and for C callees of older ones.
+        complaints.expect(!holds || holders[0]["holding"] == part, || format!("{how}: holding is not {part}: {}", holders[0]["holding"]));
+        complaints.expect(waiters.len() == 2 && waiters.iter().all(|t| t["state"] == "waiting"), || format!("{how}: {waiters:#?}"));
+        second_opinion::holder(interpreter, &target, complaints);
+    }
 }
 
-#[test]
-fn py_spy_reads_the_same_stacks() {
-    let _alone = alone();
-    on_every_interpreter(second_opinion::stacks);
+fn py_spy_reads_the_same_stacks(interpreter: &Interpreter, complaints: &mut Complaints) {
+    second_opinion::stacks(interpreter, complaints);
 }
 
 #[cfg(not(feature = "peers"))]
@@ -154,7 +154,7 @@ mod second_opinion {
     }
 
     pub fn stacks(interpreter: &Interpreter, complaints: &mut Complaints) {
-        let target = Target::start(interpreter, "standstill", &[]);
+        let target = Target::start(interpreter, "blocked_states", &[]);
         let Some(traces) = ask(interpreter, &target) else { return };
         let dump = dump(&target);
         let (mut same, mut frames) = (0, 0);

@@ -1,6 +1,6 @@
 //! Just enough of a reader to follow a live Python's tables, written without gilprof's own. Every walk is bounded; anything odd panics.
 
-use crate::known::Known;
+use crate::support::layout_probe::LayoutProbe;
 use gilprof::ids::Addr;
 use gilprof::process::memory::Memory;
 use gilprof::python::layout::containers::{Digits, Entry, Indices, Values};
@@ -16,7 +16,7 @@ pub struct Frame {
     pub opcode: u8,
 }
 
-impl Known {
+impl LayoutProbe {
     pub fn ptr(&self, at: Addr, field: Field<Addr>) -> Addr {
         self.read_ptr(at.offset(field.offset() as u64)).unwrap()
     }

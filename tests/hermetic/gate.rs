@@ -1,67 +1,12 @@
-//! `gilprof gate` from outside: each exit code by itself, who wins over whom, and what it says. What it judges by is tested in src/gate.
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
+//! `gilprof gate` on a recording made by hand: each exit code, its formats, and its baselines. What it judges by is tested in src/gate.
 
-mod cli;
-mod support;
-
-use cli::{two_interpreters, Running, Said};
+use crate::support::cli::Said;
+use crate::support::gate::{outcome, Folder};
 use gilprof::ids::{GilId, ThreadId, Tid};
 use gilprof::profile::file::Recorder;
 use gilprof::sample::*;
 use gilprof::units::Nanos;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
-use support::{alone, gilprof_command, repository, scratch, Interpreter};
-
-/// A folder of its own, which has no limits but those that a test puts there.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = scratch(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn put(&self, name: &str, text: &str) {
-        std::fs::write(self.0.join(name), text).unwrap();
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.0.join(name)).unwrap()
-    }
-
-    /// `gilprof gate ARGS` in it.
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = gilprof_command(&[&["gate"], args].concat());
-        command.current_dir(&self.0);
-        command
-    }
-
-    fn gate(&self, args: &[&str]) -> Said {
-        Running::spawn(self.command(args)).end()
-    }
-
-    /// `gilprof gate ARGS -- python tests/workloads/gate.py PROGRAM`.
-    fn run(&self, python: &Interpreter, args: &[&str], program: &[&str]) -> Said {
-        let inner = python.command();
-        let mut command = self.command(&[args, &["--"]].concat());
-        command
-            .arg(inner.get_program())
-            .args(inner.get_args())
-            .args(["-B"])
-            .arg(repository().join("tests/workloads/gate.py"))
-            .args(program);
-        Running::spawn(command).end()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Puts a recording there: two seconds in which two threads take turns at the GIL, about every 5 ms, both in `burn`.
 fn golden(folder: &Folder) -> String {
@@ -117,10 +62,6 @@ fn golden(folder: &Folder) -> String {
 fn printed(said: &Said, words: &[&str]) {
     let text = said.out.split_whitespace().collect::<Vec<_>>().join(" ");
     words.iter().for_each(|wanted| assert!(text.contains(wanted), "{wanted:?} is not in {said:#?}"));
-}
-
-fn outcome(said: &str) -> serde_json::Value {
-    serde_json::from_str(said).unwrap_or_else(|e| panic!("{e}: {said}"))
 }
 
 #[test]
@@ -246,21 +187,6 @@ fn each_format_to_its_file() {
 }
 
 #[test]
-fn a_program_is_run_judged_and_its_function_named() {
-    let _alone = alone();
-    for python in two_interpreters() {
-        let folder = Folder::new("gate-run");
-        let said = folder.run(&python, &["--max", "waiting <= 10%"], &["--seconds", "1.2"]);
-        said.ended(1, &["FAIL", "✗ waiting <= 10%", "look at burn (", "gate.py:", "in thread worker-"]);
-        assert_eq!(said.out, "", "stdout is the program's own");
-        let said = folder.run(&python, &["--max", "waiting <= 70%", "--format", "json=o.json"], &["--seconds", "1.2"]);
-        said.ended(0, &["PASS"]);
-        let waiting = outcome(&folder.read("o.json"))["checks"][0]["measured"]["value"].as_f64().unwrap();
-        assert!((0.4..0.6).contains(&waiting), "{waiting}");
-    }
-}
-
-#[test]
 fn a_limit_at_what_is_measured_is_inconclusive_and_says_how_long_to_run() {
     let folder = Folder::new("gate-straddling");
     let file = golden(&folder);
@@ -269,54 +195,4 @@ fn a_limit_at_what_is_measured_is_inconclusive_and_says_how_long_to_run() {
     let limit = format!("gil.waiters_mean <= {value:.6}");
     let said = folder.gate(&["--max", &limit, &file]);
     said.ended(3, &[]).printed(&["INCONCLUSIVE", "straddles the limit"]);
-}
-
-#[test]
-fn what_a_window_cannot_tell_is_inconclusive() {
-    let _alone = alone();
-    let Some(python) = two_interpreters().pop() else { return };
-    let folder = Folder::new("gate-untold");
-    let limits = ["--max", "waiting <= 99%", "--max", "gil.busy <= 100%"];
-    // Too few looks; nothing that ran.
-    folder.run(&python, &[&limits[..], &["--rate", "50"]].concat(), &["--seconds", "0.5"]).ended(3, &["are too few"]);
-    let mut idle = folder.command(&[&limits[..], &["--format", "json", "--duration", "1s", "--pid"]].concat());
-    let mut sleeper = python
-        .command()
-        .args(["-c", "import sys; print('ready', flush=True); sys.stdin.read()"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Read::read_exact(sleeper.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
-    idle.arg(sleeper.id().to_string());
-    let said = Running::spawn(idle).end();
-    let outcome = outcome(&said.out);
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
-    assert_eq!((said.status.code(), outcome["checks"][1]["verdict"].as_str()), (Some(3), Some("inconclusive")), "{outcome:#}");
-    assert!(outcome["checks"][1]["why"].as_str().unwrap().contains("dle"), "{outcome:#}");
-}
-
-#[test]
-fn the_commands_own_failure_is_passed_on_and_named() {
-    let _alone = alone();
-    let Some(python) = two_interpreters().pop() else { return };
-    let folder = Folder::new("gate-failure");
-    for code in ["7", "1"] {
-        let said = folder.run(&python, &["--max", "waiting <= 99%", "--format", "json=o.json"], &["--seconds", "0.3", "--end", code]);
-        said.ended(code.parse().unwrap(), &["NOT JUDGED", &format!("the command failed (exit status: {code})")]);
-        assert!(outcome(&folder.read("o.json"))["error"].is_string());
-    }
-}
-
-#[test]
-fn runs_and_one_more_thread_against_a_baseline() {
-    let _alone = alone();
-    let Some(python) = two_interpreters().pop() else { return };
-    let folder = Folder::new("gate-regression");
-    let brief = ["--seconds", "1"];
-    let said = folder.run(&python, &["--baseline", "b.json", "--update-baseline", "--runs", "2", "--warmup", "1"], &brief);
-    said.ended(0, &["wrote the baseline b.json (2 runs)", "2 runs, "]);
-    let said = folder.run(&python, &["--baseline", "b.json"], &["--seconds", "1", "--more", "1"]);
-    said.ended(1, &["waiting: +5pp, min 2pp", "look at added (", "in thread latecomer-0", "since the baseline"]);
 }

@@ -2,10 +2,9 @@
 //!
 //! Truth is the interpreter's own word: it says its version and, by ctypes, the address of its `_PyRuntime` (`workloads/identity.py`).
 
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
-
-mod support;
-
+use crate::harness::Suite;
+use crate::support;
+use crate::{on, once};
 use gilprof::error::Error;
 use gilprof::ids::{Addr, Pid, Tid};
 use gilprof::process::elf::{Depth, Image};
@@ -20,9 +19,33 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
-use support::{
-    alone, free_threaded_interpreters, interpreters, legacy_interpreters, repository, skip, Folder, Interpreter, Target, PATIENCE,
-};
+use support::{free_threaded_interpreters, interpreters, legacy_interpreters, repository, skip, Folder, Interpreter, Target, PATIENCE};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    on!(suite, interpreters().into_iter().chain(free_threaded_interpreters()), [every_interpreter_is_located]);
+    suite.by_hand(module_path!(), "how_long_it_takes", interpreters().into_iter().chain(legacy_interpreters()), how_long_it_takes);
+    on!(suite, legacy_interpreters(), [legacy_interpreters_are_located_as_such]);
+    on!(suite, in_this_root(), [a_renamed_and_deleted_interpreter_is_located, of_two_runtimes_the_one_in_use_is_taken]);
+    once!(
+        suite,
+        [
+            an_interpreter_whose_file_was_replaced_is_located,
+            a_shell_names_its_python_child,
+            cat_is_not_python,
+            a_process_that_is_not_there,
+            a_zombie_is_gone,
+            a_kernel_thread_is_said_to_be_one,
+            a_refusal_is_explained,
+            the_file_behind_a_mapping_in_a_chroot,
+            an_interpreter_without_section_headers_is_located,
+            broken_images_are_refused_not_followed,
+            thread_ids_in_another_pid_namespace
+        ]
+    );
+    on!(suite, interpreters(), [an_image_read_from_memory_agrees_with_its_file]);
+    on!(suite, interpreters().into_iter().filter(|i| i.kind.contains("unstripped")), [unexported_symbols_are_found_in_an_unstripped_file]);
+}
 
 /// Memory that the kernel refuses.
 struct Refusing;
@@ -79,25 +102,17 @@ fn home(interpreter: &Interpreter) -> &Path {
     interpreter.path.parent().and_then(Path::parent).unwrap()
 }
 
-#[test]
-fn every_interpreter_is_located() {
-    let _alone = alone();
-    for interpreter in interpreters().into_iter().chain(free_threaded_interpreters()) {
-        let python = located_as_it_says(&interpreter.label, &run(&interpreter));
-        assert_eq!(python.free_threaded, Some(interpreter.free_threaded()), "{}", interpreter.label);
-        assert_eq!(python.libc, Libc::Glibc, "{}", interpreter.label);
-    }
+fn every_interpreter_is_located(interpreter: &Interpreter) {
+    let python = located_as_it_says(&interpreter.label, &run(interpreter));
+    assert_eq!(python.free_threaded, Some(interpreter.free_threaded()), "{}", interpreter.label);
+    assert_eq!(python.libc, Libc::Glibc, "{}", interpreter.label);
 }
 
-#[test]
-fn legacy_interpreters_are_located_as_such() {
-    let _alone = alone();
-    for interpreter in legacy_interpreters() {
-        let target = run(&interpreter);
-        let Located::Legacy { version, .. } = located(&target).unwrap() else { panic!("{}: not legacy", interpreter.label) };
-        assert_eq!((version.as_str(), 0), says(&target), "{}", interpreter.label);
-        eprintln!("{}: legacy {version}", interpreter.label);
-    }
+fn legacy_interpreters_are_located_as_such(interpreter: &Interpreter) {
+    let target = run(interpreter);
+    let Located::Legacy { version, .. } = located(&target).unwrap() else { panic!("{}: not legacy", interpreter.label) };
+    assert_eq!((version.as_str(), 0), says(&target), "{}", interpreter.label);
+    eprintln!("{}: legacy {version}", interpreter.label);
 }
 
 fn file_with(name: &str, maps: &Maps) -> Option<PathBuf> {
@@ -132,17 +147,11 @@ fn renamed_then(interpreter: &Interpreter, spoil: fn(&Path)) {
     assert!(Path::new(&python.path).starts_with(folder.path()), "{}", python.path);
 }
 
-#[test]
-fn a_renamed_and_deleted_interpreter_is_located() {
-    let _alone = alone();
-    for interpreter in in_this_root() {
-        renamed_then(&interpreter, |path| std::fs::remove_file(path).unwrap());
-    }
+fn a_renamed_and_deleted_interpreter_is_located(interpreter: &Interpreter) {
+    renamed_then(interpreter, |path| std::fs::remove_file(path).unwrap());
 }
 
-#[test]
 fn an_interpreter_whose_file_was_replaced_is_located() {
-    let _alone = alone();
     let Some(interpreter) = modern("a replaced file") else { return };
     renamed_then(&interpreter, |path| {
         std::fs::remove_file(path).unwrap();
@@ -157,9 +166,7 @@ fn shell(script: &str) -> Target {
     Target::start_command(sh)
 }
 
-#[test]
 fn a_shell_names_its_python_child() {
-    let _alone = alone();
     let Some(interpreter) = modern("a shell's child") else { return };
     let file = repository().join("tests/workloads/identity.py");
     let shell = shell(&format!("'{}' -B '{}'; true", interpreter.path.display(), file.display()));
@@ -171,9 +178,7 @@ fn a_shell_names_its_python_child() {
     eprintln!("{text}");
 }
 
-#[test]
 fn cat_is_not_python() {
-    let _alone = alone();
     let folder = Folder::new("cat");
     let file = folder.path().join("ready");
     std::fs::write(&file, "ready\n").unwrap();
@@ -185,15 +190,12 @@ fn cat_is_not_python() {
     eprintln!("{error}");
 }
 
-#[test]
 fn a_process_that_is_not_there() {
     let error = locate(Pid(i32::MAX), &Refusing).unwrap_err();
     assert!(matches!(error, Error::NoSuchProcess { .. }), "{error}");
 }
 
-#[test]
 fn a_zombie_is_gone() {
-    let _alone = alone();
     let ended = shell("echo ready");
     let since = Instant::now();
     // The end comes some time after the word, so wait for the state; a zombie stays one until its parent, the test, asks.
@@ -205,7 +207,6 @@ fn a_zombie_is_gone() {
     assert!(matches!(error, Error::Gone { .. }), "{error}");
 }
 
-#[test]
 fn a_kernel_thread_is_said_to_be_one() {
     if facts::comm(Tid(2)).as_deref() != Some("kthreadd") {
         return skip("kernel threads: not seen from a pid namespace");
@@ -214,18 +215,14 @@ fn a_kernel_thread_is_said_to_be_one() {
     assert!(error.to_string().contains("kernel thread"), "{error}");
 }
 
-#[test]
 fn a_refusal_is_explained() {
-    let _alone = alone();
     let Some(interpreter) = modern("a refusal") else { return };
     let target = run(&interpreter);
     let error = locate(pid(&target), &Refusing).unwrap_err();
     assert!(matches!(error, Error::Permission { .. }), "{error}");
 }
 
-#[test]
 fn the_file_behind_a_mapping_in_a_chroot() {
-    let _alone = alone();
     let Some(interpreter) = interpreters().into_iter().find(|i| i.root.is_some()) else {
         return skip("files behind mappings in another root: no interpreter in one");
     };
@@ -241,9 +238,7 @@ fn image_file(target: &Target, python: &Python, maps: &Maps) -> File {
     find::open(pid(target), mapping).unwrap().remove(0).file
 }
 
-#[test]
 fn an_interpreter_without_section_headers_is_located() {
-    let _alone = alone();
     // Of a shared one, the library would have to be changed.
     let Some(interpreter) = in_this_root().into_iter().find(|i| i.kind.contains("static")) else {
         return skip("no section headers: no static interpreter in this root");
@@ -275,63 +270,49 @@ fn embedding(interpreter: &Interpreter, folder: &Folder) -> Option<PathBuf> {
     built.is_ok_and(|status| status.success()).then_some(exe)
 }
 
-#[test]
-fn of_two_runtimes_the_one_in_use_is_taken() {
-    let _alone = alone();
+fn of_two_runtimes_the_one_in_use_is_taken(interpreter: &Interpreter) {
     let run =
         format!("import sys; sys.dont_write_bytecode = True; sys.path[:0] = [{:?}]; import identity", repository().join("tests/workloads"));
-    for interpreter in in_this_root() {
-        let folder = Folder::new("embedding");
-        let Some(exe) = embedding(&interpreter, &folder) else {
-            skip(&format!("{}: embedding it needs cc and a libpython to link with", interpreter.label));
-            continue;
-        };
-        let mut command = Command::new(&exe);
-        command.env("PYTHONHOME", home(&interpreter)).arg(&run);
-        located_as_it_says(&interpreter.label, &Target::start_command(command));
-    }
+    let folder = Folder::new("embedding");
+    let Some(exe) = embedding(interpreter, &folder) else {
+        skip(&format!("{}: embedding it needs cc and a libpython to link with", interpreter.label));
+        return;
+    };
+    let mut command = Command::new(&exe);
+    command.env("PYTHONHOME", home(interpreter)).arg(&run);
+    located_as_it_says(&interpreter.label, &Target::start_command(command));
 }
 
-#[test]
-fn an_image_read_from_memory_agrees_with_its_file() {
-    let _alone = alone();
-    for interpreter in interpreters() {
-        let target = run(&interpreter);
-        let mem = LiveMemory::new(pid(&target));
-        let python = located_as_it_says(&interpreter.label, &target);
-        let maps = Maps::of(pid(&target)).unwrap();
-        let own: Vec<&Mapping> = maps.mappings.iter().filter(|m| m.path.as_deref() == Some(&python.path)).collect();
-        let file = Image::from_file(image_file(&target, &python, &maps)).unwrap();
-        let loaded = Image::from_memory(&mem, own[0].start).unwrap();
-        let names = ["_PyRuntime", "Py_GetVersion", "no_such_symbol"];
-        let symbols = file.symbols(&names, Depth::Exported);
-        assert_eq!(symbols, loaded.symbols(&names, Depth::All), "{}", interpreter.label);
-        assert!(symbols[0].is_some() && symbols[1].is_some() && symbols[2].is_none());
-        assert_eq!((file.biases(&own), loaded.biases(&own)), (vec![python.bias], vec![python.bias]));
-        assert!(file.build_id().is_some() && file.build_id() == loaded.build_id());
-        assert_eq!(file.same_as_loaded(&mem, python.bias), Some(true));
-        assert_eq!(file.runtime_section().is_some(), python.minor >= Minor(3, 10), "{}", interpreter.label);
-    }
+fn an_image_read_from_memory_agrees_with_its_file(interpreter: &Interpreter) {
+    let target = run(interpreter);
+    let mem = LiveMemory::new(pid(&target));
+    let python = located_as_it_says(&interpreter.label, &target);
+    let maps = Maps::of(pid(&target)).unwrap();
+    let own: Vec<&Mapping> = maps.mappings.iter().filter(|m| m.path.as_deref() == Some(&python.path)).collect();
+    let file = Image::from_file(image_file(&target, &python, &maps)).unwrap();
+    let loaded = Image::from_memory(&mem, own[0].start).unwrap();
+    let names = ["_PyRuntime", "Py_GetVersion", "no_such_symbol"];
+    let symbols = file.symbols(&names, Depth::Exported);
+    assert_eq!(symbols, loaded.symbols(&names, Depth::All), "{}", interpreter.label);
+    assert!(symbols[0].is_some() && symbols[1].is_some() && symbols[2].is_none());
+    assert_eq!((file.biases(&own), loaded.biases(&own)), (vec![python.bias], vec![python.bias]));
+    assert!(file.build_id().is_some() && file.build_id() == loaded.build_id());
+    assert_eq!(file.same_as_loaded(&mem, python.bias), Some(true));
+    assert_eq!(file.runtime_section().is_some(), python.minor >= Minor(3, 10), "{}", interpreter.label);
 }
 
-#[test]
-fn unexported_symbols_are_found_in_an_unstripped_file() {
-    let _alone = alone();
-    for interpreter in interpreters().into_iter().filter(|i| i.kind.contains("unstripped")) {
-        let target = run(&interpreter);
-        let python = located_as_it_says(&interpreter.label, &target);
-        let maps = Maps::of(pid(&target)).unwrap();
-        let image = Image::from_file(image_file(&target, &python, &maps)).unwrap();
-        let symbols = image.symbols(&["take_gil", "_PyRuntime", "no_such_symbol"], Depth::All);
-        assert!(symbols[0].is_some_and(|symbol| symbol.size > 0), "{}", interpreter.label);
-        assert_eq!(symbols[1].map(|symbol| Addr(symbol.vaddr + python.bias)), Some(python.runtime));
-        assert_eq!(symbols[2], None);
-    }
+fn unexported_symbols_are_found_in_an_unstripped_file(interpreter: &Interpreter) {
+    let target = run(interpreter);
+    let python = located_as_it_says(&interpreter.label, &target);
+    let maps = Maps::of(pid(&target)).unwrap();
+    let image = Image::from_file(image_file(&target, &python, &maps)).unwrap();
+    let symbols = image.symbols(&["take_gil", "_PyRuntime", "no_such_symbol"], Depth::All);
+    assert!(symbols[0].is_some_and(|symbol| symbol.size > 0), "{}", interpreter.label);
+    assert_eq!(symbols[1].map(|symbol| Addr(symbol.vaddr + python.bias)), Some(python.runtime));
+    assert_eq!(symbols[2], None);
 }
 
-#[test]
 fn broken_images_are_refused_not_followed() {
-    let _alone = alone();
     let Some(interpreter) = modern("broken images") else { return };
     let python = located_as_it_says(&interpreter.label, &run(&interpreter));
     let whole = std::fs::read(&python.path).unwrap();
@@ -352,27 +333,21 @@ fn broken_images_are_refused_not_followed() {
     }
 }
 
-#[test]
-#[ignore = "a measurement, not a test: run it in a release build"]
-fn how_long_it_takes() {
-    let _alone = alone();
-    for interpreter in interpreters().into_iter().chain(legacy_interpreters()) {
-        let target = run(&interpreter);
-        let mut times: Vec<_> = (0..50)
-            .map(|_| {
-                let start = Instant::now();
-                located(&target).unwrap();
-                start.elapsed()
-            })
-            .collect();
-        times.sort();
-        eprintln!("{}: median {:?}, worst {:?}", interpreter.label, times[25], times[49]);
-    }
+/// A measurement, not a test: `cargo test --release --test live -- --ignored how_long_it_takes`.
+fn how_long_it_takes(interpreter: &Interpreter) {
+    let target = run(interpreter);
+    let mut times: Vec<_> = (0..50)
+        .map(|_| {
+            let start = Instant::now();
+            located(&target).unwrap();
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    eprintln!("{}: median {:?}, worst {:?}", interpreter.label, times[25], times[49]);
 }
 
-#[test]
 fn thread_ids_in_another_pid_namespace() {
-    let _alone = alone();
     let namespace = ["--pid", "--fork"];
     if !Command::new("unshare").args(namespace).arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
         return skip("pid namespaces: unshare is not there or refused");

@@ -1,12 +1,25 @@
-//! The pytest plugin (`src/gate/pytest/pytest_gilprof.py`) in real pytest on every Python from 3.9 on: of `gate_pytest/test_twenty.py` it fails
+//! The pytest plugin (`src/gate/pytest/pytest_gilprof.py`) in real pytest on every Python from 3.9 on: of `pytest_plugin/test_twenty.py` it fails
 //! the one test whose threads contend for the GIL, names the function, and says what it could not judge. scripts/setup-pytest fetches pytest.
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
-mod support;
-
+use crate::harness::Suite;
+use crate::support;
+use crate::{on, once};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::{interpreters, repository, skip, Folder, Interpreter};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    on!(suite, with_plugin(), [of_twenty_tests_the_one_that_contends_is_failed]);
+    once!(
+        suite,
+        [
+            the_session_is_judged_by_gilprof_toml_while_marks_are_too,
+            what_could_not_be_judged_is_said_and_fails_where_that_is_asked_for,
+            marks_that_make_no_sense_are_refused_and_other_failures_are_left_alone
+        ]
+    );
+}
 
 /// What pytest said.
 struct Said {
@@ -43,6 +56,11 @@ struct Pytest {
     packages: PathBuf,
 }
 
+/// The plugin is for 3.9 and later.
+fn with_plugin() -> Vec<Interpreter> {
+    interpreters().into_iter().filter(|interpreter| interpreter.minor() >= (3, 9)).collect()
+}
+
 /// Every one from 3.9 on.
 fn pytests() -> Vec<Pytest> {
     let listed = std::fs::read_to_string(list_path()).unwrap_or_default();
@@ -59,7 +77,7 @@ fn pytests() -> Vec<Pytest> {
         }
         packages.map(|(_, path)| Pytest { packages: path.clone(), interpreter })
     };
-    interpreters().into_iter().filter(|interpreter| interpreter.minor() >= (3, 9)).filter_map(serving).collect()
+    with_plugin().into_iter().filter_map(serving).collect()
 }
 
 /// One that needs no other root, for what does not depend on the version.
@@ -75,17 +93,13 @@ fn list_path() -> PathBuf {
 }
 
 fn suite() -> PathBuf {
-    repository().join("tests/gate_pytest")
+    repository().join("tests/live/pytest_plugin")
 }
 
 /// Mounts this root at /mnt of another one, and /proc, which the plugin's gilprof needs; in a namespace that is gone with the command.
 const UNDER_MNT: &str = "mount --rbind / \"$1/mnt\" && mount --rbind /proc \"$1/proc\" && shift && exec \"$@\"";
 
 impl Pytest {
-    fn label(&self) -> &str {
-        &self.interpreter.label
-    }
-
     /// A path as the interpreter sees it.
     fn inside(&self, path: &Path) -> PathBuf {
         match self.interpreter.root {
@@ -138,19 +152,13 @@ fn offender_failed(said: &Said, passed: usize) {
     assert!(failed.len() == 1 && failed[0].contains("test_twenty.py::test_indexes_documents - waiting is "), "{failed:?}");
 }
 
-#[test]
-fn of_twenty_tests_the_one_that_contends_is_failed() {
-    let _alone = support::alone();
-    let all = pytests();
+fn of_twenty_tests_the_one_that_contends_is_failed(interpreter: &Interpreter) {
+    let Some(pytest) = pytests().into_iter().find(|pytest| pytest.interpreter == *interpreter) else { return };
     // All of them on one; the others see three of the twenty.
-    let whole = [(3, 13)];
-    for pytest in &all {
-        println!("{}", pytest.label());
-        if whole.contains(&pytest.interpreter.minor()) {
-            offender_failed(&pytest.run(&suite(), &[]), 19);
-        } else {
-            offender_failed(&pytest.run(&suite(), &["-k", "indexes or hashes_alone or sleeps_in"]), 2);
-        }
+    if interpreter.minor() == (3, 13) || support::all() {
+        offender_failed(&pytest.run(&suite(), &[]), 19);
+    } else {
+        offender_failed(&pytest.run(&suite(), &["-k", "indexes or hashes_alone or sleeps_in"]), 2);
     }
 }
 
@@ -170,10 +178,8 @@ fn tests(source: &str, limits: Option<&str>) -> Folder {
 
 const CONTENDS: &str = "@pytest.mark.gil(max_waiting=0.2)\ndef test_it():\n    contend()\n";
 
-#[test]
 fn the_session_is_judged_by_gilprof_toml_while_marks_are_too() {
     let Some(pytest) = any() else { return };
-    let _alone = support::alone();
     let source = "def test_unmarked():\n    contend()\n@pytest.mark.gil(max='gil.busy <= 50%')\ndef test_marked():\n    time.sleep(0.5)\n";
     let folder = tests(source, Some("[gate]\nmax = [\"waiting <= 20%\"]\n"));
     // Every test passes, and the session does not.
@@ -189,10 +195,8 @@ fn the_session_is_judged_by_gilprof_toml_while_marks_are_too() {
     said.has(1, &["2 passed", "gw0: ", "gw1: ", "FAIL waiting is "]);
 }
 
-#[test]
 fn what_could_not_be_judged_is_said_and_fails_where_that_is_asked_for() {
     let Some(pytest) = any() else { return };
-    let _alone = support::alone();
     let folder = tests(CONTENDS, None);
     let without = [("GILPROF", "/nonexistent/gilprof")];
     let said = pytest.run_with(folder.path(), &[], &without);
@@ -209,10 +213,8 @@ fn what_could_not_be_judged_is_said_and_fails_where_that_is_asked_for() {
     pytest.run(brief.path(), &["--gilprof-strict"]).has(1, &["1 failed"]);
 }
 
-#[test]
 fn marks_that_make_no_sense_are_refused_and_other_failures_are_left_alone() {
     let Some(pytest) = any() else { return };
-    let _alone = support::alone();
     for (mark, why) in [
         ("gil(waiting=0.2)", "gil mark: there is no waiting="),
         ("gil(max_waiting=None)", "max_waiting=None is neither a number nor text"),
