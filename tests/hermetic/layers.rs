@@ -54,7 +54,7 @@ fn may_use(from: &str, to: &str) -> bool {
 
 fn layering(tree: &Tree) -> Vec<String> {
     let known = |file: &str| VOCABULARY.contains(&room(file)) || ROOMS.iter().any(|(name, _)| *name == room(file));
-    let homeless = tree.files().filter(|f| !known(f)).map(|f| format!("{f}: a room without a place in tests/layers.rs"));
+    let homeless = tree.files().filter(|f| !known(f)).map(|f| format!("{f}: a room without a place in tests/hermetic/layers.rs"));
     let forbidden = arrows(tree).into_iter().filter(|(from, to)| !may_use(from, to)).map(|(from, to)| format!("{from} may not use {to}"));
     homeless.chain(forbidden).collect()
 }

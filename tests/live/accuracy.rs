@@ -26,10 +26,11 @@ const MEAN: f64 = 0.03;
 
 /// The rows of all runs, or nothing where this machine has no exact source.
 fn measure(label: &str, cases: &str) -> Option<Vec<Value>> {
+    let seconds = if support::all() { "3" } else { "2" };
     let json = scratch("accuracy.json");
     let gilprof = gilprof_command(&[]).get_program().to_owned();
     let out = Command::new(repository().join("scripts/accuracy"))
-        .args(["--versions", label, "--cases", cases, "--seconds", "3", "--json"])
+        .args(["--versions", label, "--cases", cases, "--seconds", seconds, "--json"])
         .args([json.as_os_str(), "--gilprof".as_ref(), &gilprof])
         .output()
         .unwrap();

@@ -1,19 +1,23 @@
 //! A thread per request under contention: no look is lost because a thread is new or gone, and everything is counted.
 
 use crate::harness::Suite;
-use crate::support::{self, checks};
+use crate::support::checks;
 use crate::{complaining, row};
 use checks::{measure, number, Complaints, Measured};
 use serde_json::Value;
 use std::cell::Cell;
-use support::{interpreters, Interpreter, Target};
+use support::{interpreters, window, Interpreter, Target};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {
     complaining!(suite, interpreters(), [no_look_fails_while_threads_come_and_go]);
 }
 
-const SECONDS: f64 = 3.0;
+/// The window, in seconds.
+fn whole() -> f64 {
+    window(3.0, 1.5)
+}
+
 /// New threads a second that the workload is asked for.
 const RATE: f64 = 50.0;
 /// Main, two that compute, four that accept.
@@ -22,7 +26,7 @@ const LASTING: usize = 7;
 fn no_look_fails_while_threads_come_and_go(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "churn", &[]);
     let met = Cell::new(0.0);
-    measure(interpreter, &target, SECONDS, complaints, |measured, found| {
+    measure(interpreter, &target, whole(), complaints, |measured, found| {
         show(interpreter, measured);
         met.set(short(&measured.report).0.len() as f64 / number(&measured.report, "/window/seconds"));
         check(&measured.report, found);
@@ -48,7 +52,7 @@ fn seconds(thread: &Value) -> f64 {
 
 /// The threads that came and went: how many, and the time they were seen.
 fn short(report: &Value) -> (Vec<&Value>, f64) {
-    let short: Vec<&Value> = threads(report).iter().filter(|t| seconds(t) < 0.9 * SECONDS).collect();
+    let short: Vec<&Value> = threads(report).iter().filter(|t| seconds(t) < 0.9 * whole()).collect();
     let time = short.iter().map(|t| seconds(t)).sum();
     (short, time)
 }
@@ -85,7 +89,7 @@ fn check(report: &Value, complaints: &mut Complaints) {
         let sum: f64 = thread["states"].as_object().unwrap().values().map(|v| v.as_f64().unwrap()).sum();
         complaints.expect((sum - 1.0).abs() <= 0.001, || format!("{} of {:.4} s: shares add to {sum}", thread["name"], seconds(thread)));
     }
-    let lasting = threads(report).iter().filter(|t| seconds(t) > 0.99 * SECONDS).count();
+    let lasting = threads(report).iter().filter(|t| seconds(t) > 0.99 * whole()).count();
     complaints.expect(lasting == LASTING, || format!("{lasting} threads lived through the window"));
     let unknown = part(report, "unknown");
     complaints.expect(unknown < 0.05, || format!("unknown {unknown:.3} of the short-lived threads' time"));

@@ -7,7 +7,7 @@ use checks::{attach, measure, Complaints, Measured};
 use cli::{until, Running};
 use compat::{named, state, sum, summary, unsound};
 use serde_json::Value;
-use support::{interpreters, skip, Interpreter, Target};
+use support::{interpreters, skip, Interpreter, Target, window};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -45,7 +45,7 @@ fn gil_of(report: &Value, index: usize, complaints: &mut Complaints) -> Option<u
 
 fn contention_is_told_per_gil(interpreter: &Interpreter, complaints: &mut Complaints) {
     let Some(target) = start(interpreter, &["--own"]) else { return };
-    measure(interpreter, &target, 1.5, complaints, |measured, complaints| own_gils(interpreter, measured, complaints));
+    measure(interpreter, &target, window(1.5, 0.8), complaints, |measured, complaints| own_gils(interpreter, measured, complaints));
 }
 
 fn own_gils(interpreter: &Interpreter, measured: &Measured, complaints: &mut Complaints) {
@@ -77,7 +77,7 @@ fn own_gils(interpreter: &Interpreter, measured: &Measured, complaints: &mut Com
 
 fn one_gil_of_several_interpreters(interpreter: &Interpreter, complaints: &mut Complaints) {
     let Some(target) = start(interpreter, &[]) else { return };
-    measure(interpreter, &target, 1.5, complaints, |measured, complaints| shared_gil(interpreter, measured, complaints));
+    measure(interpreter, &target, window(1.5, 0.8), complaints, |measured, complaints| shared_gil(interpreter, measured, complaints));
 }
 
 fn shared_gil(interpreter: &Interpreter, measured: &Measured, complaints: &mut Complaints) {
@@ -95,7 +95,7 @@ fn shared_gil(interpreter: &Interpreter, measured: &Measured, complaints: &mut C
 /// `_xxsubinterpreters` up to 3.12 runs an interpreter with a thread state that carries the ids of the thread that made it.
 fn an_interpreter_that_another_thread_made(interpreter: &Interpreter, complaints: &mut Complaints) {
     let Some(target) = start(interpreter, &["--foreign", "--interpreters", "1"]) else { return };
-    measure(interpreter, &target, 1.0, complaints, |measured, complaints| {
+    measure(interpreter, &target, window(1.0, 0.7), complaints, |measured, complaints| {
         let report = &measured.report;
         row!(interpreter.label, "{}", summary(report));
         unsound(report).into_iter().for_each(|what| complaints.add(&what));
@@ -123,7 +123,7 @@ fn a_gil_that_comes_later(interpreter: &Interpreter, complaints: &mut Complaints
             == drivers()
     });
     // The main thread needed its GIL to make the interpreter: the window is long against that.
-    let enough = cli::cpu_ticks(target.pid()) + 100;
+    let enough = cli::cpu_ticks(target.pid()) + if support::all() { 100 } else { 60 };
     until("the interpreters have worked for a second", || cli::cpu_ticks(target.pid()) >= enough);
     running.signal(libc::SIGINT);
     let report = running.end().ended(0, &[]).report();

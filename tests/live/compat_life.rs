@@ -38,7 +38,7 @@ fn endless(target: &Target) -> Running {
 /// Ends the window after so many more looks, which the target's own work has to make room for.
 fn later(target: &Target) {
     let begin = ticks(target.pid());
-    until("the target has worked", || ticks(target.pid()) > begin + 40);
+    until("the target has worked", || ticks(target.pid()) > begin + if support::all() { 40 } else { 25 });
 }
 
 /// The process's CPU time in the kernel's ticks, a hundred a second.

@@ -9,7 +9,7 @@ use compat::{home, in_this_root, named, not_computing, succeeds, summary, worklo
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use support::{gilprof_command, interpreters, scratch, skip, under, Folder, Interpreter, Target};
+use support::{gilprof_command, interpreters, scratch, skip, under, Folder, Interpreter, Target, window};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -52,7 +52,7 @@ fn another_pid_namespace(interpreter: &Interpreter, complaints: &mut Complaints)
     let Some(inside) = unshare(&["--pid", "--fork", "--mount-proc", "--kill-child"]) else { return };
     let target = Target::start_through(inside, interpreter, "cpu", &["--facts"]);
     let pid = child(target.pid());
-    measure_process(interpreter, pid, 0.8, complaints, |measured, complaints| {
+    measure_process(interpreter, pid, window(0.8, 0.5), complaints, |measured, complaints| {
         let report = &measured.report;
         row!(interpreter.label, "another pid namespace: {}", summary(report));
         not_computing(report, 3).into_iter().for_each(|wrong| complaints.add(&wrong));
@@ -92,7 +92,7 @@ fn another_mount_namespace(interpreter: &Interpreter, complaints: &mut Complaint
     let file = quoted(workload("cpu").to_str().unwrap());
     inside.args(["sh", "-c", &format!("mount --bind {from} {to} && {preload} exec {python} -B {file}")]);
     let target = Target::start_command(inside);
-    measure(interpreter, &target, 0.8, complaints, |measured, complaints| {
+    measure(interpreter, &target, window(0.8, 0.5), complaints, |measured, complaints| {
         let report = &measured.report;
         row!(interpreter.label, "another mount namespace: {}", summary(report));
         not_computing(report, 3).into_iter().for_each(|wrong| complaints.add(&wrong));
@@ -118,7 +118,7 @@ fn another_users_program(interpreter: &Interpreter, complaints: &mut Complaints)
     let target = Target::start_through(nobody(), interpreter, "cpu", &[]);
     let status = std::fs::read_to_string(format!("/proc/{}/status", target.pid())).unwrap();
     assert!(status.contains("Uid:\t65534"), "{status}");
-    measure(interpreter, &target, 0.8, complaints, |measured, complaints| {
+    measure(interpreter, &target, window(0.8, 0.5), complaints, |measured, complaints| {
         row!(interpreter.label, "another user: {}", summary(&measured.report));
         not_computing(&measured.report, 3).into_iter().for_each(|wrong| complaints.add(&wrong));
     });

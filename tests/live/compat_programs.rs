@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{scratch, skip, Folder, Interpreter, Target};
+use support::{scratch, skip, Folder, Interpreter, Target, window};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -23,13 +23,11 @@ pub fn cases(suite: &mut Suite) {
     complaining!(suite, support::interpreters(), [a_program_with_python_inside]);
 }
 
-const SECONDS: f64 = 0.7;
-
 /// Measures a target that runs `cpu.py`, a few times if it must be: in some moments other programs have the cores.
 fn computes(interpreter: &Interpreter, how: &str, target: &Target, complaints: &mut Complaints) -> Value {
     let mut last = None;
     for _ in 0..3 {
-        let report = attach(target.pid(), SECONDS, &[]);
+        let report = attach(target.pid(), window(0.7, 0.4), &[]);
         row!(interpreter.label, "{how}: {}", summary(&report));
         match not_computing(&report, 3) {
             None => return report,
@@ -210,7 +208,7 @@ fn a_program_with_python_inside(interpreter: &Interpreter, complaints: &mut Comp
     let mut command = Command::new(&exe);
     command.env("PYTHONHOME", home(interpreter)).env("PYTHONDONTWRITEBYTECODE", "1");
     let target = Target::start_command(command);
-    checks::measure(interpreter, &target, 1.0, complaints, |measured, complaints| {
+    checks::measure(interpreter, &target, window(1.0, 0.6), complaints, |measured, complaints| {
         let report = &measured.report;
         row!(interpreter.label, "engine: {}", summary(report));
         unsound(report).or_else(|| not_computing(report, 2)).into_iter().for_each(|what| complaints.add(&what));

@@ -268,7 +268,7 @@ fn compared(interpreter: &Interpreter, workloads: &[(&str, &[&str])]) {
     if !support::is_root() {
         return support::skip("exact mode against uprobes: needs root");
     }
-    let ms = if support::all() { 5000 } else { 3000 };
+    let ms = if support::all() { 5000 } else { 2000 };
     for (workload, args) in workloads {
         let Some(errors) = compare(interpreter, workload, args, ms) else { return };
         assert!(errors.hold(), "{} {workload} {args:?}: {errors:?}", interpreter.label);

@@ -5,7 +5,7 @@ use crate::support::{self, cli};
 use crate::{on, once};
 use cli::two_interpreters;
 use serde_json::Value;
-use support::{gilprof, interpreters, report, Interpreter, Target};
+use support::{gilprof, interpreters, report, window, Interpreter, Target};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -19,10 +19,10 @@ pub fn cases(suite: &mut Suite) {
 }
 
 /// The report of a workload, looked at for so long.
-fn reported(interpreter: &Interpreter, workload: &str, args: &[&str], seconds: &str, more: &[&str]) -> Value {
+fn reported(interpreter: &Interpreter, workload: &str, args: &[&str], seconds: f64, more: &[&str]) -> Value {
     let target = Target::start(interpreter, workload, args);
-    let pid = target.pid().to_string();
-    report(&[&["attach", "--pid", &pid, "--duration", seconds], more].concat())
+    let (pid, duration) = (target.pid().to_string(), format!("{}ms", seconds * 1e3));
+    report(&[&["attach", "--pid", &pid, "--duration", &duration], more].concat())
 }
 
 fn finding<'r>(report: &'r Value, code: &str) -> Option<&'r str> {
@@ -31,15 +31,15 @@ fn finding<'r>(report: &'r Value, code: &str) -> Option<&'r str> {
 
 /// Where `gc.collecting` is differs from release to release.
 fn garbage_collection_in_the_holder_is_found_on_every_version_that_says_so(interpreter: &Interpreter) {
-    let storm = reported(interpreter, "held", &["--gc", "--threads", "2"], "1.5s", &[]);
+    let storm = reported(interpreter, "held", &["--gc", "--threads", "2"], window(1.5, 0.8), &[]);
     assert!(finding(&storm, "garbage-collection").is_some(), "{}: {storm:#}", interpreter.label);
-    let calm = reported(interpreter, "cpu", &["--threads", "2"], "1s", &[]);
+    let calm = reported(interpreter, "cpu", &["--threads", "2"], window(1.0, 0.6), &[]);
     assert!(finding(&calm, "garbage-collection").is_none(), "{}: {calm:#}", interpreter.label);
 }
 
 fn blame_adds_up_to_waiting(interpreter: &Interpreter) {
     for (workload, args) in [("cpu", &["--threads", "3"][..]), ("convoy", &["--hogs", "1", "--short", "2"])] {
-        let report = reported(interpreter, workload, args, "1.5s", &[]);
+        let report = reported(interpreter, workload, args, window(1.5, 0.8), &[]);
         let sum = |rows: &Value, of: fn(&Value) -> f64| rows.as_array().unwrap().iter().map(of).sum::<f64>();
         let waiting = sum(&report["threads"], |t| t["seconds"].as_f64().unwrap() * t["states"]["waiting"].as_f64().unwrap());
         let blamed = sum(&report["blame"], |row| row["seconds"].as_f64().unwrap());
@@ -49,7 +49,7 @@ fn blame_adds_up_to_waiting(interpreter: &Interpreter) {
 
 fn one_case_is_answered(interpreter: &Interpreter) {
     let report =
-        reported(interpreter, "cpu", &["--threads", "2"], "1.5s", &["--what-if", "processes=8,cores=8", "--what-if", "release=nowhere"]);
+        reported(interpreter, "cpu", &["--threads", "2"], window(1.5, 0.8), &["--what-if", "processes=8,cores=8", "--what-if", "release=nowhere"]);
     let gain = &report["what_if"][0]["gain"]["estimate"].as_f64().unwrap();
     assert!((6.5..=9.5).contains(gain), "{report:#}");
     assert!(report["what_if"][1]["gain"].is_null() && report["what_if"][1]["note"].as_str().unwrap().contains("no call of C"));

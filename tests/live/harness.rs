@@ -1,12 +1,15 @@
 //! Makes one case of each check and interpreter, so that one of them can be listed, picked and timed alone:
 //! `states::sleepers_are_in_io::3.11-pyenv`.
 //!
-//! Cases below `cli::` and `reads::` do not depend on how much CPU time is left for them and may run two at a time. Each other case measures, and
-//! runs alone: `.config/nextest.toml` says so to nextest, and the guards below to every other way of running the tests.
+//! Cases of [`BESIDE_OTHERS`] bear it that others use the machine, and may run two at a time. Each other case measures, and runs alone:
+//! `.config/nextest.toml` says so to nextest, and the guards below to every other way of running the tests.
 
 use crate::support::checks::{self, Complaints};
 use crate::support::{self, Interpreter};
 use libtest_mimic::{Completion, Failed, Trial};
+
+/// Modules whose cases may run beside each other. `.config/nextest.toml` has the same.
+const BESIDE_OTHERS: [&str; 4] = ["cli::", "compat_namespaces::", "compat_programs::", "reads::"];
 
 /// All cases, in the order in which they were added.
 #[derive(Default)]
@@ -49,7 +52,7 @@ impl Suite {
     }
 
     fn add(&mut self, name: String, run: impl FnOnce() + Send + 'static) {
-        let beside_others = name.starts_with("cli::") || name.starts_with("reads::");
+        let beside_others = BESIDE_OTHERS.iter().any(|module| name.starts_with(module));
         let case = name.clone();
         self.0.push(Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
             let _guard = if beside_others { support::shared_guard() } else { support::serial_guard() };

@@ -17,7 +17,7 @@ use gilprof::units::Nanos;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
-use support::{interpreters, repository, Interpreter, Target};
+use support::{interpreters, repository, Interpreter, Target, window};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -249,18 +249,18 @@ fn few(bad: u64, of: u64, most: f64) -> bool {
 }
 
 fn what_is_given_as_whole_is_possible_and_no_look_is_dropped(interpreter: &Interpreter, complaints: &mut Complaints) {
-    moving(interpreter, "call_heavy", 2.5, (0.0, 0.0), complaints);
+    moving(interpreter, "call_heavy", window(2.5, 1.0), (0.0, 0.0), complaints);
 }
 
 fn generators_are_read_no_worse(interpreter: &Interpreter, complaints: &mut Complaints) {
-    moving(interpreter, "generator_heavy", 1.5, (NOTHING_AGREED, UNLINKED), complaints);
+    moving(interpreter, "generator_heavy", window(1.5, 0.8), (NOTHING_AGREED, UNLINKED), complaints);
 }
 
 #[cfg(feature = "peers")]
 fn with_the_holder_stopped_nearly_all_are_whole(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "call_heavy", &[]);
     let graph = Graph::of(&target);
-    let (window, s) = look(&target, 1000.0, 2.0, true, Stacks { graph: Some(&graph), ..Stacks::default() });
+    let (window, s) = look(&target, 1000.0, window(2.0, 0.8), true, Stacks { graph: Some(&graph), ..Stacks::default() });
     row!(
         interpreter.label,
         "call_heavy, frozen: {} looks, {:.2} % whole, {} impossible, depth {:.1}",
@@ -277,7 +277,7 @@ fn with_the_holder_stopped_nearly_all_are_whole(interpreter: &Interpreter, compl
 fn ordinary_code_is_read_whole(interpreter: &Interpreter, complaints: &mut Complaints) {
     let example = repository().join("examples/cpu_threads.py");
     let target = Target::start_file(interpreter, &example, &["--ready-fd", "1", "--seconds", "0"]);
-    let (window, s) = look(&target, 1000.0, 2.0, false, Stacks { only_holding: true, ..Stacks::default() });
+    let (window, s) = look(&target, 1000.0, window(2.0, 0.8), false, Stacks { only_holding: true, ..Stacks::default() });
     let whole = s.share_whole();
     row!(interpreter.label, "cpu_threads.py: {} looks, {:.2} % of {} holders' stacks whole", window.facts.looks, 100.0 * whole, s.stacks());
     complaints.expect(whole >= WHOLE_ORDINARILY, || format!("ordinary code: only {whole:.4} whole"));

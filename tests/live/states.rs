@@ -6,7 +6,7 @@ use crate::{complaining, row};
 use checks::{attach, measure, number, thread, Complaints, Measured};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{interpreters, Interpreter, Target};
+use support::{interpreters, Interpreter, Target, window};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -22,7 +22,6 @@ pub fn cases(suite: &mut Suite) {
     );
 }
 
-const SECONDS: f64 = 2.0;
 /// How far a share may be from what the program makes it.
 const NEAR: f64 = 0.03;
 const UNKNOWN: f64 = 0.02;
@@ -82,7 +81,7 @@ fn verdict(report: &Value, what: &str, expected: &[&str], complaints: &mut Compl
 
 fn three_cpu_bound_threads_hold_a_third_each_and_wait_two_thirds(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "cpu", &[]);
-    measure(interpreter, &target, 2.0 * SECONDS, complaints, |measured, found| {
+    measure(interpreter, &target, window(4.0, 2.0), complaints, |measured, found| {
         show(interpreter, "cpu", measured);
         cpu(&measured.report, found);
         if !measured.starving(interpreter, "verdict and rate of switches") {
@@ -116,7 +115,7 @@ fn cpu_on_free_cores(report: &Value, complaints: &mut Complaints) {
 
 fn hashing_threads_run_beside_each_other(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "hashing", &[]);
-    measure(interpreter, &target, SECONDS, complaints, |measured, found| {
+    measure(interpreter, &target, window(2.0, 1.0), complaints, |measured, found| {
         show(interpreter, "hashing", measured);
         hashing(&measured.report, found);
         if !measured.starving(interpreter, "verdict and rate of switches") {
@@ -137,7 +136,7 @@ fn hashing(report: &Value, complaints: &mut Complaints) {
 
 fn sleepers_are_in_io(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "sleepers", &[]);
-    measure(interpreter, &target, 2.0, complaints, |measured, found| {
+    measure(interpreter, &target, window(2.0, 1.0), complaints, |measured, found| {
         show(interpreter, "sleepers", measured);
         sleepers(&measured.report, found);
     });

@@ -374,6 +374,15 @@ pub fn cases(full: u32) -> u32 {
     }
 }
 
+/// The length of a live test's window in seconds: `full` where all was asked for.
+pub fn window(full: f64, brief: f64) -> f64 {
+    if all() {
+        full
+    } else {
+        brief
+    }
+}
+
 thread_local! {
     /// The live case that this thread runs, and why it was skipped.
     static CASE: RefCell<(String, Option<String>)> = const { RefCell::new((String::new(), None)) };

@@ -67,7 +67,7 @@ fn every_frame_of_every_thread_is_named_as_the_target_names_it(interpreter: &Int
         frames += expected.len();
         compare(&expected, truth, by_tid(&dump, &truth["tid"]), complaints);
     }
-    row!(interpreter.label, "standstill: {} threads, {frames} frames", threads.len());
+    row!(interpreter.label, "blocked states: {} threads, {frames} frames", threads.len());
 }
 
 fn compare(expected: &[Frame], truth: &Value, seen: Option<&Value>, complaints: &mut Complaints) {
