@@ -2,18 +2,25 @@
 //!
 //! Nothing sleeps and nothing waits without a bound: a target says `ready` on a pipe, and a pipe that stays silent past [`PATIENCE`] is a
 //! failure. A target dies with its handle, and when the test process dies, because its stdin closes then.
-#![allow(dead_code)] // each test file uses its own part of this
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
+#![allow(dead_code)] // each of the three test programs uses its own part of this
 
+pub mod checks;
+pub mod cli;
+pub mod compat;
+pub mod gate;
+pub mod layout_probe;
 pub mod pipe;
+pub mod recorded;
+pub mod viewers;
 
 use pipe::Pipe;
+use std::cell::RefCell;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// How long a target or gilprof may stay silent; generous, for two cores that many share.
@@ -353,10 +360,59 @@ pub fn report(args: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("gilprof {args:?} wrote no JSON: {e}\n{stderr}"))
 }
 
-/// Says that something was not tested, where people and scripts/test will see it.
+/// Whether the long form of every test was asked for: `scripts/test --all`, or `GILPROF_TEST_ALL=1`. tests/README.md lists what it adds.
+pub fn all() -> bool {
+    std::env::var_os("GILPROF_TEST_ALL").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// How many random inputs a property is tried on: a quarter of `full` unless all was asked for.
+pub fn cases(full: u32) -> u32 {
+    if all() {
+        full
+    } else {
+        full / 4
+    }
+}
+
+/// The length of a live test's window in seconds: `full` where all was asked for.
+pub fn window(full: f64, brief: f64) -> f64 {
+    if all() {
+        full
+    } else {
+        brief
+    }
+}
+
+thread_local! {
+    /// The live case that this thread runs, and why it was skipped.
+    static CASE: RefCell<(String, Option<String>)> = const { RefCell::new((String::new(), None)) };
+}
+
+/// What this thread skips from now on belongs to this case.
+pub fn begin_case(name: &str) {
+    CASE.with(|case| *case.borrow_mut() = (format!("live {name}"), None));
+}
+
+/// Why the case of this thread was skipped, the first reason.
+pub fn skipped_here() -> Option<String> {
+    CASE.with(|case| case.borrow().1.clone())
+}
+
+/// The running test; empty outside of one, where the interpreters are listed.
+fn test_name() -> String {
+    let case = CASE.with(|case| case.borrow().0.clone());
+    if !case.is_empty() || env!("CARGO_CRATE_NAME") == "live" {
+        return case;
+    }
+    let thread = std::thread::current(); // libtest names it after its test
+    std::env::var("NEXTEST_TEST_NAME").ok().or_else(|| thread.name().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Says that something was not tested, where people and scripts/test will see it. A test that says so counts as skipped, not as passed.
 pub fn skip(why: &str) {
     eprintln!("skipped: {why}");
-    note("GILPROF_TEST_SKIPS", &format!("skipped: {why}"));
+    CASE.with(|case| _ = case.borrow_mut().1.get_or_insert_with(|| why.to_owned()));
+    note("GILPROF_TEST_SKIPS", &format!("skipped: {why}\t{}", test_name()));
 }
 
 /// Adds a line to the file that the environment variable names, if it names one. One write, so that lines do not mix.
@@ -366,20 +422,25 @@ fn note(variable: &str, line: &str) {
     file.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
-/// Proof that no other live test runs, in this process or another: two at a time would starve each other of CPU.
+/// Proof that no other live test measures, in this process or another: two at a time would starve each other of CPU.
 #[must_use = "the other live tests run as soon as this is dropped"]
-pub struct Alone {
-    _file: std::fs::File, // the lock goes with its descriptor
-    _guard: MutexGuard<'static, ()>,
+pub struct Guard(std::fs::File); // the lock goes with its descriptor
+
+/// Waits until no other live test runs. Every test that measures calls this once, first; the harness of `live` does it for its cases.
+pub fn serial_guard() -> Guard {
+    locked(libc::LOCK_EX)
 }
 
-/// Waits until no other live test runs. Every test that starts a [`Target`] calls this once, first.
-pub fn alone() -> Alone {
-    static HERE: Mutex<()> = Mutex::new(());
-    let guard = HERE.lock().unwrap_or_else(PoisonError::into_inner); // a test that failed has cleaned up after itself
+/// Waits until no other live test measures. What holds this may run beside others that hold it.
+pub fn shared_guard() -> Guard {
+    locked(libc::LOCK_SH)
+}
+
+fn locked(how: i32) -> Guard {
+    // Opened anew each time: a lock belongs to the open file, so this also keeps threads of one process apart.
     let file = std::fs::File::create(scratch_folder().join("live.lock")).unwrap();
     // SAFETY: flock takes a descriptor, which `file` keeps open, and touches no memory.
-    let locked = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) };
+    let locked = unsafe { libc::flock(file.as_raw_fd(), how) };
     assert_eq!(locked, 0, "flock: {}", std::io::Error::last_os_error());
-    Alone { _file: file, _guard: guard }
+    Guard(file)
 }

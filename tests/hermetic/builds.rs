@@ -1,0 +1,188 @@
+//! Builds that no machine of ours has: free-threaded ones, another glibc, musl. What gilprof would read of them is built by hand.
+//!
+//! The free-threaded interpreter is made of what a real one of the same version publishes, with the GIL's members 8 further (an `int enabled`
+//! comes first), as its headers have it; a real one may differ in more than that, and then it is refused, which is tested in layouts.rs.
+
+use crate::support;
+use gilprof::analysis::{self, report::Code, report::Report};
+use gilprof::capture::bind::Binder;
+use gilprof::ids::{Addr, GilId, ThreadId, Tid};
+use gilprof::process::elf::Machine;
+use gilprof::process::recording::Head;
+use gilprof::process::replay::{ReplayMemory, ReplaySource};
+use gilprof::profile::ProfileBuilder;
+use gilprof::python::interpreters::Roster;
+use gilprof::python::layout::debug_offsets::layout_from_target;
+use gilprof::python::layout::validate::Fact;
+use gilprof::python::layout::{for_version, Layout, Minor, Table};
+use gilprof::sample::{
+    Evidence, Frame, Function, GilLook, Holder, Sink, Slice, Split, Stack, State, TargetFacts, ThreadFacts, ThreadTotals, Trust,
+    WindowFacts,
+};
+use gilprof::units::Nanos;
+use std::sync::Arc;
+
+const DUMPS: [(u8, &[u8]); 3] = [
+    (13, include_bytes!("../dumps/debug-offsets-3.13.0.bin")),
+    (14, include_bytes!("../dumps/debug-offsets-3.14.10.bin")),
+    (15, include_bytes!("../dumps/debug-offsets-3.15.2.bin")),
+];
+const RUNTIME: u64 = 0x10_000;
+const INTERPRETER: u64 = 0x100_000;
+const THREADS: [u64; 2] = [0x500_000, 0x600_000];
+
+/// What a free-threaded build of this version would publish.
+fn free_threaded(minor: u8, published: &[u8]) -> Vec<u8> {
+    let Some(Table::Rest { free_threaded, .. }) = for_version(Minor(3, minor)) else { panic!("3.{minor} has no rest") };
+    let mut bytes = published.to_vec();
+    bytes[16] = 1;
+    for (fact, place) in free_threaded.published {
+        if matches!(fact, Fact::InterpreterOwnGilLocked | Fact::InterpreterOwnGilHolder) {
+            let place = usize::from(*place);
+            let value = u64::from_le_bytes(bytes[place..place + 8].try_into().unwrap()) + 8;
+            bytes[place..place + 8].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// An interpreter of that build with two threads, the first of which is the last holder of its GIL.
+fn process(layout: &Layout, enabled: i32, locked: i32) -> (ReplayMemory, u64) {
+    let mut memory = ReplayMemory::new();
+    memory.map(Addr(RUNTIME), vec![0; 0x4000]).map(Addr(INTERPRETER), vec![0; 0x80_000]);
+    let gil = INTERPRETER + 0x40_000;
+    let poke = |memory: &mut ReplayMemory, at: u64, value: u64| assert!(memory.poke_u64(Addr(at), value));
+    poke(&mut memory, RUNTIME + layout.runtime.interpreters_head.offset() as u64, INTERPRETER);
+    poke(&mut memory, RUNTIME + layout.runtime.interpreters_main.offset() as u64, INTERPRETER);
+    poke(&mut memory, INTERPRETER + layout.interpreter.gil.unwrap().offset() as u64, gil);
+    poke(&mut memory, INTERPRETER + layout.interpreter.threads_head.offset() as u64, THREADS[0]);
+    for (i, &at) in THREADS.iter().enumerate() {
+        memory.map(Addr(at), vec![0; 0x1000]);
+        poke(&mut memory, at + layout.thread.next.offset() as u64, THREADS.get(i + 1).copied().unwrap_or(0));
+        poke(&mut memory, at + layout.thread.interp.offset() as u64, INTERPRETER);
+        poke(&mut memory, at + layout.thread.native_thread_id.unwrap().offset() as u64, 40 + i as u64);
+    }
+    memory.poke(Addr(gil + layout.gil.enabled.unwrap().offset() as u64), &enabled.to_le_bytes());
+    memory.poke(Addr(gil + layout.gil.locked.offset() as u64), &locked.to_le_bytes());
+    poke(&mut memory, gil + layout.gil.interval.offset() as u64, 5000);
+    poke(&mut memory, gil + layout.gil.last_holder.offset() as u64, THREADS[0]);
+    poke(&mut memory, gil + layout.gil.switch_number.offset() as u64, 77);
+    (memory, gil)
+}
+
+#[test]
+fn a_free_threaded_build_is_recognised_and_its_gil_read() {
+    for (minor, published) in DUMPS {
+        let (layout, facts) = layout_from_target(&free_threaded(minor, published)).unwrap();
+        assert!(facts.free_threaded, "3.{minor}");
+        for (enabled, locked, expected) in [(0, 0, None), (0, 1, None), (1, 0, None), (1, 1, Some(Addr(THREADS[0])))] {
+            let (memory, gil) = process(&layout, enabled, locked);
+            let mut roster = Roster::default();
+            roster.walk(&memory, &layout, Addr(RUNTIME)).unwrap();
+            assert_eq!(roster.read(&memory, &layout, Addr(RUNTIME), true), Ok(true));
+            let reading = roster.gils[0].1.unwrap();
+            assert_eq!((roster.gils[0].0, roster.threads.len()), (Addr(gil), 2));
+            assert_eq!((reading.enabled, reading.holder, reading.switches), (enabled == 1, expected, 77), "3.{minor}, {enabled} {locked}");
+        }
+    }
+}
+
+/// Two threads that compute for two seconds, side by side or in turns.
+fn computed(free_threaded: bool, gil_enabled: bool) -> Report {
+    let mut builder = ProfileBuilder::new();
+    let function = Arc::new(Function { name: "burn".into(), file: "app.py".into(), first_line: 3 });
+    let stack = Arc::new(Stack { frames: vec![Frame { function, line: 4 }], trust: Trust::Whole });
+    for n in 0..2 {
+        let (id, tid, name) = (ThreadId(n), Tid(40 + n as i32), format!("worker-{n}"));
+        builder.thread(&ThreadFacts { id, tid, name, python: true, main: n == 0, gil: Some(GilId(0)) });
+    }
+    let millisecond = Nanos::from_millis(1);
+    for ms in 1..=2000u64 {
+        let (at, holder) = (Nanos::from_millis(ms), (ms / 5 % 2) as u32);
+        for n in 0..2 {
+            let state = match (gil_enabled, holder == n) {
+                (false, _) => State::Native,
+                (true, true) => State::HoldingPython,
+                (true, false) => State::Waiting,
+            };
+            let behind = (state == State::Waiting).then_some((ThreadId(holder), &stack));
+            let split = Split::whole(state, millisecond.as_nanos() as f64);
+            builder.slice(&Slice { thread: ThreadId(n), end: at, split, evidence: Evidence::GilHolder, stack: &stack, holder: behind });
+        }
+        let (holder, waiters) = if gil_enabled { (Holder::Thread(ThreadId(holder)), 1) } else { (Holder::Nobody, 0) };
+        builder.gil(&GilLook { gil: GilId(0), at, span: millisecond, holder, switches: Some(ms / 5), waiters, collecting: None });
+    }
+    for n in 0..2 {
+        let seen = Nanos::from_millis(2000);
+        let cpu = if gil_enabled { Nanos::from_millis(1000) } else { seen };
+        builder.thread_end(ThreadId(n), ThreadTotals { cpu, run_queue: Nanos::ZERO, seen });
+    }
+    let target = TargetFacts { python: "3.14.10".into(), free_threaded, gil_enabled, interpreters: 1, cpus: 2.0, ..TargetFacts::default() };
+    let window = WindowFacts { seconds: 2.0, rate_hz: 1000.0, looks: 2000, ..WindowFacts::default() };
+    analysis::report(&builder.finish(target, window))
+}
+
+#[test]
+fn what_is_said_of_a_gil_that_is_off_and_of_one_that_is_on_again() {
+    let off = computed(true, false);
+    assert_eq!(off.verdict.code, Code::GilDisabled);
+    assert!(off.verdict.speedup.processes.is_none() && !off.target.gil_enabled, "{:#?}", off.verdict);
+
+    let on = computed(true, true);
+    assert_eq!(on.verdict.code, Code::SwitchToProcesses, "{:#?}", on.verdict);
+    let finding = on.findings.iter().find(|f| f.code == Code::GilDisabled).unwrap();
+    assert!(finding.evidence.contains("free-threaded build") && finding.advice.contains("PYTHON_GIL"), "{finding:#?}");
+
+    let ordinary = computed(false, true);
+    assert_eq!(ordinary.verdict.code, Code::SwitchToProcesses);
+    assert!(ordinary.findings.iter().all(|f| f.code != Code::GilDisabled));
+}
+
+/// glibc's `struct pthread` with the thread's id at another place than any glibc so far has it, and the process's id before that.
+#[test]
+fn the_thread_id_may_stand_elsewhere_in_glibc() {
+    let Some(Table::Whole(layout)) = for_version(Minor(3, 8)) else { panic!("3.8 has no table") };
+    let tids = [Tid(40), Tid(41)];
+    let head =
+        Head { schema: String::new(), pid: 40, python: "3.8.0".into(), machine: Machine::X86_64, runtime: RUNTIME, threads: Vec::new() };
+    let source = |memory: &ReplayMemory| ReplaySource { recording: head.clone(), memory: memory.clone() };
+    for place in [704, 736, 1024] {
+        let mut memory = ReplayMemory::new();
+        memory.map(Addr(RUNTIME), vec![0; 0x4000]).map(Addr(INTERPRETER), vec![0; 0x4000]);
+        let first = layout.runtime.interpreters_head.offset() as u64;
+        memory.poke_u64(Addr(RUNTIME + first), INTERPRETER);
+        memory.poke_u64(Addr(INTERPRETER + layout.interpreter.threads_head.offset() as u64), THREADS[0]);
+        for (i, &at) in THREADS.iter().enumerate() {
+            let pthread = Addr(at + 0x2000);
+            memory.map(Addr(at), vec![0; 0x4000]);
+            memory.poke_u64(Addr(at + layout.thread.interp.offset() as u64), INTERPRETER);
+            memory.poke_u64(Addr(at + layout.thread.thread_id.offset() as u64), pthread.0);
+            memory.poke(pthread.offset(64), &40i32.to_le_bytes());
+            memory.poke(pthread.offset(place), &(40 + i as i32).to_le_bytes());
+        }
+        let (mut roster, mut binder) = (Roster::default(), Binder::default());
+        roster.walk(&memory, layout, Addr(RUNTIME)).unwrap();
+        binder.refresh(&source(&memory), &roster, &tids);
+        // One thread alone: its id is the process's, wherever that stands.
+        assert_eq!((roster.threads.len(), binder.tid(&memory, &roster.threads[0])), (1, Some(Tid(40))), "at {place}");
+        // The second is made: CPython puts it first.
+        memory.poke_u64(Addr(INTERPRETER + layout.interpreter.threads_head.offset() as u64), THREADS[1]);
+        memory.poke_u64(Addr(THREADS[1] + layout.thread.next.offset() as u64), THREADS[0]);
+        roster.walk(&memory, layout, Addr(RUNTIME)).unwrap();
+        binder.refresh(&source(&memory), &roster, &tids);
+        let found: Vec<_> = roster.threads.iter().map(|t| binder.tid(&memory, t)).collect();
+        assert_eq!(found, [Some(Tid(41)), Some(Tid(40))], "at {place}");
+    }
+}
+
+/// docs/support.md says of everything which test shows it; those tests are there.
+#[test]
+fn the_tests_that_the_docs_name_exist() {
+    let docs = std::fs::read_to_string(support::repository().join("docs/support.md")).unwrap();
+    let named: Vec<(&str, &str)> = docs.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::")).collect();
+    assert!(named.len() > 25, "{named:?}");
+    for (file, test) in named {
+        let source = std::fs::read_to_string(support::repository().join("tests").join(file).with_extension("rs")).unwrap_or_default();
+        assert!(source.contains(&format!("fn {test}(")), "docs/support.md names {file}.rs::{test}, which is not there");
+    }
+}

@@ -1,0 +1,171 @@
+//! Readers of the interpreter's own memory, on the recorded looks: lists, stacks with their code, names of threads, and a look as a whole.
+//!
+//! Only bytes that a reader reads are changed, each read as likely as any other, often into addresses of other objects.
+
+use super::harness::Fuzz;
+use super::mutate::{Mutator, Shape};
+use super::picture::{Map, Picture};
+use crate::support::recorded::{recorded, Again};
+use gilprof::ids::{Addr, Pid};
+use gilprof::process::memory::Memory;
+use gilprof::process::pthread;
+use gilprof::process::recording::{Head, Recording};
+use gilprof::process::replay::ReplaySource;
+use gilprof::python::attach::Python;
+use gilprof::python::frames::MAX_DEPTH;
+use gilprof::python::gil;
+use gilprof::python::interpreters::Roster;
+use gilprof::python::stack::{Symbols, ThreadStack};
+use gilprof::python::thread_names;
+use gilprof::python::version::Version;
+use gilprof::sample::Stack;
+use std::sync::Arc;
+
+/// Reads that one input may cause, counted as [`Picture::new`] does. A list of 16 384 thread states that leads nowhere is walked three times;
+/// a stack is copied until 8 MiB have come.
+const MOST: u64 = 1 << 20;
+
+/// A recorded look, ready to be read again and again.
+struct Seed {
+    head: Head,
+    map: Map,
+    bytes: Vec<u8>,
+    python: Python,
+    roster: Roster,
+}
+
+impl Seed {
+    fn of(recording: Recording) -> Seed {
+        let (map, bytes) = Map::of(recording.ranges.iter().map(|(at, bytes)| (at.0, bytes.as_slice())));
+        let head = recording.head;
+        let picture = Picture::new(&map, bytes.as_slice(), MOST);
+        let minor = Version::from_text(&head.python).unwrap().minor;
+        let python = Python::at(Pid(head.pid), &picture, head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
+        let mut roster = Roster::default();
+        roster.walk(&picture, &python.layout, python.runtime).unwrap();
+        drop(picture);
+        Seed { head, map, bytes, python, roster }
+    }
+
+    /// Addresses that the look's memory holds and knows: what a hostile pointer would best lead to.
+    fn addresses(&self) -> Vec<u64> {
+        let words = self.bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes));
+        words.filter(|&word| self.map.knows(word)).take(4096).collect()
+    }
+}
+
+/// A reader that is tried on every look for which `fits` holds.
+fn reader(name: &'static str, cost: u64, fits: fn(&Seed) -> bool, read: fn(&Seed, &Picture<&[u8]>) -> bool) -> Fuzz<'static> {
+    let mut seeds: Vec<Seed> = recorded().into_iter().map(|look| Seed::of(look.recording)).collect();
+    seeds.retain(fits);
+    let shape = |seed: &Seed| {
+        let picture = Picture::new(&seed.map, seed.bytes.as_slice(), MOST).tracing();
+        assert!(read(seed, &picture), "{name}: {} does not read as it is", seed.head.python);
+        let places = picture.places();
+        Shape::Fixed { places, words: seed.addresses() }
+    };
+    let shapes = seeds.iter().map(shape).collect();
+    let inputs = Mutator::new(seeds.iter().map(|seed| seed.bytes.clone()).collect(), shapes);
+    let parse = move |which: usize, input: &[u8]| read(&seeds[which], &Picture::new(&seeds[which].map, input, MOST));
+    Fuzz { name, cost, inputs, parse: Box::new(parse) }
+}
+
+pub fn gils() -> Fuzz<'static> {
+    reader(
+        "GIL",
+        2,
+        |_| true,
+        |seed, mem| {
+            let gil = seed.python.layout.gil;
+            let mut bytes = vec![0; gil.size as usize];
+            mem.read(seed.roster.gils[0].0, &mut bytes).unwrap();
+            gil::parse(&gil, &bytes).is_some_and(|reading| {
+                assert!(reading.interval_us > 0 && reading.holder.is_none_or(|holder| !holder.is_null()));
+                true
+            })
+        },
+    )
+}
+
+pub fn rosters() -> Fuzz<'static> {
+    reader(
+        "lists",
+        5,
+        |_| true,
+        |seed, mem| {
+            let (layout, runtime) = (&seed.python.layout, seed.python.runtime);
+            let mut roster = Roster::default();
+            let walked = roster.walk(mem, layout, runtime).is_ok();
+            roster.read(mem, layout, runtime, false).unwrap();
+            roster.follow_heads(mem, layout);
+            let same = roster.read(mem, layout, runtime, true) == Ok(true);
+            walked && same
+        },
+    )
+}
+
+pub fn stacks() -> Fuzz<'static> {
+    reader(
+        "stacks and code",
+        50,
+        |_| true,
+        |seed, mem| {
+            let mut symbols = Symbols::default();
+            let empty = Arc::new(Stack::empty());
+            let read = |at: Addr, symbols: &mut Symbols| {
+                let mut stack = ThreadStack::new(&empty);
+                for still in [false, true] {
+                    symbols.codes.begin_look();
+                    stack.read(mem, &seed.python.layout, symbols, at, still).unwrap();
+                    assert!(stack.stack().frames.len() <= MAX_DEPTH);
+                }
+                !stack.stack().frames.is_empty()
+            };
+            seed.roster.threads.iter().take(2).all(|thread| read(thread.at, &mut symbols))
+        },
+    )
+}
+
+pub fn names() -> Fuzz<'static> {
+    reader(
+        "thread names",
+        20,
+        |_| true,
+        |seed, mem| {
+            let names = thread_names::read(mem, &seed.python.layout, seed.roster.interpreters[0].at);
+            assert!(names.values().all(|name| name.chars().count() <= 129));
+            names.len() == seed.roster.threads.len()
+        },
+    )
+}
+
+pub fn pthreads() -> Fuzz<'static> {
+    reader(
+        "pthread",
+        10,
+        |seed| seed.roster.threads[0].native_id.is_none(),
+        |seed, mem| {
+            let pthreads: Vec<u64> = seed.roster.threads.iter().map(|thread| thread.pthread).collect();
+            let tids: Vec<i32> = seed.head.threads.iter().map(|task| task.tid).collect();
+            let offset = pthread::calibrate(mem, &pthreads, &tids);
+            offset.is_some_and(|offset| pthreads.iter().any(|&at| pthread::tid(mem, at, offset).is_some()))
+        },
+    )
+}
+
+/// Everything together, as `gilprof dump` does it, layout and all.
+pub fn looks() -> Fuzz<'static> {
+    reader(
+        "a whole look",
+        200,
+        |_| true,
+        |seed, mem| {
+            let recording = Recording { head: seed.head.clone(), ranges: Vec::new() };
+            let again = Again::by(&recording, Box::new(ReplaySource { recording: seed.head.clone(), memory: mem.owned() }));
+            again.is_ok_and(|again| {
+                assert!(again.views.iter().all(|view| view.stack.frames.len() <= MAX_DEPTH));
+                again.views.iter().any(|view| !view.stack.frames.is_empty())
+            })
+        },
+    )
+}

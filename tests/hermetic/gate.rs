@@ -1,0 +1,198 @@
+//! `gilprof gate` on a recording made by hand: each exit code, its formats, and its baselines. What it judges by is tested in src/gate.
+
+use crate::support::cli::Said;
+use crate::support::gate::{outcome, Folder};
+use gilprof::ids::{GilId, ThreadId, Tid};
+use gilprof::profile::file::Recorder;
+use gilprof::sample::*;
+use gilprof::units::Nanos;
+use std::sync::Arc;
+
+/// Puts a recording there: two seconds in which two threads take turns at the GIL, about every 5 ms, both in `burn`.
+fn golden(folder: &Folder) -> String {
+    let path = folder.0.join("turns.gilprof");
+    let mut recorder = Recorder::new(std::fs::File::create(&path).unwrap());
+    for id in 0..2 {
+        let name = format!("worker-{id}");
+        recorder.thread(&ThreadFacts { id: ThreadId(id), tid: Tid(100 + id as i32), name, python: true, main: false, gil: Some(GilId(0)) });
+    }
+    let function = Arc::new(Function { name: "burn".into(), file: "/srv/app.py".into(), first_line: 1 });
+    let stack = Arc::new(Stack { frames: vec![Frame { function, line: 3 }], trust: Trust::Whole });
+    for ms in 1..=2000u64 {
+        let (at, span) = (Nanos::from_millis(5_000 + ms), Nanos::from_millis(1));
+        // Turns of 4 to 6 ms: a program is not a clock. Every tenth millisecond nobody wants it.
+        let holder = ((ms + ms / 37 % 3) / 5 % 2) as u32;
+        let quiet = ms % 10 == 0;
+        for id in 0..2 {
+            let state = if quiet {
+                State::Io
+            } else if id == holder {
+                State::HoldingPython
+            } else {
+                State::Waiting
+            };
+            let behind = (state == State::Waiting).then_some((ThreadId(holder), &stack));
+            let split = Split::whole(state, 1e6);
+            recorder.slice(&Slice { thread: ThreadId(id), end: at, split, evidence: Evidence::GilHolder, stack: &stack, holder: behind });
+        }
+        let (holder, waiters) = if quiet { (Holder::Nobody, 0) } else { (Holder::Thread(ThreadId(holder)), 1) };
+        recorder.gil(&GilLook { gil: GilId(0), at, span, holder, switches: Some(ms / 5), waiters, collecting: None });
+    }
+    for id in 0..2 {
+        let (cpu, seen) = (Nanos::from_millis(900), Nanos::from_millis(2000));
+        recorder.thread_end(ThreadId(id), ThreadTotals { cpu, run_queue: Nanos::ZERO, seen });
+    }
+    let target = TargetFacts {
+        pid: 4242,
+        python: "3.11.7".into(),
+        command: vec!["python3".into(), "app.py".into()],
+        gil_enabled: true,
+        interpreters: 1,
+        cpus: 2.0,
+        machine_cpus: Some(2.0),
+        ..TargetFacts::default()
+    };
+    let begin = Nanos::from_millis(5_000);
+    recorder.finish(&target, &WindowFacts { begin, seconds: 2.0, rate_hz: 1000.0, looks: 2000, ..WindowFacts::default() }).unwrap();
+    path.to_str().unwrap().into()
+}
+
+/// Its stdout holds these words, wherever its lines are broken.
+#[track_caller]
+fn printed(said: &Said, words: &[&str]) {
+    let text = said.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.iter().for_each(|wanted| assert!(text.contains(wanted), "{wanted:?} is not in {said:#?}"));
+}
+
+#[test]
+fn usage_is_code_2() {
+    let folder = Folder::new("gate-usage");
+    folder.put("bad.toml", "[gate]\nmax = [\"waitings <= 2%\"]");
+    folder.put("no.json", "{}");
+    let some = ["--max", "waiting <= 20%"];
+    for (args, words) in [
+        (&["--max", "waitings <= 20%", "x.gilprof"][..], "no metric"),
+        (&["--max", "waiting <= 20ms", "x.gilprof"], "no unit \"ms\""),
+        (&["--max-regression", "waiting", "x.gilprof"], "a colon"),
+        (&["--format", "yaml", "x.gilprof"], "human, json, junit"),
+        (&["--format", "json=", "x.gilprof"], "comes a path"),
+        (&["x.gilprof"], "nothing to check"),
+        (&some[..], "nothing to measure"),
+        (&["--max", "waiting <= 20%", "--pid", "1", "x.gilprof"], "only one of"),
+        (&["--max-regression", "waiting: +1pp", "x.gilprof"], "--baseline FILE"),
+        (&["--update-baseline", "x.gilprof"], "--baseline FILE"),
+        (&["--limits", "none.toml", "x.gilprof"], "gilprof gate --init"),
+        (&["--limits", "bad.toml", "x.gilprof"], "there is no metric \"waitings\""),
+        (&["--baseline", "none.json", "x.gilprof"], "--update-baseline"),
+        (&["--baseline", "no.json", "x.gilprof"], "no baseline of gilprof's"),
+        (&["--max", "waiting <= 20%", "--format", "json", "--format", "junit", "x.gilprof"], "only one format can be printed"),
+        (&["--max", "waiting <= 20%", "--format", "json=nowhere/x.json", "x.gilprof"], "failed to write nowhere/x.json"),
+        (&["--max", "waiting <= 20%", "--runs", "0", "x.gilprof"], "0"),
+    ] {
+        folder.gate(args).ended(2, &[words]);
+    }
+}
+
+#[test]
+fn a_file_to_begin_with() {
+    let folder = Folder::new("gate-init");
+    folder.gate(&["--init"]).ended(0, &["wrote gilprof.toml"]);
+    folder.gate(&["--init"]).ended(2, &["is there already"]);
+    // It is read without being asked for, and what it says is checked.
+    let said = folder.gate(&["--format", "json", &golden(&folder)]);
+    let outcome = outcome(&said.out);
+    assert_eq!(outcome["checks"][0]["expression"], "waiting <= 30%", "{outcome:#}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_code_4() {
+    let folder = Folder::new("gate-unmeasured");
+    let limit = ["--max", "waiting <= 20%"];
+    let with = |more: &[&'static str]| folder.gate(&[&limit[..], more].concat());
+    with(&["nothing.gilprof"]).ended(4, &[]).printed(&["NOT JUDGED", "nothing.gilprof"]);
+    with(&["--pid", "999999999"]).ended(4, &[]).printed(&["no process with pid 999999999"]);
+    with(&["--", "/nowhere/program"]).ended(4, &["failed to start /nowhere/program"]);
+    with(&["--", "true"]).ended(4, &["before gilprof saw any Python"]);
+}
+
+#[test]
+fn recordings_are_judged_as_runs() {
+    let folder = Folder::new("gate-recordings");
+    let file = golden(&folder);
+    let judge = |args: &[&str]| {
+        let said = folder.gate(&[&["--format", "json"], args, &[&file]].concat());
+        let outcome = outcome(&said.out);
+        assert_eq!(outcome["exit_code"].as_i64(), said.status.code().map(i64::from));
+        outcome
+    };
+    let base = judge(&["--max", "gil.busy <= 100%"]);
+    assert_eq!(
+        (base["verdict"].as_str(), base["exit_code"].as_i64(), base["schema"].as_str()),
+        (Some("pass"), Some(0), Some("gilprof.gate/1"))
+    );
+    assert_eq!(judge(&["--max", "gil.busy <= 0%"])["exit_code"], 1);
+    let warned = judge(&["--max", "gil.busy <= 0% @warn"]);
+    assert_eq!((warned["exit_code"].as_i64(), warned["verdict"].as_str()), (Some(0), Some("warn")));
+    let none = judge(&["--max", "thread(\"nobody\").waiting <= 5%"]);
+    assert_eq!((none["exit_code"].as_i64(), none["checks"][0]["measured"].is_null()), (Some(3), true), "{none:#}");
+    // The limit of a file holds unless the command line has one on the same metric.
+    folder.put("gilprof.toml", "[gate]\nmax = [\"gil.busy <= 0%\", \"gil.contended <= 100%\"]");
+    assert_eq!(judge(&[])["exit_code"], 1);
+    let mild = judge(&["--max", "gil.busy <= 100%"]);
+    assert_eq!((mild["exit_code"].as_i64(), mild["checks"].as_array().unwrap().len()), (Some(0), 2), "{mild:#}");
+    folder.put("other.toml", "[gate]\nmax = [\"gil.busy <= 100%\"]");
+    assert_eq!(judge(&["--limits", "other.toml"])["exit_code"], 0);
+}
+
+#[test]
+fn baselines_are_written_compared_and_refused() {
+    let folder = Folder::new("gate-baselines");
+    let file = golden(&folder);
+    folder.gate(&["--baseline", "b.json", "--update-baseline", &file]).ended(0, &[]).printed(&["wrote the baseline b.json"]);
+    folder.gate(&["--baseline", "b.json", "--max-regression", "gil.busy: +5pp", &file]).ended(0, &[]).printed(&["baseline "]);
+    let text = folder.read("b.json");
+    let with = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from} is not in the baseline: {}", &text[..text.len().min(800)]);
+        folder.put("changed.json", &text.replace(from, to));
+        folder.gate(&["--baseline", "changed.json", "--max-regression", "gil.busy: +5pp", &file])
+    };
+    printed(with("\"rate_hz\":1000.0", "\"rate_hz\":500.0").ended(3, &[]), &["the rate of looks was 500/s and is 1000/s"]);
+    printed(with("\"quota\":null", "\"quota\":1.5").ended(3, &[]), &["the CPU quota was 1.50 CPUs and is none"]);
+    with("gilprof.baseline/1", "gilprof.baseline/0").ended(3, &["gilprof.baseline/0", "--update-baseline"]);
+    printed(with("\"free_threaded\":false", "\"free_threaded\":true").ended(3, &[]), &["Python's build"]);
+    with("\"runs\":[", "\"runs\":[],\"more\":[").ended(2, &["measure it anew"]);
+    // Every limit is judged, whatever becomes of the comparison.
+    folder.put("changed.json", &text.replace("\"rate_hz\":1000.0", "\"rate_hz\":500.0"));
+    folder.gate(&["--baseline", "changed.json", "--max", "gil.busy <= 0%", &file]).ended(1, &[]);
+    // The machine's CPU is known only of what is measured here; that of the baseline is changed to another number of them.
+    let machine = text.split("\"machine_cpus\":").nth(1).unwrap().split(['}', ',']).next().unwrap();
+    let said = with(&format!("\"machine_cpus\":{machine}"), "\"machine_cpus\":512.0");
+    printed(said.ended(0, &[]), &["the machine: its number of CPUs was 512"]);
+}
+
+#[test]
+fn each_format_to_its_file() {
+    let folder = Folder::new("gate-formats");
+    let formats = ["json=o.json", "junit=o.xml", "sarif=o.sarif", "markdown=o.md", "github=o.txt", "human=o.human"];
+    let mut args = vec!["--max", "gil.busy <= 0%"];
+    formats.iter().for_each(|format| args.extend(["--format", format]));
+    let file = golden(&folder);
+    args.push(&file);
+    folder.gate(&args).ended(1, &[]).printed(&["FAIL", "✗ gil.busy <= 0%"]);
+    assert_eq!(outcome(&folder.read("o.json"))["exit_code"], 1);
+    assert_eq!(outcome(&folder.read("o.sarif"))["version"], "2.1.0");
+    for (name, words) in [("o.xml", "<testsuites "), ("o.md", "1 of 1 checks broken"), ("o.txt", "::error"), ("o.human", "✗ gil.busy")] {
+        assert!(folder.read(name).contains(words), "{name}: {}", folder.read(name));
+    }
+}
+
+#[test]
+fn a_limit_at_what_is_measured_is_inconclusive_and_says_how_long_to_run() {
+    let folder = Folder::new("gate-straddling");
+    let file = golden(&folder);
+    let measured = outcome(&folder.gate(&["--format", "json", "--max", "gil.waiters_mean <= 100", &file]).out);
+    let value = measured["checks"][0]["measured"]["value"].as_f64().unwrap();
+    let limit = format!("gil.waiters_mean <= {value:.6}");
+    let said = folder.gate(&["--max", &limit, &file]);
+    said.ended(3, &[]).printed(&["INCONCLUSIVE", "straddles the limit"]);
+}

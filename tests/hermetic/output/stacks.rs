@@ -1,0 +1,202 @@
+//! Folded stacks, flamegraphs and dumps.
+
+use super::golden;
+use gilprof::ids::Tid;
+use gilprof::output::collapsed::{self, FlameInput, FlameMode, FlameRow, Roots};
+use gilprof::output::{dump, flamegraph, plain};
+use gilprof::sample::{Evidence, Frame, Function, Split, Stack, State, TargetFacts, ThreadView, Trust};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+const MODES: [FlameMode; 3] = [FlameMode::Holding, FlameMode::Waiting, FlameMode::Wall];
+
+fn stack(names: &[&str], trust: Trust) -> Stack {
+    let frame = |(n, name): (usize, &&str)| Frame {
+        function: Arc::new(Function { name: name.to_string(), file: "/srv/app.py".into(), first_line: 10 * n as u32 }),
+        line: 10 * n as u32 + 4,
+    };
+    Stack { frames: names.iter().enumerate().map(frame).collect(), trust }
+}
+
+fn split(parts: &[(State, f64)]) -> Split {
+    let mut split = Split::default();
+    parts.iter().for_each(|&(state, ms)| split.add(state, ms * 1e6));
+    split
+}
+
+/// Four threads that between them show every mark.
+fn profile() -> Vec<(&'static str, Stack, Split)> {
+    use State::*;
+    vec![
+        ("worker-0", stack(&["main", "burn"], Trust::Whole), split(&[(HoldingPython, 300.0), (Waiting, 600.0)])),
+        ("worker-1", stack(&["main", "burn"], Trust::Whole), split(&[(HoldingPython, 100.0), (HoldingNative, 150.0), (Waiting, 650.0)])),
+        ("worker-1", stack(&["main", "log;me\n"], Trust::Whole), split(&[(HoldingBlocked, 50.0), (Lock, 40.0), (Unknown, 10.0)])),
+        ("worker-2", stack(&["main", "tick"], Trust::Moving), split(&[(HoldingStarved, 20.0), (Starved, 5.0), (Native, 75.0)])),
+        ("worker-2", stack(&["deep"], Trust::Cut), split(&[(HoldingPython, 25.0), (Io, 25.0)])),
+        ("zstd", Stack::empty(), split(&[(Native, 400.0), (HoldingPython, 0.0001)])),
+    ]
+}
+
+fn input(rows: &[(&'static str, Stack, Split)], mode: FlameMode, roots: Roots) -> FlameInput<'static> {
+    let rows = rows.to_vec().leak().iter().map(|(thread, stack, split)| FlameRow { process: None, thread, stack, split }).collect();
+    FlameInput {
+        title: "app.py, pid 4242".into(),
+        subtitle: "5.0 s, 4 996 looks".into(),
+        seconds: 5.0,
+        mode,
+        roots,
+        rows,
+        behind: Vec::new(),
+    }
+}
+
+#[test]
+fn folded_is_as_it_was() {
+    golden("holding.folded", &collapsed::render(&input(&profile(), FlameMode::Holding, Roots::Merged)));
+    golden("waiting.folded", &collapsed::render(&input(&profile(), FlameMode::Waiting, Roots::Merged)));
+    golden("wall.folded", &collapsed::render(&input(&profile(), FlameMode::Wall, Roots::ByThread)));
+}
+
+#[test]
+fn folded_keeps_all_time() {
+    let folded = collapsed::fold(&input(&profile(), FlameMode::Wall, Roots::Merged));
+    assert_eq!(folded.values().sum::<u64>(), 2_450_000);
+    let holding = collapsed::fold(&input(&profile(), FlameMode::Holding, Roots::Merged));
+    assert_eq!(holding.values().sum::<u64>(), 645_000);
+}
+
+/// Width in weight and fill of the frame whose title begins with `frame`.
+fn rectangle(svg: &str, frame: &str) -> (u64, String) {
+    let at = svg.find(&format!("<title>{frame} (")).unwrap_or_else(|| panic!("no frame {frame}"));
+    let attribute = |name: &str| {
+        let tail = &svg[at..][svg[at..].find(&format!("{name}=\"")).unwrap() + name.len() + 2..];
+        tail[..tail.find('"').unwrap()].to_string()
+    };
+    (attribute("fg:w").parse().unwrap(), attribute("fill"))
+}
+
+#[test]
+fn widths_are_weights_and_colours_are_states() {
+    let svg = flamegraph::render(&input(&profile(), FlameMode::Wall, Roots::Merged)).unwrap();
+    well_formed(&svg);
+    assert_eq!(rectangle(&svg, "main (app.py)").0, 2_000_000);
+    assert_eq!(rectangle(&svg, "[waiting]"), (1_250_000, "rgb(204,121,167)".into()));
+    assert_eq!(rectangle(&svg, "[holding (native)]"), (150_000, "rgb(240,228,66)".into()));
+    let holding = flamegraph::render(&input(&profile(), FlameMode::Holding, Roots::ByThread)).unwrap();
+    well_formed(&holding);
+    assert_eq!(rectangle(&holding, "[in C call]").0, 150_000);
+    assert_eq!(rectangle(&holding, "[asleep with the GIL]"), (50_000, "rgb(213,94,0)".into()));
+    assert_eq!(rectangle(&holding, "worker-1").0, 300_000);
+    for word in ["Who holds the GIL: app.py, pid 4242", "5.0 s, 4 996 looks", "microseconds"] {
+        assert!(holding.contains(word), "{word}");
+    }
+    assert_eq!(holding, flamegraph::render(&input(&profile(), FlameMode::Holding, Roots::ByThread)).unwrap());
+}
+
+#[test]
+fn nothing_to_draw_is_said_not_failed() {
+    for mode in MODES {
+        let svg = flamegraph::render(&FlameInput { title: "<&]]>\u{1}".into(), ..input(&[], mode, Roots::Merged) }).unwrap();
+        well_formed(&svg);
+        assert!(svg.contains("No"), "{svg}");
+        assert_eq!(collapsed::render(&input(&[], mode, Roots::Merged)), "");
+    }
+}
+
+/// Enough of XML to see a tag that does not close, a bare `<` or `&`, and a character that may not occur.
+fn well_formed(svg: &str) {
+    assert!(!svg.chars().any(|c| (c != '\n' && c.is_control() && c != '\t' && c != '\r') || "\u{fffe}\u{ffff}".contains(c)));
+    let mut open: Vec<&str> = Vec::new();
+    let mut rest = svg;
+    while let Some(at) = rest.find('<') {
+        assert_text(&rest[..at]);
+        rest = &rest[at..];
+        let (start, end) = match rest {
+            r if r.starts_with("<![CDATA[") => (9, "]]>"),
+            r if r.starts_with("<!--") => (4, "-->"),
+            _ => (1, ">"),
+        };
+        let length = start + rest[start..].find(end).expect("a tag that does not end");
+        let tag = rest[start..length].trim_end_matches('/');
+        match rest.as_bytes()[1] {
+            b'!' | b'?' => {}
+            b'/' => assert_eq!(open.pop(), Some(rest[2..length].trim()), "closes what is not open"),
+            _ if rest[..length].ends_with('/') => assert_text(tag),
+            _ => open.push(tag.split_whitespace().next().unwrap()),
+        }
+        rest = &rest[length + end.len()..];
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+fn assert_text(text: &str) {
+    for after in text.split('&').skip(1) {
+        assert!(after.find(';').is_some_and(|end| (1..=6).contains(&end)), "a bare & before {after:?}");
+    }
+}
+
+fn views() -> Vec<ThreadView> {
+    let view = |tid, name: &str, state, evidence, stack: Stack| ThreadView {
+        tid: Tid(tid),
+        name: name.into(),
+        python: name != "zstd",
+        state,
+        evidence,
+        stack: Arc::new(stack),
+    };
+    let mut no_line = stack(&["main", "burn"], Trust::Moving);
+    no_line.frames[1].line = 0;
+    vec![
+        view(4242, "MainThread", State::Io, Evidence::Syscall, stack(&["main", "wait"], Trust::Whole)),
+        view(4243, "worker-0", State::HoldingPython, Evidence::GilHolder, no_line),
+        view(4244, "\x1b[2J\nThread 1", State::Waiting, Evidence::GilFutex, stack(&["burn\n"], Trust::Cut)),
+        view(4245, "newborn", State::Waiting, Evidence::GilRequested, Stack::empty()),
+        view(4246, "zstd", State::Unknown, Evidence::Unread, Stack::empty()),
+    ]
+}
+
+fn facts() -> TargetFacts {
+    let command = ["python", "app.py", "a\nb"].map(String::from).to_vec();
+    TargetFacts {
+        pid: 4242,
+        python: "3.11.7".into(),
+        executable: "/usr/bin/python3.11".into(),
+        command,
+        gil_enabled: true,
+        ..TargetFacts::default()
+    }
+}
+
+#[test]
+fn dumps_are_as_they_were() {
+    golden("dump.txt", &dump::text(&facts(), &views(), false));
+    golden("dump.colour.txt", &dump::text(&facts(), &views(), true));
+    golden("dump.json", &dump::to_json(&facts(), &views()).unwrap());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn hostile_frames_stay_in_their_frame(name in any::<String>(), evil in "[\u{1b}\n; #0-9&<>\"\\]\u{fffe}-]{0,40}") {
+        for name in [name, evil] {
+            let stack = stack(&[&name, "leaf"], Trust::Whole);
+            let split = split(&[(State::HoldingPython, 1.0), (State::Waiting, 2.0)]);
+            let rows = vec![FlameRow { process: None, thread: &name, stack: &stack, split: &split }];
+            for (mode, roots, depth) in [(FlameMode::Holding, Roots::ByThread, 3), (FlameMode::Wall, Roots::Merged, 3)] {
+                let input = FlameInput { title: name.clone(), subtitle: name.clone(), seconds: 1.0, mode, roots, rows: rows.clone(), behind: Vec::new() };
+                let text = collapsed::render(&input);
+                for line in text.lines() {
+                    prop_assert_eq!(line.split(';').count(), depth);
+                    prop_assert!(!line.chars().any(plain::is_hostile));
+                    prop_assert!(line.rsplit_once(' ').unwrap().1.parse::<u64>().is_ok());
+                }
+                let svg = flamegraph::render(&input).unwrap();
+                well_formed(&svg);
+                prop_assert_eq!(rectangle(&svg, "all").0, if mode == FlameMode::Wall { 3000 } else { 1000 });
+            }
+            let view = ThreadView { tid: Tid(1), name: name.clone(), python: true, state: State::Io, evidence: Evidence::Syscall, stack: Arc::new(stack) };
+            prop_assert_eq!(dump::text(&facts(), &[view], false).lines().count(), 6);
+        }
+    }
+}

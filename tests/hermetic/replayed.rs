@@ -1,0 +1,250 @@
+//! Looks at real interpreters, recorded with everything they read, are made again without them: as they were, with reads that fail, with
+//! bytes that changed. What cannot be read may make a state unknown and a stack short, never another state or another stack.
+//!
+//! `cargo test --test replayed -- --ignored --exact make` records them anew, those of aarch64 excepted, which `make_emulated` does.
+
+use crate::support::{self, recorded};
+mod faulty;
+mod make;
+
+use faulty::{growing, Fault, Faulty};
+use gilprof::capture::observe::Looked;
+use gilprof::capture::record;
+use gilprof::ids::{Addr, Pid};
+use gilprof::process::elf::Machine;
+use gilprof::process::memory::Memory;
+use gilprof::process::recording::Recording;
+use gilprof::process::replay::ReplaySource;
+use gilprof::process::source::Source;
+use gilprof::process::sys_linux::SYS_FUTEX;
+use gilprof::python::attach::Python;
+use gilprof::python::frames::MAX_DEPTH;
+use gilprof::python::interpreters::Roster;
+use gilprof::python::version::Version;
+use gilprof::sample::{Evidence, Holder, State, ThreadView, Trust};
+use gilprof::units::Nanos;
+use proptest::prelude::*;
+use recorded::{recorded, Again, Heard};
+use std::sync::OnceLock;
+
+/// Reads of one look, parts of batches counted singly, that are more than any hostile bytes may cause here.
+const MOST_READS: usize = 200_000;
+
+#[test]
+#[ignore = "writes tests/dumps/looks anew"]
+fn make() {
+    let _alone = support::serial_guard();
+    make::all();
+}
+
+#[test]
+#[ignore = "writes those of an emulated interpreter: AARCH64=ROOT:13"]
+fn make_emulated() {
+    let _alone = support::serial_guard();
+    let (root, minor) =
+        std::env::var("AARCH64").unwrap().rsplit_once(':').map(|(root, minor)| (root.to_owned(), minor.to_owned())).unwrap();
+    make::emulated(root.as_ref(), minor.parse().unwrap());
+}
+
+#[test]
+fn every_look_reads_back_as_it_was() {
+    for look in recorded() {
+        let again = Again::new(&look.recording);
+        assert_eq!(again.text(), look.expected, "{}", look.name);
+        let holding = again.count(State::is_holding);
+        assert_eq!((again.looked, again.gils.len()), (Looked::Fully, 1), "{}", look.name);
+        assert_eq!(holding, usize::from(look.name.ends_with("-cpu")), "{}", look.name);
+    }
+}
+
+/// The recorded ones must not be tied to how much is read at a time today.
+#[test]
+fn a_read_that_is_a_little_longer_still_finds_its_bytes() {
+    for look in recorded() {
+        let faulty = Faulty::new(&look.recording, Fault::Longer(16));
+        let again = Again::by(&look.recording, Box::new(faulty.source(&look.recording))).unwrap();
+        assert_eq!(again.text(), look.expected, "{}", look.name);
+    }
+}
+
+#[test]
+fn any_one_read_may_fail() {
+    for look in recorded() {
+        let clean = Again::new(&look.recording);
+        let counting = Faulty::new(&look.recording, Fault::None);
+        Again::by(&look.recording, Box::new(counting.source(&look.recording))).unwrap();
+        let reads = counting.reads();
+        eprintln!("{}: {} reads", look.name, reads.len());
+        for (n, at) in reads.iter().enumerate() {
+            // Once only, as where the target freed a page for a moment; then every read of that place.
+            for fault in [Fault::Nth(n), Fault::At(*at)] {
+                let faulty = Faulty::new(&look.recording, fault);
+                if let Ok(again) = Again::by(&look.recording, Box::new(faulty.source(&look.recording))) {
+                    let wrong = wrong(&clean, &again);
+                    assert!(wrong.is_none(), "{}, {fault:?} at {at}: {}\n{}", look.name, wrong.unwrap(), again.text());
+                }
+                assert!(faulty.reads().len() < reads.len() * 4 + 200, "{}, {fault:?}: {} reads", look.name, faulty.reads().len());
+            }
+        }
+    }
+}
+
+/// What a look with fewer bytes claims that the whole look does not.
+fn wrong(clean: &Again, again: &Again) -> Option<String> {
+    again.views.iter().find_map(|view| {
+        let before = clean.views.iter().find(|before| before.tid == view.tid)?;
+        let same = view.state == before.state || (view.state.is_holding() && before.state.is_holding());
+        if !same && view.state != State::Unknown {
+            return Some(format!("{} was {:?}, now {:?}", view.tid, before.state, view.state));
+        }
+        wrong_stack(before, view)
+    })
+}
+
+fn wrong_stack(before: &ThreadView, now: &ThreadView) -> Option<String> {
+    if !now.python {
+        // It could not be told from a thread without Python; then it has no stack to be wrong.
+        return (!now.stack.frames.is_empty()).then(|| format!("{} is not Python's, but has a stack", now.tid));
+    }
+    let (old, new) = (&before.stack.frames, &now.stack.frames);
+    let alike = |(a, b): (&_, &gilprof::sample::Frame)| *a == *b || b.function.name == "[unreadable]";
+    let prefix = new.len() <= old.len() && old.iter().zip(new).all(alike);
+    let suffix = new.len() <= old.len() && old.iter().rev().zip(new.iter().rev()).all(alike);
+    let right = match now.stack.trust {
+        Trust::Whole => prefix && new.len() == old.len(),
+        Trust::Moving => prefix,
+        Trust::Cut => suffix,
+    };
+    (!right).then(|| format!("{} has another stack, {:?}", now.tid, now.stack.trust))
+}
+
+/// The kernel counts the threads when a look begins, and lists them somewhat later.
+#[test]
+fn a_thread_that_began_after_the_look_is_met_by_the_next_one() {
+    for counts in [[1, 1, 2], [1, 1, 1]] {
+        let (source, now) = growing(&recorded()[0].recording, [1, 2, 2], counts);
+        let mut heard = Heard::default();
+        let (_, mut observer) = record::replay(&recorded()[0].recording, source, &mut heard).unwrap();
+        let mut met = vec![observer.views().len()];
+        for turn in 1..3 {
+            now.set(turn);
+            let at = record::MOMENT + Nanos::from_millis(200 * turn as u64);
+            observer.look(at, at, &mut heard).unwrap();
+            met.push(observer.views().len());
+        }
+        // A number that stays too low hides nobody for long.
+        assert_eq!(met, [1, 1, 2], "{counts:?}");
+    }
+}
+
+/// glibc's mutexes are 8 bytes longer on aarch64: the last 16 bytes of a GIL there are none of its on x86-64.
+#[test]
+fn a_gil_is_as_long_as_its_machine_has_it() {
+    for look in recorded().into_iter().filter(|look| look.name.ends_with("-cpu")) {
+        let waiter = Again::new(&look.recording).views.iter().find(|view| view.state == State::Waiting).unwrap().tid;
+        let gil = gil(&look.recording);
+        for (offset, machine, expected) in [
+            (200, Machine::X86_64, State::Waiting),
+            (200, Machine::Aarch64, State::Waiting),
+            (216, Machine::X86_64, State::Lock),
+            (216, Machine::Aarch64, State::Waiting),
+            (224, Machine::Aarch64, State::Lock),
+        ] {
+            let mut recording = look.recording.clone();
+            recording.head.machine = machine;
+            let thread = recording.head.threads.iter_mut().find(|thread| thread.tid == waiter.0).unwrap();
+            thread.syscall = Some(format!("{SYS_FUTEX} {:#x} 0x80 0x2 0x0 0x0 0x0 0x7ffd00000000 0x7f0000000000\n", gil.offset(offset).0));
+            let again = Again::new(&recording);
+            let state = again.views.iter().find(|view| view.tid == waiter).unwrap().state;
+            assert_eq!(state, expected, "{} on {machine:?}, at +{offset}", look.name);
+            assert_eq!(again.count(State::is_holding), 1, "{} on {machine:?}", look.name);
+        }
+    }
+}
+
+/// The only GIL of a recorded look.
+fn gil(recording: &Recording) -> Addr {
+    let (head, source) = (&recording.head, ReplaySource::of(recording));
+    let minor = Version::from_text(&head.python).unwrap().minor;
+    let python = Python::at(Pid(head.pid), source.memory(), head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
+    let mut roster = Roster::default();
+    roster.walk(source.memory(), &python.layout, python.runtime).unwrap();
+    roster.gils[0].0
+}
+
+/// They are read from disk once.
+fn all() -> &'static [Recording] {
+    static ALL: OnceLock<Vec<Recording>> = OnceLock::new();
+    ALL.get_or_init(|| recorded().into_iter().map(|look| look.recording).collect())
+}
+
+/// A change of the recorded bytes: where (a share of the whole), and to what.
+fn change() -> impl Strategy<Value = (f64, u64, usize)> {
+    let value = prop_oneof![Just(0), Just(u64::MAX), 0u64..64, any::<u64>(), (0usize..1 << 16).prop_map(somewhere)];
+    (0.0..1.0f64, value, prop::sample::select(vec![1usize, 4, 8]))
+}
+
+/// An address that one of the looks knows.
+fn somewhere(n: usize) -> u64 {
+    let ranges: Vec<u64> = all().iter().flat_map(|look| look.ranges.iter().map(|(at, _)| at.0)).collect();
+    ranges[n % ranges.len()].wrapping_add(n as u64 & 0xf8)
+}
+
+fn changed(recording: &Recording, changes: &[(f64, u64, usize)]) -> Recording {
+    let mut recording = recording.clone();
+    let total: usize = recording.ranges.iter().map(|(_, bytes)| bytes.len()).sum();
+    for &(share, value, width) in changes {
+        let mut at = (total as f64 * share) as usize & !(width - 1);
+        for (_, bytes) in &mut recording.ranges {
+            if let Some(place) = bytes.get_mut(at..at + width) {
+                place.copy_from_slice(&value.to_le_bytes()[..width]);
+                break;
+            }
+            at = at.saturating_sub(bytes.len());
+        }
+    }
+    recording
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: support::cases(400), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_may_have_changed(which in any::<prop::sample::Index>(), changes in prop::collection::vec(change(), 1..12)) {
+        let recording = changed(which.get(all()), &changes);
+        let faulty = Faulty::new(&recording, Fault::None);
+        if let Ok(again) = Again::by(&recording, Box::new(faulty.source(&recording))) {
+            claims_have_evidence(&recording, &again);
+        }
+        prop_assert!(faulty.reads().len() < MOST_READS, "{} reads", faulty.reads().len());
+    }
+}
+
+/// Whoever is said to hold is named by the GIL; whoever is said to wait sleeps on a futex, or says itself that it asked.
+fn claims_have_evidence(recording: &Recording, again: &Again) {
+    let holders: Vec<_> = again.gils.iter().filter_map(|gil| if let Holder::Thread(id) = gil.holder { Some(id) } else { None }).collect();
+    let holding = again.count(State::is_holding);
+    assert!(holding <= holders.len(), "{holding} hold {} GILs\n{}", holders.len(), again.text());
+    for view in &again.views {
+        assert!(view.stack.frames.len() <= MAX_DEPTH);
+        let task = recording.head.threads.iter().find(|task| task.tid == view.tid.0).unwrap();
+        let asleep = !task.syscall.as_deref().unwrap_or_default().starts_with("running");
+        match (view.state, view.evidence) {
+            (State::Waiting, Evidence::GilFutex) | (State::Lock, _) => assert!(asleep, "{}", again.text()),
+            (State::Waiting, evidence) => assert_eq!(evidence, Evidence::GilRequested, "{}", again.text()),
+            (state, evidence) if state.is_holding() => assert_eq!(evidence, Evidence::GilHolder, "{}", again.text()),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_recording_of_nothing_is_not_an_interpreter() {
+    let mut recording = recorded().into_iter().find(|look| look.name == "3.11-pyenv-cpu").unwrap().recording;
+    recording.ranges.clear();
+    assert!(ReplaySource::of(&recording).memory.read(Addr(recording.head.runtime), &mut [0]).is_err());
+    let again = Again::by(&recording, Box::new(ReplaySource::of(&recording))).unwrap();
+    // The kernel's word alone, such as a sleep in read(2), says nothing of Python's threads.
+    assert_eq!((again.looked, again.gils.len()), (Looked::NoInterpreter, 0));
+    assert_eq!(again.count(|state| state == State::Unknown), again.views.len(), "{}", again.text());
+}

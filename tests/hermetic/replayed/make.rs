@@ -1,0 +1,130 @@
+//! Records the looks anew, from every interpreter found, or from an emulated one: see the ignored tests in `replayed.rs`.
+//!
+//! What is kept must say nothing of the machine that it was made on. The targets run without an environment, and every trace of a path of this
+//! machine is written over by one of the same length, in the memory as in the text; lengths and places of strings stay.
+
+use crate::support::recorded::{folder, Again, Heard};
+use crate::support::{interpreters, repository, Target};
+use gilprof::capture::observe::Looked;
+use gilprof::capture::record;
+use gilprof::ids::{Addr, Pid};
+use gilprof::process::elf::{Depth, Image};
+use gilprof::process::live::LiveMemory;
+use gilprof::process::maps::Maps;
+use gilprof::process::recording::Recording;
+use gilprof::python::attach::Python;
+use gilprof::python::version::Version;
+use gilprof::sample::{State, ThreadView, Trust};
+use std::path::Path;
+use std::process::Command;
+
+/// The largest file that is kept.
+const LARGEST: usize = 64 << 10;
+/// Looks made until one is as it should be. Threads that take turns are all asleep or on the GIL in most looks.
+const TRIES: usize = 300;
+/// Pieces of paths that may stand at the edge of a range, where the whole path is cut off.
+const TRACES: [&str; 7] = ["/root", "/home", "root/", "pyenv", "yenv/", "/versions/", "gilprof"];
+
+/// Records both workloads of every interpreter.
+pub fn all() {
+    let interpreters = interpreters();
+    forget_the_environment();
+    for interpreter in &interpreters {
+        let start = |workload: &str| Target::start(interpreter, workload, &[]);
+        let places = places(start("resting").source(), &interpreter.path);
+        both(&interpreter.label, start, |pid| Python::open(pid).unwrap(), &places);
+    }
+}
+
+/// Records both workloads of an aarch64 interpreter that `qemu-aarch64` emulates, from a root that has been unpacked (`debootstrap --foreign
+/// --arch=arm64`). Its code is mapped as data, so that [`Python::open`] does not take it for a program: it is opened by hand.
+pub fn emulated(root: &Path, minor: u8) {
+    forget_the_environment();
+    let program = root.join(format!("usr/bin/python3.{minor}"));
+    let run = |args: &[&str]| {
+        let mut command = Command::new("qemu-aarch64");
+        command.arg("-L").arg(root).arg(&program).args(args);
+        command
+    };
+    let said = run(&["-c", "import platform; print(platform.python_version())"]).output().unwrap();
+    let version = String::from_utf8(said.stdout).unwrap().trim().to_owned();
+    let open = |pid: Pid| {
+        let image = Image::from_file(std::fs::File::open(&program).unwrap()).unwrap();
+        let runtime = image.symbols(&["_PyRuntime"], Depth::Exported)[0].unwrap();
+        let maps = Maps::of(pid).unwrap();
+        let mappings: Vec<_> = maps.mappings.iter().filter(|mapping| mapping.path.as_deref() == program.to_str()).collect();
+        let at = Addr(image.biases(&mappings)[0].wrapping_add(runtime.vaddr));
+        let minor = Version::from_text(&version).unwrap().minor;
+        Python::at(pid, &LiveMemory::new(pid), image.machine().unwrap(), minor, version.clone(), at).unwrap()
+    };
+    // From a copy there, so that nothing but the root's own name is to be cleaned away.
+    let copies = root.join("workloads");
+    let made = Command::new("cp").arg("-rT").arg(repository().join("tests/workloads")).arg(&copies).status().unwrap();
+    assert!(made.success());
+    let start = |workload: &str| Target::start_command(run(&["-B", copies.join(workload).with_extension("py").to_str().unwrap()]));
+    let places = [copies.clone(), root.to_path_buf()].map(|place| place.to_string_lossy().into_owned());
+    both(&format!("3.{minor}-aarch64"), start, open, &places);
+}
+
+/// The list of interpreters was the last thing that needed it; the targets' memory must not hold it.
+fn forget_the_environment() {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name != "PATH") {
+        std::env::remove_var(name);
+    }
+}
+
+fn both(label: &str, start: impl Fn(&str) -> Target, open: impl Fn(Pid) -> Python, places: &[String]) {
+    let one = |workload: &str, good: &dyn Fn(&Again) -> bool| {
+        let target = start(workload);
+        one(&format!("{label}-{workload}"), || open(Pid(target.pid())), good, places);
+    };
+    one("cpu", &|again| again.count(State::is_holding) == 1 && again.count(|s| s == State::Waiting) == 2);
+    one("resting", &|again| again.count(|s| s == State::Io) == 2);
+}
+
+fn one(name: &str, open: impl Fn() -> Python, good: &dyn Fn(&Again) -> bool, places: &[String]) {
+    for _ in 0..TRIES {
+        let mut heard = Heard::default();
+        let (mut recording, observer) = record::record(&open(), &mut heard).unwrap();
+        let live = Again::of(Looked::Fully, &observer, heard);
+        let told = |view: &ThreadView| view.stack.trust == Trust::Whole && view.state != State::Unknown && !view.stack.frames.is_empty();
+        // The holder goes on while it is read; a look that cannot be made again as it was is not kept.
+        let whole = live.views.iter().filter(|view| view.python).all(told);
+        if !whole || !good(&live) || Again::new(&recording).text() != live.text() {
+            continue;
+        }
+        let mut text = live.text().into_bytes();
+        clean(&mut text, places);
+        recording.ranges.iter_mut().for_each(|(_, bytes)| clean(bytes, places));
+        return keep(name, &recording, &text);
+    }
+    panic!("{name}: no look was as it should be");
+}
+
+fn keep(name: &str, recording: &Recording, text: &[u8]) {
+    let bytes = recording.to_bytes().unwrap();
+    assert!(bytes.len() <= LARGEST, "{name}: {} bytes", bytes.len());
+    std::fs::write(folder().join(format!("{name}.look")), &bytes).unwrap();
+    std::fs::write(folder().join(format!("{name}.txt")), text).unwrap();
+    eprintln!("{name}: {} bytes in {} ranges", bytes.len(), recording.ranges.len());
+}
+
+/// Folders of this machine that the target knows: longest first, so that none is part of a later one.
+fn places(source: &str, interpreter: &Path) -> Vec<String> {
+    let parent = |path: &Path| path.parent().unwrap().to_string_lossy().into_owned();
+    let mut places = vec![parent(source.as_ref()), repository().to_string_lossy().into_owned()];
+    if interpreter.to_string_lossy().contains("/versions/") {
+        places.push(parent(interpreter.parent().unwrap()));
+    }
+    places.sort_by_key(|place| std::cmp::Reverse(place.len()));
+    places
+}
+
+fn clean(bytes: &mut [u8], places: &[String]) {
+    for place in places.iter().map(String::as_str).chain(TRACES) {
+        let neutral: Vec<u8> = b"/opt/".iter().copied().chain(std::iter::repeat(b'x')).take(place.len()).collect();
+        while let Some(at) = bytes.windows(place.len()).position(|window| window == place.as_bytes()) {
+            bytes[at..at + place.len()].copy_from_slice(&neutral);
+        }
+    }
+}

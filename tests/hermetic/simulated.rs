@@ -1,0 +1,370 @@
+//! The account of a thread's time, fed by looks at a made-up thread whose every microsecond is known.
+//!
+//! The thread goes through stretches of random length; a look is made about every millisecond and sees what gilprof would see: the place
+//! a moment after the GIL was read, CPU time that the kernel counts only at its tick and at a switch, queued time that it counts only when
+//! the thread gets a CPU. What the account says must be what was true, within bounds that are tighter than those promised for live programs.
+
+use gilprof::capture::account::{Account, Claims, Now};
+use gilprof::capture::classify::Place;
+use gilprof::process::kernel_stack::Whereabouts;
+use gilprof::process::threads::SchedStat;
+use gilprof::sample::{Split, Stack, State};
+use gilprof::units::Nanos;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What the thread truly does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Do {
+    Hold,
+    Native,
+    /// In futex(2) on the GIL.
+    Wait,
+    /// Asleep in any other system call.
+    Sleep,
+}
+
+/// With a CPU, or in the queue for one.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    does: Do,
+    queued: bool,
+    micros: u64,
+}
+
+/// xorshift64*: the same thread every time.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Around `mean`, from half to one and a half.
+    fn about(&mut self, mean: f64) -> u64 {
+        (mean * (0.5 + self.next())).max(1.0) as u64
+    }
+
+    /// Often short, sometimes long.
+    fn wild(&mut self, mean: f64) -> u64 {
+        (-mean * (1.0 - self.next()).ln()).max(1.0) as u64
+    }
+
+    fn chance(&mut self, of: f64) -> bool {
+        self.next() < of
+    }
+}
+
+/// One round of a thread's life.
+type Round = fn(&mut Dice, &mut Vec<Part>);
+
+fn part(does: Do, micros: u64) -> Part {
+    Part { does, queued: false, micros }
+}
+
+fn queued(does: Do, micros: u64) -> Part {
+    Part { does, queued: true, micros }
+}
+
+/// A third of the GIL, each hold about `hold` long; after each hold often pushed off the core by the taker, and woken late.
+fn pure(dice: &mut Dice, out: &mut Vec<Part>, hold: f64, late: f64) {
+    let micros = dice.about(hold);
+    out.push(part(Do::Hold, micros));
+    out.push(part(Do::Native, 8));
+    if dice.chance(0.5) {
+        out.push(queued(Do::Wait, dice.wild(late)));
+    }
+    let mut left = dice.about(2.0 * hold);
+    while left > 0 {
+        let nap = left.min(hold as u64);
+        out.push(part(Do::Wait, nap));
+        left -= nap;
+        if dice.chance(0.5) {
+            let late = dice.wild(late);
+            out.push(queued(Do::Wait, late));
+            left = left.saturating_sub(late);
+        }
+        out.push(part(Do::Native, 5));
+    }
+}
+
+/// Work that takes `micros` of CPU and shares the core: as much in the queue, in turns of about 3 ms.
+fn shared(dice: &mut Dice, out: &mut Vec<Part>, does: Do, mut micros: u64, load: bool) {
+    while micros > 0 {
+        let turn = micros.min(if load { dice.about(3000.0) } else { u64::MAX });
+        out.push(part(does, turn));
+        micros -= turn;
+        if load && micros > 0 {
+            out.push(queued(does, dice.about(3000.0)));
+        }
+    }
+}
+
+fn half(dice: &mut Dice, out: &mut Vec<Part>, load: bool) {
+    let (hold, native) = (dice.about(4000.0), dice.about(4000.0));
+    shared(dice, out, Do::Hold, hold, load);
+    shared(dice, out, Do::Native, native, load);
+    if dice.chance(0.6) {
+        out.push(part(Do::Wait, dice.wild(3000.0)));
+        if load {
+            out.push(queued(Do::Wait, dice.wild(1500.0)));
+        }
+    }
+}
+
+fn talker(dice: &mut Dice, out: &mut Vec<Part>, nap: f64) {
+    out.push(part(Do::Hold, dice.about(12.0)));
+    out.push(part(Do::Native, dice.about(15.0)));
+    if dice.chance(0.3) {
+        out.push(queued(Do::Native, dice.wild(20.0)));
+    }
+    out.push(part(Do::Sleep, dice.about(nap)));
+    out.push(part(Do::Native, dice.about(10.0)));
+    out.push(part(Do::Wait, dice.about(25.0)));
+    out.push(queued(Do::Wait, dice.wild(4.0)));
+}
+
+/// Name, a round, and the error allowed on waiting, holding, native and starved.
+const THREADS: [(&str, Round, f64); 14] = [
+    ("pure Python, 5 ms", |d, o| pure(d, o, 5000.0, 100.0), 0.01),
+    ("pure Python, 5 ms, woken late", |d, o| pure(d, o, 5000.0, 600.0), 0.015),
+    ("pure Python, 0.5 ms", |d, o| pure(d, o, 500.0, 120.0), 0.02),
+    ("pure Python, 0.5 ms, woken late", |d, o| pure(d, o, 500.0, 300.0), 0.02),
+    ("half released", |d, o| half(d, o, false), 0.02),
+    ("half released, shared core", |d, o| half(d, o, true), 0.05),
+    (
+        "pure Python, shared core",
+        |d, o| {
+            let hold = d.about(5000.0);
+            shared(d, o, Do::Hold, hold, true);
+            o.push(queued(Do::Wait, d.wild(2000.0)));
+            o.push(part(Do::Wait, d.about(5000.0)));
+            o.push(queued(Do::Wait, d.wild(3000.0)));
+        },
+        0.03,
+    ),
+    (
+        "released, mostly starved",
+        |d, o| {
+            let (hold, native) = (d.about(3000.0), d.about(3000.0));
+            for (does, micros) in [(Do::Hold, hold), (Do::Native, native)] {
+                o.push(part(does, micros / 2));
+                o.push(queued(does, d.about(3500.0)));
+                o.push(part(does, micros / 2));
+                o.push(queued(does, d.about(3500.0)));
+            }
+            if d.chance(0.8) {
+                o.push(part(Do::Wait, d.wild(3000.0)));
+                o.push(queued(Do::Wait, d.wild(3000.0)));
+            }
+        },
+        0.05,
+    ),
+    (
+        "talks on a shared core",
+        |d, o| {
+            o.push(part(Do::Hold, d.about(500.0)));
+            o.push(part(Do::Native, d.about(60.0)));
+            o.push(part(Do::Sleep, d.wild(1500.0)));
+            o.push(queued(Do::Native, d.wild(1200.0)));
+            o.push(part(Do::Native, d.about(60.0)));
+            if d.chance(0.05) {
+                o.push(part(Do::Wait, d.about(500.0)));
+            }
+        },
+        0.05,
+    ),
+    (
+        "hashing",
+        |d, o| {
+            o.push(part(Do::Hold, d.about(30.0)));
+            o.push(part(Do::Native, d.about(600.0)));
+            if d.chance(0.1) {
+                o.push(part(Do::Wait, d.about(30.0)));
+            }
+        },
+        0.015,
+    ),
+    ("talks all the time", |d, o| talker(d, o, 25.0), 0.1),
+    ("talks and sleeps", |d, o| talker(d, o, 2000.0), 0.02),
+    (
+        "computes for long and seldom",
+        |d, o| {
+            for _ in 0..20 {
+                pure(d, o, 5000.0, 300.0);
+            }
+            o.push(part(Do::Native, 60_000));
+            o.push(part(Do::Wait, 3000));
+        },
+        0.015,
+    ),
+    (
+        "victim of a hog",
+        |d, o| {
+            o.push(part(Do::Sleep, d.about(3000.0)));
+            if d.chance(0.3) {
+                o.push(queued(Do::Native, d.wild(60.0)));
+            }
+            o.push(part(Do::Native, 15));
+            o.push(part(Do::Wait, d.about(5000.0)));
+            o.push(queued(Do::Wait, d.wild(100.0)));
+            o.push(part(Do::Hold, d.about(40.0)));
+            o.push(part(Do::Native, 10));
+        },
+        0.02,
+    ),
+];
+
+const TICK: u64 = 4_000;
+/// From the reading of the GIL to that of the thread's place; and how long a sleep must last on for the kernel to tell of it.
+const LATER: u64 = 12;
+const STILL: u64 = 4;
+
+/// Everything that can be known of the thread, at any time in order.
+struct Life {
+    parts: VecDeque<(u64, Part)>,
+    make: Round,
+    dice: Dice,
+    end: u64,
+    /// Exact, at `at`.
+    at: u64,
+    cpu: u64,
+    seen_cpu: u64,
+    queue: u64,
+    seen_queue: u64,
+    runs: u64,
+}
+
+impl Life {
+    fn new(make: Round) -> Life {
+        let dice = Dice(0x9E37_79B9_7F4A_7C15);
+        Life { parts: VecDeque::new(), make, dice, end: 0, at: 0, cpu: 0, seen_cpu: 0, queue: 0, seen_queue: 0, runs: 1 }
+    }
+
+    /// The part at a time, and what is left of it; nothing before it is kept.
+    fn part(&mut self, time: u64) -> (Part, u64) {
+        while self.end <= time + LATER + STILL {
+            let mut more = Vec::new();
+            (self.make)(&mut self.dice, &mut more);
+            for part in more {
+                self.end += part.micros;
+                self.parts.push_back((self.end, part));
+            }
+        }
+        let (end, part) = *self.parts.iter().find(|(end, _)| *end > time).unwrap();
+        (part, end - time)
+    }
+
+    /// Lets time pass.
+    fn go(&mut self, to: u64, truth: &mut Split) {
+        while self.at < to {
+            let (part, left) = self.part(self.at);
+            let tick = TICK - self.at % TICK;
+            let step = left.min(to - self.at).min(tick);
+            let on = !part.queued && matches!(part.does, Do::Hold | Do::Native);
+            let state = match part.does {
+                Do::Hold => State::HoldingPython,
+                Do::Native if part.queued => State::Starved,
+                Do::Native => State::Native,
+                Do::Wait => State::Waiting,
+                Do::Sleep => State::Io,
+            };
+            truth.add(state, step as f64);
+            self.at += step;
+            self.cpu += if on { step } else { 0 };
+            self.queue += if part.queued { step } else { 0 };
+            if on && step == tick {
+                self.seen_cpu = self.cpu;
+            }
+            if step == left {
+                self.parts.pop_front();
+                let (next, _) = self.part(self.at);
+                let next_on = !next.queued && matches!(next.does, Do::Hold | Do::Native);
+                if on && !next_on {
+                    self.seen_cpu = self.cpu;
+                }
+                if !on && next_on {
+                    self.seen_queue = self.queue;
+                    self.runs += 1;
+                }
+            }
+        }
+    }
+
+    fn stat(&self) -> SchedStat {
+        SchedStat { cpu: Nanos::from_micros(self.seen_cpu), run_queue: Nanos::from_micros(self.seen_queue), runs: self.runs }
+    }
+}
+
+/// What the kernel's stack says of a thread that is not asleep.
+fn whereabouts(part: &Part) -> Whereabouts {
+    match (part.queued, part.does) {
+        (false, _) => Whereabouts::OnCpu,
+        (true, Do::Wait) => Whereabouts::WokenFromFutex,
+        (true, _) => Whereabouts::Preempted,
+    }
+}
+
+/// Five seconds: what the account says, and what was true, as shares. `root`: kernel stacks may be read.
+fn play(make: Round, root: bool) -> (Split, Split) {
+    let (mut life, mut when) = (Life::new(make), Dice(77));
+    let (mut truth, mut said) = (Split::default(), Split::default());
+    let stack = Arc::new(Stack::empty());
+    let mut account = Account::open(Nanos::ZERO, Some(life.stat()), false);
+    let mut forgotten = Split::default();
+    for n in 1..=5000u64 {
+        let at = n * 1000 + (when.next() * 20.0) as u64;
+        life.go(at, &mut truth);
+        let (first, left) = life.part(at);
+        let held = first.does == Do::Hold;
+        let (second, left) = if left > LATER { (first, left - LATER) } else { life.part(at + LATER) };
+        // The kernel's counts are read with the place; they are those of the look's beginning here, which is as good.
+        let stat = life.stat();
+        let asleep = !second.queued && matches!(second.does, Do::Wait | Do::Sleep) && left > STILL;
+        let place = match second.does {
+            _ if account.sleeps_on(Some(stat)) => Place::NotRunSince,
+            Do::Wait if asleep => Place::GilFutex,
+            Do::Sleep if asleep => Place::Syscall,
+            _ => Place::Runnable,
+        };
+        let claims = Claims { held_before: held, held_after: second.does == Do::Hold, ..Claims::default() };
+        let asked = root && place == Place::Runnable && !held && !account.woken_at_most(Some(stat));
+        // One whose sleep ends while it is asked has a CPU, or is in the queue, by the time its stack is read.
+        let ends = matches!(second.does, Do::Wait | Do::Sleep) && !second.queued;
+        let third = if ends { life.part(at + LATER + left + 1).0 } else { second };
+        let now = Now { place, supposed: false, stat: Some(stat), whereabouts: asked.then_some(whereabouts(&third)) };
+        let judgement = account.judge(&now, &claims);
+        account.book(Nanos::from_micros(at), &now, judgement, &stack, None, &mut |_, part, _| said.merge(&part));
+    }
+    account.close(Nanos::from_millis(5000), None, &stack, &mut |_, part, _| said.merge(&part));
+    life.go(life.at, &mut forgotten);
+    (said, truth)
+}
+
+#[test]
+fn what_is_said_is_what_was_true() {
+    let mut wrong = Vec::new();
+    for ((name, make, most), root) in THREADS.iter().flat_map(|thread| [(*thread, false), (*thread, true)]) {
+        let (said, truth) = play(make, root);
+        let share = |split: &Split, states: &[State]| states.iter().map(|s| split.get(*s)).sum::<f64>() / split.total();
+        let mut line = format!("{name:<34}{}", if root { "root" } else { "    " });
+        for (label, states) in [
+            ("waiting", &[State::Waiting][..]),
+            ("holding", &[State::HoldingPython, State::HoldingBlocked, State::HoldingStarved, State::HoldingNative]),
+            ("native", &[State::Native]),
+            ("starved", &[State::Starved]),
+            ("unknown", &[State::Unknown]),
+        ] {
+            let (said, truth) = (share(&said, states), share(&truth, states));
+            line += &format!("  {label} {said:.3} {truth:.3} {:+.3}", said - truth);
+            if (said - truth).abs() > most {
+                wrong.push(format!("{name}: {label} {said:.3}, true {truth:.3}"));
+            }
+        }
+        println!("{line}");
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -1,0 +1,277 @@
+//! Hostile memory: built by hand, cut short, looped, or random. Nothing may panic, loop or allocate without limit, and nothing that could
+//! not be read may be called read.
+
+use gilprof::ids::Addr;
+use gilprof::process::memory::{Memory, ReadError};
+use gilprof::process::replay::ReplayMemory;
+use gilprof::python::frames::{FrameReader, MAX_DEPTH};
+use gilprof::python::gil;
+use gilprof::python::interpreters::Roster;
+use gilprof::python::layout::{for_version, Anchor, Layout, Minor, Table};
+use gilprof::python::stack::{Symbols, ThreadStack};
+use gilprof::python::thread_names;
+use gilprof::sample::{Stack, Trust};
+use proptest::prelude::*;
+use std::cell::Cell;
+use std::sync::Arc;
+
+fn layout(minor: u8) -> &'static Layout {
+    match for_version(Minor(3, minor)) {
+        Some(Table::Whole(layout)) => layout,
+        _ => panic!("3.{minor} has no whole table"),
+    }
+}
+
+const RUNTIME: Addr = Addr(0x10_000);
+const TSTATE: Addr = Addr(0x30_000);
+const FRAMES: u64 = 0x100_000;
+
+fn page(len: usize) -> Vec<u8> {
+    vec![0; len]
+}
+
+/// A thread of 3.8 with `depth` frames, the innermost first in memory; each frame is a page of its own.
+fn heap_frames(layout: &Layout, depth: u64) -> ReplayMemory {
+    let Anchor::Direct(anchor) = layout.thread.anchor else { panic!("3.8 is direct") };
+    let mut memory = ReplayMemory::new();
+    memory.map(TSTATE, page(0x1000));
+    memory.poke_u64(TSTATE.offset(anchor.offset() as u64), FRAMES);
+    for i in 0..depth {
+        let at = Addr(FRAMES + i * 0x1000);
+        memory.map(at, page(0x1000));
+        let back = if i + 1 == depth { 0 } else { at.0 + 0x1000 };
+        memory.poke_u64(at.offset(layout.frame.back.offset() as u64), back);
+        memory.poke_u64(at.offset(layout.frame.code.offset() as u64), 0x900_000 + i);
+    }
+    memory
+}
+
+#[test]
+fn frames_are_read_to_the_root_or_the_bound() {
+    let layout = layout(8);
+    for (depth, frames, trust) in
+        [(1, 1, Trust::Whole), (3, 3, Trust::Whole), (1000, 1000, Trust::Whole), (MAX_DEPTH as u64 + 50, MAX_DEPTH, Trust::Cut)]
+    {
+        let memory = heap_frames(layout, depth);
+        let mut reader = FrameReader::default();
+        let stack = reader.read(&memory, layout, TSTATE, false).unwrap().clone();
+        assert_eq!((stack.frames.len(), stack.trust), (frames, trust), "{depth} frames");
+        // What was learnt serves the second time.
+        assert_eq!(*reader.read(&memory, layout, TSTATE, false).unwrap(), stack);
+    }
+}
+
+#[test]
+fn a_loop_of_frames_ends() {
+    let layout = layout(8);
+    let mut memory = heap_frames(layout, 4);
+    memory.poke_u64(Addr(FRAMES + 3 * 0x1000 + layout.frame.back.offset() as u64), FRAMES);
+    let stack = FrameReader::default().read(&memory, layout, TSTATE, false).unwrap().clone();
+    assert_eq!((stack.frames.len(), stack.trust), (MAX_DEPTH, Trust::Cut));
+}
+
+#[test]
+fn a_frame_that_cannot_be_read_makes_no_stack() {
+    let layout = layout(8);
+    let mut memory = heap_frames(layout, 4);
+    memory.poke_u64(Addr(FRAMES + 0x1000 + layout.frame.back.offset() as u64), 0xdead_0000);
+    let stack = FrameReader::default().read(&memory, layout, TSTATE, false).unwrap().clone();
+    assert_eq!((stack.frames.len(), stack.trust), (0, Trust::Moving));
+}
+
+/// Memory in which the first frame's caller changes with every read: the target moves under the reader.
+struct Moving {
+    memory: ReplayMemory,
+    reads: Cell<u64>,
+    slot: Addr,
+    choices: [u64; 2],
+}
+
+impl Memory for Moving {
+    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
+        self.memory.read(at, into)?;
+        let offset = self.slot.0.wrapping_sub(at.0) as usize;
+        if at.0 <= self.slot.0 && offset + 8 <= into.len() {
+            let turn = self.reads.get();
+            self.reads.set(turn + 1);
+            into[offset..offset + 8].copy_from_slice(&self.choices[turn as usize % 2].to_le_bytes());
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn only_what_two_copies_agree_on_is_given() {
+    let layout = layout(8);
+    let memory = heap_frames(layout, 6);
+    // The thread's innermost frame is the first or the third, in turns: the roots agree, the leaves do not.
+    let Anchor::Direct(anchor) = layout.thread.anchor else { panic!("3.8 is direct") };
+    let slot = TSTATE.offset(anchor.offset() as u64);
+    let moving = Moving { memory, reads: Cell::new(0), slot, choices: [FRAMES, FRAMES + 2 * 0x1000] };
+    let mut reader = FrameReader::default();
+    for _ in 0..10 {
+        let stack = reader.read(&moving, layout, TSTATE, false).unwrap();
+        assert_eq!((stack.trust, stack.frames.len()), (Trust::Moving, 4));
+        assert_eq!(stack.frames[0].at, Addr(FRAMES + 2 * 0x1000));
+    }
+}
+
+/// Interpreters and thread states of 3.8, linked as given.
+fn lists(layout: &Layout, interpreters: &[u64], threads: &[u64]) -> ReplayMemory {
+    let mut memory = ReplayMemory::new();
+    memory.map(RUNTIME, page(0x2000));
+    let link = |memory: &mut ReplayMemory, at: u64, offset: usize, to: u64| assert!(memory.poke_u64(Addr(at + offset as u64), to));
+    link(&mut memory, RUNTIME.0, layout.runtime.interpreters_head.offset(), interpreters[0]);
+    link(&mut memory, RUNTIME.0, layout.runtime.interpreters_main.offset(), interpreters[0]);
+    for (i, &at) in interpreters.iter().enumerate() {
+        memory.map(Addr(at), page(0x2000));
+        link(&mut memory, at, layout.interpreter.next.offset(), interpreters.get(i + 1).copied().unwrap_or(0));
+    }
+    link(&mut memory, interpreters[0], layout.interpreter.threads_head.offset(), threads[0]);
+    for (i, &at) in threads.iter().enumerate() {
+        memory.map(Addr(at), page(0x1000));
+        link(&mut memory, at, layout.thread.next.offset(), threads.get(i + 1).copied().unwrap_or(0));
+        link(&mut memory, at, layout.thread.interp.offset(), interpreters[0]);
+    }
+    memory
+}
+
+#[test]
+fn a_roster_is_walked_and_its_changes_are_noticed() {
+    let layout = layout(8);
+    let mut memory = lists(layout, &[0x50_000, 0x60_000], &[0x70_000, 0x80_000, 0x90_000]);
+    let mut roster = Roster::default();
+    roster.walk(&memory, layout, RUNTIME).unwrap();
+    assert_eq!((roster.interpreters.len(), roster.threads.len(), roster.gils.len()), (2, 3, 1));
+    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(true));
+    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(true));
+    // The last thread ends: the heads stand, only the whole list tells.
+    memory.poke_u64(Addr(0x80_000 + layout.thread.next.offset() as u64), 0);
+    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(true));
+    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(false));
+    // A thread is born: the head tells. What it leads to is known, but for its end, which the next reading of all finds wrong.
+    memory.map(Addr(0xa0_000), page(0x1000));
+    memory.poke_u64(Addr(0xa0_000 + layout.thread.next.offset() as u64), 0x70_000);
+    memory.poke_u64(Addr(0xa0_000 + layout.thread.interp.offset() as u64), 0x50_000);
+    memory.poke_u64(Addr(0x50_000 + layout.interpreter.threads_head.offset() as u64), 0xa0_000);
+    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(false));
+    roster.follow_heads(&memory, layout);
+    assert_eq!(roster.threads.iter().map(|t| t.at.0).collect::<Vec<_>>(), [0xa0_000, 0x70_000, 0x80_000, 0x90_000]);
+    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(false));
+    roster.walk(&memory, layout, RUNTIME).unwrap();
+    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(true));
+    assert_eq!(roster.threads.len(), 3);
+}
+
+#[test]
+fn a_thread_state_at_the_address_of_an_ended_one_is_noticed() {
+    let layout = layout(11);
+    let mut memory = lists(layout, &[0x50_000], &[0x70_000, 0x80_000]);
+    let mut roster = Roster::default();
+    roster.walk(&memory, layout, RUNTIME).unwrap();
+    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(true));
+    let id = layout.thread.native_thread_id.unwrap().offset() as u64;
+    memory.poke_u64(Addr(0x70_000 + id), 4711);
+    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(false));
+    roster.follow_heads(&memory, layout);
+    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(true));
+    assert_eq!(roster.threads[0].native_id, Some(4711));
+}
+
+#[test]
+fn lists_that_lead_back_end() {
+    let layout = layout(8);
+    let mut memory = lists(layout, &[0x50_000, 0x60_000], &[0x70_000, 0x80_000]);
+    memory.poke_u64(Addr(0x80_000 + layout.thread.next.offset() as u64), 0x70_000);
+    memory.poke_u64(Addr(0x60_000 + layout.interpreter.next.offset() as u64), 0x50_000);
+    let mut roster = Roster::default();
+    roster.walk(&memory, layout, RUNTIME).unwrap();
+    assert_eq!((roster.interpreters.len(), roster.threads.len()), (2, 2));
+}
+
+#[test]
+fn a_gil_that_makes_no_sense_is_no_gil() {
+    let layout = &layout(11).gil;
+    let mut bytes = page(layout.size as usize);
+    assert_eq!(gil::parse(layout, &bytes), None, "an interval of 0");
+    bytes[layout.interval.offset()..][..8].copy_from_slice(&5000u64.to_le_bytes());
+    bytes[layout.last_holder.offset()..][..8].copy_from_slice(&TSTATE.0.to_le_bytes());
+    bytes[layout.locked.offset()..][..4].copy_from_slice(&1i32.to_le_bytes());
+    assert_eq!(gil::parse(layout, &bytes).unwrap().holder, Some(TSTATE));
+    bytes[layout.locked.offset()..][..4].copy_from_slice(&0i32.to_le_bytes());
+    assert_eq!(gil::parse(layout, &bytes).unwrap().holder, None, "last_holder is stale while nobody holds");
+    for locked in [-1i32, 2, i32::MAX, i32::MIN] {
+        bytes[layout.locked.offset()..][..4].copy_from_slice(&locked.to_le_bytes());
+        assert_eq!(gil::parse(layout, &bytes), None, "locked is {locked}");
+    }
+    assert_eq!(gil::parse(layout, &bytes[..40]), None, "cut short");
+}
+
+#[test]
+fn which_futexes_belong_to_the_gil() {
+    let layout = &layout(11).gil;
+    let at = Addr(0x1000);
+    for (offset, wanted) in [(0, false), (24, false), (32, true), (79, true), (80, true), (120, true), (207, true), (208, false)] {
+        assert_eq!(gil::is_wait(layout, at, at.offset(offset)), wanted, "+{offset}");
+    }
+    assert!(!gil::is_wait(layout, at, Addr(0xfff)));
+}
+
+/// Memory that answers every address with bytes made from it: any pointer leads somewhere.
+#[derive(Clone, Copy)]
+struct Noise {
+    seed: u64,
+    /// Of 256 reads, how many fail.
+    holes: u64,
+}
+
+impl Noise {
+    fn word(&self, at: u64) -> u64 {
+        let mut x = (at / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.seed;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x ^= x >> 27;
+        // Mostly small numbers, nulls and pointers: what gets furthest into a parser.
+        match x % 7 {
+            0 => 0,
+            1 => x >> 56,
+            2 => x >> 40,
+            3 => x,
+            _ => (x >> 20) & !7,
+        }
+    }
+}
+
+impl Memory for Noise {
+    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
+        if self.word(at.0 ^ 0x5555) % 256 < self.holes {
+            return Err(ReadError::Unmapped { at, len: into.len() });
+        }
+        assert!(into.len() < 64 << 20, "{} bytes asked for at once", into.len());
+        for (i, byte) in into.iter_mut().enumerate() {
+            let at = at.0.wrapping_add(i as u64);
+            *byte = (self.word(at & !7) >> (8 * (at & 7))) as u8;
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: crate::support::cases(64), ..ProptestConfig::default() })]
+
+    #[test]
+    fn noise_neither_panics_nor_loops(seed in any::<u64>(), holes in 0u64..128, minor in 7u8..=12) {
+        let (memory, layout) = (Noise { seed, holes }, layout(minor));
+        let mut roster = Roster::default();
+        if roster.walk(&memory, layout, RUNTIME).is_ok() {
+            let _ = roster.read(&memory, layout, RUNTIME, true);
+        }
+        let mut symbols = Symbols::default();
+        let mut stack = ThreadStack::new(&Arc::new(Stack::empty()));
+        for turn in 0..3 {
+            symbols.codes.begin_look();
+            stack.read(&memory, layout, &mut symbols, TSTATE.offset(turn * 8), turn == 1).unwrap();
+            prop_assert!(stack.stack().frames.len() <= MAX_DEPTH);
+        }
+        thread_names::read(&memory, layout, Addr(0x50_000));
+    }
+}

@@ -1,0 +1,241 @@
+//! The ways in which a Python program comes to run: launchers, other names, archives, embedding programs, files that changed on disk.
+//! Each is measured, and the report must say what it says of the same program run plainly.
+
+use crate::harness::Suite;
+use crate::support::{self, checks, cli, compat};
+use crate::{complaining, on, row};
+use checks::{attach, Complaints};
+use compat::{home, in_this_root, not_computing, state, succeeds, summary, unsound, workload};
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use support::{scratch, skip, Folder, Interpreter, Target, window};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    on!(suite, cli::two_interpreters(), [musl_is_refused_and_why_is_said]);
+    complaining!(
+        suite,
+        shared_then_static(),
+        [launchers, a_virtual_environments_python, an_archive, another_name_and_a_file_that_is_gone_or_new, a_library_that_is_gone]
+    );
+    complaining!(suite, support::interpreters(), [a_program_with_python_inside]);
+}
+
+/// Measures a target that runs `cpu.py`, a few times if it must be: in some moments other programs have the cores.
+fn computes(interpreter: &Interpreter, how: &str, target: &Target, complaints: &mut Complaints) -> Value {
+    let mut last = None;
+    for _ in 0..3 {
+        let report = attach(target.pid(), window(0.7, 0.4), &[]);
+        row!(interpreter.label, "{how}: {}", summary(&report));
+        match not_computing(&report, 3) {
+            None => return report,
+            Some(wrong) => last = Some((wrong, report)),
+        }
+    }
+    let (wrong, report) = last.unwrap();
+    complaints.add(&format!("{how}: {wrong}"));
+    report
+}
+
+/// The interpreter's real executable: `python3.11` of an installation may be a script.
+fn executable(interpreter: &Interpreter) -> PathBuf {
+    std::fs::canonicalize(&interpreter.path).unwrap()
+}
+
+/// A script that others can run: with this first line, in this folder.
+fn script(folder: &Path, first_line: &str) -> PathBuf {
+    std::fs::copy(workload("harness"), folder.join("harness.py")).unwrap();
+    let file = folder.join("cpu.py");
+    std::fs::write(&file, format!("{first_line}\n{}", std::fs::read_to_string(workload("cpu")).unwrap())).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    file
+}
+
+fn shared_then_static() -> Vec<Interpreter> {
+    let all = in_this_root();
+    all.iter().filter(|i| i.kind.contains("shared")).chain(all.iter().filter(|i| i.kind.contains("static"))).cloned().collect()
+}
+
+fn launchers(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("launchers");
+    let file = script(folder.path(), &format!("#!{}", interpreter.path.display()));
+    let mut module = interpreter.command();
+    module.current_dir(folder.path()).args(["-m", "cpu"]);
+    let report = computes(interpreter, "-m cpu", &Target::start_command(module), complaints);
+    complaints.expect(report["target"]["command"].as_array().unwrap().iter().any(|w| w == "-m"), || report["target"].to_string());
+
+    let target = Target::start_command(Command::new(&file));
+    computes(interpreter, "a script with #!", &target, complaints);
+
+    let mut options = interpreter.command();
+    options.args(["-X", "dev", "-X", "faulthandler", "-O", "-u"]).arg(&file);
+    computes(interpreter, "-X dev -O", &Target::start_command(options), complaints);
+}
+
+fn a_virtual_environments_python(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("venv");
+    let venv = folder.path().join("v");
+    if !succeeds(interpreter.command().args(["-m", "venv", "--without-pip"]).arg(&venv)) {
+        return skip(&format!("{}: venv: it has no module for that", interpreter.label));
+    }
+    let mut python = Command::new(venv.join("bin/python"));
+    python.arg("-B").arg(workload("cpu"));
+    computes(interpreter, "venv", &Target::start_command(python), complaints);
+}
+
+fn an_archive(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("archive");
+    let app = folder.path().join("app");
+    std::fs::create_dir(&app).unwrap();
+    std::fs::rename(script(folder.path(), ""), app.join("__main__.py")).unwrap();
+    std::fs::rename(folder.path().join("harness.py"), app.join("harness.py")).unwrap();
+    let archive = folder.path().join("app.pyz");
+    assert!(succeeds(interpreter.command().args(["-m", "zipapp", "-o"]).arg(&archive).arg(&app)));
+    let mut python = interpreter.command();
+    python.arg(&archive);
+    let report = computes(interpreter, "zipapp", &Target::start_command(python), complaints);
+    let burn = report["functions"].as_array().unwrap().iter().find(|f| f["name"] == "burn").cloned().unwrap_or_default();
+    complaints.expect(burn["file"].as_str().is_some_and(|f| f.contains("app.pyz")), || format!("burn is in {burn}"));
+}
+
+/// The executable under another name; the library that it needs, if any, stays where it is.
+fn renamed(interpreter: &Interpreter, folder: &Folder, link: bool) -> Option<(PathBuf, Command)> {
+    let (from, to) = (executable(interpreter), folder.path().join("worker-7 (prod)"));
+    if !link {
+        std::fs::copy(&from, &to).unwrap();
+    } else if let Err(why) = std::fs::hard_link(&from, &to) {
+        skip(&format!("{}: a hard link: {why}", interpreter.label));
+        return None;
+    }
+    let mut command = Command::new(&to);
+    command.env("PYTHONHOME", home(interpreter)).arg("-B").arg(workload("cpu"));
+    Some((to, command))
+}
+
+fn another_name_and_a_file_that_is_gone_or_new(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("renamed");
+    if let Some((path, command)) = renamed(interpreter, &folder, true) {
+        computes(interpreter, "hard link", &Target::start_command(command), complaints);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    let Some((path, command)) = renamed(interpreter, &folder, false) else { return };
+    let target = Target::start_command(command);
+    computes(interpreter, "copy", &target, complaints);
+    std::fs::remove_file(&path).unwrap();
+    let report = computes(interpreter, "deleted", &target, complaints);
+    complaints.expect(report["target"]["executable"] == path.to_str().unwrap(), || report["target"].to_string());
+    // An upgrade puts another program there.
+    std::fs::copy("/proc/self/exe", &path).unwrap();
+    computes(interpreter, "replaced", &target, complaints);
+}
+
+/// A library that an upgrade has replaced while a program runs with the old one.
+fn a_library_that_is_gone(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("upgraded");
+    let lib = home(interpreter).join("lib");
+    let (major, minor) = interpreter.minor();
+    let is_it = |name: &str| name.starts_with(&format!("libpython{major}.{minor}")) && name.contains(".so.");
+    let found = std::fs::read_dir(&lib).into_iter().flatten().flatten().find(|e| e.file_name().to_str().is_some_and(is_it));
+    let Some(library) = found.filter(|_| interpreter.kind.contains("shared")) else {
+        return skip(&format!("{}: a replaced library: it is static", interpreter.label));
+    };
+    let copy = folder.path().join(library.file_name());
+    std::fs::copy(library.path(), &copy).unwrap();
+    let mut command = interpreter.command();
+    command.env("LD_PRELOAD", &copy).arg(workload("cpu"));
+    let target = Target::start_command(command);
+    std::fs::remove_file(&copy).unwrap();
+    std::fs::copy("/proc/self/exe", &copy).unwrap();
+    computes(interpreter, "library replaced", &target, complaints);
+}
+
+const EMBED: &str = r#"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+void Py_Initialize(void); void PyEval_InitThreads(void); int PyRun_SimpleString(const char *); void *PyEval_SaveThread(void);
+int PyGILState_Ensure(void); void PyGILState_Release(int);
+static volatile unsigned long native;
+static void *worker(void *name) {
+    prctl(PR_SET_NAME, name);
+    int state = PyGILState_Ensure();
+    PyRun_SimpleString("burn()");
+    PyGILState_Release(state);
+    return NULL;
+}
+static void *hum(void *name) { prctl(PR_SET_NAME, name); for (;;) native++; }
+int main(void) {
+    pthread_t thread;
+    Py_Initialize();
+    PyRun_SimpleString("import sys\nat_work = []\ndef burn():\n    at_work.append(1)\n    while True:\n        x = 1\n"
+                       "        for i in range(20000):\n            x = (x * 3 + i) & 65535\n");
+    PyEval_SaveThread();
+    pthread_create(&thread, NULL, worker, "worker-0");
+    pthread_create(&thread, NULL, worker, "worker-1");
+    pthread_create(&thread, NULL, hum, "hum");
+    int state = PyGILState_Ensure();
+    PyRun_SimpleString("import time\nwhile len(at_work) < 2:\n    time.sleep(0.001)\nprint('ready', flush=True)");
+    PyGILState_Release(state);
+    char c;
+    while (read(0, &c, 1) > 0) { }
+    _exit(0);
+}
+"#;
+
+/// A C program with an interpreter inside, stripped, and without any header of Python's.
+fn embedding(interpreter: &Interpreter, folder: &Folder) -> Option<PathBuf> {
+    let (major, minor) = interpreter.minor();
+    let library = format!("-lpython{major}.{minor}{}", if minor < 8 { "m" } else { "" });
+    let lib = home(interpreter).join("lib");
+    let (source, exe) = (folder.path().join("engine.c"), folder.path().join("engine"));
+    std::fs::write(&source, EMBED).unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-s", "-pthread", "-o"]).arg(&exe).arg(source).arg("-L").arg(&lib).arg(library);
+    succeeds(cc.arg(format!("-Wl,-rpath,{}", lib.display())).stderr(Stdio::null())).then_some(exe)
+}
+
+fn a_program_with_python_inside(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let folder = Folder::new("embedding");
+    let built = interpreter.root.is_none().then(|| embedding(interpreter, &folder)).flatten();
+    let Some(exe) = built else {
+        return skip(&format!("{}: embedding it needs cc and a libpython to link with", interpreter.label));
+    };
+    let mut command = Command::new(&exe);
+    command.env("PYTHONHOME", home(interpreter)).env("PYTHONDONTWRITEBYTECODE", "1");
+    let target = Target::start_command(command);
+    checks::measure(interpreter, &target, window(1.0, 0.6), complaints, |measured, complaints| {
+        let report = &measured.report;
+        row!(interpreter.label, "engine: {}", summary(report));
+        unsound(report).or_else(|| not_computing(report, 2)).into_iter().for_each(|what| complaints.add(&what));
+        // A thread that Python has never heard of computes beside the GIL, not with it.
+        let hum = checks::thread(report, "hum");
+        complaints.expect(state(hum, "native") + state(hum, "starved") > 0.95 && hum["python"] == false, || hum.to_string());
+        complaints.expect(report["target"]["executable"] == exe.to_str().unwrap(), || report["target"].to_string());
+    });
+}
+
+/// A process that has mapped musl's linker, by its name.
+fn musl_is_refused_and_why_is_said(interpreter: &Interpreter) {
+    let musl = scratch("musl").with_file_name("ld-musl-x86_64.so.1");
+    let file = musl.to_str().unwrap();
+    std::fs::write(&musl, vec![0; 4096]).unwrap();
+    let code = format!(
+        "import mmap, os\nfile = open({file:?}, 'rb')\nmapped = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)\n\
+             os.write(1, b'ready\\n')\nos.read(0, 1)"
+    );
+    let mut command = interpreter.command();
+    command.args(["-c", &code]);
+    let target = Target::start_command(command);
+    let pid = target.pid().to_string();
+    for args in [vec!["attach", "--pid", &pid, "--duration", "300ms"], vec!["dump", "--pid", &pid]] {
+        let said = cli::gilprof(&args);
+        said.ended(6, &[&format!("runs Python {}, which gilprof cannot read", interpreter.version), "musl", "glibc"]);
+    }
+    row!(interpreter.label, "a mapped {file} is refused");
+    let _ = std::fs::remove_file(musl);
+}

@@ -1,0 +1,281 @@
+//! Exact mode against a truth that shares no code with it: bpftrace's uprobes on `take_gil` and `drop_gil` of unstripped interpreters.
+//!
+//! A true wait is a `take_gil` that slept in futex(2), from its first sleep to its last instruction: what it spends before, without a CPU
+//! on a busy machine, nobody can call waiting for the GIL. A true hand-over is a whole `drop_gil` that is followed by a `take_gil` at once (the
+//! thread was told to let go, and may have been pushed off its core on the way); of any other `drop_gil` it is what that slept in futex(2).
+//! Both are cut to the window that gilprof says it looked at. Prints what each said; the bounds are those of the accuracy promised.
+
+use crate::harness::{newest, Suite};
+use crate::on;
+use crate::support;
+use gilprof::capture::sampler::{self, Plan};
+use gilprof::ids::{Pid, ThreadId};
+use gilprof::python::attach::Python;
+use gilprof::sample::*;
+use gilprof::units::Nanos;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{channel, Receiver};
+use support::{Interpreter, Target};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    on!(suite, unstripped(), [waits_are_those_of_take_gil]);
+    on!(suite, newest(unstripped()), [waits_of_other_programs]);
+}
+
+/// What gilprof said of one thread.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    name: String,
+    tid: i32,
+    seen: f64,
+    split: Split,
+    waits: u64,
+}
+
+/// Keeps all.
+#[derive(Default)]
+struct Record {
+    threads: HashMap<ThreadId, Said>,
+    looks: Option<(Nanos, Nanos)>,
+}
+
+impl Sink for Record {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        let said = self.threads.entry(facts.id).or_default();
+        (said.name, said.tid) = (facts.name.clone(), facts.tid.0);
+    }
+
+    fn slice(&mut self, slice: &Slice<'_>) {
+        self.threads.entry(slice.thread).or_default().split.merge(&slice.split);
+    }
+
+    fn gil(&mut self, look: &GilLook) {
+        self.looks = Some((self.looks.map_or(look.at, |l| l.0), look.at));
+    }
+
+    fn exact(&mut self, measured: &Exact) {
+        let said = self.threads.entry(measured.thread).or_default();
+        match measured.stretch {
+            Stretch::Wait => said.waits += 1,
+            Stretch::Hold | Stretch::HandOver => {}
+        }
+    }
+
+    fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
+        self.threads.entry(thread).or_default().seen = totals.seen.as_secs_f64();
+    }
+}
+
+/// A true stretch.
+#[derive(Clone, Copy, Debug)]
+struct True {
+    take: bool,
+    tid: i32,
+    begin: u64,
+    end: u64,
+}
+
+/// bpftrace at work. Gone when dropped.
+struct Truth {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+/// The compiler makes copies such as `take_gil.constprop.0` (3.8).
+const PROGRAM: &str = r#"
+uprobe:LIB:take_gil* /pid == PID/ {
+  if (nsecs - @back[tid] < 50000) { printf("0 %d %lu %lu\n", tid, @went[tid], nsecs); }
+  else if (@fell[tid]) { printf("0 %d %lu %lu\n", tid, @fell[tid], @rose[tid]); }
+  @take[tid] = nsecs; @slept[tid] = 0; @back[tid] = 0; @fell[tid] = 0;
+}
+uprobe:LIB:drop_gil /pid == PID/ { @drop[tid] = nsecs; @slept[tid] = 0; }
+tracepoint:syscalls:sys_enter_futex /pid == PID && ((args->op & 127) == 0 || (args->op & 127) == 9)/ { if (@slept[tid] == 0) { @slept[tid] = nsecs; } }
+tracepoint:syscalls:sys_exit_futex /pid == PID/ { if (@drop[tid]) { @woke[tid] = nsecs; } }
+uretprobe:LIB:take_gil* /@take[tid]/ { if (@slept[tid]) { printf("1 %d %lu %lu\n", tid, @slept[tid], nsecs); } delete(@take[tid]); }
+uretprobe:LIB:drop_gil /@drop[tid]/ { @went[tid] = @drop[tid]; @back[tid] = nsecs; @fell[tid] = @slept[tid]; @rose[tid] = @woke[tid]; delete(@drop[tid]); }
+"#;
+
+impl Truth {
+    /// Starts it and waits for its first word. The tracefs that it needs is mounted where nobody else sees it.
+    fn watch(pid: i32) -> Result<Truth, String> {
+        let program = PROGRAM.replace("PID", &pid.to_string()).replace("LIB", &library(pid));
+        let script = "mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec bpftrace -B line -e \"$0\"";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, &program]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.env("BPFTRACE_PERF_RB_PAGES", "1024").spawn().map_err(|e| format!("unshare: {e}"))?;
+        let (tell, lines) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || out.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+        let err = BufReader::new(child.stderr.take().unwrap());
+        let complaint = std::thread::spawn(move || err.lines().map_while(Result::ok).collect::<Vec<_>>().join("; "));
+        let truth = Truth { child, lines };
+        let mut first = None;
+        loop {
+            match truth.lines.recv_timeout(support::PATIENCE).map(|line| parse(&line)) {
+                // Calls that were under way when it came are not seen; after a second none is left.
+                Ok(Some(stretch)) if stretch.begin > *first.get_or_insert(stretch.begin) + 1_000_000_000 => return Ok(truth),
+                Ok(_) => {}
+                Err(_) => {
+                    drop(truth);
+                    return Err(format!("bpftrace gave nothing: {}", complaint.join().unwrap()));
+                }
+            }
+        }
+    }
+
+    /// All that it said, up to now and a little more, so that what was under way is complete.
+    fn finish(mut self, until: Nanos) -> Vec<True> {
+        let mut all = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(support::PATIENCE) {
+            let Some(stretch) = parse(&line) else { continue };
+            all.push(stretch);
+            if stretch.begin > until.as_nanos() + 1_000_000_000 {
+                break;
+            }
+        }
+        self.stop();
+        all
+    }
+
+    fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Truth {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn parse(line: &str) -> Option<True> {
+    let [take, tid, begin, end] = line.split(' ').map(|w| w.parse::<u64>().ok()).collect::<Option<Vec<_>>>()?.try_into().ok()?;
+    Some(True { take: take == 1, tid: tid as i32, begin, end })
+}
+
+/// The file that the interpreter's code is in.
+fn library(pid: i32) -> String {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let found = maps.lines().filter_map(|l| l.split_once('/')).find(|(_, path)| path.contains("libpython"));
+    found.map_or_else(|| format!("/proc/{pid}/exe"), |(_, path)| format!("/{path}"))
+}
+
+fn measure(pid: i32, ms: u64) -> Option<(Record, WindowFacts)> {
+    let plan = Plan { rate_hz: 1000.0, duration: Some(Nanos::from_millis(ms)), exact: true };
+    let mut record = Record::default();
+    let python = Python::open(Pid(pid)).unwrap();
+    let window = sampler::measure(python, plan, &|_| None, &AtomicBool::new(false), &mut record, &mut |_, _| ()).unwrap();
+    if !window.facts.exact {
+        support::skip(&format!("exact mode: {}", window.facts.warnings.join("; ")));
+        return None;
+    }
+    Some((record, window.facts))
+}
+
+/// Errors of one run.
+#[derive(Debug)]
+struct Errors {
+    /// The worst thread's, as a share of its time.
+    waiting: f64,
+    /// Of the count of all waits, relative; waits at the window's two ends may fall on either side.
+    count: f64,
+    /// The share of the CPUs' time that a hypervisor took meanwhile: from which thread the kernel cannot say.
+    stolen: f64,
+}
+
+impl Errors {
+    fn hold(&self) -> bool {
+        self.waiting <= if self.stolen > STOLEN { 4.0 * WAITING } else { WAITING } && self.count <= COUNT
+    }
+}
+
+/// Time that a hypervisor took from the CPUs so far, and all time, in the kernel's ticks.
+fn ticks() -> (f64, f64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let words: Vec<f64> = stat.lines().next().unwrap().split_whitespace().skip(1).take(8).map(|w| w.parse().unwrap()).collect();
+    (words[7], words.iter().sum())
+}
+
+/// Measures a workload both ways. `None` where that is not possible here.
+fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) -> Option<Errors> {
+    let target = Target::start(interpreter, workload, args);
+    let truth = match Truth::watch(target.pid()) {
+        Ok(truth) => truth,
+        Err(why) => {
+            support::skip(&format!("exact mode's truth on {}: {why}", interpreter.label));
+            return None;
+        }
+    };
+    let before = ticks();
+    let (record, facts) = measure(target.pid(), ms)?;
+    let after = ticks();
+    let stolen = (after.0 - before.0) / (after.1 - before.1).max(1.0);
+    let (first, last) = record.looks.unwrap();
+    let (from, to) = (first.as_nanos(), last.as_nanos());
+    let mut truly: BTreeMap<i32, (f64, u64)> = BTreeMap::new();
+    for stretch in truth.finish(last).iter().filter(|s| s.begin < to && s.end > from) {
+        let cell = truly.entry(stretch.tid).or_default();
+        cell.0 += (stretch.end.min(to) - stretch.begin.max(from)) as f64;
+        cell.1 += u64::from(stretch.take);
+    }
+    println!("{} {workload} {args:?}: {} kernel events, {} lost", interpreter.label, facts.events, facts.lost_events.unwrap());
+    let mut threads: Vec<&Said> = record.threads.values().collect();
+    threads.sort_by_key(|t| t.tid);
+    let mut waiting: f64 = 0.0;
+    // Threads that live for a few looks are judged together, by their counts.
+    for said in threads.iter().filter(|t| t.seen > ms as f64 / 2e3) {
+        let (waited, count) = truly.get(&said.tid).copied().unwrap_or_default();
+        let (said_share, true_share) = (said.split.get(State::Waiting) / said.split.total(), waited / said.split.total());
+        println!("  {:<14} waiting {said_share:.4}, true {true_share:.4}; waits {}, true {count}", said.name, said.waits);
+        waiting = waiting.max((said_share - true_share).abs());
+    }
+    let said_of_all: f64 = threads.iter().map(|t| t.split.get(State::Waiting)).sum();
+    let true_of_all: f64 = truly.values().map(|c| c.0).sum();
+    waiting = waiting.max((said_of_all - true_of_all).abs() / threads.iter().map(|t| t.split.total()).sum::<f64>());
+    let (said, count) = (facts.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), truly.values().map(|c| c.1).sum::<u64>());
+    let errors = Errors { waiting, count: (said as f64 - count as f64).abs() / (count as f64).max(1.0), stolen };
+    println!(
+        "  worst waiting {:.4}; all waits {said}, true {count}, off by {:.2} %; stolen {stolen:.3}",
+        errors.waiting,
+        100.0 * errors.count
+    );
+    Some(errors)
+}
+
+/// Programs in which threads wait all the time, so that every second has its word of truth.
+const WORKLOADS: [(&str, &[&str]); 5] =
+    [("cpu", &["--threads", "3"]), ("cpu", &["--threads", "8"]), ("mixed", &[]), ("churn", &[]), ("convoy", &["--short", "2"])];
+/// What is promised; of waiting four times as much where a hypervisor took more than this share of the CPUs' time.
+const WAITING: f64 = 0.005;
+const STOLEN: f64 = 0.04;
+const COUNT: f64 = 0.01;
+
+fn waits_are_those_of_take_gil(interpreter: &Interpreter) {
+    compared(interpreter, &WORKLOADS[..1]);
+}
+
+/// On the newest that has symbols; `scripts/accuracy --exact` takes all on any.
+fn waits_of_other_programs(interpreter: &Interpreter) {
+    compared(interpreter, &WORKLOADS[1..]);
+}
+
+fn compared(interpreter: &Interpreter, workloads: &[(&str, &[&str])]) {
+    if !support::is_root() {
+        return support::skip("exact mode against uprobes: needs root");
+    }
+    let ms = if support::all() { 5000 } else { 2000 };
+    for (workload, args) in workloads {
+        let Some(errors) = compare(interpreter, workload, args, ms) else { return };
+        assert!(errors.hold(), "{} {workload} {args:?}: {errors:?}", interpreter.label);
+    }
+}
+
+/// uprobes need the names of `take_gil` and `drop_gil`.
+fn unstripped() -> Vec<Interpreter> {
+    support::interpreters().into_iter().filter(|i| i.kind.contains("unstripped")).collect()
+}

@@ -1,0 +1,106 @@
+//! Makes one case of each check and interpreter, so that one of them can be listed, picked and timed alone:
+//! `states::sleepers_are_in_io::3.11-pyenv`.
+//!
+//! Cases of [`BESIDE_OTHERS`] bear it that others use the machine, and may run two at a time. Each other case measures, and runs alone:
+//! `.config/nextest.toml` says so to nextest, and the guards below to every other way of running the tests.
+
+use crate::support::checks::{self, Complaints};
+use crate::support::{self, Interpreter};
+use libtest_mimic::{Completion, Failed, Trial};
+
+/// Modules whose cases may run beside each other. `.config/nextest.toml` has the same.
+const BESIDE_OTHERS: [&str; 4] = ["cli::", "compat_namespaces::", "compat_programs::", "reads::"];
+
+/// All cases, in the order in which they were added.
+#[derive(Default)]
+pub struct Suite(Vec<Trial>);
+
+impl Suite {
+    /// A check of one interpreter, which panics when something is wrong.
+    pub fn on(&mut self, module: &str, check: &str, interpreters: impl IntoIterator<Item = Interpreter>, run: fn(&Interpreter)) {
+        for interpreter in interpreters {
+            let name = format!("{}::{check}::{}", short(module), interpreter.label);
+            self.add(name, move || run(&interpreter));
+        }
+    }
+
+    /// The same of a measurement that no run makes by itself: it takes `--ignored`.
+    pub fn by_hand(&mut self, module: &str, check: &str, interpreters: impl IntoIterator<Item = Interpreter>, run: fn(&Interpreter)) {
+        let first = self.0.len();
+        self.on(module, check, interpreters, run);
+        let marked: Vec<Trial> = self.0.drain(first..).map(|trial| trial.with_ignored_flag(true)).collect();
+        self.0.extend(marked);
+    }
+
+    /// A check of one interpreter, which goes on after a complaint.
+    pub fn complaining(
+        &mut self,
+        module: &str,
+        check: &str,
+        interpreters: impl IntoIterator<Item = Interpreter>,
+        run: fn(&Interpreter, &mut Complaints),
+    ) {
+        for interpreter in interpreters {
+            let name = format!("{}::{check}::{}", short(module), interpreter.label);
+            self.add(name, move || checks::complain(&interpreter, run));
+        }
+    }
+
+    /// A check that needs no interpreter, or finds its own.
+    pub fn once(&mut self, module: &str, check: &str, run: fn()) {
+        self.add(format!("{}::{check}", short(module)), run);
+    }
+
+    fn add(&mut self, name: String, run: impl FnOnce() + Send + 'static) {
+        let beside_others = BESIDE_OTHERS.iter().any(|module| name.starts_with(module));
+        let case = name.clone();
+        self.0.push(Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
+            let _guard = if beside_others { support::shared_guard() } else { support::serial_guard() };
+            support::begin_case(&case);
+            run();
+            Ok(match support::skipped_here() {
+                Some(why) => Completion::ignored_with(why),
+                None => Completion::Completed,
+            })
+        }));
+    }
+
+    /// For `libtest_mimic::run`.
+    pub fn trials(self) -> Vec<Trial> {
+        self.0
+    }
+}
+
+/// `live::cli::attach` without the name of the program.
+fn short(module: &str) -> &str {
+    module.split_once("::").map_or(module, |(_, rest)| rest)
+}
+
+/// The last of them, which is the newest; none where there is none.
+pub fn newest(interpreters: Vec<Interpreter>) -> Vec<Interpreter> {
+    interpreters.into_iter().next_back().into_iter().collect()
+}
+
+/// `on!(suite, interpreters(), [check, another])`: each check on each interpreter.
+#[macro_export]
+macro_rules! on {
+    ($suite:ident, $interpreters:expr, [$($check:ident),* $(,)?]) => {
+        $($suite.on(module_path!(), stringify!($check), $interpreters, $check);)*
+    };
+}
+
+/// The same of checks that take `&mut Complaints`.
+#[macro_export]
+macro_rules! complaining {
+    ($suite:ident, $interpreters:expr, [$($check:ident),* $(,)?]) => {
+        $($suite.complaining(module_path!(), stringify!($check), $interpreters, $check);)*
+    };
+}
+
+/// Checks without an interpreter.
+#[macro_export]
+macro_rules! once {
+    ($suite:ident, [$($check:ident),* $(,)?]) => {
+        $($suite.once(module_path!(), stringify!($check), $check);)*
+    };
+}

@@ -1,0 +1,71 @@
+//! Everything that needs a live interpreter: the command line, what is read from a process, and what is measured of it.
+//!
+//! There is a case for each check and interpreter; see `harness.rs` and tests/README.md.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on says so by a panic
+#![allow(clippy::print_stdout)] // tables of figures belong in the log
+
+mod accuracy;
+mod churn;
+mod cli {
+    pub mod attach;
+    pub mod bad_input;
+    pub mod dump;
+    pub mod gate;
+    pub mod run;
+}
+mod compat_gils;
+mod compat_life;
+mod compat_namespaces;
+mod compat_programs;
+mod exact;
+mod findings;
+mod gate_ci;
+mod harness;
+mod moving;
+mod pytest_plugin;
+mod reads {
+    pub mod layouts;
+    pub mod locate;
+    pub mod stacks;
+    pub mod thread_names;
+    pub mod workloads;
+}
+mod recordings;
+mod sample_cost;
+mod states;
+#[path = "../support/mod.rs"]
+mod support;
+
+fn main() {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let mut suite = harness::Suite::default();
+    for cases in [
+        cli::attach::cases,
+        cli::bad_input::cases,
+        cli::dump::cases,
+        cli::gate::cases,
+        cli::run::cases,
+        reads::layouts::cases,
+        reads::locate::cases,
+        reads::stacks::cases,
+        reads::thread_names::cases,
+        reads::workloads::cases,
+        accuracy::cases,
+        churn::cases,
+        compat_gils::cases,
+        compat_life::cases,
+        compat_namespaces::cases,
+        compat_programs::cases,
+        exact::cases,
+        findings::cases,
+        gate_ci::cases,
+        moving::cases,
+        pytest_plugin::cases,
+        recordings::cases,
+        sample_cost::cases,
+        states::cases,
+    ] {
+        cases(&mut suite);
+    }
+    libtest_mimic::run(&arguments, suite.trials()).exit();
+}

@@ -1,0 +1,234 @@
+//! The pytest plugin (`src/pytest_gilprof/__init__.py`) in real pytest on every Python from 3.9 on: of `pytest_plugin/test_twenty.py` it fails
+//! the one test whose threads contend for the GIL, names the function, and says what it could not judge. scripts/setup-pytest fetches pytest.
+
+use crate::harness::Suite;
+use crate::support;
+use crate::{on, once};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use support::{interpreters, repository, skip, Folder, Interpreter};
+
+/// What this file checks, and on which interpreters.
+pub fn cases(suite: &mut Suite) {
+    on!(suite, with_plugin(), [of_twenty_tests_the_one_that_contends_is_failed]);
+    once!(
+        suite,
+        [
+            the_session_is_judged_by_gilprof_toml_while_marks_are_too,
+            what_could_not_be_judged_is_said_and_fails_where_that_is_asked_for,
+            marks_that_make_no_sense_are_refused_and_other_failures_are_left_alone
+        ]
+    );
+}
+
+/// What pytest said.
+struct Said {
+    code: Option<i32>,
+    text: String,
+}
+
+impl Said {
+    fn new(output: Output) -> Said {
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Said { code: output.status.code(), text: text.into_owned() }
+    }
+
+    /// Ended with this code, and said all of these.
+    #[track_caller]
+    fn has(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}", self.text);
+        for part in parts {
+            assert!(self.text.contains(part), "{part:?} is not in\n{}", self.text);
+        }
+    }
+
+    #[track_caller]
+    fn has_not(&self, parts: &[&str]) {
+        for part in parts {
+            assert!(!self.text.contains(part), "{part:?} is in\n{}", self.text);
+        }
+    }
+}
+
+/// An interpreter with a pytest that runs on it.
+struct Pytest {
+    interpreter: Interpreter,
+    packages: PathBuf,
+}
+
+/// The plugin is for 3.9 and later.
+fn with_plugin() -> Vec<Interpreter> {
+    interpreters().into_iter().filter(|interpreter| interpreter.minor() >= (3, 9)).collect()
+}
+
+/// Every one from 3.9 on.
+fn pytests() -> Vec<Pytest> {
+    let listed = std::fs::read_to_string(list_path()).unwrap_or_default();
+    let parse = |line: &str| {
+        let (version, path) = line.split_once('\t')?;
+        let (major, minor) = version.split_once('.')?;
+        Some(((major.parse().ok()?, minor.parse().ok()?), PathBuf::from(path))).filter(|(_, path): &((u32, u32), PathBuf)| path.exists())
+    };
+    let fetched: Vec<((u32, u32), PathBuf)> = listed.lines().filter_map(parse).collect();
+    let serving = |interpreter: Interpreter| {
+        let packages = fetched.iter().filter(|(from, _)| *from <= interpreter.minor()).max_by_key(|(from, _)| *from);
+        if packages.is_none() {
+            skip(&format!("the pytest plugin on {}: there is no pytest; scripts/setup-pytest fetches it", interpreter.label));
+        }
+        packages.map(|(_, path)| Pytest { packages: path.clone(), interpreter })
+    };
+    with_plugin().into_iter().filter_map(serving).collect()
+}
+
+/// One that needs no other root, for what does not depend on the version.
+fn any() -> Option<Pytest> {
+    pytests().into_iter().rfind(|pytest| pytest.interpreter.root.is_none())
+}
+
+/// Where scripts/setup-pytest leaves its list.
+fn list_path() -> PathBuf {
+    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let cache = || var("XDG_CACHE_HOME").or_else(|| Some(var("HOME")?.join(".cache"))).unwrap_or_default().join("gilprof/pytests");
+    var("GILPROF_PYTESTS").unwrap_or_else(cache).join("pytests.tsv")
+}
+
+fn suite() -> PathBuf {
+    repository().join("tests/live/pytest_plugin")
+}
+
+/// Mounts this root at /mnt of another one, and /proc, which the plugin's gilprof needs; in a namespace that is gone with the command.
+const UNDER_MNT: &str = "mount --rbind / \"$1/mnt\" && mount --rbind /proc \"$1/proc\" && shift && exec \"$@\"";
+
+impl Pytest {
+    /// A path as the interpreter sees it.
+    fn inside(&self, path: &Path) -> PathBuf {
+        match self.interpreter.root {
+            None => path.into(),
+            Some(_) => Path::new("/mnt").join(path.strip_prefix("/").unwrap()),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let python = self.interpreter.command();
+        let mut command = match &self.interpreter.root {
+            None => python,
+            Some(root) => {
+                let mut launcher = Command::new("unshare");
+                launcher.args(["--mount", "sh", "-ec", UNDER_MNT, "sh"]).arg(root);
+                support::under(launcher, &python)
+            }
+        };
+        let path = [self.inside(&self.packages), self.inside(&repository().join("src"))];
+        command.env("PYTHONPATH", std::env::join_paths(path).unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("GILPROF", self.inside(Path::new(env!("CARGO_BIN_EXE_gilprof")))).env("COLUMNS", "120");
+        command.env_remove("PYTEST_ADDOPTS").env_remove("GITHUB_STEP_SUMMARY");
+        command.args(["-m", "pytest", "-p", "no:cacheprovider", "-p", "pytest_gilprof", "--strict-markers", "-rfE"]);
+        command
+    }
+
+    /// Runs a folder of tests.
+    fn run(&self, folder: &Path, args: &[&str]) -> Said {
+        self.run_with(folder, args, &[])
+    }
+
+    fn run_with(&self, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Said {
+        let folder = self.inside(folder);
+        let mut command = self.command();
+        command.arg("--rootdir").arg(&folder).arg(&folder).args(args).envs(env.iter().copied());
+        Said::new(command.output().unwrap())
+    }
+}
+
+/// The offender is failed, by its function and line, as pytest itself would show it; nothing else is, and nothing was left unjudged, unless
+/// the machine had no cores left for it.
+fn offender_failed(said: &Said, passed: usize) {
+    said.has(1, &[&format!("1 failed, {passed} passed"), "crunch (", "test_twenty.py:", "limit <= 20"]);
+    said.has(1, &["E   waiting is ", "def crunch(seconds):", ": GilLimit\n"]);
+    said.has_not(&["pytest_gilprof/"]);
+    let unjudged: Vec<&str> =
+        said.text.lines().filter(|line| line.contains("could not be judged") && !line.contains("Short of CPU")).collect();
+    assert!(unjudged.is_empty(), "{unjudged:#?}");
+    let failed: Vec<&str> = said.text.lines().filter(|line| line.starts_with("FAILED ")).collect();
+    assert!(failed.len() == 1 && failed[0].contains("test_twenty.py::test_indexes_documents - waiting is "), "{failed:?}");
+}
+
+fn of_twenty_tests_the_one_that_contends_is_failed(interpreter: &Interpreter) {
+    let Some(pytest) = pytests().into_iter().find(|pytest| pytest.interpreter == *interpreter) else { return };
+    // All of them on one; the others see three of the twenty.
+    if interpreter.minor() == (3, 13) || support::all() {
+        offender_failed(&pytest.run(&suite(), &[]), 19);
+    } else {
+        offender_failed(&pytest.run(&suite(), &["-k", "indexes or hashes_alone or sleeps_in"]), 2);
+    }
+}
+
+/// A folder with these tests, and a gilprof.toml where there is one.
+fn tests(source: &str, limits: Option<&str>) -> Folder {
+    let folder = Folder::new("pytest");
+    let crunch = "import threading, time, pytest\n\
+        def crunch(seconds):\n    end = time.monotonic() + seconds\n    while time.monotonic() < end:\n        sum(range(1000))\n\
+        def contend(seconds=0.6):\n    threads = [threading.Thread(target=crunch, args=(seconds,)) for _ in range(3)]\n    \
+        [thread.start() for thread in threads]\n    [thread.join() for thread in threads]\n";
+    std::fs::write(folder.path().join("test_it.py"), format!("{crunch}{source}")).unwrap();
+    if let Some(limits) = limits {
+        std::fs::write(folder.path().join("gilprof.toml"), limits).unwrap();
+    }
+    folder
+}
+
+const CONTENDS: &str = "@pytest.mark.gil(max_waiting=0.2)\ndef test_it():\n    contend()\n";
+
+fn the_session_is_judged_by_gilprof_toml_while_marks_are_too() {
+    let Some(pytest) = any() else { return };
+    let source = "def test_unmarked():\n    contend()\n@pytest.mark.gil(max='gil.busy <= 50%')\ndef test_marked():\n    time.sleep(0.5)\n";
+    let folder = tests(source, Some("[gate]\nmax = [\"waiting <= 20%\"]\n"));
+    // Every test passes, and the session does not.
+    let said = pytest.run(folder.path(), &["--gilprof"]);
+    said.has(1, &["2 passed", "= gilprof =", "session: ", "FAIL waiting is ", "crunch (", "test_it.py:"]);
+    let lenient = tests(source, Some("[gate]\nmax = [\"waiting <= 99%\"]\n"));
+    let kept = Folder::new("kept");
+    let said = pytest.run(lenient.path(), &["--gilprof", "--gilprof-dir", kept.path().to_str().unwrap()]);
+    said.has(0, &["2 passed", "ok   waiting is ", "recording: "]);
+    assert!(kept.path().join("session.gilprof").exists() && kept.path().join("test_it.py_test_marked.gilprof").exists());
+    // Each worker is measured by itself, and judged where its limits are known.
+    let said = pytest.run(folder.path(), &["--gilprof", "-n", "2"]);
+    said.has(1, &["2 passed", "gw0: ", "gw1: ", "FAIL waiting is "]);
+}
+
+fn what_could_not_be_judged_is_said_and_fails_where_that_is_asked_for() {
+    let Some(pytest) = any() else { return };
+    let folder = tests(CONTENDS, None);
+    let without = [("GILPROF", "/nonexistent/gilprof")];
+    let said = pytest.run_with(folder.path(), &[], &without);
+    said.has(0, &["1 passed, 1 warning", "GilprofWarning", "failed to find gilprof ($GILPROF is /nonexistent/gilprof)"]);
+    pytest
+        .run_with(folder.path(), &["--gilprof-strict"], &without)
+        .has(1, &["1 failed", "E   the GIL limits of this test could not be judged"]);
+    pytest.run_with(folder.path(), &["-W", "error"], &without).has(1, &["1 failed", "GilprofWarning"]);
+    pytest.run_with(folder.path(), &["--gilprof"], &without).has(4, &["ERROR: --gilprof: failed to find gilprof"]);
+    pytest.run_with(folder.path(), &["--no-gilprof"], &without).has(0, &["1 passed in "]);
+    // Nothing runs in it, and it is over before there is much to see.
+    let brief = tests("@pytest.mark.gil(max_wait_ms_p99='1ms')\ndef test_it():\n    pass\n", None);
+    pytest.run(brief.path(), &[]).has(0, &["1 passed, 1 warning", "could not be judged: wait_ms.p99 cannot be told"]);
+    pytest.run(brief.path(), &["--gilprof-strict"]).has(1, &["1 failed"]);
+}
+
+fn marks_that_make_no_sense_are_refused_and_other_failures_are_left_alone() {
+    let Some(pytest) = any() else { return };
+    for (mark, why) in [
+        ("gil(waiting=0.2)", "gil mark: there is no waiting="),
+        ("gil(max_waiting=None)", "max_waiting=None is neither a number nor text"),
+        ("gil(max=0.2)", "0.2 is no expression"),
+        ("gil", "it has no limits, and there is no gilprof.toml"),
+    ] {
+        let folder = tests(&format!("@pytest.mark.{mark}\ndef test_it():\n    pass\n"), None);
+        pytest.run(folder.path(), &[]).has(4, &[why]);
+    }
+    let folder = tests("@pytest.mark.gil(max_wating=0.2)\ndef test_it():\n    time.sleep(0.1)\n", None);
+    pytest.run(folder.path(), &[]).has(1, &["1 failed", "wating"]);
+    // Its own failure comes first, what the gate says beside it; an expected failure may be the gate's.
+    let source = "@pytest.mark.gil(max_waiting=0.2)\ndef test_own():\n    contend()\n    assert 1 == 2\n\
+                  @pytest.mark.xfail(strict=True)\n@pytest.mark.gil(max_waiting=0.2)\ndef test_expected():\n    contend()\n";
+    let said = pytest.run(tests(source, None).path(), &[]);
+    said.has(1, &["1 failed, 1 xfailed", "assert 1 == 2", "Captured gilprof call", "E   waiting is "]);
+}

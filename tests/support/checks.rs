@@ -1,0 +1,126 @@
+//! What the checks of live programs share: complaints, which do not end a check, a table of what was seen, and windows measured again when
+//! other programs had the machine.
+
+mod load;
+
+use crate::support::{self, Interpreter, Target};
+use load::Load;
+use serde_json::Value;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// Windows measured before a complaint stands.
+const WINDOWS: usize = 3;
+/// Cores' worth of other programs that leave two threads short of CPU on a small machine.
+const STARVING: f64 = 0.3;
+
+/// What was wrong, and where.
+#[derive(Default)]
+pub struct Complaints {
+    here: String,
+    all: Vec<String>,
+}
+
+impl Complaints {
+    /// Notes that something must be true and is not.
+    pub fn expect(&mut self, true_: bool, what: impl FnOnce() -> String) {
+        if !true_ {
+            self.add(&what());
+        }
+    }
+
+    /// Notes what is wrong.
+    pub fn add(&mut self, what: &str) {
+        self.all.push(format!("{}: {what}", self.here));
+    }
+}
+
+/// Runs `check` on this interpreter; fails with everything that was wrong. A panic is a complaint beside the others.
+pub fn complain(interpreter: &Interpreter, check: impl Fn(&Interpreter, &mut Complaints)) {
+    let mut complaints = Complaints { here: interpreter.label.clone(), all: Vec::new() };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(interpreter, &mut complaints))) {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        complaints.add(said.unwrap_or("a panic (above)"));
+    }
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    assert!(complaints.all.is_empty(), "\n  {}\n  (load average now: {})", complaints.all.join("\n  "), load.trim());
+}
+
+/// A line of the table.
+#[macro_export]
+macro_rules! row {
+    ($label:expr, $($said:tt)*) => { eprintln!("{:22} {}", $label, format_args!($($said)*)) };
+}
+
+/// `gilprof attach` on this process, by its report.
+pub fn attach(pid: i32, seconds: f64, more: &[&str]) -> Value {
+    let (pid, duration) = (pid.to_string(), format!("{}ms", (seconds * 1e3) as u64));
+    support::report(&[&["attach", "--pid", &pid, "--duration", &duration], more].concat())
+}
+
+/// A window, and what else the machine was busy with.
+pub struct Measured {
+    /// gilprof's report.
+    pub report: Value,
+    /// Cores that other programs used meanwhile.
+    pub others: f64,
+}
+
+impl Measured {
+    /// Whether other programs took so much of the machine that the target truly lacked CPU: it switches less then, and the right verdict may
+    /// be `cpu-starved`. Its states must be right all the same, so only `what` is left out, and that is said.
+    pub fn starving(&self, interpreter: &Interpreter, what: &str) -> bool {
+        let starving = self.others > STARVING;
+        if starving {
+            support::skip(&format!("{}: {what}: other programs used the machine", interpreter.label));
+        }
+        starving
+    }
+}
+
+/// Attaches for so long and checks the report. A window that is found wrong is measured again, a few times, and that is shown: in some
+/// seconds threads do not share the GIL quite evenly, and other programs use the machine. What is wrong with the last one stands.
+pub fn measure(
+    interpreter: &Interpreter,
+    target: &Target,
+    seconds: f64,
+    complaints: &mut Complaints,
+    check: impl Fn(&Measured, &mut Complaints),
+) {
+    measure_process(interpreter, target.pid(), seconds, complaints, check);
+}
+
+/// The same of a process that is not the target itself, but its child.
+pub fn measure_process(
+    interpreter: &Interpreter,
+    pid: i32,
+    seconds: f64,
+    complaints: &mut Complaints,
+    check: impl Fn(&Measured, &mut Complaints),
+) {
+    for window in 1..=WINDOWS {
+        let before = Load::now(pid);
+        let report = attach(pid, seconds, &[]);
+        let measured = Measured { report, others: Load::now(pid).others_since(&before) };
+        let mut found =
+            Complaints { here: format!("{}, others use {:.2} cores", interpreter.label, measured.others), ..Complaints::default() };
+        check(&measured, &mut found);
+        if found.all.is_empty() {
+            return;
+        }
+        if window == WINDOWS {
+            return complaints.all.append(&mut found.all);
+        }
+        row!(interpreter.label, "other programs use {:.2} cores; measured again, because {}", measured.others, found.all.join("; "));
+    }
+}
+
+/// A number at a JSON pointer; panics where there is none.
+pub fn number(value: &Value, pointer: &str) -> f64 {
+    value.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {pointer} in {value:#}"))
+}
+
+/// The thread of this name in a report or a dump.
+pub fn thread<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let named = |t: &&Value| t["name"] == name;
+    report["threads"].as_array().unwrap().iter().find(named).unwrap_or_else(|| panic!("no thread {name:?} in {report:#}"))
+}

@@ -1,0 +1,300 @@
+//! What the tests of the command line share: gilprof while it runs, the ways to run it with less, and interpreters that are held back.
+
+use crate::support::pipe::Pipe;
+use crate::support::{self, Interpreter, Target, PATIENCE};
+use std::io::{PipeReader, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// gilprof at work. Killed and reaped when dropped.
+pub struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Option<Pipe>,
+    stderr: Pipe,
+}
+
+/// Whoever started the tests with nohup or `&` has signals ignored, and a program inherits that.
+fn as_by_hand(command: &mut Command) -> &mut Command {
+    let heed = || {
+        for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: signal(2) may be called between fork and exec, and has no memory to do with.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: `heed` allocates nothing and takes no lock.
+    unsafe { command.pre_exec(heed) }
+}
+
+impl Running {
+    /// Starts gilprof with these arguments.
+    pub fn start(args: &[&str]) -> Running {
+        Running::spawn(support::gilprof_command(args))
+    }
+
+    /// Starts a prepared command; its stdin is empty unless that was set before.
+    pub fn spawn(mut command: Command) -> Running {
+        Running::spawn_with(command.stdin(Stdio::null()))
+    }
+
+    /// Starts a prepared command with the stdin that it has.
+    pub fn spawn_with(command: &mut Command) -> Running {
+        let mut child = as_by_hand(command.stdout(Stdio::piped()).stderr(Stdio::piped())).spawn().unwrap();
+        let stdout = child.stdout.take().map(Pipe::new);
+        let stderr = Pipe::new(child.stderr.take().unwrap());
+        Running { stdin: child.stdin.take(), child, stdout, stderr }
+    }
+
+    /// Starts a prepared command whose stdout goes elsewhere.
+    pub fn spawn_to(mut command: Command, stdout: Stdio) -> Running {
+        let mut child = as_by_hand(command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped())).spawn().unwrap();
+        let stderr = Pipe::new(child.stderr.take().unwrap());
+        Running { child, stdin: None, stdout: None, stderr }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().try_into().unwrap()
+    }
+
+    pub fn signal(&self, number: i32) {
+        signal(self.pid(), number);
+    }
+
+    /// Writes to its stdin, where that is a pipe.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Ends its stdin.
+    pub fn close(&mut self) {
+        self.stdin = None;
+    }
+
+    /// The next line of its stdout.
+    pub fn line(&self) -> String {
+        self.stdout.as_ref().unwrap().line(PATIENCE).unwrap()
+    }
+
+    /// The next line of its stderr.
+    pub fn err_line(&self) -> String {
+        self.stderr.line(PATIENCE).unwrap()
+    }
+
+    /// Waits until it looks at this thread. It says so nowhere; it keeps a file of each thread open.
+    pub fn watches(&self, target: &Target, tid: i64) {
+        until("gilprof looks at the target", || watches(self.pid(), target, tid));
+    }
+
+    /// Waits until it looks at the target's main thread.
+    pub fn measures(&self, target: &Target) {
+        self.watches(target, target.pid().into());
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> Said {
+        self.close();
+        let out = self.stdout.take().map_or_else(Vec::new, |stdout| stdout.end(PATIENCE).unwrap());
+        let err = self.stderr.end(PATIENCE).unwrap();
+        let status = self.child.wait().unwrap();
+        Said::new(Output { status, stdout: out, stderr: err })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether a process keeps the file open by which gilprof looks at this thread.
+pub fn watches(pid: i32, target: &Target, tid: i64) -> bool {
+    let file = format!("/proc/{}/task/{tid}/syscall", target.pid());
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|open| open.to_str() == Some(&file))
+}
+
+/// What gilprof said.
+#[derive(Debug)]
+pub struct Said {
+    pub status: ExitStatus,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    pub fn new(output: Output) -> Said {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Said { status: output.status, out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// It ended with this code, and its stderr holds these words.
+    #[track_caller]
+    pub fn ended(&self, code: i32, words: &[&str]) -> &Said {
+        assert_eq!(self.status.code(), Some(code), "{self:#?}");
+        for wanted in words {
+            assert!(self.err.contains(wanted), "{wanted:?} is not in {self:#?}");
+        }
+        assert!(!self.err.contains("panicked"), "{self:#?}");
+        self
+    }
+
+    /// Its stdout holds these words.
+    #[track_caller]
+    pub fn printed(&self, words: &[&str]) -> &Said {
+        for wanted in words {
+            assert!(self.out.contains(wanted), "{wanted:?} is not in {self:#?}");
+        }
+        self
+    }
+
+    /// The report on its stdout.
+    #[track_caller]
+    pub fn report(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
+    }
+}
+
+/// Runs gilprof to its end.
+pub fn gilprof(args: &[&str]) -> Said {
+    Running::start(args).end()
+}
+
+/// The warnings of a report, one text.
+pub fn warnings(report: &serde_json::Value) -> String {
+    report["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// A share in a thread's states.
+pub fn share(report: &serde_json::Value, thread: &str, state: &str) -> f64 {
+    let threads = report["threads"].as_array().unwrap();
+    let found = threads.iter().find(|t| t["name"] == thread).unwrap_or_else(|| panic!("no {thread} in {threads:#?}"));
+    found["states"][state].as_f64().unwrap()
+}
+
+pub fn signal(pid: i32, number: i32) {
+    // SAFETY: kill takes two plain numbers.
+    let sent = unsafe { libc::kill(pid, number) };
+    assert_eq!(sent, 0, "kill {number} {pid}: {}", std::io::Error::last_os_error());
+}
+
+/// Waits for what no handshake tells.
+#[track_caller]
+pub fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
+        // A poll without a pause would take a core from what it waits for.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// CPU time of a process so far, in the kernel's ticks (10 ms).
+pub fn cpu_ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2).map(|w| w.parse::<u64>().unwrap()).sum()
+}
+
+/// The letter of a process's state; `None` when it is gone.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// A word as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Makes a pipe's buffer as small as it can be.
+pub fn shrink(pipe: RawFd) {
+    // SAFETY: fcntl takes plain numbers here; the caller holds the descriptor.
+    let size = unsafe { libc::fcntl(pipe, libc::F_SETPIPE_SZ, 4096) };
+    assert!(size > 0, "F_SETPIPE_SZ: {}", std::io::Error::last_os_error());
+}
+
+/// A Python that stands still before it creates its interpreter: the dynamic linker tells of its bindings on a pipe that nobody empties.
+pub struct Held {
+    child: Child,
+    bindings: Option<PipeReader>,
+}
+
+impl Held {
+    /// Starts `python -c CODE` and comes back when its linker is at work.
+    pub fn start(interpreter: &Interpreter, code: &str) -> Held {
+        let mut command = match &interpreter.root {
+            None => interpreter.command(),
+            Some(root) => {
+                // Only the interpreter's linker is to talk, not that of chroot.
+                let mut chroot = Command::new("chroot");
+                chroot.arg(root).args(["/usr/bin/env", "LD_DEBUG=bindings"]).arg(&interpreter.path);
+                chroot.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()));
+                chroot
+            }
+        };
+        if interpreter.root.is_none() {
+            command.env("LD_DEBUG", "bindings");
+        }
+        command.args(["-c", code]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let (mut bindings, to) = std::io::pipe().unwrap();
+        shrink(to.as_raw_fd());
+        let child = command.stderr(to).spawn().unwrap();
+        drop(command); // and with it the writing end that is not the child's
+        bindings.read_exact(&mut [0]).unwrap();
+        Held { child, bindings: Some(bindings) }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().try_into().unwrap()
+    }
+
+    /// Lets it go on.
+    pub fn release(&mut self) {
+        let mut bindings = self.bindings.take().unwrap();
+        std::thread::spawn(move || std::io::copy(&mut bindings, &mut std::io::sink()));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// gilprof as a user without rights; `None`, and said, where that cannot be had.
+pub fn as_nobody(args: &[&str]) -> Option<Command> {
+    with_setpriv(&["--reuid=65534", "--regid=65534", "--clear-groups"], args)
+}
+
+/// gilprof as root without CAP_SYS_PTRACE; `None`, and said, where that cannot be had.
+pub fn without_ptrace(args: &[&str]) -> Option<Command> {
+    with_setpriv(&["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"], args)
+}
+
+fn with_setpriv(how: &[&str], args: &[&str]) -> Option<Command> {
+    let setpriv = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(how).arg(program);
+        command
+    };
+    let program = env!("CARGO_BIN_EXE_gilprof");
+    if !setpriv(program).arg("--version").output().is_ok_and(|out| out.status.success()) {
+        support::skip(&format!("gilprof under setpriv {}: needs root, setpriv and a build that others may execute", how[0]));
+        return None;
+    }
+    let mut command = setpriv(program);
+    command.args(args).env("NO_COLOR", "1");
+    Some(command)
+}
+
+/// The first and the last of those that are not in another root: one without and one with published offsets, where both are there.
+pub fn two_interpreters() -> Vec<Interpreter> {
+    let here: Vec<Interpreter> = support::interpreters().into_iter().filter(|i| i.root.is_none()).collect();
+    let mut two: Vec<Interpreter> = here.first().into_iter().chain(here.last()).cloned().collect();
+    two.dedup();
+    two
+}

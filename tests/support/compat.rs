@@ -1,0 +1,90 @@
+//! What the tests of gilprof's reach share: a program at work under any launcher, and what a report of it must say.
+
+use crate::support::{self, Interpreter};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Where the workloads are.
+pub fn workload(name: &str) -> PathBuf {
+    support::repository().join("tests/workloads").join(name).with_extension("py")
+}
+
+/// Whether a command can be had here and succeeds, silently.
+pub fn succeeds(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// Those whose files are in this root, so that they can be copied and run by other programs.
+pub fn in_this_root() -> Vec<Interpreter> {
+    support::interpreters().into_iter().filter(|i| i.root.is_none()).collect()
+}
+
+/// The folder above an interpreter's `bin`.
+pub fn home(interpreter: &Interpreter) -> PathBuf {
+    interpreter.path.parent().and_then(std::path::Path::parent).unwrap().to_path_buf()
+}
+
+/// A share in a thread's states.
+pub fn state(thread: &Value, state: &str) -> f64 {
+    thread["states"][state].as_f64().unwrap()
+}
+
+/// The threads whose names begin so.
+pub fn named<'a>(report: &'a Value, prefix: &str) -> Vec<&'a Value> {
+    report["threads"].as_array().unwrap().iter().filter(|t| t["name"].as_str().unwrap().starts_with(prefix)).collect()
+}
+
+/// The sum of a state over the threads whose names begin so.
+pub fn sum(report: &Value, prefix: &str, of: &str) -> f64 {
+    named(report, prefix).into_iter().map(|t| state(t, of)).sum()
+}
+
+/// What is wrong with a report whatever the program: states that do not add to 1, looks that failed.
+pub fn unsound(report: &Value) -> Option<String> {
+    for thread in report["threads"].as_array().unwrap() {
+        let total: f64 = thread["states"].as_object().unwrap().values().map(|s| s.as_f64().unwrap()).sum();
+        if (total - 1.0).abs() > 1e-4 {
+            return Some(format!("the states of {} add to {total}", thread["name"]));
+        }
+    }
+    let looks = |name: &str| report["window"][name].as_u64().unwrap();
+    (looks("looks") == 0 || looks("failed") * 10 > looks("looks"))
+        .then(|| format!("{} of {} looks failed", looks("failed"), looks("looks")))
+}
+
+/// What is wrong with a report on `count` threads called `worker-…` that compute in `burn`: they share one GIL and want it all the time.
+pub fn not_computing(report: &Value, count: usize) -> Option<String> {
+    let (workers, holding, waiting) =
+        (named(report, "worker-").len(), sum(report, "worker-", "holding"), sum(report, "worker-", "waiting"));
+    let away = count as f64 - holding - waiting;
+    let burn = report["functions"].as_array().unwrap().iter().find(|f| f["name"] == "burn").map_or(0.0, |f| f["holding"].as_f64().unwrap());
+    let right = workers == count && (0.8..1.05).contains(&holding) && away < 0.35 && burn > 0.7;
+    unsound(report).or_else(|| {
+        (!right).then(|| format!("{workers} workers hold {holding:.2} and wait {waiting:.2}, burn holds {burn:.2}, of {count} threads"))
+    })
+}
+
+/// One line of a report, for the table that a test prints.
+pub fn summary(report: &Value) -> String {
+    let workers = named(report, "");
+    let shares: Vec<String> = workers
+        .iter()
+        .map(|t| {
+            let of = |name| state(t, name) * 100.0;
+            format!(
+                "{} h{:.0} w{:.0} n{:.0} s{:.0} l{:.0} i{:.0} u{:.0}",
+                t["name"].as_str().unwrap(),
+                of("holding"),
+                of("waiting"),
+                of("native"),
+                of("starved"),
+                of("lock"),
+                of("io"),
+                of("unknown")
+            )
+        })
+        .collect();
+    let verdict = report["verdict"]["code"].as_str().unwrap();
+    format!("{verdict}; busy {:.2}; {}", report["gil"]["busy"].as_f64().unwrap(), shares.join(" | "))
+}

@@ -1,0 +1,60 @@
+//! What the tests of `gilprof gate` share: a folder for its files, and its outcome.
+
+use super::cli::{Running, Said};
+use super::{gilprof_command, repository, scratch, Interpreter};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A folder of its own, which has no limits but those that a test puts there.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Folder {
+        let path = scratch(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    pub fn put(&self, name: &str, text: &str) {
+        std::fs::write(self.0.join(name), text).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).unwrap()
+    }
+
+    /// `gilprof gate ARGS` in it.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = gilprof_command(&[&["gate"], args].concat());
+        command.current_dir(&self.0);
+        command
+    }
+
+    pub fn gate(&self, args: &[&str]) -> Said {
+        Running::spawn(self.command(args)).end()
+    }
+
+    /// `gilprof gate ARGS -- python tests/workloads/gate.py PROGRAM`.
+    pub fn run(&self, python: &Interpreter, args: &[&str], program: &[&str]) -> Said {
+        let inner = python.command();
+        let mut command = self.command(&[args, &["--"]].concat());
+        command
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .args(["-B"])
+            .arg(repository().join("tests/workloads/gate.py"))
+            .args(program);
+        Running::spawn(command).end()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The gate's JSON.
+pub fn outcome(said: &str) -> serde_json::Value {
+    serde_json::from_str(said).unwrap_or_else(|e| panic!("{e}: {said}"))
+}

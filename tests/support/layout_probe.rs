@@ -1,0 +1,52 @@
+//! A live interpreter whose tables are known without searching: the target itself says where its `_PyRuntime` is.
+//!
+//! For tests of what stands on the tables, so that a failure is not that of the search for the interpreter.
+
+use crate::support::{Interpreter, Target};
+use gilprof::ids::{Addr, Pid};
+use gilprof::process::live::LiveMemory;
+use gilprof::process::memory::{Memory, ReadError};
+use gilprof::python::layout::debug_offsets::{layout_from_target, READ_LEN};
+use gilprof::python::layout::{for_version, Layout, Minor, Table};
+
+/// A target at rest, with its layout.
+pub struct LayoutProbe {
+    pub target: Target,
+    memory: LiveMemory,
+    pub layout: Layout,
+    pub runtime: Addr,
+    /// The main interpreter, the only one that our workloads have.
+    pub interpreter: Addr,
+}
+
+impl LayoutProbe {
+    /// Starts a workload that says `runtime`.
+    pub fn start(interpreter: &Interpreter, workload: &str) -> LayoutProbe {
+        let target = Target::start(interpreter, workload, &["--facts"]);
+        let runtime = Addr(target.fact("runtime").as_u64().unwrap());
+        assert!(!runtime.is_null(), "{}: no ctypes, or no _PyRuntime", interpreter.label);
+        let memory = LiveMemory::new(Pid(target.pid()));
+        let layout = layout(interpreter, &memory, runtime);
+        let main = memory.read_ptr(runtime.offset(layout.runtime.interpreters_head.offset() as u64)).unwrap();
+        LayoutProbe { target, memory, layout, runtime, interpreter: main }
+    }
+}
+
+impl Memory for LayoutProbe {
+    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
+        self.memory.read(at, into)
+    }
+}
+
+fn layout(interpreter: &Interpreter, memory: &LiveMemory, runtime: Addr) -> Layout {
+    let (major, minor) = interpreter.minor();
+    let known = for_version(Minor(major.try_into().unwrap(), minor.try_into().unwrap()));
+    match known.unwrap_or_else(|| panic!("{}: no table for {}", interpreter.label, interpreter.version)) {
+        Table::Whole(layout) => layout.clone(),
+        Table::Rest { .. } => {
+            let mut bytes = vec![0; READ_LEN];
+            memory.read(runtime, &mut bytes).unwrap();
+            layout_from_target(&bytes).unwrap().0
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The recorded looks of `tests/dumps/looks`, and what a replay of one says, as lines of text that a person can read and compare.
+
+use gilprof::capture::observe::{Looked, Observer};
+use gilprof::capture::record;
+use gilprof::error::Error;
+use gilprof::process::recording::Recording;
+use gilprof::process::replay::ReplaySource;
+use gilprof::process::source::Source;
+use gilprof::sample::{GilLook, Holder, Sink, Slice, State, ThreadFacts, ThreadTotals, ThreadView};
+use std::path::{Path, PathBuf};
+
+/// Where they are.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dumps/looks")
+}
+
+/// A file of that folder, and what it should say.
+pub struct Recorded {
+    /// `3.11-pyenv-cpu`.
+    pub name: String,
+    pub recording: Recording,
+    pub expected: String,
+}
+
+/// All of them, by name.
+pub fn recorded() -> Vec<Recorded> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == "look"));
+    files.sort();
+    assert!(files.len() >= 18, "{} is nearly empty", folder().display());
+    let read = |file: PathBuf| Recorded {
+        name: file.file_stem().unwrap().to_string_lossy().into_owned(),
+        recording: Recording::parse(&std::fs::read(&file).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", file.display())),
+        expected: std::fs::read_to_string(file.with_extension("txt")).unwrap(),
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// What a look handed to its sink.
+#[derive(Default)]
+pub struct Heard {
+    pub gils: Vec<GilLook>,
+    pub threads: Vec<ThreadFacts>,
+}
+
+impl Sink for Heard {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        self.threads.retain(|known| known.id != facts.id);
+        self.threads.push(facts.clone());
+    }
+    fn slice(&mut self, _: &Slice<'_>) {}
+    fn gil(&mut self, look: &GilLook) {
+        self.gils.push(*look);
+    }
+    fn thread_end(&mut self, _: gilprof::ids::ThreadId, _: ThreadTotals) {}
+}
+
+/// One look, made again.
+pub struct Again {
+    pub looked: Looked,
+    pub gils: Vec<GilLook>,
+    pub threads: Vec<ThreadFacts>,
+    /// In order of their ids.
+    pub views: Vec<ThreadView>,
+}
+
+impl Again {
+    /// Of an observer that has just looked.
+    pub fn of(looked: Looked, observer: &Observer, heard: Heard) -> Again {
+        let mut views: Vec<ThreadView> = observer.views().into_iter().map(|(_, view)| view).collect();
+        views.sort_by_key(|view| view.tid);
+        Again { looked, gils: heard.gils, threads: heard.threads, views }
+    }
+
+    /// By way of any source.
+    pub fn by(recording: &Recording, source: Box<dyn Source>) -> Result<Again, Error> {
+        let mut heard = Heard::default();
+        let (looked, observer) = record::replay(recording, source, &mut heard)?;
+        Ok(Again::of(looked, &observer, heard))
+    }
+
+    /// As it was recorded.
+    pub fn new(recording: &Recording) -> Again {
+        Again::by(recording, Box::new(ReplaySource::of(recording))).unwrap()
+    }
+
+    /// As text: the GILs, then every thread with its stack, leaf first.
+    pub fn text(&self) -> String {
+        let mut text = format!("{:?}\n", self.looked);
+        for gil in &self.gils {
+            let holder = match gil.holder {
+                Holder::Thread(id) => self.threads.iter().find(|t| t.id == id).map_or("?".into(), |t| t.tid.to_string()),
+                other => format!("{other:?}").to_lowercase(),
+            };
+            text += &format!("gil {}: holder {holder}, {} switches, {} waiting\n", gil.gil.0, gil.switches.unwrap(), gil.waiters);
+        }
+        for view in &self.views {
+            let kind = if view.python { "" } else { ", not python's" };
+            text += &format!("{} {}: {} by {:?}, {:?}{kind}\n", view.tid, view.name, view.state.label(), view.evidence, view.stack.trust);
+            for frame in view.stack.frames.iter().rev() {
+                let function = &frame.function;
+                text += &format!("    {} {}:{} (from {})\n", function.name, function.file, frame.line, function.first_line);
+            }
+        }
+        text
+    }
+
+    /// How many threads are in this state.
+    pub fn count(&self, is: impl Fn(State) -> bool) -> usize {
+        self.views.iter().filter(|view| is(view.state)).count()
+    }
+}

@@ -1,0 +1,235 @@
+//! The page for a browser, in a real one: it says what the JSON report says, does what its keys and buttons promise, asks for nothing from
+//! anywhere, can be used without eyes or mouse, and stays small.
+use crate::support::{self, viewers};
+mod made;
+
+use made::{Made, HOSTILE};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use support::{gilprof, scratch, serial_guard, Interpreter, Target};
+
+/// The states' order in the page.
+const STATES: [&str; 10] = ["python", "native", "blocked", "starved", "waiting", "native", "starved", "lock", "io", "unknown"];
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn done(args: &[&str]) {
+    let out = gilprof(args);
+    assert!(out.status.success(), "gilprof {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// What the browser says of a page; nothing where there is no browser.
+fn seen(page: &Path) -> Option<Value> {
+    let axe = viewers::viewer("axe")?;
+    let shots = std::env::var("GILPROF_HTML_SHOTS").unwrap_or_default();
+    let folder = Path::new(&shots).join(page.file_stem().unwrap());
+    let mut args = vec![text(&axe), text(page)];
+    if !shots.is_empty() {
+        std::fs::create_dir_all(&folder).unwrap();
+        args.push(text(&folder));
+    }
+    viewers::node("html.mjs", &args)
+}
+
+/// No request, no error, no dialog, nothing serious from axe-core, nothing wider than the window.
+fn sound(said: &Value) {
+    for what in ["requests", "errors"] {
+        assert_eq!(said[what], serde_json::json!([]), "{what}");
+    }
+    assert_eq!(said["dialogs"], 0);
+    let looks = said["axe"].as_object().unwrap();
+    assert_eq!(looks.keys().map(String::as_str).collect::<Vec<_>>(), ["dark-1280", "dark-400", "light-1280", "light-400"]);
+    for (look, found) in looks {
+        let bad: Vec<&Value> = found.as_array().unwrap().iter().filter(|v| v["impact"] == "serious" || v["impact"] == "critical").collect();
+        assert!(bad.is_empty(), "{look}: {bad:#?}");
+        assert!(said["sideways"][look].as_f64().unwrap() <= 0.0, "{look} scrolls sideways: {}", said["sideways"]);
+    }
+}
+
+/// The shares of a report's thread by the page's numbers of the states.
+fn shares(thread: &Value) -> [f64; 10] {
+    let of = |n: usize| if n < 4 { thread["holding"][STATES[n]].as_f64().unwrap() } else { thread["states"][STATES[n]].as_f64().unwrap() };
+    std::array::from_fn(of)
+}
+
+/// One process on the page against its JSON.
+fn agrees(page: &Value, report: &Value) {
+    let seconds = report["window"]["seconds"].as_f64().unwrap();
+    let threads = report["threads"].as_array().unwrap();
+    assert_eq!(page["threads"].as_array().unwrap().len(), threads.len().min(400));
+    let mut lanes: BTreeMap<i64, &Value> = BTreeMap::new();
+    page["lanes"].as_array().unwrap().iter().for_each(|lane| lanes.extend([(lane["tid"].as_i64().unwrap(), lane)]));
+    let tids: Vec<&Value> = threads.iter().map(|thread| &thread["tid"]).collect();
+    assert_eq!(lanes.len(), threads.len().min(128), "lanes of {:?}, threads {tids:?}", lanes.keys());
+    for (thread, row) in threads.iter().zip(page["threads"].as_array().unwrap()) {
+        assert!(row["note"].as_str().unwrap().starts_with(&thread["tid"].to_string()), "{row}");
+        let (wanted, told) = (shares(thread), &row["shares"]);
+        let part = |n: usize| told[n.to_string()].as_f64().unwrap_or(0.0);
+        for (n, wanted) in wanted.iter().enumerate() {
+            assert!((part(n) - wanted).abs() < 1e-4, "{} of {row}, {wanted} in the report", STATES[n]);
+        }
+        let sum: f64 = (0..10).map(part).sum();
+        assert!((sum - 1.0).abs() < 1e-4 && (row["covered"].as_f64().unwrap() - 1.0).abs() < 0.01, "a bar is 100 %: {row}");
+        let cell = |n: usize| row["cells"][n].as_str().unwrap();
+        for (n, state) in ["holding", "waiting"].iter().enumerate() {
+            let share = thread["states"][state].as_f64().unwrap() * 100.0;
+            let shown: f64 = cell(n).trim_start_matches(['<', '>']).parse().unwrap();
+            assert!((shown - share).abs() <= 0.11, "{state} of {row}: {share}");
+        }
+        if let Some(lane) = lanes.get(&thread["tid"].as_i64().unwrap()) {
+            let lived = thread["seconds"].as_f64().unwrap();
+            for (n, wanted) in wanted.iter().enumerate() {
+                let told = lane["seconds"][n.to_string()].as_f64().unwrap_or(0.0);
+                assert!(
+                    (told - wanted * lived).abs() <= 0.01 * lived + 0.005,
+                    "lane {lane}: {} is {} s in the report",
+                    STATES[n],
+                    wanted * lived
+                );
+            }
+        }
+    }
+    functions(page, report);
+    let waiting: f64 = threads.iter().map(|t| t["states"]["waiting"].as_f64().unwrap() * t["seconds"].as_f64().unwrap()).sum();
+    let holding: f64 = threads.iter().map(|t| t["states"]["holding"].as_f64().unwrap() * t["seconds"].as_f64().unwrap()).sum();
+    let native: f64 = threads.iter().map(|t| t["states"]["native"].as_f64().unwrap() * t["seconds"].as_f64().unwrap()).sum();
+    let wall: f64 = threads.iter().map(|t| t["seconds"].as_f64().unwrap()).sum();
+    for (mode, wanted) in [("holding", holding), ("waiting", waiting), ("native", native), ("wall", wall), ("blame", waiting)] {
+        let flame = &page["flames"][mode];
+        let told = flame["micros"].as_f64().unwrap() / 1e6;
+        assert!((told - wanted).abs() <= 0.01 * wanted + 0.002, "{mode}: {told} s in the flamegraph, {wanted} s in the report");
+        if told > 0.0 {
+            let selves: f64 = flame["rows"].as_array().unwrap().iter().map(|row| row[1].as_f64().unwrap()).sum();
+            assert!(selves / 1e6 <= told * 1.001 && selves > 0.0, "{mode}: frames themselves took {selves} us of {told} s");
+        }
+    }
+    let blame: f64 = report["blame"].as_array().unwrap().iter().map(|row| row["seconds"].as_f64().unwrap()).sum();
+    assert!((page["blame"].as_f64().unwrap() - blame).abs() <= 0.01 * blame + 1e-3, "{} {blame}", page["blame"]);
+    assert!(seconds > 0.0 && page["course"].as_str().unwrap().contains("busy"));
+    for fact in report["verdict"]["because"].as_array().unwrap() {
+        assert!(page["because"].as_array().unwrap().contains(fact), "{fact} is not on the page");
+    }
+    if let Some(gain) = report["verdict"]["speedup"]["processes"]["estimate"].as_f64() {
+        assert!(page["gains"][0].as_str().unwrap().contains(&format!("{gain:.1}×")), "{}", page["gains"]);
+    }
+}
+
+/// The table of functions against the report's, row by row.
+fn functions(page: &Value, report: &Value) {
+    let (rows, wanted) = (page["functions"].as_array().unwrap(), report["functions"].as_array().unwrap());
+    assert_eq!(rows.len(), wanted.len());
+    for (row, wanted) in rows.iter().zip(wanted) {
+        assert_eq!(row["name"].as_str().unwrap(), wanted["name"].as_str().unwrap());
+        for key in ["inflicted_wait", "holding", "holding_native", "waiting", "native", "lock", "io"] {
+            let (told, wanted) = (row["cells"][key].as_str().unwrap(), wanted[key].as_f64().unwrap());
+            let shown: f64 = told.trim_start_matches('<').parse().unwrap();
+            assert!((shown - wanted).abs() <= 0.0101, "{key} of {row}: {wanted}");
+        }
+    }
+}
+
+/// What the page does when it is used.
+fn works(drive: &Value) {
+    let flame = &drive["flame"];
+    let micros = |what: &str| flame[what].as_f64().unwrap();
+    assert!(micros("wall") > micros("whole") && flame["colours"].as_u64().unwrap() > 3 && flame["focusable"] == 0, "{flame:#}");
+    assert!(flame["search"].as_str().unwrap().contains("found in"), "{flame:#}");
+    assert!(micros("clicked") > 0.0 && micros("clicked") < micros("wall"), "a click zooms: {flame:#}");
+    assert!(micros("back") > micros("clicked") && micros("reset") == micros("wall"), "Escape and the button go back: {flame:#}");
+    assert_ne!(flame["walked"], flame["where"]);
+    let timeline = &drive["timeline"];
+    let view = |what: &str| timeline[what].as_str().unwrap_or_default();
+    for (before, after) in
+        [("whole", "zoomed"), ("zoomed", "moved"), ("again", "button"), ("button", "wheel"), ("wheel", "dragged"), ("whole", "chosen")]
+    {
+        assert!(view(before) != view(after) && !view(after).is_empty(), "{before} and {after}: {timeline:#}");
+    }
+    assert_eq!(view("whole"), view("again"));
+    assert!(timeline["colours"].as_u64().unwrap() > 2);
+    let a_state =
+        |said: &str| ["holding", "waiting", "native", "starved", "lock", "io", "unknown"].iter().any(|state| said.contains(state));
+    assert!(a_state(view("spoken")) && a_state(view("hover")), "{timeline:#}");
+    let sorted = |way: &str| {
+        let column = drive["functions"][way][1].as_array().unwrap();
+        column.iter().map(|c| c.as_str().unwrap().trim_start_matches('<').parse::<f64>().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(drive["functions"]["before"], "none");
+    assert_eq!((&drive["functions"]["down"][0], &drive["functions"]["up"][0]), (&"descending".into(), &"ascending".into()));
+    assert!(sorted("down").is_sorted_by(|a, b| a >= b) && sorted("up").is_sorted(), "{:#}", drive["functions"]);
+    assert_eq!(drive["functions"]["filtered"], 0);
+    assert_eq!(drive["theme"], serde_json::json!(["light", "dark"]));
+}
+
+fn interpreter() -> Option<Interpreter> {
+    support::interpreters().into_iter().rfind(|i| i.root.is_none())
+}
+
+fn record(interpreter: &Interpreter, workload: &str, args: &[&str]) -> PathBuf {
+    let target = Target::start(interpreter, workload, args);
+    let file = scratch(&format!("{workload}.gilprof"));
+    done(&["record", "--pid", &target.pid().to_string(), "--duration", "2s", "-o", text(&file)]);
+    file
+}
+
+#[test]
+fn live_recordings_are_shown_as_the_report_has_them() {
+    let Some(interpreter) = interpreter() else { return };
+    let files = {
+        let _alone = serial_guard();
+        [record(&interpreter, "mixed", &[]), record(&interpreter, "cpu", &["--threads", "3"])]
+    };
+    let page = scratch("live.html");
+    done(&["report", text(&files[0]), text(&files[1]), "--what-if", "processes=2", "-o", text(&page)]);
+    let Some(said) = seen(&page) else { return };
+    sound(&said);
+    assert_eq!((&said["chooser"], said["processes"].as_array().unwrap().len()), (&true.into(), 2), "a process each");
+    for (file, shown) in files.iter().zip(said["processes"].as_array().unwrap()) {
+        let report = support::report(&["report", text(file), "--what-if", "processes=2"]);
+        agrees(shown, &report);
+        assert!(shown["view"].as_str().unwrap().contains("every span"), "{}", shown["view"]);
+    }
+    works(&said["drive"]);
+    println!("interactive after {} ms", said["interactive_ms"]);
+    files.iter().chain([&page]).for_each(|file| std::fs::remove_file(file).unwrap());
+}
+
+/// A made-up recording as a page, seen in the browser; its size and what the JSON report says.
+fn made(name: &str, made: Made) -> Option<(Value, u64, Value)> {
+    let [file, page, json] = ["gilprof", "html", "json"].map(|ending| scratch(&format!("{name}.{ending}")));
+    made::record(&file, made);
+    done(&["report", text(&file), "-o", text(&page), "-o", text(&json)]);
+    let size = std::fs::metadata(&page).unwrap().len();
+    let report = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let said = seen(&page);
+    [file, page, json].iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    let said = said?;
+    eprintln!("{name}: {:.2} MB, interactive after {} ms", size as f64 / 1e6, said["interactive_ms"]);
+    Some((said, size, report))
+}
+
+#[test]
+fn a_minute_of_32_threads_is_small_and_hostile_names_are_text() {
+    let Some((said, size, report)) = made("minute", Made { seconds: 60.0, threads: 32, rate_hz: 1000.0, turn: 5 }) else { return };
+    assert!(size < 5_000_000, "{size} bytes");
+    sound(&said);
+    let shown = &said["processes"][0];
+    agrees(shown, &report);
+    works(&said["drive"]);
+    assert!(shown["view"].as_str().unwrap().contains("every span"), "{}", shown["view"]);
+    assert!(shown["names"].as_str().unwrap().contains(HOSTILE), "the thread's name is shown as it is");
+    assert!(shown["functions"].as_array().unwrap().iter().any(|row| row["name"] == HOSTILE));
+    assert_eq!((&shown["images"], &shown["scripts"]), (&0.into(), &2.into()), "no markup came of it");
+}
+
+#[test]
+fn ten_hours_of_64_threads_are_as_small() {
+    let Some((said, size, report)) = made("long", Made { seconds: 36_000.0, threads: 64, rate_hz: 1.0, turn: 3 }) else { return };
+    assert!(size < 5_000_000, "{size} bytes");
+    sound(&said);
+    agrees(&said["processes"][0], &report);
+    works(&said["drive"]);
+    assert!(said["processes"][0]["view"].as_str().unwrap().contains("columns of"), "{}", said["processes"][0]["view"]);
+}
