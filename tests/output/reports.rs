@@ -111,7 +111,9 @@ pub fn saturated() -> Report {
             threads_worth_having: Some(1.0),
             threads_worth_having_interval: None,
             because: vec!["the GIL is held 99 % of the time, 90 % of that in Python code on the CPU".into()],
-            next_steps: vec!["run burn (app.py:12) in a ProcessPoolExecutor".into()],
+            next_steps: vec![
+                "run burn (app.py:12) in a ProcessPoolExecutor; moving data between processes is not counted in the gain".into()
+            ],
             sketch: Vec::new(),
         },
         findings: vec![Finding {

@@ -31,9 +31,9 @@ pub fn word(code: Code) -> &'static str {
 
 /// The verdict's name in capitals, and the headline without what the name says already, as in "Keep threads: …".
 pub fn banner(verdict: &Verdict) -> (String, &str) {
-    let name = word(verdict.code).replace('-', " ").to_uppercase();
-    let said = verdict.headline.split_once(": ").filter(|(start, _)| start.to_uppercase() == name);
-    (name, said.map_or(verdict.headline.as_str(), |(_, rest)| rest))
+    let name = word(verdict.code).replace('-', " ");
+    let rest = verdict.headline.split_once(": ").filter(|(label, _)| label.eq_ignore_ascii_case(&name));
+    (name.to_uppercase(), rest.map_or(verdict.headline.as_str(), |(_, rest)| rest))
 }
 
 pub(super) fn write(page: &mut Page, report: &Report) {
@@ -97,16 +97,15 @@ fn what_if(page: &mut Page, report: &Report) {
         ],
     );
     asked(page, &report.what_if);
-    // The contract asks the text to say so wherever such a gain is shown; the analysis may have said it already.
-    let said = verdict
-        .because
-        .iter()
-        .chain(&verdict.next_steps)
-        .chain([&verdict.headline])
-        .any(|s| s.to_lowercase().contains("moving data between processes"));
-    if processes.is_some() && !said {
+    // The contract asks the text to say so wherever such a gain is shown.
+    if processes.is_some() && !advises_processes(verdict.code) {
         page.prose("  ", "Moving data between processes is not counted.");
     }
+}
+
+/// Whether a verdict's next steps are about processes. Those steps state themselves what the predicted gain leaves out.
+fn advises_processes(code: Code) -> bool {
+    matches!(code, Code::SwitchToProcesses | Code::ReleaseTheGil)
 }
 
 /// Answers to `--what-if`, a line each.
@@ -141,6 +140,22 @@ pub(super) fn write_findings(page: &mut Page, findings: &[Finding]) {
 #[cfg(test)]
 mod tests {
     use super::worth_having;
+    use crate::analysis::report::{Code, Report};
+    use crate::output::testing::measured;
+    use crate::output::text::{render, Style};
+
+    #[test]
+    fn what_the_gain_leaves_out_is_stated_once() {
+        let stated = |report: &Report| {
+            let text = render(report, Style::PLAIN).to_lowercase();
+            text.split_whitespace().collect::<Vec<_>>().join(" ").matches("moving data between processes").count()
+        };
+        let mut report = measured().report;
+        assert_eq!((report.verdict.code, stated(&report)), (Code::KeepThreads, 1));
+        let step = "Run burn in a ProcessPoolExecutor; moving data between processes is not counted in the gain.";
+        (report.verdict.code, report.verdict.next_steps) = (Code::SwitchToProcesses, vec![step.into()]);
+        assert_eq!(stated(&report), 1);
+    }
 
     #[test]
     fn many_threads_are_worth_having_as_far_as_the_gil_goes() {
