@@ -2,7 +2,7 @@
 
 use super::Page;
 use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup, Verdict, WhatIf};
-use crate::output::{numbers, palette, plain};
+use crate::output::{columns, numbers, palette, plain};
 
 /// A code as the schema writes it.
 pub fn word(code: Code) -> &'static str {
@@ -42,7 +42,7 @@ pub(super) fn write(page: &mut Page, report: &Report) {
     let (name, headline) = banner(verdict);
     let headline = plain::clean(headline);
     let painted = palette::verdict(&name, verdict.code, page.style.colour);
-    if 5 + plain::width(&name) + plain::width(&headline) <= page.style.width {
+    if 5 + columns::width(&name) + columns::width(&headline) <= page.style.width {
         page.line(&format!("  {painted}   {headline}"));
     } else {
         page.line(&format!("  {painted}"));
