@@ -2,7 +2,7 @@
 
 use super::outcome::{Check, Culprit, Outcome, Verdict};
 use crate::output::text::{Page, Style};
-use crate::output::{numbers, palette, plain};
+use crate::output::{columns, numbers, palette, plain};
 use crate::sample::State;
 
 /// Frames of a stack that are printed: the innermost.
@@ -41,7 +41,7 @@ fn unarmed(page: &str) -> String {
 fn header(page: &mut Page, outcome: &Outcome) {
     let mut pieces = vec![plain::clean(&outcome.program)];
     if let Some(target) = &outcome.target {
-        pieces.push(format!("python {}", plain::fit(&plain::clean(&target.python), 16)));
+        pieces.push(format!("python {}", columns::fit(&plain::clean(&target.python), 16)));
         pieces.push(numbers::counted(target.cpus, "core"));
     }
     let seconds: f64 = outcome.runs.iter().map(|run| run.seconds).sum();
@@ -73,11 +73,12 @@ fn row(page: &mut Page, check: &Check) {
     }
     let (expression, figures) = (plain::clean(&check.expression), plain::clean(&figures));
     let room = wide.saturating_sub(4);
-    if plain::width(&expression) + plain::width(&figures) + 2 <= room {
-        let gap = (40usize.saturating_sub(plain::width(&expression))).max(2).min(room - plain::width(&expression) - plain::width(&figures));
+    if columns::width(&expression) + columns::width(&figures) + 2 <= room {
+        let gap =
+            (40usize.saturating_sub(columns::width(&expression))).max(2).min(room - columns::width(&expression) - columns::width(&figures));
         page.line(&format!("  {mark} {expression}{}{figures}", " ".repeat(gap)));
     } else {
-        page.line(&format!("  {mark} {}", plain::fit(&expression, room)));
+        page.line(&format!("  {mark} {}", columns::fit(&expression, room)));
         page.prose("      ", &figures);
     }
     if check.verdict != Verdict::Pass {
@@ -122,9 +123,9 @@ fn look_at(page: &mut Page, culprit: &Culprit) {
         page.line(&format!("      … {skipped} more below"));
     }
     for frame in &culprit.stack[skipped..] {
-        let name = plain::left(&plain::clean(&frame.name), 34);
+        let name = columns::left(&plain::clean(&frame.name), 34);
         let file = plain::clean(plain::basename(&frame.file));
-        page.line(&format!("      {name} {}", plain::fit(&format!("{file}:{}", frame.line), page.style.width - 41)));
+        page.line(&format!("      {name} {}", columns::fit(&format!("{file}:{}", frame.line), page.style.width - 41)));
     }
 }
 
@@ -164,7 +165,7 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
-        assert!(!text.contains('\x1b') && text.lines().all(|line| plain::width(line) <= 80), "{text}");
+        assert!(!text.contains('\x1b') && text.lines().all(|line| columns::width(line) <= 80), "{text}");
     }
 
     #[test]

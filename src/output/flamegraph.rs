@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::output::collapsed::{fold, FlameInput, FlameMode, Roots, BEHIND, CUT, HAND_OFF, HOLDS, MOVING, NO_PYTHON};
-use crate::output::{numbers, palette, plain};
+use crate::output::{columns, numbers, palette, plain};
 use crate::sample::State;
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{from_lines, Options, TextTruncateDirection};
@@ -37,7 +37,7 @@ pub fn differential(base: &FlameInput<'_>, new: &FlameInput<'_>) -> Result<Strin
     let stacks: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let us = |folded: &BTreeMap<String, u64>, stack: &String| folded.get(stack).copied().unwrap_or(0);
     let lines: Vec<String> = stacks.into_iter().map(|stack| format!("{stack} {} {}", us(&before, stack), us(&after, stack))).collect();
-    let what = plain::fit(&format!("{}, against {}", title(new), plain::clean(&base.title)), TITLE_COLUMNS);
+    let what = columns::fit(&format!("{}, against {}", title(new), plain::clean(&base.title)), TITLE_COLUMNS);
     let how = format!("width is {} in microseconds a second; red has grown, blue has shrunk", new.mode.weight());
     draw(&mut options(what, how), &lines)
 }
@@ -76,13 +76,13 @@ fn title(input: &FlameInput<'_>) -> String {
         FlameMode::Blame => "Who waits for the GIL, and behind whom",
         FlameMode::Wall => "Where the time of threads goes",
     };
-    plain::fit(&format!("{what}: {}", plain::clean(&input.title)), TITLE_COLUMNS)
+    columns::fit(&format!("{what}: {}", plain::clean(&input.title)), TITLE_COLUMNS)
 }
 
 fn subtitle(input: &FlameInput<'_>, total_us: u64) -> String {
     let window = plain::clean(&input.subtitle);
     let total = numbers::seconds(total_us as f64 / 1e6);
-    plain::fit(&format!("{window}; width is {} in microseconds, {total} in all", input.mode.weight()), TITLE_COLUMNS)
+    columns::fit(&format!("{window}; width is {} in microseconds, {total} in all", input.mode.weight()), TITLE_COLUMNS)
 }
 
 /// The state whose colour Python frames have; `None` where the leaves tell it.

@@ -4,6 +4,7 @@
 //! thread may be called anything, escape sequences included; every figure goes through [`numbers`], every colour through [`palette`].
 
 pub mod collapsed;
+pub mod columns;
 mod course;
 pub mod dump;
 pub mod firefox;

@@ -2,7 +2,7 @@
 
 use super::pack::Packed;
 use crate::output::collapsed::{fold, BehindRow, FlameInput, FlameMode, FlameRow, Roots, BEHIND, CUT, HAND_OFF, HOLDS, MOVING, NO_PYTHON};
-use crate::output::{flamegraph, palette, plain, Source};
+use crate::output::{columns, flamegraph, palette, Source};
 use crate::sample::State;
 use rustc_hash::FxHashMap;
 use serde_json::{json, Value};
@@ -57,7 +57,7 @@ impl Names {
     fn number(&mut self, name: &str, ink: usize) -> usize {
         let list = &mut self.list;
         *self.index.entry((name.to_string(), ink)).or_insert_with(|| {
-            list.push(json!([plain::fit(name, LONGEST_NAME), ink, palette::lean(name)]));
+            list.push(json!([columns::fit(name, LONGEST_NAME), ink, palette::lean(name)]));
             list.len() - 1
         })
     }

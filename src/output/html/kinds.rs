@@ -2,8 +2,8 @@
 
 use crate::ids::ThreadId;
 use crate::output::collapsed::{frame_text, NO_PYTHON};
+use crate::output::columns;
 use crate::output::course::Span;
-use crate::output::plain;
 use crate::sample::{Function, Stack, State};
 use rustc_hash::FxHashMap;
 use serde_json::{json, Value};
@@ -101,7 +101,7 @@ impl Kinds {
     }
 
     fn text(&mut self, text: String) -> u32 {
-        let text = plain::fit(&text, LONGEST_TEXT);
+        let text = columns::fit(&text, LONGEST_TEXT);
         if let Some(&known) = self.texts.get(&text) {
             return known;
         }

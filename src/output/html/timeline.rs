@@ -10,7 +10,7 @@ use super::pack::Packed;
 use crate::error::Result;
 use crate::ids::{GilId, ThreadId};
 use crate::output::course::{Course, Joined, Span};
-use crate::output::{plain, Source};
+use crate::output::{columns, plain, Source};
 use crate::profile::ThreadProfile;
 use crate::sample::{GilLook, Holder, State, ThreadFacts};
 use rustc_hash::FxHashMap;
@@ -174,7 +174,7 @@ fn ranked(threads: &[ThreadProfile]) -> Vec<&ThreadProfile> {
 
 impl Lane {
     fn new(thread: &ThreadProfile) -> Lane {
-        let name = plain::fit(&plain::clean(&thread.facts.name), LONGEST_NAME);
+        let name = columns::fit(&plain::clean(&thread.facts.name), LONGEST_NAME);
         Lane { name, tid: thread.facts.tid.0, exact: Packed::default(), end: 0, cells: Cells::default() }
     }
 }

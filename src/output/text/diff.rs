@@ -2,7 +2,7 @@
 
 use super::{Page, Style};
 use crate::analysis::compare::{Brief, Change, Comparison, FunctionChange};
-use crate::output::{numbers, palette, plain};
+use crate::output::{columns, numbers, palette, plain};
 
 /// Rows of each table of functions.
 const MOST_FUNCTIONS: usize = 8;
@@ -46,9 +46,9 @@ fn cells(change: &Change, share: bool) -> String {
     let signed = |value: f64| if share { format!("{:+.1}", value * 100.0) } else { format!("{value:+.2}") };
     format!(
         "{}{}{}   ({} .. {}){}",
-        plain::right(&figure(change.base), 10),
-        plain::right(&figure(change.new), 10),
-        plain::right(&signed(change.change), 9),
+        columns::right(&figure(change.base), 10),
+        columns::right(&figure(change.new), 10),
+        columns::right(&signed(change.change), 9),
         signed(change.low),
         signed(change.high),
         if change.real { " *" } else { "" }
@@ -56,9 +56,9 @@ fn cells(change: &Change, share: bool) -> String {
 }
 
 fn figures(page: &mut Page, comparison: &Comparison) {
-    page.heading(&format!("  {}      base       new   change   99 % interval; * real", plain::left("figure", 22)));
+    page.heading(&format!("  {}      base       new   change   99 % interval; * real", columns::left("figure", 22)));
     for figure in &comparison.figures {
-        page.line(&format!("  {}{}", plain::left(figure.name, 22), cells(&figure.change, figure.share)));
+        page.line(&format!("  {}{}", columns::left(figure.name, 22), cells(&figure.change, figure.share)));
     }
 }
 
@@ -66,15 +66,15 @@ fn threads(page: &mut Page, comparison: &Comparison) {
     if comparison.threads.is_empty() {
         return;
     }
-    page.heading(&format!("  {}      base       new   change", plain::left("threads", 22)));
+    page.heading(&format!("  {}      base       new   change", columns::left("threads", 22)));
     for row in &comparison.threads {
         let count = match row.threads {
             [before, after] if before == after => format!("{after}x"),
             [before, after] => format!("{before}x, now {after}x"),
         };
-        page.line(&format!("  {} {}", plain::fit(&plain::clean(&row.name), 40), palette::faint(&count, page.style.colour)));
-        page.line(&format!("  {}{}", plain::left("  waiting", 22), cells(&row.waiting, true)));
-        page.line(&format!("  {}{}", plain::left("  holding", 22), cells(&row.holding, true)));
+        page.line(&format!("  {} {}", columns::fit(&plain::clean(&row.name), 40), palette::faint(&count, page.style.colour)));
+        page.line(&format!("  {}{}", columns::left("  waiting", 22), cells(&row.waiting, true)));
+        page.line(&format!("  {}{}", columns::left("  holding", 22), cells(&row.holding, true)));
     }
 }
 
@@ -96,10 +96,10 @@ fn functions(page: &mut Page, title: &str, rows: &[&FunctionChange]) {
     page.heading(&format!("  {title}, in threads"));
     for row in rows.iter().take(MOST_FUNCTIONS) {
         let (name, file) = (plain::clean(&row.name), plain::clean(plain::basename(&row.file)));
-        page.line(&format!("  {}", plain::fit(&format!("{name} ({file}:{})", row.line), page.style.width - 2)));
+        page.line(&format!("  {}", columns::fit(&format!("{name} ({file}:{})", row.line), page.style.width - 2)));
         for (what, change) in [("  holds", &row.holding), ("  waits", &row.waiting), ("  others wait", &row.inflicted_wait)] {
             if change.real {
-                page.line(&format!("  {}{}", plain::left(what, 22), cells(change, false)));
+                page.line(&format!("  {}{}", columns::left(what, 22), cells(change, false)));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Page;
 use crate::analysis::report::{Blame, FunctionRow, Place, Report};
-use crate::output::{numbers, palette, plain};
+use crate::output::{columns, numbers, palette, plain};
 
 /// Rows of each of the two tables.
 const MOST_CULPRITS: usize = 5;
@@ -27,15 +27,15 @@ fn culprits(page: &mut Page, report: &Report) {
         return;
     }
     let names = page.style.width - 2 - 1 - PLACE_COLUMNS - 8 - 8 - 15;
-    let head = plain::left("who makes others wait", names + 1 + PLACE_COLUMNS);
-    page.heading(&format!("  {head}{}{}{}", plain::right("holds", 8), plain::right("in C", 8), plain::right("others wait", 15)));
+    let head = columns::left("who makes others wait", names + 1 + PLACE_COLUMNS);
+    page.heading(&format!("  {head}{}{}{}", columns::right("holds", 8), columns::right("in C", 8), columns::right("others wait", 15)));
     for row in rows.iter().take(MOST_CULPRITS) {
         page.line(&format!(
             "  {}{}{}{}",
             label(&row.name, &row.file, row.line, names),
-            plain::right(&numbers::percent(row.holding), 8),
-            plain::right(&numbers::percent(row.holding_native), 8),
-            plain::right(&numbers::threads(row.inflicted_wait), 15)
+            columns::right(&numbers::percent(row.holding), 8),
+            columns::right(&numbers::percent(row.holding_native), 8),
+            columns::right(&numbers::threads(row.inflicted_wait), 15)
         ));
         behind(page, row, &report.blame);
     }
@@ -73,11 +73,11 @@ fn functions(page: &mut Page, functions: &[FunctionRow]) {
     const COLUMNS: usize = 7;
     let heads = ["holds", "waits", "native", "lock", "io"];
     let names = page.style.width - 2 - 1 - PLACE_COLUMNS - heads.len() * COLUMNS;
-    let mut head = format!("  {}", plain::left("functions, threads on average", names + 1 + PLACE_COLUMNS));
-    head.extend(heads.map(|h| plain::right(h, COLUMNS)));
+    let mut head = format!("  {}", columns::left("functions, threads on average", names + 1 + PLACE_COLUMNS));
+    head.extend(heads.map(|h| columns::right(h, COLUMNS)));
     page.heading(&head);
     for f in functions.iter().take(MOST_FUNCTIONS) {
-        let figures = [f.holding, f.waiting, f.native, f.lock, f.io].map(|v| plain::right(&numbers::mean_threads(v), COLUMNS));
+        let figures = [f.holding, f.waiting, f.native, f.lock, f.io].map(|v| columns::right(&numbers::mean_threads(v), COLUMNS));
         page.line(&format!("  {}{}", label(&f.name, &f.file, f.line, names), figures.concat()));
     }
     if functions.len() > MOST_FUNCTIONS {
@@ -87,7 +87,7 @@ fn functions(page: &mut Page, functions: &[FunctionRow]) {
 
 /// A function's name and place in two columns.
 fn label(name: &str, file: &str, line: u32, columns: usize) -> String {
-    format!("{} {}", plain::left(&plain::clean(name), columns), plain::left(&place(file, line), PLACE_COLUMNS))
+    format!("{} {}", columns::left(&plain::clean(name), columns), columns::left(&place(file, line), PLACE_COLUMNS))
 }
 
 /// `app.py:12`, or the file alone where the line is not known.

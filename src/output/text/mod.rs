@@ -9,7 +9,7 @@ mod threads;
 pub mod verdict;
 
 use crate::analysis::report::{Gil, Quantiles, Report, Target};
-use crate::output::{numbers, palette, plain};
+use crate::output::{columns, numbers, palette, plain};
 
 /// How the page may look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +79,8 @@ impl Page {
 
     /// Text broken into lines, the first after `lead`, the others under its end. `lead` must not hold colour.
     pub(crate) fn prose(&mut self, lead: &str, text: &str) {
-        let indent = plain::width(lead);
-        for (n, line) in plain::wrap(&plain::clean(text), self.style.width.saturating_sub(indent)).into_iter().enumerate() {
+        let indent = columns::width(lead);
+        for (n, line) in columns::wrap(&plain::clean(text), self.style.width.saturating_sub(indent)).into_iter().enumerate() {
             let start = if n == 0 { lead.to_string() } else { " ".repeat(indent) };
             self.line(&(start + &line));
         }
@@ -93,11 +93,11 @@ impl Page {
 
     /// [`Page::pieces`] with colour put on each, by number, after its columns are counted.
     pub(crate) fn painted_pieces(&mut self, lead: &str, gap: &str, pieces: &[String], paint: impl Fn(usize, &str) -> String) {
-        let indent = plain::width(lead);
+        let indent = columns::width(lead);
         let (mut line, mut used) = (lead.to_string(), indent);
         for (n, piece) in pieces.iter().enumerate() {
-            let piece = plain::fit(piece, self.style.width - indent - gap.trim_end().len());
-            let wide = plain::width(&piece);
+            let piece = columns::fit(piece, self.style.width - indent - gap.trim_end().len());
+            let wide = columns::width(&piece);
             if used > indent {
                 // A comma stays at the end of the line that it closes.
                 if used + gap.len() + wide + gap.trim_end().len() > self.style.width {
@@ -124,22 +124,22 @@ impl Page {
 /// Which process, and how long and how often it was looked at.
 fn header(page: &mut Page, report: &Report) {
     let (target, window) = (&report.target, &report.window);
-    let lead = format!("gilprof  pid {}  python {}  ", target.pid, plain::fit(&plain::clean(&target.python), 16));
+    let lead = format!("gilprof  pid {}  python {}  ", target.pid, columns::fit(&plain::clean(&target.python), 16));
     let cores = numbers::counted(target.cpus, "core");
     let mut right = format!("{}, {} looks", numbers::seconds(window.seconds), numbers::thousands(window.looks));
     if window.missed > 0 {
         right += &format!(", {} missed", numbers::thousands(window.missed));
     }
     let program = plain::clean(&program(target));
-    let room = page.style.width.saturating_sub(plain::width(&lead) + plain::width(&cores) + plain::width(&right) + 4);
+    let room = page.style.width.saturating_sub(columns::width(&lead) + columns::width(&cores) + columns::width(&right) + 4);
     // Too little room for a name: the figures get a line of their own.
-    if room >= plain::width(&program).clamp(1, 12) {
-        let left = format!("{lead}{}  {cores}", plain::fit(&program, room));
-        let gap = page.style.width - plain::width(&left) - plain::width(&right);
+    if room >= columns::width(&program).clamp(1, 12) {
+        let left = format!("{lead}{}  {cores}", columns::fit(&program, room));
+        let gap = page.style.width - columns::width(&left) - columns::width(&right);
         page.line(&format!("{left}{}{right}", " ".repeat(gap)));
     } else {
         page.pieces(&lead, "  ", &[program, cores]);
-        page.line(&plain::right(&right, page.style.width));
+        page.line(&columns::right(&right, page.style.width));
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::Page;
 use crate::analysis::report::{Holding, Report, States, Thread};
-use crate::output::{numbers, palette, plain};
+use crate::output::{columns, numbers, palette, plain};
 use crate::sample::State;
 
 /// Rows before the rest is shown as one.
@@ -41,14 +41,14 @@ pub(super) fn write(page: &mut Page, report: &Report) {
     let figures: usize = heads.iter().map(|h| h.1).sum::<usize>() + CPU_COLUMNS;
     let (name_columns, bar_columns) = layout(page, &rows, figures);
 
-    let mut head = format!("  {} ", plain::left("thread", name_columns));
-    head.extend(heads.iter().map(|&(word, columns)| plain::right(word, columns)));
-    page.heading(&(head + &plain::right("cpu", CPU_COLUMNS)));
+    let mut head = format!("  {} ", columns::left("thread", name_columns));
+    head.extend(heads.iter().map(|&(word, columns)| columns::right(word, columns)));
+    page.heading(&(head + &columns::right("cpu", CPU_COLUMNS)));
     for row in &rows {
         let mark = if row.python { " " } else { "*" };
-        let mut line = format!("  {}{mark}", plain::left(&row.name, name_columns));
-        line.extend(row.cells.iter().zip(heads).map(|(cell, &(_, columns))| plain::right(cell, columns)));
-        line += &plain::right(&numbers::bare_percent(row.cpu), CPU_COLUMNS);
+        let mut line = format!("  {}{mark}", columns::left(&row.name, name_columns));
+        line.extend(row.cells.iter().zip(heads).map(|(cell, &(_, columns))| columns::right(cell, columns)));
+        line += &columns::right(&numbers::bare_percent(row.cpu), CPU_COLUMNS);
         if bar_columns > 0 {
             line = format!("{line}  {}", bar(row, bar_columns, page.style.colour));
         }
@@ -60,7 +60,7 @@ pub(super) fn write(page: &mut Page, report: &Report) {
 /// Columns for names and for bars; no bars where there is no room or no wish for them.
 fn layout(page: &Page, rows: &[Row], figures: usize) -> (usize, usize) {
     let room = page.style.width - 3 - figures;
-    let longest = rows.iter().map(|row| plain::width(&row.name)).max().unwrap_or(0);
+    let longest = rows.iter().map(|row| columns::width(&row.name)).max().unwrap_or(0);
     let generous = 16 + page.style.width.saturating_sub(80) / 2;
     let name = longest.clamp(10, generous).min(room);
     let left = (room - name).saturating_sub(2).min(LONGEST_BAR);

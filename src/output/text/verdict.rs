@@ -1,8 +1,8 @@
 //! The judgement in words: the verdict at the top of the page, the findings further down.
 
 use super::Page;
-use crate::analysis::report::{Confidence, Estimate, Finding, Report, Severity, Speedup, Verdict, WhatIf};
-use crate::output::{numbers, palette, plain};
+use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup, Verdict, WhatIf};
+use crate::output::{columns, numbers, palette, plain};
 
 /// The verdict's name in capitals, and the headline without what the name says already, as in "Keep threads: …".
 pub fn banner(verdict: &Verdict) -> (String, &str) {
@@ -17,7 +17,7 @@ pub(super) fn write(page: &mut Page, report: &Report) {
     let (name, headline) = banner(verdict);
     let headline = plain::clean(headline);
     let painted = palette::verdict(&name, verdict.code, page.style.colour);
-    if 5 + plain::width(&name) + plain::width(&headline) <= page.style.width {
+    if 5 + columns::width(&name) + columns::width(&headline) <= page.style.width {
         page.line(&format!("  {painted}   {headline}"));
     } else {
         page.line(&format!("  {painted}"));
@@ -126,8 +126,9 @@ mod tests {
             text.split_whitespace().collect::<Vec<_>>().join(" ").matches("moving data between processes").count()
         };
         let mut report = measured().report;
-        assert_eq!((report.verdict.code, stated(&report)), (Code::SwitchToProcesses, 1));
-        (report.verdict.code, report.verdict.next_steps) = (Code::KeepThreads, Vec::new());
+        assert_eq!((report.verdict.code, stated(&report)), (Code::KeepThreads, 1));
+        let step = "Run burn in a ProcessPoolExecutor; moving data between processes is not counted in the gain.";
+        (report.verdict.code, report.verdict.next_steps) = (Code::SwitchToProcesses, vec![step.into()]);
         assert_eq!(stated(&report), 1);
     }
 
