@@ -1,14 +1,11 @@
-#!/usr/bin/env python3
-"""How often `gilprof gate` is right, which is what it is for: an unchanged program must pass, one with one more busy thread must fail.
+"""Counts how often `gilprof gate` is right: an unchanged program must pass, one with an additional busy thread must fail.
 
 Each trial starts tests/workloads/gate.py and measures it for --window seconds once its threads are at work:
   steady   two CPU-bound threads, a limit 5 points above their true waiting of 50 %: must pass
-  burner   the same, while another process uses a core: must pass; inconclusive counts as not passing, and stays under one in ten
+  burner   the same, while another process uses a core: must not fail, and fewer than one in ten may be inconclusive
   worse    three CPU-bound threads against a baseline of two: must fail, and name the new thread's function
   same     two against that baseline: must pass
-Prints what came of each, and what holds; the exit code is 1 when it does not.
 """
-import argparse
 import collections
 import json
 import os
@@ -17,104 +14,116 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-WORKLOAD = os.path.join(ROOT, "tests", "workloads", "gate.py")
+import targets
+from common import Failed, Measurement, UsageError, check
+
+RESULTS = "gate"
 BURNER = "while True: pass"
 TRUE_WAITING, MARGIN = 50, 5
+PARTS = ["steady", "burner", "worse", "same"]
+QUICK = {"trials": 2, "compared": 2}
 
 
-def gate(args, options, more=0, runs=1):
-    """The outcome of one gate, of a fresh program each; measured once its threads are at work."""
-    words = [args.python, "-B", WORKLOAD, "--threads", "2", "--more", str(more), "--seconds", "600", "--ready"]
-    target = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        while target.stdout.readline().strip() != b"ready":
-            pass
-        command = [args.gilprof, "gate", "--format", "json", "--runs", str(runs)] + options
-        command += ["--pid", str(target.pid), "--duration", "%gs" % args.window]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    finally:
-        target.kill()
-        target.wait()
-    outcome = json.loads(done.stdout)
-    if done.returncode != outcome["exit_code"]:
-        sys.exit("ended with %d, said %r" % (done.returncode, outcome))
-    return outcome
+def add_options(parser):
+    parser.add_argument("--trials", type=int, default=50, help="trials of steady and burner (default: %(default)s)")
+    parser.add_argument("--compared", type=int, default=20, help="trials of worse and same (default: %(default)s)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="only these (default: %(default)s)")
+    parser.add_argument("--window", type=float, default=1.5, help="seconds of each run (default: %(default)s)")
+    parser.add_argument("--python", default="python3", help="the interpreter (default: %(default)s)")
 
 
-def steady(args, name):
-    """Trials with a limit; the verdicts."""
+class Gate:
+    """`gilprof gate` in a directory of its own, without a gilprof.toml."""
+
+    def __init__(self, options, folder):
+        self.binary, self.folder, self.options = targets.gilprof(options), folder, options
+        self.python = targets.this_python(options.python)
+
+    def outcome(self, arguments, more=0, runs=1):
+        """The outcome of one gate on a new process with `more` additional threads."""
+        with targets.Target(self.python, "gate", "--threads", 2, "--more", more, "--seconds", 600, "--ready") as target:
+            command = [self.binary, "gate", "--format", "json", "--runs", str(runs)] + arguments
+            command += ["--pid", str(target.pid), "--duration", "%gs" % self.options.window]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self.folder)
+            target.child.kill()  # its main thread does not read stdin, so waiting for its end would only cost time
+        try:
+            outcome = json.loads(done.stdout)
+        except ValueError:
+            raise Failed("gilprof gate ended with %d: %s" % (done.returncode, done.stderr.decode()[-500:]))
+        if done.returncode != outcome["exit_code"]:
+            raise Failed("gilprof gate ended with %d, but its JSON has %r" % (done.returncode, outcome))
+        return outcome
+
+
+def with_limit(gate, name):
+    """Trials with a limit, as a row."""
     verdicts, waiting, widths = collections.Counter(), [], []
-    for _ in range(args.trials):
-        outcome = gate(args, ["--max", "waiting <= %d%%" % (TRUE_WAITING + MARGIN)])
-        check = outcome["checks"][0] if outcome["checks"] else {"measured": None, "why": outcome["error"]}
+    for _ in range(gate.options.trials):
+        outcome = gate.outcome(["--max", "waiting <= %d%%" % (TRUE_WAITING + MARGIN)])
+        one = outcome["checks"][0] if outcome["checks"] else {"measured": None, "why": outcome["error"]}
         verdicts[outcome["verdict"]] += 1
-        if check["measured"]:
-            waiting.append(check["measured"]["value"] * 100)
-            widths.append((check["measured"]["high"] - check["measured"]["low"]) * 50)
+        if one["measured"]:
+            waiting.append(one["measured"]["value"] * 100)
+            widths.append((one["measured"]["high"] - one["measured"]["low"]) * 50)
         if outcome["verdict"] != "pass":
-            print("%s: %s: %s" % (name, outcome["verdict"], check["why"]), flush=True)
-    measured = ", waiting %.1f %% in the median (%.1f .. %.1f), +- %.2f points (at most %.2f)" % (
-        statistics.median(waiting), min(waiting), max(waiting), statistics.median(widths), max(widths)) if waiting else ""
-    print("%-7s passed %d of %d, failed %d, inconclusive %d%s" % (
-        name, verdicts["pass"], args.trials, verdicts["fail"], verdicts["inconclusive"], measured), flush=True)
-    return verdicts
+            print("%s: %s: %s" % (name, outcome["verdict"], one["why"]), flush=True)
+    return dict(counts(name, gate.options.trials, verdicts), waiting=ends(waiting), half_width=ends(widths))
 
 
-def compared(args, folder, name, more, bound):
-    """Trials against a baseline; the verdicts, and how often the new thread's function was named."""
-    file = os.path.join(folder, "baseline.json")
+def with_baseline(gate, name, more):
+    """Trials against a baseline, as a row."""
+    file = os.path.join(gate.folder, "baseline.json")
     if not os.path.exists(file):
-        gate(args, ["--baseline", file, "--update-baseline"], runs=3)
+        gate.outcome(["--baseline", file, "--update-baseline"], runs=3)
     verdicts, named, changes = collections.Counter(), 0, []
-    for _ in range(bound):
-        outcome = gate(args, ["--baseline", file], more)
-        check = outcome["checks"][0]
+    for _ in range(gate.options.compared):
+        outcome = gate.outcome(["--baseline", file], more)
+        one = outcome["checks"][0]
         verdicts[outcome["verdict"]] += 1
-        changes.append(check["change"]["value"] * 100)
-        named += bool(check["culprit"]) and check["culprit"]["name"] == "added"
-    print("%-7s failed %d of %d, passed %d, inconclusive %d, waiting changed by %+.1f points in the median (%+.1f .. %+.1f)%s" % (
-        name, verdicts["fail"], bound, verdicts["pass"], verdicts["inconclusive"], statistics.median(changes), min(changes), max(changes),
-        ", added() named %d times" % named if more else ""), flush=True)
-    return verdicts, named
+        changes.append(one["change"]["value"] * 100)
+        named += bool(one["culprit"]) and one["culprit"]["name"] == "added"
+    return dict(counts(name, gate.options.compared, verdicts), change=ends(changes), named=named)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=50, help="of steady and burner (50)")
-    parser.add_argument("--compared", type=int, default=20, help="of worse and same (20)")
-    parser.add_argument("--parts", default="steady,burner,worse,same")
-    parser.add_argument("--window", type=float, default=1.5, help="seconds of each run (1.5)")
-    parser.add_argument("--python", default="python3")
-    parser.add_argument("--gilprof", help="the binary (default: the release build)")
-    args = parser.parse_args()
-    if not args.gilprof:
-        subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
-        args.gilprof = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release", "gilprof")
-    parts, holds = args.parts.split(","), True
-    # Relative to a folder without limits of its own.
-    args.gilprof = os.path.abspath(args.gilprof)
+def counts(name, trials, verdicts):
+    return dict({"part": name, "trials": trials}, **{verdict: verdicts[verdict] for verdict in ("pass", "fail", "inconclusive")})
+
+
+def ends(values):
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)} if values else None
+
+
+def judge(row):
+    """The check of a row."""
+    name, trials = row["part"], row["trials"]
+    text = "%s: %d passed, %d failed, %d inconclusive of %d" % (name, row["pass"], row["fail"], row["inconclusive"], trials)
+    if name in ("steady", "burner"):
+        if row["waiting"]:
+            text += ", waiting %.1f %% (%.1f to %.1f), half-width of the interval %.2f points (%.2f to %.2f)" % (
+                tuple(row["waiting"][key] for key in ("median", "low", "high")) + tuple(row["half_width"][key] for key in ("median", "low", "high")))
+        holds = row["pass"] == trials if name == "steady" else row["fail"] == 0 and row["inconclusive"] * 10 < max(trials, 10)
+    else:
+        text += ", waiting changed by %+.1f points (%+.1f to %+.1f)" % tuple(row["change"][key] for key in ("median", "low", "high"))
+        text += ", added() named %d times" % row["named"] if name == "worse" else ""
+        holds = row["fail"] == row["named"] == trials if name == "worse" else row["pass"] == trials
+    return check(name, holds, text)
+
+
+def run(options):
+    parts = options.parts.split(",")
+    if set(parts) - set(PARTS):
+        raise UsageError("failed to find the parts %s; there are: %s" % (sorted(set(parts) - set(PARTS)), ", ".join(PARTS)))
+    version, rows = targets.python_version(options.python), []
     with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        if "steady" in parts:
-            holds &= steady(args, "steady")["pass"] == args.trials
-        if "burner" in parts:
-            burner = subprocess.Popen([args.python, "-c", BURNER])
-            try:
-                verdicts = steady(args, "burner")
-            finally:
-                burner.kill()
-                burner.wait()
-            holds &= verdicts["fail"] == 0 and verdicts["inconclusive"] * 10 < max(args.trials, 10)
-        if "worse" in parts:
-            verdicts, named = compared(args, folder, "worse", 1, args.compared)
-            holds &= verdicts["fail"] == named == args.compared
-        if "same" in parts:
-            verdicts, _ = compared(args, folder, "same", 0, args.compared)
-            holds &= verdicts["pass"] == args.compared
-    print("holds" if holds else "DOES NOT HOLD")
-    return 0 if holds else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        gate = Gate(options, folder)
+        for part in (part for part in PARTS if part in parts):
+            if part == "burner":
+                burner = subprocess.Popen([sys.executable, "-c", BURNER])
+                try:
+                    rows.append(with_limit(gate, part))
+                finally:
+                    burner.kill()
+                    burner.wait()
+            else:
+                rows.append(with_limit(gate, part) if part == "steady" else with_baseline(gate, part, 1 if part == "worse" else 0))
+    return Measurement(map(judge, rows), rows, None, {"python": [version]})

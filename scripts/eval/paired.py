@@ -1,33 +1,28 @@
-"""Work that a running program does with and without a profiler, in turn: stretches of one process, compared within a round.
+"""Work that a running program does with and without a profiler, in turn: sections of one process, compared within a round.
 
-One process throughout, so that rounds differ by what is done to it and by nothing else. A stretch begins when the profiler has been at work for
-a moment, and ends before the profiler does: what starting it costs is another figure.
+One process is used throughout, so that only the profiler differs between the sections of a round. A section begins
+after the profiler has started and ends before the profiler does: the cost of starting it is another figure.
 """
 import json
 import math
 import signal
+import statistics
 import subprocess
 import sys
 import time
 
+from common import Failed
 from targets import stolen, ticks
 
-# A shell's background job ignores interrupts, and so would the profilers that it starts, which are ended by them.
+# A shell starts background jobs with SIGINT ignored. Profilers would inherit that, and SIGINT is what ends them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Stretches of which a hypervisor took more than this share are made again, so many times at most.
+# A section of which the hypervisor stole more than this share is repeated, up to TRIES times.
 STOLEN, TRIES = 0.02, 4
 
 
-def done(target):
-    """(seconds, work done, CPU seconds) since the target was ready, by its own clocks."""
-    target.ask(b"?")
-    said = json.loads(target.child.stdout.readline())
-    return said["seconds"], said["done"], said["cpu"]
-
-
 class Profiler:
-    """A profiler at work on a target until the `with` ends, which interrupts it. `command` None: nobody is at work."""
+    """A profiler at work on a target until the `with` ends, which interrupts it. With `command` None there is no profiler."""
 
     def __init__(self, command, settle):
         self.command, self.settle = command, settle
@@ -45,70 +40,71 @@ class Profiler:
         self.interrupted, self.output = time.monotonic(), b""
         if self.child:
             if self.child.poll() is not None:
-                sys.exit("%s ended by itself: %s" % (" ".join(self.command), self.child.communicate()[1].decode()))
+                raise Failed("%s ended by itself: %s" % (" ".join(self.command), self.child.communicate()[1].decode()[-500:]))
             self.child.send_signal(signal.SIGINT)
             self.output = self.child.communicate()[0]
 
 
-def gilprof_was_there(profiler, began):
-    """Its report, after making sure that its first look came before the stretch did."""
+def report_covering(profiler, began):
+    """The profiler's report, after a check that its first sample came before the section began."""
     report = json.loads(profiler.output)
-    if profiler.interrupted - report["window"]["seconds"] > began:
-        sys.exit("gilprof's first look came %.0f ms after the stretch began: let it settle for longer" % (
-            1e3 * (profiler.interrupted - report["window"]["seconds"] - began)))
+    late = profiler.interrupted - report["window"]["seconds"] - began
+    if late > 0:
+        raise Failed("gilprof's first sample came %.0f ms after the section began; give it a longer --settle" % (1e3 * late))
     return report
 
 
-def stretch(target, command, seconds, settle, check=None):
-    """Of one stretch: what was done per second of wall time, CPU seconds per unit of work, and CPU seconds per second of wall time.
+def section(target, command, seconds, settle):
+    """One section: work per second of wall time, CPU seconds per unit of work, and CPU seconds per second of wall time.
 
-    The first is the product of the inverse second and the third. A machine whose cores others share changes the second by itself, from moment to
-    moment and by far more than a profiler does; the third it leaves alone.
+    The first is the third divided by the second. A machine that shares its cores changes the second by itself,
+    from moment to moment and by far more than a profiler does. It does not change the third.
     """
     for _ in range(TRIES):
-        with Profiler(command, settle) as profiler:
-            before, began, (start, first, cpu) = ticks(), time.monotonic(), done(target)
+        with Profiler(command, settle):
+            before, first = ticks(), target.progress()
             time.sleep(seconds)
-            (end, last, cpu_end), after = done(target), ticks()
-        if command and check:
-            check(profiler, began)
+            last, after = target.progress(), ticks()
         lost = stolen(before, after)
         if lost <= STOLEN:
             break
     if lost > STOLEN:
-        print("kept, though %.0f %% of it was stolen in the last of %d tries" % (100 * lost, TRIES), file=sys.stderr, flush=True)
-    return {"rate": (last - first) / (end - start), "cpu": (cpu_end - cpu) / (last - first), "share": (cpu_end - cpu) / (end - start)}
+        print("kept, though the hypervisor stole %.0f %% of the last of %d tries" % (100 * lost, TRIES), file=sys.stderr, flush=True)
+    wall, work, cpu = (last[name] - first[name] for name in ("seconds", "done", "cpu"))
+    return {"rate": work / wall, "cpu": cpu / work, "share": cpu / wall}
 
 
-def rounds(target, commands, count, seconds, settle, check):
-    """`count` rounds with a stretch of each of `commands` (name to command), in changing order: a list of name to stretch."""
+def rounds(target, commands, count, seconds, settle):
+    """`count` rounds with one section of each of `commands` (name to command), in changing order: a list of name to section."""
     names, all_rounds = list(commands), []
     for n in range(count):
-        turn = names[n % len(names):] + names[:n % len(names)]
-        turn = turn if n % 2 else turn[::-1]
-        all_rounds.append({name: stretch(target, commands[name], seconds, settle, check.get(name)) for name in turn})
+        order = names[n % len(names):] + names[:n % len(names)]
+        order = order if n % 2 else order[::-1]
+        all_rounds.append({name: section(target, commands[name], seconds, settle) for name in order})
         print("  ".join("%s %.1f" % (name, all_rounds[-1][name]["rate"]) for name in names), file=sys.stderr, flush=True)
     return all_rounds
 
 
-def median(values):
-    values, n = sorted(values), len(values)
-    return (values[(n - 1) // 2] + values[n // 2]) / 2
-
-
 def interval(values):
-    """The median's interval, which holds at 95 % or more whatever the distribution: the ranks are those of a fair coin."""
+    """An interval of the median that holds at 95 % or more for any distribution (order statistics of a binomial)."""
     values, n = sorted(values), len(values)
     rank = next((k for k in range(n // 2, 0, -1) if sum(math.comb(n, i) for i in range(k)) <= 0.025 * 2 ** n), 0)
-    return (values[rank - 1], values[n - rank]) if rank else (float("-inf"), float("inf"))
+    return (values[rank - 1], values[n - rank]) if rank else (-math.inf, math.inf)
 
 
 def lowered(all_rounds, figure, name, base):
-    """By how many percent `name` lowered a figure of `base`, by round."""
+    """By how many percent `name` lowers a figure of `base`, by round."""
     return [100 * (1 - one[name][figure] / one[base][figure]) for one in all_rounds]
 
 
-def show(title, values):
-    values, n = sorted(values), len(values)
-    print("%-48s median %+.2f %% (95 %%: %+.2f to %+.2f)   quartiles %+.2f to %+.2f   extremes %+.2f to %+.2f   %d rounds" % (
-        (title, median(values)) + interval(values) + (values[n // 4], values[n - 1 - n // 4], values[0], values[-1], n)))
+def spread(values):
+    """Median, 95 % interval of it, and quartiles. The interval is None where there are too few rounds for one."""
+    ordered, n = sorted(values), len(values)
+    low, high = interval(ordered)
+    return {"median": statistics.median(ordered), "low": low if math.isfinite(low) else None, "high": high if math.isfinite(high) else None,
+            "quartiles": [ordered[n // 4], ordered[n - 1 - n // 4]], "rounds": n}
+
+
+def spread_text(one):
+    """A spread as `median (low to high)`, in percent."""
+    return "%+.2f" % one["median"] + ("" if one["low"] is None else " (%+.2f to %+.2f)" % (one["low"], one["high"]))

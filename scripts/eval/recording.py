@@ -1,68 +1,67 @@
-#!/usr/bin/env python3
-"""What an hour of 32 threads at 1 kHz costs: a minute is recorded of a real program, told again until it is an hour, and reported.
+"""Measures an hour's recording of 32 threads at 1 kHz: its size, the memory of writer and reader, the time to report it.
 
-Prints size on disk, peak memory of the writer and of `gilprof report`, and the time that `report` takes. The bounds are issue-given:
-100 MB, 150 MB, 20 s; the exit code is 1 when one is passed.
+A minute is recorded of a running program and written again, shifted in time, until it is an hour (long_recording.rs).
+The bounds for an hour: 100 MB on disk, 150 MB of memory, 20 s for `gilprof report`.
 """
-import argparse
 import json
 import os
-import resource
 import subprocess
-import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-MB = 1e6
+import targets
+from common import Failed, Measurement, check
+from html_page import programs
+
+RESULTS = "recording"
+MOST_MB, MOST_MEMORY_MB, MOST_SECONDS = 100, 150, 20
+QUICK = {"seconds": 2.0, "times": 5, "threads": 8}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="how long is recorded")
-    parser.add_argument("--times", type=int, default=60, help="how often it is told")
-    parser.add_argument("--threads", type=int, default=32)
-    parser.add_argument("--python", default="python3")
-    parser.add_argument("--built", help="folder with gilprof and examples/longer (default: those of a release build, made now)")
-    args = parser.parse_args()
-    built = args.built or release()
-    gilprof, longer = os.path.join(built, "gilprof"), os.path.join(built, "examples", "longer")
-    good = True
+def add_options(parser):
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the recording (default: %(default)s)")
+    parser.add_argument("--times", type=int, default=60, help="how often it is repeated (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=32, help="(default: %(default)s)")
+    parser.add_argument("--python", default="python3", help="the interpreter (default: %(default)s)")
+
+
+def lengthen(tool, short, long, times):
+    """Writes the recording `times` times; the peak memory of the writer in MB."""
+    done = subprocess.run([tool, short, long, str(times)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if done.returncode:
+        raise Failed("long_recording ended with %d: %s" % (done.returncode, done.stderr.decode()[-500:]))
+    return json.loads(done.stdout)["peak_kb"] * 1024 / 1e6
+
+
+def report(gilprof, path):
+    """The window of the report, the peak memory of `gilprof report` in MB, and the seconds it took."""
+    start = time.monotonic()
+    child = subprocess.Popen([gilprof, "report", path, "--format", "json"], stdout=subprocess.PIPE)
+    out = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise Failed("gilprof report ended with %d" % child.returncode)
+    return json.loads(out)["window"], usage.ru_maxrss * 1024 / 1e6, time.monotonic() - start
+
+
+def run(options):
+    version, gilprof, tool, rows = targets.python_version(options.python), targets.gilprof(options), targets.example(options, "long_recording"), []
     with tempfile.TemporaryDirectory() as folder:
-        for name, words in programs(args.threads):
+        for name, workload, args in programs(options.threads):
             short, long = os.path.join(folder, "short.gilprof"), os.path.join(folder, "long.gilprof")
-            workload = os.path.join(ROOT, "tests", "workloads", words[0] + ".py")
-            target = subprocess.Popen([args.python, workload] + words[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            while target.stdout.readline().strip() != b"ready":
-                pass
-            subprocess.run([gilprof, "record", "--pid", str(target.pid), "--duration", "%gs" % args.seconds, "-o", short], check=True,
-                           stderr=subprocess.DEVNULL)
-            target.kill()
-            target.wait()
-            peak = json.loads(subprocess.run([longer, short, long, str(args.times)], check=True, stdout=subprocess.PIPE).stdout)["peak_kb"]
-            start = time.monotonic()
-            report = subprocess.Popen([gilprof, "report", long, "--format", "json"], stdout=subprocess.PIPE)
-            out = report.stdout.read()
-            _, status, usage = os.wait4(report.pid, 0)
-            took = time.monotonic() - start
-            window = json.loads(out)["window"]
-            size = os.path.getsize(long)
-            print("%-36s %6.0f s, %d looks: %.1f MB on disk, writer %.0f MB, report %.0f MB in %.1f s" % (
-                name, window["seconds"], window["looks"], size / MB, peak * 1024 / MB, usage.ru_maxrss * 1024 / MB, took), flush=True)
-            hour = 3600 / window["seconds"]
-            good &= status == 0 and size * hour <= 100 * MB and usage.ru_maxrss * 1024 <= 150 * MB and peak * 1024 <= 150 * MB and took * hour <= 20
-    return 0 if good else 1
+            with targets.Target(targets.this_python(options.python), workload, *args) as target:
+                targets.record(gilprof, target, options.seconds, short)
+            writer = lengthen(tool, short, long, options.times)
+            window, reader, took = report(gilprof, long)
+            rows.append({"part": "hour", "program": name, "seconds": window["seconds"], "samples": window["samples"], "mb": os.path.getsize(long) / 1e6,
+                         "writer_mb": writer, "report_mb": reader, "report_s": took})
+    return Measurement(map(judge, rows), rows, None, {"python": [version]})
 
 
-def release():
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--example", "longer", "--bin", "gilprof"], cwd=ROOT, check=True)
-    return os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release")
-
-
-def programs(threads):
-    yield "all on the CPU", ["cpu", "--threads", str(threads)]
-    yield "half compute, half hash and compute", ["crowd", "--busy", str(threads // 2), "--mixed", str(threads // 2)]
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def judge(row):
+    """The check of a row. Size and time are scaled to an hour; memory does not grow with the length."""
+    hour = 3600 / row["seconds"]
+    holds = row["mb"] * hour <= MOST_MB and row["report_s"] * hour <= MOST_SECONDS and max(row["report_mb"], row["writer_mb"]) <= MOST_MEMORY_MB
+    return check("hour", holds, "%s: %.0f s, %d samples: %.1f MB on disk, writer %.0f MB, report %.0f MB in %.1f s (bounds for an hour: %d MB, %d MB, %d s)" % (
+        row["program"], row["seconds"], row["samples"], row["mb"], row["writer_mb"], row["report_mb"], row["report_s"], MOST_MB, MOST_MEMORY_MB, MOST_SECONDS))

@@ -1,7 +1,7 @@
-#!/usr/bin/env python3
-"""What one trap of the watchpoint takes from its thread (`truth.TRAP`): a loop of stores to a word of its own, watched by bpftrace and not.
+"""The time that one trap of the watchpoint takes from its thread (`truth.TRAP`), measured by a loop of stores.
 
-Run as root: `tests/accuracy/trap.py`. Prints microseconds per store, five times each.
+Run as root: `python3 scripts/eval/accuracy/trap.py`. Prints microseconds per store, five times without the
+watchpoint and five times with it.
 """
 import ctypes
 import os

@@ -1,23 +1,27 @@
-"""What every thread of a process really did, from kernel events alone: nothing here is shared with gilprof.
+"""The actual state of every thread of a process, from kernel events alone. Nothing here is shared with gilprof.
 
-Two questions are asked at once, and every stretch of time is filed under both answers:
+Each stretch of time is recorded under two states at once:
 
-    the GIL    a hardware watchpoint on the GIL's `locked` word says who is HOLDING and since when, to the instruction. Who is inside
-               `take_gil` (TAKING, until it sleeps) or `drop_gil` (DROPPING) is told by uprobes on them; asleep in either it waits, and in
-               `take_gil` it is WAITING from then on. In `drop_gil` it may sleep for the GIL's mutex, and want nothing more when it wakes.
-    the CPU    the scheduler's tracepoints: ON a CPU, QUEUED for one, ASLEEP. A thread's life ends with exit(2): what the kernel spends on
-               its burial (some tenths of a millisecond, mostly in the run queue) is not the thread's.
+    the GIL    a hardware watchpoint on the GIL's `locked` field records which thread is HOLDING and since when,
+               to the instruction. Uprobes record which thread is inside `take_gil` (TAKING, until it sleeps) or
+               `drop_gil` (DROPPING). A thread that sleeps in either is waiting, and in `take_gil` it stays
+               WAITING from then on. In `drop_gil` it may sleep for the GIL's mutex and want nothing more when
+               it wakes.
+    the CPU    the scheduler's tracepoints: ON a CPU, QUEUED for one, ASLEEP. A thread's life ends with exit(2).
+               The time that the kernel then spends on its removal (some tenths of a millisecond, mostly in the
+               run queue) is not the thread's.
 
-A thread that is pushed off its CPU inside `drop_gil`, by the very thread it wakes there, waits if the eval loop made it drop (FORCED: it wants
-the GIL back at once), and starves if it wanted to be rid of the GIL. TAKING on a CPU is kept apart from WAITING: it is the probes' own cost,
-and an uncontended lock.
-Where symbols are missing, futex calls on the GIL's addresses take the uprobes' place: a wait is what sleeps there, and a drop was forced if the
-thread's own word says that it had been told to (3.13+) and it does not go on to something else.
-bpftrace sums the stretches in the kernel, so that a hot GIL costs no output; only around the ends of the window does it print them one by
-one, because when gilprof's window begins is known afterwards (`window.begin_ns`, the same clock).
+A thread that is preempted inside `drop_gil` by the thread it wakes there is waiting if the eval loop made it drop
+the GIL (FORCED: it wants the GIL back at once), and starved if it dropped the GIL by itself. TAKING on a CPU is
+kept apart from WAITING: it is the cost of the probes, and of an uncontended lock.
+Where symbols are missing, futex calls on the GIL's addresses replace the uprobes: a sleep there is a wait, and a
+drop was forced if the thread's `eval_breaker` had the drop request (3.13+) and the thread does not continue with
+something else.
+bpftrace sums the time in the kernel, so that a busy GIL costs no output. It prints single stretches only around the
+ends of the window, because the begin of gilprof's window is known only afterwards (`window.begin_ns`, same clock).
 
-Where exact mode is on trial and there are uprobes, waits are counted too: each `take_gil` that called futex(2) to sleep, from that call
-to the store that takes the GIL, or to the end.
+With exact mode and uprobes, waits are counted too: each `take_gil` that called futex(2) to sleep, from that call to
+the store that takes the GIL, or to the end of the window.
 """
 import collections
 import json
@@ -27,14 +31,14 @@ import struct
 import subprocess
 import time
 
-from targets import Failed
+from common import Failed
 
 UNSEEN, OUT, TAKING, WAITING, HOLDING, DROPPING, FORCED = range(7)
-# Not a state: time in the watchpoint's traps, which lies within the others.
+# Not a state: time in the watchpoint's traps, which is part of the other states.
 TRAPS = 7
 ON, QUEUED, ASLEEP = range(3)
 SECOND = 1000000000
-# Around each end of the window single stretches are printed: this much before (or after) it, and after (or before) it.
+# Single stretches are printed around each end of the window: from OUTER outside of it to INNER inside.
 OUTER, INNER = SECOND // 4, SECOND // 2
 
 
@@ -42,43 +46,44 @@ def clock():
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
-# `@at[tid]`: when the stretch began; `@is[tid]`: GIL * 4 + CPU. Text is replaced because bpftrace 0.17 has no functions.
-FILED = """
+# `@at[tid]`: begin of the stretch; `@is[tid]`: GIL * 4 + CPU. Macros are text replacements because bpftrace 0.17
+# has no functions.
+ADD = """
     $a = FROM > %(inner_begin)d ? FROM : %(inner_begin)d;
     $b = TO < %(inner_end)d ? TO : %(inner_end)d;
     if ($b > $a) { @sum[TID, CODE] = sum($b - $a); }
     if ((TO > %(outer_begin)d && FROM < %(inner_begin)d) || TO > %(inner_end)d) { printf("%%d %%d %%lu %%lu\\n", TID, CODE, FROM, TO); }
 """
-FILE = """
+CHANGE = """
   $n = nsecs; $s = @at[TID]; $was = @is[TID];
-  if ($s != 0) { FILED($s, $n, TID, $was) }
+  if ($s != 0) { ADD($s, $n, TID, $was) }
   @at[TID] = $n; @is[TID] = NEXT;
 """
 SCHEDULER = """
 tracepoint:sched:sched_switch {
   if (pid == PID && @at[args->prev_pid] != 0) {
     $sleeps = (args->prev_state & 255) != 0;
-    FILE(args->prev_pid; (INSIDE) + ($sleeps ? 2 : 1))
+    CHANGE(args->prev_pid; (INSIDE) + ($sleeps ? 2 : 1))
   }
-  if (@at[args->next_pid] != 0) { FILE(args->next_pid; ($was & 28)) }
+  if (@at[args->next_pid] != 0) { CHANGE(args->next_pid; ($was & 28)) }
 }
 tracepoint:sched:sched_wakeup {
-  if (@at[args->pid] != 0 && (@is[args->pid] & 3) == 2) { FILE(args->pid; ($was & 28) + 1) }
+  if (@at[args->pid] != 0 && (@is[args->pid] & 3) == 2) { CHANGE(args->pid; ($was & 28) + 1) }
 }
-tracepoint:sched:sched_wakeup_new /pid == PID/ { FILE(args->pid; 5) }
-tracepoint:sched:sched_process_exit /pid == PID/ { FILE(tid; 0) delete(@at[tid]); delete(@is[tid]); }
+tracepoint:sched:sched_wakeup_new /pid == PID/ { CHANGE(args->pid; 5) }
+tracepoint:sched:sched_process_exit /pid == PID/ { CHANGE(tid; 0) delete(@at[tid]); delete(@is[tid]); }
 """
-# A thread is on a CPU when it runs into a uprobe. From `take_gil` it comes out holding; `drop_gil` may wait until a forced switch is taken.
-# The store is over when the watchpoint fires. It fires only under the thread's own hands, so the thread is ON a CPU.
+# A thread that hits a uprobe is on a CPU. It leaves `take_gil` holding the GIL; `drop_gil` may wait for a forced switch.
+# The watchpoint fires after the store, in the thread that made it, so that thread is ON a CPU.
 WATCH = """
 watchpoint:LOCKED:4:w /pid == PID/ {
   if (nsecs >= BEGIN_NS && nsecs < END_NS) { @traps[tid] = count(); }
   $gil = (int32)*uptr((int32 *)LOCKED);
-  if ($gil == 1) { FILE(tid; 16) } else { FILE(tid; (FORCED ? 24 : 20)) }
+  if ($gil == 1) { CHANGE(tid; 16) } else { CHANGE(tid; (FORCED ? 24 : 20)) }
   COUNTED
 }
 """
-# A take that had to sleep: counted by thread, and printed around the ends of the window.
+# A `take_gil` that had to sleep: counted by thread, and printed around the ends of the window.
 COUNTED = """
   if ($gil == 1 && @slept[tid] != 0) {
     $from = @slept[tid]; $to = nsecs;
@@ -93,51 +98,53 @@ tracepoint:syscalls:sys_enter_futex /pid == PID && @is[tid] / 4 == 2 && @slept[t
   if ($op == 0 || $op == 9) { @slept[tid] = nsecs; }
 }
 """
-# What one trap takes from its thread: 11 - 15 us on the virtual machine that this was made on (trap.py).
+# Nanoseconds that one trap takes from its thread: 11 to 15 us on the virtual machine this was written on (trap.py).
 TRAP = 13000
 UPROBES_TAKE = """
-uprobe:LIB:TAKE /pid == PID/ { FILE(tid; 8) }
+uprobe:LIB:TAKE /pid == PID/ { CHANGE(tid; 8) }
 """
 UPROBES_DROP = """
 uprobe:LIB:drop_gil /pid == PID/ { @forced[tid] = BY_EVAL_LOOP ? 1 : 0; }
-uretprobe:LIB:drop_gil /pid == PID/ { FILE(tid; 4) }
+uretprobe:LIB:drop_gil /pid == PID/ { CHANGE(tid; 4) }
 """
-# 3.8 - 3.11: the eval loop itself calls `drop_gil`. 3.12+: a function does that it calls to see what is pending.
+# Up to 3.11 the eval loop itself calls `drop_gil`. From 3.12 on `_Py_HandlePending` does.
 CALLED_FROM = "*(uint64 *)reg(\"sp\") - %d < %d"
 PENDING = """
 uprobe:LIB:_Py_HandlePending /pid == PID/ { @pending[tid] = 1; }
 uretprobe:LIB:_Py_HandlePending /pid == PID/ { delete(@pending[tid]); }
 """
-# Waiting operations only (0, 6, 9, 11, 13 are FUTEX_WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2); waking is not waiting.
-# A holder that sleeps on the GIL's mutex still holds.
+# Only the operations that wait: 0, 6, 9, 11, 13 are FUTEX_WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2.
+# A holder that sleeps on the GIL's mutex is still the holder.
 FUTEXES = """
 tracepoint:syscalls:sys_enter_futex /pid == PID && args->uaddr >= GIL_FROM && args->uaddr < GIL_TO/ {
   $op = args->op & 127;
-  if (($op == 0 || $op == 6 || $op == 9 || $op == 11 || $op == 13) && @is[tid] / 4 != 4) { FILE(tid; 12) }
+  if (($op == 0 || $op == 6 || $op == 9 || $op == 11 || $op == 13) && @is[tid] / 4 != 4) { CHANGE(tid; 12) }
 }
-tracepoint:syscalls:sys_exit_futex /pid == PID && @is[tid] / 4 == 3/ { FILE(tid; 8) }
+tracepoint:syscalls:sys_exit_futex /pid == PID && @is[tid] / 4 == 3/ { CHANGE(tid; 8) }
 """
-# Places that no interpreter publishes before 3.13, read off its headers (x86-64): of the GIL in `_PyRuntime`, of `interpreters.head` there
-# and of `ceval.gil` in an interpreter.
+# Offsets that no interpreter publishes before 3.13, from its headers (x86-64): of the GIL in `_PyRuntime`, of
+# `interpreters.head` there and of `ceval.gil` in an interpreter.
 GIL_IN_RUNTIME = {"3.7": 1264, "3.8": 1152, "3.9": 352, "3.10": 352, "3.11": 360}
 HEAD_IN_RUNTIME = {"3.12": 40}
 GIL_IN_INTERPRETER = {"3.12": 384}
-# With uprobes, whatever sleeps inside `take_gil`, or where it was forced to let go, waits until it has the GIL.
+# With uprobes: a thread that sleeps inside `take_gil`, or in a forced `drop_gil`, waits until it has the GIL.
 SLEEPS_INSIDE = "$sleeps && ($was / 4 == 2 || $was / 4 == 6) ? 12 : $was & 28"
 FORCED_BY_EVAL_LOOP = "@forced[tid] == 1"
-# Without, who was told to let go may have been about to anyway: it goes on to something else, which takes longer than this to the ask.
+# Without uprobes: a thread with a drop request may have been about to drop the GIL anyway. Then it continues with
+# something else, and more than this many nanoseconds pass before it asks again.
 AT_ONCE = 100000
 GOES_ON = "$was == 24 && $n - $s > %d ? 20 : $was & 28" % AT_ONCE
-# The lowest bit of `PyThreadState.eval_breaker` (3.13+, after `prev`, `next` and `interp`), of the GIL's `last_holder`, who lets go.
-FORCED_BY_ITS_WORD = "(*uptr((uint64 *)(*uptr((uint64 *)%d) + 24)) & 1) == 1"
+# The drop request: the lowest bit of `PyThreadState.eval_breaker` (3.13+, after `prev`, `next` and `interp`) of the
+# GIL's `last_holder`, which is the thread that drops it.
+FORCED_BY_REQUEST = "(*uptr((uint64 *)(*uptr((uint64 *)%d) + 24)) & 1) == 1"
 
 
 class Unaligned(Exception):
-    """bpftrace or gilprof was too late for the window that was set, or the truth has a gap."""
+    """bpftrace or gilprof was too late for the planned window, or the events have a gap."""
 
 
 def python_library(pid):
-    """The mapped file that has `take_gil`'s code, as seen from here."""
+    """The mapped file with the code of `take_gil`, as a path of this process."""
     best = None
     with open("/proc/%d/maps" % pid) as maps:
         for line in maps:
@@ -150,7 +157,7 @@ def python_library(pid):
 
 
 def symbols(path, dynamic=False):
-    """Name -> (value, size, type), from the ELF file's own table; only what is defined there."""
+    """Name -> (value, size, type) of the symbols that an ELF file defines."""
     with open(path, "rb") as file:
         data = file.read()
     start, = struct.unpack_from("<Q", data, 40)
@@ -169,7 +176,7 @@ def symbols(path, dynamic=False):
 
 
 def base_of(pid, path):
-    """Where the file's first page is in the process; 0 for an executable with fixed addresses."""
+    """The address of the file's first page in the process; 0 for an executable with fixed addresses."""
     with open(path, "rb") as file:
         if struct.unpack_from("<H", file.read(18), 16)[0] != 3:
             return 0
@@ -179,7 +186,7 @@ def base_of(pid, path):
 
 
 def uprobes(pid, path):
-    """The probes on the GIL's two functions, "" where their symbols are missing."""
+    """Probes on `take_gil` and `drop_gil`; "" where their symbols are missing."""
     table = symbols(path)
     # The compiler makes copies such as `take_gil.constprop.0`.
     takes = [name for name, (_, _, kind) in table.items() if kind == 2 and re.match(r"take_gil(\.(constprop|isra|part)\.\d+)*$", name)]
@@ -193,7 +200,7 @@ def uprobes(pid, path):
 
 
 def gil_of(pid, path, version):
-    """Where the main interpreter's GIL is."""
+    """The address of the main interpreter's GIL."""
     base = base_of(pid, path)
     runtime = base + symbols(path, dynamic=True)["_PyRuntime"][0]
     minor = ".".join(version.split(".")[:2])
@@ -205,13 +212,13 @@ def gil_of(pid, path, version):
             return struct.unpack("<Q", mem.read(8))[0]
         published = word(runtime) == struct.unpack("<Q", b"xdebugpy")[0]
         if not published and minor not in HEAD_IN_RUNTIME:
-            raise Failed("no published offsets at _PyRuntime")
+            raise Failed("_PyRuntime publishes no offsets")
         interpreter = word(runtime + (word(runtime + 40) if published else HEAD_IN_RUNTIME[minor]))
         return word(interpreter + GIL_IN_INTERPRETER.get(minor, 16))  # +16: seen in 3.13.0, 3.14.10, 3.15.2
 
 
 def expand(text, macro, body, names, separator):
-    """Replaces each `MACRO(a; b)` by the body with its names replaced; parentheses within the arguments are balanced."""
+    """Replaces each `MACRO(a; b)` by the body with its parameters replaced. Parentheses within arguments must be balanced."""
     out = []
     while True:
         before, found, rest = text.partition(macro + "(")
@@ -230,46 +237,49 @@ def expand(text, macro, body, names, separator):
 
 
 def program(pid, version, window, tids, wanted, exact):
-    """The bpftrace program for one process and window, and which source of truth it is: the `wanted` one, "" for the best. `exact`: count waits."""
+    """The bpftrace program for one process and window, and its source: the `wanted` one, or the best for "".
+
+    `exact`: count waits.
+    """
     path = python_library(pid)
     if path is None:
-        raise Failed("found no Python in its maps")
+        raise Failed("failed to find a Python in the maps of the workload")
     begin, end = window
     ends = {"outer_begin": begin - OUTER, "inner_begin": begin + INNER, "inner_end": end - INNER}
     gil = gil_of(pid, path, version)
     text = "" if wanted == "futex" else uprobes(pid, path)
     source = "uprobes" if text else "futex"
     if wanted not in ("", source):
-        raise Failed("no symbols for %s" % wanted)
+        raise Failed("the interpreter has no symbols, which %s need" % wanted)
     if text:
         forced, inside = FORCED_BY_EVAL_LOOP, SLEEPS_INSIDE
     else:
         if tuple(map(int, version.split(".")[:2])) < (3, 13):
-            raise Failed("before 3.13 futexes do not tell who was forced to let go")
+            raise Failed("before 3.13 futex events do not show forced switches, and the interpreter has no symbols")
         text = FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208))
-        forced, inside = FORCED_BY_ITS_WORD % (gil + 8), GOES_ON
+        forced, inside = FORCED_BY_REQUEST % (gil + 8), GOES_ON
     counts = exact and source == "uprobes"
     text += WATCH.replace("LOCKED", hex(gil + 16)).replace("FORCED", forced).replace("BEGIN_NS", str(begin)).replace(
         "END_NS", str(end)).replace("COUNTED", COUNTED % ends if counts else "") + SCHEDULER.replace("INSIDE", inside) + (SLEEPS if counts else "")
-    text = expand(expand(text, "FILE", FILE, ["TID", "NEXT"], ";"), "FILED", FILED % ends, ["FROM", "TO", "TID", "CODE"], ",")
+    text = expand(expand(text, "CHANGE", CHANGE, ["TID", "NEXT"], ";"), "ADD", ADD % ends, ["FROM", "TO", "TID", "CODE"], ",")
     known = " ".join("@at[%d] = nsecs; @is[%d] = %d;" % (tid, tid, 4 * UNSEEN + ASLEEP) for tid in tids)
     text = "BEGIN { @pending[0] = 0; @forced[0] = 0; %s }\n%s\ninterval:ms:50 { if (@up == 0) { @up = 1; printf(\"up\\n\"); } }\nEND { printf(\"end %%lu\\n\", nsecs); }\n" % (known, text)
     return source, text.replace("LIB", path).replace("PID", str(pid))
 
 
-class Truth:
-    """A bpftrace at work on one process. `window`: where gilprof's window is meant to be."""
+class Tracer:
+    """A bpftrace at work on one process. `window`: the planned window of gilprof."""
 
     def __init__(self, pid, version, window, folder, wanted="", exact=False):
         tids = [int(t) for t in os.listdir("/proc/%d/task" % pid)]
         self.pid, self.window, self.alive = pid, window, []
-        # How many waits each thread had; none where they are not counted.
+        # Number of waits of each thread; empty where they are not counted.
         self.waits = collections.Counter()
         self.source, text = program(pid, version, window, tids, wanted, exact)
         script, self.path = os.path.join(folder, "truth.bt"), os.path.join(folder, "truth.json")
         with open(script, "w") as file:
             file.write(text)
-        # Writing is buffered: a wake-up of bpftrace per stretch would be a burner of its own.
+        # Output is buffered: a wakeup of bpftrace for each stretch would load the machine like a burner.
         env = dict(os.environ, BPFTRACE_MAP_KEYS_MAX="65536", BPFTRACE_PERF_RB_PAGES="1024", BPFTRACE_MAX_PROBES="64")
         self.errors = open(os.path.join(folder, "truth.err"), "w+")
         self.child = subprocess.Popen(["bpftrace", "-B", "none", "-f", "json", "-o", self.path, script], env=env, stdin=subprocess.DEVNULL,
@@ -286,12 +296,13 @@ class Truth:
                         return
             if clock() > self.window[0] - OUTER - SECOND // 2:
                 self.stop()
-                raise Unaligned("bpftrace was not up in time")
+                raise Unaligned("bpftrace did not start in time")
             time.sleep(0.02)
 
     def stop(self):
         if self.child.poll() is None:
-            # The kernel drops an event now and then that comes while another is handled. A thread whose end was lost would live on.
+            # The kernel now and then drops an event that comes while another is handled. A thread whose exit event was
+            # lost would seem to live on.
             self.alive = os.listdir("/proc/%d/task" % self.pid) if os.path.exists("/proc/%d/task" % self.pid) else []
             self.child.send_signal(2)
             try:
@@ -302,10 +313,10 @@ class Truth:
         self.errors.close()
 
     def read(self, begin, end):
-        """{tid: {(gil, cpu): ns}} within [begin, end], which must lie around the part that was summed in the kernel."""
+        """{tid: {(gil, cpu): ns}} within [begin, end], which must contain the part that was summed in the kernel."""
         inner = self.window[0] + INNER, self.window[1] - INNER
         if not self.window[0] - OUTER <= begin <= inner[0] or not inner[1] <= end:
-            raise Unaligned("the window was %.3f s off" % ((begin - self.window[0]) / SECOND))
+            raise Unaligned("gilprof's window began %.3f s from the planned one" % ((begin - self.window[0]) / SECOND))
         states = collections.defaultdict(collections.Counter)
 
         def add(tid, code, start, stop):
@@ -314,8 +325,8 @@ class Truth:
         at, is_, ended = {}, {}, None
         with open(self.path) as file:
             for line in file:
-                said = json.loads(line)
-                kind, data = said["type"], said.get("data")
+                event = json.loads(line)
+                kind, data = event["type"], event.get("data")
                 if kind == "lost_events":
                     raise Failed("bpftrace lost events: %s" % data)
                 if kind == "printf" and data.startswith("end"):
@@ -325,7 +336,7 @@ class Truth:
                     self.waits[tid] += start < end and stop > begin
                 elif kind == "printf" and data != "up\n":
                     tid, code, start, stop = map(int, data.split())
-                    # The kernel has summed what lies within `inner`.
+                    # The part within `inner` is summed in the kernel.
                     add(tid, code, max(start, begin), min(stop, inner[0]))
                     add(tid, code, max(start, inner[1]), min(stop, end))
                 elif kind == "map":
@@ -334,7 +345,7 @@ class Truth:
                     for tid, count in data.get("@waits", {}).items():
                         self.waits[int(tid)] += count
                     for tid, start in data.get("@slept", {}).items():
-                        self.waits[int(tid)] += 0 < start < end  # and goes on
+                        self.waits[int(tid)] += 0 < start < end  # the wait continues
                     for tid, count in data.get("@traps", {}).items():
                         states[int(tid)][TRAPS, ON] += count * TRAP
                     for key, ns in data.get("@sum", {}).items():

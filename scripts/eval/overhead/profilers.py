@@ -1,4 +1,4 @@
-"""The profilers that are measured side by side: how each is called, and what it says of its own looks."""
+"""The profilers that are measured side by side: the command of each, and what it reports about its own samples."""
 import json
 import os
 import re
@@ -6,17 +6,22 @@ import shutil
 import subprocess
 import sys
 
-CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gilprof", "peers")
-# From PyPI, into a folder of their own. Not tools of this project: they are here to be measured.
+from common import CACHE
+
+PEERS_CACHE = os.path.join(CACHE, "peers")
+PROGRAMS = os.path.join(PEERS_CACHE, "bin")
+# From PyPI, into an environment of their own. gilprof does not use them; they are measured.
 PEERS = ["py-spy==0.4.3", "austin-dist==3.7.0"]
-
-
+# The number of samples of a profiler that takes every sample that was asked for, however late.
 ALL = "all"
 
 
 class Tool:
-    """One profiler with one set of flags. `attach(pid, rate, seconds, out)` gives its command; with `seconds` None it runs until interrupted.
-    `read(out, stdout, stderr)` is what it says of itself; looks that it makes all of, however late, are `ALL`. `written(out)` is its file.
+    """One profiler with one set of flags.
+
+    `attach(pid, rate, seconds, out)` gives its command; with `seconds` None it runs until interrupted.
+    `read(stdout, stderr)` gives the figures that it reports about itself. `written(out)` is its output file.
+    `fast`: it can hold 10 kHz.
     """
 
     def __init__(self, name, attach, read, written=lambda out: out + ".svg", fast=True):
@@ -24,13 +29,11 @@ class Tool:
 
 
 def install():
-    """Makes sure of the peers that PyPI has; the folder of their programs."""
-    programs = os.path.join(CACHE, "bin")
-    if not os.path.isdir(programs):
-        made = subprocess.run([sys.executable, "-m", "venv", CACHE]).returncode
+    """Installs the peers from PyPI, unless they are there. A peer that cannot be installed is left out later."""
+    if not os.path.isdir(PROGRAMS):
+        made = subprocess.run([sys.executable, "-m", "venv", PEERS_CACHE], stdout=sys.stderr).returncode
         for peer in PEERS if made == 0 else []:
-            subprocess.run([os.path.join(programs, "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", peer])
-    return programs
+            subprocess.run([os.path.join(PROGRAMS, "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", peer], stdout=sys.stderr)
 
 
 def number(pattern, text):
@@ -38,31 +41,31 @@ def number(pattern, text):
     return float(found.group(1).replace(",", "")) if found else None
 
 
-def read_gilprof(out, stdout, stderr):
+def read_gilprof(stdout, stderr):
     window = json.loads(stdout)["window"]
-    return {"looks": window["looks"] - window["failed"], "missed": window["missed"], "failed": window["failed"] + window["torn"],
+    return {"samples": window["samples"] - window["failed"], "missed": window["missed"], "failed": window["failed"] + window["torn"],
             "seconds": window["seconds"]}
 
 
-def read_pyspy(out, stdout, stderr):
-    # Its "Samples" are stacks; it makes every look that was asked for, and takes as long as that takes.
-    return {"looks": ALL, "missed": None, "failed": number(r"Errors: (\d+)", stdout + stderr), "seconds": None}
+def read_pyspy(stdout, stderr):
+    # Its "Samples" are stacks. It takes every sample that was asked for, however long that takes.
+    return {"samples": ALL, "missed": None, "failed": number(r"Errors: (\d+)", stdout + stderr), "seconds": None}
 
 
-def read_tachyon(out, stdout, stderr):
+def read_tachyon(stdout, stderr):
     text = stdout + stderr
-    looks, missed = number(r"Captured ([\d,]+) samples", text), number(r"missed ([\d,]+) samples", text)
+    samples, missed = number(r"Captured ([\d,]+) samples", text), number(r"missed ([\d,]+) samples", text)
     share = number(r"Error rate: ([\d.]+)", text)
-    return {"looks": looks, "missed": missed, "failed": looks * share / 100 if looks and share is not None else None,
+    return {"samples": samples, "missed": missed, "failed": samples * share / 100 if samples and share is not None else None,
             "seconds": number(r"samples in ([\d.]+) seconds", text)}
 
 
-def read_austin(out, stdout, stderr):
-    # It ends with 0 also where it could read nothing, of a Python that it does not know; it counts stacks, not looks.
-    bad, all_of_them = number(r"Error rate\D*?: \S*?(\d+)/\d+", stdout + stderr), number(r"Error rate\D*?: \S*?\d+/(\d+)", stdout + stderr)
-    if not all_of_them or bad == all_of_them:
+def read_austin(stdout, stderr):
+    # It ends with 0 even if it could read nothing, as of a Python it does not know. It counts stacks, not samples.
+    bad, total = number(r"Error rate\D*?: \S*?(\d+)/\d+", stdout + stderr), number(r"Error rate\D*?: \S*?\d+/(\d+)", stdout + stderr)
+    if not total or bad == total:
         raise ValueError("no valid sample")
-    return {"looks": None, "missed": None, "failed": None, "seconds": None}
+    return {"samples": None, "missed": None, "failed": None, "seconds": None}
 
 
 def timed(flag, seconds, unit=""):
@@ -76,48 +79,51 @@ def gilprof(binary, *more):
     return attach
 
 
-def pyspy(programs, *more):
+def pyspy(*more):
     def attach(pid, rate, seconds, out):
         seconds = 3600 if seconds is None else seconds
-        return [os.path.join(programs, "py-spy"), "record", "-p", str(pid), "-r", str(rate), "-d", "%g" % seconds, "-o", out + ".svg"] + list(more)
+        return [os.path.join(PROGRAMS, "py-spy"), "record", "-p", str(pid), "-r", str(rate), "-d", "%g" % seconds, "-o", out + ".svg"] + list(more)
     return attach
 
 
 def inside(out):
-    """Where Tachyon writes, as its own root has it: folders of ours need not be there."""
-    return "/tmp/gilprof-bench-%s.tachyon" % os.path.basename(os.path.dirname(out))
+    """Tachyon's output file, as a path within its own root, which need not have our directories."""
+    return "/tmp/gilprof-eval-%s.tachyon" % os.path.basename(os.path.dirname(out))
 
 
 def tachyon(interpreter, *more):
     def attach(pid, rate, seconds, out):
         inner = [interpreter["path"], "-m", "profiling.sampling", "attach", "-a", "-r", str(rate), *more, "-o", inside(out)]
         inner += timed("-d", seconds) + [str(pid)]
-        # Where the interpreter lives in a folder of its own, so does its profiler: in the target's own root and mounts.
+        # An interpreter in a chroot has its profiler there too, so the profiler enters the target's root and mounts.
         return ["nsenter", "-t", str(pid), "-m", "-r", *inner] if interpreter["root"] else inner
     return attach
 
 
-def austin(programs):
+def austin():
     def attach(pid, rate, seconds, out):
-        return [os.path.join(programs, "austin"), "-i", "%dus" % (1e6 / rate), "-o", out + ".austin", "-p", str(pid)] + timed("-x", seconds)
+        return [os.path.join(PROGRAMS, "austin"), "-i", "%dus" % (1e6 / rate), "-o", out + ".austin", "-p", str(pid)] + timed("-x", seconds)
     return attach
 
 
-def all_tools(binary, interpreter):
-    """Those that can measure this interpreter here."""
-    programs = install()
-    def tachyons(out):
+def available(binary, interpreter, wanted):
+    """The profilers that can measure this interpreter on this machine, and whose name begins with one of `wanted` (all for none)."""
+    if not wanted or any(name.startswith(("py-spy", "Austin")) for name in wanted):
+        install()
+
+    def tachyon_output(out):
         return interpreter["root"] + inside(out)
 
     tools = [
         Tool("gilprof", gilprof(binary), read_gilprof),
         Tool("gilprof --exact", gilprof(binary, "--exact"), read_gilprof),
-        Tool("py-spy", pyspy(programs), read_pyspy, fast=False),
-        Tool("py-spy --nonblocking", pyspy(programs, "--nonblocking"), read_pyspy, fast=False),
-        Tool("Tachyon --binary", tachyon(interpreter, "--binary"), read_tachyon, tachyons),
-        Tool("Tachyon --flamegraph", tachyon(interpreter, "--flamegraph"), read_tachyon, tachyons),
-        Tool("Austin", austin(programs), read_austin, lambda out: out + ".austin", fast=False),
+        Tool("py-spy", pyspy(), read_pyspy, fast=False),
+        Tool("py-spy --nonblocking", pyspy("--nonblocking"), read_pyspy, fast=False),
+        Tool("Tachyon --binary", tachyon(interpreter, "--binary"), read_tachyon, tachyon_output),
+        Tool("Tachyon --flamegraph", tachyon(interpreter, "--flamegraph"), read_tachyon, tachyon_output),
+        Tool("Austin", austin(), read_austin, lambda out: out + ".austin", fast=False),
     ]
     modern = interpreter["version"].startswith("3.15")
-    there = {"py-spy": shutil.which("py-spy", path=programs), "Austin": shutil.which("austin", path=programs), "Tachyon": modern, "gilprof": True}
-    return [tool for tool in tools if there[tool.name.split()[0]]]
+    found = {"py-spy": shutil.which("py-spy", path=PROGRAMS), "Austin": shutil.which("austin", path=PROGRAMS), "Tachyon": modern, "gilprof": True}
+    tools = [tool for tool in tools if found[tool.name.split()[0]]]
+    return [tool for tool in tools if not wanted or any(tool.name.startswith(name) for name in wanted)]

@@ -2,24 +2,23 @@
 import os
 import subprocess
 
-import targets
+from common import CACHE, WORKLOADS, NotMeasured
 
 PACKAGES = ["numpy", "pillow", "cython", "setuptools"]
-SOURCES = os.path.join(targets.WORKLOADS, "labelled")
-CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gilprof", "verdicts")
+SOURCES = os.path.join(WORKLOADS, "labelled")
 ASK = "import sysconfig; print(sysconfig.get_path('include')); print(sysconfig.get_path('platlib')); print(sysconfig.get_config_var('EXT_SUFFIX'))"
 
 
 def run(*command):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise targets.Failed("%s: %s" % (" ".join(command), done.stdout.decode()[-500:]))
+        raise NotMeasured("%s: %s" % (" ".join(command), done.stdout.decode()[-500:]))
     return done.stdout.decode()
 
 
 def prepared(interpreter):
-    """The interpreter of the environment, made if it is not there."""
-    folder = os.path.join(CACHE, interpreter["label"])
+    """The interpreter of the environment, which is made if it is missing."""
+    folder = os.path.join(CACHE, "verdicts", interpreter["label"])
     python, done = os.path.join(folder, "bin", "python"), os.path.join(folder, "complete")
     if not os.path.exists(done):
         run(interpreter["path"], "-m", "venv", "--clear", folder)

@@ -1,21 +1,17 @@
-"""Label, verdict, prediction and measured gain: per workload in one line, over all of them, and as the document that is kept."""
-import os
-import platform
+"""Label, verdict, predicted and measured gain: one line for each workload, the checks over all, the rows for docs/results."""
+from statistics import median
 
 import turns
+from common import check
 
-# What was promised of the prediction: the median's error, the worst one's, and how many intervals must hold the measured gain.
-MEDIAN, WORST, COVERED = 0.10, 0.25, 0.90
-# And of blame: how far its sum may be from all waiting, and a convoy's wait each time from what its victims lose by their own count. Sums over less
-# waiting than this, in seconds, are of a few looks.
-BLAME, TURN, WAITING = 0.02, 0.20, 0.1
-# By which factor `threads_worth_having` may be off.
-FACTOR = 1.5
-
-
-def middle(values):
-    values, n = sorted(values), len(values)
-    return (values[(n - 1) // 2] + values[n // 2]) / 2
+# The promised quality of the prediction: the median error, the worst error, and the share of intervals that must contain the measured gain.
+MEDIAN_ERROR, WORST_ERROR, COVERED = 0.10, 0.25, 0.90
+# Blame: how far its sum may be from all waiting, and the wait of a convoy's victims from the time they lose by their
+# own count. Rounds with less waiting than MIN_WAITING seconds have too few samples for that.
+BLAME_ERROR, TURN_ERROR, MIN_WAITING = 0.02, 0.20, 0.1
+# The factor by which `gil_saturates_at` may be off.
+SATURATION_FACTOR = 1.5
+IDLE, LOADED, SWEEP = "idle machine", "with load", "saturation"
 
 
 def gains(one):
@@ -23,15 +19,15 @@ def gains(one):
 
 
 def predicted(one):
-    """Estimate, low and high of the rounds that predict: medians."""
+    """Medians of estimate, low and high over the rounds that predict."""
     found = [r["predicted"] for r in one["rounds"] if r["predicted"]]
-    return {key: middle([p[key] for p in found]) for key in ("estimate", "low", "high")} if found else None
+    return {key: median(p[key] for p in found) for key in ("estimate", "low", "high")} if found else None
 
 
 def verdicts(one):
-    """Each verdict said, most often first."""
-    said = [r["verdict"] for r in one["rounds"]]
-    return sorted(set(said), key=lambda code: -said.count(code))
+    """The different verdicts, most frequent first."""
+    codes = [r["verdict"] for r in one["rounds"]]
+    return sorted(set(codes), key=lambda code: -codes.count(code))
 
 
 def wrong(one):
@@ -39,107 +35,103 @@ def wrong(one):
     return [code for code in verdicts(one) if code not in allowed]
 
 
-def off(one):
-    """Predicted against measured; `None` where either is missing."""
+def error(one):
+    """Predicted over measured gain, minus 1; None where one is missing."""
     guess = predicted(one)
-    return guess["estimate"] / middle(gains(one)) - 1 if guess and gains(one) else None
+    return guess["estimate"] / median(gains(one)) - 1 if guess and gains(one) else None
 
 
 def covers(one):
     guess = predicted(one)
-    return guess["low"] <= middle(gains(one)) <= guess["high"]
+    return guess["low"] <= median(gains(one)) <= guess["high"]
 
 
-def cells(one):
-    guess, real = predicted(one), gains(one)
-    return [one["name"] + (" +load" if one["loaded"] else ""), " or ".join(one["label"]), ", ".join(verdicts(one)) + (" WRONG" if wrong(one) else ""),
-            "%.2f [%.2f, %.2f]" % (guess["estimate"], guess["low"], guess["high"]) if guess else "-",
-            "%.2f (%.2f - %.2f)" % (middle(real), min(real), max(real)) if real else "-",
-            "%+.0f %%%s" % (100 * off(one), "" if covers(one) else ", outside") if off(one) is not None else "-"]
-
-
-def line(one):
+def row(one):
+    """What docs/results keeps of a workload."""
     if "sweep" in one:
-        print(sweep(one)[1], flush=True)
+        return dict({"part": SWEEP, "name": one["name"]}, **one["sweep"])
+    guess, real = predicted(one), gains(one)
+    return {"part": LOADED if one["loaded"] else IDLE, "name": one["name"], "label": one["label"], "verdicts": verdicts(one), "right": not wrong(one),
+            "predicted": guess and {key: round(value, 3) for key, value in guess.items()},
+            "measured": {"median": round(median(real), 3), "low": round(min(real), 3), "high": round(max(real), 3)} if real else None,
+            "rounds": len(one["rounds"])}
+
+
+def cells(kept):
+    """The cells of a row of docs/results, as text."""
+    guess, real = kept["predicted"], kept["measured"]
+    off = "-"
+    if guess and real:
+        inside = guess["low"] <= real["median"] <= guess["high"]
+        off = "%+.0f %%%s" % (100 * (guess["estimate"] / real["median"] - 1), "" if inside else ", outside")
+    return [kept["name"], " or ".join(kept["label"]), ", ".join(kept["verdicts"]) + ("" if kept["right"] else " WRONG"),
+            "%.2f [%.2f, %.2f]" % (guess["estimate"], guess["low"], guess["high"]) if guess else "-",
+            "%.2f (%.2f to %.2f)" % (real["median"], real["low"], real["high"]) if real else "-", off]
+
+
+def print_workload(one):
+    if "sweep" in one:
+        print(sweep_check(one)["text"], flush=True)
         return
-    print("  ".join(("%-26s", "%-30s", "%-30s", "%-20s", "%-20s", "%s")[n] % cell for n, cell in enumerate(cells(one))), flush=True)
+    found = cells(row(one))
+    found[0] += " +load" if one["loaded"] else ""
+    print("  ".join(form % cell for form, cell in zip(("%-26s", "%-30s", "%-30s", "%-20s", "%-22s", "%s"), found)), flush=True)
 
 
-def sweep(one):
-    said, knee = one["sweep"]["said"], one["sweep"]["knee"]
-    rates = "  ".join("%s: %.1f" % i for i in one["sweep"]["rates"].items())
-    return 1 / FACTOR <= said / knee <= FACTOR, "%s: threads worth having %.2f, measured %.2f (within a factor of %g); units/s by threads: %s" % (
-        one["name"], said, knee, FACTOR, rates)
+def sweep_check(one):
+    sweep = one["sweep"]
+    rates = ", ".join("%s: %.1f" % pair for pair in sweep["rates"].items())
+    holds = 1 / SATURATION_FACTOR <= sweep["predicted"] / sweep["measured"] <= SATURATION_FACTOR
+    return check(SWEEP, holds, "%s: the GIL saturates at %.2f threads, measured %.2f (bound: a factor of %g); units/s by threads: %s" % (
+        one["name"], sweep["predicted"], sweep["measured"], SATURATION_FACTOR, rates))
 
 
-def judged(everything):
-    """(whether it holds, what) for each thing promised."""
-    all_of_them = [one for one in everything if "sweep" not in one]
-    yield from runs(all_of_them) if all_of_them else ()
-    yield from (sweep(one) for one in everything if "sweep" in one)
+def checks(workloads):
+    """The checks of everything promised."""
+    labelled = [one for one in workloads if "sweep" not in one]
+    for part in (IDLE, LOADED):
+        some = [one for one in labelled if one["loaded"] == (part == LOADED)]
+        if some:
+            yield from verdict_checks(some, part)
+    idle = [one for one in labelled if not one["loaded"]]
+    yield from gain_checks(idle)
+    yield from blame_checks(idle)
+    yield from (sweep_check(one) for one in workloads if "sweep" in one)
 
 
-def runs(all_of_them):
-    for loaded in (False, True):
-        yield from verdicts_of([one for one in all_of_them if one["loaded"] == loaded], " beside a competing process" if loaded else "")
-    yield from figures([one for one in all_of_them if not one["loaded"]])
+def verdict_checks(some, part):
+    bad = [one["name"] for one in some if wrong(one)]
+    yield check(part, not bad, "%d of %d verdicts right, %s%s" % (len(some) - len(bad), len(some), part, ": not " + ", ".join(bad) if bad else ""))
+    stolen = max(r["stolen"] for one in some for r in one["rounds"])
+    yield check(part, None, "the hypervisor stole at most %.3f of the CPUs' time in a turn; a turn above %g was repeated, twice at most" % (stolen, turns.STOLEN))
 
 
-def verdicts_of(some, where):
-    bad = [one for one in some if wrong(one)]
-    if some:
-        yield not bad, "%d of %d verdicts right%s%s" % (len(some) - len(bad), len(some), where, ": not " + ", ".join(o["name"] for o in bad) if bad else "")
-
-
-def figures(all_of_them):
-    compared = [one for one in all_of_them if off(one) is not None]
+def gain_checks(idle):
+    compared = [one for one in idle if error(one) is not None]
     if compared:
-        errors = [abs(off(one)) for one in compared]
-        far = max(compared, key=lambda one: abs(off(one)))
-        yield middle(errors) <= MEDIAN, "predicted gain off by %.1f %% in the median of %d workloads (bound %.0f %%)" % (100 * middle(errors), len(errors), 100 * MEDIAN)
-        yield max(errors) <= WORST, "and by %.1f %% at worst (bound %.0f %%): %s" % (100 * max(errors), 100 * WORST, far["name"])
+        errors = [abs(error(one)) for one in compared]
+        worst = max(compared, key=lambda one: abs(error(one)))
+        yield check(IDLE, median(errors) <= MEDIAN_ERROR, "predicted gain: median error %.1f %% over %d workloads (bound %.0f %%)" % (
+            100 * median(errors), len(errors), 100 * MEDIAN_ERROR))
+        yield check(IDLE, max(errors) <= WORST_ERROR, "predicted gain: worst error %.1f %% (bound %.0f %%), %s" % (
+            100 * max(errors), 100 * WORST_ERROR, worst["name"]))
         inside = sum(map(covers, compared))
-        yield inside >= COVERED * len(compared), "%d of %d intervals hold the measured gain (bound %.0f %%)" % (inside, len(compared), 100 * COVERED)
-    rounds = [r["blame"] for one in all_of_them for r in one["rounds"] if r.get("blame", {}).get("waiting", 0) > WAITING]
+        yield check(IDLE, inside >= COVERED * len(compared), "%d of %d intervals contain the measured gain (bound %.0f %%)" % (inside, len(compared), 100 * COVERED))
+
+
+def blame_checks(idle):
+    rounds = [r["blame"] for one in idle for r in one["rounds"] if r.get("blame", {}).get("waiting", 0) > MIN_WAITING]
     if rounds:
         apart = max(abs(b["sum"] / b["waiting"] - 1) for b in rounds)
-        none = middle([b["unattributed"] / b["waiting"] for b in rounds])
-        yield apart <= BLAME, "blame adds up to waiting within %.2f %% in %d rounds (bound %.0f %%); %.1f %% of it, in the median, has no holder" % (
-            100 * apart, len(rounds), 100 * BLAME, 100 * none)
-    for one in all_of_them:
+        unattributed = median(b["unattributed"] / b["waiting"] for b in rounds)
+        yield check(IDLE, apart <= BLAME_ERROR, "the blame adds up to the waiting within %.2f %% in %d rounds (bound %.0f %%); a median of %.1f %% has no holder" % (
+            100 * apart, len(rounds), 100 * BLAME_ERROR, 100 * unattributed))
+    for one in idle:
         if any("turn_ms" in r for r in one["rounds"]):
-            said, true = middle([r["blame"]["wait_ms"] for r in one["rounds"]]), middle([r["turn_ms"] for r in one["rounds"]])
-            yield abs(said / true - 1) <= TURN, "%s: %.2f ms each time said, %.2f ms by the workers' own count (bound %.0f %%)" % (one["name"], said, true, 100 * TURN)
+            reported, actual = median(r["blame"]["wait_ms"] for r in one["rounds"]), median(r["turn_ms"] for r in one["rounds"])
+            yield check(IDLE, abs(reported / actual - 1) <= TURN_ERROR, "%s: mean wait %.2f ms reported, %.2f ms by the workers' own count (bound %.0f %%)" % (
+                one["name"], reported, actual, 100 * TURN_ERROR))
         if one.get("blamed"):
             right = sum(r["blame"]["first"] == list(one["blamed"]) for r in one["rounds"])
-            yield right == len(one["rounds"]), "%s: %s behind %s is blamed most in %d of %d rounds" % (one["name"], *one["blamed"], right, len(one["rounds"]))
-
-
-def summary(all_of_them):
-    """Prints each; true when one does not hold."""
-    broken = False
-    for holds, text in judged(all_of_them):
-        broken = broken or not holds
-        print(("holds   " if holds else "BROKEN  ") + text)
-    return broken
-
-
-NOTES = "## Notes"
-
-
-def document(all_of_them, before):
-    """The page; what was written by hand under its notes stays."""
-    yield "# Verdicts and predictions, against the same work in processes\n"
-    yield "Each workload (`tests/workloads/labelled`) is run as threads and as processes, which work in turn, a slice of %g s each while the other is paused; gilprof then looks at the threads. Measured:" % turns.SLICE
-    yield "units of work per second in processes, over those in threads, median of the rounds, lowest and highest. Predicted: what gilprof said of the threads, `[low, high]`. Made by `scripts/verdicts`, `scripts/verdicts --load`"
-    yield "and `scripts/verdicts --sweep` with `--json`, then `scripts/verdicts --from … --write`; so many rounds: %s." % ", ".join(sorted({str(len(one["rounds"])) for one in all_of_them if "rounds" in one}))
-    yield "\n- machine: %d CPUs, Linux %s, %s" % (len(os.sched_getaffinity(0)), platform.release(), platform.machine())
-    stolen = max([r["stolen"] for one in all_of_them if "rounds" in one for r in one["rounds"]], default=0)
-    yield "- a hypervisor took up to %.3f of the CPUs' time in a turn; turns of which it took over %g were done again, twice at most\n" % (stolen, turns.STOLEN)
-    yield "```"
-    yield from (("holds   " if holds else "BROKEN  ") + text for holds, text in judged(all_of_them))
-    yield "```\n"
-    yield "| workload | label | verdict | predicted | measured | error |\n|---|---|---|---|---|---|"
-    yield from ("| %s |" % " | ".join(cells(one)) for one in all_of_them if "sweep" not in one)
-    if NOTES in before:
-        yield "\n" + before[before.index(NOTES):].rstrip("\n")
+            yield check(IDLE, right == len(one["rounds"]), "%s: %s behind %s has the most blame in %d of %d rounds" % (
+                one["name"], *one["blamed"], right, len(one["rounds"])))
