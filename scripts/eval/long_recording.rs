@@ -1,6 +1,6 @@
-//! Makes a long recording of a short one, by telling it again and again, each time later: `longer IN.gilprof OUT.gilprof TIMES`.
+//! Makes a long recording of a short one by writing it several times, each time later: `long_recording IN.gilprof OUT.gilprof TIMES`.
 //!
-//! For measuring what an hour costs in space, memory and time without waiting for it. Prints its own peak memory as JSON.
+//! `scripts/eval recording` measures with it what an hour costs in space, memory and time. Prints its own peak memory as JSON.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use gilprof::ids::ThreadId;
@@ -10,13 +10,13 @@ use gilprof::units::Nanos;
 use std::fs::File;
 use std::path::Path;
 
-/// Tells a recorder everything a fixed time later.
+/// Passes everything to a recorder, shifted by a fixed time.
 struct Later {
     recorder: Recorder,
     shift: Nanos,
     target: TargetFacts,
     window: WindowFacts,
-    told: Nanos,
+    progress_at: Nanos,
 }
 
 impl Sink for Later {
@@ -29,8 +29,8 @@ impl Sink for Later {
     fn gil(&mut self, look: &GilLook) {
         let at = look.at + self.shift;
         self.recorder.gil(&GilLook { at, ..*look });
-        if at.since(self.told) >= Nanos::from_millis(100) {
-            self.told = at;
+        if at.since(self.progress_at) >= Nanos::from_millis(100) {
+            self.progress_at = at;
             self.window.seconds = at.since(self.window.begin).as_secs_f64();
             self.window.looks += 100;
             self.recorder.so_far(&self.target, &self.window);
@@ -42,10 +42,10 @@ impl Sink for Later {
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
 
-/// Nothing but the facts is wanted.
-struct Nowhere;
+/// Discards everything: the first replay is for the window alone.
+struct Discard;
 
-impl Sink for Nowhere {
+impl Sink for Discard {
     fn thread(&mut self, _: &ThreadFacts) {}
     fn slice(&mut self, _: &Slice<'_>) {}
     fn gil(&mut self, _: &GilLook) {}
@@ -53,14 +53,14 @@ impl Sink for Nowhere {
 }
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let [from, to, times] = &words[..] else { panic!("longer IN.gilprof OUT.gilprof TIMES") };
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [from, to, times] = &args[..] else { panic!("long_recording IN.gilprof OUT.gilprof TIMES") };
     let (recording, times) = (Recording::open(Path::new(from)).unwrap(), times.parse::<u64>().unwrap());
-    let facts = recording.replay(&mut Nowhere).unwrap();
+    let facts = recording.replay(&mut Discard).unwrap();
     let length = Nanos::from_secs_f64(facts.window.seconds);
     let window = WindowFacts { looks: 0, ..facts.window.clone() };
     let recorder = Recorder::new(File::create(to).unwrap());
-    let mut later = Later { recorder, shift: Nanos::ZERO, target: facts.target, window, told: Nanos::ZERO };
+    let mut later = Later { recorder, shift: Nanos::ZERO, target: facts.target, window, progress_at: Nanos::ZERO };
     for n in 0..times {
         later.shift = Nanos::from_nanos(length.as_nanos() * n);
         recording.replay(&mut later).unwrap();
