@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import sys
+import traceback
 
 # The package is run from the checkout, which is to stay clean.
 sys.dont_write_bytecode = True
@@ -72,6 +73,9 @@ def main():
         command, parser = COMMANDS[options.command], by_name[options.command]
         if options.quick and options.write:
             raise common.UsageError("a quick run cannot be written: its figures are no measurement")
+        for name in command.NARROWING if options.write else ():
+            if getattr(options, name) != parser.get_default(name):
+                raise common.UsageError("--write replaces all rows, so it does not go with --%s" % name)
         if options.quick:
             common.apply_quick(options, parser, command.QUICK)
         return measure(command, options)
@@ -82,6 +86,9 @@ def main():
         print("scripts/eval %s: not measured: %s" % (options.command, e), file=sys.stderr)
         return common.NOT_MEASURED
     except KeyboardInterrupt:
+        return common.NOT_MEASURED
+    except Exception:  # Python would end with 1, which means a broken bound here
+        traceback.print_exc()
         return common.NOT_MEASURED
 
 

@@ -21,6 +21,7 @@ RESULTS = "gate"
 BURNER = "while True: pass"
 TRUE_WAITING, MARGIN = 50, 5
 PARTS = ["steady", "burner", "worse", "same"]
+NARROWING = ()
 QUICK = {"trials": 2, "compared": 2}
 
 

@@ -14,6 +14,10 @@ from verdicts.table import IDLE, LOADED, SWEEP, cells
 MARKED = re.compile(r"(<!-- table:([a-z-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 FOLDER = os.path.join(REPOSITORY, "docs")
 
+# docs/results/performance.json has all of them.
+SHOWN_TARGETS = ("2 busy", "8 busy", "32 busy", "8 mixed", "8 busy, 120 idle")
+HIDDEN_PROFILERS = ("Tachyon --flamegraph", "py-spy --nonblocking")
+
 
 def add_options(parser):
     parser.add_argument("--check", action="store_true", help="only compare; exit code 1 when a document differs")
@@ -43,8 +47,11 @@ def accuracy():
         for check in checks:
             if "state" in check:
                 yield [check["state"], check["part"], with_bound(check["mean"], check["mean_bound"]), with_bound(check["worst"], check["worst_bound"]),
-                       "%s, %s" % (check["worst_case"], check["worst_version"]), str(check["threads"]), holds_text(check)]
-    return markdown(["state", "condition", "mean (bound)|", "worst (bound)|", "worst on", "threads|", "holds"], rows())
+                       "%s, %s" % (check["worst_case"], check["worst_version"]), "%d threads" % check["threads"], holds_text(check)]
+            if "counted" in check:
+                yield ["count of waits", check["part"], "–", with_bound(check["worst"], check["worst_bound"]), "%s, %s" % (check["worst_case"], check["worst_version"]),
+                       "%d workloads" % check["workloads"], holds_text(check)]
+    return markdown(["state", "condition", "mean (bound)|", "worst (bound)|", "worst on", "n|", "holds"], rows())
 
 
 def measured_on(name):
@@ -53,14 +60,24 @@ def measured_on(name):
         parts = sorted({entry["part"] for kind in ("checks", "rows") for entry in one[kind]})
         versions = ", ".join("%s %s" % (key, " ".join(value) if isinstance(value, list) else value) for key, value in one["versions"].items())
         machine = one["machine"]
-        described = ", ".join(str(machine[key]) for key in ("model", "architecture") if machine.get(key))
-        yield "- %s: %s, commit %s; %d CPUs (%s), Linux %s; %s" % (
-            ", ".join(parts), one["date"], one["commit"] or "not recorded", machine["cpus"], described, machine["linux"], versions)
+        described = ["%d CPUs" % machine["cpus"]] + [str(machine[key]) for key in ("model", "architecture") if machine.get(key)] + ["Linux " + machine["linux"]]
+        yield "- %s: %s, commit %s; %s; %s" % (
+            ", ".join(parts), one["date"] or "date not recorded", one["commit"] or "not recorded", ", ".join(described), versions)
+
+
+def accuracy_limits():
+    """The workloads without a bound: range of the error of each state, and of the lifetime."""
+    checks = [check for check in results.entries(results.load("accuracy"), "checks") if "limit" in check]
+    states = ("waiting", "holding", "native", "starved")
+    return markdown(["workload"] + [state + "|" for state in states] + ["lifetime reported / actual|", "runs|"],
+                    ([check["limit"]] + ["%+.3f to %+.3f" % tuple(check[state]) for state in states] + ["%.3f to %.3f" % tuple(check["lifetime"]), str(check["runs"])]
+                     for check in checks))
 
 
 def cost():
-    """CPU and samples of each profiler at 1 kHz."""
-    found = [row for row in results.entries(results.load("performance"), "rows") if row["part"] == "cost" and row["rate"] == 1000 and "failed" not in row]
+    """CPU and samples at 1 kHz, of the targets and profilers that fit into a short document."""
+    found = [row for row in results.entries(results.load("performance"), "rows") if row["part"] == "cost" and row["rate"] == 1000 and "failed" not in row
+             and row["target"] in SHOWN_TARGETS and row["profiler"] not in HIDDEN_PROFILERS]
     ours = {row["target"]: row["cpu_percent"]["median"] for row in found if row["profiler"] == "gilprof"}
 
     def figure(row, name, form):
@@ -75,15 +92,21 @@ def cost():
 
 
 def slowdown():
-    """What each profiler takes from the program."""
+    """What each profiler takes from the program, and what exact mode adds."""
     found = [row for row in results.entries(results.load("performance"), "rows") if row["part"] == "slowdown"]
-    return markdown(["profiler", "Hz|", "throughput lowered by %|", "CPU share lowered by %|"],
-                    ([row["profiler"], str(row["rate"]), spread_text(row["throughput"]), spread_text(row["cpu_share"])] for row in found))
+    found += [row for row in results.entries(results.load("exact"), "rows") if row["comparison"].startswith("exact mode")]
+
+    def rows():
+        for row in found:
+            share = row.get("cpu_share") or row.get("share of a CPU")
+            yield [row.get("profiler") or row["comparison"], str(row.get("rate", 1000)), spread_text(row["throughput"]), spread_text(share) if share else "–"]
+    return markdown(["profiler", "Hz|", "throughput lowered by %|", "CPU share lowered by %|"], rows())
 
 
 def sample():
     """One sample at 1 kHz next to its bare system calls."""
-    found = [row for row in results.entries(results.load("performance"), "rows") if row["part"] == "sample" and row["rate"] == 1000]
+    found = [row for row in results.entries(results.load("performance"), "rows") if row["part"] == "sample" and row["rate"] == 1000
+             and row["target"] in SHOWN_TARGETS]
 
     def rows():
         for row in found:
@@ -110,7 +133,7 @@ def verdict_checks():
     return markdown(["holds", "what"], ([holds_text(check), check["text"]] for check in checks if check["part"] in (IDLE, LOADED, SWEEP) and check["holds"] is not None))
 
 
-TABLES = {"accuracy": accuracy, "accuracy-measured": lambda: measured_on("accuracy"), "performance": cost, "performance-slowdown": slowdown,
+TABLES = {"accuracy": accuracy, "accuracy-limits": accuracy_limits, "accuracy-measured": lambda: measured_on("accuracy"), "performance": cost, "performance-slowdown": slowdown,
           "performance-sample": sample, "performance-measured": lambda: measured_on("performance"), "verdicts": verdicts,
           "verdicts-checks": verdict_checks, "verdicts-measured": lambda: measured_on("verdicts")}
 

@@ -15,6 +15,8 @@ from common import Failed, Measurement, NotMeasured, choose, earlier_runs, keep_
 
 RESULTS = "accuracy"
 TRACING = "/sys/kernel/tracing"
+# Options that leave out rows.
+NARROWING = ("cases",)
 QUICK = {"cases": "quick", "seconds": 3.0, "versions": "3.13-pyenv"}
 
 

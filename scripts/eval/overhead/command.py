@@ -31,6 +31,8 @@ SLOWDOWN_OF = ("gilprof", "py-spy", "py-spy --nonblocking", "Tachyon --binary")
 SLOWDOWN_ON = "8 busy"
 MEMORY_ON = "32 busy"
 PARTS = ["cost", "slowdown", "first", "sample", "memory"]
+# Options that leave out rows.
+NARROWING = ("targets", "tools")
 QUICK = {"targets": "2 busy", "tools": "gilprof", "parts": "cost,first,sample", "seconds": 1.0, "repeat": 1, "rounds": 2}
 
 

@@ -38,7 +38,7 @@ def checks(rows):
     """The bounds that apply to one row alone; docs/performance.md compares the others by hand."""
     for row in rows:
         where = "%s, %s Hz" % (row.get("target"), row.get("rate"))
-        if row["part"] == "cost" and row["profiler"] == "gilprof" and row["rate"] == 10000 and row["missed_percent"]:
+        if row["part"] == "cost" and row["profiler"] == "gilprof" and row["rate"] == 10000 and row.get("missed_percent"):
             missed = row["missed_percent"]["median"]
             yield check("cost", missed < MISSED_BOUND, "missed samples, %s: %.2f %% (bound %g %%)" % (where, missed, MISSED_BOUND))
         if row["part"] == "slowdown" and row["profiler"] == "gilprof":

@@ -12,6 +12,8 @@ from verdicts import cases, measure, modules, table
 
 RESULTS = "verdicts"
 COUNTS = (1, 2, 4, 8)
+# Options that leave out rows.
+NARROWING = ("cases",)
 QUICK = {"cases": "number crunching; json; hashlib", "rounds": 1, "seconds": 1.6, "window": 1.5}
 
 

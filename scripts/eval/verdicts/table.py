@@ -54,16 +54,14 @@ def row(one):
     return {"part": LOADED if one["loaded"] else IDLE, "name": one["name"], "label": one["label"], "verdicts": verdicts(one), "right": not wrong(one),
             "predicted": guess and {key: round(value, 3) for key, value in guess.items()},
             "measured": {"median": round(median(real), 3), "low": round(min(real), 3), "high": round(max(real), 3)} if real else None,
+            "error": round(error(one), 3) if error(one) is not None else None, "covered": covers(one) if error(one) is not None else None,
             "rounds": len(one["rounds"])}
 
 
 def cells(kept):
     """The cells of a row of docs/results, as text."""
     guess, real = kept["predicted"], kept["measured"]
-    off = "-"
-    if guess and real:
-        inside = guess["low"] <= real["median"] <= guess["high"]
-        off = "%+.0f %%%s" % (100 * (guess["estimate"] / real["median"] - 1), "" if inside else ", outside")
+    off = "-" if kept["error"] is None else "%+.0f %%%s" % (100 * kept["error"], "" if kept["covered"] else ", outside")
     return [kept["name"], " or ".join(kept["label"]), ", ".join(kept["verdicts"]) + ("" if kept["right"] else " WRONG"),
             "%.2f [%.2f, %.2f]" % (guess["estimate"], guess["low"], guess["high"]) if guess else "-",
             "%.2f (%.2f to %.2f)" % (real["median"], real["low"], real["high"]) if real else "-", off]
