@@ -73,7 +73,7 @@ def main():
         command, parser = COMMANDS[options.command], by_name[options.command]
         if options.quick and options.write:
             raise common.UsageError("a quick run cannot be written: its figures are no measurement")
-        for name in command.NARROWING if options.write else ():
+        for name in getattr(command, "NARROWING", ()) if options.write else ():
             if getattr(options, name) != parser.get_default(name):
                 raise common.UsageError("--write replaces all rows, so it does not go with --%s" % name)
         if options.quick:

@@ -19,7 +19,6 @@ WORKLOAD = "labelled/mix"
 ALIKE, OTHER = "40", "54"
 # The share of trials in which two runs of one program may not differ.
 QUIET = 0.95
-NARROWING = ()
 QUICK = {"trials": 2, "window": 1.5, "others": 8.0}
 
 

@@ -21,7 +21,6 @@ import turns
 from common import Measurement, NotMeasured, check
 
 RESULTS = "exact"
-NARROWING = ()
 QUICK = {"rounds": 1}
 KINDS = ("none", "samples", "exact")
 PAIRS = (("sampling, against no profiler", "samples", "none"), ("exact mode, against no profiler", "exact", "none"),

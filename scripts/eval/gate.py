@@ -21,7 +21,6 @@ RESULTS = "gate"
 BURNER = "while True: pass"
 TRUE_WAITING, MARGIN = 50, 5
 PARTS = ["steady", "burner", "worse", "same"]
-NARROWING = ()
 QUICK = {"trials": 2, "compared": 2}
 
 

@@ -14,7 +14,6 @@ from common import CACHE, REPOSITORY, Failed, Measurement, NotMeasured, check
 RESULTS = "html"
 VIEWERS = os.environ.get("GILPROF_VIEWERS") or os.path.join(CACHE, "viewers")
 MOST_MB, MOST_SECONDS = 5, 2
-NARROWING = ()
 QUICK = {"seconds": 2.0, "threads": 8}
 
 

@@ -15,7 +15,6 @@ from html_page import programs
 
 RESULTS = "recording"
 MOST_MB, MOST_MEMORY_MB, MOST_SECONDS = 100, 150, 20
-NARROWING = ()
 QUICK = {"seconds": 2.0, "times": 5, "threads": 8}
 
 
