@@ -1,10 +1,10 @@
 """Measures gilprof: its accuracy, its verdicts, its overhead, and the cost of its outputs.
 
-    python3 scripts/eval accuracy|verdicts|overhead|exact|gate|diff|html|recording [--write] [--json] [--quick] …
+    python3 scripts/eval SUBCOMMAND [--write] [--json] [--quick] …
     python3 scripts/eval render [--check]
 
-Each subcommand prints its results and whether its bounds hold. With --write the results also go into docs/results,
-from which the tables of the documents are rendered.
+Each subcommand prints its results and whether its bounds hold. With --write the results also go
+into docs/results, from which the tables of the documents are rendered.
 """
 import argparse
 import contextlib
@@ -37,7 +37,7 @@ def parsers():
     added = top.add_subparsers(dest="command", metavar="SUBCOMMAND", required=True)
     by_name = {}
     for name, command in list(COMMANDS.items()) + [("render", render)]:
-        by_name[name] = added.add_parser(name, prog="python3 scripts/eval " + name, help=command.__doc__.partition("\n")[0], description=command.__doc__, **how)
+        by_name[name] = added.add_parser(name, prog="python3 scripts/eval " + name, help=command.__doc__.partition("\n\n")[0].replace("\n", " "), description=command.__doc__, **how)
         command.add_options(by_name[name])
         if name in COMMANDS:
             common.add_common_options(by_name[name])

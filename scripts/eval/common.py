@@ -1,4 +1,4 @@
-"""What every subcommand shares: exit codes, errors, common options, and the form of a measurement."""
+"""Exit codes, errors, common options and the form of a measurement, for all subcommands."""
 import datetime
 import json
 import os
@@ -33,9 +33,10 @@ class UsageError(Exception):
 class Measurement:
     """The result of one subcommand.
 
-    `checks` are dicts with `part`, `holds` (None for a note without a bound) and `text`, and the figures
-    that a table needs. `rows` are dicts with `part` and go into docs/results. `runs` are raw data for
-    `--from`, too large for docs/results. A `part` is what `--write` replaces as a whole.
+    `checks` are dicts with `part`, `holds` (None for a note without a bound) and `text`, and the
+    figures that a table needs. `rows` are dicts with `part` and go into docs/results. `runs` are
+    raw data for `--from`, too large for docs/results. A `part` is what `--write` replaces as a
+    whole.
     """
 
     def __init__(self, checks, rows=(), runs=None, versions=None):
@@ -85,7 +86,9 @@ def machine():
 
 
 def commit():
-    """The commit of the checkout, with `+` when tracked files differ from it; None outside a repository."""
+    """The commit of the checkout, with `+` when tracked files differ from it; None outside a
+    repository.
+    """
     done = subprocess.run(["git", "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+"], cwd=REPOSITORY,
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return done.stdout.decode().strip() or None

@@ -1,8 +1,10 @@
-"""Counts how often `gilprof diff` is right: two runs of one program must not differ, a run with less waiting must.
+"""Counts how often `gilprof diff` is right: two runs of one program must not differ, a run with
+less waiting must.
 
-Each trial records three new processes of tests/workloads/labelled/mix.py (four threads, asleep for a part of their
-time): two alike, and one that sleeps more, so that its threads wait some 10 points less. On a machine that others use,
-two runs of one program do differ. A recording is repeated if other programs used more than --others cores meanwhile.
+Each trial records three new processes of tests/workloads/labelled/mix.py (four threads, asleep for
+a part of their time): two alike, and one that sleeps more, so that its threads wait some 10 points
+less. On a machine that others use, two runs of one program do differ. A recording is repeated if
+other programs used more than --others cores meanwhile.
 """
 import json
 import os
@@ -31,7 +33,9 @@ def add_options(parser):
 
 
 class Recorder:
-    """Records new processes, each of them as often as it takes for other programs to leave the machine alone."""
+    """Records new processes, each of them as often as it takes for other programs to leave the
+    machine alone.
+    """
 
     def __init__(self, options):
         self.options, self.binary, self.repeated = options, targets.gilprof(options), 0
@@ -76,7 +80,10 @@ def own_seconds(pid):
 
 
 def calibration(python):
-    """Arguments that fix the amount of work. A program that calibrates itself differs by some per cent from run to run."""
+    """Arguments that fix the amount of work.
+
+    A program that calibrates itself differs by some per cent from run to run.
+    """
     return subprocess.run([python, "-B", os.path.join(WORKLOADS, WORKLOAD + ".py"), "--calibrate"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
 
 

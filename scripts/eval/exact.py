@@ -1,10 +1,12 @@
-"""Measures what exact mode costs the measured program: work per second without gilprof, with it, and with --exact.
+"""Measures what exact mode costs the measured program: work per second without gilprof, with it,
+and with --exact.
 
-Three processes of tests/workloads/cpu.py with 8 threads take turns of 0.2 s: one without gilprof, one sampled, one with
---exact, each stopped together with its profiler. A round has every order of the three, twice, and then exchanges the
-profilers until each process had each of them. So neither the machine's speed nor the differences between processes
-matter. Needs root. Prints by how much each kind lowers the throughput and the program's share of a CPU: median of the
-rounds with its 95 % interval (order statistics). The time of gilprof's BPF programs is part of the program's own.
+Three processes of tests/workloads/cpu.py with 8 threads take turns of 0.2 s: one without gilprof,
+one sampled, one with --exact, each stopped together with its profiler. A round has every order of
+the three, twice, and then exchanges the profilers until each process had each of them. So neither
+the machine's speed nor the differences between processes matter. Needs root. Prints by how much
+each kind lowers the throughput and the program's share of a CPU: median of the rounds with its 95 %
+interval (order statistics). The time of gilprof's BPF programs is part of the program's own.
 """
 import contextlib
 import itertools
@@ -25,7 +27,8 @@ QUICK = {"rounds": 1}
 KINDS = ("none", "samples", "exact")
 PAIRS = (("sampling, against no profiler", "samples", "none"), ("exact mode, against no profiler", "exact", "none"),
          ("exact mode, against sampling", "exact", "samples"))
-# Size of a unit of work: so small that the unfinished unit at the end of a turn makes no difference.
+# Size of a unit of work: so small that the unfinished unit at the end of a turn makes no
+# difference.
 STEPS = 1000
 # Seconds for which a process and its profiler run before the profiler is ended.
 AWAKE = 0.2
@@ -66,7 +69,10 @@ class Profiled:
 
 
 def block(processes, commands, settle):
-    """The logarithm of the ratio by figure and pair: median of all orders. `processes`: the process of each kind."""
+    """The logarithm of the ratio by figure and pair: median of all orders.
+
+    `processes`: the process of each kind.
+    """
     with contextlib.ExitStack() as until:
         profilers = {kind: paired.Profiler(commands(kind, processes[kind]), settle) for kind in KINDS}
         running = {}
@@ -92,13 +98,17 @@ def block(processes, commands, settle):
 
 
 def one_round(processes, commands, settle):
-    """By how many percent a figure is lowered, by figure and pair: the geometric mean of the blocks in which each process had each kind."""
+    """By how many percent a figure is lowered, by figure and pair: the geometric mean of the blocks
+    in which each process had each kind.
+    """
     blocks = [block(dict(zip(KINDS, processes[n:] + processes[:n])), commands, settle) for n in range(len(KINDS))]
     return {key: 100 * (1 - math.exp(sum(one[key] for one in blocks) / len(blocks))) for key in blocks[0]}
 
 
 def bpf_cost(command, settle, seconds=5):
-    """Runs per second and CPU share of gilprof's BPF programs, by the kernel's own count; or the reason why there is no count."""
+    """Runs per second and CPU share of gilprof's BPF programs, by the kernel's own count; or the
+    reason why there is no count.
+    """
     switch = "/proc/sys/kernel/bpf_stats_enabled"
     if not os.access(switch, os.W_OK):
         return "%s cannot be written" % switch

@@ -1,9 +1,13 @@
-"""Counts how often `gilprof gate` is right: an unchanged program must pass, one with an additional busy thread must fail.
+"""Counts how often `gilprof gate` is right: an unchanged program must pass, one with an additional
+busy thread must fail.
 
-Each trial starts tests/workloads/gate.py and measures it for --window seconds once its threads are at work:
+Each trial starts tests/workloads/gate.py and measures it for --window seconds once its threads are
+at work:
   steady   two CPU-bound threads, a limit 5 points above their true waiting of 50 %: must pass
-  burner   the same, while another process uses a core: must not fail, and fewer than one in ten may be inconclusive
-  worse    three CPU-bound threads against a baseline of two: must fail, and name the new thread's function
+  burner   the same, while another process uses a core: must not fail, and fewer than one in ten may
+           be inconclusive
+  worse    three CPU-bound threads against a baseline of two: must fail, and name the new thread's
+           function
   same     two against that baseline: must pass
 """
 import collections

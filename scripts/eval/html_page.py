@@ -1,7 +1,9 @@
-"""Measures the page for a browser (`-o report.html`): its size, the time until it can be used, and axe-core's findings.
+"""Measures the page for a browser (`-o report.html`): its size, the time until it can be used, and
+axe-core's findings.
 
-Records a program with 32 threads for a minute, writes the page and opens it in Chromium (scripts/setup-viewers installs
-it), in both themes at 1280 and 400 pixels. The bounds: 5 MB, 2 s, no serious finding, no error, no network request.
+Records a program with 32 threads for a minute, writes the page and opens it in Chromium
+(scripts/setup-viewers installs it), in both themes at 1280 and 400 pixels. The bounds: 5 MB, 2 s,
+no serious finding, no error, no network request.
 """
 import json
 import os
@@ -49,7 +51,9 @@ def browse(paths, page, shots):
 
 
 def programs(threads):
-    """The two programs that are recorded here and in recording.py: name, workload and its arguments."""
+    """The two programs that are recorded here and in recording.py: name, workload and its
+    arguments.
+    """
     yield "all on the CPU", "cpu", ["--threads", threads]
     yield "half compute, half hash and compute", "crowd", ["--busy", threads // 2, "--mixed", threads // 2]
 

@@ -1,6 +1,8 @@
-//! Makes a long recording of a short one by writing it several times, each time later: `long_recording IN.gilprof OUT.gilprof TIMES`.
+//! Makes a long recording of a short one by writing it several times, each time later:
+//! `long_recording IN.gilprof OUT.gilprof TIMES`.
 //!
-//! `scripts/eval recording` measures with it what an hour costs in space, memory and time. Prints its own peak memory as JSON.
+//! `scripts/eval recording` measures with it what an hour costs in space, memory and time. Prints
+//! its own peak memory as JSON.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use gilprof::ids::ThreadId;

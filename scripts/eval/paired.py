@@ -1,7 +1,9 @@
-"""Work that a running program does with and without a profiler, in turn: sections of one process, compared within a round.
+"""Work that a running program does with and without a profiler, in turn: sections of one process,
+compared within a round.
 
-One process is used throughout, so that only the profiler differs between the sections of a round. A section begins
-after the profiler has started and ends before the profiler does: the cost of starting it is another figure.
+One process is used throughout, so that only the profiler differs between the sections of a round. A
+section begins after the profiler has started and ends before the profiler does: the cost of
+starting it is another figure.
 """
 import json
 import math
@@ -14,7 +16,8 @@ import time
 from common import Failed
 from targets import stolen, ticks
 
-# A shell starts background jobs with SIGINT ignored. Profilers would inherit that, and SIGINT is what ends them.
+# A shell starts background jobs with SIGINT ignored. Profilers would inherit that, and SIGINT is
+# what ends them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A section of which the hypervisor stole more than this share is repeated, up to TRIES times.
@@ -22,7 +25,10 @@ STOLEN, TRIES = 0.02, 4
 
 
 class Profiler:
-    """A profiler at work on a target until the `with` ends, which interrupts it. With `command` None there is no profiler."""
+    """A profiler at work on a target until the `with` ends, which interrupts it.
+
+    With `command` None there is no profiler.
+    """
 
     def __init__(self, command, settle):
         self.command, self.settle = command, settle
@@ -55,10 +61,12 @@ def report_covering(profiler, began):
 
 
 def section(target, command, seconds, settle):
-    """One section: work per second of wall time, CPU seconds per unit of work, and CPU seconds per second of wall time.
+    """One section: work per second of wall time, CPU seconds per unit of work, and CPU seconds per
+    second of wall time.
 
-    The first is the third divided by the second. A machine that shares its cores changes the second by itself,
-    from moment to moment and by far more than a profiler does. It does not change the third.
+    The first is the third divided by the second. A machine that shares its cores changes the second
+    by itself, from moment to moment and by far more than a profiler does. It does not change the
+    third.
     """
     for _ in range(TRIES):
         with Profiler(command, settle):
@@ -75,7 +83,9 @@ def section(target, command, seconds, settle):
 
 
 def rounds(target, commands, count, seconds, settle):
-    """`count` rounds with one section of each of `commands` (name to command), in changing order: a list of name to section."""
+    """`count` rounds with one section of each of `commands` (name to command), in changing order: a
+    list of name to section.
+    """
     names, all_rounds = list(commands), []
     for n in range(count):
         order = names[n % len(names):] + names[:n % len(names)]
@@ -86,7 +96,9 @@ def rounds(target, commands, count, seconds, settle):
 
 
 def interval(values):
-    """An interval of the median that holds at 95 % or more for any distribution (order statistics of a binomial)."""
+    """An interval of the median that holds at 95 % or more for any distribution (order statistics
+    of a binomial).
+    """
     values, n = sorted(values), len(values)
     rank = next((k for k in range(n // 2, 0, -1) if sum(math.comb(n, i) for i in range(k)) <= 0.025 * 2 ** n), 0)
     return (values[rank - 1], values[n - rank]) if rank else (-math.inf, math.inf)
@@ -98,7 +110,10 @@ def lowered(all_rounds, figure, name, base):
 
 
 def spread(values):
-    """Median, 95 % interval of it, and quartiles. The interval is None where there are too few rounds for one."""
+    """Median, 95 % interval of it, and quartiles.
+
+    The interval is None where there are too few rounds for one.
+    """
     ordered, n = sorted(values), len(values)
     low, high = interval(ordered)
     return {"median": statistics.median(ordered), "low": low if math.isfinite(low) else None, "high": high if math.isfinite(high) else None,

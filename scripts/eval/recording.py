@@ -1,7 +1,9 @@
-"""Measures an hour's recording of 32 threads at 1 kHz: its size, the memory of writer and reader, the time to report it.
+"""Measures an hour's recording of 32 threads at 1 kHz: its size, the memory of writer and reader,
+the time to report it.
 
-A minute is recorded of a running program and written again, shifted in time, until it is an hour (long_recording.rs).
-The bounds for an hour: 100 MB on disk, 150 MB of memory, 20 s for `gilprof report`.
+A minute is recorded of a running program and written again, shifted in time, until it is an hour
+(long_recording.rs). The bounds for an hour: 100 MB on disk, 150 MB of memory, 20 s for `gilprof
+report`.
 """
 import json
 import os
@@ -34,7 +36,8 @@ def lengthen(tool, short, long, times):
 
 
 def report(gilprof, path):
-    """The window of the report, the peak memory of `gilprof report` in MB, and the seconds it took."""
+    """The window of the report, the peak memory of `gilprof report` in MB, and the seconds it took.
+    """
     start = time.monotonic()
     child = subprocess.Popen([gilprof, "report", path, "--format", "json"], stdout=subprocess.PIPE)
     out = child.stdout.read()
@@ -60,7 +63,10 @@ def run(options):
 
 
 def judge(row):
-    """The check of a row. Size and time are scaled to an hour; memory does not grow with the length."""
+    """The check of a row.
+
+    Size and time are scaled to an hour; memory does not grow with the length.
+    """
     hour = 3600 / row["seconds"]
     holds = row["mb"] * hour <= MOST_MB and row["report_s"] * hour <= MOST_SECONDS and max(row["report_mb"], row["writer_mb"]) <= MOST_MEMORY_MB
     return check("hour", holds, "%s: %.0f s, %d samples: %.1f MB on disk, writer %.0f MB, report %.0f MB in %.1f s (bounds for an hour: %d MB, %d MB, %d s)" % (

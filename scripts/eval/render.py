@@ -1,4 +1,6 @@
-"""Renders the tables of the documents from docs/results, between `<!-- table:NAME -->` and `<!-- /table -->`.
+"""Renders the tables of the documents from docs/results.
+
+A table stands between the lines `<!-- table:NAME -->` and `<!-- /table -->`.
 
 With --check it writes nothing and reports the documents whose tables differ from docs/results.
 """
@@ -55,7 +57,9 @@ def accuracy():
 
 
 def measured_on(name):
-    """One line for each measurement of a results file: what it covers, and under which circumstances it was made."""
+    """One line for each measurement of a results file: what it covers, and under which
+    circumstances it was made.
+    """
     for one in results.load(name)["measurements"]:
         parts = sorted({entry["part"] for kind in ("checks", "rows") for entry in one[kind]})
         versions = ", ".join("%s %s" % (key, " ".join(value) if isinstance(value, list) else value) for key, value in one["versions"].items())

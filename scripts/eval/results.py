@@ -1,10 +1,12 @@
-"""The files in docs/results: one per document, each a list of measurements that together are the current state.
+"""The files in docs/results: one per document, each a list of measurements that together are the
+current state.
 
     {"schema": "gilprof.eval/1", "name": "accuracy", "measurements": [
-       {"date": …, "commit": …, "machine": {…}, "versions": {…}, "options": {…}, "checks": […], "rows": […]}, …]}
+       {"date": …, "commit": …, "machine": {…}, "versions": {…}, "options": {…},
+        "checks": […], "rows": […]}, …]}
 
-Each check and row belongs to a `part`. A new measurement replaces the parts that it covers; the other parts
-keep the measurement, and thus the commit and date, that they came from.
+Each check and row belongs to a `part`. A new measurement replaces the parts that it covers; the
+other parts keep the measurement, and thus the commit and date, that they came from.
 """
 import json
 import os

@@ -1,7 +1,9 @@
-//! The cost of one sample: CPU time of this thread per sample of a live process. `scripts/eval overhead` runs it.
+//! The cost of one sample: CPU time of this thread per sample of a live process. `scripts/eval
+//! overhead` runs it.
 //!
-//! With `floor` it first takes some real samples and records the system calls of each. Then it makes those calls instead of samples, and nothing
-//! else, again and again: the cost that samples cannot avoid. Both are given with and without the sleep between two samples, which costs more
+//! With `floor` it first takes some real samples and records the system calls of each. Then it
+//! makes those calls instead of samples, and nothing else, again and again: the cost that samples
+//! cannot avoid. Both are given with and without the sleep between two samples, which costs more
 //! than some of the calls. Prints JSON.
 //!
 //! ```text
@@ -70,7 +72,8 @@ fn at_rate(count: usize, rate: f64, mut each: impl FnMut() -> Result<(), Failed>
     Ok(clock.missed())
 }
 
-/// Samples before the measurement: the first ones read every thread and every function for the first time.
+/// Samples before the measurement: the first ones read every thread and every function for the
+/// first time.
 fn warm_up(samples: usize) -> usize {
     (samples / 10).min(1000)
 }

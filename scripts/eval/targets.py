@@ -13,8 +13,8 @@ from common import REPOSITORY, WORKLOADS, Failed, NotMeasured
 # Seconds that a workload has to end after its stdin is closed.
 END_TIMEOUT = 1
 BURNER = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-# A private mount namespace, so that no mount is left behind: profilers that enter the target's root need
-# /proc, which its directory does not have.
+# A private mount namespace, so that no mount is left behind: profilers that enter the target's root
+# need /proc, which its directory does not have.
 ENTER = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
 
 
@@ -63,7 +63,9 @@ def gilprof(options):
 
 
 def example(options, name):
-    """A measuring tool built from scripts/eval: beside the binary of `--gilprof` if it is there, else the release build."""
+    """A measuring tool built from scripts/eval: beside the binary of `--gilprof` if it is there,
+    else the release build.
+    """
     if options.gilprof:
         beside = os.path.join(os.path.dirname(os.path.abspath(options.gilprof)), "examples", name)
         if os.path.exists(beside):
@@ -120,7 +122,10 @@ class Burners:
 
 
 class Target:
-    """A running workload of tests/workloads, which reports when its threads are at work. Ends with the `with`."""
+    """A running workload of tests/workloads, which reports when its threads are at work.
+
+    Ends with the `with`.
+    """
 
     def __init__(self, interpreter, workload, *args):
         self.copy, folder, command = "", WORKLOADS, []
@@ -137,8 +142,8 @@ class Target:
     def __enter__(self):
         env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         env["PATH"] = env.get("PATH", "") + ":/usr/sbin:/sbin"
-        # A process group of its own, so that all its processes can be stopped together. If this program dies
-        # meanwhile, the kernel continues and ends them.
+        # A process group of its own, so that all its processes can be stopped together. If this
+        # program dies meanwhile, the kernel continues and ends them.
         try:
             self.child = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, preexec_fn=os.setpgrp)
         except OSError as e:
@@ -153,7 +158,8 @@ class Target:
                 raise Failed("the workload ended before it was ready: %s" % " ".join(self.command))
 
     def __exit__(self, *_):
-        # Closing its stdin lets a workload clean up and end. A workload whose main thread is busy does not notice.
+        # Closing its stdin lets a workload clean up and end. A workload whose main thread is busy
+        # does not notice.
         try:
             self.resume()
             self.child.stdin.close()
@@ -177,7 +183,9 @@ class Target:
         self.child.stdin.flush()
 
     def progress(self):
-        """The work done since the target was ready, and the seconds it took, by the target's own clocks."""
+        """The work done since the target was ready, and the seconds it took, by the target's own
+        clocks.
+        """
         self.write_line(b"?")
         line = self.child.stdout.readline()
         if not line:

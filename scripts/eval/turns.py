@@ -1,7 +1,7 @@
 """Targets that are compared take turns of a fraction of a second; all but one are stopped.
 
-The speed of each CPU of a shared machine changes from second to second, and by far more than the effect to be
-measured. Short turns spread that change evenly over all targets.
+The speed of each CPU of a shared machine changes from second to second, and by far more than the
+effect to be measured. Short turns spread that change evenly over all targets.
 """
 import collections
 import math
@@ -11,12 +11,13 @@ import targets
 
 # Seconds of a turn.
 TURN = 0.2
-# The share of the CPUs' time that the hypervisor may steal during one turn of each target. Above that the turns
-# are repeated, up to TRIES times.
+# The share of the CPUs' time that the hypervisor may steal during one turn of each target. Above
+# that the turns are repeated, up to TRIES times.
 STOLEN, TRIES = 0.04, 3
 
 
-# Units of work, and the seconds of wall and of CPU time that they took. CPU time is NaN where the workload does not report it.
+# Units of work, and the seconds of wall and of CPU time that they took. CPU time is NaN where the
+# workload does not report it.
 Work = collections.namedtuple("Work", "done seconds cpu")
 
 
@@ -28,7 +29,9 @@ def work_during(target, seconds):
 
 
 def one_turn_each(running, order):
-    """Lets each stopped target work for one turn: the work of each, and the stolen share of the CPUs' time."""
+    """Lets each stopped target work for one turn: the work of each, and the stolen share of the
+    CPUs' time.
+    """
     found, before = {}, targets.ticks()
     for kind in order:
         running[kind].resume()
@@ -38,7 +41,8 @@ def one_turn_each(running, order):
 
 
 def undisturbed(running, order):
-    """`one_turn_each`, repeated where too much time was stolen: the try with the least stolen time."""
+    """`one_turn_each`, repeated where too much time was stolen: the try with the least stolen time.
+    """
     tries = []
     while len(tries) < TRIES and not any(stolen <= STOLEN for _, stolen in tries):
         tries.append(one_turn_each(running, order))

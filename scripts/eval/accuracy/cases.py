@@ -1,7 +1,8 @@
-"""The workloads of the accuracy measurement: each next to its mirror image, which lacks the effect of the first.
+"""The workloads of the accuracy measurement: each next to its mirror image, which lacks the effect
+of the first.
 
-A case is (name, workload, arguments, burners). Burners are other processes that use the CPUs meanwhile, pinned
-to one CPU after the other.
+A case is (name, workload, arguments, burners). Burners are other processes that use the CPUs
+meanwhile, pinned to one CPU after the other.
 """
 import collections
 
@@ -64,9 +65,9 @@ CASES = [
     case("mixed", "mixed"),
     case("only sleepers", "sleepers"),
 ]
-# Measured and shown without a bound: threads that live for a few sampling periods or less. One sample takes a
-# noticeable part of such a life, and so do the probes. In 5 s there are so few samples of them that chance
-# alone makes an error of some hundredths.
+# Measured and shown without a bound: threads that live for a few sampling periods or less. One
+# sample takes a noticeable part of such a life, and so do the probes. In 5 s there are so few
+# samples of them that chance alone makes an error of some hundredths.
 LIMITS = ["4 ms threads", "0.8 ms threads", "0.4 ms threads"]
 # One of each kind, for --quick and CI.
 QUICK = ["cpu 3", "convoy", "convoy, no hog", "json", "sha256 half", "asleep, GIL held", "asleep, released", "Lock, hog", "short threads"]

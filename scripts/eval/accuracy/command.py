@@ -1,9 +1,11 @@
-"""Measures workloads with gilprof and with kernel events at the same time, and compares the states of each thread.
+"""Measures workloads with gilprof and with kernel events at the same time, and compares the states
+of each thread.
 
-The kernel events come from bpftrace: uprobes on take_gil and drop_gil where the interpreter has symbols, futex
-tracepoints where it has none, the scheduler's tracepoints in both cases. Needs root, bpftrace and interpreters
-(scripts/setup-pythons). `--write` replaces the conditions that were measured (idle machine, with load, exact
-mode): measure all interpreters of a condition, in pieces with --output and --from if that takes long.
+The kernel events come from bpftrace: uprobes on take_gil and drop_gil where the interpreter has
+symbols, futex tracepoints where it has none, the scheduler's tracepoints in both cases. Needs root,
+bpftrace and interpreters (scripts/setup-pythons). `--write` replaces the conditions that were
+measured (idle machine, with load, exact mode): measure all interpreters of a condition, in pieces
+with --output and --from if that takes long.
 """
 import os
 import shutil
@@ -45,7 +47,8 @@ def require_tracing():
     if not os.path.exists(TRACING + "/events/sched/sched_switch"):
         if os.environ.get("GILPROF_TRACING"):
             raise NotMeasured("the tracing file system cannot be mounted")
-        # Starts this program again in a mount namespace of its own, so that no mount is left behind.
+        # Starts this program again in a mount namespace of its own, so that no mount is left
+        # behind.
         script = 'mount -t tracefs tracefs %s 2>/dev/null; exec "$0" "$@"' % TRACING
         env = dict(os.environ, GILPROF_TRACING="1")
         os.execvpe("unshare", ["unshare", "--mount", "sh", "-c", script, sys.executable] + sys.argv, env)

@@ -1,4 +1,6 @@
-"""One run: a workload measured by gilprof and by kernel events at the same time, compared thread by thread."""
+"""One run: a workload measured by gilprof and by kernel events at the same time, compared thread by
+thread.
+"""
 import tempfile
 import time
 
@@ -12,14 +14,16 @@ STATES = ["waiting", "holding", "native", "starved"]
 BRIEF = 0.5
 # The events of a thread are complete if they cover this part of its life.
 COMPLETE = 0.98
-# If the hypervisor stole more than this share of the CPUs' time in the window, the probes and the program ran
-# several times slower. Such a run is repeated, up to STOLEN_TRIES times: the kernel does not record which
-# thread the time was stolen from.
+# If the hypervisor stole more than this share of the CPUs' time in the window, the probes and the
+# program ran several times slower. Such a run is repeated, up to STOLEN_TRIES times: the kernel
+# does not record which thread the time was stolen from.
 STOLEN, STOLEN_TRIES = 0.04, 3
 
 
 def run(gilprof, interpreter, case, options):
-    """A run with little stolen time, if one of the tries has it: a list of threads, and facts of the run."""
+    """A run with little stolen time, if one of the tries has it: a list of threads, and facts of
+    the run.
+    """
     runs = []
     for _ in range(STOLEN_TRIES):
         runs.append(aligned(gilprof, interpreter, case, options))
@@ -74,13 +78,16 @@ def attempt(gilprof, version, target, options, lead, folder):
 
 
 def actual_shares(states, lived, source):
-    """One thread's states as shares of its lifetime. A thread without any event was asleep all the time."""
+    """One thread's states as shares of its lifetime.
+
+    A thread without any event was asleep all the time.
+    """
     def part(gils, cpus):
         return sum(states.get((gil, cpu), 0) for gil in gils for cpu in cpus)
     every = (ON, QUEUED, ASLEEP)
     forced = part([FORCED], (QUEUED, ASLEEP))
-    # Without uprobes no event marks the end of `drop_gil`, so DROPPING extends into the next sleep. Of the
-    # probes' time only the traps count then.
+    # Without uprobes no event marks the end of `drop_gil`, so DROPPING extends into the next sleep.
+    # Of the probes' time only the traps count then.
     if source == "futex":
         dropping, inside = 0, part([TRAPS], [ON])
     else:
@@ -106,7 +113,8 @@ def actual_shares(states, lived, source):
 
 
 def compare(reported, actual, window, source):
-    """A row for each thread, with the shares that gilprof reported and the actual ones; brief threads share one row.
+    """A row for each thread, with the shares that gilprof reported and the actual ones; brief
+    threads share one row.
 
     `actual` of a row has no shares that the source cannot give.
     """
@@ -117,20 +125,22 @@ def compare(reported, actual, window, source):
         if lived < BRIEF * window:
             brief.append(thread)
             continue
-        # The events of a thread follow each other without a gap, so a gap is a line that bpftrace lost.
+        # The events of a thread follow each other without a gap, so a gap is a line that bpftrace
+        # lost.
         covered = sum(ns for (gil, _), ns in states.items() if gil != TRAPS)
         if covered < COMPLETE * min(lived, window):
             raise truth.Unaligned("bpftrace has %.3f s of the thread %s, which lived for %.3f s" % (covered / SECOND, thread["name"], lived / SECOND))
         shares = dict(thread["states"], cpu=thread["cpu"], **{"holding_" + key: value for key, value in thread["holding"].items()})
         life = window
         if covered < COMPLETE * window:
-            # The thread began or ended within the window. gilprof's shares are of the part of its life that was
-            # sampled, the actual ones of the whole life.
+            # The thread began or ended within the window. gilprof's shares are of the part of its
+            # life that was sampled, the actual ones of the whole life.
             life = covered
             shares = {name: share * lived / life for name, share in shares.items()}
         rows.append({"tid": thread["tid"], "name": thread["name"], "reported": shares, "actual": actual_shares(states, life, source)})
     for row in rows:
-        # While another thread was in the trap of a take, the GIL may have named this one as its holder.
+        # While another thread was in the trap of a take, the GIL may have named this one as its
+        # holder.
         row["actual"]["named"] = sum(other["actual"]["unsigned"] for other in rows if other is not row)
     if brief:
         with_row = {row["tid"] for row in rows}
@@ -139,7 +149,9 @@ def compare(reported, actual, window, source):
 
 
 def merged(brief, states, source):
-    """All brief threads as one, as shares of their actual lifetimes: a thread that no sample met counts as missing time."""
+    """All brief threads as one, as shares of their actual lifetimes: a thread that no sample met
+    counts as missing time.
+    """
     total = sum(thread["seconds"] for thread in brief)
     reported = {state: sum(thread["states"][state] * thread["seconds"] for thread in brief) / total for state in brief[0]["states"]}
     together = {}

@@ -1,4 +1,6 @@
-"""Errors and bounds: one line for each run, the checks over all runs, and the rows for docs/results."""
+"""Errors and bounds: one line for each run, the checks over all runs, and the rows for
+docs/results.
+"""
 from accuracy.cases import LIMITS
 from accuracy.measure import STOLEN
 from common import check
@@ -10,11 +12,12 @@ WITH_LOAD = {"waiting": (0.05, None)}
 EXACT = {"waiting": (0.005, None)}
 CONDITIONS = {"idle machine": (False, False, BOUNDS), "with load": (True, False, WITH_LOAD),
               "exact mode": (False, True, EXACT), "exact mode, with load": (True, True, EXACT)}
-# Counts of waits in exact mode: the error that is allowed, as a part of the actual count. A wait at an end of the
-# window may be counted on either side of it.
+# Counts of waits in exact mode: the error that is allowed, as a part of the actual count. A wait at
+# an end of the window may be counted on either side of it.
 COUNT_ERROR, COUNT_AT_ENDS = 0.01, 1
-# The share of a thread's time that the probes in take_gil and drop_gil may use. Above that they have changed the
-# program: they run with interrupts off, when no sample can be taken, so that samples miss the time they add.
+# The share of a thread's time that the probes in take_gil and drop_gil may use. Above that they
+# have changed the program: they run with interrupts off, when no sample can be taken, so that
+# samples miss the time they add.
 DISTURBED = 0.05
 
 
@@ -48,12 +51,13 @@ def unbounded(run):
 def error(row, state):
     """Reported minus actual, to the nearest value that the events leave possible.
 
-    `doubt`: a thread that lost its CPU inside `take_gil` before it ever slept there may want the GIL or only a CPU.
-    `trapped`: a thread after a forced switch that is still on its CPU wants the GIL again; most of that time is the
-    watchpoint's trap. `ending`: a thread that runs at the end of its wait has just taken the GIL; most of that is
-    the trap too. `unsigned`: the trap of a take (every second trap) fires between the store to `locked` and the
-    store to `last_holder`, while the thread still looks as if it asked for the GIL or, where no field shows that
-    (3.14), as if it ran native code. `named`: meanwhile the GIL is locked and names its previous holder, so that
+    `doubt`: a thread that lost its CPU inside `take_gil` before it ever slept there may want the
+    GIL or only a CPU. `trapped`: a thread after a forced switch that is still on its CPU wants the
+    GIL again; most of that time is the watchpoint's trap. `ending`: a thread that runs at the end
+    of its wait has just taken the GIL; most of that is the trap too. `unsigned`: the trap of a take
+    (every second trap) fires between the store to `locked` and the store to `last_holder`, while
+    the thread still looks as if it asked for the GIL or, where no field shows that (3.14), as if it
+    ran native code. `named`: meanwhile the GIL is locked and names its previous holder, so that
     another thread seems to hold it.
     """
     off = row["reported"][state] - row["actual"][state]
@@ -96,7 +100,10 @@ def bounded(runs, wanted):
 
 
 def median_errors(runs, state):
-    """(error, run) of each thread. A workload that ran several times on a version gives the median error of its runs."""
+    """(error, run) of each thread.
+
+    A workload that ran several times on a version gives the median error of its runs.
+    """
     same = {}
     for run in runs:
         for off, row in errors(run, state):
@@ -135,7 +142,8 @@ def miscounted(run):
 
 
 def median_counts(runs, wanted):
-    """(error, run) of each workload with counted waits; of several runs of one workload the median."""
+    """(error, run) of each workload with counted waits; of several runs of one workload the median.
+    """
     same = {}
     for run in bounded(runs, wanted):
         if "waits" in run.get("facts", {}):
@@ -155,7 +163,9 @@ def count_checks(runs, wanted):
 
 
 def limit_checks(runs, wanted):
-    """Notes on the workloads without a bound: the lowest and highest error of their brief threads together, and of their total lifetime."""
+    """Notes on the workloads without a bound: the lowest and highest error of their brief threads
+    together, and of their total lifetime.
+    """
     for case in LIMITS:
         of_case = [run for run in runs if run["case"] == case and condition(run) == wanted and not stolen_from(run)]
         rows = [row for run in of_case for row in run.get("threads", []) if "reported_seconds" in row]

@@ -1,7 +1,8 @@
-"""The time that one trap of the watchpoint takes from its thread (`truth.TRAP`), measured by a loop of stores.
+"""The time that one trap of the watchpoint takes from its thread (`truth.TRAP`), measured by a loop
+of stores.
 
-Run as root: `python3 scripts/eval/accuracy/trap.py`. Prints microseconds per store, five times without the
-watchpoint and five times with it.
+Run as root: `python3 scripts/eval/accuracy/trap.py`. Prints microseconds per store, five times
+without the watchpoint and five times with it.
 """
 import ctypes
 import os

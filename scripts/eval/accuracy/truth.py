@@ -1,27 +1,28 @@
-"""The actual state of every thread of a process, from kernel events alone. Nothing here is shared with gilprof.
+"""The actual state of every thread of a process, from kernel events alone. Nothing here is shared
+with gilprof.
 
 Each stretch of time is recorded under two states at once:
 
-    the GIL    a hardware watchpoint on the GIL's `locked` field records which thread is HOLDING and since when,
-               to the instruction. Uprobes record which thread is inside `take_gil` (TAKING, until it sleeps) or
-               `drop_gil` (DROPPING). A thread that sleeps in either is waiting, and in `take_gil` it stays
-               WAITING from then on. In `drop_gil` it may sleep for the GIL's mutex and want nothing more when
-               it wakes.
-    the CPU    the scheduler's tracepoints: ON a CPU, QUEUED for one, ASLEEP. A thread's life ends with exit(2).
-               The time that the kernel then spends on its removal (some tenths of a millisecond, mostly in the
-               run queue) is not the thread's.
+    the GIL    a hardware watchpoint on the GIL's `locked` field records which thread is HOLDING and
+               since when, to the instruction. Uprobes record which thread is inside `take_gil`
+               (TAKING, until it sleeps) or `drop_gil` (DROPPING). A thread that sleeps in either is
+               waiting, and in `take_gil` it stays WAITING from then on. In `drop_gil` it may sleep
+               for the GIL's mutex and want nothing more when it wakes.
+    the CPU    the scheduler's tracepoints: ON a CPU, QUEUED for one, ASLEEP. A thread's life ends
+               with exit(2). The time that the kernel then spends on its removal (some tenths of a
+               millisecond, mostly in the run queue) is not the thread's.
 
-A thread that is preempted inside `drop_gil` by the thread it wakes there is waiting if the eval loop made it drop
-the GIL (FORCED: it wants the GIL back at once), and starved if it dropped the GIL by itself. TAKING on a CPU is
-kept apart from WAITING: it is the cost of the probes, and of an uncontended lock.
-Where symbols are missing, futex calls on the GIL's addresses replace the uprobes: a sleep there is a wait, and a
-drop was forced if the thread's `eval_breaker` had the drop request (3.13+) and the thread does not continue with
-something else.
-bpftrace sums the time in the kernel, so that a busy GIL costs no output. It prints single stretches only around the
-ends of the window, because the begin of gilprof's window is known only afterwards (`window.begin_ns`, same clock).
+A thread that is preempted inside `drop_gil` by the thread it wakes there is waiting if the eval
+loop made it drop the GIL (FORCED: it wants the GIL back at once), and starved if it dropped the GIL
+by itself. TAKING on a CPU is kept apart from WAITING: it is the cost of the probes, and of an
+uncontended lock. Where symbols are missing, futex calls on the GIL's addresses replace the uprobes:
+a sleep there is a wait, and a drop was forced if the thread's `eval_breaker` had the drop request
+(3.13+) and the thread does not continue with something else. bpftrace sums the time in the kernel,
+so that a busy GIL costs no output. It prints single stretches only around the ends of the window,
+because the begin of gilprof's window is known only afterwards (`window.begin_ns`, same clock).
 
-With exact mode and uprobes, waits are counted too: each `take_gil` that called futex(2) to sleep, from that call to
-the store that takes the GIL, or to the end of the window.
+With exact mode and uprobes, waits are counted too: each `take_gil` that called futex(2) to sleep,
+from that call to the store that takes the GIL, or to the end of the window.
 """
 import collections
 import json
@@ -38,7 +39,8 @@ UNSEEN, OUT, TAKING, WAITING, HOLDING, DROPPING, FORCED = range(7)
 TRAPS = 7
 ON, QUEUED, ASLEEP = range(3)
 SECOND = 1000000000
-# Single stretches are printed around each end of the window: from OUTER outside of it to INNER inside.
+# Single stretches are printed around each end of the window: from OUTER outside of it to INNER
+# inside.
 OUTER, INNER = SECOND // 4, SECOND // 2
 
 
@@ -46,8 +48,8 @@ def clock():
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
-# `@at[tid]`: begin of the stretch; `@is[tid]`: GIL * 4 + CPU. Macros are text replacements because bpftrace 0.17
-# has no functions.
+# `@at[tid]`: begin of the stretch; `@is[tid]`: GIL * 4 + CPU. Macros are text replacements because
+# bpftrace 0.17 has no functions.
 ADD = """
     $a = FROM > %(inner_begin)d ? FROM : %(inner_begin)d;
     $b = TO < %(inner_end)d ? TO : %(inner_end)d;
@@ -73,8 +75,9 @@ tracepoint:sched:sched_wakeup {
 tracepoint:sched:sched_wakeup_new /pid == PID/ { CHANGE(args->pid; 5) }
 tracepoint:sched:sched_process_exit /pid == PID/ { CHANGE(tid; 0) delete(@at[tid]); delete(@is[tid]); }
 """
-# A thread that hits a uprobe is on a CPU. It leaves `take_gil` holding the GIL; `drop_gil` may wait for a forced switch.
-# The watchpoint fires after the store, in the thread that made it, so that thread is ON a CPU.
+# A thread that hits a uprobe is on a CPU. It leaves `take_gil` holding the GIL; `drop_gil` may wait
+# for a forced switch. The watchpoint fires after the store, in the thread that made it, so that
+# thread is ON a CPU.
 WATCH = """
 watchpoint:LOCKED:4:w /pid == PID/ {
   if (nsecs >= BEGIN_NS && nsecs < END_NS) { @traps[tid] = count(); }
@@ -98,7 +101,8 @@ tracepoint:syscalls:sys_enter_futex /pid == PID && @is[tid] / 4 == 2 && @slept[t
   if ($op == 0 || $op == 9) { @slept[tid] = nsecs; }
 }
 """
-# Nanoseconds that one trap takes from its thread: 11 to 15 us on the virtual machine this was written on (trap.py).
+# Nanoseconds that one trap takes from its thread: 11 to 15 us on the virtual machine this was
+# written on (trap.py).
 TRAP = 13000
 UPROBES_TAKE = """
 uprobe:LIB:TAKE /pid == PID/ { CHANGE(tid; 8) }
@@ -113,8 +117,8 @@ PENDING = """
 uprobe:LIB:_Py_HandlePending /pid == PID/ { @pending[tid] = 1; }
 uretprobe:LIB:_Py_HandlePending /pid == PID/ { delete(@pending[tid]); }
 """
-# Only the operations that wait: 0, 6, 9, 11, 13 are FUTEX_WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2.
-# A holder that sleeps on the GIL's mutex is still the holder.
+# Only the operations that wait: 0, 6, 9, 11, 13 are FUTEX_WAIT, LOCK_PI, WAIT_BITSET,
+# WAIT_REQUEUE_PI, LOCK_PI2. A holder that sleeps on the GIL's mutex is still the holder.
 FUTEXES = """
 tracepoint:syscalls:sys_enter_futex /pid == PID && args->uaddr >= GIL_FROM && args->uaddr < GIL_TO/ {
   $op = args->op & 127;
@@ -122,20 +126,21 @@ tracepoint:syscalls:sys_enter_futex /pid == PID && args->uaddr >= GIL_FROM && ar
 }
 tracepoint:syscalls:sys_exit_futex /pid == PID && @is[tid] / 4 == 3/ { CHANGE(tid; 8) }
 """
-# Offsets that no interpreter publishes before 3.13, from its headers (x86-64): of the GIL in `_PyRuntime`, of
-# `interpreters.head` there and of `ceval.gil` in an interpreter.
+# Offsets that no interpreter publishes before 3.13, from its headers (x86-64): of the GIL in
+# `_PyRuntime`, of `interpreters.head` there and of `ceval.gil` in an interpreter.
 GIL_IN_RUNTIME = {"3.7": 1264, "3.8": 1152, "3.9": 352, "3.10": 352, "3.11": 360}
 HEAD_IN_RUNTIME = {"3.12": 40}
 GIL_IN_INTERPRETER = {"3.12": 384}
-# With uprobes: a thread that sleeps inside `take_gil`, or in a forced `drop_gil`, waits until it has the GIL.
+# With uprobes: a thread that sleeps inside `take_gil`, or in a forced `drop_gil`, waits until it
+# has the GIL.
 SLEEPS_INSIDE = "$sleeps && ($was / 4 == 2 || $was / 4 == 6) ? 12 : $was & 28"
 FORCED_BY_EVAL_LOOP = "@forced[tid] == 1"
-# Without uprobes: a thread with a drop request may have been about to drop the GIL anyway. Then it continues with
-# something else, and more than this many nanoseconds pass before it asks again.
+# Without uprobes: a thread with a drop request may have been about to drop the GIL anyway. Then it
+# continues with something else, and more than this many nanoseconds pass before it asks again.
 AT_ONCE = 100000
 GOES_ON = "$was == 24 && $n - $s > %d ? 20 : $was & 28" % AT_ONCE
-# The drop request: the lowest bit of `PyThreadState.eval_breaker` (3.13+, after `prev`, `next` and `interp`) of the
-# GIL's `last_holder`, which is the thread that drops it.
+# The drop request: the lowest bit of `PyThreadState.eval_breaker` (3.13+, after `prev`, `next` and
+# `interp`) of the GIL's `last_holder`, which is the thread that drops it.
 FORCED_BY_REQUEST = "(*uptr((uint64 *)(*uptr((uint64 *)%d) + 24)) & 1) == 1"
 
 
@@ -176,7 +181,9 @@ def symbols(path, dynamic=False):
 
 
 def base_of(pid, path):
-    """The address of the file's first page in the process; 0 for an executable with fixed addresses."""
+    """The address of the file's first page in the process; 0 for an executable with fixed
+    addresses.
+    """
     with open(path, "rb") as file:
         if struct.unpack_from("<H", file.read(18), 16)[0] != 3:
             return 0
@@ -218,7 +225,10 @@ def gil_of(pid, path, version):
 
 
 def expand(text, macro, body, names, separator):
-    """Replaces each `MACRO(a; b)` by the body with its parameters replaced. Parentheses within arguments must be balanced."""
+    """Replaces each `MACRO(a; b)` by the body with its parameters replaced.
+
+    Parentheses within arguments must be balanced.
+    """
     out = []
     while True:
         before, found, rest = text.partition(macro + "(")
@@ -237,7 +247,8 @@ def expand(text, macro, body, names, separator):
 
 
 def program(pid, version, window, tids, wanted, exact):
-    """The bpftrace program for one process and window, and its source: the `wanted` one, or the best for "".
+    """The bpftrace program for one process and window, and its source: the `wanted` one, or the
+    best for "".
 
     `exact`: count waits.
     """
@@ -279,7 +290,8 @@ class Tracer:
         script, self.path = os.path.join(folder, "truth.bt"), os.path.join(folder, "truth.json")
         with open(script, "w") as file:
             file.write(text)
-        # Output is buffered: a wakeup of bpftrace for each stretch would load the machine like a burner.
+        # Output is buffered: a wakeup of bpftrace for each stretch would load the machine like a
+        # burner.
         env = dict(os.environ, BPFTRACE_MAP_KEYS_MAX="65536", BPFTRACE_PERF_RB_PAGES="1024", BPFTRACE_MAX_PROBES="64")
         self.errors = open(os.path.join(folder, "truth.err"), "w+")
         self.child = subprocess.Popen(["bpftrace", "-B", "none", "-f", "json", "-o", self.path, script], env=env, stdin=subprocess.DEVNULL,
@@ -301,8 +313,8 @@ class Tracer:
 
     def stop(self):
         if self.child.poll() is None:
-            # The kernel now and then drops an event that comes while another is handled. A thread whose exit event was
-            # lost would seem to live on.
+            # The kernel now and then drops an event that comes while another is handled. A thread
+            # whose exit event was lost would seem to live on.
             self.alive = os.listdir("/proc/%d/task" % self.pid) if os.path.exists("/proc/%d/task" % self.pid) else []
             self.child.send_signal(2)
             try:
@@ -313,7 +325,9 @@ class Tracer:
         self.errors.close()
 
     def read(self, begin, end):
-        """{tid: {(gil, cpu): ns}} within [begin, end], which must contain the part that was summed in the kernel."""
+        """{tid: {(gil, cpu): ns}} within [begin, end], which must contain the part that was summed
+        in the kernel.
+        """
         inner = self.window[0] + INNER, self.window[1] - INNER
         if not self.window[0] - OUTER <= begin <= inner[0] or not inner[1] <= end:
             raise Unaligned("gilprof's window began %.3f s from the planned one" % ((begin - self.window[0]) / SECOND))

@@ -1,9 +1,11 @@
-"""Measures gilprof and its peers side by side, on the same targets: py-spy, the sampling profiler of Python 3.15 (Tachyon), Austin.
+"""Measures gilprof and its peers side by side, on the same targets: py-spy, the sampling profiler
+of Python 3.15 (Tachyon), Austin.
 
-Measures the cost to the profiler (CPU time per second of profiling, start-up included; samples; memory), the cost to
-the program (paired sections), the time to the first sample, and the cost of one of gilprof's samples next to the bare
-system calls it makes (sample_cost.rs). Tachyon and --exact need root. The peers come from PyPI into a cache of their
-own; a peer that cannot be had is left out. Figures are medians, with the lowest and the highest.
+Measures the cost to the profiler (CPU time per second of profiling, start-up included; samples;
+memory), the cost to the program (paired sections), the time to the first sample, and the cost of
+one of gilprof's samples next to the bare system calls it makes (sample_cost.rs). Tachyon and
+--exact need root. The peers come from PyPI into a cache of their own; a peer that cannot be had is
+left out. Figures are medians, with the lowest and the highest.
 """
 import os
 import shutil
@@ -49,7 +51,8 @@ def add_options(parser):
 def rows_of_target(name, options, parts, tools, target):
     if "cost" in parts:
         for rate in (1000, 10000):
-            # A profiler that cannot hold the lower rate would need minutes for seconds at the higher one.
+            # A profiler that cannot hold the lower rate would need minutes for seconds at the
+            # higher one.
             able = [tool for tool in tools if tool.fast or rate == 1000 and name in SLOW_PROFILERS_ON]
             runs = cost.runs(able, target.pid, rate, options.seconds, options.repeat, table.progress(name, rate))
             yield from table.cost_rows(name, rate, runs)

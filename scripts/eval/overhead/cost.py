@@ -1,4 +1,4 @@
-"""One run of a profiler: its CPU time, memory, time to the first sample, and the samples it takes."""
+"""One run of a profiler: its CPU time, memory, time to the first sample, and its samples."""
 import json
 import os
 import signal
@@ -55,7 +55,9 @@ def run(tool, pid, rate, seconds):
 
 
 def peak_memory(pid):
-    """The peak resident memory of a process so far, in bytes. wait4 would include its parent's, from before the exec."""
+    """The peak resident memory of a process so far, in bytes. wait4 would include its parent's,
+    from before the exec.
+    """
     try:
         with open("/proc/%d/status" % pid) as file:
             return next((1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM")), 0)
@@ -64,7 +66,8 @@ def peak_memory(pid):
 
 
 def first_sample(tool, pid, rate, for_seconds=0.5):
-    """Seconds from the profiler's start to its first sample; None where it does not report the length of its window.
+    """Seconds from the profiler's start to its first sample; None where it does not report the
+    length of its window.
 
     The profiler is interrupted; the length that it then reports leads back to its first sample.
     """
@@ -84,7 +87,9 @@ def first_sample(tool, pid, rate, for_seconds=0.5):
 
 
 def runs(tools, pid, rate, seconds, repeat, progress):
-    """`repeat` runs of each tool, in turn: a dict of tool name to a list of figures, or to the reason why there are none."""
+    """`repeat` runs of each tool, in turn: a dict of tool name to a list of figures, or to the
+    reason why there are none.
+    """
     found = {tool.name: [] for tool in tools}
     for _ in range(repeat):
         for tool in tools:
@@ -100,7 +105,9 @@ def runs(tools, pid, rate, seconds, repeat, progress):
 
 
 def sample(tool, pid, rate, seconds, repeat=3):
-    """The cost of a sample and of its bare system calls, in microseconds of CPU time: medians of runs that take turns."""
+    """The cost of a sample and of its bare system calls, in microseconds of CPU time: medians of
+    runs that take turns.
+    """
     found = {"sample": [], "floor": []}
     for _ in range(repeat):
         for kind, more in (("sample", []), ("floor", ["floor"])):

@@ -1,4 +1,6 @@
-"""The profilers that are measured side by side: the command of each, and what it reports about its own samples."""
+"""The profilers that are measured side by side: the command of each, and what it reports about its
+own samples.
+"""
 import json
 import os
 import re
@@ -19,9 +21,9 @@ ALL = "all"
 class Tool:
     """One profiler with one set of flags.
 
-    `attach(pid, rate, seconds, out)` gives its command; with `seconds` None it runs until interrupted.
-    `read(stdout, stderr)` gives the figures that it reports about itself. `written(out)` is its output file.
-    `fast`: it can hold 10 kHz.
+    `attach(pid, rate, seconds, out)` gives its command; with `seconds` None it runs until
+    interrupted. `read(stdout, stderr)` gives the figures that it reports about itself.
+    `written(out)` is its output file. `fast`: it can hold 10 kHz.
     """
 
     def __init__(self, name, attach, read, written=lambda out: out + ".svg", fast=True):
@@ -29,7 +31,10 @@ class Tool:
 
 
 def install():
-    """Installs the peers from PyPI, unless they are there. A peer that cannot be installed is left out later."""
+    """Installs the peers from PyPI, unless they are there.
+
+    A peer that cannot be installed is left out later.
+    """
     if not os.path.isdir(PROGRAMS):
         made = subprocess.run([sys.executable, "-m", "venv", PEERS_CACHE], stdout=sys.stderr).returncode
         for peer in PEERS if made == 0 else []:
@@ -61,7 +66,8 @@ def read_tachyon(stdout, stderr):
 
 
 def read_austin(stdout, stderr):
-    # It ends with 0 even if it could read nothing, as of a Python it does not know. It counts stacks, not samples.
+    # It ends with 0 even if it could read nothing, as of a Python it does not know. It counts
+    # stacks, not samples.
     bad, total = number(r"Error rate\D*?: \S*?(\d+)/\d+", stdout + stderr), number(r"Error rate\D*?: \S*?\d+/(\d+)", stdout + stderr)
     if not total or bad == total:
         raise ValueError("no valid sample")
@@ -95,7 +101,8 @@ def tachyon(interpreter, *more):
     def attach(pid, rate, seconds, out):
         inner = [interpreter["path"], "-m", "profiling.sampling", "attach", "-a", "-r", str(rate), *more, "-o", inside(out)]
         inner += timed("-d", seconds) + [str(pid)]
-        # An interpreter in a chroot has its profiler there too, so the profiler enters the target's root and mounts.
+        # An interpreter in a chroot has its profiler there too, so the profiler enters the target's
+        # root and mounts.
         return ["nsenter", "-t", str(pid), "-m", "-r", *inner] if interpreter["root"] else inner
     return attach
 
@@ -107,7 +114,9 @@ def austin():
 
 
 def available(binary, interpreter, wanted):
-    """The profilers that can measure this interpreter on this machine, and whose name begins with one of `wanted` (all for none)."""
+    """The profilers that can measure this interpreter on this machine, and whose name begins with
+    one of `wanted` (all for none).
+    """
     if not wanted or any(name.startswith(("py-spy", "Austin")) for name in wanted):
         install()
 

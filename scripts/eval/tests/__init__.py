@@ -1,1 +1,1 @@
-"""Tests of what can be tested without measuring: `python3 -B -m unittest discover -s scripts/eval`."""
+"""Tests without a measurement. Run: `python3 -B -m unittest discover -s scripts/eval`."""

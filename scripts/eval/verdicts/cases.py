@@ -4,9 +4,11 @@ The fields of a case:
     verdicts    the codes that are right
     gain        whether the same work is done in processes too, to compare the predicted gain with
     burners     number of processes that compete for the CPUs
-    calm        arguments with which one worker does not delay the others: the undisturbed time of a turn
+    calm        arguments with which one worker does not delay the others: the undisturbed time of a
+                turn
     blamed      (waiter's function, holder's function) that must be first in the blame
-    calibrates  the program measures the amount of work in a unit; all compared processes must use one amount
+    calibrates  the program measures the amount of work in a unit; all compared processes must use
+                one amount
 """
 import collections
 

@@ -1,8 +1,9 @@
-"""Runs labelled workloads as threads and as processes, and compares gilprof's verdict and predicted gain with both.
+"""Runs labelled workloads as threads and as processes, and compares gilprof's verdict and predicted
+gain with both.
 
-The verdict on the threads must be one that the label allows, and the predicted gain must agree with the work that
-the same program does in processes. Third-party packages go into a virtual environment under ~/.cache/gilprof.
-`--write` replaces what was measured: the idle machine, --load, or --sweep.
+The verdict on the threads must be one that the label allows, and the predicted gain must agree with
+the work that the same program does in processes. Third-party packages go into a virtual environment
+under ~/.cache/gilprof. `--write` replaces what was measured: the idle machine, --load, or --sweep.
 """
 from statistics import median
 
@@ -38,7 +39,9 @@ def labelled(options, gilprof, python):
 
 
 def swept(options, gilprof, python):
-    """Compares `gil_saturates_at` with the most work that any number of threads does, in units of the work of one thread."""
+    """Compares `gil_saturates_at` with the most work that any number of threads does, in units of
+    the work of one thread.
+    """
     for case in (case for case in cases.CASES if case.name in cases.SWEEPS):
         rates = measure.sweep(python, case, options, COUNTS)
         rounds = [measure.one_round(gilprof, python, case._replace(gain=False), options, False) for _ in range(options.rounds)]

@@ -1,4 +1,4 @@
-"""One labelled workload as threads and as processes, in turn, and gilprof's report on the threads."""
+"""One labelled workload as threads and as processes, and gilprof's report on the threads."""
 import contextlib
 import os
 import statistics
@@ -43,7 +43,8 @@ def rates(running, seconds):
     """Units of work per second of each, and the highest share of stolen time in the turns used."""
     kinds, sums, worst = list(running), {kind: turns.Work(0, 0, 0) for kind in running}, 0
     for number in range(max(1, round(seconds / turns.TURN))):
-        # The order alternates, so that a machine that gets faster or slower affects all kinds alike.
+        # The order alternates, so that a machine that gets faster or slower affects all kinds
+        # alike.
         order = kinds[::-1] if number % 2 else kinds
         found, stolen = turns.undisturbed(running, order)
         sums, worst = {kind: turns.Work(*map(sum, zip(sums[kind], found[kind]))) for kind in kinds}, max(worst, stolen)
@@ -72,8 +73,11 @@ def one_round(gilprof, python, case, options, processes_first):
 
 
 def blame(report):
-    """Figures of the blame: seconds of waiting of all threads, the sum of the blame, and its part without a holder; the
-    pair with the most blame; the mean wait of the threads that mostly wait."""
+    """Figures of the blame.
+
+    Seconds of waiting of all threads, the sum of the blame, and its part without a holder; the pair
+    with the most blame; the mean wait of the threads that mostly wait.
+    """
     rows, waiting = report["blame"], sum(t["seconds"] * t["states"]["waiting"] for t in report["threads"])
     first = next((row for row in rows if row["holder"]), None)
     victims = [t["wait_ms"]["mean"] for t in report["threads"] if t["states"]["waiting"] > max(0.1, 2 * t["states"]["holding"])]
@@ -82,7 +86,9 @@ def blame(report):
 
 
 def turn_ms(python, case, rate, options):
-    """By how many milliseconds the CPU-bound thread lengthens a turn of one of the other workers, by their own count of turns."""
+    """By how many milliseconds the CPU-bound thread lengthens a turn of one of the other workers,
+    by their own count of turns.
+    """
     with started(python, case._replace(args=case.args + case.calm), "threads") as target:
         time.sleep(SETTLE)
         calm = rate_of(target, options.seconds) / case.workers

@@ -1,4 +1,6 @@
-"""A virtual environment with the packages that the labelled workloads need, and the two compiled modules."""
+"""A virtual environment with the packages that the labelled workloads need, and the two compiled
+modules.
+"""
 import os
 import subprocess
 

@@ -1,13 +1,17 @@
-"""Label, verdict, predicted and measured gain: one line for each workload, the checks over all, the rows for docs/results."""
+"""Label, verdict, predicted and measured gain: one line for each workload, the checks over all, the
+rows for docs/results.
+"""
 from statistics import median
 
 import turns
 from common import check
 
-# The promised quality of the prediction: the median error, the worst error, and the share of intervals that must contain the measured gain.
+# The promised quality of the prediction: the median error, the worst error, and the share of
+# intervals that must contain the measured gain.
 MEDIAN_ERROR, WORST_ERROR, COVERED = 0.10, 0.25, 0.90
-# Blame: how far its sum may be from all waiting, and the wait of a convoy's victims from the time they lose by their
-# own count. Rounds with less waiting than MIN_WAITING seconds have too few samples for that.
+# Blame: how far its sum may be from all waiting, and the wait of a convoy's victims from the time
+# they lose by their own count. Rounds with less waiting than MIN_WAITING seconds have too few
+# samples for that.
 BLAME_ERROR, TURN_ERROR, MIN_WAITING = 0.02, 0.20, 0.1
 # The factor by which `gil_saturates_at` may be off.
 SATURATION_FACTOR = 1.5
