@@ -97,7 +97,7 @@ def ends(values):
     return {"median": statistics.median(values), "low": min(values), "high": max(values)} if values else None
 
 
-def judge(row):
+def row_check(row):
     """The check of a row."""
     name, trials = row["part"], row["trials"]
     text = "%s: %d passed, %d failed, %d inconclusive of %d" % (name, row["pass"], row["fail"], row["inconclusive"], trials)
@@ -130,4 +130,4 @@ def run(options):
                     burner.wait()
             else:
                 rows.append(with_limit(gate, part) if part == "steady" else with_baseline(gate, part, 1 if part == "worse" else 0))
-    return Measurement(map(judge, rows), rows, None, {"python": [version]})
+    return Measurement(map(row_check, rows), rows, None, {"python": [version]})

@@ -71,10 +71,10 @@ def run(options):
             rows.append({"part": "page", "program": name, "mb": os.path.getsize(page) / 1e6, "ready_s": [ms / 1e3 for ms in found["interactive_ms"]],
                          "findings": len(findings), "serious": sum(finding["impact"] in ("serious", "critical") for finding in findings),
                          "errors": len(found["errors"]), "requests": len(found["requests"])})
-    return Measurement(map(judge, rows), rows, None, {"python": [version]})
+    return Measurement(map(row_check, rows), rows, None, {"python": [version]})
 
 
-def judge(row):
+def row_check(row):
     """The check of a row."""
     holds = row["mb"] < MOST_MB and max(row["ready_s"]) < MOST_SECONDS and not row["serious"] and not row["errors"] and not row["requests"]
     return check("page", holds, "%s: %.2f MB, ready after %s s (bounds %d MB, %d s), axe-core %d findings, %d of them serious, %d errors, %d requests" % (

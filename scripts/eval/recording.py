@@ -59,10 +59,10 @@ def run(options):
             window, reader, took = report(gilprof, long)
             rows.append({"part": "hour", "program": name, "seconds": window["seconds"], "samples": window["samples"], "mb": os.path.getsize(long) / 1e6,
                          "writer_mb": writer, "report_mb": reader, "report_s": took})
-    return Measurement(map(judge, rows), rows, None, {"python": [version]})
+    return Measurement(map(row_check, rows), rows, None, {"python": [version]})
 
 
-def judge(row):
+def row_check(row):
     """The check of a row.
 
     Size and time are scaled to an hour; memory does not grow with the length.

@@ -1,7 +1,7 @@
 """The actual state of every thread of a process, from kernel events alone. Nothing here is shared
 with gilprof.
 
-Each stretch of time is recorded under two states at once:
+Each period of time is recorded under two states at once:
 
     the GIL    a hardware watchpoint on the GIL's `locked` field records which thread is HOLDING and
                since when, to the instruction. Uprobes record which thread is inside `take_gil`
@@ -18,7 +18,7 @@ by itself. TAKING on a CPU is kept apart from WAITING: it is the cost of the pro
 uncontended lock. Where symbols are missing, futex calls on the GIL's addresses replace the uprobes:
 a sleep there is a wait, and a drop was forced if the thread's `eval_breaker` had the drop request
 (3.13+) and the thread does not continue with something else. bpftrace sums the time in the kernel,
-so that a busy GIL costs no output. It prints single stretches only around the ends of the window,
+so that a busy GIL costs no output. It prints single periods only around the ends of the window,
 because the begin of gilprof's window is known only afterwards (`window.begin_ns`, same clock).
 
 With exact mode and uprobes, waits are counted too: each `take_gil` that called futex(2) to sleep,
@@ -39,7 +39,7 @@ UNSEEN, OUT, TAKING, WAITING, HOLDING, DROPPING, FORCED = range(7)
 TRAPS = 7
 ON, QUEUED, ASLEEP = range(3)
 SECOND = 1000000000
-# Single stretches are printed around each end of the window: from OUTER outside of it to INNER
+# Single periods are printed around each end of the window: from OUTER outside of it to INNER
 # inside.
 OUTER, INNER = SECOND // 4, SECOND // 2
 
@@ -48,7 +48,7 @@ def clock():
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
-# `@at[tid]`: begin of the stretch; `@is[tid]`: GIL * 4 + CPU. Macros are text replacements because
+# `@at[tid]`: begin of the period; `@is[tid]`: GIL * 4 + CPU. Macros are text replacements because
 # bpftrace 0.17 has no functions.
 ADD = """
     $a = FROM > %(inner_begin)d ? FROM : %(inner_begin)d;
@@ -290,7 +290,7 @@ class Tracer:
         script, self.path = os.path.join(folder, "truth.bt"), os.path.join(folder, "truth.json")
         with open(script, "w") as file:
             file.write(text)
-        # Output is buffered: a wakeup of bpftrace for each stretch would load the machine like a
+        # Output is buffered: a wakeup of bpftrace for each period would load the machine like a
         # burner.
         env = dict(os.environ, BPFTRACE_MAP_KEYS_MAX="65536", BPFTRACE_PERF_RB_PAGES="1024", BPFTRACE_MAX_PROBES="64")
         self.errors = open(os.path.join(folder, "truth.err"), "w+")

@@ -103,15 +103,15 @@ class Figures(unittest.TestCase):
 
     def test_a_recording_is_judged_by_the_hour(self):
         row = {"program": "p", "seconds": 1800.0, "samples": 1, "mb": 49.0, "writer_mb": 10.0, "report_mb": 10.0, "report_s": 9.0}
-        self.assertTrue(recording.judge(row)["holds"])
-        self.assertFalse(recording.judge(dict(row, mb=51.0))["holds"])
-        self.assertFalse(recording.judge(dict(row, report_mb=151.0))["holds"])
+        self.assertTrue(recording.row_check(row)["holds"])
+        self.assertFalse(recording.row_check(dict(row, mb=51.0))["holds"])
+        self.assertFalse(recording.row_check(dict(row, report_mb=151.0))["holds"])
 
     def test_a_gate_must_name_the_new_function(self):
         change = {"median": 16.0, "low": 15.0, "high": 17.0}
         row = {"part": "worse", "trials": 20, "pass": 0, "fail": 20, "inconclusive": 0, "change": change, "named": 20}
-        self.assertTrue(gate.judge(row)["holds"])
-        self.assertFalse(gate.judge(dict(row, named=19))["holds"])
+        self.assertTrue(gate.row_check(row)["holds"])
+        self.assertFalse(gate.row_check(dict(row, named=19))["holds"])
 
     def test_exact_mode_is_compared_with_sampling(self):
         def rounds(added):
