@@ -1,4 +1,4 @@
-"""A compiled function with the same loop inside: `--what c|cython`, with the GIL (`--keeps yes`) or without. scripts/verdicts builds the modules."""
+"""A compiled function with the same loop inside: `--what c|cython`, with the GIL (`--keeps yes`) or without. scripts/eval/verdicts/modules.py builds the modules."""
 import pair
 
 KEEPS = pair.flag("keeps", "yes") == "yes"

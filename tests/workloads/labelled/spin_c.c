@@ -1,4 +1,4 @@
-/* The same loop with the GIL and without it. Built by scripts/verdicts. */
+/* The same loop with the GIL and without it. Built by scripts/eval/verdicts/modules.py. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 

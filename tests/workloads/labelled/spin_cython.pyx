@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""The same loop with the GIL and without it. Built by scripts/verdicts."""
+"""The same loop with the GIL and without it. Built by scripts/eval/verdicts/modules.py."""
 
 
 cdef unsigned long spin(unsigned long n) noexcept nogil:

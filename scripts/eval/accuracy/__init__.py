@@ -1,0 +1,1 @@
+"""gilprof's state shares against kernel events of the same run."""

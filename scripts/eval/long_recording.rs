@@ -1,0 +1,76 @@
+//! Makes a long recording of a short one by writing it several times, each time later:
+//! `long_recording IN.gilprof OUT.gilprof TIMES`.
+//!
+//! `scripts/eval recording` measures with it what an hour costs in space, memory and time. Prints
+//! its own peak memory as JSON.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+use gilprof::ids::ThreadId;
+use gilprof::profile::file::{Recorder, Recording};
+use gilprof::sample::*;
+use gilprof::units::Nanos;
+use std::fs::File;
+use std::path::Path;
+
+/// Passes everything to a recorder, shifted by a fixed time.
+struct Later {
+    recorder: Recorder,
+    shift: Nanos,
+    target: TargetFacts,
+    window: WindowFacts,
+    progress_at: Nanos,
+}
+
+impl Sink for Later {
+    fn thread(&mut self, facts: &ThreadFacts) {
+        self.recorder.thread(facts);
+    }
+    fn slice(&mut self, slice: &Slice<'_>) {
+        self.recorder.slice(&Slice { end: slice.end + self.shift, ..slice.clone() });
+    }
+    fn gil(&mut self, look: &GilLook) {
+        let at = look.at + self.shift;
+        self.recorder.gil(&GilLook { at, ..*look });
+        if at.since(self.progress_at) >= Nanos::from_millis(100) {
+            self.progress_at = at;
+            self.window.seconds = at.since(self.window.begin).as_secs_f64();
+            self.window.looks += 100;
+            self.recorder.so_far(&self.target, &self.window);
+        }
+    }
+    fn exact(&mut self, measured: &Exact) {
+        self.recorder.exact(&Exact { begin: measured.begin + self.shift, end: measured.end + self.shift, ..*measured });
+    }
+    fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
+}
+
+/// Discards everything: the first replay is for the window alone.
+struct Discard;
+
+impl Sink for Discard {
+    fn thread(&mut self, _: &ThreadFacts) {}
+    fn slice(&mut self, _: &Slice<'_>) {}
+    fn gil(&mut self, _: &GilLook) {}
+    fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [from, to, times] = &args[..] else { panic!("long_recording IN.gilprof OUT.gilprof TIMES") };
+    let (recording, times) = (Recording::open(Path::new(from)).unwrap(), times.parse::<u64>().unwrap());
+    let facts = recording.replay(&mut Discard).unwrap();
+    let length = Nanos::from_secs_f64(facts.window.seconds);
+    let window = WindowFacts { looks: 0, ..facts.window.clone() };
+    let recorder = Recorder::new(File::create(to).unwrap());
+    let mut later = Later { recorder, shift: Nanos::ZERO, target: facts.target, window, progress_at: Nanos::ZERO };
+    for n in 0..times {
+        later.shift = Nanos::from_nanos(length.as_nanos() * n);
+        recording.replay(&mut later).unwrap();
+    }
+    later.window.seconds = facts.window.seconds * times as f64;
+    later.window.looks = facts.window.looks * times;
+    later.recorder.finish(&later.target, &later.window).unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").trim();
+    println!("{{\"peak_kb\": {peak}}}");
+}

@@ -1,0 +1,1 @@
+"""Tests without a measurement. Run: `python3 -B -m unittest discover -s scripts/eval`."""

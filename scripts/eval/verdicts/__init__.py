@@ -1,0 +1,1 @@
+"""Verdicts and predicted gains against labels and against the same work in processes."""
