@@ -3,11 +3,13 @@
 
     check_install.py [pip] [cargo]
 
-`pip`: `pip install .` brings the program and the pytest plugin, nothing else; the plugin finds the program while the environment is not
-active. `cargo`: `cargo install --path .`. Without arguments both. Builds use the dev profile and $CARGO_TARGET_DIR, so that what the tests
-have compiled serves here too.
+`pip`: `pip install .` brings the program and the pytest plugin, nothing else; the plugin finds the
+program while the environment is not active. `cargo`: `cargo install --path .`. Without arguments
+both. Builds use the dev profile and $CARGO_TARGET_DIR, so that what the tests have compiled serves
+here too.
 
-Exit codes: 0 both work, 1 one does not, 77 a package that the build needs cannot be fetched (pip has no network).
+Exit codes: 0 both work, 1 one does not, 77 a package that the build needs cannot be fetched (pip
+has no network).
 """
 import os
 import pathlib
