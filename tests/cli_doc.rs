@@ -21,7 +21,7 @@ fn sections(document: &str) -> BTreeMap<&str, Vec<&str>> {
     out
 }
 
-/// The rows of options below a heading, by long name; those of the sections that it refers to among them.
+/// The rows of options below a heading, by long name, with those of the sections that it refers to.
 fn options<'a>(sections: &BTreeMap<&str, Vec<&'a str>>, heading: &str) -> BTreeMap<&'a str, &'a str> {
     let lines = sections.get(heading).unwrap_or_else(|| panic!("docs/cli.md has no section {heading:?}"));
     let mut out: BTreeMap<&str, &str> = lines.iter().filter_map(|line| Some((long(line)?, *line))).collect();
