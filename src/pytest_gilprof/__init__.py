@@ -1,8 +1,10 @@
 """pytest plugin of gilprof: limits on waiting for the GIL, test by test and for the session as a whole.
 
-    PYTHONPATH=src pytest -p pytest_gilprof [--gilprof]
+    pytest [--gilprof]                                       # installed with gilprof: pip install .
+    PYTHONPATH=src pytest -p pytest_gilprof [--gilprof]      # from a clone
 
-It needs nothing but pytest (7 or newer) on Python 3.9 or newer, Linux, and the program gilprof: $GILPROF, else the one on PATH.
+It needs nothing but pytest (7 or newer) on Python 3.9 or newer, Linux, and the program gilprof: $GILPROF, else the one on PATH,
+else the one beside the interpreter.
 
 A marked test is measured while its body runs, and fails when a limit is broken; the failure names the function, its line and its stack:
 
@@ -34,6 +36,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 
@@ -178,8 +181,10 @@ def find_gilprof():
     if not sys.platform.startswith("linux"):
         return None, "gilprof measures on Linux only"
     wanted = os.environ.get("GILPROF") or "gilprof"
+    # `pip install` puts it beside the interpreter, which is on PATH only while the environment is active.
+    beside = sysconfig.get_path("scripts") if wanted == "gilprof" else None
     # Absolute, as it is started from other directories.
-    found = shutil.which(wanted)
+    found = shutil.which(wanted) or (beside and shutil.which(wanted, path=beside))
     if found:
         return os.path.abspath(found), None
     return None, "failed to find gilprof (%s): install it, or set GILPROF to its path" % ("$GILPROF is " + wanted if wanted != "gilprof" else "not on PATH")
