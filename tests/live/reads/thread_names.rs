@@ -77,7 +77,7 @@ fn torn_reads_are_survived(interpreter: &Interpreter) {
         let mem = Torn { mem: known, random: Cell::new(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed)) };
         let names = thread_names::read(&mem, &known.layout, known.interpreter);
         assert!(names.len() <= count, "{label}");
-        complete += usize::from(names.len() == count);
+        complete += u64::from(names.len() == count);
         for code in said(known, "codes") {
             let _ = CodeCache::new().get(&mem, &known.layout, address(&code["at"]), None);
         }
