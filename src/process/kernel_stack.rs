@@ -105,8 +105,10 @@ mod tests {
 
     #[test]
     fn nothing_is_believed_before_a_thread_had_no_stack() {
-        // The only test of this process that asks.
-        assert_eq!(believe(Whereabouts::Preempted), None);
+        // Another test of this process may have shown it already.
+        if !proven() {
+            assert_eq!(believe(Whereabouts::Preempted), None);
+        }
         assert_eq!(believe(Whereabouts::OnCpu), Some(Whereabouts::OnCpu));
         assert_eq!(believe(Whereabouts::Preempted), Some(Whereabouts::Preempted));
     }

@@ -302,6 +302,8 @@ mod tests {
 
     #[test]
     fn the_kernels_words_are_kept() {
+        // A recording keeps stacks once one thread was seen without any, in this process.
+        crate::process::kernel_stack::believe(crate::process::kernel_stack::Whereabouts::OnCpu);
         let recorder = Rc::new(Recorder::new(Box::new(source(&[]))));
         let mut tids = Vec::new();
         recorder.tids(&mut tids, true).unwrap();

@@ -1,7 +1,7 @@
 //! A thread per request under contention: no look is lost because a thread is new or gone, and everything is counted.
 
 use crate::harness::Suite;
-use crate::support::checks;
+use crate::support::{self, checks};
 use crate::{complaining, row};
 use checks::{measure, number, Complaints, Measured};
 use serde_json::Value;

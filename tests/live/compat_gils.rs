@@ -7,7 +7,7 @@ use checks::{attach, measure, Complaints, Measured};
 use cli::{until, Running};
 use compat::{named, state, sum, summary, unsound};
 use serde_json::Value;
-use support::{interpreters, skip, Interpreter, Target, window};
+use support::{interpreters, skip, window, Interpreter, Target};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {

@@ -7,7 +7,7 @@ use checks::{attach, measure, measure_process, thread, Complaints};
 use cli::{signal, state as letter, until, warnings, Running};
 use compat::{named, not_computing, state, sum, summary, unsound};
 use serde_json::Value;
-use support::{interpreters, Interpreter, Target};
+use support::{interpreters, window, Interpreter, Target};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -69,7 +69,7 @@ fn forked(interpreter: &Interpreter, word: &str, complaints: &mut Complaints) {
     let both = sum(&report, "worker-", "holding") + sum(&report, "worker-", "waiting");
     complaints.expect(both > 1.7, || format!("the parent's workers: {both:.2}"));
 
-    measure_process(interpreter, child, 0.7, complaints, |measured, complaints| {
+    measure_process(interpreter, child, window(0.7, 0.4), complaints, |measured, complaints| {
         let report = &measured.report;
         sound(interpreter, "the child", report, complaints);
         let both = (sum(report, "child-", "holding"), sum(report, "child-", "waiting"));
@@ -122,7 +122,7 @@ fn stopped_before_it_was_measured(interpreter: &Interpreter, complaints: &mut Co
     complaints.expect(["inconclusive", "idle"].iter().any(|code| report["verdict"]["code"] == *code), || report["verdict"].to_string());
     complaints.expect(named(&report, "").iter().all(|t| state(t, "unknown") > 0.95), || summary(&report));
     signal(target.pid(), libc::SIGCONT);
-    measure(interpreter, &target, 0.7, complaints, |measured, complaints| {
+    measure(interpreter, &target, window(0.7, 0.4), complaints, |measured, complaints| {
         not_computing(&measured.report, 2).into_iter().for_each(|wrong| complaints.add(&wrong));
     });
 }
@@ -147,7 +147,7 @@ fn a_main_thread_that_ended(interpreter: &Interpreter, complaints: &mut Complain
         complaints.expect(worker["seconds"].as_f64().unwrap() > whole * 0.9, || format!("a worker was lost: {worker}"));
     }
 
-    measure(interpreter, &target, 0.7, complaints, |measured, complaints| {
+    measure(interpreter, &target, window(0.7, 0.4), complaints, |measured, complaints| {
         let report = &measured.report;
         sound(interpreter, "ended before", report, complaints);
         not_computing(report, 2).into_iter().for_each(|wrong| complaints.add(&wrong));

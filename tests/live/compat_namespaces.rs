@@ -9,7 +9,7 @@ use compat::{home, in_this_root, named, not_computing, succeeds, summary, worklo
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use support::{gilprof_command, interpreters, scratch, skip, under, Folder, Interpreter, Target, window};
+use support::{gilprof_command, interpreters, scratch, skip, under, window, Folder, Interpreter, Target};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {

@@ -48,8 +48,13 @@ fn blame_adds_up_to_waiting(interpreter: &Interpreter) {
 }
 
 fn one_case_is_answered(interpreter: &Interpreter) {
-    let report =
-        reported(interpreter, "cpu", &["--threads", "2"], window(1.5, 0.8), &["--what-if", "processes=8,cores=8", "--what-if", "release=nowhere"]);
+    let report = reported(
+        interpreter,
+        "cpu",
+        &["--threads", "2"],
+        window(1.5, 0.8),
+        &["--what-if", "processes=8,cores=8", "--what-if", "release=nowhere"],
+    );
     let gain = &report["what_if"][0]["gain"]["estimate"].as_f64().unwrap();
     assert!((6.5..=9.5).contains(gain), "{report:#}");
     assert!(report["what_if"][1]["gain"].is_null() && report["what_if"][1]["note"].as_str().unwrap().contains("no call of C"));

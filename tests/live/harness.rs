@@ -9,7 +9,17 @@ use crate::support::{self, Interpreter};
 use libtest_mimic::{Completion, Failed, Trial};
 
 /// Modules whose cases may run beside each other. `.config/nextest.toml` has the same.
-const BESIDE_OTHERS: [&str; 4] = ["cli::", "compat_namespaces::", "compat_programs::", "reads::"];
+const BESIDE_OTHERS: [&str; 9] = [
+    "cli::attach::",
+    "cli::bad_input::",
+    "cli::dump::",
+    "cli::run::",
+    "compat_life::",
+    "compat_namespaces::",
+    "compat_programs::",
+    "moving::",
+    "reads::",
+];
 
 /// All cases, in the order in which they were added.
 #[derive(Default)]

@@ -17,7 +17,7 @@ use gilprof::units::Nanos;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
-use support::{interpreters, repository, Interpreter, Target, window};
+use support::{interpreters, repository, window, Interpreter, Target};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {

@@ -6,7 +6,7 @@ use crate::{complaining, row};
 use checks::{attach, measure, number, thread, Complaints, Measured};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{interpreters, Interpreter, Target, window};
+use support::{interpreters, window, Interpreter, Target};
 
 /// What this file checks, and on which interpreters.
 pub fn cases(suite: &mut Suite) {

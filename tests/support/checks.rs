@@ -71,7 +71,7 @@ impl Measured {
     pub fn starving(&self, interpreter: &Interpreter, what: &str) -> bool {
         let starving = self.others > STARVING;
         if starving {
-            support::skip(&format!("{}: {what}: other programs used the machine", interpreter.label));
+            support::leave_out(&format!("{}: {what}: other programs used the machine", interpreter.label));
         }
         starving
     }

@@ -415,6 +415,12 @@ pub fn skip(why: &str) {
     note("GILPROF_TEST_SKIPS", &format!("skipped: {why}\t{}", test_name()));
 }
 
+/// Says that a part of a test was left out; the rest of it counts.
+pub fn leave_out(why: &str) {
+    eprintln!("skipped: {why}");
+    note("GILPROF_TEST_SKIPS", &format!("skipped: {why}\t"));
+}
+
 /// Adds a line to the file that the environment variable names, if it names one. One write, so that lines do not mix.
 fn note(variable: &str, line: &str) {
     let Some(path) = std::env::var_os(variable) else { return };
