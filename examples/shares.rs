@@ -6,7 +6,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use gilprof::capture::sampler::{measure, Plan};
+use gilprof::capture::session::{capture, CaptureConfig};
 use gilprof::ids::Pid;
 use gilprof::profile::ProfileBuilder;
 use gilprof::python::attach::Python;
@@ -17,11 +17,11 @@ use std::sync::atomic::AtomicBool;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pid = std::env::args().nth(1).ok_or("usage: shares PID")?.parse()?;
     let python = Python::open(Pid(pid))?;
-    let plan = Plan { rate_hz: 1000.0, duration: Some(Nanos::from_millis(2000)), exact: false };
+    let plan = CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(2000)), exact: false };
     let mut builder = ProfileBuilder::new();
-    let window = measure(python, plan, &|_| None, &AtomicBool::new(false), &mut builder, &mut |_, _| {})?;
-    println!("{:?}\n{:?}", window.facts, window.target);
-    let profile = builder.finish(window.target, window.facts);
+    let window = capture(python, plan, &|_| None, &AtomicBool::new(false), &mut builder, &mut |_, _| {})?;
+    println!("{:?}\n{:?}", window.stats, window.target);
+    let profile = builder.finish(window.target, window.stats);
     for thread in &profile.threads {
         print!("{:>8} {:20}", thread.facts.tid, thread.facts.name);
         for state in State::ALL {

@@ -5,8 +5,8 @@
 
 use super::deliver::style;
 use super::{print, say, wait_for_python};
-use crate::capture::observe::{Looked, Observer};
-use crate::capture::{peers, record, sampler};
+use crate::capture::sampler::{SampleOutcome, Sampler};
+use crate::capture::{backend, recorded_sample, session};
 use crate::error::{Error, ReadError, Result};
 use crate::ids::{Pid, ThreadId};
 use crate::output::{dump, Format};
@@ -42,7 +42,7 @@ pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>)
         }
         Attached::Legacy(version) => {
             say(&format!("who waits for the GIL cannot be told of Python {version}, only who holds it: such threads are `unknown`"));
-            peers::dump(pid, &version)?
+            backend::dump(pid, &version)?
         }
     };
     print(&match format {
@@ -56,7 +56,7 @@ pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>)
 fn write_recording(python: &Python, path: &Path) -> Result<()> {
     let failed = |source| Error::Output { path: path.into(), source };
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
-    let (recording, _) = record::record(python, &mut Settled::default())?;
+    let (recording, _) = recorded_sample::record(python, &mut Settled::default())?;
     let bytes = recording.to_bytes().map_err(|e| failed(e.into()))?;
     file.write_all(&bytes).map_err(failed)?;
     say(&format!("wrote {}: {} bytes of the program's memory, which may hold its secrets", path.display(), bytes.len()));
@@ -78,27 +78,27 @@ impl Sink for Settled {
 
 fn look(python: Python, freeze: bool) -> Result<(TargetFacts, Vec<ThreadView>)> {
     let pid = python.pid;
-    let mut target = sampler::facts(&python);
-    let freezer = if freeze { Some(peers::freezer(pid)?) } else { None };
-    let mut observer = Observer::new(python, freezer);
+    let mut target = session::target_info(&python);
+    let pauser = if freeze { Some(backend::pauser(pid)?) } else { None };
+    let mut sampler = Sampler::new(python, pauser);
     let mut settled = Settled::default();
     let mut now = sys_linux::monotonic();
     let mut read = false;
     for _ in 0..LOOKS {
-        let looked = observer.look(now, now, &mut settled).map_err(|e| match e {
+        let outcome = sampler.sample(now, now, &mut settled).map_err(|e| match e {
             ReadError::Gone => Error::Gone { pid, when: " while it was looked at".into() },
             other => Error::Read(other),
         })?;
-        read |= looked == Looked::Fully;
+        read |= outcome == SampleOutcome::Complete;
         sys_linux::sleep_until(now + BETWEEN);
         now = sys_linux::monotonic();
     }
     if !read {
         say("the interpreter could not be read: it is starting or ending, and who holds the GIL is not known");
     }
-    let mut threads: Vec<(ThreadId, ThreadView)> = observer.views();
-    target.gil_enabled = observer.gil_enabled;
-    observer.finish(now, &mut settled);
+    let mut threads: Vec<(ThreadId, ThreadView)> = sampler.snapshots();
+    target.gil_enabled = sampler.gil_enabled;
+    sampler.finish(now, &mut settled);
     for (id, view) in threads.iter_mut().filter(|(_, v)| v.state == State::Unknown) {
         if let Some(split) = settled.0.get(id) {
             view.state = likeliest(split);

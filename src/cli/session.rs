@@ -6,9 +6,9 @@ use super::progress::LiveLine;
 use super::say;
 use super::tape::{self, Tape};
 use super::values::Window;
-use crate::capture::observe::Freeze;
-use crate::capture::peers;
-use crate::capture::sampler::{self, Ended, Plan, Progress};
+use crate::capture::sampler::ThreadPauser;
+use crate::capture::backend;
+use crate::capture::session::{self, StopReason, CaptureConfig, Progress};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::numbers;
@@ -24,7 +24,7 @@ const FEWEST_LOOKS: f64 = 2.0;
 
 /// What was asked for, with the files already open.
 pub struct Session {
-    plan: Plan,
+    plan: CaptureConfig,
     window: Window,
     freeze: bool,
     /// Whether all that was seen is kept, also when no file needs it.
@@ -35,7 +35,7 @@ pub struct Session {
 /// A window that is over.
 pub struct Outcome {
     measured: Measured,
-    ended: Ended,
+    stop_reason: StopReason,
     recorded: Result<()>,
 }
 
@@ -47,7 +47,7 @@ impl Outcome {
 
     /// Whether the window is over because the program is.
     pub fn program_ended(&self) -> bool {
-        matches!(self.ended, Ended::TargetEnded)
+        matches!(self.stop_reason, StopReason::TargetEnded)
     }
 }
 
@@ -55,7 +55,7 @@ impl Session {
     /// Checks all that can be checked before measuring.
     pub fn prepare(measure: &MeasureArgs, output: &OutputArgs, window: Window) -> Result<Session> {
         if measure.freeze_holder {
-            peers::freezer(Pid(0))?;
+            backend::pauser(Pid(0))?;
         }
         if window.0.is_some_and(|w| w.as_secs_f64() * measure.rate < FEWEST_LOOKS) {
             return Err(Error::Usage(format!(
@@ -63,7 +63,7 @@ impl Session {
                 numbers::seconds(1.0 / measure.rate)
             )));
         }
-        let plan = Plan { rate_hz: measure.rate, duration: window.0, exact: measure.exact };
+        let plan = CaptureConfig { rate_hz: measure.rate, duration: window.0, exact: measure.exact };
         Ok(Session { plan, window, freeze: measure.freeze_holder, keep: false, delivery: Delivery::prepare(output)? })
     }
 
@@ -93,30 +93,30 @@ impl Session {
             }
             line.show(progress.window, tape.builder.live());
         };
-        let freezer = |pid| -> Option<Box<dyn Freeze>> { self.freeze.then(|| peers::freezer(pid).ok()).flatten() };
+        let pauser = |pid| -> Option<Box<dyn ThreadPauser>> { self.freeze.then(|| backend::pauser(pid).ok()).flatten() };
         let measured = match target {
-            Attached::Python(python) => sampler::measure(*python, self.plan, &freezer, stop, &mut sink, &mut tick),
-            Attached::Legacy(version) => peers::measure(pid, &version, self.plan, stop, &mut sink, &mut tick),
+            Attached::Python(python) => session::capture(*python, self.plan, &pauser, stop, &mut sink, &mut tick),
+            Attached::Legacy(version) => backend::capture(pid, &version, self.plan, stop, &mut sink, &mut tick),
         };
         line.clear();
         let mut window = measured?;
-        window.facts.warnings.extend(self.cut_short(&window.ended, window.facts.seconds));
-        let (builder, recorded) = sink.finish().finish(&window.target, &window.facts);
+        window.stats.warnings.extend(self.cut_short(&window.stop_reason, window.stats.seconds));
+        let (builder, recorded) = sink.finish().finish(&window.target, &window.stats);
         let recording = match (kept, &recorded) {
             (Some(file), Ok(())) => Some(Recording::of(file, Path::new(tape::NAMELESS))?),
             _ => None,
         };
-        let measured = self.delivery.judge(builder.finish(window.target, window.facts), recording);
-        Ok(Outcome { measured, ended: window.ended, recorded })
+        let measured = self.delivery.judge(builder.finish(window.target, window.stats), recording);
+        Ok(Outcome { measured, stop_reason: window.stop_reason, recorded })
     }
 
     /// Why there is less than was asked for. A window without end was to last until the program's.
-    fn cut_short(&self, ended: &Ended, seconds: f64) -> Option<String> {
+    fn cut_short(&self, stop_reason: &StopReason, seconds: f64) -> Option<String> {
         let seconds = numbers::seconds(seconds);
-        match ended {
-            Ended::TargetEnded if self.window.0.is_some() => Some(format!("the program ended; the report covers the {seconds} before")),
-            Ended::Lost(why) => Some(format!("the window ended after {seconds}: {why}")),
-            Ended::TargetEnded | Ended::Done | Ended::Stopped => None,
+        match stop_reason {
+            StopReason::TargetEnded if self.window.0.is_some() => Some(format!("the program ended; the report covers the {seconds} before")),
+            StopReason::Lost(why) => Some(format!("the window ended after {seconds}: {why}")),
+            StopReason::TargetEnded | StopReason::Done | StopReason::Stopped => None,
         }
     }
 

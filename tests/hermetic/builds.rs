@@ -5,7 +5,7 @@
 
 use crate::support;
 use gilprof::analysis::{self, report::Code, report::Report};
-use gilprof::capture::bind::Binder;
+use gilprof::capture::tid_resolver::TidResolver;
 use gilprof::ids::{Addr, GilId, ThreadId, Tid};
 use gilprof::process::elf::Machine;
 use gilprof::process::recording::Head;
@@ -160,17 +160,17 @@ fn the_thread_id_may_stand_elsewhere_in_glibc() {
             memory.poke(pthread.offset(64), &40i32.to_le_bytes());
             memory.poke(pthread.offset(place), &(40 + i as i32).to_le_bytes());
         }
-        let (mut roster, mut binder) = (Roster::default(), Binder::default());
+        let (mut roster, mut resolver) = (Roster::default(), TidResolver::default());
         roster.walk(&memory, layout, Addr(RUNTIME)).unwrap();
-        binder.refresh(&source(&memory), &roster, &tids);
+        resolver.calibrate(&source(&memory), &roster, &tids);
         // One thread alone: its id is the process's, wherever that stands.
-        assert_eq!((roster.threads.len(), binder.tid(&memory, &roster.threads[0])), (1, Some(Tid(40))), "at {place}");
+        assert_eq!((roster.threads.len(), resolver.tid(&memory, &roster.threads[0])), (1, Some(Tid(40))), "at {place}");
         // The second is made: CPython puts it first.
         memory.poke_u64(Addr(INTERPRETER + layout.interpreter.threads_head.offset() as u64), THREADS[1]);
         memory.poke_u64(Addr(THREADS[1] + layout.thread.next.offset() as u64), THREADS[0]);
         roster.walk(&memory, layout, Addr(RUNTIME)).unwrap();
-        binder.refresh(&source(&memory), &roster, &tids);
-        let found: Vec<_> = roster.threads.iter().map(|t| binder.tid(&memory, t)).collect();
+        resolver.calibrate(&source(&memory), &roster, &tids);
+        let found: Vec<_> = roster.threads.iter().map(|t| resolver.tid(&memory, t)).collect();
         assert_eq!(found, [Some(Tid(41)), Some(Tid(40))], "at {place}");
     }
 }

@@ -15,8 +15,8 @@
 //! ```
 //! The kernel's count of runs moves with every column that has CPU time. What is expected are the milliseconds per state.
 
-use gilprof::capture::account::{Account, Claims, Now};
-use gilprof::capture::classify::{judge, Asked, Judgement, Place, Seen};
+use gilprof::capture::state_machine::{ThreadStateMachine, InterpreterView, KernelView};
+use gilprof::capture::classify::{classify, Classification, DropRequest, Observation, TaskState};
 use gilprof::ids::ThreadId;
 use gilprof::process::kernel_stack::Whereabouts;
 use gilprof::process::threads::SchedStat;
@@ -36,7 +36,7 @@ fn tenths(c: char) -> u64 {
 fn play(sees: &str, cpu: &str, queue: &str) -> Split {
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat { cpu: Nanos::from_millis(500), run_queue: Nanos::from_millis(50), runs: 10 };
-    let mut account = Account::open(Nanos::ZERO, Some(stat), false);
+    let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
     let mut split = Split::default();
     let columns = sees.chars().zip(cpu.chars().chain(std::iter::repeat(' '))).zip(queue.chars().chain(std::iter::repeat(' ')));
     let (mut ran, mut slept) = (false, false);
@@ -47,27 +47,27 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
         stat.runs += u64::from(runs && (slept || !ran));
         (ran, slept) = (runs, "WLlIB".contains(see));
         let place = match see {
-            _ if account.sleeps_on(Some(stat)) => Place::NotRunSince,
-            'W' => Place::GilFutex,
-            'L' | 'l' => Place::OtherFutex,
-            'I' | 'B' => Place::Syscall,
-            'U' => Place::Unread,
-            _ => Place::Runnable,
+            _ if machine.is_still_asleep(Some(stat)) => TaskState::NotRunSince,
+            'W' => TaskState::GilFutex,
+            'L' | 'l' => TaskState::OtherFutex,
+            'I' | 'B' => TaskState::Syscall,
+            'U' => TaskState::Unread,
+            _ => TaskState::Runnable,
         };
         let held = "HBC".contains(see);
         let requested = "Qqsxyj".contains(see).then_some(!"xyj".contains(see));
         let in_c_call = "Cvfyjlzm".contains(see);
         let asked = match see {
-            'e' | 'v' | 'y' => Asked::No,
-            'f' | 'j' => Asked::Likely,
-            _ => Asked::Unclear,
+            'e' | 'v' | 'y' => DropRequest::No,
+            'f' | 'j' => DropRequest::Likely,
+            _ => DropRequest::Unknown,
         };
-        let claims = Claims {
+        let claims = InterpreterView {
             held_before: held,
             held_after: held,
             requested,
             in_c_call,
-            asked,
+            drop_request: asked,
             may_have_held: see == 'm',
             locks_spin: sees.contains('k'),
         };
@@ -79,12 +79,12 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
             _ => None,
         };
-        let now = Now { place, supposed: false, stat: (see != 'U').then_some(stat), whereabouts };
-        let judgement = account.judge(&now, &claims);
+        let now = KernelView { task_state: place, assumed: false, stat: (see != 'U').then_some(stat), kernel_state: whereabouts };
+        let classification = machine.classify(&now, &claims);
         let at = Nanos::from_millis(i as u64 + 1);
-        account.book(at, &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+        machine.attribute(at, &now, classification, &stack, None, &mut |_, part, _| split.merge(&part));
     }
-    account.close(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
+    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
     assert!((split.total() / 1e6 - sees.len() as f64).abs() < 1e-6, "time was lost: {split:?}");
     split
 }
@@ -145,20 +145,20 @@ fn who_may_have_had_the_gil_since_it_waited_may_have_slept_for_a_lock() {
 
 #[test]
 fn a_waiter_behind_the_same_holder_still_waits() {
-    let seen = Seen {
-        place: Place::StillWaiting,
+    let observation = Observation {
+        task_state: TaskState::StillWaiting,
         held_before: false,
         held_after: false,
         requested: None,
         in_c_call: false,
-        asked: Asked::Unclear,
-        slept: None,
+        drop_request: DropRequest::Unknown,
+        off_cpu_state: None,
         near_wait: true,
         wants_gil: true,
-        whereabouts: None,
-        ran: Some(true),
+        kernel_state: None,
+        was_scheduled: Some(true),
     };
-    assert_eq!(judge(&seen), Judgement::Told(State::Waiting, Evidence::SameHolder));
+    assert_eq!(classify(&observation), Classification::Known(State::Waiting, Evidence::SameHolder));
 }
 
 #[test]
@@ -166,61 +166,61 @@ fn who_ran_after_it_was_supposed_to_wait_is_asked_again() {
     // The same thread held when the look began, so the waiter still waited; by the time its counts are read it has had the GIL and sleeps.
     let stack = Arc::new(Stack::empty());
     let stat = |runs| Some(SchedStat { runs, ..SchedStat::default() });
-    let mut account = Account::open(Nanos::ZERO, stat(4), false);
-    for (i, (place, supposed, runs)) in [(Place::GilFutex, false, 5), (Place::StillWaiting, true, 7)].into_iter().enumerate() {
-        let now = Now { place, supposed, stat: stat(runs), whereabouts: None };
-        let judgement = account.judge(&now, &Claims::default());
-        assert!(matches!(judgement, Judgement::Told(State::Waiting, _)));
-        account.book(Nanos::from_millis(i as u64 + 1), &now, judgement, &stack, None, &mut |_, _, _| {});
+    let mut machine = ThreadStateMachine::new(Nanos::ZERO, stat(4), false);
+    for (i, (place, supposed, runs)) in [(TaskState::GilFutex, false, 5), (TaskState::StillWaiting, true, 7)].into_iter().enumerate() {
+        let now = KernelView { task_state: place, assumed: supposed, stat: stat(runs), kernel_state: None };
+        let classification = machine.classify(&now, &InterpreterView::default());
+        assert!(matches!(classification, Classification::Known(State::Waiting, _)));
+        machine.attribute(Nanos::from_millis(i as u64 + 1), &now, classification, &stack, None, &mut |_, _, _| {});
     }
-    assert!(!account.sleeps_on(stat(7)));
+    assert!(!machine.is_still_asleep(stat(7)));
 }
 
 #[test]
 fn who_cannot_have_had_the_gil_is_not_asked() {
     let (stack, stat) = (Arc::new(Stack::empty()), SchedStat { runs: 5, ..SchedStat::default() });
-    let mut account = Account::open(Nanos::ZERO, Some(stat), false);
-    assert!(!account.waited());
-    look(&mut account, 1, Place::GilFutex, stat, &stack, &mut Split::default());
-    assert!(account.waited());
-    assert_eq!(account.still_waits(Nanos::from_millis(4)), Nanos::from_millis(3));
-    assert_eq!((account.told(), account.waited()), ((State::Waiting, Evidence::SameHolder), true));
+    let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
+    assert!(!machine.was_waiting());
+    look(&mut machine, 1, TaskState::GilFutex, stat, &stack, &mut Split::default());
+    assert!(machine.was_waiting());
+    assert_eq!(machine.extend_wait(Nanos::from_millis(4)), Nanos::from_millis(3));
+    assert_eq!((machine.last_state(), machine.was_waiting()), ((State::Waiting, Evidence::SameHolder), true));
     // It woke and went to sleep again meanwhile, as waiters do: the next look that asks sees that it ran, and from when on it speaks.
-    assert!(!account.sleeps_on(Some(SchedStat { runs: 6, ..stat })));
-    assert_eq!(account.last_look(), Nanos::from_millis(4));
+    assert!(!machine.is_still_asleep(Some(SchedStat { runs: 6, ..stat })));
+    assert_eq!(machine.last_sampled(), Nanos::from_millis(4));
 }
 
 /// One look at a thread that does not hold the GIL.
-fn look(account: &mut Account, ms: u64, place: Place, stat: SchedStat, stack: &Arc<Stack>, split: &mut Split) {
-    let place = if account.sleeps_on(Some(stat)) { Place::NotRunSince } else { place };
-    let now = Now { place, supposed: false, stat: Some(stat), whereabouts: None };
-    let judgement = account.judge(&now, &Claims::default());
-    account.book(Nanos::from_millis(ms), &now, judgement, stack, None, &mut |_, part, _| split.merge(&part));
+fn look(machine: &mut ThreadStateMachine, ms: u64, place: TaskState, stat: SchedStat, stack: &Arc<Stack>, split: &mut Split) {
+    let place = if machine.is_still_asleep(Some(stat)) { TaskState::NotRunSince } else { place };
+    let now = KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: None };
+    let classification = machine.classify(&now, &InterpreterView::default());
+    machine.attribute(Nanos::from_millis(ms), &now, classification, stack, None, &mut |_, part, _| split.merge(&part));
 }
 
 #[test]
 fn long_sleepers_are_looked_at_seldom_and_lose_no_time() {
     for who in 0..20 {
         let (stack, mut stat) = (Arc::new(Stack::empty()), SchedStat { runs: 5, ..SchedStat::default() });
-        let (mut account, mut split, mut looks) = (Account::open(Nanos::ZERO, Some(stat), false), Split::default(), 0);
+        let (mut machine, mut split, mut looks) = (ThreadStateMachine::new(Nanos::ZERO, Some(stat), false), Split::default(), 0);
         let mut last = 0;
         for ms in 1..=4000 {
-            if account.rests_until(ThreadId(who)) <= Nanos::from_millis(ms) {
+            if machine.next_poll_at(ThreadId(who)) <= Nanos::from_millis(ms) {
                 assert!(ms - last <= 1 + last / 64, "a rest of {} ms after {last}", ms - last);
                 (looks, last) = (looks + 1, ms);
-                look(&mut account, ms, Place::Syscall, stat, &stack, &mut split);
+                look(&mut machine, ms, TaskState::Syscall, stat, &stack, &mut split);
             }
         }
         assert!((200..=700).contains(&looks), "{looks} looks of 4000");
         // The GIL says that it holds, so that it is looked at.
-        account.rest_until(Nanos::from_millis(4000), &stack, &mut |_, part, _| split.merge(&part));
+        machine.fill_idle_until(Nanos::from_millis(4000), &stack, &mut |_, part, _| split.merge(&part));
         stat = SchedStat { cpu: Nanos::from_millis(3), runs: 6, ..stat };
-        let now = Now { place: Place::Runnable, supposed: false, stat: Some(stat), whereabouts: None };
-        let claims = Claims { held_before: true, held_after: true, ..Claims::default() };
-        let judgement = account.judge(&now, &claims);
-        account.book(Nanos::from_millis(4003), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
-        assert!(account.rests_until(ThreadId(who)) <= Nanos::from_millis(4004));
-        account.close(Nanos::from_millis(4003), Some(stat), &stack, &mut |_, part, _| split.merge(&part));
+        let now = KernelView { task_state: TaskState::Runnable, assumed: false, stat: Some(stat), kernel_state: None };
+        let claims = InterpreterView { held_before: true, held_after: true, ..InterpreterView::default() };
+        let classification = machine.classify(&now, &claims);
+        machine.attribute(Nanos::from_millis(4003), &now, classification, &stack, None, &mut |_, part, _| split.merge(&part));
+        assert!(machine.next_poll_at(ThreadId(who)) <= Nanos::from_millis(4004));
+        machine.finish(Nanos::from_millis(4003), Some(stat), &stack, &mut |_, part, _| split.merge(&part));
         assert!((split.get(State::Io) - 4000e6).abs() < 1e3 && (split.get(State::HoldingPython) - 3e6).abs() < 1e3, "{split:?}");
     }
 }
@@ -241,17 +241,17 @@ fn holding_inside_a_c_call() {
 fn a_newborn_that_never_ran_is_starved() {
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat::default();
-    let mut account = Account::open(Nanos::ZERO, Some(stat), false);
+    let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
     let mut split = Split::default();
-    for (i, place) in [Place::Runnable, Place::Runnable, Place::Runnable, Place::GilFutex, Place::GilFutex].into_iter().enumerate() {
-        if place == Place::GilFutex && stat.runs == 0 {
+    for (i, place) in [TaskState::Runnable, TaskState::Runnable, TaskState::Runnable, TaskState::GilFutex, TaskState::GilFutex].into_iter().enumerate() {
+        if place == TaskState::GilFutex && stat.runs == 0 {
             stat = SchedStat { cpu: Nanos::from_micros(50), run_queue: Nanos::from_millis(3), runs: 1 };
         }
-        let now = Now { place, supposed: false, stat: Some(stat), whereabouts: None };
-        let judgement = account.judge(&now, &Claims::default());
-        account.book(Nanos::from_millis(i as u64 + 1), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+        let now = KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: None };
+        let classification = machine.classify(&now, &InterpreterView::default());
+        machine.attribute(Nanos::from_millis(i as u64 + 1), &now, classification, &stack, None, &mut |_, part, _| split.merge(&part));
     }
-    account.close(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
+    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
     expect(split, &[(State::Starved, 3.0), (State::Waiting, 2.0)]);
 }
 
@@ -356,30 +356,30 @@ fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
     // 4 ms of CPU time are booked at every fourth look; no time in the queue.
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat { runs: 1, ..SchedStat::default() };
-    let mut account = Account::open(Nanos::ZERO, Some(stat), false);
+    let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
     let mut split = Split::default();
     for i in 1..=2000u64 {
         if i % 4 == 0 {
             stat.cpu += Nanos::from_millis(4);
         }
-        let now = Now { place: Place::Runnable, supposed: false, stat: Some(stat), whereabouts: None };
-        let judgement = account.judge(&now, &Claims::default());
-        account.book(Nanos::from_millis(i), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+        let now = KernelView { task_state: TaskState::Runnable, assumed: false, stat: Some(stat), kernel_state: None };
+        let classification = machine.classify(&now, &InterpreterView::default());
+        machine.attribute(Nanos::from_millis(i), &now, classification, &stack, None, &mut |_, part, _| split.merge(&part));
     }
-    account.close(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
+    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
     assert!(split.get(State::Native) / split.total() > 0.99, "{split:?}");
 }
 
 #[test]
 fn without_the_kernels_counts_nothing_is_guessed() {
     let stack = Arc::new(Stack::empty());
-    let mut account = Account::open(Nanos::ZERO, None, false);
+    let mut machine = ThreadStateMachine::new(Nanos::ZERO, None, false);
     let mut split = Split::default();
     for i in 1..=100u64 {
-        let now = Now { place: Place::Runnable, supposed: false, stat: None, whereabouts: None };
-        let judgement = account.judge(&now, &Claims::default());
-        account.book(Nanos::from_millis(i), &now, judgement, &stack, None, &mut |_, part, _| split.merge(&part));
+        let now = KernelView { task_state: TaskState::Runnable, assumed: false, stat: None, kernel_state: None };
+        let classification = machine.classify(&now, &InterpreterView::default());
+        machine.attribute(Nanos::from_millis(i), &now, classification, &stack, None, &mut |_, part, _| split.merge(&part));
     }
-    account.close(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
+    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
     expect(split, &[(State::Unknown, 100.0)]);
 }

@@ -176,7 +176,7 @@ mod able_to_fail {
             ("process/live.rs", "use crate::ids::Pid;"),
             ("python/gil.rs", "use crate::process::memory::Memory;"),
             ("process/memory.rs", "//! see [`crate::cli`]\n/* crate::cli::x */ const S: &str = \"crate::cli::x\";"),
-            ("profile/stacks.rs", "#[cfg(test)]\nmod tests { use crate::capture::observe::Look; }"),
+            ("profile/stacks.rs", "#[cfg(test)]\nmod tests { use crate::capture::sampler::Look; }"),
             ("capture/observe.rs", "use crate::{python::gil, sample::{Sink, State}};"),
             ("cli/attach.rs", "use crate::{capture, output::text};"),
             ("output/text.rs", ""),

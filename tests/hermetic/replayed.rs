@@ -8,8 +8,8 @@ mod faulty;
 mod make;
 
 use faulty::{growing, Fault, Faulty};
-use gilprof::capture::observe::Looked;
-use gilprof::capture::record;
+use gilprof::capture::sampler::SampleOutcome;
+use gilprof::capture::recorded_sample;
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::elf::Machine;
 use gilprof::process::memory::Memory;
@@ -52,7 +52,7 @@ fn every_look_reads_back_as_it_was() {
         let again = Again::new(&look.recording);
         assert_eq!(again.text(), look.expected, "{}", look.name);
         let holding = again.count(State::is_holding);
-        assert_eq!((again.looked, again.gils.len()), (Looked::Fully, 1), "{}", look.name);
+        assert_eq!((again.outcome, again.gils.len()), (SampleOutcome::Complete, 1), "{}", look.name);
         assert_eq!(holding, usize::from(look.name.ends_with("-cpu")), "{}", look.name);
     }
 }
@@ -124,13 +124,13 @@ fn a_thread_that_began_after_the_look_is_met_by_the_next_one() {
     for counts in [[1, 1, 2], [1, 1, 1]] {
         let (source, now) = growing(&recorded()[0].recording, [1, 2, 2], counts);
         let mut heard = Heard::default();
-        let (_, mut observer) = record::replay(&recorded()[0].recording, source, &mut heard).unwrap();
-        let mut met = vec![observer.views().len()];
+        let (_, mut sampler) = recorded_sample::replay(&recorded()[0].recording, source, &mut heard).unwrap();
+        let mut met = vec![sampler.snapshots().len()];
         for turn in 1..3 {
             now.set(turn);
-            let at = record::MOMENT + Nanos::from_millis(200 * turn as u64);
-            observer.look(at, at, &mut heard).unwrap();
-            met.push(observer.views().len());
+            let at = recorded_sample::SAMPLE_TIME + Nanos::from_millis(200 * turn as u64);
+            sampler.sample(at, at, &mut heard).unwrap();
+            met.push(sampler.snapshots().len());
         }
         // A number that stays too low hides nobody for long.
         assert_eq!(met, [1, 1, 2], "{counts:?}");
@@ -245,6 +245,6 @@ fn a_recording_of_nothing_is_not_an_interpreter() {
     assert!(ReplaySource::of(&recording).memory.read(Addr(recording.head.runtime), &mut [0]).is_err());
     let again = Again::by(&recording, Box::new(ReplaySource::of(&recording))).unwrap();
     // The kernel's word alone, such as a sleep in read(2), says nothing of Python's threads.
-    assert_eq!((again.looked, again.gils.len()), (Looked::NoInterpreter, 0));
+    assert_eq!((again.outcome, again.gils.len()), (SampleOutcome::NoInterpreter, 0));
     assert_eq!(again.count(|state| state == State::Unknown), again.views.len(), "{}", again.text());
 }

@@ -42,8 +42,8 @@ fn replayed() {
     let recording = recorded::recorded().into_iter().find(|look| look.name == name).unwrap().recording;
     let source = Box::new(gilprof::process::replay::ReplaySource::of(&recording));
     let mut builder = ProfileBuilder::new();
-    let (_, mut observer) = gilprof::capture::record::replay(&recording, source, &mut builder).unwrap();
+    let (_, mut sampler) = gilprof::capture::recorded_sample::replay(&recording, source, &mut builder).unwrap();
     for n in 0..count {
-        observer.look(Nanos::from_millis(1000 + n), Nanos::from_millis(1000 + n), &mut builder).unwrap();
+        sampler.sample(Nanos::from_millis(1000 + n), Nanos::from_millis(1000 + n), &mut builder).unwrap();
     }
 }

@@ -4,8 +4,8 @@
 //! a moment after the GIL was read, CPU time that the kernel counts only at its tick and at a switch, queued time that it counts only when
 //! the thread gets a CPU. What the account says must be what was true, within bounds that are tighter than those promised for live programs.
 
-use gilprof::capture::account::{Account, Claims, Now};
-use gilprof::capture::classify::Place;
+use gilprof::capture::state_machine::{ThreadStateMachine, InterpreterView, KernelView};
+use gilprof::capture::classify::TaskState;
 use gilprof::process::kernel_stack::Whereabouts;
 use gilprof::process::threads::SchedStat;
 use gilprof::sample::{Split, Stack, State};
@@ -313,7 +313,7 @@ fn play(make: Round, root: bool) -> (Split, Split) {
     let (mut life, mut when) = (Life::new(make), Dice(77));
     let (mut truth, mut said) = (Split::default(), Split::default());
     let stack = Arc::new(Stack::empty());
-    let mut account = Account::open(Nanos::ZERO, Some(life.stat()), false);
+    let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(life.stat()), false);
     let mut forgotten = Split::default();
     for n in 1..=5000u64 {
         let at = n * 1000 + (when.next() * 20.0) as u64;
@@ -325,21 +325,21 @@ fn play(make: Round, root: bool) -> (Split, Split) {
         let stat = life.stat();
         let asleep = !second.queued && matches!(second.does, Do::Wait | Do::Sleep) && left > STILL;
         let place = match second.does {
-            _ if account.sleeps_on(Some(stat)) => Place::NotRunSince,
-            Do::Wait if asleep => Place::GilFutex,
-            Do::Sleep if asleep => Place::Syscall,
-            _ => Place::Runnable,
+            _ if machine.is_still_asleep(Some(stat)) => TaskState::NotRunSince,
+            Do::Wait if asleep => TaskState::GilFutex,
+            Do::Sleep if asleep => TaskState::Syscall,
+            _ => TaskState::Runnable,
         };
-        let claims = Claims { held_before: held, held_after: second.does == Do::Hold, ..Claims::default() };
-        let asked = root && place == Place::Runnable && !held && !account.woken_at_most(Some(stat));
+        let claims = InterpreterView { held_before: held, held_after: second.does == Do::Hold, ..InterpreterView::default() };
+        let asked = root && place == TaskState::Runnable && !held && !machine.not_run_since_wakeup(Some(stat));
         // One whose sleep ends while it is asked has a CPU, or is in the queue, by the time its stack is read.
         let ends = matches!(second.does, Do::Wait | Do::Sleep) && !second.queued;
         let third = if ends { life.part(at + LATER + left + 1).0 } else { second };
-        let now = Now { place, supposed: false, stat: Some(stat), whereabouts: asked.then_some(whereabouts(&third)) };
-        let judgement = account.judge(&now, &claims);
-        account.book(Nanos::from_micros(at), &now, judgement, &stack, None, &mut |_, part, _| said.merge(&part));
+        let now = KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: asked.then_some(whereabouts(&third)) };
+        let classification = machine.classify(&now, &claims);
+        machine.attribute(Nanos::from_micros(at), &now, classification, &stack, None, &mut |_, part, _| said.merge(&part));
     }
-    account.close(Nanos::from_millis(5000), None, &stack, &mut |_, part, _| said.merge(&part));
+    machine.finish(Nanos::from_millis(5000), None, &stack, &mut |_, part, _| said.merge(&part));
     life.go(life.at, &mut forgotten);
     (said, truth)
 }

@@ -8,7 +8,7 @@
 use crate::harness::{newest, Suite};
 use crate::on;
 use crate::support;
-use gilprof::capture::sampler::{self, Plan};
+use gilprof::capture::session::{self, CaptureConfig};
 use gilprof::ids::{Pid, ThreadId};
 use gilprof::python::attach::Python;
 use gilprof::sample::*;
@@ -166,15 +166,15 @@ fn library(pid: i32) -> String {
 }
 
 fn measure(pid: i32, ms: u64) -> Option<(Record, WindowFacts)> {
-    let plan = Plan { rate_hz: 1000.0, duration: Some(Nanos::from_millis(ms)), exact: true };
+    let plan = CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(ms)), exact: true };
     let mut record = Record::default();
     let python = Python::open(Pid(pid)).unwrap();
-    let window = sampler::measure(python, plan, &|_| None, &AtomicBool::new(false), &mut record, &mut |_, _| ()).unwrap();
-    if !window.facts.exact {
-        support::skip(&format!("exact mode: {}", window.facts.warnings.join("; ")));
+    let window = session::capture(python, plan, &|_| None, &AtomicBool::new(false), &mut record, &mut |_, _| ()).unwrap();
+    if !window.stats.exact {
+        support::skip(&format!("exact mode: {}", window.stats.warnings.join("; ")));
         return None;
     }
-    Some((record, window.facts))
+    Some((record, window.stats))
 }
 
 /// Errors of one run.

@@ -8,8 +8,8 @@ use crate::harness::Suite;
 use crate::support::{self, checks};
 use crate::{complaining, row};
 use checks::Complaints;
-use gilprof::capture::observe::Freeze;
-use gilprof::capture::sampler::{measure, Plan, Window};
+use gilprof::capture::sampler::ThreadPauser;
+use gilprof::capture::session::{capture, CaptureConfig, CaptureResult};
 use gilprof::ids::{Pid, ThreadId};
 use gilprof::python::attach::Python;
 use gilprof::sample::{Evidence, Frame, GilLook, Sink, Slice, Stack, ThreadFacts, ThreadTotals, Trust};
@@ -123,10 +123,10 @@ impl Stacks<'_> {
 
     /// Whether there is a stack for each look; of those told together the time says how many they were, give or take one each, less the
     /// looks that came too late to be made.
-    fn none_dropped(&self, window: &Window) -> bool {
-        let told_together = window.facts.looks as f64 - (self.stacks() - self.waits) as f64;
-        let due = self.waited_ns * 1e-9 * window.facts.rate_hz;
-        let made = (due - window.facts.missed as f64).max(0.0);
+    fn none_dropped(&self, window: &CaptureResult) -> bool {
+        let told_together = window.stats.looks as f64 - (self.stacks() - self.waits) as f64;
+        let due = self.waited_ns * 1e-9 * window.stats.rate_hz;
+        let made = (due - window.stats.missed as f64).max(0.0);
         let waits = self.waits as f64;
         (made - waits..=due + waits).contains(&told_together)
     }
@@ -185,11 +185,11 @@ impl Sink for Stacks<'_> {
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
 
-fn look<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stacks: Stacks<'a>) -> (Window, Stacks<'a>) {
+fn look<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stacks: Stacks<'a>) -> (CaptureResult, Stacks<'a>) {
     let python = Python::open(Pid(target.pid())).unwrap();
-    let plan = Plan { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)), exact: false };
-    let freezer = |pid| -> Option<Box<dyn Freeze>> { freeze.then(|| gilprof::capture::peers::freezer(pid).unwrap()) };
-    let window = measure(python, plan, &freezer, &AtomicBool::new(false), &mut stacks, &mut |_, _| {}).unwrap();
+    let plan = CaptureConfig { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)), exact: false };
+    let pauser = |pid| -> Option<Box<dyn ThreadPauser>> { freeze.then(|| gilprof::capture::backend::pauser(pid).unwrap()) };
+    let window = capture(python, plan, &pauser, &AtomicBool::new(false), &mut stacks, &mut |_, _| {}).unwrap();
     (window, stacks)
 }
 
@@ -207,7 +207,7 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
             interpreter.label,
             "{workload}: {} looks, {:.1} % whole, impossible {bad_whole} of {} whole, {bad_moving} of {} moving, {} cut, {} empty, \
              {} wrong lines, depth {:.1} whole, {:.1} moving{}",
-            window.facts.looks,
+            window.stats.looks,
             100.0 * s.share_whole(),
             s.whole,
             s.moving,
@@ -224,13 +224,13 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
             format!(
                 "{} stacks in {} looks ({} more missed), {} of waits of {:.0} ns",
                 s.stacks(),
-                window.facts.looks,
-                window.facts.missed,
+                window.stats.looks,
+                window.stats.missed,
                 s.waits,
                 s.waited_ns
             ),
         );
-        expect(window.facts.failed == 0, format!("{} looks failed", window.facts.failed));
+        expect(window.stats.failed == 0, format!("{} looks failed", window.stats.failed));
         expect(few(s.empty, s.stacks(), most_lost.0) && few(s.cuts, s.stacks(), most_lost.1), format!("{} empty, {} cut", s.empty, s.cuts));
         expect(few(bad_whole, s.whole, IMPOSSIBLE), format!("{bad_whole} of {} whole cannot be: {:?}", s.whole, s.example));
         expect(few(bad_moving, s.moving, IMPOSSIBLE_PART), format!("{bad_moving} of {} agreed cannot be: {:?}", s.moving, s.example));
@@ -264,14 +264,14 @@ fn with_the_holder_stopped_nearly_all_are_whole(interpreter: &Interpreter, compl
     row!(
         interpreter.label,
         "call_heavy, frozen: {} looks, {:.2} % whole, {} impossible, depth {:.1}",
-        window.facts.looks,
+        window.stats.looks,
         100.0 * s.share_whole(),
         s.impossible[0] + s.impossible[1],
         s.mean_depth(Trust::Whole)
     );
     complaints.expect(s.share_whole() >= WHOLE_WHEN_FROZEN, || format!("frozen: only {:.4} whole", s.share_whole()));
     complaints.expect(s.impossible == [0, 0], || format!("frozen: impossible {:?}", s.example));
-    complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} looks", s.stacks(), window.facts.looks));
+    complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} looks", s.stacks(), window.stats.looks));
 }
 
 fn ordinary_code_is_read_whole(interpreter: &Interpreter, complaints: &mut Complaints) {
@@ -279,7 +279,7 @@ fn ordinary_code_is_read_whole(interpreter: &Interpreter, complaints: &mut Compl
     let target = Target::start_file(interpreter, &example, &["--ready-fd", "1", "--seconds", "0"]);
     let (window, s) = look(&target, 1000.0, window(2.0, 0.8), false, Stacks { only_holding: true, ..Stacks::default() });
     let whole = s.share_whole();
-    row!(interpreter.label, "cpu_threads.py: {} looks, {:.2} % of {} holders' stacks whole", window.facts.looks, 100.0 * whole, s.stacks());
+    row!(interpreter.label, "cpu_threads.py: {} looks, {:.2} % of {} holders' stacks whole", window.stats.looks, 100.0 * whole, s.stacks());
     complaints.expect(whole >= WHOLE_ORDINARILY, || format!("ordinary code: only {whole:.4} whole"));
-    complaints.expect(s.stacks() > window.facts.looks / 2, || format!("only {} looks at a holder", s.stacks()));
+    complaints.expect(s.stacks() > window.stats.looks / 2, || format!("only {} looks at a holder", s.stacks()));
 }

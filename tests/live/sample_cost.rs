@@ -6,8 +6,8 @@ use crate::harness::Suite;
 use crate::support::{self, checks};
 use crate::{complaining, row};
 use checks::Complaints;
-use gilprof::capture::clock::Clock;
-use gilprof::capture::observe::Observer;
+use gilprof::capture::schedule::SampleSchedule;
+use gilprof::capture::sampler::Sampler;
 use gilprof::ids::Pid;
 use gilprof::process::sys_linux;
 use gilprof::profile::ProfileBuilder;
@@ -55,18 +55,18 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 /// Looks at a program 1000 times a second; what `after` says of each look, once `first` of them are over.
-fn look_at<T>(target: &Target, first: usize, count: usize, after: impl Fn(&Observer, u64) -> T) -> Vec<T> {
-    let mut observer = Observer::new(Python::open(Pid(target.pid())).unwrap(), None);
+fn look_at<T>(target: &Target, first: usize, count: usize, after: impl Fn(&Sampler, u64) -> T) -> Vec<T> {
+    let mut sampler = Sampler::new(Python::open(Pid(target.pid())).unwrap(), None);
     let (mut builder, mut said) = (ProfileBuilder::new(), Vec::with_capacity(count));
-    let mut clock = Clock::new(sys_linux::monotonic(), 1000.0, 1);
+    let mut schedule = SampleSchedule::new(sys_linux::monotonic(), 1000.0, 1);
     for n in 0..first + count {
-        sys_linux::sleep_until(clock.next(sys_linux::monotonic()));
+        sys_linux::sleep_until(schedule.next(sys_linux::monotonic()));
         let before = COUNT.with(Cell::get);
         let now = sys_linux::monotonic();
-        observer.look(now, now, &mut builder).unwrap();
+        sampler.sample(now, now, &mut builder).unwrap();
         let allocated = COUNT.with(Cell::get) - before;
         if n >= first {
-            said.push(after(&observer, allocated));
+            said.push(after(&sampler, allocated));
         }
     }
     said
@@ -87,9 +87,9 @@ fn a_look_allocates_nothing_once_it_has_met_what_there_is(interpreter: &Interpre
 
 fn threads_that_idle_are_hardly_asked_after(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "crowd", &["--busy", "8", "--idle", "120"]);
-    let asked = look_at(&target, 2000, 501, |observer, _| {
-        assert!(observer.threads().len() >= 129);
-        observer.asked
+    let asked = look_at(&target, 2000, 501, |sampler, _| {
+        assert!(sampler.threads().len() >= 129);
+        sampler.tasks_polled
     });
     let mean = (asked[500] - asked[0]) as f64 / 500.0;
     row!(interpreter.label, "of 129 threads {mean:.1} asked after at each look");

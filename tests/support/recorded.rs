@@ -1,7 +1,7 @@
 //! The recorded looks of `tests/dumps/looks`, and what a replay of one says, as lines of text that a person can read and compare.
 
-use gilprof::capture::observe::{Looked, Observer};
-use gilprof::capture::record;
+use gilprof::capture::sampler::{SampleOutcome, Sampler};
+use gilprof::capture::recorded_sample;
 use gilprof::error::Error;
 use gilprof::process::recording::Recording;
 use gilprof::process::replay::ReplaySource;
@@ -57,7 +57,7 @@ impl Sink for Heard {
 
 /// One look, made again.
 pub struct Again {
-    pub looked: Looked,
+    pub outcome: SampleOutcome,
     pub gils: Vec<GilLook>,
     pub threads: Vec<ThreadFacts>,
     /// In order of their ids.
@@ -66,17 +66,17 @@ pub struct Again {
 
 impl Again {
     /// Of an observer that has just looked.
-    pub fn of(looked: Looked, observer: &Observer, heard: Heard) -> Again {
-        let mut views: Vec<ThreadView> = observer.views().into_iter().map(|(_, view)| view).collect();
+    pub fn of(outcome: SampleOutcome, sampler: &Sampler, heard: Heard) -> Again {
+        let mut views: Vec<ThreadView> = sampler.snapshots().into_iter().map(|(_, view)| view).collect();
         views.sort_by_key(|view| view.tid);
-        Again { looked, gils: heard.gils, threads: heard.threads, views }
+        Again { outcome, gils: heard.gils, threads: heard.threads, views }
     }
 
     /// By way of any source.
     pub fn by(recording: &Recording, source: Box<dyn Source>) -> Result<Again, Error> {
         let mut heard = Heard::default();
-        let (looked, observer) = record::replay(recording, source, &mut heard)?;
-        Ok(Again::of(looked, &observer, heard))
+        let (outcome, sampler) = recorded_sample::replay(recording, source, &mut heard)?;
+        Ok(Again::of(outcome, &sampler, heard))
     }
 
     /// As it was recorded.
@@ -86,7 +86,7 @@ impl Again {
 
     /// As text: the GILs, then every thread with its stack, leaf first.
     pub fn text(&self) -> String {
-        let mut text = format!("{:?}\n", self.looked);
+        let mut text = format!("{:?}\n", self.outcome);
         for gil in &self.gils {
             let holder = match gil.holder {
                 Holder::Thread(id) => self.threads.iter().find(|t| t.id == id).map_or("?".into(), |t| t.tid.to_string()),

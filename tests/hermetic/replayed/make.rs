@@ -5,8 +5,8 @@
 
 use crate::support::recorded::{folder, Again, Heard};
 use crate::support::{interpreters, repository, Target};
-use gilprof::capture::observe::Looked;
-use gilprof::capture::record;
+use gilprof::capture::sampler::SampleOutcome;
+use gilprof::capture::recorded_sample;
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::elf::{Depth, Image};
 use gilprof::process::live::LiveMemory;
@@ -85,8 +85,8 @@ fn both(label: &str, start: impl Fn(&str) -> Target, open: impl Fn(Pid) -> Pytho
 fn one(name: &str, open: impl Fn() -> Python, good: &dyn Fn(&Again) -> bool, places: &[String]) {
     for _ in 0..TRIES {
         let mut heard = Heard::default();
-        let (mut recording, observer) = record::record(&open(), &mut heard).unwrap();
-        let live = Again::of(Looked::Fully, &observer, heard);
+        let (mut recording, sampler) = recorded_sample::record(&open(), &mut heard).unwrap();
+        let live = Again::of(SampleOutcome::Complete, &sampler, heard);
         let told = |view: &ThreadView| view.stack.trust == Trust::Whole && view.state != State::Unknown && !view.stack.frames.is_empty();
         // The holder goes on while it is read; a look that cannot be made again as it was is not kept.
         let whole = live.views.iter().filter(|view| view.python).all(told);

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 /// What comes out: the letter of the stretch, its first and its last column.
 fn play(timeline: &str) -> Vec<(char, u64, u64)> {
     let (mut waits, mut out) = (Waits::default(), Vec::new());
-    let mut tell = |t: Told| {
+    let mut emit = |t: CompletedInterval| {
         let letter = match t.stretch {
             Stretch::Wait => 'W',
             Stretch::HandOver => 'O',
@@ -26,25 +26,25 @@ fn play(timeline: &str) -> Vec<(char, u64, u64)> {
     let mut end = Nanos::ZERO;
     for (column, letter) in timeline.chars().enumerate() {
         end = Nanos::from_micros((20 * column as u64).saturating_sub(u64::from("cnx".contains(letter)) * 15));
-        let did = match letter {
-            'C' | 'c' => Did::Sleep(g, Spot::Cond),
-            'M' | 'n' => Did::Sleep(g, Spot::Mutex),
-            'S' => Did::Sleep(g, Spot::SwitchCond),
-            'G' => Did::Sleep(g, Spot::Groups),
-            'w' | 'x' => Did::Wake(g, Spot::Cond),
-            'm' => Did::Wake(g, Spot::Mutex),
-            'g' => Did::Wake(g, Spot::Groups),
-            'k' => Did::Wake(g, Spot::SwitchCond),
-            't' => Did::Return { timed_out: true },
-            'r' => Did::Return { timed_out: false },
+        let op = match letter {
+            'C' | 'c' => FutexOp::Sleep(g, GilFutex::Cond),
+            'M' | 'n' => FutexOp::Sleep(g, GilFutex::Mutex),
+            'S' => FutexOp::Sleep(g, GilFutex::SwitchCond),
+            'G' => FutexOp::Sleep(g, GilFutex::CondInternal),
+            'w' | 'x' => FutexOp::Wake(g, GilFutex::Cond),
+            'm' => FutexOp::Wake(g, GilFutex::Mutex),
+            'g' => FutexOp::Wake(g, GilFutex::CondInternal),
+            'k' => FutexOp::Wake(g, GilFutex::SwitchCond),
+            't' => FutexOp::Return { timed_out: true },
+            'r' => FutexOp::Return { timed_out: false },
             _ => {
-                waits.settle(end, &mut tell);
+                waits.close_stale(end, &mut emit);
                 continue;
             }
         };
-        waits.take(end, Tid(1), did, None, &mut tell);
+        waits.handle(end, Tid(1), op, None, &mut emit);
     }
-    waits.finish(end, &mut tell);
+    waits.finish(end, &mut emit);
     out
 }
 
@@ -65,12 +65,12 @@ fn until_it_gives_up_the_mutex_it_waits() {
     assert_eq!(play("M..r..........m....w"), [('W', 0, 14), ('H', 14, 19)]);
     assert_eq!(play("C..r...."), [('W', 0, 7)], "the window ends");
     // Not for ever: what tells that it gave it up may be lost.
-    let mut waits = lets_go(120, Some(480));
-    let (micros, mut told) = (Nanos::from_micros, Vec::new());
-    waits.take(micros(600), Tid(3), Did::Return { timed_out: false }, None, &mut |_| {});
+    let mut waits = forced_release(120, Some(480));
+    let (micros, mut completed) = (Nanos::from_micros, Vec::new());
+    waits.handle(micros(600), Tid(3), FutexOp::Return { timed_out: false }, None, &mut |_| {});
     for (now, count) in [(250_600, 0), (250_601, 1)] {
-        waits.settle(micros(now), &mut |t| told.push((t.tid, t.begin, t.end)));
-        assert_eq!(told, vec![(Tid(3), micros(120), micros(600)); count]);
+        waits.close_stale(micros(now), &mut |t| completed.push((t.tid, t.begin, t.end)));
+        assert_eq!(completed, vec![(Tid(3), micros(120), micros(600)); count]);
     }
 }
 
@@ -101,75 +101,75 @@ fn a_forced_switch_begins_the_wait_that_follows() {
     assert_eq!(play("C..rm.S..rC..rm...."), [('W', 0, 4), ('H', 4, 6), ('W', 6, 14)], "soon after it took it");
 }
 
-/// A thread that has got the GIL lets go of it at 500 us. Another sleeps for it from `slept` to `ran_out`, and again.
-fn lets_go(slept: u64, ran_out: Option<u64>) -> Waits {
+/// A thread that has got the GIL lets go of it at 500 us. Another sleeps for it from `slept` to `timed_out_since`, and again.
+fn forced_release(slept: u64, timed_out_since: Option<u64>) -> Waits {
     let mut waits = Waits::default();
-    lets_go_in(&mut waits, slept, ran_out);
+    forced_release_in(&mut waits, slept, timed_out_since);
     waits
 }
 
-fn lets_go_in(waits: &mut Waits, slept: u64, ran_out: Option<u64>) {
+fn forced_release_in(waits: &mut Waits, slept: u64, timed_out_since: Option<u64>) {
     let g = GilId(0);
     let mut calls = vec![
-        (0, 1, Did::Sleep(g, Spot::Cond)),
-        (100, 2, Did::Wake(g, Spot::Cond)),
-        (110, 1, Did::Return { timed_out: false }),
-        (111, 1, Did::Wake(g, Spot::SwitchCond)),
-        (slept, 3, Did::Sleep(g, Spot::Cond)),
-        (500, 1, Did::Wake(g, Spot::Cond)),
+        (0, 1, FutexOp::Sleep(g, GilFutex::Cond)),
+        (100, 2, FutexOp::Wake(g, GilFutex::Cond)),
+        (110, 1, FutexOp::Return { timed_out: false }),
+        (111, 1, FutexOp::Wake(g, GilFutex::SwitchCond)),
+        (slept, 3, FutexOp::Sleep(g, GilFutex::Cond)),
+        (500, 1, FutexOp::Wake(g, GilFutex::Cond)),
     ];
-    let ran_out = ran_out.map(|at| [(at, 3, Did::Return { timed_out: true }), (at + 1, 3, Did::Sleep(g, Spot::Cond))]);
-    calls.extend(ran_out.into_iter().flatten());
+    let timed_out_since = timed_out_since.map(|at| [(at, 3, FutexOp::Return { timed_out: true }), (at + 1, 3, FutexOp::Sleep(g, GilFutex::Cond))]);
+    calls.extend(timed_out_since.into_iter().flatten());
     calls.sort_by_key(|call| call.0);
-    for (at, tid, did) in calls {
-        waits.take(Nanos::from_micros(at), Tid(tid), did, None, &mut |_| {});
+    for (at, tid, op) in calls {
+        waits.handle(Nanos::from_micros(at), Tid(tid), op, None, &mut |_| {});
     }
 }
 
 #[test]
 fn who_was_told_to_let_go_waits_from_then_on() {
     let (g, micros) = (GilId(0), Nanos::from_micros);
-    let mut waits = lets_go(120, Some(480));
-    assert_eq!(waits.standing(Tid(1)), Standing::Forced(micros(500)));
-    waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), None, &mut |_| {});
-    assert_eq!(waits.standing(Tid(1)), Standing::Since(micros(500)));
-    assert_eq!(lets_go(120, None).standing(Tid(1)), Standing::Out, "of its own accord");
-    let mut waits = lets_go(90, Some(480));
-    assert_eq!(waits.standing(Tid(1)), Standing::Out, "that sleep was for another holder");
-    waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), None, &mut |_| {});
-    assert_eq!(waits.standing(Tid(1)), Standing::Since(micros(700)));
+    let mut waits = forced_release(120, Some(480));
+    assert_eq!(waits.status(Tid(1)), WaitStatus::ForcedSince(micros(500)));
+    waits.handle(micros(700), Tid(1), FutexOp::Sleep(g, GilFutex::Cond), None, &mut |_| {});
+    assert_eq!(waits.status(Tid(1)), WaitStatus::WaitingSince(micros(500)));
+    assert_eq!(forced_release(120, None).status(Tid(1)), WaitStatus::NotWaiting, "of its own accord");
+    let mut waits = forced_release(90, Some(480));
+    assert_eq!(waits.status(Tid(1)), WaitStatus::NotWaiting, "that sleep was for another holder");
+    waits.handle(micros(700), Tid(1), FutexOp::Sleep(g, GilFutex::Cond), None, &mut |_| {});
+    assert_eq!(waits.status(Tid(1)), WaitStatus::WaitingSince(micros(700)));
 }
 
 #[test]
 fn a_look_knows_better_who_was_forced() {
-    let (micros, mut waits) = (Nanos::from_micros, lets_go(120, Some(480)));
-    waits.forget_force(Tid(1), micros(499));
-    assert_eq!(waits.standing(Tid(1)), Standing::Forced(micros(500)), "the look was before it let go");
-    waits.forget_force(Tid(1), micros(700));
-    assert_eq!(waits.standing(Tid(1)), Standing::Out);
+    let (micros, mut waits) = (Nanos::from_micros, forced_release(120, Some(480)));
+    waits.forget_forced_switch(Tid(1), micros(499));
+    assert_eq!(waits.status(Tid(1)), WaitStatus::ForcedSince(micros(500)), "the look was before it let go");
+    waits.forget_forced_switch(Tid(1), micros(700));
+    assert_eq!(waits.status(Tid(1)), WaitStatus::NotWaiting);
 }
 
 #[test]
 fn a_look_told_late_knows_better_too() {
     let (micros, g) = (Nanos::from_micros, GilId(0));
-    for (look, begin) in [(499, 500), (600, 700), (701, 500)] {
-        let (mut waits, mut told) = (lets_go(120, Some(480)), Vec::new());
-        waits.take(micros(700), Tid(1), Did::Sleep(g, Spot::Cond), None, &mut |_| {});
-        waits.forget_force(Tid(1), micros(look));
-        waits.finish(micros(900), &mut |t| told.push(t));
-        let told: Vec<_> = told.iter().filter(|t| t.tid == Tid(1)).map(|t| (t.begin, t.sure)).collect();
-        assert_eq!(told, [(micros(begin), micros(700))], "a look at {look} us");
+    for (sampled_at, begin) in [(499, 500), (600, 700), (701, 500)] {
+        let (mut waits, mut completed) = (forced_release(120, Some(480)), Vec::new());
+        waits.handle(micros(700), Tid(1), FutexOp::Sleep(g, GilFutex::Cond), None, &mut |_| {});
+        waits.forget_forced_switch(Tid(1), micros(sampled_at));
+        waits.finish(micros(900), &mut |t| completed.push(t));
+        let completed: Vec<_> = completed.iter().filter(|t| t.tid == Tid(1)).map(|t| (t.begin, t.certain_begin)).collect();
+        assert_eq!(completed, [(micros(begin), micros(700))], "a look at {sampled_at} us");
     }
 }
 
 #[test]
 fn a_sleep_shorter_than_the_interval_was_counted_from_before() {
     let mut waits = Waits { interval: Some(Nanos::from_micros(100)), ..Waits::default() };
-    lets_go_in(&mut waits, 120, Some(480));
-    assert_eq!(waits.standing(Tid(1)), Standing::Forced(Nanos::from_micros(500)));
+    forced_release_in(&mut waits, 120, Some(480));
+    assert_eq!(waits.status(Tid(1)), WaitStatus::ForcedSince(Nanos::from_micros(500)));
     let mut waits = Waits { interval: Some(Nanos::from_micros(390)), ..Waits::default() };
-    lets_go_in(&mut waits, 120, Some(480));
-    assert_eq!(waits.standing(Tid(1)), Standing::Out, "the interval began before this holder had the GIL: no drop was asked for");
+    forced_release_in(&mut waits, 120, Some(480));
+    assert_eq!(waits.status(Tid(1)), WaitStatus::NotWaiting, "the interval began before this holder had the GIL: no drop was asked for");
 }
 
 #[test]
@@ -194,40 +194,40 @@ fn a_wait_from_before_the_watch_is_joined_when_it_goes_on() {
     let t = Tid(1);
     let (g, micros) = (GilId(0), Nanos::from_micros);
     // It sleeps anew inside glibc; it goes round the loop; it has got the GIL and lets go of it.
-    for (gives_up, slept, spot, begins) in [
-        (None, 4000, Spot::Cond, [0].as_slice()),
-        (Some(3990), 4000, Spot::Cond, &[0]),
-        (Some(3000), 4000, Spot::Cond, &[0, 4000]),
-        (Some(3990), 4000, Spot::SwitchCond, &[0, 4000]),
-        (None, 4000, Spot::SwitchCond, &[4000]),
+    for (gives_up, slept, futex, begins) in [
+        (None, 4000, GilFutex::Cond, [0].as_slice()),
+        (Some(3990), 4000, GilFutex::Cond, &[0]),
+        (Some(3000), 4000, GilFutex::Cond, &[0, 4000]),
+        (Some(3990), 4000, GilFutex::SwitchCond, &[0, 4000]),
+        (None, 4000, GilFutex::SwitchCond, &[4000]),
     ] {
-        let (mut waits, mut told) = (Waits::default(), Vec::new());
+        let (mut waits, mut completed) = (Waits::default(), Vec::new());
         waits.found_asleep(t, g, Nanos::ZERO);
-        assert_eq!(waits.standing(t), Standing::Unknown);
+        assert_eq!(waits.status(t), WaitStatus::Unknown);
         if let Some(at) = gives_up {
-            waits.take(micros(at), t, Did::Wake(g, Spot::Mutex), None, &mut |t| told.push(t));
+            waits.handle(micros(at), t, FutexOp::Wake(g, GilFutex::Mutex), None, &mut |t| completed.push(t));
         }
-        waits.take(micros(slept), t, Did::Sleep(g, spot), None, &mut |t| told.push(t));
-        assert_eq!(waits.standing(t), Standing::Since(micros(begins[begins.len() - 1])));
-        waits.finish(micros(5000), &mut |t| told.push(t));
-        let found: Vec<_> = told.iter().filter(|t| t.stretch != Stretch::Hold).map(|t| t.begin).collect();
-        assert_eq!(found, begins.iter().map(|&at| micros(at)).collect::<Vec<_>>(), "{gives_up:?}, {spot:?}");
+        waits.handle(micros(slept), t, FutexOp::Sleep(g, futex), None, &mut |t| completed.push(t));
+        assert_eq!(waits.status(t), WaitStatus::WaitingSince(micros(begins[begins.len() - 1])));
+        waits.finish(micros(5000), &mut |t| completed.push(t));
+        let found: Vec<_> = completed.iter().filter(|t| t.stretch != Stretch::Hold).map(|t| t.begin).collect();
+        assert_eq!(found, begins.iter().map(|&at| micros(at)).collect::<Vec<_>>(), "{gives_up:?}, {futex:?}");
     }
 }
 
 #[test]
 fn while_another_sleeps_nobody_lets_go_unseen() {
     for (other, waits) in [(true, 1), (false, 2)] {
-        let (mut all, mut told) = (Waits::default(), Vec::new());
-        let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, None, &mut |t| told.push(t));
-        take(0, 2 - i32::from(!other), Did::Sleep(GilId(0), Spot::Cond));
-        take(50, 1, Did::Sleep(GilId(0), Spot::Cond));
-        take(100, 1, Did::Return { timed_out: false });
-        take(110, 1, Did::Wake(GilId(0), Spot::Mutex));
-        take(400, 1, Did::Sleep(GilId(0), Spot::Cond));
-        all.settle(Nanos::from_micros(500), &mut |t| told.push(t));
-        all.finish(Nanos::from_micros(600), &mut |t| told.push(t));
-        assert_eq!(told.iter().filter(|t| t.tid == Tid(1)).count(), waits);
+        let (mut all, mut completed) = (Waits::default(), Vec::new());
+        let mut handle = |us, tid, op| all.handle(Nanos::from_micros(us), Tid(tid), op, None, &mut |t| completed.push(t));
+        handle(0, 2 - i32::from(!other), FutexOp::Sleep(GilId(0), GilFutex::Cond));
+        handle(50, 1, FutexOp::Sleep(GilId(0), GilFutex::Cond));
+        handle(100, 1, FutexOp::Return { timed_out: false });
+        handle(110, 1, FutexOp::Wake(GilId(0), GilFutex::Mutex));
+        handle(400, 1, FutexOp::Sleep(GilId(0), GilFutex::Cond));
+        all.close_stale(Nanos::from_micros(500), &mut |t| completed.push(t));
+        all.finish(Nanos::from_micros(600), &mut |t| completed.push(t));
+        assert_eq!(completed.iter().filter(|t| t.tid == Tid(1)).count(), waits);
     }
 }
 
@@ -235,100 +235,100 @@ fn while_another_sleeps_nobody_lets_go_unseen() {
 fn while_another_has_it_nobody_lets_go_unseen() {
     // 1 is woken by 3, but pushed off its core; 2, whose sleep runs out, takes the GIL, which 3 waits for on `switch_cond`.
     for (taken, asks, waits) in [(true, Some(5100), 1), (false, Some(5100), 2), (true, None, 2)] {
-        let (g, mut all, mut told) = (GilId(0), Waits::default(), Vec::new());
-        let mut take = |us, tid, did| all.take(Nanos::from_micros(us), Tid(tid), did, None, &mut |t| told.push(t));
-        take(0, 1, Did::Sleep(g, Spot::Cond));
-        take(10, 2, Did::Sleep(g, Spot::Cond));
-        take(4000, 3, Did::Wake(g, Spot::Cond));
-        take(4010, 3, Did::Sleep(g, Spot::SwitchCond));
-        take(4020, 1, Did::Return { timed_out: false });
-        take(4025, 1, Did::Wake(g, Spot::Mutex));
-        take(5010, 2, Did::Return { timed_out: true });
+        let (g, mut all, mut completed) = (GilId(0), Waits::default(), Vec::new());
+        let mut handle = |us, tid, op| all.handle(Nanos::from_micros(us), Tid(tid), op, None, &mut |t| completed.push(t));
+        handle(0, 1, FutexOp::Sleep(g, GilFutex::Cond));
+        handle(10, 2, FutexOp::Sleep(g, GilFutex::Cond));
+        handle(4000, 3, FutexOp::Wake(g, GilFutex::Cond));
+        handle(4010, 3, FutexOp::Sleep(g, GilFutex::SwitchCond));
+        handle(4020, 1, FutexOp::Return { timed_out: false });
+        handle(4025, 1, FutexOp::Wake(g, GilFutex::Mutex));
+        handle(5010, 2, FutexOp::Return { timed_out: true });
         if taken {
-            take(5020, 2, Did::Wake(g, Spot::SwitchCond));
-            take(5090, 3, Did::Return { timed_out: false });
-            asks.into_iter().for_each(|us| take(us, 3, Did::Sleep(g, Spot::Cond)));
+            handle(5020, 2, FutexOp::Wake(g, GilFutex::SwitchCond));
+            handle(5090, 3, FutexOp::Return { timed_out: false });
+            asks.into_iter().for_each(|us| handle(us, 3, FutexOp::Sleep(g, GilFutex::Cond)));
         }
-        take(7000, 1, Did::Sleep(g, Spot::Cond));
-        all.settle(Nanos::from_micros(7100), &mut |t| told.push(t));
-        all.finish(Nanos::from_micros(8000), &mut |t| told.push(t));
-        assert_eq!(told.iter().filter(|t| t.tid == Tid(1)).count(), waits);
+        handle(7000, 1, FutexOp::Sleep(g, GilFutex::Cond));
+        all.close_stale(Nanos::from_micros(7100), &mut |t| completed.push(t));
+        all.finish(Nanos::from_micros(8000), &mut |t| completed.push(t));
+        assert_eq!(completed.iter().filter(|t| t.tid == Tid(1)).count(), waits);
     }
 }
 
 /// 2 has the GIL. 1, which had it before, is woken, gives up the mutex at 110 us and sleeps again at `sleeps`, with the GIL as said; a look
 /// comes before. How many waits 1 had, and when its first ended.
-fn comes_back(gives_up: Option<(u64, u64)>, (sleeps, spot): (u64, Spot), then: Option<(u64, u64)>) -> (usize, Nanos) {
-    let (g, mut all, mut told) = (GilId(0), Waits::default(), Vec::new());
-    let turn = |t: Option<(u64, u64)>| t.map(|(holder, switch_number)| Turn { last_holder: Addr(holder), switch_number });
+fn comes_back(gives_up: Option<(u64, u64)>, (sleeps, futex): (u64, GilFutex), then: Option<(u64, u64)>) -> (usize, Nanos) {
+    let (g, mut all, mut completed) = (GilId(0), Waits::default(), Vec::new());
+    let snapshot = |t: Option<(u64, u64)>| t.map(|(holder, switch_number)| Turn { last_holder: Addr(holder), switch_number });
     let calls = [
-        (0, 2, Did::Sleep(g, Spot::Cond), Some((1, 6))),
-        (10, 1, Did::Wake(g, Spot::Cond), Some((1, 6))),
-        (20, 1, Did::Sleep(g, Spot::Cond), Some((2, 7))),
-        (30, 2, Did::Return { timed_out: false }, Some((2, 7))),
-        (100, 1, Did::Return { timed_out: false }, Some((2, 7))),
-        (110, 1, Did::Wake(g, Spot::Mutex), gives_up),
-        (sleeps, 1, Did::Sleep(g, spot), then),
+        (0, 2, FutexOp::Sleep(g, GilFutex::Cond), Some((1, 6))),
+        (10, 1, FutexOp::Wake(g, GilFutex::Cond), Some((1, 6))),
+        (20, 1, FutexOp::Sleep(g, GilFutex::Cond), Some((2, 7))),
+        (30, 2, FutexOp::Return { timed_out: false }, Some((2, 7))),
+        (100, 1, FutexOp::Return { timed_out: false }, Some((2, 7))),
+        (110, 1, FutexOp::Wake(g, GilFutex::Mutex), gives_up),
+        (sleeps, 1, FutexOp::Sleep(g, futex), then),
     ];
-    for (us, tid, did, words) in calls {
-        all.settle(Nanos::from_micros(us), &mut |t| told.push(t));
-        all.take(Nanos::from_micros(us), Tid(tid), did, turn(words), &mut |t| told.push(t));
+    for (us, tid, op, snapshot_parts) in calls {
+        all.close_stale(Nanos::from_micros(us), &mut |t| completed.push(t));
+        all.handle(Nanos::from_micros(us), Tid(tid), op, snapshot(snapshot_parts), &mut |t| completed.push(t));
     }
-    all.finish(Nanos::from_millis(400), &mut |t| told.push(t));
-    let waits: Vec<_> = told.iter().filter(|t| t.tid == Tid(1) && t.stretch == Stretch::Wait).collect();
+    all.finish(Nanos::from_millis(400), &mut |t| completed.push(t));
+    let waits: Vec<_> = completed.iter().filter(|t| t.tid == Tid(1) && t.stretch == Stretch::Wait).collect();
     (waits.len(), waits[0].end)
 }
 
 #[test]
 fn last_holder_tells_who_has_taken_the_gil() {
     let (micros, end) = (Nanos::from_micros, Nanos::from_millis(400));
-    assert_eq!(comes_back(Some((1, 8)), (112, Spot::Cond), Some((2, 9))), (2, micros(110)), "at once again");
-    assert_eq!(comes_back(Some((1, 8)), (112, Spot::Mutex), Some((1, 8))), (2, micros(110)));
-    assert_eq!(comes_back(Some((2, 7)), (112, Spot::Cond), Some((2, 7))), (1, end));
-    assert_eq!(comes_back(Some((2, 7)), (9_000, Spot::Cond), Some((2, 7))), (1, end), "pushed off its core, and nobody took it");
+    assert_eq!(comes_back(Some((1, 8)), (112, GilFutex::Cond), Some((2, 9))), (2, micros(110)), "at once again");
+    assert_eq!(comes_back(Some((1, 8)), (112, GilFutex::Mutex), Some((1, 8))), (2, micros(110)));
+    assert_eq!(comes_back(Some((2, 7)), (112, GilFutex::Cond), Some((2, 7))), (1, end));
+    assert_eq!(comes_back(Some((2, 7)), (9_000, GilFutex::Cond), Some((2, 7))), (1, end), "pushed off its core, and nobody took it");
     assert_eq!(
-        comes_back(Some((2, 7)), (9_000, Spot::Cond), Some((3, 9))),
+        comes_back(Some((2, 7)), (9_000, GilFutex::Cond), Some((3, 9))),
         (2, micros(110)),
         "signalled before it slept, it took it unseen"
     );
-    assert_eq!(comes_back(Some((2, 7)), (112, Spot::Mutex), Some((1, 8))), (2, micros(110)));
-    assert_eq!(comes_back(Some((2, 7)), (300_000, Spot::Cond), Some((2, 7))), (2, micros(110)), "calls between must have been lost");
-    assert_eq!(comes_back(Some((9, 8)), (500, Spot::Groups), Some((9, 8))), (1, micros(110)), "its PyThreadState is new; it lets go");
-    assert_eq!(comes_back(Some((9, 8)), (500, Spot::SwitchMutex), Some((9, 8))), (1, micros(110)));
+    assert_eq!(comes_back(Some((2, 7)), (112, GilFutex::Mutex), Some((1, 8))), (2, micros(110)));
+    assert_eq!(comes_back(Some((2, 7)), (300_000, GilFutex::Cond), Some((2, 7))), (2, micros(110)), "calls between must have been lost");
+    assert_eq!(comes_back(Some((9, 8)), (500, GilFutex::CondInternal), Some((9, 8))), (1, micros(110)), "its PyThreadState is new; it lets go");
+    assert_eq!(comes_back(Some((9, 8)), (500, GilFutex::SwitchMutex), Some((9, 8))), (1, micros(110)));
     for (sleeps, waits) in [(112, 1), (300, 2)] {
-        assert_eq!(comes_back(None, (sleeps, Spot::Cond), None).0, waits, "not read: at {sleeps} us");
+        assert_eq!(comes_back(None, (sleeps, GilFutex::Cond), None).0, waits, "not read: at {sleeps} us");
     }
 }
 
 #[test]
 fn letting_go_may_take_two_sleeps() {
-    let (g, mut all, mut told) = (GilId(0), Waits::default(), Vec::new());
-    let turn = Some(Turn { last_holder: Addr(9), switch_number: 8 });
-    let woken = Did::Return { timed_out: false };
+    let (g, mut all, mut completed) = (GilId(0), Waits::default(), Vec::new());
+    let snapshot = Some(Turn { last_holder: Addr(9), switch_number: 8 });
+    let woken = FutexOp::Return { timed_out: false };
     let calls = [
-        (0, Did::Sleep(g, Spot::Cond)),
+        (0, FutexOp::Sleep(g, GilFutex::Cond)),
         (100, woken),
-        (110, Did::Wake(g, Spot::Mutex)),
-        (500, Did::Sleep(g, Spot::Mutex)),
+        (110, FutexOp::Wake(g, GilFutex::Mutex)),
+        (500, FutexOp::Sleep(g, GilFutex::Mutex)),
         (510, woken),
-        (511, Did::Sleep(g, Spot::Groups)),
+        (511, FutexOp::Sleep(g, GilFutex::CondInternal)),
         (520, woken),
-        (521, Did::Wake(g, Spot::Cond)),
+        (521, FutexOp::Wake(g, GilFutex::Cond)),
     ];
-    calls.into_iter().for_each(|(us, did)| all.take(Nanos::from_micros(us), Tid(1), did, turn, &mut |t| told.push(t)));
-    let micros = told.iter().map(|t| (t.stretch, t.begin.as_nanos() / 1000, t.end.as_nanos() / 1000)).collect::<Vec<_>>();
+    calls.into_iter().for_each(|(us, op)| all.handle(Nanos::from_micros(us), Tid(1), op, snapshot, &mut |t| completed.push(t)));
+    let micros = completed.iter().map(|t| (t.stretch, t.begin.as_nanos() / 1000, t.end.as_nanos() / 1000)).collect::<Vec<_>>();
     assert_eq!(micros[0], (Stretch::Wait, 0, 110));
     assert!(micros.contains(&(Stretch::HandOver, 511, 520)), "{micros:?}");
 }
 
 #[test]
 fn what_begins_after_the_window_is_not_in_it() {
-    let (g, mut waits, mut told) = (GilId(0), Waits::default(), Vec::new());
-    waits.take(Nanos::from_micros(10), Tid(1), Did::Sleep(g, Spot::Cond), None, &mut |_| {});
-    waits.take(Nanos::from_micros(30), Tid(2), Did::Sleep(g, Spot::Cond), None, &mut |_| {});
-    waits.take(Nanos::from_micros(40), Tid(1), Did::Return { timed_out: false }, None, &mut |_| {});
-    waits.finish(Nanos::from_micros(20), &mut |t| told.push((t.tid, t.end)));
-    assert_eq!(told, [(Tid(1), Nanos::from_micros(20))]);
+    let (g, mut waits, mut completed) = (GilId(0), Waits::default(), Vec::new());
+    waits.handle(Nanos::from_micros(10), Tid(1), FutexOp::Sleep(g, GilFutex::Cond), None, &mut |_| {});
+    waits.handle(Nanos::from_micros(30), Tid(2), FutexOp::Sleep(g, GilFutex::Cond), None, &mut |_| {});
+    waits.handle(Nanos::from_micros(40), Tid(1), FutexOp::Return { timed_out: false }, None, &mut |_| {});
+    waits.finish(Nanos::from_micros(20), &mut |t| completed.push((t.tid, t.end)));
+    assert_eq!(completed, [(Tid(1), Nanos::from_micros(20))]);
 }
 
 #[test]
@@ -341,11 +341,11 @@ proptest! {
 
     #[test]
     fn stretches_never_overlap(timeline in "[CMSGcnwxkgmtr..]{0,120}") {
-        let told = play(&timeline);
-        let mut waits: Vec<_> = told.iter().filter(|t| t.0 != 'H').collect();
+        let completed = play(&timeline);
+        let mut waits: Vec<_> = completed.iter().filter(|t| t.0 != 'H').collect();
         waits.sort();
         waits.sort_by_key(|t| t.1);
         prop_assert!(waits.windows(2).all(|w| w[0].2 <= w[1].1), "{waits:?}");
-        prop_assert!(told.iter().all(|t| t.1 <= t.2));
+        prop_assert!(completed.iter().all(|t| t.1 <= t.2));
     }
 }

@@ -1,11 +1,11 @@
 //! The looks' slices joined with the measured waits: a sink in front of the sink.
 //!
-//! Each slice's waiting becomes what the events say of exactly that stretch of that thread; what the rest of it was, `correct` decides.
+//! Each slice's waiting becomes what the events say of exactly that stretch of that thread; what the rest of it was, `correction` decides.
 //! Events are taken before each look, so that they reach as far as the slices that the look makes. A thread that lives between two looks is
 //! in no slice; it is told of by its waits alone.
 
-use super::correct::Before;
-use super::waits::{begin_without_force, Standing, Told, Waits, MOST_FORCED};
+use super::correction::WaitCorrection;
+use super::waits::{unforced_begin, WaitStatus, CompletedInterval, Waits, MAX_FORCED_WAIT};
 use crate::ids::{ThreadId, Tid};
 use crate::sample::{Evidence, Exact, GilLook, Sink, Slice, Split, Stack, State, Stretch, ThreadFacts, ThreadTotals};
 use crate::units::Nanos;
@@ -13,102 +13,102 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Waits of one thread that no slice has come for yet: slices come up to a quarter of a second late.
-const MOST_SPANS: usize = 1 << 14;
+const MAX_SPANS: usize = 1 << 14;
 /// Waits of threads that no look has met yet.
-const MOST_EARLY: usize = 1 << 12;
+const MAX_UNMATCHED: usize = 1 << 12;
 /// Ids of threads, those gone included, whose last waits may still be told.
-const MOST_TIDS: usize = 1 << 16;
+const MAX_TIDS: usize = 1 << 16;
 
-/// A wait: its begin, that for certain ([`Told::sure`]), and its end.
+/// A wait: its begin, that for certain ([`CompletedInterval::certain_begin`]), and its end.
 #[derive(Clone, Copy, Debug)]
-struct Span {
+struct WaitSpan {
     begin: Nanos,
-    sure: Nanos,
+    certain_begin: Nanos,
     end: Nanos,
 }
 
 /// What is known of one thread.
 #[derive(Debug, Default)]
-struct Thread {
+struct MergedThread {
     tid: Option<Tid>,
     /// Waits that are over and may still lie under a slice to come, in order.
-    spans: VecDeque<Span>,
-    before: Before,
+    spans: VecDeque<WaitSpan>,
+    correction: WaitCorrection,
     /// Where its last slice ended.
     until: Nanos,
     /// It has ended, before the window did: what of its waits lies after its last slice is told before its end is.
     ended: Option<ThreadTotals>,
     /// Told to let go, it was pushed off its CPU by the thread it woke, and has not had one since: it will ask again, but no event says so.
-    pushed_off: bool,
+    preempted_after_release: bool,
     /// Up to where it waited because it was told to let go, and had neither asked again nor taken it.
     forced_until: Option<Nanos>,
     /// Who held the GIL when the thread was last seen to wait.
-    behind: Option<(ThreadId, Arc<Stack>)>,
+    waited_on: Option<(ThreadId, Arc<Stack>)>,
 }
 
 /// Joins what the events tell with what the looks say.
 #[derive(Debug, Default)]
-pub struct Join {
+pub struct WaitMerger {
     /// The waits.
     pub waits: Waits,
-    threads: HashMap<ThreadId, Thread>,
+    threads: HashMap<ThreadId, MergedThread>,
     ids: HashMap<Tid, ThreadId>,
-    early: Vec<Told>,
+    unmatched: Vec<CompletedInterval>,
     /// Waits of threads that no look has met for which there was no room.
-    pub unmet: u64,
+    pub dropped_waits: u64,
 }
 
-/// [`Join`] with the sink that the result goes to.
-pub struct Joined<'a> {
+/// [`WaitMerger`] with the sink that the result goes to.
+pub struct MergingSink<'a> {
     /// The state.
-    pub join: &'a mut Join,
+    pub merger: &'a mut WaitMerger,
     /// Where everything goes.
     pub inner: &'a mut dyn Sink,
     /// The window ends, and with it what is known of the threads that live.
     pub last: bool,
 }
 
-impl Join {
+impl WaitMerger {
     /// Files a stretch that has become plain, and passes it on.
-    pub fn told(&mut self, told: Told, inner: &mut dyn Sink) {
-        match self.ids.get(&told.tid) {
-            Some(&id) => self.file(id, told, inner),
-            None if self.early.len() < MOST_EARLY => self.early.push(told),
-            None => self.unmet += u64::from(told.stretch == Stretch::Wait),
+    pub fn add(&mut self, interval: CompletedInterval, inner: &mut dyn Sink) {
+        match self.ids.get(&interval.tid) {
+            Some(&id) => self.assign(id, interval, inner),
+            None if self.unmatched.len() < MAX_UNMATCHED => self.unmatched.push(interval),
+            None => self.dropped_waits += u64::from(interval.stretch == Stretch::Wait),
         }
     }
 
-    fn file(&mut self, id: ThreadId, told: Told, inner: &mut dyn Sink) {
-        if told.stretch != Stretch::Hold {
+    fn assign(&mut self, id: ThreadId, interval: CompletedInterval, inner: &mut dyn Sink) {
+        if interval.stretch != Stretch::Hold {
             if let Some(thread) = self.threads.get_mut(&id) {
-                if thread.spans.len() >= MOST_SPANS {
+                if thread.spans.len() >= MAX_SPANS {
                     thread.spans.pop_front();
                 }
-                thread.spans.push_back(Span { begin: told.begin, sure: told.sure, end: told.end });
+                thread.spans.push_back(WaitSpan { begin: interval.begin, certain_begin: interval.certain_begin, end: interval.end });
             }
         }
-        let Told { gil, stretch, begin, end, .. } = told;
+        let CompletedInterval { gil, stretch, begin, end, .. } = interval;
         inner.exact(&Exact { thread: id, gil, stretch, begin, end });
     }
 
-    fn meet(&mut self, facts: &ThreadFacts, inner: &mut dyn Sink) {
-        if self.ids.len() >= MOST_TIDS {
+    fn register(&mut self, facts: &ThreadFacts, inner: &mut dyn Sink) {
+        if self.ids.len() >= MAX_TIDS {
             let threads = &self.threads;
             self.ids.retain(|_, id| threads.contains_key(id));
         }
         self.ids.insert(facts.tid, facts.id);
         self.threads.entry(facts.id).or_default().tid = Some(facts.tid);
-        let (its, others) = std::mem::take(&mut self.early).into_iter().partition(|told| told.tid == facts.tid);
-        self.early = others;
-        let its: Vec<Told> = its;
-        its.into_iter().for_each(|told| self.file(facts.id, told, inner));
+        let (matched, others) = std::mem::take(&mut self.unmatched).into_iter().partition(|interval| interval.tid == facts.tid);
+        self.unmatched = others;
+        let matched: Vec<CompletedInterval> = matched;
+        matched.into_iter().for_each(|interval| self.assign(facts.id, interval, inner));
     }
 
     /// What the look knows better than the events: who sleeps for something else, or has the GIL, is not on its way back to it. If it was forced to
     /// let go before and has the GIL now: since when it waited, until it had it again at some time in the slice.
-    fn learn(&mut self, slice: &Slice<'_>, begin: Nanos) -> Option<Nanos> {
+    fn reconcile(&mut self, slice: &Slice<'_>, begin: Nanos) -> Option<Nanos> {
         // The slice of one that holds comes late: who was told to let go may have been told so again since.
-        let before = self.threads.get(&slice.thread)?.forced_until.filter(|until| *until == begin && !self.waits_at(slice.thread, begin));
+        let before = self.threads.get(&slice.thread)?.forced_until.filter(|until| *until == begin && !self.is_waiting_at(slice.thread, begin));
         let thread = self.threads.get_mut(&slice.thread)?;
         let tid = thread.tid?;
         let waits = slice.split.get(State::Waiting) > 0.0;
@@ -120,10 +120,10 @@ impl Join {
         if !asleep && !holds {
             return None;
         }
-        let mut forced = self.waits.forget_force(tid, slice.end);
+        let mut forced = self.waits.forget_forced_switch(tid, slice.end);
         for span in thread.spans.iter_mut().take_while(|span| span.begin < slice.end) {
             let before = span.begin;
-            span.begin = begin_without_force((before, span.sure), slice.end);
+            span.begin = unforced_begin((before, span.certain_begin), slice.end);
             forced = forced.or((span.begin != before).then_some(before));
         }
         forced.or(before).filter(|_| holds)
@@ -134,17 +134,17 @@ impl Join {
         let holds = evidence == Evidence::GilHolder;
         let thread = self.threads.get_mut(&id)?;
         let overlap = |(from, to): (Nanos, Nanos)| to.min(end).since(from.max(begin)).as_nanos() as f64;
-        let now = match self.waits.standing(thread.tid?) {
-            Standing::Unknown => return None,
-            Standing::Out => 0.0,
-            Standing::Forced(_) if holds || evidence == Evidence::Syscall => 0.0,
-            Standing::Forced(from) => {
+        let now = match self.waits.status(thread.tid?) {
+            WaitStatus::Unknown => return None,
+            WaitStatus::NotWaiting => 0.0,
+            WaitStatus::ForcedSince(_) if holds || evidence == Evidence::Syscall => 0.0,
+            WaitStatus::ForcedSince(from) => {
                 thread.forced_until = Some(end).filter(|_| from < end);
-                overlap((from, end.min(from + MOST_FORCED)))
+                overlap((from, end.min(from + MAX_FORCED_WAIT)))
             }
-            Standing::Since(from) => overlap((from, end)),
-            Standing::Between { begin: from, inside: true, .. } if !holds => overlap((from, end)),
-            Standing::Between { begin: from, since, .. } => overlap((from, since)),
+            WaitStatus::WaitingSince(from) => overlap((from, end)),
+            WaitStatus::Resumed { begin: from, in_take_gil: true, .. } if !holds => overlap((from, end)),
+            WaitStatus::Resumed { begin: from, since, .. } => overlap((from, since)),
         };
         let over: f64 = thread.spans.iter().take_while(|span| span.begin < end).map(|span| overlap((span.begin, span.end))).sum();
         while thread.spans.front().is_some_and(|span| span.end <= end) {
@@ -154,41 +154,41 @@ impl Join {
     }
 
     /// Whether events tell of a wait that was under way then.
-    fn waits_at(&self, id: ThreadId, at: Nanos) -> bool {
+    fn is_waiting_at(&self, id: ThreadId, at: Nanos) -> bool {
         let Some((thread, tid)) = self.threads.get(&id).and_then(|t| Some((t, t.tid?))) else { return false };
-        let now = match self.waits.standing(tid) {
-            Standing::Since(begin) | Standing::Between { begin, .. } | Standing::Forced(begin) => begin <= at,
-            Standing::Out | Standing::Unknown => false,
+        let now = match self.waits.status(tid) {
+            WaitStatus::WaitingSince(begin) | WaitStatus::Resumed { begin, .. } | WaitStatus::ForcedSince(begin) => begin <= at,
+            WaitStatus::NotWaiting | WaitStatus::Unknown => false,
         };
         now || thread.spans.iter().any(|span| (span.begin..=span.end).contains(&at))
     }
 
     /// Tells of the threads that no look has met, and will not: they had a wait that was over by then. `number` numbers them.
-    pub fn strangers(&mut self, then: Nanos, number: &mut dyn FnMut() -> ThreadId, inner: &mut dyn Sink) {
-        let gone: HashSet<Tid> = self.early.iter().filter(|told| told.end <= then).map(|told| told.tid).collect();
-        if gone.is_empty() {
+    pub fn flush_unsampled(&mut self, then: Nanos, number: &mut dyn FnMut() -> ThreadId, inner: &mut dyn Sink) {
+        let exited: HashSet<Tid> = self.unmatched.iter().filter(|interval| interval.end <= then).map(|interval| interval.tid).collect();
+        if exited.is_empty() {
             return;
         }
-        let (theirs, others): (Vec<Told>, Vec<Told>) =
-            std::mem::take(&mut self.early).into_iter().partition(|told| gone.contains(&told.tid));
-        self.early = others;
-        let mut by_tid: BTreeMap<Tid, Vec<Told>> = BTreeMap::new();
-        theirs.into_iter().for_each(|told| by_tid.entry(told.tid).or_default().push(told));
-        by_tid.into_values().for_each(|waits| stranger(number(), &waits, inner));
+        let (completed, others): (Vec<CompletedInterval>, Vec<CompletedInterval>) =
+            std::mem::take(&mut self.unmatched).into_iter().partition(|interval| exited.contains(&interval.tid));
+        self.unmatched = others;
+        let mut by_tid: BTreeMap<Tid, Vec<CompletedInterval>> = BTreeMap::new();
+        completed.into_iter().for_each(|interval| by_tid.entry(interval.tid).or_default().push(interval));
+        by_tid.into_values().for_each(|waits| emit_unsampled(number(), &waits, inner));
     }
 
     /// Tells of the ends of threads whose last slice ended by `then`: all their waits are known. A life goes on for a while after the last look
     /// at it; that its first slice begins before it does makes up for the time, but not for the waits.
-    pub fn bury(&mut self, then: Nanos, inner: &mut dyn Sink) {
-        let mut gone: Vec<ThreadId> =
+    pub fn flush_exited(&mut self, then: Nanos, inner: &mut dyn Sink) {
+        let mut exited: Vec<ThreadId> =
             self.threads.iter().filter(|(_, t)| t.ended.is_some() && t.until <= then).map(|(id, _)| *id).collect();
-        gone.sort_unstable_by_key(|id| id.0);
-        for id in gone {
-            let Some(Thread { until, spans, ended: Some(mut totals), .. }) = self.threads.remove(&id) else { continue };
-            let after = |span: &Span| span.end.since(span.begin.max(until));
+        exited.sort_unstable_by_key(|id| id.0);
+        for id in exited {
+            let Some(MergedThread { until, spans, ended: Some(mut totals), .. }) = self.threads.remove(&id) else { continue };
+            let after = |span: &WaitSpan| span.end.since(span.begin.max(until));
             let (left, end) = (spans.iter().map(after).fold(Nanos::ZERO, |a, b| a + b), spans.back().map_or(until, |span| span.end));
             if left > Nanos::ZERO {
-                waited(id, left, end, inner);
+                emit_wait(id, left, end, inner);
                 totals.seen += left;
             }
             inner.thread_end(id, totals);
@@ -198,22 +198,22 @@ impl Join {
     /// The window is over: all that is open ends here.
     pub fn finish(&mut self, now: Nanos, number: &mut dyn FnMut() -> ThreadId, inner: &mut dyn Sink) {
         let mut last = Vec::new();
-        self.waits.finish(now, &mut |told| last.push(told));
-        last.into_iter().for_each(|told| self.told(told, inner));
-        self.strangers(now, number, inner);
+        self.waits.finish(now, &mut |interval| last.push(interval));
+        last.into_iter().for_each(|interval| self.add(interval, inner));
+        self.flush_unsampled(now, number, inner);
     }
 }
 
 /// A thread of which nothing is known but its waits. The rest of its life is in the slices of others: over many brief threads, those that looks
 /// meet stand for all.
-fn stranger(id: ThreadId, told: &[Told], inner: &mut dyn Sink) {
-    let Some(first) = told.first() else { return };
+fn emit_unsampled(id: ThreadId, intervals: &[CompletedInterval], inner: &mut dyn Sink) {
+    let Some(first) = intervals.first() else { return };
     inner.thread(&ThreadFacts { id, tid: first.tid, name: String::new(), python: true, main: false, gil: Some(first.gil) });
     let mut totals = ThreadTotals::default();
-    for &Told { gil, stretch, begin, end, .. } in told {
+    for &CompletedInterval { gil, stretch, begin, end, .. } in intervals {
         if stretch != Stretch::Hold {
             totals.seen += end.since(begin);
-            waited(id, end.since(begin), end, inner);
+            emit_wait(id, end.since(begin), end, inner);
         }
         inner.exact(&Exact { thread: id, gil, stretch, begin, end });
     }
@@ -221,48 +221,48 @@ fn stranger(id: ThreadId, told: &[Told], inner: &mut dyn Sink) {
 }
 
 /// Time of which only events know.
-fn waited(thread: ThreadId, length: Nanos, end: Nanos, inner: &mut dyn Sink) {
+fn emit_wait(thread: ThreadId, length: Nanos, end: Nanos, inner: &mut dyn Sink) {
     let (mut split, stack) = (Split::default(), Arc::new(Stack::empty()));
     split.add(State::Waiting, length.as_nanos() as f64);
     inner.slice(&Slice { thread, end, split, evidence: Evidence::GilFutex, stack: &stack, holder: None });
 }
 
-impl Sink for Joined<'_> {
+impl Sink for MergingSink<'_> {
     fn thread(&mut self, facts: &ThreadFacts) {
         self.inner.thread(facts);
-        self.join.meet(facts, self.inner);
+        self.merger.register(facts, self.inner);
     }
 
     fn slice(&mut self, slice: &Slice<'_>) {
-        if let Some(thread) = self.join.threads.get_mut(&slice.thread) {
+        if let Some(thread) = self.merger.threads.get_mut(&slice.thread) {
             thread.until = slice.end;
         }
         let begin = slice.end.since(Nanos::from_nanos(slice.split.total() as u64));
-        let forced = self.join.learn(slice, begin);
+        let forced = self.merger.reconcile(slice, begin);
         // It got the GIL at any time since the look before, or since it let go: half of that is true on the whole.
-        let regained = forced.map_or(0.0, |from| slice.end.since(from.max(begin)).as_nanos() as f64 / 2.0);
-        let told = slice.evidence == Evidence::PushedOff && self.join.waits_at(slice.thread, slice.end);
-        let Some(waiting) = self.join.waiting(slice.thread, begin, slice.end, slice.evidence) else {
+        let until_regained = forced.map_or(0.0, |from| slice.end.since(from.max(begin)).as_nanos() as f64 / 2.0);
+        let event_agrees = slice.evidence == Evidence::PushedOff && self.merger.is_waiting_at(slice.thread, slice.end);
+        let Some(waiting) = self.merger.waiting(slice.thread, begin, slice.end, slice.evidence) else {
             return self.inner.slice(slice);
         };
-        let Some(thread) = self.join.threads.get_mut(&slice.thread) else {
+        let Some(thread) = self.merger.threads.get_mut(&slice.thread) else {
             return self.inner.slice(slice);
         };
-        thread.pushed_off = slice.evidence == Evidence::PushedOff && !told || thread.pushed_off && slice.evidence == Evidence::NotRunSince;
-        let waiting = regained + if thread.pushed_off { waiting.max(slice.split.get(State::Waiting)) } else { waiting };
-        let split = thread.before.correct(&slice.split, slice.evidence, waiting);
+        thread.preempted_after_release = slice.evidence == Evidence::PushedOff && !event_agrees || thread.preempted_after_release && slice.evidence == Evidence::NotRunSince;
+        let waiting = until_regained + if thread.preempted_after_release { waiting.max(slice.split.get(State::Waiting)) } else { waiting };
+        let split = thread.correction.correct(&slice.split, slice.evidence, waiting);
         if let Some((id, stack)) = slice.holder.filter(|_| slice.split.get(State::Waiting) > 0.0) {
-            thread.behind = Some((id, stack.clone()));
+            thread.waited_on = Some((id, stack.clone()));
         }
         // A thread that is past its wait at the look was behind whoever held at the look before.
-        let behind = thread.behind.take().filter(|_| waiting > 0.0);
-        let holder = slice.holder.or_else(|| behind.as_ref().map(|(id, stack)| (*id, stack)));
+        let waited_on = thread.waited_on.take().filter(|_| waiting > 0.0);
+        let holder = slice.holder.or_else(|| waited_on.as_ref().map(|(id, stack)| (*id, stack)));
         self.inner.slice(&Slice { split, holder, ..slice.clone() });
-        thread.behind = behind;
+        thread.waited_on = waited_on;
     }
 
-    fn gil(&mut self, look: &GilLook) {
-        self.inner.gil(look);
+    fn gil(&mut self, sample: &GilLook) {
+        self.inner.gil(sample);
     }
 
     fn exact(&mut self, measured: &Exact) {
@@ -270,10 +270,10 @@ impl Sink for Joined<'_> {
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
-        match self.join.threads.get_mut(&thread) {
+        match self.merger.threads.get_mut(&thread) {
             Some(known) if !self.last => known.ended = Some(totals),
             _ => {
-                self.join.threads.remove(&thread);
+                self.merger.threads.remove(&thread);
                 self.inner.thread_end(thread, totals);
             }
         }
@@ -282,20 +282,19 @@ impl Sink for Joined<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::spot::Spot;
-    use super::super::waits::Did;
+    use super::super::gil_futex::{FutexOp, GilFutex};
     use super::*;
     use crate::ids::GilId;
 
     #[derive(Default)]
-    struct Heard {
+    struct CollectingSink {
         names: Vec<Tid>,
         waiting: f64,
         waits: u64,
         seen: Nanos,
     }
 
-    impl Sink for Heard {
+    impl Sink for CollectingSink {
         fn thread(&mut self, facts: &ThreadFacts) {
             self.names.push(facts.tid);
         }
@@ -311,40 +310,40 @@ mod tests {
         }
     }
 
-    fn wait(tid: i32, begin: u64, end: u64) -> Told {
+    fn wait(tid: i32, begin: u64, end: u64) -> CompletedInterval {
         let (begin, end) = (Nanos::from_millis(begin), Nanos::from_millis(end));
-        Told { tid: Tid(tid), gil: GilId(0), stretch: Stretch::Wait, begin, sure: begin, end }
+        CompletedInterval { tid: Tid(tid), gil: GilId(0), stretch: Stretch::Wait, begin, certain_begin: begin, end }
     }
 
     #[test]
     fn who_lived_between_two_looks_is_told_of_by_its_waits() {
-        let (mut join, mut heard, mut next) = (Join::default(), Heard::default(), 7);
+        let (mut merger, mut collected, mut next) = (WaitMerger::default(), CollectingSink::default(), 7);
         let mut number = || {
             next += 1;
             ThreadId(next)
         };
-        [wait(5, 10, 11), wait(6, 10, 12), wait(5, 300, 303)].into_iter().for_each(|told| join.told(told, &mut heard));
-        join.strangers(Nanos::from_millis(9), &mut number, &mut heard);
-        assert_eq!((heard.waits, join.early.len()), (0, 3), "they may still be met");
+        [wait(5, 10, 11), wait(6, 10, 12), wait(5, 300, 303)].into_iter().for_each(|interval| merger.add(interval, &mut collected));
+        merger.flush_unsampled(Nanos::from_millis(9), &mut number, &mut collected);
+        assert_eq!((collected.waits, merger.unmatched.len()), (0, 3), "they may still be met");
         // A look meets one of them after all: its waits are filed under its own number.
         let facts = ThreadFacts { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
-        Joined { join: &mut join, inner: &mut heard, last: false }.thread(&facts);
-        assert_eq!((heard.waits, heard.waiting), (1, 0.0));
-        join.strangers(Nanos::from_millis(11), &mut number, &mut heard);
-        assert_eq!((heard.names.as_slice(), heard.waits, join.early.len()), ([Tid(6), Tid(5)].as_slice(), 3, 0));
-        assert_eq!((heard.waiting, heard.seen), (4e6, Nanos::from_millis(4)));
+        MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&facts);
+        assert_eq!((collected.waits, collected.waiting), (1, 0.0));
+        merger.flush_unsampled(Nanos::from_millis(11), &mut number, &mut collected);
+        assert_eq!((collected.names.as_slice(), collected.waits, merger.unmatched.len()), ([Tid(6), Tid(5)].as_slice(), 3, 0));
+        assert_eq!((collected.waiting, collected.seen), (4e6, Nanos::from_millis(4)));
     }
 
     #[test]
     fn a_wait_after_the_last_slice_is_told_before_the_end() {
-        let (mut join, mut heard) = (Join::default(), Heard::default());
+        let (mut merger, mut collected) = (WaitMerger::default(), CollectingSink::default());
         let (facts, empty) = (
             ThreadFacts { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None },
             Arc::new(Stack::empty()),
         );
         let mut split = Split::default();
         split.add(State::Starved, 1e6);
-        let mut joined = Joined { join: &mut join, inner: &mut heard, last: false };
+        let mut joined = MergingSink { merger: &mut merger, inner: &mut collected, last: false };
         joined.thread(&facts);
         joined.slice(&Slice {
             thread: ThreadId(1),
@@ -357,59 +356,59 @@ mod tests {
         joined.thread_end(ThreadId(1), ThreadTotals { seen: Nanos::from_millis(1), ..ThreadTotals::default() });
         // Known only now: it waited for half a millisecond before its last look, and for two after that.
         let (begin, end) = (Nanos::from_nanos(19_500_000), Nanos::from_millis(22));
-        join.told(Told { begin, sure: begin, end, ..wait(6, 0, 0) }, &mut heard);
-        join.bury(Nanos::from_millis(19), &mut heard);
-        assert_eq!((heard.waiting, heard.seen), (0.0, Nanos::ZERO));
-        join.bury(Nanos::from_millis(20), &mut heard);
-        assert_eq!((heard.waiting, heard.seen, heard.waits), (2e6, Nanos::from_millis(3), 1));
+        merger.add(CompletedInterval { begin, certain_begin: begin, end, ..wait(6, 0, 0) }, &mut collected);
+        merger.flush_exited(Nanos::from_millis(19), &mut collected);
+        assert_eq!((collected.waiting, collected.seen), (0.0, Nanos::ZERO));
+        merger.flush_exited(Nanos::from_millis(20), &mut collected);
+        assert_eq!((collected.waiting, collected.seen, collected.waits), (2e6, Nanos::from_millis(3), 1));
     }
 
     #[test]
     fn who_takes_the_gil_back_unseen_waited_for_half_of_the_time_between_the_looks() {
         let gil = GilId(0);
         let events = [
-            (10, 8, Did::Sleep(gil, Spot::Cond)),
-            (15, 8, Did::Return { timed_out: true }),
-            (15, 8, Did::Sleep(gil, Spot::Cond)),
-            (16, 6, Did::Wake(gil, Spot::Cond)),
+            (10, 8, FutexOp::Sleep(gil, GilFutex::Cond)),
+            (15, 8, FutexOp::Return { timed_out: true }),
+            (15, 8, FutexOp::Sleep(gil, GilFutex::Cond)),
+            (16, 6, FutexOp::Wake(gil, GilFutex::Cond)),
         ];
         // Of one who held, a look's slice is told at once, or only after it was told to let go again.
         for again in [false, true] {
-            let (mut join, mut heard, empty) = (Join::default(), Heard::default(), Arc::new(Stack::empty()));
+            let (mut merger, mut collected, empty) = (WaitMerger::default(), CollectingSink::default(), Arc::new(Stack::empty()));
             for tid in [6, 8] {
                 let id = ThreadId(tid as u32);
                 let facts = ThreadFacts { id, tid: Tid(tid), name: String::new(), python: true, main: false, gil: None };
-                Joined { join: &mut join, inner: &mut heard, last: false }.thread(&facts);
+                MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&facts);
             }
-            let take = |join: &mut Join, ms, tid, did| join.waits.take(Nanos::from_millis(ms), Tid(tid), did, None, &mut |_| ());
-            events.into_iter().for_each(|(ms, tid, did)| take(&mut join, ms, tid, did));
+            let handle = |merger: &mut WaitMerger, ms, tid, op| merger.waits.handle(Nanos::from_millis(ms), Tid(tid), op, None, &mut |_| ());
+            events.into_iter().for_each(|(ms, tid, op)| handle(&mut merger, ms, tid, op));
             for (end, state, evidence) in [(18, State::Waiting, Evidence::PushedOff), (20, State::HoldingPython, Evidence::GilHolder)] {
                 if again && evidence == Evidence::GilHolder {
-                    take(&mut join, 24, 6, Did::Wake(gil, Spot::Cond));
+                    handle(&mut merger, 24, 6, FutexOp::Wake(gil, GilFutex::Cond));
                 }
                 let split = Split::whole(state, if end == 18 { 4e6 } else { 2e6 });
                 let slice = Slice { thread: ThreadId(6), end: Nanos::from_millis(end), split, evidence, stack: &empty, holder: None };
-                Joined { join: &mut join, inner: &mut heard, last: false }.slice(&slice);
+                MergingSink { merger: &mut merger, inner: &mut collected, last: false }.slice(&slice);
             }
             // From 16 to 18 ms, and half of 18 to 20 ms.
-            assert_eq!(heard.waiting, 3e6, "again: {again}");
+            assert_eq!(collected.waiting, 3e6, "again: {again}");
         }
     }
 
     #[test]
     fn who_sleeps_for_something_else_was_not_forced_into_its_next_wait() {
         for (evidence, waiting) in [(Evidence::Syscall, 1e6), (Evidence::NotRunSince, 1e6), (Evidence::PushedOff, 9e6)] {
-            let (mut join, mut heard, empty) = (Join::default(), Heard::default(), Arc::new(Stack::empty()));
+            let (mut merger, mut collected, empty) = (WaitMerger::default(), CollectingSink::default(), Arc::new(Stack::empty()));
             let facts = ThreadFacts { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
-            Joined { join: &mut join, inner: &mut heard, last: false }.thread(&facts);
+            MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&facts);
             // Looks are told late: its wait is over before it is plain that it slept.
-            join.told(Told { sure: Nanos::from_millis(18), ..wait(6, 10, 19) }, &mut heard);
+            merger.add(CompletedInterval { certain_begin: Nanos::from_millis(18), ..wait(6, 10, 19) }, &mut collected);
             for end in [15, 20].map(Nanos::from_millis) {
                 let split = Split::whole(State::Io, 5e6);
                 let slice = Slice { thread: ThreadId(1), end, split, evidence, stack: &empty, holder: None };
-                Joined { join: &mut join, inner: &mut heard, last: false }.slice(&slice);
+                MergingSink { merger: &mut merger, inner: &mut collected, last: false }.slice(&slice);
             }
-            assert_eq!(heard.waiting, waiting, "{evidence:?}");
+            assert_eq!(collected.waiting, waiting, "{evidence:?}");
         }
     }
 }

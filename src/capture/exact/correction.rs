@@ -16,35 +16,35 @@
 use crate::sample::{Evidence, Split, State};
 
 /// A state is owed, or owes, so many nanoseconds at most: some dozen looks.
-const MOST_OWED: f64 = 20e6;
+const MAX_DEBT: f64 = 20e6;
 
 /// What is remembered of a thread from slice to slice.
 #[derive(Clone, Copy, Debug)]
-pub struct Before {
+pub struct WaitCorrection {
     /// What it did at the look before, apart from waiting; empty when it waited.
-    doing: Split,
+    activity: Split,
     /// How it last held the GIL.
-    hold: State,
+    last_hold: State,
     /// Time taken from each state for waits, less the time given to it.
-    owed: Split,
+    debt: Split,
 }
 
-impl Default for Before {
+impl Default for WaitCorrection {
     fn default() -> Self {
-        Before { doing: Split::default(), hold: State::HoldingPython, owed: Split::default() }
+        WaitCorrection { activity: Split::default(), last_hold: State::HoldingPython, debt: Split::default() }
     }
 }
 
-impl Before {
+impl WaitCorrection {
     /// The slice `split`, of which `waiting` nanoseconds were waiting.
     pub fn correct(&mut self, split: &Split, evidence: Evidence, waiting: f64) -> Split {
-        let had = split.get(State::Waiting);
+        let sampled_waiting = split.get(State::Waiting);
         let waiting = waiting.clamp(0.0, split.total());
-        let mut out = if waiting >= had {
-            self.take(split, evidence, waiting - had)
+        let mut out = if waiting >= sampled_waiting {
+            self.add_waiting(split, evidence, waiting - sampled_waiting)
         } else {
             let mut out = without_waiting(split);
-            self.give(&mut out, evidence, had - waiting);
+            self.reduce_waiting(&mut out, evidence, sampled_waiting - waiting);
             out
         };
         out.add(State::Waiting, waiting);
@@ -52,40 +52,40 @@ impl Before {
         out
     }
 
-    fn give(&mut self, out: &mut Split, evidence: Evidence, nanos: f64) {
+    fn reduce_waiting(&mut self, out: &mut Split, evidence: Evidence, nanos: f64) {
         if evidence == Evidence::Conservation {
             return out.add(State::Starved, nanos);
         }
-        let mut due = Split::default();
-        State::ALL.iter().for_each(|&s| due.add(s, self.owed.get(s).max(0.0)));
-        let paid = due.total().min(nanos);
-        if paid > 0.0 {
-            self.pay(out, &due, paid);
+        let mut debts = Split::default();
+        State::ALL.iter().for_each(|&s| debts.add(s, self.debt.get(s).max(0.0)));
+        let repaid = debts.total().min(nanos);
+        if repaid > 0.0 {
+            self.repay(out, &debts, repaid);
         }
-        let known = self.doing;
+        let known = self.activity;
         if known.total() > 0.0 {
-            self.pay(out, &known, nanos - paid);
+            self.repay(out, &known, nanos - repaid);
         } else {
-            self.pay(out, &Split::whole(self.hold, 1.0), nanos - paid);
+            self.repay(out, &Split::whole(self.last_hold, 1.0), nanos - repaid);
         }
     }
 
     /// Gives `nanos` to the states in the proportion of `to`.
-    fn pay(&mut self, out: &mut Split, to: &Split, nanos: f64) {
+    fn repay(&mut self, out: &mut Split, to: &Split, nanos: f64) {
         for state in State::ALL {
             let part = nanos * to.get(state) / to.total();
             out.add(state, part);
-            self.owe(state, -part);
+            self.add_debt(state, -part);
         }
     }
 
-    fn owe(&mut self, state: State, nanos: f64) {
-        let owed = self.owed.get(state);
-        self.owed.add(state, (owed + nanos).clamp(-MOST_OWED, MOST_OWED) - owed);
+    fn add_debt(&mut self, state: State, nanos: f64) {
+        let debt = self.debt.get(state);
+        self.debt.add(state, (debt + nanos).clamp(-MAX_DEBT, MAX_DEBT) - debt);
     }
 
     /// The slice without its waiting and without `nanos` more.
-    fn take(&mut self, split: &Split, evidence: Evidence, mut nanos: f64) -> Split {
+    fn add_waiting(&mut self, split: &Split, evidence: Evidence, mut nanos: f64) -> Split {
         let mut out = without_waiting(split);
         let doubtful: &[State] =
             if evidence == Evidence::Conservation { &[State::Unknown, State::Starved, State::Native] } else { &[State::Unknown] };
@@ -100,18 +100,18 @@ impl Before {
             for state in State::ALL {
                 let part = out.get(state) * share;
                 out.add(state, -part);
-                self.owe(state, part);
+                self.add_debt(state, part);
             }
         }
         out
     }
 
-    fn remember(&mut self, said: &Split, evidence: Evidence, out: &Split) {
-        let waiter = evidence != Evidence::Conservation && said.get(State::Waiting) > 0.0;
-        self.doing = if waiter { Split::default() } else { without_waiting(out) };
-        let (python, native) = (said.get(State::HoldingPython), said.get(State::HoldingNative));
+    fn remember(&mut self, sampled: &Split, evidence: Evidence, out: &Split) {
+        let waiter = evidence != Evidence::Conservation && sampled.get(State::Waiting) > 0.0;
+        self.activity = if waiter { Split::default() } else { without_waiting(out) };
+        let (python, native) = (sampled.get(State::HoldingPython), sampled.get(State::HoldingNative));
         if python + native > 0.0 {
-            self.hold = if native > python { State::HoldingNative } else { State::HoldingPython };
+            self.last_hold = if native > python { State::HoldingNative } else { State::HoldingPython };
         }
     }
 }
@@ -129,45 +129,45 @@ mod tests {
     use Evidence as E;
     use State::*;
 
-    fn of(parts: &[(State, f64)]) -> Split {
+    fn parts(states: &[(State, f64)]) -> Split {
         let mut split = Split::default();
-        parts.iter().for_each(|&(s, n)| split.add(s, n));
+        states.iter().for_each(|&(s, n)| split.add(s, n));
         split
     }
 
     #[test]
     fn a_wait_that_ends_inside_is_taken_from_what_followed() {
-        let mut before = Before::default();
-        let out = before.correct(&of(&[(HoldingPython, 9.0), (HoldingStarved, 1.0)]), E::GilHolder, 5.0);
-        assert_eq!(out, of(&[(HoldingPython, 4.5), (HoldingStarved, 0.5), (Waiting, 5.0)]));
+        let mut correction = WaitCorrection::default();
+        let out = correction.correct(&parts(&[(HoldingPython, 9.0), (HoldingStarved, 1.0)]), E::GilHolder, 5.0);
+        assert_eq!(out, parts(&[(HoldingPython, 4.5), (HoldingStarved, 0.5), (Waiting, 5.0)]));
     }
 
     #[test]
     fn a_wait_that_begins_inside_gives_to_what_went_before() {
-        let mut before = Before::default();
-        before.correct(&of(&[(Io, 10.0)]), E::Syscall, 0.0);
-        assert_eq!(before.correct(&of(&[(Waiting, 10.0)]), E::GilFutex, 7.0), of(&[(Waiting, 7.0), (Io, 3.0)]));
+        let mut correction = WaitCorrection::default();
+        correction.correct(&parts(&[(Io, 10.0)]), E::Syscall, 0.0);
+        assert_eq!(correction.correct(&parts(&[(Waiting, 10.0)]), E::GilFutex, 7.0), parts(&[(Waiting, 7.0), (Io, 3.0)]));
     }
 
     #[test]
     fn between_two_waits_it_held() {
-        let mut before = Before::default();
-        before.correct(&of(&[(HoldingNative, 10.0)]), E::GilHolder, 0.0);
-        before.correct(&of(&[(Waiting, 10.0)]), E::GilFutex, 7.0);
-        assert_eq!(before.correct(&of(&[(Waiting, 10.0)]), E::GilFutex, 8.0), of(&[(Waiting, 8.0), (HoldingNative, 2.0)]));
+        let mut correction = WaitCorrection::default();
+        correction.correct(&parts(&[(HoldingNative, 10.0)]), E::GilHolder, 0.0);
+        correction.correct(&parts(&[(Waiting, 10.0)]), E::GilFutex, 7.0);
+        assert_eq!(correction.correct(&parts(&[(Waiting, 10.0)]), E::GilFutex, 8.0), parts(&[(Waiting, 8.0), (HoldingNative, 2.0)]));
     }
 
     #[test]
     fn a_short_hold_after_each_wait_gets_its_share() {
         // Every ms: .5 waiting, .25 holding, .25 asleep for a lock. The looks meet each as often as it lasts, and waits end inside slices.
-        let (mut before, mut sum) = (Before::default(), Split::default());
-        for look in 0..400 {
-            let (state, evidence) = match look % 4 {
+        let (mut correction, mut sum) = (WaitCorrection::default(), Split::default());
+        for sample in 0..400 {
+            let (state, evidence) = match sample % 4 {
                 0 => (HoldingPython, E::GilHolder),
                 1 => (Lock, E::Syscall),
                 _ => (Waiting, E::GilFutex),
             };
-            sum.merge(&before.correct(&of(&[(state, 1e6)]), evidence, 0.5e6));
+            sum.merge(&correction.correct(&parts(&[(state, 1e6)]), evidence, 0.5e6));
         }
         assert!((sum.get(HoldingPython) - 100e6).abs() < 1e6 && (sum.get(Lock) - 100e6).abs() < 1e6, "{sum:?}");
         assert_eq!(sum.get(Waiting), 200e6);
@@ -175,10 +175,10 @@ mod tests {
 
     #[test]
     fn what_conservation_only_supposed_gives_way_first() {
-        let mut before = Before::default();
-        let open = of(&[(Native, 6.0), (Starved, 1.0), (Waiting, 3.0)]);
-        assert_eq!(before.correct(&open, E::Conservation, 5.0), of(&[(Native, 5.0), (Waiting, 5.0)]));
-        assert_eq!(before.correct(&open, E::Conservation, 0.0), of(&[(Native, 6.0), (Starved, 4.0)]));
+        let mut correction = WaitCorrection::default();
+        let open = parts(&[(Native, 6.0), (Starved, 1.0), (Waiting, 3.0)]);
+        assert_eq!(correction.correct(&open, E::Conservation, 5.0), parts(&[(Native, 5.0), (Waiting, 5.0)]));
+        assert_eq!(correction.correct(&open, E::Conservation, 0.0), parts(&[(Native, 6.0), (Starved, 4.0)]));
     }
 
     proptest! {
@@ -186,10 +186,10 @@ mod tests {
         fn the_sum_stands_and_waiting_is_what_was_measured(
             slices in proptest::collection::vec((0..10usize, 0.0..1e6f64, 0..10usize, 0.0..1e6f64, any::<bool>(), 0.0..3e6f64), 1..20)
         ) {
-            let mut before = Before::default();
+            let mut correction = WaitCorrection::default();
             for (a, x, b, y, open, waiting) in slices {
-                let split = of(&[(State::ALL[a], x), (State::ALL[b], y)]);
-                let out = before.correct(&split, if open { E::Conservation } else { E::GilFutex }, waiting);
+                let split = parts(&[(State::ALL[a], x), (State::ALL[b], y)]);
+                let out = correction.correct(&split, if open { E::Conservation } else { E::GilFutex }, waiting);
                 prop_assert!((out.total() - split.total()).abs() < 1e-6);
                 prop_assert!((out.get(Waiting) - waiting.min(split.total())).abs() < 1e-6);
                 prop_assert!(State::ALL.iter().all(|&s| out.get(s) > -1e-6));

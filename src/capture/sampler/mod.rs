@@ -5,16 +5,16 @@
 //! the GILs again: a thread that held at both ends held all along, and only such a one is called asleep with the GIL. No look is lost because
 //! one thread is new or gone.
 
-mod awake;
+mod attribute;
 mod batch;
-mod book;
-mod gils;
-mod roll;
+mod gil_table;
+mod poll_schedule;
+mod threads;
 
-use super::bind::Binder;
-use super::claims::{Claims, GilNumbers};
-use super::halt::Halt;
-use super::tracked::{Known, Tracked};
+use super::tid_resolver::TidResolver;
+use super::bindings::{ThreadStateBindings, GilIds};
+use super::stop_detector::StopDetector;
+use super::thread_tracker::{PollHints, ThreadTracker};
 use crate::error::ReadError;
 use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::source::{LiveSource, Source};
@@ -24,21 +24,21 @@ use crate::python::interpreters::Roster;
 use crate::python::stack::Symbols;
 use crate::sample::{Sink, Stack, ThreadView, Trust};
 use crate::units::Nanos;
-use awake::Awake;
+use poll_schedule::PollSchedule;
 use batch::Batch;
-use gils::Gils;
+use gil_table::GilTable;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// How often the lists of interpreters and thread states are walked again within one look while they keep changing.
-const WALKS: usize = 3;
+const MAX_WALKS: usize = 3;
 
 /// What one look came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Looked {
+pub enum SampleOutcome {
     /// The GIL and the threads were read.
-    Fully,
+    Complete,
     /// There is no interpreter: not yet, or no longer.
     NoInterpreter,
     /// The GIL could not be read, or made no sense.
@@ -46,54 +46,54 @@ pub enum Looked {
 }
 
 /// Follows one process.
-pub struct Observer {
+pub struct Sampler {
     python: Python,
     source: Box<dyn Source>,
     roster: Roster,
-    binder: Binder,
+    tid_resolver: TidResolver,
     symbols: Symbols,
-    threads: Vec<Tracked>,
-    awake: Awake,
+    threads: Vec<ThreadTracker>,
+    schedule: PollSchedule,
     /// The kernel has not been asked for some thread's name.
-    uncalled: bool,
+    comm_pending: bool,
     /// Some thread that runs Python may have a name there that is not known.
-    unnamed: bool,
+    names_pending: bool,
     by_tstate: HashMap<Addr, usize>,
-    bound: Vec<(Addr, u64, Option<u64>)>,
-    claims: Claims,
-    numbers: GilNumbers,
+    bound_states: Vec<(Addr, u64, Option<u64>)>,
+    bindings: ThreadStateBindings,
+    gil_ids: GilIds,
     /// Some thread state's thread is not known yet, or two of one interpreter claim the same: their ids are about to change.
-    unbound: bool,
+    bindings_pending: bool,
     next_id: u32,
     tids: Vec<Tid>,
     /// The list of threads before that.
-    listed_before: Vec<Tid>,
+    previous_tids: Vec<Tid>,
     /// Who was on the list, but began after the look that read it had.
-    newborn: Vec<Tid>,
+    started_during_sample: Vec<Tid>,
     /// How many threads the kernel counted at the last look.
-    crowd: Option<u64>,
-    listed: Nanos,
+    task_count: Option<u64>,
+    tids_read_at: Nanos,
     /// When it was last made sure that the main thread lives.
-    made_sure: Nanos,
+    leader_checked_at: Nanos,
     /// When the thread states were last seen to change.
-    changed: Nanos,
-    named: Nanos,
+    states_changed_at: Nanos,
+    names_read_at: Nanos,
     /// When the last look was made, and until when it stands for what the threads do.
-    last: Option<Nanos>,
-    booked: Nanos,
+    last_sample: Option<Nanos>,
+    accounted_until: Nanos,
     /// The same end of the look that is being made.
-    until: Nanos,
-    empty: Arc<Stack>,
-    gils: Gils,
-    after: Vec<Option<GilReading>>,
+    weight_until: Nanos,
+    empty_stack: Arc<Stack>,
+    gils: GilTable,
+    gils_after: Vec<Option<GilReading>>,
     batch: Batch,
-    freezer: Option<Box<dyn Freeze>>,
+    pauser: Option<Box<dyn ThreadPauser>>,
     /// Whether and how long the program stood still.
-    pub halt: Halt,
+    pub stop_detector: StopDetector,
     /// Exact mode: threads that kernel events say wait for a GIL now, so that the kernel need not be asked.
-    pub waiting: HashSet<Tid>,
+    pub waiting_by_events: HashSet<Tid>,
     /// How often a thread was asked after.
-    pub asked: u64,
+    pub tasks_polled: u64,
     /// Stacks whose top moved.
     pub torn: u64,
     /// The most interpreters seen at once.
@@ -105,54 +105,54 @@ pub struct Observer {
 }
 
 /// Stops one thread while its stack is read. Only used when the user asks for it.
-pub trait Freeze {
+pub trait ThreadPauser {
     /// Stops the thread until the guard is dropped; `None` when that could not be done.
-    fn freeze(&self, tid: Tid) -> Option<Box<dyn std::any::Any>>;
+    fn pause(&self, tid: Tid) -> Option<Box<dyn std::any::Any>>;
 }
 
-impl Observer {
+impl Sampler {
     /// Starts following the process that `python` was found in.
-    pub fn new(python: Python, freezer: Option<Box<dyn Freeze>>) -> Observer {
-        Observer { freezer, ..Observer::of(Box::new(LiveSource::new(python.pid)), python) }
+    pub fn new(python: Python, pauser: Option<Box<dyn ThreadPauser>>) -> Sampler {
+        Sampler { pauser, ..Sampler::from_target(Box::new(LiveSource::new(python.pid)), python) }
     }
 
     /// Looks at a process by way of `source`: a recorded one, or one that is being recorded.
-    pub fn of(source: Box<dyn Source>, python: Python) -> Observer {
-        Observer {
+    pub fn from_target(source: Box<dyn Source>, python: Python) -> Sampler {
+        Sampler {
             source,
             python,
             roster: Roster::default(),
-            binder: Binder::default(),
+            tid_resolver: TidResolver::default(),
             symbols: Symbols::default(),
             threads: Vec::new(),
-            awake: Awake::default(),
-            uncalled: false,
-            unnamed: false,
+            schedule: PollSchedule::default(),
+            comm_pending: false,
+            names_pending: false,
             by_tstate: HashMap::new(),
-            bound: Vec::new(),
-            claims: Claims::default(),
-            numbers: GilNumbers::default(),
-            halt: Halt::default(),
-            unbound: true,
+            bound_states: Vec::new(),
+            bindings: ThreadStateBindings::default(),
+            gil_ids: GilIds::default(),
+            stop_detector: StopDetector::default(),
+            bindings_pending: true,
             next_id: 0,
             tids: Vec::new(),
-            listed_before: Vec::new(),
-            newborn: Vec::new(),
-            crowd: None,
-            listed: Nanos::ZERO,
-            made_sure: Nanos::ZERO,
-            changed: Nanos::ZERO,
-            named: Nanos::ZERO,
-            last: None,
-            booked: Nanos::ZERO,
-            until: Nanos::ZERO,
-            empty: Arc::new(Stack::empty()),
-            gils: Gils::default(),
-            after: Vec::new(),
+            previous_tids: Vec::new(),
+            started_during_sample: Vec::new(),
+            task_count: None,
+            tids_read_at: Nanos::ZERO,
+            leader_checked_at: Nanos::ZERO,
+            states_changed_at: Nanos::ZERO,
+            names_read_at: Nanos::ZERO,
+            last_sample: None,
+            accounted_until: Nanos::ZERO,
+            weight_until: Nanos::ZERO,
+            empty_stack: Arc::new(Stack::empty()),
+            gils: GilTable::default(),
+            gils_after: Vec::new(),
             batch: Batch::default(),
-            freezer: None,
-            waiting: HashSet::new(),
-            asked: 0,
+            pauser: None,
+            waiting_by_events: HashSet::new(),
+            tasks_polled: 0,
             torn: 0,
             interpreters: 0,
             interval_us: None,
@@ -161,19 +161,19 @@ impl Observer {
     }
 
     /// Follows the program that the process runs now, with the thread numbers going on from `before`.
-    pub fn continued(python: Python, freezer: Option<Box<dyn Freeze>>, before: &Observer) -> Observer {
-        Observer { next_id: before.next_id, ..Observer::new(python, freezer) }
+    pub fn continued(python: Python, pauser: Option<Box<dyn ThreadPauser>>, before: &Sampler) -> Sampler {
+        Sampler { next_id: before.next_id, ..Sampler::new(python, pauser) }
     }
 
     /// A number for a new thread.
-    pub fn number(&mut self) -> ThreadId {
+    pub fn allocate_id(&mut self) -> ThreadId {
         self.next_id += 1;
         ThreadId(self.next_id - 1)
     }
 
     /// Until when the last look stands for what threads do.
-    pub fn booked(&self) -> Nanos {
-        self.booked
+    pub fn accounted_until(&self) -> Nanos {
+        self.accounted_until
     }
 
     /// Where `_PyRuntime` is.
@@ -182,69 +182,69 @@ impl Observer {
     }
 
     /// The threads as the last look left them.
-    pub fn threads(&self) -> &[Tracked] {
+    pub fn threads(&self) -> &[ThreadTracker] {
         &self.threads
     }
 
     /// The GILs with their numbers.
     pub fn gils(&self) -> impl Iterator<Item = (GilId, Addr)> + '_ {
-        self.roster.gils.iter().enumerate().map(|(g, (at, _))| (self.numbers.at(g), *at))
+        self.roster.gils.iter().enumerate().map(|(g, (at, _))| (self.gil_ids.by_index(g), *at))
     }
 
     /// Looks once, at `at`. The look stands for the time from where the last one's ended until `until`.
     /// `Err` when the process as a whole cannot be read: it is gone, or access was taken away.
-    pub fn look(&mut self, at: Nanos, until: Nanos, sink: &mut dyn Sink) -> Result<Looked, ReadError> {
-        if self.last.is_none() {
-            self.booked = at;
+    pub fn sample(&mut self, at: Nanos, until: Nanos, sink: &mut dyn Sink) -> Result<SampleOutcome, ReadError> {
+        if self.last_sample.is_none() {
+            self.accounted_until = at;
         }
-        self.until = until.max(self.booked);
+        self.weight_until = until.max(self.accounted_until);
         self.symbols.codes.begin_look();
-        let crowd = self.source.crowd();
-        let others = std::mem::replace(&mut self.crowd, crowd) != crowd;
-        let all = self.is_list_due(at) || self.unbound || others;
+        let task_count = self.source.crowd();
+        let count_changed = std::mem::replace(&mut self.task_count, task_count) != task_count;
+        let all = self.is_list_due(at) || self.bindings_pending || count_changed;
         self.read_roster(all)?;
-        self.numbers.follow(&self.roster);
-        self.gils.follow(&self.roster);
-        self.bind_if_changed(at, others, sink)?;
+        self.gil_ids.update(&self.roster);
+        self.gils.update(&self.roster);
+        self.bind_if_changed(at, count_changed, sink)?;
         self.read_holders_stacks(sink)?;
-        self.ask_after_threads(sink);
-        self.read_moved()?;
-        self.find_strays(sink)?;
-        self.heed_stops(at);
+        self.poll_tasks(sink);
+        self.read_changed()?;
+        self.resolve_foreign_states(sink)?;
+        self.detect_stop(at);
         self.name_threads(at, sink);
-        let looked = self.outcome();
+        let outcome = self.outcome();
         // Else nothing is known, and the next look that tells stands for this time too. Threads that an ended interpreter leaves behind sleep.
-        if looked == Looked::Fully {
-            self.book(sink);
-            (self.last, self.booked) = (Some(at), self.until);
-            self.gils.0.iter_mut().zip(&self.roster.gils).for_each(|(gil, (_, reading))| gil.earlier = *reading);
+        if outcome == SampleOutcome::Complete {
+            self.attribute(sink);
+            (self.last_sample, self.accounted_until) = (Some(at), self.weight_until);
+            self.gils.0.iter_mut().zip(&self.roster.gils).for_each(|(gil, (_, reading))| gil.previous = *reading);
         }
-        Ok(looked)
+        Ok(outcome)
     }
 
     /// The window ends: settles every thread's time.
     pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
         for thread in &mut self.threads {
-            thread.end(if self.last.is_some() { self.booked } else { at }, sink);
+            thread.finish(if self.last_sample.is_some() { self.accounted_until } else { at }, sink);
         }
         self.threads.clear();
-        self.awake = Awake::default();
+        self.schedule = PollSchedule::default();
     }
 
     fn read_roster(&mut self, all: bool) -> Result<(), ReadError> {
         let (layout, runtime) = (&self.python.layout, self.python.runtime);
         let mut first = Vec::new();
-        for turn in 0..WALKS {
+        for attempt in 0..MAX_WALKS {
             if !self.roster.interpreters.is_empty() {
                 // Who is to be stopped before it is read is not read before.
-                let likely = if turn == 0 && self.freezer.is_none() { likely_holder(&self.gils, &mut self.threads) } else { None };
-                let along = likely.map_or(&[][..], |thread| thread.stack.plan(layout, thread.tstate));
-                if self.roster.read_along(self.source.memory(), layout, runtime, all || turn > 0, along)? {
+                let likely_holder_thread = if attempt == 0 && self.pauser.is_none() { likely_holder(&self.gils, &mut self.threads) } else { None };
+                let along = likely_holder_thread.map_or(&[][..], |thread| thread.stack.plan(layout, thread.tstate));
+                if self.roster.read_along(self.source.memory(), layout, runtime, all || attempt > 0, along)? {
                     self.roster.keep_readings(&first);
-                    self.take_along();
+                    self.accept_prefetch();
                     return Ok(());
                 }
-                if turn == 0 {
+                if attempt == 0 {
                     // Who held when the look began, rather than after the lists were followed: a short hold may be over by then.
                     first.clone_from(&self.roster.gils);
                     self.roster.follow_heads(self.source.memory(), layout);
@@ -261,24 +261,24 @@ impl Observer {
     }
 
     /// The stack of the likely holder was read with the GIL, and is wanted if it holds.
-    fn take_along(&mut self) {
+    fn accept_prefetch(&mut self) {
         let (parts, bytes) = self.roster.along();
         let holds =
-            |thread: &&mut Tracked| self.roster.gils.first().is_some_and(|(_, r)| r.is_some_and(|r| r.holder == Some(thread.tstate)));
+            |thread: &&mut ThreadTracker| self.roster.gils.first().is_some_and(|(_, r)| r.is_some_and(|r| r.holder == Some(thread.tstate)));
         if let Some(thread) = likely_holder(&self.gils, &mut self.threads).filter(holds) {
             thread.stack.take_in(parts, bytes);
         }
     }
 
-    fn outcome(&mut self) -> Looked {
+    fn outcome(&mut self) -> SampleOutcome {
         self.interpreters = self.interpreters.max(self.roster.interpreters.len() as u32);
         match self.roster.gils.first() {
-            None => Looked::NoInterpreter,
-            Some((_, None)) => Looked::Failed,
+            None => SampleOutcome::NoInterpreter,
+            Some((_, None)) => SampleOutcome::Failed,
             Some((_, Some(reading))) => {
                 self.interval_us = Some(reading.interval_us);
                 self.gil_enabled = reading.enabled;
-                Looked::Fully
+                SampleOutcome::Complete
             }
         }
     }
@@ -289,10 +289,10 @@ impl Observer {
             self.gils.0[g].holder_at = None;
             let Some(holder) = self.roster.gils[g].1.and_then(|r| r.holder) else { continue };
             if let Some(&index) = self.by_tstate.get(&holder) {
-                let claim = self.claims.by(holder);
-                (self.gils.0[g].holder_at, self.gils.0[g].sure) = (Some(index), claim.is_none());
-                if let Some(claim) = claim {
-                    self.take(&claim, sink);
+                let binding = self.bindings.for_state(holder);
+                (self.gils.0[g].holder_at, self.gils.0[g].unambiguous) = (Some(index), binding.is_none());
+                if let Some(binding) = binding {
+                    self.bind_to(&binding, sink);
                 }
                 self.read_stack(index, true)?;
             }
@@ -303,10 +303,10 @@ impl Observer {
     fn read_stack(&mut self, index: usize, holds: bool) -> Result<(), ReadError> {
         let thread = &mut self.threads[index];
         let tid = thread.facts.tid;
-        let _frozen = self.freezer.as_ref().filter(|_| holds).and_then(|f| f.freeze(tid));
-        let still = !holds && thread.asleep();
+        let _paused = self.pauser.as_ref().filter(|_| holds).and_then(|f| f.pause(tid));
+        let still = !holds && thread.is_asleep();
         thread.stack.read(self.source.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
-        thread.requested = thread.stack.requested();
+        thread.gil_requested = thread.stack.requested();
         if thread.stack.stack().trust == Trust::Moving {
             self.torn += 1;
         }
@@ -314,13 +314,13 @@ impl Observer {
     }
 
     /// The kernel's word on every thread that can have moved.
-    fn ask_after_threads(&mut self, sink: &mut dyn Sink) {
+    fn poll_tasks(&mut self, sink: &mut dyn Sink) {
         let holds = |index| self.gils.0.iter().any(|gil| gil.holder_at == Some(index));
-        let waits = |tid| self.gils.0.len() == 1 && self.waiting.contains(&tid);
-        self.awake.begin(self.until, |index, tid| holds(index) || waits(tid));
+        let waits = |tid| self.gils.0.len() == 1 && self.waiting_by_events.contains(&tid);
+        self.schedule.select_due(self.weight_until, |index, tid| holds(index) || waits(tid));
         // The newest first, which are the likeliest to be gone soon. Who is gone was the last of those that are left to ask after.
-        for n in (0..self.awake.count()).rev() {
-            let index = self.awake.nth(n);
+        for n in (0..self.schedule.count()).rev() {
+            let index = self.schedule.get(n);
             let (gils, layout) = (&self.roster.gils, &self.python.layout);
             // While some GIL's place is not known, a futex that is on none of the known ones may be on that.
             let known = |yes: bool| (yes || self.roster.complete).then_some(yes);
@@ -330,69 +330,69 @@ impl Observer {
                 known(waits_for.get().is_some())
             };
             let thread = &self.threads[index];
-            let passed_over = self.passed_over(thread);
+            let cannot_have_held = self.cannot_have_held(thread);
             // Events are as old as the look; the GIL was read since, and knows better of one who has just got it.
             let holds = self.roster.is_holder(thread.tstate);
-            let waits = gils.len() == 1 && self.waiting.contains(&thread.facts.tid) && !holds;
-            if self.threads[index].look(self.source.as_ref(), Known { passed_over, waits, holds }, on_gil).is_err() {
-                self.drop_thread(index, true, sink);
+            let waits = gils.len() == 1 && self.waiting_by_events.contains(&thread.facts.tid) && !holds;
+            if self.threads[index].poll(self.source.as_ref(), PollHints { cannot_have_held, waiting: waits, holding: holds }, on_gil).is_err() {
+                self.remove_thread(index, true, sink);
                 continue;
             }
-            self.asked += u64::from(!self.threads[index].still_waits());
+            self.tasks_polled += u64::from(!self.threads[index].is_still_waiting());
             if let Some(gil) = waits_for.get().filter(|gil| *gil != self.threads[index].gil) {
-                let claim = self.claims.on(index).rev().find(|claim| claim.gil == gil).copied();
-                claim.into_iter().for_each(|claim| self.take(&claim, sink));
+                let binding = self.bindings.for_thread(index).rev().find(|binding| binding.gil == gil).copied();
+                binding.into_iter().for_each(|binding| self.bind_to(&binding, sink));
             }
         }
     }
 
-    /// Holders that are not the thread they name (see `claims`).
-    fn find_strays(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        let count = if self.claims.may_stray(self.python.layout.minor) { self.roster.gils.len() } else { 0 };
+    /// Holders that are not the thread they name (see `bindings`).
+    fn resolve_foreign_states(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
+        let count = if self.bindings.may_be_foreign(self.python.layout.minor) { self.roster.gils.len() } else { 0 };
         for g in 0..count {
             // One that let go during this look may well sleep by now.
-            let reading = self.roster.gils[g].1.filter(|reading| self.after.get(g) == Some(&Some(*reading)));
+            let reading = self.roster.gils[g].1.filter(|reading| self.gils_after.get(g) == Some(&Some(*reading)));
             let Some(holder) = reading.and_then(|r| r.holder) else { continue };
-            let Some(sleeper) = self.claims.stray_holder(holder, &self.threads) else { continue };
+            let Some(sleeper) = self.bindings.resolve_foreign_holder(holder, &self.threads) else { continue };
             // Whose it is is known at the next look; at this one it is not the sleeper's.
             self.by_tstate.remove(&holder);
-            self.bound.clear();
-            self.take(&sleeper, sink);
+            self.bound_states.clear();
+            self.bind_to(&sleeper, sink);
             self.read_stack(sleeper.thread, false)?;
         }
         Ok(())
     }
 
     /// What the threads of a stopped program do is not what they were at when it was stopped.
-    fn heed_stops(&mut self, at: Nanos) {
-        let elsewhere = self.awake.places().any(|i| self.threads[i].elsewhere());
-        if self.halt.look(self.source.as_ref(), at, elsewhere) {
-            self.threads.iter_mut().for_each(Tracked::stop);
-            self.awake.rouse();
+    fn detect_stop(&mut self, at: Nanos) {
+        let outside_syscall = self.schedule.indices().any(|i| self.threads[i].is_outside_syscall());
+        if self.stop_detector.check(self.source.as_ref(), at, outside_syscall) {
+            self.threads.iter_mut().for_each(ThreadTracker::mark_stopped);
+            self.schedule.wake_all();
         }
     }
 
     /// Whether a thread cannot have had its GIL since the last look, and another that is known has it now.
-    fn passed_over(&self, thread: &Tracked) -> bool {
+    fn cannot_have_held(&self, thread: &ThreadTracker) -> bool {
         let gil = self.gils.0.iter().zip(&self.roster.gils).find(|(gil, _)| gil.at == thread.gil);
-        gil.is_some_and(|(gil, (_, now))| now.is_some_and(|now| gil.passed_over(&now, thread.tstate)))
+        gil.is_some_and(|(gil, (_, now))| now.is_some_and(|now| gil.cannot_have_held(&now, thread.tstate)))
     }
 
     /// Each thread as the last look saw it, for `dump`; what one look cannot tell is `Unknown`.
-    pub fn views(&self) -> Vec<(ThreadId, ThreadView)> {
-        let view = |thread: &Tracked| {
-            let (state, evidence) = thread.told();
+    pub fn snapshots(&self) -> Vec<(ThreadId, ThreadView)> {
+        let snapshot = |thread: &ThreadTracker| {
+            let (state, evidence) = thread.last_state();
             let facts = &thread.facts;
             let stack = thread.stack.stack().clone();
-            let view = ThreadView { tid: facts.tid, name: facts.name.clone(), python: facts.python, state, evidence, stack };
-            (facts.id, view)
+            let snapshot = ThreadView { tid: facts.tid, name: facts.name.clone(), python: facts.python, state, evidence, stack };
+            (facts.id, snapshot)
         };
-        self.threads.iter().map(view).collect()
+        self.threads.iter().map(snapshot).collect()
     }
 }
 
 /// The thread that held the only GIL when the last look began: most often it still does.
-fn likely_holder<'a>(gils: &Gils, threads: &'a mut [Tracked]) -> Option<&'a mut Tracked> {
+fn likely_holder<'a>(gils: &GilTable, threads: &'a mut [ThreadTracker]) -> Option<&'a mut ThreadTracker> {
     let [gil] = gils.0.as_slice() else { return None };
     let (index, id, _) = gil.holder.as_ref()?;
     threads.get_mut(*index).filter(|thread| thread.facts.id == *id && !thread.tstate.is_null())

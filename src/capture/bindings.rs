@@ -7,18 +7,18 @@
 //! thread's ids in it. Such a state is found out when it holds the GIL while the thread that it names sleeps in the kernel, and exactly one
 //! other thread of Python's can be the one that runs.
 
-use super::tracked::Tracked;
+use super::thread_tracker::ThreadTracker;
 use crate::ids::{Addr, GilId, Tid};
 use crate::python::interpreters::{Roster, ThreadState};
 use crate::python::layout::Minor;
 use std::collections::HashMap;
 
 /// From here on a thread state always carries the ids of the thread that runs under it.
-const IDS_ARE_TRUE: Minor = Minor(3, 13);
+const IDS_RELIABLE_SINCE: Minor = Minor(3, 13);
 
 /// A thread state, and the thread that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct ThreadStateBinding {
     /// Index of the thread.
     pub thread: usize,
     /// Its `PyThreadState` there.
@@ -30,63 +30,63 @@ pub struct Claim {
     interpreter: usize,
 }
 
-impl Claim {
+impl ThreadStateBinding {
     /// Of a thread state on the roster.
-    pub fn of(thread: usize, state: &ThreadState, roster: &Roster) -> Claim {
+    pub fn new(thread: usize, state: &ThreadState, roster: &Roster) -> ThreadStateBinding {
         let gil = roster.interpreters.get(state.interpreter).map_or(Addr(0), |i| i.gil);
-        Claim { thread, tstate: state.at, pthread: state.pthread, gil, interpreter: state.interpreter }
+        ThreadStateBinding { thread, tstate: state.at, pthread: state.pthread, gil, interpreter: state.interpreter }
     }
 }
 
 /// All claims on threads that more than one thread state names.
 #[derive(Debug, Default)]
-pub struct Claims {
-    all: Vec<Claim>,
+pub struct ThreadStateBindings {
+    all: Vec<ThreadStateBinding>,
     /// Thread states that run on another thread than the one that they name.
-    strays: HashMap<Addr, Tid>,
+    foreign: HashMap<Addr, Tid>,
 }
 
-impl Claims {
+impl ThreadStateBindings {
     /// Takes the claims of a new binding, oldest first. True: two of one interpreter name the same thread, which will not last; a thread
     /// state that was just made carries its maker's ids.
-    pub fn renew(&mut self, claims: Vec<Claim>) -> bool {
+    pub fn rebuild(&mut self, bindings: Vec<ThreadStateBinding>) -> bool {
         let mut of_thread: HashMap<usize, (usize, usize)> = HashMap::new();
-        let mut newborn = false;
-        for claim in &claims {
-            let (count, interpreter) = of_thread.entry(claim.thread).or_insert((0, claim.interpreter));
-            newborn |= *count > 0 && *interpreter == claim.interpreter;
+        let mut just_made = false;
+        for binding in &bindings {
+            let (count, interpreter) = of_thread.entry(binding.thread).or_insert((0, binding.interpreter));
+            just_made |= *count > 0 && *interpreter == binding.interpreter;
             *count += 1;
         }
-        self.all = claims;
-        self.all.retain(|claim| of_thread.get(&claim.thread).is_some_and(|(count, _)| *count > 1));
-        newborn
+        self.all = bindings;
+        self.all.retain(|binding| of_thread.get(&binding.thread).is_some_and(|(count, _)| *count > 1));
+        just_made
     }
 
     /// Forgets thread states that are no longer on the roster: their addresses may come again.
-    pub fn keep_strays(&mut self, roster: &Roster) {
-        self.strays.retain(|at, _| roster.threads.iter().any(|t| t.at == *at));
+    pub fn retain_foreign(&mut self, roster: &Roster) {
+        self.foreign.retain(|at, _| roster.threads.iter().any(|t| t.at == *at));
     }
 
     /// The thread that a thread state was found to run on, where that is not the one it names.
-    pub fn stray(&self, tstate: Addr) -> Option<Tid> {
-        self.strays.get(&tstate).copied()
+    pub fn foreign(&self, tstate: Addr) -> Option<Tid> {
+        self.foreign.get(&tstate).copied()
     }
 
     /// Whether thread states of this version may run on another thread than they name.
-    pub fn may_stray(&self, minor: Minor) -> bool {
-        minor < IDS_ARE_TRUE && !self.all.is_empty()
+    pub fn may_be_foreign(&self, minor: Minor) -> bool {
+        minor < IDS_RELIABLE_SINCE && !self.all.is_empty()
     }
 
     /// Whether a thread state that holds the GIL runs on another thread than the one that it names: that one sleeps, and others are runnable. It
     /// is noted where it runs, if that can be told. Given is the claim that the sleeper is under instead.
-    pub fn stray_holder(&mut self, holder: Addr, threads: &[Tracked]) -> Option<Claim> {
-        let claim = self.by(holder).filter(|claim| threads.get(claim.thread).is_some_and(Tracked::asleep))?;
-        let mut running = threads.iter().filter(|t| !t.tstate.is_null() && t.tstate != holder && t.runnable()).map(|t| t.facts.tid);
+    pub fn resolve_foreign_holder(&mut self, holder: Addr, threads: &[ThreadTracker]) -> Option<ThreadStateBinding> {
+        let binding = self.for_state(holder).filter(|binding| threads.get(binding.thread).is_some_and(ThreadTracker::is_asleep))?;
+        let mut running = threads.iter().filter(|t| !t.tstate.is_null() && t.tstate != holder && t.is_runnable()).map(|t| t.facts.tid);
         let first = running.next()?;
         if running.next().is_none() {
-            self.strays.insert(holder, first);
+            self.foreign.insert(holder, first);
         }
-        self.on(claim.thread).find(|other| other.tstate != holder).copied()
+        self.for_thread(binding.thread).find(|other| other.tstate != holder).copied()
     }
 
     /// Threads are numbered anew.
@@ -95,49 +95,49 @@ impl Claims {
     }
 
     /// The claims on a thread that has several, oldest first; none for a thread with one.
-    pub fn on(&self, thread: usize) -> impl DoubleEndedIterator<Item = &Claim> {
-        self.all.iter().filter(move |claim| claim.thread == thread)
+    pub fn for_thread(&self, thread: usize) -> impl DoubleEndedIterator<Item = &ThreadStateBinding> {
+        self.all.iter().filter(move |binding| binding.thread == thread)
     }
 
     /// The claim of a thread state whose thread has several.
-    pub fn by(&self, tstate: Addr) -> Option<Claim> {
-        self.all.iter().find(|claim| claim.tstate == tstate).copied()
+    pub fn for_state(&self, tstate: Addr) -> Option<ThreadStateBinding> {
+        self.all.iter().find(|binding| binding.tstate == tstate).copied()
     }
 }
 
 /// Numbers of GILs, which a GIL keeps while it lives: the list of interpreters is newest first, and places in it shift.
 #[derive(Debug, Default)]
-pub struct GilNumbers {
-    known: Vec<(Addr, GilId)>,
+pub struct GilIds {
+    ids: Vec<(Addr, GilId)>,
     next: u32,
 }
 
-impl GilNumbers {
+impl GilIds {
     /// Brings the numbers in step with the GILs that there are.
-    pub fn follow(&mut self, roster: &Roster) {
-        if self.known.iter().map(|(at, _)| at).eq(roster.gils.iter().map(|(at, _)| at)) {
+    pub fn update(&mut self, roster: &Roster) {
+        if self.ids.iter().map(|(at, _)| at).eq(roster.gils.iter().map(|(at, _)| at)) {
             return;
         }
-        let number = |at: Addr| self.known.iter().find(|(known, _)| *known == at).map(|(_, id)| *id);
-        let kept: Vec<(Addr, Option<GilId>)> = roster.gils.iter().map(|(at, _)| (*at, number(*at))).collect();
-        self.known.clear();
+        let id_of = |at: Addr| self.ids.iter().find(|(known, _)| *known == at).map(|(_, id)| *id);
+        let kept: Vec<(Addr, Option<GilId>)> = roster.gils.iter().map(|(at, _)| (*at, id_of(*at))).collect();
+        self.ids.clear();
         for (at, id) in kept {
             let id = id.unwrap_or_else(|| {
                 self.next += 1;
                 GilId(self.next - 1)
             });
-            self.known.push((at, id));
+            self.ids.push((at, id));
         }
     }
 
     /// The number of the GIL at this place of the roster.
-    pub fn at(&self, index: usize) -> GilId {
-        self.known.get(index).map_or(GilId(u32::MAX), |(_, id)| *id)
+    pub fn by_index(&self, index: usize) -> GilId {
+        self.ids.get(index).map_or(GilId(u32::MAX), |(_, id)| *id)
     }
 
     /// The number of the GIL at this address.
-    pub fn of(&self, gil: Addr) -> Option<GilId> {
-        self.known.iter().find(|(at, _)| *at == gil).map(|(_, id)| *id)
+    pub fn by_address(&self, gil: Addr) -> Option<GilId> {
+        self.ids.iter().find(|(at, _)| *at == gil).map(|(_, id)| *id)
     }
 }
 
@@ -145,26 +145,26 @@ impl GilNumbers {
 mod tests {
     use super::*;
 
-    fn claim(thread: usize, tstate: u64, interpreter: usize) -> Claim {
-        Claim { thread, tstate: Addr(tstate), pthread: 1, gil: Addr(9), interpreter }
+    fn binding(thread: usize, tstate: u64, interpreter: usize) -> ThreadStateBinding {
+        ThreadStateBinding { thread, tstate: Addr(tstate), pthread: 1, gil: Addr(9), interpreter }
     }
 
     #[test]
     fn only_threads_with_several_states_have_claims() {
-        let mut claims = Claims::default();
-        assert!(!claims.renew(vec![claim(0, 10, 1), claim(1, 11, 1), claim(0, 12, 0)]));
-        assert_eq!(claims.on(0).map(|c| c.tstate).collect::<Vec<_>>(), [Addr(10), Addr(12)]);
-        assert_eq!((claims.on(1).count(), claims.by(Addr(11)), claims.by(Addr(12))), (0, None, Some(claim(0, 12, 0))));
-        assert!(claims.renew(vec![claim(0, 10, 1), claim(0, 12, 1)]), "a newborn in the same interpreter");
+        let mut bindings = ThreadStateBindings::default();
+        assert!(!bindings.rebuild(vec![binding(0, 10, 1), binding(1, 11, 1), binding(0, 12, 0)]));
+        assert_eq!(bindings.for_thread(0).map(|c| c.tstate).collect::<Vec<_>>(), [Addr(10), Addr(12)]);
+        assert_eq!((bindings.for_thread(1).count(), bindings.for_state(Addr(11)), bindings.for_state(Addr(12))), (0, None, Some(binding(0, 12, 0))));
+        assert!(bindings.rebuild(vec![binding(0, 10, 1), binding(0, 12, 1)]), "a newborn in the same interpreter");
     }
 
     #[test]
     fn a_gil_keeps_its_number_while_it_lives() {
-        let (mut numbers, mut roster) = (GilNumbers::default(), Roster::default());
+        let (mut ids, mut roster) = (GilIds::default(), Roster::default());
         let mut with = |gils: &[u64]| {
             roster.gils = gils.iter().map(|&at| (Addr(at), None)).collect();
-            numbers.follow(&roster);
-            (0..gils.len()).map(|i| numbers.at(i).0).collect::<Vec<_>>()
+            ids.update(&roster);
+            (0..gils.len()).map(|i| ids.by_index(i).0).collect::<Vec<_>>()
         };
         assert_eq!(with(&[1, 5]), [0, 1]);
         assert_eq!(with(&[1, 7, 5]), [0, 2, 1]);

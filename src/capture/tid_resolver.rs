@@ -11,34 +11,34 @@ use crate::python::interpreters::{Roster, ThreadState};
 use std::collections::BTreeMap;
 
 /// Threads that agree on the place of the id before it is no longer asked for.
-const SURE: usize = 2;
+const MIN_WITNESSES: usize = 2;
 
 /// Translates ids. One per target.
 #[derive(Debug, Default)]
-pub struct Binder {
+pub struct TidResolver {
     offset: Option<u32>,
     /// How many threads that was learnt from. One alone may fit several places: the process's id is the main thread's too.
-    from: usize,
+    witnesses: usize,
     /// The target's own ids to ours, when it lives in another PID namespace.
-    inner: Option<BTreeMap<i32, Tid>>,
+    inner_tids: Option<BTreeMap<i32, Tid>>,
 }
 
-impl Binder {
+impl TidResolver {
     /// Learns what ids the target uses, from its threads as they are now.
-    pub fn refresh(&mut self, source: &dyn Source, roster: &Roster, tids: &[Tid]) {
-        self.inner = source.inner_tids();
-        let known: Vec<i32> = match &self.inner {
+    pub fn calibrate(&mut self, source: &dyn Source, roster: &Roster, tids: &[Tid]) {
+        self.inner_tids = source.inner_tids();
+        let known: Vec<i32> = match &self.inner_tids {
             Some(map) => map.keys().copied().collect(),
             None => tids.iter().map(|t| t.0).collect(),
         };
-        if (self.offset.is_none() || self.from < SURE) && roster.threads.iter().any(|t| t.native_id.is_none()) {
+        if (self.offset.is_none() || self.witnesses < MIN_WITNESSES) && roster.threads.iter().any(|t| t.native_id.is_none()) {
             // Oldest first: the newest may not be bound yet.
             let mut pthreads: Vec<u64> = roster.threads.iter().rev().map(|t| t.pthread).filter(|&p| p != 0).take(64).collect();
             pthreads.sort_unstable();
             pthreads.dedup();
-            if self.offset.is_none() || pthreads.len() > self.from {
+            if self.offset.is_none() || pthreads.len() > self.witnesses {
                 if let Some(offset) = pthread::calibrate(source.memory(), &pthreads, &known) {
-                    (self.offset, self.from) = (Some(offset), pthreads.len());
+                    (self.offset, self.witnesses) = (Some(offset), pthreads.len());
                 }
             }
         }
@@ -50,7 +50,7 @@ impl Binder {
             Some(id) => i32::try_from(id).ok().filter(|&id| id > 0)?,
             None => pthread::tid(mem, thread.pthread, self.offset?)?,
         };
-        match &self.inner {
+        match &self.inner_tids {
             Some(map) => map.get(&inner).copied(),
             None => Some(Tid(inner)),
         }

@@ -2,8 +2,8 @@
 //!
 //! py-spy is told not to stop the target, and asked at most [`MAX_RATE`] times a second: it reads frame by frame and caches nothing.
 
-use crate::capture::clock::Clock;
-use crate::capture::sampler::{sleep, Ended, Plan, Progress, Tick, Window};
+use crate::capture::schedule::SampleSchedule;
+use crate::capture::session::{sleep, StopReason, CaptureConfig, Progress, ProgressHook, CaptureResult};
 use crate::error::{Error, Result};
 use crate::ids::{GilId, Pid, ThreadId, Tid};
 use crate::process::live::LiveMemory;
@@ -20,109 +20,109 @@ use std::sync::Arc;
 /// Looks per second, at most.
 const MAX_RATE: f64 = 100.0;
 /// Failed looks in a row before the target is given up.
-const GIVE_UP: u64 = 100;
+const GIVE_UP_AFTER: u64 = 100;
 /// How often py-spy tries to find an interpreter that may just be starting; it waits 20 ms between.
-const TRIES: u64 = 10;
+const ATTACH_TRIES: u64 = 10;
 /// How py-spy 0.4.3 says that there is none. Its errors are `anyhow` texts without a type, so only the message distinguishes a Python
 /// without an interpreter from one that py-spy cannot read. Cargo.toml pins that version, so that the message cannot change unnoticed.
 const NO_INTERPRETER: &str = "Failed to find a python interpreter";
 const WARNING: &str = "waiting for the GIL cannot be told before Python 3.7: threads that neither hold it nor do I/O are shown as unknown";
 
-struct Legacy {
+struct PySpySampler {
     pid: Pid,
-    threads: HashMap<Tid, Followed>,
+    threads: HashMap<Tid, TrackedThread>,
     offset: Option<u32>,
     tasks: TaskList,
     tids: Vec<Tid>,
     empty: Arc<Stack>,
 }
 
-struct Followed {
+struct TrackedThread {
     id: ThreadId,
     files: Option<TaskFiles>,
     last: Nanos,
     first: (Nanos, SchedStat),
-    latest: SchedStat,
-    told: bool,
+    last_stat: SchedStat,
+    reported: bool,
 }
 
 /// Measures one window of an old Python.
-pub fn measure<S: Sink>(pid: Pid, version: &str, plan: Plan, stop: &AtomicBool, sink: &mut S, tick: &mut Tick<'_, S>) -> Result<Window> {
+pub fn capture<S: Sink>(pid: Pid, version: &str, config: CaptureConfig, stop: &AtomicBool, sink: &mut S, on_progress: &mut ProgressHook<'_, S>) -> Result<CaptureResult> {
     let mut spy = open(pid, version)?;
     // Read now: a program that has ended has neither a command nor an executable.
     let target = target(pid, version);
-    let mut legacy = Legacy::new(pid);
-    let rate_hz = plan.rate_hz.min(MAX_RATE);
+    let mut sampler = PySpySampler::new(pid);
+    let rate_hz = config.rate_hz.min(MAX_RATE);
     let (start, own) = (sys_linux::monotonic(), sys_linux::own_cpu());
-    let facts = |clock: &Clock, now: Nanos, looks, failed| {
+    let stats = |schedule: &SampleSchedule, now: Nanos, looks, failed| {
         let (seconds, cpu) = (now.since(start).as_secs_f64(), sys_linux::own_cpu().since(own).as_secs_f64());
         let profiler_cpu = if seconds > 0.0 { cpu / seconds } else { 0.0 };
-        let (missed, warnings) = (clock.missed(), vec![WARNING.into()]);
+        let (missed, warnings) = (schedule.missed(), vec![WARNING.into()]);
         WindowFacts { begin: start, seconds, rate_hz, looks, missed, failed, profiler_cpu, warnings, ..WindowFacts::default() }
     };
-    let mut clock = Clock::new(start, rate_hz, start.as_nanos());
-    let (mut now, mut last, mut looks, mut failed, mut failed_in_row) = (start, start, 0, 0, 0);
-    let ended = loop {
+    let mut schedule = SampleSchedule::new(start, rate_hz, start.as_nanos());
+    let (mut now, mut last, mut looks, mut failed, mut failed_in_a_row) = (start, start, 0, 0, 0);
+    let stop_reason = loop {
         looks += 1;
         match spy.get_stack_traces() {
             Ok(traces) => {
-                failed_in_row = 0;
-                legacy.look(now, last, &traces, sink);
+                failed_in_a_row = 0;
+                sampler.sample(now, last, &traces, sink);
                 last = now;
             }
-            Err(_) if !facts::runs(pid) => break Ended::TargetEnded,
+            Err(_) if !facts::runs(pid) => break StopReason::TargetEnded,
             Err(e) => {
                 failed += 1;
-                failed_in_row += 1;
-                if failed_in_row >= GIVE_UP {
-                    break Ended::Lost(format!("{e:#}"));
+                failed_in_a_row += 1;
+                if failed_in_a_row >= GIVE_UP_AFTER {
+                    break StopReason::Lost(format!("{e:#}"));
                 }
             }
         }
-        tick(Progress { target: target.clone(), window: facts(&clock, now, looks, failed) }, sink);
-        let next = clock.next(sys_linux::monotonic());
-        if plan.duration.is_some_and(|d| next.since(start) > d) {
-            break Ended::Done;
+        on_progress(Progress { target: target.clone(), window: stats(&schedule, now, looks, failed) }, sink);
+        let next = schedule.next(sys_linux::monotonic());
+        if config.duration.is_some_and(|d| next.since(start) > d) {
+            break StopReason::Done;
         }
         if !sleep(next, stop) {
-            break Ended::Stopped;
+            break StopReason::Stopped;
         }
         now = sys_linux::monotonic();
     };
-    legacy.finish(sink);
-    Ok(Window { target, facts: facts(&clock, now, looks, failed), ended })
+    sampler.finish(sink);
+    Ok(CaptureResult { target, stats: stats(&schedule, now, looks, failed), stop_reason })
 }
 
 fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {
     let config = py_spy::Config { blocking: py_spy::config::LockingStrategy::NonBlocking, ..py_spy::Config::default() };
-    py_spy::PythonSpy::retry_new(pid.0, &config, TRIES).map_err(|e| {
-        let said = format!("{e:#}");
-        if said.contains(NO_INTERPRETER) {
+    py_spy::PythonSpy::retry_new(pid.0, &config, ATTACH_TRIES).map_err(|e| {
+        let message = format!("{e:#}");
+        if message.contains(NO_INTERPRETER) {
             let why = "py-spy finds no interpreter in it: it has not created one yet, or has ended it".into();
             return Error::NotReady { pid, why };
         }
-        Error::UnsupportedVersion { pid, version: version.into(), why: format!("py-spy says: {said}") }
+        Error::UnsupportedVersion { pid, version: version.into(), why: format!("py-spy says: {message}") }
     })
 }
 
 /// One look at an old Python.
 pub fn dump(pid: Pid, version: &str) -> Result<(TargetFacts, Vec<ThreadView>)> {
     let traces = open(pid, version)?.get_stack_traces().map_err(|e| Error::Garbage { pid, what: format!("py-spy says: {e:#}") })?;
-    let mut legacy = Legacy::new(pid);
-    legacy.tasks.read(&mut legacy.tids, true).map_err(|_| Error::Gone { pid, when: String::new() })?;
-    let stacks = legacy.stacks(&traces);
-    let view = |tid: &Tid| {
+    let mut sampler = PySpySampler::new(pid);
+    sampler.tasks.read(&mut sampler.tids, true).map_err(|_| Error::Gone { pid, when: String::new() })?;
+    let stacks = sampler.stacks(&traces);
+    let snapshot = |tid: &Tid| {
         let known = stacks.get(tid);
         let kernel = TaskFiles::open(pid, *tid).and_then(|files| files.kernel()).ok()?;
-        let (state, evidence) = judge(kernel, known.is_some_and(|(trace, _)| trace.owns_gil));
+        let (state, evidence) = classify(kernel, known.is_some_and(|(trace, _)| trace.owns_gil));
         let name = known.and_then(|(trace, _)| trace.thread_name.clone()).or_else(|| threads::comm(pid, *tid)).unwrap_or_default();
-        let stack = known.map_or(&legacy.empty, |(_, stack)| stack).clone();
+        let stack = known.map_or(&sampler.empty, |(_, stack)| stack).clone();
         Some(ThreadView { tid: *tid, name, python: known.is_some(), state, evidence, stack })
     };
-    Ok((target(pid, version), legacy.tids.iter().filter_map(view).collect()))
+    Ok((target(pid, version), sampler.tids.iter().filter_map(snapshot).collect()))
 }
 
-fn judge(kernel: Kernel, held: bool) -> (State, Evidence) {
+fn classify(kernel: Kernel, held: bool) -> (State, Evidence) {
     match kernel {
         Kernel::Runnable if held => (State::HoldingPython, Evidence::GilHolder),
         _ if held => (State::HoldingBlocked, Evidence::GilHolder),
@@ -147,35 +147,35 @@ fn target(pid: Pid, version: &str) -> TargetFacts {
     }
 }
 
-impl Legacy {
-    fn new(pid: Pid) -> Legacy {
-        Legacy { pid, threads: HashMap::new(), offset: None, tasks: TaskList::of(pid), tids: Vec::new(), empty: Arc::new(Stack::empty()) }
+impl PySpySampler {
+    fn new(pid: Pid) -> PySpySampler {
+        PySpySampler { pid, threads: HashMap::new(), offset: None, tasks: TaskList::of(pid), tids: Vec::new(), empty: Arc::new(Stack::empty()) }
     }
 
-    fn look(&mut self, at: Nanos, before: Nanos, traces: &[StackTrace], sink: &mut dyn Sink) {
+    fn sample(&mut self, at: Nanos, before: Nanos, traces: &[StackTrace], sink: &mut dyn Sink) {
         if self.tasks.read(&mut self.tids, true).is_err() {
             return;
         }
         let stacks = self.stacks(traces);
         for tid in self.tids.clone() {
             let known = stacks.get(&tid);
-            self.follow(tid, before, known.is_some_and(|_| true), known.and_then(|(trace, _)| trace.thread_name.clone()), sink);
+            self.track(tid, before, known.is_some_and(|_| true), known.and_then(|(trace, _)| trace.thread_name.clone()), sink);
         }
         let holder = stacks.iter().find(|(_, (trace, _))| trace.owns_gil).map(|(tid, (_, stack))| (*tid, stack.clone()));
         let holder_id = holder.as_ref().and_then(|(tid, _)| self.threads.get(tid)).map(|f| f.id);
-        for (tid, followed) in &mut self.threads {
-            let Some(Ok(kernel)) = followed.files.as_ref().map(TaskFiles::kernel) else { continue };
+        for (tid, tracked) in &mut self.threads {
+            let Some(Ok(kernel)) = tracked.files.as_ref().map(TaskFiles::kernel) else { continue };
             let held = holder.as_ref().is_some_and(|(h, _)| h == tid);
-            let (state, evidence) = judge(kernel, held);
+            let (state, evidence) = classify(kernel, held);
             let stack = stacks.get(tid).map_or(&self.empty, |(_, stack)| stack);
-            let behind = holder.as_ref().zip(holder_id).filter(|_| !held).map(|((_, stack), id)| (id, stack));
-            let split = Split::whole(state, at.since(followed.last).as_nanos() as f64);
-            followed.last = at;
+            let waited_on = holder.as_ref().zip(holder_id).filter(|_| !held).map(|((_, stack), id)| (id, stack));
+            let split = Split::whole(state, at.since(tracked.last).as_nanos() as f64);
+            tracked.last = at;
             // Kept at each look: at the end the thread may be gone.
-            if let Some(Ok(Some(stat))) = followed.files.as_ref().map(TaskFiles::schedstat) {
-                followed.latest = stat;
+            if let Some(Ok(Some(stat))) = tracked.files.as_ref().map(TaskFiles::schedstat) {
+                tracked.last_stat = stat;
             }
-            sink.slice(&Slice { thread: followed.id, end: at, split, evidence, stack, holder: behind });
+            sink.slice(&Slice { thread: tracked.id, end: at, split, evidence, stack, holder: waited_on });
         }
         let holder = match (holder_id, holder) {
             (Some(id), _) => Holder::Thread(id),
@@ -194,37 +194,37 @@ impl Legacy {
             self.offset = pthread::calibrate(&mem, &pthreads, &tids);
         }
         let tid = |trace: &StackTrace| {
-            let told = trace.os_thread_id.and_then(|id| i32::try_from(id).ok());
-            told.or_else(|| pthread::tid(&mem, trace.thread_id, self.offset?)).map(Tid)
+            let native_id = trace.os_thread_id.and_then(|id| i32::try_from(id).ok());
+            native_id.or_else(|| pthread::tid(&mem, trace.thread_id, self.offset?)).map(Tid)
         };
         traces.iter().filter_map(|trace| Some((tid(trace)?, (trace, Arc::new(stack(trace)))))).collect()
     }
 
-    fn follow(&mut self, tid: Tid, began: Nanos, python: bool, name: Option<String>, sink: &mut dyn Sink) {
+    fn track(&mut self, tid: Tid, start: Nanos, python: bool, name: Option<String>, sink: &mut dyn Sink) {
         let id = ThreadId(self.threads.len() as u32);
         let pid = self.pid;
-        let followed = self.threads.entry(tid).or_insert_with(|| {
+        let tracked = self.threads.entry(tid).or_insert_with(|| {
             let files = TaskFiles::open(pid, tid).ok();
             let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten()).unwrap_or_default();
-            Followed { id, files, last: began, first: (began, stat), latest: stat, told: false }
+            TrackedThread { id, files, last: start, first: (start, stat), last_stat: stat, reported: false }
         });
-        if followed.told {
+        if tracked.reported {
             return;
         }
-        followed.told = python;
+        tracked.reported = python;
         let name = name.or_else(|| threads::comm(pid, tid)).unwrap_or_default();
-        sink.thread(&ThreadFacts { id: followed.id, tid, name, python, main: tid.0 == pid.0, gil: python.then_some(GilId(0)) });
+        sink.thread(&ThreadFacts { id: tracked.id, tid, name, python, main: tid.0 == pid.0, gil: python.then_some(GilId(0)) });
     }
 
     fn finish(&mut self, sink: &mut dyn Sink) {
-        for followed in self.threads.values() {
-            let (since, base) = followed.first;
+        for tracked in self.threads.values() {
+            let (since, base) = tracked.first;
             let totals = ThreadTotals {
-                seen: followed.last.since(since),
-                cpu: followed.latest.cpu.since(base.cpu),
-                run_queue: followed.latest.run_queue.since(base.run_queue),
+                seen: tracked.last.since(since),
+                cpu: tracked.last_stat.cpu.since(base.cpu),
+                run_queue: tracked.last_stat.run_queue.since(base.run_queue),
             };
-            sink.thread_end(followed.id, totals);
+            sink.thread_end(tracked.id, totals);
         }
     }
 }

@@ -7,35 +7,35 @@ use crate::process::source::Source;
 use crate::units::Nanos;
 
 /// How often it is asked for when nothing hints at it.
-const ASK: Nanos = Nanos::from_millis(20);
+const CHECK_PERIOD: Nanos = Nanos::from_millis(20);
 
 /// Watches for stops.
 #[derive(Debug, Default)]
-pub struct Halt {
-    now: bool,
-    last: Option<Nanos>,
-    asked: Nanos,
+pub struct StopDetector {
+    stopped: bool,
+    last_sample: Option<Nanos>,
+    checked_at: Nanos,
     total: Nanos,
 }
 
-impl Halt {
+impl StopDetector {
     /// Whether the program stands still at this look, which stands for the time since the last. `hint`: some thread is off the CPU outside of any system call,
     /// as one that computed is when it has been stopped.
-    pub fn look(&mut self, source: &dyn Source, at: Nanos, hint: bool) -> bool {
-        if self.now || hint || at.since(self.asked) >= ASK {
-            self.asked = at;
-            self.now = source.stopped();
+    pub fn check(&mut self, source: &dyn Source, at: Nanos, hint: bool) -> bool {
+        if self.stopped || hint || at.since(self.checked_at) >= CHECK_PERIOD {
+            self.checked_at = at;
+            self.stopped = source.stopped();
         }
-        if self.now {
-            self.total += at.since(self.last.unwrap_or(at));
+        if self.stopped {
+            self.total += at.since(self.last_sample.unwrap_or(at));
         }
-        self.last = Some(at);
-        self.now
+        self.last_sample = Some(at);
+        self.stopped
     }
 
     /// Whether it stood still at the last look.
-    pub fn now(&self) -> bool {
-        self.now
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// How long it stood still so far.
@@ -67,21 +67,21 @@ mod tests {
     fn a_stop_is_seen_at_once_where_something_hints_at_it_and_ends() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = Pid(child.id() as i32);
-        let (at, mut halt) = (|ms: u64| Nanos::from_millis(100 + ms), Halt::default());
-        assert!(!halt.look(&LiveSource::new(pid), at(0), false));
+        let (at, mut detector) = (|ms: u64| Nanos::from_millis(100 + ms), StopDetector::default());
+        assert!(!detector.check(&LiveSource::new(pid), at(0), false));
         kill(pid, libc::SIGSTOP).unwrap();
         while task_state(pid, pid) != Some('T') {
             std::thread::yield_now();
         }
-        assert!(!halt.look(&LiveSource::new(pid), at(1), false), "it is not asked for at each look");
-        assert!(halt.look(&LiveSource::new(pid), at(2), true) && halt.look(&LiveSource::new(pid), at(4), false) && halt.now());
-        assert_eq!(halt.total(), Nanos::from_millis(3));
+        assert!(!detector.check(&LiveSource::new(pid), at(1), false), "it is not asked for at each look");
+        assert!(detector.check(&LiveSource::new(pid), at(2), true) && detector.check(&LiveSource::new(pid), at(4), false) && detector.is_stopped());
+        assert_eq!(detector.total(), Nanos::from_millis(3));
         kill(pid, libc::SIGCONT).unwrap();
         while task_state(pid, pid) == Some('T') {
             std::thread::yield_now();
         }
-        assert!(!halt.look(&LiveSource::new(pid), at(5), false));
-        assert!(warning(halt.total()).is_some_and(|said| said.contains("0.00 s")) && warning(Nanos::ZERO).is_none());
+        assert!(!detector.check(&LiveSource::new(pid), at(5), false));
+        assert!(warning(detector.total()).is_some_and(|text| text.contains("0.00 s")) && warning(Nanos::ZERO).is_none());
         child.kill().unwrap();
         child.wait().unwrap();
     }

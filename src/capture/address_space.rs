@@ -10,19 +10,19 @@ use std::os::unix::fs::FileExt;
 
 /// One program in one process.
 #[derive(Debug)]
-pub struct Program {
+pub struct AddressSpace {
     memory: Option<File>,
     at: Addr,
 }
 
-impl Program {
+impl AddressSpace {
     /// The program that the process runs now; `at` is an address that it has mapped.
-    pub fn of(pid: Pid, at: Addr) -> Program {
-        Program { memory: File::open(format!("/proc/{}/mem", carrier(pid))).ok(), at }
+    pub fn open(pid: Pid, at: Addr) -> AddressSpace {
+        AddressSpace { memory: File::open(format!("/proc/{}/mem", carrier(pid))).ok(), at }
     }
 
     /// Whether it runs no longer, be it that the process ended or that it runs another program. Unknown is no.
-    pub fn is_over(&self) -> bool {
+    pub fn is_replaced(&self) -> bool {
         // The file stays with the address space that it was opened on. Once no process uses that any more, there is nothing to read.
         self.memory.as_ref().is_some_and(|memory| matches!(memory.read_at(&mut [0], self.at.0), Ok(0)))
     }
@@ -41,15 +41,15 @@ mod tests {
         let (mut to, mut from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let pid = Pid(child.id() as i32);
         let first = Maps::of(pid).unwrap().mappings.iter().find(|m| m.readable).unwrap().start;
-        let shell = Program::of(pid, first);
-        assert!(!shell.is_over());
+        let shell = AddressSpace::open(pid, first);
+        assert!(!shell.is_replaced());
         // One byte at a time is what `read` takes, so that the second line is for `cat`, whose echo shows that it runs.
         to.write_all(b"go\nhello\n").unwrap();
         from.read_line(&mut String::new()).unwrap();
-        assert!(shell.is_over());
+        assert!(shell.is_replaced());
         drop(to);
         child.wait().unwrap();
-        assert!(shell.is_over());
-        assert!(!Program::of(pid, first).is_over(), "nothing is known of a process that is gone");
+        assert!(shell.is_replaced());
+        assert!(!AddressSpace::open(pid, first).is_replaced(), "nothing is known of a process that is gone");
     }
 }

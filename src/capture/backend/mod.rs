@@ -2,26 +2,26 @@
 //! its stack is read (remoteprocess). The only place that uses them; without the feature `peers` each of these is a clear message.
 
 #[cfg(feature = "peers")]
-mod freeze;
+mod pause;
 #[cfg(feature = "peers")]
-mod legacy;
+mod pyspy;
 
 #[cfg(feature = "peers")]
-pub use freeze::freezer;
+pub use pause::pauser;
 #[cfg(feature = "peers")]
-pub use legacy::{dump, measure};
+pub use pyspy::{capture, dump};
 
 #[cfg(not(feature = "peers"))]
 mod absent {
-    use crate::capture::observe::Freeze;
-    use crate::capture::sampler::{Plan, Tick, Window};
+    use crate::capture::sampler::ThreadPauser;
+    use crate::capture::session::{CaptureConfig, ProgressHook, CaptureResult};
     use crate::error::{Error, Result};
     use crate::ids::Pid;
     use crate::sample::{Sink, TargetFacts, ThreadView};
     use std::sync::atomic::AtomicBool;
 
     /// Always an error: this gilprof was built without the crate that can.
-    pub fn freezer(_: Pid) -> Result<Box<dyn Freeze>> {
+    pub fn pauser(_: Pid) -> Result<Box<dyn ThreadPauser>> {
         Err(Error::Usage("--freeze-holder is not in this build of gilprof; build it with the default features".into()))
     }
 
@@ -31,7 +31,7 @@ mod absent {
     }
 
     /// Always an error: this gilprof was built without the crate that can.
-    pub fn measure<S: Sink>(pid: Pid, version: &str, _: Plan, _: &AtomicBool, _: &mut S, _: &mut Tick<'_, S>) -> Result<Window> {
+    pub fn capture<S: Sink>(pid: Pid, version: &str, _: CaptureConfig, _: &AtomicBool, _: &mut S, _: &mut ProgressHook<'_, S>) -> Result<CaptureResult> {
         Err(too_old(pid, version))
     }
 
@@ -41,4 +41,4 @@ mod absent {
     }
 }
 #[cfg(not(feature = "peers"))]
-pub use absent::{dump, freezer, measure};
+pub use absent::{capture, dump, pauser};

@@ -13,15 +13,15 @@ use crate::sample::State;
 use crate::units::Nanos;
 
 /// How much runnable time a thread's habit is learnt from.
-const HABIT_NS: f64 = 1e9;
+const WINDOW_NS: f64 = 1e9;
 /// And how much time of holding.
-const HABIT_HELD_NS: f64 = 4e9;
+const HELD_WINDOW_NS: f64 = 4e9;
 /// So much holding without a CPU or with one must have been seen before it says how much of it has a CPU.
-const CLEAR_NS: f64 = 10e6;
+const HOLDING_PRIOR_NS: f64 = 10e6;
 /// Before that much runnable time is known, a thread is supposed to do nothing next to its waits.
-const LITTLE_NS: f64 = 50e6;
+const PRIOR_NS: f64 = 50e6;
 /// The same for time between two looks in a row, which says it directly.
-const PAIRS_NS: f64 = 5e6;
+const PAIR_PRIOR_NS: f64 = 5e6;
 /// A thread that uses less than this share of its runnable time without the GIL is only on its way into and out of waits.
 const MOSTLY_WAITING: f64 = 0.25;
 /// One that uses more than this share runs native code there.
@@ -29,16 +29,16 @@ const MOSTLY_NATIVE: f64 = 0.5;
 
 /// How a runnable look is used to learn a habit.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Runs {
+pub enum RunMode {
     /// With the GIL.
     Holding,
     /// Without it.
-    Open,
+    OffGil,
 }
 
 /// Sums over a stretch of time, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stretch {
+pub struct CpuSums {
     /// On a CPU, as the kernel counts.
     pub cpu: f64,
     /// In the run queue, as the kernel counts.
@@ -46,89 +46,89 @@ pub struct Stretch {
     /// Runnable and holding, by the looks.
     pub held: f64,
     /// Runnable without the GIL, by the looks.
-    pub open: f64,
+    pub off_gil: f64,
 }
 
 /// One thread's habit.
 #[derive(Debug, Default)]
-pub struct Habit {
-    all: Stretch,
+pub struct OffGilEstimator {
+    all: CpuSums,
     /// The stretches without open looks.
-    clear: Stretch,
+    holding_only: CpuSums,
     /// CPU time and time between looks in a row.
-    open_pairs: (f64, f64),
+    off_gil_pairs: (f64, f64),
     held_pairs: (f64, f64),
     /// Asleep for the GIL, and for anything else.
-    slept: (f64, f64),
+    asleep: (f64, f64),
 }
 
-impl Habit {
+impl OffGilEstimator {
     /// Takes note of a settled stretch.
-    pub fn learn(&mut self, stretch: Stretch) {
-        self.all.add(&stretch);
-        if stretch.open == 0.0 {
-            self.clear.add(&stretch);
+    pub fn add(&mut self, sums: CpuSums) {
+        self.all.add(&sums);
+        if sums.off_gil == 0.0 {
+            self.holding_only.add(&sums);
         }
-        if self.all.open > HABIT_NS || self.all.held > HABIT_HELD_NS {
+        if self.all.off_gil > WINDOW_NS || self.all.held > HELD_WINDOW_NS {
             self.all.halve();
-            self.clear.halve();
-            for pair in [&mut self.open_pairs, &mut self.held_pairs, &mut self.slept] {
+            self.holding_only.halve();
+            for pair in [&mut self.off_gil_pairs, &mut self.held_pairs, &mut self.asleep] {
                 *pair = (pair.0 / 2.0, pair.1 / 2.0);
             }
         }
     }
 
     /// Takes note of two looks in a row that were alike: the CPU time between them, and how long that was.
-    pub fn pair(&mut self, runs: Runs, cpu: Nanos, length: Nanos) {
-        let sums = match runs {
-            Runs::Holding => &mut self.held_pairs,
-            Runs::Open => &mut self.open_pairs,
+    pub fn observe_pair(&mut self, mode: RunMode, cpu: Nanos, length: Nanos) {
+        let sums = match mode {
+            RunMode::Holding => &mut self.held_pairs,
+            RunMode::OffGil => &mut self.off_gil_pairs,
         };
         *sums = (sums.0 + cpu.as_nanos() as f64, sums.1 + length.as_nanos() as f64);
     }
 
     /// Takes note of a slice that one look told.
-    pub fn slept(&mut self, state: State, length: Nanos) {
-        let sum = if state == State::Waiting { &mut self.slept.0 } else { &mut self.slept.1 };
+    pub fn observe_sleep(&mut self, state: State, length: Nanos) {
+        let sum = if state == State::Waiting { &mut self.asleep.0 } else { &mut self.asleep.1 };
         *sum += length.as_nanos() as f64;
     }
 
     /// Between two holds such a thread has most likely waited for the GIL; another may have slept for something else.
-    pub fn sleeps_for_the_gil(&self) -> bool {
-        self.slept.0 > self.slept.1
+    pub fn mostly_sleeps_for_gil(&self) -> bool {
+        self.asleep.0 > self.asleep.1
     }
 
     /// Which part of runnable time next to a wait is waiting. The rest is native code, with a CPU or without as the moment has it.
-    pub fn waits(&self) -> f64 {
-        let native = self.native();
+    pub fn waiting_fraction(&self) -> f64 {
+        let native = self.native_fraction();
         ((MOSTLY_NATIVE - native) / (MOSTLY_NATIVE - MOSTLY_WAITING)).clamp(0.0, 1.0) * (1.0 - native)
     }
 
     /// How native it is: its share of CPU in open time, compared with that in holding, because native code gets a CPU as often as holding does.
-    fn native(&self) -> f64 {
-        let Stretch { cpu, queue, held, open } = self.all;
-        let supposed = if cpu + queue > 0.0 { cpu / (cpu + queue) } else { 1.0 };
-        let cleared = self.clear.cpu.min(self.clear.held);
-        let on_cpu = ((cleared + supposed * CLEAR_NS) / (self.clear.held + CLEAR_NS)).clamp(0.0, 1.0);
-        let over = |used: f64, had: f64| if had > 0.0 { (used / had).clamp(0.0, 1.0) } else { 1.0 };
-        let left = over((cpu - on_cpu * held) / (open + LITTLE_NS), on_cpu);
-        let holding = (self.held_pairs.0 + LITTLE_NS * on_cpu) / (self.held_pairs.1 + LITTLE_NS);
-        let direct = over(self.open_pairs.0, self.open_pairs.1 * holding.min(1.0));
-        let trust = self.open_pairs.1 / (self.open_pairs.1 + PAIRS_NS);
-        direct * trust + left * (1.0 - trust)
+    fn native_fraction(&self) -> f64 {
+        let CpuSums { cpu, queue, held, off_gil } = self.all;
+        let presumed = if cpu + queue > 0.0 { cpu / (cpu + queue) } else { 1.0 };
+        let cleared = self.holding_only.cpu.min(self.holding_only.held);
+        let on_cpu = ((cleared + presumed * HOLDING_PRIOR_NS) / (self.holding_only.held + HOLDING_PRIOR_NS)).clamp(0.0, 1.0);
+        let ratio = |used: f64, had: f64| if had > 0.0 { (used / had).clamp(0.0, 1.0) } else { 1.0 };
+        let indirect = ratio((cpu - on_cpu * held) / (off_gil + PRIOR_NS), on_cpu);
+        let holding = (self.held_pairs.0 + PRIOR_NS * on_cpu) / (self.held_pairs.1 + PRIOR_NS);
+        let direct = ratio(self.off_gil_pairs.0, self.off_gil_pairs.1 * holding.min(1.0));
+        let weight = self.off_gil_pairs.1 / (self.off_gil_pairs.1 + PAIR_PRIOR_NS);
+        direct * weight + indirect * (1.0 - weight)
     }
 }
 
-impl Stretch {
-    fn add(&mut self, more: &Stretch) {
+impl CpuSums {
+    fn add(&mut self, more: &CpuSums) {
         self.cpu += more.cpu;
         self.queue += more.queue;
         self.held += more.held;
-        self.open += more.open;
+        self.off_gil += more.off_gil;
     }
 
     fn halve(&mut self) {
-        for sum in [&mut self.cpu, &mut self.queue, &mut self.held, &mut self.open] {
+        for sum in [&mut self.cpu, &mut self.queue, &mut self.held, &mut self.off_gil] {
             *sum /= 2.0;
         }
     }

@@ -15,18 +15,18 @@
 use crate::units::Nanos;
 
 /// The phase wanders between this many periods before and after the slot, so that looks keep their number.
-const WANDER: f64 = 4.0;
+const MAX_PHASE: f64 = 4.0;
 
 /// A look's time follows the clock by one part in so many of how far it is off.
-const FOLLOW: f64 = 8.0;
+const WEIGHT_GAIN: f64 = 8.0;
 /// It is off by so many periods at most.
-const MOST_OFF: f64 = 2.0;
+const MAX_WEIGHT_ERROR: f64 = 2.0;
 /// It is so far ahead of the look at most, for the window may end.
-const MOST_AHEAD: Nanos = Nanos::from_millis(20);
+const MAX_WEIGHT_AHEAD: Nanos = Nanos::from_millis(20);
 
 /// The slots of a window.
 #[derive(Debug)]
-pub struct Clock {
+pub struct SampleSchedule {
     start: Nanos,
     period: f64,
     slot: u64,
@@ -35,20 +35,20 @@ pub struct Clock {
     missed: u64,
     random: u64,
     /// Until when the last look stands for what threads do, in periods.
-    until: f64,
+    weight_until: f64,
 }
 
-impl Clock {
+impl SampleSchedule {
     /// Slots of `rate_hz` per second from `start`. The rate must be positive.
-    pub fn new(start: Nanos, rate_hz: f64, seed: u64) -> Clock {
-        Clock { start, period: 1e9 / rate_hz, slot: 0, phase: 0.0, missed: 0, random: seed | 1, until: -0.5 }
+    pub fn new(start: Nanos, rate_hz: f64, seed: u64) -> SampleSchedule {
+        SampleSchedule { start, period: 1e9 / rate_hz, slot: 0, phase: 0.0, missed: 0, random: seed | 1, weight_until: -0.5 }
     }
 
     /// The time of the next look, given that it is `now`: half a period to one and a half after the last one. It may have passed.
     pub fn next(&mut self, now: Nanos) -> Nanos {
         self.slot += 1;
         let phase = self.phase + self.uniform() - 0.5;
-        self.phase = if phase.abs() > WANDER { phase.signum() * 2.0 * WANDER - phase } else { phase };
+        self.phase = if phase.abs() > MAX_PHASE { phase.signum() * 2.0 * MAX_PHASE - phase } else { phase };
         // A slot whose successor is due cannot be used any more.
         let current = (now.since(self.start).as_nanos() as f64 / self.period - self.phase).max(0.0) as u64;
         if current > self.slot {
@@ -60,13 +60,13 @@ impl Clock {
     }
 
     /// Until when a look at `now` stands for what the threads do. What it stands for begins where the last one's ended.
-    pub fn stands_until(&mut self, now: Nanos) -> Nanos {
-        let look = now.since(self.start).as_nanos() as f64 / self.period;
-        let (even, middle) = (self.until + 1.0, look + 0.5);
+    pub fn weight_until(&mut self, now: Nanos) -> Nanos {
+        let sample = now.since(self.start).as_nanos() as f64 / self.period;
+        let (even, middle) = (self.weight_until + 1.0, sample + 0.5);
         let off = middle - even;
-        self.until = if off.abs() > MOST_OFF { middle } else { even + off / FOLLOW };
-        let until = self.start + Nanos::from_nanos((self.until * self.period).max(0.0) as u64);
-        until.min(now + MOST_AHEAD)
+        self.weight_until = if off.abs() > MAX_WEIGHT_ERROR { middle } else { even + off / WEIGHT_GAIN };
+        let until = self.start + Nanos::from_nanos((self.weight_until * self.period).max(0.0) as u64);
+        until.min(now + MAX_WEIGHT_AHEAD)
     }
 
     /// Slots that passed without a look.
@@ -88,34 +88,34 @@ mod tests {
     use super::*;
 
     /// The times of `count` looks, in periods, where each is made in time.
-    fn looks(count: usize, seed: u64) -> Vec<f64> {
-        let mut clock = Clock::new(Nanos::from_millis(100), 1000.0, seed);
+    fn samples(count: usize, seed: u64) -> Vec<f64> {
+        let mut schedule = SampleSchedule::new(Nanos::from_millis(100), 1000.0, seed);
         let mut now = Nanos::from_millis(100);
-        let mut looks = vec![0.0];
+        let mut samples = vec![0.0];
         for _ in 0..count {
-            now = clock.next(now);
-            looks.push(now.since(Nanos::from_millis(100)).as_nanos() as f64 / 1e6);
+            now = schedule.next(now);
+            samples.push(now.since(Nanos::from_millis(100)).as_nanos() as f64 / 1e6);
         }
-        assert_eq!(clock.missed(), 0);
-        looks
+        assert_eq!(schedule.missed(), 0);
+        samples
     }
 
     #[test]
     fn looks_keep_their_distance_and_their_number() {
-        let looks = looks(10_000, 7);
-        assert!(looks.windows(2).all(|pair| (0.49..=1.51).contains(&(pair[1] - pair[0]))));
-        assert!((looks[10_000] - 10_000.0).abs() <= WANDER);
+        let samples = samples(10_000, 7);
+        assert!(samples.windows(2).all(|pair| (0.49..=1.51).contains(&(pair[1] - pair[0]))));
+        assert!((samples[10_000] - 10_000.0).abs() <= MAX_PHASE);
     }
 
     #[test]
     fn what_comes_by_a_timer_gets_its_share_at_every_phase() {
         // Each look stands for a period. What lasts .4 of one and begins at the same phase of every 20th.
-        let looks = looks(200_000, 0x9e37_79b9_7f4a_7c15);
+        let samples = samples(200_000, 0x9e37_79b9_7f4a_7c15);
         for tenth in 0..10 {
             let begins = f64::from(tenth) / 10.0;
-            let met = |at: f64| (at - begins).rem_euclid(20.0) < 0.4;
-            let said = looks.iter().filter(|at| met(**at)).count() as f64;
-            let share = said / (0.4 * 200_000.0 / 20.0);
+            let hits = |at: f64| (at - begins).rem_euclid(20.0) < 0.4;
+            let sampled = samples.iter().filter(|at| hits(**at)).count() as f64;
+            let share = sampled / (0.4 * 200_000.0 / 20.0);
             assert!((0.93..1.07).contains(&share), "at phase {begins}: {share} of its time");
         }
     }
@@ -123,29 +123,29 @@ mod tests {
     #[test]
     fn looks_stand_for_nearly_the_same_time_near_to_them() {
         let start = Nanos::from_millis(100);
-        let mut clock = Clock::new(start, 1000.0, 5);
+        let mut schedule = SampleSchedule::new(start, 1000.0, 5);
         let (mut now, mut before) = (start, start);
         let mut lengths = Vec::new();
         for _ in 0..10_000 {
-            let until = clock.stands_until(now);
+            let until = schedule.weight_until(now);
             assert!(until >= before && until.since(now) <= Nanos::from_micros(2500) && now.since(until) <= Nanos::from_micros(1500));
             lengths.push(until.since(before).as_nanos() as f64 / 1e6);
-            (before, now) = (until, clock.next(now));
+            (before, now) = (until, schedule.next(now));
         }
         let off = lengths.iter().map(|length| (length - 1.0).powi(2)).sum::<f64>() / lengths.len() as f64;
         assert!(off.sqrt() < 0.1, "{}", off.sqrt());
         // One that comes late stands for all of the time that nobody looked.
         now += Nanos::from_millis(50);
-        assert!(clock.stands_until(now) > now);
+        assert!(schedule.weight_until(now) > now);
     }
 
     #[test]
     fn slots_that_passed_are_missed() {
-        let mut clock = Clock::new(Nanos::ZERO, 1000.0, 7);
-        clock.next(Nanos::ZERO);
+        let mut schedule = SampleSchedule::new(Nanos::ZERO, 1000.0, 7);
+        schedule.next(Nanos::ZERO);
         let now = Nanos::from_micros(10_500);
-        let at = clock.next(now);
+        let at = schedule.next(now);
         assert!(at > now - Nanos::from_millis(1) && at <= now, "{at:?}");
-        assert!((7..=9).contains(&clock.missed()), "{}", clock.missed());
+        assert!((7..=9).contains(&schedule.missed()), "{}", schedule.missed());
     }
 }

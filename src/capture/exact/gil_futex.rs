@@ -1,8 +1,10 @@
 //! The futexes of a GIL.
 
+use crate::ids::GilId;
+
 /// Which part of a GIL a futex lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spot {
+pub enum GilFutex {
     /// `cond`: sleepers want the GIL.
     Cond,
     /// `mutex`: guards `cond`.
@@ -13,5 +15,19 @@ pub enum Spot {
     SwitchMutex,
     /// glibc's own book-keeping in either condition variable: who signals waits here for those signalled before to be gone. A wake-up
     /// here comes from a waiter that leaves, and says nothing of the GIL.
-    Groups,
+    CondInternal,
+}
+
+/// What a thread did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FutexOp {
+    /// Went to sleep.
+    Sleep(GilId, GilFutex),
+    /// Woke others.
+    Wake(GilId, GilFutex),
+    /// Runs again after a sleep.
+    Return {
+        /// Because the time was over.
+        timed_out: bool,
+    },
 }

@@ -1,0 +1,346 @@
+//! The window: looks at the right times, counts those that were late or failed, and ends for one of a few named reasons.
+
+use super::schedule::SampleSchedule;
+use super::exact::ExactMode;
+use super::stop_detector;
+use super::sampler::{ThreadPauser, SampleOutcome, Sampler};
+use super::address_space::AddressSpace;
+use crate::error::{Error, ReadError, Result};
+use crate::ids::Pid;
+use crate::process::futex_watch::Unavailable;
+use crate::process::sys_linux;
+use crate::python::attach::Python;
+use crate::sample::{Sink, TargetFacts, WindowFacts};
+use crate::units::Nanos;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// After so long without one good look the target is located again: it may be ending, or its data may have moved.
+const RELOCATE_AFTER: Nanos = Nanos::from_millis(100);
+/// How often a program that has replaced the measured one is asked whether it is Python by now.
+const RELOCATE_PERIOD: Nanos = Nanos::from_millis(10);
+/// A program that has replaced the measured one may be a launcher; after so long it is what it is.
+const EXEC_GRACE: Nanos = Nanos::from_millis(1_000);
+/// After so long without one good look the window ends.
+const GIVE_UP_AFTER: Nanos = Nanos::from_millis(2_000);
+/// Between two good looks so far apart another program may have started its own interpreter.
+const RECHECK_EXEC_AFTER: Nanos = Nanos::from_millis(5);
+/// A sleep is cut into pieces of this length, so that a slow rate does not keep one who asked to stop.
+const SLEEP_SLICE: Nanos = Nanos::from_millis(50);
+/// How often the caller hears of the progress.
+const PROGRESS_PERIOD: Nanos = Nanos::from_millis(100);
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CaptureConfig {
+    /// Looks per second.
+    pub rate_hz: f64,
+    /// How long; `None` until stopped or the target ends.
+    pub duration: Option<Nanos>,
+    /// Measure waits by kernel events, where the kernel lets us; else by the looks, with a warning.
+    pub exact: bool,
+}
+
+/// Why a window ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The duration is over.
+    Done,
+    /// It was asked to stop.
+    Stopped,
+    /// The target ended.
+    TargetEnded,
+    /// The target is no longer a Python that can be read; why.
+    Lost(String),
+}
+
+/// A finished window.
+#[derive(Clone, Debug)]
+pub struct CaptureResult {
+    /// What was measured.
+    pub target: TargetFacts,
+    /// How.
+    pub stats: WindowFacts,
+    /// Why it ended.
+    pub stop_reason: StopReason,
+}
+
+/// Where the window stands, for a live line and for a recording that may be cut off.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// What is measured.
+    pub target: TargetFacts,
+    /// How, so far.
+    pub window: WindowFacts,
+}
+
+/// Who hears of the progress, about ten times a second, on the sampling thread.
+pub type ProgressHook<'a, S> = dyn FnMut(Progress, &mut S) + 'a;
+
+/// Makes the stopper of threads anew for each program that the process runs.
+pub type PauserFactory<'a> = &'a dyn Fn(Pid) -> Option<Box<dyn ThreadPauser>>;
+
+/// Looks made and lost.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    samples: u64,
+    failed: u64,
+    missed: u64,
+}
+
+/// A window while it is open.
+struct ActiveCapture<'a> {
+    pid: Pid,
+    target: TargetFacts,
+    sampler: Sampler,
+    exact: Option<ExactMode>,
+    address_space: AddressSpace,
+    pauser: PauserFactory<'a>,
+    counts: Counts,
+    torn: u64,
+    stopped: Nanos,
+    /// The last good look, and the counts then.
+    last_good: (Nanos, Counts),
+    /// When the target was last located again.
+    relocated_at: Nanos,
+    /// The program that was measured is over.
+    replaced: bool,
+    warnings: Vec<String>,
+}
+
+/// Measures one window.
+pub fn capture<S: Sink>(
+    python: Python,
+    config: CaptureConfig,
+    pauser: PauserFactory<'_>,
+    stop: &AtomicBool,
+    sink: &mut S,
+    on_progress: &mut ProgressHook<'_, S>,
+) -> Result<CaptureResult> {
+    sys_linux::precise_timers();
+    sys_linux::wake_soon();
+    sys_linux::raise_file_limit();
+    let exact = config.exact.then(|| ExactMode::open(&python));
+    let mut active = ActiveCapture::new(python, pauser);
+    active.enable_exact(exact);
+    let start = sys_linux::monotonic();
+    let own_cpu = sys_linux::own_cpu();
+    let stats_at = |wall: Nanos| {
+        let (wall, cpu) = (wall.as_secs_f64(), sys_linux::own_cpu().since(own_cpu).as_secs_f64());
+        let profiler_cpu = if wall > 0.0 { cpu / wall } else { 0.0 };
+        WindowFacts { begin: start, seconds: wall, rate_hz: config.rate_hz, profiler_cpu, ..WindowFacts::default() }
+    };
+    let mut schedule = SampleSchedule::new(start, config.rate_hz, start.as_nanos());
+    active.last_good.0 = start;
+    let (mut now, mut reported_at) = (start, None::<Nanos>);
+    let stop_reason = loop {
+        let (until, next) = (schedule.weight_until(now), schedule.next(now));
+        let last = config.duration.is_some_and(|d| next.since(start) > d);
+        if let Some(stop_reason) = active.sample_once(now, if last { now } else { until }, sink) {
+            break stop_reason;
+        }
+        active.counts.missed = schedule.missed();
+        if reported_at.is_none_or(|reported_at| now.since(reported_at) >= PROGRESS_PERIOD) {
+            reported_at = Some(now);
+            on_progress(Progress { target: active.target(), window: active.stats(stats_at(now.since(start))) }, sink);
+        }
+        if last {
+            break StopReason::Done;
+        }
+        if !sleep(next, stop) {
+            break StopReason::Stopped;
+        }
+        now = sys_linux::monotonic();
+    };
+    let stop_reason = active.final_stop_reason(stop_reason);
+    if let StopReason::Lost(_) = stop_reason {
+        // The time in which nothing could be seen is not part of the window.
+        (now, active.counts) = active.last_good;
+    }
+    let end = now.max(active.sampler.accounted_until());
+    let seconds = end.since(start).as_secs_f64();
+    active.finish(end, sink);
+    active.warnings.extend(stop_detector::warning(active.stopped + active.sampler.stop_detector.total()));
+    let stats = WindowFacts { seconds, ..active.stats(stats_at(sys_linux::monotonic().since(start))) };
+    Ok(CaptureResult { target: active.target(), stats, stop_reason })
+}
+
+/// Sleeps until `until`; false when asked to stop.
+pub(super) fn sleep(until: Nanos, stop: &AtomicBool) -> bool {
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        let now = sys_linux::monotonic();
+        if now >= until {
+            return true;
+        }
+        sys_linux::sleep_until(until.min(now + SLEEP_SLICE));
+    }
+}
+
+impl<'a> ActiveCapture<'a> {
+    fn new(python: Python, pauser: PauserFactory<'a>) -> ActiveCapture<'a> {
+        let pid = python.pid;
+        ActiveCapture {
+            pid,
+            target: target_info(&python),
+            address_space: AddressSpace::open(pid, python.runtime),
+            sampler: Sampler::new(python, pauser(pid)),
+            exact: None,
+            pauser,
+            counts: Counts::default(),
+            torn: 0,
+            stopped: Nanos::ZERO,
+            last_good: (Nanos::ZERO, Counts::default()),
+            relocated_at: Nanos::ZERO,
+            replaced: false,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Looks once, for the time until `until`. `Some`: the window ends.
+    fn sample_once(&mut self, now: Nanos, until: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
+        let since_good = now.since(self.last_good.0);
+        let recheck = since_good >= RECHECK_EXEC_AFTER || self.counts.samples != self.last_good.1.samples;
+        self.replaced = self.replaced || (recheck && self.address_space.is_replaced());
+        self.counts.samples += 1;
+        if !self.replaced {
+            let outcome = match &mut self.exact {
+                Some(exact) => exact.sample(&mut self.sampler, now, sink),
+                None => self.sampler.sample(now, until, sink),
+            };
+            match outcome {
+                Ok(SampleOutcome::Complete) => {
+                    self.last_good = (now, self.counts);
+                    return None;
+                }
+                Ok(SampleOutcome::Failed | SampleOutcome::NoInterpreter) => {}
+                Err(e) => return Some(self.reason_of(e)),
+            }
+        }
+        self.counts.failed += 1;
+        let every = if self.replaced { RELOCATE_PERIOD } else { RELOCATE_AFTER };
+        if since_good > every && now.since(self.relocated_at) > every {
+            self.relocated_at = now;
+            return self.relocate(now, sink);
+        }
+        None
+    }
+
+    /// The looks alone are good enough to go on with.
+    fn enable_exact(&mut self, exact: Option<std::result::Result<ExactMode, Unavailable>>) {
+        match exact {
+            Some(Ok(exact)) => self.exact = Some(exact),
+            Some(Err(why)) => self.warnings.push(format!("waits are sampled, not exact: {why}")),
+            None => {}
+        }
+    }
+
+    /// All that is pending is settled: the window ends, or the program.
+    fn finish(&mut self, now: Nanos, sink: &mut dyn Sink) {
+        match &mut self.exact {
+            Some(exact) => exact.finish(&mut self.sampler, now, sink),
+            None => self.sampler.finish(now, sink),
+        }
+    }
+
+    fn reason_of(&mut self, error: ReadError) -> StopReason {
+        match error {
+            ReadError::Gone => StopReason::TargetEnded,
+            // A process on its way out refuses before it is gone.
+            ReadError::Refused if !sys_linux::exists(self.pid) => StopReason::TargetEnded,
+            ReadError::Refused | ReadError::Unmapped { .. } => StopReason::Lost(error.to_string()),
+        }
+    }
+
+    /// No good look for a while: the process may run another program now, or be ending.
+    fn relocate(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
+        let since_good = now.since(self.last_good.0);
+        match Python::open(self.pid) {
+            Ok(python) if self.replaced || python.runtime != self.sampler.runtime() || python.version != self.target.python => {
+                self.switch_program(python, now, sink);
+                None
+            }
+            Err(Error::NoSuchProcess { .. } | Error::Gone { .. }) => Some(StopReason::TargetEnded),
+            Err(Error::NotPython { what, .. }) if since_good > EXEC_GRACE => {
+                Some(StopReason::Lost(format!("the process replaced itself by {what}, which is not Python")))
+            }
+            Err(Error::NotReady { .. }) if since_good > GIVE_UP_AFTER => {
+                Some(StopReason::Lost("the program ended its interpreter, but not itself".into()))
+            }
+            Ok(_) | Err(_) if since_good > GIVE_UP_AFTER => Some(StopReason::Lost("its interpreter could no longer be read".into())),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    fn switch_program(&mut self, python: Python, now: Nanos, sink: &mut dyn Sink) {
+        self.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
+        self.finish(now, sink);
+        if let Some(exact) = self.exact.take() {
+            self.enable_exact(Some(exact.for_new_program(&python)));
+        }
+        self.torn += self.sampler.torn;
+        self.stopped += self.sampler.stop_detector.total();
+        self.target = target_info(&python);
+        self.address_space = AddressSpace::open(self.pid, python.runtime);
+        self.sampler = Sampler::continued(python, (self.pauser)(self.pid), &self.sampler);
+        self.replaced = false;
+        self.last_good = (now, self.counts);
+    }
+
+    /// A window that ended while another program ran in the measured one's place ended with the measured one.
+    fn final_stop_reason(&self, stop_reason: StopReason) -> StopReason {
+        match stop_reason {
+            // Its address space goes before the process does, which looks like another program for a moment.
+            StopReason::Done | StopReason::Stopped if self.replaced && !crate::process::facts::runs(self.pid) => StopReason::TargetEnded,
+            StopReason::Done | StopReason::Stopped if self.replaced => StopReason::Lost("the process replaced itself by another program".into()),
+            other => other,
+        }
+    }
+
+    /// What is known of the target by now.
+    fn target(&self) -> TargetFacts {
+        let sampler = &self.sampler;
+        TargetFacts {
+            interpreters: sampler.interpreters.max(self.target.interpreters),
+            switch_interval_us: sampler.interval_us,
+            gil_enabled: sampler.gil_enabled,
+            ..self.target.clone()
+        }
+    }
+
+    /// What is known of the measuring by now, beside what `window` holds.
+    fn stats(&self, base: WindowFacts) -> WindowFacts {
+        let counts = self.counts;
+        let mut stats = WindowFacts {
+            looks: counts.samples,
+            missed: counts.missed,
+            torn: self.torn + self.sampler.torn,
+            failed: counts.failed,
+            warnings: self.warnings.clone(),
+            ..base
+        };
+        if let Some(exact) = &self.exact {
+            exact.add_stats(&mut stats);
+        }
+        stats
+    }
+}
+
+/// What is known of a target before the first look.
+pub fn target_info(python: &Python) -> TargetFacts {
+    let limits = crate::process::facts::Limits::of(python.pid);
+    TargetFacts {
+        pid: python.pid.0,
+        python: python.version.clone(),
+        executable: crate::process::facts::exe(python.pid).unwrap_or_default(),
+        command: crate::process::facts::command(python.pid),
+        free_threaded: python.free_threaded,
+        gil_enabled: true,
+        interpreters: 1,
+        cpus: limits.cpus(),
+        quota: limits.quota,
+        machine_cpus: limits.machine,
+        switch_interval_us: None,
+    }
+}
