@@ -9,14 +9,14 @@
 use gilprof::capture::session::{capture, CaptureConfig};
 use gilprof::ids::Pid;
 use gilprof::profile::ProfileBuilder;
-use gilprof::python::attach::Python;
+use gilprof::python::attach::PythonProcess;
 use gilprof::sample::State;
 use gilprof::units::Nanos;
 use std::sync::atomic::AtomicBool;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pid = std::env::args().nth(1).ok_or("usage: shares PID")?.parse()?;
-    let python = Python::open(Pid(pid))?;
+    let python = PythonProcess::open(Pid(pid))?;
     let plan = CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(2000)), exact: false };
     let mut builder = ProfileBuilder::new();
     let window = capture(python, plan, &|_| None, &AtomicBool::new(false), &mut builder, &mut |_, _| {})?;

@@ -4,7 +4,7 @@
 //! version, and what was learnt of the old one's code objects would then be told of the new one's.
 
 use crate::ids::{Addr, Pid};
-use crate::process::facts::carrier;
+use crate::process::proc_info::live_task;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -18,7 +18,7 @@ pub struct AddressSpace {
 impl AddressSpace {
     /// The program that the process runs now; `at` is an address that it has mapped.
     pub fn open(pid: Pid, at: Addr) -> AddressSpace {
-        AddressSpace { memory: File::open(format!("/proc/{}/mem", carrier(pid))).ok(), at }
+        AddressSpace { memory: File::open(format!("/proc/{}/mem", live_task(pid))).ok(), at }
     }
 
     /// Whether it runs no longer, be it that the process ended or that it runs another program. Unknown is no.
@@ -40,7 +40,7 @@ mod tests {
         let mut child = Command::new("sh").args(["-c", "read go; exec cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (mut to, mut from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let pid = Pid(child.id() as i32);
-        let first = Maps::of(pid).unwrap().mappings.iter().find(|m| m.readable).unwrap().start;
+        let first = Maps::from_pid(pid).unwrap().mappings.iter().find(|m| m.readable).unwrap().start;
         let shell = AddressSpace::open(pid, first);
         assert!(!shell.is_replaced());
         // One byte at a time is what `read` takes, so that the second line is for `cat`, whose echo shows that it runs.

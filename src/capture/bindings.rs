@@ -9,7 +9,7 @@
 
 use super::thread_tracker::ThreadTracker;
 use crate::ids::{Addr, GilId, Tid};
-use crate::python::interpreters::{Roster, ThreadState};
+use crate::python::interpreters::{RuntimeState, ThreadState};
 use crate::python::layout::Minor;
 use std::collections::HashMap;
 
@@ -32,8 +32,8 @@ pub struct ThreadStateBinding {
 
 impl ThreadStateBinding {
     /// Of a thread state on the roster.
-    pub fn new(thread: usize, state: &ThreadState, roster: &Roster) -> ThreadStateBinding {
-        let gil = roster.interpreters.get(state.interpreter).map_or(Addr(0), |i| i.gil);
+    pub fn new(thread: usize, state: &ThreadState, runtime_state: &RuntimeState) -> ThreadStateBinding {
+        let gil = runtime_state.interpreters.get(state.interpreter).map_or(Addr(0), |i| i.gil);
         ThreadStateBinding { thread, tstate: state.at, pthread: state.pthread, gil, interpreter: state.interpreter }
     }
 }
@@ -63,8 +63,8 @@ impl ThreadStateBindings {
     }
 
     /// Forgets thread states that are no longer on the roster: their addresses may come again.
-    pub fn retain_foreign(&mut self, roster: &Roster) {
-        self.foreign.retain(|at, _| roster.threads.iter().any(|t| t.at == *at));
+    pub fn retain_foreign(&mut self, runtime_state: &RuntimeState) {
+        self.foreign.retain(|at, _| runtime_state.threads.iter().any(|t| t.at == *at));
     }
 
     /// The thread that a thread state was found to run on, where that is not the one it names.
@@ -114,12 +114,12 @@ pub struct GilIds {
 
 impl GilIds {
     /// Brings the numbers in step with the GILs that there are.
-    pub fn update(&mut self, roster: &Roster) {
-        if self.ids.iter().map(|(at, _)| at).eq(roster.gils.iter().map(|(at, _)| at)) {
+    pub fn update(&mut self, runtime_state: &RuntimeState) {
+        if self.ids.iter().map(|(at, _)| at).eq(runtime_state.gils.iter().map(|(at, _)| at)) {
             return;
         }
         let id_of = |at: Addr| self.ids.iter().find(|(known, _)| *known == at).map(|(_, id)| *id);
-        let kept: Vec<(Addr, Option<GilId>)> = roster.gils.iter().map(|(at, _)| (*at, id_of(*at))).collect();
+        let kept: Vec<(Addr, Option<GilId>)> = runtime_state.gils.iter().map(|(at, _)| (*at, id_of(*at))).collect();
         self.ids.clear();
         for (at, id) in kept {
             let id = id.unwrap_or_else(|| {
@@ -160,10 +160,10 @@ mod tests {
 
     #[test]
     fn a_gil_keeps_its_number_while_it_lives() {
-        let (mut ids, mut roster) = (GilIds::default(), Roster::default());
+        let (mut ids, mut runtime_state) = (GilIds::default(), RuntimeState::default());
         let mut with = |gils: &[u64]| {
-            roster.gils = gils.iter().map(|&at| (Addr(at), None)).collect();
-            ids.update(&roster);
+            runtime_state.gils = gils.iter().map(|&at| (Addr(at), None)).collect();
+            ids.update(&runtime_state);
             (0..gils.len()).map(|i| ids.by_index(i).0).collect::<Vec<_>>()
         };
         assert_eq!(with(&[1, 5]), [0, 1]);

@@ -4,8 +4,8 @@
 //! just have been woken to take the GIL; it is handed on as [`Classification::Ambiguous`], and the `cpu_attribution` splits it by the CPU time that the
 //! kernel counted.
 
-use crate::process::kernel_stack::Whereabouts;
-use crate::process::threads::Kernel;
+use crate::process::kernel_stack::KernelStackState;
+use crate::process::threads::SyscallState;
 use crate::sample::{Evidence, State};
 
 /// Where a thread sleeps, when it sleeps on a futex.
@@ -66,7 +66,7 @@ pub struct Observation {
     /// The GIL is what it last slept for on a futex, as far as looks have met it.
     pub wants_gil: bool,
     /// Where it is in the kernel, if it is runnable and that can be told.
-    pub kernel_state: Option<Whereabouts>,
+    pub kernel_state: Option<KernelStackState>,
     /// Whether it got a CPU since the last look; `None` where the kernel does not count.
     pub was_scheduled: Option<bool>,
 }
@@ -125,8 +125,8 @@ pub fn classify(observed: &Observation) -> Classification {
 /// Whether one that asks for the GIL has begun to since this look did, on a CPU that it had for something else.
 fn request_started(observed: &Observation) -> bool {
     match observed.kernel_state {
-        Some(Whereabouts::InSystemCall) => true,
-        Some(Whereabouts::OnCpu) => !observed.near_wait,
+        Some(KernelStackState::InSystemCall) => true,
+        Some(KernelStackState::OnCpu) => !observed.near_wait,
         _ => false,
     }
 }
@@ -137,34 +137,34 @@ fn runnable(observed: &Observation) -> Classification {
     match observed.kernel_state {
         None => Classification::Ambiguous { near_wait: observed.near_wait },
         // It has got the GIL since this look began, and then wanted it, or was about to.
-        Some(Whereabouts::OnCpu) if observed.held_after => Classification::Ambiguous { near_wait: observed.near_wait },
+        Some(KernelStackState::OnCpu) if observed.held_after => Classification::Ambiguous { near_wait: observed.near_wait },
         // In another system call it may have slept, or worked there and been pushed off its CPU, by this very look perhaps.
-        Some(Whereabouts::OnCpu | Whereabouts::Preempted | Whereabouts::InSystemCall) => Classification::OffGil,
-        Some(Whereabouts::Leaving) if observed.drop_request == DropRequest::No => Classification::Known(State::Starved, KernelStack),
+        Some(KernelStackState::OnCpu | KernelStackState::Preempted | KernelStackState::InSystemCall) => Classification::OffGil,
+        Some(KernelStackState::LeavingSyscall) if observed.drop_request == DropRequest::No => Classification::Known(State::Starved, KernelStack),
         // The eval loop lets go because it was told to, and asks again; a C function does so for work of its own. But a call that has just
         // returned, at whose end the eval loop looks whether it is told to, still is the instruction that the thread is at.
-        Some(Whereabouts::Leaving) if observed.in_c_call && observed.drop_request == DropRequest::Unknown => Classification::Ambiguous { near_wait: observed.near_wait },
-        Some(Whereabouts::Leaving) => Classification::Known(State::Waiting, PushedOff),
+        Some(KernelStackState::LeavingSyscall) if observed.in_c_call && observed.drop_request == DropRequest::Unknown => Classification::Ambiguous { near_wait: observed.near_wait },
+        Some(KernelStackState::LeavingSyscall) => Classification::Known(State::Waiting, PushedOff),
         // Woken from a lock, in the call that acquires it: it has not come to ask for the GIL. One that was forced to let go, by the eval loop or
         // at the end of a call, has not asked yet either while it waits for its taker (`switch_cond`).
-        Some(Whereabouts::WokenFromFutex) if observed.requested == Some(false) && observed.in_c_call && observed.drop_request == DropRequest::No => {
+        Some(KernelStackState::WokenFromFutex) if observed.requested == Some(false) && observed.in_c_call && observed.drop_request == DropRequest::No => {
             Classification::Known(State::Starved, KernelStack)
         }
-        Some(Whereabouts::WokenFromFutex) if observed.wants_gil => Classification::Known(State::Waiting, KernelStack),
-        Some(Whereabouts::WokenFromFutex) => Classification::Known(State::Starved, KernelStack),
+        Some(KernelStackState::WokenFromFutex) if observed.wants_gil => Classification::Known(State::Waiting, KernelStack),
+        Some(KernelStackState::WokenFromFutex) => Classification::Known(State::Starved, KernelStack),
     }
 }
 
 /// Names the place from what the kernel says. `on_gil` tells whether a futex lies in a GIL; `None` where not every GIL's place is known.
-pub fn task_state(kernel: Kernel, on_gil: impl Fn(crate::ids::Addr) -> Option<bool>) -> TaskState {
+pub fn task_state(kernel: SyscallState, on_gil: impl Fn(crate::ids::Addr) -> Option<bool>) -> TaskState {
     match kernel {
-        Kernel::Runnable => TaskState::Runnable,
-        Kernel::Futex(at) => match on_gil(at) {
+        SyscallState::Runnable => TaskState::Runnable,
+        SyscallState::Futex(at) => match on_gil(at) {
             Some(true) => TaskState::GilFutex,
             Some(false) => TaskState::OtherFutex,
             None => TaskState::Unread,
         },
-        Kernel::Syscall(_) => TaskState::Syscall,
-        Kernel::Elsewhere => TaskState::OutsideSyscall,
+        SyscallState::Syscall(_) => TaskState::Syscall,
+        SyscallState::OutsideSyscall => TaskState::OutsideSyscall,
     }
 }

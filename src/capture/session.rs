@@ -7,9 +7,9 @@ use super::sampler::{ThreadPauser, SampleOutcome, Sampler};
 use super::address_space::AddressSpace;
 use crate::error::{Error, ReadError, Result};
 use crate::ids::Pid;
-use crate::process::futex_watch::Unavailable;
+use crate::process::futex_tracer::Unavailable;
 use crate::process::sys_linux;
-use crate::python::attach::Python;
+use crate::python::attach::PythonProcess;
 use crate::sample::{Sink, TargetFacts, WindowFacts};
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,23 +109,23 @@ struct ActiveCapture<'a> {
 
 /// Measures one window.
 pub fn capture<S: Sink>(
-    python: Python,
+    python: PythonProcess,
     config: CaptureConfig,
     pauser: PauserFactory<'_>,
     stop: &AtomicBool,
     sink: &mut S,
     on_progress: &mut ProgressHook<'_, S>,
 ) -> Result<CaptureResult> {
-    sys_linux::precise_timers();
-    sys_linux::wake_soon();
-    sys_linux::raise_file_limit();
+    sys_linux::set_timer_slack();
+    sys_linux::request_short_timeslice();
+    sys_linux::raise_nofile_limit();
     let exact = config.exact.then(|| ExactMode::open(&python));
     let mut active = ActiveCapture::new(python, pauser);
     active.enable_exact(exact);
     let start = sys_linux::monotonic();
-    let own_cpu = sys_linux::own_cpu();
+    let own_cpu = sys_linux::process_cpu_time();
     let stats_at = |wall: Nanos| {
-        let (wall, cpu) = (wall.as_secs_f64(), sys_linux::own_cpu().since(own_cpu).as_secs_f64());
+        let (wall, cpu) = (wall.as_secs_f64(), sys_linux::process_cpu_time().since(own_cpu).as_secs_f64());
         let profiler_cpu = if wall > 0.0 { cpu / wall } else { 0.0 };
         WindowFacts { begin: start, seconds: wall, rate_hz: config.rate_hz, profiler_cpu, ..WindowFacts::default() }
     };
@@ -179,7 +179,7 @@ pub(super) fn sleep(until: Nanos, stop: &AtomicBool) -> bool {
 }
 
 impl<'a> ActiveCapture<'a> {
-    fn new(python: Python, pauser: PauserFactory<'a>) -> ActiveCapture<'a> {
+    fn new(python: PythonProcess, pauser: PauserFactory<'a>) -> ActiveCapture<'a> {
         let pid = python.pid;
         ActiveCapture {
             pid,
@@ -256,7 +256,7 @@ impl<'a> ActiveCapture<'a> {
     /// No good look for a while: the process may run another program now, or be ending.
     fn relocate(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
         let since_good = now.since(self.last_good.0);
-        match Python::open(self.pid) {
+        match PythonProcess::open(self.pid) {
             Ok(python) if self.replaced || python.runtime != self.sampler.runtime() || python.version != self.target.python => {
                 self.switch_program(python, now, sink);
                 None
@@ -273,7 +273,7 @@ impl<'a> ActiveCapture<'a> {
         }
     }
 
-    fn switch_program(&mut self, python: Python, now: Nanos, sink: &mut dyn Sink) {
+    fn switch_program(&mut self, python: PythonProcess, now: Nanos, sink: &mut dyn Sink) {
         self.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
         self.finish(now, sink);
         if let Some(exact) = self.exact.take() {
@@ -292,7 +292,7 @@ impl<'a> ActiveCapture<'a> {
     fn final_stop_reason(&self, stop_reason: StopReason) -> StopReason {
         match stop_reason {
             // Its address space goes before the process does, which looks like another program for a moment.
-            StopReason::Done | StopReason::Stopped if self.replaced && !crate::process::facts::runs(self.pid) => StopReason::TargetEnded,
+            StopReason::Done | StopReason::Stopped if self.replaced && !crate::process::proc_info::is_running(self.pid) => StopReason::TargetEnded,
             StopReason::Done | StopReason::Stopped if self.replaced => StopReason::Lost("the process replaced itself by another program".into()),
             other => other,
         }
@@ -328,13 +328,13 @@ impl<'a> ActiveCapture<'a> {
 }
 
 /// What is known of a target before the first look.
-pub fn target_info(python: &Python) -> TargetFacts {
-    let limits = crate::process::facts::Limits::of(python.pid);
+pub fn target_info(python: &PythonProcess) -> TargetFacts {
+    let limits = crate::process::proc_info::CpuLimits::from_pid(python.pid);
     TargetFacts {
         pid: python.pid.0,
         python: python.version.clone(),
-        executable: crate::process::facts::exe(python.pid).unwrap_or_default(),
-        command: crate::process::facts::command(python.pid),
+        executable: crate::process::proc_info::exe(python.pid).unwrap_or_default(),
+        command: crate::process::proc_info::command(python.pid),
         free_threaded: python.free_threaded,
         gil_enabled: true,
         interpreters: 1,

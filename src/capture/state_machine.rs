@@ -3,7 +3,7 @@
 use super::classify::{self, DropRequest, Classification, TaskState, Observation};
 use super::cpu_attribution::{PendingSlice, Class, CpuAttribution};
 use crate::ids::ThreadId;
-use crate::process::kernel_stack::Whereabouts;
+use crate::process::kernel_stack::KernelStackState;
 use crate::process::threads::SchedStat;
 use crate::sample::{Evidence, Split, Stack, State};
 use crate::units::Nanos;
@@ -33,7 +33,7 @@ pub struct KernelView {
     /// The kernel's counts; `None` where it keeps none.
     pub stat: Option<SchedStat>,
     /// Where in the kernel it is, if it is runnable and that was asked and can be told.
-    pub kernel_state: Option<Whereabouts>,
+    pub kernel_state: Option<KernelStackState>,
 }
 
 /// What the interpreter says of the thread at the same look.

@@ -3,7 +3,7 @@
 //! A stopped thread's files say where it was when it was stopped, so that a holder would look asleep with the GIL, and its waiters would look
 //! as if they waited for it. Both would blame the program for what was done to it.
 
-use crate::process::source::Source;
+use crate::process::target::Target;
 use crate::units::Nanos;
 
 /// How often it is asked for when nothing hints at it.
@@ -21,7 +21,7 @@ pub struct StopDetector {
 impl StopDetector {
     /// Whether the program stands still at this look, which stands for the time since the last. `hint`: some thread is off the CPU outside of any system call,
     /// as one that computed is when it has been stopped.
-    pub fn check(&mut self, source: &dyn Source, at: Nanos, hint: bool) -> bool {
+    pub fn check(&mut self, source: &dyn Target, at: Nanos, hint: bool) -> bool {
         if self.stopped || hint || at.since(self.checked_at) >= CHECK_PERIOD {
             self.checked_at = at;
             self.stopped = source.stopped();
@@ -58,8 +58,8 @@ pub fn warning(stopped: Nanos) -> Option<String> {
 mod tests {
     use super::*;
     use crate::ids::Pid;
-    use crate::process::facts::task_state;
-    use crate::process::source::LiveSource;
+    use crate::process::proc_info::task_state;
+    use crate::process::target::LiveTarget;
     use crate::process::sys_linux::kill;
     use std::process::{Command, Stdio};
 
@@ -68,19 +68,19 @@ mod tests {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = Pid(child.id() as i32);
         let (at, mut detector) = (|ms: u64| Nanos::from_millis(100 + ms), StopDetector::default());
-        assert!(!detector.check(&LiveSource::new(pid), at(0), false));
+        assert!(!detector.check(&LiveTarget::new(pid), at(0), false));
         kill(pid, libc::SIGSTOP).unwrap();
         while task_state(pid, pid) != Some('T') {
             std::thread::yield_now();
         }
-        assert!(!detector.check(&LiveSource::new(pid), at(1), false), "it is not asked for at each look");
-        assert!(detector.check(&LiveSource::new(pid), at(2), true) && detector.check(&LiveSource::new(pid), at(4), false) && detector.is_stopped());
+        assert!(!detector.check(&LiveTarget::new(pid), at(1), false), "it is not asked for at each look");
+        assert!(detector.check(&LiveTarget::new(pid), at(2), true) && detector.check(&LiveTarget::new(pid), at(4), false) && detector.is_stopped());
         assert_eq!(detector.total(), Nanos::from_millis(3));
         kill(pid, libc::SIGCONT).unwrap();
         while task_state(pid, pid) == Some('T') {
             std::thread::yield_now();
         }
-        assert!(!detector.check(&LiveSource::new(pid), at(5), false));
+        assert!(!detector.check(&LiveTarget::new(pid), at(5), false));
         assert!(warning(detector.total()).is_some_and(|text| text.contains("0.00 s")) && warning(Nanos::ZERO).is_none());
         child.kill().unwrap();
         child.wait().unwrap();

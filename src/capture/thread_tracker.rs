@@ -4,8 +4,8 @@ use super::state_machine::{ThreadStateMachine, InterpreterView, KernelView};
 use super::classify::{self, DropRequest, Classification, TaskState};
 use super::cpu_attribution::PendingSlice;
 use crate::ids::{Addr, GilId, ThreadId};
-use crate::process::kernel_stack::{self, Whereabouts};
-use crate::process::source::Source;
+use crate::process::kernel_stack::{self, KernelStackState};
+use crate::process::target::Target;
 use crate::process::threads::{SchedStat, TaskFiles};
 use crate::python::stack::ThreadStack;
 use crate::sample::{Evidence, Sink, Slice, Split, Stack, State, ThreadFacts, ThreadTotals, Trust};
@@ -106,7 +106,7 @@ const UNREAD: KernelView = KernelView { task_state: TaskState::Unread, assumed: 
 
 impl ThreadTracker {
     /// Starts following a thread. `start`: when its first slice begins. `since_last`: so long ago it was not on the list; `None` when there was none.
-    pub fn new(source: &dyn Source, facts: ThreadFacts, start: Nanos, since_last: Option<Nanos>, empty: &Arc<Stack>) -> ThreadTracker {
+    pub fn new(source: &dyn Target, facts: ThreadFacts, start: Nanos, since_last: Option<Nanos>, empty: &Arc<Stack>) -> ThreadTracker {
         let files = source.open(facts.tid).ok();
         let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten());
         // The list is not read at every look: who has run for longer has been there for longer.
@@ -132,7 +132,7 @@ impl ThreadTracker {
 
     /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
     /// Nor where what the `hints` say says that it waits.
-    pub fn poll(&mut self, source: &dyn Source, hints: PollHints, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Exited> {
+    pub fn poll(&mut self, source: &dyn Target, hints: PollHints, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Exited> {
         if hints.cannot_have_held && self.state_machine.was_waiting() {
             self.kernel = KernelView { task_state: TaskState::StillWaiting, assumed: true, ..UNREAD };
             return Ok(());
@@ -157,15 +157,15 @@ impl ThreadTracker {
         } else if assumed {
             TaskState::GilFutex
         } else {
-            classify::task_state(files.kernel().map_err(|_| Exited)?, &on_gil)
+            classify::task_state(files.syscall_state().map_err(|_| Exited)?, &on_gil)
         };
         // Of a holder, and of one that was woken and has not run, it is clear what it does. The first holders only show that the kernel tells.
         let clear = hints.holding || self.state_machine.not_run_since_wakeup(stat);
         let needs_stack = task_state == TaskState::Runnable && (!clear || !kernel_stack::proven());
-        let kernel_state = if needs_stack { files.whereabouts() } else { None }.filter(|_| !clear);
-        if matches!(kernel_state, Some(Whereabouts::WokenFromFutex | Whereabouts::InSystemCall)) {
+        let kernel_state = if needs_stack { files.kernel_stack_state() } else { None }.filter(|_| !clear);
+        if matches!(kernel_state, Some(KernelStackState::WokenFromFutex | KernelStackState::InSystemCall)) {
             // It may have gone to sleep between the two questions.
-            task_state = classify::task_state(files.kernel().map_err(|_| Exited)?, &on_gil);
+            task_state = classify::task_state(files.syscall_state().map_err(|_| Exited)?, &on_gil);
         }
         self.kernel = KernelView { task_state, assumed, stat, kernel_state };
         Ok(())
@@ -226,7 +226,7 @@ impl ThreadTracker {
 
     /// Whether this look found it on a CPU by its kernel stack, which is asked only of one that did not hold.
     pub fn is_on_cpu(&self) -> bool {
-        self.kernel.kernel_state == Some(Whereabouts::OnCpu)
+        self.kernel.kernel_state == Some(KernelStackState::OnCpu)
     }
 
     /// Puts it under one of its thread states. True when that changes what is told of it.
@@ -278,7 +278,7 @@ impl ThreadTracker {
             return DropRequest::No;
         }
         // The word stays as it is from the drop until the thread has a CPU again, or sleeps until another has taken the GIL (`drop_gil`).
-        let is_current = self.kernel.kernel_state == Some(Whereabouts::Leaving);
+        let is_current = self.kernel.kernel_state == Some(KernelStackState::LeavingSyscall);
         if let Some(requested) = self.stack.drop_request().filter(|_| is_current) {
             return if requested { DropRequest::Likely } else { DropRequest::No };
         }
@@ -344,7 +344,7 @@ fn emit(sink: &mut dyn Sink, thread: ThreadId, entry: &PendingSlice, split: Spli
 mod tests {
     use super::*;
     use crate::ids::{Pid, Tid};
-    use crate::process::source::LiveSource;
+    use crate::process::target::LiveTarget;
     use crate::sample::{Frame, Function, GilLook};
 
     /// Ends of slices in ms, their lengths, and the line behind which the thread waited.
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn waiting_is_told_of_when_the_holder_goes_elsewhere_and_at_the_end() {
         let facts = ThreadFacts { id: ThreadId(1), tid: Tid(-1), name: String::new(), python: true, main: false, gil: None };
-        let mut thread = ThreadTracker::new(&LiveSource::new(Pid(-1)), facts, Nanos::ZERO, None, &Arc::new(Stack::empty()));
+        let mut thread = ThreadTracker::new(&LiveTarget::new(Pid(-1)), facts, Nanos::ZERO, None, &Arc::new(Stack::empty()));
         let functions = ["f", "g"].map(|name| Arc::new(Function { name: name.into(), file: String::new(), first_line: 1 }));
         let stack = |f: usize, line| Arc::new(Stack { frames: vec![Frame { function: functions[f].clone(), line }], trust: Trust::Whole });
         let mut collected = CollectingSink::default();

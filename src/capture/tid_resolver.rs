@@ -6,8 +6,8 @@
 use crate::ids::Tid;
 use crate::process::memory::Memory;
 use crate::process::pthread;
-use crate::process::source::Source;
-use crate::python::interpreters::{Roster, ThreadState};
+use crate::process::target::Target;
+use crate::python::interpreters::{RuntimeState, ThreadState};
 use std::collections::BTreeMap;
 
 /// Threads that agree on the place of the id before it is no longer asked for.
@@ -25,15 +25,15 @@ pub struct TidResolver {
 
 impl TidResolver {
     /// Learns what ids the target uses, from its threads as they are now.
-    pub fn calibrate(&mut self, source: &dyn Source, roster: &Roster, tids: &[Tid]) {
+    pub fn calibrate(&mut self, source: &dyn Target, runtime_state: &RuntimeState, tids: &[Tid]) {
         self.inner_tids = source.inner_tids();
         let known: Vec<i32> = match &self.inner_tids {
             Some(map) => map.keys().copied().collect(),
             None => tids.iter().map(|t| t.0).collect(),
         };
-        if (self.offset.is_none() || self.witnesses < MIN_WITNESSES) && roster.threads.iter().any(|t| t.native_id.is_none()) {
+        if (self.offset.is_none() || self.witnesses < MIN_WITNESSES) && runtime_state.threads.iter().any(|t| t.native_id.is_none()) {
             // Oldest first: the newest may not be bound yet.
-            let mut pthreads: Vec<u64> = roster.threads.iter().rev().map(|t| t.pthread).filter(|&p| p != 0).take(64).collect();
+            let mut pthreads: Vec<u64> = runtime_state.threads.iter().rev().map(|t| t.pthread).filter(|&p| p != 0).take(64).collect();
             pthreads.sort_unstable();
             pthreads.dedup();
             if self.offset.is_none() || pthreads.len() > self.witnesses {

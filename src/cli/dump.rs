@@ -11,7 +11,7 @@ use crate::error::{Error, ReadError, Result};
 use crate::ids::{Pid, ThreadId};
 use crate::output::{dump, Format};
 use crate::process::sys_linux;
-use crate::python::attach::{Attached, Python};
+use crate::python::attach::{Attached, PythonProcess};
 use crate::sample::{GilLook, Sink, Slice, Split, State, TargetFacts, ThreadFacts, ThreadTotals, ThreadView};
 use crate::units::Nanos;
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>)
 }
 
 /// A look of its own, whose reads are written to a file that only this user may read.
-fn write_recording(python: &Python, path: &Path) -> Result<()> {
+fn write_recording(python: &PythonProcess, path: &Path) -> Result<()> {
     let failed = |source| Error::Output { path: path.into(), source };
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
     let (recording, _) = recorded_sample::record(python, &mut Settled::default())?;
@@ -76,7 +76,7 @@ impl Sink for Settled {
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
 
-fn look(python: Python, freeze: bool) -> Result<(TargetFacts, Vec<ThreadView>)> {
+fn look(python: PythonProcess, freeze: bool) -> Result<(TargetFacts, Vec<ThreadView>)> {
     let pid = python.pid;
     let mut target = session::target_info(&python);
     let pauser = if freeze { Some(backend::pauser(pid)?) } else { None };

@@ -6,7 +6,7 @@
 use super::files::Blanks;
 use super::{exit, system};
 use crate::error::Result;
-use crate::process::facts::Status;
+use crate::process::proc_info::Status;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;

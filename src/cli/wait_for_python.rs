@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 use crate::ids::{Pid, Tid};
 use crate::output::plain;
 use crate::process::maps::Maps;
-use crate::process::{facts, sys_linux};
+use crate::process::{proc_info, sys_linux};
 use crate::python::attach::{self, Attached};
-use crate::python::explain;
+use crate::python::diagnose;
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -84,7 +84,7 @@ pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attach
         // While the same files are mapped, the answer cannot have changed: a Python that is not ready yet, or not Python.
         if mapped.is_none() || mapped != images {
             (images, found) = (mapped, None);
-            match attach::find(pid) {
+            match attach::identify(pid) {
                 Ok(Attached::Python(python)) => found = Some(python),
                 Ok(legacy) => return Ok(legacy),
                 Err(e @ (Error::UnsupportedVersion { .. } | Error::Permission { .. })) => return Err(e),
@@ -92,7 +92,7 @@ pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attach
                 Err(_) => images = None,
             }
         }
-        if let Some(python) = found.take_if(|python| python.ready().is_ok()) {
+        if let Some(python) = found.take_if(|python| python.ensure_ready().is_ok()) {
             return Ok(Attached::Python(python));
         }
         if ended.load(Ordering::Relaxed) {
@@ -106,7 +106,7 @@ pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attach
 
 /// The process of a thread id. `top -H` and `ps -L` show thread ids, and `/proc` has each of them as if it were a process.
 fn whole_process(pid: Pid) -> Pid {
-    match facts::process_of(Tid(pid.0)) {
+    match proc_info::process_of(Tid(pid.0)) {
         Some(process) if process != pid => {
             say(&format!("{pid} is a thread of process {process}, which is looked at as a whole"));
             process
@@ -117,20 +117,20 @@ fn whole_process(pid: Pid) -> Pid {
 
 /// Whether a signal or a debugger has stopped the process.
 fn is_stopped(pid: Pid) -> bool {
-    matches!(facts::Status::of(pid).ok().and_then(|status| status.state()), Some('T' | 't'))
+    matches!(proc_info::Status::from_pid(pid).ok().and_then(|status| status.state()), Some('T' | 't'))
 }
 
 /// The time since a process was started; `None` when `/proc` does not say.
 fn age(pid: Pid) -> Option<Nanos> {
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    let started = Nanos::from_nanos(facts::start_time(pid)?.0.checked_mul(START_TIME_TICK.as_nanos())?);
+    let started = Nanos::from_nanos(proc_info::start_time(pid)?.0.checked_mul(START_TIME_TICK.as_nanos())?);
     Some(Nanos::from_secs_f64(uptime).since(started))
 }
 
 /// The files whose code a process has mapped, by device and inode.
 fn images_of(pid: Pid) -> Option<Vec<(u32, u32, u64)>> {
-    let maps = Maps::of(pid).ok()?;
+    let maps = Maps::from_pid(pid).ok()?;
     let code = maps.mappings.iter().filter(|m| m.executable && m.file().is_some());
     Some(code.map(|m| (m.dev.major, m.dev.minor, m.inode)).collect())
 }
@@ -154,10 +154,10 @@ impl ChildWatch {
             return;
         }
         self.polled_at = Some(now);
-        let Some(found) = explain::python_descendants(pid).first().map(|(child, _)| *child) else { return };
+        let Some(found) = diagnose::python_descendants(pid).first().map(|(child, _)| *child) else { return };
         // The command is read once: a process has none any more when it ends.
         let known = self.child.take().filter(|(child, ..)| *child == found);
-        let (_, command, since) = self.child.insert(known.unwrap_or_else(|| (found, explain::command(found), now)));
+        let (_, command, since) = self.child.insert(known.unwrap_or_else(|| (found, diagnose::command(found), now)));
         if now.since(*since) >= CHILD_SETTLED && !std::mem::replace(&mut self.reported, true) {
             let name = &self.name;
             say(&format!(

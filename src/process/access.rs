@@ -25,7 +25,7 @@ enum Container {
 
 /// What decides. `None` is unknown, and then no cause is claimed from it.
 #[derive(Clone, Debug)]
-struct Facts {
+struct AccessContext {
     errno: i32,
     my_uid: Option<u32>,
     /// Real, effective, saved.
@@ -41,12 +41,12 @@ struct Facts {
     seccomp: bool,
     container: Container,
     /// gilprof's own command line, to be run again with more rights.
-    again: String,
+    rerun_command: String,
 }
 
 /// The error for a process that the kernel would not let us read with `errno` (EPERM and EACCES as a rule).
-pub fn explain(pid: Pid, errno: i32) -> Error {
-    Error::Permission { pid, why: why(pid, &Facts::of(pid, errno)) }
+pub fn denied(pid: Pid, errno: i32) -> Error {
+    Error::Permission { pid, why: cause(pid, &AccessContext::from_pid(pid, errno)) }
 }
 
 /// Whether a process exists but is not in our `/proc`, which is mounted with `hidepid`.
@@ -57,13 +57,13 @@ pub fn is_hidden(pid: Pid) -> bool {
 
 /// The error for such a process.
 pub fn hidden(pid: Pid) -> Error {
-    let why = format!("/proc shows you no processes of other users (it is mounted with hidepid)\n  sudo {}", again(pid));
+    let why = format!("/proc shows you no processes of other users (it is mounted with hidepid)\n  sudo {}", rerun_command(pid));
     Error::Permission { pid, why }
 }
 
-impl Facts {
-    fn of(pid: Pid, errno: i32) -> Facts {
-        let (mine, theirs) = (Status::own().unwrap_or_default(), Status::of(pid).unwrap_or_default());
+impl AccessContext {
+    fn from_pid(pid: Pid, errno: i32) -> AccessContext {
+        let (mine, theirs) = (Status::own().unwrap_or_default(), Status::from_pid(pid).unwrap_or_default());
         let uids = |status: &Status| -> Vec<u32> { status.numbers("Uid").iter().take(3).filter_map(|&uid| uid.try_into().ok()).collect() };
         let target_uids = uids(&theirs);
         // The kernel gives the files of a process that is not dumpable to root.
@@ -73,114 +73,114 @@ impl Facts {
             _ => None,
         };
         let link = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user")).ok();
-        Facts {
+        AccessContext {
             errno,
             my_uid: uids(&mine).get(1).copied(),
             target_uids,
             have_cap: mine.bits("CapEff").map(|bits| bits >> CAP_SYS_PTRACE & 1 == 1),
             same_user_namespace: link("self").zip(link(&pid.to_string())).map(|(mine, theirs)| mine == theirs),
             yama: read_text("/proc/sys/kernel/yama/ptrace_scope").ok().and_then(|text| text.trim().parse().ok()),
-            descendant: descendant(pid),
+            descendant: is_descendant(pid),
             dumpable,
             kernel_thread: theirs.kernel_thread() == Some(true),
             seccomp: mine.number("Seccomp").is_some_and(|mode| mode != 0),
             container: container(),
-            again: again(pid),
+            rerun_command: rerun_command(pid),
         }
     }
 }
 
 /// What stands in the way, and what helps: one cause, the first that is sure.
-fn why(pid: Pid, facts: &Facts) -> String {
-    let have_cap = facts.have_cap == Some(true);
-    let Facts { again, .. } = facts;
-    if facts.kernel_thread {
+fn cause(pid: Pid, context: &AccessContext) -> String {
+    let have_cap = context.have_cap == Some(true);
+    let AccessContext { rerun_command, .. } = context;
+    if context.kernel_thread {
         return "it is a kernel thread, which has no memory of its own".to_owned();
     }
-    if facts.errno == libc::ENOSYS {
-        return format!("a seccomp filter or the kernel's configuration forbids process_vm_readv{}", help_privilege(facts));
+    if context.errno == libc::ENOSYS {
+        return format!("a seccomp filter or the kernel's configuration forbids process_vm_readv{}", help_privilege(context));
     }
-    if have_cap && facts.same_user_namespace == Some(false) {
+    if have_cap && context.same_user_namespace == Some(false) {
         return format!(
             "it lives in another user namespace (a rootless container, perhaps), where our CAP_SYS_PTRACE does not count\n  \
-             run gilprof in the initial namespace, as root of the host: sudo {again}"
+             run gilprof in the initial namespace, as root of the host: sudo {rerun_command}"
         );
     }
-    if facts.yama == Some(3) {
+    if context.yama == Some(3) {
         return "kernel.yama.ptrace_scope is 3: nobody may read another process, root included, until the next boot\n  \
                 set kernel.yama.ptrace_scope to 1 in /etc/sysctl.d and boot again, or let gilprof be the parent: gilprof run"
             .to_owned();
     }
     if !have_cap {
-        if let Some(cause) = without_cap(pid, facts) {
+        if let Some(cause) = cause_without_cap(pid, context) {
             return cause;
         }
     }
-    if facts.seccomp {
-        return format!("gilprof runs under a seccomp filter, which seems to forbid process_vm_readv{}", help_privilege(facts));
+    if context.seccomp {
+        return format!("gilprof runs under a seccomp filter, which seems to forbid process_vm_readv{}", help_privilege(context));
     }
     if have_cap {
         return "gilprof has CAP_SYS_PTRACE, so a security module (SELinux, AppArmor) or a protected process is the likely reason\n  \
                 see what it refused: sudo dmesg | grep -iE 'denied|apparmor|selinux'"
             .to_owned();
     }
-    format!("the kernel says {}{}", std::io::Error::from_raw_os_error(facts.errno), help_privilege(facts))
+    format!("the kernel says {}{}", std::io::Error::from_raw_os_error(context.errno), help_privilege(context))
 }
 
 /// The causes that CAP_SYS_PTRACE would remove.
-fn without_cap(pid: Pid, facts: &Facts) -> Option<String> {
-    let me = facts.my_uid?;
-    if let Some(&other) = facts.target_uids.iter().find(|&&uid| uid != me) {
+fn cause_without_cap(pid: Pid, context: &AccessContext) -> Option<String> {
+    let me = context.my_uid?;
+    if let Some(&other) = context.target_uids.iter().find(|&&uid| uid != me) {
         return Some(match me {
-            0 => format!("it belongs to uid {other}, and root here lacks CAP_SYS_PTRACE{}", help_privilege(facts)),
-            _ => format!("it belongs to uid {other} and you are uid {me}{}", help_privilege(facts)),
+            0 => format!("it belongs to uid {other}, and root here lacks CAP_SYS_PTRACE{}", help_privilege(context)),
+            _ => format!("it belongs to uid {other} and you are uid {me}{}", help_privilege(context)),
         });
     }
-    if facts.dumpable == Some(false) {
+    if context.dumpable == Some(false) {
         return Some(format!(
             "it is not dumpable: it has changed its user or capabilities, or its executable cannot be read, and only CAP_SYS_PTRACE reads such a process{}",
-            help_privilege(facts)
+            help_privilege(context)
         ));
     }
-    match facts.yama {
-        Some(1) if facts.descendant != Some(true) => {
-            let sysctl = match facts.container {
+    match context.yama {
+        Some(1) if context.descendant != Some(true) => {
+            let sysctl = match context.container {
                 Container::None => "\n  or, until the next boot, for all processes of one user: sudo sysctl kernel.yama.ptrace_scope=0",
                 // The setting is the host's; a container cannot change it.
                 _ => "",
             };
             Some(format!(
                 "kernel.yama.ptrace_scope is 1, so only an ancestor of pid {pid} may read it{}{sysctl}\n  or let gilprof be the parent: gilprof run python …",
-                help_privilege(facts)
+                help_privilege(context)
             ))
         }
-        Some(2) => Some(format!("kernel.yama.ptrace_scope is 2, so only CAP_SYS_PTRACE may read other processes{}", help_privilege(facts))),
-        _ if facts.same_user_namespace == Some(false) => {
-            Some(format!("it lives in another user namespace (a container){}", help_privilege(facts)))
+        Some(2) => Some(format!("kernel.yama.ptrace_scope is 2, so only CAP_SYS_PTRACE may read other processes{}", help_privilege(context))),
+        _ if context.same_user_namespace == Some(false) => {
+            Some(format!("it lives in another user namespace (a container){}", help_privilege(context)))
         }
-        _ if me == 0 => Some(format!("gilprof lacks CAP_SYS_PTRACE, although it runs as root{}", help_privilege(facts))),
+        _ if me == 0 => Some(format!("gilprof lacks CAP_SYS_PTRACE, although it runs as root{}", help_privilege(context))),
         _ => None,
     }
 }
 
 /// How to come by CAP_SYS_PTRACE here, on lines of its own.
-fn help_privilege(facts: &Facts) -> String {
-    let again = &facts.again;
-    match facts.container {
+fn help_privilege(context: &AccessContext) -> String {
+    let rerun_command = &context.rerun_command;
+    match context.container {
         Container::Kubernetes => "\n  give the container the capability: securityContext: {capabilities: {add: [\"SYS_PTRACE\"]}}\n  \
              or attach a debug container that has it: kubectl debug --profile=sysadmin -it POD --image=IMAGE --target=CONTAINER"
             .to_owned(),
         Container::Docker => {
-            let root = if facts.my_uid == Some(0) {
+            let root = if context.my_uid == Some(0) {
                 String::new()
             } else {
-                format!("\n  become root in the container (docker exec -u 0): sudo {again}")
+                format!("\n  become root in the container (docker exec -u 0): sudo {rerun_command}")
             };
             format!(
                 "{root}\n  start the container with: docker run --cap-add SYS_PTRACE …\n  or run gilprof on the host, with the host's pid"
             )
         }
-        Container::None => format!("\n  sudo {again}"),
+        Container::None => format!("\n  sudo {rerun_command}"),
     }
 }
 
@@ -201,7 +201,7 @@ fn container() -> Container {
 }
 
 /// Whether gilprof is an ancestor of the process. Unknown when the chain cannot be followed.
-fn descendant(pid: Pid) -> Option<bool> {
+fn is_descendant(pid: Pid) -> Option<bool> {
     let me = i64::from(std::process::id());
     let mut at = i64::from(pid.0);
     for _ in 0..MAX_ANCESTORS {
@@ -211,30 +211,30 @@ fn descendant(pid: Pid) -> Option<bool> {
         if at == me {
             return Some(true);
         }
-        at = Status::of(Pid(i32::try_from(at).ok()?)).ok()?.number("PPid")?;
+        at = Status::from_pid(Pid(i32::try_from(at).ok()?)).ok()?.number("PPid")?;
     }
     None
 }
 
 /// gilprof's own command line with its full path, because root's PATH seldom has it.
-fn again(pid: Pid) -> String {
+fn rerun_command(pid: Pid) -> String {
     let exe = std::env::current_exe().ok();
     let own = exe.as_deref().and_then(|path| path.file_name()).is_some_and(|name| name == "gilprof");
     if !own {
         return format!("gilprof attach --pid {pid}");
     }
     let program = exe.map(|path| path.to_string_lossy().into_owned());
-    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    program.into_iter().chain(words).map(|word| quoted(&word)).collect::<Vec<_>>().join(" ")
+    let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    program.into_iter().chain(args).map(|arg| quoted(&arg)).collect::<Vec<_>>().join(" ")
 }
 
 /// A word as a shell takes it.
-fn quoted(word: &str) -> String {
+fn quoted(arg: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
+    if !arg.is_empty() && arg.chars().all(plain) {
+        return arg.to_owned();
     }
-    format!("'{}'", word.replace('\'', "'\\''"))
+    format!("'{}'", arg.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]
@@ -244,8 +244,8 @@ mod tests {
     const SUDO: &str = "sudo gilprof attach --pid 7";
 
     /// An ordinary user's own process on a host without Yama: nothing stands in the way.
-    fn plain() -> Facts {
-        Facts {
+    fn plain() -> AccessContext {
+        AccessContext {
             errno: libc::EPERM,
             my_uid: Some(1000),
             target_uids: vec![1000; 3],
@@ -257,64 +257,64 @@ mod tests {
             kernel_thread: false,
             seccomp: false,
             container: Container::None,
-            again: "gilprof attach --pid 7".to_owned(),
+            rerun_command: "gilprof attach --pid 7".to_owned(),
         }
     }
 
     #[test]
     fn every_cause_has_its_words_and_its_command() {
-        let root = || Facts { my_uid: Some(0), target_uids: vec![0; 3], ..plain() };
-        let table: Vec<(&str, Facts, &[&str])> = vec![
-            ("kernel thread", Facts { kernel_thread: true, ..plain() }, &["kernel thread"]),
-            ("other user", Facts { target_uids: vec![33; 3], ..plain() }, &["uid 33", "you are uid 1000", SUDO]),
-            ("a setuid program", Facts { target_uids: vec![1000, 0, 0], ..plain() }, &["uid 0", SUDO]),
+        let root = || AccessContext { my_uid: Some(0), target_uids: vec![0; 3], ..plain() };
+        let table: Vec<(&str, AccessContext, &[&str])> = vec![
+            ("kernel thread", AccessContext { kernel_thread: true, ..plain() }, &["kernel thread"]),
+            ("other user", AccessContext { target_uids: vec![33; 3], ..plain() }, &["uid 33", "you are uid 1000", SUDO]),
+            ("a setuid program", AccessContext { target_uids: vec![1000, 0, 0], ..plain() }, &["uid 0", SUDO]),
             (
                 "yama 1",
-                Facts { yama: Some(1), ..plain() },
+                AccessContext { yama: Some(1), ..plain() },
                 &["ptrace_scope is 1", SUDO, "sysctl kernel.yama.ptrace_scope=0", "gilprof run"],
             ),
-            ("yama 1, own child", Facts { yama: Some(1), descendant: Some(true), ..plain() }, &["Operation not permitted", SUDO]),
-            ("yama 2", Facts { yama: Some(2), ..plain() }, &["ptrace_scope is 2", SUDO]),
-            ("yama 3, root", Facts { yama: Some(3), have_cap: Some(true), ..root() }, &["ptrace_scope is 3", "boot"]),
-            ("not dumpable", Facts { dumpable: Some(false), ..plain() }, &["not dumpable", SUDO]),
+            ("yama 1, own child", AccessContext { yama: Some(1), descendant: Some(true), ..plain() }, &["Operation not permitted", SUDO]),
+            ("yama 2", AccessContext { yama: Some(2), ..plain() }, &["ptrace_scope is 2", SUDO]),
+            ("yama 3, root", AccessContext { yama: Some(3), have_cap: Some(true), ..root() }, &["ptrace_scope is 3", "boot"]),
+            ("not dumpable", AccessContext { dumpable: Some(false), ..plain() }, &["not dumpable", SUDO]),
             (
                 "root in docker",
-                Facts { container: Container::Docker, ..root() },
+                AccessContext { container: Container::Docker, ..root() },
                 &["lacks CAP_SYS_PTRACE", "docker run --cap-add SYS_PTRACE"],
             ),
             (
                 "user in docker",
-                Facts { container: Container::Docker, target_uids: vec![0; 3], ..plain() },
+                AccessContext { container: Container::Docker, target_uids: vec![0; 3], ..plain() },
                 &["you are uid 1000", SUDO, "docker exec -u 0", "--cap-add"],
             ),
             (
                 "root in docker, other uid",
-                Facts { container: Container::Docker, target_uids: vec![33; 3], ..root() },
+                AccessContext { container: Container::Docker, target_uids: vec![33; 3], ..root() },
                 &["root here lacks CAP_SYS_PTRACE", "--cap-add"],
             ),
-            ("pod", Facts { container: Container::Kubernetes, ..root() }, &["securityContext", "SYS_PTRACE", "kubectl debug"]),
-            ("rootless container", Facts { have_cap: Some(true), same_user_namespace: Some(false), ..root() }, &["user namespace", SUDO]),
-            ("user namespace", Facts { same_user_namespace: Some(false), ..plain() }, &["user namespace", SUDO]),
-            ("seccomp", Facts { errno: libc::ENOSYS, container: Container::Docker, ..root() }, &["seccomp", "--cap-add"]),
-            ("seccomp with EPERM", Facts { have_cap: Some(true), seccomp: true, ..root() }, &["seccomp", "process_vm_readv"]),
-            ("selinux", Facts { have_cap: Some(true), ..root() }, &["security module", "dmesg"]),
+            ("pod", AccessContext { container: Container::Kubernetes, ..root() }, &["securityContext", "SYS_PTRACE", "kubectl debug"]),
+            ("rootless container", AccessContext { have_cap: Some(true), same_user_namespace: Some(false), ..root() }, &["user namespace", SUDO]),
+            ("user namespace", AccessContext { same_user_namespace: Some(false), ..plain() }, &["user namespace", SUDO]),
+            ("seccomp", AccessContext { errno: libc::ENOSYS, container: Container::Docker, ..root() }, &["seccomp", "--cap-add"]),
+            ("seccomp with EPERM", AccessContext { have_cap: Some(true), seccomp: true, ..root() }, &["seccomp", "process_vm_readv"]),
+            ("selinux", AccessContext { have_cap: Some(true), ..root() }, &["security module", "dmesg"]),
             (
                 "nothing known",
-                Facts { my_uid: None, target_uids: vec![], have_cap: None, dumpable: None, ..plain() },
+                AccessContext { my_uid: None, target_uids: vec![], have_cap: None, dumpable: None, ..plain() },
                 &["not permitted", SUDO],
             ),
         ];
-        for (name, facts, expected) in table {
-            let text = why(Pid(7), &facts);
-            for words in expected {
-                assert!(text.contains(words), "{name}: {words:?} is not in {text:?}");
+        for (name, context, expected) in table {
+            let text = cause(Pid(7), &context);
+            for args in expected {
+                assert!(text.contains(args), "{name}: {args:?} is not in {text:?}");
             }
         }
     }
 
     #[test]
     fn yama_in_a_container_is_not_ours_to_change() {
-        let text = why(Pid(7), &Facts { yama: Some(1), container: Container::Docker, ..plain() });
+        let text = cause(Pid(7), &AccessContext { yama: Some(1), container: Container::Docker, ..plain() });
         assert!(!text.contains("sysctl") && text.contains("--cap-add"), "{text}");
     }
 
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn ancestors() {
-        assert_eq!(descendant(Pid(std::process::id() as i32)), Some(true));
-        assert_eq!(descendant(Pid(1)), Some(false));
+        assert_eq!(is_descendant(Pid(std::process::id() as i32)), Some(true));
+        assert_eq!(is_descendant(Pid(1)), Some(false));
     }
 }

@@ -8,7 +8,7 @@ const MAX_DEPTH: usize = 64;
 
 /// What limits the CPUs that a process can use.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
+pub struct CpuLimits {
     /// CPUs that it may be put on. Where that is not known, what gilprof itself has.
     pub affinity: f64,
     /// The least quota of its cgroups, in CPUs.
@@ -17,13 +17,13 @@ pub struct Limits {
     pub machine: Option<f64>,
 }
 
-impl Limits {
+impl CpuLimits {
     /// Of a process.
-    pub fn of(pid: Pid) -> Limits {
-        let affinity = Status::of(pid).ok().and_then(|status| count(status.text("Cpus_allowed_list")?));
+    pub fn from_pid(pid: Pid) -> CpuLimits {
+        let affinity = Status::from_pid(pid).ok().and_then(|status| cpu_count(status.text("Cpus_allowed_list")?));
         let affinity = affinity.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) as u32);
-        let machine = read_text("/sys/devices/system/cpu/online").ok().and_then(|list| count(list.trim()));
-        Limits { affinity: f64::from(affinity), quota: quota(pid), machine: machine.map(f64::from) }
+        let machine = read_text("/sys/devices/system/cpu/online").ok().and_then(|list| cpu_count(list.trim()));
+        CpuLimits { affinity: f64::from(affinity), quota: quota(pid), machine: machine.map(f64::from) }
     }
 
     /// The CPUs that it can use at most, as a number that a quota may make fractional.
@@ -33,7 +33,7 @@ impl Limits {
 }
 
 /// `0-3,8` is five.
-pub fn count(list: &str) -> Option<u32> {
+pub fn cpu_count(list: &str) -> Option<u32> {
     let mut total = 0_u32;
     for range in list.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -55,11 +55,11 @@ pub fn quota_in(groups: &str, mounts: &str, read: &dyn Fn(&str) -> Option<String
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
-        let second = controllers.is_empty();
-        if !second && !controllers.split(',').any(|name| name == "cpu") {
+        let is_v2 = controllers.is_empty();
+        if !is_v2 && !controllers.split(',').any(|name| name == "cpu") {
             continue;
         }
-        let Some((root, point)) = mounts.lines().find_map(|line| mount(line, second)) else { continue };
+        let Some((root, point)) = mounts.lines().find_map(|line| mount(line, is_v2)) else { continue };
         // Seen from a container's own cgroup namespace a group outside of it begins with `/..`; its files are not in reach.
         let below = group.strip_prefix(root.trim_end_matches('/')).filter(|rest| rest.is_empty() || rest.starts_with('/'));
         let mut inside = below.unwrap_or(group).trim_matches('/');
@@ -67,7 +67,7 @@ pub fn quota_in(groups: &str, mounts: &str, read: &dyn Fn(&str) -> Option<String
             inside = "";
         }
         for _ in 0..MAX_DEPTH {
-            let limit = limit(format!("{point}/{inside}").trim_end_matches('/'), second, read);
+            let limit = limit(format!("{point}/{inside}").trim_end_matches('/'), is_v2, read);
             least = limit.map_or(least, |limit| Some(least.map_or(limit, |least| least.min(limit))));
             if inside.is_empty() {
                 break;
@@ -79,10 +79,10 @@ pub fn quota_in(groups: &str, mounts: &str, read: &dyn Fn(&str) -> Option<String
 }
 
 /// One group's own quota in CPUs.
-fn limit(directory: &str, second: bool, read: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
+fn limit(directory: &str, is_v2: bool, read: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
     // Whole microseconds; a text such as `inf` or `1e308` is not the kernel's.
     let number = |text: &str| text.trim().parse::<u64>().ok().filter(|number| *number > 0).map(|number| number as f64);
-    let (quota, period) = if second {
+    let (quota, period) = if is_v2 {
         let text = read(&format!("{directory}/cpu.max"))?;
         let (quota, period) = text.trim().split_once(' ')?;
         (number(quota)?, number(period)?)
@@ -94,10 +94,10 @@ fn limit(directory: &str, second: bool, read: &dyn Fn(&str) -> Option<String>) -
 }
 
 /// Root and mount point of a line of mountinfo that mounts cgroup v2, or v1 with the cpu controller.
-fn mount(line: &str, second: bool) -> Option<(&str, &str)> {
+fn mount(line: &str, is_v2: bool) -> Option<(&str, &str)> {
     let (place, kind) = line.split_once(" - ")?;
     let mut kind = kind.split(' ');
-    let fits = match (kind.next()?, second) {
+    let fits = match (kind.next()?, is_v2) {
         ("cgroup2", true) => true,
         ("cgroup", false) => kind.nth(1)?.split(',').any(|option| option == "cpu"),
         _ => false,
@@ -120,10 +120,10 @@ mod tests {
 
     #[test]
     fn cpu_lists() {
-        assert_eq!(count("0-3,8"), Some(5));
-        assert_eq!(count("1"), Some(1));
+        assert_eq!(cpu_count("0-3,8"), Some(5));
+        assert_eq!(cpu_count("1"), Some(1));
         for bad in ["", "3-1", "x", "0-4294967295", "0-4294967294,5"] {
-            assert_eq!(count(bad), None, "{bad}");
+            assert_eq!(cpu_count(bad), None, "{bad}");
         }
     }
 
@@ -154,9 +154,9 @@ mod tests {
 
     #[test]
     fn the_least_limit_holds() {
-        let limits = |quota| Limits { affinity: 2.0, quota, machine: Some(8.0) }.cpus();
+        let limits = |quota| CpuLimits { affinity: 2.0, quota, machine: Some(8.0) }.cpus();
         assert_eq!((limits(None), limits(Some(1.5)), limits(Some(4.0))), (2.0, 1.5, 2.0));
-        let own = Limits::of(Pid(std::process::id() as i32));
+        let own = CpuLimits::from_pid(Pid(std::process::id() as i32));
         assert!(own.cpus() > 0.0 && own.machine.is_none_or(|all| all >= own.affinity));
     }
 

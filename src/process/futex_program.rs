@@ -16,15 +16,15 @@ use std::collections::HashMap;
 /// How many GILs are watched at once; more are rare, and left to the looks.
 pub const MAX_GILS: usize = 32;
 /// Bytes of a record: time, address or return value, `last_holder`, `switch_number` (8 each), thread id, operation (4 each).
-pub const RECORD: usize = 40;
+pub const RECORD_LEN: usize = 40;
 /// Bytes of what is remembered of a thread in a wait: where the watched part of its GIL begins.
-pub const MARK: usize = 8;
+pub const MARK_LEN: usize = 8;
 /// The operation in an exit's record.
 pub const EXIT: u32 = u32::MAX;
 
 /// Whose futex calls are wanted, and where the fields are.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct TracedProcess {
     /// Device of its PID namespace.
     pub dev: u64,
     /// Inode of its PID namespace.
@@ -32,7 +32,7 @@ pub struct Target {
     /// Its process id there.
     pub tgid: i32,
     /// What is watched of a GIL.
-    pub gil: Watched,
+    pub gil: GilFields,
     /// Where the entry's record has the address.
     pub uaddr: i16,
     /// Where the entry's record has the operation.
@@ -43,7 +43,7 @@ pub struct Target {
 
 /// The part of a GIL in which its waiters sleep, and what else is read of it, from that part's beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watched {
+pub struct GilFields {
     /// Length of the part.
     pub len: i32,
     /// Where `last_holder` is.
@@ -54,7 +54,7 @@ pub struct Watched {
 
 /// Descriptors of the maps that the programs share.
 #[derive(Clone, Copy, Debug)]
-pub struct Maps {
+pub struct MapFds {
     /// One value: where the watched part of each GIL begins, zero after the last.
     pub gils: i32,
     /// Threads in a wait.
@@ -95,7 +95,7 @@ const OP_MASK: i32 = 0x7f;
 const NO_WAKEUP: i32 = 1;
 
 /// The program for `sys_enter_futex`.
-pub fn enter(target: &Target, maps: &Maps) -> Vec<u64> {
+pub fn enter(target: &TracedProcess, maps: &MapFds) -> Vec<u64> {
     let mut a = Asm::default();
     a.mov(6, 1);
     a.leave_unless_target(target);
@@ -133,7 +133,7 @@ pub fn enter(target: &Target, maps: &Maps) -> Vec<u64> {
 }
 
 /// The program for `sys_exit_futex`.
-pub fn exit(target: &Target, maps: &Maps) -> Vec<u64> {
+pub fn exit(target: &TracedProcess, maps: &MapFds) -> Vec<u64> {
     let mut a = Asm::default();
     a.mov(6, 1);
     a.leave_unless_target(target);
@@ -247,7 +247,7 @@ impl Asm {
     }
 
     /// Leaves the thread's id at `PID` and a zero at `SCRATCH`.
-    fn leave_unless_target(&mut self, target: &Target) {
+    fn leave_unless_target(&mut self, target: &TracedProcess) {
         self.wide(1, 0, target.dev);
         self.wide(2, 0, target.inode);
         self.local(3, PID);
@@ -275,7 +275,7 @@ impl Asm {
     }
 
     /// Writes the record, whose word and operation are in place, with register 9 at the GIL; counts it as lost when there is no room.
-    fn send(&mut self, target: &Target, maps: &Maps) {
+    fn send(&mut self, target: &TracedProcess, maps: &MapFds) {
         self.read_user(AT_LAST_HOLDER, target.gil.last_holder);
         self.read_user(AT_SWITCH_NUMBER, target.gil.switch_number);
         self.load32(1, PID);
@@ -284,7 +284,7 @@ impl Asm {
         self.store64(AT_TIME, 0);
         self.map(1, maps.ring);
         self.local(2, AT_TIME);
-        self.set(3, RECORD as i32);
+        self.set(3, RECORD_LEN as i32);
         self.set(4, NO_WAKEUP);
         self.call(helper::RING_OUTPUT);
         self.jump_if(Jump::Equal, 0, 0, "out");
@@ -315,9 +315,9 @@ mod tests {
 
     #[test]
     fn every_jump_leads_forward_and_stays_inside() {
-        let gil = Watched { len: 176, last_holder: -24, switch_number: -8 };
-        let target = Target { dev: 4, inode: 0xeffffffc, tgid: 42, gil, uaddr: 16, op: 24, ret: 16 };
-        let maps = Maps { gils: 3, marks: 4, lost: 5, ring: 6 };
+        let gil = GilFields { len: 176, last_holder: -24, switch_number: -8 };
+        let target = TracedProcess { dev: 4, inode: 0xeffffffc, tgid: 42, gil, uaddr: 16, op: 24, ret: 16 };
+        let maps = MapFds { gils: 3, marks: 4, lost: 5, ring: 6 };
         for code in [enter(&target, &maps), exit(&target, &maps)] {
             let jumps = code.iter().enumerate().filter(|(_, i)| matches!(*i & 0xff, 0x05 | 0x15 | 0x55 | 0xa5));
             let mut count = 0;

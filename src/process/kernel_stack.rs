@@ -8,23 +8,23 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::OnceLock;
 
 /// So many stacks are read in the hope that one is of a thread on a CPU. A holder of the GIL is there nearly always.
-const MOST_TRIALS: u32 = 2000;
+const MAX_TRIALS: u32 = 2000;
 
 static PROVEN: AtomicBool = AtomicBool::new(false);
 static TRIALS: AtomicU32 = AtomicU32::new(0);
 
 /// Longer than the part that is read: the innermost calls stand first, and a woken sleeper's system call within the first dozen.
-pub const TEXT: usize = 2048;
+pub const TEXT_LEN: usize = 2048;
 
 /// Where a thread is that is neither asleep nor gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whereabouts {
+pub enum KernelStackState {
     /// On a CPU.
     OnCpu,
     /// In the run queue since it lost its CPU, outside of any system call.
     Preempted,
     /// In the run queue: it lost its CPU on its way out of a system call, which is where a thread that wakes another is pushed off.
-    Leaving,
+    LeavingSyscall,
     /// In the run queue: it slept in `futex(2)` and was woken, or went to sleep just now.
     WokenFromFutex,
     /// In the run queue within another system call: woken from a sleep there, or pushed off its CPU while it worked there.
@@ -35,8 +35,8 @@ pub enum Whereabouts {
 pub fn readable() -> bool {
     static READABLE: OnceLock<bool> = OnceLock::new();
     let read = || std::fs::read("/proc/thread-self/stack").is_ok_and(|text| !text.is_empty());
-    let may = *READABLE.get_or_init(|| cfg!(target_arch = "x86_64") && read());
-    may && (proven() || TRIALS.load(Ordering::Relaxed) < MOST_TRIALS)
+    let allowed = *READABLE.get_or_init(|| cfg!(target_arch = "x86_64") && read());
+    allowed && (proven() || TRIALS.load(Ordering::Relaxed) < MAX_TRIALS)
 }
 
 /// Whether a thread has been seen without a stack, so that this kernel does not show stale ones.
@@ -45,31 +45,31 @@ pub fn proven() -> bool {
 }
 
 /// What a live thread's file says, once that may be believed.
-pub fn believe(place: Whereabouts) -> Option<Whereabouts> {
-    if place == Whereabouts::OnCpu {
+pub fn once_proven(state: KernelStackState) -> Option<KernelStackState> {
+    if state == KernelStackState::OnCpu {
         PROVEN.store(true, Ordering::Relaxed);
     } else if !proven() {
         TRIALS.fetch_add(1, Ordering::Relaxed);
     }
-    proven().then_some(place)
+    proven().then_some(state)
 }
 
 /// Understands the file's text: a line a call, the innermost first, as in `[<0>] futex_wait+0x6a/0x110`. `None` where it names no call.
-pub fn parse(text: &[u8]) -> Option<Whereabouts> {
-    use Whereabouts::{InSystemCall, Leaving, OnCpu, Preempted, WokenFromFutex};
+pub fn parse(text: &[u8]) -> Option<KernelStackState> {
+    use KernelStackState::{InSystemCall, LeavingSyscall, OnCpu, Preempted, WokenFromFutex};
     let text = std::str::from_utf8(text).ok()?;
     let mut calls = text.lines().filter_map(|line| line.strip_prefix("[<")?.split_once(">] ")).map(|(_, call)| call).peekable();
     let Some(innermost) = calls.peek().copied() else { return text.trim().is_empty().then_some(OnCpu) };
-    let leaves = innermost.contains("exit_to_user_mode");
+    let exits = innermost.contains("exit_to_user_mode");
     let (mut system_call, mut futex, mut wakes) = (false, false, false);
     for call in calls {
         system_call |= call.starts_with("do_syscall_64") || call.starts_with("entry_SYSCALL");
         futex |= call.contains("futex_wait") || call.starts_with("do_futex");
         wakes |= call.contains("futex_wake");
     }
-    Some(match (system_call, leaves || wakes, futex) {
+    Some(match (system_call, exits || wakes, futex) {
         (false, true, _) => Preempted,
-        (true, true, _) => Leaving,
+        (true, true, _) => LeavingSyscall,
         (_, false, true) => WokenFromFutex,
         (_, false, false) => InSystemCall,
     })
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn of(calls: &[&str]) -> Option<Whereabouts> {
+    fn of(calls: &[&str]) -> Option<KernelStackState> {
         parse(calls.iter().map(|call| format!("[<0>] {call}+0x10/0x1a0\n")).collect::<String>().as_bytes())
     }
 
@@ -88,18 +88,18 @@ mod tests {
     fn the_stacks_that_kernels_show() {
         let syscall = ["do_syscall_64", "entry_SYSCALL_64_after_hwframe"];
         let with = |calls: &[&'static str]| of(&[calls, &syscall].concat());
-        assert_eq!(of(&[]), Some(Whereabouts::OnCpu));
-        assert_eq!(of(&["irqentry_exit_to_user_mode", "asm_sysvec_apic_timer_interrupt"]), Some(Whereabouts::Preempted));
-        assert_eq!(with(&["exit_to_user_mode_loop"]), Some(Whereabouts::Leaving));
-        assert_eq!(with(&["syscall_exit_to_user_mode"]), Some(Whereabouts::Leaving));
+        assert_eq!(of(&[]), Some(KernelStackState::OnCpu));
+        assert_eq!(of(&["irqentry_exit_to_user_mode", "asm_sysvec_apic_timer_interrupt"]), Some(KernelStackState::Preempted));
+        assert_eq!(with(&["exit_to_user_mode_loop"]), Some(KernelStackState::LeavingSyscall));
+        assert_eq!(with(&["syscall_exit_to_user_mode"]), Some(KernelStackState::LeavingSyscall));
         assert_eq!(
             with(&["futex_wait_queue", "__futex_wait", "futex_wait", "do_futex", "__x64_sys_futex"]),
-            Some(Whereabouts::WokenFromFutex)
+            Some(KernelStackState::WokenFromFutex)
         );
-        assert_eq!(with(&["futex_wait_queue_me", "futex_wait", "do_futex", "__se_sys_futex"]), Some(Whereabouts::WokenFromFutex));
-        assert_eq!(with(&["preempt_schedule_irq", "futex_wake", "do_futex", "__x64_sys_futex"]), Some(Whereabouts::Leaving));
-        assert_eq!(with(&["hrtimer_nanosleep", "common_nsleep", "__x64_sys_clock_nanosleep"]), Some(Whereabouts::InSystemCall));
-        assert_eq!(of(&["ret_from_fork_asm"]), Some(Whereabouts::InSystemCall));
+        assert_eq!(with(&["futex_wait_queue_me", "futex_wait", "do_futex", "__se_sys_futex"]), Some(KernelStackState::WokenFromFutex));
+        assert_eq!(with(&["preempt_schedule_irq", "futex_wake", "do_futex", "__x64_sys_futex"]), Some(KernelStackState::LeavingSyscall));
+        assert_eq!(with(&["hrtimer_nanosleep", "common_nsleep", "__x64_sys_clock_nanosleep"]), Some(KernelStackState::InSystemCall));
+        assert_eq!(of(&["ret_from_fork_asm"]), Some(KernelStackState::InSystemCall));
         assert_eq!(parse(b"0xffff\n"), None);
     }
 
@@ -107,10 +107,10 @@ mod tests {
     fn nothing_is_believed_before_a_thread_had_no_stack() {
         // Another test of this process may have shown it already.
         if !proven() {
-            assert_eq!(believe(Whereabouts::Preempted), None);
+            assert_eq!(once_proven(KernelStackState::Preempted), None);
         }
-        assert_eq!(believe(Whereabouts::OnCpu), Some(Whereabouts::OnCpu));
-        assert_eq!(believe(Whereabouts::Preempted), Some(Whereabouts::Preempted));
+        assert_eq!(once_proven(KernelStackState::OnCpu), Some(KernelStackState::OnCpu));
+        assert_eq!(once_proven(KernelStackState::Preempted), Some(KernelStackState::Preempted));
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 //! One of the three places that may be `unsafe`. It refuses nothing but what the kernel refuses; bounds and plausibility are the callers' matter.
 
 use super::memory::{Memory, Part, ReadError};
-use super::procfs::carrier;
+use super::procfs::live_task;
 use crate::ids::{Addr, Pid};
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,13 +17,13 @@ const BATCH: usize = 256;
 pub struct LiveMemory {
     pid: Pid,
     /// The thread through which it is read: the main thread, until that ends alone.
-    through: AtomicI32,
+    via_task: AtomicI32,
 }
 
 impl LiveMemory {
     /// The memory of `pid`. Nothing is checked until the first read.
     pub fn new(pid: Pid) -> LiveMemory {
-        LiveMemory { pid, through: AtomicI32::new(pid.0) }
+        LiveMemory { pid, via_task: AtomicI32::new(pid.0) }
     }
 
     /// Whose memory it is.
@@ -43,7 +43,7 @@ impl LiveMemory {
         // they are only numbers to the kernel, which checks them against the other process, and writes no more than `local` has room for.
         let n = unsafe {
             libc::process_vm_readv(
-                self.through.load(Ordering::Relaxed),
+                self.via_task.load(Ordering::Relaxed),
                 &local,
                 1,
                 remote.as_ptr().cast(),
@@ -55,9 +55,9 @@ impl LiveMemory {
     }
 
     /// After the thread that was read through has ended: whether there is another.
-    fn another_way(&self) -> bool {
-        let now = carrier(self.pid);
-        self.through.swap(now.0, Ordering::Relaxed) != now.0
+    fn switch_task(&self) -> bool {
+        let now = live_task(self.pid);
+        self.via_task.swap(now.0, Ordering::Relaxed) != now.0
     }
 
     fn read_some(&self, mut parts: &mut [Part], mut into: &mut [u8]) -> Result<(), ReadError> {
@@ -69,27 +69,27 @@ impl LiveMemory {
             if count == 0 {
                 return Ok(());
             }
-            let mut came = match self.readv(&parts[..count], &mut into[..wanted]) {
+            let mut bytes_read = match self.readv(&parts[..count], &mut into[..wanted]) {
                 Ok(n) => n,
                 Err(e) => match e.raw_os_error() {
-                    Some(libc::ESRCH) if self.another_way() => continue,
+                    Some(libc::ESRCH) if self.switch_task() => continue,
                     Some(libc::ESRCH) => return Err(ReadError::Gone),
                     // A seccomp filter may say that there is no such call.
                     Some(libc::EPERM | libc::ENOSYS) => return Err(ReadError::Refused),
                     _ => 0,
                 },
             };
-            let (mut settled, mut place) = (0, 0);
+            let (mut done, mut place) = (0, 0);
             for part in parts.iter_mut().take(count) {
-                settled += 1;
+                done += 1;
                 place += part.len;
-                part.ok = came >= part.len;
+                part.ok = bytes_read >= part.len;
                 if !part.ok {
                     break;
                 }
-                came -= part.len;
+                bytes_read -= part.len;
             }
-            parts = &mut parts[settled..];
+            parts = &mut parts[done..];
             into = &mut into[place..];
         }
         Ok(())

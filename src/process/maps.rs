@@ -1,8 +1,8 @@
 //! What a process has mapped: `/proc/PID/maps`, read as hostile text. A line that makes no sense is skipped and counted, never guessed.
 //!
-//! Paths are the target's: in its mount namespace, or as seen from outside for a chroot. Opening them is `find`'s business.
+//! Paths are the target's: in its mount namespace, or as seen from outside for a chroot. Opening them is `mapped_file`'s business.
 
-use super::procfs::carrier;
+use super::procfs::live_task;
 use crate::ids::{Addr, Pid};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -93,8 +93,8 @@ pub struct Maps {
 
 impl Maps {
     /// Reads `/proc/PID/maps`. A kernel thread and a zombie have none: that is an empty list, not an error.
-    pub fn of(pid: Pid) -> io::Result<Maps> {
-        Maps::read(&mut BufReader::with_capacity(64 << 10, File::open(format!("/proc/{}/maps", carrier(pid)))?))
+    pub fn from_pid(pid: Pid) -> io::Result<Maps> {
+        Maps::read(&mut BufReader::with_capacity(64 << 10, File::open(format!("/proc/{}/maps", live_task(pid)))?))
     }
 
     /// Understands the text of a maps file.
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn own_maps_hold_own_code() {
-        let maps = Maps::of(Pid(std::process::id() as i32)).unwrap();
+        let maps = Maps::from_pid(Pid(std::process::id() as i32)).unwrap();
         let here = Addr(own_maps_hold_own_code as *const () as u64);
         assert!(maps.at(here).unwrap().executable);
     }

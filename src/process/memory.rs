@@ -25,7 +25,7 @@ impl Part {
 }
 
 /// The parts of a batch, each with its place in `bytes`. It ends at a part for which there is no room.
-pub fn pieces<'a>(parts: &'a [Part], mut bytes: &'a [u8]) -> impl Iterator<Item = (&'a Part, &'a [u8])> {
+pub fn split_parts<'a>(parts: &'a [Part], mut bytes: &'a [u8]) -> impl Iterator<Item = (&'a Part, &'a [u8])> {
     parts.iter().map_while(move |part| {
         let (piece, rest) = bytes.split_at_checked(part.len)?;
         bytes = rest;

@@ -21,7 +21,7 @@ pub(crate) fn read_text(path: &str) -> io::Result<String> {
 
 /// The thread through which a process's memory, maps and executable are to be seen: the main thread, as a rule. Once that has ended alone (by
 /// `pthread_exit`), the kernel shows the process as a zombie without any of them, while its other threads go on.
-pub fn carrier(pid: Pid) -> Pid {
+pub fn live_task(pid: Pid) -> Pid {
     if !is_dead(pid, pid) {
         return pid;
     }
@@ -55,7 +55,7 @@ pub struct Status(BTreeMap<String, String>);
 
 impl Status {
     /// Of a process or thread.
-    pub fn of(pid: Pid) -> io::Result<Status> {
+    pub fn from_pid(pid: Pid) -> io::Result<Status> {
         read_text(&format!("/proc/{pid}/status")).map(|text| Status::parse(&text))
     }
 

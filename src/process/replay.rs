@@ -1,9 +1,9 @@
 //! A process that is not there: memory built by hand or recorded, with what the kernel said of its threads, made to fail where a test wants it to.
 
 use super::memory::{Memory, ReadError};
-use super::recording::{Head, Recording};
-use super::source::Source;
-use super::threads::{TaskFiles, Texts};
+use super::memory_dump::{DumpHead, MemoryDump};
+use super::target::Target;
+use super::threads::{TaskFiles, TaskFileContents};
 use crate::ids::{Addr, Pid, Tid};
 use std::collections::BTreeMap;
 use std::io;
@@ -58,47 +58,47 @@ impl Memory for ReplayMemory {
 
 /// A recorded process. Its memory may be another's, such as one that fails.
 #[derive(Clone, Debug)]
-pub struct ReplaySource<M> {
+pub struct ReplayTarget<M> {
     /// What the kernel said.
-    pub recording: Head,
+    pub head: DumpHead,
     /// What is read.
     pub memory: M,
 }
 
-impl ReplaySource<ReplayMemory> {
+impl ReplayTarget<ReplayMemory> {
     /// Everything as it was recorded.
-    pub fn of(recording: &Recording) -> ReplaySource<ReplayMemory> {
-        let ranges = recording.ranges.iter().map(|(at, bytes)| (at.0, bytes.clone())).collect();
-        ReplaySource { recording: recording.head.clone(), memory: ReplayMemory { ranges } }
+    pub fn from_dump(dump: &MemoryDump) -> ReplayTarget<ReplayMemory> {
+        let ranges = dump.ranges.iter().map(|(at, bytes)| (at.0, bytes.clone())).collect();
+        ReplayTarget { head: dump.head.clone(), memory: ReplayMemory { ranges } }
     }
 }
 
-impl<M: Memory> Source for ReplaySource<M> {
+impl<M: Memory> Target for ReplayTarget<M> {
     fn pid(&self) -> Pid {
-        Pid(self.recording.pid)
+        Pid(self.head.pid)
     }
     fn memory(&self) -> &dyn Memory {
         &self.memory
     }
     fn tids(&self, into: &mut Vec<Tid>, _sure: bool) -> io::Result<()> {
         into.clear();
-        into.extend(self.recording.threads.iter().map(|task| Tid(task.tid)));
+        into.extend(self.head.threads.iter().map(|task| Tid(task.tid)));
         Ok(())
     }
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
-        let task = self.recording.threads.iter().find(|task| task.tid == tid.0);
+        let task = self.head.threads.iter().find(|task| task.tid == tid.0);
         let said = task.and_then(|task| {
             let bytes = |text: &String| text.clone().into_bytes();
             let (schedstat, stack) = (task.schedstat.as_ref().map(bytes), task.stack.as_ref().map(bytes));
-            Some(Texts { syscall: bytes(task.syscall.as_ref()?), schedstat, stack })
+            Some(TaskFileContents { syscall: bytes(task.syscall.as_ref()?), schedstat, stack })
         });
-        said.map(TaskFiles::of).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        said.map(TaskFiles::from_backend).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
     fn comm(&self, tid: Tid) -> Option<String> {
-        self.recording.threads.iter().find(|task| task.tid == tid.0)?.name.clone()
+        self.head.threads.iter().find(|task| task.tid == tid.0)?.name.clone()
     }
     fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
-        let inner: BTreeMap<i32, Tid> = self.recording.threads.iter().filter_map(|task| Some((task.inner_tid?, Tid(task.tid)))).collect();
+        let inner: BTreeMap<i32, Tid> = self.head.threads.iter().filter_map(|task| Some((task.inner_tid?, Tid(task.tid)))).collect();
         (!inner.is_empty()).then_some(inner)
     }
 }

@@ -11,20 +11,20 @@ use std::os::unix::fs::MetadataExt;
 /// More threads than this are not followed; the kernel's own default limit is lower on most machines.
 pub const MAX_THREADS: usize = 32_768;
 /// Room for a few hundred entries at a time.
-const ROOM: usize = 16 << 10;
+const BUFFER_LEN: usize = 16 << 10;
 
 /// The list of one process's threads.
 #[derive(Debug)]
 pub struct TaskList {
     pid: Pid,
     directory: io::Result<File>,
-    room: RefCell<Vec<u8>>,
+    buffer: RefCell<Vec<u8>>,
 }
 
 impl TaskList {
     /// Of this process. Whether there is one is said by [`TaskList::read`].
-    pub fn of(pid: Pid) -> TaskList {
-        TaskList { pid, directory: File::open(format!("/proc/{pid}/task")), room: RefCell::new(vec![0; ROOM]) }
+    pub fn new(pid: Pid) -> TaskList {
+        TaskList { pid, directory: File::open(format!("/proc/{pid}/task")), buffer: RefCell::new(vec![0; BUFFER_LEN]) }
     }
 
     /// How many threads there are, dead ones that are not buried yet included; `None` where that cannot be told.
@@ -35,22 +35,22 @@ impl TaskList {
 
     /// The ids of all threads that live, at most [`MAX_THREADS`], the main thread's first and then as they began (ids start
     /// again from the bottom once they have reached `kernel.pid_max`, so that later need not be larger). A main thread that ended before the others
-    /// stays on the kernel's list; whether it did is asked for if `sure`. An error when the process is gone.
-    pub fn read(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()> {
+    /// stays on the kernel's list; whether it did is asked for if `check_leader`. An error when the process is gone.
+    pub fn read(&self, into: &mut Vec<Tid>, check_leader: bool) -> io::Result<()> {
         into.clear();
         let directory = self.directory.as_ref().map_err(|e| io::Error::from(e.kind()))?;
-        let mut room = self.room.borrow_mut();
+        let mut buffer = self.buffer.borrow_mut();
         let mut first = true;
         while into.len() < MAX_THREADS {
-            let n = read_directory(directory, first, &mut room)?;
+            let n = read_directory(directory, first, &mut buffer)?;
             if n == 0 {
                 break;
             }
-            names(&room[..n], |name| into.extend(name.parse().ok().map(Tid)));
+            entry_names(&buffer[..n], |name| into.extend(name.parse().ok().map(Tid)));
             first = false;
         }
         into.truncate(MAX_THREADS);
-        if sure && is_dead(self.pid, self.pid) {
+        if check_leader && is_dead(self.pid, self.pid) {
             into.retain(|tid| tid.0 != self.pid.0);
         }
         Ok(())
@@ -59,13 +59,13 @@ impl TaskList {
 
 /// The names in what getdents64(2) wrote: `struct linux_dirent64`, each with its length at byte 16 and its name from byte 19 to a zero.
 #[doc(hidden)]
-pub fn names(mut entries: &[u8], mut take: impl FnMut(&str)) {
+pub fn entry_names(mut entries: &[u8], mut each: impl FnMut(&str)) {
     // A length that cuts off its own head, or reaches beyond the end, is the last.
     while let Some(length) = entries.get(16..18).map(|b| usize::from(u16::from_ne_bytes([b[0], b[1]]))) {
         let Some(entry) = entries.get(19..length) else { break };
         let name = entry.split(|&byte| byte == 0).next().unwrap_or_default();
         if let Ok(name) = std::str::from_utf8(name) {
-            take(name);
+            each(name);
         }
         entries = &entries[length..];
     }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn own_threads_are_listed_and_counted() {
         let pid = Pid(std::process::id() as i32);
-        let list = TaskList::of(pid);
+        let list = TaskList::new(pid);
         let (go, end) = (Barrier::new(9), Barrier::new(9));
         let mut tids = Vec::new();
         let (count, read) = std::thread::scope(|scope| {
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn hundreds_of_threads_are_all_listed() {
-        let list = TaskList::of(Pid(std::process::id() as i32));
+        let list = TaskList::new(Pid(std::process::id() as i32));
         let end = Barrier::new(701);
         let mut tids = Vec::new();
         let read = std::thread::scope(|scope| {
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn nobody_has_no_threads() {
-        let list = TaskList::of(Pid(-1));
+        let list = TaskList::new(Pid(-1));
         assert_eq!(list.count(), None);
         assert_eq!(list.read(&mut Vec::new(), true).map_err(|e| e.kind()), Err(io::ErrorKind::NotFound));
     }
@@ -126,7 +126,7 @@ mod tests {
         #[test]
         fn any_bytes_give_names_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut count = 0;
-            names(&bytes, |_| count += 1);
+            entry_names(&bytes, |_| count += 1);
             prop_assert!(count <= bytes.len() / 19 + 1);
         }
     }

@@ -3,7 +3,7 @@
 //! Files are opened once per thread and read again with `pread`: the descriptor stays with that thread even if its id is reused.
 
 use crate::ids::{Addr, Pid, Tid};
-use crate::process::kernel_stack::{self, Whereabouts};
+use crate::process::kernel_stack::{self, KernelStackState};
 use crate::process::procfs::read_text;
 use crate::process::sys_linux::SYS_FUTEX;
 use crate::units::Nanos;
@@ -18,7 +18,7 @@ const SYSCALL_TEXT: usize = 256;
 
 /// What the kernel says a thread is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
+pub enum SyscallState {
     /// On a CPU, or runnable: the kernel's file does not tell which.
     Runnable,
     /// Asleep in `futex(2)` on this address.
@@ -26,7 +26,7 @@ pub enum Kernel {
     /// Asleep in another system call.
     Syscall(i64),
     /// Asleep outside a system call (a page fault, stopped by a signal or a tracer).
-    Elsewhere,
+    OutsideSyscall,
 }
 
 /// A reading of `/proc/PID/task/TID/schedstat`.
@@ -52,7 +52,7 @@ pub enum TaskFile {
 }
 
 /// Where the texts of one thread's files come from.
-pub trait TaskTexts: fmt::Debug {
+pub trait TaskFilesBackend: fmt::Debug {
     /// As much of the text as fits; `Unsupported` where there is no such file, or it may not be read. Other errors say that the thread is gone.
     fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize>;
 
@@ -64,23 +64,23 @@ pub trait TaskTexts: fmt::Debug {
 
 /// The files of a live thread.
 #[derive(Debug)]
-struct LiveTexts {
+struct LiveTaskFiles {
     syscall: File,
     schedstat: Option<File>,
-    whose: (Pid, Tid),
+    ids: (Pid, Tid),
     /// Opened when it is first asked for; `None` where it may not be read.
     stack: OnceCell<Option<File>>,
 }
 
-impl LiveTexts {
+impl LiveTaskFiles {
     fn stack(&self) -> Option<&File> {
-        let (pid, tid) = self.whose;
+        let (pid, tid) = self.ids;
         let open = || File::open(format!("/proc/{pid}/task/{tid}/stack")).ok();
         kernel_stack::readable().then(|| self.stack.get_or_init(open).as_ref()).flatten()
     }
 }
 
-impl TaskTexts for LiveTexts {
+impl TaskFilesBackend for LiveTaskFiles {
     fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize> {
         let file = match file {
             TaskFile::Syscall => Some(&self.syscall),
@@ -93,7 +93,7 @@ impl TaskTexts for LiveTexts {
 
 /// What the files of a thread once said, for a recording.
 #[derive(Clone, Debug, Default)]
-pub struct Texts {
+pub struct TaskFileContents {
     /// `syscall`.
     pub syscall: Vec<u8>,
     /// `schedstat`, where the kernel has one.
@@ -102,7 +102,7 @@ pub struct Texts {
     pub stack: Option<Vec<u8>>,
 }
 
-impl TaskTexts for Texts {
+impl TaskFilesBackend for TaskFileContents {
     fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize> {
         let text = match file {
             TaskFile::Syscall => Some(&self.syscall),
@@ -124,7 +124,7 @@ impl TaskTexts for Texts {
 /// The files of one thread.
 #[derive(Debug)]
 pub struct TaskFiles {
-    texts: Box<dyn TaskTexts>,
+    backend: Box<dyn TaskFilesBackend>,
 }
 
 impl TaskFiles {
@@ -137,51 +137,51 @@ impl TaskFiles {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        Ok(TaskFiles::of(LiveTexts { schedstat, syscall, whose: (pid, tid), stack: OnceCell::new() }))
+        Ok(TaskFiles::from_backend(LiveTaskFiles { schedstat, syscall, ids: (pid, tid), stack: OnceCell::new() }))
     }
 
     /// Files whose texts come from there.
-    pub fn of(texts: impl TaskTexts + 'static) -> TaskFiles {
-        TaskFiles { texts: Box::new(texts) }
+    pub fn from_backend(backend: impl TaskFilesBackend + 'static) -> TaskFiles {
+        TaskFiles { backend: Box::new(backend) }
     }
 
-    /// As [`TaskTexts::read`].
+    /// As [`TaskFilesBackend::read`].
     pub fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize> {
-        self.texts.read(file, into)
+        self.backend.read(file, into)
     }
 
     /// What the files say now.
-    pub fn texts(&self) -> io::Result<Texts> {
+    pub fn contents(&self) -> io::Result<TaskFileContents> {
         let text = |file| -> io::Result<Vec<u8>> {
-            let mut buffer = [0; kernel_stack::TEXT];
+            let mut buffer = [0; kernel_stack::TEXT_LEN];
             let n = self.read(file, &mut buffer)?;
             Ok(buffer[..n].to_vec())
         };
-        let schedstat = there(text(TaskFile::SchedStat))?;
+        let schedstat = if_supported(text(TaskFile::SchedStat))?;
         let stack = if kernel_stack::proven() { text(TaskFile::Stack).ok() } else { None };
-        Ok(Texts { syscall: text(TaskFile::Syscall)?, schedstat, stack })
+        Ok(TaskFileContents { syscall: text(TaskFile::Syscall)?, schedstat, stack })
     }
 
-    /// Where a thread is that [`TaskFiles::kernel`] calls runnable; `None` where that cannot be told.
-    pub fn whereabouts(&self) -> Option<Whereabouts> {
-        let mut buffer = [0; kernel_stack::TEXT];
+    /// Where a thread is that [`TaskFiles::syscall_state`] calls runnable; `None` where that cannot be told.
+    pub fn kernel_stack_state(&self) -> Option<KernelStackState> {
+        let mut buffer = [0; kernel_stack::TEXT_LEN];
         let n = self.read(TaskFile::Stack, &mut buffer).ok()?;
-        let place = kernel_stack::parse(&buffer[..n])?;
-        if self.texts.is_proven() {
-            return Some(place);
+        let state = kernel_stack::parse(&buffer[..n])?;
+        if self.backend.is_proven() {
+            return Some(state);
         }
-        kernel_stack::believe(place)
+        kernel_stack::once_proven(state)
     }
 
     /// CPU time, run-queue time, count of runs; `None` where the kernel keeps none. An error when the thread is gone.
     pub fn schedstat(&self) -> io::Result<Option<SchedStat>> {
         let mut buffer = [0; 96];
-        let n = there(self.read(TaskFile::SchedStat, &mut buffer))?;
+        let n = if_supported(self.read(TaskFile::SchedStat, &mut buffer))?;
         Ok(n.and_then(|n| parse_schedstat(&buffer[..n])))
     }
 
     /// Where the thread is. An error when the thread is gone or the kernel refuses.
-    pub fn kernel(&self) -> io::Result<Kernel> {
+    pub fn syscall_state(&self) -> io::Result<SyscallState> {
         let mut buffer = [0; SYSCALL_TEXT];
         let n = self.read(TaskFile::Syscall, &mut buffer)?;
         parse_syscall(&buffer[..n]).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
@@ -189,7 +189,7 @@ impl TaskFiles {
 }
 
 /// `None` where there is no such file.
-fn there<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+fn if_supported<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
         read => read.map(Some),
@@ -204,22 +204,22 @@ pub fn parse_schedstat(text: &[u8]) -> Option<SchedStat> {
 }
 
 /// Parses `running`, `-1 SP PC` or `NR ARG0 … SP PC`. `None` for an empty file, and for one that has ended: the thread is gone.
-pub fn parse_syscall(text: &[u8]) -> Option<Kernel> {
+pub fn parse_syscall(text: &[u8]) -> Option<SyscallState> {
     let text = std::str::from_utf8(text).ok()?;
     let mut words = text.split_ascii_whitespace();
     let first = words.next()?;
     if first == "running" {
-        return Some(Kernel::Runnable);
+        return Some(SyscallState::Runnable);
     }
     match first.parse::<i64>().ok()? {
         // The kernel prints zeros for a thread that has no stack any more.
         -1 if words.next() == Some("0x0") && words.next() == Some("0x0") => None,
-        -1 => Some(Kernel::Elsewhere),
+        -1 => Some(SyscallState::OutsideSyscall),
         SYS_FUTEX => {
             let address = words.next()?.strip_prefix("0x")?;
-            Some(Kernel::Futex(Addr(u64::from_str_radix(address, 16).ok()?)))
+            Some(SyscallState::Futex(Addr(u64::from_str_radix(address, 16).ok()?)))
         }
-        number => Some(Kernel::Syscall(number)),
+        number => Some(SyscallState::Syscall(number)),
     }
 }
 
@@ -236,11 +236,11 @@ mod tests {
 
     #[test]
     fn the_forms_of_the_syscall_file() {
-        assert_eq!(parse_syscall(b"running\n"), Some(Kernel::Runnable));
-        assert_eq!(parse_syscall(b"-1 0x7ffc 0x7f00\n"), Some(Kernel::Elsewhere));
+        assert_eq!(parse_syscall(b"running\n"), Some(SyscallState::Runnable));
+        assert_eq!(parse_syscall(b"-1 0x7ffc 0x7f00\n"), Some(SyscallState::OutsideSyscall));
         let futex = format!("{SYS_FUTEX} 0x7f13a0 0x89 0x0 0x7ffd 0x0 0xffffffff 0x7ffd 0x7f0a\n");
-        assert_eq!(parse_syscall(futex.as_bytes()), Some(Kernel::Futex(Addr(0x7f13a0))));
-        assert_eq!(parse_syscall(b"7 0x1 0x2 0x3 0x0 0x0 0x0 0x7ffd 0x7f0a\n"), Some(Kernel::Syscall(7)));
+        assert_eq!(parse_syscall(futex.as_bytes()), Some(SyscallState::Futex(Addr(0x7f13a0))));
+        assert_eq!(parse_syscall(b"7 0x1 0x2 0x3 0x0 0x0 0x0 0x7ffd 0x7f0a\n"), Some(SyscallState::Syscall(7)));
         assert_eq!(parse_syscall(b""), None);
         assert_eq!(parse_syscall(b"-1 0x0 0x0\n"), None);
     }
@@ -256,7 +256,7 @@ mod tests {
     fn own_files_are_read() {
         let pid = Pid(std::process::id() as i32);
         let files = TaskFiles::open(pid, Tid(pid.0)).unwrap();
-        files.kernel().unwrap();
+        files.syscall_state().unwrap();
     }
 
     proptest! {

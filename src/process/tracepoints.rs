@@ -10,21 +10,21 @@ use std::path::Path;
 /// Where tracefs is mounted, if it is.
 const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 /// Descriptions are a few kB.
-const LONGEST: u64 = 1 << 16;
+const MAX_TEXT: u64 = 1 << 16;
 /// Fields of one tracepoint.
-const MOST_FIELDS: usize = 128;
+const MAX_FIELDS: usize = 128;
 
 /// A tracepoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tracepoint {
     /// Its number, for perf_event_open(2).
     pub id: u64,
-    fields: Vec<Field>,
+    fields: Vec<RecordField>,
 }
 
 /// A field of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Field {
+struct RecordField {
     name: String,
     offset: u16,
     size: u16,
@@ -46,39 +46,39 @@ pub fn find(names: &[&str]) -> io::Result<Vec<Tracepoint>> {
 }
 
 fn read_all(mount: &Path, names: &[&str]) -> io::Result<Vec<Tracepoint>> {
-    let one = |name: &&str| parse(&text(&mount.join("events").join(name).join("format"))?).ok_or_else(|| senseless(name));
+    let one = |name: &&str| parse(&text(&mount.join("events").join(name).join("format"))?).ok_or_else(|| malformed(name));
     names.iter().map(one).collect()
 }
 
 fn text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    std::fs::File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    std::fs::File::open(path)?.take(MAX_TEXT).read_to_string(&mut text)?;
     Ok(text)
 }
 
-fn senseless(name: &str) -> io::Error {
+fn malformed(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the description of the tracepoint {name} makes no sense"))
 }
 
 /// Parses a `format` file: `ID: n`, then lines of `field:TYPE NAME; offset:n; size:n; …`.
 pub fn parse(text: &str) -> Option<Tracepoint> {
     let id = text.lines().find_map(|line| line.strip_prefix("ID:"))?.trim().parse().ok()?;
-    let fields = text.lines().filter_map(|line| field(line.trim())).take(MOST_FIELDS).collect();
+    let fields = text.lines().filter_map(|line| field(line.trim())).take(MAX_FIELDS).collect();
     Some(Tracepoint { id, fields })
 }
 
-fn field(line: &str) -> Option<Field> {
+fn field(line: &str) -> Option<RecordField> {
     let mut parts = line.strip_prefix("field:")?.split(';').map(str::trim);
     let declaration = parts.next()?;
     let mut number = |key: &str| parts.next()?.strip_prefix(key)?.parse().ok();
     let (offset, size) = (number("offset:")?, number("size:")?);
     let name = declaration.rsplit([' ', '*']).next()?.split('[').next()?;
-    (!name.is_empty()).then(|| Field { name: name.to_string(), offset, size })
+    (!name.is_empty()).then(|| RecordField { name: name.to_string(), offset, size })
 }
 
 impl Tracepoint {
     /// Where a field of eight bytes stands in the record; `None` where there is none of that name and size, or not at a multiple of 8.
-    pub fn word(&self, name: &str) -> Option<u16> {
+    pub fn u64_offset(&self, name: &str) -> Option<u16> {
         let field = self.fields.iter().find(|f| f.name == name)?;
         (field.size == 8 && field.offset.is_multiple_of(8)).then_some(field.offset)
     }
@@ -101,8 +101,8 @@ mod tests {
     fn a_description_as_linux_6_writes_it() {
         let found = parse(ENTER).unwrap();
         assert_eq!(found.id, 522);
-        assert_eq!((found.word("uaddr"), found.word("op")), (Some(16), Some(24)));
-        assert_eq!((found.word("__syscall_nr"), found.word("comm"), found.word("ret")), (None, None, None));
+        assert_eq!((found.u64_offset("uaddr"), found.u64_offset("op")), (Some(16), Some(24)));
+        assert_eq!((found.u64_offset("__syscall_nr"), found.u64_offset("comm"), found.u64_offset("ret")), (None, None, None));
     }
 
     #[test]
@@ -111,20 +111,20 @@ mod tests {
             assert_eq!(parse(bad), None, "{bad}");
         }
         let odd = parse("ID: 1\nfield:u64 a;\toffset:99999;\tsize:8;\nfield:;offset:8;size:8;\nfield:u64 b; size:8; offset:8;\nfield:u64 c;offset:12;size:8;");
-        assert_eq!(odd.map(|t| (t.word("a"), t.word(""), t.word("b"), t.word("c"))), Some((None, None, None, None)));
+        assert_eq!(odd.map(|t| (t.u64_offset("a"), t.u64_offset(""), t.u64_offset("b"), t.u64_offset("c"))), Some((None, None, None, None)));
     }
 
     proptest! {
         #[test]
         fn any_text_parses_without_panic(text in "(ID:|field:|offset:|size:|;|\\*|[ 0-9a-z\\[\n\t]|\\PC){0,200}") {
-            let _ = parse(&text).map(|t| t.word("a"));
+            let _ = parse(&text).map(|t| t.u64_offset("a"));
         }
 
         #[test]
         fn a_damaged_description_is_survived(at in 0..ENTER.len(), with in any::<char>()) {
             let mut text = String::from(ENTER);
             text.replace_range(at..=at, &with.to_string());
-            let _ = parse(&text).map(|t| t.word("uaddr"));
+            let _ = parse(&text).map(|t| t.u64_offset("uaddr"));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::binary::{self, Libc, Located};
 use super::layout::debug_offsets::{layout_from_target, READ_LEN};
-use super::layout::{for_release, Layout, Minor, Table};
+use super::layout::{for_release, Layout, Minor, LayoutTable};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
 use crate::process::elf::Machine;
@@ -14,7 +14,7 @@ const NEWEST: Minor = Minor(3, 15);
 
 /// An interpreter, ready to be read.
 #[derive(Clone, Debug)]
-pub struct Python {
+pub struct PythonProcess {
     /// The process.
     pub pid: Pid,
     /// `_PyRuntime`.
@@ -33,14 +33,14 @@ pub struct Python {
 #[derive(Clone, Debug)]
 pub enum Attached {
     /// 3.7 and later.
-    Python(Box<Python>),
+    Python(Box<PythonProcess>),
     /// 2.7 and 3.3 - 3.6, which only py-spy reads: the version.
     Legacy(String),
 }
 
-impl Python {
+impl PythonProcess {
     /// Finds the interpreter of a process. [`Error::NotReady`] while it has not been initialised.
-    pub fn open(pid: Pid) -> Result<Python> {
+    pub fn open(pid: Pid) -> Result<PythonProcess> {
         match attach(pid)? {
             Attached::Python(python) => Ok(*python),
             Attached::Legacy(version) => Err(too_old(pid, version)),
@@ -48,11 +48,11 @@ impl Python {
     }
 
     /// The interpreter of this version whose `_PyRuntime` is known already.
-    pub fn at(pid: Pid, mem: &dyn Memory, machine: Machine, minor: Minor, version: String, runtime: Addr) -> Result<Python> {
+    pub fn from_runtime(pid: Pid, mem: &dyn Memory, machine: Machine, minor: Minor, version: String, runtime: Addr) -> Result<PythonProcess> {
         let unsupported = |why: String| Error::UnsupportedVersion { pid, version: version.clone(), why };
         let (layout, free_threaded) = match for_release(minor, patch(&version)) {
-            Some(Table::Whole(layout)) => (layout.clone(), false),
-            Some(Table::Rest { .. }) => {
+            Some(LayoutTable::Complete(layout)) => (layout.clone(), false),
+            Some(LayoutTable::Partial { .. }) => {
                 let mut bytes = vec![0; READ_LEN];
                 mem.read(runtime, &mut bytes)?;
                 if bytes.iter().all(|&b| b == 0) {
@@ -63,19 +63,19 @@ impl Python {
             }
             None => return Err(unsupported(format!("it knows 3.7 to {}.{}; look for a newer gilprof", NEWEST.0, NEWEST.1))),
         };
-        Ok(Python { pid, runtime, machine, version, free_threaded, layout: layout.on(machine) })
+        Ok(PythonProcess { pid, runtime, machine, version, free_threaded, layout: layout.for_machine(machine) })
     }
 
     /// Whether there is an interpreter: not before start-up, not after finalization.
     pub fn has_interpreter(&self, mem: &dyn Memory) -> bool {
         let head = self.runtime.offset(self.layout.runtime.interpreters_head.offset() as u64);
         // While a library is being mapped, other parts of its file are where its data will be: an address that leads nowhere.
-        let leads = |at: Addr| !at.is_null() && mem.read_ptr(at.offset(self.layout.interpreter.threads_head.offset() as u64)).is_ok();
-        mem.read_ptr(head).is_ok_and(leads)
+        let is_readable = |at: Addr| !at.is_null() && mem.read_ptr(at.offset(self.layout.interpreter.threads_head.offset() as u64)).is_ok();
+        mem.read_ptr(head).is_ok_and(is_readable)
     }
 
     /// [`Error::NotReady`] when there is no interpreter, saying whether there was one.
-    pub fn ready(&self) -> Result<()> {
+    pub fn ensure_ready(&self) -> Result<()> {
         let (pid, mem) = (self.pid, LiveMemory::new(self.pid));
         if self.has_interpreter(&mem) {
             return Ok(());
@@ -103,16 +103,16 @@ fn ending(pid: Pid) -> String {
 
 /// Finds out what a process is; an error when it is a Python without an interpreter.
 pub fn attach(pid: Pid) -> Result<Attached> {
-    let found = find(pid)?;
+    let found = identify(pid)?;
     if let Attached::Python(python) = &found {
-        python.ready()?;
+        python.ensure_ready()?;
     }
     Ok(found)
 }
 
 /// Finds out what a process is, whether or not it has created its interpreter. Searching files takes milliseconds; asking what was found
-/// whether it is [`ready`](Python::ready) takes microseconds.
-pub fn find(pid: Pid) -> Result<Attached> {
+/// whether it is [`ready`](PythonProcess::ensure_ready) takes microseconds.
+pub fn identify(pid: Pid) -> Result<Attached> {
     let mem = LiveMemory::new(pid);
     let found = match binary::locate(pid, &mem)? {
         Located::Python(found) => found,
@@ -123,7 +123,7 @@ pub fn find(pid: Pid) -> Result<Attached> {
             "it is linked with musl, whose threads wait for the GIL where gilprof cannot see it yet; use a glibc build (python:3-slim)";
         return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
     }
-    Python::at(pid, &mem, found.machine, found.minor, found.version, found.runtime).map(|python| Attached::Python(Box::new(python)))
+    PythonProcess::from_runtime(pid, &mem, found.machine, found.minor, found.version, found.runtime).map(|python| Attached::Python(Box::new(python)))
 }
 
 /// The patch level of a version; one that moved nothing where it could not be read.
@@ -146,7 +146,7 @@ mod tests {
         let (runtime, interpreter) = (Addr(0x10_000), Addr(0x20_000));
         let mut mem = ReplayMemory::new();
         mem.map(runtime, vec![0; 0x1000]);
-        let python = Python::at(Pid(1), &mem, Machine::X86_64, Minor(3, 9), "3.9.18".into(), runtime).unwrap();
+        let python = PythonProcess::from_runtime(Pid(1), &mem, Machine::X86_64, Minor(3, 9), "3.9.18".into(), runtime).unwrap();
         assert!(!python.has_interpreter(&mem));
         let head = runtime.offset(python.layout.runtime.interpreters_head.offset() as u64);
         assert!(mem.poke_u64(head, interpreter.0) && !python.has_interpreter(&mem));

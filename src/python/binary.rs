@@ -3,13 +3,13 @@
 //! It may be the executable (static builds, embedding programs, under any name) or a library, stripped or not, deleted or in another
 //! root. Likely files are tried first; only if none of them is it are all others, and last the unexported symbols.
 
-use super::explain;
+use super::diagnose;
 use super::layout::Minor;
-use super::version::{self, Published, Recognised, Version};
+use super::version::{self, Published, VersionSupport, Version};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
 use crate::process::elf::{Depth, ElfError, Image, Machine};
-use crate::process::find;
+use crate::process::mapped_file;
 use crate::process::maps::{Mapping, Maps};
 use crate::process::memory::Memory;
 
@@ -31,7 +31,7 @@ pub enum Libc {
 
 /// An interpreter that gilprof reads itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Python {
+pub struct LocatedPython {
     /// `_PyRuntime`.
     pub runtime: Addr,
     /// The machine that it was built for.
@@ -54,7 +54,7 @@ pub struct Python {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Located {
     /// 3.7 and later.
-    Python(Python),
+    Python(LocatedPython),
     /// 2.7, 3.3 - 3.6: for py-spy.
     Legacy {
         /// Such as `2.7.18`.
@@ -98,8 +98,8 @@ struct Search<'a> {
 
 /// Finds the interpreter of a process.
 pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
-    let maps = Maps::of(pid).map_err(|error| explain::unreadable(pid, &error))?;
-    explain::probe(pid, mem, &maps)?;
+    let maps = Maps::from_pid(pid).map_err(|error| diagnose::unreadable(pid, &error))?;
+    diagnose::probe(pid, mem, &maps)?;
     let search = Search { pid, mem, maps: &maps };
     let (likely, others) = search.modules();
     let mut foreign = false;
@@ -119,7 +119,7 @@ pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
             return finish(pid, best, libc_of(&maps));
         }
     }
-    Err(explain::not_python(pid, &maps, foreign))
+    Err(diagnose::not_python(pid, &maps, foreign))
 }
 
 fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
@@ -127,8 +127,8 @@ fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
         let why = format!("{} says nowhere which version it is", found.path);
         return Err(Error::UnsupportedVersion { pid, version: "of an unknown version".to_owned(), why });
     };
-    match (version::judge(version), found.runtime, found.machine) {
-        (Recognised::Readable(version), Some(runtime), Some(machine)) => Ok(Located::Python(Python {
+    match (version::support(version), found.runtime, found.machine) {
+        (VersionSupport::Readable(version), Some(runtime), Some(machine)) => Ok(Located::Python(LocatedPython {
             runtime,
             machine,
             minor: version.minor,
@@ -139,12 +139,12 @@ fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
             free_threaded: Some(found.published.is_some_and(|published| published.free_threaded)),
             libc,
         })),
-        (Recognised::Legacy(version), ..) => Ok(Located::Legacy { version: version.text, path: found.path, libc }),
-        (Recognised::Readable(version), Some(_), None) => {
+        (VersionSupport::Legacy(version), ..) => Ok(Located::Legacy { version: version.text, path: found.path, libc }),
+        (VersionSupport::Readable(version), Some(_), None) => {
             let why = format!("{} is for another machine than x86-64 or aarch64, the two that gilprof knows", found.path);
             Err(Error::UnsupportedVersion { pid, version: version.text, why })
         }
-        (Recognised::Readable(version), None, _) => {
+        (VersionSupport::Readable(version), None, _) => {
             let why = format!("{} has no symbol _PyRuntime and no section .PyRuntime", found.path);
             Err(Error::UnsupportedVersion { pid, version: version.text, why })
         }
@@ -178,8 +178,8 @@ impl<'a> Search<'a> {
             }
         }
         all.retain(|first| self.maps.of_file(first).any(|mapping| mapping.executable));
-        let exe = all.iter().position(|first| find::is_exe(self.pid, first)).map(|at| all.remove(at));
-        let (named, others) = all.into_iter().partition(|first: &&Mapping| first.file_name().is_some_and(explain::python_name));
+        let exe = all.iter().position(|first| mapped_file::is_exe(self.pid, first)).map(|at| all.remove(at));
+        let (named, others) = all.into_iter().partition(|first: &&Mapping| first.file_name().is_some_and(diagnose::is_python_name));
         let named: Vec<&Mapping> = named;
         (exe.into_iter().chain(named).collect(), others)
     }
@@ -188,18 +188,18 @@ impl<'a> Search<'a> {
     fn inspect(&self, first: &Mapping, depth: Depth) -> std::result::Result<Option<Candidate>, ElfError> {
         let mappings: Vec<&Mapping> = self.maps.of_file(first).collect();
         let mut error = ElfError::Malformed;
-        for found in find::open(self.pid, first).unwrap_or_default() {
+        for found in mapped_file::open(self.pid, first).unwrap_or_default() {
             match Image::from_file(found.file) {
                 Ok(image) => {
                     for bias in image.biases(&mappings) {
-                        if image.same_as_loaded(self.mem, bias).unwrap_or(found.certain) {
+                        if image.same_as_loaded(self.mem, bias).unwrap_or(found.same_inode) {
                             if let Some(candidate) = self.candidate(&image, bias, first, depth) {
                                 return Ok(Some(candidate));
                             }
                             error = ElfError::Malformed;
                         }
                     }
-                    if found.certain {
+                    if found.same_inode {
                         return Ok(None);
                     }
                 }
@@ -221,7 +221,7 @@ impl<'a> Search<'a> {
         }
         let published = runtime.and_then(|runtime| version::published(self.mem, runtime).ok().flatten());
         let version = published.as_ref().map(|published| published.version.clone());
-        let version = version.or_else(|| version::recognise(self.mem, image, bias, *constant, &self.names(first)));
+        let version = version.or_else(|| version::detect(self.mem, image, bias, *constant, &self.names(first)));
         let live = match runtime {
             Some(runtime) => self.live(runtime, published.as_ref()),
             // `_PyThreadState_Current` is null whenever nobody holds the GIL.
@@ -235,7 +235,7 @@ impl<'a> Search<'a> {
     fn names(&self, first: &'a Mapping) -> Vec<&'a str> {
         let mut names: Vec<&str> = first.file_name().into_iter().collect();
         names.extend(
-            self.maps.mappings.iter().filter_map(Mapping::file_name).filter(|name| name.contains("cpython-") || explain::python_name(name)),
+            self.maps.mappings.iter().filter_map(Mapping::file_name).filter(|name| name.contains("cpython-") || diagnose::is_python_name(name)),
         );
         names
     }

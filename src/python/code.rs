@@ -4,13 +4,13 @@
 //! place. So the walker reads each code object's [`fingerprint_span`] in the same batch as the stack and hands it in; an entry whose type, pointers
 //! (file, name, qualified name, line table, bytecode up to 3.10) and first line are not the same is decoded anew. What remains: a new code object at the same address
 //! whose strings and line table also landed at the same addresses, starting at the same line (a cell run again in a notebook can do that). For
-//! that, an entry's contents are read again after about [`RECHECK_LOOKS`] looks, so such a line or name can be wrong for that long, never for good.
+//! that, an entry's contents are read again after about [`RECHECK_SAMPLES`] looks, so such a line or name can be wrong for that long, never for good.
 //!
 //! The opcode at a leaf is never kept: from 3.11 on bytecode specialises itself in place, and for older ones a read of one byte is cheaper than being
 //! wrong. Free-threaded builds from 3.14 on give each thread its own copy of the bytecode; an instruction pointer into a copy has no line here.
 
 use super::layout::field::Field;
-use super::layout::{Bytecode, Layout, Span};
+use super::layout::{Bytecode, Layout, ByteRange};
 use super::lines::LineIndex;
 use super::objects::{field_i32, field_ptr, read_bytes, read_str, type_name, ObjectError};
 use crate::ids::Addr;
@@ -28,7 +28,7 @@ const MAX_ENTRIES: usize = 1 << 14;
 /// Most memory that the decoded tables may take, in bytes.
 const MAX_WEIGHT: usize = 24 << 20;
 /// After how many looks, at most twice, an entry's contents are read again.
-const RECHECK_LOOKS: u64 = 1000;
+const RECHECK_SAMPLES: u64 = 1000;
 
 /// What gilprof needs of a code object.
 #[derive(Debug)]
@@ -79,14 +79,14 @@ impl CodeInfo {
 }
 
 /// Which bytes of a code object tell it from another at the same address. The walker reads them along with the stack.
-pub fn fingerprint_span(layout: &Layout) -> Span {
+pub fn fingerprint_span(layout: &Layout) -> ByteRange {
     let code = &layout.code;
     let pointers = [Some(layout.object.type_), Some(code.filename), Some(code.name), code.qualname, Some(code.lines)];
     let first_line = code.first_line.offset();
     let offsets = pointers.iter().flatten().map(|field| field.offset());
     let start = offsets.clone().fold(first_line, usize::min);
     let end = offsets.fold(first_line + 4, |end, offset| end.max(offset + 8));
-    Span { offset: start as u32, len: (end - start) as u32 }
+    ByteRange { offset: start as u32, len: (end - start) as u32 }
 }
 
 /// The fields inside [`fingerprint_span`] that a code object never changes.
@@ -154,7 +154,7 @@ impl Fingerprint {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CachedCode {
     info: Arc<CodeInfo>,
     fingerprint: Fingerprint,
     used: u64,
@@ -164,9 +164,9 @@ struct Entry {
 /// Code objects by address. One per target.
 #[derive(Debug, Default)]
 pub struct CodeCache {
-    entries: HashMap<Addr, Entry>,
+    entries: HashMap<Addr, CachedCode>,
     weight: usize,
-    look: u64,
+    sample: u64,
     /// The address of `PyCode_Type`, once met: static, so every interpreter of a process shares it.
     code_type: Option<Addr>,
 }
@@ -178,8 +178,8 @@ impl CodeCache {
     }
 
     /// To be called at each look: the cache's clock.
-    pub fn begin_look(&mut self) {
-        self.look += 1;
+    pub fn begin_sample(&mut self) {
+        self.sample += 1;
     }
 
     /// The code object at `at`. `fingerprint` are the bytes of its [`fingerprint_span`] as read along with the stack; without them they are read now.
@@ -194,11 +194,11 @@ impl CodeCache {
             Some(bytes) => Fingerprint::from_span(layout, bytes).ok_or(ObjectError::Garbage { expected: "a code object", at })?,
             None => Fingerprint::read(mem, layout, at)?,
         };
-        let look = self.look;
+        let sample = self.sample;
         let known = self.entries.get_mut(&at).filter(|entry| entry.fingerprint == fingerprint);
         if let Some(entry) = known {
-            entry.used = look;
-            if look < entry.recheck {
+            entry.used = sample;
+            if sample < entry.recheck {
                 return Ok(entry.info.clone());
             }
         }
@@ -242,8 +242,8 @@ impl CodeCache {
         }
         self.weight += info.weight();
         // Spread by address, or all that was decoded at the first look would be due again at once.
-        let recheck = self.look + RECHECK_LOOKS + (at.0 >> 4) % RECHECK_LOOKS;
-        self.entries.insert(at, Entry { info: info.clone(), fingerprint, used: self.look, recheck });
+        let recheck = self.sample + RECHECK_SAMPLES + (at.0 >> 4) % RECHECK_SAMPLES;
+        self.entries.insert(at, CachedCode { info: info.clone(), fingerprint, used: self.sample, recheck });
         info
     }
 

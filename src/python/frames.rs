@@ -25,19 +25,19 @@ use root::Root;
 /// A deeper stack is cut at its root side. CPython's own default limit is 1000.
 pub const MAX_DEPTH: usize = 2048;
 /// Reads after which a single frame that no walk met is no longer copied.
-const IDLE: u8 = 32;
+const MAX_IDLE_READS: u8 = 32;
 /// `_PY_GIL_DROP_REQUEST_BIT` of `PyThreadState.eval_breaker` (pycore_ceval.h).
 const GIL_DROP_REQUEST: u64 = 1;
 /// No version's frame is larger than this many bytes, as far as it is read here.
-const SINGLE: usize = 160;
-/// See [`Stray::called`].
-const CALLED: u8 = 64;
+const MAX_FRAME_SIZE: usize = 160;
+/// See [`HeapFrame::called`].
+const CALLED_VOTES: u8 = 64;
 /// Pairs of copies made for one stack before giving what was agreed so far. Most take one. In a program that does nothing but resume
 /// generators up to half of the walks lose their way (3.7 - 3.10).
-const ROUNDS: usize = 32;
+const MAX_ROUNDS: usize = 32;
 /// After so many pairs that all end alike at what is not the root, nothing is moving: the thread has no CPU and stands where a generator has
 /// just been unlinked from its caller (seen on 3.12.1), or has another root now.
-const STUCK: usize = 8;
+const STUCK_ROUNDS: usize = 8;
 /// No more pairs are made once they have taken so many bytes.
 const MAX_COPIED: usize = 8 << 20;
 /// One frame as the walk found it.
@@ -72,7 +72,7 @@ impl Clone for RawStack {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Stray {
+struct HeapFrame {
     at: Addr,
     idle: u8,
     /// It had a caller when last seen with one: how often it must be met without before it may be a root.
@@ -80,9 +80,9 @@ struct Stray {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum End {
+enum WalkEnd {
     Root,
-    Cut,
+    Truncated,
     /// The walk led to a frame that was not copied.
     Missing(Addr),
     /// The walk led to a `_PyCFrame` that was not copied.
@@ -95,17 +95,17 @@ enum End {
 #[derive(Debug, Default)]
 pub struct FrameReader {
     chunks: Vec<(Addr, usize)>,
-    strays: Vec<Stray>,
+    heap_frames: Vec<HeapFrame>,
     copies: Copies,
     walks: [Walk; 2],
     tstate: Addr,
     root: Root,
-    requested: Option<bool>,
+    gil_requested: Option<bool>,
     drop_request: Option<bool>,
     /// The last that was not given up.
     last: Walk,
     /// The stack last given.
-    given: RawStack,
+    result: RawStack,
 }
 
 /// What one walk met, leaf first.
@@ -113,15 +113,15 @@ pub struct FrameReader {
 struct Walk {
     frames: Vec<RawFrame>,
     /// It began in frames that had been left: what the thread was in by then is not known.
-    left: bool,
+    cleared: bool,
     /// The copied range that the last frame lay in.
     last_range: usize,
 }
 
 impl FrameReader {
     /// 3.15: whether the thread had asked for the GIL and not got it, when its stack was last read.
-    pub fn requested(&self) -> Option<bool> {
-        self.requested
+    pub fn gil_requested(&self) -> Option<bool> {
+        self.gil_requested
     }
 
     /// 3.13+: whether the thread had been told to let go of the GIL, and had not done all that follows from it, when its stack was last read.
@@ -130,127 +130,127 @@ impl FrameReader {
     }
 
     /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole cannot be read. Of a thread that
-    /// stands `still`, because it sleeps in the kernel, one copy is enough.
-    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, still: bool) -> Result<&RawStack, ReadError> {
-        let read = self.read_rounds(mem, layout, tstate, still);
+    /// is `asleep` in the kernel, one copy is enough.
+    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, asleep: bool) -> Result<&RawStack, ReadError> {
+        let read = self.read_rounds(mem, layout, tstate, asleep);
         let bytes = self.copies.first();
-        self.requested = layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).map(|flag| flag != 0);
+        self.gil_requested = layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.read_from(bytes)).map(|flag| flag != 0);
         self.drop_request =
-            layout.thread.eval_breaker.zip(bytes).and_then(|(field, bytes)| field.of(bytes)).map(|word| word & GIL_DROP_REQUEST != 0);
+            layout.thread.eval_breaker.zip(bytes).and_then(|(field, bytes)| field.read_from(bytes)).map(|word| word & GIL_DROP_REQUEST != 0);
         self.copies.shrink();
-        read.map(|()| &self.given)
+        read.map(|()| &self.result)
     }
 
-    fn read_rounds(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, mut still: bool) -> Result<(), ReadError> {
+    fn read_rounds(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, mut asleep: bool) -> Result<(), ReadError> {
         if self.tstate != tstate {
             (self.tstate, self.root) = (tstate, Root::default());
             self.last.frames.clear();
         }
         // Two copies that are there already are no worse than the one that would be enough.
-        still &= !(self.root.is_known() && self.copies.are_there(tstate));
+        asleep &= !(self.root.is_known() && self.copies.are_prefetched(tstate));
         let mut complete: Option<Walk> = None;
         let (mut copied, mut stuck) = (0, 0);
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             if copied > MAX_COPIED {
                 break;
             }
-            self.copy(mem, layout, tstate, if still { 1 } else { 2 })?;
+            self.copy(mem, layout, tstate, if asleep { 1 } else { 2 })?;
             copied += self.copies.bytes();
             let a = self.walk(layout, 0);
-            let b = if still { End::Garbage } else { self.walk(layout, 1) };
+            let b = if asleep { WalkEnd::Garbage } else { self.walk(layout, 1) };
             let ends = [a, b];
-            let done = [self.is_done(&ends[0], 0), self.is_done(&ends[1], 1)];
+            let done = [self.reached_root(&ends[0], 0), self.reached_root(&ends[1], 1)];
             // A thread that stands still misleads nobody. One that ends elsewhere than before may have been woken meanwhile.
-            if still && matches!(ends[0], End::Root | End::Cut) {
+            if asleep && matches!(ends[0], WalkEnd::Root | WalkEnd::Truncated) {
                 if done[0] || !self.root.is_known() {
-                    self.give(0, &ends[0]);
+                    self.finish(0, &ends[0]);
                     return Ok(());
                 }
-                still = false;
+                asleep = false;
             } else if done == [true, true] {
-                self.give(1, if ends[0] == End::Cut { &ends[0] } else { &ends[1] });
+                self.finish(1, if ends[0] == WalkEnd::Truncated { &ends[0] } else { &ends[1] });
                 return Ok(());
             }
-            stuck = if ends == [End::Root, End::Root] && self.walks[0].frames == self.walks[1].frames { stuck + 1 } else { 0 };
-            if stuck == STUCK {
-                self.given.frames.clone_from(&self.walks[0].frames);
-                self.given.trust = Trust::Cut;
+            stuck = if ends == [WalkEnd::Root, WalkEnd::Root] && self.walks[0].frames == self.walks[1].frames { stuck + 1 } else { 0 };
+            if stuck == STUCK_ROUNDS {
+                self.result.frames.clone_from(&self.walks[0].frames);
+                self.result.trust = Trust::Cut;
                 return Ok(());
             }
             if let Some(walk) = done.iter().position(|&d| d) {
                 if let Some(earlier) = &complete {
-                    self.given.moving(earlier, &self.walks[walk]);
+                    self.result.merge_torn(earlier, &self.walks[walk]);
                     return Ok(());
                 }
                 complete = Some(self.walks[walk].clone());
             }
             for end in ends {
                 match end {
-                    End::Missing(at) => self.learn(mem, layout, tstate, at)?,
-                    End::MissingSlot(at) => self.learn_one(at),
-                    End::Root | End::Cut | End::Garbage => {}
+                    WalkEnd::Missing(at) => self.add_missing(mem, layout, tstate, at)?,
+                    WalkEnd::MissingSlot(at) => self.add_heap_frame(at),
+                    WalkEnd::Root | WalkEnd::Truncated | WalkEnd::Garbage => {}
                 }
             }
         }
-        self.given.moving(&self.last, &complete.unwrap_or_default());
+        self.result.merge_torn(&self.last, &complete.unwrap_or_default());
         Ok(())
     }
 
     /// What the first walk and this one have in common, kept for the next time.
-    fn give(&mut self, second: usize, end: &End) {
+    fn finish(&mut self, second: usize, end: &WalkEnd) {
         self.forget_idle();
-        self.given.agreed(&self.walks[0], &self.walks[second], *end == End::Cut);
-        self.last.frames.clone_from(&self.given.frames);
+        self.result.merge(&self.walks[0], &self.walks[second], *end == WalkEnd::Truncated);
+        self.last.frames.clone_from(&self.result.frames);
     }
 
     /// Whether a walk came to its end, which must be the thread's root and not a suspended generator. A root never has a caller, so frames
     /// that were seen with one do not count.
-    fn is_done(&mut self, end: &End, walk: usize) -> bool {
+    fn reached_root(&mut self, end: &WalkEnd, walk: usize) -> bool {
         match end {
-            End::Cut => return true,
-            End::Root => {}
-            End::Missing(_) | End::MissingSlot(_) | End::Garbage => return false,
+            WalkEnd::Truncated => return true,
+            WalkEnd::Root => {}
+            WalkEnd::Missing(_) | WalkEnd::MissingSlot(_) | WalkEnd::Garbage => return false,
         }
         let walk = &self.walks[walk];
-        let Some(root) = walk.frames.last().map(|f| (f.at, f.code)) else { return !walk.left };
-        if let Some(stray) = walk.last_range.checked_sub(1).and_then(|i| self.strays.get_mut(i)).filter(|s| s.called > 0) {
-            stray.called -= 1;
+        let Some(root) = walk.frames.last().map(|f| (f.at, f.code)) else { return !walk.cleared };
+        if let Some(heap_frame) = walk.last_range.checked_sub(1).and_then(|i| self.heap_frames.get_mut(i)).filter(|s| s.called > 0) {
+            heap_frame.called -= 1;
             return false;
         }
         self.root.vote(root)
     }
 
     /// What a read of a thread that moves would copy first, for a batch of somebody else's. What comes of it is handed in by
-    /// [`FrameReader::take_in`], or not at all.
-    pub fn plan(&mut self, layout: &Layout, tstate: Addr) -> &[Part] {
-        self.lay_out(layout, tstate, 2);
+    /// [`FrameReader::accept_prefetch`], or not at all.
+    pub fn prefetch_plan(&mut self, layout: &Layout, tstate: Addr) -> &[Part] {
+        self.build_plan(layout, tstate, 2);
         self.copies.planned()
     }
 
     /// The plan was read just now: the next read, if it is of the same thread and that moves, begins with it.
-    pub fn take_in(&mut self, parts: &[Part], bytes: &[u8]) {
-        self.copies.take_in(parts, bytes);
+    pub fn accept_prefetch(&mut self, parts: &[Part], bytes: &[u8]) {
+        self.copies.accept_prefetch(parts, bytes);
     }
 
-    fn lay_out(&mut self, layout: &Layout, tstate: Addr, copies: usize) {
+    fn build_plan(&mut self, layout: &Layout, tstate: Addr, copies: usize) {
         let single = layout.frame.size as usize;
         let wanted = std::iter::once((tstate, layout.thread.size as usize));
-        let wanted = wanted.chain(self.strays.iter().map(|s| (s.at, single))).chain(self.chunks.iter().copied());
+        let wanted = wanted.chain(self.heap_frames.iter().map(|s| (s.at, single))).chain(self.chunks.iter().copied());
         self.copies.plan(wanted, copies);
     }
 
     fn copy(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, copies: usize) -> Result<(), ReadError> {
-        if self.copies.are_ahead(tstate) && copies == 2 {
+        if self.copies.take_prefetched(tstate) && copies == 2 {
             return Ok(());
         }
-        self.lay_out(layout, tstate, copies);
+        self.build_plan(layout, tstate, copies);
         self.copies.make(mem)
     }
 
-    fn walk(&mut self, layout: &Layout, copy: usize) -> End {
+    fn walk(&mut self, layout: &Layout, copy: usize) -> WalkEnd {
         let mut walk = std::mem::take(&mut self.walks[copy]);
         walk.frames.clear();
-        walk.left = false;
+        walk.cleared = false;
         walk.last_range = 0;
         let end = match self.innermost(layout, copy) {
             Ok(at) => self.walk_into(layout, copy, at, &mut walk),
@@ -261,9 +261,9 @@ impl FrameReader {
     }
 
     /// The innermost frame, null when the thread runs no Python.
-    fn innermost(&mut self, layout: &Layout, copy: usize) -> Result<Addr, End> {
-        let tstate = self.copies.ranges.first().filter(|r| r.ok[copy]).map(|r| r.at).ok_or(End::Garbage)?;
-        let mut pointer = |range, at| self.copies.take(copy, range, at, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(End::Garbage);
+    fn innermost(&mut self, layout: &Layout, copy: usize) -> Result<Addr, WalkEnd> {
+        let tstate = self.copies.ranges.first().filter(|r| r.ok[copy]).map(|r| r.at).ok_or(WalkEnd::Garbage)?;
+        let mut pointer = |range, at| self.copies.visit(copy, range, at, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(WalkEnd::Garbage);
         match layout.thread.anchor {
             Anchor::Direct(field) => pointer(0, tstate.offset(field.offset() as u64)),
             Anchor::CFrame(field, inner) => {
@@ -272,53 +272,53 @@ impl FrameReader {
                     return Ok(cframe);
                 }
                 let slot = cframe.offset(inner.offset() as u64);
-                let range = self.copies.find(copy, slot, 8, 1).ok_or(End::MissingSlot(slot))?;
-                self.copies.take(copy, range, slot, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(End::Garbage)
+                let range = self.copies.find(copy, slot, 8, 1).ok_or(WalkEnd::MissingSlot(slot))?;
+                self.copies.visit(copy, range, slot, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(WalkEnd::Garbage)
             }
         }
     }
 
-    fn walk_into(&mut self, layout: &Layout, copy: usize, innermost: Addr, walk: &mut Walk) -> End {
+    fn walk_into(&mut self, layout: &Layout, copy: usize, innermost: Addr, walk: &mut Walk) -> WalkEnd {
         let (mut at, mut hint, len) = (innermost, 1, layout.frame.size as usize);
         for _ in 0..MAX_DEPTH {
             if at.is_null() {
-                return End::Root;
+                return WalkEnd::Root;
             }
-            let Some(range) = self.copies.find(copy, at, len, hint) else { return End::Missing(at) };
+            let Some(range) = self.copies.find(copy, at, len, hint) else { return WalkEnd::Missing(at) };
             hint = range;
-            let Some((found, back)) = self.copies.take(copy, range, at, len).and_then(|bytes| parse_frame(layout, at, bytes)) else {
-                return End::Garbage;
+            let Some((kind, back)) = self.copies.visit(copy, range, at, len).and_then(|bytes| parse_frame(layout, at, bytes)) else {
+                return WalkEnd::Garbage;
             };
-            match found {
-                Found::Python(frame) => walk.frames.push(frame),
-                Found::Entry => {}
+            match kind {
+                FrameKind::Python(frame) => walk.frames.push(frame),
+                FrameKind::Entry => {}
                 // What stands above it was called from a frame that is no longer there.
-                Found::Left => {
+                FrameKind::Cleared => {
                     walk.frames.clear();
-                    walk.left = true;
+                    walk.cleared = true;
                 }
             }
             walk.last_range = range;
-            if let Some(stray) = range.checked_sub(1).and_then(|i| self.strays.get_mut(i)).filter(|_| !back.is_null()) {
-                stray.called = CALLED;
+            if let Some(heap_frame) = range.checked_sub(1).and_then(|i| self.heap_frames.get_mut(i)).filter(|_| !back.is_null()) {
+                heap_frame.called = CALLED_VOTES;
             }
             at = back;
         }
-        End::Cut
+        WalkEnd::Truncated
     }
 
     /// Makes sure that `at` is part of the next copy: its chunk when it lies in one, else by itself; and follows the links from there, so
     /// that one more round is enough however many frames are new.
-    fn learn(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, at: Addr) -> Result<(), ReadError> {
+    fn add_missing(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, at: Addr) -> Result<(), ReadError> {
         chunks::find(mem, layout, tstate, &mut self.chunks)?;
         let len = layout.frame.size as usize;
         let mut bytes = vec![0; len];
         let mut at = at;
         for _ in 0..MAX_DEPTH {
-            if at.is_null() || self.strays.len() >= MAX_DEPTH {
+            if at.is_null() || self.heap_frames.len() >= MAX_DEPTH {
                 return Ok(());
             }
-            self.learn_one(at);
+            self.add_heap_frame(at);
             match mem.read(at, &mut bytes) {
                 Ok(()) => {}
                 Err(ReadError::Unmapped { .. }) => return Ok(()),
@@ -332,64 +332,64 @@ impl FrameReader {
         Ok(())
     }
 
-    fn learn_one(&mut self, at: Addr) {
+    fn add_heap_frame(&mut self, at: Addr) {
         // A frame at the very end of a chunk's copied part is learnt by itself until the chunk's use grows.
-        let covered = self.chunks.iter().any(|(start, size)| at.within(*start, size.saturating_sub(SINGLE) as u64));
-        if !covered && self.strays.len() < MAX_DEPTH && !self.strays.iter().any(|s| s.at == at) {
-            self.strays.push(Stray { at, idle: 0, called: 0 });
+        let covered = self.chunks.iter().any(|(start, size)| at.within(*start, size.saturating_sub(MAX_FRAME_SIZE) as u64));
+        if !covered && self.heap_frames.len() < MAX_DEPTH && !self.heap_frames.iter().any(|s| s.at == at) {
+            self.heap_frames.push(HeapFrame { at, idle: 0, called: 0 });
         }
     }
 
     /// Drops single frames that no walk has met for a while.
     fn forget_idle(&mut self) {
-        for (stray, range) in self.strays.iter_mut().zip(&self.copies.ranges[1..]) {
-            stray.idle = if range.met { 0 } else { stray.idle.saturating_add(1) };
+        for (heap_frame, range) in self.heap_frames.iter_mut().zip(&self.copies.ranges[1..]) {
+            heap_frame.idle = if range.visited { 0 } else { heap_frame.idle.saturating_add(1) };
         }
-        self.strays.retain(|s| s.idle <= IDLE);
+        self.heap_frames.retain(|s| s.idle <= MAX_IDLE_READS);
     }
 }
 
 /// What is at an address where a frame should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum FrameKind {
     Python(RawFrame),
     /// Not Python's: C code makes these where it enters the interpreter.
     Entry,
     /// It has been left: 3.14+ clear the code of such a frame and let its link to the caller stand.
-    Left,
+    Cleared,
 }
 
 /// A frame and the one that called it; `None` for memory that cannot be a frame.
-fn parse_frame(layout: &Layout, at: Addr, bytes: &[u8]) -> Option<(Found, Addr)> {
+fn parse_frame(layout: &Layout, at: Addr, bytes: &[u8]) -> Option<(FrameKind, Addr)> {
     let frame = &layout.frame;
-    let back = frame.back.of(bytes).filter(|&back| back != at)?;
+    let back = frame.back.read_from(bytes).filter(|&back| back != at)?;
     let owner = match frame.owner {
-        Some(owner) => Some((owner.field.of(bytes)?, owner.first_not_python)),
+        Some(owner) => Some((owner.field.read_from(bytes)?, owner.first_not_python)),
         None => None,
     };
     if owner.is_some_and(|(owner, limit)| owner >= limit) {
-        return Some((Found::Entry, back));
+        return Some((FrameKind::Entry, back));
     }
-    let code = Addr(frame.code.of(bytes)?.0 & frame.code_tag_mask);
+    let code = Addr(frame.code.read_from(bytes)?.0 & frame.code_tag_mask);
     if code.is_null() {
-        return Some((Found::Left, back));
+        return Some((FrameKind::Cleared, back));
     }
     let position = match frame.position {
-        Position::LastByte(field) | Position::LastUnit(field) => i64::from(field.of(bytes)?),
-        Position::Pointer(field) => field.of(bytes)?.0 as i64,
+        Position::LastByte(field) | Position::LastUnit(field) => i64::from(field.read_from(bytes)?),
+        Position::Pointer(field) => field.read_from(bytes)?.0 as i64,
     };
-    Some((Found::Python(RawFrame { at, code, position }), back))
+    Some((FrameKind::Python(RawFrame { at, code, position }), back))
 }
 
 impl RawStack {
-    /// As [`RawStack::agreed`], of walks that are not of one moment.
-    fn moving(&mut self, a: &Walk, b: &Walk) {
-        self.agreed(a, b, false);
+    /// As [`RawStack::merge`], of walks that are not of one moment.
+    fn merge_torn(&mut self, a: &Walk, b: &Walk) {
+        self.merge(a, b, false);
         self.trust = Trust::Moving;
     }
 
     /// Becomes what two walks have in common, counted from the root.
-    fn agreed(&mut self, a: &Walk, b: &Walk, cut: bool) {
+    fn merge(&mut self, a: &Walk, b: &Walk, cut: bool) {
         let mut same = 0;
         for (x, y) in a.frames.iter().rev().zip(b.frames.iter().rev()) {
             if x.at != y.at || x.code != y.code {
@@ -401,7 +401,7 @@ impl RawStack {
                 break;
             }
         }
-        let whole = same == a.frames.len() && same == b.frames.len() && !a.left && !b.left;
+        let whole = same == a.frames.len() && same == b.frames.len() && !a.cleared && !b.cleared;
         self.trust = match (whole, cut) {
             (false, _) => Trust::Moving,
             (true, true) => Trust::Cut,

@@ -22,13 +22,13 @@ pub struct GilReading {
 }
 
 /// What the bytes of a GIL say. `None` when they cannot be a GIL, or one that has not been created (`locked` is -1).
-pub fn parse(layout: &layout::Gil, bytes: &[u8]) -> Option<GilReading> {
-    let locked = layout.locked.of(bytes)?;
-    let interval_us = layout.interval.of(bytes)?;
-    let last_holder = layout.last_holder.of(bytes)?;
+pub fn parse(layout: &layout::GilLayout, bytes: &[u8]) -> Option<GilReading> {
+    let locked = layout.locked.read_from(bytes)?;
+    let interval_us = layout.interval.read_from(bytes)?;
+    let last_holder = layout.last_holder.read_from(bytes)?;
     let enabled = match layout.enabled {
         None => true,
-        Some(field) => field.of(bytes)? != 0,
+        Some(field) => field.read_from(bytes)? != 0,
     };
     if !(0..=1).contains(&locked) || interval_us == 0 || interval_us > MAX_INTERVAL_US {
         return None;
@@ -37,12 +37,12 @@ pub fn parse(layout: &layout::Gil, bytes: &[u8]) -> Option<GilReading> {
         enabled,
         holder: (enabled && locked == 1 && !last_holder.is_null()).then_some(last_holder),
         last_holder,
-        switches: layout.switch_number.of(bytes)?,
+        switches: layout.switch_number.read_from(bytes)?,
         interval_us,
     })
 }
 
 /// Whether a thread asleep on this futex wants the GIL at `gil`.
-pub fn is_wait(layout: &layout::Gil, gil: Addr, futex: Addr) -> bool {
+pub fn is_wait(layout: &layout::GilLayout, gil: Addr, futex: Addr) -> bool {
     futex.within(gil, u64::from(layout.size)) && layout.is_wait(futex.0.wrapping_sub(gil.0))
 }

@@ -50,7 +50,7 @@ pub struct ThreadState {
 
 /// All interpreters and thread states of a process.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct RuntimeState {
     /// Newest first, as CPython links them.
     pub interpreters: Vec<InterpreterState>,
     /// Grouped by interpreter, newest first.
@@ -60,14 +60,14 @@ pub struct Roster {
     /// The list of interpreters was walked to its end, so that these are all the GILs there are.
     pub complete: bool,
     /// Which of `threads` the last reading read.
-    chosen: Vec<usize>,
+    selected: Vec<usize>,
     parts: Vec<Part>,
     bytes: Vec<u8>,
     /// How many of the parts and bytes of the last reading were its own.
-    own: (usize, usize),
+    own_len: (usize, usize),
 }
 
-impl Roster {
+impl RuntimeState {
     /// Walks the lists from `_PyRuntime`. Empty when there is no interpreter (not yet, or no longer).
     pub fn walk(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr) -> Result<(), ReadError> {
         self.interpreters.clear();
@@ -105,7 +105,7 @@ impl Roster {
     /// together is for the next reading to say, of `all`.
     pub fn follow_heads(&mut self, mem: &dyn Memory, layout: &Layout) {
         let known = std::mem::take(&mut self.threads);
-        let heads = Places::of(self, layout, 0, false).heads;
+        let heads = BatchOffsets::new(self, layout, 0, false).heads;
         for index in 0..self.interpreters.len() {
             if let Some(head) = self.pointer(heads + index * 8) {
                 self.interpreters[index].head = head;
@@ -120,10 +120,10 @@ impl Roster {
         let from = self.threads.len();
         let mut at = self.interpreters[interpreter].head;
         let mut bytes = vec![0; layout.thread.size as usize];
-        while !at.is_null() && self.threads.len() < most_threads(layout) {
-            if let Some(met) = known.iter().position(|t| t.at == at && t.interpreter == interpreter) {
-                let rest = known[met..].iter().take_while(|t| t.interpreter == interpreter);
-                let room = most_threads(layout) - self.threads.len();
+        while !at.is_null() && self.threads.len() < max_threads(layout) {
+            if let Some(position) = known.iter().position(|t| t.at == at && t.interpreter == interpreter) {
+                let rest = known[position..].iter().take_while(|t| t.interpreter == interpreter);
+                let room = max_threads(layout) - self.threads.len();
                 self.threads.extend(rest.take(room).cloned());
                 break;
             }
@@ -132,7 +132,7 @@ impl Roster {
             }
             let Some(thread) = parse_thread(layout, at, interpreter, &bytes) else { break };
             // Floyd's check would be cheaper for long lists; lists are walked only when they change.
-            if layout.thread.interp.of(&bytes) != Some(self.interpreters[interpreter].at) || self.threads[from..].iter().any(|t| t.at == at)
+            if layout.thread.interp.read_from(&bytes) != Some(self.interpreters[interpreter].at) || self.threads[from..].iter().any(|t| t.at == at)
             {
                 break;
             }
@@ -144,17 +144,17 @@ impl Roster {
     /// Reads the GILs and the heads of the lists with the first thread state of each, or, if `all`, everything on the roster, in one batch. `Ok(false)`: some link,
     /// or the thread of a first thread state, has changed, so the lists should be followed again; what was read of `all` is in place all the same.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr, all: bool) -> Result<bool, ReadError> {
-        self.read_along(mem, layout, runtime, all, &[])
+        self.read_with_prefetch(mem, layout, runtime, all, &[])
     }
 
-    /// As [`Roster::read`], with parts of somebody else's at the end of the batch; [`Roster::along`] has what came of them.
-    pub fn read_along(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr, all: bool, along: &[Part]) -> Result<bool, ReadError> {
+    /// As [`RuntimeState::read`], with parts of somebody else's at the end of the batch; [`RuntimeState::prefetched`] has what came of them.
+    pub fn read_with_prefetch(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr, all: bool, extra: &[Part]) -> Result<bool, ReadError> {
         // A new thread state is put first, also at the address of an ended one that was.
         let first = |i: usize| i == 0 || self.threads[i - 1].interpreter != self.threads[i].interpreter;
-        self.chosen.clear();
-        self.chosen.extend((0..self.threads.len()).filter(|&i| all || first(i)));
-        let places = Places::of(self, layout, self.chosen.len(), all);
-        self.bytes.resize(places.end + along.iter().map(|part| part.len).sum::<usize>(), 0);
+        self.selected.clear();
+        self.selected.extend((0..self.threads.len()).filter(|&i| all || first(i)));
+        let offsets = BatchOffsets::new(self, layout, self.selected.len(), all);
+        self.bytes.resize(offsets.end + extra.iter().map(|part| part.len).sum::<usize>(), 0);
         let mut parts = std::mem::take(&mut self.parts);
         parts.clear();
         // The GILs first: the threads' states are judged by who held it at that moment.
@@ -163,7 +163,7 @@ impl Roster {
         if let Some(field) = layout.interpreter.gc_collecting {
             parts.extend(self.interpreters.iter().map(|i| Part::new(i.at.offset(field.offset() as u64), COLLECTING)));
         }
-        parts.extend(self.chosen.iter().map(|&i| Part::new(self.threads[i].at, layout.thread.size as usize)));
+        parts.extend(self.selected.iter().map(|&i| Part::new(self.threads[i].at, layout.thread.size as usize)));
         parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), 8));
         if all {
             for interpreter in &self.interpreters {
@@ -171,45 +171,45 @@ impl Roster {
                 parts.extend(layout.interpreter.gil.map(|field| Part::new(interpreter.at.offset(field.offset() as u64), 8)));
             }
         }
-        self.own = (parts.len(), places.end);
-        parts.extend(along);
-        let read = mem.read_batch(&mut parts, &mut self.bytes).map(|()| self.parse(layout, &places, &parts[..self.own.0], all));
+        self.own_len = (parts.len(), offsets.end);
+        parts.extend(extra);
+        let read = mem.read_batch(&mut parts, &mut self.bytes).map(|()| self.parse(layout, &offsets, &parts[..self.own_len.0], all));
         self.parts = parts;
         read
     }
 
     /// What the last reading read for somebody else.
-    pub fn along(&self) -> (&[Part], &[u8]) {
-        let (parts, bytes) = self.own;
+    pub fn prefetched(&self) -> (&[Part], &[u8]) {
+        let (parts, bytes) = self.own_len;
         (self.parts.get(parts..).unwrap_or_default(), self.bytes.get(bytes..).unwrap_or_default())
     }
 
-    /// Takes in what a batch read; see [`Roster::read`].
-    fn parse(&mut self, layout: &Layout, places: &Places, parts: &[Part], all: bool) -> bool {
+    /// Takes in what a batch read; see [`RuntimeState::read`].
+    fn parse(&mut self, layout: &Layout, offsets: &BatchOffsets, parts: &[Part], all: bool) -> bool {
         let (gils, rest) = parts.split_at(self.gils.len());
         let (heads, rest) = rest.split_at(self.interpreters.len());
         let (collecting, rest) = rest.split_at(if layout.interpreter.gc_collecting.is_some() { self.interpreters.len() } else { 0 });
-        let (threads, links) = rest.split_at(self.chosen.len());
-        let came = |parts: &[Part]| parts.iter().all(|part| part.ok);
+        let (threads, links) = rest.split_at(self.selected.len());
+        let all_read = |parts: &[Part]| parts.iter().all(|part| part.ok);
         self.parse_gils(layout, gils);
         for (n, part) in collecting.iter().enumerate() {
-            let flag = crate::process::pod::at::<i32>(&self.bytes, places.collecting + n * COLLECTING);
+            let flag = crate::process::pod::at::<i32>(&self.bytes, offsets.collecting + n * COLLECTING);
             self.interpreters[n].collecting = flag.filter(|_| part.ok).map(|flag| flag != 0);
         }
-        let heads_same = came(heads) && self.heads_hold(places);
-        let heads_same = heads_same && came(links) && self.pointer(places.links) == self.interpreters.first().map(|i| i.at);
+        let heads_same = all_read(heads) && self.heads_unchanged(offsets);
+        let heads_same = heads_same && all_read(links) && self.pointer(offsets.links) == self.interpreters.first().map(|i| i.at);
         if !all {
-            return heads_same && came(threads) && self.firsts_hold(layout, places);
+            return heads_same && all_read(threads) && self.first_threads_unchanged(layout, offsets);
         }
-        self.parse_threads(layout, places, threads);
-        heads_same && self.links_hold(layout, places)
+        self.parse_threads(layout, offsets, threads);
+        heads_same && self.links_unchanged(layout, offsets)
     }
 
     /// Whether the thread states just read are those of the same threads still.
-    fn firsts_hold(&self, layout: &Layout, places: &Places) -> bool {
-        let bytes = self.bytes[places.threads..].chunks(layout.thread.size as usize);
+    fn first_threads_unchanged(&self, layout: &Layout, offsets: &BatchOffsets) -> bool {
+        let bytes = self.bytes[offsets.threads..].chunks(layout.thread.size as usize);
         let same = |was: &ThreadState, now: ThreadState| (was.pthread, was.native_id, was.next) == (now.pthread, now.native_id, now.next);
-        self.chosen.iter().zip(bytes).all(|(&i, bytes)| {
+        self.selected.iter().zip(bytes).all(|(&i, bytes)| {
             let was = &self.threads[i];
             parse_thread(layout, was.at, was.interpreter, bytes).is_some_and(|now| same(was, now))
         })
@@ -221,8 +221,8 @@ impl Roster {
         }
     }
 
-    fn parse_threads(&mut self, layout: &Layout, places: &Places, parts: &[Part]) {
-        let bytes = self.bytes[places.threads..].chunks(layout.thread.size as usize);
+    fn parse_threads(&mut self, layout: &Layout, offsets: &BatchOffsets, parts: &[Part]) {
+        let bytes = self.bytes[offsets.threads..].chunks(layout.thread.size as usize);
         for ((thread, bytes), part) in self.threads.iter_mut().zip(bytes).zip(parts) {
             thread.readable = part.ok;
             if let Some(new) = parse_thread(layout, thread.at, thread.interpreter, bytes).filter(|_| part.ok) {
@@ -235,18 +235,18 @@ impl Roster {
         crate::process::pod::at::<Addr>(&self.bytes, at)
     }
 
-    fn heads_hold(&self, places: &Places) -> bool {
+    fn heads_unchanged(&self, offsets: &BatchOffsets) -> bool {
         !self.interpreters.is_empty()
-            && self.interpreters.iter().enumerate().all(|(i, it)| self.pointer(places.heads + i * 8) == Some(it.head))
+            && self.interpreters.iter().enumerate().all(|(i, it)| self.pointer(offsets.heads + i * 8) == Some(it.head))
     }
 
     /// Whether the links just read are those of the roster.
-    fn links_hold(&self, layout: &Layout, places: &Places) -> bool {
+    fn links_unchanged(&self, layout: &Layout, offsets: &BatchOffsets) -> bool {
         let mut expected = self.interpreters.first().map(|i| i.at);
         for (index, interpreter) in self.interpreters.iter().enumerate() {
-            let at = places.links + 8 + index * places.link;
+            let at = offsets.links + 8 + index * offsets.link;
             let gil_same = layout.interpreter.gil.is_none() || self.pointer(at + 8) == Some(interpreter.gil);
-            if expected != Some(interpreter.at) || !gil_same || !self.threads_hold(layout, index, interpreter.head) {
+            if expected != Some(interpreter.at) || !gil_same || !self.thread_list_unchanged(layout, index, interpreter.head) {
                 return false;
             }
             expected = self.pointer(at);
@@ -254,7 +254,7 @@ impl Roster {
         expected == Some(Addr(0)) || self.interpreters.len() == MAX_INTERPRETERS
     }
 
-    fn threads_hold(&self, layout: &Layout, interpreter: usize, head: Addr) -> bool {
+    fn thread_list_unchanged(&self, layout: &Layout, interpreter: usize, head: Addr) -> bool {
         let mut next = head;
         for thread in self.threads.iter().filter(|t| t.interpreter == interpreter) {
             if !thread.readable || thread.at != next {
@@ -262,7 +262,7 @@ impl Roster {
             }
             next = thread.next;
         }
-        next.is_null() || self.threads.len() >= most_threads(layout)
+        next.is_null() || self.threads.len() >= max_threads(layout)
     }
 
     /// Whether some GIL names this thread state as its holder.
@@ -271,23 +271,23 @@ impl Roster {
     }
 
     /// Whether garbage is being collected under a GIL: in some interpreter that takes it.
-    pub fn collects(&self, gil: Addr) -> Option<bool> {
+    pub fn is_collecting(&self, gil: Addr) -> Option<bool> {
         let its = self.interpreters.iter().filter(|i| i.gil == gil);
         its.map(|i| i.collecting).reduce(|a, b| Some(a? || b?)).flatten()
     }
 
     /// Goes back to earlier readings of the same GILs, where there are any.
-    pub fn keep_readings(&mut self, earlier: &[(Addr, Option<GilReading>)]) {
-        for (gil, earlier) in self.gils.iter_mut().zip(earlier) {
-            if gil.0 == earlier.0 && earlier.1.is_some() {
-                *gil = *earlier;
+    pub fn restore_readings(&mut self, previous: &[(Addr, Option<GilReading>)]) {
+        for (gil, previous) in self.gils.iter_mut().zip(previous) {
+            if gil.0 == previous.0 && previous.1.is_some() {
+                *gil = *previous;
             }
         }
     }
 }
 
 /// Where the parts of a batch lie in `bytes`: the GILs at 0, then these.
-struct Places {
+struct BatchOffsets {
     heads: usize,
     collecting: usize,
     threads: usize,
@@ -297,20 +297,20 @@ struct Places {
     end: usize,
 }
 
-impl Places {
-    fn of(roster: &Roster, layout: &Layout, threads_read: usize, all: bool) -> Places {
-        let heads = roster.gils.len() * layout.gil.size as usize;
-        let collecting = heads + roster.interpreters.len() * 8;
-        let flags = if layout.interpreter.gc_collecting.is_some() { roster.interpreters.len() } else { 0 };
+impl BatchOffsets {
+    fn new(runtime_state: &RuntimeState, layout: &Layout, threads_read: usize, all: bool) -> BatchOffsets {
+        let heads = runtime_state.gils.len() * layout.gil.size as usize;
+        let collecting = heads + runtime_state.interpreters.len() * 8;
+        let flags = if layout.interpreter.gc_collecting.is_some() { runtime_state.interpreters.len() } else { 0 };
         let threads = collecting + flags * COLLECTING;
         let links = threads + threads_read * layout.thread.size as usize;
         let link = if layout.interpreter.gil.is_some() { 16 } else { 8 };
-        Places { heads, collecting, threads, links, link, end: links + 8 + if all { roster.interpreters.len() * link } else { 0 } }
+        BatchOffsets { heads, collecting, threads, links, link, end: links + 8 + if all { runtime_state.interpreters.len() * link } else { 0 } }
     }
 }
 
 /// How many thread states are followed.
-fn most_threads(layout: &Layout) -> usize {
+fn max_threads(layout: &Layout) -> usize {
     MAX_THREAD_STATES.min(MAX_THREAD_BYTES / (layout.thread.size as usize).max(1))
 }
 
@@ -327,12 +327,12 @@ fn parse_thread(layout: &Layout, at: Addr, interpreter: usize, bytes: &[u8]) -> 
     Some(ThreadState {
         at,
         interpreter,
-        pthread: thread.thread_id.of(bytes)?,
+        pthread: thread.thread_id.read_from(bytes)?,
         native_id: match thread.native_thread_id {
-            Some(field) => Some(field.of(bytes)?),
+            Some(field) => Some(field.read_from(bytes)?),
             None => None,
         },
-        next: thread.next.of(bytes)?,
+        next: thread.next.read_from(bytes)?,
         readable: true,
     })
 }

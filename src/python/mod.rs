@@ -2,7 +2,7 @@
 pub mod attach;
 pub mod binary;
 pub mod code;
-pub mod explain;
+pub mod diagnose;
 pub mod frames;
 pub mod gil;
 pub mod interpreters;

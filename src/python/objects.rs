@@ -33,7 +33,7 @@ pub enum ObjectError {
 
 /// What an object should be: the bit that its type has in `tp_flags` (`Py_TPFLAGS_*_SUBCLASS`, the same from 3.7 to 3.15, as the stable ABI promises).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TypeFlag {
     Int = 24,
     Bytes = 27,
     Str = 28,
@@ -55,7 +55,7 @@ pub fn read_str<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, cap: usi
     let object = &layout.object;
     let mut head = vec![0; object.unicode_ascii_data as usize];
     mem.read(at, &mut head)?;
-    expect_kind(mem, layout, at, field_ptr(&head, object.type_).ok_or(garbage)?, Kind::Str)?;
+    expect_type(mem, layout, at, field_ptr(&head, object.type_).ok_or(garbage)?, TypeFlag::Str)?;
     let len = field_i64(&head, object.unicode_length).filter(|&n| (0..=MAX_LEN).contains(&n)).ok_or(garbage)? as usize;
     let state = field_u32(&head, object.unicode_state).ok_or(garbage)?;
     let width = match state >> object.unicode_kind_shift & 7 {
@@ -98,7 +98,7 @@ pub fn read_bytes<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, cap: u
     let garbage = ObjectError::Garbage { expected: "a bytes", at };
     let mut head = vec![0; layout.object.bytes_data as usize];
     mem.read(at, &mut head)?;
-    expect_kind(mem, layout, at, field_ptr(&head, layout.object.type_).ok_or(garbage)?, Kind::Bytes)?;
+    expect_type(mem, layout, at, field_ptr(&head, layout.object.type_).ok_or(garbage)?, TypeFlag::Bytes)?;
     let len = field_i64(&head, layout.object.bytes_size).filter(|&n| (0..=MAX_LEN).contains(&n)).ok_or(garbage)? as usize;
     let mut bytes = vec![0; len.min(cap)];
     mem.read(at.offset(u64::from(layout.object.bytes_data)), &mut bytes)?;
@@ -109,7 +109,7 @@ pub fn read_bytes<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, cap: u
 pub fn read_u64_int<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr) -> Result<u64, ObjectError> {
     let garbage = ObjectError::Garbage { expected: "a non-negative int of 64 bits", at };
     let int = &layout.containers.int;
-    expect_kind(mem, layout, at, mem.read_ptr(at.offset(layout.object.type_.offset() as u64))?, Kind::Int)?;
+    expect_type(mem, layout, at, mem.read_ptr(at.offset(layout.object.type_.offset() as u64))?, TypeFlag::Int)?;
     let digits = match int.digits {
         Digits::Signed(size) => mem.read_u64(at.offset(size.offset() as u64))?,
         Digits::Tag(tag) => match mem.read_u64(at.offset(tag.offset() as u64))? {
@@ -155,12 +155,12 @@ pub(super) fn type_name<M: Memory + ?Sized>(mem: &M, layout: &Layout, type_: Add
 }
 
 /// An error unless the object at `at`, whose type is at `type_`, is of this kind.
-pub(super) fn expect_kind<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, type_: Addr, kind: Kind) -> Result<(), ObjectError> {
+pub(super) fn expect_type<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, type_: Addr, kind: TypeFlag) -> Result<(), ObjectError> {
     let expected = match kind {
-        Kind::Int => "an int",
-        Kind::Bytes => "a bytes",
-        Kind::Str => "a str",
-        Kind::Dict => "a dict",
+        TypeFlag::Int => "an int",
+        TypeFlag::Bytes => "a bytes",
+        TypeFlag::Str => "a str",
+        TypeFlag::Dict => "a dict",
     };
     if type_.is_null() {
         return Err(ObjectError::Garbage { expected, at });
@@ -205,7 +205,7 @@ fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
 mod tests {
     use super::*;
     use crate::process::replay::ReplayMemory;
-    use crate::python::layout::{for_version, Minor, Table};
+    use crate::python::layout::{for_version, Minor, LayoutTable};
     use crate::python::thread_names;
     use proptest::prelude::*;
 
@@ -214,7 +214,7 @@ mod tests {
 
     fn layouts() -> impl Iterator<Item = &'static Layout> {
         (7..=12).filter_map(|minor| match for_version(Minor(3, minor)) {
-            Some(Table::Whole(layout)) => Some(layout),
+            Some(LayoutTable::Complete(layout)) => Some(layout),
             _ => None,
         })
     }

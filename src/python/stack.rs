@@ -4,7 +4,7 @@ use super::code::{fingerprint_span, CodeCache, CodeInfo};
 use super::frames::{FrameReader, RawFrame, RawStack};
 use super::layout::{Layout, Position};
 use crate::ids::Addr;
-use crate::process::memory::{pieces, Memory, Part, ReadError};
+use crate::process::memory::{split_parts, Memory, Part, ReadError};
 use crate::sample::{Frame, Function, Stack, Trust};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,31 +38,31 @@ impl Default for Symbols {
 
 impl Symbols {
     /// The stack of these frames, root first: the same `Arc` as long as it is remembered.
-    fn stack(&mut self, known: &[Known], trust: Trust) -> Arc<Stack> {
+    fn stack(&mut self, resolved: &[ResolvedFrame], trust: Trust) -> Arc<Stack> {
         // FNV-1a over words. Two stacks of one number take each other's place, which costs time and no more.
         let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
-        let number = known.iter().fold(trust as u64, |hash, k| mix(mix(hash, Arc::as_ptr(self.function(k)) as u64), k.line.into()));
-        if let Some(stack) = self.stacks.get(&number).filter(|stack| self.is(stack, known, trust)) {
+        let number = resolved.iter().fold(trust as u64, |hash, k| mix(mix(hash, Arc::as_ptr(self.function(k)) as u64), k.line.into()));
+        if let Some(stack) = self.stacks.get(&number).filter(|stack| self.matches(stack, resolved, trust)) {
             return stack.clone();
         }
-        let frames = known.iter().map(|k| Frame { function: self.function(k).clone(), line: k.line }).collect();
+        let frames = resolved.iter().map(|k| Frame { function: self.function(k).clone(), line: k.line }).collect();
         let stack = Arc::new(Stack { frames, trust });
-        if self.stacks.len() >= MAX_STACKS || self.frames + known.len() > MAX_FRAMES {
+        if self.stacks.len() >= MAX_STACKS || self.frames + resolved.len() > MAX_FRAMES {
             self.stacks.clear();
             self.frames = 0;
         }
-        self.frames += known.len();
+        self.frames += resolved.len();
         self.stacks.insert(number, stack.clone());
         stack
     }
 
-    fn is(&self, stack: &Stack, known: &[Known], trust: Trust) -> bool {
-        let same = |(frame, known): (&Frame, &Known)| frame.line == known.line && Arc::ptr_eq(&frame.function, self.function(known));
-        stack.trust == trust && stack.frames.len() == known.len() && stack.frames.iter().zip(known).all(same)
+    fn matches(&self, stack: &Stack, resolved: &[ResolvedFrame], trust: Trust) -> bool {
+        let same = |(frame, resolved): (&Frame, &ResolvedFrame)| frame.line == resolved.line && Arc::ptr_eq(&frame.function, self.function(resolved));
+        stack.trust == trust && stack.frames.len() == resolved.len() && stack.frames.iter().zip(resolved).all(same)
     }
 
-    fn function<'a>(&'a self, known: &'a Known) -> &'a Arc<Function> {
-        known.info.as_ref().map_or(&self.unreadable, |info| &info.function)
+    fn function<'a>(&'a self, resolved: &'a ResolvedFrame) -> &'a Arc<Function> {
+        resolved.info.as_ref().map_or(&self.unreadable, |info| &info.function)
     }
 }
 
@@ -72,7 +72,7 @@ pub struct ThreadStack {
     reader: FrameReader,
     raw: RawStack,
     /// Root first.
-    known: Vec<Known>,
+    resolved: Vec<ResolvedFrame>,
     /// Whether the instruction at this position of this code object is a call: an instruction that specialises itself stays in its family.
     calls: HashMap<(Addr, i64), bool>,
     reads: u32,
@@ -85,7 +85,7 @@ pub struct ThreadStack {
 
 /// A frame, and what was learnt of it.
 #[derive(Debug)]
-struct Known {
+struct ResolvedFrame {
     frame: RawFrame,
     info: Option<Arc<CodeInfo>>,
     line: u32,
@@ -97,7 +97,7 @@ impl ThreadStack {
         ThreadStack {
             reader: FrameReader::default(),
             raw: RawStack::default(),
-            known: Vec::new(),
+            resolved: Vec::new(),
             calls: HashMap::new(),
             reads: 0,
             stack: empty.clone(),
@@ -118,8 +118,8 @@ impl ThreadStack {
     }
 
     /// 3.15: whether the thread had asked for the GIL and not got it, when its stack was last read.
-    pub fn requested(&self) -> Option<bool> {
-        self.reader.requested()
+    pub fn gil_requested(&self) -> Option<bool> {
+        self.reader.gil_requested()
     }
 
     /// 3.13+: whether the thread had been told to let go of the GIL when its stack was last read.
@@ -127,48 +127,48 @@ impl ThreadStack {
         self.reader.drop_request()
     }
 
-    /// See [`FrameReader::plan`].
-    pub fn plan(&mut self, layout: &Layout, tstate: Addr) -> &[Part] {
-        self.reader.plan(layout, tstate)
+    /// See [`FrameReader::prefetch_plan`].
+    pub fn prefetch_plan(&mut self, layout: &Layout, tstate: Addr) -> &[Part] {
+        self.reader.prefetch_plan(layout, tstate)
     }
 
-    /// See [`FrameReader::take_in`].
-    pub fn take_in(&mut self, parts: &[Part], bytes: &[u8]) {
-        self.reader.take_in(parts, bytes);
+    /// See [`FrameReader::accept_prefetch`].
+    pub fn accept_prefetch(&mut self, parts: &[Part], bytes: &[u8]) {
+        self.reader.accept_prefetch(parts, bytes);
     }
 
-    /// Reads the stack anew. `Err` only when the process as a whole cannot be read. `still`: the thread sleeps in the kernel.
-    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, symbols: &mut Symbols, tstate: Addr, still: bool) -> Result<(), ReadError> {
+    /// Reads the stack anew. `Err` only when the process as a whole cannot be read. `asleep`: the thread sleeps in the kernel.
+    pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, symbols: &mut Symbols, tstate: Addr, asleep: bool) -> Result<(), ReadError> {
         let first = self.reads == 0;
-        let raw = self.reader.read(mem, layout, tstate, still)?;
+        let raw = self.reader.read(mem, layout, tstate, asleep)?;
         self.reads = (self.reads + 1) % RECHECK;
         if *raw == self.raw && !first {
             return Ok(());
         }
         self.raw.clone_from(raw);
         if first || self.calls.len() > MAX_CALLS {
-            self.known.clear();
+            self.resolved.clear();
             self.calls.clear();
         }
-        let learnt = self.learn(mem, layout, &mut symbols.codes);
+        let outcome = self.resolve(mem, layout, &mut symbols.codes);
         self.in_c_call = self.raw.trust == Trust::Whole && self.leaf_is_call(mem, layout);
-        if learnt.is_err() {
+        if outcome.is_err() {
             // The next read must not take this for what it stands for.
             self.reads = 0;
-            return learnt;
+            return outcome;
         }
-        self.stack = symbols.stack(&self.known, self.raw.trust);
+        self.stack = symbols.stack(&self.resolved, self.raw.trust);
         Ok(())
     }
 
-    /// Brings `known` in step with the frames: those that stand as before keep their code, the others' is read, in one batch.
-    fn learn(&mut self, mem: &dyn Memory, layout: &Layout, codes: &mut CodeCache) -> Result<(), ReadError> {
+    /// Brings `resolved` in step with the frames: those that stand as before keep their code, the others' is read, in one batch.
+    fn resolve(&mut self, mem: &dyn Memory, layout: &Layout, codes: &mut CodeCache) -> Result<(), ReadError> {
         let root_first = || self.raw.frames.iter().rev();
-        let stands = |(frame, known): &(&RawFrame, &Known)| frame.at == known.frame.at && frame.code == known.frame.code;
-        let same = root_first().zip(&self.known).take_while(stands).count();
-        self.known.truncate(same);
-        for (known, frame) in self.known.iter_mut().zip(root_first()).filter(|(known, frame)| known.frame.position != frame.position) {
-            *known = Known::of(layout, *frame, known.info.take());
+        let unchanged = |(frame, resolved): &(&RawFrame, &ResolvedFrame)| frame.at == resolved.frame.at && frame.code == resolved.frame.code;
+        let same = root_first().zip(&self.resolved).take_while(unchanged).count();
+        self.resolved.truncate(same);
+        for (resolved, frame) in self.resolved.iter_mut().zip(root_first()).filter(|(resolved, frame)| resolved.frame.position != frame.position) {
+            *resolved = ResolvedFrame::new(layout, *frame, resolved.info.take());
         }
         if same == self.raw.frames.len() {
             return Ok(());
@@ -179,18 +179,18 @@ impl ThreadStack {
         self.parts.clear();
         self.parts.extend(root_first().skip(same).map(|frame| Part::new(frame.code.offset(u64::from(span.offset)), len)));
         mem.read_batch(&mut self.parts, &mut self.bytes)?;
-        for (frame, (part, bytes)) in root_first().skip(same).zip(pieces(&self.parts, &self.bytes)) {
+        for (frame, (part, bytes)) in root_first().skip(same).zip(split_parts(&self.parts, &self.bytes)) {
             let info = if part.ok { codes.get(mem, layout, frame.code, Some(bytes)).ok() } else { None };
-            self.known.push(Known::of(layout, *frame, info));
+            self.resolved.push(ResolvedFrame::new(layout, *frame, info));
         }
         Ok(())
     }
 
     fn leaf_is_call(&mut self, mem: &dyn Memory, layout: &Layout) -> bool {
-        let Some(Known { frame, info: Some(info), .. }) = self.known.last() else { return false };
+        let Some(ResolvedFrame { frame, info: Some(info), .. }) = self.resolved.last() else { return false };
         let key = (frame.code, frame.position);
-        if let Some(&known) = self.calls.get(&key) {
-            return known;
+        if let Some(&cached) = self.calls.get(&key) {
+            return cached;
         }
         let answer = info.is_call_at(mem, layout, offset(layout, frame, info)).unwrap_or(false);
         self.calls.insert(key, answer);
@@ -198,10 +198,10 @@ impl ThreadStack {
     }
 }
 
-impl Known {
-    fn of(layout: &Layout, frame: RawFrame, info: Option<Arc<CodeInfo>>) -> Known {
+impl ResolvedFrame {
+    fn new(layout: &Layout, frame: RawFrame, info: Option<Arc<CodeInfo>>) -> ResolvedFrame {
         let line = info.as_ref().and_then(|info| info.line_at_offset(offset(layout, &frame, info))).unwrap_or(0);
-        Known { frame, info, line }
+        ResolvedFrame { frame, info, line }
     }
 }
 

@@ -4,11 +4,11 @@
 //! they are read, so every address met is checked for what it should be, every count is bounded, and no loop follows links. Not for
 //! the hot path: a walk makes some ten reads per thread.
 
-use super::layout::containers::{Entry, Indices, Managed, Values};
+use super::layout::containers::{DictEntry, Indices, Managed, Values};
 use super::layout::Layout;
-use super::objects::{expect_kind, field_i64, field_ptr, field_u32, field_u64, read_str, read_u64_int, Kind, ObjectError};
+use super::objects::{expect_type, field_i64, field_ptr, field_u32, field_u64, read_str, read_u64_int, TypeFlag, ObjectError};
 use crate::ids::Addr;
-use crate::process::memory::{pieces, Memory, Part};
+use crate::process::memory::{split_parts, Memory, Part};
 use std::cell::Cell;
 use std::collections::HashMap;
 
@@ -19,9 +19,9 @@ const MAX_ENTRIES: usize = 1 << 16;
 /// Longest index table believed, as a power of two in bytes.
 const MAX_INDEX_LOG2: u8 = 30;
 /// Most entries looked at in one walk, over all dicts: a hostile target could give each of its threads a dict of [`MAX_ENTRIES`].
-const MAX_WORK: usize = 1 << 20;
+const WALK_BUDGET: usize = 1 << 20;
 /// What one thread costs of that, beside its dict's entries.
-const THREAD_WORK: usize = 16;
+const THREAD_COST: usize = 16;
 /// Entries read at once.
 const BLOCK: usize = 256;
 /// Bytes of a pointer.
@@ -29,7 +29,7 @@ const POINTER: u64 = 8;
 
 /// Names by `ident` (`PyThreadState.thread_id`, which is `pthread_self()`), as far as they can be read.
 pub fn read<M: Memory + ?Sized>(mem: &M, layout: &Layout, interpreter: Addr) -> HashMap<u64, String> {
-    let reader = Reader { mem, layout, work: Cell::new(MAX_WORK) };
+    let reader = Reader { mem, layout, work: Cell::new(WALK_BUDGET) };
     let mut names = HashMap::new();
     let Ok(active) = reader.active(interpreter) else { return names };
     // A thread's class is nearly always the one before it.
@@ -49,17 +49,17 @@ pub fn read<M: Memory + ?Sized>(mem: &M, layout: &Layout, interpreter: Addr) -> 
 
 /// A dict's table: where its keys are, and its values if they are elsewhere.
 #[derive(Clone, Copy, Debug)]
-struct Table {
+struct DictTable {
     entries: Addr,
     count: usize,
-    entry: Entry,
+    entry: DictEntry,
     /// The first value of a split table.
     values: Option<Addr>,
 }
 
 /// What is needed of a type to find an attribute of its instances.
 #[derive(Clone, Copy, Debug)]
-struct Class {
+struct ThreadClass {
     type_: Addr,
     flags: u64,
     basicsize: i64,
@@ -78,7 +78,7 @@ enum Attributes {
 struct Reader<'a, M: ?Sized> {
     mem: &'a M,
     layout: &'a Layout,
-    /// What is left of [`MAX_WORK`].
+    /// What is left of [`WALK_BUDGET`].
     work: Cell<usize>,
 }
 
@@ -106,7 +106,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
     }
 
     /// The table of `threading._active`.
-    fn active(&self, interpreter: Addr) -> Result<Table, ObjectError> {
+    fn active(&self, interpreter: Addr) -> Result<DictTable, ObjectError> {
         let field = self.layout.interpreter.modules.ok_or(garbage("a known place of sys.modules", interpreter))?;
         let modules = self.dict(self.ptr(interpreter.offset(field.offset() as u64))?)?;
         let threading = self.lookup(&modules, "threading").ok_or(garbage("a loaded threading module", interpreter))?;
@@ -115,17 +115,17 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         self.dict(active)
     }
 
-    fn dict(&self, at: Addr) -> Result<Table, ObjectError> {
-        expect_kind(self.mem, self.layout, at, self.type_of(at)?, Kind::Dict)?;
+    fn dict(&self, at: Addr) -> Result<DictTable, ObjectError> {
+        expect_type(self.mem, self.layout, at, self.type_of(at)?, TypeFlag::Dict)?;
         let dict = &self.layout.containers.dict;
         let keys = self.ptr(at.offset(dict.keys.offset() as u64))?;
         let values = self.mem.read_ptr(at.offset(dict.values.offset() as u64))?;
         let values = (!values.is_null()).then(|| values.offset(u64::from(self.layout.containers.values_header)));
-        Ok(Table { values, ..self.keys(keys)? })
+        Ok(DictTable { values, ..self.keys(keys)? })
     }
 
     /// A keys object, taken as a combined table.
-    fn keys(&self, at: Addr) -> Result<Table, ObjectError> {
+    fn keys(&self, at: Addr) -> Result<DictTable, ObjectError> {
         let garbage = garbage("a dict's keys", at);
         let keys = &self.layout.containers.keys;
         let mut head = vec![0; keys.header as usize];
@@ -143,7 +143,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         if count as u64 > indices {
             return Err(garbage);
         }
-        Ok(Table {
+        Ok(DictTable {
             entries: at.offset(u64::from(keys.header) + indices),
             count: count.min(MAX_ENTRIES),
             entry: if unicode { keys.unicode } else { keys.general },
@@ -151,18 +151,18 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         })
     }
 
-    /// Calls `look` with the (key, value) pairs, a block at a time, holes left out, until it returns something or memory ends.
-    fn each_block<R>(&self, table: &Table, mut look: impl FnMut(&[(Addr, Addr)]) -> Option<R>) -> Option<R> {
+    /// Calls `visit` with the (key, value) pairs, a block at a time, holes left out, until it returns something or memory ends.
+    fn each_block<R>(&self, table: &DictTable, mut visit: impl FnMut(&[(Addr, Addr)]) -> Option<R>) -> Option<R> {
         for first in (0..table.count).step_by(BLOCK) {
             let pairs = self.block(table, first, BLOCK.min(table.count - first)).ok()?;
-            if let Some(found) = look(&pairs) {
+            if let Some(found) = visit(&pairs) {
                 return Some(found);
             }
         }
         None
     }
 
-    fn block(&self, table: &Table, first: usize, count: usize) -> Result<Vec<(Addr, Addr)>, ObjectError> {
+    fn block(&self, table: &DictTable, first: usize, count: usize) -> Result<Vec<(Addr, Addr)>, ObjectError> {
         self.spend(count, table.entries)?;
         let size = table.entry.size as usize;
         let mut entries = vec![0; count * size];
@@ -184,7 +184,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
     }
 
     /// The value of the key that is this ASCII string.
-    fn lookup(&self, table: &Table, name: &str) -> Option<Addr> {
+    fn lookup(&self, table: &DictTable, name: &str) -> Option<Addr> {
         self.each_block(table, |pairs| {
             let keys: Vec<Addr> = pairs.iter().map(|&(key, _)| key).collect();
             self.position(&keys, name).and_then(|i| pairs.get(i)).map(|&(_, value)| value)
@@ -197,7 +197,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         let mut bytes = vec![0; strings.len() * size];
         let mut parts: Vec<Part> = strings.iter().map(|&at| Part::new(at, size)).collect();
         self.mem.read_batch(&mut parts, &mut bytes).ok()?;
-        let found = pieces(&parts, &bytes).position(|(part, bytes)| part.ok && self.is_ascii(bytes, name));
+        let found = split_parts(&parts, &bytes).position(|(part, bytes)| part.ok && self.is_ascii(bytes, name));
         found
     }
 
@@ -210,8 +210,8 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
             && object.ends_with(name.as_bytes())
     }
 
-    fn thread_name(&self, thread: Addr, last_class: &mut Option<Class>) -> Result<String, ObjectError> {
-        self.spend(THREAD_WORK, thread)?;
+    fn thread_name(&self, thread: Addr, last_class: &mut Option<ThreadClass>) -> Result<String, ObjectError> {
+        self.spend(THREAD_COST, thread)?;
         let type_ = self.type_of(thread)?;
         let class = match *last_class {
             Some(class) if class.type_ == type_ => class,
@@ -228,14 +228,14 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         read_str(self.mem, self.layout, name, MAX_NAME)
     }
 
-    fn class(&self, type_: Addr) -> Result<Class, ObjectError> {
+    fn class(&self, type_: Addr) -> Result<ThreadClass, ObjectError> {
         let garbage = garbage("a type", type_);
         let fields = &self.layout.containers.type_;
         let mut head = vec![0; fields.size as usize];
         self.mem.read(type_, &mut head)?;
         let flags = field_u64(&head, fields.flags).ok_or(garbage)?;
         let shared_name = if flags & fields.heap_flag != 0 { self.shared_name(type_) } else { None };
-        Ok(Class {
+        Ok(ThreadClass {
             type_,
             flags,
             basicsize: field_i64(&head, fields.basicsize).ok_or(garbage)?,
@@ -256,7 +256,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         self.position(&keys, "_name")
     }
 
-    fn attributes(&self, object: Addr, class: &Class) -> Result<Attributes, ObjectError> {
+    fn attributes(&self, object: Addr, class: &ThreadClass) -> Result<Attributes, ObjectError> {
         match self.layout.containers.managed {
             Some(managed) if class.flags & managed.type_flag != 0 => self.managed_attributes(object, class, &managed),
             _ if class.dictoffset > 0 => Ok(Attributes::Dict(self.ptr(object.offset(class.dictoffset as u64))?)),
@@ -264,7 +264,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         }
     }
 
-    fn managed_attributes(&self, object: Addr, class: &Class, managed: &Managed) -> Result<Attributes, ObjectError> {
+    fn managed_attributes(&self, object: Addr, class: &ThreadClass, managed: &Managed) -> Result<Attributes, ObjectError> {
         let header = u64::from(self.layout.containers.values_header);
         let dict_at = object.offset(i64::from(managed.dict) as u64);
         match managed.values {

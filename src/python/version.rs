@@ -29,7 +29,7 @@ pub struct Version {
 
 /// Who reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Recognised {
+pub enum VersionSupport {
     /// gilprof itself: it has a `_PyRuntime`.
     Readable(Version),
     /// 2.7 and 3.3 - 3.6, without one: py-spy's business.
@@ -125,7 +125,7 @@ pub fn published(mem: &dyn Memory, runtime: Addr) -> Result<Option<Published>, R
 }
 
 /// Asks the witnesses that need no `_Py_DebugOffsets`. `names` are file names, the image's own first.
-pub fn recognise(mem: &dyn Memory, image: &Image<'_>, bias: u64, constant: Option<Symbol>, names: &[&str]) -> Option<Version> {
+pub fn detect(mem: &dyn Memory, image: &Image<'_>, bias: u64, constant: Option<Symbol>, names: &[&str]) -> Option<Version> {
     // `unsigned long Py_Version`
     let exported = constant.and_then(|symbol| mem.read_u64(Addr(bias.wrapping_add(symbol.vaddr))).ok()).and_then(Version::from_hex);
     if exported.is_some() {
@@ -138,11 +138,11 @@ pub fn recognise(mem: &dyn Memory, image: &Image<'_>, bias: u64, constant: Optio
 }
 
 /// Whose business a version is.
-pub fn judge(version: Version) -> Recognised {
+pub fn support(version: Version) -> VersionSupport {
     if version.minor < FIRST_READABLE {
-        Recognised::Legacy(version)
+        VersionSupport::Legacy(version)
     } else {
-        Recognised::Readable(version)
+        VersionSupport::Readable(version)
     }
 }
 
@@ -168,7 +168,7 @@ fn banner(mem: &dyn Memory, image: &Image<'_>, bias: u64) -> Option<Version> {
 fn constant_literal(image: &Image<'_>, minor: Option<Minor>) -> Option<Version> {
     let (start, size) = image.rodata()?;
     let mut seen: Option<Version> = None;
-    let mut doubtful = false;
+    let mut ambiguous = false;
     let read = |at: u64, into: &mut [u8]| image.read(at, into);
     let found = search(start, size.min(MAX_CONSTANTS), &read, &mut |bytes| {
         for (end, _) in bytes.iter().enumerate().filter(|(_, &byte)| byte == 0) {
@@ -176,12 +176,12 @@ fn constant_literal(image: &Image<'_>, minor: Option<Minor>) -> Option<Version> 
             match minor {
                 Some(minor) if minor == version.minor => return Some(version),
                 Some(_) => {}
-                None => doubtful |= seen.replace(version.clone()).is_some_and(|before| before != version),
+                None => ambiguous |= seen.replace(version.clone()).is_some_and(|before| before != version),
             }
         }
         None
     });
-    found.or(seen.filter(|_| !doubtful))
+    found.or(seen.filter(|_| !ambiguous))
 }
 
 /// The version that a string ends with.

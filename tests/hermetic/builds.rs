@@ -8,13 +8,13 @@ use gilprof::analysis::{self, report::Code, report::Report};
 use gilprof::capture::tid_resolver::TidResolver;
 use gilprof::ids::{Addr, GilId, ThreadId, Tid};
 use gilprof::process::elf::Machine;
-use gilprof::process::recording::Head;
-use gilprof::process::replay::{ReplayMemory, ReplaySource};
+use gilprof::process::memory_dump::DumpHead;
+use gilprof::process::replay::{ReplayMemory, ReplayTarget};
 use gilprof::profile::ProfileBuilder;
-use gilprof::python::interpreters::Roster;
+use gilprof::python::interpreters::RuntimeState;
 use gilprof::python::layout::debug_offsets::layout_from_target;
-use gilprof::python::layout::validate::Fact;
-use gilprof::python::layout::{for_version, Layout, Minor, Table};
+use gilprof::python::layout::validate::PublishedField;
+use gilprof::python::layout::{for_version, Layout, Minor, LayoutTable};
 use gilprof::sample::{
     Evidence, Frame, Function, GilLook, Holder, Sink, Slice, Split, Stack, State, TargetFacts, ThreadFacts, ThreadTotals, Trust,
     WindowFacts,
@@ -33,11 +33,11 @@ const THREADS: [u64; 2] = [0x500_000, 0x600_000];
 
 /// What a free-threaded build of this version would publish.
 fn free_threaded(minor: u8, published: &[u8]) -> Vec<u8> {
-    let Some(Table::Rest { free_threaded, .. }) = for_version(Minor(3, minor)) else { panic!("3.{minor} has no rest") };
+    let Some(LayoutTable::Partial { free_threaded, .. }) = for_version(Minor(3, minor)) else { panic!("3.{minor} has no rest") };
     let mut bytes = published.to_vec();
     bytes[16] = 1;
     for (fact, place) in free_threaded.published {
-        if matches!(fact, Fact::InterpreterOwnGilLocked | Fact::InterpreterOwnGilHolder) {
+        if matches!(fact, PublishedField::InterpreterOwnGilLocked | PublishedField::InterpreterOwnGilHolder) {
             let place = usize::from(*place);
             let value = u64::from_le_bytes(bytes[place..place + 8].try_into().unwrap()) + 8;
             bytes[place..place + 8].copy_from_slice(&value.to_le_bytes());
@@ -77,11 +77,11 @@ fn a_free_threaded_build_is_recognised_and_its_gil_read() {
         assert!(facts.free_threaded, "3.{minor}");
         for (enabled, locked, expected) in [(0, 0, None), (0, 1, None), (1, 0, None), (1, 1, Some(Addr(THREADS[0])))] {
             let (memory, gil) = process(&layout, enabled, locked);
-            let mut roster = Roster::default();
-            roster.walk(&memory, &layout, Addr(RUNTIME)).unwrap();
-            assert_eq!(roster.read(&memory, &layout, Addr(RUNTIME), true), Ok(true));
-            let reading = roster.gils[0].1.unwrap();
-            assert_eq!((roster.gils[0].0, roster.threads.len()), (Addr(gil), 2));
+            let mut runtime_state = RuntimeState::default();
+            runtime_state.walk(&memory, &layout, Addr(RUNTIME)).unwrap();
+            assert_eq!(runtime_state.read(&memory, &layout, Addr(RUNTIME), true), Ok(true));
+            let reading = runtime_state.gils[0].1.unwrap();
+            assert_eq!((runtime_state.gils[0].0, runtime_state.threads.len()), (Addr(gil), 2));
             assert_eq!((reading.enabled, reading.holder, reading.switches), (enabled == 1, expected, 77), "3.{minor}, {enabled} {locked}");
         }
     }
@@ -141,11 +141,11 @@ fn what_is_said_of_a_gil_that_is_off_and_of_one_that_is_on_again() {
 /// glibc's `struct pthread` with the thread's id at another place than any glibc so far has it, and the process's id before that.
 #[test]
 fn the_thread_id_may_stand_elsewhere_in_glibc() {
-    let Some(Table::Whole(layout)) = for_version(Minor(3, 8)) else { panic!("3.8 has no table") };
+    let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, 8)) else { panic!("3.8 has no table") };
     let tids = [Tid(40), Tid(41)];
     let head =
-        Head { schema: String::new(), pid: 40, python: "3.8.0".into(), machine: Machine::X86_64, runtime: RUNTIME, threads: Vec::new() };
-    let source = |memory: &ReplayMemory| ReplaySource { recording: head.clone(), memory: memory.clone() };
+        DumpHead { schema: String::new(), pid: 40, python: "3.8.0".into(), machine: Machine::X86_64, runtime: RUNTIME, threads: Vec::new() };
+    let source = |memory: &ReplayMemory| ReplayTarget { head: head.clone(), memory: memory.clone() };
     for place in [704, 736, 1024] {
         let mut memory = ReplayMemory::new();
         memory.map(Addr(RUNTIME), vec![0; 0x4000]).map(Addr(INTERPRETER), vec![0; 0x4000]);
@@ -160,17 +160,17 @@ fn the_thread_id_may_stand_elsewhere_in_glibc() {
             memory.poke(pthread.offset(64), &40i32.to_le_bytes());
             memory.poke(pthread.offset(place), &(40 + i as i32).to_le_bytes());
         }
-        let (mut roster, mut resolver) = (Roster::default(), TidResolver::default());
-        roster.walk(&memory, layout, Addr(RUNTIME)).unwrap();
-        resolver.calibrate(&source(&memory), &roster, &tids);
+        let (mut runtime_state, mut resolver) = (RuntimeState::default(), TidResolver::default());
+        runtime_state.walk(&memory, layout, Addr(RUNTIME)).unwrap();
+        resolver.calibrate(&source(&memory), &runtime_state, &tids);
         // One thread alone: its id is the process's, wherever that stands.
-        assert_eq!((roster.threads.len(), resolver.tid(&memory, &roster.threads[0])), (1, Some(Tid(40))), "at {place}");
+        assert_eq!((runtime_state.threads.len(), resolver.tid(&memory, &runtime_state.threads[0])), (1, Some(Tid(40))), "at {place}");
         // The second is made: CPython puts it first.
         memory.poke_u64(Addr(INTERPRETER + layout.interpreter.threads_head.offset() as u64), THREADS[1]);
         memory.poke_u64(Addr(THREADS[1] + layout.thread.next.offset() as u64), THREADS[0]);
-        roster.walk(&memory, layout, Addr(RUNTIME)).unwrap();
-        resolver.calibrate(&source(&memory), &roster, &tids);
-        let found: Vec<_> = roster.threads.iter().map(|t| resolver.tid(&memory, t)).collect();
+        runtime_state.walk(&memory, layout, Addr(RUNTIME)).unwrap();
+        resolver.calibrate(&source(&memory), &runtime_state, &tids);
+        let found: Vec<_> = runtime_state.threads.iter().map(|t| resolver.tid(&memory, t)).collect();
         assert_eq!(found, [Some(Tid(41)), Some(Tid(40))], "at {place}");
     }
 }

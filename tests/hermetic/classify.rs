@@ -18,7 +18,7 @@
 use gilprof::capture::state_machine::{ThreadStateMachine, InterpreterView, KernelView};
 use gilprof::capture::classify::{classify, Classification, DropRequest, Observation, TaskState};
 use gilprof::ids::ThreadId;
-use gilprof::process::kernel_stack::Whereabouts;
+use gilprof::process::kernel_stack::KernelStackState;
 use gilprof::process::threads::SchedStat;
 use gilprof::sample::{Evidence, Split, Stack, State};
 use gilprof::units::Nanos;
@@ -72,11 +72,11 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
             locks_spin: sees.contains('k'),
         };
         let whereabouts = match see {
-            'n' | 'q' => Some(Whereabouts::OnCpu),
-            's' => Some(Whereabouts::InSystemCall),
-            'p' => Some(Whereabouts::Preempted),
-            'w' | 'k' | 'x' | 'y' | 'j' | 'z' | 'm' => Some(Whereabouts::WokenFromFutex),
-            'o' | 'e' | 'v' | 'f' => Some(Whereabouts::Leaving),
+            'n' | 'q' => Some(KernelStackState::OnCpu),
+            's' => Some(KernelStackState::InSystemCall),
+            'p' => Some(KernelStackState::Preempted),
+            'w' | 'k' | 'x' | 'y' | 'j' | 'z' | 'm' => Some(KernelStackState::WokenFromFutex),
+            'o' | 'e' | 'v' | 'f' => Some(KernelStackState::LeavingSyscall),
             _ => None,
         };
         let now = KernelView { task_state: place, assumed: false, stat: (see != 'U').then_some(stat), kernel_state: whereabouts };

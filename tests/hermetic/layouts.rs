@@ -4,7 +4,7 @@
 
 use gilprof::python::layout::debug_offsets::{layout_from_target, COOKIE};
 use gilprof::python::layout::validate::{LayoutError, FRAME_CAP, INTERPRETER_CAP, OBJECT_CAP, RUNTIME_PREFIX, THREAD_CAP};
-use gilprof::python::layout::{for_version, Layout, Minor, Table};
+use gilprof::python::layout::{for_version, Layout, Minor, LayoutTable};
 use proptest::prelude::*;
 
 const DUMPS: [(&str, &[u8]); 3] = [
@@ -65,7 +65,7 @@ fn a_default_layout_is_not_believed_of_a_free_threaded_build() {
 #[test]
 fn free_threaded_tables_start_the_gil_with_enabled() {
     for minor in 13..=15 {
-        let Some(Table::Rest { default, free_threaded }) = for_version(Minor(3, minor)) else { panic!("3.{minor} has no rest") };
+        let Some(LayoutTable::Partial { default, free_threaded }) = for_version(Minor(3, minor)) else { panic!("3.{minor} has no rest") };
         assert_eq!(free_threaded.gil.enabled.map(|f| f.offset()), Some(0));
         assert_eq!(free_threaded.gil.cond.offset, default.gil.cond.offset + 8);
         assert_eq!(free_threaded.published, default.published);

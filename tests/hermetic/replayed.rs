@@ -13,13 +13,13 @@ use gilprof::capture::recorded_sample;
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::elf::Machine;
 use gilprof::process::memory::Memory;
-use gilprof::process::recording::Recording;
-use gilprof::process::replay::ReplaySource;
-use gilprof::process::source::Source;
+use gilprof::process::memory_dump::MemoryDump;
+use gilprof::process::replay::ReplayTarget;
+use gilprof::process::target::Target;
 use gilprof::process::sys_linux::SYS_FUTEX;
-use gilprof::python::attach::Python;
+use gilprof::python::attach::PythonProcess;
 use gilprof::python::frames::MAX_DEPTH;
-use gilprof::python::interpreters::Roster;
+use gilprof::python::interpreters::RuntimeState;
 use gilprof::python::version::Version;
 use gilprof::sample::{Evidence, Holder, State, ThreadView, Trust};
 use gilprof::units::Nanos;
@@ -163,18 +163,18 @@ fn a_gil_is_as_long_as_its_machine_has_it() {
 }
 
 /// The only GIL of a recorded look.
-fn gil(recording: &Recording) -> Addr {
-    let (head, source) = (&recording.head, ReplaySource::of(recording));
+fn gil(recording: &MemoryDump) -> Addr {
+    let (head, source) = (&recording.head, ReplayTarget::from_dump(recording));
     let minor = Version::from_text(&head.python).unwrap().minor;
-    let python = Python::at(Pid(head.pid), source.memory(), head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
-    let mut roster = Roster::default();
-    roster.walk(source.memory(), &python.layout, python.runtime).unwrap();
-    roster.gils[0].0
+    let python = PythonProcess::from_runtime(Pid(head.pid), source.memory(), head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
+    let mut runtime_state = RuntimeState::default();
+    runtime_state.walk(source.memory(), &python.layout, python.runtime).unwrap();
+    runtime_state.gils[0].0
 }
 
 /// They are read from disk once.
-fn all() -> &'static [Recording] {
-    static ALL: OnceLock<Vec<Recording>> = OnceLock::new();
+fn all() -> &'static [MemoryDump] {
+    static ALL: OnceLock<Vec<MemoryDump>> = OnceLock::new();
     ALL.get_or_init(|| recorded().into_iter().map(|look| look.recording).collect())
 }
 
@@ -190,7 +190,7 @@ fn somewhere(n: usize) -> u64 {
     ranges[n % ranges.len()].wrapping_add(n as u64 & 0xf8)
 }
 
-fn changed(recording: &Recording, changes: &[(f64, u64, usize)]) -> Recording {
+fn changed(recording: &MemoryDump, changes: &[(f64, u64, usize)]) -> MemoryDump {
     let mut recording = recording.clone();
     let total: usize = recording.ranges.iter().map(|(_, bytes)| bytes.len()).sum();
     for &(share, value, width) in changes {
@@ -221,7 +221,7 @@ proptest! {
 }
 
 /// Whoever is said to hold is named by the GIL; whoever is said to wait sleeps on a futex, or says itself that it asked.
-fn claims_have_evidence(recording: &Recording, again: &Again) {
+fn claims_have_evidence(recording: &MemoryDump, again: &Again) {
     let holders: Vec<_> = again.gils.iter().filter_map(|gil| if let Holder::Thread(id) = gil.holder { Some(id) } else { None }).collect();
     let holding = again.count(State::is_holding);
     assert!(holding <= holders.len(), "{holding} hold {} GILs\n{}", holders.len(), again.text());
@@ -242,8 +242,8 @@ fn claims_have_evidence(recording: &Recording, again: &Again) {
 fn a_recording_of_nothing_is_not_an_interpreter() {
     let mut recording = recorded().into_iter().find(|look| look.name == "3.11-pyenv-cpu").unwrap().recording;
     recording.ranges.clear();
-    assert!(ReplaySource::of(&recording).memory.read(Addr(recording.head.runtime), &mut [0]).is_err());
-    let again = Again::by(&recording, Box::new(ReplaySource::of(&recording))).unwrap();
+    assert!(ReplayTarget::from_dump(&recording).memory.read(Addr(recording.head.runtime), &mut [0]).is_err());
+    let again = Again::by(&recording, Box::new(ReplayTarget::from_dump(&recording))).unwrap();
     // The kernel's word alone, such as a sleep in read(2), says nothing of Python's threads.
     assert_eq!((again.outcome, again.gils.len()), (SampleOutcome::NoInterpreter, 0));
     assert_eq!(again.count(|state| state == State::Unknown), again.views.len(), "{}", again.text());

@@ -40,7 +40,7 @@ fn replayed() {
     let var = |name| std::env::var(name).unwrap();
     let (name, count): (String, u64) = (var("GILPROF_LOOK"), var("GILPROF_LOOKS").parse().unwrap());
     let recording = recorded::recorded().into_iter().find(|look| look.name == name).unwrap().recording;
-    let source = Box::new(gilprof::process::replay::ReplaySource::of(&recording));
+    let source = Box::new(gilprof::process::replay::ReplayTarget::from_dump(&recording));
     let mut builder = ProfileBuilder::new();
     let (_, mut sampler) = gilprof::capture::recorded_sample::replay(&recording, source, &mut builder).unwrap();
     for n in 0..count {

@@ -6,7 +6,7 @@
 
 use gilprof::capture::state_machine::{ThreadStateMachine, InterpreterView, KernelView};
 use gilprof::capture::classify::TaskState;
-use gilprof::process::kernel_stack::Whereabouts;
+use gilprof::process::kernel_stack::KernelStackState;
 use gilprof::process::threads::SchedStat;
 use gilprof::sample::{Split, Stack, State};
 use gilprof::units::Nanos;
@@ -300,11 +300,11 @@ impl Life {
 }
 
 /// What the kernel's stack says of a thread that is not asleep.
-fn whereabouts(part: &Part) -> Whereabouts {
+fn whereabouts(part: &Part) -> KernelStackState {
     match (part.queued, part.does) {
-        (false, _) => Whereabouts::OnCpu,
-        (true, Do::Wait) => Whereabouts::WokenFromFutex,
-        (true, _) => Whereabouts::Preempted,
+        (false, _) => KernelStackState::OnCpu,
+        (true, Do::Wait) => KernelStackState::WokenFromFutex,
+        (true, _) => KernelStackState::Preempted,
     }
 }
 

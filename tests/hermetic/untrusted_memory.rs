@@ -6,8 +6,8 @@ use gilprof::process::memory::{Memory, ReadError};
 use gilprof::process::replay::ReplayMemory;
 use gilprof::python::frames::{FrameReader, MAX_DEPTH};
 use gilprof::python::gil;
-use gilprof::python::interpreters::Roster;
-use gilprof::python::layout::{for_version, Anchor, Layout, Minor, Table};
+use gilprof::python::interpreters::RuntimeState;
+use gilprof::python::layout::{for_version, Anchor, Layout, Minor, LayoutTable};
 use gilprof::python::stack::{Symbols, ThreadStack};
 use gilprof::python::thread_names;
 use gilprof::sample::{Stack, Trust};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 fn layout(minor: u8) -> &'static Layout {
     match for_version(Minor(3, minor)) {
-        Some(Table::Whole(layout)) => layout,
+        Some(LayoutTable::Complete(layout)) => layout,
         _ => panic!("3.{minor} has no whole table"),
     }
 }
@@ -140,42 +140,42 @@ fn lists(layout: &Layout, interpreters: &[u64], threads: &[u64]) -> ReplayMemory
 fn a_roster_is_walked_and_its_changes_are_noticed() {
     let layout = layout(8);
     let mut memory = lists(layout, &[0x50_000, 0x60_000], &[0x70_000, 0x80_000, 0x90_000]);
-    let mut roster = Roster::default();
-    roster.walk(&memory, layout, RUNTIME).unwrap();
-    assert_eq!((roster.interpreters.len(), roster.threads.len(), roster.gils.len()), (2, 3, 1));
-    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(true));
-    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(true));
+    let mut runtime_state = RuntimeState::default();
+    runtime_state.walk(&memory, layout, RUNTIME).unwrap();
+    assert_eq!((runtime_state.interpreters.len(), runtime_state.threads.len(), runtime_state.gils.len()), (2, 3, 1));
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(true));
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(true));
     // The last thread ends: the heads stand, only the whole list tells.
     memory.poke_u64(Addr(0x80_000 + layout.thread.next.offset() as u64), 0);
-    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(true));
-    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(false));
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(true));
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(false));
     // A thread is born: the head tells. What it leads to is known, but for its end, which the next reading of all finds wrong.
     memory.map(Addr(0xa0_000), page(0x1000));
     memory.poke_u64(Addr(0xa0_000 + layout.thread.next.offset() as u64), 0x70_000);
     memory.poke_u64(Addr(0xa0_000 + layout.thread.interp.offset() as u64), 0x50_000);
     memory.poke_u64(Addr(0x50_000 + layout.interpreter.threads_head.offset() as u64), 0xa0_000);
-    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(false));
-    roster.follow_heads(&memory, layout);
-    assert_eq!(roster.threads.iter().map(|t| t.at.0).collect::<Vec<_>>(), [0xa0_000, 0x70_000, 0x80_000, 0x90_000]);
-    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(false));
-    roster.walk(&memory, layout, RUNTIME).unwrap();
-    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(true));
-    assert_eq!(roster.threads.len(), 3);
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(false));
+    runtime_state.follow_heads(&memory, layout);
+    assert_eq!(runtime_state.threads.iter().map(|t| t.at.0).collect::<Vec<_>>(), [0xa0_000, 0x70_000, 0x80_000, 0x90_000]);
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(false));
+    runtime_state.walk(&memory, layout, RUNTIME).unwrap();
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(true));
+    assert_eq!(runtime_state.threads.len(), 3);
 }
 
 #[test]
 fn a_thread_state_at_the_address_of_an_ended_one_is_noticed() {
     let layout = layout(11);
     let mut memory = lists(layout, &[0x50_000], &[0x70_000, 0x80_000]);
-    let mut roster = Roster::default();
-    roster.walk(&memory, layout, RUNTIME).unwrap();
-    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(true));
+    let mut runtime_state = RuntimeState::default();
+    runtime_state.walk(&memory, layout, RUNTIME).unwrap();
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(true));
     let id = layout.thread.native_thread_id.unwrap().offset() as u64;
     memory.poke_u64(Addr(0x70_000 + id), 4711);
-    assert_eq!(roster.read(&memory, layout, RUNTIME, false), Ok(false));
-    roster.follow_heads(&memory, layout);
-    assert_eq!(roster.read(&memory, layout, RUNTIME, true), Ok(true));
-    assert_eq!(roster.threads[0].native_id, Some(4711));
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(false));
+    runtime_state.follow_heads(&memory, layout);
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(true));
+    assert_eq!(runtime_state.threads[0].native_id, Some(4711));
 }
 
 #[test]
@@ -184,9 +184,9 @@ fn lists_that_lead_back_end() {
     let mut memory = lists(layout, &[0x50_000, 0x60_000], &[0x70_000, 0x80_000]);
     memory.poke_u64(Addr(0x80_000 + layout.thread.next.offset() as u64), 0x70_000);
     memory.poke_u64(Addr(0x60_000 + layout.interpreter.next.offset() as u64), 0x50_000);
-    let mut roster = Roster::default();
-    roster.walk(&memory, layout, RUNTIME).unwrap();
-    assert_eq!((roster.interpreters.len(), roster.threads.len()), (2, 2));
+    let mut runtime_state = RuntimeState::default();
+    runtime_state.walk(&memory, layout, RUNTIME).unwrap();
+    assert_eq!((runtime_state.interpreters.len(), runtime_state.threads.len()), (2, 2));
 }
 
 #[test]
@@ -261,14 +261,14 @@ proptest! {
     #[test]
     fn noise_neither_panics_nor_loops(seed in any::<u64>(), holes in 0u64..128, minor in 7u8..=12) {
         let (memory, layout) = (Noise { seed, holes }, layout(minor));
-        let mut roster = Roster::default();
-        if roster.walk(&memory, layout, RUNTIME).is_ok() {
-            let _ = roster.read(&memory, layout, RUNTIME, true);
+        let mut runtime_state = RuntimeState::default();
+        if runtime_state.walk(&memory, layout, RUNTIME).is_ok() {
+            let _ = runtime_state.read(&memory, layout, RUNTIME, true);
         }
         let mut symbols = Symbols::default();
         let mut stack = ThreadStack::new(&Arc::new(Stack::empty()));
         for turn in 0..3 {
-            symbols.codes.begin_look();
+            symbols.codes.begin_sample();
             stack.read(&memory, layout, &mut symbols, TSTATE.offset(turn * 8), turn == 1).unwrap();
             prop_assert!(stack.stack().frames.len() <= MAX_DEPTH);
         }

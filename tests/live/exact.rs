@@ -10,7 +10,7 @@ use crate::on;
 use crate::support;
 use gilprof::capture::session::{self, CaptureConfig};
 use gilprof::ids::{Pid, ThreadId};
-use gilprof::python::attach::Python;
+use gilprof::python::attach::PythonProcess;
 use gilprof::sample::*;
 use gilprof::units::Nanos;
 use std::collections::{BTreeMap, HashMap};
@@ -168,7 +168,7 @@ fn library(pid: i32) -> String {
 fn measure(pid: i32, ms: u64) -> Option<(Record, WindowFacts)> {
     let plan = CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(ms)), exact: true };
     let mut record = Record::default();
-    let python = Python::open(Pid(pid)).unwrap();
+    let python = PythonProcess::open(Pid(pid)).unwrap();
     let window = session::capture(python, plan, &|_| None, &AtomicBool::new(false), &mut record, &mut |_, _| ()).unwrap();
     if !window.stats.exact {
         support::skip(&format!("exact mode: {}", window.stats.warnings.join("; ")));

@@ -11,7 +11,7 @@ use checks::Complaints;
 use gilprof::capture::sampler::ThreadPauser;
 use gilprof::capture::session::{capture, CaptureConfig, CaptureResult};
 use gilprof::ids::{Pid, ThreadId};
-use gilprof::python::attach::Python;
+use gilprof::python::attach::PythonProcess;
 use gilprof::sample::{Evidence, Frame, GilLook, Sink, Slice, Stack, ThreadFacts, ThreadTotals, Trust};
 use gilprof::units::Nanos;
 use std::collections::{BTreeMap, HashMap};
@@ -186,7 +186,7 @@ impl Sink for Stacks<'_> {
 }
 
 fn look<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stacks: Stacks<'a>) -> (CaptureResult, Stacks<'a>) {
-    let python = Python::open(Pid(target.pid())).unwrap();
+    let python = PythonProcess::open(Pid(target.pid())).unwrap();
     let plan = CaptureConfig { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)), exact: false };
     let pauser = |pid| -> Option<Box<dyn ThreadPauser>> { freeze.then(|| gilprof::capture::backend::pauser(pid).unwrap()) };
     let window = capture(python, plan, &pauser, &AtomicBool::new(false), &mut stacks, &mut |_, _| {}).unwrap();

@@ -11,7 +11,7 @@ use gilprof::capture::sampler::Sampler;
 use gilprof::ids::Pid;
 use gilprof::process::sys_linux;
 use gilprof::profile::ProfileBuilder;
-use gilprof::python::attach::Python;
+use gilprof::python::attach::PythonProcess;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use support::{Interpreter, Target};
@@ -56,7 +56,7 @@ static COUNTING: Counting = Counting;
 
 /// Looks at a program 1000 times a second; what `after` says of each look, once `first` of them are over.
 fn look_at<T>(target: &Target, first: usize, count: usize, after: impl Fn(&Sampler, u64) -> T) -> Vec<T> {
-    let mut sampler = Sampler::new(Python::open(Pid(target.pid())).unwrap(), None);
+    let mut sampler = Sampler::new(PythonProcess::open(Pid(target.pid())).unwrap(), None);
     let (mut builder, mut said) = (ProfileBuilder::new(), Vec::with_capacity(count));
     let mut schedule = SampleSchedule::new(sys_linux::monotonic(), 1000.0, 1);
     for n in 0..first + count {

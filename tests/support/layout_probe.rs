@@ -7,7 +7,7 @@ use gilprof::ids::{Addr, Pid};
 use gilprof::process::live::LiveMemory;
 use gilprof::process::memory::{Memory, ReadError};
 use gilprof::python::layout::debug_offsets::{layout_from_target, READ_LEN};
-use gilprof::python::layout::{for_version, Layout, Minor, Table};
+use gilprof::python::layout::{for_version, Layout, Minor, LayoutTable};
 
 /// A target at rest, with its layout.
 pub struct LayoutProbe {
@@ -42,8 +42,8 @@ fn layout(interpreter: &Interpreter, memory: &LiveMemory, runtime: Addr) -> Layo
     let (major, minor) = interpreter.minor();
     let known = for_version(Minor(major.try_into().unwrap(), minor.try_into().unwrap()));
     match known.unwrap_or_else(|| panic!("{}: no table for {}", interpreter.label, interpreter.version)) {
-        Table::Whole(layout) => layout.clone(),
-        Table::Rest { .. } => {
+        LayoutTable::Complete(layout) => layout.clone(),
+        LayoutTable::Partial { .. } => {
             let mut bytes = vec![0; READ_LEN];
             memory.read(runtime, &mut bytes).unwrap();
             layout_from_target(&bytes).unwrap().0

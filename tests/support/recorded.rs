@@ -3,9 +3,9 @@
 use gilprof::capture::sampler::{SampleOutcome, Sampler};
 use gilprof::capture::recorded_sample;
 use gilprof::error::Error;
-use gilprof::process::recording::Recording;
-use gilprof::process::replay::ReplaySource;
-use gilprof::process::source::Source;
+use gilprof::process::memory_dump::MemoryDump;
+use gilprof::process::replay::ReplayTarget;
+use gilprof::process::target::Target;
 use gilprof::sample::{GilLook, Holder, Sink, Slice, State, ThreadFacts, ThreadTotals, ThreadView};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub fn folder() -> PathBuf {
 pub struct Recorded {
     /// `3.11-pyenv-cpu`.
     pub name: String,
-    pub recording: Recording,
+    pub recording: MemoryDump,
     pub expected: String,
 }
 
@@ -30,7 +30,7 @@ pub fn recorded() -> Vec<Recorded> {
     assert!(files.len() >= 18, "{} is nearly empty", folder().display());
     let read = |file: PathBuf| Recorded {
         name: file.file_stem().unwrap().to_string_lossy().into_owned(),
-        recording: Recording::parse(&std::fs::read(&file).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", file.display())),
+        recording: MemoryDump::parse(&std::fs::read(&file).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", file.display())),
         expected: std::fs::read_to_string(file.with_extension("txt")).unwrap(),
     };
     files.into_iter().map(read).collect()
@@ -73,15 +73,15 @@ impl Again {
     }
 
     /// By way of any source.
-    pub fn by(recording: &Recording, source: Box<dyn Source>) -> Result<Again, Error> {
+    pub fn by(recording: &MemoryDump, source: Box<dyn Target>) -> Result<Again, Error> {
         let mut heard = Heard::default();
         let (outcome, sampler) = recorded_sample::replay(recording, source, &mut heard)?;
         Ok(Again::of(outcome, &sampler, heard))
     }
 
     /// As it was recorded.
-    pub fn new(recording: &Recording) -> Again {
-        Again::by(recording, Box::new(ReplaySource::of(recording))).unwrap()
+    pub fn new(recording: &MemoryDump) -> Again {
+        Again::by(recording, Box::new(ReplayTarget::from_dump(recording))).unwrap()
     }
 
     /// As text: the GILs, then every thread with its stack, leaf first.

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::ids::{GilId, Pid, ThreadId, Tid};
 use crate::process::live::LiveMemory;
 use crate::process::task_list::TaskList;
-use crate::process::threads::{self, Kernel, SchedStat, TaskFiles};
-use crate::process::{facts, pthread, sys_linux};
+use crate::process::threads::{self, SyscallState, SchedStat, TaskFiles};
+use crate::process::{proc_info, pthread, sys_linux};
 use crate::sample::*;
 use crate::units::Nanos;
 use py_spy::stack_trace::StackTrace;
@@ -53,9 +53,9 @@ pub fn capture<S: Sink>(pid: Pid, version: &str, config: CaptureConfig, stop: &A
     let target = target(pid, version);
     let mut sampler = PySpySampler::new(pid);
     let rate_hz = config.rate_hz.min(MAX_RATE);
-    let (start, own) = (sys_linux::monotonic(), sys_linux::own_cpu());
+    let (start, own) = (sys_linux::monotonic(), sys_linux::process_cpu_time());
     let stats = |schedule: &SampleSchedule, now: Nanos, looks, failed| {
-        let (seconds, cpu) = (now.since(start).as_secs_f64(), sys_linux::own_cpu().since(own).as_secs_f64());
+        let (seconds, cpu) = (now.since(start).as_secs_f64(), sys_linux::process_cpu_time().since(own).as_secs_f64());
         let profiler_cpu = if seconds > 0.0 { cpu / seconds } else { 0.0 };
         let (missed, warnings) = (schedule.missed(), vec![WARNING.into()]);
         WindowFacts { begin: start, seconds, rate_hz, looks, missed, failed, profiler_cpu, warnings, ..WindowFacts::default() }
@@ -70,7 +70,7 @@ pub fn capture<S: Sink>(pid: Pid, version: &str, config: CaptureConfig, stop: &A
                 sampler.sample(now, last, &traces, sink);
                 last = now;
             }
-            Err(_) if !facts::runs(pid) => break StopReason::TargetEnded,
+            Err(_) if !proc_info::is_running(pid) => break StopReason::TargetEnded,
             Err(e) => {
                 failed += 1;
                 failed_in_a_row += 1;
@@ -113,7 +113,7 @@ pub fn dump(pid: Pid, version: &str) -> Result<(TargetFacts, Vec<ThreadView>)> {
     let stacks = sampler.stacks(&traces);
     let snapshot = |tid: &Tid| {
         let known = stacks.get(tid);
-        let kernel = TaskFiles::open(pid, *tid).and_then(|files| files.kernel()).ok()?;
+        let kernel = TaskFiles::open(pid, *tid).and_then(|files| files.syscall_state()).ok()?;
         let (state, evidence) = classify(kernel, known.is_some_and(|(trace, _)| trace.owns_gil));
         let name = known.and_then(|(trace, _)| trace.thread_name.clone()).or_else(|| threads::comm(pid, *tid)).unwrap_or_default();
         let stack = known.map_or(&sampler.empty, |(_, stack)| stack).clone();
@@ -122,22 +122,22 @@ pub fn dump(pid: Pid, version: &str) -> Result<(TargetFacts, Vec<ThreadView>)> {
     Ok((target(pid, version), sampler.tids.iter().filter_map(snapshot).collect()))
 }
 
-fn classify(kernel: Kernel, held: bool) -> (State, Evidence) {
+fn classify(kernel: SyscallState, held: bool) -> (State, Evidence) {
     match kernel {
-        Kernel::Runnable if held => (State::HoldingPython, Evidence::GilHolder),
+        SyscallState::Runnable if held => (State::HoldingPython, Evidence::GilHolder),
         _ if held => (State::HoldingBlocked, Evidence::GilHolder),
-        Kernel::Syscall(_) | Kernel::Elsewhere => (State::Io, Evidence::Syscall),
-        Kernel::Futex(_) | Kernel::Runnable => (State::Unknown, Evidence::Unread),
+        SyscallState::Syscall(_) | SyscallState::OutsideSyscall => (State::Io, Evidence::Syscall),
+        SyscallState::Futex(_) | SyscallState::Runnable => (State::Unknown, Evidence::Unread),
     }
 }
 
 fn target(pid: Pid, version: &str) -> TargetFacts {
-    let limits = facts::Limits::of(pid);
+    let limits = proc_info::CpuLimits::from_pid(pid);
     TargetFacts {
         pid: pid.0,
         python: version.into(),
-        executable: facts::exe(pid).unwrap_or_default(),
-        command: facts::command(pid),
+        executable: proc_info::exe(pid).unwrap_or_default(),
+        command: proc_info::command(pid),
         gil_enabled: true,
         interpreters: 1,
         cpus: limits.cpus(),
@@ -149,7 +149,7 @@ fn target(pid: Pid, version: &str) -> TargetFacts {
 
 impl PySpySampler {
     fn new(pid: Pid) -> PySpySampler {
-        PySpySampler { pid, threads: HashMap::new(), offset: None, tasks: TaskList::of(pid), tids: Vec::new(), empty: Arc::new(Stack::empty()) }
+        PySpySampler { pid, threads: HashMap::new(), offset: None, tasks: TaskList::new(pid), tids: Vec::new(), empty: Arc::new(Stack::empty()) }
     }
 
     fn sample(&mut self, at: Nanos, before: Nanos, traces: &[StackTrace], sink: &mut dyn Sink) {
@@ -164,7 +164,7 @@ impl PySpySampler {
         let holder = stacks.iter().find(|(_, (trace, _))| trace.owns_gil).map(|(tid, (_, stack))| (*tid, stack.clone()));
         let holder_id = holder.as_ref().and_then(|(tid, _)| self.threads.get(tid)).map(|f| f.id);
         for (tid, tracked) in &mut self.threads {
-            let Some(Ok(kernel)) = tracked.files.as_ref().map(TaskFiles::kernel) else { continue };
+            let Some(Ok(kernel)) = tracked.files.as_ref().map(TaskFiles::syscall_state) else { continue };
             let held = holder.as_ref().is_some_and(|(h, _)| h == tid);
             let (state, evidence) = classify(kernel, held);
             let stack = stacks.get(tid).map_or(&self.empty, |(_, stack)| stack);

@@ -13,13 +13,13 @@ pub mod waits;
 use super::sampler::{SampleOutcome, Sampler};
 use crate::error::ReadError;
 use crate::ids::{Addr, GilId};
-use crate::process::futex_program::{Watched, MAX_GILS};
-use crate::process::futex_watch::{Call, FutexEvent, FutexWatch, Unavailable};
+use crate::process::futex_program::{GilFields, MAX_GILS};
+use crate::process::futex_tracer::{FutexCall, FutexEvent, FutexTracer, Unavailable};
 use crate::process::live::LiveMemory;
 use crate::process::sys_linux;
-use crate::python::attach::Python;
-use crate::python::interpreters::Roster;
-use crate::python::layout::{Gil, Span};
+use crate::python::attach::PythonProcess;
+use crate::python::interpreters::RuntimeState;
+use crate::python::layout::{ByteRange, GilLayout};
 use crate::sample::{Evidence, Sink, State, WindowFacts};
 use crate::units::Nanos;
 use merger::{WaitMerger, MergingSink};
@@ -34,8 +34,8 @@ const MAX_SLICE_DELAY: Nanos = Nanos::from_millis(250);
 /// A watch, and what came of it so far.
 #[derive(Debug)]
 pub struct ExactMode {
-    watch: FutexWatch,
-    layout: Gil,
+    watch: FutexTracer,
+    layout: GilLayout,
     /// The GILs with their numbers.
     gils: Vec<(GilId, Addr)>,
     merger: WaitMerger,
@@ -50,7 +50,7 @@ pub struct ExactMode {
 }
 
 /// The futexes of a GIL, in the order in which they lie there.
-fn gil_futexes(layout: &Gil) -> [(GilFutex, Span); 4] {
+fn gil_futexes(layout: &GilLayout) -> [(GilFutex, ByteRange); 4] {
     [
         (GilFutex::Cond, layout.cond),
         (GilFutex::Mutex, layout.mutex),
@@ -60,24 +60,24 @@ fn gil_futexes(layout: &Gil) -> [(GilFutex, Span); 4] {
 }
 
 /// Where the futexes begin.
-fn first_offset(layout: &Gil) -> u32 {
+fn first_offset(layout: &GilLayout) -> u32 {
     gil_futexes(layout).iter().map(|(_, s)| s.offset).min().unwrap_or(0)
 }
 
 /// What is watched from there on.
-fn watched_fields(layout: &Gil) -> Watched {
+fn watched_fields(layout: &GilLayout) -> GilFields {
     let end = gil_futexes(layout).iter().map(|(_, s)| s.offset.saturating_add(s.len)).max().unwrap_or(0);
     let from_there = |offset: usize| (offset as i64 - i64::from(first_offset(layout))) as i32;
     let (last_holder, switch_number) = (from_there(layout.last_holder.offset()), from_there(layout.switch_number.offset()));
-    Watched { len: from_there(end as usize), last_holder, switch_number }
+    GilFields { len: from_there(end as usize), last_holder, switch_number }
 }
 
 impl ExactMode {
     /// Begins to watch a process.
-    pub fn open(python: &Python) -> Result<ExactMode, Unavailable> {
+    pub fn open(python: &PythonProcess) -> Result<ExactMode, Unavailable> {
         let layout = python.layout.gil;
         let mut mode = ExactMode {
-            watch: FutexWatch::open(python.pid, watched_fields(&layout))?,
+            watch: FutexTracer::open(python.pid, watched_fields(&layout))?,
             layout,
             gils: Vec::new(),
             merger: WaitMerger::default(),
@@ -93,16 +93,16 @@ impl ExactMode {
 
     /// Lets the threads that wait already go to sleep once more, so that events tell of them from the first look on. Where that takes
     /// longer (another switch interval), or the GIL cannot be read yet, the first look says who sleeps.
-    fn warm_up(&mut self, python: &Python) {
-        let mut roster = Roster::default();
-        if roster.walk(&LiveMemory::new(python.pid), &python.layout, python.runtime).is_ok() && !roster.gils.is_empty() {
-            self.watch_gils(roster.gils.iter().enumerate().map(|(n, (at, _))| (GilId(n as u32), *at)).collect());
+    fn warm_up(&mut self, python: &PythonProcess) {
+        let mut runtime_state = RuntimeState::default();
+        if runtime_state.walk(&LiveMemory::new(python.pid), &python.layout, python.runtime).is_ok() && !runtime_state.gils.is_empty() {
+            self.watch_gils(runtime_state.gils.iter().enumerate().map(|(n, (at, _))| (GilId(n as u32), *at)).collect());
             sys_linux::sleep_until(sys_linux::monotonic() + WARM_UP);
         }
     }
 
     /// Watches the program that the process runs now, and goes on counting.
-    pub fn for_new_program(self, python: &Python) -> Result<ExactMode, Unavailable> {
+    pub fn for_new_program(self, python: &PythonProcess) -> Result<ExactMode, Unavailable> {
         let lost_before = self.lost();
         let (first_sample, events, merger) = (self.first_sample, self.events, self.merger);
         Ok(ExactMode { first_sample, events, merger, lost_before, ..ExactMode::open(python)? })
@@ -164,7 +164,7 @@ impl ExactMode {
         self.watch.drain(&mut |event| {
             events += 1;
             if let Some(op) = futex_op(layout, gils, &event) {
-                waits.handle(event.at, event.tid, op, event.turn, &mut |t| completed.push(t));
+                waits.handle(event.at, event.tid, op, event.gil, &mut |t| completed.push(t));
             }
         });
         waits.close_stale(now, &mut |t| completed.push(t));
@@ -198,7 +198,7 @@ impl ExactMode {
 const COND_INTERNAL: std::ops::Range<u64> = 16..24;
 
 /// What an event says, by the address. `None` for an address that is no GIL's any more.
-fn futex_op(layout: &Gil, gils: &[(GilId, Addr)], event: &FutexEvent) -> Option<FutexOp> {
+fn futex_op(layout: &GilLayout, gils: &[(GilId, Addr)], event: &FutexEvent) -> Option<FutexOp> {
     let futex = |gil: Addr, at: Addr| {
         gil_futexes(layout).into_iter().find_map(|(futex, span)| {
             let offset = at.0.wrapping_sub(gil.0).wrapping_sub(span.offset.into());
@@ -209,8 +209,8 @@ fn futex_op(layout: &Gil, gils: &[(GilId, Addr)], event: &FutexEvent) -> Option<
     };
     let locate = |at: Addr| gils.iter().find_map(|(id, gil)| Some((*id, futex(*gil, at)?)));
     match event.call {
-        Call::Wait(at) => locate(at).map(|(gil, futex)| FutexOp::Sleep(gil, futex)),
-        Call::Wake(at) => locate(at).map(|(gil, futex)| FutexOp::Wake(gil, futex)),
-        Call::Return { timed_out } => Some(FutexOp::Return { timed_out }),
+        FutexCall::Wait(at) => locate(at).map(|(gil, futex)| FutexOp::Sleep(gil, futex)),
+        FutexCall::Wake(at) => locate(at).map(|(gil, futex)| FutexOp::Wake(gil, futex)),
+        FutexCall::Return { timed_out } => Some(FutexOp::Return { timed_out }),
     }
 }

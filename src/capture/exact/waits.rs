@@ -21,7 +21,7 @@
 use super::release_visibility::ReleaseVisibility;
 use super::gil_futex::{FutexOp, GilFutex};
 use crate::ids::{Addr, GilId, Tid};
-use crate::process::futex_watch::Turn;
+use crate::process::futex_tracer::GilSnapshot;
 use crate::sample::Stretch;
 use crate::units::Nanos;
 pub use open_wait::WaitStatus;
@@ -77,7 +77,7 @@ struct ThreadWaitState {
 /// What a thread that wakes others finds around it.
 #[derive(Clone, Copy, Debug)]
 struct WakeContext {
-    snapshot: Option<Turn>,
+    snapshot: Option<GilSnapshot>,
     /// It was told to let go.
     forced: bool,
     /// As in [`Resumed`].
@@ -98,7 +98,7 @@ pub struct Waits {
 
 impl Waits {
     /// Takes the next event. Those of one thread must come in order of time.
-    pub fn handle(&mut self, at: Nanos, tid: Tid, op: FutexOp, snapshot: Option<Turn>, emit: &mut dyn FnMut(CompletedInterval)) {
+    pub fn handle(&mut self, at: Nanos, tid: Tid, op: FutexOp, snapshot: Option<GilSnapshot>, emit: &mut dyn FnMut(CompletedInterval)) {
         if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&tid) {
             self.threads.retain(|_, t| !matches!(t.phase, Phase::NotWaiting));
             if self.threads.len() >= MAX_THREADS {
@@ -165,7 +165,7 @@ impl Waits {
     }
 
     /// Whether a thread that goes to sleep now is still in the wait that its last sleep belongs to.
-    fn continues_wait(&self, at: Nanos, tid: Tid, gil: GilId, futex: GilFutex, snapshot: Option<Turn>) -> bool {
+    fn continues_wait(&self, at: Nanos, tid: Tid, gil: GilId, futex: GilFutex, snapshot: Option<GilSnapshot>) -> bool {
         let Some(thread) = self.threads.get(&tid) else { return false };
         let Phase::Awake(open, back) = thread.phase else { return false };
         if open.gil != gil || open.take_gil_slept && futex == GilFutex::SwitchCond {
@@ -293,7 +293,7 @@ fn stale(tid: Tid, thread: &ThreadWaitState, now: Nanos) -> Option<(Tid, OpenWai
 
 impl ThreadWaitState {
     /// Whether nobody else has had the GIL since this thread had it.
-    fn was_last_holder(&self, snapshot: Option<Turn>) -> bool {
+    fn was_last_holder(&self, snapshot: Option<GilSnapshot>) -> bool {
         self.tstate.is_some() && self.tstate == snapshot.map(|t| t.last_holder)
     }
 

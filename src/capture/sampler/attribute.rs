@@ -25,7 +25,7 @@ impl Sampler {
                 self.schedule.defer(index, thread.next_poll_at());
                 continue;
             };
-            let (gil, reading) = (&mut self.gils.0[g], self.roster.gils[g].1);
+            let (gil, reading) = (&mut self.gils.0[g], self.runtime_state.gils[g].1);
             let waited_on = gil.holder.as_ref().filter(|(holder, ..)| *holder != index).map(|(_, id, stack)| (*id, stack));
             if thread.is_still_waiting() {
                 thread.attribute_wait(at, waited_on, sink);
@@ -57,7 +57,7 @@ impl Sampler {
 
     /// Who held each GIL when the look began, and where.
     fn identify_holders(&mut self) {
-        for (gil, (_, reading)) in self.gils.0.iter_mut().zip(&self.roster.gils) {
+        for (gil, (_, reading)) in self.gils.0.iter_mut().zip(&self.runtime_state.gils) {
             let index = reading.and_then(|r| r.holder).and_then(|holder| self.by_tstate.get(&holder)).copied();
             gil.holder = index.map(|index| (index, self.threads[index].facts.id, self.threads[index].stack.stack().clone()));
             (gil.waiters, gil.contended) = (0, false);
@@ -66,7 +66,7 @@ impl Sampler {
 
     fn emit_gil_samples(&mut self, (begin, at): (Nanos, Nanos), sink: &mut dyn Sink) {
         let span = at.since(begin);
-        for (g, (gil, (_, reading))) in self.gils.0.iter_mut().zip(&self.roster.gils).enumerate() {
+        for (g, (gil, (_, reading))) in self.gils.0.iter_mut().zip(&self.runtime_state.gils).enumerate() {
             let Some(GilReading { holder, switches, .. }) = *reading else { continue };
             if !gil.contended {
                 gil.uncontended_since = Some(at);
@@ -76,7 +76,7 @@ impl Sampler {
                 (Some(_), Some((_, id, _))) => Holder::Thread(*id),
                 (Some(_), None) => Holder::Unmatched,
             };
-            let collecting = self.roster.collects(gil.at);
+            let collecting = self.runtime_state.is_collecting(gil.at);
             sink.gil(&GilLook { gil: self.gil_ids.by_index(g), at, span, holder, switches: Some(switches), waiters: gil.waiters, collecting });
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Sampler;
 use crate::capture::thread_tracker::ThreadTracker;
-use crate::process::memory::{pieces, Part, ReadError};
+use crate::process::memory::{split_parts, Part, ReadError};
 use crate::python::gil::{self, GilReading};
 
 /// No more bytes than this are read in one batch. Stacks for which there is no room are read one by one.
@@ -32,15 +32,15 @@ impl Sampler {
         changed.clear();
         parts.clear();
         let mut size = 0;
-        let roster = &self.roster;
-        let has_changed = |thread: &ThreadTracker| !thread.tstate.is_null() && thread.stack_may_have_changed() && !roster.is_holder(thread.tstate);
+        let runtime_state = &self.runtime_state;
+        let has_changed = |thread: &ThreadTracker| !thread.tstate.is_null() && thread.stack_may_have_changed() && !runtime_state.is_holder(thread.tstate);
         // The newest first, as the kernel was asked after them.
         for index in self.schedule.indices().rev() {
             let thread = &mut self.threads[index];
             if !has_changed(thread) {
                 continue;
             }
-            let plan = thread.stack.plan(&self.python.layout, thread.tstate);
+            let plan = thread.stack.prefetch_plan(&self.python.layout, thread.tstate);
             let length: usize = plan.iter().map(|part| part.len).sum();
             let own = if size + length <= MAX_BATCH_BYTES { plan } else { &[] };
             changed.push((index, own.len(), if own.is_empty() { 0 } else { length }));
@@ -48,14 +48,14 @@ impl Sampler {
             size += if own.is_empty() { 0 } else { length };
         }
         if self.needs_gil_recheck() {
-            parts.extend(self.roster.gils.iter().map(|(at, _)| Part::new(*at, self.python.layout.gil.size as usize)));
+            parts.extend(self.runtime_state.gils.iter().map(|(at, _)| Part::new(*at, self.python.layout.gil.size as usize)));
         }
         bytes.resize(parts.iter().map(|part| part.len).sum(), 0);
     }
 
     /// Who holds now matters only where a holder was found asleep, or another on a CPU, with the GIL perhaps.
     fn needs_gil_recheck(&self) -> bool {
-        let mut holders = self.roster.gils.iter().filter_map(|(_, r)| self.by_tstate.get(&r.as_ref()?.holder?));
+        let mut holders = self.runtime_state.gils.iter().filter_map(|(_, r)| self.by_tstate.get(&r.as_ref()?.holder?));
         holders.any(|&i| self.threads[i].is_asleep()) || self.schedule.indices().any(|i| self.threads[i].is_on_cpu())
     }
 
@@ -67,17 +67,17 @@ impl Sampler {
         for &(index, count, length) in changed.iter() {
             let (own, others) = parts.split_at(count);
             let (own_bytes, others_bytes) = bytes.split_at(length);
-            self.threads[index].stack.take_in(own, own_bytes);
+            self.threads[index].stack.accept_prefetch(own, own_bytes);
             self.read_stack(index, false)?;
             (parts, bytes) = (others, others_bytes);
         }
         self.gils_after.clear();
         if parts.is_empty() {
-            self.gils_after.extend(self.roster.gils.iter().map(|(_, reading)| *reading));
+            self.gils_after.extend(self.runtime_state.gils.iter().map(|(_, reading)| *reading));
         } else {
             let gil = &self.python.layout.gil;
             let again = |(part, bytes): (&Part, &[u8])| -> Option<GilReading> { gil::parse(gil, bytes).filter(|_| part.ok) };
-            self.gils_after.extend(pieces(parts, bytes).map(again));
+            self.gils_after.extend(split_parts(parts, bytes).map(again));
         }
         Ok(())
     }

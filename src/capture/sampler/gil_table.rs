@@ -2,7 +2,7 @@
 
 use crate::ids::{Addr, ThreadId};
 use crate::python::gil::GilReading;
-use crate::python::interpreters::Roster;
+use crate::python::interpreters::RuntimeState;
 use crate::sample::Stack;
 use crate::units::Nanos;
 use std::sync::Arc;
@@ -52,13 +52,13 @@ pub(super) struct GilTable(pub Vec<TrackedGil>);
 
 impl GilTable {
     /// Brings them in step with the GILs that there are. What was known of one stays known.
-    pub fn update(&mut self, roster: &Roster) {
-        if self.0.iter().map(|gil| gil.at).eq(roster.gils.iter().map(|(at, _)| *at)) {
+    pub fn update(&mut self, runtime_state: &RuntimeState) {
+        if self.0.iter().map(|gil| gil.at).eq(runtime_state.gils.iter().map(|(at, _)| *at)) {
             return;
         }
         let mut before = std::mem::take(&mut self.0);
         let mut known = |at: Addr| before.iter().position(|gil| gil.at == at).map(|i| before.swap_remove(i));
-        self.0 = roster.gils.iter().map(|&(at, _)| known(at).unwrap_or(TrackedGil::new(at))).collect();
+        self.0 = runtime_state.gils.iter().map(|&(at, _)| known(at).unwrap_or(TrackedGil::new(at))).collect();
     }
 }
 
@@ -70,16 +70,16 @@ mod tests {
         GilReading { enabled: true, holder: Some(Addr(last_holder)), last_holder: Addr(last_holder), switches, interval_us: 5000 }
     }
 
-    fn roster(gils: &[u64]) -> Roster {
-        let mut roster = Roster::default();
-        roster.gils = gils.iter().map(|&at| (Addr(at), None)).collect();
-        roster
+    fn runtime_state(gils: &[u64]) -> RuntimeState {
+        let mut runtime_state = RuntimeState::default();
+        runtime_state.gils = gils.iter().map(|&at| (Addr(at), None)).collect();
+        runtime_state
     }
 
     #[test]
     fn who_has_not_had_the_gil_since_the_last_look() {
         let mut gils = GilTable::default();
-        gils.update(&roster(&[1]));
+        gils.update(&runtime_state(&[1]));
         (gils.0[0].holder_at, gils.0[0].unambiguous) = (Some(0), true);
         assert!(!gils.0[0].cannot_have_held(&reading(7, 3), Addr(9)), "nothing is known of the time before");
         gils.0[0].previous = Some(reading(7, 3));
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn nobody_is_passed_over_by_who_may_not_be_the_holder() {
         let mut gils = GilTable::default();
-        gils.update(&roster(&[1]));
+        gils.update(&runtime_state(&[1]));
         (gils.0[0].holder_at, gils.0[0].previous) = (Some(0), Some(reading(7, 3)));
         assert!(!gils.0[0].cannot_have_held(&reading(7, 3), Addr(9)));
         gils.0[0].unambiguous = true;
@@ -112,9 +112,9 @@ mod tests {
     #[test]
     fn what_is_known_of_a_gil_stays_with_it() {
         let mut gils = GilTable::default();
-        gils.update(&roster(&[1, 5]));
+        gils.update(&runtime_state(&[1, 5]));
         gils.0[1].uncontended_since = Some(Nanos::from_millis(3));
-        gils.update(&roster(&[1, 7, 5]));
+        gils.update(&runtime_state(&[1, 7, 5]));
         assert_eq!(gils.0.iter().map(|gil| gil.uncontended_since.is_some()).collect::<Vec<_>>(), [false, false, true]);
     }
 }

@@ -17,10 +17,10 @@ use super::stop_detector::StopDetector;
 use super::thread_tracker::{PollHints, ThreadTracker};
 use crate::error::ReadError;
 use crate::ids::{Addr, GilId, ThreadId, Tid};
-use crate::process::source::{LiveSource, Source};
-use crate::python::attach::Python;
+use crate::process::target::{LiveTarget, Target};
+use crate::python::attach::PythonProcess;
 use crate::python::gil::{self, GilReading};
-use crate::python::interpreters::Roster;
+use crate::python::interpreters::RuntimeState;
 use crate::python::stack::Symbols;
 use crate::sample::{Sink, Stack, ThreadView, Trust};
 use crate::units::Nanos;
@@ -47,9 +47,9 @@ pub enum SampleOutcome {
 
 /// Follows one process.
 pub struct Sampler {
-    python: Python,
-    source: Box<dyn Source>,
-    roster: Roster,
+    python: PythonProcess,
+    source: Box<dyn Target>,
+    runtime_state: RuntimeState,
     tid_resolver: TidResolver,
     symbols: Symbols,
     threads: Vec<ThreadTracker>,
@@ -112,16 +112,16 @@ pub trait ThreadPauser {
 
 impl Sampler {
     /// Starts following the process that `python` was found in.
-    pub fn new(python: Python, pauser: Option<Box<dyn ThreadPauser>>) -> Sampler {
-        Sampler { pauser, ..Sampler::from_target(Box::new(LiveSource::new(python.pid)), python) }
+    pub fn new(python: PythonProcess, pauser: Option<Box<dyn ThreadPauser>>) -> Sampler {
+        Sampler { pauser, ..Sampler::from_target(Box::new(LiveTarget::new(python.pid)), python) }
     }
 
     /// Looks at a process by way of `source`: a recorded one, or one that is being recorded.
-    pub fn from_target(source: Box<dyn Source>, python: Python) -> Sampler {
+    pub fn from_target(source: Box<dyn Target>, python: PythonProcess) -> Sampler {
         Sampler {
             source,
             python,
-            roster: Roster::default(),
+            runtime_state: RuntimeState::default(),
             tid_resolver: TidResolver::default(),
             symbols: Symbols::default(),
             threads: Vec::new(),
@@ -161,7 +161,7 @@ impl Sampler {
     }
 
     /// Follows the program that the process runs now, with the thread numbers going on from `before`.
-    pub fn continued(python: Python, pauser: Option<Box<dyn ThreadPauser>>, before: &Sampler) -> Sampler {
+    pub fn continued(python: PythonProcess, pauser: Option<Box<dyn ThreadPauser>>, before: &Sampler) -> Sampler {
         Sampler { next_id: before.next_id, ..Sampler::new(python, pauser) }
     }
 
@@ -188,7 +188,7 @@ impl Sampler {
 
     /// The GILs with their numbers.
     pub fn gils(&self) -> impl Iterator<Item = (GilId, Addr)> + '_ {
-        self.roster.gils.iter().enumerate().map(|(g, (at, _))| (self.gil_ids.by_index(g), *at))
+        self.runtime_state.gils.iter().enumerate().map(|(g, (at, _))| (self.gil_ids.by_index(g), *at))
     }
 
     /// Looks once, at `at`. The look stands for the time from where the last one's ended until `until`.
@@ -198,13 +198,13 @@ impl Sampler {
             self.accounted_until = at;
         }
         self.weight_until = until.max(self.accounted_until);
-        self.symbols.codes.begin_look();
-        let task_count = self.source.crowd();
+        self.symbols.codes.begin_sample();
+        let task_count = self.source.task_count();
         let count_changed = std::mem::replace(&mut self.task_count, task_count) != task_count;
         let all = self.is_list_due(at) || self.bindings_pending || count_changed;
         self.read_roster(all)?;
-        self.gil_ids.update(&self.roster);
-        self.gils.update(&self.roster);
+        self.gil_ids.update(&self.runtime_state);
+        self.gils.update(&self.runtime_state);
         self.bind_if_changed(at, count_changed, sink)?;
         self.read_holders_stacks(sink)?;
         self.poll_tasks(sink);
@@ -217,7 +217,7 @@ impl Sampler {
         if outcome == SampleOutcome::Complete {
             self.attribute(sink);
             (self.last_sample, self.accounted_until) = (Some(at), self.weight_until);
-            self.gils.0.iter_mut().zip(&self.roster.gils).for_each(|(gil, (_, reading))| gil.previous = *reading);
+            self.gils.0.iter_mut().zip(&self.runtime_state.gils).for_each(|(gil, (_, reading))| gil.previous = *reading);
         }
         Ok(outcome)
     }
@@ -235,44 +235,44 @@ impl Sampler {
         let (layout, runtime) = (&self.python.layout, self.python.runtime);
         let mut first = Vec::new();
         for attempt in 0..MAX_WALKS {
-            if !self.roster.interpreters.is_empty() {
+            if !self.runtime_state.interpreters.is_empty() {
                 // Who is to be stopped before it is read is not read before.
                 let likely_holder_thread = if attempt == 0 && self.pauser.is_none() { likely_holder(&self.gils, &mut self.threads) } else { None };
-                let along = likely_holder_thread.map_or(&[][..], |thread| thread.stack.plan(layout, thread.tstate));
-                if self.roster.read_along(self.source.memory(), layout, runtime, all || attempt > 0, along)? {
-                    self.roster.keep_readings(&first);
+                let along = likely_holder_thread.map_or(&[][..], |thread| thread.stack.prefetch_plan(layout, thread.tstate));
+                if self.runtime_state.read_with_prefetch(self.source.memory(), layout, runtime, all || attempt > 0, along)? {
+                    self.runtime_state.restore_readings(&first);
                     self.accept_prefetch();
                     return Ok(());
                 }
                 if attempt == 0 {
                     // Who held when the look began, rather than after the lists were followed: a short hold may be over by then.
-                    first.clone_from(&self.roster.gils);
-                    self.roster.follow_heads(self.source.memory(), layout);
+                    first.clone_from(&self.runtime_state.gils);
+                    self.runtime_state.follow_heads(self.source.memory(), layout);
                     continue;
                 }
             }
-            match self.roster.walk(self.source.memory(), layout, runtime) {
+            match self.runtime_state.walk(self.source.memory(), layout, runtime) {
                 Ok(()) | Err(ReadError::Unmapped { .. }) => {}
                 Err(e) => return Err(e),
             }
         }
         // It keeps changing. What was walked last is a true list of a moment ago; threads made since are met at the next look.
-        self.roster.read(self.source.memory(), layout, runtime, true).map(|_| ())
+        self.runtime_state.read(self.source.memory(), layout, runtime, true).map(|_| ())
     }
 
     /// The stack of the likely holder was read with the GIL, and is wanted if it holds.
     fn accept_prefetch(&mut self) {
-        let (parts, bytes) = self.roster.along();
+        let (parts, bytes) = self.runtime_state.prefetched();
         let holds =
-            |thread: &&mut ThreadTracker| self.roster.gils.first().is_some_and(|(_, r)| r.is_some_and(|r| r.holder == Some(thread.tstate)));
+            |thread: &&mut ThreadTracker| self.runtime_state.gils.first().is_some_and(|(_, r)| r.is_some_and(|r| r.holder == Some(thread.tstate)));
         if let Some(thread) = likely_holder(&self.gils, &mut self.threads).filter(holds) {
-            thread.stack.take_in(parts, bytes);
+            thread.stack.accept_prefetch(parts, bytes);
         }
     }
 
     fn outcome(&mut self) -> SampleOutcome {
-        self.interpreters = self.interpreters.max(self.roster.interpreters.len() as u32);
-        match self.roster.gils.first() {
+        self.interpreters = self.interpreters.max(self.runtime_state.interpreters.len() as u32);
+        match self.runtime_state.gils.first() {
             None => SampleOutcome::NoInterpreter,
             Some((_, None)) => SampleOutcome::Failed,
             Some((_, Some(reading))) => {
@@ -285,9 +285,9 @@ impl Sampler {
 
     /// The holders' stacks first: they move.
     fn read_holders_stacks(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        for g in 0..self.roster.gils.len() {
+        for g in 0..self.runtime_state.gils.len() {
             self.gils.0[g].holder_at = None;
-            let Some(holder) = self.roster.gils[g].1.and_then(|r| r.holder) else { continue };
+            let Some(holder) = self.runtime_state.gils[g].1.and_then(|r| r.holder) else { continue };
             if let Some(&index) = self.by_tstate.get(&holder) {
                 let binding = self.bindings.for_state(holder);
                 (self.gils.0[g].holder_at, self.gils.0[g].unambiguous) = (Some(index), binding.is_none());
@@ -306,7 +306,7 @@ impl Sampler {
         let _paused = self.pauser.as_ref().filter(|_| holds).and_then(|f| f.pause(tid));
         let still = !holds && thread.is_asleep();
         thread.stack.read(self.source.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
-        thread.gil_requested = thread.stack.requested();
+        thread.gil_requested = thread.stack.gil_requested();
         if thread.stack.stack().trust == Trust::Moving {
             self.torn += 1;
         }
@@ -321,9 +321,9 @@ impl Sampler {
         // The newest first, which are the likeliest to be gone soon. Who is gone was the last of those that are left to ask after.
         for n in (0..self.schedule.count()).rev() {
             let index = self.schedule.get(n);
-            let (gils, layout) = (&self.roster.gils, &self.python.layout);
+            let (gils, layout) = (&self.runtime_state.gils, &self.python.layout);
             // While some GIL's place is not known, a futex that is on none of the known ones may be on that.
-            let known = |yes: bool| (yes || self.roster.complete).then_some(yes);
+            let known = |yes: bool| (yes || self.runtime_state.complete).then_some(yes);
             let waits_for = Cell::new(None);
             let on_gil = |futex| {
                 waits_for.set(gils.iter().find(|(at, _)| gil::is_wait(&layout.gil, *at, futex)).map(|(at, _)| *at));
@@ -332,7 +332,7 @@ impl Sampler {
             let thread = &self.threads[index];
             let cannot_have_held = self.cannot_have_held(thread);
             // Events are as old as the look; the GIL was read since, and knows better of one who has just got it.
-            let holds = self.roster.is_holder(thread.tstate);
+            let holds = self.runtime_state.is_holder(thread.tstate);
             let waits = gils.len() == 1 && self.waiting_by_events.contains(&thread.facts.tid) && !holds;
             if self.threads[index].poll(self.source.as_ref(), PollHints { cannot_have_held, waiting: waits, holding: holds }, on_gil).is_err() {
                 self.remove_thread(index, true, sink);
@@ -348,10 +348,10 @@ impl Sampler {
 
     /// Holders that are not the thread they name (see `bindings`).
     fn resolve_foreign_states(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        let count = if self.bindings.may_be_foreign(self.python.layout.minor) { self.roster.gils.len() } else { 0 };
+        let count = if self.bindings.may_be_foreign(self.python.layout.minor) { self.runtime_state.gils.len() } else { 0 };
         for g in 0..count {
             // One that let go during this look may well sleep by now.
-            let reading = self.roster.gils[g].1.filter(|reading| self.gils_after.get(g) == Some(&Some(*reading)));
+            let reading = self.runtime_state.gils[g].1.filter(|reading| self.gils_after.get(g) == Some(&Some(*reading)));
             let Some(holder) = reading.and_then(|r| r.holder) else { continue };
             let Some(sleeper) = self.bindings.resolve_foreign_holder(holder, &self.threads) else { continue };
             // Whose it is is known at the next look; at this one it is not the sleeper's.
@@ -374,7 +374,7 @@ impl Sampler {
 
     /// Whether a thread cannot have had its GIL since the last look, and another that is known has it now.
     fn cannot_have_held(&self, thread: &ThreadTracker) -> bool {
-        let gil = self.gils.0.iter().zip(&self.roster.gils).find(|(gil, _)| gil.at == thread.gil);
+        let gil = self.gils.0.iter().zip(&self.runtime_state.gils).find(|(gil, _)| gil.at == thread.gil);
         gil.is_some_and(|(gil, (_, now))| now.is_some_and(|now| gil.cannot_have_held(&now, thread.tstate)))
     }
 

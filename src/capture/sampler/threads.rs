@@ -5,7 +5,7 @@ use crate::capture::bindings::ThreadStateBinding;
 use crate::capture::thread_tracker::ThreadTracker;
 use crate::error::ReadError;
 use crate::ids::{Addr, Tid};
-use crate::python::interpreters::{Roster, ThreadState};
+use crate::python::interpreters::{RuntimeState, ThreadState};
 use crate::python::thread_names;
 use crate::sample::{Sink, ThreadFacts};
 use crate::units::Nanos;
@@ -22,8 +22,8 @@ const SETTLING: Nanos = Nanos::from_millis(200);
 const NAMES_PERIOD: Nanos = Nanos::from_millis(100);
 
 /// What a thread state's thread is found by.
-fn keys(roster: &Roster) -> impl Iterator<Item = (Addr, u64, Option<u64>)> + '_ {
-    roster.threads.iter().map(|state| (state.at, state.pthread, state.native_id))
+fn keys(runtime_state: &RuntimeState) -> impl Iterator<Item = (Addr, u64, Option<u64>)> + '_ {
+    runtime_state.threads.iter().map(|state| (state.at, state.pthread, state.native_id))
 }
 
 impl Sampler {
@@ -34,7 +34,7 @@ impl Sampler {
 
     /// Matches thread states with OS threads again, when either list has changed. `count_changed`: the kernel counts more threads, or fewer.
     pub(super) fn bind_if_changed(&mut self, at: Nanos, count_changed: bool, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        let same = keys(&self.roster).eq(self.bound_states.iter().copied());
+        let same = keys(&self.runtime_state).eq(self.bound_states.iter().copied());
         if !same {
             self.states_changed_at = at;
         }
@@ -52,7 +52,7 @@ impl Sampler {
         if same && !settling && self.tids == self.previous_tids {
             return Ok(());
         }
-        let (bound_states, holders): (Vec<_>, _) = (keys(&self.roster).collect(), self.holders());
+        let (bound_states, holders): (Vec<_>, _) = (keys(&self.runtime_state).collect(), self.holders());
         self.remove_exited(&holders, sink);
         self.attribute_exited(at, &holders, sink);
         let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
@@ -83,8 +83,8 @@ impl Sampler {
 
     /// Who held the GILs when this look began, and under which thread state.
     fn holders(&self) -> Vec<(Tid, ThreadState)> {
-        let holders = self.roster.gils.iter().filter_map(|(_, reading)| reading.as_ref()?.holder);
-        let states = holders.filter_map(|holder| self.roster.threads.iter().find(|state| state.at == holder));
+        let holders = self.runtime_state.gils.iter().filter_map(|(_, reading)| reading.as_ref()?.holder);
+        let states = holders.filter_map(|holder| self.runtime_state.threads.iter().find(|state| state.at == holder));
         let tid = |state: &ThreadState| self.bindings.foreign(state.at).or_else(|| self.tid_resolver.tid(self.source.memory(), state));
         states.filter_map(|state| Some((tid(state)?, state.clone()))).collect()
     }
@@ -111,7 +111,7 @@ impl Sampler {
                 continue;
             }
             self.track(*tid, at, sink);
-            let binding = ThreadStateBinding::new(self.threads.len() - 1, state, &self.roster);
+            let binding = ThreadStateBinding::new(self.threads.len() - 1, state, &self.runtime_state);
             self.bind_to(&binding, sink);
             self.remove_thread(binding.thread, true, sink);
         }
@@ -141,23 +141,23 @@ impl Sampler {
 
     /// True: some thread is still bound to a thread state that is not on the roster any more.
     fn bind(&mut self, sink: &mut dyn Sink) -> bool {
-        self.tid_resolver.calibrate(self.source.as_ref(), &self.roster, &self.tids);
-        self.bindings.retain_foreign(&self.roster);
+        self.tid_resolver.calibrate(self.source.as_ref(), &self.runtime_state, &self.tids);
+        self.bindings.retain_foreign(&self.runtime_state);
         let by_tid: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
         self.by_tstate.clear();
         self.names_pending = true;
         let before: Vec<Addr> = self.threads.iter_mut().map(|thread| std::mem::take(&mut thread.tstate)).collect();
         // Oldest first: a thread state that was just made carries its maker's ids, and must not take its maker's place.
         self.bindings_pending = false;
-        let mut bindings = Vec::with_capacity(self.roster.threads.len());
-        for state in self.roster.threads.iter().rev() {
+        let mut bindings = Vec::with_capacity(self.runtime_state.threads.len());
+        for state in self.runtime_state.threads.iter().rev() {
             let tid = self.bindings.foreign(state.at).or_else(|| self.tid_resolver.tid(self.source.memory(), state));
             let Some(&index) = tid.and_then(|tid| by_tid.get(&tid)) else {
                 self.bindings_pending = true;
                 continue;
             };
             self.by_tstate.insert(state.at, index);
-            bindings.push(ThreadStateBinding::new(index, state, &self.roster));
+            bindings.push(ThreadStateBinding::new(index, state, &self.runtime_state));
         }
         for binding in &bindings {
             if self.threads[binding.thread].tstate.is_null() || before.get(binding.thread) == Some(&binding.tstate) {
@@ -171,7 +171,7 @@ impl Sampler {
     /// A thread that ends takes its thread state off the list some time before it lets go of the GIL for the last time.
     fn retain_exiting_holders(&mut self, before: &[Addr]) -> bool {
         let mut kept = false;
-        for holder in self.roster.gils.iter().filter_map(|(_, reading)| reading.as_ref()?.holder) {
+        for holder in self.runtime_state.gils.iter().filter_map(|(_, reading)| reading.as_ref()?.holder) {
             let Some(index) = before.iter().position(|tstate| *tstate == holder) else { continue };
             if self.threads[index].tstate.is_null() && !self.by_tstate.contains_key(&holder) {
                 self.threads[index].tstate = holder;
@@ -194,7 +194,7 @@ impl Sampler {
     pub(super) fn remove_thread(&mut self, index: usize, alive: bool, sink: &mut dyn Sink) {
         let mut thread = self.threads.remove(index);
         self.schedule.remove(index);
-        let held = alive && self.roster.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
+        let held = alive && self.runtime_state.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
         // A sleeper may have been killed where it slept, with the whole program.
         let alive = held || alive && !thread.was_asleep();
         if alive {
@@ -231,7 +231,7 @@ impl Sampler {
             return;
         }
         // The oldest first: to a subinterpreter whichever thread runs it is its main thread.
-        for interpreter in self.roster.interpreters.iter().rev() {
+        for interpreter in self.runtime_state.interpreters.iter().rev() {
             let names = thread_names::read(self.source.memory(), &self.python.layout, interpreter.at);
             for thread in self.threads.iter_mut().filter(|t| !t.tstate.is_null() && !t.named) {
                 let Some(name) = names.get(&thread.pthread) else { continue };

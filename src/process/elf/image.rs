@@ -64,14 +64,14 @@ pub struct Section {
     pub size: u64,
 }
 
-pub(super) enum Source<'m> {
+pub(super) enum ImageSource<'m> {
     File(File),
     Memory(&'m dyn Memory, u64),
 }
 
 /// An image that has been looked at.
 pub struct Image<'m> {
-    pub(super) source: Source<'m>,
+    pub(super) source: ImageSource<'m>,
     fixed: bool,
     /// The ELF header: its place of the section table alone tells most builds apart.
     header: Vec<u8>,
@@ -95,7 +95,7 @@ impl<'m> Image<'m> {
         let mut image = parse(&cache, &head)?;
         image.sections(&cache);
         drop(cache);
-        image.finish(Source::File(file))
+        image.finish(ImageSource::File(file))
     }
 
     /// Looks at an image where it is mapped; `start` is the mapping of the file's beginning.
@@ -105,10 +105,10 @@ impl<'m> Image<'m> {
         let image = parse(head.as_slice(), &head)?;
         let first = image.segments.iter().find(|segment| segment.offset < PAGE).ok_or(ElfError::Malformed)?;
         let bias = if image.fixed { 0 } else { start.0.wrapping_sub(first.vaddr - first.offset.min(first.vaddr)) };
-        image.finish(Source::Memory(mem, bias))
+        image.finish(ImageSource::Memory(mem, bias))
     }
 
-    fn finish<'s>(self, source: Source<'s>) -> Result<Image<'s>, ElfError> {
+    fn finish<'s>(self, source: ImageSource<'s>) -> Result<Image<'s>, ElfError> {
         let mut image = Image { source, ..self };
         let build_id = image.note_bytes().find_map(|(note, bytes)| build_id(&bytes, note.1));
         image.build_id = build_id;
@@ -134,7 +134,7 @@ impl<'m> Image<'m> {
 
     /// The machine that it is for, if its structs are known.
     pub fn machine(&self) -> Option<Machine> {
-        Machine::of_header(&self.header)
+        Machine::from_header(&self.header)
     }
 
     /// The linker's build id.
@@ -145,8 +145,8 @@ impl<'m> Image<'m> {
     /// Reads image bytes by their address before the load bias.
     pub fn read(&self, vaddr: u64, into: &mut [u8]) -> bool {
         match &self.source {
-            Source::Memory(mem, bias) => mem.read(Addr(bias.wrapping_add(vaddr)), into).is_ok(),
-            Source::File(file) => match self.file_offset(vaddr, into.len() as u64) {
+            ImageSource::Memory(mem, bias) => mem.read(Addr(bias.wrapping_add(vaddr)), into).is_ok(),
+            ImageSource::File(file) => match self.file_offset(vaddr, into.len() as u64) {
                 Some(offset) => file.read_exact_at(into, offset).is_ok(),
                 None => false,
             },
@@ -254,7 +254,7 @@ fn parse<'d, R: ReadRef<'d>>(data: R, head: &[u8]) -> Result<Image<'static>, Elf
     }
     let programs = header.program_headers(LittleEndian, data).map_err(|_| ElfError::Malformed)?;
     let mut image = Image {
-        source: Source::Memory(&Nothing, 0),
+        source: ImageSource::Memory(&NoMemory, 0),
         fixed: header.e_type(LittleEndian) == object::elf::ET_EXEC,
         header: head.get(..64).ok_or(ElfError::Malformed)?.to_vec(),
         segments: Vec::new(),
@@ -302,9 +302,9 @@ fn build_id(notes: &[u8], align: u64) -> Option<Vec<u8>> {
 }
 
 /// Stands in for the source while an image is being put together.
-struct Nothing;
+struct NoMemory;
 
-impl Memory for Nothing {
+impl Memory for NoMemory {
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
         Err(ReadError::Unmapped { at, len: into.len() })
     }

@@ -21,7 +21,7 @@ pub enum Machine {
 
 impl Machine {
     /// The machine that an ELF header names, if it is one of these.
-    pub fn of_header(header: &[u8]) -> Option<Machine> {
+    pub fn from_header(header: &[u8]) -> Option<Machine> {
         let number = u16::from_le_bytes(*header.get(AT..)?.first_chunk()?);
         KNOWN.iter().find(|known| known.0 == number).map(|known| known.1)
     }
@@ -34,9 +34,9 @@ mod tests {
     #[test]
     fn headers_name_their_machine() {
         let header = |number: u8| [&[0; AT], &[number, 0][..]].concat();
-        assert_eq!(Machine::of_header(&header(62)), Some(Machine::X86_64));
-        assert_eq!(Machine::of_header(&header(183)), Some(Machine::Aarch64));
-        assert_eq!(Machine::of_header(&header(243)), None, "RISC-V");
-        assert_eq!(Machine::of_header(&header(62)[..=AT]), None);
+        assert_eq!(Machine::from_header(&header(62)), Some(Machine::X86_64));
+        assert_eq!(Machine::from_header(&header(183)), Some(Machine::Aarch64));
+        assert_eq!(Machine::from_header(&header(243)), None, "RISC-V");
+        assert_eq!(Machine::from_header(&header(62)[..=AT]), None);
     }
 }

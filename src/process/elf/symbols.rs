@@ -1,6 +1,6 @@
 //! Finds symbols by name: exported ones through the image's own hash table, a few reads each; the rest by one pass over `.symtab`.
 
-use super::image::{Image, Section, Source};
+use super::image::{Image, Section, ImageSource};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -51,7 +51,7 @@ impl Image<'_> {
     pub fn symbols(&self, names: &[&str], depth: Depth) -> Vec<Option<Symbol>> {
         let tables = self.tables();
         let mut found: Vec<Option<Symbol>> = names.iter().map(|name| tables.and_then(|t| self.exported(&t, name))).collect();
-        if let (Depth::All, Source::File(file), Some(symtab)) = (depth, &self.source, self.symtab) {
+        if let (Depth::All, ImageSource::File(file), Some(symtab)) = (depth, &self.source, self.symtab) {
             if found.iter().any(Option::is_none) {
                 all(file, symtab, names, &mut found);
             }
@@ -84,7 +84,7 @@ impl Image<'_> {
     fn unrelocated(&self, value: u64) -> u64 {
         let inside = |at: u64| self.segments.iter().any(|s| at.wrapping_sub(s.vaddr) < s.mem_size);
         match self.source {
-            Source::Memory(_, bias) if !inside(value) => value.wrapping_sub(bias),
+            ImageSource::Memory(_, bias) if !inside(value) => value.wrapping_sub(bias),
             _ => value,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! What the programs do is not known here. The kernel checks every program before it runs: a wrong one is refused, it cannot do harm.
 
-use super::tracefs::owned;
+use super::tracefs::owned_fd;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -56,7 +56,7 @@ impl Map {
         let mut attr = Attr::default();
         attr[0] = pair(kind as u32, key);
         attr[1] = pair(value_size, entries);
-        Ok(Map { fd: owned(bpf(MAP_CREATE, &attr))?, value })
+        Ok(Map { fd: owned_fd(bpf(MAP_CREATE, &attr))?, value })
     }
 
     /// Its descriptor, which a program names it by.
@@ -114,7 +114,7 @@ impl Program {
         attr[0] = pair(PROG_TYPE_TRACEPOINT, instructions.len() as u32);
         attr[1] = instructions.as_ptr() as u64;
         attr[2] = c"Dual MIT/GPL".as_ptr() as u64;
-        owned(bpf(PROG_LOAD, &attr)).map(Program)
+        owned_fd(bpf(PROG_LOAD, &attr)).map(Program)
     }
 }
 
@@ -135,9 +135,9 @@ impl Attachment {
         attr[1] = tracepoint;
         attr[2] = 1; // sample_period
         attr[5] = 1; // disabled
-        let (everybody, cpu, no_group) = (-1 as libc::c_int, 0 as libc::c_int, -1 as libc::c_int);
+        let (all_processes, cpu, no_group) = (-1 as libc::c_int, 0 as libc::c_int, -1 as libc::c_int);
         // SAFETY: `attr` is live and carries its own size; the rest are plain numbers.
-        let event = owned(unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), everybody, cpu, no_group, FLAG_FD_CLOEXEC) })?;
+        let event = owned_fd(unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), all_processes, cpu, no_group, FLAG_FD_CLOEXEC) })?;
         // SAFETY: both descriptors are open; the request takes a plain number.
         let set = unsafe { libc::ioctl(event.as_raw_fd(), SET_BPF as _, program.0.as_raw_fd()) };
         check(set.into()).map(|()| Attachment { _event: event })

@@ -28,12 +28,12 @@ pub fn monotonic() -> Nanos {
 }
 
 /// CPU time used by all threads of gilprof itself.
-pub fn own_cpu() -> Nanos {
+pub fn process_cpu_time() -> Nanos {
     clock(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 /// CPU time used by the calling thread.
-pub fn thread_cpu() -> Nanos {
+pub fn thread_cpu_time() -> Nanos {
     clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
@@ -46,7 +46,7 @@ pub fn sleep_until(deadline: Nanos) {
 }
 
 /// Asks for timers of the calling thread to be precise: the default slack of 50 us is a twentieth of a 1 kHz period.
-pub fn precise_timers() {
+pub fn set_timer_slack() {
     // SAFETY: PR_SET_TIMERSLACK takes a plain number and concerns only the calling thread.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong, 0, 0, 0) };
 }
@@ -70,15 +70,15 @@ const NICE: i32 = -15;
 /// Asks the scheduler to put the calling thread on a CPU soon after it wakes: for the shortest time slice (Linux 6.12+, EEVDF; needs no
 /// privilege), and for [`NICE`]. It runs for microseconds and sleeps. What is not granted is done without. (Seen on 2 cores with a load of 8:
 /// 25 - 45 % of looks missed at 1 kHz without the nice value, 4 - 7 % with it.)
-pub fn wake_soon() {
+pub fn request_short_timeslice() {
     // SAFETY: getpriority takes two plain numbers; 0 is the calling thread. sched_setattr would otherwise reset the nice value.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    if !schedule(nice.min(NICE)) {
-        schedule(nice);
+    if !set_sched_attr(nice.min(NICE)) {
+        set_sched_attr(nice);
     }
 }
 
-fn schedule(nice: i32) -> bool {
+fn set_sched_attr(nice: i32) -> bool {
     let attr = SchedAttr {
         size: std::mem::size_of::<SchedAttr>() as u32,
         policy: libc::SCHED_OTHER as u32,
@@ -94,7 +94,7 @@ fn schedule(nice: i32) -> bool {
 }
 
 /// Raises the soft limit of open files to the hard one: two are kept open for every thread of the target.
-pub fn raise_file_limit() {
+pub fn raise_nofile_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a live rlimit; both calls concern only this process.
     unsafe {
@@ -105,13 +105,13 @@ pub fn raise_file_limit() {
     }
 }
 
-/// Reads entries of an open directory, `struct linux_dirent64` each; from the first one if `anew`, else those that follow what was read
+/// Reads entries of an open directory, `struct linux_dirent64` each; from the first one if `rewind`, else those that follow what was read
 /// last. 0 bytes: there are no more.
-pub fn read_directory(directory: &File, anew: bool, into: &mut [u8]) -> io::Result<usize> {
+pub fn read_directory(directory: &File, rewind: bool, into: &mut [u8]) -> io::Result<usize> {
     let fd = directory.as_raw_fd();
     // SAFETY: both calls take a live descriptor, the second a live buffer with its length.
     let n = unsafe {
-        if anew && libc::lseek(fd, 0, libc::SEEK_SET) < 0 {
+        if rewind && libc::lseek(fd, 0, libc::SEEK_SET) < 0 {
             return Err(io::Error::last_os_error());
         }
         libc::syscall(libc::SYS_getdents64, fd, into.as_mut_ptr(), into.len())

@@ -17,32 +17,32 @@ const HEADER: u64 = 8;
 /// A mapped ring.
 #[derive(Debug)]
 pub struct Ring {
-    consumer: Mapping,
-    producer: Mapping,
+    consumer: MappedRegion,
+    producer: MappedRegion,
     page: usize,
     size: u64,
 }
 
 /// Pages mapped until dropped.
 #[derive(Debug)]
-struct Mapping {
+struct MappedRegion {
     at: *mut libc::c_void,
     len: usize,
 }
 
-impl Mapping {
-    fn new(map: &Map, from: usize, len: usize, protection: libc::c_int) -> io::Result<Mapping> {
+impl MappedRegion {
+    fn new(map: &Map, from: usize, len: usize, protection: libc::c_int) -> io::Result<MappedRegion> {
         let offset = from as libc::off_t;
         // SAFETY: a new mapping at a place that the kernel chooses touches no memory in use.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, map.fd(), offset) };
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Mapping { at, len })
+        Ok(MappedRegion { at, len })
     }
 }
 
-impl Drop for Mapping {
+impl Drop for MappedRegion {
     fn drop(&mut self) {
         // SAFETY: `at` and `len` are those of a mapping that is ours alone and that nothing refers to any more.
         unsafe { libc::munmap(self.at, self.len) };
@@ -54,8 +54,8 @@ impl Ring {
     pub fn map(map: &Map, size: usize) -> io::Result<Ring> {
         // SAFETY: sysconf takes a plain number.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
-        let consumer = Mapping::new(map, 0, page, libc::PROT_READ | libc::PROT_WRITE)?;
-        let producer = Mapping::new(map, page, page + 2 * size, libc::PROT_READ)?;
+        let consumer = MappedRegion::new(map, 0, page, libc::PROT_READ | libc::PROT_WRITE)?;
+        let producer = MappedRegion::new(map, page, page + 2 * size, libc::PROT_READ)?;
         Ok(Ring { consumer, producer, page, size: size as u64 })
     }
 

@@ -18,7 +18,7 @@ impl Detached {
     /// Makes one.
     pub fn mount() -> io::Result<Detached> {
         // SAFETY: the name is a NUL-terminated string; the flags are plain numbers.
-        let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, c"tracefs".as_ptr(), 0) })?;
+        let context = owned_fd(unsafe { libc::syscall(libc::SYS_fsopen, c"tracefs".as_ptr(), 0) })?;
         let none = std::ptr::null::<libc::c_char>();
         // SAFETY: this command takes neither a key nor a value; the descriptor is open.
         let made = unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), CREATE, none, none, 0) };
@@ -26,7 +26,7 @@ impl Detached {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: takes an open descriptor and plain numbers.
-        owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 0, 0) }).map(Detached)
+        owned_fd(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 0, 0) }).map(Detached)
     }
 
     /// A path to its root, good as long as this lives.
@@ -36,7 +36,7 @@ impl Detached {
 }
 
 /// A system call's answer as a descriptor.
-pub(super) fn owned(answer: libc::c_long) -> io::Result<OwnedFd> {
+pub(super) fn owned_fd(answer: libc::c_long) -> io::Result<OwnedFd> {
     match i32::try_from(answer) {
         // SAFETY: the kernel has just given this descriptor to us, and nobody else knows it.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::ReadError;
 use crate::process::replay::ReplayMemory;
-use crate::python::layout::{for_version, LineFormat, Minor, Table};
+use crate::python::layout::{for_version, LineFormat, Minor, LayoutTable};
 use std::cell::RefCell;
 
 const STR: Addr = Addr(0x1000);
@@ -17,7 +17,7 @@ const AT: Addr = Addr(0x10000);
 
 fn layout(minor: u8) -> &'static Layout {
     match for_version(Minor(3, minor)) {
-        Some(Table::Whole(layout)) => layout,
+        Some(LayoutTable::Complete(layout)) => layout,
         _ => panic!("3.{minor} publishes its layout"),
     }
 }
@@ -125,7 +125,7 @@ fn the_same_fingerprint_is_not_believed_for_ever() {
     let mut mem = world(layout);
     let mut cache = CodeCache::new();
     let first = cache.get(&mem, layout, AT, None).unwrap();
-    let looks = |cache: &mut CodeCache| (0..2 * RECHECK_LOOKS).for_each(|_| cache.begin_look());
+    let looks = |cache: &mut CodeCache| (0..2 * RECHECK_SAMPLES).for_each(|_| cache.begin_sample());
     looks(&mut cache);
     let same = cache.get(&mem, layout, AT, None).unwrap();
     assert!(Arc::ptr_eq(&first, &same), "unchanged contents keep their address");
@@ -185,7 +185,7 @@ fn bounded() {
     for i in 0..MAX_ENTRIES as u64 + 100 {
         let at = AT.offset(i * 0x1000);
         put_code(&mut mem, layout, at, 7);
-        cache.begin_look();
+        cache.begin_sample();
         cache.get(&mem, layout, at, None).unwrap();
     }
     assert!(cache.len() <= MAX_ENTRIES && cache.len() > MAX_ENTRIES / 3, "{}", cache.len());

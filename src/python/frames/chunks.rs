@@ -20,20 +20,20 @@ pub(super) fn find(mem: &dyn Memory, layout: &Layout, tstate: Addr, chunks: &mut
     if !readable(mem.read(tstate, &mut bytes))? {
         return Ok(());
     }
-    let (Some(mut chunk), Some(top)) = (data.chunk.of(&bytes), data.top.of(&bytes)) else { return Ok(()) };
+    let (Some(mut chunk), Some(top)) = (data.chunk.read_from(&bytes), data.top.read_from(&bytes)) else { return Ok(()) };
     chunks.clear();
     let (mut header, mut left) = (vec![0; data.data as usize], MAX_BYTES);
     while !chunk.is_null() && left > 0 && chunks.len() < MAX_CHUNKS && !chunks.iter().any(|(at, _)| *at == chunk) {
         if !readable(mem.read(chunk, &mut header))? {
             break;
         }
-        let size = data.chunk_size.of(&header).unwrap_or(0).min(MAX_CHUNK);
+        let size = data.chunk_size.read_from(&header).unwrap_or(0).min(MAX_CHUNK);
         let used = if top.within(chunk, size) { (top.0 - chunk.0 + SLACK).min(size) } else { size }.min(left);
         if used > 0 {
             chunks.push((chunk, used as usize));
         }
         left -= used;
-        chunk = data.previous.of(&header).unwrap_or_default();
+        chunk = data.previous.read_from(&header).unwrap_or_default();
     }
     Ok(())
 }

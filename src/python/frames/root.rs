@@ -10,17 +10,17 @@ use crate::ids::Addr;
 const FOR: u8 = 2;
 const AGAINST: u8 = 1;
 /// Votes that elect a root, and those that one can have at most: a thread that has another root is believed within one look.
-const ELECTED: u8 = 8;
-const MOST: u8 = 32;
+const VOTES_NEEDED: u8 = 8;
+const MAX_VOTES: u8 = 32;
 
 /// A frame and its code.
-type Place = (Addr, Addr);
+type RootFrame = (Addr, Addr);
 
 /// One thread's election.
 #[derive(Debug, Default)]
 pub(super) struct Root {
-    elected: Option<Place>,
-    candidate: Option<Place>,
+    elected: Option<RootFrame>,
+    candidate: Option<RootFrame>,
     votes: u8,
 }
 
@@ -31,19 +31,19 @@ impl Root {
     }
 
     /// A walk ended here: whether this is the root.
-    pub(super) fn vote(&mut self, place: Place) -> bool {
-        if self.candidate == Some(place) {
-            self.votes = (self.votes + FOR).min(MOST);
+    pub(super) fn vote(&mut self, frame: RootFrame) -> bool {
+        if self.candidate == Some(frame) {
+            self.votes = (self.votes + FOR).min(MAX_VOTES);
         } else if self.votes > AGAINST {
             self.votes -= AGAINST;
         } else {
-            self.candidate = Some(place);
+            self.candidate = Some(frame);
             self.votes = FOR;
         }
-        if self.votes >= ELECTED {
+        if self.votes >= VOTES_NEEDED {
             self.elected = self.candidate;
         }
-        self.elected == Some(place)
+        self.elected == Some(frame)
     }
 }
 
@@ -54,8 +54,8 @@ mod tests {
     /// One letter per walk, upper case where the vote must be for the root.
     fn elect(walks: &str) -> String {
         let mut root = Root::default();
-        let place = |c: char| (Addr(u64::from(c.to_ascii_lowercase())), Addr(1));
-        walks.chars().map(|c| if root.vote(place(c)) { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }).collect()
+        let frame = |c: char| (Addr(u64::from(c.to_ascii_lowercase())), Addr(1));
+        walks.chars().map(|c| if root.vote(frame(c)) { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }).collect()
     }
 
     #[test]
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn another_root_is_believed_within_one_look() {
-        let said = elect(&("r".repeat(100) + &"s".repeat(60)));
-        let first = said.chars().filter(|c| *c == 's').count();
-        assert!(said.ends_with("SSSSSSSS") && first < 40, "{said}");
+        let votes = elect(&("r".repeat(100) + &"s".repeat(60)));
+        let first = votes.chars().filter(|c| *c == 's').count();
+        assert!(votes.ends_with("SSSSSSSS") && first < 40, "{votes}");
     }
 }

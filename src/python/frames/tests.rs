@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::process::replay::ReplayMemory;
-use crate::python::layout::{for_version, Minor, Table};
+use crate::python::layout::{for_version, Minor, LayoutTable};
 use std::cell::Cell;
 
 const TSTATE: Addr = Addr(0x30_000);
@@ -11,7 +11,7 @@ const STEP: u64 = 0x1000;
 
 fn layout() -> &'static Layout {
     match for_version(Minor(3, 8)) {
-        Some(Table::Whole(layout)) => layout,
+        Some(LayoutTable::Complete(layout)) => layout,
         _ => panic!("3.8 has a whole table"),
     }
 }

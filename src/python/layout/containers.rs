@@ -49,9 +49,9 @@ pub struct DictKeys {
     /// `dk_kind` (byte): 0 has general entries, anything else unicode ones. `None`: always general (up to 3.10).
     pub kind: Option<Field<u8>>,
     /// `PyDictKeyEntry`.
-    pub general: Entry,
+    pub general: DictEntry,
     /// `PyDictUnicodeEntry`; the same as `general` where there is no such thing.
-    pub unicode: Entry,
+    pub unicode: DictEntry,
 }
 
 /// How the length of `dk_indices` is known.
@@ -65,7 +65,7 @@ pub enum Indices {
 
 /// One entry of a dict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct DictEntry {
     /// Bytes from one entry to the next.
     pub size: u32,
     /// `me_key`.

@@ -8,11 +8,11 @@
 
 use super::containers::{Containers, Dict, Digits, Int, Type};
 use super::field::Field;
-use super::rest::Rest;
-use super::validate::{Checked, Fact, Facts, LayoutError, RUNTIME_PREFIX};
+use super::unpublished::Unpublished;
+use super::validate::{CheckedFields, PublishedField, PublishedFields, LayoutError, RUNTIME_PREFIX};
 use super::{
-    for_version, Anchor, Bytecode, Code, Frame, Gil, Interpreter, Layout, LineFormat, Minor, Object, Owner, Position, Runtime, Table,
-    Thread,
+    for_version, Anchor, Bytecode, CodeLayout, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout, Owner, Position, RuntimeLayout, LayoutTable,
+    ThreadLayout,
 };
 
 /// What `_PyRuntime` starts with from 3.13 on.
@@ -23,7 +23,7 @@ pub const READ_LEN: usize = 2048;
 
 /// What the target says about itself, beyond its layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublishedFacts {
+pub struct PublishedBuild {
     /// Its version in words, such as `3.14.10` or `3.15.0rc1`.
     pub version: String,
     /// Its feature release.
@@ -33,7 +33,7 @@ pub struct PublishedFacts {
 }
 
 /// Reads only the head: enough to name a version that cannot be read. Not checked beyond the cookie.
-pub fn published_facts(bytes: &[u8]) -> Result<PublishedFacts, LayoutError> {
+pub fn published_build(bytes: &[u8]) -> Result<PublishedBuild, LayoutError> {
     let word = |i: usize| bytes.get(i * 8..).and_then(|rest| rest.first_chunk::<8>());
     if word(0) != Some(COOKIE) {
         return Err(LayoutError::NoCookie);
@@ -42,21 +42,21 @@ pub fn published_facts(bytes: &[u8]) -> Result<PublishedFacts, LayoutError> {
     let (Some(version), Some(free_threaded)) = (word(1), word(2)) else { return Err(short) };
     let version = u64::from_le_bytes(*version);
     let minor = Minor((version >> 24) as u8, (version >> 16) as u8);
-    Ok(PublishedFacts { version: version_text(version), minor, free_threaded: u64::from_le_bytes(*free_threaded) != 0 })
+    Ok(PublishedBuild { version: version_text(version), minor, free_threaded: u64::from_le_bytes(*free_threaded) != 0 })
 }
 
 /// The whole layout of a target, from the first [`READ_LEN`] bytes of its `_PyRuntime` (a little less will do).
-pub fn layout_from_target(bytes: &[u8]) -> Result<(Layout, PublishedFacts), LayoutError> {
-    let facts = published_facts(bytes)?;
-    let Some(Table::Rest { default, free_threaded }) = for_version(facts.minor) else {
+pub fn layout_from_target(bytes: &[u8]) -> Result<(Layout, PublishedBuild), LayoutError> {
+    let facts = published_build(bytes)?;
+    let Some(LayoutTable::Partial { default, free_threaded }) = for_version(facts.minor) else {
         return Err(LayoutError::UnknownVersion(facts.minor));
     };
     if facts.version.contains(['a', 'b']) {
         return Err(LayoutError::PreRelease(facts.version));
     }
-    let rest = if facts.free_threaded { free_threaded } else { default };
-    let checked = Facts::read(bytes, rest.published)?.check()?;
-    Ok((complete(&checked, rest)?, facts))
+    let unpublished = if facts.free_threaded { free_threaded } else { default };
+    let checked = PublishedFields::read(bytes, unpublished.published)?.check()?;
+    Ok((complete(&checked, unpublished)?, facts))
 }
 
 /// `PY_VERSION_HEX` in words. Four bytes that are no version give a text that names none.
@@ -72,73 +72,73 @@ fn version_text(hex: u64) -> String {
     format!("{major}.{minor}.{micro}{suffix}")
 }
 
-fn complete(c: &Checked, rest: &Rest) -> Result<Layout, LayoutError> {
+fn complete(c: &CheckedFields, unpublished: &Unpublished) -> Result<Layout, LayoutError> {
     Ok(Layout {
-        minor: rest.minor,
-        runtime: runtime(c, rest)?,
+        minor: unpublished.minor,
+        runtime: runtime(c, unpublished)?,
         interpreter: interpreter(c)?,
-        gil: gil(c, rest)?,
-        thread: thread(c, rest)?,
-        frame: frame(c, rest)?,
+        gil: gil(c, unpublished)?,
+        thread: thread(c, unpublished)?,
+        frame: frame(c, unpublished)?,
         code: code(c)?,
-        object: object(c, rest)?,
-        containers: containers(c, rest)?,
-        call_opcodes: rest.call_opcodes,
+        object: object(c, unpublished)?,
+        containers: containers(c, unpublished)?,
+        call_opcodes: unpublished.call_opcodes,
     })
 }
 
-fn runtime(c: &Checked, rest: &Rest) -> Result<Runtime, LayoutError> {
-    let head = c.need(Fact::RuntimeInterpretersHead)?;
-    let main = head + rest.main_after_head;
+fn runtime(c: &CheckedFields, unpublished: &Unpublished) -> Result<RuntimeLayout, LayoutError> {
+    let head = c.require(PublishedField::RuntimeInterpretersHead)?;
+    let main = head + unpublished.main_after_head;
     let size = main + 8;
     if size > RUNTIME_PREFIX {
-        return Err(LayoutError::TooLarge { fact: Fact::RuntimeInterpretersHead, value: head.into(), cap: RUNTIME_PREFIX.into() });
+        return Err(LayoutError::TooLarge { field: PublishedField::RuntimeInterpretersHead, value: head.into(), cap: RUNTIME_PREFIX.into() });
     }
-    Ok(Runtime { size, interpreters_head: Field::at(head), interpreters_main: Field::at(main), gil: None })
+    Ok(RuntimeLayout { size, interpreters_head: Field::at(head), interpreters_main: Field::at(main), gil: None })
 }
 
-fn interpreter(c: &Checked) -> Result<Interpreter, LayoutError> {
-    Ok(Interpreter {
-        next: Field::at(c.need(Fact::InterpreterNext)?),
-        threads_head: Field::at(c.need(Fact::InterpreterThreadsHead)?),
-        gil: Some(Field::at(c.need(Fact::InterpreterGil)?)),
-        modules: Some(Field::at(c.need(Fact::InterpreterModules)?)),
-        gc_collecting: Some(Field::at(c.need(Fact::InterpreterGc)? + c.need(Fact::GcCollecting)?)),
+fn interpreter(c: &CheckedFields) -> Result<InterpreterLayout, LayoutError> {
+    Ok(InterpreterLayout {
+        next: Field::at(c.require(PublishedField::InterpreterNext)?),
+        threads_head: Field::at(c.require(PublishedField::InterpreterThreadsHead)?),
+        gil: Some(Field::at(c.require(PublishedField::InterpreterGil)?)),
+        modules: Some(Field::at(c.require(PublishedField::InterpreterModules)?)),
+        gc_collecting: Some(Field::at(c.require(PublishedField::InterpreterGc)? + c.require(PublishedField::GcCollecting)?)),
     })
 }
 
 /// The two published members are counted from the interpreter, whose own GIL is inside it; `enabled` is not used, because its published 0 is
 /// both "first" in a free-threaded build and "none" in any other.
-fn gil(c: &Checked, rest: &Rest) -> Result<Gil, LayoutError> {
-    let own = c.need(Fact::InterpreterOwnGil)?;
+fn gil(c: &CheckedFields, unpublished: &Unpublished) -> Result<GilLayout, LayoutError> {
+    let own = c.require(PublishedField::InterpreterOwnGil)?;
     let members =
-        [(Fact::InterpreterOwnGilLocked, rest.gil.locked.offset()), (Fact::InterpreterOwnGilHolder, rest.gil.last_holder.offset())];
-    for (fact, probed) in members {
-        if c.need(fact)?.checked_sub(own).map(|at| at as usize) != Some(probed) {
-            return Err(LayoutError::Disagrees(fact));
+        [(PublishedField::InterpreterOwnGilLocked, unpublished.gil.locked.offset()), (PublishedField::InterpreterOwnGilHolder, unpublished.gil.last_holder.offset())];
+    for (field, probed) in members {
+        if c.require(field)?.checked_sub(own).map(|at| at as usize) != Some(probed) {
+            return Err(LayoutError::Disagrees(field));
         }
     }
-    Ok(rest.gil)
+    Ok(unpublished.gil)
 }
 
-fn thread(c: &Checked, rest: &Rest) -> Result<Thread, LayoutError> {
-    let next = c.need(Fact::ThreadNext)?;
-    let interp = c.need(Fact::ThreadInterp)?;
-    let current_frame = c.need(Fact::ThreadCurrentFrame)?;
-    let thread_id = c.need(Fact::ThreadId)?;
-    let native_thread_id = c.need(Fact::ThreadNativeId)?;
-    let end = c.need(Fact::ThreadSize)?;
-    let top = rest.datastack.top.offset() as u32;
-    let as_probed = c.need(Fact::ThreadDatastackChunk)? as usize == rest.datastack.chunk.offset() && top + 8 <= end;
-    let datastack = as_probed.then_some(rest.datastack);
-    let gil_requested = c.get(Fact::ThreadGilRequested).map(Field::at);
-    let eval_breaker = Some(rest.eval_breaker).filter(|field| field.offset() == interp as usize + 8);
+fn thread(c: &CheckedFields, unpublished: &Unpublished) -> Result<ThreadLayout, LayoutError> {
+    let next = c.require(PublishedField::ThreadNext)?;
+    let interp = c.require(PublishedField::ThreadInterp)?;
+    let current_frame = c.require(PublishedField::ThreadCurrentFrame)?;
+    let thread_id = c.require(PublishedField::ThreadId)?;
+    let native_thread_id = c.require(PublishedField::ThreadNativeId)?;
+    let end = c.require(PublishedField::ThreadSize)?;
+    let top = unpublished.datastack.top.offset() as u32;
+    let as_probed = c.require(PublishedField::ThreadDatastackChunk)? as usize == unpublished.datastack.chunk.offset() && top + 8 <= end;
+    let datastack = as_probed.then_some(unpublished.datastack);
+    let gil_requested = c.get(PublishedField::ThreadGilRequested).map(Field::at);
+    let eval_breaker = Some(unpublished.eval_breaker).filter(|field| field.offset() == interp as usize + 8);
     let mut size = prefix(&[(next, 8), (interp, 8), (current_frame, 8), (thread_id, 8), (native_thread_id, 8)]);
     let optional = [(datastack.map(|d| d.top.offset()), 8), (gil_requested.map(Field::offset), 4), (eval_breaker.map(Field::offset), 8)];
     for (at, width) in optional {
         size = size.max(at.map_or(0, |at| at as u32 + width));
     }
-    Ok(Thread {
+    Ok(ThreadLayout {
         size,
         next: Field::at(next),
         interp: Field::at(interp),
@@ -151,29 +151,29 @@ fn thread(c: &Checked, rest: &Rest) -> Result<Thread, LayoutError> {
     })
 }
 
-fn frame(c: &Checked, rest: &Rest) -> Result<Frame, LayoutError> {
-    let back = c.need(Fact::FramePrevious)?;
-    let code = c.need(Fact::FrameExecutable)?;
-    let position = c.need(Fact::FrameInstrPtr)?;
-    let owner = c.need(Fact::FrameOwner)?;
-    Ok(Frame {
+fn frame(c: &CheckedFields, unpublished: &Unpublished) -> Result<FrameLayout, LayoutError> {
+    let back = c.require(PublishedField::FramePrevious)?;
+    let code = c.require(PublishedField::FrameExecutable)?;
+    let position = c.require(PublishedField::FrameInstrPtr)?;
+    let owner = c.require(PublishedField::FrameOwner)?;
+    Ok(FrameLayout {
         size: prefix(&[(back, 8), (code, 8), (position, 8), (owner, 1)]),
         back: Field::at(back),
         code: Field::at(code),
-        code_tag_mask: rest.code_tag_mask,
+        code_tag_mask: unpublished.code_tag_mask,
         position: Position::Pointer(Field::at(position)),
-        owner: Some(Owner { field: Field::at(owner), first_not_python: rest.first_not_python }),
+        owner: Some(Owner { field: Field::at(owner), first_not_python: unpublished.first_not_python }),
     })
 }
 
-fn code(c: &Checked) -> Result<Code, LayoutError> {
-    let filename = c.need(Fact::CodeFilename)?;
-    let name = c.need(Fact::CodeName)?;
-    let qualname = c.need(Fact::CodeQualname)?;
-    let lines = c.need(Fact::CodeLinetable)?;
-    let first_line = c.need(Fact::CodeFirstLine)?;
-    let bytecode = c.need(Fact::CodeAdaptive)?;
-    Ok(Code {
+fn code(c: &CheckedFields) -> Result<CodeLayout, LayoutError> {
+    let filename = c.require(PublishedField::CodeFilename)?;
+    let name = c.require(PublishedField::CodeName)?;
+    let qualname = c.require(PublishedField::CodeQualname)?;
+    let lines = c.require(PublishedField::CodeLinetable)?;
+    let first_line = c.require(PublishedField::CodeFirstLine)?;
+    let bytecode = c.require(PublishedField::CodeAdaptive)?;
+    Ok(CodeLayout {
         size: prefix(&[(filename, 8), (name, 8), (qualname, 8), (lines, 8), (first_line, 4), (bytecode, 0)]),
         filename: Field::at(filename),
         name: Field::at(name),
@@ -185,27 +185,27 @@ fn code(c: &Checked) -> Result<Code, LayoutError> {
     })
 }
 
-fn object(c: &Checked, rest: &Rest) -> Result<Object, LayoutError> {
-    let ascii = c.need(Fact::UnicodeAsciiSize)?;
-    Ok(Object {
-        type_: Field::at(c.need(Fact::ObjectType)?),
-        bytes_size: Field::at(c.need(Fact::BytesLength)?),
-        bytes_data: c.need(Fact::BytesData)?,
-        unicode_length: Field::at(c.need(Fact::UnicodeLength)?),
-        unicode_state: Field::at(c.need(Fact::UnicodeState)?),
-        unicode_kind_shift: rest.unicode.kind_shift,
-        unicode_compact_bit: rest.unicode.compact_bit,
-        unicode_ascii_bit: rest.unicode.ascii_bit,
+fn object(c: &CheckedFields, unpublished: &Unpublished) -> Result<ObjectLayout, LayoutError> {
+    let ascii = c.require(PublishedField::UnicodeAsciiSize)?;
+    Ok(ObjectLayout {
+        type_: Field::at(c.require(PublishedField::ObjectType)?),
+        bytes_size: Field::at(c.require(PublishedField::BytesLength)?),
+        bytes_data: c.require(PublishedField::BytesData)?,
+        unicode_length: Field::at(c.require(PublishedField::UnicodeLength)?),
+        unicode_state: Field::at(c.require(PublishedField::UnicodeState)?),
+        unicode_kind_shift: unpublished.unicode.kind_shift,
+        unicode_compact_bit: unpublished.unicode.compact_bit,
+        unicode_ascii_bit: unpublished.unicode.ascii_bit,
         unicode_ascii_data: ascii,
-        unicode_compact_data: c.get(Fact::UnicodeCompactSize).unwrap_or(ascii + rest.unicode.compact_after_ascii),
+        unicode_compact_data: c.get(PublishedField::UnicodeCompactSize).unwrap_or(ascii + unpublished.unicode.compact_after_ascii),
     })
 }
 
-fn containers(c: &Checked, rest: &Rest) -> Result<Containers, LayoutError> {
-    let header = c.need(Fact::ObjectSize)?;
-    let keys = c.need(Fact::DictKeys)?;
-    let values = c.need(Fact::DictValues)?;
-    inside(c, Fact::DictSize, Fact::ObjectSize, header)?;
+fn containers(c: &CheckedFields, unpublished: &Unpublished) -> Result<Containers, LayoutError> {
+    let header = c.require(PublishedField::ObjectSize)?;
+    let keys = c.require(PublishedField::DictKeys)?;
+    let values = c.require(PublishedField::DictValues)?;
+    inside(c, PublishedField::DictSize, PublishedField::ObjectSize, header)?;
     Ok(Containers {
         dict: Dict {
             size: prefix(&[(header, 8), (keys, 8), (values, 8)]),
@@ -213,22 +213,22 @@ fn containers(c: &Checked, rest: &Rest) -> Result<Containers, LayoutError> {
             keys: Field::at(keys),
             values: Field::at(values),
         },
-        type_: type_(c, &rest.containers.type_)?,
-        int: Int { digits: Digits::Tag(Field::at(c.need(Fact::IntTag)?)), data: c.need(Fact::IntDigits)? },
+        type_: type_(c, &unpublished.containers.type_)?,
+        int: Int { digits: Digits::Tag(Field::at(c.require(PublishedField::IntTag)?)), data: c.require(PublishedField::IntDigits)? },
         module_dict: Field::at(header),
-        ..rest.containers
+        ..unpublished.containers
     })
 }
 
-fn type_(c: &Checked, probed: &Type) -> Result<Type, LayoutError> {
-    let name = c.need(Fact::TypeName)?;
-    let flags = c.need(Fact::TypeFlags)?;
+fn type_(c: &CheckedFields, probed: &Type) -> Result<Type, LayoutError> {
+    let name = c.require(PublishedField::TypeName)?;
+    let flags = c.require(PublishedField::TypeFlags)?;
     let moved = |offset: usize| (name + offset as u32).saturating_sub(probed.name.offset() as u32);
-    let basicsize = c.get(Fact::TypeBasicsize).unwrap_or_else(|| moved(probed.basicsize.offset()));
-    let dictoffset = c.get(Fact::TypeDictoffset).unwrap_or_else(|| moved(probed.dictoffset.offset()));
-    inside(c, Fact::TypeSize, Fact::TypeBasicsize, basicsize)?;
-    inside(c, Fact::TypeSize, Fact::TypeDictoffset, dictoffset)?;
-    let cached_keys = c.get(Fact::HeapTypeCachedKeys).unwrap_or_else(|| moved(probed.cached_keys.offset()));
+    let basicsize = c.get(PublishedField::TypeBasicsize).unwrap_or_else(|| moved(probed.basicsize.offset()));
+    let dictoffset = c.get(PublishedField::TypeDictoffset).unwrap_or_else(|| moved(probed.dictoffset.offset()));
+    inside(c, PublishedField::TypeSize, PublishedField::TypeBasicsize, basicsize)?;
+    inside(c, PublishedField::TypeSize, PublishedField::TypeDictoffset, dictoffset)?;
+    let cached_keys = c.get(PublishedField::HeapTypeCachedKeys).unwrap_or_else(|| moved(probed.cached_keys.offset()));
     Ok(Type {
         size: prefix(&[(name, 8), (flags, 8), (basicsize, 8), (dictoffset, 8)]),
         name: Field::at(name),
@@ -241,10 +241,10 @@ fn type_(c: &Checked, probed: &Type) -> Result<Type, LayoutError> {
 }
 
 /// Refuses a word that was put at `at` by rule, not published there, unless its struct has room for it.
-fn inside(c: &Checked, size: Fact, fact: Fact, at: u32) -> Result<(), LayoutError> {
-    let size = c.need(size)?;
+fn inside(c: &CheckedFields, size: PublishedField, field: PublishedField, at: u32) -> Result<(), LayoutError> {
+    let size = c.require(size)?;
     if at + 8 > size {
-        return Err(LayoutError::Outside { fact, value: at.into(), size: size.into() });
+        return Err(LayoutError::Outside { field, value: at.into(), size: size.into() });
     }
     Ok(())
 }

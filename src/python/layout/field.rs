@@ -24,7 +24,7 @@ impl<T> Field<T> {
 
 impl<T: Plain> Field<T> {
     /// The field's value in the bytes of its struct; `None` when they end before it.
-    pub fn of(self, bytes: &[u8]) -> Option<T> {
+    pub fn read_from(self, bytes: &[u8]) -> Option<T> {
         pod::at(bytes, self.offset())
     }
 }

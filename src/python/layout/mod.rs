@@ -7,7 +7,7 @@
 pub mod containers;
 pub mod debug_offsets;
 pub mod field;
-pub mod rest;
+pub mod unpublished;
 mod v3_07;
 mod v3_08;
 mod v3_09;
@@ -23,7 +23,7 @@ use crate::ids::Addr;
 use crate::process::elf::Machine;
 use containers::Containers;
 use field::Field;
-use rest::Rest;
+use unpublished::Unpublished;
 
 /// A CPython feature release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,7 +31,7 @@ pub struct Minor(pub u8, pub u8);
 
 /// A range of bytes inside a struct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct ByteRange {
     /// Bytes from the start of the struct.
     pub offset: u32,
     /// Length in bytes.
@@ -44,19 +44,19 @@ pub struct Layout {
     /// The version it is for.
     pub minor: Minor,
     /// `_PyRuntimeState`.
-    pub runtime: Runtime,
+    pub runtime: RuntimeLayout,
     /// `PyInterpreterState`.
-    pub interpreter: Interpreter,
+    pub interpreter: InterpreterLayout,
     /// `_gil_runtime_state`.
-    pub gil: Gil,
+    pub gil: GilLayout,
     /// `PyThreadState`.
-    pub thread: Thread,
+    pub thread: ThreadLayout,
     /// `PyFrameObject` up to 3.10, `_PyInterpreterFrame` from 3.11.
-    pub frame: Frame,
+    pub frame: FrameLayout,
     /// `PyCodeObject`.
-    pub code: Code,
+    pub code: CodeLayout,
     /// `str`, `bytes`: what names and line tables are kept in.
-    pub object: Object,
+    pub object: ObjectLayout,
     /// `dict`, types, instances, `int`: what thread names are found through.
     pub containers: Containers,
     /// Opcodes at which a leaf frame is inside a C call (the CALL family with its specialised and instrumented forms), as a bit set over 0..256.
@@ -65,7 +65,7 @@ pub struct Layout {
 
 /// `_PyRuntimeState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Runtime {
+pub struct RuntimeLayout {
     /// How many bytes must be readable.
     pub size: u32,
     /// `interpreters.head`.
@@ -78,7 +78,7 @@ pub struct Runtime {
 
 /// `PyInterpreterState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interpreter {
+pub struct InterpreterLayout {
     /// `next`.
     pub next: Field<Addr>,
     /// `tstate_head` / `threads.head`.
@@ -93,7 +93,7 @@ pub struct Interpreter {
 
 /// `_gil_runtime_state`. The four spans are where a thread that wants the GIL sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gil {
+pub struct GilLayout {
     /// Size of the whole.
     pub size: u32,
     /// Free-threaded builds: `enabled` (int).
@@ -107,18 +107,18 @@ pub struct Gil {
     /// `switch_number`.
     pub switch_number: Field<u64>,
     /// `cond`: waits for the GIL.
-    pub cond: Span,
+    pub cond: ByteRange,
     /// `mutex`: guards `cond`.
-    pub mutex: Span,
+    pub mutex: ByteRange,
     /// `switch_cond`: a forced switch waits for its taker.
-    pub switch_cond: Span,
+    pub switch_cond: ByteRange,
     /// `switch_mutex`: guards `switch_cond`.
-    pub switch_mutex: Span,
+    pub switch_mutex: ByteRange,
 }
 
 /// `PyThreadState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Thread {
+pub struct ThreadLayout {
     /// How many bytes hold every field named here.
     pub size: u32,
     /// `next`.
@@ -165,7 +165,7 @@ pub struct DataStack {
 
 /// One frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct FrameLayout {
     /// How many bytes hold every field named here.
     pub size: u32,
     /// `f_back` / `previous`.
@@ -202,7 +202,7 @@ pub struct Owner {
 
 /// `PyCodeObject`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Code {
+pub struct CodeLayout {
     /// How many bytes hold every field named here.
     pub size: u32,
     /// `co_filename`.
@@ -243,7 +243,7 @@ pub enum LineFormat {
 
 /// Objects that names and tables are kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Object {
+pub struct ObjectLayout {
     /// `PyObject.ob_type`.
     pub type_: Field<Addr>,
     /// `PyBytesObject.ob_size`.
@@ -268,38 +268,38 @@ pub struct Object {
 
 /// What is known of a version before looking at the target.
 #[derive(Clone, Copy, Debug)]
-pub enum Table {
+pub enum LayoutTable {
     /// Everything: the target publishes nothing.
-    Whole(&'static Layout),
+    Complete(&'static Layout),
     /// What the target does not publish; [`debug_offsets::layout_from_target`] puts the two together.
-    Rest {
+    Partial {
         /// For a default build.
-        default: &'static Rest,
+        default: &'static Unpublished,
         /// For a free-threaded build.
-        free_threaded: &'static Rest,
+        free_threaded: &'static Unpublished,
     },
 }
 
 /// The table of a release, such as 3.7 and 16: as [`for_version`], but for the few patch releases that moved something.
-pub fn for_release(minor: Minor, patch: u8) -> Option<Table> {
+pub fn for_release(minor: Minor, patch: u8) -> Option<LayoutTable> {
     match (minor, patch) {
-        (Minor(3, 7), 0..=3) => Some(Table::Whole(&v3_07::EARLY)),
+        (Minor(3, 7), 0..=3) => Some(LayoutTable::Complete(&v3_07::EARLY)),
         _ => for_version(minor),
     }
 }
 
 /// The table of a version's later releases: `None` means that gilprof does not know it.
-pub fn for_version(minor: Minor) -> Option<Table> {
+pub fn for_version(minor: Minor) -> Option<LayoutTable> {
     let table = match minor {
-        Minor(3, 7) => Table::Whole(&v3_07::LAYOUT),
-        Minor(3, 8) => Table::Whole(&v3_08::LAYOUT),
-        Minor(3, 9) => Table::Whole(&v3_09::LAYOUT),
-        Minor(3, 10) => Table::Whole(&v3_10::LAYOUT),
-        Minor(3, 11) => Table::Whole(&v3_11::LAYOUT),
-        Minor(3, 12) => Table::Whole(&v3_12::LAYOUT),
-        Minor(3, 13) => Table::Rest { default: &v3_13::REST, free_threaded: &v3_13::REST_FREE_THREADED },
-        Minor(3, 14) => Table::Rest { default: &v3_14::REST, free_threaded: &v3_14::REST_FREE_THREADED },
-        Minor(3, 15) => Table::Rest { default: &v3_15::REST, free_threaded: &v3_15::REST_FREE_THREADED },
+        Minor(3, 7) => LayoutTable::Complete(&v3_07::LAYOUT),
+        Minor(3, 8) => LayoutTable::Complete(&v3_08::LAYOUT),
+        Minor(3, 9) => LayoutTable::Complete(&v3_09::LAYOUT),
+        Minor(3, 10) => LayoutTable::Complete(&v3_10::LAYOUT),
+        Minor(3, 11) => LayoutTable::Complete(&v3_11::LAYOUT),
+        Minor(3, 12) => LayoutTable::Complete(&v3_12::LAYOUT),
+        Minor(3, 13) => LayoutTable::Partial { default: &v3_13::UNPUBLISHED, free_threaded: &v3_13::UNPUBLISHED_FREE_THREADED },
+        Minor(3, 14) => LayoutTable::Partial { default: &v3_14::UNPUBLISHED, free_threaded: &v3_14::UNPUBLISHED_FREE_THREADED },
+        Minor(3, 15) => LayoutTable::Partial { default: &v3_15::UNPUBLISHED, free_threaded: &v3_15::UNPUBLISHED_FREE_THREADED },
         _ => return None,
     };
     Some(table)
@@ -308,9 +308,9 @@ pub fn for_version(minor: Minor) -> Option<Table> {
 impl Layout {
     /// As it is on this machine; the tables are of x86-64. Of all that is read only the GIL differs: it is inside the runtime up to 3.11, and
     /// the last thing there that is.
-    pub fn on(mut self, machine: Machine) -> Layout {
-        let more = 2 * more_of_a_mutex(machine);
-        self.gil = self.gil.on(machine);
+    pub fn for_machine(mut self, machine: Machine) -> Layout {
+        let more = 2 * mutex_growth(machine);
+        self.gil = self.gil.for_machine(machine);
         self.runtime.size += if self.runtime.gil.is_some() { more } else { 0 };
         self
     }
@@ -321,9 +321,9 @@ impl Layout {
     }
 }
 
-impl Gil {
-    fn on(mut self, machine: Machine) -> Gil {
-        let more = more_of_a_mutex(machine);
+impl GilLayout {
+    fn for_machine(mut self, machine: Machine) -> GilLayout {
+        let more = mutex_growth(machine);
         self.mutex.len += more;
         self.switch_cond.offset += more;
         self.switch_mutex.offset += more;
@@ -342,7 +342,7 @@ impl Gil {
 
 /// By how much glibc's `pthread_mutex_t` is longer than the 40 bytes that it has on x86-64 (`__SIZEOF_PTHREAD_MUTEX_T`).
 /// `pthread_cond_t` has 48 on either.
-fn more_of_a_mutex(machine: Machine) -> u32 {
+fn mutex_growth(machine: Machine) -> u32 {
     match machine {
         Machine::X86_64 => 0,
         Machine::Aarch64 => 8,

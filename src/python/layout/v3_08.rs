@@ -2,34 +2,34 @@
 //!
 //! Seen alike in 3.8.18 (alive) and in what other tools know of 3.8.0.
 
-use super::containers::{Containers, Dict, DictKeys, Digits, Entry, Indices, Int, Type};
+use super::containers::{Containers, Dict, DictKeys, Digits, DictEntry, Indices, Int, Type};
 use super::field::Field;
-use super::{Anchor, Bytecode, Code, Frame, Gil, Interpreter, Layout, LineFormat, Minor, Object, Position, Runtime, Span, Thread};
+use super::{Anchor, Bytecode, CodeLayout, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout, Position, RuntimeLayout, ByteRange, ThreadLayout};
 
 /// Everything: 3.8 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 8),
-    runtime: Runtime { interpreters_head: Field::at(32), interpreters_main: Field::at(40), gil: Some(1152), size: 1360 },
-    interpreter: Interpreter {
+    runtime: RuntimeLayout { interpreters_head: Field::at(32), interpreters_main: Field::at(40), gil: Some(1152), size: 1360 },
+    interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(8),
         gil: None,
         modules: Some(Field::at(56)),
         gc_collecting: None,
     },
-    gil: Gil {
+    gil: GilLayout {
         enabled: None,
         last_holder: Field::at(8),
         locked: Field::at(16),
         interval: Field::at(0),
         switch_number: Field::at(24),
-        cond: Span { offset: 32, len: 48 },
-        mutex: Span { offset: 80, len: 40 },
-        switch_cond: Span { offset: 120, len: 48 },
-        switch_mutex: Span { offset: 168, len: 40 },
+        cond: ByteRange { offset: 32, len: 48 },
+        mutex: ByteRange { offset: 80, len: 40 },
+        switch_cond: ByteRange { offset: 120, len: 48 },
+        switch_mutex: ByteRange { offset: 168, len: 40 },
         size: 208,
     },
-    thread: Thread {
+    thread: ThreadLayout {
         next: Field::at(8),
         interp: Field::at(16),
         anchor: Anchor::Direct(Field::at(24)),
@@ -40,7 +40,7 @@ pub const LAYOUT: Layout = Layout {
         eval_breaker: None,
         size: 184,
     },
-    frame: Frame {
+    frame: FrameLayout {
         back: Field::at(24),
         code: Field::at(32),
         position: Position::LastByte(Field::at(104)),
@@ -48,7 +48,7 @@ pub const LAYOUT: Layout = Layout {
         code_tag_mask: u64::MAX,
         size: 108,
     },
-    code: Code {
+    code: CodeLayout {
         filename: Field::at(104),
         name: Field::at(112),
         first_line: Field::at(40),
@@ -58,7 +58,7 @@ pub const LAYOUT: Layout = Layout {
         line_format: LineFormat::Lnotab,
         size: 128,
     },
-    object: Object {
+    object: ObjectLayout {
         type_: Field::at(8),
         bytes_size: Field::at(16),
         bytes_data: 32,
@@ -77,8 +77,8 @@ pub const LAYOUT: Layout = Layout {
             entries: Field::at(32),
             indices: Indices::Slots(Field::at(8)),
             kind: None,
-            general: Entry { size: 24, key: Field::at(8), value: Field::at(16) },
-            unicode: Entry { size: 24, key: Field::at(8), value: Field::at(16) },
+            general: DictEntry { size: 24, key: Field::at(8), value: Field::at(16) },
+            unicode: DictEntry { size: 24, key: Field::at(8), value: Field::at(16) },
         },
         managed: None,
         values_header: 0,

@@ -3,36 +3,36 @@
 //! The GIL moves behind a pointer of the interpreter; frames that the C stack owns appear. Seen alike in 3.12.1 (alive) and in what other tools know
 //! of 3.12.0.
 
-use super::containers::{Containers, Dict, DictKeys, Digits, Entry, Indices, Int, Managed, Type, Values};
+use super::containers::{Containers, Dict, DictKeys, Digits, DictEntry, Indices, Int, Managed, Type, Values};
 use super::field::Field;
 use super::{
-    Anchor, Bytecode, Code, DataStack, Frame, Gil, Interpreter, Layout, LineFormat, Minor, Object, Owner, Position, Runtime, Span, Thread,
+    Anchor, Bytecode, CodeLayout, DataStack, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout, Owner, Position, RuntimeLayout, ByteRange, ThreadLayout,
 };
 
 /// Everything: 3.12 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 12),
-    runtime: Runtime { interpreters_head: Field::at(40), interpreters_main: Field::at(48), gil: None, size: 56 },
-    interpreter: Interpreter {
+    runtime: RuntimeLayout { interpreters_head: Field::at(40), interpreters_main: Field::at(48), gil: None, size: 56 },
+    interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(72),
         gil: Some(Field::at(384)),
         modules: Some(Field::at(944)),
         gc_collecting: Some(Field::at(312)),
     },
-    gil: Gil {
+    gil: GilLayout {
         enabled: None,
         last_holder: Field::at(8),
         locked: Field::at(16),
         interval: Field::at(0),
         switch_number: Field::at(24),
-        cond: Span { offset: 32, len: 48 },
-        mutex: Span { offset: 80, len: 40 },
-        switch_cond: Span { offset: 120, len: 48 },
-        switch_mutex: Span { offset: 168, len: 40 },
+        cond: ByteRange { offset: 32, len: 48 },
+        mutex: ByteRange { offset: 80, len: 40 },
+        switch_cond: ByteRange { offset: 120, len: 48 },
+        switch_mutex: ByteRange { offset: 168, len: 40 },
         size: 208,
     },
-    thread: Thread {
+    thread: ThreadLayout {
         next: Field::at(8),
         interp: Field::at(16),
         anchor: Anchor::CFrame(Field::at(56), Field::at(0)),
@@ -49,7 +49,7 @@ pub const LAYOUT: Layout = Layout {
         eval_breaker: None,
         size: 248,
     },
-    frame: Frame {
+    frame: FrameLayout {
         back: Field::at(8),
         code: Field::at(0),
         position: Position::Pointer(Field::at(56)),
@@ -57,7 +57,7 @@ pub const LAYOUT: Layout = Layout {
         code_tag_mask: u64::MAX,
         size: 71,
     },
-    code: Code {
+    code: CodeLayout {
         filename: Field::at(112),
         name: Field::at(120),
         first_line: Field::at(68),
@@ -67,7 +67,7 @@ pub const LAYOUT: Layout = Layout {
         line_format: LineFormat::Locations,
         size: 192,
     },
-    object: Object {
+    object: ObjectLayout {
         type_: Field::at(8),
         bytes_size: Field::at(16),
         bytes_data: 32,
@@ -86,8 +86,8 @@ pub const LAYOUT: Layout = Layout {
             entries: Field::at(24),
             indices: Indices::Log2Bytes(Field::at(9)),
             kind: Some(Field::at(10)),
-            general: Entry { size: 24, key: Field::at(8), value: Field::at(16) },
-            unicode: Entry { size: 16, key: Field::at(0), value: Field::at(8) },
+            general: DictEntry { size: 24, key: Field::at(8), value: Field::at(16) },
+            unicode: DictEntry { size: 16, key: Field::at(0), value: Field::at(8) },
         },
         managed: Some(Managed { type_flag: 1 << 4, dict: -24, values: Values::TaggedDict }),
         values_header: 0,

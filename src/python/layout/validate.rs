@@ -39,20 +39,20 @@ pub enum LayoutError {
     #[error("Python {0} is a pre-release, whose layout was not final")]
     PreRelease(String),
     /// A size that no real build has.
-    #[error("{fact:?} is {value}, which no real build has (at most {cap})")]
+    #[error("{field:?} is {value}, which no real build has (at most {cap})")]
     TooLarge {
         /// Which.
-        fact: Fact,
+        field: PublishedField,
         /// As published.
         value: u64,
         /// The most that is believed.
         cap: u64,
     },
     /// A field outside its struct, or not aligned.
-    #[error("{fact:?} is {value}, which is not a place inside its struct of {size} bytes")]
+    #[error("{field:?} is {value}, which is not a place inside its struct of {size} bytes")]
     Outside {
         /// Which.
-        fact: Fact,
+        field: PublishedField,
         /// As published.
         value: u64,
         /// The struct's published size.
@@ -60,19 +60,19 @@ pub enum LayoutError {
     },
     /// Two fields in one place.
     #[error("{0:?} and {1:?} overlap")]
-    Overlap(Fact, Fact),
+    Overlap(PublishedField, PublishedField),
     /// Published and probed values of one struct contradict each other, so the unpublished ones cannot be trusted.
     #[error("{0:?} is not where this version has it: the build differs in ways that it does not publish")]
-    Disagrees(Fact),
+    Disagrees(PublishedField),
     /// A value that the reader needs and the version's table does not place.
     #[error("{0:?} is not published")]
-    Missing(Fact),
+    Missing(PublishedField),
 }
 
 /// A value of `_Py_DebugOffsets` that gilprof uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each is named after the struct and member of `_Py_DebugOffsets` that it is")]
-pub enum Fact {
+pub enum PublishedField {
     RuntimeSize,
     RuntimeInterpretersHead,
     InterpreterSize,
@@ -137,14 +137,14 @@ enum Rule {
     /// A struct's size, at most this.
     Size(u64),
     /// A field of the struct of this size, so many bytes wide and aligned to that. Width 0 is an end: it may equal the size.
-    Field(Fact, u64),
+    Field(PublishedField, u64),
     /// A struct of the second size inside one of the first.
-    Part(Fact, Fact),
+    Part(PublishedField, PublishedField),
 }
 
 /// The one list. `_gil` and `collecting` are the only places counted through two structs; see `debug_offsets` for how they are put together.
-const RULES: &[(Fact, Rule)] = {
-    use Fact::*;
+const RULES: &[(PublishedField, Rule)] = {
+    use PublishedField::*;
     use Rule::*;
     &[
         (RuntimeSize, Size(RUNTIME_CAP)),
@@ -207,60 +207,60 @@ const RULES: &[(Fact, Rule)] = {
 };
 
 /// How many kinds of value there are.
-const COUNT: usize = Fact::UnicodeCompactSize as usize + 1;
+const COUNT: usize = PublishedField::UnicodeCompactSize as usize + 1;
 
 /// Values as published, not believed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts([Option<u64>; COUNT]);
+pub struct PublishedFields([Option<u64>; COUNT]);
 
-/// Values that passed [`Facts::check`].
+/// Values that passed [`PublishedFields::check`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked([Option<u32>; COUNT]);
+pub struct CheckedFields([Option<u32>; COUNT]);
 
-impl Facts {
+impl PublishedFields {
     /// Takes the values out of `_Py_DebugOffsets`, each from its place.
-    pub fn read(bytes: &[u8], places: &[(Fact, u16)]) -> Result<Facts, LayoutError> {
+    pub fn read(bytes: &[u8], places: &[(PublishedField, u16)]) -> Result<PublishedFields, LayoutError> {
         let mut values = [None; COUNT];
-        for &(fact, place) in places {
+        for &(field, place) in places {
             let place = usize::from(place);
             let short = LayoutError::TooShort { len: bytes.len(), need: place + 8 };
             let value = bytes.get(place..).and_then(|rest| rest.first_chunk()).ok_or(short)?;
-            values[fact as usize] = Some(u64::from_le_bytes(*value));
+            values[field as usize] = Some(u64::from_le_bytes(*value));
         }
-        Ok(Facts(values))
+        Ok(PublishedFields(values))
     }
 
     /// Checks every value against its rule, and the fields of a struct against each other.
-    pub fn check(&self) -> Result<Checked, LayoutError> {
+    pub fn check(&self) -> Result<CheckedFields, LayoutError> {
         let mut checked = [None; COUNT];
-        for &(fact, rule) in RULES {
-            if let Some(value) = self.0[fact as usize] {
-                self.obeys(fact, value, rule)?;
-                checked[fact as usize] = u32::try_from(value).ok();
+        for &(field, rule) in RULES {
+            if let Some(value) = self.0[field as usize] {
+                self.check_rule(field, value, rule)?;
+                checked[field as usize] = u32::try_from(value).ok();
             }
         }
-        self.disjoint()?;
-        Ok(Checked(checked))
+        self.check_disjoint()?;
+        Ok(CheckedFields(checked))
     }
 
-    fn obeys(&self, fact: Fact, value: u64, rule: Rule) -> Result<(), LayoutError> {
+    fn check_rule(&self, field: PublishedField, value: u64, rule: Rule) -> Result<(), LayoutError> {
         let (inside, width) = match rule {
             Rule::Size(cap) if value <= cap => return Ok(()),
-            Rule::Size(cap) => return Err(LayoutError::TooLarge { fact, value, cap }),
+            Rule::Size(cap) => return Err(LayoutError::TooLarge { field, value, cap }),
             Rule::Field(inside, width) => (inside, width),
-            Rule::Part(inside, part) => (inside, self.need(part)?),
+            Rule::Part(inside, part) => (inside, self.require(part)?),
         };
         let aligned = matches!(rule, Rule::Part(..)) || value.is_multiple_of(width.max(1));
-        let size = self.need(inside)?;
+        let size = self.require(inside)?;
         match value.checked_add(width) {
             Some(end) if end <= size && aligned => Ok(()),
-            _ => Err(LayoutError::Outside { fact, value, size }),
+            _ => Err(LayoutError::Outside { field, value, size }),
         }
     }
 
-    fn disjoint(&self) -> Result<(), LayoutError> {
-        let fields = RULES.iter().filter_map(|&(fact, rule)| match (rule, self.0[fact as usize]) {
-            (Rule::Field(inside, width), Some(at)) if width > 0 => Some((fact, inside, at, width)),
+    fn check_disjoint(&self) -> Result<(), LayoutError> {
+        let fields = RULES.iter().filter_map(|&(field, rule)| match (rule, self.0[field as usize]) {
+            (Rule::Field(inside, width), Some(at)) if width > 0 => Some((field, inside, at, width)),
             _ => None,
         });
         for (i, (a, inside, at, width)) in fields.clone().enumerate() {
@@ -273,20 +273,20 @@ impl Facts {
         Ok(())
     }
 
-    fn need(&self, fact: Fact) -> Result<u64, LayoutError> {
-        self.0[fact as usize].ok_or(LayoutError::Missing(fact))
+    fn require(&self, field: PublishedField) -> Result<u64, LayoutError> {
+        self.0[field as usize].ok_or(LayoutError::Missing(field))
     }
 }
 
-impl Checked {
+impl CheckedFields {
     /// A value, where this version publishes it.
-    pub fn get(&self, fact: Fact) -> Option<u32> {
-        self.0[fact as usize]
+    pub fn get(&self, field: PublishedField) -> Option<u32> {
+        self.0[field as usize]
     }
 
     /// A value that every version publishes.
-    pub fn need(&self, fact: Fact) -> Result<u32, LayoutError> {
-        self.get(fact).ok_or(LayoutError::Missing(fact))
+    pub fn require(&self, field: PublishedField) -> Result<u32, LayoutError> {
+        self.get(field).ok_or(LayoutError::Missing(field))
     }
 }
 
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn every_fact_has_one_rule_in_order() {
         assert_eq!(RULES.len(), COUNT);
-        assert!(RULES.iter().enumerate().all(|(i, &(fact, _))| fact as usize == i));
+        assert!(RULES.iter().enumerate().all(|(i, &(field, _))| field as usize == i));
     }
 
     #[test]

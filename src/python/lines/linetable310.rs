@@ -2,28 +2,28 @@
 //!
 //! Unlike lnotab's, a pair's line delta counts before its stretch, and -128 marks a stretch without a line.
 
-use super::{line, Run};
+use super::{line, LineRange};
 
 /// Marks a stretch that has no line and leaves the sum alone.
 const NO_LINE: i8 = -128;
 
 /// The runs of one table.
-pub(super) struct Runs<'a> {
+pub(super) struct Linetable310Iter<'a> {
     pairs: std::slice::ChunksExact<'a, u8>,
     start: u32,
     sum: i64,
 }
 
-impl<'a> Runs<'a> {
-    pub(super) fn new(table: &'a [u8], first_line: i32) -> Runs<'a> {
-        Runs { pairs: table.chunks_exact(2), start: 0, sum: i64::from(first_line) }
+impl<'a> Linetable310Iter<'a> {
+    pub(super) fn new(table: &'a [u8], first_line: i32) -> Linetable310Iter<'a> {
+        Linetable310Iter { pairs: table.chunks_exact(2), start: 0, sum: i64::from(first_line) }
     }
 }
 
-impl Iterator for Runs<'_> {
-    type Item = Run;
+impl Iterator for Linetable310Iter<'_> {
+    type Item = LineRange;
 
-    fn next(&mut self) -> Option<Run> {
+    fn next(&mut self) -> Option<LineRange> {
         for pair in self.pairs.by_ref() {
             let delta = pair[1] as i8;
             let here = if delta == NO_LINE {
@@ -36,7 +36,7 @@ impl Iterator for Runs<'_> {
             if pair[0] > 0 {
                 let start = self.start;
                 self.start = start.checked_add(u32::from(pair[0]))?;
-                return Some(Run { start, end: self.start, line: here });
+                return Some(LineRange { start, end: self.start, line: here });
             }
         }
         None

@@ -3,27 +3,27 @@
 //! A pair's line delta counts from its address on. Deltas that do not fit a byte are spread over several pairs, so runs may be empty and the
 //! pairs at one address add up. The last line has no end.
 
-use super::{line, Run};
+use super::{line, LineRange};
 
 /// The runs of one table.
-pub(super) struct Runs<'a> {
+pub(super) struct LnotabIter<'a> {
     pairs: std::slice::ChunksExact<'a, u8>,
     start: u32,
     sum: i64,
     done: bool,
 }
 
-impl<'a> Runs<'a> {
-    pub(super) fn new(table: &'a [u8], first_line: i32) -> Runs<'a> {
+impl<'a> LnotabIter<'a> {
+    pub(super) fn new(table: &'a [u8], first_line: i32) -> LnotabIter<'a> {
         // An odd last byte is no pair; CPython's own loop ignores it too.
-        Runs { pairs: table.chunks_exact(2), start: 0, sum: i64::from(first_line), done: false }
+        LnotabIter { pairs: table.chunks_exact(2), start: 0, sum: i64::from(first_line), done: false }
     }
 }
 
-impl Iterator for Runs<'_> {
-    type Item = Run;
+impl Iterator for LnotabIter<'_> {
+    type Item = LineRange;
 
-    fn next(&mut self) -> Option<Run> {
+    fn next(&mut self) -> Option<LineRange> {
         if self.done {
             return None;
         }
@@ -32,10 +32,10 @@ impl Iterator for Runs<'_> {
             self.sum += i64::from(pair[1] as i8);
             if pair[0] > 0 {
                 self.start = start.checked_add(u32::from(pair[0]))?;
-                return Some(Run { start, end: self.start, line: here });
+                return Some(LineRange { start, end: self.start, line: here });
             }
         }
         self.done = true;
-        (self.start < u32::MAX).then_some(Run { start: self.start, end: u32::MAX, line: line(self.sum) })
+        (self.start < u32::MAX).then_some(LineRange { start: self.start, end: u32::MAX, line: line(self.sum) })
     }
 }

@@ -3,7 +3,7 @@
 //! An entry starts with a byte whose top bit is set: four bits of kind, three of length in code units less one. What follows has the top bit
 //! clear, so the next entry is found even behind a kind that is not known. Only lines are decoded; columns are skipped.
 
-use super::{line, Run};
+use super::{line, LineRange};
 
 /// Kinds 10 to 12: the line delta is in the kind.
 const ONE_LINE: std::ops::RangeInclusive<u8> = 10..=12;
@@ -17,22 +17,22 @@ const NO_LINE: u8 = 15;
 const UNIT: u32 = 2;
 
 /// The runs of one table.
-pub(super) struct Runs<'a> {
+pub(super) struct LocationsIter<'a> {
     rest: &'a [u8],
     start: u32,
     sum: i64,
 }
 
-impl<'a> Runs<'a> {
-    pub(super) fn new(table: &'a [u8], first_line: i32) -> Runs<'a> {
-        Runs { rest: table, start: 0, sum: i64::from(first_line) }
+impl<'a> LocationsIter<'a> {
+    pub(super) fn new(table: &'a [u8], first_line: i32) -> LocationsIter<'a> {
+        LocationsIter { rest: table, start: 0, sum: i64::from(first_line) }
     }
 }
 
-impl Iterator for Runs<'_> {
-    type Item = Run;
+impl Iterator for LocationsIter<'_> {
+    type Item = LineRange;
 
-    fn next(&mut self) -> Option<Run> {
+    fn next(&mut self) -> Option<LineRange> {
         let (&head, behind) = self.rest.split_first()?;
         let body = &behind[..behind.iter().position(|byte| byte & 0x80 != 0).unwrap_or(behind.len())];
         self.rest = &behind[body.len()..];
@@ -44,7 +44,7 @@ impl Iterator for Runs<'_> {
         };
         let start = self.start;
         self.start = start.checked_add((u32::from(head & 7) + 1) * UNIT)?;
-        Some(Run { start, end: self.start, line: if kind == NO_LINE { None } else { line(self.sum) } })
+        Some(LineRange { start, end: self.start, line: if kind == NO_LINE { None } else { line(self.sum) } })
     }
 }
 

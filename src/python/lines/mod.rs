@@ -1,6 +1,6 @@
 //! Line tables: which source line an instruction belongs to. One decoder per format; this file knows only which one to ask.
 //!
-//! Every decoder is an iterator of [`Run`]s over untrusted bytes. It consumes at least one byte of the table per step, so it ends; sums that a
+//! Every decoder is an iterator of [`LineRange`]s over untrusted bytes. It consumes at least one byte of the table per step, so it ends; sums that a
 //! valid table cannot reach end it early. Offsets are bytes from the start of the bytecode in all formats, never code units.
 
 mod linetable310;
@@ -11,7 +11,7 @@ use super::layout::LineFormat;
 
 /// A stretch of bytecode that belongs to one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct LineRange {
     /// First byte of the bytecode in it.
     pub start: u32,
     /// First byte past it; `u32::MAX` where the format does not say.
@@ -22,15 +22,15 @@ pub struct Run {
 
 /// The line of the instruction `byte_offset` bytes into the bytecode. `None` where the table gives none, or does not reach that far.
 pub fn line_at(format: LineFormat, table: &[u8], first_line: i32, byte_offset: u32) -> Option<u32> {
-    runs(format, table, first_line).find(|run| byte_offset < run.end).and_then(|run| run.line)
+    line_ranges(format, table, first_line).find(|range| byte_offset < range.end).and_then(|range| range.line)
 }
 
 /// All of a table's runs, in order of address, none empty.
-fn runs(format: LineFormat, table: &[u8], first_line: i32) -> Box<dyn Iterator<Item = Run> + '_> {
+fn line_ranges(format: LineFormat, table: &[u8], first_line: i32) -> Box<dyn Iterator<Item = LineRange> + '_> {
     match format {
-        LineFormat::Lnotab => Box::new(lnotab::Runs::new(table, first_line)),
-        LineFormat::Linetable310 => Box::new(linetable310::Runs::new(table, first_line)),
-        LineFormat::Locations => Box::new(locations::Runs::new(table, first_line)),
+        LineFormat::Lnotab => Box::new(lnotab::LnotabIter::new(table, first_line)),
+        LineFormat::Linetable310 => Box::new(linetable310::Linetable310Iter::new(table, first_line)),
+        LineFormat::Locations => Box::new(locations::LocationsIter::new(table, first_line)),
     }
 }
 
@@ -51,10 +51,10 @@ impl LineIndex {
     pub fn new(format: LineFormat, table: &[u8], first_line: i32) -> LineIndex {
         let mut changes: Vec<(u32, Option<u32>)> = Vec::new();
         let mut end = 0;
-        for run in runs(format, table, first_line) {
-            end = run.end;
-            if changes.last().map(|&(_, line)| line) != Some(run.line) {
-                changes.push((run.start, run.line));
+        for range in line_ranges(format, table, first_line) {
+            end = range.end;
+            if changes.last().map(|&(_, line)| line) != Some(range.line) {
+                changes.push((range.start, range.line));
             }
         }
         changes.push((end, None));
@@ -141,9 +141,9 @@ mod tests {
         fn hostile_tables(table: Vec<u8>, first_line: i32, offsets: [u32; 4], near in 0u32..2000) {
             for format in FORMATS {
                 let mut last_end = 0;
-                for run in runs(format, &table, first_line) {
-                    prop_assert!(run.start == last_end && run.end > run.start);
-                    last_end = run.end;
+                for range in line_ranges(format, &table, first_line) {
+                    prop_assert!(range.start == last_end && range.end > range.start);
+                    last_end = range.end;
                 }
                 let index = LineIndex::new(format, &table, first_line);
                 for at in offsets.into_iter().chain([near, 0, u32::MAX]) {

@@ -7,8 +7,8 @@ use gilprof::process::maps::Maps;
 use gilprof::process::memory::{Memory, ReadError};
 use gilprof::python::code::CodeCache;
 use gilprof::python::frames::FrameReader;
-use gilprof::python::interpreters::Roster;
-use gilprof::python::layout::{for_version, validate::THREAD_CAP, Layout, Minor, Table};
+use gilprof::python::interpreters::RuntimeState;
+use gilprof::python::layout::{for_version, validate::THREAD_CAP, Layout, Minor, LayoutTable};
 use std::io::{BufReader, Read};
 
 const THREADS: u64 = 500;
@@ -42,7 +42,7 @@ fn put(into: &mut [u8], at: usize, value: u64) {
 #[test]
 fn many_threads_whose_stacks_have_no_end() {
     for minor in [11, 12] {
-        let Some(Table::Whole(layout)) = for_version(Minor(3, minor)) else { panic!("3.{minor} has a whole table") };
+        let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, minor)) else { panic!("3.{minor} has a whole table") };
         let memory = Endless(layout);
         let mut readers: Vec<FrameReader> = Vec::new();
         let (frames, peak) = heap::peak_of(|| {
@@ -68,7 +68,7 @@ const TABLE: u64 = 0x1000_0000;
 
 #[test]
 fn many_code_objects_with_long_line_tables() {
-    let Some(Table::Whole(layout)) = for_version(Minor(3, 11)) else { panic!("3.11 has a whole table") };
+    let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, 11)) else { panic!("3.11 has a whole table") };
     let (code, object) = (&layout.code, &layout.object);
     let mut type_ = vec![0xff; layout.containers.type_.size as usize];
     put(&mut type_, layout.containers.type_.name.offset(), NAME);
@@ -127,15 +127,15 @@ const RUNTIME: u64 = 0x7f00_0000_0008;
 
 #[test]
 fn many_thread_states_of_the_largest_size() {
-    let Some(Table::Whole(layout)) = for_version(Minor(3, 12)) else { panic!("3.12 has a whole table") };
+    let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, 12)) else { panic!("3.12 has a whole table") };
     let mut layout = layout.clone();
     layout.thread.size = THREAD_CAP as u32;
     let memory = List(layout.clone());
     let (threads, peak) = heap::peak_of(|| {
-        let mut roster = Roster::default();
-        roster.walk(&memory, &layout, Addr(RUNTIME)).unwrap();
-        assert_eq!(roster.read(&memory, &layout, Addr(RUNTIME), true), Ok(true), "cut at the bound, it is the same list again");
-        roster.threads.len()
+        let mut runtime_state = RuntimeState::default();
+        runtime_state.walk(&memory, &layout, Addr(RUNTIME)).unwrap();
+        assert_eq!(runtime_state.read(&memory, &layout, Addr(RUNTIME), true), Ok(true), "cut at the bound, it is the same list again");
+        runtime_state.threads.len()
     });
     assert!(threads >= 1000, "{threads} threads");
     assert!(peak < super::harness::MOST_BYTES, "{peak} bytes for {threads} threads");

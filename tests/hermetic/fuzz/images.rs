@@ -7,7 +7,7 @@ use gilprof::ids::Addr;
 use gilprof::process::elf::{Depth, Image};
 use gilprof::process::maps::{Device, Mapping};
 use gilprof::process::memory::Memory;
-use gilprof::python::version::{published, recognise};
+use gilprof::python::version::{published, detect};
 use std::fs::File;
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;

@@ -9,12 +9,12 @@ use crate::support::recorded::{recorded, Again};
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::memory::Memory;
 use gilprof::process::pthread;
-use gilprof::process::recording::{Head, Recording};
-use gilprof::process::replay::ReplaySource;
-use gilprof::python::attach::Python;
+use gilprof::process::memory_dump::{DumpHead, MemoryDump};
+use gilprof::process::replay::ReplayTarget;
+use gilprof::python::attach::PythonProcess;
 use gilprof::python::frames::MAX_DEPTH;
 use gilprof::python::gil;
-use gilprof::python::interpreters::Roster;
+use gilprof::python::interpreters::RuntimeState;
 use gilprof::python::stack::{Symbols, ThreadStack};
 use gilprof::python::thread_names;
 use gilprof::python::version::Version;
@@ -27,24 +27,24 @@ const MOST: u64 = 1 << 20;
 
 /// A recorded look, ready to be read again and again.
 struct Seed {
-    head: Head,
+    head: DumpHead,
     map: Map,
     bytes: Vec<u8>,
-    python: Python,
-    roster: Roster,
+    python: PythonProcess,
+    runtime_state: RuntimeState,
 }
 
 impl Seed {
-    fn of(recording: Recording) -> Seed {
+    fn of(recording: MemoryDump) -> Seed {
         let (map, bytes) = Map::of(recording.ranges.iter().map(|(at, bytes)| (at.0, bytes.as_slice())));
         let head = recording.head;
         let picture = Picture::new(&map, bytes.as_slice(), MOST);
         let minor = Version::from_text(&head.python).unwrap().minor;
-        let python = Python::at(Pid(head.pid), &picture, head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
-        let mut roster = Roster::default();
-        roster.walk(&picture, &python.layout, python.runtime).unwrap();
+        let python = PythonProcess::from_runtime(Pid(head.pid), &picture, head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
+        let mut runtime_state = RuntimeState::default();
+        runtime_state.walk(&picture, &python.layout, python.runtime).unwrap();
         drop(picture);
-        Seed { head, map, bytes, python, roster }
+        Seed { head, map, bytes, python, runtime_state }
     }
 
     /// Addresses that the look's memory holds and knows: what a hostile pointer would best lead to.
@@ -78,7 +78,7 @@ pub fn gils() -> Fuzz<'static> {
         |seed, mem| {
             let gil = seed.python.layout.gil;
             let mut bytes = vec![0; gil.size as usize];
-            mem.read(seed.roster.gils[0].0, &mut bytes).unwrap();
+            mem.read(seed.runtime_state.gils[0].0, &mut bytes).unwrap();
             gil::parse(&gil, &bytes).is_some_and(|reading| {
                 assert!(reading.interval_us > 0 && reading.holder.is_none_or(|holder| !holder.is_null()));
                 true
@@ -94,11 +94,11 @@ pub fn rosters() -> Fuzz<'static> {
         |_| true,
         |seed, mem| {
             let (layout, runtime) = (&seed.python.layout, seed.python.runtime);
-            let mut roster = Roster::default();
-            let walked = roster.walk(mem, layout, runtime).is_ok();
-            roster.read(mem, layout, runtime, false).unwrap();
-            roster.follow_heads(mem, layout);
-            let same = roster.read(mem, layout, runtime, true) == Ok(true);
+            let mut runtime_state = RuntimeState::default();
+            let walked = runtime_state.walk(mem, layout, runtime).is_ok();
+            runtime_state.read(mem, layout, runtime, false).unwrap();
+            runtime_state.follow_heads(mem, layout);
+            let same = runtime_state.read(mem, layout, runtime, true) == Ok(true);
             walked && same
         },
     )
@@ -115,13 +115,13 @@ pub fn stacks() -> Fuzz<'static> {
             let read = |at: Addr, symbols: &mut Symbols| {
                 let mut stack = ThreadStack::new(&empty);
                 for still in [false, true] {
-                    symbols.codes.begin_look();
+                    symbols.codes.begin_sample();
                     stack.read(mem, &seed.python.layout, symbols, at, still).unwrap();
                     assert!(stack.stack().frames.len() <= MAX_DEPTH);
                 }
                 !stack.stack().frames.is_empty()
             };
-            seed.roster.threads.iter().take(2).all(|thread| read(thread.at, &mut symbols))
+            seed.runtime_state.threads.iter().take(2).all(|thread| read(thread.at, &mut symbols))
         },
     )
 }
@@ -132,9 +132,9 @@ pub fn names() -> Fuzz<'static> {
         20,
         |_| true,
         |seed, mem| {
-            let names = thread_names::read(mem, &seed.python.layout, seed.roster.interpreters[0].at);
+            let names = thread_names::read(mem, &seed.python.layout, seed.runtime_state.interpreters[0].at);
             assert!(names.values().all(|name| name.chars().count() <= 129));
-            names.len() == seed.roster.threads.len()
+            names.len() == seed.runtime_state.threads.len()
         },
     )
 }
@@ -143,9 +143,9 @@ pub fn pthreads() -> Fuzz<'static> {
     reader(
         "pthread",
         10,
-        |seed| seed.roster.threads[0].native_id.is_none(),
+        |seed| seed.runtime_state.threads[0].native_id.is_none(),
         |seed, mem| {
-            let pthreads: Vec<u64> = seed.roster.threads.iter().map(|thread| thread.pthread).collect();
+            let pthreads: Vec<u64> = seed.runtime_state.threads.iter().map(|thread| thread.pthread).collect();
             let tids: Vec<i32> = seed.head.threads.iter().map(|task| task.tid).collect();
             let offset = pthread::calibrate(mem, &pthreads, &tids);
             offset.is_some_and(|offset| pthreads.iter().any(|&at| pthread::tid(mem, at, offset).is_some()))
@@ -160,8 +160,8 @@ pub fn looks() -> Fuzz<'static> {
         200,
         |_| true,
         |seed, mem| {
-            let recording = Recording { head: seed.head.clone(), ranges: Vec::new() };
-            let again = Again::by(&recording, Box::new(ReplaySource { recording: seed.head.clone(), memory: mem.owned() }));
+            let recording = MemoryDump { head: seed.head.clone(), ranges: Vec::new() };
+            let again = Again::by(&recording, Box::new(ReplayTarget { head: seed.head.clone(), memory: mem.owned() }));
             again.is_ok_and(|again| {
                 assert!(again.views.iter().all(|view| view.stack.frames.len() <= MAX_DEPTH));
                 again.views.iter().any(|view| !view.stack.frames.is_empty())

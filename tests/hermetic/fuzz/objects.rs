@@ -5,10 +5,10 @@ use super::mutate::{Mutator, Shape};
 use super::picture::{Map, Picture};
 use crate::support::recorded::recorded;
 use gilprof::ids::Addr;
-use gilprof::process::recording::Recording;
+use gilprof::process::memory_dump::MemoryDump;
 use gilprof::python::layout::debug_offsets::layout_from_target;
 use gilprof::python::layout::validate::{FRAME_CAP, INTERPRETER_CAP, OBJECT_CAP, RUNTIME_PREFIX, THREAD_CAP};
-use gilprof::python::layout::{containers::Digits, for_version, Layout, LineFormat, Minor, Table};
+use gilprof::python::layout::{containers::Digits, for_version, Layout, LineFormat, Minor, LayoutTable};
 use gilprof::python::lines::{line_at, LineIndex};
 use gilprof::python::objects::{read_bytes, read_str, read_type_name, read_u64_int};
 
@@ -85,7 +85,7 @@ pub fn lines(name: &'static str, format: LineFormat) -> Fuzz<'static> {
 /// Every layout that gilprof knows, the published ones as real targets publish them.
 fn layouts() -> Vec<Layout> {
     let whole = (7..=12).filter_map(|minor| match for_version(Minor(3, minor)) {
-        Some(Table::Whole(layout)) => Some(layout.clone()),
+        Some(LayoutTable::Complete(layout)) => Some(layout.clone()),
         _ => None,
     });
     whole.chain(PUBLISHED.iter().map(|bytes| layout_from_target(bytes).unwrap().0)).collect()
@@ -177,16 +177,16 @@ pub fn objects() -> Fuzz<'static> {
 
 /// The files of `gilprof dump --record-memory`, cut to their first ranges.
 pub fn recordings() -> Fuzz<'static> {
-    let cut = |mut recording: Recording| {
+    let cut = |mut recording: MemoryDump| {
         recording.ranges.truncate(3);
         recording.ranges.iter_mut().for_each(|(_, bytes)| bytes.truncate(100));
         recording.to_bytes().unwrap()
     };
     let inputs = Mutator::free(recorded().into_iter().map(|look| cut(look.recording)).collect());
     let parse = |_, input: &[u8]| {
-        Recording::parse(input).is_ok_and(|recording| {
+        MemoryDump::parse(input).is_ok_and(|recording| {
             assert!(recording.ranges.windows(2).all(|pair| pair[0].0 .0 + pair[0].1.len() as u64 <= pair[1].0 .0));
-            assert_eq!(Recording::parse(&recording.to_bytes().unwrap()).unwrap(), recording);
+            assert_eq!(MemoryDump::parse(&recording.to_bytes().unwrap()).unwrap(), recording);
             true
         })
     };

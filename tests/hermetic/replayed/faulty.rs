@@ -3,9 +3,9 @@
 
 use gilprof::ids::{Addr, Pid, Tid};
 use gilprof::process::memory::{Memory, ReadError};
-use gilprof::process::recording::Recording;
-use gilprof::process::replay::{ReplayMemory, ReplaySource};
-use gilprof::process::source::Source;
+use gilprof::process::memory_dump::MemoryDump;
+use gilprof::process::replay::{ReplayMemory, ReplayTarget};
+use gilprof::process::target::Target;
 use gilprof::process::threads::TaskFiles;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -35,13 +35,13 @@ struct Inner {
 }
 
 impl Faulty {
-    pub fn new(recording: &Recording, fault: Fault) -> Faulty {
-        Faulty(Rc::new(Inner { memory: ReplaySource::of(recording).memory, fault, reads: RefCell::default() }))
+    pub fn new(recording: &MemoryDump, fault: Fault) -> Faulty {
+        Faulty(Rc::new(Inner { memory: ReplayTarget::from_dump(recording).memory, fault, reads: RefCell::default() }))
     }
 
     /// A source with this memory.
-    pub fn source(&self, recording: &Recording) -> ReplaySource<Faulty> {
-        ReplaySource { recording: recording.head.clone(), memory: self.clone() }
+    pub fn source(&self, recording: &MemoryDump) -> ReplayTarget<Faulty> {
+        ReplayTarget { head: recording.head.clone(), memory: self.clone() }
     }
 
     /// Where it was read, in order.
@@ -70,19 +70,19 @@ impl Memory for Faulty {
 }
 
 /// A process that lists so many of its recorded threads at each turn, and counts so many; and the turn, to be set.
-pub fn growing(recording: &Recording, listed: [usize; 3], counted: [u64; 3]) -> (Box<dyn Source>, Rc<Cell<usize>>) {
+pub fn growing(recording: &MemoryDump, listed: [usize; 3], counted: [u64; 3]) -> (Box<dyn Target>, Rc<Cell<usize>>) {
     let turn = Rc::new(Cell::new(0));
-    (Box::new(Growing { source: ReplaySource::of(recording), listed, counted, turn: turn.clone() }), turn)
+    (Box::new(Growing { source: ReplayTarget::from_dump(recording), listed, counted, turn: turn.clone() }), turn)
 }
 
 struct Growing {
-    source: ReplaySource<ReplayMemory>,
+    source: ReplayTarget<ReplayMemory>,
     listed: [usize; 3],
     counted: [u64; 3],
     turn: Rc<Cell<usize>>,
 }
 
-impl Source for Growing {
+impl Target for Growing {
     fn pid(&self) -> Pid {
         self.source.pid()
     }
@@ -94,7 +94,7 @@ impl Source for Growing {
         into.truncate(self.listed[self.turn.get()]);
         Ok(())
     }
-    fn crowd(&self) -> Option<u64> {
+    fn task_count(&self) -> Option<u64> {
         Some(self.counted[self.turn.get()])
     }
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {

@@ -11,8 +11,8 @@ use gilprof::ids::{Addr, Pid};
 use gilprof::process::elf::{Depth, Image};
 use gilprof::process::live::LiveMemory;
 use gilprof::process::maps::Maps;
-use gilprof::process::recording::Recording;
-use gilprof::python::attach::Python;
+use gilprof::process::memory_dump::MemoryDump;
+use gilprof::python::attach::PythonProcess;
 use gilprof::python::version::Version;
 use gilprof::sample::{State, ThreadView, Trust};
 use std::path::Path;
@@ -32,12 +32,12 @@ pub fn all() {
     for interpreter in &interpreters {
         let start = |workload: &str| Target::start(interpreter, workload, &[]);
         let places = places(start("resting").source(), &interpreter.path);
-        both(&interpreter.label, start, |pid| Python::open(pid).unwrap(), &places);
+        both(&interpreter.label, start, |pid| PythonProcess::open(pid).unwrap(), &places);
     }
 }
 
 /// Records both workloads of an aarch64 interpreter that `qemu-aarch64` emulates, from a root that has been unpacked (`debootstrap --foreign
-/// --arch=arm64`). Its code is mapped as data, so that [`Python::open`] does not take it for a program: it is opened by hand.
+/// --arch=arm64`). Its code is mapped as data, so that [`PythonProcess::open`] does not take it for a program: it is opened by hand.
 pub fn emulated(root: &Path, minor: u8) {
     forget_the_environment();
     let program = root.join(format!("usr/bin/python3.{minor}"));
@@ -51,11 +51,11 @@ pub fn emulated(root: &Path, minor: u8) {
     let open = |pid: Pid| {
         let image = Image::from_file(std::fs::File::open(&program).unwrap()).unwrap();
         let runtime = image.symbols(&["_PyRuntime"], Depth::Exported)[0].unwrap();
-        let maps = Maps::of(pid).unwrap();
+        let maps = Maps::from_pid(pid).unwrap();
         let mappings: Vec<_> = maps.mappings.iter().filter(|mapping| mapping.path.as_deref() == program.to_str()).collect();
         let at = Addr(image.biases(&mappings)[0].wrapping_add(runtime.vaddr));
         let minor = Version::from_text(&version).unwrap().minor;
-        Python::at(pid, &LiveMemory::new(pid), image.machine().unwrap(), minor, version.clone(), at).unwrap()
+        PythonProcess::from_runtime(pid, &LiveMemory::new(pid), image.machine().unwrap(), minor, version.clone(), at).unwrap()
     };
     // From a copy there, so that nothing but the root's own name is to be cleaned away.
     let copies = root.join("workloads");
@@ -73,7 +73,7 @@ fn forget_the_environment() {
     }
 }
 
-fn both(label: &str, start: impl Fn(&str) -> Target, open: impl Fn(Pid) -> Python, places: &[String]) {
+fn both(label: &str, start: impl Fn(&str) -> Target, open: impl Fn(Pid) -> PythonProcess, places: &[String]) {
     let one = |workload: &str, good: &dyn Fn(&Again) -> bool| {
         let target = start(workload);
         one(&format!("{label}-{workload}"), || open(Pid(target.pid())), good, places);
@@ -82,7 +82,7 @@ fn both(label: &str, start: impl Fn(&str) -> Target, open: impl Fn(Pid) -> Pytho
     one("resting", &|again| again.count(|s| s == State::Io) == 2);
 }
 
-fn one(name: &str, open: impl Fn() -> Python, good: &dyn Fn(&Again) -> bool, places: &[String]) {
+fn one(name: &str, open: impl Fn() -> PythonProcess, good: &dyn Fn(&Again) -> bool, places: &[String]) {
     for _ in 0..TRIES {
         let mut heard = Heard::default();
         let (mut recording, sampler) = recorded_sample::record(&open(), &mut heard).unwrap();
@@ -101,7 +101,7 @@ fn one(name: &str, open: impl Fn() -> Python, good: &dyn Fn(&Again) -> bool, pla
     panic!("{name}: no look was as it should be");
 }
 
-fn keep(name: &str, recording: &Recording, text: &[u8]) {
+fn keep(name: &str, recording: &MemoryDump, text: &[u8]) {
     let bytes = recording.to_bytes().unwrap();
     assert!(bytes.len() <= LARGEST, "{name}: {} bytes", bytes.len());
     std::fs::write(folder().join(format!("{name}.look")), &bytes).unwrap();

@@ -117,7 +117,7 @@ fn a_user_can_record_one(interpreter: &Interpreter) {
     assert!(out.status.success() && said.contains(path), "{}: {said}", interpreter.label);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let again =
-        crate::support::recorded::Again::new(&gilprof::process::recording::Recording::parse(&std::fs::read(&file).unwrap()).unwrap());
+        crate::support::recorded::Again::new(&gilprof::process::memory_dump::MemoryDump::parse(&std::fs::read(&file).unwrap()).unwrap());
     std::fs::remove_file(&file).unwrap();
     assert!(again.text().contains(" wörker: ") && again.text().contains("    sleeper "), "{}: {}", interpreter.label, again.text());
 }

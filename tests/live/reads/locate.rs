@@ -11,8 +11,8 @@ use gilprof::process::elf::{Depth, Image};
 use gilprof::process::live::LiveMemory;
 use gilprof::process::maps::{Mapping, Maps};
 use gilprof::process::memory::{Memory, ReadError};
-use gilprof::process::{facts, find};
-use gilprof::python::binary::{locate, Libc, Located, Python};
+use gilprof::process::{proc_info, mapped_file};
+use gilprof::python::binary::{locate, Libc, Located, LocatedPython};
 use gilprof::python::layout::Minor;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
@@ -74,7 +74,7 @@ fn says(target: &Target) -> (&str, u64) {
 }
 
 /// Locates a Python of 3.7 or later, which must be what it says itself.
-fn located_as_it_says(label: &str, target: &Target) -> Python {
+fn located_as_it_says(label: &str, target: &Target) -> LocatedPython {
     let (version, at) = says(target);
     let Located::Python(python) = located(target).unwrap() else { panic!("{label}: legacy") };
     eprintln!("{label}: {} at {} in {}, checked against ctypes: {}", python.version, python.runtime, python.path, at != 0);
@@ -131,10 +131,10 @@ fn renamed_then(interpreter: &Interpreter, spoil: fn(&Path)) {
     let folder = Folder::new("renamed");
     let original = run(interpreter);
     let exe = folder.path().join("my-server");
-    std::fs::copy(facts::exe(pid(&original)).unwrap(), &exe).unwrap();
+    std::fs::copy(proc_info::exe(pid(&original)).unwrap(), &exe).unwrap();
     let mut command = command_of(&exe, interpreter);
     let mut spoiled = vec![exe];
-    if let Some(library) = file_with("libpython", &Maps::of(pid(&original)).unwrap()) {
+    if let Some(library) = file_with("libpython", &Maps::from_pid(pid(&original)).unwrap()) {
         let copy = folder.path().join(library.file_name().unwrap());
         std::fs::copy(&library, &copy).unwrap();
         // The directory of the copy comes before the executable's own run path only by LD_PRELOAD.
@@ -170,7 +170,7 @@ fn a_shell_names_its_python_child() {
     let Some(interpreter) = modern("a shell's child") else { return };
     let file = repository().join("tests/workloads/identity.py");
     let shell = shell(&format!("'{}' -B '{}'; true", interpreter.path.display(), file.display()));
-    let child = facts::children(pid(&shell))[0];
+    let child = proc_info::children(pid(&shell))[0];
     let error = located(&shell).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, Error::NotPython { .. }), "{text}");
@@ -199,7 +199,7 @@ fn a_zombie_is_gone() {
     let ended = shell("echo ready");
     let since = Instant::now();
     // The end comes some time after the word, so wait for the state; a zombie stays one until its parent, the test, asks.
-    while facts::Status::of(pid(&ended)).unwrap().state() != Some('Z') {
+    while proc_info::Status::from_pid(pid(&ended)).unwrap().state() != Some('Z') {
         assert!(since.elapsed() < PATIENCE, "it never ended");
         std::thread::yield_now();
     }
@@ -208,7 +208,7 @@ fn a_zombie_is_gone() {
 }
 
 fn a_kernel_thread_is_said_to_be_one() {
-    if facts::comm(Tid(2)).as_deref() != Some("kthreadd") {
+    if proc_info::comm(Tid(2)).as_deref() != Some("kthreadd") {
         return skip("kernel threads: not seen from a pid namespace");
     }
     let error = locate(Pid(2), &Refusing).unwrap_err();
@@ -227,15 +227,15 @@ fn the_file_behind_a_mapping_in_a_chroot() {
         return skip("files behind mappings in another root: no interpreter in one");
     };
     let target = run(&interpreter);
-    let maps = Maps::of(pid(&target)).unwrap();
-    let exe = maps.mappings.iter().find(|m| find::is_exe(pid(&target), m)).unwrap();
-    assert!(find::open(pid(&target), exe).unwrap()[0].certain);
+    let maps = Maps::from_pid(pid(&target)).unwrap();
+    let exe = maps.mappings.iter().find(|m| mapped_file::is_exe(pid(&target), m)).unwrap();
+    assert!(mapped_file::open(pid(&target), exe).unwrap()[0].same_inode);
 }
 
 /// The image's file, by the kernel's own way to it: the interpreter may live in another root.
-fn image_file(target: &Target, python: &Python, maps: &Maps) -> File {
+fn image_file(target: &Target, python: &LocatedPython, maps: &Maps) -> File {
     let mapping = maps.mappings.iter().find(|m| m.path.as_deref() == Some(&python.path)).unwrap();
-    find::open(pid(target), mapping).unwrap().remove(0).file
+    mapped_file::open(pid(target), mapping).unwrap().remove(0).file
 }
 
 fn an_interpreter_without_section_headers_is_located() {
@@ -287,7 +287,7 @@ fn an_image_read_from_memory_agrees_with_its_file(interpreter: &Interpreter) {
     let target = run(interpreter);
     let mem = LiveMemory::new(pid(&target));
     let python = located_as_it_says(&interpreter.label, &target);
-    let maps = Maps::of(pid(&target)).unwrap();
+    let maps = Maps::from_pid(pid(&target)).unwrap();
     let own: Vec<&Mapping> = maps.mappings.iter().filter(|m| m.path.as_deref() == Some(&python.path)).collect();
     let file = Image::from_file(image_file(&target, &python, &maps)).unwrap();
     let loaded = Image::from_memory(&mem, own[0].start).unwrap();
@@ -304,7 +304,7 @@ fn an_image_read_from_memory_agrees_with_its_file(interpreter: &Interpreter) {
 fn unexported_symbols_are_found_in_an_unstripped_file(interpreter: &Interpreter) {
     let target = run(interpreter);
     let python = located_as_it_says(&interpreter.label, &target);
-    let maps = Maps::of(pid(&target)).unwrap();
+    let maps = Maps::from_pid(pid(&target)).unwrap();
     let image = Image::from_file(image_file(&target, &python, &maps)).unwrap();
     let symbols = image.symbols(&["take_gil", "_PyRuntime", "no_such_symbol"], Depth::All);
     assert!(symbols[0].is_some_and(|symbol| symbol.size > 0), "{}", interpreter.label);
@@ -356,8 +356,8 @@ fn thread_ids_in_another_pid_namespace() {
     unshare.args(namespace).args(["sh", "-c", "echo '{\"pid\": '$$'}'; echo ready; cat"]);
     let outer = Target::start_command(unshare);
     assert_eq!(outer.fact("pid"), 1);
-    let shell = facts::children(pid(&outer))[0];
-    assert_eq!(facts::inner_namespace(shell), Some(true));
-    assert_eq!(facts::outer_tids(shell).get(&1).map(|tid| tid.0), Some(shell.0));
-    assert_eq!(facts::inner_tid(Tid(shell.0)), Some(1));
+    let shell = proc_info::children(pid(&outer))[0];
+    assert_eq!(proc_info::is_in_inner_namespace(shell), Some(true));
+    assert_eq!(proc_info::outer_tids(shell).get(&1).map(|tid| tid.0), Some(shell.0));
+    assert_eq!(proc_info::inner_tid(Tid(shell.0)), Some(1));
 }

@@ -137,7 +137,7 @@ mod second_opinion {
     fn tids(target: &Target, traces: &[StackTrace]) -> Vec<Option<i32>> {
         let pid = Pid(target.pid());
         let mut listed = Vec::new();
-        TaskList::of(pid).read(&mut listed, true).unwrap();
+        TaskList::new(pid).read(&mut listed, true).unwrap();
         let mem = LiveMemory::new(pid);
         let pthreads: Vec<u64> = traces.iter().map(|t| t.thread_id).collect();
         let offset = pthread::calibrate(&mem, &pthreads, &listed.iter().map(|t| t.0).collect::<Vec<_>>());

@@ -260,7 +260,7 @@ fn while_another_has_it_nobody_lets_go_unseen() {
 /// comes before. How many waits 1 had, and when its first ended.
 fn comes_back(gives_up: Option<(u64, u64)>, (sleeps, futex): (u64, GilFutex), then: Option<(u64, u64)>) -> (usize, Nanos) {
     let (g, mut all, mut completed) = (GilId(0), Waits::default(), Vec::new());
-    let snapshot = |t: Option<(u64, u64)>| t.map(|(holder, switch_number)| Turn { last_holder: Addr(holder), switch_number });
+    let snapshot = |t: Option<(u64, u64)>| t.map(|(holder, switch_number)| GilSnapshot { last_holder: Addr(holder), switch_number });
     let calls = [
         (0, 2, FutexOp::Sleep(g, GilFutex::Cond), Some((1, 6))),
         (10, 1, FutexOp::Wake(g, GilFutex::Cond), Some((1, 6))),
@@ -303,7 +303,7 @@ fn last_holder_tells_who_has_taken_the_gil() {
 #[test]
 fn letting_go_may_take_two_sleeps() {
     let (g, mut all, mut completed) = (GilId(0), Waits::default(), Vec::new());
-    let snapshot = Some(Turn { last_holder: Addr(9), switch_number: 8 });
+    let snapshot = Some(GilSnapshot { last_holder: Addr(9), switch_number: 8 });
     let woken = FutexOp::Return { timed_out: false };
     let calls = [
         (0, FutexOp::Sleep(g, GilFutex::Cond)),

@@ -3,7 +3,7 @@
 use crate::support::layout_probe::LayoutProbe;
 use gilprof::ids::Addr;
 use gilprof::process::memory::Memory;
-use gilprof::python::layout::containers::{Digits, Entry, Indices, Values};
+use gilprof::python::layout::containers::{Digits, DictEntry, Indices, Values};
 use gilprof::python::layout::field::Field;
 use gilprof::python::layout::{Anchor, Bytecode, Position};
 
@@ -145,7 +145,7 @@ impl LayoutProbe {
         (0..count).map(|i| (self.ptr(at(i), entry.key), value_of(i, at(i)))).filter(|(_, value)| !value.is_null()).collect()
     }
 
-    fn entries(&self, keys: Addr) -> (Addr, Entry, u64) {
+    fn entries(&self, keys: Addr) -> (Addr, DictEntry, u64) {
         let table = self.layout.containers.keys;
         let indices = match table.indices {
             Indices::Log2Bytes(field) => 1 << self.byte(keys.offset(field.offset() as u64)),

@@ -6,9 +6,9 @@
 //! version of gilprof, which reads a little more or less, still finds what it needs. It holds whatever stood beside what was read: treat it as one treats a core dump.
 
 use super::elf::Machine;
-use super::memory::{pieces, Memory, Part, ReadError};
-use super::source::Source;
-use super::threads::{TaskFiles, Texts};
+use super::memory::{split_parts, Memory, Part, ReadError};
+use super::target::Target;
+use super::threads::{TaskFiles, TaskFileContents};
 use crate::ids::{Addr, Pid, Tid};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -28,7 +28,7 @@ const MAX_TASKS: usize = 1 << 16;
 
 /// What the kernel said of one thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
+pub struct DumpedTask {
     /// Its id.
     pub tid: i32,
     /// Its id in the process's own PID namespace, where that is not gilprof's.
@@ -47,7 +47,7 @@ pub struct Task {
 
 /// One line of JSON, before the memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct DumpHead {
     /// [`SCHEMA`].
     pub schema: String,
     /// The process.
@@ -60,21 +60,21 @@ pub struct Head {
     /// The address of `_PyRuntime`.
     pub runtime: u64,
     /// The threads that the look met, and those it was told of.
-    pub threads: Vec<Task>,
+    pub threads: Vec<DumpedTask>,
 }
 
 /// A look, as a file holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recording {
+pub struct MemoryDump {
     /// All but the memory.
-    pub head: Head,
+    pub head: DumpHead,
     /// The memory: in order, apart from each other.
     pub ranges: Vec<(Addr, Vec<u8>)>,
 }
 
 /// Why bytes are not a recording.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordingError {
+pub enum MemoryDumpError {
     /// Not a file of this kind.
     #[error("it does not begin with a head of schema {SCHEMA}")]
     Head,
@@ -83,7 +83,7 @@ pub enum RecordingError {
     Range(usize),
 }
 
-impl Recording {
+impl MemoryDump {
     /// The file.
     pub fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec(&self.head)?;
@@ -97,22 +97,22 @@ impl Recording {
     }
 
     /// Understands a file, which may hold anything.
-    pub fn parse(bytes: &[u8]) -> Result<Recording, RecordingError> {
-        let end = bytes.iter().position(|&byte| byte == b'\n').ok_or(RecordingError::Head)?;
+    pub fn parse(bytes: &[u8]) -> Result<MemoryDump, MemoryDumpError> {
+        let end = bytes.iter().position(|&byte| byte == b'\n').ok_or(MemoryDumpError::Head)?;
         let (head, mut rest) = bytes.split_at(end);
-        let head: Head = serde_json::from_slice(head).map_err(|_| RecordingError::Head)?;
+        let head: DumpHead = serde_json::from_slice(head).map_err(|_| MemoryDumpError::Head)?;
         if head.schema != SCHEMA || head.threads.len() > MAX_TASKS {
-            return Err(RecordingError::Head);
+            return Err(MemoryDumpError::Head);
         }
         rest = rest.get(1..).unwrap_or_default();
         let (mut ranges, mut past): (Vec<(Addr, Vec<u8>)>, u64) = (Vec::new(), 0);
         while !rest.is_empty() {
-            let (at, range, after) = next_range(rest).filter(|(at, ..)| *at >= past).ok_or(RecordingError::Range(ranges.len()))?;
-            past = at.checked_add(range.len() as u64).ok_or(RecordingError::Range(ranges.len()))?;
+            let (at, range, after) = next_range(rest).filter(|(at, ..)| *at >= past).ok_or(MemoryDumpError::Range(ranges.len()))?;
+            past = at.checked_add(range.len() as u64).ok_or(MemoryDumpError::Range(ranges.len()))?;
             ranges.push((Addr(at), range.to_vec()));
             rest = after;
         }
-        Ok(Recording { head, ranges })
+        Ok(MemoryDump { head, ranges })
     }
 }
 
@@ -132,25 +132,25 @@ struct Block {
 }
 
 /// Reads another source, and remembers.
-pub struct Recorder {
-    from: Box<dyn Source>,
+pub struct DumpRecorder {
+    target: Box<dyn Target>,
     /// By number: address divided by [`BLOCK`].
     blocks: RefCell<BTreeMap<u64, Block>>,
-    tasks: RefCell<BTreeMap<Tid, Task>>,
+    tasks: RefCell<BTreeMap<Tid, DumpedTask>>,
 }
 
-impl Recorder {
-    /// Remembers what is read from `from`.
-    pub fn new(from: Box<dyn Source>) -> Recorder {
-        Recorder { from, blocks: RefCell::default(), tasks: RefCell::default() }
+impl DumpRecorder {
+    /// Remembers what is read from `target`.
+    pub fn new(target: Box<dyn Target>) -> DumpRecorder {
+        DumpRecorder { target, blocks: RefCell::default(), tasks: RefCell::default() }
     }
 
     /// What was read so far. Bytes beside it are read now.
-    pub fn finish(&self, machine: Machine, python: &str, runtime: Addr) -> Recording {
-        let mut recording = Recording {
-            head: Head {
+    pub fn finish(&self, machine: Machine, python: &str, runtime: Addr) -> MemoryDump {
+        let mut dump = MemoryDump {
+            head: DumpHead {
                 schema: SCHEMA.to_owned(),
-                pid: self.from.pid().0,
+                pid: self.target.pid().0,
                 python: python.to_owned(),
                 machine,
                 runtime: runtime.0,
@@ -163,19 +163,19 @@ impl Recorder {
             self.complete(Addr(start), block);
             for (i, byte) in block.bytes.iter().enumerate().filter(|(i, _)| block.known[*i]) {
                 let at = start + i as u64;
-                match recording.ranges.last_mut() {
+                match dump.ranges.last_mut() {
                     Some((from, range)) if from.0 + range.len() as u64 == at => range.push(*byte),
-                    _ => recording.ranges.push((Addr(at), vec![*byte])),
+                    _ => dump.ranges.push((Addr(at), vec![*byte])),
                 }
             }
         }
-        recording
+        dump
     }
 
     /// Fills what is not known of a block, as far as it can be read.
     fn complete(&self, at: Addr, block: &mut Block) {
         let mut bytes = [0; BLOCK];
-        if block.known.contains(&false) && self.from.memory().read(at, &mut bytes).is_ok() {
+        if block.known.contains(&false) && self.target.memory().read(at, &mut bytes).is_ok() {
             for (i, known) in block.known.iter_mut().enumerate().filter(|(_, known)| !**known) {
                 (block.bytes[i], *known) = (bytes[i], true);
             }
@@ -183,7 +183,7 @@ impl Recorder {
     }
 
     /// The last reading of a byte is the one that counts: it is what the look went by.
-    fn remember(&self, at: Addr, bytes: &[u8]) {
+    fn record(&self, at: Addr, bytes: &[u8]) {
         let mut blocks = self.blocks.borrow_mut();
         for (i, &byte) in bytes.iter().enumerate() {
             let at = at.offset(i as u64).0;
@@ -195,8 +195,8 @@ impl Recorder {
     }
 
     /// Remembers something of a thread.
-    fn note(&self, tid: Tid, what: impl FnOnce(&mut Task)) {
-        what(self.tasks.borrow_mut().entry(tid).or_insert_with(|| Task { tid: tid.0, ..Task::default() }));
+    fn update_task(&self, tid: Tid, what: impl FnOnce(&mut DumpedTask)) {
+        what(self.tasks.borrow_mut().entry(tid).or_insert_with(|| DumpedTask { tid: tid.0, ..DumpedTask::default() }));
     }
 }
 
@@ -209,52 +209,52 @@ fn block(blocks: &mut BTreeMap<u64, Block>, at: u64) -> Option<&mut Block> {
     Some(blocks.entry(number).or_insert_with(|| Block { bytes: [0; BLOCK], known: [false; BLOCK] }))
 }
 
-impl Memory for Recorder {
+impl Memory for DumpRecorder {
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
-        self.from.memory().read(at, into)?;
-        self.remember(at, into);
+        self.target.memory().read(at, into)?;
+        self.record(at, into);
         Ok(())
     }
 
     fn read_batch(&self, parts: &mut [Part], into: &mut [u8]) -> Result<(), ReadError> {
-        self.from.memory().read_batch(parts, into)?;
-        pieces(parts, into).filter(|(part, _)| part.ok).for_each(|(part, bytes)| self.remember(part.at, bytes));
+        self.target.memory().read_batch(parts, into)?;
+        split_parts(parts, into).filter(|(part, _)| part.ok).for_each(|(part, bytes)| self.record(part.at, bytes));
         Ok(())
     }
 }
 
-impl Source for std::rc::Rc<Recorder> {
+impl Target for std::rc::Rc<DumpRecorder> {
     fn pid(&self) -> Pid {
-        self.from.pid()
+        self.target.pid()
     }
     fn memory(&self) -> &dyn Memory {
         self.as_ref()
     }
-    fn tids(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()> {
-        self.from.tids(into, sure)?;
-        into.iter().for_each(|&tid| self.note(tid, |_| {}));
+    fn tids(&self, into: &mut Vec<Tid>, check_leader: bool) -> io::Result<()> {
+        self.target.tids(into, check_leader)?;
+        into.iter().for_each(|&tid| self.update_task(tid, |_| {}));
         Ok(())
     }
     /// All files are read once, now, and say the same from then on: so the recording says what the look saw.
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
-        let Texts { syscall, schedstat, stack } = self.from.open(tid)?.texts()?;
+        let TaskFileContents { syscall, schedstat, stack } = self.target.open(tid)?.contents()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        self.note(tid, |task| {
+        self.update_task(tid, |task| {
             (task.syscall, task.schedstat, task.stack) = (Some(text(&syscall)), schedstat.as_deref().map(text), stack.as_deref().map(text));
         });
-        Ok(TaskFiles::of(Texts { syscall, schedstat, stack }))
+        Ok(TaskFiles::from_backend(TaskFileContents { syscall, schedstat, stack }))
     }
     fn comm(&self, tid: Tid) -> Option<String> {
-        let name = self.from.comm(tid);
-        self.note(tid, |task| task.name.clone_from(&name));
+        let name = self.target.comm(tid);
+        self.update_task(tid, |task| task.name.clone_from(&name));
         name
     }
     fn stopped(&self) -> bool {
-        self.from.stopped()
+        self.target.stopped()
     }
     fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
-        let inner = self.from.inner_tids()?;
-        inner.iter().for_each(|(&inner, &tid)| self.note(tid, |task| task.inner_tid = Some(inner)));
+        let inner = self.target.inner_tids()?;
+        inner.iter().for_each(|(&inner, &tid)| self.update_task(tid, |task| task.inner_tid = Some(inner)));
         Some(inner)
     }
 }
@@ -262,12 +262,12 @@ impl Source for std::rc::Rc<Recorder> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::replay::{ReplayMemory, ReplaySource};
+    use crate::process::replay::{ReplayMemory, ReplayTarget};
     use proptest::prelude::*;
     use std::rc::Rc;
 
-    fn source(ranges: &[(u64, usize)]) -> ReplaySource<ReplayMemory> {
-        let task = Task {
+    fn source(ranges: &[(u64, usize)]) -> ReplayTarget<ReplayMemory> {
+        let task = DumpedTask {
             tid: 7,
             inner_tid: Some(1),
             name: Some("a\nb".into()),
@@ -276,66 +276,66 @@ mod tests {
             stack: Some(String::new()),
         };
         let head =
-            Head { schema: SCHEMA.into(), pid: 7, python: "3.8.0".into(), machine: Machine::X86_64, runtime: 0x1000, threads: vec![task] };
+            DumpHead { schema: SCHEMA.into(), pid: 7, python: "3.8.0".into(), machine: Machine::X86_64, runtime: 0x1000, threads: vec![task] };
         let bytes = |at: u64, len: usize| (0..len).map(|i| (at as usize + i * 3) as u8).collect();
         let ranges = ranges.iter().map(|&(at, len)| (Addr(at), bytes(at, len))).collect();
-        ReplaySource::of(&Recording { head, ranges })
+        ReplayTarget::from_dump(&MemoryDump { head, ranges })
     }
 
     #[test]
     fn what_was_read_is_there_again_and_so_are_its_neighbours() {
-        let recorder = Rc::new(Recorder::new(Box::new(source(&[(0x1000, 0x1000), (0x3000, 20)]))));
+        let recorder = Rc::new(DumpRecorder::new(Box::new(source(&[(0x1000, 0x1000), (0x3000, 20)]))));
         let (mut a, mut b) = ([0; 300], [0; 16]);
         recorder.read(Addr(0x10f0), &mut a).unwrap();
         let mut parts = [Part::new(Addr(0x3004), 8), Part::new(Addr(0x9000), 8)];
         recorder.read_batch(&mut parts, &mut b).unwrap();
-        let recording = recorder.finish(Machine::Aarch64, "3.8.0", Addr(0x1000));
+        let dump = recorder.finish(Machine::Aarch64, "3.8.0", Addr(0x1000));
         // Whole blocks where they can be read; only what was read where they cannot.
-        let places: Vec<(u64, usize)> = recording.ranges.iter().map(|(at, bytes)| (at.0, bytes.len())).collect();
+        let places: Vec<(u64, usize)> = dump.ranges.iter().map(|(at, bytes)| (at.0, bytes.len())).collect();
         assert_eq!(places, [(0x10c0, 0x180), (0x3004, 8)]);
-        let again = Recording::parse(&recording.to_bytes().unwrap()).unwrap();
-        assert_eq!(again, recording);
+        let again = MemoryDump::parse(&dump.to_bytes().unwrap()).unwrap();
+        assert_eq!(again, dump);
         let mut same = [0; 300];
-        ReplaySource::of(&again).memory().read(Addr(0x10f0), &mut same).unwrap();
+        ReplayTarget::from_dump(&again).memory().read(Addr(0x10f0), &mut same).unwrap();
         assert_eq!(a, same);
     }
 
     #[test]
     fn the_kernels_words_are_kept() {
         // A recording keeps stacks once one thread was seen without any, in this process.
-        crate::process::kernel_stack::believe(crate::process::kernel_stack::Whereabouts::OnCpu);
-        let recorder = Rc::new(Recorder::new(Box::new(source(&[]))));
+        crate::process::kernel_stack::once_proven(crate::process::kernel_stack::KernelStackState::OnCpu);
+        let recorder = Rc::new(DumpRecorder::new(Box::new(source(&[]))));
         let mut tids = Vec::new();
         recorder.tids(&mut tids, true).unwrap();
         assert_eq!((recorder.comm(Tid(7)).as_deref(), recorder.inner_tids().unwrap().len()), (Some("a\nb"), 1));
-        recorder.open(Tid(7)).unwrap().kernel().unwrap();
+        recorder.open(Tid(7)).unwrap().syscall_state().unwrap();
         assert!(recorder.open(Tid(8)).is_err());
-        let recording = Recording::parse(&recorder.finish(Machine::X86_64, "3.8.0", Addr(0)).to_bytes().unwrap()).unwrap();
-        assert_eq!(recording.head.threads, source(&[]).recording.threads);
+        let dump = MemoryDump::parse(&recorder.finish(Machine::X86_64, "3.8.0", Addr(0)).to_bytes().unwrap()).unwrap();
+        assert_eq!(dump.head.threads, source(&[]).head.threads);
     }
 
     #[test]
     fn other_files_are_refused() {
-        let good = source(&[(16, 4), (32, 4)]).recording;
-        let good = Recording { head: good, ranges: vec![(Addr(16), vec![1; 4]), (Addr(32), vec![2; 4])] }.to_bytes().unwrap();
+        let good = source(&[(16, 4), (32, 4)]).head;
+        let good = MemoryDump { head: good, ranges: vec![(Addr(16), vec![1; 4]), (Addr(32), vec![2; 4])] }.to_bytes().unwrap();
         for cut in 0..good.len() {
-            let parsed = Recording::parse(&good[..cut]);
+            let parsed = MemoryDump::parse(&good[..cut]);
             assert!(parsed.is_err() || parsed.is_ok_and(|r| r.ranges.len() < 2), "{cut} bytes");
         }
         let mut out_of_order = good.clone();
         let second = good.len() - 16;
         out_of_order[second..second + 8].copy_from_slice(&17u64.to_le_bytes());
-        assert_eq!(Recording::parse(&out_of_order), Err(RecordingError::Range(1)));
-        assert_eq!(Recording::parse(b"{\"schema\":\"gilprof.look/2\",\"pid\":1}\n"), Err(RecordingError::Head));
+        assert_eq!(MemoryDump::parse(&out_of_order), Err(MemoryDumpError::Range(1)));
+        assert_eq!(MemoryDump::parse(b"{\"schema\":\"gilprof.look/2\",\"pid\":1}\n"), Err(MemoryDumpError::Head));
     }
 
     proptest! {
         #[test]
         fn any_bytes_behind_a_head(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut file = serde_json::to_vec(&source(&[]).recording).unwrap();
+            let mut file = serde_json::to_vec(&source(&[]).head).unwrap();
             file.push(b'\n');
             file.extend(&bytes);
-            let total = Recording::parse(&file).map_or(0, |r| r.ranges.iter().map(|(_, bytes)| bytes.len()).sum());
+            let total = MemoryDump::parse(&file).map_or(0, |r| r.ranges.iter().map(|(_, bytes)| bytes.len()).sum());
             prop_assert!(total <= bytes.len());
         }
     }

@@ -1,6 +1,6 @@
 //! A process as a look reads it: its memory, and a few small files of `/proc`. Live, recorded and replayed ones look the same from above.
 
-use super::facts;
+use super::proc_info;
 use super::live::LiveMemory;
 use super::memory::Memory;
 use super::procfs::state_letter;
@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 
 /// Where everything that a look reads comes from.
-pub trait Source {
+pub trait Target {
     /// Whose it is.
     fn pid(&self) -> Pid;
 
@@ -21,10 +21,10 @@ pub trait Source {
     fn memory(&self) -> &dyn Memory;
 
     /// Its threads, as [`TaskList::read`] says. An error when the process is gone.
-    fn tids(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()>;
+    fn tids(&self, into: &mut Vec<Tid>, check_leader: bool) -> io::Result<()>;
 
     /// How many threads it has, where that is cheaper to tell than which; a change of it means that the list has changed.
-    fn crowd(&self) -> Option<u64> {
+    fn task_count(&self) -> Option<u64> {
         None
     }
 
@@ -45,33 +45,33 @@ pub trait Source {
 
 /// A live process.
 #[derive(Debug)]
-pub struct LiveSource {
+pub struct LiveTarget {
     memory: LiveMemory,
     tasks: TaskList,
     /// The `stat` of some thread that lives: all stop together, so that any of them tells. The main thread may end before the others.
-    any: RefCell<Option<File>>,
+    any_stat: RefCell<Option<File>>,
     /// Whether its ids are not ours. That never changes: only children enter another PID namespace.
     inner: OnceCell<bool>,
 }
 
-impl LiveSource {
+impl LiveTarget {
     /// The process with this id. Nothing is checked until something is read.
-    pub fn new(pid: Pid) -> LiveSource {
-        LiveSource { memory: LiveMemory::new(pid), tasks: TaskList::of(pid), any: RefCell::new(None), inner: OnceCell::new() }
+    pub fn new(pid: Pid) -> LiveTarget {
+        LiveTarget { memory: LiveMemory::new(pid), tasks: TaskList::new(pid), any_stat: RefCell::new(None), inner: OnceCell::new() }
     }
 }
 
-impl Source for LiveSource {
+impl Target for LiveTarget {
     fn pid(&self) -> Pid {
         self.memory.pid()
     }
     fn memory(&self) -> &dyn Memory {
         &self.memory
     }
-    fn tids(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()> {
-        self.tasks.read(into, sure)
+    fn tids(&self, into: &mut Vec<Tid>, check_leader: bool) -> io::Result<()> {
+        self.tasks.read(into, check_leader)
     }
-    fn crowd(&self) -> Option<u64> {
+    fn task_count(&self) -> Option<u64> {
         self.tasks.count()
     }
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
@@ -81,17 +81,17 @@ impl Source for LiveSource {
         threads::comm(self.pid(), tid)
     }
     fn stopped(&self) -> bool {
-        let mut any = self.any.borrow_mut();
+        let mut any = self.any_stat.borrow_mut();
         let letter = match any.as_ref().and_then(state_letter) {
             Some(letter) if !matches!(letter, 'Z' | 'X') => Some(letter),
             _ => {
-                *any = File::open(format!("/proc/{0}/task/{1}/stat", self.pid(), facts::carrier(self.pid()))).ok();
+                *any = File::open(format!("/proc/{0}/task/{1}/stat", self.pid(), proc_info::live_task(self.pid()))).ok();
                 any.as_ref().and_then(state_letter)
             }
         };
         matches!(letter, Some('T' | 't'))
     }
     fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
-        self.inner.get_or_init(|| facts::inner_namespace(self.pid()) == Some(true)).then(|| facts::outer_tids(self.pid()))
+        self.inner.get_or_init(|| proc_info::is_in_inner_namespace(self.pid()) == Some(true)).then(|| proc_info::outer_tids(self.pid()))
     }
 }

@@ -6,11 +6,11 @@ use super::procfs::read_text;
 use crate::ids::{Pid, Tid};
 use std::collections::BTreeMap;
 
-pub use super::cgroup::Limits;
+pub use super::cgroup::CpuLimits;
 // Pure parsers of foreign text, for tests/fuzz.
 #[doc(hidden)]
-pub use super::cgroup::{count as cpu_count, quota_in};
-pub use super::procfs::{carrier, task_state, Status};
+pub use super::cgroup::{cpu_count, quota_in};
+pub use super::procfs::{live_task, task_state, Status};
 
 /// Threads of one process that are looked at.
 const MAX_TASKS: usize = 1 << 16;
@@ -23,17 +23,17 @@ pub struct StartTime(pub u64);
 
 /// The command line, word by word; the bare name in brackets, as `ps` has it, where there is none.
 pub fn command(pid: Pid) -> Vec<String> {
-    let words = read_text(&format!("/proc/{}/cmdline", carrier(pid))).unwrap_or_default();
-    let words: Vec<String> = words.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
-    if words.iter().any(|word| !word.is_empty()) {
-        return words;
+    let args = read_text(&format!("/proc/{}/cmdline", live_task(pid))).unwrap_or_default();
+    let args: Vec<String> = args.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
+    if args.iter().any(|arg| !arg.is_empty()) {
+        return args;
     }
     comm(Tid(pid.0)).map(|name| format!("[{name}]")).into_iter().collect()
 }
 
 /// The executable's path, as the kernel shows it, without ` (deleted)`.
 pub fn exe(pid: Pid) -> Option<String> {
-    let path = std::fs::read_link(format!("/proc/{}/exe", carrier(pid))).ok()?.to_string_lossy().into_owned();
+    let path = std::fs::read_link(format!("/proc/{}/exe", live_task(pid))).ok()?.to_string_lossy().into_owned();
     Some(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
 }
 
@@ -44,7 +44,7 @@ pub fn comm(tid: Tid) -> Option<String> {
 
 /// The process that a thread id belongs to. `/proc/TID` exists for every thread, so a thread id is easily taken for a process id.
 pub fn process_of(tid: Tid) -> Option<Pid> {
-    Status::of(Pid(tid.0)).ok()?.number("Tgid").and_then(|pid| i32::try_from(pid).ok()).map(Pid)
+    Status::from_pid(Pid(tid.0)).ok()?.number("Tgid").and_then(|pid| i32::try_from(pid).ok()).map(Pid)
 }
 
 /// When the process started.
@@ -61,7 +61,7 @@ pub fn stat_field(text: &str, number: usize) -> Option<u64> {
 /// The process's children.
 pub fn children(pid: Pid) -> Vec<Pid> {
     let mut children = Vec::new();
-    for task in numbers_in(&format!("/proc/{pid}/task"), MAX_TASKS) {
+    for task in numeric_entries(&format!("/proc/{pid}/task"), MAX_TASKS) {
         match read_text(&format!("/proc/{pid}/task/{task}/children")) {
             Ok(text) => children.extend(text.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid)),
             // CONFIG_PROC_CHILDREN is off: ask every process who its parent is.
@@ -73,37 +73,37 @@ pub fn children(pid: Pid) -> Vec<Pid> {
 
 fn children_by_parent(pid: Pid) -> Vec<Pid> {
     let parent = |child: i32| stat_field(&read_text(&format!("/proc/{child}/stat")).ok()?, 4);
-    numbers_in("/proc", MAX_PROCESSES).into_iter().filter(|&child| parent(child) == Some(pid.0 as u64)).map(Pid).collect()
+    numeric_entries("/proc", MAX_PROCESSES).into_iter().filter(|&child| parent(child) == Some(pid.0 as u64)).map(Pid).collect()
 }
 
 /// Whether the process is there and has not ended: a zombie has, unless it is only its main thread that ended.
-pub fn runs(pid: Pid) -> bool {
-    !matches!(Status::of(carrier(pid)).ok().and_then(|status| status.state()), None | Some('Z' | 'X'))
+pub fn is_running(pid: Pid) -> bool {
+    !matches!(Status::from_pid(live_task(pid)).ok().and_then(|status| status.state()), None | Some('Z' | 'X'))
 }
 
 /// The numeric names in a directory of procfs.
-fn numbers_in(directory: &str, bound: usize) -> Vec<i32> {
+fn numeric_entries(directory: &str, bound: usize) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).take(bound).collect()
 }
 
 /// The thread's id in its own, innermost PID namespace: what `gettid()` gives there.
 pub fn inner_tid(tid: Tid) -> Option<i32> {
-    let status = Status::of(Pid(tid.0)).ok()?;
+    let status = Status::from_pid(Pid(tid.0)).ok()?;
     let ids = status.numbers("NSpid");
     // Kernels before 4.1 have no NSpid.
     ids.last().copied().or_else(|| status.number("Pid")).and_then(|id| i32::try_from(id).ok())
 }
 
 /// Whether the process lives in a PID namespace below ours, so that its own idea of its thread ids is not ours.
-pub fn inner_namespace(pid: Pid) -> Option<bool> {
-    Some(Status::of(pid).ok()?.numbers("NSpid").len() > 1)
+pub fn is_in_inner_namespace(pid: Pid) -> Option<bool> {
+    Some(Status::from_pid(pid).ok()?.numbers("NSpid").len() > 1)
 }
 
 /// All threads of the process by their ids in its own PID namespace, which is what `native_thread_id` holds.
 pub fn outer_tids(pid: Pid) -> BTreeMap<i32, Tid> {
-    let tasks = numbers_in(&format!("/proc/{pid}/task"), MAX_TASKS);
-    if inner_namespace(pid) == Some(false) {
+    let tasks = numeric_entries(&format!("/proc/{pid}/task"), MAX_TASKS);
+    if is_in_inner_namespace(pid) == Some(false) {
         return tasks.into_iter().map(|tid| (tid, Tid(tid))).collect();
     }
     tasks.into_iter().filter_map(|tid| Some((inner_tid(Tid(tid))?, Tid(tid)))).collect()
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn own_facts() {
+    fn own_process() {
         assert!(command(me())[0].contains("gilprof"));
         assert_eq!(exe(me()), std::env::current_exe().ok().map(|p| p.to_string_lossy().into_owned()));
         assert_eq!(process_of(Tid(me().0)), Some(me()));

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::ids::{Pid, Tid};
 use crate::process::maps::{Mapping, Maps};
 use crate::process::memory::{Memory, ReadError};
-use crate::process::{access, facts};
+use crate::process::{access, proc_info};
 use std::io;
 
 /// Descendants that are looked at.
@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 8;
 const MAX_NAMED: usize = 4;
 
 /// Characters of a name or a command in a message.
-const MAX_WORDS: usize = 60;
+const MAX_CHARS: usize = 60;
 
 /// Programs that start others, so that their pid is easily taken for the Python's.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "fish", "ash", "ksh", "busybox"];
@@ -67,7 +67,7 @@ const LAUNCHERS: &[&str] = &[
 ];
 
 /// Whether a file's name is that of an interpreter or its library.
-pub(super) fn python_name(name: &str) -> bool {
+pub(super) fn is_python_name(name: &str) -> bool {
     name.starts_with("libpython") || name.starts_with("python")
 }
 
@@ -78,7 +78,7 @@ pub(super) fn unreadable(pid: Pid, error: &io::Error) -> Error {
         Some(libc::ENOENT | libc::ESRCH) => {
             Error::NoSuchProcess { pid, help: "\n  list the Pythons that run: pgrep -af python".to_owned() }
         }
-        Some(errno @ (libc::EPERM | libc::EACCES)) => access::explain(pid, errno),
+        Some(errno @ (libc::EPERM | libc::EACCES)) => access::denied(pid, errno),
         errno => Error::System {
             what: format!("read /proc/{pid}/maps"),
             source: errno.map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error),
@@ -88,7 +88,7 @@ pub(super) fn unreadable(pid: Pid, error: &io::Error) -> Error {
 
 /// Tries to read anything at all of the process, so that a refusal is told from what is merely not there.
 pub(super) fn probe(pid: Pid, mem: &dyn Memory, maps: &Maps) -> Result<()> {
-    let status = facts::Status::of(facts::carrier(pid)).unwrap_or_default();
+    let status = proc_info::Status::from_pid(proc_info::live_task(pid)).unwrap_or_default();
     if status.state() == Some('Z') || status.state() == Some('X') {
         return Err(Error::Gone { pid, when: " and waits for its parent to collect it".to_owned() });
     }
@@ -96,7 +96,7 @@ pub(super) fn probe(pid: Pid, mem: &dyn Memory, maps: &Maps) -> Result<()> {
         return Ok(());
     };
     match mem.read_u64(first.start) {
-        Err(ReadError::Refused) => Err(access::explain(pid, libc::EPERM)),
+        Err(ReadError::Refused) => Err(access::denied(pid, libc::EPERM)),
         Err(ReadError::Gone) => Err(Error::Gone { pid, when: String::new() }),
         _ => Ok(()),
     }
@@ -106,9 +106,9 @@ pub(super) fn probe(pid: Pid, mem: &dyn Memory, maps: &Maps) -> Result<()> {
 pub(super) fn not_python(pid: Pid, maps: &Maps, foreign: bool) -> Error {
     let name = name(pid);
     let why = if maps.mappings.is_empty() {
-        match facts::Status::of(pid) {
+        match proc_info::Status::from_pid(pid) {
             Err(_) => return Error::Gone { pid, when: " while it was looked at".to_owned() },
-            Ok(status) if status.kernel_thread() == Some(true) || facts::exe(pid).is_none() => {
+            Ok(status) if status.kernel_thread() == Some(true) || proc_info::exe(pid).is_none() => {
                 "it is a kernel thread, which has no memory of its own".to_owned()
             }
             Ok(_) => "it has no memory mapped; it may be starting or ending".to_owned(),
@@ -118,13 +118,13 @@ pub(super) fn not_python(pid: Pid, maps: &Maps, foreign: bool) -> Error {
     } else if maps.mappings.iter().filter_map(Mapping::file_name).any(|file| file.contains("pypy")) {
         "it is PyPy, whose GIL and data are not CPython's".to_owned()
     } else {
-        elsewhere(pid, &name)
+        suggest_descendant(pid, &name)
     };
     Error::NotPython { pid, what: name, why }
 }
 
 /// What the process is, and which of its descendants is the Python that was meant.
-fn elsewhere(pid: Pid, name: &str) -> String {
+fn suggest_descendant(pid: Pid, name: &str) -> String {
     let role = if SHELLS.contains(&name) {
         "it is a shell"
     } else if LAUNCHERS.contains(&name) {
@@ -133,10 +133,10 @@ fn elsewhere(pid: Pid, name: &str) -> String {
         "neither its executable nor a library in it has CPython's _PyRuntime"
     };
     let found = python_descendants(pid);
-    let Some(&(first, near)) = found.first() else {
+    let Some(&(first, is_child)) = found.first() else {
         return format!("{role}, and no process under it is Python\n  list the Pythons that run: pgrep -af python");
     };
-    let relation = if near { "child" } else { "descendant" };
+    let relation = if is_child { "child" } else { "descendant" };
     let mut text = format!("{role}, but its {relation} {first} is Python ({})\n  gilprof attach --pid {first}", command(first));
     for &(other, _) in found.iter().skip(1).take(MAX_NAMED - 1) {
         text.push_str(&format!("\n  gilprof attach --pid {other}   ({})", command(other)));
@@ -152,12 +152,12 @@ pub fn python_descendants(pid: Pid) -> Vec<(Pid, bool)> {
     let (mut found, mut generation, mut seen) = (Vec::new(), vec![pid], 0);
     for depth in 0..MAX_DEPTH {
         let mut next = Vec::new();
-        for child in generation.into_iter().flat_map(facts::children) {
+        for child in generation.into_iter().flat_map(proc_info::children) {
             seen += 1;
             if seen > MAX_DESCENDANTS {
                 return found;
             }
-            let python = Maps::of(child).is_ok_and(|maps| maps.mappings.iter().filter_map(Mapping::file_name).any(python_name));
+            let python = Maps::from_pid(child).is_ok_and(|maps| maps.mappings.iter().filter_map(Mapping::file_name).any(is_python_name));
             if python {
                 found.push((child, depth == 0));
             }
@@ -170,14 +170,14 @@ pub fn python_descendants(pid: Pid) -> Vec<(Pid, bool)> {
 
 /// The executable's name, or the kernel's name of the main thread.
 fn name(pid: Pid) -> String {
-    let exe = facts::exe(pid).and_then(|path| path.rsplit('/').next().map(str::to_owned));
-    visible(&exe.or_else(|| facts::comm(Tid(pid.0))).unwrap_or_else(|| "unknown".to_owned()))
+    let exe = proc_info::exe(pid).and_then(|path| path.rsplit('/').next().map(str::to_owned));
+    shortened(&exe.or_else(|| proc_info::comm(Tid(pid.0))).unwrap_or_else(|| "unknown".to_owned()))
 }
 
 /// What the target chose, short enough for a message and without control characters.
-fn visible(text: &str) -> String {
-    let start: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_WORDS).collect();
-    if text.chars().count() > MAX_WORDS {
+fn shortened(text: &str) -> String {
+    let start: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_CHARS).collect();
+    if text.chars().count() > MAX_CHARS {
         format!("{start}…")
     } else {
         start
@@ -186,5 +186,5 @@ fn visible(text: &str) -> String {
 
 /// The command line, short enough for a message.
 pub fn command(pid: Pid) -> String {
-    visible(&facts::command(pid).join(" "))
+    shortened(&proc_info::command(pid).join(" "))
 }

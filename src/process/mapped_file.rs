@@ -2,10 +2,10 @@
 //!
 //! The path in `/proc/PID/maps` is the target's: in another mount namespace, a chroot or after an upgrade it names another file or
 //! none. So the kernel's own links come first (`map_files`, `exe`): they lead to the very inode, deleted or not. What is found by a path
-//! is `certain` only when the inode agrees; the caller compares the rest with the target's memory.
+//! is `same_inode` only when the inode agrees; the caller compares the rest with the target's memory.
 
 use super::maps::Mapping;
-use super::procfs::carrier;
+use super::procfs::live_task;
 use crate::ids::Pid;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,7 +13,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 /// By which way a file was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum FoundVia {
     /// `/proc/PID/map_files/START-END`: needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
     MapFiles,
     /// `/proc/PID/exe`.
@@ -26,39 +26,39 @@ pub enum Way {
 
 /// A file that is, or may be, the mapped one.
 #[derive(Debug)]
-pub struct Found {
+pub struct MappedFile {
     /// Open for reading.
     pub file: File,
     /// How it was found.
-    pub way: Way,
+    pub via: FoundVia,
     /// It is the mapped inode. Otherwise only the name agrees: overlayfs shows other inodes in maps than `stat` does.
-    pub certain: bool,
+    pub same_inode: bool,
 }
 
 /// The files that may be behind a mapping, best first: one if it is certain. The error is that of the last way.
-pub fn open(pid: Pid, mapping: &Mapping) -> io::Result<Vec<Found>> {
-    let through = carrier(pid);
+pub fn open(pid: Pid, mapping: &Mapping) -> io::Result<Vec<MappedFile>> {
+    let through = live_task(pid);
     let path = mapping.file().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let map_files = format!("/proc/{through}/map_files/{:x}-{:x}", mapping.start.0, mapping.end.0);
-    if let Ok(file) = regular(&map_files) {
-        return Ok(vec![Found { file, way: Way::MapFiles, certain: true }]);
+    if let Ok(file) = open_regular(&map_files) {
+        return Ok(vec![MappedFile { file, via: FoundVia::MapFiles, same_inode: true }]);
     }
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     let mut found = Vec::new();
     if is_exe(pid, mapping) {
-        match regular(&format!("/proc/{through}/exe")) {
-            Ok(file) => return Ok(vec![Found { file, way: Way::Exe, certain: true }]),
+        match open_regular(&format!("/proc/{through}/exe")) {
+            Ok(file) => return Ok(vec![MappedFile { file, via: FoundVia::Exe, same_inode: true }]),
             Err(error) => last = error,
         }
     }
-    for (way, path) in [(Way::Root, format!("/proc/{through}/root{path}")), (Way::Path, path.to_owned())] {
-        match regular(&path) {
+    for (via, path) in [(FoundVia::Root, format!("/proc/{through}/root{path}")), (FoundVia::Path, path.to_owned())] {
+        match open_regular(&path) {
             Ok(file) => {
-                let certain = file.metadata().is_ok_and(|meta| meta.ino() == mapping.inode);
-                if certain {
-                    return Ok(vec![Found { file, way, certain }]);
+                let same_inode = file.metadata().is_ok_and(|meta| meta.ino() == mapping.inode);
+                if same_inode {
+                    return Ok(vec![MappedFile { file, via, same_inode }]);
                 }
-                found.push(Found { file, way, certain });
+                found.push(MappedFile { file, via, same_inode });
             }
             Err(error) => last = error,
         }
@@ -71,22 +71,22 @@ pub fn open(pid: Pid, mapping: &Mapping) -> io::Result<Vec<Found>> {
 
 /// Whether the mapping shows the process's executable: the inode agrees, or (overlayfs) the kernel prints the same path for both.
 pub fn is_exe(pid: Pid, mapping: &Mapping) -> bool {
-    let link = format!("/proc/{}/exe", carrier(pid));
+    let link = format!("/proc/{}/exe", live_task(pid));
     let inode = std::fs::metadata(&link).is_ok_and(|meta| {
         let dev = meta.dev();
         meta.ino() == mapping.inode && (libc::major(dev), libc::minor(dev)) == (mapping.dev.major, mapping.dev.minor)
     });
-    inode || std::fs::read_link(&link).is_ok_and(|target| printed(mapping).is_some_and(|path| target.as_os_str() == path.as_str()))
+    inode || std::fs::read_link(&link).is_ok_and(|target| printed_path(mapping).is_some_and(|path| target.as_os_str() == path.as_str()))
 }
 
 /// The path as the kernel prints it.
-fn printed(mapping: &Mapping) -> Option<String> {
+fn printed_path(mapping: &Mapping) -> Option<String> {
     let path = mapping.file()?;
     Some(if mapping.deleted { format!("{path} (deleted)") } else { path.to_owned() })
 }
 
 /// Opens a regular file. A mapped device or a pipe put in the file's place must neither block us nor be read.
-fn regular(path: &str) -> io::Result<File> {
+fn open_regular(path: &str) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
@@ -102,17 +102,17 @@ mod tests {
     #[test]
     fn own_executable_is_found() {
         let pid = Pid(std::process::id() as i32);
-        let maps = Maps::of(pid).unwrap();
+        let maps = Maps::from_pid(pid).unwrap();
         let mapping = maps.mappings.iter().find(|m| is_exe(pid, m)).unwrap();
         let found = open(pid, mapping).unwrap();
-        assert!(found[0].certain);
+        assert!(found[0].same_inode);
         assert_eq!(found[0].file.metadata().unwrap().ino(), mapping.inode);
     }
 
     #[test]
     fn memory_without_a_file_is_not_found() {
         let pid = Pid(std::process::id() as i32);
-        let maps = Maps::of(pid).unwrap();
+        let maps = Maps::from_pid(pid).unwrap();
         let stack = maps.mappings.iter().find(|m| m.path.as_deref() == Some("[stack]")).unwrap();
         assert_eq!(open(pid, stack).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -5,30 +5,30 @@
 
 use super::containers::Containers;
 use super::field::Field;
-use super::validate::Fact;
-use super::{DataStack, Gil, Minor};
+use super::validate::PublishedField;
+use super::{DataStack, GilLayout, Minor};
 
 /// One version's unpublished layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rest {
+pub struct Unpublished {
     /// The version it is for.
     pub minor: Minor,
     /// Where each published value (a u64) stands in `_Py_DebugOffsets`, in bytes. What is missing is not published by this version.
-    pub published: &'static [(Fact, u16)],
+    pub published: &'static [(PublishedField, u16)],
     /// Bytes from `interpreters.head` to `interpreters.main`.
     pub main_after_head: u32,
     /// All of `_gil_runtime_state`: two fields are published, and must agree.
-    pub gil: Gil,
+    pub gil: GilLayout,
     /// The per-thread stack of frames: `chunk` is published, and must agree.
     pub datastack: DataStack,
     /// `PyThreadState.eval_breaker`: next to `interp`, which is published.
     pub eval_breaker: Field<u64>,
-    /// As [`super::Frame::code_tag_mask`].
+    /// As [`super::FrameLayout::code_tag_mask`].
     pub code_tag_mask: u64,
     /// As [`super::Owner::first_not_python`].
     pub first_not_python: i8,
     /// The flags of a `str`.
-    pub unicode: UnicodeRest,
+    pub unicode: UnpublishedUnicode,
     /// Dicts, types, instances, ints; partly published.
     pub containers: Containers,
     /// As [`super::Layout::call_opcodes`].
@@ -37,12 +37,12 @@ pub struct Rest {
 
 /// What is not published about `str`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnicodeRest {
-    /// As [`super::Object::unicode_kind_shift`].
+pub struct UnpublishedUnicode {
+    /// As [`super::ObjectLayout::unicode_kind_shift`].
     pub kind_shift: u32,
-    /// As [`super::Object::unicode_compact_bit`].
+    /// As [`super::ObjectLayout::unicode_compact_bit`].
     pub compact_bit: u32,
-    /// As [`super::Object::unicode_ascii_bit`].
+    /// As [`super::ObjectLayout::unicode_ascii_bit`].
     pub ascii_bit: u32,
     /// Bytes from the end of `PyASCIIObject` to that of `PyCompactUnicodeObject`.
     pub compact_after_ascii: u32,
