@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{:?}\n{:?}", window.stats, window.target);
     let profile = builder.finish(window.target, window.stats);
     for thread in &profile.threads {
-        print!("{:>8} {:20}", thread.facts.tid, thread.facts.name);
+        print!("{:>8} {:20}", thread.info.tid, thread.info.name);
         for state in State::ALL {
             let share = thread.split.get(state) / thread.split.total();
             if share >= 0.001 {
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for (thread, stack, split) in profile.stacks() {
         let names: Vec<String> = stack.frames.iter().map(|f| format!("{}:{}", f.function.name, f.line)).collect();
-        println!("{} {:.0} ms {:?} {}", thread.facts.name, split.total() / 1e6, stack.trust, names.join(" "));
+        println!("{} {:.0} ms {:?} {}", thread.info.name, split.total() / 1e6, stack.trust, names.join(" "));
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ pub enum Code {
     // Only ever findings.
     KnownLibrary,
     GarbageCollection,
-    HandOffStorm,
+    ExcessiveSwitching,
     EventLoopStarved,
     EventLoopBlocked,
     CpuLimit,
@@ -45,7 +45,7 @@ impl Code {
         Code::Inconclusive,
         Code::KnownLibrary,
         Code::GarbageCollection,
-        Code::HandOffStorm,
+        Code::ExcessiveSwitching,
         Code::EventLoopStarved,
         Code::EventLoopBlocked,
         Code::CpuLimit,
@@ -69,7 +69,7 @@ impl Code {
             Code::Inconclusive => "inconclusive",
             Code::KnownLibrary => "known-library",
             Code::GarbageCollection => "garbage-collection",
-            Code::HandOffStorm => "hand-off-storm",
+            Code::ExcessiveSwitching => "excessive-switching",
             Code::EventLoopStarved => "event-loop-starved",
             Code::EventLoopBlocked => "event-loop-blocked",
             Code::CpuLimit => "cpu-limit",
@@ -88,7 +88,7 @@ impl Code {
             self,
             Code::KnownLibrary
                 | Code::GarbageCollection
-                | Code::HandOffStorm
+                | Code::ExcessiveSwitching
                 | Code::EventLoopStarved
                 | Code::EventLoopBlocked
                 | Code::CpuLimit

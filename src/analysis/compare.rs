@@ -6,8 +6,8 @@
 //! program is a little slower.
 
 use super::report::{Code, Report};
-use super::spread;
-use crate::profile::stretches::{Series, Stretches, ThreadSeries, STRETCHES};
+use super::ratio_estimator;
+use crate::profile::buckets::{Series, Buckets, ThreadSeries, BUCKETS};
 use crate::sample::{Split, State};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,19 +20,19 @@ const SHARE_FLOOR: f64 = 0.03;
 const RATE_FLOOR: f64 = 0.05;
 const RELATIVE_FLOOR: f64 = 0.10;
 /// A thread that holds or wants the GIL for less of its time is in no row.
-const TAKES_PART: f64 = 0.005;
+const MIN_GIL_WEIGHT: f64 = 0.005;
 /// The figure that is the machine's doing: another program came or went.
 const STARVED: &str = "threads starved";
 /// Functions named.
-const MOST_FUNCTIONS: usize = 20;
+const MAX_FUNCTIONS: usize = 20;
 
 /// What is compared.
 #[derive(Clone, Copy, Debug)]
-pub struct Side<'a> {
+pub struct ComparedWindow<'a> {
     /// What was said of it.
     pub report: &'a Report,
     /// Its course.
-    pub stretches: &'a Stretches,
+    pub buckets: &'a Buckets,
 }
 
 /// The comparison. Figures are shares or thread-seconds per second, as in the report.
@@ -45,9 +45,9 @@ pub struct Comparison {
     /// One sentence.
     pub headline: String,
     /// The first window.
-    pub base: Brief,
+    pub base: WindowSummary,
     /// The second.
-    pub new: Brief,
+    pub new: WindowSummary,
     /// The whole process.
     pub figures: Vec<Figure>,
     /// Threads by name, numbers in names left out; per thread.
@@ -61,12 +61,12 @@ pub struct Comparison {
 /// A window, briefly.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
-pub struct Brief {
+pub struct WindowSummary {
     pub pid: i32,
     pub python: String,
     pub command: Vec<String>,
     pub seconds: f64,
-    pub looks: u64,
+    pub samples: u64,
     pub verdict: Code,
 }
 
@@ -130,22 +130,22 @@ pub struct FunctionChange {
 }
 
 /// Compares two windows.
-pub fn compare(base: Side<'_>, new: Side<'_>) -> Comparison {
-    let figures = figures(base.stretches, new.stretches);
-    let threads = threads(base.stretches, new.stretches);
-    let functions = functions(base.stretches, new.stretches);
+pub fn compare(base: ComparedWindow<'_>, new: ComparedWindow<'_>) -> Comparison {
+    let figures = figures(base.buckets, new.buckets);
+    let threads = threads(base.buckets, new.buckets);
+    let functions = functions(base.buckets, new.buckets);
     let (machine, program): (Vec<&Figure>, Vec<&Figure>) = figures.iter().filter(|f| f.change.real).partition(|f| f.name == STARVED);
     let real = !program.is_empty() || !functions.is_empty();
     let headline = headline(&program, &functions);
     let mut warnings = warnings(base.report, new.report);
-    warnings.extend(machine.into_iter().map(|f| format!("{}: that is for want of cores, and the machine's doing", moved(f))));
-    Comparison { schema: SCHEMA, real, headline, base: brief(base.report), new: brief(new.report), figures, threads, functions, warnings }
+    warnings.extend(machine.into_iter().map(|f| format!("{}: that is for want of cores, and the machine's doing", describe_change(f))));
+    Comparison { schema: SCHEMA, real, headline, base: window_summary(base.report), new: window_summary(new.report), figures, threads, functions, warnings }
 }
 
-fn brief(report: &Report) -> Brief {
+fn window_summary(report: &Report) -> WindowSummary {
     let (target, window) = (&report.target, &report.window);
     let (python, command) = (target.python.clone(), target.command.clone());
-    Brief { pid: target.pid, python, command, seconds: window.seconds, looks: window.looks, verdict: report.verdict.code }
+    WindowSummary { pid: target.pid, python, command, seconds: window.seconds, samples: window.samples, verdict: report.verdict.code }
 }
 
 /// A value per stretch, and what it is a part of.
@@ -158,18 +158,18 @@ struct Ratio {
 impl Ratio {
     /// Per second of wall time.
     fn rate(parts: Series, length: f64) -> Ratio {
-        Ratio { parts, wholes: [length; STRETCHES] }
+        Ratio { parts, wholes: [length; BUCKETS] }
     }
 
     /// Its value, and the variance of that.
     fn value(&self) -> (f64, f64) {
-        spread::ratio(&self.parts, &self.wholes)
+        ratio_estimator::ratio(&self.parts, &self.wholes)
     }
 }
 
 fn change(base: &Ratio, new: &Ratio, floor: impl Fn(f64, f64) -> f64) -> Change {
     let ((before, scatter), (after, other)) = (base.value(), new.value());
-    let (change, half) = (after - before, spread::student(STRETCHES - 1) * (scatter + other).sqrt());
+    let (change, half) = (after - before, ratio_estimator::student_t(BUCKETS - 1) * (scatter + other).sqrt());
     let (low, high) = (change - half, change + half);
     let real = (low > 0.0 || high < 0.0) && change.abs() >= floor(before, after);
     Change { base: before, new: after, change, low, high, real }
@@ -185,22 +185,22 @@ fn rate_floor(before: f64, after: f64) -> f64 {
 
 /// Sums over threads, each multiplied by its weight, stretch by stretch.
 fn sum<'a>(threads: impl Iterator<Item = (&'a ThreadSeries, f64)>, part: impl Fn(&Split) -> f64) -> Series {
-    let mut out = [0.0; STRETCHES];
+    let mut out = [0.0; BUCKETS];
     for (thread, weight) in threads {
         out.iter_mut().zip(&thread.splits).for_each(|(sum, split)| *sum += weight * part(split));
     }
     out
 }
 
-fn figures(base: &Stretches, new: &Stretches) -> Vec<Figure> {
-    let busy = |s: &Stretches| Ratio { parts: s.busy, wholes: s.observed };
-    let waiting = |s: &Stretches| {
-        let weighted = || s.threads.values().map(|t| (t, t.demand()));
+fn figures(base: &Buckets, new: &Buckets) -> Vec<Figure> {
+    let busy = |s: &Buckets| Ratio { parts: s.busy, wholes: s.observed };
+    let waiting = |s: &Buckets| {
+        let weighted = || s.threads.values().map(|t| (t, t.gil_weight()));
         Ratio { parts: sum(weighted(), |split| split.get(State::Waiting)), wholes: sum(weighted(), Split::total) }
     };
-    let state = |s: &Stretches, part: fn(&Split) -> f64| Ratio::rate(sum(s.threads.values().map(|t| (t, 1.0)), part), s.length());
+    let state = |s: &Buckets, part: fn(&Split) -> f64| Ratio::rate(sum(s.threads.values().map(|t| (t, 1.0)), part), s.length());
     let share =
-        |name, ratio: &dyn Fn(&Stretches) -> Ratio| Figure { name, share: true, change: change(&ratio(base), &ratio(new), share_floor) };
+        |name, ratio: &dyn Fn(&Buckets) -> Ratio| Figure { name, share: true, change: change(&ratio(base), &ratio(new), share_floor) };
     let rate =
         |name, part: fn(&Split) -> f64| Figure { name, share: false, change: change(&state(base, part), &state(new, part), rate_floor) };
     vec![
@@ -214,7 +214,7 @@ fn figures(base: &Stretches, new: &Stretches) -> Vec<Figure> {
 }
 
 /// A thread's name with each number as a star: threads of one pool are one row.
-fn family(name: &str) -> String {
+fn name_pattern(name: &str) -> String {
     let mut out = String::new();
     for c in name.chars() {
         if !c.is_ascii_digit() {
@@ -226,11 +226,11 @@ fn family(name: &str) -> String {
     out
 }
 
-fn threads(base: &Stretches, new: &Stretches) -> Vec<ThreadChange> {
-    let mut families: BTreeMap<String, [Vec<&ThreadSeries>; 2]> = BTreeMap::new();
-    for (side, stretches) in [base, new].into_iter().enumerate() {
-        for thread in stretches.threads.values().filter(|thread| thread.demand() > TAKES_PART) {
-            families.entry(family(&thread.name)).or_default()[side].push(thread);
+fn threads(base: &Buckets, new: &Buckets) -> Vec<ThreadChange> {
+    let mut rows_by_pattern: BTreeMap<String, [Vec<&ThreadSeries>; 2]> = BTreeMap::new();
+    for (side, buckets) in [base, new].into_iter().enumerate() {
+        for thread in buckets.threads.values().filter(|thread| thread.gil_weight() > MIN_GIL_WEIGHT) {
+            rows_by_pattern.entry(name_pattern(&thread.name)).or_default()[side].push(thread);
         }
     }
     let row = |(name, sides): (String, [Vec<&ThreadSeries>; 2])| {
@@ -242,10 +242,10 @@ fn threads(base: &Stretches, new: &Stretches) -> Vec<ThreadChange> {
         let threads = [sides[0].len(), sides[1].len()];
         ThreadChange { name, threads, waiting: of(|split| split.get(State::Waiting)), holding: of(Split::holding) }
     };
-    families.into_iter().map(row).collect()
+    rows_by_pattern.into_iter().map(row).collect()
 }
 
-fn functions(base: &Stretches, new: &Stretches) -> Vec<FunctionChange> {
+fn functions(base: &Buckets, new: &Buckets) -> Vec<FunctionChange> {
     let names: std::collections::BTreeSet<_> = base.functions.keys().chain(new.functions.keys()).collect();
     let (none, lengths) = (Default::default(), (base.length(), new.length()));
     let row = |key: &(String, String)| {
@@ -264,12 +264,12 @@ fn functions(base: &Stretches, new: &Stretches) -> Vec<FunctionChange> {
     let mut rows: Vec<FunctionChange> = names.into_iter().map(row).filter(differs).collect();
     let size = |f: &FunctionChange| f.inflicted_wait.change.abs().max(f.holding.change.abs()).max(f.waiting.change.abs());
     rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
-    rows.truncate(MOST_FUNCTIONS);
+    rows.truncate(MAX_FUNCTIONS);
     rows
 }
 
 /// A change in words.
-fn moved(f: &Figure) -> String {
+fn describe_change(f: &Figure) -> String {
     let c = &f.change;
     let more = if c.change > 0.0 { "up" } else { "down" };
     match f.share {
@@ -280,14 +280,14 @@ fn moved(f: &Figure) -> String {
 
 /// What differs of the program.
 fn headline(figures: &[&Figure], functions: &[FunctionChange]) -> String {
-    let mut said: Vec<String> = figures.iter().map(|f| moved(f)).collect();
-    if said.is_empty() && !functions.is_empty() {
-        said.push(format!("the same in sum, but not in the same functions: {} above all", functions[0].name));
+    let mut changes: Vec<String> = figures.iter().map(|f| describe_change(f)).collect();
+    if changes.is_empty() && !functions.is_empty() {
+        changes.push(format!("the same in sum, but not in the same functions: {} above all", functions[0].name));
     }
-    if said.is_empty() {
+    if changes.is_empty() {
         return "No real difference: what differs may be chance, or is too little to matter.".into();
     }
-    said.join("; ") + "."
+    changes.join("; ") + "."
 }
 
 fn warnings(base: &Report, new: &Report) -> Vec<String> {
@@ -318,9 +318,9 @@ mod tests {
 
     /// A second in which one thread spends these parts of its time starved and waiting, give or take a thousandth, and else holds. Of the first
     /// stretch another spends this part waiting.
-    fn second(starved: f64, waiting: f64, first: f64) -> Stretches {
-        let mut stretches = Stretches::of(Nanos::from_nanos(0), 1.0);
-        let length = stretches.length();
+    fn second(starved: f64, waiting: f64, first: f64) -> Buckets {
+        let mut buckets = Buckets::new(Nanos::from_nanos(0), 1.0);
+        let length = buckets.length();
         let split = |n: usize| {
             let more = 0.001 * (n % 2) as f64;
             let mut split = Split::whole(State::Starved, (starved + more) * length);
@@ -329,42 +329,42 @@ mod tests {
             split
         };
         let splits = std::array::from_fn(split);
-        let facts = ThreadFacts { id: ThreadId(1), tid: Tid(1), name: "worker-1".into(), python: true, main: false, gil: None };
-        stretches.thread(&facts);
-        stretches.threads.values_mut().for_each(|thread| thread.splits = splits);
+        let info = ThreadFacts { id: ThreadId(1), tid: Tid(1), name: "worker-1".into(), python: true, main: false, gil: None };
+        buckets.thread(&info);
+        buckets.threads.values_mut().for_each(|thread| thread.splits = splits);
         // The main thread reads its input, after a while at the GIL.
-        let length = stretches.length();
-        stretches.thread(&ThreadFacts { id: ThreadId(2), tid: Tid(2), name: "MainThread".into(), main: true, ..facts });
-        if let Some(main) = stretches.threads.get_mut(&ThreadId(2)) {
+        let length = buckets.length();
+        buckets.thread(&ThreadFacts { id: ThreadId(2), tid: Tid(2), name: "MainThread".into(), main: true, ..info });
+        if let Some(main) = buckets.threads.get_mut(&ThreadId(2)) {
             main.splits = std::array::from_fn(|_| Split::whole(State::Io, length));
             main.splits[0] = Split::whole(State::Waiting, first * length);
             main.splits[0].add(State::Io, (1.0 - first) * length);
         }
-        stretches.observed = [length; STRETCHES];
-        stretches.busy = [length; STRETCHES];
-        stretches
+        buckets.observed = [length; BUCKETS];
+        buckets.busy = [length; BUCKETS];
+        buckets
     }
 
-    fn compared(base: &Stretches, new: &Stretches) -> Comparison {
+    fn compared(base: &Buckets, new: &Buckets) -> Comparison {
         let report = crate::analysis::report_with(&ProfileBuilder::new().finish(Default::default(), Default::default()), &[]);
-        compare(Side { report: &report, stretches: base }, Side { report: &report, stretches: new })
+        compare(ComparedWindow { report: &report, buckets: base }, ComparedWindow { report: &report, buckets: new })
     }
 
     #[test]
     fn a_busier_machine_is_a_warning_and_no_difference_of_the_program() {
-        let said = compared(&second(0.0, 0.3, 0.0), &second(0.2, 0.3, 0.0));
-        assert!(!said.real && said.headline.starts_with("No real difference"), "{said:#?}");
-        assert!(said.warnings.iter().any(|w| w.starts_with("threads starved up from 0.00 to 0.20: ")), "{:?}", said.warnings);
-        let said = compared(&second(0.0, 0.3, 0.0), &second(0.0, 0.5, 0.0));
-        assert!(said.real && said.headline.contains("threads waiting up from 0.30 to 0.50"), "{said:#?}");
-        assert!(said.warnings.is_empty(), "{:?}", said.warnings);
+        let comparison = compared(&second(0.0, 0.3, 0.0), &second(0.2, 0.3, 0.0));
+        assert!(!comparison.real && comparison.headline.starts_with("No real difference"), "{comparison:#?}");
+        assert!(comparison.warnings.iter().any(|w| w.starts_with("threads starved up from 0.00 to 0.20: ")), "{:?}", comparison.warnings);
+        let comparison = compared(&second(0.0, 0.3, 0.0), &second(0.0, 0.5, 0.0));
+        assert!(comparison.real && comparison.headline.contains("threads waiting up from 0.30 to 0.50"), "{comparison:#?}");
+        assert!(comparison.warnings.is_empty(), "{:?}", comparison.warnings);
     }
 
     #[test]
     fn a_thread_that_wants_the_gil_for_a_moment_has_a_small_part_in_waiting() {
         // For .4 and .6 % of its time.
-        let said = compared(&second(0.0, 0.3, 0.064), &second(0.0, 0.3, 0.096));
-        let waiting = said.figures.iter().find(|f| f.name == "waiting").unwrap();
-        assert!(!said.real && waiting.change.change.abs() < 0.001 && waiting.change.base > 0.29, "{said:#?}");
+        let comparison = compared(&second(0.0, 0.3, 0.064), &second(0.0, 0.3, 0.096));
+        let waiting = comparison.figures.iter().find(|f| f.name == "waiting").unwrap();
+        assert!(!comparison.real && waiting.change.change.abs() < 0.001 && waiting.change.base > 0.29, "{comparison:#?}");
     }
 }

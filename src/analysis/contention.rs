@@ -18,7 +18,7 @@ pub(super) fn most_contended(gils: &[Gil]) -> Gil {
 fn row(profile: &Profile, gil: &GilProfile) -> Gil {
     let share = |nanos: f64| if gil.observed > 0.0 { nanos / gil.observed } else { 0.0 };
     let (mut holds, mut waits) = (Histogram::default(), Histogram::default());
-    let its = || profile.threads.iter().filter(|t| t.facts.gil.unwrap_or_default() == gil.id);
+    let its = || profile.threads.iter().filter(|t| t.info.gil.unwrap_or_default() == gil.id);
     // Where one thread's holds were measured, those of others are not mixed with them: an estimate has other errors.
     let measured = Measured { waits: its().any(|t| t.measured.waits), holds: its().any(|t| t.measured.holds) };
     for thread in its() {

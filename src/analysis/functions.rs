@@ -6,7 +6,7 @@ use crate::sample::{Split, State};
 use std::collections::HashMap;
 
 /// How many rows a report has at most.
-const MOST: usize = 500;
+const MAX_ROWS: usize = 500;
 
 /// What is gathered of one function.
 #[derive(Default)]
@@ -20,12 +20,12 @@ struct Sums {
 /// One row per function, most harmful first.
 pub(super) fn rows(profile: &Profile) -> Vec<FunctionRow> {
     let mut sums: HashMap<FunctionId, Sums> = HashMap::new();
-    for weight in &profile.weights {
-        let sum = sums.entry(profile.leaf(weight.stack)).or_default();
-        sum.split.merge(&weight.split);
-        let line = sum.lines.entry(profile.stack(weight.stack).leaf().map_or(0, |leaf| leaf.line)).or_default();
-        line.0 += weight.split.holding();
-        line.1 += weight.split.total();
+    for row in &profile.stack_times {
+        let sum = sums.entry(profile.leaf(row.stack)).or_default();
+        sum.split.merge(&row.split);
+        let line = sum.lines.entry(profile.stack(row.stack).leaf().map_or(0, |leaf| leaf.line)).or_default();
+        line.0 += row.split.holding();
+        line.1 += row.split.total();
     }
     for blame in &profile.blame {
         if let Some(holder) = blame.holder {
@@ -42,7 +42,7 @@ pub(super) fn rows(profile: &Profile) -> Vec<FunctionRow> {
 
 /// As many of them as a report shows.
 pub(super) fn largest(mut rows: Vec<FunctionRow>) -> Vec<FunctionRow> {
-    rows.truncate(MOST);
+    rows.truncate(MAX_ROWS);
     rows
 }
 

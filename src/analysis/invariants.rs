@@ -105,7 +105,7 @@ fn nulls(value: &serde_json::Value, key: &str) -> bool {
         "processes",
         "free_threading",
         "release_in_native",
-        "threads_worth_having",
+        "gil_saturates_at",
         "switch_interval_us",
     ];
     match value {

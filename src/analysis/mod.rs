@@ -1,24 +1,24 @@
 //! What the numbers mean: shares, contention, prediction, verdict. Pure functions over a profile; nothing here prints.
 //!
-//! `shares`, `contention`, `functions` and `blame` are arithmetic with definitions; `scaling` predicts; `stats` gives every figure that
-//! a judgement needs an interval, `spread` one to what was taken in stretches; `what_if` answers one case by a simulation (`simulate`); `evidence` gathers all of it, and each file of `rules` judges one thing by it. `verdict` has the order.
+//! `shares`, `contention`, `functions` and `blame` are arithmetic with definitions; `scaling` predicts; `bootstrap` gives every figure that
+//! a judgement needs an interval, `ratio_estimator` one to what was taken in stretches; `what_if` answers one case by a simulation (`simulate`); `rule_input` gathers all of it, and each file of `rules` judges one thing by it. `verdict` has the order.
 
 mod blame;
 mod code;
 pub mod compare;
 mod contention;
-mod evidence;
+mod rule_input;
 mod functions;
 pub mod report;
 mod rules;
 mod scaling;
 mod shares;
 mod simulate;
-pub mod spread;
-mod stats;
+pub mod ratio_estimator;
+mod bootstrap;
 mod verdict;
 pub mod what_if;
-mod words;
+mod phrases;
 
 #[cfg(test)]
 mod invariants;
@@ -42,10 +42,10 @@ pub fn report_with(profile: &Profile, questions: &[what_if::Question]) -> Report
     }
     let threads = shares::threads(profile);
     let functions = functions::rows(profile);
-    let evidence = evidence::Evidence::gather(profile, &gil, &threads, &functions);
-    let (verdict, findings) = verdict::judge(&evidence);
+    let input = rule_input::RuleInput::new(profile, &gil, &threads, &functions);
+    let (verdict, findings) = verdict::decide(&input);
     let refused = verdict.speedup.processes.is_none();
-    let what_if = questions.iter().map(|question| what_if::answer(&evidence, question, refused)).collect();
+    let what_if = questions.iter().map(|question| what_if::answer(&input, question, refused)).collect();
     Report {
         schema: SCHEMA,
         gilprof: env!("CARGO_PKG_VERSION"),
@@ -84,7 +84,7 @@ fn window(profile: &Profile) -> Window {
         begin_ns: w.begin.as_nanos(),
         seconds: profile.seconds(),
         rate_hz: w.rate_hz,
-        looks: w.looks,
+        samples: w.looks,
         missed: w.missed,
         torn: w.torn,
         failed: w.failed,
@@ -103,8 +103,8 @@ fn warnings(profile: &Profile) -> Vec<String> {
         (l.stacks, "slices are counted under \"(other functions)\" in stacks, because the program has more stacks than are kept"),
         (l.threads, "slices are counted under \"(other threads)\", because the program has more threads than are kept"),
         (l.blame, "waits are counted under \"(other functions)\" in blame, because there are more pairs than are kept"),
-        (l.senseless, "slices had parts that are no time at all; those parts were left out"),
+        (l.invalid, "slices had parts that are no time at all; those parts were left out"),
     ];
-    let told = lost.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}."));
-    profile.window.warnings.iter().cloned().chain(told).collect()
+    let losses = lost.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}."));
+    profile.window.warnings.iter().cloned().chain(losses).collect()
 }

@@ -67,7 +67,7 @@ pub struct Window {
     pub begin_ns: u64,
     pub seconds: f64,
     pub rate_hz: f64,
-    pub looks: u64,
+    pub samples: u64,
     pub missed: u64,
     pub torn: u64,
     pub failed: u64,
@@ -219,10 +219,10 @@ pub struct Verdict {
     pub confidence: Confidence,
     pub speedup: Speedup,
     /// Where the GIL saturates: (hold + off-GIL time per cycle) / hold. `None` when nobody holds it.
-    pub threads_worth_having: Option<f64>,
+    pub gil_saturates_at: Option<f64>,
     /// The same with its interval.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub threads_worth_having_interval: Option<Estimate>,
+    pub gil_saturates_at_interval: Option<Estimate>,
     /// Measured facts, with numbers.
     pub because: Vec<String>,
     /// What to do, naming the function.

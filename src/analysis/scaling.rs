@@ -25,7 +25,7 @@ use super::shares::on_cpu;
 use crate::sample::{Split, State};
 
 /// How much more than predicted hand-offs were seen to cost at full contention.
-const HAND_OFF: f64 = 0.25;
+const SWITCH_COST: f64 = 0.25;
 /// How much less, and how much more, than predicted was seen in any case.
 const MODEL_ERROR: f64 = 0.05;
 /// How much of the gain threads lose that sleep all the time they do not compute.
@@ -35,7 +35,7 @@ const FREE_THREADED_SPEED: Estimate = Estimate { estimate: 0.925, low: 0.90, hig
 /// Bound of the fixed point; it settles in a handful of steps.
 const STEPS: usize = 40;
 /// More threads than this never saturate anything: the GIL is hardly held at all.
-const MOST_THREADS: f64 = 1e6;
+const MAX_THREADS: f64 = 1e6;
 /// A core count that stands for no limit.
 pub(super) const NO_LIMIT: f64 = 1e9;
 
@@ -72,7 +72,7 @@ fn without_gil(threads: &[Split], cores: f64, speed: Estimate) -> Estimate {
     ordered(
         gain(threads, &Scenario { speed: speed.estimate, locks_follow: true, ..plain }),
         cautious(threads, gain(threads, &low)),
-        gain(threads, &high) * (1.0 + HAND_OFF * sum(threads, State::Waiting).min(1.0)),
+        gain(threads, &high) * (1.0 + SWITCH_COST * sum(threads, State::Waiting).min(1.0)),
     )
 }
 
@@ -93,12 +93,12 @@ pub(super) fn saturation(threads: &[Split]) -> f64 {
     let most = threads.iter().map(Split::holding).fold(0.0, f64::max);
     let (mut cycle, mut hold) = (0.0, 0.0);
     for t in threads.iter().filter(|t| t.holding() > 0.01 * most) {
-        let aside = [State::Waiting, State::Lock, State::Starved, State::Unknown].iter().map(|&s| t.get(s)).sum::<f64>();
-        cycle += t.total() - aside;
+        let excluded = [State::Waiting, State::Lock, State::Starved, State::Unknown].iter().map(|&s| t.get(s)).sum::<f64>();
+        cycle += t.total() - excluded;
         hold += t.holding();
     }
     if hold > 0.0 {
-        (cycle / hold).min(MOST_THREADS)
+        (cycle / hold).min(MAX_THREADS)
     } else {
         0.0
     }
@@ -161,7 +161,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn by(all: &[Parts]) -> Wanted {
+    fn from_parts(all: &[Parts]) -> Wanted {
         let sum = |stays: bool| all.iter().filter(|p| p.stays() == stays).map(|p| p.wants).sum();
         Wanted { staying: sum(true), passing: sum(false) }
     }
@@ -207,7 +207,7 @@ fn gain(threads: &[Split], s: &Scenario) -> f64 {
     let cores = s.cores.max(0.01);
     let (mut gain, mut turns) = (1.0, 0.0);
     for _ in 0..STEPS {
-        let wanted = Wanted::by(&all);
+        let wanted = Wanted::from_parts(&all);
         let lock_share = if s.locks_follow { 1.0 / gain } else { 1.0 };
         let (mut sum, mut moved) = (0.0, 0.0f64);
         turns = 0.0;

@@ -15,12 +15,12 @@ pub(super) fn threads(profile: &Profile) -> Vec<Thread> {
 
 fn row(profile: &Profile, thread: &ThreadProfile) -> Thread {
     let several = profile.gils.len() > 1;
-    let gil = thread.facts.gil.filter(|_| several).and_then(|id| profile.gils.iter().position(|gil| gil.id == id));
+    let gil = thread.info.gil.filter(|_| several).and_then(|id| profile.gils.iter().position(|gil| gil.id == id));
     let seconds = thread.split.total() / 1e9;
     Thread {
-        tid: thread.facts.tid.0,
-        name: thread.facts.name.clone(),
-        python: thread.facts.python,
+        tid: thread.info.tid.0,
+        name: thread.info.name.clone(),
+        python: thread.info.python,
         gil,
         seconds,
         cpu: cpu(thread),

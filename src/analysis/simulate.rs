@@ -28,7 +28,7 @@ impl Need {
 }
 
 /// A stretch: what it needs, and for how many nanoseconds on a CPU of its own.
-pub type Stretch = (Need, f64);
+pub type Phase = (Need, f64);
 
 /// Where they run.
 #[derive(Clone, Copy, Debug)]
@@ -42,14 +42,14 @@ pub struct Machine {
 }
 
 /// Events of one simulation: past that it ends early.
-const MOST_EVENTS: usize = 200_000;
+const MAX_EVENTS: usize = 200_000;
 /// The same, times workers: each event looks at all of them.
-const MOST_STEPS: usize = 8_000_000;
+const MAX_STEPS: usize = 8_000_000;
 /// Less than this of a stretch is nothing: sums of floats.
 const NOTHING: f64 = 1e-6;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum At {
+enum Activity {
     /// On its stretch.
     Work,
     /// Wants the GIL, since then.
@@ -62,18 +62,18 @@ enum At {
 #[derive(Clone, Debug, Default)]
 pub struct Worker {
     /// Its cycle.
-    pub work: Vec<Stretch>,
+    pub work: Vec<Phase>,
     /// The number of its GIL: one for each process.
     pub gil: usize,
 }
 
 #[derive(Debug)]
-struct Thread<'a> {
-    work: &'a [Stretch],
+struct SimThread<'a> {
+    work: &'a [Phase],
     gil: usize,
     next: usize,
     left: f64,
-    at: At,
+    at: Activity,
     /// Nanoseconds of its stretches done, and those waited for the GIL.
     done: f64,
     waited: f64,
@@ -81,7 +81,7 @@ struct Thread<'a> {
 
 /// What became of one thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Outcome {
+pub struct WorkerOutcome {
     /// Its work done per nanosecond: 1 where it met nobody.
     pub speed: f64,
     /// The share of the time in which it waited for the GIL.
@@ -89,47 +89,47 @@ pub struct Outcome {
 }
 
 /// Lets each worker do its stretches again and again, for so many nanoseconds. One without work has the speed 0.
-pub fn run(workers: &[Worker], machine: &Machine, span: f64) -> Vec<Outcome> {
+pub fn run(workers: &[Worker], machine: &Machine, span: f64) -> Vec<WorkerOutcome> {
     let gils = workers.iter().map(|w| w.gil + 1).max().unwrap_or(0);
-    let mut sim = Sim { machine: *machine, now: 0.0, gils: vec![Gil::default(); gils], threads: workers.iter().map(Thread::of).collect() };
+    let mut sim = Sim { machine: *machine, now: 0.0, gils: vec![SimGil::default(); gils], threads: workers.iter().map(SimThread::new).collect() };
     for index in 0..sim.threads.len() {
         sim.begin(index);
     }
-    for _ in 0..MOST_EVENTS.min(MOST_STEPS / workers.len().max(1)) {
+    for _ in 0..MAX_EVENTS.min(MAX_STEPS / workers.len().max(1)) {
         if sim.now >= span || !sim.step(span) {
             break;
         }
     }
     let whole = sim.now.max(NOTHING);
-    sim.threads.iter().map(|t| Outcome { speed: t.done / whole, waiting: t.waited / whole }).collect()
+    sim.threads.iter().map(|t| WorkerOutcome { speed: t.done / whole, waiting: t.waited / whole }).collect()
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Gil {
+struct SimGil {
     holder: Option<usize>,
     /// When it last changed hands.
-    changed: f64,
+    switched_at: f64,
 }
 
 struct Sim<'a> {
     machine: Machine,
     now: f64,
-    gils: Vec<Gil>,
-    threads: Vec<Thread<'a>>,
+    gils: Vec<SimGil>,
+    threads: Vec<SimThread<'a>>,
 }
 
 impl Sim<'_> {
     /// Goes on to the next event; false when there is none before the end.
     fn step(&mut self, end: f64) -> bool {
-        let wanting = self.threads.iter().filter(|t| t.at == At::Work && t.need().is_some_and(Need::cpu)).count() as f64;
+        let wanting = self.threads.iter().filter(|t| t.at == Activity::Work && t.need().is_some_and(Need::cpu)).count() as f64;
         let rate = (self.machine.cores / wanting.max(1.0)).min(1.0);
         let mut until = end;
         for thread in &self.threads {
             let Some(need) = thread.need() else { continue };
             until = until.min(match thread.at {
-                At::Work => self.now + thread.left / if need.cpu() { rate } else { 1.0 },
-                At::Woken(at) => at,
-                At::Waits(_) => f64::INFINITY,
+                Activity::Work => self.now + thread.left / if need.cpu() { rate } else { 1.0 },
+                Activity::Woken(at) => at,
+                Activity::Waits(_) => f64::INFINITY,
             });
         }
         let forced = (0..self.gils.len()).map(|gil| (self.forced_at(gil), gil)).min_by(|a, b| a.0.total_cmp(&b.0));
@@ -137,10 +137,10 @@ impl Sim<'_> {
         until = until.min(forced).max(self.now);
         self.advance(until, rate);
         if forced <= until {
-            self.force(gil);
+            self.force_switch(gil);
         }
         for index in 0..self.threads.len() {
-            self.settle(index);
+            self.finish_due(index);
         }
         until < end
     }
@@ -149,13 +149,13 @@ impl Sim<'_> {
         let time = until - self.now;
         for thread in &mut self.threads {
             match (thread.at, thread.need()) {
-                (At::Work, Some(need)) => {
+                (Activity::Work, Some(need)) => {
                     let part = (if need.cpu() { time * rate } else { time }).min(thread.left);
                     thread.left -= part;
                     thread.done += part;
                 }
-                (At::Waits(_) | At::Woken(_), _) => thread.waited += time,
-                (At::Work, None) => {}
+                (Activity::Waits(_) | Activity::Woken(_), _) => thread.waited += time,
+                (Activity::Work, None) => {}
             }
         }
         self.now = until;
@@ -164,47 +164,47 @@ impl Sim<'_> {
     /// When the holder is made to let go: the switch interval of the one that has waited longest, begun anew whenever the GIL changed hands. Who is in a
     /// call of C cannot be asked; a stretch of work is Python's as a whole.
     fn forced_at(&self, gil: usize) -> f64 {
-        let Gil { holder: Some(holder), changed } = self.gils[gil] else { return f64::INFINITY };
+        let SimGil { holder: Some(holder), switched_at } = self.gils[gil] else { return f64::INFINITY };
         let (Some(interval), holds) = (self.machine.interval, &self.threads[holder]) else { return f64::INFINITY };
         let since = self.waiting(gil).map(|(_, since)| since).fold(f64::INFINITY, f64::min);
-        if holds.at != At::Work || holds.need() != Some(Need::Held) {
+        if holds.at != Activity::Work || holds.need() != Some(Need::Held) {
             return f64::INFINITY;
         }
-        since.max(changed) + interval
+        since.max(switched_at) + interval
     }
 
     /// Who waits for a GIL, and since when.
     fn waiting(&self, gil: usize) -> impl Iterator<Item = (usize, f64)> + '_ {
-        let waits = |t: &Thread<'_>| if let At::Waits(since) = t.at { Some(since) } else { None };
+        let waits = |t: &SimThread<'_>| if let Activity::Waits(since) = t.at { Some(since) } else { None };
         self.threads.iter().enumerate().filter(move |(_, t)| t.gil == gil).filter_map(move |(i, t)| Some((i, waits(t)?)))
     }
 
-    fn force(&mut self, gil: usize) {
+    fn force_switch(&mut self, gil: usize) {
         let Some(holder) = self.gils[gil].holder.take() else { return };
-        self.threads[holder].at = At::Waits(self.now);
-        self.hand_over(gil, Some(holder));
+        self.threads[holder].at = Activity::Waits(self.now);
+        self.grant(gil, Some(holder));
     }
 
     /// Gives a free GIL to the one that has waited longest; not to one that was just made to let go, unless nobody else wants it.
-    fn hand_over(&mut self, gil: usize, not: Option<usize>) {
+    fn grant(&mut self, gil: usize, not: Option<usize>) {
         let first = self.waiting(gil).filter(|(i, _)| Some(*i) != not).min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i);
         if let Some(index) = first.or(not) {
-            self.threads[index].at = At::Woken(self.now + self.machine.wake);
-            self.gils[gil] = Gil { holder: Some(index), changed: self.now };
+            self.threads[index].at = Activity::Woken(self.now + self.machine.wake);
+            self.gils[gil] = SimGil { holder: Some(index), switched_at: self.now };
         }
     }
 
     /// Ends what is over for one thread and begins what follows.
-    fn settle(&mut self, index: usize) {
+    fn finish_due(&mut self, index: usize) {
         match self.threads[index].at {
-            At::Woken(at) if at <= self.now => self.threads[index].at = At::Work,
-            At::Work if self.threads[index].need().is_some() && self.threads[index].left <= NOTHING => {
+            Activity::Woken(at) if at <= self.now => self.threads[index].at = Activity::Work,
+            Activity::Work if self.threads[index].need().is_some() && self.threads[index].left <= NOTHING => {
                 let had = self.threads[index].need().is_some_and(Need::gil);
                 self.threads[index].next += 1;
                 let (wants, gil) = (self.threads[index].need().is_some_and(Need::gil), self.threads[index].gil);
                 if had && !wants && self.machine.interval.is_some() {
                     self.gils[gil].holder = None;
-                    self.hand_over(gil, None);
+                    self.grant(gil, None);
                 }
                 if had && wants {
                     self.threads[index].load();
@@ -212,7 +212,7 @@ impl Sim<'_> {
                     self.begin(index);
                 }
             }
-            At::Work | At::Waits(_) | At::Woken(_) => {}
+            Activity::Work | Activity::Waits(_) | Activity::Woken(_) => {}
         }
     }
 
@@ -223,29 +223,29 @@ impl Sim<'_> {
         }
         let gil = self.threads[index].gil;
         if self.gils[gil].holder.is_none() {
-            self.gils[gil] = Gil { holder: Some(index), changed: self.now };
+            self.gils[gil] = SimGil { holder: Some(index), switched_at: self.now };
         } else {
-            self.threads[index].at = At::Waits(self.now);
+            self.threads[index].at = Activity::Waits(self.now);
         }
     }
 }
 
-impl Thread<'_> {
-    fn of(worker: &Worker) -> Thread<'_> {
-        Thread { work: &worker.work, gil: worker.gil, next: 0, left: 0.0, at: At::Work, done: 0.0, waited: 0.0 }
+impl SimThread<'_> {
+    fn new(worker: &Worker) -> SimThread<'_> {
+        SimThread { work: &worker.work, gil: worker.gil, next: 0, left: 0.0, at: Activity::Work, done: 0.0, waited: 0.0 }
     }
 
-    fn stretch(&self) -> Option<Stretch> {
+    fn phase(&self) -> Option<Phase> {
         self.work.get(self.next % self.work.len().max(1)).copied()
     }
 
     fn need(&self) -> Option<Need> {
-        self.stretch().map(|(need, _)| need)
+        self.phase().map(|(need, _)| need)
     }
 
     fn load(&mut self) {
-        self.left = self.stretch().map_or(0.0, |(_, nanos)| nanos.max(1.0));
-        self.at = At::Work;
+        self.left = self.phase().map_or(0.0, |(_, nanos)| nanos.max(1.0));
+        self.at = Activity::Work;
     }
 }
 
@@ -257,11 +257,11 @@ mod tests {
     const CPYTHON: Machine = Machine { cores: 2.0, interval: Some(5.0 * MS), wake: 0.05 * MS };
     const FREE: Machine = Machine { interval: None, ..CPYTHON };
 
-    fn together(cycles: &[Vec<Stretch>]) -> Vec<Worker> {
+    fn together(cycles: &[Vec<Phase>]) -> Vec<Worker> {
         cycles.iter().map(|work| Worker { work: work.clone(), gil: 0 }).collect()
     }
 
-    fn speeds(cycles: &[Vec<Stretch>], machine: &Machine) -> Vec<f64> {
+    fn speeds(cycles: &[Vec<Phase>], machine: &Machine) -> Vec<f64> {
         run(&together(cycles), machine, 2000.0 * MS).iter().map(|o| o.speed).collect()
     }
 
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn nobody_and_nothing() {
         assert_eq!(run(&[], &CPYTHON, MS), []);
-        assert_eq!(run(&[Worker::default()], &CPYTHON, MS), [Outcome::default()]);
+        assert_eq!(run(&[Worker::default()], &CPYTHON, MS), [WorkerOutcome::default()]);
         assert!(run(&together(&[vec![(Need::Cpu, 0.0)]]), &CPYTHON, MS)[0].speed <= 1.0);
     }
 }

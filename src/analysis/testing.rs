@@ -3,23 +3,23 @@
 //! `"P burn"` is a thread holding the GIL in Python code of `burn` in app.py, `"L wait@threading.py"` one on a lock in that file. The first
 //! thread is the main one; frames are parted by `>`, the innermost last. P python, C in a C call, B blocked, X starved (all four holding) · W waits · N native · S starved · L lock · I io · U unknown.
 
-use super::evidence::Evidence;
-use super::rules::{Judgement, Rule};
+use super::rule_input::RuleInput;
+use super::rules::{RuleResult, Rule};
 use super::{contention, functions, shares};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::profile::{Profile, ProfileBuilder};
 use crate::sample::{
-    Evidence as Told, Frame, Function, GilLook, Holder, Sink, Slice, Split, Stack, State, TargetFacts, ThreadFacts, Trust, WindowFacts,
+    Evidence, Frame, Function, GilLook, Holder, Sink, Slice, Split, Stack, State, TargetFacts, ThreadFacts, Trust, WindowFacts,
 };
 use crate::units::Nanos;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Whether a rule says that there is not enough to say.
-pub(super) fn is_unsure(rule: Rule, profile: &Profile) -> bool {
+pub(super) fn is_undetermined(rule: Rule, profile: &Profile) -> bool {
     let (gils, threads, functions) = (contention::gils(profile), shares::threads(profile), functions::rows(profile));
     let gil = contention::most_contended(&gils);
-    matches!(rule(&Evidence::gather(profile, &gil, &threads, &functions)), Judgement::NotEnough(_))
+    matches!(rule(&RuleInput::new(profile, &gil, &threads, &functions)), RuleResult::Undetermined(_))
 }
 
 /// A program to be.
@@ -65,12 +65,12 @@ impl Scene {
     }
 
     /// With no `main` below every stack.
-    pub(super) fn bare(self) -> Scene {
+    pub(super) fn without_main(self) -> Scene {
         Scene { root: None, ..self }
     }
 
     /// Run for `looks` milliseconds.
-    pub(super) fn run(self, looks: u64, program: impl Fn(u64) -> Vec<&'static str>) -> Profile {
+    pub(super) fn run(self, samples: u64, program: impl Fn(u64) -> Vec<&'static str>) -> Profile {
         let mut builder = ProfileBuilder::new();
         let mut stacks = HashMap::new();
         for id in 0..program(0).len() as u32 {
@@ -79,13 +79,13 @@ impl Scene {
             let python = self.native != Some(id);
             builder.thread(&ThreadFacts { id: ThreadId(id), tid, name, python, main, gil });
         }
-        for tick in 0..looks {
+        for tick in 0..samples {
             self.step(&mut builder, &mut stacks, tick, &program(tick));
         }
         let mut window = self.window;
-        window.seconds = looks as f64 / 1e3;
+        window.seconds = samples as f64 / 1e3;
         window.rate_hz = 1e3;
-        window.looks = looks;
+        window.looks = samples;
         builder.finish(self.target, window)
     }
 
@@ -95,9 +95,9 @@ impl Scene {
         let parsed: Vec<(State, Arc<Stack>)> = threads.iter().map(&mut parse).collect();
         let holder = parsed.iter().position(|(s, _)| s.is_holding());
         for (id, (state, stack)) in parsed.iter().enumerate() {
-            let behind = holder.filter(|h| *h != id).map(|h| (ThreadId(h as u32), &parsed[h].1));
+            let waited_on = holder.filter(|h| *h != id).map(|h| (ThreadId(h as u32), &parsed[h].1));
             let split = Split::whole(*state, 1e6);
-            builder.slice(&Slice { thread: ThreadId(id as u32), end: at, split, evidence: Told::Syscall, stack, holder: behind });
+            builder.slice(&Slice { thread: ThreadId(id as u32), end: at, split, evidence: Evidence::Syscall, stack, holder: waited_on });
         }
         builder.gil(&GilLook {
             gil: GilId(0),

@@ -5,11 +5,11 @@
 //! present is simulated too, and the answer is the work done in the asked case over that of the present, so that what the model misses of both cancels.
 //! The interval comes from other draws of the window's blocks, each with other cycles, widened by 5 % and by how far off the simulated present is.
 
-use super::evidence::Evidence;
+use super::rule_input::RuleInput;
 use super::report::{Estimate, WhatIf};
 use super::scaling;
-use super::simulate::{self, Machine, Need, Stretch, Worker};
-use super::stats::{self, Dice};
+use super::simulate::{self, Machine, Need, Phase, Worker};
+use super::bootstrap::{self, Rng};
 use crate::profile::Profile;
 use crate::sample::{Split, Stack, State};
 
@@ -25,7 +25,7 @@ pub struct Question {
 }
 
 /// More workers than this are not simulated.
-const MOST: usize = 256;
+const MAX_WORKERS: usize = 256;
 /// Cycles that are drawn for each worker, before they come round again.
 const CYCLES: usize = 64;
 /// The time that is simulated.
@@ -50,7 +50,7 @@ impl Question {
         for part in text.split(',') {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is no KEY=VALUE; {HELP}"))?;
             let number =
-                || value.parse::<usize>().ok().filter(|n| (1..=MOST).contains(n)).ok_or(format!("`{value}` is no number from 1 to {MOST}"));
+                || value.parse::<usize>().ok().filter(|n| (1..=MAX_WORKERS).contains(n)).ok_or(format!("`{value}` is no number from 1 to {MAX_WORKERS}"));
             let twice = match key.trim() {
                 "processes" => question.processes.replace(number()?).is_some(),
                 "threads" => question.threads.replace(number()?).is_some(),
@@ -75,7 +75,7 @@ impl Question {
 const HELP: &str = "ask for processes=N, threads=N, cores=C or release=FUNCTION, such as processes=8,cores=16 or release=json.loads";
 
 /// The answer; none where a prediction is refused.
-pub(super) fn answer(e: &Evidence<'_>, question: &Question, refused: bool) -> WhatIf {
+pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> WhatIf {
     let (question_text, profile) = (question.text.clone(), e.profile);
     let none = |why: &str| WhatIf { question: question_text.clone(), gain: None, note: why.to_string() };
     if refused {
@@ -86,12 +86,12 @@ pub(super) fn answer(e: &Evidence<'_>, question: &Question, refused: bool) -> Wh
         return none("no call of C under such a function was seen to hold the GIL");
     }
     let all: Vec<usize> = (0..profile.blocks.len()).collect();
-    let case = |blocks: &[usize], seed| gain(e, &stats::rates(profile, blocks), question, freed.as_deref(), seed);
+    let case = |blocks: &[usize], seed| gain(e, &bootstrap::rates(profile, blocks), question, freed.as_deref(), seed);
     let Some((estimate, miss)) = case(&all, 1) else { return none("nobody works") };
-    let mut dice = Dice(0x7768_6174_5f69_665f);
+    let mut rng = Rng(0x7768_6174_5f69_665f);
     let mut drawn: Vec<f64> = (0..DRAWS)
         .filter_map(|n| {
-            let blocks: Vec<usize> = all.iter().map(|_| dice.below(all.len())).collect();
+            let blocks: Vec<usize> = all.iter().map(|_| rng.below(all.len())).collect();
             case(&blocks, 2 + n as u64).map(|(gain, _)| gain)
         })
         .collect();
@@ -107,15 +107,15 @@ pub(super) fn answer(e: &Evidence<'_>, question: &Question, refused: bool) -> Wh
 }
 
 /// The gain, and how far off the simulated present is: the error of the share of time in which workers wait.
-fn gain(e: &Evidence<'_>, threads: &[Split], question: &Question, freed: Option<&[f64]>, seed: u64) -> Option<(f64, f64)> {
+fn gain(e: &RuleInput<'_>, threads: &[Split], question: &Question, freed: Option<&[f64]>, seed: u64) -> Option<(f64, f64)> {
     let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
-    let at_work: Vec<usize> = (0..threads.len()).filter(|n| scaling::work(&threads[*n]) > WORKER * most && most > 0.0).take(MOST).collect();
+    let at_work: Vec<usize> = (0..threads.len()).filter(|n| scaling::work(&threads[*n]) > WORKER * most && most > 0.0).take(MAX_WORKERS).collect();
     if at_work.is_empty() {
         return None;
     }
     let seconds = e.profile.seconds().max(1e-9);
-    let mut dice = Dice(seed);
-    let mut draw = |n: usize, free: f64| cycles(&threads[n], e.profile.threads[n].others as f64 / seconds, free, &mut dice);
+    let mut rng = Rng(seed);
+    let mut draw = |n: usize, free: f64| cycles(&threads[n], e.profile.threads[n].gil_exits as f64 / seconds, free, &mut rng);
     let cores = question.cores.unwrap_or_else(|| e.cores());
     let interval = e.profile.target.switch_interval_us.unwrap_or(INTERVAL_US) as f64 * 1e3;
     let machine = |cores| Machine { cores, interval: Some(interval), wake: WAKE };
@@ -134,7 +134,7 @@ fn gain(e: &Evidence<'_>, threads: &[Split], question: &Question, freed: Option<
     let (before, after) = (simulate::run(&now, &machine(e.cores()), SPAN), simulate::run(&then, &machine(cores), SPAN));
     // Work, not time: a sleeper's speed counts by what it does between its sleeps.
     let done =
-        |workers: &[Worker], outcome: &[simulate::Outcome]| workers.iter().zip(outcome).map(|(w, o)| o.speed * working(w)).sum::<f64>();
+        |workers: &[Worker], outcome: &[simulate::WorkerOutcome]| workers.iter().zip(outcome).map(|(w, o)| o.speed * working(w)).sum::<f64>();
     let (present, asked) = (done(&now, &before), done(&then, &after));
     let waited = |n: &usize| threads[*n].get(State::Waiting) / threads[*n].total().max(1e-12);
     let miss = at_work.iter().zip(&before).map(|(n, o)| (o.waiting - waited(n)).abs()).sum::<f64>() / at_work.len() as f64;
@@ -153,7 +153,7 @@ fn working(worker: &Worker) -> f64 {
 }
 
 /// A thread's cycles: `others` times a second it was seen to go from the GIL to something else. `free`: the part of its holding that is freed.
-fn cycles(t: &Split, others: f64, free: f64, dice: &mut Dice) -> Vec<Stretch> {
+fn cycles(t: &Split, gil_exits: f64, free: f64, rng: &mut Rng) -> Vec<Phase> {
     let held = t.get(State::HoldingPython) + t.get(State::HoldingNative);
     let (freed, held) = (held * free.clamp(0.0, 1.0), held * (1.0 - free.clamp(0.0, 1.0)));
     let (native, blocked) = (t.get(State::Native) + freed, t.get(State::HoldingBlocked));
@@ -162,16 +162,16 @@ fn cycles(t: &Split, others: f64, free: f64, dice: &mut Dice) -> Vec<Stretch> {
     if own <= 0.0 {
         return Vec::new();
     }
-    let often = if native + asleep < ALL_HELD * own { 1.0 } else { others.max(1.0) };
+    let often = if native + asleep < ALL_HELD * own { 1.0 } else { gil_exits.max(1.0) };
     let parts = [(Need::Held, held), (Need::HeldAsleep, blocked), (Need::Cpu, native), (Need::Asleep, asleep)];
     let parts: Vec<(Need, Vec<f64>)> =
-        parts.into_iter().filter(|(_, time)| *time > 0.0).map(|(need, time)| (need, draws(time / often * 1e9, dice))).collect();
+        parts.into_iter().filter(|(_, time)| *time > 0.0).map(|(need, time)| (need, draws(time / often * 1e9, rng))).collect();
     (0..CYCLES).flat_map(|n| parts.iter().map(move |(need, lengths)| (*need, lengths[n]))).collect()
 }
 
 /// As many lengths as cycles, exponential, whose mean is exactly this: else each worker would have a little more or less to do.
-fn draws(mean: f64, dice: &mut Dice) -> Vec<f64> {
-    let drawn: Vec<f64> = (0..CYCLES).map(|_| -(1.0 - dice.unit()).ln()).collect();
+fn draws(mean: f64, rng: &mut Rng) -> Vec<f64> {
+    let drawn: Vec<f64> = (0..CYCLES).map(|_| -(1.0 - rng.unit()).ln()).collect();
     let scale = mean * CYCLES as f64 / drawn.iter().sum::<f64>().max(1e-9);
     drawn.into_iter().map(|length| length * scale).collect()
 }
@@ -179,7 +179,7 @@ fn draws(mean: f64, dice: &mut Dice) -> Vec<f64> {
 /// For each thread the share of its holding that is spent in C calls under such a function.
 fn freed(profile: &Profile, function: &str) -> Vec<f64> {
     let (mut inside, mut held) = (vec![0.0; profile.threads.len()], vec![0.0; profile.threads.len()]);
-    for w in &profile.weights {
+    for w in &profile.stack_times {
         held[w.thread] += w.split.get(State::HoldingPython) + w.split.get(State::HoldingNative);
         if within(profile.stack(w.stack), function) {
             inside[w.thread] += w.split.get(State::HoldingNative);

@@ -1,11 +1,11 @@
 //! A measured window with its course: what is compared, stretch by stretch. From a recording's file, or from one that was just made.
 
 use super::deliver::Measured;
-use crate::analysis::compare::Side;
+use crate::analysis::compare::ComparedWindow;
 use crate::analysis::{self, report::Report};
 use crate::error::{Error, Result};
 use crate::profile::file::Recording;
-use crate::profile::stretches::Stretches;
+use crate::profile::buckets::Buckets;
 use crate::profile::{Profile, ProfileBuilder};
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub struct Course {
     /// What is said of it.
     pub report: Report,
     /// Its course.
-    pub stretches: Stretches,
+    pub stretches: Buckets,
 }
 
 impl Course {
@@ -40,13 +40,13 @@ impl Course {
     }
 
     fn with(profile: Profile, report: Report, recording: &Recording) -> Result<Course> {
-        let mut stretches = Stretches::of(profile.window.begin, profile.window.seconds);
+        let mut stretches = Buckets::new(profile.window.begin, profile.window.seconds);
         recording.replay(&mut stretches)?;
         Ok(Course { profile, report, stretches })
     }
 
     /// As one side of a comparison.
-    pub fn side(&self) -> Side<'_> {
-        Side { report: &self.report, stretches: &self.stretches }
+    pub fn side(&self) -> ComparedWindow<'_> {
+        ComparedWindow { report: &self.report, buckets: &self.stretches }
     }
 }

@@ -180,7 +180,7 @@ fn add<'a>(input: &mut FlameInput<'a>, profile: &'a Profile, process: Option<Rc<
     let row = |(thread, stack, split)| FlameRow { process: process.clone(), thread: name(thread), stack, split };
     input.rows.extend(profile.stacks().map(row));
     let row = |(thread, waiter, holder, nanos)| BehindRow { process: process.clone(), thread: name(thread), waiter, holder, nanos };
-    input.behind.extend(profile.behind().map(row));
+    input.behind.extend(profile.waited_on().map(row));
 }
 
 fn process(report: &Report) -> String {
@@ -192,7 +192,7 @@ fn window(seconds: f64, looks: u64) -> String {
 }
 
 fn name(thread: &ThreadProfile) -> &str {
-    &thread.facts.name
+    &thread.info.name
 }
 
 /// Colour and bars only for a person at a terminal.

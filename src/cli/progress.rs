@@ -4,7 +4,7 @@
 
 use super::values::Window;
 use crate::output::numbers;
-use crate::profile::LiveNumbers;
+use crate::profile::LiveStats;
 use crate::sample::WindowFacts;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 pub struct LiveLine(Option<(SyncSender<Word>, JoinHandle<()>)>);
 
 /// What the line's thread is told.
-type Word = (WindowFacts, LiveNumbers);
+type Word = (WindowFacts, LiveStats);
 
 impl LiveLine {
     /// A line for a window, if stderr is a terminal.
@@ -44,7 +44,7 @@ impl LiveLine {
     }
 
     /// Shows where the window stands, unless the terminal has not yet taken what came before.
-    pub fn show(&self, so_far: WindowFacts, live: LiveNumbers) {
+    pub fn show(&self, so_far: WindowFacts, live: LiveStats) {
         if let Some((send, _)) = &self.0 {
             let _ = send.try_send((so_far, live));
         }
@@ -60,7 +60,7 @@ impl LiveLine {
     }
 }
 
-fn words(window: Window, so_far: &WindowFacts, live: LiveNumbers) -> String {
+fn words(window: Window, so_far: &WindowFacts, live: LiveStats) -> String {
     let left = match window.0 {
         Some(window) => format!("{} left", numbers::seconds((window.as_secs_f64() - so_far.seconds).max(0.0))),
         None => format!("{}, Ctrl-C ends", numbers::seconds(so_far.seconds)),
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_line_fits_a_terminal() {
-        let live = LiveNumbers { looks: 0, gil_busy: 0.995, waiters_mean: 1234.5 };
+        let live = LiveStats { samples: 0, gil_busy: 0.995, waiters_mean: 1234.5 };
         let so_far = |seconds, looks| WindowFacts { seconds, looks, ..WindowFacts::default() };
         for window in [Window(None), Window(Some(Nanos::from_secs_f64(604_800.0)))] {
             let line = words(window, &so_far(600_000.0, 600_000_000), live);

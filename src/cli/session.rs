@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::numbers;
 use crate::profile::file::Recording;
-use crate::profile::Steady;
+use crate::profile::CoalescingSink;
 use crate::python::attach::Attached;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -85,8 +85,8 @@ impl Session {
     /// Measures until the window is over, `stop` is set or the target ends. Blocks. Sets `stop` when a recording cannot go on.
     pub fn measure(&self, pid: Pid, target: Attached, stop: &AtomicBool, line: LiveLine) -> Result<Outcome> {
         let kept = if self.keep || self.delivery.needs_recording() { Some(tape::nameless()?) } else { None };
-        let mut sink = Steady::new(Tape::on(self.delivery.recordings(), kept.as_ref())?);
-        let mut tick = |progress: Progress, sink: &mut Steady<Tape>| {
+        let mut sink = CoalescingSink::new(Tape::on(self.delivery.recordings(), kept.as_ref())?);
+        let mut tick = |progress: Progress, sink: &mut CoalescingSink<Tape>| {
             let tape = sink.inner_mut();
             if !tape.so_far(&progress.target, &progress.window) {
                 stop.store(true, Ordering::Relaxed);
@@ -103,7 +103,7 @@ impl Session {
         window.stats.warnings.extend(self.cut_short(&window.stop_reason, window.stats.seconds));
         let (builder, recorded) = sink.finish().finish(&window.target, &window.stats);
         let recording = match (kept, &recorded) {
-            (Some(file), Ok(())) => Some(Recording::of(file, Path::new(tape::NAMELESS))?),
+            (Some(file), Ok(())) => Some(Recording::from_file(file, Path::new(tape::NAMELESS))?),
             _ => None,
         };
         let measured = self.delivery.judge(builder.finish(window.target, window.stats), recording);

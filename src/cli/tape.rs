@@ -42,7 +42,7 @@ impl Tape {
 
     /// How things stand. False when a recording cannot go on: there is nothing to wait for then.
     pub fn so_far(&mut self, target: &TargetFacts, window: &WindowFacts) -> bool {
-        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.so_far(target, window));
+        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.checkpoint(target, window));
         !self.recorders.iter().any(|(_, recorder)| recorder.failed())
     }
 

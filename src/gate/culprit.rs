@@ -103,8 +103,8 @@ fn grown<'a>(report: &'a Report, deed: Deed, runs: &[Run], base: &[Run]) -> Opti
 /// The function behind which such threads waited most.
 fn behind<'a>(glob: &str, seen: Seen<'a>) -> Option<&'a FunctionRow> {
     let mut sums: HashMap<&Function, f64> = HashMap::new();
-    for (thread, _, holder, nanos) in seen.profile.behind() {
-        if let Some(leaf) = holder.and_then(Stack::leaf).filter(|_| matches(glob, &thread.facts.name)) {
+    for (thread, _, holder, nanos) in seen.profile.waited_on() {
+        if let Some(leaf) = holder.and_then(Stack::leaf).filter(|_| matches(glob, &thread.info.name)) {
             *sums.entry(&leaf.function).or_default() += nanos;
         }
     }
@@ -115,7 +115,7 @@ fn behind<'a>(glob: &str, seen: Seen<'a>) -> Option<&'a FunctionRow> {
 fn busiest_in<'a>(glob: &str, state: super::metric::ThreadState, seen: Seen<'a>) -> Option<&'a FunctionRow> {
     let mut sums: HashMap<&Function, f64> = HashMap::new();
     for (thread, stack, split) in seen.profile.stacks() {
-        if let Some(leaf) = stack.leaf().filter(|_| matches(glob, &thread.facts.name)) {
+        if let Some(leaf) = stack.leaf().filter(|_| matches(glob, &thread.info.name)) {
             *sums.entry(&leaf.function).or_default() += super::run::part(split, state);
         }
     }
@@ -135,7 +135,7 @@ fn commonest<'a>(row: &FunctionRow, profile: &'a Profile) -> (Option<String>, Op
     let mut best: Option<((f64, f64, f64), &Stack)> = None;
     for (thread, stack, split) in profile.stacks().filter(|(_, stack, _)| is(stack)) {
         let weight = size(split);
-        *threads.entry(&thread.facts.name).or_default() += weight.0 + weight.1 * 1e-3;
+        *threads.entry(&thread.info.name).or_default() += weight.0 + weight.1 * 1e-3;
         if best.is_none_or(|(most, _)| weight > most) {
             best = Some((weight, stack));
         }

@@ -12,7 +12,7 @@ use super::metric::{is_function, matches, Deed, Gain, Metric, Statistic, ThreadS
 use super::outcome::Interval;
 use super::run::{FunctionRun, GilRun, Run, Shares, ThreadRun};
 use crate::analysis::report::{Code, Estimate};
-use crate::analysis::spread;
+use crate::analysis::ratio_estimator;
 use crate::profile::{Histogram, QUANTILE_ERROR};
 use std::fmt;
 
@@ -110,7 +110,7 @@ fn together(figures: &[Figure], worst: Worst) -> Figure {
         Interval { value, low, high }
     } else {
         let variance = values().map(|v| (v - value).powi(2)).sum::<f64>() / (n * (n - 1.0));
-        let between = spread::student(figures.len() - 1) * variance.sqrt();
+        let between = ratio_estimator::student_t(figures.len() - 1) * variance.sqrt();
         let within = |halves: &[f64]| halves.iter().map(|half| half * half).sum::<f64>().sqrt() / n;
         Interval { value, low: value - between.max(within(&below)), high: value + between.max(within(&above)) }
     };
@@ -202,7 +202,7 @@ fn from(e: Estimate) -> Interval {
 
 fn ratio(parts: &[f64], wholes: &[f64]) -> Option<Interval> {
     let none = vec![0.0; wholes.len()];
-    spread::interval(if parts.is_empty() { &none } else { parts }, wholes).map(from)
+    ratio_estimator::interval(if parts.is_empty() { &none } else { parts }, wholes).map(from)
 }
 
 fn scaled(i: Interval, by: f64) -> Interval {
@@ -231,7 +231,7 @@ fn lengths(stretches: &[Histogram], statistic: Statistic, resolution: f64) -> In
         Statistic::P99 => h.quantile(0.99),
         Statistic::Max => Some(h.max()).filter(|_| h.count() > 0),
     };
-    let Some(found) = spread::lengths(stretches, measure) else {
+    let Some(found) = ratio_estimator::length_interval(stretches, measure) else {
         return Interval { value: 0.0, low: 0.0, high: resolution };
     };
     let count: u64 = stretches.iter().map(Histogram::count).sum();

@@ -5,7 +5,7 @@
 
 use super::metric::ThreadState;
 use crate::analysis::report::{Code, Confidence, Estimate, Report};
-use crate::profile::stretches::{GilSeries, Series, Stretches, ThreadSeries, STRETCHES};
+use crate::profile::buckets::{GilSeries, Series, Buckets, ThreadSeries, BUCKETS};
 use crate::profile::{Histogram, Profile};
 use crate::sample::{Split, State};
 use serde::{Deserialize, Serialize};
@@ -117,7 +117,7 @@ pub struct FunctionRun {
 
 impl Run {
     /// Of a measured window.
-    pub fn of(profile: &Profile, report: &Report, stretches: &Stretches) -> Run {
+    pub fn of(profile: &Profile, report: &Report, stretches: &Buckets) -> Run {
         let (window, verdict) = (&report.window, &report.verdict);
         let mut threads: Vec<ThreadRun> = stretches.threads.values().map(thread).filter(|t| !t.shares.wholes.is_empty()).collect();
         threads.sort_by(|a, b| a.name.cmp(&b.name).then(b.shares.sum("waiting").total_cmp(&a.shares.sum("waiting"))));
@@ -141,13 +141,13 @@ impl Run {
         let rate = profile.window.rate_hz;
         Run {
             seconds: window.seconds,
-            looks: window.looks,
+            looks: window.samples,
             missed: window.missed,
             verdict: Some(verdict.code),
             confidence: Some(verdict.confidence),
             unusable: unusable(report),
             resolution_ms: if exact || rate <= 0.0 { 0.0 } else { 1e3 / rate },
-            process: shares(stretches.threads.values().map(|thread| (thread, thread.demand()))),
+            process: shares(stretches.threads.values().map(|thread| (thread, thread.gil_weight()))),
             starved_holding: splits().map(|split| split.get(State::HoldingStarved)).sum::<f64>() / holding.max(1.0),
             gil: stretches
                 .gils
@@ -163,9 +163,9 @@ impl Run {
 
     /// Whether it can be one: everything in it has the length that it should, and is a number.
     pub fn is_sound(&self) -> bool {
-        let series = |s: &Vec<f64>| (s.is_empty() || s.len() == STRETCHES) && s.iter().all(|x| (0.0..=LARGEST).contains(x));
+        let series = |s: &Vec<f64>| (s.is_empty() || s.len() == BUCKETS) && s.iter().all(|x| (0.0..=LARGEST).contains(x));
         let shares = |s: &Shares| series(&s.wholes) && s.states.len() <= State::COUNT && s.states.values().all(series);
-        let lengths = |h: &Vec<Histogram>| (h.is_empty() || h.len() == STRETCHES) && h.iter().all(Histogram::is_sound);
+        let lengths = |h: &Vec<Histogram>| (h.is_empty() || h.len() == BUCKETS) && h.iter().all(Histogram::is_sound);
         let gil = |g: &GilRun| {
             let all = [&g.observed, &g.busy, &g.contended, &g.waiting];
             all.into_iter().all(series) && g.switches.as_ref().is_none_or(series) && lengths(&g.holds) && lengths(&g.waits)
@@ -225,7 +225,7 @@ fn predicted(report: &Report) -> BTreeMap<String, Estimate> {
         ("processes", speedup.processes),
         ("free_threading", speedup.free_threading),
         ("release_in_native", speedup.release_in_native),
-        ("threads_worth_having", verdict.threads_worth_having_interval),
+        ("threads_worth_having", verdict.gil_saturates_at_interval),
     ];
     all.into_iter().filter_map(|(name, estimate)| Some((name.to_string(), estimate.filter(|e| e.high.is_finite())?))).collect()
 }
@@ -257,13 +257,13 @@ pub fn part(split: &Split, state: ThreadState) -> f64 {
 
 /// Threads' states, each thread multiplied by its weight.
 fn shares<'a>(threads: impl Iterator<Item = (&'a ThreadSeries, f64)>) -> Shares {
-    let mut wholes = [0.0; STRETCHES];
+    let mut wholes = [0.0; BUCKETS];
     let mut states: BTreeMap<&str, Series> = BTreeMap::new();
     for (thread, weight) in threads {
         for (n, split) in thread.splits.iter().enumerate() {
             wholes[n] += weight * split.total();
             for state in ThreadState::all() {
-                states.entry(state.name()).or_insert([0.0; STRETCHES])[n] += weight * part(split, state);
+                states.entry(state.name()).or_insert([0.0; BUCKETS])[n] += weight * part(split, state);
             }
         }
     }

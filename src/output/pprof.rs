@@ -130,16 +130,16 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
         // What rounding has taken from the count of looks so far: many short stacks would add up to too few.
         let mut owed = 0.0;
         for (thread, stack, split) in source.profile.stacks() {
-            let name = plain::clean(&thread.facts.name);
+            let name = plain::clean(&thread.info.name);
             for state in State::ALL.into_iter().filter(|&state| split.get(state) > 0.0) {
                 let nanos = split.get(state);
                 let label = labels(&mut tables, &[("thread", &name), ("state", state.label())]);
                 profile.sample.push(Sample { location_id: tables.stack(stack), value: values(state, nanos, rate, &mut owed), label });
             }
         }
-        for (waiter, _, holder, nanos) in source.profile.behind() {
+        for (waiter, _, holder, nanos) in source.profile.waited_on() {
             if let Some(holder) = holder {
-                let label = labels(&mut tables, &[("waiter", &plain::clean(&waiter.facts.name))]);
+                let label = labels(&mut tables, &[("waiter", &plain::clean(&waiter.info.name))]);
                 let value = vec![0, 0, 0, nanos as i64, 0, 0];
                 profile.sample.push(Sample { location_id: tables.stack(holder), value, label });
             }

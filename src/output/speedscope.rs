@@ -62,9 +62,9 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
         }
         let mut last = None;
         for (thread, stack, split) in source.profile.stacks() {
-            if last != Some(thread.facts.id) {
-                last = Some(thread.facts.id);
-                profiles.push(Sampled::named(format!("{process}: {}", plain::clean(&thread.facts.name))));
+            if last != Some(thread.info.id) {
+                last = Some(thread.info.id);
+                profiles.push(Sampled::named(format!("{process}: {}", plain::clean(&thread.info.name))));
             }
             if let Some(sampled) = profiles.last_mut() {
                 sampled.add(&mut frames, stack, split, FlameMode::Wall);

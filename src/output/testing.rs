@@ -99,5 +99,5 @@ pub fn measured() -> Written {
     recorder.finish(&target, &window).unwrap();
     let profile = builder.finish(target, window);
     let report = crate::analysis::report(&profile);
-    Written { profile, report, recording: Recording::of(file, &path).unwrap() }
+    Written { profile, report, recording: Recording::from_file(file, &path).unwrap() }
 }

@@ -7,9 +7,9 @@ use super::stacks::{StackId, OTHER_STACKS};
 use rustc_hash::FxHashMap;
 
 /// How many pairs are kept.
-const MOST: usize = 1 << 14;
+const MAX_PAIRS: usize = 1 << 14;
 /// How many pairs of stacks are kept.
-const MOST_STACKS: usize = 1 << 17;
+const MAX_STACK_PAIRS: usize = 1 << 17;
 
 /// One pair.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,14 +24,14 @@ pub struct BlameRow {
 
 /// The pairs met so far.
 #[derive(Debug, Default)]
-pub(super) struct Blame {
+pub(super) struct BlameTable {
     pairs: FxHashMap<(FunctionId, Option<FunctionId>), f64>,
 }
 
-impl Blame {
+impl BlameTable {
     /// Adds waiting to a pair; true when it did not fit and went to the row for others.
     pub(super) fn add(&mut self, waiter: FunctionId, holder: Option<FunctionId>, nanos: f64) -> bool {
-        let full = self.pairs.len() >= MOST && !self.pairs.contains_key(&(waiter, holder));
+        let full = self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&(waiter, holder));
         let key = if full { (OTHER_FUNCTIONS, holder.map(|_| OTHER_FUNCTIONS)) } else { (waiter, holder) };
         *self.pairs.entry(key).or_default() += nanos;
         full
@@ -47,7 +47,7 @@ impl Blame {
 
 /// Waiting of one thread on one stack behind another stack.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BehindRow {
+pub struct WaitedOnRow {
     /// Index into the profile's threads.
     pub thread: usize,
     /// Where it waited.
@@ -60,22 +60,22 @@ pub struct BehindRow {
 
 /// The pairs of stacks met so far.
 #[derive(Debug, Default)]
-pub(super) struct Behind {
+pub(super) struct WaitedOnTable {
     pairs: FxHashMap<(usize, StackId, Option<StackId>), f64>,
 }
 
-impl Behind {
+impl WaitedOnTable {
     /// Adds waiting to a pair; beyond the bound it is kept with the stack that stands for others.
     pub(super) fn add(&mut self, thread: usize, waiter: StackId, holder: Option<StackId>, nanos: f64) {
-        let full = self.pairs.len() >= MOST_STACKS && !self.pairs.contains_key(&(thread, waiter, holder));
+        let full = self.pairs.len() >= MAX_STACK_PAIRS && !self.pairs.contains_key(&(thread, waiter, holder));
         let key = if full { (thread, OTHER_STACKS, holder.map(|_| OTHER_STACKS)) } else { (thread, waiter, holder) };
         *self.pairs.entry(key).or_default() += nanos;
     }
 
     /// The rows, in a fixed order.
-    pub(super) fn finish(self) -> Vec<BehindRow> {
-        let row = |((thread, waiter, holder), nanos)| BehindRow { thread, waiter, holder, nanos };
-        let mut rows: Vec<BehindRow> = self.pairs.into_iter().map(row).collect();
+    pub(super) fn finish(self) -> Vec<WaitedOnRow> {
+        let row = |((thread, waiter, holder), nanos)| WaitedOnRow { thread, waiter, holder, nanos };
+        let mut rows: Vec<WaitedOnRow> = self.pairs.into_iter().map(row).collect();
         rows.sort_by_key(|row| (row.thread, row.waiter, row.holder));
         rows
     }
@@ -87,8 +87,8 @@ mod tests {
 
     #[test]
     fn beyond_the_bound_time_is_kept_but_not_the_pair() {
-        let mut blame = Blame::default();
-        let most = MOST as u32;
+        let mut blame = BlameTable::default();
+        let most = MAX_PAIRS as u32;
         let lost = (0..most + 10).filter(|&n| blame.add(FunctionId(n + 2), Some(FunctionId(2)), 1.0)).count();
         assert_eq!(lost, 10);
         let rows = blame.finish();

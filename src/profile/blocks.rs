@@ -8,9 +8,9 @@ use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 
 /// More blocks than this are merged in pairs.
-const MOST: u64 = 64;
+const MAX_BLOCKS: u64 = 64;
 /// Length of the first blocks.
-const FIRST: Nanos = Nanos::from_millis(20);
+const FIRST_LENGTH: Nanos = Nanos::from_millis(20);
 
 /// A stretch of the window.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +32,7 @@ pub(super) struct Blocks {
 
 impl Default for Blocks {
     fn default() -> Self {
-        Blocks { origin: None, latest: 0, length: FIRST.as_nanos(), cells: Vec::new() }
+        Blocks { origin: None, latest: 0, length: FIRST_LENGTH.as_nanos(), cells: Vec::new() }
     }
 }
 
@@ -44,7 +44,7 @@ impl Blocks {
         // The first slice to come need not be the first to begin; what lies before it goes to the first block.
         let (begin, end) = (begin.saturating_sub(origin), end.as_nanos().saturating_sub(origin));
         self.latest = self.latest.max(end);
-        while end / self.length >= MOST {
+        while end / self.length >= MAX_BLOCKS {
             self.halve();
         }
         let (first, last) = (begin / self.length, end.saturating_sub(1).max(begin) / self.length);

@@ -1,20 +1,20 @@
 //! The builder: takes slices and looks as they come and hands each to the tables that want it.
 
-use super::blame::{Behind, Blame};
+use super::blame::{WaitedOnTable, BlameTable};
 use super::blocks::Blocks;
 use super::functions::Functions;
 use super::gils::GilProfile;
 use super::stacks::Stacks;
 use super::threads::ThreadProfile;
-use super::{sensible, Losses, Profile};
+use super::{sanitize, Losses, Profile};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::sample::{Exact, GilLook, Sink, Slice, State, TargetFacts, ThreadFacts, ThreadTotals, WindowFacts};
 use rustc_hash::FxHashMap;
 
 /// How many threads have a row of their own.
-const MOST_THREADS: usize = 8192;
+const MAX_THREADS: usize = 8192;
 /// How many GILs have figures of their own.
-const MOST_GILS: usize = 256;
+const MAX_GILS: usize = 256;
 
 /// Builds a [`Profile`] from what the capture side judges.
 #[derive(Debug)]
@@ -25,16 +25,16 @@ pub struct ProfileBuilder {
     functions: Functions,
     stacks: Stacks,
     blocks: Blocks,
-    blame: Blame,
-    behind: Behind,
+    blame: BlameTable,
+    waited_on: WaitedOnTable,
     losses: Losses,
 }
 
 /// What a line on the terminal says while the measuring goes on; of the GIL with the most waiting.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LiveNumbers {
+pub struct LiveStats {
     /// Looks so far.
-    pub looks: u64,
+    pub samples: u64,
     /// Share of time in which some thread held the GIL.
     pub gil_busy: f64,
     /// Mean number of waiting threads, as far as they have been told apart.
@@ -51,8 +51,8 @@ impl Default for ProfileBuilder {
             stacks: Stacks::new(&functions),
             functions,
             blocks: Blocks::default(),
-            blame: Blame::default(),
-            behind: Behind::default(),
+            blame: BlameTable::default(),
+            waited_on: WaitedOnTable::default(),
             losses: Losses::default(),
         }
     }
@@ -65,38 +65,38 @@ impl ProfileBuilder {
     }
 
     /// The figures so far; costs next to nothing.
-    pub fn live(&self) -> LiveNumbers {
+    pub fn live(&self) -> LiveStats {
         let Some(gil) = self.gils.iter().max_by(|a, b| a.waiting.total_cmp(&b.waiting)) else {
-            return LiveNumbers::default();
+            return LiveStats::default();
         };
         let share = |nanos: f64| if gil.observed > 0.0 { nanos / gil.observed } else { 0.0 };
-        LiveNumbers { looks: gil.looks, gil_busy: share(gil.busy), waiters_mean: share(gil.waiting) }
+        LiveStats { samples: gil.samples, gil_busy: share(gil.busy), waiters_mean: share(gil.waiting) }
     }
 
     /// The profile.
     pub fn finish(mut self, target: TargetFacts, window: WindowFacts) -> Profile {
         self.threads.iter_mut().for_each(|t| t.close(window.exact));
         self.gils.sort_by_key(|g| g.id);
-        let (stacks, leaves, weights) = self.stacks.finish();
+        let (stacks, leaves, stack_times) = self.stacks.finish();
         Profile {
             target: TargetFacts {
-                cpus: number(target.cpus),
-                quota: target.quota.map(number),
-                machine_cpus: target.machine_cpus.map(number),
+                cpus: zero_unless_finite(target.cpus),
+                quota: target.quota.map(zero_unless_finite),
+                machine_cpus: target.machine_cpus.map(zero_unless_finite),
                 ..target
             },
             window: WindowFacts {
-                seconds: number(window.seconds),
-                rate_hz: number(window.rate_hz),
-                profiler_cpu: number(window.profiler_cpu),
+                seconds: zero_unless_finite(window.seconds),
+                rate_hz: zero_unless_finite(window.rate_hz),
+                profiler_cpu: zero_unless_finite(window.profiler_cpu),
                 ..window
             },
             threads: self.threads,
             gils: self.gils,
             blocks: self.blocks.finish(),
-            weights,
+            stack_times,
             blame: self.blame.finish(),
-            behind: self.behind.finish(),
+            waited_on: self.waited_on.finish(),
             losses: self.losses,
             functions: self.functions.into_list(),
             stacks,
@@ -109,8 +109,8 @@ impl ProfileBuilder {
         if let Some(&index) = self.index.get(&id) {
             return (index, true);
         }
-        let own = self.threads.len() < MOST_THREADS;
-        if self.threads.len() <= MOST_THREADS {
+        let own = self.threads.len() < MAX_THREADS;
+        if self.threads.len() <= MAX_THREADS {
             let name = if own { "(not announced)" } else { "(other threads)" };
             let gil = Some(GilId::default());
             self.threads.push(ThreadProfile::new(ThreadFacts { id, tid: Tid(0), name: name.into(), python: false, main: false, gil }));
@@ -125,7 +125,7 @@ impl ProfileBuilder {
     fn gil_row(&mut self, id: GilId) -> Option<&mut GilProfile> {
         let index = match self.gils.iter().position(|g| g.id == id) {
             Some(index) => index,
-            None if self.gils.len() >= MOST_GILS => return None,
+            None if self.gils.len() >= MAX_GILS => return None,
             None => {
                 self.gils.push(GilProfile::new(id));
                 self.gils.len() - 1
@@ -136,7 +136,7 @@ impl ProfileBuilder {
 }
 
 /// A number of the capture side's, zero when it is none.
-fn number(n: f64) -> f64 {
+fn zero_unless_finite(n: f64) -> f64 {
     if (0.0..=1e12).contains(&n) {
         n
     } else {
@@ -145,16 +145,16 @@ fn number(n: f64) -> f64 {
 }
 
 impl Sink for ProfileBuilder {
-    fn thread(&mut self, facts: &ThreadFacts) {
-        let (row, own) = self.row(facts.id);
+    fn thread(&mut self, info: &ThreadFacts) {
+        let (row, own) = self.row(info.id);
         if own {
-            self.threads[row].facts = facts.clone();
+            self.threads[row].info = info.clone();
         }
     }
 
     fn slice(&mut self, slice: &Slice<'_>) {
-        let (split, lost) = sensible(&slice.split);
-        self.losses.senseless += u64::from(lost);
+        let (split, lost) = sanitize(&slice.split);
+        self.losses.invalid += u64::from(lost);
         let total = split.total();
         if total <= 0.0 {
             return;
@@ -162,35 +162,35 @@ impl Sink for ProfileBuilder {
         let (row, own) = self.row(slice.thread);
         self.losses.threads += u64::from(!own);
         let thread = &mut self.threads[row];
-        let gil = thread.facts.gil.unwrap_or_default();
+        let gil = thread.info.gil.unwrap_or_default();
         thread.add(&split);
         if own {
-            thread.follow(&split, slice.evidence);
+            thread.extend_run(&split, slice.evidence);
         }
         self.blocks.add(row, slice.end, &split);
         let (stack, leaf) = self.stacks.intern(slice.stack, &mut self.functions, &mut self.losses);
-        self.stacks.weigh(row, stack, &split, &mut self.losses);
+        self.stacks.add_time(row, stack, &split, &mut self.losses);
         let waiting = split.get(State::Waiting);
         if waiting > 0.0 {
             let holder = slice.holder.map(|(_, stack)| self.stacks.intern(stack, &mut self.functions, &mut self.losses));
             self.losses.blame += u64::from(self.blame.add(leaf, holder.map(|(_, leaf)| leaf), waiting));
-            self.behind.add(row, stack, holder.map(|(stack, _)| stack), waiting);
+            self.waited_on.add(row, stack, holder.map(|(stack, _)| stack), waiting);
             if let Some(gil) = self.gil_row(gil) {
-                gil.wait(slice.end, waiting, total);
+                gil.add_wait(slice.end, waiting, total);
             }
         }
     }
 
-    fn gil(&mut self, look: &GilLook) {
-        if let Some(gil) = self.gil_row(look.gil) {
-            gil.look(look);
+    fn gil(&mut self, sample: &GilLook) {
+        if let Some(gil) = self.gil_row(sample.gil) {
+            gil.add_sample(sample);
         }
     }
 
     fn exact(&mut self, measured: &Exact) {
         let nanos = measured.end.since(measured.begin).as_nanos() as f64;
         let (row, _) = self.row(measured.thread);
-        self.threads[row].measure(measured.stretch, nanos);
+        self.threads[row].record_interval(measured.stretch, nanos);
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
@@ -221,7 +221,7 @@ mod tests {
     fn live_numbers_and_profile_agree() {
         let (burn, wait) = (stack("burn"), stack("wait"));
         let mut builder = ProfileBuilder::new();
-        assert_eq!(builder.live(), LiveNumbers::default());
+        assert_eq!(builder.live(), LiveStats::default());
         for ms in 1..=1000 {
             let span = Nanos::from_millis(1);
             let (at, holder) = (Nanos::from_millis(ms), Holder::Thread(ThreadId(0)));
@@ -229,7 +229,7 @@ mod tests {
             builder.slice(&slice(0, ms, State::HoldingPython, &burn));
             builder.slice(&Slice { holder: Some((ThreadId(0), &burn)), ..slice(1, ms, State::Waiting, &wait) });
         }
-        assert_eq!(builder.live(), LiveNumbers { looks: 1000, gil_busy: 1.0, waiters_mean: 1.0 });
+        assert_eq!(builder.live(), LiveStats { samples: 1000, gil_busy: 1.0, waiters_mean: 1.0 });
         let profile = builder.finish(TargetFacts::default(), WindowFacts::default());
         assert_eq!((profile.threads.len(), profile.gils.len(), profile.blame.len()), (2, 1, 1));
         assert!((profile.seconds() - 1.0).abs() < 1e-9);
@@ -241,13 +241,13 @@ mod tests {
 
     #[test]
     fn many_threads_share_a_row_and_lose_no_time() {
-        let (burn, most) = (stack("burn"), MOST_THREADS as u32);
+        let (burn, most) = (stack("burn"), MAX_THREADS as u32);
         let mut builder = ProfileBuilder::new();
         (0..most + 50).for_each(|n| builder.slice(&slice(n, 10, State::Native, &burn)));
         let profile = builder.finish(TargetFacts::default(), WindowFacts::default());
-        assert_eq!(profile.threads.len(), MOST_THREADS + 1);
+        assert_eq!(profile.threads.len(), MAX_THREADS + 1);
         let other = profile.threads.last().unwrap();
-        assert_eq!((other.facts.name.as_str(), other.split.total()), ("(other threads)", 50e6));
+        assert_eq!((other.info.name.as_str(), other.split.total()), ("(other threads)", 50e6));
         assert_eq!(profile.losses.threads, 50);
     }
 
@@ -261,6 +261,6 @@ mod tests {
             builder.slice(&Slice { split, ..slice(0, 1, State::Io, &burn) });
         }
         let profile = builder.finish(TargetFacts { cpus: f64::NAN, ..TargetFacts::default() }, WindowFacts::default());
-        assert_eq!((profile.losses.senseless, profile.threads[0].split.total(), profile.target.cpus), (3, 3e6, 0.0));
+        assert_eq!((profile.losses.invalid, profile.threads[0].split.total(), profile.target.cpus), (3, 3e6, 0.0));
     }
 }

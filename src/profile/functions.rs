@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How many different functions are kept.
-const MOST: usize = 1 << 16;
+const MAX_FUNCTIONS: usize = 1 << 16;
 
 /// A function's number within one profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,7 +48,7 @@ impl Functions {
         }
         let id = match self.by_content.get(function) {
             Some(&id) => id,
-            None if self.list.len() >= MOST => OTHER_FUNCTIONS,
+            None if self.list.len() >= MAX_FUNCTIONS => OTHER_FUNCTIONS,
             None => {
                 let id = FunctionId(self.list.len() as u32);
                 self.list.push(Arc::clone(function));

@@ -12,9 +12,9 @@ use crate::units::Nanos;
 use std::collections::VecDeque;
 
 /// How many looks are kept for late slices: 200 ms at the highest sensible rate.
-const KEPT: usize = 2048;
+const MAX_RECENT: usize = 2048;
 /// How many slices may be ahead of the looks that they belong to.
-const AHEAD: usize = 4096;
+const MAX_EARLY_WAITS: usize = 4096;
 
 /// One GIL over the window. Times in nanoseconds.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct GilProfile {
     /// Which one.
     pub id: GilId,
     /// How often it was read.
-    pub looks: u64,
+    pub samples: u64,
     /// The time that those looks stand for.
     pub observed: f64,
     /// The part of it in which some thread held.
@@ -35,22 +35,22 @@ pub struct GilProfile {
     pub collecting: f64,
     first: Option<(Nanos, u64)>,
     last: Option<(Nanos, u64)>,
-    recent: VecDeque<Recent>,
-    ahead: VecDeque<Wait>,
+    recent: VecDeque<RecentSample>,
+    early_waits: VecDeque<WaitChance>,
 }
 
 /// A look that late slices may still add to.
 #[derive(Clone, Copy, Debug)]
-struct Recent {
+struct RecentSample {
     begin: u64,
     end: u64,
     /// The chance that nobody waited then.
-    free: f64,
+    uncontended: f64,
 }
 
 /// The chance that one thread waited, over a stretch.
 #[derive(Clone, Copy, Debug)]
-struct Wait {
+struct WaitChance {
     begin: u64,
     end: u64,
     chance: f64,
@@ -61,7 +61,7 @@ impl GilProfile {
     pub(super) fn new(id: GilId) -> GilProfile {
         GilProfile {
             id,
-            looks: 0,
+            samples: 0,
             observed: 0.0,
             busy: 0.0,
             contended: 0.0,
@@ -70,7 +70,7 @@ impl GilProfile {
             first: None,
             last: None,
             recent: VecDeque::new(),
-            ahead: VecDeque::new(),
+            early_waits: VecDeque::new(),
         }
     }
 
@@ -82,74 +82,74 @@ impl GilProfile {
     }
 
     /// Adds a look.
-    pub(super) fn look(&mut self, look: &GilLook) {
-        let span = look.span.as_nanos();
-        self.looks += 1;
+    pub(super) fn add_sample(&mut self, sample: &GilLook) {
+        let span = sample.span.as_nanos();
+        self.samples += 1;
         self.observed += span as f64;
-        if look.holder != Holder::Nobody {
+        if sample.holder != Holder::Nobody {
             self.busy += span as f64;
-            self.collecting += if look.collecting == Some(true) { span as f64 } else { 0.0 };
+            self.collecting += if sample.collecting == Some(true) { span as f64 } else { 0.0 };
         }
-        if look.waiters > 0 {
+        if sample.waiters > 0 {
             self.contended += span as f64;
         }
-        if let Some(switches) = look.switches {
-            self.first.get_or_insert((look.at, switches));
-            self.last = Some((look.at, switches));
+        if let Some(switches) = sample.switches {
+            self.first.get_or_insert((sample.at, switches));
+            self.last = Some((sample.at, switches));
         }
-        if self.recent.len() >= KEPT {
+        if self.recent.len() >= MAX_RECENT {
             self.recent.pop_front();
         }
-        let end = look.at.as_nanos();
-        self.recent.push_back(Recent { begin: end.saturating_sub(span), end, free: f64::from(u8::from(look.waiters == 0)) });
-        self.catch_up(end);
+        let end = sample.at.as_nanos();
+        self.recent.push_back(RecentSample { begin: end.saturating_sub(span), end, uncontended: f64::from(u8::from(sample.waiters == 0)) });
+        self.apply_early_waits(end);
     }
 
     /// Adds a slice's waiting: `waiting` out of the `total` nanoseconds that end at `end`.
-    pub(super) fn wait(&mut self, end: Nanos, waiting: f64, total: f64) {
+    pub(super) fn add_wait(&mut self, end: Nanos, waiting: f64, total: f64) {
         self.waiting += waiting;
         let begin = end.since(Nanos::from_nanos(total as u64)).as_nanos();
-        let wait = Wait { begin, end: end.as_nanos(), chance: waiting / total };
+        let wait = WaitChance { begin, end: end.as_nanos(), chance: waiting / total };
         let newest = self.recent.back().map_or(0, |r| r.end);
-        self.settle(wait);
-        if wait.end > newest && self.ahead.len() < AHEAD {
-            self.ahead.push_back(Wait { begin: begin.max(newest), ..wait });
+        self.apply_wait(wait);
+        if wait.end > newest && self.early_waits.len() < MAX_EARLY_WAITS {
+            self.early_waits.push_back(WaitChance { begin: begin.max(newest), ..wait });
         }
     }
 
     /// Gives slices that came before their look to the look that has just come.
-    fn catch_up(&mut self, newest: u64) {
-        for _ in 0..self.ahead.len() {
-            let Some(wait) = self.ahead.pop_front() else { return };
-            if let Some(look) = self.recent.back_mut() {
-                self.contended += look.take(&wait);
+    fn apply_early_waits(&mut self, newest: u64) {
+        for _ in 0..self.early_waits.len() {
+            let Some(wait) = self.early_waits.pop_front() else { return };
+            if let Some(sample) = self.recent.back_mut() {
+                self.contended += sample.apply(&wait);
             }
             if wait.end > newest {
-                self.ahead.push_back(Wait { begin: wait.begin.max(newest), ..wait });
+                self.early_waits.push_back(WaitChance { begin: wait.begin.max(newest), ..wait });
             }
         }
     }
 
     /// Gives a slice to every look that it covers.
-    fn settle(&mut self, wait: Wait) {
+    fn apply_wait(&mut self, wait: WaitChance) {
         let from = self.recent.partition_point(|r| r.end <= wait.begin);
-        for look in self.recent.iter_mut().skip(from).take_while(|r| r.begin < wait.end) {
-            self.contended += look.take(&wait);
+        for sample in self.recent.iter_mut().skip(from).take_while(|r| r.begin < wait.end) {
+            self.contended += sample.apply(&wait);
         }
     }
 }
 
-impl Recent {
+impl RecentSample {
     /// Lowers the chance that nobody waited; returns the contended time that this adds.
-    fn take(&mut self, wait: &Wait) -> f64 {
+    fn apply(&mut self, wait: &WaitChance) -> f64 {
         let overlap = wait.end.min(self.end).saturating_sub(wait.begin.max(self.begin)) as f64;
         let span = (self.end - self.begin) as f64;
         if overlap <= 0.0 || span <= 0.0 {
             return 0.0;
         }
-        let before = self.free;
-        self.free *= 1.0 - (wait.chance * overlap / span).clamp(0.0, 1.0);
-        (before - self.free) * span
+        let before = self.uncontended;
+        self.uncontended *= 1.0 - (wait.chance * overlap / span).clamp(0.0, 1.0);
+        (before - self.uncontended) * span
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::ids::ThreadId;
 
-    fn look(ms: u64, waiters: u32, switches: Option<u64>) -> GilLook {
+    fn sample(ms: u64, waiters: u32, switches: Option<u64>) -> GilLook {
         let holder = if ms.is_multiple_of(2) { Holder::Nobody } else { Holder::Thread(ThreadId(0)) };
         GilLook { gil: GilId(0), at: Nanos::from_millis(ms), span: Nanos::from_millis(1), holder, switches, waiters, collecting: None }
     }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn plain_looks_and_exact_switches() {
         let mut gil = GilProfile::new(GilId(0));
-        (1..=1001).for_each(|ms| gil.look(&look(ms, u32::from(ms > 501), Some(7 + ms / 5))));
+        (1..=1001).for_each(|ms| gil.add_sample(&sample(ms, u32::from(ms > 501), Some(7 + ms / 5))));
         assert!((gil.busy / gil.observed - 0.5).abs() < 0.01);
         assert!((gil.contended / gil.observed - 0.5).abs() < 0.01);
         assert_eq!(gil.switches_per_s(), Some(200.0));
@@ -175,21 +175,21 @@ mod tests {
     #[test]
     fn switches_that_are_missing_or_run_backwards_are_unknown() {
         let mut gil = GilProfile::new(GilId(0));
-        gil.look(&look(1, 0, None));
+        gil.add_sample(&sample(1, 0, None));
         assert_eq!(gil.switches_per_s(), None);
-        gil.look(&look(2, 0, Some(9)));
-        gil.look(&look(3, 0, Some(3)));
+        gil.add_sample(&sample(2, 0, Some(9)));
+        gil.add_sample(&sample(3, 0, Some(3)));
         assert_eq!(gil.switches_per_s(), None);
     }
 
     #[test]
     fn late_waiting_adds_where_no_plain_waiter_was_seen_and_only_there() {
         let mut gil = GilProfile::new(GilId(0));
-        (1..=10).for_each(|ms| gil.look(&look(ms, u32::from(ms > 5), None)));
+        (1..=10).for_each(|ms| gil.add_sample(&sample(ms, u32::from(ms > 5), None)));
         assert_eq!(gil.contended, 5e6);
         // Two threads, half of looks 1 to 5 each: three quarters of that time somebody waited.
         for _ in 0..2 {
-            (1..=10).for_each(|ms| gil.wait(Nanos::from_millis(ms), 0.5e6, 1e6));
+            (1..=10).for_each(|ms| gil.add_wait(Nanos::from_millis(ms), 0.5e6, 1e6));
         }
         assert!((gil.contended - 8.75e6).abs() < 1.0, "{}", gil.contended);
         assert_eq!(gil.waiting, 10e6);
@@ -198,11 +198,11 @@ mod tests {
     #[test]
     fn a_slice_may_come_before_its_look() {
         let mut gil = GilProfile::new(GilId(0));
-        gil.look(&look(1, 0, None));
-        gil.wait(Nanos::from_millis(3), 2e6, 2e6);
+        gil.add_sample(&sample(1, 0, None));
+        gil.add_wait(Nanos::from_millis(3), 2e6, 2e6);
         assert_eq!(gil.contended, 0.0);
-        gil.look(&look(2, 0, None));
-        gil.look(&look(3, 0, None));
+        gil.add_sample(&sample(2, 0, None));
+        gil.add_sample(&sample(3, 0, None));
         assert!((gil.contended - 2e6).abs() < 1.0);
     }
 }

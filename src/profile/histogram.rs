@@ -10,8 +10,8 @@ const PER_OCTAVE: f64 = 8.0;
 const LAST: usize = 256;
 
 /// More than this was never counted, nor is so long: what a file says must not overflow when it is added up.
-const MOST_COUNTED: u64 = 1 << 48;
-const MOST_NANOS: f64 = 1e20;
+const MAX_COUNTED: u64 = 1 << 48;
+const MAX_NANOS: f64 = 1e20;
 
 /// How much wider a bucket's end is than its middle: a quantile may be off by this factor.
 pub const QUANTILE_ERROR: f64 = 1.0443;
@@ -54,8 +54,8 @@ impl Histogram {
     /// Whether it can be one: it may come from a file.
     pub fn is_sound(&self) -> bool {
         let counted = self.counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
-        let times = [self.max, self.sum].iter().all(|nanos| (0.0..=MOST_NANOS).contains(nanos));
-        self.counts.len() <= LAST + 1 && counted == Some(self.count) && self.count < MOST_COUNTED && times
+        let times = [self.max, self.sum].iter().all(|nanos| (0.0..=MAX_NANOS).contains(nanos));
+        self.counts.len() <= LAST + 1 && counted == Some(self.count) && self.count < MAX_COUNTED && times
     }
 
     /// How many were counted.

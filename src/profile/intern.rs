@@ -7,8 +7,8 @@ use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// How many addresses are remembered, and how much their objects may weigh together: a program that recurses has stacks of a thousand frames.
-const MOST: usize = 1 << 14;
-const MOST_WEIGHT: usize = 1 << 19;
+const MAX_ENTRIES: usize = 1 << 14;
+const MAX_WEIGHT: usize = 1 << 19;
 
 /// Numbers by address.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl<T> PointerCache<T> {
 
     /// Remembers the number of this object, which holds so many others.
     pub(super) fn put(&mut self, object: &Arc<T>, number: u32, weight: usize) {
-        if self.known.len() >= MOST || self.weight + weight > MOST_WEIGHT {
+        if self.known.len() >= MAX_ENTRIES || self.weight + weight > MAX_WEIGHT {
             self.known.clear();
             self.weight = 0;
         }
@@ -52,13 +52,13 @@ mod tests {
     fn what_is_kept_alive_is_bounded_in_number_and_weight() {
         for weight in [1, 1000] {
             let mut cache = PointerCache::default();
-            let objects: Vec<Arc<u32>> = (0..2 * MOST as u32).map(Arc::new).collect();
+            let objects: Vec<Arc<u32>> = (0..2 * MAX_ENTRIES as u32).map(Arc::new).collect();
             for object in &objects {
                 cache.put(object, **object, weight);
                 assert_eq!(cache.get(object), Some(**object));
             }
             let alive = objects.iter().filter(|object| Arc::strong_count(object) > 1).count();
-            assert!(alive <= MOST && alive * weight <= MOST_WEIGHT, "{alive}");
+            assert!(alive <= MAX_ENTRIES && alive * weight <= MAX_WEIGHT, "{alive}");
         }
     }
 }

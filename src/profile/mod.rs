@@ -13,19 +13,19 @@ mod gils;
 mod histogram;
 mod intern;
 mod stacks;
-mod steady;
-pub mod stretches;
+mod coalesce;
+pub mod buckets;
 mod threads;
 
-use blame::BehindRow;
+use blame::WaitedOnRow;
 pub use blame::BlameRow;
 pub use blocks::Block;
-pub use builder::{LiveNumbers, ProfileBuilder};
+pub use builder::{LiveStats, ProfileBuilder};
 pub use functions::{FunctionId, NO_PYTHON, OTHER_FUNCTIONS};
 pub use gils::GilProfile;
 pub use histogram::{Histogram, QUANTILE_ERROR};
-pub use stacks::{StackId, Weight};
-pub use steady::Steady;
+pub use stacks::{StackId, StackTime};
+pub use coalesce::CoalescingSink;
 pub use threads::{Measured, ThreadProfile};
 
 use crate::sample::{Function, Split, Stack, TargetFacts, WindowFacts};
@@ -45,11 +45,11 @@ pub struct Profile {
     /// The window cut into stretches of equal length, for resampling; the last may be shorter.
     pub blocks: Vec<Block>,
     /// Time per thread and stack. Sorted by thread, then stack.
-    pub weights: Vec<Weight>,
+    pub stack_times: Vec<StackTime>,
     /// Who waited behind whom, most first.
     pub blame: Vec<BlameRow>,
     /// The same by thread and whole stacks. Sorted by thread, then stacks.
-    behind: Vec<BehindRow>,
+    waited_on: Vec<WaitedOnRow>,
     /// What did not fit or made no sense.
     pub losses: Losses,
     functions: Vec<Arc<Function>>,
@@ -69,7 +69,7 @@ pub struct Losses {
     /// Waits whose pair of functions did not fit.
     pub blame: u64,
     /// Slices with parts that are no time at all (negative, infinite, not a number).
-    pub senseless: u64,
+    pub invalid: u64,
 }
 
 impl Profile {
@@ -100,26 +100,26 @@ impl Profile {
 
     /// Every thread's stacks with their time, in nanoseconds per state: what flame graphs are made of.
     pub fn stacks(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, &Split)> {
-        self.weights.iter().filter_map(|w| Some((self.threads.get(w.thread)?, self.stack(w.stack).as_ref(), &w.split)))
+        self.stack_times.iter().filter_map(|w| Some((self.threads.get(w.thread)?, self.stack(w.stack).as_ref(), &w.split)))
     }
 
     /// Every thread's waiting by the stack that waited and the one that held, in nanoseconds.
-    pub fn behind(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, Option<&Stack>, f64)> {
+    pub fn waited_on(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, Option<&Stack>, f64)> {
         let stack = |id| self.stack(id).as_ref();
-        self.behind.iter().filter_map(move |row| Some((self.threads.get(row.thread)?, stack(row.waiter), row.holder.map(stack), row.nanos)))
+        self.waited_on.iter().filter_map(move |row| Some((self.threads.get(row.thread)?, stack(row.waiter), row.holder.map(stack), row.nanos)))
     }
 }
 
 /// The largest time that a part of a slice may have, in nanoseconds: three years. More is a mistake, and would swallow every sum.
-const LONGEST: f64 = 1e17;
+const MAX_PART_NANOS: f64 = 1e17;
 
 /// A split with only times in it, and whether anything had to go.
-fn sensible(split: &Split) -> (Split, bool) {
+fn sanitize(split: &Split) -> (Split, bool) {
     let mut clean = Split::default();
     let mut lost = false;
     for state in crate::sample::State::ALL {
         let nanos = split.get(state);
-        if (0.0..=LONGEST).contains(&nanos) {
+        if (0.0..=MAX_PART_NANOS).contains(&nanos) {
             clean.add(state, nanos);
         } else {
             lost = true;

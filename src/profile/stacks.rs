@@ -11,11 +11,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How many different stacks are kept.
-const MOST_STACKS: usize = 1 << 16;
+const MAX_STACKS: usize = 1 << 16;
 /// How many frames they may have together: the worst case in memory is about 24 bytes for each.
-const MOST_FRAMES: usize = 1 << 21;
+const MAX_FRAMES: usize = 1 << 21;
 /// How many pairs of thread and stack are kept.
-const MOST_WEIGHTS: usize = 1 << 17;
+const MAX_STACK_TIMES: usize = 1 << 17;
 
 /// A stack's number within one profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,7 +32,7 @@ impl StackId {
 
 /// The time of one thread on one stack.
 #[derive(Clone, Copy, Debug)]
-pub struct Weight {
+pub struct StackTime {
     /// Index into the profile's threads.
     pub thread: usize,
     /// Which stack.
@@ -41,17 +41,17 @@ pub struct Weight {
     pub split: Split,
 }
 
-type Key = (Box<[(FunctionId, u32)]>, Trust);
+type StackKey = (Box<[(FunctionId, u32)]>, Trust);
 
 /// The stacks met so far.
 #[derive(Debug)]
 pub(super) struct Stacks {
     by_pointer: PointerCache<Stack>,
-    by_content: HashMap<Key, StackId>,
+    by_content: HashMap<StackKey, StackId>,
     list: Vec<Arc<Stack>>,
     leaves: Vec<FunctionId>,
     frames: usize,
-    weights: FxHashMap<(usize, StackId), Split>,
+    stack_times: FxHashMap<(usize, StackId), Split>,
 }
 
 impl Stacks {
@@ -64,7 +64,7 @@ impl Stacks {
             list: vec![Arc::new(Stack { frames: vec![other], trust: Trust::Cut })],
             leaves: vec![OTHER_FUNCTIONS],
             frames: 0,
-            weights: FxHashMap::default(),
+            stack_times: FxHashMap::default(),
         }
     }
 
@@ -92,7 +92,7 @@ impl Stacks {
         if let Some(&id) = self.by_content.get(&key) {
             return id;
         }
-        if self.list.len() >= MOST_STACKS || self.frames + key.0.len() > MOST_FRAMES {
+        if self.list.len() >= MAX_STACKS || self.frames + key.0.len() > MAX_FRAMES {
             return OTHER_STACKS;
         }
         let id = StackId(self.list.len() as u32);
@@ -106,18 +106,18 @@ impl Stacks {
     }
 
     /// Adds a thread's time on a stack.
-    pub(super) fn weigh(&mut self, thread: usize, stack: StackId, split: &Split, losses: &mut Losses) {
-        let full = self.weights.len() >= MOST_WEIGHTS && !self.weights.contains_key(&(thread, stack));
+    pub(super) fn add_time(&mut self, thread: usize, stack: StackId, split: &Split, losses: &mut Losses) {
+        let full = self.stack_times.len() >= MAX_STACK_TIMES && !self.stack_times.contains_key(&(thread, stack));
         losses.stacks += u64::from(full && stack != OTHER_STACKS);
         let stack = if full { OTHER_STACKS } else { stack };
-        self.weights.entry((thread, stack)).or_default().merge(split);
+        self.stack_times.entry((thread, stack)).or_default().merge(split);
     }
 
     /// Stacks and leaves by number, and the times in a fixed order.
-    pub(super) fn finish(self) -> (Vec<Arc<Stack>>, Vec<FunctionId>, Vec<Weight>) {
-        let mut weights: Vec<Weight> = self.weights.into_iter().map(|((thread, stack), split)| Weight { thread, stack, split }).collect();
-        weights.sort_by_key(|w| (w.thread, w.stack));
-        (self.list, self.leaves, weights)
+    pub(super) fn finish(self) -> (Vec<Arc<Stack>>, Vec<FunctionId>, Vec<StackTime>) {
+        let mut stack_times: Vec<StackTime> = self.stack_times.into_iter().map(|((thread, stack), split)| StackTime { thread, stack, split }).collect();
+        stack_times.sort_by_key(|w| (w.thread, w.stack));
+        (self.list, self.leaves, stack_times)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::sample::{Evidence, Split, State, Stretch, ThreadFacts, ThreadTotals};
 #[derive(Clone, Debug)]
 pub struct ThreadProfile {
     /// Who it is.
-    pub facts: ThreadFacts,
+    pub info: ThreadFacts,
     /// Nanoseconds per state.
     pub split: Split,
     /// The kernel's totals; `None` when the thread was still running at the last word of it.
@@ -22,14 +22,14 @@ pub struct ThreadProfile {
     /// How often it was seen to have got the GIL: a floor.
     pub acquisitions: u64,
     /// How often it was seen to go from the GIL, or from waiting for it, to something else: a floor.
-    pub others: u64,
+    pub gil_exits: u64,
     /// Exact mode: how often it waited for the GIL.
     pub waits: Option<u64>,
     /// Exact mode: which of the histograms hold measured lengths instead of estimates.
     pub measured: Measured,
     exact_waits: Histogram,
     exact_holds: Histogram,
-    run: Option<(Kind, f64)>,
+    run: Option<(RunKind, f64)>,
 }
 
 /// Which lengths were measured by kernel events.
@@ -43,7 +43,7 @@ pub struct Measured {
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum RunKind {
     Hold,
     Wait,
     Other,
@@ -51,15 +51,15 @@ enum Kind {
 
 impl ThreadProfile {
     /// A thread without any time yet.
-    pub(super) fn new(facts: ThreadFacts) -> ThreadProfile {
+    pub(super) fn new(info: ThreadFacts) -> ThreadProfile {
         ThreadProfile {
-            facts,
+            info,
             split: Split::default(),
             totals: None,
             hold_runs: Histogram::default(),
             wait_runs: Histogram::default(),
             acquisitions: 0,
-            others: 0,
+            gil_exits: 0,
             waits: None,
             measured: Measured::default(),
             exact_waits: Histogram::default(),
@@ -74,24 +74,24 @@ impl ThreadProfile {
     }
 
     /// Adds a slice to the runs. Not for the row that stands for many threads: theirs do not follow one another.
-    pub(super) fn follow(&mut self, split: &Split, evidence: Evidence) {
+    pub(super) fn extend_run(&mut self, split: &Split, evidence: Evidence) {
         let kind = dominant(split);
         match &mut self.run {
             Some((current, nanos)) if *current == kind => *nanos += split.total(),
             run => {
                 let before = run.replace((kind, split.total()));
-                self.turn(before, kind, evidence);
+                self.begin_run(before, kind, evidence);
             }
         }
     }
 
     /// A run ends and another begins.
-    fn turn(&mut self, before: Option<(Kind, f64)>, now: Kind, evidence: Evidence) {
+    fn begin_run(&mut self, before: Option<(RunKind, f64)>, now: RunKind, evidence: Evidence) {
         self.record(before);
         // A thread that waited and is then plainly somewhere else has held in between, too briefly to be seen. A split by
         // conservation is not plain enough: it may cut one wait in two.
-        let passed = before.is_some_and(|(kind, _)| kind == Kind::Wait) && now == Kind::Other && evidence != Evidence::Conservation;
-        if before.is_some() && now == Kind::Hold || passed {
+        let passed = before.is_some_and(|(kind, _)| kind == RunKind::Wait) && now == RunKind::Other && evidence != Evidence::Conservation;
+        if before.is_some() && now == RunKind::Hold || passed {
             self.acquisitions += 1;
         }
     }
@@ -102,17 +102,17 @@ impl ThreadProfile {
         ended.then(|| (std::mem::take(&mut self.hold_runs), std::mem::take(&mut self.wait_runs)))
     }
 
-    fn record(&mut self, run: Option<(Kind, f64)>) {
+    fn record(&mut self, run: Option<(RunKind, f64)>) {
         match run {
-            Some((Kind::Hold, nanos)) => self.hold_runs.record(nanos),
-            Some((Kind::Wait, nanos)) => self.wait_runs.record(nanos),
-            Some((Kind::Other, _)) => self.others += 1,
+            Some((RunKind::Hold, nanos)) => self.hold_runs.record(nanos),
+            Some((RunKind::Wait, nanos)) => self.wait_runs.record(nanos),
+            Some((RunKind::Other, _)) => self.gil_exits += 1,
             None => {}
         }
     }
 
     /// Adds a measured stretch.
-    pub(super) fn measure(&mut self, stretch: Stretch, nanos: f64) {
+    pub(super) fn record_interval(&mut self, stretch: Stretch, nanos: f64) {
         match stretch {
             Stretch::Wait => self.exact_waits.record(nanos),
             Stretch::Hold => self.exact_holds.record(nanos),
@@ -137,15 +137,15 @@ impl ThreadProfile {
     }
 }
 
-fn dominant(split: &Split) -> Kind {
+fn dominant(split: &Split) -> RunKind {
     let (hold, wait) = (split.holding(), split.get(State::Waiting));
     let other = split.total() - hold - wait;
     if hold >= wait && hold >= other {
-        Kind::Hold
+        RunKind::Hold
     } else if wait >= other {
-        Kind::Wait
+        RunKind::Wait
     } else {
-        Kind::Other
+        RunKind::Other
     }
 }
 
@@ -156,8 +156,8 @@ mod tests {
 
     /// One letter per millisecond: H holds, W waits, I sleeps, n native by conservation.
     fn run(timeline: &str) -> ThreadProfile {
-        let facts = ThreadFacts { id: ThreadId(0), tid: Tid(1), name: String::new(), python: true, main: false, gil: Some(GilId(0)) };
-        let mut thread = ThreadProfile::new(facts);
+        let info = ThreadFacts { id: ThreadId(0), tid: Tid(1), name: String::new(), python: true, main: false, gil: Some(GilId(0)) };
+        let mut thread = ThreadProfile::new(info);
         for letter in timeline.chars() {
             let (state, evidence) = match letter {
                 'H' => (State::HoldingPython, Evidence::GilHolder),
@@ -165,7 +165,7 @@ mod tests {
                 'n' => (State::Native, Evidence::Conservation),
                 _ => (State::Io, Evidence::Syscall),
             };
-            thread.follow(&Split::whole(state, 1e6), evidence);
+            thread.extend_run(&Split::whole(state, 1e6), evidence);
         }
         thread.close(false);
         thread
@@ -175,7 +175,7 @@ mod tests {
     fn runs_follow_the_timeline() {
         let t = run("HHWWWWHIII");
         assert_eq!((t.hold_runs.count(), t.wait_runs.count(), t.acquisitions), (2, 1, 1));
-        assert_eq!((t.hold_runs.max(), t.wait_runs.max(), t.others), (2e6, 4e6, 1));
+        assert_eq!((t.hold_runs.max(), t.wait_runs.max(), t.gil_exits), (2e6, 4e6, 1));
     }
 
     #[test]
@@ -188,10 +188,10 @@ mod tests {
     fn measured_lengths_stand_in_for_runs() {
         for (exact, holds) in [(false, false), (true, false), (true, true)] {
             let mut t = run("HHWWWWHIII");
-            t.measure(Stretch::Wait, 3.5e6);
-            t.measure(Stretch::HandOver, 1e3);
+            t.record_interval(Stretch::Wait, 3.5e6);
+            t.record_interval(Stretch::HandOver, 1e3);
             if holds {
-                t.measure(Stretch::Hold, 2.5e6);
+                t.record_interval(Stretch::Hold, 2.5e6);
             }
             t.close(exact);
             let max = if exact { 3.5e6 } else { 4e6 };

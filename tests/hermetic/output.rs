@@ -100,7 +100,7 @@ fn json_has_the_contracts_fields_and_no_nan() {
         "/target/switch_interval_us",
         "/window/seconds",
         "/window/rate_hz",
-        "/window/looks",
+        "/window/samples",
         "/window/missed",
         "/window/torn",
         "/window/failed",
@@ -148,7 +148,7 @@ fn json_has_the_contracts_fields_and_no_nan() {
         "/verdict/speedup/processes/estimate",
         "/verdict/speedup/free_threading/low",
         "/verdict/speedup/release_in_native",
-        "/verdict/threads_worth_having",
+        "/verdict/gil_saturates_at",
         "/verdict/because/0",
         "/verdict/next_steps/0",
         "/findings/0/code",
@@ -234,12 +234,12 @@ proptest! {
     #[test]
     fn any_figures_keep_the_width(x in any::<f64>(), n in any::<u64>()) {
         let mut report = reports::crowd();
-        (report.window.seconds, report.window.looks, report.window.missed) = (x, n, n);
+        (report.window.seconds, report.window.samples, report.window.missed) = (x, n, n);
         (report.target.cpus, report.target.switch_interval_us) = (x, Some(n));
         report.gil.switches_per_s = Some(x);
         report.threads.iter_mut().for_each(|t| (t.cpu, t.seconds, t.states.holding) = (x, x, x));
         report.functions.iter_mut().for_each(|f| (f.holding, f.inflicted_wait, f.line) = (x, x, n as u32));
-        report.verdict.threads_worth_having = Some(x);
+        report.verdict.gil_saturates_at = Some(x);
         report.verdict.speedup.processes.iter_mut().for_each(|e| e.estimate = x);
         assert_page(&render(&report, COLOUR), 80);
     }

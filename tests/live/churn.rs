@@ -71,7 +71,7 @@ fn show(interpreter: &Interpreter, measured: &Measured) {
     row!(
         interpreter.label,
         "churn: {} looks {} late {} failed {} torn, busy {:.3}, others {:.2} cores, {} short-lived threads of {:.1} ms: {}",
-        report["window"]["looks"],
+        report["window"]["samples"],
         report["window"]["missed"],
         report["window"]["failed"],
         report["window"]["torn"],

@@ -63,7 +63,7 @@ fn show(interpreter: &Interpreter, what: &str, measured: &Measured) {
     row!(
         interpreter.label,
         "{what}: {} looks {} late, busy {:.3}, {:.0} switches/s, {} x{:.2}, others {:.2} cores | {}",
-        n("/window/looks"),
+        n("/window/samples"),
         n("/window/missed"),
         n("/gil/busy"),
         n("/gil/switches_per_s"),

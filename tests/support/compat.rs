@@ -49,8 +49,8 @@ pub fn unsound(report: &Value) -> Option<String> {
         }
     }
     let looks = |name: &str| report["window"][name].as_u64().unwrap();
-    (looks("looks") == 0 || looks("failed") * 10 > looks("looks"))
-        .then(|| format!("{} of {} looks failed", looks("failed"), looks("looks")))
+    (looks("samples") == 0 || looks("failed") * 10 > looks("samples"))
+        .then(|| format!("{} of {} looks failed", looks("failed"), looks("samples")))
 }
 
 /// What is wrong with a report on `count` threads called `worker-…` that compute in `burn`: they share one GIL and want it all the time.

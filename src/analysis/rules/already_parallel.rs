@@ -1,40 +1,40 @@
 //! The work runs outside the GIL (NumPy, zlib, hashlib …): threads do scale, up to the cores or until the GIL is full.
 
-use super::{against, worth_it, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::words::{count, gain, number, percent};
+use super::{position, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis};
+use crate::analysis::phrases::{count, gain, number, percent};
 
 /// Share of the work outside the GIL.
 const OUTSIDE: f64 = 0.5;
 /// CPUs used outside the GIL, below which it is no work to speak of.
 const NATIVE: f64 = 0.2;
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let rates = &e.rates;
-    if rates.native.low < NATIVE || worth_it(&e.gains.processes) != Against::Below {
-        return Judgement::No;
+    if rates.native.low < NATIVE || worth_it(&e.gains.processes) != Position::Below {
+        return RuleResult::DoesNotApply;
     }
-    match against(&rates.outside, OUTSIDE) {
-        Against::Below => Judgement::No,
-        Against::Astride => Judgement::NotEnough(format!(
+    match position(&rates.off_gil_share, OUTSIDE) {
+        Position::Below => RuleResult::DoesNotApply,
+        Position::Straddles => RuleResult::Undetermined(format!(
             "Between {} and {} of the work runs outside the GIL.",
-            percent(rates.outside.low),
-            percent(rates.outside.high)
+            percent(rates.off_gil_share.low),
+            percent(rates.off_gil_share.high)
         )),
-        Against::Above => Opinion::new(Code::AlreadyParallel, "Already parallel: the work runs outside the GIL.".into())
+        Position::Above => Diagnosis::new(Code::AlreadyParallel, "Already parallel: the work runs outside the GIL.".into())
             .because(format!(
                 "{} of the work runs without the GIL, on {} CPUs of {}.",
-                percent(rates.outside.estimate),
+                percent(rates.off_gil_share.estimate),
                 number(rates.on_cpu.estimate),
                 number(e.cores())
             ))
             .because(format!("Waiting for the GIL costs little: processes would be {}.", gain(&e.gains.processes)))
-            .next(limit(e))
-            .yes(),
+            .next_step(limit(e))
+            .applies(),
     }
 }
 
 /// What stops growth next.
-fn limit(e: &Evidence<'_>) -> String {
+fn limit(e: &RuleInput<'_>) -> String {
     let (cores, saturation) = (e.cores(), e.saturation.estimate);
     if e.rates.on_cpu.estimate >= 0.9 * cores {
         return "All cores are in use: more threads would not help, more cores would.".into();
@@ -53,7 +53,7 @@ fn limit(e: &Evidence<'_>) -> String {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
     #[test]
     fn released_work_is_parallel_and_the_next_limit_named() {
@@ -75,6 +75,6 @@ mod tests {
     #[test]
     fn half_of_the_time_in_phases_is_not_enough() {
         let phased = |t: u64| vec![if t < 1000 { "N hash" } else { "P sum" }];
-        assert!(is_unsure(super::judge, &Scene::new(2.0).run(2000, phased)));
+        assert!(is_undetermined(super::evaluate, &Scene::new(2.0).run(2000, phased)));
     }
 }

@@ -1,38 +1,38 @@
 //! The holder sleeps in the kernel with the GIL in its hands: an extension that does not release it around a blocking call.
 
-use super::{severity, wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::words::{gain, line, on_cores, percent};
+use super::{severity, too_wide, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis};
+use crate::analysis::phrases::{gain, line, on_cores, percent};
 
 /// Share of the waiting from which it is worth a finding beside another verdict.
 const NOTABLE: f64 = 0.2;
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
-    let (behind, gains) = (&e.behind, &e.gains.processes);
-    if behind.blocked < NOTABLE {
-        return Judgement::No;
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
+    let (holder_mix, gains) = (&e.holder_mix, &e.gains.processes);
+    if holder_mix.blocked < NOTABLE {
+        return RuleResult::DoesNotApply;
     }
     match worth_it(gains) {
-        Against::Below => return Judgement::No,
-        Against::Astride => return wide(gains),
-        Against::Above => {}
+        Position::Below => return RuleResult::DoesNotApply,
+        Position::Straddles => return too_wide(gains),
+        Position::Above => {}
     }
-    let Some((place, hot_line)) = super::holding_most(e, |f| f.holding_blocked) else { return Judgement::No };
-    let name = crate::analysis::words::place(&place);
-    let opinion = Opinion::new(Code::BlockedHoldingGil, format!("{name} sleeps while it holds the GIL, and other threads wait for it."))
-        .severe(severity(gains))
-        .because(e.who_waits())
-        .because(format!("{} of the waiting is behind a holder that is asleep.", percent(behind.blocked)))
-        .because(e.how_contended())
-        .next(format!("Release the GIL around the blocking call at {}: Py_BEGIN_ALLOW_THREADS in C, `with nogil:` in Cython, or ctypes.CDLL in place of ctypes.PyDLL.", line(&place, hot_line)))
-        .next(format!("Until then separate processes would be about {} {}.", gain(gains), on_cores(e.cores())));
-    if behind.blocked >= behind.python.max(behind.native) { opinion } else { opinion.only_a_finding() }.yes()
+    let Some((place, hot_line)) = super::top_holder(e, |f| f.holding_blocked) else { return RuleResult::DoesNotApply };
+    let name = crate::analysis::phrases::place(&place);
+    let diagnosis = Diagnosis::new(Code::BlockedHoldingGil, format!("{name} sleeps while it holds the GIL, and other threads wait for it."))
+        .with_severity(severity(gains))
+        .because(e.waiting_summary())
+        .because(format!("{} of the waiting is behind a holder that is asleep.", percent(holder_mix.blocked)))
+        .because(e.contention_summary())
+        .next_step(format!("Release the GIL around the blocking call at {}: Py_BEGIN_ALLOW_THREADS in C, `with nogil:` in Cython, or ctypes.CDLL in place of ctypes.PyDLL.", line(&place, hot_line)))
+        .next_step(format!("Until then separate processes would be about {} {}.", gain(gains), on_cores(e.cores())));
+    if holder_mix.blocked >= holder_mix.python.max(holder_mix.native) { diagnosis } else { diagnosis.finding_only() }.applies()
 }
 
 #[cfg(test)]
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
     #[test]
     fn a_sleeping_holder_is_named_and_a_running_one_is_not() {
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn contention_in_a_part_of_the_window_is_not_enough() {
         let phased = |t: u64| if t < 350 { vec!["B query", "W serve"] } else { vec!["I read", "B query"] };
-        assert!(is_unsure(super::judge, &Scene::new(2.0).run(1500, phased)));
+        assert!(is_undetermined(super::evaluate, &Scene::new(2.0).run(1500, phased)));
     }
 
     #[test]

@@ -3,31 +3,31 @@
 //! A finding, never the verdict. The loop's thread is told by its stack: `_run_once` of asyncio/base_events.py (uvloop, which has no Python frame
 //! there, is not told). What it does below a selector is its rest; everything else is a callback.
 
-use super::{against, Against, Code, Evidence, Judgement, Opinion, Severity};
+use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
 use crate::analysis::report::{Estimate, Place};
-use crate::analysis::stats;
-use crate::analysis::words::{clean, named, percent, place};
-use crate::profile::Weight;
+use crate::analysis::bootstrap;
+use crate::analysis::phrases::{clean, named, percent, place};
+use crate::profile::StackTime;
 use crate::sample::{Split, Stack, State};
 use std::collections::HashMap;
 
 /// Share of the loop's time in which it waits for the GIL, or sleeps in a callback, from which on every task feels it.
 const FELT: f64 = 0.05;
 
-pub(in crate::analysis) fn starved(e: &Evidence<'_>) -> Judgement {
-    judge(
+pub(in crate::analysis) fn starved(e: &RuleInput<'_>) -> RuleResult {
+    evaluate(
         e,
         "waits for the GIL",
         |l| l.waiting,
         |e, l, share| {
-            Opinion::finding(Code::EventLoopStarved)
-            .severe(Severity::Medium)
+            Diagnosis::finding(Code::EventLoopStarved)
+            .with_severity(Severity::Medium)
             .because(format!(
                 "The event loop in {} waits for the GIL {share} of its time, so that every task on it is late by as much; most of the waiting in this program is behind {}.",
                 l.name,
                 e.culprit()
             ))
-            .next(format!(
+            .next_step(format!(
                 "Run {} in a concurrent.futures.ProcessPoolExecutor (loop.run_in_executor) instead of in a thread, or lower sys.setswitchinterval().",
                 e.culprit()
             ))
@@ -35,33 +35,33 @@ pub(in crate::analysis) fn starved(e: &Evidence<'_>) -> Judgement {
     )
 }
 
-pub(in crate::analysis) fn blocked(e: &Evidence<'_>) -> Judgement {
-    judge(
+pub(in crate::analysis) fn blocked(e: &RuleInput<'_>) -> RuleResult {
+    evaluate(
         e,
         "sleeps inside a callback",
         |l| l.asleep,
         |_, l, share| {
             let at = l.sleeper.as_ref().map_or(String::new(), |(p, line)| format!(", mostly in {} at line {line}", place(p)));
-            Opinion::finding(Code::EventLoopBlocked)
-                .severe(Severity::Medium)
+            Diagnosis::finding(Code::EventLoopBlocked)
+                .with_severity(Severity::Medium)
                 .because(format!(
                     "The event loop in {} sleeps inside a callback {share} of its time{at}: nothing else on it runs meanwhile.",
                     l.name
                 ))
-                .next("Await there (asyncio.sleep, an asynchronous client), or hand the call to asyncio.to_thread().")
+                .next_step("Await there (asyncio.sleep, an asynchronous client), or hand the call to asyncio.to_thread().")
         },
     )
 }
 
 /// The worst loop, if its figure is felt.
-fn judge(e: &Evidence<'_>, what: &str, figure: fn(&Loop) -> Estimate, say: fn(&Evidence<'_>, &Loop, String) -> Opinion) -> Judgement {
+fn evaluate(e: &RuleInput<'_>, what: &str, figure: fn(&Loop) -> Estimate, describe: fn(&RuleInput<'_>, &Loop, String) -> Diagnosis) -> RuleResult {
     let loops = loops(e);
-    let Some(worst) = loops.iter().max_by(|a, b| figure(a).estimate.total_cmp(&figure(b).estimate)) else { return Judgement::No };
+    let Some(worst) = loops.iter().max_by(|a, b| figure(a).estimate.total_cmp(&figure(b).estimate)) else { return RuleResult::DoesNotApply };
     let share = figure(worst);
-    match against(&share, FELT) {
-        Against::Above => say(e, worst, percent(share.estimate)).yes(),
-        Against::Below => Judgement::No,
-        Against::Astride => Judgement::NotEnough(format!(
+    match position(&share, FELT) {
+        Position::Above => describe(e, worst, percent(share.estimate)).applies(),
+        Position::Below => RuleResult::DoesNotApply,
+        Position::Straddles => RuleResult::Undetermined(format!(
             "The event loop in {} {what} between {} and {} of its time.",
             worst.name,
             percent(share.low),
@@ -79,20 +79,20 @@ struct Loop {
     sleeper: Option<(Place, u32)>,
 }
 
-fn loops(e: &Evidence<'_>) -> Vec<Loop> {
+fn loops(e: &RuleInput<'_>) -> Vec<Loop> {
     let mut threads: Vec<usize> =
-        e.profile.weights.iter().filter(|w| callback(e.profile.stack(w.stack)).is_some()).map(|w| w.thread).collect();
+        e.profile.stack_times.iter().filter(|w| callback(e.profile.stack(w.stack)).is_some()).map(|w| w.thread).collect();
     threads.dedup();
     threads.sort_unstable();
     threads.dedup();
     threads.iter().map(|thread| one(e, *thread)).collect()
 }
 
-fn one(e: &Evidence<'_>, thread: usize) -> Loop {
-    let mine = |w: &&Weight| w.thread == thread;
+fn one(e: &RuleInput<'_>, thread: usize) -> Loop {
+    let mine = |w: &&StackTime| w.thread == thread;
     let (mut asleep, mut total) = (0.0, 0.0);
     let mut places: HashMap<(crate::profile::FunctionId, u32), f64> = HashMap::new();
-    for w in e.profile.weights.iter().filter(mine) {
+    for w in e.profile.stack_times.iter().filter(mine) {
         total += w.split.total();
         let stack = e.profile.stack(w.stack);
         if callback(stack) == Some(true) {
@@ -104,9 +104,9 @@ fn one(e: &Evidence<'_>, thread: usize) -> Loop {
     let waiting = |all: &[Split]| all.get(thread).map_or(0.0, |t| if t.total() > 0.0 { t.get(State::Waiting) / t.total() } else { 0.0 });
     let most = places.into_iter().filter(|p| p.1 > 0.0).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
     Loop {
-        name: clean(&e.profile.threads[thread].facts.name),
-        waiting: stats::interval(e.profile, waiting),
-        asleep: stats::share(asleep, total, e.profile.window.looks as f64),
+        name: clean(&e.profile.threads[thread].info.name),
+        waiting: bootstrap::interval(e.profile, waiting),
+        asleep: bootstrap::share_interval(asleep, total, e.profile.window.looks as f64),
         sleeper: most.map(|((function, line), _)| (named(e.profile.function(function)), line)),
     }
 }
@@ -123,7 +123,7 @@ fn callback(stack: &Stack) -> Option<bool> {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::{Code, Report};
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
     use crate::profile::Profile;
 
     const SELECT: &str = "run_forever@asyncio/base_events.py>_run_once@asyncio/base_events.py>select@selectors.py";
@@ -138,9 +138,9 @@ mod tests {
     }
 
     /// A loop that waits for `waits` of 100 ms behind a worker and then answers, and sleeps in the answer for `sleeps`.
-    fn profile(looks: u64, waits: u64, sleeps: u64) -> Profile {
+    fn profile(samples: u64, waits: u64, sleeps: u64) -> Profile {
         let (select, waiting, answers, asleep) = (word('I', SELECT), word('W', CALLBACK), word('P', CALLBACK), word('I', CALLBACK));
-        Scene::new(2.0).run(looks, |t| match t % 100 {
+        Scene::new(2.0).run(samples, |t| match t % 100 {
             n if n < waits => vec![waiting, "P crunch"],
             n if n < waits + sleeps => vec![asleep, "P crunch"],
             99 => vec![answers, "W crunch"],
@@ -148,17 +148,17 @@ mod tests {
         })
     }
 
-    fn service(looks: u64, waits: u64, sleeps: u64) -> Report {
-        report(&profile(looks, waits, sleeps))
+    fn service(samples: u64, waits: u64, sleeps: u64) -> Report {
+        report(&profile(samples, waits, sleeps))
     }
 
     #[test]
     fn a_loop_behind_a_worker_is_starved_and_one_that_only_selects_is_not() {
         let starved = service(5000, 30, 0);
-        let said = found(&starved, Code::EventLoopStarved).unwrap_or_default();
+        let evidence = found(&starved, Code::EventLoopStarved).unwrap_or_default();
         assert!(
-            said.starts_with("The event loop in MainThread waits for the GIL 30 % of its time") && said.contains("crunch (app.py:12)"),
-            "{said}"
+            evidence.starts_with("The event loop in MainThread waits for the GIL 30 % of its time") && evidence.contains("crunch (app.py:12)"),
+            "{evidence}"
         );
         assert!(found(&starved, Code::EventLoopBlocked).is_none());
         assert!(found(&service(5000, 0, 0), Code::EventLoopStarved).is_none());
@@ -167,16 +167,16 @@ mod tests {
     #[test]
     fn a_loop_that_sleeps_in_a_callback_blocks_itself_and_one_that_selects_does_not() {
         let blocked = service(5000, 0, 20);
-        let said = found(&blocked, Code::EventLoopBlocked).unwrap_or_default();
-        assert!(said.contains("sleeps inside a callback 20 % of its time, mostly in answer (app.py:12) at line 14"), "{said}");
+        let evidence = found(&blocked, Code::EventLoopBlocked).unwrap_or_default();
+        assert!(evidence.contains("sleeps inside a callback 20 % of its time, mostly in answer (app.py:12) at line 14"), "{evidence}");
         assert!(found(&blocked, Code::EventLoopStarved).is_none());
         assert!(found(&service(5000, 0, 0), Code::EventLoopBlocked).is_none());
     }
 
     #[test]
     fn a_share_about_the_bound_is_not_called() {
-        assert!(is_unsure(super::starved, &profile(1500, 5, 0)));
-        assert!(is_unsure(super::blocked, &profile(1500, 0, 5)));
+        assert!(is_undetermined(super::starved, &profile(1500, 5, 0)));
+        assert!(is_undetermined(super::blocked, &profile(1500, 0, 5)));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //!
 //! A finding, never the verdict: they take cores or the GIL, and no change to the user's own threads changes that.
 
-use super::{against, Against, Code, Evidence, Judgement, Opinion, Severity};
+use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
 use crate::analysis::report::Estimate;
 use crate::analysis::shares::on_cpu;
-use crate::analysis::stats;
-use crate::analysis::words::{clean, number, threads, verb};
+use crate::analysis::bootstrap;
+use crate::analysis::phrases::{clean, number, threads, verb};
 use crate::sample::Split;
 
 /// CPUs that native threads use together, from which they matter.
@@ -18,10 +18,10 @@ const NAMES: usize = 3;
 /// Where code lies that the user did not write.
 const LIBRARIES: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/python3", "<frozen "];
 
-pub(in crate::analysis) fn native(e: &Evidence<'_>) -> Judgement {
-    let theirs: Vec<usize> = which(e, |e, n| !e.profile.threads[n].facts.python);
-    judge(&theirs, measured(e, &theirs, on_cpu), CPUS, |cpus| {
-        Opinion::finding(Code::ForeignThreads)
+pub(in crate::analysis) fn native(e: &RuleInput<'_>) -> RuleResult {
+    let theirs: Vec<usize> = which(e, |e, n| !e.profile.threads[n].info.python);
+    evaluate(&theirs, measured(e, &theirs, on_cpu), CPUS, |cpus| {
+        Diagnosis::finding(Code::ForeignThreads)
             .because(format!(
                 "{} without any Python ({}) {} {} CPUs: a library started them.",
                 threads(theirs.len()),
@@ -29,15 +29,15 @@ pub(in crate::analysis) fn native(e: &Evidence<'_>) -> Judgement {
                 verb(theirs.len(), "use"),
                 number(cpus)
             ))
-            .next("Mind them when you count workers: a pool of BLAS or OpenMP threads in each process overloads the cores (OMP_NUM_THREADS=1, threadpoolctl).")
+            .next_step("Mind them when you count workers: a pool of BLAS or OpenMP threads in each process overloads the cores (OMP_NUM_THREADS=1, threadpoolctl).")
     })
 }
 
-pub(in crate::analysis) fn python(e: &Evidence<'_>) -> Judgement {
+pub(in crate::analysis) fn python(e: &RuleInput<'_>) -> RuleResult {
     let theirs: Vec<usize> =
-        which(e, |e, n| e.profile.threads[n].facts.python && !e.profile.threads[n].facts.main && !runs_users_code(e, n));
-    judge(&theirs, measured(e, &theirs, Split::holding), HOLDS, |held| {
-        Opinion::finding(Code::ForeignThreads)
+        which(e, |e, n| e.profile.threads[n].info.python && !e.profile.threads[n].info.main && !runs_users_code(e, n));
+    evaluate(&theirs, measured(e, &theirs, Split::holding), HOLDS, |held| {
+        Diagnosis::finding(Code::ForeignThreads)
             .because(format!(
                 "{} that only {} a library's code ({}) {} the GIL {:.0} % of the time.",
                 threads(theirs.len()),
@@ -46,39 +46,39 @@ pub(in crate::analysis) fn python(e: &Evidence<'_>) -> Judgement {
                 verb(theirs.len(), "hold"),
                 100.0 * held
             ))
-            .next("See whether that library's background thread can be switched off, or woken less often.")
+            .next_step("See whether that library's background thread can be switched off, or woken less often.")
     })
 }
 
-fn judge(theirs: &[usize], figure: Estimate, bound: f64, say: impl FnOnce(f64) -> Opinion) -> Judgement {
-    match against(&figure, bound) {
-        _ if theirs.is_empty() => Judgement::No,
-        Against::Below => Judgement::No,
-        Against::Astride => {
-            Judgement::NotEnough(format!("Threads that a library started take between {:.2} and {:.2} of a core.", figure.low, figure.high))
+fn evaluate(theirs: &[usize], figure: Estimate, bound: f64, describe: impl FnOnce(f64) -> Diagnosis) -> RuleResult {
+    match position(&figure, bound) {
+        _ if theirs.is_empty() => RuleResult::DoesNotApply,
+        Position::Below => RuleResult::DoesNotApply,
+        Position::Straddles => {
+            RuleResult::Undetermined(format!("Threads that a library started take between {:.2} and {:.2} of a core.", figure.low, figure.high))
         }
-        Against::Above => say(figure.estimate).severe(Severity::Low).yes(),
+        Position::Above => describe(figure.estimate).with_severity(Severity::Low).applies(),
     }
 }
 
-fn which(e: &Evidence<'_>, is: impl Fn(&Evidence<'_>, usize) -> bool) -> Vec<usize> {
+fn which(e: &RuleInput<'_>, is: impl Fn(&RuleInput<'_>, usize) -> bool) -> Vec<usize> {
     (0..e.profile.threads.len()).filter(|n| e.profile.threads[*n].split.total() > 0.0 && is(e, *n)).collect()
 }
 
-fn measured(e: &Evidence<'_>, theirs: &[usize], figure: impl Fn(&Split) -> f64) -> Estimate {
-    stats::interval(e.profile, |all| theirs.iter().filter_map(|n| all.get(*n)).map(&figure).sum())
+fn measured(e: &RuleInput<'_>, theirs: &[usize], figure: impl Fn(&Split) -> f64) -> Estimate {
+    bootstrap::interval(e.profile, |all| theirs.iter().filter_map(|n| all.get(*n)).map(&figure).sum())
 }
 
 /// Whether a thread was ever seen in a function that is no library's. One without any frame was seen too briefly to tell, and passes for the user's.
-fn runs_users_code(e: &Evidence<'_>, thread: usize) -> bool {
+fn runs_users_code(e: &RuleInput<'_>, thread: usize) -> bool {
     let theirs = |file: &str| LIBRARIES.iter().any(|part| file.contains(part));
-    let stacks = e.profile.weights.iter().filter(|w| w.thread == thread).map(|w| e.profile.stack(w.stack));
+    let stacks = e.profile.stack_times.iter().filter(|w| w.thread == thread).map(|w| e.profile.stack(w.stack));
     let mut frames = stacks.flat_map(|stack| &stack.frames).peekable();
     frames.peek().is_none() || frames.any(|frame| !theirs(&frame.function.file))
 }
 
-fn names(e: &Evidence<'_>, theirs: &[usize]) -> String {
-    let mut all: Vec<String> = theirs.iter().map(|n| clean(&e.profile.threads[*n].facts.name)).collect();
+fn names(e: &RuleInput<'_>, theirs: &[usize]) -> String {
+    let mut all: Vec<String> = theirs.iter().map(|n| clean(&e.profile.threads[*n].info.name)).collect();
     all.sort();
     all.dedup();
     let more = if all.len() > NAMES { ", …" } else { "" };
@@ -89,17 +89,17 @@ fn names(e: &Evidence<'_>, theirs: &[usize]) -> String {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::{Code, Report};
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
-    fn said(r: &Report) -> Vec<&str> {
+    fn finding_text(r: &Report) -> Vec<&str> {
         r.findings.iter().filter(|f| f.code == Code::ForeignThreads).map(|f| f.evidence.as_str()).collect()
     }
 
     #[test]
     fn a_librarys_native_threads_are_named_and_idle_ones_are_not() {
         let r = report(&Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "N -"]));
-        assert_eq!(said(&r), ["1 thread without any Python (worker-2) uses 1 CPUs: a library started them."]);
-        assert!(said(&report(&Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "I -"]))).is_empty());
+        assert_eq!(finding_text(&r), ["1 thread without any Python (worker-2) uses 1 CPUs: a library started them."]);
+        assert!(finding_text(&report(&Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "I -"]))).is_empty());
     }
 
     #[test]
@@ -111,20 +111,20 @@ mod tests {
                 vec!["P main", "I wait@/lib/python3.11/threading.py"]
             }
         };
-        let r = report(&Scene::new(4.0).bare().run(3000, monitor));
+        let r = report(&Scene::new(4.0).without_main().run(3000, monitor));
         assert!(
-            said(&r).iter().any(|s| s.starts_with("1 thread that only runs a library's code (worker-1) holds the GIL 10 %")),
+            finding_text(&r).iter().any(|s| s.starts_with("1 thread that only runs a library's code (worker-1) holds the GIL 10 %")),
             "{:?}",
             r.findings
         );
         let own =
             |t: u64| if t.is_multiple_of(10) { vec!["I main", "P poll"] } else { vec!["P main", "I wait@/lib/python3.11/threading.py"] };
-        assert!(said(&report(&Scene::new(4.0).bare().run(3000, own))).is_empty());
+        assert!(finding_text(&report(&Scene::new(4.0).without_main().run(3000, own))).is_empty());
     }
 
     #[test]
     fn use_about_the_bound_is_not_called() {
         let now_and_then = |t: u64| vec!["P main", "I recv", if (t / 50).is_multiple_of(10) { "N -" } else { "I -" }];
-        assert!(is_unsure(super::native, &Scene::new(4.0).native(2).run(1500, now_and_then)));
+        assert!(is_undetermined(super::native, &Scene::new(4.0).native(2).run(1500, now_and_then)));
     }
 }

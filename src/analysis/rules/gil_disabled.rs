@@ -1,23 +1,23 @@
 //! A free-threaded build: nothing waits for a GIL that is off; one that is on again was switched on by something.
 
-use super::{Code, Evidence, Judgement, Opinion, Severity};
+use super::{Code, RuleInput, RuleResult, Diagnosis, Severity};
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let target = &e.profile.target;
     match (target.free_threaded, target.gil_enabled) {
-        (false, _) => Judgement::No,
+        (false, _) => RuleResult::DoesNotApply,
         // The switch is read at each look.
-        _ if e.profile.window.looks == 0 => Judgement::NotEnough("Whether the GIL of this free-threaded build is on could not be read.".into()),
-        (true, false) => Opinion::new(Code::GilDisabled, "The GIL is off: this is a free-threaded Python, and threads run in parallel.".into())
-            .refusing()
-            .because(format!("Threads use {:.1} CPUs of {}.", e.rates.on_cpu.estimate, super::super::words::number(e.cores())))
-            .next("If it is slower than hoped, look for locks and for objects that many threads change; that is not measured here.")
-            .yes(),
-        (true, true) => Opinion::finding(Code::GilDisabled)
-            .severe(Severity::High)
+        _ if e.profile.window.looks == 0 => RuleResult::Undetermined("Whether the GIL of this free-threaded build is on could not be read.".into()),
+        (true, false) => Diagnosis::new(Code::GilDisabled, "The GIL is off: this is a free-threaded Python, and threads run in parallel.".into())
+            .without_prediction()
+            .because(format!("Threads use {:.1} CPUs of {}.", e.rates.on_cpu.estimate, super::super::phrases::number(e.cores())))
+            .next_step("If it is slower than hoped, look for locks and for objects that many threads change; that is not measured here.")
+            .applies(),
+        (true, true) => Diagnosis::finding(Code::GilDisabled)
+            .with_severity(Severity::High)
             .because("This is a free-threaded build, but its GIL is switched on.")
-            .next("Find what did it: an extension module that does not declare support for running without the GIL (start Python with -W default to see the warning), PYTHON_GIL=1 or -X gil=1.")
-            .yes(),
+            .next_step("Find what did it: an extension module that does not declare support for running without the GIL (start Python with -W default to see the warning), PYTHON_GIL=1 or -X gil=1.")
+            .applies(),
     }
 }
 
@@ -25,7 +25,7 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
 mod tests {
     use super::super::super::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
     fn scene(free_threaded: bool, gil_enabled: bool) -> report::Report {
         let scene = Scene::new(2.0).with(|t, _| (t.free_threaded, t.gil_enabled) = (free_threaded, gil_enabled));
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn a_switch_that_was_never_read_is_not_called() {
         let never = Scene::new(2.0).with(|t, _| (t.free_threaded, t.gil_enabled) = (true, false)).run(0, |_| vec![]);
-        assert!(is_unsure(super::judge, &never));
+        assert!(is_undetermined(super::evaluate, &never));
     }
 
     #[test]

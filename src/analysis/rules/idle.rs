@@ -1,33 +1,33 @@
 //! Nothing runs: every thread sleeps nearly all the time.
 
-use super::{against, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::words::percent;
+use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis};
+use crate::analysis::phrases::percent;
 
 /// Thread-seconds per second of anything but sleep, below which a program is idle.
 const ACTIVE: f64 = 0.02;
 /// Unknown thread-seconds per second beyond which sleep cannot be claimed.
 const UNKNOWN: f64 = 0.02;
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     if e.rates.unknown.high > UNKNOWN && kernel_cpu(e) > ACTIVE || e.rates.active.estimate >= ACTIVE {
-        return Judgement::No;
+        return RuleResult::DoesNotApply;
     }
-    if against(&e.rates.active, ACTIVE) != Against::Below {
-        return Judgement::NotEnough("The program ran in short bursts only; for the rest of the window it was idle.".into());
+    if position(&e.rates.active, ACTIVE) != Position::Below {
+        return RuleResult::Undetermined("The program ran in short bursts only; for the rest of the window it was idle.".into());
     }
-    Opinion::new(Code::Idle, "Idle: nothing ran while gilprof looked.".into())
+    Diagnosis::new(Code::Idle, "Idle: nothing ran while gilprof looked.".into())
         .because(format!(
             "All threads ({}) were asleep or waiting for work, but for {} of the time.",
             e.threads.len(),
             percent(e.rates.active.estimate)
         ))
-        .next("Measure while the program is under load.")
-        .refusing()
-        .yes()
+        .next_step("Measure while the program is under load.")
+        .without_prediction()
+        .applies()
 }
 
 /// CPUs used, by the kernel's word, which holds also where states are unknown.
-fn kernel_cpu(e: &Evidence<'_>) -> f64 {
+fn kernel_cpu(e: &RuleInput<'_>) -> f64 {
     let seconds = e.profile.seconds();
     let used: f64 = e.threads.iter().map(|t| t.cpu * t.seconds).sum();
     if seconds > 0.0 {
@@ -41,7 +41,7 @@ fn kernel_cpu(e: &Evidence<'_>) -> f64 {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
     #[test]
     fn sleepers_are_idle_and_workers_are_not() {
@@ -54,6 +54,6 @@ mod tests {
     #[test]
     fn one_burst_is_not_enough_to_call_it_idle() {
         let burst = |t: u64| if t < 600 { vec!["P start"] } else { vec!["I accept"] };
-        assert!(is_unsure(super::judge, &Scene::new(2.0).run(40_000, burst)));
+        assert!(is_undetermined(super::evaluate, &Scene::new(2.0).run(40_000, burst)));
     }
 }

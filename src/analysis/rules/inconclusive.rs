@@ -1,58 +1,58 @@
 //! Too little was seen, or too much of it could not be told, to judge anything; and what to change.
 
-use super::{Code, Evidence, Judgement, Opinion};
-use crate::analysis::words::percent;
+use super::{Code, RuleInput, RuleResult, Diagnosis};
+use crate::analysis::phrases::percent;
 
 /// Fewer looks than this say nothing about shares.
-const LOOKS: u64 = 100;
+const MIN_SAMPLES: u64 = 100;
 /// A shorter window holds too few switch intervals.
-const SECONDS: f64 = 0.2;
+const MIN_SECONDS: f64 = 0.2;
 /// Python threads' time that could not be told, beyond which waiting cannot be judged.
-const UNKNOWN: f64 = 0.3;
+const MAX_UNKNOWN: f64 = 0.3;
 /// Below this a GIL is so rarely held that nobody can wait much, known or not.
 const RARELY_HELD: f64 = 0.1;
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let (window, seconds) = (&e.profile.window, e.profile.seconds());
     let tried = window.looks.saturating_add(window.missed);
-    if seconds < SECONDS || (window.looks < LOOKS && !window.exact) {
+    if seconds < MIN_SECONDS || (window.looks < MIN_SAMPLES && !window.exact) {
         let seen = format!("{} looks in {seconds:.2} seconds are too few.", window.looks);
-        return refuse("Too little was seen to judge.", seen, "Measure for at least two seconds, while the program is under load.");
+        return inconclusive("Too little was seen to judge.", seen, "Measure for at least two seconds, while the program is under load.");
     }
     if window.failed > window.looks / 2 {
         let seen = format!("The interpreter could not be read in {} of {} looks.", window.failed, window.looks);
-        return refuse("The interpreter could mostly not be read.", seen, "See the warnings; the program may be starting or ending.");
+        return inconclusive("The interpreter could mostly not be read.", seen, "See the warnings; the program may be starting or ending.");
     }
     if window.missed > tried / 2 {
         let seen = format!("{} of {tried} looks came too late.", window.missed);
         let step = "Lower the rate, or give gilprof a core of its own: the machine is too busy to be watched.";
-        return refuse("gilprof itself got too little CPU time to judge.", seen, step);
+        return inconclusive("gilprof itself got too little CPU time to judge.", seen, step);
     }
     if undecided_waiting(e) {
         let unknown = format!("{} of the Python threads' time could not be told apart.", percent(unknown(e)));
         let step = "Run the program on Python 3.7 or newer, where waiting for the GIL can be seen, or let gilprof read it with more rights; see the warnings.";
-        return refuse("Whether threads wait for the GIL cannot be seen here.", unknown, step);
+        return inconclusive("Whether threads wait for the GIL cannot be seen here.", unknown, step);
     }
-    Judgement::No
+    RuleResult::DoesNotApply
 }
 
 /// The verdict when no rule says yes.
-pub(in crate::analysis) fn undecided(doubts: Vec<String>) -> Opinion {
-    let mut opinion = Opinion::new(Code::Inconclusive, "Not clear: the figures vary too much to say.".into());
-    opinion.because = doubts;
-    opinion.because.dedup();
-    if opinion.because.is_empty() {
-        opinion.because.push("The program does a little of everything: no one thing limits it.".into());
+pub(in crate::analysis) fn undecided(doubts: Vec<String>) -> Diagnosis {
+    let mut diagnosis = Diagnosis::new(Code::Inconclusive, "Not clear: the figures vary too much to say.".into());
+    diagnosis.because = doubts;
+    diagnosis.because.dedup();
+    if diagnosis.because.is_empty() {
+        diagnosis.because.push("The program does a little of everything: no one thing limits it.".into());
     }
-    opinion.next("Measure for longer, or while the program does only the work that matters, under steady load.")
+    diagnosis.next_step("Measure for longer, or while the program does only the work that matters, under steady load.")
 }
 
-fn refuse(headline: &str, fact: String, step: &str) -> Judgement {
-    Opinion::new(Code::Inconclusive, headline.into()).refusing().because(fact).next(step).yes()
+fn inconclusive(headline: &str, fact: String, step: &str) -> RuleResult {
+    Diagnosis::new(Code::Inconclusive, headline.into()).without_prediction().because(fact).next_step(step).applies()
 }
 
 /// Share of the Python threads' time that is unknown.
-fn unknown(e: &Evidence<'_>) -> f64 {
+fn unknown(e: &RuleInput<'_>) -> f64 {
     let python = || e.threads.iter().filter(|t| t.python && t.seconds > 0.0);
     let seconds: f64 = python().map(|t| t.seconds).sum();
     let unknown: f64 = python().map(|t| t.seconds * t.states.unknown).sum();
@@ -64,9 +64,9 @@ fn unknown(e: &Evidence<'_>) -> f64 {
 }
 
 /// Old Pythons: who holds is known, what the others do is not. One Python thread alone cannot wait, nor can many for a GIL rarely held.
-fn undecided_waiting(e: &Evidence<'_>) -> bool {
+fn undecided_waiting(e: &RuleInput<'_>) -> bool {
     let several = e.threads.iter().filter(|t| t.python && t.seconds > 0.0).count() > 1;
-    several && unknown(e) > UNKNOWN && e.rates.holding.high > RARELY_HELD
+    several && unknown(e) > MAX_UNKNOWN && e.rates.holding.high > RARELY_HELD
 }
 
 #[cfg(test)]

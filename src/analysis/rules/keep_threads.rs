@@ -1,31 +1,31 @@
 //! Nothing is wrong: the GIL is there when it is wanted, and threads gain nothing by becoming processes.
 
-use super::{wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::words::{count, gain, on_cores, percent};
+use super::{too_wide, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis};
+use crate::analysis::phrases::{count, gain, on_cores, percent};
 
 /// More threads than this at which a GIL would saturate are not worth a number.
 const MANY: f64 = 1000.0;
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let gains = &e.gains.processes;
     match worth_it(gains) {
-        Against::Above => Judgement::No,
-        Against::Astride => wide(gains),
-        Against::Below => {
-            Opinion::new(Code::KeepThreads, format!("Keep threads: processes would be {} {}.", gain(gains), on_cores(e.cores())))
+        Position::Above => RuleResult::DoesNotApply,
+        Position::Straddles => too_wide(gains),
+        Position::Below => {
+            Diagnosis::new(Code::KeepThreads, format!("Keep threads: processes would be {} {}.", gain(gains), on_cores(e.cores())))
                 .because(format!(
                     "The GIL is held {} of the time, and somebody waits for it {} of the time.",
                     percent(e.gil.busy),
                     percent(e.gil.contended)
                 ))
                 .because(saturation(e))
-                .next(room(e))
-                .yes()
+                .next_step(room(e))
+                .applies()
         }
     }
 }
 
-fn saturation(e: &Evidence<'_>) -> String {
+fn saturation(e: &RuleInput<'_>) -> String {
     let using = e.threads.iter().filter(|t| t.states.holding > 0.0).count();
     match e.saturation.estimate {
         n if n <= 0.0 => "No thread was seen to hold the GIL.".into(),
@@ -34,7 +34,7 @@ fn saturation(e: &Evidence<'_>) -> String {
     }
 }
 
-fn room(e: &Evidence<'_>) -> String {
+fn room(e: &RuleInput<'_>) -> String {
     let using = e.threads.iter().filter(|t| t.states.holding > 0.0).count() as f64;
     match e.saturation.estimate {
         n if n > 0.0 && n < using + 1.0 => "Leave it as it is, but expect little from more threads: the GIL is nearly full.".into(),
@@ -47,7 +47,7 @@ fn room(e: &Evidence<'_>) -> String {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
     #[test]
     fn sleepers_keep_threads_and_learn_where_it_ends() {
@@ -58,7 +58,7 @@ mod tests {
         };
         let r = report(&Scene::new(2.0).run(2000, serve));
         assert_eq!(r.verdict.code, Code::KeepThreads);
-        assert!((r.verdict.threads_worth_having.unwrap() - 20.0).abs() < 0.5, "{:?}", r.verdict.threads_worth_having);
+        assert!((r.verdict.gil_saturates_at.unwrap() - 20.0).abs() < 0.5, "{:?}", r.verdict.gil_saturates_at);
         assert!(r.verdict.because[1].starts_with("About 20 threads"), "{:?}", r.verdict.because);
     }
 
@@ -75,7 +75,7 @@ mod tests {
             _ => vec!["I recv", if t.is_multiple_of(2) { "P serve" } else { "I recv" }],
         };
         let profile = Scene::new(2.0).run(2000, phased);
-        assert!(is_unsure(super::judge, &profile));
+        assert!(is_undetermined(super::evaluate, &profile));
         let r = report(&profile);
         assert_eq!(r.verdict.code, Code::Inconclusive, "{:?}", r.verdict);
         assert!(!r.verdict.because.is_empty());

@@ -3,10 +3,10 @@
 //! What is known stands in `libraries.tsv`, each with its source. A library is told by the file of the innermost Python function: a C function that the
 //! user's code calls directly has no frame of its own and is not told.
 
-use super::{against, Against, Code, Evidence, Judgement, Opinion, Severity};
+use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
 use crate::analysis::report::{FunctionRow, Place};
-use crate::analysis::stats;
-use crate::analysis::words::{percent, place};
+use crate::analysis::bootstrap;
+use crate::analysis::phrases::{percent, place};
 
 const KNOWN: &str = include_str!("../libraries.tsv");
 /// Share of the window that a library's C code takes with the GIL, or without it, from which it is worth a word.
@@ -21,17 +21,17 @@ struct Library<'t> {
     advice: &'t str,
 }
 
-pub(in crate::analysis) fn keeps(e: &Evidence<'_>) -> Judgement {
+pub(in crate::analysis) fn keeps(e: &RuleInput<'_>) -> RuleResult {
     // Nobody minds a GIL that is kept while nobody wants it.
     if e.gil.contended < MATTERS {
-        return Judgement::No;
+        return RuleResult::DoesNotApply;
     }
-    judge(
+    evaluate(
         e,
         true,
         |f| f.holding_native,
         |l, f, share| {
-            Opinion::finding(Code::KnownLibrary).severe(Severity::Medium).because(format!(
+            Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Medium).because(format!(
                 "{} keeps the GIL; {} is inside it {share} of the time while others want it. ({})",
                 l.what,
                 place(&named(f)),
@@ -41,13 +41,13 @@ pub(in crate::analysis) fn keeps(e: &Evidence<'_>) -> Judgement {
     )
 }
 
-pub(in crate::analysis) fn releases(e: &Evidence<'_>) -> Judgement {
-    judge(
+pub(in crate::analysis) fn releases(e: &RuleInput<'_>) -> RuleResult {
+    evaluate(
         e,
         false,
         |f| f.native,
         |l, f, share| {
-            Opinion::finding(Code::KnownLibrary).severe(Severity::Low).because(format!(
+            Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Low).because(format!(
                 "{} run without the GIL; {} runs so {share} of the time. ({})",
                 l.what,
                 place(&named(f)),
@@ -58,25 +58,25 @@ pub(in crate::analysis) fn releases(e: &Evidence<'_>) -> Judgement {
 }
 
 /// The function of such a library that does most of it.
-fn judge(
-    e: &Evidence<'_>,
+fn evaluate(
+    e: &RuleInput<'_>,
     keeps: bool,
     time: fn(&FunctionRow) -> f64,
-    say: fn(&Library<'_>, &FunctionRow, String) -> Opinion,
-) -> Judgement {
+    describe: fn(&Library<'_>, &FunctionRow, String) -> Diagnosis,
+) -> RuleResult {
     let known = |f: &FunctionRow| libraries().find(|l| l.keeps == keeps && f.file.contains(l.file));
     let theirs = e.functions.iter().filter_map(|f| Some((known(f)?, f)));
-    let Some((library, most)) = theirs.max_by(|a, b| time(a.1).total_cmp(&time(b.1))) else { return Judgement::No };
-    let share = stats::share(time(most).min(1.0), 1.0, e.profile.window.looks as f64);
-    match against(&share, MATTERS) {
-        Against::Below => Judgement::No,
-        Against::Astride => Judgement::NotEnough(format!(
+    let Some((library, most)) = theirs.max_by(|a, b| time(a.1).total_cmp(&time(b.1))) else { return RuleResult::DoesNotApply };
+    let share = bootstrap::share_interval(time(most).min(1.0), 1.0, e.profile.window.looks as f64);
+    match position(&share, MATTERS) {
+        Position::Below => RuleResult::DoesNotApply,
+        Position::Straddles => RuleResult::Undetermined(format!(
             "{} may take anything between {} and {} of the time.",
             library.what,
             percent(share.low),
             percent(share.high)
         )),
-        Against::Above => say(&library, most, percent(time(most).min(1.0))).next(library.advice).yes(),
+        Position::Above => describe(&library, most, percent(time(most).min(1.0))).next_step(library.advice).applies(),
     }
 }
 
@@ -97,9 +97,9 @@ mod tests {
     use super::{libraries, KNOWN};
     use crate::analysis::report;
     use crate::analysis::report::{Code, Report};
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
-    fn said(r: &Report) -> Option<&str> {
+    fn finding_text(r: &Report) -> Option<&str> {
         r.findings.iter().find(|f| f.code == Code::KnownLibrary).map(|f| f.evidence.as_str())
     }
 
@@ -118,22 +118,22 @@ mod tests {
         let turns =
             |t: u64| if (t / 5).is_multiple_of(2) { vec!["C encode@json/encoder.py", "W answer"] } else { vec!["W answer", "P answer"] };
         let r = report(&Scene::new(2.0).run(3000, turns));
-        let evidence = said(&r).unwrap_or_default();
+        let evidence = finding_text(&r).unwrap_or_default();
         assert!(evidence.starts_with("json's C encoder keeps the GIL; encode (encoder.py:12) is inside it 50 % of the time"), "{evidence}");
         let alone = |t: u64| if (t / 5).is_multiple_of(2) { vec!["C encode@json/encoder.py", "I recv"] } else { vec!["P main", "I recv"] };
-        assert!(said(&report(&Scene::new(2.0).run(3000, alone))).is_none());
+        assert!(finding_text(&report(&Scene::new(2.0).run(3000, alone))).is_none());
     }
 
     #[test]
     fn a_library_that_releases_it_is_named_and_unknown_code_is_not() {
         let r = report(&Scene::new(2.0).run(3000, |_| vec!["N sort@numpy/core/fromnumeric.py", "I recv"]));
-        assert!(said(&r).unwrap_or_default().starts_with("NumPy's loops"), "{:?}", r.findings);
-        assert!(said(&report(&Scene::new(2.0).run(3000, |_| vec!["N sort@mine.py", "I recv"]))).is_none());
+        assert!(finding_text(&r).unwrap_or_default().starts_with("NumPy's loops"), "{:?}", r.findings);
+        assert!(finding_text(&report(&Scene::new(2.0).run(3000, |_| vec!["N sort@mine.py", "I recv"]))).is_none());
     }
 
     #[test]
     fn a_share_about_the_bound_is_not_called() {
         let some = |t: u64| vec![if t.is_multiple_of(20) { "N sort@numpy/core/fromnumeric.py" } else { "I recv" }, "I recv"];
-        assert!(is_unsure(super::releases, &Scene::new(2.0).run(600, some)));
+        assert!(is_undetermined(super::releases, &Scene::new(2.0).run(600, some)));
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! The work-weighted gain does not show this, because the victims do little work: their own waiting decides.
 
-use super::{against, wide, worth_it, Against, Code, Evidence, Judgement, Opinion, Severity};
+use super::{position, too_wide, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
 use crate::analysis::report::Thread;
-use crate::analysis::words::{clean, percent, threads, verb};
+use crate::analysis::phrases::{clean, percent, threads, verb};
 
 /// Waiting threads, on average, below which nobody is held up to speak of.
 const WAITING: f64 = 0.1;
@@ -13,51 +13,51 @@ const VICTIM: f64 = 0.1;
 /// How many times longer a victim waits for the GIL than it holds it.
 const OUT_OF_PROPORTION: f64 = 2.0;
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
-    let Some(worst) = victims(e).max_by(|a, b| a.states.waiting.total_cmp(&b.states.waiting)) else { return Judgement::No };
-    match (worth_it(&e.gains.processes), against(&e.rates.waiting, WAITING)) {
-        (Against::Above, _) | (_, Against::Below) => Judgement::No,
-        (Against::Astride, _) => wide(&e.gains.processes),
-        (_, Against::Astride) => Judgement::NotEnough(format!(
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
+    let Some(worst) = victims(e).max_by(|a, b| a.states.waiting.total_cmp(&b.states.waiting)) else { return RuleResult::DoesNotApply };
+    match (worth_it(&e.gains.processes), position(&e.rates.waiting, WAITING)) {
+        (Position::Above, _) | (_, Position::Below) => RuleResult::DoesNotApply,
+        (Position::Straddles, _) => too_wide(&e.gains.processes),
+        (_, Position::Straddles) => RuleResult::Undetermined(format!(
             "Between {:.2} and {:.2} threads wait for the GIL on average.",
             e.rates.waiting.low, e.rates.waiting.high
         )),
-        (Against::Below, Against::Above) => convoy(e, worst),
+        (Position::Below, Position::Above) => convoy(e, worst),
     }
 }
 
 /// Threads that wait much longer for the GIL than they use it.
-fn victims<'e>(e: &'e Evidence<'_>) -> impl Iterator<Item = &'e Thread> {
+fn victims<'e>(e: &'e RuleInput<'_>) -> impl Iterator<Item = &'e Thread> {
     e.threads.iter().filter(|t| t.states.waiting >= VICTIM && t.states.waiting > OUT_OF_PROPORTION * t.states.holding)
 }
 
-fn convoy(e: &Evidence<'_>, worst: &Thread) -> Judgement {
+fn convoy(e: &RuleInput<'_>, worst: &Thread) -> RuleResult {
     let (count, hog) = (victims(e).count(), e.culprit());
     let each = worst.wait_ms.map_or(String::new(), |w| format!(", {:.1} ms each time", w.mean));
     let interval = e.profile.target.switch_interval_us.map_or(String::new(), |us| format!(", now {} s", us as f64 / 1e6));
-    Opinion::new(
+    Diagnosis::new(
         Code::LatencyVictims,
         format!("{} {} behind {hog}: throughput is fine, response times are not.", threads(count), verb(count, "wait")),
     )
-    .severe(Severity::Medium)
+    .with_severity(Severity::Medium)
     .sketch(&["import sys", "sys.setswitchinterval(0.0005)  # seconds; the default is 0.005"])
-    .because(e.who_waits())
+    .because(e.waiting_summary())
     .because(format!(
         "Thread {} holds the GIL {} of its time but waits for it {}{each}.",
         clean(&worst.name),
         percent(worst.states.holding),
         percent(worst.states.waiting)
     ))
-    .next(format!("Move {hog} to a process of its own (concurrent.futures.ProcessPoolExecutor); the others then need not wait."))
-    .next(format!("Or lower sys.setswitchinterval(){interval}: waits get shorter, and {hog} somewhat slower."))
-    .yes()
+    .next_step(format!("Move {hog} to a process of its own (concurrent.futures.ProcessPoolExecutor); the others then need not wait."))
+    .next_step(format!("Or lower sys.setswitchinterval(){interval}: waits get shorter, and {hog} somewhat slower."))
+    .applies()
 }
 
 #[cfg(test)]
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
     #[test]
     fn short_users_behind_a_hog_are_victims() {
@@ -80,6 +80,6 @@ mod tests {
     #[test]
     fn victims_in_a_small_part_of_the_window_are_not_enough() {
         let once = |t: u64| if t < 150 { vec!["P crunch", "W reply"] } else { vec!["P crunch", "I recv"] };
-        assert!(is_unsure(super::judge, &Scene::new(2.0).run(1400, once)));
+        assert!(is_undetermined(super::evaluate, &Scene::new(2.0).run(1400, once)));
     }
 }

@@ -1,16 +1,16 @@
 //! Threads that work also wait on a lock of the program's own, and not for work, a result or a thread's end.
 
-use super::{against, Against, Code, Estimate, Evidence, Judgement, Opinion, Place, Severity};
-use crate::analysis::words::{line, number, place, threads, verb};
+use super::{position, Position, Code, Estimate, RuleInput, RuleResult, Diagnosis, Place, Severity};
+use crate::analysis::phrases::{line, number, place, threads, verb};
 
 /// Threads on a lock, on average, from which it is what limits the program.
 const THREADS: f64 = 0.5;
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
-    let locks = &e.locks;
-    let Some((at, hot_line)) = &locks.worst else { return Judgement::No };
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
+    let locks = &e.lock_waits;
+    let Some((at, hot_line)) = &locks.worst else { return RuleResult::DoesNotApply };
     if locks.threads < 2 || locks.rate <= e.rates.waiting.high {
-        return Judgement::No;
+        return RuleResult::DoesNotApply;
     }
     // Taken to vary as much as all waiting on locks together, of which it is a part.
     let all = &e.rates.lock;
@@ -19,20 +19,20 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
         low: (locks.rate - (all.estimate - all.low)).max(0.0),
         high: locks.rate + (all.high - all.estimate),
     };
-    match against(&rate, THREADS) {
-        Against::Below => Judgement::No,
-        Against::Astride => {
-            Judgement::NotEnough(format!("Between {:.1} and {:.1} threads wait on locks other than the GIL.", rate.low, rate.high))
+    match position(&rate, THREADS) {
+        Position::Below => RuleResult::DoesNotApply,
+        Position::Straddles => {
+            RuleResult::Undetermined(format!("Between {:.1} and {:.1} threads wait on locks other than the GIL.", rate.low, rate.high))
         }
-        Against::Above => bound(e, at, *hot_line),
+        Position::Above => bound(e, at, *hot_line),
     }
 }
 
-fn bound(e: &Evidence<'_>, at: &Place, hot_line: u32) -> Judgement {
-    let locks = &e.locks;
+fn bound(e: &RuleInput<'_>, at: &Place, hot_line: u32) -> RuleResult {
+    let locks = &e.lock_waits;
     let name = place(at);
-    Opinion::new(Code::LockBound, format!("Threads wait on a lock, not on the GIL: {name}."))
-        .severe(Severity::Medium)
+    Diagnosis::new(Code::LockBound, format!("Threads wait on a lock, not on the GIL: {name}."))
+        .with_severity(Severity::Medium)
         .because(format!(
             "{} {} on locks other than the GIL, {} at any time on average, most in {name} at {}.",
             threads(locks.threads),
@@ -41,18 +41,18 @@ fn bound(e: &Evidence<'_>, at: &Place, hot_line: u32) -> Judgement {
             line(at, hot_line)
         ))
         .because(format!("For the GIL, {} wait on average.", number(e.rates.waiting.estimate)))
-        .next(format!(
+        .next_step(format!(
             "Hold the lock taken at {} for a shorter time, or split what it guards; processes help only if they need not share it.",
             line(at, hot_line)
         ))
-        .yes()
+        .applies()
 }
 
 #[cfg(test)]
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
     /// Three workers, one at a time, the others where `word` says.
     fn turns(word: &'static str) -> impl Fn(u64) -> Vec<&'static str> {
@@ -97,6 +97,6 @@ mod tests {
     #[test]
     fn locks_in_a_part_of_the_window_are_not_enough() {
         let phased = |t: u64| if t < 700 { turns("L update")(t) } else { vec!["L join@threading.py", "I recv", "I recv", "P update"] };
-        assert!(is_unsure(super::judge, &Scene::new(2.0).run(2400, phased)));
+        assert!(is_undetermined(super::evaluate, &Scene::new(2.0).run(2400, phased)));
     }
 }

@@ -8,9 +8,9 @@ pub(super) mod cpu_limit;
 pub(super) mod cpu_starved;
 pub(super) mod event_loop;
 pub(super) mod foreign_threads;
-pub(super) mod garbage;
+pub(super) mod gc;
 pub(super) mod gil_disabled;
-pub(super) mod hand_offs;
+pub(super) mod excessive_switching;
 pub(super) mod idle;
 pub(super) mod inconclusive;
 pub(super) mod keep_threads;
@@ -18,10 +18,10 @@ pub(super) mod known_library;
 pub(super) mod latency_victims;
 pub(super) mod lock_bound;
 pub(super) mod release_the_gil;
-pub(super) mod serial;
+pub(super) mod single_threaded;
 pub(super) mod switch_to_processes;
 
-use super::evidence::Evidence;
+use super::rule_input::RuleInput;
 use super::report::{Code, Estimate, FunctionRow, Place, Severity};
 
 /// The lower end of a gain from which a change of the program is worth proposing.
@@ -30,17 +30,17 @@ const WORTH_IT: f64 = 1.1;
 const NO_GAIN: f64 = 1.2;
 
 /// A rule.
-pub(super) type Rule = fn(&Evidence<'_>) -> Judgement;
+pub(super) type Rule = fn(&RuleInput<'_>) -> RuleResult;
 
 /// What a rule says.
 #[derive(Debug)]
-pub(super) enum Judgement {
+pub(super) enum RuleResult {
     /// It applies.
-    Yes(Box<Opinion>),
+    Applies(Box<Diagnosis>),
     /// It does not.
-    No,
+    DoesNotApply,
     /// It might; why that cannot be said.
-    NotEnough(String),
+    Undetermined(String),
 }
 
 /// What an opinion may become.
@@ -54,11 +54,11 @@ pub(super) enum Role {
 
 /// A judgement in words.
 #[derive(Debug)]
-pub(super) struct Opinion {
+pub(super) struct Diagnosis {
     pub(super) code: Code,
     pub(super) role: Role,
     /// Whether, as the verdict, it means that gains cannot be predicted.
-    pub(super) refuses: bool,
+    pub(super) without_prediction: bool,
     pub(super) severity: Severity,
     pub(super) headline: String,
     pub(super) because: Vec<String>,
@@ -67,80 +67,80 @@ pub(super) struct Opinion {
     pub(super) sketch: Vec<String>,
 }
 
-impl Opinion {
+impl Diagnosis {
     /// One that may be the verdict, with gains, of low severity.
-    fn new(code: Code, headline: String) -> Opinion {
+    fn new(code: Code, headline: String) -> Diagnosis {
         let (because, next_steps, sketch) = (Vec::new(), Vec::new(), Vec::new());
-        Opinion { code, role: Role::Verdict, refuses: false, severity: Severity::Low, headline, because, next_steps, sketch }
+        Diagnosis { code, role: Role::Verdict, without_prediction: false, severity: Severity::Low, headline, because, next_steps, sketch }
     }
 
-    fn because(mut self, fact: impl Into<String>) -> Opinion {
+    fn because(mut self, fact: impl Into<String>) -> Diagnosis {
         self.because.push(fact.into());
         self
     }
 
-    fn next(mut self, step: impl Into<String>) -> Opinion {
+    fn next_step(mut self, step: impl Into<String>) -> Diagnosis {
         self.next_steps.push(step.into());
         self
     }
 
-    fn sketch(mut self, lines: &[&str]) -> Opinion {
+    fn sketch(mut self, lines: &[&str]) -> Diagnosis {
         self.sketch = lines.iter().map(|line| (*line).to_string()).collect();
         self
     }
 
-    fn severe(mut self, severity: Severity) -> Opinion {
+    fn with_severity(mut self, severity: Severity) -> Diagnosis {
         self.severity = severity;
         self
     }
 
     /// Gains are not predicted.
-    fn refusing(mut self) -> Opinion {
-        self.refuses = true;
+    fn without_prediction(mut self) -> Diagnosis {
+        self.without_prediction = true;
         self
     }
 
     /// One that is a finding only. A finding has no headline.
-    fn finding(code: Code) -> Opinion {
-        Opinion::new(code, String::new()).only_a_finding()
+    fn finding(code: Code) -> Diagnosis {
+        Diagnosis::new(code, String::new()).finding_only()
     }
 
-    fn only_a_finding(mut self) -> Opinion {
+    fn finding_only(mut self) -> Diagnosis {
         self.role = Role::Finding;
         self
     }
 
-    fn yes(self) -> Judgement {
-        Judgement::Yes(Box::new(self))
+    fn applies(self) -> RuleResult {
+        RuleResult::Applies(Box::new(self))
     }
 }
 
 /// Where an interval lies against a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Against {
+enum Position {
     Above,
     Below,
-    Astride,
+    Straddles,
 }
 
-fn against(e: &Estimate, bound: f64) -> Against {
+fn position(e: &Estimate, bound: f64) -> Position {
     if e.low >= bound {
-        Against::Above
+        Position::Above
     } else if e.high < bound {
-        Against::Below
+        Position::Below
     } else {
-        Against::Astride
+        Position::Straddles
     }
 }
 
 /// Whether leaving the GIL behind is worth it. A low end below [`WORTH_IT`] with an estimate well above it is not enough to say.
-fn worth_it(gain: &Estimate) -> Against {
+fn worth_it(gain: &Estimate) -> Position {
     if gain.low >= WORTH_IT {
-        Against::Above
+        Position::Above
     } else if gain.estimate < NO_GAIN {
-        Against::Below
+        Position::Below
     } else {
-        Against::Astride
+        Position::Straddles
     }
 }
 
@@ -154,27 +154,27 @@ fn severity(gain: &Estimate) -> Severity {
 }
 
 /// The function with most of a kind of holding, with its hottest line.
-fn holding_most(e: &Evidence<'_>, kind: impl Fn(&FunctionRow) -> f64) -> Option<(Place, u32)> {
+fn top_holder(e: &RuleInput<'_>, kind: impl Fn(&FunctionRow) -> f64) -> Option<(Place, u32)> {
     let most = e.functions.iter().filter(|f| kind(f) > 0.0).max_by(|a, b| kind(a).total_cmp(&kind(b)))?;
     Some((Place { name: most.name.clone(), file: most.file.clone(), line: most.line }, most.hot_line))
 }
 
 /// The name of the function behind which most waited, if it can stand in code, else `work`. Methods are called by their own name.
-fn callee(e: &Evidence<'_>) -> String {
-    let name = e.behind.worst.as_ref().map(|w| w.place.name.rsplit('.').next().unwrap_or_default());
+fn callee(e: &RuleInput<'_>) -> String {
+    let name = e.holder_mix.worst.as_ref().map(|w| w.place.name.rsplit('.').next().unwrap_or_default());
     let plain = |name: &&str| !name.is_empty() && name.len() <= 20 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     name.filter(plain).unwrap_or("work").to_string()
 }
 
 /// A pool of processes around the function that holds most.
-fn pool(e: &Evidence<'_>) -> [String; 3] {
+fn pool(e: &RuleInput<'_>) -> [String; 3] {
     let map = format!("    results = list(pool.map({}, items, chunksize=16))", callee(e));
     ["from concurrent.futures import ProcessPoolExecutor".into(), "with ProcessPoolExecutor() as pool:".into(), map]
 }
 
 /// The doubt of every rule on contention.
-fn wide(gain: &Estimate) -> Judgement {
-    Judgement::NotEnough(format!(
+fn too_wide(gain: &Estimate) -> RuleResult {
+    RuleResult::Undetermined(format!(
         "Without the GIL the program may be anything from {:.1} to {:.1} times as fast; that is too wide to advise on.",
         gain.low, gain.high
     ))
@@ -187,10 +187,10 @@ mod tests {
     #[test]
     fn an_interval_passes_a_bound_whole_or_not_at_all() {
         let e = |low, estimate, high| Estimate { estimate, low, high };
-        assert_eq!(against(&e(1.0, 2.0, 3.0), 1.0), Against::Above);
-        assert_eq!(against(&e(1.0, 2.0, 3.0), 3.5), Against::Below);
-        assert_eq!(against(&e(1.0, 2.0, 3.0), 2.0), Against::Astride);
-        assert_eq!(worth_it(&e(1.05, 1.1, 1.3)), Against::Below);
-        assert_eq!(worth_it(&e(1.05, 1.3, 1.6)), Against::Astride);
+        assert_eq!(position(&e(1.0, 2.0, 3.0), 1.0), Position::Above);
+        assert_eq!(position(&e(1.0, 2.0, 3.0), 3.5), Position::Below);
+        assert_eq!(position(&e(1.0, 2.0, 3.0), 2.0), Position::Straddles);
+        assert_eq!(worth_it(&e(1.05, 1.1, 1.3)), Position::Below);
+        assert_eq!(worth_it(&e(1.05, 1.3, 1.6)), Position::Straddles);
     }
 }

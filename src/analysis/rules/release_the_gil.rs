@@ -1,41 +1,41 @@
 //! The holders are mostly inside C calls that keep the GIL: releasing it there frees the others, rewriting Python does not.
 
-use super::{severity, wide, worth_it, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::words::{gain, line, on_cores, percent, place};
+use super::{severity, too_wide, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis};
+use crate::analysis::phrases::{gain, line, on_cores, percent, place};
 
 /// Share of the waiting from which it is worth a finding beside another verdict.
 const NOTABLE: f64 = 0.3;
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
-    let (behind, gains) = (&e.behind, &e.gains.release_in_native);
-    if behind.native < NOTABLE {
-        return Judgement::No;
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
+    let (holder_mix, gains) = (&e.holder_mix, &e.gains.release_in_native);
+    if holder_mix.native < NOTABLE {
+        return RuleResult::DoesNotApply;
     }
-    let (Against::Above, Against::Above) = (worth_it(gains), worth_it(&e.gains.processes)) else {
-        return if worth_it(gains) == Against::Astride && worth_it(&e.gains.processes) != Against::Below {
-            wide(gains)
+    let (Position::Above, Position::Above) = (worth_it(gains), worth_it(&e.gains.processes)) else {
+        return if worth_it(gains) == Position::Straddles && worth_it(&e.gains.processes) != Position::Below {
+            too_wide(gains)
         } else {
-            Judgement::No
+            RuleResult::DoesNotApply
         };
     };
-    let Some((holder, hot_line)) = super::holding_most(e, |f| f.holding_native) else { return Judgement::No };
+    let Some((holder, hot_line)) = super::top_holder(e, |f| f.holding_native) else { return RuleResult::DoesNotApply };
     let (name, at) = (place(&holder), line(&holder, hot_line));
-    let opinion = Opinion::new(Code::ReleaseTheGil, format!("Release the GIL in what {name} calls: about {} {}.", gain(gains), on_cores(e.cores())))
-        .severe(severity(gains))
+    let diagnosis = Diagnosis::new(Code::ReleaseTheGil, format!("Release the GIL in what {name} calls: about {} {}.", gain(gains), on_cores(e.cores())))
+        .with_severity(severity(gains))
         .sketch(&["with nogil:  # Cython, around what touches no Python object", "    total = sum_of(view)"])
-        .because(e.who_waits())
-        .because(format!("{} of the waiting is behind holders inside C calls.", percent(behind.native)))
-        .because(e.how_contended())
-        .next(format!("Look at the call at {at}: use a library that releases the GIL there, or move it to Cython (`with nogil:`), C++ or Rust code that does."))
-        .next(format!("The other way is a concurrent.futures.ProcessPoolExecutor: about {}; moving data between processes is not counted.", gain(&e.gains.processes)));
-    if behind.in_c_calls() { opinion } else { opinion.only_a_finding() }.yes()
+        .because(e.waiting_summary())
+        .because(format!("{} of the waiting is behind holders inside C calls.", percent(holder_mix.native)))
+        .because(e.contention_summary())
+        .next_step(format!("Look at the call at {at}: use a library that releases the GIL there, or move it to Cython (`with nogil:`), C++ or Rust code that does."))
+        .next_step(format!("The other way is a concurrent.futures.ProcessPoolExecutor: about {}; moving data between processes is not counted.", gain(&e.gains.processes)));
+    if holder_mix.in_c_calls() { diagnosis } else { diagnosis.finding_only() }.applies()
 }
 
 #[cfg(test)]
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
     #[test]
     fn holders_inside_c_calls_should_release() {
@@ -78,6 +78,6 @@ mod tests {
     #[test]
     fn contention_now_and_then_is_not_enough() {
         let phased = |t: u64| if t < 350 { vec!["C parse", "W parse"] } else { vec!["I read", "C parse"] };
-        assert!(is_unsure(super::judge, &Scene::new(2.0).run(1500, phased)));
+        assert!(is_undetermined(super::evaluate, &Scene::new(2.0).run(1500, phased)));
     }
 }

@@ -1,46 +1,46 @@
 //! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python without a GIL, let them run at once.
 
-use super::{pool, severity, wide, worth_it, Against, Code, Evidence, Judgement, Opinion, WORTH_IT};
-use crate::analysis::words::{count, gain, on_cores};
+use super::{pool, severity, too_wide, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis, WORTH_IT};
+use crate::analysis::phrases::{count, gain, on_cores};
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
-    let (behind, gains) = (&e.behind, &e.gains.processes);
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
+    let (holder_mix, gains) = (&e.holder_mix, &e.gains.processes);
     // Where C calls or sleep hold most, the rules before this one have the better advice. Nobody known to hold counts as Python.
-    if behind.in_c_calls() || behind.blocked > 0.0 && behind.blocked >= behind.python.max(behind.native) {
+    if holder_mix.in_c_calls() || holder_mix.blocked > 0.0 && holder_mix.blocked >= holder_mix.python.max(holder_mix.native) {
         return fallback(e);
     }
     match worth_it(gains) {
-        Against::Below => Judgement::No,
-        Against::Astride => wide(gains),
-        Against::Above => switch(e).yes(),
+        Position::Below => RuleResult::DoesNotApply,
+        Position::Straddles => too_wide(gains),
+        Position::Above => switch(e).applies(),
     }
 }
 
 /// Holders mostly inside C, but too little to gain by releasing there alone.
-fn fallback(e: &Evidence<'_>) -> Judgement {
-    let released = worth_it(&e.gains.release_in_native) == Against::Above;
-    if !released && e.behind.native > e.behind.blocked && worth_it(&e.gains.processes) == Against::Above {
-        return switch(e).yes();
+fn fallback(e: &RuleInput<'_>) -> RuleResult {
+    let released = worth_it(&e.gains.release_in_native) == Position::Above;
+    if !released && e.holder_mix.native > e.holder_mix.blocked && worth_it(&e.gains.processes) == Position::Above {
+        return switch(e).applies();
     }
-    Judgement::No
+    RuleResult::DoesNotApply
 }
 
-fn switch(e: &Evidence<'_>) -> Opinion {
+fn switch(e: &RuleInput<'_>) -> Diagnosis {
     let gains = &e.gains.processes;
-    let opinion = Opinion::new(Code::SwitchToProcesses, format!("Switch to processes: about {} {}.", gain(gains), on_cores(e.cores())))
-        .severe(severity(gains))
+    let diagnosis = Diagnosis::new(Code::SwitchToProcesses, format!("Switch to processes: about {} {}.", gain(gains), on_cores(e.cores())))
+        .with_severity(severity(gains))
         .sketch(&pool(e).each_ref().map(String::as_str))
-        .because(e.who_waits())
-        .because(e.how_contended())
+        .because(e.waiting_summary())
+        .because(e.contention_summary())
         .because(saturating(e.saturation.estimate))
-        .next(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; moving data between processes is not counted in the gain.", e.culprit()));
+        .next_step(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; moving data between processes is not counted in the gain.", e.culprit()));
     if e.gains.free_threading.low >= WORTH_IT {
-        return opinion.next(format!(
+        return diagnosis.next_step(format!(
             "A free-threaded Python would be about {} without copying data, where every extension module supports it.",
             gain(&e.gains.free_threading)
         ));
     }
-    opinion
+    diagnosis
 }
 
 fn saturating(n: f64) -> String {
@@ -55,7 +55,7 @@ fn saturating(n: f64) -> String {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::{Code, Confidence};
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
     /// Three threads in turn, the main one in join.
     const TURNS: fn(u64) -> Vec<&'static str> = |t| {
@@ -79,7 +79,7 @@ mod tests {
         );
         assert!(v.next_steps[0].starts_with("Run burn (app.py:12) in a concurrent.futures.ProcessPoolExecutor"));
         assert_eq!(v.sketch[2], "    results = list(pool.map(burn, items, chunksize=16))");
-        assert!((v.threads_worth_having.unwrap() - 1.0).abs() < 1e-6);
+        assert!((v.gil_saturates_at.unwrap() - 1.0).abs() < 1e-6);
     }
 
     #[test]
@@ -91,6 +91,6 @@ mod tests {
     #[test]
     fn contention_in_a_part_of_the_window_is_not_enough() {
         let phased = |t: u64| if t < 375 { vec!["P burn", "W burn"] } else { vec!["I rest", "P burn"] };
-        assert!(is_unsure(super::judge, &Scene::new(2.0).run(1500, phased)));
+        assert!(is_undetermined(super::evaluate, &Scene::new(2.0).run(1500, phased)));
     }
 }

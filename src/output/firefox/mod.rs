@@ -210,7 +210,7 @@ mod tests {
         for (thread, sums) in written.profile.threads.iter().zip(&got) {
             for state in State::ALL {
                 let wanted = thread.split.get(state) / 1e6;
-                assert!((sums[category(state)] - wanted).abs() < 0.1, "{}: {} {wanted}", thread.facts.name, sums[category(state)]);
+                assert!((sums[category(state)] - wanted).abs() < 0.1, "{}: {} {wanted}", thread.info.name, sums[category(state)]);
             }
         }
         let markers = &profile["threads"][1]["markers"];

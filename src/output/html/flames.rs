@@ -83,7 +83,7 @@ fn input<'a>(source: &Source<'a>, mode: FlameMode) -> FlameInput<'a> {
     let mut input = FlameInput { seconds: source.report.window.seconds, ..FlameInput::empty(mode, Roots::Merged) };
     if mode == FlameMode::Blame {
         let row = |(_, waiter, holder, nanos)| BehindRow { process: None, thread: "", waiter, holder, nanos };
-        input.behind.extend(source.profile.behind().map(row));
+        input.behind.extend(source.profile.waited_on().map(row));
     } else {
         input.rows.extend(source.profile.stacks().map(|(_, stack, split)| FlameRow { process: None, thread: "", stack, split }));
     }

@@ -95,7 +95,7 @@ impl Drawing {
             columns: (budget.cells / drawn.len().max(1)).clamp(fewest, most) as u64,
             kinds: Kinds::new(),
             lanes: drawn.iter().map(|thread| Lane::new(thread)).collect(),
-            index: drawn.iter().enumerate().map(|(n, thread)| (thread.facts.id, n)).collect(),
+            index: drawn.iter().enumerate().map(|(n, thread)| (thread.info.id, n)).collect(),
             left_out: threads.len() - drawn.len(),
             exact_left: Some(budget.spans),
             gils: Vec::new(),
@@ -168,14 +168,14 @@ fn ranked(threads: &[ThreadProfile]) -> Vec<&ThreadProfile> {
     let mut ranked: Vec<&ThreadProfile> = threads.iter().collect();
     let busy =
         |t: &ThreadProfile| t.split.holding() + t.split.get(State::Waiting) + t.split.get(State::Native) + t.split.get(State::Starved);
-    ranked.sort_by(|a, b| busy(b).total_cmp(&busy(a)).then(a.facts.tid.cmp(&b.facts.tid)));
+    ranked.sort_by(|a, b| busy(b).total_cmp(&busy(a)).then(a.info.tid.cmp(&b.info.tid)));
     ranked
 }
 
 impl Lane {
     fn new(thread: &ThreadProfile) -> Lane {
-        let name = columns::fit(&plain::clean(&thread.facts.name), LONGEST_NAME);
-        Lane { name, tid: thread.facts.tid.0, exact: Packed::default(), end: 0, cells: Cells::default() }
+        let name = columns::fit(&plain::clean(&thread.info.name), LONGEST_NAME);
+        Lane { name, tid: thread.info.tid.0, exact: Packed::default(), end: 0, cells: Cells::default() }
     }
 }
 
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!([&exact["exact"], &cut["exact"]], [true, false]);
         let kinds = exact["kinds"].as_array().unwrap();
         for (lane, coarse) in exact["lanes"].as_array().unwrap().iter().zip(cut["lanes"].as_array().unwrap()) {
-            let thread = written.profile.threads.iter().find(|t| t.facts.tid.0 == lane["tid"]).unwrap();
+            let thread = written.profile.threads.iter().find(|t| t.info.tid.0 == lane["tid"]).unwrap();
             let mut sums = [0.0; State::COUNT];
             for pair in unpack(lane["packed"].as_str().unwrap()).chunks(2) {
                 if pair[1] > 0 {

@@ -1,7 +1,7 @@
 //! A comparison on the terminal: whether anything differs, then the figures of both sides with the change and its interval.
 
 use super::{Page, Style};
-use crate::analysis::compare::{Brief, Change, Comparison, FunctionChange};
+use crate::analysis::compare::{WindowSummary, Change, Comparison, FunctionChange};
 use crate::output::{columns, numbers, palette, plain};
 
 /// Rows of each table of functions.
@@ -34,9 +34,9 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
     page.finish()
 }
 
-fn side(page: &mut Page, lead: &str, brief: &Brief) {
+fn side(page: &mut Page, lead: &str, brief: &WindowSummary) {
     let program = brief.command.iter().map(|word| plain::basename(word)).take(3).collect::<Vec<_>>().join(" ");
-    let (seconds, looks) = (numbers::seconds(brief.seconds), numbers::thousands(brief.looks));
+    let (seconds, looks) = (numbers::seconds(brief.seconds), numbers::thousands(brief.samples));
     page.prose(lead, &format!("pid {}  python {}  {program}, {seconds}, {looks} looks", brief.pid, brief.python));
 }
 

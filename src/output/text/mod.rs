@@ -126,7 +126,7 @@ fn header(page: &mut Page, report: &Report) {
     let (target, window) = (&report.target, &report.window);
     let lead = format!("gilprof  pid {}  python {}  ", target.pid, columns::fit(&plain::clean(&target.python), 16));
     let cores = numbers::counted(target.cpus, "core");
-    let mut right = format!("{}, {} looks", numbers::seconds(window.seconds), numbers::thousands(window.looks));
+    let mut right = format!("{}, {} looks", numbers::seconds(window.seconds), numbers::thousands(window.samples));
     if window.missed > 0 {
         right += &format!(", {} missed", numbers::thousands(window.missed));
     }
@@ -212,9 +212,9 @@ fn warnings(page: &mut Page, warnings: &[String]) {
 fn measuring(page: &mut Page, report: &Report) {
     let window = &report.window;
     page.blank();
-    let asked = window.looks.saturating_add(window.missed);
+    let asked = window.samples.saturating_add(window.missed);
     let mut pieces = vec![
-        format!("{} of {} looks at {}/s", numbers::thousands(window.looks), numbers::thousands(asked), numbers::count(window.rate_hz)),
+        format!("{} of {} looks at {}/s", numbers::thousands(window.samples), numbers::thousands(asked), numbers::count(window.rate_hz)),
         format!("{} missed", numbers::thousands(window.missed)),
         format!("{} failed", numbers::thousands(window.failed)),
         format!("{} stacks torn (their lower part kept)", numbers::thousands(window.torn)),

@@ -54,7 +54,7 @@ fn what_if(page: &mut Page, report: &Report) {
         Confidence::Medium => "medium",
         Confidence::High => "high",
     };
-    let worth = worth_having(verdict.threads_worth_having);
+    let worth = worth_having(verdict.gil_saturates_at);
     page.pieces("  ", "; ", &[format!("confidence {sure}"), format!("threads worth having today: {worth}")]);
     let figure = |e: Option<Estimate>| numbers::or_none(e.map(|e| format!("{} ({})", numbers::factor(e.estimate), interval(e))));
     if processes.or(free_threading).or(release_in_native).is_none() {

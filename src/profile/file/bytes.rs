@@ -5,7 +5,7 @@
 pub struct Broken(pub &'static str);
 
 /// The longest string: names and paths of the target are cut long before, its command line is at most 2 MiB on Linux as it is set up.
-const LONGEST: u64 = 8 << 20;
+const MAX_STRING: u64 = 8 << 20;
 
 /// Appends a number, seven bits a byte, least first.
 pub fn put(out: &mut Vec<u8>, mut number: u64) {
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
     /// What [`put_bytes`] wrote.
     pub fn bytes(&mut self) -> Result<&'a [u8], Broken> {
         let length = self.number()?;
-        if length > LONGEST || length > self.rest.len() as u64 {
+        if length > MAX_STRING || length > self.rest.len() as u64 {
             return Err(Broken("a string is longer than can be"));
         }
         let (bytes, rest) = self.rest.split_at(length as usize);

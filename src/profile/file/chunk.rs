@@ -12,7 +12,7 @@ const MARK: &[u8; 4] = b"GPCK";
 /// Mark, packed length, unpacked length, sum.
 const HEAD: usize = 16;
 /// The longest chunk that is read, packed or not. What is written is much shorter.
-pub const LONGEST: usize = 16 << 20;
+pub const MAX_CHUNK: usize = 16 << 20;
 /// How hard to pack: all that is worth its time.
 const LEVEL: u32 = 6;
 
@@ -74,7 +74,7 @@ pub fn unpack(from: &mut impl Read) -> io::Result<Result<Option<Vec<u8>>, Broken
     }
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let (packed, unpacked) = (word(4) as usize, word(8) as usize);
-    if !head.starts_with(MARK) || packed > LONGEST || unpacked > LONGEST {
+    if !head.starts_with(MARK) || packed > MAX_CHUNK || unpacked > MAX_CHUNK {
         return Ok(Err(Broken("a chunk does not begin as one does")));
     }
     // Grows as far as there are bytes, whatever the length says.

@@ -1,7 +1,7 @@
 //! Records, as what the capture side told. The inverse of [`encode`](super::encode); whatever the bytes are, memory and time stay bounded.
 
 use super::bytes::{Broken, Reader};
-use super::encode::{self, look, slice, Facts, SENSELESS};
+use super::encode::{self, gil_sample, slice, CaptureInfo, INVALID_TIME};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::sample::*;
 use crate::units::Nanos;
@@ -9,22 +9,22 @@ use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// How many threads may be without an end, GILs met, and frames be in all stacks that are kept ready.
-pub(super) const MOST_THREADS: usize = 1 << 20;
-const MOST_GILS: usize = 1 << 16;
-const MOST_READY: usize = 1 << 19;
+pub(super) const MAX_THREADS: usize = 1 << 20;
+const MAX_GILS: usize = 1 << 16;
+const MAX_READY: usize = 1 << 19;
 
 /// Reads chunk after chunk.
 #[derive(Debug)]
 pub struct Decoder {
-    names: Names,
+    tables: DecoderTables,
     threads: FxHashMap<ThreadId, (u64, u64)>,
     gils: FxHashMap<GilId, u64>,
     holder: (u32, u64),
     last_thread: u64,
     last_end: u64,
-    last_look: u64,
+    last_sample: u64,
     last_span: u64,
-    facts: Facts,
+    capture_info: CaptureInfo,
     /// The last record was met.
     pub last: bool,
 }
@@ -32,15 +32,15 @@ pub struct Decoder {
 impl Default for Decoder {
     fn default() -> Self {
         Decoder {
-            names: Names::default(),
+            tables: DecoderTables::default(),
             threads: FxHashMap::default(),
             gils: FxHashMap::default(),
             holder: (u32::MAX, u64::MAX),
             last_thread: 0,
             last_end: 0,
-            last_look: 0,
+            last_sample: 0,
             last_span: 0,
-            facts: Facts::default(),
+            capture_info: CaptureInfo::default(),
             last: false,
         }
     }
@@ -48,8 +48,8 @@ impl Default for Decoder {
 
 impl Decoder {
     /// The target and the window as they were told of last, and the time of the last look.
-    pub fn facts(self) -> (TargetFacts, WindowFacts, Nanos) {
-        (self.facts.target, self.facts.window, Nanos::from_nanos(self.last_look))
+    pub fn capture_info(self) -> (TargetFacts, WindowFacts, Nanos) {
+        (self.capture_info.target, self.capture_info.window, Nanos::from_nanos(self.last_sample))
     }
 
     /// Tells `sink` what a chunk holds.
@@ -66,9 +66,9 @@ impl Decoder {
             tag if tag & slice::SLICE != 0 => self.slice(tag, from, sink)?,
             encode::GIL => self.gil(from, sink)?,
             encode::THREAD => {
-                let facts = thread(from)?;
-                self.meet(facts.id)?;
-                sink.thread(&facts);
+                let info = thread(from)?;
+                self.register(info.id)?;
+                sink.thread(&info);
             }
             encode::EXACT => self.exact(from, sink)?,
             encode::THREAD_END => {
@@ -77,15 +77,15 @@ impl Decoder {
                 self.threads.remove(&id);
                 sink.thread_end(id, ThreadTotals { cpu, run_queue, seen });
             }
-            encode::STRING => self.names.string(from.text()?)?,
-            encode::FUNCTION => self.names.function(from)?,
-            encode::FRAME => self.names.frame(from)?,
-            encode::ANEW => {
-                self.names = Names::default();
+            encode::STRING => self.tables.string(from.text()?)?,
+            encode::FUNCTION => self.tables.function(from)?,
+            encode::FRAME => self.tables.frame(from)?,
+            encode::RESET => {
+                self.tables = DecoderTables::default();
                 self.threads.values_mut().for_each(|(_, stack)| *stack = u64::MAX);
                 self.holder = (u32::MAX, u64::MAX);
             }
-            encode::FACTS => self.facts = serde_json::from_slice(from.bytes()?).map_err(|_| Broken("the facts make no sense"))?,
+            encode::CAPTURE_INFO => self.capture_info = serde_json::from_slice(from.bytes()?).map_err(|_| Broken("the facts make no sense"))?,
             encode::LAST => self.last = true,
             _ => return Err(Broken("a record is of no known kind")),
         }
@@ -93,8 +93,8 @@ impl Decoder {
     }
 
     /// A thread is told of, for the first time or again.
-    fn meet(&mut self, thread: ThreadId) -> Result<(), Broken> {
-        if self.threads.len() >= MOST_THREADS && !self.threads.contains_key(&thread) {
+    fn register(&mut self, thread: ThreadId) -> Result<(), Broken> {
+        if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&thread) {
             return Err(Broken("there are more threads than can be"));
         }
         self.threads.entry(thread).or_insert((0, u64::MAX));
@@ -107,27 +107,27 @@ impl Decoder {
         let evidence = *encode::EVIDENCE.get(usize::from(how & 0x0f)).ok_or(Broken("no such evidence"))?;
         self.last_thread = from.step(self.last_thread)?;
         let thread = ThreadId(u32::try_from(self.last_thread).map_err(|_| Broken("no such thread"))?);
-        let end = if has(slice::AT_LOOK) { self.last_look } else { from.step(self.last_end)? };
+        let end = if has(slice::AT_SAMPLE) { self.last_sample } else { from.step(self.last_end)? };
         let known = self.threads.get(&thread).copied();
         let (last_end, last_stack) = known.unwrap_or((0, u64::MAX));
         let split = match how >> 4 {
             slice::MIXED => mixed(from)?,
             state => {
                 let state = *State::ALL.get(usize::from(state)).ok_or(Broken("no such state"))?;
-                let length = if has(slice::GOES_ON) { end.saturating_sub(last_end) } else { from.number()? };
+                let length = if has(slice::CONTIGUOUS) { end.saturating_sub(last_end) } else { from.number()? };
                 Split::whole(state, length as f64)
             }
         };
         let stack = if has(slice::SAME_STACK) { last_stack } else { from.number()? };
-        if has(slice::BEHIND) && !has(slice::SAME_HOLDER) {
+        if has(slice::WAITED_ON) && !has(slice::SAME_HOLDER) {
             self.holder = (from.small()?, from.number()?);
         }
-        self.meet(thread)?;
+        self.register(thread)?;
         self.threads.insert(thread, (end, stack));
         self.last_end = end;
-        let there = if has(slice::BEHIND) { Some(self.names.stack(self.holder.1)?) } else { None };
-        let stack = self.names.stack(stack)?;
-        let holder = there.as_ref().map(|there| (ThreadId(self.holder.0), there));
+        let holder_stack = if has(slice::WAITED_ON) { Some(self.tables.stack(self.holder.1)?) } else { None };
+        let stack = self.tables.stack(stack)?;
+        let holder = holder_stack.as_ref().map(|holder_stack| (ThreadId(self.holder.0), holder_stack));
         sink.slice(&Slice { thread, end: Nanos::from_nanos(end), split, evidence, stack: &stack, holder });
         Ok(())
     }
@@ -136,18 +136,18 @@ impl Decoder {
         let gil = GilId(from.small()?);
         let bits = from.byte()?;
         let has = |bit: u8| bits & bit != 0;
-        let at = from.step(self.last_look)?;
+        let at = from.step(self.last_sample)?;
         let span = from.step(self.last_span)?;
-        let holder = if has(look::HELD) {
+        let holder = if has(gil_sample::HELD) {
             Holder::Thread(ThreadId(from.small()?))
-        } else if has(look::UNMATCHED) {
+        } else if has(gil_sample::UNMATCHED) {
             Holder::Unmatched
         } else {
             Holder::Nobody
         };
-        let switches = if has(look::SWITCHES) {
+        let switches = if has(gil_sample::SWITCHES) {
             let known = self.gils.get(&gil).copied();
-            if known.is_none() && self.gils.len() >= MOST_GILS {
+            if known.is_none() && self.gils.len() >= MAX_GILS {
                 return Err(Broken("there are more GILs than can be"));
             }
             let now = from.step(known.unwrap_or(0))?;
@@ -157,8 +157,8 @@ impl Decoder {
             None
         };
         let waiters = from.small()?;
-        (self.last_look, self.last_span) = (at, span);
-        let collecting = has(look::KNOWN).then_some(has(look::COLLECTING));
+        (self.last_sample, self.last_span) = (at, span);
+        let collecting = has(gil_sample::KNOWN).then_some(has(gil_sample::COLLECTING));
         sink.gil(&GilLook { gil, at: Nanos::from_nanos(at), span: Nanos::from_nanos(span), holder, switches, waiters, collecting });
         Ok(())
     }
@@ -167,7 +167,7 @@ impl Decoder {
         let (thread, gil) = (ThreadId(from.small()?), GilId(from.small()?));
         let stretches = [Stretch::Wait, Stretch::HandOver, Stretch::Hold];
         let stretch = *stretches.get(usize::from(from.byte()?)).ok_or(Broken("no such stretch"))?;
-        let begin = from.step(self.last_look)?;
+        let begin = from.step(self.last_sample)?;
         let end = from.step(begin)?;
         sink.exact(&Exact { thread, gil, stretch, begin: Nanos::from_nanos(begin), end: Nanos::from_nanos(end) });
         Ok(())
@@ -191,7 +191,7 @@ fn mixed(from: &mut Reader<'_>) -> Result<Split, Broken> {
             split.add(state, from.number()? as f64);
         }
     }
-    if bits >> SENSELESS & 1 != 0 {
+    if bits >> INVALID_TIME & 1 != 0 {
         split.add(State::Unknown, f64::NAN);
     }
     Ok(split)
@@ -199,7 +199,7 @@ fn mixed(from: &mut Reader<'_>) -> Result<Split, Broken> {
 
 /// What has a number.
 #[derive(Debug, Default)]
-struct Names {
+struct DecoderTables {
     strings: Vec<String>,
     text: usize,
     functions: Vec<Arc<Function>>,
@@ -209,10 +209,10 @@ struct Names {
     ready_frames: usize,
 }
 
-impl Names {
+impl DecoderTables {
     fn string(&mut self, text: &str) -> Result<(), Broken> {
         // What is written may pass the bounds by one stack's worth.
-        if self.text > 2 * encode::MOST_TEXT {
+        if self.text > 2 * encode::MAX_TEXT {
             return Err(Broken("there is more text than can be"));
         }
         self.text += text.len() + 64;
@@ -225,7 +225,7 @@ impl Names {
         let function = Function { name: string(from.small()?)?, file: string(from.small()?)?, first_line: from.small()? };
         // A function holds its strings once more: a short record may stand for long ones.
         self.text += function.name.len() + function.file.len();
-        if self.functions.len() > 2 * encode::MOST_FUNCTIONS || self.text > 4 * encode::MOST_TEXT {
+        if self.functions.len() > 2 * encode::MAX_FUNCTIONS || self.text > 4 * encode::MAX_TEXT {
             return Err(Broken("there are more functions than can be"));
         }
         self.functions.push(Arc::new(function));
@@ -238,7 +238,7 @@ impl Names {
             0 => 0,
             n => self.frames.get(n as usize - 1).ok_or(Broken("no such frame"))?.3,
         };
-        let full = self.frames.len() > 2 * encode::MOST_FRAMES || depth as usize >= encode::DEEPEST;
+        let full = self.frames.len() > 2 * encode::MAX_FRAMES || depth as usize >= encode::MAX_DEPTH;
         if full || function as usize >= self.functions.len() {
             return Err(Broken("a frame cannot be"));
         }
@@ -268,7 +268,7 @@ impl Names {
         }
         frames.reverse();
         self.ready_frames += frames.len() + 8;
-        if self.ready_frames > MOST_READY {
+        if self.ready_frames > MAX_READY {
             self.ready.clear();
             self.ready_frames = frames.len() + 8;
         }

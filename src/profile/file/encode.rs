@@ -31,8 +31,8 @@ pub(super) const THREAD_END: u8 = 4;
 pub(super) const STRING: u8 = 5;
 pub(super) const FUNCTION: u8 = 6;
 pub(super) const FRAME: u8 = 7;
-pub(super) const ANEW: u8 = 8;
-pub(super) const FACTS: u8 = 9;
+pub(super) const RESET: u8 = 8;
+pub(super) const CAPTURE_INFO: u8 = 9;
 pub(super) const LAST: u8 = 10;
 
 /// Bits of a slice's tag.
@@ -40,21 +40,21 @@ pub mod slice {
     /// A slice at all.
     pub const SLICE: u8 = 0x80;
     /// It ends at the last look at a GIL; else the step from the last slice's end follows.
-    pub const AT_LOOK: u8 = 0x01;
+    pub const AT_SAMPLE: u8 = 0x01;
     /// It begins where the thread's last one ended; else its length follows.
-    pub const GOES_ON: u8 = 0x02;
+    pub const CONTIGUOUS: u8 = 0x02;
     /// The thread's last stack; else a stack follows.
     pub const SAME_STACK: u8 = 0x04;
     /// Somebody else held.
-    pub const BEHIND: u8 = 0x08;
+    pub const WAITED_ON: u8 = 0x08;
     /// The last holder that was told of, on the last stack; else a thread and a stack follow.
     pub const SAME_HOLDER: u8 = 0x10;
-    /// In the place of the only state: several, a bit each and their times follow. Bit [`super::SENSELESS`]: parts that are no time.
+    /// In the place of the only state: several, a bit each and their times follow. Bit [`super::INVALID_TIME`]: parts that are no time.
     pub const MIXED: u8 = 0x0f;
 }
 
 /// Bits of a GIL look.
-pub mod look {
+pub mod gil_sample {
     /// Somebody holds it who is no known thread.
     pub const UNMATCHED: u8 = 0x01;
     /// A thread holds it, which follows.
@@ -68,14 +68,14 @@ pub mod look {
 }
 
 /// The bit of a slice's states for time that is none.
-pub const SENSELESS: usize = State::COUNT;
+pub const INVALID_TIME: usize = State::COUNT;
 
 /// How many frames, functions and bytes of strings are kept before all begins anew.
-pub(super) const MOST_FRAMES: usize = 1 << 18;
-pub(super) const MOST_FUNCTIONS: usize = 1 << 17;
-pub(super) const MOST_TEXT: usize = 16 << 20;
+pub(super) const MAX_FRAMES: usize = 1 << 18;
+pub(super) const MAX_FUNCTIONS: usize = 1 << 17;
+pub(super) const MAX_TEXT: usize = 16 << 20;
 /// The deepest stack that is written and read; twice what a look reads. Of a deeper one the innermost frames are kept.
-pub(super) const DEEPEST: usize = 1 << 12;
+pub(super) const MAX_DEPTH: usize = 1 << 12;
 
 /// All evidence, by number. Only ever added to.
 pub(super) const EVIDENCE: [Evidence; 12] = [
@@ -96,7 +96,7 @@ pub(super) const EVIDENCE: [Evidence; 12] = [
 /// What is known of the whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Facts {
+pub(super) struct CaptureInfo {
     pub target: TargetFacts,
     pub window: WindowFacts,
 }
@@ -105,13 +105,13 @@ pub(super) struct Facts {
 #[derive(Debug)]
 pub struct Encoder {
     out: Vec<u8>,
-    names: Names,
+    tables: EncoderTables,
     threads: FxHashMap<ThreadId, (u64, u64)>,
     gils: FxHashMap<GilId, u64>,
     holder: (u32, u64),
     last_thread: u64,
     last_end: u64,
-    last_look: u64,
+    last_sample: u64,
     last_span: u64,
 }
 
@@ -119,13 +119,13 @@ impl Default for Encoder {
     fn default() -> Self {
         Encoder {
             out: Vec::new(),
-            names: Names::default(),
+            tables: EncoderTables::default(),
             threads: FxHashMap::default(),
             gils: FxHashMap::default(),
             holder: (u32::MAX, u64::MAX),
             last_thread: 0,
             last_end: 0,
-            last_look: 0,
+            last_sample: 0,
             last_span: 0,
         }
     }
@@ -149,10 +149,10 @@ impl Encoder {
     }
 
     /// What is known of the whole by now; replaces what was said before.
-    pub fn facts(&mut self, target: &TargetFacts, window: &WindowFacts) {
-        let facts = Facts { target: target.clone(), window: window.clone() };
-        if let Ok(json) = serde_json::to_vec(&facts) {
-            self.out.push(FACTS);
+    pub fn capture_info(&mut self, target: &TargetFacts, window: &WindowFacts) {
+        let info = CaptureInfo { target: target.clone(), window: window.clone() };
+        if let Ok(json) = serde_json::to_vec(&info) {
+            self.out.push(CAPTURE_INFO);
             put_bytes(&mut self.out, &json);
         }
     }
@@ -163,10 +163,10 @@ impl Encoder {
     }
 
     /// Forgets all names when there are too many.
-    fn bound(&mut self) {
-        if self.names.is_full() {
-            self.out.push(ANEW);
-            self.names = Names::default();
+    fn reset_if_full(&mut self) {
+        if self.tables.is_full() {
+            self.out.push(RESET);
+            self.tables = EncoderTables::default();
             // What was said to be the same as before has no number any more.
             self.threads.values_mut().for_each(|(_, stack)| *stack = u64::MAX);
             self.holder = (u32::MAX, u64::MAX);
@@ -180,101 +180,101 @@ impl Encoder {
             Trust::Moving => 1,
             Trust::Cut => 2,
         };
-        u64::from(self.names.stack(stack, &mut self.out)) << 2 | trust
+        u64::from(self.tables.stack(stack, &mut self.out)) << 2 | trust
     }
 }
 
 impl Sink for Encoder {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, info: &ThreadFacts) {
         self.out.push(THREAD);
-        put(&mut self.out, facts.id.0.into());
-        put_step(&mut self.out, 0, facts.tid.0 as u64);
-        put_bytes(&mut self.out, facts.name.as_bytes());
-        self.out.push(u8::from(facts.python) | u8::from(facts.main) << 1);
-        put(&mut self.out, facts.gil.map_or(0, |gil| u64::from(gil.0) + 1));
+        put(&mut self.out, info.id.0.into());
+        put_step(&mut self.out, 0, info.tid.0 as u64);
+        put_bytes(&mut self.out, info.name.as_bytes());
+        self.out.push(u8::from(info.python) | u8::from(info.main) << 1);
+        put(&mut self.out, info.gil.map_or(0, |gil| u64::from(gil.0) + 1));
     }
 
-    fn slice(&mut self, told: &Slice<'_>) {
-        self.bound();
-        let stack = self.stack(told.stack);
-        let behind = told.holder.map(|(id, stack)| (id.0, self.stack(stack)));
-        let end = told.end.as_nanos();
-        let total = told.split.total();
-        let (last_end, last_stack) = self.threads.insert(told.thread, (end, stack)).unwrap_or((0, u64::MAX));
+    fn slice(&mut self, event: &Slice<'_>) {
+        self.reset_if_full();
+        let stack = self.stack(event.stack);
+        let waited_on = event.holder.map(|(id, stack)| (id.0, self.stack(stack)));
+        let end = event.end.as_nanos();
+        let total = event.split.total();
+        let (last_end, last_stack) = self.threads.insert(event.thread, (end, stack)).unwrap_or((0, u64::MAX));
         let mut tag = slice::SLICE;
         let mut bit = |set: bool, bit: u8| {
             tag |= if set { bit } else { 0 };
             set
         };
-        let at_look = bit(end == self.last_look, slice::AT_LOOK);
-        let only = State::ALL.into_iter().position(|state| told.split.get(state) == total);
-        let goes_on = bit(only.is_some() && end.checked_sub(last_end).is_some_and(|gap| gap as f64 == total), slice::GOES_ON);
+        let at_sample = bit(end == self.last_sample, slice::AT_SAMPLE);
+        let only = State::ALL.into_iter().position(|state| event.split.get(state) == total);
+        let contiguous = bit(only.is_some() && end.checked_sub(last_end).is_some_and(|gap| gap as f64 == total), slice::CONTIGUOUS);
         let same_stack = bit(stack == last_stack, slice::SAME_STACK);
-        bit(behind.is_some(), slice::BEHIND);
-        let same_holder = behind.is_none_or(|behind| bit(behind == self.holder, slice::SAME_HOLDER));
+        bit(waited_on.is_some(), slice::WAITED_ON);
+        let same_holder = waited_on.is_none_or(|waited_on| bit(waited_on == self.holder, slice::SAME_HOLDER));
         let out = &mut self.out;
         out.push(tag);
-        let evidence = EVIDENCE.iter().position(|&e| e == told.evidence).unwrap_or(EVIDENCE.len() - 1) as u8;
+        let evidence = EVIDENCE.iter().position(|&e| e == event.evidence).unwrap_or(EVIDENCE.len() - 1) as u8;
         out.push(only.map_or(slice::MIXED, |state| state as u8) << 4 | evidence);
         // A step: threads that wait are told of one after another, and such records pack well when they are alike.
-        put_step(out, self.last_thread, told.thread.0.into());
-        self.last_thread = told.thread.0.into();
-        if !at_look {
+        put_step(out, self.last_thread, event.thread.0.into());
+        self.last_thread = event.thread.0.into();
+        if !at_sample {
             put_step(out, self.last_end, end);
         }
         match only {
-            Some(_) if goes_on => {}
+            Some(_) if contiguous => {}
             Some(_) => put(out, total as u64),
-            None => mixed(out, &told.split),
+            None => mixed(out, &event.split),
         }
         if !same_stack {
             put(out, stack);
         }
-        if let Some(behind) = behind.filter(|_| !same_holder) {
-            put(out, behind.0.into());
-            put(out, behind.1);
-            self.holder = behind;
+        if let Some(waited_on) = waited_on.filter(|_| !same_holder) {
+            put(out, waited_on.0.into());
+            put(out, waited_on.1);
+            self.holder = waited_on;
         }
         self.last_end = end;
     }
 
-    fn gil(&mut self, told: &GilLook) {
+    fn gil(&mut self, event: &GilLook) {
         let out = &mut self.out;
         out.push(GIL);
-        put(out, told.gil.0.into());
-        let holder = match told.holder {
+        put(out, event.gil.0.into());
+        let holder = match event.holder {
             Holder::Nobody => 0,
-            Holder::Unmatched => look::UNMATCHED,
-            Holder::Thread(_) => look::HELD,
+            Holder::Unmatched => gil_sample::UNMATCHED,
+            Holder::Thread(_) => gil_sample::HELD,
         };
-        let collecting = match told.collecting {
+        let collecting = match event.collecting {
             None => 0,
-            Some(false) => look::KNOWN,
-            Some(true) => look::KNOWN | look::COLLECTING,
+            Some(false) => gil_sample::KNOWN,
+            Some(true) => gil_sample::KNOWN | gil_sample::COLLECTING,
         };
-        out.push(holder | collecting | if told.switches.is_some() { look::SWITCHES } else { 0 });
-        let at = told.at.as_nanos();
-        put_step(out, self.last_look, at);
-        put_step(out, self.last_span, told.span.as_nanos());
-        if let Holder::Thread(id) = told.holder {
+        out.push(holder | collecting | if event.switches.is_some() { gil_sample::SWITCHES } else { 0 });
+        let at = event.at.as_nanos();
+        put_step(out, self.last_sample, at);
+        put_step(out, self.last_span, event.span.as_nanos());
+        if let Holder::Thread(id) = event.holder {
             put(out, id.0.into());
         }
-        if let Some(switches) = told.switches {
-            let last = self.gils.insert(told.gil, switches).unwrap_or(0);
+        if let Some(switches) = event.switches {
+            let last = self.gils.insert(event.gil, switches).unwrap_or(0);
             put_step(out, last, switches);
         }
-        put(out, told.waiters.into());
-        (self.last_look, self.last_span) = (at, told.span.as_nanos());
+        put(out, event.waiters.into());
+        (self.last_sample, self.last_span) = (at, event.span.as_nanos());
     }
 
-    fn exact(&mut self, told: &Exact) {
+    fn exact(&mut self, event: &Exact) {
         let out = &mut self.out;
         out.push(EXACT);
-        put(out, told.thread.0.into());
-        put(out, told.gil.0.into());
-        out.push(told.stretch as u8);
-        put_step(out, self.last_look, told.begin.as_nanos());
-        put_step(out, told.begin.as_nanos(), told.end.as_nanos());
+        put(out, event.thread.0.into());
+        put(out, event.gil.0.into());
+        out.push(event.stretch as u8);
+        put_step(out, self.last_sample, event.begin.as_nanos());
+        put_step(out, event.begin.as_nanos(), event.end.as_nanos());
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
@@ -289,17 +289,17 @@ impl Sink for Encoder {
 
 /// Several states, in whole nanoseconds.
 fn mixed(out: &mut Vec<u8>, split: &Split) {
-    let is_time = |nanos: f64| (0.0..=super::super::LONGEST).contains(&nanos);
+    let is_time = |nanos: f64| (0.0..=super::super::MAX_PART_NANOS).contains(&nanos);
     let present = |state: &State| is_time(split.get(*state)) && split.get(*state) > 0.0;
-    let senseless = State::ALL.iter().any(|&state| !is_time(split.get(state)));
+    let invalid = State::ALL.iter().any(|&state| !is_time(split.get(state)));
     let bits = State::ALL.iter().enumerate().filter(|(_, state)| present(state)).fold(0, |bits, (n, _)| bits | 1 << n);
-    put(out, bits | u64::from(senseless) << SENSELESS);
+    put(out, bits | u64::from(invalid) << INVALID_TIME);
     State::ALL.iter().filter(|state| present(state)).for_each(|&state| put(out, split.get(state) as u64));
 }
 
 /// Strings, functions and frames that have a number.
 #[derive(Debug, Default)]
-struct Names {
+struct EncoderTables {
     stacks: PointerCache<Stack>,
     frames: FxHashMap<(u32, u32, u32), u32>,
     functions: PointerCache<Function>,
@@ -308,9 +308,9 @@ struct Names {
     text: usize,
 }
 
-impl Names {
+impl EncoderTables {
     fn is_full(&self) -> bool {
-        self.frames.len() >= MOST_FRAMES || self.by_content.len() >= MOST_FUNCTIONS || self.text >= MOST_TEXT
+        self.frames.len() >= MAX_FRAMES || self.by_content.len() >= MAX_FUNCTIONS || self.text >= MAX_TEXT
     }
 
     fn stack(&mut self, stack: &Arc<Stack>, out: &mut Vec<u8>) -> u32 {
@@ -318,7 +318,7 @@ impl Names {
             return number;
         }
         let mut outer = 0;
-        for frame in &stack.frames[stack.frames.len().saturating_sub(DEEPEST)..] {
+        for frame in &stack.frames[stack.frames.len().saturating_sub(MAX_DEPTH)..] {
             let function = self.function(&frame.function, out);
             let next = self.frames.len() as u32 + 1;
             outer = *self.frames.entry((outer, function, frame.line)).or_insert_with_key(|&(outer, function, line)| {

@@ -21,7 +21,7 @@ mod recorder;
 #[cfg(test)]
 mod tests;
 
-pub use read::{Recording, Replayed};
+pub use read::{Recording, ReplaySummary};
 pub use recorder::Recorder;
 
 /// The version written. Older ones stay readable, a golden file each.

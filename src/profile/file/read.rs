@@ -18,7 +18,7 @@ pub struct Recording {
 
 /// What a replay says of the whole.
 #[derive(Clone, Debug)]
-pub struct Replayed {
+pub struct ReplaySummary {
     /// The process.
     pub target: TargetFacts,
     /// The measuring; where the recording broke off, as far as it goes, with a warning.
@@ -35,11 +35,11 @@ impl Recording {
             let why = if kind.is_dir() { "it is a directory" } else { "it is no regular file, and a recording is read several times" };
             return Err(Error::Recording { path: path.into(), why: why.into() });
         }
-        Recording::of(File::open(path).map_err(failed)?, path)
+        Recording::from_file(File::open(path).map_err(failed)?, path)
     }
 
     /// An open file; `path` is for messages.
-    pub fn of(mut file: File, path: &Path) -> Result<Recording> {
+    pub fn from_file(mut file: File, path: &Path) -> Result<Recording> {
         let refused = |why: String| Error::Recording { path: path.into(), why };
         file.rewind().map_err(|e| refused(e.to_string()))?;
         match chunk::read_header(&mut file).map_err(|e| refused(e.to_string()))? {
@@ -59,7 +59,7 @@ impl Recording {
     }
 
     /// Tells `sink` all that was recorded, in the order in which it was. What is behind the first broken chunk is left out, with a warning.
-    pub fn replay(&self, sink: &mut dyn Sink) -> Result<Replayed> {
+    pub fn replay(&self, sink: &mut dyn Sink) -> Result<ReplaySummary> {
         let refused = |why: String| Error::Recording { path: self.path.clone(), why };
         let mut file = &self.file;
         file.rewind().map_err(|e| refused(e.to_string()))?;
@@ -85,12 +85,12 @@ impl Recording {
             }));
         }
         let last = decoder.last;
-        let (target, mut window, end) = decoder.facts();
+        let (target, mut window, end) = decoder.capture_info();
         if !last || broken.is_some() {
             window.seconds = window.seconds.max(end.since(window.begin).as_secs_f64());
             let why = broken.map_or("gilprof was killed, or the disk was full", |broken| broken.0);
             window.warnings.push(format!("the recording breaks off ({why}); the report covers what is there"));
         }
-        Ok(Replayed { target, window })
+        Ok(ReplaySummary { target, window })
     }
 }

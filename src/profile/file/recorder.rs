@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// A chunk is written after so many seconds, or so many bytes of records.
-const EVERY_S: f64 = 0.4;
-const MOST_BYTES: usize = 1 << 20;
+const CHUNK_PERIOD_S: f64 = 0.4;
+const MAX_BYTES: usize = 1 << 20;
 /// Chunks that may wait for a slow disk. Then looks wait, and are counted as missed.
-const WAITING: usize = 32;
+const QUEUED_CHUNKS: usize = 32;
 
 /// A recording being made.
 #[derive(Debug)]
@@ -32,12 +32,12 @@ pub struct Recorder {
 impl Recorder {
     /// To this file, from its beginning; what is there goes.
     pub fn new(file: File) -> Recorder {
-        let (send, receive) = sync_channel(WAITING);
+        let (send, receive) = sync_channel(QUEUED_CHUNKS);
         let failed = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&failed);
+        let has_failed = Arc::clone(&failed);
         let write = move || {
             let written = write(file, &receive);
-            told.store(written.is_err(), Ordering::Relaxed);
+            has_failed.store(written.is_err(), Ordering::Relaxed);
             written
         };
         let writer = std::thread::spawn(write);
@@ -50,9 +50,9 @@ impl Recorder {
     }
 
     /// How things stand; to be said some ten times a second.
-    pub fn so_far(&mut self, target: &TargetFacts, window: &WindowFacts) {
+    pub fn checkpoint(&mut self, target: &TargetFacts, window: &WindowFacts) {
         self.latest = Some((target.clone(), window.clone()));
-        if window.seconds - self.written_s >= EVERY_S || self.written_s == 0.0 {
+        if window.seconds - self.written_s >= CHUNK_PERIOD_S || self.written_s == 0.0 {
             self.written_s = window.seconds.max(f64::MIN_POSITIVE);
             self.flush();
         }
@@ -69,7 +69,7 @@ impl Recorder {
 
     fn flush(&mut self) {
         if let Some((target, window)) = &self.latest {
-            self.encoder.facts(target, window);
+            self.encoder.capture_info(target, window);
         }
         let records = self.encoder.take();
         if self.send.as_ref().is_some_and(|send| send.send(records).is_err()) {
@@ -77,31 +77,31 @@ impl Recorder {
         }
     }
 
-    fn bound(&mut self) {
-        if self.encoder.len() >= MOST_BYTES {
+    fn flush_if_full(&mut self) {
+        if self.encoder.len() >= MAX_BYTES {
             self.flush();
         }
     }
 }
 
 impl Sink for Recorder {
-    fn thread(&mut self, facts: &ThreadFacts) {
-        self.encoder.thread(facts);
+    fn thread(&mut self, info: &ThreadFacts) {
+        self.encoder.thread(info);
     }
 
     fn slice(&mut self, slice: &Slice<'_>) {
         self.encoder.slice(slice);
-        self.bound();
+        self.flush_if_full();
     }
 
-    fn gil(&mut self, look: &GilLook) {
-        self.encoder.gil(look);
-        self.bound();
+    fn gil(&mut self, sample: &GilLook) {
+        self.encoder.gil(sample);
+        self.flush_if_full();
     }
 
     fn exact(&mut self, measured: &Exact) {
         self.encoder.exact(measured);
-        self.bound();
+        self.flush_if_full();
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {

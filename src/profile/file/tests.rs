@@ -16,14 +16,14 @@ use std::sync::Arc;
 struct Log(Vec<String>);
 
 impl Sink for Log {
-    fn thread(&mut self, facts: &ThreadFacts) {
-        self.0.push(format!("{facts:?}"));
+    fn thread(&mut self, info: &ThreadFacts) {
+        self.0.push(format!("{info:?}"));
     }
     fn slice(&mut self, slice: &Slice<'_>) {
         self.0.push(format!("{slice:?}"));
     }
-    fn gil(&mut self, look: &GilLook) {
-        self.0.push(format!("{look:?}"));
+    fn gil(&mut self, sample: &GilLook) {
+        self.0.push(format!("{sample:?}"));
     }
     fn exact(&mut self, measured: &Exact) {
         self.0.push(format!("{measured:?}"));
@@ -44,18 +44,18 @@ enum Event {
 }
 
 impl Event {
-    fn tell(&self, sink: &mut dyn Sink) {
+    fn send_to(&self, sink: &mut dyn Sink) {
         match self {
-            Event::Thread(facts) => sink.thread(facts),
+            Event::Thread(info) => sink.thread(info),
             Event::Slice { thread, end, parts, evidence, stack, holder } => {
                 let mut split = Split::default();
                 parts.iter().for_each(|&(state, nanos)| split.add(State::ALL[state], nanos.into()));
-                let there = holder.as_ref().map(|(id, stack)| (ThreadId(*id), Arc::new(stack.clone())));
+                let holder_stack = holder.as_ref().map(|(id, stack)| (ThreadId(*id), Arc::new(stack.clone())));
                 let (evidence, stack) = (super::encode::EVIDENCE[*evidence], &Arc::new(stack.clone()));
-                let holder = there.as_ref().map(|(id, stack)| (*id, stack));
+                let holder = holder_stack.as_ref().map(|(id, stack)| (*id, stack));
                 sink.slice(&Slice { thread: ThreadId(*thread), end: Nanos::from_nanos(*end), split, evidence, stack, holder });
             }
-            Event::Gil(look) => sink.gil(look),
+            Event::Gil(sample) => sink.gil(sample),
             Event::Exact(measured) => sink.exact(measured),
             Event::End(thread, nanos) => {
                 let time = Nanos::from_nanos(*nanos);
@@ -111,23 +111,23 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #[test]
     fn what_is_told_comes_out_again(chunks in proptest::collection::vec(proptest::collection::vec(event(), 0..30), 1..4)) {
-        let (mut encoder, mut decoder, mut told, mut heard) = (Encoder::default(), Decoder::default(), Log::default(), Log::default());
+        let (mut encoder, mut decoder, mut sent, mut received) = (Encoder::default(), Decoder::default(), Log::default(), Log::default());
         for events in &chunks {
             for event in events {
-                event.tell(&mut told);
-                event.tell(&mut encoder);
+                event.send_to(&mut sent);
+                event.send_to(&mut encoder);
             }
             let packed = chunk::pack(&encoder.take()).unwrap();
             let records = chunk::unpack(&mut &packed[..]).unwrap().unwrap().unwrap();
-            prop_assert_eq!(decoder.chunk(&records, &mut heard), Ok(()));
+            prop_assert_eq!(decoder.chunk(&records, &mut received), Ok(()));
         }
-        prop_assert_eq!(told, heard);
+        prop_assert_eq!(sent, received);
     }
 
     #[test]
     fn any_bytes_are_survived(mut events in proptest::collection::vec(event(), 1..20), at: prop::sample::Index, to: u8) {
         let mut encoder = Encoder::default();
-        events.drain(..).for_each(|event| event.tell(&mut encoder));
+        events.drain(..).for_each(|event| event.send_to(&mut encoder));
         let mut records = encoder.take();
         let at = at.index(records.len());
         records[at] = to;
@@ -153,7 +153,7 @@ fn record(path: &PathBuf, seconds: u64) -> (TargetFacts, WindowFacts) {
         recorder.slice(&Slice { thread, end: at, split, evidence: Evidence::GilHolder, stack: &stack, holder: None });
         if ms % 100 == 0 {
             (window.seconds, window.looks) = (ms as f64 / 1e3, ms);
-            recorder.so_far(&target, &window);
+            recorder.checkpoint(&target, &window);
         }
     }
     recorder.finish(&target, &window).unwrap();
@@ -184,9 +184,9 @@ fn a_file_and_every_part_of_it() {
 
 #[test]
 fn names_begin_anew_and_nothing_is_lost() {
-    let (mut encoder, mut decoder, mut told, mut heard) = (Encoder::default(), Decoder::default(), Log::default(), Log::default());
+    let (mut encoder, mut decoder, mut sent, mut received) = (Encoder::default(), Decoder::default(), Log::default(), Log::default());
     let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
-    for line in 0..super::encode::MOST_FRAMES as u32 + 1000 {
+    for line in 0..super::encode::MAX_FRAMES as u32 + 1000 {
         let stack = Arc::new(Stack { frames: vec![Frame { function: function.clone(), line }], trust: Trust::Whole });
         let event = Event::Slice {
             thread: line % 2,
@@ -196,15 +196,15 @@ fn names_begin_anew_and_nothing_is_lost() {
             stack: stack.as_ref().clone(),
             holder: Some((1, stack.as_ref().clone())),
         };
-        event.tell(&mut encoder);
-        if line % 50_000 == 0 || line > super::encode::MOST_FRAMES as u32 - 10 {
-            event.tell(&mut told);
+        event.send_to(&mut encoder);
+        if line % 50_000 == 0 || line > super::encode::MAX_FRAMES as u32 - 10 {
+            event.send_to(&mut sent);
         }
     }
     let records = encoder.take();
-    decoder.chunk(&records, &mut heard).unwrap();
-    assert!(told.0.iter().all(|event| heard.0.contains(event)));
-    assert_eq!(heard.0.len(), super::encode::MOST_FRAMES + 1000);
+    decoder.chunk(&records, &mut received).unwrap();
+    assert!(sent.0.iter().all(|event| received.0.contains(event)));
+    assert_eq!(received.0.len(), super::encode::MAX_FRAMES + 1000);
 }
 
 #[test]
@@ -218,19 +218,19 @@ fn a_stack_is_as_deep_as_can_be_read_and_threads_are_as_many() {
         fn gil(&mut self, _: &GilLook) {}
         fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
     }
-    let most = super::encode::DEEPEST as u32;
+    let most = super::encode::MAX_DEPTH as u32;
     let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
     let frames = (0..most + 900).map(|line| Frame { function: function.clone(), line }).collect();
-    let (mut encoder, mut decoder, mut heard) = (Encoder::default(), Decoder::default(), Deep(Vec::new()));
+    let (mut encoder, mut decoder, mut received) = (Encoder::default(), Decoder::default(), Deep(Vec::new()));
     let (stack, split) = (Arc::new(Stack { frames, trust: Trust::Whole }), Split::whole(State::Io, 1.0));
     let (end, evidence) = (Nanos::from_nanos(9), Evidence::Syscall);
     encoder.slice(&Slice { thread: ThreadId(0), end, split, evidence, stack: &stack, holder: None });
-    decoder.chunk(&encoder.take(), &mut heard).unwrap();
-    assert_eq!(heard.0, (900..most + 900).collect::<Vec<_>>());
-    for id in 0..super::decode::MOST_THREADS as u32 + 1 {
+    decoder.chunk(&encoder.take(), &mut received).unwrap();
+    assert_eq!(received.0, (900..most + 900).collect::<Vec<_>>());
+    for id in 0..super::decode::MAX_THREADS as u32 + 1 {
         encoder.thread(&ThreadFacts { id: ThreadId(id), tid: Tid(1), name: String::new(), python: true, main: false, gil: None });
     }
-    assert!(decoder.chunk(&encoder.take(), &mut heard).is_err());
+    assert!(decoder.chunk(&encoder.take(), &mut received).is_err());
 }
 
 #[test]
@@ -240,8 +240,8 @@ fn what_is_no_recording_is_refused() {
         [(&b"{}"[..], "no recording"), (b"gilprof\0\x09\0\0\0", "newer gilprof"), (&chunk::header(), "nothing was recorded")]
     {
         std::fs::write(&path, bytes).unwrap();
-        let said = Recording::open(&path).and_then(|r| r.replay(&mut Log::default())).unwrap_err().to_string();
-        assert!(said.contains(says), "{said}");
+        let message = Recording::open(&path).and_then(|r| r.replay(&mut Log::default())).unwrap_err().to_string();
+        assert!(message.contains(says), "{message}");
     }
     std::fs::remove_file(&path).unwrap();
     assert!(Recording::open(&path).is_err() && Recording::open(&std::env::temp_dir()).is_err());

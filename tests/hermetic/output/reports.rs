@@ -69,7 +69,7 @@ pub fn saturated() -> Report {
             begin_ns: 0,
             seconds: 10.0,
             rate_hz: 1000.0,
-            looks: 9996,
+            samples: 9996,
             missed: 4,
             torn: 3,
             failed: 0,
@@ -108,8 +108,8 @@ pub fn saturated() -> Report {
             headline: "3 threads wait for the GIL 66 % of their time, 97 % of it behind burn (app.py:12).".into(),
             confidence: Confidence::High,
             speedup: Speedup { processes: estimate(1.95, 1.85, 2.0), free_threading: estimate(1.8, 1.6, 1.9), release_in_native: None },
-            threads_worth_having: Some(1.0),
-            threads_worth_having_interval: None,
+            gil_saturates_at: Some(1.0),
+            gil_saturates_at_interval: None,
             because: vec!["the GIL is held 99 % of the time, 90 % of that in Python code on the CPU".into()],
             next_steps: vec![
                 "run burn (app.py:12) in a ProcessPoolExecutor; moving data between processes is not counted in the gain".into()
@@ -145,7 +145,7 @@ pub fn unknown() -> Report {
     report.verdict.code = Code::GilDisabled;
     report.verdict.headline = "The GIL is switched off.".into();
     report.verdict.speedup = Speedup::default();
-    report.verdict.threads_worth_having = None;
+    report.verdict.gil_saturates_at = None;
     report.verdict.because.clear();
     report.verdict.next_steps.clear();
     report

@@ -55,7 +55,7 @@ fn a_signal_ends_the_window_early_and_what_was_seen_is_reported(interpreter: &In
         let said = running.end();
         said.ended(0, &["wrote"]);
         let report = said.report();
-        assert!(report["window"]["looks"].as_u64().unwrap() > 0 && report["warnings"].as_array().unwrap().is_empty(), "{report:#}");
+        assert!(report["window"]["samples"].as_u64().unwrap() > 0 && report["warnings"].as_array().unwrap().is_empty(), "{report:#}");
         std::fs::remove_file(file).unwrap();
     }
 }
@@ -259,7 +259,7 @@ fn a_terminal_that_stands_still_does_not_keep_the_looks(interpreter: &Interprete
     running.write(b"\x11");
     running.end().ended(0, &[]);
     let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-    assert!(report["window"]["looks"].as_u64().unwrap() >= 60, "{report:#}");
+    assert!(report["window"]["samples"].as_u64().unwrap() >= 60, "{report:#}");
     std::fs::remove_file(file).unwrap();
 }
 

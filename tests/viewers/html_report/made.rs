@@ -93,7 +93,7 @@ pub fn record(path: &Path, made: Made) {
         if look % 100 == 0 {
             window.seconds = at.since(begin).as_secs_f64();
             window.looks = look;
-            recorder.so_far(&target, &window);
+            recorder.checkpoint(&target, &window);
         }
     }
     for id in 0..made.threads {

@@ -10,7 +10,7 @@ function show(number) {
   document.title = `${current.program}: ${current.banner.toLowerCase()} – gilprof`;
   $('program').textContent = current.program;
   const others = data.left_out ? `; ${grouped(data.left_out)} more processes are not on this page` : '';
-  $('about').textContent = `pid ${report.target.pid}, Python ${report.target.python}, ${figures.length(report.window.seconds)}, ${grouped(report.window.looks)} looks${others}`;
+  $('about').textContent = `pid ${report.target.pid}, Python ${report.target.python}, ${figures.length(report.window.seconds)}, ${grouped(report.window.samples)} looks${others}`;
   showVerdict(current);
   showGil(report);
   showRemarks(report);

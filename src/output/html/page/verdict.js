@@ -15,8 +15,8 @@ function showVerdict(process) {
   fill($('steps'), verdict.next_steps.length ? el('h2', { text: 'What to do' }) : null, el('ol', { class: 'steps' }, verdict.next_steps.map((step, n) =>
     el('li', {}, el('p', { text: typeset(step) }), n === 0 && verdict.sketch?.length ? el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: verdict.sketch.join('\n') })) : null))));
   showGains(verdict, report.what_if ?? []);
-  const worth = verdict.threads_worth_having;
-  const around = verdict.threads_worth_having_interval;
+  const worth = verdict.gil_saturates_at;
+  const around = verdict.gil_saturates_at_interval;
   fill($('sure'),
     pair('Confidence', verdict.confidence, SURE[verdict.confidence]),
     pair('Threads worth having', figures.count(worth), finite(worth) ? range(around) : 'nobody holds the GIL, or it cannot be said'));
@@ -92,7 +92,7 @@ function showFacts(report) {
     ['Python', `${t.python}${t.free_threaded ? `, free-threaded, GIL ${t.gil_enabled ? 'on' : 'off'}` : ''}`],
     ['Interpreters', String(t.interpreters)],
     ['CPUs it may use', figures.count(t.cpus)],
-    ['Looks', `${grouped(w.looks)} at ${grouped(w.rate_hz)}/s, ${grouped(w.missed)} missed, ${grouped(w.failed)} failed`],
+    ['Looks', `${grouped(w.samples)} at ${grouped(w.rate_hz)}/s, ${grouped(w.missed)} missed, ${grouped(w.failed)} failed`],
     ['Torn stacks', `${grouped(w.torn)} (their lower part was kept)`],
     ['Waits', w.exact ? `measured by ${grouped(w.events ?? 0)} kernel events, ${w.lost_events === undefined ? 'losses unknown' : `${grouped(w.lost_events)} lost`}` : 'seen by looks'],
     ['gilprof used', `${figures.percent(w.profiler_cpu)} of a core`],

@@ -3,18 +3,18 @@
 use super::report::{Estimate, FunctionRow, Gil, Place, Thread};
 use super::scaling::{self, NO_LIMIT};
 use super::shares::on_cpu;
-use super::stats::Bootstrap;
-use super::words::{self, named};
+use super::bootstrap::Bootstrap;
+use super::phrases::{self, named};
 use crate::profile::{FunctionId, Profile};
 use crate::sample::{Split, State};
 use std::collections::HashMap;
 
 /// A thread waits, for the texts, when it does so for at least this share of its time.
-const WAITS: f64 = 0.05;
+const WAITER_SHARE: f64 = 0.05;
 
 /// Ends of paths of the standard library in which a thread on a lock waits for work, for a result or for another thread's end, and
 /// nothing contends.
-const FOR_WORK: [&str; 7] = [
+const IDLE_WAIT_FILES: [&str; 7] = [
     "/threading.py",
     "/queue.py",
     "/concurrent/futures/thread.py",
@@ -25,15 +25,15 @@ const FOR_WORK: [&str; 7] = [
 ];
 
 /// Rates are thread-seconds per second, shares are shares.
-pub(super) struct Evidence<'a> {
+pub(super) struct RuleInput<'a> {
     pub(super) profile: &'a Profile,
     pub(super) gil: &'a Gil,
     pub(super) threads: &'a [Thread],
     pub(super) functions: &'a [FunctionRow],
     pub(super) rates: Rates,
     pub(super) gains: Gains,
-    pub(super) behind: Behind,
-    pub(super) locks: Locks,
+    pub(super) holder_mix: HolderMix,
+    pub(super) lock_waits: LockWaits,
     /// At how many threads the GIL saturates; zero when nobody holds.
     pub(super) saturation: Estimate,
 }
@@ -51,43 +51,43 @@ pub(super) struct Rates {
     /// Share of the time in which a thread had or lacked a CPU that it lacked it.
     pub(super) starvation: Estimate,
     /// Share of the time of threads that work, less what they wait for the GIL and for locks, in which they lacked a CPU.
-    pub(super) lacking: Estimate,
+    pub(super) cpu_shortage: Estimate,
     /// Share of the work that is done outside the GIL.
-    pub(super) outside: Estimate,
+    pub(super) off_gil_share: Estimate,
     /// Share of the work that the busiest thread does.
-    pub(super) alone: Estimate,
+    pub(super) top_thread_share: Estimate,
 }
 
 /// Predicted gains.
 pub(super) struct Gains {
     pub(super) processes: Estimate,
-    pub(super) uncapped: Estimate,
+    pub(super) unlimited_cores: Estimate,
     pub(super) free_threading: Estimate,
     pub(super) release_in_native: Estimate,
 }
 
 /// From this share on it is said of holders that this is what they do.
-const MOST: f64 = 0.7;
+const DOMINANT: f64 = 0.7;
 
 /// What the holders did while others waited, as shares of the waiting that has a known holder.
 #[derive(Default)]
-pub(super) struct Behind {
+pub(super) struct HolderMix {
     pub(super) python: f64,
     pub(super) native: f64,
     pub(super) blocked: f64,
     /// The function behind which most waited, and its share of all waiting.
-    pub(super) worst: Option<Worst>,
+    pub(super) worst: Option<WorstHolder>,
 }
 
-impl Behind {
+impl HolderMix {
     /// Whether the holders are mostly inside C calls. Python code that calls a builtin on every line is about half of either.
     pub(super) fn in_c_calls(&self) -> bool {
-        self.native > MOST * (self.native + self.python) && self.native > self.blocked
+        self.native > DOMINANT * (self.native + self.python) && self.native > self.blocked
     }
 }
 
 /// The function behind which most waited.
-pub(super) struct Worst {
+pub(super) struct WorstHolder {
     pub(super) place: Place,
     pub(super) share: f64,
     /// What it does while it holds, to follow "which".
@@ -96,7 +96,7 @@ pub(super) struct Worst {
 
 /// Waiting on other locks by threads that also work, outside places where threads wait for work.
 #[derive(Default)]
-pub(super) struct Locks {
+pub(super) struct LockWaits {
     /// Thread-seconds per second.
     pub(super) rate: f64,
     pub(super) threads: usize,
@@ -104,15 +104,15 @@ pub(super) struct Locks {
     pub(super) worst: Option<(Place, u32)>,
 }
 
-impl<'a> Evidence<'a> {
+impl<'a> RuleInput<'a> {
     /// All that can be known from a profile.
-    pub(super) fn gather(profile: &'a Profile, gil: &'a Gil, threads: &'a [Thread], functions: &'a [FunctionRow]) -> Evidence<'a> {
+    pub(super) fn new(profile: &'a Profile, gil: &'a Gil, threads: &'a [Thread], functions: &'a [FunctionRow]) -> RuleInput<'a> {
         let cores = cores(profile);
         let drawn = Bootstrap::new(profile, |threads| Figures::measure(threads, cores));
-        let (rates, gains) = (Rates::of(&drawn), Gains::of(&drawn));
+        let (rates, gains) = (Rates::from_draws(&drawn), Gains::from_draws(&drawn));
         let saturation = drawn.interval(|figures| figures.saturation);
-        let (behind, locks) = (behind(functions), locks(profile));
-        Evidence { profile, gil, threads, functions, rates, gains, behind, locks, saturation }
+        let (holder_mix, lock_waits) = (holder_mix(functions), lock_waits(profile));
+        RuleInput { profile, gil, threads, functions, rates, gains, holder_mix, lock_waits, saturation }
     }
 
     /// CPUs that the target may use; one when that is not known.
@@ -122,47 +122,47 @@ impl<'a> Evidence<'a> {
 
     /// How many threads wait for the GIL, and for what share of their time.
     pub(super) fn waiters(&self) -> (usize, f64) {
-        let waiting: Vec<&Thread> = self.threads.iter().filter(|t| t.states.waiting >= WAITS && t.seconds > 0.0).collect();
+        let waiting: Vec<&Thread> = self.threads.iter().filter(|t| t.states.waiting >= WAITER_SHARE && t.seconds > 0.0).collect();
         let seconds: f64 = waiting.iter().map(|t| t.seconds).sum();
         let waited: f64 = waiting.iter().map(|t| t.seconds * t.states.waiting).sum();
         (waiting.len(), if seconds > 0.0 { waited / seconds } else { 0.0 })
     }
 
     /// The sentence that opens every judgement on contention: who waits, how much, behind whom, doing what.
-    pub(super) fn who_waits(&self) -> String {
+    pub(super) fn waiting_summary(&self) -> String {
         let (count, share) = self.waiters();
         let who = format!(
             "{} {} for the GIL {} of {} time",
-            words::threads(count),
-            words::verb(count, "wait"),
-            words::percent(share),
-            whose(count)
+            phrases::threads(count),
+            phrases::verb(count, "wait"),
+            phrases::percent(share),
+            possessive(count)
         );
-        match &self.behind.worst {
-            Some(w) => format!("{who}, {} of it behind {}, which {}.", words::percent(w.share), words::place(&w.place), w.doing),
+        match &self.holder_mix.worst {
+            Some(w) => format!("{who}, {} of it behind {}, which {}.", phrases::percent(w.share), phrases::place(&w.place), w.doing),
             None => format!("{who}."),
         }
     }
 
     /// The sentence on the GIL as a whole.
-    pub(super) fn how_contended(&self) -> String {
+    pub(super) fn contention_summary(&self) -> String {
         let g = self.gil;
         let switches = g.switches_per_s.map_or(String::new(), |n| format!(", and it changes hands {n:.0} times a second"));
-        let share = words::percent;
+        let share = phrases::percent;
         format!("The GIL is held {} of the time and somebody waits for it {} of the time{switches}.", share(g.busy), share(g.contended))
     }
 
     /// The function behind which most waited, else the one that holds most, as "burn (app.py:12)".
     pub(super) fn culprit(&self) -> String {
-        match (&self.behind.worst, self.functions.iter().max_by(|a, b| a.holding.total_cmp(&b.holding))) {
-            (Some(w), _) => words::place(&w.place),
-            (None, Some(f)) => words::place(&Place { name: f.name.clone(), file: f.file.clone(), line: f.line }),
+        match (&self.holder_mix.worst, self.functions.iter().max_by(|a, b| a.holding.total_cmp(&b.holding))) {
+            (Some(w), _) => phrases::place(&w.place),
+            (None, Some(f)) => phrases::place(&Place { name: f.name.clone(), file: f.file.clone(), line: f.line }),
             (None, None) => "the holder".into(),
         }
     }
 }
 
-fn whose(count: usize) -> &'static str {
+fn possessive(count: usize) -> &'static str {
     if count == 1 {
         "its"
     } else {
@@ -188,12 +188,12 @@ struct Figures {
     on_cpu: f64,
     active: f64,
     starvation: f64,
-    lacking: f64,
-    outside: f64,
-    alone: f64,
+    cpu_shortage: f64,
+    off_gil_share: f64,
+    top_thread_share: f64,
     saturation: f64,
     processes: Estimate,
-    uncapped: Estimate,
+    unlimited_cores: Estimate,
     free_threading: Estimate,
     release_in_native: Estimate,
 }
@@ -219,12 +219,12 @@ impl Figures {
             on_cpu,
             active: holding + waiting + native + state(State::Starved),
             starvation: ratio(lacked, lacked + on_cpu),
-            lacking: ratio(lacked, own),
-            outside: ratio(native, work),
-            alone: ratio(most, work),
+            cpu_shortage: ratio(lacked, own),
+            off_gil_share: ratio(native, work),
+            top_thread_share: ratio(most, work),
             saturation: scaling::saturation(threads),
             processes: scaling::processes(threads, cores),
-            uncapped: scaling::processes(threads, NO_LIMIT),
+            unlimited_cores: scaling::processes(threads, NO_LIMIT),
             free_threading: scaling::free_threading(threads, cores),
             release_in_native: scaling::release_in_native(threads, cores),
         }
@@ -232,7 +232,7 @@ impl Figures {
 }
 
 impl Rates {
-    fn of(drawn: &Bootstrap<Figures>) -> Rates {
+    fn from_draws(drawn: &Bootstrap<Figures>) -> Rates {
         Rates {
             holding: drawn.interval(|figures| figures.holding),
             waiting: drawn.interval(|figures| figures.waiting),
@@ -242,15 +242,15 @@ impl Rates {
             on_cpu: drawn.interval(|figures| figures.on_cpu),
             active: drawn.interval(|figures| figures.active),
             starvation: drawn.interval(|figures| figures.starvation),
-            lacking: drawn.interval(|figures| figures.lacking),
-            outside: drawn.interval(|figures| figures.outside),
-            alone: drawn.interval(|figures| figures.alone),
+            cpu_shortage: drawn.interval(|figures| figures.cpu_shortage),
+            off_gil_share: drawn.interval(|figures| figures.off_gil_share),
+            top_thread_share: drawn.interval(|figures| figures.top_thread_share),
         }
     }
 }
 
 impl Gains {
-    fn of(drawn: &Bootstrap<Figures>) -> Gains {
+    fn from_draws(drawn: &Bootstrap<Figures>) -> Gains {
         // Each end of a prediction is a figure of its own; its outer quantile is the end of the interval.
         let interval = |prediction: fn(&Figures) -> &Estimate| Estimate {
             estimate: drawn.interval(|figures| prediction(figures).estimate).estimate,
@@ -259,7 +259,7 @@ impl Gains {
         };
         Gains {
             processes: interval(|figures| &figures.processes),
-            uncapped: interval(|figures| &figures.uncapped),
+            unlimited_cores: interval(|figures| &figures.unlimited_cores),
             free_threading: interval(|figures| &figures.free_threading),
             release_in_native: interval(|figures| &figures.release_in_native),
         }
@@ -267,8 +267,8 @@ impl Gains {
 }
 
 /// Each holder's waiting, shared out by what that function does while it holds.
-fn behind(functions: &[FunctionRow]) -> Behind {
-    let mut out = Behind::default();
+fn holder_mix(functions: &[FunctionRow]) -> HolderMix {
+    let mut out = HolderMix::default();
     let (mut known, waiting) = (0.0, functions.iter().map(|f| f.waiting).sum::<f64>());
     for f in functions.iter().filter(|f| f.inflicted_wait > 0.0) {
         let part = |time: f64| if f.holding > 0.0 { f.inflicted_wait * (time / f.holding).min(1.0) } else { 0.0 };
@@ -283,7 +283,7 @@ fn behind(functions: &[FunctionRow]) -> Behind {
     }
     let worst =
         functions.iter().filter(|f| f.inflicted_wait > 0.0 && waiting > 0.0).max_by(|a, b| a.inflicted_wait.total_cmp(&b.inflicted_wait));
-    out.worst = worst.map(|f| Worst {
+    out.worst = worst.map(|f| WorstHolder {
         place: Place { name: f.name.clone(), file: f.file.clone(), line: f.line },
         share: (f.inflicted_wait / waiting).min(1.0),
         doing: doing(f),
@@ -293,7 +293,7 @@ fn behind(functions: &[FunctionRow]) -> Behind {
 
 /// What a function does while it holds the GIL: what fills most of that time, or that it is mixed.
 fn doing(f: &FunctionRow) -> &'static str {
-    let most = |time: f64| time > MOST * f.holding;
+    let most = |time: f64| time > DOMINANT * f.holding;
     if most(f.holding_native) {
         "spends its time inside a C call that keeps the GIL"
     } else if most(f.holding_blocked) {
@@ -306,13 +306,13 @@ fn doing(f: &FunctionRow) -> &'static str {
 }
 
 /// Waiting on other locks, where that is a loss.
-fn locks(profile: &Profile) -> Locks {
+fn lock_waits(profile: &Profile) -> LockWaits {
     let mut places: HashMap<(FunctionId, u32), f64> = HashMap::new();
     let mut threads: HashMap<usize, f64> = HashMap::new();
-    for w in profile.weights.iter().filter(|w| w.split.get(State::Lock) > 0.0 && works(profile, w.thread)) {
+    for w in profile.stack_times.iter().filter(|w| w.split.get(State::Lock) > 0.0 && works(profile, w.thread)) {
         let leaf = profile.leaf(w.stack);
         let file = &profile.function(leaf).file;
-        if FOR_WORK.iter().any(|end| file.ends_with(end)) {
+        if IDLE_WAIT_FILES.iter().any(|end| file.ends_with(end)) {
             continue;
         }
         let line = profile.stack(w.stack).leaf().map_or(0, |f| f.line);
@@ -323,7 +323,7 @@ fn locks(profile: &Profile) -> Locks {
     let rate = if seconds > 0.0 { threads.values().sum::<f64>() / 1e9 / seconds } else { 0.0 };
     let worst = places.iter().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(a.0)));
     let worst = worst.map(|((function, line), _)| (named(profile.function(*function)), *line));
-    Locks { rate, threads: threads.values().filter(|nanos| **nanos >= WAITS * seconds * 1e9).count(), worst }
+    LockWaits { rate, threads: threads.values().filter(|nanos| **nanos >= WAITER_SHARE * seconds * 1e9).count(), worst }
 }
 
 /// Whether a thread does anything besides sleeping; one that never does is not held up by a lock but unused. A few looks are enough: behind a lock that is held

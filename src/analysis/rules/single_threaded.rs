@@ -1,7 +1,7 @@
 //! One thread does all the work and nobody waits: the GIL is busy, not contended.
 
-use super::{against, worth_it, Against, Code, Evidence, Judgement, Opinion};
-use crate::analysis::words::{clean, cores, percent};
+use super::{position, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis};
+use crate::analysis::phrases::{clean, cores, percent};
 
 /// Share of the work that one thread must do.
 const ALONE: f64 = 0.9;
@@ -10,38 +10,38 @@ const BUSY: f64 = 0.5;
 /// Waiting threads, on average, from which it cannot be said that nobody waits.
 const WAITING: f64 = 0.2;
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
-    if worth_it(&e.gains.processes) != Against::Below || against(&e.rates.waiting, WAITING) == Against::Above {
-        return Judgement::No;
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
+    if worth_it(&e.gains.processes) != Position::Below || position(&e.rates.waiting, WAITING) == Position::Above {
+        return RuleResult::DoesNotApply;
     }
-    match (against(&e.rates.alone, ALONE), against(&e.rates.holding, BUSY)) {
-        (Against::Below, _) | (_, Against::Below) => Judgement::No,
-        (Against::Above, Against::Above) => serial(e),
-        _ => Judgement::NotEnough(format!(
+    match (position(&e.rates.top_thread_share, ALONE), position(&e.rates.holding, BUSY)) {
+        (Position::Below, _) | (_, Position::Below) => RuleResult::DoesNotApply,
+        (Position::Above, Position::Above) => serial(e),
+        _ => RuleResult::Undetermined(format!(
             "One thread does between {} and {} of the work, and the GIL is held between {} and {} of the time.",
-            percent(e.rates.alone.low),
-            percent(e.rates.alone.high),
+            percent(e.rates.top_thread_share.low),
+            percent(e.rates.top_thread_share.high),
             percent(e.rates.holding.low),
             percent(e.rates.holding.high)
         )),
     }
 }
 
-fn serial(e: &Evidence<'_>) -> Judgement {
+fn serial(e: &RuleInput<'_>) -> RuleResult {
     let worker = e.threads.iter().max_by(|a, b| (a.seconds * a.states.holding).total_cmp(&(b.seconds * b.states.holding)));
     let name = worker.map_or_else(String::new, |t| clean(&t.name));
-    Opinion::new(Code::Serial, "One thread does all the work: the GIL is busy, not contended.".into())
+    Diagnosis::new(Code::Serial, "One thread does all the work: the GIL is busy, not contended.".into())
         .because(format!(
             "Thread {name} does {} of the work and holds the GIL {} of the time.",
-            percent(e.rates.alone.estimate),
+            percent(e.rates.top_thread_share.estimate),
             percent(e.rates.holding.estimate)
         ))
         .because(format!("Other threads wait for the GIL {} of the time.", percent(e.gil.contended)))
-        .next(advice(e))
-        .yes()
+        .next_step(advice(e))
+        .applies()
 }
 
-fn advice(e: &Evidence<'_>) -> String {
+fn advice(e: &RuleInput<'_>) -> String {
     let culprit = e.culprit();
     if e.cores() < 1.5 {
         return format!("Make {culprit} faster; there are no further cores that more processes could use.");
@@ -53,7 +53,7 @@ fn advice(e: &Evidence<'_>) -> String {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::Code;
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
     #[test]
     fn one_worker_is_serial_and_two_that_wait_are_not() {
@@ -67,6 +67,6 @@ mod tests {
     #[test]
     fn work_that_moves_between_threads_in_phases_is_not_called_serial() {
         let phased = |t: u64| if t < 1900 { vec!["P burn", "I rest"] } else { vec!["I rest", "P burn"] };
-        assert!(is_unsure(super::judge, &Scene::new(2.0).run(2100, phased)));
+        assert!(is_undetermined(super::evaluate, &Scene::new(2.0).run(2100, phased)));
     }
 }

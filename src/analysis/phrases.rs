@@ -4,7 +4,7 @@ use super::report::{Estimate, Place};
 use crate::sample::Function;
 
 /// The longest name in a sentence, in characters.
-const LONGEST_NAME: usize = 60;
+const MAX_NAME: usize = 60;
 
 /// A share as "66 %".
 pub(super) fn percent(share: f64) -> String {
@@ -102,7 +102,7 @@ pub(super) fn short(path: &str) -> &str {
 /// A name of the target's, safe to print.
 pub(super) fn clean(text: &str) -> String {
     let safe = |c: char| if c.is_control() { '?' } else { c };
-    match text.char_indices().nth(LONGEST_NAME) {
+    match text.char_indices().nth(MAX_NAME) {
         Some((cut, _)) => text[..cut].chars().map(safe).chain(['…']).collect(),
         None => text.chars().map(safe).collect(),
     }
@@ -130,6 +130,6 @@ mod tests {
         assert_eq!(p("burn", "/srv/app.py", 12), "burn (app.py:12)");
         assert_eq!(p("(no Python frame)", "", 0), "(no Python frame)");
         assert_eq!(p("a\x1b[31m", "<string>", 0), "a?[31m (<string>)");
-        assert_eq!(p(&"é".repeat(100), "", 0).chars().count(), LONGEST_NAME + 1);
+        assert_eq!(p(&"é".repeat(100), "", 0).chars().count(), MAX_NAME + 1);
     }
 }

@@ -2,33 +2,33 @@
 //!
 //! A finding, never the verdict. Whether a collection is under way is read with the GIL at each look (`gc.collecting`), where its place is known.
 
-use super::{against, Against, Code, Evidence, Judgement, Opinion, Severity};
-use crate::analysis::stats;
-use crate::analysis::words::percent;
+use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
+use crate::analysis::bootstrap;
+use crate::analysis::phrases::percent;
 
 /// Share of the time in which the GIL is held that a collection takes, from which it is worth a word.
 const MATTERS: f64 = 0.05;
 
-pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
+pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let Some(gil) = e.profile.gils.iter().filter(|gil| gil.busy > 0.0).max_by(|a, b| a.collecting.total_cmp(&b.collecting)) else {
-        return Judgement::No;
+        return RuleResult::DoesNotApply;
     };
-    let share = stats::share(gil.collecting, gil.busy, gil.looks as f64 * gil.busy / gil.observed);
-    match against(&share, MATTERS) {
-        Against::Below => Judgement::No,
-        Against::Astride => Judgement::NotEnough(format!(
+    let share = bootstrap::share_interval(gil.collecting, gil.busy, gil.samples as f64 * gil.busy / gil.observed);
+    match position(&share, MATTERS) {
+        Position::Below => RuleResult::DoesNotApply,
+        Position::Straddles => RuleResult::Undetermined(format!(
             "Between {} and {} of the time in which the GIL is held goes to garbage collection.",
             percent(share.low),
             percent(share.high)
         )),
-        Against::Above => Opinion::finding(Code::GarbageCollection)
-            .severe(Severity::Medium)
+        Position::Above => Diagnosis::finding(Code::GarbageCollection)
+            .with_severity(Severity::Medium)
             .because(format!(
                 "{} of the time in which the GIL is held goes to the cyclic garbage collector, which keeps it from start to end.",
                 percent(share.estimate)
             ))
-            .next("Make fewer containers that outlive a call, call gc.freeze() once all that stays is loaded, or raise gc.set_threshold().")
-            .yes(),
+            .next_step("Make fewer containers that outlive a call, call gc.freeze() once all that stays is loaded, or raise gc.set_threshold().")
+            .applies(),
     }
 }
 
@@ -36,9 +36,9 @@ pub(in crate::analysis) fn judge(e: &Evidence<'_>) -> Judgement {
 mod tests {
     use crate::analysis::report;
     use crate::analysis::report::{Code, Report};
-    use crate::analysis::testing::{is_unsure, Scene};
+    use crate::analysis::testing::{is_undetermined, Scene};
 
-    fn said(r: &Report) -> bool {
+    fn is_reported(r: &Report) -> bool {
         r.findings.iter().any(|f| f.code == Code::GarbageCollection)
     }
 
@@ -48,13 +48,13 @@ mod tests {
     #[test]
     fn collections_are_named_where_they_take_much_and_not_where_they_take_nothing() {
         let r = report(&Scene::new(2.0).collecting(|t| t % 5 == 0).run(3000, TURNS));
-        assert!(said(&r));
+        assert!(is_reported(&r));
         assert!(r.findings.iter().any(|f| f.evidence.starts_with("20 % of the time")), "{:?}", r.findings);
-        assert!(!said(&report(&Scene::new(2.0).run(3000, TURNS))));
+        assert!(!is_reported(&report(&Scene::new(2.0).run(3000, TURNS))));
     }
 
     #[test]
     fn a_share_about_the_bound_is_not_called() {
-        assert!(is_unsure(super::judge, &Scene::new(2.0).collecting(|t| t % 20 == 0).run(600, TURNS)));
+        assert!(is_undetermined(super::evaluate, &Scene::new(2.0).collecting(|t| t % 20 == 0).run(600, TURNS)));
     }
 }

@@ -14,15 +14,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// How many stretches.
-pub const STRETCHES: usize = 16;
+pub const BUCKETS: usize = 16;
 /// Threads and functions that have figures of their own; the rest share a row.
-const MOST_THREADS: usize = 4096;
-const MOST_FUNCTIONS: usize = 1 << 14;
+const MAX_THREADS: usize = 4096;
+const MAX_FUNCTIONS: usize = 1 << 14;
 /// GILs that have figures of their own; the rest have none.
-const MOST_GILS: usize = 256;
+const MAX_GILS: usize = 256;
 
 /// One figure of each stretch.
-pub type Series = [f64; STRETCHES];
+pub type Series = [f64; BUCKETS];
 
 /// What a function did, in nanoseconds of thread time.
 #[derive(Clone, Debug, Default)]
@@ -66,12 +66,12 @@ pub struct GilSeries {
 
 impl GilSeries {
     fn new(id: GilId) -> GilSeries {
-        let none = || vec![Histogram::default(); STRETCHES];
+        let none = || vec![Histogram::default(); BUCKETS];
         GilSeries {
-            observed: [0.0; STRETCHES],
-            busy: [0.0; STRETCHES],
-            contended: [0.0; STRETCHES],
-            waiting: [0.0; STRETCHES],
+            observed: [0.0; BUCKETS],
+            busy: [0.0; BUCKETS],
+            contended: [0.0; BUCKETS],
+            waiting: [0.0; BUCKETS],
             switches: None,
             holds: none(),
             waits: none(),
@@ -82,24 +82,24 @@ impl GilSeries {
         }
     }
 
-    fn look(&mut self, look: &GilLook, index: usize) {
-        let span = look.span.as_nanos() as f64;
+    fn add_sample(&mut self, sample: &GilLook, index: usize) {
+        let span = sample.span.as_nanos() as f64;
         self.observed[index] += span;
-        if look.holder != Holder::Nobody {
+        if sample.holder != Holder::Nobody {
             self.busy[index] += span;
         }
         let before = self.profile.contended;
-        self.profile.look(look);
+        self.profile.add_sample(sample);
         self.contended[index] += self.profile.contended - before;
-        if let Some(now) = look.switches {
+        if let Some(now) = sample.switches {
             let since = self.last_switches.replace(now).map_or(0, |last| now.saturating_sub(last));
-            self.switches.get_or_insert([0.0; STRETCHES])[index] += since as f64;
+            self.switches.get_or_insert([0.0; BUCKETS])[index] += since as f64;
         }
     }
 
-    fn wait(&mut self, end: Nanos, waiting: f64, total: f64, index: usize) {
+    fn add_wait(&mut self, end: Nanos, waiting: f64, total: f64, index: usize) {
         let before = self.profile.contended;
-        self.profile.wait(end, waiting, total);
+        self.profile.add_wait(end, waiting, total);
         self.contended[index] += self.profile.contended - before;
         self.waiting[index] += waiting;
     }
@@ -116,7 +116,7 @@ pub struct ThreadSeries {
     /// Its name.
     pub name: String,
     /// Nanoseconds per state.
-    pub splits: [Split; STRETCHES],
+    pub splits: [Split; BUCKETS],
     /// What of it goes on; none for the row that stands for many threads.
     runs: Option<Box<ThreadProfile>>,
 }
@@ -124,7 +124,7 @@ pub struct ThreadSeries {
 impl ThreadSeries {
     /// The share of its time in which it held or wanted the GIL: the weight of a thread in figures of the whole process. One that never does has no
     /// part in them, one that does for a moment a small one, and there is no threshold to be now above and now below.
-    pub fn demand(&self) -> f64 {
+    pub fn gil_weight(&self) -> f64 {
         let wanted: f64 = self.splits.iter().map(|split| split.holding() + split.get(State::Waiting)).sum();
         let total: f64 = self.splits.iter().map(Split::total).sum();
         if total > 0.0 {
@@ -137,7 +137,7 @@ impl ThreadSeries {
 
 /// The stretches of one window.
 #[derive(Debug)]
-pub struct Stretches {
+pub struct Buckets {
     begin: u64,
     length: u64,
     /// By thread.
@@ -154,17 +154,17 @@ pub struct Stretches {
     keys: FxHashMap<usize, (Arc<Function>, (String, String))>,
 }
 
-impl Stretches {
+impl Buckets {
     /// Of a window that begins then and lasts so long.
-    pub fn of(begin: Nanos, seconds: f64) -> Stretches {
-        let length = (seconds * 1e9 / STRETCHES as f64) as u64;
-        Stretches {
+    pub fn new(begin: Nanos, seconds: f64) -> Buckets {
+        let length = (seconds * 1e9 / BUCKETS as f64) as u64;
+        Buckets {
             begin: begin.as_nanos(),
             length: length.max(1),
             threads: FxHashMap::default(),
             functions: HashMap::new(),
-            observed: [0.0; STRETCHES],
-            busy: [0.0; STRETCHES],
+            observed: [0.0; BUCKETS],
+            busy: [0.0; BUCKETS],
             gils: BTreeMap::new(),
             latest: 0,
             keys: FxHashMap::default(),
@@ -178,23 +178,23 @@ impl Stretches {
 
     /// In which one a time lies. Slices are short beside stretches: one counts where its middle is.
     fn index(&self, at: u64) -> usize {
-        (at.saturating_sub(self.begin) / self.length).min(STRETCHES as u64 - 1) as usize
+        (at.saturating_sub(self.begin) / self.length).min(BUCKETS as u64 - 1) as usize
     }
 
     fn gil_row(&mut self, id: GilId) -> Option<&mut GilSeries> {
-        if self.gils.len() >= MOST_GILS && !self.gils.contains_key(&id) {
+        if self.gils.len() >= MAX_GILS && !self.gils.contains_key(&id) {
             return None;
         }
         Some(self.gils.entry(id).or_insert_with(|| GilSeries::new(id)))
     }
 
     fn function(&mut self, function: &Arc<Function>) -> &mut FunctionSeries {
-        if self.keys.len() > MOST_FUNCTIONS {
+        if self.keys.len() > MAX_FUNCTIONS {
             self.keys.clear();
         }
         let make = || (Arc::clone(function), (function.name.clone(), function.file.clone()));
         let (_, key) = self.keys.entry(Arc::as_ptr(function) as usize).or_insert_with(make);
-        let full = self.functions.len() >= MOST_FUNCTIONS && !self.functions.contains_key(key);
+        let full = self.functions.len() >= MAX_FUNCTIONS && !self.functions.contains_key(key);
         let key = if full { ("(other functions)".into(), String::new()) } else { key.clone() };
         let series = self.functions.entry(key).or_default();
         series.line = function.first_line;
@@ -202,37 +202,37 @@ impl Stretches {
     }
 }
 
-impl Sink for Stretches {
-    fn thread(&mut self, facts: &ThreadFacts) {
-        if let Some(thread) = self.threads.get_mut(&facts.id) {
-            thread.name.clone_from(&facts.name);
+impl Sink for Buckets {
+    fn thread(&mut self, info: &ThreadFacts) {
+        if let Some(thread) = self.threads.get_mut(&info.id) {
+            thread.name.clone_from(&info.name);
             if let Some(runs) = &mut thread.runs {
-                runs.facts.gil = facts.gil;
+                runs.info.gil = info.gil;
             }
-        } else if self.threads.len() < MOST_THREADS {
-            let runs = Some(Box::new(ThreadProfile::new(facts.clone())));
-            let series = ThreadSeries { name: facts.name.clone(), splits: [Split::default(); STRETCHES], runs };
-            self.threads.insert(facts.id, series);
+        } else if self.threads.len() < MAX_THREADS {
+            let runs = Some(Box::new(ThreadProfile::new(info.clone())));
+            let series = ThreadSeries { name: info.name.clone(), splits: [Split::default(); BUCKETS], runs };
+            self.threads.insert(info.id, series);
         }
     }
 
     fn slice(&mut self, slice: &Slice<'_>) {
-        let (split, _) = super::sensible(&slice.split);
+        let (split, _) = super::sanitize(&slice.split);
         let total = split.total();
         if total <= 0.0 {
             return;
         }
         let index = self.index(slice.end.as_nanos().saturating_sub((total / 2.0) as u64));
         self.latest = self.latest.max(index);
-        let other = || ThreadSeries { name: "(other threads)".into(), splits: [Split::default(); STRETCHES], runs: None };
+        let other = || ThreadSeries { name: "(other threads)".into(), splits: [Split::default(); BUCKETS], runs: None };
         let row = if self.threads.contains_key(&slice.thread) { slice.thread } else { ThreadId(u32::MAX) };
         let thread = self.threads.entry(row).or_insert_with(other);
         thread.splits[index].merge(&split);
         let mut ended = None;
         let mut id = GilId::default();
         if let Some(runs) = &mut thread.runs {
-            runs.follow(&split, slice.evidence);
-            id = runs.facts.gil.unwrap_or_default();
+            runs.extend_run(&split, slice.evidence);
+            id = runs.info.gil.unwrap_or_default();
             ended = runs.take_runs();
         }
         let (holding, waiting, native) = (split.holding(), split.get(State::Waiting), split.get(State::Native));
@@ -240,7 +240,7 @@ impl Sink for Stretches {
             if let Some(gil) = self.gil_row(id) {
                 ended.into_iter().for_each(|runs| gil.runs(runs, index));
                 if waiting > 0.0 {
-                    gil.wait(slice.end, waiting, total, index);
+                    gil.add_wait(slice.end, waiting, total, index);
                 }
             }
         }
@@ -255,15 +255,15 @@ impl Sink for Stretches {
         }
     }
 
-    fn gil(&mut self, look: &GilLook) {
-        let index = self.index(look.at.as_nanos());
-        let span = look.span.as_nanos() as f64;
+    fn gil(&mut self, sample: &GilLook) {
+        let index = self.index(sample.at.as_nanos());
+        let span = sample.span.as_nanos() as f64;
         self.observed[index] += span;
-        if look.holder != Holder::Nobody {
+        if sample.holder != Holder::Nobody {
             self.busy[index] += span;
         }
-        if let Some(gil) = self.gil_row(look.gil) {
-            gil.look(look, index);
+        if let Some(gil) = self.gil_row(sample.gil) {
+            gil.add_sample(sample, index);
         }
     }
 
@@ -283,7 +283,7 @@ impl Sink for Stretches {
         let Some(mut runs) = self.threads.get_mut(&thread).and_then(|thread| thread.runs.take()) else { return };
         // The run under way counts with the length it has, as it does in a profile.
         runs.close(false);
-        let (latest, id) = (self.latest, runs.facts.gil.unwrap_or_default());
+        let (latest, id) = (self.latest, runs.info.gil.unwrap_or_default());
         if let (Some(ended), Some(gil)) = (runs.take_runs(), self.gil_row(id)) {
             gil.runs(ended, latest);
         }

@@ -10,9 +10,9 @@ use crate::sample::{Split, State};
 /// How many draws.
 const DRAWS: usize = 200;
 /// Fewer draws, but never less than this, when there are thousands of threads: 40 still give a 5 % quantile.
-const LEAST_DRAWS: usize = 40;
+const MIN_DRAWS: usize = 40;
 /// Threads times draws beyond which draws are saved on.
-const WORK: usize = 100_000;
+const DRAW_BUDGET: usize = 100_000;
 /// Where each end of the interval lies.
 const TAIL: f64 = 0.05;
 
@@ -27,10 +27,10 @@ impl<M> Bootstrap<M> {
     /// per second of wall time.
     pub(super) fn new(profile: &Profile, measure: impl Fn(&[Split]) -> M) -> Bootstrap<M> {
         let all: Vec<usize> = (0..profile.blocks.len()).collect();
-        let draws = (WORK / profile.threads.len().max(1)).clamp(LEAST_DRAWS, DRAWS);
-        let mut dice = Dice(0x6769_6c70_726f_6621);
+        let draws = (DRAW_BUDGET / profile.threads.len().max(1)).clamp(MIN_DRAWS, DRAWS);
+        let mut rng = Rng(0x6769_6c70_726f_6621);
         let mut draw = || {
-            let drawn: Vec<usize> = all.iter().map(|_| dice.below(all.len())).collect();
+            let drawn: Vec<usize> = all.iter().map(|_| rng.below(all.len())).collect();
             measure(&rates(profile, &drawn))
         };
         let draws = (0..draws).map(|_| draw()).collect();
@@ -57,18 +57,18 @@ const Z: f64 = 1.645;
 
 /// A share of so many looks: Wilson's interval (1927), which also holds near 0 and 1. Looks that follow one another are not independent, so it is
 /// for what has no blocks of its own.
-pub(super) fn share(part: f64, of: f64, looks: f64) -> Estimate {
-    if of <= 0.0 || looks <= 0.0 {
+pub(super) fn share_interval(part: f64, of: f64, samples: f64) -> Estimate {
+    if of <= 0.0 || samples <= 0.0 {
         return Estimate { estimate: 0.0, low: 0.0, high: if of > 0.0 { 1.0 } else { 0.0 } };
     }
-    let (p, n) = ((part / of).clamp(0.0, 1.0), looks);
+    let (p, n) = ((part / of).clamp(0.0, 1.0), samples);
     let (middle, scale) = (p + Z * Z / (2.0 * n), 1.0 + Z * Z / n);
     let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
     Estimate { estimate: p, low: ((middle - half) / scale).clamp(0.0, p), high: ((middle + half) / scale).clamp(p, 1.0) }
 }
 
 /// A rate by a count of events in `seconds`: as of a Poisson process.
-pub(super) fn count(events: f64, seconds: f64) -> Estimate {
+pub(super) fn rate_interval(events: f64, seconds: f64) -> Estimate {
     if seconds <= 0.0 {
         return Estimate { estimate: 0.0, low: 0.0, high: f64::INFINITY };
     }
@@ -85,11 +85,11 @@ pub(super) fn rates(profile: &Profile, blocks: &[usize]) -> Vec<Split> {
             sums[*thread].merge(split);
         }
     }
-    sums.iter().map(|sum| per(sum, wall)).collect()
+    sums.iter().map(|sum| divided(sum, wall)).collect()
 }
 
 /// A split divided by a time; nothing when there was none.
-pub(super) fn per(split: &Split, nanos: f64) -> Split {
+pub(super) fn divided(split: &Split, nanos: f64) -> Split {
     let mut out = Split::default();
     if nanos > 0.0 {
         State::ALL.iter().for_each(|&s| out.add(s, split.get(s) / nanos));
@@ -98,9 +98,9 @@ pub(super) fn per(split: &Split, nanos: f64) -> Split {
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-pub(super) struct Dice(pub(super) u64);
+pub(super) struct Rng(pub(super) u64);
 
-impl Dice {
+impl Rng {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -147,12 +147,12 @@ mod tests {
 
     #[test]
     fn shares_and_counts_have_intervals() {
-        let s = share(2.0, 10.0, 1000.0);
+        let s = share_interval(2.0, 10.0, 1000.0);
         assert!(s.estimate == 0.2 && (0.178..0.182).contains(&s.low) && (0.219..0.223).contains(&s.high), "{s:?}");
-        assert_eq!(share(0.0, 0.0, 5.0).high, 0.0);
-        assert!(share(0.0, 1.0, 100.0).high < 0.03 && share(0.0, 1.0, 0.0).high == 1.0);
-        let c = count(100.0, 2.0);
-        assert!(c.estimate == 50.0 && c.low < 42.0 && c.high > 58.0 && count(0.0, 1.0).high < 2.0);
+        assert_eq!(share_interval(0.0, 0.0, 5.0).high, 0.0);
+        assert!(share_interval(0.0, 1.0, 100.0).high < 0.03 && share_interval(0.0, 1.0, 0.0).high == 1.0);
+        let c = rate_interval(100.0, 2.0);
+        assert!(c.estimate == 50.0 && c.low < 42.0 && c.high > 58.0 && rate_interval(0.0, 1.0).high < 2.0);
     }
 
     #[test]

@@ -10,20 +10,20 @@ use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// The longest that several slices become one.
-const LONGEST: f64 = 20e6;
+const MAX_COALESCED_NANOS: f64 = 20e6;
 /// Two slices follow one another when they meet within this: each was rounded.
-const NEAR: u64 = 1_000;
+const CONTIGUOUS_WITHIN_NANOS: u64 = 1_000;
 
 /// Joins slices on their way to another sink.
 #[derive(Debug)]
-pub struct Steady<S> {
+pub struct CoalescingSink<S> {
     inner: S,
-    open: FxHashMap<ThreadId, Open>,
+    open: FxHashMap<ThreadId, OpenSlice>,
 }
 
 /// A slice that may go on.
 #[derive(Debug)]
-struct Open {
+struct OpenSlice {
     end: Nanos,
     split: Split,
     /// The only state in it; `None` for a split by conservation.
@@ -33,10 +33,10 @@ struct Open {
     holder: Option<(ThreadId, Arc<Stack>)>,
 }
 
-impl<S: Sink> Steady<S> {
+impl<S: Sink> CoalescingSink<S> {
     /// On the way to `inner`.
-    pub fn new(inner: S) -> Steady<S> {
-        Steady { inner, open: FxHashMap::default() }
+    pub fn new(inner: S) -> CoalescingSink<S> {
+        CoalescingSink { inner, open: FxHashMap::default() }
     }
 
     /// What stands behind it. What is not told of yet is not in there.
@@ -53,48 +53,48 @@ impl<S: Sink> Steady<S> {
     pub fn finish(mut self) -> S {
         let mut ids: Vec<ThreadId> = self.open.keys().copied().collect();
         ids.sort();
-        ids.into_iter().for_each(|id| self.tell(id));
+        ids.into_iter().for_each(|id| self.emit(id));
         self.inner
     }
 
-    fn tell(&mut self, thread: ThreadId) {
+    fn emit(&mut self, thread: ThreadId) {
         if let Some(open) = self.open.remove(&thread) {
-            open.tell(thread, &mut self.inner);
+            open.emit(thread, &mut self.inner);
         }
     }
 }
 
-impl Open {
-    fn tell(&self, thread: ThreadId, sink: &mut impl Sink) {
+impl OpenSlice {
+    fn emit(&self, thread: ThreadId, sink: &mut impl Sink) {
         let holder = self.holder.as_ref().map(|(id, stack)| (*id, stack));
-        let Open { end, split, evidence, stack, .. } = self;
+        let OpenSlice { end, split, evidence, stack, .. } = self;
         sink.slice(&Slice { thread, end: *end, split: *split, evidence: *evidence, stack, holder });
     }
 
     /// Whether the slice says the same of the time that follows.
-    fn goes_on(&self, slice: &Slice<'_>, state: Option<State>, total: f64) -> bool {
+    fn continues(&self, slice: &Slice<'_>, state: Option<State>, total: f64) -> bool {
         let begin = slice.end.since(Nanos::from_nanos(total as u64));
-        let near = begin.since(self.end).max(self.end.since(begin)).as_nanos() <= NEAR;
-        let behind = match (&self.holder, slice.holder) {
+        let contiguous = begin.since(self.end).max(self.end.since(begin)).as_nanos() <= CONTIGUOUS_WITHIN_NANOS;
+        let same_holder = match (&self.holder, slice.holder) {
             (None, None) => true,
-            (Some((mine, there)), Some((other, stack))) => *mine == other && same(there, stack),
+            (Some((mine, their_stack)), Some((other, stack))) => *mine == other && same_lines(their_stack, stack),
             _ => false,
         };
-        near && self.state == state
+        contiguous && self.state == state
             && self.evidence == slice.evidence
-            && self.split.total() + total <= LONGEST
-            && behind
-            && same(&self.stack, slice.stack)
+            && self.split.total() + total <= MAX_COALESCED_NANOS
+            && same_holder
+            && same_lines(&self.stack, slice.stack)
     }
 }
 
 /// Whether two stacks are the same, on the same lines.
-fn same(a: &Arc<Stack>, b: &Arc<Stack>) -> bool {
+fn same_lines(a: &Arc<Stack>, b: &Arc<Stack>) -> bool {
     Arc::ptr_eq(a, b) || a.is_along(b) && a.frames.iter().zip(&b.frames).all(|(a, b)| a.line == b.line)
 }
 
 /// In whole nanoseconds, with its only state where there is but one. What is no time at all is left for others to refuse.
-fn whole(split: &Split) -> (Split, Option<State>) {
+fn rounded(split: &Split) -> (Split, Option<State>) {
     let (mut rounded, mut only, mut parts) = (Split::default(), None, 0);
     for state in State::ALL {
         let nanos = split.get(state).round();
@@ -107,39 +107,39 @@ fn whole(split: &Split) -> (Split, Option<State>) {
     (rounded, only.filter(|_| parts == 1))
 }
 
-impl<S: Sink> Sink for Steady<S> {
-    fn thread(&mut self, facts: &ThreadFacts) {
-        self.tell(facts.id);
-        self.inner.thread(facts);
+impl<S: Sink> Sink for CoalescingSink<S> {
+    fn thread(&mut self, info: &ThreadFacts) {
+        self.emit(info.id);
+        self.inner.thread(info);
     }
 
     fn slice(&mut self, slice: &Slice<'_>) {
-        let (split, state) = whole(&slice.split);
+        let (split, state) = rounded(&slice.split);
         let total = split.total();
         if total == 0.0 {
             return;
         }
         let slice = Slice { split, ..slice.clone() };
         if let Some(open) = self.open.get_mut(&slice.thread) {
-            if open.goes_on(&slice, state, total) {
+            if open.continues(&slice, state, total) {
                 open.split.merge(&split);
                 open.end = slice.end;
                 return;
             }
         }
-        self.tell(slice.thread);
+        self.emit(slice.thread);
         // Also false for what is no number.
-        if total < LONGEST {
+        if total < MAX_COALESCED_NANOS {
             let holder = slice.holder.map(|(id, stack)| (id, stack.clone()));
             let Slice { thread, end, evidence, stack, .. } = slice;
-            self.open.insert(thread, Open { end, split, state, evidence, stack: stack.clone(), holder });
+            self.open.insert(thread, OpenSlice { end, split, state, evidence, stack: stack.clone(), holder });
         } else {
             self.inner.slice(&slice);
         }
     }
 
-    fn gil(&mut self, look: &GilLook) {
-        self.inner.gil(look);
+    fn gil(&mut self, sample: &GilLook) {
+        self.inner.gil(sample);
     }
 
     fn exact(&mut self, measured: &Exact) {
@@ -147,7 +147,7 @@ impl<S: Sink> Sink for Steady<S> {
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
-        self.tell(thread);
+        self.emit(thread);
         self.inner.thread_end(thread, totals);
     }
 }
@@ -158,9 +158,9 @@ mod tests {
     use crate::sample::{Frame, Function};
 
     #[derive(Default)]
-    struct Told(Vec<(u32, u64, f64)>);
+    struct Emitted(Vec<(u32, u64, f64)>);
 
-    impl Sink for Told {
+    impl Sink for Emitted {
         fn thread(&mut self, _: &ThreadFacts) {}
         fn gil(&mut self, _: &GilLook) {}
         fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
@@ -170,41 +170,41 @@ mod tests {
     }
 
     /// One letter a millisecond: the state, and a capital for another line.
-    fn told(timeline: &str) -> Vec<(u32, u64, f64)> {
+    fn emitted(timeline: &str) -> Vec<(u32, u64, f64)> {
         let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
         let stack = |line| Arc::new(Stack { frames: vec![Frame { function: function.clone(), line }], trust: Default::default() });
-        let mut steady = Steady::new(Told::default());
+        let mut coalescing = CoalescingSink::new(Emitted::default());
         for (ms, letter) in timeline.chars().enumerate() {
             let state = if letter.eq_ignore_ascii_case(&'w') { State::Waiting } else { State::Io };
             let end = Nanos::from_micros((ms as u64 + 1) * 1000);
             let stack = stack(if letter.is_uppercase() { 2 } else { 1 });
             let split = Split::whole(state, 1e6 + 0.3);
-            steady.slice(&Slice { thread: ThreadId(7), end, split, evidence: Evidence::GilFutex, stack: &stack, holder: None });
+            coalescing.slice(&Slice { thread: ThreadId(7), end, split, evidence: Evidence::GilFutex, stack: &stack, holder: None });
         }
-        steady.finish().0
+        coalescing.finish().0
     }
 
     #[test]
     fn what_goes_on_is_told_once_and_what_changes_each_time() {
-        assert_eq!(told("wwwWWiw"), [(7, 3000, 3e6), (7, 5000, 2e6), (7, 6000, 1e6), (7, 7000, 1e6)]);
+        assert_eq!(emitted("wwwWWiw"), [(7, 3000, 3e6), (7, 5000, 2e6), (7, 6000, 1e6), (7, 7000, 1e6)]);
     }
 
     #[test]
     fn nothing_is_kept_back_for_long() {
-        assert_eq!(told(&"w".repeat(50)), [(7, 20_000, 20e6), (7, 40_000, 20e6), (7, 50_000, 10e6)]);
+        assert_eq!(emitted(&"w".repeat(50)), [(7, 20_000, 20e6), (7, 40_000, 20e6), (7, 50_000, 10e6)]);
     }
 
     #[test]
     fn a_gap_is_kept_and_what_is_no_time_passes() {
         let stack = Arc::new(Stack::empty());
-        let mut steady = Steady::new(Told::default());
+        let mut coalescing = CoalescingSink::new(Emitted::default());
         for (ms, nanos) in [(1, 1e6), (5, 1e6), (6, f64::NAN), (7, 1e6)] {
             let split = Split::whole(State::Io, nanos);
             let end = Nanos::from_millis(ms);
-            steady.slice(&Slice { thread: ThreadId(0), end, split, evidence: Evidence::Syscall, stack: &stack, holder: None });
+            coalescing.slice(&Slice { thread: ThreadId(0), end, split, evidence: Evidence::Syscall, stack: &stack, holder: None });
         }
-        let told = steady.finish().0;
-        assert_eq!(told.iter().map(|t| t.1).collect::<Vec<_>>(), [1000, 5000, 6000, 7000]);
-        assert!(told[2].2.is_nan());
+        let emitted = coalescing.finish().0;
+        assert_eq!(emitted.iter().map(|t| t.1).collect::<Vec<_>>(), [1000, 5000, 6000, 7000]);
+        assert!(emitted[2].2.is_nan());
     }
 }
