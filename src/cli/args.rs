@@ -1,7 +1,7 @@
 //! The words of the command line, parsed and checked. Help is short, with an example per command.
 
 use super::gate_args::GateArgs;
-use super::values::{parse_duration, parse_pid, parse_rate, Window};
+use super::values::{parse_duration, parse_pid, parse_rate, DurationArg};
 use crate::analysis::what_if::Question;
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
@@ -43,7 +43,7 @@ pub enum Command {
         pid: Pid,
         /// How long: 500ms, 10s, 2m, 1h; 0 is until Ctrl-C
         #[arg(short, long, default_value = "10s", value_parser = parse_duration, allow_hyphen_values = true)]
-        duration: Window,
+        duration: DurationArg,
         /// How it is measured.
         #[command(flatten)]
         measure: MeasureArgs,
@@ -57,7 +57,7 @@ pub enum Command {
     Run {
         /// How long: 500ms, 10s, 2m, 1h; 0 is to the program's end
         #[arg(short, long, default_value = "0", value_parser = parse_duration, allow_hyphen_values = true)]
-        duration: Window,
+        duration: DurationArg,
         /// How it is measured.
         #[command(flatten)]
         measure: MeasureArgs,
@@ -78,7 +78,7 @@ pub enum Command {
         target: RecordTarget,
         /// How long: 500ms, 10s, 2m, 1h; 0 is until Ctrl-C or the program's end
         #[arg(short, long, default_value = "0", value_parser = parse_duration, allow_hyphen_values = true)]
-        duration: Window,
+        duration: DurationArg,
         /// How it is measured.
         #[command(flatten)]
         measure: MeasureArgs,

@@ -2,8 +2,8 @@
 
 use super::args::{MeasureArgs, OutputArgs};
 use super::session::Session;
-use super::values::Window;
-use super::{exit, print, signals, wait_for_python, Manner};
+use super::values::DurationArg;
+use super::{exit, print, signals, wait_for_python, Verbosity};
 use crate::error::Result;
 use crate::ids::Pid;
 use std::process::ExitCode;
@@ -11,18 +11,18 @@ use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 /// Runs the command. Quietly, it prints no report.
-pub fn command(pid: Pid, window: Window, measure: &MeasureArgs, output: &OutputArgs, manner: Manner) -> Result<ExitCode> {
+pub fn command(pid: Pid, window: DurationArg, measure: &MeasureArgs, output: &OutputArgs, verbosity: Verbosity) -> Result<ExitCode> {
     let mut session = Session::prepare(measure, output, window)?;
     let stop = Arc::new(AtomicBool::new(false));
-    signals::end_window_on_signal(stop.clone(), session.blanks())?;
+    signals::end_window_on_signal(stop.clone(), session.placeholders())?;
     let Some((pid, target)) = wait_for_python::attach(pid, &stop)? else {
         // Ended before there was anything to report.
         return Ok(ExitCode::from(exit::INTERRUPTED_TWICE));
     };
-    let outcome = session.measure(pid, target, &stop, session.line())?;
-    match manner {
-        Manner::Reporting => session.deliver(outcome, &std::io::stdout(), print)?,
-        Manner::Quiet => session.deliver(outcome, &std::io::stdout(), |_| Ok(()))?,
+    let outcome = session.measure(pid, target, &stop, session.live_line())?;
+    match verbosity {
+        Verbosity::Report => session.emit(outcome, &std::io::stdout(), print)?,
+        Verbosity::Quiet => session.emit(outcome, &std::io::stdout(), |_| Ok(()))?,
     }
     Ok(ExitCode::SUCCESS)
 }

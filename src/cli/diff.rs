@@ -1,10 +1,10 @@
 //! `gilprof diff`: two recordings beside each other.
 
 use super::args::{DiffArgs, FormatArg};
-use super::course::Course;
-use super::deliver::{self, roots, style};
-use super::files;
-use super::{print, say};
+use super::capture::LoadedCapture;
+use super::outputs::{self, group_by, style};
+use super::output_file;
+use super::{print, note};
 use crate::analysis::compare::{compare, Comparison};
 use crate::error::{Error, Result};
 use crate::output::collapsed::FlameInput;
@@ -14,18 +14,18 @@ use std::process::ExitCode;
 
 /// Runs the command. That the two differ is a success.
 pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
-    let (mut sheets, blanks) = files::open_all(&args.output)?;
+    let (mut files, placeholders) = output_file::open_all(&args.output)?;
     // Before anything is written: the file may be one of the two.
-    if !sheets.iter().all(|sheet| matches!(sheet.format, FileFormat::Json | FileFormat::Svg)) {
-        blanks.remove();
+    if !files.iter().all(|file| matches!(file.format, FileFormat::Json | FileFormat::Svg)) {
+        placeholders.remove();
         return Err(unfit());
     }
     let written = || -> Result<()> {
-        let [base, new] = [Course::read(base)?, Course::read(new)?];
+        let [base, new] = [LoadedCapture::read(base)?, LoadedCapture::read(new)?];
         let comparison = compare(base.side(), new.side());
-        for sheet in &mut sheets {
-            let format = sheet.format;
-            sheet.write(|out| {
+        for file in &mut files {
+            let format = file.format;
+            file.write(|out| {
                 let text = contents(format, &comparison, &flame(&base, args), &flame(&new, args))?;
                 out.write_all(text.as_bytes()).map_err(Error::Write)
             })?;
@@ -34,15 +34,15 @@ pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
             FormatArg::Text => text::diff::render(&comparison, style(&std::io::stdout())),
             FormatArg::Json => json::to_string(&comparison)?,
         })?;
-        sheets.iter().for_each(|sheet| say(&deliver::wrote(sheet)));
+        files.iter().for_each(|file| note(&outputs::wrote_message(file)));
         Ok(())
     }();
-    blanks.remove();
+    placeholders.remove();
     written.map(|()| ExitCode::SUCCESS)
 }
 
-fn flame<'a>(read: &'a Course, args: &DiffArgs) -> FlameInput<'a> {
-    deliver::flame_of(&read.report, &read.profile, args.flame.into(), roots(args.by_thread))
+fn flame<'a>(read: &'a LoadedCapture, args: &DiffArgs) -> FlameInput<'a> {
+    outputs::flame_input(&read.report, &read.profile, args.flame.into(), group_by(args.by_thread))
 }
 
 fn contents(format: FileFormat, comparison: &Comparison, base: &FlameInput<'_>, new: &FlameInput<'_>) -> Result<String> {

@@ -3,8 +3,8 @@
 //! One look cannot tell native code from a thread without a CPU or one just woken, so a few looks are made over some milliseconds; the
 //! last is shown, and what it leaves open is settled by the CPU time used meanwhile.
 
-use super::deliver::style;
-use super::{print, say, wait_for_python};
+use super::outputs::style;
+use super::{print, note, wait_for_python};
 use crate::capture::sampler::{SampleOutcome, Sampler};
 use crate::capture::{backend, recorded_sample, session};
 use crate::error::{Error, ReadError, Result};
@@ -23,8 +23,8 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 /// Looks made, and the time between them.
-const LOOKS: u32 = 8;
-const BETWEEN: Nanos = Nanos::from_millis(3);
+const SAMPLES: u32 = 8;
+const SAMPLE_PERIOD: Nanos = Nanos::from_millis(3);
 
 /// Runs the command.
 pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>) -> Result<ExitCode> {
@@ -35,13 +35,13 @@ pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>)
             if let Some(path) = recording {
                 write_recording(&python, path)?;
             }
-            look(*python, freeze)?
+            sample(*python, freeze)?
         }
         Attached::Legacy(version) if recording.is_some() => {
             return Err(Error::UnsupportedVersion { pid, version, why: "what is read of it cannot be recorded".into() });
         }
         Attached::Legacy(version) => {
-            say(&format!("who waits for the GIL cannot be told of Python {version}, only who holds it: such threads are `unknown`"));
+            note(&format!("who waits for the GIL cannot be told of Python {version}, only who holds it: such threads are `unknown`"));
             backend::dump(pid, &version)?
         }
     };
@@ -56,18 +56,18 @@ pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>)
 fn write_recording(python: &PythonProcess, path: &Path) -> Result<()> {
     let failed = |source| Error::Output { path: path.into(), source };
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
-    let (recording, _) = recorded_sample::record(python, &mut Settled::default())?;
+    let (recording, _) = recorded_sample::record(python, &mut StateTotals::default())?;
     let bytes = recording.to_bytes().map_err(|e| failed(e.into()))?;
     file.write_all(&bytes).map_err(failed)?;
-    say(&format!("wrote {}: {} bytes of the program's memory, which may hold its secrets", path.display(), bytes.len()));
+    note(&format!("wrote {}: {} bytes of the program's memory, which may hold its secrets", path.display(), bytes.len()));
     Ok(())
 }
 
 /// Keeps each thread's time since the dump began.
 #[derive(Default)]
-struct Settled(HashMap<ThreadId, Split>);
+struct StateTotals(HashMap<ThreadId, Split>);
 
-impl Sink for Settled {
+impl Sink for StateTotals {
     fn thread(&mut self, _: &ThreadFacts) {}
     fn slice(&mut self, slice: &Slice<'_>) {
         self.0.entry(slice.thread).or_default().merge(&slice.split);
@@ -76,39 +76,39 @@ impl Sink for Settled {
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
 
-fn look(python: PythonProcess, freeze: bool) -> Result<(TargetFacts, Vec<ThreadView>)> {
+fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetFacts, Vec<ThreadView>)> {
     let pid = python.pid;
     let mut target = session::target_info(&python);
     let pauser = if freeze { Some(backend::pauser(pid)?) } else { None };
     let mut sampler = Sampler::new(python, pauser);
-    let mut settled = Settled::default();
+    let mut totals = StateTotals::default();
     let mut now = sys_linux::monotonic();
     let mut read = false;
-    for _ in 0..LOOKS {
-        let outcome = sampler.sample(now, now, &mut settled).map_err(|e| match e {
+    for _ in 0..SAMPLES {
+        let outcome = sampler.sample(now, now, &mut totals).map_err(|e| match e {
             ReadError::Gone => Error::Gone { pid, when: " while it was looked at".into() },
             other => Error::Read(other),
         })?;
         read |= outcome == SampleOutcome::Complete;
-        sys_linux::sleep_until(now + BETWEEN);
+        sys_linux::sleep_until(now + SAMPLE_PERIOD);
         now = sys_linux::monotonic();
     }
     if !read {
-        say("the interpreter could not be read: it is starting or ending, and who holds the GIL is not known");
+        note("the interpreter could not be read: it is starting or ending, and who holds the GIL is not known");
     }
     let mut threads: Vec<(ThreadId, ThreadView)> = sampler.snapshots();
     target.gil_enabled = sampler.gil_enabled;
-    sampler.finish(now, &mut settled);
+    sampler.finish(now, &mut totals);
     for (id, view) in threads.iter_mut().filter(|(_, v)| v.state == State::Unknown) {
-        if let Some(split) = settled.0.get(id) {
-            view.state = likeliest(split);
+        if let Some(split) = totals.0.get(id) {
+            view.state = longest_state(split);
         }
     }
     Ok((target, threads.into_iter().map(|(_, view)| view).collect()))
 }
 
 /// Among the states that one look leaves open, the one that took most of the time; `Unknown` when none took any.
-fn likeliest(split: &Split) -> State {
+fn longest_state(split: &Split) -> State {
     let open = [State::Unknown, State::Native, State::Starved, State::Waiting];
     open.into_iter().max_by(|a, b| split.get(*a).total_cmp(&split.get(*b))).filter(|s| split.get(*s) > 0.0).unwrap_or(State::Unknown)
 }

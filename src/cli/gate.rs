@@ -1,26 +1,26 @@
 //! `gilprof gate`: measures as often as asked, judges, writes it down, and ends with a code that a build understands.
 //!
-//! The gate's own codes stand in [`exit`]; a command that fails passes its own on, because a program that failed was not measured at its work.
+//! The gate's own codes stand in [`gate_exit`]; a command that fails passes its own on, because a program that failed was not measured at its work.
 //! The page goes to stderr when a command is run, whose stdout is its own; else to stdout.
 
 use super::args::{MeasureArgs, OutputArgs};
-use super::course::Course;
-use super::files::{self, Blanks, Sheet};
+use super::capture::LoadedCapture;
+use super::output_file::{self, Placeholders, OutputFile};
 use super::gate_args::{GateArgs, GateFormat, Output};
 use super::progress::LiveLine;
-use super::session::{Outcome as Measured, Session};
-use super::values::{parse_duration, Window};
-use super::{deliver, exit as codes, print, run, say, say_raw, signals, wait_for_python};
+use super::session::{CompletedCapture, Session};
+use super::values::{parse_duration, DurationArg};
+use super::{exit, outputs, print, run, note, write_stderr, signals, wait_for_python};
 use crate::error::{Error, Result};
-use crate::gate::assemble::{self, exit, Against, Checks};
-use crate::gate::baseline::{Baseline, Refused};
-use crate::gate::culprit::Seen;
+use crate::gate::evaluate::{self, gate_exit, Checks, ComparedBaseline};
+use crate::gate::baseline::{Baseline, BaselineError};
+use crate::gate::culprit::MeasuredRun;
 use crate::gate::expr::Regression;
 use crate::gate::fingerprint::Fingerprint;
 use crate::gate::limits::{self, Limits};
 use crate::gate::outcome::Outcome;
 use crate::gate::output::{github, junit, markdown, sarif};
-use crate::gate::page;
+use crate::gate::text;
 use crate::gate::run::Run;
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
@@ -42,37 +42,37 @@ const DEFAULT_WINDOW: &str = "10s";
 
 /// Runs the command. Whatever comes of it is a code of the gate's own.
 pub fn command(args: &GateArgs) -> ExitCode {
-    let code = if args.init { init() } else { Plan::of(args).and_then(gate) };
-    ExitCode::from(code.unwrap_or_else(|stop| {
-        say(&format!("error: {}", stop.why));
-        stop.code
+    let code = if args.init { init() } else { GateConfig::from_args(args).and_then(run_gate) };
+    ExitCode::from(code.unwrap_or_else(|error| {
+        note(&format!("error: {}", error.why));
+        error.code
     }))
 }
 
 /// Why there is nothing to judge, and what to end with.
-struct Stop {
+struct GateError {
     code: u8,
     why: String,
 }
 
-fn usage(why: impl Into<String>) -> Stop {
-    Stop { code: exit::USAGE, why: why.into() }
+fn usage(why: impl Into<String>) -> GateError {
+    GateError { code: gate_exit::USAGE, why: why.into() }
 }
 
-fn unmeasured(error: &Error) -> Stop {
-    Stop { code: if matches!(error, Error::Usage(_)) { exit::USAGE } else { exit::NOT_MEASURED }, why: error.to_string() }
+fn not_measured(error: &Error) -> GateError {
+    GateError { code: if matches!(error, Error::Usage(_)) { gate_exit::USAGE } else { gate_exit::NOT_MEASURED }, why: error.to_string() }
 }
 
 /// `--init`.
-fn init() -> std::result::Result<u8, Stop> {
+fn init() -> std::result::Result<u8, GateError> {
     let made = OpenOptions::new().write(true).create_new(true).open(limits::NAME);
     let written = made.and_then(|mut file| file.write_all(limits::TEMPLATE.as_bytes()));
     match written {
-        Ok(()) => say(&format!("wrote {}; try it: gilprof gate -- python3 your_benchmark.py", limits::NAME)),
+        Ok(()) => note(&format!("wrote {}; try it: gilprof gate -- python3 your_benchmark.py", limits::NAME)),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => return Err(usage(format!("{} is there already", limits::NAME))),
         Err(e) => return Err(usage(format!("failed to write {}: {e}", limits::NAME))),
     }
-    Ok(exit::PASS)
+    Ok(gate_exit::PASS)
 }
 
 /// What is measured.
@@ -83,7 +83,7 @@ enum Target {
 }
 
 /// All that was asked for, checked.
-struct Plan {
+struct GateConfig {
     target: Target,
     checks: Checks,
     baseline: Option<PathBuf>,
@@ -92,54 +92,54 @@ struct Plan {
     update: bool,
     runs: u32,
     warmup: u32,
-    window: Window,
+    window: DurationArg,
     measure: MeasureArgs,
     outputs: Vec<GateFormat>,
     /// Where a job's page takes its Markdown from.
     summary: Option<PathBuf>,
-    sheets: Vec<Sheet<GateFormat>>,
-    blanks: Blanks,
+    files: Vec<OutputFile<GateFormat>>,
+    placeholders: Placeholders,
 }
 
-impl Plan {
-    fn of(args: &GateArgs) -> std::result::Result<Plan, Stop> {
+impl GateConfig {
+    fn from_args(args: &GateArgs) -> std::result::Result<GateConfig, GateError> {
         let target = target(args)?;
         let file = match &args.limits {
             Some(path) => Limits::read(path).map_err(usage)?,
             None if Path::new(limits::NAME).exists() => Limits::read(Path::new(limits::NAME)).map_err(usage)?,
             None => Limits::default(),
         };
-        let said = file.overridden(&args.max, &args.max_regression);
-        let baseline = args.baseline.clone().or(said.baseline);
-        let mut checks = Checks { limits: said.max, regressions: said.max_regression };
+        let merged = file.overridden(&args.max, &args.max_regression);
+        let baseline = args.baseline.clone().or(merged.baseline);
+        let mut checks = Checks { limits: merged.max, regressions: merged.max_regression };
         if args.update_baseline {
             // The new one is what the next build is compared with.
             checks.regressions.clear();
         } else if baseline.is_some() && checks.regressions.is_empty() {
             checks.regressions.push(Regression::parse(DEFAULT_REGRESSION).map_err(usage)?);
         }
-        check_words(&checks, baseline.as_deref(), args.update_baseline)?;
+        check_arguments(&checks, baseline.as_deref(), args.update_baseline)?;
         let base = match &baseline {
-            Some(path) if !args.update_baseline => Some(Baseline::read(path).map_err(refused)?),
+            Some(path) if !args.update_baseline => Some(Baseline::read(path).map_err(baseline_error)?),
             _ => None,
         };
-        let window = match (args.duration, &said.duration, &target) {
+        let window = match (args.duration, &merged.duration, &target) {
             (Some(window), ..) => window,
             (None, Some(text), _) => parse_duration(text).map_err(|e| usage(format!("duration = {text:?}: {e}")))?,
             (None, None, Target::Process(_)) => parse_duration(DEFAULT_WINDOW).map_err(usage)?,
-            (None, None, _) => Window(None),
+            (None, None, _) => DurationArg(None),
         };
-        let rate = args.rate.or(said.rate).unwrap_or(1000.0);
+        let rate = args.rate.or(merged.rate).unwrap_or(1000.0);
         super::values::parse_rate(&rate.to_string()).map_err(|e| usage(format!("rate = {rate}: {e}")))?;
-        let (runs, warmup) = (args.runs.or(said.runs).unwrap_or(1), args.warmup.or(said.warmup).unwrap_or(0));
+        let (runs, warmup) = (args.runs.or(merged.runs).unwrap_or(1), args.warmup.or(merged.warmup).unwrap_or(0));
         if !(1..=1000).contains(&runs) || warmup > 1000 {
             return Err(usage("runs are 1 to 1000, and warmup 0 to 1000"));
         }
         let summary = std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty()).map(PathBuf::from);
         let summary = summary.filter(|_| args.format.iter().any(Output::is_printed_markdown));
-        let (outputs, sheets, blanks) = outputs(&args.format, summary.is_some())?;
+        let (outputs, files, placeholders) = open_outputs(&args.format, summary.is_some())?;
         let measure = MeasureArgs { rate, freeze_holder: false, exact: args.exact };
-        Ok(Plan {
+        Ok(GateConfig {
             target,
             checks,
             baseline,
@@ -151,13 +151,13 @@ impl Plan {
             measure,
             outputs,
             summary,
-            sheets,
-            blanks,
+            files,
+            placeholders,
         })
     }
 }
 
-fn target(args: &GateArgs) -> std::result::Result<Target, Stop> {
+fn target(args: &GateArgs) -> std::result::Result<Target, GateError> {
     match (args.pid, args.recordings.is_empty(), args.command.is_empty()) {
         (Some(pid), true, true) => Ok(Target::Process(pid)),
         (None, false, true) => Ok(Target::Recordings(args.recordings.clone())),
@@ -167,7 +167,7 @@ fn target(args: &GateArgs) -> std::result::Result<Target, Stop> {
     }
 }
 
-fn check_words(checks: &Checks, baseline: Option<&Path>, update: bool) -> std::result::Result<(), Stop> {
+fn check_arguments(checks: &Checks, baseline: Option<&Path>, update: bool) -> std::result::Result<(), GateError> {
     if update && baseline.is_none() {
         return Err(usage("--update-baseline needs to know where: --baseline FILE"));
     }
@@ -182,18 +182,18 @@ fn check_words(checks: &Checks, baseline: Option<&Path>, update: bool) -> std::r
     Ok(())
 }
 
-fn refused(refused: Refused) -> Stop {
-    match refused {
-        Refused::Unreadable(why) => usage(why),
-        Refused::Incompatible(why) => Stop { code: exit::INCONCLUSIVE, why },
+fn baseline_error(error: BaselineError) -> GateError {
+    match error {
+        BaselineError::Unreadable(why) => usage(why),
+        BaselineError::Incompatible(why) => GateError { code: gate_exit::INCONCLUSIVE, why },
     }
 }
 
-type Outputs = (Vec<GateFormat>, Vec<Sheet<GateFormat>>, Blanks);
+type OpenedOutputs = (Vec<GateFormat>, Vec<OutputFile<GateFormat>>, Placeholders);
 
 /// Opens what goes to files, before anything is measured. The page is printed unless another format takes its place; Markdown is not where
 /// there is a summary that it goes to.
-fn outputs(formats: &[Output], summary: bool) -> std::result::Result<Outputs, Stop> {
+fn open_outputs(formats: &[Output], summary: bool) -> std::result::Result<OpenedOutputs, GateError> {
     let printed = formats.iter().filter(|output| output.path.is_none() && !(summary && output.is_printed_markdown()));
     let mut printed: Vec<GateFormat> = printed.map(|output| output.format).collect();
     if printed.contains(&GateFormat::Flamegraph) {
@@ -207,164 +207,164 @@ fn outputs(formats: &[Output], summary: bool) -> std::result::Result<Outputs, St
         return Err(usage("only one format can be printed, or human and github together; give the others a path: --format junit=gil.xml"));
     }
     let paths = formats.iter().filter_map(|output| Some((output.path.clone()?, output.format))).collect();
-    let (sheets, blanks) = files::open_each(paths).map_err(|e| usage(e.to_string()))?;
-    Ok((printed, sheets, blanks))
+    let (files, placeholders) = output_file::open_each(paths).map_err(|e| usage(e.to_string()))?;
+    Ok((printed, files, placeholders))
 }
 
-fn gate(mut plan: Plan) -> std::result::Result<u8, Stop> {
+fn run_gate(mut config: GateConfig) -> std::result::Result<u8, GateError> {
     let mut flame = None;
-    let outcome = match measure(&plan) {
-        Ok(courses) => {
-            let wanted = plan.sheets.iter().any(|sheet| sheet.format == GateFormat::Flamegraph);
-            flame = courses.last().filter(|_| wanted).and_then(|course| drawn(course).ok());
-            judge(&plan, &courses)?
+    let outcome = match capture_runs(&config) {
+        Ok(captures) => {
+            let wanted = config.files.iter().any(|file| file.format == GateFormat::Flamegraph);
+            flame = captures.last().filter(|_| wanted).and_then(|capture| draw_flamegraph(capture).ok());
+            evaluate(&config, &captures)?
         }
-        Err(stop) if stop.code == codes::INTERRUPTED_TWICE => return Err(stop),
-        Err(stop) => assemble::failed(&name(&plan.target), stop.why, stop.code),
+        Err(error) if error.code == exit::INTERRUPTED_TWICE => return Err(error),
+        Err(error) => evaluate::not_evaluated(&name(&config.target), error.why, error.code),
     };
-    let written = deliver(&mut plan, &outcome, flame.as_deref());
-    plan.blanks.remove();
-    written.map_err(|e| Stop { code: exit::NOT_MEASURED, why: e.to_string() })?;
+    let written = emit(&mut config, &outcome, flame.as_deref());
+    config.placeholders.remove();
+    written.map_err(|e| GateError { code: gate_exit::NOT_MEASURED, why: e.to_string() })?;
     Ok(outcome.exit_code)
 }
 
 /// What people call what is measured, before anything is known of it.
 fn name(target: &Target) -> String {
     match target {
-        Target::Command(words) => words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
+        Target::Command(args) => args.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
         Target::Process(pid) => format!("pid {pid}"),
         Target::Recordings(files) => files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" "),
     }
 }
 
-fn judge(plan: &Plan, courses: &[Course]) -> std::result::Result<Outcome, Stop> {
-    let here = !matches!(plan.target, Target::Recordings(_));
-    let runs: Vec<Run> = courses.iter().map(|course| Run::of(&course.profile, &course.report, &course.stretches)).collect();
-    let Some(last) = courses.last() else { return Err(Stop { code: exit::NOT_MEASURED, why: "nothing was measured".into() }) };
-    let now = Fingerprint::of(&last.profile, here);
+fn evaluate(config: &GateConfig, captures: &[LoadedCapture]) -> std::result::Result<Outcome, GateError> {
+    let on_this_machine = !matches!(config.target, Target::Recordings(_));
+    let runs: Vec<Run> = captures.iter().map(|capture| Run::from_report(&capture.profile, &capture.report, &capture.stretches)).collect();
+    let Some(last) = captures.last() else { return Err(GateError { code: gate_exit::NOT_MEASURED, why: "nothing was measured".into() }) };
+    let now = Fingerprint::from_profile(&last.profile, on_this_machine);
     let mut notes = Vec::new();
-    if !here {
-        let others = courses.iter().filter(|course| !Fingerprint::of(&course.profile, here).against(&now).refused.is_empty()).count();
+    if !on_this_machine {
+        let others = captures.iter().filter(|capture| !Fingerprint::from_profile(&capture.profile, on_this_machine).compare(&now).incompatible.is_empty()).count();
         if others > 0 {
-            return Err(Stop {
-                code: exit::INCONCLUSIVE,
+            return Err(GateError {
+                code: gate_exit::INCONCLUSIVE,
                 why: "the recordings are of different Pythons, cores or rates: they are no runs of one program".into(),
             });
         }
     }
-    if (courses.len() as u32) < plan.runs && here {
-        notes.push(format!("interrupted after {} of {} runs", courses.len(), plan.runs));
+    if (captures.len() as u32) < config.runs && on_this_machine {
+        notes.push(format!("interrupted after {} of {} runs", captures.len(), config.runs));
     }
-    let path = plan.baseline.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    let against = plan.base.as_ref().map(|baseline| Against { path: &path, baseline, now: &now });
-    let seen = Seen { profile: &last.profile, report: &last.report };
-    let mut outcome = assemble::judged(&plan.checks, &runs, seen, against, notes);
-    if let (true, Some(path)) = (plan.update, &plan.baseline) {
+    let path = config.baseline.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let compared = config.base.as_ref().map(|baseline| ComparedBaseline { path: &path, baseline, now: &now });
+    let measured = MeasuredRun { profile: &last.profile, report: &last.report };
+    let mut outcome = evaluate::evaluate(&config.checks, &runs, measured, compared, notes);
+    if let (true, Some(path)) = (config.update, &config.baseline) {
         update(path, now, &runs, &mut outcome)?;
     }
     Ok(outcome)
 }
 
 /// Writes the new baseline, unless nothing can be said of the runs.
-fn update(path: &Path, now: Fingerprint, runs: &[Run], outcome: &mut Outcome) -> std::result::Result<(), Stop> {
+fn update(path: &Path, now: Fingerprint, runs: &[Run], outcome: &mut Outcome) -> std::result::Result<(), GateError> {
     if let Some(unusable) = runs.iter().find_map(|run| run.unusable.as_ref()) {
-        return Err(Stop { code: exit::INCONCLUSIVE, why: format!("this makes no baseline: {}", unusable.why) });
+        return Err(GateError { code: gate_exit::INCONCLUSIVE, why: format!("this makes no baseline: {}", unusable.why) });
     }
-    Baseline::of(now, runs).write(path).map_err(|e| usage(format!("failed to write the baseline {}: {e}", path.display())))?;
+    Baseline::new(now, runs).write(path).map_err(|e| usage(format!("failed to write the baseline {}: {e}", path.display())))?;
     outcome.notes.push(format!("wrote the baseline {} ({} runs)", path.display(), runs.len()));
     Ok(())
 }
 
 /// Every run that counts, or why there is none.
-fn measure(plan: &Plan) -> std::result::Result<Vec<Course>, Stop> {
-    match &plan.target {
-        Target::Recordings(files) => files.iter().map(|file| Course::read(file).map_err(|e| unmeasured(&e))).collect(),
-        Target::Command(words) => {
-            let mut courses = Vec::new();
-            for n in 0..plan.warmup + plan.runs {
-                let course = of_command(plan, words)?;
-                courses.extend((n >= plan.warmup).then_some(course));
+fn capture_runs(config: &GateConfig) -> std::result::Result<Vec<LoadedCapture>, GateError> {
+    match &config.target {
+        Target::Recordings(files) => files.iter().map(|file| LoadedCapture::read(file).map_err(|e| not_measured(&e))).collect(),
+        Target::Command(args) => {
+            let mut captures = Vec::new();
+            for n in 0..config.warmup + config.runs {
+                let capture = capture_command(config, args)?;
+                captures.extend((n >= config.warmup).then_some(capture));
             }
-            Ok(courses)
+            Ok(captures)
         }
-        Target::Process(pid) => of_process(plan, *pid),
+        Target::Process(pid) => capture_process(config, *pid),
     }
 }
 
-fn session(plan: &Plan) -> Result<Session> {
-    Ok(Session::prepare(&plan.measure, &OutputArgs::files(Vec::new()), plan.window)?.keeping())
+fn session(config: &GateConfig) -> Result<Session> {
+    Ok(Session::prepare(&config.measure, &OutputArgs::files(Vec::new()), config.window)?.with_recording())
 }
 
-fn of_command(plan: &Plan, words: &[OsString]) -> std::result::Result<Course, Stop> {
-    let session = session(plan).map_err(|e| unmeasured(&e))?;
-    let work = |pid, name: &str, ended: &AtomicBool, running: std::sync::mpsc::Receiver<std::convert::Infallible>| -> Result<Measured> {
+fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Result<LoadedCapture, GateError> {
+    let session = session(config).map_err(|e| not_measured(&e))?;
+    let work = |pid, name: &str, ended: &AtomicBool, running: std::sync::mpsc::Receiver<std::convert::Infallible>| -> Result<CompletedCapture> {
         let measured =
             wait_for_python::attach_started(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
         // Whether it failed is known only then.
         let _ = running.recv();
         measured
     };
-    let (status, measured) = run::accompanied(words, &plan.blanks, work).map_err(|e| unmeasured(&e))?;
+    let (status, measured) = run::supervise(args, &config.placeholders, work).map_err(|e| not_measured(&e))?;
     if !status.success() {
         let code = run::exit_code(status);
         let why = format!("the command failed ({status}), so what was measured of it is not judged");
-        return Err(Stop { code, why });
+        return Err(GateError { code, why });
     }
-    let measured = measured.ok_or_else(|| Stop { code: exit::NOT_MEASURED, why: "the measuring was given up".into() })?;
-    measured.and_then(Measured::into_measured).and_then(Course::of).map_err(|e| unmeasured(&e))
+    let measured = measured.ok_or_else(|| GateError { code: gate_exit::NOT_MEASURED, why: "the measuring was given up".into() })?;
+    measured.and_then(CompletedCapture::into_report).and_then(LoadedCapture::from_report).map_err(|e| not_measured(&e))
 }
 
-fn of_process(plan: &Plan, pid: Pid) -> std::result::Result<Vec<Course>, Stop> {
+fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<LoadedCapture>, GateError> {
     let stop = Arc::new(AtomicBool::new(false));
-    signals::end_window_on_signal(stop.clone(), plan.blanks.clone()).map_err(|e| unmeasured(&e))?;
-    let mut courses = Vec::new();
-    for n in 0..plan.warmup + plan.runs {
-        let one = || -> Result<Option<Measured>> {
-            let session = session(plan)?;
+    signals::end_window_on_signal(stop.clone(), config.placeholders.clone()).map_err(|e| not_measured(&e))?;
+    let mut captures = Vec::new();
+    for n in 0..config.warmup + config.runs {
+        let one = || -> Result<Option<CompletedCapture>> {
+            let session = session(config)?;
             let Some((pid, target)) = wait_for_python::attach(pid, &stop)? else { return Ok(None) };
-            session.measure(pid, target, &stop, session.line()).map(Some)
+            session.measure(pid, target, &stop, session.live_line()).map(Some)
         };
-        let Some(measured) = one().map_err(|e| unmeasured(&e))? else { break };
-        if n >= plan.warmup {
-            courses.push(measured.into_measured().and_then(Course::of).map_err(|e| unmeasured(&e))?);
+        let Some(measured) = one().map_err(|e| not_measured(&e))? else { break };
+        if n >= config.warmup {
+            captures.push(measured.into_report().and_then(LoadedCapture::from_report).map_err(|e| not_measured(&e))?);
         }
         if stop.load(Ordering::Relaxed) {
             break;
         }
     }
-    if courses.is_empty() {
-        return Err(Stop { code: codes::INTERRUPTED_TWICE, why: "interrupted before anything was measured".into() });
+    if captures.is_empty() {
+        return Err(GateError { code: exit::INTERRUPTED_TWICE, why: "interrupted before anything was measured".into() });
     }
-    Ok(courses)
+    Ok(captures)
 }
 
 /// The time with the GIL, of the last run.
-fn drawn(course: &Course) -> Result<String> {
-    flamegraph::render(&deliver::flame_of(&course.report, &course.profile, FlameMode::Holding, deliver::roots(false)))
+fn draw_flamegraph(capture: &LoadedCapture) -> Result<String> {
+    flamegraph::render(&outputs::flame_input(&capture.report, &capture.profile, FlameMode::Holding, outputs::group_by(false)))
 }
 
 /// Writes the files and prints the page. A part that fails does not keep back the others; the error is the first.
-fn deliver(plan: &mut Plan, outcome: &Outcome, flame: Option<&str>) -> Result<()> {
-    let to_stderr = matches!(plan.target, Target::Command(_));
-    let at = plan.sheets.iter().find(|sheet| sheet.format == GateFormat::Flamegraph).map(|sheet| sheet.path().to_path_buf());
-    let made = Made { outcome, flame, at: at.as_deref().filter(|_| flame.is_some()) };
+fn emit(config: &mut GateConfig, outcome: &Outcome, flame: Option<&str>) -> Result<()> {
+    let to_stderr = matches!(config.target, Target::Command(_));
+    let at = config.files.iter().find(|file| file.format == GateFormat::Flamegraph).map(|file| file.path().to_path_buf());
+    let renderer = Renderer { outcome, flame, at: at.as_deref().filter(|_| flame.is_some()) };
     let mut failed = None;
-    for sheet in &mut plan.sheets {
-        let format = sheet.format;
+    for file in &mut config.files {
+        let format = file.format;
         // Where nothing was measured there is nothing to draw.
         if format == GateFormat::Flamegraph && flame.is_none() {
             continue;
         }
-        let written = sheet.write(|out| out.write_all(made.text(format, text_style(None))?.as_bytes()).map_err(Error::Write));
+        let written = file.write(|out| out.write_all(renderer.text(format, text_style(None))?.as_bytes()).map_err(Error::Write));
         failed = failed.or(written.err());
     }
-    if let Some(path) = &plan.summary {
-        failed = failed.or(append(path, &made.text(GateFormat::Markdown, text_style(None))?).err());
+    if let Some(path) = &config.summary {
+        failed = failed.or(append(path, &renderer.text(GateFormat::Markdown, text_style(None))?).err());
     }
-    for format in &plan.outputs {
-        let page = made.text(*format, text_style(Some(to_stderr)))?;
+    for format in &config.outputs {
+        let page = renderer.text(*format, text_style(Some(to_stderr)))?;
         if to_stderr {
-            say_raw(&page);
+            write_stderr(&page);
         } else {
             print(&page)?;
         }
@@ -375,41 +375,41 @@ fn deliver(plan: &mut Plan, outcome: &Outcome, flame: Option<&str>) -> Result<()
 /// To a file that other steps of a job write to as well.
 fn append(path: &Path, text: &str) -> Result<()> {
     let opened = OpenOptions::new().append(true).create(true).open(path);
-    opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| files::failed(path, source))
+    opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| output_file::failed(path, source))
 }
 
 /// For a file, or for stderr or stdout.
 fn text_style(to_stderr: Option<bool>) -> crate::output::text::Style {
     match to_stderr {
         None => crate::output::text::Style::PLAIN,
-        Some(true) => deliver::style(&std::io::stderr()),
-        Some(false) => deliver::style(&std::io::stdout()),
+        Some(true) => outputs::style(&std::io::stderr()),
+        Some(false) => outputs::style(&std::io::stdout()),
     }
 }
 
 /// What there is to be written.
-struct Made<'a> {
+struct Renderer<'a> {
     outcome: &'a Outcome,
     flame: Option<&'a str>,
     /// Where the flamegraph goes.
     at: Option<&'a Path>,
 }
 
-impl Made<'_> {
+impl Renderer<'_> {
     fn text(&self, format: GateFormat, style: crate::output::text::Style) -> Result<String> {
         match format {
-            GateFormat::Human => Ok(page::render(self.outcome, style)),
+            GateFormat::Human => Ok(text::render(self.outcome, style)),
             GateFormat::Json => json::to_string(self.outcome),
-            GateFormat::Junit => Ok(junit::render(self.outcome, &here())),
-            GateFormat::Sarif => sarif::render(self.outcome, &here()),
-            GateFormat::Github => Ok(github::render(self.outcome, &here())),
-            GateFormat::Markdown => Ok(markdown::render(self.outcome, &here(), self.at)),
+            GateFormat::Junit => Ok(junit::render(self.outcome, &cwd())),
+            GateFormat::Sarif => sarif::render(self.outcome, &cwd()),
+            GateFormat::Github => Ok(github::render(self.outcome, &cwd())),
+            GateFormat::Markdown => Ok(markdown::render(self.outcome, &cwd(), self.at)),
             GateFormat::Flamegraph => Ok(self.flame.unwrap_or_default().into()),
         }
     }
 }
 
 /// What paths are told relative to.
-fn here() -> PathBuf {
+fn cwd() -> PathBuf {
     std::env::current_dir().unwrap_or_default()
 }

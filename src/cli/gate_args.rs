@@ -1,6 +1,6 @@
 //! The words of `gilprof gate`, parsed and checked.
 
-use super::values::{parse_duration, parse_pid, parse_rate, Window};
+use super::values::{parse_duration, parse_pid, parse_rate, DurationArg};
 use crate::gate::expr::{Limit, Regression};
 use crate::ids::Pid;
 use clap::Args;
@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// More runs than these are a slip of the pen.
-const MOST_RUNS: u32 = 1000;
+const MAX_RUNS: u32 = 1000;
 
 /// What `gate` checks.
 #[derive(Args, Debug)]
@@ -31,10 +31,10 @@ pub struct GateArgs {
     #[arg(long)]
     pub update_baseline: bool,
     /// Measure so often; from 3 runs on the spread between them counts [default: 1]
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_RUNS)))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RUNS)))]
     pub runs: Option<u32>,
     /// Runs before those, which do not count [default: 0]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(MOST_RUNS)))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_RUNS)))]
     pub warmup: Option<u32>,
     /// What to print, or to write to a path; more than one may be given [default: human]
     #[arg(short, long, value_name = "FORMAT[=PATH]", value_parser = Output::parse)]
@@ -44,7 +44,7 @@ pub struct GateArgs {
     pub pid: Option<Pid>,
     /// How long each run is: 500ms, 10s, 2m [default: with a command to its end]
     #[arg(short, long, value_parser = parse_duration, allow_hyphen_values = true)]
-    pub duration: Option<Window>,
+    pub duration: Option<DurationArg>,
     /// Looks per second [default: 1000]
     #[arg(short, long, value_parser = parse_rate, allow_hyphen_values = true)]
     pub rate: Option<f64>,
@@ -71,7 +71,7 @@ const HELP: &str = r#"Examples:
 Limits:  METRIC <= NUMBER[UNIT] [@warn], also < >= >;  verdict not in [CODE, ...]
   waiting holding native starved lock io        share of the threads' time: 20%
   gil.busy gil.contended                        share of the time: 90%
-  gil.waiters_mean threads_worth_having         threads: 1.5
+  gil.waiters_mean gil.saturates_at             threads: 1.5
   hold_ms.p99 wait_ms.p99 (mean p50 max)        lengths: 25ms
   speedup.processes (free_threading release_in_native)   factors: 1.3x
   gil.switches_per_s                            2000/s

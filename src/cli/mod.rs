@@ -1,12 +1,12 @@
 //! Arguments to configuration; one file per command.
 pub mod args;
 mod attach;
-mod course;
-mod deliver;
+mod capture;
+mod outputs;
 mod diff;
 mod dump;
 pub mod exit;
-mod files;
+mod output_file;
 mod gate;
 pub mod gate_args;
 mod progress;
@@ -14,7 +14,7 @@ mod report;
 mod run;
 mod session;
 mod signals;
-mod tape;
+mod tee;
 pub mod values;
 mod wait_for_python;
 
@@ -26,21 +26,21 @@ use std::process::ExitCode;
 
 /// Whether a window's report is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
-    Reporting,
+enum Verbosity {
+    Report,
     Quiet,
 }
 
 /// The whole program.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Attach { pid, duration, measure, output } => attach::command(pid, duration, &measure, &output, Manner::Reporting),
-        Command::Run { duration, measure, output, command } => run::command(duration, &measure, &output, &command, Manner::Reporting),
+        Command::Attach { pid, duration, measure, output } => attach::command(pid, duration, &measure, &output, Verbosity::Report),
+        Command::Run { duration, measure, output, command } => run::command(duration, &measure, &output, &command, Verbosity::Report),
         Command::Record { target, duration, measure, output } => {
             let output = OutputArgs::files(output);
             match target.pid {
-                Some(pid) => attach::command(pid, duration, &measure, &output, Manner::Quiet),
-                None => run::command(duration, &measure, &output, &target.command, Manner::Quiet),
+                Some(pid) => attach::command(pid, duration, &measure, &output, Verbosity::Quiet),
+                None => run::command(duration, &measure, &output, &target.command, Verbosity::Quiet),
             }
         }
         Command::Diff { base, new, args } => diff::command(&base, &new, &args),
@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
 
 /// Says what went wrong; gives the exit code for it.
 fn fail(error: &Error) -> ExitCode {
-    say(&format!("error: {error}"));
+    note(&format!("error: {error}"));
     ExitCode::from(exit::code(error))
 }
 
@@ -69,12 +69,12 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// A line to stderr, marked as gilprof's.
-fn say(text: &str) {
-    say_raw(&format!("gilprof: {text}\n"));
+fn note(text: &str) {
+    write_stderr(&format!("gilprof: {text}\n"));
 }
 
 /// To stderr as it is. When even that fails there is nobody left to tell.
-fn say_raw(text: &str) {
+fn write_stderr(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 

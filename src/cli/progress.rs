@@ -2,7 +2,7 @@
 //!
 //! It has a thread of its own: a terminal may be slow, or stopped with Ctrl-S, and looks must not wait for it.
 
-use super::values::Window;
+use super::values::DurationArg;
 use crate::output::numbers;
 use crate::profile::LiveStats;
 use crate::sample::WindowFacts;
@@ -12,14 +12,14 @@ use std::sync::mpsc::{sync_channel, SyncSender};
 use std::thread::JoinHandle;
 
 /// The line; nothing where there is no terminal.
-pub struct LiveLine(Option<(SyncSender<Word>, JoinHandle<()>)>);
+pub struct LiveLine(Option<(SyncSender<Update>, JoinHandle<()>)>);
 
 /// What the line's thread is told.
-type Word = (WindowFacts, LiveStats);
+type Update = (WindowFacts, LiveStats);
 
 impl LiveLine {
     /// A line for a window, if stderr is a terminal.
-    pub fn new(window: Window) -> LiveLine {
+    pub fn new(window: DurationArg) -> LiveLine {
         if !std::io::stderr().is_terminal() {
             return LiveLine::none();
         }
@@ -29,8 +29,8 @@ impl LiveLine {
             let style = ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bar = ProgressBar::new_spinner().with_style(style);
             bar.set_draw_target(ProgressDrawTarget::stderr());
-            for (so_far, live) in receive {
-                bar.set_message(words(window, &so_far, live));
+            for (stats, live) in receive {
+                bar.set_message(message(window, &stats, live));
                 bar.tick();
             }
             bar.finish_and_clear();
@@ -44,9 +44,9 @@ impl LiveLine {
     }
 
     /// Shows where the window stands, unless the terminal has not yet taken what came before.
-    pub fn show(&self, so_far: WindowFacts, live: LiveStats) {
+    pub fn show(&self, stats: WindowFacts, live: LiveStats) {
         if let Some((send, _)) = &self.0 {
-            let _ = send.try_send((so_far, live));
+            let _ = send.try_send((stats, live));
         }
     }
 
@@ -60,14 +60,14 @@ impl LiveLine {
     }
 }
 
-fn words(window: Window, so_far: &WindowFacts, live: LiveStats) -> String {
+fn message(window: DurationArg, stats: &WindowFacts, live: LiveStats) -> String {
     let left = match window.0 {
-        Some(window) => format!("{} left", numbers::seconds((window.as_secs_f64() - so_far.seconds).max(0.0))),
-        None => format!("{}, Ctrl-C ends", numbers::seconds(so_far.seconds)),
+        Some(window) => format!("{} left", numbers::seconds((window.as_secs_f64() - stats.seconds).max(0.0))),
+        None => format!("{}, Ctrl-C ends", numbers::seconds(stats.seconds)),
     };
     format!(
         "{} looks  GIL busy {}  waiting {}  {left}",
-        numbers::thousands(so_far.looks),
+        numbers::thousands(stats.looks),
         numbers::percent(live.gil_busy),
         numbers::count(live.waiters_mean),
     )
@@ -81,12 +81,12 @@ mod tests {
     #[test]
     fn the_line_fits_a_terminal() {
         let live = LiveStats { samples: 0, gil_busy: 0.995, waiters_mean: 1234.5 };
-        let so_far = |seconds, looks| WindowFacts { seconds, looks, ..WindowFacts::default() };
-        for window in [Window(None), Window(Some(Nanos::from_secs_f64(604_800.0)))] {
-            let line = words(window, &so_far(600_000.0, 600_000_000), live);
+        let stats = |seconds, looks| WindowFacts { seconds, looks, ..WindowFacts::default() };
+        for window in [DurationArg(None), DurationArg(Some(Nanos::from_secs_f64(604_800.0)))] {
+            let line = message(window, &stats(600_000.0, 600_000_000), live);
             assert!(line.chars().count() < 78, "{line}");
         }
-        let line = words(Window(Some(Nanos::from_secs_f64(10.0))), &so_far(2.5, 2_500), live);
+        let line = message(DurationArg(Some(Nanos::from_secs_f64(10.0))), &stats(2.5, 2_500), live);
         assert!(line.starts_with("2 500 looks  GIL busy ") && line.ends_with("7.5 s left"), "{line}");
     }
 }

@@ -4,13 +4,13 @@
 //! live line in what may be the program's own screen.
 
 use super::args::{MeasureArgs, OutputArgs};
-use super::files::Blanks;
+use super::output_file::Placeholders;
 use super::progress::LiveLine;
 use super::session::Session;
 use super::signals::{self, Signals};
-use super::values::Window;
+use super::values::DurationArg;
 use super::wait_for_python;
-use super::{exit, fail, say_raw, system, Manner};
+use super::{exit, fail, write_stderr, system, Verbosity};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::process::sys_linux;
@@ -24,11 +24,11 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
 /// Runs the command. Quietly, it prints no report.
-pub fn command(window: Window, measured: &MeasureArgs, output: &OutputArgs, words: &[OsString], manner: Manner) -> Result<ExitCode> {
+pub fn command(window: DurationArg, measured: &MeasureArgs, output: &OutputArgs, args: &[OsString], verbosity: Verbosity) -> Result<ExitCode> {
     let session = Session::prepare(measured, output, window)?;
-    let blanks = session.blanks();
-    let work = |pid, name: &str, ended: &AtomicBool, running| measure(session, pid, name, ended, running, manner);
-    let (status, failed) = accompanied(words, &blanks, work)?;
+    let placeholders = session.placeholders();
+    let work = |pid, name: &str, ended: &AtomicBool, running| measure(session, pid, name, ended, running, verbosity);
+    let (status, failed) = supervise(args, &placeholders, work)?;
     Ok(match failed.flatten() {
         Some(code) if status.success() => code,
         _ => ExitCode::from(exit_code(status)),
@@ -37,33 +37,33 @@ pub fn command(window: Window, measured: &MeasureArgs, output: &OutputArgs, word
 
 /// Starts a program, passes signals on to it, and does `work` meanwhile on a thread of its own, with its pid, what it was started as, whether it
 /// has ended, and what is cut off once it was waited for. Gives its end, and what came of the work. A signal after its end leaves at once.
-pub fn accompanied<T: Send>(
-    words: &[OsString],
-    blanks: &Blanks,
+pub fn supervise<T: Send>(
+    args: &[OsString],
+    placeholders: &Placeholders,
     work: impl FnOnce(Pid, &str, &AtomicBool, Receiver<Infallible>) -> T + Send,
 ) -> Result<(ExitStatus, Option<T>)> {
     let runtime = signals::runtime()?;
     let (mut signals, mut child) = {
         let _inside = runtime.enter();
         // Watched before the program starts, so that no signal falls between.
-        (Signals::to_pass_on()?, launch(words)?)
+        (Signals::forwarded()?, launch(args)?)
     };
     let pid = Pid(child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default());
-    let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    let name = args.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     let ended = AtomicBool::new(false);
-    let (tell, told) = oneshot::channel();
-    let (running, waited_for) = mpsc::channel();
+    let (sender, receiver) = oneshot::channel();
+    let (running, reaped) = mpsc::channel();
     let (status, done) = std::thread::scope(|scope| {
         // Nobody is there to be told only when gilprof is being left at once.
-        scope.spawn(|| tell.send(work(pid, &name, &ended, waited_for)).is_ok());
+        scope.spawn(|| sender.send(work(pid, &name, &ended, reaped)).is_ok());
         runtime.block_on(async {
-            let status = accompany(&mut child, pid, &mut signals).await;
+            let status = forward_signals_until_exit(&mut child, pid, &mut signals).await;
             ended.store(true, Ordering::Relaxed);
             drop(running);
             tokio::select! {
-                done = told => (status, done.ok()),
+                done = receiver => (status, done.ok()),
                 _ = signals.next() => {
-                    blanks.remove();
+                    placeholders.remove();
                     std::process::exit(exit::INTERRUPTED_TWICE.into())
                 }
             }
@@ -72,8 +72,8 @@ pub fn accompanied<T: Send>(
     Ok((status.map_err(|e| system("wait for the program", e))?, done))
 }
 
-fn launch(words: &[OsString]) -> Result<Child> {
-    let (program, arguments) = words.split_first().ok_or_else(|| Error::Usage("a command is needed".into()))?;
+fn launch(args: &[OsString]) -> Result<Child> {
+    let (program, arguments) = args.split_first().ok_or_else(|| Error::Usage("a command is needed".into()))?;
     let failed = |source| Error::Launch { command: program.to_string_lossy().into_owned(), source };
     Command::new(program).args(arguments).spawn().map_err(failed)
 }
@@ -93,20 +93,20 @@ fn measure(
     name: &str,
     ended: &AtomicBool,
     running: Receiver<Infallible>,
-    manner: Manner,
+    verbosity: Verbosity,
 ) -> Option<ExitCode> {
     let measured =
         wait_for_python::attach_started(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
-    let delivered = match measured {
+    let emitted = match measured {
         Ok(outcome) => {
             if outcome.program_ended() {
                 // Its memory is gone before its parent is told of its end. A signal meanwhile would still go to it, and Ctrl-C would not
                 // end a report that nobody reads.
                 let _ = running.recv();
             }
-            session.deliver(outcome, &std::io::stderr(), |page| {
-                if manner == Manner::Reporting {
-                    say_raw(page);
+            session.emit(outcome, &std::io::stderr(), |page| {
+                if verbosity == Verbosity::Report {
+                    write_stderr(page);
                 }
                 Ok(())
             })
@@ -116,11 +116,11 @@ fn measure(
             Ok(())
         }
     };
-    delivered.err().map(|e| fail(&e))
+    emitted.err().map(|e| fail(&e))
 }
 
 /// Waits for the program's end; passes signals on meanwhile.
-async fn accompany(child: &mut Child, pid: Pid, signals: &mut Signals) -> std::io::Result<ExitStatus> {
+async fn forward_signals_until_exit(child: &mut Child, pid: Pid, signals: &mut Signals) -> std::io::Result<ExitStatus> {
     loop {
         tokio::select! {
             // Signals first: one that came before the end is not taken for one that came after.

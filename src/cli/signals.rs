@@ -3,7 +3,7 @@
 //! A signal that was ignored when gilprof started stays so, for gilprof and for the program: `nohup gilprof run …` outlives its terminal.
 //! Only `attach` heeds Ctrl-C all the same, because scripts start it with `&`, where shells have SIGINT ignored, and end it by `kill -INT`.
 
-use super::files::Blanks;
+use super::output_file::Placeholders;
 use super::{exit, system};
 use crate::error::Result;
 use crate::process::proc_info::Status;
@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{signal, Signal, SignalKind};
 
 /// What `run` passes on. The kernel lets nobody catch SIGKILL and SIGSTOP; the rest concern gilprof itself.
-const PASSED_ON: [i32; 6] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
+const FORWARDED: [i32; 6] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
 
 /// Where signals and children are waited for; measuring has its own thread.
 pub fn runtime() -> Result<Runtime> {
@@ -27,13 +27,13 @@ pub struct Signals(Vec<(i32, Signal)>);
 
 impl Signals {
     /// Watches what `run` passes on. Inside a runtime.
-    pub fn to_pass_on() -> Result<Signals> {
+    pub fn forwarded() -> Result<Signals> {
         let ignored = ignored();
-        watch(PASSED_ON.into_iter().filter(|number| !ignored(*number)))
+        watch(FORWARDED.into_iter().filter(|number| !ignored(*number)))
     }
 
     /// Watches what ends a window early. Inside a runtime.
-    fn to_end() -> Result<Signals> {
+    fn ending() -> Result<Signals> {
         let ignored = ignored();
         watch([libc::SIGINT, libc::SIGTERM, libc::SIGHUP].into_iter().filter(|&number| number == libc::SIGINT || !ignored(number)))
     }
@@ -41,8 +41,8 @@ impl Signals {
     /// The number of the next one.
     pub async fn next(&mut self) -> i32 {
         poll_fn(|context| {
-            let come = self.0.iter_mut().find_map(|(number, stream)| stream.poll_recv(context).is_ready().then_some(*number));
-            come.map_or(Poll::Pending, Poll::Ready)
+            let arrived = self.0.iter_mut().find_map(|(number, stream)| stream.poll_recv(context).is_ready().then_some(*number));
+            arrived.map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
@@ -60,16 +60,16 @@ fn ignored() -> impl Fn(i32) -> bool {
 }
 
 /// The first signal sets `stop`, the second ends gilprof.
-pub fn end_window_on_signal(stop: Arc<AtomicBool>, blanks: Blanks) -> Result<()> {
+pub fn end_window_on_signal(stop: Arc<AtomicBool>, placeholders: Placeholders) -> Result<()> {
     let runtime = runtime()?;
     let mut signals = {
         let _inside = runtime.enter();
-        Signals::to_end()?
+        Signals::ending()?
     };
     std::thread::spawn(move || loop {
         runtime.block_on(signals.next());
         if stop.swap(true, Ordering::Relaxed) {
-            blanks.remove();
+            placeholders.remove();
             std::process::exit(exit::INTERRUPTED_TWICE.into());
         }
     });

@@ -10,7 +10,7 @@ const LONGEST_S: f64 = 7.0 * 86_400.0;
 
 /// `--duration`: `None` is without end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window(pub Option<Nanos>);
+pub struct DurationArg(pub Option<Nanos>);
 
 /// As `clap` is to take it; reachable for tests/fuzz.
 #[doc(hidden)]
@@ -34,7 +34,7 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
 
 /// As `clap` is to take it; reachable for tests/fuzz.
 #[doc(hidden)]
-pub fn parse_duration(text: &str) -> Result<Window, String> {
+pub fn parse_duration(text: &str) -> Result<DurationArg, String> {
     const HELP: &str = "a duration is a number with a unit, such as 500ms, 10s, 2m or 1h; 0 is without end";
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -47,10 +47,10 @@ pub fn parse_duration(text: &str) -> Result<Window, String> {
         _ => return Err(HELP.into()),
     };
     match seconds {
-        0.0 => Ok(Window(None)),
+        0.0 => Ok(DurationArg(None)),
         s if s < 0.01 => Err("a duration is at least 10ms".into()),
         s if s > LONGEST_S => Err("a duration is at most a week; 0 is without end".into()),
-        s => Ok(Window(Some(Nanos::from_secs_f64(s)))),
+        s => Ok(DurationArg(Some(Nanos::from_secs_f64(s)))),
     }
 }
 

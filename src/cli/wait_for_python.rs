@@ -5,10 +5,10 @@
 //! libpython, so [`attach_started`] retries until the program ends. If the program starts Python as a child instead, the message
 //! names that child.
 
-use super::say;
+use super::note;
 use crate::error::{Error, Result};
 use crate::ids::{Pid, Tid};
-use crate::output::plain;
+use crate::output::sanitize;
 use crate::process::maps::Maps;
 use crate::process::{proc_info, sys_linux};
 use crate::python::attach::{self, Attached};
@@ -47,7 +47,7 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
         let failed = match attach::attach(pid) {
             Ok(target) => {
                 if is_stopped(pid) {
-                    say(&format!("pid {pid} is stopped, by a signal or a debugger; let it go on with: kill -CONT {pid}"));
+                    note(&format!("pid {pid} is stopped, by a signal or a debugger; let it go on with: kill -CONT {pid}"));
                 }
                 return Ok(Some((pid, target)));
             }
@@ -59,7 +59,7 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
         match failed {
             Error::NotReady { .. } if age < NEW || waited < GRACE => {
                 if !std::mem::replace(&mut reported, true) {
-                    say(&format!("{}; waiting a moment", failed.to_string().lines().next().unwrap_or_default()));
+                    note(&format!("{}; waiting a moment", failed.to_string().lines().next().unwrap_or_default()));
                 }
             }
             Error::NotPython { .. } if age < YOUNG => {}
@@ -108,7 +108,7 @@ pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attach
 fn whole_process(pid: Pid) -> Pid {
     match proc_info::process_of(Tid(pid.0)) {
         Some(process) if process != pid => {
-            say(&format!("{pid} is a thread of process {process}, which is looked at as a whole"));
+            note(&format!("{pid} is a thread of process {process}, which is looked at as a whole"));
             process
         }
         _ => pid,
@@ -146,7 +146,7 @@ struct ChildWatch {
 
 impl ChildWatch {
     fn new(name: &str) -> ChildWatch {
-        ChildWatch { name: plain::clean(plain::basename(name)), polled_at: None, child: None, reported: false }
+        ChildWatch { name: sanitize::clean(sanitize::basename(name)), polled_at: None, child: None, reported: false }
     }
 
     fn poll(&mut self, pid: Pid, now: Nanos) {
@@ -160,7 +160,7 @@ impl ChildWatch {
         let (_, command, since) = self.child.insert(known.unwrap_or_else(|| (found, diagnose::command(found), now)));
         if now.since(*since) >= CHILD_SETTLED && !std::mem::replace(&mut self.reported, true) {
             let name = &self.name;
-            say(&format!(
+            note(&format!(
                 "{name} (pid {pid}) is not Python, but started it as process {found} ({command})\n  gilprof attach --pid {found}"
             ));
         }
@@ -201,13 +201,13 @@ mod tests {
     #[test]
     fn a_thread_id_stands_for_its_process() {
         let me = Pid(std::process::id() as i32);
-        let (say, said) = std::sync::mpsc::channel();
+        let (send, receive) = std::sync::mpsc::channel();
         let (end, ended) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
-            say.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            send.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
             let _ = ended.recv();
         });
-        let tid = said.recv().unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let tid = receive.recv().unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
         assert_eq!((whole_process(Pid(tid)), whole_process(me), whole_process(Pid(i32::MAX))), (me, me, Pid(i32::MAX)));
         drop(end);
         thread.join().unwrap();

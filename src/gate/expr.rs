@@ -27,7 +27,7 @@ use crate::analysis::report::Code;
 use std::fmt;
 
 /// The longest expression, in bytes.
-pub const LONGEST: usize = 1000;
+pub const MAX_BYTES: usize = 1000;
 /// The largest number in one.
 const LARGEST: f64 = 1e9;
 
@@ -90,42 +90,42 @@ pub struct Regression {
 impl Limit {
     /// Reads one.
     pub fn parse(text: &str) -> Result<Limit, String> {
-        let mut words = Words::of(text)?;
-        let metric = words.metric()?;
-        let bound = if metric == Metric::Verdict { words.verdicts()? } else { words.bound(metric.unit())? };
-        Ok(Limit { metric, bound, level: words.end()? })
+        let mut parser = Parser::new(text)?;
+        let metric = parser.metric()?;
+        let bound = if metric == Metric::Verdict { parser.verdicts()? } else { parser.bound(metric.unit())? };
+        Ok(Limit { metric, bound, level: parser.end()? })
     }
 }
 
 impl Regression {
     /// Reads one.
     pub fn parse(text: &str) -> Result<Regression, String> {
-        let mut words = Words::of(text)?;
-        let metric = words.metric()?;
+        let mut parser = Parser::new(text)?;
+        let metric = parser.metric()?;
         if metric == Metric::Verdict {
             return Err("a verdict has no size that could grow; give it a limit: verdict not in [latency-victims]".into());
         }
-        if !words.take(":") {
-            return Err(words.wrong("a colon", "waiting: +5pp, min 2pp"));
+        if !parser.accept(":") {
+            return Err(parser.unexpected("a colon", "waiting: +5pp, min 2pp"));
         }
-        let grows = words.take("+");
-        if !grows && !words.take("-") {
-            return Err(words.wrong("+ or -", "waiting: +5pp, or threads_worth_having: -1"));
+        let grows = parser.accept("+");
+        if !grows && !parser.accept("-") {
+            return Err(parser.unexpected("+ or -", "waiting: +5pp, or gil.saturates_at: -1"));
         }
         let unit = metric.unit();
-        let allowed = words.allowed(unit)?;
-        let floor = if words.take(",") {
-            if !words.take("min") {
-                return Err(words.wrong("min", "waiting: +5pp, min 2pp"));
+        let allowed = parser.allowed(unit)?;
+        let floor = if parser.accept(",") {
+            if !parser.accept("min") {
+                return Err(parser.unexpected("min", "waiting: +5pp, min 2pp"));
             }
-            match words.allowed(unit)? {
+            match parser.allowed(unit)? {
                 Allowed::Absolute(floor) => floor,
                 Allowed::Relative(_) => return Err(format!("min is a change that matters at all, such as {}", default_floor(unit).1)),
             }
         } else {
             default_floor(unit).0
         };
-        Ok(Regression { metric, grows, allowed, floor, level: words.end()? })
+        Ok(Regression { metric, grows, allowed, floor, level: parser.end()? })
     }
 }
 
@@ -140,7 +140,7 @@ fn default_floor(unit: Unit) -> (f64, &'static str) {
 }
 
 /// A number in the unit in which it is kept, and in which it is written again.
-fn sane(number: f64) -> Result<f64, String> {
+fn within_range(number: f64) -> Result<f64, String> {
     if number <= LARGEST {
         Ok(number)
     } else {
@@ -149,20 +149,20 @@ fn sane(number: f64) -> Result<f64, String> {
 }
 
 /// What is left of a text.
-struct Words<'a> {
+struct Parser<'a> {
     rest: &'a str,
 }
 
-impl<'a> Words<'a> {
-    fn of(text: &'a str) -> Result<Words<'a>, String> {
-        if text.len() > LONGEST {
-            return Err(format!("an expression has at most {LONGEST} bytes"));
+impl<'a> Parser<'a> {
+    fn new(text: &'a str) -> Result<Parser<'a>, String> {
+        if text.len() > MAX_BYTES {
+            return Err(format!("an expression has at most {MAX_BYTES} bytes"));
         }
-        Ok(Words { rest: text.trim_start() })
+        Ok(Parser { rest: text.trim_start() })
     }
 
     /// Goes over `word` where it comes next; a word of letters only where it ends there.
-    fn take(&mut self, word: &str) -> bool {
+    fn accept(&mut self, word: &str) -> bool {
         let Some(rest) = self.rest.strip_prefix(word) else { return false };
         let whole = |c: char| !(c.is_alphanumeric() || c == '_');
         if word.chars().all(char::is_alphabetic) && !rest.chars().next().is_none_or(whole) {
@@ -173,53 +173,53 @@ impl<'a> Words<'a> {
     }
 
     /// Characters while they are such.
-    fn run(&mut self, such: impl Fn(char) -> bool) -> &'a str {
+    fn take_while(&mut self, such: impl Fn(char) -> bool) -> &'a str {
         let end = self.rest.find(|c: char| !such(c)).unwrap_or(self.rest.len());
         let (run, rest) = self.rest.split_at(end);
         self.rest = rest.trim_start();
         run
     }
 
-    fn wrong(&self, wanted: &str, example: &str) -> String {
+    fn unexpected(&self, wanted: &str, example: &str) -> String {
         let found = if self.rest.is_empty() { "it ends".into() } else { format!("{:?} stands", self.rest) };
         format!("{found} where {wanted} should be, as in: {example}")
     }
 
     fn metric(&mut self) -> Result<Metric, String> {
-        let name = self.run(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
+        let name = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
         if name.is_empty() {
-            return Err(self.wrong(&format!("a metric ({})", metric::names()), "waiting <= 20%"));
+            return Err(self.unexpected(&format!("a metric ({})", metric::names()), "waiting <= 20%"));
         }
-        if !self.take("(") {
+        if !self.accept("(") {
             return Metric::plain(name).ok_or_else(|| format!("there is no metric {name:?}; there are: {}", metric::names()));
         }
         let example = "thread(\"worker-*\").waiting";
         let Some((glob, rest)) = self.rest.strip_prefix('"').and_then(|rest| rest.split_once('"')) else {
-            return Err(self.wrong("a name in double quotes", example));
+            return Err(self.unexpected("a name in double quotes", example));
         };
         self.rest = rest.trim_start();
-        if !self.take(")") || !self.take(".") {
-            return Err(self.wrong("a closing bracket and a dot", example));
+        if !self.accept(")") || !self.accept(".") {
+            return Err(self.unexpected("a closing bracket and a dot", example));
         }
-        let what = self.run(|c| c.is_ascii_alphanumeric() || c == '_');
+        let what = self.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
         Metric::selected(name, glob, what)
     }
 
     fn op(&mut self) -> Result<Op, String> {
         let all = [("<=", Op::AtMost), (">=", Op::AtLeast), ("<", Op::Below), (">", Op::Above)];
-        let found = all.into_iter().find(|(sign, _)| self.take(sign));
-        found.map(|(_, op)| op).ok_or_else(|| self.wrong("<=, <, >= or >", "waiting <= 20%"))
+        let found = all.into_iter().find(|(sign, _)| self.accept(sign));
+        found.map(|(_, op)| op).ok_or_else(|| self.unexpected("<=, <, >= or >", "waiting <= 20%"))
     }
 
     fn number(&mut self) -> Result<f64, String> {
-        let text = self.run(|c| c.is_ascii_digit() || c == '.' || c == '_').replace('_', "");
+        let text = self.take_while(|c| c.is_ascii_digit() || c == '.' || c == '_').replace('_', "");
         let number = text.parse::<f64>().ok().filter(|number| (0.0..=LARGEST).contains(number));
-        number.ok_or_else(|| self.wrong("a number", "waiting <= 20%"))
+        number.ok_or_else(|| self.unexpected("a number", "waiting <= 20%"))
     }
 
     /// The letters or signs of a unit.
     fn unit(&mut self) -> &'a str {
-        self.run(|c| c.is_ascii_alphabetic() || c == '%' || c == '/')
+        self.take_while(|c| c.is_ascii_alphabetic() || c == '%' || c == '/')
     }
 
     fn bound(&mut self, unit: Unit) -> Result<Bound, String> {
@@ -229,7 +229,7 @@ impl<'a> Words<'a> {
         let factor = absolute(unit, word).or_else(|| (unit == Unit::Share && word == "%").then_some(0.01));
         let factor =
             factor.ok_or_else(|| unknown_unit(word, unit, if unit == Unit::Share { "%, or no unit for a part of 1" } else { "" }))?;
-        let bound = sane(number * factor)?;
+        let bound = within_range(number * factor)?;
         if unit == Unit::Share && bound > 1.0 {
             return Err(format!("a share is at most 100%; {number} without a unit is a part of 1: write {number}%"));
         }
@@ -251,34 +251,34 @@ impl<'a> Words<'a> {
             let hint = if word.is_empty() { format!("; {number} without a unit is a part of 1: write {number}pp") } else { String::new() };
             return Err(format!("a share changes by at most 100pp{hint}"));
         }
-        Ok(Allowed::Absolute(sane(change)?))
+        Ok(Allowed::Absolute(within_range(change)?))
     }
 
     fn verdicts(&mut self) -> Result<Bound, String> {
         let example = "verdict not in [blocked-holding-gil, latency-victims]";
         for (sign, equal) in [("==", true), ("!=", false)] {
-            if self.take(sign) {
+            if self.accept(sign) {
                 let codes = vec![self.code()?];
                 return Ok(if equal { Bound::In(codes) } else { Bound::NotIn(codes) });
             }
         }
-        let not = self.take("not");
-        if !self.take("in") || !self.take("[") {
-            return Err(self.wrong("not in […], in […], == or !=", example));
+        let not = self.accept("not");
+        if !self.accept("in") || !self.accept("[") {
+            return Err(self.unexpected("not in […], in […], == or !=", example));
         }
         let mut codes = vec![self.code()?];
-        while self.take(",") {
+        while self.accept(",") {
             codes.push(self.code()?);
         }
-        if !self.take("]") {
-            return Err(self.wrong("a comma or ]", example));
+        if !self.accept("]") {
+            return Err(self.unexpected("a comma or ]", example));
         }
         codes.dedup();
         Ok(if not { Bound::NotIn(codes) } else { Bound::In(codes) })
     }
 
     fn code(&mut self) -> Result<Code, String> {
-        let name = self.run(|c| c.is_ascii_lowercase() || c == '-');
+        let name = self.take_while(|c| c.is_ascii_lowercase() || c == '-');
         let known = Code::from_name(name).filter(|code| code.is_verdict());
         let all = || Code::verdicts().map(Code::name).collect::<Vec<_>>().join(", ");
         known.ok_or_else(|| format!("there is no verdict {name:?}; there are: {}", all()))
@@ -286,11 +286,11 @@ impl<'a> Words<'a> {
 
     /// The level, and nothing behind it.
     fn end(&mut self) -> Result<Level, String> {
-        let level = if self.take("@") {
-            match (self.take("warn"), self.take("fail")) {
+        let level = if self.accept("@") {
+            match (self.accept("warn"), self.accept("fail")) {
                 (true, _) => Level::Warn,
                 (_, true) => Level::Fail,
-                _ => return Err(self.wrong("warn or fail", "gil.busy <= 0.9 @warn")),
+                _ => return Err(self.unexpected("warn or fail", "gil.busy <= 0.9 @warn")),
             }
         } else {
             Level::Fail
@@ -298,7 +298,7 @@ impl<'a> Words<'a> {
         if self.rest.is_empty() {
             Ok(level)
         } else {
-            Err(self.wrong("the end", "gil.busy <= 0.9 @warn"))
+            Err(self.unexpected("the end", "gil.busy <= 0.9 @warn"))
         }
     }
 }
@@ -327,7 +327,7 @@ fn unknown_unit(word: &str, unit: Unit, more: &str) -> String {
 }
 
 /// A number in the metric's own unit, as it is written in an expression.
-fn written(unit: Unit, number: f64) -> String {
+fn format_number(unit: Unit, number: f64) -> String {
     // Through decimals, so that 0.2 does not come back as 20.000000000000004%.
     let plain = |n: f64| format!("{:.6}", n).trim_end_matches('0').trim_end_matches('.').to_string();
     match unit {
@@ -351,7 +351,7 @@ impl Op {
     }
 
     /// Whether it is a most, and not a least.
-    pub fn is_most(self) -> bool {
+    pub fn is_upper_bound(self) -> bool {
         matches!(self, Op::AtMost | Op::Below)
     }
 }
@@ -367,7 +367,7 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |codes: &[Code]| codes.iter().map(|code| code.name()).collect::<Vec<_>>().join(", ");
         match &self.bound {
-            Bound::Number(op, bound) => write!(f, "{} {} {}", self.metric, op.sign(), written(self.metric.unit(), *bound))?,
+            Bound::Number(op, bound) => write!(f, "{} {} {}", self.metric, op.sign(), format_number(self.metric.unit(), *bound))?,
             Bound::In(codes) => write!(f, "{} in [{}]", self.metric, list(codes))?,
             Bound::NotIn(codes) => write!(f, "{} not in [{}]", self.metric, list(codes))?,
         }
@@ -378,10 +378,10 @@ impl fmt::Display for Limit {
 impl fmt::Display for Regression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = self.metric.unit();
-        let points = |number| written(unit, number).replace('%', "pp");
+        let points = |number| format_number(unit, number).replace('%', "pp");
         let allowed = match self.allowed {
             Allowed::Absolute(number) => points(number),
-            Allowed::Relative(part) => written(Unit::Share, part),
+            Allowed::Relative(part) => format_number(Unit::Share, part),
         };
         let sign = if self.grows { '+' } else { '-' };
         write!(f, "{}: {sign}{allowed}, min {}{}", self.metric, points(self.floor), level(self.level))

@@ -1,7 +1,7 @@
 //! What the language of limits takes, what it refuses, and that all it takes comes back as it was.
 
 use super::*;
-use crate::gate::metric::{Deed, Gain, Statistic, ThreadState};
+use crate::gate::metric::{FunctionMetric, Gain, Statistic, StateMetric};
 use proptest::prelude::*;
 
 fn limit(text: &str) -> String {
@@ -64,7 +64,7 @@ fn regressions_are_read() {
         ("waiting: +5pp, min 2pp", "waiting: +5pp, min 2pp"),
         ("waiting:+10%", "waiting: +10%, min 2pp"),
         ("wait_ms.p99: +5 ms,min 500us @warn", "wait_ms.p99: +5ms, min 0.5ms @warn"),
-        ("threads_worth_having: -1", "threads_worth_having: -1, min 0.05"),
+        ("gil.saturates_at: -1", "gil.saturates_at: -1, min 0.05"),
         ("speedup.processes: +20%, min .2x", "speedup.processes: +20%, min 0.2x"),
     ] {
         assert_eq!(Regression::parse(text).unwrap().to_string(), canonical);
@@ -88,9 +88,9 @@ fn regressions_are_read() {
 }
 
 fn metric() -> impl Strategy<Value = Metric> {
-    let state = prop_oneof![Just(ThreadState::Waiting), Just(ThreadState::Native), Just(ThreadState::Io)];
+    let state = prop_oneof![Just(StateMetric::Waiting), Just(StateMetric::Native), Just(StateMetric::Io)];
     let statistic = prop_oneof![Just(Statistic::Mean), Just(Statistic::P99), Just(Statistic::Max)];
-    let deed = prop_oneof![Just(Deed::Holding), Just(Deed::InflictedWait)];
+    let deed = prop_oneof![Just(FunctionMetric::Holding), Just(FunctionMetric::InflictedWait)];
     let glob = "[ -!#-~é]{1,30}";
     prop_oneof![
         state.clone().prop_map(Metric::Share),
@@ -99,7 +99,7 @@ fn metric() -> impl Strategy<Value = Metric> {
         Just(Metric::GilBusy),
         Just(Metric::GilSwitches),
         Just(Metric::Speedup(Gain::ReleaseInNative)),
-        Just(Metric::ThreadsWorthHaving),
+        Just(Metric::GilSaturatesAt),
         (glob, state).prop_map(|(glob, state)| Metric::Thread(glob, state)),
         (glob, deed).prop_map(|(glob, deed)| Metric::Function(glob, deed)),
     ]

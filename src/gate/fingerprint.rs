@@ -38,14 +38,14 @@ pub struct Fingerprint {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Differences {
     /// What makes the two incomparable.
-    pub refused: Vec<String>,
+    pub incompatible: Vec<String>,
     /// What the reader should know.
-    pub said: Vec<String>,
+    pub notable: Vec<String>,
 }
 
 impl Fingerprint {
-    /// Of a measured window; `here` when it was measured on this machine just now.
-    pub fn of(profile: &Profile, here: bool) -> Fingerprint {
+    /// Of a measured window; `on_this_machine` when it was measured on this machine just now.
+    pub fn from_profile(profile: &Profile, on_this_machine: bool) -> Fingerprint {
         let (target, window) = (&profile.target, &profile.window);
         Fingerprint {
             python: target.python.clone(),
@@ -56,17 +56,17 @@ impl Fingerprint {
             rate_hz: window.rate_hz,
             exact: window.exact,
             switch_interval_us: target.switch_interval_us,
-            cpu_model: here.then(cpu_model).flatten(),
+            cpu_model: on_this_machine.then(cpu_model).flatten(),
             machine_cpus: target.machine_cpus,
         }
     }
 
     /// How this one, of the baseline, differs from that of now.
-    pub fn against(&self, now: &Fingerprint) -> Differences {
+    pub fn compare(&self, now: &Fingerprint) -> Differences {
         let mut out = Differences::default();
         let mut differ = |refuse: bool, what: &str, was: String, is: String| {
             if was != is {
-                let list = if refuse { &mut out.refused } else { &mut out.said };
+                let list = if refuse { &mut out.incompatible } else { &mut out.notable };
                 list.push(format!("{what} was {was} and is {is}"));
             }
         };
@@ -115,7 +115,7 @@ fn cpu_model() -> Option<String> {
 mod tests {
     use super::*;
 
-    fn print() -> Fingerprint {
+    fn fingerprint() -> Fingerprint {
         Fingerprint {
             python: "3.11.7".into(),
             gil_enabled: true,
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_changes_the_figures_is_refused() {
-        assert_eq!(print().against(&print()), Differences::default());
+        assert_eq!(fingerprint().compare(&fingerprint()), Differences::default());
         let changes: [fn(&mut Fingerprint); 7] = [
             |f| f.python = "3.12.1".into(),
             |f| f.free_threaded = true,
@@ -140,10 +140,10 @@ mod tests {
             |f| (f.free_threaded, f.gil_enabled) = (true, false),
         ];
         for change in changes {
-            let mut other = print();
+            let mut other = fingerprint();
             change(&mut other);
-            let differences = print().against(&other);
-            assert_eq!((differences.refused.len(), differences.said.len()), (1, 0), "{differences:?}");
+            let differences = fingerprint().compare(&other);
+            assert_eq!((differences.incompatible.len(), differences.notable.len()), (1, 0), "{differences:?}");
         }
     }
 
@@ -157,11 +157,11 @@ mod tests {
             (|f| f.switch_interval_us = Some(5000), 0),
             (|f| (f.cpu_model, f.machine_cpus) = (None, None), 0),
         ];
-        for (change, said) in changes {
-            let mut other = print();
+        for (change, notable) in changes {
+            let mut other = fingerprint();
             change(&mut other);
-            let differences = print().against(&other);
-            assert_eq!((differences.refused.len(), differences.said.len()), (0, said), "{differences:?}");
+            let differences = fingerprint().compare(&other);
+            assert_eq!((differences.incompatible.len(), differences.notable.len()), (0, notable), "{differences:?}");
         }
     }
 }

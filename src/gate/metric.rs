@@ -8,7 +8,7 @@
 //! | `gil.switches_per_s` | changes of the holder, by CPython's own count |
 //! | `hold_ms.X`, `wait_ms.X` with `mean`, `p50`, `p99`, `max` | length of one uninterrupted hold, or wait |
 //! | `speedup.processes`, `speedup.free_threading`, `speedup.release_in_native` | the predicted gain, as in the report |
-//! | `threads_worth_having` | at how many threads the GIL saturates |
+//! | `gil.saturates_at` | at how many threads the GIL saturates |
 //! | `thread("GLOB").STATE` | share of a thread's own wall time; of several that match, the worst one |
 //! | `function("FILE:NAME").X` with `holding`, `waiting`, `inflicted_wait`, `native` | thread-seconds per second as the innermost function; of several that match, the worst one. FILE is a path or its end, or left out with its colon |
 //! | `verdict` | the report's verdict: `verdict not in [lock-bound, …]`, `verdict == keep-threads` |
@@ -20,11 +20,13 @@ use std::fmt;
 
 /// Length of the longest glob, in bytes.
 const LONGEST_GLOB: usize = 200;
+/// Earlier names of `gil.saturates_at`, and its name in the report.
+const OLD_GIL_SATURATES_AT: [&str; 2] = ["gil_saturates_at", "threads_worth_having"];
 
 /// A state in which a thread spends its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
-pub enum ThreadState {
+pub enum StateMetric {
     Waiting,
     Holding,
     Native,
@@ -47,7 +49,7 @@ pub enum Statistic {
 /// What a function does to the GIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
-pub enum Deed {
+pub enum FunctionMetric {
     Holding,
     Waiting,
     InflictedWait,
@@ -68,7 +70,7 @@ pub enum Gain {
 #[allow(missing_docs)]
 pub enum Metric {
     /// Mean share over the threads that take part.
-    Share(ThreadState),
+    Share(StateMetric),
     GilBusy,
     GilContended,
     GilWaiters,
@@ -76,17 +78,17 @@ pub enum Metric {
     Hold(Statistic),
     Wait(Statistic),
     Speedup(Gain),
-    ThreadsWorthHaving,
+    GilSaturatesAt,
     /// Share of the worst thread whose name matches.
-    Thread(String, ThreadState),
+    Thread(String, StateMetric),
     /// Of the worst function that matches.
-    Function(String, Deed),
+    Function(String, FunctionMetric),
     Verdict,
 }
 
 /// A kind of figure, for documents and errors.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct MetricInfo {
     /// How it is written.
     pub name: &'static str,
     /// What it counts.
@@ -95,12 +97,12 @@ pub struct Row {
     pub what: &'static str,
 }
 
-const fn row(name: &'static str, unit: Unit, what: &'static str) -> Row {
-    Row { name, unit, what }
+const fn row(name: &'static str, unit: Unit, what: &'static str) -> MetricInfo {
+    MetricInfo { name, unit, what }
 }
 
 /// Every figure.
-pub const TABLE: &[Row] = &[
+pub const TABLE: &[MetricInfo] = &[
     row("waiting", Unit::Share, "share of wall time that a thread waits for the GIL; mean over threads by how much they use it"),
     row("holding", Unit::Share, "the same of holding it"),
     row("native", Unit::Share, "the same of running on a CPU without it"),
@@ -115,7 +117,7 @@ pub const TABLE: &[Row] = &[
     row("hold_ms.{mean,p50,p99,max}", Unit::Ms, "length of one uninterrupted hold"),
     row("wait_ms.{mean,p50,p99,max}", Unit::Ms, "length of one uninterrupted wait"),
     row("speedup.{processes,free_threading,release_in_native}", Unit::Factor, "predicted gain, as in the report"),
-    row("threads_worth_having", Unit::Threads, "at how many threads the GIL saturates"),
+    row("gil.saturates_at", Unit::Threads, "at how many threads the GIL saturates"),
     row("thread(\"GLOB\").{waiting,holding,native,starved,lock,io,unknown}", Unit::Share, "share of the worst matching thread's wall time"),
     row(
         "function(\"FILE:NAME\").{holding,waiting,inflicted_wait,native}",
@@ -130,19 +132,19 @@ pub fn names() -> String {
     TABLE.iter().map(|row| row.name).collect::<Vec<_>>().join(", ")
 }
 
-const STATES: [(&str, ThreadState); 7] = [
-    ("waiting", ThreadState::Waiting),
-    ("holding", ThreadState::Holding),
-    ("native", ThreadState::Native),
-    ("starved", ThreadState::Starved),
-    ("lock", ThreadState::Lock),
-    ("io", ThreadState::Io),
-    ("unknown", ThreadState::Unknown),
+const STATES: [(&str, StateMetric); 7] = [
+    ("waiting", StateMetric::Waiting),
+    ("holding", StateMetric::Holding),
+    ("native", StateMetric::Native),
+    ("starved", StateMetric::Starved),
+    ("lock", StateMetric::Lock),
+    ("io", StateMetric::Io),
+    ("unknown", StateMetric::Unknown),
 ];
 const STATISTICS: [(&str, Statistic); 4] =
     [("mean", Statistic::Mean), ("p50", Statistic::P50), ("p99", Statistic::P99), ("max", Statistic::Max)];
-const DEEDS: [(&str, Deed); 4] =
-    [("holding", Deed::Holding), ("waiting", Deed::Waiting), ("inflicted_wait", Deed::InflictedWait), ("native", Deed::Native)];
+const FUNCTION_METRICS: [(&str, FunctionMetric); 4] =
+    [("holding", FunctionMetric::Holding), ("waiting", FunctionMetric::Waiting), ("inflicted_wait", FunctionMetric::InflictedWait), ("native", FunctionMetric::Native)];
 const GAINS: [(&str, Gain); 3] =
     [("processes", Gain::Processes), ("free_threading", Gain::FreeThreading), ("release_in_native", Gain::ReleaseInNative)];
 
@@ -150,18 +152,18 @@ fn find<T: Copy>(table: &[(&'static str, T)], name: &str) -> Option<T> {
     table.iter().find(|(known, _)| *known == name).map(|(_, what)| *what)
 }
 
-fn word<T: PartialEq>(table: &[(&'static str, T)], what: T) -> &'static str {
+fn name_of<T: PartialEq>(table: &[(&'static str, T)], what: T) -> &'static str {
     table.iter().find(|(_, known)| *known == what).map_or("", |(name, _)| name)
 }
 
-impl ThreadState {
+impl StateMetric {
     /// Its name.
     pub fn name(self) -> &'static str {
-        word(&STATES, self)
+        name_of(&STATES, self)
     }
 
     /// All of them.
-    pub fn all() -> impl Iterator<Item = ThreadState> {
+    pub fn all() -> impl Iterator<Item = StateMetric> {
         STATES.iter().map(|(_, state)| *state)
     }
 }
@@ -178,7 +180,7 @@ impl Metric {
             ("hold_ms", statistic) => Metric::Hold(find(&STATISTICS, statistic)?),
             ("wait_ms", statistic) => Metric::Wait(find(&STATISTICS, statistic)?),
             ("speedup", gain) => Metric::Speedup(find(&GAINS, gain)?),
-            _ if name == "threads_worth_having" => Metric::ThreadsWorthHaving,
+            _ if name == "gil.saturates_at" || OLD_GIL_SATURATES_AT.contains(&name) => Metric::GilSaturatesAt,
             _ if name == "verdict" => Metric::Verdict,
             _ => Metric::Share(find(&STATES, name)?),
         })
@@ -196,8 +198,8 @@ impl Metric {
                 Ok(Metric::Thread(glob.into(), state))
             }
             "function" => {
-                let deed = find(&DEEDS, what).ok_or_else(|| list(DEEDS.iter().map(|(name, _)| *name).collect()))?;
-                Ok(Metric::Function(glob.into(), deed))
+                let metric_of_function = find(&FUNCTION_METRICS, what).ok_or_else(|| list(FUNCTION_METRICS.iter().map(|(name, _)| *name).collect()))?;
+                Ok(Metric::Function(glob.into(), metric_of_function))
             }
             _ => Err(format!("there is no metric {kind}(…); there are: {}", names())),
         }
@@ -207,7 +209,7 @@ impl Metric {
     pub fn unit(&self) -> Unit {
         match self {
             Metric::Share(_) | Metric::GilBusy | Metric::GilContended | Metric::Thread(..) => Unit::Share,
-            Metric::GilWaiters | Metric::ThreadsWorthHaving | Metric::Function(..) => Unit::Threads,
+            Metric::GilWaiters | Metric::GilSaturatesAt | Metric::Function(..) => Unit::Threads,
             Metric::GilSwitches => Unit::PerSecond,
             Metric::Hold(_) | Metric::Wait(_) => Unit::Ms,
             Metric::Speedup(_) => Unit::Factor,
@@ -224,12 +226,12 @@ impl fmt::Display for Metric {
             Metric::GilContended => f.write_str("gil.contended"),
             Metric::GilWaiters => f.write_str("gil.waiters_mean"),
             Metric::GilSwitches => f.write_str("gil.switches_per_s"),
-            Metric::Hold(statistic) => write!(f, "hold_ms.{}", word(&STATISTICS, *statistic)),
-            Metric::Wait(statistic) => write!(f, "wait_ms.{}", word(&STATISTICS, *statistic)),
-            Metric::Speedup(gain) => write!(f, "speedup.{}", word(&GAINS, *gain)),
-            Metric::ThreadsWorthHaving => f.write_str("threads_worth_having"),
+            Metric::Hold(statistic) => write!(f, "hold_ms.{}", name_of(&STATISTICS, *statistic)),
+            Metric::Wait(statistic) => write!(f, "wait_ms.{}", name_of(&STATISTICS, *statistic)),
+            Metric::Speedup(gain) => write!(f, "speedup.{}", name_of(&GAINS, *gain)),
+            Metric::GilSaturatesAt => f.write_str("gil.saturates_at"),
             Metric::Thread(glob, state) => write!(f, "thread(\"{glob}\").{}", state.name()),
-            Metric::Function(glob, deed) => write!(f, "function(\"{glob}\").{}", word(&DEEDS, *deed)),
+            Metric::Function(glob, metric_of_function) => write!(f, "function(\"{glob}\").{}", name_of(&FUNCTION_METRICS, *metric_of_function)),
             Metric::Verdict => f.write_str("verdict"),
         }
     }

@@ -46,7 +46,7 @@ pub struct RunBrief {
     /// Length of its window.
     pub seconds: f64,
     /// Looks made.
-    pub looks: u64,
+    pub samples: u64,
     /// Looks that were missed.
     pub missed: u64,
     /// What its report's verdict is.
@@ -80,7 +80,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// One character for tables.
-    pub fn mark(self) -> char {
+    pub fn symbol(self) -> char {
         match self {
             Verdict::Pass => '✓',
             Verdict::Warn => '!',
@@ -90,7 +90,7 @@ impl Verdict {
     }
 
     /// The word for it, as in JSON.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Verdict::Pass => "pass",
             Verdict::Warn => "warn",

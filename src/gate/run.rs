@@ -3,7 +3,7 @@
 //! Times are in microseconds, whole ones, so that a baseline is a short text. What a baseline says is foreign: [`Run::is_sound`] comes before
 //! any use of it.
 
-use super::metric::ThreadState;
+use super::metric::StateMetric;
 use crate::analysis::report::{Code, Confidence, Estimate, Report};
 use crate::profile::buckets::{GilSeries, Series, Buckets, ThreadSeries, BUCKETS};
 use crate::profile::{Histogram, Profile};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What a baseline may hold at most of each.
-const MOST_ROWS: usize = 100_000;
+const MAX_ROWS: usize = 100_000;
 /// Nor may a figure in it be larger.
 const LARGEST: f64 = 1e15;
 
@@ -22,7 +22,8 @@ pub struct Run {
     /// Length of its window.
     pub seconds: f64,
     /// Looks made.
-    pub looks: u64,
+    #[serde(alias = "looks")]
+    pub samples: u64,
     /// Looks missed.
     pub missed: u64,
     /// Its verdict.
@@ -48,7 +49,8 @@ pub struct Run {
     /// Every function that held or wanted the GIL, or ran without it.
     pub functions: Vec<FunctionRun>,
     /// One stretch.
-    pub stretch_us: f64,
+    #[serde(alias = "stretch_us")]
+    pub bucket_us: f64,
 }
 
 /// Why a run is not to be judged.
@@ -64,7 +66,8 @@ pub struct Unusable {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Shares {
     /// All time.
-    pub wholes: Vec<f64>,
+    #[serde(alias = "wholes")]
+    pub totals: Vec<f64>,
     /// Time in each state.
     pub states: BTreeMap<String, Vec<f64>>,
 }
@@ -117,9 +120,9 @@ pub struct FunctionRun {
 
 impl Run {
     /// Of a measured window.
-    pub fn of(profile: &Profile, report: &Report, stretches: &Buckets) -> Run {
+    pub fn from_report(profile: &Profile, report: &Report, stretches: &Buckets) -> Run {
         let (window, verdict) = (&report.window, &report.verdict);
-        let mut threads: Vec<ThreadRun> = stretches.threads.values().map(thread).filter(|t| !t.shares.wholes.is_empty()).collect();
+        let mut threads: Vec<ThreadRun> = stretches.threads.values().map(thread).filter(|t| !t.shares.totals.is_empty()).collect();
         threads.sort_by(|a, b| a.name.cmp(&b.name).then(b.shares.sum("waiting").total_cmp(&a.shares.sum("waiting"))));
         let mut functions: Vec<FunctionRun> = stretches
             .functions
@@ -141,7 +144,7 @@ impl Run {
         let rate = profile.window.rate_hz;
         Run {
             seconds: window.seconds,
-            looks: window.samples,
+            samples: window.samples,
             missed: window.missed,
             verdict: Some(verdict.code),
             confidence: Some(verdict.confidence),
@@ -157,14 +160,14 @@ impl Run {
             predicted: predicted(report),
             threads,
             functions,
-            stretch_us: stretches.length() / 1e3,
+            bucket_us: stretches.length() / 1e3,
         }
     }
 
     /// Whether it can be one: everything in it has the length that it should, and is a number.
     pub fn is_sound(&self) -> bool {
         let series = |s: &Vec<f64>| (s.is_empty() || s.len() == BUCKETS) && s.iter().all(|x| (0.0..=LARGEST).contains(x));
-        let shares = |s: &Shares| series(&s.wholes) && s.states.len() <= State::COUNT && s.states.values().all(series);
+        let shares = |s: &Shares| series(&s.totals) && s.states.len() <= State::COUNT && s.states.values().all(series);
         let lengths = |h: &Vec<Histogram>| (h.is_empty() || h.len() == BUCKETS) && h.iter().all(Histogram::is_sound);
         let gil = |g: &GilRun| {
             let all = [&g.observed, &g.busy, &g.contended, &g.waiting];
@@ -172,10 +175,10 @@ impl Run {
         };
         let function = |f: &FunctionRun| [&f.holding, &f.waiting, &f.inflicted_wait, &f.native].into_iter().all(series);
         let estimate = |e: &Estimate| e.low <= e.estimate && e.estimate <= e.high && e.low >= 0.0 && e.high <= LARGEST;
-        [self.seconds, self.resolution_ms, self.stretch_us, self.starved_holding].iter().all(|x| (0.0..=LARGEST).contains(x))
-            && self.threads.len() <= MOST_ROWS
-            && self.functions.len() <= MOST_ROWS
-            && self.predicted.len() <= MOST_ROWS
+        [self.seconds, self.resolution_ms, self.bucket_us, self.starved_holding].iter().all(|x| (0.0..=LARGEST).contains(x))
+            && self.threads.len() <= MAX_ROWS
+            && self.functions.len() <= MAX_ROWS
+            && self.predicted.len() <= MAX_ROWS
             && shares(&self.process)
             && self.gil.as_ref().is_none_or(gil)
             && self.predicted.values().all(estimate)
@@ -225,7 +228,7 @@ fn predicted(report: &Report) -> BTreeMap<String, Estimate> {
         ("processes", speedup.processes),
         ("free_threading", speedup.free_threading),
         ("release_in_native", speedup.release_in_native),
-        ("threads_worth_having", verdict.gil_saturates_at_interval),
+        ("gil_saturates_at", verdict.gil_saturates_at_interval),
     ];
     all.into_iter().filter_map(|(name, estimate)| Some((name.to_string(), estimate.filter(|e| e.high.is_finite())?))).collect()
 }
@@ -243,32 +246,32 @@ fn micros(series: &Series) -> Vec<f64> {
 }
 
 /// What of a split a state is.
-pub fn part(split: &Split, state: ThreadState) -> f64 {
+pub fn part(split: &Split, state: StateMetric) -> f64 {
     match state {
-        ThreadState::Holding => split.holding(),
-        ThreadState::Waiting => split.get(State::Waiting),
-        ThreadState::Native => split.get(State::Native),
-        ThreadState::Starved => split.get(State::Starved),
-        ThreadState::Lock => split.get(State::Lock),
-        ThreadState::Io => split.get(State::Io),
-        ThreadState::Unknown => split.get(State::Unknown),
+        StateMetric::Holding => split.holding(),
+        StateMetric::Waiting => split.get(State::Waiting),
+        StateMetric::Native => split.get(State::Native),
+        StateMetric::Starved => split.get(State::Starved),
+        StateMetric::Lock => split.get(State::Lock),
+        StateMetric::Io => split.get(State::Io),
+        StateMetric::Unknown => split.get(State::Unknown),
     }
 }
 
 /// Threads' states, each thread multiplied by its weight.
 fn shares<'a>(threads: impl Iterator<Item = (&'a ThreadSeries, f64)>) -> Shares {
-    let mut wholes = [0.0; BUCKETS];
+    let mut totals = [0.0; BUCKETS];
     let mut states: BTreeMap<&str, Series> = BTreeMap::new();
     for (thread, weight) in threads {
         for (n, split) in thread.splits.iter().enumerate() {
-            wholes[n] += weight * split.total();
-            for state in ThreadState::all() {
+            totals[n] += weight * split.total();
+            for state in StateMetric::all() {
                 states.entry(state.name()).or_insert([0.0; BUCKETS])[n] += weight * part(split, state);
             }
         }
     }
     let some = states.into_iter().map(|(name, series)| (name.to_string(), micros(&series))).filter(|(_, series)| !series.is_empty());
-    Shares { wholes: micros(&wholes), states: some.collect() }
+    Shares { totals: micros(&totals), states: some.collect() }
 }
 
 fn thread(series: &ThreadSeries) -> ThreadRun {

@@ -3,7 +3,7 @@
 //! Also the input of the flamegraph, so that both always show the same. A frame in square brackets is a remark of gilprof's and no
 //! Python function; Python frames always end in `(file:line)`, so the two cannot be taken for each other.
 
-use crate::output::plain;
+use crate::output::sanitize;
 use crate::sample::{Frame, Split, Stack, State, Trust};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -25,12 +25,12 @@ pub enum FlameMode {
 
 /// What stands at the root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Roots {
+pub enum GroupBy {
     /// All threads together.
     #[default]
-    Merged,
+    Nothing,
     /// A frame per thread name.
-    ByThread,
+    Thread,
 }
 
 /// One stack of one thread, and the time spent in it.
@@ -48,7 +48,7 @@ pub struct FlameRow<'a> {
 
 /// One stack of one thread that waited, and the stack that held meanwhile.
 #[derive(Clone, Debug)]
-pub struct BehindRow<'a> {
+pub struct WaitRow<'a> {
     /// Of which process, where there are several.
     pub process: Option<Rc<str>>,
     /// Whose.
@@ -73,30 +73,30 @@ pub struct FlameInput<'a> {
     /// Which time counts.
     pub mode: FlameMode,
     /// Whether threads are kept apart.
-    pub roots: Roots,
+    pub group_by: GroupBy,
     /// The stacks, in any order.
     pub rows: Vec<FlameRow<'a>>,
     /// Who waited behind whom, in any order.
-    pub behind: Vec<BehindRow<'a>>,
+    pub waits: Vec<WaitRow<'a>>,
 }
 
 impl FlameInput<'_> {
     /// Nothing as yet.
-    pub fn empty(mode: FlameMode, roots: Roots) -> FlameInput<'static> {
-        FlameInput { title: String::new(), subtitle: String::new(), seconds: 0.0, mode, roots, rows: Vec::new(), behind: Vec::new() }
+    pub fn empty(mode: FlameMode, group_by: GroupBy) -> FlameInput<'static> {
+        FlameInput { title: String::new(), subtitle: String::new(), seconds: 0.0, mode, group_by, rows: Vec::new(), waits: Vec::new() }
     }
 }
 
 /// The root of a stack whose outer frames could not be read.
-pub const CUT: &str = "[cut]";
+pub const TRUNCATED: &str = "[cut]";
 /// The leaf of a stack whose inner frames moved while they were read.
-pub const MOVING: &str = "[moving]";
+pub const TORN: &str = "[moving]";
 /// The only frame of a thread that runs no Python.
 pub const NO_PYTHON: &str = "[no python]";
 /// Between the stack that waits and the one that holds.
-pub const BEHIND: &str = "[behind]";
+pub const WAITS_FOR: &str = "[behind]";
 /// In the place of a stack that holds, where nobody was seen to: the GIL changed hands.
-pub const HAND_OFF: &str = "[hand-off]";
+pub const NO_HOLDER: &str = "[hand-off]";
 /// What ends the frames of a stack that holds.
 pub const HOLDS: &str = " [holds]";
 
@@ -163,12 +163,12 @@ pub fn fold(input: &FlameInput<'_>) -> BTreeMap<String, u64> {
         }
     };
     if input.mode == FlameMode::Blame {
-        for row in &input.behind {
-            add(two_sided(row, input.roots), row.nanos);
+        for row in &input.waits {
+            add(two_sided(row, input.group_by), row.nanos);
         }
     } else {
         for row in &input.rows {
-            let mut frames = roots(row.process.as_deref(), row.thread, input.roots);
+            let mut frames = root_frames(row.process.as_deref(), row.thread, input.group_by);
             frames.extend(frames_of(row.stack));
             let base = frames.join(";");
             for state in input.mode.states() {
@@ -180,22 +180,22 @@ pub fn fold(input: &FlameInput<'_>) -> BTreeMap<String, u64> {
 }
 
 /// The stack that waits, and on top of it the one that holds, upside down: what holds is next to what it holds up.
-fn two_sided(row: &BehindRow<'_>, kept: Roots) -> String {
-    let mut frames = roots(row.process.as_deref(), row.thread, kept);
+fn two_sided(row: &WaitRow<'_>, group_by: GroupBy) -> String {
+    let mut frames = root_frames(row.process.as_deref(), row.thread, group_by);
     frames.extend(frames_of(row.waiter));
     match row.holder {
         Some(holder) => {
-            frames.push(BEHIND.into());
+            frames.push(WAITS_FOR.into());
             frames.extend(frames_of(holder).into_iter().rev().map(|frame| frame + HOLDS));
         }
-        None => frames.push(HAND_OFF.into()),
+        None => frames.push(NO_HOLDER.into()),
     }
     frames.join(";")
 }
 
 /// What stands below the stack.
-fn roots(process: Option<&str>, thread: &str, kept: Roots) -> Vec<String> {
-    let thread = (kept == Roots::ByThread).then_some(thread);
+fn root_frames(process: Option<&str>, thread: &str, group_by: GroupBy) -> Vec<String> {
+    let thread = (group_by == GroupBy::Thread).then_some(thread);
     process.into_iter().chain(thread).map(safe).collect()
 }
 
@@ -203,11 +203,11 @@ fn roots(process: Option<&str>, thread: &str, kept: Roots) -> Vec<String> {
 fn frames_of(stack: &Stack) -> Vec<String> {
     let mut frames = Vec::with_capacity(stack.frames.len() + 3);
     if stack.trust == Trust::Cut {
-        frames.push(CUT.into());
+        frames.push(TRUNCATED.into());
     }
     frames.extend(stack.frames.iter().map(frame_text));
     match stack.trust {
-        Trust::Moving => frames.push(MOVING.into()),
+        Trust::Moving => frames.push(TORN.into()),
         Trust::Whole if stack.frames.is_empty() => frames.push(NO_PYTHON.into()),
         _ => {}
     }
@@ -217,7 +217,7 @@ fn frames_of(stack: &Stack) -> Vec<String> {
 /// `name (file:line of the function)`, so that all lines of a function make one frame.
 pub fn frame_text(frame: &Frame) -> String {
     let function = &frame.function;
-    let file = plain::basename(&function.file);
+    let file = sanitize::basename(&function.file);
     match function.first_line {
         0 => format!("{} ({})", safe(&function.name), safe(file)),
         line => format!("{} ({}:{line})", safe(&function.name), safe(file)),
@@ -226,10 +226,10 @@ pub fn frame_text(frame: &Frame) -> String {
 
 /// A name that cannot end a frame or a line, cannot be empty, and cannot make its line a comment.
 fn safe(name: &str) -> String {
-    let name = plain::clean(name).replace(';', &plain::escape(';'));
+    let name = sanitize::clean(name).replace(';', &sanitize::escape(';'));
     match name.trim() {
         "" => "?".into(),
-        name if name.starts_with('#') => plain::escape('#') + &name[1..],
+        name if name.starts_with('#') => sanitize::escape('#') + &name[1..],
         name => name.into(),
     }
 }

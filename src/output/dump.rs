@@ -1,7 +1,7 @@
 //! One look at every thread, as text (in the manner of py-spy's `dump`) or as JSON, schema `gilprof.dump/1`.
 
 use crate::error::Result;
-use crate::output::plain::{basename, clean};
+use crate::output::sanitize::{basename, clean};
 use crate::output::{json, palette};
 use crate::sample::{Evidence, Frame, State, TargetFacts, ThreadView, Trust};
 use serde::Serialize;
@@ -29,7 +29,7 @@ pub fn text(target: &TargetFacts, threads: &[ThreadView], colour: bool) -> Strin
 fn thread_text(thread: &ThreadView, colour: bool) -> String {
     let head = format!("Thread {} ({})", thread.tid, clean(&thread.name));
     let state = palette::paint(thread.state.label(), thread.state, colour);
-    let mut out = format!("{}: {state}\n", palette::strong(&head, colour));
+    let mut out = format!("{}: {state}\n", palette::bold(&head, colour));
     let stack = &thread.stack;
     if stack.trust == Trust::Moving {
         out += "    [moving: the innermost frames changed while they were read]\n";
@@ -101,14 +101,14 @@ pub fn to_json(target: &TargetFacts, threads: &[ThreadView]) -> Result<String> {
 }
 
 fn dump_thread(thread: &ThreadView) -> DumpThread<'_> {
-    let (state, holding) = words(thread.state);
+    let (state, holding) = state_names(thread.state);
     DumpThread {
         tid: thread.tid.0,
         name: &thread.name,
         python: thread.python,
         state,
         holding,
-        evidence: evidence_word(thread.evidence),
+        evidence: evidence_name(thread.evidence),
         trust: match thread.stack.trust {
             Trust::Whole => "whole",
             Trust::Moving => "moving",
@@ -129,7 +129,7 @@ fn dump_frame(frame: &Frame) -> DumpFrame<'_> {
 }
 
 /// The state as the report's schema names it, and its part of holding.
-fn words(state: State) -> (&'static str, Option<&'static str>) {
+fn state_names(state: State) -> (&'static str, Option<&'static str>) {
     match state {
         State::HoldingPython => ("holding", Some("python")),
         State::HoldingNative => ("holding", Some("native")),
@@ -139,7 +139,7 @@ fn words(state: State) -> (&'static str, Option<&'static str>) {
     }
 }
 
-fn evidence_word(evidence: Evidence) -> &'static str {
+fn evidence_name(evidence: Evidence) -> &'static str {
     match evidence {
         Evidence::GilHolder => "gil-holder",
         Evidence::GilFutex => "gil-futex",

@@ -4,8 +4,8 @@
 //! with the GIL, the state in wall mode) has the state's own colour from the one palette. No state is left to a random number.
 
 use crate::error::{Error, Result};
-use crate::output::collapsed::{fold, FlameInput, FlameMode, Roots, BEHIND, CUT, HAND_OFF, HOLDS, MOVING, NO_PYTHON};
-use crate::output::{columns, numbers, palette, plain};
+use crate::output::collapsed::{fold, FlameInput, FlameMode, GroupBy, WAITS_FOR, TRUNCATED, NO_HOLDER, HOLDS, TORN, NO_PYTHON};
+use crate::output::{columns, numbers, palette, sanitize};
 use crate::sample::State;
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{from_lines, Options, TextTruncateDirection};
@@ -37,7 +37,7 @@ pub fn differential(base: &FlameInput<'_>, new: &FlameInput<'_>) -> Result<Strin
     let stacks: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let us = |folded: &BTreeMap<String, u64>, stack: &String| folded.get(stack).copied().unwrap_or(0);
     let lines: Vec<String> = stacks.into_iter().map(|stack| format!("{stack} {} {}", us(&before, stack), us(&after, stack))).collect();
-    let what = columns::fit(&format!("{}, against {}", title(new), plain::clean(&base.title)), TITLE_COLUMNS);
+    let what = columns::fit(&format!("{}, against {}", title(new), sanitize::clean(&base.title)), TITLE_COLUMNS);
     let how = format!("width is {} in microseconds a second; red has grown, blue has shrunk", new.mode.weight());
     draw(&mut options(what, how), &lines)
 }
@@ -76,11 +76,11 @@ fn title(input: &FlameInput<'_>) -> String {
         FlameMode::Blame => "Who waits for the GIL, and behind whom",
         FlameMode::Wall => "Where the time of threads goes",
     };
-    columns::fit(&format!("{what}: {}", plain::clean(&input.title)), TITLE_COLUMNS)
+    columns::fit(&format!("{what}: {}", sanitize::clean(&input.title)), TITLE_COLUMNS)
 }
 
 fn subtitle(input: &FlameInput<'_>, total_us: u64) -> String {
-    let window = plain::clean(&input.subtitle);
+    let window = sanitize::clean(&input.subtitle);
     let total = numbers::seconds(total_us as f64 / 1e6);
     columns::fit(&format!("{window}; width is {} in microseconds, {total} in all", input.mode.weight()), TITLE_COLUMNS)
 }
@@ -97,30 +97,30 @@ pub fn base(mode: FlameMode) -> Option<State> {
 
 /// A fixed colour for every frame text of the picture.
 fn colours(input: &FlameInput<'_>, folded: &BTreeMap<String, u64>) -> PaletteMap {
-    let base = base(input.mode).map_or(palette::NEUTRAL, |state| palette::ink(state).rgb);
+    let base = base(input.mode).map_or(palette::NEUTRAL, |state| palette::style(state).rgb);
     let mut map = PaletteMap::default();
     // The frame below all, which inferno adds with an empty name.
     map.insert("", rgb(palette::NEUTRAL));
-    let holds = palette::ink(State::HoldingPython).rgb;
+    let holds = palette::style(State::HoldingPython).rgb;
     let several = input.rows.iter().any(|row| row.process.is_some());
-    let roots = usize::from(input.roots == Roots::ByThread) + usize::from(several);
+    let root_count = usize::from(input.group_by == GroupBy::Thread) + usize::from(several);
     for stack in folded.keys() {
         for (depth, frame) in stack.split(';').enumerate() {
             let ink = if frame.ends_with(HOLDS) { holds } else { base };
-            map.insert(frame, rgb(if depth < roots { palette::NEUTRAL } else { palette::shade(ink, frame) }));
+            map.insert(frame, rgb(if depth < root_count { palette::NEUTRAL } else { palette::shade(ink, frame) }));
         }
     }
-    let unknown = rgb(palette::ink(State::Unknown).rgb);
-    for remark in [CUT, MOVING, NO_PYTHON] {
+    let unknown = rgb(palette::style(State::Unknown).rgb);
+    for remark in [TRUNCATED, TORN, NO_PYTHON] {
         map.insert(remark, unknown);
         map.insert(format!("{remark}{HOLDS}").as_str(), unknown);
     }
-    for remark in [BEHIND, HAND_OFF] {
+    for remark in [WAITS_FOR, NO_HOLDER] {
         map.insert(remark, rgb(palette::NEUTRAL));
     }
     for state in input.mode.states() {
         if let Some(leaf) = input.mode.leaf(state) {
-            map.insert(leaf, rgb(palette::ink(state).rgb));
+            map.insert(leaf, rgb(palette::style(state).rgb));
         }
     }
     map
@@ -139,7 +139,7 @@ fn empty(input: &FlameInput<'_>) -> String {
         FlameMode::Wall => "No thread was seen.",
     };
     let title = xml(&title(input));
-    let window = xml(&plain::clean(&input.subtitle));
+    let window = xml(&sanitize::clean(&input.subtitle));
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"no\"?>\n\
          <svg version=\"1.1\" width=\"1200\" height=\"120\" viewBox=\"0 0 1200 120\" xmlns=\"http://www.w3.org/2000/svg\">\n\

@@ -4,7 +4,7 @@
 
 use crate::analysis::report::Report;
 use crate::error::{Error, Result};
-use crate::output::plain::is_hostile;
+use crate::output::sanitize::is_hostile;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 use std::io::{self, Write};
@@ -33,7 +33,7 @@ pub fn render_all(reports: &[&Report]) -> Result<String> {
 /// Anything of ours as JSON in the same manner.
 pub fn to_string<T: Serialize>(value: &T) -> Result<String> {
     let mut out = Vec::new();
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, Plain(PrettyFormatter::with_indent(b"  ")));
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, SanitizingFormatter(PrettyFormatter::with_indent(b"  ")));
     value.serialize(&mut serializer).map_err(|e| failed(e.into()))?;
     out.push(b'\n');
     String::from_utf8(out).map_err(|e| failed(io::Error::new(io::ErrorKind::InvalidData, e)))
@@ -45,9 +45,9 @@ fn failed(source: io::Error) -> Error {
 
 /// The pretty formatter, with shorter figures and with every dangerous character escaped: JSON leaves C1 controls and
 /// direction marks bare, and reports are read with `cat`.
-struct Plain<'a>(PrettyFormatter<'a>);
+struct SanitizingFormatter<'a>(PrettyFormatter<'a>);
 
-impl Formatter for Plain<'_> {
+impl Formatter for SanitizingFormatter<'_> {
     fn write_f64<W: ?Sized + Write>(&mut self, w: &mut W, value: f64) -> io::Result<()> {
         // Adding 0 turns a negative zero into a plain one. Too large to scale stays as it is.
         let rounded = (value * 1e6).round() / 1e6 + 0.0;

@@ -1,11 +1,11 @@
 //! One file per format; each a pure function of a report or a profile.
 //!
-//! Nothing here measures, judges or writes files. Whatever came from the target goes through [`plain`] first, because a
+//! Nothing here measures, judges or writes files. Whatever came from the target goes through [`sanitize`] first, because a
 //! thread may be called anything, escape sequences included; every figure goes through [`numbers`], every colour through [`palette`].
 
 pub mod collapsed;
 pub mod columns;
-mod course;
+mod timeline;
 pub mod dump;
 pub mod firefox;
 pub mod flamegraph;
@@ -14,7 +14,7 @@ pub mod json;
 pub mod numbers;
 pub mod palette;
 pub mod perfetto;
-pub mod plain;
+pub mod sanitize;
 pub mod pprof;
 pub mod speedscope;
 #[cfg(test)]
@@ -123,7 +123,7 @@ pub fn format_for_path(path: &Path) -> Result<FileFormat> {
             "failed to tell a format from the file name {}: use an ending of .gilprof (recording), .html (page for a browser), \
              .svg (flamegraph), .json (report), .folded, .folded.txt or .collapsed (folded stacks), .pb.gz or .pprof (pprof), .speedscope.json, \
              .firefox.json (Firefox Profiler), .pftrace or .perfetto-trace (Perfetto)",
-            plain::clean(&path.to_string_lossy())
+            sanitize::clean(&path.to_string_lossy())
         ))
     })
 }

@@ -8,7 +8,7 @@ use crate::sample::State;
 
 /// How one state looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ink {
+pub struct StateStyle {
     /// In pictures.
     pub rgb: (u8, u8, u8),
     /// In the terminal's 256 colours.
@@ -20,7 +20,7 @@ pub struct Ink {
 }
 
 /// How `state` looks.
-pub const fn ink(state: State) -> Ink {
+pub const fn style(state: State) -> StateStyle {
     let (rgb, ansi, glyph, legend) = match state {
         State::HoldingPython => ((0xe6, 0x9f, 0x00), 214, '#', "holds"),
         State::HoldingNative => ((0xf0, 0xe4, 0x42), 227, 'C', "holds in C"),
@@ -34,14 +34,14 @@ pub const fn ink(state: State) -> Ink {
         State::Io => ((0xd9, 0xd9, 0xd9), 252, ' ', "idle or I/O"),
         State::Unknown => ((0x99, 0x99, 0x99), 246, '?', "unknown"),
     };
-    Ink { rgb, ansi, glyph, legend }
+    StateStyle { rgb, ansi, glyph, legend }
 }
 
 /// What frames that stand for no state are filled with, before shading.
 pub const NEUTRAL: (u8, u8, u8) = (0xee, 0xe8, 0xd8);
 
 /// How much darker or lighter than its kind a name is drawn, in steps of 1/255.
-pub fn lean(name: &str) -> i16 {
+pub fn hash_shade(name: &str) -> i16 {
     // FNV-1a: the standard library's hashers promise nothing from one release to the next.
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     ((hash >> 32) % 41) as i16 - 20
@@ -49,28 +49,28 @@ pub fn lean(name: &str) -> i16 {
 
 /// A shade of `base`, up to a tenth darker or lighter by the name's hash, so that neighbours differ and a name always looks the same.
 pub fn shade(base: (u8, u8, u8), name: &str) -> (u8, u8, u8) {
-    let by = lean(name);
+    let by = hash_shade(name);
     let move_one = |c: u8| (i16::from(c) + by).clamp(0, 255) as u8;
     (move_one(base.0), move_one(base.1), move_one(base.2))
 }
 
 /// `text` in a state's colour.
 pub fn paint(text: &str, state: State, colour: bool) -> String {
-    code(text, &format!("38;5;{}", ink(state).ansi), colour)
+    code(text, &format!("38;5;{}", style(state).ansi), colour)
 }
 
 /// `text` in bold, for headings.
-pub fn strong(text: &str, colour: bool) -> String {
+pub fn bold(text: &str, colour: bool) -> String {
     code(text, "1", colour)
 }
 
 /// `text` in the background, for what is only sometimes read.
-pub fn faint(text: &str, colour: bool) -> String {
+pub fn dim(text: &str, colour: bool) -> String {
     code(text, "2", colour)
 }
 
 /// The state whose colour a verdict has: alarming, good news, or neither.
-pub fn tone(verdict: Code) -> State {
+pub fn verdict_style(verdict: Code) -> State {
     match verdict {
         Code::SwitchToProcesses | Code::ReleaseTheGil | Code::BlockedHoldingGil | Code::LatencyVictims => State::HoldingBlocked,
         Code::AlreadyParallel | Code::KeepThreads | Code::GilDisabled => State::Native,
@@ -82,7 +82,7 @@ pub fn tone(verdict: Code) -> State {
 
 /// A verdict's name in its tone.
 pub fn verdict(text: &str, verdict: Code, colour: bool) -> String {
-    code(text, &format!("1;38;5;{}", ink(tone(verdict)).ansi), colour)
+    code(text, &format!("1;38;5;{}", style(verdict_style(verdict)).ansi), colour)
 }
 
 fn code(text: &str, sgr: &str, colour: bool) -> String {
@@ -100,9 +100,9 @@ mod tests {
 
     #[test]
     fn no_two_states_look_alike() {
-        let inks: Vec<Ink> = State::ALL.iter().map(|&s| ink(s)).collect();
-        assert_eq!(inks.iter().map(|i| i.rgb).collect::<HashSet<_>>().len(), State::COUNT);
-        assert_eq!(inks.iter().map(|i| i.ansi).collect::<HashSet<_>>().len(), State::COUNT);
-        assert_eq!(inks.iter().map(|i| i.glyph).collect::<HashSet<_>>().len(), State::COUNT);
+        let styles: Vec<StateStyle> = State::ALL.iter().map(|&s| style(s)).collect();
+        assert_eq!(styles.iter().map(|i| i.rgb).collect::<HashSet<_>>().len(), State::COUNT);
+        assert_eq!(styles.iter().map(|i| i.ansi).collect::<HashSet<_>>().len(), State::COUNT);
+        assert_eq!(styles.iter().map(|i| i.glyph).collect::<HashSet<_>>().len(), State::COUNT);
     }
 }

@@ -4,8 +4,8 @@
 //! needed, by hand (perfetto.dev, protos/perfetto/trace). Slices are named by state; what ran there, who held meanwhile and how that is
 //! known are their arguments. Every span of holding has a flow of its own number; the next holder of the same GIL ends it.
 
-use super::course::{leaf, Course, Joined, Span};
-use super::{plain, text, Source};
+use super::timeline::{leaf, SpanSink, SpanBuilder, Span};
+use super::{sanitize, text, Source};
 use crate::error::{Error, Result};
 use crate::ids::{GilId, ThreadId};
 use crate::sample::{GilLook, Holder, State, ThreadFacts};
@@ -102,15 +102,15 @@ const COUNTER: i32 = 4;
 /// All packets come from one writer.
 const SEQUENCE: u32 = 1;
 /// Who holds next within so much of a hold's end took the GIL from it.
-const HAND_OVER: u64 = 3_000_000;
+const MAX_SWITCH_GAP: u64 = 3_000_000;
 
 /// Threads whose names and GILs are kept for arguments and arrows; those of later ones have neither.
-const MOST_THREADS: usize = 1 << 18;
+const MAX_THREADS: usize = 1 << 18;
 
 /// Writes the trace of all processes.
 pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     for (n, source) in sources.iter().enumerate() {
-        let mut trace = Joined::new(Trace::new(n as u64, source, out));
+        let mut trace = SpanBuilder::new(Trace::new(n as u64, source, out));
         source.timeline()?.replay(&mut trace)?;
         trace.finish().written.map_err(Error::Write)?;
     }
@@ -144,8 +144,8 @@ impl<'a> Trace<'a> {
         let base = (number + 1) << 40;
         let (threads, gils, holds) = Default::default();
         let mut trace = Trace { out, written: Ok(()), pid: target.pid, base, threads, gils, holds, flows: base };
-        let cmdline = target.command.iter().map(|word| plain::clean(word)).collect();
-        let process = Process { pid: target.pid, cmdline, process_name: plain::clean(&text::program(target)) };
+        let cmdline = target.command.iter().map(|word| sanitize::clean(word)).collect();
+        let process = Process { pid: target.pid, cmdline, process_name: sanitize::clean(&text::program(target)) };
         trace.describe(TrackDescriptor { uuid: base, process: Some(process), ..TrackDescriptor::default() });
         trace
     }
@@ -195,26 +195,26 @@ impl<'a> Trace<'a> {
         // last before the next thread holds: each part begins a flow, and those that are not ended are not drawn.
         self.flows += 1;
         self.holds.insert(gil, (span.thread, span.end, self.flows));
-        let taken = before.filter(|&(thread, end, _)| thread != span.thread && span.begin.abs_diff(end) <= HAND_OVER);
+        let taken = before.filter(|&(thread, end, _)| thread != span.thread && span.begin.abs_diff(end) <= MAX_SWITCH_GAP);
         (vec![self.flows], taken.into_iter().map(|(_, _, flow)| flow).collect())
     }
 
     /// A counter's value, where it has changed.
-    fn count(&mut self, look: &GilLook, which: usize, value: i64) {
-        let last = self.gils.entry(look.gil).or_default();
+    fn count(&mut self, sample: &GilLook, which: usize, value: i64) {
+        let last = self.gils.entry(sample.gil).or_default();
         if last[which].replace(value) == Some(value) {
             return;
         }
-        let track_uuid = self.gil_track(look.gil, which);
-        let begin = look.at.as_nanos().saturating_sub(look.span.as_nanos());
+        let track_uuid = self.gil_track(sample.gil, which);
+        let begin = sample.at.as_nanos().saturating_sub(sample.span.as_nanos());
         self.event(begin, TrackEvent { r#type: COUNTER, track_uuid, counter_value: Some(value), ..TrackEvent::default() });
     }
 }
 
-impl Course for Trace<'_> {
+impl SpanSink for Trace<'_> {
     fn thread(&mut self, facts: &ThreadFacts) {
-        let name = plain::clean(&facts.name);
-        if self.threads.len() < MOST_THREADS {
+        let name = sanitize::clean(&facts.name);
+        if self.threads.len() < MAX_THREADS {
             self.threads.insert(facts.id, (name.clone(), facts.gil));
         }
         let thread = Thread { pid: self.pid, tid: facts.tid.0, thread_name: name };
@@ -245,16 +245,16 @@ impl Course for Trace<'_> {
         self.event(span.end, TrackEvent { r#type: END, track_uuid, ..TrackEvent::default() });
     }
 
-    fn gil(&mut self, look: &GilLook) {
-        if !self.gils.contains_key(&look.gil) {
+    fn gil(&mut self, sample: &GilLook) {
+        if !self.gils.contains_key(&sample.gil) {
             for (which, what) in ["busy", "waiters"].into_iter().enumerate() {
-                let (uuid, name) = (self.gil_track(look.gil, which), format!("GIL {} {what}", look.gil.0));
+                let (uuid, name) = (self.gil_track(sample.gil, which), format!("GIL {} {what}", sample.gil.0));
                 let counter = Some(Counter { unit_name: if which == 0 { "held".into() } else { "threads".into() } });
                 self.describe(TrackDescriptor { uuid, name, counter, parent_uuid: self.base, ..TrackDescriptor::default() });
             }
         }
-        self.count(look, 0, i64::from(look.holder != Holder::Nobody));
-        self.count(look, 1, i64::from(look.waiters));
+        self.count(sample, 0, i64::from(sample.holder != Holder::Nobody));
+        self.count(sample, 1, i64::from(sample.waiters));
     }
 }
 
@@ -297,7 +297,7 @@ mod tests {
             assert!((got - wanted).abs() < 1e4, "{}: {got} {wanted}", state.label());
         }
         let names = packets.iter().filter_map(|p| p.track_descriptor.as_ref()?.thread.as_ref());
-        assert!(names.clone().all(|t| !t.thread_name.chars().any(plain::is_hostile)) && names.count() == 4);
+        assert!(names.clone().all(|t| !t.thread_name.chars().any(sanitize::is_hostile)) && names.count() == 4);
     }
 
     #[test]
@@ -315,7 +315,7 @@ mod tests {
             (1, 5, 8, State::HoldingNative),
             (0, 8, 9, State::HoldingPython),
             (0, 9, 10, State::Waiting),
-            (1, 9 + HAND_OVER + 1, 9 + HAND_OVER + 2, State::HoldingPython),
+            (1, 9 + MAX_SWITCH_GAP + 1, 9 + MAX_SWITCH_GAP + 2, State::HoldingPython),
         ];
         let flows = spans.map(|(thread, begin, end, state)| {
             let (evidence, stack) = (crate::sample::Evidence::GilHolder, stack.clone());

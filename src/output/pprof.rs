@@ -5,7 +5,7 @@
 //! `thread`, `state`, and `process` where there are several; `waiter` where others waited. The messages are written out by hand, since only
 //! these few fields are needed (github.com/google/pprof, proto/profile.proto).
 
-use super::{plain, Source};
+use super::{sanitize, Source};
 use crate::error::{Error, Result};
 use crate::sample::{Frame, Function, Stack, State};
 use flate2::write::GzEncoder;
@@ -122,29 +122,29 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
         profile.period = if rate > 0.0 { (1e9 / rate) as i64 } else { 0 };
         profile.duration_nanos = profile.duration_nanos.max((source.profile.seconds() * 1e9) as i64);
         let process = super::text::program(&source.report.target);
-        let process = format!("{}, pid {}", plain::clean(&process), source.report.target.pid);
+        let process = format!("{}, pid {}", sanitize::clean(&process), source.report.target.pid);
         let labels = |tables: &mut Tables, pairs: &[(&str, &str)]| -> Vec<Label> {
             let own = several.then_some(("process", process.as_str()));
             own.iter().chain(pairs).map(|(key, text)| Label { key: tables.string(key), str: tables.string(text) }).collect()
         };
         // What rounding has taken from the count of looks so far: many short stacks would add up to too few.
-        let mut owed = 0.0;
+        let mut remainder = 0.0;
         for (thread, stack, split) in source.profile.stacks() {
-            let name = plain::clean(&thread.info.name);
+            let name = sanitize::clean(&thread.info.name);
             for state in State::ALL.into_iter().filter(|&state| split.get(state) > 0.0) {
                 let nanos = split.get(state);
                 let label = labels(&mut tables, &[("thread", &name), ("state", state.label())]);
-                profile.sample.push(Sample { location_id: tables.stack(stack), value: values(state, nanos, rate, &mut owed), label });
+                profile.sample.push(Sample { location_id: tables.stack(stack), value: values(state, nanos, rate, &mut remainder), label });
             }
         }
         for (waiter, _, holder, nanos) in source.profile.waited_on() {
             if let Some(holder) = holder {
-                let label = labels(&mut tables, &[("waiter", &plain::clean(&waiter.info.name))]);
+                let label = labels(&mut tables, &[("waiter", &sanitize::clean(&waiter.info.name))]);
                 let value = vec![0, 0, 0, nanos as i64, 0, 0];
                 profile.sample.push(Sample { location_id: tables.stack(holder), value, label });
             }
         }
-        let comment = format!("gilprof {}: {process}: {}", source.report.gilprof, plain::clean(&source.report.verdict.headline));
+        let comment = format!("gilprof {}: {process}: {}", source.report.gilprof, sanitize::clean(&source.report.verdict.headline));
         profile.comment.push(tables.string(&comment));
     }
     (profile.location, profile.function, profile.string_table) = (tables.locations, tables.functions, tables.strings);
@@ -152,12 +152,12 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     packed.write_all(&profile.encode_to_vec()).and_then(|()| packed.finish().map(drop)).map_err(Error::Write)
 }
 
-fn values(state: State, nanos: f64, rate: f64, owed: &mut f64) -> Vec<i64> {
+fn values(state: State, nanos: f64, rate: f64, remainder: &mut f64) -> Vec<i64> {
     let only = |is: bool| if is { nanos as i64 } else { 0 };
-    let exactly = nanos / 1e9 * rate + *owed;
-    let looks = exactly.round();
-    *owed = exactly - looks;
-    vec![looks as i64, only(state.is_holding()), only(state == State::Waiting), 0, only(state == State::Native), only(true)]
+    let exactly = nanos / 1e9 * rate + *remainder;
+    let samples = exactly.round();
+    *remainder = exactly - samples;
+    vec![samples as i64, only(state.is_holding()), only(state == State::Waiting), 0, only(state == State::Native), only(true)]
 }
 
 /// What has a number.
@@ -191,7 +191,7 @@ impl Tables {
             return id;
         }
         let id = self.functions.len() as u64 + 1;
-        let (name, filename) = (self.string(&plain::clean(&function.name)), self.string(&plain::clean(&function.file)));
+        let (name, filename) = (self.string(&sanitize::clean(&function.name)), self.string(&sanitize::clean(&function.file)));
         // Without a system name: one that equals the name is taken for a mangled one, and what is in angle brackets (`<module>`) for C++.
         self.functions.push(PprofFunction { id, name, system_name: 0, filename, start_line: function.first_line.into() });
         self.by_function.insert(function.clone(), id);
@@ -221,7 +221,7 @@ impl Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::{measured, Written};
+    use crate::output::testing::{measured, MeasuredProgram};
     use std::io::Read;
 
     fn decoded(sources: &[Source<'_>]) -> Profile {
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn every_type_adds_up_and_text_is_harmless() {
         let written = measured();
-        let Written { profile: numbers, .. } = &written;
+        let MeasuredProgram { profile: numbers, .. } = &written;
         let profile = decoded(&[written.source()]);
         let sum = |n: usize| profile.sample.iter().map(|s| s.value[n]).sum::<i64>() as f64;
         let split = |part: fn(&crate::sample::Split) -> f64| numbers.threads.iter().map(|t| part(&t.split)).sum::<f64>();
@@ -245,7 +245,7 @@ mod tests {
         near(sum(2), split(|s| s.get(State::Waiting)));
         near(sum(3), numbers.blame.iter().filter(|b| b.holder.is_some()).map(|b| b.nanos).sum());
         near(sum(5), split(|s| s.total()));
-        assert!(profile.string_table.iter().all(|s| !s.chars().any(plain::is_hostile)), "{:?}", profile.string_table);
+        assert!(profile.string_table.iter().all(|s| !s.chars().any(sanitize::is_hostile)), "{:?}", profile.string_table);
         assert_eq!(profile.string_table[profile.default_sample_type as usize], "waiting");
         assert!(profile.function.iter().all(|f| f.system_name == 0), "pprof would make <unknown> of <module>");
         let both = decoded(&[written.source(), written.source()]);

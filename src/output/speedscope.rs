@@ -2,8 +2,8 @@
 //!
 //! The order within a profile is that of stacks, not of time: it is made for the views that sum up ("Left Heavy", "Sandwich").
 
-use super::collapsed::{FlameMode, CUT, MOVING, NO_PYTHON};
-use super::{plain, text, Source};
+use super::collapsed::{FlameMode, TRUNCATED, TORN, NO_PYTHON};
+use super::{sanitize, text, Source};
 use crate::error::{Error, Result};
 use crate::sample::{Frame, Function, Split, Stack, State, Trust};
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     let mut frames = Frames::default();
     let mut profiles = Vec::new();
     for source in sources {
-        let process = format!("{}, pid {}", plain::clean(&text::program(&source.report.target)), source.report.target.pid);
+        let process = format!("{}, pid {}", sanitize::clean(&text::program(&source.report.target)), source.report.target.pid);
         for mode in [FlameMode::Holding, FlameMode::Waiting] {
             let mut sampled = Sampled::named(format!("{process}: {}", mode.weight()));
             source.profile.stacks().for_each(|(_, stack, split)| sampled.add(&mut frames, stack, split, mode));
@@ -64,7 +64,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
         for (thread, stack, split) in source.profile.stacks() {
             if last != Some(thread.info.id) {
                 last = Some(thread.info.id);
-                profiles.push(Sampled::named(format!("{process}: {}", plain::clean(&thread.info.name))));
+                profiles.push(Sampled::named(format!("{process}: {}", sanitize::clean(&thread.info.name))));
             }
             if let Some(sampled) = profiles.last_mut() {
                 sampled.add(&mut frames, stack, split, FlameMode::Wall);
@@ -79,10 +79,10 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
         shared: Shared { frames: &frames.list },
         profiles,
     };
-    serde_json::to_writer(&mut *out, &file).map_err(|e| if e.is_io() { Error::Write(e.into()) } else { broken(e) })
+    serde_json::to_writer(&mut *out, &file).map_err(|e| if e.is_io() { Error::Write(e.into()) } else { json_error(e) })
 }
 
-fn broken(e: serde_json::Error) -> Error {
+fn json_error(e: serde_json::Error) -> Error {
     Error::System { what: "write JSON".into(), source: e.into() }
 }
 
@@ -130,7 +130,7 @@ impl Frames {
         if let Some(&number) = self.by_function.get(function) {
             return number;
         }
-        let (name, file) = (plain::clean(&function.name), Some(plain::clean(&function.file)));
+        let (name, file) = (sanitize::clean(&function.name), Some(sanitize::clean(&function.file)));
         let number = self.number(NamedFrame { name, file, line: Some(function.first_line) });
         self.by_function.insert(function.clone(), number);
         number
@@ -140,14 +140,14 @@ impl Frames {
     fn stack(&mut self, stack: &Stack, state: State, mode: FlameMode) -> Vec<usize> {
         let mut out = Vec::with_capacity(stack.frames.len() + 2);
         if stack.trust == Trust::Cut {
-            out.push(self.remark(CUT));
+            out.push(self.remark(TRUNCATED));
         }
         for frame in &stack.frames {
             let number = self.frame(frame);
             out.push(number);
         }
         match stack.trust {
-            Trust::Moving => out.push(self.remark(MOVING)),
+            Trust::Moving => out.push(self.remark(TORN)),
             Trust::Whole if stack.frames.is_empty() => out.push(self.remark(NO_PYTHON)),
             _ => {}
         }

@@ -14,13 +14,13 @@ use std::sync::Arc;
 pub const HOSTILE: &str = "\x1b[31m</script><img src=x onerror=alert(1)>\u{202e};\"'";
 
 /// What was measured.
-pub struct Written {
+pub struct MeasuredProgram {
     pub profile: Profile,
     pub report: Report,
     pub recording: Recording,
 }
 
-impl Written {
+impl MeasuredProgram {
     pub fn source(&self) -> Source<'_> {
         Source { report: &self.report, profile: &self.profile, recording: Some(&self.recording) }
     }
@@ -35,7 +35,7 @@ fn stack(functions: &[(&str, u32)]) -> Arc<Stack> {
 }
 
 /// A second in which two threads take turns at the GIL every 5 ms, one with a hostile name hashes, and one sleeps.
-pub fn measured() -> Written {
+pub fn measured() -> MeasuredProgram {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let path = std::env::temp_dir().join(format!("gilprof-out-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
     let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
@@ -53,7 +53,7 @@ pub fn measured() -> Written {
         for ms in 1..=1000u64 {
             let at = Nanos::from_millis(5_000 + ms);
             let holder = 1 + (ms / 5 % 2) as u32;
-            let look = GilLook {
+            let sample = GilLook {
                 gil: GilId(0),
                 at,
                 span: Nanos::from_millis(1),
@@ -75,7 +75,7 @@ pub fn measured() -> Written {
                 for (thread, split, stack, evidence, holder) in slices {
                     sink.slice(&Slice { thread: ThreadId(thread), end: at, split, evidence, stack, holder });
                 }
-                sink.gil(&look);
+                sink.gil(&sample);
             }
         }
         for (id, sink) in (0..4).flat_map(|id| [(id, 0), (id, 1)]) {
@@ -99,5 +99,5 @@ pub fn measured() -> Written {
     recorder.finish(&target, &window).unwrap();
     let profile = builder.finish(target, window);
     let report = crate::analysis::report(&profile);
-    Written { profile, report, recording: Recording::from_file(file, &path).unwrap() }
+    MeasuredProgram { profile, report, recording: Recording::from_file(file, &path).unwrap() }
 }

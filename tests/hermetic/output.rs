@@ -9,7 +9,7 @@ mod stacks;
 
 use gilprof::analysis::report::Report;
 use gilprof::output::text::{program, render, Style};
-use gilprof::output::{columns, format_for_path, json, plain, FileFormat};
+use gilprof::output::{columns, format_for_path, json, sanitize, FileFormat};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ fn bare(text: &str) -> String {
 fn assert_page(text: &str, width: usize) {
     for line in bare(text).lines() {
         assert!(columns::width(line) <= width, "{} columns: {line:?}", columns::width(line));
-        assert!(!line.chars().any(plain::is_hostile), "{line:?}");
+        assert!(!line.chars().any(sanitize::is_hostile), "{line:?}");
         assert_eq!(line, line.trim_end());
     }
 }

@@ -55,7 +55,7 @@ const read = (page) => page.evaluate(async () => {
     details.addEventListener('toggle', done, { once: true });
     details.open = open;
   });
-  const figures = (open) => Promise.all(['stretch', 'flame-figures'].map((id) => toggled(id, open)));
+  const figures = (open) => Promise.all(['visible-range', 'flame-figures'].map((id) => toggled(id, open)));
   await figures(true);
   await frame();
   const threads = all(document, '#thread-table tbody tr').map((row) => {
@@ -72,7 +72,7 @@ const read = (page) => page.evaluate(async () => {
     name: words(row.querySelector('.name')), place: words(row.querySelector('small')),
     cells: Object.fromEntries(all(row, 'td').map((cell) => [cell.dataset.key, words(cell)])),
   }));
-  const lanes = all(document, '#stretch-table tbody tr').map((row) => ({
+  const lanes = all(document, '#visible-range-table tbody tr').map((row) => ({
     tid: Number(row.dataset.tid), name: words(row.querySelector('th')),
     seconds: Object.fromEntries(all(row, 'td').map((cell) => [cell.dataset.state, Number(cell.dataset.seconds)])),
   }));
@@ -89,7 +89,7 @@ const read = (page) => page.evaluate(async () => {
   return {
     title: document.title, headline: words(document.getElementById('headline')), banner: words(document.getElementById('banner')),
     gains: all(document, '#gains .gain').map(words), because: all(document, '#because li').map(words), gil: words(document.getElementById('gil')),
-    threads, functions, lanes, flames, view: words(document.getElementById('view')), course: document.getElementById('course').getAttribute('aria-label'),
+    threads, functions, lanes, flames, view: words(document.getElementById('view')), course: document.getElementById('gil-chart').getAttribute('aria-label'),
     blame: all(document, '#blame-table tbody td[data-seconds]').reduce((sum, cell) => sum + Number(cell.dataset.seconds), 0),
     images: document.images.length, scripts: document.scripts.length, body: document.body.innerText.length,
     names: words(document.getElementById('thread-table')),
@@ -138,7 +138,7 @@ async function drive(page) {
   // Timeline: keys, buttons, wheel, drag, hover.
   const view = async () => (await painted(page), text(page, '#view'));
   done.timeline = { whole: await view() };
-  await page.focus('#lanes');
+  await page.focus('#tracks');
   await page.keyboard.press('+');
   done.timeline.zoomed = await view();
   await page.keyboard.press('ArrowRight');
@@ -147,15 +147,15 @@ async function drive(page) {
   await page.keyboard.press('ArrowDown');
   await page.keyboard.press('.');
   await painted(page);
-  done.timeline.spoken = await text(page, '#lane-said');
+  done.timeline.spoken = await text(page, '#track-description');
   await page.keyboard.press('0');
   done.timeline.again = await view();
-  done.timeline.colours = await colours(page, '#lanes');
+  done.timeline.colours = await colours(page, '#tracks');
   await page.click('[data-move="in"]');
   done.timeline.button = await view();
-  await page.focus('#lanes');
-  await (await page.$('#lanes')).scrollIntoView();
-  at = await box('#lanes');
+  await page.focus('#tracks');
+  await (await page.$('#tracks')).scrollIntoView();
+  at = await box('#tracks');
   const [x, y] = [at.x + at.width / 2, at.y + 8];
   await page.mouse.move(x, y);
   await painted(page);
@@ -166,14 +166,14 @@ async function drive(page) {
   await page.mouse.move(x - 120, y, { steps: 4 });
   await page.mouse.up();
   done.timeline.dragged = await view();
-  await page.focus('#lanes');
+  await page.focus('#tracks');
   await page.keyboard.press('0');
   await painted(page);
   // The stretch that is chosen in the chart above is shown.
   // Beside many lanes the chart may have been scrolled away.
-  await page.$eval('#course', (node) => node.scrollIntoView({ block: 'center' }));
+  await page.$eval('#gil-chart', (node) => node.scrollIntoView({ block: 'center' }));
   await painted(page);
-  const over = await (await page.$('#course .u-over'))?.boundingBox();
+  const over = await (await page.$('#gil-chart .u-over'))?.boundingBox();
   if (over) {
     await page.mouse.move(over.x + over.width * 0.25, over.y + 40);
     await page.mouse.down();

@@ -3,13 +3,13 @@
 //! The runner shows ten of a step at most and drops the rest silently, so that the last one says what was left out. A line is a command when
 //! it begins with `::`; the line breaks, percent signs and separators in what follows are escaped as the runner's own toolkit does it.
 
-use super::words;
+use super::shared;
 use crate::gate::outcome::{Check, Outcome, Verdict};
-use crate::output::plain::clean;
+use crate::output::sanitize::clean;
 use std::path::Path;
 
 /// What the runner shows of a step.
-pub const MOST: usize = 10;
+pub const MAX_ANNOTATIONS: usize = 10;
 
 /// The commands, each with its line break. Empty when all is well. Paths are told relative to `base`.
 pub fn render(outcome: &Outcome, base: &Path) -> String {
@@ -17,11 +17,11 @@ pub fn render(outcome: &Outcome, base: &Path) -> String {
     if let Some(error) = &outcome.error {
         commands.push(command("error", &[("title", "gilprof gate")], &clean(error)));
     }
-    let checks = words::unpassed(outcome);
+    let checks = shared::unpassed(outcome);
     commands.extend(checks.iter().map(|check| annotation(check, outcome, base)));
-    if commands.len() > MOST {
-        let left_out = commands.len() - (MOST - 1);
-        commands.truncate(MOST - 1);
+    if commands.len() > MAX_ANNOTATIONS {
+        let left_out = commands.len() - (MAX_ANNOTATIONS - 1);
+        commands.truncate(MAX_ANNOTATIONS - 1);
         commands.push(command(
             "warning",
             &[("title", "gilprof gate")],
@@ -33,15 +33,15 @@ pub fn render(outcome: &Outcome, base: &Path) -> String {
 
 fn annotation(check: &Check, outcome: &Outcome, base: &Path) -> String {
     let severity = if check.verdict == Verdict::Fail { "error" } else { "warning" };
-    let (place, title) = (words::place(check, outcome, base), format!("gilprof gate: {}", words::title(check)));
+    let (place, title) = (shared::place(check, outcome, base), format!("gilprof gate: {}", shared::title(check)));
     let mut properties: Vec<(&str, String)> = Vec::new();
     if let Some(place) = place {
         properties.extend([("file", clean(&place.path)), ("line", place.line.to_string())]);
     }
     properties.push(("title", title));
     let properties: Vec<(&str, &str)> = properties.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let blamed = check.culprit.as_ref().map_or_else(String::new, |culprit| format!("\n{}", words::blamed(culprit, base)));
-    command(severity, &properties, &format!("{}{blamed}", words::sentence(check)))
+    let blamed = check.culprit.as_ref().map_or_else(String::new, |culprit| format!("\n{}", shared::culprit_sentence(culprit, base)));
+    command(severity, &properties, &format!("{}{blamed}", shared::sentence(check)))
 }
 
 fn command(name: &str, properties: &[(&str, &str)], message: &str) -> String {

@@ -4,9 +4,9 @@
 //! judged does not pass the build (exit code 3), so that it is an `error` here and not `skipped`. What only warns is passed, and says so in its
 //! `system-out`.
 
-use super::words;
+use super::shared;
 use crate::gate::outcome::{Check, Outcome, Verdict};
-use crate::output::plain::clean;
+use crate::output::sanitize::clean;
 use std::path::Path;
 
 /// The whole file. Paths are told relative to `base`.
@@ -38,7 +38,7 @@ fn properties(outcome: &Outcome) -> String {
     let target = outcome.target.as_ref();
     let facts = [
         ("gilprof", Some(outcome.gilprof.to_string())),
-        ("verdict", Some(outcome.verdict.word().to_string())),
+        ("verdict", Some(outcome.verdict.as_str().to_string())),
         ("headline", Some(outcome.headline.clone())),
         ("python", target.map(|target| target.python.clone())),
         ("baseline", outcome.baseline.as_ref().map(|baseline| baseline.path.clone())),
@@ -50,18 +50,18 @@ fn properties(outcome: &Outcome) -> String {
 }
 
 fn case(check: &Check, outcome: &Outcome, base: &Path) -> String {
-    let place = check.culprit.as_ref().and_then(|_| words::place(check, outcome, base));
+    let place = check.culprit.as_ref().and_then(|_| shared::place(check, outcome, base));
     let at = place.map_or_else(String::new, |place| format!(" file=\"{}\" line=\"{}\"", escaped(&clean(&place.path)), place.line));
-    let body = escaped(&words::lines(check, base).join("\n"));
+    let body = escaped(&shared::lines(check, base).join("\n"));
     let element = |name: &str, kind: &str| {
-        format!("      <{name} message=\"{}\" type=\"{kind}\">{body}</{name}>\n", escaped(&words::sentence(check)))
+        format!("      <{name} message=\"{}\" type=\"{kind}\">{body}</{name}>\n", escaped(&shared::sentence(check)))
     };
     let said = match check.verdict {
-        Verdict::Fail => element("failure", words::kind(check)),
+        Verdict::Fail => element("failure", shared::kind(check)),
         Verdict::Inconclusive => element("error", "inconclusive"),
         Verdict::Warn | Verdict::Pass => format!("      <system-out>{body}</system-out>\n"),
     };
-    format!("{}{said}    </testcase>\n", opened(&words::title(check), outcome, &at))
+    format!("{}{said}    </testcase>\n", opened(&shared::title(check), outcome, &at))
 }
 
 fn opened(name: &str, outcome: &Outcome, at: &str) -> String {

@@ -3,22 +3,22 @@
 //! Names come from the target and must stay text: each character of theirs that Markdown or HTML could read is written as a numeric
 //! reference, which by CommonMark never is structure, also not in a table's cell where backslashes cannot be relied on.
 
-use super::words;
+use super::shared;
 use crate::gate::outcome::{Check, Outcome, Verdict};
 use crate::output::numbers;
-use crate::output::plain::clean;
+use crate::output::sanitize::clean;
 use std::path::Path;
 
 /// The whole summary. Paths are told relative to `base`; `flamegraph` is where one was written.
 pub fn render(outcome: &Outcome, base: &Path, flamegraph: Option<&Path>) -> String {
-    let mut out = format!("## {} gilprof gate: {}\n\n{}\n\n", outcome.verdict.mark(), outcome.verdict.word(), text(&outcome.headline));
+    let mut out = format!("## {} gilprof gate: {}\n\n{}\n\n", outcome.verdict.symbol(), outcome.verdict.as_str(), text(&outcome.headline));
     if let Some(error) = &outcome.error {
         out.push_str(&format!("**Not judged:** {}\n\n", text(error)));
     }
     if !outcome.checks.is_empty() {
         out.push_str(&table(outcome));
     }
-    for check in words::unpassed(outcome).into_iter().filter(|check| check.verdict != Verdict::Warn || check.culprit.is_some()) {
+    for check in shared::unpassed(outcome).into_iter().filter(|check| check.verdict != Verdict::Warn || check.culprit.is_some()) {
         out.push_str(&section(check, base));
     }
     out.push_str(&measured(outcome));
@@ -36,17 +36,17 @@ pub fn render(outcome: &Outcome, base: &Path, flamegraph: Option<&Path>) -> Stri
 
 fn table(outcome: &Outcome) -> String {
     let rows = outcome.checks.iter().map(|check| {
-        let cells = [text(&check.measured_text), text(&check.baseline_text), format!("{} {}", check.verdict.mark(), check.verdict.word())];
+        let cells = [text(&check.measured_text), text(&check.baseline_text), format!("{} {}", check.verdict.symbol(), check.verdict.as_str())];
         format!("| {} | {} |\n", code(&check.expression), cells.join(" | "))
     });
     format!("| limit | measured | baseline | verdict |\n| --- | --- | --- | --- |\n{}\n", rows.collect::<String>())
 }
 
 fn section(check: &Check, base: &Path) -> String {
-    let mut out = format!("### {} {}\n\n{}\n\n", check.verdict.mark(), code(&check.expression), text(&check.why));
+    let mut out = format!("### {} {}\n\n{}\n\n", check.verdict.symbol(), code(&check.expression), text(&check.why));
     if let Some(culprit) = &check.culprit {
-        out.push_str(&format!("{}\n\n", text(&words::blamed(culprit, base))));
-        let stack = words::stack(culprit, base);
+        out.push_str(&format!("{}\n\n", text(&shared::culprit_sentence(culprit, base))));
+        let stack = shared::stack(culprit, base);
         if !stack.is_empty() {
             let lines: Vec<String> = stack.iter().map(|line| text(line)).collect();
             out.push_str(&format!("<details><summary>stack</summary>\n\n<pre>\n{}\n</pre>\n\n</details>\n\n", lines.join("\n")));
@@ -58,8 +58,8 @@ fn section(check: &Check, base: &Path) -> String {
 fn measured(outcome: &Outcome) -> String {
     let python = outcome.target.as_ref().map_or_else(String::new, |target| format!(", Python {}", text(&target.python)));
     let run = |run: &crate::gate::outcome::RunBrief| {
-        let looks = format!("{} looks", numbers::thousands(run.looks));
-        format!("- measured {} for {}, {looks}, {} missed{python}\n", code(&outcome.program), numbers::seconds(run.seconds), run.missed)
+        let samples = format!("{} looks", numbers::thousands(run.samples));
+        format!("- measured {} for {}, {samples}, {} missed{python}\n", code(&outcome.program), numbers::seconds(run.seconds), run.missed)
     };
     outcome.runs.iter().map(run).collect()
 }

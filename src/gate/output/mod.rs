@@ -4,6 +4,6 @@
 pub mod github;
 pub mod junit;
 pub mod markdown;
-pub mod place;
+pub mod source_location;
 pub mod sarif;
-pub mod words;
+pub mod shared;

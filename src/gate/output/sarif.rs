@@ -4,12 +4,12 @@
 //! result as an alert. A result without a location is refused by some of them, so that what concerns the program as a whole is told at its
 //! script's first line. Fingerprints do not hold lines: an alert stays the same one when code above it moves.
 
-use super::place::{directory_uri, Place};
-use super::words;
+use super::source_location::{directory_uri, SourceLocation};
+use super::shared;
 use crate::error::Result;
 use crate::gate::outcome::{Check, Culprit, Level, Outcome, StackFrame, Verdict};
 use crate::output::json;
-use crate::output::plain::clean;
+use crate::output::sanitize::clean;
 use serde_json::{json, Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ const ROOT: &str = "%SRCROOT%";
 
 /// The whole log. Paths are told relative to `base`.
 pub fn render(outcome: &Outcome, base: &Path) -> Result<String> {
-    let checks = words::unpassed(outcome);
+    let checks = shared::unpassed(outcome);
     let rules: BTreeMap<String, Value> = checks.iter().map(|check| (rule_id(check), rule(check))).collect();
     let notes = outcome.error.iter().map(|error| ("error", error)).chain(outcome.notes.iter().map(|note| ("note", note)));
     let notifications: Vec<Value> = notes.map(|(level, text)| json!({ "level": level, "message": message(text) })).collect();
@@ -49,7 +49,7 @@ pub fn render(outcome: &Outcome, base: &Path) -> Result<String> {
 
 /// Stable from build to build: what is measured, not how much of it is allowed.
 fn rule_id(check: &Check) -> String {
-    format!("gil/{}/{}", words::kind(check), clean(&check.metric))
+    format!("gil/{}/{}", shared::kind(check), clean(&check.metric))
 }
 
 fn rule(check: &Check) -> Value {
@@ -59,7 +59,7 @@ fn rule(check: &Check) -> Value {
     };
     json!({
         "id": rule_id(check),
-        "shortDescription": message(&format!("{} of {}", words::kind(check), check.metric)),
+        "shortDescription": message(&format!("{} of {}", shared::kind(check), check.metric)),
         "defaultConfiguration": { "level": level },
     })
 }
@@ -70,13 +70,13 @@ fn result(check: &Check, outcome: &Outcome, base: &Path) -> Value {
         Verdict::Warn => ("fail", "warning"),
         Verdict::Inconclusive | Verdict::Pass => ("open", "none"),
     };
-    let mut said = words::sentence(check);
+    let mut said = shared::sentence(check);
     let mut result = Map::new();
-    let mut location = words::place(check, outcome, base).map(|place| json!({ "physicalLocation": physical(&place) }));
-    let mut whom = String::new();
+    let mut location = shared::place(check, outcome, base).map(|place| json!({ "physicalLocation": physical(&place) }));
+    let mut subject = String::new();
     if let Some(culprit) = &check.culprit {
-        said = format!("{said}\n{}", words::blamed(culprit, base));
-        whom = format!("{} {}", clean(&culprit.name), Place::of(&culprit.file, 1, base).map_or_else(String::new, |place| place.uri()));
+        said = format!("{said}\n{}", shared::culprit_sentence(culprit, base));
+        subject = format!("{} {}", clean(&culprit.name), SourceLocation::new(&culprit.file, 1, base).map_or_else(String::new, |place| place.uri()));
         if let Some(location) = &mut location {
             location["logicalLocations"] = json!([{ "fullyQualifiedName": clean(&culprit.name), "kind": "function" }]);
         }
@@ -87,38 +87,38 @@ fn result(check: &Check, outcome: &Outcome, base: &Path) -> Value {
     result.insert("ruleId".into(), json!(rule_id(check)));
     result.insert("kind".into(), json!(kind));
     result.insert("level".into(), json!(level));
-    result.insert("message".into(), json!({ "text": unlinked(&said) }));
+    result.insert("message".into(), json!({ "text": without_links(&said) }));
     result.insert("locations".into(), json!(location.into_iter().collect::<Vec<_>>()));
-    result.insert("partialFingerprints".into(), json!({ "gilprofCheck/v1": format!("{} {whom}", rule_id(check)) }));
+    result.insert("partialFingerprints".into(), json!({ "gilprofCheck/v1": format!("{} {subject}", rule_id(check)) }));
     result.into()
 }
 
-fn physical(place: &Place) -> Value {
+fn physical(place: &SourceLocation) -> Value {
     let artifact = if place.is_relative() { json!({ "uri": place.uri(), "uriBaseId": ROOT }) } else { json!({ "uri": place.uri() }) };
     json!({ "artifactLocation": artifact, "region": { "startLine": place.line } })
 }
 
 /// The standard wants the innermost frame first.
 fn stack(culprit: &Culprit, base: &Path) -> Value {
-    let (_, shown) = words::innermost(&culprit.stack);
+    let (_, shown) = shared::innermost(&culprit.stack);
     let frames: Vec<Value> = shown.iter().rev().map(|frame| json!({ "location": frame_location(frame, base) })).collect();
     json!({ "message": message("the commonest stack of this function"), "frames": frames })
 }
 
 fn frame_location(frame: &StackFrame, base: &Path) -> Value {
     let mut location = json!({ "logicalLocations": [{ "fullyQualifiedName": clean(&frame.name), "kind": "function" }] });
-    if let Some(place) = Place::of(&frame.file, frame.line, base) {
+    if let Some(place) = SourceLocation::new(&frame.file, frame.line, base) {
         location["physicalLocation"] = physical(&place);
     }
     location
 }
 
 fn message(text: &str) -> Value {
-    json!({ "text": unlinked(&clean(text)) })
+    json!({ "text": without_links(&clean(text)) })
 }
 
 /// `[text](target)` would be a link, also in plain text.
-fn unlinked(text: &str) -> String {
+fn without_links(text: &str) -> String {
     text.replace("](", "] (")
 }
 

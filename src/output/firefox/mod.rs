@@ -10,8 +10,8 @@
 
 mod tables;
 
-use super::course::{leaf, Course, Joined, Span};
-use super::{plain, text, Source};
+use super::timeline::{leaf, SpanSink, SpanBuilder, Span};
+use super::{sanitize, text, Source};
 use crate::error::{Error, Result};
 use crate::ids::ThreadId;
 use crate::sample::{GilLook, State, ThreadFacts};
@@ -23,9 +23,9 @@ use tables::Track;
 /// The version of the format that is written.
 const VERSION: u32 = 49;
 /// Samples that a browser still shows with ease, all threads together.
-const MOST_SAMPLES: f64 = 1e6;
+const MAX_SAMPLES: f64 = 1e6;
 /// Threads that have a track. Later ones are left out, and the title says so.
-const MOST_TRACKS: usize = 8192;
+const MAX_TRACKS: usize = 8192;
 /// Spans are seldom shorter on average; what would fit with this needs no bins.
 const USUAL_SPAN: f64 = 2e6;
 
@@ -37,10 +37,10 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     for source in sources {
         let bin = bin(source);
         bins = bins.max(bin);
-        let mut course = Joined::new(Process::new(begin, bin, source.report.target.pid));
-        source.timeline()?.replay(&mut course)?;
-        let name = plain::clean(&text::program(&source.report.target));
-        let process = course.finish();
+        let mut spans = SpanBuilder::new(Process::new(begin, bin, source.report.target.pid));
+        source.timeline()?.replay(&mut spans)?;
+        let name = sanitize::clean(&text::program(&source.report.target));
+        let process = spans.finish();
         left_out |= process.left_out;
         tracks.extend(process.tracks.into_iter().map(|track| track.finish(&name, source.report.target.pid)));
     }
@@ -58,21 +58,21 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
 /// The length of bins, in nanoseconds; 0 where none are needed.
 fn bin(source: &Source<'_>) -> u64 {
     let spans = source.profile.seconds() * 1e9 * source.profile.threads.len() as f64 / USUAL_SPAN;
-    if spans > MOST_SAMPLES {
-        (USUAL_SPAN * spans / MOST_SAMPLES) as u64
+    if spans > MAX_SAMPLES {
+        (USUAL_SPAN * spans / MAX_SAMPLES) as u64
     } else {
         0
     }
 }
 
 fn meta(sources: &[Source<'_>], bin: u64, left_out: bool) -> Value {
-    let named = |source: &Source<'_>| format!("{}, pid {}", plain::clean(&text::program(&source.report.target)), source.report.target.pid);
+    let named = |source: &Source<'_>| format!("{}, pid {}", sanitize::clean(&text::program(&source.report.target)), source.report.target.pid);
     let mut title = sources.iter().map(named).collect::<Vec<_>>().join("; ");
     if bin > 0 {
         title += &format!(" (in bins of {} ms)", bin / 1_000_000);
     }
     if left_out {
-        title += &format!(" (only its first {MOST_TRACKS} threads)");
+        title += &format!(" (only its first {MAX_TRACKS} threads)");
     }
     let rate = sources.first().map_or(1000.0, |source| source.report.window.rate_hz);
     let categories: Vec<Value> =
@@ -137,7 +137,7 @@ impl Process {
     fn track(&mut self, thread: ThreadId) -> Option<&mut Track> {
         let index = match self.index.get(&thread) {
             Some(&index) => index,
-            None if self.tracks.len() >= MOST_TRACKS => return None,
+            None if self.tracks.len() >= MAX_TRACKS => return None,
             None => {
                 self.tracks.push(Track::new(self.begin, self.bin));
                 self.index.insert(thread, self.tracks.len() - 1);
@@ -148,11 +148,11 @@ impl Process {
     }
 }
 
-impl Course for Process {
+impl SpanSink for Process {
     fn thread(&mut self, facts: &ThreadFacts) {
         let main = facts.main || facts.tid.0 == self.main;
         match self.track(facts.id) {
-            Some(track) => track.is(plain::clean(&facts.name), facts.tid.0, main),
+            Some(track) => track.describe(sanitize::clean(&facts.name), facts.tid.0, main),
             None => self.left_out = true,
         }
     }
@@ -218,7 +218,7 @@ mod tests {
         assert!(waits.clone().all(|data| data["holder"].as_str().unwrap().starts_with("worker-2: burn (app.py:")));
         assert_eq!(waits.count(), 100);
         let text = profile.to_string();
-        assert!(!text.chars().any(plain::is_hostile), "{text}");
+        assert!(!text.chars().any(sanitize::is_hostile), "{text}");
     }
 
     #[test]
@@ -226,9 +226,9 @@ mod tests {
         let written = measured();
         let source = written.source();
         let begin = source.report.window.begin_ns;
-        let mut course = Joined::new(Process::new(begin, 100_000_000, 0));
-        source.timeline().unwrap().replay(&mut course).unwrap();
-        let threads: Vec<Value> = course.finish().tracks.into_iter().map(|track| track.finish("app", 1)).collect();
+        let mut spans = SpanBuilder::new(Process::new(begin, 100_000_000, 0));
+        source.timeline().unwrap().replay(&mut spans).unwrap();
+        let threads: Vec<Value> = spans.finish().tracks.into_iter().map(|track| track.finish("app", 1)).collect();
         let samples = threads[1]["samples"]["length"].as_u64().unwrap();
         assert!(samples < 80, "{samples}");
         for (thread, sums) in written.profile.threads.iter().zip(sums(&json!({ "threads": threads }))) {

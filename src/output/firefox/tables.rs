@@ -1,9 +1,9 @@
 //! One thread's tables, as columns: strings, functions, frames, stacks, samples, markers.
 
 use super::super::collapsed::NO_PYTHON;
-use super::super::course::{leaf, Span};
+use super::super::timeline::{leaf, Span};
 use super::category;
-use crate::output::plain;
+use crate::output::sanitize;
 use crate::sample::{Frame, Function, Stack, State};
 use rustc_hash::FxHashMap;
 use serde_json::{json, Value};
@@ -31,8 +31,8 @@ pub struct Track {
     /// The bin that is open: its number, and in order of first appearance each stack with its time and CPU time.
     open: (u64, Vec<(usize, u64, bool)>),
     markers: Vec<Marker>,
-    wait: Option<Run>,
-    hold: Option<Run>,
+    wait: Option<OpenMarker>,
+    hold: Option<OpenMarker>,
 }
 
 #[derive(Default)]
@@ -42,11 +42,11 @@ struct Samples {
     weight: Vec<f64>,
     cpu: Vec<f64>,
     /// CPU time of the last sample, which the profiler wants with the next.
-    owed: f64,
+    previous_cpu: f64,
 }
 
 /// A wait or a hold under way.
-struct Run {
+struct OpenMarker {
     begin: u64,
     end: u64,
     function: String,
@@ -90,7 +90,7 @@ impl Track {
         }
     }
 
-    pub fn is(&mut self, name: String, tid: i32, main: bool) {
+    pub fn describe(&mut self, name: String, tid: i32, main: bool) {
         (self.name, self.tid, self.main) = (name, tid, main);
     }
 
@@ -115,7 +115,7 @@ impl Track {
             self.open.0 = bin;
         }
         match self.open.1.iter_mut().find(|(known, ..)| *known == stack) {
-            Some((_, so_far, _)) => *so_far += time,
+            Some((_, sum, _)) => *sum += time,
             None => self.open.1.push((stack, time, on_cpu)),
         }
     }
@@ -138,7 +138,7 @@ impl Track {
             match run {
                 Some(run) if here && run.end == begin => run.end = end,
                 _ => {
-                    let new = here.then(|| Run { begin, end, function: leaf(&span.stack), holders: Vec::new() });
+                    let new = here.then(|| OpenMarker { begin, end, function: leaf(&span.stack), holders: Vec::new() });
                     if let Some(done) = std::mem::replace(run, new) {
                         self.marker(wait, done);
                     }
@@ -153,7 +153,7 @@ impl Track {
         }
     }
 
-    fn marker(&mut self, wait: bool, run: Run) {
+    fn marker(&mut self, wait: bool, run: OpenMarker) {
         if run.end - run.begin < self.bin {
             return;
         }
@@ -174,7 +174,7 @@ impl Track {
         if let Some(&number) = self.by_function.get(function) {
             return number;
         }
-        let (name, file) = (self.string(&plain::clean(&function.name)), self.string(&plain::clean(&function.file)));
+        let (name, file) = (self.string(&sanitize::clean(&function.name)), self.string(&sanitize::clean(&function.file)));
         self.functions.push((name, file, function.first_line));
         self.by_function.insert(Arc::clone(function), self.functions.len() - 1);
         self.functions.len() - 1
@@ -258,8 +258,8 @@ impl Samples {
         self.time.push(time);
         self.stack.push(stack);
         self.weight.push(weight);
-        self.cpu.push(self.owed);
-        self.owed = if on_cpu { weight * 1e3 } else { 0.0 };
+        self.cpu.push(self.previous_cpu);
+        self.previous_cpu = if on_cpu { weight * 1e3 } else { 0.0 };
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the page is told, as JSON: the report as every other reader gets it, and beside it what only pictures need.
 //!
-//! All text of the target is made harmless here, as everywhere (see [`plain`]), all lists are bounded, and [`embed`] keeps what is left from
+//! All text of the target is made harmless here, as everywhere (see [`sanitize`]), all lists are bounded, and [`embed`] keeps what is left from
 //! ending the element that it stands in. The page itself writes text and never markup.
 
 use super::matrix::{self, place};
@@ -9,56 +9,56 @@ use super::{flames, timeline};
 use crate::analysis::report::{Report, Target, Thread};
 use crate::error::{Error, Result};
 use crate::output::text::verdict::banner;
-use crate::output::{palette, plain, text, Source};
+use crate::output::{palette, sanitize, text, Source};
 use crate::sample::State;
 use serde_json::{json, Value};
 
 /// Threads that have a row of their own.
-const MOST_THREADS: usize = 400;
+const MAX_THREADS: usize = 400;
 /// Words of the command line, and characters of any text.
-const MOST_WORDS: usize = 40;
+const MAX_ARGS: usize = 40;
 const LONGEST_TEXT: usize = 2000;
 /// Findings and warnings.
-const MOST_REMARKS: usize = 100;
+const MAX_REMARKS: usize = 100;
 /// Processes that one page shows.
-pub const MOST_PROCESSES: usize = 32;
+pub const MAX_PROCESSES: usize = 32;
 
 /// All that the page shows.
 pub fn value(sources: &[Source<'_>]) -> Result<Value> {
-    let budget = Budget::shared(sources.len().min(MOST_PROCESSES));
-    let processes = sources.iter().take(MOST_PROCESSES).map(|source| process(source, budget)).collect::<Result<Vec<_>>>()?;
+    let budget = Budget::shared(sources.len().min(MAX_PROCESSES));
+    let processes = sources.iter().take(MAX_PROCESSES).map(|source| process(source, budget)).collect::<Result<Vec<_>>>()?;
     let states: Vec<Value> = State::ALL
         .iter()
         .map(|&state| {
-            let (ink, (r, g, b)) = (palette::ink(state), palette::ink(state).rgb);
-            json!({"label": state.label(), "short": ink.legend, "rgb": [r, g, b], "quiet": state == State::Io})
+            let (style, (r, g, b)) = (palette::style(state), palette::style(state).rgb);
+            json!({"label": state.label(), "short": style.legend, "rgb": [r, g, b], "quiet": state == State::Io})
         })
         .collect();
     let (r, g, b) = palette::NEUTRAL;
     let mut all = json!({
         "gilprof": env!("CARGO_PKG_VERSION"), "states": states, "neutral": [r, g, b],
-        "processes": processes, "left_out": sources.len() - sources.len().min(MOST_PROCESSES),
+        "processes": processes, "left_out": sources.len() - sources.len().min(MAX_PROCESSES),
     });
-    harmless(&mut all);
+    sanitize_values(&mut all);
     Ok(all)
 }
 
 fn process(source: &Source<'_>, budget: Budget) -> Result<Value> {
     let report = source.report;
     let (banner, headline) = banner(&report.verdict);
-    let words: Vec<String> = report.target.command.iter().take(MOST_WORDS).map(|word| plain::clean(word)).collect();
+    let args: Vec<String> = report.target.command.iter().take(MAX_ARGS).map(|word| sanitize::clean(word)).collect();
     let (threads, more) = threads(report);
     let short = Report {
         threads,
         blame: Vec::new(),
-        findings: report.findings.iter().take(MOST_REMARKS).cloned().collect(),
-        warnings: report.warnings.iter().take(MOST_REMARKS).cloned().collect(),
-        target: Target { command: words, ..report.target.clone() },
+        findings: report.findings.iter().take(MAX_REMARKS).cloned().collect(),
+        warnings: report.warnings.iter().take(MAX_REMARKS).cloned().collect(),
+        target: Target { command: args, ..report.target.clone() },
         ..report.clone()
     };
     Ok(json!({
         "program": text::program(&report.target),
-        "banner": banner, "headline": headline, "tone": palette::tone(report.verdict.code) as usize,
+        "banner": banner, "headline": headline, "tone": palette::verdict_style(report.verdict.code) as usize,
         "report": short, "more_threads": more,
         "places": report.functions.iter().map(|f| place(&f.file, f.line)).collect::<Vec<_>>(),
         "timeline": timeline::value(source, budget)?,
@@ -69,25 +69,25 @@ fn process(source: &Source<'_>, budget: Budget) -> Result<Value> {
 
 /// The threads that have a row of their own, and how many others there are. The report has the busiest first.
 fn threads(report: &Report) -> (Vec<Thread>, usize) {
-    let kept = report.threads.len().min(MOST_THREADS);
+    let kept = report.threads.len().min(MAX_THREADS);
     (report.threads[..kept].to_vec(), report.threads.len() - kept)
 }
 
 /// Every text without what could move the eye, every figure at six decimals.
-fn harmless(value: &mut Value) {
+fn sanitize_values(value: &mut Value) {
     match value {
-        Value::String(text) if text.chars().any(plain::is_hostile) || text.len() > LONGEST_TEXT => *text = shown(text),
+        Value::String(text) if text.chars().any(sanitize::is_hostile) || text.len() > LONGEST_TEXT => *text = shown(text),
         Value::Number(n) => {
             if let Some(rounded) = n.as_f64().filter(|_| n.is_f64()).map(|f| (f * 1e6).round() / 1e6 + 0.0) {
                 *value = json!(rounded);
             }
         }
-        Value::Array(all) => all.iter_mut().for_each(harmless),
+        Value::Array(all) => all.iter_mut().for_each(sanitize_values),
         Value::Object(all) => {
             for (key, value) in all.iter_mut() {
                 // Packed numbers are long, and gilprof's own.
                 if key != "packed" {
-                    harmless(value);
+                    sanitize_values(value);
                 }
             }
         }
@@ -97,7 +97,7 @@ fn harmless(value: &mut Value) {
 
 fn shown(text: &str) -> String {
     let mut out = String::new();
-    text.chars().take(LONGEST_TEXT).for_each(|c| plain::push_clean(&mut out, c));
+    text.chars().take(LONGEST_TEXT).for_each(|c| sanitize::push_clean(&mut out, c));
     if text.chars().nth(LONGEST_TEXT).is_some() {
         out.push('…');
     }
@@ -126,11 +126,11 @@ mod tests {
     fn nothing_in_it_can_end_its_element_or_lead_the_eye_astray() {
         let written = measured();
         let text = embed(&value(&[written.source()]).unwrap()).unwrap();
-        assert!(!text.contains(['<', '>', '&']) && !text.chars().any(plain::is_hostile));
+        assert!(!text.contains(['<', '>', '&']) && !text.chars().any(sanitize::is_hostile));
         let back: Value = serde_json::from_str(&text).unwrap();
         let names: Vec<&str> =
             back["processes"][0]["report"]["threads"].as_array().unwrap().iter().filter_map(|t| t["name"].as_str()).collect();
-        assert!(names.contains(&plain::clean(HOSTILE).as_str()), "{names:?}");
+        assert!(names.contains(&sanitize::clean(HOSTILE).as_str()), "{names:?}");
     }
 
     #[test]

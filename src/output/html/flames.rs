@@ -1,7 +1,7 @@
 //! The folded stacks as trees for the page, a tree for each kind of time. What is too small to be seen is left out of its parent's children.
 
 use super::pack::Packed;
-use crate::output::collapsed::{fold, BehindRow, FlameInput, FlameMode, FlameRow, Roots, BEHIND, CUT, HAND_OFF, HOLDS, MOVING, NO_PYTHON};
+use crate::output::collapsed::{fold, WaitRow, FlameInput, FlameMode, FlameRow, GroupBy, WAITS_FOR, TRUNCATED, NO_HOLDER, HOLDS, TORN, NO_PYTHON};
 use crate::output::{columns, flamegraph, palette, Source};
 use crate::sample::State;
 use rustc_hash::FxHashMap;
@@ -38,7 +38,7 @@ struct Tree {
 }
 
 /// What of a tree goes into the page.
-struct Kept {
+struct PackedTree {
     /// The microseconds up to which frames are left out.
     least: u64,
     /// So many frames are.
@@ -48,16 +48,16 @@ struct Kept {
 
 /// Names with their looks, shared by all trees.
 #[derive(Default)]
-struct Names {
+struct NameTable {
     index: FxHashMap<(String, usize), usize>,
     list: Vec<Value>,
 }
 
-impl Names {
-    fn number(&mut self, name: &str, ink: usize) -> usize {
+impl NameTable {
+    fn number(&mut self, name: &str, frame_style: usize) -> usize {
         let list = &mut self.list;
-        *self.index.entry((name.to_string(), ink)).or_insert_with(|| {
-            list.push(json!([columns::fit(name, LONGEST_NAME), ink, palette::lean(name)]));
+        *self.index.entry((name.to_string(), frame_style)).or_insert_with(|| {
+            list.push(json!([columns::fit(name, LONGEST_NAME), frame_style, palette::hash_shade(name)]));
             list.len() - 1
         })
     }
@@ -66,12 +66,12 @@ impl Names {
 /// `{names, trees}`: a name is its text, its colour's state and how far it leans from that; a tree is packed in preorder, each node as
 /// name, microseconds, number of children.
 pub fn value(source: &Source<'_>, most: usize) -> Value {
-    let mut names = Names::default();
+    let mut names = NameTable::default();
     let trees: Vec<Value> = MODES
         .iter()
         .map(|&(mode, key)| {
-            let tree = Tree::of(&input(source, mode), &mut names);
-            let Kept { least, left_out, packed } = tree.pack(most);
+            let tree = Tree::from_stacks(&input(source, mode), &mut names);
+            let PackedTree { least, left_out, packed } = tree.pack(most);
             let micros = tree.nodes[0].micros;
             json!({"mode": key, "weight": mode.weight(), "micros": micros, "least": least, "leftOut": left_out, "packed": packed})
         })
@@ -80,10 +80,10 @@ pub fn value(source: &Source<'_>, most: usize) -> Value {
 }
 
 fn input<'a>(source: &Source<'a>, mode: FlameMode) -> FlameInput<'a> {
-    let mut input = FlameInput { seconds: source.report.window.seconds, ..FlameInput::empty(mode, Roots::Merged) };
+    let mut input = FlameInput { seconds: source.report.window.seconds, ..FlameInput::empty(mode, GroupBy::Nothing) };
     if mode == FlameMode::Blame {
-        let row = |(_, waiter, holder, nanos)| BehindRow { process: None, thread: "", waiter, holder, nanos };
-        input.behind.extend(source.profile.waited_on().map(row));
+        let row = |(_, waiter, holder, nanos)| WaitRow { process: None, thread: "", waiter, holder, nanos };
+        input.waits.extend(source.profile.waited_on().map(row));
     } else {
         input.rows.extend(source.profile.stacks().map(|(_, stack, split)| FlameRow { process: None, thread: "", stack, split }));
     }
@@ -91,12 +91,12 @@ fn input<'a>(source: &Source<'a>, mode: FlameMode) -> FlameInput<'a> {
 }
 
 /// The state whose colour a frame has.
-fn ink(mode: FlameMode, frame: &str) -> usize {
+fn frame_style(mode: FlameMode, frame: &str) -> usize {
     let bare = frame.strip_suffix(HOLDS).unwrap_or(frame);
-    if [CUT, MOVING, NO_PYTHON].contains(&bare) {
+    if [TRUNCATED, TORN, NO_PYTHON].contains(&bare) {
         return State::Unknown as usize;
     }
-    if [BEHIND, HAND_OFF].contains(&frame) {
+    if [WAITS_FOR, NO_HOLDER].contains(&frame) {
         return NEUTRAL;
     }
     if let Some(state) = mode.states().find(|&state| mode.leaf(state) == Some(frame)) {
@@ -109,13 +109,13 @@ fn ink(mode: FlameMode, frame: &str) -> usize {
 }
 
 impl Tree {
-    fn of(input: &FlameInput<'_>, names: &mut Names) -> Tree {
+    fn from_stacks(input: &FlameInput<'_>, names: &mut NameTable) -> Tree {
         let mut tree = Tree { nodes: vec![Node::default()], index: FxHashMap::default() };
         for (stack, micros) in fold(input) {
             let mut at = 0;
             tree.nodes[0].micros += micros;
             for frame in stack.split(';').take(DEEPEST) {
-                let name = names.number(frame, ink(input.mode, frame));
+                let name = names.number(frame, frame_style(input.mode, frame));
                 at = tree.child(at, name);
                 tree.nodes[at].micros += micros;
             }
@@ -140,7 +140,7 @@ impl Tree {
     }
 
     /// At most so many frames of it, the longest ones.
-    fn pack(&self, most: usize) -> Kept {
+    fn pack(&self, most: usize) -> PackedTree {
         let mut least = (self.nodes[0].micros as f64 * THINNEST) as u64;
         // A parent is no lighter than its child, so what is kept hangs together.
         while self.nodes.iter().filter(|node| node.micros > least).count() > most {
@@ -157,7 +157,7 @@ impl Tree {
             packed.push(kept.len() as u64);
             todo.extend(kept.into_iter().rev());
         }
-        Kept { least, left_out: self.nodes.len() - count, packed: packed.into_text() }
+        PackedTree { least, left_out: self.nodes.len() - count, packed: packed.into_text() }
     }
 }
 

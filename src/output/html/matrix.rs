@@ -1,19 +1,19 @@
 //! Who waited behind whom, as a square that fits on a page: the functions that wait most by those that are waited for most, in seconds.
 
 use crate::analysis::report::{Blame, Place};
-use crate::output::plain;
+use crate::output::sanitize;
 use serde_json::{json, Value};
 use std::collections::HashMap;
 
 /// Rows and columns that have a function of their own.
-const MOST: usize = 12;
+const MAX_ROWS: usize = 12;
 
 /// What a row or column stands for.
 #[derive(Clone, Debug, PartialEq)]
 enum Head<'a> {
     Function(&'a Place),
     /// Nobody was seen to hold.
-    HandOff,
+    NoHolder,
     /// All that have no row of their own.
     Others(usize),
 }
@@ -33,25 +33,25 @@ fn key(place: Option<&Place>) -> Key<'_> {
 /// `{waiters, holders, seconds}`: a row of seconds a waiter.
 pub fn value(blame: &[Blame]) -> Value {
     let rows: Vec<&Blame> = blame.iter().filter(|row| row.seconds > 0.0).collect();
-    let waiters = Side::of(rows.iter().map(|row| (Some(&row.waiter), row.seconds)));
-    let holders = Side::of(rows.iter().map(|row| (row.holder.as_ref(), row.seconds)));
+    let waiters = Side::new(rows.iter().map(|row| (Some(&row.waiter), row.seconds)));
+    let holders = Side::new(rows.iter().map(|row| (row.holder.as_ref(), row.seconds)));
     let mut seconds = vec![vec![0.0; holders.heads.len()]; waiters.heads.len()];
     for row in &rows {
         seconds[waiters.at(Some(&row.waiter))][holders.at(row.holder.as_ref())] += row.seconds;
     }
-    json!({"waiters": waiters.told(), "holders": holders.told(), "seconds": seconds})
+    json!({"waiters": waiters.to_json(), "holders": holders.to_json(), "seconds": seconds})
 }
 
 impl<'a> Side<'a> {
-    fn of(rows: impl Iterator<Item = (Option<&'a Place>, f64)>) -> Side<'a> {
+    fn new(rows: impl Iterator<Item = (Option<&'a Place>, f64)>) -> Side<'a> {
         let mut sums: HashMap<Key<'a>, (Option<&'a Place>, f64)> = HashMap::new();
         for (place, seconds) in rows {
             sums.entry(key(place)).or_insert((place, 0.0)).1 += seconds;
         }
         let mut sums: Vec<(Key<'a>, (Option<&'a Place>, f64))> = sums.into_iter().collect();
         sums.sort_by(|a, b| b.1 .1.total_cmp(&a.1 .1).then(a.0.cmp(&b.0)));
-        let kept = if sums.len() > MOST + 1 { MOST } else { sums.len() };
-        let mut heads: Vec<Head<'a>> = sums[..kept].iter().map(|(_, (place, _))| place.map_or(Head::HandOff, Head::Function)).collect();
+        let kept = if sums.len() > MAX_ROWS + 1 { MAX_ROWS } else { sums.len() };
+        let mut heads: Vec<Head<'a>> = sums[..kept].iter().map(|(_, (place, _))| place.map_or(Head::NoHolder, Head::Function)).collect();
         if sums.len() > kept {
             heads.push(Head::Others(sums.len() - kept));
         }
@@ -63,19 +63,19 @@ impl<'a> Side<'a> {
         self.index.get(&key(place)).copied().unwrap_or(self.heads.len() - 1)
     }
 
-    fn told(&self) -> Vec<Value> {
-        let told = |head: &Head<'_>| match head {
+    fn to_json(&self) -> Vec<Value> {
+        let head_json = |head: &Head<'_>| match head {
             Head::Function(p) => json!({"name": p.name, "place": place(&p.file, p.line)}),
-            Head::HandOff => json!({"name": "hand-off", "place": "nobody was seen to hold"}),
+            Head::NoHolder => json!({"name": "hand-off", "place": "nobody was seen to hold"}),
             Head::Others(count) => json!({"name": format!("{count} others"), "place": "", "others": true}),
         };
-        self.heads.iter().map(told).collect()
+        self.heads.iter().map(head_json).collect()
     }
 }
 
 /// `app.py:12`, or the file alone where the line is not known.
 pub fn place(file: &str, line: u32) -> String {
-    match (plain::basename(file), line) {
+    match (sanitize::basename(file), line) {
         (file, 0) => file.to_string(),
         (file, line) => format!("{file}:{line}"),
     }

@@ -5,10 +5,10 @@
 //! just this script and this style by their hashes, so that nothing else could run even if a name from the target became markup, which it
 //! cannot: [`data`] embeds it as JSON, and the scripts only ever set text.
 
-mod cells;
+mod downsample;
 mod data;
 mod flames;
-mod kinds;
+mod span_types;
 mod matrix;
 mod pack;
 mod timeline;
@@ -28,9 +28,9 @@ const SCRIPTS: [&str; 12] = [
     include_str!("page/data.js"),
     include_str!("page/verdict.js"),
     include_str!("page/threads.js"),
-    include_str!("page/lanes.js"),
+    include_str!("page/tracks.js"),
     include_str!("page/timeline.js"),
-    include_str!("page/course.js"),
+    include_str!("page/gil_chart.js"),
     include_str!("page/flame.js"),
     include_str!("page/matrix.js"),
     include_str!("page/functions.js"),

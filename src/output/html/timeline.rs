@@ -1,28 +1,28 @@
-//! The course of time for the page: a lane a thread, and how busy each GIL was, in a size that is bounded whatever the recording's length.
+//! The course of time for the page: a track a thread, and how busy each GIL was, in a size that is bounded whatever the recording's length.
 //!
-//! A recording with few spans keeps them all, to the microsecond. A longer one is cut into columns (see [`cells`](super::cells)), as many as
+//! A recording with few spans keeps them all, to the microsecond. A longer one is cut into columns (see [`downsample`](super::downsample)), as many as
 //! the budget has for its threads; both are made in one replay, because how many spans there are shows only at its end. The page makes the
 //! coarser levels itself from prefix sums of what it gets.
 
-use super::cells::{Cells, UNITS};
-use super::kinds::Kinds;
+use super::downsample::{Downsampler, UNITS};
+use super::span_types::SpanTypes;
 use super::pack::Packed;
 use crate::error::Result;
 use crate::ids::{GilId, ThreadId};
-use crate::output::course::{Course, Joined, Span};
-use crate::output::{columns, plain, Source};
+use crate::output::timeline::{Span, SpanBuilder, SpanSink};
+use crate::output::{columns, sanitize, Source};
 use crate::profile::ThreadProfile;
 use crate::sample::{GilLook, Holder, State, ThreadFacts};
 use rustc_hash::FxHashMap;
 use serde_json::{json, Value};
 
 /// Lanes of one process; threads beyond are counted.
-pub const MOST_LANES: usize = 128;
+pub const MAX_TRACKS: usize = 128;
 /// Points of a GIL's course.
 const POINTS: u64 = 1500;
 /// GILs that are drawn.
-const MOST_GILS: usize = 8;
-/// Columns of a lane, at least and at most.
+const MAX_GILS: usize = 8;
+/// Columns of a track, at least and at most.
 const COLUMNS: (usize, usize) = (256, 4096);
 /// Names longer than this are cut in their middle.
 const LONGEST_NAME: usize = 80;
@@ -30,9 +30,9 @@ const LONGEST_NAME: usize = 80;
 /// What one process may take of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Spans told one by one; with more of them the lanes are cut into columns.
+    /// Spans told one by one; with more of them the tracks are cut into columns.
     pub spans: usize,
-    /// Columns of all lanes together.
+    /// Columns of all tracks together.
     pub cells: usize,
     /// Frames of one flamegraph.
     pub frames: usize,
@@ -48,19 +48,19 @@ impl Budget {
 
 /// The timeline of one process.
 pub fn value(source: &Source<'_>, budget: Budget) -> Result<Value> {
-    let mut course = Joined::new(Drawing::new(source, budget));
-    source.timeline()?.replay(&mut course)?;
-    Ok(course.finish().finish())
+    let mut spans = SpanBuilder::new(TimelineBuilder::new(source, budget));
+    source.timeline()?.replay(&mut spans)?;
+    Ok(spans.finish().finish())
 }
 
-struct Lane {
+struct ThreadTrack {
     name: String,
     tid: i32,
     /// Length and kind by turns, in microseconds.
     exact: Packed,
     /// Where the last span ended, in microseconds.
     end: u64,
-    cells: Cells,
+    cells: Downsampler,
 }
 
 /// The sums of one stretch of a GIL's time.
@@ -71,12 +71,12 @@ struct Point {
     waiting: f64,
 }
 
-struct Drawing {
+struct TimelineBuilder {
     begin: u64,
     nanos: u64,
     columns: u64,
-    kinds: Kinds,
-    lanes: Vec<Lane>,
+    span_types: SpanTypes,
+    tracks: Vec<ThreadTrack>,
     index: FxHashMap<ThreadId, usize>,
     left_out: usize,
     /// Spans that may still be told one by one; `None` when there were too many.
@@ -84,17 +84,17 @@ struct Drawing {
     gils: Vec<(GilId, Vec<Point>)>,
 }
 
-impl Drawing {
-    fn new(source: &Source<'_>, budget: Budget) -> Drawing {
+impl TimelineBuilder {
+    fn new(source: &Source<'_>, budget: Budget) -> TimelineBuilder {
         let threads = ranked(&source.profile.threads);
         let (fewest, most) = COLUMNS;
-        let drawn = &threads[..threads.len().min(MOST_LANES).min(budget.cells / fewest)];
-        Drawing {
+        let drawn = &threads[..threads.len().min(MAX_TRACKS).min(budget.cells / fewest)];
+        TimelineBuilder {
             begin: source.report.window.begin_ns,
             nanos: ((source.report.window.seconds * 1e9) as u64).max(1),
             columns: (budget.cells / drawn.len().max(1)).clamp(fewest, most) as u64,
-            kinds: Kinds::new(),
-            lanes: drawn.iter().map(|thread| Lane::new(thread)).collect(),
+            span_types: SpanTypes::new(),
+            tracks: drawn.iter().map(|thread| ThreadTrack::new(thread)).collect(),
             index: drawn.iter().enumerate().map(|(n, thread)| (thread.info.id, n)).collect(),
             left_out: threads.len() - drawn.len(),
             exact_left: Some(budget.spans),
@@ -103,31 +103,31 @@ impl Drawing {
     }
 
     /// Tells a span exactly, while there is room for all.
-    fn exact(&mut self, lane: usize, span: (u64, u64), kind: u64) {
+    fn exact(&mut self, track: usize, span: (u64, u64), span_type: u64) {
         let Some(left) = self.exact_left.as_mut() else { return };
         if *left == 0 {
             self.exact_left = None;
-            self.lanes.iter_mut().for_each(|lane| lane.exact = Packed::default());
+            self.tracks.iter_mut().for_each(|track| track.exact = Packed::default());
             return;
         }
         *left -= 1;
         // Ends are rounded, not lengths, so that errors do not add up.
         let (from, to) = ((span.0 + 500) / 1000, (span.1 + 500) / 1000);
-        let lane = &mut self.lanes[lane];
-        if from > lane.end {
-            lane.exact.push(from - lane.end);
-            lane.exact.push(0);
-            lane.end = from;
+        let track = &mut self.tracks[track];
+        if from > track.end {
+            track.exact.push(from - track.end);
+            track.exact.push(0);
+            track.end = from;
         }
-        if to > lane.end {
-            lane.exact.push(to - lane.end);
-            lane.exact.push(kind);
-            lane.end = to;
+        if to > track.end {
+            track.exact.push(to - track.end);
+            track.exact.push(span_type);
+            track.end = to;
         }
     }
 
     /// Deals a span out over the columns that it touches.
-    fn cut(&mut self, lane: usize, (begin, end): (u64, u64), state: State, kind: u64) {
+    fn split_into_columns(&mut self, track: usize, (begin, end): (u64, u64), state: State, span_type: u64) {
         let (columns, nanos) = (u128::from(self.columns), u128::from(self.nanos));
         let edge = |column: u128| (nanos * column / columns) as u64;
         let mut column = (u128::from(begin) * columns / nanos).min(columns - 1);
@@ -137,7 +137,7 @@ impl Drawing {
             let until = end.min(right);
             if until > at {
                 let units = (until - at) as f64 / (right - left) as f64 * UNITS;
-                self.lanes[lane].cells.add(column as u64, state, kind, units);
+                self.tracks[track].cells.add(column as u64, state, span_type, units);
                 at = until;
             }
             column += 1;
@@ -146,19 +146,19 @@ impl Drawing {
 
     fn finish(self) -> Value {
         let exact = self.exact_left.is_some();
-        let (texts, kinds) = self.kinds.finish();
-        let lanes: Vec<Value> = self
-            .lanes
+        let (texts, span_types) = self.span_types.finish();
+        let tracks: Vec<Value> = self
+            .tracks
             .into_iter()
-            .map(|lane| {
-                let packed = if exact { lane.exact.into_text() } else { lane.cells.finish() };
-                json!({"name": lane.name, "tid": lane.tid, "packed": packed})
+            .map(|track| {
+                let packed = if exact { track.exact.into_text() } else { track.cells.finish() };
+                json!({"name": track.name, "tid": track.tid, "packed": packed})
             })
             .collect();
         json!({
             "exact": exact, "seconds": self.nanos as f64 / 1e9, "columns": self.columns, "units": UNITS,
-            "texts": texts, "kinds": kinds, "lanes": lanes, "left_out": self.left_out,
-            "gils": self.gils.iter().map(|(gil, points)| course_of_gil(*gil, points)).collect::<Vec<_>>(),
+            "texts": texts, "span_types": span_types, "tracks": tracks, "left_out": self.left_out,
+            "gils": self.gils.iter().map(|(gil, points)| gil_series(*gil, points)).collect::<Vec<_>>(),
         })
     }
 }
@@ -172,51 +172,51 @@ fn ranked(threads: &[ThreadProfile]) -> Vec<&ThreadProfile> {
     ranked
 }
 
-impl Lane {
-    fn new(thread: &ThreadProfile) -> Lane {
-        let name = columns::fit(&plain::clean(&thread.info.name), LONGEST_NAME);
-        Lane { name, tid: thread.info.tid.0, exact: Packed::default(), end: 0, cells: Cells::default() }
+impl ThreadTrack {
+    fn new(thread: &ThreadProfile) -> ThreadTrack {
+        let name = columns::fit(&sanitize::clean(&thread.info.name), LONGEST_NAME);
+        ThreadTrack { name, tid: thread.info.tid.0, exact: Packed::default(), end: 0, cells: Downsampler::default() }
     }
 }
 
 /// Busy in thousandths and waiting threads in hundredths; `null` where nobody looked.
-fn course_of_gil(gil: GilId, points: &[Point]) -> Value {
+fn gil_series(gil: GilId, points: &[Point]) -> Value {
     let of = |part: fn(&Point) -> f64, scale: f64| -> Vec<Option<u64>> {
         points.iter().map(|point| (point.seen > 0.0).then(|| (part(point) / point.seen * scale).round() as u64)).collect()
     };
     json!({"gil": gil.0, "busy": of(|p| p.held, 1000.0), "waiters": of(|p| p.waiting, 100.0)})
 }
 
-impl Course for Drawing {
+impl SpanSink for TimelineBuilder {
     fn thread(&mut self, facts: &ThreadFacts) {
-        self.kinds.name(facts.id, plain::clean(&facts.name));
+        self.span_types.name(facts.id, sanitize::clean(&facts.name));
     }
 
     fn span(&mut self, span: Span) {
-        let Some(&lane) = self.index.get(&span.thread) else { return };
+        let Some(&track) = self.index.get(&span.thread) else { return };
         let inside = |at: u64| at.saturating_sub(self.begin).min(self.nanos);
-        let stretch = (inside(span.begin), inside(span.end));
-        if stretch.1 > stretch.0 {
-            let kind = self.kinds.of(&span);
-            self.exact(lane, stretch, kind);
-            self.cut(lane, stretch, span.state, kind);
+        let range = (inside(span.begin), inside(span.end));
+        if range.1 > range.0 {
+            let span_type = self.span_types.number_of(&span);
+            self.exact(track, range, span_type);
+            self.split_into_columns(track, range, span.state, span_type);
         }
     }
 
-    fn gil(&mut self, look: &GilLook) {
-        let found = self.gils.iter().position(|(gil, _)| *gil == look.gil);
+    fn gil(&mut self, sample: &GilLook) {
+        let found = self.gils.iter().position(|(gil, _)| *gil == sample.gil);
         let at = match found {
             Some(at) => at,
-            None if self.gils.len() < MOST_GILS => {
-                self.gils.push((look.gil, vec![Point::default(); POINTS as usize]));
+            None if self.gils.len() < MAX_GILS => {
+                self.gils.push((sample.gil, vec![Point::default(); POINTS as usize]));
                 self.gils.len() - 1
             }
             None => return,
         };
         let inside = |at: u64| at.saturating_sub(self.begin).min(self.nanos);
-        let end = look.at.as_nanos();
-        let (begin, end) = (inside(end.saturating_sub(look.span.as_nanos())), inside(end));
-        let (held, waiting) = (f64::from(u8::from(look.holder != Holder::Nobody)), f64::from(look.waiters));
+        let end = sample.at.as_nanos();
+        let (begin, end) = (inside(end.saturating_sub(sample.span.as_nanos())), inside(end));
+        let (held, waiting) = (f64::from(u8::from(sample.holder != Holder::Nobody)), f64::from(sample.waiters));
         let width = self.nanos as f64 / POINTS as f64;
         let first = ((begin as f64 / width) as u64).min(POINTS - 1);
         let last = ((end as f64 / width) as u64).min(POINTS - 1);
@@ -245,13 +245,13 @@ mod tests {
         let written = measured();
         let (exact, cut) = (value(&written.source(), Budget::shared(1)).unwrap(), value(&written.source(), LITTLE).unwrap());
         assert_eq!([&exact["exact"], &cut["exact"]], [true, false]);
-        let kinds = exact["kinds"].as_array().unwrap();
-        for (lane, coarse) in exact["lanes"].as_array().unwrap().iter().zip(cut["lanes"].as_array().unwrap()) {
-            let thread = written.profile.threads.iter().find(|t| t.info.tid.0 == lane["tid"]).unwrap();
+        let span_types = exact["span_types"].as_array().unwrap();
+        for (track, coarse) in exact["tracks"].as_array().unwrap().iter().zip(cut["tracks"].as_array().unwrap()) {
+            let thread = written.profile.threads.iter().find(|t| t.info.tid.0 == track["tid"]).unwrap();
             let mut sums = [0.0; State::COUNT];
-            for pair in unpack(lane["packed"].as_str().unwrap()).chunks(2) {
+            for pair in unpack(track["packed"].as_str().unwrap()).chunks(2) {
                 if pair[1] > 0 {
-                    sums[kinds[pair[1] as usize][0].as_u64().unwrap() as usize] += pair[0] as f64 * 1e3;
+                    sums[span_types[pair[1] as usize][0].as_u64().unwrap() as usize] += pair[0] as f64 * 1e3;
                 }
             }
             let columns = units(coarse["packed"].as_str().unwrap());
@@ -286,12 +286,12 @@ mod tests {
         let written = measured();
         let drawn = value(&written.source(), Budget::shared(1)).unwrap();
         let texts = drawn["texts"].as_array().unwrap();
-        let holders: Vec<&str> = drawn["kinds"]
+        let holders: Vec<&str> = drawn["span_types"]
             .as_array()
             .unwrap()
             .iter()
-            .filter(|kind| kind[2] != 0)
-            .map(|kind| texts[kind[2].as_u64().unwrap() as usize].as_str().unwrap())
+            .filter(|span_type| span_type[2] != 0)
+            .map(|span_type| texts[span_type[2].as_u64().unwrap() as usize].as_str().unwrap())
             .collect();
         assert!(holders.contains(&"worker-1: burn (app.py:1)") && holders.contains(&"worker-2: burn (app.py:1)"), "{holders:?}");
     }

@@ -2,10 +2,10 @@
 
 use super::{Page, Style};
 use crate::analysis::compare::{WindowSummary, Change, Comparison, FunctionChange};
-use crate::output::{columns, numbers, palette, plain};
+use crate::output::{columns, numbers, palette, sanitize};
 
 /// Rows of each table of functions.
-const MOST_FUNCTIONS: usize = 8;
+const MAX_FUNCTIONS: usize = 8;
 
 /// The whole page.
 pub fn render(comparison: &Comparison, style: Style) -> String {
@@ -13,8 +13,8 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
     side(&mut page, "gilprof diff  base: ", &comparison.base);
     side(&mut page, "               new: ", &comparison.new);
     page.blank();
-    let said = if comparison.real { "DIFFERENT" } else { "NO REAL DIFFERENCE" };
-    page.line(&format!("  {}", palette::strong(said, style.colour)));
+    let title = if comparison.real { "DIFFERENT" } else { "NO REAL DIFFERENCE" };
+    page.line(&format!("  {}", palette::bold(title, style.colour)));
     page.prose("  ", &comparison.headline);
     if comparison.base.verdict != comparison.new.verdict {
         let [before, after] = [&comparison.base, &comparison.new].map(|brief| brief.verdict.name());
@@ -35,7 +35,7 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
 }
 
 fn side(page: &mut Page, lead: &str, brief: &WindowSummary) {
-    let program = brief.command.iter().map(|word| plain::basename(word)).take(3).collect::<Vec<_>>().join(" ");
+    let program = brief.command.iter().map(|word| sanitize::basename(word)).take(3).collect::<Vec<_>>().join(" ");
     let (seconds, looks) = (numbers::seconds(brief.seconds), numbers::thousands(brief.samples));
     page.prose(lead, &format!("pid {}  python {}  {program}, {seconds}, {looks} looks", brief.pid, brief.python));
 }
@@ -72,7 +72,7 @@ fn threads(page: &mut Page, comparison: &Comparison) {
             [before, after] if before == after => format!("{after}x"),
             [before, after] => format!("{before}x, now {after}x"),
         };
-        page.line(&format!("  {} {}", columns::fit(&plain::clean(&row.name), 40), palette::faint(&count, page.style.colour)));
+        page.line(&format!("  {} {}", columns::fit(&sanitize::clean(&row.name), 40), palette::dim(&count, page.style.colour)));
         page.line(&format!("  {}{}", columns::left("  waiting", 22), cells(&row.waiting, true)));
         page.line(&format!("  {}{}", columns::left("  holding", 22), cells(&row.holding, true)));
     }
@@ -94,8 +94,8 @@ fn functions(page: &mut Page, title: &str, rows: &[&FunctionChange]) {
         return;
     }
     page.heading(&format!("  {title}, in threads"));
-    for row in rows.iter().take(MOST_FUNCTIONS) {
-        let (name, file) = (plain::clean(&row.name), plain::clean(plain::basename(&row.file)));
+    for row in rows.iter().take(MAX_FUNCTIONS) {
+        let (name, file) = (sanitize::clean(&row.name), sanitize::clean(sanitize::basename(&row.file)));
         page.line(&format!("  {}", columns::fit(&format!("{name} ({file}:{})", row.line), page.style.width - 2)));
         for (what, change) in [("  holds", &row.holding), ("  waits", &row.waiting), ("  others wait", &row.inflicted_wait)] {
             if change.real {
@@ -103,7 +103,7 @@ fn functions(page: &mut Page, title: &str, rows: &[&FunctionChange]) {
             }
         }
     }
-    if rows.len() > MOST_FUNCTIONS {
-        page.line(&format!("  and {} more", rows.len() - MOST_FUNCTIONS));
+    if rows.len() > MAX_FUNCTIONS {
+        page.line(&format!("  and {} more", rows.len() - MAX_FUNCTIONS));
     }
 }

@@ -9,7 +9,7 @@ mod threads;
 pub mod verdict;
 
 use crate::analysis::report::{Gil, Quantiles, Report, Target};
-use crate::output::{columns, numbers, palette, plain};
+use crate::output::{columns, numbers, palette, sanitize};
 
 /// How the page may look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Style {
 }
 
 /// Warnings beyond this many are only counted.
-const MOST_WARNINGS: usize = 10;
+const MAX_WARNINGS: usize = 10;
 
 /// The whole page.
 pub fn render(report: &Report, style: Style) -> String {
@@ -80,19 +80,19 @@ impl Page {
     /// Text broken into lines, the first after `lead`, the others under its end. `lead` must not hold colour.
     pub(crate) fn prose(&mut self, lead: &str, text: &str) {
         let indent = columns::width(lead);
-        for (n, line) in columns::wrap(&plain::clean(text), self.style.width.saturating_sub(indent)).into_iter().enumerate() {
+        for (n, line) in columns::wrap(&sanitize::clean(text), self.style.width.saturating_sub(indent)).into_iter().enumerate() {
             let start = if n == 0 { lead.to_string() } else { " ".repeat(indent) };
             self.line(&(start + &line));
         }
     }
 
     /// Pieces side by side, as many on a line as fit.
-    pub(crate) fn pieces(&mut self, lead: &str, gap: &str, pieces: &[String]) {
-        self.painted_pieces(lead, gap, pieces, |_, piece| piece.to_string());
+    pub(crate) fn flow(&mut self, lead: &str, gap: &str, pieces: &[String]) {
+        self.flow_painted(lead, gap, pieces, |_, piece| piece.to_string());
     }
 
-    /// [`Page::pieces`] with colour put on each, by number, after its columns are counted.
-    pub(crate) fn painted_pieces(&mut self, lead: &str, gap: &str, pieces: &[String], paint: impl Fn(usize, &str) -> String) {
+    /// [`Page::flow`] with colour put on each, by number, after its columns are counted.
+    pub(crate) fn flow_painted(&mut self, lead: &str, gap: &str, pieces: &[String], paint: impl Fn(usize, &str) -> String) {
         let indent = columns::width(lead);
         let (mut line, mut used) = (lead.to_string(), indent);
         for (n, piece) in pieces.iter().enumerate() {
@@ -117,20 +117,20 @@ impl Page {
     /// A section's first line, after a blank one.
     pub(crate) fn heading(&mut self, line: &str) {
         self.blank();
-        self.line(&palette::strong(line, self.style.colour));
+        self.line(&palette::bold(line, self.style.colour));
     }
 }
 
 /// Which process, and how long and how often it was looked at.
 fn header(page: &mut Page, report: &Report) {
     let (target, window) = (&report.target, &report.window);
-    let lead = format!("gilprof  pid {}  python {}  ", target.pid, columns::fit(&plain::clean(&target.python), 16));
+    let lead = format!("gilprof  pid {}  python {}  ", target.pid, columns::fit(&sanitize::clean(&target.python), 16));
     let cores = numbers::counted(target.cpus, "core");
     let mut right = format!("{}, {} looks", numbers::seconds(window.seconds), numbers::thousands(window.samples));
     if window.missed > 0 {
         right += &format!(", {} missed", numbers::thousands(window.missed));
     }
-    let program = plain::clean(&program(target));
+    let program = sanitize::clean(&program(target));
     let room = page.style.width.saturating_sub(columns::width(&lead) + columns::width(&cores) + columns::width(&right) + 4);
     // Too little room for a name: the figures get a line of their own.
     if room >= columns::width(&program).clamp(1, 12) {
@@ -138,7 +138,7 @@ fn header(page: &mut Page, report: &Report) {
         let gap = page.style.width - columns::width(&left) - columns::width(&right);
         page.line(&format!("{left}{}{right}", " ".repeat(gap)));
     } else {
-        page.pieces(&lead, "  ", &[program, cores]);
+        page.flow(&lead, "  ", &[program, cores]);
         page.line(&columns::right(&right, page.style.width));
     }
 }
@@ -153,10 +153,10 @@ pub fn program(target: &Target) -> String {
             // These two take a word of their own.
             "-W" | "-X" => drop(words.next()),
             option if option.starts_with('-') && option.len() > 1 => {}
-            script => return plain::basename(script).to_string(),
+            script => return sanitize::basename(script).to_string(),
         }
     }
-    plain::basename(target.command.first().unwrap_or(&target.executable)).to_string()
+    sanitize::basename(target.command.first().unwrap_or(&target.executable)).to_string()
 }
 
 /// The GIL's own figures.
@@ -167,19 +167,19 @@ fn gil(page: &mut Page, report: &Report) {
         page.prose("  GIL  ", "switched off in this free-threaded build");
         return;
     }
-    let mut pieces = gil_pieces(&report.gil);
+    let mut pieces = gil_figures(&report.gil);
     let interval = target.switch_interval_us.map(|us| numbers::ms(us as f64 / 1e3));
     pieces.push(format!("switch interval {}", numbers::or_none(interval)));
-    page.pieces("  GIL  ", "   ", &pieces);
+    page.flow("  GIL  ", "   ", &pieces);
     if report.gils.len() > 1 {
         page.prose("       ", &format!("the most contended of {}, which follow; never summed:", report.gils.len()));
         for (n, gil) in report.gils.iter().enumerate().take(8) {
-            page.pieces(&format!("  {n:>3}  "), "   ", &gil_pieces(gil)[..4]);
+            page.flow(&format!("  {n:>3}  "), "   ", &gil_figures(gil)[..4]);
         }
     }
 }
 
-fn gil_pieces(gil: &Gil) -> Vec<String> {
+fn gil_figures(gil: &Gil) -> Vec<String> {
     vec![
         format!("busy {}", numbers::percent(gil.busy)),
         format!("contended {}", numbers::percent(gil.contended)),
@@ -200,11 +200,11 @@ fn warnings(page: &mut Page, warnings: &[String]) {
         return;
     }
     page.heading("  warnings");
-    for warning in warnings.iter().take(MOST_WARNINGS) {
+    for warning in warnings.iter().take(MAX_WARNINGS) {
         page.prose("  ! ", warning);
     }
-    if warnings.len() > MOST_WARNINGS {
-        page.prose("    ", &format!("and {} more", warnings.len() - MOST_WARNINGS));
+    if warnings.len() > MAX_WARNINGS {
+        page.prose("    ", &format!("and {} more", warnings.len() - MAX_WARNINGS));
     }
 }
 
@@ -225,5 +225,5 @@ fn measuring(page: &mut Page, report: &Report) {
         pieces.push(format!("waits are exact: {} kernel events, {} lost", count(window.events), count(window.lost_events)));
     }
     let colour = page.style.colour;
-    page.painted_pieces("  measured  ", ", ", &pieces, |_, piece| palette::faint(piece, colour));
+    page.flow_painted("  measured  ", ", ", &pieces, |_, piece| palette::dim(piece, colour));
 }

@@ -5,11 +5,11 @@
 
 use super::Page;
 use crate::analysis::report::{Holding, Report, States, Thread};
-use crate::output::{columns, numbers, palette, plain};
+use crate::output::{columns, numbers, palette, sanitize};
 use crate::sample::State;
 
 /// Rows before the rest is shown as one.
-const MOST_ROWS: usize = 20;
+const MAX_ROWS: usize = 20;
 /// How far the shares may miss 1 before the difference is shown as unknown.
 const SLACK: f64 = 0.005;
 const SHORTEST_BAR: usize = 6;
@@ -74,8 +74,8 @@ fn rows(threads: &[Thread]) -> Vec<Row> {
     let contending = |t: &Thread| steps((t.states.holding + t.states.waiting) * t.seconds / longest);
     order.sort_by(|a, b| contending(b).cmp(&contending(a)).then(steps(b.cpu).cmp(&steps(a.cpu))));
     // One thread left over takes no more room than a line about it.
-    let shown = if order.len() <= MOST_ROWS + 1 { order.len() } else { MOST_ROWS };
-    let mut rows: Vec<Row> = order[..shown].iter().map(|t| row(plain::clean(&t.name), t.python, t.cpu, &t.states, t.holding)).collect();
+    let shown = if order.len() <= MAX_ROWS + 1 { order.len() } else { MAX_ROWS };
+    let mut rows: Vec<Row> = order[..shown].iter().map(|t| row(sanitize::clean(&t.name), t.python, t.cpu, &t.states, t.holding)).collect();
     if shown < order.len() {
         rows.push(mean(&order[shown..]));
     }
@@ -147,7 +147,7 @@ fn bar(row: &Row, columns: usize, colour: bool) -> String {
     let shares = detail.map(|(_, share)| share);
     let Some(lengths) = numbers::apportion(&shares, columns as u32) else { return String::new() };
     let runs = detail.iter().zip(lengths).map(|(&(state, _), n)| {
-        let run = palette::ink(state).glyph.to_string().repeat(n as usize);
+        let run = palette::style(state).glyph.to_string().repeat(n as usize);
         // Blanks stay bare, so that a line's end can be trimmed.
         if state == State::Io {
             run
@@ -164,9 +164,9 @@ fn legend(page: &mut Page, rows: &[Row], bar_columns: usize) {
         let step = 0.5 / bar_columns.max(1) as f64;
         rows.iter().flat_map(detail).any(|(s, share)| s == state && share >= step)
     };
-    let visible = State::ALL.into_iter().filter(|&s| bar_columns > 0 && palette::ink(s).glyph != ' ' && occurs(s));
+    let visible = State::ALL.into_iter().filter(|&s| bar_columns > 0 && palette::style(s).glyph != ' ' && occurs(s));
     let states: Vec<State> = visible.collect();
-    let mut pieces: Vec<String> = states.iter().map(|&s| format!("{} {}", palette::ink(s).glyph, palette::ink(s).legend)).collect();
+    let mut pieces: Vec<String> = states.iter().map(|&s| format!("{} {}", palette::style(s).glyph, palette::style(s).legend)).collect();
     if rows.iter().any(|row| !row.python) {
         pieces.push("* no Python thread".into());
     }
@@ -174,7 +174,7 @@ fn legend(page: &mut Page, rows: &[Row], bar_columns: usize) {
         return;
     }
     let colour = page.style.colour;
-    page.painted_pieces("  ", "  ", &pieces, |n, piece| match states.get(n) {
+    page.flow_painted("  ", "  ", &pieces, |n, piece| match states.get(n) {
         Some(&state) => palette::paint(piece, state, colour),
         None => piece.to_string(),
     });

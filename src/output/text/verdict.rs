@@ -2,7 +2,7 @@
 
 use super::Page;
 use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup, Verdict, WhatIf};
-use crate::output::{columns, numbers, palette, plain};
+use crate::output::{columns, numbers, palette, sanitize};
 
 /// The verdict's name in capitals, and the headline without what the name says already, as in "Keep threads: …".
 pub fn banner(verdict: &Verdict) -> (String, &str) {
@@ -15,7 +15,7 @@ pub(super) fn write(page: &mut Page, report: &Report) {
     let verdict = &report.verdict;
     page.blank();
     let (name, headline) = banner(verdict);
-    let headline = plain::clean(headline);
+    let headline = sanitize::clean(headline);
     let painted = palette::verdict(&name, verdict.code, page.style.colour);
     if 5 + columns::width(&name) + columns::width(&headline) <= page.style.width {
         page.line(&format!("  {painted}   {headline}"));
@@ -29,7 +29,7 @@ pub(super) fn write(page: &mut Page, report: &Report) {
     for (n, step) in verdict.next_steps.iter().enumerate() {
         page.prose("  -> ", step);
         if n == 0 {
-            verdict.sketch.iter().for_each(|line| page.line(&format!("       {}", plain::clean(line))));
+            verdict.sketch.iter().for_each(|line| page.line(&format!("       {}", sanitize::clean(line))));
         }
     }
     what_if(page, report);
@@ -40,7 +40,7 @@ fn interval(e: Estimate) -> String {
 }
 
 /// Cores are another limit, of which this figure knows nothing.
-fn worth_having(threads: Option<f64>) -> String {
+fn saturation(threads: Option<f64>) -> String {
     let limit = if threads.is_some_and(|n| n >= 2.0) { " as far as the GIL goes" } else { "" };
     numbers::or_none(threads.map(numbers::count)) + limit
 }
@@ -49,20 +49,20 @@ fn worth_having(threads: Option<f64>) -> String {
 fn what_if(page: &mut Page, report: &Report) {
     let verdict = &report.verdict;
     let Speedup { processes, free_threading, release_in_native } = verdict.speedup;
-    let sure = match verdict.confidence {
+    let confidence = match verdict.confidence {
         Confidence::Low => "low",
         Confidence::Medium => "medium",
         Confidence::High => "high",
     };
-    let worth = worth_having(verdict.gil_saturates_at);
-    page.pieces("  ", "; ", &[format!("confidence {sure}"), format!("threads worth having today: {worth}")]);
+    let threads = saturation(verdict.gil_saturates_at);
+    page.flow("  ", "; ", &[format!("confidence {confidence}"), format!("threads worth having today: {threads}")]);
     let figure = |e: Option<Estimate>| numbers::or_none(e.map(|e| format!("{} ({})", numbers::factor(e.estimate), interval(e))));
     if processes.or(free_threading).or(release_in_native).is_none() {
         page.prose("  ", "what if: not predicted");
-        asked(page, &report.what_if);
+        what_if_answers(page, &report.what_if);
         return;
     }
-    page.pieces(
+    page.flow(
         "  what if: ",
         ", ",
         &[
@@ -71,7 +71,7 @@ fn what_if(page: &mut Page, report: &Report) {
             format!("GIL released in C {}", figure(release_in_native)),
         ],
     );
-    asked(page, &report.what_if);
+    what_if_answers(page, &report.what_if);
     // The contract asks the text to say so wherever such a gain is shown.
     if processes.is_some() && !advises_processes(verdict.code) {
         page.prose("  ", "Moving data between processes is not counted.");
@@ -84,9 +84,9 @@ fn advises_processes(code: Code) -> bool {
 }
 
 /// Answers to `--what-if`, a line each.
-fn asked(page: &mut Page, answers: &[WhatIf]) {
+fn what_if_answers(page: &mut Page, answers: &[WhatIf]) {
     for answer in answers {
-        let question = plain::clean(&answer.question);
+        let question = sanitize::clean(&answer.question);
         match answer.gain {
             Some(e) => {
                 page.prose("  ", &format!("what if {question}: {} ({}) of the work done now", numbers::factor(e.estimate), interval(e)))
@@ -114,7 +114,7 @@ pub(super) fn write_findings(page: &mut Page, findings: &[Finding]) {
 
 #[cfg(test)]
 mod tests {
-    use super::worth_having;
+    use super::saturation;
     use crate::analysis::report::{Code, Report};
     use crate::output::testing::measured;
     use crate::output::text::{render, Style};
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn many_threads_are_worth_having_as_far_as_the_gil_goes() {
-        assert_eq!(worth_having(Some(767.0)), "767 as far as the GIL goes");
-        assert_eq!(worth_having(Some(1.0)), "1");
-        assert_eq!(worth_having(None), "-");
+        assert_eq!(saturation(Some(767.0)), "767 as far as the GIL goes");
+        assert_eq!(saturation(Some(1.0)), "1");
+        assert_eq!(saturation(None), "-");
     }
 }

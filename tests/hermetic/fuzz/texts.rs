@@ -164,7 +164,7 @@ pub fn limits() -> Fuzz<'static> {
         "verdict not in [blocked-holding-gil, latency-victims]",
         "verdict == keep-threads",
         "waiting: +5pp, min 2pp",
-        "threads_worth_having: -1, min .5 @fail",
+        "gil.saturates_at: -1, min .5 @fail",
         "speedup.processes: +10%",
     ];
     text("limits", &from, |text| {
@@ -208,7 +208,7 @@ pub fn baselines() -> Fuzz<'static> {
     let parse = move |_, input: &[u8]| {
         let Ok(baseline) = Baseline::parse(input) else { return false };
         for regression in &regressions {
-            let check = gilprof::gate::judge::regression(regression, &baseline.runs, &baseline.runs);
+            let check = gilprof::gate::check::regression(regression, &baseline.runs, &baseline.runs);
             assert!(!check.why.is_empty(), "{check:?}");
         }
         true

@@ -2,8 +2,8 @@
 
 use super::golden;
 use gilprof::ids::Tid;
-use gilprof::output::collapsed::{self, FlameInput, FlameMode, FlameRow, Roots};
-use gilprof::output::{dump, flamegraph, plain};
+use gilprof::output::collapsed::{self, FlameInput, FlameMode, FlameRow, GroupBy};
+use gilprof::output::{dump, flamegraph, sanitize};
 use gilprof::sample::{Evidence, Frame, Function, Split, Stack, State, TargetFacts, ThreadView, Trust};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -37,31 +37,31 @@ fn profile() -> Vec<(&'static str, Stack, Split)> {
     ]
 }
 
-fn input(rows: &[(&'static str, Stack, Split)], mode: FlameMode, roots: Roots) -> FlameInput<'static> {
+fn input(rows: &[(&'static str, Stack, Split)], mode: FlameMode, group_by: GroupBy) -> FlameInput<'static> {
     let rows = rows.to_vec().leak().iter().map(|(thread, stack, split)| FlameRow { process: None, thread, stack, split }).collect();
     FlameInput {
         title: "app.py, pid 4242".into(),
         subtitle: "5.0 s, 4 996 looks".into(),
         seconds: 5.0,
         mode,
-        roots,
+        group_by,
         rows,
-        behind: Vec::new(),
+        waits: Vec::new(),
     }
 }
 
 #[test]
 fn folded_is_as_it_was() {
-    golden("holding.folded", &collapsed::render(&input(&profile(), FlameMode::Holding, Roots::Merged)));
-    golden("waiting.folded", &collapsed::render(&input(&profile(), FlameMode::Waiting, Roots::Merged)));
-    golden("wall.folded", &collapsed::render(&input(&profile(), FlameMode::Wall, Roots::ByThread)));
+    golden("holding.folded", &collapsed::render(&input(&profile(), FlameMode::Holding, GroupBy::Nothing)));
+    golden("waiting.folded", &collapsed::render(&input(&profile(), FlameMode::Waiting, GroupBy::Nothing)));
+    golden("wall.folded", &collapsed::render(&input(&profile(), FlameMode::Wall, GroupBy::Thread)));
 }
 
 #[test]
 fn folded_keeps_all_time() {
-    let folded = collapsed::fold(&input(&profile(), FlameMode::Wall, Roots::Merged));
+    let folded = collapsed::fold(&input(&profile(), FlameMode::Wall, GroupBy::Nothing));
     assert_eq!(folded.values().sum::<u64>(), 2_450_000);
-    let holding = collapsed::fold(&input(&profile(), FlameMode::Holding, Roots::Merged));
+    let holding = collapsed::fold(&input(&profile(), FlameMode::Holding, GroupBy::Nothing));
     assert_eq!(holding.values().sum::<u64>(), 645_000);
 }
 
@@ -77,12 +77,12 @@ fn rectangle(svg: &str, frame: &str) -> (u64, String) {
 
 #[test]
 fn widths_are_weights_and_colours_are_states() {
-    let svg = flamegraph::render(&input(&profile(), FlameMode::Wall, Roots::Merged)).unwrap();
+    let svg = flamegraph::render(&input(&profile(), FlameMode::Wall, GroupBy::Nothing)).unwrap();
     well_formed(&svg);
     assert_eq!(rectangle(&svg, "main (app.py)").0, 2_000_000);
     assert_eq!(rectangle(&svg, "[waiting]"), (1_250_000, "rgb(204,121,167)".into()));
     assert_eq!(rectangle(&svg, "[holding (native)]"), (150_000, "rgb(240,228,66)".into()));
-    let holding = flamegraph::render(&input(&profile(), FlameMode::Holding, Roots::ByThread)).unwrap();
+    let holding = flamegraph::render(&input(&profile(), FlameMode::Holding, GroupBy::Thread)).unwrap();
     well_formed(&holding);
     assert_eq!(rectangle(&holding, "[in C call]").0, 150_000);
     assert_eq!(rectangle(&holding, "[asleep with the GIL]"), (50_000, "rgb(213,94,0)".into()));
@@ -90,16 +90,16 @@ fn widths_are_weights_and_colours_are_states() {
     for word in ["Who holds the GIL: app.py, pid 4242", "5.0 s, 4 996 looks", "microseconds"] {
         assert!(holding.contains(word), "{word}");
     }
-    assert_eq!(holding, flamegraph::render(&input(&profile(), FlameMode::Holding, Roots::ByThread)).unwrap());
+    assert_eq!(holding, flamegraph::render(&input(&profile(), FlameMode::Holding, GroupBy::Thread)).unwrap());
 }
 
 #[test]
 fn nothing_to_draw_is_said_not_failed() {
     for mode in MODES {
-        let svg = flamegraph::render(&FlameInput { title: "<&]]>\u{1}".into(), ..input(&[], mode, Roots::Merged) }).unwrap();
+        let svg = flamegraph::render(&FlameInput { title: "<&]]>\u{1}".into(), ..input(&[], mode, GroupBy::Nothing) }).unwrap();
         well_formed(&svg);
         assert!(svg.contains("No"), "{svg}");
-        assert_eq!(collapsed::render(&input(&[], mode, Roots::Merged)), "");
+        assert_eq!(collapsed::render(&input(&[], mode, GroupBy::Nothing)), "");
     }
 }
 
@@ -183,12 +183,12 @@ proptest! {
             let stack = stack(&[&name, "leaf"], Trust::Whole);
             let split = split(&[(State::HoldingPython, 1.0), (State::Waiting, 2.0)]);
             let rows = vec![FlameRow { process: None, thread: &name, stack: &stack, split: &split }];
-            for (mode, roots, depth) in [(FlameMode::Holding, Roots::ByThread, 3), (FlameMode::Wall, Roots::Merged, 3)] {
-                let input = FlameInput { title: name.clone(), subtitle: name.clone(), seconds: 1.0, mode, roots, rows: rows.clone(), behind: Vec::new() };
+            for (mode, group_by, depth) in [(FlameMode::Holding, GroupBy::Thread, 3), (FlameMode::Wall, GroupBy::Nothing, 3)] {
+                let input = FlameInput { title: name.clone(), subtitle: name.clone(), seconds: 1.0, mode, group_by, rows: rows.clone(), waits: Vec::new() };
                 let text = collapsed::render(&input);
                 for line in text.lines() {
                     prop_assert_eq!(line.split(';').count(), depth);
-                    prop_assert!(!line.chars().any(plain::is_hostile));
+                    prop_assert!(!line.chars().any(sanitize::is_hostile));
                     prop_assert!(line.rsplit_once(' ').unwrap().1.parse::<u64>().is_ok());
                 }
                 let svg = flamegraph::render(&input).unwrap();

@@ -24,14 +24,14 @@ function fill(node, ...children) {
 }
 
 // Into a live region: what has not changed is not said again.
-function tell(node, text) {
+function announce(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 const rgb = ([r, g, b], alpha = 1) => (alpha === 1 ? `rgb(${r}, ${g}, ${b})` : `rgba(${r}, ${g}, ${b}, ${alpha})`);
 
 // Black or white, whichever can be read on a colour: one of the two always has WCAG's contrast of 4.5.
-function inkOn([r, g, b]) {
+function textColourOn([r, g, b]) {
   const part = (c) => ((c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
   const luminance = 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
   return luminance > 0.179 ? '#000' : '#fff';
@@ -99,12 +99,12 @@ const tip = {
 
 // Runs at most once a frame, however often it is asked for.
 function perFrame(work) {
-  let asked = false;
+  let pending = false;
   return () => {
-    if (asked) return;
-    asked = true;
+    if (pending) return;
+    pending = true;
     requestAnimationFrame(() => {
-      asked = false;
+      pending = false;
       work();
     });
   };

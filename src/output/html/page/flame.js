@@ -45,11 +45,11 @@ const flame = {
     this.trees = {};
     this.mode = flames.trees.find((tree) => tree.mode === 'holding' && tree.micros)?.mode ?? 'wall';
     fill($('flame-modes'), el('legend', { class: 'quiet', text: 'Which time' }), flames.trees.map(({ mode, micros }) => el('label', {},
-      el('input', { type: 'radio', name: 'mode', value: mode, checked: mode === this.mode, disabled: !micros, onchange: () => this.turn(mode) }), el('span', { text: MODES[mode] }))));
-    this.turn(this.mode);
+      el('input', { type: 'radio', name: 'mode', value: mode, checked: mode === this.mode, disabled: !micros, onchange: () => this.setMode(mode) }), el('span', { text: MODES[mode] }))));
+    this.setMode(this.mode);
   },
 
-  turn(mode) {
+  setMode(mode) {
     this.mode = mode;
     this.tree = this.trees[mode] ??= new Tree(this.flames.trees.find((tree) => tree.mode === mode), this.flames.names);
     this.root = this.focus = 0;
@@ -58,13 +58,13 @@ const flame = {
 
   // The outermost frames that match count: what is inside of them is not counted again.
   find() {
-    const words = $('flame-search').value.trim().toLowerCase();
+    const query = $('flame-search').value.trim().toLowerCase();
     this.matches = null;
-    if (words) {
+    if (query) {
       this.matches = new Set();
       this.matched = 0;
       for (let n = 1, covered = 0; n < this.tree.count; n++) {
-        if (!this.tree.text(n).toLowerCase().includes(words)) continue;
+        if (!this.tree.text(n).toLowerCase().includes(query)) continue;
         this.matches.add(n);
         if (n < covered) continue;
         this.matched += this.tree.time[n];
@@ -74,7 +74,7 @@ const flame = {
     this.redraw();
   },
 
-  into(n) {
+  zoomInto(n) {
     this.root = this.focus = n;
     this.redraw();
   },
@@ -109,15 +109,15 @@ const flame = {
     context.textBaseline = 'middle';
     const letter = context.measureText('m').width;
     boxes.forEach(([n, box]) => this.frame(context, n, box, letter));
-    this.say();
+    this.describe();
     if ($('flame-figures').open) this.table();
   },
 
   colour(n) {
     if (n === 0) return palette.neutral;
-    const [text, ink, lean] = this.tree.names[this.tree.name[n]];
-    const base = ink < STATES ? palette.states[ink].rgb : palette.neutral;
-    return text.startsWith('[') ? base : base.map((c) => Math.max(0, Math.min(255, c + lean)));
+    const [text, state, shade] = this.tree.names[this.tree.name[n]];
+    const base = state < STATES ? palette.states[state].rgb : palette.neutral;
+    return text.startsWith('[') ? base : base.map((c) => Math.max(0, Math.min(255, c + shade)));
   },
 
   frame(context, n, { x, w, y, above }, letter) {
@@ -133,7 +133,7 @@ const flame = {
     const letters = Math.floor((w - 8) / letter);
     if (letters < 3) return;
     const text = this.tree.text(n);
-    context.fillStyle = inkOn(colour);
+    context.fillStyle = textColourOn(colour);
     context.fillText(text.length > letters ? `${text.slice(0, letters - 1)}…` : text, x + 4, y + FRAME / 2);
   },
 
@@ -141,13 +141,13 @@ const flame = {
     return this.tree.micros ? this.tree.time[n] / this.tree.micros : 0;
   },
 
-  say() {
+  describe() {
     const { tree, root, focus } = this;
     const about = (n) => `${tree.text(n)}: ${figures.length(tree.time[n] / 1e6)}, ${figures.share(this.part(n))} % of ${tree.weight}`;
     const lines = [about(document.activeElement === $('flame') ? focus : root)];
     if (this.matches) lines.push(`found in ${grouped(this.matches.size)} frames, ${figures.share(tree.micros ? this.matched / tree.micros : 0)} % of the time`);
     if (tree.leftOut) lines.push(`not drawn, and counted for those that call them: ${grouped(tree.leftOut)} of ${figures.length(tree.least / 1e6)} or less`);
-    tell($('flame-where'), lines.join('; '));
+    announce($('flame-where'), lines.join('; '));
     $('flame-reset').disabled = root === 0;
     $('flame').setAttribute('aria-label', `Flamegraph of ${tree.weight}, ${figures.length(tree.micros / 1e6)} in all`);
     $('flame').dataset.micros = tree.time[root];
@@ -199,7 +199,7 @@ const flame = {
     const keys = {
       ArrowDown: () => tree.children(focus)[0], ArrowUp: () => (focus > 0 ? tree.parent[focus] : undefined),
       ArrowRight: () => walk(1), ArrowLeft: () => walk(-1), Home: () => 0,
-      Enter: () => (this.into(focus), undefined), ' ': () => (this.into(focus), undefined), Escape: () => (this.into(this.root > 0 ? tree.parent[this.root] : 0), undefined),
+      Enter: () => (this.zoomInto(focus), undefined), ' ': () => (this.zoomInto(focus), undefined), Escape: () => (this.zoomInto(this.root > 0 ? tree.parent[this.root] : 0), undefined),
     };
     const act = event.ctrlKey || event.metaKey || event.altKey ? null : keys[event.key];
     if (!act) return;
@@ -219,7 +219,7 @@ const flame = {
     ['focus', 'blur'].forEach((name) => canvas.addEventListener(name, () => this.redraw()));
     canvas.addEventListener('click', (event) => {
       const n = this.at(event);
-      if (n !== null) this.into(n);
+      if (n !== null) this.zoomInto(n);
     });
     canvas.addEventListener('pointermove', (event) => {
       const n = this.at(event);
@@ -230,7 +230,7 @@ const flame = {
     });
     canvas.addEventListener('pointerleave', tip.hide);
     $('flame-search').addEventListener('input', () => this.find());
-    $('flame-reset').addEventListener('click', () => this.into(0));
+    $('flame-reset').addEventListener('click', () => this.zoomInto(0));
     $('flame-figures').addEventListener('toggle', () => this.redraw());
   },
 };

@@ -35,8 +35,8 @@ const functionTable = {
 
   body() {
     const { key, down } = this.sorted;
-    const words = $('function-filter').value.trim().toLowerCase();
-    const shown = this.rows.filter((row) => !words || `${row.name} ${row.file}`.toLowerCase().includes(words));
+    const query = $('function-filter').value.trim().toLowerCase();
+    const shown = this.rows.filter((row) => !query || `${row.name} ${row.file}`.toLowerCase().includes(query));
     const order = (a, b) => (typeof a[key] === 'string' ? a[key].localeCompare(b[key]) : a[key] - b[key]);
     // Sorting is stable: equals stay in the report's order.
     shown.sort((a, b) => (down ? order(b, a) : order(a, b)));

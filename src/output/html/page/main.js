@@ -23,14 +23,14 @@ function show(number) {
 }
 
 // The whole look follows one attribute; canvases are painted again.
-function dress(dark) {
+function applyTheme(dark) {
   document.documentElement.dataset.theme = dark ? 'dark' : 'light';
   $('theme').setAttribute('aria-pressed', String(dark));
   palette.apply();
   if (!current) return;
   showVerdict(current);
   showMatrix(current.matrix);
-  course.make();
+  gilChart.make();
   timeline.redraw();
   flame.redraw();
 }
@@ -46,16 +46,16 @@ function start() {
   $('chooser').hidden = processes.length < 2;
   $('process').addEventListener('change', (event) => show(Number(event.target.value)));
   $('version').textContent = data.gilprof;
-  dress(theme.matches);
+  applyTheme(theme.matches);
   if (processes.length) show(0);
   // The system's theme counts until somebody chooses.
-  theme.addEventListener('change', (event) => dress(event.matches));
-  $('theme').addEventListener('click', () => dress(document.documentElement.dataset.theme !== 'dark'));
+  theme.addEventListener('change', (event) => applyTheme(event.matches));
+  $('theme').addEventListener('click', () => applyTheme(document.documentElement.dataset.theme !== 'dark'));
   let width = innerWidth;
   addEventListener('resize', perFrame(() => {
     if (innerWidth === width) return;
     width = innerWidth;
-    course.make();
+    gilChart.make();
     timeline.draw();
     flame.draw();
   }));

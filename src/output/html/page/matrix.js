@@ -10,7 +10,7 @@ function showMatrix({ waiters, holders, seconds }) {
   const named = (head) => [el('span', { class: 'name code', text: head.name }), el('small', { text: head.place })];
   const cell = (s) => {
     const tint = blend(waits, palette.paper, s > 0 ? 0.12 + 0.88 * Math.min(1, s / most) : 0);
-    return el('td', { class: 'n', 'data-seconds': s, style: s > 0 ? { background: rgb(tint), color: inkOn(tint) } : {}, text: s > 0 ? figures.seconds(s) : '·' });
+    return el('td', { class: 'n', 'data-seconds': s, style: s > 0 ? { background: rgb(tint), color: textColourOn(tint) } : {}, text: s > 0 ? figures.seconds(s) : '·' });
   };
   const sum = (list) => list.reduce((a, b) => a + b, 0);
   const total = (s) => el('td', { class: 'n total', text: figures.seconds(s) });

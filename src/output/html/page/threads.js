@@ -34,18 +34,18 @@ function showThreads(process) {
 
 // What else tells a thread from the others.
 function notes(thread, report) {
-  const said = [String(thread.tid)];
-  if (!thread.python) said.push('no Python thread');
-  if (thread.gil !== undefined) said.push(`GIL ${thread.gil}`);
-  if (thread.seconds < report.window.seconds * 0.98) said.push(`seen for ${figures.length(thread.seconds)}`);
-  return said.join(', ');
+  const parts = [String(thread.tid)];
+  if (!thread.python) parts.push('no Python thread');
+  if (thread.gil !== undefined) parts.push(`GIL ${thread.gil}`);
+  if (thread.seconds < report.window.seconds * 0.98) parts.push(`seen for ${figures.length(thread.seconds)}`);
+  return parts.join(', ');
 }
 
 function bar(shares) {
-  const told = shares.map((x, n) => [x, n]).filter(([x]) => x > 0);
-  const lines = told.filter(([x]) => x >= NOISE).map(([x, n]) => `${palette.states[n].label} ${figures.share(x)}\u202f%`);
+  const present = shares.map((x, n) => [x, n]).filter(([x]) => x > 0);
+  const lines = present.filter(([x]) => x >= NOISE).map(([x, n]) => `${palette.states[n].label} ${figures.share(x)}\u202f%`);
   const node = el('div', { class: 'stack', role: 'img', 'aria-label': lines.join(', ') || 'nothing was seen' },
-    told.map(([x, n]) => el('i', { 'data-state': n, 'data-share': x, style: { 'flex-grow': x, background: `var(--s${n})` } })));
+    present.map(([x, n]) => el('i', { 'data-state': n, 'data-share': x, style: { 'flex-grow': x, background: `var(--s${n})` } })));
   node.addEventListener('pointermove', (e) => tip.show(e.clientX, e.clientY, lines.map((text) => el('p', { text }))));
   node.addEventListener('pointerleave', tip.hide);
   return node;

@@ -1,4 +1,4 @@
-// The lanes: draws the stretch of time that is shown, moves it by pointer, wheel and keys, and says what is under the pointer.
+// The tracks: draws the stretch of time that is shown, moves it by pointer, wheel and keys, and says what is under the pointer.
 
 const ROW = { wide: { height: 22, bar: 17, label: 0 }, narrow: { height: 34, bar: 17, label: 15 } };
 const SHORTEST = 20e-6;
@@ -6,27 +6,27 @@ const SHORTEST = 20e-6;
 const timeline = {
   // Room for names at the left and for the second axis at the right; the chart above keeps to the same.
   margins() {
-    const narrow = $('lanes-scroll').clientWidth < 640;
+    const narrow = $('tracks-scroll').clientWidth < 640;
     return { narrow, left: narrow ? 42 : 150, right: narrow ? 34 : 44 };
   },
 
   plotWidth() {
     const { left, right } = this.margins();
-    return Math.max(10, $('lanes-scroll').clientWidth - left - right);
+    return Math.max(10, $('tracks-scroll').clientWidth - left - right);
   },
 
   show(data) {
-    this.lanes = new Lanes(data);
+    this.tracks = new Tracks(data);
     this.leftOut = data.left_out;
-    this.view = { from: 0, to: this.lanes.seconds };
+    this.view = { from: 0, to: this.tracks.seconds };
     this.cursor = null;
-    $('lane-said').textContent = '';
-    course.show(data);
+    $('track-description').textContent = '';
+    gilChart.show(data);
     this.draw();
   },
 
-  look(from, to) {
-    const { seconds } = this.lanes;
+  setView(from, to) {
+    const { seconds } = this.tracks;
     const span = Math.max(SHORTEST, Math.min(seconds, to - from));
     from = Math.max(0, Math.min(seconds - span, from));
     this.view = { from, to: from + span };
@@ -36,20 +36,20 @@ const timeline = {
   zoom(factor, around) {
     const { from, to } = this.view;
     const fixed = around ?? (this.cursor ? this.cursor.time : (from + to) / 2);
-    this.look(fixed - (fixed - from) * factor, fixed + (to - fixed) * factor);
+    this.setView(fixed - (fixed - from) * factor, fixed + (to - fixed) * factor);
   },
 
   move(part) {
     const by = (this.view.to - this.view.from) * part;
-    this.look(this.view.from + by, this.view.to + by);
+    this.setView(this.view.from + by, this.view.to + by);
   },
 
   draw() {
-    const canvas = $('lanes');
+    const canvas = $('tracks');
     const { narrow, left } = this.margins();
     const row = narrow ? ROW.narrow : ROW.wide;
-    const width = Math.max(200, $('lanes-scroll').clientWidth);
-    const height = Math.max(row.height, this.lanes.list.length * row.height);
+    const width = Math.max(200, $('tracks-scroll').clientWidth);
+    const height = Math.max(row.height, this.tracks.list.length * row.height);
     const scale = canvasOf(canvas, width, height);
     const context = canvas.getContext('2d');
     this.place = { left, row, width, plot: this.plotWidth() };
@@ -57,30 +57,30 @@ const timeline = {
     this.labels(context, scale);
     this.marks(context, scale);
     const { from, to } = this.view;
-    const detail = this.lanes.exact ? 'every span' : `columns of ${figures.length(this.lanes.width)}`;
-    $('view').textContent = `${figures.at(from, to - from)} – ${figures.at(to, to - from)} of ${figures.length(this.lanes.seconds)}, ${detail}${this.leftOut ? `; ${grouped(this.leftOut)} less busy threads are not drawn` : ''}`;
-    canvas.setAttribute('aria-label', `Lanes of ${this.lanes.list.length} threads, from ${figures.at(from, to - from)} to ${figures.at(to, to - from)}`);
-    course.look(from, to);
-    if ($('stretch').open) this.table();
+    const detail = this.tracks.exact ? 'every span' : `columns of ${figures.length(this.tracks.width)}`;
+    $('view').textContent = `${figures.at(from, to - from)} – ${figures.at(to, to - from)} of ${figures.length(this.tracks.seconds)}, ${detail}${this.leftOut ? `; ${grouped(this.leftOut)} less busy threads are not drawn` : ''}`;
+    canvas.setAttribute('aria-label', `Tracks of ${this.tracks.list.length} threads, from ${figures.at(from, to - from)} to ${figures.at(to, to - from)}`);
+    gilChart.setView(from, to);
+    if ($('visible-range').open) this.table();
   },
 
   // A pixel's column is divided among the states by their shares in its stretch of time.
   bars(context, scale) {
     const { left, row, plot } = this.place;
     const [pixels, bar] = [Math.round(plot * scale), Math.max(1, Math.round(row.bar * scale))];
-    const inks = palette.colours.map(([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r);
+    const colours = palette.colours.map(([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r);
     const step = (this.view.to - this.view.from) / pixels;
     const sums = new Float64Array(STATES);
-    this.lanes.list.forEach((lane, n) => {
+    this.tracks.list.forEach((track, n) => {
       const image = context.createImageData(pixels, bar);
       const buffer = new Uint32Array(image.data.buffer);
       for (let x = 0; x < pixels; x++) {
-        this.lanes.within(lane, this.view.from + x * step, this.view.from + (x + 1) * step, sums);
+        this.tracks.within(track, this.view.from + x * step, this.view.from + (x + 1) * step, sums);
         let [y, sum] = [0, 0];
         for (let s = 0; s < STATES; s++) {
           if (!sums[s]) continue;
           sum += sums[s];
-          for (const end = Math.min(bar, Math.round((sum / step) * bar)); y < end; y++) buffer[y * pixels + x] = inks[s];
+          for (const end = Math.min(bar, Math.round((sum / step) * bar)); y < end; y++) buffer[y * pixels + x] = colours[s];
         }
       }
       context.putImageData(image, Math.round(left * scale), Math.round((n * row.height + row.label) * scale));
@@ -94,9 +94,9 @@ const timeline = {
     context.font = '12px system-ui, sans-serif';
     context.textBaseline = 'middle';
     const room = row.label ? width - left : left - 12;
-    this.lanes.list.forEach((lane, n) => {
+    this.tracks.list.forEach((track, n) => {
       const y = n * row.height + (row.label ? row.label / 2 : row.bar / 2);
-      context.fillText(cut(context, lane.name || String(lane.tid), room), row.label ? left : 0, y + 0.5);
+      context.fillText(cut(context, track.name || String(track.tid), room), row.label ? left : 0, y + 0.5);
     });
   },
 
@@ -107,29 +107,29 @@ const timeline = {
     context.setTransform(scale, 0, 0, scale, 0, 0);
     context.strokeStyle = rgb(themed('--ink'));
     context.lineWidth = 1.5;
-    context.strokeRect(left - 1, this.cursor.lane * row.height + row.label - 1, plot + 2, row.bar + 2);
+    context.strokeRect(left - 1, this.cursor.track * row.height + row.label - 1, plot + 2, row.bar + 2);
     if (x >= left && x <= left + plot) {
       context.beginPath();
       context.moveTo(x, 0);
-      context.lineTo(x, this.lanes.list.length * row.height);
+      context.lineTo(x, this.tracks.list.length * row.height);
       context.stroke();
     }
   },
 
-  // The lane and the time under a point of the page.
+  // The track and the time under a point of the page.
   under(event) {
-    const box = $('lanes').getBoundingClientRect();
+    const box = $('tracks').getBoundingClientRect();
     const { left, row, plot } = this.place;
     const part = (event.clientX - box.left - left) / plot;
-    return { lane: Math.floor((event.clientY - box.top) / row.height), time: this.view.from + part * (this.view.to - this.view.from), inside: part >= 0 && part <= 1 };
+    return { track: Math.floor((event.clientY - box.top) / row.height), time: this.view.from + part * (this.view.to - this.view.from), inside: part >= 0 && part <= 1 };
   },
 
   // What a thread did at a time, as lines of text.
-  said(number, time) {
-    const lane = this.lanes.list[number];
-    const found = this.lanes.at(number, time);
-    if (!lane) return null;
-    const title = `${lane.name || lane.tid} at ${figures.at(time, this.view.to - this.view.from)}`;
+  description(number, time) {
+    const track = this.tracks.list[number];
+    const found = this.tracks.at(number, time);
+    if (!track) return null;
+    const title = `${track.name || track.tid} at ${figures.at(time, this.view.to - this.view.from)}`;
     if (!found || found.state === null) return [title, 'not seen'];
     const { label } = palette.states[found.state];
     const lines = [title, found.shares ? `mostly ${label}, in this column of ${figures.length(found.to - found.from)}` : `${label} for ${figures.length(found.to - found.from)}`];
@@ -140,46 +140,46 @@ const timeline = {
   },
 
   step(direction) {
-    const { lane, time } = this.cursor;
-    const found = this.lanes.at(lane, time);
+    const { track, time } = this.cursor;
+    const found = this.tracks.at(track, time);
     if (!found) return;
     const to = direction > 0 ? found.to + 1e-7 : found.from - 1e-6;
-    this.select(lane, Math.max(0, Math.min(this.lanes.seconds, to)));
+    this.select(track, Math.max(0, Math.min(this.tracks.seconds, to)));
   },
 
   // Puts the cursor somewhere and says what is there.
-  select(lane, time) {
-    const last = this.lanes.list.length - 1;
-    this.cursor = { lane: Math.max(0, Math.min(last, lane)), time };
+  select(track, time) {
+    const last = this.tracks.list.length - 1;
+    this.cursor = { track: Math.max(0, Math.min(last, track)), time };
     const { from, to } = this.view;
-    if (time < from || time > to) this.look(time - (to - from) / 2, time + (to - from) / 2);
-    $('lane-said').textContent = (this.said(this.cursor.lane, time) ?? []).join('; ');
+    if (time < from || time > to) this.setView(time - (to - from) / 2, time + (to - from) / 2);
+    $('track-description').textContent = (this.description(this.cursor.track, time) ?? []).join('; ');
     this.redraw();
   },
 
   table() {
     const sums = new Float64Array(STATES);
-    const rows = this.lanes.list.map((lane) => {
-      this.lanes.within(lane, this.view.from, this.view.to, sums);
-      return [lane, [...sums]];
+    const rows = this.tracks.list.map((track) => {
+      this.tracks.within(track, this.view.from, this.view.to, sums);
+      return [track, [...sums]];
     });
     const seen = palette.states.map((_, n) => n).filter((n) => rows.some(([, row]) => row[n] > 0));
-    fill($('stretch-table'),
+    fill($('visible-range-table'),
       el('thead', {}, el('tr', {}, el('th', { scope: 'col', text: 'Thread' }), seen.map((n) => el('th', { scope: 'col', class: 'n', text: palette.states[n].short })))),
-      el('tbody', {}, rows.map(([lane, row]) => el('tr', { 'data-tid': lane.tid },
-        el('th', { scope: 'row', text: lane.name || String(lane.tid) }), seen.map((n) => el('td', { class: 'n', 'data-state': n, 'data-seconds': row[n].toFixed(6), text: figures.seconds(row[n]) }))))));
+      el('tbody', {}, rows.map(([track, row]) => el('tr', { 'data-tid': track.tid },
+        el('th', { scope: 'row', text: track.name || String(track.tid) }), seen.map((n) => el('td', { class: 'n', 'data-state': n, 'data-seconds': row[n].toFixed(6), text: figures.seconds(row[n]) }))))));
   },
 
   key(event) {
     const { from, to } = this.view;
     const middle = (from + to) / 2;
-    const cursor = this.cursor ?? { lane: 0, time: middle };
+    const cursor = this.cursor ?? { track: 0, time: middle };
     const keys = {
-      '+': () => this.zoom(0.5), '=': () => this.zoom(0.5), '-': () => this.zoom(2), '0': () => this.look(0, this.lanes.seconds),
-      ArrowLeft: () => this.move(-0.2), ArrowRight: () => this.move(0.2), Home: () => this.look(0, to - from), End: () => this.look(this.lanes.seconds, this.lanes.seconds + 1),
-      ArrowUp: () => this.select(this.cursor ? cursor.lane - 1 : 0, cursor.time), ArrowDown: () => this.select(this.cursor ? cursor.lane + 1 : 0, cursor.time),
+      '+': () => this.zoom(0.5), '=': () => this.zoom(0.5), '-': () => this.zoom(2), '0': () => this.setView(0, this.tracks.seconds),
+      ArrowLeft: () => this.move(-0.2), ArrowRight: () => this.move(0.2), Home: () => this.setView(0, to - from), End: () => this.setView(this.tracks.seconds, this.tracks.seconds + 1),
+      ArrowUp: () => this.select(this.cursor ? cursor.track - 1 : 0, cursor.time), ArrowDown: () => this.select(this.cursor ? cursor.track + 1 : 0, cursor.time),
       '.': () => (this.cursor ? this.step(1) : this.select(0, middle)), ',': () => (this.cursor ? this.step(-1) : this.select(0, middle)),
-      Escape: () => { this.cursor = null; $('lane-said').textContent = ''; this.redraw(); },
+      Escape: () => { this.cursor = null; $('track-description').textContent = ''; this.redraw(); },
     };
     const act = event.ctrlKey || event.metaKey || event.altKey ? null : keys[event.key];
     if (!act) return;
@@ -189,7 +189,7 @@ const timeline = {
 
   // Once; the canvas stays the same for all processes.
   listen() {
-    const canvas = $('lanes');
+    const canvas = $('tracks');
     this.redraw = perFrame(() => this.draw());
     canvas.addEventListener('keydown', (event) => this.key(event));
     let held = null;
@@ -201,28 +201,28 @@ const timeline = {
       if (held) {
         const by = ((held.x - event.clientX) / this.place.plot) * (held.view.to - held.view.from);
         held.moved ||= Math.abs(event.clientX - held.x) > 3;
-        if (held.moved) this.look(held.view.from + by, held.view.to + by);
+        if (held.moved) this.setView(held.view.from + by, held.view.to + by);
       }
       const at = this.under(event);
-      const lines = at.inside && !(held && held.moved) ? this.said(at.lane, at.time) : null;
+      const lines = at.inside && !(held && held.moved) ? this.description(at.track, at.time) : null;
       lines ? tip.show(event.clientX, event.clientY, lines) : tip.hide();
     });
     canvas.addEventListener('pointerup', () => {
-      if (held && !held.moved && held.at.inside) this.select(held.at.lane, held.at.time);
+      if (held && !held.moved && held.at.inside) this.select(held.at.track, held.at.time);
       held = null;
     });
     canvas.addEventListener('pointercancel', () => (held = null));
     canvas.addEventListener('pointerleave', tip.hide);
-    // Without focus or Ctrl the wheel belongs to the page, which could not be scrolled past the lanes otherwise.
+    // Without focus or Ctrl the wheel belongs to the page, which could not be scrolled past the tracks otherwise.
     canvas.addEventListener('wheel', (event) => {
       if (document.activeElement !== canvas && !event.ctrlKey) return;
       event.preventDefault();
       if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) this.move(event.deltaX / this.place.plot);
       else this.zoom(1.0015 ** event.deltaY, this.under(event).time);
     }, { passive: false });
-    const moves = { in: () => this.zoom(0.5), out: () => this.zoom(2), left: () => this.move(-0.25), right: () => this.move(0.25), all: () => this.look(0, this.lanes.seconds) };
+    const moves = { in: () => this.zoom(0.5), out: () => this.zoom(2), left: () => this.move(-0.25), right: () => this.move(0.25), all: () => this.setView(0, this.tracks.seconds) };
     document.querySelectorAll('[data-move]').forEach((button) => button.addEventListener('click', () => moves[button.dataset.move]()));
-    $('stretch').addEventListener('toggle', () => this.redraw());
+    $('visible-range').addEventListener('toggle', () => this.redraw());
   },
 };
 

@@ -9,17 +9,17 @@ function showVerdict(process) {
   const card = $('verdict');
   card.style.setProperty('--tone', `var(--s${process.tone})`);
   $('banner').textContent = process.banner;
-  $('banner').style.color = inkOn(palette.colours[process.tone]);
+  $('banner').style.color = textColourOn(palette.colours[process.tone]);
   $('headline').textContent = sentence(typeset(process.headline));
   fill($('because'), verdict.because.map((fact) => el('li', { text: fact })));
   fill($('steps'), verdict.next_steps.length ? el('h2', { text: 'What to do' }) : null, el('ol', { class: 'steps' }, verdict.next_steps.map((step, n) =>
     el('li', {}, el('p', { text: typeset(step) }), n === 0 && verdict.sketch?.length ? el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: verdict.sketch.join('\n') })) : null))));
   showGains(verdict, report.what_if ?? []);
-  const worth = verdict.gil_saturates_at;
+  const saturation = verdict.gil_saturates_at;
   const around = verdict.gil_saturates_at_interval;
   fill($('sure'),
     pair('Confidence', verdict.confidence, SURE[verdict.confidence]),
-    pair('Threads worth having', figures.count(worth), finite(worth) ? range(around) : 'nobody holds the GIL, or it cannot be said'));
+    pair('Threads worth having', figures.count(saturation), finite(saturation) ? range(around) : 'nobody holds the GIL, or it cannot be said'));
 }
 
 // The terminal's x and hyphens as a page has them; an interval is not broken at its dash.

@@ -28,28 +28,28 @@ pub struct Span {
 }
 
 /// Where spans go.
-pub trait Course {
+pub trait SpanSink {
     /// A thread was met, or its name became known.
     fn thread(&mut self, facts: &ThreadFacts);
     /// A span is over. Those of one thread come in order.
     fn span(&mut self, span: Span);
     /// A GIL was read.
-    fn gil(&mut self, look: &GilLook);
+    fn gil(&mut self, sample: &GilLook);
 }
 
 /// Joins what it is told of.
 #[derive(Debug)]
-pub struct Joined<C> {
+pub struct SpanBuilder<C> {
     inner: C,
     /// The span under way, and where the thread's last one ended.
     open: FxHashMap<ThreadId, Span>,
     ends: FxHashMap<ThreadId, u64>,
 }
 
-impl<C: Course> Joined<C> {
+impl<C: SpanSink> SpanBuilder<C> {
     /// On the way to `inner`.
-    pub fn new(inner: C) -> Joined<C> {
-        Joined { inner, open: FxHashMap::default(), ends: FxHashMap::default() }
+    pub fn new(inner: C) -> SpanBuilder<C> {
+        SpanBuilder { inner, open: FxHashMap::default(), ends: FxHashMap::default() }
     }
 
     /// All that is open ends.
@@ -65,12 +65,12 @@ impl<C: Course> Joined<C> {
         // For a thread that does not wait it is nothing that who holds changes.
         let holder = slice.holder.filter(|_| state == State::Waiting);
         if let Some(open) = self.open.get_mut(&thread) {
-            let behind = match (&open.holder, holder) {
+            let same_holder = match (&open.holder, holder) {
                 (None, None) => true,
                 (Some((mine, there)), Some((other, stack))) => *mine == other && there.is_along(stack),
                 _ => false,
             };
-            if open.state == state && open.end == begin && behind && open.stack.is_along(slice.stack) {
+            if open.state == state && open.end == begin && same_holder && open.stack.is_along(slice.stack) {
                 open.end = end;
                 open.stack = Arc::clone(slice.stack);
                 return;
@@ -84,7 +84,7 @@ impl<C: Course> Joined<C> {
     }
 }
 
-impl<C: Course> Sink for Joined<C> {
+impl<C: SpanSink> Sink for SpanBuilder<C> {
     fn thread(&mut self, facts: &ThreadFacts) {
         self.inner.thread(facts);
     }
@@ -114,8 +114,8 @@ impl<C: Course> Sink for Joined<C> {
         }
     }
 
-    fn gil(&mut self, look: &GilLook) {
-        self.inner.gil(look);
+    fn gil(&mut self, sample: &GilLook) {
+        self.inner.gil(sample);
     }
 
     fn thread_end(&mut self, thread: ThreadId, _: ThreadTotals) {
@@ -132,7 +132,7 @@ pub fn leaf(stack: &Stack) -> String {
         || super::collapsed::NO_PYTHON.into(),
         |frame| {
             let (name, file) =
-                (super::plain::clean(&frame.function.name), super::plain::clean(super::plain::basename(&frame.function.file)));
+                (super::sanitize::clean(&frame.function.name), super::sanitize::clean(super::sanitize::basename(&frame.function.file)));
             match frame.line {
                 0 => format!("{name} ({file})"),
                 line => format!("{name} ({file}:{line})"),
@@ -148,9 +148,9 @@ mod tests {
     use crate::units::Nanos;
 
     #[derive(Default)]
-    struct Told(Vec<(State, u64, u64)>);
+    struct Collected(Vec<(State, u64, u64)>);
 
-    impl Course for Told {
+    impl SpanSink for Collected {
         fn thread(&mut self, _: &ThreadFacts) {}
         fn span(&mut self, span: Span) {
             self.0.push((span.state, span.begin, span.end));
@@ -159,26 +159,26 @@ mod tests {
     }
 
     /// One thread's slices: end, state, length, who held.
-    fn told(slices: &[(u64, State, f64, u32)]) -> Vec<(State, u64, u64)> {
-        let (stack, mut joined) = (Arc::new(Stack::empty()), Joined::new(Told::default()));
+    fn spans_of(slices: &[(u64, State, f64, u32)]) -> Vec<(State, u64, u64)> {
+        let (stack, mut builder) = (Arc::new(Stack::empty()), SpanBuilder::new(Collected::default()));
         for &(end, state, nanos, holder) in slices {
             let (split, end, holder) = (Split::whole(state, nanos), Nanos::from_nanos(end), Some((ThreadId(holder), &stack)));
-            joined.slice(&Slice { thread: ThreadId(0), end, split, evidence: Evidence::Syscall, stack: &stack, holder });
+            builder.slice(&Slice { thread: ThreadId(0), end, split, evidence: Evidence::Syscall, stack: &stack, holder });
         }
-        joined.finish().0
+        builder.finish().0
     }
 
     #[test]
     fn who_holds_cuts_waits_and_nothing_else() {
         let slices = |state| [(1_000_000, state, 1e6, 7), (2_000_000, state, 1e6, 8), (3_000_000, state, 1e6, 8)];
-        assert_eq!(told(&slices(State::Io)), [(State::Io, 0, 3_000_000)]);
-        assert_eq!(told(&slices(State::Waiting)), [(State::Waiting, 0, 1_000_000), (State::Waiting, 1_000_000, 3_000_000)]);
+        assert_eq!(spans_of(&slices(State::Io)), [(State::Io, 0, 3_000_000)]);
+        assert_eq!(spans_of(&slices(State::Waiting)), [(State::Waiting, 0, 1_000_000), (State::Waiting, 1_000_000, 3_000_000)]);
     }
 
     #[test]
     fn senseless_times_make_no_span_overlap_or_overflow() {
         let slices = [(u64::MAX, State::Io, 9e16), (5, State::Lock, 9e16), (u64::MAX, State::Io, f64::NAN), (u64::MAX, State::Io, -1.0)];
-        let mut mixed = told(&slices.map(|(end, state, nanos)| (end, state, nanos, 1)));
+        let mut mixed = spans_of(&slices.map(|(end, state, nanos)| (end, state, nanos, 1)));
         assert!(mixed.iter().all(|(_, begin, end)| begin < end), "{mixed:?}");
         mixed.sort_by_key(|span| span.1);
         assert!(mixed.windows(2).all(|pair| pair[0].2 <= pair[1].1), "{mixed:?}");

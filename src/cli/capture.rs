@@ -1,6 +1,6 @@
 //! A measured window with its course: what is compared, stretch by stretch. From a recording's file, or from one that was just made.
 
-use super::deliver::Measured;
+use super::outputs::CaptureReport;
 use crate::analysis::compare::ComparedWindow;
 use crate::analysis::{self, report::Report};
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// One window.
 #[derive(Debug)]
-pub struct Course {
+pub struct LoadedCapture {
     /// Its figures.
     pub profile: Profile,
     /// What is said of it.
@@ -20,29 +20,29 @@ pub struct Course {
     pub stretches: Buckets,
 }
 
-impl Course {
+impl LoadedCapture {
     /// From a file.
-    pub fn read(path: &Path) -> Result<Course> {
+    pub fn read(path: &Path) -> Result<LoadedCapture> {
         let recording = Recording::open(path)?;
         let mut builder = ProfileBuilder::new();
         let replayed = recording.replay(&mut builder)?;
         let profile = builder.finish(replayed.target, replayed.window);
         let report = analysis::report(&profile);
-        Course::with(profile, report, &recording)
+        LoadedCapture::new(profile, report, &recording)
     }
 
     /// Of a window that was measured and kept just now.
-    pub fn of(measured: Measured) -> Result<Course> {
+    pub fn from_report(measured: CaptureReport) -> Result<LoadedCapture> {
         match measured.into_parts() {
-            (profile, report, Some(recording)) => Course::with(profile, report, &recording),
+            (profile, report, Some(recording)) => LoadedCapture::new(profile, report, &recording),
             _ => Err(Error::NotRecorded { what: "compare windows over time" }),
         }
     }
 
-    fn with(profile: Profile, report: Report, recording: &Recording) -> Result<Course> {
+    fn new(profile: Profile, report: Report, recording: &Recording) -> Result<LoadedCapture> {
         let mut stretches = Buckets::new(profile.window.begin, profile.window.seconds);
         recording.replay(&mut stretches)?;
-        Ok(Course { profile, report, stretches })
+        Ok(LoadedCapture { profile, report, stretches })
     }
 
     /// As one side of a comparison.

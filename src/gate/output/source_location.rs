@@ -5,21 +5,21 @@
 use std::path::{Component, Path, PathBuf};
 
 /// Longer ones are no paths on Linux.
-const LONGEST: usize = 4096;
+const MAX_PATH_BYTES: usize = 4096;
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLocation {
     /// Relative to the working directory where the file is below it. Not escaped in any way.
     pub path: String,
     /// The line, from 1.
     pub line: u32,
 }
 
-impl Place {
+impl SourceLocation {
     /// Of a file as the target has it. `None` where that is no file.
-    pub fn of(file: &str, line: u32, base: &Path) -> Option<Place> {
-        if file.is_empty() || file.len() > LONGEST || file.starts_with('<') {
+    pub fn new(file: &str, line: u32, base: &Path) -> Option<SourceLocation> {
+        if file.is_empty() || file.len() > MAX_PATH_BYTES || file.starts_with('<') {
             return None;
         }
         let path = Path::new(file);
@@ -27,7 +27,7 @@ impl Place {
         let plain: PathBuf = below.components().filter(|part| *part != Component::CurDir).collect();
         // The working directory itself is no file.
         let path = plain.to_str().filter(|path| !path.is_empty())?.to_string();
-        Some(Place { path, line: line.max(1) })
+        Some(SourceLocation { path, line: line.max(1) })
     }
 
     /// Whether it is told relative to the working directory.
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     fn place(file: &str) -> Option<(String, String)> {
-        Place::of(file, 3, Path::new("/srv/app")).map(|place| (place.uri(), place.path))
+        SourceLocation::new(file, 3, Path::new("/srv/app")).map(|place| (place.uri(), place.path))
     }
 
     #[test]
@@ -82,6 +82,6 @@ mod tests {
     fn what_is_no_file_has_no_place() {
         assert_eq!(["", "<string>", "<frozen importlib._bootstrap>", "/srv/app"].map(place), [None, None, None, None]);
         assert_eq!(place(&"x".repeat(5_000)), None);
-        assert_eq!(Place::of("a.py", 0, Path::new("/")).unwrap().line, 1);
+        assert_eq!(SourceLocation::new("a.py", 0, Path::new("/")).unwrap().line, 1);
     }
 }

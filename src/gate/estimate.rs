@@ -8,7 +8,7 @@
 //! had not been: a thread that has none cannot ask for the GIL, which raises the upper end; and one that holds without a CPU makes others
 //! wait for longer, which lowers the lower end, the less the more of the time the GIL is held. All else cannot be told then.
 
-use super::metric::{is_function, matches, Deed, Gain, Metric, Statistic, ThreadState};
+use super::metric::{is_function, matches, FunctionMetric, Gain, Metric, Statistic, StateMetric};
 use super::outcome::Interval;
 use super::run::{FunctionRun, GilRun, Run, Shares, ThreadRun};
 use crate::analysis::report::{Code, Estimate};
@@ -17,24 +17,24 @@ use crate::profile::{Histogram, QUANTILE_ERROR};
 use std::fmt;
 
 /// Where no thread was seen at the GIL, none spends more of its time there than this.
-const NO_PART: f64 = 0.005;
+const MAX_UNSEEN: f64 = 0.005;
 /// A p99 of fewer lengths than this says nothing beyond the longest; a median of fewer than the other.
-const ENOUGH_FOR_P99: u64 = 100;
-const ENOUGH: u64 = 20;
+const MIN_COUNT_FOR_P99: u64 = 100;
+const MIN_COUNT: u64 = 20;
 /// Threads that lack a CPU for more of their time than this say nothing of what they would do with one.
-const MOST_STARVED: f64 = 0.5;
+const MAX_STARVED: f64 = 0.5;
 /// A holder always did something.
-const MOST_TAKEN_OUT: f64 = 0.99;
+const MAX_STARVED_HOLDING: f64 = 0.99;
 /// A thread has a share of its own when it was there in so many of the 16 stretches.
-const LIVED: usize = 4;
+const MIN_BUCKETS: usize = 4;
 
 /// A figure, and what of the target it is a figure of.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Figure {
+pub struct MetricEstimate {
     /// What was measured.
     pub interval: Interval,
     /// The thread or the function that it is of; file and name.
-    pub of: Option<(String, String)>,
+    pub subject: Option<(String, String)>,
 }
 
 /// Which of several matching threads or functions counts.
@@ -48,45 +48,45 @@ pub enum Worst {
 
 /// Why there is no figure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoFigure {
+pub enum NoEstimate {
     /// No function that matches the glob was the innermost one of any thread.
     NoFunction(String),
     /// Any other reason, as a sentence.
     Other(String),
 }
 
-impl From<String> for NoFigure {
-    fn from(why: String) -> NoFigure {
-        NoFigure::Other(why)
+impl From<String> for NoEstimate {
+    fn from(why: String) -> NoEstimate {
+        NoEstimate::Other(why)
     }
 }
 
-impl From<&str> for NoFigure {
-    fn from(why: &str) -> NoFigure {
-        NoFigure::Other(why.into())
+impl From<&str> for NoEstimate {
+    fn from(why: &str) -> NoEstimate {
+        NoEstimate::Other(why.into())
     }
 }
 
-impl fmt::Display for NoFigure {
+impl fmt::Display for NoEstimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoFigure::NoFunction(glob) => write!(f, "no function like {glob:?} was seen as the innermost one of any thread"),
-            NoFigure::Other(why) => f.write_str(why),
+            NoEstimate::NoFunction(glob) => write!(f, "no function like {glob:?} was seen as the innermost one of any thread"),
+            NoEstimate::Other(why) => f.write_str(why),
         }
     }
 }
 
 /// The figure by all runs.
-pub fn figure(metric: &Metric, runs: &[Run], worst: Worst) -> Result<Figure, NoFigure> {
+pub fn estimate(metric: &Metric, runs: &[Run], worst: Worst) -> Result<MetricEstimate, NoEstimate> {
     let mut why = None;
-    let told: Vec<Figure> = runs
+    let known: Vec<MetricEstimate> = runs
         .iter()
         .filter_map(|run| {
-            let figure = || Ok(of_run(metric, run, worst)?.unstarved(metric, run)?);
-            usable(metric, run).map_err(NoFigure::from).and_then(|()| figure()).map_err(|e| why = Some(e)).ok()
+            let estimate = || Ok(estimate_of_run(metric, run, worst)?.widened_for_starvation(metric, run)?);
+            usable(metric, run).map_err(NoEstimate::from).and_then(|()| estimate()).map_err(|e| why = Some(e)).ok()
         })
         .collect();
-    match (why, &told[..]) {
+    match (why, &known[..]) {
         (Some(why), []) => Err(why),
         (None, []) => Err("nothing was measured".into()),
         // Half of the runs do not speak for all.
@@ -94,32 +94,32 @@ pub fn figure(metric: &Metric, runs: &[Run], worst: Worst) -> Result<Figure, NoF
             Err(format!("only {} of {} runs can be judged: {why}", some.len(), runs.len()).into())
         }
         (_, [one]) => Ok(one.clone()),
-        (_, several) => Ok(together(several, worst)),
+        (_, several) => Ok(combined(several, worst)),
     }
 }
 
-fn together(figures: &[Figure], worst: Worst) -> Figure {
-    let n = figures.len() as f64;
-    let values = || figures.iter().map(|f| f.interval.value);
+fn combined(estimates: &[MetricEstimate], worst: Worst) -> MetricEstimate {
+    let n = estimates.len() as f64;
+    let values = || estimates.iter().map(|f| f.interval.value);
     let value = values().sum::<f64>() / n;
     let (below, above): (Vec<f64>, Vec<f64>) =
-        figures.iter().map(|f| (f.interval.value - f.interval.low, f.interval.high - f.interval.value)).unzip();
-    let interval = if figures.len() < 3 {
-        let low = figures.iter().map(|f| f.interval.low).fold(f64::INFINITY, f64::min);
-        let high = figures.iter().map(|f| f.interval.high).fold(f64::NEG_INFINITY, f64::max);
+        estimates.iter().map(|f| (f.interval.value - f.interval.low, f.interval.high - f.interval.value)).unzip();
+    let interval = if estimates.len() < 3 {
+        let low = estimates.iter().map(|f| f.interval.low).fold(f64::INFINITY, f64::min);
+        let high = estimates.iter().map(|f| f.interval.high).fold(f64::NEG_INFINITY, f64::max);
         Interval { value, low, high }
     } else {
         let variance = values().map(|v| (v - value).powi(2)).sum::<f64>() / (n * (n - 1.0));
-        let between = ratio_estimator::student_t(figures.len() - 1) * variance.sqrt();
+        let between = ratio_estimator::student_t(estimates.len() - 1) * variance.sqrt();
         let within = |halves: &[f64]| halves.iter().map(|half| half * half).sum::<f64>().sqrt() / n;
         Interval { value, low: value - between.max(within(&below)), high: value + between.max(within(&above)) }
     };
-    let order = |a: &&Figure, b: &&Figure| a.interval.value.total_cmp(&b.interval.value);
+    let order = |a: &&MetricEstimate, b: &&MetricEstimate| a.interval.value.total_cmp(&b.interval.value);
     let named = match worst {
-        Worst::Most => figures.iter().max_by(order),
-        Worst::Least => figures.iter().min_by(order),
+        Worst::Most => estimates.iter().max_by(order),
+        Worst::Least => estimates.iter().min_by(order),
     };
-    Figure { interval, of: named.and_then(|f| f.of.clone()) }
+    MetricEstimate { interval, subject: named.and_then(|f| f.subject.clone()) }
 }
 
 /// Whether a run says anything of a metric.
@@ -139,18 +139,18 @@ fn usable(metric: &Metric, run: &Run) -> Result<(), String> {
 
 /// Whether a metric says how much is waited for the GIL.
 fn is_waiting(metric: &Metric) -> bool {
-    let waiting = ThreadState::Waiting;
+    let waiting = StateMetric::Waiting;
     matches!(metric, Metric::GilContended | Metric::GilWaiters)
         || matches!(metric, Metric::Share(state) | Metric::Thread(_, state) if *state == waiting)
 }
 
-impl Figure {
+impl MetricEstimate {
     /// As wide as the lack of CPUs makes it.
-    fn unstarved(mut self, metric: &Metric, run: &Run) -> Result<Figure, String> {
+    fn widened_for_starvation(mut self, metric: &Metric, run: &Run) -> Result<MetricEstimate, String> {
         let Some(unusable) = run.unusable.as_ref().filter(|u| u.code == Code::CpuStarved && is_waiting(metric)) else { return Ok(self) };
-        let all: f64 = run.process.wholes.iter().sum();
+        let all: f64 = run.process.totals.iter().sum();
         let starved = if all > 0.0 { run.process.sum("starved") / all } else { 1.0 };
-        if starved > MOST_STARVED {
+        if starved > MAX_STARVED {
             return Err(unusable.why.clone());
         }
         let i = &mut self.interval;
@@ -158,13 +158,13 @@ impl Figure {
         let sum = |series: Option<&Vec<f64>>| series.map_or(0.0, |parts| parts.iter().sum::<f64>());
         let busy = sum(run.gil.as_ref().map(|gil| &gil.busy)) / sum(run.gil.as_ref().map(|gil| &gil.observed)).max(1.0);
         // Waiting is taken to meet such holders as often as others.
-        let (starving, busy) = (run.starved_holding.clamp(0.0, MOST_TAKEN_OUT), busy.clamp(0.0, 1.0));
+        let (starving, busy) = (run.starved_holding.clamp(0.0, MAX_STARVED_HOLDING), busy.clamp(0.0, 1.0));
         (i.low, i.high) = (i.low * (1.0 - starving) / (1.0 - starving * busy), (i.high / (1.0 - starved)).min(most));
         Ok(self)
     }
 }
 
-fn of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<Figure, NoFigure> {
+fn estimate_of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<MetricEstimate, NoEstimate> {
     let gil = || run.gil.as_ref().ok_or_else(|| "no GIL was seen".to_string());
     let share = |parts: &[f64], gil: &GilRun| ratio(parts, &gil.observed).ok_or_else(|| "the GIL was not read".to_string());
     let interval = match metric {
@@ -180,12 +180,12 @@ fn of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<Figure, NoFigure> 
         Metric::Hold(statistic) => lengths(&gil()?.holds, *statistic, run.resolution_ms),
         Metric::Wait(statistic) => lengths(&gil()?.waits, *statistic, run.resolution_ms),
         Metric::Speedup(gain) => predicted(run, gain_name(*gain))?,
-        Metric::ThreadsWorthHaving => predicted(run, "threads_worth_having")?,
+        Metric::GilSaturatesAt => predicted(run, "gil_saturates_at").or_else(|_| predicted(run, "threads_worth_having"))?,
         Metric::Thread(glob, state) => return thread(run, glob, state.name(), worst),
-        Metric::Function(glob, deed) => return function(run, glob, *deed, worst),
+        Metric::Function(glob, metric_of_function) => return function(run, glob, *metric_of_function, worst),
         Metric::Verdict => return Err("a verdict is no figure".into()),
     };
-    Ok(Figure { interval, of: None })
+    Ok(MetricEstimate { interval, subject: None })
 }
 
 fn gain_name(gain: Gain) -> &'static str {
@@ -200,9 +200,9 @@ fn from(e: Estimate) -> Interval {
     Interval { value: e.estimate, low: e.low.max(0.0), high: e.high }
 }
 
-fn ratio(parts: &[f64], wholes: &[f64]) -> Option<Interval> {
-    let none = vec![0.0; wholes.len()];
-    ratio_estimator::interval(if parts.is_empty() { &none } else { parts }, wholes).map(from)
+fn ratio(parts: &[f64], totals: &[f64]) -> Option<Interval> {
+    let none = vec![0.0; totals.len()];
+    ratio_estimator::interval(if parts.is_empty() { &none } else { parts }, totals).map(from)
 }
 
 fn scaled(i: Interval, by: f64) -> Interval {
@@ -215,8 +215,8 @@ fn at_most_one(i: Interval) -> Interval {
 
 /// Of all threads together.
 fn process_share(process: &Shares, state: &str) -> Interval {
-    let of = |parts: Option<&Vec<f64>>| ratio(parts.map_or(&[], |parts| &parts[..]), &process.wholes);
-    of(process.states.get(state)).map_or(Interval { value: 0.0, low: 0.0, high: NO_PART }, at_most_one)
+    let of = |parts: Option<&Vec<f64>>| ratio(parts.map_or(&[], |parts| &parts[..]), &process.totals);
+    of(process.states.get(state)).map_or(Interval { value: 0.0, low: 0.0, high: MAX_UNSEEN }, at_most_one)
 }
 
 fn predicted(run: &Run, name: &str) -> Result<Interval, String> {
@@ -239,8 +239,8 @@ fn lengths(stretches: &[Histogram], statistic: Statistic, resolution: f64) -> In
     let (low, high) = match statistic {
         // What was seen was seen: it says nothing of a longer window.
         Statistic::Max => (found.estimate, found.estimate),
-        Statistic::P99 if count < ENOUGH_FOR_P99 => (found.low, longest),
-        _ if count < ENOUGH => (found.low, longest),
+        Statistic::P99 if count < MIN_COUNT_FOR_P99 => (found.low, longest),
+        _ if count < MIN_COUNT => (found.low, longest),
         _ => (found.low, found.high),
     };
     let bucket = if matches!(statistic, Statistic::P50 | Statistic::P99) { QUANTILE_ERROR } else { 1.0 };
@@ -248,17 +248,17 @@ fn lengths(stretches: &[Histogram], statistic: Statistic, resolution: f64) -> In
 }
 
 /// Of several the worst: the one whose interval reaches farthest, so that none is beyond the limit when that is not.
-fn worst_of(figures: impl Iterator<Item = Figure>, worst: Worst) -> Option<Figure> {
+fn worst_of(estimates: impl Iterator<Item = MetricEstimate>, worst: Worst) -> Option<MetricEstimate> {
     match worst {
-        Worst::Most => figures.max_by(|a, b| a.interval.low.total_cmp(&b.interval.low)),
-        Worst::Least => figures.min_by(|a, b| a.interval.high.total_cmp(&b.interval.high)),
+        Worst::Most => estimates.max_by(|a, b| a.interval.low.total_cmp(&b.interval.low)),
+        Worst::Least => estimates.min_by(|a, b| a.interval.high.total_cmp(&b.interval.high)),
     }
 }
 
 /// Widens the worst one's interval to where any other reaches: a limit holds for all of them.
-fn for_all(figures: &[Figure], worst: Worst) -> Option<Figure> {
-    let mut found = worst_of(figures.iter().cloned(), worst)?;
-    for other in figures {
+fn widest(estimates: &[MetricEstimate], worst: Worst) -> Option<MetricEstimate> {
+    let mut found = worst_of(estimates.iter().cloned(), worst)?;
+    for other in estimates {
         match worst {
             Worst::Most => found.interval.high = found.interval.high.max(other.interval.high),
             Worst::Least => found.interval.low = found.interval.low.min(other.interval.low),
@@ -267,39 +267,39 @@ fn for_all(figures: &[Figure], worst: Worst) -> Option<Figure> {
     Some(found)
 }
 
-fn thread(run: &Run, glob: &str, state: &str, worst: Worst) -> Result<Figure, NoFigure> {
-    let of = |parts: &Shares| ratio(parts.states.get(state).map_or(&[], |parts| &parts[..]), &parts.wholes).map(at_most_one);
+fn thread(run: &Run, glob: &str, state: &str, worst: Worst) -> Result<MetricEstimate, NoEstimate> {
+    let of = |parts: &Shares| ratio(parts.states.get(state).map_or(&[], |parts| &parts[..]), &parts.totals).map(at_most_one);
     let mut matching = run.threads.iter().filter(|t| matches(glob, &t.name)).peekable();
     if matching.peek().is_none() {
         let names: Vec<&str> = run.threads.iter().map(|t| t.name.as_str()).take(6).collect();
         return Err(format!("no thread has a name like {glob:?}; there are: {}", names.join(", ")).into());
     }
     // The share of a short life scatters with the moment at which it was lived.
-    let lived = |t: &&ThreadRun| t.shares.wholes.iter().filter(|whole| **whole > 0.0).count() >= LIVED;
-    let figures: Vec<Figure> = matching
-        .filter(lived)
-        .filter_map(|t| Some(Figure { interval: of(&t.shares)?, of: Some((String::new(), t.name.clone())) }))
+    let lived_long_enough = |t: &&ThreadRun| t.shares.totals.iter().filter(|whole| **whole > 0.0).count() >= MIN_BUCKETS;
+    let estimates: Vec<MetricEstimate> = matching
+        .filter(lived_long_enough)
+        .filter_map(|t| Some(MetricEstimate { interval: of(&t.shares)?, subject: Some((String::new(), t.name.clone())) }))
         .collect();
-    for_all(&figures, worst).ok_or_else(|| format!("threads with a name like {glob:?} live too briefly to have a share each").into())
+    widest(&estimates, worst).ok_or_else(|| format!("threads with a name like {glob:?} live too briefly to have a share each").into())
 }
 
-fn function(run: &Run, glob: &str, deed: Deed, worst: Worst) -> Result<Figure, NoFigure> {
+fn function(run: &Run, glob: &str, metric_of_function: FunctionMetric, worst: Worst) -> Result<MetricEstimate, NoEstimate> {
     let of = |f: &FunctionRun| {
-        let parts = series(f, deed);
-        ratio(parts, &vec![run.stretch_us; run.process.wholes.len().max(16)])
+        let parts = series(f, metric_of_function);
+        ratio(parts, &vec![run.bucket_us; run.process.totals.len().max(16)])
     };
     let matching = run.functions.iter().filter(|f| is_function(glob, &f.file, &f.name));
-    let figures: Vec<Figure> =
-        matching.filter_map(|f| Some(Figure { interval: of(f)?, of: Some((f.file.clone(), f.name.clone())) })).collect();
-    for_all(&figures, worst).ok_or_else(|| NoFigure::NoFunction(glob.into()))
+    let estimates: Vec<MetricEstimate> =
+        matching.filter_map(|f| Some(MetricEstimate { interval: of(f)?, subject: Some((f.file.clone(), f.name.clone())) })).collect();
+    widest(&estimates, worst).ok_or_else(|| NoEstimate::NoFunction(glob.into()))
 }
 
 /// A function's time, stretch by stretch; may be empty.
-pub fn series(function: &FunctionRun, deed: Deed) -> &[f64] {
-    match deed {
-        Deed::Holding => &function.holding,
-        Deed::Waiting => &function.waiting,
-        Deed::InflictedWait => &function.inflicted_wait,
-        Deed::Native => &function.native,
+pub fn series(function: &FunctionRun, metric_of_function: FunctionMetric) -> &[f64] {
+    match metric_of_function {
+        FunctionMetric::Holding => &function.holding,
+        FunctionMetric::Waiting => &function.waiting,
+        FunctionMetric::InflictedWait => &function.inflicted_wait,
+        FunctionMetric::Native => &function.native,
     }
 }

@@ -4,13 +4,13 @@
 //! the report, direction marks that swap what is read. Such characters are shown as escapes (`\x1b`), never sent.
 
 /// Names longer than this are cut: nobody reads on, and a hostile target could name a thread with a megabyte.
-const LONGEST: usize = 400;
+const MAX_CHARS: usize = 400;
 
 /// `text` with everything that is not a plain visible character or a space written as an escape.
 pub fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(LONGEST));
+    let mut out = String::with_capacity(text.len().min(MAX_CHARS));
     for (n, c) in text.chars().enumerate() {
-        if n == LONGEST {
+        if n == MAX_CHARS {
             out.push('…');
             break;
         }

@@ -13,7 +13,7 @@ const mean = (list) => {
 const MARKS = [...[-6, -5, -4, -3, -2, -1, 0].flatMap((ten) => [1, 2, 5].map((n) => n * 10 ** ten)), 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400];
 const scaled = (x, by) => (x === null ? null : x / by);
 
-const course = {
+const gilChart = {
   show(data) {
     this.data = data;
     const choice = $('gil-choice');
@@ -26,7 +26,7 @@ const course = {
   make() {
     this.chart?.destroy();
     this.chart = null;
-    const box = $('course');
+    const box = $('gil-chart');
     const gil = this.data.gils[Number($('gil-choice').value) || 0];
     if (!gil) return fill(box, el('p', { class: 'note', text: 'The GIL was not read.' }));
     fill(box);
@@ -34,7 +34,7 @@ const course = {
     const { from, to } = timeline.view;
     this.chart = new uPlot(this.options(Math.max(1, ...gil.waiters) / 100), this.steps(from, to), box);
     box.setAttribute('aria-label', `The course of the GIL: busy ${figures.percent(mean(gil.busy) / 1000)} and ${figures.mean(mean(gil.waiters) / 100)} threads waiting on average, at most ${figures.mean(Math.max(0, ...gil.waiters) / 100)}`);
-    fill($('course-legend'),
+    fill($('gil-chart-legend'),
       el('li', {}, el('i', { class: 'swatch', style: { background: `var(--s${BUSY})` } }), 'GIL held, share of the time (left)'),
       el('li', {}, el('i', { class: 'swatch line', style: { background: `var(--s${WAITS})` } }), 'threads that wait for it (right)'));
   },
@@ -65,7 +65,7 @@ const course = {
     const axis = { stroke: ink, font: '11px system-ui, sans-serif', ticks: { show: false }, gap: 4 };
     const stepped = uPlot.paths.stepped({ align: 1 });
     return {
-      width: $('lanes-scroll').clientWidth, height: narrow ? 120 : 150, padding: [8, 0, 0, 0], legend: { show: false },
+      width: $('tracks-scroll').clientWidth, height: narrow ? 120 : 150, padding: [8, 0, 0, 0], legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
       scales: { x: { time: false, auto: false, min: timeline.view.from, max: timeline.view.to }, busy: { range: [0, 1.06] }, waits: { range: [0, Math.ceil(most) * 1.06] } },
       axes: [
@@ -78,15 +78,15 @@ const course = {
       hooks: {
         setSelect: [(chart) => {
           const { left: x, width } = chart.select;
-          if (width > 2) timeline.look(chart.posToVal(x, 'x'), chart.posToVal(x + width, 'x'));
+          if (width > 2) timeline.setView(chart.posToVal(x, 'x'), chart.posToVal(x + width, 'x'));
           chart.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
         }],
-        setCursor: [(chart) => this.say(chart)],
+        setCursor: [(chart) => this.describe(chart)],
       },
     };
   },
 
-  say(chart) {
+  describe(chart) {
     const { idx, left, top } = chart.cursor;
     if (idx === null || idx === undefined || left < 0) return tip.hide();
     const box = chart.over.getBoundingClientRect();
@@ -95,7 +95,7 @@ const course = {
   },
 
   // Follows the lanes.
-  look(from, to) {
+  setView(from, to) {
     if (!this.chart) return;
     const { min, max } = this.chart.scales.x;
     if (min === from && max === to) return;

@@ -3,38 +3,38 @@
 use crate::ids::ThreadId;
 use crate::output::collapsed::{frame_text, NO_PYTHON};
 use crate::output::columns;
-use crate::output::course::Span;
+use crate::output::timeline::Span;
 use crate::sample::{Function, Stack, State};
 use rustc_hash::FxHashMap;
 use serde_json::{json, Value};
 use std::sync::Arc;
 
 /// How many texts are kept; what is beyond has none.
-const MOST_TEXTS: usize = 1 << 13;
+const MAX_TEXTS: usize = 1 << 13;
 /// How many kinds are kept; what is beyond has only its state.
-const MOST_KINDS: usize = 1 << 15;
+const MAX_SPAN_TYPES: usize = 1 << 15;
 /// Functions known by their object. The cache begins anew when it is full.
-const MOST_CACHED: usize = 1 << 13;
+const MAX_CACHED: usize = 1 << 13;
 /// Longer texts are cut in their middle.
 const LONGEST_TEXT: usize = 120;
 
 /// The numbers given out so far. Kind 0 is nobody's: time in which the thread was not seen.
 #[derive(Debug)]
-pub struct Kinds {
+pub struct SpanTypes {
     texts: FxHashMap<String, u32>,
-    list: Vec<String>,
+    text_list: Vec<String>,
     cache: FxHashMap<usize, (Arc<Function>, u32)>,
     holders: FxHashMap<(ThreadId, u32), u32>,
     names: FxHashMap<ThreadId, String>,
-    kinds: FxHashMap<(State, u32, u32), u64>,
-    told: Vec<[u32; 3]>,
+    numbers: FxHashMap<(State, u32, u32), u64>,
+    types: Vec<[u32; 3]>,
 }
 
-impl Kinds {
+impl SpanTypes {
     /// None but those that every page has: each state without any function.
-    pub fn new() -> Kinds {
-        let (texts, cache, holders, names, kinds) = Default::default();
-        let mut new = Kinds { texts, list: vec![String::new()], cache, holders, names, kinds, told: vec![[0; 3]] };
+    pub fn new() -> SpanTypes {
+        let (texts, cache, holders, names, numbers) = Default::default();
+        let mut new = SpanTypes { texts, text_list: vec![String::new()], cache, holders, names, numbers, types: vec![[0; 3]] };
         for state in State::ALL {
             new.number(state, 0, 0);
         }
@@ -48,7 +48,7 @@ impl Kinds {
     }
 
     /// The number of what a span is.
-    pub fn of(&mut self, span: &Span) -> u64 {
+    pub fn number_of(&mut self, span: &Span) -> u64 {
         let place = self.place(&span.stack);
         let holder = match span.holder.as_ref().filter(|_| span.state == State::Waiting) {
             Some((thread, stack)) => self.holder(*thread, stack),
@@ -59,15 +59,15 @@ impl Kinds {
 
     fn number(&mut self, state: State, place: u32, holder: u32) -> u64 {
         let key = (state, place, holder);
-        if let Some(&known) = self.kinds.get(&key) {
+        if let Some(&known) = self.numbers.get(&key) {
             return known;
         }
-        if self.told.len() >= MOST_KINDS {
-            return self.kinds.get(&(state, 0, 0)).copied().unwrap_or(0);
+        if self.types.len() >= MAX_SPAN_TYPES {
+            return self.numbers.get(&(state, 0, 0)).copied().unwrap_or(0);
         }
-        let number = self.told.len() as u64;
-        self.told.push([state as u32, place, holder]);
-        self.kinds.insert(key, number);
+        let number = self.types.len() as u64;
+        self.types.push([state as u32, place, holder]);
+        self.numbers.insert(key, number);
         number
     }
 
@@ -78,7 +78,7 @@ impl Kinds {
             return *known;
         }
         let text = self.text(frame_text(leaf));
-        if self.cache.len() >= MOST_CACHED {
+        if self.cache.len() >= MAX_CACHED {
             self.cache.clear();
         }
         // The object is kept, so that no other can come to have its address.
@@ -92,9 +92,9 @@ impl Kinds {
             return known;
         }
         let name = self.names.get(&thread).map_or("?", String::as_str);
-        let text = format!("{name}: {}", self.list.get(place as usize).map_or("", String::as_str));
+        let text = format!("{name}: {}", self.text_list.get(place as usize).map_or("", String::as_str));
         let text = self.text(text);
-        if self.holders.len() < MOST_KINDS {
+        if self.holders.len() < MAX_SPAN_TYPES {
             self.holders.insert((thread, place), text);
         }
         text
@@ -105,17 +105,17 @@ impl Kinds {
         if let Some(&known) = self.texts.get(&text) {
             return known;
         }
-        if self.list.len() >= MOST_TEXTS {
+        if self.text_list.len() >= MAX_TEXTS {
             return 0;
         }
-        let number = self.list.len() as u32;
-        self.list.push(text.clone());
+        let number = self.text_list.len() as u32;
+        self.text_list.push(text.clone());
         self.texts.insert(text, number);
         number
     }
 
     /// `[texts, kinds]`: a kind is its state, the number of its function's text and that of its holder's.
     pub fn finish(self) -> (Value, Value) {
-        (json!(self.list), json!(self.told))
+        (json!(self.text_list), json!(self.types))
     }
 }

@@ -1,7 +1,7 @@
 //! One thread's time in columns of equal length: the shares of its states in each, and what it mostly did there.
 //!
-//! A column keeps at most [`MOST_STATES`] states, in units of 1/[`UNITS`] of its length. What rounding leaves over is carried into the next
-//! column, so that a lane's sums stay right however coarse its cells are. Equal neighbours are told once with their number.
+//! A column keeps at most [`MAX_STATES`] states, in units of 1/[`UNITS`] of its length. What rounding leaves over is carried into the next
+//! column, so that a track's sums stay right however coarse its cells are. Equal neighbours are told once with their number.
 
 use super::pack::Packed;
 use crate::sample::State;
@@ -9,50 +9,50 @@ use crate::sample::State;
 /// The parts that a column's length is told in: what one character holds.
 pub const UNITS: f64 = 31.0;
 /// States of one column; rarer ones wait in the carry until there is room.
-const MOST_STATES: usize = 4;
+const MAX_STATES: usize = 4;
 /// What is remembered of a column to choose what it mostly did.
-const MOST_KINDS: usize = 64;
+const MAX_SPAN_TYPES: usize = 64;
 
 /// A column, rounded.
 #[derive(Clone, Debug, PartialEq)]
-struct Cell {
+struct Column {
     parts: Vec<(usize, u64)>,
-    kind: u64,
+    span_type: u64,
 }
 
-/// A lane being cut into columns.
+/// A track being cut into columns.
 #[derive(Clone, Debug, Default)]
-pub struct Cells {
+pub struct Downsampler {
     column: u64,
     /// Of the column under way, in units.
     sums: [f64; State::COUNT],
     carry: [f64; State::COUNT],
-    kinds: Vec<(u64, f64)>,
-    last: Option<(Cell, u64)>,
+    span_types: Vec<(u64, f64)>,
+    last: Option<(Column, u64)>,
     out: Packed,
 }
 
-impl Cells {
-    /// Adds time in a column, in units. Columns come in order; `kind` is what the thread did.
-    pub fn add(&mut self, column: u64, state: State, kind: u64, units: f64) {
-        self.reach(column);
+impl Downsampler {
+    /// Adds time in a column, in units. Columns come in order; `span_type` is what the thread did.
+    pub fn add(&mut self, column: u64, state: State, span_type: u64, units: f64) {
+        self.advance_to(column);
         self.sums[state as usize] += units;
-        if let Some((_, sum)) = self.kinds.iter_mut().find(|(k, _)| *k == kind) {
+        if let Some((_, sum)) = self.span_types.iter_mut().find(|(k, _)| *k == span_type) {
             *sum += units;
-        } else if self.kinds.len() < MOST_KINDS {
-            self.kinds.push((kind, units));
+        } else if self.span_types.len() < MAX_SPAN_TYPES {
+            self.span_types.push((span_type, units));
         }
     }
 
     /// All columns up to this one are over.
-    fn reach(&mut self, column: u64) {
+    fn advance_to(&mut self, column: u64) {
         if column <= self.column {
             return;
         }
         self.close();
         let gap = column - self.column - 1;
         if gap > 0 {
-            self.put(Cell { parts: Vec::new(), kind: 0 }, gap);
+            self.put(Column { parts: Vec::new(), span_type: 0 }, gap);
         }
         self.column = column;
     }
@@ -64,50 +64,50 @@ impl Cells {
         let mut room = UNITS;
         let mut parts = Vec::new();
         for &(state, units) in &wanted {
-            let told = if parts.len() < MOST_STATES { units.round().clamp(0.0, room) } else { 0.0 };
-            self.carry[state] = units - told;
-            room -= told;
-            if told > 0.0 {
-                parts.push((state, told as u64));
+            let rounded = if parts.len() < MAX_STATES { units.round().clamp(0.0, room) } else { 0.0 };
+            self.carry[state] = units - rounded;
+            room -= rounded;
+            if rounded > 0.0 {
+                parts.push((state, rounded as u64));
             }
         }
         parts.sort_unstable();
-        let kind = self.kinds.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(kind, _)| *kind);
+        let span_type = self.span_types.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(span_type, _)| *span_type);
         self.sums = [0.0; State::COUNT];
-        self.kinds.clear();
-        let kind = if parts.is_empty() { 0 } else { kind };
-        self.put(Cell { parts, kind }, 1);
+        self.span_types.clear();
+        let span_type = if parts.is_empty() { 0 } else { span_type };
+        self.put(Column { parts, span_type }, 1);
     }
 
-    fn put(&mut self, cell: Cell, times: u64) {
+    fn put(&mut self, cell: Column, times: u64) {
         match &mut self.last {
             Some((last, count)) if *last == cell => *count += times,
             last => {
                 if let Some((before, count)) = last.replace((cell, times)) {
-                    tell(&mut self.out, &before, count);
+                    push_run(&mut self.out, &before, count);
                 }
             }
         }
     }
 
-    /// The lane as packed numbers, run by run: how many columns, how many states, each state and its units, the kind.
+    /// The track as packed numbers, run by run: how many columns, how many states, each state and its units, the kind.
     pub fn finish(mut self) -> String {
         self.close();
         if let Some((cell, count)) = self.last.take() {
-            tell(&mut self.out, &cell, count);
+            push_run(&mut self.out, &cell, count);
         }
         self.out.into_text()
     }
 }
 
-fn tell(out: &mut Packed, cell: &Cell, count: u64) {
+fn push_run(out: &mut Packed, cell: &Column, count: u64) {
     out.push(count);
     out.push(cell.parts.len() as u64);
     for &(state, units) in &cell.parts {
         out.push(state as u64);
         out.push(units);
     }
-    out.push(cell.kind);
+    out.push(cell.span_type);
 }
 
 #[cfg(test)]
@@ -133,14 +133,14 @@ mod tests {
 
     #[test]
     fn what_rounding_leaves_over_is_not_lost() {
-        let mut cells = Cells::default();
+        let mut downsampler = Downsampler::default();
         for column in 0..1000 {
             for (n, &state) in State::ALL.iter().enumerate() {
                 let share = if n == 0 { 1.0 - 9.0 * 0.013 } else { 0.013 };
-                cells.add(column, state, n as u64 + 1, share * UNITS);
+                downsampler.add(column, state, n as u64 + 1, share * UNITS);
             }
         }
-        let (sums, columns) = sums(&cells.finish());
+        let (sums, columns) = sums(&downsampler.finish());
         assert_eq!(columns, 1000);
         for (n, units) in sums.into_iter().enumerate() {
             let wanted = if n == 0 { 883.0 } else { 13.0 };
@@ -150,11 +150,11 @@ mod tests {
 
     #[test]
     fn long_rest_is_short_to_tell() {
-        let mut cells = Cells::default();
+        let mut downsampler = Downsampler::default();
         for column in (0..100).chain(5_000..100_000) {
-            cells.add(column, State::Io, 7, UNITS);
+            downsampler.add(column, State::Io, 7, UNITS);
         }
-        let text = cells.finish();
+        let text = downsampler.finish();
         assert_eq!(sums(&text).1, 100_000);
         assert!(text.len() < 40, "{text}");
     }

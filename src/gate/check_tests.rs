@@ -9,9 +9,9 @@ const N: usize = 16;
 
 /// A run whose share of waiting is this in each stretch.
 fn run(waiting: impl Fn(usize) -> f64) -> Run {
-    let wholes = vec![1e5; N];
+    let totals = vec![1e5; N];
     let parts: Vec<f64> = (0..N).map(|n| waiting(n) * 1e5).collect();
-    let shares = Shares { wholes: wholes.clone(), states: [("waiting".to_string(), parts.clone())].into() };
+    let shares = Shares { totals: totals.clone(), states: [("waiting".to_string(), parts.clone())].into() };
     let waits = (0..N).map(|_| {
         let mut h = Histogram::default();
         (0..20).for_each(|_| h.record(5e6));
@@ -19,13 +19,13 @@ fn run(waiting: impl Fn(usize) -> f64) -> Run {
     });
     Run {
         seconds: 2.0,
-        looks: 2000,
+        samples: 2000,
         verdict: Some(Code::KeepThreads),
         confidence: Some(Confidence::High),
         resolution_ms: 1.0,
         process: shares.clone(),
         gil: Some(GilRun {
-            observed: wholes.clone(),
+            observed: totals.clone(),
             busy: parts.clone(),
             waiting: parts.clone(),
             waits: waits.collect(),
@@ -41,7 +41,7 @@ fn run(waiting: impl Fn(usize) -> f64) -> Run {
             inflicted_wait: parts,
             ..FunctionRun::default()
         }],
-        stretch_us: 1e5,
+        bucket_us: 1e5,
         ..Run::default()
     }
 }
@@ -196,9 +196,9 @@ fn a_regression_passes_both_floors() {
 #[test]
 fn a_worst_thread_speaks_for_all_and_a_brief_one_for_none() {
     let mut one = run(|_| 0.30);
-    let thread = |name: &str, wholes: Vec<f64>, share: f64| {
-        let parts = wholes.iter().map(|whole| whole * share).collect();
-        ThreadRun { name: name.into(), shares: Shares { wholes, states: [("waiting".to_string(), parts)].into() } }
+    let thread = |name: &str, totals: Vec<f64>, share: f64| {
+        let parts = totals.iter().map(|whole| whole * share).collect();
+        ThreadRun { name: name.into(), shares: Shares { totals, states: [("waiting".to_string(), parts)].into() } }
     };
     one.threads = vec![thread("worker-1", vec![1e5; N], 0.30), thread("worker-2", vec![1e5; N], 0.60)];
     let mut brief = vec![0.0; N];

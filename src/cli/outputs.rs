@@ -1,12 +1,12 @@
 //! What is made of measured windows, be they fresh or from recordings: the page and the files of `-o`.
 
 use super::args::OutputArgs;
-use super::files::{self, Blanks, Sheet};
-use super::say;
+use super::output_file::{self, Placeholders, OutputFile};
+use super::note;
 use crate::analysis::what_if::Question;
 use crate::analysis::{self, report::Report};
 use crate::error::{Error, Result};
-use crate::output::collapsed::{BehindRow, FlameInput, FlameMode, FlameRow, Roots};
+use crate::output::collapsed::{WaitRow, FlameInput, FlameMode, FlameRow, GroupBy};
 use crate::output::text::{self, Style};
 use crate::output::{collapsed, firefox, flamegraph, html, json, numbers, perfetto, pprof, speedscope};
 use crate::output::{FileFormat, Format, Source};
@@ -19,25 +19,25 @@ use std::rc::Rc;
 
 /// What was asked for, with the files already open.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct Outputs {
     format: Format,
     flame: FlameMode,
-    roots: Roots,
+    group_by: GroupBy,
     questions: Vec<Question>,
-    sheets: Vec<Sheet>,
+    files: Vec<OutputFile>,
     /// The files among them that gilprof made.
-    pub blanks: Blanks,
+    pub placeholders: Placeholders,
 }
 
 /// One process, measured.
 #[derive(Debug)]
-pub struct Measured {
+pub struct CaptureReport {
     profile: Profile,
     report: Report,
     recording: Option<Recording>,
 }
 
-impl Measured {
+impl CaptureReport {
     /// What it is made of.
     pub fn into_parts(self) -> (Profile, Report, Option<Recording>) {
         (self.profile, self.report, self.recording)
@@ -48,58 +48,58 @@ impl Measured {
     }
 }
 
-impl Delivery {
+impl Outputs {
     /// Checks all that can be checked before there is anything to deliver.
-    pub fn prepare(args: &OutputArgs) -> Result<Delivery> {
-        let (sheets, blanks) = files::open_all(&args.output)?;
-        Ok(Delivery {
+    pub fn prepare(args: &OutputArgs) -> Result<Outputs> {
+        let (files, placeholders) = output_file::open_all(&args.output)?;
+        Ok(Outputs {
             format: args.format.into(),
             flame: args.flame.into(),
-            roots: roots(args.by_thread),
+            group_by: group_by(args.by_thread),
             questions: args.what_if.clone(),
-            sheets,
-            blanks,
+            files,
+            placeholders,
         })
     }
 
     /// Makes the report of a profile. The recording is for files that are made from one.
-    pub fn judge(&self, profile: Profile, recording: Option<Recording>) -> Measured {
+    pub fn analyse(&self, profile: Profile, recording: Option<Recording>) -> CaptureReport {
         let report = analysis::report_with(&profile, &self.questions);
-        Measured { profile, report, recording }
+        CaptureReport { profile, report, recording }
     }
 
     /// Whether a file is to be made from a recording.
     pub fn needs_recording(&self) -> bool {
-        self.sheets.iter().any(|sheet| sheet.format.needs_recording())
+        self.files.iter().any(|file| file.format.needs_recording())
     }
 
     /// The files that are written while it is measured.
-    pub fn recordings(&self) -> impl Iterator<Item = &Sheet> {
-        self.sheets.iter().filter(|sheet| sheet.format == FileFormat::Recording)
+    pub fn recordings(&self) -> impl Iterator<Item = &OutputFile> {
+        self.files.iter().filter(|file| file.format == FileFormat::Recording)
     }
 
     /// Writes the files of `-o`, prints the page, says where the files are. A part that fails does not keep back the others; the error is
     /// the first.
-    pub fn deliver(&mut self, all: &[Measured], to: &impl IsTerminal, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
-        let mut said = Vec::new();
+    pub fn emit(&mut self, all: &[CaptureReport], to: &impl IsTerminal, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+        let mut messages = Vec::new();
         let mut failed = None;
-        let (flame, roots) = (self.flame, self.roots);
+        let (flame, group_by) = (self.flame, self.group_by);
         // A recording was written meanwhile; whether it could be, its maker knows.
-        for sheet in self.sheets.iter_mut().filter(|sheet| sheet.format != FileFormat::Recording) {
-            let format = sheet.format;
-            let written = sheet.write(|out| write(format, all, flame, roots, out));
+        for file in self.files.iter_mut().filter(|file| file.format != FileFormat::Recording) {
+            let format = file.format;
+            let written = file.write(|out| write(format, all, flame, group_by, out));
             match written {
-                Ok(()) => said.push(wrote(sheet)),
+                Ok(()) => messages.push(wrote_message(file)),
                 Err(e) => failed = failed.or(Some(e)),
             }
         }
         let printed = self.page(all, to).and_then(|page| print(&page));
-        said.iter().for_each(|line| say(line));
+        messages.iter().for_each(|line| note(line));
         failed.map_or(printed, Err)
     }
 
     /// What goes to the terminal or a pipe.
-    fn page(&self, all: &[Measured], to: &impl IsTerminal) -> Result<String> {
+    fn page(&self, all: &[CaptureReport], to: &impl IsTerminal) -> Result<String> {
         match self.format {
             Format::Text => Ok(all.iter().map(|one| text::render(&one.report, style(to))).collect::<Vec<_>>().join("\n")),
             Format::Json => json::render_all(&reports(all)),
@@ -107,36 +107,36 @@ impl Delivery {
     }
 }
 
-impl Drop for Delivery {
+impl Drop for Outputs {
     fn drop(&mut self) {
-        self.blanks.remove();
+        self.placeholders.remove();
     }
 }
 
 /// What `--by-thread` says.
-pub fn roots(by_thread: bool) -> Roots {
+pub fn group_by(by_thread: bool) -> GroupBy {
     if by_thread {
-        Roots::ByThread
+        GroupBy::Thread
     } else {
-        Roots::Merged
+        GroupBy::Nothing
     }
 }
 
 /// That a file is there.
-pub fn wrote<F>(sheet: &Sheet<F>) -> String {
-    format!("wrote {}", sheet.path().display())
+pub fn wrote_message<F>(file: &OutputFile<F>) -> String {
+    format!("wrote {}", file.path().display())
 }
 
-fn reports(all: &[Measured]) -> Vec<&Report> {
+fn reports(all: &[CaptureReport]) -> Vec<&Report> {
     all.iter().map(|one| &one.report).collect()
 }
 
-fn write(format: FileFormat, all: &[Measured], mode: FlameMode, roots: Roots, out: &mut dyn Write) -> Result<()> {
-    let sources: Vec<Source<'_>> = all.iter().map(Measured::source).collect();
+fn write(format: FileFormat, all: &[CaptureReport], mode: FlameMode, group_by: GroupBy, out: &mut dyn Write) -> Result<()> {
+    let sources: Vec<Source<'_>> = all.iter().map(CaptureReport::source).collect();
     let text = match format {
         FileFormat::Json => json::render_all(&reports(all))?,
-        FileFormat::Folded => collapsed::render(&flame(all, mode, roots)),
-        FileFormat::Svg => flamegraph::render(&flame(all, mode, roots))?,
+        FileFormat::Folded => collapsed::render(&flame(all, mode, group_by)),
+        FileFormat::Svg => flamegraph::render(&flame(all, mode, group_by))?,
         FileFormat::Recording => return Ok(()),
         FileFormat::Pprof => return pprof::write(&sources, out),
         FileFormat::Speedscope => return speedscope::write(&sources, out),
@@ -152,9 +152,9 @@ fn write(format: FileFormat, all: &[Measured], mode: FlameMode, roots: Roots, ou
     out.write_all(text.as_bytes()).map_err(Error::Write)
 }
 
-fn flame(all: &[Measured], mode: FlameMode, roots: Roots) -> FlameInput<'_> {
+fn flame(all: &[CaptureReport], mode: FlameMode, group_by: GroupBy) -> FlameInput<'_> {
     let [one] = all else {
-        let mut several = FlameInput { title: format!("{} processes", all.len()), ..FlameInput::empty(mode, roots) };
+        let mut several = FlameInput { title: format!("{} processes", all.len()), ..FlameInput::empty(mode, group_by) };
         let mut looks = 0;
         for one in all {
             looks += one.profile.window.looks;
@@ -164,14 +164,14 @@ fn flame(all: &[Measured], mode: FlameMode, roots: Roots) -> FlameInput<'_> {
         several.subtitle = window(several.seconds, looks);
         return several;
     };
-    flame_of(&one.report, &one.profile, mode, roots)
+    flame_input(&one.report, &one.profile, mode, group_by)
 }
 
 /// What a flamegraph of one process is made from.
-pub fn flame_of<'a>(report: &Report, profile: &'a Profile, mode: FlameMode, roots: Roots) -> FlameInput<'a> {
+pub fn flame_input<'a>(report: &Report, profile: &'a Profile, mode: FlameMode, group_by: GroupBy) -> FlameInput<'a> {
     let seconds = profile.window.seconds;
     let (title, subtitle) = (process(report), window(seconds, profile.window.looks));
-    let mut input = FlameInput { title, subtitle, seconds, ..FlameInput::empty(mode, roots) };
+    let mut input = FlameInput { title, subtitle, seconds, ..FlameInput::empty(mode, group_by) };
     add(&mut input, profile, None);
     input
 }
@@ -179,8 +179,8 @@ pub fn flame_of<'a>(report: &Report, profile: &'a Profile, mode: FlameMode, root
 fn add<'a>(input: &mut FlameInput<'a>, profile: &'a Profile, process: Option<Rc<str>>) {
     let row = |(thread, stack, split)| FlameRow { process: process.clone(), thread: name(thread), stack, split };
     input.rows.extend(profile.stacks().map(row));
-    let row = |(thread, waiter, holder, nanos)| BehindRow { process: process.clone(), thread: name(thread), waiter, holder, nanos };
-    input.behind.extend(profile.waited_on().map(row));
+    let row = |(thread, waiter, holder, nanos)| WaitRow { process: process.clone(), thread: name(thread), waiter, holder, nanos };
+    input.waits.extend(profile.waited_on().map(row));
 }
 
 fn process(report: &Report) -> String {

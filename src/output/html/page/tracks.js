@@ -1,17 +1,17 @@
 // The timeline's data: what a thread did in any stretch of time, at any level of detail.
 //
-// Exact lanes are lists of spans, searched by halves. Lanes in columns become prefix sums, so that a stretch of any length costs the same:
+// Exact tracks are lists of spans, searched by halves. Lanes in columns become prefix sums, so that a stretch of any length costs the same:
 // every zoom level is as cheap as every other, whatever the recording's length.
 
 const STATES = 10;
 
-class Lanes {
+class Tracks {
   constructor(timeline) {
-    const { exact, seconds, columns, units, texts, kinds, lanes } = timeline;
-    Object.assign(this, { exact, seconds, columns, units, texts, kinds });
-    this.list = lanes.map((lane) => ({ name: lane.name, tid: lane.tid, ...(exact ? this.spans(lane.packed) : this.cells(lane.packed)) }));
+    const { exact, seconds, columns, units, texts, span_types, tracks } = timeline;
+    Object.assign(this, { exact, seconds, columns, units, texts, span_types });
+    this.list = tracks.map((track) => ({ name: track.name, tid: track.tid, ...(exact ? this.spans(track.packed) : this.cells(track.packed)) }));
     this.width = seconds / columns;
-    this.stateOf = Uint8Array.from(kinds, ([state]) => state);
+    this.stateOf = Uint8Array.from(span_types, ([state]) => state);
   }
 
   // Ends in microseconds, and what each span is.
@@ -37,9 +37,9 @@ class Lanes {
       const count = numbers[i++];
       cell.fill(0);
       for (let states = numbers[i++]; states > 0; states--, i += 2) cell[numbers[i]] = numbers[i + 1];
-      const kind = numbers[i++];
+      const spanType = numbers[i++];
       for (const end = Math.min(this.columns, column + count); column < end; column++) {
-        what[column] = kind;
+        what[column] = spanType;
         for (let s = 0; s < STATES; s++) sums[(column + 1) * STATES + s] = sums[column * STATES + s] + cell[s];
       }
     }
@@ -48,10 +48,10 @@ class Lanes {
   }
 
   // Seconds of each state in a stretch, into `out`.
-  within(lane, from, to, out) {
+  within(track, from, to, out) {
     out.fill(0);
-    if (this.exact) this.withinSpans(lane, from * 1e6, to * 1e6, out);
-    else for (let s = 0; s < STATES; s++) out[s] = this.until(lane, to, s) - this.until(lane, from, s);
+    if (this.exact) this.withinSpans(track, from * 1e6, to * 1e6, out);
+    else for (let s = 0; s < STATES; s++) out[s] = this.until(track, to, s) - this.until(track, from, s);
   }
 
   withinSpans({ ends, what }, from, to, out) {
@@ -83,23 +83,23 @@ class Lanes {
 
   // What a thread did at a time: the span, or the column with the shares of its states. Nothing where it was not seen.
   at(number, time) {
-    const lane = this.list[number];
-    if (!lane || time < 0 || time > this.seconds) return null;
+    const track = this.list[number];
+    if (!track || time < 0 || time > this.seconds) return null;
     if (this.exact) {
-      const i = this.first(lane.ends, time * 1e6);
-      if (i >= lane.ends.length) return null;
-      return { ...this.told(lane.what[i]), from: (i ? lane.ends[i - 1] : 0) / 1e6, to: lane.ends[i] / 1e6 };
+      const i = this.first(track.ends, time * 1e6);
+      if (i >= track.ends.length) return null;
+      return { ...this.describe(track.what[i]), from: (i ? track.ends[i - 1] : 0) / 1e6, to: track.ends[i] / 1e6 };
     }
     const column = Math.min(this.columns - 1, Math.floor(time / this.width));
     const [from, to] = [column * this.width, (column + 1) * this.width];
     const shares = new Float64Array(STATES);
-    this.within(lane, from, to, shares);
-    return { ...this.told(lane.what[column]), from, to, shares: shares.map((s) => s / this.width) };
+    this.within(track, from, to, shares);
+    return { ...this.describe(track.what[column]), from, to, shares: shares.map((s) => s / this.width) };
   }
 
-  told(kind) {
-    if (!kind) return { state: null };
-    const [state, place, holder] = this.kinds[kind];
+  describe(spanType) {
+    if (!spanType) return { state: null };
+    const [state, place, holder] = this.span_types[spanType];
     return { state, place: this.texts[place], holder: this.texts[holder] };
   }
 }

@@ -5,7 +5,7 @@
 //! verdict is forbidden when every run has a forbidden one, and allowed when none has.
 
 use super::expr::{Allowed, Bound, Limit, Op, Regression};
-use super::figure::{figure, Figure, NoFigure, Worst};
+use super::estimate::{estimate, MetricEstimate, NoEstimate, Worst};
 use super::metric::Metric;
 use super::outcome::{Check, Interval, Kind, Level, Unit, Verdict};
 use super::run::Run;
@@ -13,33 +13,33 @@ use crate::analysis::report::{Code, Confidence};
 use crate::output::numbers;
 
 /// What is run longer than asked for, so that the next interval surely clears the limit.
-const TO_SPARE: f64 = 1.2;
+const SAFETY_FACTOR: f64 = 1.2;
 /// No longer window than this is advised.
 const LONGEST_S: f64 = 3600.0;
 
 /// Judges a limit.
 pub fn limit(limit: &Limit, runs: &[Run]) -> Check {
-    let mut check = blank(&limit.metric, Kind::Limit, limit.to_string(), limit.level);
+    let mut check = empty_check(&limit.metric, Kind::Limit, limit.to_string(), limit.level);
     match &limit.bound {
         Bound::Number(op, bound) => number(&mut check, &limit.metric, *op, *bound, runs),
         Bound::In(codes) => verdict(&mut check, runs, codes, true),
         Bound::NotIn(codes) => verdict(&mut check, runs, codes, false),
     }
-    mild(check)
+    with_level(check)
 }
 
 /// Judges a regression.
 pub fn regression(regression: &Regression, runs: &[Run], base: &[Run]) -> Check {
-    let mut check = blank(&regression.metric, Kind::Regression, regression.to_string(), regression.level);
+    let mut check = empty_check(&regression.metric, Kind::Regression, regression.to_string(), regression.level);
     let worst = if regression.grows { Worst::Most } else { Worst::Least };
-    let (new, old) = (figure(&regression.metric, runs, worst), figure(&regression.metric, base, worst));
+    let (new, old) = (estimate(&regression.metric, runs, worst), estimate(&regression.metric, base, worst));
     let unit = check.unit;
     check.measured = new.as_ref().ok().map(|f| f.interval);
     check.measured_text = new.as_ref().map_or(numbers::NONE.into(), |f| interval(unit, &f.interval));
-    let (new, old) = match (new, absent(old)) {
+    let (new, old) = match (new, zero_if_unseen(old)) {
         (Ok(new), Ok(old)) => (new, old),
-        (Err(why), _) => return mild(Check { why: why.to_string(), ..check }),
-        (_, Err(why)) => return mild(Check { why: format!("the baseline does not say: {why}"), ..check }),
+        (Err(why), _) => return with_level(Check { why: why.to_string(), ..check }),
+        (_, Err(why)) => return with_level(Check { why: format!("the baseline does not say: {why}"), ..check }),
     };
     let allowed = match regression.allowed {
         Allowed::Absolute(most) => most,
@@ -56,26 +56,26 @@ pub fn regression(regression: &Regression, runs: &[Run], base: &[Run]) -> Check 
     check.change = Some(change);
     // Towards the worse, whichever way that is.
     let (least, most) = if regression.grows { (change.low, change.high) } else { (-change.high, -change.low) };
-    check.verdict = side(least, most, allowed);
+    check.verdict = verdict_of_bound(least, most, allowed);
     let most = points(unit, allowed);
     let changed = format!("changed by {} ({} .. {})", signed(unit, change.value), signed(unit, change.low), signed(unit, change.high));
     check.why = match check.verdict {
         Verdict::Fail => format!("{changed}, which is more than the {most} that are allowed"),
         Verdict::Pass => format!("{changed}, within the {most} that are allowed"),
-        _ => format!("{changed}, about the {most} that are allowed: {}", longer(&change, sign * allowed, runs)),
+        _ => format!("{changed}, about the {most} that are allowed: {}", advice_on_duration(&change, sign * allowed, runs)),
     };
-    mild(check)
+    with_level(check)
 }
 
 /// A function that the baseline does not know did nothing then: it keeps those that did most.
-fn absent(old: Result<Figure, NoFigure>) -> Result<Figure, NoFigure> {
+fn zero_if_unseen(old: Result<MetricEstimate, NoEstimate>) -> Result<MetricEstimate, NoEstimate> {
     match old {
-        Err(NoFigure::NoFunction(_)) => Ok(Figure { interval: Interval { value: 0.0, low: 0.0, high: 0.0 }, of: None }),
+        Err(NoEstimate::NoFunction(_)) => Ok(MetricEstimate { interval: Interval { value: 0.0, low: 0.0, high: 0.0 }, subject: None }),
         old => old,
     }
 }
 
-fn blank(metric: &Metric, kind: Kind, expression: String, level: Level) -> Check {
+fn empty_check(metric: &Metric, kind: Kind, expression: String, level: Level) -> Check {
     Check {
         metric: metric.to_string(),
         kind,
@@ -96,7 +96,7 @@ fn blank(metric: &Metric, kind: Kind, expression: String, level: Level) -> Check
 }
 
 /// What is only to be said is said, and fails nothing: neither when it is broken nor when it cannot be told.
-fn mild(check: Check) -> Check {
+fn with_level(check: Check) -> Check {
     let fails = matches!(check.verdict, Verdict::Fail | Verdict::Inconclusive);
     match check.level {
         Level::Warn if fails => Check { verdict: Verdict::Warn, ..check },
@@ -105,7 +105,7 @@ fn mild(check: Check) -> Check {
 }
 
 /// Where an interval lies by a bound.
-fn side(low: f64, high: f64, bound: f64) -> Verdict {
+fn verdict_of_bound(low: f64, high: f64, bound: f64) -> Verdict {
     if low > bound {
         Verdict::Fail
     } else if high <= bound {
@@ -116,11 +116,11 @@ fn side(low: f64, high: f64, bound: f64) -> Verdict {
 }
 
 fn number(check: &mut Check, metric: &Metric, op: Op, bound: f64, runs: &[Run]) {
-    let worst = if op.is_most() { Worst::Most } else { Worst::Least };
+    let worst = if op.is_upper_bound() { Worst::Most } else { Worst::Least };
     let unit = check.unit;
     check.limit = Some(bound);
     check.limit_text = format!("{} {}", op.sign(), amount(unit, bound));
-    let found = match figure(metric, runs, worst) {
+    let found = match estimate(metric, runs, worst) {
         Ok(found) => found,
         Err(why) => return check.why = why.to_string(),
     };
@@ -128,8 +128,8 @@ fn number(check: &mut Check, metric: &Metric, op: Op, bound: f64, runs: &[Run]) 
     check.measured = Some(i);
     check.measured_text = interval(unit, &i);
     check.verdict = match op {
-        Op::AtMost => side(i.low, i.high, bound),
-        Op::AtLeast => side(-i.high, -i.low, -bound),
+        Op::AtMost => verdict_of_bound(i.low, i.high, bound),
+        Op::AtLeast => verdict_of_bound(-i.high, -i.low, -bound),
         // Strict ones differ at the bound only.
         Op::Below => {
             if i.low >= bound {
@@ -150,23 +150,23 @@ fn number(check: &mut Check, metric: &Metric, op: Op, bound: f64, runs: &[Run]) 
             }
         }
     };
-    let of = match &found.of {
+    let of = match &found.subject {
         Some((_, name)) => format!(" (of {name})"),
         None => String::new(),
     };
     check.why = match check.verdict {
-        Verdict::Fail => format!("all of the interval{of} is {} the limit", if op.is_most() { "above" } else { "below" }),
+        Verdict::Fail => format!("all of the interval{of} is {} the limit", if op.is_upper_bound() { "above" } else { "below" }),
         Verdict::Pass => format!("all of the interval{of} is within the limit"),
-        _ => format!("the interval{of} straddles the limit: {}", longer(&i, bound, runs)),
+        _ => format!("the interval{of} straddles the limit: {}", advice_on_duration(&i, bound, runs)),
     };
 }
 
 /// How much longer to run until an interval clears a bound. It shrinks with the root of the time.
-fn longer(i: &Interval, bound: f64, runs: &[Run]) -> String {
+fn advice_on_duration(i: &Interval, bound: f64, runs: &[Run]) -> String {
     let measured: f64 = runs.iter().map(|run| run.seconds).sum();
     let distance = (i.value - bound).abs();
     let half = if i.value <= bound { i.high - i.value } else { i.value - i.low };
-    let factor = (half / distance).powi(2) * TO_SPARE;
+    let factor = (half / distance).powi(2) * SAFETY_FACTOR;
     let needed = measured * factor;
     if !needed.is_finite() || needed > LONGEST_S.max(measured) {
         return "it is so close that no reasonable window would tell; move the limit, or the program away from it".into();
@@ -192,12 +192,12 @@ fn verdict(check: &mut Check, runs: &[Run], codes: &[Code], wanted: bool) {
     seen.dedup();
     check.measured_text = if seen.is_empty() { numbers::NONE.into() } else { seen.join(", ") };
     // What is too unsure to be said is too unsure to be judged, unless that itself is what was asked about.
-    let sure = |run: &&Run| {
+    let is_confident = |run: &&Run| {
         run.verdict.is_some_and(|code| codes.contains(&code) && code == Code::Inconclusive)
             || (run.verdict != Some(Code::Inconclusive) && run.confidence.is_some_and(|confidence| confidence > Confidence::Low))
     };
-    let told: Vec<bool> = runs.iter().filter(sure).filter_map(|run| run.verdict).map(|code| codes.contains(&code) == wanted).collect();
-    let (kept, all) = (told.iter().filter(|kept| **kept).count(), told.len());
+    let conforming: Vec<bool> = runs.iter().filter(is_confident).filter_map(|run| run.verdict).map(|code| codes.contains(&code) == wanted).collect();
+    let (kept, all) = (conforming.iter().filter(|kept| **kept).count(), conforming.len());
     (check.verdict, check.why) = if all * 2 <= runs.len() {
         let why = runs.iter().find_map(|run| run.unusable.as_ref()).map_or("the verdict is of low confidence".into(), |u| u.why.clone());
         (Verdict::Inconclusive, format!("{why}; measure for longer"))
@@ -212,7 +212,7 @@ fn verdict(check: &mut Check, runs: &[Run], codes: &[Code], wanted: bool) {
 
 /// A figure with its unit.
 pub fn amount(unit: Unit, value: f64) -> String {
-    let text = bare(unit, value);
+    let text = without_unit(unit, value);
     match unit {
         Unit::Share => text + " %",
         Unit::Ms => text + " ms",
@@ -222,7 +222,7 @@ pub fn amount(unit: Unit, value: f64) -> String {
     }
 }
 
-fn bare(unit: Unit, value: f64) -> String {
+fn without_unit(unit: Unit, value: f64) -> String {
     match unit {
         _ if !value.is_finite() => numbers::NONE.into(),
         Unit::Share => format!("{:.1}", value * 100.0 + 0.0),
@@ -233,7 +233,7 @@ fn bare(unit: Unit, value: f64) -> String {
 }
 
 fn interval(unit: Unit, i: &Interval) -> String {
-    format!("{} ({} - {})", amount(unit, i.value), bare(unit, i.low), bare(unit, i.high))
+    format!("{} ({} - {})", amount(unit, i.value), without_unit(unit, i.low), without_unit(unit, i.high))
 }
 
 /// A change's size: of shares in points.
@@ -252,5 +252,5 @@ fn signed(unit: Unit, value: f64) -> String {
 }
 
 #[cfg(test)]
-#[path = "judge_tests.rs"]
+#[path = "check_tests.rs"]
 mod tests;

@@ -9,19 +9,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// One file to be written.
 #[derive(Debug)]
-pub struct Sheet<F = FileFormat> {
+pub struct OutputFile<F = FileFormat> {
     /// What it is written as.
     pub format: F,
     path: PathBuf,
     file: File,
-    blanks: Blanks,
+    placeholders: Placeholders,
 }
 
 /// Files that were made only to see whether they can be, and have nothing in them yet. They go when gilprof ends without writing them.
 #[derive(Clone, Debug, Default)]
-pub struct Blanks(Arc<Mutex<Vec<PathBuf>>>);
+pub struct Placeholders(Arc<Mutex<Vec<PathBuf>>>);
 
-impl Blanks {
+impl Placeholders {
     /// Takes away what is still blank.
     pub fn remove(&self) {
         for path in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
@@ -34,42 +34,42 @@ impl Blanks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(path.into());
     }
 
-    fn filled(&self, path: &Path) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|blank| blank != path);
+    fn keep(&self, path: &Path) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|placeholder| placeholder != path);
     }
 }
 
 /// Opens every path, or none.
-pub fn open_all(paths: &[PathBuf]) -> Result<(Vec<Sheet>, Blanks)> {
+pub fn open_all(paths: &[PathBuf]) -> Result<(Vec<OutputFile>, Placeholders)> {
     open_each(paths.iter().map(|path| Ok((path.clone(), format_for_path(path)?))).collect::<Result<Vec<_>>>()?)
 }
 
 /// Opens every path, or none, each with what it is written as.
-pub fn open_each<F>(paths: Vec<(PathBuf, F)>) -> Result<(Vec<Sheet<F>>, Blanks)> {
-    let blanks = Blanks::default();
-    let opened = paths.into_iter().map(|(path, format)| Sheet::open(&path, format, &blanks)).collect::<Result<Vec<_>>>();
+pub fn open_each<F>(paths: Vec<(PathBuf, F)>) -> Result<(Vec<OutputFile<F>>, Placeholders)> {
+    let placeholders = Placeholders::default();
+    let opened = paths.into_iter().map(|(path, format)| OutputFile::open(&path, format, &placeholders)).collect::<Result<Vec<_>>>();
     match opened {
-        Ok(sheets) => Ok((sheets, blanks)),
+        Ok(files) => Ok((files, placeholders)),
         Err(e) => {
-            blanks.remove();
+            placeholders.remove();
             Err(e)
         }
     }
 }
 
-impl<F> Sheet<F> {
-    fn open(path: &Path, format: F, blanks: &Blanks) -> Result<Sheet<F>> {
-        let fresh = OpenOptions::new().read(true).write(true).create_new(true).open(path);
-        if fresh.is_ok() {
-            blanks.add(path);
+impl<F> OutputFile<F> {
+    fn open(path: &Path, format: F, placeholders: &Placeholders) -> Result<OutputFile<F>> {
+        let created = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+        if created.is_ok() {
+            placeholders.add(path);
         }
-        let opened = match fresh {
+        let opened = match created {
             // What is there stays until there is something to put in its place. Through a link to nothing the file behind it is made.
             Err(e) if e.kind() == ErrorKind::AlreadyExists => OpenOptions::new().write(true).create(true).truncate(false).open(path),
             other => other,
         };
         let file = opened.map_err(|source| failed(path, source))?;
-        Ok(Sheet { format, path: path.into(), file, blanks: blanks.clone() })
+        Ok(OutputFile { format, path: path.into(), file, placeholders: placeholders.clone() })
     }
 
     /// Where it is.
@@ -78,9 +78,9 @@ impl<F> Sheet<F> {
     }
 
     /// The file, for one who writes it meanwhile.
-    pub fn hand_out(&self) -> Result<File> {
+    pub fn take_writer(&self) -> Result<File> {
         let file = self.file.try_clone().map_err(|source| failed(&self.path, source))?;
-        self.blanks.filled(&self.path);
+        self.placeholders.keep(&self.path);
         Ok(file)
     }
 
@@ -97,7 +97,7 @@ impl<F> Sheet<F> {
             Err(Error::Write(source)) => return Err(refused(source)),
             other => other?,
         }
-        self.blanks.filled(&self.path);
+        self.placeholders.keep(&self.path);
         Ok(())
     }
 }
@@ -121,15 +121,15 @@ mod tests {
         assert!(matches!(open_all(&[new.clone(), dir.join("nowhere/x.svg")]), Err(Error::Output { .. })));
         assert!(!new.exists(), "made for nothing");
         assert!(matches!(open_all(&[dir.join("x.pdf")]), Err(Error::Usage(_))));
-        let (_, blanks) = open_all(&[old.clone(), new.clone()]).unwrap();
+        let (_, placeholders) = open_all(&[old.clone(), new.clone()]).unwrap();
         assert_eq!((read(&old).as_str(), read(&new).as_str()), ("before, and rather long", ""));
-        blanks.remove();
+        placeholders.remove();
         assert!(!new.exists() && old.exists());
-        let (mut sheets, blanks) = open_all(&[old.clone(), new.clone()]).unwrap();
-        for sheet in &mut sheets {
-            sheet.write(|out| out.write_all(b"after").map_err(Error::Write)).unwrap();
+        let (mut files, placeholders) = open_all(&[old.clone(), new.clone()]).unwrap();
+        for file in &mut files {
+            file.write(|out| out.write_all(b"after").map_err(Error::Write)).unwrap();
         }
-        blanks.remove();
+        placeholders.remove();
         assert_eq!((read(&old), read(&new)), ("after".into(), "after".into()));
         std::fs::remove_dir_all(&dir).unwrap();
     }
@@ -140,9 +140,9 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let (link, behind) = (dir.join("link.svg"), dir.join("behind"));
         std::os::unix::fs::symlink(&behind, &link).unwrap();
-        let (mut sheets, blanks) = open_all(std::slice::from_ref(&link)).unwrap();
-        sheets[0].write(|out| out.write_all(b"after").map_err(Error::Write)).unwrap();
-        blanks.remove();
+        let (mut files, placeholders) = open_all(std::slice::from_ref(&link)).unwrap();
+        files[0].write(|out| out.write_all(b"after").map_err(Error::Write)).unwrap();
+        placeholders.remove();
         assert_eq!(std::fs::read_to_string(&behind).unwrap(), "after");
         std::fs::remove_dir_all(&dir).unwrap();
     }

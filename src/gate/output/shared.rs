@@ -1,14 +1,14 @@
 //! The words that several formats share: a check in some lines, a function with its place and stack. Names are made harmless here
-//! (`plain::clean`: no line breaks, no control characters, a bounded length); what a format itself needs escaped, its file escapes.
+//! (`sanitize::clean`: no line breaks, no control characters, a bounded length); what a format itself needs escaped, its file escapes.
 
-use super::place::Place;
+use super::source_location::SourceLocation;
 use crate::gate::outcome::{Check, Culprit, Kind, Outcome, StackFrame, Verdict};
 use crate::output::numbers;
-use crate::output::plain::clean;
+use crate::output::sanitize::clean;
 use std::path::Path;
 
 /// Frames of a stack that are shown, from the innermost on.
-const MOST_FRAMES: usize = 30;
+const MAX_FRAMES: usize = 30;
 
 /// What one check is, in a few words.
 pub fn title(check: &Check) -> String {
@@ -39,7 +39,7 @@ pub fn sentence(check: &Check) -> String {
 /// All that is known of a check, a line each, columns in line.
 pub fn lines(check: &Check, base: &Path) -> Vec<String> {
     let mut out = vec![
-        format!("{}: {}", check.verdict.word(), clean(&check.expression)),
+        format!("{}: {}", check.verdict.as_str(), clean(&check.expression)),
         format!("limit     {}", clean(&check.limit_text)),
         format!("measured  {}", clean(&check.measured_text)),
     ];
@@ -48,33 +48,33 @@ pub fn lines(check: &Check, base: &Path) -> Vec<String> {
     }
     out.push(clean(&check.why));
     if let Some(culprit) = &check.culprit {
-        out.push(blamed(culprit, base));
+        out.push(culprit_sentence(culprit, base));
         out.extend(stack(culprit, base).into_iter().map(|frame| format!("  {frame}")));
     }
     out
 }
 
 /// The function to look at: `parse (app.py:16), thread worker-0: holds the GIL 97 % of the time`.
-pub fn blamed(culprit: &Culprit, base: &Path) -> String {
+pub fn culprit_sentence(culprit: &Culprit, base: &Path) -> String {
     let thread = culprit.thread.as_ref().map_or_else(String::new, |thread| format!(", thread {}", clean(thread)));
-    format!("{}{thread}: {}", named(&culprit.name, &culprit.file, culprit.line_to_show(), base), clean(&culprit.what))
+    format!("{}{thread}: {}", with_location(&culprit.name, &culprit.file, culprit.line_to_show(), base), clean(&culprit.what))
 }
 
 /// Its commonest stack, outermost first, a line each.
 pub fn stack(culprit: &Culprit, base: &Path) -> Vec<String> {
     let (left_out, shown) = innermost(&culprit.stack);
     let above = (left_out > 0).then(|| format!("({left_out} more above)"));
-    above.into_iter().chain(shown.iter().map(|frame| named(&frame.name, &frame.file, frame.line, base))).collect()
+    above.into_iter().chain(shown.iter().map(|frame| with_location(&frame.name, &frame.file, frame.line, base))).collect()
 }
 
 /// How many frames are left out, and those that are not.
 pub fn innermost(stack: &[StackFrame]) -> (usize, &[StackFrame]) {
-    let left_out = stack.len().saturating_sub(MOST_FRAMES);
+    let left_out = stack.len().saturating_sub(MAX_FRAMES);
     (left_out, stack.get(left_out..).unwrap_or_default())
 }
 
-fn named(name: &str, file: &str, line: u32, base: &Path) -> String {
-    match Place::of(file, line, base) {
+fn with_location(name: &str, file: &str, line: u32, base: &Path) -> String {
+    match SourceLocation::new(file, line, base) {
         Some(place) if line > 0 => format!("{} ({}:{line})", clean(name), clean(&place.path)),
         Some(place) => format!("{} ({})", clean(name), clean(&place.path)),
         None => clean(name),
@@ -82,11 +82,11 @@ fn named(name: &str, file: &str, line: u32, base: &Path) -> String {
 }
 
 /// Where a check's finding is: its function; else, for what concerns the program as a whole, the first line of its script.
-pub fn place(check: &Check, outcome: &Outcome, base: &Path) -> Option<Place> {
-    let of = |culprit: &Culprit| Place::of(&culprit.file, culprit.line_to_show(), base);
+pub fn place(check: &Check, outcome: &Outcome, base: &Path) -> Option<SourceLocation> {
+    let of = |culprit: &Culprit| SourceLocation::new(&culprit.file, culprit.line_to_show(), base);
     check.culprit.as_ref().and_then(of).or_else(|| {
-        let words = &outcome.target.as_ref()?.command;
-        words.iter().skip(1).find(|word| word.ends_with(".py")).and_then(|script| Place::of(script, 1, base))
+        let args = &outcome.target.as_ref()?.command;
+        args.iter().skip(1).find(|arg| arg.ends_with(".py")).and_then(|script| SourceLocation::new(script, 1, base))
     })
 }
 

@@ -1,6 +1,6 @@
 //! Where a window's slices go: into a profile, and into recordings.
 
-use super::files::{failed, Sheet};
+use super::output_file::{failed, OutputFile};
 use crate::error::Result;
 use crate::ids::ThreadId;
 use crate::profile::file::Recorder;
@@ -10,38 +10,38 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 /// A profile being built, and the recordings being made of the same.
-pub struct Tape {
+pub struct TeeSink {
     /// The profile.
     pub builder: ProfileBuilder,
     recorders: Vec<(PathBuf, Recorder)>,
 }
 
 /// What a recording without a name is called in messages.
-pub const NAMELESS: &str = "(temporary recording)";
+pub const UNNAMED: &str = "(temporary recording)";
 
 /// A file without a name, which is gone with its last user; for pictures that are made from a recording that nobody asked for.
-pub fn nameless() -> Result<File> {
-    let failed = |source| failed(Path::new(NAMELESS), source);
+pub fn unnamed_file() -> Result<File> {
+    let failed = |source| failed(Path::new(UNNAMED), source);
     let path = std::env::temp_dir().join(format!(".gilprof-{}", std::process::id()));
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
     std::fs::remove_file(&path).map_err(failed)?;
     Ok(file)
 }
 
-impl Tape {
-    /// With a recording on each of these sheets, and on `kept`.
-    pub fn on<'a>(sheets: impl Iterator<Item = &'a Sheet>, kept: Option<&File>) -> Result<Tape> {
-        let recorder = |sheet: &Sheet| Ok((sheet.path().into(), Recorder::new(sheet.hand_out()?)));
-        let mut recorders = sheets.map(recorder).collect::<Result<Vec<_>>>()?;
+impl TeeSink {
+    /// With a recording on each of these files, and on `kept`.
+    pub fn new<'a>(files: impl Iterator<Item = &'a OutputFile>, kept: Option<&File>) -> Result<TeeSink> {
+        let recorder = |file: &OutputFile| Ok((file.path().into(), Recorder::new(file.take_writer()?)));
+        let mut recorders = files.map(recorder).collect::<Result<Vec<_>>>()?;
         if let Some(file) = kept {
-            let file = file.try_clone().map_err(|source| failed(Path::new(NAMELESS), source))?;
-            recorders.push((NAMELESS.into(), Recorder::new(file)));
+            let file = file.try_clone().map_err(|source| failed(Path::new(UNNAMED), source))?;
+            recorders.push((UNNAMED.into(), Recorder::new(file)));
         }
-        Ok(Tape { builder: ProfileBuilder::new(), recorders })
+        Ok(TeeSink { builder: ProfileBuilder::new(), recorders })
     }
 
     /// How things stand. False when a recording cannot go on: there is nothing to wait for then.
-    pub fn so_far(&mut self, target: &TargetFacts, window: &WindowFacts) -> bool {
+    pub fn checkpoint(&mut self, target: &TargetFacts, window: &WindowFacts) -> bool {
         self.recorders.iter_mut().for_each(|(_, recorder)| recorder.checkpoint(target, window));
         !self.recorders.iter().any(|(_, recorder)| recorder.failed())
     }
@@ -55,7 +55,7 @@ impl Tape {
     }
 }
 
-impl Sink for Tape {
+impl Sink for TeeSink {
     fn thread(&mut self, facts: &ThreadFacts) {
         self.builder.thread(facts);
         self.recorders.iter_mut().for_each(|(_, recorder)| recorder.thread(facts));
@@ -66,9 +66,9 @@ impl Sink for Tape {
         self.recorders.iter_mut().for_each(|(_, recorder)| recorder.slice(slice));
     }
 
-    fn gil(&mut self, look: &GilLook) {
-        self.builder.gil(look);
-        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.gil(look));
+    fn gil(&mut self, sample: &GilLook) {
+        self.builder.gil(sample);
+        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.gil(sample));
     }
 
     fn exact(&mut self, measured: &Exact) {

@@ -2,20 +2,20 @@
 
 use super::outcome::{Check, Culprit, Outcome, Verdict};
 use crate::output::text::{Page, Style};
-use crate::output::{columns, numbers, palette, plain};
+use crate::output::{columns, numbers, palette, sanitize};
 use crate::sample::State;
 
 /// Frames of a stack that are printed: the innermost.
-const MOST_FRAMES: usize = 12;
+const MAX_FRAMES: usize = 12;
 /// Notes that are printed.
-const MOST_NOTES: usize = 10;
+const MAX_NOTES: usize = 10;
 
 /// The whole page.
 pub fn render(outcome: &Outcome, style: Style) -> String {
     let mut page = Page::new(style);
     header(&mut page, outcome);
     page.blank();
-    let word = if outcome.error.is_some() { "not judged" } else { outcome.verdict.word() };
+    let word = if outcome.error.is_some() { "not judged" } else { outcome.verdict.as_str() };
     page.line(&format!("  {}", paint(&word.to_uppercase(), outcome.verdict, style.colour)));
     page.prose("  ", &outcome.headline);
     if !outcome.checks.is_empty() {
@@ -24,11 +24,11 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
     outcome.checks.iter().for_each(|check| row(&mut page, check));
     broken(&mut page, &outcome.checks);
     notes(&mut page, &outcome.notes);
-    unarmed(&page.finish())
+    without_commands(&page.finish())
 }
 
 /// GitHub's runner takes a printed line for a command when it begins with `::`, or has `##[` in it; the target's names must make none.
-fn unarmed(page: &str) -> String {
+fn without_commands(page: &str) -> String {
     let line = |line: &str| {
         let text = line.trim_start();
         let begin = &line[..line.len() - text.len()];
@@ -39,19 +39,19 @@ fn unarmed(page: &str) -> String {
 }
 
 fn header(page: &mut Page, outcome: &Outcome) {
-    let mut pieces = vec![plain::clean(&outcome.program)];
+    let mut pieces = vec![sanitize::clean(&outcome.program)];
     if let Some(target) = &outcome.target {
-        pieces.push(format!("python {}", columns::fit(&plain::clean(&target.python), 16)));
+        pieces.push(format!("python {}", columns::fit(&sanitize::clean(&target.python), 16)));
         pieces.push(numbers::counted(target.cpus, "core"));
     }
     let seconds: f64 = outcome.runs.iter().map(|run| run.seconds).sum();
-    let looks = outcome.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.looks));
+    let samples = outcome.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.samples));
     match outcome.runs.len() {
         0 => {}
-        1 => pieces.push(format!("1 run, {}, {} looks", numbers::seconds(seconds), numbers::thousands(looks))),
-        n => pieces.push(format!("{n} runs, {} in all, {} looks", numbers::seconds(seconds), numbers::thousands(looks))),
+        1 => pieces.push(format!("1 run, {}, {} looks", numbers::seconds(seconds), numbers::thousands(samples))),
+        n => pieces.push(format!("{n} runs, {} in all, {} looks", numbers::seconds(seconds), numbers::thousands(samples))),
     }
-    page.pieces("gilprof gate  ", "  ", &pieces);
+    page.flow("gilprof gate  ", "  ", &pieces);
 }
 
 fn paint(text: &str, verdict: Verdict, colour: bool) -> String {
@@ -66,12 +66,12 @@ fn paint(text: &str, verdict: Verdict, colour: bool) -> String {
 /// The check, what was measured, what the baseline says; and why, where that is not plain.
 fn row(page: &mut Page, check: &Check) {
     let (wide, colour) = (page.style.width, page.style.colour);
-    let mark = paint(&check.verdict.mark().to_string(), check.verdict, colour);
+    let mark = paint(&check.verdict.symbol().to_string(), check.verdict, colour);
     let mut figures = check.measured_text.clone();
     if check.baseline.is_some() {
         figures += &format!("   baseline {}", check.baseline_text);
     }
-    let (expression, figures) = (plain::clean(&check.expression), plain::clean(&figures));
+    let (expression, figures) = (sanitize::clean(&check.expression), sanitize::clean(&figures));
     let room = wide.saturating_sub(4);
     if columns::width(&expression) + columns::width(&figures) + 2 <= room {
         let gap =
@@ -89,24 +89,24 @@ fn row(page: &mut Page, check: &Check) {
 /// Each function to look at once, with all the checks that name it.
 fn broken(page: &mut Page, checks: &[Check]) {
     let mut shown: Vec<&Culprit> = Vec::new();
-    for culprit in checks.iter().filter_map(named) {
+    for culprit in checks.iter().filter_map(named_culprit) {
         if shown.iter().any(|known| is_same(known, culprit)) {
             continue;
         }
         shown.push(culprit);
         let of: Vec<String> = checks
             .iter()
-            .filter(|check| named(check).is_some_and(|other| is_same(other, culprit)))
-            .map(|check| format!("{} {}", check.verdict.mark(), plain::clean(&check.metric)))
+            .filter(|check| named_culprit(check).is_some_and(|other| is_same(other, culprit)))
+            .map(|check| format!("{} {}", check.verdict.symbol(), sanitize::clean(&check.metric)))
             .collect();
         page.blank();
-        page.pieces("  ", "  ", &of);
-        look_at(page, culprit);
+        page.flow("  ", "  ", &of);
+        culprit_lines(page, culprit);
     }
 }
 
 /// The function that a check names, unless it is passed.
-fn named(check: &Check) -> Option<&Culprit> {
+fn named_culprit(check: &Check) -> Option<&Culprit> {
     check.culprit.as_ref().filter(|_| check.verdict != Verdict::Pass)
 }
 
@@ -114,17 +114,17 @@ fn is_same(a: &Culprit, b: &Culprit) -> bool {
     (&a.name, &a.file, a.first_line, &a.what) == (&b.name, &b.file, b.first_line, &b.what)
 }
 
-fn look_at(page: &mut Page, culprit: &Culprit) {
+fn culprit_lines(page: &mut Page, culprit: &Culprit) {
     page.prose("    look at ", &place(culprit));
     let thread = culprit.thread.as_ref().map_or(String::new(), |thread| format!("in thread {thread}: "));
     page.prose("    ", &format!("{thread}{}", culprit.what));
-    let skipped = culprit.stack.len().saturating_sub(MOST_FRAMES);
+    let skipped = culprit.stack.len().saturating_sub(MAX_FRAMES);
     if skipped > 0 {
         page.line(&format!("      … {skipped} more below"));
     }
     for frame in &culprit.stack[skipped..] {
-        let name = columns::left(&plain::clean(&frame.name), 34);
-        let file = plain::clean(plain::basename(&frame.file));
+        let name = columns::left(&sanitize::clean(&frame.name), 34);
+        let file = sanitize::clean(sanitize::basename(&frame.file));
         page.line(&format!("      {name} {}", columns::fit(&format!("{file}:{}", frame.line), page.style.width - 41)));
     }
 }
@@ -141,9 +141,9 @@ fn notes(page: &mut Page, notes: &[String]) {
     if !notes.is_empty() {
         page.blank();
     }
-    notes.iter().take(MOST_NOTES).for_each(|note| page.prose("  note: ", note));
-    if notes.len() > MOST_NOTES {
-        page.line(&format!("  and {} more", notes.len() - MOST_NOTES));
+    notes.iter().take(MAX_NOTES).for_each(|note| page.prose("  note: ", note));
+    if notes.len() > MAX_NOTES {
+        page.line(&format!("  and {} more", notes.len() - MAX_NOTES));
     }
 }
 
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_was_not_judged_says_why() {
-        let outcome = super::super::assemble::failed("app.py", "the command ended with exit code 7".into(), 7);
+        let outcome = super::super::evaluate::not_evaluated("app.py", "the command ended with exit code 7".into(), 7);
         let text = render(&outcome, Style::PLAIN);
         assert!(text.contains("NOT JUDGED") && text.contains("the command ended with exit code 7"), "{text}");
     }
