@@ -25,16 +25,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for thread in &profile.threads {
         print!("{:>8} {:20}", thread.info.tid, thread.info.name);
         for state in State::ALL {
-            let share = thread.split.get(state) / thread.split.total();
+            let share = thread.times.get(state) / thread.times.total();
             if share >= 0.001 {
                 print!("  {} {share:.3}", state.label());
             }
         }
         println!();
     }
-    for (thread, stack, split) in profile.stacks() {
+    for (thread, stack, times) in profile.stacks() {
         let names: Vec<String> = stack.frames.iter().map(|f| format!("{}:{}", f.function.name, f.line)).collect();
-        println!("{} {:.0} ms {:?} {}", thread.info.name, split.total() / 1e6, stack.trust, names.join(" "));
+        println!("{} {:.0} ms {:?} {}", thread.info.name, times.total() / 1e6, stack.status, names.join(" "));
     }
     Ok(())
 }

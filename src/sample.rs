@@ -1,6 +1,6 @@
 //! The vocabulary between the two halves of gilprof: what a thread can be doing, and what one slice of its time says.
 //!
-//! The capture side produces [`Slice`]s and [`GilLook`]s into a [`Sink`]; the report side consumes them. Neither imports the other.
+//! The capture side produces [`StateSlice`]s and [`GilSample`]s into a [`Sink`]; the report side consumes them. Neither imports the other.
 //! A slice is a stretch of one thread's wall time whose state has been judged. Where one look could not tell (a runnable thread may
 //! be running native code, starved of CPU, or just woken to take the GIL), the time is split by what the kernel says of the CPU time used.
 
@@ -112,14 +112,14 @@ impl Evidence {
 
 /// Time of one slice per state. The parts add up to the slice's duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Split([f64; State::COUNT]);
+pub struct StateTimes([f64; State::COUNT]);
 
-impl Split {
+impl StateTimes {
     /// All of `nanos` in one state.
-    pub fn whole(state: State, nanos: f64) -> Split {
-        let mut split = Split::default();
-        split.add(state, nanos);
-        split
+    pub fn whole(state: State, nanos: f64) -> StateTimes {
+        let mut times = StateTimes::default();
+        times.add(state, nanos);
+        times
     }
 
     /// Adds `nanos` to one state.
@@ -128,7 +128,7 @@ impl Split {
     }
 
     /// Adds another split to this one.
-    pub fn merge(&mut self, other: &Split) {
+    pub fn merge(&mut self, other: &StateTimes) {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine += theirs;
         }
@@ -172,7 +172,7 @@ pub struct Frame {
 
 /// How much of a stack can be relied on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Trust {
+pub enum StackStatus {
     /// Two reads agree from root to leaf.
     #[default]
     Whole,
@@ -188,13 +188,13 @@ pub struct Stack {
     /// Frames, root first, leaf last.
     pub frames: Vec<Frame>,
     /// How much of it can be relied on.
-    pub trust: Trust,
+    pub status: StackStatus,
 }
 
 impl Stack {
     /// The stack of a thread that runs no Python.
     pub fn empty() -> Stack {
-        Stack { frames: Vec::new(), trust: Trust::Whole }
+        Stack { frames: Vec::new(), status: StackStatus::Complete }
     }
 
     /// The innermost frame that is known.
@@ -203,16 +203,16 @@ impl Stack {
     }
 
     /// Whether the other stack has the very same functions, on whatever lines.
-    pub fn is_along(&self, other: &Stack) -> bool {
+    pub fn same_functions(&self, other: &Stack) -> bool {
         let same = |(a, b): (&Frame, &Frame)| Arc::ptr_eq(&a.function, &b.function);
         std::ptr::eq(self, other)
-            || self.trust == other.trust && self.frames.len() == other.frames.len() && self.frames.iter().zip(&other.frames).rev().all(same)
+            || self.status == other.status && self.frames.len() == other.frames.len() && self.frames.iter().zip(&other.frames).rev().all(same)
     }
 }
 
 /// What is fixed about a thread, or changes rarely. Sent before its first slice, and again when a name becomes known.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ThreadFacts {
+pub struct ThreadInfo {
     /// Its number in this profile.
     pub id: ThreadId,
     /// The kernel's id.
@@ -229,13 +229,13 @@ pub struct ThreadFacts {
 
 /// A stretch of one thread's time, judged.
 #[derive(Clone, Debug)]
-pub struct Slice<'a> {
+pub struct StateSlice<'a> {
     /// Whose time.
     pub thread: ThreadId,
     /// When the stretch ends, on the monotonic clock; it begins `split.total()` earlier.
     pub end: Nanos,
     /// What the time went to.
-    pub split: Split,
+    pub times: StateTimes,
     /// How that is known.
     pub evidence: Evidence,
     /// The thread's stack at the look that ends the slice.
@@ -246,7 +246,7 @@ pub struct Slice<'a> {
 
 /// One reading of one GIL.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct GilLook {
+pub struct GilSample {
     /// Which GIL.
     pub gil: GilId,
     /// When, on the monotonic clock.
@@ -287,22 +287,22 @@ pub struct ThreadTotals {
 
 /// A stretch of a thread's time measured from kernel events, which no look is needed for. Only in exact mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exact {
+pub struct MeasuredInterval {
     /// Whose time.
     pub thread: ThreadId,
     /// At which GIL.
     pub gil: GilId,
     /// What it did.
-    pub stretch: Stretch,
+    pub kind: IntervalKind,
     /// From when, on the monotonic clock.
     pub begin: Nanos,
     /// To when.
     pub end: Nanos,
 }
 
-/// What an [`Exact`] stretch is.
+/// What an [`MeasuredInterval`] stretch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stretch {
+pub enum IntervalKind {
     /// One `take_gil` that had to sleep, with the forced switch before it.
     Wait,
     /// A forced switch that no `take_gil` followed.
@@ -314,13 +314,13 @@ pub enum Stretch {
 /// Where the capture side puts what it has judged. Called on the sampling thread: an implementation must not block.
 pub trait Sink {
     /// A thread was met, or its name became known.
-    fn thread(&mut self, facts: &ThreadFacts);
+    fn thread(&mut self, facts: &ThreadInfo);
     /// A stretch of a thread's time. Slices of one thread come in order of time; they may come up to a block late.
-    fn slice(&mut self, slice: &Slice<'_>);
+    fn slice(&mut self, slice: &StateSlice<'_>);
     /// A GIL was read.
-    fn gil(&mut self, look: &GilLook);
+    fn gil(&mut self, look: &GilSample);
     /// Exact mode: a stretch has been measured. The slices already say how much waiting there was; this says in how many pieces.
-    fn exact(&mut self, _measured: &Exact) {}
+    fn interval(&mut self, _measured: &MeasuredInterval) {}
     /// A thread is gone, or the window ends.
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals);
 }
@@ -328,7 +328,7 @@ pub trait Sink {
 /// What is known of the target as a whole. Filled by the capture side, printed by the report side.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct TargetFacts {
+pub struct TargetInfo {
     /// The process id, as gilprof sees it.
     pub pid: i32,
     /// The interpreter's version, such as `3.11.7`; only `3.11` where the patch level could not be read.
@@ -356,7 +356,7 @@ pub struct TargetFacts {
 /// What is known of the measuring itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct WindowFacts {
+pub struct CaptureStats {
     /// When the window began, on the monotonic clock.
     pub begin: Nanos,
     /// Length of the window.
@@ -364,7 +364,7 @@ pub struct WindowFacts {
     /// Looks asked for per second.
     pub rate_hz: f64,
     /// Looks made.
-    pub looks: u64,
+    pub samples: u64,
     /// Looks whose time came while an earlier one still ran or gilprof had no CPU.
     pub missed: u64,
     /// Stacks whose top moved while it was read, so that only the agreed lower part was kept.
@@ -387,7 +387,7 @@ pub struct WindowFacts {
 
 /// One thread as a single look shows it, for `gilprof dump`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ThreadView {
+pub struct ThreadSnapshot {
     /// The kernel's id.
     pub tid: Tid,
     /// `threading.Thread.name` where it could be read, else the kernel's `comm`.

@@ -43,7 +43,7 @@ impl Nanos {
     }
 
     /// The time from `earlier` to `self`, zero when `earlier` is later: clocks read on two cores may disagree.
-    pub fn since(self, earlier: Nanos) -> Nanos {
+    pub fn saturating_since(self, earlier: Nanos) -> Nanos {
         Nanos(self.0.saturating_sub(earlier.0))
     }
 }
@@ -64,6 +64,6 @@ impl AddAssign for Nanos {
 impl Sub for Nanos {
     type Output = Nanos;
     fn sub(self, other: Nanos) -> Nanos {
-        self.since(other)
+        self.saturating_since(other)
     }
 }

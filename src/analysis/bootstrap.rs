@@ -5,7 +5,7 @@
 
 use super::report::Estimate;
 use crate::profile::Profile;
-use crate::sample::{Split, State};
+use crate::sample::{StateTimes, State};
 
 /// How many draws.
 const DRAWS: usize = 200;
@@ -25,7 +25,7 @@ pub(super) struct Bootstrap<M> {
 impl<M> Bootstrap<M> {
     /// Measures the window and each draw. `measure` gets each thread's time, by index into the profile's threads, in thread-seconds
     /// per second of wall time.
-    pub(super) fn new(profile: &Profile, measure: impl Fn(&[Split]) -> M) -> Bootstrap<M> {
+    pub(super) fn new(profile: &Profile, measure: impl Fn(&[StateTimes]) -> M) -> Bootstrap<M> {
         let all: Vec<usize> = (0..profile.blocks.len()).collect();
         let draws = (DRAW_BUDGET / profile.threads.len().max(1)).clamp(MIN_DRAWS, DRAWS);
         let mut rng = Rng(0x6769_6c70_726f_6621);
@@ -48,7 +48,7 @@ impl<M> Bootstrap<M> {
 }
 
 /// A single figure with its interval.
-pub(super) fn interval(profile: &Profile, measure: impl Fn(&[Split]) -> f64) -> Estimate {
+pub(super) fn interval(profile: &Profile, measure: impl Fn(&[StateTimes]) -> f64) -> Estimate {
     Bootstrap::new(profile, measure).interval(|figure| *figure)
 }
 
@@ -77,22 +77,22 @@ pub(super) fn rate_interval(events: f64, seconds: f64) -> Estimate {
 }
 
 /// Every thread's time over some blocks, per second of those blocks.
-pub(super) fn rates(profile: &Profile, blocks: &[usize]) -> Vec<Split> {
+pub(super) fn rates(profile: &Profile, blocks: &[usize]) -> Vec<StateTimes> {
     let wall: f64 = blocks.iter().map(|&b| profile.blocks[b].nanos).sum();
-    let mut sums = vec![Split::default(); profile.threads.len()];
+    let mut sums = vec![StateTimes::default(); profile.threads.len()];
     for &block in blocks {
-        for (thread, split) in &profile.blocks[block].threads {
-            sums[*thread].merge(split);
+        for (thread, times) in &profile.blocks[block].threads {
+            sums[*thread].merge(times);
         }
     }
     sums.iter().map(|sum| divided(sum, wall)).collect()
 }
 
 /// A split divided by a time; nothing when there was none.
-pub(super) fn divided(split: &Split, nanos: f64) -> Split {
-    let mut out = Split::default();
+pub(super) fn divided(times: &StateTimes, nanos: f64) -> StateTimes {
+    let mut out = StateTimes::default();
     if nanos > 0.0 {
-        State::ALL.iter().for_each(|&s| out.add(s, split.get(s) / nanos));
+        State::ALL.iter().for_each(|&s| out.add(s, times.get(s) / nanos));
     }
     out
 }
@@ -126,7 +126,7 @@ mod tests {
     use crate::analysis::testing::Scene;
 
     fn holding(profile: &Profile) -> Estimate {
-        interval(profile, |threads| threads.iter().map(Split::holding).sum())
+        interval(profile, |threads| threads.iter().map(StateTimes::holding).sum())
     }
 
     #[test]

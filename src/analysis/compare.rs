@@ -8,7 +8,7 @@
 use super::report::{Code, Report};
 use super::ratio_estimator;
 use crate::profile::buckets::{Series, Buckets, ThreadSeries, BUCKETS};
-use crate::sample::{Split, State};
+use crate::sample::{StateTimes, State};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -184,10 +184,10 @@ fn rate_floor(before: f64, after: f64) -> f64 {
 }
 
 /// Sums over threads, each multiplied by its weight, stretch by stretch.
-fn sum<'a>(threads: impl Iterator<Item = (&'a ThreadSeries, f64)>, part: impl Fn(&Split) -> f64) -> Series {
+fn sum<'a>(threads: impl Iterator<Item = (&'a ThreadSeries, f64)>, part: impl Fn(&StateTimes) -> f64) -> Series {
     let mut out = [0.0; BUCKETS];
     for (thread, weight) in threads {
-        out.iter_mut().zip(&thread.splits).for_each(|(sum, split)| *sum += weight * part(split));
+        out.iter_mut().zip(&thread.times).for_each(|(sum, times)| *sum += weight * part(times));
     }
     out
 }
@@ -196,20 +196,20 @@ fn figures(base: &Buckets, new: &Buckets) -> Vec<Figure> {
     let busy = |s: &Buckets| Ratio { parts: s.busy, wholes: s.observed };
     let waiting = |s: &Buckets| {
         let weighted = || s.threads.values().map(|t| (t, t.gil_weight()));
-        Ratio { parts: sum(weighted(), |split| split.get(State::Waiting)), wholes: sum(weighted(), Split::total) }
+        Ratio { parts: sum(weighted(), |times| times.get(State::Waiting)), wholes: sum(weighted(), StateTimes::total) }
     };
-    let state = |s: &Buckets, part: fn(&Split) -> f64| Ratio::rate(sum(s.threads.values().map(|t| (t, 1.0)), part), s.length());
+    let state = |s: &Buckets, part: fn(&StateTimes) -> f64| Ratio::rate(sum(s.threads.values().map(|t| (t, 1.0)), part), s.length());
     let share =
         |name, ratio: &dyn Fn(&Buckets) -> Ratio| Figure { name, share: true, change: change(&ratio(base), &ratio(new), share_floor) };
     let rate =
-        |name, part: fn(&Split) -> f64| Figure { name, share: false, change: change(&state(base, part), &state(new, part), rate_floor) };
+        |name, part: fn(&StateTimes) -> f64| Figure { name, share: false, change: change(&state(base, part), &state(new, part), rate_floor) };
     vec![
         share("GIL busy", &busy),
         share("waiting", &waiting),
-        rate("threads waiting", |split| split.get(State::Waiting)),
-        rate("threads native", |split| split.get(State::Native)),
-        rate(STARVED, |split| split.get(State::Starved) + split.get(State::HoldingStarved)),
-        rate("asleep with the GIL", |split| split.get(State::HoldingBlocked)),
+        rate("threads waiting", |times| times.get(State::Waiting)),
+        rate("threads native", |times| times.get(State::Native)),
+        rate(STARVED, |times| times.get(State::Starved) + times.get(State::HoldingStarved)),
+        rate("asleep with the GIL", |times| times.get(State::HoldingBlocked)),
     ]
 }
 
@@ -234,13 +234,13 @@ fn threads(base: &Buckets, new: &Buckets) -> Vec<ThreadChange> {
         }
     }
     let row = |(name, sides): (String, [Vec<&ThreadSeries>; 2])| {
-        let ratio = |side: usize, part: fn(&Split) -> f64| {
+        let ratio = |side: usize, part: fn(&StateTimes) -> f64| {
             let alike = || sides[side].iter().map(|thread| (*thread, 1.0));
-            Ratio { parts: sum(alike(), part), wholes: sum(alike(), Split::total) }
+            Ratio { parts: sum(alike(), part), wholes: sum(alike(), StateTimes::total) }
         };
         let of = |part| change(&ratio(0, part), &ratio(1, part), share_floor);
         let threads = [sides[0].len(), sides[1].len()];
-        ThreadChange { name, threads, waiting: of(|split| split.get(State::Waiting)), holding: of(Split::holding) }
+        ThreadChange { name, threads, waiting: of(|times| times.get(State::Waiting)), holding: of(StateTimes::holding) }
     };
     rows_by_pattern.into_iter().map(row).collect()
 }
@@ -313,7 +313,7 @@ mod tests {
     use super::*;
     use crate::ids::{ThreadId, Tid};
     use crate::profile::ProfileBuilder;
-    use crate::sample::{Sink, ThreadFacts};
+    use crate::sample::{Sink, ThreadInfo};
     use crate::units::Nanos;
 
     /// A second in which one thread spends these parts of its time starved and waiting, give or take a thousandth, and else holds. Of the first
@@ -321,24 +321,24 @@ mod tests {
     fn second(starved: f64, waiting: f64, first: f64) -> Buckets {
         let mut buckets = Buckets::new(Nanos::from_nanos(0), 1.0);
         let length = buckets.length();
-        let split = |n: usize| {
+        let times = |n: usize| {
             let more = 0.001 * (n % 2) as f64;
-            let mut split = Split::whole(State::Starved, (starved + more) * length);
-            split.add(State::Waiting, (waiting + more) * length);
-            split.add(State::HoldingPython, (1.0 - starved - waiting - 2.0 * more) * length);
-            split
+            let mut times = StateTimes::single(State::Starved, (starved + more) * length);
+            times.add(State::Waiting, (waiting + more) * length);
+            times.add(State::HoldingPython, (1.0 - starved - waiting - 2.0 * more) * length);
+            times
         };
-        let splits = std::array::from_fn(split);
-        let info = ThreadFacts { id: ThreadId(1), tid: Tid(1), name: "worker-1".into(), python: true, main: false, gil: None };
+        let times = std::array::from_fn(times);
+        let info = ThreadInfo { id: ThreadId(1), tid: Tid(1), name: "worker-1".into(), python: true, main: false, gil: None };
         buckets.thread(&info);
-        buckets.threads.values_mut().for_each(|thread| thread.splits = splits);
+        buckets.threads.values_mut().for_each(|thread| thread.times = times);
         // The main thread reads its input, after a while at the GIL.
         let length = buckets.length();
-        buckets.thread(&ThreadFacts { id: ThreadId(2), tid: Tid(2), name: "MainThread".into(), main: true, ..info });
+        buckets.thread(&ThreadInfo { id: ThreadId(2), tid: Tid(2), name: "MainThread".into(), main: true, ..info });
         if let Some(main) = buckets.threads.get_mut(&ThreadId(2)) {
-            main.splits = std::array::from_fn(|_| Split::whole(State::Io, length));
-            main.splits[0] = Split::whole(State::Waiting, first * length);
-            main.splits[0].add(State::Io, (1.0 - first) * length);
+            main.times = std::array::from_fn(|_| StateTimes::single(State::Io, length));
+            main.times[0] = StateTimes::single(State::Waiting, first * length);
+            main.times[0].add(State::Io, (1.0 - first) * length);
         }
         buckets.observed = [length; BUCKETS];
         buckets.busy = [length; BUCKETS];

@@ -2,7 +2,7 @@
 
 use super::report::FunctionRow;
 use crate::profile::{FunctionId, Profile};
-use crate::sample::{Split, State};
+use crate::sample::{StateTimes, State};
 use std::collections::HashMap;
 
 /// How many rows a report has at most.
@@ -11,7 +11,7 @@ const MAX_ROWS: usize = 500;
 /// What is gathered of one function.
 #[derive(Default)]
 struct Sums {
-    split: Split,
+    times: StateTimes,
     inflicted: f64,
     /// Per line: time holding, time in all.
     lines: HashMap<u32, (f64, f64)>,
@@ -22,10 +22,10 @@ pub(super) fn rows(profile: &Profile) -> Vec<FunctionRow> {
     let mut sums: HashMap<FunctionId, Sums> = HashMap::new();
     for row in &profile.stack_times {
         let sum = sums.entry(profile.leaf(row.stack)).or_default();
-        sum.split.merge(&row.split);
+        sum.times.merge(&row.times);
         let line = sum.lines.entry(profile.stack(row.stack).leaf().map_or(0, |leaf| leaf.line)).or_default();
-        line.0 += row.split.holding();
-        line.1 += row.split.total();
+        line.0 += row.times.holding();
+        line.1 += row.times.total();
     }
     for blame in &profile.blame {
         if let Some(holder) = blame.holder {
@@ -49,12 +49,12 @@ pub(super) fn largest(mut rows: Vec<FunctionRow>) -> Vec<FunctionRow> {
 fn row(profile: &Profile, id: FunctionId, sum: &Sums) -> FunctionRow {
     let (function, seconds) = (profile.function(id), profile.seconds());
     let rate = |nanos: f64| if seconds > 0.0 { nanos / 1e9 / seconds } else { 0.0 };
-    let of = |state| rate(sum.split.get(state));
+    let of = |state| rate(sum.times.get(state));
     FunctionRow {
         name: function.name.clone(),
         file: function.file.clone(),
         line: function.first_line,
-        holding: rate(sum.split.holding()),
+        holding: rate(sum.times.holding()),
         holding_native: of(State::HoldingNative),
         holding_blocked: of(State::HoldingBlocked),
         waiting: of(State::Waiting),

@@ -44,12 +44,12 @@ fn wild() -> impl Strategy<Value = Profile> {
     let slice = (0..5u32, point(), 0..10usize, nanos(), nanos(), 0..4usize, proptest::option::of(0..5u32));
     let look = (0..3u32, point(), point(), 0..3u8, proptest::option::of(any::<u64>()), any::<u32>());
     let events = proptest::collection::vec((slice, look), 0..60);
-    (events, nanos(), nanos(), any::<u64>(), any::<bool>(), any::<u64>()).prop_map(|(events, cpus, seconds, looks, flag, cpu)| {
+    (events, nanos(), nanos(), any::<u64>(), any::<bool>(), any::<u64>()).prop_map(|(events, cpus, seconds, samples, flag, cpu)| {
         let mut builder = ProfileBuilder::new();
         let stacks: Vec<Arc<Stack>> = (0..4).map(stack).collect();
         for ((thread, end, state, time, other, which, holder), (gil, at, span, held, switches, waiters)) in events {
             let (id, gil) = (ThreadId(thread), GilId(gil));
-            builder.thread(&ThreadFacts {
+            builder.thread(&ThreadInfo {
                 id,
                 tid: Tid(thread as i32),
                 name: "t\x1b".into(),
@@ -57,13 +57,13 @@ fn wild() -> impl Strategy<Value = Profile> {
                 main: thread == 0,
                 gil: Some(gil),
             });
-            let mut split = Split::whole(State::ALL[state], time);
-            split.add(State::Waiting, other);
+            let mut times = StateTimes::single(State::ALL[state], time);
+            times.add(State::Waiting, other);
             let (end, stack) = (Nanos::from_nanos(end), &stacks[which]);
             let holder = holder.map(|h| (ThreadId(h), &stacks[h as usize % 4]));
-            builder.slice(&Slice { thread: id, end, split, evidence: Evidence::Conservation, stack, holder });
+            builder.slice(&StateSlice { thread: id, end, times, evidence: Evidence::Conservation, stack, holder });
             let holder = [Holder::Nobody, Holder::Thread(id), Holder::Unmatched][held as usize];
-            builder.gil(&GilLook {
+            builder.gil(&GilSample {
                 gil,
                 at: Nanos::from_nanos(at),
                 span: Nanos::from_nanos(span),
@@ -74,15 +74,15 @@ fn wild() -> impl Strategy<Value = Profile> {
             });
             builder.thread_end(id, ThreadTotals { cpu: Nanos::from_nanos(cpu), run_queue: Nanos::ZERO, seen: Nanos::from_nanos(span) });
         }
-        let target = TargetFacts { cpus, free_threaded: flag, gil_enabled: !flag, ..TargetFacts::default() };
-        builder.finish(target, WindowFacts { seconds, looks, missed: looks / 3, failed: looks / 7, ..WindowFacts::default() })
+        let target = TargetInfo { cpus, free_threaded: flag, gil_enabled: !flag, ..TargetInfo::default() };
+        builder.finish(target, CaptureStats { seconds, samples, missed: looks / 3, failed: looks / 7, ..CaptureStats::default() })
     })
 }
 
 fn stack(depth: usize) -> Arc<Stack> {
     let frame =
         |n: usize| Frame { function: Arc::new(Function { name: format!("f{n}"), file: "a.py".into(), first_line: 1 }), line: n as u32 };
-    Arc::new(Stack { frames: (0..depth).map(frame).collect(), trust: Trust::Moving })
+    Arc::new(Stack { frames: (0..depth).map(frame).collect(), status: StackStatus::Torn })
 }
 
 /// Every number of a report: finite and not below zero.
@@ -139,9 +139,9 @@ proptest! {
     ) {
         // Any number of threads that hold one at a time.
         let held: f64 = shares.iter().map(|s| s.0).sum::<f64>().max(1.0);
-        let threads: Vec<Split> = shares.iter().map(|&(hold, wait, native, io)| {
+        let threads: Vec<StateTimes> = shares.iter().map(|&(hold, wait, native, io)| {
             let (hold, rest) = (hold / held, (1.0 - hold / held) / (wait + native + io).max(1e-6));
-            let mut t = Split::whole(State::HoldingPython, hold);
+            let mut t = StateTimes::single(State::HoldingPython, hold);
             [(State::Waiting, wait), (State::Native, native), (State::Io, io)].iter().for_each(|&(s, x)| t.add(s, x * rest));
             t
         }).collect();

@@ -84,7 +84,7 @@ fn window(profile: &Profile) -> Window {
         begin_ns: w.begin.as_nanos(),
         seconds: profile.seconds(),
         rate_hz: w.rate_hz,
-        samples: w.looks,
+        samples: w.samples,
         missed: w.missed,
         torn: w.torn,
         failed: w.failed,

@@ -6,7 +6,7 @@ use super::shares::on_cpu;
 use super::bootstrap::Bootstrap;
 use super::phrases::{self, named};
 use crate::profile::{FunctionId, Profile};
-use crate::sample::{Split, State};
+use crate::sample::{StateTimes, State};
 use std::collections::HashMap;
 
 /// A thread waits, for the texts, when it does so for at least this share of its time.
@@ -199,8 +199,8 @@ struct Figures {
 }
 
 impl Figures {
-    fn measure(threads: &[Split], cores: f64) -> Figures {
-        let sum = |part: &dyn Fn(&Split) -> f64| threads.iter().map(part).sum::<f64>();
+    fn measure(threads: &[StateTimes], cores: f64) -> Figures {
+        let sum = |part: &dyn Fn(&StateTimes) -> f64| threads.iter().map(part).sum::<f64>();
         let state = |state| sum(&|t| t.get(state));
         let (holding, waiting, native) = (sum(&|t| t.holding()), state(State::Waiting), state(State::Native));
         let (work, on_cpu) = (sum(&scaling::work), sum(&on_cpu));
@@ -309,15 +309,15 @@ fn doing(f: &FunctionRow) -> &'static str {
 fn lock_waits(profile: &Profile) -> LockWaits {
     let mut places: HashMap<(FunctionId, u32), f64> = HashMap::new();
     let mut threads: HashMap<usize, f64> = HashMap::new();
-    for w in profile.stack_times.iter().filter(|w| w.split.get(State::Lock) > 0.0 && works(profile, w.thread)) {
+    for w in profile.stack_times.iter().filter(|w| w.times.get(State::Lock) > 0.0 && works(profile, w.thread)) {
         let leaf = profile.leaf(w.stack);
         let file = &profile.function(leaf).file;
         if IDLE_WAIT_FILES.iter().any(|end| file.ends_with(end)) {
             continue;
         }
         let line = profile.stack(w.stack).leaf().map_or(0, |f| f.line);
-        *places.entry((leaf, line)).or_default() += w.split.get(State::Lock);
-        *threads.entry(w.thread).or_default() += w.split.get(State::Lock);
+        *places.entry((leaf, line)).or_default() += w.times.get(State::Lock);
+        *threads.entry(w.thread).or_default() += w.times.get(State::Lock);
     }
     let seconds = profile.seconds();
     let rate = if seconds > 0.0 { threads.values().sum::<f64>() / 1e9 / seconds } else { 0.0 };
@@ -329,6 +329,6 @@ fn lock_waits(profile: &Profile) -> LockWaits {
 /// Whether a thread does anything besides sleeping; one that never does is not held up by a lock but unused. A few looks are enough: behind a lock that is held
 /// for milliseconds, what a thread does with it may be microseconds.
 fn works(profile: &Profile, thread: usize) -> bool {
-    let split = &profile.threads[thread].split;
-    split.holding() + split.get(State::Native) + split.get(State::Waiting) > 0.0005 * split.total()
+    let times = &profile.threads[thread].times;
+    times.holding() + times.get(State::Native) + times.get(State::Waiting) > 0.0005 * times.total()
 }

@@ -22,7 +22,7 @@
 
 use super::report::Estimate;
 use super::shares::on_cpu;
-use crate::sample::{Split, State};
+use crate::sample::{StateTimes, State};
 
 /// How much more than predicted hand-offs were seen to cost at full contention.
 const SWITCH_COST: f64 = 0.25;
@@ -56,16 +56,16 @@ struct Scenario {
 }
 
 /// Every thread in a process of its own.
-pub(super) fn processes(threads: &[Split], cores: f64) -> Estimate {
+pub(super) fn processes(threads: &[StateTimes], cores: f64) -> Estimate {
     without_gil(threads, cores, Estimate { estimate: 1.0, low: 1.0, high: 1.0 })
 }
 
 /// The same program in a free-threaded Python.
-pub(super) fn free_threading(threads: &[Split], cores: f64) -> Estimate {
+pub(super) fn free_threading(threads: &[StateTimes], cores: f64) -> Estimate {
     without_gil(threads, cores, FREE_THREADED_SPEED)
 }
 
-fn without_gil(threads: &[Split], cores: f64, speed: Estimate) -> Estimate {
+fn without_gil(threads: &[StateTimes], cores: f64, speed: Estimate) -> Estimate {
     let plain = plain(cores);
     let low = Scenario { cores: cores_left(threads, cores), speed: speed.low, ..plain };
     let high = Scenario { speed: speed.high, locks_follow: true, starvation_goes: true, ..plain };
@@ -77,8 +77,8 @@ fn without_gil(threads: &[Split], cores: f64, speed: Estimate) -> Estimate {
 }
 
 /// The GIL released inside every C call: waiting behind such calls goes, Python code still takes turns.
-pub(super) fn release_in_native(threads: &[Split], cores: f64) -> Estimate {
-    let holding: f64 = threads.iter().map(Split::holding).sum();
+pub(super) fn release_in_native(threads: &[StateTimes], cores: f64) -> Estimate {
+    let holding: f64 = threads.iter().map(StateTimes::holding).sum();
     let stays = if holding > 0.0 { 1.0 - (sum(threads, State::HoldingNative) / holding).clamp(0.0, 1.0) } else { 1.0 };
     let scenario = Scenario { waiting_stays: stays, python_takes_turns: true, ..plain(cores) };
     // What stays of the waiting is less than in proportion, as a GIL that is less wanted is also free more often.
@@ -89,8 +89,8 @@ pub(super) fn release_in_native(threads: &[Split], cores: f64) -> Estimate {
 
 /// At how many threads like these the GIL saturates: (hold + off-GIL time per cycle) / hold. Waiting for the GIL is not part of a cycle, nor is
 /// waiting on other threads or for a CPU. Threads that hardly ever hold (asleep in join) are left out. Zero when nobody holds.
-pub(super) fn saturation(threads: &[Split]) -> f64 {
-    let most = threads.iter().map(Split::holding).fold(0.0, f64::max);
+pub(super) fn saturation(threads: &[StateTimes]) -> f64 {
+    let most = threads.iter().map(StateTimes::holding).fold(0.0, f64::max);
     let (mut cycle, mut hold) = (0.0, 0.0);
     for t in threads.iter().filter(|t| t.holding() > 0.01 * most) {
         let excluded = [State::Waiting, State::Lock, State::Starved, State::Unknown].iter().map(|&s| t.get(s)).sum::<f64>();
@@ -108,12 +108,12 @@ fn plain(cores: f64) -> Scenario {
     Scenario { cores, waiting_stays: 0.0, speed: 1.0, locks_follow: false, starvation_goes: false, python_takes_turns: false }
 }
 
-fn sum(threads: &[Split], state: State) -> f64 {
+fn sum(threads: &[StateTimes], state: State) -> f64 {
     threads.iter().map(|t| t.get(state)).sum()
 }
 
 /// Cores that the program can count on: of the CPU time that it asks for, it gets the same share as today.
-fn cores_left(threads: &[Split], cores: f64) -> f64 {
+fn cores_left(threads: &[StateTimes], cores: f64) -> f64 {
     let used: f64 = threads.iter().map(on_cpu).sum();
     let lacked = sum(threads, State::Starved) + sum(threads, State::HoldingStarved);
     let share = if lacked > 0.0 { used / (used + lacked) } else { 1.0 };
@@ -121,7 +121,7 @@ fn cores_left(threads: &[Split], cores: f64) -> f64 {
 }
 
 /// The lower end: model error, and queueing of threads that sleep and compute in turn.
-fn cautious(threads: &[Split], gain: f64) -> f64 {
+fn cautious(threads: &[StateTimes], gain: f64) -> f64 {
     let (mut asleep, mut all) = (0.0, 0.0);
     for t in threads.iter().filter(|t| t.total() > 0.0) {
         let own = t.total() - t.get(State::Waiting) - t.get(State::Lock);
@@ -136,7 +136,7 @@ fn cautious(threads: &[Split], gain: f64) -> f64 {
 }
 
 /// What a thread gets done: the weight of its stretch.
-pub(super) fn work(t: &Split) -> f64 {
+pub(super) fn work(t: &StateTimes) -> f64 {
     on_cpu(t) + t.get(State::HoldingBlocked)
 }
 
@@ -184,7 +184,7 @@ impl Parts {
     }
 }
 
-fn parts(t: &Split, s: &Scenario) -> Parts {
+fn parts(t: &StateTimes, s: &Scenario) -> Parts {
     let held = t.get(State::HoldingPython) + t.get(State::HoldingNative);
     let starved = t.get(State::Starved) + t.get(State::HoldingStarved);
     Parts {
@@ -201,7 +201,7 @@ fn parts(t: &Split, s: &Scenario) -> Parts {
 }
 
 /// The work-weighted mean stretch.
-fn gain(threads: &[Split], s: &Scenario) -> f64 {
+fn gain(threads: &[StateTimes], s: &Scenario) -> f64 {
     let mut all: Vec<Parts> = threads.iter().filter(|t| work(t) > 1e-9).map(|t| parts(t, s)).collect();
     let work: f64 = all.iter().map(|p| p.work).sum();
     let cores = s.cores.max(0.01);
@@ -241,8 +241,8 @@ mod tests {
     use super::*;
     use State::*;
 
-    fn thread(parts: &[(State, f64)]) -> Split {
-        let mut t = Split::default();
+    fn thread(parts: &[(State, f64)]) -> StateTimes {
+        let mut t = StateTimes::default();
         parts.iter().for_each(|&(s, share)| t.add(s, share));
         t
     }
@@ -252,7 +252,7 @@ mod tests {
         assert!(e.low <= e.estimate && e.estimate <= e.high, "{e:?}");
     }
 
-    fn contenders(n: usize, on: State) -> Vec<Split> {
+    fn contenders(n: usize, on: State) -> Vec<StateTimes> {
         let hold = 1.0 / n as f64;
         let mut all = vec![thread(&[(on, hold), (Waiting, 1.0 - hold)]); n];
         all.push(thread(&[(Lock, 1.0)]));

@@ -3,7 +3,7 @@
 use super::contention::quantiles;
 use super::report::{Holding, States, Thread};
 use crate::profile::{Profile, ThreadProfile};
-use crate::sample::{Split, State};
+use crate::sample::{StateTimes, State};
 
 /// One row per thread, those that did or wanted most first.
 pub(super) fn threads(profile: &Profile) -> Vec<Thread> {
@@ -16,7 +16,7 @@ pub(super) fn threads(profile: &Profile) -> Vec<Thread> {
 fn row(profile: &Profile, thread: &ThreadProfile) -> Thread {
     let several = profile.gils.len() > 1;
     let gil = thread.info.gil.filter(|_| several).and_then(|id| profile.gils.iter().position(|gil| gil.id == id));
-    let seconds = thread.split.total() / 1e9;
+    let seconds = thread.times.total() / 1e9;
     Thread {
         tid: thread.info.tid.0,
         name: thread.info.name.clone(),
@@ -24,8 +24,8 @@ fn row(profile: &Profile, thread: &ThreadProfile) -> Thread {
         gil,
         seconds,
         cpu: cpu(thread),
-        states: states(&thread.split),
-        holding: holding(&thread.split),
+        states: states(&thread.times),
+        holding: holding(&thread.times),
         hold_ms: quantiles(profile, &thread.hold_runs, thread.measured.holds),
         wait_ms: quantiles(profile, &thread.wait_runs, thread.measured.waits),
         waits: thread.waits,
@@ -37,17 +37,17 @@ fn row(profile: &Profile, thread: &ThreadProfile) -> Thread {
 fn cpu(thread: &ThreadProfile) -> f64 {
     match thread.totals {
         Some(t) if t.seen.as_nanos() > 0 => t.cpu.as_secs_f64() / t.seen.as_secs_f64(),
-        _ => on_cpu(&thread.split) / thread.split.total().max(1.0),
+        _ => on_cpu(&thread.times) / thread.times.total().max(1.0),
     }
 }
 
 /// Time on a CPU, by the states.
-pub(super) fn on_cpu(split: &Split) -> f64 {
-    split.get(State::HoldingPython) + split.get(State::HoldingNative) + split.get(State::Native)
+pub(super) fn on_cpu(times: &StateTimes) -> f64 {
+    times.get(State::HoldingPython) + times.get(State::HoldingNative) + times.get(State::Native)
 }
 
-fn share(split: &Split, part: f64) -> f64 {
-    let total = split.total();
+fn share(times: &StateTimes, part: f64) -> f64 {
+    let total = times.total();
     if total > 0.0 {
         part / total
     } else {
@@ -55,21 +55,21 @@ fn share(split: &Split, part: f64) -> f64 {
     }
 }
 
-fn states(split: &Split) -> States {
-    let of = |state| share(split, split.get(state));
+fn states(times: &StateTimes) -> States {
+    let of = |state| share(times, times.get(state));
     States {
-        holding: share(split, split.holding()),
+        holding: share(times, times.holding()),
         waiting: of(State::Waiting),
         native: of(State::Native),
         starved: of(State::Starved),
         lock: of(State::Lock),
         io: of(State::Io),
-        unknown: if split.total() > 0.0 { of(State::Unknown) } else { 1.0 },
+        unknown: if times.total() > 0.0 { of(State::Unknown) } else { 1.0 },
     }
 }
 
-fn holding(split: &Split) -> Holding {
-    let of = |state| share(split, split.get(state));
+fn holding(times: &StateTimes) -> Holding {
+    let of = |state| share(times, times.get(state));
     Holding {
         python: of(State::HoldingPython),
         native: of(State::HoldingNative),

@@ -9,7 +9,7 @@ use super::{contention, functions, shares};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::profile::{Profile, ProfileBuilder};
 use crate::sample::{
-    Evidence, Frame, Function, GilLook, Holder, Sink, Slice, Split, Stack, State, TargetFacts, ThreadFacts, Trust, WindowFacts,
+    Evidence, Frame, Function, GilSample, Holder, Sink, StateSlice, StateTimes, Stack, State, TargetInfo, ThreadInfo, StackStatus, CaptureStats,
 };
 use crate::units::Nanos;
 use std::collections::HashMap;
@@ -24,8 +24,8 @@ pub(super) fn is_undetermined(rule: Rule, profile: &Profile) -> bool {
 
 /// A program to be.
 pub(super) struct Scene {
-    target: TargetFacts,
-    window: WindowFacts,
+    target: TargetInfo,
+    window: CaptureStats,
     /// Changes of the GIL's holder in five looks.
     switches: u64,
     collecting: fn(u64) -> bool,
@@ -39,12 +39,12 @@ impl Scene {
     /// On so many CPUs.
     pub(super) fn new(cpus: f64) -> Scene {
         let target =
-            TargetFacts { cpus, gil_enabled: true, python: "3.11.7".into(), switch_interval_us: Some(5000), ..TargetFacts::default() };
-        Scene { target, window: WindowFacts::default(), switches: 1, collecting: |_| false, native: None, root: Some("main") }
+            TargetInfo { cpus, gil_enabled: true, python: "3.11.7".into(), switch_interval_us: Some(5000), ..TargetInfo::default() };
+        Scene { target, window: CaptureStats::default(), switches: 1, collecting: |_| false, native: None, root: Some("main") }
     }
 
     /// With other facts of the target or the window.
-    pub(super) fn with(mut self, change: impl FnOnce(&mut TargetFacts, &mut WindowFacts)) -> Scene {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut TargetInfo, &mut CaptureStats)) -> Scene {
         change(&mut self.target, &mut self.window);
         self
     }
@@ -77,7 +77,7 @@ impl Scene {
             let name = if id == 0 { "MainThread".into() } else { format!("worker-{id}") };
             let (tid, main, gil) = (Tid(100 + id as i32), id == 0, Some(GilId(0)));
             let python = self.native != Some(id);
-            builder.thread(&ThreadFacts { id: ThreadId(id), tid, name, python, main, gil });
+            builder.thread(&ThreadInfo { id: ThreadId(id), tid, name, python, main, gil });
         }
         for tick in 0..samples {
             self.step(&mut builder, &mut stacks, tick, &program(tick));
@@ -85,7 +85,7 @@ impl Scene {
         let mut window = self.window;
         window.seconds = samples as f64 / 1e3;
         window.rate_hz = 1e3;
-        window.looks = samples;
+        window.samples = samples;
         builder.finish(self.target, window)
     }
 
@@ -96,10 +96,10 @@ impl Scene {
         let holder = parsed.iter().position(|(s, _)| s.is_holding());
         for (id, (state, stack)) in parsed.iter().enumerate() {
             let waited_on = holder.filter(|h| *h != id).map(|h| (ThreadId(h as u32), &parsed[h].1));
-            let split = Split::whole(*state, 1e6);
-            builder.slice(&Slice { thread: ThreadId(id as u32), end: at, split, evidence: Evidence::Syscall, stack, holder: waited_on });
+            let times = StateTimes::single(*state, 1e6);
+            builder.slice(&StateSlice { thread: ThreadId(id as u32), end: at, times, evidence: Evidence::Syscall, stack, holder: waited_on });
         }
-        builder.gil(&GilLook {
+        builder.gil(&GilSample {
             gil: GilId(0),
             at,
             span: Nanos::from_millis(1),
@@ -134,5 +134,5 @@ fn stack(root: Option<&str>, names: &str) -> Arc<Stack> {
     };
     let below = root.map(|name| Frame { function: function(name, "app.py"), line: 99 });
     let frames = below.into_iter().chain(names.split('>').filter(|name| *name != "-").map(frame)).collect();
-    Arc::new(Stack { frames, trust: Trust::Whole })
+    Arc::new(Stack { frames, status: StackStatus::Complete })
 }

@@ -88,7 +88,7 @@ fn speedup(e: &RuleInput<'_>) -> Speedup {
 fn confidence(e: &RuleInput<'_>, diagnosis: &Diagnosis, gain: Option<&Estimate>) -> Confidence {
     let window = &e.profile.window;
     let seconds = e.profile.seconds();
-    let seen = window.looks as f64 / (window.looks as f64 + window.missed as f64 + window.failed as f64).max(1.0);
+    let seen = window.samples as f64 / (window.samples as f64 + window.missed as f64 + window.failed as f64).max(1.0);
     let total: f64 = e.threads.iter().map(|t| t.seconds).sum();
     let unknown: f64 = e.threads.iter().map(|t| t.seconds * t.states.unknown).sum();
     let unknown = if total > 0.0 { unknown / total } else { 1.0 };

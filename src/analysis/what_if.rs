@@ -11,7 +11,7 @@ use super::scaling;
 use super::simulate::{self, Machine, Need, Phase, Worker};
 use super::bootstrap::{self, Rng};
 use crate::profile::Profile;
-use crate::sample::{Split, Stack, State};
+use crate::sample::{StateTimes, Stack, State};
 
 /// What is asked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,7 +107,7 @@ pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> W
 }
 
 /// The gain, and how far off the simulated present is: the error of the share of time in which workers wait.
-fn gain(e: &RuleInput<'_>, threads: &[Split], question: &Question, freed: Option<&[f64]>, seed: u64) -> Option<(f64, f64)> {
+fn gain(e: &RuleInput<'_>, threads: &[StateTimes], question: &Question, freed: Option<&[f64]>, seed: u64) -> Option<(f64, f64)> {
     let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
     let at_work: Vec<usize> = (0..threads.len()).filter(|n| scaling::work(&threads[*n]) > WORKER * most && most > 0.0).take(MAX_WORKERS).collect();
     if at_work.is_empty() {
@@ -153,7 +153,7 @@ fn working(worker: &Worker) -> f64 {
 }
 
 /// A thread's cycles: `others` times a second it was seen to go from the GIL to something else. `free`: the part of its holding that is freed.
-fn cycles(t: &Split, gil_exits: f64, free: f64, rng: &mut Rng) -> Vec<Phase> {
+fn cycles(t: &StateTimes, gil_exits: f64, free: f64, rng: &mut Rng) -> Vec<Phase> {
     let held = t.get(State::HoldingPython) + t.get(State::HoldingNative);
     let (freed, held) = (held * free.clamp(0.0, 1.0), held * (1.0 - free.clamp(0.0, 1.0)));
     let (native, blocked) = (t.get(State::Native) + freed, t.get(State::HoldingBlocked));
@@ -180,9 +180,9 @@ fn draws(mean: f64, rng: &mut Rng) -> Vec<f64> {
 fn freed(profile: &Profile, function: &str) -> Vec<f64> {
     let (mut inside, mut held) = (vec![0.0; profile.threads.len()], vec![0.0; profile.threads.len()]);
     for w in &profile.stack_times {
-        held[w.thread] += w.split.get(State::HoldingPython) + w.split.get(State::HoldingNative);
+        held[w.thread] += w.times.get(State::HoldingPython) + w.times.get(State::HoldingNative);
         if within(profile.stack(w.stack), function) {
-            inside[w.thread] += w.split.get(State::HoldingNative);
+            inside[w.thread] += w.times.get(State::HoldingNative);
         }
     }
     inside.iter().zip(&held).map(|(part, of)| if *of > 0.0 { part / of } else { 0.0 }).collect()

@@ -15,7 +15,7 @@
 use super::off_gil::{OffGilEstimator, RunMode, CpuSums};
 use crate::ids::ThreadId;
 use crate::process::threads::SchedStat;
-use crate::sample::{Evidence, Split, Stack, State};
+use crate::sample::{Evidence, StateTimes, Stack, State};
 use crate::units::Nanos;
 use std::sync::Arc;
 
@@ -117,7 +117,7 @@ impl CpuAttribution {
 
     /// Adds a slice, and settles what can be settled. `stat` is the kernel's count at the end of the slice, `asleep` whether the thread is
     /// off the CPU, which makes the count exact.
-    pub fn add(&mut self, entry: PendingSlice, stat: Option<SchedStat>, asleep: bool, emit: &mut dyn FnMut(&PendingSlice, Split, Evidence)) {
+    pub fn add(&mut self, entry: PendingSlice, stat: Option<SchedStat>, asleep: bool, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         let known = matches!(entry.class, Class::Known(..));
         self.note_pair(&entry, stat);
         self.split_wakeup(stat, emit);
@@ -128,7 +128,7 @@ impl CpuAttribution {
             self.rebase(stat, asleep);
             return;
         }
-        let age = self.pending.first().map_or(Nanos::ZERO, |first| entry.end.since(first.end));
+        let age = self.pending.first().map_or(Nanos::ZERO, |first| entry.end.saturating_since(first.end));
         self.pending.push(entry);
         if asleep || age >= MAX_AGE || self.pending.len() >= MAX_PENDING {
             self.resolve(stat, false, emit);
@@ -159,13 +159,13 @@ impl CpuAttribution {
         let now = mode.zip(stat);
         if let (Some((mode, before)), Some((same, stat))) = (self.previous, now) {
             if mode == same && before.runs == stat.runs {
-                self.off_gil.observe_pair(mode, stat.cpu.since(before.cpu), entry.length);
+                self.off_gil.observe_pair(mode, stat.cpu.saturating_since(before.cpu), entry.length);
             }
         }
         self.previous = now;
     }
 
-    fn emit_known(&mut self, entry: PendingSlice, emit: &mut dyn FnMut(&PendingSlice, Split, Evidence)) {
+    fn emit_known(&mut self, entry: PendingSlice, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         if !is_sleep(&entry) {
             return emit(&entry, split(&entry, &Fractions::default()), evidence(&entry));
         }
@@ -178,10 +178,10 @@ impl CpuAttribution {
     }
 
     /// Ends the sleep when the thread has run: the kernel says now for how long it was awake before that, in the run queue.
-    fn split_wakeup(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&PendingSlice, Split, Evidence)) {
+    fn split_wakeup(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         let mut queued = match (self.baseline, stat) {
             (Some(base), Some(now)) if now.runs == base.runs => return,
-            (Some(base), Some(now)) => now.run_queue.since(base.run_queue).as_nanos() as f64,
+            (Some(base), Some(now)) => now.run_queue.saturating_since(base.run_queue).as_nanos() as f64,
             _ => 0.0,
         };
         let mut parts = Vec::with_capacity(self.sleep_slices.len());
@@ -192,11 +192,11 @@ impl CpuAttribution {
             parts.push((entry, part));
         }
         for (entry, part) in parts.into_iter().rev() {
-            let mut split = split(&entry, &Fractions::default());
+            let mut times = split(&entry, &Fractions::default());
             let Class::Known(state, evidence) = entry.class else { continue };
-            split.add(state, -part);
-            split.add(State::Starved, part);
-            emit(&entry, split, if part > 0.0 { Evidence::Conservation } else { evidence });
+            times.add(state, -part);
+            times.add(State::Starved, part);
+            emit(&entry, times, if part > 0.0 { Evidence::Conservation } else { evidence });
         }
     }
 
@@ -206,7 +206,7 @@ impl CpuAttribution {
     }
 
     /// Settles all that is pending: the thread or the window has ended.
-    pub fn finish(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&PendingSlice, Split, Evidence)) {
+    pub fn finish(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         self.split_wakeup(stat, emit);
         self.resolve(stat, true, emit);
         self.baseline = None;
@@ -225,10 +225,10 @@ impl CpuAttribution {
 
     fn collect(&mut self, stat: Option<SchedStat>) {
         if let (Some(base), Some(now)) = (self.baseline, stat) {
-            let cpu = now.cpu.since(base.cpu).as_nanos() as f64;
+            let cpu = now.cpu.saturating_since(base.cpu).as_nanos() as f64;
             self.cpu_budget += cpu;
             self.since_resolved.cpu += cpu;
-            let queued = now.run_queue.since(base.run_queue).as_nanos() as f64;
+            let queued = now.run_queue.saturating_since(base.run_queue).as_nanos() as f64;
             self.since_resolved.queue += queued;
             // The kernel counts queued time when the thread gets a CPU, so what was told before is paid for now.
             self.queue_budget += (queued - self.queue_attributed).max(0.0);
@@ -239,7 +239,7 @@ impl CpuAttribution {
         }
     }
 
-    fn resolve(&mut self, stat: Option<SchedStat>, last: bool, emit: &mut dyn FnMut(&PendingSlice, Split, Evidence)) {
+    fn resolve(&mut self, stat: Option<SchedStat>, last: bool, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         self.collect(stat);
         self.mark_near_waits();
         let fractions = match self.baseline {
@@ -312,7 +312,7 @@ impl CpuAttribution {
 
     fn tolerance(&self) -> f64 {
         let (Some(started), Some(last)) = (self.started, self.pending.last()) else { return 0.0 };
-        (TOLERANCE_RATE * (last.end.since(started).as_nanos() as f64 - TOLERANCE_FREE_NS)).clamp(0.0, MAX_TOLERANCE_NS)
+        (TOLERANCE_RATE * (last.end.saturating_since(started).as_nanos() as f64 - TOLERANCE_FREE_NS)).clamp(0.0, MAX_TOLERANCE_NS)
     }
 }
 
@@ -338,33 +338,33 @@ fn evidence(entry: &PendingSlice) -> Evidence {
     }
 }
 
-fn split(entry: &PendingSlice, fractions: &Fractions) -> Split {
+fn split(entry: &PendingSlice, fractions: &Fractions) -> StateTimes {
     let nanos = entry.length.as_nanos() as f64;
-    let mut split = Split::default();
+    let mut times = StateTimes::default();
     match entry.class {
-        Class::Known(state, _) => split.add(state, nanos),
+        Class::Known(state, _) => times.add(state, nanos),
         Class::HoldingRunnable(state) => {
-            split.add(State::HoldingStarved, nanos * fractions.starved);
-            split.add(state, nanos * (1.0 - fractions.starved));
+            times.add(State::HoldingStarved, nanos * fractions.starved);
+            times.add(state, nanos * (1.0 - fractions.starved));
         }
         Class::OffGil | Class::Ambiguous { near_wait: false } => {
-            split.add(State::Starved, nanos * fractions.starved);
-            split.add(State::Unknown, nanos * fractions.unknown);
-            split.add(State::Native, nanos * (1.0 - fractions.starved - fractions.unknown).max(0.0));
+            times.add(State::Starved, nanos * fractions.starved);
+            times.add(State::Unknown, nanos * fractions.unknown);
+            times.add(State::Native, nanos * (1.0 - fractions.starved - fractions.unknown).max(0.0));
         }
         Class::Ambiguous { near_wait: true } | Class::InRunQueue => {
             let queued = if entry.class == Class::InRunQueue { nanos * fractions.queued } else { 0.0 };
-            split.add(State::Starved, queued);
+            times.add(State::Starved, queued);
             let nanos = nanos - queued;
             // Without any count from the kernel nothing can be told here either.
             let unknown = if fractions.unknown >= 1.0 { 1.0 } else { 0.0 };
             let waiting = fractions.waiting * (1.0 - unknown);
             let starved = fractions.near_starved * (1.0 - unknown);
-            split.add(State::Waiting, nanos * waiting);
-            split.add(State::Starved, nanos * starved);
-            split.add(State::Unknown, nanos * unknown);
-            split.add(State::Native, nanos * (1.0 - waiting - starved - unknown).max(0.0));
+            times.add(State::Waiting, nanos * waiting);
+            times.add(State::Starved, nanos * starved);
+            times.add(State::Unknown, nanos * unknown);
+            times.add(State::Native, nanos * (1.0 - waiting - starved - unknown).max(0.0));
         }
     }
-    split
+    times
 }

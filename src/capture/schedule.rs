@@ -50,7 +50,7 @@ impl SampleSchedule {
         let phase = self.phase + self.uniform() - 0.5;
         self.phase = if phase.abs() > MAX_PHASE { phase.signum() * 2.0 * MAX_PHASE - phase } else { phase };
         // A slot whose successor is due cannot be used any more.
-        let current = (now.since(self.start).as_nanos() as f64 / self.period - self.phase).max(0.0) as u64;
+        let current = (now.saturating_since(self.start).as_nanos() as f64 / self.period - self.phase).max(0.0) as u64;
         if current > self.slot {
             self.missed += current - self.slot;
             self.slot = current;
@@ -61,7 +61,7 @@ impl SampleSchedule {
 
     /// Until when a look at `now` stands for what the threads do. What it stands for begins where the last one's ended.
     pub fn weight_until(&mut self, now: Nanos) -> Nanos {
-        let sample = now.since(self.start).as_nanos() as f64 / self.period;
+        let sample = now.saturating_since(self.start).as_nanos() as f64 / self.period;
         let (even, middle) = (self.weight_until + 1.0, sample + 0.5);
         let off = middle - even;
         self.weight_until = if off.abs() > MAX_WEIGHT_ERROR { middle } else { even + off / WEIGHT_GAIN };
@@ -94,7 +94,7 @@ mod tests {
         let mut samples = vec![0.0];
         for _ in 0..count {
             now = schedule.next(now);
-            samples.push(now.since(Nanos::from_millis(100)).as_nanos() as f64 / 1e6);
+            samples.push(now.saturating_since(Nanos::from_millis(100)).as_nanos() as f64 / 1e6);
         }
         assert_eq!(schedule.missed(), 0);
         samples
@@ -128,8 +128,8 @@ mod tests {
         let mut lengths = Vec::new();
         for _ in 0..10_000 {
             let until = schedule.weight_until(now);
-            assert!(until >= before && until.since(now) <= Nanos::from_micros(2500) && now.since(until) <= Nanos::from_micros(1500));
-            lengths.push(until.since(before).as_nanos() as f64 / 1e6);
+            assert!(until >= before && until.saturating_since(now) <= Nanos::from_micros(2500) && now.saturating_since(until) <= Nanos::from_micros(1500));
+            lengths.push(until.saturating_since(before).as_nanos() as f64 / 1e6);
             (before, now) = (until, schedule.next(now));
         }
         let off = lengths.iter().map(|length| (length - 1.0).powi(2)).sum::<f64>() / lengths.len() as f64;

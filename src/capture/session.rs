@@ -10,7 +10,7 @@ use crate::ids::Pid;
 use crate::process::futex_tracer::Unavailable;
 use crate::process::sys_linux;
 use crate::python::attach::PythonProcess;
-use crate::sample::{Sink, TargetFacts, WindowFacts};
+use crate::sample::{Sink, TargetInfo, CaptureStats};
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -57,9 +57,9 @@ pub enum StopReason {
 #[derive(Clone, Debug)]
 pub struct CaptureResult {
     /// What was measured.
-    pub target: TargetFacts,
+    pub target: TargetInfo,
     /// How.
-    pub stats: WindowFacts,
+    pub stats: CaptureStats,
     /// Why it ended.
     pub stop_reason: StopReason,
 }
@@ -68,9 +68,9 @@ pub struct CaptureResult {
 #[derive(Clone, Debug)]
 pub struct Progress {
     /// What is measured.
-    pub target: TargetFacts,
+    pub target: TargetInfo,
     /// How, so far.
-    pub window: WindowFacts,
+    pub window: CaptureStats,
 }
 
 /// Who hears of the progress, about ten times a second, on the sampling thread.
@@ -90,7 +90,7 @@ struct Counts {
 /// A window while it is open.
 struct ActiveCapture<'a> {
     pid: Pid,
-    target: TargetFacts,
+    target: TargetInfo,
     sampler: Sampler,
     exact: Option<ExactMode>,
     address_space: AddressSpace,
@@ -125,23 +125,23 @@ pub fn capture<S: Sink>(
     let start = sys_linux::monotonic();
     let own_cpu = sys_linux::process_cpu_time();
     let stats_at = |wall: Nanos| {
-        let (wall, cpu) = (wall.as_secs_f64(), sys_linux::process_cpu_time().since(own_cpu).as_secs_f64());
+        let (wall, cpu) = (wall.as_secs_f64(), sys_linux::process_cpu_time().saturating_since(own_cpu).as_secs_f64());
         let profiler_cpu = if wall > 0.0 { cpu / wall } else { 0.0 };
-        WindowFacts { begin: start, seconds: wall, rate_hz: config.rate_hz, profiler_cpu, ..WindowFacts::default() }
+        CaptureStats { begin: start, seconds: wall, rate_hz: config.rate_hz, profiler_cpu, ..CaptureStats::default() }
     };
     let mut schedule = SampleSchedule::new(start, config.rate_hz, start.as_nanos());
     active.last_good.0 = start;
     let (mut now, mut reported_at) = (start, None::<Nanos>);
     let stop_reason = loop {
         let (until, next) = (schedule.weight_until(now), schedule.next(now));
-        let last = config.duration.is_some_and(|d| next.since(start) > d);
+        let last = config.duration.is_some_and(|d| next.saturating_since(start) > d);
         if let Some(stop_reason) = active.sample_once(now, if last { now } else { until }, sink) {
             break stop_reason;
         }
         active.counts.missed = schedule.missed();
-        if reported_at.is_none_or(|reported_at| now.since(reported_at) >= PROGRESS_PERIOD) {
+        if reported_at.is_none_or(|reported_at| now.saturating_since(reported_at) >= PROGRESS_PERIOD) {
             reported_at = Some(now);
-            on_progress(Progress { target: active.target(), window: active.stats(stats_at(now.since(start))) }, sink);
+            on_progress(Progress { target: active.target(), window: active.stats(stats_at(now.saturating_since(start))) }, sink);
         }
         if last {
             break StopReason::Done;
@@ -157,10 +157,10 @@ pub fn capture<S: Sink>(
         (now, active.counts) = active.last_good;
     }
     let end = now.max(active.sampler.accounted_until());
-    let seconds = end.since(start).as_secs_f64();
+    let seconds = end.saturating_since(start).as_secs_f64();
     active.finish(end, sink);
     active.warnings.extend(stop_detector::warning(active.stopped + active.sampler.stop_detector.total()));
-    let stats = WindowFacts { seconds, ..active.stats(stats_at(sys_linux::monotonic().since(start))) };
+    let stats = CaptureStats { seconds, ..active.stats(stats_at(sys_linux::monotonic().saturating_since(start))) };
     Ok(CaptureResult { target: active.target(), stats, stop_reason })
 }
 
@@ -200,7 +200,7 @@ impl<'a> ActiveCapture<'a> {
 
     /// Looks once, for the time until `until`. `Some`: the window ends.
     fn sample_once(&mut self, now: Nanos, until: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
-        let since_good = now.since(self.last_good.0);
+        let since_good = now.saturating_since(self.last_good.0);
         let recheck = since_good >= RECHECK_EXEC_AFTER || self.counts.samples != self.last_good.1.samples;
         self.replaced = self.replaced || (recheck && self.address_space.is_replaced());
         self.counts.samples += 1;
@@ -220,7 +220,7 @@ impl<'a> ActiveCapture<'a> {
         }
         self.counts.failed += 1;
         let every = if self.replaced { RELOCATE_PERIOD } else { RELOCATE_AFTER };
-        if since_good > every && now.since(self.relocated_at) > every {
+        if since_good > every && now.saturating_since(self.relocated_at) > every {
             self.relocated_at = now;
             return self.relocate(now, sink);
         }
@@ -255,7 +255,7 @@ impl<'a> ActiveCapture<'a> {
 
     /// No good look for a while: the process may run another program now, or be ending.
     fn relocate(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
-        let since_good = now.since(self.last_good.0);
+        let since_good = now.saturating_since(self.last_good.0);
         match PythonProcess::open(self.pid) {
             Ok(python) if self.replaced || python.runtime != self.sampler.runtime() || python.version != self.target.python => {
                 self.switch_program(python, now, sink);
@@ -299,9 +299,9 @@ impl<'a> ActiveCapture<'a> {
     }
 
     /// What is known of the target by now.
-    fn target(&self) -> TargetFacts {
+    fn target(&self) -> TargetInfo {
         let sampler = &self.sampler;
-        TargetFacts {
+        TargetInfo {
             interpreters: sampler.interpreters.max(self.target.interpreters),
             switch_interval_us: sampler.interval_us,
             gil_enabled: sampler.gil_enabled,
@@ -310,10 +310,10 @@ impl<'a> ActiveCapture<'a> {
     }
 
     /// What is known of the measuring by now, beside what `window` holds.
-    fn stats(&self, base: WindowFacts) -> WindowFacts {
+    fn stats(&self, base: CaptureStats) -> CaptureStats {
         let counts = self.counts;
-        let mut stats = WindowFacts {
-            looks: counts.samples,
+        let mut stats = CaptureStats {
+            samples: counts.samples,
             missed: counts.missed,
             torn: self.torn + self.sampler.torn,
             failed: counts.failed,
@@ -328,9 +328,9 @@ impl<'a> ActiveCapture<'a> {
 }
 
 /// What is known of a target before the first look.
-pub fn target_info(python: &PythonProcess) -> TargetFacts {
+pub fn target_info(python: &PythonProcess) -> TargetInfo {
     let limits = crate::process::proc_info::CpuLimits::from_pid(python.pid);
-    TargetFacts {
+    TargetInfo {
         pid: python.pid.0,
         python: python.version.clone(),
         executable: crate::process::proc_info::exe(python.pid).unwrap_or_default(),

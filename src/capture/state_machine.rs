@@ -5,7 +5,7 @@ use super::cpu_attribution::{PendingSlice, Class, CpuAttribution};
 use crate::ids::ThreadId;
 use crate::process::kernel_stack::KernelStackState;
 use crate::process::threads::SchedStat;
-use crate::sample::{Evidence, Split, Stack, State};
+use crate::sample::{Evidence, StateTimes, Stack, State};
 use crate::units::Nanos;
 use std::sync::Arc;
 
@@ -159,7 +159,7 @@ impl ThreadStateMachine {
 
     /// Books the time since the last look of one that [`ThreadStateMachine::was_waiting`] and still waits; its length, which is for the caller to tell of.
     pub fn extend_wait(&mut self, at: Nanos) -> Nanos {
-        let length = at.since(self.previous.at);
+        let length = at.saturating_since(self.previous.at);
         self.cpu.note_known(State::Waiting, length);
         self.last_state = (State::Waiting, Evidence::SameHolder);
         (self.previous.at, self.previous.asleep_since) = (at, at);
@@ -172,7 +172,7 @@ impl ThreadStateMachine {
         if !self.was_asleep() || self.previous.stat.is_none() {
             return Nanos::ZERO;
         }
-        let asleep = self.previous.at.since(self.previous.asleep_since).as_nanos();
+        let asleep = self.previous.at.saturating_since(self.previous.asleep_since).as_nanos();
         // Between half of it and all, or those that fell asleep together would all be looked at together for ever.
         let hash = (self.previous.at.as_nanos() ^ u64::from(thread.0) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let fraction = 512 + (hash >> 55);
@@ -180,10 +180,10 @@ impl ThreadStateMachine {
     }
 
     /// Books the time in which it rested.
-    pub fn fill_idle_until(&mut self, at: Nanos, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, Split, Evidence)) {
+    pub fn fill_idle_until(&mut self, at: Nanos, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         let Some(state) = self.previous.off_cpu_state.filter(|_| self.was_asleep() && at > self.previous.at) else { return };
         let class = Class::Known(state, Evidence::NotRunSince);
-        let entry = PendingSlice { end: at, length: at.since(self.previous.at), class, stack: stack.clone(), holder: None };
+        let entry = PendingSlice { end: at, length: at.saturating_since(self.previous.at), class, stack: stack.clone(), holder: None };
         self.cpu.add(entry, self.previous.stat, true, emit);
         self.previous.at = at;
     }
@@ -246,7 +246,7 @@ impl ThreadStateMachine {
         classification: Classification,
         stack: &Arc<Stack>,
         holder: Option<(ThreadId, Arc<Stack>)>,
-        emit: &mut dyn FnMut(&PendingSlice, Split, Evidence),
+        emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence),
     ) {
         let asleep = !matches!(kernel.task_state, TaskState::Runnable | TaskState::Unread);
         let (class, state) = match classification {
@@ -257,11 +257,11 @@ impl ThreadStateMachine {
             Classification::Ambiguous { near_wait } => (Class::Ambiguous { near_wait }, (State::Unknown, Evidence::Conservation)),
         };
         self.last_state = state;
-        if self.not_yet_scheduled(kernel.stat) && at.since(self.previous.at) < MAX_NOT_SCHEDULED {
+        if self.not_yet_scheduled(kernel.stat) && at.saturating_since(self.previous.at) < MAX_NOT_SCHEDULED {
             return;
         }
         self.attribute_first_wait(at, kernel.stat, stack, emit);
-        let entry = PendingSlice { end: at, length: at.since(self.previous.at), class, stack: stack.clone(), holder };
+        let entry = PendingSlice { end: at, length: at.saturating_since(self.previous.at), class, stack: stack.clone(), holder };
         self.cpu.add(entry, kernel.stat, asleep, emit);
         // A thread that was woken and has not run keeps what it did before, until its count of runs moves.
         let woken = matches!(classification, Classification::Known(_, e) if e.in_run_queue());
@@ -303,15 +303,15 @@ impl ThreadStateMachine {
     }
 
     /// A thread begins in the run queue. Once it has left that, the kernel has counted how long it was there; until then nothing is booked.
-    fn attribute_first_wait(&mut self, at: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, Split, Evidence)) {
+    fn attribute_first_wait(&mut self, at: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         let Some((started_at, stat)) = self.started_at.zip(stat.filter(|s| s.runs > 0)) else { return };
         self.started_at = None;
-        let queued = stat.run_queue.since(self.previous.at.since(started_at));
-        self.attribute_starved(queued.min(at.since(self.previous.at)), Some(stat), stack, emit);
+        let queued = stat.run_queue.saturating_since(self.previous.at.saturating_since(started_at));
+        self.attribute_starved(queued.min(at.saturating_since(self.previous.at)), Some(stat), stack, emit);
     }
 
     /// Books `length` in the run queue, which ends before anything else.
-    fn attribute_starved(&mut self, length: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, Split, Evidence)) {
+    fn attribute_starved(&mut self, length: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         self.previous.at += length;
         let class = Class::Known(State::Starved, Evidence::WokenNotRun);
         self.cpu.add(PendingSlice { end: self.previous.at, length, class, stack: stack.clone(), holder: None }, stat, false, emit);
@@ -323,11 +323,11 @@ impl ThreadStateMachine {
         at: Nanos,
         stat: Option<SchedStat>,
         stack: &Arc<Stack>,
-        emit: &mut dyn FnMut(&PendingSlice, Split, Evidence),
+        emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence),
     ) -> Option<SchedStat> {
         let stat = stat.or(self.previous.stat);
         if self.not_yet_scheduled(stat) && at > self.previous.at {
-            self.attribute_starved(at.since(self.previous.at), stat, stack, emit);
+            self.attribute_starved(at.saturating_since(self.previous.at), stat, stack, emit);
         }
         self.cpu.finish(stat, emit);
         stat

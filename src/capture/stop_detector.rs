@@ -22,12 +22,12 @@ impl StopDetector {
     /// Whether the program stands still at this look, which stands for the time since the last. `hint`: some thread is off the CPU outside of any system call,
     /// as one that computed is when it has been stopped.
     pub fn check(&mut self, source: &dyn Target, at: Nanos, hint: bool) -> bool {
-        if self.stopped || hint || at.since(self.checked_at) >= CHECK_PERIOD {
+        if self.stopped || hint || at.saturating_since(self.checked_at) >= CHECK_PERIOD {
             self.checked_at = at;
             self.stopped = source.stopped();
         }
         if self.stopped {
-            self.total += at.since(self.last_sample.unwrap_or(at));
+            self.total += at.saturating_since(self.last_sample.unwrap_or(at));
         }
         self.last_sample = Some(at);
         self.stopped

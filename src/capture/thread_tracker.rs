@@ -8,7 +8,7 @@ use crate::process::kernel_stack::{self, KernelStackState};
 use crate::process::target::Target;
 use crate::process::threads::{SchedStat, TaskFiles};
 use crate::python::stack::ThreadStack;
-use crate::sample::{Evidence, Sink, Slice, Split, Stack, State, ThreadFacts, ThreadTotals, Trust};
+use crate::sample::{Evidence, Sink, StateSlice, StateTimes, Stack, State, ThreadInfo, ThreadTotals, StackStatus};
 use crate::units::Nanos;
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct ThreadTracker {
     /// What is told of it.
-    pub facts: ThreadFacts,
+    pub facts: ThreadInfo,
     /// Its thread state; null when it has none.
     pub tstate: Addr,
     /// `pthread_self()`, by which thread names are found.
@@ -55,7 +55,7 @@ impl PendingWait {
     /// Whether waiting behind this holder is the same still: what it did is told by function, so that its lines may differ.
     fn is_same_holder(&self, waited_on: Option<(ThreadId, &Arc<Stack>)>) -> bool {
         match (&self.waited_on, waited_on) {
-            (Some((id, stack)), Some((now, holder_stack))) => *id == now && stack.is_along(holder_stack),
+            (Some((id, stack)), Some((now, holder_stack))) => *id == now && stack.same_functions(holder_stack),
             (None, None) => true,
             _ => false,
         }
@@ -106,7 +106,7 @@ const UNREAD: KernelView = KernelView { task_state: TaskState::Unread, assumed: 
 
 impl ThreadTracker {
     /// Starts following a thread. `start`: when its first slice begins. `since_last`: so long ago it was not on the list; `None` when there was none.
-    pub fn new(source: &dyn Target, facts: ThreadFacts, start: Nanos, since_last: Option<Nanos>, empty: &Arc<Stack>) -> ThreadTracker {
+    pub fn new(source: &dyn Target, facts: ThreadInfo, start: Nanos, since_last: Option<Nanos>, empty: &Arc<Stack>) -> ThreadTracker {
         let files = source.open(facts.tid).ok();
         let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten());
         // The list is not read at every look: who has run for longer has been there for longer.
@@ -195,9 +195,9 @@ impl ThreadTracker {
 
     fn flush_wait(&mut self, sink: &mut dyn Sink) {
         let Some(PendingWait { length, end, stack, waited_on }) = self.pending_wait.take() else { return };
-        let (split, evidence) = (Split::whole(State::Waiting, length.as_nanos() as f64), Evidence::SameHolder);
+        let (times, evidence) = (StateTimes::single(State::Waiting, length.as_nanos() as f64), Evidence::SameHolder);
         let holder = waited_on.as_ref().map(|(id, holder_stack)| (*id, holder_stack));
-        sink.slice(&Slice { thread: self.facts.id, end, split, evidence, stack: &stack, holder });
+        sink.slice(&StateSlice { thread: self.facts.id, end, times, evidence, stack: &stack, holder });
     }
 
     /// Until when looks need not go to it, because it has slept for long; zero when the next one must.
@@ -273,7 +273,7 @@ impl ThreadTracker {
     /// Whether it can have been told to let go, if it has.
     fn drop_request(&self, at: Nanos, gil: &GilView) -> DropRequest {
         let stack = self.stack.stack();
-        if self.tstate.is_null() || stack.frames.is_empty() && stack.trust == Trust::Whole {
+        if self.tstate.is_null() || stack.frames.is_empty() && stack.status == StackStatus::Complete {
             // No eval loop is there to be told.
             return DropRequest::No;
         }
@@ -285,9 +285,9 @@ impl ThreadTracker {
         let since = [self.other_held_at, gil.uncontended_since].into_iter().flatten().max();
         match gil.interval.as_nanos() {
             0 => DropRequest::Unknown,
-            _ if since.is_some_and(|since| at.since(since) < gil.interval) => DropRequest::No,
+            _ if since.is_some_and(|since| at.saturating_since(since) < gil.interval) => DropRequest::No,
             // Looks that are far apart miss holds and waits.
-            interval if at.since(self.state_machine.last_sampled()).as_nanos() > interval / 4 => DropRequest::Unknown,
+            interval if at.saturating_since(self.state_machine.last_sampled()).as_nanos() > interval / 4 => DropRequest::Unknown,
             _ => DropRequest::Likely,
         }
     }
@@ -297,7 +297,7 @@ impl ThreadTracker {
         self.flush_wait(sink);
         let id = self.facts.id;
         let waited_on = waited_on.map(|(id, stack)| (id, stack.clone()));
-        let mut emit = |entry: &PendingSlice, split, evidence| emit(sink, id, entry, split, evidence);
+        let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         // One that sleeps on has been doing so, whole; what another does now it began after the last look.
         if let Some(idle_stack) = self.idle_stack.take().filter(|_| self.kernel.task_state != TaskState::NotRunSince) {
             self.state_machine.fill_idle_until(last, &idle_stack, &mut emit);
@@ -320,24 +320,24 @@ impl ThreadTracker {
         self.flush_wait(sink);
         let id = self.facts.id;
         let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
-        let mut emit = |entry: &PendingSlice, split, evidence| emit(sink, id, entry, split, evidence);
+        let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         if let Some(idle_stack) = self.idle_stack.take() {
             self.state_machine.fill_idle_until(at, &idle_stack, &mut emit);
         }
         let last = self.state_machine.finish(at, last, self.stack.stack(), &mut emit);
         let (since, base) = self.baseline;
-        let mut totals = ThreadTotals { seen: at.since(since), ..ThreadTotals::default() };
+        let mut totals = ThreadTotals { seen: at.saturating_since(since), ..ThreadTotals::default() };
         if let (Some(base), Some(last)) = (base, last) {
-            totals.cpu = last.cpu.since(base.cpu);
-            totals.run_queue = last.run_queue.since(base.run_queue);
+            totals.cpu = last.cpu.saturating_since(base.cpu);
+            totals.run_queue = last.run_queue.saturating_since(base.run_queue);
         }
         sink.thread_end(id, totals);
     }
 }
 
-fn emit(sink: &mut dyn Sink, thread: ThreadId, entry: &PendingSlice, split: Split, evidence: Evidence) {
+fn emit(sink: &mut dyn Sink, thread: ThreadId, entry: &PendingSlice, times: StateTimes, evidence: Evidence) {
     let holder = entry.holder.as_ref().map(|(id, stack)| (*id, stack));
-    sink.slice(&Slice { thread, end: entry.end, split, evidence, stack: &entry.stack, holder });
+    sink.slice(&StateSlice { thread, end: entry.end, times, evidence, stack: &entry.stack, holder });
 }
 
 #[cfg(test)]
@@ -345,28 +345,28 @@ mod tests {
     use super::*;
     use crate::ids::{Pid, Tid};
     use crate::process::target::LiveTarget;
-    use crate::sample::{Frame, Function, GilLook};
+    use crate::sample::{Frame, Function, GilSample};
 
     /// Ends of slices in ms, their lengths, and the line behind which the thread waited.
     #[derive(Default)]
     struct CollectingSink(Vec<(u64, f64, u32)>);
 
     impl Sink for CollectingSink {
-        fn thread(&mut self, _: &ThreadFacts) {}
-        fn gil(&mut self, _: &GilLook) {}
+        fn thread(&mut self, _: &ThreadInfo) {}
+        fn gil(&mut self, _: &GilSample) {}
         fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
-        fn slice(&mut self, slice: &Slice<'_>) {
+        fn slice(&mut self, slice: &StateSlice<'_>) {
             let line = slice.holder.and_then(|(_, stack)| stack.leaf()).map_or(0, |leaf| leaf.line);
-            self.0.push((slice.end.as_nanos() / 1_000_000, slice.split.get(State::Waiting) / 1e6, line));
+            self.0.push((slice.end.as_nanos() / 1_000_000, slice.times.get(State::Waiting) / 1e6, line));
         }
     }
 
     #[test]
     fn waiting_is_told_of_when_the_holder_goes_elsewhere_and_at_the_end() {
-        let facts = ThreadFacts { id: ThreadId(1), tid: Tid(-1), name: String::new(), python: true, main: false, gil: None };
+        let facts = ThreadInfo { id: ThreadId(1), tid: Tid(-1), name: String::new(), python: true, main: false, gil: None };
         let mut thread = ThreadTracker::new(&LiveTarget::new(Pid(-1)), facts, Nanos::ZERO, None, &Arc::new(Stack::empty()));
         let functions = ["f", "g"].map(|name| Arc::new(Function { name: name.into(), file: String::new(), first_line: 1 }));
-        let stack = |f: usize, line| Arc::new(Stack { frames: vec![Frame { function: functions[f].clone(), line }], trust: Trust::Whole });
+        let stack = |f: usize, line| Arc::new(Stack { frames: vec![Frame { function: functions[f].clone(), line }], status: StackStatus::Complete });
         let mut collected = CollectingSink::default();
         for (ms, function, line, holder) in [(1, 0, 5, 7), (2, 0, 6, 7), (3, 1, 9, 7), (4, 1, 9, 8), (50, 1, 9, 8), (51, 1, 9, 8)] {
             let holder_stack = stack(function, line);

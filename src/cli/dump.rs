@@ -12,7 +12,7 @@ use crate::ids::{Pid, ThreadId};
 use crate::output::{dump, Format};
 use crate::process::sys_linux;
 use crate::python::attach::{Attached, PythonProcess};
-use crate::sample::{GilLook, Sink, Slice, Split, State, TargetFacts, ThreadFacts, ThreadTotals, ThreadView};
+use crate::sample::{GilSample, Sink, StateSlice, StateTimes, State, TargetInfo, ThreadInfo, ThreadTotals, ThreadSnapshot};
 use crate::units::Nanos;
 use std::collections::HashMap;
 use std::fs::File;
@@ -65,18 +65,18 @@ fn write_recording(python: &PythonProcess, path: &Path) -> Result<()> {
 
 /// Keeps each thread's time since the dump began.
 #[derive(Default)]
-struct StateTotals(HashMap<ThreadId, Split>);
+struct StateTotals(HashMap<ThreadId, StateTimes>);
 
 impl Sink for StateTotals {
-    fn thread(&mut self, _: &ThreadFacts) {}
-    fn slice(&mut self, slice: &Slice<'_>) {
-        self.0.entry(slice.thread).or_default().merge(&slice.split);
+    fn thread(&mut self, _: &ThreadInfo) {}
+    fn slice(&mut self, slice: &StateSlice<'_>) {
+        self.0.entry(slice.thread).or_default().merge(&slice.times);
     }
-    fn gil(&mut self, _: &GilLook) {}
+    fn gil(&mut self, _: &GilSample) {}
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
 
-fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetFacts, Vec<ThreadView>)> {
+fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<ThreadSnapshot>)> {
     let pid = python.pid;
     let mut target = session::target_info(&python);
     let pauser = if freeze { Some(backend::pauser(pid)?) } else { None };
@@ -96,19 +96,19 @@ fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetFacts, Vec<Threa
     if !read {
         note("the interpreter could not be read: it is starting or ending, and who holds the GIL is not known");
     }
-    let mut threads: Vec<(ThreadId, ThreadView)> = sampler.snapshots();
+    let mut threads: Vec<(ThreadId, ThreadSnapshot)> = sampler.snapshots();
     target.gil_enabled = sampler.gil_enabled;
     sampler.finish(now, &mut totals);
     for (id, view) in threads.iter_mut().filter(|(_, v)| v.state == State::Unknown) {
-        if let Some(split) = totals.0.get(id) {
-            view.state = longest_state(split);
+        if let Some(times) = totals.0.get(id) {
+            view.state = longest_state(times);
         }
     }
     Ok((target, threads.into_iter().map(|(_, view)| view).collect()))
 }
 
 /// Among the states that one look leaves open, the one that took most of the time; `Unknown` when none took any.
-fn longest_state(split: &Split) -> State {
+fn longest_state(times: &StateTimes) -> State {
     let open = [State::Unknown, State::Native, State::Starved, State::Waiting];
-    open.into_iter().max_by(|a, b| split.get(*a).total_cmp(&split.get(*b))).filter(|s| split.get(*s) > 0.0).unwrap_or(State::Unknown)
+    open.into_iter().max_by(|a, b| times.get(*a).total_cmp(&times.get(*b))).filter(|s| times.get(*s) > 0.0).unwrap_or(State::Unknown)
 }

@@ -157,7 +157,7 @@ fn flame(all: &[CaptureReport], mode: FlameMode, group_by: GroupBy) -> FlameInpu
         let mut several = FlameInput { title: format!("{} processes", all.len()), ..FlameInput::empty(mode, group_by) };
         let mut looks = 0;
         for one in all {
-            looks += one.profile.window.looks;
+            looks += one.profile.window.samples;
             several.seconds = one.profile.window.seconds.max(several.seconds);
             add(&mut several, &one.profile, Some(Rc::from(process(&one.report))));
         }
@@ -170,14 +170,14 @@ fn flame(all: &[CaptureReport], mode: FlameMode, group_by: GroupBy) -> FlameInpu
 /// What a flamegraph of one process is made from.
 pub fn flame_input<'a>(report: &Report, profile: &'a Profile, mode: FlameMode, group_by: GroupBy) -> FlameInput<'a> {
     let seconds = profile.window.seconds;
-    let (title, subtitle) = (process(report), window(seconds, profile.window.looks));
+    let (title, subtitle) = (process(report), window(seconds, profile.window.samples));
     let mut input = FlameInput { title, subtitle, seconds, ..FlameInput::empty(mode, group_by) };
     add(&mut input, profile, None);
     input
 }
 
 fn add<'a>(input: &mut FlameInput<'a>, profile: &'a Profile, process: Option<Rc<str>>) {
-    let row = |(thread, stack, split)| FlameRow { process: process.clone(), thread: name(thread), stack, split };
+    let row = |(thread, stack, times)| FlameRow { process: process.clone(), thread: name(thread), stack, times };
     input.rows.extend(profile.stacks().map(row));
     let row = |(thread, waiter, holder, nanos)| WaitRow { process: process.clone(), thread: name(thread), waiter, holder, nanos };
     input.waits.extend(profile.waited_on().map(row));
@@ -187,7 +187,7 @@ fn process(report: &Report) -> String {
     format!("{}, pid {}", text::program(&report.target), report.target.pid)
 }
 
-fn window(seconds: f64, looks: u64) -> String {
+fn window(seconds: f64, samples: u64) -> String {
     format!("{}, {} looks", numbers::seconds(seconds), numbers::thousands(looks))
 }
 

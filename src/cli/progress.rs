@@ -5,7 +5,7 @@
 use super::values::DurationArg;
 use crate::output::numbers;
 use crate::profile::LiveStats;
-use crate::sample::WindowFacts;
+use crate::sample::CaptureStats;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::mpsc::{sync_channel, SyncSender};
@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 pub struct LiveLine(Option<(SyncSender<Update>, JoinHandle<()>)>);
 
 /// What the line's thread is told.
-type Update = (WindowFacts, LiveStats);
+type Update = (CaptureStats, LiveStats);
 
 impl LiveLine {
     /// A line for a window, if stderr is a terminal.
@@ -44,7 +44,7 @@ impl LiveLine {
     }
 
     /// Shows where the window stands, unless the terminal has not yet taken what came before.
-    pub fn show(&self, stats: WindowFacts, live: LiveStats) {
+    pub fn show(&self, stats: CaptureStats, live: LiveStats) {
         if let Some((send, _)) = &self.0 {
             let _ = send.try_send((stats, live));
         }
@@ -60,14 +60,14 @@ impl LiveLine {
     }
 }
 
-fn message(window: DurationArg, stats: &WindowFacts, live: LiveStats) -> String {
+fn message(window: DurationArg, stats: &CaptureStats, live: LiveStats) -> String {
     let left = match window.0 {
         Some(window) => format!("{} left", numbers::seconds((window.as_secs_f64() - stats.seconds).max(0.0))),
         None => format!("{}, Ctrl-C ends", numbers::seconds(stats.seconds)),
     };
     format!(
         "{} looks  GIL busy {}  waiting {}  {left}",
-        numbers::thousands(stats.looks),
+        numbers::thousands(stats.samples),
         numbers::percent(live.gil_busy),
         numbers::count(live.waiters_mean),
     )
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn the_line_fits_a_terminal() {
         let live = LiveStats { samples: 0, gil_busy: 0.995, waiters_mean: 1234.5 };
-        let stats = |seconds, looks| WindowFacts { seconds, looks, ..WindowFacts::default() };
+        let stats = |seconds, looks| CaptureStats { seconds, samples, ..CaptureStats::default() };
         for window in [DurationArg(None), DurationArg(Some(Nanos::from_secs_f64(604_800.0)))] {
             let line = message(window, &stats(600_000.0, 600_000_000), live);
             assert!(line.chars().count() < 78, "{line}");

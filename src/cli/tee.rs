@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ids::ThreadId;
 use crate::profile::file::Recorder;
 use crate::profile::ProfileBuilder;
-use crate::sample::{Exact, GilLook, Sink, Slice, TargetFacts, ThreadFacts, ThreadTotals, WindowFacts};
+use crate::sample::{MeasuredInterval, GilSample, Sink, StateSlice, TargetInfo, ThreadInfo, ThreadTotals, CaptureStats};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -41,13 +41,13 @@ impl TeeSink {
     }
 
     /// How things stand. False when a recording cannot go on: there is nothing to wait for then.
-    pub fn checkpoint(&mut self, target: &TargetFacts, window: &WindowFacts) -> bool {
+    pub fn checkpoint(&mut self, target: &TargetInfo, window: &CaptureStats) -> bool {
         self.recorders.iter_mut().for_each(|(_, recorder)| recorder.checkpoint(target, window));
         !self.recorders.iter().any(|(_, recorder)| recorder.failed())
     }
 
     /// All is told: the profile's builder, and what became of each recording.
-    pub fn finish(self, target: &TargetFacts, window: &WindowFacts) -> (ProfileBuilder, Result<()>) {
+    pub fn finish(self, target: &TargetInfo, window: &CaptureStats) -> (ProfileBuilder, Result<()>) {
         let finished = self.recorders.into_iter().map(|(path, recorder)| recorder.finish(target, window).map_err(|e| failed(&path, e)));
         // All of them end, whatever became of the first.
         let outcomes: Vec<Result<()>> = finished.collect();
@@ -56,24 +56,24 @@ impl TeeSink {
 }
 
 impl Sink for TeeSink {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, facts: &ThreadInfo) {
         self.builder.thread(facts);
         self.recorders.iter_mut().for_each(|(_, recorder)| recorder.thread(facts));
     }
 
-    fn slice(&mut self, slice: &Slice<'_>) {
+    fn slice(&mut self, slice: &StateSlice<'_>) {
         self.builder.slice(slice);
         self.recorders.iter_mut().for_each(|(_, recorder)| recorder.slice(slice));
     }
 
-    fn gil(&mut self, sample: &GilLook) {
+    fn gil(&mut self, sample: &GilSample) {
         self.builder.gil(sample);
         self.recorders.iter_mut().for_each(|(_, recorder)| recorder.gil(sample));
     }
 
-    fn exact(&mut self, measured: &Exact) {
-        self.builder.exact(measured);
-        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.exact(measured));
+    fn interval(&mut self, measured: &MeasuredInterval) {
+        self.builder.interval(measured);
+        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.interval(measured));
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {

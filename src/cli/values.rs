@@ -36,8 +36,8 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
 #[doc(hidden)]
 pub fn parse_duration(text: &str) -> Result<DurationArg, String> {
     const HELP: &str = "a duration is a number with a unit, such as 500ms, 10s, 2m or 1h; 0 is without end";
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
+    let times = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(times);
     let number: f64 = number.parse().map_err(|_| HELP.to_string())?;
     let seconds = match unit.trim() {
         "ms" => number / 1e3,

@@ -53,7 +53,7 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
             }
             Err(e) => e,
         };
-        let waited = sys_linux::monotonic().since(began);
+        let waited = sys_linux::monotonic().saturating_since(began);
         // If the age is unknown, the time that gilprof has waited is a lower bound of it.
         let age = age(pid).unwrap_or(waited);
         match failed {
@@ -100,7 +100,7 @@ pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attach
         }
         child.poll(pid, now);
         let now = sys_linux::monotonic();
-        sys_linux::sleep_until(now + if now.since(began) < SLOW_AFTER { FAST_PERIOD } else { SLOW_PERIOD });
+        sys_linux::sleep_until(now + if now.saturating_since(began) < SLOW_AFTER { FAST_PERIOD } else { SLOW_PERIOD });
     }
 }
 
@@ -125,7 +125,7 @@ fn age(pid: Pid) -> Option<Nanos> {
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
     let started = Nanos::from_nanos(proc_info::start_time(pid)?.0.checked_mul(START_TIME_TICK.as_nanos())?);
-    Some(Nanos::from_secs_f64(uptime).since(started))
+    Some(Nanos::from_secs_f64(uptime).saturating_since(started))
 }
 
 /// The files whose code a process has mapped, by device and inode.
@@ -150,7 +150,7 @@ impl ChildWatch {
     }
 
     fn poll(&mut self, pid: Pid, now: Nanos) {
-        if self.polled_at.is_some_and(|polled_at| now.since(polled_at) < CHILD_PERIOD) {
+        if self.polled_at.is_some_and(|polled_at| now.saturating_since(polled_at) < CHILD_PERIOD) {
             return;
         }
         self.polled_at = Some(now);
@@ -158,7 +158,7 @@ impl ChildWatch {
         // The command is read once: a process has none any more when it ends.
         let known = self.child.take().filter(|(child, ..)| *child == found);
         let (_, command, since) = self.child.insert(known.unwrap_or_else(|| (found, diagnose::command(found), now)));
-        if now.since(*since) >= CHILD_SETTLED && !std::mem::replace(&mut self.reported, true) {
+        if now.saturating_since(*since) >= CHILD_SETTLED && !std::mem::replace(&mut self.reported, true) {
             let name = &self.name;
             note(&format!(
                 "{name} (pid {pid}) is not Python, but started it as process {found} ({command})\n  gilprof attach --pid {found}"

@@ -7,7 +7,7 @@ use super::run::Run;
 use crate::analysis::report::{FunctionRow, Report};
 use crate::output::numbers;
 use crate::profile::Profile;
-use crate::sample::{Function, Split, Stack, State};
+use crate::sample::{Function, StateTimes, Stack, State};
 use std::collections::HashMap;
 
 /// Frames of a stack that are shown.
@@ -114,9 +114,9 @@ fn most_waited_on<'a>(glob: &str, measured: MeasuredRun<'a>) -> Option<&'a Funct
 /// The function in which such threads are most in that state.
 fn busiest_in<'a>(glob: &str, state: super::metric::StateMetric, measured: MeasuredRun<'a>) -> Option<&'a FunctionRow> {
     let mut sums: HashMap<&Function, f64> = HashMap::new();
-    for (thread, stack, split) in measured.profile.stacks() {
+    for (thread, stack, times) in measured.profile.stacks() {
         if let Some(leaf) = stack.leaf().filter(|_| matches(glob, &thread.info.name)) {
-            *sums.entry(&leaf.function).or_default() += super::run::part(split, state);
+            *sums.entry(&leaf.function).or_default() += super::run::part(times, state);
         }
     }
     row_of(sums, measured.report)
@@ -130,11 +130,11 @@ fn row_of<'a>(sums: HashMap<&Function, f64>, report: &'a Report) -> Option<&'a F
 /// The thread that runs a function most, and the stack on which it is reached most: while it holds, or else at all.
 fn commonest<'a>(row: &FunctionRow, profile: &'a Profile) -> (Option<String>, Option<&'a Stack>) {
     let is = |stack: &Stack| stack.leaf().is_some_and(|leaf| leaf.function.name == row.name && leaf.function.file == row.file);
-    let size = |split: &Split| (split.holding(), split.get(State::Native) + split.get(State::Waiting), split.total());
+    let size = |times: &StateTimes| (times.holding(), times.get(State::Native) + times.get(State::Waiting), times.total());
     let mut threads: HashMap<&str, f64> = HashMap::new();
     let mut best: Option<((f64, f64, f64), &Stack)> = None;
-    for (thread, stack, split) in profile.stacks().filter(|(_, stack, _)| is(stack)) {
-        let weight = size(split);
+    for (thread, stack, times) in profile.stacks().filter(|(_, stack, _)| is(stack)) {
+        let weight = size(times);
         *threads.entry(&thread.info.name).or_default() += weight.0 + weight.1 * 1e-3;
         if best.is_none_or(|(most, _)| weight > most) {
             best = Some((weight, stack));

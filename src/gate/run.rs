@@ -7,7 +7,7 @@ use super::metric::StateMetric;
 use crate::analysis::report::{Code, Confidence, Estimate, Report};
 use crate::profile::buckets::{GilSeries, Series, Buckets, ThreadSeries, BUCKETS};
 use crate::profile::{Histogram, Profile};
-use crate::sample::{Split, State};
+use crate::sample::{StateTimes, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -138,8 +138,8 @@ impl Run {
             })
             .collect();
         functions.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
-        let splits = || stretches.threads.values().flat_map(|thread| &thread.splits);
-        let holding: f64 = splits().map(Split::holding).sum();
+        let times = || stretches.threads.values().flat_map(|thread| &thread.times);
+        let holding: f64 = splits().map(StateTimes::holding).sum();
         let exact = window.exact;
         let rate = profile.window.rate_hz;
         Run {
@@ -151,7 +151,7 @@ impl Run {
             unusable: unusable(report),
             resolution_ms: if exact || rate <= 0.0 { 0.0 } else { 1e3 / rate },
             process: shares(stretches.threads.values().map(|thread| (thread, thread.gil_weight()))),
-            starved_holding: splits().map(|split| split.get(State::HoldingStarved)).sum::<f64>() / holding.max(1.0),
+            starved_holding: splits().map(|times| times.get(State::HoldingStarved)).sum::<f64>() / holding.max(1.0),
             gil: stretches
                 .gils
                 .values()
@@ -246,15 +246,15 @@ fn micros(series: &Series) -> Vec<f64> {
 }
 
 /// What of a split a state is.
-pub fn part(split: &Split, state: StateMetric) -> f64 {
+pub fn part(times: &StateTimes, state: StateMetric) -> f64 {
     match state {
-        StateMetric::Holding => split.holding(),
-        StateMetric::Waiting => split.get(State::Waiting),
-        StateMetric::Native => split.get(State::Native),
-        StateMetric::Starved => split.get(State::Starved),
-        StateMetric::Lock => split.get(State::Lock),
-        StateMetric::Io => split.get(State::Io),
-        StateMetric::Unknown => split.get(State::Unknown),
+        StateMetric::Holding => times.holding(),
+        StateMetric::Waiting => times.get(State::Waiting),
+        StateMetric::Native => times.get(State::Native),
+        StateMetric::Starved => times.get(State::Starved),
+        StateMetric::Lock => times.get(State::Lock),
+        StateMetric::Io => times.get(State::Io),
+        StateMetric::Unknown => times.get(State::Unknown),
     }
 }
 
@@ -263,10 +263,10 @@ fn shares<'a>(threads: impl Iterator<Item = (&'a ThreadSeries, f64)>) -> Shares 
     let mut totals = [0.0; BUCKETS];
     let mut states: BTreeMap<&str, Series> = BTreeMap::new();
     for (thread, weight) in threads {
-        for (n, split) in thread.splits.iter().enumerate() {
-            totals[n] += weight * split.total();
+        for (n, times) in thread.times.iter().enumerate() {
+            totals[n] += weight * times.total();
             for state in StateMetric::all() {
-                states.entry(state.name()).or_insert([0.0; BUCKETS])[n] += weight * part(split, state);
+                states.entry(state.name()).or_insert([0.0; BUCKETS])[n] += weight * part(times, state);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! Python function; Python frames always end in `(file:line)`, so the two cannot be taken for each other.
 
 use crate::output::sanitize;
-use crate::sample::{Frame, Split, Stack, State, Trust};
+use crate::sample::{Frame, StateTimes, Stack, State, StackStatus};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -43,7 +43,7 @@ pub struct FlameRow<'a> {
     /// The stack.
     pub stack: &'a Stack,
     /// Nanoseconds per state; several rows may have the same stack.
-    pub split: &'a Split,
+    pub times: &'a StateTimes,
 }
 
 /// One stack of one thread that waited, and the stack that held meanwhile.
@@ -172,7 +172,7 @@ pub fn fold(input: &FlameInput<'_>) -> BTreeMap<String, u64> {
             frames.extend(frames_of(row.stack));
             let base = frames.join(";");
             for state in input.mode.states() {
-                add(input.mode.leaf(state).map_or_else(|| base.clone(), |leaf| format!("{base};{leaf}")), row.split.get(state));
+                add(input.mode.leaf(state).map_or_else(|| base.clone(), |leaf| format!("{base};{leaf}")), row.times.get(state));
             }
         }
     }
@@ -202,13 +202,13 @@ fn root_frames(process: Option<&str>, thread: &str, group_by: GroupBy) -> Vec<St
 /// The frames of a stack, with remarks on what could not be read of it.
 fn frames_of(stack: &Stack) -> Vec<String> {
     let mut frames = Vec::with_capacity(stack.frames.len() + 3);
-    if stack.trust == Trust::Cut {
+    if stack.status == StackStatus::Truncated {
         frames.push(TRUNCATED.into());
     }
     frames.extend(stack.frames.iter().map(frame_text));
-    match stack.trust {
-        Trust::Moving => frames.push(TORN.into()),
-        Trust::Whole if stack.frames.is_empty() => frames.push(NO_PYTHON.into()),
+    match stack.status {
+        StackStatus::Torn => frames.push(TORN.into()),
+        StackStatus::Complete if stack.frames.is_empty() => frames.push(NO_PYTHON.into()),
         _ => {}
     }
     frames

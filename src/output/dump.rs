@@ -3,14 +3,14 @@
 use crate::error::Result;
 use crate::output::sanitize::{basename, clean};
 use crate::output::{json, palette};
-use crate::sample::{Evidence, Frame, State, TargetFacts, ThreadView, Trust};
+use crate::sample::{Evidence, Frame, State, TargetInfo, ThreadSnapshot, StackStatus};
 use serde::Serialize;
 
 /// The schema's name, in every JSON dump.
 pub const SCHEMA: &str = "gilprof.dump/1";
 
 /// The dump for people. Lines are not cut to a width: a dump is read for its names.
-pub fn text(target: &TargetFacts, threads: &[ThreadView], colour: bool) -> String {
+pub fn text(target: &TargetInfo, threads: &[ThreadSnapshot], colour: bool) -> String {
     let command = target.command.iter().map(|word| clean(word)).collect::<Vec<_>>().join(" ");
     let mut out = format!("Process {}: {command}\n", target.pid);
     let gil = match (target.free_threaded, target.gil_enabled) {
@@ -26,12 +26,12 @@ pub fn text(target: &TargetFacts, threads: &[ThreadView], colour: bool) -> Strin
     out
 }
 
-fn thread_text(thread: &ThreadView, colour: bool) -> String {
+fn thread_text(thread: &ThreadSnapshot, colour: bool) -> String {
     let head = format!("Thread {} ({})", thread.tid, clean(&thread.name));
     let state = palette::paint(thread.state.label(), thread.state, colour);
     let mut out = format!("{}: {state}\n", palette::bold(&head, colour));
     let stack = &thread.stack;
-    if stack.trust == Trust::Moving {
+    if stack.status == StackStatus::Torn {
         out += "    [moving: the innermost frames changed while they were read]\n";
     }
     for frame in stack.frames.iter().rev() {
@@ -41,9 +41,9 @@ fn thread_text(thread: &ThreadView, colour: bool) -> String {
         };
         out += &format!("    {} ({place})\n", clean(&frame.function.name));
     }
-    if stack.trust == Trust::Cut {
+    if stack.status == StackStatus::Truncated {
         out += "    [cut: the outermost frames could not be read]\n";
-    } else if stack.frames.is_empty() && stack.trust == Trust::Whole {
+    } else if stack.frames.is_empty() && stack.status == StackStatus::Complete {
         out += if thread.python { "    [no Python frame yet]\n" } else { "    [no python]\n" };
     }
     out
@@ -86,7 +86,7 @@ struct DumpFrame<'a> {
 }
 
 /// The dump for programs.
-pub fn to_json(target: &TargetFacts, threads: &[ThreadView]) -> Result<String> {
+pub fn to_json(target: &TargetInfo, threads: &[ThreadSnapshot]) -> Result<String> {
     json::to_string(&Dump {
         schema: SCHEMA,
         gilprof: env!("CARGO_PKG_VERSION"),
@@ -100,7 +100,7 @@ pub fn to_json(target: &TargetFacts, threads: &[ThreadView]) -> Result<String> {
     })
 }
 
-fn dump_thread(thread: &ThreadView) -> DumpThread<'_> {
+fn dump_thread(thread: &ThreadSnapshot) -> DumpThread<'_> {
     let (state, holding) = state_names(thread.state);
     DumpThread {
         tid: thread.tid.0,
@@ -109,10 +109,10 @@ fn dump_thread(thread: &ThreadView) -> DumpThread<'_> {
         state,
         holding,
         evidence: evidence_name(thread.evidence),
-        trust: match thread.stack.trust {
-            Trust::Whole => "whole",
-            Trust::Moving => "moving",
-            Trust::Cut => "cut",
+        trust: match thread.stack.status {
+            StackStatus::Complete => "whole",
+            StackStatus::Torn => "moving",
+            StackStatus::Truncated => "cut",
         },
         frames: thread.stack.frames.iter().rev().map(dump_frame).collect(),
     }

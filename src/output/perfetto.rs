@@ -8,7 +8,7 @@ use super::timeline::{leaf, SpanSink, SpanBuilder, Span};
 use super::{sanitize, text, Source};
 use crate::error::{Error, Result};
 use crate::ids::{GilId, ThreadId};
-use crate::sample::{GilLook, Holder, State, ThreadFacts};
+use crate::sample::{GilSample, Holder, State, ThreadInfo};
 use prost::Message;
 use rustc_hash::FxHashMap;
 use std::io::{self, Write};
@@ -200,7 +200,7 @@ impl<'a> Trace<'a> {
     }
 
     /// A counter's value, where it has changed.
-    fn count(&mut self, sample: &GilLook, which: usize, value: i64) {
+    fn count(&mut self, sample: &GilSample, which: usize, value: i64) {
         let last = self.gils.entry(sample.gil).or_default();
         if last[which].replace(value) == Some(value) {
             return;
@@ -212,7 +212,7 @@ impl<'a> Trace<'a> {
 }
 
 impl SpanSink for Trace<'_> {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, facts: &ThreadInfo) {
         let name = sanitize::clean(&facts.name);
         if self.threads.len() < MAX_THREADS {
             self.threads.insert(facts.id, (name.clone(), facts.gil));
@@ -245,7 +245,7 @@ impl SpanSink for Trace<'_> {
         self.event(span.end, TrackEvent { r#type: END, track_uuid, ..TrackEvent::default() });
     }
 
-    fn gil(&mut self, sample: &GilLook) {
+    fn gil(&mut self, sample: &GilSample) {
         if !self.gils.contains_key(&sample.gil) {
             for (which, what) in ["busy", "waiters"].into_iter().enumerate() {
                 let (uuid, name) = (self.gil_track(sample.gil, which), format!("GIL {} {what}", sample.gil.0));
@@ -292,7 +292,7 @@ mod tests {
         }
         assert!(open.is_empty() && ended.iter().all(|flow| begun.contains(flow)) && ended.len() > 150, "{}", ended.len());
         for state in State::ALL {
-            let wanted: f64 = written.profile.threads.iter().map(|t| t.split.get(state)).sum();
+            let wanted: f64 = written.profile.threads.iter().map(|t| t.times.get(state)).sum();
             let got = sums.get(name(state)).copied().unwrap_or(0) as f64;
             assert!((got - wanted).abs() < 1e4, "{}: {got} {wanted}", state.label());
         }
@@ -307,7 +307,7 @@ mod tests {
         let mut trace = Trace::new(0, &source, &mut out);
         for id in [0, 1] {
             let (tid, gil) = (crate::ids::Tid(id as i32 + 1), Some(GilId(0)));
-            trace.thread(&ThreadFacts { id: ThreadId(id), tid, name: "x".into(), python: true, main: false, gil });
+            trace.thread(&ThreadInfo { id: ThreadId(id), tid, name: "x".into(), python: true, main: false, gil });
         }
         let stack = std::sync::Arc::new(crate::sample::Stack::empty());
         let spans = [

@@ -129,10 +129,10 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
         };
         // What rounding has taken from the count of looks so far: many short stacks would add up to too few.
         let mut remainder = 0.0;
-        for (thread, stack, split) in source.profile.stacks() {
+        for (thread, stack, times) in source.profile.stacks() {
             let name = sanitize::clean(&thread.info.name);
-            for state in State::ALL.into_iter().filter(|&state| split.get(state) > 0.0) {
-                let nanos = split.get(state);
+            for state in State::ALL.into_iter().filter(|&state| times.get(state) > 0.0) {
+                let nanos = times.get(state);
                 let label = labels(&mut tables, &[("thread", &name), ("state", state.label())]);
                 profile.sample.push(Sample { location_id: tables.stack(stack), value: values(state, nanos, rate, &mut remainder), label });
             }
@@ -238,7 +238,7 @@ mod tests {
         let MeasuredProgram { profile: numbers, .. } = &written;
         let profile = decoded(&[written.source()]);
         let sum = |n: usize| profile.sample.iter().map(|s| s.value[n]).sum::<i64>() as f64;
-        let split = |part: fn(&crate::sample::Split) -> f64| numbers.threads.iter().map(|t| part(&t.split)).sum::<f64>();
+        let times = |part: fn(&crate::sample::StateTimes) -> f64| numbers.threads.iter().map(|t| part(&t.times)).sum::<f64>();
         let near = |a: f64, b: f64| assert!((a - b).abs() <= 1000.0, "{a} {b}");
         assert_eq!(sum(0), split(|s| s.total()) / 1e6, "a look stands for a millisecond");
         near(sum(1), split(|s| s.holding()));

@@ -5,7 +5,7 @@
 use super::collapsed::{FlameMode, TRUNCATED, TORN, NO_PYTHON};
 use super::{sanitize, text, Source};
 use crate::error::{Error, Result};
-use crate::sample::{Frame, Function, Split, Stack, State, Trust};
+use crate::sample::{Frame, Function, StateTimes, Stack, State, StackStatus};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io::Write;
@@ -57,17 +57,17 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
         let process = format!("{}, pid {}", sanitize::clean(&text::program(&source.report.target)), source.report.target.pid);
         for mode in [FlameMode::Holding, FlameMode::Waiting] {
             let mut sampled = Sampled::named(format!("{process}: {}", mode.weight()));
-            source.profile.stacks().for_each(|(_, stack, split)| sampled.add(&mut frames, stack, split, mode));
+            source.profile.stacks().for_each(|(_, stack, times)| sampled.add(&mut frames, stack, times, mode));
             profiles.push(sampled);
         }
         let mut last = None;
-        for (thread, stack, split) in source.profile.stacks() {
+        for (thread, stack, times) in source.profile.stacks() {
             if last != Some(thread.info.id) {
                 last = Some(thread.info.id);
                 profiles.push(Sampled::named(format!("{process}: {}", sanitize::clean(&thread.info.name))));
             }
             if let Some(sampled) = profiles.last_mut() {
-                sampled.add(&mut frames, stack, split, FlameMode::Wall);
+                sampled.add(&mut frames, stack, times, FlameMode::Wall);
             }
         }
     }
@@ -91,9 +91,9 @@ impl Sampled {
         Sampled { r#type: "sampled", name, unit: "nanoseconds", start: 0, end: 0, samples: Vec::new(), weights: Vec::new() }
     }
 
-    fn add(&mut self, frames: &mut Frames, stack: &Stack, split: &Split, mode: FlameMode) {
+    fn add(&mut self, frames: &mut Frames, stack: &Stack, times: &StateTimes, mode: FlameMode) {
         for state in mode.states() {
-            let nanos = split.get(state) as u64;
+            let nanos = times.get(state) as u64;
             if nanos > 0 {
                 self.samples.push(frames.stack(stack, state, mode));
                 self.weights.push(nanos);
@@ -139,16 +139,16 @@ impl Frames {
     /// Root first, as speedscope has it.
     fn stack(&mut self, stack: &Stack, state: State, mode: FlameMode) -> Vec<usize> {
         let mut out = Vec::with_capacity(stack.frames.len() + 2);
-        if stack.trust == Trust::Cut {
+        if stack.status == StackStatus::Truncated {
             out.push(self.remark(TRUNCATED));
         }
         for frame in &stack.frames {
             let number = self.frame(frame);
             out.push(number);
         }
-        match stack.trust {
-            Trust::Moving => out.push(self.remark(TORN)),
-            Trust::Whole if stack.frames.is_empty() => out.push(self.remark(NO_PYTHON)),
+        match stack.status {
+            StackStatus::Torn => out.push(self.remark(TORN)),
+            StackStatus::Complete if stack.frames.is_empty() => out.push(self.remark(NO_PYTHON)),
             _ => {}
         }
         out.extend(mode.leaf(state).map(|leaf| self.remark(leaf)));
@@ -177,7 +177,7 @@ mod tests {
             assert!(samples.clone().all(|frame| frame.as_u64().unwrap() < frames) && samples.count() > 0);
         }
         for (thread, profile) in written.profile.threads.iter().zip(&profiles[2..]) {
-            assert!((profile["endValue"].as_f64().unwrap() - thread.split.total()).abs() < 1e3);
+            assert!((profile["endValue"].as_f64().unwrap() - thread.times.total()).abs() < 1e3);
         }
         let text = String::from_utf8(bytes).unwrap();
         assert!(!text.contains('\u{202e}') && !text.contains("\\u001b"), "{text}");

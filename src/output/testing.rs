@@ -31,7 +31,7 @@ fn stack(functions: &[(&str, u32)]) -> Arc<Stack> {
         let function = Arc::new(Function { name: name.into(), file: "/srv/app.py".into(), first_line: 1 });
         Frame { function, line }
     };
-    Arc::new(Stack { frames: functions.iter().map(frame).collect(), trust: Trust::Whole })
+    Arc::new(Stack { frames: functions.iter().map(frame).collect(), status: StackStatus::Complete })
 }
 
 /// A second in which two threads take turns at the GIL every 5 ms, one with a hostile name hashes, and one sleeps.
@@ -45,7 +45,7 @@ pub fn measured() -> MeasuredProgram {
         let mut sinks: [&mut dyn Sink; 2] = [&mut builder, &mut recorder];
         for (id, name) in ["MainThread", "worker-1", "worker-2", HOSTILE].into_iter().enumerate() {
             let (tid, name, gil) = (Tid(100 + id as i32), name.to_string(), Some(GilId(0)));
-            let facts = ThreadFacts { id: ThreadId(id as u32), tid, name, python: true, main: id == 0, gil };
+            let facts = ThreadInfo { id: ThreadId(id as u32), tid, name, python: true, main: id == 0, gil };
             sinks.iter_mut().for_each(|sink| sink.thread(&facts));
         }
         let burns = [stack(&[("main", 9), ("burn", 3)]), stack(&[("main", 9), ("burn", 4)])];
@@ -53,7 +53,7 @@ pub fn measured() -> MeasuredProgram {
         for ms in 1..=1000u64 {
             let at = Nanos::from_millis(5_000 + ms);
             let holder = 1 + (ms / 5 % 2) as u32;
-            let sample = GilLook {
+            let sample = GilSample {
                 gil: GilId(0),
                 at,
                 span: Nanos::from_millis(1),
@@ -63,17 +63,17 @@ pub fn measured() -> MeasuredProgram {
                 collecting: Some(ms < 100),
             };
             let burn = &burns[(ms % 2) as usize];
-            let mut mixed = Split::whole(State::Native, 0.75e6);
+            let mut mixed = StateTimes::single(State::Native, 0.75e6);
             mixed.add(State::Starved, 0.25e6);
             let slices = [
-                (0, Split::whole(State::Io, 1e6), &wait, Evidence::Syscall, None),
-                (holder, Split::whole(State::HoldingPython, 1e6), burn, Evidence::GilHolder, None),
-                (3 - holder, Split::whole(State::Waiting, 1e6), burn, Evidence::GilFutex, Some((ThreadId(holder), burn))),
+                (0, StateTimes::single(State::Io, 1e6), &wait, Evidence::Syscall, None),
+                (holder, StateTimes::single(State::HoldingPython, 1e6), burn, Evidence::GilHolder, None),
+                (3 - holder, StateTimes::single(State::Waiting, 1e6), burn, Evidence::GilFutex, Some((ThreadId(holder), burn))),
                 (3, mixed, &hash, Evidence::Conservation, None),
             ];
             for sink in &mut sinks {
-                for (thread, split, stack, evidence, holder) in slices {
-                    sink.slice(&Slice { thread: ThreadId(thread), end: at, split, evidence, stack, holder });
+                for (thread, times, stack, evidence, holder) in slices {
+                    sink.slice(&StateSlice { thread: ThreadId(thread), end: at, times, evidence, stack, holder });
                 }
                 sink.gil(&sample);
             }
@@ -83,7 +83,7 @@ pub fn measured() -> MeasuredProgram {
             sinks[sink].thread_end(ThreadId(id), totals);
         }
     }
-    let target = TargetFacts {
+    let target = TargetInfo {
         pid: 4242,
         python: "3.11.7".into(),
         executable: "/usr/bin/python3".into(),
@@ -92,10 +92,10 @@ pub fn measured() -> MeasuredProgram {
         interpreters: 1,
         cpus: 2.0,
         switch_interval_us: Some(5000),
-        ..TargetFacts::default()
+        ..TargetInfo::default()
     };
     let begin = Nanos::from_millis(5_000);
-    let window = WindowFacts { begin, seconds: 1.0, rate_hz: 1000.0, looks: 1000, ..WindowFacts::default() };
+    let window = CaptureStats { begin, seconds: 1.0, rate_hz: 1000.0, samples: 1000, ..CaptureStats::default() };
     recorder.finish(&target, &window).unwrap();
     let profile = builder.finish(target, window);
     let report = crate::analysis::report(&profile);

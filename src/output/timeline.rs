@@ -4,7 +4,7 @@
 //! thread follow one another and do not overlap.
 
 use crate::ids::ThreadId;
-use crate::sample::{Evidence, GilLook, Sink, Slice, Stack, State, ThreadFacts, ThreadTotals};
+use crate::sample::{Evidence, GilSample, Sink, StateSlice, Stack, State, ThreadInfo, ThreadTotals};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -30,11 +30,11 @@ pub struct Span {
 /// Where spans go.
 pub trait SpanSink {
     /// A thread was met, or its name became known.
-    fn thread(&mut self, facts: &ThreadFacts);
+    fn thread(&mut self, facts: &ThreadInfo);
     /// A span is over. Those of one thread come in order.
     fn span(&mut self, span: Span);
     /// A GIL was read.
-    fn gil(&mut self, sample: &GilLook);
+    fn gil(&mut self, sample: &GilSample);
 }
 
 /// Joins what it is told of.
@@ -60,17 +60,17 @@ impl<C: SpanSink> SpanBuilder<C> {
         self.inner
     }
 
-    fn part(&mut self, slice: &Slice<'_>, state: State, begin: u64, end: u64) {
+    fn part(&mut self, slice: &StateSlice<'_>, state: State, begin: u64, end: u64) {
         let thread = slice.thread;
         // For a thread that does not wait it is nothing that who holds changes.
         let holder = slice.holder.filter(|_| state == State::Waiting);
         if let Some(open) = self.open.get_mut(&thread) {
             let same_holder = match (&open.holder, holder) {
                 (None, None) => true,
-                (Some((mine, there)), Some((other, stack))) => *mine == other && there.is_along(stack),
+                (Some((mine, there)), Some((other, stack))) => *mine == other && there.same_functions(stack),
                 _ => false,
             };
-            if open.state == state && open.end == begin && same_holder && open.stack.is_along(slice.stack) {
+            if open.state == state && open.end == begin && same_holder && open.stack.same_functions(slice.stack) {
                 open.end = end;
                 open.stack = Arc::clone(slice.stack);
                 return;
@@ -85,12 +85,12 @@ impl<C: SpanSink> SpanBuilder<C> {
 }
 
 impl<C: SpanSink> Sink for SpanBuilder<C> {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, facts: &ThreadInfo) {
         self.inner.thread(facts);
     }
 
-    fn slice(&mut self, slice: &Slice<'_>) {
-        let (end, total) = (slice.end.as_nanos(), slice.split.total());
+    fn slice(&mut self, slice: &StateSlice<'_>) {
+        let (end, total) = (slice.end.as_nanos(), slice.times.total());
         // Also false for what is no number.
         if !(total > 0.0 && total < super::LONGEST_SLICE) {
             return;
@@ -104,7 +104,7 @@ impl<C: SpanSink> Sink for SpanBuilder<C> {
         }
         at = at.max(last);
         let parts: Vec<(State, u64)> =
-            State::ALL.into_iter().map(|state| (state, slice.split.get(state) as u64)).filter(|(_, nanos)| *nanos > 0).collect();
+            State::ALL.into_iter().map(|state| (state, slice.times.get(state) as u64)).filter(|(_, nanos)| *nanos > 0).collect();
         for (n, &(state, nanos)) in parts.iter().enumerate() {
             let until = if n + 1 == parts.len() { end } else { at.saturating_add(nanos).min(end) };
             if until > at {
@@ -114,7 +114,7 @@ impl<C: SpanSink> Sink for SpanBuilder<C> {
         }
     }
 
-    fn gil(&mut self, sample: &GilLook) {
+    fn gil(&mut self, sample: &GilSample) {
         self.inner.gil(sample);
     }
 
@@ -144,26 +144,26 @@ pub fn leaf(stack: &Stack) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Split;
+    use crate::sample::StateTimes;
     use crate::units::Nanos;
 
     #[derive(Default)]
     struct Collected(Vec<(State, u64, u64)>);
 
     impl SpanSink for Collected {
-        fn thread(&mut self, _: &ThreadFacts) {}
+        fn thread(&mut self, _: &ThreadInfo) {}
         fn span(&mut self, span: Span) {
             self.0.push((span.state, span.begin, span.end));
         }
-        fn gil(&mut self, _: &GilLook) {}
+        fn gil(&mut self, _: &GilSample) {}
     }
 
     /// One thread's slices: end, state, length, who held.
     fn spans_of(slices: &[(u64, State, f64, u32)]) -> Vec<(State, u64, u64)> {
         let (stack, mut builder) = (Arc::new(Stack::empty()), SpanBuilder::new(Collected::default()));
         for &(end, state, nanos, holder) in slices {
-            let (split, end, holder) = (Split::whole(state, nanos), Nanos::from_nanos(end), Some((ThreadId(holder), &stack)));
-            builder.slice(&Slice { thread: ThreadId(0), end, split, evidence: Evidence::Syscall, stack: &stack, holder });
+            let (times, end, holder) = (StateTimes::single(state, nanos), Nanos::from_nanos(end), Some((ThreadId(holder), &stack)));
+            builder.slice(&StateSlice { thread: ThreadId(0), end, times, evidence: Evidence::Syscall, stack: &stack, holder });
         }
         builder.finish().0
     }

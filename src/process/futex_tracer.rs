@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(calls, [FutexCall::Wait(at), FutexCall::Return { timed_out: true }]);
         let gil = GilSnapshot { last_holder: Addr(like.last_holder), switch_number: like.switch_number };
         assert!(seen.iter().all(|e| e.gil == Some(gil)), "{seen:?}");
-        assert!(seen[0].at >= before && seen[1].at.since(seen[0].at) >= Nanos::from_millis(2));
+        assert!(seen[0].at >= before && seen[1].at.saturating_since(seen[0].at) >= Nanos::from_millis(2));
         assert_eq!(tracer.lost(), Some(0));
         tracer.drain(&mut |event| panic!("{event:?} twice"));
     }

@@ -3,7 +3,7 @@
 //! Blocks begin at 20 ms, several switch intervals, and double by merging in pairs whenever there would be more than 64: any window
 //! longer than that has 32 to 64 of them, so that what one block says depends little on its neighbours.
 
-use crate::sample::Split;
+use crate::sample::StateTimes;
 use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 
@@ -18,7 +18,7 @@ pub struct Block {
     /// Its length, nanoseconds of wall time.
     pub nanos: f64,
     /// Time per thread (index into the profile's threads) and state, in nanoseconds; by index.
-    pub threads: Vec<(usize, Split)>,
+    pub threads: Vec<(usize, StateTimes)>,
 }
 
 /// The blocks so far.
@@ -27,7 +27,7 @@ pub(super) struct Blocks {
     origin: Option<u64>,
     latest: u64,
     length: u64,
-    cells: Vec<FxHashMap<usize, Split>>,
+    cells: Vec<FxHashMap<usize, StateTimes>>,
 }
 
 impl Default for Blocks {
@@ -38,8 +38,8 @@ impl Default for Blocks {
 
 impl Blocks {
     /// Adds a slice that ends at `end`, shared out over the blocks that it touches.
-    pub(super) fn add(&mut self, thread: usize, end: Nanos, split: &Split) {
-        let begin = end.since(Nanos::from_nanos(split.total() as u64)).as_nanos();
+    pub(super) fn add(&mut self, thread: usize, end: Nanos, times: &StateTimes) {
+        let begin = end.saturating_since(Nanos::from_nanos(times.total() as u64)).as_nanos();
         let origin = *self.origin.get_or_insert(begin);
         // The first slice to come need not be the first to begin; what lies before it goes to the first block.
         let (begin, end) = (begin.saturating_sub(origin), end.as_nanos().saturating_sub(origin));
@@ -52,11 +52,11 @@ impl Blocks {
             let from = begin.max(index.saturating_mul(self.length));
             let to = end.min((index + 1).saturating_mul(self.length));
             let share = if first == last { 1.0 } else { (to - from) as f64 / (end - begin) as f64 };
-            self.cell(index as usize).entry(thread).or_default().merge(&scaled(split, share));
+            self.cell(index as usize).entry(thread).or_default().merge(&scaled(times, share));
         }
     }
 
-    fn cell(&mut self, index: usize) -> &mut FxHashMap<usize, Split> {
+    fn cell(&mut self, index: usize) -> &mut FxHashMap<usize, StateTimes> {
         if self.cells.len() <= index {
             self.cells.resize_with(index + 1, FxHashMap::default);
         }
@@ -66,8 +66,8 @@ impl Blocks {
     fn halve(&mut self) {
         let mut old = std::mem::take(&mut self.cells).into_iter();
         while let Some(mut pair) = old.next() {
-            for (thread, split) in old.next().unwrap_or_default() {
-                pair.entry(thread).or_default().merge(&split);
+            for (thread, times) in old.next().unwrap_or_default() {
+                pair.entry(thread).or_default().merge(&times);
             }
             self.cells.push(pair);
         }
@@ -77,8 +77,8 @@ impl Blocks {
     /// The blocks in order of time.
     pub(super) fn finish(self) -> Vec<Block> {
         let (length, latest) = (self.length, self.latest);
-        let block = |(index, cell): (usize, FxHashMap<usize, Split>)| {
-            let mut threads: Vec<(usize, Split)> = cell.into_iter().collect();
+        let block = |(index, cell): (usize, FxHashMap<usize, StateTimes>)| {
+            let mut threads: Vec<(usize, StateTimes)> = cell.into_iter().collect();
             threads.sort_by_key(|&(thread, _)| thread);
             let begin = (index as u64).saturating_mul(length);
             Block { nanos: latest.saturating_sub(begin).min(length) as f64, threads }
@@ -88,10 +88,10 @@ impl Blocks {
 }
 
 /// A split with every part multiplied.
-fn scaled(split: &Split, by: f64) -> Split {
-    let mut out = Split::default();
+fn scaled(times: &StateTimes, by: f64) -> StateTimes {
+    let mut out = StateTimes::default();
     for state in crate::sample::State::ALL {
-        out.add(state, split.get(state) * by);
+        out.add(state, times.get(state) * by);
     }
     out
 }
@@ -109,7 +109,7 @@ mod tests {
     fn long_windows_keep_32_to_64_blocks_and_all_time() {
         let mut blocks = Blocks::default();
         for ms in 1..=10_000u64 {
-            blocks.add(0, Nanos::from_millis(1_000_000 + ms), &Split::whole(State::Io, 1e6));
+            blocks.add(0, Nanos::from_millis(1_000_000 + ms), &StateTimes::single(State::Io, 1e6));
         }
         let blocks = blocks.finish();
         assert!((32..=64).contains(&blocks.len()), "{}", blocks.len());
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_long_slice_is_shared_out() {
         let mut blocks = Blocks::default();
-        blocks.add(3, Nanos::from_millis(1_100), &Split::whole(State::Io, 100e6));
+        blocks.add(3, Nanos::from_millis(1_100), &StateTimes::single(State::Io, 100e6));
         let blocks = blocks.finish();
         assert_eq!(blocks.len(), 5);
         assert!(blocks.iter().all(|b| (b.threads[0].1.get(State::Io) - 20e6).abs() < 1.0));
@@ -129,9 +129,9 @@ mod tests {
     #[test]
     fn a_clock_that_jumps_is_survived() {
         let mut blocks = Blocks::default();
-        blocks.add(0, Nanos::from_nanos(5), &Split::whole(State::Io, 1e6));
-        blocks.add(0, Nanos::from_nanos(u64::MAX), &Split::whole(State::Io, 1e6));
-        blocks.add(0, Nanos::ZERO, &Split::whole(State::Io, 1e6));
+        blocks.add(0, Nanos::from_nanos(5), &StateTimes::single(State::Io, 1e6));
+        blocks.add(0, Nanos::from_nanos(u64::MAX), &StateTimes::single(State::Io, 1e6));
+        blocks.add(0, Nanos::ZERO, &StateTimes::single(State::Io, 1e6));
         assert!((total(&blocks.finish()) - 3e6).abs() < 1.0);
     }
 }

@@ -7,7 +7,7 @@ use super::gils::GilProfile;
 use super::histogram::Histogram;
 use super::threads::ThreadProfile;
 use crate::ids::{GilId, ThreadId};
-use crate::sample::{Exact, Function, GilLook, Holder, Sink, Slice, Split, State, Stretch, ThreadFacts, ThreadTotals};
+use crate::sample::{MeasuredInterval, Function, GilSample, Holder, Sink, StateSlice, StateTimes, State, IntervalKind, ThreadInfo, ThreadTotals};
 use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, HashMap};
@@ -82,7 +82,7 @@ impl GilSeries {
         }
     }
 
-    fn add_sample(&mut self, sample: &GilLook, index: usize) {
+    fn add_sample(&mut self, sample: &GilSample, index: usize) {
         let span = sample.span.as_nanos() as f64;
         self.observed[index] += span;
         if sample.holder != Holder::Nobody {
@@ -116,7 +116,7 @@ pub struct ThreadSeries {
     /// Its name.
     pub name: String,
     /// Nanoseconds per state.
-    pub splits: [Split; BUCKETS],
+    pub times: [StateTimes; BUCKETS],
     /// What of it goes on; none for the row that stands for many threads.
     runs: Option<Box<ThreadProfile>>,
 }
@@ -125,8 +125,8 @@ impl ThreadSeries {
     /// The share of its time in which it held or wanted the GIL: the weight of a thread in figures of the whole process. One that never does has no
     /// part in them, one that does for a moment a small one, and there is no threshold to be now above and now below.
     pub fn gil_weight(&self) -> f64 {
-        let wanted: f64 = self.splits.iter().map(|split| split.holding() + split.get(State::Waiting)).sum();
-        let total: f64 = self.splits.iter().map(Split::total).sum();
+        let wanted: f64 = self.times.iter().map(|times| times.holding() + times.get(State::Waiting)).sum();
+        let total: f64 = self.times.iter().map(StateTimes::total).sum();
         if total > 0.0 {
             wanted / total
         } else {
@@ -203,7 +203,7 @@ impl Buckets {
 }
 
 impl Sink for Buckets {
-    fn thread(&mut self, info: &ThreadFacts) {
+    fn thread(&mut self, info: &ThreadInfo) {
         if let Some(thread) = self.threads.get_mut(&info.id) {
             thread.name.clone_from(&info.name);
             if let Some(runs) = &mut thread.runs {
@@ -211,31 +211,31 @@ impl Sink for Buckets {
             }
         } else if self.threads.len() < MAX_THREADS {
             let runs = Some(Box::new(ThreadProfile::new(info.clone())));
-            let series = ThreadSeries { name: info.name.clone(), splits: [Split::default(); BUCKETS], runs };
+            let series = ThreadSeries { name: info.name.clone(), times: [StateTimes::default(); BUCKETS], runs };
             self.threads.insert(info.id, series);
         }
     }
 
-    fn slice(&mut self, slice: &Slice<'_>) {
-        let (split, _) = super::sanitize(&slice.split);
-        let total = split.total();
+    fn slice(&mut self, slice: &StateSlice<'_>) {
+        let (times, _) = super::sanitize(&slice.times);
+        let total = times.total();
         if total <= 0.0 {
             return;
         }
         let index = self.index(slice.end.as_nanos().saturating_sub((total / 2.0) as u64));
         self.latest = self.latest.max(index);
-        let other = || ThreadSeries { name: "(other threads)".into(), splits: [Split::default(); BUCKETS], runs: None };
+        let other = || ThreadSeries { name: "(other threads)".into(), times: [StateTimes::default(); BUCKETS], runs: None };
         let row = if self.threads.contains_key(&slice.thread) { slice.thread } else { ThreadId(u32::MAX) };
         let thread = self.threads.entry(row).or_insert_with(other);
-        thread.splits[index].merge(&split);
+        thread.times[index].merge(&times);
         let mut ended = None;
         let mut id = GilId::default();
         if let Some(runs) = &mut thread.runs {
-            runs.extend_run(&split, slice.evidence);
+            runs.extend_run(&times, slice.evidence);
             id = runs.info.gil.unwrap_or_default();
             ended = runs.take_runs();
         }
-        let (holding, waiting, native) = (split.holding(), split.get(State::Waiting), split.get(State::Native));
+        let (holding, waiting, native) = (times.holding(), times.get(State::Waiting), times.get(State::Native));
         if ended.is_some() || waiting > 0.0 {
             if let Some(gil) = self.gil_row(id) {
                 ended.into_iter().for_each(|runs| gil.runs(runs, index));
@@ -255,7 +255,7 @@ impl Sink for Buckets {
         }
     }
 
-    fn gil(&mut self, sample: &GilLook) {
+    fn gil(&mut self, sample: &GilSample) {
         let index = self.index(sample.at.as_nanos());
         let span = sample.span.as_nanos() as f64;
         self.observed[index] += span;
@@ -267,14 +267,14 @@ impl Sink for Buckets {
         }
     }
 
-    fn exact(&mut self, measured: &Exact) {
+    fn interval(&mut self, measured: &MeasuredInterval) {
         let index = self.index(measured.end.as_nanos());
-        let nanos = measured.end.since(measured.begin).as_nanos() as f64;
+        let nanos = measured.end.saturating_since(measured.begin).as_nanos() as f64;
         if let Some(gil) = self.gil_row(measured.gil) {
             match measured.stretch {
-                Stretch::Wait => gil.exact_waits[index].record(nanos),
-                Stretch::Hold => gil.exact_holds[index].record(nanos),
-                Stretch::HandOver => {}
+                IntervalKind::Wait => gil.exact_waits[index].record(nanos),
+                IntervalKind::Hold => gil.exact_holds[index].record(nanos),
+                IntervalKind::ForcedSwitch => {}
             }
         }
     }

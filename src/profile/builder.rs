@@ -8,7 +8,7 @@ use super::stacks::Stacks;
 use super::threads::ThreadProfile;
 use super::{sanitize, Losses, Profile};
 use crate::ids::{GilId, ThreadId, Tid};
-use crate::sample::{Exact, GilLook, Sink, Slice, State, TargetFacts, ThreadFacts, ThreadTotals, WindowFacts};
+use crate::sample::{MeasuredInterval, GilSample, Sink, StateSlice, State, TargetInfo, ThreadInfo, ThreadTotals, CaptureStats};
 use rustc_hash::FxHashMap;
 
 /// How many threads have a row of their own.
@@ -74,18 +74,18 @@ impl ProfileBuilder {
     }
 
     /// The profile.
-    pub fn finish(mut self, target: TargetFacts, window: WindowFacts) -> Profile {
+    pub fn finish(mut self, target: TargetInfo, window: CaptureStats) -> Profile {
         self.threads.iter_mut().for_each(|t| t.close(window.exact));
         self.gils.sort_by_key(|g| g.id);
         let (stacks, leaves, stack_times) = self.stacks.finish();
         Profile {
-            target: TargetFacts {
+            target: TargetInfo {
                 cpus: zero_unless_finite(target.cpus),
                 quota: target.quota.map(zero_unless_finite),
                 machine_cpus: target.machine_cpus.map(zero_unless_finite),
                 ..target
             },
-            window: WindowFacts {
+            window: CaptureStats {
                 seconds: zero_unless_finite(window.seconds),
                 rate_hz: zero_unless_finite(window.rate_hz),
                 profiler_cpu: zero_unless_finite(window.profiler_cpu),
@@ -113,7 +113,7 @@ impl ProfileBuilder {
         if self.threads.len() <= MAX_THREADS {
             let name = if own { "(not announced)" } else { "(other threads)" };
             let gil = Some(GilId::default());
-            self.threads.push(ThreadProfile::new(ThreadFacts { id, tid: Tid(0), name: name.into(), python: false, main: false, gil }));
+            self.threads.push(ThreadProfile::new(ThreadInfo { id, tid: Tid(0), name: name.into(), python: false, main: false, gil }));
         }
         let index = self.threads.len() - 1;
         if own {
@@ -145,17 +145,17 @@ fn zero_unless_finite(n: f64) -> f64 {
 }
 
 impl Sink for ProfileBuilder {
-    fn thread(&mut self, info: &ThreadFacts) {
+    fn thread(&mut self, info: &ThreadInfo) {
         let (row, own) = self.row(info.id);
         if own {
             self.threads[row].info = info.clone();
         }
     }
 
-    fn slice(&mut self, slice: &Slice<'_>) {
-        let (split, lost) = sanitize(&slice.split);
+    fn slice(&mut self, slice: &StateSlice<'_>) {
+        let (times, lost) = sanitize(&slice.times);
         self.losses.invalid += u64::from(lost);
-        let total = split.total();
+        let total = times.total();
         if total <= 0.0 {
             return;
         }
@@ -163,14 +163,14 @@ impl Sink for ProfileBuilder {
         self.losses.threads += u64::from(!own);
         let thread = &mut self.threads[row];
         let gil = thread.info.gil.unwrap_or_default();
-        thread.add(&split);
+        thread.add(&times);
         if own {
-            thread.extend_run(&split, slice.evidence);
+            thread.extend_run(&times, slice.evidence);
         }
-        self.blocks.add(row, slice.end, &split);
+        self.blocks.add(row, slice.end, &times);
         let (stack, leaf) = self.stacks.intern(slice.stack, &mut self.functions, &mut self.losses);
-        self.stacks.add_time(row, stack, &split, &mut self.losses);
-        let waiting = split.get(State::Waiting);
+        self.stacks.add_time(row, stack, &times, &mut self.losses);
+        let waiting = times.get(State::Waiting);
         if waiting > 0.0 {
             let holder = slice.holder.map(|(_, stack)| self.stacks.intern(stack, &mut self.functions, &mut self.losses));
             self.losses.blame += u64::from(self.blame.add(leaf, holder.map(|(_, leaf)| leaf), waiting));
@@ -181,16 +181,16 @@ impl Sink for ProfileBuilder {
         }
     }
 
-    fn gil(&mut self, sample: &GilLook) {
+    fn gil(&mut self, sample: &GilSample) {
         if let Some(gil) = self.gil_row(sample.gil) {
             gil.add_sample(sample);
         }
     }
 
-    fn exact(&mut self, measured: &Exact) {
-        let nanos = measured.end.since(measured.begin).as_nanos() as f64;
+    fn interval(&mut self, measured: &MeasuredInterval) {
+        let nanos = measured.end.saturating_since(measured.begin).as_nanos() as f64;
         let (row, _) = self.row(measured.thread);
-        self.threads[row].record_interval(measured.stretch, nanos);
+        self.threads[row].record_interval(measured.kind, nanos);
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
@@ -203,18 +203,18 @@ impl Sink for ProfileBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Evidence, Frame, Function, Holder, Split, Stack, Trust};
+    use crate::sample::{Evidence, Frame, Function, Holder, StateTimes, Stack, StackStatus};
     use crate::units::Nanos;
     use std::sync::Arc;
 
     fn stack(name: &str) -> Arc<Stack> {
         let function = Arc::new(Function { name: name.into(), file: "app.py".into(), first_line: 1 });
-        Arc::new(Stack { frames: vec![Frame { function, line: 2 }], trust: Trust::Whole })
+        Arc::new(Stack { frames: vec![Frame { function, line: 2 }], status: StackStatus::Complete })
     }
 
-    fn slice<'a>(thread: u32, ms: u64, state: State, stack: &'a Arc<Stack>) -> Slice<'a> {
-        let (end, split) = (Nanos::from_millis(ms), Split::whole(state, 1e6));
-        Slice { thread: ThreadId(thread), end, split, evidence: Evidence::GilHolder, stack, holder: None }
+    fn slice<'a>(thread: u32, ms: u64, state: State, stack: &'a Arc<Stack>) -> StateSlice<'a> {
+        let (end, times) = (Nanos::from_millis(ms), StateTimes::single(state, 1e6));
+        StateSlice { thread: ThreadId(thread), end, times, evidence: Evidence::GilHolder, stack, holder: None }
     }
 
     #[test]
@@ -225,16 +225,16 @@ mod tests {
         for ms in 1..=1000 {
             let span = Nanos::from_millis(1);
             let (at, holder) = (Nanos::from_millis(ms), Holder::Thread(ThreadId(0)));
-            builder.gil(&GilLook { gil: GilId(0), at, span, holder, switches: Some(ms), waiters: 1, collecting: None });
+            builder.gil(&GilSample { gil: GilId(0), at, span, holder, switches: Some(ms), waiters: 1, collecting: None });
             builder.slice(&slice(0, ms, State::HoldingPython, &burn));
-            builder.slice(&Slice { holder: Some((ThreadId(0), &burn)), ..slice(1, ms, State::Waiting, &wait) });
+            builder.slice(&StateSlice { holder: Some((ThreadId(0), &burn)), ..slice(1, ms, State::Waiting, &wait) });
         }
         assert_eq!(builder.live(), LiveStats { samples: 1000, gil_busy: 1.0, waiters_mean: 1.0 });
-        let profile = builder.finish(TargetFacts::default(), WindowFacts::default());
+        let profile = builder.finish(TargetInfo::default(), CaptureStats::default());
         assert_eq!((profile.threads.len(), profile.gils.len(), profile.blame.len()), (2, 1, 1));
         assert!((profile.seconds() - 1.0).abs() < 1e-9);
-        let (_, stack, split) = profile.stacks().nth(1).unwrap();
-        assert_eq!((stack.leaf().unwrap().function.name.as_str(), split.get(State::Waiting)), ("wait", 1e9));
+        let (_, stack, times) = profile.stacks().nth(1).unwrap();
+        assert_eq!((stack.leaf().unwrap().function.name.as_str(), times.get(State::Waiting)), ("wait", 1e9));
         assert_eq!(profile.function(profile.blame[0].holder.unwrap()).name, "burn");
         assert_eq!(profile.losses, Losses::default());
     }
@@ -244,10 +244,10 @@ mod tests {
         let (burn, most) = (stack("burn"), MAX_THREADS as u32);
         let mut builder = ProfileBuilder::new();
         (0..most + 50).for_each(|n| builder.slice(&slice(n, 10, State::Native, &burn)));
-        let profile = builder.finish(TargetFacts::default(), WindowFacts::default());
+        let profile = builder.finish(TargetInfo::default(), CaptureStats::default());
         assert_eq!(profile.threads.len(), MAX_THREADS + 1);
         let other = profile.threads.last().unwrap();
-        assert_eq!((other.info.name.as_str(), other.split.total()), ("(other threads)", 50e6));
+        assert_eq!((other.info.name.as_str(), other.times.total()), ("(other threads)", 50e6));
         assert_eq!(profile.losses.threads, 50);
     }
 
@@ -256,11 +256,11 @@ mod tests {
         let burn = stack("burn");
         let mut builder = ProfileBuilder::new();
         for bad in [f64::NAN, f64::INFINITY, -1.0] {
-            let mut split = Split::whole(State::Io, 1e6);
-            split.add(State::Waiting, bad);
-            builder.slice(&Slice { split, ..slice(0, 1, State::Io, &burn) });
+            let mut times = StateTimes::single(State::Io, 1e6);
+            times.add(State::Waiting, bad);
+            builder.slice(&StateSlice { times, ..slice(0, 1, State::Io, &burn) });
         }
-        let profile = builder.finish(TargetFacts { cpus: f64::NAN, ..TargetFacts::default() }, WindowFacts::default());
-        assert_eq!((profile.losses.invalid, profile.threads[0].split.total(), profile.target.cpus), (3, 3e6, 0.0));
+        let profile = builder.finish(TargetInfo { cpus: f64::NAN, ..TargetInfo::default() }, CaptureStats::default());
+        assert_eq!((profile.losses.invalid, profile.threads[0].times.total(), profile.target.cpus), (3, 3e6, 0.0));
     }
 }

@@ -4,7 +4,7 @@
 //! What is joined is what a recording holds and what a profile is built from, so that both are the same to the last bit.
 
 use crate::ids::ThreadId;
-use crate::sample::{Evidence, Exact, GilLook, Sink, Slice, Split, Stack, State, ThreadFacts, ThreadTotals};
+use crate::sample::{Evidence, MeasuredInterval, GilSample, Sink, StateSlice, StateTimes, Stack, State, ThreadInfo, ThreadTotals};
 use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct CoalescingSink<S> {
 #[derive(Debug)]
 struct OpenSlice {
     end: Nanos,
-    split: Split,
+    times: StateTimes,
     /// The only state in it; `None` for a split by conservation.
     state: Option<State>,
     evidence: Evidence,
@@ -67,14 +67,14 @@ impl<S: Sink> CoalescingSink<S> {
 impl OpenSlice {
     fn emit(&self, thread: ThreadId, sink: &mut impl Sink) {
         let holder = self.holder.as_ref().map(|(id, stack)| (*id, stack));
-        let OpenSlice { end, split, evidence, stack, .. } = self;
-        sink.slice(&Slice { thread, end: *end, split: *split, evidence: *evidence, stack, holder });
+        let OpenSlice { end, times, evidence, stack, .. } = self;
+        sink.slice(&StateSlice { thread, end: *end, times: *times, evidence: *evidence, stack, holder });
     }
 
     /// Whether the slice says the same of the time that follows.
-    fn continues(&self, slice: &Slice<'_>, state: Option<State>, total: f64) -> bool {
-        let begin = slice.end.since(Nanos::from_nanos(total as u64));
-        let contiguous = begin.since(self.end).max(self.end.since(begin)).as_nanos() <= CONTIGUOUS_WITHIN_NANOS;
+    fn continues(&self, slice: &StateSlice<'_>, state: Option<State>, total: f64) -> bool {
+        let begin = slice.end.saturating_since(Nanos::from_nanos(total as u64));
+        let contiguous = begin.saturating_since(self.end).max(self.end.saturating_since(begin)).as_nanos() <= CONTIGUOUS_WITHIN_NANOS;
         let same_holder = match (&self.holder, slice.holder) {
             (None, None) => true,
             (Some((mine, their_stack)), Some((other, stack))) => *mine == other && same_lines(their_stack, stack),
@@ -82,7 +82,7 @@ impl OpenSlice {
         };
         contiguous && self.state == state
             && self.evidence == slice.evidence
-            && self.split.total() + total <= MAX_COALESCED_NANOS
+            && self.times.total() + total <= MAX_COALESCED_NANOS
             && same_holder
             && same_lines(&self.stack, slice.stack)
     }
@@ -90,14 +90,14 @@ impl OpenSlice {
 
 /// Whether two stacks are the same, on the same lines.
 fn same_lines(a: &Arc<Stack>, b: &Arc<Stack>) -> bool {
-    Arc::ptr_eq(a, b) || a.is_along(b) && a.frames.iter().zip(&b.frames).all(|(a, b)| a.line == b.line)
+    Arc::ptr_eq(a, b) || a.same_functions(b) && a.frames.iter().zip(&b.frames).all(|(a, b)| a.line == b.line)
 }
 
 /// In whole nanoseconds, with its only state where there is but one. What is no time at all is left for others to refuse.
-fn rounded(split: &Split) -> (Split, Option<State>) {
-    let (mut rounded, mut only, mut parts) = (Split::default(), None, 0);
+fn rounded(times: &StateTimes) -> (StateTimes, Option<State>) {
+    let (mut rounded, mut only, mut parts) = (StateTimes::default(), None, 0);
     for state in State::ALL {
-        let nanos = split.get(state).round();
+        let nanos = times.get(state).round();
         if nanos != 0.0 {
             rounded.add(state, nanos);
             only = Some(state);
@@ -108,21 +108,21 @@ fn rounded(split: &Split) -> (Split, Option<State>) {
 }
 
 impl<S: Sink> Sink for CoalescingSink<S> {
-    fn thread(&mut self, info: &ThreadFacts) {
+    fn thread(&mut self, info: &ThreadInfo) {
         self.emit(info.id);
         self.inner.thread(info);
     }
 
-    fn slice(&mut self, slice: &Slice<'_>) {
-        let (split, state) = rounded(&slice.split);
-        let total = split.total();
+    fn slice(&mut self, slice: &StateSlice<'_>) {
+        let (times, state) = rounded(&slice.times);
+        let total = times.total();
         if total == 0.0 {
             return;
         }
-        let slice = Slice { split, ..slice.clone() };
+        let slice = StateSlice { times, ..slice.clone() };
         if let Some(open) = self.open.get_mut(&slice.thread) {
             if open.continues(&slice, state, total) {
-                open.split.merge(&split);
+                open.times.merge(&times);
                 open.end = slice.end;
                 return;
             }
@@ -131,19 +131,19 @@ impl<S: Sink> Sink for CoalescingSink<S> {
         // Also false for what is no number.
         if total < MAX_COALESCED_NANOS {
             let holder = slice.holder.map(|(id, stack)| (id, stack.clone()));
-            let Slice { thread, end, evidence, stack, .. } = slice;
-            self.open.insert(thread, OpenSlice { end, split, state, evidence, stack: stack.clone(), holder });
+            let StateSlice { thread, end, evidence, stack, .. } = slice;
+            self.open.insert(thread, OpenSlice { end, times, state, evidence, stack: stack.clone(), holder });
         } else {
             self.inner.slice(&slice);
         }
     }
 
-    fn gil(&mut self, sample: &GilLook) {
+    fn gil(&mut self, sample: &GilSample) {
         self.inner.gil(sample);
     }
 
-    fn exact(&mut self, measured: &Exact) {
-        self.inner.exact(measured);
+    fn interval(&mut self, measured: &MeasuredInterval) {
+        self.inner.interval(measured);
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
@@ -161,25 +161,25 @@ mod tests {
     struct Emitted(Vec<(u32, u64, f64)>);
 
     impl Sink for Emitted {
-        fn thread(&mut self, _: &ThreadFacts) {}
-        fn gil(&mut self, _: &GilLook) {}
+        fn thread(&mut self, _: &ThreadInfo) {}
+        fn gil(&mut self, _: &GilSample) {}
         fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
-        fn slice(&mut self, slice: &Slice<'_>) {
-            self.0.push((slice.thread.0, slice.end.as_nanos() / 1000, slice.split.total()));
+        fn slice(&mut self, slice: &StateSlice<'_>) {
+            self.0.push((slice.thread.0, slice.end.as_nanos() / 1000, slice.times.total()));
         }
     }
 
     /// One letter a millisecond: the state, and a capital for another line.
     fn emitted(timeline: &str) -> Vec<(u32, u64, f64)> {
         let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
-        let stack = |line| Arc::new(Stack { frames: vec![Frame { function: function.clone(), line }], trust: Default::default() });
+        let stack = |line| Arc::new(Stack { frames: vec![Frame { function: function.clone(), line }], status: Default::default() });
         let mut coalescing = CoalescingSink::new(Emitted::default());
         for (ms, letter) in timeline.chars().enumerate() {
             let state = if letter.eq_ignore_ascii_case(&'w') { State::Waiting } else { State::Io };
             let end = Nanos::from_micros((ms as u64 + 1) * 1000);
             let stack = stack(if letter.is_uppercase() { 2 } else { 1 });
-            let split = Split::whole(state, 1e6 + 0.3);
-            coalescing.slice(&Slice { thread: ThreadId(7), end, split, evidence: Evidence::GilFutex, stack: &stack, holder: None });
+            let times = StateTimes::single(state, 1e6 + 0.3);
+            coalescing.slice(&StateSlice { thread: ThreadId(7), end, times, evidence: Evidence::GilFutex, stack: &stack, holder: None });
         }
         coalescing.finish().0
     }
@@ -199,9 +199,9 @@ mod tests {
         let stack = Arc::new(Stack::empty());
         let mut coalescing = CoalescingSink::new(Emitted::default());
         for (ms, nanos) in [(1, 1e6), (5, 1e6), (6, f64::NAN), (7, 1e6)] {
-            let split = Split::whole(State::Io, nanos);
+            let times = StateTimes::single(State::Io, nanos);
             let end = Nanos::from_millis(ms);
-            coalescing.slice(&Slice { thread: ThreadId(0), end, split, evidence: Evidence::Syscall, stack: &stack, holder: None });
+            coalescing.slice(&StateSlice { thread: ThreadId(0), end, times, evidence: Evidence::Syscall, stack: &stack, holder: None });
         }
         let emitted = coalescing.finish().0;
         assert_eq!(emitted.iter().map(|t| t.1).collect::<Vec<_>>(), [1000, 5000, 6000, 7000]);

@@ -7,7 +7,7 @@
 //! so the latest looks are kept; a slice later than all of those adds nothing, which makes `contended` a floor.
 
 use crate::ids::GilId;
-use crate::sample::{GilLook, Holder};
+use crate::sample::{GilSample, Holder};
 use crate::units::Nanos;
 use std::collections::VecDeque;
 
@@ -77,12 +77,12 @@ impl GilProfile {
     /// Changes of the holder per second, by CPython's own count. `None` where it cannot be read, or ran backwards.
     pub fn switches_per_s(&self) -> Option<f64> {
         let ((t0, n0), (t1, n1)) = (self.first?, self.last?);
-        let seconds = t1.since(t0).as_secs_f64();
+        let seconds = t1.saturating_since(t0).as_secs_f64();
         (seconds > 0.0 && n1 >= n0).then(|| (n1 - n0) as f64 / seconds)
     }
 
     /// Adds a look.
-    pub(super) fn add_sample(&mut self, sample: &GilLook) {
+    pub(super) fn add_sample(&mut self, sample: &GilSample) {
         let span = sample.span.as_nanos();
         self.samples += 1;
         self.observed += span as f64;
@@ -108,7 +108,7 @@ impl GilProfile {
     /// Adds a slice's waiting: `waiting` out of the `total` nanoseconds that end at `end`.
     pub(super) fn add_wait(&mut self, end: Nanos, waiting: f64, total: f64) {
         self.waiting += waiting;
-        let begin = end.since(Nanos::from_nanos(total as u64)).as_nanos();
+        let begin = end.saturating_since(Nanos::from_nanos(total as u64)).as_nanos();
         let wait = WaitChance { begin, end: end.as_nanos(), chance: waiting / total };
         let newest = self.recent.back().map_or(0, |r| r.end);
         self.apply_wait(wait);
@@ -158,9 +158,9 @@ mod tests {
     use super::*;
     use crate::ids::ThreadId;
 
-    fn sample(ms: u64, waiters: u32, switches: Option<u64>) -> GilLook {
+    fn sample(ms: u64, waiters: u32, switches: Option<u64>) -> GilSample {
         let holder = if ms.is_multiple_of(2) { Holder::Nobody } else { Holder::Thread(ThreadId(0)) };
-        GilLook { gil: GilId(0), at: Nanos::from_millis(ms), span: Nanos::from_millis(1), holder, switches, waiters, collecting: None }
+        GilSample { gil: GilId(0), at: Nanos::from_millis(ms), span: Nanos::from_millis(1), holder, switches, waiters, collecting: None }
     }
 
     #[test]

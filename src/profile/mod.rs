@@ -28,16 +28,16 @@ pub use stacks::{StackId, StackTime};
 pub use coalesce::CoalescingSink;
 pub use threads::{Measured, ThreadProfile};
 
-use crate::sample::{Function, Split, Stack, TargetFacts, WindowFacts};
+use crate::sample::{Function, StateTimes, Stack, TargetInfo, CaptureStats};
 use std::sync::Arc;
 
 /// One window of one process, as numbers.
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// The process.
-    pub target: TargetFacts,
+    pub target: TargetInfo,
     /// The measuring.
-    pub window: WindowFacts,
+    pub window: CaptureStats,
     /// Every thread, in the order in which they were met.
     pub threads: Vec<ThreadProfile>,
     /// Every GIL, by number.
@@ -99,8 +99,8 @@ impl Profile {
     }
 
     /// Every thread's stacks with their time, in nanoseconds per state: what flame graphs are made of.
-    pub fn stacks(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, &Split)> {
-        self.stack_times.iter().filter_map(|w| Some((self.threads.get(w.thread)?, self.stack(w.stack).as_ref(), &w.split)))
+    pub fn stacks(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, &StateTimes)> {
+        self.stack_times.iter().filter_map(|w| Some((self.threads.get(w.thread)?, self.stack(w.stack).as_ref(), &w.times)))
     }
 
     /// Every thread's waiting by the stack that waited and the one that held, in nanoseconds.
@@ -114,11 +114,11 @@ impl Profile {
 const MAX_PART_NANOS: f64 = 1e17;
 
 /// A split with only times in it, and whether anything had to go.
-fn sanitize(split: &Split) -> (Split, bool) {
-    let mut clean = Split::default();
+fn sanitize(times: &StateTimes) -> (StateTimes, bool) {
+    let mut clean = StateTimes::default();
     let mut lost = false;
     for state in crate::sample::State::ALL {
-        let nanos = split.get(state);
+        let nanos = times.get(state);
         if (0.0..=MAX_PART_NANOS).contains(&nanos) {
             clean.add(state, nanos);
         } else {

@@ -5,7 +5,7 @@
 use super::functions::{FunctionId, Functions, NO_PYTHON, OTHER_FUNCTIONS};
 use super::intern::PointerCache;
 use super::Losses;
-use crate::sample::{Frame, Split, Stack, Trust};
+use crate::sample::{Frame, StateTimes, Stack, StackStatus};
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,10 +38,10 @@ pub struct StackTime {
     /// Which stack.
     pub stack: StackId,
     /// Nanoseconds per state.
-    pub split: Split,
+    pub times: StateTimes,
 }
 
-type StackKey = (Box<[(FunctionId, u32)]>, Trust);
+type StackKey = (Box<[(FunctionId, u32)]>, StackStatus);
 
 /// The stacks met so far.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) struct Stacks {
     list: Vec<Arc<Stack>>,
     leaves: Vec<FunctionId>,
     frames: usize,
-    stack_times: FxHashMap<(usize, StackId), Split>,
+    stack_times: FxHashMap<(usize, StackId), StateTimes>,
 }
 
 impl Stacks {
@@ -61,7 +61,7 @@ impl Stacks {
         Stacks {
             by_pointer: PointerCache::default(),
             by_content: HashMap::new(),
-            list: vec![Arc::new(Stack { frames: vec![other], trust: Trust::Cut })],
+            list: vec![Arc::new(Stack { frames: vec![other], status: StackStatus::Truncated })],
             leaves: vec![OTHER_FUNCTIONS],
             frames: 0,
             stack_times: FxHashMap::default(),
@@ -88,7 +88,7 @@ impl Stacks {
     fn by_content(&mut self, stack: &Arc<Stack>, functions: &mut Functions, losses: &mut Losses) -> StackId {
         let numbered: Box<[(FunctionId, u32)]> = stack.frames.iter().map(|f| (functions.intern(&f.function), f.line)).collect();
         losses.functions += numbered.iter().filter(|(id, _)| *id == OTHER_FUNCTIONS).count() as u64;
-        let key = (numbered, stack.trust);
+        let key = (numbered, stack.status);
         if let Some(&id) = self.by_content.get(&key) {
             return id;
         }
@@ -98,7 +98,7 @@ impl Stacks {
         let id = StackId(self.list.len() as u32);
         // Made anew from the functions kept, so that the target's many copies of one name are not kept alive by its stacks.
         let frames = key.0.iter().map(|&(f, line)| Frame { function: Arc::clone(functions.get(f)), line }).collect();
-        self.list.push(Arc::new(Stack { frames, trust: stack.trust }));
+        self.list.push(Arc::new(Stack { frames, status: stack.status }));
         self.leaves.push(key.0.last().map_or(NO_PYTHON, |&(leaf, _)| leaf));
         self.frames += key.0.len();
         self.by_content.insert(key, id);
@@ -106,16 +106,16 @@ impl Stacks {
     }
 
     /// Adds a thread's time on a stack.
-    pub(super) fn add_time(&mut self, thread: usize, stack: StackId, split: &Split, losses: &mut Losses) {
+    pub(super) fn add_time(&mut self, thread: usize, stack: StackId, times: &StateTimes, losses: &mut Losses) {
         let full = self.stack_times.len() >= MAX_STACK_TIMES && !self.stack_times.contains_key(&(thread, stack));
         losses.stacks += u64::from(full && stack != OTHER_STACKS);
         let stack = if full { OTHER_STACKS } else { stack };
-        self.stack_times.entry((thread, stack)).or_default().merge(split);
+        self.stack_times.entry((thread, stack)).or_default().merge(times);
     }
 
     /// Stacks and leaves by number, and the times in a fixed order.
     pub(super) fn finish(self) -> (Vec<Arc<Stack>>, Vec<FunctionId>, Vec<StackTime>) {
-        let mut stack_times: Vec<StackTime> = self.stack_times.into_iter().map(|((thread, stack), split)| StackTime { thread, stack, split }).collect();
+        let mut stack_times: Vec<StackTime> = self.stack_times.into_iter().map(|((thread, stack), times)| StackTime { thread, stack, times }).collect();
         stack_times.sort_by_key(|w| (w.thread, w.stack));
         (self.list, self.leaves, stack_times)
     }
@@ -128,7 +128,7 @@ mod tests {
 
     fn stack(lines: &[u32]) -> Arc<Stack> {
         let frame = |&line: &u32| Frame { function: Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 }), line };
-        Arc::new(Stack { frames: lines.iter().map(frame).collect(), trust: Trust::Whole })
+        Arc::new(Stack { frames: lines.iter().map(frame).collect(), status: StackStatus::Complete })
     }
 
     #[test]

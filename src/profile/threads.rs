@@ -4,15 +4,15 @@
 //! distance between two looks is not seen, so counts are floors and lengths are estimates.
 
 use super::histogram::Histogram;
-use crate::sample::{Evidence, Split, State, Stretch, ThreadFacts, ThreadTotals};
+use crate::sample::{Evidence, StateTimes, State, IntervalKind, ThreadInfo, ThreadTotals};
 
 /// One thread over the window.
 #[derive(Clone, Debug)]
 pub struct ThreadProfile {
     /// Who it is.
-    pub info: ThreadFacts,
+    pub info: ThreadInfo,
     /// Nanoseconds per state.
-    pub split: Split,
+    pub times: StateTimes,
     /// The kernel's totals; `None` when the thread was still running at the last word of it.
     pub totals: Option<ThreadTotals>,
     /// Uninterrupted holds: runs of looks, or measured ones (see `measured`).
@@ -51,10 +51,10 @@ enum RunKind {
 
 impl ThreadProfile {
     /// A thread without any time yet.
-    pub(super) fn new(info: ThreadFacts) -> ThreadProfile {
+    pub(super) fn new(info: ThreadInfo) -> ThreadProfile {
         ThreadProfile {
             info,
-            split: Split::default(),
+            times: StateTimes::default(),
             totals: None,
             hold_runs: Histogram::default(),
             wait_runs: Histogram::default(),
@@ -69,17 +69,17 @@ impl ThreadProfile {
     }
 
     /// Adds a slice to the totals.
-    pub(super) fn add(&mut self, split: &Split) {
-        self.split.merge(split);
+    pub(super) fn add(&mut self, times: &StateTimes) {
+        self.times.merge(times);
     }
 
     /// Adds a slice to the runs. Not for the row that stands for many threads: theirs do not follow one another.
-    pub(super) fn extend_run(&mut self, split: &Split, evidence: Evidence) {
-        let kind = dominant(split);
+    pub(super) fn extend_run(&mut self, times: &StateTimes, evidence: Evidence) {
+        let kind = dominant(times);
         match &mut self.run {
-            Some((current, nanos)) if *current == kind => *nanos += split.total(),
+            Some((current, nanos)) if *current == kind => *nanos += times.total(),
             run => {
-                let before = run.replace((kind, split.total()));
+                let before = run.replace((kind, times.total()));
                 self.begin_run(before, kind, evidence);
             }
         }
@@ -112,12 +112,12 @@ impl ThreadProfile {
     }
 
     /// Adds a measured stretch.
-    pub(super) fn record_interval(&mut self, stretch: Stretch, nanos: f64) {
-        match stretch {
-            Stretch::Wait => self.exact_waits.record(nanos),
-            Stretch::Hold => self.exact_holds.record(nanos),
+    pub(super) fn record_interval(&mut self, kind: IntervalKind, nanos: f64) {
+        match kind {
+            IntervalKind::Wait => self.exact_waits.record(nanos),
+            IntervalKind::Hold => self.exact_holds.record(nanos),
             // Its time is in the slices; it is not a wait of its own, since nothing was taken.
-            Stretch::HandOver => {}
+            IntervalKind::ForcedSwitch => {}
         }
     }
 
@@ -137,9 +137,9 @@ impl ThreadProfile {
     }
 }
 
-fn dominant(split: &Split) -> RunKind {
-    let (hold, wait) = (split.holding(), split.get(State::Waiting));
-    let other = split.total() - hold - wait;
+fn dominant(times: &StateTimes) -> RunKind {
+    let (hold, wait) = (times.holding(), times.get(State::Waiting));
+    let other = times.total() - hold - wait;
     if hold >= wait && hold >= other {
         RunKind::Hold
     } else if wait >= other {
@@ -156,7 +156,7 @@ mod tests {
 
     /// One letter per millisecond: H holds, W waits, I sleeps, n native by conservation.
     fn run(timeline: &str) -> ThreadProfile {
-        let info = ThreadFacts { id: ThreadId(0), tid: Tid(1), name: String::new(), python: true, main: false, gil: Some(GilId(0)) };
+        let info = ThreadInfo { id: ThreadId(0), tid: Tid(1), name: String::new(), python: true, main: false, gil: Some(GilId(0)) };
         let mut thread = ThreadProfile::new(info);
         for letter in timeline.chars() {
             let (state, evidence) = match letter {
@@ -165,7 +165,7 @@ mod tests {
                 'n' => (State::Native, Evidence::Conservation),
                 _ => (State::Io, Evidence::Syscall),
             };
-            thread.extend_run(&Split::whole(state, 1e6), evidence);
+            thread.extend_run(&StateTimes::single(state, 1e6), evidence);
         }
         thread.close(false);
         thread
@@ -188,10 +188,10 @@ mod tests {
     fn measured_lengths_stand_in_for_runs() {
         for (exact, holds) in [(false, false), (true, false), (true, true)] {
             let mut t = run("HHWWWWHIII");
-            t.record_interval(Stretch::Wait, 3.5e6);
-            t.record_interval(Stretch::HandOver, 1e3);
+            t.record_interval(IntervalKind::Wait, 3.5e6);
+            t.record_interval(IntervalKind::ForcedSwitch, 1e3);
             if holds {
-                t.record_interval(Stretch::Hold, 2.5e6);
+                t.record_interval(IntervalKind::Hold, 2.5e6);
             }
             t.close(exact);
             let max = if exact { 3.5e6 } else { 4e6 };

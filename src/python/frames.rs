@@ -18,7 +18,7 @@ use super::layout::{Anchor, Layout, Position};
 use crate::ids::Addr;
 use crate::process::memory::{Memory, Part, ReadError};
 use crate::process::pod;
-use crate::sample::Trust;
+use crate::sample::StackStatus;
 use copies::Copies;
 use root::Root;
 
@@ -57,17 +57,17 @@ pub struct RawStack {
     /// Leaf first.
     pub frames: Vec<RawFrame>,
     /// How much of them can be relied on.
-    pub trust: Trust,
+    pub status: StackStatus,
 }
 
 impl Clone for RawStack {
     fn clone(&self) -> RawStack {
-        RawStack { frames: self.frames.clone(), trust: self.trust }
+        RawStack { frames: self.frames.clone(), status: self.status }
     }
     /// Into the room that there is.
     fn clone_from(&mut self, from: &RawStack) {
         self.frames.clone_from(&from.frames);
-        self.trust = from.trust;
+        self.status = from.status;
     }
 }
 
@@ -174,7 +174,7 @@ impl FrameReader {
             stuck = if ends == [WalkEnd::Root, WalkEnd::Root] && self.walks[0].frames == self.walks[1].frames { stuck + 1 } else { 0 };
             if stuck == STUCK_ROUNDS {
                 self.result.frames.clone_from(&self.walks[0].frames);
-                self.result.trust = Trust::Cut;
+                self.result.status = StackStatus::Truncated;
                 return Ok(());
             }
             if let Some(walk) = done.iter().position(|&d| d) {
@@ -385,7 +385,7 @@ impl RawStack {
     /// As [`RawStack::merge`], of walks that are not of one moment.
     fn merge_torn(&mut self, a: &Walk, b: &Walk) {
         self.merge(a, b, false);
-        self.trust = Trust::Moving;
+        self.status = StackStatus::Torn;
     }
 
     /// Becomes what two walks have in common, counted from the root.
@@ -402,10 +402,10 @@ impl RawStack {
             }
         }
         let whole = same == a.frames.len() && same == b.frames.len() && !a.cleared && !b.cleared;
-        self.trust = match (whole, cut) {
-            (false, _) => Trust::Moving,
-            (true, true) => Trust::Cut,
-            (true, false) => Trust::Whole,
+        self.status = match (whole, cut) {
+            (false, _) => StackStatus::Torn,
+            (true, true) => StackStatus::Truncated,
+            (true, false) => StackStatus::Complete,
         };
         self.frames.clear();
         self.frames.extend_from_slice(&a.frames[a.frames.len() - same..]);

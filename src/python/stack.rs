@@ -5,7 +5,7 @@ use super::frames::{FrameReader, RawFrame, RawStack};
 use super::layout::{Layout, Position};
 use crate::ids::Addr;
 use crate::process::memory::{split_parts, Memory, Part, ReadError};
-use crate::sample::{Frame, Function, Stack, Trust};
+use crate::sample::{Frame, Function, Stack, StackStatus};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -38,15 +38,15 @@ impl Default for Symbols {
 
 impl Symbols {
     /// The stack of these frames, root first: the same `Arc` as long as it is remembered.
-    fn stack(&mut self, resolved: &[ResolvedFrame], trust: Trust) -> Arc<Stack> {
+    fn stack(&mut self, resolved: &[ResolvedFrame], status: StackStatus) -> Arc<Stack> {
         // FNV-1a over words. Two stacks of one number take each other's place, which costs time and no more.
         let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
-        let number = resolved.iter().fold(trust as u64, |hash, k| mix(mix(hash, Arc::as_ptr(self.function(k)) as u64), k.line.into()));
-        if let Some(stack) = self.stacks.get(&number).filter(|stack| self.matches(stack, resolved, trust)) {
+        let number = resolved.iter().fold(status as u64, |hash, k| mix(mix(hash, Arc::as_ptr(self.function(k)) as u64), k.line.into()));
+        if let Some(stack) = self.stacks.get(&number).filter(|stack| self.matches(stack, resolved, status)) {
             return stack.clone();
         }
         let frames = resolved.iter().map(|k| Frame { function: self.function(k).clone(), line: k.line }).collect();
-        let stack = Arc::new(Stack { frames, trust });
+        let stack = Arc::new(Stack { frames, status });
         if self.stacks.len() >= MAX_STACKS || self.frames + resolved.len() > MAX_FRAMES {
             self.stacks.clear();
             self.frames = 0;
@@ -56,9 +56,9 @@ impl Symbols {
         stack
     }
 
-    fn matches(&self, stack: &Stack, resolved: &[ResolvedFrame], trust: Trust) -> bool {
+    fn matches(&self, stack: &Stack, resolved: &[ResolvedFrame], status: StackStatus) -> bool {
         let same = |(frame, resolved): (&Frame, &ResolvedFrame)| frame.line == resolved.line && Arc::ptr_eq(&frame.function, self.function(resolved));
-        stack.trust == trust && stack.frames.len() == resolved.len() && stack.frames.iter().zip(resolved).all(same)
+        stack.status == status && stack.frames.len() == resolved.len() && stack.frames.iter().zip(resolved).all(same)
     }
 
     fn function<'a>(&'a self, resolved: &'a ResolvedFrame) -> &'a Arc<Function> {
@@ -151,13 +151,13 @@ impl ThreadStack {
             self.calls.clear();
         }
         let outcome = self.resolve(mem, layout, &mut symbols.codes);
-        self.in_c_call = self.raw.trust == Trust::Whole && self.leaf_is_call(mem, layout);
+        self.in_c_call = self.raw.status == StackStatus::Complete && self.leaf_is_call(mem, layout);
         if outcome.is_err() {
             // The next read must not take this for what it stands for.
             self.reads = 0;
             return outcome;
         }
-        self.stack = symbols.stack(&self.resolved, self.raw.trust);
+        self.stack = symbols.stack(&self.resolved, self.raw.status);
         Ok(())
     }
 

@@ -16,8 +16,8 @@ use gilprof::python::layout::debug_offsets::layout_from_target;
 use gilprof::python::layout::validate::PublishedField;
 use gilprof::python::layout::{for_version, Layout, Minor, LayoutTable};
 use gilprof::sample::{
-    Evidence, Frame, Function, GilLook, Holder, Sink, Slice, Split, Stack, State, TargetFacts, ThreadFacts, ThreadTotals, Trust,
-    WindowFacts,
+    Evidence, Frame, Function, GilSample, Holder, Sink, StateSlice, StateTimes, Stack, State, TargetInfo, ThreadInfo, ThreadTotals, StackStatus,
+    CaptureStats,
 };
 use gilprof::units::Nanos;
 use std::sync::Arc;
@@ -91,10 +91,10 @@ fn a_free_threaded_build_is_recognised_and_its_gil_read() {
 fn computed(free_threaded: bool, gil_enabled: bool) -> Report {
     let mut builder = ProfileBuilder::new();
     let function = Arc::new(Function { name: "burn".into(), file: "app.py".into(), first_line: 3 });
-    let stack = Arc::new(Stack { frames: vec![Frame { function, line: 4 }], trust: Trust::Whole });
+    let stack = Arc::new(Stack { frames: vec![Frame { function, line: 4 }], status: StackStatus::Complete });
     for n in 0..2 {
         let (id, tid, name) = (ThreadId(n), Tid(40 + n as i32), format!("worker-{n}"));
-        builder.thread(&ThreadFacts { id, tid, name, python: true, main: n == 0, gil: Some(GilId(0)) });
+        builder.thread(&ThreadInfo { id, tid, name, python: true, main: n == 0, gil: Some(GilId(0)) });
     }
     let millisecond = Nanos::from_millis(1);
     for ms in 1..=2000u64 {
@@ -106,19 +106,19 @@ fn computed(free_threaded: bool, gil_enabled: bool) -> Report {
                 (true, false) => State::Waiting,
             };
             let behind = (state == State::Waiting).then_some((ThreadId(holder), &stack));
-            let split = Split::whole(state, millisecond.as_nanos() as f64);
-            builder.slice(&Slice { thread: ThreadId(n), end: at, split, evidence: Evidence::GilHolder, stack: &stack, holder: behind });
+            let times = StateTimes::single(state, millisecond.as_nanos() as f64);
+            builder.slice(&StateSlice { thread: ThreadId(n), end: at, times, evidence: Evidence::GilHolder, stack: &stack, holder: behind });
         }
         let (holder, waiters) = if gil_enabled { (Holder::Thread(ThreadId(holder)), 1) } else { (Holder::Nobody, 0) };
-        builder.gil(&GilLook { gil: GilId(0), at, span: millisecond, holder, switches: Some(ms / 5), waiters, collecting: None });
+        builder.gil(&GilSample { gil: GilId(0), at, span: millisecond, holder, switches: Some(ms / 5), waiters, collecting: None });
     }
     for n in 0..2 {
         let seen = Nanos::from_millis(2000);
         let cpu = if gil_enabled { Nanos::from_millis(1000) } else { seen };
         builder.thread_end(ThreadId(n), ThreadTotals { cpu, run_queue: Nanos::ZERO, seen });
     }
-    let target = TargetFacts { python: "3.14.10".into(), free_threaded, gil_enabled, interpreters: 1, cpus: 2.0, ..TargetFacts::default() };
-    let window = WindowFacts { seconds: 2.0, rate_hz: 1000.0, looks: 2000, ..WindowFacts::default() };
+    let target = TargetInfo { python: "3.14.10".into(), free_threaded, gil_enabled, interpreters: 1, cpus: 2.0, ..TargetInfo::default() };
+    let window = CaptureStats { seconds: 2.0, rate_hz: 1000.0, samples: 2000, ..CaptureStats::default() };
     analysis::report(&builder.finish(target, window))
 }
 

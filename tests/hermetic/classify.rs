@@ -20,7 +20,7 @@ use gilprof::capture::classify::{classify, Classification, DropRequest, Observat
 use gilprof::ids::ThreadId;
 use gilprof::process::kernel_stack::KernelStackState;
 use gilprof::process::threads::SchedStat;
-use gilprof::sample::{Evidence, Split, Stack, State};
+use gilprof::sample::{Evidence, StateTimes, Stack, State};
 use gilprof::units::Nanos;
 use std::sync::Arc;
 
@@ -33,11 +33,11 @@ fn tenths(c: char) -> u64 {
 }
 
 /// Plays a timeline; the milliseconds of each state.
-fn play(sees: &str, cpu: &str, queue: &str) -> Split {
+fn play(sees: &str, cpu: &str, queue: &str) -> StateTimes {
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat { cpu: Nanos::from_millis(500), run_queue: Nanos::from_millis(50), runs: 10 };
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
-    let mut split = Split::default();
+    let mut times = StateTimes::default();
     let columns = sees.chars().zip(cpu.chars().chain(std::iter::repeat(' '))).zip(queue.chars().chain(std::iter::repeat(' ')));
     let (mut ran, mut slept) = (false, false);
     for (i, ((see, cpu), queue)) in columns.enumerate() {
@@ -82,17 +82,17 @@ fn play(sees: &str, cpu: &str, queue: &str) -> Split {
         let now = KernelView { task_state: place, assumed: false, stat: (see != 'U').then_some(stat), kernel_state: whereabouts };
         let classification = machine.classify(&now, &claims);
         let at = Nanos::from_millis(i as u64 + 1);
-        machine.attribute(at, &now, classification, &stack, None, &mut |_, part, _| split.merge(&part));
+        machine.attribute(at, &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
     }
-    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
-    assert!((split.total() / 1e6 - sees.len() as f64).abs() < 1e-6, "time was lost: {split:?}");
-    split
+    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| times.merge(&part));
+    assert!((times.total() / 1e6 - sees.len() as f64).abs() < 1e-6, "time was lost: {split:?}");
+    times
 }
 
 #[track_caller]
-fn expect(split: Split, expected: &[(State, f64)]) {
+fn expect(times: StateTimes, expected: &[(State, f64)]) {
     for state in State::ALL {
-        let ms = split.get(state) / 1e6;
+        let ms = times.get(state) / 1e6;
         let want = expected.iter().find(|(s, _)| *s == state).map_or(0.0, |(_, ms)| *ms);
         assert!((ms - want).abs() < 0.11, "{}: {ms:.2} ms, expected {want:.2} ms in {split:?}", state.label());
     }
@@ -181,7 +181,7 @@ fn who_cannot_have_had_the_gil_is_not_asked() {
     let (stack, stat) = (Arc::new(Stack::empty()), SchedStat { runs: 5, ..SchedStat::default() });
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
     assert!(!machine.was_waiting());
-    look(&mut machine, 1, TaskState::GilFutex, stat, &stack, &mut Split::default());
+    look(&mut machine, 1, TaskState::GilFutex, stat, &stack, &mut StateTimes::default());
     assert!(machine.was_waiting());
     assert_eq!(machine.extend_wait(Nanos::from_millis(4)), Nanos::from_millis(3));
     assert_eq!((machine.last_state(), machine.was_waiting()), ((State::Waiting, Evidence::SameHolder), true));
@@ -191,45 +191,45 @@ fn who_cannot_have_had_the_gil_is_not_asked() {
 }
 
 /// One look at a thread that does not hold the GIL.
-fn look(machine: &mut ThreadStateMachine, ms: u64, place: TaskState, stat: SchedStat, stack: &Arc<Stack>, split: &mut Split) {
+fn look(machine: &mut ThreadStateMachine, ms: u64, place: TaskState, stat: SchedStat, stack: &Arc<Stack>, times: &mut StateTimes) {
     let place = if machine.is_still_asleep(Some(stat)) { TaskState::NotRunSince } else { place };
     let now = KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: None };
     let classification = machine.classify(&now, &InterpreterView::default());
-    machine.attribute(Nanos::from_millis(ms), &now, classification, stack, None, &mut |_, part, _| split.merge(&part));
+    machine.attribute(Nanos::from_millis(ms), &now, classification, stack, None, &mut |_, part, _| times.merge(&part));
 }
 
 #[test]
 fn long_sleepers_are_looked_at_seldom_and_lose_no_time() {
     for who in 0..20 {
         let (stack, mut stat) = (Arc::new(Stack::empty()), SchedStat { runs: 5, ..SchedStat::default() });
-        let (mut machine, mut split, mut looks) = (ThreadStateMachine::new(Nanos::ZERO, Some(stat), false), Split::default(), 0);
+        let (mut machine, mut times, mut looks) = (ThreadStateMachine::new(Nanos::ZERO, Some(stat), false), StateTimes::default(), 0);
         let mut last = 0;
         for ms in 1..=4000 {
             if machine.next_poll_at(ThreadId(who)) <= Nanos::from_millis(ms) {
                 assert!(ms - last <= 1 + last / 64, "a rest of {} ms after {last}", ms - last);
-                (looks, last) = (looks + 1, ms);
-                look(&mut machine, ms, TaskState::Syscall, stat, &stack, &mut split);
+                (samples, last) = (looks + 1, ms);
+                look(&mut machine, ms, TaskState::Syscall, stat, &stack, &mut times);
             }
         }
         assert!((200..=700).contains(&looks), "{looks} looks of 4000");
         // The GIL says that it holds, so that it is looked at.
-        machine.fill_idle_until(Nanos::from_millis(4000), &stack, &mut |_, part, _| split.merge(&part));
+        machine.fill_idle_until(Nanos::from_millis(4000), &stack, &mut |_, part, _| times.merge(&part));
         stat = SchedStat { cpu: Nanos::from_millis(3), runs: 6, ..stat };
         let now = KernelView { task_state: TaskState::Runnable, assumed: false, stat: Some(stat), kernel_state: None };
         let claims = InterpreterView { held_before: true, held_after: true, ..InterpreterView::default() };
         let classification = machine.classify(&now, &claims);
-        machine.attribute(Nanos::from_millis(4003), &now, classification, &stack, None, &mut |_, part, _| split.merge(&part));
+        machine.attribute(Nanos::from_millis(4003), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
         assert!(machine.next_poll_at(ThreadId(who)) <= Nanos::from_millis(4004));
-        machine.finish(Nanos::from_millis(4003), Some(stat), &stack, &mut |_, part, _| split.merge(&part));
-        assert!((split.get(State::Io) - 4000e6).abs() < 1e3 && (split.get(State::HoldingPython) - 3e6).abs() < 1e3, "{split:?}");
+        machine.finish(Nanos::from_millis(4003), Some(stat), &stack, &mut |_, part, _| times.merge(&part));
+        assert!((times.get(State::Io) - 4000e6).abs() < 1e3 && (times.get(State::HoldingPython) - 3e6).abs() < 1e3, "{split:?}");
     }
 }
 
 #[test]
 fn holding_in_turns() {
     // Two rounds of a pure-Python thread: it holds for 5 ms and waits for 5.
-    let split = play("WWWWWHHHHHWWWWWHHHHHW", "1    XXXXX1    XXXXX1", "");
-    expect(split, &[(State::Waiting, 11.0), (State::HoldingPython, 10.0)]);
+    let times = play("WWWWWHHHHHWWWWWHHHHHW", "1    XXXXX1    XXXXX1", "");
+    expect(times, &[(State::Waiting, 11.0), (State::HoldingPython, 10.0)]);
 }
 
 #[test]
@@ -242,17 +242,17 @@ fn a_newborn_that_never_ran_is_starved() {
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat::default();
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
-    let mut split = Split::default();
+    let mut times = StateTimes::default();
     for (i, place) in [TaskState::Runnable, TaskState::Runnable, TaskState::Runnable, TaskState::GilFutex, TaskState::GilFutex].into_iter().enumerate() {
         if place == TaskState::GilFutex && stat.runs == 0 {
             stat = SchedStat { cpu: Nanos::from_micros(50), run_queue: Nanos::from_millis(3), runs: 1 };
         }
         let now = KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: None };
         let classification = machine.classify(&now, &InterpreterView::default());
-        machine.attribute(Nanos::from_millis(i as u64 + 1), &now, classification, &stack, None, &mut |_, part, _| split.merge(&part));
+        machine.attribute(Nanos::from_millis(i as u64 + 1), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
     }
-    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
-    expect(split, &[(State::Starved, 3.0), (State::Waiting, 2.0)]);
+    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| times.merge(&part));
+    expect(times, &[(State::Starved, 3.0), (State::Waiting, 2.0)]);
 }
 
 #[test]
@@ -285,11 +285,11 @@ fn the_kernels_stack_tells_waiting_from_native_code() {
 fn who_lets_go_to_sleep_for_a_lock_and_is_woken_wants_the_lock() {
     // It holds, sleeps for a lock where no look meets it, is woken, and then waits for the GIL: found asleep for the lock now and then, it does
     // not want the GIL each time that it was not.
-    let split = play(&("WHlW".repeat(8) + "WHzWWHzW"), &"1X11".repeat(10), &(" ".repeat(32) + "  X   X "));
-    expect(split, &[(State::Waiting, 20.0), (State::HoldingPython, 10.0), (State::Lock, 8.0), (State::Starved, 2.0)]);
+    let times = play(&("WHlW".repeat(8) + "WHzWWHzW"), &"1X11".repeat(10), &(" ".repeat(32) + "  X   X "));
+    expect(times, &[(State::Waiting, 20.0), (State::HoldingPython, 10.0), (State::Lock, 8.0), (State::Starved, 2.0)]);
     // One that has never been met so wants the GIL.
-    let split = play(&("WHW".to_owned() + "WHzWWHzW"), &("1X1".to_owned() + &"1X11".repeat(2)), &("   ".to_owned() + "  X   X "));
-    expect(split, &[(State::Waiting, 8.0), (State::HoldingPython, 3.0)]);
+    let times = play(&("WHW".to_owned() + "WHzWWHzW"), &("1X1".to_owned() + &"1X11".repeat(2)), &("   ".to_owned() + "  X   X "));
+    expect(times, &[(State::Waiting, 8.0), (State::HoldingPython, 3.0)]);
 }
 
 #[test]
@@ -308,8 +308,8 @@ fn who_has_run_since_it_slept_for_a_lock_that_spins_wants_the_gil() {
 fn a_look_that_pushes_off_whom_it_finds_in_the_queue_does_not_starve_it() {
     // Each look finds it woken and without a CPU, but the kernel counts a tenth of that time.
     let seen = "IeIe".repeat(100);
-    let split = play(&seen, &"1919".repeat(100), &" 1 1".repeat(100));
-    let starved = split.get(State::Starved) / 1e6;
+    let times = play(&seen, &"1919".repeat(100), &" 1 1".repeat(100));
+    let starved = times.get(State::Starved) / 1e6;
     assert!((15.0..=30.0).contains(&starved), "{starved} ms of 20");
 }
 
@@ -322,33 +322,33 @@ fn a_woken_waiter_without_a_core_still_waits() {
 #[test]
 fn pushed_off_the_core_by_the_thread_it_woke_is_waiting_too() {
     // Between holding and waiting it is runnable and uses no CPU: the way into `drop_gil`'s wait, again and again.
-    let split = play("HHHHRWWWWHHHHRWWWWHHHHRWWWW", "XXXX     XXXX     XXXX     ", "    9        9        9    ");
-    expect(split, &[(State::HoldingPython, 12.0), (State::Waiting, 15.0)]);
+    let times = play("HHHHRWWWWHHHHRWWWWHHHHRWWWW", "XXXX     XXXX     XXXX     ", "    9        9        9    ");
+    expect(times, &[(State::HoldingPython, 12.0), (State::Waiting, 15.0)]);
 }
 
 #[test]
 fn native_code_that_released_the_gil() {
     // Hashing: short holds, long native runs, no wait.
-    let split = play("HRRRRRRRRRHRRRRRRRRRI", "XXXXXXXXXXXXXXXXXXXX1", "");
-    expect(split, &[(State::HoldingPython, 2.0), (State::Native, 18.0), (State::Io, 1.0)]);
+    let times = play("HRRRRRRRRRHRRRRRRRRRI", "XXXXXXXXXXXXXXXXXXXX1", "");
+    expect(times, &[(State::HoldingPython, 2.0), (State::Native, 18.0), (State::Io, 1.0)]);
 }
 
 #[test]
 fn native_code_that_shares_its_core_is_half_starved() {
-    let split = play("RRRRRRRRRRRRRRRRRRRRI", "X X X X X X X X X X 1", " X X X X X X X X X X ");
-    expect(split, &[(State::Native, 10.0), (State::Starved, 10.0), (State::Io, 1.0)]);
+    let times = play("RRRRRRRRRRRRRRRRRRRRI", "X X X X X X X X X X 1", " X X X X X X X X X X ");
+    expect(times, &[(State::Native, 10.0), (State::Starved, 10.0), (State::Io, 1.0)]);
 }
 
 #[test]
 fn native_code_after_a_wait_is_not_waiting() {
-    let split = play("WRRRRRRRRRWRRRRRRRRRWRRRRRRRRRW", "1XXXXXXXXX1XXXXXXXXX1XXXXXXXXX1", "");
-    expect(split, &[(State::Waiting, 4.0), (State::Native, 27.0)]);
+    let times = play("WRRRRRRRRRWRRRRRRRRRWRRRRRRRRRW", "1XXXXXXXXX1XXXXXXXXX1XXXXXXXXX1", "");
+    expect(times, &[(State::Waiting, 4.0), (State::Native, 27.0)]);
 }
 
 #[test]
 fn a_holder_without_a_core() {
-    let split = play("HHHHHHHHHHI", "XX  XX  XX1", "  XX  XX   ");
-    expect(split, &[(State::HoldingPython, 6.0), (State::HoldingStarved, 4.0), (State::Io, 1.0)]);
+    let times = play("HHHHHHHHHHI", "XX  XX  XX1", "  XX  XX   ");
+    expect(times, &[(State::HoldingPython, 6.0), (State::HoldingStarved, 4.0), (State::Io, 1.0)]);
 }
 
 #[test]
@@ -357,29 +357,29 @@ fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat { runs: 1, ..SchedStat::default() };
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
-    let mut split = Split::default();
+    let mut times = StateTimes::default();
     for i in 1..=2000u64 {
         if i % 4 == 0 {
             stat.cpu += Nanos::from_millis(4);
         }
         let now = KernelView { task_state: TaskState::Runnable, assumed: false, stat: Some(stat), kernel_state: None };
         let classification = machine.classify(&now, &InterpreterView::default());
-        machine.attribute(Nanos::from_millis(i), &now, classification, &stack, None, &mut |_, part, _| split.merge(&part));
+        machine.attribute(Nanos::from_millis(i), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
     }
-    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
-    assert!(split.get(State::Native) / split.total() > 0.99, "{split:?}");
+    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| times.merge(&part));
+    assert!(times.get(State::Native) / times.total() > 0.99, "{split:?}");
 }
 
 #[test]
 fn without_the_kernels_counts_nothing_is_guessed() {
     let stack = Arc::new(Stack::empty());
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, None, false);
-    let mut split = Split::default();
+    let mut times = StateTimes::default();
     for i in 1..=100u64 {
         let now = KernelView { task_state: TaskState::Runnable, assumed: false, stat: None, kernel_state: None };
         let classification = machine.classify(&now, &InterpreterView::default());
-        machine.attribute(Nanos::from_millis(i), &now, classification, &stack, None, &mut |_, part, _| split.merge(&part));
+        machine.attribute(Nanos::from_millis(i), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
     }
-    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| split.merge(&part));
-    expect(split, &[(State::Unknown, 100.0)]);
+    machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| times.merge(&part));
+    expect(times, &[(State::Unknown, 100.0)]);
 }

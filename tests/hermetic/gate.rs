@@ -14,10 +14,10 @@ fn golden(folder: &Folder) -> String {
     let mut recorder = Recorder::new(std::fs::File::create(&path).unwrap());
     for id in 0..2 {
         let name = format!("worker-{id}");
-        recorder.thread(&ThreadFacts { id: ThreadId(id), tid: Tid(100 + id as i32), name, python: true, main: false, gil: Some(GilId(0)) });
+        recorder.thread(&ThreadInfo { id: ThreadId(id), tid: Tid(100 + id as i32), name, python: true, main: false, gil: Some(GilId(0)) });
     }
     let function = Arc::new(Function { name: "burn".into(), file: "/srv/app.py".into(), first_line: 1 });
-    let stack = Arc::new(Stack { frames: vec![Frame { function, line: 3 }], trust: Trust::Whole });
+    let stack = Arc::new(Stack { frames: vec![Frame { function, line: 3 }], status: StackStatus::Complete });
     for ms in 1..=2000u64 {
         let (at, span) = (Nanos::from_millis(5_000 + ms), Nanos::from_millis(1));
         // Turns of 4 to 6 ms: a program is not a clock. Every tenth millisecond nobody wants it.
@@ -32,17 +32,17 @@ fn golden(folder: &Folder) -> String {
                 State::Waiting
             };
             let behind = (state == State::Waiting).then_some((ThreadId(holder), &stack));
-            let split = Split::whole(state, 1e6);
-            recorder.slice(&Slice { thread: ThreadId(id), end: at, split, evidence: Evidence::GilHolder, stack: &stack, holder: behind });
+            let times = StateTimes::single(state, 1e6);
+            recorder.slice(&StateSlice { thread: ThreadId(id), end: at, times, evidence: Evidence::GilHolder, stack: &stack, holder: behind });
         }
         let (holder, waiters) = if quiet { (Holder::Nobody, 0) } else { (Holder::Thread(ThreadId(holder)), 1) };
-        recorder.gil(&GilLook { gil: GilId(0), at, span, holder, switches: Some(ms / 5), waiters, collecting: None });
+        recorder.gil(&GilSample { gil: GilId(0), at, span, holder, switches: Some(ms / 5), waiters, collecting: None });
     }
     for id in 0..2 {
         let (cpu, seen) = (Nanos::from_millis(900), Nanos::from_millis(2000));
         recorder.thread_end(ThreadId(id), ThreadTotals { cpu, run_queue: Nanos::ZERO, seen });
     }
-    let target = TargetFacts {
+    let target = TargetInfo {
         pid: 4242,
         python: "3.11.7".into(),
         command: vec!["python3".into(), "app.py".into()],
@@ -50,10 +50,10 @@ fn golden(folder: &Folder) -> String {
         interpreters: 1,
         cpus: 2.0,
         machine_cpus: Some(2.0),
-        ..TargetFacts::default()
+        ..TargetInfo::default()
     };
     let begin = Nanos::from_millis(5_000);
-    recorder.finish(&target, &WindowFacts { begin, seconds: 2.0, rate_hz: 1000.0, looks: 2000, ..WindowFacts::default() }).unwrap();
+    recorder.finish(&target, &CaptureStats { begin, seconds: 2.0, rate_hz: 1000.0, samples: 2000, ..CaptureStats::default() }).unwrap();
     path.to_str().unwrap().into()
 }
 

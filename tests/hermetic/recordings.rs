@@ -43,21 +43,21 @@ fn hostile_recordings_do_no_harm() {
     for (n, number) in numbers.into_iter().enumerate() {
         let mut recorder = Recorder::new(fs::File::create(&file).unwrap());
         let function = Arc::new(Function { name: NAME.into(), file: NAME.into(), first_line: u32::MAX });
-        let stack = Arc::new(Stack { frames: vec![Frame { function, line: u32::MAX }; 3000], trust: Trust::Moving });
+        let stack = Arc::new(Stack { frames: vec![Frame { function, line: u32::MAX }; 3000], status: StackStatus::Torn });
         for id in [0, 1, u32::MAX] {
             let (tid, gil) = (Tid(i32::MIN), GilId(u32::MAX - 1 - id % 2));
-            recorder.thread(&ThreadFacts { id: ThreadId(id), tid, name: NAME.into(), python: true, main: true, gil: Some(gil) });
+            recorder.thread(&ThreadInfo { id: ThreadId(id), tid, name: NAME.into(), python: true, main: true, gil: Some(gil) });
             for (end, length) in [(u64::MAX, 9e16), (0, 1e6), (u64::MAX, 1e6), (5, 9e16)] {
                 for (state, evidence) in [(State::HoldingBlocked, Evidence::GilHolder), (State::Waiting, Evidence::Conservation)] {
-                    let mut split = Split::whole(state, length);
-                    split.add(State::Native, length);
+                    let mut times = StateTimes::single(state, length);
+                    times.add(State::Native, length);
                     let (end, holder) = (Nanos::from_nanos(end), Some((ThreadId(1), &stack)));
-                    recorder.slice(&Slice { thread: ThreadId(id), end, split, evidence, stack: &stack, holder });
+                    recorder.slice(&StateSlice { thread: ThreadId(id), end, times, evidence, stack: &stack, holder });
                 }
             }
             for at in [most, Nanos::ZERO, most] {
                 let holder = [Holder::Thread(ThreadId(id)), Holder::Unmatched, Holder::Nobody][n % 3];
-                recorder.gil(&GilLook {
+                recorder.gil(&GilSample {
                     gil,
                     at,
                     span: most,
@@ -66,12 +66,12 @@ fn hostile_recordings_do_no_harm() {
                     waiters: u32::MAX,
                     collecting: Some(true),
                 });
-                recorder.exact(&Exact { thread: ThreadId(id), gil, stretch: Stretch::Wait, begin: most, end: at });
+                recorder.interval(&MeasuredInterval { thread: ThreadId(id), gil, stretch: IntervalKind::Wait, begin: most, end: at });
             }
             recorder.thread_end(ThreadId(id), ThreadTotals { cpu: most, run_queue: most, seen: [Nanos::ZERO, most][n % 2] });
         }
         let command = vec![NAME.into(); 3];
-        let target = TargetFacts {
+        let target = TargetInfo {
             pid: i32::MIN,
             python: NAME.into(),
             command,
@@ -81,13 +81,13 @@ fn hostile_recordings_do_no_harm() {
             interpreters: u32::MAX,
             switch_interval_us: Some(u64::MAX),
             gil_enabled: n % 2 == 0,
-            ..TargetFacts::default()
+            ..TargetInfo::default()
         };
-        let window = WindowFacts {
+        let window = CaptureStats {
             begin: [most, Nanos::ZERO][n % 2],
             seconds: number,
             rate_hz: number,
-            looks: u64::MAX,
+            samples: u64::MAX,
             missed: u64::MAX,
             torn: u64::MAX,
             failed: u64::MAX,
@@ -95,7 +95,7 @@ fn hostile_recordings_do_no_harm() {
             exact: n % 2 == 0,
             events: u64::MAX,
             warnings: vec![NAME.into()],
-            ..WindowFacts::default()
+            ..CaptureStats::default()
         };
         recorder.finish(&target, &window).unwrap();
         let made = ["x.json", "x.svg", "x.folded", "x.pb.gz", "x.speedscope.json", "x.firefox.json", "x.pftrace"].map(scratch);

@@ -21,7 +21,7 @@ use gilprof::python::attach::PythonProcess;
 use gilprof::python::frames::MAX_DEPTH;
 use gilprof::python::interpreters::RuntimeState;
 use gilprof::python::version::Version;
-use gilprof::sample::{Evidence, Holder, State, ThreadView, Trust};
+use gilprof::sample::{Evidence, Holder, State, ThreadSnapshot, StackStatus};
 use gilprof::units::Nanos;
 use proptest::prelude::*;
 use recorded::{recorded, Again, Heard};
@@ -101,7 +101,7 @@ fn wrong(clean: &Again, again: &Again) -> Option<String> {
     })
 }
 
-fn wrong_stack(before: &ThreadView, now: &ThreadView) -> Option<String> {
+fn wrong_stack(before: &ThreadSnapshot, now: &ThreadSnapshot) -> Option<String> {
     if !now.python {
         // It could not be told from a thread without Python; then it has no stack to be wrong.
         return (!now.stack.frames.is_empty()).then(|| format!("{} is not Python's, but has a stack", now.tid));
@@ -110,12 +110,12 @@ fn wrong_stack(before: &ThreadView, now: &ThreadView) -> Option<String> {
     let alike = |(a, b): (&_, &gilprof::sample::Frame)| *a == *b || b.function.name == "[unreadable]";
     let prefix = new.len() <= old.len() && old.iter().zip(new).all(alike);
     let suffix = new.len() <= old.len() && old.iter().rev().zip(new.iter().rev()).all(alike);
-    let right = match now.stack.trust {
-        Trust::Whole => prefix && new.len() == old.len(),
-        Trust::Moving => prefix,
-        Trust::Cut => suffix,
+    let right = match now.stack.status {
+        StackStatus::Complete => prefix && new.len() == old.len(),
+        StackStatus::Torn => prefix,
+        StackStatus::Truncated => suffix,
     };
-    (!right).then(|| format!("{} has another stack, {:?}", now.tid, now.stack.trust))
+    (!right).then(|| format!("{} has another stack, {:?}", now.tid, now.stack.status))
 }
 
 /// The kernel counts the threads when a look begins, and lists them somewhat later.

@@ -23,7 +23,7 @@ fn a_look_takes_no_more_instructions_than_it_did() {
 }
 
 /// Of this very program making so many looks, its start included.
-fn instructions(name: &str, looks: u64) -> u64 {
+fn instructions(name: &str, samples: u64) -> u64 {
     let mut valgrind = std::process::Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(std::env::current_exe().unwrap());
     valgrind.args(["--ignored", "--exact", "sample_cost::replayed"]).env("GILPROF_LOOK", name).env("GILPROF_LOOKS", looks.to_string());

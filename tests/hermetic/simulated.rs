@@ -8,7 +8,7 @@ use gilprof::capture::state_machine::{ThreadStateMachine, InterpreterView, Kerne
 use gilprof::capture::classify::TaskState;
 use gilprof::process::kernel_stack::KernelStackState;
 use gilprof::process::threads::SchedStat;
-use gilprof::sample::{Split, Stack, State};
+use gilprof::sample::{StateTimes, Stack, State};
 use gilprof::units::Nanos;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -259,7 +259,7 @@ impl Life {
     }
 
     /// Lets time pass.
-    fn go(&mut self, to: u64, truth: &mut Split) {
+    fn go(&mut self, to: u64, truth: &mut StateTimes) {
         while self.at < to {
             let (part, left) = self.part(self.at);
             let tick = TICK - self.at % TICK;
@@ -309,12 +309,12 @@ fn whereabouts(part: &Part) -> KernelStackState {
 }
 
 /// Five seconds: what the account says, and what was true, as shares. `root`: kernel stacks may be read.
-fn play(make: Round, root: bool) -> (Split, Split) {
+fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
     let (mut life, mut when) = (Life::new(make), Dice(77));
-    let (mut truth, mut said) = (Split::default(), Split::default());
+    let (mut truth, mut said) = (StateTimes::default(), StateTimes::default());
     let stack = Arc::new(Stack::empty());
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(life.stat()), false);
-    let mut forgotten = Split::default();
+    let mut forgotten = StateTimes::default();
     for n in 1..=5000u64 {
         let at = n * 1000 + (when.next() * 20.0) as u64;
         life.go(at, &mut truth);
@@ -349,7 +349,7 @@ fn what_is_said_is_what_was_true() {
     let mut wrong = Vec::new();
     for ((name, make, most), root) in THREADS.iter().flat_map(|thread| [(*thread, false), (*thread, true)]) {
         let (said, truth) = play(make, root);
-        let share = |split: &Split, states: &[State]| states.iter().map(|s| split.get(*s)).sum::<f64>() / split.total();
+        let share = |times: &StateTimes, states: &[State]| states.iter().map(|s| times.get(*s)).sum::<f64>() / times.total();
         let mut line = format!("{name:<34}{}", if root { "root" } else { "    " });
         for (label, states) in [
             ("waiting", &[State::Waiting][..]),

@@ -10,7 +10,7 @@ use gilprof::python::interpreters::RuntimeState;
 use gilprof::python::layout::{for_version, Anchor, Layout, Minor, LayoutTable};
 use gilprof::python::stack::{Symbols, ThreadStack};
 use gilprof::python::thread_names;
-use gilprof::sample::{Stack, Trust};
+use gilprof::sample::{Stack, StackStatus};
 use proptest::prelude::*;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -49,13 +49,13 @@ fn heap_frames(layout: &Layout, depth: u64) -> ReplayMemory {
 #[test]
 fn frames_are_read_to_the_root_or_the_bound() {
     let layout = layout(8);
-    for (depth, frames, trust) in
-        [(1, 1, Trust::Whole), (3, 3, Trust::Whole), (1000, 1000, Trust::Whole), (MAX_DEPTH as u64 + 50, MAX_DEPTH, Trust::Cut)]
+    for (depth, frames, status) in
+        [(1, 1, StackStatus::Complete), (3, 3, StackStatus::Complete), (1000, 1000, StackStatus::Complete), (MAX_DEPTH as u64 + 50, MAX_DEPTH, StackStatus::Truncated)]
     {
         let memory = heap_frames(layout, depth);
         let mut reader = FrameReader::default();
         let stack = reader.read(&memory, layout, TSTATE, false).unwrap().clone();
-        assert_eq!((stack.frames.len(), stack.trust), (frames, trust), "{depth} frames");
+        assert_eq!((stack.frames.len(), stack.status), (frames, status), "{depth} frames");
         // What was learnt serves the second time.
         assert_eq!(*reader.read(&memory, layout, TSTATE, false).unwrap(), stack);
     }
@@ -67,7 +67,7 @@ fn a_loop_of_frames_ends() {
     let mut memory = heap_frames(layout, 4);
     memory.poke_u64(Addr(FRAMES + 3 * 0x1000 + layout.frame.back.offset() as u64), FRAMES);
     let stack = FrameReader::default().read(&memory, layout, TSTATE, false).unwrap().clone();
-    assert_eq!((stack.frames.len(), stack.trust), (MAX_DEPTH, Trust::Cut));
+    assert_eq!((stack.frames.len(), stack.status), (MAX_DEPTH, StackStatus::Truncated));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_frame_that_cannot_be_read_makes_no_stack() {
     let mut memory = heap_frames(layout, 4);
     memory.poke_u64(Addr(FRAMES + 0x1000 + layout.frame.back.offset() as u64), 0xdead_0000);
     let stack = FrameReader::default().read(&memory, layout, TSTATE, false).unwrap().clone();
-    assert_eq!((stack.frames.len(), stack.trust), (0, Trust::Moving));
+    assert_eq!((stack.frames.len(), stack.status), (0, StackStatus::Torn));
 }
 
 /// Memory in which the first frame's caller changes with every read: the target moves under the reader.
@@ -111,7 +111,7 @@ fn only_what_two_copies_agree_on_is_given() {
     let mut reader = FrameReader::default();
     for _ in 0..10 {
         let stack = reader.read(&moving, layout, TSTATE, false).unwrap();
-        assert_eq!((stack.trust, stack.frames.len()), (Trust::Moving, 4));
+        assert_eq!((stack.status, stack.frames.len()), (StackStatus::Torn, 4));
         assert_eq!(stack.frames[0].at, Addr(FRAMES + 2 * 0x1000));
     }
 }

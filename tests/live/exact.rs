@@ -32,7 +32,7 @@ struct Said {
     name: String,
     tid: i32,
     seen: f64,
-    split: Split,
+    times: StateTimes,
     waits: u64,
 }
 
@@ -40,28 +40,28 @@ struct Said {
 #[derive(Default)]
 struct Record {
     threads: HashMap<ThreadId, Said>,
-    looks: Option<(Nanos, Nanos)>,
+    samples: Option<(Nanos, Nanos)>,
 }
 
 impl Sink for Record {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, facts: &ThreadInfo) {
         let said = self.threads.entry(facts.id).or_default();
         (said.name, said.tid) = (facts.name.clone(), facts.tid.0);
     }
 
-    fn slice(&mut self, slice: &Slice<'_>) {
-        self.threads.entry(slice.thread).or_default().split.merge(&slice.split);
+    fn slice(&mut self, slice: &StateSlice<'_>) {
+        self.threads.entry(slice.thread).or_default().times.merge(&slice.times);
     }
 
-    fn gil(&mut self, look: &GilLook) {
-        self.looks = Some((self.looks.map_or(look.at, |l| l.0), look.at));
+    fn gil(&mut self, look: &GilSample) {
+        self.samples = Some((self.samples.map_or(look.at, |l| l.0), look.at));
     }
 
-    fn exact(&mut self, measured: &Exact) {
+    fn interval(&mut self, measured: &MeasuredInterval) {
         let said = self.threads.entry(measured.thread).or_default();
-        match measured.stretch {
-            Stretch::Wait => said.waits += 1,
-            Stretch::Hold | Stretch::HandOver => {}
+        match measured.kind {
+            IntervalKind::Wait => said.waits += 1,
+            IntervalKind::Hold | IntervalKind::ForcedSwitch => {}
         }
     }
 
@@ -117,7 +117,7 @@ impl Truth {
         loop {
             match truth.lines.recv_timeout(support::PATIENCE).map(|line| parse(&line)) {
                 // Calls that were under way when it came are not seen; after a second none is left.
-                Ok(Some(stretch)) if stretch.begin > *first.get_or_insert(stretch.begin) + 1_000_000_000 => return Ok(truth),
+                Ok(Some(kind)) if kind.begin > *first.get_or_insert(kind.begin) + 1_000_000_000 => return Ok(truth),
                 Ok(_) => {}
                 Err(_) => {
                     drop(truth);
@@ -131,9 +131,9 @@ impl Truth {
     fn finish(mut self, until: Nanos) -> Vec<True> {
         let mut all = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(support::PATIENCE) {
-            let Some(stretch) = parse(&line) else { continue };
-            all.push(stretch);
-            if stretch.begin > until.as_nanos() + 1_000_000_000 {
+            let Some(kind) = parse(&line) else { continue };
+            all.push(kind);
+            if kind.begin > until.as_nanos() + 1_000_000_000 {
                 break;
             }
         }
@@ -165,7 +165,7 @@ fn library(pid: i32) -> String {
     found.map_or_else(|| format!("/proc/{pid}/exe"), |(_, path)| format!("/{path}"))
 }
 
-fn measure(pid: i32, ms: u64) -> Option<(Record, WindowFacts)> {
+fn measure(pid: i32, ms: u64) -> Option<(Record, CaptureStats)> {
     let plan = CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(ms)), exact: true };
     let mut record = Record::default();
     let python = PythonProcess::open(Pid(pid)).unwrap();
@@ -215,13 +215,13 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
     let (record, facts) = measure(target.pid(), ms)?;
     let after = ticks();
     let stolen = (after.0 - before.0) / (after.1 - before.1).max(1.0);
-    let (first, last) = record.looks.unwrap();
+    let (first, last) = record.samples.unwrap();
     let (from, to) = (first.as_nanos(), last.as_nanos());
     let mut truly: BTreeMap<i32, (f64, u64)> = BTreeMap::new();
-    for stretch in truth.finish(last).iter().filter(|s| s.begin < to && s.end > from) {
-        let cell = truly.entry(stretch.tid).or_default();
-        cell.0 += (stretch.end.min(to) - stretch.begin.max(from)) as f64;
-        cell.1 += u64::from(stretch.take);
+    for kind in truth.finish(last).iter().filter(|s| s.begin < to && s.end > from) {
+        let cell = truly.entry(kind.tid).or_default();
+        cell.0 += (kind.end.min(to) - kind.begin.max(from)) as f64;
+        cell.1 += u64::from(kind.take);
     }
     println!("{} {workload} {args:?}: {} kernel events, {} lost", interpreter.label, facts.events, facts.lost_events.unwrap());
     let mut threads: Vec<&Said> = record.threads.values().collect();
@@ -230,13 +230,13 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
     // Threads that live for a few looks are judged together, by their counts.
     for said in threads.iter().filter(|t| t.seen > ms as f64 / 2e3) {
         let (waited, count) = truly.get(&said.tid).copied().unwrap_or_default();
-        let (said_share, true_share) = (said.split.get(State::Waiting) / said.split.total(), waited / said.split.total());
+        let (said_share, true_share) = (said.times.get(State::Waiting) / said.times.total(), waited / said.times.total());
         println!("  {:<14} waiting {said_share:.4}, true {true_share:.4}; waits {}, true {count}", said.name, said.waits);
         waiting = waiting.max((said_share - true_share).abs());
     }
-    let said_of_all: f64 = threads.iter().map(|t| t.split.get(State::Waiting)).sum();
+    let said_of_all: f64 = threads.iter().map(|t| t.times.get(State::Waiting)).sum();
     let true_of_all: f64 = truly.values().map(|c| c.0).sum();
-    waiting = waiting.max((said_of_all - true_of_all).abs() / threads.iter().map(|t| t.split.total()).sum::<f64>());
+    waiting = waiting.max((said_of_all - true_of_all).abs() / threads.iter().map(|t| t.times.total()).sum::<f64>());
     let (said, count) = (facts.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), truly.values().map(|c| c.1).sum::<u64>());
     let errors = Errors { waiting, count: (said as f64 - count as f64).abs() / (count as f64).max(1.0), stolen };
     println!(

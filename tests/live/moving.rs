@@ -12,7 +12,7 @@ use gilprof::capture::sampler::ThreadPauser;
 use gilprof::capture::session::{capture, CaptureConfig, CaptureResult};
 use gilprof::ids::{Pid, ThreadId};
 use gilprof::python::attach::PythonProcess;
-use gilprof::sample::{Evidence, Frame, GilLook, Sink, Slice, Stack, ThreadFacts, ThreadTotals, Trust};
+use gilprof::sample::{Evidence, Frame, GilSample, Sink, StateSlice, Stack, ThreadInfo, ThreadTotals, StackStatus};
 use gilprof::units::Nanos;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
@@ -80,7 +80,7 @@ impl Graph {
         };
         let words = |pair: &[Frame]| {
             let line = pair[0].line.wrapping_sub(pair[0].function.first_line);
-            format!("{}+{line} -> {} in {:?} {:?}", pair[0].function.name, pair[1].function.name, stack.trust, names(stack))
+            format!("{}+{line} -> {} in {:?} {:?}", pair[0].function.name, pair[1].function.name, stack.status, names(stack))
         };
         stack.frames.windows(2).find(wrong).map(words)
     }
@@ -124,7 +124,7 @@ impl Stacks<'_> {
     /// Whether there is a stack for each look; of those told together the time says how many they were, give or take one each, less the
     /// looks that came too late to be made.
     fn none_dropped(&self, window: &CaptureResult) -> bool {
-        let told_together = window.stats.looks as f64 - (self.stacks() - self.waits) as f64;
+        let told_together = window.stats.samples as f64 - (self.stacks() - self.waits) as f64;
         let due = self.waited_ns * 1e-9 * window.stats.rate_hz;
         let made = (due - window.stats.missed as f64).max(0.0);
         let waits = self.waits as f64;
@@ -135,45 +135,45 @@ impl Stacks<'_> {
         self.whole as f64 / self.stacks().max(1) as f64
     }
 
-    fn mean_depth(&self, trust: Trust) -> f64 {
-        match trust {
-            Trust::Whole => self.depth[0] as f64 / self.whole.max(1) as f64,
+    fn mean_depth(&self, status: StackStatus) -> f64 {
+        match status {
+            StackStatus::Complete => self.depth[0] as f64 / self.whole.max(1) as f64,
             _ => self.depth[1] as f64 / (self.moving + self.cut).max(1) as f64,
         }
     }
 }
 
 impl Sink for Stacks<'_> {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, facts: &ThreadInfo) {
         self.names.insert(facts.id, facts.name.clone());
     }
 
-    fn slice(&mut self, slice: &Slice<'_>) {
+    fn slice(&mut self, slice: &StateSlice<'_>) {
         let working = self.names.get(&slice.thread).is_some_and(|n| n.starts_with("driver-") || n.starts_with("worker-"));
         if !working || self.only_holding && slice.evidence != Evidence::GilHolder {
             return;
         }
         if slice.evidence == Evidence::SameHolder {
             self.waits += 1;
-            self.waited_ns += slice.split.total();
+            self.waited_ns += slice.times.total();
         }
-        let whole = slice.stack.trust == Trust::Whole;
-        match slice.stack.trust {
-            Trust::Whole => self.whole += 1,
-            Trust::Moving => self.moving += 1,
-            Trust::Cut => self.cut += 1,
+        let whole = slice.stack.status == StackStatus::Complete;
+        match slice.stack.status {
+            StackStatus::Complete => self.whole += 1,
+            StackStatus::Torn => self.moving += 1,
+            StackStatus::Truncated => self.cut += 1,
         }
         self.depth[usize::from(!whole)] += slice.stack.frames.len() as u64;
         // A thread that lost its CPU stands as it stood for dozens of looks: that is wrong once.
         if self.latest.insert(slice.thread, Arc::clone(slice.stack)).is_some_and(|latest| latest == *slice.stack) {
             return;
         }
-        self.cuts += u64::from(slice.stack.trust == Trust::Cut);
+        self.cuts += u64::from(slice.stack.status == StackStatus::Truncated);
         self.empty += u64::from(slice.stack.frames.is_empty());
         let Some(graph) = self.graph else { return };
         if let Some(pair) = graph.impossible(slice.stack) {
             self.impossible[usize::from(!whole)] += 1;
-            self.example.get_or_insert(format!("{:?}: {pair}", slice.stack.trust));
+            self.example.get_or_insert(format!("{:?}: {pair}", slice.stack.status));
         }
         if let Some(pair) = graph.wrong_line(slice.stack) {
             self.wrong_lines += 1;
@@ -181,7 +181,7 @@ impl Sink for Stacks<'_> {
         }
     }
 
-    fn gil(&mut self, _: &GilLook) {}
+    fn gil(&mut self, _: &GilSample) {}
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
 
@@ -207,15 +207,15 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
             interpreter.label,
             "{workload}: {} looks, {:.1} % whole, impossible {bad_whole} of {} whole, {bad_moving} of {} moving, {} cut, {} empty, \
              {} wrong lines, depth {:.1} whole, {:.1} moving{}",
-            window.stats.looks,
+            window.stats.samples,
             100.0 * s.share_whole(),
             s.whole,
             s.moving,
             s.cuts,
             s.empty,
             s.wrong_lines,
-            s.mean_depth(Trust::Whole),
-            s.mean_depth(Trust::Moving),
+            s.mean_depth(StackStatus::Complete),
+            s.mean_depth(StackStatus::Torn),
             s.example.as_ref().map_or(String::new(), |e| format!(", e.g. {e}"))
         );
         let mut expect = |ok, what: String| complaints.expect(ok, || format!("{workload}: {what}"));
@@ -224,7 +224,7 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
             format!(
                 "{} stacks in {} looks ({} more missed), {} of waits of {:.0} ns",
                 s.stacks(),
-                window.stats.looks,
+                window.stats.samples,
                 window.stats.missed,
                 s.waits,
                 s.waited_ns
@@ -264,14 +264,14 @@ fn with_the_holder_stopped_nearly_all_are_whole(interpreter: &Interpreter, compl
     row!(
         interpreter.label,
         "call_heavy, frozen: {} looks, {:.2} % whole, {} impossible, depth {:.1}",
-        window.stats.looks,
+        window.stats.samples,
         100.0 * s.share_whole(),
         s.impossible[0] + s.impossible[1],
-        s.mean_depth(Trust::Whole)
+        s.mean_depth(StackStatus::Complete)
     );
     complaints.expect(s.share_whole() >= WHOLE_WHEN_FROZEN, || format!("frozen: only {:.4} whole", s.share_whole()));
     complaints.expect(s.impossible == [0, 0], || format!("frozen: impossible {:?}", s.example));
-    complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} looks", s.stacks(), window.stats.looks));
+    complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} looks", s.stacks(), window.stats.samples));
 }
 
 fn ordinary_code_is_read_whole(interpreter: &Interpreter, complaints: &mut Complaints) {
@@ -279,7 +279,7 @@ fn ordinary_code_is_read_whole(interpreter: &Interpreter, complaints: &mut Compl
     let target = Target::start_file(interpreter, &example, &["--ready-fd", "1", "--seconds", "0"]);
     let (window, s) = look(&target, 1000.0, window(2.0, 0.8), false, Stacks { only_holding: true, ..Stacks::default() });
     let whole = s.share_whole();
-    row!(interpreter.label, "cpu_threads.py: {} looks, {:.2} % of {} holders' stacks whole", window.stats.looks, 100.0 * whole, s.stacks());
+    row!(interpreter.label, "cpu_threads.py: {} looks, {:.2} % of {} holders' stacks whole", window.stats.samples, 100.0 * whole, s.stacks());
     complaints.expect(whole >= WHOLE_ORDINARILY, || format!("ordinary code: only {whole:.4} whole"));
-    complaints.expect(s.stacks() > window.stats.looks / 2, || format!("only {} looks at a holder", s.stacks()));
+    complaints.expect(s.stacks() > window.stats.samples / 2, || format!("only {} looks at a holder", s.stacks()));
 }

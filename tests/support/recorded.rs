@@ -6,7 +6,7 @@ use gilprof::error::Error;
 use gilprof::process::memory_dump::MemoryDump;
 use gilprof::process::replay::ReplayTarget;
 use gilprof::process::target::Target;
-use gilprof::sample::{GilLook, Holder, Sink, Slice, State, ThreadFacts, ThreadTotals, ThreadView};
+use gilprof::sample::{GilSample, Holder, Sink, StateSlice, State, ThreadInfo, ThreadTotals, ThreadSnapshot};
 use std::path::{Path, PathBuf};
 
 /// Where they are.
@@ -39,17 +39,17 @@ pub fn recorded() -> Vec<Recorded> {
 /// What a look handed to its sink.
 #[derive(Default)]
 pub struct Heard {
-    pub gils: Vec<GilLook>,
-    pub threads: Vec<ThreadFacts>,
+    pub gils: Vec<GilSample>,
+    pub threads: Vec<ThreadInfo>,
 }
 
 impl Sink for Heard {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, facts: &ThreadInfo) {
         self.threads.retain(|known| known.id != facts.id);
         self.threads.push(facts.clone());
     }
-    fn slice(&mut self, _: &Slice<'_>) {}
-    fn gil(&mut self, look: &GilLook) {
+    fn slice(&mut self, _: &StateSlice<'_>) {}
+    fn gil(&mut self, look: &GilSample) {
         self.gils.push(*look);
     }
     fn thread_end(&mut self, _: gilprof::ids::ThreadId, _: ThreadTotals) {}
@@ -58,16 +58,16 @@ impl Sink for Heard {
 /// One look, made again.
 pub struct Again {
     pub outcome: SampleOutcome,
-    pub gils: Vec<GilLook>,
-    pub threads: Vec<ThreadFacts>,
+    pub gils: Vec<GilSample>,
+    pub threads: Vec<ThreadInfo>,
     /// In order of their ids.
-    pub views: Vec<ThreadView>,
+    pub views: Vec<ThreadSnapshot>,
 }
 
 impl Again {
     /// Of an observer that has just looked.
     pub fn of(outcome: SampleOutcome, sampler: &Sampler, heard: Heard) -> Again {
-        let mut views: Vec<ThreadView> = sampler.snapshots().into_iter().map(|(_, view)| view).collect();
+        let mut views: Vec<ThreadSnapshot> = sampler.snapshots().into_iter().map(|(_, view)| view).collect();
         views.sort_by_key(|view| view.tid);
         Again { outcome, gils: heard.gils, threads: heard.threads, views }
     }
@@ -96,7 +96,7 @@ impl Again {
         }
         for view in &self.views {
             let kind = if view.python { "" } else { ", not python's" };
-            text += &format!("{} {}: {} by {:?}, {:?}{kind}\n", view.tid, view.name, view.state.label(), view.evidence, view.stack.trust);
+            text += &format!("{} {}: {} by {:?}, {:?}{kind}\n", view.tid, view.name, view.state.label(), view.evidence, view.stack.status);
             for frame in view.stack.frames.iter().rev() {
                 let function = &frame.function;
                 text += &format!("    {} {}:{} (from {})\n", function.name, function.file, frame.line, function.first_line);

@@ -154,8 +154,8 @@ fn pprof_s_tables_are_the_report_s() {
     near("wall", total, wanted.values().sum(), FLOOR);
     assert!(flat.contains_key("<module>") && !flat.contains_key("<unknown>"), "{flat:#?}");
     // Looks, a thousand a second for each thread.
-    let (looks, _) = top(&ask("samples", &["-top"], "both.pb.gz"));
-    near("samples", looks, wanted.values().sum::<f64>() / 1e6, 10.0);
+    let (samples, _) = top(&ask("samples", &["-top"], "both.pb.gz"));
+    near("samples", samples, wanted.values().sum::<f64>() / 1e6, 10.0);
     let tags = ask("wall", &["-tags"], "both.pb.gz");
     let sums = |part: fn(&(String, String, String)) -> &String| {
         wanted.iter().fold(BTreeMap::<&String, f64>::new(), |mut sums, (key, nanos)| {

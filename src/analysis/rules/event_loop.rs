@@ -8,7 +8,7 @@ use crate::analysis::report::{Estimate, Place};
 use crate::analysis::bootstrap;
 use crate::analysis::phrases::{clean, named, percent, place};
 use crate::profile::StackTime;
-use crate::sample::{Split, Stack, State};
+use crate::sample::{StateTimes, Stack, State};
 use std::collections::HashMap;
 
 /// Share of the loop's time in which it waits for the GIL, or sleeps in a callback, from which on every task feels it.
@@ -93,20 +93,20 @@ fn one(e: &RuleInput<'_>, thread: usize) -> Loop {
     let (mut asleep, mut total) = (0.0, 0.0);
     let mut places: HashMap<(crate::profile::FunctionId, u32), f64> = HashMap::new();
     for w in e.profile.stack_times.iter().filter(mine) {
-        total += w.split.total();
+        total += w.times.total();
         let stack = e.profile.stack(w.stack);
         if callback(stack) == Some(true) {
-            let sleeps = w.split.get(State::Io) + w.split.get(State::Lock) + w.split.get(State::HoldingBlocked);
+            let sleeps = w.times.get(State::Io) + w.times.get(State::Lock) + w.times.get(State::HoldingBlocked);
             asleep += sleeps;
             *places.entry((e.profile.leaf(w.stack), stack.leaf().map_or(0, |f| f.line))).or_default() += sleeps;
         }
     }
-    let waiting = |all: &[Split]| all.get(thread).map_or(0.0, |t| if t.total() > 0.0 { t.get(State::Waiting) / t.total() } else { 0.0 });
+    let waiting = |all: &[StateTimes]| all.get(thread).map_or(0.0, |t| if t.total() > 0.0 { t.get(State::Waiting) / t.total() } else { 0.0 });
     let most = places.into_iter().filter(|p| p.1 > 0.0).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
     Loop {
         name: clean(&e.profile.threads[thread].info.name),
         waiting: bootstrap::interval(e.profile, waiting),
-        asleep: bootstrap::share_interval(asleep, total, e.profile.window.looks as f64),
+        asleep: bootstrap::share_interval(asleep, total, e.profile.window.samples as f64),
         sleeper: most.map(|((function, line), _)| (named(e.profile.function(function)), line)),
     }
 }

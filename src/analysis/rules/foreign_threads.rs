@@ -7,7 +7,7 @@ use crate::analysis::report::Estimate;
 use crate::analysis::shares::on_cpu;
 use crate::analysis::bootstrap;
 use crate::analysis::phrases::{clean, number, threads, verb};
-use crate::sample::Split;
+use crate::sample::StateTimes;
 
 /// CPUs that native threads use together, from which they matter.
 const CPUS: f64 = 0.1;
@@ -36,7 +36,7 @@ pub(in crate::analysis) fn native(e: &RuleInput<'_>) -> RuleResult {
 pub(in crate::analysis) fn python(e: &RuleInput<'_>) -> RuleResult {
     let theirs: Vec<usize> =
         which(e, |e, n| e.profile.threads[n].info.python && !e.profile.threads[n].info.main && !runs_users_code(e, n));
-    evaluate(&theirs, measured(e, &theirs, Split::holding), HOLDS, |held| {
+    evaluate(&theirs, measured(e, &theirs, StateTimes::holding), HOLDS, |held| {
         Diagnosis::finding(Code::ForeignThreads)
             .because(format!(
                 "{} that only {} a library's code ({}) {} the GIL {:.0} % of the time.",
@@ -62,10 +62,10 @@ fn evaluate(theirs: &[usize], figure: Estimate, bound: f64, describe: impl FnOnc
 }
 
 fn which(e: &RuleInput<'_>, is: impl Fn(&RuleInput<'_>, usize) -> bool) -> Vec<usize> {
-    (0..e.profile.threads.len()).filter(|n| e.profile.threads[*n].split.total() > 0.0 && is(e, *n)).collect()
+    (0..e.profile.threads.len()).filter(|n| e.profile.threads[*n].times.total() > 0.0 && is(e, *n)).collect()
 }
 
-fn measured(e: &RuleInput<'_>, theirs: &[usize], figure: impl Fn(&Split) -> f64) -> Estimate {
+fn measured(e: &RuleInput<'_>, theirs: &[usize], figure: impl Fn(&StateTimes) -> f64) -> Estimate {
     bootstrap::interval(e.profile, |all| theirs.iter().filter_map(|n| all.get(*n)).map(&figure).sum())
 }
 

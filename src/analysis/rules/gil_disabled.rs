@@ -7,7 +7,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     match (target.free_threaded, target.gil_enabled) {
         (false, _) => RuleResult::DoesNotApply,
         // The switch is read at each look.
-        _ if e.profile.window.looks == 0 => RuleResult::Undetermined("Whether the GIL of this free-threaded build is on could not be read.".into()),
+        _ if e.profile.window.samples == 0 => RuleResult::Undetermined("Whether the GIL of this free-threaded build is on could not be read.".into()),
         (true, false) => Diagnosis::new(Code::GilDisabled, "The GIL is off: this is a free-threaded Python, and threads run in parallel.".into())
             .without_prediction()
             .because(format!("Threads use {:.1} CPUs of {}.", e.rates.on_cpu.estimate, super::super::phrases::number(e.cores())))

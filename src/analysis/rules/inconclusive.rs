@@ -14,13 +14,13 @@ const RARELY_HELD: f64 = 0.1;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let (window, seconds) = (&e.profile.window, e.profile.seconds());
-    let tried = window.looks.saturating_add(window.missed);
-    if seconds < MIN_SECONDS || (window.looks < MIN_SAMPLES && !window.exact) {
-        let seen = format!("{} looks in {seconds:.2} seconds are too few.", window.looks);
+    let tried = window.samples.saturating_add(window.missed);
+    if seconds < MIN_SECONDS || (window.samples < MIN_SAMPLES && !window.exact) {
+        let seen = format!("{} looks in {seconds:.2} seconds are too few.", window.samples);
         return inconclusive("Too little was seen to judge.", seen, "Measure for at least two seconds, while the program is under load.");
     }
-    if window.failed > window.looks / 2 {
-        let seen = format!("The interpreter could not be read in {} of {} looks.", window.failed, window.looks);
+    if window.failed > window.samples / 2 {
+        let seen = format!("The interpreter could not be read in {} of {} looks.", window.failed, window.samples);
         return inconclusive("The interpreter could mostly not be read.", seen, "See the warnings; the program may be starting or ending.");
     }
     if window.missed > tried / 2 {

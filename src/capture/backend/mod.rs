@@ -17,7 +17,7 @@ mod absent {
     use crate::capture::session::{CaptureConfig, ProgressHook, CaptureResult};
     use crate::error::{Error, Result};
     use crate::ids::Pid;
-    use crate::sample::{Sink, TargetFacts, ThreadView};
+    use crate::sample::{Sink, TargetInfo, ThreadSnapshot};
     use std::sync::atomic::AtomicBool;
 
     /// Always an error: this gilprof was built without the crate that can.
@@ -26,7 +26,7 @@ mod absent {
     }
 
     /// Always an error: this gilprof was built without the crate that can.
-    pub fn dump(pid: Pid, version: &str) -> Result<(TargetFacts, Vec<ThreadView>)> {
+    pub fn dump(pid: Pid, version: &str) -> Result<(TargetInfo, Vec<ThreadSnapshot>)> {
         Err(too_old(pid, version))
     }
 

@@ -54,14 +54,14 @@ pub fn capture<S: Sink>(pid: Pid, version: &str, config: CaptureConfig, stop: &A
     let mut sampler = PySpySampler::new(pid);
     let rate_hz = config.rate_hz.min(MAX_RATE);
     let (start, own) = (sys_linux::monotonic(), sys_linux::process_cpu_time());
-    let stats = |schedule: &SampleSchedule, now: Nanos, looks, failed| {
-        let (seconds, cpu) = (now.since(start).as_secs_f64(), sys_linux::process_cpu_time().since(own).as_secs_f64());
+    let stats = |schedule: &SampleSchedule, now: Nanos, samples, failed| {
+        let (seconds, cpu) = (now.saturating_since(start).as_secs_f64(), sys_linux::process_cpu_time().saturating_since(own).as_secs_f64());
         let profiler_cpu = if seconds > 0.0 { cpu / seconds } else { 0.0 };
         let (missed, warnings) = (schedule.missed(), vec![WARNING.into()]);
-        WindowFacts { begin: start, seconds, rate_hz, looks, missed, failed, profiler_cpu, warnings, ..WindowFacts::default() }
+        CaptureStats { begin: start, seconds, rate_hz, samples, missed, failed, profiler_cpu, warnings, ..CaptureStats::default() }
     };
     let mut schedule = SampleSchedule::new(start, rate_hz, start.as_nanos());
-    let (mut now, mut last, mut looks, mut failed, mut failed_in_a_row) = (start, start, 0, 0, 0);
+    let (mut now, mut last, mut samples, mut failed, mut failed_in_a_row) = (start, start, 0, 0, 0);
     let stop_reason = loop {
         looks += 1;
         match spy.get_stack_traces() {
@@ -79,9 +79,9 @@ pub fn capture<S: Sink>(pid: Pid, version: &str, config: CaptureConfig, stop: &A
                 }
             }
         }
-        on_progress(Progress { target: target.clone(), window: stats(&schedule, now, looks, failed) }, sink);
+        on_progress(Progress { target: target.clone(), window: stats(&schedule, now, samples, failed) }, sink);
         let next = schedule.next(sys_linux::monotonic());
-        if config.duration.is_some_and(|d| next.since(start) > d) {
+        if config.duration.is_some_and(|d| next.saturating_since(start) > d) {
             break StopReason::Done;
         }
         if !sleep(next, stop) {
@@ -90,7 +90,7 @@ pub fn capture<S: Sink>(pid: Pid, version: &str, config: CaptureConfig, stop: &A
         now = sys_linux::monotonic();
     };
     sampler.finish(sink);
-    Ok(CaptureResult { target, stats: stats(&schedule, now, looks, failed), stop_reason })
+    Ok(CaptureResult { target, stats: stats(&schedule, now, samples, failed), stop_reason })
 }
 
 fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {
@@ -106,7 +106,7 @@ fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {
 }
 
 /// One look at an old Python.
-pub fn dump(pid: Pid, version: &str) -> Result<(TargetFacts, Vec<ThreadView>)> {
+pub fn dump(pid: Pid, version: &str) -> Result<(TargetInfo, Vec<ThreadSnapshot>)> {
     let traces = open(pid, version)?.get_stack_traces().map_err(|e| Error::Garbage { pid, what: format!("py-spy says: {e:#}") })?;
     let mut sampler = PySpySampler::new(pid);
     sampler.tasks.read(&mut sampler.tids, true).map_err(|_| Error::Gone { pid, when: String::new() })?;
@@ -117,7 +117,7 @@ pub fn dump(pid: Pid, version: &str) -> Result<(TargetFacts, Vec<ThreadView>)> {
         let (state, evidence) = classify(kernel, known.is_some_and(|(trace, _)| trace.owns_gil));
         let name = known.and_then(|(trace, _)| trace.thread_name.clone()).or_else(|| threads::comm(pid, *tid)).unwrap_or_default();
         let stack = known.map_or(&sampler.empty, |(_, stack)| stack).clone();
-        Some(ThreadView { tid: *tid, name, python: known.is_some(), state, evidence, stack })
+        Some(ThreadSnapshot { tid: *tid, name, python: known.is_some(), state, evidence, stack })
     };
     Ok((target(pid, version), sampler.tids.iter().filter_map(snapshot).collect()))
 }
@@ -131,9 +131,9 @@ fn classify(kernel: SyscallState, held: bool) -> (State, Evidence) {
     }
 }
 
-fn target(pid: Pid, version: &str) -> TargetFacts {
+fn target(pid: Pid, version: &str) -> TargetInfo {
     let limits = proc_info::CpuLimits::from_pid(pid);
-    TargetFacts {
+    TargetInfo {
         pid: pid.0,
         python: version.into(),
         executable: proc_info::exe(pid).unwrap_or_default(),
@@ -143,7 +143,7 @@ fn target(pid: Pid, version: &str) -> TargetFacts {
         cpus: limits.cpus(),
         quota: limits.quota,
         machine_cpus: limits.machine,
-        ..TargetFacts::default()
+        ..TargetInfo::default()
     }
 }
 
@@ -169,20 +169,20 @@ impl PySpySampler {
             let (state, evidence) = classify(kernel, held);
             let stack = stacks.get(tid).map_or(&self.empty, |(_, stack)| stack);
             let waited_on = holder.as_ref().zip(holder_id).filter(|_| !held).map(|((_, stack), id)| (id, stack));
-            let split = Split::whole(state, at.since(tracked.last).as_nanos() as f64);
+            let times = StateTimes::single(state, at.saturating_since(tracked.last).as_nanos() as f64);
             tracked.last = at;
             // Kept at each look: at the end the thread may be gone.
             if let Some(Ok(Some(stat))) = tracked.files.as_ref().map(TaskFiles::schedstat) {
                 tracked.last_stat = stat;
             }
-            sink.slice(&Slice { thread: tracked.id, end: at, split, evidence, stack, holder: waited_on });
+            sink.slice(&StateSlice { thread: tracked.id, end: at, times, evidence, stack, holder: waited_on });
         }
         let holder = match (holder_id, holder) {
             (Some(id), _) => Holder::Thread(id),
             (None, Some(_)) => Holder::Unmatched,
             (None, None) => Holder::Nobody,
         };
-        sink.gil(&GilLook { gil: GilId(0), at, span: at.since(before), holder, switches: None, waiters: 0, collecting: None });
+        sink.gil(&GilSample { gil: GilId(0), at, span: at.saturating_since(before), holder, switches: None, waiters: 0, collecting: None });
     }
 
     /// Each thread's trace, by the kernel's id.
@@ -213,16 +213,16 @@ impl PySpySampler {
         }
         tracked.reported = python;
         let name = name.or_else(|| threads::comm(pid, tid)).unwrap_or_default();
-        sink.thread(&ThreadFacts { id: tracked.id, tid, name, python, main: tid.0 == pid.0, gil: python.then_some(GilId(0)) });
+        sink.thread(&ThreadInfo { id: tracked.id, tid, name, python, main: tid.0 == pid.0, gil: python.then_some(GilId(0)) });
     }
 
     fn finish(&mut self, sink: &mut dyn Sink) {
         for tracked in self.threads.values() {
             let (since, base) = tracked.first;
             let totals = ThreadTotals {
-                seen: tracked.last.since(since),
-                cpu: tracked.last_stat.cpu.since(base.cpu),
-                run_queue: tracked.last_stat.run_queue.since(base.run_queue),
+                seen: tracked.last.saturating_since(since),
+                cpu: tracked.last_stat.cpu.saturating_since(base.cpu),
+                run_queue: tracked.last_stat.run_queue.saturating_since(base.run_queue),
             };
             sink.thread_end(tracked.id, totals);
         }
@@ -235,5 +235,5 @@ fn stack(trace: &StackTrace) -> Stack {
         function: Arc::new(Function { name: f.name.clone(), file: f.filename.clone(), first_line: 0 }),
         line: u32::try_from(f.line).unwrap_or(0),
     };
-    Stack { frames: trace.frames.iter().rev().map(frame).collect(), trust: Trust::Whole }
+    Stack { frames: trace.frames.iter().rev().map(frame).collect(), status: StackStatus::Complete }
 }

@@ -13,7 +13,7 @@
 //!
 //! Without the debts, states that come right after waits and last for less than the time between two looks would be told too short.
 
-use crate::sample::{Evidence, Split, State};
+use crate::sample::{Evidence, StateTimes, State};
 
 /// A state is owed, or owes, so many nanoseconds at most: some dozen looks.
 const MAX_DEBT: f64 = 20e6;
@@ -22,41 +22,41 @@ const MAX_DEBT: f64 = 20e6;
 #[derive(Clone, Copy, Debug)]
 pub struct WaitCorrection {
     /// What it did at the look before, apart from waiting; empty when it waited.
-    activity: Split,
+    activity: StateTimes,
     /// How it last held the GIL.
     last_hold: State,
     /// Time taken from each state for waits, less the time given to it.
-    debt: Split,
+    debt: StateTimes,
 }
 
 impl Default for WaitCorrection {
     fn default() -> Self {
-        WaitCorrection { activity: Split::default(), last_hold: State::HoldingPython, debt: Split::default() }
+        WaitCorrection { activity: StateTimes::default(), last_hold: State::HoldingPython, debt: StateTimes::default() }
     }
 }
 
 impl WaitCorrection {
     /// The slice `split`, of which `waiting` nanoseconds were waiting.
-    pub fn correct(&mut self, split: &Split, evidence: Evidence, waiting: f64) -> Split {
-        let sampled_waiting = split.get(State::Waiting);
-        let waiting = waiting.clamp(0.0, split.total());
+    pub fn correct(&mut self, times: &StateTimes, evidence: Evidence, waiting: f64) -> StateTimes {
+        let sampled_waiting = times.get(State::Waiting);
+        let waiting = waiting.clamp(0.0, times.total());
         let mut out = if waiting >= sampled_waiting {
-            self.add_waiting(split, evidence, waiting - sampled_waiting)
+            self.add_waiting(times, evidence, waiting - sampled_waiting)
         } else {
-            let mut out = without_waiting(split);
+            let mut out = without_waiting(times);
             self.reduce_waiting(&mut out, evidence, sampled_waiting - waiting);
             out
         };
         out.add(State::Waiting, waiting);
-        self.remember(split, evidence, &out);
+        self.remember(times, evidence, &out);
         out
     }
 
-    fn reduce_waiting(&mut self, out: &mut Split, evidence: Evidence, nanos: f64) {
+    fn reduce_waiting(&mut self, out: &mut StateTimes, evidence: Evidence, nanos: f64) {
         if evidence == Evidence::Conservation {
             return out.add(State::Starved, nanos);
         }
-        let mut debts = Split::default();
+        let mut debts = StateTimes::default();
         State::ALL.iter().for_each(|&s| debts.add(s, self.debt.get(s).max(0.0)));
         let repaid = debts.total().min(nanos);
         if repaid > 0.0 {
@@ -66,12 +66,12 @@ impl WaitCorrection {
         if known.total() > 0.0 {
             self.repay(out, &known, nanos - repaid);
         } else {
-            self.repay(out, &Split::whole(self.last_hold, 1.0), nanos - repaid);
+            self.repay(out, &StateTimes::single(self.last_hold, 1.0), nanos - repaid);
         }
     }
 
     /// Gives `nanos` to the states in the proportion of `to`.
-    fn repay(&mut self, out: &mut Split, to: &Split, nanos: f64) {
+    fn repay(&mut self, out: &mut StateTimes, to: &StateTimes, nanos: f64) {
         for state in State::ALL {
             let part = nanos * to.get(state) / to.total();
             out.add(state, part);
@@ -85,8 +85,8 @@ impl WaitCorrection {
     }
 
     /// The slice without its waiting and without `nanos` more.
-    fn add_waiting(&mut self, split: &Split, evidence: Evidence, mut nanos: f64) -> Split {
-        let mut out = without_waiting(split);
+    fn add_waiting(&mut self, times: &StateTimes, evidence: Evidence, mut nanos: f64) -> StateTimes {
+        let mut out = without_waiting(times);
         let doubtful: &[State] =
             if evidence == Evidence::Conservation { &[State::Unknown, State::Starved, State::Native] } else { &[State::Unknown] };
         for &state in doubtful {
@@ -106,9 +106,9 @@ impl WaitCorrection {
         out
     }
 
-    fn remember(&mut self, sampled: &Split, evidence: Evidence, out: &Split) {
+    fn remember(&mut self, sampled: &StateTimes, evidence: Evidence, out: &StateTimes) {
         let waiter = evidence != Evidence::Conservation && sampled.get(State::Waiting) > 0.0;
-        self.activity = if waiter { Split::default() } else { without_waiting(out) };
+        self.activity = if waiter { StateTimes::default() } else { without_waiting(out) };
         let (python, native) = (sampled.get(State::HoldingPython), sampled.get(State::HoldingNative));
         if python + native > 0.0 {
             self.last_hold = if native > python { State::HoldingNative } else { State::HoldingPython };
@@ -116,9 +116,9 @@ impl WaitCorrection {
     }
 }
 
-fn without_waiting(split: &Split) -> Split {
-    let mut out = Split::default();
-    State::ALL.iter().filter(|&&s| s != State::Waiting).for_each(|&s| out.add(s, split.get(s)));
+fn without_waiting(times: &StateTimes) -> StateTimes {
+    let mut out = StateTimes::default();
+    State::ALL.iter().filter(|&&s| s != State::Waiting).for_each(|&s| out.add(s, times.get(s)));
     out
 }
 
@@ -129,10 +129,10 @@ mod tests {
     use Evidence as E;
     use State::*;
 
-    fn parts(states: &[(State, f64)]) -> Split {
-        let mut split = Split::default();
-        states.iter().for_each(|&(s, n)| split.add(s, n));
-        split
+    fn parts(states: &[(State, f64)]) -> StateTimes {
+        let mut times = StateTimes::default();
+        states.iter().for_each(|&(s, n)| times.add(s, n));
+        times
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_short_hold_after_each_wait_gets_its_share() {
         // Every ms: .5 waiting, .25 holding, .25 asleep for a lock. The looks meet each as often as it lasts, and waits end inside slices.
-        let (mut correction, mut sum) = (WaitCorrection::default(), Split::default());
+        let (mut correction, mut sum) = (WaitCorrection::default(), StateTimes::default());
         for sample in 0..400 {
             let (state, evidence) = match sample % 4 {
                 0 => (HoldingPython, E::GilHolder),
@@ -188,10 +188,10 @@ mod tests {
         ) {
             let mut correction = WaitCorrection::default();
             for (a, x, b, y, open, waiting) in slices {
-                let split = parts(&[(State::ALL[a], x), (State::ALL[b], y)]);
-                let out = correction.correct(&split, if open { E::Conservation } else { E::GilFutex }, waiting);
-                prop_assert!((out.total() - split.total()).abs() < 1e-6);
-                prop_assert!((out.get(Waiting) - waiting.min(split.total())).abs() < 1e-6);
+                let times = parts(&[(State::ALL[a], x), (State::ALL[b], y)]);
+                let out = correction.correct(&times, if open { E::Conservation } else { E::GilFutex }, waiting);
+                prop_assert!((out.total() - times.total()).abs() < 1e-6);
+                prop_assert!((out.get(Waiting) - waiting.min(times.total())).abs() < 1e-6);
                 prop_assert!(State::ALL.iter().all(|&s| out.get(s) > -1e-6));
             }
         }

@@ -7,7 +7,7 @@
 use super::correction::WaitCorrection;
 use super::waits::{unforced_begin, WaitStatus, CompletedInterval, Waits, MAX_FORCED_WAIT};
 use crate::ids::{ThreadId, Tid};
-use crate::sample::{Evidence, Exact, GilLook, Sink, Slice, Split, Stack, State, Stretch, ThreadFacts, ThreadTotals};
+use crate::sample::{Evidence, MeasuredInterval, GilSample, Sink, StateSlice, StateTimes, Stack, State, IntervalKind, ThreadInfo, ThreadTotals};
 use crate::units::Nanos;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -74,12 +74,12 @@ impl WaitMerger {
         match self.ids.get(&interval.tid) {
             Some(&id) => self.assign(id, interval, inner),
             None if self.unmatched.len() < MAX_UNMATCHED => self.unmatched.push(interval),
-            None => self.dropped_waits += u64::from(interval.stretch == Stretch::Wait),
+            None => self.dropped_waits += u64::from(interval.kind == IntervalKind::Wait),
         }
     }
 
     fn assign(&mut self, id: ThreadId, interval: CompletedInterval, inner: &mut dyn Sink) {
-        if interval.stretch != Stretch::Hold {
+        if interval.kind != IntervalKind::Hold {
             if let Some(thread) = self.threads.get_mut(&id) {
                 if thread.spans.len() >= MAX_SPANS {
                     thread.spans.pop_front();
@@ -87,11 +87,11 @@ impl WaitMerger {
                 thread.spans.push_back(WaitSpan { begin: interval.begin, certain_begin: interval.certain_begin, end: interval.end });
             }
         }
-        let CompletedInterval { gil, stretch, begin, end, .. } = interval;
-        inner.exact(&Exact { thread: id, gil, stretch, begin, end });
+        let CompletedInterval { gil, kind, begin, end, .. } = interval;
+        inner.interval(&MeasuredInterval { thread: id, gil, kind, begin, end });
     }
 
-    fn register(&mut self, facts: &ThreadFacts, inner: &mut dyn Sink) {
+    fn register(&mut self, facts: &ThreadInfo, inner: &mut dyn Sink) {
         if self.ids.len() >= MAX_TIDS {
             let threads = &self.threads;
             self.ids.retain(|_, id| threads.contains_key(id));
@@ -106,12 +106,12 @@ impl WaitMerger {
 
     /// What the look knows better than the events: who sleeps for something else, or has the GIL, is not on its way back to it. If it was forced to
     /// let go before and has the GIL now: since when it waited, until it had it again at some time in the slice.
-    fn reconcile(&mut self, slice: &Slice<'_>, begin: Nanos) -> Option<Nanos> {
+    fn reconcile(&mut self, slice: &StateSlice<'_>, begin: Nanos) -> Option<Nanos> {
         // The slice of one that holds comes late: who was told to let go may have been told so again since.
         let before = self.threads.get(&slice.thread)?.forced_until.filter(|until| *until == begin && !self.is_waiting_at(slice.thread, begin));
         let thread = self.threads.get_mut(&slice.thread)?;
         let tid = thread.tid?;
-        let waits = slice.split.get(State::Waiting) > 0.0;
+        let waits = slice.times.get(State::Waiting) > 0.0;
         let asleep = slice.evidence == Evidence::Syscall || slice.evidence == Evidence::NotRunSince && !waits;
         if asleep {
             self.waits.forget_hold(tid, slice.end);
@@ -133,7 +133,7 @@ impl WaitMerger {
     fn waiting(&mut self, id: ThreadId, begin: Nanos, end: Nanos, evidence: Evidence) -> Option<f64> {
         let holds = evidence == Evidence::GilHolder;
         let thread = self.threads.get_mut(&id)?;
-        let overlap = |(from, to): (Nanos, Nanos)| to.min(end).since(from.max(begin)).as_nanos() as f64;
+        let overlap = |(from, to): (Nanos, Nanos)| to.min(end).saturating_since(from.max(begin)).as_nanos() as f64;
         let now = match self.waits.status(thread.tid?) {
             WaitStatus::Unknown => return None,
             WaitStatus::NotWaiting => 0.0,
@@ -185,7 +185,7 @@ impl WaitMerger {
         exited.sort_unstable_by_key(|id| id.0);
         for id in exited {
             let Some(MergedThread { until, spans, ended: Some(mut totals), .. }) = self.threads.remove(&id) else { continue };
-            let after = |span: &WaitSpan| span.end.since(span.begin.max(until));
+            let after = |span: &WaitSpan| span.end.saturating_since(span.begin.max(until));
             let (left, end) = (spans.iter().map(after).fold(Nanos::ZERO, |a, b| a + b), spans.back().map_or(until, |span| span.end));
             if left > Nanos::ZERO {
                 emit_wait(id, left, end, inner);
@@ -208,39 +208,39 @@ impl WaitMerger {
 /// meet stand for all.
 fn emit_unsampled(id: ThreadId, intervals: &[CompletedInterval], inner: &mut dyn Sink) {
     let Some(first) = intervals.first() else { return };
-    inner.thread(&ThreadFacts { id, tid: first.tid, name: String::new(), python: true, main: false, gil: Some(first.gil) });
+    inner.thread(&ThreadInfo { id, tid: first.tid, name: String::new(), python: true, main: false, gil: Some(first.gil) });
     let mut totals = ThreadTotals::default();
-    for &CompletedInterval { gil, stretch, begin, end, .. } in intervals {
-        if stretch != Stretch::Hold {
-            totals.seen += end.since(begin);
-            emit_wait(id, end.since(begin), end, inner);
+    for &CompletedInterval { gil, kind, begin, end, .. } in intervals {
+        if kind != IntervalKind::Hold {
+            totals.seen += end.saturating_since(begin);
+            emit_wait(id, end.saturating_since(begin), end, inner);
         }
-        inner.exact(&Exact { thread: id, gil, stretch, begin, end });
+        inner.interval(&MeasuredInterval { thread: id, gil, kind, begin, end });
     }
     inner.thread_end(id, totals);
 }
 
 /// Time of which only events know.
 fn emit_wait(thread: ThreadId, length: Nanos, end: Nanos, inner: &mut dyn Sink) {
-    let (mut split, stack) = (Split::default(), Arc::new(Stack::empty()));
-    split.add(State::Waiting, length.as_nanos() as f64);
-    inner.slice(&Slice { thread, end, split, evidence: Evidence::GilFutex, stack: &stack, holder: None });
+    let (mut times, stack) = (StateTimes::default(), Arc::new(Stack::empty()));
+    times.add(State::Waiting, length.as_nanos() as f64);
+    inner.slice(&StateSlice { thread, end, times, evidence: Evidence::GilFutex, stack: &stack, holder: None });
 }
 
 impl Sink for MergingSink<'_> {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, facts: &ThreadInfo) {
         self.inner.thread(facts);
         self.merger.register(facts, self.inner);
     }
 
-    fn slice(&mut self, slice: &Slice<'_>) {
+    fn slice(&mut self, slice: &StateSlice<'_>) {
         if let Some(thread) = self.merger.threads.get_mut(&slice.thread) {
             thread.until = slice.end;
         }
-        let begin = slice.end.since(Nanos::from_nanos(slice.split.total() as u64));
+        let begin = slice.end.saturating_since(Nanos::from_nanos(slice.times.total() as u64));
         let forced = self.merger.reconcile(slice, begin);
         // It got the GIL at any time since the look before, or since it let go: half of that is true on the whole.
-        let until_regained = forced.map_or(0.0, |from| slice.end.since(from.max(begin)).as_nanos() as f64 / 2.0);
+        let until_regained = forced.map_or(0.0, |from| slice.end.saturating_since(from.max(begin)).as_nanos() as f64 / 2.0);
         let event_agrees = slice.evidence == Evidence::PushedOff && self.merger.is_waiting_at(slice.thread, slice.end);
         let Some(waiting) = self.merger.waiting(slice.thread, begin, slice.end, slice.evidence) else {
             return self.inner.slice(slice);
@@ -249,24 +249,24 @@ impl Sink for MergingSink<'_> {
             return self.inner.slice(slice);
         };
         thread.preempted_after_release = slice.evidence == Evidence::PushedOff && !event_agrees || thread.preempted_after_release && slice.evidence == Evidence::NotRunSince;
-        let waiting = until_regained + if thread.preempted_after_release { waiting.max(slice.split.get(State::Waiting)) } else { waiting };
-        let split = thread.correction.correct(&slice.split, slice.evidence, waiting);
-        if let Some((id, stack)) = slice.holder.filter(|_| slice.split.get(State::Waiting) > 0.0) {
+        let waiting = until_regained + if thread.preempted_after_release { waiting.max(slice.times.get(State::Waiting)) } else { waiting };
+        let times = thread.correction.correct(&slice.times, slice.evidence, waiting);
+        if let Some((id, stack)) = slice.holder.filter(|_| slice.times.get(State::Waiting) > 0.0) {
             thread.waited_on = Some((id, stack.clone()));
         }
         // A thread that is past its wait at the look was behind whoever held at the look before.
         let waited_on = thread.waited_on.take().filter(|_| waiting > 0.0);
         let holder = slice.holder.or_else(|| waited_on.as_ref().map(|(id, stack)| (*id, stack)));
-        self.inner.slice(&Slice { split, holder, ..slice.clone() });
+        self.inner.slice(&StateSlice { times, holder, ..slice.clone() });
         thread.waited_on = waited_on;
     }
 
-    fn gil(&mut self, sample: &GilLook) {
+    fn gil(&mut self, sample: &GilSample) {
         self.inner.gil(sample);
     }
 
-    fn exact(&mut self, measured: &Exact) {
-        self.inner.exact(measured);
+    fn interval(&mut self, measured: &MeasuredInterval) {
+        self.inner.interval(measured);
     }
 
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
@@ -295,15 +295,15 @@ mod tests {
     }
 
     impl Sink for CollectingSink {
-        fn thread(&mut self, facts: &ThreadFacts) {
+        fn thread(&mut self, facts: &ThreadInfo) {
             self.names.push(facts.tid);
         }
-        fn slice(&mut self, slice: &Slice<'_>) {
-            self.waiting += slice.split.get(State::Waiting);
+        fn slice(&mut self, slice: &StateSlice<'_>) {
+            self.waiting += slice.times.get(State::Waiting);
         }
-        fn gil(&mut self, _: &GilLook) {}
-        fn exact(&mut self, exact: &Exact) {
-            self.waits += u64::from(exact.stretch == Stretch::Wait);
+        fn gil(&mut self, _: &GilSample) {}
+        fn interval(&mut self, exact: &MeasuredInterval) {
+            self.waits += u64::from(exact.kind == IntervalKind::Wait);
         }
         fn thread_end(&mut self, _: ThreadId, totals: ThreadTotals) {
             self.seen += totals.seen;
@@ -312,7 +312,7 @@ mod tests {
 
     fn wait(tid: i32, begin: u64, end: u64) -> CompletedInterval {
         let (begin, end) = (Nanos::from_millis(begin), Nanos::from_millis(end));
-        CompletedInterval { tid: Tid(tid), gil: GilId(0), stretch: Stretch::Wait, begin, certain_begin: begin, end }
+        CompletedInterval { tid: Tid(tid), gil: GilId(0), kind: IntervalKind::Wait, begin, certain_begin: begin, end }
     }
 
     #[test]
@@ -326,7 +326,7 @@ mod tests {
         merger.flush_unsampled(Nanos::from_millis(9), &mut number, &mut collected);
         assert_eq!((collected.waits, merger.unmatched.len()), (0, 3), "they may still be met");
         // A look meets one of them after all: its waits are filed under its own number.
-        let facts = ThreadFacts { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
+        let facts = ThreadInfo { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
         MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&facts);
         assert_eq!((collected.waits, collected.waiting), (1, 0.0));
         merger.flush_unsampled(Nanos::from_millis(11), &mut number, &mut collected);
@@ -338,17 +338,17 @@ mod tests {
     fn a_wait_after_the_last_slice_is_told_before_the_end() {
         let (mut merger, mut collected) = (WaitMerger::default(), CollectingSink::default());
         let (facts, empty) = (
-            ThreadFacts { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None },
+            ThreadInfo { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None },
             Arc::new(Stack::empty()),
         );
-        let mut split = Split::default();
-        split.add(State::Starved, 1e6);
+        let mut times = StateTimes::default();
+        times.add(State::Starved, 1e6);
         let mut joined = MergingSink { merger: &mut merger, inner: &mut collected, last: false };
         joined.thread(&facts);
-        joined.slice(&Slice {
+        joined.slice(&StateSlice {
             thread: ThreadId(1),
             end: Nanos::from_millis(20),
-            split,
+            times,
             evidence: Evidence::Syscall,
             stack: &empty,
             holder: None,
@@ -377,7 +377,7 @@ mod tests {
             let (mut merger, mut collected, empty) = (WaitMerger::default(), CollectingSink::default(), Arc::new(Stack::empty()));
             for tid in [6, 8] {
                 let id = ThreadId(tid as u32);
-                let facts = ThreadFacts { id, tid: Tid(tid), name: String::new(), python: true, main: false, gil: None };
+                let facts = ThreadInfo { id, tid: Tid(tid), name: String::new(), python: true, main: false, gil: None };
                 MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&facts);
             }
             let handle = |merger: &mut WaitMerger, ms, tid, op| merger.waits.handle(Nanos::from_millis(ms), Tid(tid), op, None, &mut |_| ());
@@ -386,8 +386,8 @@ mod tests {
                 if again && evidence == Evidence::GilHolder {
                     handle(&mut merger, 24, 6, FutexOp::Wake(gil, GilFutex::Cond));
                 }
-                let split = Split::whole(state, if end == 18 { 4e6 } else { 2e6 });
-                let slice = Slice { thread: ThreadId(6), end: Nanos::from_millis(end), split, evidence, stack: &empty, holder: None };
+                let times = StateTimes::single(state, if end == 18 { 4e6 } else { 2e6 });
+                let slice = StateSlice { thread: ThreadId(6), end: Nanos::from_millis(end), times, evidence, stack: &empty, holder: None };
                 MergingSink { merger: &mut merger, inner: &mut collected, last: false }.slice(&slice);
             }
             // From 16 to 18 ms, and half of 18 to 20 ms.
@@ -399,13 +399,13 @@ mod tests {
     fn who_sleeps_for_something_else_was_not_forced_into_its_next_wait() {
         for (evidence, waiting) in [(Evidence::Syscall, 1e6), (Evidence::NotRunSince, 1e6), (Evidence::PushedOff, 9e6)] {
             let (mut merger, mut collected, empty) = (WaitMerger::default(), CollectingSink::default(), Arc::new(Stack::empty()));
-            let facts = ThreadFacts { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
+            let facts = ThreadInfo { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
             MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&facts);
             // Looks are told late: its wait is over before it is plain that it slept.
             merger.add(CompletedInterval { certain_begin: Nanos::from_millis(18), ..wait(6, 10, 19) }, &mut collected);
             for end in [15, 20].map(Nanos::from_millis) {
-                let split = Split::whole(State::Io, 5e6);
-                let slice = Slice { thread: ThreadId(1), end, split, evidence, stack: &empty, holder: None };
+                let times = StateTimes::single(State::Io, 5e6);
+                let slice = StateSlice { thread: ThreadId(1), end, times, evidence, stack: &empty, holder: None };
                 MergingSink { merger: &mut merger, inner: &mut collected, last: false }.slice(&slice);
             }
             assert_eq!(collected.waiting, waiting, "{evidence:?}");

@@ -20,7 +20,7 @@ use crate::process::sys_linux;
 use crate::python::attach::PythonProcess;
 use crate::python::interpreters::RuntimeState;
 use crate::python::layout::{ByteRange, GilLayout};
-use crate::sample::{Evidence, Sink, State, WindowFacts};
+use crate::sample::{Evidence, Sink, State, CaptureStats};
 use crate::units::Nanos;
 use merger::{WaitMerger, MergingSink};
 use gil_futex::{FutexOp, GilFutex};
@@ -111,8 +111,8 @@ impl ExactMode {
     /// One look, with the events up to it.
     pub fn sample(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Result<SampleOutcome, ReadError> {
         self.drain(now, sink);
-        self.merger.flush_unsampled(now.since(MAX_SLICE_DELAY), &mut || sampler.allocate_id(), sink);
-        self.merger.flush_exited(now.since(MAX_SLICE_DELAY), sink);
+        self.merger.flush_unsampled(now.saturating_since(MAX_SLICE_DELAY), &mut || sampler.allocate_id(), sink);
+        self.merger.flush_exited(now.saturating_since(MAX_SLICE_DELAY), sink);
         sampler.waiting_by_events.clear();
         sampler.waiting_by_events.extend(self.merger.waits.asleep());
         let outcome = sampler.sample(now, now, &mut MergingSink { merger: &mut self.merger, inner: sink, last: false });
@@ -130,7 +130,7 @@ impl ExactMode {
     }
 
     /// Says in the window's facts what this mode did.
-    pub fn add_stats(&self, stats: &mut WindowFacts) {
+    pub fn add_stats(&self, stats: &mut CaptureStats) {
         stats.exact = true;
         stats.events = self.events;
         stats.lost_events = self.lost();

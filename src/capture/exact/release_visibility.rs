@@ -34,7 +34,7 @@ impl ReleaseVisibility {
         if self.sleepers > self.woken {
             return self.unobserved;
         }
-        self.unobserved + now.since(self.holder.map_or(self.at, |(_, until)| self.at.max(until)))
+        self.unobserved + now.saturating_since(self.holder.map_or(self.at, |(_, until)| self.at.max(until)))
     }
 
     fn advance(&mut self, at: Nanos) {

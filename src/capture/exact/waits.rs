@@ -11,7 +11,7 @@
 //! WaitCorrection it gives up the mutex, a thread that wakes a sleeper on `cond` either came away from there with a signal meant for a later one, and
 //! passes it on; or it slept for the mutex only, in `drop_gil`, and lets go. One that slept for the mutex and wakes nobody is in `take_gil`.
 //!
-//! The forced switch in `drop_gil` (a sleep on `switch_cond`) is the beginning of the wait that follows it, or a [`Stretch::HandOver`] of
+//! The forced switch in `drop_gil` (a sleep on `switch_cond`) is the beginning of the wait that follows it, or a [`IntervalKind::ForcedSwitch`] of
 //! its own when the thread then wants something else. Where the GIL has been taken by the time the thread gets a core again, it makes no such
 //! sleep and asks at once. So who was forced to let go waits from then on. It was if another thread's sleep on `cond` ran out before without the GIL
 //! having changed hands: that is when `take_gil` asks for a drop.
@@ -22,7 +22,7 @@ use super::release_visibility::ReleaseVisibility;
 use super::gil_futex::{FutexOp, GilFutex};
 use crate::ids::{Addr, GilId, Tid};
 use crate::process::futex_tracer::GilSnapshot;
-use crate::sample::Stretch;
+use crate::sample::IntervalKind;
 use crate::units::Nanos;
 pub use open_wait::WaitStatus;
 use open_wait::{OpenWait, Resumed};
@@ -43,7 +43,7 @@ pub struct CompletedInterval {
     /// And which GIL.
     pub gil: GilId,
     /// What.
-    pub stretch: Stretch,
+    pub kind: IntervalKind,
     /// From when.
     pub begin: Nanos,
     /// From when for certain: before that, only that it was forced to let go says that it waited.
@@ -161,7 +161,7 @@ impl Waits {
     fn passes_signal_on(&self, at: Nanos, tid: Tid, op: FutexOp) -> bool {
         let phase = self.threads.get(&tid).map(|t| t.phase);
         matches!((op, phase), (FutexOp::Wake(gil, GilFutex::Cond), Some(Phase::Awake(open, back)))
-            if open.gil == gil && open.futex == GilFutex::Cond && open.release_pending && at.since(back.since) <= MAX_DOUBT)
+            if open.gil == gil && open.futex == GilFutex::Cond && open.release_pending && at.saturating_since(back.since) <= MAX_DOUBT)
     }
 
     /// Whether a thread that goes to sleep now is still in the wait that its last sleep belongs to.
@@ -175,18 +175,18 @@ impl Waits {
             return false; // it signals `cond`, or waits for who was signalled: it is in `drop_gil`
         }
         if open.release_pending || back.switches.is_some() && back.switches == snapshot.map(|t| t.switch_number) {
-            return at.since(back.since) <= MAX_DOUBT;
+            return at.saturating_since(back.since) <= MAX_DOUBT;
         }
         if thread.was_last_holder(snapshot) {
             return false;
         }
         let rejoin_window = open.rejoin_window(&back);
-        at.since(back.end()) <= rejoin_window || futex == GilFutex::Cond && open.take_gil_slept && self.unobserved(&open, &back, at) <= rejoin_window
+        at.saturating_since(back.end()) <= rejoin_window || futex == GilFutex::Cond && open.take_gil_slept && self.unobserved(&open, &back, at) <= rejoin_window
     }
 
     /// How long since its last sleep a thread could have let go of the GIL unseen.
     fn unobserved(&self, open: &OpenWait, back: &Resumed, now: Nanos) -> Nanos {
-        self.visibility.get(&open.gil).map_or(Nanos::ZERO, |visibility| visibility.unobserved(now).since(back.unobserved))
+        self.visibility.get(&open.gil).map_or(Nanos::ZERO, |visibility| visibility.unobserved(now).saturating_since(back.unobserved))
     }
 
     /// Whether the holder that lets go now was told to.
@@ -249,7 +249,7 @@ impl Waits {
         for (tid, open, back) in stale {
             let switches = self.visibility.get(&open.gil).and_then(|visibility| visibility.switches);
             let taken = back.switches.is_none() || back.switches != switches;
-            let over = now.since(back.since) > MAX_DOUBT || taken && self.unobserved(&open, &back, now) > open.rejoin_window(&back);
+            let over = now.saturating_since(back.since) > MAX_DOUBT || taken && self.unobserved(&open, &back, now) > open.rejoin_window(&back);
             if let Some(thread) = self.threads.get_mut(&tid).filter(|_| over) {
                 thread.close(tid, open, back.end(), emit);
             }
@@ -284,7 +284,7 @@ pub fn unforced_begin((begin, certain_begin): (Nanos, Nanos), at: Nanos) -> Nano
 /// A thread that gave up the mutex and has not gone back to sleep for longer than one does on its way round the loop; or one silent for too long.
 fn stale(tid: Tid, thread: &ThreadWaitState, now: Nanos) -> Option<(Tid, OpenWait, Resumed)> {
     match thread.phase {
-        Phase::Awake(open, back) if now.since(back.end()) > if open.release_pending { MAX_DOUBT } else { open.rejoin_window(&back) } => {
+        Phase::Awake(open, back) if now.saturating_since(back.end()) > if open.release_pending { MAX_DOUBT } else { open.rejoin_window(&back) } => {
             Some((tid, open, back))
         }
         _ => None,
@@ -319,7 +319,7 @@ impl ThreadWaitState {
             GilFutex::Mutex | GilFutex::SwitchMutex | GilFutex::CondInternal => {}
         }
         // `drop_gil` lets go, then waits for its taker; the one it wakes may push it off its core in between.
-        let waits_on = |(time, forced): &(Nanos, bool)| futex == GilFutex::SwitchCond || *forced && at.since(*time) < MAX_FORCED_WAIT;
+        let waits_on = |(time, forced): &(Nanos, bool)| futex == GilFutex::SwitchCond || *forced && at.saturating_since(*time) < MAX_FORCED_WAIT;
         let begin = self.released.take().filter(waits_on).map_or(at, |(time, _)| time);
         let open = before.unwrap_or(OpenWait::new(gil, begin, if futex == GilFutex::SwitchCond { begin } else { at }));
         let mutex_last = if futex == GilFutex::CondInternal { open.mutex_last } else { futex == GilFutex::Mutex };
@@ -387,12 +387,12 @@ impl ThreadWaitState {
         }
         let Some(taken) = open.mutex_released_at else { return self.close(tid, open, end, emit) };
         self.close(tid, open, taken, emit);
-        emit(CompletedInterval { tid, gil: open.gil, stretch: Stretch::HandOver, begin: open.slept, certain_begin: open.slept, end });
+        emit(CompletedInterval { tid, gil: open.gil, kind: IntervalKind::ForcedSwitch, begin: open.slept, certain_begin: open.slept, end });
     }
 
     fn close(&mut self, tid: Tid, open: OpenWait, end: Nanos, emit: &mut dyn FnMut(CompletedInterval)) {
-        let stretch = if open.take_gil_slept { Stretch::Wait } else { Stretch::HandOver };
-        emit(CompletedInterval { tid, gil: open.gil, stretch, begin: open.begin, certain_begin: open.certain_begin, end });
+        let kind = if open.take_gil_slept { IntervalKind::Wait } else { IntervalKind::ForcedSwitch };
+        emit(CompletedInterval { tid, gil: open.gil, kind, begin: open.begin, certain_begin: open.certain_begin, end });
         self.phase = Phase::NotWaiting;
         if open.take_gil_slept {
             self.held_since = Some(end);
@@ -401,7 +401,7 @@ impl ThreadWaitState {
 
     fn release(&mut self, at: Nanos, tid: Tid, gil: GilId, emit: &mut dyn FnMut(CompletedInterval)) {
         if let Some(begin) = self.held_since.take() {
-            emit(CompletedInterval { tid, gil, stretch: Stretch::Hold, begin, certain_begin: begin, end: at });
+            emit(CompletedInterval { tid, gil, kind: IntervalKind::Hold, begin, certain_begin: begin, end: at });
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::capture::thread_tracker::GilView;
 use crate::ids::Addr;
 use crate::python::gil::GilReading;
 use crate::python::layout::Minor;
-use crate::sample::{GilLook, Holder, Sink, State};
+use crate::sample::{GilSample, Holder, Sink, State};
 use crate::units::Nanos;
 
 /// The first minor version whose locks are `PyMutex` (Python/lock.c).
@@ -65,7 +65,7 @@ impl Sampler {
     }
 
     fn emit_gil_samples(&mut self, (begin, at): (Nanos, Nanos), sink: &mut dyn Sink) {
-        let span = at.since(begin);
+        let span = at.saturating_since(begin);
         for (g, (gil, (_, reading))) in self.gils.0.iter_mut().zip(&self.runtime_state.gils).enumerate() {
             let Some(GilReading { holder, switches, .. }) = *reading else { continue };
             if !gil.contended {
@@ -77,7 +77,7 @@ impl Sampler {
                 (Some(_), None) => Holder::Unmatched,
             };
             let collecting = self.runtime_state.is_collecting(gil.at);
-            sink.gil(&GilLook { gil: self.gil_ids.by_index(g), at, span, holder, switches: Some(switches), waiters: gil.waiters, collecting });
+            sink.gil(&GilSample { gil: self.gil_ids.by_index(g), at, span, holder, switches: Some(switches), waiters: gil.waiters, collecting });
         }
     }
 }

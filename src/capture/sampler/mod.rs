@@ -22,7 +22,7 @@ use crate::python::attach::PythonProcess;
 use crate::python::gil::{self, GilReading};
 use crate::python::interpreters::RuntimeState;
 use crate::python::stack::Symbols;
-use crate::sample::{Sink, Stack, ThreadView, Trust};
+use crate::sample::{Sink, Stack, ThreadSnapshot, StackStatus};
 use crate::units::Nanos;
 use poll_schedule::PollSchedule;
 use batch::Batch;
@@ -307,7 +307,7 @@ impl Sampler {
         let still = !holds && thread.is_asleep();
         thread.stack.read(self.source.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
         thread.gil_requested = thread.stack.gil_requested();
-        if thread.stack.stack().trust == Trust::Moving {
+        if thread.stack.stack().status == StackStatus::Torn {
             self.torn += 1;
         }
         Ok(())
@@ -379,12 +379,12 @@ impl Sampler {
     }
 
     /// Each thread as the last look saw it, for `dump`; what one look cannot tell is `Unknown`.
-    pub fn snapshots(&self) -> Vec<(ThreadId, ThreadView)> {
+    pub fn snapshots(&self) -> Vec<(ThreadId, ThreadSnapshot)> {
         let snapshot = |thread: &ThreadTracker| {
             let (state, evidence) = thread.last_state();
             let facts = &thread.facts;
             let stack = thread.stack.stack().clone();
-            let snapshot = ThreadView { tid: facts.tid, name: facts.name.clone(), python: facts.python, state, evidence, stack };
+            let snapshot = ThreadSnapshot { tid: facts.tid, name: facts.name.clone(), python: facts.python, state, evidence, stack };
             (facts.id, snapshot)
         };
         self.threads.iter().map(snapshot).collect()

@@ -7,7 +7,7 @@ use crate::error::ReadError;
 use crate::ids::{Addr, Tid};
 use crate::python::interpreters::{RuntimeState, ThreadState};
 use crate::python::thread_names;
-use crate::sample::{Sink, ThreadFacts};
+use crate::sample::{Sink, ThreadInfo};
 use crate::units::Nanos;
 use std::collections::{HashMap, HashSet};
 
@@ -29,7 +29,7 @@ fn keys(runtime_state: &RuntimeState) -> impl Iterator<Item = (Addr, u64, Option
 impl Sampler {
     /// Whether the lists have not been read for so long that they are due.
     pub(super) fn is_list_due(&self, at: Nanos) -> bool {
-        at.since(self.tids_read_at) >= if self.task_count.is_some() { RELIST_PERIOD } else { RELIST_PERIOD_UNCOUNTED }
+        at.saturating_since(self.tids_read_at) >= if self.task_count.is_some() { RELIST_PERIOD } else { RELIST_PERIOD_UNCOUNTED }
     }
 
     /// Matches thread states with OS threads again, when either list has changed. `count_changed`: the kernel counts more threads, or fewer.
@@ -39,11 +39,11 @@ impl Sampler {
             self.states_changed_at = at;
         }
         // A thread state is made before its thread is: until they have found each other, every look tries again.
-        let settling = self.bindings_pending && at.since(self.states_changed_at) < SETTLING;
+        let settling = self.bindings_pending && at.saturating_since(self.states_changed_at) < SETTLING;
         if same && !settling && !count_changed && !self.is_list_due(at) {
             return Ok(());
         }
-        let check_leader = at.since(self.leader_checked_at) >= RELIST_PERIOD || !self.threads.iter().any(|thread| thread.facts.main);
+        let check_leader = at.saturating_since(self.leader_checked_at) >= RELIST_PERIOD || !self.threads.iter().any(|thread| thread.facts.main);
         self.tids_read_at = at;
         self.leader_checked_at = if check_leader { at } else { self.leader_checked_at };
         std::mem::swap(&mut self.tids, &mut self.previous_tids);
@@ -130,9 +130,9 @@ impl Sampler {
         // Each look stands for the whole time up to the last one's, the first one of a thread too: it was born in between, but its end falls
         // between two looks as well, and those that live and die between two are never met. Over many threads that adds up to the truth.
         let start = self.accounted_until;
-        let since_last = self.last_sample.map(|last| at.since(last));
+        let since_last = self.last_sample.map(|last| at.saturating_since(last));
         let (id, main) = (self.allocate_id(), tid.0 == self.python.pid.0);
-        let facts = ThreadFacts { id, tid, name: String::new(), python: false, main, gil: None };
+        let facts = ThreadInfo { id, tid, name: String::new(), python: false, main, gil: None };
         sink.thread(&facts);
         self.threads.push(ThreadTracker::new(self.source.as_ref(), facts, start, since_last, &self.empty_stack));
         self.schedule.push(tid);
@@ -222,7 +222,7 @@ impl Sampler {
                 sink.thread(&thread.facts);
             }
         }
-        if !self.names_pending || at.since(self.names_read_at) < NAMES_PERIOD {
+        if !self.names_pending || at.saturating_since(self.names_read_at) < NAMES_PERIOD {
             return;
         }
         self.names_read_at = at;

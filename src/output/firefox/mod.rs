@@ -14,7 +14,7 @@ use super::timeline::{leaf, SpanSink, SpanBuilder, Span};
 use super::{sanitize, text, Source};
 use crate::error::{Error, Result};
 use crate::ids::ThreadId;
-use crate::sample::{GilLook, State, ThreadFacts};
+use crate::sample::{GilSample, State, ThreadInfo};
 use rustc_hash::FxHashMap;
 use serde_json::{json, Value};
 use std::io::Write;
@@ -149,7 +149,7 @@ impl Process {
 }
 
 impl SpanSink for Process {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, facts: &ThreadInfo) {
         let main = facts.main || facts.tid.0 == self.main;
         match self.track(facts.id) {
             Some(track) => track.describe(sanitize::clean(&facts.name), facts.tid.0, main),
@@ -167,7 +167,7 @@ impl SpanSink for Process {
         }
     }
 
-    fn gil(&mut self, _: &GilLook) {}
+    fn gil(&mut self, _: &GilSample) {}
 }
 
 /// A category's number.
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(got.len(), 8);
         for (thread, sums) in written.profile.threads.iter().zip(&got) {
             for state in State::ALL {
-                let wanted = thread.split.get(state) / 1e6;
+                let wanted = thread.times.get(state) / 1e6;
                 assert!((sums[category(state)] - wanted).abs() < 0.1, "{}: {} {wanted}", thread.info.name, sums[category(state)]);
             }
         }
@@ -232,7 +232,7 @@ mod tests {
         let samples = threads[1]["samples"]["length"].as_u64().unwrap();
         assert!(samples < 80, "{samples}");
         for (thread, sums) in written.profile.threads.iter().zip(sums(&json!({ "threads": threads }))) {
-            assert!((sums.iter().sum::<f64>() - thread.split.total() / 1e6).abs() < 0.1);
+            assert!((sums.iter().sum::<f64>() - thread.times.total() / 1e6).abs() < 0.1);
         }
     }
 }

@@ -85,7 +85,7 @@ fn input<'a>(source: &Source<'a>, mode: FlameMode) -> FlameInput<'a> {
         let row = |(_, waiter, holder, nanos)| WaitRow { process: None, thread: "", waiter, holder, nanos };
         input.waits.extend(source.profile.waited_on().map(row));
     } else {
-        input.rows.extend(source.profile.stacks().map(|(_, stack, split)| FlameRow { process: None, thread: "", stack, split }));
+        input.rows.extend(source.profile.stacks().map(|(_, stack, times)| FlameRow { process: None, thread: "", stack, times }));
     }
     input
 }
@@ -171,7 +171,7 @@ mod tests {
     fn trees_have_the_time_of_their_states() {
         let written = measured();
         let value = value(&written.source(), 1000);
-        let total = |state: State| written.profile.threads.iter().map(|t| t.split.get(state)).sum::<f64>() / 1e3;
+        let total = |state: State| written.profile.threads.iter().map(|t| t.times.get(state)).sum::<f64>() / 1e3;
         let holding: f64 = State::ALL.into_iter().filter(|s| s.is_holding()).map(total).sum();
         let wanted = [holding, total(State::Waiting), total(State::Native), State::ALL.into_iter().map(total).sum(), total(State::Waiting)];
         for (tree, wanted) in value["trees"].as_array().unwrap().iter().zip(wanted) {

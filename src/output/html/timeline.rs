@@ -12,7 +12,7 @@ use crate::ids::{GilId, ThreadId};
 use crate::output::timeline::{Span, SpanBuilder, SpanSink};
 use crate::output::{columns, sanitize, Source};
 use crate::profile::ThreadProfile;
-use crate::sample::{GilLook, Holder, State, ThreadFacts};
+use crate::sample::{GilSample, Holder, State, ThreadInfo};
 use rustc_hash::FxHashMap;
 use serde_json::{json, Value};
 
@@ -167,7 +167,7 @@ impl TimelineBuilder {
 fn ranked(threads: &[ThreadProfile]) -> Vec<&ThreadProfile> {
     let mut ranked: Vec<&ThreadProfile> = threads.iter().collect();
     let busy =
-        |t: &ThreadProfile| t.split.holding() + t.split.get(State::Waiting) + t.split.get(State::Native) + t.split.get(State::Starved);
+        |t: &ThreadProfile| t.times.holding() + t.times.get(State::Waiting) + t.times.get(State::Native) + t.times.get(State::Starved);
     ranked.sort_by(|a, b| busy(b).total_cmp(&busy(a)).then(a.info.tid.cmp(&b.info.tid)));
     ranked
 }
@@ -188,7 +188,7 @@ fn gil_series(gil: GilId, points: &[Point]) -> Value {
 }
 
 impl SpanSink for TimelineBuilder {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, facts: &ThreadInfo) {
         self.span_types.name(facts.id, sanitize::clean(&facts.name));
     }
 
@@ -203,7 +203,7 @@ impl SpanSink for TimelineBuilder {
         }
     }
 
-    fn gil(&mut self, sample: &GilLook) {
+    fn gil(&mut self, sample: &GilSample) {
         let found = self.gils.iter().position(|(gil, _)| *gil == sample.gil);
         let at = match found {
             Some(at) => at,
@@ -256,7 +256,7 @@ mod tests {
             }
             let columns = units(coarse["packed"].as_str().unwrap());
             for state in State::ALL {
-                let wanted = thread.split.get(state);
+                let wanted = thread.times.get(state);
                 assert!((sums[state as usize] - wanted).abs() < 1e6, "{}: {} {wanted}", state.label(), sums[state as usize]);
                 let got = columns[state as usize] / UNITS / 256.0 * 1e9;
                 assert!((got - wanted).abs() < 1e7, "{}: {got} {wanted} in columns", state.label());

@@ -48,7 +48,7 @@ impl Default for Decoder {
 
 impl Decoder {
     /// The target and the window as they were told of last, and the time of the last look.
-    pub fn capture_info(self) -> (TargetFacts, WindowFacts, Nanos) {
+    pub fn capture_info(self) -> (TargetInfo, CaptureStats, Nanos) {
         (self.capture_info.target, self.capture_info.window, Nanos::from_nanos(self.last_sample))
     }
 
@@ -110,12 +110,12 @@ impl Decoder {
         let end = if has(slice::AT_SAMPLE) { self.last_sample } else { from.step(self.last_end)? };
         let known = self.threads.get(&thread).copied();
         let (last_end, last_stack) = known.unwrap_or((0, u64::MAX));
-        let split = match how >> 4 {
+        let times = match how >> 4 {
             slice::MIXED => mixed(from)?,
             state => {
                 let state = *State::ALL.get(usize::from(state)).ok_or(Broken("no such state"))?;
                 let length = if has(slice::CONTIGUOUS) { end.saturating_sub(last_end) } else { from.number()? };
-                Split::whole(state, length as f64)
+                StateTimes::single(state, length as f64)
             }
         };
         let stack = if has(slice::SAME_STACK) { last_stack } else { from.number()? };
@@ -128,7 +128,7 @@ impl Decoder {
         let holder_stack = if has(slice::WAITED_ON) { Some(self.tables.stack(self.holder.1)?) } else { None };
         let stack = self.tables.stack(stack)?;
         let holder = holder_stack.as_ref().map(|holder_stack| (ThreadId(self.holder.0), holder_stack));
-        sink.slice(&Slice { thread, end: Nanos::from_nanos(end), split, evidence, stack: &stack, holder });
+        sink.slice(&StateSlice { thread, end: Nanos::from_nanos(end), times, evidence, stack: &stack, holder });
         Ok(())
     }
 
@@ -159,42 +159,42 @@ impl Decoder {
         let waiters = from.small()?;
         (self.last_sample, self.last_span) = (at, span);
         let collecting = has(gil_sample::KNOWN).then_some(has(gil_sample::COLLECTING));
-        sink.gil(&GilLook { gil, at: Nanos::from_nanos(at), span: Nanos::from_nanos(span), holder, switches, waiters, collecting });
+        sink.gil(&GilSample { gil, at: Nanos::from_nanos(at), span: Nanos::from_nanos(span), holder, switches, waiters, collecting });
         Ok(())
     }
 
     fn exact(&mut self, from: &mut Reader<'_>, sink: &mut dyn Sink) -> Result<(), Broken> {
         let (thread, gil) = (ThreadId(from.small()?), GilId(from.small()?));
-        let stretches = [Stretch::Wait, Stretch::HandOver, Stretch::Hold];
-        let stretch = *stretches.get(usize::from(from.byte()?)).ok_or(Broken("no such stretch"))?;
+        let stretches = [IntervalKind::Wait, IntervalKind::ForcedSwitch, IntervalKind::Hold];
+        let kind = *stretches.get(usize::from(from.byte()?)).ok_or(Broken("no such stretch"))?;
         let begin = from.step(self.last_sample)?;
         let end = from.step(begin)?;
-        sink.exact(&Exact { thread, gil, stretch, begin: Nanos::from_nanos(begin), end: Nanos::from_nanos(end) });
+        sink.interval(&MeasuredInterval { thread, gil, kind, begin: Nanos::from_nanos(begin), end: Nanos::from_nanos(end) });
         Ok(())
     }
 }
 
-fn thread(from: &mut Reader<'_>) -> Result<ThreadFacts, Broken> {
+fn thread(from: &mut Reader<'_>) -> Result<ThreadInfo, Broken> {
     let id = ThreadId(from.small()?);
     let tid = Tid(from.step(0)? as i32);
     let name = from.text()?.to_string();
     let bits = from.byte()?;
     let gil = from.small()?.checked_sub(1).map(GilId);
-    Ok(ThreadFacts { id, tid, name, python: bits & 1 != 0, main: bits & 2 != 0, gil })
+    Ok(ThreadInfo { id, tid, name, python: bits & 1 != 0, main: bits & 2 != 0, gil })
 }
 
-fn mixed(from: &mut Reader<'_>) -> Result<Split, Broken> {
+fn mixed(from: &mut Reader<'_>) -> Result<StateTimes, Broken> {
     let bits = from.number()?;
-    let mut split = Split::default();
+    let mut times = StateTimes::default();
     for (n, &state) in State::ALL.iter().enumerate() {
         if bits >> n & 1 != 0 {
-            split.add(state, from.number()? as f64);
+            times.add(state, from.number()? as f64);
         }
     }
     if bits >> INVALID_TIME & 1 != 0 {
-        split.add(State::Unknown, f64::NAN);
+        times.add(State::Unknown, f64::NAN);
     }
-    Ok(split)
+    Ok(times)
 }
 
 /// What has a number.
@@ -251,10 +251,10 @@ impl DecoderTables {
         if let Some(stack) = self.ready.get(&number) {
             return Ok(Arc::clone(stack));
         }
-        let trust = match number & 3 {
-            0 => Trust::Whole,
-            1 => Trust::Moving,
-            2 => Trust::Cut,
+        let status = match number & 3 {
+            0 => StackStatus::Complete,
+            1 => StackStatus::Torn,
+            2 => StackStatus::Truncated,
             _ => return Err(Broken("no such trust")),
         };
         let mut frames = Vec::new();
@@ -272,7 +272,7 @@ impl DecoderTables {
             self.ready.clear();
             self.ready_frames = frames.len() + 8;
         }
-        let stack = Arc::new(Stack { frames, trust });
+        let stack = Arc::new(Stack { frames, status });
         self.ready.insert(number, Arc::clone(&stack));
         Ok(stack)
     }

@@ -97,8 +97,8 @@ pub(super) const EVIDENCE: [Evidence; 12] = [
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct CaptureInfo {
-    pub target: TargetFacts,
-    pub window: WindowFacts,
+    pub target: TargetInfo,
+    pub window: CaptureStats,
 }
 
 /// Turns what it is told into records.
@@ -149,7 +149,7 @@ impl Encoder {
     }
 
     /// What is known of the whole by now; replaces what was said before.
-    pub fn capture_info(&mut self, target: &TargetFacts, window: &WindowFacts) {
+    pub fn capture_info(&mut self, target: &TargetInfo, window: &CaptureStats) {
         let info = CaptureInfo { target: target.clone(), window: window.clone() };
         if let Ok(json) = serde_json::to_vec(&info) {
             self.out.push(CAPTURE_INFO);
@@ -175,17 +175,17 @@ impl Encoder {
 
     /// The number of a stack with its trust.
     fn stack(&mut self, stack: &Arc<Stack>) -> u64 {
-        let trust = match stack.trust {
-            Trust::Whole => 0,
-            Trust::Moving => 1,
-            Trust::Cut => 2,
+        let status = match stack.status {
+            StackStatus::Complete => 0,
+            StackStatus::Torn => 1,
+            StackStatus::Truncated => 2,
         };
-        u64::from(self.tables.stack(stack, &mut self.out)) << 2 | trust
+        u64::from(self.tables.stack(stack, &mut self.out)) << 2 | status
     }
 }
 
 impl Sink for Encoder {
-    fn thread(&mut self, info: &ThreadFacts) {
+    fn thread(&mut self, info: &ThreadInfo) {
         self.out.push(THREAD);
         put(&mut self.out, info.id.0.into());
         put_step(&mut self.out, 0, info.tid.0 as u64);
@@ -194,12 +194,12 @@ impl Sink for Encoder {
         put(&mut self.out, info.gil.map_or(0, |gil| u64::from(gil.0) + 1));
     }
 
-    fn slice(&mut self, event: &Slice<'_>) {
+    fn slice(&mut self, event: &StateSlice<'_>) {
         self.reset_if_full();
         let stack = self.stack(event.stack);
         let waited_on = event.holder.map(|(id, stack)| (id.0, self.stack(stack)));
         let end = event.end.as_nanos();
-        let total = event.split.total();
+        let total = event.times.total();
         let (last_end, last_stack) = self.threads.insert(event.thread, (end, stack)).unwrap_or((0, u64::MAX));
         let mut tag = slice::SLICE;
         let mut bit = |set: bool, bit: u8| {
@@ -207,7 +207,7 @@ impl Sink for Encoder {
             set
         };
         let at_sample = bit(end == self.last_sample, slice::AT_SAMPLE);
-        let only = State::ALL.into_iter().position(|state| event.split.get(state) == total);
+        let only = State::ALL.into_iter().position(|state| event.times.get(state) == total);
         let contiguous = bit(only.is_some() && end.checked_sub(last_end).is_some_and(|gap| gap as f64 == total), slice::CONTIGUOUS);
         let same_stack = bit(stack == last_stack, slice::SAME_STACK);
         bit(waited_on.is_some(), slice::WAITED_ON);
@@ -225,7 +225,7 @@ impl Sink for Encoder {
         match only {
             Some(_) if contiguous => {}
             Some(_) => put(out, total as u64),
-            None => mixed(out, &event.split),
+            None => mixed(out, &event.times),
         }
         if !same_stack {
             put(out, stack);
@@ -238,7 +238,7 @@ impl Sink for Encoder {
         self.last_end = end;
     }
 
-    fn gil(&mut self, event: &GilLook) {
+    fn gil(&mut self, event: &GilSample) {
         let out = &mut self.out;
         out.push(GIL);
         put(out, event.gil.0.into());
@@ -267,12 +267,12 @@ impl Sink for Encoder {
         (self.last_sample, self.last_span) = (at, event.span.as_nanos());
     }
 
-    fn exact(&mut self, event: &Exact) {
+    fn interval(&mut self, event: &MeasuredInterval) {
         let out = &mut self.out;
         out.push(EXACT);
         put(out, event.thread.0.into());
         put(out, event.gil.0.into());
-        out.push(event.stretch as u8);
+        out.push(event.kind as u8);
         put_step(out, self.last_sample, event.begin.as_nanos());
         put_step(out, event.begin.as_nanos(), event.end.as_nanos());
     }
@@ -288,13 +288,13 @@ impl Sink for Encoder {
 }
 
 /// Several states, in whole nanoseconds.
-fn mixed(out: &mut Vec<u8>, split: &Split) {
+fn mixed(out: &mut Vec<u8>, times: &StateTimes) {
     let is_time = |nanos: f64| (0.0..=super::super::MAX_PART_NANOS).contains(&nanos);
-    let present = |state: &State| is_time(split.get(*state)) && split.get(*state) > 0.0;
-    let invalid = State::ALL.iter().any(|&state| !is_time(split.get(state)));
+    let present = |state: &State| is_time(times.get(*state)) && times.get(*state) > 0.0;
+    let invalid = State::ALL.iter().any(|&state| !is_time(times.get(state)));
     let bits = State::ALL.iter().enumerate().filter(|(_, state)| present(state)).fold(0, |bits, (n, _)| bits | 1 << n);
     put(out, bits | u64::from(invalid) << INVALID_TIME);
-    State::ALL.iter().filter(|state| present(state)).for_each(|&state| put(out, split.get(state) as u64));
+    State::ALL.iter().filter(|state| present(state)).for_each(|&state| put(out, times.get(state) as u64));
 }
 
 /// Strings, functions and frames that have a number.

@@ -4,7 +4,7 @@ use super::chunk::{self, Header};
 use super::decode::Decoder;
 use super::VERSION;
 use crate::error::{Error, Result};
-use crate::sample::{Sink, TargetFacts, WindowFacts};
+use crate::sample::{Sink, TargetInfo, CaptureStats};
 use std::fs::File;
 use std::io::{self, BufReader, Seek};
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ pub struct Recording {
 #[derive(Clone, Debug)]
 pub struct ReplaySummary {
     /// The process.
-    pub target: TargetFacts,
+    pub target: TargetInfo,
     /// The measuring; where the recording broke off, as far as it goes, with a warning.
-    pub window: WindowFacts,
+    pub window: CaptureStats,
 }
 
 impl Recording {
@@ -87,7 +87,7 @@ impl Recording {
         let last = decoder.last;
         let (target, mut window, end) = decoder.capture_info();
         if !last || broken.is_some() {
-            window.seconds = window.seconds.max(end.since(window.begin).as_secs_f64());
+            window.seconds = window.seconds.max(end.saturating_since(window.begin).as_secs_f64());
             let why = broken.map_or("gilprof was killed, or the disk was full", |broken| broken.0);
             window.warnings.push(format!("the recording breaks off ({why}); the report covers what is there"));
         }

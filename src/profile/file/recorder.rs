@@ -3,7 +3,7 @@
 use super::chunk;
 use super::encode::Encoder;
 use crate::ids::ThreadId;
-use crate::sample::{Exact, GilLook, Sink, Slice, TargetFacts, ThreadFacts, ThreadTotals, WindowFacts};
+use crate::sample::{MeasuredInterval, GilSample, Sink, StateSlice, TargetInfo, ThreadInfo, ThreadTotals, CaptureStats};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ const QUEUED_CHUNKS: usize = 32;
 pub struct Recorder {
     encoder: Encoder,
     written_s: f64,
-    latest: Option<(TargetFacts, WindowFacts)>,
+    latest: Option<(TargetInfo, CaptureStats)>,
     /// `None` once it cannot be written any more.
     send: Option<SyncSender<Vec<u8>>>,
     writer: JoinHandle<io::Result<()>>,
@@ -50,7 +50,7 @@ impl Recorder {
     }
 
     /// How things stand; to be said some ten times a second.
-    pub fn checkpoint(&mut self, target: &TargetFacts, window: &WindowFacts) {
+    pub fn checkpoint(&mut self, target: &TargetInfo, window: &CaptureStats) {
         self.latest = Some((target.clone(), window.clone()));
         if window.seconds - self.written_s >= CHUNK_PERIOD_S || self.written_s == 0.0 {
             self.written_s = window.seconds.max(f64::MIN_POSITIVE);
@@ -59,7 +59,7 @@ impl Recorder {
     }
 
     /// The window is over.
-    pub fn finish(mut self, target: &TargetFacts, window: &WindowFacts) -> io::Result<()> {
+    pub fn finish(mut self, target: &TargetInfo, window: &CaptureStats) -> io::Result<()> {
         self.latest = Some((target.clone(), window.clone()));
         self.encoder.last();
         self.flush();
@@ -85,22 +85,22 @@ impl Recorder {
 }
 
 impl Sink for Recorder {
-    fn thread(&mut self, info: &ThreadFacts) {
+    fn thread(&mut self, info: &ThreadInfo) {
         self.encoder.thread(info);
     }
 
-    fn slice(&mut self, slice: &Slice<'_>) {
+    fn slice(&mut self, slice: &StateSlice<'_>) {
         self.encoder.slice(slice);
         self.flush_if_full();
     }
 
-    fn gil(&mut self, sample: &GilLook) {
+    fn gil(&mut self, sample: &GilSample) {
         self.encoder.gil(sample);
         self.flush_if_full();
     }
 
-    fn exact(&mut self, measured: &Exact) {
-        self.encoder.exact(measured);
+    fn interval(&mut self, measured: &MeasuredInterval) {
+        self.encoder.interval(measured);
         self.flush_if_full();
     }
 

@@ -16,16 +16,16 @@ use std::sync::Arc;
 struct Log(Vec<String>);
 
 impl Sink for Log {
-    fn thread(&mut self, info: &ThreadFacts) {
+    fn thread(&mut self, info: &ThreadInfo) {
         self.0.push(format!("{info:?}"));
     }
-    fn slice(&mut self, slice: &Slice<'_>) {
+    fn slice(&mut self, slice: &StateSlice<'_>) {
         self.0.push(format!("{slice:?}"));
     }
-    fn gil(&mut self, sample: &GilLook) {
+    fn gil(&mut self, sample: &GilSample) {
         self.0.push(format!("{sample:?}"));
     }
-    fn exact(&mut self, measured: &Exact) {
+    fn interval(&mut self, measured: &MeasuredInterval) {
         self.0.push(format!("{measured:?}"));
     }
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals) {
@@ -36,10 +36,10 @@ impl Sink for Log {
 /// Something that can be told, of a few threads, stacks and times.
 #[derive(Clone, Debug)]
 enum Event {
-    Thread(ThreadFacts),
-    Slice { thread: u32, end: u64, parts: Vec<(usize, u32)>, evidence: usize, stack: Stack, holder: Option<(u32, Stack)> },
-    Gil(GilLook),
-    Exact(Exact),
+    Thread(ThreadInfo),
+    StateSlice { thread: u32, end: u64, parts: Vec<(usize, u32)>, evidence: usize, stack: Stack, holder: Option<(u32, Stack)> },
+    Gil(GilSample),
+    Interval(MeasuredInterval),
     End(u32, u64),
 }
 
@@ -48,15 +48,15 @@ impl Event {
         match self {
             Event::Thread(info) => sink.thread(info),
             Event::Slice { thread, end, parts, evidence, stack, holder } => {
-                let mut split = Split::default();
-                parts.iter().for_each(|&(state, nanos)| split.add(State::ALL[state], nanos.into()));
+                let mut times = StateTimes::default();
+                parts.iter().for_each(|&(state, nanos)| times.add(State::ALL[state], nanos.into()));
                 let holder_stack = holder.as_ref().map(|(id, stack)| (ThreadId(*id), Arc::new(stack.clone())));
                 let (evidence, stack) = (super::encode::EVIDENCE[*evidence], &Arc::new(stack.clone()));
                 let holder = holder_stack.as_ref().map(|(id, stack)| (*id, stack));
-                sink.slice(&Slice { thread: ThreadId(*thread), end: Nanos::from_nanos(*end), split, evidence, stack, holder });
+                sink.slice(&StateSlice { thread: ThreadId(*thread), end: Nanos::from_nanos(*end), times, evidence, stack, holder });
             }
             Event::Gil(sample) => sink.gil(sample),
-            Event::Exact(measured) => sink.exact(measured),
+            Event::Interval(measured) => sink.interval(measured),
             Event::End(thread, nanos) => {
                 let time = Nanos::from_nanos(*nanos);
                 sink.thread_end(ThreadId(*thread), ThreadTotals { cpu: time, run_queue: Nanos::ZERO, seen: time });
@@ -68,8 +68,8 @@ impl Event {
 fn stack() -> impl Strategy<Value = Stack> {
     let function = (0..4u32, "[a-zé;]{0,3}").prop_map(|(first_line, name)| Arc::new(Function { name, file: "a.py".into(), first_line }));
     let frame = (function, 0..4u32).prop_map(|(function, line)| Frame { function, line });
-    let trust = prop_oneof![Just(Trust::Whole), Just(Trust::Moving), Just(Trust::Cut)];
-    (proptest::collection::vec(frame, 0..4), trust).prop_map(|(frames, trust)| Stack { frames, trust })
+    let status = prop_oneof![Just(StackStatus::Complete), Just(StackStatus::Torn), Just(StackStatus::Truncated)];
+    (proptest::collection::vec(frame, 0..4), status).prop_map(|(frames, status)| Stack { frames, status })
 }
 
 fn time() -> impl Strategy<Value = u64> {
@@ -79,7 +79,7 @@ fn time() -> impl Strategy<Value = u64> {
 fn event() -> impl Strategy<Value = Event> {
     let thread = ((0..3u32, any::<i32>(), ".{0,5}"), (any::<bool>(), any::<bool>(), proptest::option::of(0..3u32))).prop_map(
         |((id, tid, name), (python, main, gil))| {
-            Event::Thread(ThreadFacts { id: ThreadId(id), tid: Tid(tid), name, python, main, gil: gil.map(GilId) })
+            Event::Thread(ThreadInfo { id: ThreadId(id), tid: Tid(tid), name, python, main, gil: gil.map(GilId) })
         },
     );
     let parts = proptest::collection::vec((0..State::COUNT, any::<u32>()), 1..4);
@@ -89,7 +89,7 @@ fn event() -> impl Strategy<Value = Event> {
     let options = (proptest::option::of(any::<u64>()), proptest::option::of(any::<bool>()));
     let gil =
         (0..2u32, time(), time(), holder, options, any::<u32>()).prop_map(|(gil, at, span, holder, (switches, collecting), waiters)| {
-            Event::Gil(GilLook {
+            Event::Gil(GilSample {
                 gil: GilId(gil),
                 at: Nanos::from_nanos(at),
                 span: Nanos::from_nanos(span),
@@ -99,10 +99,10 @@ fn event() -> impl Strategy<Value = Event> {
                 collecting,
             })
         });
-    let stretch = prop_oneof![Just(Stretch::Wait), Just(Stretch::HandOver), Just(Stretch::Hold)];
-    let exact = (0..3u32, 0..2u32, stretch, time(), time()).prop_map(|(thread, gil, stretch, begin, end)| {
+    let kind = prop_oneof![Just(IntervalKind::Wait), Just(IntervalKind::ForcedSwitch), Just(IntervalKind::Hold)];
+    let exact = (0..3u32, 0..2u32, kind, time(), time()).prop_map(|(thread, gil, kind, begin, end)| {
         let [begin, end] = [begin, end].map(Nanos::from_nanos);
-        Event::Exact(Exact { thread: ThreadId(thread), gil: GilId(gil), stretch, begin, end })
+        Event::Interval(MeasuredInterval { thread: ThreadId(thread), gil: GilId(gil), kind, begin, end })
     });
     let end = (0..3u32, time()).prop_map(|(thread, nanos)| Event::End(thread, nanos));
     prop_oneof![1 => thread, 6 => slice, 4 => gil, 1 => exact, 1 => end]
@@ -140,19 +140,19 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 /// A recording of `seconds` with a look each millisecond.
-fn record(path: &PathBuf, seconds: u64) -> (TargetFacts, WindowFacts) {
+fn record(path: &PathBuf, seconds: u64) -> (TargetInfo, CaptureStats) {
     let mut recorder = Recorder::new(File::create(path).unwrap());
-    let target = TargetFacts { pid: 7, python: "3.11.7".into(), cpus: 0.1 + 0.2, ..TargetFacts::default() };
-    let mut window = WindowFacts { rate_hz: 1000.0, ..WindowFacts::default() };
+    let target = TargetInfo { pid: 7, python: "3.11.7".into(), cpus: 0.1 + 0.2, ..TargetInfo::default() };
+    let mut window = CaptureStats { rate_hz: 1000.0, ..CaptureStats::default() };
     let stack = Arc::new(Stack::empty());
     for ms in 1..=seconds * 1000 {
         let (at, thread) = (Nanos::from_millis(ms), ThreadId((ms / 5 % 3) as u32));
         let (gil, span, holder) = (GilId(0), Nanos::from_millis(1), Holder::Thread(thread));
-        recorder.gil(&GilLook { gil, at, span, holder, switches: Some(ms / 5), waiters: 2, collecting: None });
-        let split = Split::whole(State::HoldingPython, 1e6);
-        recorder.slice(&Slice { thread, end: at, split, evidence: Evidence::GilHolder, stack: &stack, holder: None });
+        recorder.gil(&GilSample { gil, at, span, holder, switches: Some(ms / 5), waiters: 2, collecting: None });
+        let times = StateTimes::single(State::HoldingPython, 1e6);
+        recorder.slice(&StateSlice { thread, end: at, times, evidence: Evidence::GilHolder, stack: &stack, holder: None });
         if ms % 100 == 0 {
-            (window.seconds, window.looks) = (ms as f64 / 1e3, ms);
+            (window.seconds, window.samples) = (ms as f64 / 1e3, ms);
             recorder.checkpoint(&target, &window);
         }
     }
@@ -187,7 +187,7 @@ fn names_begin_anew_and_nothing_is_lost() {
     let (mut encoder, mut decoder, mut sent, mut received) = (Encoder::default(), Decoder::default(), Log::default(), Log::default());
     let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
     for line in 0..super::encode::MAX_FRAMES as u32 + 1000 {
-        let stack = Arc::new(Stack { frames: vec![Frame { function: function.clone(), line }], trust: Trust::Whole });
+        let stack = Arc::new(Stack { frames: vec![Frame { function: function.clone(), line }], status: StackStatus::Complete });
         let event = Event::Slice {
             thread: line % 2,
             end: u64::from(line),
@@ -211,24 +211,24 @@ fn names_begin_anew_and_nothing_is_lost() {
 fn a_stack_is_as_deep_as_can_be_read_and_threads_are_as_many() {
     struct Deep(Vec<u32>);
     impl Sink for Deep {
-        fn thread(&mut self, _: &ThreadFacts) {}
-        fn slice(&mut self, slice: &Slice<'_>) {
+        fn thread(&mut self, _: &ThreadInfo) {}
+        fn slice(&mut self, slice: &StateSlice<'_>) {
             self.0 = slice.stack.frames.iter().map(|frame| frame.line).collect();
         }
-        fn gil(&mut self, _: &GilLook) {}
+        fn gil(&mut self, _: &GilSample) {}
         fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
     }
     let most = super::encode::MAX_DEPTH as u32;
     let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
     let frames = (0..most + 900).map(|line| Frame { function: function.clone(), line }).collect();
     let (mut encoder, mut decoder, mut received) = (Encoder::default(), Decoder::default(), Deep(Vec::new()));
-    let (stack, split) = (Arc::new(Stack { frames, trust: Trust::Whole }), Split::whole(State::Io, 1.0));
+    let (stack, times) = (Arc::new(Stack { frames, status: StackStatus::Complete }), StateTimes::single(State::Io, 1.0));
     let (end, evidence) = (Nanos::from_nanos(9), Evidence::Syscall);
-    encoder.slice(&Slice { thread: ThreadId(0), end, split, evidence, stack: &stack, holder: None });
+    encoder.slice(&StateSlice { thread: ThreadId(0), end, times, evidence, stack: &stack, holder: None });
     decoder.chunk(&encoder.take(), &mut received).unwrap();
     assert_eq!(received.0, (900..most + 900).collect::<Vec<_>>());
     for id in 0..super::decode::MAX_THREADS as u32 + 1 {
-        encoder.thread(&ThreadFacts { id: ThreadId(id), tid: Tid(1), name: String::new(), python: true, main: false, gil: None });
+        encoder.thread(&ThreadInfo { id: ThreadId(id), tid: Tid(1), name: String::new(), python: true, main: false, gil: None });
     }
     assert!(decoder.chunk(&encoder.take(), &mut received).is_err());
 }

@@ -56,11 +56,11 @@ impl Moving {
         Moving { memory, slot, choices: choices.to_vec(), reads: Cell::new(0) }
     }
 
-    fn stack(&self, reader: &mut FrameReader) -> (usize, Trust) {
+    fn stack(&self, reader: &mut FrameReader) -> (usize, StackStatus) {
         let stack = reader.read(self, layout(), TSTATE, false).unwrap();
         let at_root = stack.frames.last().is_none_or(|last| last.at == frame(5));
-        assert!(at_root || stack.trust == Trust::Cut, "it ends at the root, or is known not to");
-        (stack.frames.len(), stack.trust)
+        assert!(at_root || stack.status == StackStatus::Truncated, "it ends at the root, or is known not to");
+        (stack.frames.len(), stack.status)
     }
 }
 
@@ -82,14 +82,14 @@ impl Memory for Moving {
 fn what_stands_still_is_whole() {
     let memory = Moving::new(frame(9), &[0]);
     let mut reader = FrameReader::default();
-    assert_eq!(memory.stack(&mut reader), (6, Trust::Whole));
-    assert_eq!(memory.stack(&mut reader), (6, Trust::Whole));
+    assert_eq!(memory.stack(&mut reader), (6, StackStatus::Complete));
+    assert_eq!(memory.stack(&mut reader), (6, StackStatus::Complete));
 }
 
 #[test]
 fn the_innermost_frame_may_go_on() {
     let memory = Moving::new(frame(0).offset(position()), &[2, 4]);
-    assert_eq!(memory.stack(&mut FrameReader::default()), (6, Trust::Whole));
+    assert_eq!(memory.stack(&mut FrameReader::default()), (6, StackStatus::Complete));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn above_a_caller_that_went_on_nothing_is_believed() {
     let memory = Moving::new(frame(2).offset(position()), &[2, 4]);
     let mut reader = FrameReader::default();
     for _ in 0..5 {
-        assert_eq!(memory.stack(&mut reader), (4, Trust::Moving));
+        assert_eq!(memory.stack(&mut reader), (4, StackStatus::Torn));
     }
 }
 
@@ -106,10 +106,10 @@ fn a_frame_that_was_left_keeps_what_is_below_it() {
     let memory = Moving::new(frame(1).offset(code()), &[0x900_001, 0]);
     let mut reader = FrameReader::default();
     for _ in 0..5 {
-        assert_eq!(memory.stack(&mut reader), (4, Trust::Moving));
+        assert_eq!(memory.stack(&mut reader), (4, StackStatus::Torn));
     }
     let gone = Moving::new(frame(1).offset(code()), &[0]);
-    assert_eq!(gone.stack(&mut FrameReader::default()), (4, Trust::Moving), "alike in both copies, and still not whole");
+    assert_eq!(gone.stack(&mut FrameReader::default()), (4, StackStatus::Torn), "alike in both copies, and still not whole");
 }
 
 #[test]
@@ -118,9 +118,9 @@ fn a_suspended_generator_is_no_root() {
     let memory = Moving::new(frame(1).offset(back()), &[frame(2).0, 0, frame(2).0, 0, frame(2).0]);
     let mut reader = FrameReader::default();
     for _ in 0..50 {
-        let (depth, trust) = memory.stack(&mut reader);
-        assert!(depth == 6 && trust != Trust::Cut, "{depth} {trust:?}");
+        let (depth, status) = memory.stack(&mut reader);
+        assert!(depth == 6 && status != StackStatus::Truncated, "{depth} {trust:?}");
     }
     let lost = Moving::new(frame(1).offset(back()), &[0]);
-    assert_eq!(lost.stack(&mut reader), (2, Trust::Cut), "it stands still there: what is known is given, and not as whole");
+    assert_eq!(lost.stack(&mut reader), (2, StackStatus::Truncated), "it stands still there: what is known is given, and not as whole");
 }

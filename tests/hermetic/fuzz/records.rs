@@ -4,7 +4,7 @@ use super::harness::Fuzz;
 use super::mutate::Mutator;
 use gilprof::profile::file::{chunk, decode::Decoder};
 use gilprof::profile::ProfileBuilder;
-use gilprof::sample::{TargetFacts, WindowFacts};
+use gilprof::sample::{TargetInfo, CaptureStats};
 use std::fs::File;
 
 pub fn chunks() -> Fuzz<'static> {
@@ -15,8 +15,8 @@ pub fn chunks() -> Fuzz<'static> {
     let parse = |_, input: &[u8]| {
         let (mut decoder, mut builder) = (Decoder::default(), ProfileBuilder::new());
         let whole = decoder.chunk(input, &mut builder).is_ok();
-        let profile = builder.finish(TargetFacts::default(), WindowFacts::default());
-        assert!(profile.threads.iter().all(|thread| thread.split.total().is_finite()));
+        let profile = builder.finish(TargetInfo::default(), CaptureStats::default());
+        assert!(profile.threads.iter().all(|thread| thread.times.total().is_finite()));
         whole
     };
     Fuzz { name: "records", cost: 5, inputs: Mutator::free(seeds), parse: Box::new(parse) }

@@ -4,41 +4,41 @@ use super::golden;
 use gilprof::ids::Tid;
 use gilprof::output::collapsed::{self, FlameInput, FlameMode, FlameRow, GroupBy};
 use gilprof::output::{dump, flamegraph, sanitize};
-use gilprof::sample::{Evidence, Frame, Function, Split, Stack, State, TargetFacts, ThreadView, Trust};
+use gilprof::sample::{Evidence, Frame, Function, StateTimes, Stack, State, TargetInfo, ThreadSnapshot, StackStatus};
 use proptest::prelude::*;
 use std::sync::Arc;
 
 const MODES: [FlameMode; 3] = [FlameMode::Holding, FlameMode::Waiting, FlameMode::Wall];
 
-fn stack(names: &[&str], trust: Trust) -> Stack {
+fn stack(names: &[&str], status: StackStatus) -> Stack {
     let frame = |(n, name): (usize, &&str)| Frame {
         function: Arc::new(Function { name: name.to_string(), file: "/srv/app.py".into(), first_line: 10 * n as u32 }),
         line: 10 * n as u32 + 4,
     };
-    Stack { frames: names.iter().enumerate().map(frame).collect(), trust }
+    Stack { frames: names.iter().enumerate().map(frame).collect(), status }
 }
 
-fn split(parts: &[(State, f64)]) -> Split {
-    let mut split = Split::default();
-    parts.iter().for_each(|&(state, ms)| split.add(state, ms * 1e6));
-    split
+fn split(parts: &[(State, f64)]) -> StateTimes {
+    let mut times = StateTimes::default();
+    parts.iter().for_each(|&(state, ms)| times.add(state, ms * 1e6));
+    times
 }
 
 /// Four threads that between them show every mark.
-fn profile() -> Vec<(&'static str, Stack, Split)> {
+fn profile() -> Vec<(&'static str, Stack, StateTimes)> {
     use State::*;
     vec![
-        ("worker-0", stack(&["main", "burn"], Trust::Whole), split(&[(HoldingPython, 300.0), (Waiting, 600.0)])),
-        ("worker-1", stack(&["main", "burn"], Trust::Whole), split(&[(HoldingPython, 100.0), (HoldingNative, 150.0), (Waiting, 650.0)])),
-        ("worker-1", stack(&["main", "log;me\n"], Trust::Whole), split(&[(HoldingBlocked, 50.0), (Lock, 40.0), (Unknown, 10.0)])),
-        ("worker-2", stack(&["main", "tick"], Trust::Moving), split(&[(HoldingStarved, 20.0), (Starved, 5.0), (Native, 75.0)])),
-        ("worker-2", stack(&["deep"], Trust::Cut), split(&[(HoldingPython, 25.0), (Io, 25.0)])),
+        ("worker-0", stack(&["main", "burn"], StackStatus::Complete), split(&[(HoldingPython, 300.0), (Waiting, 600.0)])),
+        ("worker-1", stack(&["main", "burn"], StackStatus::Complete), split(&[(HoldingPython, 100.0), (HoldingNative, 150.0), (Waiting, 650.0)])),
+        ("worker-1", stack(&["main", "log;me\n"], StackStatus::Complete), split(&[(HoldingBlocked, 50.0), (Lock, 40.0), (Unknown, 10.0)])),
+        ("worker-2", stack(&["main", "tick"], StackStatus::Torn), split(&[(HoldingStarved, 20.0), (Starved, 5.0), (Native, 75.0)])),
+        ("worker-2", stack(&["deep"], StackStatus::Truncated), split(&[(HoldingPython, 25.0), (Io, 25.0)])),
         ("zstd", Stack::empty(), split(&[(Native, 400.0), (HoldingPython, 0.0001)])),
     ]
 }
 
-fn input(rows: &[(&'static str, Stack, Split)], mode: FlameMode, group_by: GroupBy) -> FlameInput<'static> {
-    let rows = rows.to_vec().leak().iter().map(|(thread, stack, split)| FlameRow { process: None, thread, stack, split }).collect();
+fn input(rows: &[(&'static str, Stack, StateTimes)], mode: FlameMode, group_by: GroupBy) -> FlameInput<'static> {
+    let rows = rows.to_vec().leak().iter().map(|(thread, stack, times)| FlameRow { process: None, thread, stack, times }).collect();
     FlameInput {
         title: "app.py, pid 4242".into(),
         subtitle: "5.0 s, 4 996 looks".into(),
@@ -135,8 +135,8 @@ fn assert_text(text: &str) {
     }
 }
 
-fn views() -> Vec<ThreadView> {
-    let view = |tid, name: &str, state, evidence, stack: Stack| ThreadView {
+fn views() -> Vec<ThreadSnapshot> {
+    let view = |tid, name: &str, state, evidence, stack: Stack| ThreadSnapshot {
         tid: Tid(tid),
         name: name.into(),
         python: name != "zstd",
@@ -144,26 +144,26 @@ fn views() -> Vec<ThreadView> {
         evidence,
         stack: Arc::new(stack),
     };
-    let mut no_line = stack(&["main", "burn"], Trust::Moving);
+    let mut no_line = stack(&["main", "burn"], StackStatus::Torn);
     no_line.frames[1].line = 0;
     vec![
-        view(4242, "MainThread", State::Io, Evidence::Syscall, stack(&["main", "wait"], Trust::Whole)),
+        view(4242, "MainThread", State::Io, Evidence::Syscall, stack(&["main", "wait"], StackStatus::Complete)),
         view(4243, "worker-0", State::HoldingPython, Evidence::GilHolder, no_line),
-        view(4244, "\x1b[2J\nThread 1", State::Waiting, Evidence::GilFutex, stack(&["burn\n"], Trust::Cut)),
+        view(4244, "\x1b[2J\nThread 1", State::Waiting, Evidence::GilFutex, stack(&["burn\n"], StackStatus::Truncated)),
         view(4245, "newborn", State::Waiting, Evidence::GilRequested, Stack::empty()),
         view(4246, "zstd", State::Unknown, Evidence::Unread, Stack::empty()),
     ]
 }
 
-fn facts() -> TargetFacts {
+fn facts() -> TargetInfo {
     let command = ["python", "app.py", "a\nb"].map(String::from).to_vec();
-    TargetFacts {
+    TargetInfo {
         pid: 4242,
         python: "3.11.7".into(),
         executable: "/usr/bin/python3.11".into(),
         command,
         gil_enabled: true,
-        ..TargetFacts::default()
+        ..TargetInfo::default()
     }
 }
 
@@ -180,9 +180,9 @@ proptest! {
     #[test]
     fn hostile_frames_stay_in_their_frame(name in any::<String>(), evil in "[\u{1b}\n; #0-9&<>\"\\]\u{fffe}-]{0,40}") {
         for name in [name, evil] {
-            let stack = stack(&[&name, "leaf"], Trust::Whole);
-            let split = split(&[(State::HoldingPython, 1.0), (State::Waiting, 2.0)]);
-            let rows = vec![FlameRow { process: None, thread: &name, stack: &stack, split: &split }];
+            let stack = stack(&[&name, "leaf"], StackStatus::Complete);
+            let times = split(&[(State::HoldingPython, 1.0), (State::Waiting, 2.0)]);
+            let rows = vec![FlameRow { process: None, thread: &name, stack: &stack, times: &times }];
             for (mode, group_by, depth) in [(FlameMode::Holding, GroupBy::Thread, 3), (FlameMode::Wall, GroupBy::Nothing, 3)] {
                 let input = FlameInput { title: name.clone(), subtitle: name.clone(), seconds: 1.0, mode, group_by, rows: rows.clone(), waits: Vec::new() };
                 let text = collapsed::render(&input);
@@ -195,7 +195,7 @@ proptest! {
                 well_formed(&svg);
                 prop_assert_eq!(rectangle(&svg, "all").0, if mode == FlameMode::Wall { 3000 } else { 1000 });
             }
-            let view = ThreadView { tid: Tid(1), name: name.clone(), python: true, state: State::Io, evidence: Evidence::Syscall, stack: Arc::new(stack) };
+            let view = ThreadSnapshot { tid: Tid(1), name: name.clone(), python: true, state: State::Io, evidence: Evidence::Syscall, stack: Arc::new(stack) };
             prop_assert_eq!(dump::text(&facts(), &[view], false).lines().count(), 6);
         }
     }

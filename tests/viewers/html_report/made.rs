@@ -26,7 +26,7 @@ fn stack(functions: &[(&str, u32)]) -> Arc<Stack> {
         let function = Arc::new(Function { name: name.into(), file: "/srv/app.py".into(), first_line: line });
         Frame { function, line: line + 1 }
     };
-    Arc::new(Stack { frames: functions.iter().map(frame).collect(), trust: Trust::Whole })
+    Arc::new(Stack { frames: functions.iter().map(frame).collect(), status: StackStatus::Complete })
 }
 
 /// Threads take turns at the GIL; the others wait, hash, or rest. The last one's name is hostile.
@@ -35,7 +35,7 @@ pub fn record(path: &Path, made: Made) {
     let mut recorder = Recorder::new(file);
     for id in 0..made.threads {
         let name = if id + 1 == made.threads { HOSTILE.to_string() } else { format!("worker-{id}") };
-        recorder.thread(&ThreadFacts {
+        recorder.thread(&ThreadInfo {
             id: ThreadId(id),
             tid: Tid(1000 + id as i32),
             name,
@@ -48,7 +48,7 @@ pub fn record(path: &Path, made: Made) {
         .map(|n| stack(&[("main", 1), ("serve", 10), (&format!("handle_{}", n % 8), 100), (&format!("step_{n}"), 200 + n)]))
         .collect();
     let (hash, rest) = (stack(&[("main", 1), ("hash", 300)]), stack(&[("main", 1), (HOSTILE, 400)]));
-    let target = TargetFacts {
+    let target = TargetInfo {
         pid: 4242,
         python: "3.11.7".into(),
         executable: "/usr/bin/python3".into(),
@@ -57,12 +57,12 @@ pub fn record(path: &Path, made: Made) {
         interpreters: 1,
         cpus: 2.0,
         switch_interval_us: Some(5000),
-        ..TargetFacts::default()
+        ..TargetInfo::default()
     };
     let step = Nanos::from_secs_f64(1.0 / made.rate_hz);
     let begin = Nanos::from_millis(5_000);
     let looks = (made.seconds * made.rate_hz) as u64;
-    let mut window = WindowFacts { begin, rate_hz: made.rate_hz, ..WindowFacts::default() };
+    let mut window = CaptureStats { begin, rate_hz: made.rate_hz, ..CaptureStats::default() };
     let nanos = step.as_nanos() as f64;
     for look in 1..=looks {
         let at = begin + Nanos::from_nanos(step.as_nanos() * look);
@@ -73,26 +73,26 @@ pub fn record(path: &Path, made: Made) {
         let held = &stacks[(turn as usize + holder as usize) % stacks.len()];
         for id in 0..made.threads {
             let behind = Some((ThreadId(holder), held));
-            let (split, stack, evidence, holder) = if id == holder {
-                (Split::whole(State::HoldingPython, nanos), held, Evidence::GilHolder, None)
+            let (times, stack, evidence, holder) = if id == holder {
+                (StateTimes::single(State::HoldingPython, nanos), held, Evidence::GilHolder, None)
             } else if id < contenders {
-                (Split::whole(State::Waiting, nanos), &stacks[id as usize % stacks.len()], Evidence::GilFutex, behind)
+                (StateTimes::single(State::Waiting, nanos), &stacks[id as usize % stacks.len()], Evidence::GilFutex, behind)
             } else if id % 2 == 0 {
                 let starved = if look % 64 == 0 { nanos } else { 0.0 };
-                let mut split = Split::whole(State::Native, nanos - starved);
-                split.add(State::Starved, starved);
-                (split, &hash, Evidence::Conservation, None)
+                let mut times = StateTimes::single(State::Native, nanos - starved);
+                times.add(State::Starved, starved);
+                (times, &hash, Evidence::Conservation, None)
             } else {
-                (Split::whole(State::Io, nanos), &rest, Evidence::Syscall, None)
+                (StateTimes::single(State::Io, nanos), &rest, Evidence::Syscall, None)
             };
-            recorder.slice(&Slice { thread: ThreadId(id), end: at, split, evidence, stack, holder });
+            recorder.slice(&StateSlice { thread: ThreadId(id), end: at, times, evidence, stack, holder });
         }
         let waiters = contenders - 1;
         let (gil, holder) = (GilId(0), Holder::Thread(ThreadId(holder)));
-        recorder.gil(&GilLook { gil, at, span: step, holder, switches: Some(turn), waiters, collecting: Some(false) });
+        recorder.gil(&GilSample { gil, at, span: step, holder, switches: Some(turn), waiters, collecting: Some(false) });
         if look % 100 == 0 {
-            window.seconds = at.since(begin).as_secs_f64();
-            window.looks = look;
+            window.seconds = at.saturating_since(begin).as_secs_f64();
+            window.samples = look;
             recorder.checkpoint(&target, &window);
         }
     }
@@ -101,6 +101,6 @@ pub fn record(path: &Path, made: Made) {
         recorder.thread_end(ThreadId(id), ThreadTotals { cpu: Nanos::from_nanos(seen.as_nanos() / 3), run_queue: Nanos::ZERO, seen });
     }
     window.seconds = made.seconds;
-    window.looks = looks;
+    window.samples = looks;
     recorder.finish(&target, &window).unwrap();
 }

@@ -15,10 +15,10 @@ use proptest::prelude::*;
 fn play(timeline: &str) -> Vec<(char, u64, u64)> {
     let (mut waits, mut out) = (Waits::default(), Vec::new());
     let mut emit = |t: CompletedInterval| {
-        let letter = match t.stretch {
-            Stretch::Wait => 'W',
-            Stretch::HandOver => 'O',
-            Stretch::Hold => 'H',
+        let letter = match t.kind {
+            IntervalKind::Wait => 'W',
+            IntervalKind::ForcedSwitch => 'O',
+            IntervalKind::Hold => 'H',
         };
         out.push((letter, t.begin.as_nanos() / 20_000, t.end.as_nanos() / 20_000));
     };
@@ -210,7 +210,7 @@ fn a_wait_from_before_the_watch_is_joined_when_it_goes_on() {
         waits.handle(micros(slept), t, FutexOp::Sleep(g, futex), None, &mut |t| completed.push(t));
         assert_eq!(waits.status(t), WaitStatus::WaitingSince(micros(begins[begins.len() - 1])));
         waits.finish(micros(5000), &mut |t| completed.push(t));
-        let found: Vec<_> = completed.iter().filter(|t| t.stretch != Stretch::Hold).map(|t| t.begin).collect();
+        let found: Vec<_> = completed.iter().filter(|t| t.kind != IntervalKind::Hold).map(|t| t.begin).collect();
         assert_eq!(found, begins.iter().map(|&at| micros(at)).collect::<Vec<_>>(), "{gives_up:?}, {futex:?}");
     }
 }
@@ -275,7 +275,7 @@ fn comes_back(gives_up: Option<(u64, u64)>, (sleeps, futex): (u64, GilFutex), th
         all.handle(Nanos::from_micros(us), Tid(tid), op, snapshot(snapshot_parts), &mut |t| completed.push(t));
     }
     all.finish(Nanos::from_millis(400), &mut |t| completed.push(t));
-    let waits: Vec<_> = completed.iter().filter(|t| t.tid == Tid(1) && t.stretch == Stretch::Wait).collect();
+    let waits: Vec<_> = completed.iter().filter(|t| t.tid == Tid(1) && t.kind == IntervalKind::Wait).collect();
     (waits.len(), waits[0].end)
 }
 
@@ -316,9 +316,9 @@ fn letting_go_may_take_two_sleeps() {
         (521, FutexOp::Wake(g, GilFutex::Cond)),
     ];
     calls.into_iter().for_each(|(us, op)| all.handle(Nanos::from_micros(us), Tid(1), op, snapshot, &mut |t| completed.push(t)));
-    let micros = completed.iter().map(|t| (t.stretch, t.begin.as_nanos() / 1000, t.end.as_nanos() / 1000)).collect::<Vec<_>>();
-    assert_eq!(micros[0], (Stretch::Wait, 0, 110));
-    assert!(micros.contains(&(Stretch::HandOver, 511, 520)), "{micros:?}");
+    let micros = completed.iter().map(|t| (t.kind, t.begin.as_nanos() / 1000, t.end.as_nanos() / 1000)).collect::<Vec<_>>();
+    assert_eq!(micros[0], (IntervalKind::Wait, 0, 110));
+    assert!(micros.contains(&(IntervalKind::ForcedSwitch, 511, 520)), "{micros:?}");
 }
 
 #[test]
