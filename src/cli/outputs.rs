@@ -188,7 +188,7 @@ fn process(report: &Report) -> String {
 }
 
 fn window(seconds: f64, samples: u64) -> String {
-    format!("{}, {} looks", numbers::seconds(seconds), numbers::thousands(looks))
+    format!("{}, {} looks", numbers::seconds(seconds), numbers::thousands(samples))
 }
 
 fn name(thread: &ThreadProfile) -> &str {

@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn the_line_fits_a_terminal() {
         let live = LiveStats { samples: 0, gil_busy: 0.995, waiters_mean: 1234.5 };
-        let stats = |seconds, looks| CaptureStats { seconds, samples, ..CaptureStats::default() };
+        let stats = |seconds, samples| CaptureStats { seconds, samples, ..CaptureStats::default() };
         for window in [DurationArg(None), DurationArg(Some(Nanos::from_secs_f64(604_800.0)))] {
             let line = message(window, &stats(600_000.0, 600_000_000), live);
             assert!(line.chars().count() < 78, "{line}");

@@ -139,7 +139,7 @@ impl Run {
             .collect();
         functions.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
         let times = || stretches.threads.values().flat_map(|thread| &thread.times);
-        let holding: f64 = splits().map(StateTimes::holding).sum();
+        let holding: f64 = times().map(StateTimes::holding).sum();
         let exact = window.exact;
         let rate = profile.window.rate_hz;
         Run {
@@ -151,7 +151,7 @@ impl Run {
             unusable: unusable(report),
             resolution_ms: if exact || rate <= 0.0 { 0.0 } else { 1e3 / rate },
             process: shares(stretches.threads.values().map(|thread| (thread, thread.gil_weight()))),
-            starved_holding: splits().map(|times| times.get(State::HoldingStarved)).sum::<f64>() / holding.max(1.0),
+            starved_holding: times().map(|times| times.get(State::HoldingStarved)).sum::<f64>() / holding.max(1.0),
             gil: stretches
                 .gils
                 .values()

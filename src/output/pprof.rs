@@ -240,11 +240,11 @@ mod tests {
         let sum = |n: usize| profile.sample.iter().map(|s| s.value[n]).sum::<i64>() as f64;
         let times = |part: fn(&crate::sample::StateTimes) -> f64| numbers.threads.iter().map(|t| part(&t.times)).sum::<f64>();
         let near = |a: f64, b: f64| assert!((a - b).abs() <= 1000.0, "{a} {b}");
-        assert_eq!(sum(0), split(|s| s.total()) / 1e6, "a look stands for a millisecond");
-        near(sum(1), split(|s| s.holding()));
-        near(sum(2), split(|s| s.get(State::Waiting)));
+        assert_eq!(sum(0), times(|s| s.total()) / 1e6, "a look stands for a millisecond");
+        near(sum(1), times(|s| s.holding()));
+        near(sum(2), times(|s| s.get(State::Waiting)));
         near(sum(3), numbers.blame.iter().filter(|b| b.holder.is_some()).map(|b| b.nanos).sum());
-        near(sum(5), split(|s| s.total()));
+        near(sum(5), times(|s| s.total()));
         assert!(profile.string_table.iter().all(|s| !s.chars().any(sanitize::is_hostile)), "{:?}", profile.string_table);
         assert_eq!(profile.string_table[profile.default_sample_type as usize], "waiting");
         assert!(profile.function.iter().all(|f| f.system_name == 0), "pprof would make <unknown> of <module>");

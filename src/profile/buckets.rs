@@ -271,7 +271,7 @@ impl Sink for Buckets {
         let index = self.index(measured.end.as_nanos());
         let nanos = measured.end.saturating_since(measured.begin).as_nanos() as f64;
         if let Some(gil) = self.gil_row(measured.gil) {
-            match measured.stretch {
+            match measured.kind {
                 IntervalKind::Wait => gil.exact_waits[index].record(nanos),
                 IntervalKind::Hold => gil.exact_holds[index].record(nanos),
                 IntervalKind::ForcedSwitch => {}

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// Looks per second, at most.
 const MAX_RATE: f64 = 100.0;
-/// Failed looks in a row before the target is given up.
+/// Failed samples in a row before the target is given up.
 const GIVE_UP_AFTER: u64 = 100;
 /// How often py-spy tries to find an interpreter that may just be starting; it waits 20 ms between.
 const ATTACH_TRIES: u64 = 10;
@@ -63,7 +63,7 @@ pub fn capture<S: Sink>(pid: Pid, version: &str, config: CaptureConfig, stop: &A
     let mut schedule = SampleSchedule::new(start, rate_hz, start.as_nanos());
     let (mut now, mut last, mut samples, mut failed, mut failed_in_a_row) = (start, start, 0, 0, 0);
     let stop_reason = loop {
-        looks += 1;
+        samples += 1;
         match spy.get_stack_traces() {
             Ok(traces) => {
                 failed_in_a_row = 0;

@@ -37,7 +37,7 @@ impl Sink for Log {
 #[derive(Clone, Debug)]
 enum Event {
     Thread(ThreadInfo),
-    StateSlice { thread: u32, end: u64, parts: Vec<(usize, u32)>, evidence: usize, stack: Stack, holder: Option<(u32, Stack)> },
+    Slice { thread: u32, end: u64, parts: Vec<(usize, u32)>, evidence: usize, stack: Stack, holder: Option<(u32, Stack)> },
     Gil(GilSample),
     Interval(MeasuredInterval),
     End(u32, u64),

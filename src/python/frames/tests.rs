@@ -119,7 +119,7 @@ fn a_suspended_generator_is_no_root() {
     let mut reader = FrameReader::default();
     for _ in 0..50 {
         let (depth, status) = memory.stack(&mut reader);
-        assert!(depth == 6 && status != StackStatus::Truncated, "{depth} {trust:?}");
+        assert!(depth == 6 && status != StackStatus::Truncated, "{depth} {status:?}");
     }
     let lost = Moving::new(frame(1).offset(back()), &[0]);
     assert_eq!(lost.stack(&mut reader), (2, StackStatus::Truncated), "it stands still there: what is known is given, and not as whole");

@@ -1,0 +1,104 @@
+//! Facts about threads, the target and the measurement that change rarely or never.
+
+use super::{Evidence, Stack, State};
+use crate::ids::{GilId, ThreadId, Tid};
+use crate::units::Nanos;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A thread's identity. Sent before its first slice, and again when its name becomes known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThreadInfo {
+    /// Its number in this profile.
+    pub id: ThreadId,
+    /// The kernel's id.
+    pub tid: Tid,
+    /// `threading.Thread.name` where it could be read, else the kernel's `comm`.
+    pub name: String,
+    /// Whether it has a `PyThreadState`.
+    pub python: bool,
+    /// Whether it is the process's first thread.
+    pub main: bool,
+    /// The GIL that it uses, when it has a thread state.
+    pub gil: Option<GilId>,
+}
+
+/// The target as a whole. Filled by the capture side, printed by the report side.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetInfo {
+    /// The process id, as gilprof sees it.
+    pub pid: i32,
+    /// The interpreter's version, such as `3.11.7`; only `3.11` where the patch level could not be read.
+    pub python: String,
+    /// The executable's path, as the target's own mount namespace names it.
+    pub executable: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Whether the interpreter is a free-threaded build.
+    pub free_threaded: bool,
+    /// Whether the GIL is on; false only on a free-threaded build.
+    pub gil_enabled: bool,
+    /// The largest number of interpreters seen at once.
+    pub interpreters: u32,
+    /// How many CPUs the target may use: affinity and cgroup quota taken together.
+    pub cpus: f64,
+    /// The smallest cgroup quota, in CPUs, where there is one.
+    pub quota: Option<f64>,
+    /// How many CPUs the machine has; `None` where it does not say.
+    pub machine_cpus: Option<f64>,
+    /// `sys.getswitchinterval()`, in microseconds, as last read; `None` where its place is not known.
+    pub switch_interval_us: Option<u64>,
+}
+
+/// How the measurement went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CaptureStats {
+    /// When the window began, on the monotonic clock.
+    pub begin: Nanos,
+    /// Length of the window.
+    pub seconds: f64,
+    /// The sampling rate that was asked for.
+    pub rate_hz: f64,
+    /// Samples taken. Recordings made before this name call it `looks`.
+    #[serde(alias = "looks")]
+    pub samples: u64,
+    /// Samples whose time came while an earlier one was still taken, or while gilprof had no CPU.
+    pub missed: u64,
+    /// Stacks whose top changed while it was read, so that only the agreed lower part was kept.
+    pub torn: u64,
+    /// Samples in which the GIL or the list of threads could not be read.
+    pub failed: u64,
+    /// gilprof's own CPU time as a share of one core over the window.
+    pub profiler_cpu: f64,
+    /// Whether the kernel shows gilprof the kernel stacks of runnable threads; without them CPU time decides.
+    pub kernel_stacks: bool,
+    /// Whether waits come from kernel events instead of samples.
+    pub exact: bool,
+    /// Exact mode: kernel events taken.
+    pub events: u64,
+    /// Exact mode: kernel events that found no room and are missing; `None` when the kernel did not say how many.
+    pub lost_events: Option<u64>,
+    /// Exact mode: waits of threads that no sample saw, too many to be kept, and so in no thread's figures.
+    pub unmet_waits: u64,
+    /// What the reader should know about how the figures were measured, in words.
+    pub warnings: Vec<String>,
+}
+
+/// One thread in a single sample, for `gilprof dump`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThreadSnapshot {
+    /// The kernel's id.
+    pub tid: Tid,
+    /// `threading.Thread.name` where it could be read, else the kernel's `comm`.
+    pub name: String,
+    /// Whether it has a `PyThreadState`.
+    pub python: bool,
+    /// What it was doing.
+    pub state: State,
+    /// How that is known.
+    pub evidence: Evidence,
+    /// Its Python stack.
+    pub stack: Arc<Stack>,
+}

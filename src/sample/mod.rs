@@ -1,0 +1,16 @@
+//! The vocabulary between the two halves of gilprof: what a thread can be doing, and what a sample says of it.
+//!
+//! The capture side writes [`StateSlice`]s and [`GilSample`]s into a [`Sink`]; the report side reads them. Neither imports
+//! the other.
+
+mod info;
+mod sink;
+mod slice;
+mod stack;
+mod state;
+
+pub use info::{CaptureStats, TargetInfo, ThreadInfo, ThreadSnapshot};
+pub use sink::Sink;
+pub use slice::{GilSample, Holder, IntervalKind, MeasuredInterval, StateSlice, ThreadTotals};
+pub use stack::{Frame, Function, Stack, StackStatus};
+pub use state::{Evidence, State, StateTimes};
