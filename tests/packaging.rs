@@ -26,7 +26,7 @@ fn check(what: &str) {
 
 #[test]
 fn pip_install_brings_the_program_and_the_pytest_plugin() {
-    let _alone = support::alone();
+    let _alone = support::serial_guard();
     check("pip");
 }
 

@@ -16,7 +16,7 @@ fn python() -> Option<Interpreter> {
 #[test]
 fn attach_dump_and_gate_of_a_live_program_are_valid() {
     let Some(python) = python() else { return };
-    let _alone = support::alone();
+    let _alone = support::serial_guard();
     let target = Target::start(&python, "cpu.py", &["--threads", "3"]);
     let pid = target.pid().to_string();
     assert_valid("dump", &stdout(&["dump", "--pid", &pid, "--format", "json"], &[0]));

@@ -1,7 +1,7 @@
 //! Who waited behind whom, as rows of the report. The largest rows only: small ones would fill a file and help nobody.
 
-use super::report::Blame;
 use super::phrases::named;
+use super::report::Blame;
 use crate::profile::Profile;
 
 /// How many rows a report has at most.

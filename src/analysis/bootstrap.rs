@@ -5,7 +5,7 @@
 
 use super::report::Estimate;
 use crate::profile::Profile;
-use crate::sample::{StateTimes, State};
+use crate::sample::{State, StateTimes};
 
 /// How many draws.
 const DRAWS: usize = 200;

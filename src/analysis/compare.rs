@@ -5,10 +5,10 @@
 //! *and* it is large enough to matter: runs of one program differ by more than the scatter within each, as soon as a disk or another
 //! program is a little slower.
 
-use super::report::{Code, Report};
 use super::ratio_estimator;
-use crate::profile::buckets::{Series, Buckets, ThreadSeries, BUCKETS};
-use crate::sample::{StateTimes, State};
+use super::report::{Code, Report};
+use crate::profile::buckets::{Buckets, Series, ThreadSeries, BUCKETS};
+use crate::sample::{State, StateTimes};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -139,7 +139,17 @@ pub fn compare(base: ComparedWindow<'_>, new: ComparedWindow<'_>) -> Comparison 
     let headline = headline(&program, &functions);
     let mut warnings = warnings(base.report, new.report);
     warnings.extend(machine.into_iter().map(|f| format!("{}: that is for want of cores, and the machine's doing", describe_change(f))));
-    Comparison { schema: SCHEMA, real, headline, base: window_summary(base.report), new: window_summary(new.report), figures, threads, functions, warnings }
+    Comparison {
+        schema: SCHEMA,
+        real,
+        headline,
+        base: window_summary(base.report),
+        new: window_summary(new.report),
+        figures,
+        threads,
+        functions,
+        warnings,
+    }
 }
 
 fn window_summary(report: &Report) -> WindowSummary {
@@ -201,8 +211,11 @@ fn figures(base: &Buckets, new: &Buckets) -> Vec<Figure> {
     let state = |s: &Buckets, part: fn(&StateTimes) -> f64| Ratio::rate(sum(s.threads.values().map(|t| (t, 1.0)), part), s.length());
     let share =
         |name, ratio: &dyn Fn(&Buckets) -> Ratio| Figure { name, share: true, change: change(&ratio(base), &ratio(new), share_floor) };
-    let rate =
-        |name, part: fn(&StateTimes) -> f64| Figure { name, share: false, change: change(&state(base, part), &state(new, part), rate_floor) };
+    let rate = |name, part: fn(&StateTimes) -> f64| Figure {
+        name,
+        share: false,
+        change: change(&state(base, part), &state(new, part), rate_floor),
+    };
     vec![
         share("GIL busy", &busy),
         share("waiting", &waiting),

@@ -2,7 +2,7 @@
 
 use super::report::FunctionRow;
 use crate::profile::{FunctionId, Profile};
-use crate::sample::{StateTimes, State};
+use crate::sample::{State, StateTimes};
 use std::collections::HashMap;
 
 /// How many rows a report has at most.

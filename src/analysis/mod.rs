@@ -4,21 +4,21 @@
 //! a judgement needs an interval, `ratio_estimator` one to what was taken in stretches; `what_if` answers one case by a simulation (`simulate`); `rule_input` gathers all of it, and each file of `rules` judges one thing by it. `verdict` has the order.
 
 mod blame;
+mod bootstrap;
 mod code;
 pub mod compare;
 mod contention;
-mod rule_input;
 mod functions;
+mod phrases;
+pub mod ratio_estimator;
 pub mod report;
+mod rule_input;
 mod rules;
 mod scaling;
 mod shares;
 mod simulate;
-pub mod ratio_estimator;
-mod bootstrap;
 mod verdict;
 pub mod what_if;
-mod phrases;
 
 #[cfg(test)]
 mod invariants;

@@ -4,8 +4,8 @@
 //! may hang together; the same scatter is then larger over stretches of twice the length, and the larger of the two counts (batch
 //! means). For quantiles whole stretches are drawn again and again, as `bootstrap` does with blocks.
 
-use super::report::Estimate;
 use super::bootstrap::Rng;
+use super::report::Estimate;
 use crate::profile::Histogram;
 
 /// Student's t at 99 %, both sides, for 1 to 15 degrees of freedom.

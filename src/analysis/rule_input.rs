@@ -1,12 +1,12 @@
 //! What the rules judge by: every figure with its interval, and who is behind the waiting.
 
+use super::bootstrap::Bootstrap;
+use super::phrases::{self, named};
 use super::report::{Estimate, FunctionRow, Gil, Place, Thread};
 use super::scaling::{self, NO_LIMIT};
 use super::shares::on_cpu;
-use super::bootstrap::Bootstrap;
-use super::phrases::{self, named};
 use crate::profile::{FunctionId, Profile};
-use crate::sample::{StateTimes, State};
+use crate::sample::{State, StateTimes};
 use std::collections::HashMap;
 
 /// A thread waits, for the texts, when it does so for at least this share of its time.

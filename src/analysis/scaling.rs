@@ -22,7 +22,7 @@
 
 use super::report::Estimate;
 use super::shares::on_cpu;
-use crate::sample::{StateTimes, State};
+use crate::sample::{State, StateTimes};
 
 /// How much more than predicted hand-offs were seen to cost at full contention.
 const SWITCH_COST: f64 = 0.25;

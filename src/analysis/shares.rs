@@ -3,7 +3,7 @@
 use super::contention::quantiles;
 use super::report::{Holding, States, Thread};
 use crate::profile::{Profile, ThreadProfile};
-use crate::sample::{StateTimes, State};
+use crate::sample::{State, StateTimes};
 
 /// One row per thread, those that did or wanted most first.
 pub(super) fn threads(profile: &Profile) -> Vec<Thread> {

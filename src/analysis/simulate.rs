@@ -91,7 +91,8 @@ pub struct WorkerOutcome {
 /// Lets each worker do its stretches again and again, for so many nanoseconds. One without work has the speed 0.
 pub fn run(workers: &[Worker], machine: &Machine, span: f64) -> Vec<WorkerOutcome> {
     let gils = workers.iter().map(|w| w.gil + 1).max().unwrap_or(0);
-    let mut sim = Sim { machine: *machine, now: 0.0, gils: vec![SimGil::default(); gils], threads: workers.iter().map(SimThread::new).collect() };
+    let mut sim =
+        Sim { machine: *machine, now: 0.0, gils: vec![SimGil::default(); gils], threads: workers.iter().map(SimThread::new).collect() };
     for index in 0..sim.threads.len() {
         sim.begin(index);
     }

@@ -4,12 +4,13 @@
 //! thread is the main one; frames are parted by `>`, the innermost last. P python, C in a C call, B blocked, X starved (all four holding) · W waits · N native · S starved · L lock · I io · U unknown.
 
 use super::rule_input::RuleInput;
-use super::rules::{RuleResult, Rule};
+use super::rules::{Rule, RuleResult};
 use super::{contention, functions, shares};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::profile::{Profile, ProfileBuilder};
 use crate::sample::{
-    Evidence, Frame, Function, GilSample, Holder, Sink, StateSlice, StateTimes, Stack, State, TargetInfo, ThreadInfo, StackStatus, CaptureStats,
+    CaptureStats, Evidence, Frame, Function, GilSample, Holder, Sink, Stack, StackStatus, State, StateSlice, StateTimes, TargetInfo,
+    ThreadInfo,
 };
 use crate::units::Nanos;
 use std::collections::HashMap;
@@ -97,7 +98,14 @@ impl Scene {
         for (id, (state, stack)) in parsed.iter().enumerate() {
             let waited_on = holder.filter(|h| *h != id).map(|h| (ThreadId(h as u32), &parsed[h].1));
             let times = StateTimes::single(*state, 1e6);
-            builder.slice(&StateSlice { thread: ThreadId(id as u32), end: at, times, evidence: Evidence::Syscall, stack, holder: waited_on });
+            builder.slice(&StateSlice {
+                thread: ThreadId(id as u32),
+                end: at,
+                times,
+                evidence: Evidence::Syscall,
+                stack,
+                holder: waited_on,
+            });
         }
         builder.gil(&GilSample {
             gil: GilId(0),

@@ -4,9 +4,9 @@
 //! nothing runs; no CPU to run on; then who is to blame for waiting; then how a program without much waiting is built. Rules that say
 //! yes but are not first become findings, when they name something that can be mended. Some rules are only ever findings.
 
-use super::rule_input::RuleInput;
 use super::report::{Code, Confidence, Estimate, Finding, Speedup, Verdict};
-use super::rules::{self, RuleResult, Diagnosis, Role, Rule};
+use super::rule_input::RuleInput;
+use super::rules::{self, Diagnosis, Role, Rule, RuleResult};
 
 /// The rules whose opinion may be the verdict, in their order. If none says yes, their doubts are the verdict's reasons.
 const VERDICT_RULES: &[Rule] = &[

@@ -5,13 +5,13 @@
 //! present is simulated too, and the answer is the work done in the asked case over that of the present, so that what the model misses of both cancels.
 //! The interval comes from other draws of the window's blocks, each with other cycles, widened by 5 % and by how far off the simulated present is.
 
-use super::rule_input::RuleInput;
+use super::bootstrap::{self, Rng};
 use super::report::{Estimate, WhatIf};
+use super::rule_input::RuleInput;
 use super::scaling;
 use super::simulate::{self, Machine, Need, Phase, Worker};
-use super::bootstrap::{self, Rng};
 use crate::profile::Profile;
-use crate::sample::{StateTimes, Stack, State};
+use crate::sample::{Stack, State, StateTimes};
 
 /// What is asked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,8 +49,13 @@ impl Question {
         let mut question = Question { text: text.to_string(), ..Question::default() };
         for part in text.split(',') {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is no KEY=VALUE; {HELP}"))?;
-            let number =
-                || value.parse::<usize>().ok().filter(|n| (1..=MAX_WORKERS).contains(n)).ok_or(format!("`{value}` is no number from 1 to {MAX_WORKERS}"));
+            let number = || {
+                value
+                    .parse::<usize>()
+                    .ok()
+                    .filter(|n| (1..=MAX_WORKERS).contains(n))
+                    .ok_or(format!("`{value}` is no number from 1 to {MAX_WORKERS}"))
+            };
             let twice = match key.trim() {
                 "processes" => question.processes.replace(number()?).is_some(),
                 "threads" => question.threads.replace(number()?).is_some(),
@@ -109,7 +114,8 @@ pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> W
 /// The gain, and how far off the simulated present is: the error of the share of time in which workers wait.
 fn gain(e: &RuleInput<'_>, threads: &[StateTimes], question: &Question, freed: Option<&[f64]>, seed: u64) -> Option<(f64, f64)> {
     let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
-    let at_work: Vec<usize> = (0..threads.len()).filter(|n| scaling::work(&threads[*n]) > WORKER * most && most > 0.0).take(MAX_WORKERS).collect();
+    let at_work: Vec<usize> =
+        (0..threads.len()).filter(|n| scaling::work(&threads[*n]) > WORKER * most && most > 0.0).take(MAX_WORKERS).collect();
     if at_work.is_empty() {
         return None;
     }
@@ -133,8 +139,9 @@ fn gain(e: &RuleInput<'_>, threads: &[StateTimes], question: &Question, freed: O
     };
     let (before, after) = (simulate::run(&now, &machine(e.cores()), SPAN), simulate::run(&then, &machine(cores), SPAN));
     // Work, not time: a sleeper's speed counts by what it does between its sleeps.
-    let done =
-        |workers: &[Worker], outcome: &[simulate::WorkerOutcome]| workers.iter().zip(outcome).map(|(w, o)| o.speed * working(w)).sum::<f64>();
+    let done = |workers: &[Worker], outcome: &[simulate::WorkerOutcome]| {
+        workers.iter().zip(outcome).map(|(w, o)| o.speed * working(w)).sum::<f64>()
+    };
     let (present, asked) = (done(&now, &before), done(&then, &after));
     let waited = |n: &usize| threads[*n].get(State::Waiting) / threads[*n].total().max(1e-12);
     let miss = at_work.iter().zip(&before).map(|(n, o)| (o.waiting - waited(n)).abs()).sum::<f64>() / at_work.len() as f64;

@@ -154,7 +154,10 @@ mod tests {
         let mut bindings = ThreadStateBindings::default();
         assert!(!bindings.rebuild(vec![binding(0, 10, 1), binding(1, 11, 1), binding(0, 12, 0)]));
         assert_eq!(bindings.for_thread(0).map(|c| c.tstate).collect::<Vec<_>>(), [Addr(10), Addr(12)]);
-        assert_eq!((bindings.for_thread(1).count(), bindings.for_state(Addr(11)), bindings.for_state(Addr(12))), (0, None, Some(binding(0, 12, 0))));
+        assert_eq!(
+            (bindings.for_thread(1).count(), bindings.for_state(Addr(11)), bindings.for_state(Addr(12))),
+            (0, None, Some(binding(0, 12, 0)))
+        );
         assert!(bindings.rebuild(vec![binding(0, 10, 1), binding(0, 12, 1)]), "a newborn in the same interpreter");
     }
 

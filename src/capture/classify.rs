@@ -89,14 +89,16 @@ pub enum Classification {
 
 /// Judges one look at one thread.
 pub fn classify(observed: &Observation) -> Classification {
-    use Evidence as E;
     use Classification::{HoldingRunnable, Known};
+    use Evidence as E;
     let held = observed.held_before && observed.held_after;
     let holding = if observed.in_c_call { State::HoldingNative } else { State::HoldingPython };
     match observed.task_state {
         TaskState::Stopped => Known(State::Unknown, E::Stopped),
         // The states of one look are those of its beginning: a holder that let go and went to sleep meanwhile was still the holder.
-        TaskState::GilFutex | TaskState::OtherFutex | TaskState::Syscall | TaskState::OutsideSyscall if observed.held_before && !observed.held_after => {
+        TaskState::GilFutex | TaskState::OtherFutex | TaskState::Syscall | TaskState::OutsideSyscall
+            if observed.held_before && !observed.held_after =>
+        {
             HoldingRunnable(holding)
         }
         TaskState::GilFutex => Known(State::Waiting, E::GilFutex),
@@ -140,14 +142,20 @@ fn runnable(observed: &Observation) -> Classification {
         Some(KernelStackState::OnCpu) if observed.held_after => Classification::Ambiguous { near_wait: observed.near_wait },
         // In another system call it may have slept, or worked there and been pushed off its CPU, by this very look perhaps.
         Some(KernelStackState::OnCpu | KernelStackState::Preempted | KernelStackState::InSystemCall) => Classification::OffGil,
-        Some(KernelStackState::LeavingSyscall) if observed.drop_request == DropRequest::No => Classification::Known(State::Starved, KernelStack),
+        Some(KernelStackState::LeavingSyscall) if observed.drop_request == DropRequest::No => {
+            Classification::Known(State::Starved, KernelStack)
+        }
         // The eval loop lets go because it was told to, and asks again; a C function does so for work of its own. But a call that has just
         // returned, at whose end the eval loop looks whether it is told to, still is the instruction that the thread is at.
-        Some(KernelStackState::LeavingSyscall) if observed.in_c_call && observed.drop_request == DropRequest::Unknown => Classification::Ambiguous { near_wait: observed.near_wait },
+        Some(KernelStackState::LeavingSyscall) if observed.in_c_call && observed.drop_request == DropRequest::Unknown => {
+            Classification::Ambiguous { near_wait: observed.near_wait }
+        }
         Some(KernelStackState::LeavingSyscall) => Classification::Known(State::Waiting, PushedOff),
         // Woken from a lock, in the call that acquires it: it has not come to ask for the GIL. One that was forced to let go, by the eval loop or
         // at the end of a call, has not asked yet either while it waits for its taker (`switch_cond`).
-        Some(KernelStackState::WokenFromFutex) if observed.requested == Some(false) && observed.in_c_call && observed.drop_request == DropRequest::No => {
+        Some(KernelStackState::WokenFromFutex)
+            if observed.requested == Some(false) && observed.in_c_call && observed.drop_request == DropRequest::No =>
+        {
             Classification::Known(State::Starved, KernelStack)
         }
         Some(KernelStackState::WokenFromFutex) if observed.wants_gil => Classification::Known(State::Waiting, KernelStack),

@@ -12,10 +12,10 @@
 //!   must hold      cpu + queue  =  H + R    R next to W: what the CPU time does not pay for is waiting
 //! ```
 
-use super::off_gil::{OffGilEstimator, RunMode, CpuSums};
+use super::off_gil::{CpuSums, OffGilEstimator, RunMode};
 use crate::ids::ThreadId;
 use crate::process::threads::SchedStat;
-use crate::sample::{Evidence, StateTimes, Stack, State};
+use crate::sample::{Evidence, Stack, State, StateTimes};
 use crate::units::Nanos;
 use std::sync::Arc;
 
@@ -117,7 +117,13 @@ impl CpuAttribution {
 
     /// Adds a slice, and settles what can be settled. `stat` is the kernel's count at the end of the slice, `asleep` whether the thread is
     /// off the CPU, which makes the count exact.
-    pub fn add(&mut self, entry: PendingSlice, stat: Option<SchedStat>, asleep: bool, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
+    pub fn add(
+        &mut self,
+        entry: PendingSlice,
+        stat: Option<SchedStat>,
+        asleep: bool,
+        emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence),
+    ) {
         let known = matches!(entry.class, Class::Known(..));
         self.note_pair(&entry, stat);
         self.split_wakeup(stat, emit);

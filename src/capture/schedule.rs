@@ -128,7 +128,11 @@ mod tests {
         let mut lengths = Vec::new();
         for _ in 0..10_000 {
             let until = schedule.weight_until(now);
-            assert!(until >= before && until.saturating_since(now) <= Nanos::from_micros(2500) && now.saturating_since(until) <= Nanos::from_micros(1500));
+            assert!(
+                until >= before
+                    && until.saturating_since(now) <= Nanos::from_micros(2500)
+                    && now.saturating_since(until) <= Nanos::from_micros(1500)
+            );
             lengths.push(until.saturating_since(before).as_nanos() as f64 / 1e6);
             (before, now) = (until, schedule.next(now));
         }

@@ -1,16 +1,16 @@
 //! The window: looks at the right times, counts those that were late or failed, and ends for one of a few named reasons.
 
-use super::schedule::SampleSchedule;
-use super::exact::ExactMode;
-use super::stop_detector;
-use super::sampler::{ThreadPauser, SampleOutcome, Sampler};
 use super::address_space::AddressSpace;
+use super::exact::ExactMode;
+use super::sampler::{SampleOutcome, Sampler, ThreadPauser};
+use super::schedule::SampleSchedule;
+use super::stop_detector;
 use crate::error::{Error, ReadError, Result};
 use crate::ids::Pid;
 use crate::process::futex_tracer::Unavailable;
 use crate::process::sys_linux;
 use crate::python::attach::PythonProcess;
-use crate::sample::{Sink, TargetInfo, CaptureStats};
+use crate::sample::{CaptureStats, Sink, TargetInfo};
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -292,8 +292,12 @@ impl<'a> ActiveCapture<'a> {
     fn final_stop_reason(&self, stop_reason: StopReason) -> StopReason {
         match stop_reason {
             // Its address space goes before the process does, which looks like another program for a moment.
-            StopReason::Done | StopReason::Stopped if self.replaced && !crate::process::proc_info::is_running(self.pid) => StopReason::TargetEnded,
-            StopReason::Done | StopReason::Stopped if self.replaced => StopReason::Lost("the process replaced itself by another program".into()),
+            StopReason::Done | StopReason::Stopped if self.replaced && !crate::process::proc_info::is_running(self.pid) => {
+                StopReason::TargetEnded
+            }
+            StopReason::Done | StopReason::Stopped if self.replaced => {
+                StopReason::Lost("the process replaced itself by another program".into())
+            }
             other => other,
         }
     }

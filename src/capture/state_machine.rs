@@ -1,11 +1,11 @@
 //! What a thread was doing from look to look: the state machine between the decision table and the CPU attribution. Pure: it reads nothing itself.
 
-use super::classify::{self, DropRequest, Classification, TaskState, Observation};
-use super::cpu_attribution::{PendingSlice, Class, CpuAttribution};
+use super::classify::{self, Classification, DropRequest, Observation, TaskState};
+use super::cpu_attribution::{Class, CpuAttribution, PendingSlice};
 use crate::ids::ThreadId;
 use crate::process::kernel_stack::KernelStackState;
 use crate::process::threads::SchedStat;
-use crate::sample::{Evidence, StateTimes, Stack, State};
+use crate::sample::{Evidence, Stack, State, StateTimes};
 use crate::units::Nanos;
 use std::sync::Arc;
 
@@ -125,10 +125,25 @@ impl ThreadStateMachine {
         cpu.start_at(if just_started { stat.map(|_| SchedStat::default()) } else { stat });
         // A newborn that has never had a CPU is starved until its count of runs moves: the run queue's time is only counted then.
         let off_cpu_state = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
-        let previous =
-            Previous { at: start, stat, off_cpu_state, asleep_since: start, near_wait: false, wants_gil: Some(true), held: false, wait_certain: false };
+        let previous = Previous {
+            at: start,
+            stat,
+            off_cpu_state,
+            asleep_since: start,
+            near_wait: false,
+            wants_gil: Some(true),
+            held: false,
+            wait_certain: false,
+        };
         let last_state = (State::Unknown, Evidence::Unread);
-        ThreadStateMachine { previous, started_at: just_started.then_some(start), last_state, after_hold: NextSleepStats::default(), after_lock: NextSleepStats::default(), cpu }
+        ThreadStateMachine {
+            previous,
+            started_at: just_started.then_some(start),
+            last_state,
+            after_hold: NextSleepStats::default(),
+            after_lock: NextSleepStats::default(),
+            cpu,
+        }
     }
 
     /// When it was last looked at.
@@ -144,7 +159,8 @@ impl ThreadStateMachine {
     /// Whether the kernel need not be asked where the thread is: it slept and has not run since. A waiter for the GIL that was woken and has
     /// no CPU yet still waits, so that holds for it too. Not for a holder: where it is not the holder any more, it never was.
     pub fn is_still_asleep(&self, stat: Option<SchedStat>) -> bool {
-        self.was_scheduled(stat) == Some(false) && self.previous.off_cpu_state.is_some_and(|s| !matches!(s, State::Starved | State::HoldingBlocked))
+        self.was_scheduled(stat) == Some(false)
+            && self.previous.off_cpu_state.is_some_and(|s| !matches!(s, State::Starved | State::HoldingBlocked))
     }
 
     /// Whether it is clear without asking the kernel what it does if it is runnable: it was woken and has not run.
@@ -213,7 +229,8 @@ impl ThreadStateMachine {
         }
         let last_wants = self.previous.wants_gil.filter(|wants| !(*wants && not_requesting));
         // It has run since a look met it asleep on another lock, and may have slept for the GIL since.
-        let since_lock = interpreter.locks_spin && self.previous.off_cpu_state == Some(State::Lock) && self.was_scheduled(kernel.stat) == Some(true);
+        let since_lock =
+            interpreter.locks_spin && self.previous.off_cpu_state == Some(State::Lock) && self.was_scheduled(kernel.stat) == Some(true);
         if !interpreter.held_before && !kernel.assumed {
             if self.previous.held && interpreter.in_c_call {
                 self.after_hold.observe(kernel.task_state);
@@ -303,7 +320,13 @@ impl ThreadStateMachine {
     }
 
     /// A thread begins in the run queue. Once it has left that, the kernel has counted how long it was there; until then nothing is booked.
-    fn attribute_first_wait(&mut self, at: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
+    fn attribute_first_wait(
+        &mut self,
+        at: Nanos,
+        stat: Option<SchedStat>,
+        stack: &Arc<Stack>,
+        emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence),
+    ) {
         let Some((started_at, stat)) = self.started_at.zip(stat.filter(|s| s.runs > 0)) else { return };
         self.started_at = None;
         let queued = stat.run_queue.saturating_since(self.previous.at.saturating_since(started_at));
@@ -311,7 +334,13 @@ impl ThreadStateMachine {
     }
 
     /// Books `length` in the run queue, which ends before anything else.
-    fn attribute_starved(&mut self, length: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
+    fn attribute_starved(
+        &mut self,
+        length: Nanos,
+        stat: Option<SchedStat>,
+        stack: &Arc<Stack>,
+        emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence),
+    ) {
         self.previous.at += length;
         let class = Class::Known(State::Starved, Evidence::WokenNotRun);
         self.cpu.add(PendingSlice { end: self.previous.at, length, class, stack: stack.clone(), holder: None }, stat, false, emit);

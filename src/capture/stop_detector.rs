@@ -59,8 +59,8 @@ mod tests {
     use super::*;
     use crate::ids::Pid;
     use crate::process::proc_info::task_state;
-    use crate::process::target::LiveTarget;
     use crate::process::sys_linux::kill;
+    use crate::process::target::LiveTarget;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -74,7 +74,11 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!detector.check(&LiveTarget::new(pid), at(1), false), "it is not asked for at each look");
-        assert!(detector.check(&LiveTarget::new(pid), at(2), true) && detector.check(&LiveTarget::new(pid), at(4), false) && detector.is_stopped());
+        assert!(
+            detector.check(&LiveTarget::new(pid), at(2), true)
+                && detector.check(&LiveTarget::new(pid), at(4), false)
+                && detector.is_stopped()
+        );
         assert_eq!(detector.total(), Nanos::from_millis(3));
         kill(pid, libc::SIGCONT).unwrap();
         while task_state(pid, pid) == Some('T') {

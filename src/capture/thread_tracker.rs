@@ -1,14 +1,14 @@
 //! What gilprof keeps of each OS thread of the target from look to look: its files, its stack, its account of time.
 
-use super::state_machine::{ThreadStateMachine, InterpreterView, KernelView};
-use super::classify::{self, DropRequest, Classification, TaskState};
+use super::classify::{self, Classification, DropRequest, TaskState};
 use super::cpu_attribution::PendingSlice;
+use super::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
 use crate::ids::{Addr, GilId, ThreadId};
 use crate::process::kernel_stack::{self, KernelStackState};
 use crate::process::target::Target;
 use crate::process::threads::{SchedStat, TaskFiles};
 use crate::python::stack::ThreadStack;
-use crate::sample::{Evidence, Sink, StateSlice, StateTimes, Stack, State, ThreadInfo, ThreadTotals, StackStatus};
+use crate::sample::{Evidence, Sink, Stack, StackStatus, State, StateSlice, StateTimes, ThreadInfo, ThreadTotals};
 use crate::units::Nanos;
 use std::sync::Arc;
 
@@ -184,7 +184,12 @@ impl ThreadTracker {
             self.flush_wait(sink);
         }
         let stack = self.stack.stack();
-        let new = || PendingWait { length: Nanos::ZERO, end: at, stack: stack.clone(), waited_on: waited_on.map(|(id, holder_stack)| (id, holder_stack.clone())) };
+        let new = || PendingWait {
+            length: Nanos::ZERO,
+            end: at,
+            stack: stack.clone(),
+            waited_on: waited_on.map(|(id, holder_stack)| (id, holder_stack.clone())),
+        };
         let pending = self.pending_wait.get_or_insert_with(new);
         pending.length += length;
         pending.end = at;
@@ -293,7 +298,13 @@ impl ThreadTracker {
     }
 
     /// Books the time since the `last` look, `waited_on` the holder of its GIL.
-    pub fn attribute(&mut self, (last, at): (Nanos, Nanos), classification: Classification, waited_on: Option<(ThreadId, &Arc<Stack>)>, sink: &mut dyn Sink) {
+    pub fn attribute(
+        &mut self,
+        (last, at): (Nanos, Nanos),
+        classification: Classification,
+        waited_on: Option<(ThreadId, &Arc<Stack>)>,
+        sink: &mut dyn Sink,
+    ) {
         self.flush_wait(sink);
         let id = self.facts.id;
         let waited_on = waited_on.map(|(id, stack)| (id, stack.clone()));
@@ -366,7 +377,9 @@ mod tests {
         let facts = ThreadInfo { id: ThreadId(1), tid: Tid(-1), name: String::new(), python: true, main: false, gil: None };
         let mut thread = ThreadTracker::new(&LiveTarget::new(Pid(-1)), facts, Nanos::ZERO, None, &Arc::new(Stack::empty()));
         let functions = ["f", "g"].map(|name| Arc::new(Function { name: name.into(), file: String::new(), first_line: 1 }));
-        let stack = |f: usize, line| Arc::new(Stack { frames: vec![Frame { function: functions[f].clone(), line }], status: StackStatus::Complete });
+        let stack = |f: usize, line| {
+            Arc::new(Stack { frames: vec![Frame { function: functions[f].clone(), line }], status: StackStatus::Complete })
+        };
         let mut collected = CollectingSink::default();
         for (ms, function, line, holder) in [(1, 0, 5, 7), (2, 0, 6, 7), (3, 1, 9, 7), (4, 1, 9, 8), (50, 1, 9, 8), (51, 1, 9, 8)] {
             let holder_stack = stack(function, line);

@@ -4,8 +4,8 @@ use super::outputs::CaptureReport;
 use crate::analysis::compare::ComparedWindow;
 use crate::analysis::{self, report::Report};
 use crate::error::{Error, Result};
-use crate::profile::file::Recording;
 use crate::profile::buckets::Buckets;
+use crate::profile::file::Recording;
 use crate::profile::{Profile, ProfileBuilder};
 use std::path::Path;
 

@@ -2,9 +2,9 @@
 
 use super::args::{DiffArgs, FormatArg};
 use super::capture::LoadedCapture;
-use super::outputs::{self, group_by, style};
 use super::output_file;
-use super::{print, note};
+use super::outputs::{self, group_by, style};
+use super::{note, print};
 use crate::analysis::compare::{compare, Comparison};
 use crate::error::{Error, Result};
 use crate::output::collapsed::FlameInput;

@@ -4,7 +4,7 @@
 //! last is shown, and what it leaves open is settled by the CPU time used meanwhile.
 
 use super::outputs::style;
-use super::{print, note, wait_for_python};
+use super::{note, print, wait_for_python};
 use crate::capture::sampler::{SampleOutcome, Sampler};
 use crate::capture::{backend, recorded_sample, session};
 use crate::error::{Error, ReadError, Result};
@@ -12,7 +12,7 @@ use crate::ids::{Pid, ThreadId};
 use crate::output::{dump, Format};
 use crate::process::sys_linux;
 use crate::python::attach::{Attached, PythonProcess};
-use crate::sample::{GilSample, Sink, StateSlice, StateTimes, State, TargetInfo, ThreadInfo, ThreadTotals, ThreadSnapshot};
+use crate::sample::{GilSample, Sink, State, StateSlice, StateTimes, TargetInfo, ThreadInfo, ThreadSnapshot, ThreadTotals};
 use crate::units::Nanos;
 use std::collections::HashMap;
 use std::fs::File;

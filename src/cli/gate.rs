@@ -5,23 +5,23 @@
 
 use super::args::{MeasureArgs, OutputArgs};
 use super::capture::LoadedCapture;
-use super::output_file::{self, Placeholders, OutputFile};
 use super::gate_args::{GateArgs, GateFormat, Output};
+use super::output_file::{self, OutputFile, Placeholders};
 use super::progress::LiveLine;
 use super::session::{CompletedCapture, Session};
 use super::values::{parse_duration, DurationArg};
-use super::{exit, outputs, print, run, note, write_stderr, signals, wait_for_python};
+use super::{exit, note, outputs, print, run, signals, wait_for_python, write_stderr};
 use crate::error::{Error, Result};
-use crate::gate::evaluate::{self, gate_exit, Checks, ComparedBaseline};
 use crate::gate::baseline::{Baseline, BaselineError};
 use crate::gate::culprit::MeasuredRun;
+use crate::gate::evaluate::{self, gate_exit, Checks, ComparedBaseline};
 use crate::gate::expr::Regression;
 use crate::gate::fingerprint::Fingerprint;
 use crate::gate::limits::{self, Limits};
 use crate::gate::outcome::Outcome;
 use crate::gate::output::{github, junit, markdown, sarif};
-use crate::gate::text;
 use crate::gate::run::Run;
+use crate::gate::text;
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
 use crate::output::{flamegraph, json};
@@ -244,7 +244,10 @@ fn evaluate(config: &GateConfig, captures: &[LoadedCapture]) -> std::result::Res
     let now = Fingerprint::from_profile(&last.profile, on_this_machine);
     let mut notes = Vec::new();
     if !on_this_machine {
-        let others = captures.iter().filter(|capture| !Fingerprint::from_profile(&capture.profile, on_this_machine).compare(&now).incompatible.is_empty()).count();
+        let others = captures
+            .iter()
+            .filter(|capture| !Fingerprint::from_profile(&capture.profile, on_this_machine).compare(&now).incompatible.is_empty())
+            .count();
         if others > 0 {
             return Err(GateError {
                 code: gate_exit::INCONCLUSIVE,
@@ -297,13 +300,14 @@ fn session(config: &GateConfig) -> Result<Session> {
 
 fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Result<LoadedCapture, GateError> {
     let session = session(config).map_err(|e| not_measured(&e))?;
-    let work = |pid, name: &str, ended: &AtomicBool, running: std::sync::mpsc::Receiver<std::convert::Infallible>| -> Result<CompletedCapture> {
-        let measured =
-            wait_for_python::attach_started(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
-        // Whether it failed is known only then.
-        let _ = running.recv();
-        measured
-    };
+    let work =
+        |pid, name: &str, ended: &AtomicBool, running: std::sync::mpsc::Receiver<std::convert::Infallible>| -> Result<CompletedCapture> {
+            let measured =
+                wait_for_python::attach_started(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
+            // Whether it failed is known only then.
+            let _ = running.recv();
+            measured
+        };
     let (status, measured) = run::supervise(args, &config.placeholders, work).map_err(|e| not_measured(&e))?;
     if !status.success() {
         let code = run::exit_code(status);

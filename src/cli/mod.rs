@@ -2,13 +2,13 @@
 pub mod args;
 mod attach;
 mod capture;
-mod outputs;
 mod diff;
 mod dump;
 pub mod exit;
-mod output_file;
 mod gate;
 pub mod gate_args;
+mod output_file;
+mod outputs;
 mod progress;
 mod report;
 mod run;

@@ -1,12 +1,12 @@
 //! What is made of measured windows, be they fresh or from recordings: the page and the files of `-o`.
 
 use super::args::OutputArgs;
-use super::output_file::{self, Placeholders, OutputFile};
 use super::note;
+use super::output_file::{self, OutputFile, Placeholders};
 use crate::analysis::what_if::Question;
 use crate::analysis::{self, report::Report};
 use crate::error::{Error, Result};
-use crate::output::collapsed::{WaitRow, FlameInput, FlameMode, FlameRow, GroupBy};
+use crate::output::collapsed::{FlameInput, FlameMode, FlameRow, GroupBy, WaitRow};
 use crate::output::text::{self, Style};
 use crate::output::{collapsed, firefox, flamegraph, html, json, numbers, perfetto, pprof, speedscope};
 use crate::output::{FileFormat, Format, Source};

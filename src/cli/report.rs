@@ -1,7 +1,7 @@
 //! `gilprof report`: makes from recordings what a live run would have printed and written.
 
 use super::args::OutputArgs;
-use super::outputs::{Outputs, CaptureReport};
+use super::outputs::{CaptureReport, Outputs};
 use super::print;
 use crate::error::{Error, Result};
 use crate::output::sanitize;

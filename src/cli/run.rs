@@ -10,7 +10,7 @@ use super::session::Session;
 use super::signals::{self, Signals};
 use super::values::DurationArg;
 use super::wait_for_python;
-use super::{exit, fail, write_stderr, system, Verbosity};
+use super::{exit, fail, system, write_stderr, Verbosity};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::process::sys_linux;
@@ -24,7 +24,13 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
 /// Runs the command. Quietly, it prints no report.
-pub fn command(window: DurationArg, measured: &MeasureArgs, output: &OutputArgs, args: &[OsString], verbosity: Verbosity) -> Result<ExitCode> {
+pub fn command(
+    window: DurationArg,
+    measured: &MeasureArgs,
+    output: &OutputArgs,
+    args: &[OsString],
+    verbosity: Verbosity,
+) -> Result<ExitCode> {
     let session = Session::prepare(measured, output, window)?;
     let placeholders = session.placeholders();
     let work = |pid, name: &str, ended: &AtomicBool, running| measure(session, pid, name, ended, running, verbosity);

@@ -1,14 +1,14 @@
 //! What `attach`, `run` and `record` share: one measured window on a thread of its own, then what is to be delivered.
 
 use super::args::{MeasureArgs, OutputArgs};
-use super::outputs::{wrote_message, Outputs, CaptureReport};
-use super::progress::LiveLine;
 use super::note;
+use super::outputs::{wrote_message, CaptureReport, Outputs};
+use super::progress::LiveLine;
 use super::tee::{self, TeeSink};
 use super::values::DurationArg;
-use crate::capture::sampler::ThreadPauser;
 use crate::capture::backend;
-use crate::capture::session::{self, StopReason, CaptureConfig, Progress};
+use crate::capture::sampler::ThreadPauser;
+use crate::capture::session::{self, CaptureConfig, Progress, StopReason};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::numbers;
@@ -114,7 +114,9 @@ impl Session {
     fn early_end_warning(&self, stop_reason: &StopReason, seconds: f64) -> Option<String> {
         let seconds = numbers::seconds(seconds);
         match stop_reason {
-            StopReason::TargetEnded if self.window.0.is_some() => Some(format!("the program ended; the report covers the {seconds} before")),
+            StopReason::TargetEnded if self.window.0.is_some() => {
+                Some(format!("the program ended; the report covers the {seconds} before"))
+            }
             StopReason::Lost(why) => Some(format!("the window ended after {seconds}: {why}")),
             StopReason::TargetEnded | StopReason::Done | StopReason::Stopped => None,
         }

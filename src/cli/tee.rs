@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ids::ThreadId;
 use crate::profile::file::Recorder;
 use crate::profile::ProfileBuilder;
-use crate::sample::{MeasuredInterval, GilSample, Sink, StateSlice, TargetInfo, ThreadInfo, ThreadTotals, CaptureStats};
+use crate::sample::{CaptureStats, GilSample, MeasuredInterval, Sink, StateSlice, TargetInfo, ThreadInfo, ThreadTotals};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 

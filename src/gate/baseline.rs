@@ -75,7 +75,9 @@ impl Baseline {
         }
         let baseline: Baseline = serde_json::from_slice(text).map_err(unreadable)?;
         if baseline.runs.is_empty() || baseline.runs.len() > MAX_RUNS || !baseline.runs.iter().all(Run::is_sound) {
-            return Err(BaselineError::Unreadable("figures in it are none, or do not fit together: measure it anew (--update-baseline)".into()));
+            return Err(BaselineError::Unreadable(
+                "figures in it are none, or do not fit together: measure it anew (--update-baseline)".into(),
+            ));
         }
         Ok(baseline)
     }
@@ -125,7 +127,9 @@ mod tests {
     fn what_is_no_baseline_is_refused() {
         let text = baseline().text().unwrap();
         let parse = |text: &str| Baseline::parse(text.as_bytes());
-        assert!(matches!(parse(&text.replace("baseline/1", "baseline/2")), Err(BaselineError::Incompatible(why)) if why.contains("baseline/2")));
+        assert!(
+            matches!(parse(&text.replace("baseline/1", "baseline/2")), Err(BaselineError::Incompatible(why)) if why.contains("baseline/2"))
+        );
         for (from, to) in
             [("{", "["), ("\"seconds\":1.0", "\"seconds\":-1.0"), ("\"seconds\":1.0", "\"seconds\":1e300"), ("299.0,299.0", "299.0")]
         {

@@ -4,8 +4,8 @@
 //! A regression is judged by the difference to the baseline in the same way, against the larger of what is allowed and of the floor. A
 //! verdict is forbidden when every run has a forbidden one, and allowed when none has.
 
-use super::expr::{Allowed, Bound, Limit, Op, Regression};
 use super::estimate::{estimate, MetricEstimate, NoEstimate, Worst};
+use super::expr::{Allowed, Bound, Limit, Op, Regression};
 use super::metric::Metric;
 use super::outcome::{Check, Interval, Kind, Level, Unit, Verdict};
 use super::run::Run;
@@ -196,7 +196,8 @@ fn verdict(check: &mut Check, runs: &[Run], codes: &[Code], wanted: bool) {
         run.verdict.is_some_and(|code| codes.contains(&code) && code == Code::Inconclusive)
             || (run.verdict != Some(Code::Inconclusive) && run.confidence.is_some_and(|confidence| confidence > Confidence::Low))
     };
-    let conforming: Vec<bool> = runs.iter().filter(is_confident).filter_map(|run| run.verdict).map(|code| codes.contains(&code) == wanted).collect();
+    let conforming: Vec<bool> =
+        runs.iter().filter(is_confident).filter_map(|run| run.verdict).map(|code| codes.contains(&code) == wanted).collect();
     let (kept, all) = (conforming.iter().filter(|kept| **kept).count(), conforming.len());
     (check.verdict, check.why) = if all * 2 <= runs.len() {
         let why = runs.iter().find_map(|run| run.unusable.as_ref()).map_or("the verdict is of low confidence".into(), |u| u.why.clone());

@@ -7,7 +7,7 @@ use super::run::Run;
 use crate::analysis::report::{FunctionRow, Report};
 use crate::output::numbers;
 use crate::profile::Profile;
-use crate::sample::{Function, StateTimes, Stack, State};
+use crate::sample::{Function, Stack, State, StateTimes};
 use std::collections::HashMap;
 
 /// Frames of a stack that are shown.
@@ -30,11 +30,16 @@ pub fn find(metric: &Metric, measured: MeasuredRun<'_>, runs: &[Run], base: Opti
     let row = match metric {
         Metric::Function(glob, function_metric) => {
             let size = |row: &&FunctionRow| value(row, *function_metric);
-            measured.report.functions.iter().filter(|row| is_function(glob, &row.file, &row.name)).max_by(|a, b| size(a).total_cmp(&size(b)))
+            measured
+                .report
+                .functions
+                .iter()
+                .filter(|row| is_function(glob, &row.file, &row.name))
+                .max_by(|a, b| size(a).total_cmp(&size(b)))
         }
-        Metric::Thread(glob, super::metric::StateMetric::Waiting) => {
-            grown.map(|(row, _)| row).or_else(|| most_waited_on(glob, measured).or_else(|| leading(measured.report, FunctionMetric::InflictedWait)))
-        }
+        Metric::Thread(glob, super::metric::StateMetric::Waiting) => grown
+            .map(|(row, _)| row)
+            .or_else(|| most_waited_on(glob, measured).or_else(|| leading(measured.report, FunctionMetric::InflictedWait))),
         Metric::Thread(glob, state) => busiest_in(glob, *state, measured),
         _ => grown.map(|(row, _)| row).or_else(|| leading(measured.report, function_metric(metric))),
     }?;
@@ -73,8 +78,13 @@ fn value(row: &FunctionRow, function_metric: FunctionMetric) -> f64 {
 
 /// The one that does most of it; where nobody does any, the one that holds most.
 fn leading(report: &Report, function_metric: FunctionMetric) -> Option<&FunctionRow> {
-    let by =
-        |function_metric| report.functions.iter().filter(move |row| value(row, function_metric) > 0.0).max_by(|a, b| value(a, function_metric).total_cmp(&value(b, function_metric)));
+    let by = |function_metric| {
+        report
+            .functions
+            .iter()
+            .filter(move |row| value(row, function_metric) > 0.0)
+            .max_by(|a, b| value(a, function_metric).total_cmp(&value(b, function_metric)))
+    };
     by(function_metric).or_else(|| by(FunctionMetric::Holding))
 }
 

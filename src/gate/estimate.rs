@@ -8,11 +8,11 @@
 //! had not been: a thread that has none cannot ask for the GIL, which raises the upper end; and one that holds without a CPU makes others
 //! wait for longer, which lowers the lower end, the less the more of the time the GIL is held. All else cannot be told then.
 
-use super::metric::{is_function, matches, FunctionMetric, Gain, Metric, Statistic, StateMetric};
+use super::metric::{is_function, matches, FunctionMetric, Gain, Metric, StateMetric, Statistic};
 use super::outcome::Interval;
 use super::run::{FunctionRun, GilRun, Run, Shares, ThreadRun};
-use crate::analysis::report::{Code, Estimate};
 use crate::analysis::ratio_estimator;
+use crate::analysis::report::{Code, Estimate};
 use crate::profile::{Histogram, QUANTILE_ERROR};
 use std::fmt;
 

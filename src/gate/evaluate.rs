@@ -1,10 +1,10 @@
 //! Everything judged, put together: each check, the function to look at, the whole's verdict and what gilprof ends with.
 
 use super::baseline::Baseline;
+use super::check;
 use super::culprit::{self, MeasuredRun};
 use super::expr::{Limit, Regression};
 use super::fingerprint::Fingerprint;
-use super::check;
 use super::outcome::{BaselineBrief, Check, Outcome, RunBrief, Verdict, SCHEMA};
 use super::run::Run;
 use crate::analysis::report::{Code, Report};
@@ -48,11 +48,18 @@ pub struct ComparedBaseline<'a> {
 }
 
 /// Judges runs. `measured` is the last of them, or the one to name functions from.
-pub fn evaluate(checks: &Checks, runs: &[Run], measured: MeasuredRun<'_>, compared: Option<ComparedBaseline<'_>>, mut notes: Vec<String>) -> Outcome {
+pub fn evaluate(
+    checks: &Checks,
+    runs: &[Run],
+    measured: MeasuredRun<'_>,
+    compared: Option<ComparedBaseline<'_>>,
+    mut notes: Vec<String>,
+) -> Outcome {
     let differences = compared.map(|a| a.baseline.fingerprint.compare(a.now)).unwrap_or_default();
     notes.extend(differences.notable.iter().map(|what| format!("{what}: figures may differ for that reason alone")));
-    let refused = (!differences.incompatible.is_empty())
-        .then(|| format!("the baseline cannot be compared with: {}; measure it anew (--update-baseline)", differences.incompatible.join(", ")));
+    let refused = (!differences.incompatible.is_empty()).then(|| {
+        format!("the baseline cannot be compared with: {}; measure it anew (--update-baseline)", differences.incompatible.join(", "))
+    });
     let mut checked: Vec<Check> = Vec::new();
     for limit in &checks.limits {
         let mut check = check::limit(limit, runs);
@@ -154,7 +161,8 @@ fn brief(run: &Run) -> RunBrief {
 /// What limits the figures.
 fn run_notes(runs: &[Run], last: &Report) -> Vec<String> {
     let mut notes = last.warnings.clone();
-    let (samples, missed): (u64, u64) = runs.iter().fold((0, 0), |(l, m), run| (l.saturating_add(run.samples), m.saturating_add(run.missed)));
+    let (samples, missed): (u64, u64) =
+        runs.iter().fold((0, 0), |(l, m), run| (l.saturating_add(run.samples), m.saturating_add(run.missed)));
     if missed as f64 > MAX_MISSED * (samples as f64 + missed as f64) {
         notes.push(format!(
             "{} of {} looks were missed: the machine is busy",

@@ -1,7 +1,7 @@
 //! What the language of limits takes, what it refuses, and that all it takes comes back as it was.
 
 use super::*;
-use crate::gate::metric::{FunctionMetric, Gain, Statistic, StateMetric};
+use crate::gate::metric::{FunctionMetric, Gain, StateMetric, Statistic};
 use proptest::prelude::*;
 
 fn limit(text: &str) -> String {

@@ -143,8 +143,12 @@ const STATES: [(&str, StateMetric); 7] = [
 ];
 const STATISTICS: [(&str, Statistic); 4] =
     [("mean", Statistic::Mean), ("p50", Statistic::P50), ("p99", Statistic::P99), ("max", Statistic::Max)];
-const FUNCTION_METRICS: [(&str, FunctionMetric); 4] =
-    [("holding", FunctionMetric::Holding), ("waiting", FunctionMetric::Waiting), ("inflicted_wait", FunctionMetric::InflictedWait), ("native", FunctionMetric::Native)];
+const FUNCTION_METRICS: [(&str, FunctionMetric); 4] = [
+    ("holding", FunctionMetric::Holding),
+    ("waiting", FunctionMetric::Waiting),
+    ("inflicted_wait", FunctionMetric::InflictedWait),
+    ("native", FunctionMetric::Native),
+];
 const GAINS: [(&str, Gain); 3] =
     [("processes", Gain::Processes), ("free_threading", Gain::FreeThreading), ("release_in_native", Gain::ReleaseInNative)];
 
@@ -198,7 +202,8 @@ impl Metric {
                 Ok(Metric::Thread(glob.into(), state))
             }
             "function" => {
-                let metric_of_function = find(&FUNCTION_METRICS, what).ok_or_else(|| list(FUNCTION_METRICS.iter().map(|(name, _)| *name).collect()))?;
+                let metric_of_function =
+                    find(&FUNCTION_METRICS, what).ok_or_else(|| list(FUNCTION_METRICS.iter().map(|(name, _)| *name).collect()))?;
                 Ok(Metric::Function(glob.into(), metric_of_function))
             }
             _ => Err(format!("there is no metric {kind}(…); there are: {}", names())),
@@ -231,7 +236,9 @@ impl fmt::Display for Metric {
             Metric::Speedup(gain) => write!(f, "speedup.{}", name_of(&GAINS, *gain)),
             Metric::GilSaturatesAt => f.write_str("gil.saturates_at"),
             Metric::Thread(glob, state) => write!(f, "thread(\"{glob}\").{}", state.name()),
-            Metric::Function(glob, metric_of_function) => write!(f, "function(\"{glob}\").{}", name_of(&FUNCTION_METRICS, *metric_of_function)),
+            Metric::Function(glob, metric_of_function) => {
+                write!(f, "function(\"{glob}\").{}", name_of(&FUNCTION_METRICS, *metric_of_function))
+            }
             Metric::Verdict => f.write_str("verdict"),
         }
     }

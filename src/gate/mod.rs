@@ -5,18 +5,18 @@
 //! `fingerprint` says whether it may be; `culprit` finds the function to look at. `evaluate` puts it together as an `outcome`, which `text` shows to
 //! people and `output` writes down for others, a format a file. Nothing here measures or opens anything but files of limits and baselines.
 
-pub mod evaluate;
 pub mod baseline;
-pub mod culprit;
-pub mod expr;
-pub mod estimate;
-pub mod fingerprint;
 pub mod check;
+pub mod culprit;
+pub mod estimate;
+pub mod evaluate;
+pub mod expr;
+pub mod fingerprint;
 pub mod limits;
 pub mod metric;
 pub mod outcome;
 pub mod output;
-pub mod text;
 pub mod run;
 #[cfg(test)]
 mod testing;
+pub mod text;

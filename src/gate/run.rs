@@ -5,9 +5,9 @@
 
 use super::metric::StateMetric;
 use crate::analysis::report::{Code, Confidence, Estimate, Report};
-use crate::profile::buckets::{GilSeries, Series, Buckets, ThreadSeries, BUCKETS};
+use crate::profile::buckets::{Buckets, GilSeries, Series, ThreadSeries, BUCKETS};
 use crate::profile::{Histogram, Profile};
-use crate::sample::{StateTimes, State};
+use crate::sample::{State, StateTimes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

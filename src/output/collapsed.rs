@@ -4,7 +4,7 @@
 //! Python function; Python frames always end in `(file:line)`, so the two cannot be taken for each other.
 
 use crate::output::sanitize;
-use crate::sample::{Frame, StateTimes, Stack, State, StackStatus};
+use crate::sample::{Frame, Stack, StackStatus, State, StateTimes};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::output::sanitize::{basename, clean};
 use crate::output::{json, palette};
-use crate::sample::{Evidence, Frame, State, TargetInfo, ThreadSnapshot, StackStatus};
+use crate::sample::{Evidence, Frame, StackStatus, State, TargetInfo, ThreadSnapshot};
 use serde::Serialize;
 
 /// The schema's name, in every JSON dump.

@@ -4,7 +4,7 @@
 //! with the GIL, the state in wall mode) has the state's own colour from the one palette. No state is left to a random number.
 
 use crate::error::{Error, Result};
-use crate::output::collapsed::{fold, FlameInput, FlameMode, GroupBy, WAITS_FOR, TRUNCATED, NO_HOLDER, HOLDS, TORN, NO_PYTHON};
+use crate::output::collapsed::{fold, FlameInput, FlameMode, GroupBy, HOLDS, NO_HOLDER, NO_PYTHON, TORN, TRUNCATED, WAITS_FOR};
 use crate::output::{columns, numbers, palette, sanitize};
 use crate::sample::State;
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};

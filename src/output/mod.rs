@@ -5,7 +5,6 @@
 
 pub mod collapsed;
 pub mod columns;
-mod timeline;
 pub mod dump;
 pub mod firefox;
 pub mod flamegraph;
@@ -14,12 +13,13 @@ pub mod json;
 pub mod numbers;
 pub mod palette;
 pub mod perfetto;
-pub mod sanitize;
 pub mod pprof;
+pub mod sanitize;
 pub mod speedscope;
 #[cfg(test)]
 mod testing;
 pub mod text;
+mod timeline;
 
 use crate::analysis::report::Report;
 use crate::error::{Error, Result};

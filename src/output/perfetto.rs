@@ -4,7 +4,7 @@
 //! needed, by hand (perfetto.dev, protos/perfetto/trace). Slices are named by state; what ran there, who held meanwhile and how that is
 //! known are their arguments. Every span of holding has a flow of its own number; the next holder of the same GIL ends it.
 
-use super::timeline::{leaf, SpanSink, SpanBuilder, Span};
+use super::timeline::{leaf, Span, SpanBuilder, SpanSink};
 use super::{sanitize, text, Source};
 use crate::error::{Error, Result};
 use crate::ids::{GilId, ThreadId};

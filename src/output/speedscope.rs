@@ -2,10 +2,10 @@
 //!
 //! The order within a profile is that of stacks, not of time: it is made for the views that sum up ("Left Heavy", "Sandwich").
 
-use super::collapsed::{FlameMode, TRUNCATED, TORN, NO_PYTHON};
+use super::collapsed::{FlameMode, NO_PYTHON, TORN, TRUNCATED};
 use super::{sanitize, text, Source};
 use crate::error::{Error, Result};
-use crate::sample::{Frame, Function, StateTimes, Stack, State, StackStatus};
+use crate::sample::{Frame, Function, Stack, StackStatus, State, StateTimes};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io::Write;

@@ -4,7 +4,7 @@
 //! thread follow one another and do not overlap.
 
 use crate::ids::ThreadId;
-use crate::sample::{Evidence, GilSample, Sink, StateSlice, Stack, State, ThreadInfo, ThreadTotals};
+use crate::sample::{Evidence, GilSample, Sink, Stack, State, StateSlice, ThreadInfo, ThreadTotals};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 

@@ -154,7 +154,9 @@ fn cause_without_cap(pid: Pid, context: &AccessContext) -> Option<String> {
                 help_privilege(context)
             ))
         }
-        Some(2) => Some(format!("kernel.yama.ptrace_scope is 2, so only CAP_SYS_PTRACE may read other processes{}", help_privilege(context))),
+        Some(2) => {
+            Some(format!("kernel.yama.ptrace_scope is 2, so only CAP_SYS_PTRACE may read other processes{}", help_privilege(context)))
+        }
         _ if context.same_user_namespace == Some(false) => {
             Some(format!("it lives in another user namespace (a container){}", help_privilege(context)))
         }
@@ -293,7 +295,11 @@ mod tests {
                 &["root here lacks CAP_SYS_PTRACE", "--cap-add"],
             ),
             ("pod", AccessContext { container: Container::Kubernetes, ..root() }, &["securityContext", "SYS_PTRACE", "kubectl debug"]),
-            ("rootless container", AccessContext { have_cap: Some(true), same_user_namespace: Some(false), ..root() }, &["user namespace", SUDO]),
+            (
+                "rootless container",
+                AccessContext { have_cap: Some(true), same_user_namespace: Some(false), ..root() },
+                &["user namespace", SUDO],
+            ),
             ("user namespace", AccessContext { same_user_namespace: Some(false), ..plain() }, &["user namespace", SUDO]),
             ("seccomp", AccessContext { errno: libc::ENOSYS, container: Container::Docker, ..root() }, &["seccomp", "--cap-add"]),
             ("seccomp with EPERM", AccessContext { have_cap: Some(true), seccomp: true, ..root() }, &["seccomp", "process_vm_readv"]),

@@ -2,10 +2,10 @@
 //!
 //! Two tracepoints, two kernel programs (`futex_program`) and a ring. Nothing of it touches the target; all of it ends with the descriptors.
 
-use super::futex_program::{self as program, MapFds, TracedProcess, GilFields, MARK_LEN, MAX_GILS, RECORD_LEN};
+use super::futex_program::{self as program, GilFields, MapFds, TracedProcess, MARK_LEN, MAX_GILS, RECORD_LEN};
 use super::sys_linux::bpf::{Attachment, Map, MapKind, Program};
 use super::sys_linux::ring::Ring;
-use super::{proc_info, pod, tracepoints};
+use super::{pod, proc_info, tracepoints};
 use crate::ids::{Addr, Pid, Tid};
 use crate::units::Nanos;
 use std::collections::BTreeMap;

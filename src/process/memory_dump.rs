@@ -8,7 +8,7 @@
 use super::elf::Machine;
 use super::memory::{split_parts, Memory, Part, ReadError};
 use super::target::Target;
-use super::threads::{TaskFiles, TaskFileContents};
+use super::threads::{TaskFileContents, TaskFiles};
 use crate::ids::{Addr, Pid, Tid};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -275,8 +275,14 @@ mod tests {
             schedstat: None,
             stack: Some(String::new()),
         };
-        let head =
-            DumpHead { schema: SCHEMA.into(), pid: 7, python: "3.8.0".into(), machine: Machine::X86_64, runtime: 0x1000, threads: vec![task] };
+        let head = DumpHead {
+            schema: SCHEMA.into(),
+            pid: 7,
+            python: "3.8.0".into(),
+            machine: Machine::X86_64,
+            runtime: 0x1000,
+            threads: vec![task],
+        };
         let bytes = |at: u64, len: usize| (0..len).map(|i| (at as usize + i * 3) as u8).collect();
         let ranges = ranges.iter().map(|&(at, len)| (Addr(at), bytes(at, len))).collect();
         ReplayTarget::from_dump(&MemoryDump { head, ranges })

@@ -3,7 +3,7 @@
 use super::memory::{Memory, ReadError};
 use super::memory_dump::{DumpHead, MemoryDump};
 use super::target::Target;
-use super::threads::{TaskFiles, TaskFileContents};
+use super::threads::{TaskFileContents, TaskFiles};
 use crate::ids::{Addr, Pid, Tid};
 use std::collections::BTreeMap;
 use std::io;

@@ -1,8 +1,8 @@
 //! A process as a look reads it: its memory, and a few small files of `/proc`. Live, recorded and replayed ones look the same from above.
 
-use super::proc_info;
 use super::live::LiveMemory;
 use super::memory::Memory;
+use super::proc_info;
 use super::procfs::state_letter;
 use super::task_list::TaskList;
 use super::threads::{self, TaskFiles};

@@ -111,7 +111,10 @@ mod tests {
             assert_eq!(parse(bad), None, "{bad}");
         }
         let odd = parse("ID: 1\nfield:u64 a;\toffset:99999;\tsize:8;\nfield:;offset:8;size:8;\nfield:u64 b; size:8; offset:8;\nfield:u64 c;offset:12;size:8;");
-        assert_eq!(odd.map(|t| (t.u64_offset("a"), t.u64_offset(""), t.u64_offset("b"), t.u64_offset("c"))), Some((None, None, None, None)));
+        assert_eq!(
+            odd.map(|t| (t.u64_offset("a"), t.u64_offset(""), t.u64_offset("b"), t.u64_offset("c"))),
+            Some((None, None, None, None))
+        );
     }
 
     proptest! {

@@ -7,7 +7,9 @@ use super::gils::GilProfile;
 use super::histogram::Histogram;
 use super::threads::ThreadProfile;
 use crate::ids::{GilId, ThreadId};
-use crate::sample::{MeasuredInterval, Function, GilSample, Holder, Sink, StateSlice, StateTimes, State, IntervalKind, ThreadInfo, ThreadTotals};
+use crate::sample::{
+    Function, GilSample, Holder, IntervalKind, MeasuredInterval, Sink, State, StateSlice, StateTimes, ThreadInfo, ThreadTotals,
+};
 use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, HashMap};

@@ -1,6 +1,6 @@
 //! The builder: takes slices and looks as they come and hands each to the tables that want it.
 
-use super::blame::{WaitedOnTable, BlameTable};
+use super::blame::{BlameTable, WaitedOnTable};
 use super::blocks::Blocks;
 use super::functions::Functions;
 use super::gils::GilProfile;
@@ -8,7 +8,7 @@ use super::stacks::Stacks;
 use super::threads::ThreadProfile;
 use super::{sanitize, Losses, Profile};
 use crate::ids::{GilId, ThreadId, Tid};
-use crate::sample::{MeasuredInterval, GilSample, Sink, StateSlice, State, TargetInfo, ThreadInfo, ThreadTotals, CaptureStats};
+use crate::sample::{CaptureStats, GilSample, MeasuredInterval, Sink, State, StateSlice, TargetInfo, ThreadInfo, ThreadTotals};
 use rustc_hash::FxHashMap;
 
 /// How many threads have a row of their own.
@@ -203,7 +203,7 @@ impl Sink for ProfileBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Evidence, Frame, Function, Holder, StateTimes, Stack, StackStatus};
+    use crate::sample::{Evidence, Frame, Function, Holder, Stack, StackStatus, StateTimes};
     use crate::units::Nanos;
     use std::sync::Arc;
 

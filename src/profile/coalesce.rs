@@ -4,7 +4,7 @@
 //! What is joined is what a recording holds and what a profile is built from, so that both are the same to the last bit.
 
 use crate::ids::ThreadId;
-use crate::sample::{Evidence, MeasuredInterval, GilSample, Sink, StateSlice, StateTimes, Stack, State, ThreadInfo, ThreadTotals};
+use crate::sample::{Evidence, GilSample, MeasuredInterval, Sink, Stack, State, StateSlice, StateTimes, ThreadInfo, ThreadTotals};
 use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -80,7 +80,8 @@ impl OpenSlice {
             (Some((mine, their_stack)), Some((other, stack))) => *mine == other && same_lines(their_stack, stack),
             _ => false,
         };
-        contiguous && self.state == state
+        contiguous
+            && self.state == state
             && self.evidence == slice.evidence
             && self.times.total() + total <= MAX_COALESCED_NANOS
             && same_holder

@@ -6,29 +6,29 @@
 
 mod blame;
 mod blocks;
+pub mod buckets;
 mod builder;
+mod coalesce;
 pub mod file;
 mod functions;
 mod gils;
 mod histogram;
 mod intern;
 mod stacks;
-mod coalesce;
-pub mod buckets;
 mod threads;
 
-use blame::WaitedOnRow;
 pub use blame::BlameRow;
+use blame::WaitedOnRow;
 pub use blocks::Block;
 pub use builder::{LiveStats, ProfileBuilder};
+pub use coalesce::CoalescingSink;
 pub use functions::{FunctionId, NO_PYTHON, OTHER_FUNCTIONS};
 pub use gils::GilProfile;
 pub use histogram::{Histogram, QUANTILE_ERROR};
 pub use stacks::{StackId, StackTime};
-pub use coalesce::CoalescingSink;
 pub use threads::{Measured, ThreadProfile};
 
-use crate::sample::{Function, StateTimes, Stack, TargetInfo, CaptureStats};
+use crate::sample::{CaptureStats, Function, Stack, StateTimes, TargetInfo};
 use std::sync::Arc;
 
 /// One window of one process, as numbers.
@@ -106,7 +106,9 @@ impl Profile {
     /// Every thread's waiting by the stack that waited and the one that held, in nanoseconds.
     pub fn waited_on(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, Option<&Stack>, f64)> {
         let stack = |id| self.stack(id).as_ref();
-        self.waited_on.iter().filter_map(move |row| Some((self.threads.get(row.thread)?, stack(row.waiter), row.holder.map(stack), row.nanos)))
+        self.waited_on
+            .iter()
+            .filter_map(move |row| Some((self.threads.get(row.thread)?, stack(row.waiter), row.holder.map(stack), row.nanos)))
     }
 }
 

@@ -5,7 +5,7 @@
 use super::functions::{FunctionId, Functions, NO_PYTHON, OTHER_FUNCTIONS};
 use super::intern::PointerCache;
 use super::Losses;
-use crate::sample::{Frame, StateTimes, Stack, StackStatus};
+use crate::sample::{Frame, Stack, StackStatus, StateTimes};
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -115,7 +115,8 @@ impl Stacks {
 
     /// Stacks and leaves by number, and the times in a fixed order.
     pub(super) fn finish(self) -> (Vec<Arc<Stack>>, Vec<FunctionId>, Vec<StackTime>) {
-        let mut stack_times: Vec<StackTime> = self.stack_times.into_iter().map(|((thread, stack), times)| StackTime { thread, stack, times }).collect();
+        let mut stack_times: Vec<StackTime> =
+            self.stack_times.into_iter().map(|((thread, stack), times)| StackTime { thread, stack, times }).collect();
         stack_times.sort_by_key(|w| (w.thread, w.stack));
         (self.list, self.leaves, stack_times)
     }

@@ -4,7 +4,7 @@
 //! distance between two looks is not seen, so counts are floors and lengths are estimates.
 
 use super::histogram::Histogram;
-use crate::sample::{Evidence, StateTimes, State, IntervalKind, ThreadInfo, ThreadTotals};
+use crate::sample::{Evidence, IntervalKind, State, StateTimes, ThreadInfo, ThreadTotals};
 
 /// One thread over the window.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use super::binary::{self, Libc, Located};
 use super::layout::debug_offsets::{layout_from_target, READ_LEN};
-use super::layout::{for_release, Layout, Minor, LayoutTable};
+use super::layout::{for_release, Layout, LayoutTable, Minor};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
 use crate::process::elf::Machine;
@@ -48,7 +48,14 @@ impl PythonProcess {
     }
 
     /// The interpreter of this version whose `_PyRuntime` is known already.
-    pub fn from_runtime(pid: Pid, mem: &dyn Memory, machine: Machine, minor: Minor, version: String, runtime: Addr) -> Result<PythonProcess> {
+    pub fn from_runtime(
+        pid: Pid,
+        mem: &dyn Memory,
+        machine: Machine,
+        minor: Minor,
+        version: String,
+        runtime: Addr,
+    ) -> Result<PythonProcess> {
         let unsupported = |why: String| Error::UnsupportedVersion { pid, version: version.clone(), why };
         let (layout, free_threaded) = match for_release(minor, patch(&version)) {
             Some(LayoutTable::Complete(layout)) => (layout.clone(), false),
@@ -123,7 +130,8 @@ pub fn identify(pid: Pid) -> Result<Attached> {
             "it is linked with musl, whose threads wait for the GIL where gilprof cannot see it yet; use a glibc build (python:3-slim)";
         return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
     }
-    PythonProcess::from_runtime(pid, &mem, found.machine, found.minor, found.version, found.runtime).map(|python| Attached::Python(Box::new(python)))
+    PythonProcess::from_runtime(pid, &mem, found.machine, found.minor, found.version, found.runtime)
+        .map(|python| Attached::Python(Box::new(python)))
 }
 
 /// The patch level of a version; one that moved nothing where it could not be read.

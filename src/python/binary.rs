@@ -5,7 +5,7 @@
 
 use super::diagnose;
 use super::layout::Minor;
-use super::version::{self, Published, VersionSupport, Version};
+use super::version::{self, Published, Version, VersionSupport};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
 use crate::process::elf::{Depth, ElfError, Image, Machine};
@@ -235,7 +235,11 @@ impl<'a> Search<'a> {
     fn names(&self, first: &'a Mapping) -> Vec<&'a str> {
         let mut names: Vec<&str> = first.file_name().into_iter().collect();
         names.extend(
-            self.maps.mappings.iter().filter_map(Mapping::file_name).filter(|name| name.contains("cpython-") || diagnose::is_python_name(name)),
+            self.maps
+                .mappings
+                .iter()
+                .filter_map(Mapping::file_name)
+                .filter(|name| name.contains("cpython-") || diagnose::is_python_name(name)),
         );
         names
     }

@@ -10,7 +10,7 @@
 //! wrong. Free-threaded builds from 3.14 on give each thread its own copy of the bytecode; an instruction pointer into a copy has no line here.
 
 use super::layout::field::Field;
-use super::layout::{Bytecode, Layout, ByteRange};
+use super::layout::{ByteRange, Bytecode, Layout};
 use super::lines::LineIndex;
 use super::objects::{field_i32, field_ptr, read_bytes, read_str, type_name, ObjectError};
 use crate::ids::Addr;

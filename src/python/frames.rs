@@ -135,8 +135,12 @@ impl FrameReader {
         let read = self.read_rounds(mem, layout, tstate, asleep);
         let bytes = self.copies.first();
         self.gil_requested = layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.read_from(bytes)).map(|flag| flag != 0);
-        self.drop_request =
-            layout.thread.eval_breaker.zip(bytes).and_then(|(field, bytes)| field.read_from(bytes)).map(|word| word & GIL_DROP_REQUEST != 0);
+        self.drop_request = layout
+            .thread
+            .eval_breaker
+            .zip(bytes)
+            .and_then(|(field, bytes)| field.read_from(bytes))
+            .map(|word| word & GIL_DROP_REQUEST != 0);
         self.copies.shrink();
         read.map(|()| &self.result)
     }

@@ -132,7 +132,8 @@ impl RuntimeState {
             }
             let Some(thread) = parse_thread(layout, at, interpreter, &bytes) else { break };
             // Floyd's check would be cheaper for long lists; lists are walked only when they change.
-            if layout.thread.interp.read_from(&bytes) != Some(self.interpreters[interpreter].at) || self.threads[from..].iter().any(|t| t.at == at)
+            if layout.thread.interp.read_from(&bytes) != Some(self.interpreters[interpreter].at)
+                || self.threads[from..].iter().any(|t| t.at == at)
             {
                 break;
             }
@@ -148,7 +149,14 @@ impl RuntimeState {
     }
 
     /// As [`RuntimeState::read`], with parts of somebody else's at the end of the batch; [`RuntimeState::prefetched`] has what came of them.
-    pub fn read_with_prefetch(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr, all: bool, extra: &[Part]) -> Result<bool, ReadError> {
+    pub fn read_with_prefetch(
+        &mut self,
+        mem: &dyn Memory,
+        layout: &Layout,
+        runtime: Addr,
+        all: bool,
+        extra: &[Part],
+    ) -> Result<bool, ReadError> {
         // A new thread state is put first, also at the address of an ended one that was.
         let first = |i: usize| i == 0 || self.threads[i - 1].interpreter != self.threads[i].interpreter;
         self.selected.clear();
@@ -305,7 +313,14 @@ impl BatchOffsets {
         let threads = collecting + flags * COLLECTING;
         let links = threads + threads_read * layout.thread.size as usize;
         let link = if layout.interpreter.gil.is_some() { 16 } else { 8 };
-        BatchOffsets { heads, collecting, threads, links, link, end: links + 8 + if all { runtime_state.interpreters.len() * link } else { 0 } }
+        BatchOffsets {
+            heads,
+            collecting,
+            threads,
+            links,
+            link,
+            end: links + 8 + if all { runtime_state.interpreters.len() * link } else { 0 },
+        }
     }
 }
 

@@ -205,7 +205,7 @@ fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
 mod tests {
     use super::*;
     use crate::process::replay::ReplayMemory;
-    use crate::python::layout::{for_version, Minor, LayoutTable};
+    use crate::python::layout::{for_version, LayoutTable, Minor};
     use crate::python::thread_names;
     use proptest::prelude::*;
 

@@ -57,7 +57,9 @@ impl Symbols {
     }
 
     fn matches(&self, stack: &Stack, resolved: &[ResolvedFrame], status: StackStatus) -> bool {
-        let same = |(frame, resolved): (&Frame, &ResolvedFrame)| frame.line == resolved.line && Arc::ptr_eq(&frame.function, self.function(resolved));
+        let same = |(frame, resolved): (&Frame, &ResolvedFrame)| {
+            frame.line == resolved.line && Arc::ptr_eq(&frame.function, self.function(resolved))
+        };
         stack.status == status && stack.frames.len() == resolved.len() && stack.frames.iter().zip(resolved).all(same)
     }
 
@@ -164,10 +166,13 @@ impl ThreadStack {
     /// Brings `resolved` in step with the frames: those that stand as before keep their code, the others' is read, in one batch.
     fn resolve(&mut self, mem: &dyn Memory, layout: &Layout, codes: &mut CodeCache) -> Result<(), ReadError> {
         let root_first = || self.raw.frames.iter().rev();
-        let unchanged = |(frame, resolved): &(&RawFrame, &ResolvedFrame)| frame.at == resolved.frame.at && frame.code == resolved.frame.code;
+        let unchanged =
+            |(frame, resolved): &(&RawFrame, &ResolvedFrame)| frame.at == resolved.frame.at && frame.code == resolved.frame.code;
         let same = root_first().zip(&self.resolved).take_while(unchanged).count();
         self.resolved.truncate(same);
-        for (resolved, frame) in self.resolved.iter_mut().zip(root_first()).filter(|(resolved, frame)| resolved.frame.position != frame.position) {
+        for (resolved, frame) in
+            self.resolved.iter_mut().zip(root_first()).filter(|(resolved, frame)| resolved.frame.position != frame.position)
+        {
             *resolved = ResolvedFrame::new(layout, *frame, resolved.info.take());
         }
         if same == self.raw.frames.len() {

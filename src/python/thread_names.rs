@@ -6,7 +6,7 @@
 
 use super::layout::containers::{DictEntry, Indices, Managed, Values};
 use super::layout::Layout;
-use super::objects::{expect_type, field_i64, field_ptr, field_u32, field_u64, read_str, read_u64_int, TypeFlag, ObjectError};
+use super::objects::{expect_type, field_i64, field_ptr, field_u32, field_u64, read_str, read_u64_int, ObjectError, TypeFlag};
 use crate::ids::Addr;
 use crate::process::memory::{split_parts, Memory, Part};
 use std::cell::Cell;

@@ -14,10 +14,10 @@ use gilprof::profile::ProfileBuilder;
 use gilprof::python::interpreters::RuntimeState;
 use gilprof::python::layout::debug_offsets::layout_from_target;
 use gilprof::python::layout::validate::PublishedField;
-use gilprof::python::layout::{for_version, Layout, Minor, LayoutTable};
+use gilprof::python::layout::{for_version, Layout, LayoutTable, Minor};
 use gilprof::sample::{
-    Evidence, Frame, Function, GilSample, Holder, Sink, StateSlice, StateTimes, Stack, State, TargetInfo, ThreadInfo, ThreadTotals, StackStatus,
-    CaptureStats,
+    CaptureStats, Evidence, Frame, Function, GilSample, Holder, Sink, Stack, StackStatus, State, StateSlice, StateTimes, TargetInfo,
+    ThreadInfo, ThreadTotals,
 };
 use gilprof::units::Nanos;
 use std::sync::Arc;
@@ -107,7 +107,14 @@ fn computed(free_threaded: bool, gil_enabled: bool) -> Report {
             };
             let behind = (state == State::Waiting).then_some((ThreadId(holder), &stack));
             let times = StateTimes::single(state, millisecond.as_nanos() as f64);
-            builder.slice(&StateSlice { thread: ThreadId(n), end: at, times, evidence: Evidence::GilHolder, stack: &stack, holder: behind });
+            builder.slice(&StateSlice {
+                thread: ThreadId(n),
+                end: at,
+                times,
+                evidence: Evidence::GilHolder,
+                stack: &stack,
+                holder: behind,
+            });
         }
         let (holder, waiters) = if gil_enabled { (Holder::Thread(ThreadId(holder)), 1) } else { (Holder::Nobody, 0) };
         builder.gil(&GilSample { gil: GilId(0), at, span: millisecond, holder, switches: Some(ms / 5), waiters, collecting: None });
@@ -143,8 +150,14 @@ fn what_is_said_of_a_gil_that_is_off_and_of_one_that_is_on_again() {
 fn the_thread_id_may_stand_elsewhere_in_glibc() {
     let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, 8)) else { panic!("3.8 has no table") };
     let tids = [Tid(40), Tid(41)];
-    let head =
-        DumpHead { schema: String::new(), pid: 40, python: "3.8.0".into(), machine: Machine::X86_64, runtime: RUNTIME, threads: Vec::new() };
+    let head = DumpHead {
+        schema: String::new(),
+        pid: 40,
+        python: "3.8.0".into(),
+        machine: Machine::X86_64,
+        runtime: RUNTIME,
+        threads: Vec::new(),
+    };
     let source = |memory: &ReplayMemory| ReplayTarget { head: head.clone(), memory: memory.clone() };
     for place in [704, 736, 1024] {
         let mut memory = ReplayMemory::new();

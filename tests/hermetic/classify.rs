@@ -15,12 +15,12 @@
 //! ```
 //! The kernel's count of runs moves with every column that has CPU time. What is expected are the milliseconds per state.
 
-use gilprof::capture::state_machine::{ThreadStateMachine, InterpreterView, KernelView};
 use gilprof::capture::classify::{classify, Classification, DropRequest, Observation, TaskState};
+use gilprof::capture::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
 use gilprof::ids::ThreadId;
 use gilprof::process::kernel_stack::KernelStackState;
 use gilprof::process::threads::SchedStat;
-use gilprof::sample::{Evidence, StateTimes, Stack, State};
+use gilprof::sample::{Evidence, Stack, State, StateTimes};
 use gilprof::units::Nanos;
 use std::sync::Arc;
 
@@ -243,7 +243,9 @@ fn a_newborn_that_never_ran_is_starved() {
     let mut stat = SchedStat::default();
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
     let mut times = StateTimes::default();
-    for (i, place) in [TaskState::Runnable, TaskState::Runnable, TaskState::Runnable, TaskState::GilFutex, TaskState::GilFutex].into_iter().enumerate() {
+    for (i, place) in
+        [TaskState::Runnable, TaskState::Runnable, TaskState::Runnable, TaskState::GilFutex, TaskState::GilFutex].into_iter().enumerate()
+    {
         if place == TaskState::GilFutex && stat.runs == 0 {
             stat = SchedStat { cpu: Nanos::from_micros(50), run_queue: Nanos::from_millis(3), runs: 1 };
         }

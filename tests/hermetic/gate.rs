@@ -33,7 +33,14 @@ fn golden(folder: &Folder) -> String {
             };
             let behind = (state == State::Waiting).then_some((ThreadId(holder), &stack));
             let times = StateTimes::single(state, 1e6);
-            recorder.slice(&StateSlice { thread: ThreadId(id), end: at, times, evidence: Evidence::GilHolder, stack: &stack, holder: behind });
+            recorder.slice(&StateSlice {
+                thread: ThreadId(id),
+                end: at,
+                times,
+                evidence: Evidence::GilHolder,
+                stack: &stack,
+                holder: behind,
+            });
         }
         let (holder, waiters) = if quiet { (Holder::Nobody, 0) } else { (Holder::Thread(ThreadId(holder)), 1) };
         recorder.gil(&GilSample { gil: GilId(0), at, span, holder, switches: Some(ms / 5), waiters, collecting: None });

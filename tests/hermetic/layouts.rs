@@ -4,7 +4,7 @@
 
 use gilprof::python::layout::debug_offsets::{layout_from_target, COOKIE};
 use gilprof::python::layout::validate::{LayoutError, FRAME_CAP, INTERPRETER_CAP, OBJECT_CAP, RUNTIME_PREFIX, THREAD_CAP};
-use gilprof::python::layout::{for_version, Layout, Minor, LayoutTable};
+use gilprof::python::layout::{for_version, Layout, LayoutTable, Minor};
 use proptest::prelude::*;
 
 const DUMPS: [(&str, &[u8]); 3] = [

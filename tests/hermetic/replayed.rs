@@ -8,20 +8,20 @@ mod faulty;
 mod make;
 
 use faulty::{growing, Fault, Faulty};
-use gilprof::capture::sampler::SampleOutcome;
 use gilprof::capture::recorded_sample;
+use gilprof::capture::sampler::SampleOutcome;
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::elf::Machine;
 use gilprof::process::memory::Memory;
 use gilprof::process::memory_dump::MemoryDump;
 use gilprof::process::replay::ReplayTarget;
-use gilprof::process::target::Target;
 use gilprof::process::sys_linux::SYS_FUTEX;
+use gilprof::process::target::Target;
 use gilprof::python::attach::PythonProcess;
 use gilprof::python::frames::MAX_DEPTH;
 use gilprof::python::interpreters::RuntimeState;
 use gilprof::python::version::Version;
-use gilprof::sample::{Evidence, Holder, State, ThreadSnapshot, StackStatus};
+use gilprof::sample::{Evidence, Holder, StackStatus, State, ThreadSnapshot};
 use gilprof::units::Nanos;
 use proptest::prelude::*;
 use recorded::{recorded, Again, Heard};
@@ -166,7 +166,8 @@ fn a_gil_is_as_long_as_its_machine_has_it() {
 fn gil(recording: &MemoryDump) -> Addr {
     let (head, source) = (&recording.head, ReplayTarget::from_dump(recording));
     let minor = Version::from_text(&head.python).unwrap().minor;
-    let python = PythonProcess::from_runtime(Pid(head.pid), source.memory(), head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
+    let python =
+        PythonProcess::from_runtime(Pid(head.pid), source.memory(), head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
     let mut runtime_state = RuntimeState::default();
     runtime_state.walk(source.memory(), &python.layout, python.runtime).unwrap();
     runtime_state.gils[0].0

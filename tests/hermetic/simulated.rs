@@ -4,11 +4,11 @@
 //! a moment after the GIL was read, CPU time that the kernel counts only at its tick and at a switch, queued time that it counts only when
 //! the thread gets a CPU. What the account says must be what was true, within bounds that are tighter than those promised for live programs.
 
-use gilprof::capture::state_machine::{ThreadStateMachine, InterpreterView, KernelView};
 use gilprof::capture::classify::TaskState;
+use gilprof::capture::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
 use gilprof::process::kernel_stack::KernelStackState;
 use gilprof::process::threads::SchedStat;
-use gilprof::sample::{StateTimes, Stack, State};
+use gilprof::sample::{Stack, State, StateTimes};
 use gilprof::units::Nanos;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use gilprof::process::replay::ReplayMemory;
 use gilprof::python::frames::{FrameReader, MAX_DEPTH};
 use gilprof::python::gil;
 use gilprof::python::interpreters::RuntimeState;
-use gilprof::python::layout::{for_version, Anchor, Layout, Minor, LayoutTable};
+use gilprof::python::layout::{for_version, Anchor, Layout, LayoutTable, Minor};
 use gilprof::python::stack::{Symbols, ThreadStack};
 use gilprof::python::thread_names;
 use gilprof::sample::{Stack, StackStatus};
@@ -49,9 +49,12 @@ fn heap_frames(layout: &Layout, depth: u64) -> ReplayMemory {
 #[test]
 fn frames_are_read_to_the_root_or_the_bound() {
     let layout = layout(8);
-    for (depth, frames, status) in
-        [(1, 1, StackStatus::Complete), (3, 3, StackStatus::Complete), (1000, 1000, StackStatus::Complete), (MAX_DEPTH as u64 + 50, MAX_DEPTH, StackStatus::Truncated)]
-    {
+    for (depth, frames, status) in [
+        (1, 1, StackStatus::Complete),
+        (3, 3, StackStatus::Complete),
+        (1000, 1000, StackStatus::Complete),
+        (MAX_DEPTH as u64 + 50, MAX_DEPTH, StackStatus::Truncated),
+    ] {
         let memory = heap_frames(layout, depth);
         let mut reader = FrameReader::default();
         let stack = reader.read(&memory, layout, TSTATE, false).unwrap().clone();

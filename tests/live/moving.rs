@@ -12,7 +12,7 @@ use gilprof::capture::sampler::ThreadPauser;
 use gilprof::capture::session::{capture, CaptureConfig, CaptureResult};
 use gilprof::ids::{Pid, ThreadId};
 use gilprof::python::attach::PythonProcess;
-use gilprof::sample::{Evidence, Frame, GilSample, Sink, StateSlice, Stack, ThreadInfo, ThreadTotals, StackStatus};
+use gilprof::sample::{Evidence, Frame, GilSample, Sink, Stack, StackStatus, StateSlice, ThreadInfo, ThreadTotals};
 use gilprof::units::Nanos;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
@@ -279,7 +279,13 @@ fn ordinary_code_is_read_whole(interpreter: &Interpreter, complaints: &mut Compl
     let target = Target::start_file(interpreter, &example, &["--ready-fd", "1", "--seconds", "0"]);
     let (window, s) = look(&target, 1000.0, window(2.0, 0.8), false, Stacks { only_holding: true, ..Stacks::default() });
     let whole = s.share_whole();
-    row!(interpreter.label, "cpu_threads.py: {} looks, {:.2} % of {} holders' stacks whole", window.stats.samples, 100.0 * whole, s.stacks());
+    row!(
+        interpreter.label,
+        "cpu_threads.py: {} looks, {:.2} % of {} holders' stacks whole",
+        window.stats.samples,
+        100.0 * whole,
+        s.stacks()
+    );
     complaints.expect(whole >= WHOLE_ORDINARILY, || format!("ordinary code: only {whole:.4} whole"));
     complaints.expect(s.stacks() > window.stats.samples / 2, || format!("only {} looks at a holder", s.stacks()));
 }

@@ -7,7 +7,7 @@ use gilprof::ids::{Addr, Pid};
 use gilprof::process::live::LiveMemory;
 use gilprof::process::memory::{Memory, ReadError};
 use gilprof::python::layout::debug_offsets::{layout_from_target, READ_LEN};
-use gilprof::python::layout::{for_version, Layout, Minor, LayoutTable};
+use gilprof::python::layout::{for_version, Layout, LayoutTable, Minor};
 
 /// A target at rest, with its layout.
 pub struct LayoutProbe {

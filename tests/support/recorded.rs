@@ -1,12 +1,12 @@
 //! The recorded looks of `tests/dumps/looks`, and what a replay of one says, as lines of text that a person can read and compare.
 
-use gilprof::capture::sampler::{SampleOutcome, Sampler};
 use gilprof::capture::recorded_sample;
+use gilprof::capture::sampler::{SampleOutcome, Sampler};
 use gilprof::error::Error;
 use gilprof::process::memory_dump::MemoryDump;
 use gilprof::process::replay::ReplayTarget;
 use gilprof::process::target::Target;
-use gilprof::sample::{GilSample, Holder, Sink, StateSlice, State, ThreadInfo, ThreadTotals, ThreadSnapshot};
+use gilprof::sample::{GilSample, Holder, Sink, State, StateSlice, ThreadInfo, ThreadSnapshot, ThreadTotals};
 use std::path::{Path, PathBuf};
 
 /// Where they are.

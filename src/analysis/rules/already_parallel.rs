@@ -1,6 +1,6 @@
 //! The work runs outside the GIL (NumPy, zlib, hashlib …): threads do scale, up to the cores or until the GIL is full.
 
-use super::{position, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis};
+use super::{position, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{count, gain, number, percent};
 
 /// Share of the work outside the GIL.

@@ -1,6 +1,6 @@
 //! The holder sleeps in the kernel with the GIL in its hands: an extension that does not release it around a blocking call.
 
-use super::{severity, too_wide, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis};
+use super::{severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{gain, line, on_cores, percent};
 
 /// Share of the waiting from which it is worth a finding beside another verdict.

@@ -2,9 +2,9 @@
 //!
 //! A finding, never the verdict: it says which limit it is that the verdict's cores are counted by.
 
-use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
-use crate::analysis::report::Estimate;
+use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::phrases::{cores, number, percent};
+use crate::analysis::report::Estimate;
 
 /// Share of the CPUs that it may use, had or lacked, from which the program runs into its limit.
 const FULL: f64 = 0.85;

@@ -1,6 +1,6 @@
 //! The machine or the cgroup is the limit, not the GIL: threads are ready to run and get no core, or there is but one core to run on.
 
-use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity, WORTH_IT};
+use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity, WORTH_IT};
 use crate::analysis::phrases::{cores, number, on_cores, percent};
 
 /// Share of the time in which threads could have run that they had no core, beyond which no gain can be promised.

@@ -3,12 +3,12 @@
 //! A finding, never the verdict. The loop's thread is told by its stack: `_run_once` of asyncio/base_events.py (uvloop, which has no Python frame
 //! there, is not told). What it does below a selector is its rest; everything else is a callback.
 
-use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
-use crate::analysis::report::{Estimate, Place};
+use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
 use crate::analysis::phrases::{clean, named, percent, place};
+use crate::analysis::report::{Estimate, Place};
 use crate::profile::StackTime;
-use crate::sample::{StateTimes, Stack, State};
+use crate::sample::{Stack, State, StateTimes};
 use std::collections::HashMap;
 
 /// Share of the loop's time in which it waits for the GIL, or sleeps in a callback, from which on every task feels it.
@@ -54,9 +54,16 @@ pub(in crate::analysis) fn blocked(e: &RuleInput<'_>) -> RuleResult {
 }
 
 /// The worst loop, if its figure is felt.
-fn evaluate(e: &RuleInput<'_>, what: &str, figure: fn(&Loop) -> Estimate, describe: fn(&RuleInput<'_>, &Loop, String) -> Diagnosis) -> RuleResult {
+fn evaluate(
+    e: &RuleInput<'_>,
+    what: &str,
+    figure: fn(&Loop) -> Estimate,
+    describe: fn(&RuleInput<'_>, &Loop, String) -> Diagnosis,
+) -> RuleResult {
     let loops = loops(e);
-    let Some(worst) = loops.iter().max_by(|a, b| figure(a).estimate.total_cmp(&figure(b).estimate)) else { return RuleResult::DoesNotApply };
+    let Some(worst) = loops.iter().max_by(|a, b| figure(a).estimate.total_cmp(&figure(b).estimate)) else {
+        return RuleResult::DoesNotApply;
+    };
     let share = figure(worst);
     match position(&share, FELT) {
         Position::Above => describe(e, worst, percent(share.estimate)).applies(),
@@ -101,7 +108,8 @@ fn one(e: &RuleInput<'_>, thread: usize) -> Loop {
             *places.entry((e.profile.leaf(w.stack), stack.leaf().map_or(0, |f| f.line))).or_default() += sleeps;
         }
     }
-    let waiting = |all: &[StateTimes]| all.get(thread).map_or(0.0, |t| if t.total() > 0.0 { t.get(State::Waiting) / t.total() } else { 0.0 });
+    let waiting =
+        |all: &[StateTimes]| all.get(thread).map_or(0.0, |t| if t.total() > 0.0 { t.get(State::Waiting) / t.total() } else { 0.0 });
     let most = places.into_iter().filter(|p| p.1 > 0.0).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
     Loop {
         name: clean(&e.profile.threads[thread].info.name),
@@ -157,7 +165,8 @@ mod tests {
         let starved = service(5000, 30, 0);
         let evidence = found(&starved, Code::EventLoopStarved).unwrap_or_default();
         assert!(
-            evidence.starts_with("The event loop in MainThread waits for the GIL 30 % of its time") && evidence.contains("crunch (app.py:12)"),
+            evidence.starts_with("The event loop in MainThread waits for the GIL 30 % of its time")
+                && evidence.contains("crunch (app.py:12)"),
             "{evidence}"
         );
         assert!(found(&starved, Code::EventLoopBlocked).is_none());

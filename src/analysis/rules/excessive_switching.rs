@@ -2,7 +2,7 @@
 //!
 //! A finding, never the verdict. CPython counts the changes itself (`switch_number`), so only chance separates the count from the rate.
 
-use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
+use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
 use crate::analysis::phrases::percent;
 

@@ -2,11 +2,11 @@
 //!
 //! A finding, never the verdict: they take cores or the GIL, and no change to the user's own threads changes that.
 
-use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
-use crate::analysis::report::Estimate;
-use crate::analysis::shares::on_cpu;
+use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
 use crate::analysis::phrases::{clean, number, threads, verb};
+use crate::analysis::report::Estimate;
+use crate::analysis::shares::on_cpu;
 use crate::sample::StateTimes;
 
 /// CPUs that native threads use together, from which they matter.
@@ -34,8 +34,7 @@ pub(in crate::analysis) fn native(e: &RuleInput<'_>) -> RuleResult {
 }
 
 pub(in crate::analysis) fn python(e: &RuleInput<'_>) -> RuleResult {
-    let theirs: Vec<usize> =
-        which(e, |e, n| e.profile.threads[n].info.python && !e.profile.threads[n].info.main && !runs_users_code(e, n));
+    let theirs: Vec<usize> = which(e, |e, n| e.profile.threads[n].info.python && !e.profile.threads[n].info.main && !runs_users_code(e, n));
     evaluate(&theirs, measured(e, &theirs, StateTimes::holding), HOLDS, |held| {
         Diagnosis::finding(Code::ForeignThreads)
             .because(format!(
@@ -54,9 +53,10 @@ fn evaluate(theirs: &[usize], figure: Estimate, bound: f64, describe: impl FnOnc
     match position(&figure, bound) {
         _ if theirs.is_empty() => RuleResult::DoesNotApply,
         Position::Below => RuleResult::DoesNotApply,
-        Position::Straddles => {
-            RuleResult::Undetermined(format!("Threads that a library started take between {:.2} and {:.2} of a core.", figure.low, figure.high))
-        }
+        Position::Straddles => RuleResult::Undetermined(format!(
+            "Threads that a library started take between {:.2} and {:.2} of a core.",
+            figure.low, figure.high
+        )),
         Position::Above => describe(figure.estimate).with_severity(Severity::Low).applies(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A finding, never the verdict. Whether a collection is under way is read with the GIL at each look (`gc.collecting`), where its place is known.
 
-use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
+use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
 use crate::analysis::phrases::percent;
 
@@ -27,7 +27,9 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
                 "{} of the time in which the GIL is held goes to the cyclic garbage collector, which keeps it from start to end.",
                 percent(share.estimate)
             ))
-            .next_step("Make fewer containers that outlive a call, call gc.freeze() once all that stays is loaded, or raise gc.set_threshold().")
+            .next_step(
+                "Make fewer containers that outlive a call, call gc.freeze() once all that stays is loaded, or raise gc.set_threshold().",
+            )
             .applies(),
     }
 }

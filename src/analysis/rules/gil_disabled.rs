@@ -1,6 +1,6 @@
 //! A free-threaded build: nothing waits for a GIL that is off; one that is on again was switched on by something.
 
-use super::{Code, RuleInput, RuleResult, Diagnosis, Severity};
+use super::{Code, Diagnosis, RuleInput, RuleResult, Severity};
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let target = &e.profile.target;

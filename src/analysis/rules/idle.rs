@@ -1,6 +1,6 @@
 //! Nothing runs: every thread sleeps nearly all the time.
 
-use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis};
+use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::percent;
 
 /// Thread-seconds per second of anything but sleep, below which a program is idle.

@@ -1,6 +1,6 @@
 //! Too little was seen, or too much of it could not be told, to judge anything; and what to change.
 
-use super::{Code, RuleInput, RuleResult, Diagnosis};
+use super::{Code, Diagnosis, RuleInput, RuleResult};
 use crate::analysis::phrases::percent;
 
 /// Fewer looks than this say nothing about shares.

@@ -1,6 +1,6 @@
 //! Nothing is wrong: the GIL is there when it is wanted, and threads gain nothing by becoming processes.
 
-use super::{too_wide, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis};
+use super::{too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{count, gain, on_cores, percent};
 
 /// More threads than this at which a GIL would saturate are not worth a number.

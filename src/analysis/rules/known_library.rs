@@ -3,10 +3,10 @@
 //! What is known stands in `libraries.tsv`, each with its source. A library is told by the file of the innermost Python function: a C function that the
 //! user's code calls directly has no frame of its own and is not told.
 
-use super::{position, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
-use crate::analysis::report::{FunctionRow, Place};
+use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
 use crate::analysis::phrases::{percent, place};
+use crate::analysis::report::{FunctionRow, Place};
 
 const KNOWN: &str = include_str!("../libraries.tsv");
 /// Share of the window that a library's C code takes with the GIL, or without it, from which it is worth a word.

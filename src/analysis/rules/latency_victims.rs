@@ -2,9 +2,9 @@
 //!
 //! The work-weighted gain does not show this, because the victims do little work: their own waiting decides.
 
-use super::{position, too_wide, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis, Severity};
-use crate::analysis::report::Thread;
+use super::{position, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::phrases::{clean, percent, threads, verb};
+use crate::analysis::report::Thread;
 
 /// Waiting threads, on average, below which nobody is held up to speak of.
 const WAITING: f64 = 0.1;

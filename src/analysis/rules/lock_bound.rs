@@ -1,6 +1,6 @@
 //! Threads that work also wait on a lock of the program's own, and not for work, a result or a thread's end.
 
-use super::{position, Position, Code, Estimate, RuleInput, RuleResult, Diagnosis, Place, Severity};
+use super::{position, Code, Diagnosis, Estimate, Place, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::phrases::{line, number, place, threads, verb};
 
 /// Threads on a lock, on average, from which it is what limits the program.

@@ -7,10 +7,10 @@ pub(super) mod blocked_holding_gil;
 pub(super) mod cpu_limit;
 pub(super) mod cpu_starved;
 pub(super) mod event_loop;
+pub(super) mod excessive_switching;
 pub(super) mod foreign_threads;
 pub(super) mod gc;
 pub(super) mod gil_disabled;
-pub(super) mod excessive_switching;
 pub(super) mod idle;
 pub(super) mod inconclusive;
 pub(super) mod keep_threads;
@@ -21,8 +21,8 @@ pub(super) mod release_the_gil;
 pub(super) mod single_threaded;
 pub(super) mod switch_to_processes;
 
-use super::rule_input::RuleInput;
 use super::report::{Code, Estimate, FunctionRow, Place, Severity};
+use super::rule_input::RuleInput;
 
 /// The lower end of a gain from which a change of the program is worth proposing.
 const WORTH_IT: f64 = 1.1;

@@ -1,6 +1,6 @@
 //! The holders are mostly inside C calls that keep the GIL: releasing it there frees the others, rewriting Python does not.
 
-use super::{severity, too_wide, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis};
+use super::{severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{gain, line, on_cores, percent, place};
 
 /// Share of the waiting from which it is worth a finding beside another verdict.

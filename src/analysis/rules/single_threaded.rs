@@ -1,6 +1,6 @@
 //! One thread does all the work and nobody waits: the GIL is busy, not contended.
 
-use super::{position, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis};
+use super::{position, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{clean, cores, percent};
 
 /// Share of the work that one thread must do.

@@ -1,6 +1,6 @@
 //! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python without a GIL, let them run at once.
 
-use super::{pool, severity, too_wide, worth_it, Position, Code, RuleInput, RuleResult, Diagnosis, WORTH_IT};
+use super::{pool, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, WORTH_IT};
 use crate::analysis::phrases::{count, gain, on_cores};
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {

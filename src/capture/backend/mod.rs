@@ -14,7 +14,7 @@ pub use pyspy::{capture, dump};
 #[cfg(not(feature = "peers"))]
 mod absent {
     use crate::capture::sampler::ThreadPauser;
-    use crate::capture::session::{CaptureConfig, ProgressHook, CaptureResult};
+    use crate::capture::session::{CaptureConfig, CaptureResult, ProgressHook};
     use crate::error::{Error, Result};
     use crate::ids::Pid;
     use crate::sample::{Sink, TargetInfo, ThreadSnapshot};
@@ -31,7 +31,14 @@ mod absent {
     }
 
     /// Always an error: this gilprof was built without the crate that can.
-    pub fn capture<S: Sink>(pid: Pid, version: &str, _: CaptureConfig, _: &AtomicBool, _: &mut S, _: &mut ProgressHook<'_, S>) -> Result<CaptureResult> {
+    pub fn capture<S: Sink>(
+        pid: Pid,
+        version: &str,
+        _: CaptureConfig,
+        _: &AtomicBool,
+        _: &mut S,
+        _: &mut ProgressHook<'_, S>,
+    ) -> Result<CaptureResult> {
         Err(too_old(pid, version))
     }
 

@@ -3,12 +3,12 @@
 //! py-spy is told not to stop the target, and asked at most [`MAX_RATE`] times a second: it reads frame by frame and caches nothing.
 
 use crate::capture::schedule::SampleSchedule;
-use crate::capture::session::{sleep, StopReason, CaptureConfig, Progress, ProgressHook, CaptureResult};
+use crate::capture::session::{sleep, CaptureConfig, CaptureResult, Progress, ProgressHook, StopReason};
 use crate::error::{Error, Result};
 use crate::ids::{GilId, Pid, ThreadId, Tid};
 use crate::process::live::LiveMemory;
 use crate::process::task_list::TaskList;
-use crate::process::threads::{self, SyscallState, SchedStat, TaskFiles};
+use crate::process::threads::{self, SchedStat, SyscallState, TaskFiles};
 use crate::process::{proc_info, pthread, sys_linux};
 use crate::sample::*;
 use crate::units::Nanos;
@@ -47,7 +47,14 @@ struct TrackedThread {
 }
 
 /// Measures one window of an old Python.
-pub fn capture<S: Sink>(pid: Pid, version: &str, config: CaptureConfig, stop: &AtomicBool, sink: &mut S, on_progress: &mut ProgressHook<'_, S>) -> Result<CaptureResult> {
+pub fn capture<S: Sink>(
+    pid: Pid,
+    version: &str,
+    config: CaptureConfig,
+    stop: &AtomicBool,
+    sink: &mut S,
+    on_progress: &mut ProgressHook<'_, S>,
+) -> Result<CaptureResult> {
     let mut spy = open(pid, version)?;
     // Read now: a program that has ended has neither a command nor an executable.
     let target = target(pid, version);
@@ -149,7 +156,14 @@ fn target(pid: Pid, version: &str) -> TargetInfo {
 
 impl PySpySampler {
     fn new(pid: Pid) -> PySpySampler {
-        PySpySampler { pid, threads: HashMap::new(), offset: None, tasks: TaskList::new(pid), tids: Vec::new(), empty: Arc::new(Stack::empty()) }
+        PySpySampler {
+            pid,
+            threads: HashMap::new(),
+            offset: None,
+            tasks: TaskList::new(pid),
+            tids: Vec::new(),
+            empty: Arc::new(Stack::empty()),
+        }
     }
 
     fn sample(&mut self, at: Nanos, before: Nanos, traces: &[StackTrace], sink: &mut dyn Sink) {

@@ -13,7 +13,7 @@
 //!
 //! Without the debts, states that come right after waits and last for less than the time between two looks would be told too short.
 
-use crate::sample::{Evidence, StateTimes, State};
+use crate::sample::{Evidence, State, StateTimes};
 
 /// A state is owed, or owes, so many nanoseconds at most: some dozen looks.
 const MAX_DEBT: f64 = 20e6;

@@ -5,9 +5,11 @@
 //! in no slice; it is told of by its waits alone.
 
 use super::correction::WaitCorrection;
-use super::waits::{unforced_begin, WaitStatus, CompletedInterval, Waits, MAX_FORCED_WAIT};
+use super::waits::{unforced_begin, CompletedInterval, WaitStatus, Waits, MAX_FORCED_WAIT};
 use crate::ids::{ThreadId, Tid};
-use crate::sample::{Evidence, MeasuredInterval, GilSample, Sink, StateSlice, StateTimes, Stack, State, IntervalKind, ThreadInfo, ThreadTotals};
+use crate::sample::{
+    Evidence, GilSample, IntervalKind, MeasuredInterval, Sink, Stack, State, StateSlice, StateTimes, ThreadInfo, ThreadTotals,
+};
 use crate::units::Nanos;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -108,7 +110,8 @@ impl WaitMerger {
     /// let go before and has the GIL now: since when it waited, until it had it again at some time in the slice.
     fn reconcile(&mut self, slice: &StateSlice<'_>, begin: Nanos) -> Option<Nanos> {
         // The slice of one that holds comes late: who was told to let go may have been told so again since.
-        let before = self.threads.get(&slice.thread)?.forced_until.filter(|until| *until == begin && !self.is_waiting_at(slice.thread, begin));
+        let before =
+            self.threads.get(&slice.thread)?.forced_until.filter(|until| *until == begin && !self.is_waiting_at(slice.thread, begin));
         let thread = self.threads.get_mut(&slice.thread)?;
         let tid = thread.tid?;
         let waits = slice.times.get(State::Waiting) > 0.0;
@@ -248,7 +251,8 @@ impl Sink for MergingSink<'_> {
         let Some(thread) = self.merger.threads.get_mut(&slice.thread) else {
             return self.inner.slice(slice);
         };
-        thread.preempted_after_release = slice.evidence == Evidence::PushedOff && !event_agrees || thread.preempted_after_release && slice.evidence == Evidence::NotRunSince;
+        thread.preempted_after_release = slice.evidence == Evidence::PushedOff && !event_agrees
+            || thread.preempted_after_release && slice.evidence == Evidence::NotRunSince;
         let waiting = until_regained + if thread.preempted_after_release { waiting.max(slice.times.get(State::Waiting)) } else { waiting };
         let times = thread.correction.correct(&slice.times, slice.evidence, waiting);
         if let Some((id, stack)) = slice.holder.filter(|_| slice.times.get(State::Waiting) > 0.0) {
@@ -380,7 +384,8 @@ mod tests {
                 let facts = ThreadInfo { id, tid: Tid(tid), name: String::new(), python: true, main: false, gil: None };
                 MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&facts);
             }
-            let handle = |merger: &mut WaitMerger, ms, tid, op| merger.waits.handle(Nanos::from_millis(ms), Tid(tid), op, None, &mut |_| ());
+            let handle =
+                |merger: &mut WaitMerger, ms, tid, op| merger.waits.handle(Nanos::from_millis(ms), Tid(tid), op, None, &mut |_| ());
             events.into_iter().for_each(|(ms, tid, op)| handle(&mut merger, ms, tid, op));
             for (end, state, evidence) in [(18, State::Waiting, Evidence::PushedOff), (20, State::HoldingPython, Evidence::GilHolder)] {
                 if again && evidence == Evidence::GilHolder {

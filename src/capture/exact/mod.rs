@@ -5,9 +5,9 @@
 //! know the stacks, the holder and every other state.
 
 pub mod correction;
-mod release_visibility;
-pub mod merger;
 pub mod gil_futex;
+pub mod merger;
+mod release_visibility;
 pub mod waits;
 
 use super::sampler::{SampleOutcome, Sampler};
@@ -20,10 +20,10 @@ use crate::process::sys_linux;
 use crate::python::attach::PythonProcess;
 use crate::python::interpreters::RuntimeState;
 use crate::python::layout::{ByteRange, GilLayout};
-use crate::sample::{Evidence, Sink, State, CaptureStats};
+use crate::sample::{CaptureStats, Evidence, Sink, State};
 use crate::units::Nanos;
-use merger::{WaitMerger, MergingSink};
 use gil_futex::{FutexOp, GilFutex};
+use merger::{MergingSink, WaitMerger};
 
 /// Two of CPython's default switch intervals, after each of which a waiter goes to sleep anew.
 const WARM_UP: Nanos = Nanos::from_millis(11);

@@ -18,8 +18,8 @@
 //!
 //! A hold is told when both its ends are seen: it follows a wait, and somebody was waiting when it ended.
 
-use super::release_visibility::ReleaseVisibility;
 use super::gil_futex::{FutexOp, GilFutex};
+use super::release_visibility::ReleaseVisibility;
 use crate::ids::{Addr, GilId, Tid};
 use crate::process::futex_tracer::GilSnapshot;
 use crate::sample::IntervalKind;
@@ -121,7 +121,11 @@ impl Waits {
         }
         if let Some(open) = asleep {
             // It runs now, also if its return was not told.
-            self.visibility.entry(open.gil).or_default().on_return(at, open.futex == GilFutex::Cond, op == FutexOp::Return { timed_out: true });
+            self.visibility.entry(open.gil).or_default().on_return(
+                at,
+                open.futex == GilFutex::Cond,
+                op == FutexOp::Return { timed_out: true },
+            );
         }
         match op {
             FutexOp::Sleep(gil, futex) => {
@@ -181,7 +185,8 @@ impl Waits {
             return false;
         }
         let rejoin_window = open.rejoin_window(&back);
-        at.saturating_since(back.end()) <= rejoin_window || futex == GilFutex::Cond && open.take_gil_slept && self.unobserved(&open, &back, at) <= rejoin_window
+        at.saturating_since(back.end()) <= rejoin_window
+            || futex == GilFutex::Cond && open.take_gil_slept && self.unobserved(&open, &back, at) <= rejoin_window
     }
 
     /// How long since its last sleep a thread could have let go of the GIL unseen.
@@ -201,7 +206,9 @@ impl Waits {
     pub fn status(&self, tid: Tid) -> WaitStatus {
         let Some(thread) = self.threads.get(&tid) else { return WaitStatus::NotWaiting };
         match thread.phase {
-            Phase::NotWaiting => thread.released.filter(|(_, forced)| *forced).map_or(WaitStatus::NotWaiting, |(at, _)| WaitStatus::ForcedSince(at)),
+            Phase::NotWaiting => {
+                thread.released.filter(|(_, forced)| *forced).map_or(WaitStatus::NotWaiting, |(at, _)| WaitStatus::ForcedSince(at))
+            }
             Phase::Asleep(open) => WaitStatus::WaitingSince(open.begin),
             Phase::Awake(open, back) => WaitStatus::Resumed { begin: open.begin, since: back.end(), in_take_gil: open.release_pending },
             Phase::FoundAsleep(_) => WaitStatus::Unknown,
@@ -237,8 +244,13 @@ impl Waits {
         if self.threads.len() < MAX_THREADS {
             let thread = self.threads.entry(tid).or_default();
             if matches!(thread.phase, Phase::NotWaiting) {
-                thread.phase =
-                    Phase::FoundAsleep(OpenWait { take_gil_slept: true, mutex_only: false, futex: GilFutex::Cond, release_pending: true, ..OpenWait::new(gil, begin, begin) });
+                thread.phase = Phase::FoundAsleep(OpenWait {
+                    take_gil_slept: true,
+                    mutex_only: false,
+                    futex: GilFutex::Cond,
+                    release_pending: true,
+                    ..OpenWait::new(gil, begin, begin)
+                });
             }
         }
     }
@@ -249,7 +261,8 @@ impl Waits {
         for (tid, open, back) in stale {
             let switches = self.visibility.get(&open.gil).and_then(|visibility| visibility.switches);
             let taken = back.switches.is_none() || back.switches != switches;
-            let over = now.saturating_since(back.since) > MAX_DOUBT || taken && self.unobserved(&open, &back, now) > open.rejoin_window(&back);
+            let over =
+                now.saturating_since(back.since) > MAX_DOUBT || taken && self.unobserved(&open, &back, now) > open.rejoin_window(&back);
             if let Some(thread) = self.threads.get_mut(&tid).filter(|_| over) {
                 thread.close(tid, open, back.end(), emit);
             }
@@ -284,7 +297,9 @@ pub fn unforced_begin((begin, certain_begin): (Nanos, Nanos), at: Nanos) -> Nano
 /// A thread that gave up the mutex and has not gone back to sleep for longer than one does on its way round the loop; or one silent for too long.
 fn stale(tid: Tid, thread: &ThreadWaitState, now: Nanos) -> Option<(Tid, OpenWait, Resumed)> {
     match thread.phase {
-        Phase::Awake(open, back) if now.saturating_since(back.end()) > if open.release_pending { MAX_DOUBT } else { open.rejoin_window(&back) } => {
+        Phase::Awake(open, back)
+            if now.saturating_since(back.end()) > if open.release_pending { MAX_DOUBT } else { open.rejoin_window(&back) } =>
+        {
             Some((tid, open, back))
         }
         _ => None,
@@ -302,7 +317,10 @@ impl ThreadWaitState {
             Phase::Awake(open, back) if continues_wait => {
                 // Who signals `cond` may have to wait for `CondInternal` there, and has the mutex meanwhile.
                 let before = if futex == GilFutex::CondInternal { open.mutex_released_at } else { back.mutex_released_at };
-                Some(OpenWait { mutex_released_at: before.filter(|_| open.take_gil_slept && matches!(futex, GilFutex::Mutex | GilFutex::CondInternal)), ..open })
+                Some(OpenWait {
+                    mutex_released_at: before.filter(|_| open.take_gil_slept && matches!(futex, GilFutex::Mutex | GilFutex::CondInternal)),
+                    ..open
+                })
             }
             Phase::Awake(open, back) => {
                 self.close(tid, open, back.end(), emit);
@@ -319,15 +337,23 @@ impl ThreadWaitState {
             GilFutex::Mutex | GilFutex::SwitchMutex | GilFutex::CondInternal => {}
         }
         // `drop_gil` lets go, then waits for its taker; the one it wakes may push it off its core in between.
-        let waits_on = |(time, forced): &(Nanos, bool)| futex == GilFutex::SwitchCond || *forced && at.saturating_since(*time) < MAX_FORCED_WAIT;
+        let waits_on =
+            |(time, forced): &(Nanos, bool)| futex == GilFutex::SwitchCond || *forced && at.saturating_since(*time) < MAX_FORCED_WAIT;
         let begin = self.released.take().filter(waits_on).map_or(at, |(time, _)| time);
         let open = before.unwrap_or(OpenWait::new(gil, begin, if futex == GilFutex::SwitchCond { begin } else { at }));
         let mutex_last = if futex == GilFutex::CondInternal { open.mutex_last } else { futex == GilFutex::Mutex };
         let mutex_only = open.mutex_only && matches!(futex, GilFutex::Mutex | GilFutex::CondInternal);
         // A holder that sleeps on the mutex is on its way out: only letting go will tell.
         let taking = matches!(futex, GilFutex::Cond | GilFutex::Mutex);
-        self.phase =
-            Phase::Asleep(OpenWait { take_gil_slept: open.take_gil_slept || taking, mutex_only, slept: at, futex, mutex_last, release_pending: open.release_pending || taking, ..open });
+        self.phase = Phase::Asleep(OpenWait {
+            take_gil_slept: open.take_gil_slept || taking,
+            mutex_only,
+            slept: at,
+            futex,
+            mutex_last,
+            release_pending: open.release_pending || taking,
+            ..open
+        });
     }
 
     fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, futex: GilFutex, context: WakeContext, emit: &mut dyn FnMut(CompletedInterval)) {
@@ -336,9 +362,10 @@ impl ThreadWaitState {
         }
         let awake = match self.phase {
             Phase::Awake(open, back) => Some((open, back)),
-            Phase::FoundAsleep(open) if futex == GilFutex::Mutex => {
-                Some((open, Resumed { since: at, timed_out: true, mutex_released_at: None, switches: None, unobserved: context.unobserved }))
-            }
+            Phase::FoundAsleep(open) if futex == GilFutex::Mutex => Some((
+                open,
+                Resumed { since: at, timed_out: true, mutex_released_at: None, switches: None, unobserved: context.unobserved },
+            )),
             // It runs, so a return was not told, and with it how long the sleep was.
             Phase::FoundAsleep(_) | Phase::Asleep(_) => {
                 self.phase = Phase::NotWaiting;
@@ -371,7 +398,10 @@ impl ThreadWaitState {
                 Some((open, _)) if self.was_last_holder(context.snapshot) => self.close(tid, open, at, emit),
                 Some((open, back)) => {
                     let (switches, unobserved) = (context.snapshot.map(|t| t.switch_number), context.unobserved);
-                    self.phase = Phase::Awake(OpenWait { release_pending: false, ..open }, Resumed { mutex_released_at: Some(at), switches, unobserved, ..back });
+                    self.phase = Phase::Awake(
+                        OpenWait { release_pending: false, ..open },
+                        Resumed { mutex_released_at: Some(at), switches, unobserved, ..back },
+                    );
                 }
                 None => {}
             },

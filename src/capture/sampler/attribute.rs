@@ -77,7 +77,15 @@ impl Sampler {
                 (Some(_), None) => Holder::Unmatched,
             };
             let collecting = self.runtime_state.is_collecting(gil.at);
-            sink.gil(&GilSample { gil: self.gil_ids.by_index(g), at, span, holder, switches: Some(switches), waiters: gil.waiters, collecting });
+            sink.gil(&GilSample {
+                gil: self.gil_ids.by_index(g),
+                at,
+                span,
+                holder,
+                switches: Some(switches),
+                waiters: gil.waiters,
+                collecting,
+            });
         }
     }
 }

@@ -33,7 +33,8 @@ impl Sampler {
         parts.clear();
         let mut size = 0;
         let runtime_state = &self.runtime_state;
-        let has_changed = |thread: &ThreadTracker| !thread.tstate.is_null() && thread.stack_may_have_changed() && !runtime_state.is_holder(thread.tstate);
+        let has_changed =
+            |thread: &ThreadTracker| !thread.tstate.is_null() && thread.stack_may_have_changed() && !runtime_state.is_holder(thread.tstate);
         // The newest first, as the kernel was asked after them.
         for index in self.schedule.indices().rev() {
             let thread = &mut self.threads[index];

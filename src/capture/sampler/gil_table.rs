@@ -29,7 +29,16 @@ pub(super) struct TrackedGil {
 
 impl TrackedGil {
     fn new(at: Addr) -> TrackedGil {
-        TrackedGil { at, previous: None, uncontended_since: None, holder_at: None, unambiguous: false, holder: None, waiters: 0, contended: false }
+        TrackedGil {
+            at,
+            previous: None,
+            uncontended_since: None,
+            holder_at: None,
+            unambiguous: false,
+            holder: None,
+            waiters: 0,
+            contended: false,
+        }
     }
 
     /// Whether the thread under this state cannot have had it since the last look, and another that is known has it now. CPython counts every

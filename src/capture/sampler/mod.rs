@@ -11,10 +11,10 @@ mod gil_table;
 mod poll_schedule;
 mod threads;
 
-use super::tid_resolver::TidResolver;
-use super::bindings::{ThreadStateBindings, GilIds};
+use super::bindings::{GilIds, ThreadStateBindings};
 use super::stop_detector::StopDetector;
 use super::thread_tracker::{PollHints, ThreadTracker};
+use super::tid_resolver::TidResolver;
 use crate::error::ReadError;
 use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::target::{LiveTarget, Target};
@@ -22,11 +22,11 @@ use crate::python::attach::PythonProcess;
 use crate::python::gil::{self, GilReading};
 use crate::python::interpreters::RuntimeState;
 use crate::python::stack::Symbols;
-use crate::sample::{Sink, Stack, ThreadSnapshot, StackStatus};
+use crate::sample::{Sink, Stack, StackStatus, ThreadSnapshot};
 use crate::units::Nanos;
-use poll_schedule::PollSchedule;
 use batch::Batch;
 use gil_table::GilTable;
+use poll_schedule::PollSchedule;
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -237,7 +237,8 @@ impl Sampler {
         for attempt in 0..MAX_WALKS {
             if !self.runtime_state.interpreters.is_empty() {
                 // Who is to be stopped before it is read is not read before.
-                let likely_holder_thread = if attempt == 0 && self.pauser.is_none() { likely_holder(&self.gils, &mut self.threads) } else { None };
+                let likely_holder_thread =
+                    if attempt == 0 && self.pauser.is_none() { likely_holder(&self.gils, &mut self.threads) } else { None };
                 let along = likely_holder_thread.map_or(&[][..], |thread| thread.stack.prefetch_plan(layout, thread.tstate));
                 if self.runtime_state.read_with_prefetch(self.source.memory(), layout, runtime, all || attempt > 0, along)? {
                     self.runtime_state.restore_readings(&first);
@@ -263,8 +264,9 @@ impl Sampler {
     /// The stack of the likely holder was read with the GIL, and is wanted if it holds.
     fn accept_prefetch(&mut self) {
         let (parts, bytes) = self.runtime_state.prefetched();
-        let holds =
-            |thread: &&mut ThreadTracker| self.runtime_state.gils.first().is_some_and(|(_, r)| r.is_some_and(|r| r.holder == Some(thread.tstate)));
+        let holds = |thread: &&mut ThreadTracker| {
+            self.runtime_state.gils.first().is_some_and(|(_, r)| r.is_some_and(|r| r.holder == Some(thread.tstate)))
+        };
         if let Some(thread) = likely_holder(&self.gils, &mut self.threads).filter(holds) {
             thread.stack.accept_prefetch(parts, bytes);
         }
@@ -334,7 +336,10 @@ impl Sampler {
             // Events are as old as the look; the GIL was read since, and knows better of one who has just got it.
             let holds = self.runtime_state.is_holder(thread.tstate);
             let waits = gils.len() == 1 && self.waiting_by_events.contains(&thread.facts.tid) && !holds;
-            if self.threads[index].poll(self.source.as_ref(), PollHints { cannot_have_held, waiting: waits, holding: holds }, on_gil).is_err() {
+            if self.threads[index]
+                .poll(self.source.as_ref(), PollHints { cannot_have_held, waiting: waits, holding: holds }, on_gil)
+                .is_err()
+            {
                 self.remove_thread(index, true, sink);
                 continue;
             }

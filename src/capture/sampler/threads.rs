@@ -43,7 +43,8 @@ impl Sampler {
         if same && !settling && !count_changed && !self.is_list_due(at) {
             return Ok(());
         }
-        let check_leader = at.saturating_since(self.leader_checked_at) >= RELIST_PERIOD || !self.threads.iter().any(|thread| thread.facts.main);
+        let check_leader =
+            at.saturating_since(self.leader_checked_at) >= RELIST_PERIOD || !self.threads.iter().any(|thread| thread.facts.main);
         self.tids_read_at = at;
         self.leader_checked_at = if check_leader { at } else { self.leader_checked_at };
         std::mem::swap(&mut self.tids, &mut self.previous_tids);

@@ -36,7 +36,8 @@ pub fn render(outcome: &Outcome, base: &Path, flamegraph: Option<&Path>) -> Stri
 
 fn table(outcome: &Outcome) -> String {
     let rows = outcome.checks.iter().map(|check| {
-        let cells = [text(&check.measured_text), text(&check.baseline_text), format!("{} {}", check.verdict.symbol(), check.verdict.as_str())];
+        let cells =
+            [text(&check.measured_text), text(&check.baseline_text), format!("{} {}", check.verdict.symbol(), check.verdict.as_str())];
         format!("| {} | {} |\n", code(&check.expression), cells.join(" | "))
     });
     format!("| limit | measured | baseline | verdict |\n| --- | --- | --- | --- |\n{}\n", rows.collect::<String>())

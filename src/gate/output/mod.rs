@@ -4,6 +4,6 @@
 pub mod github;
 pub mod junit;
 pub mod markdown;
-pub mod source_location;
 pub mod sarif;
 pub mod shared;
+pub mod source_location;

@@ -4,8 +4,8 @@
 //! result as an alert. A result without a location is refused by some of them, so that what concerns the program as a whole is told at its
 //! script's first line. Fingerprints do not hold lines: an alert stays the same one when code above it moves.
 
-use super::source_location::{directory_uri, SourceLocation};
 use super::shared;
+use super::source_location::{directory_uri, SourceLocation};
 use crate::error::Result;
 use crate::gate::outcome::{Check, Culprit, Level, Outcome, StackFrame, Verdict};
 use crate::output::json;
@@ -76,7 +76,11 @@ fn result(check: &Check, outcome: &Outcome, base: &Path) -> Value {
     let mut subject = String::new();
     if let Some(culprit) = &check.culprit {
         said = format!("{said}\n{}", shared::culprit_sentence(culprit, base));
-        subject = format!("{} {}", clean(&culprit.name), SourceLocation::new(&culprit.file, 1, base).map_or_else(String::new, |place| place.uri()));
+        subject = format!(
+            "{} {}",
+            clean(&culprit.name),
+            SourceLocation::new(&culprit.file, 1, base).map_or_else(String::new, |place| place.uri())
+        );
         if let Some(location) = &mut location {
             location["logicalLocations"] = json!([{ "fullyQualifiedName": clean(&culprit.name), "kind": "function" }]);
         }

@@ -10,7 +10,7 @@
 
 mod tables;
 
-use super::timeline::{leaf, SpanSink, SpanBuilder, Span};
+use super::timeline::{leaf, Span, SpanBuilder, SpanSink};
 use super::{sanitize, text, Source};
 use crate::error::{Error, Result};
 use crate::ids::ThreadId;
@@ -66,7 +66,8 @@ fn bin(source: &Source<'_>) -> u64 {
 }
 
 fn meta(sources: &[Source<'_>], bin: u64, left_out: bool) -> Value {
-    let named = |source: &Source<'_>| format!("{}, pid {}", sanitize::clean(&text::program(&source.report.target)), source.report.target.pid);
+    let named =
+        |source: &Source<'_>| format!("{}, pid {}", sanitize::clean(&text::program(&source.report.target)), source.report.target.pid);
     let mut title = sources.iter().map(named).collect::<Vec<_>>().join("; ");
     if bin > 0 {
         title += &format!(" (in bins of {} ms)", bin / 1_000_000);

@@ -1,7 +1,9 @@
 //! The folded stacks as trees for the page, a tree for each kind of time. What is too small to be seen is left out of its parent's children.
 
 use super::pack::Packed;
-use crate::output::collapsed::{fold, WaitRow, FlameInput, FlameMode, FlameRow, GroupBy, WAITS_FOR, TRUNCATED, NO_HOLDER, HOLDS, TORN, NO_PYTHON};
+use crate::output::collapsed::{
+    fold, FlameInput, FlameMode, FlameRow, GroupBy, WaitRow, HOLDS, NO_HOLDER, NO_PYTHON, TORN, TRUNCATED, WAITS_FOR,
+};
 use crate::output::{columns, flamegraph, palette, Source};
 use crate::sample::State;
 use rustc_hash::FxHashMap;

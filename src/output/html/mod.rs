@@ -5,12 +5,12 @@
 //! just this script and this style by their hashes, so that nothing else could run even if a name from the target became markup, which it
 //! cannot: [`data`] embeds it as JSON, and the scripts only ever set text.
 
-mod downsample;
 mod data;
+mod downsample;
 mod flames;
-mod span_types;
 mod matrix;
 mod pack;
+mod span_types;
 mod timeline;
 
 use super::Source;

@@ -5,8 +5,8 @@
 //! coarser levels itself from prefix sums of what it gets.
 
 use super::downsample::{Downsampler, UNITS};
-use super::span_types::SpanTypes;
 use super::pack::Packed;
+use super::span_types::SpanTypes;
 use crate::error::Result;
 use crate::ids::{GilId, ThreadId};
 use crate::output::timeline::{Span, SpanBuilder, SpanSink};

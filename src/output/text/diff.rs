@@ -1,7 +1,7 @@
 //! A comparison on the terminal: whether anything differs, then the figures of both sides with the change and its interval.
 
 use super::{Page, Style};
-use crate::analysis::compare::{WindowSummary, Change, Comparison, FunctionChange};
+use crate::analysis::compare::{Change, Comparison, FunctionChange, WindowSummary};
 use crate::output::{columns, numbers, palette, sanitize};
 
 /// Rows of each table of functions.

@@ -1,6 +1,6 @@
 //! Finds symbols by name: exported ones through the image's own hash table, a few reads each; the rest by one pass over `.symtab`.
 
-use super::image::{Image, Section, ImageSource};
+use super::image::{Image, ImageSource, Section};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 

@@ -137,7 +137,8 @@ impl Attachment {
         attr[5] = 1; // disabled
         let (all_processes, cpu, no_group) = (-1 as libc::c_int, 0 as libc::c_int, -1 as libc::c_int);
         // SAFETY: `attr` is live and carries its own size; the rest are plain numbers.
-        let event = owned_fd(unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), all_processes, cpu, no_group, FLAG_FD_CLOEXEC) })?;
+        let event =
+            owned_fd(unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), all_processes, cpu, no_group, FLAG_FD_CLOEXEC) })?;
         // SAFETY: both descriptors are open; the request takes a plain number.
         let set = unsafe { libc::ioctl(event.as_raw_fd(), SET_BPF as _, program.0.as_raw_fd()) };
         check(set.into()).map(|()| Attachment { _event: event })

@@ -85,7 +85,9 @@ impl Decoder {
                 self.threads.values_mut().for_each(|(_, stack)| *stack = u64::MAX);
                 self.holder = (u32::MAX, u64::MAX);
             }
-            encode::CAPTURE_INFO => self.capture_info = serde_json::from_slice(from.bytes()?).map_err(|_| Broken("the facts make no sense"))?,
+            encode::CAPTURE_INFO => {
+                self.capture_info = serde_json::from_slice(from.bytes()?).map_err(|_| Broken("the facts make no sense"))?
+            }
             encode::LAST => self.last = true,
             _ => return Err(Broken("a record is of no known kind")),
         }

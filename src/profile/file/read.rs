@@ -4,7 +4,7 @@ use super::chunk::{self, Header};
 use super::decode::Decoder;
 use super::VERSION;
 use crate::error::{Error, Result};
-use crate::sample::{Sink, TargetInfo, CaptureStats};
+use crate::sample::{CaptureStats, Sink, TargetInfo};
 use std::fs::File;
 use std::io::{self, BufReader, Seek};
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use super::chunk;
 use super::encode::Encoder;
 use crate::ids::ThreadId;
-use crate::sample::{MeasuredInterval, GilSample, Sink, StateSlice, TargetInfo, ThreadInfo, ThreadTotals, CaptureStats};
+use crate::sample::{CaptureStats, GilSample, MeasuredInterval, Sink, StateSlice, TargetInfo, ThreadInfo, ThreadTotals};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

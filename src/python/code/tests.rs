@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::ReadError;
 use crate::process::replay::ReplayMemory;
-use crate::python::layout::{for_version, LineFormat, Minor, LayoutTable};
+use crate::python::layout::{for_version, LayoutTable, LineFormat, Minor};
 use std::cell::RefCell;
 
 const STR: Addr = Addr(0x1000);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::process::replay::ReplayMemory;
-use crate::python::layout::{for_version, Minor, LayoutTable};
+use crate::python::layout::{for_version, LayoutTable, Minor};
 use std::cell::Cell;
 
 const TSTATE: Addr = Addr(0x30_000);

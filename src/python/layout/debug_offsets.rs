@@ -9,10 +9,10 @@
 use super::containers::{Containers, Dict, Digits, Int, Type};
 use super::field::Field;
 use super::unpublished::Unpublished;
-use super::validate::{CheckedFields, PublishedField, PublishedFields, LayoutError, RUNTIME_PREFIX};
+use super::validate::{CheckedFields, LayoutError, PublishedField, PublishedFields, RUNTIME_PREFIX};
 use super::{
-    for_version, Anchor, Bytecode, CodeLayout, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout, Owner, Position, RuntimeLayout, LayoutTable,
-    ThreadLayout,
+    for_version, Anchor, Bytecode, CodeLayout, FrameLayout, GilLayout, InterpreterLayout, Layout, LayoutTable, LineFormat, Minor,
+    ObjectLayout, Owner, Position, RuntimeLayout, ThreadLayout,
 };
 
 /// What `_PyRuntime` starts with from 3.13 on.
@@ -92,7 +92,11 @@ fn runtime(c: &CheckedFields, unpublished: &Unpublished) -> Result<RuntimeLayout
     let main = head + unpublished.main_after_head;
     let size = main + 8;
     if size > RUNTIME_PREFIX {
-        return Err(LayoutError::TooLarge { field: PublishedField::RuntimeInterpretersHead, value: head.into(), cap: RUNTIME_PREFIX.into() });
+        return Err(LayoutError::TooLarge {
+            field: PublishedField::RuntimeInterpretersHead,
+            value: head.into(),
+            cap: RUNTIME_PREFIX.into(),
+        });
     }
     Ok(RuntimeLayout { size, interpreters_head: Field::at(head), interpreters_main: Field::at(main), gil: None })
 }
@@ -111,8 +115,10 @@ fn interpreter(c: &CheckedFields) -> Result<InterpreterLayout, LayoutError> {
 /// both "first" in a free-threaded build and "none" in any other.
 fn gil(c: &CheckedFields, unpublished: &Unpublished) -> Result<GilLayout, LayoutError> {
     let own = c.require(PublishedField::InterpreterOwnGil)?;
-    let members =
-        [(PublishedField::InterpreterOwnGilLocked, unpublished.gil.locked.offset()), (PublishedField::InterpreterOwnGilHolder, unpublished.gil.last_holder.offset())];
+    let members = [
+        (PublishedField::InterpreterOwnGilLocked, unpublished.gil.locked.offset()),
+        (PublishedField::InterpreterOwnGilHolder, unpublished.gil.last_holder.offset()),
+    ];
     for (field, probed) in members {
         if c.require(field)?.checked_sub(own).map(|at| at as usize) != Some(probed) {
             return Err(LayoutError::Disagrees(field));

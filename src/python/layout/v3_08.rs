@@ -2,9 +2,12 @@
 //!
 //! Seen alike in 3.8.18 (alive) and in what other tools know of 3.8.0.
 
-use super::containers::{Containers, Dict, DictKeys, Digits, DictEntry, Indices, Int, Type};
+use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Type};
 use super::field::Field;
-use super::{Anchor, Bytecode, CodeLayout, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout, Position, RuntimeLayout, ByteRange, ThreadLayout};
+use super::{
+    Anchor, ByteRange, Bytecode, CodeLayout, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout, Position,
+    RuntimeLayout, ThreadLayout,
+};
 
 /// Everything: 3.8 publishes nothing.
 pub const LAYOUT: Layout = Layout {

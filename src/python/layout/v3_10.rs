@@ -2,9 +2,12 @@
 //!
 //! `f_lasti` counts code units of two bytes from here on. Seen alike in 3.10.13 (alive) and in what other tools know of 3.10.0.
 
-use super::containers::{Containers, Dict, DictKeys, Digits, DictEntry, Indices, Int, Type};
+use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Type};
 use super::field::Field;
-use super::{Anchor, Bytecode, CodeLayout, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout, Position, RuntimeLayout, ByteRange, ThreadLayout};
+use super::{
+    Anchor, ByteRange, Bytecode, CodeLayout, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout, Position,
+    RuntimeLayout, ThreadLayout,
+};
 
 /// Everything: 3.10 publishes nothing.
 pub const LAYOUT: Layout = Layout {

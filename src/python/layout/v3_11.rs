@@ -3,10 +3,11 @@
 //! Frames move into per-thread chunks, with the thread's `cframe` between. Seen alike in 3.11.7 and a distribution's stripped 3.11 (both alive) and
 //! in what other tools know of 3.11.0.
 
-use super::containers::{Containers, Dict, DictKeys, Digits, DictEntry, Indices, Int, Managed, Type, Values};
+use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Managed, Type, Values};
 use super::field::Field;
 use super::{
-    Anchor, Bytecode, CodeLayout, DataStack, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout, Owner, Position, RuntimeLayout, ByteRange, ThreadLayout,
+    Anchor, ByteRange, Bytecode, CodeLayout, DataStack, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout,
+    Owner, Position, RuntimeLayout, ThreadLayout,
 };
 
 /// Everything: 3.11 publishes nothing.

@@ -3,10 +3,11 @@
 //! The GIL moves behind a pointer of the interpreter; frames that the C stack owns appear. Seen alike in 3.12.1 (alive) and in what other tools know
 //! of 3.12.0.
 
-use super::containers::{Containers, Dict, DictKeys, Digits, DictEntry, Indices, Int, Managed, Type, Values};
+use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Managed, Type, Values};
 use super::field::Field;
 use super::{
-    Anchor, Bytecode, CodeLayout, DataStack, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout, Owner, Position, RuntimeLayout, ByteRange, ThreadLayout,
+    Anchor, ByteRange, Bytecode, CodeLayout, DataStack, FrameLayout, GilLayout, InterpreterLayout, Layout, LineFormat, Minor, ObjectLayout,
+    Owner, Position, RuntimeLayout, ThreadLayout,
 };
 
 /// Everything: 3.12 publishes nothing.

@@ -3,11 +3,11 @@
 //! The default build was checked alive; of the free-threaded one only the headers were at hand. A free-threaded `str` keeps
 //! `interned` in a byte of its own, so its other flags stand 6 bits higher.
 
-use super::containers::{Containers, Dict, DictKeys, Digits, DictEntry, Indices, Int, Managed, Type, Values};
+use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Managed, Type, Values};
 use super::field::Field;
 use super::unpublished::{Unpublished, UnpublishedUnicode};
 use super::validate::PublishedField;
-use super::{DataStack, GilLayout, Minor, ByteRange};
+use super::{ByteRange, DataStack, GilLayout, Minor};
 
 /// A default build.
 pub const UNPUBLISHED: Unpublished = Unpublished {

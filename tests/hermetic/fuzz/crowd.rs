@@ -8,7 +8,7 @@ use gilprof::process::memory::{Memory, ReadError};
 use gilprof::python::code::CodeCache;
 use gilprof::python::frames::FrameReader;
 use gilprof::python::interpreters::RuntimeState;
-use gilprof::python::layout::{for_version, validate::THREAD_CAP, Layout, Minor, LayoutTable};
+use gilprof::python::layout::{for_version, validate::THREAD_CAP, Layout, LayoutTable, Minor};
 use std::io::{BufReader, Read};
 
 const THREADS: u64 = 500;

@@ -7,7 +7,7 @@ use gilprof::ids::Addr;
 use gilprof::process::elf::{Depth, Image};
 use gilprof::process::maps::{Device, Mapping};
 use gilprof::process::memory::Memory;
-use gilprof::python::version::{published, detect};
+use gilprof::python::version::{detect, published};
 use std::fs::File;
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;

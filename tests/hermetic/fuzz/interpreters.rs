@@ -8,8 +8,8 @@ use super::picture::{Map, Picture};
 use crate::support::recorded::{recorded, Again};
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::memory::Memory;
-use gilprof::process::pthread;
 use gilprof::process::memory_dump::{DumpHead, MemoryDump};
+use gilprof::process::pthread;
 use gilprof::process::replay::ReplayTarget;
 use gilprof::python::attach::PythonProcess;
 use gilprof::python::frames::MAX_DEPTH;
@@ -40,7 +40,8 @@ impl Seed {
         let head = recording.head;
         let picture = Picture::new(&map, bytes.as_slice(), MOST);
         let minor = Version::from_text(&head.python).unwrap().minor;
-        let python = PythonProcess::from_runtime(Pid(head.pid), &picture, head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
+        let python =
+            PythonProcess::from_runtime(Pid(head.pid), &picture, head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
         let mut runtime_state = RuntimeState::default();
         runtime_state.walk(&picture, &python.layout, python.runtime).unwrap();
         drop(picture);

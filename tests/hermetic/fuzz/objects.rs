@@ -8,7 +8,7 @@ use gilprof::ids::Addr;
 use gilprof::process::memory_dump::MemoryDump;
 use gilprof::python::layout::debug_offsets::layout_from_target;
 use gilprof::python::layout::validate::{FRAME_CAP, INTERPRETER_CAP, OBJECT_CAP, RUNTIME_PREFIX, THREAD_CAP};
-use gilprof::python::layout::{containers::Digits, for_version, Layout, LineFormat, Minor, LayoutTable};
+use gilprof::python::layout::{containers::Digits, for_version, Layout, LayoutTable, LineFormat, Minor};
 use gilprof::python::lines::{line_at, LineIndex};
 use gilprof::python::objects::{read_bytes, read_str, read_type_name, read_u64_int};
 

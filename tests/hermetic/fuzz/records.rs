@@ -4,7 +4,7 @@ use super::harness::Fuzz;
 use super::mutate::Mutator;
 use gilprof::profile::file::{chunk, decode::Decoder};
 use gilprof::profile::ProfileBuilder;
-use gilprof::sample::{TargetInfo, CaptureStats};
+use gilprof::sample::{CaptureStats, TargetInfo};
 use std::fs::File;
 
 pub fn chunks() -> Fuzz<'static> {

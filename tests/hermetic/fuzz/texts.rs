@@ -8,8 +8,8 @@ use gilprof::gate::expr::{Limit, Regression};
 use gilprof::gate::limits::{Limits, TEMPLATE};
 use gilprof::gate::metric::matches;
 use gilprof::ids::Addr;
-use gilprof::process::proc_info::{cpu_count, quota_in, stat_field, Status};
 use gilprof::process::maps::Maps;
+use gilprof::process::proc_info::{cpu_count, quota_in, stat_field, Status};
 use gilprof::process::threads::{parse_schedstat, parse_syscall};
 use gilprof::python::version::Version;
 

@@ -4,7 +4,7 @@ use super::golden;
 use gilprof::ids::Tid;
 use gilprof::output::collapsed::{self, FlameInput, FlameMode, FlameRow, GroupBy};
 use gilprof::output::{dump, flamegraph, sanitize};
-use gilprof::sample::{Evidence, Frame, Function, StateTimes, Stack, State, TargetInfo, ThreadSnapshot, StackStatus};
+use gilprof::sample::{Evidence, Frame, Function, Stack, StackStatus, State, StateTimes, TargetInfo, ThreadSnapshot};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -29,7 +29,11 @@ fn profile() -> Vec<(&'static str, Stack, StateTimes)> {
     use State::*;
     vec![
         ("worker-0", stack(&["main", "burn"], StackStatus::Complete), split(&[(HoldingPython, 300.0), (Waiting, 600.0)])),
-        ("worker-1", stack(&["main", "burn"], StackStatus::Complete), split(&[(HoldingPython, 100.0), (HoldingNative, 150.0), (Waiting, 650.0)])),
+        (
+            "worker-1",
+            stack(&["main", "burn"], StackStatus::Complete),
+            split(&[(HoldingPython, 100.0), (HoldingNative, 150.0), (Waiting, 650.0)]),
+        ),
         ("worker-1", stack(&["main", "log;me\n"], StackStatus::Complete), split(&[(HoldingBlocked, 50.0), (Lock, 40.0), (Unknown, 10.0)])),
         ("worker-2", stack(&["main", "tick"], StackStatus::Torn), split(&[(HoldingStarved, 20.0), (Starved, 5.0), (Native, 75.0)])),
         ("worker-2", stack(&["deep"], StackStatus::Truncated), split(&[(HoldingPython, 25.0), (Io, 25.0)])),

@@ -5,8 +5,8 @@
 
 use crate::support::recorded::{folder, Again, Heard};
 use crate::support::{interpreters, repository, Target};
-use gilprof::capture::sampler::SampleOutcome;
 use gilprof::capture::recorded_sample;
+use gilprof::capture::sampler::SampleOutcome;
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::elf::{Depth, Image};
 use gilprof::process::live::LiveMemory;
@@ -14,7 +14,7 @@ use gilprof::process::maps::Maps;
 use gilprof::process::memory_dump::MemoryDump;
 use gilprof::python::attach::PythonProcess;
 use gilprof::python::version::Version;
-use gilprof::sample::{State, ThreadSnapshot, StackStatus};
+use gilprof::sample::{StackStatus, State, ThreadSnapshot};
 use std::path::Path;
 use std::process::Command;
 
@@ -87,7 +87,9 @@ fn one(name: &str, open: impl Fn() -> PythonProcess, good: &dyn Fn(&Again) -> bo
         let mut heard = Heard::default();
         let (mut recording, sampler) = recorded_sample::record(&open(), &mut heard).unwrap();
         let live = Again::of(SampleOutcome::Complete, &sampler, heard);
-        let told = |view: &ThreadSnapshot| view.stack.status == StackStatus::Complete && view.state != State::Unknown && !view.stack.frames.is_empty();
+        let told = |view: &ThreadSnapshot| {
+            view.stack.status == StackStatus::Complete && view.state != State::Unknown && !view.stack.frames.is_empty()
+        };
         // The holder goes on while it is read; a look that cannot be made again as it was is not kept.
         let whole = live.views.iter().filter(|view| view.python).all(told);
         if !whole || !good(&live) || Again::new(&recording).text() != live.text() {

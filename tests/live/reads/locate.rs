@@ -11,7 +11,7 @@ use gilprof::process::elf::{Depth, Image};
 use gilprof::process::live::LiveMemory;
 use gilprof::process::maps::{Mapping, Maps};
 use gilprof::process::memory::{Memory, ReadError};
-use gilprof::process::{proc_info, mapped_file};
+use gilprof::process::{mapped_file, proc_info};
 use gilprof::python::binary::{locate, Libc, Located, LocatedPython};
 use gilprof::python::layout::Minor;
 use std::fs::File;

@@ -40,7 +40,19 @@ pub struct OpenWait {
 impl OpenWait {
     pub fn new(gil: GilId, begin: Nanos, certain_begin: Nanos) -> OpenWait {
         let (take_gil_slept, mutex_only, mutex_last, release_pending) = (false, true, false, false);
-        OpenWait { gil, begin, certain_begin, take_gil_slept, mutex_only, mutex_last, slept: certain_begin, futex: GilFutex::SwitchCond, timed_out_since: None, release_pending, mutex_released_at: None }
+        OpenWait {
+            gil,
+            begin,
+            certain_begin,
+            take_gil_slept,
+            mutex_only,
+            mutex_last,
+            slept: certain_begin,
+            futex: GilFutex::SwitchCond,
+            timed_out_since: None,
+            release_pending,
+            mutex_released_at: None,
+        }
     }
 
     /// So long after it was over, if it was, its thread's next sleep still belongs to it.

@@ -118,7 +118,8 @@ fn forced_release_in(waits: &mut Waits, slept: u64, timed_out_since: Option<u64>
         (slept, 3, FutexOp::Sleep(g, GilFutex::Cond)),
         (500, 1, FutexOp::Wake(g, GilFutex::Cond)),
     ];
-    let timed_out_since = timed_out_since.map(|at| [(at, 3, FutexOp::Return { timed_out: true }), (at + 1, 3, FutexOp::Sleep(g, GilFutex::Cond))]);
+    let timed_out_since =
+        timed_out_since.map(|at| [(at, 3, FutexOp::Return { timed_out: true }), (at + 1, 3, FutexOp::Sleep(g, GilFutex::Cond))]);
     calls.extend(timed_out_since.into_iter().flatten());
     calls.sort_by_key(|call| call.0);
     for (at, tid, op) in calls {
@@ -293,7 +294,11 @@ fn last_holder_tells_who_has_taken_the_gil() {
     );
     assert_eq!(comes_back(Some((2, 7)), (112, GilFutex::Mutex), Some((1, 8))), (2, micros(110)));
     assert_eq!(comes_back(Some((2, 7)), (300_000, GilFutex::Cond), Some((2, 7))), (2, micros(110)), "calls between must have been lost");
-    assert_eq!(comes_back(Some((9, 8)), (500, GilFutex::CondInternal), Some((9, 8))), (1, micros(110)), "its PyThreadState is new; it lets go");
+    assert_eq!(
+        comes_back(Some((9, 8)), (500, GilFutex::CondInternal), Some((9, 8))),
+        (1, micros(110)),
+        "its PyThreadState is new; it lets go"
+    );
     assert_eq!(comes_back(Some((9, 8)), (500, GilFutex::SwitchMutex), Some((9, 8))), (1, micros(110)));
     for (sleeps, waits) in [(112, 1), (300, 2)] {
         assert_eq!(comes_back(None, (sleeps, GilFutex::Cond), None).0, waits, "not read: at {sleeps} us");

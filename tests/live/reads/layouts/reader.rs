@@ -3,7 +3,7 @@
 use crate::support::layout_probe::LayoutProbe;
 use gilprof::ids::Addr;
 use gilprof::process::memory::Memory;
-use gilprof::python::layout::containers::{Digits, DictEntry, Indices, Values};
+use gilprof::python::layout::containers::{DictEntry, Digits, Indices, Values};
 use gilprof::python::layout::field::Field;
 use gilprof::python::layout::{Anchor, Bytecode, Position};
 
