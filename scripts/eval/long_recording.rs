@@ -16,30 +16,30 @@ use std::path::Path;
 struct Later {
     recorder: Recorder,
     shift: Nanos,
-    target: TargetFacts,
-    window: WindowFacts,
+    target: TargetInfo,
+    window: CaptureStats,
     progress_at: Nanos,
 }
 
 impl Sink for Later {
-    fn thread(&mut self, facts: &ThreadFacts) {
+    fn thread(&mut self, facts: &ThreadInfo) {
         self.recorder.thread(facts);
     }
-    fn slice(&mut self, slice: &Slice<'_>) {
-        self.recorder.slice(&Slice { end: slice.end + self.shift, ..slice.clone() });
+    fn slice(&mut self, slice: &StateSlice<'_>) {
+        self.recorder.slice(&StateSlice { end: slice.end + self.shift, ..slice.clone() });
     }
-    fn gil(&mut self, look: &GilLook) {
+    fn gil(&mut self, look: &GilSample) {
         let at = look.at + self.shift;
-        self.recorder.gil(&GilLook { at, ..*look });
-        if at.since(self.progress_at) >= Nanos::from_millis(100) {
+        self.recorder.gil(&GilSample { at, ..*look });
+        if at.saturating_since(self.progress_at) >= Nanos::from_millis(100) {
             self.progress_at = at;
-            self.window.seconds = at.since(self.window.begin).as_secs_f64();
-            self.window.looks += 100;
-            self.recorder.so_far(&self.target, &self.window);
+            self.window.seconds = at.saturating_since(self.window.begin).as_secs_f64();
+            self.window.samples += 100;
+            self.recorder.checkpoint(&self.target, &self.window);
         }
     }
-    fn exact(&mut self, measured: &Exact) {
-        self.recorder.exact(&Exact { begin: measured.begin + self.shift, end: measured.end + self.shift, ..*measured });
+    fn interval(&mut self, measured: &MeasuredInterval) {
+        self.recorder.interval(&MeasuredInterval { begin: measured.begin + self.shift, end: measured.end + self.shift, ..*measured });
     }
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
@@ -48,9 +48,9 @@ impl Sink for Later {
 struct Discard;
 
 impl Sink for Discard {
-    fn thread(&mut self, _: &ThreadFacts) {}
-    fn slice(&mut self, _: &Slice<'_>) {}
-    fn gil(&mut self, _: &GilLook) {}
+    fn thread(&mut self, _: &ThreadInfo) {}
+    fn slice(&mut self, _: &StateSlice<'_>) {}
+    fn gil(&mut self, _: &GilSample) {}
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
 
@@ -60,7 +60,7 @@ fn main() {
     let (recording, times) = (Recording::open(Path::new(from)).unwrap(), times.parse::<u64>().unwrap());
     let facts = recording.replay(&mut Discard).unwrap();
     let length = Nanos::from_secs_f64(facts.window.seconds);
-    let window = WindowFacts { looks: 0, ..facts.window.clone() };
+    let window = CaptureStats { samples: 0, ..facts.window.clone() };
     let recorder = Recorder::new(File::create(to).unwrap());
     let mut later = Later { recorder, shift: Nanos::ZERO, target: facts.target, window, progress_at: Nanos::ZERO };
     for n in 0..times {
@@ -68,7 +68,7 @@ fn main() {
         recording.replay(&mut later).unwrap();
     }
     later.window.seconds = facts.window.seconds * times as f64;
-    later.window.looks = facts.window.looks * times;
+    later.window.samples = facts.window.samples * times;
     later.recorder.finish(&later.target, &later.window).unwrap();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").trim();

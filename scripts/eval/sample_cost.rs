@@ -12,17 +12,17 @@
 
 #![allow(clippy::print_stdout)]
 
-use gilprof::capture::clock::Clock;
-use gilprof::capture::observe::Observer;
+use gilprof::capture::sampler::Sampler;
+use gilprof::capture::schedule::SampleSchedule;
 use gilprof::ids::{Addr, Pid, Tid};
 use gilprof::process::kernel_stack;
 use gilprof::process::live::LiveMemory;
 use gilprof::process::memory::{Memory, Part, ReadError};
-use gilprof::process::source::{LiveSource, Source};
 use gilprof::process::sys_linux;
-use gilprof::process::threads::{TaskFile, TaskFiles, TaskTexts};
+use gilprof::process::target::{LiveTarget, Target};
+use gilprof::process::threads::{TaskFile, TaskFiles, TaskFilesBackend};
 use gilprof::profile::ProfileBuilder;
-use gilprof::python::attach::Python;
+use gilprof::python::attach::PythonProcess;
 use gilprof::units::Nanos;
 use serde_json::{json, Value};
 use std::cell::RefCell;
@@ -42,9 +42,9 @@ fn main() -> Result<(), Failed> {
     let pid = Pid(args.next().ok_or(USAGE)?.parse()?);
     let samples: usize = args.next().map_or(Ok(5000), |n| n.parse())?;
     let rate: f64 = args.next().map_or(Ok(1000.0), |r| r.parse())?;
-    let python = Python::open(pid)?;
-    sys_linux::precise_timers();
-    sys_linux::wake_soon();
+    let python = PythonProcess::open(pid)?;
+    sys_linux::set_timer_slack();
+    sys_linux::request_short_timeslice();
     let mut costs;
     if args.next().is_some() {
         let recorded: usize = args.next().map_or(Ok(RECORDED), |n| n.parse())?;
@@ -52,11 +52,11 @@ fn main() -> Result<(), Failed> {
         costs = measure(samples, rate, |_| floor.repeat_sample())?;
         costs["calls"] = floor.calls();
     } else {
-        let mut observer = Observer::new(python, None);
+        let mut sampler = Sampler::new(python, None);
         let mut builder = ProfileBuilder::new();
-        costs = measure(samples, rate, |at| Ok(observer.look(at, at, &mut builder).map(|_| ())?))?;
-        costs["threads"] = json!(observer.threads().len());
-        costs["deepest_stack"] = json!(observer.threads().iter().map(|t| t.stack.stack().frames.len()).max());
+        costs = measure(samples, rate, |at| Ok(sampler.sample(at, at, &mut builder).map(|_| ())?))?;
+        costs["threads"] = json!(sampler.threads().len());
+        costs["deepest_stack"] = json!(sampler.threads().iter().map(|t| t.stack.stack().frames.len()).max());
     }
     println!("{costs}");
     Ok(())
@@ -64,12 +64,12 @@ fn main() -> Result<(), Failed> {
 
 /// Calls `each` in every slot of a clock, as the sampler does; the number of missed slots.
 fn at_rate(count: usize, rate: f64, mut each: impl FnMut() -> Result<(), Failed>) -> Result<u64, Failed> {
-    let mut clock = Clock::new(sys_linux::monotonic(), rate, 1);
+    let mut schedule = SampleSchedule::new(sys_linux::monotonic(), rate, 1);
     for _ in 0..count {
-        sys_linux::sleep_until(clock.next(sys_linux::monotonic()));
+        sys_linux::sleep_until(schedule.next(sys_linux::monotonic()));
         each()?;
     }
-    Ok(clock.missed())
+    Ok(schedule.missed())
 }
 
 /// Samples before the measurement: the first ones read every thread and every function for the
@@ -81,14 +81,14 @@ fn warm_up(samples: usize) -> usize {
 fn measure(samples: usize, rate: f64, mut sample: impl FnMut(Nanos) -> Result<(), Failed>) -> Result<Value, Failed> {
     let mut costs = Vec::with_capacity(samples.min(1 << 20));
     at_rate(warm_up(samples), rate, || sample(sys_linux::monotonic()))?;
-    let begun = sys_linux::thread_cpu();
+    let begun = sys_linux::thread_cpu_time();
     let missed = at_rate(samples, rate, || {
-        let before = sys_linux::thread_cpu();
+        let before = sys_linux::thread_cpu_time();
         sample(sys_linux::monotonic())?;
-        costs.push(micros(sys_linux::thread_cpu().since(before)));
+        costs.push(micros(sys_linux::thread_cpu_time().saturating_since(before)));
         Ok(())
     })?;
-    let with_sleep = micros(sys_linux::thread_cpu().since(begun)) / samples as f64;
+    let with_sleep = micros(sys_linux::thread_cpu_time().saturating_since(begun)) / samples as f64;
     costs.sort_by(f64::total_cmp);
     let quantile = |share: f64| costs.get((costs.len() as f64 * share) as usize).copied();
     Ok(json!({
@@ -121,7 +121,7 @@ type Calls = Rc<RefCell<Vec<Call>>>;
 
 /// A live process that records the calls made on it.
 struct Recording {
-    live: LiveSource,
+    live: LiveTarget,
     calls: Calls,
 }
 
@@ -142,7 +142,7 @@ impl Memory for Recording {
     }
 }
 
-impl Source for Recording {
+impl Target for Recording {
     fn pid(&self) -> Pid {
         self.live.pid()
     }
@@ -153,13 +153,13 @@ impl Source for Recording {
         self.record(Call::List(sure));
         self.live.tids(into, sure)
     }
-    fn crowd(&self) -> Option<u64> {
+    fn task_count(&self) -> Option<u64> {
         self.record(Call::Count);
-        self.live.crowd()
+        self.live.task_count()
     }
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
         self.record(Call::Other);
-        Ok(TaskFiles::of(RecordingTexts { files: Rc::new(self.live.open(tid)?), calls: self.calls.clone() }))
+        Ok(TaskFiles::from_backend(RecordingTexts { files: Rc::new(self.live.open(tid)?), calls: self.calls.clone() }))
     }
     fn comm(&self, tid: Tid) -> Option<String> {
         self.record(Call::Other);
@@ -180,7 +180,7 @@ struct RecordingTexts {
     calls: Calls,
 }
 
-impl TaskTexts for RecordingTexts {
+impl TaskFilesBackend for RecordingTexts {
     fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize> {
         let read = self.files.read(file, into);
         if read.as_ref().err().is_none_or(|e| e.kind() != io::ErrorKind::Unsupported) {
@@ -192,7 +192,7 @@ impl TaskTexts for RecordingTexts {
 
 /// The calls of some samples, made again without the samples.
 struct Floor {
-    live: LiveSource,
+    live: LiveTarget,
     memory: LiveMemory,
     samples: Vec<Vec<Call>>,
     next: usize,
@@ -201,21 +201,22 @@ struct Floor {
 }
 
 impl Floor {
-    fn new(python: Python, count: usize, rate: f64) -> Result<Floor, Failed> {
+    fn new(python: PythonProcess, count: usize, rate: f64) -> Result<Floor, Failed> {
         let (pid, calls) = (python.pid, Calls::default());
-        let mut observer = Observer::of(Box::new(Recording { live: LiveSource::new(pid), calls: calls.clone() }), python);
+        let mut sampler = Sampler::from_target(Box::new(Recording { live: LiveTarget::new(pid), calls: calls.clone() }), python);
         let (mut builder, mut samples) = (ProfileBuilder::new(), Vec::with_capacity(count));
         let warm = warm_up(count * 10);
         at_rate(warm + count, rate, || {
             let now = sys_linux::monotonic();
-            observer.look(now, now, &mut builder)?;
+            sampler.sample(now, now, &mut builder)?;
             samples.push(calls.take());
             Ok(())
         })?;
         samples.drain(..warm);
-        let room = |call: &Call| if let Call::Batch(parts) = call { parts.iter().map(|part| part.len).sum() } else { kernel_stack::TEXT };
+        let room =
+            |call: &Call| if let Call::Batch(parts) = call { parts.iter().map(|part| part.len).sum() } else { kernel_stack::TEXT_LEN };
         let most = samples.iter().flatten().map(room).max().ok_or("no calls")?;
-        Ok(Floor { live: LiveSource::new(pid), memory: LiveMemory::new(pid), samples, next: 0, bytes: vec![0; most], tids: Vec::new() })
+        Ok(Floor { live: LiveTarget::new(pid), memory: LiveMemory::new(pid), samples, next: 0, bytes: vec![0; most], tids: Vec::new() })
     }
 
     fn repeat_sample(&mut self) -> Result<(), Failed> {
@@ -224,7 +225,7 @@ impl Floor {
         for call in &mut self.samples[index] {
             match call {
                 Call::Batch(parts) => self.memory.read_batch(parts, &mut self.bytes)?,
-                Call::Count => drop(self.live.crowd().ok_or("the process ended")?),
+                Call::Count => drop(self.live.task_count().ok_or("the process ended")?),
                 Call::List(sure) => self.live.tids(&mut self.tids, *sure)?,
                 // A thread may have ended meanwhile. The call is made all the same.
                 Call::Text(files, file) => drop(files.read(*file, &mut self.bytes)),

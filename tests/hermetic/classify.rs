@@ -85,7 +85,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> StateTimes {
         machine.attribute(at, &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
     }
     machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| times.merge(&part));
-    assert!((times.total() / 1e6 - sees.len() as f64).abs() < 1e-6, "time was lost: {split:?}");
+    assert!((times.total() / 1e6 - sees.len() as f64).abs() < 1e-6, "time was lost: {times:?}");
     times
 }
 
@@ -94,7 +94,7 @@ fn expect(times: StateTimes, expected: &[(State, f64)]) {
     for state in State::ALL {
         let ms = times.get(state) / 1e6;
         let want = expected.iter().find(|(s, _)| *s == state).map_or(0.0, |(_, ms)| *ms);
-        assert!((ms - want).abs() < 0.11, "{}: {ms:.2} ms, expected {want:.2} ms in {split:?}", state.label());
+        assert!((ms - want).abs() < 0.11, "{}: {ms:.2} ms, expected {want:.2} ms in {times:?}", state.label());
     }
 }
 
@@ -202,16 +202,16 @@ fn look(machine: &mut ThreadStateMachine, ms: u64, place: TaskState, stat: Sched
 fn long_sleepers_are_looked_at_seldom_and_lose_no_time() {
     for who in 0..20 {
         let (stack, mut stat) = (Arc::new(Stack::empty()), SchedStat { runs: 5, ..SchedStat::default() });
-        let (mut machine, mut times, mut looks) = (ThreadStateMachine::new(Nanos::ZERO, Some(stat), false), StateTimes::default(), 0);
+        let (mut machine, mut times, mut samples) = (ThreadStateMachine::new(Nanos::ZERO, Some(stat), false), StateTimes::default(), 0);
         let mut last = 0;
         for ms in 1..=4000 {
             if machine.next_poll_at(ThreadId(who)) <= Nanos::from_millis(ms) {
                 assert!(ms - last <= 1 + last / 64, "a rest of {} ms after {last}", ms - last);
-                (samples, last) = (looks + 1, ms);
+                (samples, last) = (samples + 1, ms);
                 look(&mut machine, ms, TaskState::Syscall, stat, &stack, &mut times);
             }
         }
-        assert!((200..=700).contains(&looks), "{looks} looks of 4000");
+        assert!((200..=700).contains(&samples), "{samples} samples of 4000");
         // The GIL says that it holds, so that it is looked at.
         machine.fill_idle_until(Nanos::from_millis(4000), &stack, &mut |_, part, _| times.merge(&part));
         stat = SchedStat { cpu: Nanos::from_millis(3), runs: 6, ..stat };
@@ -221,7 +221,7 @@ fn long_sleepers_are_looked_at_seldom_and_lose_no_time() {
         machine.attribute(Nanos::from_millis(4003), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
         assert!(machine.next_poll_at(ThreadId(who)) <= Nanos::from_millis(4004));
         machine.finish(Nanos::from_millis(4003), Some(stat), &stack, &mut |_, part, _| times.merge(&part));
-        assert!((times.get(State::Io) - 4000e6).abs() < 1e3 && (times.get(State::HoldingPython) - 3e6).abs() < 1e3, "{split:?}");
+        assert!((times.get(State::Io) - 4000e6).abs() < 1e3 && (times.get(State::HoldingPython) - 3e6).abs() < 1e3, "{times:?}");
     }
 }
 
@@ -369,7 +369,7 @@ fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
         machine.attribute(Nanos::from_millis(i), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
     }
     machine.finish(Nanos::ZERO, None, &stack, &mut |_, part, _| times.merge(&part));
-    assert!(times.get(State::Native) / times.total() > 0.99, "{split:?}");
+    assert!(times.get(State::Native) / times.total() > 0.99, "{times:?}");
 }
 
 #[test]

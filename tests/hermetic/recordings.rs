@@ -66,7 +66,7 @@ fn hostile_recordings_do_no_harm() {
                     waiters: u32::MAX,
                     collecting: Some(true),
                 });
-                recorder.interval(&MeasuredInterval { thread: ThreadId(id), gil, stretch: IntervalKind::Wait, begin: most, end: at });
+                recorder.interval(&MeasuredInterval { thread: ThreadId(id), gil, kind: IntervalKind::Wait, begin: most, end: at });
             }
             recorder.thread_end(ThreadId(id), ThreadTotals { cpu: most, run_queue: most, seen: [Nanos::ZERO, most][n % 2] });
         }

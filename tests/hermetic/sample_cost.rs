@@ -26,7 +26,7 @@ fn a_look_takes_no_more_instructions_than_it_did() {
 fn instructions(name: &str, samples: u64) -> u64 {
     let mut valgrind = std::process::Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(std::env::current_exe().unwrap());
-    valgrind.args(["--ignored", "--exact", "sample_cost::replayed"]).env("GILPROF_LOOK", name).env("GILPROF_LOOKS", looks.to_string());
+    valgrind.args(["--ignored", "--exact", "sample_cost::replayed"]).env("GILPROF_LOOK", name).env("GILPROF_LOOKS", samples.to_string());
     let output = valgrind.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");

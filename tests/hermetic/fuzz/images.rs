@@ -59,7 +59,7 @@ fn ask(image: &Image<'_>, mem: &dyn Memory, start: u64, depth: Depth) -> bool {
     }
     let symbols = image.symbols(&NAMES, depth);
     assert_eq!(symbols[2], None);
-    let version = recognise(mem, image, start, symbols[1], &["libpython3.11.so.1.0"]);
+    let version = detect(mem, image, start, symbols[1], &["libpython3.11.so.1.0"]);
     let _ = (image.runtime_section(), image.rodata(), image.build_id());
     symbols[0].is_some() && version.is_some()
 }
