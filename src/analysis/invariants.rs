@@ -97,11 +97,12 @@ fn sound(value: &serde_json::Value) -> bool {
 
 /// Fields that may be missing. Anything else that reads `null` was not a number: JSON has no other way to write it.
 fn nulls(value: &serde_json::Value, key: &str) -> bool {
-    const MAY: [&str; 9] = [
+    const MAY: [&str; 10] = [
         "switches_per_s",
         "hold_ms",
         "wait_ms",
         "holder",
+        "resolver",
         "processes",
         "free_threading",
         "release_in_native",

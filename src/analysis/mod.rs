@@ -26,7 +26,7 @@ mod invariants;
 mod testing;
 
 use crate::profile::Profile;
-use report::{Report, Target, Window, SCHEMA};
+use report::{Engine, Report, Resolver, Target, Window, SCHEMA};
 
 /// The report of a profile.
 pub fn report(profile: &Profile) -> Report {
@@ -90,6 +90,8 @@ fn window(profile: &Profile) -> Window {
         failed: w.failed,
         profiler_cpu: w.profiler_cpu,
         exact: w.exact,
+        engine: Engine::Samples,
+        resolver: w.kernel_stacks.map(|shown| if shown { Resolver::KernelStack } else { Resolver::CpuTime }),
         events: w.exact.then_some(w.events),
         lost_events: w.lost_events.filter(|_| w.exact),
     }

@@ -75,12 +75,33 @@ pub struct Window {
     pub profiler_cpu: f64,
     /// Whether waits were measured by kernel events.
     pub exact: bool,
+    pub engine: Engine,
+    /// `None` for recordings that do not say.
+    pub resolver: Option<Resolver>,
     /// Kernel events taken; only in exact mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<u64>,
     /// Kernel events that are missing; only in exact mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost_events: Option<u64>,
+}
+
+/// Where the states come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// Samples. In exact mode too, where kernel events only replace the waits.
+    Samples,
+}
+
+/// The evidence for the state of a runnable thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resolver {
+    /// Its kernel stack.
+    KernelStack,
+    /// The CPU time that it used since the last sample.
+    CpuTime,
 }
 
 /// One GIL's figures.

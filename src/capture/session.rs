@@ -1,4 +1,7 @@
-//! The window: looks at the right times, counts those that were late or failed, and ends for one of a few named reasons.
+//! One capture: takes samples on schedule, counts samples that were missed or failed, follows the
+//! process across `exec`, and ends for one of the reasons in [`StopReason`].
+//!
+//! The span from the first sample to the last is called the window.
 
 use super::address_space::AddressSpace;
 use super::exact::ExactMode;
@@ -8,78 +11,83 @@ use super::stop_detector;
 use crate::error::{Error, ReadError, Result};
 use crate::ids::Pid;
 use crate::process::futex_tracer::Unavailable;
-use crate::process::sys_linux;
+use crate::process::{kernel_stack, sys_linux};
 use crate::python::attach::PythonProcess;
 use crate::sample::{CaptureStats, Sink, TargetInfo};
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// After so long without one good look the target is located again: it may be ending, or its data may have moved.
+/// After this time without a good sample, gilprof locates the interpreter again: the process may be
+/// ending, or its data may have moved.
 const RELOCATE_AFTER: Nanos = Nanos::from_millis(100);
-/// How often a program that has replaced the measured one is asked whether it is Python by now.
+/// How often gilprof checks whether a program that replaced the measured one is Python by now.
 const RELOCATE_PERIOD: Nanos = Nanos::from_millis(10);
-/// A program that has replaced the measured one may be a launcher; after so long it is what it is.
+/// A program that replaced the measured one may be a launcher that soon runs `exec` itself. After
+/// this time it is taken to stay.
 const EXEC_GRACE: Nanos = Nanos::from_millis(1_000);
-/// After so long without one good look the window ends.
+/// After this time without a good sample the window ends.
 const GIVE_UP_AFTER: Nanos = Nanos::from_millis(2_000);
-/// Between two good looks so far apart another program may have started its own interpreter.
+/// In a gap of this length between two good samples, another program may have started its own
+/// interpreter.
 const RECHECK_EXEC_AFTER: Nanos = Nanos::from_millis(5);
-/// A sleep is cut into pieces of this length, so that a slow rate does not keep one who asked to stop.
+/// Sleeps are cut into slices of this length, so that a request to stop is served soon at low
+/// rates.
 const SLEEP_SLICE: Nanos = Nanos::from_millis(50);
-/// How often the caller hears of the progress.
+/// How often the progress hook is called.
 const PROGRESS_PERIOD: Nanos = Nanos::from_millis(100);
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CaptureConfig {
-    /// Looks per second.
+    /// The sampling rate, in samples per second.
     pub rate_hz: f64,
-    /// How long; `None` until stopped or the target ends.
+    /// The length of the window; `None`: until stopped, or until the target ends.
     pub duration: Option<Nanos>,
-    /// Measure waits by kernel events, where the kernel lets us; else by the looks, with a warning.
+    /// Measure waits from kernel events. Where the kernel does not allow that, waits are sampled,
+    /// and a warning says so.
     pub exact: bool,
 }
 
 /// Why a window ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The duration is over.
+    /// The duration has passed.
     Done,
-    /// It was asked to stop.
+    /// The caller asked to stop.
     Stopped,
     /// The target ended.
     TargetEnded,
-    /// The target is no longer a Python that can be read; why.
+    /// The target no longer has a Python interpreter that gilprof can read; the text says why.
     Lost(String),
 }
 
-/// A finished window.
+/// A finished capture.
 #[derive(Clone, Debug)]
 pub struct CaptureResult {
     /// What was measured.
     pub target: TargetInfo,
-    /// How.
+    /// How the measurement went.
     pub stats: CaptureStats,
-    /// Why it ended.
+    /// Why the window ended.
     pub stop_reason: StopReason,
 }
 
-/// Where the window stands, for a live line and for a recording that may be cut off.
+/// The state of a running capture, for a progress line and for a recording that may be cut off.
 #[derive(Clone, Debug)]
 pub struct Progress {
     /// What is measured.
     pub target: TargetInfo,
-    /// How, so far.
+    /// How the measurement goes so far.
     pub window: CaptureStats,
 }
 
-/// Who hears of the progress, about ten times a second, on the sampling thread.
+/// Called about ten times a second on the sampling thread.
 pub type ProgressHook<'a, S> = dyn FnMut(Progress, &mut S) + 'a;
 
-/// Makes the stopper of threads anew for each program that the process runs.
+/// Makes a thread pauser for each program that the process runs.
 pub type PauserFactory<'a> = &'a dyn Fn(Pid) -> Option<Box<dyn ThreadPauser>>;
 
-/// Looks made and lost.
+/// Samples taken, failed and missed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     samples: u64,
@@ -87,7 +95,7 @@ struct Counts {
     missed: u64,
 }
 
-/// A window while it is open.
+/// A running capture.
 struct ActiveCapture<'a> {
     pid: Pid,
     target: TargetInfo,
@@ -98,11 +106,11 @@ struct ActiveCapture<'a> {
     counts: Counts,
     torn: u64,
     stopped: Nanos,
-    /// The last good look, and the counts then.
+    /// The time of the last good sample, and the counts then.
     last_good: (Nanos, Counts),
-    /// When the target was last located again.
+    /// When gilprof last located the interpreter again.
     relocated_at: Nanos,
-    /// The program that was measured is over.
+    /// The measured program has been replaced by another one.
     replaced: bool,
     warnings: Vec<String>,
 }
@@ -153,7 +161,7 @@ pub fn capture<S: Sink>(
     };
     let stop_reason = active.final_stop_reason(stop_reason);
     if let StopReason::Lost(_) = stop_reason {
-        // The time in which nothing could be seen is not part of the window.
+        // The time after the last good sample is not part of the window.
         (now, active.counts) = active.last_good;
     }
     let end = now.max(active.sampler.accounted_until());
@@ -198,7 +206,8 @@ impl<'a> ActiveCapture<'a> {
         }
     }
 
-    /// Looks once, for the time until `until`. `Some`: the window ends.
+    /// Takes one sample, which stands for the time until `until`. Returns a reason if the window
+    /// ends.
     fn sample_once(&mut self, now: Nanos, until: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
         let since_good = now.saturating_since(self.last_good.0);
         let recheck = since_good >= RECHECK_EXEC_AFTER || self.counts.samples != self.last_good.1.samples;
@@ -227,7 +236,7 @@ impl<'a> ActiveCapture<'a> {
         None
     }
 
-    /// The looks alone are good enough to go on with.
+    /// Turns exact mode on. Where it is not available, a warning is added and waits are sampled.
     fn enable_exact(&mut self, exact: Option<std::result::Result<ExactMode, Unavailable>>) {
         match exact {
             Some(Ok(exact)) => self.exact = Some(exact),
@@ -236,7 +245,7 @@ impl<'a> ActiveCapture<'a> {
         }
     }
 
-    /// All that is pending is settled: the window ends, or the program.
+    /// Resolves all pending time: the window ends, or the program.
     fn finish(&mut self, now: Nanos, sink: &mut dyn Sink) {
         match &mut self.exact {
             Some(exact) => exact.finish(&mut self.sampler, now, sink),
@@ -247,13 +256,14 @@ impl<'a> ActiveCapture<'a> {
     fn reason_of(&mut self, error: ReadError) -> StopReason {
         match error {
             ReadError::Gone => StopReason::TargetEnded,
-            // A process on its way out refuses before it is gone.
+            // An exiting process refuses access before it is gone.
             ReadError::Refused if !sys_linux::exists(self.pid) => StopReason::TargetEnded,
             ReadError::Refused | ReadError::Unmapped { .. } => StopReason::Lost(error.to_string()),
         }
     }
 
-    /// No good look for a while: the process may run another program now, or be ending.
+    /// Locates the interpreter after some time without a good sample: the process may run another
+    /// program now, or be ending.
     fn relocate(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
         let since_good = now.saturating_since(self.last_good.0);
         match PythonProcess::open(self.pid) {
@@ -288,10 +298,12 @@ impl<'a> ActiveCapture<'a> {
         self.last_good = (now, self.counts);
     }
 
-    /// A window that ended while another program ran in the measured one's place ended with the measured one.
+    /// Corrects the reason of a window that ended while another program had replaced the measured
+    /// one: such a window ended with the measured program.
     fn final_stop_reason(&self, stop_reason: StopReason) -> StopReason {
         match stop_reason {
-            // Its address space goes before the process does, which looks like another program for a moment.
+            // A process loses its address space before it ends, which is taken for another program
+            // for a moment.
             StopReason::Done | StopReason::Stopped if self.replaced && !crate::process::proc_info::is_running(self.pid) => {
                 StopReason::TargetEnded
             }
@@ -302,7 +314,7 @@ impl<'a> ActiveCapture<'a> {
         }
     }
 
-    /// What is known of the target by now.
+    /// What is known of the target so far.
     fn target(&self) -> TargetInfo {
         let sampler = &self.sampler;
         TargetInfo {
@@ -313,7 +325,7 @@ impl<'a> ActiveCapture<'a> {
         }
     }
 
-    /// What is known of the measuring by now, beside what `window` holds.
+    /// How the measurement went so far, on top of what `base` holds.
     fn stats(&self, base: CaptureStats) -> CaptureStats {
         let counts = self.counts;
         let mut stats = CaptureStats {
@@ -321,6 +333,7 @@ impl<'a> ActiveCapture<'a> {
             missed: counts.missed,
             torn: self.torn + self.sampler.torn,
             failed: counts.failed,
+            kernel_stacks: Some(kernel_stack::proven()),
             warnings: self.warnings.clone(),
             ..base
         };
@@ -331,7 +344,7 @@ impl<'a> ActiveCapture<'a> {
     }
 }
 
-/// What is known of a target before the first look.
+/// What is known of a target before the first sample.
 pub fn target_info(python: &PythonProcess) -> TargetInfo {
     let limits = crate::process::proc_info::CpuLimits::from_pid(python.pid);
     TargetInfo {

@@ -29,7 +29,8 @@ pub struct ThreadInfo {
 pub struct TargetInfo {
     /// The process id, as gilprof sees it.
     pub pid: i32,
-    /// The interpreter's version, such as `3.11.7`; only `3.11` where the patch level could not be read.
+    /// The interpreter's version, such as `3.11.7`; only `3.11` where the patch level could not be
+    /// read.
     pub python: String,
     /// The executable's path, as the target's own mount namespace names it.
     pub executable: String,
@@ -47,7 +48,8 @@ pub struct TargetInfo {
     pub quota: Option<f64>,
     /// How many CPUs the machine has; `None` where it does not say.
     pub machine_cpus: Option<f64>,
-    /// `sys.getswitchinterval()`, in microseconds, as last read; `None` where its place is not known.
+    /// `sys.getswitchinterval()`, in microseconds, as last read; `None` where its place is not
+    /// known.
     pub switch_interval_us: Option<u64>,
 }
 
@@ -72,17 +74,20 @@ pub struct CaptureStats {
     pub failed: u64,
     /// gilprof's own CPU time as a share of one core over the window.
     pub profiler_cpu: f64,
-    /// Whether the kernel shows gilprof the kernel stacks of runnable threads; without them CPU time decides.
-    pub kernel_stacks: bool,
+    /// Whether the kernel shows gilprof the kernel stacks of runnable threads; without them CPU
+    /// time decides. `None` in recordings made before this was recorded.
+    pub kernel_stacks: Option<bool>,
     /// Whether waits come from kernel events instead of samples.
     pub exact: bool,
     /// Exact mode: kernel events taken.
     pub events: u64,
-    /// Exact mode: kernel events that found no room and are missing; `None` when the kernel did not say how many.
+    /// Exact mode: kernel events that found no room and are missing; `None` when the kernel did not
+    /// say how many.
     pub lost_events: Option<u64>,
-    /// Exact mode: waits of threads that no sample saw, too many to be kept, and so in no thread's figures.
+    /// Exact mode: waits of threads that no sample saw and that exceeded the memory kept for such
+    /// threads. They are in no thread's figures.
     pub unmet_waits: u64,
-    /// What the reader should know about how the figures were measured, in words.
+    /// What the reader should know about how the figures were measured, as sentences.
     pub warnings: Vec<String>,
 }
 
@@ -97,7 +102,7 @@ pub struct ThreadSnapshot {
     pub python: bool,
     /// What it was doing.
     pub state: State,
-    /// How that is known.
+    /// How the state is known.
     pub evidence: Evidence,
     /// Its Python stack.
     pub stack: Arc<Stack>,

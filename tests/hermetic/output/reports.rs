@@ -75,6 +75,8 @@ pub fn saturated() -> Report {
             failed: 0,
             profiler_cpu: 0.021,
             exact: false,
+            engine: Engine::Samples,
+            resolver: Some(Resolver::KernelStack),
             events: None,
             lost_events: None,
         },
@@ -127,7 +129,7 @@ pub fn saturated() -> Report {
     }
 }
 
-/// A free-threaded program in which nothing is known or done.
+/// A free-threaded program that does nothing.
 pub fn unknown() -> Report {
     let mut report = saturated();
     report.target.gil_enabled = false;
