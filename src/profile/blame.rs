@@ -1,35 +1,37 @@
-//! Who waited behind whom: innermost function of the waiter, innermost function of the holder, time.
+//! Which functions waited for which: the waiter's leaf function, the holder's leaf function, time.
 //!
-//! The rows add up to all waiting. A row without a holder is waiting at looks at which nobody was seen to hold: the hand-off itself.
+//! The rows add up to all waiting. A row without a holder counts waiting at samples in which no
+//! thread held the GIL, that is, during a GIL switch.
 
 use super::functions::{FunctionId, OTHER_FUNCTIONS};
 use super::stacks::{StackId, OTHER_STACKS};
 use rustc_hash::FxHashMap;
 
-/// How many pairs are kept.
+/// The largest number of pairs of functions. Waiting of further pairs goes to one row for others.
 const MAX_PAIRS: usize = 1 << 14;
-/// How many pairs of stacks are kept.
+/// The largest number of pairs of stacks.
 const MAX_STACK_PAIRS: usize = 1 << 17;
 
-/// One pair.
+/// Waiting of one function while another function held the GIL.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BlameRow {
-    /// The waiter's innermost function.
+    /// The waiter's leaf function.
     pub waiter: FunctionId,
-    /// The holder's innermost function.
+    /// The holder's leaf function; `None` where no thread held the GIL.
     pub holder: Option<FunctionId>,
     /// Waiting, in nanoseconds of the waiter's time.
     pub nanos: f64,
 }
 
-/// The pairs met so far.
+/// The pairs of functions seen so far.
 #[derive(Debug, Default)]
 pub(super) struct BlameTable {
     pairs: FxHashMap<(FunctionId, Option<FunctionId>), f64>,
 }
 
 impl BlameTable {
-    /// Adds waiting to a pair; true when it did not fit and went to the row for others.
+    /// Adds waiting to a pair. Returns true when the table is full and the row for others took the
+    /// time.
     pub(super) fn add(&mut self, waiter: FunctionId, holder: Option<FunctionId>, nanos: f64) -> bool {
         let full = self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&(waiter, holder));
         let key = if full { (OTHER_FUNCTIONS, holder.map(|_| OTHER_FUNCTIONS)) } else { (waiter, holder) };
@@ -37,7 +39,7 @@ impl BlameTable {
         full
     }
 
-    /// The rows, most first.
+    /// The rows, longest waiting first.
     pub(super) fn finish(self) -> Vec<BlameRow> {
         let mut rows: Vec<BlameRow> = self.pairs.into_iter().map(|((waiter, holder), nanos)| BlameRow { waiter, holder, nanos }).collect();
         rows.sort_by(|a, b| b.nanos.total_cmp(&a.nanos).then((a.waiter, a.holder).cmp(&(b.waiter, b.holder))));
@@ -45,34 +47,35 @@ impl BlameTable {
     }
 }
 
-/// Waiting of one thread on one stack behind another stack.
+/// Waiting of one thread on one stack while another stack held the GIL.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WaitedOnRow {
     /// Index into the profile's threads.
     pub thread: usize,
-    /// Where it waited.
+    /// The stack that waited.
     pub waiter: StackId,
-    /// What held meanwhile.
+    /// The holder's stack; `None` where no thread held the GIL.
     pub holder: Option<StackId>,
     /// Waiting, in nanoseconds of the waiter's time.
     pub nanos: f64,
 }
 
-/// The pairs of stacks met so far.
+/// The pairs of stacks seen so far.
 #[derive(Debug, Default)]
 pub(super) struct WaitedOnTable {
     pairs: FxHashMap<(usize, StackId, Option<StackId>), f64>,
 }
 
 impl WaitedOnTable {
-    /// Adds waiting to a pair; beyond the bound it is kept with the stack that stands for others.
+    /// Adds waiting to a pair. When the table is full, the time goes to the stack that stands for
+    /// others.
     pub(super) fn add(&mut self, thread: usize, waiter: StackId, holder: Option<StackId>, nanos: f64) {
         let full = self.pairs.len() >= MAX_STACK_PAIRS && !self.pairs.contains_key(&(thread, waiter, holder));
         let key = if full { (thread, OTHER_STACKS, holder.map(|_| OTHER_STACKS)) } else { (thread, waiter, holder) };
         *self.pairs.entry(key).or_default() += nanos;
     }
 
-    /// The rows, in a fixed order.
+    /// The rows, sorted by thread, then stacks.
     pub(super) fn finish(self) -> Vec<WaitedOnRow> {
         let row = |((thread, waiter, holder), nanos)| WaitedOnRow { thread, waiter, holder, nanos };
         let mut rows: Vec<WaitedOnRow> = self.pairs.into_iter().map(row).collect();
@@ -86,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beyond_the_bound_time_is_kept_but_not_the_pair() {
+    fn a_full_table_keeps_the_time_of_further_pairs() {
         let mut blame = BlameTable::default();
         let most = MAX_PAIRS as u32;
         let lost = (0..most + 10).filter(|&n| blame.add(FunctionId(n + 2), Some(FunctionId(2)), 1.0)).count();

@@ -1,27 +1,29 @@
-//! The window in blocks of equal length, each with every thread's time: what intervals are resampled from.
+//! The window in blocks of equal length, each with every thread's time. The bootstrap resamples
+//! these blocks for the intervals.
 //!
-//! Blocks begin at 20 ms, several switch intervals, and double by merging in pairs whenever there would be more than 64: any window
-//! longer than that has 32 to 64 of them, so that what one block says depends little on its neighbours.
+//! Blocks begin at 20 ms, which is several switch intervals. They double by merging in pairs
+//! whenever there would be more than 64. Any window longer than that has 32 to 64 blocks, long
+//! enough that a block depends little on its neighbours.
 
 use crate::sample::StateTimes;
 use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 
-/// More blocks than this are merged in pairs.
+/// The largest number of blocks; further blocks are merged in pairs.
 const MAX_BLOCKS: u64 = 64;
-/// Length of the first blocks.
+/// Length of a block before any merge.
 const FIRST_LENGTH: Nanos = Nanos::from_millis(20);
 
-/// A stretch of the window.
+/// One block of the window.
 #[derive(Clone, Debug, Default)]
 pub struct Block {
-    /// Its length, nanoseconds of wall time.
+    /// Its length, in nanoseconds of wall time.
     pub nanos: f64,
-    /// Time per thread (index into the profile's threads) and state, in nanoseconds; by index.
+    /// Nanoseconds per state of each thread (index into the profile's threads), sorted by index.
     pub threads: Vec<(usize, StateTimes)>,
 }
 
-/// The blocks so far.
+/// The blocks while slices are added.
 #[derive(Debug)]
 pub(super) struct Blocks {
     origin: Option<u64>,
@@ -37,15 +39,16 @@ impl Default for Blocks {
 }
 
 impl Blocks {
-    /// Adds a slice that ends at `end`, shared out over the blocks that it touches.
+    /// Adds a slice that ends at `end`, distributed over the blocks that it overlaps.
     pub(super) fn add(&mut self, thread: usize, end: Nanos, times: &StateTimes) {
         let begin = end.saturating_since(Nanos::from_nanos(times.total() as u64)).as_nanos();
         let origin = *self.origin.get_or_insert(begin);
-        // The first slice to come need not be the first to begin; what lies before it goes to the first block.
+        // The first slice to arrive need not be the first to begin. Time before it goes to the
+        // first block.
         let (begin, end) = (begin.saturating_sub(origin), end.as_nanos().saturating_sub(origin));
         self.latest = self.latest.max(end);
         while end / self.length >= MAX_BLOCKS {
-            self.halve();
+            self.merge_pairs();
         }
         let (first, last) = (begin / self.length, end.saturating_sub(1).max(begin) / self.length);
         for index in first..=last {
@@ -63,7 +66,7 @@ impl Blocks {
         &mut self.cells[index]
     }
 
-    fn halve(&mut self) {
+    fn merge_pairs(&mut self) {
         let mut old = std::mem::take(&mut self.cells).into_iter();
         while let Some(mut pair) = old.next() {
             for (thread, times) in old.next().unwrap_or_default() {
@@ -74,7 +77,7 @@ impl Blocks {
         self.length = self.length.saturating_mul(2);
     }
 
-    /// The blocks in order of time.
+    /// The blocks, earliest first.
     pub(super) fn finish(self) -> Vec<Block> {
         let (length, latest) = (self.length, self.latest);
         let block = |(index, cell): (usize, FxHashMap<usize, StateTimes>)| {
@@ -87,7 +90,7 @@ impl Blocks {
     }
 }
 
-/// A split with every part multiplied.
+/// `times` with every part multiplied by `by`.
 fn scaled(times: &StateTimes, by: f64) -> StateTimes {
     let mut out = StateTimes::default();
     for state in crate::sample::State::ALL {
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_slice_is_shared_out() {
+    fn a_long_slice_is_distributed() {
         let mut blocks = Blocks::default();
         blocks.add(3, Nanos::from_millis(1_100), &StateTimes::single(State::Io, 100e6));
         let blocks = blocks.finish();
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_is_survived() {
+    fn a_jumping_clock_loses_no_time() {
         let mut blocks = Blocks::default();
         blocks.add(0, Nanos::from_nanos(5), &StateTimes::single(State::Io, 1e6));
         blocks.add(0, Nanos::from_nanos(u64::MAX), &StateTimes::single(State::Io, 1e6));

@@ -1,7 +1,8 @@
-//! A window cut into a fixed number of stretches of equal length, each with the figures that two windows are compared by.
+//! A window cut into a fixed number of buckets of equal length, with the figures that the
+//! comparison of two windows needs.
 //!
-//! How much a figure differs from stretch to stretch says how much of a difference between two windows may be chance. The window's
-//! length must be known, so this is a second pass over a recording.
+//! The spread of a figure over the buckets estimates how much of a difference between two windows
+//! is chance. The window's length must be known, so this is a second pass over a recording.
 
 use super::gils::GilProfile;
 use super::histogram::Histogram;
@@ -15,52 +16,53 @@ use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// How many stretches.
+/// The number of buckets.
 pub const BUCKETS: usize = 16;
-/// Threads and functions that have figures of their own; the rest share a row.
+/// The largest numbers of threads and functions with figures of their own; the rest share a row.
 const MAX_THREADS: usize = 4096;
 const MAX_FUNCTIONS: usize = 1 << 14;
-/// GILs that have figures of their own; the rest have none.
+/// The largest number of GILs with figures; further GILs have none.
 const MAX_GILS: usize = 256;
 
-/// One figure of each stretch.
+/// One figure per bucket.
 pub type Series = [f64; BUCKETS];
 
-/// What a function did, in nanoseconds of thread time.
+/// A function's figures, in nanoseconds of thread time.
 #[derive(Clone, Debug, Default)]
 pub struct FunctionSeries {
-    /// Where it begins; the last that was met, since lines move from version to version.
+    /// Its first line in the last sample that saw it; lines move from one version of a program to
+    /// the next.
     pub line: u32,
-    /// As the innermost function of the holder.
+    /// Time as the leaf function of the holder.
     pub holding: Series,
-    /// As the innermost function of one that waits.
+    /// Time as the leaf function of a waiting thread.
     pub waiting: Series,
-    /// Waiting of others while it held.
+    /// Waiting of other threads while this function held the GIL.
     pub inflicted: Series,
-    /// As the innermost function of one on a CPU without the GIL.
+    /// Time as the leaf function of a thread on a CPU without the GIL.
     pub native: Series,
 }
 
-/// What one GIL did. Times in nanoseconds.
+/// One GIL's figures. Times in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct GilSeries {
-    /// Time that looks at it stand for.
+    /// The time that samples of this GIL stand for.
     pub observed: Series,
-    /// The part of it in which some thread held.
+    /// The part of `observed` in which some thread held the GIL.
     pub busy: Series,
-    /// The part of it in which at least one thread waited, as in [`GilProfile::contended`].
+    /// The part of `observed` in which at least one thread waited, as in [`GilProfile::contended`].
     pub contended: Series,
     /// Waiting of all its threads together.
     pub waiting: Series,
-    /// Changes of the holder by CPython's own count; `None` where it was never read.
+    /// GIL switches by CPython's own count; `None` where the count was never read.
     pub switches: Option<Series>,
-    /// Uninterrupted holds that ended then: runs of looks.
+    /// Uninterrupted holds that ended in the bucket, estimated from consecutive samples.
     pub holds: Vec<Histogram>,
-    /// Uninterrupted waits likewise.
+    /// Uninterrupted waits that ended in the bucket, estimated likewise.
     pub waits: Vec<Histogram>,
-    /// Holds that were measured (exact mode).
+    /// Holds measured in exact mode.
     pub exact_holds: Vec<Histogram>,
-    /// Waits that were measured (exact mode).
+    /// Waits measured in exact mode.
     pub exact_waits: Vec<Histogram>,
     last_switches: Option<u64>,
     profile: GilProfile,
@@ -106,26 +108,28 @@ impl GilSeries {
         self.waiting[index] += waiting;
     }
 
-    fn runs(&mut self, (holds, waits): (Histogram, Histogram), index: usize) {
+    fn add_runs(&mut self, (holds, waits): (Histogram, Histogram), index: usize) {
         self.holds[index].merge(&holds);
         self.waits[index].merge(&waits);
     }
 }
 
-/// What a thread did.
+/// One thread's figures.
 #[derive(Clone, Debug)]
 pub struct ThreadSeries {
     /// Its name.
     pub name: String,
     /// Nanoseconds per state.
     pub times: [StateTimes; BUCKETS],
-    /// What of it goes on; none for the row that stands for many threads.
+    /// The unfinished runs of holding and waiting; `None` for the row that stands for many threads.
     runs: Option<Box<ThreadProfile>>,
 }
 
 impl ThreadSeries {
-    /// The share of its time in which it held or wanted the GIL: the weight of a thread in figures of the whole process. One that never does has no
-    /// part in them, one that does for a moment a small one, and there is no threshold to be now above and now below.
+    /// The share of the thread's time in which it held or wanted the GIL. It weights the thread in
+    /// figures of the whole process: a thread that never uses the GIL has no part in them, a thread
+    /// that uses it briefly a small one. A threshold would flip between two windows; a weight does
+    /// not.
     pub fn gil_weight(&self) -> f64 {
         let wanted: f64 = self.times.iter().map(|times| times.holding() + times.get(State::Waiting)).sum();
         let total: f64 = self.times.iter().map(StateTimes::total).sum();
@@ -137,7 +141,7 @@ impl ThreadSeries {
     }
 }
 
-/// The stretches of one window.
+/// The buckets of one window.
 #[derive(Debug)]
 pub struct Buckets {
     begin: u64,
@@ -146,18 +150,18 @@ pub struct Buckets {
     pub threads: FxHashMap<ThreadId, ThreadSeries>,
     /// By name and file.
     pub functions: HashMap<(String, String), FunctionSeries>,
-    /// Time that looks at GILs stand for, and the part in which one was held.
+    /// The time that samples of all GILs stand for.
     pub observed: Series,
-    /// See `observed`.
+    /// The part of `observed` in which a GIL was held.
     pub busy: Series,
-    /// Each GIL by itself.
+    /// Figures of each GIL.
     pub gils: BTreeMap<GilId, GilSeries>,
     latest: usize,
     keys: FxHashMap<usize, (Arc<Function>, (String, String))>,
 }
 
 impl Buckets {
-    /// Of a window that begins then and lasts so long.
+    /// Buckets for a window that begins at `begin` and lasts `seconds`.
     pub fn new(begin: Nanos, seconds: f64) -> Buckets {
         let length = (seconds * 1e9 / BUCKETS as f64) as u64;
         Buckets {
@@ -173,12 +177,13 @@ impl Buckets {
         }
     }
 
-    /// The length of one, in nanoseconds.
+    /// The length of one bucket, in nanoseconds.
     pub fn length(&self) -> f64 {
         self.length as f64
     }
 
-    /// In which one a time lies. Slices are short beside stretches: one counts where its middle is.
+    /// The bucket of a time. Slices are short compared with buckets, so a slice counts in the
+    /// bucket of its middle.
     fn index(&self, at: u64) -> usize {
         (at.saturating_sub(self.begin) / self.length).min(BUCKETS as u64 - 1) as usize
     }
@@ -240,7 +245,7 @@ impl Sink for Buckets {
         let (holding, waiting, native) = (times.holding(), times.get(State::Waiting), times.get(State::Native));
         if ended.is_some() || waiting > 0.0 {
             if let Some(gil) = self.gil_row(id) {
-                ended.into_iter().for_each(|runs| gil.runs(runs, index));
+                ended.into_iter().for_each(|runs| gil.add_runs(runs, index));
                 if waiting > 0.0 {
                     gil.add_wait(slice.end, waiting, total, index);
                 }
@@ -283,11 +288,11 @@ impl Sink for Buckets {
 
     fn thread_end(&mut self, thread: ThreadId, _: ThreadTotals) {
         let Some(mut runs) = self.threads.get_mut(&thread).and_then(|thread| thread.runs.take()) else { return };
-        // The run under way counts with the length it has, as it does in a profile.
+        // The unfinished run counts with its length so far, as in a profile.
         runs.close(false);
         let (latest, id) = (self.latest, runs.info.gil.unwrap_or_default());
         if let (Some(ended), Some(gil)) = (runs.take_runs(), self.gil_row(id)) {
-            gil.runs(ended, latest);
+            gil.add_runs(ended, latest);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The builder: takes slices and looks as they come and hands each to the tables that want it.
+//! The builder: passes each slice and sample to the tables that need it.
 
 use super::blame::{BlameTable, WaitedOnTable};
 use super::blocks::Blocks;
@@ -11,12 +11,12 @@ use crate::ids::{GilId, ThreadId, Tid};
 use crate::sample::{CaptureStats, GilSample, MeasuredInterval, Sink, State, StateSlice, TargetInfo, ThreadInfo, ThreadTotals};
 use rustc_hash::FxHashMap;
 
-/// How many threads have a row of their own.
+/// The largest number of threads with a row of their own.
 const MAX_THREADS: usize = 8192;
-/// How many GILs have figures of their own.
+/// The largest number of GILs with figures.
 const MAX_GILS: usize = 256;
 
-/// Builds a [`Profile`] from what the capture side judges.
+/// Builds a [`Profile`] from what the capture side emits.
 #[derive(Debug)]
 pub struct ProfileBuilder {
     threads: Vec<ThreadProfile>,
@@ -30,14 +30,14 @@ pub struct ProfileBuilder {
     losses: Losses,
 }
 
-/// What a line on the terminal says while the measuring goes on; of the GIL with the most waiting.
+/// Figures for the progress line on the terminal, of the GIL with the most waiting.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LiveStats {
-    /// Looks so far.
+    /// Samples so far.
     pub samples: u64,
     /// Share of time in which some thread held the GIL.
     pub gil_busy: f64,
-    /// Mean number of waiting threads, as far as they have been told apart.
+    /// Mean number of waiting threads, without time that is still ambiguous.
     pub waiters_mean: f64,
 }
 
@@ -59,12 +59,12 @@ impl Default for ProfileBuilder {
 }
 
 impl ProfileBuilder {
-    /// An empty one.
+    /// An empty builder.
     pub fn new() -> ProfileBuilder {
         ProfileBuilder::default()
     }
 
-    /// The figures so far; costs next to nothing.
+    /// The figures so far. Cheap enough for every progress line.
     pub fn live(&self) -> LiveStats {
         let Some(gil) = self.gils.iter().max_by(|a, b| a.waiting.total_cmp(&b.waiting)) else {
             return LiveStats::default();
@@ -80,15 +80,15 @@ impl ProfileBuilder {
         let (stacks, leaves, stack_times) = self.stacks.finish();
         Profile {
             target: TargetInfo {
-                cpus: zero_unless_finite(target.cpus),
-                quota: target.quota.map(zero_unless_finite),
-                machine_cpus: target.machine_cpus.map(zero_unless_finite),
+                cpus: zero_unless_plausible(target.cpus),
+                quota: target.quota.map(zero_unless_plausible),
+                machine_cpus: target.machine_cpus.map(zero_unless_plausible),
                 ..target
             },
             window: CaptureStats {
-                seconds: zero_unless_finite(window.seconds),
-                rate_hz: zero_unless_finite(window.rate_hz),
-                profiler_cpu: zero_unless_finite(window.profiler_cpu),
+                seconds: zero_unless_plausible(window.seconds),
+                rate_hz: zero_unless_plausible(window.rate_hz),
+                profiler_cpu: zero_unless_plausible(window.profiler_cpu),
                 ..window
             },
             threads: self.threads,
@@ -104,7 +104,8 @@ impl ProfileBuilder {
         }
     }
 
-    /// The row of a thread, and whether it is its own. Threads beyond the bound share the last.
+    /// The index of a thread's row, and whether the row is its own. Threads beyond the bound share
+    /// the last row.
     fn row(&mut self, id: ThreadId) -> (usize, bool) {
         if let Some(&index) = self.index.get(&id) {
             return (index, true);
@@ -135,8 +136,8 @@ impl ProfileBuilder {
     }
 }
 
-/// A number of the capture side's, zero when it is none.
-fn zero_unless_finite(n: f64) -> f64 {
+/// `n`, or zero where `n` is negative, enormous or not a number: a recording may hold any value.
+fn zero_unless_plausible(n: f64) -> f64 {
     if (0.0..=1e12).contains(&n) {
         n
     } else {
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn live_numbers_and_profile_agree() {
+    fn live_stats_and_profile_agree() {
         let (burn, wait) = (stack("burn"), stack("wait"));
         let mut builder = ProfileBuilder::new();
         assert_eq!(builder.live(), LiveStats::default());
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn senseless_times_are_refused_and_counted() {
+    fn invalid_times_are_refused_and_counted() {
         let burn = stack("burn");
         let mut builder = ProfileBuilder::new();
         for bad in [f64::NAN, f64::INFINITY, -1.0] {

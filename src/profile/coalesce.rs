@@ -1,7 +1,9 @@
-//! Joins what a thread goes on doing into longer slices, in whole nanoseconds, before anything else sees them.
+//! Coalesces a thread's equal consecutive slices, in whole nanoseconds, before any other sink sees
+//! them.
 //!
-//! Looks come a thousand times a second; a thread that does the same from look to look, at the same place, need not be told of each time.
-//! What is joined is what a recording holds and what a profile is built from, so that both are the same to the last bit.
+//! At a thousand samples a second, most slices repeat the thread's previous state and stack. A
+//! recording and a profile both receive the coalesced slices, so a replay gives the same profile to
+//! the last bit.
 
 use crate::ids::ThreadId;
 use crate::sample::{Evidence, GilSample, MeasuredInterval, Sink, Stack, State, StateSlice, StateTimes, ThreadInfo, ThreadTotals};
@@ -9,24 +11,24 @@ use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// The longest that several slices become one.
+/// The longest slice that coalescing makes.
 const MAX_COALESCED_NANOS: f64 = 20e6;
-/// Two slices follow one another when they meet within this: each was rounded.
+/// The largest gap between two contiguous slices: both ends were rounded.
 const CONTIGUOUS_WITHIN_NANOS: u64 = 1_000;
 
-/// Joins slices on their way to another sink.
+/// Coalesces slices on their way to another sink.
 #[derive(Debug)]
 pub struct CoalescingSink<S> {
     inner: S,
     open: FxHashMap<ThreadId, OpenSlice>,
 }
 
-/// A slice that may go on.
+/// A slice that the next one may extend.
 #[derive(Debug)]
 struct OpenSlice {
     end: Nanos,
     times: StateTimes,
-    /// The only state in it; `None` for a split by conservation.
+    /// The only state in it; `None` for time divided by conservation.
     state: Option<State>,
     evidence: Evidence,
     stack: Arc<Stack>,
@@ -34,22 +36,22 @@ struct OpenSlice {
 }
 
 impl<S: Sink> CoalescingSink<S> {
-    /// On the way to `inner`.
+    /// Coalesces slices for `inner`.
     pub fn new(inner: S) -> CoalescingSink<S> {
         CoalescingSink { inner, open: FxHashMap::default() }
     }
 
-    /// What stands behind it. What is not told of yet is not in there.
+    /// The inner sink, which has not received the open slices yet.
     pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// The same, to be changed.
+    /// The inner sink, mutable.
     pub fn inner_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// All is told of.
+    /// Emits all open slices and returns the inner sink.
     pub fn finish(mut self) -> S {
         let mut ids: Vec<ThreadId> = self.open.keys().copied().collect();
         ids.sort();
@@ -71,13 +73,13 @@ impl OpenSlice {
         sink.slice(&StateSlice { thread, end: *end, times: *times, evidence: *evidence, stack, holder });
     }
 
-    /// Whether the slice says the same of the time that follows.
+    /// Whether `slice` follows without a gap and has the same state, evidence, stack and holder.
     fn continues(&self, slice: &StateSlice<'_>, state: Option<State>, total: f64) -> bool {
         let begin = slice.end.saturating_since(Nanos::from_nanos(total as u64));
         let contiguous = begin.saturating_since(self.end).max(self.end.saturating_since(begin)).as_nanos() <= CONTIGUOUS_WITHIN_NANOS;
         let same_holder = match (&self.holder, slice.holder) {
             (None, None) => true,
-            (Some((mine, their_stack)), Some((other, stack))) => *mine == other && same_lines(their_stack, stack),
+            (Some((id, held)), Some((next_id, next_held))) => *id == next_id && same_lines(held, next_held),
             _ => false,
         };
         contiguous
@@ -89,12 +91,13 @@ impl OpenSlice {
     }
 }
 
-/// Whether two stacks are the same, on the same lines.
+/// Whether two stacks have the same functions on the same lines.
 fn same_lines(a: &Arc<Stack>, b: &Arc<Stack>) -> bool {
     Arc::ptr_eq(a, b) || a.same_functions(b) && a.frames.iter().zip(&b.frames).all(|(a, b)| a.line == b.line)
 }
 
-/// In whole nanoseconds, with its only state where there is but one. What is no time at all is left for others to refuse.
+/// The times in whole nanoseconds, and the only state where there is one. Invalid times (negative,
+/// infinite, not a number) stay as they are: the builder refuses and counts them.
 fn rounded(times: &StateTimes) -> (StateTimes, Option<State>) {
     let (mut rounded, mut only, mut parts) = (StateTimes::default(), None, 0);
     for state in State::ALL {
@@ -129,7 +132,7 @@ impl<S: Sink> Sink for CoalescingSink<S> {
             }
         }
         self.emit(slice.thread);
-        // Also false for what is no number.
+        // Also false for NaN.
         if total < MAX_COALESCED_NANOS {
             let holder = slice.holder.map(|(id, stack)| (id, stack.clone()));
             let StateSlice { thread, end, evidence, stack, .. } = slice;
@@ -170,7 +173,7 @@ mod tests {
         }
     }
 
-    /// One letter a millisecond: the state, and a capital for another line.
+    /// One letter per millisecond gives the state; a capital letter means another line.
     fn emitted(timeline: &str) -> Vec<(u32, u64, f64)> {
         let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
         let stack = |line| Arc::new(Stack { frames: vec![Frame { function: function.clone(), line }], status: Default::default() });
@@ -186,17 +189,17 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_is_told_once_and_what_changes_each_time() {
+    fn equal_slices_coalesce_and_others_do_not() {
         assert_eq!(emitted("wwwWWiw"), [(7, 3000, 3e6), (7, 5000, 2e6), (7, 6000, 1e6), (7, 7000, 1e6)]);
     }
 
     #[test]
-    fn nothing_is_kept_back_for_long() {
+    fn coalesced_slices_are_bounded_in_length() {
         assert_eq!(emitted(&"w".repeat(50)), [(7, 20_000, 20e6), (7, 40_000, 20e6), (7, 50_000, 10e6)]);
     }
 
     #[test]
-    fn a_gap_is_kept_and_what_is_no_time_passes() {
+    fn a_gap_ends_a_slice_and_invalid_times_pass() {
         let stack = Arc::new(Stack::empty());
         let mut coalescing = CoalescingSink::new(Emitted::default());
         for (ms, nanos) in [(1, 1e6), (5, 1e6), (6, f64::NAN), (7, 1e6)] {

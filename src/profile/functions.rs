@@ -5,7 +5,7 @@ use crate::sample::Function;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// How many different functions are kept.
+/// The largest number of functions.
 const MAX_FUNCTIONS: usize = 1 << 16;
 
 /// A function's number within one profile.
@@ -24,7 +24,7 @@ impl FunctionId {
     }
 }
 
-/// The functions met so far.
+/// The functions seen so far.
 #[derive(Debug)]
 pub(super) struct Functions {
     by_pointer: PointerCache<Function>,
@@ -41,7 +41,7 @@ impl Default for Functions {
 }
 
 impl Functions {
-    /// The number of a function; [`OTHER_FUNCTIONS`] when there are too many.
+    /// The number of a function; [`OTHER_FUNCTIONS`] when the table is full.
     pub(super) fn intern(&mut self, function: &Arc<Function>) -> FunctionId {
         if let Some(number) = self.by_pointer.get(function) {
             return FunctionId(number);
@@ -60,12 +60,12 @@ impl Functions {
         id
     }
 
-    /// The one object kept for a number.
+    /// The function with this number.
     pub(super) fn get(&self, id: FunctionId) -> &Arc<Function> {
         &self.list[id.index().min(self.list.len() - 1)]
     }
 
-    /// All of them, by number.
+    /// All functions, by number.
     pub(super) fn into_list(self) -> Vec<Arc<Function>> {
         self.list
     }

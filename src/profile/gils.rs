@@ -1,37 +1,41 @@
-//! One GIL's figures, from the looks at it and from the waiting of its threads.
+//! One GIL's figures, from its samples and from the waiting of its threads.
 //!
-//! `busy` and the switches come from the looks. The mean number of waiters comes from the slices alone: they hold both the waiters that
-//! were plain at once and those told apart later by conservation. `contended` needs to know *when* somebody waited. A look with a
-//! plain waiter is contended whole. To any other look, each slice that covers it adds the chance that its thread was waiting then
-//! (the waiting part of the slice); chances of several threads are taken as independent, 1 − Π(1 − p). Slices come up to a block late,
-//! so the latest looks are kept; a slice later than all of those adds nothing, which makes `contended` a floor.
+//! `busy` and the switches come from the samples. The mean number of waiters comes from the slices
+//! alone: slices hold both the waiters that a sample identified at once and those that conservation
+//! identified later.
+//!
+//! `contended` needs to know *when* a thread waited. A sample with an identified waiter is
+//! contended as a whole. To any other sample, each slice that covers it adds the chance that its
+//! thread was waiting then, which is the waiting part of the slice. Chances of several threads are
+//! taken as independent: 1 − Π(1 − p). Slices arrive up to a block late, so the most recent samples
+//! are kept. A slice later than all of those adds nothing, which makes `contended` a floor.
 
 use crate::ids::GilId;
 use crate::sample::{GilSample, Holder};
 use crate::units::Nanos;
 use std::collections::VecDeque;
 
-/// How many looks are kept for late slices: 200 ms at the highest sensible rate.
+/// The number of samples kept for late slices: 200 ms at the highest sensible rate.
 const MAX_RECENT: usize = 2048;
-/// How many slices may be ahead of the looks that they belong to.
+/// The largest number of slices that arrived before their sample.
 const MAX_EARLY_WAITS: usize = 4096;
 
 /// One GIL over the window. Times in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct GilProfile {
-    /// Which one.
+    /// Its number.
     pub id: GilId,
-    /// How often it was read.
+    /// How often the GIL was read.
     pub samples: u64,
-    /// The time that those looks stand for.
+    /// The time that those samples stand for.
     pub observed: f64,
-    /// The part of it in which some thread held.
+    /// The part of `observed` in which some thread held the GIL.
     pub busy: f64,
-    /// The part of it in which at least one thread waited.
+    /// The part of `observed` in which at least one thread waited.
     pub contended: f64,
     /// Waiting of all its threads together.
     pub waiting: f64,
-    /// The part of `busy` in which the cyclic garbage collector was at work.
+    /// The part of `busy` in which the cyclic garbage collector ran.
     pub collecting: f64,
     first: Option<(Nanos, u64)>,
     last: Option<(Nanos, u64)>,
@@ -39,16 +43,16 @@ pub struct GilProfile {
     early_waits: VecDeque<WaitChance>,
 }
 
-/// A look that late slices may still add to.
+/// A sample that late slices may still add to.
 #[derive(Clone, Copy, Debug)]
 struct RecentSample {
     begin: u64,
     end: u64,
-    /// The chance that nobody waited then.
+    /// The chance that no thread waited then.
     uncontended: f64,
 }
 
-/// The chance that one thread waited, over a stretch.
+/// The chance that one thread waited between `begin` and `end`.
 #[derive(Clone, Copy, Debug)]
 struct WaitChance {
     begin: u64,
@@ -57,7 +61,7 @@ struct WaitChance {
 }
 
 impl GilProfile {
-    /// A GIL not looked at yet.
+    /// A GIL without samples.
     pub(super) fn new(id: GilId) -> GilProfile {
         GilProfile {
             id,
@@ -74,14 +78,15 @@ impl GilProfile {
         }
     }
 
-    /// Changes of the holder per second, by CPython's own count. `None` where it cannot be read, or ran backwards.
+    /// GIL switches per second, by CPython's own count. `None` where the count cannot be read, or
+    /// decreased.
     pub fn switches_per_s(&self) -> Option<f64> {
         let ((t0, n0), (t1, n1)) = (self.first?, self.last?);
         let seconds = t1.saturating_since(t0).as_secs_f64();
         (seconds > 0.0 && n1 >= n0).then(|| (n1 - n0) as f64 / seconds)
     }
 
-    /// Adds a look.
+    /// Adds a sample.
     pub(super) fn add_sample(&mut self, sample: &GilSample) {
         let span = sample.span.as_nanos();
         self.samples += 1;
@@ -117,7 +122,7 @@ impl GilProfile {
         }
     }
 
-    /// Gives slices that came before their look to the look that has just come.
+    /// Applies slices that arrived before their sample to the newest sample.
     fn apply_early_waits(&mut self, newest: u64) {
         for _ in 0..self.early_waits.len() {
             let Some(wait) = self.early_waits.pop_front() else { return };
@@ -130,7 +135,7 @@ impl GilProfile {
         }
     }
 
-    /// Gives a slice to every look that it covers.
+    /// Applies a slice to every sample that it covers.
     fn apply_wait(&mut self, wait: WaitChance) {
         let from = self.recent.partition_point(|r| r.end <= wait.begin);
         for sample in self.recent.iter_mut().skip(from).take_while(|r| r.begin < wait.end) {
@@ -140,7 +145,7 @@ impl GilProfile {
 }
 
 impl RecentSample {
-    /// Lowers the chance that nobody waited; returns the contended time that this adds.
+    /// Lowers the chance that no thread waited. Returns the contended time that this adds.
     fn apply(&mut self, wait: &WaitChance) -> f64 {
         let overlap = wait.end.min(self.end).saturating_sub(wait.begin.max(self.begin)) as f64;
         let span = (self.end - self.begin) as f64;
@@ -164,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_looks_and_exact_switches() {
+    fn identified_waiters_and_exact_switches() {
         let mut gil = GilProfile::new(GilId(0));
         (1..=1001).for_each(|ms| gil.add_sample(&sample(ms, u32::from(ms > 501), Some(7 + ms / 5))));
         assert!((gil.busy / gil.observed - 0.5).abs() < 0.01);
@@ -173,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_that_are_missing_or_run_backwards_are_unknown() {
+    fn missing_or_decreasing_switch_counts_are_unknown() {
         let mut gil = GilProfile::new(GilId(0));
         gil.add_sample(&sample(1, 0, None));
         assert_eq!(gil.switches_per_s(), None);
@@ -183,11 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn late_waiting_adds_where_no_plain_waiter_was_seen_and_only_there() {
+    fn late_waiting_counts_only_where_no_waiter_was_identified() {
         let mut gil = GilProfile::new(GilId(0));
         (1..=10).for_each(|ms| gil.add_sample(&sample(ms, u32::from(ms > 5), None)));
         assert_eq!(gil.contended, 5e6);
-        // Two threads, half of looks 1 to 5 each: three quarters of that time somebody waited.
+        // Two threads each wait in half of samples 1 to 5: at least one waits in three quarters of
+        // that time.
         for _ in 0..2 {
             (1..=10).for_each(|ms| gil.add_wait(Nanos::from_millis(ms), 0.5e6, 1e6));
         }
@@ -196,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_may_come_before_its_look() {
+    fn a_slice_may_arrive_before_its_sample() {
         let mut gil = GilProfile::new(GilId(0));
         gil.add_sample(&sample(1, 0, None));
         gil.add_wait(Nanos::from_millis(3), 2e6, 2e6);

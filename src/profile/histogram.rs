@@ -1,22 +1,23 @@
-//! Lengths of runs in logarithmic buckets: eight per doubling, so that a quantile is within 5 % of the truth at any scale.
+//! Durations in logarithmic buckets, eight per doubling, so that a quantile is within 5 % of the
+//! true value at any scale.
 
 use serde::{Deserialize, Serialize};
 
-/// Where the buckets begin, in nanoseconds.
+/// The lower bound of the first bucket, in nanoseconds; shorter durations share bucket 0.
 const FIRST: f64 = 1_000.0;
 /// Buckets per doubling.
 const PER_OCTAVE: f64 = 8.0;
-/// The last bucket takes all that is longer: about an hour.
+/// The last bucket, which takes everything longer than about an hour.
 const LAST: usize = 256;
 
-/// More than this was never counted, nor is so long: what a file says must not overflow when it is added up.
+/// Bounds on what a file may claim, so that sums cannot overflow. No capture reaches them.
 const MAX_COUNTED: u64 = 1 << 48;
 const MAX_NANOS: f64 = 1e20;
 
-/// How much wider a bucket's end is than its middle: a quantile may be off by this factor.
+/// The ratio of a bucket's end to its middle: a quantile may be off by this factor.
 pub const QUANTILE_ERROR: f64 = 1.0443;
 
-/// Counts of lengths of time.
+/// Counts of durations.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     counts: Vec<u64>,
@@ -26,7 +27,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts one length, in nanoseconds.
+    /// Counts one duration, in nanoseconds.
     pub fn record(&mut self, nanos: f64) {
         let bucket = if nanos < FIRST { 0 } else { 1 + ((nanos / FIRST).log2() * PER_OCTAVE) as usize }.min(LAST);
         if self.counts.len() <= bucket {
@@ -38,7 +39,7 @@ impl Histogram {
         self.sum += nanos;
     }
 
-    /// Adds the counts of another.
+    /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Histogram) {
         if self.counts.len() < other.counts.len() {
             self.counts.resize(other.counts.len(), 0);
@@ -51,29 +52,30 @@ impl Histogram {
         self.sum += other.sum;
     }
 
-    /// Whether it can be one: it may come from a file.
+    /// Whether the fields are consistent and within bounds: a histogram may come from a file.
     pub fn is_sound(&self) -> bool {
         let counted = self.counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
         let times = [self.max, self.sum].iter().all(|nanos| (0.0..=MAX_NANOS).contains(nanos));
         self.counts.len() <= LAST + 1 && counted == Some(self.count) && self.count < MAX_COUNTED && times
     }
 
-    /// How many were counted.
+    /// The number of durations counted.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The mean, in nanoseconds, exact; `None` when nothing was counted.
+    /// The exact mean, in nanoseconds; `None` when nothing was counted.
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum / self.count as f64)
     }
 
-    /// The longest, in nanoseconds, exact.
+    /// The exact maximum, in nanoseconds.
     pub fn max(&self) -> f64 {
         self.max
     }
 
-    /// The length that a share `q` of all do not pass, in nanoseconds; `None` when nothing was counted.
+    /// The duration that a share `q` of all durations does not exceed, in nanoseconds; `None` when
+    /// nothing was counted.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let rank = ((self.count as f64 * q).ceil() as u64).max(1);
         let mut seen = 0;
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_within_a_bucket() {
+    fn quantiles_are_within_one_bucket() {
         let mut h = Histogram::default();
         assert_eq!((h.quantile(0.5), h.mean()), (None, None));
         (1..=1000).for_each(|ms| h.record(f64::from(ms) * 1e6));
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn merging_is_recording_both() {
+    fn merging_equals_recording_both() {
         let (mut a, mut b, mut both) = (Histogram::default(), Histogram::default(), Histogram::default());
         for n in [0.0, 5e3, 5e6] {
             a.record(n);

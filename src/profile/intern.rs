@@ -1,12 +1,15 @@
-//! The fast path of interning: the same `Arc` met again is known by its address, without looking at what it holds.
+//! The fast path of interning: an `Arc` that was interned before is found by its address, and its
+//! contents are not hashed again.
 //!
-//! The cache keeps the `Arc` alive, since a freed address is soon another object's. It is emptied when full: capture may make a
-//! new `Arc` per look, and those must not pile up here.
+//! The cache keeps the `Arc` alive, because a freed address may soon belong to another object. The
+//! cache is emptied when it is full: capture may make a new `Arc` per sample, and those must not
+//! accumulate here.
 
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// How many addresses are remembered, and how much their objects may weigh together: a program that recurses has stacks of a thousand frames.
+/// Bounds on the number of cached addresses and on the total weight of their objects: the stacks of
+/// a recursive program have a thousand frames each.
 const MAX_ENTRIES: usize = 1 << 14;
 const MAX_WEIGHT: usize = 1 << 19;
 
@@ -24,12 +27,12 @@ impl<T> Default for PointerCache<T> {
 }
 
 impl<T> PointerCache<T> {
-    /// The number given to this very object.
+    /// The number of the object at this address.
     pub(super) fn get(&self, object: &Arc<T>) -> Option<u32> {
         self.known.get(&address(object)).map(|&(_, number)| number)
     }
 
-    /// Remembers the number of this object, which holds so many others.
+    /// Caches the number of an object. `weight` is the number of objects that it contains.
     pub(super) fn put(&mut self, object: &Arc<T>, number: u32, weight: usize) {
         if self.known.len() >= MAX_ENTRIES || self.weight + weight > MAX_WEIGHT {
             self.known.clear();
@@ -49,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_alive_is_bounded_in_number_and_weight() {
+    fn cached_objects_are_bounded_in_number_and_weight() {
         for weight in [1, 1000] {
             let mut cache = PointerCache::default();
             let objects: Vec<Arc<u32>> = (0..2 * MAX_ENTRIES as u32).map(Arc::new).collect();

@@ -1,8 +1,11 @@
-//! What was captured, as numbers with definitions: a [`ProfileBuilder`] takes what the capture side judged and becomes a [`Profile`].
+//! What was captured, as figures with definitions: a [`ProfileBuilder`] receives what the capture
+//! side emits and becomes a [`Profile`].
 //!
-//! Everything is bounded, because a profile runs for as long as its user likes beside a program that may start a thread per
-//! request: strings, functions, stacks, threads, pairs of blame and blocks of time each have a named maximum, what is beyond goes
-//! to a row of its own ("other …") and is counted in [`Losses`], so that sums stay right. No judgement is made here.
+//! Everything is bounded, because a profile may run for days beside a program that starts a thread
+//! per request. Strings, functions, stacks, threads, pairs of blame and blocks of time each have a
+//! named maximum. What exceeds a maximum goes to a row of its own ("other …") and is counted in
+//! [`Losses`], so that sums stay right. This layer draws no conclusions: those are for
+//! [`analysis`](crate::analysis).
 
 mod blame;
 mod blocks;
@@ -31,26 +34,26 @@ pub use threads::{Measured, ThreadProfile};
 use crate::sample::{CaptureStats, Function, Stack, StateTimes, TargetInfo};
 use std::sync::Arc;
 
-/// One window of one process, as numbers.
+/// One window of one process, as figures.
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// The process.
     pub target: TargetInfo,
-    /// The measuring.
+    /// The capture statistics.
     pub window: CaptureStats,
-    /// Every thread, in the order in which they were met.
+    /// Every thread, in the order of first appearance.
     pub threads: Vec<ThreadProfile>,
     /// Every GIL, by number.
     pub gils: Vec<GilProfile>,
-    /// The window cut into stretches of equal length, for resampling; the last may be shorter.
+    /// The window cut into blocks of equal length, for resampling; the last may be shorter.
     pub blocks: Vec<Block>,
     /// Time per thread and stack. Sorted by thread, then stack.
     pub stack_times: Vec<StackTime>,
-    /// Who waited behind whom, most first.
+    /// Which function waited while which held the GIL, longest waiting first.
     pub blame: Vec<BlameRow>,
     /// The same by thread and whole stacks. Sorted by thread, then stacks.
     waited_on: Vec<WaitedOnRow>,
-    /// What did not fit or made no sense.
+    /// What did not fit or was invalid.
     pub losses: Losses,
     functions: Vec<Arc<Function>>,
     stacks: Vec<Arc<Stack>>,
@@ -68,17 +71,18 @@ pub struct Losses {
     pub threads: u64,
     /// Waits whose pair of functions did not fit.
     pub blame: u64,
-    /// Slices with parts that are no time at all (negative, infinite, not a number).
+    /// Slices with invalid parts: negative, infinite or not a number.
     pub invalid: u64,
 }
 
 impl Profile {
-    /// Seconds of wall time that the window covers: as the capture side says, else from the first to the last slice.
+    /// Seconds of wall time that the window covers: as the capture statistics say, else from the
+    /// first slice to the last.
     pub fn seconds(&self) -> f64 {
         if self.window.seconds > 1e-6 {
             self.window.seconds
         } else {
-            // The sum of nothing is -0.0.
+            // The sum of an empty iterator is -0.0.
             self.blocks.iter().map(|b| b.nanos).sum::<f64>() / 1e9 + 0.0
         }
     }
@@ -93,17 +97,17 @@ impl Profile {
         &self.stacks[id.index().min(self.stacks.len() - 1)]
     }
 
-    /// The innermost function of a stack; [`NO_PYTHON`] for an empty one.
+    /// The leaf function of a stack; [`NO_PYTHON`] for an empty one.
     pub fn leaf(&self, id: StackId) -> FunctionId {
         self.leaves.get(id.index()).copied().unwrap_or(NO_PYTHON)
     }
 
-    /// Every thread's stacks with their time, in nanoseconds per state: what flame graphs are made of.
+    /// Every thread's stacks with their nanoseconds per state: the data of flame graphs.
     pub fn stacks(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, &StateTimes)> {
         self.stack_times.iter().filter_map(|w| Some((self.threads.get(w.thread)?, self.stack(w.stack).as_ref(), &w.times)))
     }
 
-    /// Every thread's waiting by the stack that waited and the one that held, in nanoseconds.
+    /// Every thread's waiting by the waiting stack and the holder's stack, in nanoseconds.
     pub fn waited_on(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, Option<&Stack>, f64)> {
         let stack = |id| self.stack(id).as_ref();
         self.waited_on
@@ -112,10 +116,11 @@ impl Profile {
     }
 }
 
-/// The largest time that a part of a slice may have, in nanoseconds: three years. More is a mistake, and would swallow every sum.
+/// The longest valid part of a slice, in nanoseconds: three years. A longer one is an error and
+/// would swamp every sum.
 const MAX_PART_NANOS: f64 = 1e17;
 
-/// A split with only times in it, and whether anything had to go.
+/// `times` without its invalid parts, and whether there were any.
 fn sanitize(times: &StateTimes) -> (StateTimes, bool) {
     let mut clean = StateTimes::default();
     let mut lost = false;

@@ -1,6 +1,7 @@
-//! Stacks by number, and the time each thread spent on each.
+//! Stacks by number, and the time that each thread spent on each.
 //!
-//! A stack is looked up as the list of its functions' numbers and lines: no string is hashed for a stack that is met again in a new `Arc`.
+//! The key of a stack is the list of its functions' numbers and lines. No string is hashed for a
+//! known stack that arrives in a new `Arc`.
 
 use super::functions::{FunctionId, Functions, NO_PYTHON, OTHER_FUNCTIONS};
 use super::intern::PointerCache;
@@ -10,11 +11,11 @@ use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// How many different stacks are kept.
+/// The largest number of stacks.
 const MAX_STACKS: usize = 1 << 16;
-/// How many frames they may have together: the worst case in memory is about 24 bytes for each.
+/// The largest number of frames in all stacks together; at worst each takes about 24 bytes.
 const MAX_FRAMES: usize = 1 << 21;
-/// How many pairs of thread and stack are kept.
+/// The largest number of pairs of thread and stack.
 const MAX_STACK_TIMES: usize = 1 << 17;
 
 /// A stack's number within one profile.
@@ -43,7 +44,7 @@ pub struct StackTime {
 
 type StackKey = (Box<[(FunctionId, u32)]>, StackStatus);
 
-/// The stacks met so far.
+/// The stacks seen so far.
 #[derive(Debug)]
 pub(super) struct Stacks {
     by_pointer: PointerCache<Stack>,
@@ -55,7 +56,7 @@ pub(super) struct Stacks {
 }
 
 impl Stacks {
-    /// None but the one that stands for all that will not fit.
+    /// A table with only the stack that stands for others.
     pub(super) fn new(functions: &Functions) -> Stacks {
         let other = Frame { function: Arc::clone(functions.get(OTHER_FUNCTIONS)), line: 0 };
         Stacks {
@@ -68,7 +69,7 @@ impl Stacks {
         }
     }
 
-    /// The number of a stack and its innermost function.
+    /// The number of a stack, and its leaf function.
     pub(super) fn intern(&mut self, stack: &Arc<Stack>, functions: &mut Functions, losses: &mut Losses) -> (StackId, FunctionId) {
         let id = match self.by_pointer.get(stack) {
             Some(number) => StackId(number),
@@ -96,7 +97,8 @@ impl Stacks {
             return OTHER_STACKS;
         }
         let id = StackId(self.list.len() as u32);
-        // Made anew from the functions kept, so that the target's many copies of one name are not kept alive by its stacks.
+        // Built from the interned functions, so that the stack does not keep the target's many
+        // copies of one name alive.
         let frames = key.0.iter().map(|&(f, line)| Frame { function: Arc::clone(functions.get(f)), line }).collect();
         self.list.push(Arc::new(Stack { frames, status: stack.status }));
         self.leaves.push(key.0.last().map_or(NO_PYTHON, |&(leaf, _)| leaf));
@@ -113,7 +115,7 @@ impl Stacks {
         self.stack_times.entry((thread, stack)).or_default().merge(times);
     }
 
-    /// Stacks and leaves by number, and the times in a fixed order.
+    /// Stacks by number, leaf functions by stack, and the times sorted by thread and stack.
     pub(super) fn finish(self) -> (Vec<Arc<Stack>>, Vec<FunctionId>, Vec<StackTime>) {
         let mut stack_times: Vec<StackTime> =
             self.stack_times.into_iter().map(|((thread, stack), times)| StackTime { thread, stack, times }).collect();
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn stacks_are_told_apart_by_content() {
+    fn stacks_are_distinguished_by_content() {
         let (mut functions, mut losses) = (Functions::default(), Losses::default());
         let mut stacks = Stacks::new(&functions);
         let mut number = |s: &Arc<Stack>| stacks.intern(s, &mut functions, &mut losses).0;

@@ -1,7 +1,8 @@
 //! One thread's totals, and its runs of holding and waiting.
 //!
-//! A run is what consecutive slices tell: a slice split by conservation counts whole for its largest part. What is shorter than the
-//! distance between two looks is not seen, so counts are floors and lengths are estimates.
+//! A run is a series of consecutive slices in one state. A slice divided by conservation counts
+//! whole as its largest part. A run shorter than the distance between two samples may be missed, so
+//! counts are floors and lengths are estimates.
 
 use super::histogram::Histogram;
 use crate::sample::{Evidence, IntervalKind, State, StateTimes, ThreadInfo, ThreadTotals};
@@ -9,21 +10,22 @@ use crate::sample::{Evidence, IntervalKind, State, StateTimes, ThreadInfo, Threa
 /// One thread over the window.
 #[derive(Clone, Debug)]
 pub struct ThreadProfile {
-    /// Who it is.
+    /// Its identity.
     pub info: ThreadInfo,
     /// Nanoseconds per state.
     pub times: StateTimes,
-    /// The kernel's totals; `None` when the thread was still running at the last word of it.
+    /// The kernel's totals; `None` when the thread's end was not captured.
     pub totals: Option<ThreadTotals>,
-    /// Uninterrupted holds: runs of looks, or measured ones (see `measured`).
+    /// Uninterrupted holds: estimated from samples, or measured (see `measured`).
     pub hold_runs: Histogram,
     /// Uninterrupted waits, likewise.
     pub wait_runs: Histogram,
-    /// How often it was seen to have got the GIL: a floor.
+    /// How often samples saw the thread acquire the GIL: a floor.
     pub acquisitions: u64,
-    /// How often it was seen to go from the GIL, or from waiting for it, to something else: a floor.
+    /// How often samples saw the thread go from holding the GIL, or waiting for it, to another
+    /// state: a floor.
     pub gil_exits: u64,
-    /// Exact mode: how often it waited for the GIL.
+    /// Exact mode: how often the thread waited for the GIL.
     pub waits: Option<u64>,
     /// Exact mode: which of the histograms hold measured lengths instead of estimates.
     pub measured: Measured,
@@ -35,13 +37,14 @@ pub struct ThreadProfile {
 /// Which lengths were measured by kernel events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// Those of waits.
+    /// Lengths of waits.
     pub waits: bool,
-    /// Those of holds. Only holds that followed a wait and ended while somebody waited can be measured.
+    /// Lengths of holds. A hold can be measured only if it followed a wait and ended while another
+    /// thread waited.
     pub holds: bool,
 }
 
-/// What a run is made of.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RunKind {
     Hold,
@@ -50,7 +53,7 @@ enum RunKind {
 }
 
 impl ThreadProfile {
-    /// A thread without any time yet.
+    /// A thread without time.
     pub(super) fn new(info: ThreadInfo) -> ThreadProfile {
         ThreadProfile {
             info,
@@ -73,7 +76,8 @@ impl ThreadProfile {
         self.times.merge(times);
     }
 
-    /// Adds a slice to the runs. Not for the row that stands for many threads: theirs do not follow one another.
+    /// Adds a slice to the runs. Not for the row that stands for many threads: its slices do not
+    /// follow one another.
     pub(super) fn extend_run(&mut self, times: &StateTimes, evidence: Evidence) {
         let kind = dominant(times);
         match &mut self.run {
@@ -85,18 +89,20 @@ impl ThreadProfile {
         }
     }
 
-    /// A run ends and another begins.
+    /// Counts the change from one run to the next.
     fn begin_run(&mut self, before: Option<(RunKind, f64)>, now: RunKind, evidence: Evidence) {
         self.record(before);
-        // A thread that waited and is then plainly somewhere else has held in between, too briefly to be seen. A split by
-        // conservation is not plain enough: it may cut one wait in two.
-        let passed = before.is_some_and(|(kind, _)| kind == RunKind::Wait) && now == RunKind::Other && evidence != Evidence::Conservation;
-        if before.is_some() && now == RunKind::Hold || passed {
+        // A thread that waited and is then in another state must have held in between, for less
+        // than a sample. Time divided by conservation is no evidence of that: it may cut one wait
+        // in two.
+        let unseen_hold =
+            before.is_some_and(|(kind, _)| kind == RunKind::Wait) && now == RunKind::Other && evidence != Evidence::Conservation;
+        if before.is_some() && now == RunKind::Hold || unseen_hold {
             self.acquisitions += 1;
         }
     }
 
-    /// The holds and the waits that have ended since this was last asked; `None` when there are none.
+    /// The holds and waits that ended since the last call; `None` when there are none.
     pub(super) fn take_runs(&mut self) -> Option<(Histogram, Histogram)> {
         let ended = self.hold_runs.count() + self.wait_runs.count() > 0;
         ended.then(|| (std::mem::take(&mut self.hold_runs), std::mem::take(&mut self.wait_runs)))
@@ -111,17 +117,19 @@ impl ThreadProfile {
         }
     }
 
-    /// Adds a measured stretch.
+    /// Adds an interval measured from kernel events.
     pub(super) fn record_interval(&mut self, kind: IntervalKind, nanos: f64) {
         match kind {
             IntervalKind::Wait => self.exact_waits.record(nanos),
             IntervalKind::Hold => self.exact_holds.record(nanos),
-            // Its time is in the slices; it is not a wait of its own, since nothing was taken.
+            // The slices already hold its time. It is not a wait of its own, since no `take_gil`
+            // followed.
             IntervalKind::ForcedSwitch => {}
         }
     }
 
-    /// The window ends: the run under way counts with the length it has. In exact mode measured lengths stand in for runs.
+    /// Closes the window: the unfinished run counts with its length so far. In exact mode measured
+    /// lengths replace the estimates.
     pub(super) fn close(&mut self, exact: bool) {
         let run = self.run.take();
         self.record(run);
@@ -179,13 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_ends_elsewhere_was_an_acquisition_unless_doubtful() {
+    fn a_wait_that_ends_in_another_state_counts_an_acquisition() {
         assert_eq!(run("IIWWIIWWII").acquisitions, 2);
         assert_eq!(run("IIWWnnWWnn").acquisitions, 0);
     }
 
     #[test]
-    fn measured_lengths_stand_in_for_runs() {
+    fn measured_lengths_replace_runs() {
         for (exact, holds) in [(false, false), (true, false), (true, true)] {
             let mut t = run("HHWWWWHIII");
             t.record_interval(IntervalKind::Wait, 3.5e6);
@@ -201,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_run_under_way_at_the_end_counts() {
+    fn the_unfinished_run_counts() {
         assert_eq!(run("IWWWWW").wait_runs.max(), 5e6);
     }
 }

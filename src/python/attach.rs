@@ -1,4 +1,4 @@
-//! From a pid to an interpreter that can be read: where its runtime is, and by which layout.
+//! From a process id to an interpreter that can be read: where its runtime is, and by which layout.
 
 use super::binary::{self, Libc, Located};
 use super::layout::debug_offsets::{layout_from_target, READ_LEN};
@@ -12,7 +12,7 @@ use crate::process::memory::Memory;
 /// The newest version that gilprof knows, for messages.
 const NEWEST: Minor = Minor(3, 15);
 
-/// An interpreter, ready to be read.
+/// A Python process, ready to be read.
 #[derive(Clone, Debug)]
 pub struct PythonProcess {
     /// The process.
@@ -23,23 +23,23 @@ pub struct PythonProcess {
     pub machine: Machine,
     /// Such as `3.11.7`.
     pub version: String,
-    /// Built without the GIL; whether it is off is in the GIL's own memory.
+    /// Whether the build is free-threaded. Whether the GIL is off is in the GIL's own memory.
     pub free_threaded: bool,
-    /// Where everything is.
+    /// Where each field is.
     pub layout: Layout,
 }
 
-/// What a pid turned out to be.
+/// What kind of process was found.
 #[derive(Clone, Debug)]
 pub enum Attached {
     /// 3.7 and later.
     Python(Box<PythonProcess>),
-    /// 2.7 and 3.3 - 3.6, which only py-spy reads: the version.
+    /// 2.7 or 3.3 - 3.6, which only py-spy reads: the version.
     Legacy(String),
 }
 
 impl PythonProcess {
-    /// Finds the interpreter of a process. [`Error::NotReady`] while it has not been initialised.
+    /// Finds the interpreter of a process. [`Error::NotReady`] until it is initialised.
     pub fn open(pid: Pid) -> Result<PythonProcess> {
         match attach(pid)? {
             Attached::Python(python) => Ok(*python),
@@ -47,7 +47,7 @@ impl PythonProcess {
         }
     }
 
-    /// The interpreter of this version whose `_PyRuntime` is known already.
+    /// The interpreter of this version, when the address of `_PyRuntime` is known.
     pub fn from_runtime(
         pid: Pid,
         mem: &dyn Memory,
@@ -65,23 +65,24 @@ impl PythonProcess {
                 if bytes.iter().all(|&b| b == 0) {
                     return Err(Error::NotReady { pid, why: starting(pid) });
                 }
-                let (layout, facts) = layout_from_target(&bytes).map_err(|e| unsupported(e.to_string()))?;
-                (layout, facts.free_threaded)
+                let (layout, build) = layout_from_target(&bytes).map_err(|e| unsupported(e.to_string()))?;
+                (layout, build.free_threaded)
             }
-            None => return Err(unsupported(format!("it knows 3.7 to {}.{}; look for a newer gilprof", NEWEST.0, NEWEST.1))),
+            None => return Err(unsupported(format!("it knows 3.7 to {}.{}; check for a newer gilprof", NEWEST.0, NEWEST.1))),
         };
         Ok(PythonProcess { pid, runtime, machine, version, free_threaded, layout: layout.for_machine(machine) })
     }
 
-    /// Whether there is an interpreter: not before start-up, not after finalization.
+    /// Whether an interpreter exists: not before start-up, not after finalization.
     pub fn has_interpreter(&self, mem: &dyn Memory) -> bool {
         let head = self.runtime.offset(self.layout.runtime.interpreters_head.offset() as u64);
-        // While a library is being mapped, other parts of its file are where its data will be: an address that leads nowhere.
+        // While a library is being mapped, its data pages still show other parts of the file, so
+        // the address read there may be invalid.
         let is_readable = |at: Addr| !at.is_null() && mem.read_ptr(at.offset(self.layout.interpreter.threads_head.offset() as u64)).is_ok();
         mem.read_ptr(head).is_ok_and(is_readable)
     }
 
-    /// [`Error::NotReady`] when there is no interpreter, saying whether there was one.
+    /// [`Error::NotReady`] when no interpreter exists; the message says whether one existed before.
     pub fn ensure_ready(&self) -> Result<()> {
         let (pid, mem) = (self.pid, LiveMemory::new(self.pid));
         if self.has_interpreter(&mem) {
@@ -90,8 +91,9 @@ impl PythonProcess {
         Err(Error::NotReady { pid, why: if self.had_interpreter(&mem) { ending(pid) } else { starting(pid) } })
     }
 
-    /// Whether there ever was one. In 3.7 - 3.15 `interpreters.next_id` stands right after `interpreters.main`: it is 0 or -1 before the first
-    /// interpreter, counts up with each, and outlives finalization.
+    /// Whether an interpreter ever existed. In 3.7 - 3.15 `interpreters.next_id` follows
+    /// `interpreters.main`: it is 0 or -1 before the first interpreter, counts up with each, and
+    /// outlives finalization.
     fn had_interpreter(&self, mem: &dyn Memory) -> bool {
         let next_id = self.runtime.offset(self.layout.runtime.interpreters_main.offset() as u64 + 8);
         mem.read_u64(next_id).is_ok_and(|id| id.cast_signed() > 0)
@@ -104,11 +106,11 @@ fn starting(pid: Pid) -> String {
 
 fn ending(pid: Pid) -> String {
     format!(
-        "it has ended its interpreter, but not itself: an exit handler or a library's thread keeps it\n  see what it is doing: strace -fp {pid}"
+        "it has ended its interpreter, but not itself: an exit handler or a library's thread keeps it running\n  see what it is doing: strace -fp {pid}"
     )
 }
 
-/// Finds out what a process is; an error when it is a Python without an interpreter.
+/// Identifies a process. A Python process without an interpreter is an error.
 pub fn attach(pid: Pid) -> Result<Attached> {
     let found = identify(pid)?;
     if let Attached::Python(python) = &found {
@@ -117,8 +119,8 @@ pub fn attach(pid: Pid) -> Result<Attached> {
     Ok(found)
 }
 
-/// Finds out what a process is, whether or not it has created its interpreter. Searching files takes milliseconds; asking what was found
-/// whether it is [`ready`](PythonProcess::ensure_ready) takes microseconds.
+/// Identifies a process, whether or not it has created its interpreter. Searching its files takes
+/// milliseconds; [`PythonProcess::ensure_ready`] on the result takes microseconds.
 pub fn identify(pid: Pid) -> Result<Attached> {
     let mem = LiveMemory::new(pid);
     let found = match binary::locate(pid, &mem)? {
@@ -134,14 +136,15 @@ pub fn identify(pid: Pid) -> Result<Attached> {
         .map(|python| Attached::Python(Box::new(python)))
 }
 
-/// The patch level of a version; one that moved nothing where it could not be read.
+/// The patch level of a version, or `u8::MAX` where it cannot be read, which selects the table of
+/// no later release moved a field.
 fn patch(version: &str) -> u8 {
     let digits = version.split('.').nth(2).map(|p| p.chars().take_while(char::is_ascii_digit).collect::<String>());
     digits.and_then(|d| d.parse().ok()).unwrap_or(u8::MAX)
 }
 
 fn too_old(pid: Pid, version: String) -> Error {
-    Error::UnsupportedVersion { pid, version, why: "only holder and stacks can be had of it".into() }
+    Error::UnsupportedVersion { pid, version, why: "gilprof can read only its GIL holder and stacks, through py-spy".into() }
 }
 
 #[cfg(test)]
@@ -150,7 +153,7 @@ mod tests {
     use crate::process::replay::ReplayMemory;
 
     #[test]
-    fn a_pointer_that_leads_nowhere_is_no_interpreter() {
+    fn an_invalid_pointer_is_not_an_interpreter() {
         let (runtime, interpreter) = (Addr(0x10_000), Addr(0x20_000));
         let mut mem = ReplayMemory::new();
         mem.map(runtime, vec![0; 0x1000]);

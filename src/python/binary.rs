@@ -1,7 +1,9 @@
-//! Finds the interpreter in a process: which of its images it is, where `_PyRuntime` stands, which version.
+//! Finds the interpreter in a process: which of the mapped images holds it, the address of
+//! `_PyRuntime`, the version.
 //!
-//! It may be the executable (static builds, embedding programs, under any name) or a library, stripped or not, deleted or in another
-//! root. Likely files are tried first; only if none of them is it are all others, and last the unexported symbols.
+//! The image may be the executable (static builds, embedding programs, under any name) or a
+//! library, stripped or not, deleted or in another root. Likely files are tried first, then all
+//! others, and last the unexported symbols of the likely files.
 
 use super::diagnose;
 use super::layout::Minor;
@@ -13,12 +15,12 @@ use crate::process::mapped_file;
 use crate::process::maps::{Mapping, Maps};
 use crate::process::memory::Memory;
 
-/// Files of a process that are looked at.
+/// The largest number of a process's files that are examined.
 const MAX_MODULES: usize = 4096;
-/// Names that are looked up together; `SYMBOLS[0]` is the one that counts.
+/// Symbols that are searched in one pass; `SYMBOLS[0]` decides.
 const SYMBOLS: [&str; 4] = ["_PyRuntime", "Py_Version", "_PyThreadState_Current", "Py_GetVersion"];
 
-/// The C library of the target. It decides where a waiter for the GIL sleeps.
+/// The C library of the target. It decides where a thread that waits for the GIL sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Libc {
     /// GNU.
@@ -42,20 +44,21 @@ pub struct LocatedPython {
     pub version: String,
     /// The file that holds the interpreter, as the target names it: the executable or a library.
     pub path: String,
-    /// The difference between that file's addresses and the process's.
+    /// The offset from that file's addresses to the process's addresses.
     pub bias: u64,
-    /// Built without the GIL. Whether the GIL is switched on is in the GIL's own memory.
+    /// Whether the build is free-threaded. Whether the GIL is switched on is in the GIL's own
+    /// memory.
     pub free_threaded: Option<bool>,
     /// The C library.
     pub libc: Libc,
 }
 
-/// What was found.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Located {
     /// 3.7 and later.
     Python(LocatedPython),
-    /// 2.7, 3.3 - 3.6: for py-spy.
+    /// 2.7 or 3.3 - 3.6: for py-spy.
     Legacy {
         /// Such as `2.7.18`.
         version: String,
@@ -66,7 +69,7 @@ pub enum Located {
     },
 }
 
-/// An image that looks like an interpreter.
+/// An image that may be an interpreter.
 struct Candidate {
     path: String,
     bias: u64,
@@ -74,12 +77,14 @@ struct Candidate {
     runtime: Option<Addr>,
     published: Option<Published>,
     version: Option<Version>,
-    /// Its runtime has been started. A library that is linked in but not used, or whose variables were copied into the executable, has not.
+    /// Whether its runtime has been started. The runtime of a library that is linked in but not
+    /// used, or whose variables were copied into the executable, has not.
     live: bool,
 }
 
 impl Candidate {
-    /// An executable into which the linker copied `_PyRuntime` has the variable, but the library has the banner with the patch level.
+    /// Completes the version: an executable into which the linker copied `_PyRuntime` has the
+    /// variable, but the library has the banner with the patch level.
     fn complete(&mut self, others: impl Iterator<Item = Candidate>) {
         let known = self.version.clone();
         let fits = |other: &Version| other.is_full() && known.as_ref().is_none_or(|known| known.minor == other.minor);
@@ -124,7 +129,7 @@ pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
 
 fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
     let Some(version) = found.version else {
-        let why = format!("{} says nowhere which version it is", found.path);
+        let why = format!("{} does not contain its version", found.path);
         return Err(Error::UnsupportedVersion { pid, version: "of an unknown version".to_owned(), why });
     };
     match (version::support(version), found.runtime, found.machine) {
@@ -135,13 +140,13 @@ fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
             version: version.text,
             path: found.path,
             bias: found.bias,
-            // Free-threaded builds begin with 3.13, which publishes it.
+            // Free-threaded builds begin with 3.13, and 3.13 publishes the fact.
             free_threaded: Some(found.published.is_some_and(|published| published.free_threaded)),
             libc,
         })),
         (VersionSupport::Legacy(version), ..) => Ok(Located::Legacy { version: version.text, path: found.path, libc }),
         (VersionSupport::Readable(version), Some(_), None) => {
-            let why = format!("{} is for another machine than x86-64 or aarch64, the two that gilprof knows", found.path);
+            let why = format!("{} is for a machine other than x86-64 and aarch64, the two that gilprof supports", found.path);
             Err(Error::UnsupportedVersion { pid, version: version.text, why })
         }
         (VersionSupport::Readable(version), None, _) => {
@@ -167,11 +172,12 @@ fn libc_of(maps: &Maps) -> Libc {
 }
 
 impl<'a> Search<'a> {
-    /// The mapped images, by their first mappings: those that are likely to be the interpreter, and all others.
+    /// The first mapping of each image: images that are likely to hold the interpreter, and all
+    /// others.
     fn modules(&self) -> (Vec<&'a Mapping>, Vec<&'a Mapping>) {
         let mut all: Vec<&Mapping> = Vec::new();
         for mapping in self.maps.mappings.iter().filter(|mapping| mapping.file().is_some()) {
-            // Mappings of one file stand together as a rule, so the last ones are compared first.
+            // Mappings of one file are usually adjacent, so the latest files are compared first.
             let known = all.iter().rev().any(|first| first.same_file(mapping));
             if !known && all.len() < MAX_MODULES {
                 all.push(mapping);
@@ -184,7 +190,7 @@ impl<'a> Search<'a> {
         (exe.into_iter().chain(named).collect(), others)
     }
 
-    /// Looks at one image, from its file or, where there is none that fits, from memory.
+    /// Examines one image, in its file or, where no file fits, in memory.
     fn inspect(&self, first: &Mapping, depth: Depth) -> std::result::Result<Option<Candidate>, ElfError> {
         let mappings: Vec<&Mapping> = self.maps.of_file(first).collect();
         let mut error = ElfError::Malformed;
@@ -224,14 +230,16 @@ impl<'a> Search<'a> {
         let version = version.or_else(|| version::detect(self.mem, image, bias, *constant, &self.names(first)));
         let live = match runtime {
             Some(runtime) => self.live(runtime, published.as_ref()),
-            // `_PyThreadState_Current` is null whenever nobody holds the GIL.
+            // `_PyThreadState_Current` is null whenever no thread holds the GIL, so it does not
+            // show whether the runtime was started.
             None => true,
         };
         let path = first.path.clone().unwrap_or_default();
         Some(Candidate { path, bias, machine: image.machine(), runtime, published, version, live })
     }
 
-    /// Names that tell a version: the image's own, the executable's, the extension modules'.
+    /// File names that may contain a version: the image's own, the executable's, the extension
+    /// modules'.
     fn names(&self, first: &'a Mapping) -> Vec<&'a str> {
         let mut names: Vec<&str> = first.file_name().into_iter().collect();
         names.extend(
@@ -249,7 +257,8 @@ impl<'a> Search<'a> {
         if let Some(published) = published {
             return self.mem.read_ptr(runtime.offset(published.interpreters_head)).is_ok_and(|head| !head.is_null());
         }
-        // 3.7 - 3.12 begin with four or five flags such as `preinitialized`, `core_initialized`, `initialized`: all 0 before.
+        // The runtime of 3.7 - 3.12 begins with four or five flags such as `preinitialized`,
+        // `core_initialized` and `initialized`, all 0 before start-up.
         let mut flags = [0; 16];
         self.mem.read(runtime, &mut flags).is_ok() && flags != [0; 16]
     }

@@ -1,13 +1,18 @@
-//! Code objects: whose line a frame is at, and a cache of them that survives the target's reuse of addresses.
+//! Code objects: the line of a frame, and a cache that survives the target's reuse of addresses.
 //!
-//! A cached code object is found by its address, and an address alone proves nothing: a code object may have been freed and another put in its
-//! place. So the walker reads each code object's [`fingerprint_span`] in the same batch as the stack and hands it in; an entry whose type, pointers
-//! (file, name, qualified name, line table, bytecode up to 3.10) and first line are not the same is decoded anew. What remains: a new code object at the same address
-//! whose strings and line table also landed at the same addresses, starting at the same line (a cell run again in a notebook can do that). For
-//! that, an entry's contents are read again after about [`RECHECK_SAMPLES`] looks, so such a line or name can be wrong for that long, never for good.
+//! The cache finds a code object by its address, and an address alone proves nothing: a code object
+//! may have been freed and another put in its place. So the walker reads each code object's
+//! [`fingerprint_span`] in the same batch as the stack and passes the bytes in. An entry is decoded
+//! again unless its type, pointers (file, name, qualified name, line table, bytecode up to 3.10)
+//! and first line are the same. One case remains: a new code object at the same address whose
+//! strings and line table also landed at the same addresses, starting at the same line (a notebook
+//! cell run again can do that). For that case an entry's contents are read again after about
+//! `RECHECK_SAMPLES` samples, so such a line or name can be wrong for that long, never for good.
 //!
-//! The opcode at a leaf is never kept: from 3.11 on bytecode specialises itself in place, and for older ones a read of one byte is cheaper than being
-//! wrong. Free-threaded builds from 3.14 on give each thread its own copy of the bytecode; an instruction pointer into a copy has no line here.
+//! The opcode of a leaf is never cached: from 3.11 on bytecode specialises itself in place, and for
+//! older versions a read of one byte is cheaper than a wrong answer. Free-threaded builds from 3.14
+//! on give each thread its own copy of the bytecode; an instruction pointer into a copy has no line
+//! here.
 
 use super::layout::field::Field;
 use super::layout::{ByteRange, Bytecode, Layout};
@@ -19,21 +24,21 @@ use crate::sample::Function;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Longest name and file name kept, in characters.
+/// The longest name and file name kept, in characters.
 const MAX_NAME: usize = 512;
-/// Longest line table decoded, in bytes; instructions behind it have no line.
+/// The longest line table decoded, in bytes; instructions beyond it have no line.
 const MAX_LINES: usize = 1 << 20;
-/// Most code objects kept.
+/// The largest number of cached code objects.
 const MAX_ENTRIES: usize = 1 << 14;
-/// Most memory that the decoded tables may take, in bytes.
+/// The largest memory for decoded tables, in bytes.
 const MAX_WEIGHT: usize = 24 << 20;
-/// After how many looks, at most twice, an entry's contents are read again.
+/// An entry's contents are read again after this many samples at least, and twice as many at most.
 const RECHECK_SAMPLES: u64 = 1000;
 
 /// What gilprof needs of a code object.
 #[derive(Debug)]
 pub struct CodeInfo {
-    /// Its name and place, by which stacks are told apart.
+    /// Its name and place, which identify it in stacks.
     pub function: Arc<Function>,
     /// `co_firstlineno`, as the target has it.
     pub first_line: i32,
@@ -43,7 +48,8 @@ pub struct CodeInfo {
 }
 
 impl CodeInfo {
-    /// The line `byte_offset` bytes into the bytecode; the first line before it (`f_lasti` is -1 until a frame has run). `None` where the table gives none.
+    /// The line of the instruction `byte_offset` bytes into the bytecode; the first line for a
+    /// negative offset (`f_lasti` is -1 until a frame has run). `None` where the table gives none.
     pub fn line_at_offset(&self, byte_offset: i64) -> Option<u32> {
         match u32::try_from(byte_offset) {
             Ok(offset) => self.lines.line_at(offset),
@@ -52,17 +58,19 @@ impl CodeInfo {
         }
     }
 
-    /// How many bytes into the bytecode an address is; negative before it.
+    /// The offset of an address in the bytecode, in bytes; negative before its start.
     pub fn offset_of(&self, instruction: Addr) -> i64 {
         instruction.0.wrapping_sub(self.bytecode_start.0) as i64
     }
 
-    /// Where the opcode of the instruction `byte_offset` bytes in is; `None` before the first and beyond any bytecode.
+    /// The address of the opcode of the instruction `byte_offset` bytes in; `None` for a negative
+    /// offset and beyond any bytecode.
     pub fn opcode_address(&self, byte_offset: i64) -> Option<Addr> {
         u32::try_from(byte_offset).ok().map(|offset| self.bytecode_start.offset(u64::from(offset)))
     }
 
-    /// Whether the instruction `byte_offset` bytes in is, right now, one at which a leaf frame is inside a C call. `None` where it cannot be read.
+    /// Whether a leaf frame at the instruction `byte_offset` bytes in is inside a C call, from a
+    /// decoded read of the opcode. `None` where it cannot be read.
     pub fn is_call_at<M: Memory + ?Sized>(&self, mem: &M, layout: &Layout, byte_offset: i64) -> Option<bool> {
         let mut opcode = [0];
         mem.read(self.opcode_address(byte_offset)?, &mut opcode).ok()?;
@@ -78,7 +86,8 @@ impl CodeInfo {
     }
 }
 
-/// Which bytes of a code object tell it from another at the same address. The walker reads them along with the stack.
+/// The bytes that distinguish a code object from another at the same address. The walker reads them
+/// along with the stack.
 pub fn fingerprint_span(layout: &Layout) -> ByteRange {
     let code = &layout.code;
     let pointers = [Some(layout.object.type_), Some(code.filename), Some(code.name), code.qualname, Some(code.lines)];
@@ -89,7 +98,7 @@ pub fn fingerprint_span(layout: &Layout) -> ByteRange {
     ByteRange { offset: start as u32, len: (end - start) as u32 }
 }
 
-/// The fields inside [`fingerprint_span`] that a code object never changes.
+/// The fields inside [`fingerprint_span`] that never change during a code object's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fingerprint {
     type_: Addr,
@@ -101,7 +110,7 @@ struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// From the bytes of [`fingerprint_span`]; `None` if they are too few.
+    /// Parses the bytes of [`fingerprint_span`]; `None` if they are too few.
     fn from_span(layout: &Layout, bytes: &[u8]) -> Option<Fingerprint> {
         let start = fingerprint_span(layout).offset;
         let inside = |offset: usize| (offset as u32).checked_sub(start);
@@ -113,7 +122,8 @@ impl Fingerprint {
             name: pointer(code.qualname.unwrap_or(code.name))?,
             lines: pointer(code.lines)?,
             bytecode: match code.bytecode {
-                // Between the first line and the file name in 3.7 - 3.10, so inside the span.
+                // In 3.7 - 3.10 this field is between the first line and the file name, so inside
+                // the span.
                 Bytecode::Object(field) => Some(pointer(field)?),
                 Bytecode::Inline(_) => None,
             },
@@ -128,7 +138,7 @@ impl Fingerprint {
         Fingerprint::from_span(layout, &bytes).ok_or(ObjectError::Garbage { expected: "a code object", at })
     }
 
-    /// Reads what the fingerprint points to.
+    /// Reads the objects that the fingerprint points to.
     fn decode<M: Memory + ?Sized>(&self, mem: &M, layout: &Layout, at: Addr) -> Result<CodeInfo, ObjectError> {
         let table = read_bytes(mem, layout, self.lines, MAX_LINES)?;
         let function = Function {
@@ -140,7 +150,7 @@ impl Fingerprint {
             (Bytecode::Inline(offset), _) => at.offset(u64::from(offset)),
             (Bytecode::Object(_), object) => object.unwrap_or_default().offset(u64::from(layout.object.bytes_data)),
         };
-        // If the object was replaced meanwhile, its parts may be another's.
+        // If the object was replaced meanwhile, its parts may belong to another.
         if Fingerprint::read(mem, layout, at)? != *self {
             return Err(ObjectError::Moved { at });
         }
@@ -161,13 +171,14 @@ struct CachedCode {
     recheck: u64,
 }
 
-/// Code objects by address. One per target.
+/// Code objects by address. One cache per target.
 #[derive(Debug, Default)]
 pub struct CodeCache {
     entries: HashMap<Addr, CachedCode>,
     weight: usize,
     sample: u64,
-    /// The address of `PyCode_Type`, once met: static, so every interpreter of a process shares it.
+    /// The address of `PyCode_Type`, once seen. It is static, so every interpreter of a process
+    /// shares it.
     code_type: Option<Addr>,
 }
 
@@ -177,12 +188,13 @@ impl CodeCache {
         CodeCache::default()
     }
 
-    /// To be called at each look: the cache's clock.
+    /// Advances the cache's clock. To be called once per sample.
     pub fn begin_sample(&mut self) {
         self.sample += 1;
     }
 
-    /// The code object at `at`. `fingerprint` are the bytes of its [`fingerprint_span`] as read along with the stack; without them they are read now.
+    /// The code object at `at`. `fingerprint` holds the bytes of its [`fingerprint_span`] as read
+    /// along with the stack; without them they are read now.
     pub fn get<M: Memory + ?Sized>(
         &mut self,
         mem: &M,
@@ -195,24 +207,24 @@ impl CodeCache {
             None => Fingerprint::read(mem, layout, at)?,
         };
         let sample = self.sample;
-        let known = self.entries.get_mut(&at).filter(|entry| entry.fingerprint == fingerprint);
-        if let Some(entry) = known {
+        let cached = self.entries.get_mut(&at).filter(|entry| entry.fingerprint == fingerprint);
+        if let Some(entry) = cached {
             entry.used = sample;
             if sample < entry.recheck {
                 return Ok(entry.info.clone());
             }
         }
         self.expect_code(mem, layout, at, fingerprint.type_)?;
-        let fresh = fingerprint.decode(mem, layout, at)?;
-        Ok(self.put(at, fingerprint, fresh))
+        let decoded = fingerprint.decode(mem, layout, at)?;
+        Ok(self.put(at, fingerprint, decoded))
     }
 
-    /// How many code objects are kept.
+    /// The number of cached code objects.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether none is kept.
+    /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -221,7 +233,7 @@ impl CodeCache {
         if self.code_type == Some(type_) {
             return Ok(());
         }
-        // A frame's executable need not be code: entry frames of 3.13+ hold None.
+        // A frame's executable need not be a code object: entry frames of 3.13+ hold None.
         if type_name(mem, layout, type_)? != "code" {
             return Err(ObjectError::Garbage { expected: "a code object", at });
         }
@@ -229,25 +241,27 @@ impl CodeCache {
         Ok(())
     }
 
-    fn put(&mut self, at: Addr, fingerprint: Fingerprint, fresh: CodeInfo) -> Arc<CodeInfo> {
+    fn put(&mut self, at: Addr, fingerprint: Fingerprint, decoded: CodeInfo) -> Arc<CodeInfo> {
         let old = self.entries.remove(&at);
         self.weight -= old.as_ref().map_or(0, |entry| entry.info.weight());
-        // The same `Arc` again where nothing changed, so that stacks made from it stay equal by address.
+        // Unchanged contents keep their `Arc`, so that stacks made from it stay equal by address.
         let info = match old {
-            Some(entry) if entry.info.same_contents(&fresh) => entry.info,
-            _ => Arc::new(fresh),
+            Some(entry) if entry.info.same_contents(&decoded) => entry.info,
+            _ => Arc::new(decoded),
         };
         if self.entries.len() >= MAX_ENTRIES || self.weight + info.weight() > MAX_WEIGHT {
             self.evict();
         }
         self.weight += info.weight();
-        // Spread by address, or all that was decoded at the first look would be due again at once.
+        // Spread by address. Otherwise all entries decoded in the first sample would be due again
+        // at once.
         let recheck = self.sample + RECHECK_SAMPLES + (at.0 >> 4) % RECHECK_SAMPLES;
         self.entries.insert(at, CachedCode { info: info.clone(), fingerprint, used: self.sample, recheck });
         info
     }
 
-    /// Drops about the half that was used longest ago; all of it where that cannot be told.
+    /// Drops about the half that was used longest ago, or all entries when there are too few to
+    /// compare.
     fn evict(&mut self) {
         let mut used: Vec<u64> = self.entries.values().map(|entry| entry.used).collect();
         let middle = used.len() / 2;

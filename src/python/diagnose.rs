@@ -1,4 +1,5 @@
-//! Why no interpreter was found, and where it may be instead: the process is gone, may not be read, or is a launcher whose child is Python.
+//! Why no interpreter was found, and where it may be instead: the process is gone, may not be read,
+//! or is a launcher whose child is Python.
 
 use crate::error::{Error, Result};
 use crate::ids::{Pid, Tid};
@@ -7,17 +8,17 @@ use crate::process::memory::{Memory, ReadError};
 use crate::process::{access, proc_info};
 use std::io;
 
-/// Descendants that are looked at.
+/// The largest number of descendants examined.
 const MAX_DESCENDANTS: usize = 512;
-/// Generations of descendants.
+/// The largest number of generations examined.
 const MAX_DEPTH: usize = 8;
-/// Python descendants that a message names.
+/// The largest number of Python descendants that a message names.
 const MAX_NAMED: usize = 4;
 
-/// Characters of a name or a command in a message.
+/// The longest name or command in a message, in characters.
 const MAX_CHARS: usize = 60;
 
-/// Programs that start others, so that their pid is easily taken for the Python's.
+/// Programs that start others, so that a user may pass their pid instead of Python's.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "fish", "ash", "ksh", "busybox"];
 const LAUNCHERS: &[&str] = &[
     "uv",
@@ -66,7 +67,7 @@ const LAUNCHERS: &[&str] = &[
     "gunicorn",
 ];
 
-/// Whether a file's name is that of an interpreter or its library.
+/// Whether a file name is that of an interpreter or its library.
 pub(super) fn is_python_name(name: &str) -> bool {
     name.starts_with("libpython") || name.starts_with("python")
 }
@@ -75,9 +76,7 @@ pub(super) fn is_python_name(name: &str) -> bool {
 pub(super) fn unreadable(pid: Pid, error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ESRCH) if access::is_hidden(pid) => access::hidden(pid),
-        Some(libc::ENOENT | libc::ESRCH) => {
-            Error::NoSuchProcess { pid, help: "\n  list the Pythons that run: pgrep -af python".to_owned() }
-        }
+        Some(libc::ENOENT | libc::ESRCH) => Error::NoSuchProcess { pid, help: "\n  list running Pythons: pgrep -af python".to_owned() },
         Some(errno @ (libc::EPERM | libc::EACCES)) => access::denied(pid, errno),
         errno => Error::System {
             what: format!("read /proc/{pid}/maps"),
@@ -86,11 +85,12 @@ pub(super) fn unreadable(pid: Pid, error: &io::Error) -> Error {
     }
 }
 
-/// Tries to read anything at all of the process, so that a refusal is told from what is merely not there.
+/// Tries to read the process's memory, so that a refused read is distinguished from a missing
+/// interpreter.
 pub(super) fn probe(pid: Pid, mem: &dyn Memory, maps: &Maps) -> Result<()> {
     let status = proc_info::Status::from_pid(proc_info::live_task(pid)).unwrap_or_default();
     if status.state() == Some('Z') || status.state() == Some('X') {
-        return Err(Error::Gone { pid, when: " and waits for its parent to collect it".to_owned() });
+        return Err(Error::Gone { pid, when: " and waits for its parent to reap it".to_owned() });
     }
     let Some(first) = maps.mappings.iter().find(|mapping| mapping.readable && mapping.file().is_some()) else {
         return Ok(());
@@ -102,12 +102,13 @@ pub(super) fn probe(pid: Pid, mem: &dyn Memory, maps: &Maps) -> Result<()> {
     }
 }
 
-/// The error for a process without an interpreter. `foreign`: it has images that are not 64-bit.
+/// The error for a process without an interpreter. `foreign`: the process has images that are not
+/// 64-bit.
 pub(super) fn not_python(pid: Pid, maps: &Maps, foreign: bool) -> Error {
     let name = name(pid);
     let why = if maps.mappings.is_empty() {
         match proc_info::Status::from_pid(pid) {
-            Err(_) => return Error::Gone { pid, when: " while it was looked at".to_owned() },
+            Err(_) => return Error::Gone { pid, when: " while gilprof examined it".to_owned() },
             Ok(status) if status.kernel_thread() == Some(true) || proc_info::exe(pid).is_none() => {
                 "it is a kernel thread, which has no memory of its own".to_owned()
             }
@@ -123,7 +124,7 @@ pub(super) fn not_python(pid: Pid, maps: &Maps, foreign: bool) -> Error {
     Error::NotPython { pid, what: name, why }
 }
 
-/// What the process is, and which of its descendants is the Python that was meant.
+/// The role of the process, and the descendant that is probably the Python meant.
 fn suggest_descendant(pid: Pid, name: &str) -> String {
     let role = if SHELLS.contains(&name) {
         "it is a shell"
@@ -134,7 +135,7 @@ fn suggest_descendant(pid: Pid, name: &str) -> String {
     };
     let found = python_descendants(pid);
     let Some(&(first, is_child)) = found.first() else {
-        return format!("{role}, and no process under it is Python\n  list the Pythons that run: pgrep -af python");
+        return format!("{role}, and no process under it is Python\n  list running Pythons: pgrep -af python");
     };
     let relation = if is_child { "child" } else { "descendant" };
     let mut text = format!("{role}, but its {relation} {first} is Python ({})\n  gilprof attach --pid {first}", command(first));
@@ -147,7 +148,7 @@ fn suggest_descendant(pid: Pid, name: &str) -> String {
     text
 }
 
-/// Python processes below this one, nearest first, and whether each is a child.
+/// Python processes below this one, nearest first, each with whether it is a direct child.
 pub fn python_descendants(pid: Pid) -> Vec<(Pid, bool)> {
     let (mut found, mut generation, mut seen) = (Vec::new(), vec![pid], 0);
     for depth in 0..MAX_DEPTH {
@@ -174,7 +175,7 @@ fn name(pid: Pid) -> String {
     shortened(&exe.or_else(|| proc_info::comm(Tid(pid.0))).unwrap_or_else(|| "unknown".to_owned()))
 }
 
-/// What the target chose, short enough for a message and without control characters.
+/// Text from the target, shortened for a message and without control characters.
 fn shortened(text: &str) -> String {
     let start: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_CHARS).collect();
     if text.chars().count() > MAX_CHARS {
@@ -184,7 +185,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// The command line, short enough for a message.
+/// The command line, shortened for a message.
 pub fn command(pid: Pid) -> String {
     shortened(&proc_info::command(pid).join(" "))
 }

@@ -1,14 +1,17 @@
-//! A thread's frames, from its thread state to the root, without stopping it.
+//! A thread's frames, from its thread state to the root, without stopping the thread.
 //!
-//! The target moves while it is read. So everything that a walk can need is copied twice in one batch, both copies are walked, and only
-//! what they agree on, counted from the root, is given. (Seen on 3.13, tiny functions called every 40 ns: frame by frame 85 % of stacks
-//! hold a pair that the program cannot make; one copy 12.5 %; two agreeing copies none.) A look is never repeated because its top moved:
-//! that would prefer shallow stacks. It is repeated only when a copy lacked an address that the walk led to, or a walk did not end at the
-//! root. Frames agree only as far up as their callers have not gone on: with the callers' places free to differ, one stack in a hundred named
-//! a line that had not made the call (3.11).
+//! The target runs while it is read. So everything that a walk may need is copied twice in one
+//! batch, both copies are walked, and only the frames on which both walks agree, counted from the
+//! root, are returned. (Seen on 3.13 with tiny functions called every 40 ns: reading frame by
+//! frame, 85 % of stacks hold a pair of frames that the program cannot make; with one copy 12.5 %;
+//! with two agreeing copies none.) A read is not repeated when only the top of the stack changed:
+//! that would prefer shallow stacks. A read is repeated only when a copy lacked an address that the
+//! walk led to, or a walk did not end at the root. Frames agree only up to the first caller whose
+//! position changed: without that rule, one stack in a hundred named a line that had not made the
+//! call (3.11).
 //!
-//! What a walk can need is predicted from the last one: the thread's chunks of frames (3.11+), and single frames elsewhere (all of them up
-//! to 3.10; later those of generators and of the C stack).
+//! The last walk predicts what the next one needs: the thread's chunks of frames (3.11+), and
+//! single frames elsewhere (all frames up to 3.10; later those of generators and of the C stack).
 
 mod chunks;
 mod copies;
@@ -22,28 +25,30 @@ use crate::sample::StackStatus;
 use copies::Copies;
 use root::Root;
 
-/// A deeper stack is cut at its root side. CPython's own default limit is 1000.
+/// A deeper stack loses frames at its root. CPython's own default limit is 1000.
 pub const MAX_DEPTH: usize = 2048;
-/// Reads after which a single frame that no walk met is no longer copied.
+/// Reads without a visit after which a single frame is no longer copied.
 const MAX_IDLE_READS: u8 = 32;
 /// `_PY_GIL_DROP_REQUEST_BIT` of `PyThreadState.eval_breaker` (pycore_ceval.h).
 const GIL_DROP_REQUEST: u64 = 1;
-/// No version's frame is larger than this many bytes, as far as it is read here.
+/// An upper bound on the bytes read of a frame, in any version.
 const MAX_FRAME_SIZE: usize = 160;
 /// See [`HeapFrame::called`].
 const CALLED_VOTES: u8 = 64;
-/// Pairs of copies made for one stack before giving what was agreed so far. Most take one. In a program that does nothing but resume
-/// generators up to half of the walks lose their way (3.7 - 3.10).
+/// Pairs of copies made for one stack before the frames agreed so far are returned. Most stacks
+/// take one. In a program that does nothing but resume generators up to half of the walks lose
+/// their way (3.7 - 3.10).
 const MAX_ROUNDS: usize = 32;
-/// After so many pairs that all end alike at what is not the root, nothing is moving: the thread has no CPU and stands where a generator has
-/// just been unlinked from its caller (seen on 3.12.1), or has another root now.
+/// After so many pairs that all end at the same frame, which is not the root, the thread does not
+/// run: it has no CPU and stopped where a generator has just been unlinked from its caller (seen on
+/// 3.12.1), or it has another root now.
 const STUCK_ROUNDS: usize = 8;
 /// No more pairs are made once they have taken so many bytes.
 const MAX_COPIED: usize = 8 << 20;
-/// One frame as the walk found it.
+/// One frame as a walk found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawFrame {
-    /// Where the frame is.
+    /// The address of the frame.
     pub at: Addr,
     /// Its code object.
     pub code: Addr,
@@ -51,12 +56,12 @@ pub struct RawFrame {
     pub position: i64,
 }
 
-/// Frames, leaf first, as one walk gives them.
+/// Frames, leaf first, from two walks that agree.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RawStack {
     /// Leaf first.
     pub frames: Vec<RawFrame>,
-    /// How much of them can be relied on.
+    /// How much of the stack was read consistently.
     pub status: StackStatus,
 }
 
@@ -64,7 +69,7 @@ impl Clone for RawStack {
     fn clone(&self) -> RawStack {
         RawStack { frames: self.frames.clone(), status: self.status }
     }
-    /// Into the room that there is.
+    /// Reuses the allocation.
     fn clone_from(&mut self, from: &RawStack) {
         self.frames.clone_from(&from.frames);
         self.status = from.status;
@@ -75,7 +80,8 @@ impl Clone for RawStack {
 struct HeapFrame {
     at: Addr,
     idle: u8,
-    /// It had a caller when last seen with one: how often it must be met without before it may be a root.
+    /// How often this frame must end a walk before it may be a root: set when the frame was seen
+    /// with a caller.
     called: u8,
 }
 
@@ -91,7 +97,7 @@ enum WalkEnd {
     Garbage,
 }
 
-/// Reads the stacks of one thread; keeps what it learnt of where they are.
+/// Reads the stacks of one thread, and remembers where its frames are.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     chunks: Vec<(Addr, usize)>,
@@ -102,35 +108,36 @@ pub struct FrameReader {
     root: Root,
     gil_requested: Option<bool>,
     drop_request: Option<bool>,
-    /// The last that was not given up.
+    /// The frames of the last read that two walks (or one, of a sleeping thread) completed.
     last: Walk,
-    /// The stack last given.
+    /// The last stack returned.
     result: RawStack,
 }
 
-/// What one walk met, leaf first.
+/// One walk, leaf first.
 #[derive(Clone, Debug, Default)]
 struct Walk {
     frames: Vec<RawFrame>,
-    /// It began in frames that had been left: what the thread was in by then is not known.
+    /// Whether the walk began in frames that had been left: the thread's current frame is not
+    /// known.
     cleared: bool,
     /// The copied range that the last frame lay in.
     last_range: usize,
 }
 
 impl FrameReader {
-    /// 3.15: whether the thread had asked for the GIL and not got it, when its stack was last read.
+    /// 3.15: whether the thread had requested the GIL and not got it, when its stack was last read.
     pub fn gil_requested(&self) -> Option<bool> {
         self.gil_requested
     }
 
-    /// 3.13+: whether the thread had been told to let go of the GIL, and had not done all that follows from it, when its stack was last read.
+    /// 3.13+: whether the thread had a pending drop request, when its stack was last read.
     pub fn drop_request(&self) -> Option<bool> {
         self.drop_request
     }
 
-    /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole cannot be read. Of a thread that
-    /// is `asleep` in the kernel, one copy is enough.
+    /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole
+    /// cannot be read. One copy is enough for a thread that is `asleep` in the kernel.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, asleep: bool) -> Result<&RawStack, ReadError> {
         let read = self.read_rounds(mem, layout, tstate, asleep);
         let bytes = self.copies.first();
@@ -150,7 +157,7 @@ impl FrameReader {
             (self.tstate, self.root) = (tstate, Root::default());
             self.last.frames.clear();
         }
-        // Two copies that are there already are no worse than the one that would be enough.
+        // Two prefetched copies are at least as good as one new copy.
         asleep &= !(self.root.is_known() && self.copies.are_prefetched(tstate));
         let mut complete: Option<Walk> = None;
         let (mut copied, mut stuck) = (0, 0);
@@ -164,7 +171,8 @@ impl FrameReader {
             let b = if asleep { WalkEnd::Garbage } else { self.walk(layout, 1) };
             let ends = [a, b];
             let done = [self.reached_root(&ends[0], 0), self.reached_root(&ends[1], 1)];
-            // A thread that stands still misleads nobody. One that ends elsewhere than before may have been woken meanwhile.
+            // One walk of a sleeping thread is consistent. A walk that ends at another frame than
+            // before suggests that the thread has been woken meanwhile.
             if asleep && matches!(ends[0], WalkEnd::Root | WalkEnd::Truncated) {
                 if done[0] || !self.root.is_known() {
                     self.finish(0, &ends[0]);
@@ -200,15 +208,15 @@ impl FrameReader {
         Ok(())
     }
 
-    /// What the first walk and this one have in common, kept for the next time.
+    /// Returns the frames on which both walks agree, and keeps them for the next read.
     fn finish(&mut self, second: usize, end: &WalkEnd) {
         self.forget_idle();
         self.result.merge(&self.walks[0], &self.walks[second], *end == WalkEnd::Truncated);
         self.last.frames.clone_from(&self.result.frames);
     }
 
-    /// Whether a walk came to its end, which must be the thread's root and not a suspended generator. A root never has a caller, so frames
-    /// that were seen with one do not count.
+    /// Whether a walk ended at the thread's root and not at a suspended generator. A root never has
+    /// a caller, so frames that were seen with a caller do not count.
     fn reached_root(&mut self, end: &WalkEnd, walk: usize) -> bool {
         match end {
             WalkEnd::Truncated => return true,
@@ -224,14 +232,15 @@ impl FrameReader {
         self.root.vote(root)
     }
 
-    /// What a read of a thread that moves would copy first, for a batch of somebody else's. What comes of it is handed in by
-    /// [`FrameReader::accept_prefetch`], or not at all.
+    /// The ranges that a read of a running thread would copy first, to be read in a batch of the
+    /// caller. [`FrameReader::accept_prefetch`] takes the result; the caller may also drop it.
     pub fn prefetch_plan(&mut self, layout: &Layout, tstate: Addr) -> &[Part] {
         self.build_plan(layout, tstate, 2);
         self.copies.planned()
     }
 
-    /// The plan was read just now: the next read, if it is of the same thread and that moves, begins with it.
+    /// Takes the bytes of the plan. The next read uses them if it is of the same thread and the
+    /// thread is not asleep.
     pub fn accept_prefetch(&mut self, parts: &[Part], bytes: &[u8]) {
         self.copies.accept_prefetch(parts, bytes);
     }
@@ -264,7 +273,7 @@ impl FrameReader {
         end
     }
 
-    /// The innermost frame, null when the thread runs no Python.
+    /// The innermost frame; null when the thread runs no Python.
     fn innermost(&mut self, layout: &Layout, copy: usize) -> Result<Addr, WalkEnd> {
         let tstate = self.copies.ranges.first().filter(|r| r.ok[copy]).map(|r| r.at).ok_or(WalkEnd::Garbage)?;
         let mut pointer = |range, at| self.copies.visit(copy, range, at, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(WalkEnd::Garbage);
@@ -296,7 +305,7 @@ impl FrameReader {
             match kind {
                 FrameKind::Python(frame) => walk.frames.push(frame),
                 FrameKind::Entry => {}
-                // What stands above it was called from a frame that is no longer there.
+                // The frames above were called from a frame that no longer exists.
                 FrameKind::Cleared => {
                     walk.frames.clear();
                     walk.cleared = true;
@@ -311,8 +320,8 @@ impl FrameReader {
         WalkEnd::Truncated
     }
 
-    /// Makes sure that `at` is part of the next copy: its chunk when it lies in one, else by itself; and follows the links from there, so
-    /// that one more round is enough however many frames are new.
+    /// Adds `at` to the next copy: its chunk when it lies in one, else the frame alone. Follows the
+    /// links from there, so that one more round is enough for any number of new frames.
     fn add_missing(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, at: Addr) -> Result<(), ReadError> {
         chunks::find(mem, layout, tstate, &mut self.chunks)?;
         let len = layout.frame.size as usize;
@@ -337,14 +346,15 @@ impl FrameReader {
     }
 
     fn add_heap_frame(&mut self, at: Addr) {
-        // A frame at the very end of a chunk's copied part is learnt by itself until the chunk's use grows.
+        // A frame at the very end of a chunk's copied part is copied alone until the used part of
+        // the chunk grows.
         let covered = self.chunks.iter().any(|(start, size)| at.within(*start, size.saturating_sub(MAX_FRAME_SIZE) as u64));
         if !covered && self.heap_frames.len() < MAX_DEPTH && !self.heap_frames.iter().any(|s| s.at == at) {
             self.heap_frames.push(HeapFrame { at, idle: 0, called: 0 });
         }
     }
 
-    /// Drops single frames that no walk has met for a while.
+    /// Drops single frames that no walk has visited for a while.
     fn forget_idle(&mut self) {
         for (heap_frame, range) in self.heap_frames.iter_mut().zip(&self.copies.ranges[1..]) {
             heap_frame.idle = if range.visited { 0 } else { heap_frame.idle.saturating_add(1) };
@@ -353,17 +363,17 @@ impl FrameReader {
     }
 }
 
-/// What is at an address where a frame should be.
+/// The kind of data at the address of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FrameKind {
     Python(RawFrame),
-    /// Not Python's: C code makes these where it enters the interpreter.
+    /// An entry frame, which C code makes where it enters the interpreter; not Python's.
     Entry,
-    /// It has been left: 3.14+ clear the code of such a frame and let its link to the caller stand.
+    /// A frame that was left: 3.14+ clear its code and keep its link to the caller.
     Cleared,
 }
 
-/// A frame and the one that called it; `None` for memory that cannot be a frame.
+/// A frame and its caller; `None` for memory that cannot be a frame.
 fn parse_frame(layout: &Layout, at: Addr, bytes: &[u8]) -> Option<(FrameKind, Addr)> {
     let frame = &layout.frame;
     let back = frame.back.read_from(bytes).filter(|&back| back != at)?;
@@ -386,27 +396,28 @@ fn parse_frame(layout: &Layout, at: Addr, bytes: &[u8]) -> Option<(FrameKind, Ad
 }
 
 impl RawStack {
-    /// As [`RawStack::merge`], of walks that are not of one moment.
+    /// As [`RawStack::merge`], for walks of different moments.
     fn merge_torn(&mut self, a: &Walk, b: &Walk) {
         self.merge(a, b, false);
         self.status = StackStatus::Torn;
     }
 
-    /// Becomes what two walks have in common, counted from the root.
-    fn merge(&mut self, a: &Walk, b: &Walk, cut: bool) {
+    /// Sets the frames that two walks have in common, counted from the root.
+    fn merge(&mut self, a: &Walk, b: &Walk, truncated: bool) {
         let mut same = 0;
         for (x, y) in a.frames.iter().rev().zip(b.frames.iter().rev()) {
             if x.at != y.at || x.code != y.code {
                 break;
             }
             same += 1;
-            // A frame that has gone on is the innermost, or has left the one it had called: another may stand in its place, and look like it.
+            // A frame whose position changed has run, so the frames it had called are gone. A frame
+            // at the same address may be another one.
             if x.position != y.position {
                 break;
             }
         }
-        let whole = same == a.frames.len() && same == b.frames.len() && !a.cleared && !b.cleared;
-        self.status = match (whole, cut) {
+        let complete = same == a.frames.len() && same == b.frames.len() && !a.cleared && !b.cleared;
+        self.status = match (complete, truncated) {
             (false, _) => StackStatus::Torn,
             (true, true) => StackStatus::Truncated,
             (true, false) => StackStatus::Complete,

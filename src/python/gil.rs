@@ -1,27 +1,29 @@
-//! The GIL's own memory, `_gil_runtime_state`: who holds it, how often it changed hands, and where its waiters sleep.
+//! The GIL's own memory, `_gil_runtime_state`: its holder, the count of GIL switches, and where
+//! threads that wait for it sleep.
 
 use super::layout;
 use crate::ids::Addr;
 
-/// A longer switch interval than this is not believed: it is an hour.
+/// The longest switch interval that is believed: an hour.
 const MAX_INTERVAL_US: u64 = 3_600_000_000;
 
-/// One reading.
+/// One read of a GIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GilReading {
-    /// False only on a free-threaded build that has switched it off.
+    /// Whether the GIL is on; false only on a free-threaded build.
     pub enabled: bool,
-    /// The thread state that holds it.
+    /// The thread state that holds the GIL.
     pub holder: Option<Addr>,
-    /// `last_holder`: who holds it, or held it last. Null before anybody did.
+    /// `last_holder`: the current or previous holder. Null before the first.
     pub last_holder: Addr,
-    /// `switch_number`: how often the holder changed.
+    /// `switch_number`: the count of GIL switches.
     pub switches: u64,
     /// `interval`, in microseconds.
     pub interval_us: u64,
 }
 
-/// What the bytes of a GIL say. `None` when they cannot be a GIL, or one that has not been created (`locked` is -1).
+/// Parses the bytes of a GIL. `None` when they cannot be one, or when the GIL has not been created
+/// (`locked` is -1).
 pub fn parse(layout: &layout::GilLayout, bytes: &[u8]) -> Option<GilReading> {
     let locked = layout.locked.read_from(bytes)?;
     let interval_us = layout.interval.read_from(bytes)?;

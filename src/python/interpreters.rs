@@ -1,31 +1,35 @@
-//! Interpreters and thread states: a roster learnt by walking the lists, then read whole in one batch per look.
+//! Interpreters and thread states, found by walking CPython's lists and then read in one batch per
+//! sample.
 //!
-//! The lists are the target's and may change while they are read. CPython puts a new thread state at the head of its list, so most looks read
-//! only the GILs and what is at the heads; now and then, and while some thread state is not yet bound to its thread, every link is read and compared
-//! with the roster. Where they differ the lists are walked again. Every walk is bounded.
+//! The lists may change while they are read. CPython inserts a new thread state at the head of its
+//! list, so most samples read only the GILs and the heads. Now and then, and while some thread
+//! state is not yet bound to its thread, every link is read and compared with the known lists.
+//! Where they differ the lists are walked again. Every walk is bounded.
 
 use super::gil::{self, GilReading};
 use super::layout::Layout;
 use crate::ids::Addr;
 use crate::process::memory::{Memory, Part, ReadError};
 
-/// More interpreters than this are not followed.
+/// The largest number of interpreters.
 const MAX_INTERPRETERS: usize = 256;
-/// More thread states than this, over all interpreters, are not followed.
+/// The largest number of thread states over all interpreters.
 const MAX_THREAD_STATES: usize = 16_384;
 /// The size of `gc.collecting`, an int.
 const COLLECTING: usize = 4;
-/// Nor more than take so many bytes: a layout that the target publishes may claim that a thread state has 16 KiB.
+/// The largest memory for thread states: a layout that the target publishes may claim that a thread
+/// state has 16 KiB.
 const MAX_THREAD_BYTES: usize = 16 << 20;
 
-/// An interpreter of the roster.
+/// One interpreter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterpreterState {
     /// Its `PyInterpreterState`.
     pub at: Addr,
-    /// Its GIL, which it may share with others. Null while it is being made.
+    /// Its GIL, which several interpreters may share. Null while it is being made.
     pub gil: Addr,
-    /// Whether the cyclic garbage collector is at work; `None` where that is not known or could not be read.
+    /// Whether the cyclic garbage collector runs; `None` where that is not known or could not be
+    /// read.
     pub collecting: Option<bool>,
     /// Its first thread state.
     head: Addr,
@@ -33,12 +37,12 @@ pub struct InterpreterState {
     next: Addr,
 }
 
-/// A thread state as just read.
+/// A thread state as last read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ThreadState {
     /// Its `PyThreadState`.
     pub at: Addr,
-    /// Index of its interpreter in the roster.
+    /// The index of its interpreter in [`RuntimeState::interpreters`].
     pub interpreter: usize,
     /// `pthread_self()` of its thread.
     pub pthread: u64,
@@ -55,20 +59,21 @@ pub struct RuntimeState {
     pub interpreters: Vec<InterpreterState>,
     /// Grouped by interpreter, newest first.
     pub threads: Vec<ThreadState>,
-    /// The GILs, each once, with what they said at the last look; the main interpreter's first.
+    /// The GILs, each once, with their last readings; the main interpreter's GIL first.
     pub gils: Vec<(Addr, Option<GilReading>)>,
-    /// The list of interpreters was walked to its end, so that these are all the GILs there are.
+    /// Whether the list of interpreters was walked to its end, so that no GIL is missing.
     pub complete: bool,
-    /// Which of `threads` the last reading read.
+    /// The indices into `threads` that the last batch read.
     selected: Vec<usize>,
     parts: Vec<Part>,
     bytes: Vec<u8>,
-    /// How many of the parts and bytes of the last reading were its own.
+    /// How many of the last batch's parts and bytes were not the caller's.
     own_len: (usize, usize),
 }
 
 impl RuntimeState {
-    /// Walks the lists from `_PyRuntime`. Empty when there is no interpreter (not yet, or no longer).
+    /// Walks the lists from `_PyRuntime`. Empty when there is no interpreter (not yet, or no
+    /// longer).
     pub fn walk(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr) -> Result<(), ReadError> {
         self.interpreters.clear();
         self.threads.clear();
@@ -101,8 +106,8 @@ impl RuntimeState {
         Ok(())
     }
 
-    /// Follows the heads that the last reading found, each as far as the thread states that are known already. Whether those still hang
-    /// together is for the next reading to say, of `all`.
+    /// Follows the list heads of the last batch as far as the thread states that are already known.
+    /// Whether the links between those are unchanged is for the next batch with `all` to find.
     pub fn follow_heads(&mut self, mem: &dyn Memory, layout: &Layout) {
         let known = std::mem::take(&mut self.threads);
         let heads = BatchOffsets::new(self, layout, 0, false).heads;
@@ -114,8 +119,9 @@ impl RuntimeState {
         }
     }
 
-    /// One interpreter's list. It ends at the first link that cannot be read or leads back: the threads before it still count. Where it
-    /// leads to a `known` thread state, it goes on as it did.
+    /// Walks one interpreter's list. The walk ends at the first link that cannot be read or leads
+    /// back; the threads before it still count. At a `known` thread state the rest of the known
+    /// list is taken over.
     fn walk_threads(&mut self, mem: &dyn Memory, layout: &Layout, interpreter: usize, known: &[ThreadState]) {
         let from = self.threads.len();
         let mut at = self.interpreters[interpreter].head;
@@ -131,7 +137,8 @@ impl RuntimeState {
                 break;
             }
             let Some(thread) = parse_thread(layout, at, interpreter, &bytes) else { break };
-            // Floyd's check would be cheaper for long lists; lists are walked only when they change.
+            // Floyd's cycle check would be cheaper for long lists, but lists are walked only when
+            // they change.
             if layout.thread.interp.read_from(&bytes) != Some(self.interpreters[interpreter].at)
                 || self.threads[from..].iter().any(|t| t.at == at)
             {
@@ -142,13 +149,16 @@ impl RuntimeState {
         }
     }
 
-    /// Reads the GILs and the heads of the lists with the first thread state of each, or, if `all`, everything on the roster, in one batch. `Ok(false)`: some link,
-    /// or the thread of a first thread state, has changed, so the lists should be followed again; what was read of `all` is in place all the same.
+    /// Reads, in one batch, the GILs and the list heads with the first thread state of each list,
+    /// or everything known if `all` is set. `Ok(false)`: some link, or the thread of a first thread
+    /// state, has changed, so the lists should be followed again. What a batch with `all` read is
+    /// stored in either case.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr, all: bool) -> Result<bool, ReadError> {
         self.read_with_prefetch(mem, layout, runtime, all, &[])
     }
 
-    /// As [`RuntimeState::read`], with parts of somebody else's at the end of the batch; [`RuntimeState::prefetched`] has what came of them.
+    /// As [`RuntimeState::read`], with the caller's parts at the end of the batch;
+    /// [`RuntimeState::prefetched`] returns their bytes.
     pub fn read_with_prefetch(
         &mut self,
         mem: &dyn Memory,
@@ -157,7 +167,8 @@ impl RuntimeState {
         all: bool,
         extra: &[Part],
     ) -> Result<bool, ReadError> {
-        // A new thread state is put first, also at the address of an ended one that was.
+        // A new thread state is inserted first, and may reuse the address of an exited one that was
+        // first.
         let first = |i: usize| i == 0 || self.threads[i - 1].interpreter != self.threads[i].interpreter;
         self.selected.clear();
         self.selected.extend((0..self.threads.len()).filter(|&i| all || first(i)));
@@ -165,7 +176,7 @@ impl RuntimeState {
         self.bytes.resize(offsets.end + extra.iter().map(|part| part.len).sum::<usize>(), 0);
         let mut parts = std::mem::take(&mut self.parts);
         parts.clear();
-        // The GILs first: the threads' states are judged by who held it at that moment.
+        // The GILs first: the threads' states are classified by the holder at that moment.
         parts.extend(self.gils.iter().map(|gil| Part::new(gil.0, layout.gil.size as usize)));
         parts.extend(self.interpreters.iter().map(|i| Part::new(i.at.offset(layout.interpreter.threads_head.offset() as u64), 8)));
         if let Some(field) = layout.interpreter.gc_collecting {
@@ -186,13 +197,13 @@ impl RuntimeState {
         read
     }
 
-    /// What the last reading read for somebody else.
+    /// The caller's parts of the last batch, with their bytes.
     pub fn prefetched(&self) -> (&[Part], &[u8]) {
         let (parts, bytes) = self.own_len;
         (self.parts.get(parts..).unwrap_or_default(), self.bytes.get(bytes..).unwrap_or_default())
     }
 
-    /// Takes in what a batch read; see [`RuntimeState::read`].
+    /// Stores the bytes of a batch; see [`RuntimeState::read`].
     fn parse(&mut self, layout: &Layout, offsets: &BatchOffsets, parts: &[Part], all: bool) -> bool {
         let (gils, rest) = parts.split_at(self.gils.len());
         let (heads, rest) = rest.split_at(self.interpreters.len());
@@ -213,7 +224,7 @@ impl RuntimeState {
         heads_same && self.links_unchanged(layout, offsets)
     }
 
-    /// Whether the thread states just read are those of the same threads still.
+    /// Whether the first thread states still belong to the same threads.
     fn first_threads_unchanged(&self, layout: &Layout, offsets: &BatchOffsets) -> bool {
         let bytes = self.bytes[offsets.threads..].chunks(layout.thread.size as usize);
         let same = |was: &ThreadState, now: ThreadState| (was.pthread, was.native_id, was.next) == (now.pthread, now.native_id, now.next);
@@ -248,7 +259,7 @@ impl RuntimeState {
             && self.interpreters.iter().enumerate().all(|(i, it)| self.pointer(offsets.heads + i * 8) == Some(it.head))
     }
 
-    /// Whether the links just read are those of the roster.
+    /// Whether the links just read agree with the known lists.
     fn links_unchanged(&self, layout: &Layout, offsets: &BatchOffsets) -> bool {
         let mut expected = self.interpreters.first().map(|i| i.at);
         for (index, interpreter) in self.interpreters.iter().enumerate() {
@@ -278,13 +289,13 @@ impl RuntimeState {
         self.gils.iter().any(|(_, reading)| reading.is_some_and(|r| r.holder == Some(tstate)))
     }
 
-    /// Whether garbage is being collected under a GIL: in some interpreter that takes it.
+    /// Whether garbage is being collected under a GIL, that is, in some interpreter that uses it.
     pub fn is_collecting(&self, gil: Addr) -> Option<bool> {
         let its = self.interpreters.iter().filter(|i| i.gil == gil);
         its.map(|i| i.collecting).reduce(|a, b| Some(a? || b?)).flatten()
     }
 
-    /// Goes back to earlier readings of the same GILs, where there are any.
+    /// Restores earlier readings of the same GILs, where there are any.
     pub fn restore_readings(&mut self, previous: &[(Addr, Option<GilReading>)]) {
         for (gil, previous) in self.gils.iter_mut().zip(previous) {
             if gil.0 == previous.0 && previous.1.is_some() {
@@ -294,13 +305,13 @@ impl RuntimeState {
     }
 }
 
-/// Where the parts of a batch lie in `bytes`: the GILs at 0, then these.
+/// Offsets into `bytes`: the GILs are at 0, then these.
 struct BatchOffsets {
     heads: usize,
     collecting: usize,
     threads: usize,
     links: usize,
-    /// The length of an interpreter's links.
+    /// The size of one interpreter's links.
     link: usize,
     end: usize,
 }
@@ -324,7 +335,7 @@ impl BatchOffsets {
     }
 }
 
-/// How many thread states are followed.
+/// The largest number of thread states for this layout.
 fn max_threads(layout: &Layout) -> usize {
     MAX_THREAD_STATES.min(MAX_THREAD_BYTES / (layout.thread.size as usize).max(1))
 }

@@ -1,7 +1,8 @@
-//! Strings, bytes, ints and type names out of the target's memory.
+//! Strings, bytes, ints and type names from the target's memory.
 //!
-//! What an address is said to point to is checked against its type's flags before it is decoded, because the reader races with the target: what was
-//! a string when the pointer was read may be anything by now. What cannot be what it should be is an error, never an empty value.
+//! An object is checked against its type's flags before it is decoded, because the target runs
+//! while it is read: an address that held a string when the pointer was read may hold any object by
+//! now. An object of another kind is an error, never an empty value.
 
 use super::layout::containers::Digits;
 use super::layout::field::Field;
@@ -15,23 +16,24 @@ pub enum ObjectError {
     /// Its memory could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It is not what it should be.
+    /// The object is not of the expected kind.
     #[error("not {expected} at {at}")]
     Garbage {
-        /// With its article: `a str`.
+        /// The expected kind, with its article: `a str`.
         expected: &'static str,
-        /// Where.
+        /// The address.
         at: Addr,
     },
     /// It changed while it was read.
     #[error("the object at {at} changed while it was read")]
     Moved {
-        /// Where.
+        /// The address.
         at: Addr,
     },
 }
 
-/// What an object should be: the bit that its type has in `tp_flags` (`Py_TPFLAGS_*_SUBCLASS`, the same from 3.7 to 3.15, as the stable ABI promises).
+/// The expected kind of an object: the bit that its type has in `tp_flags`
+/// (`Py_TPFLAGS_*_SUBCLASS`, the same from 3.7 to 3.15, as the stable ABI promises).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TypeFlag {
     Int = 24,
@@ -40,16 +42,17 @@ pub(super) enum TypeFlag {
     Dict = 29,
 }
 
-/// What a string longer than the cap ends with.
+/// Ends a string that was longer than the cap.
 const ELLIPSIS: char = '…';
-/// More than any string or table that makes sense; a length beyond it is garbage.
+/// The longest string or table that is plausible; a greater length is garbage.
 const MAX_LEN: i64 = 1 << 32;
-/// Longest type name, in bytes.
+/// The longest type name, in bytes.
 const MAX_TYPE_NAME: usize = 128;
-/// No read may cross into a page that it does not need: the next one may not be mapped.
+/// No read may cross into a page that it does not need: the next page may not be mapped.
 const PAGE: u64 = 4096;
 
-/// A `str`, up to `cap` characters of it; a longer one ends in an ellipsis. Lone surrogates become U+FFFD.
+/// A `str`, up to `cap` characters of it; a longer one ends in an ellipsis. Lone surrogates become
+/// U+FFFD.
 pub fn read_str<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, cap: usize) -> Result<String, ObjectError> {
     let garbage = ObjectError::Garbage { expected: "a str", at };
     let object = &layout.object;
@@ -66,7 +69,8 @@ pub fn read_str<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, cap: usi
     let data = match (compact, ascii) {
         (true, true) => at.offset(u64::from(object.unicode_ascii_data)),
         (true, false) => at.offset(u64::from(object.unicode_compact_data)),
-        // An instance of a subclass keeps its characters elsewhere; the pointer follows PyCompactUnicodeObject.
+        // An instance of a subclass keeps its characters elsewhere; the pointer follows
+        // PyCompactUnicodeObject.
         (false, _) => mem.read_ptr(at.offset(u64::from(object.unicode_compact_data)))?,
     };
     let mut bytes = vec![0; len.min(cap) * width];
@@ -78,7 +82,8 @@ pub fn read_str<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, cap: usi
     Ok(text)
 }
 
-/// Characters of `width` bytes each. `None` for what no `str` holds: ASCII above 0x7f, code points beyond Unicode.
+/// Decodes characters of `width` bytes each. `None` for contents that no `str` has: ASCII above
+/// 0x7f, code points beyond Unicode.
 fn decode(bytes: &[u8], width: usize, ascii: bool) -> Option<String> {
     if ascii && (width != 1 || !bytes.is_ascii()) {
         return None;
@@ -131,7 +136,7 @@ pub fn read_u64_int<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr) -> R
     value.and_then(|value| u64::try_from(value).ok()).ok_or(garbage)
 }
 
-/// The name of an object's type, as `tp_name` has it: with its module for types made in C.
+/// The name of an object's type as `tp_name` has it, which includes the module for types made in C.
 pub fn read_type_name<M: Memory + ?Sized>(mem: &M, layout: &Layout, object: Addr) -> Result<String, ObjectError> {
     type_name(mem, layout, mem.read_ptr(object.offset(layout.object.type_.offset() as u64))?)
 }
@@ -172,7 +177,7 @@ pub(super) fn expect_type<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr
     }
 }
 
-/// A pointer out of a struct that has been read; `None` where the struct is too short for it.
+/// A pointer from the bytes of a struct; `None` where the bytes are too few.
 pub(super) fn field_ptr(bytes: &[u8], field: Field<Addr>) -> Option<Addr> {
     array(bytes, field.offset()).map(|b| Addr(u64::from_le_bytes(b)))
 }
@@ -219,7 +224,7 @@ mod tests {
         })
     }
 
-    /// An object of any contents whose type claims to be everything at once.
+    /// An object of any contents whose type claims to be of every kind at once.
     fn hostile(layout: &Layout, contents: &[u8]) -> ReplayMemory {
         let mut mem = ReplayMemory::new();
         let mut type_ = vec![0; layout.containers.type_.size as usize];
@@ -236,7 +241,7 @@ mod tests {
         assert_eq!(decode(&[0xa9, 0x03, 0x00, 0xd8], 2, false).as_deref(), Some("Ω\u{fffd}"));
         assert_eq!(decode(&[0x0d, 0xf4, 1, 0], 4, false).as_deref(), Some("\u{1f40d}"));
         assert_eq!(decode(&[0, 0, 0x11, 0], 4, false), None, "beyond Unicode");
-        assert_eq!(decode(b"\xff", 1, true), None, "ASCII that is not");
+        assert_eq!(decode(b"\xff", 1, true), None, "not ASCII");
         assert_eq!(decode(&[0, 0], 2, true), None, "wide ASCII");
     }
 

@@ -1,4 +1,5 @@
-//! A thread's Python stack with names and lines: frames from [`FrameReader`], symbols from [`Symbols`].
+//! A thread's Python stack with names and lines: frames from [`FrameReader`], symbols from
+//! [`Symbols`].
 
 use super::code::{fingerprint_span, CodeCache, CodeInfo};
 use super::frames::{FrameReader, RawFrame, RawStack};
@@ -9,23 +10,26 @@ use crate::sample::{Frame, Function, Stack, StackStatus};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What was learnt of a thread's code objects is used again while its frames stand where they stood; after this many reads they are asked
-/// for all the same. A code object on a live frame cannot be freed, but between two reads a frame may have gone and another come in its place.
+/// The code objects of frames are reused while the frames are unchanged, and fetched again after
+/// this many reads. A code object on a live frame cannot be freed, but between two reads a frame
+/// may have exited and another may have taken its place.
 const RECHECK: u32 = 64;
-/// Answers kept to whether an instruction is a call.
+/// The largest number of cached answers to "is this instruction a call".
 const MAX_CALLS: usize = 4096;
-/// Stacks kept, and the frames of all of them together. When there are more, all are forgotten.
+/// The largest number of cached stacks, and of the frames of all of them together. The cache is
+/// cleared when it is full.
 const MAX_STACKS: usize = 1 << 14;
 const MAX_FRAMES: usize = 1 << 18;
 
-/// What the threads of a target have in common: its code objects, and the stacks made of them.
+/// What the threads of a target share: code objects, and the stacks made of them.
 #[derive(Debug)]
 pub struct Symbols {
     /// The code objects.
     pub codes: CodeCache,
     stacks: HashMap<u64, Arc<Stack>>,
     frames: usize,
-    /// Stands for a frame whose code object could not be read: it stays in the stack, so that the frames around it keep their places.
+    /// Stands for a frame whose code object could not be read: the frame stays in the stack, so
+    /// that its neighbours keep their places.
     unreadable: Arc<Function>,
 }
 
@@ -37,12 +41,13 @@ impl Default for Symbols {
 }
 
 impl Symbols {
-    /// The stack of these frames, root first: the same `Arc` as long as it is remembered.
+    /// The stack of these frames, root first: the same `Arc` as long as it is cached.
     fn stack(&mut self, resolved: &[ResolvedFrame], status: StackStatus) -> Arc<Stack> {
-        // FNV-1a over words. Two stacks of one number take each other's place, which costs time and no more.
+        // FNV-1a over words. Two stacks with the same hash replace each other in the cache, which
+        // costs only time.
         let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
-        let number = resolved.iter().fold(status as u64, |hash, k| mix(mix(hash, Arc::as_ptr(self.function(k)) as u64), k.line.into()));
-        if let Some(stack) = self.stacks.get(&number).filter(|stack| self.matches(stack, resolved, status)) {
+        let hash = resolved.iter().fold(status as u64, |hash, k| mix(mix(hash, Arc::as_ptr(self.function(k)) as u64), k.line.into()));
+        if let Some(stack) = self.stacks.get(&hash).filter(|stack| self.matches(stack, resolved, status)) {
             return stack.clone();
         }
         let frames = resolved.iter().map(|k| Frame { function: self.function(k).clone(), line: k.line }).collect();
@@ -52,7 +57,7 @@ impl Symbols {
             self.frames = 0;
         }
         self.frames += resolved.len();
-        self.stacks.insert(number, stack.clone());
+        self.stacks.insert(hash, stack.clone());
         stack
     }
 
@@ -75,17 +80,18 @@ pub struct ThreadStack {
     raw: RawStack,
     /// Root first.
     resolved: Vec<ResolvedFrame>,
-    /// Whether the instruction at this position of this code object is a call: an instruction that specialises itself stays in its family.
+    /// Whether the instruction at this position of this code object is a call. An instruction that
+    /// specialises itself stays in its family.
     calls: HashMap<(Addr, i64), bool>,
     reads: u32,
     stack: Arc<Stack>,
     in_c_call: bool,
-    /// Room for a batch of heads of code objects.
+    /// Buffer for a batch of code objects' fingerprints.
     bytes: Vec<u8>,
     parts: Vec<Part>,
 }
 
-/// A frame, and what was learnt of it.
+/// A frame with its code object and line.
 #[derive(Debug)]
 struct ResolvedFrame {
     frame: RawFrame,
@@ -94,7 +100,7 @@ struct ResolvedFrame {
 }
 
 impl ThreadStack {
-    /// Nothing read yet: the empty stack.
+    /// No read yet: the empty stack.
     pub fn new(empty: &Arc<Stack>) -> ThreadStack {
         ThreadStack {
             reader: FrameReader::default(),
@@ -114,17 +120,17 @@ impl ThreadStack {
         &self.stack
     }
 
-    /// Whether the leaf stood at a call of a C function when it was last read.
+    /// Whether the leaf was at a call of a C function when the stack was last read.
     pub fn in_c_call(&self) -> bool {
         self.in_c_call
     }
 
-    /// 3.15: whether the thread had asked for the GIL and not got it, when its stack was last read.
+    /// 3.15: whether the thread had requested the GIL and not got it, when its stack was last read.
     pub fn gil_requested(&self) -> Option<bool> {
         self.reader.gil_requested()
     }
 
-    /// 3.13+: whether the thread had been told to let go of the GIL when its stack was last read.
+    /// 3.13+: whether the thread had a pending drop request, when its stack was last read.
     pub fn drop_request(&self) -> Option<bool> {
         self.reader.drop_request()
     }
@@ -139,7 +145,8 @@ impl ThreadStack {
         self.reader.accept_prefetch(parts, bytes);
     }
 
-    /// Reads the stack anew. `Err` only when the process as a whole cannot be read. `asleep`: the thread sleeps in the kernel.
+    /// Reads the stack. `Err` only when the process as a whole cannot be read. `asleep`: the thread
+    /// sleeps in the kernel.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, symbols: &mut Symbols, tstate: Addr, asleep: bool) -> Result<(), ReadError> {
         let first = self.reads == 0;
         let raw = self.reader.read(mem, layout, tstate, asleep)?;
@@ -155,7 +162,7 @@ impl ThreadStack {
         let outcome = self.resolve(mem, layout, &mut symbols.codes);
         self.in_c_call = self.raw.status == StackStatus::Complete && self.leaf_is_call(mem, layout);
         if outcome.is_err() {
-            // The next read must not take this for what it stands for.
+            // `raw` and `resolved` disagree now, so the next read must resolve every frame.
             self.reads = 0;
             return outcome;
         }
@@ -163,7 +170,8 @@ impl ThreadStack {
         Ok(())
     }
 
-    /// Brings `resolved` in step with the frames: those that stand as before keep their code, the others' is read, in one batch.
+    /// Updates `resolved` to the frames: unchanged frames keep their code objects, and the others'
+    /// are read in one batch.
     fn resolve(&mut self, mem: &dyn Memory, layout: &Layout, codes: &mut CodeCache) -> Result<(), ReadError> {
         let root_first = || self.raw.frames.iter().rev();
         let unchanged =
@@ -210,7 +218,7 @@ impl ResolvedFrame {
     }
 }
 
-/// How many bytes into the bytecode a frame is.
+/// The offset of a frame in its bytecode, in bytes.
 fn offset(layout: &Layout, frame: &RawFrame, info: &CodeInfo) -> i64 {
     match layout.frame.position {
         Position::LastByte(_) => frame.position,

@@ -1,8 +1,10 @@
-//! `threading.Thread.name` of every thread, found as Python code would: `sys.modules['threading']._active[ident]._name`.
+//! `threading.Thread.name` of every thread, found as Python code would find it:
+//! `sys.modules['threading']._active[ident]._name`.
 //!
-//! Names are decoration: what cannot be read is left out, and nothing here is an error. The target may change any of these dicts while
-//! they are read, so every address met is checked for what it should be, every count is bounded, and no loop follows links. Not for
-//! the hot path: a walk makes some ten reads per thread.
+//! Names are optional: a name that cannot be read is left out, and nothing here is an error. The
+//! target may change any of these dicts while they are read, so every object is checked for its
+//! type, every count is bounded, and no loop follows links. Not for the hot path: a walk makes some
+//! ten reads per thread.
 
 use super::layout::containers::{DictEntry, Indices, Managed, Values};
 use super::layout::Layout;
@@ -12,31 +14,33 @@ use crate::process::memory::{split_parts, Memory, Part};
 use std::cell::Cell;
 use std::collections::HashMap;
 
-/// Longest name kept, in characters.
+/// The longest name kept, in characters.
 const MAX_NAME: usize = 128;
-/// Most entries of one dict looked at.
+/// The largest number of entries read of one dict.
 const MAX_ENTRIES: usize = 1 << 16;
-/// Longest index table believed, as a power of two in bytes.
+/// The longest index table accepted, as a power of two in bytes.
 const MAX_INDEX_LOG2: u8 = 30;
-/// Most entries looked at in one walk, over all dicts: a hostile target could give each of its threads a dict of [`MAX_ENTRIES`].
+/// The largest number of entries read in one walk, over all dicts: a hostile target could give each
+/// of its threads a dict of [`MAX_ENTRIES`].
 const WALK_BUDGET: usize = 1 << 20;
-/// What one thread costs of that, beside its dict's entries.
+/// The part of the budget that one thread costs, besides its dict's entries.
 const THREAD_COST: usize = 16;
 /// Entries read at once.
 const BLOCK: usize = 256;
-/// Bytes of a pointer.
+/// The size of a pointer, in bytes.
 const POINTER: u64 = 8;
 
-/// Names by `ident` (`PyThreadState.thread_id`, which is `pthread_self()`), as far as they can be read.
+/// Names by `ident` (`PyThreadState.thread_id`, which is `pthread_self()`), as far as they can be
+/// read.
 pub fn read<M: Memory + ?Sized>(mem: &M, layout: &Layout, interpreter: Addr) -> HashMap<u64, String> {
-    let reader = Reader { mem, layout, work: Cell::new(WALK_BUDGET) };
+    let reader = Reader { mem, layout, budget: Cell::new(WALK_BUDGET) };
     let mut names = HashMap::new();
     let Ok(active) = reader.active(interpreter) else { return names };
-    // A thread's class is nearly always the one before it.
+    // A thread nearly always has the class of the thread before it.
     let mut last_class = None;
     reader.each_block(&active, |entries| {
         for &(key, thread) in entries {
-            // The name first: it is what the walk's budget counts.
+            // The name first, because the walk's budget counts names.
             let Ok(name) = reader.thread_name(thread, &mut last_class) else { continue };
             if let Ok(ident) = read_u64_int(mem, layout, key) {
                 names.insert(ident, name);
@@ -47,7 +51,7 @@ pub fn read<M: Memory + ?Sized>(mem: &M, layout: &Layout, interpreter: Addr) -> 
     names
 }
 
-/// A dict's table: where its keys are, and its values if they are elsewhere.
+/// A dict's table: the address of its keys, and of its values if they are separate.
 #[derive(Clone, Copy, Debug)]
 struct DictTable {
     entries: Addr,
@@ -57,29 +61,29 @@ struct DictTable {
     values: Option<Addr>,
 }
 
-/// What is needed of a type to find an attribute of its instances.
+/// The facts of a type that lead to an attribute of its instances.
 #[derive(Clone, Copy, Debug)]
 struct ThreadClass {
     type_: Addr,
     flags: u64,
     basicsize: i64,
     dictoffset: i64,
-    /// The keys that instances share, and which of them is `_name`.
+    /// The index of `_name` among the keys that instances share.
     shared_name: Option<usize>,
 }
 
 /// Where an instance keeps its attributes.
 enum Attributes {
     Dict(Addr),
-    /// The first value, and how many there are at most.
+    /// The first value, and the largest number of values.
     Values(Addr, usize),
 }
 
 struct Reader<'a, M: ?Sized> {
     mem: &'a M,
     layout: &'a Layout,
-    /// What is left of [`WALK_BUDGET`].
-    work: Cell<usize>,
+    /// The rest of [`WALK_BUDGET`].
+    budget: Cell<usize>,
 }
 
 fn garbage(expected: &'static str, at: Addr) -> ObjectError {
@@ -87,10 +91,10 @@ fn garbage(expected: &'static str, at: Addr) -> ObjectError {
 }
 
 impl<M: Memory + ?Sized> Reader<'_, M> {
-    /// An error once this walk has done its share.
+    /// An error once the walk's budget is spent.
     fn spend(&self, work: usize, at: Addr) -> Result<(), ObjectError> {
-        let left = self.work.get().checked_sub(work).ok_or(garbage("a program of a size that makes sense", at))?;
-        self.work.set(left);
+        let left = self.budget.get().checked_sub(work).ok_or(garbage("a program of a plausible size", at))?;
+        self.budget.set(left);
         Ok(())
     }
 
@@ -107,7 +111,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
 
     /// The table of `threading._active`.
     fn active(&self, interpreter: Addr) -> Result<DictTable, ObjectError> {
-        let field = self.layout.interpreter.modules.ok_or(garbage("a known place of sys.modules", interpreter))?;
+        let field = self.layout.interpreter.modules.ok_or(garbage("a known offset of sys.modules", interpreter))?;
         let modules = self.dict(self.ptr(interpreter.offset(field.offset() as u64))?)?;
         let threading = self.lookup(&modules, "threading").ok_or(garbage("a loaded threading module", interpreter))?;
         let globals = self.ptr(threading.offset(self.layout.containers.module_dict.offset() as u64))?;
@@ -124,7 +128,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         Ok(DictTable { values, ..self.keys(keys)? })
     }
 
-    /// A keys object, taken as a combined table.
+    /// A keys object, read as a combined table.
     fn keys(&self, at: Addr) -> Result<DictTable, ObjectError> {
         let garbage = garbage("a dict's keys", at);
         let keys = &self.layout.containers.keys;
@@ -139,7 +143,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         };
         let unicode = keys.kind.is_some_and(|field| head.get(field.offset()).is_some_and(|&kind| kind != 0));
         let count = field_i64(&head, keys.entries).and_then(|n| usize::try_from(n).ok()).ok_or(garbage)?;
-        // An index takes a byte at least, and there are more indices than entries.
+        // An index takes at least one byte, and there are more indices than entries.
         if count as u64 > indices {
             return Err(garbage);
         }
@@ -151,7 +155,8 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         })
     }
 
-    /// Calls `visit` with the (key, value) pairs, a block at a time, holes left out, until it returns something or memory ends.
+    /// Calls `visit` with the (key, value) pairs, a block at a time and without holes, until it
+    /// returns a value or a read fails.
     fn each_block<R>(&self, table: &DictTable, mut visit: impl FnMut(&[(Addr, Addr)]) -> Option<R>) -> Option<R> {
         for first in (0..table.count).step_by(BLOCK) {
             let pairs = self.block(table, first, BLOCK.min(table.count - first)).ok()?;
@@ -183,7 +188,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         Ok(pairs.collect())
     }
 
-    /// The value of the key that is this ASCII string.
+    /// The value of the key that equals this ASCII string.
     fn lookup(&self, table: &DictTable, name: &str) -> Option<Addr> {
         self.each_block(table, |pairs| {
             let keys: Vec<Addr> = pairs.iter().map(|&(key, _)| key).collect();
@@ -191,7 +196,8 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         })
     }
 
-    /// Which of these strings is `name`, which is ASCII. All are read in one batch, only as far as `name` would reach.
+    /// The index of the string that equals `name`, which is ASCII. All strings are read in one
+    /// batch, only as far as `name` would reach.
     fn position(&self, strings: &[Addr], name: &str) -> Option<usize> {
         let size = self.layout.object.unicode_ascii_data as usize + name.len();
         let mut bytes = vec![0; strings.len() * size];
@@ -201,7 +207,7 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         found
     }
 
-    /// Whether the start of an object, as far as this string would reach, is it.
+    /// Whether the start of an object, as far as `name` would reach, is that string.
     fn is_ascii(&self, object: &[u8], name: &str) -> bool {
         let o = &self.layout.object;
         let flags = field_u32(object, o.unicode_state).unwrap_or(0);
@@ -244,7 +250,8 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         })
     }
 
-    /// Which of the keys that a heap type's instances share is `_name`. Values follow the keys' order, holes included.
+    /// The index of `_name` among the keys that a heap type's instances share. Values follow the
+    /// order of the keys, holes included.
     fn shared_name(&self, type_: Addr) -> Option<usize> {
         let cached = self.ptr(type_.offset(self.layout.containers.type_.cached_keys.offset() as u64)).ok()?;
         let table = self.keys(cached).ok()?;
@@ -299,7 +306,7 @@ fn pointer_at(values: &[u8], i: usize) -> Option<Addr> {
     values.get(i * POINTER as usize..)?.first_chunk().map(|&bytes| Addr(u64::from_le_bytes(bytes)))
 }
 
-/// Bytes of an index table of `slots` slots (up to 3.10).
+/// The size in bytes of an index table of `slots` slots (up to 3.10).
 fn index_bytes(slots: i64) -> Option<u64> {
     let slots = u64::try_from(slots).ok().filter(|n| n.is_power_of_two() && *n <= 1 << MAX_INDEX_LOG2)?;
     let width = match slots {

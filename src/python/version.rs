@@ -1,7 +1,8 @@
 //! Which CPython it is.
 //!
-//! The best witness is asked first: what the runtime publishes of itself (3.13+), the exported constant `Py_Version` (3.11+), the banner
-//! that `sys.version` was made from (any version, in the image's own variables), the literal `PY_VERSION` among its constants, and last
+//! The sources are tried in order of reliability: what the runtime publishes of itself (3.13+), the
+//! exported constant `Py_Version` (3.11+), the banner that `sys.version` was made from (any
+//! version, in the image's own variables), the literal `PY_VERSION` among its constants, and last
 //! the names of files. Only the last may lack the patch level.
 
 use super::layout::Minor;
@@ -9,12 +10,12 @@ use crate::ids::Addr;
 use crate::process::elf::{Image, Symbol};
 use crate::process::memory::{Memory, ReadError};
 
-/// The first release whose runtime state gilprof reads itself.
+/// The first release whose runtime state gilprof reads.
 const FIRST_READABLE: Minor = Minor(3, 7);
-/// Variables and constants beyond these are not searched.
+/// The largest sizes of variables and of constants that are searched.
 const MAX_VARIABLES: u64 = 16 << 20;
 const MAX_CONSTANTS: u64 = 128 << 20;
-/// Bytes searched at a time, and how much of the piece before is looked at again.
+/// The number of bytes searched at a time, and the overlap of two pieces.
 const CHUNK: usize = 256 << 10;
 const OVERLAP: usize = 64;
 
@@ -27,12 +28,12 @@ pub struct Version {
     pub text: String,
 }
 
-/// Who reads it.
+/// Which program can read a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VersionSupport {
-    /// gilprof itself: it has a `_PyRuntime`.
+    /// gilprof itself: the interpreter has a `_PyRuntime`.
     Readable(Version),
-    /// 2.7 and 3.3 - 3.6, without one: py-spy's business.
+    /// 2.7 and 3.3 - 3.6, without a `_PyRuntime`: py-spy can.
     Legacy(Version),
 }
 
@@ -41,9 +42,9 @@ pub enum VersionSupport {
 pub struct Published {
     /// The version.
     pub version: Version,
-    /// Built without the GIL; whether it is switched on is another matter.
+    /// Whether the build is free-threaded. Whether the GIL is on is not published here.
     pub free_threaded: bool,
-    /// Offset of `interpreters.head` in the runtime, as published: not validated.
+    /// Offset of `interpreters.head` in the runtime, as published; not validated.
     pub interpreters_head: u64,
 }
 
@@ -77,7 +78,8 @@ impl Version {
         Some(Version { minor: plausible(Minor(major, minor))?, text: text.to_owned() })
     }
 
-    /// From a file's name: `libpython3.7m.so.1.0`, `python3.13t`, `_json.cpython-39-x86_64-linux-gnu.so`. Never the patch level.
+    /// From a file's name: `libpython3.7m.so.1.0`, `python3.13t`,
+    /// `_json.cpython-39-x86_64-linux-gnu.so`. Never the patch level.
     pub fn from_file_name(name: &str) -> Option<Version> {
         let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
         let minor = if let Some((_, tag)) = name.split_once(".cpython-") {
@@ -98,18 +100,19 @@ impl Version {
     }
 }
 
-/// One to three digits, written as a number is.
+/// One to three digits without leading zeros.
 fn number(text: &str) -> Option<u8> {
     let padded = text.len() > 1 && text.starts_with('0');
     (!text.is_empty() && !padded && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
-/// Versions that exist or may come. SQLite's, zlib's and others' literals of the same form are thrown out here, if not all.
+/// Versions that exist or may come. Most literals of the same form from SQLite, zlib and other
+/// libraries are excluded here.
 fn plausible(minor: Minor) -> Option<Minor> {
     ((Minor(2, 3)..=Minor(2, 7)).contains(&minor) || (Minor(3, 0)..=Minor(3, 40)).contains(&minor)).then_some(minor)
 }
 
-/// What the runtime at this address says of itself: `None` before 3.13.
+/// What the runtime at this address publishes of itself; `None` before 3.13.
 pub fn published(mem: &dyn Memory, runtime: Addr) -> Result<Option<Published>, ReadError> {
     let mut bytes = [0; 48];
     mem.read(runtime, &mut bytes)?;
@@ -124,7 +127,8 @@ pub fn published(mem: &dyn Memory, runtime: Addr) -> Result<Option<Published>, R
     Ok(Version::from_hex(version).map(|version| Published { version, free_threaded: free == 1, interpreters_head: head }))
 }
 
-/// Asks the witnesses that need no `_Py_DebugOffsets`. `names` are file names, the image's own first.
+/// The version from the sources that need no `_Py_DebugOffsets`. `names` are file names, the
+/// image's own first.
 pub fn detect(mem: &dyn Memory, image: &Image<'_>, bias: u64, constant: Option<Symbol>, names: &[&str]) -> Option<Version> {
     // `unsigned long Py_Version`
     let exported = constant.and_then(|symbol| mem.read_u64(Addr(bias.wrapping_add(symbol.vaddr))).ok()).and_then(Version::from_hex);
@@ -137,7 +141,7 @@ pub fn detect(mem: &dyn Memory, image: &Image<'_>, bias: u64, constant: Option<S
     banner(mem, image, bias).filter(fits).or_else(|| constant_literal(image, minor)).or(named)
 }
 
-/// Whose business a version is.
+/// Which program can read this version.
 pub fn support(version: Version) -> VersionSupport {
     if version.minor < FIRST_READABLE {
         VersionSupport::Legacy(version)
@@ -146,7 +150,8 @@ pub fn support(version: Version) -> VersionSupport {
     }
 }
 
-/// `Py_GetVersion` prints `3.9.18 (main, May  9 2026, 07:33:22) \n[GCC 12.2.0]` into a static buffer when the interpreter starts.
+/// `Py_GetVersion` prints `3.9.18 (main, May  9 2026, 07:33:22) \n[GCC 12.2.0]` into a static
+/// buffer when the interpreter starts.
 fn banner(mem: &dyn Memory, image: &Image<'_>, bias: u64) -> Option<Version> {
     for segment in image.segments().iter().filter(|segment| segment.writable) {
         let read = |at: u64, into: &mut [u8]| mem.read(Addr(bias.wrapping_add(at)), into).is_ok();
@@ -163,8 +168,9 @@ fn banner(mem: &dyn Memory, image: &Image<'_>, bias: u64) -> Option<Version> {
     None
 }
 
-/// The literal `PY_VERSION`. Linkers keep it as the tail of a longer one when they can, such as `/opt/python/3.9.18`. Where no minor is
-/// known the literals of other libraries may look like it, so all that fit must agree on one.
+/// The literal `PY_VERSION`. Linkers keep it as the tail of a longer literal when they can, such as
+/// `/opt/python/3.9.18`. Where no minor version is known, literals of other libraries may have the
+/// same form, so all that fit must agree.
 fn constant_literal(image: &Image<'_>, minor: Option<Minor>) -> Option<Version> {
     let (start, size) = image.rodata()?;
     let mut seen: Option<Version> = None;
@@ -184,9 +190,9 @@ fn constant_literal(image: &Image<'_>, minor: Option<Minor>) -> Option<Version> 
     found.or(seen.filter(|_| !ambiguous))
 }
 
-/// The version that a string ends with.
+/// The version at the end of a string.
 fn tail(bytes: &[u8]) -> Option<Version> {
-    // Most strings end in something else: look before parsing.
+    // Most strings end differently: a cheap check before parsing.
     if !matches!(bytes.last(), Some(b'0'..=b'9' | b'+')) {
         return None;
     }
@@ -200,7 +206,7 @@ fn full(bytes: &[u8]) -> Option<Version> {
     Version::from_text(text).filter(Version::is_full)
 }
 
-/// Goes through a range in pieces that overlap; a piece that cannot be read is passed over.
+/// Searches a range in overlapping pieces; a piece that cannot be read is skipped.
 fn search<T>(start: u64, size: u64, read: &dyn Fn(u64, &mut [u8]) -> bool, each: &mut dyn FnMut(&[u8]) -> Option<T>) -> Option<T> {
     let mut buffer = vec![0; CHUNK];
     let mut done = 0;
@@ -276,7 +282,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in ".{0,40}", bytes in proptest::collection::vec(any::<u8>(), 0..64), hex: u64) {
+        fn any_text_never_panics(text in ".{0,40}", bytes in proptest::collection::vec(any::<u8>(), 0..64), hex: u64) {
             let _ = (Version::from_text(&text), Version::from_file_name(&text), tail(&bytes), Version::from_hex(hex));
             let _ = Version::from_file_name(&format!("libpython{text}"));
         }

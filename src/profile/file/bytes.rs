@@ -1,13 +1,15 @@
-//! Varints and lengths, to a buffer and from one. Reading is bounded by what is there, and says what it missed.
+//! Varints and length-prefixed bytes, written to a buffer and read from one. A read never passes
+//! the end of the buffer; it returns [`Broken`] instead.
 
 /// What is wrong with a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken(pub &'static str);
 
-/// The longest string: names and paths of the target are cut long before, its command line is at most 2 MiB on Linux as it is set up.
+/// The longest string. Names and paths of the target are cut long before this; a command line is at
+/// most 2 MiB on Linux by default.
 const MAX_STRING: u64 = 8 << 20;
 
-/// Appends a number, seven bits a byte, least first.
+/// Appends a number: seven bits per byte, least significant first.
 pub fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -16,43 +18,43 @@ pub fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Appends `now - before`, small where the two are near each other, whichever is more.
+/// Appends `now - before`, zigzag-encoded so that a small difference of either sign is short.
 pub fn put_step(out: &mut Vec<u8>, before: u64, now: u64) {
     let step = now.wrapping_sub(before) as i64;
     put(out, (step << 1 ^ step >> 63) as u64);
 }
 
-/// Appends a length and bytes.
+/// Appends the length, then the bytes.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// A chunk being read.
+/// A cursor over the records of a chunk.
 #[derive(Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// From the beginning.
+    /// A cursor at the first record.
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader { rest: bytes }
     }
 
-    /// Whether all was read.
+    /// Whether every byte was read.
     pub fn is_done(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// A byte.
+    /// Reads one byte.
     pub fn byte(&mut self) -> Result<u8, Broken> {
-        let (&first, rest) = self.rest.split_first().ok_or(Broken("it ends within a record"))?;
+        let (&first, rest) = self.rest.split_first().ok_or(Broken("a record is truncated"))?;
         self.rest = rest;
         Ok(first)
     }
 
-    /// A number.
+    /// Reads a varint.
     pub fn number(&mut self) -> Result<u64, Broken> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
@@ -62,35 +64,35 @@ impl<'a> Reader<'a> {
                 return Ok(number);
             }
         }
-        Err(Broken("a number has no end"))
+        Err(Broken("a number is too long"))
     }
 
-    /// A number that fits 32 bits.
+    /// Reads a varint that fits 32 bits.
     pub fn small(&mut self) -> Result<u32, Broken> {
         u32::try_from(self.number()?).map_err(|_| Broken("a number is too large"))
     }
 
-    /// What [`put_step`] wrote.
+    /// Reads a number that [`put_step`] wrote.
     pub fn step(&mut self, before: u64) -> Result<u64, Broken> {
         let number = self.number()?;
         let step = (number >> 1) as i64 ^ -((number & 1) as i64);
         Ok(before.wrapping_add(step as u64))
     }
 
-    /// What [`put_bytes`] wrote.
+    /// Reads bytes that [`put_bytes`] wrote.
     pub fn bytes(&mut self) -> Result<&'a [u8], Broken> {
         let length = self.number()?;
         if length > MAX_STRING || length > self.rest.len() as u64 {
-            return Err(Broken("a string is longer than can be"));
+            return Err(Broken("a string is too long"));
         }
         let (bytes, rest) = self.rest.split_at(length as usize);
         self.rest = rest;
         Ok(bytes)
     }
 
-    /// Bytes that are text.
+    /// Reads bytes that are UTF-8.
     pub fn text(&mut self) -> Result<&'a str, Broken> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Broken("a string is no text"))
+        std::str::from_utf8(self.bytes()?).map_err(|_| Broken("a string is not UTF-8"))
     }
 }
 
@@ -101,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_put_is_read(numbers: Vec<(u64, u64)>, bytes: Vec<u8>) {
+        fn values_round_trip(numbers: Vec<(u64, u64)>, bytes: Vec<u8>) {
             let mut out = Vec::new();
             for &(a, b) in &numbers {
                 put(&mut out, a);
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn malformed_values_are_errors() {
         assert!(Reader::new(&[0xff; 20]).number().is_err());
         assert!(Reader::new(&[5, 1, 2]).bytes().is_err());
         let mut long = Vec::new();

@@ -1,29 +1,30 @@
-//! Header and chunks: lengths, sums, packing. What is in them is not known here.
+//! The file's header and its chunks: lengths, checksums, compression. This layer does not interpret
+//! the records.
 
 use super::bytes::Broken;
 use super::VERSION;
 use flate2::{Compression, Crc, Decompress, FlushDecompress, Status};
 use std::io::{self, Read, Write};
 
-/// What a file begins with.
+/// The first bytes of a file.
 pub const MAGIC: &[u8; 8] = b"gilprof\0";
-/// What a chunk begins with.
+/// The first bytes of a chunk.
 const MARK: &[u8; 4] = b"GPCK";
-/// Mark, packed length, unpacked length, sum.
+/// The length of a chunk's head: mark, packed length, unpacked length, checksum.
 const HEAD: usize = 16;
-/// The longest chunk that is read, packed or not. What is written is much shorter.
+/// The longest chunk that is read, packed or unpacked. Chunks are written much shorter.
 pub const MAX_CHUNK: usize = 16 << 20;
-/// How hard to pack: all that is worth its time.
+/// The compression level: a higher one costs more time than its smaller files are worth.
 const LEVEL: u32 = 6;
 
-/// What the first bytes of a file say.
+/// What the first bytes of a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// One that can be read.
+    /// A version that this gilprof reads.
     Readable,
-    /// Of a gilprof yet to come.
+    /// The version of a newer gilprof.
     Newer(u16),
-    /// None of gilprof's.
+    /// Not a recording.
     Foreign,
 }
 
@@ -48,7 +49,7 @@ pub fn read_header(from: &mut impl Read) -> io::Result<Header> {
     })
 }
 
-/// A chunk of these records, as it is written.
+/// A chunk of these records, ready to be written.
 pub fn pack(records: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = vec![0; HEAD];
     let mut packer = flate2::write::DeflateEncoder::new(out.split_off(HEAD), Compression::new(LEVEL));
@@ -58,50 +59,51 @@ pub fn pack(records: &[u8]) -> io::Result<Vec<u8>> {
     out[..4].copy_from_slice(MARK);
     out[4..8].copy_from_slice(&lengths[0]);
     out[8..12].copy_from_slice(&lengths[1]);
-    let sum = sum(&out[4..12], &payload);
-    out[12..16].copy_from_slice(&sum.to_le_bytes());
+    let checksum = checksum(&out[4..12], &payload);
+    out[12..16].copy_from_slice(&checksum.to_le_bytes());
     out.extend_from_slice(&payload);
     Ok(out)
 }
 
-/// The next chunk's records; `None` at the end of the file. A chunk that is not whole or not sound is [`Broken`].
+/// The next chunk's records; `None` at the end of the file. A truncated or corrupt chunk is an
+/// inner error.
 pub fn unpack(from: &mut impl Read) -> io::Result<Result<Option<Vec<u8>>, Broken>> {
     let mut head = [0; HEAD];
     match fill(from, &mut head)? {
         0 => return Ok(Ok(None)),
         HEAD => {}
-        _ => return Ok(Err(Broken("it breaks off"))),
+        _ => return Ok(Err(Broken("the file is truncated"))),
     }
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let (packed, unpacked) = (word(4) as usize, word(8) as usize);
     if !head.starts_with(MARK) || packed > MAX_CHUNK || unpacked > MAX_CHUNK {
-        return Ok(Err(Broken("a chunk does not begin as one does")));
+        return Ok(Err(Broken("a chunk's head is invalid")));
     }
-    // Grows as far as there are bytes, whatever the length says.
+    // Grows only as far as there are bytes, however large the claimed length.
     let mut payload = Vec::new();
     from.by_ref().take(packed as u64).read_to_end(&mut payload)?;
     if payload.len() < packed {
-        return Ok(Err(Broken("it breaks off")));
+        return Ok(Err(Broken("the file is truncated")));
     }
-    if sum(&head[4..12], &payload) != word(12) {
-        return Ok(Err(Broken("a chunk's sum is wrong")));
+    if checksum(&head[4..12], &payload) != word(12) {
+        return Ok(Err(Broken("a chunk's checksum is wrong")));
     }
     let mut records = Vec::with_capacity(unpacked);
     let done = Decompress::new(false).decompress_vec(&payload, &mut records, FlushDecompress::Finish);
     if !matches!(done, Ok(Status::StreamEnd)) || records.len() != unpacked {
-        return Ok(Err(Broken("a chunk cannot be unpacked")));
+        return Ok(Err(Broken("a chunk cannot be decompressed")));
     }
     Ok(Ok(Some(records)))
 }
 
-fn sum(lengths: &[u8], payload: &[u8]) -> u32 {
+fn checksum(lengths: &[u8], payload: &[u8]) -> u32 {
     let mut crc = Crc::new();
     crc.update(lengths);
     crc.update(payload);
     crc.sum()
 }
 
-/// Reads as much as there is, up to all of `into`.
+/// Reads until `into` is full or the input ends; returns the number of bytes read.
 fn fill(from: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     while read < into.len() {
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_and_back_and_every_cut_is_told() {
+    fn chunks_round_trip_and_every_cut_is_an_error() {
         let records: Vec<u8> = (0..5000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
         let chunk = pack(&records).unwrap();
         assert!(chunk.len() < records.len() / 2);

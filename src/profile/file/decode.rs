@@ -1,4 +1,5 @@
-//! Records, as what the capture side told. The inverse of [`encode`](super::encode); whatever the bytes are, memory and time stay bounded.
+//! Decodes records into calls of a [`Sink`]: the inverse of [`encode`]. Memory and time stay
+//! bounded whatever the bytes are.
 
 use super::bytes::{Broken, Reader};
 use super::encode::{self, gil_sample, slice, CaptureInfo, INVALID_TIME};
@@ -8,12 +9,13 @@ use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// How many threads may be without an end, GILs met, and frames be in all stacks that are kept ready.
+/// Bounds on the threads that have not ended, on the GILs, and on the frames of all cached stacks
+/// together.
 pub(super) const MAX_THREADS: usize = 1 << 20;
 const MAX_GILS: usize = 1 << 16;
-const MAX_READY: usize = 1 << 19;
+const MAX_CACHED_FRAMES: usize = 1 << 19;
 
-/// Reads chunk after chunk.
+/// Decodes one chunk after another.
 #[derive(Debug)]
 pub struct Decoder {
     tables: DecoderTables,
@@ -25,7 +27,7 @@ pub struct Decoder {
     last_sample: u64,
     last_span: u64,
     capture_info: CaptureInfo,
-    /// The last record was met.
+    /// Whether the last record was read: the recording is complete.
     pub last: bool,
 }
 
@@ -47,12 +49,12 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// The target and the window as they were told of last, and the time of the last look.
+    /// The last target and capture statistics read, and the time of the last GIL sample.
     pub fn capture_info(self) -> (TargetInfo, CaptureStats, Nanos) {
         (self.capture_info.target, self.capture_info.window, Nanos::from_nanos(self.last_sample))
     }
 
-    /// Tells `sink` what a chunk holds.
+    /// Sends a chunk's records to `sink`.
     pub fn chunk(&mut self, records: &[u8], sink: &mut dyn Sink) -> Result<(), Broken> {
         let mut reader = Reader::new(records);
         while !reader.is_done() {
@@ -70,7 +72,7 @@ impl Decoder {
                 self.register(info.id)?;
                 sink.thread(&info);
             }
-            encode::EXACT => self.exact(from, sink)?,
+            encode::INTERVAL => self.interval(from, sink)?,
             encode::THREAD_END => {
                 let id = ThreadId(from.small()?);
                 let [cpu, run_queue, seen] = [from.number()?, from.number()?, from.number()?].map(Nanos::from_nanos);
@@ -86,18 +88,18 @@ impl Decoder {
                 self.holder = (u32::MAX, u64::MAX);
             }
             encode::CAPTURE_INFO => {
-                self.capture_info = serde_json::from_slice(from.bytes()?).map_err(|_| Broken("the facts make no sense"))?
+                self.capture_info = serde_json::from_slice(from.bytes()?).map_err(|_| Broken("the capture info is malformed"))?
             }
             encode::LAST => self.last = true,
-            _ => return Err(Broken("a record is of no known kind")),
+            _ => return Err(Broken("the kind of a record is unknown")),
         }
         Ok(())
     }
 
-    /// A thread is told of, for the first time or again.
+    /// A thread record may come several times for one thread.
     fn register(&mut self, thread: ThreadId) -> Result<(), Broken> {
         if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&thread) {
-            return Err(Broken("there are more threads than can be"));
+            return Err(Broken("there are too many threads"));
         }
         self.threads.entry(thread).or_insert((0, u64::MAX));
         Ok(())
@@ -106,16 +108,16 @@ impl Decoder {
     fn slice(&mut self, tag: u8, from: &mut Reader<'_>, sink: &mut dyn Sink) -> Result<(), Broken> {
         let has = |bit: u8| tag & bit != 0;
         let how = from.byte()?;
-        let evidence = *encode::EVIDENCE.get(usize::from(how & 0x0f)).ok_or(Broken("no such evidence"))?;
+        let evidence = *encode::EVIDENCE.get(usize::from(how & 0x0f)).ok_or(Broken("an evidence number is unknown"))?;
         self.last_thread = from.step(self.last_thread)?;
-        let thread = ThreadId(u32::try_from(self.last_thread).map_err(|_| Broken("no such thread"))?);
+        let thread = ThreadId(u32::try_from(self.last_thread).map_err(|_| Broken("a thread number is too large"))?);
         let end = if has(slice::AT_SAMPLE) { self.last_sample } else { from.step(self.last_end)? };
         let known = self.threads.get(&thread).copied();
         let (last_end, last_stack) = known.unwrap_or((0, u64::MAX));
         let times = match how >> 4 {
             slice::MIXED => mixed(from)?,
             state => {
-                let state = *State::ALL.get(usize::from(state)).ok_or(Broken("no such state"))?;
+                let state = *State::ALL.get(usize::from(state)).ok_or(Broken("a state number is unknown"))?;
                 let length = if has(slice::CONTIGUOUS) { end.saturating_sub(last_end) } else { from.number()? };
                 StateTimes::single(state, length as f64)
             }
@@ -150,7 +152,7 @@ impl Decoder {
         let switches = if has(gil_sample::SWITCHES) {
             let known = self.gils.get(&gil).copied();
             if known.is_none() && self.gils.len() >= MAX_GILS {
-                return Err(Broken("there are more GILs than can be"));
+                return Err(Broken("there are too many GILs"));
             }
             let now = from.step(known.unwrap_or(0))?;
             self.gils.insert(gil, now);
@@ -165,10 +167,10 @@ impl Decoder {
         Ok(())
     }
 
-    fn exact(&mut self, from: &mut Reader<'_>, sink: &mut dyn Sink) -> Result<(), Broken> {
+    fn interval(&mut self, from: &mut Reader<'_>, sink: &mut dyn Sink) -> Result<(), Broken> {
         let (thread, gil) = (ThreadId(from.small()?), GilId(from.small()?));
-        let stretches = [IntervalKind::Wait, IntervalKind::ForcedSwitch, IntervalKind::Hold];
-        let kind = *stretches.get(usize::from(from.byte()?)).ok_or(Broken("no such stretch"))?;
+        let kinds = [IntervalKind::Wait, IntervalKind::ForcedSwitch, IntervalKind::Hold];
+        let kind = *kinds.get(usize::from(from.byte()?)).ok_or(Broken("an interval kind is unknown"))?;
         let begin = from.step(self.last_sample)?;
         let end = from.step(begin)?;
         sink.interval(&MeasuredInterval { thread, gil, kind, begin: Nanos::from_nanos(begin), end: Nanos::from_nanos(end) });
@@ -199,7 +201,7 @@ fn mixed(from: &mut Reader<'_>) -> Result<StateTimes, Broken> {
     Ok(times)
 }
 
-/// What has a number.
+/// The numbered strings, functions, frames and stacks.
 #[derive(Debug, Default)]
 struct DecoderTables {
     strings: Vec<String>,
@@ -207,15 +209,15 @@ struct DecoderTables {
     functions: Vec<Arc<Function>>,
     /// Outer frame, function, line, depth.
     frames: Vec<(u32, u32, u32, u32)>,
-    ready: FxHashMap<u64, Arc<Stack>>,
-    ready_frames: usize,
+    cached: FxHashMap<u64, Arc<Stack>>,
+    cached_frames: usize,
 }
 
 impl DecoderTables {
     fn string(&mut self, text: &str) -> Result<(), Broken> {
-        // What is written may pass the bounds by one stack's worth.
+        // The encoder checks its bounds between stacks, so it may pass them by one stack.
         if self.text > 2 * encode::MAX_TEXT {
-            return Err(Broken("there is more text than can be"));
+            return Err(Broken("there is too much text"));
         }
         self.text += text.len() + 64;
         self.strings.push(text.into());
@@ -223,12 +225,12 @@ impl DecoderTables {
     }
 
     fn function(&mut self, from: &mut Reader<'_>) -> Result<(), Broken> {
-        let string = |number: u32| self.strings.get(number as usize).cloned().ok_or(Broken("no such string"));
+        let string = |number: u32| self.strings.get(number as usize).cloned().ok_or(Broken("a string number is unknown"));
         let function = Function { name: string(from.small()?)?, file: string(from.small()?)?, first_line: from.small()? };
-        // A function holds its strings once more: a short record may stand for long ones.
+        // A function copies its strings, so a short record may need much memory.
         self.text += function.name.len() + function.file.len();
         if self.functions.len() > 2 * encode::MAX_FUNCTIONS || self.text > 4 * encode::MAX_TEXT {
-            return Err(Broken("there are more functions than can be"));
+            return Err(Broken("there are too many functions"));
         }
         self.functions.push(Arc::new(function));
         Ok(())
@@ -238,44 +240,44 @@ impl DecoderTables {
         let (outer, function, line) = (from.small()?, from.small()?, from.small()?);
         let depth = match outer {
             0 => 0,
-            n => self.frames.get(n as usize - 1).ok_or(Broken("no such frame"))?.3,
+            n => self.frames.get(n as usize - 1).ok_or(Broken("a frame number is unknown"))?.3,
         };
         let full = self.frames.len() > 2 * encode::MAX_FRAMES || depth as usize >= encode::MAX_DEPTH;
         if full || function as usize >= self.functions.len() {
-            return Err(Broken("a frame cannot be"));
+            return Err(Broken("a frame is invalid"));
         }
         self.frames.push((outer, function, line, depth + 1));
         Ok(())
     }
 
-    /// The stack of a number with its trust.
+    /// The stack with this number, which includes its status.
     fn stack(&mut self, number: u64) -> Result<Arc<Stack>, Broken> {
-        if let Some(stack) = self.ready.get(&number) {
+        if let Some(stack) = self.cached.get(&number) {
             return Ok(Arc::clone(stack));
         }
         let status = match number & 3 {
             0 => StackStatus::Complete,
             1 => StackStatus::Torn,
             2 => StackStatus::Truncated,
-            _ => return Err(Broken("no such trust")),
+            _ => return Err(Broken("a stack status is unknown")),
         };
         let mut frames = Vec::new();
-        let mut next = u32::try_from(number >> 2).map_err(|_| Broken("no such stack"))?;
+        let mut next = u32::try_from(number >> 2).map_err(|_| Broken("a stack number is unknown"))?;
         while next != 0 {
-            // An outer frame's number is always the lesser one, so this ends.
-            let &(outer, function, line, _) = self.frames.get(next as usize - 1).ok_or(Broken("no such stack"))?;
-            let function = self.functions.get(function as usize).ok_or(Broken("no such function"))?;
+            // An outer frame's number is always the smaller one, so this loop ends.
+            let &(outer, function, line, _) = self.frames.get(next as usize - 1).ok_or(Broken("a stack number is unknown"))?;
+            let function = self.functions.get(function as usize).ok_or(Broken("a function number is unknown"))?;
             frames.push(Frame { function: Arc::clone(function), line });
             next = outer;
         }
         frames.reverse();
-        self.ready_frames += frames.len() + 8;
-        if self.ready_frames > MAX_READY {
-            self.ready.clear();
-            self.ready_frames = frames.len() + 8;
+        self.cached_frames += frames.len() + 8;
+        if self.cached_frames > MAX_CACHED_FRAMES {
+            self.cached.clear();
+            self.cached_frames = frames.len() + 8;
         }
         let stack = Arc::new(Stack { frames, status });
-        self.ready.insert(number, Arc::clone(&stack));
+        self.cached.insert(number, Arc::clone(&stack));
         Ok(stack)
     }
 }

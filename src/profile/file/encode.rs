@@ -1,19 +1,20 @@
-//! What the capture side tells, as records.
+//! Encodes what the capture side emits into records.
 //!
 //! | tag | record | holds |
 //! |---|---|---|
-//! | 0x80 and up | slice | the low bits say what follows, see [`slice`]; state and evidence in a byte |
-//! | 1 | GIL look | which, bits, time, span, holder, switches, waiters |
-//! | 2 | thread | its facts |
-//! | 3 | exact stretch | thread, GIL, kind, begin, length |
-//! | 4 | thread's end | its totals |
-//! | 5, 6, 7 | string, function, frame | told once, then by number, from 0 (frames from 1: 0 is the empty stack) |
-//! | 8 | anew | all numbers of strings, functions and frames are forgotten |
-//! | 9 | facts | target and window so far, as JSON: there are few, and fields will be added |
-//! | 10 | the last | the measuring ended by itself |
+//! | 0x80 and up | slice | tag bits as in [`mod@slice`]; state and evidence in a byte; the fields |
+//! | 1 | GIL sample | GIL, bits, time, span, holder, switches, waiters |
+//! | 2 | thread | its [`ThreadInfo`] |
+//! | 3 | interval (exact mode) | thread, GIL, kind, begin, length |
+//! | 4 | thread end | its totals |
+//! | 5, 6, 7 | string, function, frame | numbered from 0 (frames from 1: 0 is the empty stack) |
+//! | 8 | reset | forgets all numbers of strings, functions and frames |
+//! | 9 | capture info | target and statistics so far, as JSON: rare, and fields will be added |
+//! | 10 | last | the recording is complete |
 //!
-//! A frame is its outer frame's number, its function's and its line: a stack is the number of its innermost frame and how far it can be
-//! relied on. Times are steps from the last one of their kind.
+//! A frame is the number of its outer frame, the number of its function, and its line. A stack is
+//! the number of its leaf frame and its status. Times are differences to the previous time of the
+//! same kind.
 
 use super::bytes::{put, put_bytes, put_step};
 use crate::ids::{GilId, ThreadId};
@@ -26,7 +27,7 @@ use std::sync::Arc;
 
 pub(super) const GIL: u8 = 1;
 pub(super) const THREAD: u8 = 2;
-pub(super) const EXACT: u8 = 3;
+pub(super) const INTERVAL: u8 = 3;
 pub(super) const THREAD_END: u8 = 4;
 pub(super) const STRING: u8 = 5;
 pub(super) const FUNCTION: u8 = 6;
@@ -37,47 +38,49 @@ pub(super) const LAST: u8 = 10;
 
 /// Bits of a slice's tag.
 pub mod slice {
-    /// A slice at all.
+    /// Marks a slice.
     pub const SLICE: u8 = 0x80;
-    /// It ends at the last look at a GIL; else the step from the last slice's end follows.
+    /// The slice ends at the last GIL sample; else the difference to the last slice's end follows.
     pub const AT_SAMPLE: u8 = 0x01;
-    /// It begins where the thread's last one ended; else its length follows.
+    /// The slice begins where the thread's last slice ended; else its length follows.
     pub const CONTIGUOUS: u8 = 0x02;
     /// The thread's last stack; else a stack follows.
     pub const SAME_STACK: u8 = 0x04;
-    /// Somebody else held.
+    /// Another thread held the GIL.
     pub const WAITED_ON: u8 = 0x08;
-    /// The last holder that was told of, on the last stack; else a thread and a stack follow.
+    /// The last holder encoded, on the same stack; else a thread and a stack follow.
     pub const SAME_HOLDER: u8 = 0x10;
-    /// In the place of the only state: several, a bit each and their times follow. Bit [`super::INVALID_TIME`]: parts that are no time.
+    /// In place of the state: several states; a bit for each and their times follow. Bit
+    /// [`super::INVALID_TIME`] stands for invalid times.
     pub const MIXED: u8 = 0x0f;
 }
 
-/// Bits of a GIL look.
+/// Bits of a GIL sample.
 pub mod gil_sample {
-    /// Somebody holds it who is no known thread.
+    /// The holder could not be matched with a thread.
     pub const UNMATCHED: u8 = 0x01;
-    /// A thread holds it, which follows.
+    /// The holder follows.
     pub const HELD: u8 = 0x02;
-    /// The count of switches follows, as a step.
+    /// The count of GIL switches follows, as a difference.
     pub const SWITCHES: u8 = 0x04;
-    /// Whether the collector works is known.
+    /// It is known whether the garbage collector runs.
     pub const KNOWN: u8 = 0x08;
-    /// It does.
+    /// The garbage collector runs.
     pub const COLLECTING: u8 = 0x10;
 }
 
-/// The bit of a slice's states for time that is none.
+/// The bit of a slice's states that stands for invalid times.
 pub const INVALID_TIME: usize = State::COUNT;
 
-/// How many frames, functions and bytes of strings are kept before all begins anew.
+/// Bounds on the numbered frames, functions and bytes of strings; at a bound all numbers are reset.
 pub(super) const MAX_FRAMES: usize = 1 << 18;
 pub(super) const MAX_FUNCTIONS: usize = 1 << 17;
 pub(super) const MAX_TEXT: usize = 16 << 20;
-/// The deepest stack that is written and read; twice what a look reads. Of a deeper one the innermost frames are kept.
+/// The deepest stack that is written and read, twice the depth that a sample reads. A deeper stack
+/// keeps its innermost frames.
 pub(super) const MAX_DEPTH: usize = 1 << 12;
 
-/// All evidence, by number. Only ever added to.
+/// All evidence, by number. The order is part of the format: append only.
 pub(super) const EVIDENCE: [Evidence; 12] = [
     Evidence::GilHolder,
     Evidence::GilFutex,
@@ -93,7 +96,7 @@ pub(super) const EVIDENCE: [Evidence; 12] = [
     Evidence::Unread,
 ];
 
-/// What is known of the whole.
+/// The target and the capture statistics, as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct CaptureInfo {
@@ -101,7 +104,7 @@ pub(super) struct CaptureInfo {
     pub window: CaptureStats,
 }
 
-/// Turns what it is told into records.
+/// Encodes what a [`Sink`] receives into records.
 #[derive(Debug)]
 pub struct Encoder {
     out: Vec<u8>,
@@ -132,23 +135,23 @@ impl Default for Encoder {
 }
 
 impl Encoder {
-    /// The records so far; they go on in what is taken next.
+    /// Takes the records so far. Numbers stay valid in the records that follow.
     pub fn take(&mut self) -> Vec<u8> {
         let next = Vec::with_capacity(self.out.len());
         std::mem::replace(&mut self.out, next)
     }
 
-    /// Their length in bytes.
+    /// Length of the pending records, in bytes.
     pub fn len(&self) -> usize {
         self.out.len()
     }
 
-    /// Whether there are none.
+    /// Whether no records are pending.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty()
     }
 
-    /// What is known of the whole by now; replaces what was said before.
+    /// Adds the target and the statistics so far; they replace earlier ones.
     pub fn capture_info(&mut self, target: &TargetInfo, window: &CaptureStats) {
         let info = CaptureInfo { target: target.clone(), window: window.clone() };
         if let Ok(json) = serde_json::to_vec(&info) {
@@ -157,23 +160,23 @@ impl Encoder {
         }
     }
 
-    /// Nothing more will come.
+    /// Adds the record that completes the recording.
     pub fn last(&mut self) {
         self.out.push(LAST);
     }
 
-    /// Forgets all names when there are too many.
+    /// Resets all numbers when a table is full.
     fn reset_if_full(&mut self) {
         if self.tables.is_full() {
             self.out.push(RESET);
             self.tables = EncoderTables::default();
-            // What was said to be the same as before has no number any more.
+            // A stack that was "the same as before" has no number any more.
             self.threads.values_mut().for_each(|(_, stack)| *stack = u64::MAX);
             self.holder = (u32::MAX, u64::MAX);
         }
     }
 
-    /// The number of a stack with its trust.
+    /// The number of a stack, which includes its status.
     fn stack(&mut self, stack: &Arc<Stack>) -> u64 {
         let status = match stack.status {
             StackStatus::Complete => 0,
@@ -216,7 +219,8 @@ impl Sink for Encoder {
         out.push(tag);
         let evidence = EVIDENCE.iter().position(|&e| e == event.evidence).unwrap_or(EVIDENCE.len() - 1) as u8;
         out.push(only.map_or(slice::MIXED, |state| state as u8) << 4 | evidence);
-        // A step: threads that wait are told of one after another, and such records pack well when they are alike.
+        // A difference, because consecutive slices tend to belong to consecutive threads, and equal
+        // differences compress well.
         put_step(out, self.last_thread, event.thread.0.into());
         self.last_thread = event.thread.0.into();
         if !at_sample {
@@ -269,7 +273,7 @@ impl Sink for Encoder {
 
     fn interval(&mut self, event: &MeasuredInterval) {
         let out = &mut self.out;
-        out.push(EXACT);
+        out.push(INTERVAL);
         put(out, event.thread.0.into());
         put(out, event.gil.0.into());
         out.push(event.kind as u8);
@@ -287,17 +291,17 @@ impl Sink for Encoder {
     }
 }
 
-/// Several states, in whole nanoseconds.
+/// Writes several states, in whole nanoseconds.
 fn mixed(out: &mut Vec<u8>, times: &StateTimes) {
-    let is_time = |nanos: f64| (0.0..=super::super::MAX_PART_NANOS).contains(&nanos);
-    let present = |state: &State| is_time(times.get(*state)) && times.get(*state) > 0.0;
-    let invalid = State::ALL.iter().any(|&state| !is_time(times.get(state)));
+    let is_valid = |nanos: f64| (0.0..=super::super::MAX_PART_NANOS).contains(&nanos);
+    let present = |state: &State| is_valid(times.get(*state)) && times.get(*state) > 0.0;
+    let invalid = State::ALL.iter().any(|&state| !is_valid(times.get(state)));
     let bits = State::ALL.iter().enumerate().filter(|(_, state)| present(state)).fold(0, |bits, (n, _)| bits | 1 << n);
     put(out, bits | u64::from(invalid) << INVALID_TIME);
     State::ALL.iter().filter(|state| present(state)).for_each(|&state| put(out, times.get(state) as u64));
 }
 
-/// Strings, functions and frames that have a number.
+/// The numbers of strings, functions and frames.
 #[derive(Debug, Default)]
 struct EncoderTables {
     stacks: PointerCache<Stack>,

@@ -1,16 +1,23 @@
-//! The recording: everything a report or a picture needs, written as it is measured, so that it is there whatever ends the measuring.
+//! The recording: everything a report or a timeline needs, written during the capture, so that the
+//! data survive however the capture ends.
 //!
-//! A file is a header and chunks. The header is `gilprof\0`, the format's [`VERSION`] and two bytes of nothing, little endian like all
-//! numbers here. A chunk is its mark, the length of its payload, the length of that unpacked, a CRC-32 of the two lengths and the
-//! payload, and the payload: records, packed by deflate. The records are what the capture side tells its [`Sink`](crate::sample::Sink)
-//! ([`encode`] lists them), so that a replay builds the same profile as the measuring did, to the last bit. Numbers are varints, most of
-//! them differences to what came before; strings, functions and stacks are told once and then by number, until a record says to begin
-//! anew, which bounds the memory of both sides.
+//! A file is a header and chunks. The header is `gilprof\0`, the format's [`VERSION`] and two zero
+//! bytes; all numbers are little endian. A chunk is a mark, the packed length of its payload, the
+//! unpacked length, a CRC-32 over the two lengths and the payload, and the payload: records,
+//! compressed by deflate.
 //!
-//! A chunk is written at least twice a second and brought to the disk. A file that breaks off, or has a chunk whose sum is wrong, is
-//! good up to there. Each chunk holds the target's and the window's facts as of then; the last one is marked as the last.
+//! The records are what the capture side sends to a [`Sink`](crate::sample::Sink) ([`encode`] lists
+//! them), so a replay builds the same profile as the capture did, to the last bit. Numbers are
+//! varints, most of them differences to the previous value. Strings, functions and stacks are
+//! written once and then referred to by number. A reset record forgets all numbers, which bounds
+//! the memory of both sides.
 //!
-//! Chunks follow one another in their meaning, so nothing behind a broken one can be read; a newer version than [`VERSION`] is refused.
+//! A chunk is written and synced at least twice a second. A truncated file, or a file with a chunk
+//! whose checksum is wrong, can be read up to that chunk. Each chunk holds the target's facts and
+//! the capture statistics so far; the last chunk is marked as the last.
+//!
+//! A chunk depends on the chunks before it, so nothing after a broken one can be read. A version
+//! newer than [`VERSION`] is refused.
 
 mod bytes;
 pub mod chunk;
@@ -24,5 +31,5 @@ mod tests;
 pub use read::{Recording, ReplaySummary};
 pub use recorder::Recorder;
 
-/// The version written. Older ones stay readable, a golden file each.
+/// The version written. Older versions stay readable; each has a golden file.
 pub const VERSION: u16 = 1;

@@ -1,4 +1,4 @@
-//! A recording from a file: replayed as often as one likes, a chunk at a time.
+//! Reads a recording from a file, chunk by chunk. A recording may be replayed any number of times.
 
 use super::chunk::{self, Header};
 use super::decode::Decoder;
@@ -9,19 +9,19 @@ use std::fs::File;
 use std::io::{self, BufReader, Seek};
 use std::path::{Path, PathBuf};
 
-/// A file that is a recording.
+/// An open file whose header is a recording's.
 #[derive(Debug)]
 pub struct Recording {
     path: PathBuf,
     file: File,
 }
 
-/// What a replay says of the whole.
+/// The facts of a replayed recording.
 #[derive(Clone, Debug)]
 pub struct ReplaySummary {
     /// The process.
     pub target: TargetInfo,
-    /// The measuring; where the recording broke off, as far as it goes, with a warning.
+    /// The capture statistics. Those of a truncated recording cover what is there, with a warning.
     pub window: CaptureStats,
 }
 
@@ -29,7 +29,7 @@ impl Recording {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Recording> {
         let failed = |source: io::Error| Error::Recording { path: path.into(), why: source.to_string() };
-        // Asked before it is opened: to open a pipe is to wait for one who writes.
+        // Checked before the file is opened, because opening a pipe blocks until there is a writer.
         let kind = std::fs::metadata(path).map_err(failed)?;
         if !kind.is_file() {
             let why = if kind.is_dir() { "it is a directory" } else { "it is no regular file, and a recording is read several times" };
@@ -38,7 +38,7 @@ impl Recording {
         Recording::from_file(File::open(path).map_err(failed)?, path)
     }
 
-    /// An open file; `path` is for messages.
+    /// A recording in an open file; `path` is for messages.
     pub fn from_file(mut file: File, path: &Path) -> Result<Recording> {
         let refused = |why: String| Error::Recording { path: path.into(), why };
         file.rewind().map_err(|e| refused(e.to_string()))?;
@@ -53,12 +53,13 @@ impl Recording {
         }
     }
 
-    /// Where it is.
+    /// The path, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Tells `sink` all that was recorded, in the order in which it was. What is behind the first broken chunk is left out, with a warning.
+    /// Sends all that was recorded to `sink`, in the order of the capture. The first broken chunk
+    /// and everything after it are left out, with a warning.
     pub fn replay(&self, sink: &mut dyn Sink) -> Result<ReplaySummary> {
         let refused = |why: String| Error::Recording { path: self.path.clone(), why };
         let mut file = &self.file;
@@ -80,8 +81,8 @@ impl Recording {
         };
         if !any {
             return Err(refused(match broken {
-                None => "nothing was recorded in it: gilprof was ended before it had begun to measure".into(),
-                Some(broken) => format!("its first chunk is damaged ({}), and what follows cannot be read without it", broken.0),
+                None => "nothing was recorded: gilprof ended before the capture began".into(),
+                Some(broken) => format!("its first chunk is damaged ({}), and the chunks after it depend on it", broken.0),
             }));
         }
         let last = decoder.last;
@@ -89,7 +90,7 @@ impl Recording {
         if !last || broken.is_some() {
             window.seconds = window.seconds.max(end.saturating_since(window.begin).as_secs_f64());
             let why = broken.map_or("gilprof was killed, or the disk was full", |broken| broken.0);
-            window.warnings.push(format!("the recording breaks off ({why}); the report covers what is there"));
+            window.warnings.push(format!("the recording breaks off ({why}); the report covers the part before"));
         }
         Ok(ReplaySummary { target, window })
     }

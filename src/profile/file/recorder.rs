@@ -1,4 +1,5 @@
-//! Writes a recording while it is measured: records are gathered on the sampling thread, packed and written on another.
+//! Writes a recording during the capture. The sampling thread collects records; another thread
+//! compresses and writes them.
 
 use super::chunk;
 use super::encode::Encoder;
@@ -11,26 +12,27 @@ use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// A chunk is written after so many seconds, or so many bytes of records.
+/// A chunk is written after this many seconds, or this many bytes of records.
 const CHUNK_PERIOD_S: f64 = 0.4;
 const MAX_BYTES: usize = 1 << 20;
-/// Chunks that may wait for a slow disk. Then looks wait, and are counted as missed.
+/// Chunks queued for a slow disk. When the queue is full the sampling thread blocks, and the
+/// samples it skips are counted as missed.
 const QUEUED_CHUNKS: usize = 32;
 
-/// A recording being made.
+/// A recording in progress.
 #[derive(Debug)]
 pub struct Recorder {
     encoder: Encoder,
     written_s: f64,
     latest: Option<(TargetInfo, CaptureStats)>,
-    /// `None` once it cannot be written any more.
+    /// `None` once writing has failed.
     send: Option<SyncSender<Vec<u8>>>,
     writer: JoinHandle<io::Result<()>>,
     failed: Arc<AtomicBool>,
 }
 
 impl Recorder {
-    /// To this file, from its beginning; what is there goes.
+    /// A recorder that overwrites this file.
     pub fn new(file: File) -> Recorder {
         let (send, receive) = sync_channel(QUEUED_CHUNKS);
         let failed = Arc::new(AtomicBool::new(false));
@@ -44,12 +46,13 @@ impl Recorder {
         Recorder { encoder: Encoder::default(), written_s: 0.0, latest: None, send: Some(send), writer, failed }
     }
 
-    /// Whether it cannot be written any more; [`finish`](Self::finish) says why.
+    /// Whether writing has failed; [`finish`](Self::finish) returns the cause.
     pub fn failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// How things stand; to be said some ten times a second.
+    /// Updates the target and the statistics, and writes a chunk when one is due. To be called some
+    /// ten times a second.
     pub fn checkpoint(&mut self, target: &TargetInfo, window: &CaptureStats) {
         self.latest = Some((target.clone(), window.clone()));
         if window.seconds - self.written_s >= CHUNK_PERIOD_S || self.written_s == 0.0 {
@@ -58,7 +61,7 @@ impl Recorder {
         }
     }
 
-    /// The window is over.
+    /// Writes the last chunk and waits for the writing thread.
     pub fn finish(mut self, target: &TargetInfo, window: &CaptureStats) -> io::Result<()> {
         self.latest = Some((target.clone(), window.clone()));
         self.encoder.last();
@@ -111,7 +114,7 @@ impl Sink for Recorder {
 
 /// The writing thread.
 fn write(mut file: File, chunks: &Receiver<Vec<u8>>) -> io::Result<()> {
-    // A pipe or a terminal cannot be cut or brought to a disk.
+    // A pipe or a terminal cannot be truncated or synced.
     let regular = file.metadata()?.is_file();
     if regular {
         file.set_len(0)?;
@@ -124,7 +127,8 @@ fn write(mut file: File, chunks: &Receiver<Vec<u8>>) -> io::Result<()> {
             chunk::pack(&records).and_then(|chunk| file.write_all(&chunk)).and_then(|()| if regular { file.sync_data() } else { Ok(()) });
         if let Err(e) = written {
             if regular {
-                // What is cut off cannot be read; that it stays would be no worse.
+                // A partial chunk cannot be read. If it stays, the reader reports a truncated file
+                // all the same.
                 let _ = file.set_len(whole);
             }
             return Err(e);

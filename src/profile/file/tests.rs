@@ -1,4 +1,5 @@
-//! There and back: whatever is told comes out again, from whole files and from those that break off.
+//! Round trips: everything sent to an encoder comes out of the decoder, from whole files and from
+//! truncated ones.
 
 use super::decode::Decoder;
 use super::encode::Encoder;
@@ -11,7 +12,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Everything that was told, in words.
+/// Everything a sink received, in its `Debug` form.
 #[derive(Default, PartialEq, Debug)]
 struct Log(Vec<String>);
 
@@ -33,7 +34,7 @@ impl Sink for Log {
     }
 }
 
-/// Something that can be told, of a few threads, stacks and times.
+/// A call of a [`Sink`] with one of a few threads, stacks and times.
 #[derive(Clone, Debug)]
 enum Event {
     Thread(ThreadInfo),
@@ -110,7 +111,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn what_is_told_comes_out_again(chunks in proptest::collection::vec(proptest::collection::vec(event(), 0..30), 1..4)) {
+    fn events_round_trip(chunks in proptest::collection::vec(proptest::collection::vec(event(), 0..30), 1..4)) {
         let (mut encoder, mut decoder, mut sent, mut received) = (Encoder::default(), Decoder::default(), Log::default(), Log::default());
         for events in &chunks {
             for event in events {
@@ -125,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_survived(mut events in proptest::collection::vec(event(), 1..20), at: prop::sample::Index, to: u8) {
+    fn any_bytes_never_panic(mut events in proptest::collection::vec(event(), 1..20), at: prop::sample::Index, to: u8) {
         let mut encoder = Encoder::default();
         events.drain(..).for_each(|event| event.send_to(&mut encoder));
         let mut records = encoder.take();
@@ -139,7 +140,7 @@ fn scratch(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("gilprof-{}-{name}.gilprof", std::process::id()))
 }
 
-/// A recording of `seconds` with a look each millisecond.
+/// A recording of `seconds` with a sample every millisecond.
 fn record(path: &PathBuf, seconds: u64) -> (TargetInfo, CaptureStats) {
     let mut recorder = Recorder::new(File::create(path).unwrap());
     let target = TargetInfo { pid: 7, python: "3.11.7".into(), cpus: 0.1 + 0.2, ..TargetInfo::default() };
@@ -161,7 +162,7 @@ fn record(path: &PathBuf, seconds: u64) -> (TargetInfo, CaptureStats) {
 }
 
 #[test]
-fn a_file_and_every_part_of_it() {
+fn every_prefix_of_a_file_can_be_read() {
     let path = scratch("parts");
     let (target, window) = record(&path, 3);
     let whole = std::fs::read(&path).unwrap();
@@ -183,7 +184,7 @@ fn a_file_and_every_part_of_it() {
 }
 
 #[test]
-fn names_begin_anew_and_nothing_is_lost() {
+fn a_reset_loses_nothing() {
     let (mut encoder, mut decoder, mut sent, mut received) = (Encoder::default(), Decoder::default(), Log::default(), Log::default());
     let function = Arc::new(Function { name: "f".into(), file: "a.py".into(), first_line: 1 });
     for line in 0..super::encode::MAX_FRAMES as u32 + 1000 {
@@ -208,7 +209,7 @@ fn names_begin_anew_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_stack_is_as_deep_as_can_be_read_and_threads_are_as_many() {
+fn stack_depth_and_thread_count_are_bounded() {
     struct Deep(Vec<u32>);
     impl Sink for Deep {
         fn thread(&mut self, _: &ThreadInfo) {}
@@ -234,14 +235,14 @@ fn a_stack_is_as_deep_as_can_be_read_and_threads_are_as_many() {
 }
 
 #[test]
-fn what_is_no_recording_is_refused() {
+fn other_files_are_refused() {
     let path = scratch("foreign");
-    for (bytes, says) in
+    for (bytes, expected) in
         [(&b"{}"[..], "no recording"), (b"gilprof\0\x09\0\0\0", "newer gilprof"), (&chunk::header(), "nothing was recorded")]
     {
         std::fs::write(&path, bytes).unwrap();
         let message = Recording::open(&path).and_then(|r| r.replay(&mut Log::default())).unwrap_err().to_string();
-        assert!(message.contains(says), "{message}");
+        assert!(message.contains(expected), "{message}");
     }
     std::fs::remove_file(&path).unwrap();
     assert!(Recording::open(&path).is_err() && Recording::open(&std::env::temp_dir()).is_err());

@@ -64,7 +64,7 @@ fn put_code(mem: &mut ReplayMemory, layout: &Layout, at: Addr, first_line: i32) 
     mem.map(at, bytes);
 }
 
-/// `work` in `app.py` at [`AT`], from line 7 on; three lines of one instruction each.
+/// A code object `work` in `app.py` at [`AT`], from line 7 on: three lines of one instruction each.
 fn world(layout: &Layout) -> ReplayMemory {
     let mut mem = ReplayMemory::new();
     let t = &layout.containers.type_;
@@ -93,7 +93,7 @@ fn fingerprint(mem: &ReplayMemory, layout: &Layout) -> Vec<u8> {
 }
 
 #[test]
-fn decodes_and_then_reads_no_more() {
+fn a_code_object_is_decoded_once() {
     for minor in 7..=12 {
         let layout = layout(minor);
         let mem = world(layout);
@@ -109,7 +109,7 @@ fn decodes_and_then_reads_no_more() {
 }
 
 #[test]
-fn another_code_object_at_the_same_address() {
+fn another_code_object_at_the_same_address_is_decoded() {
     let layout = layout(11);
     let mut mem = world(layout);
     let mut cache = CodeCache::new();
@@ -120,23 +120,23 @@ fn another_code_object_at_the_same_address() {
 }
 
 #[test]
-fn the_same_fingerprint_is_not_believed_for_ever() {
+fn an_unchanged_fingerprint_is_rechecked() {
     let layout = layout(11);
     let mut mem = world(layout);
     let mut cache = CodeCache::new();
     let first = cache.get(&mem, layout, AT, None).unwrap();
-    let looks = |cache: &mut CodeCache| (0..2 * RECHECK_SAMPLES).for_each(|_| cache.begin_sample());
-    looks(&mut cache);
+    let advance = |cache: &mut CodeCache| (0..2 * RECHECK_SAMPLES).for_each(|_| cache.begin_sample());
+    advance(&mut cache);
     let same = cache.get(&mem, layout, AT, None).unwrap();
     assert!(Arc::ptr_eq(&first, &same), "unchanged contents keep their address");
     put_str(&mut mem, layout, NAME, "play");
     assert_eq!(cache.get(&mem, layout, AT, None).unwrap().function.name, "work");
-    looks(&mut cache);
+    advance(&mut cache);
     assert_eq!(cache.get(&mem, layout, AT, None).unwrap().function.name, "play");
 }
 
 #[test]
-fn what_is_no_code_object() {
+fn other_objects_are_errors() {
     let layout = layout(8);
     let mem = world(layout);
     let mut cache = CodeCache::new();
@@ -156,7 +156,7 @@ fn what_is_no_code_object() {
     }
 }
 
-/// Memory in which a new code object takes the old one's place once its name is being read.
+/// Memory in which a new code object replaces the old one once its name is read.
 struct Racing(RefCell<ReplayMemory>, &'static Layout);
 
 impl Memory for Racing {
@@ -169,7 +169,7 @@ impl Memory for Racing {
 }
 
 #[test]
-fn replaced_while_it_is_read() {
+fn an_object_replaced_during_the_read_is_an_error() {
     let layout = layout(11);
     let mem = Racing(RefCell::new(world(layout)), layout);
     let mut cache = CodeCache::new();
@@ -178,7 +178,7 @@ fn replaced_while_it_is_read() {
 }
 
 #[test]
-fn bounded() {
+fn the_cache_is_bounded() {
     let layout = layout(11);
     let mut mem = world(layout);
     let mut cache = CodeCache::new();
@@ -193,7 +193,7 @@ fn bounded() {
 }
 
 #[test]
-fn calls_are_read_live() {
+fn opcodes_are_not_cached() {
     let layout = layout(8);
     let mut mem = world(layout);
     let info = CodeCache::new().get(&mem, layout, AT, None).unwrap();

@@ -1,19 +1,22 @@
-//! Where a thread's frames are, 3.11+: the chunks of its data stack, from the newest to the oldest.
+//! Where a thread's frames are, 3.11+: the chunks of its data stack, newest first.
 
 use super::super::layout::Layout;
 use crate::ids::Addr;
 use crate::process::memory::{Memory, ReadError};
 
-/// Chunks that are followed; each is 16 KiB or as large as one frame needs.
+/// The largest number of chunks; each is 16 KiB, or as large as one frame needs.
 const MAX_CHUNKS: usize = 64;
 /// A chunk that claims to be larger is read only this far.
 const MAX_CHUNK: u64 = 256 * 1024;
-/// All chunks of one thread together: frames beyond that are read one by one. A thousand frames take a tenth of it.
+/// The largest size of all chunks of one thread together; frames beyond that are read one by one. A
+/// thousand frames take a tenth of it.
 const MAX_BYTES: u64 = 2 << 20;
-/// Bytes above the used part of a chunk that are copied too, so that a stack that grows a little is still covered.
+/// Bytes above the used part of a chunk that are copied too, so that a stack that grows a little is
+/// still covered.
 const SLACK: u64 = 768;
 
-/// Puts the chunks of a thread, as far as they are used, in place of those that were known. They stay when the thread state cannot be read.
+/// Replaces `chunks` by the used parts of the thread's chunks. Keeps them when the thread state
+/// cannot be read.
 pub(super) fn find(mem: &dyn Memory, layout: &Layout, tstate: Addr, chunks: &mut Vec<(Addr, usize)>) -> Result<(), ReadError> {
     let Some(data) = layout.thread.datastack else { return Ok(()) };
     let mut bytes = vec![0; layout.thread.size as usize];

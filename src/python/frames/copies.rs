@@ -1,11 +1,13 @@
-//! The copies that walks are made in: the thread state, its chunks of frames and the single frames, once or twice, in one batch.
+//! The copies that are walked: the thread state, its chunks of frames and the single frames, once
+//! or twice, in one batch.
 
 use crate::ids::Addr;
 use crate::process::memory::{Memory, Part, ReadError};
 
-/// Room that each thread keeps from one stack to the next. There may be thousands of threads, and a hostile one has much to copy.
+/// The memory that each thread keeps from one stack to the next. There may be thousands of threads,
+/// and a hostile target makes each of them large.
 const MAX_KEPT: usize = 128 << 10;
-/// More than this is not copied on the mere guess that it will be wanted.
+/// The largest plan that is prefetched: a prefetch may turn out not to be needed.
 const MAX_PREFETCH: usize = 32 << 10;
 
 /// A range of the target's memory.
@@ -13,14 +15,14 @@ const MAX_PREFETCH: usize = 32 << 10;
 pub(super) struct CopiedRange {
     pub at: Addr,
     pub len: usize,
-    /// Where it starts in each copy.
+    /// Its offset in each copy.
     offset: usize,
     pub ok: [bool; 2],
-    /// Whether a walk needed it.
+    /// Whether a walk visited it.
     pub visited: bool,
 }
 
-/// Copies of the same ranges, made right after each other.
+/// Copies of the same ranges, made one right after the other.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     pub ranges: Vec<CopiedRange>,
@@ -28,12 +30,12 @@ pub(super) struct Copies {
     arena: Vec<u8>,
     /// The length of one copy.
     half: usize,
-    /// Two copies were made along with another batch, and have not been walked yet.
+    /// Whether two copies were read in another batch and have not been walked yet.
     prefetched: bool,
 }
 
 impl Copies {
-    /// Says what to copy, and how often.
+    /// Sets the ranges and the number of copies.
     pub fn plan(&mut self, wanted: impl Iterator<Item = (Addr, usize)>, copies: usize) {
         self.prefetched = false;
         self.ranges.clear();
@@ -48,7 +50,7 @@ impl Copies {
         }
     }
 
-    /// Makes the copies that were planned.
+    /// Makes the planned copies.
     pub fn make(&mut self, mem: &dyn Memory) -> Result<(), ReadError> {
         self.arena.resize(self.half * (self.parts.len() / self.ranges.len().max(1)), 0);
         mem.read_batch(&mut self.parts, &mut self.arena)?;
@@ -56,7 +58,7 @@ impl Copies {
         Ok(())
     }
 
-    /// The plan as part of somebody else's batch; nothing if it is too large for that.
+    /// The plan as part of the caller's batch; empty if it is too large for that.
     pub fn planned(&self) -> &[Part] {
         if self.half <= MAX_PREFETCH {
             &self.parts
@@ -65,7 +67,7 @@ impl Copies {
         }
     }
 
-    /// Takes in what somebody else's batch read of the plan.
+    /// Takes the bytes of the plan from the caller's batch.
     pub fn accept_prefetch(&mut self, parts: &[Part], bytes: &[u8]) {
         if parts.len() == self.parts.len() && bytes.len() == 2 * self.half {
             self.parts.copy_from_slice(parts);
@@ -76,12 +78,12 @@ impl Copies {
         }
     }
 
-    /// Whether two copies of the ranges from this one on are there already.
+    /// Whether two prefetched copies are ready whose first range is at `first`.
     pub fn are_prefetched(&self, first: Addr) -> bool {
         self.prefetched && self.ranges.first().is_some_and(|range| range.at == first)
     }
 
-    /// As [`Copies::are_prefetched`]; they are given once.
+    /// As [`Copies::are_prefetched`], once: the next call returns false.
     pub fn take_prefetched(&mut self, first: Addr) -> bool {
         let there = self.are_prefetched(first);
         self.prefetched = false;
@@ -95,26 +97,27 @@ impl Copies {
         }
     }
 
-    /// How many bytes the copies have together.
+    /// The size of all copies together, in bytes.
     pub fn bytes(&self) -> usize {
         self.arena.len()
     }
 
-    /// The first range and what follows it, in the last copy that has it.
+    /// The first range and the bytes after it, from the last copy that has it.
     pub fn first(&self) -> Option<&[u8]> {
         let range = self.ranges.first()?;
         let copy = range.ok.iter().rposition(|ok| *ok)?;
         self.arena.get(copy * self.half + range.offset..)
     }
 
-    /// Frees what is more than a thread may keep.
+    /// Frees the memory beyond what a thread may keep.
     pub fn shrink(&mut self) {
         if self.arena.capacity() > MAX_KEPT {
             self.arena = Vec::new();
         }
     }
 
-    /// Which range covers `len` bytes at `at` in one copy. The search begins after `hint`: frames lie in the order in which walks meet them.
+    /// The range that covers `len` bytes at `at` in one copy. The search begins after `hint`,
+    /// because ranges are in the order in which walks visit them.
     pub fn find(&self, copy: usize, at: Addr, len: usize, hint: usize) -> Option<usize> {
         let covers = |r: &CopiedRange| {
             let from = at.0.wrapping_sub(r.at.0);
@@ -124,7 +127,7 @@ impl Copies {
         (0..n).map(|i| (hint + i) % n).find(|&i| covers(&self.ranges[i]))
     }
 
-    /// `len` bytes at `at` out of one copy's range, marked as met.
+    /// `len` bytes at `at` of one copy's range, which is marked as visited.
     pub fn visit(&mut self, copy: usize, range: usize, at: Addr, len: usize) -> Option<&[u8]> {
         let half = self.half;
         let range = self.ranges.get_mut(range)?;

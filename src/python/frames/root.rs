@@ -1,22 +1,24 @@
-//! Which frame is a thread's outermost: the walks themselves elect it.
+//! Which frame is a thread's outermost: the walks vote on it.
 //!
-//! A suspended generator has no caller, so a walk that meets one that was running a moment ago ends there and looks complete. (Seen on all
-//! versions with chains of small generators: up to three quarters of the walks on 3.7 - 3.10, a tenth on 3.14.) But a thread's root is the
-//! same frame for long, and the walks that lose their way do not all end at one place.
+//! A suspended generator has no caller, so a walk that meets a generator that was running a moment
+//! ago ends there and seems complete. (Seen on all versions with chains of small generators: up to
+//! three quarters of the walks on 3.7 - 3.10, a tenth on 3.14.) But a thread's root stays the same
+//! frame for a long time, and the walks that lose their way end at different frames.
 
 use crate::ids::Addr;
 
-/// Votes that a walk casts for the root it ends at, and against the one it does not.
+/// The weight of a vote for the candidate, and of a vote against it.
 const FOR: u8 = 2;
 const AGAINST: u8 = 1;
-/// Votes that elect a root, and those that one can have at most: a thread that has another root is believed within one look.
+/// The votes that elect a root, and the most that a candidate can have, so that a thread with a new
+/// root gets it elected within one sample.
 const VOTES_NEEDED: u8 = 8;
 const MAX_VOTES: u8 = 32;
 
-/// A frame and its code.
+/// A frame's address and its code's address.
 type RootFrame = (Addr, Addr);
 
-/// One thread's election.
+/// The election of one thread's root.
 #[derive(Debug, Default)]
 pub(super) struct Root {
     elected: Option<RootFrame>,
@@ -25,12 +27,12 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Whether there is one.
+    /// Whether a root is elected.
     pub(super) fn is_known(&self) -> bool {
         self.elected.is_some()
     }
 
-    /// A walk ended here: whether this is the root.
+    /// Votes for the frame at which a walk ended, and returns whether the frame is the root.
     pub(super) fn vote(&mut self, frame: RootFrame) -> bool {
         if self.candidate == Some(frame) {
             self.votes = (self.votes + FOR).min(MAX_VOTES);
@@ -51,7 +53,7 @@ impl Root {
 mod tests {
     use super::*;
 
-    /// One letter per walk, upper case where the vote must be for the root.
+    /// One letter per walk; the result is upper case where the frame was the root.
     fn elect(walks: &str) -> String {
         let mut root = Root::default();
         let frame = |c: char| (Addr(u64::from(c.to_ascii_lowercase())), Addr(1));
@@ -59,19 +61,19 @@ mod tests {
     }
 
     #[test]
-    fn a_root_is_elected_and_stays() {
+    fn an_elected_root_stays() {
         assert_eq!(elect("rrrrrr"), "rrrRRR");
         assert_eq!(elect("rrrrrrgrhhrrghrrgggrr"), "rrrRRRgRhhRRghRRgggRR");
     }
 
     #[test]
-    fn walks_that_end_all_over_the_place_elect_nobody() {
+    fn scattered_walks_elect_no_root() {
         assert_eq!(elect("abcdefabcdefgh"), "abcdefabcdefgh");
         assert_eq!(elect("rabrrcrdrrerr"), "rabrrcrdrrerR");
     }
 
     #[test]
-    fn another_root_is_believed_within_one_look() {
+    fn a_new_root_is_elected_within_one_sample() {
         let votes = elect(&("r".repeat(100) + &"s".repeat(60)));
         let first = votes.chars().filter(|c| *c == 's').count();
         assert!(votes.ends_with("SSSSSSSS") && first < 40, "{votes}");

@@ -1,4 +1,4 @@
-//! Frames that move under the reader, one change at a time.
+//! Frames that change while they are read, one change at a time.
 
 use super::*;
 use crate::process::replay::ReplayMemory;
@@ -12,11 +12,11 @@ const STEP: u64 = 0x1000;
 fn layout() -> &'static Layout {
     match for_version(Minor(3, 8)) {
         Some(LayoutTable::Complete(layout)) => layout,
-        _ => panic!("3.8 has a whole table"),
+        _ => panic!("3.8 has a complete table"),
     }
 }
 
-/// Which frame, the innermost being 0.
+/// The address of a frame; the innermost is 0.
 fn frame(n: u64) -> Addr {
     Addr(FRAMES + n * STEP)
 }
@@ -34,7 +34,8 @@ fn position() -> u64 {
     field.offset() as u64
 }
 
-/// A thread of 3.8 with six frames, in which the bytes at `slot` are one of the `choices`, the next at each read.
+/// A thread of 3.8 with six frames, in which the bytes at `slot` are one of the `choices`, the next
+/// one at each read.
 struct Moving {
     memory: ReplayMemory,
     slot: Addr,
@@ -59,7 +60,7 @@ impl Moving {
     fn stack(&self, reader: &mut FrameReader) -> (usize, StackStatus) {
         let stack = reader.read(self, layout(), TSTATE, false).unwrap();
         let at_root = stack.frames.last().is_none_or(|last| last.at == frame(5));
-        assert!(at_root || stack.status == StackStatus::Truncated, "it ends at the root, or is known not to");
+        assert!(at_root || stack.status == StackStatus::Truncated, "the stack ends at the root or is marked as truncated");
         (stack.frames.len(), stack.status)
     }
 }
@@ -69,17 +70,17 @@ impl Memory for Moving {
         self.memory.read(at, into)?;
         let offset = self.slot.0.wrapping_sub(at.0) as usize;
         if let Some(place) = into.get_mut(offset..).filter(|place| place.len() >= 4) {
-            let turn = self.reads.replace(self.reads.get() + 1);
-            let choice = self.choices[turn % self.choices.len()].to_le_bytes();
-            let fits = place.len().min(8);
-            place[..fits].copy_from_slice(&choice[..fits]);
+            let read = self.reads.replace(self.reads.get() + 1);
+            let choice = self.choices[read % self.choices.len()].to_le_bytes();
+            let len = place.len().min(8);
+            place[..len].copy_from_slice(&choice[..len]);
         }
         Ok(())
     }
 }
 
 #[test]
-fn what_stands_still_is_whole() {
+fn an_unchanged_stack_is_complete() {
     let memory = Moving::new(frame(9), &[0]);
     let mut reader = FrameReader::default();
     assert_eq!(memory.stack(&mut reader), (6, StackStatus::Complete));
@@ -87,13 +88,13 @@ fn what_stands_still_is_whole() {
 }
 
 #[test]
-fn the_innermost_frame_may_go_on() {
+fn the_leaf_may_advance() {
     let memory = Moving::new(frame(0).offset(position()), &[2, 4]);
     assert_eq!(memory.stack(&mut FrameReader::default()), (6, StackStatus::Complete));
 }
 
 #[test]
-fn above_a_caller_that_went_on_nothing_is_believed() {
+fn frames_above_an_advanced_caller_are_dropped() {
     let memory = Moving::new(frame(2).offset(position()), &[2, 4]);
     let mut reader = FrameReader::default();
     for _ in 0..5 {
@@ -102,19 +103,19 @@ fn above_a_caller_that_went_on_nothing_is_believed() {
 }
 
 #[test]
-fn a_frame_that_was_left_keeps_what_is_below_it() {
+fn frames_below_a_cleared_frame_are_kept() {
     let memory = Moving::new(frame(1).offset(code()), &[0x900_001, 0]);
     let mut reader = FrameReader::default();
     for _ in 0..5 {
         assert_eq!(memory.stack(&mut reader), (4, StackStatus::Torn));
     }
-    let gone = Moving::new(frame(1).offset(code()), &[0]);
-    assert_eq!(gone.stack(&mut FrameReader::default()), (4, StackStatus::Torn), "alike in both copies, and still not whole");
+    let cleared = Moving::new(frame(1).offset(code()), &[0]);
+    assert_eq!(cleared.stack(&mut FrameReader::default()), (4, StackStatus::Torn), "both copies agree, and the stack is still torn");
 }
 
 #[test]
-fn a_suspended_generator_is_no_root() {
-    // Two walks of five end at the second frame; never at the same two places of one look.
+fn a_suspended_generator_is_not_the_root() {
+    // Two walks of five end at the second frame, never at the same position in both copies.
     let memory = Moving::new(frame(1).offset(back()), &[frame(2).0, 0, frame(2).0, 0, frame(2).0]);
     let mut reader = FrameReader::default();
     for _ in 0..50 {
@@ -122,5 +123,5 @@ fn a_suspended_generator_is_no_root() {
         assert!(depth == 6 && status != StackStatus::Truncated, "{depth} {status:?}");
     }
     let lost = Moving::new(frame(1).offset(back()), &[0]);
-    assert_eq!(lost.stack(&mut reader), (2, StackStatus::Truncated), "it stands still there: what is known is given, and not as whole");
+    assert_eq!(lost.stack(&mut reader), (2, StackStatus::Truncated), "a stuck walk gives the known frames, marked as truncated");
 }

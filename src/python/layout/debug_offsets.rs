@@ -1,10 +1,16 @@
-//! The layout that a target from 3.13 on publishes at the start of `_PyRuntime` (`_Py_DebugOffsets`), completed from the version's table.
+//! The layout that a target from 3.13 on publishes at the start of `_PyRuntime`
+//! (`_Py_DebugOffsets`), completed from the version's table.
 //!
-//! The bytes are the target's and may say anything: they are checked (`validate`) before they are used. Published values win over probed ones.
-//! An unpublished value is believed as far as its published neighbours are where they were probed, or moved together with them:
-//! - the GIL's spans, interval and switch number only if `locked` and `last_holder` agree, else the layout is refused (it is of another build);
-//! - the datastack's top only if `datastack_chunk` agrees, else there is none and frames are read one by one;
-//! - members of objects move with the size of the object header (`Py_TRACE_REFS` builds), members of types with `tp_name`.
+//! The bytes come from the target and are untrusted: `validate` checks them before they are used.
+//! Published values take precedence over probed ones. An unpublished value is used only if its
+//! published neighbours are where they were probed, or moved together with them:
+//!
+//! - the GIL's spans, interval and switch number only if `locked` and `last_holder` agree, else the
+//!   layout is refused (it is of another build);
+//! - the top of the datastack only if `datastack_chunk` agrees, else there is none and frames are
+//!   read one by one;
+//! - members of objects move with the size of the object header (`Py_TRACE_REFS` builds), members
+//!   of types with `tp_name`.
 
 use super::containers::{Containers, Dict, Digits, Int, Type};
 use super::field::Field;
@@ -15,24 +21,25 @@ use super::{
     ObjectLayout, Owner, Position, RuntimeLayout, ThreadLayout,
 };
 
-/// What `_PyRuntime` starts with from 3.13 on.
+/// The first bytes of `_PyRuntime` from 3.13 on.
 pub const COOKIE: &[u8; 8] = b"xdebugpy";
 
-/// How many bytes of `_PyRuntime` to read: more than any version's `_Py_DebugOffsets` (888 bytes in 3.15), far less than `_PyRuntime` has.
+/// How many bytes of `_PyRuntime` to read: more than any version's `_Py_DebugOffsets` (888 bytes in
+/// 3.15), far less than `_PyRuntime` has.
 pub const READ_LEN: usize = 2048;
 
-/// What the target says about itself, beyond its layout.
+/// What the target publishes about its build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedBuild {
-    /// Its version in words, such as `3.14.10` or `3.15.0rc1`.
+    /// Its version as text, such as `3.14.10` or `3.15.0rc1`.
     pub version: String,
     /// Its feature release.
     pub minor: Minor,
-    /// Whether it is a free-threaded build (whose GIL may be off or on).
+    /// Whether the build is free-threaded (its GIL may be off or on).
     pub free_threaded: bool,
 }
 
-/// Reads only the head: enough to name a version that cannot be read. Not checked beyond the cookie.
+/// Reads only the head, enough to name a version that cannot be read. Only the cookie is checked.
 pub fn published_build(bytes: &[u8]) -> Result<PublishedBuild, LayoutError> {
     let word = |i: usize| bytes.get(i * 8..).and_then(|rest| rest.first_chunk::<8>());
     if word(0) != Some(COOKIE) {
@@ -45,7 +52,8 @@ pub fn published_build(bytes: &[u8]) -> Result<PublishedBuild, LayoutError> {
     Ok(PublishedBuild { version: version_text(version), minor, free_threaded: u64::from_le_bytes(*free_threaded) != 0 })
 }
 
-/// The whole layout of a target, from the first [`READ_LEN`] bytes of its `_PyRuntime` (a little less will do).
+/// The whole layout of a target, from the first [`READ_LEN`] bytes of its `_PyRuntime`; somewhat
+/// fewer are enough.
 pub fn layout_from_target(bytes: &[u8]) -> Result<(Layout, PublishedBuild), LayoutError> {
     let facts = published_build(bytes)?;
     let Some(LayoutTable::Partial { default, free_threaded }) = for_version(facts.minor) else {
@@ -59,7 +67,7 @@ pub fn layout_from_target(bytes: &[u8]) -> Result<(Layout, PublishedBuild), Layo
     Ok((complete(&checked, unpublished)?, facts))
 }
 
-/// `PY_VERSION_HEX` in words. Four bytes that are no version give a text that names none.
+/// `PY_VERSION_HEX` as text. Four bytes that are no version give a text that names none.
 fn version_text(hex: u64) -> String {
     let [_, _, _, _, major, minor, micro, release] = hex.to_be_bytes();
     let serial = release & 0xf;
@@ -111,8 +119,9 @@ fn interpreter(c: &CheckedFields) -> Result<InterpreterLayout, LayoutError> {
     })
 }
 
-/// The two published members are counted from the interpreter, whose own GIL is inside it; `enabled` is not used, because its published 0 is
-/// both "first" in a free-threaded build and "none" in any other.
+/// The two published members are offsets from the interpreter, whose own GIL is inside it.
+/// `enabled` is not used, because its published 0 means both "first" in a free-threaded build and
+/// "none" in any other.
 fn gil(c: &CheckedFields, unpublished: &Unpublished) -> Result<GilLayout, LayoutError> {
     let own = c.require(PublishedField::InterpreterOwnGil)?;
     let members = [
@@ -246,7 +255,8 @@ fn type_(c: &CheckedFields, probed: &Type) -> Result<Type, LayoutError> {
     })
 }
 
-/// Refuses a word that was put at `at` by rule, not published there, unless its struct has room for it.
+/// Refuses a word that this version places at `at` without publishing it, unless its struct has
+/// room for it.
 fn inside(c: &CheckedFields, size: PublishedField, field: PublishedField, at: u32) -> Result<(), LayoutError> {
     let size = c.require(size)?;
     if at + 8 > size {
@@ -255,7 +265,7 @@ fn inside(c: &CheckedFields, size: PublishedField, field: PublishedField, at: u3
     Ok(())
 }
 
-/// The smallest length that holds all of these (offset, width).
+/// The smallest length that covers all of these (offset, width).
 fn prefix(fields: &[(u32, u32)]) -> u32 {
     fields.iter().map(|(at, width)| at + width).max().unwrap_or(0)
 }

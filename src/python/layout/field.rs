@@ -1,10 +1,10 @@
-//! An offset that knows the type of what stands there, so that a table cannot be read with the wrong width.
+//! An offset with the type of the field, so that a table cannot be read with the wrong width.
 
 use crate::process::pod::{self, Plain};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Where a field of type `T` stands inside its struct, in bytes.
+/// The offset of a field of type `T` inside its struct, in bytes.
 pub struct Field<T> {
     offset: u32,
     kind: PhantomData<fn() -> T>,

@@ -1,8 +1,9 @@
-//! Where CPython keeps what gilprof reads, as data: one table per minor version.
+//! Where CPython keeps the data that gilprof reads: one table per minor version.
 //!
-//! Up to 3.12 a table is complete. From 3.13 the target publishes most of it (`_Py_DebugOffsets`); the tables hold only what it does not,
-//! and what it publishes is validated as untrusted input before use. The only place in the whole tree that
-//! matches on the version is [`for_release`] with [`for_version`].
+//! Up to 3.12 a table is complete. From 3.13 on the target publishes most of the layout
+//! (`_Py_DebugOffsets`). The tables then hold only the rest, and the published values are validated
+//! as untrusted input before use. The only code in the tree that matches on the version is
+//! [`for_release`] with [`for_version`].
 
 pub mod containers;
 pub mod debug_offsets;
@@ -38,7 +39,7 @@ pub struct ByteRange {
     pub len: u32,
 }
 
-/// Everything that one version's reader needs.
+/// Everything that the reader of one version needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The version it is for.
@@ -55,18 +56,19 @@ pub struct Layout {
     pub frame: FrameLayout,
     /// `PyCodeObject`.
     pub code: CodeLayout,
-    /// `str`, `bytes`: what names and line tables are kept in.
+    /// `str` and `bytes`, which hold names and line tables.
     pub object: ObjectLayout,
-    /// `dict`, types, instances, `int`: what thread names are found through.
+    /// `dict`, types, instances, `int`, which lead to thread names.
     pub containers: Containers,
-    /// Opcodes at which a leaf frame is inside a C call (the CALL family with its specialised and instrumented forms), as a bit set over 0..256.
+    /// Opcodes at which a leaf frame is inside a C call (the CALL family with its specialised and
+    /// instrumented forms), as a bit set over 0..256.
     pub call_opcodes: [u64; 4],
 }
 
 /// `_PyRuntimeState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeLayout {
-    /// How many bytes must be readable.
+    /// The size that must be readable, in bytes.
     pub size: u32,
     /// `interpreters.head`.
     pub interpreters_head: Field<Addr>,
@@ -91,7 +93,7 @@ pub struct InterpreterLayout {
     pub gc_collecting: Option<Field<i32>>,
 }
 
-/// `_gil_runtime_state`. The four spans are where a thread that wants the GIL sleeps.
+/// `_gil_runtime_state`. A thread that wants the GIL sleeps in one of the four spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GilLayout {
     /// Size of the whole.
@@ -110,7 +112,8 @@ pub struct GilLayout {
     pub cond: ByteRange,
     /// `mutex`: guards `cond`.
     pub mutex: ByteRange,
-    /// `switch_cond`: a forced switch waits for its taker.
+    /// `switch_cond`: a thread in a forced switch waits here until another thread has taken the
+    /// GIL.
     pub switch_cond: ByteRange,
     /// `switch_mutex`: guards `switch_cond`.
     pub switch_mutex: ByteRange,
@@ -119,7 +122,7 @@ pub struct GilLayout {
 /// `PyThreadState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadLayout {
-    /// How many bytes hold every field named here.
+    /// The size that holds every field named here, in bytes.
     pub size: u32,
     /// `next`.
     pub next: Field<Addr>,
@@ -135,16 +138,16 @@ pub struct ThreadLayout {
     pub datastack: Option<DataStack>,
     /// `gil_requested` (int), 3.15.
     pub gil_requested: Option<Field<i32>>,
-    /// `eval_breaker`, 3.13+: its lowest bit tells the thread to let go of the GIL (`_PY_GIL_DROP_REQUEST_BIT`).
+    /// `eval_breaker`, 3.13+: its lowest bit is the drop request (`_PY_GIL_DROP_REQUEST_BIT`).
     pub eval_breaker: Option<Field<u64>>,
 }
 
-/// Where the innermost frame is named.
+/// Which field names the innermost frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
     /// `tstate->frame` (3.7 - 3.10) or `tstate->current_frame` (3.13+).
     Direct(Field<Addr>),
-    /// `tstate->cframe->current_frame` (3.11, 3.12); the second is inside `_PyCFrame`.
+    /// `tstate->cframe->current_frame` (3.11, 3.12); the second field is inside `_PyCFrame`.
     CFrame(Field<Addr>, Field<Addr>),
 }
 
@@ -166,21 +169,22 @@ pub struct DataStack {
 /// One frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameLayout {
-    /// How many bytes hold every field named here.
+    /// The size that holds every field named here, in bytes.
     pub size: u32,
     /// `f_back` / `previous`.
     pub back: Field<Addr>,
     /// `f_code` / `f_executable`.
     pub code: Field<Addr>,
-    /// What of `code` is the address: to be ANDed with it (the low bits of a tagged reference are flags, 3.14+; all ones before).
+    /// The mask that makes an address of `code` (the low bits of a tagged reference are flags,
+    /// 3.14+; all ones before).
     pub code_tag_mask: u64,
-    /// Where in the code it is.
+    /// The field that holds the position in the code.
     pub position: Position,
     /// `owner` (char), 3.11+: frames owned by the C stack or the interpreter are not Python frames.
     pub owner: Option<Owner>,
 }
 
-/// How a frame says where in its code it is.
+/// How a frame encodes its position in the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     /// `f_lasti` (int) in bytes (3.7 - 3.9).
@@ -196,14 +200,15 @@ pub enum Position {
 pub struct Owner {
     /// The field.
     pub field: Field<i8>,
-    /// Values at and above this one mark entry frames, not Python ones (`FRAME_OWNED_BY_CSTACK` 3.12+; 127 where there is none).
+    /// Values at and above this one mark entry frames, not Python ones (`FRAME_OWNED_BY_CSTACK`
+    /// 3.12+; 127 where there is none).
     pub first_not_python: i8,
 }
 
 /// `PyCodeObject`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodeLayout {
-    /// How many bytes hold every field named here.
+    /// The size that holds every field named here, in bytes.
     pub size: u32,
     /// `co_filename`.
     pub filename: Field<Addr>,
@@ -217,7 +222,7 @@ pub struct CodeLayout {
     pub first_line: Field<i32>,
     /// Where the bytecode is.
     pub bytecode: Bytecode,
-    /// What the line table means.
+    /// The format of the line table.
     pub line_format: LineFormat,
 }
 
@@ -230,7 +235,7 @@ pub enum Bytecode {
     Inline(u32),
 }
 
-/// The line tables of CPython.
+/// CPython's formats of line tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFormat {
     /// `co_lnotab` (to 3.9).
@@ -241,7 +246,7 @@ pub enum LineFormat {
     Locations,
 }
 
-/// Objects that names and tables are kept in.
+/// Objects that hold names and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectLayout {
     /// `PyObject.ob_type`.
@@ -266,12 +271,13 @@ pub struct ObjectLayout {
     pub unicode_compact_data: u32,
 }
 
-/// What is known of a version before looking at the target.
+/// What is known of a version before the target is read.
 #[derive(Clone, Copy, Debug)]
 pub enum LayoutTable {
     /// Everything: the target publishes nothing.
     Complete(&'static Layout),
-    /// What the target does not publish; [`debug_offsets::layout_from_target`] puts the two together.
+    /// What the target does not publish; [`debug_offsets::layout_from_target`] combines it with
+    /// what the target publishes.
     Partial {
         /// For a default build.
         default: &'static Unpublished,
@@ -280,7 +286,8 @@ pub enum LayoutTable {
     },
 }
 
-/// The table of a release, such as 3.7 and 16: as [`for_version`], but for the few patch releases that moved something.
+/// The table of a release, such as 3.7 and 16: as [`for_version`], except for the few patch
+/// releases that moved a field.
 pub fn for_release(minor: Minor, patch: u8) -> Option<LayoutTable> {
     match (minor, patch) {
         (Minor(3, 7), 0..=3) => Some(LayoutTable::Complete(&v3_07::EARLY)),
@@ -288,7 +295,7 @@ pub fn for_release(minor: Minor, patch: u8) -> Option<LayoutTable> {
     }
 }
 
-/// The table of a version's later releases: `None` means that gilprof does not know it.
+/// The table of a version's later releases; `None` when gilprof does not know the version.
 pub fn for_version(minor: Minor) -> Option<LayoutTable> {
     let table = match minor {
         Minor(3, 7) => LayoutTable::Complete(&v3_07::LAYOUT),
@@ -306,8 +313,8 @@ pub fn for_version(minor: Minor) -> Option<LayoutTable> {
 }
 
 impl Layout {
-    /// As it is on this machine; the tables are of x86-64. Of all that is read only the GIL differs: it is inside the runtime up to 3.11, and
-    /// the last thing there that is.
+    /// The layout on this machine; the tables are of x86-64. Only the GIL differs between machines:
+    /// up to 3.11 it is inside the runtime, and it is the last field read there.
     pub fn for_machine(mut self, machine: Machine) -> Layout {
         let more = 2 * mutex_growth(machine);
         self.gil = self.gil.for_machine(machine);
@@ -332,7 +339,7 @@ impl GilLayout {
         self
     }
 
-    /// Whether a thread asleep on a futex `offset` bytes into the GIL wants it.
+    /// Whether a thread asleep on a futex `offset` bytes into the GIL wants the GIL.
     pub fn is_wait(&self, offset: u64) -> bool {
         [self.cond, self.mutex, self.switch_cond, self.switch_mutex]
             .iter()
@@ -340,8 +347,8 @@ impl GilLayout {
     }
 }
 
-/// By how much glibc's `pthread_mutex_t` is longer than the 40 bytes that it has on x86-64 (`__SIZEOF_PTHREAD_MUTEX_T`).
-/// `pthread_cond_t` has 48 on either.
+/// How much longer glibc's `pthread_mutex_t` is than the 40 bytes that it has on x86-64
+/// (`__SIZEOF_PTHREAD_MUTEX_T`). `pthread_cond_t` has 48 on both machines.
 fn mutex_growth(machine: Machine) -> u32 {
     match machine {
         Machine::X86_64 => 0,

@@ -1,7 +1,9 @@
-//! What a version from 3.13 on does not publish, and where in `_Py_DebugOffsets` it puts what it does.
+//! What a version from 3.13 on does not publish, and where in `_Py_DebugOffsets` its published
+//! values are.
 //!
-//! Values here are as probed from the version's own headers. A published value always wins; where one contradicts its unpublished neighbour in
-//! the same struct, the neighbour is not believed either (see `debug_offsets`).
+//! The values here were probed from the version's own headers. A published value always takes
+//! precedence. Where a published value contradicts the probed one, its unpublished neighbours in
+//! the same struct are not used either (see `debug_offsets`).
 
 use super::containers::Containers;
 use super::field::Field;
@@ -13,7 +15,8 @@ use super::{DataStack, GilLayout, Minor};
 pub struct Unpublished {
     /// The version it is for.
     pub minor: Minor,
-    /// Where each published value (a u64) stands in `_Py_DebugOffsets`, in bytes. What is missing is not published by this version.
+    /// The offset in bytes of each published value (a u64) in `_Py_DebugOffsets`. A value missing
+    /// here is not published by this version.
     pub published: &'static [(PublishedField, u16)],
     /// Bytes from `interpreters.head` to `interpreters.main`.
     pub main_after_head: u32,

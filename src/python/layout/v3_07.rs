@@ -1,6 +1,6 @@
 //! CPython 3.7, as probed from 3.7.16's headers (x86-64, glibc).
 //!
-//! Seen alike in 3.7.16 (alive) and, but for [`EARLY`], in what other tools know of 3.7.0.
+//! A live 3.7.16 has the same layout, and so, but for [`EARLY`], have other tools' tables of 3.7.0.
 
 use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Type};
 use super::field::Field;
@@ -100,6 +100,7 @@ pub const LAYOUT: Layout = Layout {
     call_opcodes: [0x0000_0000_0000_0000, 0x0000_0000_0000_0000, 0x0000_0002_0000_6008, 0x0000_0000_0000_0000],
 };
 
-/// 3.7.0 - 3.7.3: the collector's heads were 24 bytes long, not 32 (`double` became `long double` in their union), and its generations stand
-/// before the GIL. Probed from 3.7.16's headers with that one change; not seen alive.
+/// 3.7.0 - 3.7.3: the collector's heads were 24 bytes long, not 32 (`double` became `long double`
+/// in their union), and its generations come before the GIL. Probed from 3.7.16's headers with that
+/// one change; not checked on a live process.
 pub const EARLY: Layout = Layout { runtime: RuntimeLayout { gil: Some(1176), size: 1384, ..LAYOUT.runtime }, ..LAYOUT };

@@ -1,6 +1,6 @@
 //! CPython 3.9, as probed from 3.9.18's headers (x86-64, glibc).
 //!
-//! Seen alike in 3.9.18 (alive) and in what other tools know of 3.9.5.
+//! A live 3.9.18 has the same layout, and so have other tools' tables of 3.9.5.
 
 use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Type};
 use super::field::Field;

@@ -1,6 +1,7 @@
 //! CPython 3.10, as probed from 3.10.13's headers (x86-64, glibc).
 //!
-//! `f_lasti` counts code units of two bytes from here on. Seen alike in 3.10.13 (alive) and in what other tools know of 3.10.0.
+//! `f_lasti` counts code units of two bytes from here on. A live 3.10.13 has the same layout, and
+//! so have other tools' tables of 3.10.0.
 
 use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Type};
 use super::field::Field;

@@ -1,7 +1,7 @@
 //! CPython 3.11, as probed from 3.11.7's headers (x86-64, glibc).
 //!
-//! Frames move into per-thread chunks, with the thread's `cframe` between. Seen alike in 3.11.7 and a distribution's stripped 3.11 (both alive) and
-//! in what other tools know of 3.11.0.
+//! Frames move into per-thread chunks, with the thread's `cframe` between. A live 3.11.7 and a
+//! distribution's stripped 3.11 have the same layout, and so have other tools' tables of 3.11.0.
 
 use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Managed, Type, Values};
 use super::field::Field;

@@ -1,7 +1,7 @@
 //! CPython 3.12, as probed from 3.12.1's headers (x86-64, glibc).
 //!
-//! The GIL moves behind a pointer of the interpreter; frames that the C stack owns appear. Seen alike in 3.12.1 (alive) and in what other tools know
-//! of 3.12.0.
+//! The GIL moves behind a pointer of the interpreter; frames that the C stack owns appear. A live
+//! 3.12.1 has the same layout, and so have other tools' tables of 3.12.0.
 
 use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Managed, Type, Values};
 use super::field::Field;

@@ -1,7 +1,8 @@
 //! What CPython 3.14 does not publish, as probed from 3.14.10's headers (x86-64, glibc).
 //!
-//! The default build was checked alive; of the free-threaded one only the headers were at hand. A free-threaded `str` keeps
-//! `interned` in a byte of its own, so its other flags stand 6 bits higher.
+//! The default build was checked on a live process; for the free-threaded build only the headers
+//! were available. A free-threaded `str` keeps `interned` in a byte of its own, so its other flags
+//! are 6 bits higher.
 
 use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Managed, Type, Values};
 use super::field::Field;

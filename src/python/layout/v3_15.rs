@@ -1,6 +1,7 @@
 //! What CPython 3.15 does not publish, as probed from 3.15.2's headers (x86-64, glibc).
 //!
-//! The default build was checked alive; of the free-threaded one only the headers were at hand.
+//! The default build was checked on a live process; for the free-threaded build only the headers
+//! were available.
 
 use super::containers::{Containers, Dict, DictEntry, DictKeys, Digits, Indices, Int, Managed, Type, Values};
 use super::field::Field;

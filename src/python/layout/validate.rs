@@ -1,30 +1,34 @@
-//! What a target publishes about itself is untrusted: here every value is checked once, from one list, before anything is read by it.
+//! A target's published layout is untrusted: every value is checked here once, from one list,
+//! before any read uses it.
 //!
-//! Two rules hold for what passes: a field lies, whole and aligned, inside the size published for its struct, clear of its neighbours; and
-//! that size is under a cap named here. So no read that a published layout leads to can be larger than these caps, whoever wrote it.
+//! Two rules hold for a value that passes. A field lies, whole and aligned, inside the published
+//! size of its struct, clear of its neighbours; and that size is at most a cap named here. So no
+//! read that a published layout leads to exceeds these caps, whatever the target wrote.
 
 use super::Minor;
 
 /// `_PyRuntimeState`, some 400 kB in real builds; only [`RUNTIME_PREFIX`] of it is ever read.
 pub const RUNTIME_CAP: u64 = 16 << 20;
-/// How much of `_PyRuntimeState` is read at once, at most.
+/// The largest part of `_PyRuntimeState` that is read at once.
 pub const RUNTIME_PREFIX: u32 = 64 << 10;
 /// `PyInterpreterState`, some 300 kB in real builds; read field by field.
 pub const INTERPRETER_CAP: u64 = 16 << 20;
-/// `PyThreadState`, under 1 kB in real builds; read per thread and look.
+/// `PyThreadState`, under 1 kB in real builds; read per thread and sample.
 pub const THREAD_CAP: u64 = 16 << 10;
-/// `_PyInterpreterFrame` without its locals, about 90 bytes in real builds; read per frame and look.
+/// `_PyInterpreterFrame` without its locals, about 90 bytes in real builds; read per frame and
+/// sample.
 pub const FRAME_CAP: u64 = 1 << 10;
-/// Every other struct: objects, types, code, the collector's state (about 1 kB at most in real builds).
+/// Every other struct: objects, types, code, the collector's state (about 1 kB at most in real
+/// builds).
 pub const OBJECT_CAP: u64 = 16 << 10;
 
 /// Why a target's layout cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// No `_Py_DebugOffsets` here.
+    /// No `_Py_DebugOffsets` at this address.
     #[error("no debug offsets: the runtime does not start with their cookie")]
     NoCookie,
-    /// Cut off.
+    /// The bytes end too early.
     #[error("the debug offsets end after {len} bytes, {need} are needed")]
     TooShort {
         /// Bytes given.
@@ -41,30 +45,31 @@ pub enum LayoutError {
     /// A size that no real build has.
     #[error("{field:?} is {value}, which no real build has (at most {cap})")]
     TooLarge {
-        /// Which.
+        /// The field.
         field: PublishedField,
-        /// As published.
+        /// The published value.
         value: u64,
-        /// The most that is believed.
+        /// The largest accepted value.
         cap: u64,
     },
     /// A field outside its struct, or not aligned.
     #[error("{field:?} is {value}, which is not a place inside its struct of {size} bytes")]
     Outside {
-        /// Which.
+        /// The field.
         field: PublishedField,
-        /// As published.
+        /// The published value.
         value: u64,
         /// The struct's published size.
         size: u64,
     },
-    /// Two fields in one place.
+    /// Two fields that overlap.
     #[error("{0:?} and {1:?} overlap")]
     Overlap(PublishedField, PublishedField),
-    /// Published and probed values of one struct contradict each other, so the unpublished ones cannot be trusted.
+    /// The published and the probed values of one struct contradict each other, so the unpublished
+    /// ones cannot be trusted.
     #[error("{0:?} is not where this version has it: the build differs in ways that it does not publish")]
     Disagrees(PublishedField),
-    /// A value that the reader needs and the version's table does not place.
+    /// A value that the reader needs and this version does not publish.
     #[error("{0:?} is not published")]
     Missing(PublishedField),
 }
@@ -131,18 +136,20 @@ pub enum PublishedField {
     UnicodeCompactSize,
 }
 
-/// What must hold for a published value.
+/// The rule that a published value must satisfy.
 #[derive(Clone, Copy)]
 enum Rule {
-    /// A struct's size, at most this.
+    /// The size of a struct, at most this.
     Size(u64),
-    /// A field of the struct of this size, so many bytes wide and aligned to that. Width 0 is an end: it may equal the size.
+    /// A field of the struct of this size, with its width in bytes, aligned to that. Width 0 is an
+    /// end: it may equal the size.
     Field(PublishedField, u64),
     /// A struct of the second size inside one of the first.
     Part(PublishedField, PublishedField),
 }
 
-/// The one list. `_gil` and `collecting` are the only places counted through two structs; see `debug_offsets` for how they are put together.
+/// The list of rules. `_gil` and `collecting` are the only values counted through two structs;
+/// `debug_offsets` combines them.
 const RULES: &[(PublishedField, Rule)] = {
     use PublishedField::*;
     use Rule::*;
@@ -206,10 +213,10 @@ const RULES: &[(PublishedField, Rule)] = {
     ]
 };
 
-/// How many kinds of value there are.
+/// The number of published values.
 const COUNT: usize = PublishedField::UnicodeCompactSize as usize + 1;
 
-/// Values as published, not believed yet.
+/// Published values before the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedFields([Option<u64>; COUNT]);
 
@@ -218,7 +225,7 @@ pub struct PublishedFields([Option<u64>; COUNT]);
 pub struct CheckedFields([Option<u32>; COUNT]);
 
 impl PublishedFields {
-    /// Takes the values out of `_Py_DebugOffsets`, each from its place.
+    /// Reads each value from its place in `_Py_DebugOffsets`.
     pub fn read(bytes: &[u8], places: &[(PublishedField, u16)]) -> Result<PublishedFields, LayoutError> {
         let mut values = [None; COUNT];
         for &(field, place) in places {
@@ -279,12 +286,12 @@ impl PublishedFields {
 }
 
 impl CheckedFields {
-    /// A value, where this version publishes it.
+    /// A value; `None` where this version does not publish it.
     pub fn get(&self, field: PublishedField) -> Option<u32> {
         self.0[field as usize]
     }
 
-    /// A value that every version publishes.
+    /// A value, or an error where this version does not publish it.
     pub fn require(&self, field: PublishedField) -> Result<u32, LayoutError> {
         self.get(field).ok_or(LayoutError::Missing(field))
     }
@@ -294,9 +301,9 @@ impl CheckedFields {
 mod tests {
     use super::*;
 
-    /// A fact without a rule would be dropped by `check`, one with two would be checked by either.
+    /// `check` would drop a value without a rule, and check a value with two rules by either.
     #[test]
-    fn every_fact_has_one_rule_in_order() {
+    fn every_published_field_has_one_rule_in_order() {
         assert_eq!(RULES.len(), COUNT);
         assert!(RULES.iter().enumerate().all(|(i, &(field, _))| field as usize == i));
     }

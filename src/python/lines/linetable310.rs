@@ -1,13 +1,15 @@
-//! 3.10's `co_linetable`: pairs of an unsigned length in bytes and a signed line delta (PEP 626, `Objects/lnotab_notes.txt` of 3.10).
+//! 3.10's `co_linetable`: pairs of an unsigned length in bytes and a signed line delta (PEP 626,
+//! `Objects/lnotab_notes.txt` of 3.10).
 //!
-//! Unlike lnotab's, a pair's line delta counts before its stretch, and -128 marks a stretch without a line.
+//! Unlike in lnotab, a pair's line delta counts before its range, and -128 marks a range without a
+//! line.
 
 use super::{line, LineRange};
 
-/// Marks a stretch that has no line and leaves the sum alone.
+/// Marks a range that has no line and leaves the sum unchanged.
 const NO_LINE: i8 = -128;
 
-/// The runs of one table.
+/// The ranges of one table.
 pub(super) struct Linetable310Iter<'a> {
     pairs: std::slice::ChunksExact<'a, u8>,
     start: u32,
@@ -32,7 +34,7 @@ impl Iterator for Linetable310Iter<'_> {
                 self.sum += i64::from(delta);
                 line(self.sum)
             };
-            // Empty stretches carry the rest of a delta that did not fit a byte.
+            // Empty ranges carry the rest of a delta that did not fit a byte.
             if pair[0] > 0 {
                 let start = self.start;
                 self.start = start.checked_add(u32::from(pair[0]))?;

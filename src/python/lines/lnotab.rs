@@ -1,11 +1,13 @@
-//! `co_lnotab`, up to 3.9: pairs of an unsigned address delta and a signed line delta (`Objects/lnotab_notes.txt`).
+//! `co_lnotab`, up to 3.9: pairs of an unsigned address delta and a signed line delta
+//! (`Objects/lnotab_notes.txt`).
 //!
-//! A pair's line delta counts from its address on. Deltas that do not fit a byte are spread over several pairs, so runs may be empty and the
-//! pairs at one address add up. The last line has no end.
+//! A pair's line delta counts from its address on. Deltas that do not fit a byte are spread over
+//! several pairs, so ranges may be empty and the pairs at one address add up. The table does not
+//! give the end of the last range.
 
 use super::{line, LineRange};
 
-/// The runs of one table.
+/// The ranges of one table.
 pub(super) struct LnotabIter<'a> {
     pairs: std::slice::ChunksExact<'a, u8>,
     start: u32,

@@ -1,7 +1,8 @@
 //! The location table, 3.11 and later: `co_linetable` with columns (`Objects/locations.md`).
 //!
-//! An entry starts with a byte whose top bit is set: four bits of kind, three of length in code units less one. What follows has the top bit
-//! clear, so the next entry is found even behind a kind that is not known. Only lines are decoded; columns are skipped.
+//! An entry starts with a byte whose top bit is set: four bits of kind, and three of length in code
+//! units, minus one. The bytes after it have the top bit clear, so the next entry is found even
+//! after an unknown kind. Only lines are decoded; columns are skipped.
 
 use super::{line, LineRange};
 
@@ -16,7 +17,7 @@ const NO_LINE: u8 = 15;
 /// Bytes per code unit.
 const UNIT: u32 = 2;
 
-/// The runs of one table.
+/// The ranges of one table.
 pub(super) struct LocationsIter<'a> {
     rest: &'a [u8],
     start: u32,
@@ -48,8 +49,9 @@ impl Iterator for LocationsIter<'_> {
     }
 }
 
-/// A number of six bits per byte, least first, bit 6 set on all but the last; then its lowest bit is its sign.
-/// Stops at 32 bits, which no line delta passes, and takes a missing byte as zero.
+/// A number of six bits per byte, least significant first, with bit 6 set on all but the last byte;
+/// the lowest bit of the number is its sign. Stops at 32 bits, which no line delta exceeds, and
+/// takes a missing byte as zero.
 fn signed_varint(bytes: &[u8]) -> i64 {
     let mut value = 0i64;
     for (i, byte) in bytes.iter().take(6).enumerate() {

@@ -1,7 +1,9 @@
-//! Line tables: which source line an instruction belongs to. One decoder per format; this file knows only which one to ask.
+//! Line tables: the source line of an instruction. There is one decoder per format; this file only
+//! selects it.
 //!
-//! Every decoder is an iterator of [`LineRange`]s over untrusted bytes. It consumes at least one byte of the table per step, so it ends; sums that a
-//! valid table cannot reach end it early. Offsets are bytes from the start of the bytecode in all formats, never code units.
+//! Every decoder is an iterator of [`LineRange`]s over untrusted bytes. It consumes at least one
+//! byte of the table per step, so it ends; sums that a valid table cannot reach end it early.
+//! Offsets are bytes from the start of the bytecode in all formats, never code units.
 
 mod linetable310;
 mod lnotab;
@@ -9,23 +11,24 @@ mod locations;
 
 use super::layout::LineFormat;
 
-/// A stretch of bytecode that belongs to one line.
+/// A range of bytecode that belongs to one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineRange {
-    /// First byte of the bytecode in it.
+    /// Its first byte in the bytecode.
     pub start: u32,
-    /// First byte past it; `u32::MAX` where the format does not say.
+    /// The first byte after it; `u32::MAX` where the format does not give the end.
     pub end: u32,
     /// The line; `None` for instructions that the compiler gave none.
     pub line: Option<u32>,
 }
 
-/// The line of the instruction `byte_offset` bytes into the bytecode. `None` where the table gives none, or does not reach that far.
+/// The line of the instruction `byte_offset` bytes into the bytecode. `None` where the table gives
+/// none, or does not reach that far.
 pub fn line_at(format: LineFormat, table: &[u8], first_line: i32, byte_offset: u32) -> Option<u32> {
     line_ranges(format, table, first_line).find(|range| byte_offset < range.end).and_then(|range| range.line)
 }
 
-/// All of a table's runs, in order of address, none empty.
+/// All of a table's ranges, in order of address, none empty.
 fn line_ranges(format: LineFormat, table: &[u8], first_line: i32) -> Box<dyn Iterator<Item = LineRange> + '_> {
     match format {
         LineFormat::Lnotab => Box::new(lnotab::LnotabIter::new(table, first_line)),
@@ -34,15 +37,17 @@ fn line_ranges(format: LineFormat, table: &[u8], first_line: i32) -> Box<dyn Ite
     }
 }
 
-/// A line as a sum of deltas, to the line that it is; sums that no source file has are no line.
+/// The line of a sum of deltas; `None` for sums that no source file has.
 fn line(sum: i64) -> Option<u32> {
     u32::try_from(sum).ok().filter(|&n| n <= i32::MAX as u32)
 }
 
-/// A decoded table, for asking many times: a stack of thirty frames at a thousand looks per second asks 30 000 times.
+/// A decoded table for repeated use: a stack of thirty frames at a thousand samples per second
+/// takes 30 000 lookups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LineIndex {
-    /// Where the line changes, in order of address; the first is at 0 unless there is none at all.
+    /// Where the line changes, in order of address; the first change is at 0 unless the table is
+    /// empty.
     changes: Box<[(u32, Option<u32>)]>,
 }
 
@@ -67,7 +72,7 @@ impl LineIndex {
         self.changes[..after].last().and_then(|&(_, line)| line)
     }
 
-    /// Bytes that it takes.
+    /// Its size in bytes.
     pub fn weight(&self) -> usize {
         size_of_val(&*self.changes)
     }
@@ -83,7 +88,8 @@ mod tests {
         (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect()
     }
 
-    /// What the interpreter says of one code object: see `tests/dumps/lines/make.py`.
+    /// Compares a decoder with the interpreter's own answers for one code object: see
+    /// `tests/dumps/lines/make.py`.
     fn check(version: &str, format: LineFormat, truth: &str) -> usize {
         let words: Vec<&str> = truth.split(' ').collect();
         let (name, first_line, len) = (words[0], words[1].parse().unwrap(), words[2].parse::<u32>().unwrap());
@@ -107,26 +113,26 @@ mod tests {
     }
 
     #[test]
-    fn lnotab_as_the_interpreters_say() {
+    fn lnotab_agrees_with_the_interpreters() {
         for version in ["3.7", "3.8", "3.9"] {
             check_version(version, LineFormat::Lnotab);
         }
     }
 
     #[test]
-    fn linetable310_as_the_interpreter_says() {
+    fn linetable310_agrees_with_the_interpreter() {
         check_version("3.10", LineFormat::Linetable310);
     }
 
     #[test]
-    fn locations_as_the_interpreters_say() {
+    fn locations_agree_with_the_interpreters() {
         for version in ["3.11", "3.12", "3.13", "3.14", "3.15"] {
             check_version(version, LineFormat::Locations);
         }
     }
 
     #[test]
-    fn nothing_but_the_first_line() {
+    fn empty_tables() {
         assert_eq!(line_at(LineFormat::Lnotab, &[], 7, 0), Some(7));
         assert_eq!(line_at(LineFormat::Linetable310, &[], 7, 0), None);
         assert_eq!(line_at(LineFormat::Locations, &[], 7, 0), None);
@@ -136,7 +142,8 @@ mod tests {
     const FORMATS: [LineFormat; 3] = [LineFormat::Lnotab, LineFormat::Linetable310, LineFormat::Locations];
 
     proptest! {
-        /// Any bytes at all: it ends, the runs are in order and not empty, and both ways of asking agree.
+        /// For any bytes, the iteration ends, the ranges are in order and not empty, and both
+        /// lookups agree.
         #[test]
         fn hostile_tables(table: Vec<u8>, first_line: i32, offsets: [u32; 4], near in 0u32..2000) {
             for format in FORMATS {
@@ -154,7 +161,7 @@ mod tests {
             }
         }
 
-        /// Deltas that only ever push one way: sums beyond 32 bits.
+        /// Deltas of one sign only, whose sums exceed 32 bits.
         #[test]
         fn runaway_sums(byte in any::<u8>(), other in any::<u8>(), first_line in prop::sample::select(vec![i32::MIN, -1, 0, i32::MAX])) {
             let table: Vec<u8> = [byte, other].repeat(5000);
