@@ -1,17 +1,27 @@
-//! The flamegraph: an interactive SVG of the folded stacks, coloured by state.
+//! The flame graph: an interactive SVG of the folded stacks, coloured by state.
 //!
-//! A picture of the GIL is read for its tops. Python frames keep one quiet hue; what gilprof remarks on top of them (inside a C call, asleep
-//! with the GIL, the state in wall mode) has the state's own colour from the one palette. No state is left to a random number.
+//! The root is at the top (an icicle), as in py-spy's SVG and in speedscope, which Python
+//! developers know; the page draws its flame graphs in the same direction. An icicle also shows
+//! its root and its outer frames first, however deep the stacks are.
+//!
+//! Functions keep one quiet hue. The leaves that gilprof adds (inside a C call, asleep with the GIL,
+//! the state in wall mode) have their state's colour from the one palette, and a legend explains
+//! those that occur. inferno chooses no colour at random.
+
+mod header;
+mod legend;
+
+pub use legend::{legend, Role};
 
 use crate::error::{Error, Result};
-use crate::output::collapsed::{fold, FlameInput, FlameMode, GroupBy, HOLDS, NO_HOLDER, NO_PYTHON, TORN, TRUNCATED, WAITS_FOR};
+use crate::output::collapsed::{fold, FlameInput, FlameMode, GroupBy};
 use crate::output::{columns, numbers, palette, sanitize};
 use crate::sample::State;
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
-use inferno::flamegraph::{from_lines, Options, TextTruncateDirection};
+use inferno::flamegraph::{from_lines, Direction, Options, TextTruncateDirection};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Columns of the title that fit above the picture at its initial width.
+/// Columns of the title and of the subtitle that fit at the initial width.
 const TITLE_COLUMNS: usize = 110;
 
 /// The picture as SVG text. A profile without any time of the mode gives a picture that says so.
@@ -21,14 +31,18 @@ pub fn render(input: &FlameInput<'_>) -> Result<String> {
     if total_us == 0 {
         return Ok(empty(input));
     }
+    let root_count = root_count(input);
+    let frames = folded.keys().flat_map(|stack| stack.split(';').skip(root_count));
+    let legend: Vec<(Color, String)> = legend(input.mode, frames).into_iter().map(|(state, text)| (colour(state), text)).collect();
     let mut colours = colours(input, &folded);
     let mut options = options(title(input), subtitle(input, total_us));
     options.palette_map = Some(&mut colours);
-    draw(&mut options, &folded.iter().map(|(stack, us)| format!("{stack} {us}")).collect::<Vec<_>>())
+    let svg = draw(&mut options, &folded.iter().map(|(stack, us)| format!("{stack} {us}")).collect::<Vec<_>>())?;
+    Ok(header::arrange(svg, &legend))
 }
 
-/// The second profile, its frames red where they are wider than in the first and blue where they are narrower. Both count as one second, so
-/// that windows of different lengths compare.
+/// The second profile, its frames red where they are wider than in the first and blue where they
+/// are narrower. Both are scaled to one second, so that windows of different lengths compare.
 pub fn differential(base: &FlameInput<'_>, new: &FlameInput<'_>) -> Result<String> {
     let [before, after] = [base, new].map(per_second);
     if after.values().chain(before.values()).all(|&us| us == 0) {
@@ -39,7 +53,7 @@ pub fn differential(base: &FlameInput<'_>, new: &FlameInput<'_>) -> Result<Strin
     let lines: Vec<String> = stacks.into_iter().map(|stack| format!("{stack} {} {}", us(&before, stack), us(&after, stack))).collect();
     let what = columns::fit(&format!("{}, against {}", title(new), sanitize::clean(&base.title)), TITLE_COLUMNS);
     let how = format!("width is {} in microseconds a second; red has grown, blue has shrunk", new.mode.weight());
-    draw(&mut options(what, how), &lines)
+    Ok(header::arrange(draw(&mut options(what, how), &lines)?, &[]))
 }
 
 /// Folded stacks in microseconds per second of window.
@@ -57,6 +71,7 @@ fn options<'a>(title: String, subtitle: String) -> Options<'a> {
     options.bgcolors = Some(BackgroundColor::Flat(Color { r: 0xfb, g: 0xfb, b: 0xf8 }));
     options.text_truncate_direction = TextTruncateDirection::Right;
     options.deterministic = true;
+    options.direction = Direction::Inverted;
     options
 }
 
@@ -67,14 +82,15 @@ fn draw(options: &mut Options<'_>, lines: &[String]) -> Result<String> {
     String::from_utf8(svg).map_err(|e| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, e)))
 }
 
-/// Target, window, weight and unit: the picture travels without the command line that made it.
+/// Names the weight and the target, because the picture travels without the command line that made
+/// it.
 fn title(input: &FlameInput<'_>) -> String {
     let what = match input.mode {
-        FlameMode::Holding => "Who holds the GIL",
-        FlameMode::Waiting => "Who waits for the GIL",
-        FlameMode::Native => "Who works without the GIL",
-        FlameMode::Blame => "Who waits for the GIL, and behind whom",
-        FlameMode::Wall => "Where the time of threads goes",
+        FlameMode::Holding => "Time holding the GIL",
+        FlameMode::Waiting => "Time waiting for the GIL",
+        FlameMode::Native => "Time on a CPU without the GIL",
+        FlameMode::Blame => "Time waiting for the GIL, by holder",
+        FlameMode::Wall => "Wall time of threads",
     };
     columns::fit(&format!("{what}: {}", sanitize::clean(&input.title)), TITLE_COLUMNS)
 }
@@ -85,69 +101,68 @@ fn subtitle(input: &FlameInput<'_>, total_us: u64) -> String {
     columns::fit(&format!("{window}; width is {} in microseconds, {total} in all", input.mode.weight()), TITLE_COLUMNS)
 }
 
-/// The state whose colour Python frames have; `None` where the leaves tell it.
-pub fn base(mode: FlameMode) -> Option<State> {
-    match mode {
-        FlameMode::Holding => Some(State::HoldingPython),
-        FlameMode::Waiting | FlameMode::Blame => Some(State::Waiting),
-        FlameMode::Native => Some(State::Native),
-        FlameMode::Wall => None,
-    }
+/// Frames at the root that stand for no function: the process and the thread, where they are kept
+/// apart.
+fn root_count(input: &FlameInput<'_>) -> usize {
+    let several = input.rows.iter().any(|row| row.process.is_some());
+    usize::from(input.group_by == GroupBy::Thread) + usize::from(several)
 }
 
 /// A fixed colour for every frame text of the picture.
 fn colours(input: &FlameInput<'_>, folded: &BTreeMap<String, u64>) -> PaletteMap {
-    let base = base(input.mode).map_or(palette::NEUTRAL, |state| palette::style(state).rgb);
     let mut map = PaletteMap::default();
-    // The frame below all, which inferno adds with an empty name.
-    map.insert("", rgb(palette::NEUTRAL));
-    let holds = palette::style(State::HoldingPython).rgb;
-    let several = input.rows.iter().any(|row| row.process.is_some());
-    let root_count = usize::from(input.group_by == GroupBy::Thread) + usize::from(several);
+    // inferno adds a frame with an empty name at the root.
+    map.insert("", colour(None));
+    let root_count = root_count(input);
+    let mut marks = BTreeSet::new();
     for stack in folded.keys() {
         for (depth, frame) in stack.split(';').enumerate() {
-            let ink = if frame.ends_with(HOLDS) { holds } else { base };
-            map.insert(frame, rgb(if depth < root_count { palette::NEUTRAL } else { palette::shade(ink, frame) }));
+            let role = Role::of(input.mode, frame);
+            let base = colour(role.state(input.mode));
+            if depth < root_count {
+                map.insert(frame, colour(None));
+            } else if matches!(role, Role::Function | Role::Holder) {
+                map.insert(frame, rgb(palette::shade((base.r, base.g, base.b), frame)));
+            } else {
+                marks.insert((frame, role.state(input.mode)));
+            }
         }
     }
-    let unknown = rgb(palette::style(State::Unknown).rgb);
-    for remark in [TRUNCATED, TORN, NO_PYTHON] {
-        map.insert(remark, unknown);
-        map.insert(format!("{remark}{HOLDS}").as_str(), unknown);
-    }
-    for remark in [WAITS_FOR, NO_HOLDER] {
-        map.insert(remark, rgb(palette::NEUTRAL));
-    }
-    for state in input.mode.states() {
-        if let Some(leaf) = input.mode.leaf(state) {
-            map.insert(leaf, rgb(palette::style(state).rgb));
-        }
+    // Last: a thread may have the name of a mark.
+    for (mark, state) in marks {
+        map.insert(mark, colour(state));
     }
     map
+}
+
+/// The colour of a state, or the neutral one.
+fn colour(state: Option<State>) -> Color {
+    rgb(state.map_or(palette::NEUTRAL, |state| palette::style(state).rgb))
 }
 
 fn rgb((r, g, b): (u8, u8, u8)) -> Color {
     Color { r, g, b }
 }
 
-/// Inferno has only an error for this; that nobody held the GIL is a result.
+/// The picture of a profile without time of the mode, for which inferno has only an error: that no
+/// thread held the GIL is a result.
 fn empty(input: &FlameInput<'_>) -> String {
-    let said = match input.mode {
-        FlameMode::Holding => "Nobody was seen to hold the GIL.",
-        FlameMode::Waiting | FlameMode::Blame => "Nobody was seen to wait for the GIL.",
-        FlameMode::Native => "Nobody was seen to work without the GIL.",
+    let message = match input.mode {
+        FlameMode::Holding => "No thread was seen to hold the GIL.",
+        FlameMode::Waiting | FlameMode::Blame => "No thread was seen to wait for the GIL.",
+        FlameMode::Native => "No thread was seen to run without the GIL.",
         FlameMode::Wall => "No thread was seen.",
     };
     let title = xml(&title(input));
     let window = xml(&sanitize::clean(&input.subtitle));
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"no\"?>\n\
-         <svg version=\"1.1\" width=\"1200\" height=\"120\" viewBox=\"0 0 1200 120\" xmlns=\"http://www.w3.org/2000/svg\">\n\
+         <svg version=\"1.1\" width=\"1200\" height=\"120\" style=\"max-width:100%\" viewBox=\"0 0 1200 120\" xmlns=\"http://www.w3.org/2000/svg\">\n\
          <rect x=\"0\" y=\"0\" width=\"100%\" height=\"120\" fill=\"rgb(251,251,248)\"/>\n\
          <g font-family=\"monospace\" font-size=\"12\" text-anchor=\"middle\">\n\
          <text id=\"title\" x=\"50%\" y=\"24\" font-size=\"17\">{title}</text>\n\
          <text id=\"subtitle\" x=\"50%\" y=\"48\">{window}; width would be {weight}</text>\n\
-         <text x=\"50%\" y=\"84\">{said}</text>\n\
+         <text x=\"50%\" y=\"84\">{message}</text>\n\
          </g>\n\
          </svg>\n",
         weight = input.mode.weight()

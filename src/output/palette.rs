@@ -1,12 +1,13 @@
 //! One colour and one character per state, for the terminal and the pictures alike.
 //!
-//! The hues are those of Okabe and Ito, which stay apart for colour-blind eyes; a state is never told by colour alone. Holding is warm,
-//! and the warmest is sleeping with the GIL, which is never right. Waiting is purple, work outside the GIL green, idleness grey.
+//! The hues are those of Okabe and Ito, which colour-blind readers can tell apart; a character or a
+//! text always says the state, too. Holding is warm, and the warmest is sleeping with the GIL, which
+//! is never right. Waiting is purple, work outside the GIL green, idleness grey.
 
 use crate::analysis::report::Code;
 use crate::sample::State;
 
-/// How one state looks.
+/// The appearance of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateStyle {
     /// In pictures.
@@ -15,43 +16,44 @@ pub struct StateStyle {
     pub ansi: u8,
     /// In bars.
     pub glyph: char,
-    /// In the legend of bars, short.
+    /// In legends, short.
     pub legend: &'static str,
 }
 
-/// How `state` looks.
+/// The appearance of `state`.
 pub const fn style(state: State) -> StateStyle {
     let (rgb, ansi, glyph, legend) = match state {
-        State::HoldingPython => ((0xe6, 0x9f, 0x00), 214, '#', "holds"),
-        State::HoldingNative => ((0xf0, 0xe4, 0x42), 227, 'C', "holds in C"),
-        State::HoldingBlocked => ((0xd5, 0x5e, 0x00), 202, '!', "holds asleep"),
-        State::HoldingStarved => ((0xa6, 0x76, 0x1d), 136, 'h', "holds, no CPU"),
-        State::Waiting => ((0xcc, 0x79, 0xa7), 175, '.', "waits"),
+        State::HoldingPython => ((0xe6, 0x9f, 0x00), 214, '#', "holding"),
+        State::HoldingNative => ((0xf0, 0xe4, 0x42), 227, 'C', "holding in C"),
+        State::HoldingBlocked => ((0xd5, 0x5e, 0x00), 202, '!', "holding, asleep"),
+        State::HoldingStarved => ((0xa6, 0x76, 0x1d), 136, 'h', "holding, no CPU"),
+        State::Waiting => ((0xcc, 0x79, 0xa7), 175, '.', "waiting"),
         State::Native => ((0x00, 0x9e, 0x73), 36, 'n', "native"),
-        State::Starved => ((0x00, 0x72, 0xb2), 32, 's', "no CPU"),
+        State::Starved => ((0x00, 0x72, 0xb2), 32, 's', "starved"),
         State::Lock => ((0x56, 0xb4, 0xe9), 74, 'l', "lock"),
-        // Blank on the terminal, so that what matters stands out of a table of mostly idle threads.
-        State::Io => ((0xd9, 0xd9, 0xd9), 252, ' ', "idle or I/O"),
+        // Blank on the terminal, so that busy threads stand out of a table of mostly idle ones.
+        State::Io => ((0xd9, 0xd9, 0xd9), 252, ' ', "io"),
         State::Unknown => ((0x99, 0x99, 0x99), 246, '?', "unknown"),
     };
     StateStyle { rgb, ansi, glyph, legend }
 }
 
-/// What frames that stand for no state are filled with, before shading.
+/// The colour of frames that stand for no state, before shading.
 pub const NEUTRAL: (u8, u8, u8) = (0xee, 0xe8, 0xd8);
 
-/// How much darker or lighter than its kind a name is drawn, in steps of 1/255.
+/// By how much a name's colour is lighter than its state's, in steps of 1/255.
 pub fn hash_shade(name: &str) -> i16 {
-    // FNV-1a: the standard library's hashers promise nothing from one release to the next.
+    // FNV-1a: the standard library's hashers may change from one release to the next.
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     ((hash >> 32) % 41) as i16 - 20
 }
 
-/// A shade of `base`, up to a tenth darker or lighter by the name's hash, so that neighbours differ and a name always looks the same.
+/// A shade of `base`, up to a tenth darker or lighter by the name's hash, so that neighbours differ
+/// and a name has the same colour in every picture.
 pub fn shade(base: (u8, u8, u8), name: &str) -> (u8, u8, u8) {
     let by = hash_shade(name);
-    let move_one = |c: u8| (i16::from(c) + by).clamp(0, 255) as u8;
-    (move_one(base.0), move_one(base.1), move_one(base.2))
+    let shaded = |c: u8| (i16::from(c) + by).clamp(0, 255) as u8;
+    (shaded(base.0), shaded(base.1), shaded(base.2))
 }
 
 /// `text` in a state's colour.
@@ -64,7 +66,7 @@ pub fn bold(text: &str, colour: bool) -> String {
     code(text, "1", colour)
 }
 
-/// `text` in the background, for what is only sometimes read.
+/// `text` in a faint style, for details.
 pub fn dim(text: &str, colour: bool) -> String {
     code(text, "2", colour)
 }
@@ -75,7 +77,7 @@ pub fn verdict_style(verdict: Code) -> State {
         Code::SwitchToProcesses | Code::ReleaseTheGil | Code::BlockedHoldingGil | Code::LatencyVictims => State::HoldingBlocked,
         Code::AlreadyParallel | Code::KeepThreads | Code::GilDisabled => State::Native,
         Code::LockBound | Code::CpuStarved | Code::Serial => State::Lock,
-        // The others are findings, which have no banner.
+        // The other codes are findings, which have no banner.
         _ => State::Unknown,
     }
 }
@@ -99,7 +101,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn no_two_states_look_alike() {
+    fn states_differ_in_colour_and_character() {
         let styles: Vec<StateStyle> = State::ALL.iter().map(|&s| style(s)).collect();
         assert_eq!(styles.iter().map(|i| i.rgb).collect::<HashSet<_>>().len(), State::COUNT);
         assert_eq!(styles.iter().map(|i| i.ansi).collect::<HashSet<_>>().len(), State::COUNT);

@@ -1,13 +1,15 @@
-//! The folded stacks as trees for the page, a tree for each kind of time. What is too small to be seen is left out of its parent's children.
+//! The folded stacks as trees for the page, one tree for each kind of time.
+//!
+//! Frames that are too narrow to be seen are left out.
 
 use super::pack::Packed;
-use crate::output::collapsed::{
-    fold, FlameInput, FlameMode, FlameRow, GroupBy, WaitRow, HOLDS, NO_HOLDER, NO_PYTHON, TORN, TRUNCATED, WAITS_FOR,
-};
-use crate::output::{columns, flamegraph, palette, Source};
+use crate::output::collapsed::{fold, FlameInput, FlameMode, FlameRow, GroupBy, WaitRow};
+use crate::output::flamegraph::{legend, Role};
+use crate::output::{columns, palette, Source};
 use crate::sample::State;
 use rustc_hash::FxHashMap;
 use serde_json::{json, Value};
+use std::collections::BTreeMap;
 
 /// The trees, as the page's switch offers them.
 const MODES: [(FlameMode, &str); 5] = [
@@ -17,13 +19,13 @@ const MODES: [(FlameMode, &str); 5] = [
     (FlameMode::Wall, "wall"),
     (FlameMode::Blame, "blame"),
 ];
-/// A frame narrower than this part of the picture is no wider than a fifth of a pixel.
+/// A frame narrower than this share of the picture is narrower than a fifth of a pixel.
 const THINNEST: f64 = 1.0 / 6000.0;
-/// Longer frames are cut in their middle.
+/// Longer names of frames are cut in their middle.
 const LONGEST_NAME: usize = 120;
-/// Deeper frames are left out: the page's own recursion ends there, and nobody reads on.
+/// Deeper frames are left out: the page would draw them far below what is read.
 const DEEPEST: usize = 400;
-/// In the place of a state's number: the quiet colour of what stands for no state.
+/// In the place of a state's number: the neutral colour.
 const NEUTRAL: usize = State::COUNT;
 
 #[derive(Default)]
@@ -39,16 +41,16 @@ struct Tree {
     index: FxHashMap<(usize, usize), usize>,
 }
 
-/// What of a tree goes into the page.
+/// A tree as the page gets it.
 struct PackedTree {
-    /// The microseconds up to which frames are left out.
+    /// Frames of so many microseconds or fewer are left out.
     least: u64,
-    /// So many frames are.
+    /// The number of frames that are left out.
     left_out: usize,
     packed: String,
 }
 
-/// Names with their looks, shared by all trees.
+/// Names with their colours, shared by all trees.
 #[derive(Default)]
 struct NameTable {
     index: FxHashMap<(String, usize), usize>,
@@ -65,17 +67,24 @@ impl NameTable {
     }
 }
 
-/// `{names, trees}`: a name is its text, its colour's state and how far it leans from that; a tree is packed in preorder, each node as
-/// name, microseconds, number of children.
+/// `{names, trees}`. A name is its text, the number of its colour's state, and its shade. A tree has
+/// a legend of `[state, text]`, and is packed in preorder: each node as its name, its microseconds
+/// and its number of children.
 pub fn value(source: &Source<'_>, most: usize) -> Value {
     let mut names = NameTable::default();
     let trees: Vec<Value> = MODES
         .iter()
         .map(|&(mode, key)| {
-            let tree = Tree::from_stacks(&input(source, mode), &mut names);
+            let stacks = fold(&input(source, mode));
+            let legend = legend(mode, stacks.keys().flat_map(|stack| stack.split(';')));
+            let legend: Vec<Value> = legend.into_iter().map(|(state, text)| json!([number(state), text])).collect();
+            let tree = Tree::from_stacks(mode, &stacks, &mut names);
             let PackedTree { least, left_out, packed } = tree.pack(most);
             let micros = tree.nodes[0].micros;
-            json!({"mode": key, "weight": mode.weight(), "micros": micros, "least": least, "leftOut": left_out, "packed": packed})
+            json!({
+                "mode": key, "weight": mode.weight(), "micros": micros, "least": least, "leftOut": left_out, "legend": legend,
+                "packed": packed,
+            })
         })
         .collect();
     json!({"names": names.list, "trees": trees})
@@ -92,32 +101,23 @@ fn input<'a>(source: &Source<'a>, mode: FlameMode) -> FlameInput<'a> {
     input
 }
 
-/// The state whose colour a frame has.
+/// The number of the state whose colour a frame has.
 fn frame_style(mode: FlameMode, frame: &str) -> usize {
-    let bare = frame.strip_suffix(HOLDS).unwrap_or(frame);
-    if [TRUNCATED, TORN, NO_PYTHON].contains(&bare) {
-        return State::Unknown as usize;
-    }
-    if [WAITS_FOR, NO_HOLDER].contains(&frame) {
-        return NEUTRAL;
-    }
-    if let Some(state) = mode.states().find(|&state| mode.leaf(state) == Some(frame)) {
-        return state as usize;
-    }
-    if frame.ends_with(HOLDS) {
-        return State::HoldingPython as usize;
-    }
-    flamegraph::base(mode).map_or(NEUTRAL, |state| state as usize)
+    number(Role::of(mode, frame).state(mode))
+}
+
+fn number(state: Option<State>) -> usize {
+    state.map_or(NEUTRAL, |state| state as usize)
 }
 
 impl Tree {
-    fn from_stacks(input: &FlameInput<'_>, names: &mut NameTable) -> Tree {
+    fn from_stacks(mode: FlameMode, stacks: &BTreeMap<String, u64>, names: &mut NameTable) -> Tree {
         let mut tree = Tree { nodes: vec![Node::default()], index: FxHashMap::default() };
-        for (stack, micros) in fold(input) {
+        for (stack, &micros) in stacks {
             let mut at = 0;
             tree.nodes[0].micros += micros;
             for frame in stack.split(';').take(DEEPEST) {
-                let name = names.number(frame, frame_style(input.mode, frame));
+                let name = names.number(frame, frame_style(mode, frame));
                 at = tree.child(at, name);
                 tree.nodes[at].micros += micros;
             }
@@ -141,10 +141,10 @@ impl Tree {
         number
     }
 
-    /// At most so many frames of it, the longest ones.
+    /// Packs at most so many frames, those with the most time.
     fn pack(&self, most: usize) -> PackedTree {
         let mut least = (self.nodes[0].micros as f64 * THINNEST) as u64;
-        // A parent is no lighter than its child, so what is kept hangs together.
+        // A parent has no less time than its child, so the frames that are kept form a tree.
         while self.nodes.iter().filter(|node| node.micros > least).count() > most {
             least = least * 3 / 2 + 1;
         }

@@ -24,7 +24,7 @@ fn split(parts: &[(State, f64)]) -> StateTimes {
     times
 }
 
-/// Four threads that between them show every mark.
+/// Four threads that together show every mark.
 fn profile() -> Vec<(&'static str, Stack, StateTimes)> {
     use State::*;
     vec![
@@ -45,7 +45,7 @@ fn input(rows: &[(&'static str, Stack, StateTimes)], mode: FlameMode, group_by: 
     let rows = rows.to_vec().leak().iter().map(|(thread, stack, times)| FlameRow { process: None, thread, stack, times }).collect();
     FlameInput {
         title: "app.py, pid 4242".into(),
-        subtitle: "5.0 s, 4 996 looks".into(),
+        subtitle: "5.0 s, 4 996 samples".into(),
         seconds: 5.0,
         mode,
         group_by,
@@ -69,7 +69,7 @@ fn folded_keeps_all_time() {
     assert_eq!(holding.values().sum::<u64>(), 645_000);
 }
 
-/// Width in weight and fill of the frame whose title begins with `frame`.
+/// Width in weight, and fill, of the frame whose title begins with `frame`.
 fn rectangle(svg: &str, frame: &str) -> (u64, String) {
     let at = svg.find(&format!("<title>{frame} (")).unwrap_or_else(|| panic!("no frame {frame}"));
     let attribute = |name: &str| {
@@ -91,14 +91,14 @@ fn widths_are_weights_and_colours_are_states() {
     assert_eq!(rectangle(&holding, "[in C call]").0, 150_000);
     assert_eq!(rectangle(&holding, "[asleep with the GIL]"), (50_000, "rgb(213,94,0)".into()));
     assert_eq!(rectangle(&holding, "worker-1").0, 300_000);
-    for word in ["Who holds the GIL: app.py, pid 4242", "5.0 s, 4 996 looks", "microseconds"] {
+    for word in ["Time holding the GIL: app.py, pid 4242", "5.0 s, 4 996 samples", "microseconds"] {
         assert!(holding.contains(word), "{word}");
     }
     assert_eq!(holding, flamegraph::render(&input(&profile(), FlameMode::Holding, GroupBy::Thread)).unwrap());
 }
 
 #[test]
-fn nothing_to_draw_is_said_not_failed() {
+fn an_empty_picture_says_so_and_is_no_error() {
     for mode in MODES {
         let svg = flamegraph::render(&FlameInput { title: "<&]]>\u{1}".into(), ..input(&[], mode, GroupBy::Nothing) }).unwrap();
         well_formed(&svg);
@@ -107,7 +107,8 @@ fn nothing_to_draw_is_said_not_failed() {
     }
 }
 
-/// Enough of XML to see a tag that does not close, a bare `<` or `&`, and a character that may not occur.
+/// As much of XML as is needed to find a tag that does not close, a bare `<` or `&`, and a
+/// character that may not occur.
 fn well_formed(svg: &str) {
     assert!(!svg.chars().any(|c| (c != '\n' && c.is_control() && c != '\t' && c != '\r') || "\u{fffe}\u{ffff}".contains(c)));
     let mut open: Vec<&str> = Vec::new();
