@@ -1,31 +1,36 @@
-//! A slice with its waiting replaced by the measured one. Pure.
+//! Replaces the sampled waiting of a slice by the measured waiting. Pure.
 //!
-//! A look speaks for the whole time since the look before; the events say how much of it was waiting. The slice's states still add up to
-//! its length, by this rule:
+//! A sample represents all the time since the previous sample. The events say how much of that time
+//! was waiting. The states of the slice still add up to its length, by these rules:
 //!
-//! - More waiting than the look said: the difference is taken first from what the look could not tell (`unknown`, then, where the slice was
-//!   split by conservation, `starved` and `native`), then from everything else in proportion, to which it is owed: that look stood for as much
-//!   time as any other.
-//! - Less: where conservation said waiting, the thread was runnable without a CPU and not waiting, so `starved`. Where the look itself
-//!   found a waiter, the wait began inside the slice, and what came before it was one of the states that time is owed to. If none is owed any,
-//!   the thread went on with what it did at the look before, which then owes it; if it was waiting then too, it had the GIL in between: a wait
-//!   that ends gives the GIL, so that is `holding`.
+//! - If the events show more waiting than the sample, the difference is taken first from the
+//!   uncertain states: from `unknown` and, where conservation split the slice, from `starved` and
+//!   `native`. The remainder is taken from all other states in proportion, and becomes a debt to
+//!   them, because the sample represented as much time as any other sample.
+//! - If the events show less waiting and conservation had supplied it, the thread was runnable
+//!   without a CPU and did not wait: the difference is `starved`.
+//! - If the events show less waiting and the sample itself had found a waiter, the wait began
+//!   inside the slice. The time before the wait repays the states that have a debt to collect. If
+//!   no state has one, the thread continued what it did at the previous sample, and that state owes
+//!   the time. If the thread waited at the previous sample too, it held the GIL in between, because
+//!   every wait ends with the GIL: the time is `holding`.
 //!
-//! Without the debts, states that come right after waits and last for less than the time between two looks would be told too short.
+//! Without the debts, states that follow waits and last for less than the sampling period would be
+//! reported too short.
 
 use crate::sample::{Evidence, State, StateTimes};
 
-/// A state is owed, or owes, so many nanoseconds at most: some dozen looks.
+/// Largest debt or credit of a state, in nanoseconds: about twenty samples at 1 kHz.
 const MAX_DEBT: f64 = 20e6;
 
-/// What is remembered of a thread from slice to slice.
+/// State of the correction for one thread, carried from slice to slice.
 #[derive(Clone, Copy, Debug)]
 pub struct WaitCorrection {
-    /// What it did at the look before, apart from waiting; empty when it waited.
+    /// States at the previous sample, without waiting; empty if the thread waited.
     activity: StateTimes,
-    /// How it last held the GIL.
+    /// The state in which the thread last held the GIL.
     last_hold: State,
-    /// Time taken from each state for waits, less the time given to it.
+    /// Per state: time taken from it for waits, minus time given back to it.
     debt: StateTimes,
 }
 
@@ -36,7 +41,7 @@ impl Default for WaitCorrection {
 }
 
 impl WaitCorrection {
-    /// The slice `split`, of which `waiting` nanoseconds were waiting.
+    /// Returns the slice `times` with exactly `waiting` nanoseconds of waiting.
     pub fn correct(&mut self, times: &StateTimes, evidence: Evidence, waiting: f64) -> StateTimes {
         let sampled_waiting = times.get(State::Waiting);
         let waiting = waiting.clamp(0.0, times.total());
@@ -70,7 +75,7 @@ impl WaitCorrection {
         }
     }
 
-    /// Gives `nanos` to the states in the proportion of `to`.
+    /// Gives `nanos` to the states, in the proportions of `to`.
     fn repay(&mut self, out: &mut StateTimes, to: &StateTimes, nanos: f64) {
         for state in State::ALL {
             let part = nanos * to.get(state) / to.total();
@@ -84,7 +89,7 @@ impl WaitCorrection {
         self.debt.add(state, (debt + nanos).clamp(-MAX_DEBT, MAX_DEBT) - debt);
     }
 
-    /// The slice without its waiting and without `nanos` more.
+    /// Removes the waiting from the slice, and `nanos` more.
     fn add_waiting(&mut self, times: &StateTimes, evidence: Evidence, mut nanos: f64) -> StateTimes {
         let mut out = without_waiting(times);
         let doubtful: &[State] =
@@ -136,21 +141,21 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_ends_inside_is_taken_from_what_followed() {
+    fn a_wait_that_ends_in_the_slice_is_taken_from_the_states_after_it() {
         let mut correction = WaitCorrection::default();
         let out = correction.correct(&parts(&[(HoldingPython, 9.0), (HoldingStarved, 1.0)]), E::GilHolder, 5.0);
         assert_eq!(out, parts(&[(HoldingPython, 4.5), (HoldingStarved, 0.5), (Waiting, 5.0)]));
     }
 
     #[test]
-    fn a_wait_that_begins_inside_gives_to_what_went_before() {
+    fn a_wait_that_begins_in_the_slice_gives_to_the_state_before_it() {
         let mut correction = WaitCorrection::default();
         correction.correct(&parts(&[(Io, 10.0)]), E::Syscall, 0.0);
         assert_eq!(correction.correct(&parts(&[(Waiting, 10.0)]), E::GilFutex, 7.0), parts(&[(Waiting, 7.0), (Io, 3.0)]));
     }
 
     #[test]
-    fn between_two_waits_it_held() {
+    fn the_time_between_two_waits_is_holding() {
         let mut correction = WaitCorrection::default();
         correction.correct(&parts(&[(HoldingNative, 10.0)]), E::GilHolder, 0.0);
         correction.correct(&parts(&[(Waiting, 10.0)]), E::GilFutex, 7.0);
@@ -159,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_short_hold_after_each_wait_gets_its_share() {
-        // Every ms: .5 waiting, .25 holding, .25 asleep for a lock. The looks meet each as often as it lasts, and waits end inside slices.
+        // Each ms: 0.5 waiting, 0.25 holding, 0.25 asleep on a lock. The share of samples that find
+        // a state is its share of the time, and waits end inside slices.
         let (mut correction, mut sum) = (WaitCorrection::default(), StateTimes::default());
         for sample in 0..400 {
             let (state, evidence) = match sample % 4 {
@@ -174,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_conservation_only_supposed_gives_way_first() {
+    fn states_from_conservation_are_replaced_first() {
         let mut correction = WaitCorrection::default();
         let open = parts(&[(Native, 6.0), (Starved, 1.0), (Waiting, 3.0)]);
         assert_eq!(correction.correct(&open, E::Conservation, 5.0), parts(&[(Native, 5.0), (Waiting, 5.0)]));
@@ -183,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_sum_stands_and_waiting_is_what_was_measured(
+        fn the_sum_is_preserved_and_waiting_is_the_measured_one(
             slices in proptest::collection::vec((0..10usize, 0.0..1e6f64, 0..10usize, 0.0..1e6f64, any::<bool>(), 0.0..3e6f64), 1..20)
         ) {
             let mut correction = WaitCorrection::default();

@@ -2,32 +2,34 @@
 
 use crate::ids::GilId;
 
-/// Which part of a GIL a futex lies in.
+/// The field of a GIL that a futex belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GilFutex {
-    /// `cond`: sleepers want the GIL.
+    /// `cond`: sleepers wait for the GIL.
     Cond,
     /// `mutex`: guards `cond`.
     Mutex,
-    /// `switch_cond`: the sleeper was forced to let go, until the GIL is taken.
+    /// `switch_cond`: the sleeper was forced to release the GIL and waits until another thread
+    /// takes it.
     SwitchCond,
     /// `switch_mutex`: guards `switch_cond`.
     SwitchMutex,
-    /// glibc's own book-keeping in either condition variable: who signals waits here for those signalled before to be gone. A wake-up
-    /// here comes from a waiter that leaves, and says nothing of the GIL.
+    /// glibc's own state in either condition variable: a thread that signals waits here until the
+    /// threads that were signalled earlier have left. A wakeup here comes from a waiter that
+    /// leaves, and carries no information about the GIL.
     CondInternal,
 }
 
-/// What a thread did.
+/// A futex operation of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FutexOp {
-    /// Went to sleep.
+    /// The thread went to sleep.
     Sleep(GilId, GilFutex),
-    /// Woke others.
+    /// The thread woke others.
     Wake(GilId, GilFutex),
-    /// Runs again after a sleep.
+    /// The thread runs again after a sleep.
     Return {
-        /// Because the time was over.
+        /// Whether the sleep ended by its timeout.
         timed_out: bool,
     },
 }

@@ -1,8 +1,9 @@
-//! The looks' slices joined with the measured waits: a sink in front of the sink.
+//! Merges the sampler's slices with the measured waits: a sink in front of the real sink.
 //!
-//! Each slice's waiting becomes what the events say of exactly that stretch of that thread; what the rest of it was, `correction` decides.
-//! Events are taken before each look, so that they reach as far as the slices that the look makes. A thread that lives between two looks is
-//! in no slice; it is told of by its waits alone.
+//! The waiting of each slice is replaced by what the events show for exactly that thread and
+//! interval; `correction` adjusts the slice's other states. Events are drained before each sample,
+//! so that they reach as far as the slices that the sample completes. A thread that starts and
+//! exits between two samples has no slice; it is reported by its waits alone.
 
 use super::correction::WaitCorrection;
 use super::waits::{unforced_begin, CompletedInterval, WaitStatus, Waits, MAX_FORCED_WAIT};
@@ -14,14 +15,14 @@ use crate::units::Nanos;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-/// Waits of one thread that no slice has come for yet: slices come up to a quarter of a second late.
+/// Waits of one thread that await a slice: slices arrive up to a quarter of a second late.
 const MAX_SPANS: usize = 1 << 14;
-/// Waits of threads that no look has met yet.
+/// Waits of threads that no sample has found yet.
 const MAX_UNMATCHED: usize = 1 << 12;
-/// Ids of threads, those gone included, whose last waits may still be told.
+/// Ids of threads, including exited ones, whose last waits may still arrive.
 const MAX_TIDS: usize = 1 << 16;
 
-/// A wait: its begin, that for certain ([`CompletedInterval::certain_begin`]), and its end.
+/// A wait: its begin, its certain begin ([`CompletedInterval::certain_begin`]) and its end.
 #[derive(Clone, Copy, Debug)]
 struct WaitSpan {
     begin: Nanos,
@@ -29,49 +30,52 @@ struct WaitSpan {
     end: Nanos,
 }
 
-/// What is known of one thread.
+/// What the merger knows about one thread.
 #[derive(Debug, Default)]
 struct MergedThread {
     tid: Option<Tid>,
-    /// Waits that are over and may still lie under a slice to come, in order.
+    /// Completed waits that may still overlap a slice to come, in order of time.
     spans: VecDeque<WaitSpan>,
     correction: WaitCorrection,
-    /// Where its last slice ended.
+    /// End of its last slice.
     until: Nanos,
-    /// It has ended, before the window did: what of its waits lies after its last slice is told before its end is.
+    /// Its totals, if the thread exited before the window ended. The waits after its last slice are
+    /// reported before its end.
     ended: Option<ThreadTotals>,
-    /// Told to let go, it was pushed off its CPU by the thread it woke, and has not had one since: it will ask again, but no event says so.
+    /// Forced to release the GIL, then preempted by the thread that it woke, and not run since: it
+    /// will request the GIL again, but no event shows that.
     preempted_after_release: bool,
-    /// Up to where it waited because it was told to let go, and had neither asked again nor taken it.
+    /// End of the slice up to which it waited after a forced switch, without having requested or
+    /// taken the GIL since.
     forced_until: Option<Nanos>,
-    /// Who held the GIL when the thread was last seen to wait.
+    /// The holder of the GIL when the thread was last seen waiting.
     waited_on: Option<(ThreadId, Arc<Stack>)>,
 }
 
-/// Joins what the events tell with what the looks say.
+/// Merges completed waits into the sampler's slices.
 #[derive(Debug, Default)]
 pub struct WaitMerger {
-    /// The waits.
+    /// The state machine that turns events into waits.
     pub waits: Waits,
     threads: HashMap<ThreadId, MergedThread>,
     ids: HashMap<Tid, ThreadId>,
     unmatched: Vec<CompletedInterval>,
-    /// Waits of threads that no look has met for which there was no room.
+    /// Waits of unsampled threads that were discarded because the table was full.
     pub dropped_waits: u64,
 }
 
-/// [`WaitMerger`] with the sink that the result goes to.
+/// [`WaitMerger`] together with the sink that receives the result.
 pub struct MergingSink<'a> {
-    /// The state.
+    /// The merger.
     pub merger: &'a mut WaitMerger,
-    /// Where everything goes.
+    /// The sink that receives everything.
     pub inner: &'a mut dyn Sink,
-    /// The window ends, and with it what is known of the threads that live.
+    /// Whether the window is ending: the threads that are still alive end with it.
     pub last: bool,
 }
 
 impl WaitMerger {
-    /// Files a stretch that has become plain, and passes it on.
+    /// Records a completed interval and forwards it.
     pub fn add(&mut self, interval: CompletedInterval, inner: &mut dyn Sink) {
         match self.ids.get(&interval.tid) {
             Some(&id) => self.assign(id, interval, inner),
@@ -93,23 +97,25 @@ impl WaitMerger {
         inner.interval(&MeasuredInterval { thread: id, gil, kind, begin, end });
     }
 
-    fn register(&mut self, facts: &ThreadInfo, inner: &mut dyn Sink) {
+    fn register(&mut self, info: &ThreadInfo, inner: &mut dyn Sink) {
         if self.ids.len() >= MAX_TIDS {
             let threads = &self.threads;
             self.ids.retain(|_, id| threads.contains_key(id));
         }
-        self.ids.insert(facts.tid, facts.id);
-        self.threads.entry(facts.id).or_default().tid = Some(facts.tid);
-        let (matched, others) = std::mem::take(&mut self.unmatched).into_iter().partition(|interval| interval.tid == facts.tid);
+        self.ids.insert(info.tid, info.id);
+        self.threads.entry(info.id).or_default().tid = Some(info.tid);
+        let (matched, others) = std::mem::take(&mut self.unmatched).into_iter().partition(|interval| interval.tid == info.tid);
         self.unmatched = others;
         let matched: Vec<CompletedInterval> = matched;
-        matched.into_iter().for_each(|interval| self.assign(facts.id, interval, inner));
+        matched.into_iter().for_each(|interval| self.assign(info.id, interval, inner));
     }
 
-    /// What the look knows better than the events: who sleeps for something else, or has the GIL, is not on its way back to it. If it was forced to
-    /// let go before and has the GIL now: since when it waited, until it had it again at some time in the slice.
+    /// Applies what the sample knows better than the events: a thread that sleeps for something
+    /// else, or holds the GIL, is not on its way to request the GIL. If the thread had been forced
+    /// to release the GIL and holds it now, returns the begin of the wait; that wait ended at some
+    /// point inside the slice.
     fn reconcile(&mut self, slice: &StateSlice<'_>, begin: Nanos) -> Option<Nanos> {
-        // The slice of one that holds comes late: who was told to let go may have been told so again since.
+        // The slice of a holder may arrive late: the thread may have been forced again since then.
         let before =
             self.threads.get(&slice.thread)?.forced_until.filter(|until| *until == begin && !self.is_waiting_at(slice.thread, begin));
         let thread = self.threads.get_mut(&slice.thread)?;
@@ -132,7 +138,8 @@ impl WaitMerger {
         forced.or(before).filter(|_| holds)
     }
 
-    /// The waiting between two points in time, from the events; `None` where they do not tell. `evidence`: of what it did at the end.
+    /// The waiting between two points in time, according to the events; `None` where the events do
+    /// not tell. `evidence` is that of the state at `end`.
     fn waiting(&mut self, id: ThreadId, begin: Nanos, end: Nanos, evidence: Evidence) -> Option<f64> {
         let holds = evidence == Evidence::GilHolder;
         let thread = self.threads.get_mut(&id)?;
@@ -156,7 +163,7 @@ impl WaitMerger {
         Some(now + over)
     }
 
-    /// Whether events tell of a wait that was under way then.
+    /// Whether the events show a wait in progress at that time.
     fn is_waiting_at(&self, id: ThreadId, at: Nanos) -> bool {
         let Some((thread, tid)) = self.threads.get(&id).and_then(|t| Some((t, t.tid?))) else { return false };
         let now = match self.waits.status(tid) {
@@ -166,7 +173,8 @@ impl WaitMerger {
         now || thread.spans.iter().any(|span| (span.begin..=span.end).contains(&at))
     }
 
-    /// Tells of the threads that no look has met, and will not: they had a wait that was over by then. `number` numbers them.
+    /// Reports the threads that no sample has found and none will: they had a wait that ended by
+    /// `then`. `number` allocates their ids.
     pub fn flush_unsampled(&mut self, then: Nanos, number: &mut dyn FnMut() -> ThreadId, inner: &mut dyn Sink) {
         let exited: HashSet<Tid> = self.unmatched.iter().filter(|interval| interval.end <= then).map(|interval| interval.tid).collect();
         if exited.is_empty() {
@@ -180,8 +188,9 @@ impl WaitMerger {
         by_tid.into_values().for_each(|waits| emit_unsampled(number(), &waits, inner));
     }
 
-    /// Tells of the ends of threads whose last slice ended by `then`: all their waits are known. A life goes on for a while after the last look
-    /// at it; that its first slice begins before it does makes up for the time, but not for the waits.
+    /// Reports the ends of exited threads whose last slice ended by `then`: all their waits are
+    /// known. A thread lives on for a while after its last sample. The early begin of its first
+    /// slice makes up for that time, but not for the waits in it.
     pub fn flush_exited(&mut self, then: Nanos, inner: &mut dyn Sink) {
         let mut exited: Vec<ThreadId> =
             self.threads.iter().filter(|(_, t)| t.ended.is_some() && t.until <= then).map(|(id, _)| *id).collect();
@@ -198,7 +207,7 @@ impl WaitMerger {
         }
     }
 
-    /// The window is over: all that is open ends here.
+    /// Ends the window: intervals in progress end at `now`.
     pub fn finish(&mut self, now: Nanos, number: &mut dyn FnMut() -> ThreadId, inner: &mut dyn Sink) {
         let mut last = Vec::new();
         self.waits.finish(now, &mut |interval| last.push(interval));
@@ -207,8 +216,8 @@ impl WaitMerger {
     }
 }
 
-/// A thread of which nothing is known but its waits. The rest of its life is in the slices of others: over many brief threads, those that looks
-/// meet stand for all.
+/// Reports a thread of which only the waits are known. The rest of its life is covered by the
+/// slices of others: over many short-lived threads, the sampled ones represent all.
 fn emit_unsampled(id: ThreadId, intervals: &[CompletedInterval], inner: &mut dyn Sink) {
     let Some(first) = intervals.first() else { return };
     inner.thread(&ThreadInfo { id, tid: first.tid, name: String::new(), python: true, main: false, gil: Some(first.gil) });
@@ -223,7 +232,7 @@ fn emit_unsampled(id: ThreadId, intervals: &[CompletedInterval], inner: &mut dyn
     inner.thread_end(id, totals);
 }
 
-/// Time of which only events know.
+/// Reports waiting that only the events know of.
 fn emit_wait(thread: ThreadId, length: Nanos, end: Nanos, inner: &mut dyn Sink) {
     let (mut times, stack) = (StateTimes::default(), Arc::new(Stack::empty()));
     times.add(State::Waiting, length.as_nanos() as f64);
@@ -231,9 +240,9 @@ fn emit_wait(thread: ThreadId, length: Nanos, end: Nanos, inner: &mut dyn Sink) 
 }
 
 impl Sink for MergingSink<'_> {
-    fn thread(&mut self, facts: &ThreadInfo) {
-        self.inner.thread(facts);
-        self.merger.register(facts, self.inner);
+    fn thread(&mut self, info: &ThreadInfo) {
+        self.inner.thread(info);
+        self.merger.register(info, self.inner);
     }
 
     fn slice(&mut self, slice: &StateSlice<'_>) {
@@ -242,7 +251,8 @@ impl Sink for MergingSink<'_> {
         }
         let begin = slice.end.saturating_since(Nanos::from_nanos(slice.times.total() as u64));
         let forced = self.merger.reconcile(slice, begin);
-        // It got the GIL at any time since the look before, or since it let go: half of that is true on the whole.
+        // It took the GIL at some time since the previous sample, or since it released it: half of
+        // that time is right on average.
         let until_regained = forced.map_or(0.0, |from| slice.end.saturating_since(from.max(begin)).as_nanos() as f64 / 2.0);
         let event_agrees = slice.evidence == Evidence::PushedOff && self.merger.is_waiting_at(slice.thread, slice.end);
         let Some(waiting) = self.merger.waiting(slice.thread, begin, slice.end, slice.evidence) else {
@@ -258,7 +268,8 @@ impl Sink for MergingSink<'_> {
         if let Some((id, stack)) = slice.holder.filter(|_| slice.times.get(State::Waiting) > 0.0) {
             thread.waited_on = Some((id, stack.clone()));
         }
-        // A thread that is past its wait at the look was behind whoever held at the look before.
+        // If a thread's wait ended before the sample, it waited for the holder of the previous
+        // sample.
         let waited_on = thread.waited_on.take().filter(|_| waiting > 0.0);
         let holder = slice.holder.or_else(|| waited_on.as_ref().map(|(id, stack)| (*id, stack)));
         self.inner.slice(&StateSlice { times, holder, ..slice.clone() });
@@ -299,15 +310,15 @@ mod tests {
     }
 
     impl Sink for CollectingSink {
-        fn thread(&mut self, facts: &ThreadInfo) {
-            self.names.push(facts.tid);
+        fn thread(&mut self, info: &ThreadInfo) {
+            self.names.push(info.tid);
         }
         fn slice(&mut self, slice: &StateSlice<'_>) {
             self.waiting += slice.times.get(State::Waiting);
         }
         fn gil(&mut self, _: &GilSample) {}
-        fn interval(&mut self, exact: &MeasuredInterval) {
-            self.waits += u64::from(exact.kind == IntervalKind::Wait);
+        fn interval(&mut self, measured: &MeasuredInterval) {
+            self.waits += u64::from(measured.kind == IntervalKind::Wait);
         }
         fn thread_end(&mut self, _: ThreadId, totals: ThreadTotals) {
             self.seen += totals.seen;
@@ -320,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn who_lived_between_two_looks_is_told_of_by_its_waits() {
+    fn a_thread_between_two_samples_is_reported_by_its_waits() {
         let (mut merger, mut collected, mut next) = (WaitMerger::default(), CollectingSink::default(), 7);
         let mut number = || {
             next += 1;
@@ -328,10 +339,10 @@ mod tests {
         };
         [wait(5, 10, 11), wait(6, 10, 12), wait(5, 300, 303)].into_iter().for_each(|interval| merger.add(interval, &mut collected));
         merger.flush_unsampled(Nanos::from_millis(9), &mut number, &mut collected);
-        assert_eq!((collected.waits, merger.unmatched.len()), (0, 3), "they may still be met");
-        // A look meets one of them after all: its waits are filed under its own number.
-        let facts = ThreadInfo { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
-        MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&facts);
+        assert_eq!((collected.waits, merger.unmatched.len()), (0, 3), "a sample may still find them");
+        // A sample finds one of them after all: its waits are filed under its own id.
+        let info = ThreadInfo { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
+        MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&info);
         assert_eq!((collected.waits, collected.waiting), (1, 0.0));
         merger.flush_unsampled(Nanos::from_millis(11), &mut number, &mut collected);
         assert_eq!((collected.names.as_slice(), collected.waits, merger.unmatched.len()), ([Tid(6), Tid(5)].as_slice(), 3, 0));
@@ -339,17 +350,17 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_after_the_last_slice_is_told_before_the_end() {
+    fn a_wait_after_the_last_slice_is_reported_before_the_end() {
         let (mut merger, mut collected) = (WaitMerger::default(), CollectingSink::default());
-        let (facts, empty) = (
+        let (info, empty) = (
             ThreadInfo { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None },
             Arc::new(Stack::empty()),
         );
         let mut times = StateTimes::default();
         times.add(State::Starved, 1e6);
-        let mut joined = MergingSink { merger: &mut merger, inner: &mut collected, last: false };
-        joined.thread(&facts);
-        joined.slice(&StateSlice {
+        let mut merging = MergingSink { merger: &mut merger, inner: &mut collected, last: false };
+        merging.thread(&info);
+        merging.slice(&StateSlice {
             thread: ThreadId(1),
             end: Nanos::from_millis(20),
             times,
@@ -357,8 +368,8 @@ mod tests {
             stack: &empty,
             holder: None,
         });
-        joined.thread_end(ThreadId(1), ThreadTotals { seen: Nanos::from_millis(1), ..ThreadTotals::default() });
-        // Known only now: it waited for half a millisecond before its last look, and for two after that.
+        merging.thread_end(ThreadId(1), ThreadTotals { seen: Nanos::from_millis(1), ..ThreadTotals::default() });
+        // Known only now: it waited for 0.5 ms before its last sample, and for 2 ms after it.
         let (begin, end) = (Nanos::from_nanos(19_500_000), Nanos::from_millis(22));
         merger.add(CompletedInterval { begin, certain_begin: begin, end, ..wait(6, 0, 0) }, &mut collected);
         merger.flush_exited(Nanos::from_millis(19), &mut collected);
@@ -368,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_the_gil_back_unseen_waited_for_half_of_the_time_between_the_looks() {
+    fn regaining_the_gil_without_an_event_counts_half_a_sampling_period_as_waiting() {
         let gil = GilId(0);
         let events = [
             (10, 8, FutexOp::Sleep(gil, GilFutex::Cond)),
@@ -376,13 +387,13 @@ mod tests {
             (15, 8, FutexOp::Sleep(gil, GilFutex::Cond)),
             (16, 6, FutexOp::Wake(gil, GilFutex::Cond)),
         ];
-        // Of one who held, a look's slice is told at once, or only after it was told to let go again.
+        // A holder's slice arrives at once, or only after the thread was forced to release again.
         for again in [false, true] {
             let (mut merger, mut collected, empty) = (WaitMerger::default(), CollectingSink::default(), Arc::new(Stack::empty()));
             for tid in [6, 8] {
                 let id = ThreadId(tid as u32);
-                let facts = ThreadInfo { id, tid: Tid(tid), name: String::new(), python: true, main: false, gil: None };
-                MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&facts);
+                let info = ThreadInfo { id, tid: Tid(tid), name: String::new(), python: true, main: false, gil: None };
+                MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&info);
             }
             let handle =
                 |merger: &mut WaitMerger, ms, tid, op| merger.waits.handle(Nanos::from_millis(ms), Tid(tid), op, None, &mut |_| ());
@@ -401,12 +412,12 @@ mod tests {
     }
 
     #[test]
-    fn who_sleeps_for_something_else_was_not_forced_into_its_next_wait() {
+    fn a_sleep_for_something_else_cancels_the_forced_switch() {
         for (evidence, waiting) in [(Evidence::Syscall, 1e6), (Evidence::NotRunSince, 1e6), (Evidence::PushedOff, 9e6)] {
             let (mut merger, mut collected, empty) = (WaitMerger::default(), CollectingSink::default(), Arc::new(Stack::empty()));
-            let facts = ThreadInfo { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
-            MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&facts);
-            // Looks are told late: its wait is over before it is plain that it slept.
+            let info = ThreadInfo { id: ThreadId(1), tid: Tid(6), name: String::new(), python: true, main: false, gil: None };
+            MergingSink { merger: &mut merger, inner: &mut collected, last: false }.thread(&info);
+            // Slices arrive late: the wait is already over when the sleep becomes known.
             merger.add(CompletedInterval { certain_begin: Nanos::from_millis(18), ..wait(6, 10, 19) }, &mut collected);
             for end in [15, 20].map(Nanos::from_millis) {
                 let times = StateTimes::single(State::Io, 5e6);

@@ -1,8 +1,9 @@
-//! Exact mode: waits from kernel events instead of looks.
+//! Exact mode: waits measured from kernel events instead of samples.
 //!
-//! `waits` turns events into waits; `merger` puts them under the looks' slices, so that each slice's waiting is the measured one, and
-//! `correction` says what the rest of a slice was. This file holds them together with the watch in the kernel. The looks go on as before: they
-//! know the stacks, the holder and every other state.
+//! `waits` turns events into waits. `merger` merges the waits into the sampler's slices, so that
+//! the waiting of each slice is the measured one. `correction` adjusts the other states of the
+//! slice. This file connects the three with the futex tracer. Sampling continues as before: samples
+//! supply the stacks, the holder and every other state.
 
 pub mod correction;
 pub mod gil_futex;
@@ -25,31 +26,31 @@ use crate::units::Nanos;
 use gil_futex::{FutexOp, GilFutex};
 use merger::{MergingSink, WaitMerger};
 
-/// Two of CPython's default switch intervals, after each of which a waiter goes to sleep anew.
+/// Two of CPython's default switch intervals; a waiter goes to sleep anew after each.
 const WARM_UP: Nanos = Nanos::from_millis(11);
 
-/// So long after a wait its thread may still be met: slices come up to so late.
+/// How long after a wait a sample may still report its thread: the maximum delay of a slice.
 const MAX_SLICE_DELAY: Nanos = Nanos::from_millis(250);
 
-/// A watch, and what came of it so far.
+/// A futex tracer and the state built from its events.
 #[derive(Debug)]
 pub struct ExactMode {
-    watch: FutexTracer,
+    tracer: FutexTracer,
     layout: GilLayout,
-    /// The GILs with their numbers.
+    /// The GILs with their ids.
     gils: Vec<(GilId, Addr)>,
     merger: WaitMerger,
-    /// The first look.
+    /// Time of the first sample.
     first_sample: Option<Nanos>,
-    /// No look has been made since the GILs were found.
+    /// No sample has been taken since the GILs were found.
     gils_unsampled: bool,
     events: u64,
-    /// Lost by watches before this one; `None` when that could not be read.
+    /// Events lost by earlier tracers; `None` if that could not be read.
     lost_before: Option<u64>,
-    watch_failed: bool,
+    tracing_failed: bool,
 }
 
-/// The futexes of a GIL, in the order in which they lie there.
+/// The futexes of a GIL, in the order of their offsets.
 fn gil_futexes(layout: &GilLayout) -> [(GilFutex, ByteRange); 4] {
     [
         (GilFutex::Cond, layout.cond),
@@ -59,25 +60,25 @@ fn gil_futexes(layout: &GilLayout) -> [(GilFutex, ByteRange); 4] {
     ]
 }
 
-/// Where the futexes begin.
+/// Offset of the first futex.
 fn first_offset(layout: &GilLayout) -> u32 {
     gil_futexes(layout).iter().map(|(_, s)| s.offset).min().unwrap_or(0)
 }
 
-/// What is watched from there on.
-fn watched_fields(layout: &GilLayout) -> GilFields {
+/// The traced fields, relative to the first futex.
+fn traced_fields(layout: &GilLayout) -> GilFields {
     let end = gil_futexes(layout).iter().map(|(_, s)| s.offset.saturating_add(s.len)).max().unwrap_or(0);
-    let from_there = |offset: usize| (offset as i64 - i64::from(first_offset(layout))) as i32;
-    let (last_holder, switch_number) = (from_there(layout.last_holder.offset()), from_there(layout.switch_number.offset()));
-    GilFields { len: from_there(end as usize), last_holder, switch_number }
+    let relative = |offset: usize| (offset as i64 - i64::from(first_offset(layout))) as i32;
+    let (last_holder, switch_number) = (relative(layout.last_holder.offset()), relative(layout.switch_number.offset()));
+    GilFields { len: relative(end as usize), last_holder, switch_number }
 }
 
 impl ExactMode {
-    /// Begins to watch a process.
+    /// Starts to trace a process.
     pub fn open(python: &PythonProcess) -> Result<ExactMode, Unavailable> {
         let layout = python.layout.gil;
         let mut mode = ExactMode {
-            watch: FutexTracer::open(python.pid, watched_fields(&layout))?,
+            tracer: FutexTracer::open(python.pid, traced_fields(&layout))?,
             layout,
             gils: Vec::new(),
             merger: WaitMerger::default(),
@@ -85,30 +86,31 @@ impl ExactMode {
             gils_unsampled: true,
             events: 0,
             lost_before: Some(0),
-            watch_failed: false,
+            tracing_failed: false,
         };
         mode.warm_up(python);
         Ok(mode)
     }
 
-    /// Lets the threads that wait already go to sleep once more, so that events tell of them from the first look on. Where that takes
-    /// longer (another switch interval), or the GIL cannot be read yet, the first look says who sleeps.
+    /// Gives threads that already wait the time to go to sleep once more, so that the events cover
+    /// them from the first sample on. If that takes longer (a longer switch interval), or the GIL
+    /// cannot be read yet, the first sample shows which threads sleep.
     fn warm_up(&mut self, python: &PythonProcess) {
         let mut runtime_state = RuntimeState::default();
         if runtime_state.walk(&LiveMemory::new(python.pid), &python.layout, python.runtime).is_ok() && !runtime_state.gils.is_empty() {
-            self.watch_gils(runtime_state.gils.iter().enumerate().map(|(n, (at, _))| (GilId(n as u32), *at)).collect());
+            self.trace_gils(runtime_state.gils.iter().enumerate().map(|(n, (at, _))| (GilId(n as u32), *at)).collect());
             sys_linux::sleep_until(sys_linux::monotonic() + WARM_UP);
         }
     }
 
-    /// Watches the program that the process runs now, and goes on counting.
+    /// Traces the program that the process has switched to by `exec`, and keeps the counts.
     pub fn for_new_program(self, python: &PythonProcess) -> Result<ExactMode, Unavailable> {
         let lost_before = self.lost();
         let (first_sample, events, merger) = (self.first_sample, self.events, self.merger);
         Ok(ExactMode { first_sample, events, merger, lost_before, ..ExactMode::open(python)? })
     }
 
-    /// One look, with the events up to it.
+    /// Takes one sample, after draining the events up to it.
     pub fn sample(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Result<SampleOutcome, ReadError> {
         self.drain(now, sink);
         self.merger.flush_unsampled(now.saturating_since(MAX_SLICE_DELAY), &mut || sampler.allocate_id(), sink);
@@ -121,7 +123,7 @@ impl ExactMode {
         outcome
     }
 
-    /// The window, or the program, ends.
+    /// Ends the window, or the program.
     pub fn finish(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) {
         self.drain(now, sink);
         sampler.finish(now, &mut MergingSink { merger: &mut self.merger, inner: sink, last: true });
@@ -129,16 +131,14 @@ impl ExactMode {
         self.merger.flush_exited(now, sink);
     }
 
-    /// Says in the window's facts what this mode did.
+    /// Adds this mode's counts and warnings to the window's statistics.
     pub fn add_stats(&self, stats: &mut CaptureStats) {
         stats.exact = true;
         stats.events = self.events;
         stats.lost_events = self.lost();
         stats.unmet_waits = self.merger.dropped_waits;
         if stats.lost_events.is_none() {
-            stats
-                .warnings
-                .push("exact mode: how many kernel events are missing could not be read; waits may be too short or too few".into());
+            stats.warnings.push("exact mode: failed to read the number of lost events; waits may be too short or too few".into());
         }
         let mut warn = |count: u64, what: &str| {
             if count > 0 {
@@ -147,21 +147,29 @@ impl ExactMode {
         };
         warn(
             stats.lost_events.unwrap_or(0),
-            "kernel events found no room and are missing; raise the rate of looks, which also empty the buffer",
+            "kernel events were lost because the buffer was full; each sample empties it, so sample more often (--rate HZ)",
         );
-        warn(self.merger.dropped_waits, "waits of threads that no look had met found no room and are in no thread's figures");
-        warn(u64::from(self.watch_failed), "time a new GIL could not be watched; its waits are sampled");
-        warn(self.gils.len().saturating_sub(MAX_GILS) as u64, "GILs beyond those that can be watched have sampled waits");
+        warn(
+            self.merger.dropped_waits,
+            "waits of unsampled threads were discarded because the table was full; no thread's figures have them",
+        );
+        if self.tracing_failed {
+            stats.warnings.push("exact mode: failed to trace a new GIL; its waits are sampled".into());
+        }
+        let untraced = self.gils.len().saturating_sub(MAX_GILS);
+        if untraced > 0 {
+            stats.warnings.push(format!("exact mode: the waits of {untraced} GILs beyond the limit of {MAX_GILS} are sampled"));
+        }
     }
 
     fn lost(&self) -> Option<u64> {
-        Some(self.lost_before? + self.watch.lost()?)
+        Some(self.lost_before? + self.tracer.lost()?)
     }
 
     fn drain(&mut self, now: Nanos, sink: &mut dyn Sink) {
         let (mut completed, mut events) = (Vec::new(), 0);
         let (layout, gils, waits) = (&self.layout, &self.gils, &mut self.merger.waits);
-        self.watch.drain(&mut |event| {
+        self.tracer.drain(&mut |event| {
             events += 1;
             if let Some(op) = futex_op(layout, gils, &event) {
                 waits.handle(event.at, event.tid, op, event.gil, &mut |t| completed.push(t));
@@ -173,10 +181,10 @@ impl ExactMode {
         completed.into_iter().filter(|t| t.end > first_sample).for_each(|t| self.merger.add(t, sink));
     }
 
-    /// Watches the GILs that the look has found.
+    /// Traces the GILs that the sample found.
     fn update_gils(&mut self, sampler: &Sampler, now: Nanos) {
         if !sampler.gils().eq(self.gils.iter().copied()) {
-            self.watch_gils(sampler.gils().collect());
+            self.trace_gils(sampler.gils().collect());
         }
         if std::mem::take(&mut self.gils_unsampled) {
             for thread in sampler.threads().iter().filter(|t| t.last_state() == (State::Waiting, Evidence::GilFutex)) {
@@ -185,19 +193,21 @@ impl ExactMode {
         }
     }
 
-    fn watch_gils(&mut self, gils: Vec<(GilId, Addr)>) {
+    fn trace_gils(&mut self, gils: Vec<(GilId, Addr)>) {
         let from = first_offset(&self.layout);
         let starts: Vec<Addr> = gils.iter().map(|(_, gil)| gil.offset(from.into())).collect();
-        self.watch_failed |= self.watch.set_gils(&starts).is_err();
+        self.tracing_failed |= self.tracer.set_gils(&starts).is_err();
         self.gils = gils;
         self.gils_unsampled = true;
     }
 }
 
-/// `__g_refs` in glibc's `pthread_cond_t`, 2.25 - 2.40: at these bytes of it. Later versions have `__g_size` there, which nobody sleeps on.
+/// Offsets of `__g_refs` in `pthread_cond_t` of glibc 2.25 - 2.40. Later versions have `__g_size`
+/// there, on which no thread sleeps.
 const COND_INTERNAL: std::ops::Range<u64> = 16..24;
 
-/// What an event says, by the address. `None` for an address that is no GIL's any more.
+/// The operation of an event, by its address. `None` for an address that no longer belongs to a
+/// GIL.
 fn futex_op(layout: &GilLayout, gils: &[(GilId, Addr)], event: &FutexEvent) -> Option<FutexOp> {
     let futex = |gil: Addr, at: Addr| {
         gil_futexes(layout).into_iter().find_map(|(futex, span)| {

@@ -1,27 +1,30 @@
-//! When nobody can have let go of a GIL unseen. Pure: events in, one sum out.
+//! Computes when a GIL may have been released without an event. Pure: events in, one sum out.
 //!
-//! `drop_gil` wakes a sleeper on `cond`, by a call that is seen; where nobody sleeps there, glibc makes no call. So while somebody sleeps there
-//! whom nobody has woken yet, whoever lets go is seen to. And while one thread has the GIL no other can let go of it: it has it from its
-//! call that wakes the one on `switch_cond`, who then comes to sleep on `cond`.
+//! `drop_gil` wakes a sleeper on `cond` by a futex call, which is an event; if no thread sleeps
+//! there, glibc makes no call. So while a thread that has not been woken sleeps on `cond`, every
+//! release is visible. And while one thread is known to hold the GIL, no other thread can release
+//! it. A thread is known to hold the GIL from the call by which it wakes the thread on
+//! `switch_cond`, which then goes to sleep on `cond`.
 
 use super::gil_futex::GilFutex;
 use crate::ids::Tid;
 use crate::units::Nanos;
 
-/// So long after one has taken the GIL it is believed to have it, if nothing is heard of it: the one that it woke needs a moment to come to `cond`.
-/// Not for longer, because where that one wants something else, letting go is not seen.
+/// How long a thread that took the GIL is assumed to hold it if no further event follows: the
+/// thread that it woke needs a moment to reach `cond`. The limit is short because a release is
+/// invisible if that thread wants something else.
 const HOLDER_TIMEOUT: Nanos = Nanos::from_micros(250);
 
-/// Of one GIL.
+/// State of one GIL.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReleaseVisibility {
     /// Threads that sleep on `cond`.
     sleepers: u32,
-    /// Of those, how many have been woken and do not run yet.
+    /// How many of these have been woken and do not run yet.
     woken: u32,
-    /// Who has taken the GIL, as a call told, and until when that is believed.
+    /// The thread that took the GIL according to an event, and how long that is assumed to hold.
     holder: Option<(Tid, Nanos)>,
-    /// All time up to `at` in which somebody may have let go unseen.
+    /// Total time up to `at` in which the GIL may have been released without an event.
     unobserved: Nanos,
     at: Nanos,
     /// `switch_number` at the last call.
@@ -29,7 +32,8 @@ pub struct ReleaseVisibility {
 }
 
 impl ReleaseVisibility {
-    /// All time so far in which somebody may have let go unseen. Only differences mean something.
+    /// Total time up to `now` in which the GIL may have been released without an event. Only
+    /// differences of this sum are meaningful.
     pub fn unobserved(&self, now: Nanos) -> Nanos {
         if self.sleepers > self.woken {
             return self.unobserved;

@@ -1,22 +1,32 @@
-//! From futex calls to waits: the state machine of exact mode. Pure: events in, waits and holds out.
+//! The state machine of exact mode: futex calls in, waits and holds out. Pure.
 //!
-//! One `take_gil` that has to sleep makes many calls: a sleep on `cond` ends every switch interval, and another follows at once. They are
-//! one wait. Whoever slept on `cond` or `mutex` gets the mutex as one that others wait for, and tells by a call when it gives it up (glibc's
-//! `lll_cond_lock` and `lll_lock_wait` leave a 2 in it; seen on 2.36 and 2.43). Until that call, however late it gets a CPU, it is inside `take_gil`. At it,
-//! `last_holder` is this thread if it has taken the GIL. If not, it goes back to sleep on `cond`: at once, unless it is pushed off its CPU by the
-//! thread it woke; or it finds that it has been signalled meanwhile, and may take the GIL without a call. It has not if `switch_number` is the
-//! same when it sleeps again. Nor, where others have taken the GIL meanwhile, while some thread slept on `cond`, or had the GIL and did not let
-//! go: then this one cannot have let go without a call that wakes (`release_visibility`). What is left is told by how soon it sleeps.
+//! One `take_gil` that has to sleep makes many calls: each sleep on `cond` times out after a switch
+//! interval, and the next follows at once. They are one wait. A thread that slept on `cond` or
+//! `mutex` acquires the mutex as contended, and so releases it by a futex call (glibc's
+//! `lll_cond_lock` and `lll_lock_wait` leave a 2 in it; seen on 2.36 and 2.43). Until that call,
+//! however late the thread gets a CPU, it is inside `take_gil`.
 //!
-//! WaitCorrection it gives up the mutex, a thread that wakes a sleeper on `cond` either came away from there with a signal meant for a later one, and
-//! passes it on; or it slept for the mutex only, in `drop_gil`, and lets go. One that slept for the mutex and wakes nobody is in `take_gil`.
+//! If `last_holder` is this thread at that call, it has taken the GIL. If not, it sleeps on `cond`
+//! again: at once, unless the thread that it woke preempts it. Or it finds that it has been
+//! signalled meanwhile, and may take the GIL without a call. It has not if `switch_number` is
+//! unchanged when it sleeps again. Nor has it, if other threads took the GIL meanwhile, while at
+//! all times a thread slept on `cond` or held the GIL without releasing it: its own release would
+//! have been a futex call (`release_visibility`). Otherwise the time until its next sleep decides.
 //!
-//! The forced switch in `drop_gil` (a sleep on `switch_cond`) is the beginning of the wait that follows it, or a [`IntervalKind::ForcedSwitch`] of
-//! its own when the thread then wants something else. Where the GIL has been taken by the time the thread gets a core again, it makes no such
-//! sleep and asks at once. So who was forced to let go waits from then on. It was if another thread's sleep on `cond` ran out before without the GIL
-//! having changed hands: that is when `take_gil` asks for a drop.
+//! A thread that wakes a sleeper on `cond` before it releases the mutex either left `cond` with a
+//! signal meant for a later sleeper, and passes it on; or it slept on the mutex only, in
+//! `drop_gil`, and releases the GIL. A thread that slept on the mutex and wakes no thread is in
+//! `take_gil`.
 //!
-//! A hold is told when both its ends are seen: it follows a wait, and somebody was waiting when it ended.
+//! The sleep on `switch_cond`, a forced switch in `drop_gil`, is the beginning of the wait that
+//! follows, or a [`IntervalKind::ForcedSwitch`] of its own if the thread then wants something else.
+//! If another thread has taken the GIL before this one gets a CPU again, it skips that sleep and
+//! requests the GIL at once. So a thread that was forced to release the GIL waits from the release
+//! on. The release was forced if another thread's sleep on `cond` timed out before it without a GIL
+//! switch: that is when `take_gil` sets the drop request.
+//!
+//! A hold is reported if both its ends are visible: it follows a wait, and another thread waited
+//! when it ended.
 
 use super::gil_futex::{FutexOp, GilFutex};
 use super::release_visibility::ReleaseVisibility;
@@ -24,31 +34,31 @@ use crate::ids::{Addr, GilId, Tid};
 use crate::process::futex_tracer::GilSnapshot;
 use crate::sample::IntervalKind;
 use crate::units::Nanos;
-pub use open_wait::WaitStatus;
+pub use open_wait::{unforced_begin, WaitStatus};
 use open_wait::{OpenWait, Resumed};
 use std::collections::HashMap;
 
-/// So long after a sleep it is not kept open whether the wait goes on, whoever else sleeps.
+/// Longest time after a sleep for which the end of its wait may stay undecided.
 const MAX_DOUBT: Nanos = Nanos::from_millis(250);
-/// So long after it was forced to let go a thread may have had no core, and not have asked again.
+/// Longest time without a CPU between a forced release and the next request.
 pub const MAX_FORCED_WAIT: Nanos = Nanos::from_millis(100);
-/// Threads followed at once; those that are out are forgotten first.
+/// Threads tracked at once; threads that do not wait are discarded first.
 const MAX_THREADS: usize = 32_768;
 
-/// What has become plain.
+/// An interval whose end is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompletedInterval {
-    /// Of which thread.
+    /// The thread.
     pub tid: Tid,
-    /// And which GIL.
+    /// The GIL.
     pub gil: GilId,
-    /// What.
+    /// The kind of interval.
     pub kind: IntervalKind,
-    /// From when.
+    /// Its begin.
     pub begin: Nanos,
-    /// From when for certain: before that, only that it was forced to let go says that it waited.
+    /// Its certain begin: the only evidence of waiting before this time is a forced switch.
     pub certain_begin: Nanos,
-    /// To when.
+    /// Its end.
     pub end: Nanos,
 }
 
@@ -57,47 +67,47 @@ enum Phase {
     #[default]
     NotWaiting,
     Asleep(OpenWait),
-    /// Runs again; whether the wait goes on is not plain yet.
+    /// Runs again; whether the wait continues is not known yet.
     Awake(OpenWait, Resumed),
-    /// A look found it asleep since before the watch began: its return will not be told.
+    /// A sample found it asleep since before tracing began: there will be no event for its return.
     FoundAsleep(OpenWait),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct ThreadWaitState {
     phase: Phase,
-    /// Since when it has the GIL, when that is known.
+    /// Since when it holds the GIL, if that is known.
     held_since: Option<Nanos>,
-    /// When it let go, and whether because it was forced to, if it has done nothing since that events tell of.
+    /// When it released the GIL and whether the release was forced; cleared by its next event.
     released: Option<(Nanos, bool)>,
-    /// Its `PyThreadState`, as `last_holder` was when it surely had the GIL last.
+    /// Its `PyThreadState`: the value of `last_holder` when it last certainly held the GIL.
     tstate: Option<Addr>,
 }
 
-/// What a thread that wakes others finds around it.
+/// Circumstances of a wakeup call.
 #[derive(Clone, Copy, Debug)]
 struct WakeContext {
     snapshot: Option<GilSnapshot>,
-    /// It was told to let go.
+    /// Whether the release was forced by a drop request.
     forced: bool,
     /// As in [`Resumed`].
     unobserved: Nanos,
 }
 
-/// All threads.
+/// The wait states of all threads.
 #[derive(Debug, Default)]
 pub struct Waits {
     threads: HashMap<Tid, ThreadWaitState>,
-    /// When each GIL was last let go of with others waiting.
+    /// When each GIL was last released while other threads waited.
     released_at: HashMap<GilId, Nanos>,
-    /// Who sleeps for each GIL and who is known to have it.
+    /// The sleepers and the known holder of each GIL.
     visibility: HashMap<GilId, ReleaseVisibility>,
-    /// The switch interval, as far as looks have found it.
+    /// The switch interval, once a sample has found it.
     pub interval: Option<Nanos>,
 }
 
 impl Waits {
-    /// Takes the next event. Those of one thread must come in order of time.
+    /// Handles the next event. The events of one thread must arrive in order of time.
     pub fn handle(&mut self, at: Nanos, tid: Tid, op: FutexOp, snapshot: Option<GilSnapshot>, emit: &mut dyn FnMut(CompletedInterval)) {
         if self.threads.len() >= MAX_THREADS && !self.threads.contains_key(&tid) {
             self.threads.retain(|_, t| !matches!(t.phase, Phase::NotWaiting));
@@ -120,7 +130,7 @@ impl Waits {
             self.visibility.entry(gil).or_default().switches = snapshot.map(|t| t.switch_number);
         }
         if let Some(open) = asleep {
-            // It runs now, also if its return was not told.
+            // The thread runs now, even if its return event was lost.
             self.visibility.entry(open.gil).or_default().on_return(
                 at,
                 open.futex == GilFutex::Cond,
@@ -147,62 +157,62 @@ impl Waits {
                 if let Some(open) = asleep {
                     let unobserved = self.visibility.entry(open.gil).or_default().unobserved(at);
                     let timed_out_since = self.interval_start(&open, at).filter(|_| timed_out);
-                    let back = Resumed { since: at, timed_out, mutex_released_at: None, switches: None, unobserved };
-                    self.threads.entry(tid).or_default().phase = Phase::Awake(OpenWait { timed_out_since, ..open }, back);
+                    let resumed = Resumed { since: at, timed_out, mutex_released_at: None, switches: None, unobserved };
+                    self.threads.entry(tid).or_default().phase = Phase::Awake(OpenWait { timed_out_since, ..open }, resumed);
                 }
             }
         }
     }
 
-    /// When `take_gil` began to count the switch interval that runs out now. A sleep shorter than that is not the first of its round: glibc has
-    /// gone back to sleep meanwhile.
+    /// When `take_gil` started the switch interval that has now expired. A sleep shorter than the
+    /// interval is not the first of its round: glibc has gone back to sleep in between.
     fn interval_start(&self, open: &OpenWait, now: Nanos) -> Option<Nanos> {
         let first = self.interval.map_or(open.slept, |interval| open.slept.min(now - interval));
         Some(first).filter(|_| open.futex == GilFutex::Cond)
     }
 
-    /// Whether a wake-up is of a sleeper that got a later one's signal, and not of somebody that lets go.
+    /// Whether a wakeup call passes on a signal meant for a later sleeper, and is no release.
     fn passes_signal_on(&self, at: Nanos, tid: Tid, op: FutexOp) -> bool {
         let phase = self.threads.get(&tid).map(|t| t.phase);
-        matches!((op, phase), (FutexOp::Wake(gil, GilFutex::Cond), Some(Phase::Awake(open, back)))
-            if open.gil == gil && open.futex == GilFutex::Cond && open.release_pending && at.saturating_since(back.since) <= MAX_DOUBT)
+        matches!((op, phase), (FutexOp::Wake(gil, GilFutex::Cond), Some(Phase::Awake(open, resumed)))
+            if open.gil == gil && open.futex == GilFutex::Cond && open.release_pending && at.saturating_since(resumed.since) <= MAX_DOUBT)
     }
 
-    /// Whether a thread that goes to sleep now is still in the wait that its last sleep belongs to.
+    /// Whether a thread that goes to sleep now is still in the wait of its last sleep.
     fn continues_wait(&self, at: Nanos, tid: Tid, gil: GilId, futex: GilFutex, snapshot: Option<GilSnapshot>) -> bool {
         let Some(thread) = self.threads.get(&tid) else { return false };
-        let Phase::Awake(open, back) = thread.phase else { return false };
+        let Phase::Awake(open, resumed) = thread.phase else { return false };
         if open.gil != gil || open.take_gil_slept && futex == GilFutex::SwitchCond {
             return false;
         }
         if open.take_gil_slept && !open.release_pending && !matches!(futex, GilFutex::Cond | GilFutex::Mutex) {
-            return false; // it signals `cond`, or waits for who was signalled: it is in `drop_gil`
+            return false; // it signals `cond`, or waits for the signalled threads: it is in `drop_gil`
         }
-        if open.release_pending || back.switches.is_some() && back.switches == snapshot.map(|t| t.switch_number) {
-            return at.saturating_since(back.since) <= MAX_DOUBT;
+        if open.release_pending || resumed.switches.is_some() && resumed.switches == snapshot.map(|t| t.switch_number) {
+            return at.saturating_since(resumed.since) <= MAX_DOUBT;
         }
         if thread.was_last_holder(snapshot) {
             return false;
         }
-        let rejoin_window = open.rejoin_window(&back);
-        at.saturating_since(back.end()) <= rejoin_window
-            || futex == GilFutex::Cond && open.take_gil_slept && self.unobserved(&open, &back, at) <= rejoin_window
+        let rejoin_window = open.rejoin_window(&resumed);
+        at.saturating_since(resumed.end()) <= rejoin_window
+            || futex == GilFutex::Cond && open.take_gil_slept && self.unobserved(&open, &resumed, at) <= rejoin_window
     }
 
-    /// How long since its last sleep a thread could have let go of the GIL unseen.
-    fn unobserved(&self, open: &OpenWait, back: &Resumed, now: Nanos) -> Nanos {
-        self.visibility.get(&open.gil).map_or(Nanos::ZERO, |visibility| visibility.unobserved(now).saturating_since(back.unobserved))
+    /// For how long since its last sleep a thread could have released the GIL without an event.
+    fn unobserved(&self, open: &OpenWait, resumed: &Resumed, now: Nanos) -> Nanos {
+        self.visibility.get(&open.gil).map_or(Nanos::ZERO, |visibility| visibility.unobserved(now).saturating_since(resumed.unobserved))
     }
 
-    /// Whether the holder that lets go now was told to.
+    /// Whether a drop request forced the release that the holder makes now.
     fn was_forced(&self, holder: Tid, gil: GilId) -> bool {
         let released_at = self.released_at.get(&gil).copied().unwrap_or(Nanos::ZERO);
         let requested = |open: &OpenWait| open.gil == gil && open.timed_out_since.is_some_and(|slept| slept >= released_at);
-        let waits = |t: &ThreadWaitState| matches!(&t.phase, Phase::Asleep(open) | Phase::Awake(open, ..) if requested(open));
-        self.threads.iter().any(|(other, t)| *other != holder && waits(t))
+        let has_requested = |t: &ThreadWaitState| matches!(&t.phase, Phase::Asleep(open) | Phase::Awake(open, ..) if requested(open));
+        self.threads.iter().any(|(other, t)| *other != holder && has_requested(t))
     }
 
-    /// Where a thread is.
+    /// The wait status of a thread.
     pub fn status(&self, tid: Tid) -> WaitStatus {
         let Some(thread) = self.threads.get(&tid) else { return WaitStatus::NotWaiting };
         match thread.phase {
@@ -210,26 +220,29 @@ impl Waits {
                 thread.released.filter(|(_, forced)| *forced).map_or(WaitStatus::NotWaiting, |(at, _)| WaitStatus::ForcedSince(at))
             }
             Phase::Asleep(open) => WaitStatus::WaitingSince(open.begin),
-            Phase::Awake(open, back) => WaitStatus::Resumed { begin: open.begin, since: back.end(), in_take_gil: open.release_pending },
+            Phase::Awake(open, resumed) => {
+                WaitStatus::Resumed { begin: open.begin, since: resumed.end(), in_take_gil: open.release_pending }
+            }
             Phase::FoundAsleep(_) => WaitStatus::Unknown,
         }
     }
 
-    /// The threads that sleep for a GIL now.
+    /// The threads that currently sleep for a GIL.
     pub fn asleep(&self) -> impl Iterator<Item = Tid> + '_ {
         self.threads.iter().filter(|(_, t)| matches!(t.phase, Phase::Asleep(_))).map(|(tid, _)| *tid)
     }
 
-    /// A look found the thread busy with something else at `at`: it has let go of the GIL, unseen because nobody waited.
+    /// A sample found the thread busy elsewhere at `at`: it had released the GIL without an event.
     pub fn forget_hold(&mut self, tid: Tid, at: Nanos) {
         if let Some(thread) = self.threads.get_mut(&tid) {
             thread.held_since = thread.held_since.filter(|&held| held >= at);
         }
     }
 
-    /// A look found the thread at `at` to have the GIL, or to sleep for something else: if it was forced to let go before, it has had the GIL
-    /// since, unseen because nobody had it; or it let go of its own accord just when it was asked to. Looks are told late: the thread may have
-    /// asked again since. When it was forced, if it was.
+    /// A sample at `at` found the thread holding the GIL, or asleep for something else. If it had
+    /// been forced to release the GIL, it held it again without an event, because the GIL was free;
+    /// or the release was voluntary and coincided with the drop request. Slices arrive late: it may
+    /// have requested the GIL again since. Returns when it was forced, if it was.
     pub fn forget_forced_switch(&mut self, tid: Tid, at: Nanos) -> Option<Nanos> {
         let thread = self.threads.get_mut(&tid)?;
         let waits = thread.released.take_if(|(time, _)| *time < at).filter(|(_, forced)| *forced).map(|(time, _)| time);
@@ -239,7 +252,8 @@ impl Waits {
         waits.or((open.begin != before).then_some(before))
     }
 
-    /// A look found the thread asleep on a GIL when the watch had just begun. The next event says whether it still waits.
+    /// A sample found the thread asleep on a GIL as tracing began; its next event shows if it
+    /// waits.
     pub fn found_asleep(&mut self, tid: Tid, gil: GilId, begin: Nanos) {
         if self.threads.len() < MAX_THREADS {
             let thread = self.threads.entry(tid).or_default();
@@ -255,28 +269,30 @@ impl Waits {
         }
     }
 
-    /// Tells the waits that were over long enough before `now` that nothing can join them.
+    /// Emits the waits that ended so long before `now` that no later event can extend them.
     pub fn close_stale(&mut self, now: Nanos, emit: &mut dyn FnMut(CompletedInterval)) {
         let stale: Vec<_> = self.threads.iter().filter_map(|(tid, thread)| stale(*tid, thread, now)).collect();
-        for (tid, open, back) in stale {
+        for (tid, open, resumed) in stale {
             let switches = self.visibility.get(&open.gil).and_then(|visibility| visibility.switches);
-            let taken = back.switches.is_none() || back.switches != switches;
-            let over =
-                now.saturating_since(back.since) > MAX_DOUBT || taken && self.unobserved(&open, &back, now) > open.rejoin_window(&back);
+            let taken = resumed.switches.is_none() || resumed.switches != switches;
+            let over = now.saturating_since(resumed.since) > MAX_DOUBT
+                || taken && self.unobserved(&open, &resumed, now) > open.rejoin_window(&resumed);
             if let Some(thread) = self.threads.get_mut(&tid).filter(|_| over) {
-                thread.close(tid, open, back.end(), emit);
+                thread.close(tid, open, resumed.end(), emit);
             }
         }
     }
 
-    /// The window ends: what is under way counts up to `now`.
+    /// Ends the window: intervals in progress end at `now`.
     pub fn finish(&mut self, now: Nanos, emit: &mut dyn FnMut(CompletedInterval)) {
         for (tid, thread) in &mut self.threads {
             match thread.phase {
                 Phase::Asleep(open) | Phase::Awake(open, ..) if open.begin >= now => {}
                 Phase::NotWaiting | Phase::FoundAsleep(_) => {}
                 Phase::Asleep(open) => thread.close(*tid, open, now, emit),
-                Phase::Awake(open, back) => thread.close(*tid, open, if open.release_pending { now } else { back.end().min(now) }, emit),
+                Phase::Awake(open, resumed) => {
+                    thread.close(*tid, open, if open.release_pending { now } else { resumed.end().min(now) }, emit)
+                }
             }
         }
         self.threads.clear();
@@ -285,65 +301,56 @@ impl Waits {
     }
 }
 
-/// When a wait began of whose thread a look at `at` knew better than that it was forced to let go.
-pub fn unforced_begin((begin, certain_begin): (Nanos, Nanos), at: Nanos) -> Nanos {
-    if begin < at && at <= certain_begin {
-        certain_begin
-    } else {
-        begin
-    }
-}
-
-/// A thread that gave up the mutex and has not gone back to sleep for longer than one does on its way round the loop; or one silent for too long.
+/// A thread that did not sleep again within its rejoin window, or had no event for too long.
 fn stale(tid: Tid, thread: &ThreadWaitState, now: Nanos) -> Option<(Tid, OpenWait, Resumed)> {
     match thread.phase {
-        Phase::Awake(open, back)
-            if now.saturating_since(back.end()) > if open.release_pending { MAX_DOUBT } else { open.rejoin_window(&back) } =>
+        Phase::Awake(open, resumed)
+            if now.saturating_since(resumed.end()) > if open.release_pending { MAX_DOUBT } else { open.rejoin_window(&resumed) } =>
         {
-            Some((tid, open, back))
+            Some((tid, open, resumed))
         }
         _ => None,
     }
 }
 
 impl ThreadWaitState {
-    /// Whether nobody else has had the GIL since this thread had it.
+    /// Whether no other thread has held the GIL since this thread held it.
     fn was_last_holder(&self, snapshot: Option<GilSnapshot>) -> bool {
         self.tstate.is_some() && self.tstate == snapshot.map(|t| t.last_holder)
     }
 
     fn sleep(&mut self, at: Nanos, tid: Tid, gil: GilId, futex: GilFutex, continues_wait: bool, emit: &mut dyn FnMut(CompletedInterval)) {
         let before = match self.phase {
-            Phase::Awake(open, back) if continues_wait => {
-                // Who signals `cond` may have to wait for `CondInternal` there, and has the mutex meanwhile.
-                let before = if futex == GilFutex::CondInternal { open.mutex_released_at } else { back.mutex_released_at };
+            Phase::Awake(open, resumed) if continues_wait => {
+                // A signaller of `cond` holds the mutex, and may have to wait on `CondInternal`.
+                let before = if futex == GilFutex::CondInternal { open.mutex_released_at } else { resumed.mutex_released_at };
                 Some(OpenWait {
                     mutex_released_at: before.filter(|_| open.take_gil_slept && matches!(futex, GilFutex::Mutex | GilFutex::CondInternal)),
                     ..open
                 })
             }
-            Phase::Awake(open, back) => {
-                self.close(tid, open, back.end(), emit);
+            Phase::Awake(open, resumed) => {
+                self.close(tid, open, resumed.end(), emit);
                 None
             }
             Phase::FoundAsleep(open) => Some(open).filter(|_| futex == GilFutex::Cond),
-            // Its end was lost, and with it how long it was.
+            // Its return event was lost, and with it the length of the wait.
             Phase::Asleep(_) | Phase::NotWaiting => None,
         };
         match futex {
-            // It sleeps for the GIL, so it does not have it; when it let go was not seen.
+            // It sleeps for the GIL, so it does not hold it; the release was not visible.
             GilFutex::Cond => self.held_since = None,
             GilFutex::SwitchCond => self.release(at, tid, gil, emit),
             GilFutex::Mutex | GilFutex::SwitchMutex | GilFutex::CondInternal => {}
         }
-        // `drop_gil` lets go, then waits for its taker; the one it wakes may push it off its core in between.
+        // `drop_gil` releases, then waits for the taker; the thread that it wakes may preempt it.
         let waits_on =
             |(time, forced): &(Nanos, bool)| futex == GilFutex::SwitchCond || *forced && at.saturating_since(*time) < MAX_FORCED_WAIT;
         let begin = self.released.take().filter(waits_on).map_or(at, |(time, _)| time);
         let open = before.unwrap_or(OpenWait::new(gil, begin, if futex == GilFutex::SwitchCond { begin } else { at }));
         let mutex_last = if futex == GilFutex::CondInternal { open.mutex_last } else { futex == GilFutex::Mutex };
         let mutex_only = open.mutex_only && matches!(futex, GilFutex::Mutex | GilFutex::CondInternal);
-        // A holder that sleeps on the mutex is on its way out: only letting go will tell.
+        // A holder that sleeps on the mutex is in `drop_gil`: the release that follows shows it.
         let taking = matches!(futex, GilFutex::Cond | GilFutex::Mutex);
         self.phase = Phase::Asleep(OpenWait {
             take_gil_slept: open.take_gil_slept || taking,
@@ -361,12 +368,12 @@ impl ThreadWaitState {
             return;
         }
         let awake = match self.phase {
-            Phase::Awake(open, back) => Some((open, back)),
+            Phase::Awake(open, resumed) => Some((open, resumed)),
             Phase::FoundAsleep(open) if futex == GilFutex::Mutex => Some((
                 open,
                 Resumed { since: at, timed_out: true, mutex_released_at: None, switches: None, unobserved: context.unobserved },
             )),
-            // It runs, so a return was not told, and with it how long the sleep was.
+            // It runs, so a return event was lost, and with it the length of the sleep.
             Phase::FoundAsleep(_) | Phase::Asleep(_) => {
                 self.phase = Phase::NotWaiting;
                 None
@@ -377,17 +384,17 @@ impl ThreadWaitState {
             // It has taken the GIL just now.
             GilFutex::SwitchCond => {
                 self.released = None;
-                if let Some((open, back)) = awake {
-                    self.close(tid, open, back.mutex_released_at.unwrap_or(at), emit);
+                if let Some((open, resumed)) = awake {
+                    self.close(tid, open, resumed.mutex_released_at.unwrap_or(at), emit);
                 }
                 self.held_since = Some(at);
                 self.tstate = context.snapshot.map(|t| t.last_holder);
             }
-            // It lets go, so it had it.
+            // It releases the GIL, so it held it.
             GilFutex::Cond => {
                 match awake {
-                    Some((open, back)) if open.release_pending && open.mutex_last => self.end_as_release(tid, open, back.since, emit),
-                    Some((open, back)) => self.close(tid, open, back.end(), emit),
+                    Some((open, resumed)) if open.release_pending && open.mutex_last => self.end_as_release(tid, open, resumed.since, emit),
+                    Some((open, resumed)) => self.close(tid, open, resumed.end(), emit),
                     None => {}
                 }
                 self.release(at, tid, gil, emit);
@@ -396,11 +403,11 @@ impl ThreadWaitState {
             }
             GilFutex::Mutex => match awake.filter(|(open, _)| open.release_pending) {
                 Some((open, _)) if self.was_last_holder(context.snapshot) => self.close(tid, open, at, emit),
-                Some((open, back)) => {
+                Some((open, resumed)) => {
                     let (switches, unobserved) = (context.snapshot.map(|t| t.switch_number), context.unobserved);
                     self.phase = Phase::Awake(
                         OpenWait { release_pending: false, ..open },
-                        Resumed { mutex_released_at: Some(at), switches, unobserved, ..back },
+                        Resumed { mutex_released_at: Some(at), switches, unobserved, ..resumed },
                     );
                 }
                 None => {}
@@ -409,8 +416,9 @@ impl ThreadWaitState {
         }
     }
 
-    /// It let go right after a sleep for the mutex that ended then, so that sleep was in `drop_gil`: no wait, or no part of the one before it. Whoever
-    /// had the mutex then could not have the GIL, so that somebody is there to be woken.
+    /// Ends a sleep on the mutex before a release, so that the sleep was in `drop_gil`: no wait, or
+    /// no part of the wait before. The mutex's owner did not get the GIL: there is a sleeper to
+    /// wake.
     fn end_as_release(&mut self, tid: Tid, open: OpenWait, end: Nanos, emit: &mut dyn FnMut(CompletedInterval)) {
         if open.mutex_only {
             return self.close(tid, OpenWait { take_gil_slept: false, ..open }, end, emit);

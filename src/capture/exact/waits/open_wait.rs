@@ -1,18 +1,20 @@
-//! A wait that is under way, and its thread that runs again and may still be in it.
+//! A wait in progress, and the state of a thread that runs again and may still be in it.
 
 use crate::capture::exact::gil_futex::GilFutex;
 use crate::ids::GilId;
 use crate::units::Nanos;
 
-/// So long after it gave up the mutex, another sleep of one that was woken is the same wait, where nothing else tells. Most such sleeps come within
-/// 10 us; two waits of threads that hand the GIL to and fro may be little more apart.
+/// How long after a woken thread released the mutex its next sleep belongs to the same wait, if no
+/// other evidence decides. Most such sleeps follow within 10 us; two waits of threads that pass the
+/// GIL back and forth may be only slightly further apart.
 const REJOIN_AFTER_WAKE: Nanos = Nanos::from_micros(15);
-/// And of one whose sleep had run out, which goes round the loop unless the GIL was let go of at that very moment.
+/// The same for a thread whose sleep timed out: it starts the next round unless the GIL was
+/// released at that very moment.
 const REJOIN_AFTER_TIMEOUT: Nanos = Nanos::from_micros(500);
-/// So long after a forced switch is over its thread asks for the GIL.
+/// How long after a forced switch its thread requests the GIL.
 const REJOIN_AFTER_SWITCH: Nanos = Nanos::from_micros(60);
 
-/// A wait under way.
+/// A wait in progress.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenWait {
     pub gil: GilId,
@@ -23,17 +25,18 @@ pub struct OpenWait {
     pub take_gil_slept: bool,
     /// Whether all sleeps were on the mutex, for which `drop_gil` sleeps too, or on `CondInternal`.
     pub mutex_only: bool,
-    /// Whether the last one was, but for those on `CondInternal`.
+    /// Whether the last sleep was on the mutex, ignoring those on `CondInternal`.
     pub mutex_last: bool,
     /// When the last sleep began.
     pub slept: Nanos,
-    /// What that was on.
+    /// The futex of the last sleep.
     pub futex: GilFutex,
-    /// If the last sleep was on `cond` and ran out: when `take_gil` had begun to count its switch interval.
+    /// When `take_gil` started its switch interval, if the last sleep was on `cond` and timed out.
     pub timed_out_since: Option<Nanos>,
-    /// A call is to come by which it gives up the mutex.
+    /// A futex call that releases the mutex is still to come.
     pub release_pending: bool,
-    /// If the last sleep came after that call, and was on the mutex: when the call was. That sleep may be in the `drop_gil` that follows.
+    /// Time of that call, if the last sleep came after it and was on the mutex. That sleep may be
+    /// in the `drop_gil` that follows.
     pub mutex_released_at: Option<Nanos>,
 }
 
@@ -55,9 +58,9 @@ impl OpenWait {
         }
     }
 
-    /// So long after it was over, if it was, its thread's next sleep still belongs to it.
-    pub fn rejoin_window(&self, back: &Resumed) -> Nanos {
-        match (self.take_gil_slept, back.timed_out) {
+    /// How long after its end, if it has ended, the thread's next sleep still belongs to this wait.
+    pub fn rejoin_window(&self, resumed: &Resumed) -> Nanos {
+        match (self.take_gil_slept, resumed.timed_out) {
             (false, _) => REJOIN_AFTER_SWITCH,
             (true, true) => REJOIN_AFTER_TIMEOUT,
             (true, false) => REJOIN_AFTER_WAKE,
@@ -65,46 +68,56 @@ impl OpenWait {
     }
 }
 
-/// Of a thread that runs again.
+/// The begin of a wait, after a sample at `at` has disproved the wait since a forced switch.
+pub fn unforced_begin((begin, certain_begin): (Nanos, Nanos), at: Nanos) -> Nanos {
+    if begin < at && at <= certain_begin {
+        certain_begin
+    } else {
+        begin
+    }
+}
+
+/// State of a thread that runs again.
 #[derive(Clone, Copy, Debug)]
 pub struct Resumed {
     /// Since when.
     pub since: Nanos,
-    /// Because the time was over.
+    /// Whether the sleep timed out.
     pub timed_out: bool,
-    /// When it gave up the mutex, if it has.
+    /// When it released the mutex, if it has.
     pub mutex_released_at: Option<Nanos>,
-    /// `switch_number` then.
+    /// `switch_number` at that time.
     pub switches: Option<u64>,
-    /// The sum of [`super::ReleaseVisibility::unobserved`] then, or when it came back.
+    /// The sum of [`super::ReleaseVisibility::unobserved`] at that time, or when the thread
+    /// returned.
     pub unobserved: Nanos,
 }
 
 impl Resumed {
-    /// When the wait was over, if it is.
+    /// When the wait ended, if it has.
     pub fn end(&self) -> Nanos {
         self.mutex_released_at.unwrap_or(self.since)
     }
 }
 
-/// Where a thread is, as far as events tell.
+/// The wait status of a thread, as far as events show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitStatus {
-    /// In no wait.
+    /// It does not wait.
     NotWaiting,
-    /// In a wait since then.
+    /// It waits since then.
     WaitingSince(Nanos),
-    /// Was in one that began then, and runs again.
+    /// It was in a wait and runs again.
     Resumed {
         /// When the wait began.
         begin: Nanos,
-        /// Up to when it waited for certain.
+        /// Until when it certainly waited.
         since: Nanos,
-        /// It has not come out of `take_gil`.
+        /// It has not returned from `take_gil`.
         in_take_gil: bool,
     },
-    /// Was forced to let go then, and has not asked again: as far as events tell.
+    /// It was forced to release the GIL then, and no event shows a new request.
     ForcedSince(Nanos),
-    /// Not told yet: only looks can say.
+    /// Not known yet: only samples can tell.
     Unknown,
 }

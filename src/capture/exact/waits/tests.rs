@@ -1,4 +1,4 @@
-//! Futex calls drawn as timelines, and the waits that they make.
+//! Futex calls drawn as timelines, and the waits that they form.
 
 use super::*;
 use proptest::prelude::*;
@@ -6,12 +6,12 @@ use proptest::prelude::*;
 /// Plays a timeline, 20 us a column:
 ///
 /// ```text
-///   C M S G sleeps on cond, mutex, switch_cond, groups        t r   its sleep ran out; it was woken
-///   m       gives up the mutex                                g     wakes whoever signals (leaves a condition variable)
-///   w       wakes a sleeper on cond (lets go)                 k     wakes the sleeper on switch_cond (has taken)
+///   C M S G sleeps on cond, mutex, switch_cond, internal t r  its sleep timed out; it was woken
+///   m       releases the mutex                           g    wakes a signaller (leaves a condvar)
+///   w       wakes a sleeper on cond (releases the GIL)   k    wakes one on switch_cond (has taken)
 ///   c n x   C, M, w only 5 us after the call before, still inside glibc
 /// ```
-/// What comes out: the letter of the stretch, its first and its last column.
+/// Returns the letter of each interval with its first and its last column.
 fn play(timeline: &str) -> Vec<(char, u64, u64)> {
     let (mut waits, mut out) = (Waits::default(), Vec::new());
     let mut emit = |t: CompletedInterval| {
@@ -49,22 +49,22 @@ fn play(timeline: &str) -> Vec<(char, u64, u64)> {
 }
 
 #[test]
-fn time_outs_are_one_wait() {
+fn repeated_timeouts_are_one_wait() {
     assert_eq!(play("C..tmC..tmC..rm......"), [('W', 0, 14)]);
-    assert_eq!(play("C..tm.......C..rm...."), [('W', 0, 16)], "pushed off its core between two rounds");
+    assert_eq!(play("C..tm.......C..rm...."), [('W', 0, 16)], "preempted between two rounds");
     assert_eq!(play("C..rgmc..rm......"), [('W', 0, 10)], "leaving the condition variable");
-    assert_eq!(play("C..rmc..rm......"), [('W', 0, 9)], "another was faster");
-    assert_eq!(play("C..rC..rm......"), [('W', 0, 8)], "woken for a later one");
+    assert_eq!(play("C..rmc..rm......"), [('W', 0, 9)], "another thread was faster");
+    assert_eq!(play("C..rC..rm......"), [('W', 0, 8)], "woken by a signal for a later sleeper");
     assert_eq!(play("C..tmM..rmc..rm......"), [('W', 0, 14)], "woken before it slept");
 }
 
 #[test]
-fn until_it_gives_up_the_mutex_it_waits() {
-    assert_eq!(play("C..r..........mc..rm...."), [('W', 0, 19)], "pushed off its core when it came back");
+fn a_thread_waits_until_it_releases_the_mutex() {
+    assert_eq!(play("C..r..........mc..rm...."), [('W', 0, 19)], "preempted when it returned");
     assert_eq!(play("C..tmM..r..........mc..r.......m...."), [('W', 0, 31)]);
     assert_eq!(play("M..r..........m....w"), [('W', 0, 14), ('H', 14, 19)]);
     assert_eq!(play("C..r...."), [('W', 0, 7)], "the window ends");
-    // Not for ever: what tells that it gave it up may be lost.
+    // Not for ever: the event of the mutex release may be lost.
     let mut waits = forced_release(120, Some(480));
     let (micros, mut completed) = (Nanos::from_micros, Vec::new());
     waits.handle(micros(600), Tid(3), FutexOp::Return { timed_out: false }, None, &mut |_| {});
@@ -75,33 +75,38 @@ fn until_it_gives_up_the_mutex_it_waits() {
 }
 
 #[test]
-fn a_signal_passed_on_is_no_letting_go() {
+fn passing_a_signal_on_is_no_release() {
     assert_eq!(play("C..rxmc..rm......"), [('W', 0, 10)]);
     assert_eq!(play("C..r.......w..mc..rm......"), [('W', 0, 19)]);
     assert_eq!(play("C..txM..rkm...w"), [('W', 0, 9), ('H', 9, 14)]);
 }
 
 #[test]
-fn letting_go_parts_two_waits_however_close() {
+fn a_release_separates_two_waits_however_close() {
     assert_eq!(play("C..rmwC..rm......"), [('W', 0, 4), ('H', 4, 5), ('W', 6, 10)]);
-    assert_eq!(play("C..rm.C..rm......"), [('W', 0, 4), ('W', 6, 10)], "nobody else waited when it let go");
-    assert_eq!(play(&format!("C..tm{}C..rm......", ".".repeat(50))), [('W', 0, 4), ('W', 55, 59)], "a millisecond after its time ran out");
+    assert_eq!(play("C..rm.C..rm......"), [('W', 0, 4), ('W', 6, 10)], "no other thread waited at the release");
+    assert_eq!(play(&format!("C..tm{}C..rm......", ".".repeat(50))), [('W', 0, 4), ('W', 55, 59)], "a millisecond after its timeout");
 }
 
 #[test]
-fn taking_ends_a_wait_exactly() {
+fn taking_the_gil_ends_a_wait_exactly() {
     assert_eq!(play("C..t.k..m..w....."), [('W', 0, 5), ('H', 5, 11)]);
 }
 
 #[test]
 fn a_forced_switch_begins_the_wait_that_follows() {
     assert_eq!(play("C..rkm....wS..rC..tmC..rm......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 24)]);
-    assert_eq!(play("C..rkm....w.......S..rC..rm......"), [('W', 0, 4), ('H', 4, 10), ('W', 10, 26)], "pushed off its core on its way");
+    assert_eq!(
+        play("C..rkm....w.......S..rC..rm......"),
+        [('W', 0, 4), ('H', 4, 10), ('W', 10, 26)],
+        "preempted before its sleep on switch_cond"
+    );
     assert_eq!(play("C..rkm....S..r......"), [('W', 0, 4), ('H', 4, 10), ('O', 10, 13)]);
-    assert_eq!(play("C..rm.S..rC..rm...."), [('W', 0, 4), ('H', 4, 6), ('W', 6, 14)], "soon after it took it");
+    assert_eq!(play("C..rm.S..rC..rm...."), [('W', 0, 4), ('H', 4, 6), ('W', 6, 14)], "soon after it took the GIL");
 }
 
-/// A thread that has got the GIL lets go of it at 500 us. Another sleeps for it from `slept` to `timed_out_since`, and again.
+/// A thread that has taken the GIL releases it at 500 us. Another sleeps for it from `slept` to
+/// `timed_out_since`, and again.
 fn forced_release(slept: u64, timed_out_since: Option<u64>) -> Waits {
     let mut waits = Waits::default();
     forced_release_in(&mut waits, slept, timed_out_since);
@@ -128,13 +133,13 @@ fn forced_release_in(waits: &mut Waits, slept: u64, timed_out_since: Option<u64>
 }
 
 #[test]
-fn who_was_told_to_let_go_waits_from_then_on() {
+fn a_forced_thread_waits_from_its_release_on() {
     let (g, micros) = (GilId(0), Nanos::from_micros);
     let mut waits = forced_release(120, Some(480));
     assert_eq!(waits.status(Tid(1)), WaitStatus::ForcedSince(micros(500)));
     waits.handle(micros(700), Tid(1), FutexOp::Sleep(g, GilFutex::Cond), None, &mut |_| {});
     assert_eq!(waits.status(Tid(1)), WaitStatus::WaitingSince(micros(500)));
-    assert_eq!(forced_release(120, None).status(Tid(1)), WaitStatus::NotWaiting, "of its own accord");
+    assert_eq!(forced_release(120, None).status(Tid(1)), WaitStatus::NotWaiting, "a voluntary release");
     let mut waits = forced_release(90, Some(480));
     assert_eq!(waits.status(Tid(1)), WaitStatus::NotWaiting, "that sleep was for another holder");
     waits.handle(micros(700), Tid(1), FutexOp::Sleep(g, GilFutex::Cond), None, &mut |_| {});
@@ -142,16 +147,16 @@ fn who_was_told_to_let_go_waits_from_then_on() {
 }
 
 #[test]
-fn a_look_knows_better_who_was_forced() {
+fn a_sample_overrides_a_forced_switch() {
     let (micros, mut waits) = (Nanos::from_micros, forced_release(120, Some(480)));
     waits.forget_forced_switch(Tid(1), micros(499));
-    assert_eq!(waits.status(Tid(1)), WaitStatus::ForcedSince(micros(500)), "the look was before it let go");
+    assert_eq!(waits.status(Tid(1)), WaitStatus::ForcedSince(micros(500)), "the sample was before the release");
     waits.forget_forced_switch(Tid(1), micros(700));
     assert_eq!(waits.status(Tid(1)), WaitStatus::NotWaiting);
 }
 
 #[test]
-fn a_look_told_late_knows_better_too() {
+fn a_late_sample_overrides_a_forced_switch_too() {
     let (micros, g) = (Nanos::from_micros, GilId(0));
     for (sampled_at, begin) in [(499, 500), (600, 700), (701, 500)] {
         let (mut waits, mut completed) = (forced_release(120, Some(480)), Vec::new());
@@ -159,29 +164,29 @@ fn a_look_told_late_knows_better_too() {
         waits.forget_forced_switch(Tid(1), micros(sampled_at));
         waits.finish(micros(900), &mut |t| completed.push(t));
         let completed: Vec<_> = completed.iter().filter(|t| t.tid == Tid(1)).map(|t| (t.begin, t.certain_begin)).collect();
-        assert_eq!(completed, [(micros(begin), micros(700))], "a look at {sampled_at} us");
+        assert_eq!(completed, [(micros(begin), micros(700))], "a sample at {sampled_at} us");
     }
 }
 
 #[test]
-fn a_sleep_shorter_than_the_interval_was_counted_from_before() {
+fn a_sleep_shorter_than_the_interval_began_an_earlier_round() {
     let mut waits = Waits { interval: Some(Nanos::from_micros(100)), ..Waits::default() };
     forced_release_in(&mut waits, 120, Some(480));
     assert_eq!(waits.status(Tid(1)), WaitStatus::ForcedSince(Nanos::from_micros(500)));
     let mut waits = Waits { interval: Some(Nanos::from_micros(390)), ..Waits::default() };
     forced_release_in(&mut waits, 120, Some(480));
-    assert_eq!(waits.status(Tid(1)), WaitStatus::NotWaiting, "the interval began before this holder had the GIL: no drop was asked for");
+    assert_eq!(waits.status(Tid(1)), WaitStatus::NotWaiting, "the interval began before this holder took the GIL: no drop request");
 }
 
 #[test]
-fn a_holder_that_waits_for_the_mutex_is_on_its_way_out() {
+fn a_holder_that_sleeps_on_the_mutex_is_in_drop_gil() {
     assert_eq!(play("C..rkm..M..rxm..C..rm....."), [('W', 0, 4), ('O', 8, 11), ('H', 4, 11), ('W', 16, 20)]);
     assert_eq!(play("M..rk...."), [('W', 0, 4)]);
     assert_eq!(play("M..rxm...M..rm....w.."), [('O', 0, 3), ('W', 9, 13), ('H', 13, 18)]);
-    assert_eq!(play("M..r.........w......."), [('O', 0, 3)], "pushed off its core when it came back");
-    assert_eq!(play("M..rG....rw.m...."), [('O', 0, 9)], "the sleeper on cond is not gone yet");
-    assert_eq!(play("C..rmn..rx...."), [('W', 0, 4), ('O', 4, 8), ('H', 4, 8)], "soon after it took it");
-    assert_eq!(play("C..rm......M..rm...."), [('W', 0, 4), ('W', 11, 15)], "it let go when nobody waited, and asks again");
+    assert_eq!(play("M..r.........w......."), [('O', 0, 3)], "preempted when it returned");
+    assert_eq!(play("M..rG....rw.m...."), [('O', 0, 9)], "the sleeper on cond has not left yet");
+    assert_eq!(play("C..rmn..rx...."), [('W', 0, 4), ('O', 4, 8), ('H', 4, 8)], "soon after it took the GIL");
+    assert_eq!(play("C..rm......M..rm...."), [('W', 0, 4), ('W', 11, 15)], "it released when no thread waited, and requests again");
 }
 
 #[test]
@@ -191,11 +196,11 @@ fn the_ends_of_the_window() {
 }
 
 #[test]
-fn a_wait_from_before_the_watch_is_joined_when_it_goes_on() {
+fn a_wait_from_before_tracing_is_extended_while_it_continues() {
     let t = Tid(1);
     let (g, micros) = (GilId(0), Nanos::from_micros);
-    // It sleeps anew inside glibc; it goes round the loop; it has got the GIL and lets go of it.
-    for (gives_up, slept, futex, begins) in [
+    // It sleeps anew inside glibc; it starts another round; it takes the GIL and releases it.
+    for (releases_mutex, slept, futex, begins) in [
         (None, 4000, GilFutex::Cond, [0].as_slice()),
         (Some(3990), 4000, GilFutex::Cond, &[0]),
         (Some(3000), 4000, GilFutex::Cond, &[0, 4000]),
@@ -205,19 +210,19 @@ fn a_wait_from_before_the_watch_is_joined_when_it_goes_on() {
         let (mut waits, mut completed) = (Waits::default(), Vec::new());
         waits.found_asleep(t, g, Nanos::ZERO);
         assert_eq!(waits.status(t), WaitStatus::Unknown);
-        if let Some(at) = gives_up {
+        if let Some(at) = releases_mutex {
             waits.handle(micros(at), t, FutexOp::Wake(g, GilFutex::Mutex), None, &mut |t| completed.push(t));
         }
         waits.handle(micros(slept), t, FutexOp::Sleep(g, futex), None, &mut |t| completed.push(t));
         assert_eq!(waits.status(t), WaitStatus::WaitingSince(micros(begins[begins.len() - 1])));
         waits.finish(micros(5000), &mut |t| completed.push(t));
         let found: Vec<_> = completed.iter().filter(|t| t.kind != IntervalKind::Hold).map(|t| t.begin).collect();
-        assert_eq!(found, begins.iter().map(|&at| micros(at)).collect::<Vec<_>>(), "{gives_up:?}, {futex:?}");
+        assert_eq!(found, begins.iter().map(|&at| micros(at)).collect::<Vec<_>>(), "{releases_mutex:?}, {futex:?}");
     }
 }
 
 #[test]
-fn while_another_sleeps_nobody_lets_go_unseen() {
+fn no_release_is_invisible_while_another_thread_sleeps() {
     for (other, waits) in [(true, 1), (false, 2)] {
         let (mut all, mut completed) = (Waits::default(), Vec::new());
         let mut handle = |us, tid, op| all.handle(Nanos::from_micros(us), Tid(tid), op, None, &mut |t| completed.push(t));
@@ -233,9 +238,10 @@ fn while_another_sleeps_nobody_lets_go_unseen() {
 }
 
 #[test]
-fn while_another_has_it_nobody_lets_go_unseen() {
-    // 1 is woken by 3, but pushed off its core; 2, whose sleep runs out, takes the GIL, which 3 waits for on `switch_cond`.
-    for (taken, asks, waits) in [(true, Some(5100), 1), (false, Some(5100), 2), (true, None, 2)] {
+fn no_release_is_invisible_while_another_thread_holds() {
+    // Thread 3 wakes thread 1, which is preempted. The sleep of thread 2 times out; thread 2 takes
+    // the GIL, and thread 3 waits for that on `switch_cond`.
+    for (taken, requests, waits) in [(true, Some(5100), 1), (false, Some(5100), 2), (true, None, 2)] {
         let (g, mut all, mut completed) = (GilId(0), Waits::default(), Vec::new());
         let mut handle = |us, tid, op| all.handle(Nanos::from_micros(us), Tid(tid), op, None, &mut |t| completed.push(t));
         handle(0, 1, FutexOp::Sleep(g, GilFutex::Cond));
@@ -248,7 +254,7 @@ fn while_another_has_it_nobody_lets_go_unseen() {
         if taken {
             handle(5020, 2, FutexOp::Wake(g, GilFutex::SwitchCond));
             handle(5090, 3, FutexOp::Return { timed_out: false });
-            asks.into_iter().for_each(|us| handle(us, 3, FutexOp::Sleep(g, GilFutex::Cond)));
+            requests.into_iter().for_each(|us| handle(us, 3, FutexOp::Sleep(g, GilFutex::Cond)));
         }
         handle(7000, 1, FutexOp::Sleep(g, GilFutex::Cond));
         all.close_stale(Nanos::from_micros(7100), &mut |t| completed.push(t));
@@ -257,9 +263,11 @@ fn while_another_has_it_nobody_lets_go_unseen() {
     }
 }
 
-/// 2 has the GIL. 1, which had it before, is woken, gives up the mutex at 110 us and sleeps again at `sleeps`, with the GIL as said; a look
-/// comes before. How many waits 1 had, and when its first ended.
-fn comes_back(gives_up: Option<(u64, u64)>, (sleeps, futex): (u64, GilFutex), then: Option<(u64, u64)>) -> (usize, Nanos) {
+/// Thread 2 holds the GIL. Thread 1, which held it before, is woken, releases the mutex at 110 us
+/// and sleeps again at `sleeps`. The pairs are `last_holder` and `switch_number` at these two
+/// calls. `close_stale` runs before each event, as at a sample. Returns the number of thread 1's
+/// waits and the end of the first.
+fn replay_return(releases_mutex: Option<(u64, u64)>, (sleeps, futex): (u64, GilFutex), then: Option<(u64, u64)>) -> (usize, Nanos) {
     let (g, mut all, mut completed) = (GilId(0), Waits::default(), Vec::new());
     let snapshot = |t: Option<(u64, u64)>| t.map(|(holder, switch_number)| GilSnapshot { last_holder: Addr(holder), switch_number });
     let calls = [
@@ -268,7 +276,7 @@ fn comes_back(gives_up: Option<(u64, u64)>, (sleeps, futex): (u64, GilFutex), th
         (20, 1, FutexOp::Sleep(g, GilFutex::Cond), Some((2, 7))),
         (30, 2, FutexOp::Return { timed_out: false }, Some((2, 7))),
         (100, 1, FutexOp::Return { timed_out: false }, Some((2, 7))),
-        (110, 1, FutexOp::Wake(g, GilFutex::Mutex), gives_up),
+        (110, 1, FutexOp::Wake(g, GilFutex::Mutex), releases_mutex),
         (sleeps, 1, FutexOp::Sleep(g, futex), then),
     ];
     for (us, tid, op, snapshot_parts) in calls {
@@ -281,32 +289,36 @@ fn comes_back(gives_up: Option<(u64, u64)>, (sleeps, futex): (u64, GilFutex), th
 }
 
 #[test]
-fn last_holder_tells_who_has_taken_the_gil() {
+fn last_holder_shows_which_thread_took_the_gil() {
     let (micros, end) = (Nanos::from_micros, Nanos::from_millis(400));
-    assert_eq!(comes_back(Some((1, 8)), (112, GilFutex::Cond), Some((2, 9))), (2, micros(110)), "at once again");
-    assert_eq!(comes_back(Some((1, 8)), (112, GilFutex::Mutex), Some((1, 8))), (2, micros(110)));
-    assert_eq!(comes_back(Some((2, 7)), (112, GilFutex::Cond), Some((2, 7))), (1, end));
-    assert_eq!(comes_back(Some((2, 7)), (9_000, GilFutex::Cond), Some((2, 7))), (1, end), "pushed off its core, and nobody took it");
+    assert_eq!(replay_return(Some((1, 8)), (112, GilFutex::Cond), Some((2, 9))), (2, micros(110)), "it waits again at once");
+    assert_eq!(replay_return(Some((1, 8)), (112, GilFutex::Mutex), Some((1, 8))), (2, micros(110)));
+    assert_eq!(replay_return(Some((2, 7)), (112, GilFutex::Cond), Some((2, 7))), (1, end));
+    assert_eq!(replay_return(Some((2, 7)), (9_000, GilFutex::Cond), Some((2, 7))), (1, end), "preempted, and no thread took the GIL");
     assert_eq!(
-        comes_back(Some((2, 7)), (9_000, GilFutex::Cond), Some((3, 9))),
+        replay_return(Some((2, 7)), (9_000, GilFutex::Cond), Some((3, 9))),
         (2, micros(110)),
-        "signalled before it slept, it took it unseen"
+        "signalled before it slept, it took the GIL without an event"
     );
-    assert_eq!(comes_back(Some((2, 7)), (112, GilFutex::Mutex), Some((1, 8))), (2, micros(110)));
-    assert_eq!(comes_back(Some((2, 7)), (300_000, GilFutex::Cond), Some((2, 7))), (2, micros(110)), "calls between must have been lost");
+    assert_eq!(replay_return(Some((2, 7)), (112, GilFutex::Mutex), Some((1, 8))), (2, micros(110)));
     assert_eq!(
-        comes_back(Some((9, 8)), (500, GilFutex::CondInternal), Some((9, 8))),
-        (1, micros(110)),
-        "its PyThreadState is new; it lets go"
+        replay_return(Some((2, 7)), (300_000, GilFutex::Cond), Some((2, 7))),
+        (2, micros(110)),
+        "events in between must have been lost"
     );
-    assert_eq!(comes_back(Some((9, 8)), (500, GilFutex::SwitchMutex), Some((9, 8))), (1, micros(110)));
+    assert_eq!(
+        replay_return(Some((9, 8)), (500, GilFutex::CondInternal), Some((9, 8))),
+        (1, micros(110)),
+        "its PyThreadState is new; it releases"
+    );
+    assert_eq!(replay_return(Some((9, 8)), (500, GilFutex::SwitchMutex), Some((9, 8))), (1, micros(110)));
     for (sleeps, waits) in [(112, 1), (300, 2)] {
-        assert_eq!(comes_back(None, (sleeps, GilFutex::Cond), None).0, waits, "not read: at {sleeps} us");
+        assert_eq!(replay_return(None, (sleeps, GilFutex::Cond), None).0, waits, "not read: at {sleeps} us");
     }
 }
 
 #[test]
-fn letting_go_may_take_two_sleeps() {
+fn a_release_may_take_two_sleeps() {
     let (g, mut all, mut completed) = (GilId(0), Waits::default(), Vec::new());
     let snapshot = Some(GilSnapshot { last_holder: Addr(9), switch_number: 8 });
     let woken = FutexOp::Return { timed_out: false };
@@ -327,7 +339,7 @@ fn letting_go_may_take_two_sleeps() {
 }
 
 #[test]
-fn what_begins_after_the_window_is_not_in_it() {
+fn a_wait_after_the_window_is_not_counted() {
     let (g, mut waits, mut completed) = (GilId(0), Waits::default(), Vec::new());
     waits.handle(Nanos::from_micros(10), Tid(1), FutexOp::Sleep(g, GilFutex::Cond), None, &mut |_| {});
     waits.handle(Nanos::from_micros(30), Tid(2), FutexOp::Sleep(g, GilFutex::Cond), None, &mut |_| {});
@@ -337,7 +349,7 @@ fn what_begins_after_the_window_is_not_in_it() {
 }
 
 #[test]
-fn a_lost_return_loses_that_sleep_only() {
+fn a_lost_return_loses_only_that_sleep() {
     assert_eq!(play("C......C..rm....."), [('W', 7, 11)]);
 }
 
@@ -345,7 +357,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn stretches_never_overlap(timeline in "[CMSGcnwxkgmtr..]{0,120}") {
+    fn intervals_never_overlap(timeline in "[CMSGcnwxkgmtr..]{0,120}") {
         let completed = play(&timeline);
         let mut waits: Vec<_> = completed.iter().filter(|t| t.0 != 'H').collect();
         waits.sort();
