@@ -1,5 +1,6 @@
-//! What other profilers' crates already know and gilprof's own reader does not: Pythons before 3.7 (py-spy), and stopping one thread while
-//! its stack is read (remoteprocess). The only place that uses them; without the feature `peers` each of these is a clear message.
+//! Backends that other profilers' crates supply: reading Python before 3.7 (py-spy), and pausing
+//! one thread while its stack is read (remoteprocess). No other module uses these crates. Without
+//! the feature `peers`, each function returns an error that names the missing feature.
 
 #[cfg(feature = "peers")]
 mod pause;
@@ -20,17 +21,19 @@ mod absent {
     use crate::sample::{Sink, TargetInfo, ThreadSnapshot};
     use std::sync::atomic::AtomicBool;
 
-    /// Always an error: this gilprof was built without the crate that can.
+    /// Always an error: this build of gilprof lacks the crate.
     pub fn pauser(_: Pid) -> Result<Box<dyn ThreadPauser>> {
-        Err(Error::Usage("--freeze-holder is not in this build of gilprof; build it with the default features".into()))
+        Err(Error::Usage(
+            "--freeze-holder is missing from this build of gilprof; build it with the default features: cargo build --release".into(),
+        ))
     }
 
-    /// Always an error: this gilprof was built without the crate that can.
+    /// Always an error: this build of gilprof lacks the crate.
     pub fn dump(pid: Pid, version: &str) -> Result<(TargetInfo, Vec<ThreadSnapshot>)> {
         Err(too_old(pid, version))
     }
 
-    /// Always an error: this gilprof was built without the crate that can.
+    /// Always an error: this build of gilprof lacks the crate.
     pub fn capture<S: Sink>(
         pid: Pid,
         version: &str,
@@ -43,7 +46,7 @@ mod absent {
     }
 
     fn too_old(pid: Pid, version: &str) -> Error {
-        let why = "this build of gilprof reads 3.7 and later; build it with the default features to have holder and stacks of older ones";
+        let why = "this build reads 3.7 and later; older versions need the default features: cargo build --release";
         Error::UnsupportedVersion { pid, version: version.into(), why: why.into() }
     }
 }

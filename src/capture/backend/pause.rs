@@ -1,4 +1,4 @@
-//! `--freeze-holder`: one thread is stopped by ptrace while its stack is read, and goes on at once.
+//! `--freeze-holder`: ptrace pauses one thread while its stack is read.
 
 use crate::capture::sampler::ThreadPauser;
 use crate::error::Result;
@@ -14,7 +14,7 @@ impl ThreadPauser for PtracePauser {
     }
 }
 
-/// A stopper of single threads of a process.
+/// A pauser of single threads of a process.
 pub fn pauser(_: Pid) -> Result<Box<dyn ThreadPauser>> {
     Ok(Box::new(PtracePauser))
 }

@@ -1,6 +1,8 @@
-//! Python 2.7 and 3.3 - 3.6 through py-spy: who holds the GIL, and the stacks. Who waits is not known there and is said to be unknown.
+//! Python 2.7 and 3.3 - 3.6 through py-spy: the holder of the GIL, and the stacks. Waiting is not
+//! visible in these versions, so such threads are `unknown`.
 //!
-//! py-spy is told not to stop the target, and asked at most [`MAX_RATE`] times a second: it reads frame by frame and caches nothing.
+//! py-spy is configured not to stop the target, and samples at most [`MAX_RATE`] times a second: it
+//! reads frame by frame and caches nothing.
 
 use crate::capture::schedule::SampleSchedule;
 use crate::capture::session::{sleep, CaptureConfig, CaptureResult, Progress, ProgressHook, StopReason};
@@ -17,16 +19,18 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-/// Looks per second, at most.
+/// Highest sampling rate, in Hz.
 const MAX_RATE: f64 = 100.0;
-/// Failed samples in a row before the target is given up.
+/// Consecutive failed samples after which gilprof gives up the target.
 const GIVE_UP_AFTER: u64 = 100;
-/// How often py-spy tries to find an interpreter that may just be starting; it waits 20 ms between.
+/// How often py-spy tries to find an interpreter, which may be starting just then; it waits 20 ms
+/// between attempts.
 const ATTACH_TRIES: u64 = 10;
-/// How py-spy 0.4.3 says that there is none. Its errors are `anyhow` texts without a type, so only the message distinguishes a Python
-/// without an interpreter from one that py-spy cannot read. Cargo.toml pins that version, so that the message cannot change unnoticed.
+/// The message of py-spy 0.4.3 if there is no interpreter. Its errors are `anyhow` texts without a
+/// type, so only the message distinguishes a Python without an interpreter from one that py-spy
+/// cannot read. Cargo.toml pins that version, so that the message cannot change unnoticed.
 const NO_INTERPRETER: &str = "Failed to find a python interpreter";
-const WARNING: &str = "waiting for the GIL cannot be told before Python 3.7: threads that neither hold it nor do I/O are shown as unknown";
+const WARNING: &str = "waiting for the GIL is not visible before Python 3.7: threads that neither hold it nor do I/O are shown as unknown";
 
 struct PySpySampler {
     pid: Pid,
@@ -46,7 +50,7 @@ struct TrackedThread {
     reported: bool,
 }
 
-/// Measures one window of an old Python.
+/// Captures one window of an old Python.
 pub fn capture<S: Sink>(
     pid: Pid,
     version: &str,
@@ -56,7 +60,7 @@ pub fn capture<S: Sink>(
     on_progress: &mut ProgressHook<'_, S>,
 ) -> Result<CaptureResult> {
     let mut spy = open(pid, version)?;
-    // Read now: a program that has ended has neither a command nor an executable.
+    // Read first: a process that has exited has neither a command nor an executable.
     let target = target(pid, version);
     let mut sampler = PySpySampler::new(pid);
     let rate_hz = config.rate_hz.min(MAX_RATE);
@@ -105,16 +109,16 @@ fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {
     py_spy::PythonSpy::retry_new(pid.0, &config, ATTACH_TRIES).map_err(|e| {
         let message = format!("{e:#}");
         if message.contains(NO_INTERPRETER) {
-            let why = "py-spy finds no interpreter in it: it has not created one yet, or has ended it".into();
+            let why = "py-spy finds no interpreter in it: it has not created one yet, or has finalized it".into();
             return Error::NotReady { pid, why };
         }
-        Error::UnsupportedVersion { pid, version: version.into(), why: format!("py-spy says: {message}") }
+        Error::UnsupportedVersion { pid, version: version.into(), why: format!("py-spy reports: {message}") }
     })
 }
 
-/// One look at an old Python.
+/// Takes one sample of an old Python.
 pub fn dump(pid: Pid, version: &str) -> Result<(TargetInfo, Vec<ThreadSnapshot>)> {
-    let traces = open(pid, version)?.get_stack_traces().map_err(|e| Error::Garbage { pid, what: format!("py-spy says: {e:#}") })?;
+    let traces = open(pid, version)?.get_stack_traces().map_err(|e| Error::Garbage { pid, what: format!("py-spy reports: {e:#}") })?;
     let mut sampler = PySpySampler::new(pid);
     sampler.tasks.read(&mut sampler.tids, true).map_err(|_| Error::Gone { pid, when: String::new() })?;
     let stacks = sampler.stacks(&traces);
@@ -129,10 +133,10 @@ pub fn dump(pid: Pid, version: &str) -> Result<(TargetInfo, Vec<ThreadSnapshot>)
     Ok((target(pid, version), sampler.tids.iter().filter_map(snapshot).collect()))
 }
 
-fn classify(kernel: SyscallState, held: bool) -> (State, Evidence) {
+fn classify(kernel: SyscallState, holds: bool) -> (State, Evidence) {
     match kernel {
-        SyscallState::Runnable if held => (State::HoldingPython, Evidence::GilHolder),
-        _ if held => (State::HoldingBlocked, Evidence::GilHolder),
+        SyscallState::Runnable if holds => (State::HoldingPython, Evidence::GilHolder),
+        _ if holds => (State::HoldingBlocked, Evidence::GilHolder),
         SyscallState::Syscall(_) | SyscallState::OutsideSyscall => (State::Io, Evidence::Syscall),
         SyscallState::Futex(_) | SyscallState::Runnable => (State::Unknown, Evidence::Unread),
     }
@@ -179,13 +183,13 @@ impl PySpySampler {
         let holder_id = holder.as_ref().and_then(|(tid, _)| self.threads.get(tid)).map(|f| f.id);
         for (tid, tracked) in &mut self.threads {
             let Some(Ok(kernel)) = tracked.files.as_ref().map(TaskFiles::syscall_state) else { continue };
-            let held = holder.as_ref().is_some_and(|(h, _)| h == tid);
-            let (state, evidence) = classify(kernel, held);
+            let holds = holder.as_ref().is_some_and(|(h, _)| h == tid);
+            let (state, evidence) = classify(kernel, holds);
             let stack = stacks.get(tid).map_or(&self.empty, |(_, stack)| stack);
-            let waited_on = holder.as_ref().zip(holder_id).filter(|_| !held).map(|((_, stack), id)| (id, stack));
+            let waited_on = holder.as_ref().zip(holder_id).filter(|_| !holds).map(|((_, stack), id)| (id, stack));
             let times = StateTimes::single(state, at.saturating_since(tracked.last).as_nanos() as f64);
             tracked.last = at;
-            // Kept at each look: at the end the thread may be gone.
+            // Saved at each sample: at the end the thread may have exited.
             if let Some(Ok(Some(stat))) = tracked.files.as_ref().map(TaskFiles::schedstat) {
                 tracked.last_stat = stat;
             }
@@ -199,7 +203,7 @@ impl PySpySampler {
         sink.gil(&GilSample { gil: GilId(0), at, span: at.saturating_since(before), holder, switches: None, waiters: 0, collecting: None });
     }
 
-    /// Each thread's trace, by the kernel's id.
+    /// Each thread's trace, by kernel thread id.
     fn stacks<'a>(&mut self, traces: &'a [StackTrace]) -> HashMap<Tid, (&'a StackTrace, Arc<Stack>)> {
         let mem = LiveMemory::new(self.pid);
         if self.offset.is_none() {
@@ -243,7 +247,7 @@ impl PySpySampler {
     }
 }
 
-/// py-spy's frames are leaf first.
+/// Converts a trace. py-spy's frames are leaf first.
 fn stack(trace: &StackTrace) -> Stack {
     let frame = |f: &py_spy::Frame| Frame {
         function: Arc::new(Function { name: f.name.clone(), file: f.filename.clone(), first_line: 0 }),

@@ -92,7 +92,7 @@ fn old_pythons_too(interpreter: &Interpreter) {
     let file = scratch("old.json");
     // Long enough for py-spy, which takes its time to find an interpreter.
     let code = SHORT.replace(".33", "2");
-    Running::spawn(run(interpreter, &["-o", file.to_str().unwrap()], &code)).end().ended(0, &["cannot be told before Python 3.7", "wrote"]);
+    Running::spawn(run(interpreter, &["-o", file.to_str().unwrap()], &code)).end().ended(0, &["not visible before Python 3.7", "wrote"]);
     let report = taken(&file);
     assert!(report["gil"]["busy"].as_f64().unwrap() > 0.5, "{report:#}");
     assert!(report["target"]["command"].to_string().contains("burn"), "{report:#}");
