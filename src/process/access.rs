@@ -1,7 +1,8 @@
-//! Why the kernel refuses to let us read a process, and the command that helps.
+//! Explains why the kernel refuses to let gilprof read a process, and names the command that helps.
 //!
-//! The rules are those of ptrace(2), "Ptrace access mode checking": same user or CAP_SYS_PTRACE, a target that is dumpable, then what
-//! the security modules (Yama) add. Facts are collected once, from procfs; what follows from them is a pure function.
+//! The rules are those of ptrace(2), "Ptrace access mode checking": same user or CAP_SYS_PTRACE, a
+//! target that is dumpable, then the rules of the security modules (Yama). The facts are collected
+//! once, from procfs; the cause is a pure function of the facts.
 
 use super::procfs::{read_text, Status};
 use super::sys_linux;
@@ -11,10 +12,10 @@ use std::os::unix::fs::MetadataExt;
 
 /// The bit of CAP_SYS_PTRACE.
 const CAP_SYS_PTRACE: u32 = 19;
-/// Ancestors that are followed to tell whether the target is our descendant.
+/// Ancestors that are followed to find out whether the target is a descendant of gilprof.
 const MAX_ANCESTORS: usize = 256;
 
-/// In what kind of container gilprof itself runs.
+/// The kind of container that gilprof itself runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Container {
     None,
@@ -23,7 +24,7 @@ enum Container {
     Kubernetes,
 }
 
-/// What decides. `None` is unknown, and then no cause is claimed from it.
+/// The facts that decide. `None` means unknown; no cause is derived from it.
 #[derive(Clone, Debug)]
 struct AccessContext {
     errno: i32,
@@ -40,22 +41,23 @@ struct AccessContext {
     /// gilprof itself is under a seccomp filter.
     seccomp: bool,
     container: Container,
-    /// gilprof's own command line, to be run again with more rights.
+    /// gilprof's own command line, for a second run with more privileges.
     rerun_command: String,
 }
 
-/// The error for a process that the kernel would not let us read with `errno` (EPERM and EACCES as a rule).
+/// The error for a process that the kernel refused to let gilprof read, with `errno` (EPERM and
+/// EACCES as a rule).
 pub fn denied(pid: Pid, errno: i32) -> Error {
     Error::Permission { pid, why: cause(pid, &AccessContext::from_pid(pid, errno)) }
 }
 
-/// Whether a process exists but is not in our `/proc`, which is mounted with `hidepid`.
+/// Whether a process exists but is missing from `/proc`, which is mounted with `hidepid`.
 pub fn is_hidden(pid: Pid) -> bool {
-    // Asked in this order, so that a process that ends meanwhile is not taken for a hidden one.
+    // In this order, so that a process that exits in between is not taken for a hidden one.
     !std::fs::exists(format!("/proc/{pid}")).unwrap_or(true) && sys_linux::exists(pid)
 }
 
-/// The error for such a process.
+/// The error for a hidden process.
 pub fn hidden(pid: Pid) -> Error {
     let why = format!("/proc shows you no processes of other users (it is mounted with hidepid)\n  sudo {}", rerun_command(pid));
     Error::Permission { pid, why }
@@ -90,7 +92,7 @@ impl AccessContext {
     }
 }
 
-/// What stands in the way, and what helps: one cause, the first that is sure.
+/// The cause of the refusal and the remedy: the first cause that is certain.
 fn cause(pid: Pid, context: &AccessContext) -> String {
     let have_cap = context.have_cap == Some(true);
     let AccessContext { rerun_command, .. } = context;
@@ -102,13 +104,13 @@ fn cause(pid: Pid, context: &AccessContext) -> String {
     }
     if have_cap && context.same_user_namespace == Some(false) {
         return format!(
-            "it lives in another user namespace (a rootless container, perhaps), where our CAP_SYS_PTRACE does not count\n  \
+            "it runs in another user namespace (a rootless container, perhaps), where the CAP_SYS_PTRACE of gilprof has no effect\n  \
              run gilprof in the initial namespace, as root of the host: sudo {rerun_command}"
         );
     }
     if context.yama == Some(3) {
-        return "kernel.yama.ptrace_scope is 3: nobody may read another process, root included, until the next boot\n  \
-                set kernel.yama.ptrace_scope to 1 in /etc/sysctl.d and boot again, or let gilprof be the parent: gilprof run"
+        return "kernel.yama.ptrace_scope is 3: no process may read another, not even as root, until the next boot\n  \
+                set kernel.yama.ptrace_scope to 1 in /etc/sysctl.d and reboot, or let gilprof be the parent: gilprof run"
             .to_owned();
     }
     if !have_cap {
@@ -124,7 +126,7 @@ fn cause(pid: Pid, context: &AccessContext) -> String {
                 see what it refused: sudo dmesg | grep -iE 'denied|apparmor|selinux'"
             .to_owned();
     }
-    format!("the kernel says {}{}", std::io::Error::from_raw_os_error(context.errno), help_privilege(context))
+    format!("the kernel reports: {}{}", std::io::Error::from_raw_os_error(context.errno), help_privilege(context))
 }
 
 /// The causes that CAP_SYS_PTRACE would remove.
@@ -158,14 +160,14 @@ fn cause_without_cap(pid: Pid, context: &AccessContext) -> Option<String> {
             Some(format!("kernel.yama.ptrace_scope is 2, so only CAP_SYS_PTRACE may read other processes{}", help_privilege(context)))
         }
         _ if context.same_user_namespace == Some(false) => {
-            Some(format!("it lives in another user namespace (a container){}", help_privilege(context)))
+            Some(format!("it runs in another user namespace (a container){}", help_privilege(context)))
         }
         _ if me == 0 => Some(format!("gilprof lacks CAP_SYS_PTRACE, although it runs as root{}", help_privilege(context))),
         _ => None,
     }
 }
 
-/// How to come by CAP_SYS_PTRACE here, on lines of its own.
+/// The ways to get CAP_SYS_PTRACE here, each on its own line.
 fn help_privilege(context: &AccessContext) -> String {
     let rerun_command = &context.rerun_command;
     match context.container {
@@ -218,7 +220,7 @@ fn is_descendant(pid: Pid) -> Option<bool> {
     None
 }
 
-/// gilprof's own command line with its full path, because root's PATH seldom has it.
+/// gilprof's own command line with its full path, because root's PATH rarely has it.
 fn rerun_command(pid: Pid) -> String {
     let exe = std::env::current_exe().ok();
     let own = exe.as_deref().and_then(|path| path.file_name()).is_some_and(|name| name == "gilprof");
@@ -230,7 +232,7 @@ fn rerun_command(pid: Pid) -> String {
     program.into_iter().chain(args).map(|arg| quoted(&arg)).collect::<Vec<_>>().join(" ")
 }
 
-/// A word as a shell takes it.
+/// Quotes an argument for a shell.
 fn quoted(arg: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     if !arg.is_empty() && arg.chars().all(plain) {
@@ -245,7 +247,7 @@ mod tests {
 
     const SUDO: &str = "sudo gilprof attach --pid 7";
 
-    /// An ordinary user's own process on a host without Yama: nothing stands in the way.
+    /// An ordinary user's own process on a host without Yama: nothing forbids the read.
     fn plain() -> AccessContext {
         AccessContext {
             errno: libc::EPERM,
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cause_has_its_words_and_its_command() {
+    fn every_cause_has_its_message_and_its_command() {
         let root = || AccessContext { my_uid: Some(0), target_uids: vec![0; 3], ..plain() };
         let table: Vec<(&str, AccessContext, &[&str])> = vec![
             ("kernel thread", AccessContext { kernel_thread: true, ..plain() }, &["kernel thread"]),
@@ -312,20 +314,20 @@ mod tests {
         ];
         for (name, context, expected) in table {
             let text = cause(Pid(7), &context);
-            for args in expected {
-                assert!(text.contains(args), "{name}: {args:?} is not in {text:?}");
+            for part in expected {
+                assert!(text.contains(part), "{name}: {part:?} is not in {text:?}");
             }
         }
     }
 
     #[test]
-    fn yama_in_a_container_is_not_ours_to_change() {
+    fn a_container_cannot_change_yama() {
         let text = cause(Pid(7), &AccessContext { yama: Some(1), container: Container::Docker, ..plain() });
         assert!(!text.contains("sysctl") && text.contains("--cap-add"), "{text}");
     }
 
     #[test]
-    fn words_are_quoted_for_a_shell() {
+    fn arguments_are_quoted_for_a_shell() {
         assert_eq!(
             (quoted("--pid=7"), quoted("a b"), quoted("it's"), quoted("")),
             ("--pid=7".into(), "'a b'".into(), "'it'\\''s'".into(), "''".into())

@@ -1,24 +1,24 @@
-//! How many CPUs a process can use: its affinity, or its cgroups' quota where that is less.
+//! The number of CPUs that a process can use: its affinity, or its cgroups' quota if that is lower.
 
 use super::procfs::{read_text, Status};
 use crate::ids::Pid;
 
-/// Ancestors of a cgroup that are looked at; a quota set on any of them holds.
+/// Levels of a cgroup's ancestry that are read; a quota set on any level applies.
 const MAX_DEPTH: usize = 64;
 
-/// What limits the CPUs that a process can use.
+/// The limits on the CPUs that a process can use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CpuLimits {
-    /// CPUs that it may be put on. Where that is not known, what gilprof itself has.
+    /// CPUs in its affinity mask; if that is unknown, the CPUs available to gilprof itself.
     pub affinity: f64,
-    /// The least quota of its cgroups, in CPUs.
+    /// The lowest quota of its cgroups, in CPUs.
     pub quota: Option<f64>,
-    /// CPUs that the machine has; `None` where it does not say.
+    /// CPUs of the machine; `None` if unknown.
     pub machine: Option<f64>,
 }
 
 impl CpuLimits {
-    /// Of a process.
+    /// Reads the limits of a process.
     pub fn from_pid(pid: Pid) -> CpuLimits {
         let affinity = Status::from_pid(pid).ok().and_then(|status| cpu_count(status.text("Cpus_allowed_list")?));
         let affinity = affinity.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) as u32);
@@ -26,13 +26,13 @@ impl CpuLimits {
         CpuLimits { affinity: f64::from(affinity), quota: quota(pid), machine: machine.map(f64::from) }
     }
 
-    /// The CPUs that it can use at most, as a number that a quota may make fractional.
+    /// The most CPUs that it can use; a quota may make the number fractional.
     pub fn cpus(&self) -> f64 {
         self.quota.map_or(self.affinity, |quota| quota.min(self.affinity))
     }
 }
 
-/// `0-3,8` is five.
+/// Counts the CPUs of a list: `0-3,8` is five.
 pub fn cpu_count(list: &str) -> Option<u32> {
     let mut total = 0_u32;
     for range in list.split(',') {
@@ -49,9 +49,10 @@ fn quota(pid: Pid) -> Option<f64> {
     quota_in(&groups, &mounts, &|path| read_text(path).ok())
 }
 
-/// The least quota over the process's CPU cgroups and all their ancestors, in CPUs. Version 1 and 2 may be mounted side by side.
+/// The lowest quota of the process's CPU cgroups and all their ancestors, in CPUs. Versions 1 and 2
+/// may be mounted side by side.
 pub fn quota_in(groups: &str, mounts: &str, read: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
-    let mut least: Option<f64> = None;
+    let mut lowest: Option<f64> = None;
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
@@ -60,7 +61,8 @@ pub fn quota_in(groups: &str, mounts: &str, read: &dyn Fn(&str) -> Option<String
             continue;
         }
         let Some((root, point)) = mounts.lines().find_map(|line| mount(line, is_v2)) else { continue };
-        // Seen from a container's own cgroup namespace a group outside of it begins with `/..`; its files are not in reach.
+        // From inside a container's cgroup namespace, the path of a group outside begins with
+        // `/..`; its files are out of reach.
         let below = group.strip_prefix(root.trim_end_matches('/')).filter(|rest| rest.is_empty() || rest.starts_with('/'));
         let mut inside = below.unwrap_or(group).trim_matches('/');
         if inside.split('/').any(|part| part == "..") {
@@ -68,19 +70,19 @@ pub fn quota_in(groups: &str, mounts: &str, read: &dyn Fn(&str) -> Option<String
         }
         for _ in 0..MAX_DEPTH {
             let limit = limit(format!("{point}/{inside}").trim_end_matches('/'), is_v2, read);
-            least = limit.map_or(least, |limit| Some(least.map_or(limit, |least| least.min(limit))));
+            lowest = limit.map_or(lowest, |limit| Some(lowest.map_or(limit, |lowest| lowest.min(limit))));
             if inside.is_empty() {
                 break;
             }
             inside = inside.rsplit_once('/').map_or("", |(parent, _)| parent);
         }
     }
-    least
+    lowest
 }
 
-/// One group's own quota in CPUs.
+/// The quota set on one group, in CPUs.
 fn limit(directory: &str, is_v2: bool, read: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
-    // Whole microseconds; a text such as `inf` or `1e308` is not the kernel's.
+    // Whole microseconds; the kernel never writes a text such as `inf` or `1e308`.
     let number = |text: &str| text.trim().parse::<u64>().ok().filter(|number| *number > 0).map(|number| number as f64);
     let (quota, period) = if is_v2 {
         let text = read(&format!("{directory}/cpu.max"))?;
@@ -93,7 +95,8 @@ fn limit(directory: &str, is_v2: bool, read: &dyn Fn(&str) -> Option<String>) ->
     Some(quota / period)
 }
 
-/// Root and mount point of a line of mountinfo that mounts cgroup v2, or v1 with the cpu controller.
+/// Root and mount point of a line of mountinfo that mounts cgroup v2, or v1 with the cpu
+/// controller.
 fn mount(line: &str, is_v2: bool) -> Option<(&str, &str)> {
     let (place, kind) = line.split_once(" - ")?;
     let mut kind = kind.split(' ');
@@ -128,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_takes_the_least_of_the_ancestors() {
+    fn version_2_takes_the_lowest_of_the_ancestors() {
         let read = files(&[
             ("/sys/fs/cgroup/a/b/cpu.max", "max 100000\n"),
             ("/sys/fs/cgroup/a/cpu.max", "150000 100000\n"),
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_limit_holds() {
+    fn the_lowest_limit_applies() {
         let limits = |quota| CpuLimits { affinity: 2.0, quota, machine: Some(8.0) }.cpus();
         assert_eq!((limits(None), limits(Some(1.5)), limits(Some(4.0))), (2.0, 1.5, 2.0));
         let own = CpuLimits::from_pid(Pid(std::process::id() as i32));
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_quota() {
+    fn malformed_text_is_no_quota() {
         let read = files(&[("/sys/fs/cgroup/cpu.max", "0 0")]);
         assert_eq!(quota_in("::\n:\n0::/\nx", V2, &read), None);
         assert_eq!(quota_in("0::/", "", &read), None);

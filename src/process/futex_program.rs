@@ -1,28 +1,34 @@
-//! The two small kernel programs of exact mode, written down as instructions: nothing is compiled, at build time or later.
+//! The two small kernel programs of exact mode, written as instructions: nothing is compiled,
+//! neither at build time nor later.
 //!
-//! At the entry of futex(2) the first asks: is this a thread of the target, and is the address inside one of its GILs? Only then it
-//! writes a record, and for a wait remembers the thread and the GIL. At the exit the second writes a record for threads so remembered. So
-//! threads of other programs cost the kernel one comparison, the target's other locks a few more, and neither gives any record.
+//! The first runs at the entry of futex(2). It checks that the thread belongs to the target and
+//! that the address is inside one of its GILs. Only then does it write a record and, for a wait,
+//! mark the thread with its GIL. The second runs at the exit of futex(2) and writes a record for
+//! marked threads. So threads of other programs cost the kernel one comparison, the target's other
+//! locks cost a few more, and neither produces a record.
 //!
-//! Each record has the GIL's `last_holder` and `switch_number` as they are at that moment, read from the calling thread's memory: only so can
-//! be told who has taken it. Where they cannot be read (helper 112 never waits for a page) they are zero.
+//! Each record carries the GIL's `last_holder` and `switch_number` at that moment, read from the
+//! calling thread's memory: no other evidence shows which thread has taken the GIL. Both are zero
+//! if they cannot be read (helper 112 never waits for a page).
 //!
-//! A process is told by its id in its own PID namespace together with that namespace (device and inode of `/proc/PID/ns/pid`), which
-//! holds in containers too (helper 120, Linux 5.7). Both programs always return 1: 0 would take the event away from other users of the tracepoint,
-//! and another's 0 does not keep these from running.
+//! The programs identify the process by its id in its own PID namespace together with that
+//! namespace (device and inode of `/proc/PID/ns/pid`), which works in containers too (helper 120,
+//! Linux 5.7). Both programs always return 1: a 0 would hide the event from other users of the
+//! tracepoint. A 0 of another program does not keep these from running.
 
 use std::collections::HashMap;
 
-/// How many GILs are watched at once; more are rare, and left to the looks.
+/// GILs traced at once; more are rare, and their waits are sampled.
 pub const MAX_GILS: usize = 32;
-/// Bytes of a record: time, address or return value, `last_holder`, `switch_number` (8 each), thread id, operation (4 each).
+/// Bytes of a record: time, address or return value, `last_holder`, `switch_number` (8 each),
+/// thread id, operation (4 each).
 pub const RECORD_LEN: usize = 40;
-/// Bytes of what is remembered of a thread in a wait: where the watched part of its GIL begins.
+/// Bytes of a mark, the entry for a thread in a wait: where the traced part of its GIL begins.
 pub const MARK_LEN: usize = 8;
 /// The operation in an exit's record.
 pub const EXIT: u32 = u32::MAX;
 
-/// Whose futex calls are wanted, and where the fields are.
+/// The process whose futex calls are traced, and the offsets of the fields.
 #[derive(Clone, Copy, Debug)]
 pub struct TracedProcess {
     /// Device of its PID namespace.
@@ -31,35 +37,35 @@ pub struct TracedProcess {
     pub inode: u64,
     /// Its process id there.
     pub tgid: i32,
-    /// What is watched of a GIL.
+    /// The traced fields of a GIL.
     pub gil: GilFields,
-    /// Where the entry's record has the address.
+    /// Offset of the address in the entry's record.
     pub uaddr: i16,
-    /// Where the entry's record has the operation.
+    /// Offset of the operation in the entry's record.
     pub op: i16,
-    /// Where the exit's record has the return value.
+    /// Offset of the return value in the exit's record.
     pub ret: i16,
 }
 
-/// The part of a GIL in which its waiters sleep, and what else is read of it, from that part's beginning.
+/// The part of a GIL that holds the futexes, and the offsets of other fields relative to that part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GilFields {
     /// Length of the part.
     pub len: i32,
-    /// Where `last_holder` is.
+    /// Offset of `last_holder`.
     pub last_holder: i32,
-    /// Where `switch_number` is.
+    /// Offset of `switch_number`.
     pub switch_number: i32,
 }
 
 /// Descriptors of the maps that the programs share.
 #[derive(Clone, Copy, Debug)]
 pub struct MapFds {
-    /// One value: where the watched part of each GIL begins, zero after the last.
+    /// One value: where the traced part of each GIL begins, zero after the last.
     pub gils: i32,
     /// Threads in a wait.
     pub marks: i32,
-    /// One value: how many records found no room.
+    /// One value: the number of records lost because the ring was full.
     pub lost: i32,
     /// The ring of records.
     pub ring: i32,
@@ -75,7 +81,7 @@ mod helper {
     pub const RING_OUTPUT: i32 = 130;
 }
 
-// Places on the program's own stack, below its frame pointer.
+// Offsets on the program's own stack, below its frame pointer.
 const PID: i16 = -8;
 const TGID: i16 = -4;
 const SCRATCH: i16 = -12;
@@ -91,14 +97,14 @@ const FRAME: u8 = 10;
 /// FUTEX_WAIT and FUTEX_WAIT_BITSET, without the flags.
 const WAITS: [i32; 2] = [0, 9];
 const OP_MASK: i32 = 0x7f;
-/// `BPF_RB_NO_WAKEUP`: gilprof looks by itself.
+/// `BPF_RB_NO_WAKEUP`: gilprof polls the ring.
 const NO_WAKEUP: i32 = 1;
 
 /// The program for `sys_enter_futex`.
 pub fn enter(target: &TracedProcess, maps: &MapFds) -> Vec<u64> {
     let mut a = Asm::default();
     a.mov(6, 1);
-    a.leave_unless_target(target);
+    a.exit_unless_target(target);
     a.lookup(maps.gils, SCRATCH);
     a.jump_if(Jump::Equal, 0, 0, "out");
     a.load64(7, 6, target.uaddr);
@@ -136,7 +142,7 @@ pub fn enter(target: &TracedProcess, maps: &MapFds) -> Vec<u64> {
 pub fn exit(target: &TracedProcess, maps: &MapFds) -> Vec<u64> {
     let mut a = Asm::default();
     a.mov(6, 1);
-    a.leave_unless_target(target);
+    a.exit_unless_target(target);
     a.lookup(maps.marks, PID);
     a.jump_if(Jump::Equal, 0, 0, "out");
     a.load64(9, 0, 0);
@@ -158,7 +164,7 @@ enum Jump {
     Below = 0xa5,
 }
 
-/// An assembler for the few instructions needed. Jumps go to labels, which may come later.
+/// An assembler for the few instructions needed. A jump may refer to a label that comes later.
 #[derive(Default)]
 struct Asm {
     code: Vec<u64>,
@@ -246,8 +252,8 @@ impl Asm {
         self.labels.insert(name, self.code.len());
     }
 
-    /// Leaves the thread's id at `PID` and a zero at `SCRATCH`.
-    fn leave_unless_target(&mut self, target: &TracedProcess) {
+    /// Leaves the thread's id at `PID` and a zero at `SCRATCH`; exits for other processes.
+    fn exit_unless_target(&mut self, target: &TracedProcess) {
         self.wide(1, 0, target.dev);
         self.wide(2, 0, target.inode);
         self.local(3, PID);
@@ -265,7 +271,7 @@ impl Asm {
         self.call(helper::MAP_LOOKUP);
     }
 
-    /// Reads a word of the thread's memory, so far from the address in register 9.
+    /// Reads a word of the thread's memory, `offset` bytes from the address in register 9.
     fn read_user(&mut self, place: i16, offset: i32) {
         self.local(1, place);
         self.set(2, 8);
@@ -274,7 +280,8 @@ impl Asm {
         self.call(helper::READ_USER);
     }
 
-    /// Writes the record, whose word and operation are in place, with register 9 at the GIL; counts it as lost when there is no room.
+    /// Writes the record, whose word and operation are in place, with register 9 at the GIL; counts
+    /// it as lost if the ring is full.
     fn send(&mut self, target: &TracedProcess, maps: &MapFds) {
         self.read_user(AT_LAST_HOLDER, target.gil.last_holder);
         self.read_user(AT_SWITCH_NUMBER, target.gil.switch_number);

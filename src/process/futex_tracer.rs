@@ -1,6 +1,7 @@
-//! The target's futex calls on its GILs, as they happen: what exact mode is made of.
+//! Traces the target's futex calls on its GILs as they happen: the event source of exact mode.
 //!
-//! Two tracepoints, two kernel programs (`futex_program`) and a ring. Nothing of it touches the target; all of it ends with the descriptors.
+//! It consists of two tracepoints, two kernel programs (`futex_program`) and a ring buffer. None of
+//! them touches the target, and all end with their descriptors.
 
 use super::futex_program::{self as program, GilFields, MapFds, TracedProcess, MARK_LEN, MAX_GILS, RECORD_LEN};
 use super::sys_linux::bpf::{Attachment, Map, MapKind, Program};
@@ -13,9 +14,10 @@ use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// Room for 43 690 records: a third of a second of a program that does nothing but wait, a second of an ordinary one.
+/// Room for 43 690 records: a third of a second of a program that only waits, a second of an
+/// ordinary program.
 const RING_BYTES: u32 = 1 << 21;
-/// Threads that can be in a wait at once.
+/// Threads that can wait at once.
 const MARKS: u32 = 16_384;
 /// FUTEX_WAIT and FUTEX_WAIT_BITSET.
 const WAITS: [u32; 2] = [0, 9];
@@ -24,43 +26,44 @@ const WAKE: u32 = 1;
 const OP_MASK: u32 = 0x7f;
 const TIMED_OUT: i64 = -(libc::ETIMEDOUT as i64);
 
-/// One call, or its end.
+/// A futex call, or its return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FutexEvent {
-    /// When, on the monotonic clock.
+    /// Time on the monotonic clock.
     pub at: Nanos,
     /// The calling thread.
     pub tid: Tid,
-    /// What.
+    /// The call.
     pub call: FutexCall,
-    /// The GIL at that moment; `None` where it could not be read.
+    /// The GIL at that moment; `None` if it could not be read.
     pub gil: Option<GilSnapshot>,
 }
 
-/// Whose turn it is with a GIL.
+/// The holder fields of a GIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GilSnapshot {
-    /// `last_holder`: the `PyThreadState` that has the GIL, or had it last.
+    /// `last_holder`: the `PyThreadState` that holds the GIL or was the last to hold it.
     pub last_holder: Addr,
-    /// `switch_number`: how often one has taken it who did not have it last.
+    /// `switch_number`: the number of GIL switches, that is of acquisitions by a thread that was
+    /// not the last holder.
     pub switch_number: u64,
 }
 
-/// What a thread does on a futex.
+/// A thread's operation on a futex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FutexCall {
-    /// Goes to sleep on it.
+    /// It goes to sleep.
     Wait(Addr),
-    /// Wakes sleepers.
+    /// It wakes sleepers.
     Wake(Addr),
-    /// Its sleep is over and it runs again.
+    /// Its sleep has ended and it runs again.
     Return {
-        /// Because the time was over, not because it was woken.
+        /// Whether the sleep ended by its timeout and not by a wakeup.
         timed_out: bool,
     },
 }
 
-/// Why exact mode is not to be had.
+/// Why exact mode is unavailable.
 #[derive(Debug)]
 pub struct Unavailable {
     what: &'static str,
@@ -84,12 +87,12 @@ impl fmt::Display for Unavailable {
     }
 }
 
-/// Names the step that failed.
+/// Names the failed step.
 fn step<T>(what: &'static str, result: io::Result<T>) -> Result<T, Unavailable> {
     result.map_err(|source| Unavailable { what, source })
 }
 
-/// A running watch.
+/// A running tracer.
 #[derive(Debug)]
 pub struct FutexTracer {
     pid: Pid,
@@ -97,34 +100,35 @@ pub struct FutexTracer {
     gils: Map,
     lost: Map,
     gil_starts: Vec<Addr>,
-    /// The target's own thread ids to ours, when it lives in another PID namespace.
+    /// Maps the target's own thread ids to gilprof's, if the target is in another PID namespace.
     inner: Option<BTreeMap<i32, Tid>>,
     _held: (Map, Map, [Program; 2], [Attachment; 2]),
 }
 
 impl FutexTracer {
-    /// Begins to watch a process, no address yet.
+    /// Starts to trace a process, without any address yet.
     pub fn open(pid: Pid, fields: GilFields) -> Result<FutexTracer, Unavailable> {
         let found = step("read the tracepoints of futex(2)", tracepoints::find(&["syscalls/sys_enter_futex", "syscalls/sys_exit_futex"]))?;
-        let map = |kind, value, entries| step("make a map for kernel events", Map::create(kind, value, entries));
+        let map = |kind, value, entries| step("create a map for kernel events", Map::create(kind, value, entries));
         let gils = map(MapKind::Array, 8 * MAX_GILS, 1)?;
         let marks = map(MapKind::Hash, MARK_LEN, MARKS)?;
         let lost = map(MapKind::Array, 8, 1)?;
         let records = map(MapKind::Ring, 0, RING_BYTES)?;
         let ring = step("map the ring of kernel events", Ring::map(&records, RING_BYTES as usize))?;
-        let target = step("make out the target's PID namespace", target(pid, fields, &found))?;
+        let target = step("read the target's PID namespace", target(pid, fields, &found))?;
         let maps = MapFds { gils: gils.fd(), marks: marks.fd(), lost: lost.fd(), ring: records.fd() };
         let load = |code: Vec<u64>| step("load a program for kernel events", Program::load(&code));
         let programs = [load(program::enter(&target, &maps))?, load(program::exit(&target, &maps))?];
         let attach = |n: usize| step("attach to the tracepoints of futex(2)", Attachment::new(&programs[n], found[n].id));
-        // The exit first: an entry that is seen has its exit seen.
+        // The exit is attached first, so that every traced entry has its exit traced.
         let exit = attach(1)?;
         let attachments = [attach(0)?, exit];
         let inner = (proc_info::is_in_inner_namespace(pid) == Some(true)).then(BTreeMap::new);
         Ok(FutexTracer { pid, ring, gils, lost, gil_starts: Vec::new(), inner, _held: (marks, records, programs, attachments) })
     }
 
-    /// Watches these addresses from now on, each the beginning of a GIL's watched part. Those beyond [`MAX_GILS`] are left out.
+    /// Traces these addresses from now on, each the beginning of a GIL's traced part. Addresses
+    /// beyond [`MAX_GILS`] are ignored.
     pub fn set_gils(&mut self, starts: &[Addr]) -> io::Result<()> {
         if starts != self.gil_starts {
             let mut value = [0u64; MAX_GILS];
@@ -137,7 +141,7 @@ impl FutexTracer {
         Ok(())
     }
 
-    /// Everything since the last time, in order for each thread.
+    /// Passes on all events since the last call, in order for each thread.
     pub fn drain(&mut self, take: &mut dyn FnMut(FutexEvent)) {
         let (pid, inner) = (self.pid, &mut self.inner);
         self.ring.drain::<RECORD_LEN>(&mut |record| {
@@ -152,13 +156,14 @@ impl FutexTracer {
         });
     }
 
-    /// How many events found no room so far; `None` when the kernel does not say.
+    /// The number of events lost so far because the ring was full; `None` if it cannot be read.
     pub fn lost(&self) -> Option<u64> {
         self.lost.get(0).ok()
     }
 }
 
-/// The thread's id as gilprof sees it. All ids are read again when one is not known.
+/// Translates a thread id of the target's PID namespace. An unknown id causes all ids to be read
+/// again.
 fn our_tid(pid: Pid, known: &mut BTreeMap<i32, Tid>, inner: i32) -> Option<Tid> {
     if !known.contains_key(&inner) {
         *known = proc_info::outer_tids(pid);
@@ -181,7 +186,8 @@ fn target(pid: Pid, gil: GilFields, found: &[tracepoints::Tracepoint]) -> io::Re
     })
 }
 
-/// A record of the programs, with the thread's id as the target has it. `None` for calls that say nothing here.
+/// Parses a record of the programs; the thread id is the one inside the target's PID namespace.
+/// `None` for irrelevant calls.
 fn parse(record: &[u8]) -> Option<FutexEvent> {
     let (time, word): (u64, u64) = (pod::at(record, 0)?, pod::at(record, 8)?);
     let (last_holder, switch_number): (u64, u64) = (pod::at(record, 16)?, pod::at(record, 24)?);
@@ -192,7 +198,7 @@ fn parse(record: &[u8]) -> Option<FutexEvent> {
         _ if op & OP_MASK == WAKE => FutexCall::Wake(Addr(word)),
         _ => return None,
     };
-    // Either word is zero where it could not be read, and neither is once a thread has had the GIL.
+    // A zero means that the word could not be read: neither is zero once a thread has held the GIL.
     let gil = (last_holder != 0 && switch_number != 0).then_some(GilSnapshot { last_holder: Addr(last_holder), switch_number });
     Some(FutexEvent { at: Nanos::from_nanos(time), tid: Tid(tid), call, gil })
 }
@@ -212,7 +218,8 @@ mod tests {
         let gil = GilSnapshot { last_holder: Addr(9), switch_number: 11 };
         let event = |call, gil| Some(FutexEvent { at: Nanos::from_nanos(5), tid: Tid(7), call, gil });
         let of = |word, op| parse(&record([5, word, 9, 11], 7, op));
-        // FUTEX_WAIT_BITSET | PRIVATE | CLOCK_REALTIME and FUTEX_WAKE | PRIVATE, as glibc calls them.
+        // FUTEX_WAIT_BITSET | PRIVATE | CLOCK_REALTIME and FUTEX_WAKE | PRIVATE, as glibc passes
+        // them.
         assert_eq!(of(0x1000, 393), event(FutexCall::Wait(Addr(0x1000)), Some(gil)));
         assert_eq!(of(0x1000, 128), event(FutexCall::Wait(Addr(0x1000)), Some(gil)));
         assert_eq!(of(0x1000, 129), event(FutexCall::Wake(Addr(0x1000)), Some(gil)));
@@ -232,7 +239,7 @@ mod tests {
         assert!(refused.contains("CAP_PERFMON") && refused.contains("perf_event_paranoid"), "{refused}");
     }
 
-    /// The kernel's own word on the programs; std's condition variable sleeps on a futex inside itself.
+    /// Runs the programs in the kernel; std's condition variable sleeps on a futex inside itself.
     #[test]
     fn own_sleeps_are_seen() {
         #[repr(C)]

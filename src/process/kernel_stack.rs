@@ -1,37 +1,43 @@
-//! Where a runnable thread is, by its kernel stack: `/proc/PID/task/TID/stack`, which only root may read.
+//! Classifies a runnable thread by its kernel stack: `/proc/PID/task/TID/stack`, which only root
+//! may read.
 //!
-//! A thread on a CPU has no stack that others could read; of one in the run queue it says how it came there. Not on every kernel: some show the
-//! stack that a running thread had when it was last switched out, which cannot be told from one that waits now. aarch64 always does, so it is not
-//! asked there; x86-64 does when it is built with frame pointers, so nothing is believed before some thread has been seen without a stack.
+//! A thread on a CPU has no stack that another process could read; the stack of a thread in the run
+//! queue shows how it got there. This does not hold on every kernel: some show the stack that a
+//! running thread had when it was last switched out, which is indistinguishable from the stack of a
+//! thread that waits now. aarch64 always does, so the file is not used there. x86-64 does if it is
+//! built with frame pointers, so no stack is trusted before a thread without a stack has been seen.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::OnceLock;
 
-/// So many stacks are read in the hope that one is of a thread on a CPU. A holder of the GIL is there nearly always.
+/// Stacks that are read in the search for a thread on a CPU. A holder of the GIL is nearly always
+/// on one.
 const MAX_TRIALS: u32 = 2000;
 
 static PROVEN: AtomicBool = AtomicBool::new(false);
 static TRIALS: AtomicU32 = AtomicU32::new(0);
 
-/// Longer than the part that is read: the innermost calls stand first, and a woken sleeper's system call within the first dozen.
+/// Longer than the part that is needed: the innermost calls come first, and the system call of a
+/// woken sleeper is within the first dozen.
 pub const TEXT_LEN: usize = 2048;
 
-/// Where a thread is that is neither asleep nor gone.
+/// Where a runnable thread is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelStackState {
     /// On a CPU.
     OnCpu,
-    /// In the run queue since it lost its CPU, outside of any system call.
+    /// In the run queue since it was preempted outside of any system call.
     Preempted,
-    /// In the run queue: it lost its CPU on its way out of a system call, which is where a thread that wakes another is pushed off.
+    /// In the run queue, preempted on its way out of a system call. That is where a thread is
+    /// preempted by a thread that it has woken.
     LeavingSyscall,
-    /// In the run queue: it slept in `futex(2)` and was woken, or went to sleep just now.
+    /// In the run queue: woken from a sleep in `futex(2)`, or just about to sleep there.
     WokenFromFutex,
-    /// In the run queue within another system call: woken from a sleep there, or pushed off its CPU while it worked there.
+    /// In the run queue within another system call: woken from a sleep there, or preempted there.
     InSystemCall,
 }
 
-/// Whether this process may read kernel stacks, and it is not hopeless that they tell of running threads.
+/// Whether this process may read kernel stacks, and may still prove that they are current.
 pub fn readable() -> bool {
     static READABLE: OnceLock<bool> = OnceLock::new();
     let read = || std::fs::read("/proc/thread-self/stack").is_ok_and(|text| !text.is_empty());
@@ -39,12 +45,13 @@ pub fn readable() -> bool {
     allowed && (proven() || TRIALS.load(Ordering::Relaxed) < MAX_TRIALS)
 }
 
-/// Whether a thread has been seen without a stack, so that this kernel does not show stale ones.
+/// Whether a thread without a stack has been seen, which proves that this kernel shows no stale
+/// ones.
 pub fn proven() -> bool {
     PROVEN.load(Ordering::Relaxed)
 }
 
-/// What a live thread's file says, once that may be believed.
+/// The state from a live thread's file, once such files are trusted.
 pub fn once_proven(state: KernelStackState) -> Option<KernelStackState> {
     if state == KernelStackState::OnCpu {
         PROVEN.store(true, Ordering::Relaxed);
@@ -54,7 +61,8 @@ pub fn once_proven(state: KernelStackState) -> Option<KernelStackState> {
     proven().then_some(state)
 }
 
-/// Understands the file's text: a line a call, the innermost first, as in `[<0>] futex_wait+0x6a/0x110`. `None` where it names no call.
+/// Parses the text of the file: one call per line, the innermost first, as in `[<0>]
+/// futex_wait+0x6a/0x110`. `None` if it names no call.
 pub fn parse(text: &[u8]) -> Option<KernelStackState> {
     use KernelStackState::{InSystemCall, LeavingSyscall, OnCpu, Preempted, WokenFromFutex};
     let text = std::str::from_utf8(text).ok()?;
@@ -85,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stacks_that_kernels_show() {
+    fn stacks_of_known_kernels() {
         let syscall = ["do_syscall_64", "entry_SYSCALL_64_after_hwframe"];
         let with = |calls: &[&'static str]| of(&[calls, &syscall].concat());
         assert_eq!(of(&[]), Some(KernelStackState::OnCpu));
@@ -104,8 +112,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_believed_before_a_thread_had_no_stack() {
-        // Another test of this process may have shown it already.
+    fn no_stack_is_trusted_before_a_thread_without_one_is_seen() {
+        // Another test of this process may have proved it already.
         if !proven() {
             assert_eq!(once_proven(KernelStackState::Preempted), None);
         }

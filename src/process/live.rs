@@ -1,6 +1,7 @@
 //! A live process's memory, by `process_vm_readv`: never stops the target, never writes to it.
 //!
-//! One of the three places that may be `unsafe`. It refuses nothing but what the kernel refuses; bounds and plausibility are the callers' matter.
+//! One of the three places that may be `unsafe`. It refuses only what the kernel refuses; bounds
+//! and plausibility are checked by the callers.
 
 use super::memory::{Memory, Part, ReadError};
 use super::procfs::live_task;
@@ -9,14 +10,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// Ranges per system call. The kernel takes up to 1024; more than this is rare and goes in several calls.
+/// Ranges per system call. The kernel takes up to 1024; a longer batch is rare and is split.
 const BATCH: usize = 256;
 
 /// The memory of one live process.
 #[derive(Debug)]
 pub struct LiveMemory {
     pid: Pid,
-    /// The thread through which it is read: the main thread, until that ends alone.
+    /// The thread that the memory is read through: the main thread, until that exits alone.
     via_task: AtomicI32,
 }
 
@@ -26,12 +27,13 @@ impl LiveMemory {
         LiveMemory { pid, via_task: AtomicI32::new(pid.0) }
     }
 
-    /// Whose memory it is.
+    /// The process.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// One system call over these ranges, of which there are at most `BATCH`; the number of bytes that came, counted in their order.
+    /// Makes one system call over at most `BATCH` ranges. Returns the number of bytes read, counted
+    /// in the order of the ranges.
     fn readv(&self, parts: &[Part], into: &mut [u8]) -> io::Result<usize> {
         const ROOM: MaybeUninit<libc::iovec> = MaybeUninit::uninit();
         let mut remote = [ROOM; BATCH];
@@ -39,8 +41,10 @@ impl LiveMemory {
             place.write(libc::iovec { iov_base: part.at.0 as *mut libc::c_void, iov_len: part.len });
         }
         let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-        // SAFETY: `local` is a live `&mut [u8]` of exactly its length. The first `parts.len().min(BATCH)` of `remote` were written just now;
-        // they are only numbers to the kernel, which checks them against the other process, and writes no more than `local` has room for.
+        // SAFETY: `local` is a live `&mut [u8]` of exactly its length. The first
+        // `parts.len().min(BATCH)` of `remote` have just been written. To the kernel they are only
+        // numbers, which it checks against the other process, and it writes no more than `local`
+        // has room for.
         let n = unsafe {
             libc::process_vm_readv(
                 self.via_task.load(Ordering::Relaxed),
@@ -54,7 +58,7 @@ impl LiveMemory {
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
 
-    /// After the thread that was read through has ended: whether there is another.
+    /// Switches to another thread after the current one has exited. Returns whether there was one.
     fn switch_task(&self) -> bool {
         let now = live_task(self.pid);
         self.via_task.swap(now.0, Ordering::Relaxed) != now.0
@@ -62,7 +66,8 @@ impl LiveMemory {
 
     fn read_some(&self, mut parts: &mut [Part], mut into: &mut [u8]) -> Result<(), ReadError> {
         parts.iter_mut().for_each(|part| part.ok = false);
-        // Every turn settles at least one part or moves on to another thread, of which there are ever fewer, so that the loop ends.
+        // Every iteration finishes at least one part or moves on to another thread. The threads
+        // only become fewer, so the loop ends.
         while !parts.is_empty() {
             let mut wanted = 0;
             let count = parts.iter().take(BATCH).take_while(|part| fits(&mut wanted, part.len, into.len())).count();
@@ -74,7 +79,7 @@ impl LiveMemory {
                 Err(e) => match e.raw_os_error() {
                     Some(libc::ESRCH) if self.switch_task() => continue,
                     Some(libc::ESRCH) => return Err(ReadError::Gone),
-                    // A seccomp filter may say that there is no such call.
+                    // A seccomp filter may pretend that the call does not exist.
                     Some(libc::EPERM | libc::ENOSYS) => return Err(ReadError::Refused),
                     _ => 0,
                 },
@@ -96,7 +101,7 @@ impl LiveMemory {
     }
 }
 
-/// Whether `len` bytes more still fit into `room`; if so they are added to `sum`.
+/// Whether `len` more bytes still fit into `room`; if so, adds them to `sum`.
 fn fits(sum: &mut usize, len: usize, room: usize) -> bool {
     let more = sum.saturating_add(len);
     let fits = more <= room;
@@ -153,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_not_read() {
+    fn a_part_without_room_is_not_read() {
         let source = [7u8; 64];
         let part = Part::new(Addr(source.as_ptr() as u64), 24);
         let (mut parts, mut into) = ([part, part, part], [0; 50]);
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there() {
+    fn a_missing_process_is_gone() {
         let gone = LiveMemory::new(Pid(i32::MAX - 1)).read(Addr(4096), &mut [0; 4]);
         assert_eq!(gone, Err(ReadError::Gone));
     }

@@ -1,8 +1,9 @@
 //! Opens the file behind a mapping of another process.
 //!
-//! The path in `/proc/PID/maps` is the target's: in another mount namespace, a chroot or after an upgrade it names another file or
-//! none. So the kernel's own links come first (`map_files`, `exe`): they lead to the very inode, deleted or not. What is found by a path
-//! is `same_inode` only when the inode agrees; the caller compares the rest with the target's memory.
+//! The path in `/proc/PID/maps` is the target's: in another mount namespace, in a chroot or after
+//! an upgrade it names another file or none. So the kernel's own links come first (`map_files`,
+//! `exe`): they lead to the inode itself, deleted or not. A file found by a path is `same_inode`
+//! only if the inode agrees; the caller compares the rest with the target's memory.
 
 use super::maps::Mapping;
 use super::procfs::live_task;
@@ -11,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-/// By which way a file was found.
+/// The way by which a file was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoundVia {
     /// `/proc/PID/map_files/START-END`: needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
@@ -20,22 +21,24 @@ pub enum FoundVia {
     Exe,
     /// `/proc/PID/root` and the path.
     Root,
-    /// The path as it stands: a chroot shows paths as seen from outside.
+    /// The path itself: a chroot shows paths as seen from outside.
     Path,
 }
 
-/// A file that is, or may be, the mapped one.
+/// The mapped file, or a candidate for it.
 #[derive(Debug)]
 pub struct MappedFile {
     /// Open for reading.
     pub file: File,
-    /// How it was found.
+    /// The way by which it was found.
     pub via: FoundVia,
-    /// It is the mapped inode. Otherwise only the name agrees: overlayfs shows other inodes in maps than `stat` does.
+    /// Whether it is the mapped inode. Otherwise only the name agrees: on overlayfs, maps shows
+    /// other inodes than `stat`.
     pub same_inode: bool,
 }
 
-/// The files that may be behind a mapping, best first: one if it is certain. The error is that of the last way.
+/// The candidates for the file behind a mapping, best first; only one if it is certain. The error
+/// is that of the last attempt.
 pub fn open(pid: Pid, mapping: &Mapping) -> io::Result<Vec<MappedFile>> {
     let through = live_task(pid);
     let path = mapping.file().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
@@ -69,7 +72,8 @@ pub fn open(pid: Pid, mapping: &Mapping) -> io::Result<Vec<MappedFile>> {
     Ok(found)
 }
 
-/// Whether the mapping shows the process's executable: the inode agrees, or (overlayfs) the kernel prints the same path for both.
+/// Whether the mapping shows the process's executable: the inode agrees, or (overlayfs) the kernel
+/// prints the same path for both.
 pub fn is_exe(pid: Pid, mapping: &Mapping) -> bool {
     let link = format!("/proc/{}/exe", live_task(pid));
     let inode = std::fs::metadata(&link).is_ok_and(|meta| {
@@ -85,7 +89,8 @@ fn printed_path(mapping: &Mapping) -> Option<String> {
     Some(if mapping.deleted { format!("{path} (deleted)") } else { path.to_owned() })
 }
 
-/// Opens a regular file. A mapped device or a pipe put in the file's place must neither block us nor be read.
+/// Opens a regular file. A device or a pipe in the file's place must neither block gilprof nor be
+/// read.
 fn open_regular(path: &str) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     if !file.metadata()?.is_file() {

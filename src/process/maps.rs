@@ -1,22 +1,27 @@
-//! What a process has mapped: `/proc/PID/maps`, read as hostile text. A line that makes no sense is skipped and counted, never guessed.
+//! The mappings of a process: `/proc/PID/maps`, parsed as hostile text. A malformed line is skipped
+//! and counted, never guessed.
 //!
-//! Paths are the target's: in its mount namespace, or as seen from outside for a chroot. Opening them is `mapped_file`'s business.
+//! Paths are the target's: in its mount namespace, or as seen from outside for a chroot.
+//! `mapped_file` opens them.
 
 use super::procfs::live_task;
 use crate::ids::{Addr, Pid};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
-/// More text than this is not read. The kernel's own limit on mappings (65 530 by default) stays far below it.
+/// Longest text that is read. The kernel's own limit on mappings (65 530 by default) keeps it far
+/// below this.
 const MAX_TEXT: u64 = 128 << 20;
-/// More mappings than this are not kept.
+/// Most mappings that are stored.
 pub const MAX_MAPPINGS: usize = 1 << 18;
-/// A line that is longer counts as several. The longest has a path of 4096 bytes, each written as four.
+/// A longer line counts as several. The longest has a path of 4096 bytes, each escaped as four.
 const MAX_LINE: u64 = 32 << 10;
-/// Nor paths of more bytes than this, all together. A path has up to four thousand, and a hostile program may map one as often as it likes.
+/// Most bytes of paths that are stored, in total. A path has up to four thousand, and a hostile
+/// program may map one as often as it likes.
 const MAX_PATHS: usize = 16 << 20;
 
-/// The device that a mapped file is on, as the kernel prints it. On overlayfs and btrfs it is not what `stat` says.
+/// The device that a mapped file is on, as the kernel prints it. On overlayfs and btrfs it is not
+/// what `stat` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Device {
     /// Major number.
@@ -38,7 +43,7 @@ pub struct Mapping {
     pub writable: bool,
     /// `x`.
     pub executable: bool,
-    /// Where in the file it begins, in bytes.
+    /// Offset of its first byte in the file.
     pub offset: u64,
     /// The file's device.
     pub dev: Device,
@@ -51,7 +56,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Bytes in it.
+    /// Its length in bytes.
     pub fn len(&self) -> u64 {
         self.end.0.saturating_sub(self.start.0)
     }
@@ -82,28 +87,28 @@ impl Mapping {
     }
 }
 
-/// All mappings of a process, in order of address as the kernel gives them.
+/// All mappings of a process, in the kernel's order: by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Maps {
-    /// The lines that could be understood.
+    /// The lines that could be parsed.
     pub mappings: Vec<Mapping>,
-    /// How many could not be, or were beyond the bound.
+    /// Lines that could not be parsed, or were beyond a limit.
     pub skipped: usize,
 }
 
 impl Maps {
-    /// Reads `/proc/PID/maps`. A kernel thread and a zombie have none: that is an empty list, not an error.
+    /// Reads `/proc/PID/maps`. A kernel thread and a zombie have an empty list, which is no error.
     pub fn from_pid(pid: Pid) -> io::Result<Maps> {
         Maps::read(&mut BufReader::with_capacity(64 << 10, File::open(format!("/proc/{}/maps", live_task(pid)))?))
     }
 
-    /// Understands the text of a maps file.
+    /// Parses the text of a maps file.
     pub fn parse(mut text: &[u8]) -> Maps {
-        // Reading what is in memory already does not fail.
+        // Reading from a buffer in memory cannot fail.
         Maps::read(&mut text).unwrap_or_default()
     }
 
-    /// As [`Maps::parse`], a line at a time: the whole text may be large.
+    /// Like [`Maps::parse`], but line by line: the whole text may be large.
     pub fn read(text: &mut dyn BufRead) -> io::Result<Maps> {
         let (mut maps, mut paths, mut line) = (Maps::default(), 0, Vec::new());
         let mut text = text.take(MAX_TEXT);
@@ -124,7 +129,7 @@ impl Maps {
         Ok(maps)
     }
 
-    /// The mapping that an address lies in.
+    /// The mapping that contains an address.
     pub fn at(&self, address: Addr) -> Option<&Mapping> {
         self.mappings.iter().find(|mapping| mapping.contains(address))
     }
@@ -180,7 +185,8 @@ fn hex(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
 
-/// The rest of a line is a path, spaces and all; the kernel writes a line break in it as `\012`.
+/// Parses the rest of a line: a path, which may contain spaces; the kernel writes a line break in
+/// it as `\\012`.
 fn path(rest: &[u8]) -> (Option<String>, bool) {
     let text = String::from_utf8_lossy(rest.trim_ascii_start()).replace("\\012", "\n");
     if text.is_empty() {
@@ -216,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_counted_not_kept() {
+    fn malformed_lines_are_counted_and_skipped() {
         let maps =
             Maps::parse(b"x\n1000-0 r--p 0 0:0 0\n-5-6 r--p 0 0:0 0\n1-2 r--p 0 0:0 0 /ok\n\n1-2 r--p zz 0:0 0\n+1-2 r--p 0 0:0 0\n");
         assert_eq!((maps.mappings.len(), maps.skipped), (1, 5));
@@ -231,13 +237,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(text in proptest::collection::vec(any::<u8>(), 0..4096)) {
+        fn any_bytes_parse_without_panic(text in proptest::collection::vec(any::<u8>(), 0..4096)) {
             let maps = Maps::parse(&text);
             prop_assert!(maps.mappings.iter().all(|m| m.start < m.end));
         }
 
         #[test]
-        fn near_lines_are_survived(lines in proptest::collection::vec("[0-9a-f]{0,17}-[0-9a-f]{0,17} [rwxps-]{3,5} [0-9a-f]{1,17} [0-9a-f]{1,9}:[0-9]{1,3} [0-9]{1,21}( .*)?", 0..20)) {
+        fn nearly_valid_lines_parse_without_panic(lines in proptest::collection::vec("[0-9a-f]{0,17}-[0-9a-f]{0,17} [rwxps-]{3,5} [0-9a-f]{1,17} [0-9a-f]{1,9}:[0-9]{1,3} [0-9]{1,21}( .*)?", 0..20)) {
             let text = lines.join("\n");
             let maps = Maps::parse(text.as_bytes());
             prop_assert!(maps.mappings.iter().all(|m| m.start < m.end));

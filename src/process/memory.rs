@@ -1,30 +1,34 @@
-//! The one way by which foreign bytes come in. Live, recorded and faulty memory look the same to everything above.
+//! The only way by which bytes of another process come in. Live, recorded and faulty memory have
+//! the same interface.
 //!
-//! Unreadable is never zero: a read either fills its buffer whole or is an error. Batches go to the kernel in one call where the
-//! implementation can; each part of a batch fails or succeeds on its own.
+//! Unreadable is never zero: a read either fills its whole buffer or is an error. A batch goes to
+//! the kernel in one call if the implementation can do that; each part of a batch fails or succeeds
+//! on its own.
 
 pub use crate::error::ReadError;
 use crate::ids::Addr;
 
-/// One part of a batch: where to read from, how much, and whether it worked. What the parts read lies one behind the other.
+/// One part of a batch: the address, the length, and whether the read succeeded. The bytes of the
+/// parts are concatenated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// The target's address.
     pub at: Addr,
-    /// How many bytes.
+    /// Length in bytes.
     pub len: usize,
-    /// Set by [`Memory::read_batch`]; true when all of them came. Else what lies in their place is unspecified.
+    /// Set by [`Memory::read_batch`]: whether all bytes were read. If not, the bytes in their place
+    /// are unspecified.
     pub ok: bool,
 }
 
 impl Part {
-    /// A part that has not been read yet.
+    /// A part to be read.
     pub fn new(at: Addr, len: usize) -> Part {
         Part { at, len, ok: false }
     }
 }
 
-/// The parts of a batch, each with its place in `bytes`. It ends at a part for which there is no room.
+/// Splits `bytes` into the bytes of each part. Ends at the first part that does not fit.
 pub fn split_parts<'a>(parts: &'a [Part], mut bytes: &'a [u8]) -> impl Iterator<Item = (&'a Part, &'a [u8])> {
     parts.iter().map_while(move |part| {
         let (piece, rest) = bytes.split_at_checked(part.len)?;
@@ -33,13 +37,14 @@ pub fn split_parts<'a>(parts: &'a [Part], mut bytes: &'a [u8]) -> impl Iterator<
     })
 }
 
-/// Another process's memory.
+/// The memory of another process.
 pub trait Memory {
-    /// Fills `into` from `at`, whole or not at all.
+    /// Fills `into` from `at`, completely or not at all.
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError>;
 
-    /// Reads many ranges, in order, as close together in time as can be, to one behind the other in `into`. A part that cannot be read, or for
-    /// which there is no room, does not spoil the others. An error means that the process as a whole cannot be read (gone, refused).
+    /// Reads many ranges in order, as close together in time as possible, and concatenates them in
+    /// `into`. A part that cannot be read, or for which `into` has no room, does not affect the
+    /// others. An error means that the process as a whole cannot be read (gone, refused).
     fn read_batch(&self, parts: &mut [Part], mut into: &mut [u8]) -> Result<(), ReadError> {
         for part in parts {
             part.ok = false;
@@ -54,21 +59,21 @@ pub trait Memory {
         Ok(())
     }
 
-    /// A little-endian u64.
+    /// Reads a little-endian u64.
     fn read_u64(&self, at: Addr) -> Result<u64, ReadError> {
         let mut bytes = [0; 8];
         self.read(at, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// A little-endian u32.
+    /// Reads a little-endian u32.
     fn read_u32(&self, at: Addr) -> Result<u32, ReadError> {
         let mut bytes = [0; 4];
         self.read(at, &mut bytes)?;
         Ok(u32::from_le_bytes(bytes))
     }
 
-    /// A pointer.
+    /// Reads a pointer.
     fn read_ptr(&self, at: Addr) -> Result<Addr, ReadError> {
         self.read_u64(at).map(Addr)
     }

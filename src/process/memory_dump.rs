@@ -1,9 +1,15 @@
-//! Remembers what a look read, so that it can be looked at again without the process: the file of `gilprof dump --record-memory`.
+//! Records the memory that one sample read, so that the sample can be replayed without the process:
+//! the file of `gilprof dump --record-memory`.
 //!
-//! The file, schema `gilprof.look/1`, is one line of JSON (what the look needed of `/proc`, and where the runtime is), then the memory: for each
-//! range its address (8 bytes), its length (4 bytes) and its bytes, numbers little-endian, in order of address, nothing between them.
-//! Ranges are what was read and a little behind it, widened to whole blocks where those could be read and joined where they touch, so that a later
-//! version of gilprof, which reads a little more or less, still finds what it needs. It holds whatever stood beside what was read: treat it as one treats a core dump.
+//! The file, schema `gilprof.memory/1`, is one line of JSON (the sample's data from `/proc`, and
+//! the address of the runtime), then the memory. Each range has its address (8 bytes), its length
+//! (4 bytes) and its bytes. Numbers are little-endian; ranges are in order of address, without gaps
+//! between the entries.
+//!
+//! Ranges cover the bytes that were read and a margin behind them, widened to whole blocks where
+//! those are readable, and joined where they touch. So a later version of gilprof, which reads
+//! slightly more or less, still finds what it needs. The file also contains the bytes beside those
+//! that were read: treat it like a core dump.
 
 use super::elf::Machine;
 use super::memory::{split_parts, Memory, Part, ReadError};
@@ -15,76 +21,77 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 
-/// The schema's name.
-pub const SCHEMA: &str = "gilprof.look/1";
-/// What is read is remembered in blocks of so many bytes. No page is smaller, so that a block is readable or not as a whole.
+/// Name of the schema.
+pub const SCHEMA: &str = "gilprof.memory/1";
+/// Memory is recorded in blocks of this many bytes. No page is smaller, so a block is readable
+/// either completely or not at all.
 const BLOCK: usize = 64;
-/// So many bytes behind what was read belong to it too, if they can be read.
+/// Bytes behind a read that are recorded too, if they can be read.
 const MARGIN: u64 = 32;
-/// Blocks that are remembered at most: 64 MiB.
+/// Most blocks that are recorded: 64 MiB.
 const MAX_BLOCKS: usize = 1 << 18;
-/// Threads that are believed of a file.
+/// Most threads that a file may list.
 const MAX_TASKS: usize = 1 << 16;
 
-/// What the kernel said of one thread.
+/// The kernel's data of one thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DumpedTask {
-    /// Its id.
+    /// Its thread id.
     pub tid: i32,
-    /// Its id in the process's own PID namespace, where that is not gilprof's.
+    /// Its id in the process's own PID namespace, if that is not gilprof's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inner_tid: Option<i32>,
-    /// The kernel's name of it.
+    /// The kernel's name of the thread.
     pub name: Option<String>,
-    /// The text of its `syscall` file; `None` when that could not be read.
+    /// The text of its `syscall` file; `None` if it could not be read.
     pub syscall: Option<String>,
     /// The text of its `schedstat` file.
     pub schedstat: Option<String>,
-    /// The text of its `stack` file: none when that could not be read, empty for a thread on a CPU.
+    /// The text of its `stack` file: `None` if it could not be read, empty for a thread on a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stack: Option<String>,
 }
 
-/// One line of JSON, before the memory.
+/// The line of JSON before the memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DumpHead {
     /// [`SCHEMA`].
     pub schema: String,
-    /// The process.
+    /// The process id.
     pub pid: i32,
-    /// The interpreter's version, which names its layout.
+    /// The interpreter's version, which selects its layout.
     pub python: String,
     /// The machine that the interpreter was built for.
     #[serde(default)]
     pub machine: Machine,
     /// The address of `_PyRuntime`.
     pub runtime: u64,
-    /// The threads that the look met, and those it was told of.
+    /// The threads that the sample read or listed.
     pub threads: Vec<DumpedTask>,
 }
 
-/// A look, as a file holds it.
+/// The contents of a dump file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryDump {
-    /// All but the memory.
+    /// Everything except the memory.
     pub head: DumpHead,
-    /// The memory: in order, apart from each other.
+    /// The memory: sorted by address, without overlaps.
     pub ranges: Vec<(Addr, Vec<u8>)>,
 }
 
-/// Why bytes are not a recording.
+/// Why bytes are not a memory dump.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryDumpError {
     /// Not a file of this kind.
-    #[error("it does not begin with a head of schema {SCHEMA}")]
+    #[error("it does not begin with a header of schema {SCHEMA}")]
     Head,
-    /// The memory is cut off, or not in order.
-    #[error("its range of memory no. {0} is cut off or out of order")]
+    /// The memory is cut off or out of order.
+    #[error("its memory range {0} is cut off or out of order")]
     Range(usize),
 }
 
 impl MemoryDump {
-    /// The file.
+    /// Encodes the file.
     pub fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec(&self.head)?;
         bytes.push(b'\n');
@@ -96,7 +103,7 @@ impl MemoryDump {
         Ok(bytes)
     }
 
-    /// Understands a file, which may hold anything.
+    /// Parses a file, which may hold anything.
     pub fn parse(bytes: &[u8]) -> Result<MemoryDump, MemoryDumpError> {
         let end = bytes.iter().position(|&byte| byte == b'\n').ok_or(MemoryDumpError::Head)?;
         let (head, mut rest) = bytes.split_at(end);
@@ -116,7 +123,7 @@ impl MemoryDump {
     }
 }
 
-/// The first range of some bytes, and what follows it. Not empty, so that their number is bounded.
+/// Splits off the first range. An empty range is refused, so that the number of ranges is bounded.
 fn next_range(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
     let (at, rest) = bytes.split_first_chunk()?;
     let (len, rest) = rest.split_first_chunk()?;
@@ -124,28 +131,28 @@ fn next_range(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
     (!range.is_empty()).then_some((u64::from_le_bytes(*at), range, rest))
 }
 
-/// Bytes of a block, and which of them are known.
+/// The bytes of a block, and which of them are known.
 #[derive(Clone, Debug)]
 struct Block {
     bytes: [u8; BLOCK],
     known: [bool; BLOCK],
 }
 
-/// Reads another source, and remembers.
+/// Reads from another target, and records what it reads.
 pub struct DumpRecorder {
     target: Box<dyn Target>,
-    /// By number: address divided by [`BLOCK`].
+    /// By block number: address divided by [`BLOCK`].
     blocks: RefCell<BTreeMap<u64, Block>>,
     tasks: RefCell<BTreeMap<Tid, DumpedTask>>,
 }
 
 impl DumpRecorder {
-    /// Remembers what is read from `target`.
+    /// Records what is read from `target`.
     pub fn new(target: Box<dyn Target>) -> DumpRecorder {
         DumpRecorder { target, blocks: RefCell::default(), tasks: RefCell::default() }
     }
 
-    /// What was read so far. Bytes beside it are read now.
+    /// The dump of everything read so far. The other bytes of its blocks are read now.
     pub fn finish(&self, machine: Machine, python: &str, runtime: Addr) -> MemoryDump {
         let mut dump = MemoryDump {
             head: DumpHead {
@@ -172,7 +179,7 @@ impl DumpRecorder {
         dump
     }
 
-    /// Fills what is not known of a block, as far as it can be read.
+    /// Reads the unknown bytes of a block, as far as they are readable.
     fn complete(&self, at: Addr, block: &mut Block) {
         let mut bytes = [0; BLOCK];
         if block.known.contains(&false) && self.target.memory().read(at, &mut bytes).is_ok() {
@@ -182,7 +189,8 @@ impl DumpRecorder {
         }
     }
 
-    /// The last reading of a byte is the one that counts: it is what the look went by.
+    /// Records the bytes of a read. The last read of a byte counts, because the sample used that
+    /// one.
     fn record(&self, at: Addr, bytes: &[u8]) {
         let mut blocks = self.blocks.borrow_mut();
         for (i, &byte) in bytes.iter().enumerate() {
@@ -194,13 +202,13 @@ impl DumpRecorder {
         let _ = block(&mut blocks, at.offset(bytes.len() as u64 + MARGIN - 1).0);
     }
 
-    /// Remembers something of a thread.
+    /// Records data of a thread.
     fn update_task(&self, tid: Tid, what: impl FnOnce(&mut DumpedTask)) {
         what(self.tasks.borrow_mut().entry(tid).or_insert_with(|| DumpedTask { tid: tid.0, ..DumpedTask::default() }));
     }
 }
 
-/// The block that an address lies in, unless there are too many.
+/// The block that contains an address; `None` if there are too many.
 fn block(blocks: &mut BTreeMap<u64, Block>, at: u64) -> Option<&mut Block> {
     let number = at / BLOCK as u64;
     if blocks.len() >= MAX_BLOCKS && !blocks.contains_key(&number) {
@@ -235,7 +243,8 @@ impl Target for std::rc::Rc<DumpRecorder> {
         into.iter().for_each(|&tid| self.update_task(tid, |_| {}));
         Ok(())
     }
-    /// All files are read once, now, and say the same from then on: so the recording says what the look saw.
+    /// All files are read once, now, and have the same contents from then on, so that the dump
+    /// contains what the sample read.
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
         let TaskFileContents { syscall, schedstat, stack } = self.target.open(tid)?.contents()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -289,14 +298,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_there_again_and_so_are_its_neighbours() {
+    fn a_replay_has_the_bytes_read_and_their_neighbours() {
         let recorder = Rc::new(DumpRecorder::new(Box::new(source(&[(0x1000, 0x1000), (0x3000, 20)]))));
         let (mut a, mut b) = ([0; 300], [0; 16]);
         recorder.read(Addr(0x10f0), &mut a).unwrap();
         let mut parts = [Part::new(Addr(0x3004), 8), Part::new(Addr(0x9000), 8)];
         recorder.read_batch(&mut parts, &mut b).unwrap();
         let dump = recorder.finish(Machine::Aarch64, "3.8.0", Addr(0x1000));
-        // Whole blocks where they can be read; only what was read where they cannot.
+        // Whole blocks where they are readable; elsewhere only the bytes that were read.
         let places: Vec<(u64, usize)> = dump.ranges.iter().map(|(at, bytes)| (at.0, bytes.len())).collect();
         assert_eq!(places, [(0x10c0, 0x180), (0x3004, 8)]);
         let again = MemoryDump::parse(&dump.to_bytes().unwrap()).unwrap();
@@ -307,8 +316,8 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_words_are_kept() {
-        // A recording keeps stacks once one thread was seen without any, in this process.
+    fn the_kernels_data_are_recorded() {
+        // A dump contains stacks only after this process has seen a thread without one.
         crate::process::kernel_stack::once_proven(crate::process::kernel_stack::KernelStackState::OnCpu);
         let recorder = Rc::new(DumpRecorder::new(Box::new(source(&[]))));
         let mut tids = Vec::new();
@@ -321,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_refused() {
+    fn malformed_files_are_refused() {
         let good = source(&[(16, 4), (32, 4)]).head;
         let good = MemoryDump { head: good, ranges: vec![(Addr(16), vec![1; 4]), (Addr(32), vec![2; 4])] }.to_bytes().unwrap();
         for cut in 0..good.len() {
@@ -332,12 +341,12 @@ mod tests {
         let second = good.len() - 16;
         out_of_order[second..second + 8].copy_from_slice(&17u64.to_le_bytes());
         assert_eq!(MemoryDump::parse(&out_of_order), Err(MemoryDumpError::Range(1)));
-        assert_eq!(MemoryDump::parse(b"{\"schema\":\"gilprof.look/2\",\"pid\":1}\n"), Err(MemoryDumpError::Head));
+        assert_eq!(MemoryDump::parse(b"{\"schema\":\"gilprof.memory/2\",\"pid\":1}\n"), Err(MemoryDumpError::Head));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_behind_a_head(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_after_a_head_parse_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut file = serde_json::to_vec(&source(&[]).head).unwrap();
             file.push(b'\n');
             file.extend(&bytes);

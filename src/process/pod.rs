@@ -1,10 +1,11 @@
-//! Plain numbers out of foreign bytes: bounds checked, alignment ignored, little-endian like every machine gilprof runs on.
+//! Reads plain numbers from foreign bytes: bounds checked, alignment ignored, little-endian like
+//! every machine that gilprof runs on.
 
 use crate::ids::Addr;
 
-/// A number that any bytes of its size make.
+/// A number for which any bytes of its size are valid.
 pub trait Plain: Copy {
-    /// From the start of `bytes`; `None` when they are too few.
+    /// Reads from the start of `bytes`; `None` if they are too short.
     fn parse(bytes: &[u8]) -> Option<Self>;
 }
 

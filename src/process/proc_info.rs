@@ -1,6 +1,8 @@
-//! What the kernel says of a process as a whole: its command, its parents and children, the CPUs it may use, its namespaces.
+//! The kernel's data of a process as a whole: its command, its parents and children, the CPUs it
+//! may use, its namespaces.
 //!
-//! Everything here is procfs and cgroupfs text, read once per window or less. What cannot be read is `None` or empty, never a guess.
+//! All of it is text of procfs and cgroupfs, read once per window or less. Unreadable data are
+//! `None` or empty, never a guess.
 
 use super::procfs::read_text;
 use crate::ids::{Pid, Tid};
@@ -12,16 +14,17 @@ pub use super::cgroup::CpuLimits;
 pub use super::cgroup::{cpu_count, quota_in};
 pub use super::procfs::{live_task, task_state, Status};
 
-/// Threads of one process that are looked at.
+/// Threads of one process that are read.
 const MAX_TASKS: usize = 1 << 16;
-/// Processes that are looked at for children.
+/// Processes that are searched for children.
 const MAX_PROCESSES: usize = 1 << 17;
 
-/// When a process started, in clock ticks since boot. With the pid it names a process for good; the pid alone may be used again.
+/// When a process started, in clock ticks since boot. The pid and the start time identify a process
+/// permanently; the pid alone may be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StartTime(pub u64);
 
-/// The command line, word by word; the bare name in brackets, as `ps` has it, where there is none.
+/// The arguments of the command line; if there is none, the bare name in brackets, like `ps`.
 pub fn command(pid: Pid) -> Vec<String> {
     let args = read_text(&format!("/proc/{}/cmdline", live_task(pid))).unwrap_or_default();
     let args: Vec<String> = args.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
@@ -31,7 +34,7 @@ pub fn command(pid: Pid) -> Vec<String> {
     comm(Tid(pid.0)).map(|name| format!("[{name}]")).into_iter().collect()
 }
 
-/// The executable's path, as the kernel shows it, without ` (deleted)`.
+/// The executable's path as the kernel shows it, without ` (deleted)`.
 pub fn exe(pid: Pid) -> Option<String> {
     let path = std::fs::read_link(format!("/proc/{}/exe", live_task(pid))).ok()?.to_string_lossy().into_owned();
     Some(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
@@ -42,7 +45,8 @@ pub fn comm(tid: Tid) -> Option<String> {
     read_text(&format!("/proc/{tid}/comm")).ok().map(|name| name.trim_end_matches('\n').to_owned())
 }
 
-/// The process that a thread id belongs to. `/proc/TID` exists for every thread, so a thread id is easily taken for a process id.
+/// The process of a thread id. `/proc/TID` exists for every thread, so a thread id is easily
+/// mistaken for a process id.
 pub fn process_of(tid: Tid) -> Option<Pid> {
     Status::from_pid(Pid(tid.0)).ok()?.number("Tgid").and_then(|pid| i32::try_from(pid).ok()).map(Pid)
 }
@@ -52,7 +56,8 @@ pub fn start_time(pid: Pid) -> Option<StartTime> {
     stat_field(&read_text(&format!("/proc/{pid}/stat")).ok()?, 22).map(StartTime)
 }
 
-/// A numbered field (from 1) of `/proc/PID/stat`. The name in parentheses may hold anything, so counting starts at the last one.
+/// A numbered field (from 1) of `/proc/PID/stat`. The name in parentheses may contain anything, so
+/// counting starts after the last parenthesis.
 #[doc(hidden)]
 pub fn stat_field(text: &str, number: usize) -> Option<u64> {
     text.rsplit_once(')')?.1.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
@@ -64,7 +69,7 @@ pub fn children(pid: Pid) -> Vec<Pid> {
     for task in numeric_entries(&format!("/proc/{pid}/task"), MAX_TASKS) {
         match read_text(&format!("/proc/{pid}/task/{task}/children")) {
             Ok(text) => children.extend(text.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid)),
-            // CONFIG_PROC_CHILDREN is off: ask every process who its parent is.
+            // CONFIG_PROC_CHILDREN is off: search all processes by their parent.
             Err(_) => return children_by_parent(pid),
         }
     }
@@ -76,7 +81,8 @@ fn children_by_parent(pid: Pid) -> Vec<Pid> {
     numeric_entries("/proc", MAX_PROCESSES).into_iter().filter(|&child| parent(child) == Some(pid.0 as u64)).map(Pid).collect()
 }
 
-/// Whether the process is there and has not ended: a zombie has, unless it is only its main thread that ended.
+/// Whether the process exists and has not exited. A zombie has exited, unless only its main thread
+/// has.
 pub fn is_running(pid: Pid) -> bool {
     !matches!(Status::from_pid(live_task(pid)).ok().and_then(|status| status.state()), None | Some('Z' | 'X'))
 }
@@ -95,12 +101,14 @@ pub fn inner_tid(tid: Tid) -> Option<i32> {
     ids.last().copied().or_else(|| status.number("Pid")).and_then(|id| i32::try_from(id).ok())
 }
 
-/// Whether the process lives in a PID namespace below ours, so that its own idea of its thread ids is not ours.
+/// Whether the process is in a PID namespace below gilprof's, so that its own thread ids differ
+/// from gilprof's.
 pub fn is_in_inner_namespace(pid: Pid) -> Option<bool> {
     Some(Status::from_pid(pid).ok()?.numbers("NSpid").len() > 1)
 }
 
-/// All threads of the process by their ids in its own PID namespace, which is what `native_thread_id` holds.
+/// All threads of the process by their ids in its own PID namespace, which is what
+/// `native_thread_id` contains.
 pub fn outer_tids(pid: Pid) -> BTreeMap<i32, Tid> {
     let tasks = numeric_entries(&format!("/proc/{pid}/task"), MAX_TASKS);
     if is_in_inner_namespace(pid) == Some(false) {

@@ -1,24 +1,25 @@
-//! From `pthread_self()` to the kernel's thread id, for Pythons that only know the former (up to 3.10).
+//! Maps `pthread_self()` to the kernel's thread id, for Python up to 3.10, which stores only the
+//! former.
 //!
-//! glibc keeps the id as an int inside `struct pthread`, at +720 in 2.36 and 2.43 on x86-64. The place is private to glibc, so it is
-//! calibrated on the target's own threads instead of trusted.
+//! glibc keeps the id as an int inside `struct pthread`, at +720 in 2.36 and 2.43 on x86-64. The
+//! offset is private to glibc, so it is calibrated on the target's own threads instead of assumed.
 
 use super::memory::Memory;
 use crate::ids::Addr;
 
-/// Where it has been seen; preferred when several places fit.
+/// The offset seen so far; preferred if several fit.
 const SEEN_AT: u32 = 720;
 /// How much of `struct pthread` is searched.
 const SEARCHED: usize = 1536;
 
-/// Finds the offset of the thread id inside `struct pthread`: the place that holds one of `tids` for most threads, and no id twice.
-/// `None` when no place fits.
+/// Finds the offset of the thread id inside `struct pthread`: the offset that yields one of `tids`
+/// for the most threads, and no id twice. `None` if no offset fits.
 pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<u32> {
-    // Each place that no two threads share an id in, with the ids that it held in the threads so far.
+    // Each offset at which no two threads share an id, with the ids found there so far.
     let mut places: Vec<(u32, Vec<i32>)> = (0..SEARCHED as u32 - 4).step_by(4).map(|offset| (offset, Vec::new())).collect();
     let mut bytes = vec![0; SEARCHED];
     for (i, &pthread) in pthreads.iter().enumerate() {
-        // A thread state that was just made has its maker's.
+        // A thread state that was just created still has its creator's value.
         if pthreads.iter().take(i).any(|&before| before == pthread) || mem.read(Addr(pthread), &mut bytes).is_err() {
             continue;
         }
@@ -31,14 +32,14 @@ pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<u32
             None => false,
         });
     }
-    // A thread that ended has none of these ids, so that the best place need not fit all.
+    // A thread that has exited has none of these ids, so the best offset need not fit all threads.
     let most = places.iter().map(|(_, held)| held.len()).max().filter(|&most| most > 0)?;
     places.retain(|(_, held)| held.len() == most);
     let seen = places.iter().find(|(offset, _)| *offset == SEEN_AT);
     seen.or(places.first()).map(|(offset, _)| *offset)
 }
 
-/// The thread id of one thread.
+/// The kernel's id of one thread.
 pub fn tid(mem: &dyn Memory, pthread: u64, offset: u32) -> Option<i32> {
     let id = mem.read_u32(Addr(pthread).offset(u64::from(offset))).ok()? as i32;
     (id > 0).then_some(id)
@@ -52,7 +53,8 @@ mod tests {
     fn thread_block(at: u64, id_at: usize, id: i32) -> (Addr, Vec<u8>) {
         let mut bytes = vec![0; SEARCHED];
         bytes[id_at..id_at + 4].copy_from_slice(&id.to_le_bytes());
-        // A second place that holds the process's id in every thread, as glibc's pid cache once did for the main thread.
+        // A second offset that holds the process's id in every thread, as glibc's pid cache once
+        // did for the main thread.
         bytes[100..104].copy_from_slice(&7i32.to_le_bytes());
         (Addr(at), bytes)
     }
@@ -66,7 +68,7 @@ mod tests {
         }
         assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[9]), None);
         assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[8, 9]), Some(640), "the first has ended");
-        // +100 holds 7 in both, which is a thread's id too; but no two threads have one id.
+        // +100 holds 7 in both threads, and 7 is a thread's id too; but no two threads share an id.
         assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[7, 8, 9]), Some(640));
         assert_eq!(calibrate(&memory, &[0x1000, 0x9000, 0x9000, 0xdead_0000], &[7, 8]), Some(640), "one given twice, one that is gone");
         assert_eq!(tid(&memory, 0x9000, 640), Some(8));

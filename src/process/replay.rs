@@ -1,4 +1,5 @@
-//! A process that is not there: memory built by hand or recorded, with what the kernel said of its threads, made to fail where a test wants it to.
+//! A process that does not exist: memory built by hand or loaded from a dump, with the kernel's
+//! data of its threads. Tests make it fail where they need to.
 
 use super::memory::{Memory, ReadError};
 use super::memory_dump::{DumpHead, MemoryDump};
@@ -15,18 +16,18 @@ pub struct ReplayMemory {
 }
 
 impl ReplayMemory {
-    /// Nothing mapped.
+    /// Memory without any mapping.
     pub fn new() -> ReplayMemory {
         ReplayMemory::default()
     }
 
-    /// Maps `bytes` at `at`; a range that was mapped at the same address is replaced.
+    /// Maps `bytes` at `at`, replacing a range that starts at the same address.
     pub fn map(&mut self, at: Addr, bytes: Vec<u8>) -> &mut Self {
         self.ranges.insert(at.0, bytes);
         self
     }
 
-    /// Writes into a mapped range; `false` when the place is not mapped whole.
+    /// Writes into a mapped range; `false` if the place is not completely mapped.
     pub fn poke(&mut self, at: Addr, bytes: &[u8]) -> bool {
         let Some((start, range)) = self.ranges.range_mut(..=at.0).next_back() else { return false };
         let from = (at.0 - start) as usize;
@@ -56,17 +57,17 @@ impl Memory for ReplayMemory {
     }
 }
 
-/// A recorded process. Its memory may be another's, such as one that fails.
+/// A recorded process. Its memory may be replaced by another, such as one that fails.
 #[derive(Clone, Debug)]
 pub struct ReplayTarget<M> {
-    /// What the kernel said.
+    /// The kernel's data.
     pub head: DumpHead,
-    /// What is read.
+    /// The memory.
     pub memory: M,
 }
 
 impl ReplayTarget<ReplayMemory> {
-    /// Everything as it was recorded.
+    /// Replays everything as it was recorded.
     pub fn from_dump(dump: &MemoryDump) -> ReplayTarget<ReplayMemory> {
         let ranges = dump.ranges.iter().map(|(at, bytes)| (at.0, bytes.clone())).collect();
         ReplayTarget { head: dump.head.clone(), memory: ReplayMemory { ranges } }
@@ -80,19 +81,19 @@ impl<M: Memory> Target for ReplayTarget<M> {
     fn memory(&self) -> &dyn Memory {
         &self.memory
     }
-    fn tids(&self, into: &mut Vec<Tid>, _sure: bool) -> io::Result<()> {
+    fn tids(&self, into: &mut Vec<Tid>, _check_leader: bool) -> io::Result<()> {
         into.clear();
         into.extend(self.head.threads.iter().map(|task| Tid(task.tid)));
         Ok(())
     }
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
         let task = self.head.threads.iter().find(|task| task.tid == tid.0);
-        let said = task.and_then(|task| {
+        let contents = task.and_then(|task| {
             let bytes = |text: &String| text.clone().into_bytes();
             let (schedstat, stack) = (task.schedstat.as_ref().map(bytes), task.stack.as_ref().map(bytes));
             Some(TaskFileContents { syscall: bytes(task.syscall.as_ref()?), schedstat, stack })
         });
-        said.map(TaskFiles::from_backend).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        contents.map(TaskFiles::from_backend).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
     fn comm(&self, tid: Tid) -> Option<String> {
         self.head.threads.iter().find(|task| task.tid == tid.0)?.name.clone()

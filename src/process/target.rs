@@ -1,4 +1,5 @@
-//! A process as a look reads it: its memory, and a few small files of `/proc`. Live, recorded and replayed ones look the same from above.
+//! A process as the sampler reads it: its memory, and a few small files of `/proc`. Live, recorded
+//! and replayed processes have the same interface.
 
 use super::live::LiveMemory;
 use super::memory::Memory;
@@ -12,34 +13,35 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
-/// Where everything that a look reads comes from.
+/// The source of everything that a sample reads.
 pub trait Target {
-    /// Whose it is.
+    /// The process id.
     fn pid(&self) -> Pid;
 
     /// Its memory.
     fn memory(&self) -> &dyn Memory;
 
-    /// Its threads, as [`TaskList::read`] says. An error when the process is gone.
+    /// The ids of its threads, as in [`TaskList::read`]. An error if the process is gone.
     fn tids(&self, into: &mut Vec<Tid>, check_leader: bool) -> io::Result<()>;
 
-    /// How many threads it has, where that is cheaper to tell than which; a change of it means that the list has changed.
+    /// The number of its threads, if that is cheaper than the list. If it changes, the list has
+    /// changed.
     fn task_count(&self) -> Option<u64> {
         None
     }
 
-    /// What the kernel says of one thread. `NotFound` when it is gone.
+    /// Opens the kernel's files of one thread. `NotFound` if the thread has exited.
     fn open(&self, tid: Tid) -> io::Result<TaskFiles>;
 
     /// The kernel's name of a thread.
     fn comm(&self, tid: Tid) -> Option<String>;
 
-    /// Whether it stands still, stopped by a signal or a debugger. A recording is of one that does not.
+    /// Whether it is stopped by a signal or a debugger. A recorded process is not.
     fn stopped(&self) -> bool {
         false
     }
 
-    /// Its threads by their ids in its own PID namespace; `None` when that is ours.
+    /// Its threads by their ids in its own PID namespace; `None` if that is gilprof's.
     fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>>;
 }
 
@@ -48,9 +50,11 @@ pub trait Target {
 pub struct LiveTarget {
     memory: LiveMemory,
     tasks: TaskList,
-    /// The `stat` of some thread that lives: all stop together, so that any of them tells. The main thread may end before the others.
+    /// The `stat` file of any live thread: all threads stop together. The main thread may exit
+    /// before the others.
     any_stat: RefCell<Option<File>>,
-    /// Whether its ids are not ours. That never changes: only children enter another PID namespace.
+    /// Whether its ids differ from gilprof's. That never changes: only children enter another PID
+    /// namespace.
     inner: OnceCell<bool>,
 }
 

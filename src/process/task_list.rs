@@ -1,4 +1,5 @@
-//! Which threads a process has: `/proc/PID/task`, kept open, so that asking again takes two calls of the kernel and asking for their number one.
+//! The threads of a process: `/proc/PID/task`, kept open. The list takes two system calls, the
+//! number of threads takes one.
 
 use super::procfs::is_dead;
 use super::sys_linux::read_directory;
@@ -8,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// More threads than this are not followed; the kernel's own default limit is lower on most machines.
+/// Most threads that are tracked; the kernel's own default limit is lower on most machines.
 pub const MAX_THREADS: usize = 32_768;
 /// Room for a few hundred entries at a time.
 const BUFFER_LEN: usize = 16 << 10;
@@ -22,20 +23,23 @@ pub struct TaskList {
 }
 
 impl TaskList {
-    /// Of this process. Whether there is one is said by [`TaskList::read`].
+    /// The list of this process. [`TaskList::read`] reports a process that does not exist.
     pub fn new(pid: Pid) -> TaskList {
         TaskList { pid, directory: File::open(format!("/proc/{pid}/task")), buffer: RefCell::new(vec![0; BUFFER_LEN]) }
     }
 
-    /// How many threads there are, dead ones that are not buried yet included; `None` where that cannot be told.
+    /// The number of threads, including exited ones that have not been reaped; `None` if unknown.
     pub fn count(&self) -> Option<u64> {
-        // The kernel shows each thread as a directory with a link to its parent (proc_task_getattr).
+        // The kernel shows each thread as a directory with a link to its parent
+        // (proc_task_getattr).
         self.directory.as_ref().ok()?.metadata().ok()?.nlink().checked_sub(2)
     }
 
-    /// The ids of all threads that live, at most [`MAX_THREADS`], the main thread's first and then as they began (ids start
-    /// again from the bottom once they have reached `kernel.pid_max`, so that later need not be larger). A main thread that ended before the others
-    /// stays on the kernel's list; whether it did is asked for if `check_leader`. An error when the process is gone.
+    /// Lists the ids of all live threads, at most [`MAX_THREADS`], the main thread's first and the
+    /// others in the order of their creation. Ids start again from the bottom after
+    /// `kernel.pid_max`, so a later id need not be larger. A main thread that exited before the
+    /// others stays in the kernel's list; `check_leader` checks for that. An error if the process
+    /// is gone.
     pub fn read(&self, into: &mut Vec<Tid>, check_leader: bool) -> io::Result<()> {
         into.clear();
         let directory = self.directory.as_ref().map_err(|e| io::Error::from(e.kind()))?;
@@ -57,10 +61,11 @@ impl TaskList {
     }
 }
 
-/// The names in what getdents64(2) wrote: `struct linux_dirent64`, each with its length at byte 16 and its name from byte 19 to a zero.
+/// Parses the names in the output of getdents64(2): `struct linux_dirent64`, each with its length
+/// at byte 16 and its name from byte 19 to a zero.
 #[doc(hidden)]
 pub fn entry_names(mut entries: &[u8], mut each: impl FnMut(&str)) {
-    // A length that cuts off its own head, or reaches beyond the end, is the last.
+    // A length that cuts off its own header, or reaches beyond the end, ends the list.
     while let Some(length) = entries.get(16..18).map(|b| usize::from(u16::from_ne_bytes([b[0], b[1]]))) {
         let Some(entry) = entries.get(19..length) else { break };
         let name = entry.split(|&byte| byte == 0).next().unwrap_or_default();
@@ -116,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_has_no_threads() {
+    fn a_missing_process_has_no_threads() {
         let list = TaskList::new(Pid(-1));
         assert_eq!(list.count(), None);
         assert_eq!(list.read(&mut Vec::new(), true).map_err(|e| e.kind()), Err(io::ErrorKind::NotFound));

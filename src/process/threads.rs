@@ -1,6 +1,8 @@
-//! One OS thread, as `/proc/PID/task/TID` shows it: whether it sleeps and where, how much CPU it had, what the kernel calls it.
+//! One OS thread, as `/proc/PID/task/TID` shows it: whether and where it sleeps, how much CPU time
+//! it had, its name.
 //!
-//! Files are opened once per thread and read again with `pread`: the descriptor stays with that thread even if its id is reused.
+//! Files are opened once per thread and read again with `pread`: the descriptor stays with that
+//! thread even if its id is reused.
 
 use crate::ids::{Addr, Pid, Tid};
 use crate::process::kernel_stack::{self, KernelStackState};
@@ -16,10 +18,10 @@ use std::os::unix::fs::FileExt;
 /// Longer than any text of `/proc/PID/task/TID/syscall`, which has nine numbers at most.
 const SYSCALL_TEXT: usize = 256;
 
-/// What the kernel says a thread is at.
+/// The system call state of a thread, according to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyscallState {
-    /// On a CPU, or runnable: the kernel's file does not tell which.
+    /// On a CPU, or runnable: the kernel's file does not distinguish them.
     Runnable,
     /// Asleep in `futex(2)` on this address.
     Futex(Addr),
@@ -29,34 +31,35 @@ pub enum SyscallState {
     OutsideSyscall,
 }
 
-/// A reading of `/proc/PID/task/TID/schedstat`.
+/// The contents of `/proc/PID/task/TID/schedstat`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SchedStat {
-    /// Time on a CPU. Moves at the scheduler's tick and when the thread is switched out.
+    /// Time on a CPU. Updated at the scheduler's tick and when the thread is switched out.
     pub cpu: Nanos,
-    /// Time runnable without a CPU. Moves when the thread gets one.
+    /// Time runnable without a CPU. Updated when the thread gets one.
     pub run_queue: Nanos,
-    /// How often it got a CPU.
+    /// Number of times that it got a CPU.
     pub runs: u64,
 }
 
-/// A file of a thread that looks read.
+/// A file of a thread that samples read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskFile {
-    /// `syscall`: where it sleeps.
+    /// `syscall`: where the thread sleeps.
     Syscall,
-    /// `schedstat`: how much CPU it had.
+    /// `schedstat`: its CPU time.
     SchedStat,
-    /// `stack`: where in the kernel it is.
+    /// `stack`: its kernel stack.
     Stack,
 }
 
-/// Where the texts of one thread's files come from.
+/// The source of the texts of one thread's files.
 pub trait TaskFilesBackend: fmt::Debug {
-    /// As much of the text as fits; `Unsupported` where there is no such file, or it may not be read. Other errors say that the thread is gone.
+    /// Reads as much of the text as fits. `Unsupported` if the file does not exist or may not be
+    /// read; other errors mean that the thread has exited.
     fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize>;
 
-    /// Whether it has been made sure already that `stack` tells the truth.
+    /// Whether it is already proven that `stack` is current.
     fn is_proven(&self) -> bool {
         false
     }
@@ -68,7 +71,7 @@ struct LiveTaskFiles {
     syscall: File,
     schedstat: Option<File>,
     ids: (Pid, Tid),
-    /// Opened when it is first asked for; `None` where it may not be read.
+    /// Opened on first use; `None` if it may not be read.
     stack: OnceCell<Option<File>>,
 }
 
@@ -91,14 +94,14 @@ impl TaskFilesBackend for LiveTaskFiles {
     }
 }
 
-/// What the files of a thread once said, for a recording.
+/// The texts of a thread's files at one point in time, for a memory dump.
 #[derive(Clone, Debug, Default)]
 pub struct TaskFileContents {
     /// `syscall`.
     pub syscall: Vec<u8>,
-    /// `schedstat`, where the kernel has one.
+    /// `schedstat`, if the kernel has it.
     pub schedstat: Option<Vec<u8>>,
-    /// `stack`, where that may be read.
+    /// `stack`, if it may be read.
     pub stack: Option<Vec<u8>>,
 }
 
@@ -115,7 +118,7 @@ impl TaskFilesBackend for TaskFileContents {
         Ok(n)
     }
 
-    /// It was when this was recorded.
+    /// It was proven when the dump was recorded.
     fn is_proven(&self) -> bool {
         true
     }
@@ -128,8 +131,8 @@ pub struct TaskFiles {
 }
 
 impl TaskFiles {
-    /// Opens them, and keeps them open. `NotFound` when the thread is gone. A kernel without per-task schedstat is not an error:
-    /// [`TaskFiles::schedstat`] then gives `None`.
+    /// Opens the files and keeps them open. `NotFound` if the thread has exited. A kernel without
+    /// per-task schedstat is no error: [`TaskFiles::schedstat`] then returns `None`.
     pub fn open(pid: Pid, tid: Tid) -> io::Result<TaskFiles> {
         let syscall = File::open(format!("/proc/{pid}/task/{tid}/syscall"))?;
         let schedstat = match File::open(format!("/proc/{pid}/task/{tid}/schedstat")) {
@@ -140,17 +143,17 @@ impl TaskFiles {
         Ok(TaskFiles::from_backend(LiveTaskFiles { schedstat, syscall, ids: (pid, tid), stack: OnceCell::new() }))
     }
 
-    /// Files whose texts come from there.
+    /// Files with their texts from `backend`.
     pub fn from_backend(backend: impl TaskFilesBackend + 'static) -> TaskFiles {
         TaskFiles { backend: Box::new(backend) }
     }
 
-    /// As [`TaskFilesBackend::read`].
+    /// Like [`TaskFilesBackend::read`].
     pub fn read(&self, file: TaskFile, into: &mut [u8]) -> io::Result<usize> {
         self.backend.read(file, into)
     }
 
-    /// What the files say now.
+    /// The present texts of the files.
     pub fn contents(&self) -> io::Result<TaskFileContents> {
         let text = |file| -> io::Result<Vec<u8>> {
             let mut buffer = [0; kernel_stack::TEXT_LEN];
@@ -162,7 +165,7 @@ impl TaskFiles {
         Ok(TaskFileContents { syscall: text(TaskFile::Syscall)?, schedstat, stack })
     }
 
-    /// Where a thread is that [`TaskFiles::syscall_state`] calls runnable; `None` where that cannot be told.
+    /// Where a thread is that is [`SyscallState::Runnable`]; `None` if that is unknown.
     pub fn kernel_stack_state(&self) -> Option<KernelStackState> {
         let mut buffer = [0; kernel_stack::TEXT_LEN];
         let n = self.read(TaskFile::Stack, &mut buffer).ok()?;
@@ -173,14 +176,15 @@ impl TaskFiles {
         kernel_stack::once_proven(state)
     }
 
-    /// CPU time, run-queue time, count of runs; `None` where the kernel keeps none. An error when the thread is gone.
+    /// CPU time, run-queue time, number of runs; `None` if the kernel lacks them. An error if the
+    /// thread has exited.
     pub fn schedstat(&self) -> io::Result<Option<SchedStat>> {
         let mut buffer = [0; 96];
         let n = if_supported(self.read(TaskFile::SchedStat, &mut buffer))?;
         Ok(n.and_then(|n| parse_schedstat(&buffer[..n])))
     }
 
-    /// Where the thread is. An error when the thread is gone or the kernel refuses.
+    /// Where the thread is. An error if the thread has exited or the kernel refuses.
     pub fn syscall_state(&self) -> io::Result<SyscallState> {
         let mut buffer = [0; SYSCALL_TEXT];
         let n = self.read(TaskFile::Syscall, &mut buffer)?;
@@ -188,7 +192,7 @@ impl TaskFiles {
     }
 }
 
-/// `None` where there is no such file.
+/// `None` if the file does not exist.
 fn if_supported<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
@@ -203,7 +207,8 @@ pub fn parse_schedstat(text: &[u8]) -> Option<SchedStat> {
     Some(SchedStat { cpu: Nanos::from_nanos(next()?), run_queue: Nanos::from_nanos(next()?), runs: next()? })
 }
 
-/// Parses `running`, `-1 SP PC` or `NR ARG0 … SP PC`. `None` for an empty file, and for one that has ended: the thread is gone.
+/// Parses `running`, `-1 SP PC` or `NR ARG0 … SP PC`. `None` for an empty file, and for a thread
+/// that has exited.
 pub fn parse_syscall(text: &[u8]) -> Option<SyscallState> {
     let text = std::str::from_utf8(text).ok()?;
     let mut words = text.split_ascii_whitespace();
@@ -212,7 +217,7 @@ pub fn parse_syscall(text: &[u8]) -> Option<SyscallState> {
         return Some(SyscallState::Runnable);
     }
     match first.parse::<i64>().ok()? {
-        // The kernel prints zeros for a thread that has no stack any more.
+        // The kernel prints zeros for a thread that no longer has a stack.
         -1 if words.next() == Some("0x0") && words.next() == Some("0x0") => None,
         -1 => Some(SyscallState::OutsideSyscall),
         SYS_FUTEX => {

@@ -1,23 +1,25 @@
-//! Tracepoints as tracefs describes them: their numbers, and where their fields stand in a record.
+//! The descriptions of tracepoints in tracefs: their ids, and the offsets of their fields in a
+//! record.
 //!
-//! An existing mount is read where there is one; else a tracefs is mounted for gilprof alone, attached nowhere (`sys_linux::tracefs`).
-//! The descriptions are text of the kernel's; they are parsed as if they were not.
+//! An existing mount is read if there is one; otherwise a tracefs is mounted for gilprof alone,
+//! attached nowhere (`sys_linux::tracefs`). The descriptions are the kernel's text, but are parsed
+//! as untrusted text.
 
 use super::sys_linux::tracefs::Detached;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Where tracefs is mounted, if it is.
+/// Usual mount points of tracefs.
 const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-/// Descriptions are a few kB.
+/// Longest description that is read; they have a few kB.
 const MAX_TEXT: u64 = 1 << 16;
-/// Fields of one tracepoint.
+/// Most fields of one tracepoint.
 const MAX_FIELDS: usize = 128;
 
 /// A tracepoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tracepoint {
-    /// Its number, for perf_event_open(2).
+    /// Its id, for perf_event_open(2).
     pub id: u64,
     fields: Vec<RecordField>,
 }
@@ -57,7 +59,7 @@ fn text(path: &Path) -> io::Result<String> {
 }
 
 fn malformed(name: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the description of the tracepoint {name} makes no sense"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("the description of the tracepoint {name} is malformed"))
 }
 
 /// Parses a `format` file: `ID: n`, then lines of `field:TYPE NAME; offset:n; size:n; …`.
@@ -77,7 +79,8 @@ fn field(line: &str) -> Option<RecordField> {
 }
 
 impl Tracepoint {
-    /// Where a field of eight bytes stands in the record; `None` where there is none of that name and size, or not at a multiple of 8.
+    /// Offset of a field of eight bytes in the record; `None` if there is none of that name and
+    /// size, or its offset is no multiple of 8.
     pub fn u64_offset(&self, name: &str) -> Option<u16> {
         let field = self.fields.iter().find(|f| f.name == name)?;
         (field.size == 8 && field.offset.is_multiple_of(8)).then_some(field.offset)
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn malformed_descriptions_are_refused() {
         for bad in ["", "ID: x", "ID:", "ID: -1", "ID: 99999999999999999999999"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
@@ -124,7 +127,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_description_is_survived(at in 0..ENTER.len(), with in any::<char>()) {
+        fn a_damaged_description_parses_without_panic(at in 0..ENTER.len(), with in any::<char>()) {
             let mut text = String::from(ENTER);
             text.replace_range(at..=at, &with.to_string());
             let _ = parse(&text).map(|t| t.u64_offset("uaddr"));

@@ -1,7 +1,8 @@
-//! An ELF image: what can be said of its symbols, and where they are once it is loaded.
+//! An ELF image: its segments and symbol tables, and where it is loaded.
 //!
-//! Read from the file, or from the target's memory where no file can be had (deleted, another mount namespace). Either is untrusted:
-//! every count has a cap and nothing is read whole, because a library may have 500 MB. Only 64-bit little-endian images are read.
+//! It is read from the file, or from the target's memory if no file is available (deleted, another
+//! mount namespace). Both are untrusted: every count is limited and nothing is read as a whole,
+//! because a library may have 500 MB. Only 64-bit little-endian images are read.
 
 use super::Machine;
 use crate::ids::Addr;
@@ -13,15 +14,15 @@ use object::{LittleEndian, ReadCache, ReadRef};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// Program headers beyond this are not looked at; linkers make about a dozen.
+/// Most program headers that are read; linkers make about a dozen.
 const MAX_SEGMENTS: usize = 128;
-/// Section headers beyond this are not looked at.
+/// Most section headers that are read.
 const MAX_SECTIONS: usize = 4096;
-/// Note segments beyond this are not looked at.
+/// Most note segments that are read.
 const MAX_NOTE_SEGMENTS: usize = 8;
 /// Longest note segment that is read.
 const MAX_NOTES: u64 = 16 << 10;
-/// Bytes of an image in memory that must hold its header and program headers.
+/// Bytes of an image in memory that must contain its header and program headers.
 const HEAD: usize = 4096;
 const PAGE: u64 = 4096;
 
@@ -41,7 +42,7 @@ pub enum ElfError {
 pub struct Segment {
     /// Address before the load bias.
     pub vaddr: u64,
-    /// Place in the file.
+    /// Offset in the file.
     pub offset: u64,
     /// Bytes that come from the file.
     pub file_size: u64,
@@ -53,14 +54,14 @@ pub struct Segment {
     pub writable: bool,
 }
 
-/// A section that is wanted by name, or a symbol table.
+/// A section that is searched by name, or a symbol table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Section {
     /// Address before the load bias; 0 for one that is not loaded.
     pub vaddr: u64,
-    /// Place in the file.
+    /// Offset in the file.
     pub offset: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
@@ -69,11 +70,11 @@ pub(super) enum ImageSource<'m> {
     Memory(&'m dyn Memory, u64),
 }
 
-/// An image that has been looked at.
+/// A parsed image.
 pub struct Image<'m> {
     pub(super) source: ImageSource<'m>,
     fixed: bool,
-    /// The ELF header: its place of the section table alone tells most builds apart.
+    /// The ELF header: the offset of the section table in it alone distinguishes most builds.
     header: Vec<u8>,
     pub(super) segments: Vec<Segment>,
     /// `PT_NOTE`s with their alignment. The build id is not always in the first.
@@ -87,7 +88,7 @@ pub struct Image<'m> {
 }
 
 impl<'m> Image<'m> {
-    /// Looks at a file.
+    /// Parses a file.
     pub fn from_file(file: File) -> Result<Image<'m>, ElfError> {
         let mut head = [0; 64];
         file.read_exact_at(&mut head, 0).map_err(|_| ElfError::Malformed)?;
@@ -98,7 +99,7 @@ impl<'m> Image<'m> {
         image.finish(ImageSource::File(file))
     }
 
-    /// Looks at an image where it is mapped; `start` is the mapping of the file's beginning.
+    /// Parses an image where it is mapped; `start` is the mapping of the file's beginning.
     pub fn from_memory(mem: &'m dyn Memory, start: Addr) -> Result<Image<'m>, ElfError> {
         let mut head = vec![0; HEAD];
         mem.read(start, &mut head).map_err(|_| ElfError::Malformed)?;
@@ -120,19 +121,20 @@ impl<'m> Image<'m> {
         &self.segments
     }
 
-    /// `.PyRuntime`: 3.10+ keep `_PyRuntime`, and nothing else, there. Files only.
+    /// `.PyRuntime`: 3.10+ put `_PyRuntime`, and nothing else, there. Files only.
     pub fn runtime_section(&self) -> Option<Section> {
         self.runtime_section
     }
 
-    /// Where constants are: `.rodata`, or the first segment that is neither written nor run and not the headers'.
+    /// Where constants are: `.rodata`, or the first segment that is neither writable nor executable
+    /// and does not contain the headers.
     pub fn rodata(&self) -> Option<(u64, u64)> {
         let plain = |s: &&Segment| !s.writable && !s.executable && s.offset >= PAGE;
         let segment = || self.segments.iter().find(plain).map(|s| (s.vaddr, s.file_size));
         self.rodata.map(|s| (s.vaddr, s.size)).or_else(segment)
     }
 
-    /// The machine that it is for, if its structs are known.
+    /// The machine that it is built for, if its structs are known.
     pub fn machine(&self) -> Option<Machine> {
         Machine::from_header(&self.header)
     }
@@ -160,8 +162,9 @@ impl<'m> Image<'m> {
         })
     }
 
-    /// Where the image is loaded, as the difference between address and `vaddr`: every difference that the most of its segments agree
-    /// on. More than one when a library is loaded twice. `maps` are the mappings of this file.
+    /// Where the image is loaded, as the difference between address and `vaddr`: the differences
+    /// that most of its segments agree on. There are several if a library is loaded twice. `maps`
+    /// are the mappings of this file.
     pub fn biases(&self, maps: &[&Mapping]) -> Vec<u64> {
         if self.fixed {
             return vec![0];
@@ -189,7 +192,8 @@ impl<'m> Image<'m> {
         votes.into_iter().filter(|vote| vote.1 == most).map(|vote| vote.0).take(4).collect()
     }
 
-    /// Whether the image in memory is of the same build: header and notes (the build id) agree. `None` when memory cannot be read there.
+    /// Whether the image in memory is the same build: header and notes (the build id) agree. `None`
+    /// if the memory cannot be read.
     pub fn same_as_loaded(&self, mem: &dyn Memory, bias: u64) -> Option<bool> {
         let first = self.segments.iter().find(|s| s.offset == 0)?;
         let mut loaded = vec![0; self.header.len()];
@@ -216,7 +220,7 @@ impl<'m> Image<'m> {
 
     fn sections<'d, R: ReadRef<'d>>(&mut self, data: R) {
         let Ok(header) = FileHeader64::<LittleEndian>::parse(data) else { return };
-        // Without a count here the table claims to have more than 65 279 entries; only object files do.
+        // A count of zero means more than 65 279 entries, which only object files have.
         if header.e_shnum(LittleEndian) == 0 {
             return;
         }
@@ -240,7 +244,8 @@ impl<'m> Image<'m> {
     }
 }
 
-/// Header and program headers: all that a loaded image shows too. `head` is at least the header.
+/// Parses header and program headers, the part that a loaded image contains too. `head` is at least
+/// the header.
 fn parse<'d, R: ReadRef<'d>>(data: R, head: &[u8]) -> Result<Image<'static>, ElfError> {
     if head.get(..4) != Some(b"\x7fELF") {
         return Err(ElfError::Malformed);
@@ -301,7 +306,7 @@ fn build_id(notes: &[u8], align: u64) -> Option<Vec<u8>> {
     None
 }
 
-/// Stands in for the source while an image is being put together.
+/// Stands in for the source while an image is being built.
 struct NoMemory;
 
 impl Memory for NoMemory {

@@ -1,16 +1,17 @@
-//! The machine that an image is for. CPython's structs hold glibc's, whose sizes differ from one machine to the next.
+//! The machine that an image is built for. CPython's structs contain glibc's, whose sizes differ
+//! between machines.
 
 use serde::{Deserialize, Serialize};
 
 /// `EM_X86_64` and `EM_AARCH64` of elf.h.
 const KNOWN: [(u16, Machine); 2] = [(62, Machine::X86_64), (183, Machine::Aarch64)];
-/// Where `e_machine` stands in the header.
+/// Offset of `e_machine` in the header.
 const AT: usize = 18;
 
 /// A machine whose programs can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Machine {
-    /// x86-64; also of every recorded look that names none.
+    /// x86-64; also the machine of a memory dump that names none.
     #[default]
     #[serde(rename = "x86_64")]
     X86_64,
@@ -20,7 +21,7 @@ pub enum Machine {
 }
 
 impl Machine {
-    /// The machine that an ELF header names, if it is one of these.
+    /// The machine that an ELF header names, if it is supported.
     pub fn from_header(header: &[u8]) -> Option<Machine> {
         let number = u16::from_le_bytes(*header.get(AT..)?.first_chunk()?);
         KNOWN.iter().find(|known| known.0 == number).map(|known| known.1)

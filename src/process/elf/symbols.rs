@@ -1,39 +1,40 @@
-//! Finds symbols by name: exported ones through the image's own hash table, a few reads each; the rest by one pass over `.symtab`.
+//! Finds symbols by name: exported ones through the image's own hash table, with a few reads each;
+//! the others by one pass over `.symtab`.
 
 use super::image::{Image, ImageSource, Section};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// A chain of a hash table longer than this is nonsense.
+/// Longest chain of a hash table that is followed.
 const MAX_CHAIN: u32 = 1 << 16;
-/// Entries of `PT_DYNAMIC` that are looked at.
+/// Most entries of `PT_DYNAMIC` that are read.
 const MAX_DYNAMIC: u64 = 512;
-/// A `.symtab` or `.strtab` larger than this is not searched.
+/// Largest `.symtab` or `.strtab` that is searched.
 const MAX_TABLE: u64 = 1 << 30;
 /// Bytes read at a time; a multiple of a symbol's size.
 const CHUNK: usize = SYMBOL as usize * 16384;
 /// `sizeof(Elf64_Sym)`.
 const SYMBOL: u64 = 24;
-/// Names that end like a wanted one and so may share its bytes.
+/// Most strings that end like a wanted name and so may contain it.
 const MAX_TAILS: usize = 64;
-/// Longest name that can be asked for.
+/// Longest name that can be searched for.
 const MAX_NAME: usize = 64;
 
-/// How far to look.
+/// How far to search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// Exported symbols only: microseconds.
     Exported,
-    /// `.symtab` too, in the file: up to a second for the largest.
+    /// `.symtab` too, in the file: up to a second for the largest files.
     All,
 }
 
-/// Where a symbol is.
+/// The location of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Symbol {
     /// Address before the load bias.
     pub vaddr: u64,
-    /// Bytes; 0 where the linker did not say.
+    /// Size in bytes; 0 if the linker did not record it.
     pub size: u64,
 }
 
@@ -47,7 +48,7 @@ struct Tables {
 }
 
 impl Image<'_> {
-    /// Looks up each name; the answers are in the order of the names.
+    /// Finds each name; the results are in the order of the names.
     pub fn symbols(&self, names: &[&str], depth: Depth) -> Vec<Option<Symbol>> {
         let tables = self.tables();
         let mut found: Vec<Option<Symbol>> = names.iter().map(|name| tables.and_then(|t| self.exported(&t, name))).collect();
@@ -80,7 +81,8 @@ impl Image<'_> {
         (tables.symbols != 0 && tables.strings != 0).then_some(tables)
     }
 
-    /// glibc adds the load bias to the addresses in the dynamic section of a loaded image; musl does not.
+    /// glibc adds the load bias to the addresses in the dynamic section of a loaded image; musl
+    /// does not.
     fn unrelocated(&self, value: u64) -> u64 {
         let inside = |at: u64| self.segments.iter().any(|s| at.wrapping_sub(s.vaddr) < s.mem_size);
         match self.source {
@@ -99,7 +101,8 @@ impl Image<'_> {
         None
     }
 
-    /// `DT_GNU_HASH`: nbuckets, first symbol, bloom words, shift; bloom filter; buckets; chains, whose last entry has bit 0 set.
+    /// `DT_GNU_HASH`: nbuckets, first symbol, bloom words, shift; bloom filter; buckets; chains,
+    /// whose last entry has bit 0 set.
     fn by_gnu_hash(&self, tables: &Tables, name: &str) -> Option<Symbol> {
         let hash = object::elf::gnu_hash(name.as_bytes());
         let at = tables.gnu_hash;
@@ -159,14 +162,15 @@ impl Image<'_> {
     }
 }
 
-/// Fills the gaps in `found` from `.symtab`. First the names' places in the strings, then the symbols that point there: neither table
-/// is ever held whole.
+/// Fills the gaps in `found` from `.symtab`. First finds the offsets of the names in the strings,
+/// then the symbols that refer to them: neither table is ever held as a whole.
 fn all(file: &File, (table, strings): (Section, Section), names: &[&str], found: &mut [Option<Symbol>]) {
     if table.size > MAX_TABLE || strings.size > MAX_TABLE {
         return;
     }
     let wanted: Vec<usize> = (0..names.len()).filter(|&i| found[i].is_none()).collect();
-    // A linker may keep one name as the tail of another, so any string that *ends* with the name will do.
+    // A linker may store one name as the tail of another, so any string that *ends* with the name
+    // will do.
     let mut places: Vec<(u32, usize)> = Vec::new();
     let mut carry: Vec<u8> = Vec::new();
     chunks(file, strings, |at, chunk| {
@@ -199,7 +203,8 @@ fn all(file: &File, (table, strings): (Section, Section), names: &[&str], found:
     });
 }
 
-/// Calls `each` with pieces of a section and their offsets in it, up to the first that cannot be read.
+/// Calls `each` with pieces of a section and their offsets in it, up to the first that cannot be
+/// read.
 fn chunks(file: &File, section: Section, mut each: impl FnMut(u64, &[u8])) {
     let mut buffer = vec![0; CHUNK];
     let mut done = 0;

@@ -1,6 +1,8 @@
-//! bpf(2), as far as a small tracing program needs it: maps, loading a program, attaching it to a tracepoint.
+//! bpf(2), as far as a small tracing program needs it: creating maps, loading a program, attaching
+//! it to a tracepoint.
 //!
-//! What the programs do is not known here. The kernel checks every program before it runs: a wrong one is refused, it cannot do harm.
+//! This module does not know what the programs do. The kernel verifies every program before it
+//! runs: it refuses a wrong program, which therefore cannot do harm.
 
 use super::tracefs::owned_fd;
 use std::io;
@@ -27,16 +29,17 @@ pub enum MapKind {
     Ring = 27,
 }
 
-/// The part of `union bpf_attr` that is used here, in 64-bit words; the rest is zero, which means the default.
+/// The part of `union bpf_attr` that is used here, in 64-bit words; the rest is zero, which means
+/// the default.
 type Attr = [u64; 16];
 
 fn bpf(command: libc::c_int, attr: &Attr) -> libc::c_long {
-    // SAFETY: `attr` is live and as long as said. Pointers in it are made by the callers below from live buffers of the lengths that the
-    // kernel knows from the map's or the program's own description.
+    // SAFETY: `attr` is live and has the given size. The callers below put pointers into it only to
+    // live buffers, whose lengths the kernel knows from the description of the map or program.
     unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), std::mem::size_of::<Attr>()) }
 }
 
-/// Two 32-bit fields that follow one another, as one word.
+/// Two consecutive 32-bit fields as one word.
 fn pair(first: u32, second: u32) -> u64 {
     let (first, second) = (first.to_ne_bytes(), second.to_ne_bytes());
     u64::from_ne_bytes([first[0], first[1], first[2], first[3], second[0], second[1], second[2], second[3]])
@@ -50,7 +53,8 @@ pub struct Map {
 }
 
 impl Map {
-    /// Makes one. Keys are 32 bits, except in a ring, which has neither keys nor values and whose `entries` are its bytes.
+    /// Creates a map. Keys are 32 bits, except in a ring, which has neither keys nor values and
+    /// whose `entries` are its bytes.
     pub fn create(kind: MapKind, value: usize, entries: u32) -> io::Result<Map> {
         let (key, value_size) = if kind == MapKind::Ring { (0, 0) } else { (4, value as u32) };
         let mut attr = Attr::default();
@@ -59,12 +63,12 @@ impl Map {
         Ok(Map { fd: owned_fd(bpf(MAP_CREATE, &attr))?, value })
     }
 
-    /// Its descriptor, which a program names it by.
+    /// Its descriptor, by which a program refers to it.
     pub fn fd(&self) -> i32 {
         self.fd.as_raw_fd()
     }
 
-    /// Sets a value; it must have the size that the map was made for.
+    /// Sets a value; it must have the size that the map was created for.
     pub fn set(&self, key: u32, value: &[u64]) -> io::Result<()> {
         self.fits(std::mem::size_of_val(value))?;
         check(bpf(MAP_UPDATE_ELEM, &self.element(&key, value.as_ptr() as u64)))
@@ -107,8 +111,9 @@ fn check(answer: libc::c_long) -> io::Result<()> {
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// Loads a program for tracepoints. Some helpers are only for programs under a licence that goes with the GPL, so they are under both.
-    /// The error is the kernel's; `EACCES` and `EINVAL` mean that its check refused the program.
+    /// Loads a program for tracepoints. Some helpers require a licence that is compatible with the
+    /// GPL, so the programs are under both. The error is the kernel's; `EACCES` and `EINVAL` mean
+    /// that its verifier refused the program.
     pub fn load(instructions: &[u64]) -> io::Result<Program> {
         let mut attr = Attr::default();
         attr[0] = pair(PROG_TYPE_TRACEPOINT, instructions.len() as u32);
@@ -118,7 +123,7 @@ impl Program {
     }
 }
 
-/// A program that runs at every passage of a tracepoint, on all CPUs, until this is dropped.
+/// A program that runs at every hit of a tracepoint, on all CPUs, until this is dropped.
 #[derive(Debug)]
 pub struct Attachment {
     _event: OwnedFd,
@@ -128,7 +133,8 @@ pub struct Attachment {
 type PerfAttr = [u64; 14];
 
 impl Attachment {
-    /// Attaches. The perf event is only the handle: it stays disabled and has no buffer, so that no CPU spends time on it.
+    /// Attaches a program. The perf event is only the handle: it stays disabled and has no buffer,
+    /// so that no CPU spends time on it.
     pub fn new(program: &Program, tracepoint: u64) -> io::Result<Attachment> {
         let mut attr = PerfAttr::default();
         attr[0] = pair(PERF_TYPE_TRACEPOINT, std::mem::size_of::<PerfAttr>() as u32);
@@ -136,7 +142,7 @@ impl Attachment {
         attr[2] = 1; // sample_period
         attr[5] = 1; // disabled
         let (all_processes, cpu, no_group) = (-1 as libc::c_int, 0 as libc::c_int, -1 as libc::c_int);
-        // SAFETY: `attr` is live and carries its own size; the rest are plain numbers.
+        // SAFETY: `attr` is live and contains its own size; the other arguments are plain numbers.
         let event =
             owned_fd(unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), all_processes, cpu, no_group, FLAG_FD_CLOEXEC) })?;
         // SAFETY: both descriptors are open; the request takes a plain number.
