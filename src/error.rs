@@ -1,4 +1,5 @@
-//! What can go wrong, by kind. Every message finishes the sentence "failed to …" or states a fact, then says what helps.
+//! The kinds of errors. Every message finishes the sentence "failed to …" or states a fact, then
+//! the cause and a command that helps.
 
 use crate::ids::{Addr, Pid};
 use std::path::PathBuf;
@@ -6,15 +7,16 @@ use std::path::PathBuf;
 /// Shorthand for results of the library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Everything that can stop gilprof from measuring. Each kind has its own exit code in the command line.
+/// Everything that can stop gilprof from profiling. Each kind has its own exit code in the command
+/// line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No process with this id.
+    /// There is no process with this id.
     #[error("no process with pid {pid}{help}")]
     NoSuchProcess {
-        /// The pid that was asked for.
+        /// The requested pid.
         pid: Pid,
-        /// Where to look, beginning with a line break, or empty.
+        /// A hint on how to find the process, beginning with a line break, or empty.
         help: String,
     },
     /// The process exists but is not a Python program.
@@ -24,10 +26,10 @@ pub enum Error {
         pid: Pid,
         /// Its command.
         what: String,
-        /// What was looked for and not found, and what helps.
+        /// What is missing, and what helps.
         why: String,
     },
-    /// A Python that has not created its runtime yet, or is tearing it down.
+    /// The Python runtime is not initialized yet, or is finalizing.
     #[error("the Python in pid {pid} is not ready: {why}")]
     NotReady {
         /// The process.
@@ -35,7 +37,7 @@ pub enum Error {
         /// Which of the two, and what helps.
         why: String,
     },
-    /// A Python of a version that cannot be read.
+    /// A version of Python that gilprof cannot read.
     #[error("pid {pid} runs Python {version}, which gilprof cannot read: {why}")]
     UnsupportedVersion {
         /// The process.
@@ -50,7 +52,7 @@ pub enum Error {
     Permission {
         /// The process.
         pid: Pid,
-        /// Which of user, ptrace_scope, capability, container it is, and the command that helps.
+        /// The cause (user, ptrace_scope, capability, container) and the command that helps.
         why: String,
     },
     /// The process ended.
@@ -61,12 +63,12 @@ pub enum Error {
         /// When, beginning with a space, or empty.
         when: String,
     },
-    /// Data in the target that cannot be what it should be.
-    #[error("the interpreter's data in pid {pid} make no sense: {what}")]
+    /// Implausible data in the target.
+    #[error("failed to read the interpreter's data in pid {pid}: {what}")]
     Garbage {
         /// The process.
         pid: Pid,
-        /// Which datum.
+        /// Which data.
         what: String,
     },
     /// A file that cannot be written.
@@ -77,16 +79,16 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A file that cannot be written, from where its path is not known.
+    /// A file that cannot be written, where its path is unknown.
     #[error("failed to write a file: {0}")]
     Write(std::io::Error),
-    /// An output that shows the window over time, of a window that was not recorded.
+    /// A timeline was requested of a window that was not recorded.
     #[error("cannot {what} from a report; record with `-o run.gilprof` first")]
     NotRecorded {
-        /// What was to be done.
+        /// The requested output, as the verb and object of a sentence.
         what: &'static str,
     },
-    /// A file that is no recording, or not one that can be read.
+    /// A file that is no recording, or one that this version cannot read.
     #[error("failed to read the recording {path}: {why}", path = .path.display())]
     Recording {
         /// The file.
@@ -102,18 +104,18 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// Words on the command line that do not fit together.
+    /// Arguments on the command line that do not fit together.
     #[error("{0}")]
     Usage(String),
-    /// A system call that failed for a reason of its own.
+    /// A failed system call that has no kind of its own.
     #[error("failed to {what}: {source}")]
     System {
-        /// What was being done.
+        /// The action that failed.
         what: String,
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A read that failed where no more is known.
+    /// A failed read without further information.
     #[error("failed to read the target's memory: {0}")]
     Read(#[from] ReadError),
 }
@@ -124,15 +126,15 @@ pub enum ReadError {
     /// The address is not mapped, or only part of the range is.
     #[error("{len} bytes at {at} are not readable")]
     Unmapped {
-        /// Where.
+        /// The address.
         at: Addr,
-        /// How many bytes were asked for.
+        /// The number of bytes requested.
         len: usize,
     },
     /// The process is gone.
     #[error("the process is gone")]
     Gone,
-    /// The kernel refuses: a matter of permission.
+    /// The kernel refuses the read for lack of permission.
     #[error("the kernel refuses to read the process's memory")]
     Refused,
 }

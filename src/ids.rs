@@ -1,4 +1,5 @@
-//! Identifiers as types, so that a process id, a thread id and an address in the target can never be mixed up.
+//! Identifiers as types, so that a process id, a thread id and an address in the target cannot be
+//! mixed up.
 
 use std::fmt;
 
@@ -10,15 +11,17 @@ pub struct Pid(pub i32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tid(pub i32);
 
-/// An address in the target's memory. Never dereferenced here; only a `Memory` can read it.
+/// An address in the target's memory. It is never dereferenced; only a `Memory` can read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Addr(pub u64);
 
-/// A GIL of the target, numbered in the order in which gilprof met it. The main interpreter's is 0.
+/// A GIL of the target, numbered in the order in which gilprof found it. The main interpreter's GIL
+/// is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GilId(pub u32);
 
-/// A thread of the target, numbered in the order in which gilprof met it; never reused within a window.
+/// A thread of the target, numbered in the order in which gilprof found it; never reused within a
+/// window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ThreadId(pub u32);
 
@@ -28,7 +31,7 @@ impl Addr {
         self.0 == 0
     }
 
-    /// This address moved up by `bytes`; wraps, because a hostile target may hold any number.
+    /// This address plus `bytes`. Wraps, because a hostile target may contain any number.
     pub fn offset(self, bytes: u64) -> Addr {
         Addr(self.0.wrapping_add(bytes))
     }

@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 use std::ops::{Add, AddAssign, Sub};
 
-/// A span of time, or a point on the monotonic clock, in whole nanoseconds.
+/// A duration, or a point on the monotonic clock, in whole nanoseconds. Arithmetic saturates: a sum
+/// stops at the maximum, a difference at zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Nanos(u64);
 
 impl Nanos {
-    /// No time at all.
+    /// Zero.
     pub const ZERO: Nanos = Nanos(0);
 
     /// From nanoseconds.
@@ -42,12 +43,14 @@ impl Nanos {
         self.0 as f64 / 1e9
     }
 
-    /// The time from `earlier` to `self`, zero when `earlier` is later: clocks read on two cores may disagree.
+    /// The saturating difference `self - earlier`: zero if `earlier` is later, because clocks read
+    /// on two CPUs may disagree. The operator `-` does the same.
     pub fn saturating_since(self, earlier: Nanos) -> Nanos {
         Nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
+/// Saturates.
 impl Add for Nanos {
     type Output = Nanos;
     fn add(self, other: Nanos) -> Nanos {
@@ -61,6 +64,7 @@ impl AddAssign for Nanos {
     }
 }
 
+/// Saturates, like [`Nanos::saturating_since`].
 impl Sub for Nanos {
     type Output = Nanos;
     fn sub(self, other: Nanos) -> Nanos {
