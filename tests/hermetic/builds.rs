@@ -1,7 +1,10 @@
-//! Builds that no machine of ours has: free-threaded ones, another glibc, musl. What gilprof would read of them is built by hand.
+//! Builds that are not among the installed interpreters: free-threaded ones, another glibc, musl.
+//! The memory that gilprof would read of them is built by hand.
 //!
-//! The free-threaded interpreter is made of what a real one of the same version publishes, with the GIL's members 8 further (an `int enabled`
-//! comes first), as its headers have it; a real one may differ in more than that, and then it is refused, which is tested in layouts.rs.
+//! The free-threaded interpreter is made from the published layout of a real one of the same
+//! version. The GIL's members are 8 bytes further (an `int enabled` comes first), as in its
+//! headers. A real build may differ in more than that; then gilprof refuses it, which layouts.rs
+//! tests.
 
 use crate::support;
 use gilprof::analysis::{self, report::Code, report::Report};
@@ -31,7 +34,7 @@ const RUNTIME: u64 = 0x10_000;
 const INTERPRETER: u64 = 0x100_000;
 const THREADS: [u64; 2] = [0x500_000, 0x600_000];
 
-/// What a free-threaded build of this version would publish.
+/// The layout that a free-threaded build of this version would publish.
 fn free_threaded(minor: u8, published: &[u8]) -> Vec<u8> {
     let Some(LayoutTable::Partial { free_threaded, .. }) = for_version(Minor(3, minor)) else { panic!("3.{minor} has no rest") };
     let mut bytes = published.to_vec();
@@ -46,7 +49,7 @@ fn free_threaded(minor: u8, published: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An interpreter of that build with two threads, the first of which is the last holder of its GIL.
+/// An interpreter of that build with two threads. The first one is the last holder of its GIL.
 fn process(layout: &Layout, enabled: i32, locked: i32) -> (ReplayMemory, u64) {
     let mut memory = ReplayMemory::new();
     memory.map(Addr(RUNTIME), vec![0; 0x4000]).map(Addr(INTERPRETER), vec![0; 0x80_000]);
@@ -87,7 +90,7 @@ fn a_free_threaded_build_is_recognised_and_its_gil_read() {
     }
 }
 
-/// Two threads that compute for two seconds, side by side or in turns.
+/// Two threads that compute for two seconds, in parallel or in turns.
 fn computed(free_threaded: bool, gil_enabled: bool) -> Report {
     let mut builder = ProfileBuilder::new();
     let function = Arc::new(Function { name: "burn".into(), file: "app.py".into(), first_line: 3 });
@@ -130,7 +133,7 @@ fn computed(free_threaded: bool, gil_enabled: bool) -> Report {
 }
 
 #[test]
-fn what_is_said_of_a_gil_that_is_off_and_of_one_that_is_on_again() {
+fn reports_of_a_gil_that_is_off_and_of_one_that_is_on_again() {
     let off = computed(true, false);
     assert_eq!(off.verdict.code, Code::GilDisabled);
     assert!(off.verdict.speedup.processes.is_none() && !off.target.gil_enabled, "{:#?}", off.verdict);
@@ -145,7 +148,8 @@ fn what_is_said_of_a_gil_that_is_off_and_of_one_that_is_on_again() {
     assert!(ordinary.findings.iter().all(|f| f.code != Code::GilDisabled));
 }
 
-/// glibc's `struct pthread` with the thread's id at another place than any glibc so far has it, and the process's id before that.
+/// glibc's `struct pthread` with the thread's id at a place where no glibc so far has it, and the
+/// process's id before it.
 #[test]
 fn the_thread_id_may_stand_elsewhere_in_glibc() {
     let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, 8)) else { panic!("3.8 has no table") };
@@ -176,9 +180,9 @@ fn the_thread_id_may_stand_elsewhere_in_glibc() {
         let (mut runtime_state, mut resolver) = (RuntimeState::default(), TidResolver::default());
         runtime_state.walk(&memory, layout, Addr(RUNTIME)).unwrap();
         resolver.calibrate(&source(&memory), &runtime_state, &tids);
-        // One thread alone: its id is the process's, wherever that stands.
+        // A single thread: its id is that of the process, at either place.
         assert_eq!((runtime_state.threads.len(), resolver.tid(&memory, &runtime_state.threads[0])), (1, Some(Tid(40))), "at {place}");
-        // The second is made: CPython puts it first.
+        // The second thread is created: CPython puts it first.
         memory.poke_u64(Addr(INTERPRETER + layout.interpreter.threads_head.offset() as u64), THREADS[1]);
         memory.poke_u64(Addr(THREADS[1] + layout.thread.next.offset() as u64), THREADS[0]);
         runtime_state.walk(&memory, layout, Addr(RUNTIME)).unwrap();
@@ -188,7 +192,7 @@ fn the_thread_id_may_stand_elsewhere_in_glibc() {
     }
 }
 
-/// docs/support.md says of everything which test shows it; those tests are there.
+/// docs/support.md names a test for each of its rows, and these tests exist.
 #[test]
 fn the_tests_that_the_docs_name_exist() {
     let docs = std::fs::read_to_string(support::repository().join("docs/support.md")).unwrap();

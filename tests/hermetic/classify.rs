@@ -1,19 +1,25 @@
-//! The classifier and the ledger on timelines drawn as text: one column a look, one millisecond apart.
+//! The classifier and the state machine on timelines drawn as text. A column is one sample; samples
+//! are one millisecond apart.
 //!
 //! ```text
-//!   sees   what the look sees:  W asleep on the GIL's futex   L on another futex   I in a system call   R runnable
-//!                               H runnable and the GIL's holder   B asleep and the GIL's holder   C holder inside a C call
-//!                               Q runnable, has asked for the GIL (3.15)   q the same on a CPU   s the same in a system call   U nothing could be read
-//!          and with its kernel stack: n on a CPU   p pushed off its CPU   o the same while it let go   w woken from a futex
-//!                               x the same, and says that it has not asked (3.15)   y the same inside a C call
-//!                               j the same, and can have been told to let go   z inside a C call, which says nothing
-//!                               m the same, and may have had the GIL since the last look
-//!          and where locks spin before they sleep (3.13+): k woken from a futex
-//!          and inside a C call: l on another futex
+//!   sees   what the sample finds:
+//!          W asleep on the GIL's futex      L asleep on another futex    I asleep in a system call
+//!          B holder, asleep                 H holder, runnable           C holder, inside a C call
+//!          R runnable                       U nothing could be read      l L inside a C call
+//!          Q runnable, GIL requested (3.15)      q Q on a CPU           s Q in a system call
+//!          with the kernel stack:
+//!          n on a CPU        p preempted       o preempted while it released the GIL
+//!          e o without a drop request          f o in a C call, drop request likely
+//!          v e in a C call                     w woken from a futex
+//!          x w, GIL not requested (3.15)       y x inside a C call without a drop request
+//!          j x inside a C call, drop request likely
+//!          z w inside a C call                 m z, may have held the GIL since the last sample
+//!          k w, on a version whose locks spin before they sleep (3.13+)
 //!   cpu    CPU time in that millisecond, in tenths; X is all of it
 //!   queue  time in the run queue in that millisecond, in tenths; X is all of it
 //! ```
-//! The kernel's count of runs moves with every column that has CPU time. What is expected are the milliseconds per state.
+//! The kernel's count of runs grows in every column with CPU time. The expected figures are
+//! milliseconds per state.
 
 use gilprof::capture::classify::{classify, Classification, DropRequest, Observation, TaskState};
 use gilprof::capture::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
@@ -32,7 +38,7 @@ fn tenths(c: char) -> u64 {
     }
 }
 
-/// Plays a timeline; the milliseconds of each state.
+/// Plays a timeline and returns the milliseconds of each state.
 fn play(sees: &str, cpu: &str, queue: &str) -> StateTimes {
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat { cpu: Nanos::from_millis(500), run_queue: Nanos::from_millis(50), runs: 10 };
@@ -99,7 +105,7 @@ fn expect(times: StateTimes, expected: &[(State, f64)]) {
 }
 
 #[test]
-fn states_that_one_look_tells() {
+fn states_that_one_sample_shows() {
     expect(play("WWWW", "1   ", ""), &[(State::Waiting, 4.0)]);
     expect(play("LLLL", "1   ", ""), &[(State::Lock, 4.0)]);
     expect(play("IIII", "1   ", ""), &[(State::Io, 4.0)]);
@@ -109,42 +115,45 @@ fn states_that_one_look_tells() {
 }
 
 #[test]
-fn who_begins_to_ask_during_the_look_did_something_else_before() {
+fn a_request_that_begins_during_the_sample_does_not_change_the_time_before_it() {
     expect(play("nnq", "XXX", ""), &[(State::Native, 3.0)]);
     expect(play("nWs", "XXX", ""), &[(State::Native, 2.0), (State::Waiting, 1.0)]);
     expect(play("nWq", "XX0", ""), &[(State::Native, 1.0), (State::Waiting, 2.0)]);
 }
 
 #[test]
-fn who_is_woken_from_a_lock_does_not_ask_for_the_gil_yet() {
-    // It last slept for the GIL, as far as looks have met it, then for a lock between two of them.
+fn a_thread_woken_from_a_lock_has_not_requested_the_gil() {
+    // By the samples, the thread last slept for the GIL. Between two samples it slept for a lock.
     expect(play("Ww", "11", " 9"), &[(State::Waiting, 2.0)]);
     expect(play("Wy", "11", " 9"), &[(State::Waiting, 1.0), (State::Starved, 1.0)]);
-    // Forced to let go, it sleeps until another has taken the GIL, and has not asked either.
+    // After a forced switch, a thread sleeps until another thread has taken the GIL. It has not
+    // requested the GIL either.
     expect(play("Wx", "11", " 9"), &[(State::Waiting, 2.0)]);
-    // So it is at the end of a call that kept the GIL, unless it is known to sleep for locks there.
+    // So it is at the end of a call that kept the GIL, unless it has been seen to sleep for locks
+    // there.
     expect(play("BBj", "1 1", "  9"), &[(State::HoldingBlocked, 2.0), (State::Waiting, 1.0)]);
     let locks = play(&("Cl".repeat(8) + "Cj"), &"X1".repeat(9), &(" ".repeat(17) + "9"));
     assert!(locks.get(State::Starved) > 0.9e6 && locks.get(State::Waiting) == 0.0, "{locks:?}");
 }
 
 #[test]
-fn who_may_have_had_the_gil_since_it_waited_may_have_slept_for_a_lock() {
+fn a_thread_that_may_have_held_since_it_waited_may_have_slept_for_a_lock() {
     let then = |last: &str| play(&("Cl".repeat(8) + last), &("X1".repeat(8) + "11"), &(" ".repeat(17) + "9"));
-    // It takes the GIL, sleeps for a lock in a C call and is woken, all between two looks; that is what it is known to do.
+    // Between two samples the thread takes the GIL, sleeps for a lock in a C call, and is woken. It
+    // has been seen to do that.
     let (had, had_not) = (then("Wm"), then("Wz"));
     assert!(had.get(State::Starved) > 0.9e6, "{had:?}");
     assert_eq!(had.get(State::Waiting) / 1e6, 1.0, "{had:?}");
     assert_eq!(had_not.get(State::Waiting) / 1e6, 2.0, "{had_not:?}");
-    // The next look finds it still woken, and the GIL has not changed hands meanwhile.
+    // The next sample still finds it woken, and there was no GIL switch between the two samples.
     let on = play(&("Cl".repeat(8) + "Wmz"), &("X1".repeat(8) + "111"), &(" ".repeat(17) + "99"));
     assert!(on.get(State::Starved) > 1.8e6, "{on:?}");
-    // Of one that is not known to sleep for locks it is supposed that it wants the GIL.
+    // Without such an observation, a woken thread counts as waiting for the GIL.
     expect(play("Wm", "11", " 9"), &[(State::Waiting, 2.0)]);
 }
 
 #[test]
-fn a_waiter_behind_the_same_holder_still_waits() {
+fn a_thread_behind_the_same_holder_is_still_waiting() {
     let observation = Observation {
         task_state: TaskState::StillWaiting,
         held_before: false,
@@ -162,8 +171,9 @@ fn a_waiter_behind_the_same_holder_still_waits() {
 }
 
 #[test]
-fn who_ran_after_it_was_supposed_to_wait_is_asked_again() {
-    // The same thread held when the look began, so the waiter still waited; by the time its counts are read it has had the GIL and sleeps.
+fn a_thread_that_ran_while_it_was_assumed_to_wait_is_polled_again() {
+    // The same thread held the GIL when the sample began, so the waiting thread was still waiting.
+    // Before its counters are read, it takes the GIL, releases it and falls asleep.
     let stack = Arc::new(Stack::empty());
     let stat = |runs| Some(SchedStat { runs, ..SchedStat::default() });
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, stat(4), false);
@@ -177,21 +187,22 @@ fn who_ran_after_it_was_supposed_to_wait_is_asked_again() {
 }
 
 #[test]
-fn who_cannot_have_had_the_gil_is_not_asked() {
+fn a_thread_that_cannot_have_held_the_gil_is_not_polled() {
     let (stack, stat) = (Arc::new(Stack::empty()), SchedStat { runs: 5, ..SchedStat::default() });
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
     assert!(!machine.was_waiting());
-    look(&mut machine, 1, TaskState::GilFutex, stat, &stack, &mut StateTimes::default());
+    sample(&mut machine, 1, TaskState::GilFutex, stat, &stack, &mut StateTimes::default());
     assert!(machine.was_waiting());
     assert_eq!(machine.extend_wait(Nanos::from_millis(4)), Nanos::from_millis(3));
     assert_eq!((machine.last_state(), machine.was_waiting()), ((State::Waiting, Evidence::SameHolder), true));
-    // It woke and went to sleep again meanwhile, as waiters do: the next look that asks sees that it ran, and from when on it speaks.
+    // It woke and fell asleep again between the samples, as a waiting thread does. The next poll
+    // sees that it ran, and accounts from the last poll on.
     assert!(!machine.is_still_asleep(Some(SchedStat { runs: 6, ..stat })));
     assert_eq!(machine.last_sampled(), Nanos::from_millis(4));
 }
 
-/// One look at a thread that does not hold the GIL.
-fn look(machine: &mut ThreadStateMachine, ms: u64, place: TaskState, stat: SchedStat, stack: &Arc<Stack>, times: &mut StateTimes) {
+/// One sample of a thread that does not hold the GIL.
+fn sample(machine: &mut ThreadStateMachine, ms: u64, place: TaskState, stat: SchedStat, stack: &Arc<Stack>, times: &mut StateTimes) {
     let place = if machine.is_still_asleep(Some(stat)) { TaskState::NotRunSince } else { place };
     let now = KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: None };
     let classification = machine.classify(&now, &InterpreterView::default());
@@ -199,27 +210,27 @@ fn look(machine: &mut ThreadStateMachine, ms: u64, place: TaskState, stat: Sched
 }
 
 #[test]
-fn long_sleepers_are_looked_at_seldom_and_lose_no_time() {
-    for who in 0..20 {
+fn long_sleepers_are_polled_seldom_and_lose_no_time() {
+    for thread in 0..20 {
         let (stack, mut stat) = (Arc::new(Stack::empty()), SchedStat { runs: 5, ..SchedStat::default() });
         let (mut machine, mut times, mut samples) = (ThreadStateMachine::new(Nanos::ZERO, Some(stat), false), StateTimes::default(), 0);
         let mut last = 0;
         for ms in 1..=4000 {
-            if machine.next_poll_at(ThreadId(who)) <= Nanos::from_millis(ms) {
-                assert!(ms - last <= 1 + last / 64, "a rest of {} ms after {last}", ms - last);
+            if machine.next_poll_at(ThreadId(thread)) <= Nanos::from_millis(ms) {
+                assert!(ms - last <= 1 + last / 64, "no poll for {} ms after {last}", ms - last);
                 (samples, last) = (samples + 1, ms);
-                look(&mut machine, ms, TaskState::Syscall, stat, &stack, &mut times);
+                sample(&mut machine, ms, TaskState::Syscall, stat, &stack, &mut times);
             }
         }
         assert!((200..=700).contains(&samples), "{samples} samples of 4000");
-        // The GIL says that it holds, so that it is looked at.
+        // The GIL names the thread as its holder, so the thread is polled.
         machine.fill_idle_until(Nanos::from_millis(4000), &stack, &mut |_, part, _| times.merge(&part));
         stat = SchedStat { cpu: Nanos::from_millis(3), runs: 6, ..stat };
         let now = KernelView { task_state: TaskState::Runnable, assumed: false, stat: Some(stat), kernel_state: None };
         let claims = InterpreterView { held_before: true, held_after: true, ..InterpreterView::default() };
         let classification = machine.classify(&now, &claims);
         machine.attribute(Nanos::from_millis(4003), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
-        assert!(machine.next_poll_at(ThreadId(who)) <= Nanos::from_millis(4004));
+        assert!(machine.next_poll_at(ThreadId(thread)) <= Nanos::from_millis(4004));
         machine.finish(Nanos::from_millis(4003), Some(stat), &stack, &mut |_, part, _| times.merge(&part));
         assert!((times.get(State::Io) - 4000e6).abs() < 1e3 && (times.get(State::HoldingPython) - 3e6).abs() < 1e3, "{times:?}");
     }
@@ -227,7 +238,7 @@ fn long_sleepers_are_looked_at_seldom_and_lose_no_time() {
 
 #[test]
 fn holding_in_turns() {
-    // Two rounds of a pure-Python thread: it holds for 5 ms and waits for 5.
+    // Two rounds of a pure-Python thread: it holds for 5 ms and waits for 5 ms.
     let times = play("WWWWWHHHHHWWWWWHHHHHW", "1    XXXXX1    XXXXX1", "");
     expect(times, &[(State::Waiting, 11.0), (State::HoldingPython, 10.0)]);
 }
@@ -238,7 +249,7 @@ fn holding_inside_a_c_call() {
 }
 
 #[test]
-fn a_newborn_that_never_ran_is_starved() {
+fn a_new_thread_that_never_ran_is_starved() {
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat::default();
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);
@@ -258,17 +269,19 @@ fn a_newborn_that_never_ran_is_starved() {
 }
 
 #[test]
-fn the_kernels_stack_tells_waiting_from_native_code() {
-    // Without it, what stands next to a wait is split by the CPU time.
+fn kernel_stacks_distinguish_waiting_from_native_code() {
+    // Without kernel stacks, time next to a wait is divided by the CPU time.
     expect(play("WwwwHHWnnnW", "1   XX1XXX1", "1XXX       "), &[(State::Waiting, 6.0), (State::HoldingPython, 2.0), (State::Native, 3.0)]);
-    // Pushed off by the thread that was woken, with the eval loop about to ask again: the wait has begun.
+    // Preempted by the thread that it woke, while the eval loop is about to request the GIL again:
+    // the wait has begun.
     expect(play("HHooWWHH", "XX  1 XX", "  XX    "), &[(State::HoldingPython, 4.0), (State::Waiting, 4.0)]);
-    // The same of a thread that nobody told to let go: it wants something else, or has ended.
+    // The same of a thread without a drop request: it does something else, or has ended.
     expect(
         play("HHeeennI", "XX   XX1", "  XXX   "),
         &[(State::HoldingPython, 2.0), (State::Starved, 3.0), (State::Native, 2.0), (State::Io, 1.0)],
     );
-    // In the instruction of a call: on its way back into the eval loop, or out into work of its own.
+    // At the instruction of a call: either on the way back into the eval loop, or on the way to
+    // native work.
     expect(play("CCffWWHH", "XX  1 XX", "  XX    "), &[(State::HoldingNative, 2.0), (State::Waiting, 4.0), (State::HoldingPython, 2.0)]);
     expect(
         play("CCvvnnHH", "XX  XXXX", "  XX    "),
@@ -284,22 +297,25 @@ fn the_kernels_stack_tells_waiting_from_native_code() {
 }
 
 #[test]
-fn who_lets_go_to_sleep_for_a_lock_and_is_woken_wants_the_lock() {
-    // It holds, sleeps for a lock where no look meets it, is woken, and then waits for the GIL: found asleep for the lock now and then, it does
-    // not want the GIL each time that it was not.
+fn a_thread_that_released_the_gil_to_sleep_for_a_lock_is_not_waiting_when_woken() {
+    // The thread holds, sleeps for a lock between samples, is woken, and then waits for the GIL.
+    // Some samples have found it asleep for the lock, so it does not count as waiting for the GIL
+    // whenever they do not.
     let times = play(&("WHlW".repeat(8) + "WHzWWHzW"), &"1X11".repeat(10), &(" ".repeat(32) + "  X   X "));
     expect(times, &[(State::Waiting, 20.0), (State::HoldingPython, 10.0), (State::Lock, 8.0), (State::Starved, 2.0)]);
-    // One that has never been met so wants the GIL.
+    // A thread that was never found asleep for a lock counts as waiting for the GIL.
     let times = play(&("WHW".to_owned() + "WHzWWHzW"), &("1X1".to_owned() + &"1X11".repeat(2)), &("   ".to_owned() + "  X   X "));
     expect(times, &[(State::Waiting, 8.0), (State::HoldingPython, 3.0)]);
 }
 
 #[test]
-fn who_has_run_since_it_slept_for_a_lock_that_spins_wants_the_gil() {
-    // It sleeps for work, is woken, asks for the GIL and sleeps for that; it is then met woken, and has run.
+fn a_thread_that_ran_since_it_slept_for_a_spinning_lock_is_waiting() {
+    // The thread sleeps for work, is woken, requests the GIL and sleeps for it. A sample then finds
+    // it woken and its count of runs higher.
     let sees = "LWH".repeat(8) + "Lk";
     expect(play(&sees, &"11X".repeat(9), ""), &[(State::Lock, 9.0), (State::Waiting, 9.0), (State::HoldingPython, 8.0)]);
-    // Where it was met asleep on other locks too, nothing is supposed; nor where locks do not spin.
+    // Nothing is assumed of a thread that also slept on other locks, and nothing on versions whose
+    // locks do not spin.
     let mixed = play(&("LWHLLH".repeat(4) + "Lk"), &"11X".repeat(9), &(" ".repeat(25) + "X"));
     assert!(mixed.get(State::Starved) > 0.9e6 && mixed.get(State::Waiting) == 4e6, "{mixed:?}");
     let older = play(&sees.replace('k', "w"), &"11X".repeat(9), &(" ".repeat(25) + "X"));
@@ -307,8 +323,9 @@ fn who_has_run_since_it_slept_for_a_lock_that_spins_wants_the_gil() {
 }
 
 #[test]
-fn a_look_that_pushes_off_whom_it_finds_in_the_queue_does_not_starve_it() {
-    // Each look finds it woken and without a CPU, but the kernel counts a tenth of that time.
+fn a_sample_that_preempts_a_thread_does_not_starve_it() {
+    // Each sample finds the thread woken and without a CPU, but the kernel counts a tenth of that
+    // time in the run queue.
     let seen = "IeIe".repeat(100);
     let times = play(&seen, &"1919".repeat(100), &" 1 1".repeat(100));
     let starved = times.get(State::Starved) / 1e6;
@@ -317,13 +334,14 @@ fn a_look_that_pushes_off_whom_it_finds_in_the_queue_does_not_starve_it() {
 
 #[test]
 fn a_woken_waiter_without_a_core_still_waits() {
-    // Its count of runs has not moved since it slept on the GIL's futex.
+    // Its count of runs has not changed since it slept on the GIL's futex.
     expect(play("WWRRRHHHHHW", "1    XXXXX1", "     X     "), &[(State::Waiting, 6.0), (State::HoldingPython, 5.0)]);
 }
 
 #[test]
-fn pushed_off_the_core_by_the_thread_it_woke_is_waiting_too() {
-    // Between holding and waiting it is runnable and uses no CPU: the way into `drop_gil`'s wait, again and again.
+fn a_thread_preempted_by_the_thread_that_it_woke_is_waiting() {
+    // Between holding and waiting the thread is runnable and uses no CPU: the way into the wait of
+    // `drop_gil`, in each round.
     let times = play("HHHHRWWWWHHHHRWWWWHHHHRWWWW", "XXXX     XXXX     XXXX     ", "    9        9        9    ");
     expect(times, &[(State::HoldingPython, 12.0), (State::Waiting, 15.0)]);
 }
@@ -354,8 +372,8 @@ fn a_holder_without_a_core() {
 }
 
 #[test]
-fn the_counter_that_moves_at_the_tick_makes_no_starvation() {
-    // 4 ms of CPU time are booked at every fourth look; no time in the queue.
+fn a_counter_that_moves_at_the_tick_makes_no_starvation() {
+    // The kernel adds 4 ms of CPU time at every fourth sample, and no time in the run queue.
     let stack = Arc::new(Stack::empty());
     let mut stat = SchedStat { runs: 1, ..SchedStat::default() };
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(stat), false);

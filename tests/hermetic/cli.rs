@@ -1,4 +1,5 @@
-//! What the command line refuses before it looks for any process, and what `--help` says.
+//! Arguments that the command line refuses before it searches for a process, and the text of
+//! `--help`.
 
 use crate::support::{self, cli, scratch};
 use cli::{as_nobody, gilprof, Running};
@@ -49,7 +50,7 @@ fn outputs_are_tried_before_anything_else() {
         ".firefox.json (Firefox Profiler)",
         ".pftrace or .perfetto-trace (Perfetto)",
     ];
-    // No process has this pid: what is wrong with the files is said first.
+    // No process has this pid: the error about the files comes first.
     let table = [
         (path("missing/x.svg"), 10, &["missing/x.svg: No such file or directory"][..]),
         (path("folder.svg"), 10, &["folder.svg: Is a directory"]),

@@ -1,7 +1,9 @@
-//! Every parser of foreign bytes, on inputs made from real ones: no panic, no hang, no more than 64 MiB on the heap, whatever comes.
+//! Every parser of foreign bytes, on inputs made from real ones: no input leads to a panic, a hang,
+//! or more than 64 MiB on the heap.
 //!
-//! A bounded run with the other tests; `scripts/fuzz` runs it at length. Inputs are numbered, and the same number is the same input for ever, as
-//! long as the seeds and the mutator stand. A failure prints its input.
+//! This is a short run with the other tests; `scripts/fuzz` is the long one. Inputs are numbered,
+//! and a number always means the same input, as long as the seeds and the mutator stay. A failure
+//! prints its input.
 
 mod crowd;
 mod harness;
@@ -55,7 +57,7 @@ parsers! {
     stacks: interpreters::stacks();
     thread_names: interpreters::names();
     pthread: interpreters::pthreads();
-    whole_look: interpreters::looks();
+    whole_sample: interpreters::samples();
     records: records::chunks();
 }
 

@@ -1,4 +1,5 @@
-//! `gilprof gate` on a recording made by hand: each exit code, its formats, and its baselines. What it judges by is tested in src/gate.
+//! `gilprof gate` on a recording made by hand: its exit codes, formats and baselines. The unit
+//! tests in src/gate cover its decisions.
 
 use crate::support::cli::Said;
 use crate::support::gate::{outcome, Folder};
@@ -8,7 +9,8 @@ use gilprof::sample::*;
 use gilprof::units::Nanos;
 use std::sync::Arc;
 
-/// Puts a recording there: two seconds in which two threads take turns at the GIL, about every 5 ms, both in `burn`.
+/// Writes a recording into the folder: for two seconds two threads take turns at the GIL, about
+/// every 5 ms, both in `burn`.
 fn golden(folder: &Folder) -> String {
     let path = folder.0.join("turns.gilprof");
     let mut recorder = Recorder::new(std::fs::File::create(&path).unwrap());
@@ -20,7 +22,8 @@ fn golden(folder: &Folder) -> String {
     let stack = Arc::new(Stack { frames: vec![Frame { function, line: 3 }], status: StackStatus::Complete });
     for ms in 1..=2000u64 {
         let (at, span) = (Nanos::from_millis(5_000 + ms), Nanos::from_millis(1));
-        // Turns of 4 to 6 ms: a program is not a clock. Every tenth millisecond nobody wants it.
+        // Turns of 4 to 6 ms, because a real program is not that regular. In every tenth
+        // millisecond no thread waits.
         let holder = ((ms + ms / 37 % 3) / 5 % 2) as u32;
         let quiet = ms % 10 == 0;
         for id in 0..2 {
@@ -64,7 +67,7 @@ fn golden(folder: &Folder) -> String {
     path.to_str().unwrap().into()
 }
 
-/// Its stdout holds these words, wherever its lines are broken.
+/// The stdout contains these texts, across line breaks.
 #[track_caller]
 fn printed(said: &Said, words: &[&str]) {
     let text = said.out.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -105,7 +108,7 @@ fn a_file_to_begin_with() {
     let folder = Folder::new("gate-init");
     folder.gate(&["--init"]).ended(0, &["wrote gilprof.toml"]);
     folder.gate(&["--init"]).ended(2, &["is there already"]);
-    // It is read without being asked for, and what it says is checked.
+    // The file is read without an option, and its content is checked.
     let said = folder.gate(&["--format", "json", &golden(&folder)]);
     let outcome = outcome(&said.out);
     assert_eq!(outcome["checks"][0]["expression"], "waiting <= 30%", "{outcome:#}");
@@ -123,7 +126,7 @@ fn what_cannot_be_measured_is_code_4() {
 }
 
 #[test]
-fn recordings_are_judged_as_runs() {
+fn recordings_are_checked_as_runs_are() {
     let folder = Folder::new("gate-recordings");
     let file = golden(&folder);
     let judge = |args: &[&str]| {
@@ -142,7 +145,7 @@ fn recordings_are_judged_as_runs() {
     assert_eq!((warned["exit_code"].as_i64(), warned["verdict"].as_str()), (Some(0), Some("warn")));
     let none = judge(&["--max", "thread(\"nobody\").waiting <= 5%"]);
     assert_eq!((none["exit_code"].as_i64(), none["checks"][0]["measured"].is_null()), (Some(3), true), "{none:#}");
-    // The limit of a file holds unless the command line has one on the same metric.
+    // A limit of the file holds unless the command line has a limit on the same metric.
     folder.put("gilprof.toml", "[gate]\nmax = [\"gil.busy <= 0%\", \"gil.contended <= 100%\"]");
     assert_eq!(judge(&[])["exit_code"], 1);
     let mild = judge(&["--max", "gil.busy <= 100%"]);
@@ -168,10 +171,10 @@ fn baselines_are_written_compared_and_refused() {
     with("gilprof.baseline/1", "gilprof.baseline/0").ended(3, &["gilprof.baseline/0", "--update-baseline"]);
     printed(with("\"free_threaded\":false", "\"free_threaded\":true").ended(3, &[]), &["Python's build"]);
     with("\"runs\":[", "\"runs\":[],\"more\":[").ended(2, &["measure it anew"]);
-    // Every limit is judged, whatever becomes of the comparison.
+    // Every limit is checked, also when the comparison fails.
     folder.put("changed.json", &text.replace("\"rate_hz\":1000.0", "\"rate_hz\":500.0"));
     folder.gate(&["--baseline", "changed.json", "--max", "gil.busy <= 0%", &file]).ended(1, &[]);
-    // The machine's CPU is known only of what is measured here; that of the baseline is changed to another number of them.
+    // The number of CPUs is known of live measurements only. The baseline gets another number.
     let machine = text.split("\"machine_cpus\":").nth(1).unwrap().split(['}', ',']).next().unwrap();
     let said = with(&format!("\"machine_cpus\":{machine}"), "\"machine_cpus\":512.0");
     printed(said.ended(0, &[]), &["the machine: its number of CPUs was 512"]);
@@ -194,7 +197,7 @@ fn each_format_to_its_file() {
 }
 
 #[test]
-fn a_limit_at_what_is_measured_is_inconclusive_and_says_how_long_to_run() {
+fn a_limit_at_the_measured_value_is_inconclusive_and_a_duration_is_suggested() {
     let folder = Folder::new("gate-straddling");
     let file = golden(&folder);
     let measured = outcome(&folder.gate(&["--format", "json", "--max", "gil.waiters_mean <= 100", &file]).out);

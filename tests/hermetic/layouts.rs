@@ -1,6 +1,6 @@
-//! The tables of `python::layout` against the truth: published layouts as real interpreters have them, and hostile ones.
+//! The tables of `python::layout` on published layouts of real interpreters, and on hostile ones.
 //!
-//! `live::reads::layouts` follows them through live interpreters.
+//! `live::reads::layouts` uses the tables on live interpreters.
 
 use gilprof::python::layout::debug_offsets::{layout_from_target, COOKIE};
 use gilprof::python::layout::validate::{LayoutError, FRAME_CAP, INTERPRETER_CAP, OBJECT_CAP, RUNTIME_PREFIX, THREAD_CAP};
@@ -28,7 +28,7 @@ fn what_real_interpreters_publish_is_accepted() {
 }
 
 #[test]
-fn a_cut_one_is_refused_or_read_whole() {
+fn a_truncated_layout_is_refused_or_read_completely() {
     for (_, bytes) in DUMPS {
         let whole = layout_from_target(bytes);
         let enough = (0..=bytes.len()).find(|&len| layout_from_target(&bytes[..len]).is_ok()).unwrap();
@@ -52,9 +52,10 @@ fn other_versions_and_prereleases_are_named() {
     assert_eq!(layout_from_target(b"xdebugpx").err(), Some(LayoutError::NoCookie));
 }
 
-/// No free-threaded build is at hand here: its head, on a default build's offsets, must at least not be taken for one (the GIL is 8 further).
+/// No published layout of a free-threaded build is at hand. Its head with the offsets of a default
+/// build must not be accepted as one (the GIL is 8 bytes further).
 #[test]
-fn a_default_layout_is_not_believed_of_a_free_threaded_build() {
+fn a_default_layout_is_refused_for_a_free_threaded_build() {
     for (_, bytes) in DUMPS {
         let mut bytes = bytes.to_vec();
         bytes[16] = 1;
@@ -75,7 +76,7 @@ fn free_threaded_tables_start_the_gil_with_enabled() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(crate::support::cases(256)))]
 
-    /// A few words of a real one replaced by anything.
+    /// A real layout with some words replaced.
     #[test]
     fn damaged_ones_never_pass_the_caps(which in 0usize..3, damage in prop::collection::vec((3usize..100, word()), 1..6)) {
         let mut bytes = DUMPS[which].1.to_vec();
@@ -89,7 +90,7 @@ proptest! {
         }
     }
 
-    /// Anything at all behind a good head.
+    /// Arbitrary words after a valid head.
     #[test]
     fn noise_never_panics(minor in 13u64..16, words in prop::collection::vec(word(), 0..130)) {
         let mut bytes = COOKIE.to_vec();
@@ -101,7 +102,7 @@ proptest! {
     }
 }
 
-/// Numbers around which the checks turn, and any other.
+/// Numbers around the bounds of the checks, and any other.
 fn word() -> impl Strategy<Value = u64> {
     prop_oneof![
         0u64..1024,

@@ -1,23 +1,28 @@
-//! Everything that needs no live interpreter: memory built by hand or recorded, made-up threads, the source itself. Parallel, in seconds.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on says so by a panic
+//! Everything that needs no live interpreter: memory built by hand or recorded, simulated threads,
+//! the source and the documents themselves. Parallel, in seconds.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on panics
 #![allow(clippy::print_stdout)] // tables of figures belong in the log
 
 mod builds;
 mod classify;
 mod cli;
+mod cli_doc;
+mod docs;
 mod fuzz;
 mod gate;
+mod language;
 mod layers;
 mod layouts;
 mod output;
 mod recordings;
 mod replayed;
 mod sample_cost;
+mod schemas;
 mod simulated;
 #[path = "../support/mod.rs"]
 mod support;
 mod untrusted_memory;
 
-/// Counts what each parser has on the heap, for `fuzz`.
+/// Counts the heap of each parser, for `fuzz`.
 #[global_allocator]
 static HEAP: fuzz::heap::Counting = fuzz::heap::Counting;

@@ -1,7 +1,9 @@
 //! The formats, against golden files and against hostile names.
 //!
-//! `GILPROF_BLESS=1 cargo test --test hermetic output::` rewrites the golden files; read the difference before committing it.
-// A helper of a test may fail as a test does; clippy's own exception covers only the test functions.
+//! `GILPROF_BLESS=1 cargo test --test hermetic output::` rewrites the golden files. Read the
+//! difference before you commit it.
+// A helper of a test may fail as a test does; clippy's own exception covers only the test
+// functions.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod reports;
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 const COLOUR: Style = Style { colour: true, bars: true, width: 80 };
 const BARS: Style = Style { colour: false, bars: true, width: 80 };
 
-/// Compares with a golden file, or rewrites it when told so.
+/// Compares with a golden file, or rewrites it under `GILPROF_BLESS`.
 pub fn golden(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/dumps/golden").join(name);
     if std::env::var_os("GILPROF_BLESS").is_some() {

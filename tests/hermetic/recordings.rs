@@ -9,7 +9,7 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
-fn what_cannot_be_read_is_refused_in_words() {
+fn unreadable_files_are_refused_with_a_reason() {
     let file = scratch("odd.gilprof");
     for (bytes, says) in
         [(&b"\x7fELF"[..], "is no recording"), (b"gilprof\0\x09\0\0\0", "a newer gilprof wrote it (format 9"), (b"", "is no recording")]
@@ -17,7 +17,7 @@ fn what_cannot_be_read_is_refused_in_words() {
         fs::write(&file, bytes).unwrap();
         gilprof(&["report", text(&file)]).ended(12, &[says, "odd.gilprof"]);
         gilprof(&["diff", text(&file), text(&file)]).ended(12, &[says]);
-        // What is asked for in the wrong place harms no file.
+        // An option that the command does not take harms no file.
         gilprof(&["report", text(&file), "-o", text(&file)]).ended(2, &["odd.gilprof would be a recording"]);
         gilprof(&["diff", text(&file), text(&file), "-o", text(&file)]).ended(2, &[".svg"]);
         assert_eq!(fs::read(&file).unwrap(), bytes);
@@ -29,7 +29,8 @@ fn what_cannot_be_read_is_refused_in_words() {
     gilprof(&["report"]).ended(2, &["FILE"]);
 }
 
-/// Facts and times that no program has: whatever is made of them is nonsense, but gilprof ends in its own words.
+/// Facts and times that no program has. The results are meaningless, but gilprof ends without a
+/// panic.
 #[test]
 fn hostile_recordings_do_no_harm() {
     use gilprof::ids::{GilId, ThreadId, Tid};
@@ -110,7 +111,8 @@ fn hostile_recordings_do_no_harm() {
     fs::remove_file(file).unwrap();
 }
 
-/// `tests/dumps/recordings/vN.gilprof`, each written by the gilprof that first wrote format N, with the figures that it has to give for ever.
+/// `tests/dumps/recordings/vN.gilprof`, each written by the first gilprof with format N, and the
+/// figures that every later version must read from it.
 #[test]
 fn recordings_of_every_version_stay_readable() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dumps/recordings");
@@ -120,7 +122,7 @@ fn recordings_of_every_version_stay_readable() {
         let report = said.ended(0, &[]).report();
         let golden: serde_json::Value = serde_json::from_str(&fs::read_to_string(file.with_extension("json")).unwrap()).unwrap();
         for part in ["target", "window", "gil", "threads", "functions", "blame"] {
-            // Fields may be added.
+            // Later versions may add fields.
             assert!(contains(&report[part], &golden[part]), "{part} of {file:?} is now {:#}", report[part]);
         }
     }

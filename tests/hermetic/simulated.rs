@@ -1,8 +1,11 @@
-//! The account of a thread's time, fed by looks at a made-up thread whose every microsecond is known.
+//! The state machine of a thread, on samples of a simulated thread whose every microsecond is
+//! known.
 //!
-//! The thread goes through stretches of random length; a look is made about every millisecond and sees what gilprof would see: the place
-//! a moment after the GIL was read, CPU time that the kernel counts only at its tick and at a switch, queued time that it counts only when
-//! the thread gets a CPU. What the account says must be what was true, within bounds that are tighter than those promised for live programs.
+//! The thread passes through intervals of random length. A sample is taken about every millisecond
+//! and sees what gilprof would see: the task state a moment after the GIL was read; CPU time that
+//! the kernel counts only at its tick and at a context switch; time in the run queue that the
+//! kernel counts only when the thread gets a CPU. The reported states must be the actual ones,
+//! within bounds that are narrower than those promised for live programs.
 
 use gilprof::capture::classify::TaskState;
 use gilprof::capture::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
@@ -13,7 +16,7 @@ use gilprof::units::Nanos;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// What the thread truly does.
+/// What the thread actually does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Do {
     Hold,
@@ -24,7 +27,7 @@ enum Do {
     Sleep,
 }
 
-/// With a CPU, or in the queue for one.
+/// An interval with a CPU, or in the run queue for one.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     does: Do,
@@ -32,7 +35,7 @@ struct Part {
     micros: u64,
 }
 
-/// xorshift64*: the same thread every time.
+/// xorshift64*: the same thread in every run.
 struct Dice(u64);
 
 impl Dice {
@@ -43,13 +46,13 @@ impl Dice {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Around `mean`, from half to one and a half.
+    /// Uniform around `mean`, from half to one and a half.
     fn about(&mut self, mean: f64) -> u64 {
         (mean * (0.5 + self.next())).max(1.0) as u64
     }
 
-    /// Often short, sometimes long.
-    fn wild(&mut self, mean: f64) -> u64 {
+    /// Exponential: often short, sometimes long.
+    fn exponential(&mut self, mean: f64) -> u64 {
         (-mean * (1.0 - self.next()).ln()).max(1.0) as u64
     }
 
@@ -58,7 +61,7 @@ impl Dice {
     }
 }
 
-/// One round of a thread's life.
+/// One round of a thread.
 type Round = fn(&mut Dice, &mut Vec<Part>);
 
 fn part(does: Do, micros: u64) -> Part {
@@ -69,13 +72,14 @@ fn queued(does: Do, micros: u64) -> Part {
     Part { does, queued: true, micros }
 }
 
-/// A third of the GIL, each hold about `hold` long; after each hold often pushed off the core by the taker, and woken late.
+/// Holds the GIL for a third of the time, about `hold` at a time. After a hold it is often
+/// preempted by the next holder, and it is woken late.
 fn pure(dice: &mut Dice, out: &mut Vec<Part>, hold: f64, late: f64) {
     let micros = dice.about(hold);
     out.push(part(Do::Hold, micros));
     out.push(part(Do::Native, 8));
     if dice.chance(0.5) {
-        out.push(queued(Do::Wait, dice.wild(late)));
+        out.push(queued(Do::Wait, dice.exponential(late)));
     }
     let mut left = dice.about(2.0 * hold);
     while left > 0 {
@@ -83,7 +87,7 @@ fn pure(dice: &mut Dice, out: &mut Vec<Part>, hold: f64, late: f64) {
         out.push(part(Do::Wait, nap));
         left -= nap;
         if dice.chance(0.5) {
-            let late = dice.wild(late);
+            let late = dice.exponential(late);
             out.push(queued(Do::Wait, late));
             left = left.saturating_sub(late);
         }
@@ -91,7 +95,8 @@ fn pure(dice: &mut Dice, out: &mut Vec<Part>, hold: f64, late: f64) {
     }
 }
 
-/// Work that takes `micros` of CPU and shares the core: as much in the queue, in turns of about 3 ms.
+/// Work that takes `micros` of CPU and shares the core: as much time in the run queue, in turns of
+/// about 3 ms.
 fn shared(dice: &mut Dice, out: &mut Vec<Part>, does: Do, mut micros: u64, load: bool) {
     while micros > 0 {
         let turn = micros.min(if load { dice.about(3000.0) } else { u64::MAX });
@@ -108,23 +113,23 @@ fn half(dice: &mut Dice, out: &mut Vec<Part>, load: bool) {
     shared(dice, out, Do::Hold, hold, load);
     shared(dice, out, Do::Native, native, load);
     if dice.chance(0.6) {
-        out.push(part(Do::Wait, dice.wild(3000.0)));
+        out.push(part(Do::Wait, dice.exponential(3000.0)));
         if load {
-            out.push(queued(Do::Wait, dice.wild(1500.0)));
+            out.push(queued(Do::Wait, dice.exponential(1500.0)));
         }
     }
 }
 
-fn talker(dice: &mut Dice, out: &mut Vec<Part>, nap: f64) {
+fn network(dice: &mut Dice, out: &mut Vec<Part>, nap: f64) {
     out.push(part(Do::Hold, dice.about(12.0)));
     out.push(part(Do::Native, dice.about(15.0)));
     if dice.chance(0.3) {
-        out.push(queued(Do::Native, dice.wild(20.0)));
+        out.push(queued(Do::Native, dice.exponential(20.0)));
     }
     out.push(part(Do::Sleep, dice.about(nap)));
     out.push(part(Do::Native, dice.about(10.0)));
     out.push(part(Do::Wait, dice.about(25.0)));
-    out.push(queued(Do::Wait, dice.wild(4.0)));
+    out.push(queued(Do::Wait, dice.exponential(4.0)));
 }
 
 /// Name, a round, and the error allowed on waiting, holding, native and starved.
@@ -140,9 +145,9 @@ const THREADS: [(&str, Round, f64); 14] = [
         |d, o| {
             let hold = d.about(5000.0);
             shared(d, o, Do::Hold, hold, true);
-            o.push(queued(Do::Wait, d.wild(2000.0)));
+            o.push(queued(Do::Wait, d.exponential(2000.0)));
             o.push(part(Do::Wait, d.about(5000.0)));
-            o.push(queued(Do::Wait, d.wild(3000.0)));
+            o.push(queued(Do::Wait, d.exponential(3000.0)));
         },
         0.03,
     ),
@@ -157,19 +162,19 @@ const THREADS: [(&str, Round, f64); 14] = [
                 o.push(queued(does, d.about(3500.0)));
             }
             if d.chance(0.8) {
-                o.push(part(Do::Wait, d.wild(3000.0)));
-                o.push(queued(Do::Wait, d.wild(3000.0)));
+                o.push(part(Do::Wait, d.exponential(3000.0)));
+                o.push(queued(Do::Wait, d.exponential(3000.0)));
             }
         },
         0.05,
     ),
     (
-        "talks on a shared core",
+        "network thread on a shared core",
         |d, o| {
             o.push(part(Do::Hold, d.about(500.0)));
             o.push(part(Do::Native, d.about(60.0)));
-            o.push(part(Do::Sleep, d.wild(1500.0)));
-            o.push(queued(Do::Native, d.wild(1200.0)));
+            o.push(part(Do::Sleep, d.exponential(1500.0)));
+            o.push(queued(Do::Native, d.exponential(1200.0)));
             o.push(part(Do::Native, d.about(60.0)));
             if d.chance(0.05) {
                 o.push(part(Do::Wait, d.about(500.0)));
@@ -188,8 +193,8 @@ const THREADS: [(&str, Round, f64); 14] = [
         },
         0.015,
     ),
-    ("talks all the time", |d, o| talker(d, o, 25.0), 0.1),
-    ("talks and sleeps", |d, o| talker(d, o, 2000.0), 0.02),
+    ("busy network thread", |d, o| network(d, o, 25.0), 0.1),
+    ("idle network thread", |d, o| network(d, o, 2000.0), 0.02),
     (
         "computes for long and seldom",
         |d, o| {
@@ -206,11 +211,11 @@ const THREADS: [(&str, Round, f64); 14] = [
         |d, o| {
             o.push(part(Do::Sleep, d.about(3000.0)));
             if d.chance(0.3) {
-                o.push(queued(Do::Native, d.wild(60.0)));
+                o.push(queued(Do::Native, d.exponential(60.0)));
             }
             o.push(part(Do::Native, 15));
             o.push(part(Do::Wait, d.about(5000.0)));
-            o.push(queued(Do::Wait, d.wild(100.0)));
+            o.push(queued(Do::Wait, d.exponential(100.0)));
             o.push(part(Do::Hold, d.about(40.0)));
             o.push(part(Do::Native, 10));
         },
@@ -219,11 +224,12 @@ const THREADS: [(&str, Round, f64); 14] = [
 ];
 
 const TICK: u64 = 4_000;
-/// From the reading of the GIL to that of the thread's place; and how long a sleep must last on for the kernel to tell of it.
+/// Microseconds from the read of the GIL to that of the task state; and the least remainder of a
+/// sleep that the kernel still shows as a sleep.
 const LATER: u64 = 12;
 const STILL: u64 = 4;
 
-/// Everything that can be known of the thread, at any time in order.
+/// The history of the thread, available in order of time.
 struct Life {
     parts: VecDeque<(u64, Part)>,
     make: Round,
@@ -244,7 +250,7 @@ impl Life {
         Life { parts: VecDeque::new(), make, dice, end: 0, at: 0, cpu: 0, seen_cpu: 0, queue: 0, seen_queue: 0, runs: 1 }
     }
 
-    /// The part at a time, and what is left of it; nothing before it is kept.
+    /// The part at a time, and the rest of it. Earlier parts are dropped.
     fn part(&mut self, time: u64) -> (Part, u64) {
         while self.end <= time + LATER + STILL {
             let mut more = Vec::new();
@@ -258,7 +264,7 @@ impl Life {
         (part, end - time)
     }
 
-    /// Lets time pass.
+    /// Advances the time.
     fn go(&mut self, to: u64, truth: &mut StateTimes) {
         while self.at < to {
             let (part, left) = self.part(self.at);
@@ -299,8 +305,8 @@ impl Life {
     }
 }
 
-/// What the kernel's stack says of a thread that is not asleep.
-fn whereabouts(part: &Part) -> KernelStackState {
+/// What the kernel stack shows of a thread that is not asleep.
+fn kernel_state(part: &Part) -> KernelStackState {
     match (part.queued, part.does) {
         (false, _) => KernelStackState::OnCpu,
         (true, Do::Wait) => KernelStackState::WokenFromFutex,
@@ -308,10 +314,10 @@ fn whereabouts(part: &Part) -> KernelStackState {
     }
 }
 
-/// Five seconds: what the account says, and what was true, as shares. `root`: kernel stacks may be read.
+/// Five seconds: the reported states and the actual ones. `root`: kernel stacks can be read.
 fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
     let (mut life, mut when) = (Life::new(make), Dice(77));
-    let (mut truth, mut said) = (StateTimes::default(), StateTimes::default());
+    let (mut truth, mut reported) = (StateTimes::default(), StateTimes::default());
     let stack = Arc::new(Stack::empty());
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, Some(life.stat()), false);
     let mut forgotten = StateTimes::default();
@@ -321,7 +327,8 @@ fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
         let (first, left) = life.part(at);
         let held = first.does == Do::Hold;
         let (second, left) = if left > LATER { (first, left - LATER) } else { life.part(at + LATER) };
-        // The kernel's counts are read with the place; they are those of the look's beginning here, which is as good.
+        // The kernel's counters are read together with the task state. Here they are those of the
+        // sample's beginning, which makes no difference.
         let stat = life.stat();
         let asleep = !second.queued && matches!(second.does, Do::Wait | Do::Sleep) && left > STILL;
         let place = match second.does {
@@ -331,24 +338,25 @@ fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
             _ => TaskState::Runnable,
         };
         let claims = InterpreterView { held_before: held, held_after: second.does == Do::Hold, ..InterpreterView::default() };
-        let asked = root && place == TaskState::Runnable && !held && !machine.not_run_since_wakeup(Some(stat));
-        // One whose sleep ends while it is asked has a CPU, or is in the queue, by the time its stack is read.
+        let has_stack = root && place == TaskState::Runnable && !held && !machine.not_run_since_wakeup(Some(stat));
+        // A thread whose sleep ends during the sample has a CPU, or is in the run queue, when its
+        // stack is read.
         let ends = matches!(second.does, Do::Wait | Do::Sleep) && !second.queued;
         let third = if ends { life.part(at + LATER + left + 1).0 } else { second };
-        let now = KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: asked.then_some(whereabouts(&third)) };
+        let now = KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: has_stack.then_some(kernel_state(&third)) };
         let classification = machine.classify(&now, &claims);
-        machine.attribute(Nanos::from_micros(at), &now, classification, &stack, None, &mut |_, part, _| said.merge(&part));
+        machine.attribute(Nanos::from_micros(at), &now, classification, &stack, None, &mut |_, part, _| reported.merge(&part));
     }
-    machine.finish(Nanos::from_millis(5000), None, &stack, &mut |_, part, _| said.merge(&part));
+    machine.finish(Nanos::from_millis(5000), None, &stack, &mut |_, part, _| reported.merge(&part));
     life.go(life.at, &mut forgotten);
-    (said, truth)
+    (reported, truth)
 }
 
 #[test]
-fn what_is_said_is_what_was_true() {
+fn reported_states_are_the_actual_ones() {
     let mut wrong = Vec::new();
     for ((name, make, most), root) in THREADS.iter().flat_map(|thread| [(*thread, false), (*thread, true)]) {
-        let (said, truth) = play(make, root);
+        let (reported, truth) = play(make, root);
         let share = |times: &StateTimes, states: &[State]| states.iter().map(|s| times.get(*s)).sum::<f64>() / times.total();
         let mut line = format!("{name:<34}{}", if root { "root" } else { "    " });
         for (label, states) in [
@@ -358,10 +366,10 @@ fn what_is_said_is_what_was_true() {
             ("starved", &[State::Starved]),
             ("unknown", &[State::Unknown]),
         ] {
-            let (said, truth) = (share(&said, states), share(&truth, states));
-            line += &format!("  {label} {said:.3} {truth:.3} {:+.3}", said - truth);
-            if (said - truth).abs() > most {
-                wrong.push(format!("{name}: {label} {said:.3}, true {truth:.3}"));
+            let (reported, truth) = (share(&reported, states), share(&truth, states));
+            line += &format!("  {label} {reported:.3} {truth:.3} {:+.3}", reported - truth);
+            if (reported - truth).abs() > most {
+                wrong.push(format!("{name}: {label} {reported:.3}, actual {truth:.3}"));
             }
         }
         println!("{line}");

@@ -1,5 +1,5 @@
-//! Hostile memory: built by hand, cut short, looped, or random. Nothing may panic, loop or allocate without limit, and nothing that could
-//! not be read may be called read.
+//! Hostile memory: built by hand, truncated, looped, or random. No reader may panic, loop or
+//! allocate without a bound, and unreadable memory must not count as read.
 
 use gilprof::ids::Addr;
 use gilprof::process::memory::{Memory, ReadError};
@@ -30,7 +30,8 @@ fn page(len: usize) -> Vec<u8> {
     vec![0; len]
 }
 
-/// A thread of 3.8 with `depth` frames, the innermost first in memory; each frame is a page of its own.
+/// A thread of 3.8 with `depth` frames, the innermost first in memory. Each frame is on its own
+/// page.
 fn heap_frames(layout: &Layout, depth: u64) -> ReplayMemory {
     let Anchor::Direct(anchor) = layout.thread.anchor else { panic!("3.8 is direct") };
     let mut memory = ReplayMemory::new();
@@ -59,7 +60,7 @@ fn frames_are_read_to_the_root_or_the_bound() {
         let mut reader = FrameReader::default();
         let stack = reader.read(&memory, layout, TSTATE, false).unwrap().clone();
         assert_eq!((stack.frames.len(), stack.status), (frames, status), "{depth} frames");
-        // What was learnt serves the second time.
+        // The second read uses the prefetch plan of the first.
         assert_eq!(*reader.read(&memory, layout, TSTATE, false).unwrap(), stack);
     }
 }
@@ -82,7 +83,8 @@ fn a_frame_that_cannot_be_read_makes_no_stack() {
     assert_eq!((stack.frames.len(), stack.status), (0, StackStatus::Torn));
 }
 
-/// Memory in which the first frame's caller changes with every read: the target moves under the reader.
+/// Memory in which the caller of the first frame changes with every read: the target moves while it
+/// is read.
 struct Moving {
     memory: ReplayMemory,
     reads: Cell<u64>,
@@ -104,10 +106,11 @@ impl Memory for Moving {
 }
 
 #[test]
-fn only_what_two_copies_agree_on_is_given() {
+fn only_frames_on_which_two_copies_agree_are_reported() {
     let layout = layout(8);
     let memory = heap_frames(layout, 6);
-    // The thread's innermost frame is the first or the third, in turns: the roots agree, the leaves do not.
+    // The thread's innermost frame alternates between the first and the third: the roots agree, the
+    // leaves do not.
     let Anchor::Direct(anchor) = layout.thread.anchor else { panic!("3.8 is direct") };
     let slot = TSTATE.offset(anchor.offset() as u64);
     let moving = Moving { memory, reads: Cell::new(0), slot, choices: [FRAMES, FRAMES + 2 * 0x1000] };
@@ -140,7 +143,7 @@ fn lists(layout: &Layout, interpreters: &[u64], threads: &[u64]) -> ReplayMemory
 }
 
 #[test]
-fn a_roster_is_walked_and_its_changes_are_noticed() {
+fn the_list_of_thread_states_is_walked_and_its_changes_are_noticed() {
     let layout = layout(8);
     let mut memory = lists(layout, &[0x50_000, 0x60_000], &[0x70_000, 0x80_000, 0x90_000]);
     let mut runtime_state = RuntimeState::default();
@@ -148,11 +151,12 @@ fn a_roster_is_walked_and_its_changes_are_noticed() {
     assert_eq!((runtime_state.interpreters.len(), runtime_state.threads.len(), runtime_state.gils.len()), (2, 3, 1));
     assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(true));
     assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(true));
-    // The last thread ends: the heads stand, only the whole list tells.
+    // The last thread ends. The heads stay as they are; only the complete list shows it.
     memory.poke_u64(Addr(0x80_000 + layout.thread.next.offset() as u64), 0);
     assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(true));
     assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(false));
-    // A thread is born: the head tells. What it leads to is known, but for its end, which the next reading of all finds wrong.
+    // A thread is created, which changes the head. The rest of the list is known, except for its
+    // end; the next complete read finds that the end is wrong.
     memory.map(Addr(0xa0_000), page(0x1000));
     memory.poke_u64(Addr(0xa0_000 + layout.thread.next.offset() as u64), 0x70_000);
     memory.poke_u64(Addr(0xa0_000 + layout.thread.interp.offset() as u64), 0x50_000);
@@ -182,7 +186,7 @@ fn a_thread_state_at_the_address_of_an_ended_one_is_noticed() {
 }
 
 #[test]
-fn lists_that_lead_back_end() {
+fn circular_lists_end() {
     let layout = layout(8);
     let mut memory = lists(layout, &[0x50_000, 0x60_000], &[0x70_000, 0x80_000]);
     memory.poke_u64(Addr(0x80_000 + layout.thread.next.offset() as u64), 0x70_000);
@@ -193,7 +197,7 @@ fn lists_that_lead_back_end() {
 }
 
 #[test]
-fn a_gil_that_makes_no_sense_is_no_gil() {
+fn a_gil_with_impossible_values_is_refused() {
     let layout = &layout(11).gil;
     let mut bytes = page(layout.size as usize);
     assert_eq!(gil::parse(layout, &bytes), None, "an interval of 0");
@@ -220,11 +224,12 @@ fn which_futexes_belong_to_the_gil() {
     assert!(!gil::is_wait(layout, at, Addr(0xfff)));
 }
 
-/// Memory that answers every address with bytes made from it: any pointer leads somewhere.
+/// Memory that answers every address with bytes derived from it, so that any pointer leads
+/// somewhere.
 #[derive(Clone, Copy)]
 struct Noise {
     seed: u64,
-    /// Of 256 reads, how many fail.
+    /// The number of reads of 256 that fail.
     holes: u64,
 }
 
@@ -233,7 +238,7 @@ impl Noise {
         let mut x = (at / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.seed;
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x ^= x >> 27;
-        // Mostly small numbers, nulls and pointers: what gets furthest into a parser.
+        // Mostly small numbers, nulls and pointers: these get furthest into a parser.
         match x % 7 {
             0 => 0,
             1 => x >> 56,
@@ -249,7 +254,7 @@ impl Memory for Noise {
         if self.word(at.0 ^ 0x5555) % 256 < self.holes {
             return Err(ReadError::Unmapped { at, len: into.len() });
         }
-        assert!(into.len() < 64 << 20, "{} bytes asked for at once", into.len());
+        assert!(into.len() < 64 << 20, "{} bytes in one read", into.len());
         for (i, byte) in into.iter_mut().enumerate() {
             let at = at.0.wrapping_add(i as u64);
             *byte = (self.word(at & !7) >> (8 * (at & 7))) as u8;

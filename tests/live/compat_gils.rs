@@ -114,7 +114,7 @@ fn a_gil_that_comes_later(interpreter: &Interpreter, complaints: &mut Complaints
     let pid = target.pid().to_string();
     let running = Running::start(&["attach", "--pid", &pid, "--duration", "0", "--format", "json"]);
     running.measures(&target);
-    target.tell("another");
+    target.send("another");
     assert_eq!(target.line(), "late");
     let drivers = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
     until("gilprof has met all threads", || {

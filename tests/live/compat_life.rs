@@ -57,7 +57,7 @@ fn sound(interpreter: &Interpreter, what: &str, report: &Value, complaints: &mut
 fn forked(interpreter: &Interpreter, word: &str, complaints: &mut Complaints) {
     let mut target = start(interpreter);
     let running = endless(&target);
-    target.tell(word);
+    target.send(word);
     let said: Value = serde_json::from_str(&target.line()).unwrap();
     let child = said["child"].as_i64().unwrap() as i32;
     later(&target);
@@ -132,7 +132,7 @@ fn a_main_thread_that_ended(interpreter: &Interpreter, complaints: &mut Complain
     let mut target = start(interpreter);
     let running = endless(&target);
     later(&target);
-    target.tell("endmain");
+    target.send("endmain");
     until("the main thread has ended", || letter(target.pid()) == Some('Z'));
     later(&target);
     running.signal(libc::SIGINT);
@@ -164,7 +164,7 @@ fn an_interpreter_that_ends_before_its_process(interpreter: &Interpreter, compla
     let mut target = start(interpreter);
     let running = endless(&target);
     later(&target);
-    target.tell("finalize");
+    target.send("finalize");
     assert_eq!(target.line(), "ended");
     let report = running.end().ended(0, &[]).report();
     sound(interpreter, "finalized", &report, complaints);

@@ -9,7 +9,7 @@ use crate::support::{self, Interpreter};
 use libtest_mimic::{Completion, Failed, Trial};
 
 /// Modules whose cases may run beside each other. `.config/nextest.toml` has the same.
-const BESIDE_OTHERS: [&str; 9] = [
+const BESIDE_OTHERS: [&str; 11] = [
     "cli::attach::",
     "cli::bad_input::",
     "cli::dump::",
@@ -17,7 +17,9 @@ const BESIDE_OTHERS: [&str; 9] = [
     "compat_life::",
     "compat_namespaces::",
     "compat_programs::",
+    "docs::",
     "moving::",
+    "packaging::",
     "reads::",
 ];
 

@@ -17,11 +17,13 @@ mod compat_gils;
 mod compat_life;
 mod compat_namespaces;
 mod compat_programs;
+mod docs;
 mod exact;
 mod findings;
 mod gate_ci;
 mod harness;
 mod moving;
+mod packaging;
 mod pytest_plugin;
 mod reads {
     pub mod layouts;
@@ -32,6 +34,7 @@ mod reads {
 }
 mod recordings;
 mod sample_cost;
+mod schemas;
 mod states;
 #[path = "../support/mod.rs"]
 mod support;
@@ -56,13 +59,16 @@ fn main() {
         compat_life::cases,
         compat_namespaces::cases,
         compat_programs::cases,
+        docs::cases,
         exact::cases,
         findings::cases,
         gate_ci::cases,
         moving::cases,
+        packaging::cases,
         pytest_plugin::cases,
         recordings::cases,
         sample_cost::cases,
+        schemas::cases,
         states::cases,
     ] {
         cases(&mut suite);

@@ -1,5 +1,5 @@
-//! What the checks of live programs share: complaints, which do not end a check, a table of what was seen, and windows measured again when
-//! other programs had the machine.
+//! Shared by the checks of live programs: complaints, which do not end a check; a table of the
+//! figures; and windows that are measured again when other programs used the machine.
 
 mod load;
 
@@ -8,12 +8,12 @@ use load::Load;
 use serde_json::Value;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// Windows measured before a complaint stands.
+/// Windows before a complaint stands.
 const WINDOWS: usize = 3;
-/// Cores' worth of other programs that leave two threads short of CPU on a small machine.
+/// Cores used by other programs that leave two threads short of CPU on a small machine.
 const STARVING: f64 = 0.3;
 
-/// What was wrong, and where.
+/// Complaints with the interpreter that they are about.
 #[derive(Default)]
 pub struct Complaints {
     here: String,
@@ -21,20 +21,20 @@ pub struct Complaints {
 }
 
 impl Complaints {
-    /// Notes that something must be true and is not.
+    /// Adds a complaint unless the condition holds.
     pub fn expect(&mut self, true_: bool, what: impl FnOnce() -> String) {
         if !true_ {
             self.add(&what());
         }
     }
 
-    /// Notes what is wrong.
+    /// Adds a complaint.
     pub fn add(&mut self, what: &str) {
         self.all.push(format!("{}: {what}", self.here));
     }
 }
 
-/// Runs `check` on this interpreter; fails with everything that was wrong. A panic is a complaint beside the others.
+/// Runs `check` on this interpreter, and fails with all complaints. A panic is one of them.
 pub fn complain(interpreter: &Interpreter, check: impl Fn(&Interpreter, &mut Complaints)) {
     let mut complaints = Complaints { here: interpreter.label.clone(), all: Vec::new() };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(interpreter, &mut complaints))) {
@@ -51,13 +51,13 @@ macro_rules! row {
     ($label:expr, $($said:tt)*) => { eprintln!("{:22} {}", $label, format_args!($($said)*)) };
 }
 
-/// `gilprof attach` on this process, by its report.
+/// The report of `gilprof attach` on this process.
 pub fn attach(pid: i32, seconds: f64, more: &[&str]) -> Value {
     let (pid, duration) = (pid.to_string(), format!("{}ms", (seconds * 1e3) as u64));
     support::report(&[&["attach", "--pid", &pid, "--duration", &duration], more].concat())
 }
 
-/// A window, and what else the machine was busy with.
+/// A window, and the load of the machine meanwhile.
 pub struct Measured {
     /// gilprof's report.
     pub report: Value,
@@ -66,8 +66,9 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Whether other programs took so much of the machine that the target truly lacked CPU: it switches less then, and the right verdict may
-    /// be `cpu-starved`. Its states must be right all the same, so only `what` is left out, and that is said.
+    /// Whether other programs used so much of the machine that the target had too little CPU. It
+    /// then switches less, and the right verdict may be `cpu-starved`. Its states must still be
+    /// right, so only `what` is left out, and that is reported.
     pub fn starving(&self, interpreter: &Interpreter, what: &str) -> bool {
         let starving = self.others > STARVING;
         if starving {
@@ -77,8 +78,9 @@ impl Measured {
     }
 }
 
-/// Attaches for so long and checks the report. A window that is found wrong is measured again, a few times, and that is shown: in some
-/// seconds threads do not share the GIL quite evenly, and other programs use the machine. What is wrong with the last one stands.
+/// Attaches for `seconds` and checks the report. A window with complaints is measured again, up to
+/// [`WINDOWS`] times, and each is printed: in some seconds threads do not share the GIL evenly, and
+/// other programs use the machine. The complaints about the last window stand.
 pub fn measure(
     interpreter: &Interpreter,
     target: &Target,
@@ -89,7 +91,7 @@ pub fn measure(
     measure_process(interpreter, target.pid(), seconds, complaints, check);
 }
 
-/// The same of a process that is not the target itself, but its child.
+/// The same for a process that is not the target itself, but its child.
 pub fn measure_process(
     interpreter: &Interpreter,
     pid: i32,
@@ -114,7 +116,7 @@ pub fn measure_process(
     }
 }
 
-/// A number at a JSON pointer; panics where there is none.
+/// A number at a JSON pointer. Panics if there is none.
 pub fn number(value: &Value, pointer: &str) -> f64 {
     value.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number at {pointer} in {value:#}"))
 }

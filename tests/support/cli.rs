@@ -1,4 +1,5 @@
-//! What the tests of the command line share: gilprof while it runs, the ways to run it with less, and interpreters that are held back.
+//! Shared by the tests of the command line: a running gilprof, gilprof with fewer rights, and
+//! interpreters that are held back.
 
 use crate::support::pipe::Pipe;
 use crate::support::{self, Interpreter, Target, PATIENCE};
@@ -8,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// gilprof at work. Killed and reaped when dropped.
+/// A running gilprof. Killed and reaped when dropped.
 pub struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -16,17 +17,18 @@ pub struct Running {
     stderr: Pipe,
 }
 
-/// Whoever started the tests with nohup or `&` has signals ignored, and a program inherits that.
-fn as_by_hand(command: &mut Command) -> &mut Command {
-    let heed = || {
+/// A program started under nohup or with `&` ignores some signals, and its children inherit that.
+/// The tests must not depend on how they were started.
+fn with_default_signals(command: &mut Command) -> &mut Command {
+    let default_signals = || {
         for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
-            // SAFETY: signal(2) may be called between fork and exec, and has no memory to do with.
+            // SAFETY: signal(2) may be called between fork and exec, and touches no memory.
             unsafe { libc::signal(number, libc::SIG_DFL) };
         }
         Ok(())
     };
-    // SAFETY: `heed` allocates nothing and takes no lock.
-    unsafe { command.pre_exec(heed) }
+    // SAFETY: `default_signals` allocates nothing and takes no lock.
+    unsafe { command.pre_exec(default_signals) }
 }
 
 impl Running {
@@ -35,22 +37,22 @@ impl Running {
         Running::spawn(support::gilprof_command(args))
     }
 
-    /// Starts a prepared command; its stdin is empty unless that was set before.
+    /// Starts a prepared command with an empty stdin.
     pub fn spawn(mut command: Command) -> Running {
         Running::spawn_with(command.stdin(Stdio::null()))
     }
 
     /// Starts a prepared command with the stdin that it has.
     pub fn spawn_with(command: &mut Command) -> Running {
-        let mut child = as_by_hand(command.stdout(Stdio::piped()).stderr(Stdio::piped())).spawn().unwrap();
+        let mut child = with_default_signals(command.stdout(Stdio::piped()).stderr(Stdio::piped())).spawn().unwrap();
         let stdout = child.stdout.take().map(Pipe::new);
         let stderr = Pipe::new(child.stderr.take().unwrap());
         Running { stdin: child.stdin.take(), child, stdout, stderr }
     }
 
-    /// Starts a prepared command whose stdout goes elsewhere.
+    /// Starts a prepared command with this stdout.
     pub fn spawn_to(mut command: Command, stdout: Stdio) -> Running {
-        let mut child = as_by_hand(command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped())).spawn().unwrap();
+        let mut child = with_default_signals(command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped())).spawn().unwrap();
         let stderr = Pipe::new(child.stderr.take().unwrap());
         Running { child, stdin: None, stdout: None, stderr }
     }
@@ -63,37 +65,38 @@ impl Running {
         signal(self.pid(), number);
     }
 
-    /// Writes to its stdin, where that is a pipe.
+    /// Writes to the stdin, if that is a pipe.
     pub fn write(&mut self, bytes: &[u8]) {
         self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
-    /// Ends its stdin.
+    /// Closes the stdin.
     pub fn close(&mut self) {
         self.stdin = None;
     }
 
-    /// The next line of its stdout.
+    /// The next line of the stdout.
     pub fn line(&self) -> String {
         self.stdout.as_ref().unwrap().line(PATIENCE).unwrap()
     }
 
-    /// The next line of its stderr.
+    /// The next line of the stderr.
     pub fn err_line(&self) -> String {
         self.stderr.line(PATIENCE).unwrap()
     }
 
-    /// Waits until it looks at this thread. It says so nowhere; it keeps a file of each thread open.
+    /// Waits until gilprof samples this thread. It does not print that, but it keeps a file of each
+    /// thread open.
     pub fn watches(&self, target: &Target, tid: i64) {
-        until("gilprof looks at the target", || watches(self.pid(), target, tid));
+        until("gilprof samples the target", || watches(self.pid(), target, tid));
     }
 
-    /// Waits until it looks at the target's main thread.
+    /// Waits until gilprof samples the target's main thread.
     pub fn measures(&self, target: &Target) {
         self.watches(target, target.pid().into());
     }
 
-    /// Waits for its end.
+    /// Waits for the end.
     pub fn end(mut self) -> Said {
         self.close();
         let out = self.stdout.take().map_or_else(Vec::new, |stdout| stdout.end(PATIENCE).unwrap());
@@ -110,14 +113,14 @@ impl Drop for Running {
     }
 }
 
-/// Whether a process keeps the file open by which gilprof looks at this thread.
+/// Whether a process keeps open the file by which gilprof samples this thread.
 pub fn watches(pid: i32, target: &Target, tid: i64) -> bool {
     let file = format!("/proc/{}/task/{tid}/syscall", target.pid());
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|open| open.to_str() == Some(&file))
 }
 
-/// What gilprof said.
+/// The exit status and the output of gilprof.
 #[derive(Debug)]
 pub struct Said {
     pub status: ExitStatus,
@@ -131,7 +134,7 @@ impl Said {
         Said { status: output.status, out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// It ended with this code, and its stderr holds these words.
+    /// Checks the exit code, and that the stderr contains these texts.
     #[track_caller]
     pub fn ended(&self, code: i32, words: &[&str]) -> &Said {
         assert_eq!(self.status.code(), Some(code), "{self:#?}");
@@ -142,7 +145,7 @@ impl Said {
         self
     }
 
-    /// Its stdout holds these words.
+    /// Checks that the stdout contains these texts.
     #[track_caller]
     pub fn printed(&self, words: &[&str]) -> &Said {
         for wanted in words {
@@ -151,7 +154,7 @@ impl Said {
         self
     }
 
-    /// The report on its stdout.
+    /// The report on the stdout.
     #[track_caller]
     pub fn report(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
@@ -163,12 +166,12 @@ pub fn gilprof(args: &[&str]) -> Said {
     Running::start(args).end()
 }
 
-/// The warnings of a report, one text.
+/// The warnings of a report as one text.
 pub fn warnings(report: &serde_json::Value) -> String {
     report["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
-/// A share in a thread's states.
+/// A share of a thread's states.
 pub fn share(report: &serde_json::Value, thread: &str, state: &str) -> f64 {
     let threads = report["threads"].as_array().unwrap();
     let found = threads.iter().find(|t| t["name"] == thread).unwrap_or_else(|| panic!("no {thread} in {threads:#?}"));
@@ -181,13 +184,13 @@ pub fn signal(pid: i32, number: i32) {
     assert_eq!(sent, 0, "kill {number} {pid}: {}", std::io::Error::last_os_error());
 }
 
-/// Waits for what no handshake tells.
+/// Waits for a condition without a handshake.
 #[track_caller]
 pub fn until(what: &str, mut is: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is() {
         assert!(start.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
-        // A poll without a pause would take a core from what it waits for.
+        // A poll without a pause would take a core from the program that it waits for.
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -198,37 +201,38 @@ pub fn cpu_ticks(pid: i32) -> u64 {
     stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2).map(|w| w.parse::<u64>().unwrap()).sum()
 }
 
-/// The letter of a process's state; `None` when it is gone.
+/// The letter of a process's state; `None` if the process does not exist.
 pub fn state(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-/// A word as a shell takes it.
+/// A word, quoted for a shell.
 pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Makes a pipe's buffer as small as it can be.
+/// Makes a pipe's buffer as small as possible.
 pub fn shrink(pipe: RawFd) {
     // SAFETY: fcntl takes plain numbers here; the caller holds the descriptor.
     let size = unsafe { libc::fcntl(pipe, libc::F_SETPIPE_SZ, 4096) };
     assert!(size > 0, "F_SETPIPE_SZ: {}", std::io::Error::last_os_error());
 }
 
-/// A Python that stands still before it creates its interpreter: the dynamic linker tells of its bindings on a pipe that nobody empties.
+/// A Python that stops before it creates its interpreter: the dynamic linker prints its bindings to
+/// a full pipe.
 pub struct Held {
     child: Child,
     bindings: Option<PipeReader>,
 }
 
 impl Held {
-    /// Starts `python -c CODE` and comes back when its linker is at work.
+    /// Starts `python -c CODE` and returns when its linker is at work.
     pub fn start(interpreter: &Interpreter, code: &str) -> Held {
         let mut command = match &interpreter.root {
             None => interpreter.command(),
             Some(root) => {
-                // Only the interpreter's linker is to talk, not that of chroot.
+                // Only the interpreter's linker prints bindings, not that of chroot.
                 let mut chroot = Command::new("chroot");
                 chroot.arg(root).args(["/usr/bin/env", "LD_DEBUG=bindings"]).arg(&interpreter.path);
                 chroot.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()));
@@ -242,7 +246,7 @@ impl Held {
         let (mut bindings, to) = std::io::pipe().unwrap();
         shrink(to.as_raw_fd());
         let child = command.stderr(to).spawn().unwrap();
-        drop(command); // and with it the writing end that is not the child's
+        drop(command); // this process must not keep the writing end open
         bindings.read_exact(&mut [0]).unwrap();
         Held { child, bindings: Some(bindings) }
     }
@@ -251,7 +255,7 @@ impl Held {
         self.child.id().try_into().unwrap()
     }
 
-    /// Lets it go on.
+    /// Lets the interpreter continue.
     pub fn release(&mut self) {
         let mut bindings = self.bindings.take().unwrap();
         std::thread::spawn(move || std::io::copy(&mut bindings, &mut std::io::sink()));
@@ -265,12 +269,12 @@ impl Drop for Held {
     }
 }
 
-/// gilprof as a user without rights; `None`, and said, where that cannot be had.
+/// gilprof as a user without rights; `None` and a skip where that is not possible.
 pub fn as_nobody(args: &[&str]) -> Option<Command> {
     with_setpriv(&["--reuid=65534", "--regid=65534", "--clear-groups"], args)
 }
 
-/// gilprof as root without CAP_SYS_PTRACE; `None`, and said, where that cannot be had.
+/// gilprof as root without CAP_SYS_PTRACE; `None` and a skip where that is not possible.
 pub fn without_ptrace(args: &[&str]) -> Option<Command> {
     with_setpriv(&["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"], args)
 }
@@ -291,7 +295,8 @@ fn with_setpriv(how: &[&str], args: &[&str]) -> Option<Command> {
     Some(command)
 }
 
-/// The first and the last of those that are not in another root: one without and one with published offsets, where both are there.
+/// The first and the last interpreter outside other roots: one without and one with published
+/// offsets, if both are installed.
 pub fn two_interpreters() -> Vec<Interpreter> {
     let here: Vec<Interpreter> = support::interpreters().into_iter().filter(|i| i.root.is_none()).collect();
     let mut two: Vec<Interpreter> = here.first().into_iter().chain(here.last()).cloned().collect();

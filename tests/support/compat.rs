@@ -1,21 +1,22 @@
-//! What the tests of gilprof's reach share: a program at work under any launcher, and what a report of it must say.
+//! Shared by the compatibility tests: a workload under any launcher, and what its report must
+//! contain.
 
 use crate::support::{self, Interpreter};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Where the workloads are.
+/// The folder of the workloads.
 pub fn workload(name: &str) -> PathBuf {
     support::repository().join("tests/workloads").join(name).with_extension("py")
 }
 
-/// Whether a command can be had here and succeeds, silently.
+/// Whether a command can be started and succeeds. Its output is dropped.
 pub fn succeeds(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// Those whose files are in this root, so that they can be copied and run by other programs.
+/// Interpreters whose files are in this root, so that other programs can copy and run them.
 pub fn in_this_root() -> Vec<Interpreter> {
     support::interpreters().into_iter().filter(|i| i.root.is_none()).collect()
 }
@@ -25,22 +26,22 @@ pub fn home(interpreter: &Interpreter) -> PathBuf {
     interpreter.path.parent().and_then(std::path::Path::parent).unwrap().to_path_buf()
 }
 
-/// A share in a thread's states.
+/// A share of a thread's states.
 pub fn state(thread: &Value, state: &str) -> f64 {
     thread["states"][state].as_f64().unwrap()
 }
 
-/// The threads whose names begin so.
+/// The threads with this prefix of their names.
 pub fn named<'a>(report: &'a Value, prefix: &str) -> Vec<&'a Value> {
     report["threads"].as_array().unwrap().iter().filter(|t| t["name"].as_str().unwrap().starts_with(prefix)).collect()
 }
 
-/// The sum of a state over the threads whose names begin so.
+/// The sum of a state over the threads with this prefix of their names.
 pub fn sum(report: &Value, prefix: &str, of: &str) -> f64 {
     named(report, prefix).into_iter().map(|t| state(t, of)).sum()
 }
 
-/// What is wrong with a report whatever the program: states that do not add to 1, looks that failed.
+/// Faults of a report of any program: states that do not add up to 1, or samples that failed.
 pub fn unsound(report: &Value) -> Option<String> {
     for thread in report["threads"].as_array().unwrap() {
         let total: f64 = thread["states"].as_object().unwrap().values().map(|s| s.as_f64().unwrap()).sum();
@@ -48,12 +49,13 @@ pub fn unsound(report: &Value) -> Option<String> {
             return Some(format!("the states of {} add to {total}", thread["name"]));
         }
     }
-    let looks = |name: &str| report["window"][name].as_u64().unwrap();
-    (looks("samples") == 0 || looks("failed") * 10 > looks("samples"))
-        .then(|| format!("{} of {} looks failed", looks("failed"), looks("samples")))
+    let samples = |name: &str| report["window"][name].as_u64().unwrap();
+    (samples("samples") == 0 || samples("failed") * 10 > samples("samples"))
+        .then(|| format!("{} of {} samples failed", samples("failed"), samples("samples")))
 }
 
-/// What is wrong with a report on `count` threads called `worker-…` that compute in `burn`: they share one GIL and want it all the time.
+/// Faults of a report on `count` threads called `worker-…` that compute in `burn`: they share one
+/// GIL and need it all the time.
 pub fn not_computing(report: &Value, count: usize) -> Option<String> {
     let (workers, holding, waiting) =
         (named(report, "worker-").len(), sum(report, "worker-", "holding"), sum(report, "worker-", "waiting"));

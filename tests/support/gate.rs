@@ -1,11 +1,11 @@
-//! What the tests of `gilprof gate` share: a folder for its files, and its outcome.
+//! Shared by the tests of `gilprof gate`: a folder for its files, and its outcome.
 
 use super::cli::{Running, Said};
 use super::{gilprof_command, repository, scratch, Interpreter};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A folder of its own, which has no limits but those that a test puts there.
+/// A folder without limits, except for those that a test writes into it.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
@@ -23,7 +23,7 @@ impl Folder {
         std::fs::read_to_string(self.0.join(name)).unwrap()
     }
 
-    /// `gilprof gate ARGS` in it.
+    /// `gilprof gate ARGS` in this folder.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = gilprof_command(&[&["gate"], args].concat());
         command.current_dir(&self.0);

@@ -1,6 +1,7 @@
-//! A live interpreter whose tables are known without searching: the target itself says where its `_PyRuntime` is.
+//! A live interpreter whose tables are found without a search: the target itself prints the address
+//! of its `_PyRuntime`.
 //!
-//! For tests of what stands on the tables, so that a failure is not that of the search for the interpreter.
+//! For tests of readers of the tables, so that a failure of the search does not make them fail.
 
 use crate::support::{Interpreter, Target};
 use gilprof::ids::{Addr, Pid};
@@ -9,18 +10,18 @@ use gilprof::process::memory::{Memory, ReadError};
 use gilprof::python::layout::debug_offsets::{layout_from_target, READ_LEN};
 use gilprof::python::layout::{for_version, Layout, LayoutTable, Minor};
 
-/// A target at rest, with its layout.
+/// An idle target with its layout.
 pub struct LayoutProbe {
     pub target: Target,
     memory: LiveMemory,
     pub layout: Layout,
     pub runtime: Addr,
-    /// The main interpreter, the only one that our workloads have.
+    /// The main interpreter, the only one in the workloads.
     pub interpreter: Addr,
 }
 
 impl LayoutProbe {
-    /// Starts a workload that says `runtime`.
+    /// Starts a workload that prints `runtime`.
     pub fn start(interpreter: &Interpreter, workload: &str) -> LayoutProbe {
         let target = Target::start(interpreter, workload, &["--facts"]);
         let runtime = Addr(target.fact("runtime").as_u64().unwrap());

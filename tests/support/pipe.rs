@@ -1,4 +1,4 @@
-//! Reading a child's output with a bound on the wait: a thread reads, the test receives.
+//! The output of a child, with a bound on the wait: a thread reads, the test receives.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
@@ -25,7 +25,7 @@ impl Pipe {
         Ok(text.trim_end_matches('\n').to_string())
     }
 
-    /// Everything up to the end, however it is cut into lines, within `patience` in all.
+    /// All bytes up to the end, within `patience` in all.
     pub fn end(&self, patience: Duration) -> Result<Vec<u8>, String> {
         let deadline = Instant::now() + patience;
         let mut all = Vec::new();

@@ -1,4 +1,5 @@
-//! The recorded looks of `tests/dumps/looks`, and what a replay of one says, as lines of text that a person can read and compare.
+//! The recorded samples of `tests/dumps/samples`, and the replay of one as text that a person can
+//! read and compare.
 
 use gilprof::capture::recorded_sample;
 use gilprof::capture::sampler::{SampleOutcome, Sampler};
@@ -9,12 +10,12 @@ use gilprof::process::target::Target;
 use gilprof::sample::{GilSample, Holder, Sink, State, StateSlice, ThreadInfo, ThreadSnapshot, ThreadTotals};
 use std::path::{Path, PathBuf};
 
-/// Where they are.
+/// The folder of the recordings.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dumps/looks")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dumps/samples")
 }
 
-/// A file of that folder, and what it should say.
+/// A recording of that folder, and the expected text.
 pub struct Recorded {
     /// `3.11-pyenv-cpu`.
     pub name: String,
@@ -22,10 +23,10 @@ pub struct Recorded {
     pub expected: String,
 }
 
-/// All of them, by name.
+/// All recordings, by name.
 pub fn recorded() -> Vec<Recorded> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|e| e == "look"));
+    files.retain(|file| file.extension().is_some_and(|e| e == "sample"));
     files.sort();
     assert!(files.len() >= 18, "{} is nearly empty", folder().display());
     let read = |file: PathBuf| Recorded {
@@ -36,7 +37,7 @@ pub fn recorded() -> Vec<Recorded> {
     files.into_iter().map(read).collect()
 }
 
-/// What a look handed to its sink.
+/// The GILs and threads that a sample reported.
 #[derive(Default)]
 pub struct Heard {
     pub gils: Vec<GilSample>,
@@ -49,13 +50,13 @@ impl Sink for Heard {
         self.threads.push(facts.clone());
     }
     fn slice(&mut self, _: &StateSlice<'_>) {}
-    fn gil(&mut self, look: &GilSample) {
-        self.gils.push(*look);
+    fn gil(&mut self, sample: &GilSample) {
+        self.gils.push(*sample);
     }
     fn thread_end(&mut self, _: gilprof::ids::ThreadId, _: ThreadTotals) {}
 }
 
-/// One look, made again.
+/// A replayed sample.
 pub struct Again {
     pub outcome: SampleOutcome,
     pub gils: Vec<GilSample>,
@@ -65,21 +66,21 @@ pub struct Again {
 }
 
 impl Again {
-    /// Of an observer that has just looked.
+    /// From a sampler that has just taken a sample.
     pub fn of(outcome: SampleOutcome, sampler: &Sampler, heard: Heard) -> Again {
         let mut views: Vec<ThreadSnapshot> = sampler.snapshots().into_iter().map(|(_, view)| view).collect();
         views.sort_by_key(|view| view.tid);
         Again { outcome, gils: heard.gils, threads: heard.threads, views }
     }
 
-    /// By way of any source.
+    /// A replay on any target.
     pub fn by(recording: &MemoryDump, source: Box<dyn Target>) -> Result<Again, Error> {
         let mut heard = Heard::default();
         let (outcome, sampler) = recorded_sample::replay(recording, source, &mut heard)?;
         Ok(Again::of(outcome, &sampler, heard))
     }
 
-    /// As it was recorded.
+    /// A replay of the unchanged recording.
     pub fn new(recording: &MemoryDump) -> Again {
         Again::by(recording, Box::new(ReplayTarget::from_dump(recording))).unwrap()
     }
@@ -95,7 +96,7 @@ impl Again {
             text += &format!("gil {}: holder {holder}, {} switches, {} waiting\n", gil.gil.0, gil.switches.unwrap(), gil.waiters);
         }
         for view in &self.views {
-            let kind = if view.python { "" } else { ", not python's" };
+            let kind = if view.python { "" } else { ", no thread state" };
             text += &format!("{} {}: {} by {:?}, {:?}{kind}\n", view.tid, view.name, view.state.label(), view.evidence, view.stack.status);
             for frame in view.stack.frames.iter().rev() {
                 let function = &frame.function;
@@ -105,7 +106,7 @@ impl Again {
         text
     }
 
-    /// How many threads are in this state.
+    /// The number of threads in this state.
     pub fn count(&self, is: impl Fn(State) -> bool) -> usize {
         self.views.iter().filter(|view| is(view.state)).count()
     }

@@ -1,7 +1,6 @@
 //! Validates JSON against the published schemas, `docs/schemas/*.schema.json`.
-#![allow(clippy::unwrap_used)] // clippy knows tests, not their helpers
 
-use crate::support::{gilprof_command, repository};
+use super::{gilprof_command, repository};
 use jsonschema::{Registry, Validator};
 use serde_json::Value;
 use std::collections::BTreeMap;

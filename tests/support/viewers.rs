@@ -1,10 +1,10 @@
-//! The real viewers that scripts/setup-viewers fetched, and the scripts beside this file that ask them for figures.
+//! The viewers that scripts/setup-viewers fetched, and the scripts that get figures from them.
 
 use crate::support::{repository, skip, Folder};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Where a viewer is; says that what needs it is skipped where it is not there.
+/// The path of a viewer; a skip if it is not installed.
 pub fn viewer(name: &str) -> Option<PathBuf> {
     let found = std::fs::read_to_string(list_path()).unwrap_or_default();
     let there =
@@ -15,14 +15,15 @@ pub fn viewer(name: &str) -> Option<PathBuf> {
     there.map(|(_, path)| path.into())
 }
 
-/// Where scripts/setup-viewers leaves its list.
+/// The list that scripts/setup-viewers writes.
 fn list_path() -> PathBuf {
     let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = || var("XDG_CACHE_HOME").or_else(|| Some(var("HOME")?.join(".cache"))).unwrap_or_default().join("gilprof/viewers");
     var("GILPROF_VIEWERS").unwrap_or_else(cache).join("viewers.tsv")
 }
 
-/// Runs one of the scripts beside this file in the cached node, with the browser and the npm packages at hand; it prints one JSON value.
+/// Runs a script of `tests/viewers` in the cached node, with the browser and the npm packages. It
+/// prints one JSON value.
 pub fn node(script: &str, args: &[&str]) -> Option<serde_json::Value> {
     let (node, modules, chromium) = (viewer("node")?, viewer("modules")?, viewer("chromium")?);
     let mut command = Command::new(node);
@@ -34,23 +35,24 @@ pub fn node(script: &str, args: &[&str]) -> Option<serde_json::Value> {
     Some(serde_json::from_str(&said).unwrap_or_else(|e| panic!("{script} {args:?} printed no JSON ({e}): {said}\n{complained}")))
 }
 
-/// What a command prints; it must succeed.
+/// The output of a command, which must succeed.
 pub fn printed(command: &mut Command) -> String {
     let out = command.output().unwrap();
     assert!(out.status.success(), "{command:?}: {out:?}");
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// The Firefox Profiler's engine with a profile in it: a process that answers until this is dropped.
+/// The Firefox Profiler's engine with a loaded profile: a process that answers until this is
+/// dropped.
 pub struct Profiler {
     node: PathBuf,
     cli: PathBuf,
-    /// Where that process keeps its socket.
+    /// The folder of that process's socket.
     sessions: Folder,
 }
 
 impl Profiler {
-    /// With this file.
+    /// Loads this file.
     pub fn load(file: &str) -> Option<Profiler> {
         let (node, cli) = (viewer("node")?, viewer("profiler-cli")?);
         let profiler = Profiler { node, cli, sessions: Folder::new("pq") };
@@ -58,7 +60,7 @@ impl Profiler {
         Some(profiler)
     }
 
-    /// What it answers.
+    /// The answer to a command.
     pub fn ask(&self, words: &[&str]) -> serde_json::Value {
         serde_json::from_str(&printed(self.command(words).arg("--json"))).unwrap()
     }

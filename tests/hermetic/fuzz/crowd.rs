@@ -1,4 +1,5 @@
-//! Not one hostile thread or code object but many: what is kept of each from look to look must stay small, whatever it claims to be.
+//! Many hostile threads or code objects instead of one: the memory that gilprof keeps of each from
+//! sample to sample must stay small, whatever size the object claims.
 
 use super::heap;
 use super::picture::{Map, Picture};
@@ -12,10 +13,11 @@ use gilprof::python::layout::{for_version, validate::THREAD_CAP, Layout, LayoutT
 use std::io::{BufReader, Read};
 
 const THREADS: u64 = 500;
-/// Where chunks may begin.
+/// Possible beginnings of chunks.
 const CHUNK: u64 = 1 << 20;
 
-/// Every chunk is of any size, all in use, and has another before it; every pointer elsewhere leads to a frame that nobody has.
+/// Every chunk has any size, is completely in use, and has a predecessor. Every other pointer leads
+/// to a frame outside all chunks.
 struct Endless(&'static Layout);
 
 impl Memory for Endless {
@@ -40,7 +42,7 @@ fn put(into: &mut [u8], at: usize, value: u64) {
 }
 
 #[test]
-fn many_threads_whose_stacks_have_no_end() {
+fn many_threads_with_endless_stacks() {
     for minor in [11, 12] {
         let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, minor)) else { panic!("3.{minor} has a whole table") };
         let memory = Endless(layout);
@@ -101,7 +103,8 @@ fn many_code_objects_with_long_line_tables() {
     assert!(peak < super::harness::MOST_BYTES, "{peak} bytes for {CODES} code objects");
 }
 
-/// An interpreter with a list of thread states that never ends, each as large as a target may publish.
+/// An interpreter with an endless list of thread states, each of the largest size that a target may
+/// publish.
 struct List(Layout);
 
 const INTERPRETER: u64 = 0x100;
@@ -152,7 +155,7 @@ fn many_mappings_with_long_paths() {
     }
 }
 
-/// The same line for ever.
+/// The same line, endlessly.
 struct Cycle<'a> {
     line: &'a [u8],
     at: usize,

@@ -1,7 +1,9 @@
-//! Runs one parser on many inputs and stops at the first that makes it panic, hang, or allocate too much.
+//! Runs one parser on many inputs and stops at the first that makes it panic, hang, or allocate too
+//! much.
 //!
-//! `GILPROF_FUZZ_INPUTS` says how many inputs each parser gets; without it each gets so many that all take some seconds.
-//! `GILPROF_FUZZ_FIRST` is the number of the first, so that a failure can be run again, or a long run go on.
+//! `GILPROF_FUZZ_INPUTS` is the number of inputs of each parser. Without it the number is such that
+//! each parser takes some seconds. `GILPROF_FUZZ_FIRST` is the number of the first input: it
+//! repeats a failure, or continues a long run.
 
 use super::heap;
 use super::mutate::Mutator;
@@ -12,13 +14,14 @@ use std::sync::mpsc::{channel, RecvTimeoutError, Sender};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most that one input may have on the heap at once.
+/// The most heap that one input may use at a time.
 pub const MOST_BYTES: usize = 64 << 20;
-/// No input may take this long. Far more than any takes on a busy machine: what an input costs is counted in work, not in time.
+/// The longest time of an input. Inputs take far less on a busy machine, because their cost is
+/// bounded in work, not in time.
 const HANG: Duration = Duration::from_secs(60);
-/// Inputs that a cheap parser gets when nothing is said.
+/// Inputs of a cheap parser without `GILPROF_FUZZ_INPUTS`, with `--all`.
 const DEFAULT: u64 = 300_000;
-/// The same of a run that leaves out what is long.
+/// The same without `--all`.
 const BRIEF: u64 = 30_000;
 
 /// Tries one input.
@@ -27,14 +30,15 @@ pub type Parse<'a> = Box<dyn FnMut(usize, &[u8]) -> bool + 'a>;
 /// One parser.
 pub struct Fuzz<'a> {
     pub name: &'static str,
-    /// It costs so many times what a cheap one does.
+    /// Its cost as a multiple of a cheap parser's.
     pub cost: u64,
     pub inputs: Mutator,
-    /// Given the number of the seed and the input, says whether the input was accepted. A panic is a failure.
+    /// Gets the number of the seed and the input, and returns whether the input was accepted. A
+    /// panic is a failure.
     pub parse: Parse<'a>,
 }
 
-/// How a run went.
+/// The result of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Table {
     pub inputs: u64,
@@ -55,7 +59,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.replace('_', "").parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
-/// Runs a parser on as many inputs as were asked for; panics with the input that it fails on.
+/// Runs a parser on the wanted number of inputs. Panics with the input on which it fails.
 pub fn fuzz(parser: Fuzz<'_>) {
     let inputs = number("GILPROF_FUZZ_INPUTS").unwrap_or(if support::all() { DEFAULT } else { BRIEF } / parser.cost).max(1);
     let first = number("GILPROF_FUZZ_FIRST").unwrap_or(0);
@@ -75,7 +79,7 @@ fn row(name: &str, table: &Table) -> String {
     )
 }
 
-/// Everything that makes a regression test of a failure.
+/// Everything that a regression test of a failure needs.
 fn story(name: &str, failure: &Failure) -> String {
     let hex: String = failure.input.iter().take(4096).map(|byte| format!("{byte:02x}")).collect();
     format!(
@@ -113,7 +117,7 @@ pub fn run(mut parser: Fuzz<'_>, numbers: std::ops::Range<u64>) -> Result<Table,
     Ok(table)
 }
 
-/// Ends the process when one input takes too long: a loop that does not end cannot be ended from outside.
+/// Ends the process when one input takes too long: an endless loop cannot be stopped from outside.
 struct Watch {
     number: Arc<AtomicU64>,
     /// Closed when the run is over.

@@ -1,29 +1,32 @@
-//! Counts what each thread has allocated, so that an input which makes a parser allocate too much is found.
+//! Counts the allocations of each thread, to find inputs that make a parser allocate too much.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// A single request beyond this is refused, so that the process ends at once instead of taking the machine's memory. Rust then says
-/// `memory allocation of … bytes failed`.
+/// A single request beyond this fails, so that the process ends at once instead of using up the
+/// machine's memory. Rust then prints `memory allocation of … bytes failed`.
 const ABSURD: usize = 8 << 30;
 
 thread_local! {
-    // Without a destructor and with a constant beginning, so that the allocator may use them at any time.
+    // Without a destructor and with a constant first value, so that the allocator may use them at
+    // any time.
     static LIVE: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, with a count per thread. What one thread allocates and another frees makes both counts wrong; parsers start no threads.
+/// The system's allocator, with a count per thread. A block that one thread allocates and another
+/// frees makes both counts wrong; parsers start no threads.
 pub struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came; the counts are plain numbers of this thread and allocate nothing.
+// SAFETY: every call goes unchanged to the system's allocator; the counts are plain numbers of this
+// thread and allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
         if layout.size() > ABSURD {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promises are those that `System` needs.
+        // SAFETY: the caller keeps the contract of `System`.
         unsafe { System.alloc(layout) }
     }
 
@@ -32,24 +35,24 @@ unsafe impl GlobalAlloc for Counting {
         if layout.size() > ABSURD {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promises are those that `System` needs.
+        // SAFETY: the caller keeps the contract of `System`.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: the caller's promises are those that `System` needs.
+        // SAFETY: the caller keeps the contract of `System`.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // As if both were there at once, as they are when the block has to move.
+        // As if both blocks existed at once, as they do when the block has to move.
         count(size as isize);
         count(-(layout.size() as isize));
         if size > ABSURD {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promises are those that `System` needs.
+        // SAFETY: the caller keeps the contract of `System`.
         unsafe { System.realloc(at, layout, size) }
     }
 }
@@ -61,7 +64,7 @@ fn count(bytes: isize) {
     });
 }
 
-/// The most bytes that `work` had on this thread's heap at once, beyond what was there before.
+/// The most bytes that `work` had on this thread's heap at a time, in addition to earlier ones.
 pub fn peak_of<R>(work: impl FnOnce() -> R) -> (R, usize) {
     let before = LIVE.with(Cell::get);
     PEAK.with(|peak| peak.set(before));

@@ -1,4 +1,5 @@
-//! Parsers of ELF images, in memory and in files, and of what an image says of its version. Seeds are what a linker made: `tests/dumps/elf`.
+//! Parsers of ELF images, in memory and in files, and of the version in an image. The seeds are
+//! output of a linker: `tests/dumps/elf`.
 
 use super::harness::Fuzz;
 use super::mutate::{Mutator, Shape};
@@ -20,13 +21,13 @@ const IMAGES: [&[u8]; 5] = [
     include_bytes!("../../dumps/elf/fixed.elf"),
 ];
 const NAMES: [&str; 4] = ["_PyRuntime", "Py_Version", "no_such_symbol", "Py_GetVersion"];
-/// Where an image that can be anywhere is.
+/// The address of an image that can be loaded anywhere.
 const BASE: u64 = 0x7f00_0000_0000;
 const PAGE: u64 = 4096;
-/// Reads that one image may take: a hash table's chain of its longest, for each name.
+/// The most reads of one image: for each name, the longest chain of the hash table.
 const MOST: u64 = 4 << 20;
 
-/// A seed's image as it is loaded: where its first byte is, and all ranges.
+/// A seed's image as it is loaded: the address of its first byte, and all ranges.
 fn loaded(bytes: &'static [u8]) -> (u64, Map, Vec<u8>) {
     let file = memory_file();
     file.write_all_at(bytes, 0).unwrap();
@@ -37,7 +38,7 @@ fn loaded(bytes: &'static [u8]) -> (u64, Map, Vec<u8>) {
         let (from, to) = (segment.offset as usize, (segment.offset + segment.file_size) as usize);
         (bias + segment.vaddr, &bytes[from..to])
     });
-    // A loaded image is readable by whole pages; the first ones need that.
+    // A loaded image is readable by whole pages, and the first pages must be.
     let mut padded: Vec<(u64, Vec<u8>)> = ranges.map(|(at, bytes)| (at, bytes.to_vec())).collect();
     padded[0].1.resize(PAGE as usize, 0);
     let (map, all) = Map::of(padded.iter().map(|(at, bytes)| (*at, bytes.as_slice())));
@@ -50,7 +51,7 @@ fn mapping(start: u64, offset: u64, executable: bool) -> Mapping {
     Mapping { start, end, readable: true, writable: false, executable, offset, dev, inode: 1, path: Some("/x".into()), deleted: false }
 }
 
-/// All that is asked of an image once it is open.
+/// Every query of an open image.
 fn ask(image: &Image<'_>, mem: &dyn Memory, start: u64, depth: Depth) -> bool {
     let maps = [mapping(start, 0, false), mapping(start + PAGE, PAGE, true)];
     let maps: Vec<&Mapping> = maps.iter().collect();
@@ -71,7 +72,8 @@ pub fn in_memory() -> Fuzz<'static> {
         let image = Image::from_memory(&picture, Addr(*start)).unwrap();
         ask(&image, &picture, *start, Depth::Exported);
         let mut places = picture.places();
-        // The page of headers is one read; they are at its beginning, and what changes them finds the most.
+        // The page of headers is one read. The headers are at its beginning, and changes there find
+        // most faults.
         places.extend(std::iter::repeat_n((0, 640), places.len().max(8)));
         Shape::Fixed { places, words: vec![*start, BASE, PAGE, 24, 64, 56, 640] }
     });
@@ -93,7 +95,8 @@ pub fn in_file() -> Fuzz<'static> {
         let picture = Picture::new(&nothing, [], MOST);
         Image::from_file(file.try_clone().unwrap()).is_ok_and(|image| ask(&image, &picture, BASE, Depth::All))
     };
-    // Half of the inputs keep every byte's place: the offsets of the tables go on leading to them.
+    // Half of the inputs keep every byte in its place, so that the offsets of the tables still lead
+    // to them.
     let seeds: Vec<Vec<u8>> = IMAGES.iter().chain(&IMAGES).map(|image| image.to_vec()).collect();
     let shape = |(i, seed): (usize, &Vec<u8>)| {
         let places = vec![(0, 64), (64, 56 * 11), (0, seed.len()), (seed.len() - 64 * 20, 64 * 20)];
@@ -116,9 +119,9 @@ pub fn published_head() -> Fuzz<'static> {
     Fuzz { name: "published head", cost: 1, inputs, parse: Box::new(parse) }
 }
 
-/// A file that is nowhere but in memory.
+/// A file that exists in memory only.
 fn memory_file() -> File {
-    // SAFETY: the name is a C string; the descriptor that comes back is new and belongs to nobody else.
+    // SAFETY: the name is a C string; the returned descriptor is new and has no other owner.
     unsafe {
         let descriptor = libc::memfd_create(c"image".as_ptr(), libc::MFD_CLOEXEC);
         assert!(descriptor >= 0, "memfd_create: {}", std::io::Error::last_os_error());

@@ -1,6 +1,8 @@
-//! Readers of the interpreter's own memory, on the recorded looks: lists, stacks with their code, names of threads, and a look as a whole.
+//! Readers of the interpreter's memory, on the recorded samples: lists, stacks with their code,
+//! names of threads, and a whole sample.
 //!
-//! Only bytes that a reader reads are changed, each read as likely as any other, often into addresses of other objects.
+//! Only bytes that a reader reads are changed, with equal probability for each read, often into
+//! addresses of other objects.
 
 use super::harness::Fuzz;
 use super::mutate::{Mutator, Shape};
@@ -21,11 +23,11 @@ use gilprof::python::version::Version;
 use gilprof::sample::Stack;
 use std::sync::Arc;
 
-/// Reads that one input may cause, counted as [`Picture::new`] does. A list of 16 384 thread states that leads nowhere is walked three times;
-/// a stack is copied until 8 MiB have come.
+/// The most reads of one input, counted as [`Picture::new`] does. A list of 16 384 thread states is
+/// walked three times; a stack is copied up to 8 MiB.
 const MOST: u64 = 1 << 20;
 
-/// A recorded look, ready to be read again and again.
+/// A recorded sample, ready for repeated reads.
 struct Seed {
     head: DumpHead,
     map: Map,
@@ -48,16 +50,16 @@ impl Seed {
         Seed { head, map, bytes, python, runtime_state }
     }
 
-    /// Addresses that the look's memory holds and knows: what a hostile pointer would best lead to.
+    /// Addresses that the sample's memory contains: the targets of useful hostile pointers.
     fn addresses(&self) -> Vec<u64> {
         let words = self.bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes));
         words.filter(|&word| self.map.knows(word)).take(4096).collect()
     }
 }
 
-/// A reader that is tried on every look for which `fits` holds.
+/// A reader that is tried on every sample for which `fits` holds.
 fn reader(name: &'static str, cost: u64, fits: fn(&Seed) -> bool, read: fn(&Seed, &Picture<&[u8]>) -> bool) -> Fuzz<'static> {
-    let mut seeds: Vec<Seed> = recorded().into_iter().map(|look| Seed::of(look.recording)).collect();
+    let mut seeds: Vec<Seed> = recorded().into_iter().map(|sample| Seed::of(sample.recording)).collect();
     seeds.retain(fits);
     let shape = |seed: &Seed| {
         let picture = Picture::new(&seed.map, seed.bytes.as_slice(), MOST).tracing();
@@ -154,10 +156,10 @@ pub fn pthreads() -> Fuzz<'static> {
     )
 }
 
-/// Everything together, as `gilprof dump` does it, layout and all.
-pub fn looks() -> Fuzz<'static> {
+/// All readers together, as in `gilprof dump`, layout included.
+pub fn samples() -> Fuzz<'static> {
     reader(
-        "a whole look",
+        "a whole sample",
         200,
         |_| true,
         |seed, mem| {

@@ -1,4 +1,5 @@
-//! Makes inputs out of real ones. Input number N is always the same bytes, so that a failure is found again by its number alone.
+//! Makes inputs out of real ones. Input number N is always the same bytes, so that its number is
+//! enough to repeat a failure.
 
 /// Splitmix64: small, fast, the same everywhere.
 pub struct Rng(u64);
@@ -15,7 +16,7 @@ impl Rng {
         x ^ (x >> 31)
     }
 
-    /// Below `bound`, which is not 0.
+    /// Less than `bound`, which is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
@@ -25,7 +26,7 @@ impl Rng {
     }
 }
 
-/// Numbers around which checks turn.
+/// Numbers around the bounds of checks.
 const NUMBERS: [u64; 20] = [
     0,
     1,
@@ -48,7 +49,7 @@ const NUMBERS: [u64; 20] = [
     u64::MAX - 7,
     u64::MAX,
 ];
-/// What texts of procfs and command lines are made of.
+/// Parts of the texts of procfs and of command lines.
 const WORDS: [&[u8]; 20] = [
     b" ",
     b"\n",
@@ -71,16 +72,17 @@ const WORDS: [&[u8]; 20] = [
     b"nan",
     b"\xff\xfe",
 ];
-/// Inputs do not grow beyond this.
+/// The largest input.
 const LONGEST: usize = 64 << 10;
-/// Of so many inputs one is noise alone.
+/// One input in so many is noise alone.
 const NOISE: u64 = 128;
 
-/// What may be done to a seed.
+/// The changes that a seed allows.
 pub enum Shape {
-    /// Anything: bytes come and go.
+    /// Any change: bytes are inserted and removed.
     Free,
-    /// Places stay where they are: a picture of memory, of which these stretches are read. Words such as addresses of its own are put in.
+    /// Bytes keep their places: a picture of memory, of which these ranges are read. Words such as
+    /// addresses of the picture are inserted.
     Fixed { places: Vec<(usize, usize)>, words: Vec<u64> },
 }
 
@@ -88,7 +90,7 @@ pub enum Shape {
 pub struct Mutator {
     seeds: Vec<Vec<u8>>,
     shapes: Vec<Shape>,
-    /// Of a fixed shape: which seed the buffer is, but for these bytes.
+    /// Of a fixed shape: the seed that is in the buffer, except for these bytes.
     current: Option<usize>,
     undo: Vec<usize>,
     buffer: Vec<u8>,
@@ -107,9 +109,9 @@ impl Mutator {
         Mutator { seeds, shapes, current: None, undo: Vec::new(), buffer: Vec::new() }
     }
 
-    /// The input with this number: which seed it was made from, and its bytes.
+    /// The input with this number: the number of its seed, and its bytes.
     pub fn input(&mut self, number: u64) -> (usize, &[u8]) {
-        // Neighbours share a seed, so that a large one is copied seldom.
+        // Consecutive inputs share a seed, so that a large one is copied seldom.
         let which = (number / 64 % self.seeds.len() as u64) as usize;
         let mut rng = Rng::new(number.wrapping_mul(0xa076_1d64_78bd_642f) ^ 0x5eed);
         match &self.shapes[which] {
@@ -177,7 +179,7 @@ impl Mutator {
     fn change_free(&mut self, rng: &mut Rng) {
         let len = self.buffer.len();
         let at = rng.below(len + 1);
-        // A stretch from here on, short as a rule.
+        // A range that begins here, usually short.
         let most = if rng.below(8) == 0 { 4096 } else { 16 };
         let some = rng.below(most.min(len - at) + 1);
         match rng.below(11) {
@@ -217,7 +219,7 @@ impl Mutator {
     }
 }
 
-/// Most inputs get one change or a few: many at once are refused at the first check.
+/// Most inputs get one change or a few: with many changes the first check refuses the input.
 fn changes(rng: &mut Rng) -> usize {
     let most = *rng.pick(&[1, 1, 2, 3, 8]);
     1 + rng.below(most)

@@ -1,4 +1,5 @@
-//! Parsers of what the interpreter's memory holds besides its lists: published layouts, line tables, strings, numbers; and of recordings.
+//! Parsers of single objects in the interpreter's memory: published layouts, line tables, strings,
+//! numbers; and of recordings.
 
 use super::harness::Fuzz;
 use super::mutate::{Mutator, Shape};
@@ -68,7 +69,7 @@ pub fn lines(name: &'static str, format: LineFormat) -> Fuzz<'static> {
     let seeds = tables(format);
     let inputs = Mutator::free(seeds.iter().map(|(_, table)| table.clone()).collect());
     let parse = move |seed: usize, input: &[u8]| {
-        // Now and then a first line that no file has.
+        // Sometimes a first line that no file has.
         let first = if input.first() == Some(&0xff) { i32::MAX } else { seeds[seed].0 };
         let index = LineIndex::new(format, input, first);
         assert!(index.weight() <= 64 + 16 * input.len());
@@ -82,7 +83,7 @@ pub fn lines(name: &'static str, format: LineFormat) -> Fuzz<'static> {
     Fuzz { name, cost: 4, inputs, parse: Box::new(parse) }
 }
 
-/// Every layout that gilprof knows, the published ones as real targets publish them.
+/// Every layout that gilprof knows, and the published ones of real targets.
 fn layouts() -> Vec<Layout> {
     let whole = (7..=12).filter_map(|minor| match for_version(Minor(3, minor)) {
         Some(LayoutTable::Complete(layout)) => Some(layout.clone()),
@@ -96,10 +97,10 @@ const TYPE_NAME: u64 = 0x11000;
 const OBJECT: u64 = 0x20000;
 const ELSEWHERE: u64 = 0x30000;
 
-/// Puts an object's fields into its bytes.
+/// Writes an object's fields into its bytes.
 type Make<'a> = &'a dyn Fn(&Layout, &mut Vec<u8>);
 
-/// An object, and the characters that it keeps elsewhere, with a type that claims to be everything at once.
+/// An object, and its characters elsewhere, with a type that claims to be every type at once.
 fn object(layout: &Layout, make: Make<'_>) -> (Map, Vec<u8>) {
     let mut type_ = vec![0; layout.containers.type_.size as usize];
     put(&mut type_, layout.containers.type_.flags.offset(), &u64::MAX.to_le_bytes());
@@ -115,7 +116,7 @@ fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
     bytes[at..at + what.len()].copy_from_slice(what);
 }
 
-/// A `str` of characters so wide.
+/// A `str` of characters of this width.
 fn text(layout: &Layout, object: &mut [u8], width: u32, compact: bool, bytes: &[u8]) {
     let o = &layout.object;
     let ascii = width == 1 && bytes.is_ascii() && compact;
@@ -182,7 +183,7 @@ pub fn recordings() -> Fuzz<'static> {
         recording.ranges.iter_mut().for_each(|(_, bytes)| bytes.truncate(100));
         recording.to_bytes().unwrap()
     };
-    let inputs = Mutator::free(recorded().into_iter().map(|look| cut(look.recording)).collect());
+    let inputs = Mutator::free(recorded().into_iter().map(|sample| cut(sample.recording)).collect());
     let parse = |_, input: &[u8]| {
         MemoryDump::parse(input).is_ok_and(|recording| {
             assert!(recording.ranges.windows(2).all(|pair| pair[0].0 .0 + pair[0].1.len() as u64 <= pair[1].0 .0));

@@ -1,11 +1,12 @@
-//! Memory as one run of bytes, which a mutator can change, and the places that its stretches have in a process.
+//! Memory as one array of bytes, which a mutator can change, and the addresses of its ranges in a
+//! process.
 
 use gilprof::ids::Addr;
 use gilprof::process::memory::{Memory, ReadError};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// Where the stretches of a picture are, in order of address.
+/// The ranges of a picture, in order of address.
 #[derive(Clone, Debug, Default)]
 pub struct Map(Rc<Vec<Stretch>>);
 
@@ -17,7 +18,7 @@ struct Stretch {
 }
 
 impl Map {
-    /// Of ranges in order of address; gives their bytes, one after the other.
+    /// From ranges in order of address. Returns their bytes, one range after the other.
     pub fn of<'a>(ranges: impl IntoIterator<Item = (u64, &'a [u8])>) -> (Map, Vec<u8>) {
         let (mut stretches, mut all) = (Vec::new(), Vec::new());
         for (at, bytes) in ranges {
@@ -27,7 +28,7 @@ impl Map {
         (Map(Rc::new(stretches)), all)
     }
 
-    /// Where `len` bytes at an address are in the run; `None` when they are not all in one stretch.
+    /// The offset of `len` bytes at an address; `None` unless all are in one range.
     fn find(&self, at: Addr, len: usize) -> Option<usize> {
         let after = self.0.partition_point(|stretch| stretch.at <= at.0);
         let stretch = self.0[..after].last()?;
@@ -35,7 +36,7 @@ impl Map {
         (inside <= stretch.len && len <= stretch.len - inside).then_some(stretch.from + inside)
     }
 
-    /// Whether an address is in some stretch.
+    /// Whether an address is in some range.
     pub fn knows(&self, at: u64) -> bool {
         self.find(Addr(at), 1).is_some()
     }
@@ -44,7 +45,8 @@ impl Map {
 /// Offsets and lengths.
 type Places = Rc<RefCell<Vec<(usize, usize)>>>;
 
-/// Memory that counts what is asked of it. Panics, so that the input fails, when that is more than any input should cause.
+/// Memory that counts its reads. Panics, so that the input fails, when there are more than any
+/// input should cause.
 #[derive(Clone, Debug)]
 pub struct Picture<B> {
     map: Map,
@@ -55,22 +57,22 @@ pub struct Picture<B> {
 }
 
 impl<B: AsRef<[u8]>> Picture<B> {
-    /// `most`: reads that are too many. Each counts one, and one more for each KiB of it.
+    /// `most`: too many reads. Each read counts one, and one more for each KiB.
     pub fn new(map: &Map, bytes: B, most: u64) -> Picture<B> {
         Picture { map: map.clone(), bytes, most, reads: Rc::default(), places: None }
     }
 
-    /// Remembers from now on where it is read.
+    /// Records the places of later reads.
     pub fn tracing(self) -> Picture<B> {
         Picture { places: Some(Rc::default()), ..self }
     }
 
-    /// Where it was read so far, each read once: offset and length, in the run.
+    /// The places of reads so far, each once: offset and length in the array.
     pub fn places(&self) -> Vec<(usize, usize)> {
         self.places.as_ref().map(|places| places.borrow().clone()).unwrap_or_default()
     }
 
-    /// The same with bytes of its own; what is read of either counts for both.
+    /// The same map with other bytes. Reads of either count for both.
     pub fn owned(&self) -> Picture<Vec<u8>> {
         let (map, bytes) = (self.map.clone(), self.bytes.as_ref().to_vec());
         Picture { map, bytes, most: self.most, reads: self.reads.clone(), places: self.places.clone() }

@@ -1,4 +1,4 @@
-//! The records of a recording: the file may come from anywhere.
+//! The records of a recording: the file may come from any source.
 
 use super::harness::Fuzz;
 use super::mutate::Mutator;

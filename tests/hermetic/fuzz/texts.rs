@@ -1,4 +1,5 @@
-//! Parsers of text: procfs, cgroups, command lines, names of versions. Seeds are what a kernel printed, with neutral names.
+//! Parsers of text: procfs, cgroups, command lines, names of versions. The seeds are texts of a
+//! kernel, with neutral names.
 
 use super::harness::Fuzz;
 use super::mutate::Mutator;
@@ -29,7 +30,7 @@ const STATUS: &str = "Name:\tpython3: a\nUmask:\t0022\nState:\tS (sleeping)\nTgi
     VmPeak:\t  250312 kB\nThreads:\t4\nSigQ:\t0/63432\nCapEff:\t000001ffffffffff\nNoNewPrivs:\t0\nSeccomp:\t2\nCpus_allowed:\tf\n\
     Cpus_allowed_list:\t0-3,8\nvoluntary_ctxt_switches:\t150\n";
 const STAT: &str = "4242 (py) R 1 (thon) S 1 4242 4242 0 -1 4194304 3116 0 0 0 12 3 0 0 20 0 4 0 98765 256319488 2612 18446744073709551615 1 1 0 0 0 0 0\n";
-/// Groups, mounts and the files' contents, which a byte of 0x1e separates.
+/// Groups, mounts and the contents of files, separated by a byte of 0x1e.
 const CGROUPS: [&str; 3] = [
     "0::/system.slice/app.service\n\x1e30 20 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n\x1e150000 100000\n",
     "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/\n\x1e31 20 0:27 /docker/abc /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n32 20 0:28 / /cg2 rw - cgroup2 none rw\n\x1e50000\n",
@@ -115,7 +116,7 @@ pub fn cgroup() -> Fuzz<'static> {
             asked.set(asked.get() + 1);
             Some(file.to_owned())
         });
-        // Two files a level, 64 levels a line at most.
+        // At most two files a level and 64 levels a line.
         assert!(asked.get() <= 128 * groups.lines().count(), "{} files", asked.get());
         assert!(quota.is_none_or(|quota| quota >= 0.0), "{quota:?}");
         quota.is_some()
@@ -169,7 +170,7 @@ pub fn limits() -> Fuzz<'static> {
     ];
     text("limits", &from, |text| {
         let (limit, regression) = (Limit::parse(text), Regression::parse(text));
-        // What is taken is written so that it is taken again.
+        // The written form of an accepted text is accepted again.
         if let Ok(limit) = &limit {
             assert_eq!(Limit::parse(&limit.to_string()).map(|again| again.to_string()), Ok(limit.to_string()));
         }
@@ -191,7 +192,7 @@ pub fn limits_files() -> Fuzz<'static> {
     Fuzz { name: "limits' files", cost: 30, inputs: seeds(from), parse: Box::new(parse) }
 }
 
-/// A small one, of no particular program.
+/// A small recording, of no particular program.
 const BASELINE: &str = r#"{"schema":"gilprof.baseline/1","gilprof":"0.1.0","fingerprint":{"python":"3.11.7","free_threaded":false,"gil_enabled":true,"cores":2.0,
 "quota":null,"rate_hz":1000.0,"exact":false,"switch_interval_us":5000,"cpu_model":"A","machine_cpus":2.0},"runs":[{"seconds":1.0,"looks":1000,"missed":0,
 "verdict":"switch-to-processes","confidence":"high","resolution_ms":1.0,"process":{"wholes":[9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0],

@@ -1,4 +1,5 @@
-//! Rust source as text, as far as the layer rules need it: modules, the paths between them, and what is not code.
+//! Rust source as text, as far as the rules need it: modules, the paths between them, and code
+//! without comments and strings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -36,7 +37,8 @@ impl Tree {
         self.0.iter().map(|(f, t)| (f.as_str(), t.as_str()))
     }
 
-    /// The file that owns the longest part of a path from the crate's root. The root itself owns nothing: `lib.rs` only lists.
+    /// The file that owns the longest part of a path from the crate's root. The root owns nothing:
+    /// `lib.rs` only lists modules.
     fn owner(&self, path: &[String]) -> Option<&str> {
         (1..=path.len()).rev().find_map(|n| {
             let module = path[..n].join("/");
@@ -45,7 +47,8 @@ impl Tree {
     }
 }
 
-/// `python/layout/mod.rs` and `python/layout.rs` are both `python::layout`; `lib.rs` and `main.rs` are the root.
+/// `python/layout/mod.rs` and `python/layout.rs` are both `python::layout`; `lib.rs` and `main.rs`
+/// are the root.
 fn module_of(file: &str) -> Vec<String> {
     let stem = file.strip_suffix(".rs").unwrap_or(file);
     let mut parts: Vec<String> = stem.split('/').map(str::to_string).collect();
@@ -55,7 +58,8 @@ fn module_of(file: &str) -> Vec<String> {
     parts
 }
 
-/// Every (user, used) pair of files. A name that a parent re-exports from its child counts as the child's.
+/// Every (user, used) pair of files. A name that a parent re-exports from its child counts as the
+/// child's.
 pub fn arrows(tree: &Tree) -> BTreeSet<(String, String)> {
     let only_for_tests = test_files(tree);
     let uses: Vec<(&str, Vec<Vec<String>>)> =
@@ -111,7 +115,7 @@ fn declared(code: &str) -> BTreeSet<String> {
     words.windows(2).filter(|w| w[0] == "mod").map(|w| w[1].to_string()).collect()
 }
 
-/// Every path of two or more segments, groups spelled out.
+/// Every path of two or more segments, with the members of groups written out.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let chars: Vec<char> = code.chars().collect();
     let mut all = Vec::new();
@@ -123,7 +127,7 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     all
 }
 
-/// Reads one path tree at `at`, adds the paths in it to `all`, and says where it ends.
+/// Reads one path tree at `at`, adds its paths to `all`, and returns where it ends.
 fn path_from(chars: &[char], mut at: usize, prefix: &mut Vec<String>, all: &mut Vec<Vec<String>>) -> usize {
     let depth = prefix.len();
     loop {
@@ -170,12 +174,13 @@ fn is_ident(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Whether `word` stands in `text` on its own.
+/// Whether `text` has `word` as a whole word.
 pub fn has_word(text: &str, word: &str) -> bool {
     text.split(|c: char| !is_ident(c)).any(|w| w == word)
 }
 
-/// The text with comments and the insides of strings and characters blanked, line by line the same length in lines.
+/// The text with comments and the insides of strings and characters blanked. The number of lines
+/// stays.
 pub fn blank(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
@@ -221,7 +226,7 @@ fn comment_end(chars: &[char], start: usize) -> usize {
     chars.len()
 }
 
-/// Where a raw string at `start` ends; `start` itself when it is an ordinary word that begins with r.
+/// Where a raw string at `start` ends; `start` itself for an ordinary word that begins with r.
 fn raw_string_end(chars: &[char], start: usize) -> usize {
     let hashes = chars[start + 1..].iter().take_while(|c| **c == '#').count();
     if chars.get(start + 1 + hashes) != Some(&'"') {
@@ -239,7 +244,7 @@ fn quoted_end(chars: &[char], start: usize, quote: char) -> usize {
     (at + 1).min(chars.len())
 }
 
-/// Blanked, and without the items under `#[cfg(test)]`.
+/// The blanked text without the items under `#[cfg(test)]`.
 pub fn code_only(text: &str) -> String {
     let mut code = blank(text);
     while let Some(start) = code.find("#[cfg(test)]") {
@@ -249,7 +254,8 @@ pub fn code_only(text: &str) -> String {
     code
 }
 
-/// Where the item at `start` ends: after its `;` or its outermost closing brace. Attributes hold neither.
+/// Where the item at `start` ends: after its `;` or its outermost closing brace. Attributes have
+/// neither.
 fn item_end(code: &str, start: usize) -> usize {
     let mut depth = 0;
     for (offset, c) in code[start..].char_indices() {

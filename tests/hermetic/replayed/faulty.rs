@@ -1,5 +1,5 @@
-//! Recorded memory that fails where it is told to, and remembers what was asked of it; recorded processes whose threads become more.
-#![allow(dead_code)] // each test file uses its own part of this
+//! Recorded memory with a chosen fault, which keeps a list of its reads; and recorded processes
+//! whose number of threads grows.
 
 use gilprof::ids::{Addr, Pid, Tid};
 use gilprof::process::memory::{Memory, ReadError};
@@ -12,19 +12,19 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-/// What is wrong with the memory.
+/// The fault of the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// The read with this number fails, parts of batches counted singly.
+    /// The read with this number fails. The parts of a batch count singly.
     Nth(usize),
-    /// Every read that would bring this byte fails.
+    /// Every read that contains this byte fails.
     At(Addr),
-    /// Every read must find this many bytes more than it asks for.
+    /// Every read must find this many additional bytes.
     Longer(usize),
 }
 
-/// The memory; clones are the same one.
+/// The memory. Clones share it.
 #[derive(Clone)]
 pub struct Faulty(Rc<Inner>);
 
@@ -39,12 +39,12 @@ impl Faulty {
         Faulty(Rc::new(Inner { memory: ReplayTarget::from_dump(recording).memory, fault, reads: RefCell::default() }))
     }
 
-    /// A source with this memory.
+    /// A target with this memory.
     pub fn source(&self, recording: &MemoryDump) -> ReplayTarget<Faulty> {
         ReplayTarget { head: recording.head.clone(), memory: self.clone() }
     }
 
-    /// Where it was read, in order.
+    /// The addresses of all reads, in order.
     pub fn reads(&self) -> Vec<Addr> {
         self.0.reads.borrow().clone()
     }
@@ -69,17 +69,18 @@ impl Memory for Faulty {
     }
 }
 
-/// A process that lists so many of its recorded threads at each turn, and counts so many; and the turn, to be set.
+/// A process that lists `listed` of its recorded threads at each step, and counts `counted`; and
+/// the step, which the test sets.
 pub fn growing(recording: &MemoryDump, listed: [usize; 3], counted: [u64; 3]) -> (Box<dyn Target>, Rc<Cell<usize>>) {
-    let turn = Rc::new(Cell::new(0));
-    (Box::new(Growing { source: ReplayTarget::from_dump(recording), listed, counted, turn: turn.clone() }), turn)
+    let step = Rc::new(Cell::new(0));
+    (Box::new(Growing { source: ReplayTarget::from_dump(recording), listed, counted, step: step.clone() }), step)
 }
 
 struct Growing {
     source: ReplayTarget<ReplayMemory>,
     listed: [usize; 3],
     counted: [u64; 3],
-    turn: Rc<Cell<usize>>,
+    step: Rc<Cell<usize>>,
 }
 
 impl Target for Growing {
@@ -91,11 +92,11 @@ impl Target for Growing {
     }
     fn tids(&self, into: &mut Vec<Tid>, sure: bool) -> io::Result<()> {
         self.source.tids(into, sure)?;
-        into.truncate(self.listed[self.turn.get()]);
+        into.truncate(self.listed[self.step.get()]);
         Ok(())
     }
     fn task_count(&self) -> Option<u64> {
-        Some(self.counted[self.turn.get()])
+        Some(self.counted[self.step.get()])
     }
     fn open(&self, tid: Tid) -> io::Result<TaskFiles> {
         self.source.open(tid)

@@ -1,7 +1,9 @@
-//! Records the looks anew, from every interpreter found, or from an emulated one: see the ignored tests in `replayed.rs`.
+//! Records the samples again, from every interpreter found, or from an emulated one: see the
+//! ignored tests in `replayed.rs`.
 //!
-//! What is kept must say nothing of the machine that it was made on. The targets run without an environment, and every trace of a path of this
-//! machine is written over by one of the same length, in the memory as in the text; lengths and places of strings stay.
+//! A recording must not identify the machine that it was made on. The targets run without an
+//! environment. Every path of this machine is overwritten by one of the same length, in the memory
+//! and in the text, so that lengths and places of strings stay.
 
 use crate::support::recorded::{folder, Again, Heard};
 use crate::support::{interpreters, repository, Target};
@@ -18,11 +20,12 @@ use gilprof::sample::{StackStatus, State, ThreadSnapshot};
 use std::path::Path;
 use std::process::Command;
 
-/// The largest file that is kept.
+/// The largest file.
 const LARGEST: usize = 64 << 10;
-/// Looks made until one is as it should be. Threads that take turns are all asleep or on the GIL in most looks.
+/// Samples taken until one fits. In most samples of threads that take turns, all are asleep or on
+/// the GIL.
 const TRIES: usize = 300;
-/// Pieces of paths that may stand at the edge of a range, where the whole path is cut off.
+/// Parts of paths that may stand at the edge of a range, where the rest of the path is cut off.
 const TRACES: [&str; 7] = ["/root", "/home", "root/", "pyenv", "yenv/", "/versions/", "gilprof"];
 
 /// Records both workloads of every interpreter.
@@ -36,8 +39,10 @@ pub fn all() {
     }
 }
 
-/// Records both workloads of an aarch64 interpreter that `qemu-aarch64` emulates, from a root that has been unpacked (`debootstrap --foreign
-/// --arch=arm64`). Its code is mapped as data, so that [`PythonProcess::open`] does not take it for a program: it is opened by hand.
+/// Records both workloads of an aarch64 interpreter that `qemu-aarch64` emulates, from an unpacked
+/// root (`debootstrap --foreign --arch=arm64`). Its code is mapped as data, so
+/// [`PythonProcess::open`] does not recognise it as a program, and it is opened here from the
+/// address of `_PyRuntime`.
 pub fn emulated(root: &Path, minor: u8) {
     forget_the_environment();
     let program = root.join(format!("usr/bin/python3.{minor}"));
@@ -46,8 +51,8 @@ pub fn emulated(root: &Path, minor: u8) {
         command.arg("-L").arg(root).arg(&program).args(args);
         command
     };
-    let said = run(&["-c", "import platform; print(platform.python_version())"]).output().unwrap();
-    let version = String::from_utf8(said.stdout).unwrap().trim().to_owned();
+    let printed = run(&["-c", "import platform; print(platform.python_version())"]).output().unwrap();
+    let version = String::from_utf8(printed.stdout).unwrap().trim().to_owned();
     let open = |pid: Pid| {
         let image = Image::from_file(std::fs::File::open(&program).unwrap()).unwrap();
         let runtime = image.symbols(&["_PyRuntime"], Depth::Exported)[0].unwrap();
@@ -57,7 +62,7 @@ pub fn emulated(root: &Path, minor: u8) {
         let minor = Version::from_text(&version).unwrap().minor;
         PythonProcess::from_runtime(pid, &LiveMemory::new(pid), image.machine().unwrap(), minor, version.clone(), at).unwrap()
     };
-    // From a copy there, so that nothing but the root's own name is to be cleaned away.
+    // From a copy in the root, so that only the name of the root must be overwritten.
     let copies = root.join("workloads");
     let made = Command::new("cp").arg("-rT").arg(repository().join("tests/workloads")).arg(&copies).status().unwrap();
     assert!(made.success());
@@ -66,7 +71,8 @@ pub fn emulated(root: &Path, minor: u8) {
     both(&format!("3.{minor}-aarch64"), start, open, &places);
 }
 
-/// The list of interpreters was the last thing that needed it; the targets' memory must not hold it.
+/// Only the list of interpreters needed the environment. The memory of the targets must not contain
+/// it.
 fn forget_the_environment() {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name != "PATH") {
         std::env::remove_var(name);
@@ -87,31 +93,33 @@ fn one(name: &str, open: impl Fn() -> PythonProcess, good: &dyn Fn(&Again) -> bo
         let mut heard = Heard::default();
         let (mut recording, sampler) = recorded_sample::record(&open(), &mut heard).unwrap();
         let live = Again::of(SampleOutcome::Complete, &sampler, heard);
-        let told = |view: &ThreadSnapshot| {
+        let known = |view: &ThreadSnapshot| {
             view.stack.status == StackStatus::Complete && view.state != State::Unknown && !view.stack.frames.is_empty()
         };
-        // The holder goes on while it is read; a look that cannot be made again as it was is not kept.
-        let whole = live.views.iter().filter(|view| view.python).all(told);
+        // The holder runs while it is sampled. A sample that does not replay to the same text is
+        // dropped.
+        let whole = live.views.iter().filter(|view| view.python).all(known);
         if !whole || !good(&live) || Again::new(&recording).text() != live.text() {
             continue;
         }
         let mut text = live.text().into_bytes();
         clean(&mut text, places);
         recording.ranges.iter_mut().for_each(|(_, bytes)| clean(bytes, places));
-        return keep(name, &recording, &text);
+        return write(name, &recording, &text);
     }
-    panic!("{name}: no look was as it should be");
+    panic!("{name}: no sample fits");
 }
 
-fn keep(name: &str, recording: &MemoryDump, text: &[u8]) {
+fn write(name: &str, recording: &MemoryDump, text: &[u8]) {
     let bytes = recording.to_bytes().unwrap();
     assert!(bytes.len() <= LARGEST, "{name}: {} bytes", bytes.len());
-    std::fs::write(folder().join(format!("{name}.look")), &bytes).unwrap();
+    std::fs::write(folder().join(format!("{name}.sample")), &bytes).unwrap();
     std::fs::write(folder().join(format!("{name}.txt")), text).unwrap();
     eprintln!("{name}: {} bytes in {} ranges", bytes.len(), recording.ranges.len());
 }
 
-/// Folders of this machine that the target knows: longest first, so that none is part of a later one.
+/// Folders of this machine that the target knows: longest first, so that none is part of a later
+/// one.
 fn places(source: &str, interpreter: &Path) -> Vec<String> {
     let parent = |path: &Path| path.parent().unwrap().to_string_lossy().into_owned();
     let mut places = vec![parent(source.as_ref()), repository().to_string_lossy().into_owned()];

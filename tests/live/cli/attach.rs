@@ -86,7 +86,7 @@ fn a_second_signal_ends_gilprof_and_leaves_no_empty_file(interpreter: &Interpret
     let file = reader.join().unwrap();
     running.measures(&target);
     // Some looks at least, or the flamegraph is empty and fits the pipe.
-    target.tell("churn");
+    target.send("churn");
     assert_eq!(target.line(), "churned");
     assert!(std::path::Path::new(blank).exists());
     running.signal(libc::SIGINT);
@@ -126,7 +126,7 @@ fn the_target_ends_in_the_middle(interpreter: &Interpreter) {
     let pid = target.pid().to_string();
     let running = Running::start(&["attach", "--pid", &pid, "--duration", "1h", "--format", "json"]);
     running.measures(&target);
-    target.tell("exit");
+    target.send("exit");
     let said = running.end();
     let report = said.ended(0, &[]).report();
     assert!(warnings(&report).contains("the program ended; the report covers the"), "{}: {report:#}", interpreter.label);
@@ -135,14 +135,14 @@ fn the_target_ends_in_the_middle(interpreter: &Interpreter) {
 fn a_window_without_end_ends_with_the_target_and_that_is_no_warning(interpreter: &Interpreter) {
     let mut target = Target::start(interpreter, "steps", &[]);
     let running = endless(&target, &[]);
-    target.tell("exit");
+    target.send("exit");
     assert_eq!(warnings(&running.end().ended(0, &[]).report()), "");
 }
 
 fn the_target_becomes_another_python(interpreter: &Interpreter) {
     let mut target = Target::start(interpreter, "steps", &[]);
     let running = endless(&target, &[]);
-    target.tell("exec");
+    target.send("exec");
     let threads: serde_json::Value = serde_json::from_str(&target.line()).unwrap();
     assert_eq!(target.line(), "ready");
     running.watches(&target, threads["tids"]["worker-1"].as_i64().unwrap());
@@ -158,7 +158,7 @@ fn the_target_becomes_another_python(interpreter: &Interpreter) {
 fn the_target_becomes_something_else(interpreter: &Interpreter) {
     let mut target = Target::start(interpreter, "steps", &[]);
     let running = endless(&target, &[]);
-    target.tell("shell");
+    target.send("shell");
     let report = running.end().ended(0, &[]).report();
     let said = warnings(&report);
     assert!(said.contains("the process replaced itself by sleep, which is not Python"), "{said}");
@@ -170,7 +170,7 @@ fn the_target_becomes_something_else(interpreter: &Interpreter) {
 fn a_child_of_the_target_does_not_matter(interpreter: &Interpreter) {
     let mut target = Target::start(interpreter, "steps", &[]);
     let running = endless(&target, &[]);
-    target.tell("fork");
+    target.send("fork");
     assert_eq!(target.line(), "forked");
     running.signal(libc::SIGINT);
     let report = running.end().ended(0, &[]).report();
@@ -181,7 +181,7 @@ fn a_child_of_the_target_does_not_matter(interpreter: &Interpreter) {
 fn threads_that_come_and_go_lose_no_look(interpreter: &Interpreter) {
     let mut target = Target::start(interpreter, "steps", &["--threads", "1"]);
     let running = endless(&target, &[]);
-    target.tell("churn");
+    target.send("churn");
     assert_eq!(target.line(), "churned");
     running.signal(libc::SIGINT);
     let report = running.end().ended(0, &[]).report();
@@ -195,7 +195,7 @@ fn old_pythons_get_a_report_that_claims_no_more_than_is_known(interpreter: &Inte
     let report = said.ended(0, &[]).report();
     assert_eq!(report["verdict"]["code"], "inconclusive", "{report:#}");
     assert!(report["verdict"]["speedup"]["processes"].is_null(), "{report:#}");
-    assert!(warnings(&report).contains("cannot be told before Python 3.7"), "{report:#}");
+    assert!(warnings(&report).contains("not visible before Python 3.7"), "{report:#}");
     // A hundred looks frame by frame at a moving target: some find no holder.
     assert!(report["gil"]["busy"].as_f64().unwrap() > 0.6, "{report:#}");
     let unknown: f64 = report["threads"].as_array().unwrap().iter().map(|t| t["states"]["unknown"].as_f64().unwrap()).sum();

@@ -232,7 +232,7 @@ fn an_old_python_that_has_ended_its_interpreter(interpreter: &Interpreter) {
 
 fn hanging(interpreter: &Interpreter, words: &str) {
     let mut target = Target::start(interpreter, "steps", &[]);
-    target.tell("hang");
+    target.send("hang");
     assert_eq!(target.line(), "hanging");
     attach(&target.pid().to_string()).ended(5, &[words]);
 }

@@ -1,4 +1,5 @@
-//! How much of the machine other programs than the test, gilprof and the target use: on a busy one, threads are truly starved of CPU.
+//! The CPU time of other programs than the test, gilprof and the target. On a busy machine, threads
+//! lack CPU.
 
 use std::time::Instant;
 
@@ -10,14 +11,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// As of now, for a live target.
+    /// The current figures, for a live target.
     pub fn now(target: i32) -> Load {
-        // This process's own time, that of its ended children (gilprof), and the target's.
+        // The time of this process, of its ended children (gilprof), and of the target.
         let ours = process("self", 4) + process(&target.to_string(), 2);
         Load { at: Instant::now(), machine: machine(), ours }
     }
 
-    /// Cores that others have used since `before`, on average.
+    /// Cores that other programs have used since `before`, on average.
     pub fn others_since(&self, before: &Load) -> f64 {
         let ticks = (self.machine - before.machine).saturating_sub(self.ours - before.ours) as f64;
         ticks / 100.0 / (self.at - before.at).as_secs_f64() // USER_HZ is 100 on every Linux
