@@ -1,7 +1,8 @@
-//! The vocabulary between the two halves of gilprof: what a thread can be doing, and what a sample says of it.
+//! The vocabulary between the capture side and the report side: the states of a thread, and what a
+//! sample says about it.
 //!
-//! The capture side writes [`StateSlice`]s and [`GilSample`]s into a [`Sink`]; the report side reads them. Neither imports
-//! the other.
+//! The capture side writes [`StateSlice`]s and [`GilSample`]s into a [`Sink`]; the report side
+//! reads them. Neither imports the other.
 
 mod info;
 mod sink;

@@ -1,17 +1,19 @@
-//! The seam between capture and report.
+//! The interface between capture and report.
 
 use super::{GilSample, MeasuredInterval, StateSlice, ThreadInfo, ThreadTotals};
 use crate::ids::ThreadId;
 
-/// Receives what the capture side has classified. Called on the sampling thread: an implementation must not block.
+/// Receives what the capture side has classified. Called on the sampling thread: an implementation
+/// must not block.
 pub trait Sink {
     /// A thread was found, or its name became known.
     fn thread(&mut self, info: &ThreadInfo);
-    /// A piece of a thread's time. Slices of one thread come in order of time, possibly some 100 ms late.
+    /// A slice of a thread's time. Slices of one thread arrive in order, possibly some 100 ms late.
     fn slice(&mut self, slice: &StateSlice<'_>);
     /// A GIL was read.
     fn gil(&mut self, sample: &GilSample);
-    /// Exact mode: an interval has been measured. The slices already hold the total of waiting; this gives its pieces.
+    /// Exact mode: an interval has been measured. The slices already hold the total of waiting;
+    /// this call gives its parts.
     fn interval(&mut self, _measured: &MeasuredInterval) {}
     /// A thread has ended, or the window ends.
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals);

@@ -1,4 +1,5 @@
-//! What the capture side emits: slices of thread time, samples of a GIL, intervals from kernel events, and totals.
+//! What the capture side emits: slices of thread time, samples of a GIL, intervals from kernel
+//! events, and totals.
 
 use super::{Evidence, Stack, StateTimes};
 use crate::ids::{GilId, ThreadId};
@@ -7,21 +8,23 @@ use std::sync::Arc;
 
 /// A piece of one thread's wall time whose state has been classified.
 ///
-/// One sample may be ambiguous: a runnable thread may run native code, be starved of CPU, or have just been woken to take
-/// the GIL. Such time is divided between states by the CPU time that the kernel counted.
+/// One sample may be ambiguous: a runnable thread may run native code, be starved of CPU, or have
+/// just been woken to take the GIL. Such time is divided between states by the CPU time that the
+/// kernel counted.
 #[derive(Clone, Debug)]
 pub struct StateSlice<'a> {
-    /// Whose time.
+    /// The thread.
     pub thread: ThreadId,
     /// When the slice ends, on the monotonic clock; it begins `times.total()` earlier.
     pub end: Nanos,
     /// The time in each state.
     pub times: StateTimes,
-    /// How that is known.
+    /// How the state is known.
     pub evidence: Evidence,
     /// The thread's stack at the sample that ends the slice.
     pub stack: &'a Arc<Stack>,
-    /// The holder of this thread's GIL at that sample with its stack; `None` for no holder, and for this thread itself.
+    /// The holder of this thread's GIL at that sample with its stack; `None` for no holder, and for
+    /// this thread itself.
     pub holder: Option<(ThreadId, &'a Arc<Stack>)>,
 }
 
@@ -30,17 +33,18 @@ pub struct StateSlice<'a> {
 pub struct GilSample {
     /// Which GIL.
     pub gil: GilId,
-    /// When, on the monotonic clock.
+    /// The time of the sample, on the monotonic clock.
     pub at: Nanos,
     /// The wall time that this sample stands for.
     pub span: Nanos,
     /// The thread that holds it.
     pub holder: Holder,
-    /// CPython's exact count of GIL switches; `None` where this version's place for it is not known.
+    /// CPython's exact count of GIL switches; `None` where this version's place for it is not
+    /// known.
     pub switches: Option<u64>,
     /// How many threads are known to wait, ambiguous ones left out.
     pub waiters: u32,
-    /// Whether the cyclic garbage collector runs under it; `None` where that is not known.
+    /// Whether the cyclic garbage collector runs under this GIL; `None` where that is not known.
     pub collecting: Option<bool>,
 }
 
@@ -51,7 +55,7 @@ pub enum Holder {
     Nobody,
     /// This thread.
     Thread(ThreadId),
-    /// A thread state holds it that could not be matched with a thread.
+    /// A thread state that could not be matched with a thread holds the GIL.
     Unmatched,
 }
 
@@ -69,15 +73,15 @@ pub struct ThreadTotals {
 /// An interval of a thread's time measured from kernel events, without samples. Only in exact mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeasuredInterval {
-    /// Whose time.
+    /// The thread.
     pub thread: ThreadId,
-    /// At which GIL.
+    /// The GIL.
     pub gil: GilId,
     /// What the thread did.
     pub kind: IntervalKind,
-    /// From when, on the monotonic clock.
+    /// Its start, on the monotonic clock.
     pub begin: Nanos,
-    /// To when.
+    /// Its end, on the same clock.
     pub end: Nanos,
 }
 
@@ -88,6 +92,7 @@ pub enum IntervalKind {
     Wait,
     /// A forced switch that no `take_gil` followed.
     ForcedSwitch,
-    /// From a wait's end to the next release. Emitted only where both are seen: another thread waited at the release.
+    /// From a wait's end to the next release. Emitted only where both are seen, that is, where
+    /// another thread waited at the release.
     Hold,
 }

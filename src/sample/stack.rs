@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-/// A Python function, as its code object names it. `Arc` identity is not equality: one code object may be read twice.
+/// A Python function, as its code object names it. Equal functions may be different `Arc`s, since
+/// one code object may be read twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Function {
     /// `co_qualname` where there is one (3.11+), else `co_name`.
@@ -35,7 +36,8 @@ pub enum StackStatus {
     Truncated,
 }
 
-/// A Python stack, root first. Empty for a thread that has not run Python yet, or has no thread state.
+/// A Python stack, root first. Empty for a thread that has not run Python yet, or has no thread
+/// state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Stack {
     /// Frames, root first, leaf last.

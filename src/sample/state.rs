@@ -11,7 +11,8 @@ pub enum State {
     HoldingBlocked,
     /// Owns the GIL and has no CPU.
     HoldingStarved,
-    /// Wants the GIL: in `take_gil`, or in `drop_gil` until another thread has taken it (a forced switch).
+    /// Wants the GIL: in `take_gil`, or in `drop_gil` until another thread has taken it (a forced
+    /// switch).
     Waiting,
     /// On a CPU without the GIL.
     Native,
@@ -26,10 +27,10 @@ pub enum State {
 }
 
 impl State {
-    /// How many there are.
+    /// The number of states.
     pub const COUNT: usize = 10;
 
-    /// All of them, in the order in which flame graphs, timelines and tables show them.
+    /// All states, in the order in which flame graphs, timelines and tables show them.
     pub const ALL: [State; State::COUNT] = [
         State::HoldingPython,
         State::HoldingNative,
@@ -65,8 +66,8 @@ impl State {
     }
 }
 
-/// How the state of a slice is known. Every classification carries it, so that a doubtful one can be
-/// distinguished from a certain one.
+/// How the state of a slice is known. Every classification carries it, so that a doubtful one can
+/// be distinguished from a certain one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Evidence {
     /// The GIL's own memory names this thread as its holder, before and after the sample.
@@ -98,7 +99,8 @@ pub enum Evidence {
 }
 
 impl Evidence {
-    /// Whether the thread was in the run queue. The kernel adds that time to its count when the thread gets a CPU.
+    /// Whether the thread was in the run queue. The kernel adds that time to its count when the
+    /// thread gets a CPU.
     pub fn in_run_queue(self) -> bool {
         matches!(self, Evidence::WokenNotRun | Evidence::KernelStack | Evidence::PushedOff)
     }
@@ -121,7 +123,7 @@ impl StateTimes {
         self.0[state as usize] += nanos;
     }
 
-    /// Adds the other's time, state by state.
+    /// Adds the time of `other`, state by state.
     pub fn merge(&mut self, other: &StateTimes) {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine += theirs;
