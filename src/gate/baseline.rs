@@ -1,38 +1,40 @@
-//! The baseline: runs of an earlier build, kept as samples, with what they were measured on.
+//! The baseline: the runs of an earlier build, and the interpreter and machine they were measured
+//! on.
 //!
-//! It is a file of JSON that one commits, or hands from job to job. It is foreign: bounded, and checked before anything is made of it.
+//! A baseline is a JSON file that is committed or passed from job to job. Its content is not
+//! trusted: its size is bounded, and every figure is validated before use.
 
 use super::fingerprint::{Fingerprint, SCHEMA};
 use super::run::Run;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The largest file that is read.
+/// The largest file that is read, in bytes.
 const LARGEST: u64 = 32 << 20;
-/// How many threads and functions of a run are kept, those that matter most.
+/// How many threads and functions of a run are stored: those with the most time.
 const MAX_ROWS_KEPT: usize = 100;
-/// More runs than these are no baseline.
+/// A file with more runs is rejected.
 const MAX_RUNS: usize = 1000;
 
-/// What is in the file.
+/// The content of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
     /// Always `gilprof.baseline/1`.
     pub schema: String,
     /// The version of gilprof that wrote it.
     pub gilprof: String,
-    /// What it was measured on.
+    /// The interpreter and machine that it was measured on.
     pub fingerprint: Fingerprint,
-    /// What was measured.
+    /// The measured runs.
     pub runs: Vec<Run>,
 }
 
-/// Why there is no baseline.
+/// Why a baseline cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BaselineError {
-    /// The file cannot be read, or is none.
+    /// The file cannot be read, or is not a baseline.
     Unreadable(String),
-    /// It is one, but not one to compare with.
+    /// The file is a baseline of another schema.
     Incompatible(String),
 }
 
@@ -42,19 +44,19 @@ struct Header {
 }
 
 impl Baseline {
-    /// Of runs that were measured just now.
+    /// A baseline of new runs.
     pub fn new(fingerprint: Fingerprint, runs: &[Run]) -> Baseline {
         let runs = runs.iter().map(|run| run.clone().thinned(MAX_ROWS_KEPT)).collect();
         Baseline { schema: SCHEMA.into(), gilprof: env!("CARGO_PKG_VERSION").into(), fingerprint, runs }
     }
 
-    /// From a file.
+    /// Reads a file.
     pub fn read(path: &Path) -> Result<Baseline, BaselineError> {
         let failed = |why: String| BaselineError::Unreadable(format!("failed to read the baseline {}: {why}", path.display()));
-        let missing = "\n  make it from a build that is as it should be: gilprof gate --baseline FILE --update-baseline …";
+        let missing = "\n  write it from a good build: gilprof gate --baseline FILE --update-baseline …";
         let meta = std::fs::metadata(path).map_err(|e| failed(format!("{e}{missing}")))?;
         if !meta.is_file() || meta.len() > LARGEST {
-            return Err(failed("it is no file, or larger than any baseline".into()));
+            return Err(failed("it is not a regular file, or is larger than 32 MiB".into()));
         }
         let text = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
         Baseline::parse(&text).map_err(|error| match error {
@@ -63,37 +65,34 @@ impl Baseline {
         })
     }
 
-    /// From its text.
+    /// Parses the text of a file.
     pub fn parse(text: &[u8]) -> Result<Baseline, BaselineError> {
-        let unreadable = |e: serde_json::Error| BaselineError::Unreadable(format!("it is no baseline of gilprof's: {e}"));
+        let unreadable = |e: serde_json::Error| BaselineError::Unreadable(format!("it is not a baseline written by gilprof: {e}"));
         let header: Header = serde_json::from_slice(text).map_err(unreadable)?;
         if header.schema != SCHEMA {
             let name: String = header.schema.chars().take(60).collect();
             return Err(BaselineError::Incompatible(format!(
-                "it has the schema {name:?}, and this gilprof reads {SCHEMA}: measure it anew (--update-baseline)"
+                "it has the schema {name:?}, but this gilprof reads {SCHEMA}: write it again (--update-baseline)"
             )));
         }
         let baseline: Baseline = serde_json::from_slice(text).map_err(unreadable)?;
         if baseline.runs.is_empty() || baseline.runs.len() > MAX_RUNS || !baseline.runs.iter().all(Run::is_sound) {
-            return Err(BaselineError::Unreadable(
-                "figures in it are none, or do not fit together: measure it anew (--update-baseline)".into(),
-            ));
+            return Err(BaselineError::Unreadable("its figures are missing or inconsistent: write it again (--update-baseline)".into()));
         }
         Ok(baseline)
     }
 
-    /// Its text.
+    /// The text of the file.
     pub fn text(&self) -> Result<String, String> {
         serde_json::to_string(self).map(|text| text + "\n").map_err(|e| e.to_string())
     }
 
-    /// To a file, whole or not at all.
+    /// Writes a file through a temporary one, so that a failure leaves no partial baseline.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         let text = self.text().map_err(std::io::Error::other)?;
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}.new", std::process::id()));
         std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path)).inspect_err(|_| {
-            // Nothing of it is left behind.
             let _ = std::fs::remove_file(&temporary);
         })
     }
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back_and_the_least_left_out() {
+    fn a_written_baseline_is_read_back_without_the_smallest_functions() {
         let path = std::env::temp_dir().join(format!("gilprof-baseline-{}.json", std::process::id()));
         let written = baseline();
         written.write(&path).unwrap();
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_baseline_is_refused() {
+    fn files_that_are_not_baselines_are_rejected() {
         let text = baseline().text().unwrap();
         let parse = |text: &str| Baseline::parse(text.as_bytes());
         assert!(

@@ -1,8 +1,10 @@
-//! The judgement: a limit is broken when the whole interval lies beyond it, kept when the whole interval lies within it, and otherwise it
-//! cannot be told, and how much longer to run is said.
+//! Decides the checks. A limit is broken when the whole interval is beyond it, kept when the whole
+//! interval is within it, and otherwise inconclusive; then the check says how much longer to
+//! measure.
 //!
-//! A regression is judged by the difference to the baseline in the same way, against the larger of what is allowed and of the floor. A
-//! verdict is forbidden when every run has a forbidden one, and allowed when none has.
+//! A regression is decided in the same way by the difference from the baseline, against the larger
+//! of the allowed change and the floor. A check of the verdict is broken when every run has a
+//! forbidden verdict, and kept when no run has one.
 
 use super::estimate::{estimate, MetricEstimate, NoEstimate, Worst};
 use super::expr::{Allowed, Bound, Limit, Op, Regression};
@@ -12,12 +14,12 @@ use super::run::Run;
 use crate::analysis::report::{Code, Confidence};
 use crate::output::numbers;
 
-/// What is run longer than asked for, so that the next interval surely clears the limit.
+/// Factor on the advised window, so that the next interval clears the limit with some margin.
 const SAFETY_FACTOR: f64 = 1.2;
-/// No longer window than this is advised.
+/// The longest window that is advised, in seconds.
 const LONGEST_S: f64 = 3600.0;
 
-/// Judges a limit.
+/// Decides a limit.
 pub fn limit(limit: &Limit, runs: &[Run]) -> Check {
     let mut check = empty_check(&limit.metric, Kind::Limit, limit.to_string(), limit.level);
     match &limit.bound {
@@ -28,7 +30,7 @@ pub fn limit(limit: &Limit, runs: &[Run]) -> Check {
     with_level(check)
 }
 
-/// Judges a regression.
+/// Decides a regression.
 pub fn regression(regression: &Regression, runs: &[Run], base: &[Run]) -> Check {
     let mut check = empty_check(&regression.metric, Kind::Regression, regression.to_string(), regression.level);
     let worst = if regression.grows { Worst::Most } else { Worst::Least };
@@ -39,7 +41,7 @@ pub fn regression(regression: &Regression, runs: &[Run], base: &[Run]) -> Check 
     let (new, old) = match (new, zero_if_unseen(old)) {
         (Ok(new), Ok(old)) => (new, old),
         (Err(why), _) => return with_level(Check { why: why.to_string(), ..check }),
-        (_, Err(why)) => return with_level(Check { why: format!("the baseline does not say: {why}"), ..check }),
+        (_, Err(why)) => return with_level(Check { why: format!("the baseline has no such figure: {why}"), ..check }),
     };
     let allowed = match regression.allowed {
         Allowed::Absolute(most) => most,
@@ -54,20 +56,22 @@ pub fn regression(regression: &Regression, runs: &[Run], base: &[Run]) -> Check 
     check.baseline = Some(old.interval);
     check.baseline_text = interval(unit, &old.interval);
     check.change = Some(change);
-    // Towards the worse, whichever way that is.
+    // The interval of the change in the direction that is worse.
     let (least, most) = if regression.grows { (change.low, change.high) } else { (-change.high, -change.low) };
     check.verdict = verdict_of_bound(least, most, allowed);
-    let most = points(unit, allowed);
-    let changed = format!("changed by {} ({} .. {})", signed(unit, change.value), signed(unit, change.low), signed(unit, change.high));
+    let most = difference_text(unit, allowed);
+    let changed =
+        format!("changed by {} ({} .. {})", signed(unit, change.value), signed_number(unit, change.low), signed_number(unit, change.high));
     check.why = match check.verdict {
-        Verdict::Fail => format!("{changed}, which is more than the {most} that are allowed"),
-        Verdict::Pass => format!("{changed}, within the {most} that are allowed"),
-        _ => format!("{changed}, about the {most} that are allowed: {}", advice_on_duration(&change, sign * allowed, runs)),
+        Verdict::Fail => format!("{changed}, more than the allowed {most}"),
+        Verdict::Pass => format!("{changed}, within the allowed {most}"),
+        _ => format!("{changed}, which straddles the allowed {most}: {}", advice_on_duration(&change, sign * allowed, runs)),
     };
     with_level(check)
 }
 
-/// A function that the baseline does not know did nothing then: it keeps those that did most.
+/// A baseline stores the functions with the most time, so a function that is not in it counts as
+/// zero.
 fn zero_if_unseen(old: Result<MetricEstimate, NoEstimate>) -> Result<MetricEstimate, NoEstimate> {
     match old {
         Err(NoEstimate::NoFunction(_)) => Ok(MetricEstimate { interval: Interval { value: 0.0, low: 0.0, high: 0.0 }, subject: None }),
@@ -95,7 +99,7 @@ fn empty_check(metric: &Metric, kind: Kind, expression: String, level: Level) ->
     }
 }
 
-/// What is only to be said is said, and fails nothing: neither when it is broken nor when it cannot be told.
+/// A check marked `@warn` that is broken or inconclusive becomes a warning.
 fn with_level(check: Check) -> Check {
     let fails = matches!(check.verdict, Verdict::Fail | Verdict::Inconclusive);
     match check.level {
@@ -104,7 +108,7 @@ fn with_level(check: Check) -> Check {
     }
 }
 
-/// Where an interval lies by a bound.
+/// The verdict on an interval that must not exceed a bound.
 fn verdict_of_bound(low: f64, high: f64, bound: f64) -> Verdict {
     if low > bound {
         Verdict::Fail
@@ -130,7 +134,7 @@ fn number(check: &mut Check, metric: &Metric, op: Op, bound: f64, runs: &[Run]) 
     check.verdict = match op {
         Op::AtMost => verdict_of_bound(i.low, i.high, bound),
         Op::AtLeast => verdict_of_bound(-i.high, -i.low, -bound),
-        // Strict ones differ at the bound only.
+        // The strict operators differ only at the bound.
         Op::Below => {
             if i.low >= bound {
                 Verdict::Fail
@@ -150,18 +154,19 @@ fn number(check: &mut Check, metric: &Metric, op: Op, bound: f64, runs: &[Run]) 
             }
         }
     };
-    let of = match &found.subject {
+    let subject = match &found.subject {
         Some((_, name)) => format!(" (of {name})"),
         None => String::new(),
     };
     check.why = match check.verdict {
-        Verdict::Fail => format!("all of the interval{of} is {} the limit", if op.is_upper_bound() { "above" } else { "below" }),
-        Verdict::Pass => format!("all of the interval{of} is within the limit"),
-        _ => format!("the interval{of} straddles the limit: {}", advice_on_duration(&i, bound, runs)),
+        Verdict::Fail => format!("all of the interval{subject} is {} the limit", if op.is_upper_bound() { "above" } else { "below" }),
+        Verdict::Pass => format!("all of the interval{subject} is within the limit"),
+        _ => format!("the interval{subject} straddles the limit: {}", advice_on_duration(&i, bound, runs)),
     };
 }
 
-/// How much longer to run until an interval clears a bound. It shrinks with the root of the time.
+/// How much longer to measure until the interval clears a bound: its width falls with the square
+/// root of the time.
 fn advice_on_duration(i: &Interval, bound: f64, runs: &[Run]) -> String {
     let measured: f64 = runs.iter().map(|run| run.seconds).sum();
     let distance = (i.value - bound).abs();
@@ -169,7 +174,7 @@ fn advice_on_duration(i: &Interval, bound: f64, runs: &[Run]) -> String {
     let factor = (half / distance).powi(2) * SAFETY_FACTOR;
     let needed = measured * factor;
     if !needed.is_finite() || needed > LONGEST_S.max(measured) {
-        return "it is so close that no reasonable window would tell; move the limit, or the program away from it".into();
+        return "the figure is so close to the limit that no reasonable window decides it; change the limit or the program".into();
     }
     match runs.len() {
         0..=2 => format!("measure for about {} instead of {}", numbers::seconds(needed.max(1.0)), numbers::seconds(measured)),
@@ -191,7 +196,7 @@ fn verdict(check: &mut Check, runs: &[Run], codes: &[Code], wanted: bool) {
     seen.sort_unstable();
     seen.dedup();
     check.measured_text = if seen.is_empty() { numbers::NONE.into() } else { seen.join(", ") };
-    // What is too unsure to be said is too unsure to be judged, unless that itself is what was asked about.
+    // A verdict of low confidence decides nothing, except a check for `inconclusive` itself.
     let is_confident = |run: &&Run| {
         run.verdict.is_some_and(|code| codes.contains(&code) && code == Code::Inconclusive)
             || (run.verdict != Some(Code::Inconclusive) && run.confidence.is_some_and(|confidence| confidence > Confidence::Low))
@@ -207,11 +212,11 @@ fn verdict(check: &mut Check, runs: &[Run], codes: &[Code], wanted: bool) {
     } else if kept == 0 {
         (Verdict::Fail, format!("the verdict is {}", check.measured_text))
     } else {
-        (Verdict::Inconclusive, format!("the verdict is another one from run to run: {}", check.measured_text))
+        (Verdict::Inconclusive, format!("the verdict differs from run to run: {}", check.measured_text))
     };
 }
 
-/// A figure with its unit.
+/// A number with its unit.
 pub fn amount(unit: Unit, value: f64) -> String {
     let text = without_unit(unit, value);
     match unit {
@@ -237,19 +242,30 @@ fn interval(unit: Unit, i: &Interval) -> String {
     format!("{} ({} - {})", amount(unit, i.value), without_unit(unit, i.low), without_unit(unit, i.high))
 }
 
-/// A change's size: of shares in points.
-fn points(unit: Unit, value: f64) -> String {
-    let text = amount(unit, value);
-    if unit == Unit::Share {
-        text.replace(" %", "pp")
-    } else {
-        text
+/// The size of a change. The change of a share counts in percentage points.
+fn difference_text(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::Share => without_unit(unit, value) + " percentage points",
+        _ => amount(unit, value),
     }
 }
 
-/// A change.
+fn sign_of(value: f64) -> &'static str {
+    if value < 0.0 {
+        "-"
+    } else {
+        "+"
+    }
+}
+
+/// A change with its sign and unit.
 fn signed(unit: Unit, value: f64) -> String {
-    format!("{}{}", if value < 0.0 { "-" } else { "+" }, points(unit, value.abs()))
+    format!("{}{}", sign_of(value), difference_text(unit, value.abs()))
+}
+
+/// A change with its sign.
+fn signed_number(unit: Unit, value: f64) -> String {
+    format!("{}{}", sign_of(value), without_unit(unit, value.abs()))
 }
 
 #[cfg(test)]

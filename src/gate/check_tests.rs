@@ -1,4 +1,4 @@
-//! Limits and regressions on runs that are made up, so that the truth is known.
+//! Limits and regressions on synthetic runs, whose true figures are known.
 
 use super::*;
 use crate::analysis::report::Estimate;
@@ -7,7 +7,7 @@ use crate::profile::Histogram;
 
 const N: usize = 16;
 
-/// A run whose share of waiting is this in each stretch.
+/// A run with the given share of waiting in each bucket.
 fn run(waiting: impl Fn(usize) -> f64) -> Run {
     let totals = vec![1e5; N];
     let parts: Vec<f64> = (0..N).map(|n| waiting(n) * 1e5).collect();
@@ -46,7 +46,7 @@ fn run(waiting: impl Fn(usize) -> f64) -> Run {
     }
 }
 
-/// About 40 %, give or take 4 points.
+/// A run that waits 40 ± 4 % of the time.
 fn noisy() -> Run {
     run(|n| 0.4 + if n * 7 % 5 < 2 { 0.04 } else { -0.04 })
 }
@@ -96,7 +96,7 @@ fn a_limit_is_broken_only_beyond_the_whole_interval() {
 }
 
 #[test]
-fn what_straddles_says_how_much_longer_to_run() {
+fn an_inconclusive_check_says_how_long_to_measure() {
     let check = checked("waiting <= 42%", &[noisy()]);
     assert!(
         check.verdict == Verdict::Inconclusive && check.why.contains("measure for about ") && check.why.contains("instead of 2.0 s"),
@@ -108,11 +108,11 @@ fn what_straddles_says_how_much_longer_to_run() {
 }
 
 #[test]
-fn what_cannot_be_told_is_never_passed() {
+fn an_unusable_run_never_passes() {
     for code in [Code::Idle, Code::Inconclusive, Code::CpuStarved, Code::GilDisabled] {
         let unusable = Some(Unusable { code, why: "for a reason".into() });
         let runs = [Run { unusable, verdict: Some(code), ..noisy() }];
-        // Of waiting something can be said without enough CPUs; see below.
+        // A shortage of CPU still bounds waiting; see the next test.
         let starved = code == Code::CpuStarved;
         let waiting = ["waiting <= 100%", "thread(\"*\").waiting <= 100%"];
         let others = ["gil.busy <= 100%", "wait_ms.max <= 10s", "speedup.processes < 9"];
@@ -123,9 +123,9 @@ fn what_cannot_be_told_is_never_passed() {
         let check = compared("gil.busy: +50pp", &runs, &[noisy()]);
         assert_eq!(check.verdict, Verdict::Inconclusive);
         let check = compared("gil.busy: +50pp", &[noisy()], &runs);
-        assert_eq!(check.verdict, Verdict::Inconclusive, "a baseline that says nothing");
+        assert_eq!(check.verdict, Verdict::Inconclusive, "a baseline without a usable run");
     }
-    // What does not depend on it is told.
+    // Figures that do not depend on the shortage are checked.
     let starved =
         [Run { unusable: Some(Unusable { code: Code::CpuStarved, why: String::new() }), verdict: Some(Code::CpuStarved), ..noisy() }];
     assert_eq!(checked("starved <= 10%", &starved).verdict, Verdict::Pass);
@@ -134,15 +134,15 @@ fn what_cannot_be_told_is_never_passed() {
 }
 
 #[test]
-fn short_of_cpu_waiting_is_what_it_can_have_been() {
+fn a_shortage_of_cpu_widens_the_interval_of_waiting() {
     let unusable = Some(Unusable { code: Code::CpuStarved, why: "no cores".into() });
     let mut run = Run { unusable, verdict: Some(Code::CpuStarved), starved_holding: 0.5, ..noisy() };
     let with = |run: &Run, text: &str| checked(text, std::slice::from_ref(run)).verdict;
-    // 40 % of the time waited, half of it perhaps because the holder had no CPU.
+    // 40 % of the time is waiting; up to half of it because the holder had no CPU.
     assert_eq!(with(&run, "waiting <= 45%"), Verdict::Pass);
     assert_eq!(with(&run, "waiting <= 30%"), Verdict::Inconclusive);
     assert_eq!(with(&run, "waiting <= 10%"), Verdict::Fail);
-    // Threads that had no CPU for a quarter of their time would have waited more with one.
+    // Threads without a CPU for a quarter of their time might have waited more with one.
     run.process.states.insert("starved".into(), vec![0.25e5; N]);
     assert_eq!(with(&run, "waiting <= 45%"), Verdict::Inconclusive);
     assert_eq!(with(&run, "waiting <= 60%"), Verdict::Pass);
@@ -151,15 +151,15 @@ fn short_of_cpu_waiting_is_what_it_can_have_been() {
 }
 
 #[test]
-fn of_several_runs_the_spread_between_them_counts() {
+fn the_interval_of_several_runs_covers_the_spread_between_them() {
     let alike: Vec<Run> = [0.40, 0.41, 0.39, 0.40, 0.40].iter().map(|w| run(|_| *w)).collect();
     let wild: Vec<Run> = [0.40, 0.55, 0.25, 0.45, 0.35].iter().map(|w| run(|_| *w)).collect();
     assert_eq!(checked("waiting <= 45%", &alike).verdict, Verdict::Pass);
     let check = checked("waiting <= 45%", &wild);
     assert!(check.verdict == Verdict::Inconclusive && check.why.contains("runs instead of 5 (--runs)"), "{check:?}");
-    // Two runs say little of their spread: what lies between them is all possible.
+    // Two runs do not show their spread: the interval covers both.
     assert_eq!(checked("waiting <= 45%", &wild[..2]).verdict, Verdict::Inconclusive);
-    // Three that are alike by chance are no surer than what scatters within each.
+    // Three runs that are equal by chance keep the interval of the scatter within each.
     let within = checked("waiting <= 50%", &[noisy(), noisy(), noisy()]).measured.unwrap();
     let one = checked("waiting <= 50%", &[noisy()]).measured.unwrap();
     let (three, one) = (within.high - within.low, one.high - one.low);
@@ -187,14 +187,14 @@ fn a_regression_passes_both_floors() {
     assert_eq!(compared("waiting: -5pp", &base, &much).verdict, Verdict::Fail, "where less is worse");
     let check = compared("waiting: +5pp", &much, &base);
     assert!((check.change.unwrap().value - 0.1).abs() < 1e-9 && (check.limit.unwrap() - 0.45).abs() < 1e-9, "{check:?}");
-    // A function that the baseline does not know did nothing then.
+    // A function that is not in the baseline counts as zero there.
     let mut before = run(|_| 0.40);
     before.functions.clear();
     assert_eq!(compared("function(\"parse\").inflicted_wait: +0.05", &much, &[before]).verdict, Verdict::Fail);
 }
 
 #[test]
-fn a_worst_thread_speaks_for_all_and_a_brief_one_for_none() {
+fn the_worst_thread_counts_and_a_brief_one_does_not() {
     let mut one = run(|_| 0.30);
     let thread = |name: &str, totals: Vec<f64>, share: f64| {
         let parts = totals.iter().map(|whole| whole * share).collect();
@@ -207,12 +207,12 @@ fn a_worst_thread_speaks_for_all_and_a_brief_one_for_none() {
     let check = checked("thread(\"worker-*\").waiting <= 50%", &[one.clone()]);
     assert!(check.verdict == Verdict::Fail && check.why.contains("(of worker-2)"), "{check:?}");
     assert_eq!(checked("thread(\"worker-*\").waiting <= 70%", &[one.clone()]).verdict, Verdict::Pass);
-    assert_eq!(checked("thread(\"worker-*\").waiting >= 50%", &[one.clone()]).verdict, Verdict::Fail, "the least counts");
+    assert_eq!(checked("thread(\"worker-*\").waiting >= 50%", &[one.clone()]).verdict, Verdict::Fail, "the smallest share counts");
     assert_eq!(checked("thread(\"worker-3\").waiting <= 70%", &[one]).verdict, Verdict::Inconclusive);
 }
 
 #[test]
-fn verdicts_are_judged_when_they_are_sure_and_agree() {
+fn a_verdict_is_checked_when_it_is_confident_and_the_runs_agree() {
     let with = |code, confidence| Run { verdict: Some(code), confidence: Some(confidence), ..noisy() };
     let text = "verdict not in [lock-bound]";
     let (bad, good) = (with(Code::LockBound, Confidence::High), with(Code::Serial, Confidence::Medium));
@@ -226,9 +226,9 @@ fn verdicts_are_judged_when_they_are_sure_and_agree() {
     assert_eq!(checked("verdict not in [inconclusive]", &[none]).verdict, Verdict::Fail);
 }
 
-/// Runs of a program whose true waiting is known, with noise that hangs together from stretch to stretch.
+/// Runs of a program whose true waiting is known, with noise that is correlated between buckets.
 #[test]
-fn an_unchanged_program_is_seldom_wronged() {
+fn false_failures_at_the_limit_are_rare() {
     let mut state = 7u64;
     let mut unit = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -247,8 +247,8 @@ fn an_unchanged_program_is_seldom_wronged() {
         failed += usize::from(check.verdict == Verdict::Fail);
         passed += usize::from(checked("waiting <= 55%", &[run(|n| series[n])]).verdict == Verdict::Pass);
     }
-    // At the very limit each answer but "inconclusive" is chance: with noise that hangs together this much four in a hundred fail (43 of these
-    // 1000); 5 points off none is wrong.
+    // Exactly at the limit every verdict except "inconclusive" is chance. With this correlation 43
+    // of the 1000 runs fail; with a limit 5 points away none is wrong.
     assert!(failed < 60, "{failed} of 1000 at the limit");
     assert_eq!(passed, 1000);
 }

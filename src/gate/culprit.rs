@@ -1,4 +1,5 @@
-//! The function to look at when a check is broken: the one that made others wait most, or that does so more than in the baseline.
+//! The culprit of a broken check: the function that made other threads wait most, or that does so
+//! more than in the baseline.
 
 use super::estimate::series;
 use super::metric::{is_function, matches, FunctionMetric, Metric};
@@ -10,21 +11,21 @@ use crate::profile::Profile;
 use crate::sample::{Function, Stack, State, StateTimes};
 use std::collections::HashMap;
 
-/// Frames of a stack that are shown.
+/// The most frames of a stack that are stored.
 const MAX_FRAMES: usize = 64;
-/// A change of less thread time per second is none to speak of.
+/// A function that grew by fewer threads than this has not grown.
 const MIN_GROWTH: f64 = 0.02;
 
-/// A measured run with all that was seen of it.
+/// A measured run with its profile and report.
 #[derive(Clone, Copy, Debug)]
 pub struct MeasuredRun<'a> {
-    /// Its figures.
+    /// The profile of the run.
     pub profile: &'a Profile,
-    /// What is said of it.
+    /// The report of the run.
     pub report: &'a Report,
 }
 
-/// The function to look at for a metric. With a baseline it is the one that grew most since.
+/// The culprit for a metric. With a baseline it is the function that grew most.
 pub fn find(metric: &Metric, measured: MeasuredRun<'_>, runs: &[Run], base: Option<&[Run]>) -> Option<Culprit> {
     let grown = base.and_then(|base| grown(measured.report, function_metric(metric), runs, base));
     let row = match metric {
@@ -56,7 +57,7 @@ pub fn find(metric: &Metric, measured: MeasuredRun<'_>, runs: &[Run], base: Opti
     })
 }
 
-/// What a function does that makes a metric bad.
+/// Which figure of a function makes a metric worse.
 fn function_metric(metric: &Metric) -> FunctionMetric {
     use super::metric::StateMetric;
     match metric {
@@ -76,7 +77,7 @@ fn value(row: &FunctionRow, function_metric: FunctionMetric) -> f64 {
     }
 }
 
-/// The one that does most of it; where nobody does any, the one that holds most.
+/// The function with the largest figure; if every function has zero, the one that holds most.
 fn leading(report: &Report, function_metric: FunctionMetric) -> Option<&FunctionRow> {
     let by = |function_metric| {
         report
@@ -99,7 +100,7 @@ fn rates(runs: &[Run], function_metric: FunctionMetric) -> HashMap<(&str, &str),
     out
 }
 
-/// The one that does more of it than before, and by how much.
+/// The function whose figure grew most, and by how much.
 fn grown<'a>(report: &'a Report, function_metric: FunctionMetric, runs: &[Run], base: &[Run]) -> Option<(&'a FunctionRow, f64)> {
     let (now, before) = (rates(runs, function_metric), rates(base, function_metric));
     let by = |row: &FunctionRow| {
@@ -110,7 +111,7 @@ fn grown<'a>(report: &'a Report, function_metric: FunctionMetric, runs: &[Run], 
     all.filter(|(_, by)| *by > MIN_GROWTH).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// The function behind which such threads waited most.
+/// The function that matching threads waited for most.
 fn most_waited_on<'a>(glob: &str, measured: MeasuredRun<'a>) -> Option<&'a FunctionRow> {
     let mut sums: HashMap<&Function, f64> = HashMap::new();
     for (thread, _, holder, nanos) in measured.profile.waited_on() {
@@ -121,7 +122,7 @@ fn most_waited_on<'a>(glob: &str, measured: MeasuredRun<'a>) -> Option<&'a Funct
     row_of(sums, measured.report)
 }
 
-/// The function in which such threads are most in that state.
+/// The function in which matching threads spend most time in a state.
 fn busiest_in<'a>(glob: &str, state: super::metric::StateMetric, measured: MeasuredRun<'a>) -> Option<&'a FunctionRow> {
     let mut sums: HashMap<&Function, f64> = HashMap::new();
     for (thread, stack, times) in measured.profile.stacks() {
@@ -137,7 +138,8 @@ fn row_of<'a>(sums: HashMap<&Function, f64>, report: &'a Report) -> Option<&'a F
     report.functions.iter().find(|row| row.name == most.name && row.file == most.file && row.line == most.first_line)
 }
 
-/// The thread that runs a function most, and the stack on which it is reached most: while it holds, or else at all.
+/// The thread that runs a function most, and the function's most frequent stack: while it holds the
+/// GIL, otherwise in any state.
 fn commonest<'a>(row: &FunctionRow, profile: &'a Profile) -> (Option<String>, Option<&'a Stack>) {
     let is = |stack: &Stack| stack.leaf().is_some_and(|leaf| leaf.function.name == row.name && leaf.function.file == row.file);
     let size = |times: &StateTimes| (times.holding(), times.get(State::Native) + times.get(State::Waiting), times.total());
@@ -161,14 +163,14 @@ fn frames(stack: &Stack) -> Vec<StackFrame> {
 }
 
 fn what(row: &FunctionRow, function_metric: FunctionMetric, since: Option<f64>) -> String {
-    let mut said = match function_metric {
+    let mut text = match function_metric {
         FunctionMetric::Native => format!("runs without the GIL in {}", numbers::threads(row.native)),
         _ => {
             format!("holds the GIL {} of the time; {} wait behind it", numbers::percent(row.holding), numbers::threads(row.inflicted_wait))
         }
     };
     if let Some(by) = since {
-        said += &format!(" ({by:+.2} since the baseline)");
+        text += &format!(" ({by:+.2} since the baseline)");
     }
-    said
+    text
 }

@@ -1,12 +1,14 @@
-//! A metric's figure, with its interval at 99 %, from one run or from several.
+//! The estimate of a metric, with its interval at 99 %, from one run or several.
 //!
-//! Within a run the interval comes from the scatter over the window's stretches ([`spread`]). With three runs or more it is that of their mean
-//! by how they differ, and never narrower than the stretches alone would have it: three runs may be alike by chance. Two runs are
-//! taken together: from the lower end of one to the upper end of the other. Predictions have the interval of the report.
+//! Within a run the interval comes from the scatter over the buckets of the window
+//! ([`ratio_estimator`]). With three runs or more it is the interval of their mean, and never
+//! narrower than the buckets alone give: three runs may be equal by chance. Two runs give the
+//! interval that covers both. Predictions have the interval of the report.
 //!
-//! Where the machine was short of CPU, what is said of waiting is what it can have been without that, time without a CPU being taken as if it
-//! had not been: a thread that has none cannot ask for the GIL, which raises the upper end; and one that holds without a CPU makes others
-//! wait for longer, which lowers the lower end, the less the more of the time the GIL is held. All else cannot be told then.
+//! When the machine was short of CPU, the interval of waiting covers what waiting may be without
+//! the shortage. A thread without a CPU cannot request the GIL, which raises the upper end. A
+//! holder without a CPU makes other threads wait longer, which lowers the lower end; this effect is
+//! smaller the more of the time the GIL is held. Other metrics have no estimate then.
 
 use super::metric::{is_function, matches, FunctionMetric, Gain, Metric, StateMetric, Statistic};
 use super::outcome::Interval;
@@ -16,40 +18,41 @@ use crate::analysis::report::{Code, Estimate};
 use crate::profile::{Histogram, QUANTILE_ERROR};
 use std::fmt;
 
-/// Where no thread was seen at the GIL, none spends more of its time there than this.
+/// Upper end of a share when no thread was seen to hold or want the GIL.
 const MAX_UNSEEN: f64 = 0.005;
-/// A p99 of fewer lengths than this says nothing beyond the longest; a median of fewer than the other.
+/// With fewer lengths than this the longest one is the upper end of the p99, and with fewer than
+/// `MIN_COUNT` of every statistic.
 const MIN_COUNT_FOR_P99: u64 = 100;
 const MIN_COUNT: u64 = 20;
-/// Threads that lack a CPU for more of their time than this say nothing of what they would do with one.
+/// If threads lack a CPU for a larger share of their time, waiting has no estimate.
 const MAX_STARVED: f64 = 0.5;
-/// A holder always did something.
+/// Upper bound on the share of holding without a CPU, so that the correction stays finite.
 const MAX_STARVED_HOLDING: f64 = 0.99;
-/// A thread has a share of its own when it was there in so many of the 16 stretches.
+/// A thread needs this many of the 16 buckets for a share of its own.
 const MIN_BUCKETS: usize = 4;
 
-/// A figure, and what of the target it is a figure of.
+/// An estimate, and the thread or function that it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MetricEstimate {
-    /// What was measured.
+    /// The estimate with its interval.
     pub interval: Interval,
-    /// The thread or the function that it is of; file and name.
+    /// The thread or function: its file (empty for a thread) and its name.
     pub subject: Option<(String, String)>,
 }
 
 /// Which of several matching threads or functions counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worst {
-    /// The one with most.
+    /// The one with the largest figure.
     Most,
-    /// The one with least.
+    /// The one with the smallest figure.
     Least,
 }
 
-/// Why there is no figure.
+/// Why a metric has no estimate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoEstimate {
-    /// No function that matches the glob was the innermost one of any thread.
+    /// No function that matches the glob was the leaf of any stack.
     NoFunction(String),
     /// Any other reason, as a sentence.
     Other(String),
@@ -70,13 +73,13 @@ impl From<&str> for NoEstimate {
 impl fmt::Display for NoEstimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoEstimate::NoFunction(glob) => write!(f, "no function like {glob:?} was seen as the innermost one of any thread"),
+            NoEstimate::NoFunction(glob) => write!(f, "no function that matches {glob:?} was seen as the innermost function of a thread"),
             NoEstimate::Other(why) => f.write_str(why),
         }
     }
 }
 
-/// The figure by all runs.
+/// The estimate from all runs.
 pub fn estimate(metric: &Metric, runs: &[Run], worst: Worst) -> Result<MetricEstimate, NoEstimate> {
     let mut why = None;
     let known: Vec<MetricEstimate> = runs
@@ -89,9 +92,9 @@ pub fn estimate(metric: &Metric, runs: &[Run], worst: Worst) -> Result<MetricEst
     match (why, &known[..]) {
         (Some(why), []) => Err(why),
         (None, []) => Err("nothing was measured".into()),
-        // Half of the runs do not speak for all.
+        // Half of the runs are not enough.
         (Some(why), some) if some.len() * 2 <= runs.len() => {
-            Err(format!("only {} of {} runs can be judged: {why}", some.len(), runs.len()).into())
+            Err(format!("only {} of {} runs can be used: {why}", some.len(), runs.len()).into())
         }
         (_, [one]) => Ok(one.clone()),
         (_, several) => Ok(combined(several, worst)),
@@ -122,7 +125,7 @@ fn combined(estimates: &[MetricEstimate], worst: Worst) -> MetricEstimate {
     MetricEstimate { interval, subject: named.and_then(|f| f.subject.clone()) }
 }
 
-/// Whether a run says anything of a metric.
+/// Whether a run has an estimate of a metric.
 fn usable(metric: &Metric, run: &Run) -> Result<(), String> {
     let Some(unusable) = &run.unusable else { return Ok(()) };
     let off_the_gil = |state: &str| ["native", "starved", "lock", "io"].contains(&state);
@@ -137,7 +140,7 @@ fn usable(metric: &Metric, run: &Run) -> Result<(), String> {
     }
 }
 
-/// Whether a metric says how much is waited for the GIL.
+/// Whether a metric measures waiting for the GIL.
 fn is_waiting(metric: &Metric) -> bool {
     let waiting = StateMetric::Waiting;
     matches!(metric, Metric::GilContended | Metric::GilWaiters)
@@ -145,7 +148,7 @@ fn is_waiting(metric: &Metric) -> bool {
 }
 
 impl MetricEstimate {
-    /// As wide as the lack of CPUs makes it.
+    /// Widens the interval by what the shortage of CPU may have changed.
     fn widened_for_starvation(mut self, metric: &Metric, run: &Run) -> Result<MetricEstimate, String> {
         let Some(unusable) = run.unusable.as_ref().filter(|u| u.code == Code::CpuStarved && is_waiting(metric)) else { return Ok(self) };
         let all: f64 = run.process.totals.iter().sum();
@@ -157,7 +160,7 @@ impl MetricEstimate {
         let most = if *metric == Metric::GilWaiters { f64::INFINITY } else { 1.0 };
         let sum = |series: Option<&Vec<f64>>| series.map_or(0.0, |parts| parts.iter().sum::<f64>());
         let busy = sum(run.gil.as_ref().map(|gil| &gil.busy)) / sum(run.gil.as_ref().map(|gil| &gil.observed)).max(1.0);
-        // Waiting is taken to meet such holders as often as others.
+        // Assumes that waiting threads meet holders without a CPU as often as others.
         let (starving, busy) = (run.starved_holding.clamp(0.0, MAX_STARVED_HOLDING), busy.clamp(0.0, 1.0));
         (i.low, i.high) = (i.low * (1.0 - starving) / (1.0 - starving * busy), (i.high / (1.0 - starved)).min(most));
         Ok(self)
@@ -174,7 +177,7 @@ fn estimate_of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<MetricEst
         Metric::GilWaiters => share(&gil()?.waiting, gil()?)?,
         Metric::GilSwitches => {
             let gil = gil()?;
-            let switches = gil.switches.as_ref().ok_or("this Python's count of switches cannot be read")?;
+            let switches = gil.switches.as_ref().ok_or("the count of GIL switches of this Python cannot be read")?;
             scaled(share(switches, gil)?, 1e6)
         }
         Metric::Hold(statistic) => lengths(&gil()?.holds, *statistic, run.resolution_ms),
@@ -183,7 +186,7 @@ fn estimate_of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<MetricEst
         Metric::GilSaturatesAt => predicted(run, "gil_saturates_at").or_else(|_| predicted(run, "threads_worth_having"))?,
         Metric::Thread(glob, state) => return thread(run, glob, state.name(), worst),
         Metric::Function(glob, metric_of_function) => return function(run, glob, *metric_of_function, worst),
-        Metric::Verdict => return Err("a verdict is no figure".into()),
+        Metric::Verdict => return Err("a verdict is not a figure".into()),
     };
     Ok(MetricEstimate { interval, subject: None })
 }
@@ -196,13 +199,13 @@ fn gain_name(gain: Gain) -> &'static str {
     }
 }
 
-fn from(e: Estimate) -> Interval {
+fn interval_from(e: Estimate) -> Interval {
     Interval { value: e.estimate, low: e.low.max(0.0), high: e.high }
 }
 
 fn ratio(parts: &[f64], totals: &[f64]) -> Option<Interval> {
     let none = vec![0.0; totals.len()];
-    ratio_estimator::interval(if parts.is_empty() { &none } else { parts }, totals).map(from)
+    ratio_estimator::interval(if parts.is_empty() { &none } else { parts }, totals).map(interval_from)
 }
 
 fn scaled(i: Interval, by: f64) -> Interval {
@@ -213,41 +216,43 @@ fn at_most_one(i: Interval) -> Interval {
     Interval { value: i.value, low: i.low, high: i.high.min(1.0).max(i.value) }
 }
 
-/// Of all threads together.
+/// A state's share over all threads.
 fn process_share(process: &Shares, state: &str) -> Interval {
     let of = |parts: Option<&Vec<f64>>| ratio(parts.map_or(&[], |parts| &parts[..]), &process.totals);
     of(process.states.get(state)).map_or(Interval { value: 0.0, low: 0.0, high: MAX_UNSEEN }, at_most_one)
 }
 
 fn predicted(run: &Run, name: &str) -> Result<Interval, String> {
-    run.predicted.get(name).copied().map(from).ok_or_else(|| "it is not predicted for this program; see its report".into())
+    run.predicted.get(name).copied().map(interval_from).ok_or_else(|| "the report predicts no such figure for this program".into())
 }
 
-/// In milliseconds. No lengths at all are zero long; of too few the longest stands for what more might have shown.
-fn lengths(stretches: &[Histogram], statistic: Statistic, resolution: f64) -> Interval {
+/// A statistic of lengths, in milliseconds. Without any length it is zero; with too few lengths the
+/// longest one is the upper end.
+fn lengths(buckets: &[Histogram], statistic: Statistic, resolution: f64) -> Interval {
     let measure = |h: &Histogram| match statistic {
         Statistic::Mean => h.mean(),
         Statistic::P50 => h.quantile(0.5),
         Statistic::P99 => h.quantile(0.99),
         Statistic::Max => Some(h.max()).filter(|_| h.count() > 0),
     };
-    let Some(found) = ratio_estimator::length_interval(stretches, measure) else {
+    let Some(found) = ratio_estimator::length_interval(buckets, measure) else {
         return Interval { value: 0.0, low: 0.0, high: resolution };
     };
-    let count: u64 = stretches.iter().map(Histogram::count).sum();
-    let longest = stretches.iter().map(Histogram::max).fold(0.0, f64::max);
+    let count: u64 = buckets.iter().map(Histogram::count).sum();
+    let longest = buckets.iter().map(Histogram::max).fold(0.0, f64::max);
     let (low, high) = match statistic {
-        // What was seen was seen: it says nothing of a longer window.
+        // The maximum of this window is exact; it is no estimate for a longer window.
         Statistic::Max => (found.estimate, found.estimate),
         Statistic::P99 if count < MIN_COUNT_FOR_P99 => (found.low, longest),
         _ if count < MIN_COUNT => (found.low, longest),
         _ => (found.low, found.high),
     };
-    let bucket = if matches!(statistic, Statistic::P50 | Statistic::P99) { QUANTILE_ERROR } else { 1.0 };
-    Interval { value: found.estimate / 1e6, low: (low / bucket / 1e6 - resolution).max(0.0), high: high * bucket / 1e6 + resolution }
+    let error = if matches!(statistic, Statistic::P50 | Statistic::P99) { QUANTILE_ERROR } else { 1.0 };
+    Interval { value: found.estimate / 1e6, low: (low / error / 1e6 - resolution).max(0.0), high: high * error / 1e6 + resolution }
 }
 
-/// Of several the worst: the one whose interval reaches farthest, so that none is beyond the limit when that is not.
+/// The worst of several: the one whose near end is farthest out. If it is not beyond the limit, no
+/// other is.
 fn worst_of(estimates: impl Iterator<Item = MetricEstimate>, worst: Worst) -> Option<MetricEstimate> {
     match worst {
         Worst::Most => estimates.max_by(|a, b| a.interval.low.total_cmp(&b.interval.low)),
@@ -255,7 +260,8 @@ fn worst_of(estimates: impl Iterator<Item = MetricEstimate>, worst: Worst) -> Op
     }
 }
 
-/// Widens the worst one's interval to where any other reaches: a limit holds for all of them.
+/// The worst estimate, with its interval widened to the far end of every other: a limit applies to
+/// all of them.
 fn widest(estimates: &[MetricEstimate], worst: Worst) -> Option<MetricEstimate> {
     let mut found = worst_of(estimates.iter().cloned(), worst)?;
     for other in estimates {
@@ -272,15 +278,15 @@ fn thread(run: &Run, glob: &str, state: &str, worst: Worst) -> Result<MetricEsti
     let mut matching = run.threads.iter().filter(|t| matches(glob, &t.name)).peekable();
     if matching.peek().is_none() {
         let names: Vec<&str> = run.threads.iter().map(|t| t.name.as_str()).take(6).collect();
-        return Err(format!("no thread has a name like {glob:?}; there are: {}", names.join(", ")).into());
+        return Err(format!("no thread has a name that matches {glob:?}; there are: {}", names.join(", ")).into());
     }
-    // The share of a short life scatters with the moment at which it was lived.
+    // The share of a short-lived thread depends on when it lived.
     let lived_long_enough = |t: &&ThreadRun| t.shares.totals.iter().filter(|whole| **whole > 0.0).count() >= MIN_BUCKETS;
     let estimates: Vec<MetricEstimate> = matching
         .filter(lived_long_enough)
         .filter_map(|t| Some(MetricEstimate { interval: of(&t.shares)?, subject: Some((String::new(), t.name.clone())) }))
         .collect();
-    widest(&estimates, worst).ok_or_else(|| format!("threads with a name like {glob:?} live too briefly to have a share each").into())
+    widest(&estimates, worst).ok_or_else(|| format!("the threads that match {glob:?} live too briefly for a share of their own").into())
 }
 
 fn function(run: &Run, glob: &str, metric_of_function: FunctionMetric, worst: Worst) -> Result<MetricEstimate, NoEstimate> {
@@ -294,7 +300,7 @@ fn function(run: &Run, glob: &str, metric_of_function: FunctionMetric, worst: Wo
     widest(&estimates, worst).ok_or_else(|| NoEstimate::NoFunction(glob.into()))
 }
 
-/// A function's time, stretch by stretch; may be empty.
+/// A function's time for each bucket; may be empty.
 pub fn series(function: &FunctionRun, metric_of_function: FunctionMetric) -> &[f64] {
     match metric_of_function {
         FunctionMetric::Holding => &function.holding,

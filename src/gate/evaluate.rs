@@ -1,4 +1,5 @@
-//! Everything judged, put together: each check, the function to look at, the whole's verdict and what gilprof ends with.
+//! Evaluates the gate: decides each check, names the culprits, and derives the verdict and the exit
+//! code from the worst check.
 
 use super::baseline::Baseline;
 use super::check;
@@ -10,24 +11,24 @@ use super::run::Run;
 use crate::analysis::report::{Code, Report};
 use crate::output::{numbers, text};
 
-/// Exit codes of the gate, besides the command's own.
+/// Exit codes of the gate; a command that fails passes on its own.
 pub mod gate_exit {
-    /// Every check is passed, or only warns.
+    /// Every check passes, or only warns.
     pub const PASS: u8 = 0;
-    /// A limit is broken, or something got worse.
+    /// A limit or a regression check is broken.
     pub const FAIL: u8 = 1;
-    /// The words or the files do not fit.
+    /// The arguments, a file or an expression are wrong.
     pub const USAGE: u8 = 2;
-    /// It cannot be told, or the baseline is of something else.
+    /// A check is inconclusive, or the baseline cannot be compared.
     pub const INCONCLUSIVE: u8 = 3;
     /// Nothing could be measured.
     pub const NOT_MEASURED: u8 = 4;
 }
 
-/// More looks missed than this share of them is worth a note.
+/// A larger share of missed samples is noted.
 const MAX_MISSED: f64 = 0.05;
 
-/// What is to hold.
+/// The checks to decide.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
     /// Limits.
@@ -39,15 +40,15 @@ pub struct Checks {
 /// A baseline to compare with.
 #[derive(Clone, Copy, Debug)]
 pub struct ComparedBaseline<'a> {
-    /// Its file, as it was given.
+    /// The path of its file, as given.
     pub path: &'a str,
-    /// What is in it.
+    /// The content of the file.
     pub baseline: &'a Baseline,
-    /// What the new runs were measured on.
+    /// The fingerprint of the new runs.
     pub now: &'a Fingerprint,
 }
 
-/// Judges runs. `measured` is the last of them, or the one to name functions from.
+/// Decides all checks. `measured` is the run from which culprits are taken, the last one.
 pub fn evaluate(
     checks: &Checks,
     runs: &[Run],
@@ -56,10 +57,9 @@ pub fn evaluate(
     mut notes: Vec<String>,
 ) -> Outcome {
     let differences = compared.map(|a| a.baseline.fingerprint.compare(a.now)).unwrap_or_default();
-    notes.extend(differences.notable.iter().map(|what| format!("{what}: figures may differ for that reason alone")));
-    let refused = (!differences.incompatible.is_empty()).then(|| {
-        format!("the baseline cannot be compared with: {}; measure it anew (--update-baseline)", differences.incompatible.join(", "))
-    });
+    notes.extend(differences.notable.iter().map(|what| format!("{what}; that alone may change the figures")));
+    let refused = (!differences.incompatible.is_empty())
+        .then(|| format!("the baseline cannot be compared: {}; write it again (--update-baseline)", differences.incompatible.join(", ")));
     let mut checked: Vec<Check> = Vec::new();
     for limit in &checks.limits {
         let mut check = check::limit(limit, runs);
@@ -101,14 +101,14 @@ pub fn evaluate(
     .without_error()
 }
 
-/// A gate that could not be judged, and why.
+/// The outcome when nothing could be checked, and why.
 pub fn not_evaluated(program: &str, why: String, exit_code: u8) -> Outcome {
     Outcome {
         schema: SCHEMA,
         gilprof: env!("CARGO_PKG_VERSION"),
         verdict: Verdict::Inconclusive,
         exit_code,
-        headline: format!("Not judged: {why}"),
+        headline: format!("Nothing was checked: {why}"),
         error: Some(why),
         program: program.into(),
         target: None,
@@ -139,9 +139,14 @@ fn code(verdict: Verdict) -> u8 {
 }
 
 fn headline(checks: &[Check]) -> String {
-    let of = |verdict| checks.iter().filter(move |check| check.verdict == verdict).map(|check| check.metric.as_str()).collect::<Vec<_>>();
+    // Two checks of one metric are distinguished by their expressions.
+    let name = |check: &Check| match checks.iter().filter(|other| other.metric == check.metric).count() {
+        1 => check.metric.clone(),
+        _ => check.expression.clone(),
+    };
+    let of = |verdict| checks.iter().filter(|check| check.verdict == verdict).map(name).collect::<Vec<_>>();
     let parts: Vec<String> =
-        [(of(Verdict::Fail), "broken"), (of(Verdict::Inconclusive), "inconclusive"), (of(Verdict::Warn), "only warned of")]
+        [(of(Verdict::Fail), "broken"), (of(Verdict::Inconclusive), "inconclusive"), (of(Verdict::Warn), "warning only")]
             .into_iter()
             .filter(|(names, _)| !names.is_empty())
             .map(|(names, what)| format!("{} of {} checks {what}: {}", names.len(), checks.len(), names.join(", ")))
@@ -158,14 +163,14 @@ fn brief(run: &Run) -> RunBrief {
     RunBrief { seconds: run.seconds, samples: run.samples, missed: run.missed, verdict: run.verdict.unwrap_or(Code::Inconclusive) }
 }
 
-/// What limits the figures.
+/// Notes about the measurement that limit the figures.
 fn run_notes(runs: &[Run], last: &Report) -> Vec<String> {
     let mut notes = last.warnings.clone();
     let (samples, missed): (u64, u64) =
         runs.iter().fold((0, 0), |(l, m), run| (l.saturating_add(run.samples), m.saturating_add(run.missed)));
     if missed as f64 > MAX_MISSED * (samples as f64 + missed as f64) {
         notes.push(format!(
-            "{} of {} looks were missed: the machine is busy",
+            "{} of {} samples were missed: the machine is busy",
             numbers::thousands(missed),
             numbers::thousands(samples + missed)
         ));

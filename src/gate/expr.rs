@@ -1,16 +1,18 @@
-//! The language of limits, in the manner of k6:
+//! The grammar of limits; its model is the threshold syntax of k6:
 //!
 //! ```text
-//! limit      := metric op number [unit] [level]                    waiting <= 20%
-//!             | "verdict" ["not"] "in" "[" code {"," code} "]" [level]     verdict not in [latency-victims]
+//! limit      := metric op number [unit] [level]
+//!             | "verdict" ["not"] "in" "[" code {"," code} "]" [level]
 //!             | "verdict" ("==" | "!=") code [level]
-//! regression := metric ":" ("+" | "-") number [unit] ["," "min" number [unit]] [level]     waiting: +5pp, min 2pp
-//! metric     := name | "thread" "(" '"' glob '"' ")" "." state | "function" "(" '"' FILE:NAME '"' ")" "." figure
+//! regression := metric ":" ("+" | "-") number [unit] ["," "min" number [unit]] [level]
+//! metric     := name
+//!             | "thread" "(" '"' glob '"' ")" "." state
+//!             | "function" "(" '"' FILE:NAME '"' ")" "." figure
 //! op         := "<=" | "<" | ">=" | ">"
 //! level      := "@fail" | "@warn"
 //! ```
 //!
-//! | counts | units of a limit | units of a regression |
+//! | metric counts | units of a limit | units of a regression |
 //! |---|---|---|
 //! | a share | `20%`, or `0.2` | `+5pp`, or `+0.05`; `+10%` of the baseline |
 //! | threads | `0.5`, `0.5threads` | `+0.2`; `+10%` |
@@ -18,8 +20,10 @@
 //! | a factor | `1.3`, `1.3x` | `+0.2`, `+0.2x`; `+10%` |
 //! | a number per second | `200`, `200/s` | `+50`, `+50/s`; `+10%` |
 //!
-//! `+` allows a metric to grow by so much, `-` to shrink. `min` is a second floor: a change is a regression only when it passes both. Without it
-//! it is 2pp, 0.05 threads, 1 ms, 0.1x or 10/s. Spaces are free. What does not exist is an error that lists what does.
+//! `+` allows a metric to grow by the amount, `-` to fall by it. `min` is a floor: a change is a
+//! regression only if it exceeds both. Its default is 2pp (percentage points), 0.05 threads, 1 ms,
+//! 0.1x or 10/s. White space between tokens is optional. The error for an unknown name lists the
+//! known ones.
 
 use super::metric::{self, Metric};
 use super::outcome::{Level, Unit};
@@ -28,10 +32,10 @@ use std::fmt;
 
 /// The longest expression, in bytes.
 pub const MAX_BYTES: usize = 1000;
-/// The largest number in one.
+/// The largest number in an expression.
 const LARGEST: f64 = 1e9;
 
-/// How a figure is compared with its limit.
+/// The operator that compares a figure with its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Op {
@@ -41,54 +45,54 @@ pub enum Op {
     Above,
 }
 
-/// What a figure must be.
+/// The condition on a figure.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Bound {
-    /// Beyond neither this nor, for the strict ones, at it.
+    /// A comparison with a number.
     Number(Op, f64),
-    /// One of these verdicts.
+    /// The verdict is one of these.
     In(Vec<Code>),
-    /// None of these.
+    /// The verdict is none of these.
     NotIn(Vec<Code>),
 }
 
-/// A limit.
+/// A limit on a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
-    /// What is limited.
+    /// The metric that is limited.
     pub metric: Metric,
-    /// To what.
+    /// The condition that must hold.
     pub bound: Bound,
-    /// Whether it fails the build.
+    /// Whether a broken check fails the build.
     pub level: Level,
 }
 
-/// How much of a change is allowed.
+/// The allowed size of a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Allowed {
     /// In the metric's own unit.
     Absolute(f64),
-    /// As a part of the baseline's figure.
+    /// As a fraction of the baseline's figure.
     Relative(f64),
 }
 
-/// How much worse than its baseline a figure may be.
+/// A limit on the change of a metric from the baseline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Regression {
-    /// What is compared.
+    /// The metric that is compared.
     pub metric: Metric,
-    /// Whether growing is what is bad.
+    /// Whether growth is worse; otherwise a fall is.
     pub grows: bool,
-    /// What is allowed.
+    /// The allowed change.
     pub allowed: Allowed,
-    /// And never less than this, in the metric's own unit.
+    /// The least allowed change, in the metric's own unit.
     pub floor: f64,
-    /// Whether it fails the build.
+    /// Whether a broken check fails the build.
     pub level: Level,
 }
 
 impl Limit {
-    /// Reads one.
+    /// Parses a limit.
     pub fn parse(text: &str) -> Result<Limit, String> {
         let mut parser = Parser::new(text)?;
         let metric = parser.metric()?;
@@ -98,12 +102,12 @@ impl Limit {
 }
 
 impl Regression {
-    /// Reads one.
+    /// Parses a regression.
     pub fn parse(text: &str) -> Result<Regression, String> {
         let mut parser = Parser::new(text)?;
         let metric = parser.metric()?;
         if metric == Metric::Verdict {
-            return Err("a verdict has no size that could grow; give it a limit: verdict not in [latency-victims]".into());
+            return Err("a verdict has no size that can grow; use a limit: verdict not in [latency-victims]".into());
         }
         if !parser.accept(":") {
             return Err(parser.unexpected("a colon", "waiting: +5pp, min 2pp"));
@@ -120,7 +124,7 @@ impl Regression {
             }
             match parser.allowed(unit)? {
                 Allowed::Absolute(floor) => floor,
-                Allowed::Relative(_) => return Err(format!("min is a change that matters at all, such as {}", default_floor(unit).1)),
+                Allowed::Relative(_) => return Err(format!("min is an absolute change, such as {}", default_floor(unit).1)),
             }
         } else {
             default_floor(unit).0
@@ -139,16 +143,16 @@ fn default_floor(unit: Unit) -> (f64, &'static str) {
     }
 }
 
-/// A number in the unit in which it is kept, and in which it is written again.
+/// Checks a number after its conversion to the metric's own unit.
 fn within_range(number: f64) -> Result<f64, String> {
     if number <= LARGEST {
         Ok(number)
     } else {
-        Err(format!("{number} is more than any figure can be"))
+        Err(format!("{number} is larger than any figure"))
     }
 }
 
-/// What is left of a text.
+/// A parser; `rest` is the remaining text.
 struct Parser<'a> {
     rest: &'a str,
 }
@@ -161,28 +165,28 @@ impl<'a> Parser<'a> {
         Ok(Parser { rest: text.trim_start() })
     }
 
-    /// Goes over `word` where it comes next; a word of letters only where it ends there.
+    /// Consumes `word` if it comes next. A word of letters must end there.
     fn accept(&mut self, word: &str) -> bool {
         let Some(rest) = self.rest.strip_prefix(word) else { return false };
-        let whole = |c: char| !(c.is_alphanumeric() || c == '_');
-        if word.chars().all(char::is_alphabetic) && !rest.chars().next().is_none_or(whole) {
+        let ends_word = |c: char| !(c.is_alphanumeric() || c == '_');
+        if word.chars().all(char::is_alphabetic) && !rest.chars().next().is_none_or(ends_word) {
             return false;
         }
         self.rest = rest.trim_start();
         true
     }
 
-    /// Characters while they are such.
-    fn take_while(&mut self, such: impl Fn(char) -> bool) -> &'a str {
-        let end = self.rest.find(|c: char| !such(c)).unwrap_or(self.rest.len());
+    /// Consumes characters as long as they satisfy a predicate.
+    fn take_while(&mut self, accepted: impl Fn(char) -> bool) -> &'a str {
+        let end = self.rest.find(|c: char| !accepted(c)).unwrap_or(self.rest.len());
         let (run, rest) = self.rest.split_at(end);
         self.rest = rest.trim_start();
         run
     }
 
     fn unexpected(&self, wanted: &str, example: &str) -> String {
-        let found = if self.rest.is_empty() { "it ends".into() } else { format!("{:?} stands", self.rest) };
-        format!("{found} where {wanted} should be, as in: {example}")
+        let found = if self.rest.is_empty() { "the expression ends".into() } else { format!("found {:?}", self.rest) };
+        format!("{found}, expected {wanted}, as in: {example}")
     }
 
     fn metric(&mut self) -> Result<Metric, String> {
@@ -217,7 +221,7 @@ impl<'a> Parser<'a> {
         number.ok_or_else(|| self.unexpected("a number", "waiting <= 20%"))
     }
 
-    /// The letters or signs of a unit.
+    /// Consumes a unit.
     fn unit(&mut self) -> &'a str {
         self.take_while(|c| c.is_ascii_alphabetic() || c == '%' || c == '/')
     }
@@ -228,10 +232,10 @@ impl<'a> Parser<'a> {
         let word = self.unit();
         let factor = absolute(unit, word).or_else(|| (unit == Unit::Share && word == "%").then_some(0.01));
         let factor =
-            factor.ok_or_else(|| unknown_unit(word, unit, if unit == Unit::Share { "%, or no unit for a part of 1" } else { "" }))?;
+            factor.ok_or_else(|| unknown_unit(word, unit, if unit == Unit::Share { "%, or no unit for a fraction" } else { "" }))?;
         let bound = within_range(number * factor)?;
         if unit == Unit::Share && bound > 1.0 {
-            return Err(format!("a share is at most 100%; {number} without a unit is a part of 1: write {number}%"));
+            return Err(format!("a share is at most 100%; {number} without a unit is a fraction: write {number}%"));
         }
         Ok(Bound::Number(op, bound))
     }
@@ -248,7 +252,7 @@ impl<'a> Parser<'a> {
             }
         };
         if unit == Unit::Share && change > 1.0 {
-            let hint = if word.is_empty() { format!("; {number} without a unit is a part of 1: write {number}pp") } else { String::new() };
+            let hint = if word.is_empty() { format!("; {number} without a unit is a fraction: write {number}pp") } else { String::new() };
             return Err(format!("a share changes by at most 100pp{hint}"));
         }
         Ok(Allowed::Absolute(within_range(change)?))
@@ -284,7 +288,7 @@ impl<'a> Parser<'a> {
         known.ok_or_else(|| format!("there is no verdict {name:?}; there are: {}", all()))
     }
 
-    /// The level, and nothing behind it.
+    /// The level, then the end of the text.
     fn end(&mut self) -> Result<Level, String> {
         let level = if self.accept("@") {
             match (self.accept("warn"), self.accept("fail")) {
@@ -303,7 +307,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// What a unit of the metric's own kind multiplies by.
+/// The factor of a unit that converts to the metric's own unit.
 fn absolute(unit: Unit, word: &str) -> Option<f64> {
     match (unit, word) {
         (_, "") | (Unit::Threads, "threads" | "thread") | (Unit::Ms, "ms") | (Unit::Factor, "x") | (Unit::PerSecond, "/s") => Some(1.0),
@@ -326,9 +330,9 @@ fn unknown_unit(word: &str, unit: Unit, more: &str) -> String {
     format!("there is no unit {word:?} for this metric; there are: {}", all.join(", "))
 }
 
-/// A number in the metric's own unit, as it is written in an expression.
+/// Formats a number in the metric's own unit for an expression.
 fn format_number(unit: Unit, number: f64) -> String {
-    // Through decimals, so that 0.2 does not come back as 20.000000000000004%.
+    // With six decimals, so that 0.2 is not written as 20.000000000000004%.
     let plain = |n: f64| format!("{:.6}", n).trim_end_matches('0').trim_end_matches('.').to_string();
     match unit {
         Unit::Share => plain(number * 100.0) + "%",
@@ -340,7 +344,7 @@ fn format_number(unit: Unit, number: f64) -> String {
 }
 
 impl Op {
-    /// As it is written.
+    /// Its sign in expressions.
     pub fn sign(self) -> &'static str {
         match self {
             Op::AtMost => "<=",
@@ -350,7 +354,7 @@ impl Op {
         }
     }
 
-    /// Whether it is a most, and not a least.
+    /// Whether it bounds the figure from above.
     pub fn is_upper_bound(self) -> bool {
         matches!(self, Op::AtMost | Op::Below)
     }

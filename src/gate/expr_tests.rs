@@ -1,4 +1,4 @@
-//! What the language of limits takes, what it refuses, and that all it takes comes back as it was.
+//! The grammar of limits: accepted and rejected expressions, and the round trip through text.
 
 use super::*;
 use crate::gate::metric::{FunctionMetric, Gain, StateMetric, Statistic};
@@ -9,7 +9,7 @@ fn limit(text: &str) -> String {
 }
 
 #[test]
-fn limits_of_the_readme_are_read() {
+fn limits_are_parsed() {
     for (text, canonical) in [
         ("waiting <= 20%", "waiting <= 20%"),
         ("waiting<=0.2", "waiting <= 20%"),
@@ -29,8 +29,8 @@ fn limits_of_the_readme_are_read() {
 }
 
 #[test]
-fn what_does_not_exist_is_answered_with_what_does() {
-    for (text, words) in [
+fn errors_list_what_exists() {
+    for (text, part) in [
         ("waitings <= 20%", "no metric \"waitings\"; there are: waiting, holding,"),
         ("waiting <= 20ms", "no unit \"ms\" for this metric; there are: %"),
         ("wait_ms.p99 <= 20%", "there are: ms, us, s"),
@@ -39,9 +39,9 @@ fn what_does_not_exist_is_answered_with_what_does() {
         ("process(\"x\").busy <= 1", "no metric process(…); there are:"),
         ("thread(x).waiting <= 1", "a name in double quotes"),
         ("thread(\"\").waiting <= 1", "1 to 200 bytes"),
-        ("waiting <= 20", "20 without a unit is a part of 1: write 20%"),
+        ("waiting <= 20", "20 without a unit is a fraction: write 20%"),
         ("waiting 20%", "<=, <, >= or >"),
-        ("waiting <= ", "it ends where a number should be"),
+        ("waiting <= ", "the expression ends, expected a number"),
         ("waiting <= -3%", "a number"),
         ("waiting <= 2%%", "no unit"),
         ("waiting <= 2% @loud", "warn or fail"),
@@ -53,13 +53,13 @@ fn what_does_not_exist_is_answered_with_what_does() {
         ("", "a metric (waiting,"),
     ] {
         let error = Limit::parse(text).unwrap_err();
-        assert!(error.contains(words), "{text}: {error}");
+        assert!(error.contains(part), "{text}: {error}");
     }
     assert!(Limit::parse(&"x".repeat(2000)).is_err());
 }
 
 #[test]
-fn regressions_are_read() {
+fn regressions_are_parsed() {
     for (text, canonical) in [
         ("waiting: +5pp, min 2pp", "waiting: +5pp, min 2pp"),
         ("waiting:+10%", "waiting: +10%, min 2pp"),
@@ -69,28 +69,28 @@ fn regressions_are_read() {
     ] {
         assert_eq!(Regression::parse(text).unwrap().to_string(), canonical);
     }
-    for (text, words) in [
+    for (text, part) in [
         ("waiting +5pp", "a colon"),
         ("waiting: 5pp", "+ or -"),
-        ("waiting: +5", "at most 100pp; 5 without a unit is a part of 1: write 5pp"),
+        ("waiting: +5", "at most 100pp; 5 without a unit is a fraction: write 5pp"),
         ("waiting: +5pp, min 218446744", "at most 100pp; 218446744 without a unit"),
         ("waiting: +5000pp", "a share changes by at most 100pp"),
-        ("wait_ms.p99: +999999999s", "more than any figure can be"),
+        ("wait_ms.p99: +999999999s", "larger than any figure"),
         ("waiting: +5ms", "pp (percentage points), or % of the baseline"),
-        ("waiting: +5pp, 2pp", "where min should be"),
+        ("waiting: +5pp, 2pp", "expected min"),
         ("waiting: +5pp, min 2%", "min 2pp"),
         ("verdict: +1", "no size"),
         ("nothing: +1", "no metric"),
     ] {
         let error = Regression::parse(text).unwrap_err();
-        assert!(error.contains(words), "{text}: {error}");
+        assert!(error.contains(part), "{text}: {error}");
     }
 }
 
 fn metric() -> impl Strategy<Value = Metric> {
     let state = prop_oneof![Just(StateMetric::Waiting), Just(StateMetric::Native), Just(StateMetric::Io)];
     let statistic = prop_oneof![Just(Statistic::Mean), Just(Statistic::P99), Just(Statistic::Max)];
-    let deed = prop_oneof![Just(FunctionMetric::Holding), Just(FunctionMetric::InflictedWait)];
+    let function_metric = prop_oneof![Just(FunctionMetric::Holding), Just(FunctionMetric::InflictedWait)];
     let glob = "[ -!#-~é]{1,30}";
     prop_oneof![
         state.clone().prop_map(Metric::Share),
@@ -101,13 +101,13 @@ fn metric() -> impl Strategy<Value = Metric> {
         Just(Metric::Speedup(Gain::ReleaseInNative)),
         Just(Metric::GilSaturatesAt),
         (glob, state).prop_map(|(glob, state)| Metric::Thread(glob, state)),
-        (glob, deed).prop_map(|(glob, deed)| Metric::Function(glob, deed)),
+        (glob, function_metric).prop_map(|(glob, function_metric)| Metric::Function(glob, function_metric)),
     ]
 }
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(metric in metric(), thousandths in 0..100_000u32, op in 0..4usize, warn: bool, grows: bool, relative: bool) {
+    fn written_expressions_are_read_back(metric in metric(), thousandths in 0..100_000u32, op in 0..4usize, warn: bool, grows: bool, relative: bool) {
         let level = if warn { Level::Warn } else { Level::Fail };
         let share = metric.unit() == Unit::Share;
         let number = f64::from(thousandths) / if share { 100_000.0 } else { 1_000.0 };
@@ -124,7 +124,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in "[ -~é\n\"]{0,60}") {
+    fn no_text_causes_a_panic(text in "[ -~é\n\"]{0,60}") {
         let _ = (Limit::parse(&text), Regression::parse(&text));
     }
 }

@@ -1,50 +1,51 @@
-//! What must be alike for two measurings to be compared, and what should be.
+//! The properties of a measurement that decide whether it can be compared with another.
 //!
-//! Another release of Python, another build, other cores or another quota change the figures themselves: such a baseline is refused. Another
-//! machine of the same size mostly does not: it is said. What a recording does not tell is not compared.
+//! Another minor version or build of Python, another number of cores or another quota changes the
+//! figures themselves: such a baseline is refused. Another machine of the same size mostly does
+//! not: it is noted. A property that a recording does not have is not compared.
 
 use crate::profile::Profile;
 use serde::{Deserialize, Serialize};
 
-/// The schema of what a run stores; another one is refused.
+/// The schema of a baseline; a file with another one is refused.
 pub const SCHEMA: &str = "gilprof.baseline/1";
 
-/// What a run was measured on.
+/// The interpreter, the machine and the method of a measurement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// `3.11.7`.
     pub python: String,
-    /// Whether it is a free-threaded build.
+    /// Whether Python is a free-threaded build.
     pub free_threaded: bool,
-    /// Whether its GIL is on.
+    /// Whether the GIL is on.
     pub gil_enabled: bool,
     /// CPUs that the program may use.
     pub cores: f64,
     /// The cgroup's quota, in CPUs.
     pub quota: Option<f64>,
-    /// Looks per second.
+    /// Sampling rate in Hz.
     pub rate_hz: f64,
     /// Whether waits were measured by kernel events.
     pub exact: bool,
-    /// In microseconds.
+    /// Switch interval in microseconds.
     pub switch_interval_us: Option<u64>,
-    /// The machine's kind of CPU; `None` where that is not known, as of a recording.
+    /// Model name of the machine's CPU; `None` if unknown, as in a recording.
     pub cpu_model: Option<String>,
-    /// The machine's CPUs.
+    /// Number of CPUs of the machine.
     pub machine_cpus: Option<f64>,
 }
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Differences {
-    /// What makes the two incomparable.
+    /// Differences that prevent the comparison.
     pub incompatible: Vec<String>,
-    /// What the reader should know.
+    /// Differences that the reader should know of.
     pub notable: Vec<String>,
 }
 
 impl Fingerprint {
-    /// Of a measured window; `on_this_machine` when it was measured on this machine just now.
+    /// The fingerprint of a measured window. `on_this_machine`: it was not read from a recording.
     pub fn from_profile(profile: &Profile, on_this_machine: bool) -> Fingerprint {
         let (target, window) = (&profile.target, &profile.window);
         Fingerprint {
@@ -61,7 +62,7 @@ impl Fingerprint {
         }
     }
 
-    /// How this one, of the baseline, differs from that of now.
+    /// The differences of this fingerprint, from a baseline, and a new one.
     pub fn compare(&self, now: &Fingerprint) -> Differences {
         let mut out = Differences::default();
         let mut differ = |refuse: bool, what: &str, was: String, is: String| {
@@ -72,17 +73,17 @@ impl Fingerprint {
         };
         let build = |f: &Fingerprint| match (f.free_threaded, f.gil_enabled) {
             (false, _) => "with the GIL".to_string(),
-            (true, true) => "free-threaded, its GIL switched on".into(),
+            (true, true) => "free-threaded with the GIL switched on".into(),
             (true, false) => "free-threaded".into(),
         };
         let quota = |f: &Fingerprint| f.quota.map_or("none".to_string(), |quota| format!("{quota:.2} CPUs"));
         let exact = |f: &Fingerprint| if f.exact { "exact" } else { "sampled" }.to_string();
         differ(true, "Python", minor(&self.python), minor(&now.python));
         differ(true, "Python's build", build(self), build(now));
-        differ(true, "the number of cores that it may use", self.cores.to_string(), now.cores.to_string());
+        differ(true, "the number of usable cores", self.cores.to_string(), now.cores.to_string());
         differ(true, "the CPU quota", quota(self), quota(now));
-        differ(true, "the rate of looks", format!("{}/s", self.rate_hz), format!("{}/s", now.rate_hz));
-        differ(true, "the measuring of waits", exact(self), exact(now));
+        differ(true, "the sampling rate", format!("{} Hz", self.rate_hz), format!("{} Hz", now.rate_hz));
+        differ(true, "the measurement of waits", exact(self), exact(now));
         if minor(&self.python) == minor(&now.python) {
             differ(false, "Python", self.python.clone(), now.python.clone());
         }
@@ -90,10 +91,10 @@ impl Fingerprint {
             differ(false, "the switch interval", format!("{was} us"), format!("{is} us"));
         }
         if let (Some(was), Some(is)) = (&self.cpu_model, &now.cpu_model) {
-            differ(false, "the machine: its CPU", was.clone(), is.clone());
+            differ(false, "the machine's CPU", was.clone(), is.clone());
         }
         if let (Some(was), Some(is)) = (self.machine_cpus, now.machine_cpus) {
-            differ(false, "the machine: its number of CPUs", was.to_string(), is.to_string());
+            differ(false, "the machine's number of CPUs", was.to_string(), is.to_string());
         }
         out
     }
@@ -104,7 +105,7 @@ fn minor(version: &str) -> String {
     version.split('.').take(2).collect::<Vec<_>>().join(".")
 }
 
-/// What this machine calls its CPU.
+/// The CPU model name of this machine.
 fn cpu_model() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_the_figures_is_refused() {
+    fn differences_that_change_the_figures_are_refused() {
         assert_eq!(fingerprint().compare(&fingerprint()), Differences::default());
         let changes: [fn(&mut Fingerprint); 7] = [
             |f| f.python = "3.12.1".into(),
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn another_machine_is_said_and_an_unknown_one_is_not() {
+    fn another_machine_is_noted_and_an_unknown_one_is_not() {
         type Edit = fn(&mut Fingerprint);
         let changes: [(Edit, usize); 5] = [
             (|f| f.cpu_model = Some("B".into()), 1),

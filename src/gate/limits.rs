@@ -1,59 +1,63 @@
-//! `gilprof.toml`: the limits of a project, beside its code. [`TEMPLATE`] is what `gilprof gate --init` writes.
+//! `gilprof.toml`: the limits of a project, in a file beside its code. `gilprof gate --init` writes
+//! [`TEMPLATE`].
 //!
-//! What the command line says wins: a limit of it takes the place of the file's limit on the same metric, any other option that of the file's.
+//! The command line takes precedence: its limits replace the file's limits on the same metric, and
+//! its options replace the same options of the file.
 
 use super::expr::{Limit, Regression};
 use super::metric::Metric;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// The file that is read without being asked for.
+/// The file that is read by default.
 pub const NAME: &str = "gilprof.toml";
-/// The largest file that is read.
+/// The largest file that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// What `gilprof gate --init` writes.
+/// The file that `gilprof gate --init` writes.
 pub const TEMPLATE: &str = r#"# Limits for `gilprof gate`: the build fails when the GIL becomes the bottleneck.
 # Try it:  gilprof gate -- python3 your_benchmark.py
-# A limit is broken only when the whole interval at 99 % lies beyond it. What an option on the command line says wins.
+# A check fails only when the whole interval (99 %) of the measured figure is beyond the limit.
+# Options on the command line take precedence over this file.
 
 [gate]
-# What must hold. `gilprof gate --help` lists the metrics. `@warn` at the end only says so.
+# The limits. `gilprof gate --help` lists the metrics. A check with `@warn` never fails the build.
 max = [
-    "waiting <= 30%",                    # share of their time that threads wait for the GIL
+    "waiting <= 30%",                    # share of the time of threads in which they wait for the GIL
     "gil.contended <= 80% @warn",        # share of the time in which at least one thread waits
-    # "wait_ms.p99 <= 25ms",             # one uninterrupted wait
+    # "wait_ms.p99 <= 25ms",             # length of one wait; 99 % are shorter
     # "thread(\"worker-*\").waiting <= 40%",
-    # "function(\"app.py:parse\").inflicted_wait <= 0.5",  # threads that wait behind it, on average
+    # "function(\"app.py:parse\").inflicted_wait <= 0.5",  # threads waiting for it, on average
     # "verdict not in [blocked-holding-gil, latency-victims]",
 ]
 
-# A baseline: made by `gilprof gate --update-baseline …`, and committed.
+# The baseline: written by `gilprof gate --update-baseline …`; commit the file.
 # baseline = "gilprof-baseline.json"
-# What may be worse than in it: a change counts when it passes both the allowed one and the floor (min).
+# How much worse a figure may be than in the baseline, here 5 percentage points (pp). A change
+# fails only if it also exceeds the floor (min).
 # max-regression = ["waiting: +5pp, min 2pp"]
 
-# How it is measured. From three runs on the spread between them counts.
+# The measurement. With three or more runs the interval covers the spread between runs.
 # runs = 1
 # warmup = 0
-# duration = "10s"   # of each run; needed with --pid
+# duration = "10s"   # of each run; by default a command is measured to its end, and --pid for 10 s
 # rate = 1000
 "#;
 
-/// What a file says.
+/// The content of a limits file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {
     /// `max`.
     pub max: Vec<Limit>,
     /// `max-regression`.
     pub max_regression: Vec<Regression>,
-    /// `baseline`, from where the file is.
+    /// `baseline`, resolved against the directory of the file.
     pub baseline: Option<PathBuf>,
     /// `runs`.
     pub runs: Option<u32>,
     /// `warmup`.
     pub warmup: Option<u32>,
-    /// `duration`, as text.
+    /// `duration`, not parsed.
     pub duration: Option<String>,
     /// `rate`.
     pub rate: Option<f64>,
@@ -77,21 +81,21 @@ struct File {
 }
 
 impl Limits {
-    /// From a file.
+    /// Reads a file.
     pub fn read(path: &Path) -> Result<Limits, String> {
         let failed = |why: String| format!("failed to read the limits in {}: {why}", path.display());
-        let meta = std::fs::metadata(path).map_err(|e| failed(format!("{e}\n  make one with: gilprof gate --init")))?;
+        let meta = std::fs::metadata(path).map_err(|e| failed(format!("{e}\n  write one with: gilprof gate --init")))?;
         if !meta.is_file() || meta.len() > LARGEST {
-            return Err(failed("it is no file, or too large for one of limits".into()));
+            return Err(failed("it is not a regular file, or is larger than 1 MiB".into()));
         }
         let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
         let mut limits = Limits::parse(&text).map_err(failed)?;
-        // A baseline lies beside the file that names it, from wherever gilprof is started.
+        // The path of the baseline is relative to this file, not to the working directory.
         limits.baseline = limits.baseline.map(|baseline| path.parent().unwrap_or(Path::new("")).join(baseline));
         Ok(limits)
     }
 
-    /// From its text. Other tables than `[gate]` are other tools'.
+    /// Parses the text of a file. Tables other than `[gate]` belong to other tools.
     pub fn parse(text: &str) -> Result<Limits, String> {
         let file: File = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_string())?;
         let table = file.gate.ok_or("it has no table [gate]")?;
@@ -108,7 +112,7 @@ impl Limits {
         })
     }
 
-    /// With what the command line says besides.
+    /// Merges the limits of the command line, which take precedence.
     pub fn overridden(mut self, max: &[Limit], max_regression: &[Regression]) -> Limits {
         let given: Vec<&Metric> = max.iter().map(|limit| &limit.metric).collect();
         self.max.retain(|limit| !given.contains(&&limit.metric));
@@ -125,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_template_is_read_and_what_is_commented_out_in_it_too() {
+    fn the_template_parses_with_and_without_its_comment_marks() {
         let plain = Limits::parse(TEMPLATE).unwrap();
         assert_eq!((plain.max.len(), plain.max_regression.len(), plain.runs), (2, 0, None));
         let uncommented: String = TEMPLATE
@@ -143,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_mistake() {
         for (text, words) in [
             ("", "no table [gate]"),
             ("[gate]\nmaxx = []", "unknown field `maxx`"),
@@ -159,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_wins_metric_by_metric() {
+    fn the_command_line_replaces_limits_of_the_same_metric() {
         let file = Limits::parse("[gate]\nmax = [\"waiting <= 20%\", \"gil.busy <= 50%\"]\nmax-regression = [\"waiting: +1pp\"]").unwrap();
         let limits = file.overridden(&[Limit::parse("waiting <= 40%").unwrap()], &[Regression::parse("gil.busy: +1pp").unwrap()]);
         let max: Vec<String> = limits.max.iter().map(Limit::to_string).collect();

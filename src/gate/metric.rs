@@ -1,24 +1,33 @@
-//! The figures that a gate can check, each with its name, what it counts and what it means: [`TABLE`] is what documents and errors show.
+//! The metrics that a gate can check, with name, unit and definition. [`TABLE`] is what error
+//! messages show.
 //!
-//! | metric | what it is |
-//! |---|---|
-//! | `waiting`, `holding`, `native`, `starved`, `lock`, `io`, `unknown` | share of a thread's wall time in that state: the mean over all threads, each weighted by the time for which it held or wanted the GIL. A thread that never does has no part in it; two that compute and a main thread that joins them wait 50 % |
-//! | `gil.busy`, `gil.contended` | share of wall time in which some thread held the GIL; in which at least one waited |
-//! | `gil.waiters_mean` | threads waiting, on average |
-//! | `gil.switches_per_s` | changes of the holder, by CPython's own count |
-//! | `hold_ms.X`, `wait_ms.X` with `mean`, `p50`, `p99`, `max` | length of one uninterrupted hold, or wait |
-//! | `speedup.processes`, `speedup.free_threading`, `speedup.release_in_native` | the predicted gain, as in the report |
-//! | `gil.saturates_at` | at how many threads the GIL saturates |
-//! | `thread("GLOB").STATE` | share of a thread's own wall time; of several that match, the worst one |
-//! | `function("FILE:NAME").X` with `holding`, `waiting`, `inflicted_wait`, `native` | thread-seconds per second as the innermost function; of several that match, the worst one. FILE is a path or its end, or left out with its colon |
-//! | `verdict` | the report's verdict: `verdict not in [lock-bound, …]`, `verdict == keep-threads` |
+//! - `waiting`, `holding`, `native`, `starved`, `lock`, `io`, `unknown`: share of wall time in that
+//!   state. It is the mean over all threads, each weighted by the time in which it held or wanted
+//!   the GIL. A thread that never does has no weight: two threads that compute and a main thread
+//!   that joins them wait 50 %.
+//! - `gil.busy`, `gil.contended`: share of wall time in which a thread held the GIL, or in which at
+//!   least one thread waited for it. `gil.waiters_mean`: waiting threads, on average.
+//! - `gil.switches_per_s`: GIL switches by CPython's own count.
+//! - `hold_ms.X`, `wait_ms.X` with `mean`, `p50`, `p99`, `max`: length of one uninterrupted hold or
+//!   wait.
+//! - `speedup.processes`, `speedup.free_threading`, `speedup.release_in_native`: the predicted
+//!   gain, as in the report.
+//! - `gil.saturates_at`: the number of such threads that keeps the GIL busy all the time.
+//! - `thread("GLOB").STATE`: share of a thread's own wall time; if several threads match, the
+//!   worst.
+//! - `function("FILE:NAME").X` with `holding`, `waiting`, `inflicted_wait`, `native`:
+//!   thread-seconds per second as the innermost function; if several functions match, the worst.
+//!   FILE is a path or the end of a path; it may be absent together with its colon.
+//! - `verdict`: the verdict of the report, as in `verdict not in [lock-bound, …]` or
+//!   `verdict == keep-threads`.
 //!
-//! Of a program with several GILs the one with the most waiting counts. In globs `*` stands for any text and `?` for one character.
+//! In a program with several GILs the one with the most waiting counts. In a glob `*` matches any
+//! text and `?` one character.
 
 use super::outcome::Unit;
 use std::fmt;
 
-/// Length of the longest glob, in bytes.
+/// The longest glob, in bytes.
 const LONGEST_GLOB: usize = 200;
 /// Earlier names of `gil.saturates_at`, and its name in the report.
 const OLD_GIL_SATURATES_AT: [&str; 2] = ["gil_saturates_at", "threads_worth_having"];
@@ -36,7 +45,7 @@ pub enum StateMetric {
     Unknown,
 }
 
-/// Of what a length is asked.
+/// A statistic of lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Statistic {
@@ -46,7 +55,7 @@ pub enum Statistic {
     Max,
 }
 
-/// What a function does to the GIL.
+/// A figure of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum FunctionMetric {
@@ -65,7 +74,7 @@ pub enum Gain {
     ReleaseInNative,
 }
 
-/// A figure that can be checked.
+/// A metric that can be checked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Metric {
@@ -86,14 +95,14 @@ pub enum Metric {
     Verdict,
 }
 
-/// A kind of figure, for documents and errors.
+/// A row of [`TABLE`].
 #[derive(Clone, Copy, Debug)]
 pub struct MetricInfo {
-    /// How it is written.
+    /// Its name in expressions; choices in braces.
     pub name: &'static str,
-    /// What it counts.
+    /// Its unit.
     pub unit: Unit,
-    /// What it is.
+    /// Its definition.
     pub what: &'static str,
 }
 
@@ -101,33 +110,37 @@ const fn row(name: &'static str, unit: Unit, what: &'static str) -> MetricInfo {
     MetricInfo { name, unit, what }
 }
 
-/// Every figure.
+/// Every metric.
 pub const TABLE: &[MetricInfo] = &[
-    row("waiting", Unit::Share, "share of wall time that a thread waits for the GIL; mean over threads by how much they use it"),
-    row("holding", Unit::Share, "the same of holding it"),
-    row("native", Unit::Share, "the same of running on a CPU without it"),
-    row("starved", Unit::Share, "the same of being ready to run without a CPU"),
-    row("lock", Unit::Share, "the same of sleeping on another lock"),
-    row("io", Unit::Share, "the same of sleeping in any other system call"),
-    row("unknown", Unit::Share, "the same of what could not be told"),
-    row("gil.busy", Unit::Share, "share of wall time in which some thread held the GIL"),
+    row("waiting", Unit::Share, "share of wall time in which a thread waits for the GIL; mean over threads by how much they use it"),
+    row("holding", Unit::Share, "the same for holding it"),
+    row("native", Unit::Share, "the same for running on a CPU without it"),
+    row("starved", Unit::Share, "the same for being runnable without a CPU"),
+    row("lock", Unit::Share, "the same for sleeping on another lock"),
+    row("io", Unit::Share, "the same for sleeping in any other system call"),
+    row("unknown", Unit::Share, "the same for time without evidence of the state"),
+    row("gil.busy", Unit::Share, "share of wall time in which a thread held the GIL"),
     row("gil.contended", Unit::Share, "share of wall time in which at least one thread waited for it"),
-    row("gil.waiters_mean", Unit::Threads, "threads waiting, on average"),
-    row("gil.switches_per_s", Unit::PerSecond, "changes of the holder, by CPython's own count"),
+    row("gil.waiters_mean", Unit::Threads, "waiting threads, on average"),
+    row("gil.switches_per_s", Unit::PerSecond, "GIL switches by CPython's own count"),
     row("hold_ms.{mean,p50,p99,max}", Unit::Ms, "length of one uninterrupted hold"),
     row("wait_ms.{mean,p50,p99,max}", Unit::Ms, "length of one uninterrupted wait"),
     row("speedup.{processes,free_threading,release_in_native}", Unit::Factor, "predicted gain, as in the report"),
-    row("gil.saturates_at", Unit::Threads, "at how many threads the GIL saturates"),
-    row("thread(\"GLOB\").{waiting,holding,native,starved,lock,io,unknown}", Unit::Share, "share of the worst matching thread's wall time"),
+    row("gil.saturates_at", Unit::Threads, "the number of such threads that keeps the GIL busy all the time"),
+    row(
+        "thread(\"GLOB\").{waiting,holding,native,starved,lock,io,unknown}",
+        Unit::Share,
+        "share of the wall time of the worst matching thread",
+    ),
     row(
         "function(\"FILE:NAME\").{holding,waiting,inflicted_wait,native}",
         Unit::Threads,
-        "thread-seconds per second, innermost; of the worst matching function",
+        "thread-seconds per second as the innermost function, of the worst matching function",
     ),
     row("verdict", Unit::Verdict, "the report's verdict: verdict not in [lock-bound, …]"),
 ];
 
-/// The names of all, for errors.
+/// The names of all metrics, for error messages.
 pub fn names() -> String {
     TABLE.iter().map(|row| row.name).collect::<Vec<_>>().join(", ")
 }
@@ -173,7 +186,7 @@ impl StateMetric {
 }
 
 impl Metric {
-    /// From its name without a glob: `gil.busy`.
+    /// Parses a name without a glob, such as `gil.busy`.
     pub fn plain(name: &str) -> Option<Metric> {
         let parts = name.split_once('.').unwrap_or((name, ""));
         Some(match parts {
@@ -190,10 +203,11 @@ impl Metric {
         })
     }
 
-    /// From a selector: `thread`, `worker-*`, `waiting`. An error says what exists.
+    /// A metric of matching threads or functions: `thread`, `worker-*`, `waiting`. An error lists
+    /// what exists.
     pub fn selected(kind: &str, glob: &str, what: &str) -> Result<Metric, String> {
         if glob.is_empty() || glob.len() > LONGEST_GLOB || glob.chars().any(char::is_control) {
-            return Err(format!("{kind}(\"…\") takes a name of 1 to {LONGEST_GLOB} bytes, in which * stands for any text"));
+            return Err(format!("{kind}(\"…\") takes a name of 1 to {LONGEST_GLOB} bytes, in which * matches any text"));
         }
         let list = |names: Vec<&str>| format!("{kind}(…) has no {what:?}; it has: {}", names.join(", "));
         match kind {
@@ -210,7 +224,7 @@ impl Metric {
         }
     }
 
-    /// What it counts.
+    /// Its unit.
     pub fn unit(&self) -> Unit {
         match self {
             Metric::Share(_) | Metric::GilBusy | Metric::GilContended | Metric::Thread(..) => Unit::Share,
@@ -244,7 +258,8 @@ impl fmt::Display for Metric {
     }
 }
 
-/// Whether a name is one that the glob means. Takes time in proportion to both lengths multiplied, whatever the stars.
+/// Whether a glob matches a name. Takes time in proportion to the product of both lengths, however
+/// many stars there are.
 pub fn matches(glob: &str, name: &str) -> bool {
     let (glob, name): (Vec<char>, Vec<char>) = (glob.chars().collect(), name.chars().collect());
     let (mut g, mut n) = (0, 0);
@@ -256,7 +271,7 @@ pub fn matches(glob: &str, name: &str) -> bool {
                 g += 1;
             }
             Some(c) if *c == '?' || *c == name[n] => (g, n) = (g + 1, n + 1),
-            // The last star takes one more character.
+            // Backtrack: the last star matches one more character.
             _ => match retry {
                 Some((star, from)) => {
                     retry = Some((star, from + 1));
@@ -269,7 +284,8 @@ pub fn matches(glob: &str, name: &str) -> bool {
     glob[g..].iter().all(|c| *c == '*')
 }
 
-/// Whether a function is one that `FILE:NAME` means. FILE is the whole path or its last parts; without a colon any file will do.
+/// Whether `FILE:NAME` matches a function. FILE matches the path or its last components; without a
+/// colon every file matches.
 pub fn is_function(glob: &str, file: &str, name: &str) -> bool {
     match glob.rsplit_once(':') {
         None => matches(glob, name),
@@ -286,7 +302,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn every_name_of_the_table_is_a_metric_and_comes_back() {
+    fn every_name_of_the_table_parses_and_is_written_again() {
         for row in TABLE {
             let (before, choices) = row.name.split_once('{').unwrap_or((row.name, "}"));
             for choice in choices.trim_end_matches('}').split(',') {
@@ -307,18 +323,18 @@ mod tests {
     }
 
     #[test]
-    fn globs() {
+    fn globs_match_names() {
         for (glob, name) in [("worker-*", "worker-0"), ("*", ""), ("w?rk*-*1", "work-a-11"), ("**x*", "ax"), ("Main", "Main")] {
             assert!(matches(glob, name), "{glob} {name}");
         }
         for (glob, name) in [("worker-*", "worker"), ("", "x"), ("?", ""), ("a*b", "ac"), ("Main", "MainThread")] {
             assert!(!matches(glob, name), "{glob} {name}");
         }
-        assert!(!matches(&"*a".repeat(90), &"b".repeat(100_000)), "in no time");
+        assert!(!matches(&"*a".repeat(90), &"b".repeat(100_000)), "without exponential backtracking");
     }
 
     #[test]
-    fn functions_by_the_end_of_their_path() {
+    fn functions_match_by_the_end_of_their_path() {
         let is = |glob| is_function(glob, "/srv/app/app.py", "Parser.parse");
         for glob in ["app.py:Parser.parse", "app/app.py:*.parse", "/srv/app/app.py:Parser.*", "Parser.parse", "*.py:*", "*parse"] {
             assert!(is(glob), "{glob}");
@@ -330,7 +346,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_matches_itself_and_any_part_of_it_starred(name in "[a-z-]{0,20}", at in 0..20usize, cut in 0..20usize) {
+        fn a_name_matches_itself_with_any_part_replaced_by_a_star(name in "[a-z-]{0,20}", at in 0..20usize, cut in 0..20usize) {
             prop_assert!(matches(&name, &name));
             let (from, to) = (at.min(name.len()), (at + cut).min(name.len()));
             let starred = format!("{}*{}", &name[..from], &name[to..]);

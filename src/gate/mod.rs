@@ -1,9 +1,13 @@
-//! `gilprof gate`: limits on what was measured, judged by intervals, so that a build fails for a reason and not by chance.
+//! `gilprof gate`: limits on measured figures. Intervals decide, so that a build fails for a reason
+//! and not by chance.
 //!
-//! `expr` reads limits and `limits` the file of them; `metric` names what can be limited. `run` is what is kept of a measured window, stretch by stretch,
-//! and `estimate` what a metric is by one run or several, with its interval at 99 %. `check` compares figures with limits and with a `baseline`, whose
-//! `fingerprint` says whether it may be; `culprit` finds the function to look at. `evaluate` puts it together as an `outcome`, which `text` shows to
-//! people and `output` writes down for others, a format a file. Nothing here measures or opens anything but files of limits and baselines.
+//! `expr` parses limits, `limits` the file of limits, and `metric` names what can be limited. `run`
+//! is the stored part of a measured window, in 16 buckets; `estimate` computes a metric from one
+//! run or several, with its interval at 99 %. `check` compares estimates with limits and with a
+//! `baseline`, whose `fingerprint` decides whether the comparison is allowed. `culprit` finds the
+//! function that is responsible. `evaluate` combines all of it into an `outcome`; `text` renders it
+//! for the terminal, `output` for other programs, one file for each format. This room measures
+//! nothing and opens only files of limits and baselines.
 
 pub mod baseline;
 pub mod check;

@@ -1,7 +1,9 @@
-//! What a judged gate looks like: the contract of `gilprof.gate/1` (`--format json`) and of every writer in `output`.
+//! The outcome of a gate as data: the schema `gilprof.gate/1` (`--format json`), and the input of
+//! every writer in `output`.
 //!
-//! Texts in it are as they were written or measured: names of functions, files and threads come from the target, so that each writer
-//! escapes them as its format needs. Figures are in the unit that [`Unit`] names; the `_text` fields are the same, for people.
+//! Texts are not escaped. Names of functions, files and threads come from the target, so each
+//! writer must escape them as its format needs. Figures have the unit that [`Unit`] names; the
+//! `_text` fields have the same figures formatted.
 
 use crate::analysis::report::{Code, Target};
 use serde::{Deserialize, Serialize};
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// The schema's name.
 pub const SCHEMA: &str = "gilprof.gate/1";
 
-/// A gate that was judged, or that could not be.
+/// The outcome of a gate, whether or not its checks could be decided.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// Always [`SCHEMA`].
@@ -18,45 +20,45 @@ pub struct Outcome {
     pub gilprof: &'static str,
     /// The worst of the checks: `fail`, else `inconclusive`, else `warn`, else `pass`.
     pub verdict: Verdict,
-    /// What gilprof ends with.
+    /// The exit code of gilprof.
     pub exit_code: u8,
-    /// One sentence.
+    /// The result in one sentence.
     pub headline: String,
-    /// Why nothing was judged: the command failed, a process could not be read, the baseline is of another Python. There are no checks then, or
-    /// only such as could be made.
+    /// Why nothing was checked: the command failed, a process could not be read, and so on. There
+    /// are no checks then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What people call the program: its script or module.
+    /// The name of the program: its script or module.
     pub program: String,
     /// The measured process, of the last run.
     pub target: Option<Target>,
-    /// What was measured.
+    /// The measured runs.
     pub runs: Vec<RunBrief>,
-    /// The baseline that was compared with.
+    /// The baseline of the comparison.
     pub baseline: Option<BaselineBrief>,
-    /// Every check, in the order in which they were written: limits, then regressions.
+    /// Every check, in the order of its input: limits, then regressions.
     pub checks: Vec<Check>,
-    /// What limits the figures, and what else the reader should know.
+    /// Conditions that limit the figures, and other notes.
     pub notes: Vec<String>,
 }
 
-/// One measured run, briefly.
+/// The summary of a measured run.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunBrief {
-    /// Length of its window.
+    /// Length of its window in seconds.
     pub seconds: f64,
-    /// Looks made.
+    /// Samples taken.
     pub samples: u64,
-    /// Looks that were missed.
+    /// Samples missed.
     pub missed: u64,
-    /// What its report's verdict is.
+    /// The verdict of its report.
     pub verdict: Code,
 }
 
-/// A baseline, briefly.
+/// The summary of a baseline.
 #[derive(Clone, Debug, Serialize)]
 pub struct BaselineBrief {
-    /// Its file, as it was given.
+    /// The path of its file, as given.
     pub path: String,
     /// How many runs it holds.
     pub runs: usize,
@@ -64,15 +66,15 @@ pub struct BaselineBrief {
     pub python: String,
 }
 
-/// What came of a check, or of all.
+/// The verdict on a check, or on all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The whole interval is within the limit.
     Pass,
-    /// A limit marked `@warn` is broken, or cannot be told: said, but the build goes on.
+    /// A check marked `@warn` is broken or inconclusive; the build goes on.
     Warn,
-    /// It cannot be told: the interval straddles the limit, or there is no such figure.
+    /// The interval straddles the limit, or there is no such figure.
     Inconclusive,
     /// The whole interval is beyond the limit.
     Fail,
@@ -89,7 +91,7 @@ impl Verdict {
         }
     }
 
-    /// The word for it, as in JSON.
+    /// Its name, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Verdict::Pass => "pass",
@@ -100,7 +102,7 @@ impl Verdict {
     }
 }
 
-/// What kind of check it is.
+/// The kind of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -114,18 +116,18 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// It does.
+    /// A broken check fails the build.
     #[default]
     Fail,
-    /// It is only said (`@warn`).
+    /// A broken check is only a warning (`@warn`).
     Warn,
 }
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// A part of 1; shown in per cent.
+    /// A part of 1; shown in percent.
     Share,
     /// Threads on average, or thread-seconds per second.
     Threads,
@@ -135,72 +137,75 @@ pub enum Unit {
     Factor,
     /// A number per second.
     PerSecond,
-    /// No figure: a verdict's code.
+    /// Not a figure but the code of a verdict.
     Verdict,
 }
 
 /// A figure with its interval at 99 %.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// What was measured.
+    /// The estimate.
     pub value: f64,
-    /// The least that it may be.
+    /// Lower end of the interval.
     pub low: f64,
-    /// The most.
+    /// Upper end of the interval.
     pub high: f64,
 }
 
 /// One check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// The figure that is checked, in its canonical spelling: `waiting`, `thread("worker-*").waiting`. The same from build to build.
+    /// The metric in its canonical spelling: `waiting`, `thread("worker-*").waiting`. It is stable
+    /// from build to build.
     pub metric: String,
     /// Limit or regression.
     pub kind: Kind,
     /// The whole expression in its canonical spelling: `waiting <= 20%`, `waiting: +5pp, min 2pp`.
     pub expression: String,
-    /// Whether it fails the build when it is broken.
+    /// Whether the check fails the build when it is broken.
     pub level: Level,
-    /// What came of it.
+    /// The verdict on it.
     pub verdict: Verdict,
-    /// What its figures count.
+    /// The unit of its figures.
     pub unit: Unit,
-    /// The limit; of a regression the worst value that the baseline allows. `None` where there is no figure.
+    /// The limit; for a regression the worst value that the baseline allows. `None` without a
+    /// figure.
     pub limit: Option<f64>,
-    /// The limit for people: `<= 20 %`, `not in [lock-bound]`, `<= 55.2 %`.
+    /// The limit, formatted: `<= 20 %`, `not in [lock-bound]`, `<= 55.2 %`.
     pub limit_text: String,
-    /// What was measured. `None`: it cannot be told, and `why` says why; or it is no figure.
+    /// The estimate. `None` if there is none (`why` says why), or if the metric is `verdict`.
     pub measured: Option<Interval>,
-    /// The same for people: `52.1 % (50.3 - 53.9)`, a verdict's code, or `-`.
+    /// The same, formatted: `52.1 % (50.3 - 53.9)`, the code of a verdict, or `-`.
     pub measured_text: String,
-    /// Of a regression: what the baseline says.
+    /// The estimate from the baseline, for a regression.
     pub baseline: Option<Interval>,
-    /// The same for people; `-` where there is none.
+    /// The same, formatted; `-` if there is none.
     pub baseline_text: String,
-    /// Of a regression: by how much it differs from the baseline.
+    /// The difference from the baseline, for a regression.
     pub change: Option<Interval>,
-    /// One sentence: why it is judged so, and what helps.
+    /// One sentence: the reason for the verdict, and what helps.
     pub why: String,
-    /// The function to look at; only of checks that are not passed, and not of each of those.
+    /// The function that is responsible. Only checks that do not pass have one, and not all of
+    /// them.
     pub culprit: Option<Culprit>,
 }
 
-/// The function to look at.
+/// The function that is responsible for a broken check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Culprit {
     /// Its name.
     pub name: String,
-    /// Its file, as the target has it; may be empty, or `<string>`.
+    /// Its file, as in the target; may be empty, or `<string>`.
     pub file: String,
-    /// Its first line; 0 where that is not known.
+    /// Its first line; 0 if unknown.
     pub first_line: u32,
-    /// The line in it on which it was seen most; 0 where that is not known.
+    /// Its most frequent line; 0 if unknown.
     pub line: u32,
     /// The thread that ran it most.
     pub thread: Option<String>,
-    /// What it did, with numbers: `holds the GIL 97 % of the time; 1.9 threads wait behind it`.
+    /// What it does, with figures: `holds the GIL 97 % of the time; 1.9 threads wait behind it`.
     pub what: String,
-    /// Its commonest stack, root first, itself last. May be empty.
+    /// Its most frequent stack, root first, the function last. May be empty.
     pub stack: Vec<StackFrame>,
 }
 
@@ -211,12 +216,13 @@ pub struct StackFrame {
     pub name: String,
     /// Its file.
     pub file: String,
-    /// The line it was on; 0 where that is not known.
+    /// The line that was running; 0 if unknown.
     pub line: u32,
 }
 
 impl Culprit {
-    /// The line to point at: the one seen most, else the function's first; 1 where neither is known.
+    /// The line to show: the most frequent one, otherwise the function's first; 1 if both are
+    /// unknown.
     pub fn line_to_show(&self) -> u32 {
         [self.line, self.first_line, 1].into_iter().find(|line| *line > 0).unwrap_or(1)
     }

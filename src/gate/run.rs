@@ -1,7 +1,8 @@
-//! One measured run as the gate keeps it, and a baseline stores it: not means but samples, each figure in 16 stretches of the window.
+//! One measured run, as the gate uses it and a baseline stores it: each figure as a series over 16
+//! buckets of the window, not as a mean.
 //!
-//! Times are in microseconds, whole ones, so that a baseline is a short text. What a baseline says is foreign: [`Run::is_sound`] comes before
-//! any use of it.
+//! Times are whole microseconds, so that a baseline is a short text. The content of a baseline is
+//! not trusted: [`Run::is_sound`] must hold before any use of it.
 
 use super::metric::StateMetric;
 use crate::analysis::report::{Code, Confidence, Estimate, Report};
@@ -11,31 +12,31 @@ use crate::sample::{State, StateTimes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a baseline may hold at most of each.
+/// The most rows of each kind in a baseline.
 const MAX_ROWS: usize = 100_000;
-/// Nor may a figure in it be larger.
+/// The largest figure in a baseline.
 const LARGEST: f64 = 1e15;
 
-/// A run.
+/// A measured run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Length of its window.
+    /// Length of its window in seconds.
     pub seconds: f64,
-    /// Looks made.
+    /// Samples taken.
     #[serde(alias = "looks")]
     pub samples: u64,
-    /// Looks missed.
+    /// Samples missed.
     pub missed: u64,
-    /// Its verdict.
+    /// The verdict of its report.
     pub verdict: Option<Code>,
-    /// How sure that is.
+    /// The confidence of that verdict.
     pub confidence: Option<Confidence>,
-    /// Why figures of it are not to be judged: nothing ran, too little was seen, the GIL is off, cores were missing.
+    /// Why its figures decide nothing: nothing ran, too few samples, the GIL is off, too few cores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unusable: Option<Unusable>,
-    /// Lengths are off by as much, in milliseconds: they are runs of looks. Zero in exact mode.
+    /// The error of a length in milliseconds: the sampling interval. Zero in exact mode.
     pub resolution_ms: f64,
-    /// All threads' states, each thread weighted by its [`ThreadSeries::demand`].
+    /// The states of all threads, each thread weighted by its [`ThreadSeries::gil_weight`].
     pub process: Shares,
     /// The share of all holding in which the holder had no CPU.
     #[serde(default)]
@@ -48,31 +49,31 @@ pub struct Run {
     pub threads: Vec<ThreadRun>,
     /// Every function that held or wanted the GIL, or ran without it.
     pub functions: Vec<FunctionRun>,
-    /// One stretch.
+    /// Length of a bucket.
     #[serde(alias = "stretch_us")]
     pub bucket_us: f64,
 }
 
-/// Why a run is not to be judged.
+/// Why a run decides nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unusable {
-    /// The verdict that says so.
+    /// The verdict that rules it out.
     pub code: Code,
-    /// In words.
+    /// The reason, as a sentence.
     pub why: String,
 }
 
-/// States by name, stretch by stretch; those that never occur are left out.
+/// States by name, for each bucket; states that never occur are absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Shares {
-    /// All time.
+    /// All time, in microseconds.
     #[serde(alias = "wholes")]
     pub totals: Vec<f64>,
     /// Time in each state.
     pub states: BTreeMap<String, Vec<f64>>,
 }
 
-/// One GIL.
+/// The figures of a GIL.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct GilRun {
@@ -86,7 +87,7 @@ pub struct GilRun {
     pub waits: Vec<Histogram>,
 }
 
-/// One thread.
+/// The figures of a thread.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ThreadRun {
     /// Its name.
@@ -95,7 +96,7 @@ pub struct ThreadRun {
     pub shares: Shares,
 }
 
-/// One function.
+/// The figures of a function, in microseconds for each bucket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FunctionRun {
     /// Its name.
@@ -104,27 +105,27 @@ pub struct FunctionRun {
     pub file: String,
     /// Its first line.
     pub line: u32,
-    /// As the innermost function of the holder.
+    /// Time as the innermost function of the holder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holding: Vec<f64>,
-    /// As that of one that waits.
+    /// Time as the innermost function of a waiting thread.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<f64>,
-    /// Waiting of others while it held.
+    /// Time that other threads waited while it held the GIL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inflicted_wait: Vec<f64>,
-    /// On a CPU without the GIL.
+    /// Time on a CPU without the GIL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub native: Vec<f64>,
 }
 
 impl Run {
-    /// Of a measured window.
-    pub fn from_report(profile: &Profile, report: &Report, stretches: &Buckets) -> Run {
+    /// The run of a measured window.
+    pub fn from_report(profile: &Profile, report: &Report, buckets: &Buckets) -> Run {
         let (window, verdict) = (&report.window, &report.verdict);
-        let mut threads: Vec<ThreadRun> = stretches.threads.values().map(thread).filter(|t| !t.shares.totals.is_empty()).collect();
+        let mut threads: Vec<ThreadRun> = buckets.threads.values().map(thread).filter(|t| !t.shares.totals.is_empty()).collect();
         threads.sort_by(|a, b| a.name.cmp(&b.name).then(b.shares.sum("waiting").total_cmp(&a.shares.sum("waiting"))));
-        let mut functions: Vec<FunctionRun> = stretches
+        let mut functions: Vec<FunctionRun> = buckets
             .functions
             .iter()
             .map(|((name, file), series)| FunctionRun {
@@ -138,7 +139,7 @@ impl Run {
             })
             .collect();
         functions.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
-        let times = || stretches.threads.values().flat_map(|thread| &thread.times);
+        let times = || buckets.threads.values().flat_map(|thread| &thread.times);
         let holding: f64 = times().map(StateTimes::holding).sum();
         let exact = window.exact;
         let rate = profile.window.rate_hz;
@@ -150,9 +151,9 @@ impl Run {
             confidence: Some(verdict.confidence),
             unusable: unusable(report),
             resolution_ms: if exact || rate <= 0.0 { 0.0 } else { 1e3 / rate },
-            process: shares(stretches.threads.values().map(|thread| (thread, thread.gil_weight()))),
+            process: shares(buckets.threads.values().map(|thread| (thread, thread.gil_weight()))),
             starved_holding: times().map(|times| times.get(State::HoldingStarved)).sum::<f64>() / holding.max(1.0),
-            gil: stretches
+            gil: buckets
                 .gils
                 .values()
                 .max_by(|a, b| sum(&a.waiting).total_cmp(&sum(&b.waiting)).then(sum(&a.busy).total_cmp(&sum(&b.busy))))
@@ -160,11 +161,12 @@ impl Run {
             predicted: predicted(report),
             threads,
             functions,
-            bucket_us: stretches.length() / 1e3,
+            bucket_us: buckets.length() / 1e3,
         }
     }
 
-    /// Whether it can be one: everything in it has the length that it should, and is a number.
+    /// Whether it is a possible run: every series has the right length, and every number is in
+    /// range.
     pub fn is_sound(&self) -> bool {
         let series = |s: &Vec<f64>| (s.is_empty() || s.len() == BUCKETS) && s.iter().all(|x| (0.0..=LARGEST).contains(x));
         let shares = |s: &Shares| series(&s.totals) && s.states.len() <= State::COUNT && s.states.values().all(series);
@@ -186,7 +188,7 @@ impl Run {
             && self.functions.iter().all(function)
     }
 
-    /// What a baseline keeps of it: the threads and the functions that matter most.
+    /// Keeps the threads and functions with the most time, for a baseline.
     pub fn thinned(mut self, most: usize) -> Run {
         let weight = |t: &ThreadRun| ["holding", "waiting", "native"].iter().map(|state| t.shares.sum(state)).sum::<f64>();
         self.threads.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
@@ -198,7 +200,7 @@ impl Run {
 }
 
 impl Shares {
-    /// All time in a state.
+    /// The time in a state over all buckets.
     pub fn sum(&self, state: &str) -> f64 {
         self.states.get(state).map_or(0.0, |parts| parts.iter().sum())
     }
@@ -210,7 +212,7 @@ impl FunctionRun {
     }
 }
 
-/// Why the report refuses to predict anything, where that means that figures cannot be relied on either.
+/// Why the report predicts nothing, for the verdicts whose figures are not reliable either.
 fn unusable(report: &Report) -> Option<Unusable> {
     let verdict = &report.verdict;
     let refuses = matches!(verdict.code, Code::Inconclusive | Code::Idle | Code::CpuStarved) && verdict.speedup.processes.is_none();
@@ -237,7 +239,7 @@ fn sum(series: &Series) -> f64 {
     series.iter().sum()
 }
 
-/// Whole microseconds; nothing where there is nothing.
+/// Whole microseconds; empty if all are zero.
 fn micros(series: &Series) -> Vec<f64> {
     if series.iter().all(|nanos| *nanos <= 0.0) {
         return Vec::new();
@@ -245,7 +247,7 @@ fn micros(series: &Series) -> Vec<f64> {
     series.iter().map(|nanos| (nanos / 1e3).round()).collect()
 }
 
-/// What of a split a state is.
+/// The time of a state.
 pub fn part(times: &StateTimes, state: StateMetric) -> f64 {
     match state {
         StateMetric::Holding => times.holding(),
@@ -258,7 +260,7 @@ pub fn part(times: &StateTimes, state: StateMetric) -> f64 {
     }
 }
 
-/// Threads' states, each thread multiplied by its weight.
+/// The states of threads, each multiplied by its weight.
 fn shares<'a>(threads: impl Iterator<Item = (&'a ThreadSeries, f64)>) -> Shares {
     let mut totals = [0.0; BUCKETS];
     let mut states: BTreeMap<&str, Series> = BTreeMap::new();
@@ -270,8 +272,8 @@ fn shares<'a>(threads: impl Iterator<Item = (&'a ThreadSeries, f64)>) -> Shares 
             }
         }
     }
-    let some = states.into_iter().map(|(name, series)| (name.to_string(), micros(&series))).filter(|(_, series)| !series.is_empty());
-    Shares { totals: micros(&totals), states: some.collect() }
+    let nonzero = states.into_iter().map(|(name, series)| (name.to_string(), micros(&series))).filter(|(_, series)| !series.is_empty());
+    Shares { totals: micros(&totals), states: nonzero.collect() }
 }
 
 fn thread(series: &ThreadSeries) -> ThreadRun {

@@ -1,9 +1,10 @@
-//! A judged gate with one check of each kind, for the tests of those who write it down.
+//! An outcome with one check of each kind, for the tests of the writers.
 
 use super::outcome::*;
 use crate::analysis::report::Code;
 
-/// One check passed, one failed with a hostile name in its stack, one inconclusive, one that only warns, one regression that failed.
+/// One check that passes, one that fails with a hostile name in its stack, one inconclusive, one
+/// with a warning, and a regression that fails.
 pub(super) fn outcome() -> Outcome {
     let culprit = Culprit {
         name: "Parser.parse<T>".into(),
@@ -44,7 +45,7 @@ pub(super) fn outcome() -> Outcome {
         limit_text: "<= 25 ms".into(),
         measured: None,
         measured_text: "-".into(),
-        why: "nobody waited".into(),
+        why: "no thread waited".into(),
         ..check("wait_ms.p99", "wait_ms.p99 <= 25ms", Verdict::Inconclusive)
     };
     let warned = Check {
@@ -72,7 +73,7 @@ pub(super) fn outcome() -> Outcome {
         gilprof: env!("CARGO_PKG_VERSION"),
         verdict: Verdict::Fail,
         exit_code: 1,
-        headline: "2 of 5 checks failed: waiting, thread(\"worker-*\").waiting".into(),
+        headline: "2 of 5 checks broken: waiting, thread(\"worker-*\").waiting".into(),
         error: None,
         program: "app.py".into(),
         target: None,

@@ -1,13 +1,14 @@
-//! A judged gate on the terminal: what came of it, a row for each check, and for each broken one the function to look at with its stack.
+//! The outcome on the terminal: the verdict, a row for each check, and for each broken check the
+//! culprit with its stack.
 
 use super::outcome::{Check, Culprit, Outcome, Verdict};
 use crate::output::text::{Page, Style};
 use crate::output::{columns, numbers, palette, sanitize};
 use crate::sample::State;
 
-/// Frames of a stack that are printed: the innermost.
+/// The most frames of a stack that are printed, from the leaf on.
 const MAX_FRAMES: usize = 12;
-/// Notes that are printed.
+/// The most notes that are printed.
 const MAX_NOTES: usize = 10;
 
 /// The whole page.
@@ -15,9 +16,10 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
     let mut page = Page::new(style);
     header(&mut page, outcome);
     page.blank();
-    let word = if outcome.error.is_some() { "not judged" } else { outcome.verdict.as_str() };
-    page.line(&format!("  {}", paint(&word.to_uppercase(), outcome.verdict, style.colour)));
-    page.prose("  ", &outcome.headline);
+    let verdict = if outcome.error.is_some() { "not checked" } else { outcome.verdict.as_str() };
+    page.line(&format!("  {}", paint(&verdict.to_uppercase(), outcome.verdict, style.colour)));
+    // The headline of an outcome with an error repeats the line above.
+    page.prose("  ", outcome.error.as_ref().unwrap_or(&outcome.headline));
     if !outcome.checks.is_empty() {
         page.blank();
     }
@@ -27,7 +29,8 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
     without_commands(&page.finish())
 }
 
-/// GitHub's runner takes a printed line for a command when it begins with `::`, or has `##[` in it; the target's names must make none.
+/// GitHub's runner executes a printed line as a command if it begins with `::` or contains `##[`.
+/// Names from the target must not form one.
 fn without_commands(page: &str) -> String {
     let line = |line: &str| {
         let text = line.trim_start();
@@ -48,8 +51,8 @@ fn header(page: &mut Page, outcome: &Outcome) {
     let samples = outcome.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.samples));
     match outcome.runs.len() {
         0 => {}
-        1 => pieces.push(format!("1 run, {}, {} looks", numbers::seconds(seconds), numbers::thousands(samples))),
-        n => pieces.push(format!("{n} runs, {} in all, {} looks", numbers::seconds(seconds), numbers::thousands(samples))),
+        1 => pieces.push(format!("1 run, {}, {} samples", numbers::seconds(seconds), numbers::thousands(samples))),
+        n => pieces.push(format!("{n} runs, {} in all, {} samples", numbers::seconds(seconds), numbers::thousands(samples))),
     }
     page.flow("gilprof gate  ", "  ", &pieces);
 }
@@ -63,7 +66,8 @@ fn paint(text: &str, verdict: Verdict, colour: bool) -> String {
     palette::paint(text, state, colour)
 }
 
-/// The check, what was measured, what the baseline says; and why, where that is not plain.
+/// The expression, the figure and the baseline's figure; for a check that does not pass, the
+/// reason.
 fn row(page: &mut Page, check: &Check) {
     let (wide, colour) = (page.style.width, page.style.colour);
     let mark = paint(&check.verdict.symbol().to_string(), check.verdict, colour);
@@ -86,7 +90,7 @@ fn row(page: &mut Page, check: &Check) {
     }
 }
 
-/// Each function to look at once, with all the checks that name it.
+/// Each culprit once, with all the checks that name it.
 fn broken(page: &mut Page, checks: &[Check]) {
     let mut shown: Vec<&Culprit> = Vec::new();
     for culprit in checks.iter().filter_map(named_culprit) {
@@ -105,7 +109,7 @@ fn broken(page: &mut Page, checks: &[Check]) {
     }
 }
 
-/// The function that a check names, unless it is passed.
+/// The culprit of a check that does not pass.
 fn named_culprit(check: &Check) -> Option<&Culprit> {
     check.culprit.as_ref().filter(|_| check.verdict != Verdict::Pass)
 }
@@ -115,12 +119,12 @@ fn is_same(a: &Culprit, b: &Culprit) -> bool {
 }
 
 fn culprit_lines(page: &mut Page, culprit: &Culprit) {
-    page.prose("    look at ", &place(culprit));
+    page.prose("    ", &place(culprit));
     let thread = culprit.thread.as_ref().map_or(String::new(), |thread| format!("in thread {thread}: "));
     page.prose("    ", &format!("{thread}{}", culprit.what));
     let skipped = culprit.stack.len().saturating_sub(MAX_FRAMES);
     if skipped > 0 {
-        page.line(&format!("      … {skipped} more below"));
+        page.line(&format!("      … {skipped} outer frames left out"));
     }
     for frame in &culprit.stack[skipped..] {
         let name = columns::left(&sanitize::clean(&frame.name), 34);
@@ -152,24 +156,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_names_the_function_and_keeps_to_its_width() {
+    fn the_page_names_the_function_within_its_width() {
         let text = render(&super::super::testing::outcome(), Style::PLAIN);
-        for words in [
+        for part in [
             "FAIL",
             "✗ waiting <= 20%",
             "✓ gil.busy <= 90%",
             "~ wait_ms.p99",
             "baseline 33.3 %",
-            "look at Parser.parse<T>",
+            "\n    Parser.parse<T> (",
             "in thread worker-0",
         ] {
-            assert!(text.contains(words), "{words}: {text}");
+            assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains('\x1b') && text.lines().all(|line| columns::width(line) <= 80), "{text}");
     }
 
     #[test]
-    fn a_name_makes_no_command_for_a_runner_of_github() {
+    fn a_name_cannot_form_a_command_for_githubs_runner() {
         let mut outcome = super::super::testing::outcome();
         for culprit in outcome.checks.iter_mut().filter_map(|check| check.culprit.as_mut()) {
             culprit.stack.iter_mut().for_each(|frame| frame.name = "::error::##[group]".into());
@@ -181,9 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_judged_says_why() {
+    fn an_outcome_without_checks_says_why_once() {
         let outcome = super::super::evaluate::not_evaluated("app.py", "the command ended with exit code 7".into(), 7);
         let text = render(&outcome, Style::PLAIN);
-        assert!(text.contains("NOT JUDGED") && text.contains("the command ended with exit code 7"), "{text}");
+        assert!(text.contains("NOT CHECKED\n  the command ended with exit code 7\n"), "{text}");
+        assert_eq!(text.to_lowercase().matches("checked").count(), 1, "{text}");
     }
 }

@@ -1,17 +1,19 @@
-//! Annotations of GitHub's Actions: workflow commands, a line each, which the runner takes from the job's output.
+//! Annotations for GitHub Actions: workflow commands, one a line, which the runner takes from the
+//! output of the job.
 //!
-//! The runner shows ten of a step at most and drops the rest silently, so that the last one says what was left out. A line is a command when
-//! it begins with `::`; the line breaks, percent signs and separators in what follows are escaped as the runner's own toolkit does it.
+//! The runner shows at most ten annotations of a step and drops the rest silently, so the last one
+//! counts the checks that are left out. A line is a command if it begins with `::`; line breaks,
+//! percent signs and separators in it are escaped as in the runner's own toolkit.
 
 use super::shared;
 use crate::gate::outcome::{Check, Outcome, Verdict};
 use crate::output::sanitize::clean;
 use std::path::Path;
 
-/// What the runner shows of a step.
+/// The most annotations that the runner shows for a step.
 pub const MAX_ANNOTATIONS: usize = 10;
 
-/// The commands, each with its line break. Empty when all is well. Paths are told relative to `base`.
+/// The commands, each with its line break. Empty if all checks pass. Paths are relative to `base`.
 pub fn render(outcome: &Outcome, base: &Path) -> String {
     let mut commands: Vec<String> = Vec::new();
     if let Some(error) = &outcome.error {
@@ -25,7 +27,7 @@ pub fn render(outcome: &Outcome, base: &Path) -> String {
         commands.push(command(
             "warning",
             &[("title", "gilprof gate")],
-            &format!("{left_out} more checks did not pass; the log has them all"),
+            &format!("{left_out} more checks did not pass; the log has all of them"),
         ));
     }
     commands.concat()
@@ -40,8 +42,8 @@ fn annotation(check: &Check, outcome: &Outcome, base: &Path) -> String {
     }
     properties.push(("title", title));
     let properties: Vec<(&str, &str)> = properties.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let blamed = check.culprit.as_ref().map_or_else(String::new, |culprit| format!("\n{}", shared::culprit_sentence(culprit, base)));
-    command(severity, &properties, &format!("{}{blamed}", shared::sentence(check)))
+    let culprit = check.culprit.as_ref().map_or_else(String::new, |culprit| format!("\n{}", shared::culprit_sentence(culprit, base)));
+    command(severity, &properties, &format!("{}{culprit}", shared::sentence(check)))
 }
 
 fn command(name: &str, properties: &[(&str, &str)], message: &str) -> String {
@@ -75,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_errors_on_the_line_that_holds() {
+    fn failures_are_errors_on_the_line_that_holds_the_gil() {
         let text = render(&testing::outcome(), Path::new("/srv/app"));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
@@ -89,21 +91,21 @@ mod tests {
     }
 
     #[test]
-    fn there_are_ten_at_most_and_the_last_says_what_is_missing() {
+    fn there_are_at_most_ten_and_the_last_counts_the_rest() {
         let with = |count: usize| Outcome { checks: (0..count).map(|n| check(&format!("f{n}"))).collect(), ..testing::outcome() };
         let text = render(&with(10), Path::new("/"));
         assert!(text.lines().count() == 10 && text.lines().all(|line| line.starts_with("::error file=f")), "{text}");
         let text = render(&with(25), Path::new("/"));
         assert_eq!(text.lines().count(), 10);
-        assert!(text.ends_with("::16 more checks did not pass; the log has them all\n"), "{text}");
+        assert!(text.ends_with("::16 more checks did not pass; the log has all of them\n"), "{text}");
         let error = Outcome { error: Some("no\nway".into()), checks: Vec::new(), ..testing::outcome() };
         assert_eq!(render(&error, Path::new("/")), "::error title=gilprof gate::no\\nway\n");
-        let well = Outcome { checks: testing::outcome().checks.drain(..1).collect(), ..testing::outcome() };
-        assert_eq!(render(&well, Path::new("/")), "");
+        let passed = Outcome { checks: testing::outcome().checks.drain(..1).collect(), ..testing::outcome() };
+        assert_eq!(render(&passed, Path::new("/")), "");
     }
 
     proptest! {
-        /// Whatever a function is called, there is one command, with the properties that we gave it.
+        /// Any name gives one command, with the properties of the writer and no others.
         #[test]
         fn no_name_can_forge_a_command(name in "(\\PC|[\r\n%:,=\u{85}\u{2028}]|::error::){0,60}") {
             let outcome = Outcome { checks: vec![check(&name)], ..testing::outcome() };

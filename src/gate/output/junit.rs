@@ -1,31 +1,31 @@
-//! JUnit XML, as Jenkins, GitLab and others read it: a case for each check.
+//! JUnit XML for Jenkins, GitLab and others: a case for each check.
 //!
-//! There is no standard, but one thing is read alike everywhere: `failure` and `error` are red, `skipped` is not. A check that could not be
-//! judged does not pass the build (exit code 3), so that it is an `error` here and not `skipped`. What only warns is passed, and says so in its
-//! `system-out`.
+//! There is no standard, but all readers agree that `failure` and `error` are red and `skipped` is
+//! not. An inconclusive check does not pass the build (exit code 3), so it is an `error` and not
+//! `skipped`. A check that only warns is a passed case with a `system-out`.
 
 use super::shared;
 use crate::gate::outcome::{Check, Outcome, Verdict};
 use crate::output::sanitize::clean;
 use std::path::Path;
 
-/// The whole file. Paths are told relative to `base`.
+/// The whole file. Paths are relative to `base`.
 pub fn render(outcome: &Outcome, base: &Path) -> String {
     let count = |verdict| outcome.checks.iter().filter(|check| check.verdict == verdict).count();
-    let unjudged = usize::from(outcome.error.is_some());
+    let without_checks = usize::from(outcome.error.is_some());
     let attributes = format!(
         "name=\"gilprof gate\" tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"0\" time=\"{:.3}\"",
-        outcome.checks.len() + unjudged,
+        outcome.checks.len() + without_checks,
         count(Verdict::Fail),
-        count(Verdict::Inconclusive) + unjudged,
+        count(Verdict::Inconclusive) + without_checks,
         outcome.runs.iter().map(|run| run.seconds).filter(|seconds| seconds.is_finite()).sum::<f64>(),
     );
     let mut out = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {attributes}>\n  <testsuite {attributes}>\n");
     out.push_str(&properties(outcome));
     if let Some(error) = &outcome.error {
-        let said = escaped(&clean(error));
-        let opened = opened("measuring", outcome, "");
-        out.push_str(&format!("{opened}      <error message=\"{said}\" type=\"gate\">{said}</error>\n    </testcase>\n"));
+        let text = escaped(&clean(error));
+        let start = start_tag("measuring", outcome, "");
+        out.push_str(&format!("{start}      <error message=\"{text}\" type=\"gate\">{text}</error>\n    </testcase>\n"));
     }
     for check in &outcome.checks {
         out.push_str(&case(check, outcome, base));
@@ -56,20 +56,20 @@ fn case(check: &Check, outcome: &Outcome, base: &Path) -> String {
     let element = |name: &str, kind: &str| {
         format!("      <{name} message=\"{}\" type=\"{kind}\">{body}</{name}>\n", escaped(&shared::sentence(check)))
     };
-    let said = match check.verdict {
+    let result = match check.verdict {
         Verdict::Fail => element("failure", shared::kind(check)),
         Verdict::Inconclusive => element("error", "inconclusive"),
         Verdict::Warn | Verdict::Pass => format!("      <system-out>{body}</system-out>\n"),
     };
-    format!("{}{said}    </testcase>\n", opened(&shared::title(check), outcome, &at))
+    format!("{}{result}    </testcase>\n", start_tag(&shared::title(check), outcome, &at))
 }
 
-fn opened(name: &str, outcome: &Outcome, at: &str) -> String {
+fn start_tag(name: &str, outcome: &Outcome, at: &str) -> String {
     let class = escaped(&clean(&outcome.program));
     format!("    <testcase name=\"{}\" classname=\"gilprof.{class}\" time=\"0\"{at}>\n", escaped(name))
 }
 
-/// For text and attributes alike. What XML forbids altogether, `clean` has taken out before.
+/// Escapes text for elements and attributes. `clean` has already replaced what XML forbids.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -92,7 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn one_case_a_check_and_counts_that_add_up() {
+    fn there_is_a_case_for_each_check_and_the_counts_add_up() {
         let text = render(&testing::outcome(), Path::new("/srv/app"));
         assert!(text.contains("tests=\"5\" failures=\"2\" errors=\"1\" skipped=\"0\" time=\"5.000\""), "{text}");
         let count = |what: &str| text.matches(what).count();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_that_could_not_be_judged_is_an_error_of_its_own() {
+    fn an_outcome_without_checks_is_a_case_with_an_error() {
         let outcome = Outcome { error: Some("the command ended with 3 <>".into()), checks: Vec::new(), ..testing::outcome() };
         let text = render(&outcome, Path::new("/"));
         assert!(text.contains("tests=\"1\" failures=\"0\" errors=\"1\""), "{text}");
@@ -122,7 +122,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a name is, the tags are those that any other name has, every entity is one of ours, and there is nothing that XML forbids.
+        /// Any name gives the same number of tags, only the entities of the writer, and nothing
+        /// that XML forbids.
         #[test]
         fn names_stay_text(name in "(\\PC|[<>&\"'\r\n\u{0}\u{8}\u{fffe}]|\\]\\]>){0,80}") {
             let text = named(&name);

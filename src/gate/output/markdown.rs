@@ -1,7 +1,8 @@
 //! A summary in Markdown, for the page of a job (`GITHUB_STEP_SUMMARY`) or a comment.
 //!
-//! Names come from the target and must stay text: each character of theirs that Markdown or HTML could read is written as a numeric
-//! reference, which by CommonMark never is structure, also not in a table's cell where backslashes cannot be relied on.
+//! Names come from the target and must stay text: each ASCII character with a meaning in Markdown
+//! or HTML is written as a numeric reference. By CommonMark a reference is never structure, not
+//! even in a table cell, where a backslash may have no effect.
 
 use super::shared;
 use crate::gate::outcome::{Check, Outcome, Verdict};
@@ -9,12 +10,10 @@ use crate::output::numbers;
 use crate::output::sanitize::clean;
 use std::path::Path;
 
-/// The whole summary. Paths are told relative to `base`; `flamegraph` is where one was written.
+/// The whole summary. Paths are relative to `base`; `flamegraph` is the path of the flame graph if
+/// one was written.
 pub fn render(outcome: &Outcome, base: &Path, flamegraph: Option<&Path>) -> String {
     let mut out = format!("## {} gilprof gate: {}\n\n{}\n\n", outcome.verdict.symbol(), outcome.verdict.as_str(), text(&outcome.headline));
-    if let Some(error) = &outcome.error {
-        out.push_str(&format!("**Not judged:** {}\n\n", text(error)));
-    }
     if !outcome.checks.is_empty() {
         out.push_str(&table(outcome));
     }
@@ -28,7 +27,7 @@ pub fn render(outcome: &Outcome, base: &Path, flamegraph: Option<&Path>) -> Stri
     }
     if let Some(path) = flamegraph {
         let path = path.strip_prefix(base).unwrap_or(path);
-        out.push_str(&format!("- flamegraph: {}\n", code(&path.to_string_lossy())));
+        out.push_str(&format!("- flame graph: {}\n", code(&path.to_string_lossy())));
     }
     outcome.notes.iter().for_each(|note| out.push_str(&format!("- {}\n", text(note))));
     out
@@ -59,7 +58,7 @@ fn section(check: &Check, base: &Path) -> String {
 fn measured(outcome: &Outcome) -> String {
     let python = outcome.target.as_ref().map_or_else(String::new, |target| format!(", Python {}", text(&target.python)));
     let run = |run: &crate::gate::outcome::RunBrief| {
-        let samples = format!("{} looks", numbers::thousands(run.samples));
+        let samples = format!("{} samples", numbers::thousands(run.samples));
         format!("- measured {} for {}, {samples}, {} missed{python}\n", code(&outcome.program), numbers::seconds(run.seconds), run.missed)
     };
     outcome.runs.iter().map(run).collect()
@@ -69,7 +68,7 @@ fn code(name: &str) -> String {
     format!("<code>{}</code>", text(name))
 }
 
-/// Text that is nothing but text, on one line.
+/// Escaped text on one line.
 fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     for c in clean(raw).chars() {
@@ -88,8 +87,8 @@ mod tests {
     use crate::gate::testing;
     use proptest::prelude::*;
 
-    /// What a reader of the page sees of a text.
-    fn seen(markdown: &str) -> String {
+    /// The text as a reader of the page sees it.
+    fn rendered(markdown: &str) -> String {
         let mut out = String::new();
         let mut rest = markdown;
         while let Some((before, after)) = rest.split_once("&#") {
@@ -103,16 +102,16 @@ mod tests {
 
     #[test]
     fn it_shows_the_table_the_function_the_stack_and_the_flamegraph() {
-        let text = seen(&render(&testing::outcome(), Path::new("/srv/app"), Some(Path::new("/srv/app/gil.svg"))));
+        let text = rendered(&render(&testing::outcome(), Path::new("/srv/app"), Some(Path::new("/srv/app/gil.svg"))));
         for part in [
             "## ✗ gilprof gate: fail\n",
             "| <code>waiting <= 20%</code> | 52.1 % (50.3 - 53.9) | - | ✗ fail |\n",
             "| 33.3 % (32.0 - 34.5) | ✗ fail |\n",
             "Parser.parse<T> (app.py:16), thread worker-0: holds the GIL 97 % of the time; 1.9 threads wait behind it\n",
             "<pre>\nmain (app.py:40)\n",
-            "- measured <code>app.py</code> for 5.0 s, 4 996 looks, 4 missed\n",
+            "- measured <code>app.py</code> for 5.0 s, 4 996 samples, 4 missed\n",
             "- baseline <code>gate-baseline.json</code> (3 runs, Python 3.11.7)\n",
-            "- flamegraph: <code>gil.svg</code>\n",
+            "- flame graph: <code>gil.svg</code>\n",
             "- the baseline was measured on another machine\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
@@ -120,13 +119,13 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a name is, no character of it can be structure, and the reader sees all of it.
+        /// No character of any name is structure, and the reader sees all of it.
         #[test]
         fn names_stay_text(name in "(\\PC|[|\\\\`*_<>\\[\\]#@&;\r\n]){0,80}") {
             let shown = text(&name);
-            prop_assert_eq!(seen(&shown), clean(&name));
-            let alive = shown.chars().filter(|c| c.is_ascii_punctuation() && !"&#;".contains(*c)).count();
-            prop_assert_eq!(alive, 0);
+            prop_assert_eq!(rendered(&shown), clean(&name));
+            let unescaped = shown.chars().filter(|c| c.is_ascii_punctuation() && !"&#;".contains(*c)).count();
+            prop_assert_eq!(unescaped, 0);
         }
     }
 }

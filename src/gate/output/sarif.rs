@@ -1,8 +1,10 @@
-//! SARIF 2.1.0, as code scanning services and editors read it: a result for each check that is not passed, with file, line and stack.
+//! SARIF 2.1.0 for code scanning services and editors: a result for each check that does not pass,
+//! with file, line and stack.
 //!
-//! An inconclusive check is a result of kind `open`, which is the standard's word for it. Passed checks are left out: services show every
-//! result as an alert. A result without a location is refused by some of them, so that what concerns the program as a whole is told at its
-//! script's first line. Fingerprints do not hold lines: an alert stays the same one when code above it moves.
+//! An inconclusive check is a result of kind `open`, the standard's term. Checks that pass are left
+//! out, because services show every result as an alert. Some services reject a result without a
+//! location, so a result about the whole program is located at the first line of its script.
+//! Fingerprints do not contain lines: an alert keeps its identity when the code above it moves.
 
 use super::shared;
 use super::source_location::{directory_uri, SourceLocation};
@@ -14,12 +16,12 @@ use serde_json::{json, Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The schema by which other tools check it.
+/// The schema that other tools validate it with.
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
-/// The name of the working directory among URI bases, by which services know the checkout.
+/// The URI base of the working directory; services map it to the checkout.
 const ROOT: &str = "%SRCROOT%";
 
-/// The whole log. Paths are told relative to `base`.
+/// The whole log. Paths are relative to `base`.
 pub fn render(outcome: &Outcome, base: &Path) -> Result<String> {
     let checks = shared::unpassed(outcome);
     let rules: BTreeMap<String, Value> = checks.iter().map(|check| (rule_id(check), rule(check))).collect();
@@ -47,7 +49,7 @@ pub fn render(outcome: &Outcome, base: &Path) -> Result<String> {
     json::to_string(&log)
 }
 
-/// Stable from build to build: what is measured, not how much of it is allowed.
+/// Stable from build to build: it contains the metric and not the limit.
 fn rule_id(check: &Check) -> String {
     format!("gil/{}/{}", shared::kind(check), clean(&check.metric))
 }
@@ -70,12 +72,12 @@ fn result(check: &Check, outcome: &Outcome, base: &Path) -> Value {
         Verdict::Warn => ("fail", "warning"),
         Verdict::Inconclusive | Verdict::Pass => ("open", "none"),
     };
-    let mut said = shared::sentence(check);
+    let mut text = shared::sentence(check);
     let mut result = Map::new();
     let mut location = shared::place(check, outcome, base).map(|place| json!({ "physicalLocation": physical(&place) }));
     let mut subject = String::new();
     if let Some(culprit) = &check.culprit {
-        said = format!("{said}\n{}", shared::culprit_sentence(culprit, base));
+        text = format!("{text}\n{}", shared::culprit_sentence(culprit, base));
         subject = format!(
             "{} {}",
             clean(&culprit.name),
@@ -91,7 +93,7 @@ fn result(check: &Check, outcome: &Outcome, base: &Path) -> Value {
     result.insert("ruleId".into(), json!(rule_id(check)));
     result.insert("kind".into(), json!(kind));
     result.insert("level".into(), json!(level));
-    result.insert("message".into(), json!({ "text": without_links(&said) }));
+    result.insert("message".into(), json!({ "text": without_links(&text) }));
     result.insert("locations".into(), json!(location.into_iter().collect::<Vec<_>>()));
     result.insert("partialFingerprints".into(), json!({ "gilprofCheck/v1": format!("{} {subject}", rule_id(check)) }));
     result.into()
@@ -102,11 +104,11 @@ fn physical(place: &SourceLocation) -> Value {
     json!({ "artifactLocation": artifact, "region": { "startLine": place.line } })
 }
 
-/// The standard wants the innermost frame first.
+/// The standard requires the innermost frame first.
 fn stack(culprit: &Culprit, base: &Path) -> Value {
     let (_, shown) = shared::innermost(&culprit.stack);
     let frames: Vec<Value> = shown.iter().rev().map(|frame| json!({ "location": frame_location(frame, base) })).collect();
-    json!({ "message": message("the commonest stack of this function"), "frames": frames })
+    json!({ "message": message("the most frequent stack of this function"), "frames": frames })
 }
 
 fn frame_location(frame: &StackFrame, base: &Path) -> Value {
@@ -121,7 +123,7 @@ fn message(text: &str) -> Value {
     json!({ "text": without_links(&clean(text)) })
 }
 
-/// `[text](target)` would be a link, also in plain text.
+/// SARIF renders `[text](target)` as a link even in plain text.
 fn without_links(text: &str) -> String {
     text.replace("](", "] (")
 }
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_that_could_not_be_judged_did_not_run_well() {
+    fn an_outcome_without_checks_is_an_unsuccessful_invocation() {
         let log = parsed(&Outcome { error: Some("no\nway".into()), checks: Vec::new(), notes: Vec::new(), ..testing::outcome() });
         let invocation = &log["runs"][0]["invocations"][0];
         assert_eq!(invocation["executionSuccessful"], false);
@@ -164,7 +166,7 @@ mod tests {
     }
 
     proptest! {
-        /// No name makes a link, and no path anything but a URI.
+        /// No name becomes a link, and every path becomes a valid URI.
         #[test]
         fn names_stay_names(name in "(\\PC|[\\[\\]()\r\n]|\\]\\(){0,60}") {
             let mut outcome = testing::outcome();

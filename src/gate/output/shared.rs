@@ -1,5 +1,7 @@
-//! The words that several formats share: a check in some lines, a function with its place and stack. Names are made harmless here
-//! (`sanitize::clean`: no line breaks, no control characters, a bounded length); what a format itself needs escaped, its file escapes.
+//! Texts that several formats share: a check as lines, a function with its location and stack.
+//!
+//! `sanitize::clean` removes line breaks and control characters from names here and bounds their
+//! length; the file of each format does the escaping that the format needs.
 
 use super::source_location::SourceLocation;
 use crate::gate::outcome::{Check, Culprit, Kind, Outcome, StackFrame, Verdict};
@@ -7,15 +9,15 @@ use crate::output::numbers;
 use crate::output::sanitize::clean;
 use std::path::Path;
 
-/// Frames of a stack that are shown, from the innermost on.
+/// The most frames of a stack that are shown, from the leaf on.
 const MAX_FRAMES: usize = 30;
 
-/// What one check is, in a few words.
+/// The title of a check: its expression.
 pub fn title(check: &Check) -> String {
     clean(&check.expression)
 }
 
-/// What kind of check, in a word.
+/// The kind of a check.
 pub fn kind(check: &Check) -> &'static str {
     match check.kind {
         Kind::Limit => "limit",
@@ -23,20 +25,21 @@ pub fn kind(check: &Check) -> &'static str {
     }
 }
 
-/// The judgement in one sentence: `waiting is 52.1 % (50.3 - 53.9), limit <= 20 %: all of the interval is above the limit`.
+/// The result in one sentence: `waiting is 52.1 % (50.3 - 53.9), limit <= 20 %: all of the interval
+/// is above the limit`.
 pub fn sentence(check: &Check) -> String {
     let measured = match check.measured_text.as_str() {
-        numbers::NONE => "cannot be told".to_string(),
+        numbers::NONE => "is unknown".to_string(),
         text => format!("is {}", clean(text)),
     };
-    let mut said = format!("{} {measured}, limit {}", clean(&check.metric), clean(&check.limit_text));
+    let mut text = format!("{} {measured}, limit {}", clean(&check.metric), clean(&check.limit_text));
     if check.baseline.is_some() {
-        said.push_str(&format!(", baseline {}", clean(&check.baseline_text)));
+        text.push_str(&format!(", baseline {}", clean(&check.baseline_text)));
     }
-    format!("{said}: {}", clean(&check.why))
+    format!("{text}: {}", clean(&check.why))
 }
 
-/// All that is known of a check, a line each, columns in line.
+/// The details of a check, one a line, with aligned columns.
 pub fn lines(check: &Check, base: &Path) -> Vec<String> {
     let mut out = vec![
         format!("{}: {}", check.verdict.as_str(), clean(&check.expression)),
@@ -54,20 +57,21 @@ pub fn lines(check: &Check, base: &Path) -> Vec<String> {
     out
 }
 
-/// The function to look at: `parse (app.py:16), thread worker-0: holds the GIL 97 % of the time`.
+/// The culprit in one sentence: `parse (app.py:16), thread worker-0: holds the GIL 97 % of the
+/// time`.
 pub fn culprit_sentence(culprit: &Culprit, base: &Path) -> String {
     let thread = culprit.thread.as_ref().map_or_else(String::new, |thread| format!(", thread {}", clean(thread)));
     format!("{}{thread}: {}", with_location(&culprit.name, &culprit.file, culprit.line_to_show(), base), clean(&culprit.what))
 }
 
-/// Its commonest stack, outermost first, a line each.
+/// Its most frequent stack, root first, one frame a line.
 pub fn stack(culprit: &Culprit, base: &Path) -> Vec<String> {
     let (left_out, shown) = innermost(&culprit.stack);
-    let above = (left_out > 0).then(|| format!("({left_out} more above)"));
+    let above = (left_out > 0).then(|| format!("({left_out} outer frames left out)"));
     above.into_iter().chain(shown.iter().map(|frame| with_location(&frame.name, &frame.file, frame.line, base))).collect()
 }
 
-/// How many frames are left out, and those that are not.
+/// The number of frames that are left out, and the frames that are shown.
 pub fn innermost(stack: &[StackFrame]) -> (usize, &[StackFrame]) {
     let left_out = stack.len().saturating_sub(MAX_FRAMES);
     (left_out, stack.get(left_out..).unwrap_or_default())
@@ -81,7 +85,7 @@ fn with_location(name: &str, file: &str, line: u32, base: &Path) -> String {
     }
 }
 
-/// Where a check's finding is: its function; else, for what concerns the program as a whole, the first line of its script.
+/// The location of a check: its culprit; without one, the first line of the program's script.
 pub fn place(check: &Check, outcome: &Outcome, base: &Path) -> Option<SourceLocation> {
     let of = |culprit: &Culprit| SourceLocation::new(&culprit.file, culprit.line_to_show(), base);
     check.culprit.as_ref().and_then(of).or_else(|| {
@@ -90,7 +94,7 @@ pub fn place(check: &Check, outcome: &Outcome, base: &Path) -> Option<SourceLoca
     })
 }
 
-/// The checks that are not passed, the worst first, else in their order.
+/// The checks that do not pass, the worst first, otherwise in their order.
 pub fn unpassed(outcome: &Outcome) -> Vec<&Check> {
     let rank = |check: &&Check| match check.verdict {
         Verdict::Fail => 0,
@@ -112,21 +116,21 @@ mod tests {
     fn a_failed_check_names_the_function_its_line_and_the_stack() {
         let outcome = testing::outcome();
         let failed = unpassed(&outcome)[0];
-        let said = lines(failed, Path::new("/srv/app"));
-        assert_eq!(said[0], "fail: waiting <= 20%");
-        assert_eq!(said[4], "Parser.parse<T> (app.py:16), thread worker-0: holds the GIL 97 % of the time; 1.9 threads wait behind it");
-        assert_eq!(said[5], "  main (app.py:40)");
-        assert_eq!(said[6], "  evil\\x1b[31m]]>&\"'|\\n::error::x");
-        assert_eq!(said.len(), 8);
+        let text = lines(failed, Path::new("/srv/app"));
+        assert_eq!(text[0], "fail: waiting <= 20%");
+        assert_eq!(text[4], "Parser.parse<T> (app.py:16), thread worker-0: holds the GIL 97 % of the time; 1.9 threads wait behind it");
+        assert_eq!(text[5], "  main (app.py:40)");
+        assert_eq!(text[6], "  evil\\x1b[31m]]>&\"'|\\n::error::x");
+        assert_eq!(text.len(), 8);
         assert_eq!(sentence(failed), "waiting is 52.1 % (50.3 - 53.9), limit <= 20 %: all of the interval is above the limit");
     }
 
     #[test]
-    fn long_stacks_are_cut_at_their_root() {
+    fn long_stacks_lose_their_outer_frames() {
         let mut culprit = testing::outcome().checks.into_iter().find_map(|check| check.culprit).unwrap();
         culprit.stack = (0..100).map(|n| StackFrame { name: format!("f{n}"), file: String::new(), line: 0 }).collect();
-        let said = stack(&culprit, Path::new("/"));
-        assert_eq!((said.len(), said[0].as_str(), said[30].as_str()), (31, "(70 more above)", "f99"));
+        let text = stack(&culprit, Path::new("/"));
+        assert_eq!((text.len(), text[0].as_str(), text[30].as_str()), (31, "(70 outer frames left out)", "f99"));
     }
 
     #[test]

@@ -1,23 +1,25 @@
-//! Where code is, for those who read a gate's findings beside a checkout: paths relative to the working directory, as words and as URIs.
+//! Locations of code for readers with a checkout: paths relative to the working directory, as text
+//! and as URIs.
 //!
-//! The path comes from the target. It is only ever shown or linked, never opened; what is no file's name (`<string>`) has no place.
+//! The path comes from the target. It is shown or linked, never opened. A name that is not a path
+//! (`<string>`) has no location.
 
 use std::path::{Component, Path, PathBuf};
 
-/// Longer ones are no paths on Linux.
+/// Linux has no longer paths.
 const MAX_PATH_BYTES: usize = 4096;
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceLocation {
-    /// Relative to the working directory where the file is below it. Not escaped in any way.
+    /// Relative to the working directory if the file is below it. Not escaped.
     pub path: String,
     /// The line, from 1.
     pub line: u32,
 }
 
 impl SourceLocation {
-    /// Of a file as the target has it. `None` where that is no file.
+    /// The location of a file with the target's name for it. `None` if the name is not a path.
     pub fn new(file: &str, line: u32, base: &Path) -> Option<SourceLocation> {
         if file.is_empty() || file.len() > MAX_PATH_BYTES || file.starts_with('<') {
             return None;
@@ -25,12 +27,12 @@ impl SourceLocation {
         let path = Path::new(file);
         let below = path.strip_prefix(base).unwrap_or(path);
         let plain: PathBuf = below.components().filter(|part| *part != Component::CurDir).collect();
-        // The working directory itself is no file.
+        // The working directory itself is not a file.
         let path = plain.to_str().filter(|path| !path.is_empty())?.to_string();
         Some(SourceLocation { path, line: line.max(1) })
     }
 
-    /// Whether it is told relative to the working directory.
+    /// Whether the path is relative to the working directory.
     pub fn is_relative(&self) -> bool {
         !self.path.starts_with('/')
     }
@@ -42,7 +44,7 @@ impl SourceLocation {
     }
 }
 
-/// The URI of a directory, ending in a slash as bases must.
+/// The URI of a directory. A base URI must end in a slash.
 pub fn directory_uri(directory: &Path) -> String {
     let path = directory.to_string_lossy();
     format!("file://{}/", percent_encoded(path.trim_end_matches('/')))
@@ -68,18 +70,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_the_working_directory_is_told_relative_to_it() {
-        let told = |uri: &str, path: &str| Some((uri.to_string(), path.to_string()));
-        assert_eq!(place("/srv/app/src/a.py"), told("src/a.py", "src/a.py"));
-        assert_eq!(place("./a.py"), told("a.py", "a.py"));
-        assert_eq!(place("/srv/application/a.py"), told("file:///srv/application/a.py", "/srv/application/a.py"));
-        assert_eq!(place("../a b:c%.py"), told("../a%20b%3Ac%25.py", "../a b:c%.py"));
+    fn paths_below_the_working_directory_are_relative() {
+        let expected = |uri: &str, path: &str| Some((uri.to_string(), path.to_string()));
+        assert_eq!(place("/srv/app/src/a.py"), expected("src/a.py", "src/a.py"));
+        assert_eq!(place("./a.py"), expected("a.py", "a.py"));
+        assert_eq!(place("/srv/application/a.py"), expected("file:///srv/application/a.py", "/srv/application/a.py"));
+        assert_eq!(place("../a b:c%.py"), expected("../a%20b%3Ac%25.py", "../a b:c%.py"));
         assert_eq!(directory_uri(Path::new("/srv/a b/")), "file:///srv/a%20b/");
         assert_eq!(directory_uri(Path::new("/")), "file:///");
     }
 
     #[test]
-    fn what_is_no_file_has_no_place() {
+    fn names_that_are_not_paths_have_no_location() {
         assert_eq!(["", "<string>", "<frozen importlib._bootstrap>", "/srv/app"].map(place), [None, None, None, None]);
         assert_eq!(place(&"x".repeat(5_000)), None);
         assert_eq!(SourceLocation::new("a.py", 0, Path::new("/")).unwrap().line, 1);
