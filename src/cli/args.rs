@@ -1,8 +1,10 @@
-//! The words of the command line, parsed and checked. Help is short, with an example per command.
+//! The arguments of the command line, parsed and checked. Help is short, with an example per
+//! command.
 
 use super::gate_args::GateArgs;
-use super::values::{parse_duration, parse_pid, parse_rate, DurationArg};
+use super::values::{self, parse_duration, parse_pid, parse_rate, DurationArg};
 use crate::analysis::what_if::Question;
+use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
 use crate::output::Format;
@@ -15,7 +17,7 @@ use std::path::PathBuf;
 #[command(
     name = "gilprof",
     version,
-    about = "Measures contention on Python's GIL in a running program, and says whether processes would be faster",
+    about = "Measures contention on Python's GIL in a running program, and predicts whether processes would be faster",
     after_help = "Examples:\n  gilprof attach --pid 4242\n  gilprof run -o flame.svg -- python3 app.py\n  gilprof dump --pid 4242\n\n\
                   See gilprof COMMAND --help for each command's options",
     arg_required_else_help = true,
@@ -36,39 +38,41 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Measure a running program, without stopping it
+    #[command(override_usage = "gilprof attach [OPTIONS] --pid <PID>")]
     #[command(after_help = "Example:\n  gilprof attach --pid 4242 --duration 10s -o flame.svg -o report.json")]
     Attach {
-        /// The program's process id
-        #[arg(short, long, value_parser = parse_pid, allow_hyphen_values = true)]
-        pid: Pid,
-        /// How long: 500ms, 10s, 2m, 1h; 0 is until Ctrl-C
+        /// The program.
+        #[command(flatten)]
+        process: ProcessArgs,
+        /// How long: 10s, 2m, 1h, or a number of seconds; 0 is until Ctrl-C
         #[arg(short, long, default_value = "10s", value_parser = parse_duration, allow_hyphen_values = true)]
         duration: DurationArg,
-        /// How it is measured.
+        /// How to measure.
         #[command(flatten)]
         measure: MeasureArgs,
-        /// What comes of it.
+        /// What to print and to write.
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Start a program and measure it; its report goes to stderr, its exit code is passed on
+    /// Start a program and measure it; the report goes to stderr, the program's exit code is passed
+    /// on
     #[command(override_usage = "gilprof run [OPTIONS] [--] CMD [ARGS]...")]
     #[command(after_help = "Example:\n  gilprof run -o flame.svg -- python3 app.py --threads 4")]
     Run {
-        /// How long: 500ms, 10s, 2m, 1h; 0 is to the program's end
+        /// How long: 10s, 2m, 1h, or a number of seconds; 0 is until the program's end
         #[arg(short, long, default_value = "0", value_parser = parse_duration, allow_hyphen_values = true)]
         duration: DurationArg,
-        /// How it is measured.
+        /// How to measure.
         #[command(flatten)]
         measure: MeasureArgs,
-        /// What comes of it.
+        /// What to print and to write.
         #[command(flatten)]
         output: OutputArgs,
         /// The program and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    /// Measure into a file, quietly: a running program, or one that is started; gilprof report reads it
+    /// Measure into a file without a report: a running program, or one that gilprof starts
     #[command(override_usage = "gilprof record [OPTIONS] -o FILE (--pid PID | [--] CMD [ARGS]...)")]
     #[command(after_help = "Examples:\n  gilprof record --pid 4242 -o run.gilprof\n  gilprof record -o run.gilprof -- python3 app.py\n  \
                             gilprof report run.gilprof -o flame.svg")]
@@ -76,57 +80,78 @@ pub enum Command {
         /// The program.
         #[command(flatten)]
         target: RecordTarget,
-        /// How long: 500ms, 10s, 2m, 1h; 0 is until Ctrl-C or the program's end
+        /// How long: 10s, 2m, 1h, or a number of seconds; 0 is until Ctrl-C or the program's end
         #[arg(short, long, default_value = "0", value_parser = parse_duration, allow_hyphen_values = true)]
         duration: DurationArg,
-        /// How it is measured.
+        /// How to measure.
         #[command(flatten)]
         measure: MeasureArgs,
-        /// The file: .gilprof, from which gilprof report makes all others
+        /// The file to write: .gilprof recording, from which gilprof report makes all others, or
+        /// any other ending of attach --output
         #[arg(short, long, value_name = "FILE", required = true)]
         output: Vec<PathBuf>,
     },
-    /// Print the report of a recording, and make pictures of it; several are shown side by side
+    /// Print the report of a recording, and convert it; several recordings are shown side by side
     #[command(
         after_help = "Examples:\n  gilprof report run.gilprof\n  gilprof report worker-1.gilprof worker-2.gilprof --flame blame -o blame.svg"
     )]
     Report {
-        /// Recordings, made by -o run.gilprof
+        /// Recordings, written by -o run.gilprof
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
-        /// What comes of it.
+        /// What to print and to write.
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Compare two recordings: what differs by more than chance, and in which functions
+    /// Compare two recordings: figures and functions that differ by more than chance
     #[command(after_help = "Example:\n  gilprof diff before.gilprof after.gilprof -o diff.svg")]
     Diff {
         /// The recording to compare with
         base: PathBuf,
         /// The recording to compare
         new: PathBuf,
-        /// What comes of it.
+        /// What to print and to write.
         #[command(flatten)]
         args: DiffArgs,
     },
-    /// Fail a build when the GIL is the bottleneck: check limits, or what got worse since a baseline
+    /// Fail a build when the GIL is the bottleneck: check limits, or changes since a baseline
     Gate(Box<GateArgs>),
-    /// Show what every thread is doing now, with its Python stack
+    /// Show the state and the Python stack of every thread now
+    #[command(override_usage = "gilprof dump [OPTIONS] --pid <PID>")]
     #[command(after_help = "Example:\n  gilprof dump --pid 4242")]
     Dump {
-        /// The program's process id
-        #[arg(short, long, value_parser = parse_pid, allow_hyphen_values = true)]
-        pid: Pid,
+        /// The program.
+        #[command(flatten)]
+        process: ProcessArgs,
         /// What to print
         #[arg(short, long, value_enum, default_value_t = FormatArg::Text)]
         format: FormatArg,
         /// Stop the thread that holds the GIL while its stack is read
         #[arg(long)]
         freeze_holder: bool,
-        /// Also write what one look reads of the program's memory, for a report of a bug in gilprof; it may hold the program's secrets
+        /// Also write the memory that one sample reads, for a bug report; it may contain secrets of
+        /// the program
         #[arg(long, value_name = "FILE", hide = true)]
         record_memory: Option<PathBuf>,
     },
+}
+
+/// The process that `attach` and `dump` read: `--pid 4242`, or `4242` alone.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct ProcessArgs {
+    /// The program's process id
+    #[arg(short, long, value_parser = parse_pid, allow_hyphen_values = true)]
+    pid: Option<Pid>,
+    #[arg(value_name = "PID", value_parser = parse_pid, hide = true)]
+    bare_pid: Option<Pid>,
+}
+
+impl ProcessArgs {
+    /// The process id, which clap requires.
+    pub fn pid(&self) -> Result<Pid> {
+        self.pid.or(self.bare_pid).ok_or_else(|| Error::Usage("a process id is needed: --pid PID".into()))
+    }
 }
 
 /// What `record` measures.
@@ -141,28 +166,51 @@ pub struct RecordTarget {
     pub command: Vec<OsString>,
 }
 
-/// How a window is measured.
+/// What `record` measures, resolved.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RecordSource<'a> {
+    /// A running process.
+    Process(Pid),
+    /// A command to start.
+    Command(&'a [OsString]),
+}
+
+impl RecordTarget {
+    /// A lone number is a process id, as in `record -o run.gilprof 4242`, unless there is a command
+    /// of that name.
+    pub fn source(&self) -> RecordSource<'_> {
+        let lone = match &self.command[..] {
+            [one] => one.to_str().filter(|text| !values::is_command(text)).and_then(|text| parse_pid(text).ok()),
+            _ => None,
+        };
+        self.pid.or(lone).map_or(RecordSource::Command(&self.command), RecordSource::Process)
+    }
+}
+
+/// How to measure a window.
 #[derive(Args, Debug)]
 pub struct MeasureArgs {
-    /// Looks per second
+    /// Samples per second
     #[arg(short, long, default_value = "1000", value_parser = parse_rate, allow_hyphen_values = true)]
     pub rate: f64,
-    /// Stop the thread that holds the GIL while its stack is read (about 0.1 ms a look)
+    /// Stop the thread that holds the GIL while its stack is read (about 0.1 ms a sample)
     #[arg(long)]
     pub freeze_holder: bool,
-    /// Measure waits by kernel events instead of looks (root, or CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN)
+    /// Measure waits by kernel events instead of samples (root, or CAP_BPF, CAP_PERFMON and
+    /// CAP_SYS_ADMIN)
     #[arg(long)]
     pub exact: bool,
 }
 
-/// What is made of what was measured.
+/// What to print and which files to write.
 #[derive(Args, Debug)]
 pub struct OutputArgs {
     /// What to print
     #[arg(short, long, value_enum, default_value_t = FormatArg::Text)]
     pub format: FormatArg,
-    /// Also write a file, by its ending: .gilprof recording, .html page for a browser, .svg flamegraph, .json report, .folded stacks,
-    /// .pb.gz pprof, .speedscope.json, .firefox.json Firefox Profiler, .pftrace Perfetto
+    /// Also write a file, by its ending: .gilprof recording, .html page for a browser, .svg
+    /// flamegraph, .json report, .folded stacks, .pb.gz pprof, .speedscope.json, .firefox.json
+    /// Firefox Profiler, .pftrace Perfetto
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
     /// Which time flamegraphs and folded stacks show
@@ -171,12 +219,12 @@ pub struct OutputArgs {
     /// Keep threads apart in flamegraphs and folded stacks
     #[arg(long)]
     pub by_thread: bool,
-    /// Also say what one case would gain: processes=8,cores=16 or threads=4 or release=json.loads
+    /// Also predict one case: processes=8,cores=16 or threads=4 or release=json.loads
     #[arg(long, value_name = "CASE", value_parser = Question::parse)]
     pub what_if: Vec<Question>,
 }
 
-/// What `diff` makes.
+/// What `diff` prints and writes.
 #[derive(Args, Debug)]
 pub struct DiffArgs {
     /// What to print
@@ -194,7 +242,7 @@ pub struct DiffArgs {
 }
 
 impl OutputArgs {
-    /// Nothing but these files.
+    /// Only these files.
     pub fn files(output: Vec<PathBuf>) -> OutputArgs {
         OutputArgs { format: FormatArg::Text, output, flame: FlameArg::Holding, by_thread: false, what_if: Vec::new() }
     }
@@ -221,15 +269,15 @@ impl From<FormatArg> for Format {
 /// `--flame`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FlameArg {
-    /// Time with the GIL
+    /// Time holding the GIL
     Holding,
-    /// Time waiting for it
+    /// Time waiting for the GIL
     Waiting,
-    /// Time on a CPU without it
+    /// Time on a CPU without the GIL
     Native,
-    /// All time, states as colours
+    /// All time, coloured by state
     Wall,
-    /// Time waiting, and above each stack the one that held meanwhile
+    /// Time waiting, and above each stack the stack that held the GIL
     Blame,
 }
 
@@ -250,8 +298,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_lone_number_is_a_process_id() {
+        for args in [["gilprof", "attach", "4242"], ["gilprof", "dump", "4242"], ["gilprof", "dump", "-p4242"]] {
+            match Cli::try_parse_from(args).unwrap().command {
+                Command::Attach { process, .. } | Command::Dump { process, .. } => assert_eq!(process.pid().unwrap(), Pid(4242)),
+                other => panic!("{other:?}"),
+            }
+        }
+        for args in [&["gilprof", "attach"][..], &["gilprof", "attach", "x"], &["gilprof", "attach", "--pid", "1", "2"]] {
+            assert!(Cli::try_parse_from(args).is_err(), "{args:?}");
+        }
+        let target = |pid, command: &[&str]| RecordTarget { pid, command: command.iter().map(OsString::from).collect() };
+        assert_eq!(target(Some(Pid(7)), &[]).source(), RecordSource::Process(Pid(7)));
+        assert_eq!(target(None, &["4242"]).source(), RecordSource::Process(Pid(4242)));
+        for command in [&["python3"][..], &["4242", "x"], &["0"]] {
+            assert!(matches!(target(None, command).source(), RecordSource::Command(_)), "{command:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `gilprof attach`: measures a running program until the window is over, the program ends or Ctrl-C.
+//! `gilprof attach`: measures a running program until the window ends, the program ends or Ctrl-C.
 
 use super::args::{MeasureArgs, OutputArgs};
 use super::session::Session;
@@ -10,13 +10,13 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-/// Runs the command. Quietly, it prints no report.
+/// Runs the command. [`Verbosity::Quiet`] prints no report.
 pub fn command(pid: Pid, window: DurationArg, measure: &MeasureArgs, output: &OutputArgs, verbosity: Verbosity) -> Result<ExitCode> {
     let mut session = Session::prepare(measure, output, window)?;
     let stop = Arc::new(AtomicBool::new(false));
     signals::end_window_on_signal(stop.clone(), session.placeholders())?;
     let Some((pid, target)) = wait_for_python::attach(pid, &stop)? else {
-        // Ended before there was anything to report.
+        // A signal came before the first sample.
         return Ok(ExitCode::from(exit::INTERRUPTED_TWICE));
     };
     let outcome = session.measure(pid, target, &stop, session.live_line())?;

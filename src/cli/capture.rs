@@ -1,4 +1,5 @@
-//! A measured window with its course: what is compared, stretch by stretch. From a recording's file, or from one that was just made.
+//! A measured window with its time buckets, which comparisons need. It comes from a recording's
+//! file or from a window that was just measured.
 
 use super::outputs::CaptureReport;
 use crate::analysis::compare::ComparedWindow;
@@ -12,16 +13,16 @@ use std::path::Path;
 /// One window.
 #[derive(Debug)]
 pub struct LoadedCapture {
-    /// Its figures.
+    /// The figures.
     pub profile: Profile,
-    /// What is said of it.
+    /// The conclusions.
     pub report: Report,
-    /// Its course.
-    pub stretches: Buckets,
+    /// The times of its parts.
+    pub buckets: Buckets,
 }
 
 impl LoadedCapture {
-    /// From a file.
+    /// Reads a recording.
     pub fn read(path: &Path) -> Result<LoadedCapture> {
         let recording = Recording::open(path)?;
         let mut builder = ProfileBuilder::new();
@@ -31,22 +32,22 @@ impl LoadedCapture {
         LoadedCapture::new(profile, report, &recording)
     }
 
-    /// Of a window that was measured and kept just now.
-    pub fn from_report(measured: CaptureReport) -> Result<LoadedCapture> {
-        match measured.into_parts() {
+    /// From a window that was just measured and recorded.
+    pub fn from_report(report: CaptureReport) -> Result<LoadedCapture> {
+        match report.into_parts() {
             (profile, report, Some(recording)) => LoadedCapture::new(profile, report, &recording),
             _ => Err(Error::NotRecorded { what: "compare windows over time" }),
         }
     }
 
     fn new(profile: Profile, report: Report, recording: &Recording) -> Result<LoadedCapture> {
-        let mut stretches = Buckets::new(profile.window.begin, profile.window.seconds);
-        recording.replay(&mut stretches)?;
-        Ok(LoadedCapture { profile, report, stretches })
+        let mut buckets = Buckets::new(profile.window.begin, profile.window.seconds);
+        recording.replay(&mut buckets)?;
+        Ok(LoadedCapture { profile, report, buckets })
     }
 
-    /// As one side of a comparison.
+    /// One side of a comparison.
     pub fn side(&self) -> ComparedWindow<'_> {
-        ComparedWindow { report: &self.report, buckets: &self.stretches }
+        ComparedWindow { report: &self.report, buckets: &self.buckets }
     }
 }

@@ -1,4 +1,4 @@
-//! `gilprof diff`: two recordings beside each other.
+//! `gilprof diff`: compares two recordings.
 
 use super::args::{DiffArgs, FormatArg};
 use super::capture::LoadedCapture;
@@ -12,13 +12,13 @@ use crate::output::{flamegraph, json, text, FileFormat};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Runs the command. That the two differ is a success.
+/// Runs the command. A difference between the two is no error.
 pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
     let (mut files, placeholders) = output_file::open_all(&args.output)?;
-    // Before anything is written: the file may be one of the two.
+    // Checked before anything is written, because the file may be one of the two recordings.
     if !files.iter().all(|file| matches!(file.format, FileFormat::Json | FileFormat::Svg)) {
         placeholders.remove();
-        return Err(unfit());
+        return Err(unsupported());
     }
     let written = || -> Result<()> {
         let [base, new] = [LoadedCapture::read(base)?, LoadedCapture::read(new)?];
@@ -49,10 +49,10 @@ fn contents(format: FileFormat, comparison: &Comparison, base: &FlameInput<'_>, 
     match format {
         FileFormat::Json => json::to_string(comparison),
         FileFormat::Svg => flamegraph::differential(base, new),
-        _ => Err(unfit()),
+        _ => Err(unsupported()),
     }
 }
 
-fn unfit() -> Error {
-    Error::Usage("a comparison is written as .json, or as .svg (differential flamegraph)".into())
+fn unsupported() -> Error {
+    Error::Usage("a comparison can be written as .json, or as .svg (differential flamegraph)".into())
 }

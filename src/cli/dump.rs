@@ -1,7 +1,8 @@
-//! `gilprof dump`: what every thread is doing now, with its Python stack.
+//! `gilprof dump`: the state of every thread now, with its Python stack.
 //!
-//! One look cannot tell native code from a thread without a CPU or one just woken, so a few looks are made over some milliseconds; the
-//! last is shown, and what it leaves open is settled by the CPU time used meanwhile.
+//! One sample cannot distinguish native code from a thread without a CPU or one that was just
+//! woken. So gilprof takes several samples over some milliseconds and shows the last one. The CPU
+//! time used meanwhile decides the states that the last sample leaves open.
 
 use super::outputs::style;
 use super::{note, print, wait_for_python};
@@ -22,13 +23,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-/// Looks made, and the time between them.
+/// Samples taken, and the time between them.
 const SAMPLES: u32 = 8;
 const SAMPLE_PERIOD: Nanos = Nanos::from_millis(3);
 
 /// Runs the command.
 pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>) -> Result<ExitCode> {
-    // Nothing is lost by a Ctrl-C here, so that nothing watches for it.
+    // Ctrl-C loses nothing here, so no handler is installed.
     let Some((pid, target)) = wait_for_python::attach(pid, &AtomicBool::new(false))? else { return Ok(ExitCode::SUCCESS) };
     let (target, threads) = match target {
         Attached::Python(python) => {
@@ -38,10 +39,12 @@ pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>)
             sample(*python, freeze)?
         }
         Attached::Legacy(version) if recording.is_some() => {
-            return Err(Error::UnsupportedVersion { pid, version, why: "what is read of it cannot be recorded".into() });
+            return Err(Error::UnsupportedVersion { pid, version, why: "its memory cannot be recorded".into() });
         }
         Attached::Legacy(version) => {
-            note(&format!("who waits for the GIL cannot be told of Python {version}, only who holds it: such threads are `unknown`"));
+            note(&format!(
+                "of Python {version}, gilprof sees the thread that holds the GIL but not the threads that wait for it: these are `unknown`"
+            ));
             backend::dump(pid, &version)?
         }
     };
@@ -52,18 +55,19 @@ pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>)
     Ok(ExitCode::SUCCESS)
 }
 
-/// A look of its own, whose reads are written to a file that only this user may read.
+/// Takes a separate sample and writes the memory that it reads to a file that only this user may
+/// read.
 fn write_recording(python: &PythonProcess, path: &Path) -> Result<()> {
     let failed = |source| Error::Output { path: path.into(), source };
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
     let (recording, _) = recorded_sample::record(python, &mut StateTotals::default())?;
     let bytes = recording.to_bytes().map_err(|e| failed(e.into()))?;
     file.write_all(&bytes).map_err(failed)?;
-    note(&format!("wrote {}: {} bytes of the program's memory, which may hold its secrets", path.display(), bytes.len()));
+    note(&format!("wrote {}: {} bytes of the program's memory, which may contain secrets", path.display(), bytes.len()));
     Ok(())
 }
 
-/// Keeps each thread's time since the dump began.
+/// Sums each thread's time since the dump began.
 #[derive(Default)]
 struct StateTotals(HashMap<ThreadId, StateTimes>);
 
@@ -86,7 +90,7 @@ fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<Thread
     let mut read = false;
     for _ in 0..SAMPLES {
         let outcome = sampler.sample(now, now, &mut totals).map_err(|e| match e {
-            ReadError::Gone => Error::Gone { pid, when: " while it was looked at".into() },
+            ReadError::Gone => Error::Gone { pid, when: " during the dump".into() },
             other => Error::Read(other),
         })?;
         read |= outcome == SampleOutcome::Complete;
@@ -94,7 +98,7 @@ fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<Thread
         now = sys_linux::monotonic();
     }
     if !read {
-        note("the interpreter could not be read: it is starting or ending, and who holds the GIL is not known");
+        note("the interpreter could not be read: it is starting or ending, and the holder of the GIL is not known");
     }
     let mut threads: Vec<(ThreadId, ThreadSnapshot)> = sampler.snapshots();
     target.gil_enabled = sampler.gil_enabled;
@@ -107,7 +111,8 @@ fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<Thread
     Ok((target, threads.into_iter().map(|(_, view)| view).collect()))
 }
 
-/// Among the states that one look leaves open, the one that took most of the time; `Unknown` when none took any.
+/// Of the states that one sample leaves open, the one that took most of the time; `Unknown` if none
+/// took any.
 fn longest_state(times: &StateTimes) -> State {
     let open = [State::Unknown, State::Native, State::Starved, State::Waiting];
     open.into_iter().max_by(|a, b| times.get(*a).total_cmp(&times.get(*b))).filter(|s| times.get(*s) > 0.0).unwrap_or(State::Unknown)

@@ -1,10 +1,13 @@
-//! The exit codes: one for each kind of error, so that scripts can tell them apart. [`TABLE`] is what the README shows.
+//! The exit codes: one for each kind of error, so that scripts can distinguish them. docs/cli.md
+//! has [`TABLE`].
 //!
-//! `attach` and `dump` use the codes below. `run` is the program's own code, or 128 and the signal's number where a signal ended it, as a
-//! shell has it; gilprof's own codes come only where the program was not started, or ended with 0 and a file could not be written. That
-//! the program could not be measured is said on stderr and leaves its code as it is.
+//! `run` ends with the program's own code, or with 128 plus the signal's number if a signal ended
+//! the program, as a shell does. gilprof's own codes appear only if the program was not started, or
+//! if it ended with 0 and a file could not be written. A program that could not be measured gives a
+//! message on stderr and does not change the code.
 //!
-//! A window that Ctrl-C, SIGTERM or the target's end cuts short is a success: what was seen is reported.
+//! A window that Ctrl-C, SIGTERM or the target's end cuts short is a success: the report covers the
+//! samples until then.
 
 use crate::error::{Error, ReadError};
 
@@ -13,7 +16,7 @@ use crate::error::{Error, ReadError};
 pub struct Exit {
     /// The code.
     pub code: u8,
-    /// When gilprof ends with it.
+    /// The case in which gilprof ends with it.
     pub when: &'static str,
 }
 
@@ -22,25 +25,25 @@ const fn exit(code: u8, when: &'static str) -> Exit {
 }
 
 const DONE: Exit = exit(0, "measured, also when Ctrl-C, SIGTERM or the program's end cut the window short");
-const USAGE: Exit = exit(2, "the words on the command line do not fit: a rate, a duration, a file's ending");
+const USAGE: Exit = exit(2, "invalid arguments: a rate, a duration, a file's ending");
 const NO_SUCH_PROCESS: Exit = exit(3, "no process with this pid");
 const NOT_PYTHON: Exit = exit(4, "the process is not a Python program; the message names its Python child, if it has one");
-const NOT_READY: Exit = exit(5, "the Python has no interpreter: it has not created it yet, or has ended it");
+const NOT_READY: Exit = exit(5, "the process has no interpreter: not created yet, or already finalized");
 const UNSUPPORTED: Exit = exit(6, "a Python that gilprof cannot read, such as one on musl");
-const PERMISSION: Exit = exit(7, "no permission; the message says what stands in the way and the command that helps");
+const PERMISSION: Exit = exit(7, "no permission; the message names the cause and the command that helps");
 const GONE: Exit = exit(8, "the process ended before anything could be measured");
-const GARBAGE: Exit = exit(9, "the interpreter's data make no sense");
+const GARBAGE: Exit = exit(9, "the interpreter's data are inconsistent");
 const OUTPUT: Exit = exit(10, "a file of -o, or standard output, cannot be written");
-const SYSTEM: Exit = exit(11, "a system call failed for a reason of its own");
-const RECORDING: Exit = exit(12, "a file is no recording of gilprof's, or a newer gilprof's");
+const SYSTEM: Exit = exit(11, "a system call failed");
+const RECORDING: Exit = exit(12, "a file is not a recording of gilprof, or a newer version wrote it");
 const NOT_EXECUTABLE: Exit = exit(126, "run: the command cannot be executed");
-const NOT_FOUND: Exit = exit(127, "run: there is no such command");
-const INTERRUPTED: Exit = exit(INTERRUPTED_TWICE, "a second Ctrl-C or SIGTERM: ended at once, without a report");
+const NOT_FOUND: Exit = exit(127, "run: the command was not found");
+const INTERRUPTED: Exit = exit(INTERRUPTED_TWICE, "a second Ctrl-C or SIGTERM ended gilprof without a report");
 
-/// A second Ctrl-C.
+/// The code after a second Ctrl-C.
 pub const INTERRUPTED_TWICE: u8 = 130;
 
-/// Every code that gilprof itself gives, ascending.
+/// Every code of gilprof's own, ascending.
 pub const TABLE: [Exit; 15] = [
     DONE,
     USAGE,

@@ -1,7 +1,9 @@
-//! `gilprof gate`: measures as often as asked, judges, writes it down, and ends with a code that a build understands.
+//! `gilprof gate`: measures the runs, evaluates the checks, writes the outcome, and ends with an
+//! exit code for a build.
 //!
-//! The gate's own codes stand in [`gate_exit`]; a command that fails passes its own on, because a program that failed was not measured at its work.
-//! The page goes to stderr when a command is run, whose stdout is its own; else to stdout.
+//! [`gate_exit`] has the gate's own codes. If the measured command fails, the gate ends with the
+//! command's code, because a program that failed was not measured at its work. The page goes to
+//! stderr if the gate starts a command, which keeps stdout; else to stdout.
 
 use super::args::{MeasureArgs, OutputArgs};
 use super::capture::LoadedCapture;
@@ -33,14 +35,14 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-/// What is compared with a baseline when nothing is said.
+/// The regression that is checked against a baseline if no other is given.
 const DEFAULT_REGRESSION: &str = "waiting: +5pp, min 2pp";
-/// The environment variable that names the file from which GitHub takes a job's summary.
+/// The environment variable with the path of the file for the summary of a GitHub job.
 const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
-/// How long a running program is measured when nothing is said.
+/// The window of a running program if no duration is given.
 const DEFAULT_WINDOW: &str = "10s";
 
-/// Runs the command. Whatever comes of it is a code of the gate's own.
+/// Runs the command. Errors become exit codes of the gate.
 pub fn command(args: &GateArgs) -> ExitCode {
     let code = if args.init { init() } else { GateConfig::from_args(args).and_then(run_gate) };
     ExitCode::from(code.unwrap_or_else(|error| {
@@ -49,7 +51,7 @@ pub fn command(args: &GateArgs) -> ExitCode {
     }))
 }
 
-/// Why there is nothing to judge, and what to end with.
+/// Why there is no outcome, and the exit code.
 struct GateError {
     code: u8,
     why: String,
@@ -75,19 +77,19 @@ fn init() -> std::result::Result<u8, GateError> {
     Ok(gate_exit::PASS)
 }
 
-/// What is measured.
+/// The program to measure.
 enum Target {
     Command(Vec<OsString>),
     Process(Pid),
     Recordings(Vec<PathBuf>),
 }
 
-/// All that was asked for, checked.
+/// The arguments and the file of limits, merged and checked.
 struct GateConfig {
     target: Target,
     checks: Checks,
     baseline: Option<PathBuf>,
-    /// What is in it; not when it is to be written.
+    /// The baseline's contents; `None` if the baseline is to be written.
     base: Option<Baseline>,
     update: bool,
     runs: u32,
@@ -95,7 +97,7 @@ struct GateConfig {
     window: DurationArg,
     measure: MeasureArgs,
     outputs: Vec<GateFormat>,
-    /// Where a job's page takes its Markdown from.
+    /// The file for the summary of a GitHub job.
     summary: Option<PathBuf>,
     files: Vec<OutputFile<GateFormat>>,
     placeholders: Placeholders,
@@ -113,7 +115,7 @@ impl GateConfig {
         let baseline = args.baseline.clone().or(merged.baseline);
         let mut checks = Checks { limits: merged.max, regressions: merged.max_regression };
         if args.update_baseline {
-            // The new one is what the next build is compared with.
+            // The next build is compared with the new baseline.
             checks.regressions.clear();
         } else if baseline.is_some() && checks.regressions.is_empty() {
             checks.regressions.push(Regression::parse(DEFAULT_REGRESSION).map_err(usage)?);
@@ -158,6 +160,9 @@ impl GateConfig {
 }
 
 fn target(args: &GateArgs) -> std::result::Result<Target, GateError> {
+    if let Some(command) = args.command_without_dashes() {
+        return Err(usage(format!("`--` is missing before the command: gilprof gate … -- {command}")));
+    }
     match (args.pid, args.recordings.is_empty(), args.command.is_empty()) {
         (Some(pid), true, true) => Ok(Target::Process(pid)),
         (None, false, true) => Ok(Target::Recordings(args.recordings.clone())),
@@ -169,10 +174,10 @@ fn target(args: &GateArgs) -> std::result::Result<Target, GateError> {
 
 fn check_arguments(checks: &Checks, baseline: Option<&Path>, update: bool) -> std::result::Result<(), GateError> {
     if update && baseline.is_none() {
-        return Err(usage("--update-baseline needs to know where: --baseline FILE"));
+        return Err(usage("--update-baseline needs a file: --baseline FILE"));
     }
     if !checks.regressions.is_empty() && baseline.is_none() {
-        return Err(usage("a regression needs something to compare with: --baseline FILE"));
+        return Err(usage("--max-regression needs a baseline: --baseline FILE"));
     }
     if checks.limits.is_empty() && checks.regressions.is_empty() && !update {
         return Err(usage(
@@ -191,8 +196,8 @@ fn baseline_error(error: BaselineError) -> GateError {
 
 type OpenedOutputs = (Vec<GateFormat>, Vec<OutputFile<GateFormat>>, Placeholders);
 
-/// Opens what goes to files, before anything is measured. The page is printed unless another format takes its place; Markdown is not where
-/// there is a summary that it goes to.
+/// Opens the files before anything is measured. The page for people is printed unless another
+/// format is. Markdown is not printed if there is a job summary, because it goes there.
 fn open_outputs(formats: &[Output], summary: bool) -> std::result::Result<OpenedOutputs, GateError> {
     let printed = formats.iter().filter(|output| output.path.is_none() && !(summary && output.is_printed_markdown()));
     let mut printed: Vec<GateFormat> = printed.map(|output| output.format).collect();
@@ -202,7 +207,7 @@ fn open_outputs(formats: &[Output], summary: bool) -> std::result::Result<Opened
     if printed.is_empty() {
         printed.push(GateFormat::Human);
     }
-    // GitHub takes its annotations out of whatever else is printed; the others do not mix.
+    // GitHub finds its annotations among other lines; the other formats do not mix.
     if printed.iter().filter(|format| !matches!(format, GateFormat::Github | GateFormat::Human)).count() > usize::from(printed.len() == 1) {
         return Err(usage("only one format can be printed, or human and github together; give the others a path: --format junit=gil.xml"));
     }
@@ -228,10 +233,10 @@ fn run_gate(mut config: GateConfig) -> std::result::Result<u8, GateError> {
     Ok(outcome.exit_code)
 }
 
-/// What people call what is measured, before anything is known of it.
+/// The name of the program before anything is known about it.
 fn name(target: &Target) -> String {
     match target {
-        Target::Command(args) => args.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "),
+        Target::Command(args) => args.iter().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" "),
         Target::Process(pid) => format!("pid {pid}"),
         Target::Recordings(files) => files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" "),
     }
@@ -239,7 +244,7 @@ fn name(target: &Target) -> String {
 
 fn evaluate(config: &GateConfig, captures: &[LoadedCapture]) -> std::result::Result<Outcome, GateError> {
     let on_this_machine = !matches!(config.target, Target::Recordings(_));
-    let runs: Vec<Run> = captures.iter().map(|capture| Run::from_report(&capture.profile, &capture.report, &capture.stretches)).collect();
+    let runs: Vec<Run> = captures.iter().map(|capture| Run::from_report(&capture.profile, &capture.report, &capture.buckets)).collect();
     let Some(last) = captures.last() else { return Err(GateError { code: gate_exit::NOT_MEASURED, why: "nothing was measured".into() }) };
     let now = Fingerprint::from_profile(&last.profile, on_this_machine);
     let mut notes = Vec::new();
@@ -251,7 +256,7 @@ fn evaluate(config: &GateConfig, captures: &[LoadedCapture]) -> std::result::Res
         if others > 0 {
             return Err(GateError {
                 code: gate_exit::INCONCLUSIVE,
-                why: "the recordings are of different Pythons, cores or rates: they are no runs of one program".into(),
+                why: "the recordings differ in Python, cores or rate, so they are not runs of one program".into(),
             });
         }
     }
@@ -268,17 +273,17 @@ fn evaluate(config: &GateConfig, captures: &[LoadedCapture]) -> std::result::Res
     Ok(outcome)
 }
 
-/// Writes the new baseline, unless nothing can be said of the runs.
+/// Writes the new baseline, unless a run is unusable.
 fn update(path: &Path, now: Fingerprint, runs: &[Run], outcome: &mut Outcome) -> std::result::Result<(), GateError> {
     if let Some(unusable) = runs.iter().find_map(|run| run.unusable.as_ref()) {
-        return Err(GateError { code: gate_exit::INCONCLUSIVE, why: format!("this makes no baseline: {}", unusable.why) });
+        return Err(GateError { code: gate_exit::INCONCLUSIVE, why: format!("cannot make a baseline of these runs: {}", unusable.why) });
     }
     Baseline::new(now, runs).write(path).map_err(|e| usage(format!("failed to write the baseline {}: {e}", path.display())))?;
     outcome.notes.push(format!("wrote the baseline {} ({} runs)", path.display(), runs.len()));
     Ok(())
 }
 
-/// Every run that counts, or why there is none.
+/// All runs without the warm-up, or why there is none.
 fn capture_runs(config: &GateConfig) -> std::result::Result<Vec<LoadedCapture>, GateError> {
     match &config.target {
         Target::Recordings(files) => files.iter().map(|file| LoadedCapture::read(file).map_err(|e| not_measured(&e))).collect(),
@@ -304,17 +309,17 @@ fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Resul
         |pid, name: &str, ended: &AtomicBool, running: std::sync::mpsc::Receiver<std::convert::Infallible>| -> Result<CompletedCapture> {
             let measured =
                 wait_for_python::attach_started(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
-            // Whether it failed is known only then.
+            // The exit status, which says whether the command failed, is known only at its end.
             let _ = running.recv();
             measured
         };
     let (status, measured) = run::supervise(args, &config.placeholders, work).map_err(|e| not_measured(&e))?;
     if !status.success() {
         let code = run::exit_code(status);
-        let why = format!("the command failed ({status}), so what was measured of it is not judged");
+        let why = format!("the command failed ({status}), so its figures are not checked");
         return Err(GateError { code, why });
     }
-    let measured = measured.ok_or_else(|| GateError { code: gate_exit::NOT_MEASURED, why: "the measuring was given up".into() })?;
+    let measured = measured.ok_or_else(|| GateError { code: gate_exit::NOT_MEASURED, why: "the measurement was interrupted".into() })?;
     measured.and_then(CompletedCapture::into_report).and_then(LoadedCapture::from_report).map_err(|e| not_measured(&e))
 }
 
@@ -342,12 +347,13 @@ fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<Loa
     Ok(captures)
 }
 
-/// The time with the GIL, of the last run.
+/// The flamegraph of the time holding the GIL in the last run.
 fn draw_flamegraph(capture: &LoadedCapture) -> Result<String> {
     flamegraph::render(&outputs::flame_input(&capture.report, &capture.profile, FlameMode::Holding, outputs::group_by(false)))
 }
 
-/// Writes the files and prints the page. A part that fails does not keep back the others; the error is the first.
+/// Writes the files and prints the page. A part that fails does not stop the others; the first
+/// error is returned.
 fn emit(config: &mut GateConfig, outcome: &Outcome, flame: Option<&str>) -> Result<()> {
     let to_stderr = matches!(config.target, Target::Command(_));
     let at = config.files.iter().find(|file| file.format == GateFormat::Flamegraph).map(|file| file.path().to_path_buf());
@@ -355,7 +361,7 @@ fn emit(config: &mut GateConfig, outcome: &Outcome, flame: Option<&str>) -> Resu
     let mut failed = None;
     for file in &mut config.files {
         let format = file.format;
-        // Where nothing was measured there is nothing to draw.
+        // If nothing was measured, there is nothing to draw.
         if format == GateFormat::Flamegraph && flame.is_none() {
             continue;
         }
@@ -376,13 +382,13 @@ fn emit(config: &mut GateConfig, outcome: &Outcome, flame: Option<&str>) -> Resu
     failed.map_or(Ok(()), Err)
 }
 
-/// To a file that other steps of a job write to as well.
+/// Appends to a file that other steps of a job also write.
 fn append(path: &Path, text: &str) -> Result<()> {
     let opened = OpenOptions::new().append(true).create(true).open(path);
     opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| output_file::failed(path, source))
 }
 
-/// For a file, or for stderr or stdout.
+/// The style for a file (`None`), for stderr or for stdout.
 fn text_style(to_stderr: Option<bool>) -> crate::output::text::Style {
     match to_stderr {
         None => crate::output::text::Style::PLAIN,
@@ -391,11 +397,11 @@ fn text_style(to_stderr: Option<bool>) -> crate::output::text::Style {
     }
 }
 
-/// What there is to be written.
+/// Renders an outcome in each format.
 struct Renderer<'a> {
     outcome: &'a Outcome,
     flame: Option<&'a str>,
-    /// Where the flamegraph goes.
+    /// The path of the flamegraph.
     at: Option<&'a Path>,
 }
 
@@ -413,7 +419,7 @@ impl Renderer<'_> {
     }
 }
 
-/// What paths are told relative to.
+/// The directory to which paths in the output are relative.
 fn cwd() -> PathBuf {
     std::env::current_dir().unwrap_or_default()
 }

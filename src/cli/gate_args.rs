@@ -1,65 +1,81 @@
-//! The words of `gilprof gate`, parsed and checked.
+//! The arguments of `gilprof gate`, parsed and checked.
 
-use super::values::{parse_duration, parse_pid, parse_rate, DurationArg};
+use super::values::{is_command, parse_duration, parse_pid, parse_rate, DurationArg};
 use crate::gate::expr::{Limit, Regression};
 use crate::ids::Pid;
 use clap::Args;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
-/// More runs than these are a slip of the pen.
+/// More runs than this are an error in the arguments.
 const MAX_RUNS: u32 = 1000;
 
-/// What `gate` checks.
+/// The arguments of `gate`.
 #[derive(Args, Debug)]
 #[command(override_usage = "gilprof gate [OPTIONS] (-- CMD [ARGS]... | --pid PID --duration D | RECORDING...)\n       gilprof gate --init")]
 #[command(after_help = HELP)]
 pub struct GateArgs {
-    /// A limit that must hold; more than one may be given
+    /// A limit that must hold; may be given several times
     #[arg(short, long, value_name = "EXPR", value_parser = Limit::parse)]
     pub max: Vec<Limit>,
-    /// The file of limits [default: gilprof.toml, where there is one]; --init writes one to begin with
+    /// The file of limits [default: gilprof.toml, if it exists]; --init writes one
     #[arg(short, long, value_name = "FILE")]
     pub limits: Option<PathBuf>,
     /// Compare with this baseline
     #[arg(short, long, value_name = "FILE")]
     pub baseline: Option<PathBuf>,
-    /// How much worse than the baseline it may be [default: waiting: +5pp, min 2pp]
+    /// How much worse than the baseline a figure may be [default: waiting: +5pp, min 2pp]
     #[arg(long, value_name = "EXPR", value_parser = Regression::parse, allow_hyphen_values = true)]
     pub max_regression: Vec<Regression>,
-    /// Write what is measured to the baseline
+    /// Write the measurement to the baseline
     #[arg(long)]
     pub update_baseline: bool,
-    /// Measure so often; from 3 runs on the spread between them counts [default: 1]
+    /// Number of measured runs; from 3 on, the interval includes the spread between runs [default:
+    /// 1]
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RUNS)))]
     pub runs: Option<u32>,
-    /// Runs before those, which do not count [default: 0]
+    /// Number of runs before those, which are not measured [default: 0]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_RUNS)))]
     pub warmup: Option<u32>,
-    /// What to print, or to write to a path; more than one may be given [default: human]
+    /// What to print, or to write to a path; may be given several times [default: human]
     #[arg(short, long, value_name = "FORMAT[=PATH]", value_parser = Output::parse)]
     pub format: Vec<Output>,
     /// A running program's process id
     #[arg(short, long, value_parser = parse_pid, allow_hyphen_values = true)]
     pub pid: Option<Pid>,
-    /// How long each run is: 500ms, 10s, 2m [default: with a command to its end]
+    /// Length of each run: 10s, 2m, or a number of seconds [default: until the command ends]
     #[arg(short, long, value_parser = parse_duration, allow_hyphen_values = true)]
     pub duration: Option<DurationArg>,
-    /// Looks per second [default: 1000]
+    /// Samples per second [default: 1000]
     #[arg(short, long, value_parser = parse_rate, allow_hyphen_values = true)]
     pub rate: Option<f64>,
-    /// Measure waits by kernel events instead of looks, where the kernel lets us
+    /// Measure waits by kernel events instead of samples (root, or CAP_BPF, CAP_PERFMON and
+    /// CAP_SYS_ADMIN)
     #[arg(long)]
     pub exact: bool,
-    /// Write a gilprof.toml with comments to begin with
+    /// Write a gilprof.toml with comments and end
     #[arg(long)]
     pub init: bool,
-    /// Recordings, each of one run
+    /// Recordings, one of each run
     #[arg(value_name = "RECORDING")]
     pub recordings: Vec<PathBuf>,
     /// The program to start, and its arguments
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+impl GateArgs {
+    /// The command of a call without `--`, `gilprof gate python3 bench.py`, where clap takes the
+    /// command for recordings.
+    pub fn command_without_dashes(&self) -> Option<String> {
+        let program = self.recordings.first().filter(|path| path.extension().is_none_or(|ending| ending != "gilprof"))?;
+        let is_executable =
+            |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+        let is_on_path = || !program.exists() && program.components().count() == 1 && is_command(&program.display().to_string());
+        let args = || self.recordings.iter().map(|arg| arg.display().to_string()).collect::<Vec<_>>().join(" ");
+        (is_executable(program) || is_on_path()).then(args)
+    }
 }
 
 const HELP: &str = r#"Examples:
@@ -80,16 +96,17 @@ Limits:  METRIC <= NUMBER[UNIT] [@warn], also < >= >;  verdict not in [CODE, ...
     (holding waiting native)                    threads: 0.5
 Regressions:  METRIC: +CHANGE[, min CHANGE]     waiting: +5pp, min 2pp
 
-A check is broken when the whole interval (99 %) lies beyond its limit; when the
-interval straddles it, that is inconclusive, and how much longer to run is said.
+pp is percentage points: from 20 % to 25 % is +5pp.
+A check is broken if the whole interval (99 %) is beyond its limit. If the interval
+contains the limit, the check is inconclusive; the output says how much longer to run.
 
 Formats:  human json junit sarif github markdown flamegraph
-  markdown without a path goes to $GITHUB_STEP_SUMMARY, where that is set
-Exit codes:  0 passed   1 a limit is broken, or it got worse   2 usage, files
-  3 inconclusive, or another baseline's Python or cores   4 not measured;
-  when the command itself fails, its own code"#;
+  markdown without a path goes to $GITHUB_STEP_SUMMARY, if that is set
+Exit codes:  0 passed   1 a limit is broken, or a figure got worse   2 usage, files
+  3 inconclusive, or the baseline is of another Python or number of cores
+  4 not measured;   if the command fails, its own code"#;
 
-/// What a judged gate is written as.
+/// The formats of a gate's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateFormat {
     /// For people.
@@ -100,11 +117,11 @@ pub enum GateFormat {
     Junit,
     /// SARIF 2.1.0.
     Sarif,
-    /// Annotations of GitHub's.
+    /// GitHub's annotations.
     Github,
-    /// A table for a summary or a comment.
+    /// A table for a job summary or a comment.
     Markdown,
-    /// The time with the GIL as a picture.
+    /// A flamegraph of the time holding the GIL.
     Flamegraph,
 }
 
@@ -121,14 +138,14 @@ const FORMATS: [(&str, GateFormat); 7] = [
 /// `--format`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// As what.
+    /// The format.
     pub format: GateFormat,
-    /// Where to; `None` is where the page goes.
+    /// The path; `None` to print.
     pub path: Option<PathBuf>,
 }
 
 impl Output {
-    /// Markdown that has no path: for a job's summary, where there is one.
+    /// Markdown without a path: for the job summary, if there is one.
     pub fn is_printed_markdown(&self) -> bool {
         self.format == GateFormat::Markdown && self.path.is_none()
     }
@@ -137,9 +154,9 @@ impl Output {
         let (name, path) = text.split_once('=').map_or((text, None), |(name, path)| (name, Some(path)));
         let format = FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| *format);
         let all = || FORMATS.map(|(name, _)| name).join(", ");
-        let format = format.ok_or_else(|| format!("a format is one of {}, and =PATH where it is to go", all()))?;
+        let format = format.ok_or_else(|| format!("a format is one of {}, and =PATH to write a file", all()))?;
         if path == Some("") {
-            return Err(format!("after {name}= comes a path"));
+            return Err(format!("a path is missing after {name}="));
         }
         Ok(Output { format, path: path.map(PathBuf::from) })
     }

@@ -1,4 +1,4 @@
-//! Arguments to configuration; one file per command.
+//! Turns arguments into configuration; one file per command.
 pub mod args;
 mod attach;
 mod capture;
@@ -19,12 +19,12 @@ pub mod values;
 mod wait_for_python;
 
 use crate::error::{Error, Result};
-use args::{Cli, Command, OutputArgs};
+use args::{Cli, Command, OutputArgs, RecordSource};
 use clap::Parser;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Whether a window's report is printed.
+/// Whether a command prints the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verbosity {
     Report,
@@ -34,32 +34,35 @@ enum Verbosity {
 /// The whole program.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Attach { pid, duration, measure, output } => attach::command(pid, duration, &measure, &output, Verbosity::Report),
+        Command::Attach { process, duration, measure, output } => {
+            process.pid().and_then(|pid| attach::command(pid, duration, &measure, &output, Verbosity::Report))
+        }
         Command::Run { duration, measure, output, command } => run::command(duration, &measure, &output, &command, Verbosity::Report),
         Command::Record { target, duration, measure, output } => {
             let output = OutputArgs::files(output);
-            match target.pid {
-                Some(pid) => attach::command(pid, duration, &measure, &output, Verbosity::Quiet),
-                None => run::command(duration, &measure, &output, &target.command, Verbosity::Quiet),
+            match target.source() {
+                RecordSource::Process(pid) => attach::command(pid, duration, &measure, &output, Verbosity::Quiet),
+                RecordSource::Command(command) => run::command(duration, &measure, &output, command, Verbosity::Quiet),
             }
         }
         Command::Diff { base, new, args } => diff::command(&base, &new, &args),
         Command::Report { files, output } => report::command(&files, &output),
         Command::Gate(args) => Ok(gate::command(&args)),
-        Command::Dump { pid, format, freeze_holder, record_memory } => {
-            dump::command(pid, format.into(), freeze_holder, record_memory.as_deref())
+        Command::Dump { process, format, freeze_holder, record_memory } => {
+            process.pid().and_then(|pid| dump::command(pid, format.into(), freeze_holder, record_memory.as_deref()))
         }
     };
     done.unwrap_or_else(|e| fail(&e))
 }
 
-/// Says what went wrong; gives the exit code for it.
+/// Prints an error and returns its exit code.
 fn fail(error: &Error) -> ExitCode {
     note(&format!("error: {error}"));
     ExitCode::from(exit::code(error))
 }
 
-/// To stdout. A reader that has gone away is its own business; a full disk is not.
+/// Writes to stdout. A closed pipe is no error, because the reader chose to stop; a full disk is
+/// one.
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -68,12 +71,12 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// A line to stderr, marked as gilprof's.
+/// Writes a line to stderr, marked as gilprof's.
 fn note(text: &str) {
     write_stderr(&format!("gilprof: {text}\n"));
 }
 
-/// To stderr as it is. When even that fails there is nobody left to tell.
+/// Writes to stderr. An error is ignored, because there is no other place to report it.
 fn write_stderr(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

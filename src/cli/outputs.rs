@@ -1,4 +1,4 @@
-//! What is made of measured windows, be they fresh or from recordings: the page and the files of `-o`.
+//! The page and the files of `-o`, made from windows that were just measured or from recordings.
 
 use super::args::OutputArgs;
 use super::note;
@@ -10,14 +10,16 @@ use crate::output::collapsed::{FlameInput, FlameMode, FlameRow, GroupBy, WaitRow
 use crate::output::text::{self, Style};
 use crate::output::{collapsed, firefox, flamegraph, html, json, numbers, perfetto, pprof, speedscope};
 use crate::output::{FileFormat, Format, Source};
+use crate::process::sys_linux::terminal;
 use crate::profile::file::Recording;
 use crate::profile::{Profile, ThreadProfile};
 use flate2::write::GzEncoder;
 use flate2::Compression;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
-/// What was asked for, with the files already open.
+/// The outputs that the arguments select, with the files already open.
 #[derive(Debug)]
 pub struct Outputs {
     format: Format,
@@ -25,11 +27,11 @@ pub struct Outputs {
     group_by: GroupBy,
     questions: Vec<Question>,
     files: Vec<OutputFile>,
-    /// The files among them that gilprof made.
+    /// Those of the files that gilprof created.
     pub placeholders: Placeholders,
 }
 
-/// One process, measured.
+/// One process that was measured.
 #[derive(Debug)]
 pub struct CaptureReport {
     profile: Profile,
@@ -38,7 +40,7 @@ pub struct CaptureReport {
 }
 
 impl CaptureReport {
-    /// What it is made of.
+    /// The parts.
     pub fn into_parts(self) -> (Profile, Report, Option<Recording>) {
         (self.profile, self.report, self.recording)
     }
@@ -49,7 +51,7 @@ impl CaptureReport {
 }
 
 impl Outputs {
-    /// Checks all that can be checked before there is anything to deliver.
+    /// Checks all that can be checked before measuring.
     pub fn prepare(args: &OutputArgs) -> Result<Outputs> {
         let (files, placeholders) = output_file::open_all(&args.output)?;
         Ok(Outputs {
@@ -62,29 +64,29 @@ impl Outputs {
         })
     }
 
-    /// Makes the report of a profile. The recording is for files that are made from one.
+    /// Makes the report of a profile. The recording is for the formats that need one.
     pub fn analyse(&self, profile: Profile, recording: Option<Recording>) -> CaptureReport {
         let report = analysis::report_with(&profile, &self.questions);
         CaptureReport { profile, report, recording }
     }
 
-    /// Whether a file is to be made from a recording.
+    /// Whether a file needs a recording.
     pub fn needs_recording(&self) -> bool {
         self.files.iter().any(|file| file.format.needs_recording())
     }
 
-    /// The files that are written while it is measured.
+    /// The files that are written while the window runs.
     pub fn recordings(&self) -> impl Iterator<Item = &OutputFile> {
         self.files.iter().filter(|file| file.format == FileFormat::Recording)
     }
 
-    /// Writes the files of `-o`, prints the page, says where the files are. A part that fails does not keep back the others; the error is
-    /// the first.
-    pub fn emit(&mut self, all: &[CaptureReport], to: &impl IsTerminal, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    /// Writes the files of `-o`, prints the page, then names the files. A part that fails does not
+    /// stop the others; the first error is returned.
+    pub fn emit<T: IsTerminal + AsFd>(&mut self, all: &[CaptureReport], to: &T, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
         let mut messages = Vec::new();
         let mut failed = None;
         let (flame, group_by) = (self.flame, self.group_by);
-        // A recording was written meanwhile; whether it could be, its maker knows.
+        // Recordings were written while the window ran, and the session reports their errors.
         for file in self.files.iter_mut().filter(|file| file.format != FileFormat::Recording) {
             let format = file.format;
             let written = file.write(|out| write(format, all, flame, group_by, out));
@@ -98,8 +100,8 @@ impl Outputs {
         failed.map_or(printed, Err)
     }
 
-    /// What goes to the terminal or a pipe.
-    fn page(&self, all: &[CaptureReport], to: &impl IsTerminal) -> Result<String> {
+    /// The text for standard output.
+    fn page<T: IsTerminal + AsFd>(&self, all: &[CaptureReport], to: &T) -> Result<String> {
         match self.format {
             Format::Text => Ok(all.iter().map(|one| text::render(&one.report, style(to))).collect::<Vec<_>>().join("\n")),
             Format::Json => json::render_all(&reports(all)),
@@ -113,7 +115,7 @@ impl Drop for Outputs {
     }
 }
 
-/// What `--by-thread` says.
+/// The grouping that `--by-thread` selects.
 pub fn group_by(by_thread: bool) -> GroupBy {
     if by_thread {
         GroupBy::Thread
@@ -122,7 +124,7 @@ pub fn group_by(by_thread: bool) -> GroupBy {
     }
 }
 
-/// That a file is there.
+/// The message that a file was written.
 pub fn wrote_message<F>(file: &OutputFile<F>) -> String {
     format!("wrote {}", file.path().display())
 }
@@ -155,19 +157,19 @@ fn write(format: FileFormat, all: &[CaptureReport], mode: FlameMode, group_by: G
 fn flame(all: &[CaptureReport], mode: FlameMode, group_by: GroupBy) -> FlameInput<'_> {
     let [one] = all else {
         let mut several = FlameInput { title: format!("{} processes", all.len()), ..FlameInput::empty(mode, group_by) };
-        let mut looks = 0;
+        let mut samples = 0;
         for one in all {
-            looks += one.profile.window.samples;
+            samples += one.profile.window.samples;
             several.seconds = one.profile.window.seconds.max(several.seconds);
             add(&mut several, &one.profile, Some(Rc::from(process(&one.report))));
         }
-        several.subtitle = window(several.seconds, looks);
+        several.subtitle = window(several.seconds, samples);
         return several;
     };
     flame_input(&one.report, &one.profile, mode, group_by)
 }
 
-/// What a flamegraph of one process is made from.
+/// The input for a flamegraph of one process.
 pub fn flame_input<'a>(report: &Report, profile: &'a Profile, mode: FlameMode, group_by: GroupBy) -> FlameInput<'a> {
     let seconds = profile.window.seconds;
     let (title, subtitle) = (process(report), window(seconds, profile.window.samples));
@@ -188,19 +190,20 @@ fn process(report: &Report) -> String {
 }
 
 fn window(seconds: f64, samples: u64) -> String {
-    format!("{}, {} looks", numbers::seconds(seconds), numbers::thousands(samples))
+    format!("{}, {} samples", numbers::seconds(seconds), numbers::thousands(samples))
 }
 
 fn name(thread: &ThreadProfile) -> &str {
     &thread.info.name
 }
 
-/// Colour and bars only for a person at a terminal.
-pub fn style(to: &impl IsTerminal) -> Style {
+/// Colours, bars and the width of the terminal; for a file or a pipe, plain text of 80 columns.
+pub fn style<T: IsTerminal + AsFd>(to: &T) -> Style {
     if !to.is_terminal() {
         return Style::PLAIN;
     }
     let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
-    let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(80);
+    let given = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+    let width = given.or_else(|| terminal::columns(to)).unwrap_or(80);
     Style { colour, bars: colour, width }
 }

@@ -1,6 +1,8 @@
-//! The live line while measuring: looks, GIL busy, waiting, time left. On stderr, and only where that is a terminal.
+//! The live line while measuring: samples, GIL busy, waiting, time left. It goes to stderr, and
+//! only if stderr is a terminal.
 //!
-//! It has a thread of its own: a terminal may be slow, or stopped with Ctrl-S, and looks must not wait for it.
+//! A separate thread draws the line, because a terminal may be slow, or stopped with Ctrl-S, and
+//! sampling must not wait for it.
 
 use super::values::DurationArg;
 use crate::output::numbers;
@@ -11,10 +13,10 @@ use std::io::IsTerminal;
 use std::sync::mpsc::{sync_channel, SyncSender};
 use std::thread::JoinHandle;
 
-/// The line; nothing where there is no terminal.
+/// The line; `None` without a terminal.
 pub struct LiveLine(Option<(SyncSender<Update>, JoinHandle<()>)>);
 
-/// What the line's thread is told.
+/// The message to the thread that draws.
 type Update = (CaptureStats, LiveStats);
 
 impl LiveLine {
@@ -25,7 +27,7 @@ impl LiveLine {
         }
         let (send, receive) = sync_channel(1);
         let draw = move || {
-            // Cut to the terminal's width: a line that wraps cannot be taken back.
+            // Cut to the terminal's width, because a line that wraps cannot be cleared.
             let style = ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bar = ProgressBar::new_spinner().with_style(style);
             bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -38,23 +40,23 @@ impl LiveLine {
         LiveLine(Some((send, std::thread::spawn(draw))))
     }
 
-    /// No line: the terminal is the measured program's own.
+    /// No line, because the measured program uses the terminal.
     pub fn none() -> LiveLine {
         LiveLine(None)
     }
 
-    /// Shows where the window stands, unless the terminal has not yet taken what came before.
+    /// Shows the progress, unless the terminal still draws the update before this one.
     pub fn show(&self, stats: CaptureStats, live: LiveStats) {
         if let Some((send, _)) = &self.0 {
             let _ = send.try_send((stats, live));
         }
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub fn clear(self) {
         if let Some((send, drawing)) = self.0 {
             drop(send);
-            // A line that could not be drawn is not worth an error.
+            // A line that cannot be drawn is not an error of the measurement.
             let _ = drawing.join();
         }
     }
@@ -66,7 +68,7 @@ fn message(window: DurationArg, stats: &CaptureStats, live: LiveStats) -> String
         None => format!("{}, Ctrl-C ends", numbers::seconds(stats.seconds)),
     };
     format!(
-        "{} looks  GIL busy {}  waiting {}  {left}",
+        "{} samples  GIL busy {}  waiting {}  {left}",
         numbers::thousands(stats.samples),
         numbers::percent(live.gil_busy),
         numbers::count(live.waiters_mean),
@@ -87,6 +89,6 @@ mod tests {
             assert!(line.chars().count() < 78, "{line}");
         }
         let line = message(DurationArg(Some(Nanos::from_secs_f64(10.0))), &stats(2.5, 2_500), live);
-        assert!(line.starts_with("2 500 looks  GIL busy ") && line.ends_with("7.5 s left"), "{line}");
+        assert!(line.starts_with("2 500 samples  GIL busy ") && line.ends_with("7.5 s left"), "{line}");
     }
 }

@@ -1,4 +1,4 @@
-//! `gilprof report`: makes from recordings what a live run would have printed and written.
+//! `gilprof report`: makes the page and the files of a live run from recordings.
 
 use super::args::OutputArgs;
 use super::outputs::{CaptureReport, Outputs};
@@ -16,7 +16,7 @@ pub fn command(files: &[PathBuf], output: &OutputArgs) -> Result<ExitCode> {
     if let Some(file) = outputs.recordings().next() {
         let path = sanitize::clean(&file.path().to_string_lossy());
         return Err(Error::Usage(format!(
-            "{path} would be a recording, and those are made while a program runs: gilprof record, or attach -o"
+            "cannot write the recording {path} from recordings: use gilprof record, or attach -o, while the program runs"
         )));
     }
     let all = files.iter().map(|file| measured(file, &outputs)).collect::<Result<Vec<_>>>()?;

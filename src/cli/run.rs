@@ -1,7 +1,8 @@
-//! `gilprof run`: starts a program, measures it from its first bytecode to its end, and exits with its exit code.
+//! `gilprof run`: starts a program, measures it from its first bytecode to its end, and exits with
+//! its exit code.
 //!
-//! The program has gilprof's own stdin, stdout and stderr; so the report goes to stderr, as soon as the window is over, and there is no
-//! live line in what may be the program's own screen.
+//! The program has gilprof's own stdin, stdout and stderr. So the report goes to stderr, as soon as
+//! the window ends, and there is no live line, because the program may draw on the terminal.
 
 use super::args::{MeasureArgs, OutputArgs};
 use super::output_file::Placeholders;
@@ -10,7 +11,7 @@ use super::session::Session;
 use super::signals::{self, Signals};
 use super::values::DurationArg;
 use super::wait_for_python;
-use super::{exit, fail, system, write_stderr, Verbosity};
+use super::{exit, fail, note, system, write_stderr, Verbosity};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::process::sys_linux;
@@ -23,7 +24,7 @@ use std::sync::mpsc::{self, Receiver};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
-/// Runs the command. Quietly, it prints no report.
+/// Runs the command. [`Verbosity::Quiet`] prints no report.
 pub fn command(
     window: DurationArg,
     measured: &MeasureArgs,
@@ -41,8 +42,10 @@ pub fn command(
     })
 }
 
-/// Starts a program, passes signals on to it, and does `work` meanwhile on a thread of its own, with its pid, what it was started as, whether it
-/// has ended, and what is cut off once it was waited for. Gives its end, and what came of the work. A signal after its end leaves at once.
+/// Starts a program, passes signals on to it, and does `work` meanwhile on another thread. `work`
+/// gets the pid, the command's name, a flag that is set when the program has ended, and a channel
+/// that is closed when the program was waited for. Returns the program's status and the result of
+/// the work. A signal after the program's end ends gilprof at once.
 pub fn supervise<T: Send>(
     args: &[OsString],
     placeholders: &Placeholders,
@@ -51,16 +54,16 @@ pub fn supervise<T: Send>(
     let runtime = signals::runtime()?;
     let (mut signals, mut child) = {
         let _inside = runtime.enter();
-        // Watched before the program starts, so that no signal falls between.
+        // Installed before the program starts, so that no signal is lost.
         (Signals::forwarded()?, launch(args)?)
     };
     let pid = Pid(child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default());
-    let name = args.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    let name = args.first().map(|argument| argument.to_string_lossy()).unwrap_or_default();
     let ended = AtomicBool::new(false);
     let (sender, receiver) = oneshot::channel();
     let (running, reaped) = mpsc::channel();
     let (status, done) = std::thread::scope(|scope| {
-        // Nobody is there to be told only when gilprof is being left at once.
+        // The receiver is gone only if a signal ends gilprof at once.
         scope.spawn(|| sender.send(work(pid, &name, &ended, reaped)).is_ok());
         runtime.block_on(async {
             let status = forward_signals_until_exit(&mut child, pid, &mut signals).await;
@@ -84,15 +87,15 @@ fn launch(args: &[OsString]) -> Result<Child> {
     Command::new(program).args(arguments).spawn().map_err(failed)
 }
 
-/// As a shell would: 128 and the signal's number for a program that a signal ended.
+/// The code that a shell would give: 128 plus the signal's number if a signal ended the program.
 pub fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     u8::try_from(code).unwrap_or(1)
 }
 
-/// Measures the program once it runs Python, until the window is over or it ends, and reports at once. A program that could not be
-/// measured is none the worse for it: only a report that could not be written has a code. `running` is cut off once the program was
-/// waited for.
+/// Measures the program once it runs Python, until the window or the program ends, and reports at
+/// once. A program that could not be measured keeps its exit code: only a report that could not be
+/// written has a code. `running` is closed when the program was waited for.
 fn measure(
     mut session: Session,
     pid: Pid,
@@ -106,8 +109,9 @@ fn measure(
     let emitted = match measured {
         Ok(outcome) => {
             if outcome.program_ended() {
-                // Its memory is gone before its parent is told of its end. A signal meanwhile would still go to it, and Ctrl-C would not
-                // end a report that nobody reads.
+                // The program's memory is gone before its parent can wait for it. Until then a
+                // signal would still go to the program, and Ctrl-C would not end a report that
+                // blocks.
                 let _ = running.recv();
             }
             session.emit(outcome, &std::io::stderr(), |page| {
@@ -119,20 +123,21 @@ fn measure(
         }
         Err(e) => {
             fail(&e);
+            note("nothing was measured, so there is no report; the exit code is the program's own");
             Ok(())
         }
     };
     emitted.err().map(|e| fail(&e))
 }
 
-/// Waits for the program's end; passes signals on meanwhile.
+/// Waits for the program's end and passes signals on meanwhile.
 async fn forward_signals_until_exit(child: &mut Child, pid: Pid, signals: &mut Signals) -> std::io::Result<ExitStatus> {
     loop {
         tokio::select! {
-            // Signals first: one that came before the end is not taken for one that came after.
+            // Signals first, so that a signal before the program's end is passed on.
             biased;
             number = signals.next() => if !signals::sent_by_terminal(number) {
-                // A program that has just ended cannot be told; its end is met in the next turn.
+                // This fails if the program has just ended; the next turn of the loop sees the end.
                 let _ = sys_linux::kill(pid, number);
             },
             status = child.wait() => return status,

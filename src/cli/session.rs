@@ -1,4 +1,5 @@
-//! What `attach`, `run` and `record` share: one measured window on a thread of its own, then what is to be delivered.
+//! The common part of `attach`, `run`, `record` and `gate`: measures one window, then writes the
+//! outputs.
 
 use super::args::{MeasureArgs, OutputArgs};
 use super::note;
@@ -16,23 +17,24 @@ use crate::profile::file::Recording;
 use crate::profile::CoalescingSink;
 use crate::python::attach::Attached;
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A window that has room for fewer looks than this is a slip of the pen.
+/// A window with fewer samples than this is an error in the arguments.
 const MIN_SAMPLES: f64 = 2.0;
 
-/// What was asked for, with the files already open.
+/// A window to measure, with the output files already open.
 pub struct Session {
-    plan: CaptureConfig,
+    config: CaptureConfig,
     window: DurationArg,
     freeze: bool,
-    /// Whether all that was seen is kept, also when no file needs it.
+    /// Whether to record the window even if no file needs it.
     keep_recording: bool,
     outputs: Outputs,
 }
 
-/// A window that is over.
+/// A window that has ended.
 pub struct CompletedCapture {
     measured: CaptureReport,
     stop_reason: StopReason,
@@ -40,12 +42,12 @@ pub struct CompletedCapture {
 }
 
 impl CompletedCapture {
-    /// What was measured; an error where it could not be kept.
+    /// The report; an error if the recording could not be written.
     pub fn into_report(self) -> Result<CaptureReport> {
         self.recorded.map(|()| self.measured)
     }
 
-    /// Whether the window is over because the program is.
+    /// Whether the window ended because the program did.
     pub fn program_ended(&self) -> bool {
         matches!(self.stop_reason, StopReason::TargetEnded)
     }
@@ -59,15 +61,15 @@ impl Session {
         }
         if window.0.is_some_and(|w| w.as_secs_f64() * measure.rate < MIN_SAMPLES) {
             return Err(Error::Usage(format!(
-                "the window is too short for looks {} apart: make it longer (--duration), or look more often (--rate)",
+                "the window is too short for samples {} apart: make it longer (--duration), or raise the rate (--rate)",
                 numbers::seconds(1.0 / measure.rate)
             )));
         }
-        let plan = CaptureConfig { rate_hz: measure.rate, duration: window.0, exact: measure.exact };
-        Ok(Session { plan, window, freeze: measure.freeze_holder, keep_recording: false, outputs: Outputs::prepare(output)? })
+        let config = CaptureConfig { rate_hz: measure.rate, duration: window.0, exact: measure.exact };
+        Ok(Session { config, window, freeze: measure.freeze_holder, keep_recording: false, outputs: Outputs::prepare(output)? })
     }
 
-    /// Keeps all that is seen, in order of time.
+    /// Records the window even if no file needs it.
     pub fn with_recording(self) -> Session {
         Session { keep_recording: true, ..self }
     }
@@ -77,15 +79,16 @@ impl Session {
         LiveLine::new(self.window)
     }
 
-    /// The files that gilprof made and that are blank as yet.
+    /// The files that gilprof created and that are still empty.
     pub fn placeholders(&self) -> super::output_file::Placeholders {
         self.outputs.placeholders.clone()
     }
 
-    /// Measures until the window is over, `stop` is set or the target ends. Blocks. Sets `stop` when a recording cannot go on.
+    /// Measures until the window ends, `stop` is set or the target ends. Blocks. Sets `stop` if a
+    /// recording cannot be written any more.
     pub fn measure(&self, pid: Pid, target: Attached, stop: &AtomicBool, line: LiveLine) -> Result<CompletedCapture> {
-        let kept = if self.keep_recording || self.outputs.needs_recording() { Some(tee::unnamed_file()?) } else { None };
-        let mut sink = CoalescingSink::new(TeeSink::new(self.outputs.recordings(), kept.as_ref())?);
+        let file = if self.keep_recording || self.outputs.needs_recording() { Some(tee::unnamed_file()?) } else { None };
+        let mut sink = CoalescingSink::new(TeeSink::new(self.outputs.recordings(), file.as_ref())?);
         let mut tick = |progress: Progress, sink: &mut CoalescingSink<TeeSink>| {
             let tee = sink.inner_mut();
             if !tee.checkpoint(&progress.target, &progress.window) {
@@ -95,14 +98,14 @@ impl Session {
         };
         let pauser = |pid| -> Option<Box<dyn ThreadPauser>> { self.freeze.then(|| backend::pauser(pid).ok()).flatten() };
         let measured = match target {
-            Attached::Python(python) => session::capture(*python, self.plan, &pauser, stop, &mut sink, &mut tick),
-            Attached::Legacy(version) => backend::capture(pid, &version, self.plan, stop, &mut sink, &mut tick),
+            Attached::Python(python) => session::capture(*python, self.config, &pauser, stop, &mut sink, &mut tick),
+            Attached::Legacy(version) => backend::capture(pid, &version, self.config, stop, &mut sink, &mut tick),
         };
         line.clear();
         let mut window = measured?;
         window.stats.warnings.extend(self.early_end_warning(&window.stop_reason, window.stats.seconds));
         let (builder, recorded) = sink.finish().finish(&window.target, &window.stats);
-        let recording = match (kept, &recorded) {
+        let recording = match (file, &recorded) {
             (Some(file), Ok(())) => Some(Recording::from_file(file, Path::new(tee::UNNAMED))?),
             _ => None,
         };
@@ -110,20 +113,21 @@ impl Session {
         Ok(CompletedCapture { measured, stop_reason: window.stop_reason, recorded })
     }
 
-    /// Why there is less than was asked for. A window without end was to last until the program's.
+    /// A warning if the window ended early. A window without limit is meant to last until the
+    /// program's end.
     fn early_end_warning(&self, stop_reason: &StopReason, seconds: f64) -> Option<String> {
         let seconds = numbers::seconds(seconds);
         match stop_reason {
             StopReason::TargetEnded if self.window.0.is_some() => {
-                Some(format!("the program ended; the report covers the {seconds} before"))
+                Some(format!("the program ended; the report covers the {seconds} until then"))
             }
             StopReason::Lost(why) => Some(format!("the window ended after {seconds}: {why}")),
             StopReason::TargetEnded | StopReason::Done | StopReason::Stopped => None,
         }
     }
 
-    /// Writes the files of `-o` and prints the page; says where the files are.
-    pub fn emit(&mut self, outcome: CompletedCapture, to: &impl IsTerminal, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    /// Writes the files of `-o`, prints the page and names the files.
+    pub fn emit<T: IsTerminal + AsFd>(&mut self, outcome: CompletedCapture, to: &T, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
         let emitted = self.outputs.emit(std::slice::from_ref(&outcome.measured), to, print);
         if outcome.recorded.is_ok() {
             self.outputs.recordings().for_each(|file| note(&wrote_message(file)));

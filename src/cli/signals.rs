@@ -1,7 +1,8 @@
-//! Signals: `attach` ends its window early on them, `run` passes them on to its program.
+//! Signals: they end the window of `attach` early, and `run` passes them on to its program.
 //!
-//! A signal that was ignored when gilprof started stays so, for gilprof and for the program: `nohup gilprof run …` outlives its terminal.
-//! Only `attach` heeds Ctrl-C all the same, because scripts start it with `&`, where shells have SIGINT ignored, and end it by `kill -INT`.
+//! A signal that was ignored when gilprof started stays ignored, for gilprof and for the program:
+//! `nohup gilprof run …` outlives its terminal. `attach` handles SIGINT even then, because scripts
+//! start it with `&`, for which shells ignore SIGINT, and end it by `kill -INT`.
 
 use super::output_file::Placeholders;
 use super::{exit, system};
@@ -14,31 +15,32 @@ use std::task::Poll;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{signal, Signal, SignalKind};
 
-/// What `run` passes on. The kernel lets nobody catch SIGKILL and SIGSTOP; the rest concern gilprof itself.
+/// The signals that `run` passes on. SIGKILL and SIGSTOP cannot be caught; the others concern
+/// gilprof itself.
 const FORWARDED: [i32; 6] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
 
-/// Where signals and children are waited for; measuring has its own thread.
+/// The runtime that waits for signals and children; measuring has its own thread.
 pub fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().map_err(|e| system("set up waiting for signals", e))
 }
 
-/// Signals being watched.
+/// Signals with a handler.
 pub struct Signals(Vec<(i32, Signal)>);
 
 impl Signals {
-    /// Watches what `run` passes on. Inside a runtime.
+    /// The signals that `run` passes on. Must be called inside a runtime.
     pub fn forwarded() -> Result<Signals> {
         let ignored = ignored();
         watch(FORWARDED.into_iter().filter(|number| !ignored(*number)))
     }
 
-    /// Watches what ends a window early. Inside a runtime.
+    /// The signals that end a window early. Must be called inside a runtime.
     fn ending() -> Result<Signals> {
         let ignored = ignored();
         watch([libc::SIGINT, libc::SIGTERM, libc::SIGHUP].into_iter().filter(|&number| number == libc::SIGINT || !ignored(number)))
     }
 
-    /// The number of the next one.
+    /// Waits for the next signal and returns its number.
     pub async fn next(&mut self) -> i32 {
         poll_fn(|context| {
             let arrived = self.0.iter_mut().find_map(|(number, stream)| stream.poll_recv(context).is_ready().then_some(*number));
@@ -53,7 +55,7 @@ fn watch(numbers: impl Iterator<Item = i32>) -> Result<Signals> {
     numbers.map(one).collect::<std::io::Result<_>>().map(Signals).map_err(|e| system("watch for signals", e))
 }
 
-/// Which signals gilprof was started to ignore.
+/// The signals that were ignored when gilprof started.
 fn ignored() -> impl Fn(i32) -> bool {
     let bits = Status::own().ok().and_then(|own| own.bits("SigIgn")).unwrap_or(0);
     move |number| bits >> (number - 1) & 1 == 1
@@ -76,8 +78,9 @@ pub fn end_window_on_signal(stop: Arc<AtomicBool>, placeholders: Placeholders) -
     Ok(())
 }
 
-/// Whether a terminal's Ctrl-C or Ctrl-\ would reach the program by itself: a terminal sends them to every process of the group in its
-/// foreground, which is gilprof's and the program's alike. Whoever sends one to gilprof's pid alone from elsewhere is not told apart.
+/// Whether the program gets the terminal's Ctrl-C or Ctrl-\ without gilprof: a terminal sends them
+/// to every process of its foreground group, which is the group of gilprof and of the program. A
+/// signal that another process sends to gilprof's pid alone cannot be distinguished from these.
 pub fn sent_by_terminal(number: i32) -> bool {
     matches!(number, libc::SIGINT | libc::SIGQUIT) && std::fs::read_to_string("/proc/self/stat").is_ok_and(|stat| in_foreground(&stat))
 }
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_foreground_is_told_from_the_rest() {
+    fn only_the_foreground_group_gets_the_terminal_s_signals() {
         assert!(in_foreground("7 (a) b) S 1 7 5 34816 7 4194560 1"));
         assert!(!in_foreground("7 (a) S 1 7 5 34816 9 4194560 1"), "another group has the terminal");
         assert!(!in_foreground("7 (a) S 1 7 5 0 -1 4194560 1"), "no terminal");

@@ -1,4 +1,4 @@
-//! Where a window's slices go: into a profile, and into recordings.
+//! Writes a window's slices to a profile and to recordings.
 
 use super::output_file::{failed, OutputFile};
 use crate::error::Result;
@@ -9,17 +9,18 @@ use crate::sample::{CaptureStats, GilSample, MeasuredInterval, Sink, StateSlice,
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-/// A profile being built, and the recordings being made of the same.
+/// The profile that is being built, and the recordings of the same window.
 pub struct TeeSink {
     /// The profile.
     pub builder: ProfileBuilder,
     recorders: Vec<(PathBuf, Recorder)>,
 }
 
-/// What a recording without a name is called in messages.
+/// The name of an unnamed recording in messages.
 pub const UNNAMED: &str = "(temporary recording)";
 
-/// A file without a name, which is gone with its last user; for pictures that are made from a recording that nobody asked for.
+/// An unlinked file, which disappears when it is closed; for formats that need a recording when
+/// `-o` names none.
 pub fn unnamed_file() -> Result<File> {
     let failed = |source| failed(Path::new(UNNAMED), source);
     let path = std::env::temp_dir().join(format!(".gilprof-{}", std::process::id()));
@@ -29,27 +30,28 @@ pub fn unnamed_file() -> Result<File> {
 }
 
 impl TeeSink {
-    /// With a recording on each of these files, and on `kept`.
-    pub fn new<'a>(files: impl Iterator<Item = &'a OutputFile>, kept: Option<&File>) -> Result<TeeSink> {
+    /// Records to each of these files, and to `unnamed`.
+    pub fn new<'a>(files: impl Iterator<Item = &'a OutputFile>, unnamed: Option<&File>) -> Result<TeeSink> {
         let recorder = |file: &OutputFile| Ok((file.path().into(), Recorder::new(file.take_writer()?)));
         let mut recorders = files.map(recorder).collect::<Result<Vec<_>>>()?;
-        if let Some(file) = kept {
+        if let Some(file) = unnamed {
             let file = file.try_clone().map_err(|source| failed(Path::new(UNNAMED), source))?;
             recorders.push((UNNAMED.into(), Recorder::new(file)));
         }
         Ok(TeeSink { builder: ProfileBuilder::new(), recorders })
     }
 
-    /// How things stand. False when a recording cannot go on: there is nothing to wait for then.
+    /// Writes the state so far to the recordings. False if one cannot be written any more, and the
+    /// window should end.
     pub fn checkpoint(&mut self, target: &TargetInfo, window: &CaptureStats) -> bool {
         self.recorders.iter_mut().for_each(|(_, recorder)| recorder.checkpoint(target, window));
         !self.recorders.iter().any(|(_, recorder)| recorder.failed())
     }
 
-    /// All is told: the profile's builder, and what became of each recording.
+    /// Ends the recordings. Returns the profile's builder, and the first error of a recording.
     pub fn finish(self, target: &TargetInfo, window: &CaptureStats) -> (ProfileBuilder, Result<()>) {
         let finished = self.recorders.into_iter().map(|(path, recorder)| recorder.finish(target, window).map_err(|e| failed(&path, e)));
-        // All of them end, whatever became of the first.
+        // Collected first, so that an error does not keep the others from ending.
         let outcomes: Vec<Result<()>> = finished.collect();
         (self.builder, outcomes.into_iter().collect())
     }

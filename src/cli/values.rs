@@ -3,16 +3,16 @@
 use crate::ids::Pid;
 use crate::units::Nanos;
 
-/// Looks per second that can be asked for.
+/// Samples per second that `--rate` accepts.
 const RATES: std::ops::RangeInclusive<f64> = 1.0..=20_000.0;
 /// The longest window: a week.
 const LONGEST_S: f64 = 7.0 * 86_400.0;
 
-/// `--duration`: `None` is without end.
+/// `--duration`; `None` is without limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DurationArg(pub Option<Nanos>);
 
-/// As `clap` is to take it; reachable for tests/fuzz.
+/// A parser for `clap`; public for the fuzz tests.
 #[doc(hidden)]
 pub fn parse_pid(text: &str) -> Result<Pid, String> {
     match text.parse::<i32>() {
@@ -21,23 +21,23 @@ pub fn parse_pid(text: &str) -> Result<Pid, String> {
     }
 }
 
-/// As `clap` is to take it; reachable for tests/fuzz.
+/// A parser for `clap`; public for the fuzz tests.
 #[doc(hidden)]
 pub fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "a rate is a number of looks per second, such as 1000".to_string())?;
+    let rate: f64 = text.parse().map_err(|_| "a rate is a number of samples per second, such as 1000".to_string())?;
     if RATES.contains(&rate) {
         Ok(rate)
     } else {
-        Err(format!("a rate is between {} and {} looks per second", RATES.start(), RATES.end()))
+        Err(format!("a rate is between {} and {} samples per second", RATES.start(), RATES.end()))
     }
 }
 
-/// As `clap` is to take it; reachable for tests/fuzz.
+/// A parser for `clap`; public for the fuzz tests.
 #[doc(hidden)]
 pub fn parse_duration(text: &str) -> Result<DurationArg, String> {
-    const HELP: &str = "a duration is a number with a unit, such as 500ms, 10s, 2m or 1h; 0 is without end";
-    let times = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(times);
+    const HELP: &str = "a duration is a number with a unit, such as 500ms, 10s, 2m or 1h, or a number of seconds; 0 is without limit";
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
     let number: f64 = number.parse().map_err(|_| HELP.to_string())?;
     let seconds = match unit.trim() {
         "ms" => number / 1e3,
@@ -49,9 +49,15 @@ pub fn parse_duration(text: &str) -> Result<DurationArg, String> {
     match seconds {
         0.0 => Ok(DurationArg(None)),
         s if s < 0.01 => Err("a duration is at least 10ms".into()),
-        s if s > LONGEST_S => Err("a duration is at most a week; 0 is without end".into()),
+        s if s > LONGEST_S => Err("a duration is at most a week; 0 is without limit".into()),
         s => Ok(DurationArg(Some(Nanos::from_secs_f64(s)))),
     }
+}
+
+/// Whether a shell would find a command of this name.
+pub fn is_command(name: &str) -> bool {
+    let in_folder = |folder: std::path::PathBuf| folder.join(name).is_file();
+    name.contains('/') || std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(in_folder))
 }
 
 #[cfg(test)]

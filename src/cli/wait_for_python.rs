@@ -1,8 +1,9 @@
 //! Waits until a process is a Python whose interpreter can be read.
 //!
-//! A pid from `$!` may still be a shell, and a Python needs a moment to create its interpreter, so [`attach`] retries while the
-//! process is young. A command that `run` started may be a shell or a launcher that becomes Python later, by `exec` or by loading
-//! libpython, so [`attach_started`] retries until the program ends. If the program starts Python as a child instead, the message
+//! A pid from `$!` may still be a shell, and a Python needs a moment to create its interpreter, so
+//! [`attach`] retries while the process is young. A command that `run` started may be a shell or a
+//! launcher that becomes Python later, by `exec` or by loading libpython, so [`attach_started`]
+//! retries until the program ends. If the program starts Python as a child instead, the message
 //! names that child.
 
 use super::note;
@@ -27,18 +28,19 @@ const ATTACH_PERIOD: Nanos = Nanos::from_millis(10);
 /// The unit of the kernel's start times; 100 a second for programs on every Linux.
 const START_TIME_TICK: Nanos = Nanos::from_millis(10);
 
-/// The period of attempts on a started program: short in its first second, longer after that, for a shell that starts Python much
-/// later.
+/// The period of attempts on a started program: short in its first second, longer after that, for a
+/// shell that starts Python much later.
 const FAST_PERIOD: Nanos = Nanos::from_micros(500);
 const SLOW_PERIOD: Nanos = Nanos::from_millis(20);
 const SLOW_AFTER: Nanos = Nanos::from_millis(1_000);
 /// The period of searches for a Python child.
 const CHILD_PERIOD: Nanos = Nanos::from_millis(10);
-/// A child is reported once it is this old: scripts run short Python commands before the one that matters.
+/// A child is reported once it is this old: scripts run short Python commands before the one that
+/// matters.
 const CHILD_SETTLED: Nanos = Nanos::from_millis(1_000);
 
-/// Attaches to a running process, waiting a moment for an interpreter that is just being created. `None` when `stop` was set
-/// meanwhile.
+/// Attaches to a running process, waiting a moment for an interpreter that is just being created.
+/// `None` when `stop` was set meanwhile.
 pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
     let pid = whole_process(pid);
     let began = sys_linux::monotonic();
@@ -72,8 +74,9 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
     }
 }
 
-/// Waits until a started program runs Python, and attaches to it. An error when the program ends before that, or is a Python that
-/// gilprof will not be able to read. `name` is the command that started it.
+/// Waits until a started program runs Python, and attaches to it. An error when the program ends
+/// before that, or is a Python that gilprof will not be able to read. `name` is the command that
+/// started it.
 pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attached> {
     let began = sys_linux::monotonic();
     let (mut images, mut found) = (None, None);
@@ -81,7 +84,8 @@ pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attach
     loop {
         let now = sys_linux::monotonic();
         let mapped = images_of(pid);
-        // While the same files are mapped, the answer cannot have changed: a Python that is not ready yet, or not Python.
+        // While the same files are mapped, the answer cannot have changed: a Python that is not
+        // ready yet, or not Python.
         if mapped.is_none() || mapped != images {
             (images, found) = (mapped, None);
             match attach::identify(pid) {
@@ -104,11 +108,12 @@ pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attach
     }
 }
 
-/// The process of a thread id. `top -H` and `ps -L` show thread ids, and `/proc` has each of them as if it were a process.
+/// The process of a thread id. `top -H` and `ps -L` show thread ids, and `/proc` has each of them
+/// as if it were a process.
 fn whole_process(pid: Pid) -> Pid {
     match proc_info::process_of(Tid(pid.0)) {
         Some(process) if process != pid => {
-            note(&format!("{pid} is a thread of process {process}, which is looked at as a whole"));
+            note(&format!("{pid} is a thread of process {process}; all of that process is sampled"));
             process
         }
         _ => pid,

@@ -1,29 +1,31 @@
 //! Folded stacks: a line per stack, frames joined by `;`, then the time in whole microseconds.
 //!
-//! Also the input of the flamegraph, so that both always show the same. A frame in square brackets is a remark of gilprof's and no
-//! Python function; Python frames always end in `(file:line)`, so the two cannot be taken for each other.
+//! The flamegraph is made from the same lines, so both always agree. A frame in square brackets is
+//! a remark of gilprof and no Python function. A Python frame always ends in `(file:line)`, so the
+//! two cannot be confused.
 
 use crate::output::sanitize;
 use crate::sample::{Frame, Stack, StackStatus, State, StateTimes};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Which time the stacks are weighed by.
+/// The time that is the weight of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlameMode {
-    /// Time in which the thread owned the GIL.
+    /// Time in which the thread held the GIL.
     Holding,
-    /// Time in which the thread wanted it.
+    /// Time in which the thread waited for the GIL.
     Waiting,
-    /// Time on a CPU without it.
+    /// Time on a CPU without the GIL.
     Native,
-    /// All of it, each state as a leaf.
+    /// All time, with the state as the leaf.
     Wall,
-    /// Time waiting, two-sided: below the stack that waits, above it, innermost first, the stack that held meanwhile.
+    /// Time waiting, with two stacks: that of the waiter, and above it, leaf first, that of the
+    /// holder.
     Blame,
 }
 
-/// What stands at the root.
+/// The frame at the root.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GroupBy {
     /// All threads together.
@@ -36,9 +38,9 @@ pub enum GroupBy {
 /// One stack of one thread, and the time spent in it.
 #[derive(Clone, Debug)]
 pub struct FlameRow<'a> {
-    /// Of which process, where there are several.
+    /// The process, if there are several.
     pub process: Option<Rc<str>>,
-    /// Whose.
+    /// The thread's name.
     pub thread: &'a str,
     /// The stack.
     pub stack: &'a Stack,
@@ -46,18 +48,18 @@ pub struct FlameRow<'a> {
     pub times: &'a StateTimes,
 }
 
-/// One stack of one thread that waited, and the stack that held meanwhile.
+/// One stack of one thread that waited, and the stack of the holder.
 #[derive(Clone, Debug)]
 pub struct WaitRow<'a> {
-    /// Of which process, where there are several.
+    /// The process, if there are several.
     pub process: Option<Rc<str>>,
-    /// Whose.
+    /// The thread's name.
     pub thread: &'a str,
-    /// The stack that waits.
+    /// The waiter's stack.
     pub waiter: &'a Stack,
-    /// The stack that holds; `None` where nobody was seen to.
+    /// The holder's stack; `None` if the sample saw no holder.
     pub holder: Option<&'a Stack>,
-    /// Waiting.
+    /// Nanoseconds of waiting.
     pub nanos: f64,
 }
 
@@ -66,38 +68,38 @@ pub struct WaitRow<'a> {
 pub struct FlameInput<'a> {
     /// The target, such as `app.py, pid 4242`.
     pub title: String,
-    /// The window, such as `5.0 s, 4 996 looks`.
+    /// The window, such as `5.0 s, 4 996 samples`.
     pub subtitle: String,
-    /// Its length.
+    /// The length of the window.
     pub seconds: f64,
-    /// Which time counts.
+    /// The time that counts.
     pub mode: FlameMode,
-    /// Whether threads are kept apart.
+    /// Whether threads are separate.
     pub group_by: GroupBy,
     /// The stacks, in any order.
     pub rows: Vec<FlameRow<'a>>,
-    /// Who waited behind whom, in any order.
+    /// Waits with their holders, in any order.
     pub waits: Vec<WaitRow<'a>>,
 }
 
 impl FlameInput<'_> {
-    /// Nothing as yet.
+    /// An input without rows.
     pub fn empty(mode: FlameMode, group_by: GroupBy) -> FlameInput<'static> {
         FlameInput { title: String::new(), subtitle: String::new(), seconds: 0.0, mode, group_by, rows: Vec::new(), waits: Vec::new() }
     }
 }
 
 /// The root of a stack whose outer frames could not be read.
-pub const TRUNCATED: &str = "[cut]";
-/// The leaf of a stack whose inner frames moved while they were read.
-pub const TORN: &str = "[moving]";
+pub const TRUNCATED: &str = "[truncated]";
+/// The leaf of a stack whose inner frames changed while they were read.
+pub const TORN: &str = "[torn]";
 /// The only frame of a thread that runs no Python.
 pub const NO_PYTHON: &str = "[no python]";
-/// Between the stack that waits and the one that holds.
-pub const WAITS_FOR: &str = "[behind]";
-/// In the place of a stack that holds, where nobody was seen to: the GIL changed hands.
-pub const NO_HOLDER: &str = "[hand-off]";
-/// What ends the frames of a stack that holds.
+/// Between the waiter's stack and the holder's.
+pub const WAITS_FOR: &str = "[waits for]";
+/// In place of a holder's stack if the sample saw no holder, as during a GIL switch.
+pub const NO_HOLDER: &str = "[no holder]";
+/// The end of each frame of a holder's stack.
 pub const HOLDS: &str = " [holds]";
 
 impl FlameMode {
@@ -111,7 +113,7 @@ impl FlameMode {
         })
     }
 
-    /// The remark that a state leaves on top of its stack; none where the mode's name says it already.
+    /// The remark on top of a stack for a state; none if the mode implies the state.
     pub fn leaf(self, state: State) -> Option<&'static str> {
         match (self, state) {
             (FlameMode::Wall, _) => Some(wall_leaf(state)),
@@ -122,7 +124,7 @@ impl FlameMode {
         }
     }
 
-    /// What the widths and the numbers of folded lines are.
+    /// The meaning of widths and of the numbers of folded lines.
     pub fn weight(self) -> &'static str {
         match self {
             FlameMode::Holding => "time holding the GIL",
@@ -148,15 +150,16 @@ fn wall_leaf(state: State) -> &'static str {
     }
 }
 
-/// The folded lines, sorted; empty when no time of the mode was seen.
+/// The folded lines, sorted; empty if there is no time of the mode.
 pub fn render(input: &FlameInput<'_>) -> String {
     fold(input).into_iter().map(|(stack, us)| format!("{stack} {us}\n")).collect()
 }
 
-/// Microseconds per folded stack. Equal stacks are summed before rounding; what rounds to nothing is left out.
+/// Microseconds per folded stack. Equal stacks are summed before rounding; stacks that round to
+/// zero are left out.
 pub fn fold(input: &FlameInput<'_>) -> BTreeMap<String, u64> {
     let mut nanos: BTreeMap<String, f64> = BTreeMap::new();
-    // Also leaves out what is not a number.
+    // Also leaves out NaN.
     let mut add = |stack: String, time: f64| {
         if time > 0.0 {
             *nanos.entry(stack).or_default() += time;
@@ -164,7 +167,7 @@ pub fn fold(input: &FlameInput<'_>) -> BTreeMap<String, u64> {
     };
     if input.mode == FlameMode::Blame {
         for row in &input.waits {
-            add(two_sided(row, input.group_by), row.nanos);
+            add(waiter_and_holder(row, input.group_by), row.nanos);
         }
     } else {
         for row in &input.rows {
@@ -179,8 +182,9 @@ pub fn fold(input: &FlameInput<'_>) -> BTreeMap<String, u64> {
     nanos.into_iter().map(|(stack, n)| (stack, (n / 1e3).round() as u64)).filter(|&(_, us)| us > 0).collect()
 }
 
-/// The stack that waits, and on top of it the one that holds, upside down: what holds is next to what it holds up.
-fn two_sided(row: &WaitRow<'_>, group_by: GroupBy) -> String {
+/// The waiter's stack, and on top of it the holder's stack in reverse, so that the two leaves are
+/// neighbours.
+fn waiter_and_holder(row: &WaitRow<'_>, group_by: GroupBy) -> String {
     let mut frames = root_frames(row.process.as_deref(), row.thread, group_by);
     frames.extend(frames_of(row.waiter));
     match row.holder {
@@ -193,13 +197,13 @@ fn two_sided(row: &WaitRow<'_>, group_by: GroupBy) -> String {
     frames.join(";")
 }
 
-/// What stands below the stack.
+/// The frames below the stack: process and thread.
 fn root_frames(process: Option<&str>, thread: &str, group_by: GroupBy) -> Vec<String> {
     let thread = (group_by == GroupBy::Thread).then_some(thread);
     process.into_iter().chain(thread).map(safe).collect()
 }
 
-/// The frames of a stack, with remarks on what could not be read of it.
+/// The frames of a stack, with remarks on frames that could not be read.
 fn frames_of(stack: &Stack) -> Vec<String> {
     let mut frames = Vec::with_capacity(stack.frames.len() + 3);
     if stack.status == StackStatus::Truncated {

@@ -1,6 +1,6 @@
 //! Measures, cuts, fills and wraps text by terminal columns.
 
-/// How many terminal columns one character takes. By range, not by table: right for what names of threads and functions are made of.
+/// The terminal columns of one character, by ranges that cover the characters of usual names.
 fn char_width(c: char) -> usize {
     match c as u32 {
         0x300..=0x36f | 0x483..=0x489 | 0x591..=0x5bd | 0x610..=0x61a | 0x64b..=0x65f => 0,
@@ -13,12 +13,13 @@ fn char_width(c: char) -> usize {
     }
 }
 
-/// How many terminal columns a text takes. Colour codes must not be in it yet.
+/// The terminal columns of a text, which must not have colour codes yet.
 pub fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
 
-/// `text` in at most `max` columns. The middle is left out, because names that tell threads and methods apart do so at their ends.
+/// `text` in at most `max` columns. The middle is left out, because names of threads and methods
+/// differ at their ends.
 pub fn fit(text: &str, max: usize) -> String {
     if width(text) <= max && text.chars().count() <= 4 * max {
         return text.to_string();
@@ -33,7 +34,8 @@ pub fn fit(text: &str, max: usize) -> String {
     out
 }
 
-/// Characters while they fit in `room` columns; their number is bounded too, as combining marks take no room.
+/// Characters while they fit in `room` columns; their number is bounded too, because combining
+/// marks take no columns.
 fn take(chars: impl Iterator<Item = char>, room: usize) -> Vec<char> {
     let mut used = 0;
     chars
@@ -58,7 +60,8 @@ pub fn right(text: &str, columns: usize) -> String {
     " ".repeat(columns.saturating_sub(width(&text))) + &text
 }
 
-/// Lines of at most `columns`, broken at spaces, and inside a word only where the word alone is too long.
+/// Lines of at most `columns`, broken at spaces, and inside a word only where the word alone is too
+/// long.
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut lines = vec![String::new()];

@@ -1,7 +1,9 @@
-//! One look at every thread, as text (in the manner of py-spy's `dump`) or as JSON, schema `gilprof.dump/1`.
+//! One sample of every thread, as text in the form of py-spy's `dump`, or as JSON, schema
+//! `gilprof.dump/1`.
 
 use crate::error::Result;
-use crate::output::sanitize::{basename, clean};
+use crate::output::file_names::FileNames;
+use crate::output::sanitize::clean;
 use crate::output::{json, palette};
 use crate::sample::{Evidence, Frame, StackStatus, State, TargetInfo, ThreadSnapshot};
 use serde::Serialize;
@@ -9,9 +11,9 @@ use serde::Serialize;
 /// The schema's name, in every JSON dump.
 pub const SCHEMA: &str = "gilprof.dump/1";
 
-/// The dump for people. Lines are not cut to a width: a dump is read for its names.
+/// The dump for people. Lines are not cut to a width, because the names matter.
 pub fn text(target: &TargetInfo, threads: &[ThreadSnapshot], colour: bool) -> String {
-    let command = target.command.iter().map(|word| clean(word)).collect::<Vec<_>>().join(" ");
+    let command = target.command.iter().map(|argument| clean(argument)).collect::<Vec<_>>().join(" ");
     let mut out = format!("Process {}: {command}\n", target.pid);
     let gil = match (target.free_threaded, target.gil_enabled) {
         (true, false) => ", free-threaded, the GIL is off",
@@ -19,30 +21,29 @@ pub fn text(target: &TargetInfo, threads: &[ThreadSnapshot], colour: bool) -> St
         _ => "",
     };
     out += &format!("Python {} ({}){gil}\n", clean(&target.python), clean(&target.executable));
+    let frames = threads.iter().flat_map(|thread| &thread.stack.frames);
+    let names = FileNames::new(frames.map(|frame| &*frame.function.file));
     for thread in threads {
         out.push('\n');
-        out += &thread_text(thread, colour);
+        out += &thread_text(thread, &names, colour);
     }
     out
 }
 
-fn thread_text(thread: &ThreadSnapshot, colour: bool) -> String {
+fn thread_text(thread: &ThreadSnapshot, names: &FileNames<'_>, colour: bool) -> String {
     let head = format!("Thread {} ({})", thread.tid, clean(&thread.name));
     let state = palette::paint(thread.state.label(), thread.state, colour);
     let mut out = format!("{}: {state}\n", palette::bold(&head, colour));
     let stack = &thread.stack;
     if stack.status == StackStatus::Torn {
-        out += "    [moving: the innermost frames changed while they were read]\n";
+        out += "    [torn: the inner frames changed while they were read]\n";
     }
     for frame in stack.frames.iter().rev() {
-        let place = match frame.line {
-            0 => clean(basename(&frame.function.file)),
-            line => format!("{}:{line}", clean(basename(&frame.function.file))),
-        };
+        let place = names.place(&frame.function.file, frame.line);
         out += &format!("    {} ({place})\n", clean(&frame.function.name));
     }
     if stack.status == StackStatus::Truncated {
-        out += "    [cut: the outermost frames could not be read]\n";
+        out += "    [truncated: the outer frames could not be read]\n";
     } else if stack.frames.is_empty() && stack.status == StackStatus::Complete {
         out += if thread.python { "    [no Python frame yet]\n" } else { "    [no python]\n" };
     }
@@ -71,8 +72,8 @@ struct DumpThread<'a> {
     /// The split of `holding`; `null` in any other state.
     holding: Option<&'static str>,
     evidence: &'static str,
-    trust: &'static str,
-    /// Leaf first, as the text has it.
+    status: &'static str,
+    /// Leaf first, as in the text.
     frames: Vec<DumpFrame<'a>>,
 }
 
@@ -80,7 +81,7 @@ struct DumpThread<'a> {
 struct DumpFrame<'a> {
     name: &'a str,
     file: &'a str,
-    /// `null` where the line table gives none.
+    /// `null` if the line table has none.
     line: Option<u32>,
     first_line: Option<u32>,
 }
@@ -109,10 +110,10 @@ fn dump_thread(thread: &ThreadSnapshot) -> DumpThread<'_> {
         state,
         holding,
         evidence: evidence_name(thread.evidence),
-        trust: match thread.stack.status {
-            StackStatus::Complete => "whole",
-            StackStatus::Torn => "moving",
-            StackStatus::Truncated => "cut",
+        status: match thread.stack.status {
+            StackStatus::Complete => "complete",
+            StackStatus::Torn => "torn",
+            StackStatus::Truncated => "truncated",
         },
         frames: thread.stack.frames.iter().rev().map(dump_frame).collect(),
     }
@@ -128,7 +129,7 @@ fn dump_frame(frame: &Frame) -> DumpFrame<'_> {
     }
 }
 
-/// The state as the report's schema names it, and its part of holding.
+/// The state's name in the report's schema, and its part of holding.
 fn state_names(state: State) -> (&'static str, Option<&'static str>) {
     match state {
         State::HoldingPython => ("holding", Some("python")),
@@ -139,7 +140,8 @@ fn state_names(state: State) -> (&'static str, Option<&'static str>) {
     }
 }
 
-fn evidence_name(evidence: Evidence) -> &'static str {
+/// The evidence's name, in the dump and in timelines.
+pub(super) fn evidence_name(evidence: Evidence) -> &'static str {
     match evidence {
         Evidence::GilHolder => "gil-holder",
         Evidence::GilFutex => "gil-futex",

@@ -1,6 +1,6 @@
-//! The report as JSON: indented, figures at six decimals, nothing in it that could act on a terminal.
+//! The report as JSON: indented, figures with six decimals, control characters escaped.
 //!
-//! JSON has no word for not-a-number: such a figure becomes `null`, which readers must take as "not known".
+//! JSON has no NaN. Such a figure becomes `null`, which means "not known".
 
 use crate::analysis::report::Report;
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ pub fn render_all(reports: &[&Report]) -> Result<String> {
     }
 }
 
-/// Anything of ours as JSON in the same manner.
+/// Any value as JSON in the same form.
 pub fn to_string<T: Serialize>(value: &T) -> Result<String> {
     let mut out = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, SanitizingFormatter(PrettyFormatter::with_indent(b"  ")));
@@ -43,13 +43,13 @@ fn failed(source: io::Error) -> Error {
     Error::System { what: "write JSON".into(), source }
 }
 
-/// The pretty formatter, with shorter figures and with every dangerous character escaped: JSON leaves C1 controls and
-/// direction marks bare, and reports are read with `cat`.
+/// The pretty formatter, with shorter figures and with every hostile character escaped: JSON leaves
+/// C1 controls and direction marks as they are, and people read reports with `cat`.
 struct SanitizingFormatter<'a>(PrettyFormatter<'a>);
 
 impl Formatter for SanitizingFormatter<'_> {
     fn write_f64<W: ?Sized + Write>(&mut self, w: &mut W, value: f64) -> io::Result<()> {
-        // Adding 0 turns a negative zero into a plain one. Too large to scale stays as it is.
+        // Adding 0 makes a negative zero positive. A value too large to scale is not rounded.
         let rounded = (value * 1e6).round() / 1e6 + 0.0;
         self.0.write_f64(w, if rounded.is_finite() { rounded } else { value })
     }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_strings_survive_unchanged_but_unarmed() {
+    fn hostile_strings_are_escaped_and_keep_their_value() {
         let name = "a\u{9b}31m\u{202e}\x1b\n\u{e0041}é";
         let text = to_string(&name).unwrap();
         assert!(text.trim_end().chars().all(|c| !is_hostile(c)), "{text}");

@@ -1,11 +1,13 @@
 //! One file per format; each a pure function of a report or a profile.
 //!
-//! Nothing here measures, judges or writes files. Whatever came from the target goes through [`sanitize`] first, because a
-//! thread may be called anything, escape sequences included; every figure goes through [`numbers`], every colour through [`palette`].
+//! Nothing here measures, draws conclusions or opens files. Text from the target goes through
+//! [`sanitize`] first, because the name of a thread may contain anything, escape sequences
+//! included. Every figure goes through [`numbers`], every colour through [`palette`].
 
 pub mod collapsed;
 pub mod columns;
 pub mod dump;
+pub mod file_names;
 pub mod firefox;
 pub mod flamegraph;
 pub mod html;
@@ -30,43 +32,43 @@ use std::path::Path;
 /// One measured process, for formats that show more than its report or its stacks.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// What is said of it.
+    /// The conclusions.
     pub report: &'a Report,
-    /// Its figures.
+    /// The figures.
     pub profile: &'a Profile,
-    /// All that was seen of it, in order of time.
+    /// All samples in order of time, if they were recorded.
     pub recording: Option<&'a Recording>,
 }
 
 impl<'a> Source<'a> {
-    /// All that was seen of it; an error where nobody kept that.
+    /// The recording; an error if there is none.
     pub fn timeline(&self) -> Result<&'a Recording> {
         self.recording.ok_or(Error::NotRecorded { what: "write a timeline" })
     }
 }
 
-/// What goes to the terminal or a pipe.
+/// The format of standard output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people, 80 columns.
+    /// For people.
     #[default]
     Text,
     /// For programs, schema `gilprof.report/1` or `gilprof.dump/1`.
     Json,
 }
 
-/// What a file is written as; its ending says which.
+/// The format of a file, which its ending selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFormat {
     /// A flamegraph.
     Svg,
     /// The report as data.
     Json,
-    /// Folded stacks, a line each.
+    /// Folded stacks, one a line.
     Folded,
     /// The recording, from which all others can be made.
     Recording,
-    /// `profile.proto`, packed.
+    /// `profile.proto`, compressed by gzip.
     Pprof,
     /// speedscope's JSON.
     Speedscope,
@@ -74,14 +76,14 @@ pub enum FileFormat {
     Perfetto,
     /// The Firefox Profiler's processed profile.
     Firefox,
-    /// The same, packed.
+    /// The same, compressed by gzip.
     FirefoxPacked,
-    /// A page for a browser that shows everything.
+    /// A page for a browser with everything.
     Html,
 }
 
 impl FileFormat {
-    /// Whether it shows the course of time, so that it is made from a recording.
+    /// Whether the format is a timeline, which is made from a recording.
     pub fn needs_recording(self) -> bool {
         match self {
             FileFormat::Perfetto | FileFormat::Firefox | FileFormat::FirefoxPacked | FileFormat::Html => true,
@@ -91,12 +93,12 @@ impl FileFormat {
     }
 }
 
-/// The endings that are known, the first of each format being the one to advise.
+/// The known endings; the first of each format is the recommended one.
 const ENDINGS: [(&str, FileFormat); 14] = [
     (".gilprof", FileFormat::Recording),
     (".html", FileFormat::Html),
     (".svg", FileFormat::Svg),
-    // Before the shorter ending that they have too.
+    // Before `.json`, with which they end too.
     (".speedscope.json", FileFormat::Speedscope),
     (".firefox.json", FileFormat::Firefox),
     (".json", FileFormat::Json),
@@ -110,17 +112,17 @@ const ENDINGS: [(&str, FileFormat); 14] = [
     (".perfetto-trace", FileFormat::Perfetto),
 ];
 
-/// The longest slice that pictures show, in nanoseconds; more is a mistake.
+/// The longest slice that a timeline shows, in nanoseconds; a longer one is an error in the data.
 const LONGEST_SLICE: f64 = 1e17;
 
-/// The format that a path's ending asks for, in either case of letters.
+/// The format that a path's ending selects, in upper or lower case.
 pub fn format_for_path(path: &Path) -> Result<FileFormat> {
     let name = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
     // A bare ".svg" is a hidden file without an ending.
     let found = ENDINGS.iter().find(|(ending, _)| name.len() > ending.len() && name.ends_with(ending));
     found.map(|&(_, format)| format).ok_or_else(|| {
         Error::Usage(format!(
-            "failed to tell a format from the file name {}: use an ending of .gilprof (recording), .html (page for a browser), \
+            "cannot choose a format for the file {}: use an ending of .gilprof (recording), .html (page for a browser), \
              .svg (flamegraph), .json (report), .folded, .folded.txt or .collapsed (folded stacks), .pb.gz or .pprof (pprof), .speedscope.json, \
              .firefox.json (Firefox Profiler), .pftrace or .perfetto-trace (Perfetto)",
             sanitize::clean(&path.to_string_lossy())

@@ -1,11 +1,12 @@
 //! The one place where figures become text: shares, milliseconds, factors, counts.
 //!
-//! What is not known or not a number prints as `-`, never as 0. What is there but too small to round up prints as `<1`, never as 0 either.
+//! A figure that is not known, or NaN, prints as `-` and never as 0. A figure that rounds to 0 but
+//! is not 0 prints as `<1`.
 
-/// What stands for a figure that is not known.
+/// The text for a figure that is not known.
 pub const NONE: &str = "-";
 
-/// Shares below this are float noise and print as 0; from here on a rounded-down share prints as `<1`.
+/// Shares below this are rounding errors and print as 0; larger ones that round to 0 print as `<1`.
 const NOISE: f64 = 0.0005;
 
 /// A share of 1 as whole per cent: `66 %`, `<1 %`, `>99 %`.
@@ -31,7 +32,8 @@ pub fn bare_percent(share: f64) -> String {
     }
 }
 
-/// One cell of a row of whole per cents that adds to 100: the row's integer, or `<1` where that is 0 and the share is not.
+/// One cell of a row of whole per cents that adds to 100: the row's integer, or `<1` if the integer
+/// is 0 and the share is not.
 pub fn cell(integer: u32, share: f64) -> String {
     if integer == 0 && share >= NOISE {
         "<1".into()
@@ -40,22 +42,23 @@ pub fn cell(integer: u32, share: f64) -> String {
     }
 }
 
-/// Deals `total` out over `shares` in whole numbers by largest remainder, so that a row always adds up; ties go to the first.
-/// Negative shares count as none. `None` when there is nothing to go by.
+/// Apportions `total` to `shares` in whole numbers by largest remainder, so that a row always adds
+/// up; ties go to the first. Negative shares count as 0. `None` if no share is positive or one is
+/// not finite.
 pub fn apportion(shares: &[f64], total: u32) -> Option<Vec<u32>> {
     let sum: f64 = shares.iter().map(|s| s.max(0.0)).sum();
     if shares.iter().any(|s| !s.is_finite()) || !sum.is_finite() || sum <= 0.0 {
         return None;
     }
     let exact: Vec<f64> = shares.iter().map(|s| s.max(0.0) / sum * f64::from(total)).collect();
-    let mut dealt: Vec<u32> = exact.iter().map(|e| e.floor() as u32).collect();
+    let mut apportioned: Vec<u32> = exact.iter().map(|e| e.floor() as u32).collect();
     let mut order: Vec<usize> = (0..exact.len()).collect();
     order.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()).then(a.cmp(&b)));
-    let left = total.saturating_sub(dealt.iter().sum());
+    let left = total.saturating_sub(apportioned.iter().sum());
     for &i in order.iter().take(left as usize) {
-        dealt[i] += 1;
+        apportioned[i] += 1;
     }
-    Some(dealt)
+    Some(apportioned)
 }
 
 /// Milliseconds: `0.3 ms`, `5.1 ms`, `21 ms`, `1 234 ms`.
@@ -121,7 +124,7 @@ pub fn interval(low: f64, high: f64) -> String {
     format!("{} - {}", one_decimal(low), one_decimal(high))
 }
 
-/// A count that may be broken: `1.3`, `2`, `201`, `12 300`.
+/// A count that may have a fraction: `1.3`, `2`, `201`, `12 300`.
 pub fn count(f: f64) -> String {
     match f {
         f if !f.is_finite() => NONE.into(),
@@ -150,7 +153,7 @@ pub fn counted(f: f64, noun: &str) -> String {
     format!("{n} {noun}{plural}")
 }
 
-/// The figure, or `-` where there is none.
+/// The figure, or `-` if there is none.
 pub fn or_none(figure: Option<String>) -> String {
     figure.unwrap_or_else(|| NONE.into())
 }
@@ -160,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiny_is_not_zero_and_unknown_is_not_a_figure() {
+    fn a_small_figure_is_not_zero_and_an_unknown_one_is_a_dash() {
         assert_eq!([0.0, 0.0001, 0.002, 0.66, 0.997, 1.0, f64::NAN].map(percent), ["0 %", "0 %", "<1 %", "66 %", ">99 %", "100 %", "-"]);
         assert_eq!(
             [0.0, 0.01, 0.31, 5.12, 21.2, 1234.0, f64::INFINITY].map(ms),

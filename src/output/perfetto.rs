@@ -1,9 +1,13 @@
-//! A Perfetto trace: a track a thread with its states as slices, counters for each GIL, and arrows from who let go of it to who took it.
+//! A Perfetto trace: a track for each thread with its states as slices, counters for each GIL, and
+//! arrows from the thread that released the GIL to the next holder.
 //!
-//! Written packet by packet while the recording is replayed, so that memory does not grow with it. The messages are the few that are
-//! needed, by hand (perfetto.dev, protos/perfetto/trace). Slices are named by state; what ran there, who held meanwhile and how that is
-//! known are their arguments. Every span of holding has a flow of its own number; the next holder of the same GIL ends it.
+//! Packets are written while the recording is replayed, so memory does not grow with the recording.
+//! The messages are hand-written and have only the fields that are needed (perfetto.dev,
+//! protos/perfetto/trace). A slice's name is its state; its arguments are the function, the holder
+//! and the evidence. Every span of holding begins a flow, which the next holder of the same GIL
+//! ends.
 
+use super::dump::evidence_name;
 use super::timeline::{leaf, Span, SpanBuilder, SpanSink};
 use super::{sanitize, text, Source};
 use crate::error::{Error, Result};
@@ -101,10 +105,10 @@ const END: i32 = 2;
 const COUNTER: i32 = 4;
 /// All packets come from one writer.
 const SEQUENCE: u32 = 1;
-/// Who holds next within so much of a hold's end took the GIL from it.
+/// A hold that begins within this many nanoseconds of another's end is a GIL switch.
 const MAX_SWITCH_GAP: u64 = 3_000_000;
 
-/// Threads whose names and GILs are kept for arguments and arrows; those of later ones have neither.
+/// Threads whose names and GILs are kept for arguments and arrows; later threads have neither.
 const MAX_THREADS: usize = 1 << 18;
 
 /// Writes the trace of all processes.
@@ -117,7 +121,8 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// What a slice is called. Perfetto makes its colour of that, and would give "waiting" and "holding (python)" the same.
+/// A slice's name. Perfetto derives the colour from it and would give "waiting" and "holding
+/// (python)" the same one.
 fn name(state: State) -> &'static str {
     match state {
         State::Waiting => "GIL wait",
@@ -128,7 +133,7 @@ fn name(state: State) -> &'static str {
 /// One process being written.
 struct Trace<'a> {
     out: &'a mut dyn Write,
-    /// The first thing that went wrong; nothing is written after it.
+    /// The first error; nothing is written after it.
     written: io::Result<()>,
     pid: i32,
     base: u64,
@@ -144,7 +149,7 @@ impl<'a> Trace<'a> {
         let base = (number + 1) << 40;
         let (threads, gils, holds) = Default::default();
         let mut trace = Trace { out, written: Ok(()), pid: target.pid, base, threads, gils, holds, flows: base };
-        let cmdline = target.command.iter().map(|word| sanitize::clean(word)).collect();
+        let cmdline = target.command.iter().map(|argument| sanitize::clean(argument)).collect();
         let process = Process { pid: target.pid, cmdline, process_name: sanitize::clean(&text::program(target)) };
         trace.describe(TrackDescriptor { uuid: base, process: Some(process), ..TrackDescriptor::default() });
         trace
@@ -185,21 +190,22 @@ impl<'a> Trace<'a> {
         self.threads.get(&thread).map_or("?", |(name, _)| name)
     }
 
-    /// The flow that this hold begins, and the one that it ends.
+    /// The flow that this hold begins, and the flow that it ends.
     fn flow(&mut self, span: &Span) -> (Vec<u64>, Vec<u64>) {
         let Some(gil) = self.threads.get(&span.thread).and_then(|(_, gil)| *gil).filter(|_| span.state.is_holding()) else {
             return Default::default();
         };
         let before = self.holds.get(&gil).copied();
-        // A hold goes on through its parts: Python code, a C call, a sleep. The arrow leaves the last of them, which nobody knows to be the
-        // last before the next thread holds: each part begins a flow, and those that are not ended are not drawn.
+        // A hold has parts: Python code, a C call, a sleep. The arrow leaves the last part, which
+        // is known only when the next thread holds. So each part begins a flow, and Perfetto does
+        // not draw flows without an end.
         self.flows += 1;
         self.holds.insert(gil, (span.thread, span.end, self.flows));
         let taken = before.filter(|&(thread, end, _)| thread != span.thread && span.begin.abs_diff(end) <= MAX_SWITCH_GAP);
         (vec![self.flows], taken.into_iter().map(|(_, _, flow)| flow).collect())
     }
 
-    /// A counter's value, where it has changed.
+    /// Writes a counter's value if it has changed.
     fn count(&mut self, sample: &GilSample, which: usize, value: i64) {
         let last = self.gils.entry(sample.gil).or_default();
         if last[which].replace(value) == Some(value) {
@@ -225,7 +231,8 @@ impl SpanSink for Trace<'_> {
     fn span(&mut self, span: Span) {
         let (flow_ids, terminating_flow_ids) = self.flow(&span);
         let annotation = |name: &str, string_value: String| Annotation { name: name.into(), string_value };
-        let mut debug_annotations = vec![annotation("function", leaf(&span.stack)), annotation("evidence", format!("{:?}", span.evidence))];
+        let mut debug_annotations =
+            vec![annotation("function", leaf(&span.stack)), annotation("evidence", evidence_name(span.evidence).into())];
         if let Some((thread, stack)) = span.holder.as_ref().filter(|_| span.state == State::Waiting) {
             debug_annotations.push(annotation("holder", format!("{}: {}", self.name(*thread), leaf(stack))));
         }
@@ -321,7 +328,7 @@ mod tests {
             let (evidence, stack) = (crate::sample::Evidence::GilHolder, stack.clone());
             trace.flow(&Span { thread: ThreadId(thread), begin, end, state, evidence, stack, holder: None })
         });
-        assert!(flows[1].1.is_empty(), "it is the same hold");
+        assert!(flows[1].1.is_empty(), "the hold is the same");
         assert_eq!(flows[2].1, flows[1].0);
         assert_eq!((flows[3].0.len(), flows[3].1.len(), flows[4].1.len()), (0, 0, 0), "no hold, and too late");
     }

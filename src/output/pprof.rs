@@ -1,9 +1,12 @@
-//! pprof: `profile.proto`, packed by gzip, as `go tool pprof` and everything that learnt from it reads.
+//! pprof: `profile.proto`, compressed by gzip, for `go tool pprof` and the tools that read its
+//! format.
 //!
-//! A sample is a thread's stack in one state; its values are the time of that in each of the sample types, in nanoseconds, and the number of
-//! looks that the time stands for. `inflicted_wait` has samples of its own, on the stacks that held: the waiting of others meanwhile. Labels:
-//! `thread`, `state`, and `process` where there are several; `waiter` where others waited. The messages are written out by hand, since only
-//! these few fields are needed (github.com/google/pprof, proto/profile.proto).
+//! A pprof sample is a thread's stack in one state. Its values are the time in each of the sample
+//! types, in nanoseconds, and the number of gilprof's samples that the time stands for.
+//! `inflicted_wait` has separate samples, on the holders' stacks: the waiting of other threads
+//! meanwhile. Labels are `thread`, `state`, and `process` if there are several; `waiter` on
+//! `inflicted_wait`. The messages are hand-written and have only the fields that are needed
+//! (github.com/google/pprof, proto/profile.proto).
 
 use super::{sanitize, Source};
 use crate::error::{Error, Result};
@@ -94,7 +97,7 @@ struct PprofFunction {
     start_line: i64,
 }
 
-/// The sample types, in the order of a sample's values. The one shown first is what gilprof is for.
+/// The sample types, in the order of a sample's values.
 const TYPES: [(&str, &str); 6] = [
     ("samples", "count"),
     ("holding", "nanoseconds"),
@@ -103,6 +106,7 @@ const TYPES: [(&str, &str); 6] = [
     ("native", "nanoseconds"),
     ("wall", "nanoseconds"),
 ];
+/// The type that pprof shows first.
 const DEFAULT: &str = "waiting";
 
 /// Writes the profile of all processes.
@@ -127,7 +131,8 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
             let own = several.then_some(("process", process.as_str()));
             own.iter().chain(pairs).map(|(key, text)| Label { key: tables.string(key), str: tables.string(text) }).collect()
         };
-        // What rounding has taken from the count of looks so far: many short stacks would add up to too few.
+        // The rounding error of the number of samples so far: without it many short stacks would
+        // add up to too few.
         let mut remainder = 0.0;
         for (thread, stack, times) in source.profile.stacks() {
             let name = sanitize::clean(&thread.info.name);
@@ -160,7 +165,7 @@ fn values(state: State, nanos: f64, rate: f64, remainder: &mut f64) -> Vec<i64> 
     vec![samples as i64, only(state.is_holding()), only(state == State::Waiting), 0, only(state == State::Native), only(true)]
 }
 
-/// What has a number.
+/// The tables of strings, functions and locations, which samples refer to by number.
 #[derive(Default)]
 struct Tables {
     strings: Vec<String>,
@@ -192,7 +197,8 @@ impl Tables {
         }
         let id = self.functions.len() as u64 + 1;
         let (name, filename) = (self.string(&sanitize::clean(&function.name)), self.string(&sanitize::clean(&function.file)));
-        // Without a system name: one that equals the name is taken for a mangled one, and what is in angle brackets (`<module>`) for C++.
+        // No system name: pprof takes one that equals the name for a mangled name, and text in
+        // angle brackets (`<module>`) for C++.
         self.functions.push(PprofFunction { id, name, system_name: 0, filename, start_line: function.first_line.into() });
         self.by_function.insert(function.clone(), id);
         id
@@ -208,7 +214,8 @@ impl Tables {
         id
     }
 
-    /// Leaf first, as pprof has it. A thread without Python frames has a frame that says so: pprof drops empty stacks.
+    /// Leaf first, as pprof requires. A thread without Python frames gets a remark as its frame,
+    /// because pprof drops empty stacks.
     fn stack(&mut self, stack: &Stack) -> Vec<u64> {
         if stack.frames.is_empty() {
             let function = Function { name: super::collapsed::NO_PYTHON.into(), file: String::new(), first_line: 0 };
@@ -240,7 +247,7 @@ mod tests {
         let sum = |n: usize| profile.sample.iter().map(|s| s.value[n]).sum::<i64>() as f64;
         let times = |part: fn(&crate::sample::StateTimes) -> f64| numbers.threads.iter().map(|t| part(&t.times)).sum::<f64>();
         let near = |a: f64, b: f64| assert!((a - b).abs() <= 1000.0, "{a} {b}");
-        assert_eq!(sum(0), times(|s| s.total()) / 1e6, "a look stands for a millisecond");
+        assert_eq!(sum(0), times(|s| s.total()) / 1e6, "a sample stands for a millisecond");
         near(sum(1), times(|s| s.holding()));
         near(sum(2), times(|s| s.get(State::Waiting)));
         near(sum(3), numbers.blame.iter().filter(|b| b.holder.is_some()).map(|b| b.nanos).sum());

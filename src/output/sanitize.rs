@@ -1,12 +1,14 @@
 //! Makes text from the target harmless.
 //!
-//! A thread or function of the target may be called anything: escape sequences that repaint the terminal, line breaks that forge a line of
-//! the report, direction marks that swap what is read. Such characters are shown as escapes (`\x1b`), never sent.
+//! The name of a thread or function of the target may contain anything: escape sequences that
+//! repaint the terminal, line breaks that forge a line of the report, direction marks that reorder
+//! text. Such characters are shown as escapes (`\x1b`) and never sent.
 
-/// Names longer than this are cut: nobody reads on, and a hostile target could name a thread with a megabyte.
+/// Names longer than this are cut, because a hostile target could give a thread a name of a
+/// megabyte.
 const MAX_CHARS: usize = 400;
 
-/// `text` with everything that is not a plain visible character or a space written as an escape.
+/// `text` with an escape for each character that is neither visible nor a space.
 pub fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len().min(MAX_CHARS));
     for (n, c) in text.chars().enumerate() {
@@ -19,7 +21,7 @@ pub fn clean(text: &str) -> String {
     out
 }
 
-/// Appends one character, escaped where it must be.
+/// Appends one character, escaped if it is hostile.
 pub fn push_clean(out: &mut String, c: char) {
     match c {
         '\n' => out.push_str("\\n"),
@@ -38,18 +40,18 @@ pub fn escape(c: char) -> String {
     }
 }
 
-/// Characters that move the cursor, break lines, reorder or hide text, or may not stand in XML.
+/// Characters that move the cursor, break lines, reorder or hide text, or are forbidden in XML.
 pub fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c as u32,
             0xad | 0x61c | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f
             | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfeff | 0xffa0 | 0xfff0..=0xfffb
             | 0xe0000..=0xe0fff)
-        // The two last code points of every plane are no characters; XML forbids U+FFFE and U+FFFF.
+        // The last two code points of each plane are no characters; XML forbids U+FFFE and U+FFFF.
         || (c as u32) & 0xfffe == 0xfffe
 }
 
-/// The part of a path after its last slash; the whole where nothing follows it.
+/// The part of a path after its last slash; the whole path if nothing follows it.
 pub fn basename(path: &str) -> &str {
     match path.rsplit('/').next() {
         Some(name) if !name.is_empty() => name,
@@ -62,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_what_would_move_the_cursor_or_the_eye() {
+    fn characters_that_move_the_cursor_or_reorder_text_are_escaped() {
         assert_eq!(clean("a\x1b[31mb\nc\u{202e}d\u{9b}"), "a\\x1b[31mb\\nc\\u{202e}d\\x9b");
         assert_eq!(clean("Grüße 線程"), "Grüße 線程");
     }

@@ -1,6 +1,8 @@
-//! speedscope's own JSON (github.com/jlfwong/speedscope, file-format-spec): a sampled profile for each thread, its state on top of each stack.
+//! speedscope's JSON (github.com/jlfwong/speedscope, file-format-spec): a sampled profile for each
+//! thread, with the state on top of each stack.
 //!
-//! The order within a profile is that of stacks, not of time: it is made for the views that sum up ("Left Heavy", "Sandwich").
+//! The order within a profile is that of stacks, not of time, so it is of use in the views that sum
+//! up ("Left Heavy", "Sandwich").
 
 use super::collapsed::{FlameMode, NO_PYTHON, TORN, TRUNCATED};
 use super::{sanitize, text, Source};
@@ -49,7 +51,8 @@ struct Sampled {
     weights: Vec<u64>,
 }
 
-/// Writes the profiles of all processes: first the time with the GIL and the time waiting for it, of all threads; then each thread's time.
+/// Writes the profiles of all processes: first the time holding the GIL and the time waiting for
+/// it, of all threads; then each thread's time.
 pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     let mut frames = Frames::default();
     let mut profiles = Vec::new();

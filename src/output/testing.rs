@@ -1,4 +1,4 @@
-//! A small program as it would have been measured, with its recording: what the tests of formats are made of.
+//! A made-up program with its report and recording, for the tests of formats.
 
 use super::Source;
 use crate::analysis::report::Report;
@@ -10,10 +10,10 @@ use crate::units::Nanos;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
-/// A name that would do harm wherever it is not made harmless.
+/// A name that does harm in each format that does not escape it.
 pub const HOSTILE: &str = "\x1b[31m</script><img src=x onerror=alert(1)>\u{202e};\"'";
 
-/// What was measured.
+/// The program's figures.
 pub struct MeasuredProgram {
     pub profile: Profile,
     pub report: Report,
@@ -34,7 +34,8 @@ fn stack(functions: &[(&str, u32)]) -> Arc<Stack> {
     Arc::new(Stack { frames: functions.iter().map(frame).collect(), status: StackStatus::Complete })
 }
 
-/// A second in which two threads take turns at the GIL every 5 ms, one with a hostile name hashes, and one sleeps.
+/// A second in which two threads hold the GIL in turn for 5 ms each, a thread with a hostile name
+/// hashes, and one sleeps.
 pub fn measured() -> MeasuredProgram {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let path = std::env::temp_dir().join(format!("gilprof-out-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));

@@ -1,7 +1,8 @@
-//! The course of time, for pictures of it: slices joined into spans of one state on one path of functions.
+//! Joins slices into spans of one state and one path of functions, for the formats that are
+//! timelines.
 //!
-//! A slice that was split by conservation has several states, whose order nobody saw; they are laid out in the palette's order. Spans of one
-//! thread follow one another and do not overlap.
+//! A slice that was split by conservation of CPU time has several states, whose order is not known;
+//! they follow in the palette's order. Spans of one thread do not overlap.
 
 use crate::ids::ThreadId;
 use crate::sample::{Evidence, GilSample, Sink, Stack, State, StateSlice, ThreadInfo, ThreadTotals};
@@ -11,48 +12,48 @@ use std::sync::Arc;
 /// One thread in one state for a while.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Whose time.
+    /// The thread.
     pub thread: ThreadId,
-    /// From when, nanoseconds on the monotonic clock.
+    /// The begin, nanoseconds on the monotonic clock.
     pub begin: u64,
-    /// To when.
+    /// The end.
     pub end: u64,
-    /// In which state.
+    /// The state.
     pub state: State,
-    /// How that is known, at its beginning.
+    /// The evidence for the state, at the begin.
     pub evidence: Evidence,
-    /// The thread's stack at its end.
+    /// The thread's stack at the end.
     pub stack: Arc<Stack>,
-    /// Who held meanwhile, where the thread waited.
+    /// The holder and its stack, if the thread waited.
     pub holder: Option<(ThreadId, Arc<Stack>)>,
 }
 
-/// Where spans go.
+/// Receives spans.
 pub trait SpanSink {
-    /// A thread was met, or its name became known.
+    /// A thread was found, or its name became known.
     fn thread(&mut self, facts: &ThreadInfo);
-    /// A span is over. Those of one thread come in order.
+    /// A span has ended. Spans of one thread come in order.
     fn span(&mut self, span: Span);
     /// A GIL was read.
     fn gil(&mut self, sample: &GilSample);
 }
 
-/// Joins what it is told of.
+/// Joins slices into spans.
 #[derive(Debug)]
 pub struct SpanBuilder<C> {
     inner: C,
-    /// The span under way, and where the thread's last one ended.
+    /// The open span of each thread, and the end of the thread's last slice.
     open: FxHashMap<ThreadId, Span>,
     ends: FxHashMap<ThreadId, u64>,
 }
 
 impl<C: SpanSink> SpanBuilder<C> {
-    /// On the way to `inner`.
+    /// Passes spans on to `inner`.
     pub fn new(inner: C) -> SpanBuilder<C> {
         SpanBuilder { inner, open: FxHashMap::default(), ends: FxHashMap::default() }
     }
 
-    /// All that is open ends.
+    /// Ends the open spans.
     pub fn finish(mut self) -> C {
         let mut open: Vec<Span> = self.open.into_values().collect();
         open.sort_by_key(|span| (span.end, span.thread));
@@ -62,7 +63,7 @@ impl<C: SpanSink> SpanBuilder<C> {
 
     fn part(&mut self, slice: &StateSlice<'_>, state: State, begin: u64, end: u64) {
         let thread = slice.thread;
-        // For a thread that does not wait it is nothing that who holds changes.
+        // If the thread does not wait, a change of the holder does not end its span.
         let holder = slice.holder.filter(|_| state == State::Waiting);
         if let Some(open) = self.open.get_mut(&thread) {
             let same_holder = match (&open.holder, holder) {
@@ -91,7 +92,7 @@ impl<C: SpanSink> Sink for SpanBuilder<C> {
 
     fn slice(&mut self, slice: &StateSlice<'_>) {
         let (end, total) = (slice.end.as_nanos(), slice.times.total());
-        // Also false for what is no number.
+        // Also false for NaN.
         if !(total > 0.0 && total < super::LONGEST_SLICE) {
             return;
         }
@@ -158,7 +159,7 @@ mod tests {
         fn gil(&mut self, _: &GilSample) {}
     }
 
-    /// One thread's slices: end, state, length, who held.
+    /// One thread's slices: end, state, length, holder.
     fn spans_of(slices: &[(u64, State, f64, u32)]) -> Vec<(State, u64, u64)> {
         let (stack, mut builder) = (Arc::new(Stack::empty()), SpanBuilder::new(Collected::default()));
         for &(end, state, nanos, holder) in slices {
@@ -169,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_cuts_waits_and_nothing_else() {
+    fn a_change_of_the_holder_ends_waits_and_no_other_span() {
         let slices = |state| [(1_000_000, state, 1e6, 7), (2_000_000, state, 1e6, 8), (3_000_000, state, 1e6, 8)];
         assert_eq!(spans_of(&slices(State::Io)), [(State::Io, 0, 3_000_000)]);
         assert_eq!(spans_of(&slices(State::Waiting)), [(State::Waiting, 0, 1_000_000), (State::Waiting, 1_000_000, 3_000_000)]);
     }
 
     #[test]
-    fn senseless_times_make_no_span_overlap_or_overflow() {
+    fn invalid_times_do_not_overflow_or_overlap() {
         let slices = [(u64::MAX, State::Io, 9e16), (5, State::Lock, 9e16), (u64::MAX, State::Io, f64::NAN), (u64::MAX, State::Io, -1.0)];
         let mut mixed = spans_of(&slices.map(|(end, state, nanos)| (end, state, nanos, 1)));
         assert!(mixed.iter().all(|(_, begin, end)| begin < end), "{mixed:?}");

@@ -1,12 +1,15 @@
-//! The Firefox Profiler's processed profile: a track a thread, its state as category, waits and holds as markers.
+//! The Firefox Profiler's processed profile: a track for each thread, its state as category, waits
+//! and holds as markers.
 //!
-//! A sample is a span of one state on one stack, its weight the span's length in milliseconds, so that sums are thread time. Every frame of a
-//! sample has the state's category: the profiler colours and groups by the innermost one. Markers are uninterrupted waits, with who held most
-//! of that time, and uninterrupted holds. A recording so long that its spans would be too many for a browser is told in bins: within each,
-//! samples of the same stack are one, so that sums stay right, and markers shorter than a bin are left out; the profile's title says so.
+//! A sample is a span of one state on one stack. Its weight is the span's length in milliseconds,
+//! so sums are thread time. Every frame of a sample has the state's category, because the profiler
+//! colours and groups by the leaf's. Markers are uninterrupted waits, with the function that held
+//! longest meanwhile, and uninterrupted holds. If a recording has too many spans for a browser,
+//! they are summed in bins: within a bin, samples of the same stack are one, so sums stay right,
+//! and markers shorter than a bin are left out. The profile's title says so.
 //!
-//! The format is the one of github.com/firefox-devtools/profiler, docs-developer/processed-format; the profiler upgrades old versions, so an
-//! older one is written that is simple.
+//! The format is docs-developer/processed-format of github.com/firefox-devtools/profiler. The
+//! profiler upgrades old versions, so this writes an older one that is simpler.
 
 mod tables;
 
@@ -20,13 +23,13 @@ use serde_json::{json, Value};
 use std::io::Write;
 use tables::Track;
 
-/// The version of the format that is written.
+/// The version of the format.
 const VERSION: u32 = 49;
-/// Samples that a browser still shows with ease, all threads together.
+/// The samples of all threads that a browser shows without delay.
 const MAX_SAMPLES: f64 = 1e6;
-/// Threads that have a track. Later ones are left out, and the title says so.
+/// Threads with a track. Later threads are left out, and the title says so.
 const MAX_TRACKS: usize = 8192;
-/// Spans are seldom shorter on average; what would fit with this needs no bins.
+/// The shortest usual mean length of spans, in nanoseconds, from which their number is estimated.
 const USUAL_SPAN: f64 = 2e6;
 
 /// Writes the profile of all processes.
@@ -55,7 +58,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     })
 }
 
-/// The length of bins, in nanoseconds; 0 where none are needed.
+/// The length of bins, in nanoseconds; 0 if none are needed.
 fn bin(source: &Source<'_>) -> u64 {
     let spans = source.profile.seconds() * 1e9 * source.profile.threads.len() as f64 / USUAL_SPAN;
     if spans > MAX_SAMPLES {
@@ -87,7 +90,7 @@ fn meta(sources: &[Source<'_>], bin: u64, left_out: bool) -> Value {
         "usesOnlyOneStackType": true, "doesNotUseFrameImplementation": true, "sourceCodeIsNotOnSearchfox": true,
         "sampleUnits": {"time": "ms", "eventDelay": "ms", "threadCPUDelta": "µs"},
         "categories": categories,
-        "markerSchema": [schema("GilWait", "Waited for the GIL behind {marker.data.holder}"), schema("GilHold", "Held the GIL in {marker.data.function}")],
+        "markerSchema": [schema("GilWait", "Waited for the GIL, held by {marker.data.holder}"), schema("GilHold", "Held the GIL in {marker.data.function}")],
     })
 }
 
@@ -103,7 +106,7 @@ fn schema(name: &str, label: &str) -> Value {
     })
 }
 
-/// The profiler knows colours by name; these are nearest to the palette's.
+/// The profiler has named colours; these are nearest to the palette's.
 fn colour(state: State) -> &'static str {
     match state {
         State::HoldingPython => "orange",
@@ -119,7 +122,7 @@ fn colour(state: State) -> &'static str {
     }
 }
 
-/// One process being read.
+/// One process whose recording is being replayed.
 struct Process {
     begin: u64,
     bin: u64,
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_the_profile_s_and_markers_are_whole() {
+    fn sums_are_those_of_the_profile_and_markers_are_complete() {
         let written = measured();
         let profile = profile(&[written.source(), written.source()]);
         let got = sums(&profile);

@@ -28,7 +28,8 @@ pub struct Track {
     stacks: Vec<(Option<usize>, usize)>,
     by_stack: FxHashMap<(Option<usize>, usize), usize>,
     samples: Samples,
-    /// The bin that is open: its number, and in order of first appearance each stack with its time and CPU time.
+    /// The open bin: its number, and each stack with its time and whether it was on a CPU, in order
+    /// of first appearance.
     open: (u64, Vec<(usize, u64, bool)>),
     markers: Vec<Marker>,
     wait: Option<OpenMarker>,
@@ -41,16 +42,16 @@ struct Samples {
     stack: Vec<usize>,
     weight: Vec<f64>,
     cpu: Vec<f64>,
-    /// CPU time of the last sample, which the profiler wants with the next.
+    /// CPU time of the last sample, which the profiler expects with the next.
     previous_cpu: f64,
 }
 
-/// A wait or a hold under way.
+/// A wait or a hold that has not ended.
 struct OpenMarker {
     begin: u64,
     end: u64,
     function: String,
-    /// Who held, and for how long of it.
+    /// The functions that held, and the time of each.
     holders: Vec<(String, u64)>,
 }
 
@@ -129,7 +130,7 @@ impl Track {
         }
     }
 
-    /// Waits and holds go on over spans of different stacks.
+    /// Waits and holds may have spans of different stacks.
     fn run(&mut self, span: &Span, begin: u64, end: u64, holder: Option<String>) {
         let wants = if span.state == State::Waiting { Some(true) } else { span.state.is_holding().then_some(false) };
         for wait in [true, false] {
@@ -192,7 +193,7 @@ impl Track {
         outer.unwrap_or(0)
     }
 
-    /// As the profiler reads it.
+    /// The thread in the profiler's format.
     pub fn finish(mut self, process: &str, pid: i32) -> Value {
         self.close();
         for (wait, run) in [(true, self.wait.take()), (false, self.hold.take())] {
@@ -266,13 +267,15 @@ impl Samples {
 impl Marker {
     fn data(&self) -> Value {
         match (self.wait, &self.holder) {
-            (true, holder) => json!({"type": "GilWait", "function": self.function, "holder": holder.as_deref().unwrap_or("nobody seen")}),
+            (true, holder) => {
+                json!({"type": "GilWait", "function": self.function, "holder": holder.as_deref().unwrap_or("no holder seen")})
+            }
             (false, _) => json!({"type": "GilHold", "function": self.function}),
         }
     }
 }
 
-/// The number of a row, which is appended when it is new.
+/// The number of a row, which is appended if it is new.
 fn number<K: Copy + Eq + std::hash::Hash>(known: &mut FxHashMap<K, usize>, rows: &mut Vec<K>, key: K) -> usize {
     *known.entry(key).or_insert_with(|| {
         rows.push(key);

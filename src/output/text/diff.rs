@@ -1,7 +1,9 @@
-//! A comparison on the terminal: whether anything differs, then the figures of both sides with the change and its interval.
+//! A comparison on the terminal: whether anything differs, then the figures of both sides, each
+//! with its change and the interval of the change.
 
 use super::{Page, Style};
 use crate::analysis::compare::{Change, Comparison, FunctionChange, WindowSummary};
+use crate::output::file_names::FileNames;
 use crate::output::{columns, numbers, palette, sanitize};
 
 /// Rows of each table of functions.
@@ -23,8 +25,9 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
     figures(&mut page, comparison);
     threads(&mut page, comparison);
     let (worse, better): (Vec<_>, Vec<_>) = comparison.functions.iter().partition(|f| harm(f) > 0.0);
-    functions(&mut page, "functions that got worse", &worse);
-    functions(&mut page, "functions that got better", &better);
+    let names = FileNames::new(comparison.functions.iter().map(|f| f.file.as_str()));
+    functions(&mut page, "functions that got worse", &worse, &names);
+    functions(&mut page, "functions that got better", &better, &names);
     comparison.warnings.iter().enumerate().for_each(|(n, warning)| {
         if n == 0 {
             page.blank();
@@ -35,12 +38,12 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
 }
 
 fn side(page: &mut Page, lead: &str, brief: &WindowSummary) {
-    let program = brief.command.iter().map(|word| sanitize::basename(word)).take(3).collect::<Vec<_>>().join(" ");
-    let (seconds, looks) = (numbers::seconds(brief.seconds), numbers::thousands(brief.samples));
-    page.prose(lead, &format!("pid {}  python {}  {program}, {seconds}, {looks} looks", brief.pid, brief.python));
+    let program = brief.command.iter().map(|argument| sanitize::basename(argument)).take(3).collect::<Vec<_>>().join(" ");
+    let (seconds, samples) = (numbers::seconds(brief.seconds), numbers::thousands(brief.samples));
+    page.prose(lead, &format!("pid {}  python {}  {program}, {seconds}, {samples} samples", brief.pid, brief.python));
 }
 
-/// The change, its interval, and a mark where it is real.
+/// Both figures, the change, its interval, and a mark where the change is real.
 fn cells(change: &Change, share: bool) -> String {
     let figure = |value: f64| if share { format!("{:.1} %", value * 100.0) } else { format!("{value:.2}") };
     let signed = |value: f64| if share { format!("{:+.1}", value * 100.0) } else { format!("{value:+.2}") };
@@ -78,7 +81,8 @@ fn threads(page: &mut Page, comparison: &Comparison) {
     }
 }
 
-/// More of this is worse: others wait behind it, or it waits itself.
+/// The change of a function's waiting and of the waiting that it inflicts; if neither is real, of
+/// its holding. A positive change is worse.
 fn harm(function: &FunctionChange) -> f64 {
     let real = |change: &Change| if change.real { change.change } else { 0.0 };
     let harm = real(&function.inflicted_wait) + real(&function.waiting);
@@ -89,15 +93,15 @@ fn harm(function: &FunctionChange) -> f64 {
     }
 }
 
-fn functions(page: &mut Page, title: &str, rows: &[&FunctionChange]) {
+fn functions(page: &mut Page, title: &str, rows: &[&FunctionChange], names: &FileNames<'_>) {
     if rows.is_empty() {
         return;
     }
-    page.heading(&format!("  {title}, in threads"));
+    page.heading(&format!("  {title}, threads on average"));
     for row in rows.iter().take(MAX_FUNCTIONS) {
-        let (name, file) = (sanitize::clean(&row.name), sanitize::clean(sanitize::basename(&row.file)));
-        page.line(&format!("  {}", columns::fit(&format!("{name} ({file}:{})", row.line), page.style.width - 2)));
-        for (what, change) in [("  holds", &row.holding), ("  waits", &row.waiting), ("  others wait", &row.inflicted_wait)] {
+        let function = format!("{} ({})", sanitize::clean(&row.name), names.place(&row.file, row.line));
+        page.line(&format!("  {}", columns::fit(&function, page.style.width - 2)));
+        for (what, change) in [("  holding", &row.holding), ("  waiting", &row.waiting), ("  others wait", &row.inflicted_wait)] {
             if change.real {
                 page.line(&format!("  {}{}", columns::left(what, 22), cells(change, false)));
             }

@@ -1,62 +1,76 @@
-//! The functions: who makes others wait, and what else functions spend threads on.
+//! The tables of functions: those that make others wait, and the time that functions take.
+//!
+//! Both tables have one unit: threads on average, which is thread-seconds per second of window. A
+//! place in a table is the function's `def` line.
 
 use super::Page;
 use crate::analysis::report::{Blame, FunctionRow, Place, Report};
+use crate::output::file_names::FileNames;
 use crate::output::{columns, numbers, palette, sanitize};
 
-/// Rows of each of the two tables.
+/// Rows of the table of functions that make others wait.
 const MAX_CULPRITS: usize = 5;
+/// Rows of the table of all functions.
 const MAX_FUNCTIONS: usize = 10;
-/// Waiters named behind one culprit.
+/// Waiters named below one culprit.
 const MAX_WAITERS: usize = 2;
 /// A function that keeps less than this many threads waiting is no culprit.
 const MIN_INFLICTED: f64 = 0.005;
-const PLACE_COLUMNS: usize = 18;
+/// The place column never gets less than this.
+const NARROWEST_PLACE: usize = 14;
 
 pub(super) fn write(page: &mut Page, report: &Report) {
-    culprits(page, report);
-    functions(page, &report.functions);
+    let files = report.functions.iter().map(|f| f.file.as_str());
+    let holders = report.blame.iter().filter_map(|b| b.holder.as_ref());
+    let places = report.blame.iter().map(|b| &b.waiter).chain(holders);
+    let names = FileNames::new(files.chain(places.map(|place| place.file.as_str())));
+    culprits(page, report, &names);
+    functions(page, &report.functions, &names);
 }
 
-/// Who was holding while others waited, and who they were.
-fn culprits(page: &mut Page, report: &Report) {
+/// The functions that held the GIL while others waited, and the functions that waited.
+fn culprits(page: &mut Page, report: &Report, names: &FileNames<'_>) {
     let mut rows: Vec<&FunctionRow> = report.functions.iter().filter(|f| f.inflicted_wait >= MIN_INFLICTED).collect();
     rows.sort_by(|a, b| b.inflicted_wait.total_cmp(&a.inflicted_wait));
-    let no_holder: f64 = report.blame.iter().filter(|b| b.holder.is_none() && b.seconds > 0.0).map(|b| b.seconds).sum();
+    rows.truncate(MAX_CULPRITS);
     if rows.is_empty() {
         return;
     }
-    let names = page.style.width - 2 - 1 - PLACE_COLUMNS - 8 - 8 - 15;
-    let head = columns::left("who makes others wait", names + 1 + PLACE_COLUMNS);
-    page.heading(&format!("  {head}{}{}{}", columns::right("holds", 8), columns::right("in C", 8), columns::right("others wait", 15)));
-    for row in rows.iter().take(MAX_CULPRITS) {
-        page.line(&format!(
-            "  {}{}{}{}",
-            label(&row.name, &row.file, row.line, names),
-            columns::right(&numbers::percent(row.holding), 8),
-            columns::right(&numbers::percent(row.holding_native), 8),
-            columns::right(&numbers::threads(row.inflicted_wait), 15)
-        ));
-        details(page, row, &report.blame);
+    let table = Table::new(page, &[("holding", 9), ("in C", 7), ("others wait", 13)], &rows, names);
+    table.head(page, ["who makes others wait, threads on average", "who makes others wait (threads)"]);
+    for row in rows {
+        table.row(page, row, names, &[row.holding, row.holding_native, row.inflicted_wait]);
+        details(page, row, &report.blame, names);
     }
-    if no_holder > 0.0 {
-        page.prose("  ", &format!("hand-off (waiting while nobody was seen to hold): {} of thread time", numbers::seconds(no_holder)));
+    without_holder(page, report);
+}
+
+/// The waiting in samples that saw no holder: the GIL was free, between two threads.
+fn without_holder(page: &mut Page, report: &Report) {
+    let seconds: f64 = report.blame.iter().filter(|b| b.holder.is_none() && b.seconds > 0.0).map(|b| b.seconds).sum();
+    if seconds > 0.0 {
+        let all: f64 = report.blame.iter().filter(|b| b.seconds > 0.0).map(|b| b.seconds).sum();
+        let (part, all, share) = (numbers::seconds(seconds), numbers::seconds(all), numbers::percent(seconds / all));
+        page.prose("  ", &format!("GIL switches: for {part} of the {all} of waiting ({share}), no thread held the GIL at the sample"));
     }
 }
 
-/// The line that holds most, and who waits behind it.
-fn details(page: &mut Page, row: &FunctionRow, blame: &[Blame]) {
+/// The line that holds most, and the functions that wait meanwhile.
+fn details(page: &mut Page, row: &FunctionRow, blame: &[Blame], names: &FileNames<'_>) {
     let mut pieces = Vec::new();
     if row.hot_line != 0 && row.hot_line != row.line {
-        pieces.push(format!("mostly at line {}", row.hot_line));
+        pieces.push(match row.line {
+            0 => format!("hottest line {}", row.hot_line),
+            line => format!("hottest line {} (def at {line})", row.hot_line),
+        });
     }
     if row.holding_blocked >= MIN_INFLICTED {
-        pieces.push(format!("asleep with the GIL {}", numbers::percent(row.holding_blocked)));
+        pieces.push(format!("{} holding while asleep", numbers::mean_threads(row.holding_blocked)));
     }
-    let held = |p: &Place| p.name == row.name && p.file == row.file && p.line == row.line;
-    let waiters = blame.iter().filter(|b| b.holder.as_ref().is_some_and(held) && b.seconds > 0.0);
+    let is_holder = |p: &Place| p.name == row.name && p.file == row.file && p.line == row.line;
+    let waiters = blame.iter().filter(|b| b.holder.as_ref().is_some_and(is_holder) && b.seconds > 0.0);
     for b in waiters.take(MAX_WAITERS) {
-        let place = place(&b.waiter.file, b.waiter.line);
+        let place = names.place(&b.waiter.file, b.waiter.line);
         pieces.push(format!("{} ({place}) waits {}", sanitize::clean(&b.waiter.name), numbers::seconds(b.seconds)));
     }
     if !pieces.is_empty() {
@@ -65,36 +79,56 @@ fn details(page: &mut Page, row: &FunctionRow, blame: &[Blame]) {
     }
 }
 
-/// What the report's first functions spend threads on.
-fn functions(page: &mut Page, functions: &[FunctionRow]) {
+/// The time that the report's first functions take, by state.
+fn functions(page: &mut Page, functions: &[FunctionRow], names: &FileNames<'_>) {
     if functions.is_empty() {
         return;
     }
-    const COLUMNS: usize = 7;
-    let heads = ["holds", "waits", "native", "lock", "io"];
-    let names = page.style.width - 2 - 1 - PLACE_COLUMNS - heads.len() * COLUMNS;
-    let mut head = format!("  {}", columns::left("functions, threads on average", names + 1 + PLACE_COLUMNS));
-    head.extend(heads.map(|h| columns::right(h, COLUMNS)));
-    page.heading(&head);
-    for f in functions.iter().take(MAX_FUNCTIONS) {
-        let figures = [f.holding, f.waiting, f.native, f.lock, f.io].map(|v| columns::right(&numbers::mean_threads(v), COLUMNS));
-        page.line(&format!("  {}{}", label(&f.name, &f.file, f.line, names), figures.concat()));
+    let rows: Vec<&FunctionRow> = functions.iter().take(MAX_FUNCTIONS).collect();
+    let table = Table::new(page, &[("holding", 9), ("waiting", 8), ("native", 7), ("lock", 6), ("io", 6)], &rows, names);
+    table.head(page, ["functions, threads on average", "functions (threads)"]);
+    for f in &rows {
+        table.row(page, f, names, &[f.holding, f.waiting, f.native, f.lock, f.io]);
     }
     if functions.len() > MAX_FUNCTIONS {
         page.prose("  ", &format!("and {} more functions", numbers::thousands((functions.len() - MAX_FUNCTIONS) as u64)));
     }
 }
 
-/// A function's name and place in two columns.
-fn label(name: &str, file: &str, line: u32, columns: usize) -> String {
-    format!("{} {}", columns::left(&sanitize::clean(name), columns), columns::left(&place(file, line), PLACE_COLUMNS))
+/// A table with a function's name, its place and figures.
+struct Table<'a> {
+    heads: &'a [(&'a str, usize)],
+    name: usize,
+    place: usize,
 }
 
-/// `app.py:12`, or the file alone where the line is not known.
-fn place(file: &str, line: u32) -> String {
-    let file = sanitize::clean(sanitize::basename(file));
-    match line {
-        0 => file,
-        line => format!("{file}:{line}"),
+impl<'a> Table<'a> {
+    /// Places get what the longest needs, up to half of the room; names get the rest.
+    fn new(page: &Page, heads: &'a [(&'a str, usize)], rows: &[&FunctionRow], names: &FileNames<'_>) -> Table<'a> {
+        let room = page.style.width - 3 - heads.iter().map(|head| head.1).sum::<usize>();
+        let longest = |text: &dyn Fn(&FunctionRow) -> String| rows.iter().map(|row| columns::width(&text(row))).max().unwrap_or(0);
+        let place = longest(&|row| names.place(&row.file, row.line)).max(NARROWEST_PLACE).min(room / 2);
+        // On a wide page the figures stay near the names, but do not come before those of a narrow
+        // one.
+        let name = longest(&|row| sanitize::clean(&row.name)).clamp(30, room.max(30)).min(room - place);
+        Table { heads, name, place }
+    }
+
+    /// The first of the titles that fits.
+    fn head(&self, page: &mut Page, titles: [&str; 2]) {
+        let room = self.name + 1 + self.place;
+        let title = titles.into_iter().find(|title| columns::width(title) <= room).unwrap_or(titles[1]);
+        let heads = self.heads.iter().map(|&(word, columns)| columns::right(word, columns));
+        page.heading(&format!("  {}{}", columns::left(title, room), heads.collect::<String>()));
+    }
+
+    fn row(&self, page: &mut Page, row: &FunctionRow, names: &FileNames<'_>, figures: &[f64]) {
+        let figures = figures.iter().zip(self.heads).map(|(&figure, head)| columns::right(&numbers::mean_threads(figure), head.1));
+        page.line(&format!(
+            "  {} {}{}",
+            columns::left(&sanitize::clean(&row.name), self.name),
+            columns::left(&names.place(&row.file, row.line), self.place),
+            figures.collect::<String>()
+        ));
     }
 }

@@ -1,7 +1,9 @@
-//! The report on the terminal: the verdict first, in words, then the evidence, narrow enough for 80 columns.
+//! The report on the terminal: the verdict first, in words, then the evidence. It fits 80 columns
+//! and uses more where the terminal has them.
 //!
-//! This file owns the page, the line at its top and what is said of the measuring at its end; [`verdict`], `threads` and `functions` own
-//! the parts between. With colour off the same text comes without a single escape, with bars off without the pictures.
+//! This file owns the page, the line at its top and the line about the measurement at its end;
+//! [`verdict`], `threads` and `functions` own the parts between. With colour off, the same text has
+//! no escape sequences; with bars off, no pictures.
 
 pub mod diff;
 mod functions;
@@ -11,22 +13,24 @@ pub mod verdict;
 use crate::analysis::report::{Gil, Quantiles, Report, Target};
 use crate::output::{columns, numbers, palette, sanitize};
 
-/// How the page may look.
+/// Width and decoration of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    /// Whether colours may be sent.
+    /// Whether the page has colours.
     pub colour: bool,
     /// Whether threads get a bar.
     pub bars: bool,
-    /// Columns of the terminal; used within [`Style::NARROWEST`] and [`Style::WIDEST`].
+    /// Columns of the terminal; clamped to [`Style::NARROWEST`] and [`Style::WIDEST`].
     pub width: usize,
 }
 
 impl Style {
     /// The tables need this much.
     pub const NARROWEST: usize = 64;
-    /// Longer lines are hard to read.
-    pub const WIDEST: usize = 120;
+    /// Wider tables are hard to read.
+    pub const WIDEST: usize = 160;
+    /// Sentences are hard to read already in lines longer than this.
+    const WIDEST_PROSE: usize = 100;
 
     /// For pipes and files: 80 columns, neither colour nor bars.
     pub const PLAIN: Style = Style { colour: false, bars: false, width: 80 };
@@ -49,20 +53,20 @@ pub fn render(report: &Report, style: Style) -> String {
     page.finish()
 }
 
-/// A page being written: keeps every line within the width, whatever is put on it.
+/// A page being written. Every line stays within the width.
 pub(crate) struct Page {
     out: String,
     pub(crate) style: Style,
 }
 
 impl Page {
-    /// An empty one.
+    /// An empty page.
     pub(crate) fn new(style: Style) -> Page {
         let width = style.width.clamp(Style::NARROWEST, Style::WIDEST);
         Page { out: String::new(), style: Style { width, ..style } }
     }
 
-    /// All that is on it.
+    /// The text of the page.
     pub(crate) fn finish(self) -> String {
         self.out
     }
@@ -71,16 +75,22 @@ impl Page {
         self.out.push('\n');
     }
 
-    /// One line that is known to fit; may hold colour.
+    /// One line that is known to fit; may have colour codes.
     pub(crate) fn line(&mut self, line: &str) {
         self.out += line.trim_end();
         self.out.push('\n');
     }
 
-    /// Text broken into lines, the first after `lead`, the others under its end. `lead` must not hold colour.
+    /// Columns for sentences and lists, which are not as wide as tables may be.
+    fn prose_width(&self) -> usize {
+        self.style.width.min(Style::WIDEST_PROSE)
+    }
+
+    /// Text broken into lines, the first after `lead`, the others indented by the width of `lead`,
+    /// which must not have colour codes.
     pub(crate) fn prose(&mut self, lead: &str, text: &str) {
         let indent = columns::width(lead);
-        for (n, line) in columns::wrap(&sanitize::clean(text), self.style.width.saturating_sub(indent)).into_iter().enumerate() {
+        for (n, line) in columns::wrap(&sanitize::clean(text), self.prose_width().saturating_sub(indent)).into_iter().enumerate() {
             let start = if n == 0 { lead.to_string() } else { " ".repeat(indent) };
             self.line(&(start + &line));
         }
@@ -91,16 +101,17 @@ impl Page {
         self.flow_painted(lead, gap, pieces, |_, piece| piece.to_string());
     }
 
-    /// [`Page::flow`] with colour put on each, by number, after its columns are counted.
+    /// [`Page::flow`] with each piece coloured by `paint`, from its number, after its columns are
+    /// counted.
     pub(crate) fn flow_painted(&mut self, lead: &str, gap: &str, pieces: &[String], paint: impl Fn(usize, &str) -> String) {
         let indent = columns::width(lead);
         let (mut line, mut used) = (lead.to_string(), indent);
         for (n, piece) in pieces.iter().enumerate() {
-            let piece = columns::fit(piece, self.style.width - indent - gap.trim_end().len());
+            let piece = columns::fit(piece, self.prose_width() - indent - gap.trim_end().len());
             let wide = columns::width(&piece);
             if used > indent {
                 // A comma stays at the end of the line that it closes.
-                if used + gap.len() + wide + gap.trim_end().len() > self.style.width {
+                if used + gap.len() + wide + gap.trim_end().len() > self.prose_width() {
                     self.line(&(line + gap));
                     (line, used) = (" ".repeat(indent), indent);
                 } else {
@@ -121,37 +132,38 @@ impl Page {
     }
 }
 
-/// Which process, and how long and how often it was looked at.
+/// The process, the length of the window and the number of samples.
 fn header(page: &mut Page, report: &Report) {
     let (target, window) = (&report.target, &report.window);
     let lead = format!("gilprof  pid {}  python {}  ", target.pid, columns::fit(&sanitize::clean(&target.python), 16));
     let cores = numbers::counted(target.cpus, "core");
-    let mut right = format!("{}, {} looks", numbers::seconds(window.seconds), numbers::thousands(window.samples));
+    let mut right = format!("{}, {} samples", numbers::seconds(window.seconds), numbers::thousands(window.samples));
     if window.missed > 0 {
         right += &format!(", {} missed", numbers::thousands(window.missed));
     }
     let program = sanitize::clean(&program(target));
-    let room = page.style.width.saturating_sub(columns::width(&lead) + columns::width(&cores) + columns::width(&right) + 4);
+    let room = page.prose_width().saturating_sub(columns::width(&lead) + columns::width(&cores) + columns::width(&right) + 4);
     // Too little room for a name: the figures get a line of their own.
     if room >= columns::width(&program).clamp(1, 12) {
         let left = format!("{lead}{}  {cores}", columns::fit(&program, room));
-        let gap = page.style.width - columns::width(&left) - columns::width(&right);
+        let gap = page.prose_width() - columns::width(&left) - columns::width(&right);
         page.line(&format!("{left}{}{right}", " ".repeat(gap)));
     } else {
         page.flow(&lead, "  ", &[program, cores]);
-        page.line(&columns::right(&right, page.style.width));
+        let width = page.prose_width();
+        page.line(&columns::right(&right, width));
     }
 }
 
-/// What people call the program: its script or module, not the interpreter.
+/// The name of the program: its script or module, not the interpreter.
 pub fn program(target: &Target) -> String {
-    let mut words = target.command.iter().skip(1);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "-m" => return words.next().map_or_else(|| "-m".into(), |module| format!("-m {module}")),
+    let mut arguments = target.command.iter().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "-m" => return arguments.next().map_or_else(|| "-m".into(), |module| format!("-m {module}")),
             "-c" => return "-c".into(),
-            // These two take a word of their own.
-            "-W" | "-X" => drop(words.next()),
+            // These two have a value, which is the next argument.
+            "-W" | "-X" => drop(arguments.next()),
             option if option.starts_with('-') && option.len() > 1 => {}
             script => return sanitize::basename(script).to_string(),
         }
@@ -159,7 +171,7 @@ pub fn program(target: &Target) -> String {
     sanitize::basename(target.command.first().unwrap_or(&target.executable)).to_string()
 }
 
-/// The GIL's own figures.
+/// The figures of the GIL; where there are several, those of each.
 fn gil(page: &mut Page, report: &Report) {
     page.blank();
     let target = &report.target;
@@ -171,8 +183,9 @@ fn gil(page: &mut Page, report: &Report) {
     let interval = target.switch_interval_us.map(|us| numbers::ms(us as f64 / 1e3));
     pieces.push(format!("switch interval {}", numbers::or_none(interval)));
     page.flow("  GIL  ", "   ", &pieces);
+    resolution(page, &report.gil);
     if report.gils.len() > 1 {
-        page.prose("       ", &format!("the most contended of {}, which follow; never summed:", report.gils.len()));
+        page.prose("       ", &format!("the most contended of {} GILs, which are not summed:", report.gils.len()));
         for (n, gil) in report.gils.iter().enumerate().take(8) {
             page.flow(&format!("  {n:>3}  "), "   ", &gil_figures(gil)[..4]);
         }
@@ -191,8 +204,18 @@ fn gil_figures(gil: &Gil) -> Vec<String> {
 }
 
 fn quantiles(q: Option<Quantiles>) -> String {
-    let about = |q: &Quantiles| if q.estimated { "about " } else { "" };
-    q.map_or_else(|| numbers::NONE.into(), |q| format!("{}p50 {}, p99 {}", about(&q), numbers::ms(q.p50), numbers::ms(q.p99)))
+    q.map_or_else(|| numbers::NONE.into(), |q| format!("p50 {}, p99 {}", numbers::ms(q.p50), numbers::ms(q.p99)))
+}
+
+/// The limit of lengths that are estimated from samples.
+fn resolution(page: &mut Page, gil: &Gil) {
+    let estimated = [("wait", gil.wait_ms), ("hold", gil.hold_ms)].map(|(name, q)| q.filter(|q| q.estimated).map(|q| (name, q)));
+    let named: Vec<&str> = estimated.iter().flatten().map(|(name, _)| *name).collect();
+    let interval = estimated.iter().flatten().find_map(|(_, q)| q.resolution_ms);
+    if let Some(interval) = interval {
+        let named = named.join(" and ");
+        page.prose("       ", &format!("{named}: estimated from samples {} apart; shorter ones are missed", numbers::ms(interval)));
+    }
 }
 
 fn warnings(page: &mut Page, warnings: &[String]) {
@@ -208,16 +231,20 @@ fn warnings(page: &mut Page, warnings: &[String]) {
     }
 }
 
-/// What was lost and what it cost: shown also when it is nothing, so that a reader need not wonder.
+/// The samples that were lost and the cost of measuring, also when they are zero.
 fn measuring(page: &mut Page, report: &Report) {
     let window = &report.window;
     page.blank();
-    let asked = window.samples.saturating_add(window.missed);
+    let [samples, planned] = [window.samples, window.samples.saturating_add(window.missed)].map(numbers::thousands);
     let mut pieces = vec![
-        format!("{} of {} looks at {}/s", numbers::thousands(window.samples), numbers::thousands(asked), numbers::count(window.rate_hz)),
+        format!("{samples} of {planned} samples at {} Hz", numbers::count(window.rate_hz)),
         format!("{} missed", numbers::thousands(window.missed)),
         format!("{} failed", numbers::thousands(window.failed)),
-        format!("{} stacks torn (their lower part kept)", numbers::thousands(window.torn)),
+        match window.torn {
+            0 => "0 stacks torn".into(),
+            // Several stacks of one sample may be torn, so the number is no part of the samples.
+            torn => format!("{} stacks torn in {samples} samples (outer frames kept)", numbers::thousands(torn)),
+        },
         format!("gilprof used {} of a core", numbers::percent(window.profiler_cpu)),
     ];
     if window.exact {

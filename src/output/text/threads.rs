@@ -1,25 +1,35 @@
-//! The threads table: what share of its time each thread spent in each state.
+//! The threads table: the share of its time that each thread spent in each state.
 //!
-//! Rule of the figures: a row's integers are dealt out by largest remainder and add to 100. A state that is there but got nothing prints
-//! `<1` and counts as 0. Time that the shares do not cover is `unk`, never spread over the others.
+//! A row's integers are apportioned by largest remainder and add to 100. A state whose share is not
+//! zero but rounds to it prints `<1` and counts as 0. Time that the shares do not cover is
+//! `unknown` and never spread over the others.
 
 use super::Page;
 use crate::analysis::report::{Holding, Report, States, Thread};
 use crate::output::{columns, numbers, palette, sanitize};
 use crate::sample::State;
+use rustc_hash::FxHashMap;
 
 /// Rows before the rest is shown as one.
 const MAX_ROWS: usize = 20;
-/// How far the shares may miss 1 before the difference is shown as unknown.
+/// The shares may miss 1 by this much before the difference is shown as unknown.
 const SLACK: f64 = 0.005;
 const SHORTEST_BAR: usize = 6;
 const LONGEST_BAR: usize = 22;
-const HEADS: [(&str, usize); 7] = [("hold", 5), ("wait", 5), ("nat", 5), ("starv", 6), ("lock", 5), ("io", 5), ("unk", 5)];
-const CPU_COLUMNS: usize = 6;
+/// Narrower names than this are of no use: the heads are cut instead.
+const NARROWEST_NAME: usize = 12;
+/// Columns that names may take on a page of 80; half of what a page is wider comes on top.
+const USUAL_NAME: usize = 24;
+/// The head of each state's column, and its short form for narrow pages.
+const HEADS: [[&str; 2]; 7] =
+    [["holding", "hold"], ["waiting", "wait"], ["native", "nat"], ["starved", "starv"], ["lock", "lock"], ["io", "io"], ["unknown", "unk"]];
+const CPU_COLUMNS: usize = 5;
 
 /// One line of the table.
 struct Row {
     name: String,
+    /// Shown where several threads have the name.
+    tid: Option<i32>,
     python: bool,
     cpu: f64,
     /// In the order of `HEADS`.
@@ -28,61 +38,105 @@ struct Row {
     cells: [String; 7],
 }
 
+impl Row {
+    /// The name in exactly so many columns. The thread id is never cut.
+    fn label(&self, columns: usize) -> String {
+        match self.suffix() {
+            suffix if suffix.is_empty() => columns::left(&self.name, columns),
+            suffix => columns::left(&(columns::fit(&self.name, columns.saturating_sub(suffix.len())) + &suffix), columns),
+        }
+    }
+
+    fn width(&self) -> usize {
+        columns::width(&self.name) + self.suffix().len()
+    }
+
+    fn suffix(&self) -> String {
+        self.tid.map_or_else(String::new, |tid| format!(" [{tid}]"))
+    }
+}
+
+/// Where the columns are.
+struct Layout {
+    /// Head and width of each state's column.
+    heads: Vec<(&'static str, usize)>,
+    /// Whether the heads are cut.
+    short: bool,
+    name: usize,
+    /// 0 where there is no room for bars, or no wish.
+    bar: usize,
+}
+
 pub(super) fn write(page: &mut Page, report: &Report) {
     if report.threads.is_empty() {
         page.heading("  threads");
-        page.prose("  ", "none were seen");
+        page.prose("  ", "no thread was seen");
         return;
     }
     let rows = rows(&report.threads);
-    // The column is there only when something is unknown, and then the rows need it to add up.
-    let unknown = rows.iter().any(|row| !matches!(row.cells[6].as_str(), "0" | numbers::NONE));
-    let heads = if unknown { &HEADS[..] } else { &HEADS[..6] };
-    let figures: usize = heads.iter().map(|h| h.1).sum::<usize>() + CPU_COLUMNS;
-    let (name_columns, bar_columns) = layout(page, &rows, figures);
-
-    let mut head = format!("  {} ", columns::left("thread", name_columns));
-    head.extend(heads.iter().map(|&(word, columns)| columns::right(word, columns)));
+    let layout = layout(page, &rows);
+    let mut head = format!("  {} ", columns::left("thread", layout.name));
+    head.extend(layout.heads.iter().map(|&(word, columns)| columns::right(word, columns)));
     page.heading(&(head + &columns::right("cpu", CPU_COLUMNS)));
     for row in &rows {
         let mark = if row.python { " " } else { "*" };
-        let mut line = format!("  {}{mark}", columns::left(&row.name, name_columns));
-        line.extend(row.cells.iter().zip(heads).map(|(cell, &(_, columns))| columns::right(cell, columns)));
+        let mut line = format!("  {}{mark}", row.label(layout.name));
+        line.extend(row.cells.iter().zip(&layout.heads).map(|(cell, &(_, columns))| columns::right(cell, columns)));
         line += &columns::right(&numbers::bare_percent(row.cpu), CPU_COLUMNS);
-        if bar_columns > 0 {
-            line = format!("{line}  {}", bar(row, bar_columns, page.style.colour));
+        if layout.bar > 0 {
+            line = format!("{line}  {}", bar(row, layout.bar, page.style.colour));
         }
         page.line(&line);
     }
-    legend(page, &rows, bar_columns);
+    legend(page, &rows, &layout);
 }
 
-/// Columns for names and for bars; no bars where there is no room or no wish for them.
-fn layout(page: &Page, rows: &[Row], figures: usize) -> (usize, usize) {
-    let room = page.style.width - 3 - figures;
-    let longest = rows.iter().map(|row| columns::width(&row.name)).max().unwrap_or(0);
-    let generous = 16 + page.style.width.saturating_sub(80) / 2;
-    let name = longest.clamp(10, generous).min(room);
+/// Room goes to the heads first, then to names, then to bars.
+fn layout(page: &Page, rows: &[Row]) -> Layout {
+    // The column is there only when something is unknown, and then the rows need it to add up.
+    let unknown = rows.iter().any(|row| !matches!(row.cells[6].as_str(), "0" | numbers::NONE));
+    let states = if unknown { HEADS.len() } else { HEADS.len() - 1 };
+    let heads = |short: bool| -> Vec<(&'static str, usize)> {
+        // A cell is up to `100`, and a space keeps it from the one before.
+        HEADS[..states].iter().map(|words| words[usize::from(short)]).map(|word| (word, word.len().max(3) + 1)).collect()
+    };
+    let room = |heads: &[(&str, usize)]| page.style.width - 3 - CPU_COLUMNS - heads.iter().map(|head| head.1).sum::<usize>();
+    let full = heads(false);
+    let short = room(&full) < NARROWEST_NAME;
+    let heads = if short { heads(true) } else { full };
+    let room = room(&heads);
+    let longest = rows.iter().map(Row::width).max().unwrap_or(0);
+    let name = longest.clamp(10, USUAL_NAME + page.style.width.saturating_sub(80) / 2).min(room);
     let left = (room - name).saturating_sub(2).min(LONGEST_BAR);
-    (name, if page.style.bars && left >= SHORTEST_BAR { left } else { 0 })
+    Layout { heads, short, name, bar: if page.style.bars && left >= SHORTEST_BAR { left } else { 0 } }
 }
 
-/// The threads that have most to do with the GIL first, then those that use most CPU; beyond the most rows, their mean.
+/// The threads that hold and wait most come first, then those that use most CPU. Threads beyond the
+/// last row are shown as their mean.
 fn rows(threads: &[Thread]) -> Vec<Row> {
     let mut order: Vec<&Thread> = threads.iter().collect();
     let longest = threads.iter().map(|t| t.seconds).fold(f64::MIN_POSITIVE, f64::max);
     let contending = |t: &Thread| steps((t.states.holding + t.states.waiting) * t.seconds / longest);
     order.sort_by(|a, b| contending(b).cmp(&contending(a)).then(steps(b.cpu).cmp(&steps(a.cpu))));
+    let mut names: FxHashMap<&str, usize> = FxHashMap::default();
+    threads.iter().for_each(|t| *names.entry(&t.name).or_default() += 1);
     // One thread left over takes no more room than a line about it.
     let shown = if order.len() <= MAX_ROWS + 1 { order.len() } else { MAX_ROWS };
-    let mut rows: Vec<Row> = order[..shown].iter().map(|t| row(sanitize::clean(&t.name), t.python, t.cpu, &t.states, t.holding)).collect();
+    let mut rows: Vec<Row> = order[..shown]
+        .iter()
+        .map(|t| Row {
+            tid: names.get(t.name.as_str()).filter(|&&threads| threads > 1).map(|_| t.tid),
+            ..row(sanitize::clean(&t.name), t.python, t.cpu, &t.states, t.holding)
+        })
+        .collect();
     if shown < order.len() {
         rows.push(mean(&order[shown..]));
     }
     rows
 }
 
-/// A share in steps coarse enough that threads which do the same keep the report's order; not a number sorts last.
+/// A share in steps coarse enough that threads which do the same keep the report's order. NaN
+/// counts as 0.
 fn steps(share: f64) -> i64 {
     (share * 20.0).round() as i64
 }
@@ -98,10 +152,10 @@ fn row(name: String, python: bool, cpu: f64, states: &States, holding: Holding) 
         Some(whole) => std::array::from_fn(|i| numbers::cell(whole[i], shares[i])),
         None => std::array::from_fn(|_| numbers::NONE.into()),
     };
-    Row { name, python, cpu, shares, holding, cells }
+    Row { name, tid: None, python, cpu, shares, holding, cells }
 }
 
-/// The rest as one row: means, each thread weighed by how long it was seen.
+/// The rest as one row: means, each thread weighted by the time for which it was seen.
 fn mean(rest: &[&Thread]) -> Row {
     let total: f64 = rest.iter().map(|t| t.seconds).sum();
     let of = |figure: fn(&Thread) -> f64| rest.iter().map(|t| figure(t) * t.seconds).sum::<f64>() / total;
@@ -124,7 +178,8 @@ fn mean(rest: &[&Thread]) -> Row {
     row(name, rest.iter().any(|t| t.python), of(|t| t.cpu), &states, holding)
 }
 
-/// A row's shares in full detail. Where the split of holding does not cover it, the rest is shown as plain holding.
+/// A row's shares with holding split. Where the split does not cover holding, the rest is shown as
+/// Python code.
 fn detail(row: &Row) -> [(State, f64); State::COUNT] {
     let h = &row.holding;
     let python = (row.shares[0] - h.native - h.blocked - h.starved).max(0.0);
@@ -158,17 +213,24 @@ fn bar(row: &Row, columns: usize, colour: bool) -> String {
     runs.collect()
 }
 
-/// Says what the bars' characters and the mark mean, those that occur only.
-fn legend(page: &mut Page, rows: &[Row], bar_columns: usize) {
+/// Explains the bars' characters, the mark, the thread ids and the cut heads that the table has.
+fn legend(page: &mut Page, rows: &[Row], layout: &Layout) {
     let occurs = |state: State| {
-        let step = 0.5 / bar_columns.max(1) as f64;
+        let step = 0.5 / layout.bar.max(1) as f64;
         rows.iter().flat_map(detail).any(|(s, share)| s == state && share >= step)
     };
-    let visible = State::ALL.into_iter().filter(|&s| bar_columns > 0 && palette::style(s).glyph != ' ' && occurs(s));
+    let visible = State::ALL.into_iter().filter(|&s| layout.bar > 0 && palette::style(s).glyph != ' ' && occurs(s));
     let states: Vec<State> = visible.collect();
     let mut pieces: Vec<String> = states.iter().map(|&s| format!("{} {}", palette::style(s).glyph, palette::style(s).legend)).collect();
     if rows.iter().any(|row| !row.python) {
         pieces.push("* no Python thread".into());
+    }
+    if rows.iter().any(|row| row.tid.is_some()) {
+        pieces.push("[n] thread id".into());
+    }
+    if layout.short {
+        let cut = HEADS[..layout.heads.len()].iter().filter(|[word, short]| word != short);
+        pieces.extend(cut.map(|[word, short]| format!("{short} = {word}")));
     }
     if pieces.is_empty() {
         return;

@@ -1,10 +1,11 @@
-//! The judgement in words: the verdict at the top of the page, the findings further down.
+//! The verdict at the top of the page in words, and the findings further down.
 
 use super::Page;
 use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup, Verdict, WhatIf};
 use crate::output::{columns, numbers, palette, sanitize};
 
-/// The verdict's name in capitals, and the headline without what the name says already, as in "Keep threads: …".
+/// The verdict's name in capitals, and the headline without a label that repeats the name, as in
+/// "Keep threads: …".
 pub fn banner(verdict: &Verdict) -> (String, &str) {
     let name = verdict.code.name().replace('-', " ");
     let rest = verdict.headline.split_once(": ").filter(|(label, _)| label.eq_ignore_ascii_case(&name));
@@ -39,13 +40,15 @@ fn interval(e: Estimate) -> String {
     numbers::interval(e.low, e.high)
 }
 
-/// Cores are another limit, of which this figure knows nothing.
-fn saturation(threads: Option<f64>) -> String {
-    let limit = if threads.is_some_and(|n| n >= 2.0) { " as far as the GIL goes" } else { "" };
-    numbers::or_none(threads.map(numbers::count)) + limit
+/// Where the GIL saturates. The number says nothing about cores, which are another limit.
+fn saturation(threads: f64) -> String {
+    match numbers::count(threads) {
+        n if n == "1" => "one thread is enough to saturate the GIL".into(),
+        n => format!("the GIL saturates at about {n} such threads"),
+    }
 }
 
-/// All predictions side by side, and how sure the verdict is.
+/// The confidence in the verdict, where the GIL saturates, and all predictions side by side.
 fn what_if(page: &mut Page, report: &Report) {
     let verdict = &report.verdict;
     let Speedup { processes, free_threading, release_in_native } = verdict.speedup;
@@ -54,8 +57,9 @@ fn what_if(page: &mut Page, report: &Report) {
         Confidence::Medium => "medium",
         Confidence::High => "high",
     };
-    let threads = saturation(verdict.gil_saturates_at);
-    page.flow("  ", "; ", &[format!("confidence {confidence}"), format!("threads worth having today: {threads}")]);
+    let mut pieces = vec![format!("confidence {confidence}")];
+    pieces.extend(verdict.gil_saturates_at.filter(|n| n.is_finite()).map(saturation));
+    page.flow("  ", "; ", &pieces);
     let figure = |e: Option<Estimate>| numbers::or_none(e.map(|e| format!("{} ({})", numbers::factor(e.estimate), interval(e))));
     if processes.or(free_threading).or(release_in_native).is_none() {
         page.prose("  ", "what if: not predicted");
@@ -68,7 +72,7 @@ fn what_if(page: &mut Page, report: &Report) {
         &[
             format!("processes {}", figure(processes)),
             format!("free-threaded {}", figure(free_threading)),
-            format!("GIL released in C {}", figure(release_in_native)),
+            format!("GIL released in C calls {}", figure(release_in_native)),
         ],
     );
     what_if_answers(page, &report.what_if);
@@ -78,7 +82,8 @@ fn what_if(page: &mut Page, report: &Report) {
     }
 }
 
-/// Whether a verdict's next steps are about processes. Those steps state themselves what the predicted gain leaves out.
+/// Whether a verdict's next steps are about processes. Those steps state themselves what the
+/// predicted gain leaves out.
 fn advises_processes(code: Code) -> bool {
     matches!(code, Code::SwitchToProcesses | Code::ReleaseTheGil)
 }
@@ -89,7 +94,7 @@ fn what_if_answers(page: &mut Page, answers: &[WhatIf]) {
         let question = sanitize::clean(&answer.question);
         match answer.gain {
             Some(e) => {
-                page.prose("  ", &format!("what if {question}: {} ({}) of the work done now", numbers::factor(e.estimate), interval(e)))
+                page.prose("  ", &format!("what if {question}: {} ({}) as much work as now", numbers::factor(e.estimate), interval(e)))
             }
             None => page.prose("  ", &format!("what if {question}: {}", answer.note)),
         }
@@ -133,9 +138,9 @@ mod tests {
     }
 
     #[test]
-    fn many_threads_are_worth_having_as_far_as_the_gil_goes() {
-        assert_eq!(saturation(Some(767.0)), "767 as far as the GIL goes");
-        assert_eq!(saturation(Some(1.0)), "1");
-        assert_eq!(saturation(None), "-");
+    fn the_line_names_the_threads_that_saturate_the_gil() {
+        assert_eq!(saturation(766.6), "the GIL saturates at about 767 such threads");
+        assert_eq!(saturation(2.2), "the GIL saturates at about 2.2 such threads");
+        assert_eq!(saturation(1.0), "one thread is enough to saturate the GIL");
     }
 }

@@ -1,10 +1,12 @@
-//! The few system calls that std does not offer: clocks, a sleep to an absolute time, this process's own CPU time and limits; in files of
-//! their own the kernel's small programs (`bpf`), the ring that they write to (`ring`) and a look into tracefs (`tracefs`).
+//! The few system calls that std does not offer: clocks, a sleep to an absolute time, this
+//! process's own CPU time and limits. In their own files: the kernel's small programs (`bpf`), the
+//! ring that they write to (`ring`) and a private tracefs mount (`tracefs`).
 //!
-//! With its files one of the three places that may be `unsafe`.
+//! With its files, this is one of the three places that may be `unsafe`.
 
 pub mod bpf;
 pub mod ring;
+pub mod terminal;
 pub mod tracefs;
 
 use crate::units::Nanos;
@@ -17,7 +19,8 @@ pub const SYS_FUTEX: i64 = libc::SYS_futex;
 
 fn clock(id: libc::clockid_t) -> Nanos {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a live timespec; the clock ids used here exist on every Linux, so the call cannot fail.
+    // SAFETY: `time` is a live timespec; the clock ids used here exist on every Linux, so the call
+    // cannot fail.
     unsafe { libc::clock_gettime(id, &mut time) };
     Nanos::from_nanos(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
@@ -37,15 +40,16 @@ pub fn thread_cpu_time() -> Nanos {
     clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// Sleeps until `deadline` on the monotonic clock, or until a signal comes.
+/// Sleeps until `deadline` on the monotonic clock, or until a signal arrives.
 pub fn sleep_until(deadline: Nanos) {
     let n = deadline.as_nanos();
     let time = libc::timespec { tv_sec: (n / 1_000_000_000) as _, tv_nsec: (n % 1_000_000_000) as _ };
-    // SAFETY: `time` is a live timespec; no remainder is asked for with an absolute time.
+    // SAFETY: `time` is a live timespec; a sleep to an absolute time returns no remainder.
     unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &time, std::ptr::null_mut()) };
 }
 
-/// Asks for timers of the calling thread to be precise: the default slack of 50 us is a twentieth of a 1 kHz period.
+/// Requests precise timers for the calling thread: the default slack of 50 us is a twentieth of a 1
+/// kHz period.
 pub fn set_timer_slack() {
     // SAFETY: PR_SET_TIMERSLACK takes a plain number and concerns only the calling thread.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong, 0, 0, 0) };
@@ -64,14 +68,18 @@ struct SchedAttr {
     period: u64,
 }
 
-/// Where the calling thread may (root, CAP_SYS_NICE), it asks for this nice value: looks that come late on a crowded machine are looks lost.
+/// The nice value that the calling thread requests where it may (root, CAP_SYS_NICE): samples that
+/// come late on a crowded machine are missed samples.
 const NICE: i32 = -15;
 
-/// Asks the scheduler to put the calling thread on a CPU soon after it wakes: for the shortest time slice (Linux 6.12+, EEVDF; needs no
-/// privilege), and for [`NICE`]. It runs for microseconds and sleeps. What is not granted is done without. (Seen on 2 cores with a load of 8:
-/// 25 - 45 % of looks missed at 1 kHz without the nice value, 4 - 7 % with it.)
+/// Asks the scheduler to run the calling thread soon after it wakes: requests the shortest time
+/// slice (Linux 6.12+, EEVDF; needs no privilege) and the nice value -15 (needs root or
+/// CAP_SYS_NICE). The thread runs for microseconds at a time and sleeps. A refusal is no error.
+/// (Seen on 2 cores with a load of 8: 25 - 45 % of samples missed at 1 kHz without the nice value,
+/// 4 - 7 % with it.)
 pub fn request_short_timeslice() {
-    // SAFETY: getpriority takes two plain numbers; 0 is the calling thread. sched_setattr would otherwise reset the nice value.
+    // SAFETY: getpriority takes two plain numbers; 0 is the calling thread. sched_setattr would
+    // otherwise reset the nice value.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     if !set_sched_attr(nice.min(NICE)) {
         set_sched_attr(nice);
@@ -93,7 +101,8 @@ fn set_sched_attr(nice: i32) -> bool {
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr as *const SchedAttr, 0) == 0 }
 }
 
-/// Raises the soft limit of open files to the hard one: two are kept open for every thread of the target.
+/// Raises the soft limit of open files to the hard limit: two files are kept open for every thread
+/// of the target.
 pub fn raise_nofile_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a live rlimit; both calls concern only this process.
@@ -105,8 +114,8 @@ pub fn raise_nofile_limit() {
     }
 }
 
-/// Reads entries of an open directory, `struct linux_dirent64` each; from the first one if `rewind`, else those that follow what was read
-/// last. 0 bytes: there are no more.
+/// Reads entries of an open directory, `struct linux_dirent64` each: from the first entry if
+/// `rewind`, otherwise from where the last call ended. Returns 0 at the end.
 pub fn read_directory(directory: &File, rewind: bool, into: &mut [u8]) -> io::Result<usize> {
     let fd = directory.as_raw_fd();
     // SAFETY: both calls take a live descriptor, the second a live buffer with its length.
