@@ -1,4 +1,5 @@
-//! Who waited behind whom, as rows of the report. The largest rows only: small ones would fill a file and help nobody.
+//! Waits by waiting and holding function, as rows of the report. Only the largest rows: small ones
+//! would fill the file and say little.
 
 use super::phrases::named;
 use super::report::Blame;
@@ -7,7 +8,7 @@ use crate::profile::Profile;
 /// How many rows a report has at most.
 const MAX_ROWS: usize = 500;
 
-/// The rows, most first.
+/// The rows, longest waits first.
 pub(super) fn rows(profile: &Profile) -> Vec<Blame> {
     let place = |id| named(profile.function(id));
     let row = |r: &crate::profile::BlameRow| Blame { waiter: place(r.waiter), holder: r.holder.map(place), seconds: r.nanos / 1e9 };

@@ -1,30 +1,32 @@
-//! Intervals: the window's blocks drawn again and again, each draw measured as the whole is.
+//! Intervals by a block bootstrap at 90 %: the blocks of the window are drawn with replacement, and
+//! each draw is measured like the whole window.
 //!
-//! A block bootstrap at 90 %. Drawing whole blocks keeps what hangs together in time (a wait and the hold that it waits for, a phase of the
-//! program). The generator is small, ours and always starts alike, so that one profile always gives one report.
+//! Whole blocks keep what is correlated in time (a wait and the hold that it waits for, a phase of
+//! the program). The random generator is part of gilprof and has a fixed seed, so one profile
+//! always gives the same report.
 
 use super::report::Estimate;
 use crate::profile::Profile;
 use crate::sample::{State, StateTimes};
 
-/// How many draws.
+/// Number of draws.
 const DRAWS: usize = 200;
-/// Fewer draws, but never less than this, when there are thousands of threads: 40 still give a 5 % quantile.
+/// Number of draws for thousands of threads: 40 draws still have a 5 % quantile.
 const MIN_DRAWS: usize = 40;
-/// Threads times draws beyond which draws are saved on.
+/// Threads times draws above which the number of draws shrinks.
 const DRAW_BUDGET: usize = 100_000;
-/// Where each end of the interval lies.
+/// Quantile of each end of the interval.
 const TAIL: f64 = 0.05;
 
-/// What was measured of the whole window and of each draw.
+/// The measures of the whole window and of each draw.
 pub(super) struct Bootstrap<M> {
     whole: M,
     draws: Vec<M>,
 }
 
 impl<M> Bootstrap<M> {
-    /// Measures the window and each draw. `measure` gets each thread's time, by index into the profile's threads, in thread-seconds
-    /// per second of wall time.
+    /// Measures the window and each draw. `measure` gets the time of each thread, by index into the
+    /// threads of the profile, in thread-seconds per second of wall time.
     pub(super) fn new(profile: &Profile, measure: impl Fn(&[StateTimes]) -> M) -> Bootstrap<M> {
         let all: Vec<usize> = (0..profile.blocks.len()).collect();
         let draws = (DRAW_BUDGET / profile.threads.len().max(1)).clamp(MIN_DRAWS, DRAWS);
@@ -37,7 +39,7 @@ impl<M> Bootstrap<M> {
         Bootstrap { whole: measure(&rates(profile, &all)), draws }
     }
 
-    /// One figure of the window, with the interval that the draws give it.
+    /// One figure of the window, with its interval from the draws.
     pub(super) fn interval(&self, figure: impl Fn(&M) -> f64) -> Estimate {
         let estimate = figure(&self.whole);
         let mut drawn: Vec<f64> = self.draws.iter().map(&figure).collect();
@@ -55,8 +57,8 @@ pub(super) fn interval(profile: &Profile, measure: impl Fn(&[StateTimes]) -> f64
 /// The normal distribution's 95 % quantile, for both ends of a 90 % interval.
 const Z: f64 = 1.645;
 
-/// A share of so many looks: Wilson's interval (1927), which also holds near 0 and 1. Looks that follow one another are not independent, so it is
-/// for what has no blocks of its own.
+/// A share of a number of samples: Wilson's interval (1927), which also holds near 0 and 1.
+/// Successive samples are not independent, so this is only for figures without blocks.
 pub(super) fn share_interval(part: f64, of: f64, samples: f64) -> Estimate {
     if of <= 0.0 || samples <= 0.0 {
         return Estimate { estimate: 0.0, low: 0.0, high: if of > 0.0 { 1.0 } else { 0.0 } };
@@ -67,7 +69,7 @@ pub(super) fn share_interval(part: f64, of: f64, samples: f64) -> Estimate {
     Estimate { estimate: p, low: ((middle - half) / scale).clamp(0.0, p), high: ((middle + half) / scale).clamp(p, 1.0) }
 }
 
-/// A rate by a count of events in `seconds`: as of a Poisson process.
+/// A rate from a count of events in `seconds`, assumed to be a Poisson process.
 pub(super) fn rate_interval(events: f64, seconds: f64) -> Estimate {
     if seconds <= 0.0 {
         return Estimate { estimate: 0.0, low: 0.0, high: f64::INFINITY };
@@ -88,7 +90,7 @@ pub(super) fn rates(profile: &Profile, blocks: &[usize]) -> Vec<StateTimes> {
     sums.iter().map(|sum| divided(sum, wall)).collect()
 }
 
-/// A split divided by a time; nothing when there was none.
+/// Times divided by a time; zero when that time is zero.
 pub(super) fn divided(times: &StateTimes, nanos: f64) -> StateTimes {
     let mut out = StateTimes::default();
     if nanos > 0.0 {
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_program_has_a_narrow_interval_and_a_phased_one_a_wide() {
+    fn a_steady_program_has_a_narrow_interval_and_a_phased_one_a_wide_one() {
         let steady = Scene::new(2.0).run(4000, |t| vec![if t % 2 == 0 { "P burn" } else { "I sleep" }]);
         let phased = Scene::new(2.0).run(4000, |t| vec![if t < 2000 { "P burn" } else { "I sleep" }]);
         let (s, p) = (holding(&steady), holding(&phased));
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_gives_nothing() {
+    fn an_empty_profile_gives_zero() {
         assert_eq!(holding(&Scene::new(2.0).run(0, |_| vec![])), Estimate { estimate: 0.0, low: 0.0, high: 0.0 });
     }
 }

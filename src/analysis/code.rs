@@ -1,4 +1,4 @@
-//! The codes of verdicts and findings, each with its name: the only place where the names are spelled.
+//! The codes of verdicts and findings, each with its name. No other place spells the names.
 
 use serde::{de, Deserialize, Deserializer, Serialize, Serializer};
 

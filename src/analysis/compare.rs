@@ -1,9 +1,10 @@
-//! Two windows beside each other: what differs, and what may be chance.
+//! Comparison of two windows: which figures differ, and which differences may be chance.
 //!
-//! Each figure is taken in 16 stretches of each window. Their scatter gives the difference an interval at 99 % (Welch's, with the t
-//! quantile of the fewer degrees of freedom, which is the careful choice). A difference is called real when the interval leaves out zero
-//! *and* it is large enough to matter: runs of one program differ by more than the scatter within each, as soon as a disk or another
-//! program is a little slower.
+//! Each figure is measured in 16 buckets of each window. The scatter between buckets gives the
+//! difference an interval at 99 % (Welch's, with the t quantile of the fewer degrees of freedom,
+//! which is the conservative choice). A difference is real if the interval excludes zero *and* the
+//! difference is large enough to matter: runs of one program differ by more than the scatter within
+//! each as soon as a disk or another program is a little slower.
 
 use super::ratio_estimator;
 use super::report::{Code, Report};
@@ -14,24 +15,24 @@ use std::collections::BTreeMap;
 
 /// The schema's name.
 pub const SCHEMA: &str = "gilprof.diff/1";
-/// A share that differs by less does not matter.
+/// Smallest difference of a share that matters.
 const SHARE_FLOOR: f64 = 0.03;
-/// Nor does so much thread time per second, nor such a part of what it was.
+/// Smallest difference of thread time per second that matters, absolute and relative.
 const RATE_FLOOR: f64 = 0.05;
 const RELATIVE_FLOOR: f64 = 0.10;
-/// A thread that holds or wants the GIL for less of its time is in no row.
+/// Share of its time with or waiting for the GIL below which a thread has no row.
 const MIN_GIL_WEIGHT: f64 = 0.005;
-/// The figure that is the machine's doing: another program came or went.
+/// The figure that depends on the machine: another program started or ended.
 const STARVED: &str = "threads starved";
-/// Functions named.
+/// Most functions in a comparison.
 const MAX_FUNCTIONS: usize = 20;
 
-/// What is compared.
+/// One of the compared windows.
 #[derive(Clone, Copy, Debug)]
 pub struct ComparedWindow<'a> {
-    /// What was said of it.
+    /// Its report.
     pub report: &'a Report,
-    /// Its course.
+    /// Its figures by bucket.
     pub buckets: &'a Buckets,
 }
 
@@ -40,7 +41,8 @@ pub struct ComparedWindow<'a> {
 pub struct Comparison {
     /// Always [`SCHEMA`].
     pub schema: &'static str,
-    /// Whether anything of the program differs by more than chance and by enough to matter. A machine with more or less to do is a warning.
+    /// Whether anything of the program differs by more than chance and by enough to matter. A
+    /// machine with more or less to do is a warning.
     pub real: bool,
     /// One sentence.
     pub headline: String,
@@ -50,15 +52,15 @@ pub struct Comparison {
     pub new: WindowSummary,
     /// The whole process.
     pub figures: Vec<Figure>,
-    /// Threads by name, numbers in names left out; per thread.
+    /// Threads by name, without the numbers in names; per thread.
     pub threads: Vec<ThreadChange>,
     /// Functions whose figures differ, the largest difference first.
     pub functions: Vec<FunctionChange>,
-    /// What makes the two less comparable.
+    /// Reasons for which the windows are less comparable.
     pub warnings: Vec<String>,
 }
 
-/// A window, briefly.
+/// Summary of a window.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct WindowSummary {
@@ -83,16 +85,16 @@ pub struct Change {
     pub low: f64,
     /// See `low`.
     pub high: f64,
-    /// More than chance, and enough to matter.
+    /// Whether the difference is more than chance and large enough to matter.
     pub real: bool,
 }
 
 /// A named figure of the process.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What it is.
+    /// Its name.
     pub name: &'static str,
-    /// Whether it is a share, to be shown in per cent; else a number of threads.
+    /// Whether it is a share, shown in per cent, or else a number of threads.
     pub share: bool,
     /// Its change.
     #[serde(flatten)]
@@ -104,7 +106,7 @@ pub struct Figure {
 pub struct ThreadChange {
     /// The name; `*` stands for a number.
     pub name: String,
-    /// How many there were.
+    /// Number of threads in each window.
     pub threads: [usize; 2],
     /// Share of their time.
     pub waiting: Change,
@@ -125,7 +127,7 @@ pub struct FunctionChange {
     pub holding: Change,
     /// Thread-seconds per second.
     pub waiting: Change,
-    /// Waiting of others while it held.
+    /// Waiting of other threads while the function held the GIL.
     pub inflicted_wait: Change,
 }
 
@@ -138,7 +140,9 @@ pub fn compare(base: ComparedWindow<'_>, new: ComparedWindow<'_>) -> Comparison 
     let real = !program.is_empty() || !functions.is_empty();
     let headline = headline(&program, &functions);
     let mut warnings = warnings(base.report, new.report);
-    warnings.extend(machine.into_iter().map(|f| format!("{}: that is for want of cores, and the machine's doing", describe_change(f))));
+    warnings.extend(
+        machine.into_iter().map(|f| format!("{}: this depends on the load of the machine, not on the program", describe_change(f))),
+    );
     Comparison {
         schema: SCHEMA,
         real,
@@ -158,7 +162,7 @@ fn window_summary(report: &Report) -> WindowSummary {
     WindowSummary { pid: target.pid, python, command, seconds: window.seconds, samples: window.samples, verdict: report.verdict.code }
 }
 
-/// A value per stretch, and what it is a part of.
+/// A value per bucket, and the whole of which it is a part.
 #[derive(Clone, Copy, Debug)]
 struct Ratio {
     parts: Series,
@@ -171,7 +175,7 @@ impl Ratio {
         Ratio { parts, wholes: [length; BUCKETS] }
     }
 
-    /// Its value, and the variance of that.
+    /// Its value, and the variance of the value.
     fn value(&self) -> (f64, f64) {
         ratio_estimator::ratio(&self.parts, &self.wholes)
     }
@@ -193,7 +197,7 @@ fn rate_floor(before: f64, after: f64) -> f64 {
     RATE_FLOOR.max(RELATIVE_FLOOR * before.max(after))
 }
 
-/// Sums over threads, each multiplied by its weight, stretch by stretch.
+/// Weighted sums over threads, by bucket.
 fn sum<'a>(threads: impl Iterator<Item = (&'a ThreadSeries, f64)>, part: impl Fn(&StateTimes) -> f64) -> Series {
     let mut out = [0.0; BUCKETS];
     for (thread, weight) in threads {
@@ -226,7 +230,7 @@ fn figures(base: &Buckets, new: &Buckets) -> Vec<Figure> {
     ]
 }
 
-/// A thread's name with each number as a star: threads of one pool are one row.
+/// The name of a thread with a star for each number, so that threads of one pool share a row.
 fn name_pattern(name: &str) -> String {
     let mut out = String::new();
     for c in name.chars() {
@@ -281,7 +285,7 @@ fn functions(base: &Buckets, new: &Buckets) -> Vec<FunctionChange> {
     rows
 }
 
-/// A change in words.
+/// A change as a phrase.
 fn describe_change(f: &Figure) -> String {
     let c = &f.change;
     let more = if c.change > 0.0 { "up" } else { "down" };
@@ -291,14 +295,14 @@ fn describe_change(f: &Figure) -> String {
     }
 }
 
-/// What differs of the program.
+/// The differences of the program.
 fn headline(figures: &[&Figure], functions: &[FunctionChange]) -> String {
     let mut changes: Vec<String> = figures.iter().map(|f| describe_change(f)).collect();
     if changes.is_empty() && !functions.is_empty() {
-        changes.push(format!("the same in sum, but not in the same functions: {} above all", functions[0].name));
+        changes.push(format!("the same in total, but in other functions, above all {}", functions[0].name));
     }
     if changes.is_empty() {
-        return "No real difference: what differs may be chance, or is too little to matter.".into();
+        return "No real difference: all differences may be chance or are too small to matter.".into();
     }
     changes.join("; ") + "."
 }
@@ -307,16 +311,16 @@ fn warnings(base: &Report, new: &Report) -> Vec<String> {
     let mut out = Vec::new();
     let mut differs = |what: &str, before: String, after: String| {
         if before != after {
-            out.push(format!("{what} was {before} and is {after}: the two are not measured alike"));
+            out.push(format!("{what} was {before} and is {after}, so the two windows are not fully comparable"));
         }
     };
     differs("Python", base.target.python.clone(), new.target.python.clone());
     differs("the number of cores", base.target.cpus.to_string(), new.target.cpus.to_string());
-    differs("the rate of looks", base.window.rate_hz.to_string(), new.window.rate_hz.to_string());
+    differs("the sampling rate", base.window.rate_hz.to_string(), new.window.rate_hz.to_string());
     differs("exact mode", base.window.exact.to_string(), new.window.exact.to_string());
     let sides = [("first", base), ("second", new)];
     for (which, report) in sides {
-        out.extend(report.warnings.iter().map(|warning| format!("the {which}: {warning}")));
+        out.extend(report.warnings.iter().map(|warning| format!("{which} window: {warning}")));
     }
     out
 }
@@ -329,8 +333,9 @@ mod tests {
     use crate::sample::{Sink, ThreadInfo};
     use crate::units::Nanos;
 
-    /// A second in which one thread spends these parts of its time starved and waiting, give or take a thousandth, and else holds. Of the first
-    /// stretch another spends this part waiting.
+    /// A second in which one thread spends these shares of its time starved and waiting, plus or
+    /// minus a thousandth, and holds for the rest. In the first bucket another thread waits for the
+    /// share `first`.
     fn second(starved: f64, waiting: f64, first: f64) -> Buckets {
         let mut buckets = Buckets::new(Nanos::from_nanos(0), 1.0);
         let length = buckets.length();
@@ -345,7 +350,7 @@ mod tests {
         let info = ThreadInfo { id: ThreadId(1), tid: Tid(1), name: "worker-1".into(), python: true, main: false, gil: None };
         buckets.thread(&info);
         buckets.threads.values_mut().for_each(|thread| thread.times = times);
-        // The main thread reads its input, after a while at the GIL.
+        // The main thread waits for the GIL, then reads its input.
         let length = buckets.length();
         buckets.thread(&ThreadInfo { id: ThreadId(2), tid: Tid(2), name: "MainThread".into(), main: true, ..info });
         if let Some(main) = buckets.threads.get_mut(&ThreadId(2)) {
@@ -364,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busier_machine_is_a_warning_and_no_difference_of_the_program() {
+    fn a_busier_machine_is_a_warning_and_not_a_difference_of_the_program() {
         let comparison = compared(&second(0.0, 0.3, 0.0), &second(0.2, 0.3, 0.0));
         assert!(!comparison.real && comparison.headline.starts_with("No real difference"), "{comparison:#?}");
         assert!(comparison.warnings.iter().any(|w| w.starts_with("threads starved up from 0.00 to 0.20: ")), "{:?}", comparison.warnings);

@@ -1,4 +1,5 @@
-//! Each GIL's figures: how busy, how contended, how long holds and waits last. Never summed over GILs.
+//! The figures of each GIL: how busy, how contended, how long holds and waits last. Never summed
+//! over GILs.
 
 use super::report::{Gil, Quantiles};
 use crate::profile::{GilProfile, Histogram, Measured, Profile};
@@ -19,7 +20,8 @@ fn row(profile: &Profile, gil: &GilProfile) -> Gil {
     let share = |nanos: f64| if gil.observed > 0.0 { nanos / gil.observed } else { 0.0 };
     let (mut holds, mut waits) = (Histogram::default(), Histogram::default());
     let its = || profile.threads.iter().filter(|t| t.info.gil.unwrap_or_default() == gil.id);
-    // Where one thread's holds were measured, those of others are not mixed with them: an estimate has other errors.
+    // Where the holds of some threads were measured, estimated holds of others stay out: an
+    // estimate has other errors.
     let measured = Measured { waits: its().any(|t| t.measured.waits), holds: its().any(|t| t.measured.holds) };
     for thread in its() {
         if thread.measured.holds == measured.holds {

@@ -1,4 +1,5 @@
-//! Innermost functions: what each did with its threads' time and how much waiting it caused. Thread-seconds per second of window.
+//! Leaf functions: the time of threads in each by state, and how much waiting each caused, in
+//! thread-seconds per second of window.
 
 use super::report::FunctionRow;
 use crate::profile::{FunctionId, Profile};
@@ -8,7 +9,7 @@ use std::collections::HashMap;
 /// How many rows a report has at most.
 const MAX_ROWS: usize = 500;
 
-/// What is gathered of one function.
+/// The sums of one function.
 #[derive(Default)]
 struct Sums {
     times: StateTimes,
@@ -40,7 +41,7 @@ pub(super) fn rows(profile: &Profile) -> Vec<FunctionRow> {
     rows
 }
 
-/// As many of them as a report shows.
+/// The rows that a report shows.
 pub(super) fn largest(mut rows: Vec<FunctionRow>) -> Vec<FunctionRow> {
     rows.truncate(MAX_ROWS);
     rows
@@ -66,7 +67,7 @@ fn row(profile: &Profile, id: FunctionId, sum: &Sums) -> FunctionRow {
     }
 }
 
-/// The line with the most holding; where it never held, the line with the most time.
+/// The line with the most holding; for a function that never held, the line with the most time.
 fn hot_line(sum: &Sums) -> u32 {
     let more = |a: &(f64, f64), b: &(f64, f64)| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1));
     let hottest = sum.lines.iter().max_by(|a, b| more(a.1, b.1).then(b.0.cmp(a.0)));

@@ -1,4 +1,4 @@
-//! What holds for every report, whatever was captured.
+//! Properties of every report, for any captured data.
 
 use super::report;
 use super::testing::Scene;
@@ -9,11 +9,11 @@ use crate::units::Nanos;
 use proptest::prelude::*;
 use std::sync::Arc;
 
-const WORDS: [&str; 10] = ["P a", "C b", "B c", "X a", "W d", "N e", "S f", "L g", "I h", "U i"];
+const STATES: [&str; 10] = ["P a", "C b", "B c", "X a", "W d", "N e", "S f", "L g", "I h", "U i"];
 
 #[test]
 fn shares_add_to_one_and_blame_to_waiting() {
-    let profile = Scene::new(2.0).run(3000, |t| (0..7).map(|n| WORDS[((t * 7 + n * 3 + t / 11) % 10) as usize]).collect());
+    let profile = Scene::new(2.0).run(3000, |t| (0..7).map(|n| STATES[((t * 7 + n * 3 + t / 11) % 10) as usize]).collect());
     let r = report(&profile);
     for t in &r.threads {
         let s = &t.states;
@@ -30,8 +30,7 @@ fn shares_add_to_one_and_blame_to_waiting() {
     assert!(r.threads.windows(2).all(|w| busy(&w[0]) >= busy(&w[1])));
 }
 
-/// Not a check: `cargo test -- --ignored --nocapture how_reports_read` shows the words of typical programs.
-/// Times that no clock gives are among these.
+/// Times, with some that no clock gives.
 fn nanos() -> impl Strategy<Value = f64> {
     prop_oneof![0.0..1e7, Just(0.0), Just(f64::NAN), Just(f64::INFINITY), Just(-1e6), Just(1e300), Just(5e-324), Just(1e17)]
 }
@@ -42,8 +41,8 @@ fn point() -> impl Strategy<Value = u64> {
 
 fn wild() -> impl Strategy<Value = Profile> {
     let slice = (0..5u32, point(), 0..10usize, nanos(), nanos(), 0..4usize, proptest::option::of(0..5u32));
-    let look = (0..3u32, point(), point(), 0..3u8, proptest::option::of(any::<u64>()), any::<u32>());
-    let events = proptest::collection::vec((slice, look), 0..60);
+    let sample = (0..3u32, point(), point(), 0..3u8, proptest::option::of(any::<u64>()), any::<u32>());
+    let events = proptest::collection::vec((slice, sample), 0..60);
     (events, nanos(), nanos(), any::<u64>(), any::<bool>(), any::<u64>()).prop_map(|(events, cpus, seconds, samples, flag, cpu)| {
         let mut builder = ProfileBuilder::new();
         let stacks: Vec<Arc<Stack>> = (0..4).map(stack).collect();
@@ -95,7 +94,8 @@ fn sound(value: &serde_json::Value) -> bool {
     }
 }
 
-/// Fields that may be missing. Anything else that reads `null` was not a number: JSON has no other way to write it.
+/// Whether only fields that may be missing are `null`. Any other `null` is a float that JSON cannot
+/// write.
 fn nulls(value: &serde_json::Value, key: &str) -> bool {
     const MAY: [&str; 10] = [
         "switches_per_s",
@@ -121,7 +121,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_report_has_a_number_that_is_none(profile in wild()) {
+    fn every_number_of_a_report_is_finite(profile in wild()) {
         let r = report(&profile);
         let json = serde_json::to_value(&r).unwrap();
         prop_assert!(sound(&json) && nulls(&json, ""), "{json}");
@@ -138,7 +138,7 @@ proptest! {
     fn gains_are_ordered_and_bounded_by_cores(
         shares in proptest::collection::vec((0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64, 0.0..1.0f64), 1..8), cores in 1.0..16.0f64,
     ) {
-        // Any number of threads that hold one at a time.
+        // Any number of threads, of which one at a time holds.
         let held: f64 = shares.iter().map(|s| s.0).sum::<f64>().max(1.0);
         let threads: Vec<StateTimes> = shares.iter().map(|&(hold, wait, native, io)| {
             let (hold, rest) = (hold / held, (1.0 - hold / held) / (wait + native + io).max(1e-6));

@@ -1,7 +1,11 @@
-//! What the numbers mean: shares, contention, prediction, verdict. Pure functions over a profile; nothing here prints.
+//! What the numbers mean: shares, contention, prediction, verdict. Pure functions over a profile;
+//! nothing here prints.
 //!
-//! `shares`, `contention`, `functions` and `blame` are arithmetic with definitions; `scaling` predicts; `bootstrap` gives every figure that
-//! a judgement needs an interval, `ratio_estimator` one to what was taken in stretches; `what_if` answers one case by a simulation (`simulate`); `rule_input` gathers all of it, and each file of `rules` judges one thing by it. `verdict` has the order.
+//! `shares`, `contention`, `functions` and `blame` are arithmetic with definitions. `scaling`
+//! predicts. `bootstrap` gives an interval to every figure that a rule uses, `ratio_estimator` to
+//! every figure that is measured in buckets. `what_if` answers one case by a simulation
+//! (`simulate`). `rule_input` gathers all of these, each file of `rules` makes one diagnosis, and
+//! `verdict` has their order.
 
 mod blame;
 mod bootstrap;
@@ -23,6 +27,8 @@ pub mod what_if;
 #[cfg(test)]
 mod invariants;
 #[cfg(test)]
+mod sentences;
+#[cfg(test)]
 mod testing;
 
 use crate::profile::Profile;
@@ -33,7 +39,7 @@ pub fn report(profile: &Profile) -> Report {
     report_with(profile, &[])
 }
 
-/// The report of a profile, with answers to questions.
+/// The report of a profile, with answers to `--what-if` questions.
 pub fn report_with(profile: &Profile, questions: &[what_if::Question]) -> Report {
     let mut gils = contention::gils(profile);
     let gil = contention::most_contended(&gils);
@@ -97,15 +103,18 @@ fn window(profile: &Profile) -> Window {
     }
 }
 
-/// The capture side's warnings, and one for each table that was too small.
+/// The warnings of the capture side, and one for each table that was too small.
 fn warnings(profile: &Profile) -> Vec<String> {
     let l = profile.losses;
     let lost = [
-        (l.functions, "frames are counted under \"(other functions)\", because the program has more functions than are kept"),
-        (l.stacks, "slices are counted under \"(other functions)\" in stacks, because the program has more stacks than are kept"),
-        (l.threads, "slices are counted under \"(other threads)\", because the program has more threads than are kept"),
-        (l.blame, "waits are counted under \"(other functions)\" in blame, because there are more pairs than are kept"),
-        (l.invalid, "slices had parts that are no time at all; those parts were left out"),
+        (l.functions, "frames are counted under \"(other functions)\", because the program has more functions than gilprof keeps"),
+        (
+            l.stacks,
+            "slices of time are counted under \"(other functions)\" in stacks, because the program has more stacks than gilprof keeps",
+        ),
+        (l.threads, "slices of time are counted under \"(other threads)\", because the program has more threads than gilprof keeps"),
+        (l.blame, "waits are counted under \"(other functions)\" in blame, because there are more pairs of functions than gilprof keeps"),
+        (l.invalid, "slices of time had invalid parts, which were left out"),
     ];
     let losses = lost.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}."));
     profile.window.warnings.iter().cloned().chain(losses).collect()

@@ -1,4 +1,5 @@
-//! Numbers and names as they stand in sentences. Names come from the target: control characters are replaced and long ones cut.
+//! Numbers and names for sentences. Names come from the target, so control characters are replaced
+//! and long names are cut.
 
 use super::report::{Estimate, Place};
 use crate::sample::Function;
@@ -15,12 +16,13 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
-/// A gain as "1.9x faster (1.8 - 2.0)"; says so when it is none.
+/// A gain as "1.9x faster (1.8 - 2.0)", "no faster (0.95 - 1.05)" or "0.8x as fast (0.7 - 0.9)".
 pub(super) fn gain(e: &Estimate) -> String {
+    let unit = if e.estimate < 1.0 { "as fast" } else { "faster" };
     if format!("{:.1}", e.estimate) == "1.0" {
         format!("no faster ({:.2} - {:.2})", e.low, e.high)
     } else {
-        format!("{:.1}x faster ({:.1} - {:.1})", e.estimate, e.low, e.high)
+        format!("{:.1}x {unit} ({:.1} - {:.1})", e.estimate, e.low, e.high)
     }
 }
 
@@ -47,7 +49,7 @@ pub(super) fn number(n: f64) -> String {
     text.strip_suffix(".0").map(str::to_string).unwrap_or(text)
 }
 
-/// A number of threads that is none too exact: "1.5", "30".
+/// An estimated number of threads: "1.5", "30".
 pub(super) fn count(n: f64) -> String {
     if n < 10.0 {
         number(n)
@@ -94,12 +96,12 @@ pub(super) fn named(f: &Function) -> Place {
     Place { name: f.name.clone(), file: f.file.clone(), line: f.first_line }
 }
 
-/// The file's own name, without directories.
+/// The name of the file without its directories.
 pub(super) fn short(path: &str) -> &str {
     path.rsplit(['/', '\\']).next().unwrap_or(path)
 }
 
-/// A name of the target's, safe to print.
+/// A name from the target, safe to print.
 pub(super) fn clean(text: &str) -> String {
     let safe = |c: char| if c.is_control() { '?' } else { c };
     match text.char_indices().nth(MAX_NAME) {
@@ -113,11 +115,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_have_units() {
         let e = |estimate, low, high| Estimate { estimate, low, high };
         assert_eq!((percent(0.664), percent(0.001), percent(0.0)), ("66 %".into(), "less than 1 %".into(), "0 %".into()));
         assert_eq!(gain(&e(1.94, 1.84, 2.0)), "1.9x faster (1.8 - 2.0)");
         assert_eq!(gain(&e(1.01, 0.95, 1.0)), "no faster (0.95 - 1.00)");
+        assert_eq!(gain(&e(0.81, 0.72, 0.9)), "0.8x as fast (0.7 - 0.9)");
         assert_eq!(
             (on_cores(2.0), on_cores(1.0), on_cores(1.5)),
             ("on these 2 cores".into(), "on this one core".into(), "on these 1.5 cores".into())

@@ -1,23 +1,25 @@
-//! What the scatter of a figure from stretch to stretch, or from run to run, says of its mean.
+//! Intervals of figures from their scatter between buckets of a window, or between runs.
 //!
-//! A ratio of two sums is linearised around its value (Cochran, Sampling Techniques, 1977, section 6.4). Buckets that follow one another
-//! may hang together; the same scatter is then larger over stretches of twice the length, and the larger of the two counts (batch
-//! means). For quantiles whole stretches are drawn again and again, as `bootstrap` does with blocks.
+//! A ratio of two sums is linearised around its value (Cochran, Sampling Techniques, 1977, section
+//! 6.4). Successive buckets may be correlated; the scatter over buckets of twice the length is then
+//! larger, and the larger of the two counts (batch means). For quantiles, whole buckets are drawn
+//! with replacement, as `bootstrap` does with blocks.
 
 use super::bootstrap::Rng;
 use super::report::Estimate;
 use crate::profile::Histogram;
 
-/// Student's t at 99 %, both sides, for 1 to 15 degrees of freedom.
+/// Student's t at 99 %, two-sided, for 1 to 15 degrees of freedom.
 const STUDENT: [f64; 15] = [63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169, 3.106, 3.055, 3.012, 2.977, 2.947];
-/// For more of them.
+/// The same for more degrees of freedom.
 const STUDENT_MORE: [(usize, f64); 4] = [(20, 2.947), (30, 2.845), (60, 2.750), (usize::MAX, 2.660)];
-/// How often stretches are drawn again.
+/// Number of draws.
 const DRAWS: usize = 400;
-/// Where each end of an interval at 99 % lies among the draws.
+/// Quantile of each end of an interval at 99 %.
 const TAIL: f64 = 0.005;
 
-/// Student's t at 99 %, both sides. Never less than the truth: between two rows of the table the lower degrees of freedom count.
+/// Student's t at 99 %, two-sided. Never too small: between two rows of the table the row with
+/// fewer degrees of freedom counts.
 pub fn student_t(freedom: usize) -> f64 {
     let more = || STUDENT_MORE.iter().find(|(most, _)| freedom < *most).map_or(STUDENT_MORE[3].1, |(_, t)| *t);
     match freedom {
@@ -26,7 +28,7 @@ pub fn student_t(freedom: usize) -> f64 {
     }
 }
 
-/// The ratio of two sums, and the variance of it by how the parts scatter.
+/// The ratio of two sums, and its variance from the scatter of the parts.
 pub fn ratio(parts: &[f64], wholes: &[f64]) -> (f64, f64) {
     let (part, whole): (f64, f64) = (parts.iter().sum(), wholes.iter().sum());
     let n = parts.len().min(wholes.len()) as f64;
@@ -39,7 +41,8 @@ pub fn ratio(parts: &[f64], wholes: &[f64]) -> (f64, f64) {
     (ratio, squares / (n * (n - 1.0)))
 }
 
-/// The ratio of two sums with its interval at 99 %, for parts that may hang together. `None` when there is no whole.
+/// The ratio of two sums with its interval at 99 %, for parts that may be correlated. `None` if the
+/// wholes add to zero.
 pub fn interval(parts: &[f64], wholes: &[f64]) -> Option<Estimate> {
     if wholes.iter().sum::<f64>() <= 0.0 {
         return None;
@@ -54,7 +57,8 @@ fn pairs(series: &[f64]) -> Vec<f64> {
     series.chunks(2).map(|pair| pair.iter().sum()).collect()
 }
 
-/// A figure of lengths with its interval at 99 %, by drawing whole stretches again. `None` when nothing was counted.
+/// A figure of lengths with its interval at 99 %, from draws of whole buckets. `None` when nothing
+/// was counted.
 pub fn length_interval(buckets: &[Histogram], measure: impl Fn(&Histogram) -> Option<f64>) -> Option<Estimate> {
     let of = |drawn: &mut dyn Iterator<Item = usize>| {
         let mut all = Histogram::default();
@@ -80,12 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn what_hangs_together_makes_an_interval_wider() {
+    fn correlated_buckets_make_an_interval_wider() {
         let wholes = [1.0; 16];
         let alternating: [f64; 16] = std::array::from_fn(|n| if n % 2 == 0 { 0.4 } else { 0.6 });
         let phases: [f64; 16] = std::array::from_fn(|n| if n % 4 < 2 { 0.4 } else { 0.6 });
         let half = |series: &[f64]| interval(series, &wholes).unwrap().high - 0.5;
-        // Alone each scatters alike; taken in pairs the turns vanish and the phases stay.
+        // Single buckets scatter alike; in pairs the alternation vanishes and the phases stay.
         assert_eq!(ratio(&alternating, &wholes), ratio(&phases, &wholes));
         assert!((half(&alternating) - 2.947 * (0.01f64 / 15.0).sqrt()).abs() < 1e-9, "{}", half(&alternating));
         assert!(half(&phases) > 1.4 * half(&alternating));
@@ -93,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_drawn_by_stretches() {
+    fn quantiles_are_drawn_by_buckets() {
         let bucket = |ms: f64| {
             let mut h = Histogram::default();
             (0..50).for_each(|_| h.record(ms * 1e6));
@@ -104,7 +108,7 @@ mod tests {
         assert_eq!(alike.low, alike.high);
         let one: Vec<Histogram> = (0..16).map(|n| bucket(if n == 3 { 50.0 } else { 5.0 })).collect();
         let e = length_interval(&one, p99).unwrap();
-        // One odd stretch of 16 is missing from a draw every third time: p99 cannot be told.
+        // One odd bucket of 16 is missing from every third draw: p99 is uncertain.
         assert!(e.low < 6e6 && e.high > 45e6, "{e:?}");
         assert_eq!(length_interval(&[], p99), None);
         assert_eq!(length_interval(&vec![Histogram::default(); 16], p99), None);

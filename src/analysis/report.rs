@@ -1,8 +1,8 @@
-//! The report as data, schema `gilprof.report/1`: the contract with everyone who reads gilprof's output.
+//! The report as data, schema `gilprof.report/1`: the contract with every reader of gilprof's
+//! output.
 //!
-//! Field names are the contract's own; each struct says what it is.
-//!
-//! Fields are only ever added. Shares are of wall time of the thread inside the window; `functions` count thread-seconds per second.
+//! Fields are only ever added, and their names are part of the contract. Shares are of the wall
+//! time of the thread inside the window; `functions` count thread-seconds per second.
 #![allow(missing_docs)]
 
 pub use super::code::Code;
@@ -16,28 +16,29 @@ pub const SCHEMA: &str = "gilprof.report/1";
 pub struct Report {
     /// Always [`SCHEMA`].
     pub schema: &'static str,
-    /// The version of gilprof that made it.
+    /// The version of gilprof that made the report.
     pub gilprof: &'static str,
     /// The measured process.
     pub target: Target,
-    /// The measuring.
+    /// How the window was measured.
     pub window: Window,
     /// The GIL with the most contention; the only one in most programs.
     pub gil: Gil,
-    /// Every GIL of the process, when it has several (subinterpreters with their own). Never summed.
+    /// Every GIL of the process, if it has several (subinterpreters with their own GIL). Never
+    /// summed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gils: Vec<Gil>,
-    /// Every OS thread that was seen.
+    /// Every OS thread that was sampled.
     pub threads: Vec<Thread>,
     /// Leaf functions, most harmful first.
     pub functions: Vec<FunctionRow>,
-    /// Who waited behind whom, most first.
+    /// Waits by waiting and holding function, longest first.
     pub blame: Vec<Blame>,
-    /// The one primary judgement.
+    /// The one primary diagnosis.
     pub verdict: Verdict,
-    /// Everything else worth knowing.
+    /// Other diagnoses worth knowing.
     pub findings: Vec<Finding>,
-    /// Answers to what was asked with `--what-if`.
+    /// Answers to `--what-if`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub what_if: Vec<WhatIf>,
     /// What limits the figures.
@@ -54,16 +55,16 @@ pub struct Target {
     pub free_threaded: bool,
     pub gil_enabled: bool,
     pub interpreters: u32,
-    /// CPUs the target may use.
+    /// Cores that the target may use.
     pub cpus: f64,
-    /// `None` where its place in memory is not known for this build.
+    /// `None` if its address is not known for this build.
     pub switch_interval_us: Option<u64>,
 }
 
-/// The measuring.
+/// How the window was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Window {
-    /// On CLOCK_MONOTONIC, so that other recordings of the same stretch of time can be laid beside this one.
+    /// On CLOCK_MONOTONIC, so that recordings of the same time can be aligned.
     pub begin_ns: u64,
     pub seconds: f64,
     pub rate_hz: f64,
@@ -78,10 +79,10 @@ pub struct Window {
     pub engine: Engine,
     /// `None` for recordings that do not say.
     pub resolver: Option<Resolver>,
-    /// Kernel events taken; only in exact mode.
+    /// Kernel events read; only in exact mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<u64>,
-    /// Kernel events that are missing; only in exact mode.
+    /// Kernel events lost; only in exact mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost_events: Option<u64>,
 }
@@ -107,13 +108,13 @@ pub enum Resolver {
 /// One GIL's figures.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Gil {
-    /// Share of wall time in which some thread held it.
+    /// Share of wall time in which some thread held the GIL.
     pub busy: f64,
-    /// Share of wall time in which at least one thread waited for it.
+    /// Share of wall time in which at least one thread waited for the GIL.
     pub contended: f64,
     /// Mean number of waiting threads.
     pub waiters_mean: f64,
-    /// Changes of the holder, exact where `switch_number` could be read; `None` where not.
+    /// GIL switches, exact; `None` where `switch_number` could not be read.
     pub switches_per_s: Option<f64>,
     /// Uninterrupted holds.
     pub hold_ms: Option<Quantiles>,
@@ -121,16 +122,16 @@ pub struct Gil {
     pub wait_ms: Option<Quantiles>,
 }
 
-/// Milliseconds. `None` instead of this when nothing was seen.
+/// Lengths in milliseconds. `None` in place of this if there were none.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Quantiles {
     pub mean: f64,
     pub p50: f64,
     pub p99: f64,
     pub max: f64,
-    /// Whether the lengths are runs of looks at which the state was the same, and not measured.
+    /// Whether the lengths are runs of samples in one state instead of measured lengths.
     pub estimated: bool,
-    /// Of an estimate: nothing shorter than about this was seen, and each length may be off by as much.
+    /// Of an estimate: about the shortest length that samples show, and the error of each length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolution_ms: Option<f64>,
 }
@@ -142,10 +143,10 @@ pub struct Thread {
     pub name: String,
     /// Whether it has a `PyThreadState`.
     pub python: bool,
-    /// Which of `gils` it takes, when there are several.
+    /// Index into `gils` of the GIL that the thread takes, if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gil: Option<usize>,
-    /// Seconds of the window in which it was seen.
+    /// Seconds of the window in which the thread was sampled.
     pub seconds: f64,
     /// Share of wall time on a CPU, from the kernel.
     pub cpu: f64,
@@ -155,9 +156,10 @@ pub struct Thread {
     pub holding: Holding,
     pub hold_ms: Option<Quantiles>,
     pub wait_ms: Option<Quantiles>,
-    /// Estimated from runs of looks: a floor, as holds shorter than the sampling interval are missed. In exact mode never less than the waits.
+    /// Estimated from runs of samples. A lower bound, as samples miss holds shorter than the
+    /// sampling interval. In exact mode never less than the waits.
     pub acquisitions_per_s: f64,
-    /// How often it had to wait for the GIL; only in exact mode.
+    /// Number of waits for the GIL; only in exact mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<u64>,
 }
@@ -201,11 +203,11 @@ pub struct FunctionRow {
     pub native: f64,
     pub lock: f64,
     pub io: f64,
-    /// The line seen most often while it held (or did whatever it did most).
+    /// The line with most samples while the function held; without holding, with most samples.
     pub hot_line: u32,
 }
 
-/// A function named briefly.
+/// A function by name, file and first line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Place {
     pub name: String,
@@ -213,16 +215,16 @@ pub struct Place {
     pub line: u32,
 }
 
-/// Waiting of one function behind another.
+/// Waiting of one function while another held the GIL.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blame {
     pub waiter: Place,
-    /// `None`: nobody was seen to hold at that look (the hand-off itself).
+    /// `None`: that sample saw no holder, as the GIL was passing between threads.
     pub holder: Option<Place>,
     pub seconds: f64,
 }
 
-/// How sure a verdict is.
+/// The confidence in a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
@@ -231,7 +233,7 @@ pub enum Confidence {
     High,
 }
 
-/// The primary judgement.
+/// The primary diagnosis.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     pub code: Code,
@@ -239,21 +241,22 @@ pub struct Verdict {
     pub headline: String,
     pub confidence: Confidence,
     pub speedup: Speedup,
-    /// Where the GIL saturates: (hold + off-GIL time per cycle) / hold. `None` when nobody holds it.
+    /// The number of such threads at which the GIL saturates: (hold + off-GIL time per cycle) /
+    /// hold. `None` if no thread holds it.
     pub gil_saturates_at: Option<f64>,
     /// The same with its interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gil_saturates_at_interval: Option<Estimate>,
     /// Measured facts, with numbers.
     pub because: Vec<String>,
-    /// What to do, naming the function.
+    /// Advice that names the function.
     pub next_steps: Vec<String>,
-    /// Code that shows the first of them, line by line, where that helps.
+    /// Lines of code that show the first step, where that helps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sketch: Vec<String>,
 }
 
-/// What the same work would gain. `None`: not predicted, and the verdict says why.
+/// The predicted gain for the same work. `None`: not predicted, and the verdict says why.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Speedup {
     pub processes: Option<Estimate>,
@@ -272,14 +275,15 @@ pub struct Estimate {
 /// An answer to `--what-if`.
 #[derive(Clone, Debug, Serialize)]
 pub struct WhatIf {
-    /// As it was asked.
+    /// The question as the user wrote it.
     pub question: String,
-    /// The work done in that case, over that of the present. `None`: it cannot be said, and the note says why.
+    /// The work done in that case, divided by the work done today. `None`: not predicted, and the
+    /// note says why.
     pub gain: Option<Estimate>,
     pub note: String,
 }
 
-/// A secondary judgement.
+/// A secondary diagnosis.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     pub code: Code,

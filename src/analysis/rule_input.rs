@@ -1,4 +1,4 @@
-//! What the rules judge by: every figure with its interval, and who is behind the waiting.
+//! The input of the rules: every figure with its interval, and the functions that cause waiting.
 
 use super::bootstrap::Bootstrap;
 use super::phrases::{self, named};
@@ -9,11 +9,14 @@ use crate::profile::{FunctionId, Profile};
 use crate::sample::{State, StateTimes};
 use std::collections::HashMap;
 
-/// A thread waits, for the texts, when it does so for at least this share of its time.
+/// Share of its time from which the sentences count a thread as waiting.
 const WAITER_SHARE: f64 = 0.05;
 
-/// Ends of paths of the standard library in which a thread on a lock waits for work, for a result or for another thread's end, and
-/// nothing contends.
+/// How much more of the time the GIL is waited for than held before a sentence explains it.
+const HANDOVER_NOTED: f64 = 0.01;
+
+/// Files of the standard library in which a thread on a lock waits for work, for a result or for
+/// the end of another thread, so that there is no contention.
 const IDLE_WAIT_FILES: [&str; 7] = [
     "/threading.py",
     "/queue.py",
@@ -34,7 +37,7 @@ pub(super) struct RuleInput<'a> {
     pub(super) gains: Gains,
     pub(super) holder_mix: HolderMix,
     pub(super) lock_waits: LockWaits,
-    /// At how many threads the GIL saturates; zero when nobody holds.
+    /// The number of threads at which the GIL saturates; zero when no thread holds it.
     pub(super) saturation: Estimate,
 }
 
@@ -48,9 +51,11 @@ pub(super) struct Rates {
     pub(super) on_cpu: Estimate,
     /// Holding, waiting, native and starved: all that is not asleep.
     pub(super) active: Estimate,
-    /// Share of the time in which a thread had or lacked a CPU that it lacked it.
+    /// Time without a CPU, as a share of the time in which a thread had a CPU or could have used
+    /// one.
     pub(super) starvation: Estimate,
-    /// Share of the time of threads that work, less what they wait for the GIL and for locks, in which they lacked a CPU.
+    /// Time without a CPU, as a share of the time of threads that work, without their waiting for
+    /// the GIL and for locks.
     pub(super) cpu_shortage: Estimate,
     /// Share of the work that is done outside the GIL.
     pub(super) off_gil_share: Estimate,
@@ -66,7 +71,7 @@ pub(super) struct Gains {
     pub(super) release_in_native: Estimate,
 }
 
-/// From this share on it is said of holders that this is what they do.
+/// Share of a function's holding from which it counts as what the function does.
 const DOMINANT: f64 = 0.7;
 
 /// What the holders did while others waited, as shares of the waiting that has a known holder.
@@ -75,37 +80,38 @@ pub(super) struct HolderMix {
     pub(super) python: f64,
     pub(super) native: f64,
     pub(super) blocked: f64,
-    /// The function behind which most waited, and its share of all waiting.
+    /// The function that held the GIL during most of the waiting, and its share of all waiting.
     pub(super) worst: Option<WorstHolder>,
 }
 
 impl HolderMix {
-    /// Whether the holders are mostly inside C calls. Python code that calls a builtin on every line is about half of either.
+    /// Whether the holders are mostly inside C calls. Python code that calls a builtin on every
+    /// line is about half of either.
     pub(super) fn in_c_calls(&self) -> bool {
         self.native > DOMINANT * (self.native + self.python) && self.native > self.blocked
     }
 }
 
-/// The function behind which most waited.
+/// The function that held the GIL during most of the waiting.
 pub(super) struct WorstHolder {
     pub(super) place: Place,
     pub(super) share: f64,
-    /// What it does while it holds, to follow "which".
+    /// What it does while it holds, as a predicate.
     pub(super) doing: &'static str,
 }
 
-/// Waiting on other locks by threads that also work, outside places where threads wait for work.
+/// Waits of working threads for other locks, except in functions where threads wait for work.
 #[derive(Default)]
 pub(super) struct LockWaits {
     /// Thread-seconds per second.
     pub(super) rate: f64,
     pub(super) threads: usize,
-    /// Where most of it happens, and the line.
+    /// The function and line with most of it.
     pub(super) worst: Option<(Place, u32)>,
 }
 
 impl<'a> RuleInput<'a> {
-    /// All that can be known from a profile.
+    /// Everything that the rules use of a profile.
     pub(super) fn new(profile: &'a Profile, gil: &'a Gil, threads: &'a [Thread], functions: &'a [FunctionRow]) -> RuleInput<'a> {
         let cores = cores(profile);
         let drawn = Bootstrap::new(profile, |threads| Figures::measure(threads, cores));
@@ -128,10 +134,11 @@ impl<'a> RuleInput<'a> {
         (waiting.len(), if seconds > 0.0 { waited / seconds } else { 0.0 })
     }
 
-    /// The sentence that opens every judgement on contention: who waits, how much, behind whom, doing what.
+    /// The first sentence of every diagnosis of contention: how many threads wait, for how long,
+    /// and what the function does that holds the GIL meanwhile.
     pub(super) fn waiting_summary(&self) -> String {
         let (count, share) = self.waiters();
-        let who = format!(
+        let waiting = format!(
             "{} {} for the GIL {} of {} time",
             phrases::threads(count),
             phrases::verb(count, "wait"),
@@ -139,25 +146,44 @@ impl<'a> RuleInput<'a> {
             possessive(count)
         );
         match &self.holder_mix.worst {
-            Some(w) => format!("{who}, {} of it behind {}, which {}.", phrases::percent(w.share), phrases::place(&w.place), w.doing),
-            None => format!("{who}."),
+            Some(w) => {
+                let (share, place, name) = (phrases::percent(w.share), phrases::place(&w.place), phrases::clean(&w.place.name));
+                format!("{waiting}, {share} of that while {place} holds it; {name} {}.", w.doing)
+            }
+            None => format!("{waiting}."),
         }
     }
 
-    /// The sentence on the GIL as a whole.
+    /// The sentence on the GIL as a whole, with its switches.
     pub(super) fn contention_summary(&self) -> String {
-        let g = self.gil;
-        let switches = g.switches_per_s.map_or(String::new(), |n| format!(", and it changes hands {n:.0} times a second"));
-        let share = phrases::percent;
-        format!("The GIL is held {} of the time and somebody waits for it {} of the time{switches}.", share(g.busy), share(g.contended))
+        let switches = self.gil.switches_per_s.map_or(String::new(), |n| format!("; it switches between threads {n:.0} times a second"));
+        self.usage_with(&switches)
     }
 
-    /// The function behind which most waited, else the one that holds most, as "burn (app.py:12)".
+    /// The sentence on the GIL as a whole.
+    pub(super) fn usage_summary(&self) -> String {
+        self.usage_with("")
+    }
+
+    fn usage_with(&self, switches: &str) -> String {
+        let (busy, contended) = (self.gil.busy, self.gil.contended);
+        let (held, waited) = (phrases::percent(busy), phrases::percent(contended));
+        // Without this a reader wonders how a thread can wait for a GIL that is free.
+        let note = if contended - busy < HANDOVER_NOTED {
+            ""
+        } else {
+            " Waiting includes the moments in which the GIL passes to the next thread."
+        };
+        format!("Some thread holds the GIL {held} of the time, and at least one thread waits for it {waited} of the time{switches}.{note}")
+    }
+
+    /// The function that held the GIL during most of the waiting, else the one that holds it most,
+    /// as "burn (app.py:12)".
     pub(super) fn culprit(&self) -> String {
         match (&self.holder_mix.worst, self.functions.iter().max_by(|a, b| a.holding.total_cmp(&b.holding))) {
             (Some(w), _) => phrases::place(&w.place),
             (None, Some(f)) => phrases::place(&Place { name: f.name.clone(), file: f.file.clone(), line: f.line }),
-            (None, None) => "the holder".into(),
+            (None, None) => "the function that holds the GIL".into(),
         }
     }
 }
@@ -178,7 +204,7 @@ fn cores(profile: &Profile) -> f64 {
     }
 }
 
-/// Every figure that gets an interval, of one draw of the window.
+/// Every figure that gets an interval, for one draw of the window.
 struct Figures {
     holding: f64,
     waiting: f64,
@@ -206,7 +232,7 @@ impl Figures {
         let (work, on_cpu) = (sum(&scaling::work), sum(&on_cpu));
         let lacked = state(State::Starved) + state(State::HoldingStarved);
         let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
-        // Threads that do next to nothing would make it look small: there may be any number of them.
+        // Threads that do next to nothing would lower the share: there may be any number of them.
         let works = threads.iter().filter(|t| scaling::work(t) > 0.01 * most);
         let own = works.map(|t| t.total() - t.get(State::Waiting) - t.get(State::Lock)).sum::<f64>();
         let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
@@ -251,7 +277,8 @@ impl Rates {
 
 impl Gains {
     fn from_draws(drawn: &Bootstrap<Figures>) -> Gains {
-        // Each end of a prediction is a figure of its own; its outer quantile is the end of the interval.
+        // Each end of a prediction is a figure of its own; its outer quantile is the end of the
+        // interval.
         let interval = |prediction: fn(&Figures) -> &Estimate| Estimate {
             estimate: drawn.interval(|figures| prediction(figures).estimate).estimate,
             low: drawn.interval(|figures| prediction(figures).low).low,
@@ -266,7 +293,7 @@ impl Gains {
     }
 }
 
-/// Each holder's waiting, shared out by what that function does while it holds.
+/// The waiting on each holder, split by what that function does while it holds.
 fn holder_mix(functions: &[FunctionRow]) -> HolderMix {
     let mut out = HolderMix::default();
     let (mut known, waiting) = (0.0, functions.iter().map(|f| f.waiting).sum::<f64>());
@@ -291,21 +318,21 @@ fn holder_mix(functions: &[FunctionRow]) -> HolderMix {
     out
 }
 
-/// What a function does while it holds the GIL: what fills most of that time, or that it is mixed.
+/// What a function does for most of the time in which it holds the GIL.
 fn doing(f: &FunctionRow) -> &'static str {
     let most = |time: f64| time > DOMINANT * f.holding;
     if most(f.holding_native) {
-        "spends its time inside a C call that keeps the GIL"
+        "is inside a C call that keeps the GIL"
     } else if most(f.holding_blocked) {
-        "sleeps in the kernel with the GIL held"
+        "sleeps in the kernel and keeps the GIL"
     } else if most(f.holding - f.holding_native - f.holding_blocked) {
-        "is Python code on the CPU"
+        "runs Python code"
     } else {
-        "is partly Python code and partly calls that keep the GIL"
+        "runs partly Python code, partly C calls that keep the GIL"
     }
 }
 
-/// Waiting on other locks, where that is a loss.
+/// Waits for other locks that cost time.
 fn lock_waits(profile: &Profile) -> LockWaits {
     let mut places: HashMap<(FunctionId, u32), f64> = HashMap::new();
     let mut threads: HashMap<usize, f64> = HashMap::new();
@@ -326,8 +353,9 @@ fn lock_waits(profile: &Profile) -> LockWaits {
     LockWaits { rate, threads: threads.values().filter(|nanos| **nanos >= WAITER_SHARE * seconds * 1e9).count(), worst }
 }
 
-/// Whether a thread does anything besides sleeping; one that never does is not held up by a lock but unused. A few looks are enough: behind a lock that is held
-/// for milliseconds, what a thread does with it may be microseconds.
+/// Whether a thread does anything besides sleeping. A thread that never does is unused rather than
+/// delayed by a lock. A few samples are enough: a thread may wait milliseconds for a lock and work
+/// microseconds with it.
 fn works(profile: &Profile, thread: usize) -> bool {
     let times = &profile.threads[thread].times;
     times.holding() + times.get(State::Native) + times.get(State::Waiting) > 0.0005 * times.total()

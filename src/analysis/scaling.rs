@@ -1,61 +1,69 @@
-//! What the same work would gain without the GIL: in processes, in a free-threaded Python, or with the GIL released inside C calls.
+//! What the same work would gain without the GIL: in processes, in a free-threaded Python, or with
+//! the GIL released inside C calls.
 //!
-//! The model, per thread and per second of its time: take its waiting away, keep its work and its sleeping. It then gets on by
-//! `stretch = total / (total − waiting)`, which is 1 / (1 − waiting share). Threads that want a CPU at once share `C` cores: CPU time is drawn
-//! out by `q = max(1, (1 + others wanting one) / C)`, solved as a fixed point, so that the sum of CPU demand never passes `C`. Time spent runnable
-//! without a CPU today counts as queueing already. The gain is the mean stretch, weighted by each thread's work (holding and native): a
-//! thread that only waits in join, on a lock or on a queue has no work, stretches with whom it waits for, and does not count. The waiting on locks of
-//! those that work shrinks with the gain: an asyncio service's pool, which waits for a loop that waits for the GIL, was predicted 1.5 without that
-//! and measured 1.9.
+//! The model, per thread and per second of its time: remove its waiting, keep its work and its
+//! sleep. The thread then advances faster by `stretch = total / (total − waiting)`, which is 1 / (1
+//! − waiting share). Threads that want a CPU at the same time share `C` cores: CPU time is
+//! stretched by `q = max(1, (1 + others wanting one) / C)`, solved as a fixed point, so that the
+//! sum of CPU demand never exceeds `C`. Time spent runnable without a CPU today already counts as
+//! queueing. The gain is the mean stretch, weighted by each thread's work (holding and native). A
+//! thread that only waits in join, on a lock or on a queue has no work, stretches with the thread
+//! that it waits for, and does not count. Waits of working threads for locks shrink with the gain:
+//! without that, the model predicted 1.5 for an asyncio service whose pool waits for a loop that
+//! waits for the GIL, and 1.9 was measured.
 //!
-//! The interval's ends are models too, widened by what the middle one was measured to miss (CPython 3.11, 2 cores, against the same
-//! work really run in processes):
-//! - High: hand-offs cost time of their own (cold caches, gaps of forced switches): pure Python was predicted 2.0 and measured 2.0 - 2.5, so up
-//!   to a quarter more in proportion to how contended the GIL is. Starvation goes away (the scheduler
-//!   was seen to wake two lightly contending threads on one core). 5 % at least.
-//! - Low: waiting on locks stays as it is; 5 % for all (1.01 was measured .95). Threads that sleep and compute in turn then queue for cores at random, which the mean does not see:
-//!   predicted 1.90, measured 1.47. And a program that gets only part of the CPU time it asks for
-//!   goes on getting that part.
+//! The ends of the interval are models too, widened by the measured errors of the middle model
+//! (CPython 3.11, 2 cores, against the same work really run in processes):
+//! - High: a GIL switch costs time (cold caches, gaps of forced switches). Pure Python was
+//!   predicted 2.0 and measured 2.0 - 2.5, so the end is up to a quarter higher in proportion to
+//!   how contended the GIL is. Starvation disappears (the scheduler was seen to wake two lightly
+//!   contending threads on one core). At least 5 %.
+//! - Low: waits for locks stay as they are; 5 % for all (1.01 was measured .95). Threads that
+//!   alternately sleep and compute then queue for cores at random, which the mean does not show:
+//!   predicted 1.90, measured 1.47. A program that gets only part of the CPU time that it asks for
+//!   continues to get that part.
 //!
-//! Moving data between processes is not part of it; neither is the work that depends on other work. Short acquirers behind a CPU-bound thread
-//! gain far more than the work-weighted mean says: that is a matter of latency, not of throughput.
+//! The model excludes the cost of moving data between processes and work that depends on other
+//! work. Short acquirers that wait for a CPU-bound thread gain far more than the work-weighted mean
+//! says: this is latency, not throughput.
 
 use super::report::Estimate;
 use super::shares::on_cpu;
 use crate::sample::{State, StateTimes};
 
-/// How much more than predicted hand-offs were seen to cost at full contention.
+/// Measured cost of GIL switches above the prediction at full contention.
 const SWITCH_COST: f64 = 0.25;
-/// How much less, and how much more, than predicted was seen in any case.
+/// Measured error of the prediction in either direction.
 const MODEL_ERROR: f64 = 0.05;
-/// How much of the gain threads lose that sleep all the time they do not compute.
+/// Share of the gain that threads lose which sleep whenever they do not compute.
 const SLEEPERS_LOSE: f64 = 0.55;
-/// Speed of one thread in a free-threaded build against an ordinary one: "What's New In Python 3.14" gives a penalty of roughly 5 - 10 %.
+/// Speed of one thread in a free-threaded build against an ordinary one: "What's New In Python
+/// 3.14" gives a penalty of roughly 5 - 10 %.
 const FREE_THREADED_SPEED: Estimate = Estimate { estimate: 0.925, low: 0.90, high: 0.95 };
-/// Bound of the fixed point; it settles in a handful of steps.
+/// Most steps of the fixed point, which settles in a handful.
 const STEPS: usize = 40;
-/// More threads than this never saturate anything: the GIL is hardly held at all.
+/// Largest saturation point: above it the GIL is hardly held at all.
 const MAX_THREADS: f64 = 1e6;
 /// A core count that stands for no limit.
 pub(super) const NO_LIMIT: f64 = 1e9;
 
-/// One question to the model.
+/// One case for the model.
 #[derive(Clone, Copy, Debug)]
 struct Scenario {
     cores: f64,
     /// Share of today's waiting that stays.
     waiting_stays: f64,
-    /// Speed of code that held the GIL, 1 as today.
+    /// Speed of code that held the GIL; 1 is today's.
     speed: f64,
-    /// Waiting on locks shrinks with the gain.
+    /// Whether waits for locks shrink with the gain.
     locks_follow: bool,
-    /// Time runnable without a CPU goes away where there are cores.
+    /// Whether time runnable without a CPU disappears where there are cores.
     starvation_goes: bool,
-    /// Code that keeps the GIL still runs one at a time.
+    /// Whether code that keeps the GIL still runs one thread at a time.
     python_takes_turns: bool,
 }
 
-/// Every thread in a process of its own.
+/// Every thread in a separate process.
 pub(super) fn processes(threads: &[StateTimes], cores: f64) -> Estimate {
     without_gil(threads, cores, Estimate { estimate: 1.0, low: 1.0, high: 1.0 })
 }
@@ -76,19 +84,22 @@ fn without_gil(threads: &[StateTimes], cores: f64, speed: Estimate) -> Estimate 
     )
 }
 
-/// The GIL released inside every C call: waiting behind such calls goes, Python code still takes turns.
+/// The GIL released inside every C call: waiting behind such calls goes, Python code still takes
+/// turns.
 pub(super) fn release_in_native(threads: &[StateTimes], cores: f64) -> Estimate {
     let holding: f64 = threads.iter().map(StateTimes::holding).sum();
     let stays = if holding > 0.0 { 1.0 - (sum(threads, State::HoldingNative) / holding).clamp(0.0, 1.0) } else { 1.0 };
     let scenario = Scenario { waiting_stays: stays, python_takes_turns: true, ..plain(cores) };
-    // What stays of the waiting is less than in proportion, as a GIL that is less wanted is also free more often.
+    // What stays of the waiting is less than in proportion, as a GIL that is less wanted is also
+    // free more often.
     let high = Scenario { waiting_stays: stays * stays, starvation_goes: true, ..scenario };
     let low = Scenario { cores: cores_left(threads, cores), ..scenario };
     ordered(gain(threads, &scenario), cautious(threads, gain(threads, &low)), gain(threads, &high))
 }
 
-/// At how many threads like these the GIL saturates: (hold + off-GIL time per cycle) / hold. Waiting for the GIL is not part of a cycle, nor is
-/// waiting on other threads or for a CPU. Threads that hardly ever hold (asleep in join) are left out. Zero when nobody holds.
+/// The number of such threads at which the GIL saturates: (hold + off-GIL time per cycle) / hold. A
+/// cycle excludes waits for the GIL, for other threads and for a CPU. Threads that hardly ever hold
+/// (asleep in join) do not count. Zero if no thread holds the GIL.
 pub(super) fn saturation(threads: &[StateTimes]) -> f64 {
     let most = threads.iter().map(StateTimes::holding).fold(0.0, f64::max);
     let (mut cycle, mut hold) = (0.0, 0.0);
@@ -112,7 +123,8 @@ fn sum(threads: &[StateTimes], state: State) -> f64 {
     threads.iter().map(|t| t.get(state)).sum()
 }
 
-/// Cores that the program can count on: of the CPU time that it asks for, it gets the same share as today.
+/// Cores that the program can count on: of the CPU time that it asks for, it gets the same share as
+/// today.
 fn cores_left(threads: &[StateTimes], cores: f64) -> f64 {
     let used: f64 = threads.iter().map(on_cpu).sum();
     let lacked = sum(threads, State::Starved) + sum(threads, State::HoldingStarved);
@@ -120,7 +132,7 @@ fn cores_left(threads: &[StateTimes], cores: f64) -> f64 {
     (cores * share).max(used).min(cores).max(0.01)
 }
 
-/// The lower end: model error, and queueing of threads that sleep and compute in turn.
+/// The lower end: model error, and queueing of threads that alternately sleep and compute.
 fn cautious(threads: &[StateTimes], gain: f64) -> f64 {
     let (mut asleep, mut all) = (0.0, 0.0);
     for t in threads.iter().filter(|t| t.total() > 0.0) {
@@ -135,12 +147,12 @@ fn cautious(threads: &[StateTimes], gain: f64) -> f64 {
     queued * (1.0 - MODEL_ERROR)
 }
 
-/// What a thread gets done: the weight of its stretch.
+/// The work of a thread: the weight of its stretch.
 pub(super) fn work(t: &StateTimes) -> f64 {
     on_cpu(t) + t.get(State::HoldingBlocked)
 }
 
-/// The parts of a thread's time that the model tells apart.
+/// The parts of a thread's time that the model distinguishes.
 struct Parts {
     total: f64,
     off: f64,
@@ -150,11 +162,12 @@ struct Parts {
     cpu: f64,
     takes_turns: f64,
     work: f64,
-    /// Mean number of CPUs wanted, at most the share of the window in which the thread is there.
+    /// Mean number of cores wanted, at most the share of the window in which the thread exists.
     wants: f64,
 }
 
-/// CPUs wanted on average by all threads: those that are there for most of the window, and those that come and go.
+/// CPUs wanted on average by all threads: those that are there for most of the window, and those
+/// that come and go.
 struct Wanted {
     staying: f64,
     passing: f64,
@@ -166,8 +179,8 @@ impl Wanted {
         Wanted { staying: sum(true), passing: sum(false) }
     }
 
-    /// What one thread meets. Threads that come and go (one per request, say) mostly take each other's place: while one is there, it
-    /// stands for the whole of one of them, however short its life.
+    /// The demand that one thread competes with. Short-lived threads (one per request, say) mostly
+    /// replace each other: while one exists, it stands for a whole thread, however short its life.
     fn by_others(&self, p: &Parts) -> f64 {
         if p.stays() {
             self.staying - p.wants + self.passing
@@ -178,7 +191,7 @@ impl Wanted {
 }
 
 impl Parts {
-    /// There for most of the window.
+    /// Whether the thread exists for most of the window.
     fn stays(&self) -> bool {
         self.total >= 0.5
     }
@@ -214,7 +227,7 @@ fn gain(threads: &[StateTimes], s: &Scenario) -> f64 {
         for p in &mut all {
             let drawn_out = ((1.0 + wanted.by_others(p)) / cores).max(1.0);
             let queueing = p.queued.max((drawn_out - 1.0) * p.cpu);
-            // Who still waits for the GIL does not stand in the queue for a core at the same time.
+            // A thread that still waits for the GIL does not queue for a core at the same time.
             let time = (p.off + p.lock * lock_share + p.cpu + queueing.max(p.queued + p.waits)).max(p.total * 1e-3);
             let wants = (p.cpu + queueing) / time * p.total.min(1.0);
             moved = moved.max((wants - p.wants).abs());
@@ -269,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_per_request_is_as_good_as_lasting_threads() {
+    fn short_lived_threads_gain_as_much_as_lasting_ones() {
         let brief = thread(&[(HoldingPython, 0.005), (Waiting, 0.005)]);
         about(processes(&[brief; 200], 2.0), 2.0);
         let mut with_hog = vec![thread(&[(HoldingPython, 0.99), (Waiting, 0.01)])];
@@ -303,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn asleep_with_the_gil_held_is_freed_too() {
+    fn holders_that_sleep_gain_too() {
         about(processes(&contenders(2, HoldingBlocked), 2.0), 2.0);
     }
 

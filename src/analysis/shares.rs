@@ -1,11 +1,12 @@
-//! Each thread's states as shares of its own wall time. They add to 1; a thread without any slice is all `unknown`.
+//! The states of each thread as shares of its own wall time. The shares add to 1; a thread without
+//! any slice is all `unknown`.
 
 use super::contention::quantiles;
 use super::report::{Holding, States, Thread};
 use crate::profile::{Profile, ThreadProfile};
 use crate::sample::{State, StateTimes};
 
-/// One row per thread, those that did or wanted most first.
+/// One row per thread, the busiest first.
 pub(super) fn threads(profile: &Profile) -> Vec<Thread> {
     let mut rows: Vec<Thread> = profile.threads.iter().map(|thread| row(profile, thread)).collect();
     let busy = |t: &Thread| t.seconds * (t.states.holding + t.states.waiting + t.states.native + t.states.starved);
@@ -33,7 +34,7 @@ fn row(profile: &Profile, thread: &ThreadProfile) -> Thread {
     }
 }
 
-/// Share of time on a CPU: the kernel's where it is known, else what the states say.
+/// Share of time on a CPU: from the kernel where it is known, else from the states.
 fn cpu(thread: &ThreadProfile) -> f64 {
     match thread.totals {
         Some(t) if t.seen.as_nanos() > 0 => t.cpu.as_secs_f64() / t.seen.as_secs_f64(),
@@ -41,7 +42,7 @@ fn cpu(thread: &ThreadProfile) -> f64 {
     }
 }
 
-/// Time on a CPU, by the states.
+/// Time on a CPU, from the states.
 pub(super) fn on_cpu(times: &StateTimes) -> f64 {
     times.get(State::HoldingPython) + times.get(State::HoldingNative) + times.get(State::Native)
 }

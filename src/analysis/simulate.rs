@@ -1,15 +1,18 @@
-//! Threads that need the GIL, a CPU, or neither, in turn, on so many cores: a simulation by events. Pure.
+//! Simulation by events of threads that alternately need the GIL, a CPU, or neither, on a number of
+//! cores. Pure.
 //!
-//! CPU time is shared evenly among those that want it (processor sharing: what the kernel's fair scheduler comes to over some milliseconds). The GIL
-//! is CPython's (`take_gil`, `drop_gil`): it goes to whoever has waited longest; a waiter during whose switch interval it has not changed hands asks
-//! for it, and the holder lets go. Who lets go of its own accord goes on at once, and may take it back before the one that it woke runs.
+//! Threads that want CPU time share it evenly (processor sharing, which approximates the kernel's
+//! fair scheduler over some milliseconds). The GIL is CPython's (`take_gil`, `drop_gil`): the
+//! thread that has waited longest gets it. A waiter during whose switch interval the GIL has not
+//! switched sends a drop request, and the holder releases it. A thread that releases the GIL
+//! voluntarily continues at once, and may take it back before the thread that it woke runs.
 
-/// What a stretch of a thread's work needs.
+/// What a phase of a thread's work needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// A CPU and the GIL.
     Held,
-    /// The GIL, and no CPU: asleep with it.
+    /// The GIL and no CPU: asleep while it holds the GIL.
     HeldAsleep,
     /// A CPU.
     Cpu,
@@ -27,38 +30,38 @@ impl Need {
     }
 }
 
-/// A stretch: what it needs, and for how many nanoseconds on a CPU of its own.
+/// A phase: its need, and its nanoseconds on an otherwise free CPU.
 pub type Phase = (Need, f64);
 
-/// Where they run.
+/// The machine that runs the threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
-    /// CPUs that they may use; a quota makes fractions.
+    /// Cores that the threads may use; a quota makes fractions.
     pub cores: f64,
     /// The GIL's switch interval, nanoseconds; `None`: there is no GIL.
     pub interval: Option<f64>,
-    /// From letting go of the GIL until the one that was woken runs, nanoseconds.
+    /// Nanoseconds from the release of the GIL until the woken thread runs.
     pub wake: f64,
 }
 
-/// Events of one simulation: past that it ends early.
+/// Most events of one simulation, which then ends early.
 const MAX_EVENTS: usize = 200_000;
-/// The same, times workers: each event looks at all of them.
+/// The same, times workers: each event visits all workers.
 const MAX_STEPS: usize = 8_000_000;
-/// Less than this of a stretch is nothing: sums of floats.
+/// A smaller rest of a phase is zero but for rounding.
 const NOTHING: f64 = 1e-6;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Activity {
-    /// On its stretch.
+    /// Works on its phase.
     Work,
-    /// Wants the GIL, since then.
+    /// Waits for the GIL since this time.
     Waits(f64),
-    /// Was given the GIL, and runs at that time.
+    /// Has got the GIL, and runs from this time.
     Woken(f64),
 }
 
-/// A thread to be: what it does again and again, and which GIL it takes.
+/// A thread to simulate: its repeated cycle, and the GIL that it takes.
 #[derive(Clone, Debug, Default)]
 pub struct Worker {
     /// Its cycle.
@@ -74,21 +77,22 @@ struct SimThread<'a> {
     next: usize,
     left: f64,
     at: Activity,
-    /// Nanoseconds of its stretches done, and those waited for the GIL.
+    /// Nanoseconds of phases done, and nanoseconds waited for the GIL.
     done: f64,
     waited: f64,
 }
 
-/// What became of one thread.
+/// The result for one thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WorkerOutcome {
-    /// Its work done per nanosecond: 1 where it met nobody.
+    /// Its work done per nanosecond: 1 without competition.
     pub speed: f64,
     /// The share of the time in which it waited for the GIL.
     pub waiting: f64,
 }
 
-/// Lets each worker do its stretches again and again, for so many nanoseconds. One without work has the speed 0.
+/// Simulates `span` nanoseconds, in which each worker repeats its phases. A worker without work has
+/// the speed 0.
 pub fn run(workers: &[Worker], machine: &Machine, span: f64) -> Vec<WorkerOutcome> {
     let gils = workers.iter().map(|w| w.gil + 1).max().unwrap_or(0);
     let mut sim =
@@ -108,7 +112,7 @@ pub fn run(workers: &[Worker], machine: &Machine, span: f64) -> Vec<WorkerOutcom
 #[derive(Clone, Copy, Debug, Default)]
 struct SimGil {
     holder: Option<usize>,
-    /// When it last changed hands.
+    /// Time of the last switch.
     switched_at: f64,
 }
 
@@ -120,7 +124,7 @@ struct Sim<'a> {
 }
 
 impl Sim<'_> {
-    /// Goes on to the next event; false when there is none before the end.
+    /// Advances to the next event; false if there is none before the end.
     fn step(&mut self, end: f64) -> bool {
         let wanting = self.threads.iter().filter(|t| t.at == Activity::Work && t.need().is_some_and(Need::cpu)).count() as f64;
         let rate = (self.machine.cores / wanting.max(1.0)).min(1.0);
@@ -162,8 +166,9 @@ impl Sim<'_> {
         self.now = until;
     }
 
-    /// When the holder is made to let go: the switch interval of the one that has waited longest, begun anew whenever the GIL changed hands. Who is in a
-    /// call of C cannot be asked; a stretch of work is Python's as a whole.
+    /// Time of the next forced switch: the switch interval of the thread that has waited longest,
+    /// restarted at every GIL switch. A thread in a C call does not see a drop request; a phase of
+    /// work counts as Python code as a whole.
     fn forced_at(&self, gil: usize) -> f64 {
         let SimGil { holder: Some(holder), switched_at } = self.gils[gil] else { return f64::INFINITY };
         let (Some(interval), holds) = (self.machine.interval, &self.threads[holder]) else { return f64::INFINITY };
@@ -174,7 +179,7 @@ impl Sim<'_> {
         since.max(switched_at) + interval
     }
 
-    /// Who waits for a GIL, and since when.
+    /// The threads that wait for a GIL, each with the start of its wait.
     fn waiting(&self, gil: usize) -> impl Iterator<Item = (usize, f64)> + '_ {
         let waits = |t: &SimThread<'_>| if let Activity::Waits(since) = t.at { Some(since) } else { None };
         self.threads.iter().enumerate().filter(move |(_, t)| t.gil == gil).filter_map(move |(i, t)| Some((i, waits(t)?)))
@@ -186,7 +191,8 @@ impl Sim<'_> {
         self.grant(gil, Some(holder));
     }
 
-    /// Gives a free GIL to the one that has waited longest; not to one that was just made to let go, unless nobody else wants it.
+    /// Gives a free GIL to the thread that has waited longest. A thread that a forced switch has
+    /// just made release the GIL gets it only if no other thread wants it.
     fn grant(&mut self, gil: usize, not: Option<usize>) {
         let first = self.waiting(gil).filter(|(i, _)| Some(*i) != not).min_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i);
         if let Some(index) = first.or(not) {
@@ -195,7 +201,7 @@ impl Sim<'_> {
         }
     }
 
-    /// Ends what is over for one thread and begins what follows.
+    /// Ends a finished phase or wake-up of one thread and begins the next.
     fn finish_due(&mut self, index: usize) {
         match self.threads[index].at {
             Activity::Woken(at) if at <= self.now => self.threads[index].at = Activity::Work,
@@ -267,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_compute_share_the_gil_and_have_a_core_each_without_it() {
+    fn two_computing_threads_share_the_gil_and_have_a_core_each_without_it() {
         let two = vec![vec![(Need::Held, 1.0 * MS)]; 2];
         let (with, without) = (speeds(&two, &CPYTHON), speeds(&two, &FREE));
         assert!(with.iter().all(|s| (0.48..0.5).contains(s)), "{with:?}");
@@ -293,20 +299,20 @@ mod tests {
     fn a_short_holder_pays_an_interval_behind_one_that_computes() {
         let convoy = vec![vec![(Need::Held, 20.0 * MS)], vec![(Need::Held, 0.01 * MS), (Need::Asleep, 1.0 * MS)]];
         let short = run(&together(&convoy), &CPYTHON, 2000.0 * MS)[1];
-        // Of each 1.01 ms of its own it takes 6 ms and a little.
+        // Each 1.01 ms of its own take a little more than 6 ms.
         assert!((0.14..0.18).contains(&short.speed) && (0.8..0.86).contains(&short.waiting), "{short:?}");
         assert!(speeds(&convoy, &FREE)[1] > 0.99);
     }
 
     #[test]
-    fn who_sleeps_with_the_gil_keeps_the_others_out() {
+    fn a_holder_that_sleeps_blocks_the_others() {
         let two = vec![vec![(Need::HeldAsleep, 4.0 * MS)], vec![(Need::Held, 1.0 * MS), (Need::Asleep, 1.0 * MS)]];
         let outcome = run(&together(&two), &CPYTHON, 1000.0 * MS);
         assert!(outcome[0].speed > 0.9 && outcome[1].waiting > 0.9, "{outcome:?}");
     }
 
     #[test]
-    fn nobody_and_nothing() {
+    fn no_workers_and_no_work() {
         assert_eq!(run(&[], &CPYTHON, MS), []);
         assert_eq!(run(&[Worker::default()], &CPYTHON, MS), [WorkerOutcome::default()]);
         assert!(run(&together(&[vec![(Need::Cpu, 0.0)]]), &CPYTHON, MS)[0].speed <= 1.0);

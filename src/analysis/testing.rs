@@ -1,7 +1,10 @@
-//! Programs written as a few words, run through the builder: one look per millisecond, one word per thread and look.
+//! Programs in short notation, run through the builder: one sample per millisecond, one string per
+//! thread and sample.
 //!
-//! `"P burn"` is a thread holding the GIL in Python code of `burn` in app.py, `"L wait@threading.py"` one on a lock in that file. The first
-//! thread is the main one; frames are parted by `>`, the innermost last. P python, C in a C call, B blocked, X starved (all four holding) · W waits · N native · S starved · L lock · I io · U unknown.
+//! `"P burn"` is a thread that holds the GIL in Python code of `burn` in app.py, `"L
+//! wait@threading.py"` a thread that waits for a lock in that file. The first thread is the main
+//! thread. `>` separates frames, the innermost last. P python, C in a C call, B blocked, X starved
+//! (all four holding) · W waiting · N native · S starved · L lock · I io · U unknown.
 
 use super::rule_input::RuleInput;
 use super::rules::{Rule, RuleResult};
@@ -16,18 +19,18 @@ use crate::units::Nanos;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Whether a rule says that there is not enough to say.
+/// Whether a rule is undetermined.
 pub(super) fn is_undetermined(rule: Rule, profile: &Profile) -> bool {
     let (gils, threads, functions) = (contention::gils(profile), shares::threads(profile), functions::rows(profile));
     let gil = contention::most_contended(&gils);
     matches!(rule(&RuleInput::new(profile, &gil, &threads, &functions)), RuleResult::Undetermined(_))
 }
 
-/// A program to be.
+/// A program to run.
 pub(super) struct Scene {
     target: TargetInfo,
     window: CaptureStats,
-    /// Changes of the GIL's holder in five looks.
+    /// GIL switches in five samples.
     switches: u64,
     collecting: fn(u64) -> bool,
     /// The thread that has no Python.
@@ -37,25 +40,25 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// On so many CPUs.
+    /// On this number of cores.
     pub(super) fn new(cpus: f64) -> Scene {
         let target =
             TargetInfo { cpus, gil_enabled: true, python: "3.11.7".into(), switch_interval_us: Some(5000), ..TargetInfo::default() };
         Scene { target, window: CaptureStats::default(), switches: 1, collecting: |_| false, native: None, root: Some("main") }
     }
 
-    /// With other facts of the target or the window.
+    /// With other facts about the target or the window.
     pub(super) fn with(mut self, change: impl FnOnce(&mut TargetInfo, &mut CaptureStats)) -> Scene {
         change(&mut self.target, &mut self.window);
         self
     }
 
-    /// With a GIL that changes hands so often in five looks.
+    /// With this number of GIL switches per sample.
     pub(super) fn switching(self, switches: u64) -> Scene {
         Scene { switches: switches * 5, ..self }
     }
 
-    /// With garbage collected at these looks.
+    /// With garbage collection in these samples.
     pub(super) fn collecting(self, collecting: fn(u64) -> bool) -> Scene {
         Scene { collecting, ..self }
     }
@@ -70,7 +73,7 @@ impl Scene {
         Scene { root: None, ..self }
     }
 
-    /// Run for `looks` milliseconds.
+    /// Runs for `samples` milliseconds.
     pub(super) fn run(self, samples: u64, program: impl Fn(u64) -> Vec<&'static str>) -> Profile {
         let mut builder = ProfileBuilder::new();
         let mut stacks = HashMap::new();

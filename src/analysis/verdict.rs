@@ -1,14 +1,16 @@
-//! The verdict: the rules in their order, the first that says yes, and how sure it is.
+//! The verdict: the first rule that applies, in a fixed order, and its confidence.
 //!
-//! The order is from what makes other judgements meaningless to what is left when nothing is wrong: no GIL at all; too little seen to say;
-//! nothing runs; no CPU to run on; then who is to blame for waiting; then how a program without much waiting is built. Rules that say
-//! yes but are not first become findings, when they name something that can be mended. Some rules are only ever findings.
+//! The order starts with what makes other diagnoses meaningless and ends with what remains when
+//! nothing is wrong: no GIL; too few samples; nothing runs; no CPU to run on; the cause of waiting;
+//! the shape of a program without much waiting. Further rules that apply become findings if they
+//! name something that can be fixed. Some rules are only ever findings.
 
 use super::report::{Code, Confidence, Estimate, Finding, Speedup, Verdict};
 use super::rule_input::RuleInput;
 use super::rules::{self, Diagnosis, Role, Rule, RuleResult};
 
-/// The rules whose opinion may be the verdict, in their order. If none says yes, their doubts are the verdict's reasons.
+/// The rules that may give the verdict, in their order. If none applies, the reasons of the
+/// undetermined rules are the reasons of the verdict.
 const VERDICT_RULES: &[Rule] = &[
     rules::gil_disabled::evaluate,
     rules::inconclusive::evaluate,
@@ -24,7 +26,7 @@ const VERDICT_RULES: &[Rule] = &[
     rules::keep_threads::evaluate,
 ];
 
-/// The rules that give findings only. Their doubts count for nothing.
+/// The rules that give findings only. They give nothing when undetermined.
 const FINDING_RULES: &[Rule] = &[
     rules::cpu_limit::evaluate,
     rules::event_loop::starved,
@@ -37,14 +39,14 @@ const FINDING_RULES: &[Rule] = &[
     rules::foreign_threads::python,
 ];
 
-/// The one verdict, and everything else worth knowing.
+/// The one verdict, and the findings.
 pub(super) fn decide(input: &RuleInput<'_>) -> (Verdict, Vec<Finding>) {
-    let (mut primary, mut findings, mut doubts) = (None, Vec::new(), Vec::new());
+    let (mut primary, mut findings, mut undetermined) = (None, Vec::new(), Vec::new());
     for rule in VERDICT_RULES {
         match rule(input) {
             RuleResult::Applies(diagnosis) if diagnosis.role == Role::Verdict && primary.is_none() => primary = Some(*diagnosis),
             RuleResult::Applies(diagnosis) => findings.extend(finding(*diagnosis)),
-            RuleResult::Undetermined(why) => doubts.push(why),
+            RuleResult::Undetermined(why) => undetermined.push(why),
             RuleResult::DoesNotApply => {}
         }
     }
@@ -53,7 +55,7 @@ pub(super) fn decide(input: &RuleInput<'_>) -> (Verdict, Vec<Finding>) {
             findings.extend(finding(*diagnosis));
         }
     }
-    let diagnosis = primary.unwrap_or_else(|| rules::inconclusive::undecided(doubts));
+    let diagnosis = primary.unwrap_or_else(|| rules::inconclusive::undecided(undetermined));
     if diagnosis.code == Code::Inconclusive && diagnosis.without_prediction {
         findings.clear();
     }
@@ -84,25 +86,26 @@ fn speedup(e: &RuleInput<'_>) -> Speedup {
     }
 }
 
-/// High for a good look at a steady program; low when little was seen or much is unknown.
+/// High for a long enough window and a steady program; low when samples are few or much is unknown.
 fn confidence(e: &RuleInput<'_>, diagnosis: &Diagnosis, gain: Option<&Estimate>) -> Confidence {
     let window = &e.profile.window;
     let seconds = e.profile.seconds();
-    let seen = window.samples as f64 / (window.samples as f64 + window.missed as f64 + window.failed as f64).max(1.0);
+    let sampled = window.samples as f64 / (window.samples as f64 + window.missed as f64 + window.failed as f64).max(1.0);
     let total: f64 = e.threads.iter().map(|t| t.seconds).sum();
     let unknown: f64 = e.threads.iter().map(|t| t.seconds * t.states.unknown).sum();
     let unknown = if total > 0.0 { unknown / total } else { 1.0 };
     let width = gain.map_or(0.0, |g| (g.high - g.low) / g.estimate.max(0.1));
-    if diagnosis.code == Code::Inconclusive || seconds < 1.0 || seen < 0.8 || unknown > 0.15 || width > 0.8 {
+    if diagnosis.code == Code::Inconclusive || seconds < 1.0 || sampled < 0.8 || unknown > 0.15 || width > 0.8 {
         Confidence::Low
-    } else if seconds < 2.0 || seen < 0.95 || unknown > 0.05 || width > 0.45 {
+    } else if seconds < 2.0 || sampled < 0.95 || unknown > 0.05 || width > 0.45 {
         Confidence::Medium
     } else {
         Confidence::High
     }
 }
 
-/// What can be mended is worth a finding; what merely describes the program is not.
+/// A diagnosis of something that can be fixed is a finding; a mere description of the program is
+/// not.
 fn finding(diagnosis: Diagnosis) -> Option<Finding> {
     let describes = matches!(diagnosis.code, Code::KeepThreads | Code::AlreadyParallel | Code::Serial | Code::Idle | Code::Inconclusive);
     (!describes).then(|| Finding {

@@ -1,9 +1,12 @@
-//! `--what-if`: one case of the user's, simulated with the cycles that were measured.
+//! `--what-if`: one case of the user's, simulated with the measured cycles.
 //!
-//! Of each thread that works the window tells how long it held, computed without the GIL and slept, and how often it went from the GIL to something
-//! else. So its cycle is known in the mean, and not how much single ones differ: each is drawn from exponential distributions of those means. The
-//! present is simulated too, and the answer is the work done in the asked case over that of the present, so that what the model misses of both cancels.
-//! The interval comes from other draws of the window's blocks, each with other cycles, widened by 5 % and by how far off the simulated present is.
+//! For each working thread the window says how long it held the GIL, computed without it and slept,
+//! and how often it went from the GIL to something else. This gives the mean cycle of the thread,
+//! and not the scatter of its cycles, so the simulation draws each from exponential distributions
+//! with those means. It simulates the present too. The answer is the work done in the given case
+//! divided by the work done in the present, so that errors of the model in both cancel. The
+//! interval comes from other draws of the blocks of the window, each with other cycles, widened by
+//! 5 % and by the error of the simulated present.
 
 use super::bootstrap::{self, Rng};
 use super::report::{Estimate, WhatIf};
@@ -13,10 +16,10 @@ use super::simulate::{self, Machine, Need, Phase, Worker};
 use crate::profile::Profile;
 use crate::sample::{Stack, State, StateTimes};
 
-/// What is asked.
+/// The case that the user asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Question {
-    /// As it was asked.
+    /// The question as the user wrote it.
     pub text: String,
     processes: Option<usize>,
     threads: Option<usize>,
@@ -24,23 +27,23 @@ pub struct Question {
     release: Option<String>,
 }
 
-/// More workers than this are not simulated.
+/// Most workers in a simulation.
 const MAX_WORKERS: usize = 256;
-/// Cycles that are drawn for each worker, before they come round again.
+/// Cycles drawn for each worker, which then repeat.
 const CYCLES: usize = 64;
-/// The time that is simulated.
+/// Simulated nanoseconds.
 const SPAN: f64 = 2e9;
 /// Draws of the window for the interval.
 const DRAWS: usize = 20;
-/// How much the model was seen to miss where nothing else did (see `scaling`).
+/// Measured error of the model where nothing else is wrong (see `scaling`).
 const MODEL_ERROR: f64 = 0.05;
-/// From a release of the GIL until the thread that it wakes runs: FACTS' 50 us on an idle machine.
+/// Nanoseconds from a release of the GIL until the woken thread runs, measured on an idle machine.
 const WAKE: f64 = 50e3;
-/// Where the switch interval is not known it is CPython's default.
+/// CPython's default, for targets whose switch interval is not known.
 const INTERVAL_US: u64 = 5000;
-/// Below this share of its time away from the GIL a thread has no cycle, but computes.
+/// Share of its time without the GIL below which a thread has no cycle and only computes.
 const ALL_HELD: f64 = 0.02;
-/// A thread that works less than this part of the busiest one's is no worker.
+/// Share of the busiest thread's work below which a thread is not a worker.
 const WORKER: f64 = 0.01;
 
 impl Question {
@@ -48,38 +51,38 @@ impl Question {
     pub fn parse(text: &str) -> Result<Question, String> {
         let mut question = Question { text: text.to_string(), ..Question::default() };
         for part in text.split(',') {
-            let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is no KEY=VALUE; {HELP}"))?;
+            let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not KEY=VALUE; {HELP}"))?;
             let number = || {
                 value
                     .parse::<usize>()
                     .ok()
                     .filter(|n| (1..=MAX_WORKERS).contains(n))
-                    .ok_or(format!("`{value}` is no number from 1 to {MAX_WORKERS}"))
+                    .ok_or(format!("`{value}` is not a number from 1 to {MAX_WORKERS}"))
             };
             let twice = match key.trim() {
                 "processes" => question.processes.replace(number()?).is_some(),
                 "threads" => question.threads.replace(number()?).is_some(),
                 "cores" => {
                     let cores = value.parse::<f64>().ok().filter(|n| (0.1..=1024.0).contains(n));
-                    question.cores.replace(cores.ok_or(format!("`{value}` is no number of cores from 0.1 to 1024"))?).is_some()
+                    question.cores.replace(cores.ok_or(format!("`{value}` is not a number of cores from 0.1 to 1024"))?).is_some()
                 }
                 "release" if !value.is_empty() => question.release.replace(value.to_string()).is_some(),
                 _ => return Err(format!("`{part}` is not understood; {HELP}")),
             };
             if twice {
-                return Err(format!("`{key}` is there twice"));
+                return Err(format!("`{key}` is given twice"));
             }
         }
         if question.processes.is_some() && question.threads.is_some() {
-            return Err("ask for processes or for threads, not for both".into());
+            return Err("give processes or threads, not both".into());
         }
         Ok(question)
     }
 }
 
-const HELP: &str = "ask for processes=N, threads=N, cores=C or release=FUNCTION, such as processes=8,cores=16 or release=json.loads";
+const HELP: &str = "give processes=N, threads=N, cores=C or release=FUNCTION, such as processes=8,cores=16 or release=json.loads";
 
-/// The answer; none where a prediction is refused.
+/// The answer; without a gain if the verdict refuses predictions.
 pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> WhatIf {
     let (question_text, profile) = (question.text.clone(), e.profile);
     let none = |why: &str| WhatIf { question: question_text.clone(), gain: None, note: why.to_string() };
@@ -88,11 +91,11 @@ pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> W
     }
     let freed = question.release.as_deref().map(|function| freed(profile, function));
     if freed.as_ref().is_some_and(|shares| shares.iter().all(|share| *share <= 0.0)) {
-        return none("no call of C under such a function was seen to hold the GIL");
+        return none("no call of C code below that function held the GIL in any sample");
     }
     let all: Vec<usize> = (0..profile.blocks.len()).collect();
     let case = |blocks: &[usize], seed| gain(e, &bootstrap::rates(profile, blocks), question, freed.as_deref(), seed);
-    let Some((estimate, miss)) = case(&all, 1) else { return none("nobody works") };
+    let Some((estimate, miss)) = case(&all, 1) else { return none("no thread does any work") };
     let mut rng = Rng(0x7768_6174_5f69_665f);
     let mut drawn: Vec<f64> = (0..DRAWS)
         .filter_map(|n| {
@@ -107,11 +110,11 @@ pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> W
     WhatIf {
         question: question.text.clone(),
         gain: Some(gain),
-        note: "moving data between processes and starting them is not counted".into(),
+        note: "without the cost of starting processes and of moving data between them".into(),
     }
 }
 
-/// The gain, and how far off the simulated present is: the error of the share of time in which workers wait.
+/// The gain, and the error of the simulated present: of the share of time in which workers wait.
 fn gain(e: &RuleInput<'_>, threads: &[StateTimes], question: &Question, freed: Option<&[f64]>, seed: u64) -> Option<(f64, f64)> {
     let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
     let at_work: Vec<usize> =
@@ -127,7 +130,7 @@ fn gain(e: &RuleInput<'_>, threads: &[StateTimes], question: &Question, freed: O
     let machine = |cores| Machine { cores, interval: Some(interval), wake: WAKE };
     let now: Vec<Worker> = at_work.iter().map(|n| Worker { work: draw(*n, 0.0), gil: 0 }).collect();
     let then: Vec<Worker> = match question.processes.or(question.threads) {
-        // So many like those that there are, each in turn.
+        // This number of threads, copied in turn from those that were measured.
         Some(count) => (0..count.max(if question.processes.is_some() { at_work.len() } else { 1 }))
             .map(|n| (at_work[n % at_work.len()], n))
             .map(|(thread, n)| Worker {
@@ -138,17 +141,17 @@ fn gain(e: &RuleInput<'_>, threads: &[StateTimes], question: &Question, freed: O
         None => at_work.iter().map(|n| Worker { work: draw(*n, freed.map_or(0.0, |f| f[*n])), gil: 0 }).collect(),
     };
     let (before, after) = (simulate::run(&now, &machine(e.cores()), SPAN), simulate::run(&then, &machine(cores), SPAN));
-    // Work, not time: a sleeper's speed counts by what it does between its sleeps.
+    // Work, not time: the speed of a thread that sleeps counts by its work between sleeps.
     let done = |workers: &[Worker], outcome: &[simulate::WorkerOutcome]| {
         workers.iter().zip(outcome).map(|(w, o)| o.speed * working(w)).sum::<f64>()
     };
-    let (present, asked) = (done(&now, &before), done(&then, &after));
+    let (today, in_case) = (done(&now, &before), done(&then, &after));
     let waited = |n: &usize| threads[*n].get(State::Waiting) / threads[*n].total().max(1e-12);
     let miss = at_work.iter().zip(&before).map(|(n, o)| (o.waiting - waited(n)).abs()).sum::<f64>() / at_work.len() as f64;
-    (present > 0.0).then(|| (asked / present, miss))
+    (today > 0.0).then(|| (in_case / today, miss))
 }
 
-/// The part of a worker's own time that is work.
+/// The share of work in a worker's own time.
 fn working(worker: &Worker) -> f64 {
     let sum = |asleep: bool| worker.work.iter().filter(|(need, _)| asleep || *need != Need::Asleep).map(|(_, nanos)| nanos).sum::<f64>();
     let all = sum(true);
@@ -159,7 +162,8 @@ fn working(worker: &Worker) -> f64 {
     }
 }
 
-/// A thread's cycles: `others` times a second it was seen to go from the GIL to something else. `free`: the part of its holding that is freed.
+/// The cycles of a thread. `gil_exits`: how often per second it went from the GIL to something
+/// else. `free`: the share of its holding that runs without the GIL.
 fn cycles(t: &StateTimes, gil_exits: f64, free: f64, rng: &mut Rng) -> Vec<Phase> {
     let held = t.get(State::HoldingPython) + t.get(State::HoldingNative);
     let (freed, held) = (held * free.clamp(0.0, 1.0), held * (1.0 - free.clamp(0.0, 1.0)));
@@ -176,14 +180,15 @@ fn cycles(t: &StateTimes, gil_exits: f64, free: f64, rng: &mut Rng) -> Vec<Phase
     (0..CYCLES).flat_map(|n| parts.iter().map(move |(need, lengths)| (*need, lengths[n]))).collect()
 }
 
-/// As many lengths as cycles, exponential, whose mean is exactly this: else each worker would have a little more or less to do.
+/// One length per cycle, exponential, with exactly this mean. Otherwise the amount of work would
+/// differ a little between workers.
 fn draws(mean: f64, rng: &mut Rng) -> Vec<f64> {
     let drawn: Vec<f64> = (0..CYCLES).map(|_| -(1.0 - rng.unit()).ln()).collect();
     let scale = mean * CYCLES as f64 / drawn.iter().sum::<f64>().max(1e-9);
     drawn.into_iter().map(|length| length * scale).collect()
 }
 
-/// For each thread the share of its holding that is spent in C calls under such a function.
+/// For each thread, the share of its holding in C calls below that function.
 fn freed(profile: &Profile, function: &str) -> Vec<f64> {
     let (mut inside, mut held) = (vec![0.0; profile.threads.len()], vec![0.0; profile.threads.len()]);
     for w in &profile.stack_times {
@@ -195,7 +200,8 @@ fn freed(profile: &Profile, function: &str) -> Vec<f64> {
     inside.iter().zip(&held).map(|(part, of)| if *of > 0.0 { part / of } else { 0.0 }).collect()
 }
 
-/// Whether a stack has such a function: by its name, or by the file's or package's name and its own, parted by dots.
+/// Whether a stack has a function with that name, or with that file or package, a dot and that
+/// name.
 fn within(stack: &Stack, function: &str) -> bool {
     let (module, name) = function.rsplit_once('.').map_or((None, function), |(module, name)| (Some(module), name));
     stack.frames.iter().any(|frame| {
@@ -212,12 +218,12 @@ mod tests {
     use super::*;
     use crate::analysis::{report_with, testing::Scene};
 
-    fn asked(profile: &Profile, text: &str) -> WhatIf {
+    fn answered(profile: &Profile, text: &str) -> WhatIf {
         report_with(profile, &[Question::parse(text).unwrap()]).what_if.remove(0)
     }
 
     fn estimate(profile: &Profile, text: &str) -> f64 {
-        let answer = asked(profile, text);
+        let answer = answered(profile, text);
         let gain = answer.gain.unwrap_or_else(|| panic!("{text}: {}", answer.note));
         assert!(gain.low <= gain.estimate && gain.estimate <= gain.high, "{gain:?}");
         gain.estimate
@@ -227,7 +233,7 @@ mod tests {
         |t| if (t / 5).is_multiple_of(2) { vec!["P burn", "W burn"] } else { vec!["W burn", "P burn"] };
 
     #[test]
-    fn questions_are_understood_or_refused() {
+    fn questions_are_parsed_or_refused() {
         let q = Question::parse("processes=8,cores=16").unwrap();
         assert_eq!((q.processes, q.cores, q.threads, q.release), (Some(8), Some(16.0), None, None));
         assert_eq!(Question::parse("release=json.loads").unwrap().release.as_deref(), Some("json.loads"));
@@ -276,14 +282,14 @@ mod tests {
         let profile = Scene::new(2.0).run(4000, half);
         let freed = estimate(&profile, "release=json.dumps");
         assert!((1.8..2.1).contains(&freed), "{freed}");
-        let answer = asked(&profile, "release=nothing.there");
+        let answer = answered(&profile, "release=nothing.there");
         assert!(answer.gain.is_none() && answer.note.contains("no call of C"), "{}", answer.note);
     }
 
     #[test]
     fn nothing_is_promised_on_a_starved_machine() {
         let hashing = |t: u64| if t.is_multiple_of(2) { vec!["N hash", "S hash"] } else { vec!["S hash", "N hash"] };
-        let answer = asked(&Scene::new(1.0).run(2000, hashing), "processes=4");
+        let answer = answered(&Scene::new(1.0).run(2000, hashing), "processes=4");
         assert!(answer.gain.is_none() && answer.note.contains("not predicted"));
     }
 }

@@ -1,11 +1,12 @@
-//! The work runs outside the GIL (NumPy, zlib, hashlib …): threads do scale, up to the cores or until the GIL is full.
+//! The work runs without the GIL (NumPy, zlib, hashlib …): threads scale until the cores are used
+//! up or the GIL saturates.
 
 use super::{position, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{count, gain, number, percent};
 
-/// Share of the work outside the GIL.
+/// Share of the work that runs without the GIL.
 const OUTSIDE: f64 = 0.5;
-/// CPUs used outside the GIL, below which it is no work to speak of.
+/// Cores used without the GIL below which the work is negligible.
 const NATIVE: f64 = 0.2;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -16,24 +17,24 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     match position(&rates.off_gil_share, OUTSIDE) {
         Position::Below => RuleResult::DoesNotApply,
         Position::Straddles => RuleResult::Undetermined(format!(
-            "Between {} and {} of the work runs outside the GIL.",
+            "Between {} and {} of the work runs without the GIL.",
             percent(rates.off_gil_share.low),
             percent(rates.off_gil_share.high)
         )),
-        Position::Above => Diagnosis::new(Code::AlreadyParallel, "Already parallel: the work runs outside the GIL.".into())
+        Position::Above => Diagnosis::new(Code::AlreadyParallel, "Already parallel: most of the work runs without the GIL.".into())
             .because(format!(
-                "{} of the work runs without the GIL, on {} CPUs of {}.",
+                "{} of the work runs without the GIL; the program uses {} of {} cores.",
                 percent(rates.off_gil_share.estimate),
                 number(rates.on_cpu.estimate),
                 number(e.cores())
             ))
-            .because(format!("Waiting for the GIL costs little: processes would be {}.", gain(&e.gains.processes)))
+            .because(format!("Waiting for the GIL costs the threads little: processes would be {}.", gain(&e.gains.processes)))
             .next_step(limit(e))
             .applies(),
     }
 }
 
-/// What stops growth next.
+/// The limit that more threads would reach next.
 fn limit(e: &RuleInput<'_>) -> String {
     let (cores, saturation) = (e.cores(), e.saturation.estimate);
     if e.rates.on_cpu.estimate >= 0.9 * cores {
@@ -41,7 +42,7 @@ fn limit(e: &RuleInput<'_>) -> String {
     }
     if saturation > 0.0 && saturation < cores {
         return format!(
-            "More threads help until the GIL is full, at about {}; that comes before the {} cores are used up.",
+            "More threads help until the GIL saturates at about {} such threads, before the {} cores are used up.",
             count(saturation),
             number(cores)
         );

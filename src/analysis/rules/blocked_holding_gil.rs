@@ -1,9 +1,10 @@
-//! The holder sleeps in the kernel with the GIL in its hands: an extension that does not release it around a blocking call.
+//! The holder sleeps in the kernel while it owns the GIL: an extension does not release the GIL
+//! around a blocking call.
 
-use super::{severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
+use super::{severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, IN_PROCESSES};
 use crate::analysis::phrases::{gain, line, on_cores, percent};
 
-/// Share of the waiting from which it is worth a finding beside another verdict.
+/// Share of the waiting that is worth a finding when the verdict is another one.
 const NOTABLE: f64 = 0.2;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -13,18 +14,18 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     }
     match worth_it(gains) {
         Position::Below => return RuleResult::DoesNotApply,
-        Position::Straddles => return too_wide(gains),
+        Position::Straddles => return too_wide(IN_PROCESSES, gains),
         Position::Above => {}
     }
     let Some((place, hot_line)) = super::top_holder(e, |f| f.holding_blocked) else { return RuleResult::DoesNotApply };
     let name = crate::analysis::phrases::place(&place);
-    let diagnosis = Diagnosis::new(Code::BlockedHoldingGil, format!("{name} sleeps while it holds the GIL, and other threads wait for it."))
+    let diagnosis = Diagnosis::new(Code::BlockedHoldingGil, format!("{name} sleeps while it holds the GIL, so other threads wait."))
         .with_severity(severity(gains))
         .because(e.waiting_summary())
-        .because(format!("{} of the waiting is behind a holder that is asleep.", percent(holder_mix.blocked)))
+        .because(format!("In {} of that waiting, the thread that holds the GIL is asleep.", percent(holder_mix.blocked)))
         .because(e.contention_summary())
-        .next_step(format!("Release the GIL around the blocking call at {}: Py_BEGIN_ALLOW_THREADS in C, `with nogil:` in Cython, or ctypes.CDLL in place of ctypes.PyDLL.", line(&place, hot_line)))
-        .next_step(format!("Until then separate processes would be about {} {}.", gain(gains), on_cores(e.cores())));
+        .next_step(format!("Release the GIL around the blocking call at {}: Py_BEGIN_ALLOW_THREADS in C, a nogil block in Cython, or ctypes.CDLL in place of ctypes.PyDLL.", line(&place, hot_line)))
+        .next_step(format!("Until then, separate processes would be about {} {}.", gain(gains), on_cores(e.cores())));
     if holder_mix.blocked >= holder_mix.python.max(holder_mix.native) { diagnosis } else { diagnosis.finding_only() }.applies()
 }
 

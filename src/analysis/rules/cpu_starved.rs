@@ -1,15 +1,18 @@
-//! The machine or the cgroup is the limit, not the GIL: threads are ready to run and get no core, or there is but one core to run on.
+//! The machine or the cgroup is the limit, not the GIL: threads are ready to run and get no core,
+//! or there is only one core to run on.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity, WORTH_IT};
-use crate::analysis::phrases::{cores, number, on_cores, percent};
+use crate::analysis::phrases::{cores, on_cores, percent};
 
-/// Share of the time in which threads could have run that they had no core, beyond which no gain can be promised.
+/// Share of the time in which threads could have run and had no core, from which no gain can be
+/// predicted.
 const STARVED: f64 = 1.0 / 3.0;
-/// Share of their own time that threads lack a core, below which something else takes more of it: I/O, with bursts of work between.
+/// Share of the threads' own time without a core below which something else dominates, such as I/O
+/// with bursts of work between.
 const LIMITS: f64 = 0.3;
-/// CPUs that threads have or lack, below which starvation is a matter of microseconds.
+/// Cores that threads use or lack below which starvation is a matter of microseconds.
 const MATTERS: f64 = 0.2;
-/// A gain that cores alone stand in the way of.
+/// A gain that only the number of cores prevents.
 const CAPPED: f64 = 1.25;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -21,7 +24,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         _ if capped => no_cores(e),
         Position::Straddles if limits => {
             let (low, high) = (percent(e.rates.starvation.low), percent(e.rates.starvation.high));
-            RuleResult::Undetermined(format!("Threads that are ready to run have no core between {low} and {high} of that time."))
+            RuleResult::Undetermined(format!("Threads had no core in {low} to {high} of the time in which they could have run."))
         }
         _ => RuleResult::DoesNotApply,
     }
@@ -29,28 +32,30 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
 
 fn starved(e: &RuleInput<'_>) -> RuleResult {
     let share = percent(e.rates.starvation.estimate);
-    let used = number(e.rates.on_cpu.estimate);
     Diagnosis::new(Code::CpuStarved, "Short of CPU: threads that are ready to run have no core to run on.".into())
         .without_prediction()
         .with_severity(Severity::High)
-        .because(format!("{share} of the time in which a thread could have run, it had no core."))
-        .because(format!("The program may use {} and got {used} of CPU time per second.", cores(e.cores())))
-        .next_step("Look for other load on the machine, raise the container's CPU quota, or start fewer threads; then measure again.")
-        .next_step("What processes would gain is not predicted while cores are missing.")
+        .because(format!("Threads had no core in {share} of the time in which they could have run."))
+        .because(format!("The program may use {}; its threads got {} on average.", cores(e.cores()), cores(e.rates.on_cpu.estimate)))
+        .next_step("Check the machine for other load, raise the container's CPU quota, or start fewer threads; then measure again.")
+        .next_step("gilprof does not predict the gain of processes while the program is short of CPU.")
         .applies()
 }
 
 fn no_cores(e: &RuleInput<'_>) -> RuleResult {
-    Diagnosis::new(Code::CpuStarved, format!("Threads wait for the GIL, but {} nothing could run beside its holder.", on_cores(e.cores())))
-        .with_severity(Severity::Medium)
-        .because(e.waiting_summary())
-        .because(format!(
-            "The program may use {}; with cores to spare it would be {:.1} times as fast without the GIL.",
-            cores(e.cores()),
-            e.gains.unlimited_cores.estimate
-        ))
-        .next_step("Give the program more cores first; then processes would help.")
-        .applies()
+    Diagnosis::new(
+        Code::CpuStarved,
+        format!("Threads wait for the GIL, but {} they have no room to run at the same time.", on_cores(e.cores())),
+    )
+    .with_severity(Severity::Medium)
+    .because(e.waiting_summary())
+    .because(format!(
+        "The program may use {}; with enough cores and without the GIL it would be {:.1}x faster.",
+        cores(e.cores()),
+        e.gains.unlimited_cores.estimate
+    ))
+    .next_step("Give the program more cores first; then processes would help.")
+    .applies()
 }
 
 #[cfg(test)]
@@ -62,7 +67,7 @@ mod tests {
     const HASHING: fn(u64) -> Vec<&'static str> = |t| if t % 2 == 0 { vec!["N hash", "S hash"] } else { vec!["S hash", "N hash"] };
 
     #[test]
-    fn ready_threads_without_a_core_are_starved() {
+    fn runnable_threads_without_a_core_are_starved() {
         let r = report(&Scene::new(1.0).run(2000, HASHING));
         assert_eq!((r.verdict.code, r.verdict.speedup.processes), (Code::CpuStarved, None));
         let mirrored = report(&Scene::new(2.0).run(2000, |_| vec!["N hash", "N hash"]));
@@ -87,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn starvation_that_comes_and_goes_is_not_called() {
+    fn starvation_in_a_part_of_the_window_is_undetermined() {
         let phased = |t: u64| if t > 650 { HASHING(t) } else { vec!["N hash", "N hash"] };
         assert!(is_undetermined(super::evaluate, &Scene::new(2.0).run(2000, phased)));
     }

@@ -1,7 +1,9 @@
-//! An event loop (asyncio) that is late: because other threads have the GIL, or because a callback sleeps or computes where it should await.
+//! A late event loop (asyncio): other threads hold the GIL, or a callback sleeps where it should
+//! await.
 //!
-//! A finding, never the verdict. The loop's thread is told by its stack: `_run_once` of asyncio/base_events.py (uvloop, which has no Python frame
-//! there, is not told). What it does below a selector is its rest; everything else is a callback.
+//! A finding, never the verdict. `_run_once` of asyncio/base_events.py in its stack identifies the
+//! thread of a loop. uvloop has no Python frame there and is not recognised. Time below a selector
+//! is the loop's idle time; everything else belongs to a callback.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
@@ -11,7 +13,8 @@ use crate::profile::StackTime;
 use crate::sample::{Stack, State, StateTimes};
 use std::collections::HashMap;
 
-/// Share of the loop's time in which it waits for the GIL, or sleeps in a callback, from which on every task feels it.
+/// Share of the loop's time spent waiting for the GIL, or asleep in a callback, from which every
+/// task is noticeably late.
 const FELT: f64 = 0.05;
 
 pub(in crate::analysis) fn starved(e: &RuleInput<'_>) -> RuleResult {
@@ -23,7 +26,7 @@ pub(in crate::analysis) fn starved(e: &RuleInput<'_>) -> RuleResult {
             Diagnosis::finding(Code::EventLoopStarved)
             .with_severity(Severity::Medium)
             .because(format!(
-                "The event loop in {} waits for the GIL {share} of its time, so that every task on it is late by as much; most of the waiting in this program is behind {}.",
+                "The event loop in {} waits for the GIL {share} of its time, which delays every task on the loop; threads wait most while {} holds the GIL.",
                 l.name,
                 e.culprit()
             ))
@@ -45,15 +48,15 @@ pub(in crate::analysis) fn blocked(e: &RuleInput<'_>) -> RuleResult {
             Diagnosis::finding(Code::EventLoopBlocked)
                 .with_severity(Severity::Medium)
                 .because(format!(
-                    "The event loop in {} sleeps inside a callback {share} of its time{at}: nothing else on it runs meanwhile.",
+                    "The event loop in {} sleeps inside a callback {share} of its time{at}: no other task of the loop runs meanwhile.",
                     l.name
                 ))
-                .next_step("Await there (asyncio.sleep, an asynchronous client), or hand the call to asyncio.to_thread().")
+                .next_step("Use await there (asyncio.sleep, an asynchronous client), or run the call in asyncio.to_thread().")
         },
     )
 }
 
-/// The worst loop, if its figure is felt.
+/// The worst loop, if its figure is above the bound.
 fn evaluate(
     e: &RuleInput<'_>,
     what: &str,
@@ -82,7 +85,7 @@ struct Loop {
     name: String,
     waiting: Estimate,
     asleep: Estimate,
-    /// Where it sleeps most in a callback, and the line.
+    /// The function and line in which a callback sleeps most.
     sleeper: Option<(Place, u32)>,
 }
 
@@ -119,7 +122,8 @@ fn one(e: &RuleInput<'_>, thread: usize) -> Loop {
     }
 }
 
-/// Whether a stack is a callback's of an event loop; `Some(false)`: the loop's own, which selects or keeps its books. `None`: there is no loop.
+/// Whether a stack belongs to a callback of an event loop. `Some(false)`: to the loop itself, which
+/// selects or does its bookkeeping. `None`: there is no loop.
 fn callback(stack: &Stack) -> Option<bool> {
     let file = |n: usize, end: &str| stack.frames.get(n).is_some_and(|f| f.function.file.ends_with(end));
     let run_once =
@@ -141,11 +145,12 @@ mod tests {
         Box::leak(format!("{state} {stack}").into_boxed_str())
     }
 
-    fn found(r: &Report, code: Code) -> Option<&str> {
+    fn evidence_of(r: &Report, code: Code) -> Option<&str> {
         r.findings.iter().find(|f| f.code == code).map(|f| f.evidence.as_str())
     }
 
-    /// A loop that waits for `waits` of 100 ms behind a worker and then answers, and sleeps in the answer for `sleeps`.
+    /// Of each 100 ms the loop waits `waits` ms for the GIL that a worker holds, and sleeps
+    /// `sleeps` ms in its answer.
     fn profile(samples: u64, waits: u64, sleeps: u64) -> Profile {
         let (select, waiting, answers, asleep) = (word('I', SELECT), word('W', CALLBACK), word('P', CALLBACK), word('I', CALLBACK));
         Scene::new(2.0).run(samples, |t| match t % 100 {
@@ -163,35 +168,35 @@ mod tests {
     #[test]
     fn a_loop_behind_a_worker_is_starved_and_one_that_only_selects_is_not() {
         let starved = service(5000, 30, 0);
-        let evidence = found(&starved, Code::EventLoopStarved).unwrap_or_default();
+        let evidence = evidence_of(&starved, Code::EventLoopStarved).unwrap_or_default();
         assert!(
             evidence.starts_with("The event loop in MainThread waits for the GIL 30 % of its time")
                 && evidence.contains("crunch (app.py:12)"),
             "{evidence}"
         );
-        assert!(found(&starved, Code::EventLoopBlocked).is_none());
-        assert!(found(&service(5000, 0, 0), Code::EventLoopStarved).is_none());
+        assert!(evidence_of(&starved, Code::EventLoopBlocked).is_none());
+        assert!(evidence_of(&service(5000, 0, 0), Code::EventLoopStarved).is_none());
     }
 
     #[test]
     fn a_loop_that_sleeps_in_a_callback_blocks_itself_and_one_that_selects_does_not() {
         let blocked = service(5000, 0, 20);
-        let evidence = found(&blocked, Code::EventLoopBlocked).unwrap_or_default();
+        let evidence = evidence_of(&blocked, Code::EventLoopBlocked).unwrap_or_default();
         assert!(evidence.contains("sleeps inside a callback 20 % of its time, mostly in answer (app.py:12) at line 14"), "{evidence}");
-        assert!(found(&blocked, Code::EventLoopStarved).is_none());
-        assert!(found(&service(5000, 0, 0), Code::EventLoopBlocked).is_none());
+        assert!(evidence_of(&blocked, Code::EventLoopStarved).is_none());
+        assert!(evidence_of(&service(5000, 0, 0), Code::EventLoopBlocked).is_none());
     }
 
     #[test]
-    fn a_share_about_the_bound_is_not_called() {
+    fn a_share_near_the_bound_is_undetermined() {
         assert!(is_undetermined(super::starved, &profile(1500, 5, 0)));
         assert!(is_undetermined(super::blocked, &profile(1500, 0, 5)));
     }
 
     #[test]
-    fn the_same_stacks_without_a_loop_are_nobodys() {
+    fn the_same_stacks_without_a_loop_give_no_finding() {
         let r =
             report(&Scene::new(2.0).run(5000, |t| if t % 3 == 0 { vec!["W answer", "P crunch"] } else { vec!["I answer", "P crunch"] }));
-        assert!(found(&r, Code::EventLoopStarved).or(found(&r, Code::EventLoopBlocked)).is_none());
+        assert!(evidence_of(&r, Code::EventLoopStarved).or(evidence_of(&r, Code::EventLoopBlocked)).is_none());
     }
 }

@@ -1,15 +1,18 @@
-//! The GIL changes hands so often that each turn is shorter than what a change of hands costs to make worthwhile: very many tiny acquisitions.
+//! Very many tiny acquisitions: the GIL switches so often that a switch costs a notable part of
+//! each turn.
 //!
-//! A finding, never the verdict. CPython counts the changes itself (`switch_number`), so only chance separates the count from the rate.
+//! A finding, never the verdict. CPython counts the switches itself (`switch_number`), so the rate
+//! has no error but chance.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
 use crate::analysis::phrases::percent;
 
-/// Changes of hands a second, from which it is a storm. A switch interval of 5 ms makes 200; a change of hands costs some tens of microseconds
-/// in which nobody runs Python (a futex wake-up, a scheduling, cold caches), so that at this rate they take several percent of the time.
+/// Switches per second from which they are excessive. A switch interval of 5 ms makes 200. A switch
+/// costs some tens of microseconds in which no thread runs Python (a futex wake-up, the scheduler,
+/// cold caches), so at this rate switches take several percent of the time.
 const EXCESSIVE: f64 = 2000.0;
-/// A share of the time in which somebody waits, below which nobody minds.
+/// Share of the time in which a thread waits, below which the switches do no harm.
 const MIN_CONTENDED: f64 = 0.05;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -17,21 +20,21 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         return RuleResult::DoesNotApply;
     }
     let Some(rate) = e.gil.switches_per_s else {
-        return RuleResult::Undetermined("How often the GIL changes hands could not be read.".into());
+        return RuleResult::Undetermined("gilprof could not read the number of GIL switches.".into());
     };
     let rate = bootstrap::rate_interval(rate * e.profile.seconds(), e.profile.seconds());
     match position(&rate, EXCESSIVE) {
         Position::Below => RuleResult::DoesNotApply,
-        Position::Straddles => RuleResult::Undetermined(format!("The GIL changes hands {:.0} to {:.0} times a second.", rate.low, rate.high)),
+        Position::Straddles => RuleResult::Undetermined(format!("The GIL switches between threads {:.0} to {:.0} times a second.", rate.low, rate.high)),
         Position::Above => Diagnosis::finding(Code::ExcessiveSwitching)
             .with_severity(Severity::Medium)
             .because(format!(
-                "The GIL changes hands {:.0} times a second, so that each turn is about {:.2} ms long, and somebody waits for it {} of the time.",
+                "The GIL switches between threads {:.0} times a second, so a thread keeps it for about {:.2} ms at a time; at least one thread waits for it {} of the time.",
                 rate.estimate,
                 1e3 * e.gil.busy / rate.estimate,
                 percent(e.gil.contended)
             ))
-            .next_step(format!("Do more at each turn around {}: larger blocks per read, hash or send, items in batches, fewer threads.", e.culprit()))
+            .next_step(format!("Do more work per call around {}: larger blocks per read, hash or send, items in batches, or fewer threads.", e.culprit()))
             .applies(),
     }
 }
@@ -49,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_turns_are_a_storm_and_hundreds_are_not() {
+    fn thousands_of_switches_are_excessive_and_hundreds_are_not() {
         let r = report(&Scene::new(2.0).switching(5).run(2000, TURNS));
         assert!(is_reported(&r), "{:?}", r.gil);
         let evidence = &r.findings.iter().find(|f| f.code == Code::ExcessiveSwitching).unwrap().evidence;
@@ -58,12 +61,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_minds_turns_for_which_nobody_waits() {
+    fn switches_without_waiting_are_not_reported() {
         assert!(!is_reported(&report(&Scene::new(2.0).switching(5).run(2000, |_| vec!["P send", "I recv"]))));
     }
 
     #[test]
-    fn a_rate_about_the_bound_is_not_called() {
+    fn a_rate_near_the_bound_is_undetermined() {
         assert!(is_undetermined(super::evaluate, &Scene::new(2.0).switching(2).run(400, TURNS)));
     }
 }

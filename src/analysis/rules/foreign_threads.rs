@@ -1,21 +1,23 @@
-//! Threads that the user's code did not start: a library's own native ones (BLAS, OpenMP, a driver), and Python ones that never run the user's code.
+//! Threads that the user's code did not start: native threads of a library (BLAS, OpenMP, a
+//! driver), and Python threads that never run the user's code.
 //!
-//! A finding, never the verdict: they take cores or the GIL, and no change to the user's own threads changes that.
+//! A finding, never the verdict: these threads take cores or the GIL, whatever the user's own
+//! threads do.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
-use crate::analysis::phrases::{clean, number, threads, verb};
+use crate::analysis::phrases::{clean, cores, threads, verb};
 use crate::analysis::report::Estimate;
 use crate::analysis::shares::on_cpu;
 use crate::sample::StateTimes;
 
-/// CPUs that native threads use together, from which they matter.
+/// Cores that native threads use together, from which they matter.
 const CPUS: f64 = 0.1;
 /// Share of the time in which a library's Python threads hold the GIL, from which they matter.
 const HOLDS: f64 = 0.02;
-/// Names that a sentence has room for.
+/// Most names in one sentence.
 const NAMES: usize = 3;
-/// Where code lies that the user did not write.
+/// Parts of paths of code that the user did not write.
 const LIBRARIES: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/python3", "<frozen "];
 
 pub(in crate::analysis) fn native(e: &RuleInput<'_>) -> RuleResult {
@@ -23,13 +25,15 @@ pub(in crate::analysis) fn native(e: &RuleInput<'_>) -> RuleResult {
     evaluate(&theirs, measured(e, &theirs, on_cpu), CPUS, |cpus| {
         Diagnosis::finding(Code::ForeignThreads)
             .because(format!(
-                "{} without any Python ({}) {} {} CPUs: a library started them.",
+                "{} that {} no Python code ({}) {} {}: a library started {}.",
                 threads(theirs.len()),
+                verb(theirs.len(), "run"),
                 names(e, &theirs),
                 verb(theirs.len(), "use"),
-                number(cpus)
+                cores(cpus),
+                if theirs.len() == 1 { "it" } else { "them" }
             ))
-            .next_step("Mind them when you count workers: a pool of BLAS or OpenMP threads in each process overloads the cores (OMP_NUM_THREADS=1, threadpoolctl).")
+            .next_step("Count them when you choose a number of workers: a pool of BLAS or OpenMP threads in each process overloads the cores (OMP_NUM_THREADS=1 or threadpoolctl limits the pool).")
     })
 }
 
@@ -45,7 +49,7 @@ pub(in crate::analysis) fn python(e: &RuleInput<'_>) -> RuleResult {
                 verb(theirs.len(), "hold"),
                 100.0 * held
             ))
-            .next_step("See whether that library's background thread can be switched off, or woken less often.")
+            .next_step("Check whether that library's background thread can be switched off or woken less often.")
     })
 }
 
@@ -69,7 +73,8 @@ fn measured(e: &RuleInput<'_>, theirs: &[usize], figure: impl Fn(&StateTimes) ->
     bootstrap::interval(e.profile, |all| theirs.iter().filter_map(|n| all.get(*n)).map(&figure).sum())
 }
 
-/// Whether a thread was ever seen in a function that is no library's. One without any frame was seen too briefly to tell, and passes for the user's.
+/// Whether any sample shows the thread in code outside of libraries. A thread without any frame was
+/// sampled too briefly and counts as the user's.
 fn runs_users_code(e: &RuleInput<'_>, thread: usize) -> bool {
     let theirs = |file: &str| LIBRARIES.iter().any(|part| file.contains(part));
     let stacks = e.profile.stack_times.iter().filter(|w| w.thread == thread).map(|w| e.profile.stack(w.stack));
@@ -98,7 +103,7 @@ mod tests {
     #[test]
     fn a_librarys_native_threads_are_named_and_idle_ones_are_not() {
         let r = report(&Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "N -"]));
-        assert_eq!(finding_text(&r), ["1 thread without any Python (worker-2) uses 1 CPUs: a library started them."]);
+        assert_eq!(finding_text(&r), ["1 thread that runs no Python code (worker-2) uses 1 core: a library started it."]);
         assert!(finding_text(&report(&Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "I -"]))).is_empty());
     }
 
@@ -123,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn use_about_the_bound_is_not_called() {
+    fn use_near_the_bound_is_undetermined() {
         let now_and_then = |t: u64| vec!["P main", "I recv", if (t / 50).is_multiple_of(10) { "N -" } else { "I -" }];
         assert!(is_undetermined(super::native, &Scene::new(4.0).native(2).run(1500, now_and_then)));
     }

@@ -1,12 +1,14 @@
-//! Garbage collection inside the holder: the others wait while the cyclic collector walks all containers.
+//! Garbage collection in the holder: other threads wait while the cyclic collector walks all
+//! containers.
 //!
-//! A finding, never the verdict. Whether a collection is under way is read with the GIL at each look (`gc.collecting`), where its place is known.
+//! A finding, never the verdict. Each sample reads with the GIL whether a collection is under way
+//! (`gc.collecting`), where the address of that field is known.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
 use crate::analysis::phrases::percent;
 
-/// Share of the time in which the GIL is held that a collection takes, from which it is worth a word.
+/// Share of the time in which the GIL is held, from which collections are worth a finding.
 const MATTERS: f64 = 0.05;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -17,18 +19,18 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     match position(&share, MATTERS) {
         Position::Below => RuleResult::DoesNotApply,
         Position::Straddles => RuleResult::Undetermined(format!(
-            "Between {} and {} of the time in which the GIL is held goes to garbage collection.",
+            "Garbage collection takes between {} and {} of the time in which a thread holds the GIL.",
             percent(share.low),
             percent(share.high)
         )),
         Position::Above => Diagnosis::finding(Code::GarbageCollection)
             .with_severity(Severity::Medium)
             .because(format!(
-                "{} of the time in which the GIL is held goes to the cyclic garbage collector, which keeps it from start to end.",
+                "{} of the time in which a thread holds the GIL goes to garbage collection, during which no other thread runs Python code.",
                 percent(share.estimate)
             ))
             .next_step(
-                "Make fewer containers that outlive a call, call gc.freeze() once all that stays is loaded, or raise gc.set_threshold().",
+                "Create fewer containers (lists, dicts, objects) that outlive a call, call gc.freeze() once all permanent data is loaded, or raise gc.set_threshold().",
             )
             .applies(),
     }
@@ -56,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_about_the_bound_is_not_called() {
+    fn a_share_near_the_bound_is_undetermined() {
         assert!(is_undetermined(super::evaluate, &Scene::new(2.0).collecting(|t| t % 20 == 0).run(600, TURNS)));
     }
 }

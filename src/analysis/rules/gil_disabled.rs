@@ -1,4 +1,5 @@
-//! A free-threaded build: nothing waits for a GIL that is off; one that is on again was switched on by something.
+//! A free-threaded build: threads do not wait for a GIL that is off. If the GIL is on, an import or
+//! an option switched it on.
 
 use super::{Code, Diagnosis, RuleInput, RuleResult, Severity};
 
@@ -6,17 +7,17 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let target = &e.profile.target;
     match (target.free_threaded, target.gil_enabled) {
         (false, _) => RuleResult::DoesNotApply,
-        // The switch is read at each look.
-        _ if e.profile.window.samples == 0 => RuleResult::Undetermined("Whether the GIL of this free-threaded build is on could not be read.".into()),
+        // Each sample reads the switch.
+        _ if e.profile.window.samples == 0 => RuleResult::Undetermined("gilprof could not read whether the GIL of this free-threaded Python is on.".into()),
         (true, false) => Diagnosis::new(Code::GilDisabled, "The GIL is off: this is a free-threaded Python, and threads run in parallel.".into())
             .without_prediction()
-            .because(format!("Threads use {:.1} CPUs of {}.", e.rates.on_cpu.estimate, super::super::phrases::number(e.cores())))
-            .next_step("If it is slower than hoped, look for locks and for objects that many threads change; that is not measured here.")
+            .because(format!("The threads use {:.1} of {} cores.", e.rates.on_cpu.estimate, super::super::phrases::number(e.cores())))
+            .next_step("If the program is slower than expected, check for locks and for objects that many threads change; gilprof does not measure those.")
             .applies(),
         (true, true) => Diagnosis::finding(Code::GilDisabled)
             .with_severity(Severity::High)
-            .because("This is a free-threaded build, but its GIL is switched on.")
-            .next_step("Find what did it: an extension module that does not declare support for running without the GIL (start Python with -W default to see the warning), PYTHON_GIL=1 or -X gil=1.")
+            .because("This is a free-threaded Python, but its GIL is switched on.")
+            .next_step("Find what switched it on: an extension module that does not declare support for running without the GIL (start Python with -W default to see the warning), PYTHON_GIL=1 or -X gil=1.")
             .applies(),
     }
 }
@@ -39,14 +40,14 @@ mod tests {
     }
 
     #[test]
-    fn on_again_is_a_finding() {
+    fn switched_on_is_a_finding() {
         let r = scene(true, true);
         assert_ne!(r.verdict.code, Code::GilDisabled);
         assert_eq!(r.findings[0].code, Code::GilDisabled);
     }
 
     #[test]
-    fn a_switch_that_was_never_read_is_not_called() {
+    fn a_switch_that_was_never_read_is_undetermined() {
         let never = Scene::new(2.0).with(|t, _| (t.free_threaded, t.gil_enabled) = (true, false)).run(0, |_| vec![]);
         assert!(is_undetermined(super::evaluate, &never));
     }

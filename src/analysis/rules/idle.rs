@@ -1,11 +1,11 @@
 //! Nothing runs: every thread sleeps nearly all the time.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult};
-use crate::analysis::phrases::percent;
+use crate::analysis::phrases::{percent, threads};
 
-/// Thread-seconds per second of anything but sleep, below which a program is idle.
+/// Thread-seconds per second without sleep below which a program is idle.
 const ACTIVE: f64 = 0.02;
-/// Unknown thread-seconds per second beyond which sleep cannot be claimed.
+/// Unknown thread-seconds per second above which the threads may have run.
 const UNKNOWN: f64 = 0.02;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -15,10 +15,10 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     if position(&e.rates.active, ACTIVE) != Position::Below {
         return RuleResult::Undetermined("The program ran in short bursts only; for the rest of the window it was idle.".into());
     }
-    Diagnosis::new(Code::Idle, "Idle: nothing ran while gilprof looked.".into())
+    Diagnosis::new(Code::Idle, "Idle: nothing ran during the measurement.".into())
         .because(format!(
-            "All threads ({}) were asleep or waiting for work, but for {} of the time.",
-            e.threads.len(),
+            "{} slept or waited for work, and ran for {} of the time.",
+            threads(e.threads.len()),
             percent(e.rates.active.estimate)
         ))
         .next_step("Measure while the program is under load.")
@@ -26,7 +26,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         .applies()
 }
 
-/// CPUs used, by the kernel's word, which holds also where states are unknown.
+/// Cores used by the kernel's count, which is right also where states are unknown.
 fn kernel_cpu(e: &RuleInput<'_>) -> f64 {
     let seconds = e.profile.seconds();
     let used: f64 = e.threads.iter().map(|t| t.cpu * t.seconds).sum();

@@ -1,48 +1,56 @@
-//! Too little was seen, or too much of it could not be told, to judge anything; and what to change.
+//! Too few samples, or too much unknown time, for any verdict; and what to change.
 
 use super::{Code, Diagnosis, RuleInput, RuleResult};
 use crate::analysis::phrases::percent;
 
-/// Fewer looks than this say nothing about shares.
+/// Fewer samples say nothing about shares.
 const MIN_SAMPLES: u64 = 100;
 /// A shorter window holds too few switch intervals.
 const MIN_SECONDS: f64 = 0.2;
-/// Python threads' time that could not be told, beyond which waiting cannot be judged.
+/// Share of unknown time of the Python threads above which their waiting is not known.
 const MAX_UNKNOWN: f64 = 0.3;
-/// Below this a GIL is so rarely held that nobody can wait much, known or not.
+/// A GIL that is held for a smaller share cannot make threads wait much.
 const RARELY_HELD: f64 = 0.1;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let (window, seconds) = (&e.profile.window, e.profile.seconds());
     let tried = window.samples.saturating_add(window.missed);
     if seconds < MIN_SECONDS || (window.samples < MIN_SAMPLES && !window.exact) {
-        let seen = format!("{} looks in {seconds:.2} seconds are too few.", window.samples);
-        return inconclusive("Too little was seen to judge.", seen, "Measure for at least two seconds, while the program is under load.");
+        let fact = format!("{} samples in {seconds:.2} seconds are too few.", window.samples);
+        return inconclusive(
+            "Too little was measured for a verdict.",
+            fact,
+            "Measure for at least two seconds, while the program is under load.",
+        );
     }
     if window.failed > window.samples / 2 {
-        let seen = format!("The interpreter could not be read in {} of {} looks.", window.failed, window.samples);
-        return inconclusive("The interpreter could mostly not be read.", seen, "See the warnings; the program may be starting or ending.");
+        let fact = format!("gilprof could not read the interpreter in {} of {} samples.", window.failed, window.samples);
+        return inconclusive(
+            "gilprof could mostly not read the interpreter.",
+            fact,
+            "See the warnings; the program may be starting or ending.",
+        );
     }
     if window.missed > tried / 2 {
-        let seen = format!("{} of {tried} looks came too late.", window.missed);
-        let step = "Lower the rate, or give gilprof a core of its own: the machine is too busy to be watched.";
-        return inconclusive("gilprof itself got too little CPU time to judge.", seen, step);
+        let fact = format!("gilprof missed {} of {tried} samples.", window.missed);
+        let step = "Lower the sampling rate, or give gilprof a core of its own: the machine is too busy.";
+        return inconclusive("gilprof itself got too little CPU time for a verdict.", fact, step);
     }
     if undecided_waiting(e) {
-        let unknown = format!("{} of the Python threads' time could not be told apart.", percent(unknown(e)));
-        let step = "Run the program on Python 3.7 or newer, where waiting for the GIL can be seen, or let gilprof read it with more rights; see the warnings.";
-        return inconclusive("Whether threads wait for the GIL cannot be seen here.", unknown, step);
+        let unknown = format!("The state of the Python threads is unknown for {} of their time.", percent(unknown(e)));
+        let step = "Run the program on Python 3.7 or newer, where gilprof can see threads wait for the GIL, or give gilprof more permissions; see the warnings.";
+        return inconclusive("gilprof cannot see here whether threads wait for the GIL.", unknown, step);
     }
     RuleResult::DoesNotApply
 }
 
-/// The verdict when no rule says yes.
+/// The verdict when no rule applies.
 pub(in crate::analysis) fn undecided(doubts: Vec<String>) -> Diagnosis {
-    let mut diagnosis = Diagnosis::new(Code::Inconclusive, "Not clear: the figures vary too much to say.".into());
+    let mut diagnosis = Diagnosis::new(Code::Inconclusive, "Not clear: the figures vary too much for a verdict.".into());
     diagnosis.because = doubts;
     diagnosis.because.dedup();
     if diagnosis.because.is_empty() {
-        diagnosis.because.push("The program does a little of everything: no one thing limits it.".into());
+        diagnosis.because.push("The program does a little of everything; no single cause limits it.".into());
     }
     diagnosis.next_step("Measure for longer, or while the program does only the work that matters, under steady load.")
 }
@@ -63,7 +71,8 @@ fn unknown(e: &RuleInput<'_>) -> f64 {
     }
 }
 
-/// Old Pythons: who holds is known, what the others do is not. One Python thread alone cannot wait, nor can many for a GIL rarely held.
+/// On old Pythons gilprof knows which thread holds the GIL, and not what the others do. A single
+/// Python thread cannot wait, and a GIL that is rarely held makes no thread wait.
 fn undecided_waiting(e: &RuleInput<'_>) -> bool {
     let several = e.threads.iter().filter(|t| t.python && t.seconds > 0.0).count() > 1;
     several && unknown(e) > MAX_UNKNOWN && e.rates.holding.high > RARELY_HELD
@@ -90,13 +99,13 @@ mod tests {
     }
 
     #[test]
-    fn a_starved_or_blind_profiler_is_told() {
+    fn missed_and_failed_samples_are_inconclusive() {
         assert!(refused(&report(&Scene::new(2.0).with(|_, w| w.missed = 5000).run(2000, TURNS))));
         assert!(refused(&report(&Scene::new(2.0).with(|_, w| w.failed = 1500).run(2000, TURNS))));
     }
 
     #[test]
-    fn unknown_waiting_is_refused_unless_the_holder_settles_it() {
+    fn unknown_waiting_is_refused_unless_no_thread_can_wait() {
         let old = |t: u64| if (t / 5).is_multiple_of(2) { vec!["P burn", "U burn"] } else { vec!["U burn", "P burn"] };
         assert!(refused(&report(&Scene::new(2.0).run(2000, old))));
         assert_eq!(report(&Scene::new(2.0).run(2000, |_| vec!["P burn"])).verdict.code, Code::Serial);

@@ -1,23 +1,19 @@
-//! Nothing is wrong: the GIL is there when it is wanted, and threads gain nothing by becoming processes.
+//! Nothing is wrong: threads get the GIL when they want it, and processes would gain nothing.
 
-use super::{too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
-use crate::analysis::phrases::{count, gain, on_cores, percent};
+use super::{too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, IN_PROCESSES};
+use crate::analysis::phrases::{count, gain, on_cores, threads, verb};
 
-/// More threads than this at which a GIL would saturate are not worth a number.
+/// Above this number of threads the exact saturation point does not matter.
 const MANY: f64 = 1000.0;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let gains = &e.gains.processes;
     match worth_it(gains) {
         Position::Above => RuleResult::DoesNotApply,
-        Position::Straddles => too_wide(gains),
+        Position::Straddles => too_wide(IN_PROCESSES, gains),
         Position::Below => {
             Diagnosis::new(Code::KeepThreads, format!("Keep threads: processes would be {} {}.", gain(gains), on_cores(e.cores())))
-                .because(format!(
-                    "The GIL is held {} of the time, and somebody waits for it {} of the time.",
-                    percent(e.gil.busy),
-                    percent(e.gil.contended)
-                ))
+                .because(e.usage_summary())
                 .because(saturation(e))
                 .next_step(room(e))
                 .applies()
@@ -27,19 +23,22 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
 
 fn saturation(e: &RuleInput<'_>) -> String {
     let using = e.threads.iter().filter(|t| t.states.holding > 0.0).count();
+    let users = format!("{} {}", threads(using), verb(using, "use"));
     match e.saturation.estimate {
-        n if n <= 0.0 => "No thread was seen to hold the GIL.".into(),
-        n if n > MANY => format!("It would take more than {MANY:.0} threads like these to keep the GIL busy; {using} use it now."),
-        n => format!("About {} threads like these would keep the GIL busy all the time; {using} use it now.", count(n)),
+        n if n <= 0.0 => "No sample saw a thread hold the GIL.".into(),
+        n if n > MANY => format!("The GIL saturates (is never free) at more than {MANY:.0} such threads; {users} it now."),
+        n => format!("The GIL saturates (is never free) at about {} such threads; {users} it now.", count(n)),
     }
 }
 
 fn room(e: &RuleInput<'_>) -> String {
     let using = e.threads.iter().filter(|t| t.states.holding > 0.0).count() as f64;
     match e.saturation.estimate {
-        n if n > 0.0 && n < using + 1.0 => "Leave it as it is, but expect little from more threads: the GIL is nearly full.".into(),
-        n if n > 0.0 && n <= MANY => format!("Leave it as it is; more threads help up to about {}.", count(n)),
-        _ => "Leave it as it is; more threads do no harm.".into(),
+        n if n > 0.0 && n < using + 1.0 => {
+            "Leave the threads as they are, but expect little from more: the GIL is nearly saturated.".into()
+        }
+        n if n > 0.0 && n <= MANY => format!("Leave the threads as they are; more threads help up to about {}.", count(n)),
+        _ => "Leave the threads as they are; more threads do no harm.".into(),
     }
 }
 
@@ -50,7 +49,7 @@ mod tests {
     use crate::analysis::testing::{is_undetermined, Scene};
 
     #[test]
-    fn sleepers_keep_threads_and_learn_where_it_ends() {
+    fn sleepers_keep_threads_and_the_saturation_is_given() {
         let serve = |t: u64| match t % 20 {
             0 => vec!["P serve", "I recv", "L join@threading.py"],
             10 => vec!["I recv", "P serve", "L join@threading.py"],
@@ -59,7 +58,7 @@ mod tests {
         let r = report(&Scene::new(2.0).run(2000, serve));
         assert_eq!(r.verdict.code, Code::KeepThreads);
         assert!((r.verdict.gil_saturates_at.unwrap() - 20.0).abs() < 0.5, "{:?}", r.verdict.gil_saturates_at);
-        assert!(r.verdict.because[1].starts_with("About 20 threads"), "{:?}", r.verdict.because);
+        assert!(r.verdict.because[1].contains("at about 20 such threads; 2 threads use it now"), "{:?}", r.verdict.because);
     }
 
     #[test]
@@ -69,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gain_that_cannot_be_pinned_down_is_inconclusive() {
+    fn a_gain_with_a_wide_interval_is_inconclusive() {
         let phased = |t: u64| match t % 2000 {
             0..540 => vec!["P serve", "W serve"],
             _ => vec!["I recv", if t.is_multiple_of(2) { "P serve" } else { "I recv" }],

@@ -1,7 +1,9 @@
-//! A library that is known to keep the GIL in C, or to release it, where it does so in this program. A finding, never the verdict.
+//! A library that is known to keep the GIL in C, or to release it, where this program spends time
+//! in it. A finding, never the verdict.
 //!
-//! What is known stands in `libraries.tsv`, each with its source. A library is told by the file of the innermost Python function: a C function that the
-//! user's code calls directly has no frame of its own and is not told.
+//! `libraries.tsv` lists the libraries, each with its source. The file of the innermost Python
+//! function identifies a library. A C function that the user's code calls directly has no frame and
+//! is not recognised.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
@@ -9,7 +11,7 @@ use crate::analysis::phrases::{percent, place};
 use crate::analysis::report::{FunctionRow, Place};
 
 const KNOWN: &str = include_str!("../libraries.tsv");
-/// Share of the window that a library's C code takes with the GIL, or without it, from which it is worth a word.
+/// Share of the window in the C code of a library, from which it is worth a finding.
 const MATTERS: f64 = 0.05;
 
 /// A line of the table.
@@ -22,7 +24,7 @@ struct Library<'t> {
 }
 
 pub(in crate::analysis) fn keeps(e: &RuleInput<'_>) -> RuleResult {
-    // Nobody minds a GIL that is kept while nobody wants it.
+    // A library does no harm by keeping a GIL that no other thread wants.
     if e.gil.contended < MATTERS {
         return RuleResult::DoesNotApply;
     }
@@ -32,7 +34,7 @@ pub(in crate::analysis) fn keeps(e: &RuleInput<'_>) -> RuleResult {
         |f| f.holding_native,
         |l, f, share| {
             Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Medium).because(format!(
-                "{} keeps the GIL; {} is inside it {share} of the time while others want it. ({})",
+                "{} keeps the GIL, and other threads want it; {} spends {share} of the time in that code. (Source: {})",
                 l.what,
                 place(&named(f)),
                 l.source
@@ -48,16 +50,16 @@ pub(in crate::analysis) fn releases(e: &RuleInput<'_>) -> RuleResult {
         |f| f.native,
         |l, f, share| {
             Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Low).because(format!(
-                "{} run without the GIL; {} runs so {share} of the time. ({})",
-                l.what,
+                "{} runs without the GIL {share} of the time, in {}. (Source: {})",
                 place(&named(f)),
+                l.what,
                 l.source
             ))
         },
     )
 }
 
-/// The function of such a library that does most of it.
+/// The function of such a library with most of that time.
 fn evaluate(
     e: &RuleInput<'_>,
     keeps: bool,
@@ -71,7 +73,7 @@ fn evaluate(
     match position(&share, MATTERS) {
         Position::Below => RuleResult::DoesNotApply,
         Position::Straddles => RuleResult::Undetermined(format!(
-            "{} may take anything between {} and {} of the time.",
+            "{} may take between {} and {} of the time.",
             library.what,
             percent(share.low),
             percent(share.high)
@@ -119,7 +121,11 @@ mod tests {
             |t: u64| if (t / 5).is_multiple_of(2) { vec!["C encode@json/encoder.py", "W answer"] } else { vec!["W answer", "P answer"] };
         let r = report(&Scene::new(2.0).run(3000, turns));
         let evidence = finding_text(&r).unwrap_or_default();
-        assert!(evidence.starts_with("json's C encoder keeps the GIL; encode (encoder.py:12) is inside it 50 % of the time"), "{evidence}");
+        assert!(
+            evidence
+                .starts_with("json's C encoder keeps the GIL, and other threads want it; encode (encoder.py:12) spends 50 % of the time"),
+            "{evidence}"
+        );
         let alone = |t: u64| if (t / 5).is_multiple_of(2) { vec!["C encode@json/encoder.py", "I recv"] } else { vec!["P main", "I recv"] };
         assert!(finding_text(&report(&Scene::new(2.0).run(3000, alone))).is_none());
     }
@@ -127,12 +133,12 @@ mod tests {
     #[test]
     fn a_library_that_releases_it_is_named_and_unknown_code_is_not() {
         let r = report(&Scene::new(2.0).run(3000, |_| vec!["N sort@numpy/core/fromnumeric.py", "I recv"]));
-        assert!(finding_text(&r).unwrap_or_default().starts_with("NumPy's loops"), "{:?}", r.findings);
+        assert!(finding_text(&r).unwrap_or_default().contains("in NumPy's loops"), "{:?}", r.findings);
         assert!(finding_text(&report(&Scene::new(2.0).run(3000, |_| vec!["N sort@mine.py", "I recv"]))).is_none());
     }
 
     #[test]
-    fn a_share_about_the_bound_is_not_called() {
+    fn a_share_near_the_bound_is_undetermined() {
         let some = |t: u64| vec![if t.is_multiple_of(20) { "N sort@numpy/core/fromnumeric.py" } else { "I recv" }, "I recv"];
         assert!(is_undetermined(super::releases, &Scene::new(2.0).run(600, some)));
     }

@@ -1,12 +1,14 @@
-//! Throughput is fine, but threads that want the GIL only briefly wait for it behind one that hardly lets go (a convoy).
+//! Throughput is fine, but threads that want the GIL only briefly wait for a thread that hardly
+//! ever releases it (a convoy).
 //!
-//! The work-weighted gain does not show this, because the victims do little work: their own waiting decides.
+//! The work-weighted gain does not show this, because the victims do little work. Their own waiting
+//! decides.
 
-use super::{position, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
+use super::{position, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, Severity, IN_PROCESSES};
 use crate::analysis::phrases::{clean, percent, threads, verb};
 use crate::analysis::report::Thread;
 
-/// Waiting threads, on average, below which nobody is held up to speak of.
+/// Average number of waiting threads below which the delay is negligible.
 const WAITING: f64 = 0.1;
 /// Share of its time that a victim waits.
 const VICTIM: f64 = 0.1;
@@ -17,7 +19,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let Some(worst) = victims(e).max_by(|a, b| a.states.waiting.total_cmp(&b.states.waiting)) else { return RuleResult::DoesNotApply };
     match (worth_it(&e.gains.processes), position(&e.rates.waiting, WAITING)) {
         (Position::Above, _) | (_, Position::Below) => RuleResult::DoesNotApply,
-        (Position::Straddles, _) => too_wide(&e.gains.processes),
+        (Position::Straddles, _) => too_wide(IN_PROCESSES, &e.gains.processes),
         (_, Position::Straddles) => RuleResult::Undetermined(format!(
             "Between {:.2} and {:.2} threads wait for the GIL on average.",
             e.rates.waiting.low, e.rates.waiting.high
@@ -33,23 +35,27 @@ fn victims<'e>(e: &'e RuleInput<'_>) -> impl Iterator<Item = &'e Thread> {
 
 fn convoy(e: &RuleInput<'_>, worst: &Thread) -> RuleResult {
     let (count, hog) = (victims(e).count(), e.culprit());
-    let each = worst.wait_ms.map_or(String::new(), |w| format!(", {:.1} ms each time", w.mean));
+    let each = worst.wait_ms.map_or(String::new(), |w| format!(", {:.1} ms per wait", w.mean));
     let interval = e.profile.target.switch_interval_us.map_or(String::new(), |us| format!(", now {} s", us as f64 / 1e6));
     Diagnosis::new(
         Code::LatencyVictims,
-        format!("{} {} behind {hog}: throughput is fine, response times are not.", threads(count), verb(count, "wait")),
+        format!("{} {} for the GIL while {hog} holds it: throughput is fine, response times are not.", threads(count), verb(count, "wait")),
     )
     .with_severity(Severity::Medium)
     .sketch(&["import sys", "sys.setswitchinterval(0.0005)  # seconds; the default is 0.005"])
     .because(e.waiting_summary())
     .because(format!(
-        "Thread {} holds the GIL {} of its time but waits for it {}{each}.",
+        "Thread {} holds the GIL {} of its time but waits for it {} of its time{each}.",
         clean(&worst.name),
         percent(worst.states.holding),
         percent(worst.states.waiting)
     ))
-    .next_step(format!("Move {hog} to a process of its own (concurrent.futures.ProcessPoolExecutor); the others then need not wait."))
-    .next_step(format!("Or lower sys.setswitchinterval(){interval}: waits get shorter, and {hog} somewhat slower."))
+    .next_step(format!(
+        "Move {hog} to a process of its own (concurrent.futures.ProcessPoolExecutor); the other threads then do not wait for it."
+    ))
+    .next_step(format!(
+        "Or lower the switch interval (sys.setswitchinterval(){interval}): waits get shorter, and {hog} gets somewhat slower."
+    ))
     .applies()
 }
 
@@ -68,7 +74,7 @@ mod tests {
         };
         let r = report(&Scene::new(2.0).run(4000, convoy));
         assert_eq!(r.verdict.code, Code::LatencyVictims, "{:?}", r.verdict);
-        assert!(r.verdict.headline.starts_with("1 thread waits behind crunch (app.py:12)"), "{}", r.verdict.headline);
+        assert!(r.verdict.headline.starts_with("1 thread waits for the GIL while crunch (app.py:12) holds it"), "{}", r.verdict.headline);
     }
 
     #[test]

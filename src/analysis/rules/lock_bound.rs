@@ -1,9 +1,10 @@
-//! Threads that work also wait on a lock of the program's own, and not for work, a result or a thread's end.
+//! Threads that work also wait for a lock of the program. Waits for work, for a result or for the
+//! end of a thread do not count.
 
 use super::{position, Code, Diagnosis, Estimate, Place, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::phrases::{line, number, place, threads, verb};
 
-/// Threads on a lock, on average, from which it is what limits the program.
+/// Average number of threads that wait for a lock, from which the lock limits the program.
 const THREADS: f64 = 0.5;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -12,7 +13,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     if locks.threads < 2 || locks.rate <= e.rates.waiting.high {
         return RuleResult::DoesNotApply;
     }
-    // Taken to vary as much as all waiting on locks together, of which it is a part.
+    // Assumed to vary as much as all waiting for locks, of which it is a part.
     let all = &e.rates.lock;
     let rate = Estimate {
         estimate: locks.rate,
@@ -22,7 +23,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     match position(&rate, THREADS) {
         Position::Below => RuleResult::DoesNotApply,
         Position::Straddles => {
-            RuleResult::Undetermined(format!("Between {:.1} and {:.1} threads wait on locks other than the GIL.", rate.low, rate.high))
+            RuleResult::Undetermined(format!("Between {:.1} and {:.1} threads wait for locks other than the GIL.", rate.low, rate.high))
         }
         Position::Above => bound(e, at, *hot_line),
     }
@@ -31,18 +32,18 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
 fn bound(e: &RuleInput<'_>, at: &Place, hot_line: u32) -> RuleResult {
     let locks = &e.lock_waits;
     let name = place(at);
-    Diagnosis::new(Code::LockBound, format!("Threads wait on a lock, not on the GIL: {name}."))
+    Diagnosis::new(Code::LockBound, format!("Threads wait for a lock, not for the GIL: {name}."))
         .with_severity(Severity::Medium)
         .because(format!(
-            "{} {} on locks other than the GIL, {} at any time on average, most in {name} at {}.",
+            "{} {} for locks other than the GIL, {} at a time on average, mostly in {name} at {}.",
             threads(locks.threads),
             verb(locks.threads, "wait"),
             number(locks.rate),
             line(at, hot_line)
         ))
-        .because(format!("For the GIL, {} wait on average.", number(e.rates.waiting.estimate)))
+        .because(format!("The average number of threads that wait for the GIL is {}.", number(e.rates.waiting.estimate)))
         .next_step(format!(
-            "Hold the lock taken at {} for a shorter time, or split what it guards; processes help only if they need not share it.",
+            "Hold the lock taken at {} for a shorter time, or split the data that it protects; processes help only if they do not share that data.",
             line(at, hot_line)
         ))
         .applies()
@@ -54,7 +55,7 @@ mod tests {
     use crate::analysis::report::Code;
     use crate::analysis::testing::{is_undetermined, Scene};
 
-    /// Three workers, one at a time, the others where `word` says.
+    /// Three workers, one at a time; the others do what `word` says.
     fn turns(word: &'static str) -> impl Fn(u64) -> Vec<&'static str> {
         move |t| {
             let mut all = vec!["L join@threading.py", word, word, word];
@@ -71,8 +72,8 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_held_asleep_keeps_out_those_who_have_little_to_do() {
-        // Seven take turns of 5 ms; each does something in 4 looks of a thousand.
+    fn a_lock_whose_holder_sleeps_blocks_threads_with_little_work() {
+        // Seven threads take turns of 5 ms; each does something in 4 of a thousand samples.
         let sleepy = |t: u64| {
             let mut all = vec!["L update"; 8];
             all[0] = "L join@threading.py";

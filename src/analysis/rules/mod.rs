@@ -1,6 +1,8 @@
-//! One judgement per file. A rule looks at the evidence and says yes, no, or that there is not enough to say.
+//! One diagnosis per file. A rule reads the figures and applies, does not apply, or is
+//! undetermined.
 //!
-//! Rules compare intervals with bounds: a figure passes a bound when its whole interval does, and one whose interval straddles it is not enough.
+//! Rules compare intervals with bounds: a figure passes a bound when its whole interval does. A
+//! figure whose interval straddles the bound leaves the rule undetermined.
 
 pub(super) mod already_parallel;
 pub(super) mod blocked_holding_gil;
@@ -24,26 +26,26 @@ pub(super) mod switch_to_processes;
 use super::report::{Code, Estimate, FunctionRow, Place, Severity};
 use super::rule_input::RuleInput;
 
-/// The lower end of a gain from which a change of the program is worth proposing.
+/// Lower end of a gain from which a change of the program is worth proposing.
 const WORTH_IT: f64 = 1.1;
-/// The estimate up to which a gain whose lower end is not worth it may be called none.
+/// Estimate below which a gain whose lower end is not worth it counts as no gain.
 const NO_GAIN: f64 = 1.2;
 
 /// A rule.
 pub(super) type Rule = fn(&RuleInput<'_>) -> RuleResult;
 
-/// What a rule says.
+/// The result of a rule.
 #[derive(Debug)]
 pub(super) enum RuleResult {
-    /// It applies.
+    /// The rule applies.
     Applies(Box<Diagnosis>),
-    /// It does not.
+    /// The rule does not apply.
     DoesNotApply,
-    /// It might; why that cannot be said.
+    /// The rule may apply. The sentence says why that is not known.
     Undetermined(String),
 }
 
-/// What an opinion may become.
+/// What a diagnosis may become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// The verdict, or a finding beside another verdict.
@@ -52,12 +54,12 @@ pub(super) enum Role {
     Finding,
 }
 
-/// A judgement in words.
+/// A diagnosis in sentences.
 #[derive(Debug)]
 pub(super) struct Diagnosis {
     pub(super) code: Code,
     pub(super) role: Role,
-    /// Whether, as the verdict, it means that gains cannot be predicted.
+    /// Whether the diagnosis, as the verdict, rules out a prediction of gains.
     pub(super) without_prediction: bool,
     pub(super) severity: Severity,
     pub(super) headline: String,
@@ -68,7 +70,7 @@ pub(super) struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// One that may be the verdict, with gains, of low severity.
+    /// A diagnosis that may be the verdict, with gains, of low severity.
     fn new(code: Code, headline: String) -> Diagnosis {
         let (because, next_steps, sketch) = (Vec::new(), Vec::new(), Vec::new());
         Diagnosis { code, role: Role::Verdict, without_prediction: false, severity: Severity::Low, headline, because, next_steps, sketch }
@@ -100,7 +102,7 @@ impl Diagnosis {
         self
     }
 
-    /// One that is a finding only. A finding has no headline.
+    /// A diagnosis that is a finding only. A finding has no headline.
     fn finding(code: Code) -> Diagnosis {
         Diagnosis::new(code, String::new()).finding_only()
     }
@@ -115,7 +117,7 @@ impl Diagnosis {
     }
 }
 
-/// Where an interval lies against a bound.
+/// Position of an interval relative to a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     Above,
@@ -133,7 +135,8 @@ fn position(e: &Estimate, bound: f64) -> Position {
     }
 }
 
-/// Whether leaving the GIL behind is worth it. A low end below [`WORTH_IT`] with an estimate well above it is not enough to say.
+/// Whether running without the GIL is worth it. A low end below [`WORTH_IT`] with an estimate well
+/// above it is undetermined.
 fn worth_it(gain: &Estimate) -> Position {
     if gain.low >= WORTH_IT {
         Position::Above
@@ -159,23 +162,27 @@ fn top_holder(e: &RuleInput<'_>, kind: impl Fn(&FunctionRow) -> f64) -> Option<(
     Some((Place { name: most.name.clone(), file: most.file.clone(), line: most.line }, most.hot_line))
 }
 
-/// The name of the function behind which most waited, if it can stand in code, else `work`. Methods are called by their own name.
+/// The name of the function that makes others wait most, if it is valid in code, else `work`.
+/// Methods have their own name without the class.
 fn callee(e: &RuleInput<'_>) -> String {
     let name = e.holder_mix.worst.as_ref().map(|w| w.place.name.rsplit('.').next().unwrap_or_default());
     let plain = |name: &&str| !name.is_empty() && name.len() <= 20 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     name.filter(plain).unwrap_or("work").to_string()
 }
 
-/// A pool of processes around the function that holds most.
+/// A pool of processes around the function that makes others wait most.
 fn pool(e: &RuleInput<'_>) -> [String; 3] {
     let map = format!("    results = list(pool.map({}, items, chunksize=16))", callee(e));
     ["from concurrent.futures import ProcessPoolExecutor".into(), "with ProcessPoolExecutor() as pool:".into(), map]
 }
 
-/// The doubt of every rule on contention.
-fn too_wide(gain: &Estimate) -> RuleResult {
+/// The case of [`too_wide`] in which every thread is a process.
+const IN_PROCESSES: &str = "In separate processes";
+
+/// The reason of every undetermined rule on contention.
+fn too_wide(case: &str, gain: &Estimate) -> RuleResult {
     RuleResult::Undetermined(format!(
-        "Without the GIL the program may be anything from {:.1} to {:.1} times as fast; that is too wide to advise on.",
+        "{case} the program may be between {:.1} and {:.1} times as fast; this range is too wide for advice.",
         gain.low, gain.high
     ))
 }
@@ -185,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_passes_a_bound_whole_or_not_at_all() {
+    fn an_interval_passes_a_bound_only_as_a_whole() {
         let e = |low, estimate, high| Estimate { estimate, low, high };
         assert_eq!(position(&e(1.0, 2.0, 3.0), 1.0), Position::Above);
         assert_eq!(position(&e(1.0, 2.0, 3.0), 3.5), Position::Below);

@@ -1,9 +1,10 @@
-//! The holders are mostly inside C calls that keep the GIL: releasing it there frees the others, rewriting Python does not.
+//! The holders are mostly inside C calls that keep the GIL. A release there lets other threads run;
+//! a rewrite of Python code does not.
 
 use super::{severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{gain, line, on_cores, percent, place};
 
-/// Share of the waiting from which it is worth a finding beside another verdict.
+/// Share of the waiting that is worth a finding when the verdict is another one.
 const NOTABLE: f64 = 0.3;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -13,21 +14,21 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     }
     let (Position::Above, Position::Above) = (worth_it(gains), worth_it(&e.gains.processes)) else {
         return if worth_it(gains) == Position::Straddles && worth_it(&e.gains.processes) != Position::Below {
-            too_wide(gains)
+            too_wide("With the GIL released in C calls", gains)
         } else {
             RuleResult::DoesNotApply
         };
     };
     let Some((holder, hot_line)) = super::top_holder(e, |f| f.holding_native) else { return RuleResult::DoesNotApply };
     let (name, at) = (place(&holder), line(&holder, hot_line));
-    let diagnosis = Diagnosis::new(Code::ReleaseTheGil, format!("Release the GIL in what {name} calls: about {} {}.", gain(gains), on_cores(e.cores())))
+    let diagnosis = Diagnosis::new(Code::ReleaseTheGil, format!("Release the GIL in the C code that {name} calls: about {} {}.", gain(gains), on_cores(e.cores())))
         .with_severity(severity(gains))
-        .sketch(&["with nogil:  # Cython, around what touches no Python object", "    total = sum_of(view)"])
+        .sketch(&["with nogil:  # Cython, around code that uses no Python object", "    total = sum_of(view)"])
         .because(e.waiting_summary())
-        .because(format!("{} of the waiting is behind holders inside C calls.", percent(holder_mix.native)))
+        .because(format!("In {} of that waiting, the thread that holds the GIL is inside a C call.", percent(holder_mix.native)))
         .because(e.contention_summary())
-        .next_step(format!("Look at the call at {at}: use a library that releases the GIL there, or move it to Cython (`with nogil:`), C++ or Rust code that does."))
-        .next_step(format!("The other way is a concurrent.futures.ProcessPoolExecutor: about {}; moving data between processes is not counted.", gain(&e.gains.processes)));
+        .next_step(format!("Change the call at {at}: use a library that releases the GIL there, or move the work to Cython (with nogil), C++ or Rust code that releases it."))
+        .next_step(format!("The alternative is a concurrent.futures.ProcessPoolExecutor: about {}, without the cost of moving data between processes.", gain(&e.gains.processes)));
     if holder_mix.in_c_calls() { diagnosis } else { diagnosis.finding_only() }.applies()
 }
 
@@ -43,7 +44,7 @@ mod tests {
         let r = report(&Scene::new(2.0).run(2000, json));
         assert_eq!(r.verdict.code, Code::ReleaseTheGil);
         assert!(
-            r.verdict.headline.starts_with("Release the GIL in what parse (app.py:12) calls: about 2.0x faster"),
+            r.verdict.headline.starts_with("Release the GIL in the C code that parse (app.py:12) calls: about 2.0x faster"),
             "{}",
             r.verdict.headline
         );
@@ -52,7 +53,8 @@ mod tests {
 
     #[test]
     fn python_code_full_of_brief_calls_is_not_one_long_call() {
-        // `float(cell)` and `sums.get(name)` on each line: three looks of five find it in one of them.
+        // `float(cell)` and `sums.get(name)` on each line: three samples of five are in one of
+        // them.
         let rows = |calls: u64| {
             move |t: u64| {
                 let holder = if t % 5 < calls { "C fold" } else { "P fold" };

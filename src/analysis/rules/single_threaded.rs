@@ -1,13 +1,13 @@
-//! One thread does all the work and nobody waits: the GIL is busy, not contended.
+//! One thread does all the work and no other thread waits: the GIL is busy, not contended.
 
 use super::{position, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{clean, cores, percent};
 
-/// Share of the work that one thread must do.
+/// Share of the work from which one thread does it all.
 const ALONE: f64 = 0.9;
-/// Share of the time in which the GIL must be held; below it the program mostly sleeps.
+/// Share of the time in which the GIL is held, below which the program mostly sleeps.
 const BUSY: f64 = 0.5;
-/// Waiting threads, on average, from which it cannot be said that nobody waits.
+/// Average number of waiting threads from which waiting is not negligible.
 const WAITING: f64 = 0.2;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -30,13 +30,13 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
 fn serial(e: &RuleInput<'_>) -> RuleResult {
     let worker = e.threads.iter().max_by(|a, b| (a.seconds * a.states.holding).total_cmp(&(b.seconds * b.states.holding)));
     let name = worker.map_or_else(String::new, |t| clean(&t.name));
-    Diagnosis::new(Code::Serial, "One thread does all the work: the GIL is busy, not contended.".into())
+    Diagnosis::new(Code::Serial, "One thread does nearly all the work: it keeps the GIL busy, but hardly any other thread waits.".into())
         .because(format!(
             "Thread {name} does {} of the work and holds the GIL {} of the time.",
             percent(e.rates.top_thread_share.estimate),
             percent(e.rates.holding.estimate)
         ))
-        .because(format!("Other threads wait for the GIL {} of the time.", percent(e.gil.contended)))
+        .because(format!("At least one other thread waits for the GIL {} of the time.", percent(e.gil.contended)))
         .next_step(advice(e))
         .applies()
 }
@@ -44,9 +44,9 @@ fn serial(e: &RuleInput<'_>) -> RuleResult {
 fn advice(e: &RuleInput<'_>) -> String {
     let culprit = e.culprit();
     if e.cores() < 1.5 {
-        return format!("Make {culprit} faster; there are no further cores that more processes could use.");
+        return format!("Make {culprit} faster; there is no further core that a second process could use.");
     }
-    format!("Make {culprit} faster, or split its work among processes: {} could then be used in place of one.", cores(e.cores()))
+    format!("Make {culprit} faster, or split its work among processes, which could use {} in place of one.", cores(e.cores()))
 }
 
 #[cfg(test)]

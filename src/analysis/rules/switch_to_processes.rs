@@ -1,22 +1,24 @@
-//! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python without a GIL, let them run at once.
+//! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python
+//! without a GIL, let the threads run at the same time.
 
-use super::{pool, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, WORTH_IT};
+use super::{pool, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, IN_PROCESSES, WORTH_IT};
 use crate::analysis::phrases::{count, gain, on_cores};
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let (holder_mix, gains) = (&e.holder_mix, &e.gains.processes);
-    // Where C calls or sleep hold most, the rules before this one have the better advice. Nobody known to hold counts as Python.
+    // Where holders are mostly in C calls or asleep, the rules before this one have the better
+    // advice. Waiting without a known holder counts as Python.
     if holder_mix.in_c_calls() || holder_mix.blocked > 0.0 && holder_mix.blocked >= holder_mix.python.max(holder_mix.native) {
         return fallback(e);
     }
     match worth_it(gains) {
         Position::Below => RuleResult::DoesNotApply,
-        Position::Straddles => too_wide(gains),
+        Position::Straddles => too_wide(IN_PROCESSES, gains),
         Position::Above => switch(e).applies(),
     }
 }
 
-/// Holders mostly inside C, but too little to gain by releasing there alone.
+/// Holders are mostly inside C calls, but releasing the GIL there gains too little.
 fn fallback(e: &RuleInput<'_>) -> RuleResult {
     let released = worth_it(&e.gains.release_in_native) == Position::Above;
     if !released && e.holder_mix.native > e.holder_mix.blocked && worth_it(&e.gains.processes) == Position::Above {
@@ -33,10 +35,10 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
         .because(e.waiting_summary())
         .because(e.contention_summary())
         .because(saturating(e.saturation.estimate))
-        .next_step(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; moving data between processes is not counted in the gain.", e.culprit()));
+        .next_step(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; the gain does not include the cost of moving data between processes.", e.culprit()));
     if e.gains.free_threading.low >= WORTH_IT {
         return diagnosis.next_step(format!(
-            "A free-threaded Python would be about {} without copying data, where every extension module supports it.",
+            "A free-threaded Python would be about {} without copying data, if every extension module supports it.",
             gain(&e.gains.free_threading)
         ));
     }
@@ -45,9 +47,9 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
 
 fn saturating(n: f64) -> String {
     if n < 1.05 {
-        "One such thread keeps the GIL busy all the time.".into()
+        "The GIL saturates (is never free) with one of these threads.".into()
     } else {
-        format!("About {} such threads keep the GIL busy all the time.", count(n))
+        format!("The GIL saturates (is never free) at about {} such threads.", count(n))
     }
 }
 
@@ -57,7 +59,7 @@ mod tests {
     use crate::analysis::report::{Code, Confidence};
     use crate::analysis::testing::{is_undetermined, Scene};
 
-    /// Three threads in turn, the main one in join.
+    /// Three threads take turns; the main thread is in join.
     const TURNS: fn(u64) -> Vec<&'static str> = |t| {
         let mut all = vec!["L join@threading.py", "W burn", "W burn", "W burn"];
         all[1 + (t / 5 % 3) as usize] = "P burn";
@@ -71,11 +73,11 @@ mod tests {
         assert_eq!(v.headline, "Switch to processes: about 2.0x faster (1.9 - 2.5) on these 2 cores.");
         assert_eq!(
             v.because[0],
-            "3 threads wait for the GIL 67 % of their time, 100 % of it behind burn (app.py:12), which is Python code on the CPU."
+            "3 threads wait for the GIL 67 % of their time, 100 % of that while burn (app.py:12) holds it; burn runs Python code."
         );
         assert_eq!(
             v.because[1],
-            "The GIL is held 100 % of the time and somebody waits for it 100 % of the time, and it changes hands 200 times a second."
+            "Some thread holds the GIL 100 % of the time, and at least one thread waits for it 100 % of the time; it switches between threads 200 times a second."
         );
         assert!(v.next_steps[0].starts_with("Run burn (app.py:12) in a concurrent.futures.ProcessPoolExecutor"));
         assert_eq!(v.sketch[2], "    results = list(pool.map(burn, items, chunksize=16))");

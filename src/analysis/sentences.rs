@@ -1,0 +1,220 @@
+//! Every sentence of a report, from scenarios that together make every rule apply.
+//!
+//! The list is tests/dumps/golden/sentences.txt, so that a change of a sentence shows in review.
+//! `GILPROF_BLESS=1 cargo test --lib analysis::sentences` rewrites the list; read the difference
+//! before committing it.
+
+use super::report::{Code, Report};
+use super::testing::Scene;
+use super::what_if::Question;
+use super::{report, report_with};
+use crate::profile::Profile;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+type States = Vec<&'static str>;
+
+const SELECT: &str = "I run_forever@asyncio/base_events.py>_run_once@asyncio/base_events.py>select@selectors.py";
+const LOOP_WAITS: &str = "W run_forever@asyncio/base_events.py>_run_once@asyncio/base_events.py>_run@asyncio/events.py>answer";
+const LOOP_SLEEPS: &str = "I run_forever@asyncio/base_events.py>_run_once@asyncio/base_events.py>_run@asyncio/events.py>answer";
+
+/// Two threads that hold the GIL for 5 ms in turn, in the first state, and wait in the second.
+fn turns(holds: &'static str, waits: &'static str) -> impl Fn(u64) -> States {
+    move |t| if (t / 5).is_multiple_of(2) { vec![holds, waits] } else { vec![waits, holds] }
+}
+
+/// `first` for the samples before `end`, then `then`.
+fn phases(end: u64, first: impl Fn(u64) -> States, then: impl Fn(u64) -> States) -> impl Fn(u64) -> States {
+    move |t| if t < end { first(t) } else { then(t) }
+}
+
+/// Three workers on a lock, except the one whose turn it is.
+fn lock(t: u64) -> States {
+    let mut all = vec!["L join@threading.py", "L update", "L update", "L update"];
+    all[1 + (t / 5 % 3) as usize] = "P update";
+    all
+}
+
+fn hashing(t: u64) -> States {
+    if t.is_multiple_of(2) {
+        vec!["N hash", "S hash"]
+    } else {
+        vec!["S hash", "N hash"]
+    }
+}
+
+/// Threads that hold the GIL for one sample in `cycle` each, at different times, and else sleep.
+fn sleepers(threads: u64, cycle: u64) -> impl Fn(u64) -> States {
+    move |t| (0..threads).map(|n| if t % cycle == n * (cycle / threads) { "P serve" } else { "I recv" }).collect()
+}
+
+fn convoy(t: u64) -> States {
+    match t % 20 {
+        0 => vec!["W crunch", "P reply"],
+        1..10 => vec!["P crunch", "I recv"],
+        _ => vec!["P crunch", "W reply"],
+    }
+}
+
+fn event_loop(late: &'static str) -> impl Fn(u64) -> States {
+    move |t| vec![if t % 100 < 30 { late } else { SELECT }, "P crunch"]
+}
+
+fn free_threaded(gil_enabled: bool) -> Scene {
+    Scene::new(2.0).with(|target, _| (target.free_threaded, target.gil_enabled) = (true, gil_enabled))
+}
+
+fn limited(cpus: f64, quota: Option<f64>) -> Scene {
+    Scene::new(cpus).with(|target, _| (target.quota, target.machine_cpus) = (quota, Some(8.0)))
+}
+
+/// Programs in which threads contend for the GIL or for something else.
+fn contended() -> Vec<(&'static str, Profile)> {
+    let two = || Scene::new(2.0);
+    let three = |t: u64| (0..3).map(|n| if t / 5 % 3 == n { "P burn" } else { "W burn" }).collect();
+    let some_c = |t: u64| turns(if t % 5 < 3 { "C fold" } else { "P fold" }, "W fold")(t);
+    let some_blocked = |t: u64| if (t / 5).is_multiple_of(3) { vec!["B query", "W serve"] } else { vec!["W serve", "P serve"] };
+    let seldom_held = |t: u64| if t % 10 < 5 { vec!["P burn", "W burn", "I recv"] } else { vec!["I recv", "W burn", "W burn"] };
+    vec![
+        ("three threads run Python code in turn", two().run(5000, three)),
+        ("the holder is not always known", two().run(5000, seldom_held)),
+        ("C calls keep the GIL", two().run(2000, turns("C parse", "W parse"))),
+        ("Python code and C calls keep the GIL", two().run(2000, some_c)),
+        ("a call blocks with the GIL", two().run(2000, turns("B query", "W serve"))),
+        ("one of three calls blocks with the GIL", two().run(3000, some_blocked)),
+        ("a convoy", two().run(4000, convoy)),
+        ("workers share a lock", two().run(2000, lock)),
+        ("threads lack cores", Scene::new(1.0).run(2000, hashing)),
+        ("two threads contend on one core", Scene::new(1.0).run(2000, turns("P burn", "W burn"))),
+        ("a CPU quota", limited(1.5, Some(1.5)).run(3000, |t| if t % 4 == 0 { hashing(0) } else { vec!["N hash", "N hash"] })),
+        ("an event loop waits for the GIL", two().run(5000, event_loop(LOOP_WAITS))),
+        ("json encodes while others wait", two().run(3000, |t| turns("C encode@json/encoder.py", "W answer")(t))),
+        ("collections while others wait", two().collecting(|t| t % 5 == 0).run(3000, turns("P load", "W load"))),
+        ("5000 switches per second", two().switching(5).run(2000, turns("P send", "W send"))),
+    ]
+}
+
+/// Programs without much contention.
+fn calm() -> Vec<(&'static str, Profile)> {
+    let two = || Scene::new(2.0);
+    let hash = |every: u64| move |t: u64| if t.is_multiple_of(every) { vec!["P hash", "N hash"] } else { vec!["N hash", "N hash"] };
+    let busy = |t: u64| match t % 20 {
+        0..9 => vec!["P serve", "I recv"],
+        10..19 => vec!["I recv", "P serve"],
+        _ => vec!["I recv", "I recv"],
+    };
+    let monitor = |t: u64| {
+        if t.is_multiple_of(10) {
+            vec!["I main", "P poll@/site-packages/tqdm/_monitor.py"]
+        } else {
+            vec!["P main", "I wait@/lib/python3.11/threading.py"]
+        }
+    };
+    vec![
+        ("released work on 2 cores", two().run(2000, hash(50))),
+        ("released work on 8 cores", Scene::new(8.0).run(2000, hash(50))),
+        ("released work that saturates the GIL before 16 cores", Scene::new(16.0).run(2000, hash(5))),
+        ("two threads that mostly sleep", two().run(2000, sleepers(2, 20))),
+        ("sixty threads that nearly always sleep", two().run(3000, sleepers(60, 1500))),
+        ("two threads that nearly saturate the GIL", two().run(2000, busy)),
+        ("no thread holds the GIL", two().run(2000, |t| vec![if t.is_multiple_of(20) { "S burn" } else { "I recv" }])),
+        ("one worker on 2 cores", two().run(2000, |_| vec!["L join@threading.py", "P burn"])),
+        ("one worker on the one core of its affinity", limited(1.0, None).run(3000, |_| vec!["P burn", "I recv"])),
+        ("the GIL is off", free_threaded(false).run(1000, |_| vec!["L join@threading.py", "N burn", "N burn"])),
+        ("the GIL of a free-threaded Python is on", free_threaded(true).run(1000, turns("P burn", "W burn"))),
+        ("idle", two().run(2000, |_| vec!["I accept", "L get@queue.py"])),
+        ("an event loop sleeps in a callback", two().run(5000, event_loop(LOOP_SLEEPS))),
+        ("NumPy sorts", two().run(3000, |_| vec!["N sort@numpy/core/fromnumeric.py", "I recv"])),
+        ("a native thread of a library", Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "N -"])),
+        ("a Python thread of a library", Scene::new(4.0).without_main().run(3000, monitor)),
+    ]
+}
+
+/// Programs and measurements without a clear verdict.
+fn unclear() -> Vec<(&'static str, Profile)> {
+    let two = || Scene::new(2.0);
+    let burn = || turns("P burn", "W burn");
+    let rest = |_| vec!["I recv", "P burn"];
+    let crunch = |states: States| move |_| states.clone();
+    vec![
+        ("a window that is too short", two().run(90, burn())),
+        ("missed samples", two().with(|_, w| w.missed = 5000).run(2000, burn())),
+        ("failed samples", two().with(|_, w| w.failed = 1500).run(2000, burn())),
+        ("waiting cannot be seen", two().run(2000, turns("P burn", "U burn"))),
+        ("contention in a part of the window", two().run(1500, phases(375, |_| vec!["P burn", "W burn"], rest))),
+        ("C calls in a part of the window", two().run(1500, phases(350, |_| vec!["C parse", "W parse"], |_| vec!["I read", "C parse"]))),
+        (
+            "a blocking call in a part of the window",
+            two().run(1500, phases(350, |_| vec!["B query", "W serve"], |_| vec!["I read", "B query"])),
+        ),
+        ("cores are short in a part of the window", two().run(2000, phases(650, |_| vec!["N hash", "N hash"], hashing))),
+        ("released work in a part of the window", two().run(2000, phases(1000, |_| vec!["N hash"], |_| vec!["P sum"]))),
+        (
+            "victims in a part of the window",
+            two().run(1400, phases(150, crunch(vec!["P crunch", "W reply"]), crunch(vec!["P crunch", "I recv"]))),
+        ),
+        (
+            "a lock in a part of the window",
+            two().run(2400, phases(700, lock, |_| vec!["L join@threading.py", "I recv", "I recv", "P update"])),
+        ),
+        ("the work moves to another thread", two().run(2100, phases(1900, |_| vec!["P burn", "I rest"], |_| vec!["I rest", "P burn"]))),
+        ("one burst in a long window", two().run(40_000, phases(600, |_| vec!["P start"], |_| vec!["I accept"]))),
+    ]
+}
+
+fn describe(name: &str, r: &Report, out: &mut String) {
+    let v = &r.verdict;
+    *out += &format!("{name}\n  {}: {}\n", v.code.name(), v.headline);
+    let groups = [("because", &v.because), ("next", &v.next_steps), ("code", &v.sketch), ("warning", &r.warnings)];
+    for (what, sentences) in groups {
+        sentences.iter().for_each(|sentence| *out += &format!("    {what}: {sentence}\n"));
+    }
+    for f in &r.findings {
+        *out += &format!("  finding {}:\n    evidence: {}\n    advice: {}\n", f.code.name(), f.evidence, f.advice);
+    }
+    for answer in &r.what_if {
+        *out += &format!("  what if {}: {}\n", answer.question, answer.note);
+    }
+    out.push('\n');
+}
+
+fn what_if(profile: &Profile, question: &str) -> Report {
+    report_with(profile, &[Question::parse(question).unwrap()])
+}
+
+#[test]
+fn every_code_applies_and_every_sentence_is_in_the_list() {
+    let (mut out, mut verdicts, mut findings) = (String::new(), BTreeSet::new(), BTreeSet::new());
+    for (name, profile) in contended().into_iter().chain(calm()).chain(unclear()) {
+        let r = report(&profile);
+        describe(name, &r, &mut out);
+        verdicts.insert(r.verdict.code);
+        findings.extend(r.findings.iter().map(|f| f.code));
+    }
+    let burn = Scene::new(2.0).run(2000, turns("P burn", "W burn"));
+    describe("what if there were 2 processes", &what_if(&burn, "processes=2"), &mut out);
+    describe("what if a function that is not there released the GIL", &what_if(&burn, "release=nothing.there"), &mut out);
+    describe("what if, while threads lack cores", &what_if(&Scene::new(1.0).run(2000, hashing), "processes=4"), &mut out);
+    let mut full = burn;
+    let l = &mut full.losses;
+    (l.functions, l.stacks, l.threads, l.blame, l.invalid) = (1, 2, 3, 4, 5);
+    describe("tables that were too small", &report(&full), &mut out);
+
+    let silent: Vec<&str> = Code::ALL
+        .into_iter()
+        .filter(|code| if code.is_verdict() { !verdicts.contains(code) } else { !findings.contains(code) })
+        .map(Code::name)
+        .collect();
+    assert!(silent.is_empty(), "codes that no scenario gives: {silent:?}");
+    golden(&out);
+}
+
+/// Compares with the golden file, or rewrites it.
+fn golden(text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dumps/golden/sentences.txt");
+    if std::env::var_os("GILPROF_BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let wanted = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(wanted == text, "sentences.txt has changed; it is now:\n{text}");
+}
