@@ -35,7 +35,7 @@ pub struct GateArgs {
     /// 1]
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RUNS)))]
     pub runs: Option<u32>,
-    /// Number of runs before those, which are not measured [default: 0]
+    /// Number of runs before those, whose figures are not used [default: 0]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_RUNS)))]
     pub warmup: Option<u32>,
     /// What to print, or to write to a path; may be given several times [default: human]
