@@ -1,11 +1,14 @@
-//! Threads that have several thread states, one in each interpreter that they run, and the numbers of GILs.
+//! Threads that have several thread states, one in each interpreter that they run; and the ids of
+//! GILs.
 //!
-//! A thread that runs a subinterpreter has a thread state there and one in the interpreter that it came from. It is under one of them at a
-//! time: the one that holds a GIL, or else the one whose GIL it waits for, or else the one it was under before.
+//! A thread that runs a subinterpreter has a thread state there and one in the interpreter that it
+//! came from. gilprof attributes the thread to one of them at a time: the one that holds a GIL,
+//! else the one whose GIL the thread waits for, else the one before.
 //!
-//! Folklore: up to 3.12 `_xxsubinterpreters.run_string` runs an interpreter under the thread state of the thread that *made* it, with that
-//! thread's ids in it. Such a state is found out when it holds the GIL while the thread that it names sleeps in the kernel, and exactly one
-//! other thread of Python's can be the one that runs.
+//! Folklore: up to 3.12, `_xxsubinterpreters.run_string` runs an interpreter under the thread state
+//! of the thread that *made* the interpreter, with that thread's ids in it. gilprof detects such a
+//! foreign thread state when it holds the GIL while the thread that it names sleeps in the kernel.
+//! If exactly one other Python thread is runnable, that thread runs under it.
 
 use super::thread_tracker::ThreadTracker;
 use crate::ids::{Addr, GilId, Tid};
@@ -13,17 +16,17 @@ use crate::python::interpreters::{RuntimeState, ThreadState};
 use crate::python::layout::Minor;
 use std::collections::HashMap;
 
-/// From here on a thread state always carries the ids of the thread that runs under it.
+/// From this version a thread state always carries the ids of the thread that runs under it.
 const IDS_RELIABLE_SINCE: Minor = Minor(3, 13);
 
-/// A thread state, and the thread that it names.
+/// A thread state and the thread that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadStateBinding {
-    /// Index of the thread.
+    /// Index of the thread in the sampler's list.
     pub thread: usize,
-    /// Its `PyThreadState` there.
+    /// The thread's `PyThreadState` in this interpreter.
     pub tstate: Addr,
-    /// `pthread_self()`, as that says.
+    /// `pthread_self()`, from the thread state.
     pub pthread: u64,
     /// The interpreter's GIL.
     pub gil: Addr,
@@ -31,14 +34,14 @@ pub struct ThreadStateBinding {
 }
 
 impl ThreadStateBinding {
-    /// Of a thread state on the roster.
+    /// The binding of `state`, one of `runtime_state`'s, to the thread at index `thread`.
     pub fn new(thread: usize, state: &ThreadState, runtime_state: &RuntimeState) -> ThreadStateBinding {
         let gil = runtime_state.interpreters.get(state.interpreter).map_or(Addr(0), |i| i.gil);
         ThreadStateBinding { thread, tstate: state.at, pthread: state.pthread, gil, interpreter: state.interpreter }
     }
 }
 
-/// All claims on threads that more than one thread state names.
+/// The bindings of all threads that more than one thread state names.
 #[derive(Debug, Default)]
 pub struct ThreadStateBindings {
     all: Vec<ThreadStateBinding>,
@@ -47,8 +50,9 @@ pub struct ThreadStateBindings {
 }
 
 impl ThreadStateBindings {
-    /// Takes the claims of a new binding, oldest first. True: two of one interpreter name the same thread, which will not last; a thread
-    /// state that was just made carries its maker's ids.
+    /// Replaces all bindings by `bindings`, oldest thread state first. Returns true if two thread
+    /// states of one interpreter name the same thread. That does not last: one of them was just
+    /// made and still carries its maker's ids.
     pub fn rebuild(&mut self, bindings: Vec<ThreadStateBinding>) -> bool {
         let mut of_thread: HashMap<usize, (usize, usize)> = HashMap::new();
         let mut just_made = false;
@@ -62,23 +66,26 @@ impl ThreadStateBindings {
         just_made
     }
 
-    /// Forgets thread states that are no longer on the roster: their addresses may come again.
+    /// Drops foreign thread states that no longer exist, because their addresses may be reused.
     pub fn retain_foreign(&mut self, runtime_state: &RuntimeState) {
         self.foreign.retain(|at, _| runtime_state.threads.iter().any(|t| t.at == *at));
     }
 
-    /// The thread that a thread state was found to run on, where that is not the one it names.
+    /// The thread that a foreign thread state runs on; `None` for a thread state that is not known
+    /// to be foreign.
     pub fn foreign(&self, tstate: Addr) -> Option<Tid> {
         self.foreign.get(&tstate).copied()
     }
 
-    /// Whether thread states of this version may run on another thread than they name.
+    /// Whether thread states of this version may run on another thread than the one that they name.
     pub fn may_be_foreign(&self, minor: Minor) -> bool {
         minor < IDS_RELIABLE_SINCE && !self.all.is_empty()
     }
 
-    /// Whether a thread state that holds the GIL runs on another thread than the one that it names: that one sleeps, and others are runnable. It
-    /// is noted where it runs, if that can be told. Given is the claim that the sleeper is under instead.
+    /// Checks whether the thread state `holder` is foreign: it holds the GIL, and the thread that
+    /// it names sleeps. If one other thread alone is runnable, `holder` is noted as running on that
+    /// thread. Returns another binding of the sleeping thread, which that thread is to be
+    /// attributed to.
     pub fn resolve_foreign_holder(&mut self, holder: Addr, threads: &[ThreadTracker]) -> Option<ThreadStateBinding> {
         let binding = self.for_state(holder).filter(|binding| threads.get(binding.thread).is_some_and(ThreadTracker::is_asleep))?;
         let mut running = threads.iter().filter(|t| !t.tstate.is_null() && t.tstate != holder && t.is_runnable()).map(|t| t.facts.tid);
@@ -89,23 +96,25 @@ impl ThreadStateBindings {
         self.for_thread(binding.thread).find(|other| other.tstate != holder).copied()
     }
 
-    /// Threads are numbered anew.
+    /// Drops all bindings, because the indices of threads have changed.
     pub fn clear(&mut self) {
         self.all.clear();
     }
 
-    /// The claims on a thread that has several, oldest first; none for a thread with one.
+    /// The bindings of a thread with several thread states, oldest first; none for a thread with
+    /// one.
     pub fn for_thread(&self, thread: usize) -> impl DoubleEndedIterator<Item = &ThreadStateBinding> {
         self.all.iter().filter(move |binding| binding.thread == thread)
     }
 
-    /// The claim of a thread state whose thread has several.
+    /// The binding of a thread state whose thread has several.
     pub fn for_state(&self, tstate: Addr) -> Option<ThreadStateBinding> {
         self.all.iter().find(|binding| binding.tstate == tstate).copied()
     }
 }
 
-/// Numbers of GILs, which a GIL keeps while it lives: the list of interpreters is newest first, and places in it shift.
+/// Ids of GILs. A GIL keeps its id while it exists; its index does not stay, because CPython's list
+/// of interpreters is newest first.
 #[derive(Debug, Default)]
 pub struct GilIds {
     ids: Vec<(Addr, GilId)>,
@@ -113,15 +122,15 @@ pub struct GilIds {
 }
 
 impl GilIds {
-    /// Brings the numbers in step with the GILs that there are.
+    /// Adds ids for new GILs and drops those of GILs that are gone.
     pub fn update(&mut self, runtime_state: &RuntimeState) {
         if self.ids.iter().map(|(at, _)| at).eq(runtime_state.gils.iter().map(|(at, _)| at)) {
             return;
         }
         let id_of = |at: Addr| self.ids.iter().find(|(known, _)| *known == at).map(|(_, id)| *id);
-        let kept: Vec<(Addr, Option<GilId>)> = runtime_state.gils.iter().map(|(at, _)| (*at, id_of(*at))).collect();
+        let current: Vec<(Addr, Option<GilId>)> = runtime_state.gils.iter().map(|(at, _)| (*at, id_of(*at))).collect();
         self.ids.clear();
-        for (at, id) in kept {
+        for (at, id) in current {
             let id = id.unwrap_or_else(|| {
                 self.next += 1;
                 GilId(self.next - 1)
@@ -130,12 +139,12 @@ impl GilIds {
         }
     }
 
-    /// The number of the GIL at this place of the roster.
+    /// The id of the GIL at this index of `RuntimeState::gils`.
     pub fn by_index(&self, index: usize) -> GilId {
         self.ids.get(index).map_or(GilId(u32::MAX), |(_, id)| *id)
     }
 
-    /// The number of the GIL at this address.
+    /// The id of the GIL at this address.
     pub fn by_address(&self, gil: Addr) -> Option<GilId> {
         self.ids.iter().find(|(at, _)| *at == gil).map(|(_, id)| *id)
     }
@@ -150,19 +159,19 @@ mod tests {
     }
 
     #[test]
-    fn only_threads_with_several_states_have_claims() {
+    fn only_threads_with_several_thread_states_have_bindings() {
         let mut bindings = ThreadStateBindings::default();
         assert!(!bindings.rebuild(vec![binding(0, 10, 1), binding(1, 11, 1), binding(0, 12, 0)]));
-        assert_eq!(bindings.for_thread(0).map(|c| c.tstate).collect::<Vec<_>>(), [Addr(10), Addr(12)]);
+        assert_eq!(bindings.for_thread(0).map(|b| b.tstate).collect::<Vec<_>>(), [Addr(10), Addr(12)]);
         assert_eq!(
             (bindings.for_thread(1).count(), bindings.for_state(Addr(11)), bindings.for_state(Addr(12))),
             (0, None, Some(binding(0, 12, 0)))
         );
-        assert!(bindings.rebuild(vec![binding(0, 10, 1), binding(0, 12, 1)]), "a newborn in the same interpreter");
+        assert!(bindings.rebuild(vec![binding(0, 10, 1), binding(0, 12, 1)]), "a new thread state in the same interpreter");
     }
 
     #[test]
-    fn a_gil_keeps_its_number_while_it_lives() {
+    fn a_gil_keeps_its_id_while_it_exists() {
         let (mut ids, mut runtime_state) = (GilIds::default(), RuntimeState::default());
         let mut with = |gils: &[u64]| {
             runtime_state.gils = gils.iter().map(|&at| (Addr(at), None)).collect();

@@ -1,4 +1,22 @@
-//! Looks at a live interpreter, judges what it saw, and keeps time.
+//! Samples a live interpreter and classifies what each thread does.
+//!
+//! ```text
+//! schedule ─► sampler ───► classify ──► state_machine ─► cpu_attribution ─► Sink
+//! when to     one sample:  one sample   history of       time that one      slices
+//! sample      GILs, tasks, to a state   one thread       sample cannot
+//!             stacks                                     decide
+//! ```
+//!
+//! - `session` runs one capture: it takes samples on schedule, counts missed and failed ones, and
+//!   follows the process across `exec`.
+//! - `sampler` reads one sample from the target. It skips reads whose result cannot have changed.
+//! - `thread_tracker` keeps one OS thread's files, stack and history; `state_machine` is the
+//!   history, and `classify` the decision table for one sample.
+//! - `cpu_attribution` divides time that one sample cannot decide, by the CPU time that the kernel
+//!   counted. `off_gil` estimates what such time is for one thread.
+//! - `tid_resolver` and `bindings` match thread states (`PyThreadState`) with OS threads.
+//! - `exact` replaces sampled waits by waits measured from kernel events; `backend` measures
+//!   interpreters that only py-spy reads.
 pub mod address_space;
 pub mod backend;
 pub mod bindings;

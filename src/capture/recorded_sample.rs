@@ -1,4 +1,4 @@
-//! One look that is remembered, and the same look again without the process.
+//! One sample recorded with all memory that it read, and its replay without the process.
 
 use super::sampler::{SampleOutcome, Sampler};
 use crate::error::{Error, Result};
@@ -11,27 +11,32 @@ use crate::sample::Sink;
 use crate::units::Nanos;
 use std::rc::Rc;
 
-/// When a look is said to be: later than everything that is done only now and then is due.
+/// The time of a recorded sample: late enough that everything that the sampler does periodically is
+/// due.
 pub const SAMPLE_TIME: Nanos = Nanos::from_millis(1000);
 
-/// Looks once at a live process and remembers all that was read. The observer stands as that look left it.
+/// Takes one sample of a live process and records all that it read. The returned sampler is in the
+/// state that the sample left.
 pub fn record(python: &PythonProcess, sink: &mut dyn Sink) -> Result<(MemoryDump, Sampler)> {
     let recorder = Rc::new(DumpRecorder::new(Box::new(LiveTarget::new(python.pid))));
-    // The layout is read again, so that it is in the recording too.
+    // The layout is read again, so that the dump holds its data too.
     let minor = python.layout.minor;
-    let again = PythonProcess::from_runtime(python.pid, recorder.memory(), python.machine, minor, python.version.clone(), python.runtime)?;
-    let mut sampler = Sampler::from_target(Box::new(recorder.clone()), again);
-    sampler.sample(SAMPLE_TIME, SAMPLE_TIME, sink).map_err(|_| Error::Gone { pid: python.pid, when: " while it was looked at".into() })?;
+    let reopened =
+        PythonProcess::from_runtime(python.pid, recorder.memory(), python.machine, minor, python.version.clone(), python.runtime)?;
+    let mut sampler = Sampler::from_target(Box::new(recorder.clone()), reopened);
+    sampler
+        .sample(SAMPLE_TIME, SAMPLE_TIME, sink)
+        .map_err(|_| Error::Gone { pid: python.pid, when: " while gilprof sampled it".into() })?;
     Ok((recorder.finish(python.machine, &python.version, python.runtime), sampler))
 }
 
-/// Makes a recorded look again, by way of `source`, which is one of `recording` or like it.
-pub fn replay(recording: &MemoryDump, source: Box<dyn Target>, sink: &mut dyn Sink) -> Result<(SampleOutcome, Sampler)> {
-    let head = &recording.head;
+/// Takes a recorded sample again through `target`, which reads `dump` or a modified copy of it.
+pub fn replay(dump: &MemoryDump, target: Box<dyn Target>, sink: &mut dyn Sink) -> Result<(SampleOutcome, Sampler)> {
+    let head = &dump.head;
     let garbage = || Error::Garbage { pid: Pid(head.pid), what: format!("{:?} is no version", head.python) };
     let minor = Version::from_text(&head.python).ok_or_else(garbage)?.minor;
-    let python = PythonProcess::from_runtime(Pid(head.pid), source.memory(), head.machine, minor, head.python.clone(), Addr(head.runtime))?;
-    let mut sampler = Sampler::from_target(source, python);
+    let python = PythonProcess::from_runtime(Pid(head.pid), target.memory(), head.machine, minor, head.python.clone(), Addr(head.runtime))?;
+    let mut sampler = Sampler::from_target(target, python);
     let outcome = sampler.sample(SAMPLE_TIME, SAMPLE_TIME, sink)?;
     Ok((outcome, sampler))
 }

@@ -1,27 +1,35 @@
-//! When to look: absolute deadlines, so that errors do not add up, with jitter, so that looks do not march in step with the target.
+//! When to sample: at absolute deadlines, so that errors do not add up, with jitter, so that
+//! samples do not lock in phase with the target.
 //!
-//! CPython's switch interval is 5 ms and so a multiple of most sampling periods, and what a program does by a timer comes at multiples of
-//! them too: looks at exact multiples would always see the same phase. Nor is it enough to jitter each look within its slot. A slot's middle
-//! half leaves the other half unseen for ever, and within a whole slot late looks would follow longer gaps, and so stand for more time, than
-//! early ones. So the phase wanders: from look to look by at most half a period, whichever way, between bounds a few periods apart. Over a
-//! window every phase is met alike, and how long a gap was says nothing about the phase at its end.
+//! CPython's switch interval of 5 ms is a multiple of most sampling periods, and so are the periods
+//! of many timers in programs. Samples at exact multiples would always hit the same phase. Jitter
+//! of each sample within its slot is not enough. Jitter within the middle half of a slot never
+//! samples the other half. Jitter within the whole slot makes late samples follow longer gaps, and
+//! so stand for more time, than early ones. So the phase is a random walk: it changes by at most
+//! half a period from sample to sample, in either direction, and is reflected at `MAX_PHASE`
+//! periods. Over a window all phases are sampled equally, and the length of a gap is independent of
+//! the phase at its end.
 //!
-//! But a look disturbs the target: on a machine without an idle CPU it takes one from a thread, and what the threads do then depends on how
-//! long ago that was. A look that stands for the gap before it counts the more the longer ago the last one was, and so counts some states too
-//! much. Looks that come at random times and count alike see each state for its true share, whatever they do to the target (Wolff 1982:
-//! Poisson arrivals see time averages); the nearer the weights are to each other, the smaller the error, which `sha256 half` in
-//! docs/accuracy.md shows most. So the time that looks stand for goes on by one period each, and follows the clock only slowly.
+//! A sample also disturbs the target. On a machine without an idle CPU it preempts a thread, and
+//! what the threads do next depends on how long ago that was. Weighting a sample by the gap before
+//! it would give more weight to samples long after a disturbance, and so bias the states. Samples
+//! at random times with equal weights give each state its true share, whatever the samples do to
+//! the target (Wolff 1982: Poisson arrivals see time averages). The nearer the weights are to each
+//! other, the smaller the error; `sha256 half` in docs/accuracy.md shows this most. So the end of
+//! the time that a sample stands for advances by one period a sample, and follows the clock only
+//! slowly.
 
 use crate::units::Nanos;
 
-/// The phase wanders between this many periods before and after the slot, so that looks keep their number.
+/// The phase stays within this many periods before and after the slot, so that the number of
+/// samples stays right.
 const MAX_PHASE: f64 = 4.0;
 
-/// A look's time follows the clock by one part in so many of how far it is off.
+/// The weight's end moves toward the clock by one part in this many of the difference.
 const WEIGHT_GAIN: f64 = 8.0;
-/// It is off by so many periods at most.
+/// The largest difference between the weight's end and the clock, in periods.
 const MAX_WEIGHT_ERROR: f64 = 2.0;
-/// It is so far ahead of the look at most, for the window may end.
+/// How far the weight's end may be ahead of the sample, because the window may end.
 const MAX_WEIGHT_AHEAD: Nanos = Nanos::from_millis(20);
 
 /// The slots of a window.
@@ -34,7 +42,7 @@ pub struct SampleSchedule {
     phase: f64,
     missed: u64,
     random: u64,
-    /// Until when the last look stands for what threads do, in periods.
+    /// The end of the time that the last sample stands for, in periods.
     weight_until: f64,
 }
 
@@ -44,12 +52,13 @@ impl SampleSchedule {
         SampleSchedule { start, period: 1e9 / rate_hz, slot: 0, phase: 0.0, missed: 0, random: seed | 1, weight_until: -0.5 }
     }
 
-    /// The time of the next look, given that it is `now`: half a period to one and a half after the last one. It may have passed.
+    /// The time of the next sample, given the time `now`: half a period to one and a half after the
+    /// last one. That time may have passed.
     pub fn next(&mut self, now: Nanos) -> Nanos {
         self.slot += 1;
         let phase = self.phase + self.uniform() - 0.5;
         self.phase = if phase.abs() > MAX_PHASE { phase.signum() * 2.0 * MAX_PHASE - phase } else { phase };
-        // A slot whose successor is due cannot be used any more.
+        // A slot is missed once its successor is due.
         let current = (now.saturating_since(self.start).as_nanos() as f64 / self.period - self.phase).max(0.0) as u64;
         if current > self.slot {
             self.missed += current - self.slot;
@@ -59,7 +68,8 @@ impl SampleSchedule {
         Nanos::from_nanos(self.start.as_nanos().saturating_add(at.max(0.0) as u64))
     }
 
-    /// Until when a look at `now` stands for what the threads do. What it stands for begins where the last one's ended.
+    /// The end of the time that a sample at `now` stands for. That time begins where the last
+    /// sample's ended.
     pub fn weight_until(&mut self, now: Nanos) -> Nanos {
         let sample = now.saturating_since(self.start).as_nanos() as f64 / self.period;
         let (even, middle) = (self.weight_until + 1.0, sample + 0.5);
@@ -69,12 +79,12 @@ impl SampleSchedule {
         until.min(now + MAX_WEIGHT_AHEAD)
     }
 
-    /// Slots that passed without a look.
+    /// Slots that passed without a sample.
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// In [0, 1). Marsaglia's xorshift64: the quality of a coin is enough here.
+    /// A uniform number in [0, 1). Marsaglia's xorshift64 is good enough for jitter.
     fn uniform(&mut self) -> f64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -87,7 +97,7 @@ impl SampleSchedule {
 mod tests {
     use super::*;
 
-    /// The times of `count` looks, in periods, where each is made in time.
+    /// The times of `count` samples, in periods, each taken in time.
     fn samples(count: usize, seed: u64) -> Vec<f64> {
         let mut schedule = SampleSchedule::new(Nanos::from_millis(100), 1000.0, seed);
         let mut now = Nanos::from_millis(100);
@@ -101,15 +111,16 @@ mod tests {
     }
 
     #[test]
-    fn looks_keep_their_distance_and_their_number() {
+    fn samples_keep_their_distance_and_their_number() {
         let samples = samples(10_000, 7);
         assert!(samples.windows(2).all(|pair| (0.49..=1.51).contains(&(pair[1] - pair[0]))));
         assert!((samples[10_000] - 10_000.0).abs() <= MAX_PHASE);
     }
 
     #[test]
-    fn what_comes_by_a_timer_gets_its_share_at_every_phase() {
-        // Each look stands for a period. What lasts .4 of one and begins at the same phase of every 20th.
+    fn periodic_events_get_their_share_at_every_phase() {
+        // Each sample stands for a period. The event lasts .4 of a period and begins at the same
+        // phase of every 20th.
         let samples = samples(200_000, 0x9e37_79b9_7f4a_7c15);
         for tenth in 0..10 {
             let begins = f64::from(tenth) / 10.0;
@@ -121,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_stand_for_nearly_the_same_time_near_to_them() {
+    fn sample_weights_are_nearly_equal_and_near_their_samples() {
         let start = Nanos::from_millis(100);
         let mut schedule = SampleSchedule::new(start, 1000.0, 5);
         let (mut now, mut before) = (start, start);
@@ -138,7 +149,7 @@ mod tests {
         }
         let off = lengths.iter().map(|length| (length - 1.0).powi(2)).sum::<f64>() / lengths.len() as f64;
         assert!(off.sqrt() < 0.1, "{}", off.sqrt());
-        // One that comes late stands for all of the time that nobody looked.
+        // A late sample stands for all of the time without a sample.
         now += Nanos::from_millis(50);
         assert!(schedule.weight_until(now) > now);
     }

@@ -1,15 +1,16 @@
-//! Whether the program stands still as a whole: stopped by a signal (SIGSTOP, Ctrl-Z) or a debugger.
+//! Detects that the whole program is stopped: by a signal (SIGSTOP, Ctrl-Z) or by a debugger.
 //!
-//! A stopped thread's files say where it was when it was stopped, so that a holder would look asleep with the GIL, and its waiters would look
-//! as if they waited for it. Both would blame the program for what was done to it.
+//! The `/proc` files of a stopped thread say where it was when it stopped. The holder would be
+//! classified as asleep with the GIL, and its waiters as waiting for it, and the report would blame
+//! the program for the stop.
 
 use crate::process::target::Target;
 use crate::units::Nanos;
 
-/// How often it is asked for when nothing hints at it.
+/// How often the process is checked when no sample gives a hint of a stop.
 const CHECK_PERIOD: Nanos = Nanos::from_millis(20);
 
-/// Watches for stops.
+/// Checks for stops and sums up their time.
 #[derive(Debug, Default)]
 pub struct StopDetector {
     stopped: bool,
@@ -19,8 +20,9 @@ pub struct StopDetector {
 }
 
 impl StopDetector {
-    /// Whether the program stands still at this look, which stands for the time since the last. `hint`: some thread is off the CPU outside of any system call,
-    /// as one that computed is when it has been stopped.
+    /// Whether the program is stopped at this sample, which stands for the time since the last one.
+    /// `hint`: some thread is off the CPU outside any system call, as a thread that was computing
+    /// is when it has been stopped.
     pub fn check(&mut self, source: &dyn Target, at: Nanos, hint: bool) -> bool {
         if self.stopped || hint || at.saturating_since(self.checked_at) >= CHECK_PERIOD {
             self.checked_at = at;
@@ -33,22 +35,22 @@ impl StopDetector {
         self.stopped
     }
 
-    /// Whether it stood still at the last look.
+    /// Whether the program was stopped at the last sample.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// How long it stood still so far.
+    /// How long the program has been stopped so far.
     pub fn total(&self) -> Nanos {
         self.total
     }
 }
 
-/// What the report says of a stop.
+/// The report's warning about stops.
 pub fn warning(stopped: Nanos) -> Option<String> {
     (stopped > Nanos::ZERO).then(|| {
         format!(
-            "the program stood still for {:.2} s, stopped by a signal (SIGSTOP, Ctrl-Z) or a debugger; what its threads would have done in that time is unknown",
+            "the program stood still for {:.2} s, stopped by a signal (SIGSTOP, Ctrl-Z) or a debugger; the states of its threads in that time are unknown",
             stopped.as_secs_f64()
         )
     })
@@ -64,7 +66,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn a_stop_is_seen_at_once_where_something_hints_at_it_and_ends() {
+    fn a_hint_detects_a_stop_at_once_and_sigcont_ends_it() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = Pid(child.id() as i32);
         let (at, mut detector) = (|ms: u64| Nanos::from_millis(100 + ms), StopDetector::default());
@@ -73,7 +75,7 @@ mod tests {
         while task_state(pid, pid) != Some('T') {
             std::thread::yield_now();
         }
-        assert!(!detector.check(&LiveTarget::new(pid), at(1), false), "it is not asked for at each look");
+        assert!(!detector.check(&LiveTarget::new(pid), at(1), false), "not every sample checks without a hint");
         assert!(
             detector.check(&LiveTarget::new(pid), at(2), true)
                 && detector.check(&LiveTarget::new(pid), at(4), false)

@@ -1,4 +1,8 @@
-//! What gilprof keeps of each OS thread of the target from look to look: its files, its stack, its account of time.
+//! One OS thread of the target: its `/proc` files, its Python stack, and its history.
+//!
+//! [`ThreadTracker::poll`] reads the kernel's view of the thread, [`ThreadTracker::classify`]
+//! combines it with the GIL's view, and [`ThreadTracker::attribute`] emits slices. The kernel is
+//! not asked where earlier samples or `switch_number` already say that nothing can have changed.
 
 use super::classify::{self, Classification, DropRequest, TaskState};
 use super::cpu_attribution::PendingSlice;
@@ -15,26 +19,26 @@ use std::sync::Arc;
 /// One thread.
 #[derive(Debug)]
 pub struct ThreadTracker {
-    /// What is told of it.
+    /// Its identity, as the sink knows it.
     pub facts: ThreadInfo,
     /// Its thread state; null when it has none.
     pub tstate: Addr,
     /// `pthread_self()`, by which thread names are found.
     pub pthread: u64,
-    /// 3.15: whether it had asked for the GIL and not got it, when its stack was last read.
+    /// 3.15: the thread state's `gil_requested` flag when the stack was last read.
     pub gil_requested: Option<bool>,
     /// Its Python stack.
     pub stack: ThreadStack,
     /// The GIL of the interpreter that it runs; null when it has no thread state.
     pub gil: Addr,
-    /// Whether the kernel was asked for its name.
+    /// Whether its `comm` was read.
     pub comm_read: bool,
     /// Whether a name was found in the interpreter.
     pub named: bool,
-    /// Its stack while it rests.
+    /// Its stack while it is not polled.
     idle_stack: Option<Arc<Stack>>,
     pending_wait: Option<PendingWait>,
-    /// When another thread was last seen to hold its GIL.
+    /// When a sample last found another thread holding its GIL.
     other_held_at: Option<Nanos>,
     files: Option<TaskFiles>,
     kernel: KernelView,
@@ -42,7 +46,7 @@ pub struct ThreadTracker {
     baseline: (Nanos, Option<SchedStat>),
 }
 
-/// Waiting behind one holder in one place, of which nothing has been told yet.
+/// A wait behind one holder in one function, for which no slice has been emitted yet.
 #[derive(Debug)]
 struct PendingWait {
     length: Nanos,
@@ -52,7 +56,8 @@ struct PendingWait {
 }
 
 impl PendingWait {
-    /// Whether waiting behind this holder is the same still: what it did is told by function, so that its lines may differ.
+    /// Whether a wait behind this holder continues the pending one. What a holder did is reported
+    /// by function, so lines may differ.
     fn is_same_holder(&self, waited_on: Option<(ThreadId, &Arc<Stack>)>) -> bool {
         match (&self.waited_on, waited_on) {
             (Some((id, stack)), Some((now, holder_stack))) => *id == now && stack.same_functions(holder_stack),
@@ -62,54 +67,56 @@ impl PendingWait {
     }
 }
 
-/// Waiting is told of after so long at the latest.
+/// A slice of waiting is emitted after this time at the latest.
 const MAX_PENDING_WAIT: Nanos = Nanos::from_millis(20);
 
-/// The thread is gone.
+/// The thread has exited.
 #[derive(Debug)]
 pub struct Exited;
 
 /// What is known of a thread before the kernel is asked where it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PollHints {
-    /// It cannot have had its GIL since the last look: if it waited then, it still waits.
+    /// The thread cannot have had its GIL since the last sample. If it waited then, it still waits.
     pub cannot_have_held: bool,
-    /// Exact mode: kernel events say that it waits for a GIL.
+    /// Exact mode: kernel events say that the thread waits for a GIL.
     pub waiting: bool,
-    /// The GIL names it as its holder.
+    /// The GIL names the thread as its holder.
     pub holding: bool,
 }
 
-/// What its GIL said of a thread at one look.
+/// How a thread relates to its GIL in one sample.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GilView {
-    /// It held when the look began.
+    /// The thread held the GIL when the sample began.
     pub held_before: bool,
-    /// It held when the look ended.
+    /// The thread held the GIL when the sample ended.
     pub held_after: bool,
-    /// Another thread held when the look began.
+    /// Another thread held the GIL when the sample began.
     pub other_holds: bool,
     /// As [`InterpreterView::may_have_held`].
     pub may_have_held: bool,
-    /// When nobody was last seen to wait for it.
+    /// When a sample last found no thread waiting for the GIL.
     pub uncontended_since: Option<Nanos>,
-    /// The switch interval; 0 where it is not known.
+    /// The switch interval; 0 where it is unknown.
     pub interval: Nanos,
     /// As [`InterpreterView::locks_spin`].
     pub locks_spin: bool,
 }
 
-/// A look may take so long.
+/// Upper limit of the time that one sample takes.
 const MAX_SAMPLE_TIME: Nanos = Nanos::from_millis(1);
 
 const UNREAD: KernelView = KernelView { task_state: TaskState::Unread, assumed: false, stat: None, kernel_state: None };
 
 impl ThreadTracker {
-    /// Starts following a thread. `start`: when its first slice begins. `since_last`: so long ago it was not on the list; `None` when there was none.
-    pub fn new(source: &dyn Target, facts: ThreadInfo, start: Nanos, since_last: Option<Nanos>, empty: &Arc<Stack>) -> ThreadTracker {
-        let files = source.open(facts.tid).ok();
+    /// Starts tracking a thread. `start`: when its first slice begins. `since_last`: how long ago
+    /// the last sample was; `None` for the first sample.
+    pub fn new(target: &dyn Target, facts: ThreadInfo, start: Nanos, since_last: Option<Nanos>, empty_stack: &Arc<Stack>) -> ThreadTracker {
+        let files = target.open(facts.tid).ok();
         let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten());
-        // The list is not read at every look: who has run for longer has been there for longer.
+        // The list of threads is not read in every sample. A thread with more CPU and run-queue
+        // time than this is older than the last sample.
         let just_started = since_last.zip(stat).is_some_and(|(since_last, stat)| stat.cpu + stat.run_queue <= since_last + MAX_SAMPLE_TIME);
         ThreadTracker {
             facts,
@@ -117,7 +124,7 @@ impl ThreadTracker {
             pthread: 0,
             gil_requested: None,
             gil: Addr(0),
-            stack: ThreadStack::new(empty),
+            stack: ThreadStack::new(empty_stack),
             comm_read: false,
             named: false,
             idle_stack: None,
@@ -130,16 +137,17 @@ impl ThreadTracker {
         }
     }
 
-    /// Asks the kernel where the thread is; not where it slept at the last look and has not run since.
-    /// Nor where what the `hints` say says that it waits.
-    pub fn poll(&mut self, source: &dyn Target, hints: PollHints, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Exited> {
+    /// Reads the thread's task state from the kernel. The read is skipped for a thread that slept
+    /// at the last sample and has not run since, and for a thread that `hints` show to be waiting.
+    pub fn poll(&mut self, target: &dyn Target, hints: PollHints, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Exited> {
         if hints.cannot_have_held && self.state_machine.was_waiting() {
             self.kernel = KernelView { task_state: TaskState::StillWaiting, assumed: true, ..UNREAD };
             return Ok(());
         }
         if self.files.is_none() {
-            // It was listed, but its files could not be opened: it was gone by then, most likely, and must not live on here.
-            match source.open(self.facts.tid) {
+            // The thread was listed, but its files could not be opened. It had most likely exited
+            // by then and must not stay in the list.
+            match target.open(self.facts.tid) {
                 Ok(files) => self.files = Some(files),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Exited),
                 Err(_) => {}
@@ -159,24 +167,28 @@ impl ThreadTracker {
         } else {
             classify::task_state(files.syscall_state().map_err(|_| Exited)?, &on_gil)
         };
-        // Of a holder, and of one that was woken and has not run, it is clear what it does. The first holders only show that the kernel tells.
-        let clear = hints.holding || self.state_machine.not_run_since_wakeup(stat);
-        let needs_stack = task_state == TaskState::Runnable && (!clear || !kernel_stack::proven());
-        let kernel_state = if needs_stack { files.kernel_stack_state() } else { None }.filter(|_| !clear);
+        // The state of a holder, and of a woken thread that has not run, is known without its
+        // kernel stack. Stacks of holders are read only until one has shown that this kernel shows
+        // no stale stacks.
+        let decided = hints.holding || self.state_machine.not_run_since_wakeup(stat);
+        let needs_stack = task_state == TaskState::Runnable && (!decided || !kernel_stack::proven());
+        let kernel_state = if needs_stack { files.kernel_stack_state() } else { None }.filter(|_| !decided);
         if matches!(kernel_state, Some(KernelStackState::WokenFromFutex | KernelStackState::InSystemCall)) {
-            // It may have gone to sleep between the two questions.
+            // The thread may have gone to sleep between the two reads.
             task_state = classify::task_state(files.syscall_state().map_err(|_| Exited)?, &on_gil);
         }
         self.kernel = KernelView { task_state, assumed, stat, kernel_state };
         Ok(())
     }
 
-    /// Whether this look did not look at it, because it cannot have stopped waiting for its GIL.
+    /// Whether this sample did not read the thread's files, because the thread cannot have stopped
+    /// waiting for its GIL.
     pub fn is_still_waiting(&self) -> bool {
         self.kernel.task_state == TaskState::StillWaiting
     }
 
-    /// Books the time since the last look of one that still waits, `waited_on` the holder.
+    /// Attributes the time since the last sample of a thread that still waits. `waited_on` is the
+    /// holder.
     pub fn attribute_wait(&mut self, at: Nanos, waited_on: Option<(ThreadId, &Arc<Stack>)>, sink: &mut dyn Sink) {
         self.other_held_at = Some(at);
         let length = self.state_machine.extend_wait(at);
@@ -205,7 +217,8 @@ impl ThreadTracker {
         sink.slice(&StateSlice { thread: self.facts.id, end, times, evidence, stack: &stack, holder });
     }
 
-    /// Until when looks need not go to it, because it has slept for long; zero when the next one must.
+    /// Until when samples need not poll the thread, because it has slept for long; zero when the
+    /// next sample must.
     pub fn next_poll_at(&mut self) -> Nanos {
         let until = self.state_machine.next_poll_at(self.facts.id);
         if until > self.state_machine.last_sampled() {
@@ -214,27 +227,28 @@ impl ThreadTracker {
         until
     }
 
-    /// The whole program stands still: what the kernel says of the thread is where it was stopped.
+    /// The whole program is stopped: the kernel's view shows only where the thread was stopped.
     pub fn mark_stopped(&mut self) {
         self.kernel.task_state = TaskState::Stopped;
     }
 
-    /// Whether this look found it off the CPU outside of any system call.
+    /// Whether this sample found the thread off the CPU outside any system call.
     pub fn is_outside_syscall(&self) -> bool {
         self.kernel.task_state == TaskState::OutsideSyscall
     }
 
-    /// Whether this look found it runnable.
+    /// Whether this sample found the thread runnable.
     pub fn is_runnable(&self) -> bool {
         self.kernel.task_state == TaskState::Runnable
     }
 
-    /// Whether this look found it on a CPU by its kernel stack, which is asked only of one that did not hold.
+    /// Whether this sample found the thread on a CPU by its kernel stack, which is read only of
+    /// threads that do not hold.
     pub fn is_on_cpu(&self) -> bool {
         self.kernel.kernel_state == Some(KernelStackState::OnCpu)
     }
 
-    /// Puts it under one of its thread states. True when that changes what is told of it.
+    /// Binds the thread to one of its thread states. True when that changes its [`ThreadInfo`].
     pub fn bind_to(&mut self, tstate: Addr, pthread: u64, gil: (Addr, Option<GilId>)) -> bool {
         (self.tstate, self.pthread, self.gil) = (tstate, pthread, gil.0);
         let changed = !self.facts.python || self.facts.gil != gil.1;
@@ -243,27 +257,27 @@ impl ThreadTracker {
         changed
     }
 
-    /// Whether its stack may have changed since it was last read.
+    /// Whether the thread's stack may have changed since it was last read.
     pub fn stack_may_have_changed(&self) -> bool {
         self.kernel.task_state != TaskState::StillWaiting && self.state_machine.stack_may_have_changed(self.kernel.stat)
     }
 
-    /// Whether this look found it asleep.
+    /// Whether this sample found the thread asleep.
     pub fn is_asleep(&self) -> bool {
         !matches!(self.kernel.task_state, TaskState::Runnable | TaskState::Unread)
     }
 
-    /// Whether the last look found it asleep, and not for the GIL.
+    /// Whether the last sample found the thread asleep, and not for the GIL.
     pub fn was_asleep(&self) -> bool {
         self.state_machine.was_asleep()
     }
 
-    /// What the last look told of the thread.
+    /// The state and evidence of the last sample.
     pub fn last_state(&self) -> (State, Evidence) {
         self.state_machine.last_state()
     }
 
-    /// Judges the look.
+    /// Classifies this sample.
     pub fn classify(&mut self, at: Nanos, gil: &GilView) -> Classification {
         let drop_request = self.drop_request(at, gil);
         if gil.other_holds {
@@ -275,14 +289,15 @@ impl ThreadTracker {
         self.state_machine.classify(&self.kernel, &view)
     }
 
-    /// Whether it can have been told to let go, if it has.
+    /// Whether the thread can have got a drop request, if it has released the GIL.
     fn drop_request(&self, at: Nanos, gil: &GilView) -> DropRequest {
         let stack = self.stack.stack();
         if self.tstate.is_null() || stack.frames.is_empty() && stack.status == StackStatus::Complete {
-            // No eval loop is there to be told.
+            // The thread runs no eval loop that could see a drop request.
             return DropRequest::No;
         }
-        // The word stays as it is from the drop until the thread has a CPU again, or sleeps until another has taken the GIL (`drop_gil`).
+        // The drop-request bit stays as it is from `drop_gil` until the thread has a CPU again, or
+        // sleeps until another thread has taken the GIL (forced switch).
         let is_current = self.kernel.kernel_state == Some(KernelStackState::LeavingSyscall);
         if let Some(requested) = self.stack.drop_request().filter(|_| is_current) {
             return if requested { DropRequest::Likely } else { DropRequest::No };
@@ -291,13 +306,13 @@ impl ThreadTracker {
         match gil.interval.as_nanos() {
             0 => DropRequest::Unknown,
             _ if since.is_some_and(|since| at.saturating_since(since) < gil.interval) => DropRequest::No,
-            // Looks that are far apart miss holds and waits.
+            // Samples that are far apart miss holds and waits.
             interval if at.saturating_since(self.state_machine.last_sampled()).as_nanos() > interval / 4 => DropRequest::Unknown,
             _ => DropRequest::Likely,
         }
     }
 
-    /// Books the time since the `last` look, `waited_on` the holder of its GIL.
+    /// Attributes the time since the `last` sample. `waited_on` is the holder of the thread's GIL.
     pub fn attribute(
         &mut self,
         (last, at): (Nanos, Nanos),
@@ -309,7 +324,8 @@ impl ThreadTracker {
         let id = self.facts.id;
         let waited_on = waited_on.map(|(id, stack)| (id, stack.clone()));
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
-        // One that sleeps on has been doing so, whole; what another does now it began after the last look.
+        // A thread that is still asleep has slept for the whole time. If the thread does something
+        // else now, it began after the last sample.
         if let Some(idle_stack) = self.idle_stack.take().filter(|_| self.kernel.task_state != TaskState::NotRunSince) {
             self.state_machine.fill_idle_until(last, &idle_stack, &mut emit);
             self.other_held_at = Some(last);
@@ -317,8 +333,9 @@ impl ThreadTracker {
         self.state_machine.attribute(at, &self.kernel, classification, self.stack.stack(), waited_on, &mut emit);
     }
 
-    /// Books the time since the last look for a thread that was there when this one began and is gone now. If it did not hold the GIL then,
-    /// it was past its last hold: a thread needs the GIL to end, and the CPU afterwards.
+    /// Attributes the time since the last sample for a thread that existed when this sample began
+    /// and is gone now. A thread needs the GIL to end, and a CPU afterwards. So a thread that did
+    /// not hold the GIL then was past its last hold.
     pub fn attribute_last(&mut self, (last, at): (Nanos, Nanos), held: bool, sink: &mut dyn Sink) {
         self.kernel = UNREAD;
         let gil = GilView { held_before: held, held_after: held, ..GilView::default() };
@@ -326,7 +343,7 @@ impl ThreadTracker {
         self.attribute((last, at), classification, None, sink);
     }
 
-    /// Settles what is pending and says that the thread's time ends here.
+    /// Resolves pending time and emits the thread's end.
     pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
         self.flush_wait(sink);
         let id = self.facts.id;
@@ -358,7 +375,7 @@ mod tests {
     use crate::process::target::LiveTarget;
     use crate::sample::{Frame, Function, GilSample};
 
-    /// Ends of slices in ms, their lengths, and the line behind which the thread waited.
+    /// Ends of slices in ms, their lengths, and the line of the holder that the thread waited for.
     #[derive(Default)]
     struct CollectingSink(Vec<(u64, f64, u32)>);
 
@@ -373,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_told_of_when_the_holder_goes_elsewhere_and_at_the_end() {
+    fn a_pending_wait_ends_when_the_holder_changes_function_and_at_the_end() {
         let facts = ThreadInfo { id: ThreadId(1), tid: Tid(-1), name: String::new(), python: true, main: false, gil: None };
         let mut thread = ThreadTracker::new(&LiveTarget::new(Pid(-1)), facts, Nanos::ZERO, None, &Arc::new(Stack::empty()));
         let functions = ["f", "g"].map(|name| Arc::new(Function { name: name.into(), file: String::new(), first_line: 1 }));

@@ -1,4 +1,5 @@
-//! The end of a look: every thread judged and its time booked, and what the look says of each GIL.
+//! The end of a sample: classifies every thread, attributes its time, and emits a sample of each
+//! GIL.
 
 use super::Sampler;
 use crate::capture::classify::Classification;
@@ -9,7 +10,7 @@ use crate::python::layout::Minor;
 use crate::sample::{GilSample, Holder, Sink, State};
 use crate::units::Nanos;
 
-/// The first minor version whose locks are `PyMutex` (Python/lock.c).
+/// The first minor version whose locks spin before they sleep: `PyMutex` (Python/lock.c).
 const LOCKS_SPIN: Minor = Minor(3, 13);
 
 impl Sampler {
@@ -55,7 +56,7 @@ impl Sampler {
         }
     }
 
-    /// Who held each GIL when the look began, and where.
+    /// Notes the holder of each GIL when the sample began, with its stack.
     fn identify_holders(&mut self) {
         for (gil, (_, reading)) in self.gils.0.iter_mut().zip(&self.runtime_state.gils) {
             let index = reading.and_then(|r| r.holder).and_then(|holder| self.by_tstate.get(&holder)).copied();

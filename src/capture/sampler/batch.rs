@@ -1,24 +1,26 @@
-//! The last reads of a look, in one batch: the stacks of the threads that can have moved, and the GILs again after them.
+//! The last reads of a sample, in one batch: the stacks of the threads that can have moved, and
+//! after them the GILs again.
 
 use super::Sampler;
 use crate::capture::thread_tracker::ThreadTracker;
 use crate::process::memory::{split_parts, Part, ReadError};
 use crate::python::gil::{self, GilReading};
 
-/// No more bytes than this are read in one batch. Stacks for which there is no room are read one by one.
+/// Upper limit of the bytes in one batch. Stacks beyond it are read one by one.
 const MAX_BATCH_BYTES: usize = 256 << 10;
 
-/// Room for the batch, kept from look to look.
+/// The batch's buffers, reused from sample to sample.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// The threads whose stacks can have moved, by their places, each with how many parts and bytes of the batch are its own.
+    /// The indices of the threads whose stacks can have changed, each with its number of parts and
+    /// bytes in the batch.
     changed: Vec<(usize, usize, usize)>,
     parts: Vec<Part>,
     bytes: Vec<u8>,
 }
 
 impl Sampler {
-    /// Reads what can have changed since the look began.
+    /// Reads what can have changed since the sample began.
     pub(super) fn read_changed(&mut self) -> Result<(), ReadError> {
         let mut batch = std::mem::take(&mut self.batch);
         self.plan(&mut batch);
@@ -35,7 +37,7 @@ impl Sampler {
         let runtime_state = &self.runtime_state;
         let has_changed =
             |thread: &ThreadTracker| !thread.tstate.is_null() && thread.stack_may_have_changed() && !runtime_state.is_holder(thread.tstate);
-        // The newest first, as the kernel was asked after them.
+        // The newest first, in the order of the polls.
         for index in self.schedule.indices().rev() {
             let thread = &mut self.threads[index];
             if !has_changed(thread) {
@@ -54,7 +56,8 @@ impl Sampler {
         bytes.resize(parts.iter().map(|part| part.len).sum(), 0);
     }
 
-    /// Who holds now matters only where a holder was found asleep, or another on a CPU, with the GIL perhaps.
+    /// Whether the GILs must be read again. The holder at the end of the sample matters only if a
+    /// holder was found asleep, or if another thread on a CPU may have the GIL by now.
     fn needs_gil_recheck(&self) -> bool {
         let mut holders = self.runtime_state.gils.iter().filter_map(|(_, r)| self.by_tstate.get(&r.as_ref()?.holder?));
         holders.any(|&i| self.threads[i].is_asleep()) || self.schedule.indices().any(|i| self.threads[i].is_on_cpu())
@@ -62,7 +65,7 @@ impl Sampler {
 
     fn read_batch(&mut self, Batch { changed, parts, bytes }: &mut Batch) -> Result<(), ReadError> {
         if !parts.is_empty() {
-            self.source.memory().read_batch(parts, bytes)?;
+            self.target.memory().read_batch(parts, bytes)?;
         }
         let (mut parts, mut bytes) = (parts.as_slice(), bytes.as_slice());
         for &(index, count, length) in changed.iter() {
@@ -77,8 +80,8 @@ impl Sampler {
             self.gils_after.extend(self.runtime_state.gils.iter().map(|(_, reading)| *reading));
         } else {
             let gil = &self.python.layout.gil;
-            let again = |(part, bytes): (&Part, &[u8])| -> Option<GilReading> { gil::parse(gil, bytes).filter(|_| part.ok) };
-            self.gils_after.extend(split_parts(parts, bytes).map(again));
+            let reread = |(part, bytes): (&Part, &[u8])| -> Option<GilReading> { gil::parse(gil, bytes).filter(|_| part.ok) };
+            self.gils_after.extend(split_parts(parts, bytes).map(reread));
         }
         Ok(())
     }

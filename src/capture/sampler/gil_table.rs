@@ -1,4 +1,4 @@
-//! What is kept of each GIL from look to look, and what one look finds out about it.
+//! What is kept of each GIL from sample to sample, and what the current sample shows of it.
 
 use crate::ids::{Addr, ThreadId};
 use crate::python::gil::GilReading;
@@ -11,19 +11,20 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct TrackedGil {
     pub at: Addr,
-    /// As the last good look found it.
+    /// The reading of the last complete sample.
     pub previous: Option<GilReading>,
-    /// When nobody was last seen to wait for it.
+    /// When a sample last found no thread waiting for it.
     pub uncontended_since: Option<Nanos>,
-    /// The place of the thread that held it when this look began, if it is known.
-    pub holder_at: Option<usize>,
-    /// That thread has no other thread state, so that it cannot be another that holds (see `bindings`).
+    /// The index of the thread that held it when this sample began, if that thread is known.
+    pub holder_index: Option<usize>,
+    /// The holding thread has no other thread state, so the holder cannot be a foreign thread state
+    /// (see `bindings`).
     pub unambiguous: bool,
-    /// The holder's place among the threads, and its stack, when this look began.
+    /// The holder when this sample began, as index and id, with its stack.
     pub holder: Option<(usize, ThreadId, Arc<Stack>)>,
-    /// Threads that this look told to wait for it.
+    /// Threads that this sample found waiting for it.
     pub waiters: u32,
-    /// Whether somebody may wait for it at this look.
+    /// Whether any thread may wait for it in this sample.
     pub contended: bool,
 }
 
@@ -33,7 +34,7 @@ impl TrackedGil {
             at,
             previous: None,
             uncontended_since: None,
-            holder_at: None,
+            holder_index: None,
             unambiguous: false,
             holder: None,
             waiters: 0,
@@ -41,26 +42,29 @@ impl TrackedGil {
         }
     }
 
-    /// Whether the thread under this state cannot have had it since the last look, and another that is known has it now. CPython counts every
-    /// change of the holder: after none or one, only who held last then and who holds now have had it. Not where it is not sure who holds: a thread may
-    /// run under a thread state with another's ids (up to 3.12), and would then be passed over for ever.
+    /// Whether the thread with this thread state cannot have had the GIL since the last sample, and
+    /// another known thread has it now. `switch_number` counts each GIL switch to another thread:
+    /// after at most one, only the last holder of then and that of now have had the GIL. False
+    /// where the holder is ambiguous: up to 3.12 a thread may run under a thread state with another
+    /// thread's ids, and the real holder would then never be polled.
     pub fn cannot_have_held(&self, now: &GilReading, tstate: Addr) -> bool {
-        self.holder_at.is_some() && self.unambiguous && !self.may_have_held(now, tstate)
+        self.holder_index.is_some() && self.unambiguous && !self.may_have_held(now, tstate)
     }
 
-    /// Whether the thread under this state may have had it since the last look: who let go and took it back is not counted as a change.
+    /// Whether the thread with this thread state may have had the GIL since the last sample. A
+    /// thread that releases the GIL and takes it back is not counted as a switch.
     pub fn may_have_held(&self, now: &GilReading, tstate: Addr) -> bool {
         let Some(before) = self.previous else { return true };
         before.last_holder == tstate || now.last_holder == tstate || now.switches.wrapping_sub(before.switches) > 1
     }
 }
 
-/// All of them, in the roster's order.
+/// All GILs, in the order of `RuntimeState::gils`.
 #[derive(Debug, Default)]
 pub(super) struct GilTable(pub Vec<TrackedGil>);
 
 impl GilTable {
-    /// Brings them in step with the GILs that there are. What was known of one stays known.
+    /// Follows the current list of GILs. A GIL that is still there keeps its history.
     pub fn update(&mut self, runtime_state: &RuntimeState) {
         if self.0.iter().map(|gil| gil.at).eq(runtime_state.gils.iter().map(|(at, _)| *at)) {
             return;
@@ -86,20 +90,20 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_had_the_gil_since_the_last_look() {
+    fn a_gil_switch_count_shows_which_threads_cannot_have_held() {
         let mut gils = GilTable::default();
         gils.update(&runtime_state(&[1]));
-        (gils.0[0].holder_at, gils.0[0].unambiguous) = (Some(0), true);
+        (gils.0[0].holder_index, gils.0[0].unambiguous) = (Some(0), true);
         assert!(!gils.0[0].cannot_have_held(&reading(7, 3), Addr(9)), "nothing is known of the time before");
         gils.0[0].previous = Some(reading(7, 3));
         for (now, tstate, expected) in [
             (reading(7, 3), 9, true),
             (reading(7, 3), 7, false),
-            // It may have held in between, and let go: taking it back is not counted.
+            // The thread may have held and released in between: taking the GIL back is not counted.
             (reading(8, 4), 7, false),
             (reading(8, 4), 8, false),
             (reading(8, 4), 9, true),
-            // Whoever held between the two is not known.
+            // Which threads held between the two samples is unknown.
             (reading(8, 5), 9, false),
             (reading(8, 2), 9, false),
         ] {
@@ -109,17 +113,17 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_passed_over_by_who_may_not_be_the_holder() {
+    fn an_ambiguous_holder_rules_no_thread_out() {
         let mut gils = GilTable::default();
         gils.update(&runtime_state(&[1]));
-        (gils.0[0].holder_at, gils.0[0].previous) = (Some(0), Some(reading(7, 3)));
+        (gils.0[0].holder_index, gils.0[0].previous) = (Some(0), Some(reading(7, 3)));
         assert!(!gils.0[0].cannot_have_held(&reading(7, 3), Addr(9)));
         gils.0[0].unambiguous = true;
         assert!(gils.0[0].cannot_have_held(&reading(7, 3), Addr(9)));
     }
 
     #[test]
-    fn what_is_known_of_a_gil_stays_with_it() {
+    fn a_gil_keeps_its_history_when_the_list_changes() {
         let mut gils = GilTable::default();
         gils.update(&runtime_state(&[1, 5]));
         gils.0[1].uncontended_since = Some(Nanos::from_millis(3));

@@ -1,9 +1,17 @@
-//! One look at a live interpreter: who holds each GIL, and what every thread of the process is doing.
+//! Takes one sample of a live interpreter: the holder of each GIL, and what every thread of the
+//! process is doing.
 //!
-//! The order matters. First the GILs and all thread states in one batch, and in the same one the likely holder's stack, which moves; then the
-//! kernel's word on the other threads, each only as far as it can have changed; then, in one batch, the stacks of those that can have moved and
-//! the GILs again: a thread that held at both ends held all along, and only such a one is called asleep with the GIL. No look is lost because
-//! one thread is new or gone.
+//! The target runs on while it is read, so the order of the reads matters:
+//!
+//! 1. One batch reads the GILs and all thread states, and with them the stack of the likely
+//!    holder, which changes fastest.
+//! 2. The `/proc/PID/task/TID` files of the other threads are read, each only if it can have
+//!    changed.
+//! 3. A second batch reads the stacks of the threads that can have moved, and the GILs again.
+//!
+//! A thread that holds the GIL in both batches has held it throughout the sample. Only such a
+//! thread is classified as asleep with the GIL. A thread that starts or exits during the sample
+//! does not make the sample fail.
 
 mod attribute;
 mod batch;
@@ -31,95 +39,98 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// How often the lists of interpreters and thread states are walked again within one look while they keep changing.
+/// How often the lists of interpreters and thread states are walked again within one sample while
+/// they keep changing.
 const MAX_WALKS: usize = 3;
 
-/// What one look came to.
+/// The outcome of one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SampleOutcome {
     /// The GIL and the threads were read.
     Complete,
     /// There is no interpreter: not yet, or no longer.
     NoInterpreter,
-    /// The GIL could not be read, or made no sense.
+    /// The GIL could not be read, or its data made no sense.
     Failed,
 }
 
-/// Follows one process.
+/// Samples one process.
 pub struct Sampler {
     python: PythonProcess,
-    source: Box<dyn Target>,
+    target: Box<dyn Target>,
     runtime_state: RuntimeState,
     tid_resolver: TidResolver,
     symbols: Symbols,
     threads: Vec<ThreadTracker>,
     schedule: PollSchedule,
-    /// The kernel has not been asked for some thread's name.
+    /// Some thread's `comm` has not been read.
     comm_pending: bool,
-    /// Some thread that runs Python may have a name there that is not known.
+    /// Some thread that runs Python may have a name there that has not been read.
     names_pending: bool,
     by_tstate: HashMap<Addr, usize>,
     bound_states: Vec<(Addr, u64, Option<u64>)>,
     bindings: ThreadStateBindings,
     gil_ids: GilIds,
-    /// Some thread state's thread is not known yet, or two of one interpreter claim the same: their ids are about to change.
+    /// Some thread state's thread is not known yet, or two thread states of one interpreter name
+    /// the same thread: their ids are about to change.
     bindings_pending: bool,
     next_id: u32,
     tids: Vec<Tid>,
-    /// The list of threads before that.
+    /// The list of threads before `tids`.
     previous_tids: Vec<Tid>,
-    /// Who was on the list, but began after the look that read it had.
+    /// Threads that were listed but started after the sample that read the list.
     started_during_sample: Vec<Tid>,
-    /// How many threads the kernel counted at the last look.
+    /// How many threads the kernel counted at the last sample.
     task_count: Option<u64>,
     tids_read_at: Nanos,
-    /// When it was last made sure that the main thread lives.
+    /// When the sampler last checked that the main thread is alive.
     leader_checked_at: Nanos,
-    /// When the thread states were last seen to change.
+    /// When the thread states last changed.
     states_changed_at: Nanos,
     names_read_at: Nanos,
-    /// When the last look was made, and until when it stands for what the threads do.
+    /// The time of the last sample, and the end of the time that it stands for.
     last_sample: Option<Nanos>,
     accounted_until: Nanos,
-    /// The same end of the look that is being made.
+    /// The end of the time that the current sample stands for.
     weight_until: Nanos,
     empty_stack: Arc<Stack>,
     gils: GilTable,
     gils_after: Vec<Option<GilReading>>,
     batch: Batch,
     pauser: Option<Box<dyn ThreadPauser>>,
-    /// Whether and how long the program stood still.
+    /// Whether and for how long the program was stopped.
     pub stop_detector: StopDetector,
-    /// Exact mode: threads that kernel events say wait for a GIL now, so that the kernel need not be asked.
+    /// Exact mode: threads that wait for a GIL now by kernel events, so that their task state need
+    /// not be read.
     pub waiting_by_events: HashSet<Tid>,
-    /// How often a thread was asked after.
+    /// How many times a thread's `/proc` files were read.
     pub tasks_polled: u64,
-    /// Stacks whose top moved.
+    /// Stacks that changed at the top while they were read.
     pub torn: u64,
-    /// The most interpreters seen at once.
+    /// The largest number of interpreters in one sample.
     pub interpreters: u32,
-    /// The switch interval last read.
+    /// The switch interval, as last read.
     pub interval_us: Option<u64>,
-    /// Whether the main GIL was last seen switched on.
+    /// Whether the main GIL was on when it was last read.
     pub gil_enabled: bool,
 }
 
-/// Stops one thread while its stack is read. Only used when the user asks for it.
+/// Pauses one thread while its stack is read. Used only on the user's request.
 pub trait ThreadPauser {
-    /// Stops the thread until the guard is dropped; `None` when that could not be done.
+    /// Pauses the thread until the guard is dropped; `None` if that failed.
     fn pause(&self, tid: Tid) -> Option<Box<dyn std::any::Any>>;
 }
 
 impl Sampler {
-    /// Starts following the process that `python` was found in.
+    /// A sampler of the process that `python` was found in.
     pub fn new(python: PythonProcess, pauser: Option<Box<dyn ThreadPauser>>) -> Sampler {
         Sampler { pauser, ..Sampler::from_target(Box::new(LiveTarget::new(python.pid)), python) }
     }
 
-    /// Looks at a process by way of `source`: a recorded one, or one that is being recorded.
-    pub fn from_target(source: Box<dyn Target>, python: PythonProcess) -> Sampler {
+    /// A sampler that reads through `target`: a memory dump, or a process that is being recorded.
+    pub fn from_target(target: Box<dyn Target>, python: PythonProcess) -> Sampler {
         Sampler {
-            source,
+            target,
             python,
             runtime_state: RuntimeState::default(),
             tid_resolver: TidResolver::default(),
@@ -160,49 +171,50 @@ impl Sampler {
         }
     }
 
-    /// Follows the program that the process runs now, with the thread numbers going on from `before`.
+    /// A sampler of the program that the process runs now. Thread ids go on from `before`.
     pub fn continued(python: PythonProcess, pauser: Option<Box<dyn ThreadPauser>>, before: &Sampler) -> Sampler {
         Sampler { next_id: before.next_id, ..Sampler::new(python, pauser) }
     }
 
-    /// A number for a new thread.
+    /// An id for a new thread.
     pub fn allocate_id(&mut self) -> ThreadId {
         self.next_id += 1;
         ThreadId(self.next_id - 1)
     }
 
-    /// Until when the last look stands for what threads do.
+    /// The end of the time that the last sample stands for.
     pub fn accounted_until(&self) -> Nanos {
         self.accounted_until
     }
 
-    /// Where `_PyRuntime` is.
+    /// The address of `_PyRuntime`.
     pub fn runtime(&self) -> Addr {
         self.python.runtime
     }
 
-    /// The threads as the last look left them.
+    /// The threads as of the last sample.
     pub fn threads(&self) -> &[ThreadTracker] {
         &self.threads
     }
 
-    /// The GILs with their numbers.
+    /// The ids and addresses of the GILs.
     pub fn gils(&self) -> impl Iterator<Item = (GilId, Addr)> + '_ {
         self.runtime_state.gils.iter().enumerate().map(|(g, (at, _))| (self.gil_ids.by_index(g), *at))
     }
 
-    /// Looks once, at `at`. The look stands for the time from where the last one's ended until `until`.
-    /// `Err` when the process as a whole cannot be read: it is gone, or access was taken away.
+    /// Takes one sample at `at`. It stands for the time from where the last sample's ended until
+    /// `until`. Returns `Err` when the process as a whole cannot be read: it has ended, or access
+    /// was taken away.
     pub fn sample(&mut self, at: Nanos, until: Nanos, sink: &mut dyn Sink) -> Result<SampleOutcome, ReadError> {
         if self.last_sample.is_none() {
             self.accounted_until = at;
         }
         self.weight_until = until.max(self.accounted_until);
         self.symbols.codes.begin_sample();
-        let task_count = self.source.task_count();
+        let task_count = self.target.task_count();
         let count_changed = std::mem::replace(&mut self.task_count, task_count) != task_count;
         let all = self.is_list_due(at) || self.bindings_pending || count_changed;
-        self.read_roster(all)?;
+        self.read_runtime_state(all)?;
         self.gil_ids.update(&self.runtime_state);
         self.gils.update(&self.runtime_state);
         self.bind_if_changed(at, count_changed, sink)?;
@@ -213,7 +225,8 @@ impl Sampler {
         self.detect_stop(at);
         self.name_threads(at, sink);
         let outcome = self.outcome();
-        // Else nothing is known, and the next look that tells stands for this time too. Threads that an ended interpreter leaves behind sleep.
+        // After any other outcome nothing is known, and the next complete sample stands for this
+        // time too. Threads that an ended interpreter leaves behind sleep.
         if outcome == SampleOutcome::Complete {
             self.attribute(sink);
             (self.last_sample, self.accounted_until) = (Some(at), self.weight_until);
@@ -222,7 +235,7 @@ impl Sampler {
         Ok(outcome)
     }
 
-    /// The window ends: settles every thread's time.
+    /// Resolves every thread's time at the end of the window.
     pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
         for thread in &mut self.threads {
             thread.finish(if self.last_sample.is_some() { self.accounted_until } else { at }, sink);
@@ -231,37 +244,39 @@ impl Sampler {
         self.schedule = PollSchedule::default();
     }
 
-    fn read_roster(&mut self, all: bool) -> Result<(), ReadError> {
+    fn read_runtime_state(&mut self, all: bool) -> Result<(), ReadError> {
         let (layout, runtime) = (&self.python.layout, self.python.runtime);
         let mut first = Vec::new();
         for attempt in 0..MAX_WALKS {
             if !self.runtime_state.interpreters.is_empty() {
-                // Who is to be stopped before it is read is not read before.
+                // A stack that is to be read with its thread paused is not read before the pause.
                 let likely_holder_thread =
                     if attempt == 0 && self.pauser.is_none() { likely_holder(&self.gils, &mut self.threads) } else { None };
-                let along = likely_holder_thread.map_or(&[][..], |thread| thread.stack.prefetch_plan(layout, thread.tstate));
-                if self.runtime_state.read_with_prefetch(self.source.memory(), layout, runtime, all || attempt > 0, along)? {
+                let prefetch = likely_holder_thread.map_or(&[][..], |thread| thread.stack.prefetch_plan(layout, thread.tstate));
+                if self.runtime_state.read_with_prefetch(self.target.memory(), layout, runtime, all || attempt > 0, prefetch)? {
                     self.runtime_state.restore_readings(&first);
                     self.accept_prefetch();
                     return Ok(());
                 }
                 if attempt == 0 {
-                    // Who held when the look began, rather than after the lists were followed: a short hold may be over by then.
+                    // The first readings of the GILs are kept: they show the holders when the
+                    // sample began. A short hold may be over after the lists have been walked.
                     first.clone_from(&self.runtime_state.gils);
-                    self.runtime_state.follow_heads(self.source.memory(), layout);
+                    self.runtime_state.follow_heads(self.target.memory(), layout);
                     continue;
                 }
             }
-            match self.runtime_state.walk(self.source.memory(), layout, runtime) {
+            match self.runtime_state.walk(self.target.memory(), layout, runtime) {
                 Ok(()) | Err(ReadError::Unmapped { .. }) => {}
                 Err(e) => return Err(e),
             }
         }
-        // It keeps changing. What was walked last is a true list of a moment ago; threads made since are met at the next look.
-        self.runtime_state.read(self.source.memory(), layout, runtime, true).map(|_| ())
+        // The lists keep changing. The last walk is a consistent list from a moment ago; the next
+        // sample finds thread states made since.
+        self.runtime_state.read(self.target.memory(), layout, runtime, true).map(|_| ())
     }
 
-    /// The stack of the likely holder was read with the GIL, and is wanted if it holds.
+    /// Uses the prefetched stack of the likely holder if that thread does hold the GIL.
     fn accept_prefetch(&mut self) {
         let (parts, bytes) = self.runtime_state.prefetched();
         let holds = |thread: &&mut ThreadTracker| {
@@ -285,14 +300,14 @@ impl Sampler {
         }
     }
 
-    /// The holders' stacks first: they move.
+    /// Reads the holders' stacks first, because they change.
     fn read_holders_stacks(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
         for g in 0..self.runtime_state.gils.len() {
-            self.gils.0[g].holder_at = None;
+            self.gils.0[g].holder_index = None;
             let Some(holder) = self.runtime_state.gils[g].1.and_then(|r| r.holder) else { continue };
             if let Some(&index) = self.by_tstate.get(&holder) {
                 let binding = self.bindings.for_state(holder);
-                (self.gils.0[g].holder_at, self.gils.0[g].unambiguous) = (Some(index), binding.is_none());
+                (self.gils.0[g].holder_index, self.gils.0[g].unambiguous) = (Some(index), binding.is_none());
                 if let Some(binding) = binding {
                     self.bind_to(&binding, sink);
                 }
@@ -307,7 +322,7 @@ impl Sampler {
         let tid = thread.facts.tid;
         let _paused = self.pauser.as_ref().filter(|_| holds).and_then(|f| f.pause(tid));
         let still = !holds && thread.is_asleep();
-        thread.stack.read(self.source.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
+        thread.stack.read(self.target.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
         thread.gil_requested = thread.stack.gil_requested();
         if thread.stack.stack().status == StackStatus::Torn {
             self.torn += 1;
@@ -315,16 +330,17 @@ impl Sampler {
         Ok(())
     }
 
-    /// The kernel's word on every thread that can have moved.
+    /// Reads the task state of every thread that can have changed.
     fn poll_tasks(&mut self, sink: &mut dyn Sink) {
-        let holds = |index| self.gils.0.iter().any(|gil| gil.holder_at == Some(index));
+        let holds = |index| self.gils.0.iter().any(|gil| gil.holder_index == Some(index));
         let waits = |tid| self.gils.0.len() == 1 && self.waiting_by_events.contains(&tid);
         self.schedule.select_due(self.weight_until, |index, tid| holds(index) || waits(tid));
-        // The newest first, which are the likeliest to be gone soon. Who is gone was the last of those that are left to ask after.
+        // The newest first: they are the likeliest to exit soon. Removing the thread at `n` shifts
+        // only positions that have been polled.
         for n in (0..self.schedule.count()).rev() {
             let index = self.schedule.get(n);
             let (gils, layout) = (&self.runtime_state.gils, &self.python.layout);
-            // While some GIL's place is not known, a futex that is on none of the known ones may be on that.
+            // While some GIL's address is unknown, a futex outside the known GILs may belong to it.
             let known = |yes: bool| (yes || self.runtime_state.complete).then_some(yes);
             let waits_for = Cell::new(None);
             let on_gil = |futex| {
@@ -333,11 +349,12 @@ impl Sampler {
             };
             let thread = &self.threads[index];
             let cannot_have_held = self.cannot_have_held(thread);
-            // Events are as old as the look; the GIL was read since, and knows better of one who has just got it.
+            // Kernel events are as old as the sample. The GIL was read later and shows a thread
+            // that has just got it.
             let holds = self.runtime_state.is_holder(thread.tstate);
             let waits = gils.len() == 1 && self.waiting_by_events.contains(&thread.facts.tid) && !holds;
             if self.threads[index]
-                .poll(self.source.as_ref(), PollHints { cannot_have_held, waiting: waits, holding: holds }, on_gil)
+                .poll(self.target.as_ref(), PollHints { cannot_have_held, waiting: waits, holding: holds }, on_gil)
                 .is_err()
             {
                 self.remove_thread(index, true, sink);
@@ -351,15 +368,16 @@ impl Sampler {
         }
     }
 
-    /// Holders that are not the thread they name (see `bindings`).
+    /// Handles GILs whose holder is a foreign thread state (see `bindings`).
     fn resolve_foreign_states(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
         let count = if self.bindings.may_be_foreign(self.python.layout.minor) { self.runtime_state.gils.len() } else { 0 };
         for g in 0..count {
-            // One that let go during this look may well sleep by now.
+            // A thread that released the GIL during this sample may well be asleep by now.
             let reading = self.runtime_state.gils[g].1.filter(|reading| self.gils_after.get(g) == Some(&Some(*reading)));
             let Some(holder) = reading.and_then(|r| r.holder) else { continue };
             let Some(sleeper) = self.bindings.resolve_foreign_holder(holder, &self.threads) else { continue };
-            // Whose it is is known at the next look; at this one it is not the sleeper's.
+            // The next sample knows the right thread. In this one the thread state is not the
+            // sleeper's.
             self.by_tstate.remove(&holder);
             self.bound_states.clear();
             self.bind_to(&sleeper, sink);
@@ -368,22 +386,24 @@ impl Sampler {
         Ok(())
     }
 
-    /// What the threads of a stopped program do is not what they were at when it was stopped.
+    /// Checks for a stop of the whole program. The task states of its threads then show only where
+    /// they were stopped, so all threads are marked as stopped.
     fn detect_stop(&mut self, at: Nanos) {
         let outside_syscall = self.schedule.indices().any(|i| self.threads[i].is_outside_syscall());
-        if self.stop_detector.check(self.source.as_ref(), at, outside_syscall) {
+        if self.stop_detector.check(self.target.as_ref(), at, outside_syscall) {
             self.threads.iter_mut().for_each(ThreadTracker::mark_stopped);
             self.schedule.wake_all();
         }
     }
 
-    /// Whether a thread cannot have had its GIL since the last look, and another that is known has it now.
+    /// Whether the thread cannot have had its GIL since the last sample, and another known thread
+    /// has the GIL now.
     fn cannot_have_held(&self, thread: &ThreadTracker) -> bool {
         let gil = self.gils.0.iter().zip(&self.runtime_state.gils).find(|(gil, _)| gil.at == thread.gil);
         gil.is_some_and(|(gil, (_, now))| now.is_some_and(|now| gil.cannot_have_held(&now, thread.tstate)))
     }
 
-    /// Each thread as the last look saw it, for `dump`; what one look cannot tell is `Unknown`.
+    /// Each thread as of the last sample, for `dump`. What one sample cannot decide is `Unknown`.
     pub fn snapshots(&self) -> Vec<(ThreadId, ThreadSnapshot)> {
         let snapshot = |thread: &ThreadTracker| {
             let (state, evidence) = thread.last_state();
@@ -396,7 +416,7 @@ impl Sampler {
     }
 }
 
-/// The thread that held the only GIL when the last look began: most often it still does.
+/// The thread that held the only GIL when the last sample began. Most often it still does.
 fn likely_holder<'a>(gils: &GilTable, threads: &'a mut [ThreadTracker]) -> Option<&'a mut ThreadTracker> {
     let [gil] = gils.0.as_slice() else { return None };
     let (index, id, _) = gil.holder.as_ref()?;
