@@ -1,93 +1,102 @@
-//! What a thread is doing, judged from one look: a pure decision table that returns the state and how it is known.
+//! Classifies one sample of one thread: a pure decision table from an [`Observation`] to a state
+//! and its evidence.
 //!
-//! What one look cannot tell it does not guess. A runnable thread that does not hold the GIL may run native code, may have no CPU, or may
-//! just have been woken to take the GIL; it is handed on as [`Classification::Ambiguous`], and the `cpu_attribution` splits it by the CPU time that the
-//! kernel counted.
+//! The table does not guess. A runnable thread without the GIL may run native code, may be in the
+//! run queue, or may have just been woken to take the GIL. Kernel stacks, where gilprof may read
+//! them, decide most of these cases. The others become [`Classification::Ambiguous`], and
+//! `cpu_attribution` divides their time by the CPU time that the kernel counted.
 
 use crate::process::kernel_stack::KernelStackState;
 use crate::process::threads::SyscallState;
 use crate::sample::{Evidence, State};
 
-/// Where a thread sleeps, when it sleeps on a futex.
+/// Where a thread is in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskState {
-    /// Runnable: the kernel does not say whether it has a CPU.
+    /// Runnable, on a CPU or in the run queue.
     Runnable,
-    /// On a futex inside a GIL: it wants that GIL.
+    /// Asleep on a futex inside a GIL: the thread wants that GIL.
     GilFutex,
-    /// On any other futex.
+    /// Asleep on any other futex.
     OtherFutex,
-    /// In another system call.
+    /// Asleep in another system call.
     Syscall,
-    /// Off the CPU outside a system call: a page fault, a stop.
+    /// Off the CPU outside a system call: a page fault, or a stop.
     OutsideSyscall,
-    /// It slept at the last look and has not run since, so it was not looked at again.
+    /// Asleep at the last sample and not run since, so its `/proc/PID/task/TID/syscall` was not
+    /// read.
     NotRunSince,
-    /// It waited for the GIL at the last look, and only others can have had it since: it cannot have left `take_gil`.
+    /// Waiting for the GIL at the last sample, and `switch_number` shows that only other threads
+    /// can have had the GIL since. The thread is still in `take_gil`, so its `/proc` files were not
+    /// read.
     StillWaiting,
-    /// Stopped with the whole program, so that it does nothing.
+    /// Stopped with the whole program.
     Stopped,
     /// Could not be read.
     Unread,
 }
 
-/// Whether a thread can have been told to let go of the GIL. A waiter tells the holder to once it has waited for a switch interval in which the
-/// GIL did not change hands (`take_gil`).
+/// Whether a thread that has released the GIL can have got a drop request. In `take_gil`, a waiter
+/// sends the holder a drop request after it has waited for a switch interval without a GIL switch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DropRequest {
-    /// It cannot: if it has let go, then for work of its own, or for good.
+    /// It cannot. If the thread has released the GIL, it did so for a blocking call, or for the
+    /// last time.
     No,
-    /// Nothing tells.
+    /// Unknown.
     #[default]
     Unknown,
-    /// It can, and will have been: it has held, and another has waited, for as long as that takes.
+    /// It can, and very likely did: the thread has held the GIL, and another thread has waited for
+    /// it, for at least a switch interval.
     Likely,
 }
 
-/// A thread as one look saw it.
+/// What one sample shows of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// Where the kernel says it is.
+    /// Where the thread is in the kernel.
     pub task_state: TaskState,
-    /// Whether the GIL named it as the holder when the look began.
+    /// Whether the GIL named the thread as its holder when the sample began.
     pub held_before: bool,
-    /// Whether the GIL named it as the holder when the look ended.
+    /// Whether the GIL named the thread as its holder when the sample ended.
     pub held_after: bool,
-    /// 3.15: whether it has asked for the GIL and not got it.
+    /// 3.15: the thread state's `gil_requested` flag, set while the thread is in `take_gil`.
     pub requested: Option<bool>,
-    /// Its leaf instruction is a call of a C function.
+    /// The leaf frame's current instruction is a call of a C function.
     pub in_c_call: bool,
-    /// If it has let go of the GIL: whether it can have been told to.
+    /// If the thread has released the GIL: whether it can have got a drop request.
     pub drop_request: DropRequest,
-    /// What it was doing at the last look, if that was off the CPU.
+    /// The thread's state at the last sample, if it was off the CPU then.
     pub off_cpu_state: Option<State>,
-    /// It waited for the GIL at the last look, or has been runnable without the GIL ever since it did.
+    /// The thread waited for the GIL at the last sample, or has been runnable without the GIL at
+    /// every sample since it did.
     pub near_wait: bool,
-    /// The GIL is what it last slept for on a futex, as far as looks have met it.
+    /// The last futex sleep in which a sample found the thread was for the GIL.
     pub wants_gil: bool,
-    /// Where it is in the kernel, if it is runnable and that can be told.
+    /// Where a runnable thread is in the kernel, by its kernel stack; `None` where that is unknown.
     pub kernel_state: Option<KernelStackState>,
-    /// Whether it got a CPU since the last look; `None` where the kernel does not count.
+    /// Whether the thread got a CPU since the last sample; `None` where the kernel does not count.
     pub was_scheduled: Option<bool>,
 }
 
-/// The table's answer.
+/// The table's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Classification {
-    /// Told by this look alone.
+    /// This sample alone decides.
     Known(State, Evidence),
-    /// Owns the GIL and is runnable: on a CPU, unless the run queue says otherwise.
+    /// Holds the GIL and is runnable: on a CPU, unless the run-queue time says otherwise.
     HoldingRunnable(State),
-    /// Runnable without the GIL and without wanting it: native code, unless the run queue says otherwise.
+    /// Runnable without the GIL and without wanting it: native code, unless the run-queue time says
+    /// otherwise.
     OffGil,
-    /// Runnable without the GIL.
+    /// Runnable without the GIL; one sample cannot say more.
     Ambiguous {
         /// As [`Observation::near_wait`].
         near_wait: bool,
     },
 }
 
-/// Judges one look at one thread.
+/// Classifies one sample of one thread.
 pub fn classify(observed: &Observation) -> Classification {
     use Classification::{HoldingRunnable, Known};
     use Evidence as E;
@@ -95,7 +104,8 @@ pub fn classify(observed: &Observation) -> Classification {
     let holding = if observed.in_c_call { State::HoldingNative } else { State::HoldingPython };
     match observed.task_state {
         TaskState::Stopped => Known(State::Unknown, E::Stopped),
-        // The states of one look are those of its beginning: a holder that let go and went to sleep meanwhile was still the holder.
+        // States describe the beginning of the sample. A holder that released the GIL and fell
+        // asleep during the sample was still the holder then.
         TaskState::GilFutex | TaskState::OtherFutex | TaskState::Syscall | TaskState::OutsideSyscall
             if observed.held_before && !observed.held_after =>
         {
@@ -124,7 +134,8 @@ pub fn classify(observed: &Observation) -> Classification {
     }
 }
 
-/// Whether one that asks for the GIL has begun to since this look did, on a CPU that it had for something else.
+/// Whether a thread with a GIL request made the request after this sample had begun, while it ran
+/// on a CPU for something else.
 fn request_started(observed: &Observation) -> bool {
     match observed.kernel_state {
         Some(KernelStackState::InSystemCall) => true,
@@ -133,26 +144,32 @@ fn request_started(observed: &Observation) -> bool {
     }
 }
 
-/// A thread that has had a CPU since the last look and is runnable without the GIL.
+/// Classifies a thread that has had a CPU since the last sample and is runnable without the GIL.
 fn runnable(observed: &Observation) -> Classification {
     use Evidence::{KernelStack, PushedOff};
     match observed.kernel_state {
         None => Classification::Ambiguous { near_wait: observed.near_wait },
-        // It has got the GIL since this look began, and then wanted it, or was about to.
+        // The thread took the GIL after this sample had begun, so it was waiting for the GIL or
+        // about to.
         Some(KernelStackState::OnCpu) if observed.held_after => Classification::Ambiguous { near_wait: observed.near_wait },
-        // In another system call it may have slept, or worked there and been pushed off its CPU, by this very look perhaps.
+        // Within another system call the thread may have slept, or it worked there and was
+        // preempted, perhaps by this sample itself.
         Some(KernelStackState::OnCpu | KernelStackState::Preempted | KernelStackState::InSystemCall) => Classification::OffGil,
         Some(KernelStackState::LeavingSyscall) if observed.drop_request == DropRequest::No => {
             Classification::Known(State::Starved, KernelStack)
         }
-        // The eval loop lets go because it was told to, and asks again; a C function does so for work of its own. But a call that has just
-        // returned, at whose end the eval loop looks whether it is told to, still is the instruction that the thread is at.
+        // The eval loop releases the GIL because of a drop request and then requests it again; a C
+        // function releases it for a blocking call. The leaf instruction does not separate the two:
+        // it is still the call when the call has just returned and the eval loop checks for a drop
+        // request at its end.
         Some(KernelStackState::LeavingSyscall) if observed.in_c_call && observed.drop_request == DropRequest::Unknown => {
             Classification::Ambiguous { near_wait: observed.near_wait }
         }
         Some(KernelStackState::LeavingSyscall) => Classification::Known(State::Waiting, PushedOff),
-        // Woken from a lock, in the call that acquires it: it has not come to ask for the GIL. One that was forced to let go, by the eval loop or
-        // at the end of a call, has not asked yet either while it waits for its taker (`switch_cond`).
+        // Woken from a lock inside the call that acquires it, so the thread has not requested the
+        // GIL yet. A thread after a forced switch, in the eval loop or at the end of a call, has no
+        // request either while it waits on `switch_cond` for another thread to take the GIL; hence
+        // the drop-request test.
         Some(KernelStackState::WokenFromFutex)
             if observed.requested == Some(false) && observed.in_c_call && observed.drop_request == DropRequest::No =>
         {
@@ -163,7 +180,8 @@ fn runnable(observed: &Observation) -> Classification {
     }
 }
 
-/// Names the place from what the kernel says. `on_gil` tells whether a futex lies in a GIL; `None` where not every GIL's place is known.
+/// The task state from what the kernel says. `on_gil` says whether a futex lies inside a GIL;
+/// `None` where the address of some GIL is unknown.
 pub fn task_state(kernel: SyscallState, on_gil: impl Fn(crate::ids::Addr) -> Option<bool>) -> TaskState {
     match kernel {
         SyscallState::Runnable => TaskState::Runnable,

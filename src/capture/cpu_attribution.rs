@@ -1,15 +1,26 @@
-//! One thread's account of time: what one look could not tell is settled later by conservation of CPU time.
+//! Divides one thread's runnable time between states by conservation of CPU time.
 //!
-//! The kernel counts, per thread, the time on a CPU and the time in the run queue; both are exact between two looks at which the thread
-//! was off the CPU. Over such a stretch the runnable looks must be paid for: time on a CPU first, then time in the run queue. What the CPU
-//! time does not cover was not running: next to a GIL wait it was still waiting (woken, not yet on a core), elsewhere it was starved, as
-//! far as the run queue covers it. Errors of one stretch (a look stands for a whole period) are carried into the next, so that they cancel
-//! instead of adding up, which clamping each stretch by itself would do.
+//! One sample cannot always tell a thread on a CPU from one in the run queue. The kernel counts
+//! both times per thread (`schedstat`), and the counts are exact at a sample that finds the thread
+//! off the CPU. So slices that a sample cannot decide stay pending until such a sample. All slices
+//! since the last one are then resolved together:
+//!
+//! - The CPU time counted in the interval is the budget for its runnable time, with and without the
+//!   GIL.
+//! - Runnable time beyond the budget was spent without a CPU. Next to a GIL wait the thread was
+//!   still waiting (woken, but not on a CPU yet). Elsewhere it was starved, as far as the time
+//!   counted in the run queue covers it.
+//! - Time that neither count covers was a sleep too short for any sample: waiting next to a wait,
+//!   unknown elsewhere.
+//!
+//! A sample stands for a whole period, so the sampled time of an interval never equals the counted
+//! time. The difference is carried into the next interval, within limits, so that errors cancel.
+//! Clamping every interval by itself would add them up.
 //!
 //! ```text
-//!   looks      W W R R H H H H R W W        W waits, H holds, R runnable
-//!   stretch        |<------------->|        from the last look off the CPU to the next
-//!   must hold      cpu + queue  =  H + R    R next to W: what the CPU time does not pay for is waiting
+//!   samples   W W R R H H H H R W W      W waiting, H holding, R runnable without the GIL
+//!   interval      |<------------->|      between two samples that find the thread off the CPU
+//!   balance   cpu + run queue = H + R    R next to W: what CPU time does not cover is waiting
 //! ```
 
 use super::off_gil::{CpuSums, OffGilEstimator, RunMode};
@@ -19,104 +30,110 @@ use crate::sample::{Evidence, Stack, State, StateTimes};
 use crate::units::Nanos;
 use std::sync::Arc;
 
-/// A stretch is settled at the latest after this long, also for a thread that never leaves the CPU.
+/// Slices are resolved after this time at the latest, also for a thread that never leaves the CPU.
 const MAX_AGE: Nanos = Nanos::from_millis(250);
-/// Slices that wait to be settled.
+/// Upper limit of pending slices.
 const MAX_PENDING: usize = 1024;
-/// CPU time that no look accounts for is carried so far: short runs between looks would otherwise pay for starvation much later.
+/// Limit of the CPU time carried as credit: time that no sample accounts for. Without the limit,
+/// short runs between samples would offset starvation much later.
 const MAX_CPU_CREDIT_NS: f64 = 12e6;
-/// CPU time that looks claimed too much of is carried so far before it counts as starvation: a look stands for a whole period, and holds
-/// shorter than that are met too often or too seldom by chance. This error grows with the account's age: by this part of what is beyond
+/// Limit of the CPU time carried as debit before it counts as starvation: time that the samples
+/// overstate. A sample stands for a whole period, and holds shorter than that are sampled too often
+/// or too seldom by chance. The error grows with the age of the attribution: by this rate beyond
 /// the first tenth of a second.
 const MAX_TOLERANCE_NS: f64 = 6e6;
 const TOLERANCE_RATE: f64 = 0.02;
 const TOLERANCE_FREE_NS: f64 = 100e6;
-/// CPU time that the kernel may still owe: its counter moves only at the scheduler's tick (10 ms at most, HZ=100).
+/// Limit of the CPU time that the kernel has not counted yet: its counter moves only at the
+/// scheduler's tick (10 ms at most, HZ=100).
 const MAX_CPU_DEBIT_NS: f64 = 12e6;
-/// Slices of one sleep that are kept.
+/// Upper limit of slices kept of one sleep.
 const MAX_SLEEP_SLICES: usize = 64;
-/// Time in the run queue that looks claimed too much of is carried so far.
+/// Limit of the run-queue time carried as debit: time that the samples overstate.
 const MAX_QUEUE_DEBIT_NS: f64 = 5e6;
-/// Time in the run queue is carried so far.
+/// Limit of the run-queue time carried as credit.
 const MAX_QUEUE_CREDIT_NS: f64 = 20e6;
 
-/// What is known of a slice before it is settled.
+/// What is known of a slice before it is resolved.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Class {
-    /// Told by the look.
+    /// A sample decided the state.
     Known(State, Evidence),
-    /// Owns the GIL and is runnable.
+    /// Holds the GIL and is runnable.
     HoldingRunnable(State),
     /// Runnable without the GIL and without wanting it.
     OffGil,
-    /// Found in the run queue, without the GIL and without wanting it. A look needs a CPU, and pushes off it whom it then finds in the queue: so
-    /// this is starved only as far as the kernel has counted time there.
+    /// Sampled in the run queue, without the GIL and without wanting it. gilprof's own sample needs
+    /// a CPU and preempts the thread that it then finds in the run queue, so such a slice is
+    /// starved only as far as the kernel has counted run-queue time.
     InRunQueue,
     /// Runnable without the GIL.
     Ambiguous {
-        /// Whether it waited for the GIL at the look before, or lies between waits and holds.
+        /// The thread waited for the GIL at the sample before, or the slice lies between waits and
+        /// holds.
         near_wait: bool,
     },
 }
 
-/// A slice in the account.
+/// A slice that is not resolved yet.
 #[derive(Clone, Debug)]
 pub struct PendingSlice {
-    /// When it ends.
+    /// When the slice ends.
     pub end: Nanos,
-    /// How long it is.
+    /// The slice's length.
     pub length: Nanos,
-    /// What is known of it.
+    /// What is known of the slice.
     pub class: Class,
     /// The thread's stack.
     pub stack: Arc<Stack>,
-    /// Who held the GIL meanwhile.
+    /// The holder of the GIL at the slice's end, with its stack.
     pub holder: Option<(ThreadId, Arc<Stack>)>,
 }
 
-/// The account.
+/// One thread's pending slices and its balance of CPU and run-queue time.
 #[derive(Debug, Default)]
 pub struct CpuAttribution {
     pending: Vec<PendingSlice>,
-    /// Slices of the sleep that goes on, for anything but the GIL: the end of it may turn out to have been in the run queue.
+    /// Slices of the sleep that the thread is in, for anything but the GIL. The last part of a
+    /// sleep may turn out to have been in the run queue.
     sleep_slices: Vec<PendingSlice>,
     baseline: Option<SchedStat>,
-    /// When the account began.
+    /// When the first slice began.
     started: Option<Nanos>,
-    /// Counted since the last settlement.
+    /// Sums since the last resolution.
     since_resolved: CpuSums,
     cpu_budget: f64,
     queue_budget: f64,
-    /// Queued time that looks have told of and the kernel has not counted yet.
+    /// Run-queue time that slices have been given and the kernel has not counted yet.
     queue_attributed: f64,
     off_gil: OffGilEstimator,
-    /// The last look's kind and count, where that was a runnable one.
+    /// The last sample's mode and counts, if it was a runnable sample.
     previous: Option<(RunMode, SchedStat)>,
 }
 
-/// What share of each kind of runnable time goes where.
+/// The fractions of each class of runnable time that go to each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Fractions {
-    /// Of `HoldingRunnable` and of open time away from a wait: without a CPU.
+    /// Of `HoldingRunnable`, and of ambiguous time away from a wait: in the run queue.
     starved: f64,
-    /// Of open time next to a wait: without a CPU, and not waiting.
+    /// Of ambiguous time next to a wait: in the run queue, and not waiting.
     near_starved: f64,
-    /// Of open time next to a wait: waiting.
+    /// Of ambiguous time next to a wait: waiting.
     waiting: f64,
-    /// Of open time: covered by nothing.
+    /// Of ambiguous time away from a wait: covered by neither count.
     unknown: f64,
     /// Of `InRunQueue`: in the run queue, as the kernel counts. The rest is time next to a wait.
     queued: f64,
 }
 
 impl CpuAttribution {
-    /// Whether no slice waits to be settled.
+    /// Whether no slice is pending.
     pub fn is_resolved(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Adds a slice, and settles what can be settled. `stat` is the kernel's count at the end of the slice, `asleep` whether the thread is
-    /// off the CPU, which makes the count exact.
+    /// Adds a slice, and resolves what can be resolved. `stat` is the kernel's count at the end of
+    /// the slice. `asleep`: the thread is off the CPU, which makes the count exact.
     pub fn add(
         &mut self,
         entry: PendingSlice,
@@ -141,13 +158,15 @@ impl CpuAttribution {
         }
     }
 
-    /// A slice off the CPU for which there is no count, and which no count is needed to tell.
+    /// Adds waiting or sleep to the estimate, for a slice that the caller emits itself and that
+    /// needs no count.
     pub fn note_known(&mut self, state: State, length: Nanos) {
         self.off_gil.observe_sleep(state, length);
         self.previous = None;
     }
 
-    /// Two looks in a row that were alike: how much of the time between them it had a CPU.
+    /// Feeds the estimator: the slice's sleep, or the CPU time between two consecutive samples of
+    /// the same mode.
     fn note_pair(&mut self, entry: &PendingSlice, stat: Option<SchedStat>) {
         let mode = match entry.class {
             Class::Known(state, _) => {
@@ -183,7 +202,8 @@ impl CpuAttribution {
         }
     }
 
-    /// Ends the sleep when the thread has run: the kernel says now for how long it was awake before that, in the run queue.
+    /// Ends the sleep once the thread has run. Only now the kernel has counted how long the thread
+    /// was in the run queue before that, so the end of the sleep becomes starved.
     fn split_wakeup(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         let mut queued = match (self.baseline, stat) {
             (Some(base), Some(now)) if now.runs == base.runs => return,
@@ -206,12 +226,12 @@ impl CpuAttribution {
         }
     }
 
-    /// The first count of a thread, from which its account starts.
+    /// Sets the thread's first count, from which later counts are taken.
     pub fn start_at(&mut self, stat: Option<SchedStat>) {
         self.baseline = stat;
     }
 
-    /// Settles all that is pending: the thread or the window has ended.
+    /// Resolves all pending slices: the thread or the window has ended.
     pub fn finish(&mut self, stat: Option<SchedStat>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         self.split_wakeup(stat, emit);
         self.resolve(stat, true, emit);
@@ -219,7 +239,7 @@ impl CpuAttribution {
         self.split_wakeup(None, emit);
     }
 
-    /// While nothing is pending, CPU and queue time are collected but pay for nothing, except that the pools stay small.
+    /// While nothing is pending, CPU and run-queue time are added to the budgets, which are capped.
     fn rebase(&mut self, stat: Option<SchedStat>, asleep: bool) {
         if asleep && stat.is_some() {
             self.collect(stat);
@@ -236,7 +256,8 @@ impl CpuAttribution {
             self.since_resolved.cpu += cpu;
             let queued = now.run_queue.saturating_since(base.run_queue).as_nanos() as f64;
             self.since_resolved.queue += queued;
-            // The kernel counts queued time when the thread gets a CPU, so what was told before is paid for now.
+            // The kernel counts run-queue time when the thread gets a CPU. Slices that were already
+            // given such time are offset now.
             self.queue_budget += (queued - self.queue_attributed).max(0.0);
             self.queue_attributed = (self.queue_attributed - queued).max(0.0);
         }
@@ -261,7 +282,8 @@ impl CpuAttribution {
         }
     }
 
-    /// A thread that is runnable and then found waiting was on its way into the wait; between two holds it may have waited unseen.
+    /// Marks ambiguous slices next to waits. A thread that is runnable and then found waiting was
+    /// entering the wait. Between two holds it may have had a wait that no sample saw.
     fn mark_near_waits(&mut self) {
         let mut from = 0;
         let mut held = false;
@@ -281,7 +303,7 @@ impl CpuAttribution {
         }
     }
 
-    /// Pays for the runnable time out of the pools.
+    /// Covers the interval's runnable time from the CPU and run-queue budgets.
     fn attribute(&mut self, last: bool) -> Fractions {
         let sum = |wanted: fn(&Class) -> bool| -> f64 {
             self.pending.iter().filter(|e| wanted(&e.class)).map(|e| e.length.as_nanos() as f64).sum()
@@ -296,7 +318,7 @@ impl CpuAttribution {
         let presumed_waiting = near * self.off_gil.waiting_fraction();
         let cpu_claim = holding + plain + near - presumed_waiting;
         let balance = self.cpu_budget - cpu_claim;
-        // Much more CPU time than is ever carried: native code for once.
+        // More CPU time than any credit that is carried: the thread ran native code near its wait.
         let native_excess = (balance - MAX_CPU_CREDIT_NS).clamp(0.0, presumed_waiting);
         let mut waiting = presumed_waiting - native_excess;
         self.queue_budget = (self.queue_budget - waiting).max(self.queue_budget.min(0.0));
@@ -304,7 +326,7 @@ impl CpuAttribution {
         let tolerance = if last { 0.0 } else { self.tolerance() };
         let starved = (deficit - tolerance).clamp(0.0, cpu_claim).min(self.queue_budget.max(0.0));
         let uncovered = (deficit - starved).max(0.0);
-        // Neither on a CPU nor in the queue, so asleep too briefly to be met asleep.
+        // Neither on a CPU nor in the run queue: sleeps too short for a sample to find.
         let asleep = (uncovered - MAX_CPU_DEBIT_NS).max(0.0);
         let unknown = (asleep - (near - waiting)).clamp(0.0, plain);
         waiting += asleep.min(near - waiting);
@@ -322,12 +344,13 @@ impl CpuAttribution {
     }
 }
 
-/// Whether it is a slice of a sleep from which a thread wakes into the run queue without wanting the GIL yet.
+/// Whether the slice belongs to a sleep from which a thread wakes into the run queue without
+/// wanting the GIL yet.
 fn is_sleep(entry: &PendingSlice) -> bool {
     matches!(entry.class, Class::Known(State::Io | State::Lock, _))
 }
 
-/// The part of the run queue's time that a told slice accounts for by itself.
+/// The run-queue time that a slice of a known state accounts for.
 fn queued_time(entry: &PendingSlice) -> f64 {
     match entry.class {
         Class::Known(_, evidence) if evidence.in_run_queue() => entry.length.as_nanos() as f64,
@@ -362,7 +385,7 @@ fn split(entry: &PendingSlice, fractions: &Fractions) -> StateTimes {
             let queued = if entry.class == Class::InRunQueue { nanos * fractions.queued } else { 0.0 };
             times.add(State::Starved, queued);
             let nanos = nanos - queued;
-            // Without any count from the kernel nothing can be told here either.
+            // Without any count from the kernel this time is unknown too.
             let unknown = if fractions.unknown >= 1.0 { 1.0 } else { 0.0 };
             let waiting = fractions.waiting * (1.0 - unknown);
             let starved = fractions.near_starved * (1.0 - unknown);

@@ -1,69 +1,78 @@
-//! What a thread does when it is runnable without the GIL, learnt over a second: mostly native code, or mostly the way into and out of waits.
+//! Estimates what one thread does when it is runnable without the GIL: run native code, or enter
+//! and leave waits for the GIL.
 //!
-//! Next to a GIL wait a thread without a CPU is either still waiting (woken, or pushed off its core by the thread it has just woken), or in
-//! native code and starved. A thread that uses CPU in that time does the latter. One stretch is too noisy to tell, and clamping the noise
-//! of each would add it up; over a second the errors cancel.
+//! Next to a GIL wait, a thread without a CPU is either still waiting (woken, or preempted by the
+//! thread that it has just woken) or starved within native code. A thread that uses CPU in such
+//! time runs native code. One interval between two resolutions is too noisy to decide, and clamping
+//! the noise of each interval would add it up. Over about a second the errors cancel.
 //!
-//! Where it was open for two looks and more without losing or getting a CPU, its CPU time in between says directly what it does there. Else
-//! what is left for native code is `cpu - a * held`. `a`, the share of its holding for which the thread had a CPU, shows in the stretches
-//! without any open look, where all CPU time was holding. Where there are few of these, `a` is supposed to be the share that the thread had
-//! of all its runnable time.
+//! The estimate combines two ratios of CPU time to time runnable without the GIL:
+//!
+//! - Direct: two consecutive samples both found the thread runnable without the GIL, and its run
+//!   count has not changed in between. The kernel's CPU time between them is what the thread used
+//!   there.
+//! - Indirect: `cpu - a * held` is what all CPU time leaves for native code. `a` is the fraction of
+//!   holding time in which the thread has a CPU, measured over intervals without any ambiguous
+//!   sample, where all CPU time is holding. Where such intervals are few, `a` is taken to be `cpu /
+//!   (cpu + queue)` of all runnable time.
 
 use crate::sample::State;
 use crate::units::Nanos;
 
-/// How much runnable time a thread's habit is learnt from.
+/// How much time runnable without the GIL the estimate covers; sums are halved beyond it.
 const WINDOW_NS: f64 = 1e9;
-/// And how much time of holding.
+/// How much holding time the estimate covers.
 const HELD_WINDOW_NS: f64 = 4e9;
-/// So much holding without a CPU or with one must have been seen before it says how much of it has a CPU.
+/// Weight of the prior for `a`, in holding time.
 const HOLDING_PRIOR_NS: f64 = 10e6;
-/// Before that much runnable time is known, a thread is supposed to do nothing next to its waits.
+/// Weight of the priors, in runnable time: the thread only waits when it is runnable without the
+/// GIL, and uses `a` of its holding time.
 const PRIOR_NS: f64 = 50e6;
-/// The same for time between two looks in a row, which says it directly.
+/// Time between consecutive samples at which the direct and the indirect ratio weigh the same.
 const PAIR_PRIOR_NS: f64 = 5e6;
-/// A thread that uses less than this share of its runnable time without the GIL is only on its way into and out of waits.
+/// A thread that uses less than this fraction of its time runnable without the GIL only enters and
+/// leaves waits.
 const MOSTLY_WAITING: f64 = 0.25;
-/// One that uses more than this share runs native code there.
+/// A thread that uses more than this fraction runs native code there.
 const MOSTLY_NATIVE: f64 = 0.5;
 
-/// How a runnable look is used to learn a habit.
+/// What a runnable sample contributes to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RunMode {
-    /// With the GIL.
+    /// The thread holds the GIL.
     Holding,
-    /// Without it.
+    /// The thread does not hold the GIL.
     OffGil,
 }
 
-/// Sums over a stretch of time, in nanoseconds.
+/// Sums over an interval, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CpuSums {
-    /// On a CPU, as the kernel counts.
+    /// Time on a CPU, as the kernel counts.
     pub cpu: f64,
-    /// In the run queue, as the kernel counts.
+    /// Time in the run queue, as the kernel counts.
     pub queue: f64,
-    /// Runnable and holding, by the looks.
+    /// Time runnable with the GIL, by the samples.
     pub held: f64,
-    /// Runnable without the GIL, by the looks.
+    /// Time runnable without the GIL, by the samples.
     pub off_gil: f64,
 }
 
-/// One thread's habit.
+/// The estimator of one thread.
 #[derive(Debug, Default)]
 pub struct OffGilEstimator {
     all: CpuSums,
-    /// The stretches without open looks.
+    /// Sums over the intervals without ambiguous samples.
     holding_only: CpuSums,
-    /// CPU time and time between looks in a row.
+    /// CPU time and elapsed time between consecutive samples without the GIL.
     off_gil_pairs: (f64, f64),
     held_pairs: (f64, f64),
-    /// Asleep for the GIL, and for anything else.
+    /// Time asleep for the GIL, and for anything else.
     asleep: (f64, f64),
 }
 
 impl OffGilEstimator {
-    /// Takes note of a settled stretch.
+    /// Adds an interval whose slices are resolved.
     pub fn add(&mut self, sums: CpuSums) {
         self.all.add(&sums);
         if sums.off_gil == 0.0 {
@@ -78,7 +87,8 @@ impl OffGilEstimator {
         }
     }
 
-    /// Takes note of two looks in a row that were alike: the CPU time between them, and how long that was.
+    /// Adds two consecutive samples of the same mode: the CPU time between them, and the elapsed
+    /// time.
     pub fn observe_pair(&mut self, mode: RunMode, cpu: Nanos, length: Nanos) {
         let sums = match mode {
             RunMode::Holding => &mut self.held_pairs,
@@ -87,24 +97,27 @@ impl OffGilEstimator {
         *sums = (sums.0 + cpu.as_nanos() as f64, sums.1 + length.as_nanos() as f64);
     }
 
-    /// Takes note of a slice that one look told.
+    /// Adds a slice of a known state off the CPU.
     pub fn observe_sleep(&mut self, state: State, length: Nanos) {
         let sum = if state == State::Waiting { &mut self.asleep.0 } else { &mut self.asleep.1 };
         *sum += length.as_nanos() as f64;
     }
 
-    /// Between two holds such a thread has most likely waited for the GIL; another may have slept for something else.
+    /// Whether the thread sleeps more for the GIL than for anything else. Between two holds such a
+    /// thread has most likely waited for the GIL; another may have slept for something else.
     pub fn mostly_sleeps_for_gil(&self) -> bool {
         self.asleep.0 > self.asleep.1
     }
 
-    /// Which part of runnable time next to a wait is waiting. The rest is native code, with a CPU or without as the moment has it.
+    /// The fraction of runnable time next to a wait that is waiting. The rest is native code, on a
+    /// CPU or starved.
     pub fn waiting_fraction(&self) -> f64 {
         let native = self.native_fraction();
         ((MOSTLY_NATIVE - native) / (MOSTLY_NATIVE - MOSTLY_WAITING)).clamp(0.0, 1.0) * (1.0 - native)
     }
 
-    /// How native it is: its share of CPU in open time, compared with that in holding, because native code gets a CPU as often as holding does.
+    /// The fraction that is native code: the CPU use without the GIL relative to the CPU use with
+    /// it, because native code gets a CPU as often as holding does.
     fn native_fraction(&self) -> f64 {
         let CpuSums { cpu, queue, held, off_gil } = self.all;
         let presumed = if cpu + queue > 0.0 { cpu / (cpu + queue) } else { 1.0 };

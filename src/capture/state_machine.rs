@@ -1,4 +1,9 @@
-//! What a thread was doing from look to look: the state machine between the decision table and the CPU attribution. Pure: it reads nothing itself.
+//! One thread's history from sample to sample: the state machine between the decision table
+//! (`classify`) and the division of CPU time (`cpu_attribution`).
+//!
+//! It supplies what the table needs from earlier samples: whether the thread has run since, which
+//! state it was in off the CPU, and whether it last slept for the GIL. It is pure: it reads nothing
+//! from the target.
 
 use super::classify::{self, Classification, DropRequest, Observation, TaskState};
 use super::cpu_attribution::{Class, CpuAttribution, PendingSlice};
@@ -9,49 +14,53 @@ use crate::sample::{Evidence, Stack, State, StateTimes};
 use crate::units::Nanos;
 use std::sync::Arc;
 
-/// A sleeper is not looked at for this part, at most, of the time for which it has slept. What it does when it wakes is met late by as much at
-/// most: so the error in the sum is a 64th of the time at worst, and half of that where it wakes at any time.
+/// A thread that has slept for some time is not polled for at most this fraction of that time.
+/// gilprof notices the end of the sleep late by at most as much, so the error in the sum is at most
+/// 1/64, and half of that where the wakeup is equally likely at any time.
 const IDLE_FRACTION: u64 = 64;
-/// Nor for longer than this.
+/// Upper limit of the time without a poll.
 const MAX_IDLE: Nanos = Nanos::from_millis(100);
 
-/// First sleeps that are remembered in full.
+/// Sleeps that are counted in full; older ones are halved.
 const MAX_SLEEPS: u32 = 400;
-/// One in this many for something other than the GIL and more make a habit.
+/// One sleep in this many for something other than the GIL is enough to expect such a sleep.
 const OTHER_SLEEPS_RATIO: u32 = 4;
 
-/// A thread that waits for its first CPU is booked at the latest after so long.
+/// A thread that waits for its first CPU gets its slices after this time at the latest.
 const MAX_NOT_SCHEDULED: Nanos = Nanos::from_millis(200);
 
-/// One look at a thread, as far as the kernel goes.
+/// What the kernel says of the thread in one sample.
 #[derive(Clone, Copy, Debug)]
 pub struct KernelView {
-    /// Where it is.
+    /// Where the thread is.
     pub task_state: TaskState,
-    /// The kernel was not asked for the place: it is where the thread was earlier in this look, before `stat` was read.
+    /// `task_state` was not read. It is known from kernel events, or from `switch_number`, for a
+    /// time in this sample before `stat` was read.
     pub assumed: bool,
     /// The kernel's counts; `None` where it keeps none.
     pub stat: Option<SchedStat>,
-    /// Where in the kernel it is, if it is runnable and that was asked and can be told.
+    /// Where in the kernel a runnable thread is, by its kernel stack; `None` where that was not
+    /// read or is unknown.
     pub kernel_state: Option<KernelStackState>,
 }
 
-/// What the interpreter says of the thread at the same look.
+/// What the interpreter says of the thread in the same sample.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InterpreterView {
-    /// The GIL named it as the holder when the look began.
+    /// The GIL named the thread as its holder when the sample began.
     pub held_before: bool,
-    /// The GIL named it as the holder when the look ended.
+    /// The GIL named the thread as its holder when the sample ended.
     pub held_after: bool,
-    /// 3.15: whether it has asked for the GIL and not got it.
+    /// 3.15: the thread state's `gil_requested` flag, set while the thread is in `take_gil`.
     pub requested: Option<bool>,
-    /// Its leaf instruction is a call of a C function.
+    /// The leaf frame's current instruction is a call of a C function.
     pub in_c_call: bool,
-    /// If it has let go of the GIL: whether it can have been told to.
+    /// If the thread has released the GIL: whether it can have got a drop request.
     pub drop_request: DropRequest,
-    /// It may have had the GIL since the last look, by CPython's own count of its changes.
+    /// The thread may have had the GIL since the last sample, by CPython's `switch_number`.
     pub may_have_held: bool,
-    /// Its locks spin before they sleep (3.13+), so that one that has been woken from a lock seldom sleeps for another before it asks for the GIL.
+    /// The interpreter's locks spin before they sleep (3.13+). A thread that was woken from a lock
+    /// then seldom sleeps for another lock before it requests the GIL.
     pub locks_spin: bool,
 }
 
@@ -59,35 +68,36 @@ pub struct InterpreterView {
 struct Previous {
     at: Nanos,
     stat: Option<SchedStat>,
-    /// What it did, if that was off the CPU.
+    /// The thread's state, if it was off the CPU.
     off_cpu_state: Option<State>,
-    /// When it was first met in the sleep that it is in.
+    /// The first sample that found the thread in its current sleep.
     asleep_since: Nanos,
     near_wait: bool,
-    /// Whether what it last slept for on a futex was the GIL; supposed of one that has not been met asleep yet. `None`: it has held since, or may
-    /// have.
+    /// Whether the thread's last futex sleep was for the GIL. True is assumed until a sample finds
+    /// the thread asleep. `None`: the thread has held the GIL since, or may have.
     wants_gil: Option<bool>,
-    /// No look has met it asleep on a futex since one saw it hold.
+    /// The thread has held the GIL, and no sample since has found it asleep on a futex.
     held: bool,
-    /// That it waits is not only supposed: it was asleep on the GIL's futex, or had asked.
+    /// The wait is certain, not inferred: the thread was asleep on the GIL's futex, or had
+    /// requested the GIL.
     wait_certain: bool,
 }
 
-/// One thread's account.
+/// One thread's history.
 #[derive(Debug)]
 pub struct ThreadStateMachine {
     previous: Previous,
-    /// When it was born, until it has left the run queue for the first time.
+    /// When the thread started, until it has left the run queue for the first time.
     started_at: Option<Nanos>,
     last_state: (State, Evidence),
-    /// Once it has let go of the GIL within a call of a C function.
+    /// What the thread sleeps for after it has released the GIL within a call of a C function.
     after_hold: NextSleepStats,
-    /// Once it has run after a sleep for another lock.
+    /// What the thread sleeps for after it has run since a sleep for another lock.
     after_lock: NextSleepStats,
     cpu: CpuAttribution,
 }
 
-/// What a thread is found to sleep for next.
+/// Counts of the futex sleeps that samples found in one situation.
 #[derive(Clone, Copy, Debug, Default)]
 struct NextSleepStats {
     gil: u32,
@@ -106,24 +116,28 @@ impl NextSleepStats {
         }
     }
 
-    /// Whether that is something other than the GIL. A short sleep for a lock is easily missed, so that the long one for the GIL behind it
-    /// is often found first: a part of them is enough.
+    /// Whether the next sleep is often for something other than the GIL. A sample easily misses a
+    /// short sleep for a lock and finds the long sleep for the GIL behind it, so a part of the
+    /// sleeps is enough.
     fn mostly_other(self) -> bool {
         self.other * OTHER_SLEEPS_RATIO > self.gil
     }
 
-    /// Whether that is the GIL, with few exceptions. A sleep for the GIL is the longer one and so is met more often than it is the next.
+    /// Whether the next sleep is for the GIL, with few exceptions. A sleep for the GIL is longer
+    /// than others, so samples find it more often than it is the next one.
     fn mostly_gil(self) -> bool {
         self.gil > OTHER_SLEEPS_RATIO * self.other
     }
 }
 
 impl ThreadStateMachine {
-    /// Opens an account whose first slice begins at `start`. `just_started`: the thread itself did, so that all its counts lie in the account.
+    /// Starts a history whose first slice begins at `start`. `just_started`: the thread itself
+    /// started then, so all its counts belong to the history.
     pub fn new(start: Nanos, stat: Option<SchedStat>, just_started: bool) -> ThreadStateMachine {
         let mut cpu = CpuAttribution::default();
         cpu.start_at(if just_started { stat.map(|_| SchedStat::default()) } else { stat });
-        // A newborn that has never had a CPU is starved until its count of runs moves: the run queue's time is only counted then.
+        // A thread that has never had a CPU is starved until its run count changes: the kernel adds
+        // its run-queue time only then.
         let off_cpu_state = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
         let previous = Previous {
             at: start,
@@ -146,34 +160,40 @@ impl ThreadStateMachine {
         }
     }
 
-    /// When it was last looked at.
+    /// The time of the last sample.
     pub fn last_sampled(&self) -> Nanos {
         self.previous.at
     }
 
-    /// Whether it got a CPU since the last look; `None` where the kernel does not count.
+    /// Whether the thread got a CPU since the last sample; `None` where the kernel does not count.
     pub fn was_scheduled(&self, stat: Option<SchedStat>) -> Option<bool> {
         Some(self.previous.stat?.runs != stat?.runs)
     }
 
-    /// Whether the kernel need not be asked where the thread is: it slept and has not run since. A waiter for the GIL that was woken and has
-    /// no CPU yet still waits, so that holds for it too. Not for a holder: where it is not the holder any more, it never was.
+    /// Whether the thread's task state need not be read: the thread slept at the last sample and
+    /// has not run since. A GIL waiter that was woken and has no CPU yet is still waiting, so this
+    /// holds for it too. It does not hold for a blocked holder: if the thread is not the holder
+    /// now, the last sample was wrong about it.
     pub fn is_still_asleep(&self, stat: Option<SchedStat>) -> bool {
         self.was_scheduled(stat) == Some(false)
             && self.previous.off_cpu_state.is_some_and(|s| !matches!(s, State::Starved | State::HoldingBlocked))
     }
 
-    /// Whether it is clear without asking the kernel what it does if it is runnable: it was woken and has not run.
+    /// Whether a runnable thread's state follows without its kernel stack: it was woken and has not
+    /// run.
     pub fn not_run_since_wakeup(&self, stat: Option<SchedStat>) -> bool {
         self.was_scheduled(stat) == Some(false) && self.previous.off_cpu_state.is_some()
     }
 
-    /// Whether the last look found it waiting for the GIL, beyond doubt: one that was pushed off while it let go may want something else.
+    /// Whether the last sample found the thread waiting for the GIL, for certain. A thread that was
+    /// preempted while it released the GIL may want something else.
     pub fn was_waiting(&self) -> bool {
         self.previous.off_cpu_state == Some(State::Waiting) && self.previous.wait_certain && self.cpu.is_resolved()
     }
 
-    /// Books the time since the last look of one that [`ThreadStateMachine::was_waiting`] and still waits; its length, which is for the caller to tell of.
+    /// Attributes the time since the last sample to the wait of a thread that
+    /// [`ThreadStateMachine::was_waiting`] and still waits. Returns its length; the caller emits
+    /// the slice.
     pub fn extend_wait(&mut self, at: Nanos) -> Nanos {
         let length = at.saturating_since(self.previous.at);
         self.cpu.note_known(State::Waiting, length);
@@ -182,20 +202,22 @@ impl ThreadStateMachine {
         length
     }
 
-    /// Until when it, thread `thread`, need not be looked at: it has slept for so long that it sleeps on, most likely, and is met soon if it does
-    /// not. Zero when the next look must.
+    /// Until when thread `thread` need not be polled. A thread that has slept for long most likely
+    /// sleeps on, and the poll after that notices soon if it does not. Zero when the next sample
+    /// must poll it.
     pub fn next_poll_at(&self, thread: ThreadId) -> Nanos {
         if !self.was_asleep() || self.previous.stat.is_none() {
             return Nanos::ZERO;
         }
         let asleep = self.previous.at.saturating_since(self.previous.asleep_since).as_nanos();
-        // Between half of it and all, or those that fell asleep together would all be looked at together for ever.
+        // Between half of the time and all of it, so that threads that fell asleep together are not
+        // polled together for ever.
         let hash = (self.previous.at.as_nanos() ^ u64::from(thread.0) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let fraction = 512 + (hash >> 55);
         self.previous.at + Nanos::from_nanos(asleep / IDLE_FRACTION / 1024 * fraction).min(MAX_IDLE)
     }
 
-    /// Books the time in which it rested.
+    /// Attributes the time until `at` in which the thread was not polled.
     pub fn fill_idle_until(&mut self, at: Nanos, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
         let Some(state) = self.previous.off_cpu_state.filter(|_| self.was_asleep() && at > self.previous.at) else { return };
         let class = Class::Known(state, Evidence::NotRunSince);
@@ -204,31 +226,34 @@ impl ThreadStateMachine {
         self.previous.at = at;
     }
 
-    /// Whether the last look found it asleep, and not for the GIL.
+    /// Whether the last sample found the thread asleep, and not for the GIL.
     pub fn was_asleep(&self) -> bool {
         matches!(self.previous.off_cpu_state, Some(State::Io | State::Lock))
     }
 
-    /// Whether its stack may have changed since the last look.
+    /// Whether the thread's stack may have changed since the last sample.
     pub fn stack_may_have_changed(&self, stat: Option<SchedStat>) -> bool {
         self.was_scheduled(stat) != Some(false) || self.previous.off_cpu_state.is_none()
     }
 
-    /// What the last look told.
+    /// The state and evidence of the last sample.
     pub fn last_state(&self) -> (State, Evidence) {
         self.last_state
     }
 
-    /// Judges one look.
+    /// Classifies one sample.
     pub fn classify(&mut self, kernel: &KernelView, interpreter: &InterpreterView) -> Classification {
-        // Who says that it does not ask for the GIL (3.15) has had it since it slept for it, and has not slept for it since it slept for a lock.
+        // 3.15: `gil_requested` is set throughout `take_gil`. If it is clear, a thread that slept
+        // for the GIL has got the GIL since; a thread that slept for another lock has not slept for
+        // the GIL since.
         let not_requesting = interpreter.requested == Some(false);
-        // It may have got what it waited for, let go, and slept for something else since.
+        // The thread may have got the GIL, released it, and slept for something else since.
         if interpreter.may_have_held && self.previous.wants_gil == Some(true) && self.was_scheduled(kernel.stat) != Some(false) {
             self.previous.wants_gil = None;
         }
         let last_wants = self.previous.wants_gil.filter(|wants| !(*wants && not_requesting));
-        // It has run since a look met it asleep on another lock, and may have slept for the GIL since.
+        // The thread has run since a sample found it asleep on another lock, so it may have slept
+        // for the GIL since.
         let since_lock =
             interpreter.locks_spin && self.previous.off_cpu_state == Some(State::Lock) && self.was_scheduled(kernel.stat) == Some(true);
         if !interpreter.held_before && !kernel.assumed {
@@ -255,7 +280,7 @@ impl ThreadStateMachine {
         })
     }
 
-    /// Books the time since the last look. What can be settled now is handed to `emit`.
+    /// Attributes the time since the last sample. Slices that can be resolved now go to `emit`.
     pub fn attribute(
         &mut self,
         at: Nanos,
@@ -280,10 +305,10 @@ impl ThreadStateMachine {
         self.attribute_first_wait(at, kernel.stat, stack, emit);
         let entry = PendingSlice { end: at, length: at.saturating_since(self.previous.at), class, stack: stack.clone(), holder };
         self.cpu.add(entry, kernel.stat, asleep, emit);
-        // A thread that was woken and has not run keeps what it did before, until its count of runs moves.
+        // A thread that was woken and has not run keeps its state until its run count changes.
         let woken = matches!(classification, Classification::Known(_, e) if e.in_run_queue());
         let off_cpu_state = match (classification, kernel.task_state) {
-            // It let go and fell asleep within the look.
+            // The thread released the GIL and fell asleep during the sample.
             (Classification::HoldingRunnable(_), TaskState::GilFutex) => Some(State::Waiting),
             (Classification::HoldingRunnable(_), TaskState::OtherFutex) => Some(State::Lock),
             (Classification::HoldingRunnable(_), TaskState::Syscall | TaskState::OutsideSyscall) => Some(State::Io),
@@ -308,18 +333,20 @@ impl ThreadStateMachine {
             Evidence::NotRunSince | Evidence::WokenNotRun => self.previous.wait_certain,
             _ => true,
         };
-        // One that ran after it was supposed to sleep may sleep for something else by now: the next look must see that it ran.
+        // A thread that ran after the time of the assumed sleep may sleep for something else by
+        // now. The next sample must see that it ran.
         let stat = if kernel.assumed { self.previous.stat } else { kernel.stat };
         let asleep_since = if state.1 == Evidence::NotRunSince { self.previous.asleep_since } else { at };
         self.previous = Previous { at, stat, off_cpu_state, asleep_since, near_wait, wants_gil, held, wait_certain };
     }
 
-    /// Whether it has never had a CPU.
+    /// Whether the thread has never had a CPU.
     fn not_yet_scheduled(&self, stat: Option<SchedStat>) -> bool {
         self.started_at.is_some() && stat.is_some_and(|s| s.runs == 0)
     }
 
-    /// A thread begins in the run queue. Once it has left that, the kernel has counted how long it was there; until then nothing is booked.
+    /// A thread starts in the run queue. Once it has left the run queue, the kernel has counted its
+    /// time there. Until then nothing is attributed.
     fn attribute_first_wait(
         &mut self,
         at: Nanos,
@@ -333,7 +360,7 @@ impl ThreadStateMachine {
         self.attribute_starved(queued.min(at.saturating_since(self.previous.at)), Some(stat), stack, emit);
     }
 
-    /// Books `length` in the run queue, which ends before anything else.
+    /// Attributes `length` in the run queue, before any other slice.
     fn attribute_starved(
         &mut self,
         length: Nanos,
@@ -346,7 +373,7 @@ impl ThreadStateMachine {
         self.cpu.add(PendingSlice { end: self.previous.at, length, class, stack: stack.clone(), holder: None }, stat, false, emit);
     }
 
-    /// Settles what is pending at the end. `stat` is the last count, where it could still be read.
+    /// Resolves pending slices at the end. `stat` is the last count, where it could still be read.
     pub fn finish(
         &mut self,
         at: Nanos,
