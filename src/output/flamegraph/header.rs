@@ -9,7 +9,7 @@ use inferno::flamegraph::color::Color;
 use std::fmt::Write;
 
 const SCRIPT: &str = include_str!("header.js");
-/// The buttons are visible and look like buttons; inferno draws its search at an opacity of 0.1.
+/// Makes the buttons visible: inferno draws its search at an opacity of 0.1.
 const STYLE: &str = "#search, #unzoom { text-anchor:end; opacity:1; fill:rgb(11,95,147); text-decoration:underline; }\n";
 /// inferno's image without a width of its own.
 const WIDTH: usize = 1200;
@@ -29,8 +29,7 @@ const FRAMES_TOP: usize = 76;
 const SUBTITLE: usize = 46;
 const BUTTONS: usize = 72;
 
-/// Inferno's picture with a header that fits. Where inferno's output is not as expected, the picture
-/// is left as it is.
+/// inferno's picture with a header that fits. An unexpected picture is returned unchanged.
 pub fn arrange(svg: String, legend: &[(Color, String)]) -> String {
     arranged(&svg, legend).unwrap_or(svg)
 }

@@ -57,9 +57,9 @@ impl Role {
             Role::Function if mode == FlameMode::Blame => "function that waits".into(),
             Role::Function => "Python function".into(),
             Role::State(state) => format!("{} {}", mode.leaf(state).unwrap_or_default(), meaning(state)),
-            Role::Behind => format!("{WAITS_FOR} next: the stack that holds the GIL meanwhile, innermost frame first"),
+            Role::Behind => format!("{WAITS_FOR} below: the stack that holds the GIL meanwhile, innermost frame first"),
             Role::Holder => format!("function that holds the GIL meanwhile, marked{HOLDS}"),
-            Role::NoHolder => format!("{NO_HOLDER} no thread was seen to hold the GIL"),
+            Role::NoHolder => format!("{NO_HOLDER} no thread held the GIL at the sample"),
             Role::Missing(mark @ TORN) => format!("{mark} inner frames unknown: the stack changed while it was read"),
             Role::Missing(mark @ TRUNCATED) => format!("{mark} outer frames unknown: they could not be read"),
             Role::Missing(mark) => format!("{mark} the thread runs no Python code"),
@@ -78,7 +78,7 @@ fn meaning(state: State) -> &'static str {
         State::Native => "runs without the GIL",
         State::Starved => "is ready to run, but has no CPU",
         State::Lock => "waits for another lock",
-        State::Io => "sleeps in another system call",
+        State::Io => "sleeps in a system call (I/O, sleep, poll)",
         State::Unknown => "state not known",
     }
 }
@@ -103,6 +103,9 @@ mod tests {
         assert!(holding[1].1.starts_with("[in C call] ") && holding[2].1.starts_with(TORN), "{holding:?}");
         let holder = format!("burn (app.py:1){HOLDS}");
         let blame = legend(FlameMode::Blame, ["main (app.py)", WAITS_FOR, &holder, NO_HOLDER].into_iter());
-        assert_eq!(blame.iter().map(|(state, _)| *state).collect::<Vec<_>>(), [Some(State::Waiting), None, Some(State::HoldingPython), None]);
+        assert_eq!(
+            blame.iter().map(|(state, _)| *state).collect::<Vec<_>>(),
+            [Some(State::Waiting), None, Some(State::HoldingPython), None]
+        );
     }
 }

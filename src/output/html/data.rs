@@ -1,7 +1,8 @@
-//! What the page is told, as JSON: the report as every other reader gets it, and beside it what only pictures need.
+//! The page's data as JSON: the report, and the data of the pictures.
 //!
-//! All text of the target is made harmless here, as everywhere (see [`sanitize`]), all lists are bounded, and [`embed`] keeps what is left from
-//! ending the element that it stands in. The page itself writes text and never markup.
+//! Text from the target is sanitized here, as in every output (see [`sanitize`]); all lists are
+//! bounded; and [`embed`] escapes the characters that could end the element of the data. The page
+//! itself writes text and never markup.
 
 use super::matrix::{self, place};
 use super::timeline::Budget;
@@ -15,15 +16,15 @@ use serde_json::{json, Value};
 
 /// Threads that have a row of their own.
 const MAX_THREADS: usize = 400;
-/// Words of the command line, and characters of any text.
+/// Arguments of the command line, and characters of any text.
 const MAX_ARGS: usize = 40;
 const LONGEST_TEXT: usize = 2000;
-/// Findings and warnings.
+/// Findings, and warnings, at most.
 const MAX_REMARKS: usize = 100;
-/// Processes that one page shows.
+/// Processes that one page shows, at most.
 pub const MAX_PROCESSES: usize = 32;
 
-/// All that the page shows.
+/// All data of the page.
 pub fn value(sources: &[Source<'_>]) -> Result<Value> {
     let budget = Budget::shared(sources.len().min(MAX_PROCESSES));
     let processes = sources.iter().take(MAX_PROCESSES).map(|source| process(source, budget)).collect::<Result<Vec<_>>>()?;
@@ -46,7 +47,7 @@ pub fn value(sources: &[Source<'_>]) -> Result<Value> {
 fn process(source: &Source<'_>, budget: Budget) -> Result<Value> {
     let report = source.report;
     let (banner, headline) = banner(&report.verdict);
-    let args: Vec<String> = report.target.command.iter().take(MAX_ARGS).map(|word| sanitize::clean(word)).collect();
+    let args: Vec<String> = report.target.command.iter().take(MAX_ARGS).map(|arg| sanitize::clean(arg)).collect();
     let (threads, more) = threads(report);
     let short = Report {
         threads,
@@ -67,16 +68,17 @@ fn process(source: &Source<'_>, budget: Budget) -> Result<Value> {
     }))
 }
 
-/// The threads that have a row of their own, and how many others there are. The report has the busiest first.
+/// The threads that have a row of their own, and the number of the others. The report lists the
+/// busiest thread first.
 fn threads(report: &Report) -> (Vec<Thread>, usize) {
-    let kept = report.threads.len().min(MAX_THREADS);
-    (report.threads[..kept].to_vec(), report.threads.len() - kept)
+    let shown = report.threads.len().min(MAX_THREADS);
+    (report.threads[..shown].to_vec(), report.threads.len() - shown)
 }
 
-/// Every text without what could move the eye, every figure at six decimals.
+/// Escapes control and invisible characters in every text, and rounds every figure to six decimals.
 fn sanitize_values(value: &mut Value) {
     match value {
-        Value::String(text) if text.chars().any(sanitize::is_hostile) || text.len() > LONGEST_TEXT => *text = shown(text),
+        Value::String(text) if text.chars().any(sanitize::is_hostile) || text.len() > LONGEST_TEXT => *text = shortened(text),
         Value::Number(n) => {
             if let Some(rounded) = n.as_f64().filter(|_| n.is_f64()).map(|f| (f * 1e6).round() / 1e6 + 0.0) {
                 *value = json!(rounded);
@@ -85,7 +87,7 @@ fn sanitize_values(value: &mut Value) {
         Value::Array(all) => all.iter_mut().for_each(sanitize_values),
         Value::Object(all) => {
             for (key, value) in all.iter_mut() {
-                // Packed numbers are long, and gilprof's own.
+                // Packed numbers are long, and none comes from the target.
                 if key != "packed" {
                     sanitize_values(value);
                 }
@@ -95,7 +97,7 @@ fn sanitize_values(value: &mut Value) {
     }
 }
 
-fn shown(text: &str) -> String {
+fn shortened(text: &str) -> String {
     let mut out = String::new();
     text.chars().take(LONGEST_TEXT).for_each(|c| sanitize::push_clean(&mut out, c));
     if text.chars().nth(LONGEST_TEXT).is_some() {
@@ -104,7 +106,8 @@ fn shown(text: &str) -> String {
     out
 }
 
-/// JSON that can stand in a `<script>` element. These characters occur in JSON only inside of strings, where the escape means the same.
+/// JSON that can stand in a `<script>` element. The escaped characters occur in JSON only inside
+/// strings, where the escape means the same.
 pub fn embed(value: &Value) -> Result<String> {
     let json = serde_json::to_string(value).map_err(|e| Error::System { what: "write JSON".into(), source: e.into() })?;
     let mut out = String::with_capacity(json.len() + json.len() / 16);
@@ -123,7 +126,7 @@ mod tests {
     use crate::output::testing::{measured, HOSTILE};
 
     #[test]
-    fn nothing_in_it_can_end_its_element_or_lead_the_eye_astray() {
+    fn no_text_can_end_its_element_or_hide_itself() {
         let written = measured();
         let text = embed(&value(&[written.source()]).unwrap()).unwrap();
         assert!(!text.contains(['<', '>', '&']) && !text.chars().any(sanitize::is_hostile));
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn separators_of_lines_are_escaped_and_mean_the_same() {
+    fn line_separators_are_escaped_and_mean_the_same() {
         let value = json!({"a\u{2028}": "</script>\u{2029}&"});
         let text = embed(&value).unwrap();
         assert!(text.is_ascii() && !text.contains('<'), "{text}");

@@ -1,16 +1,18 @@
-//! One thread's time in columns of equal length: the shares of its states in each, and what it mostly did there.
+//! One thread's time in columns of equal length: in each, the shares of its states and its most
+//! frequent span type.
 //!
-//! A column keeps at most [`MAX_STATES`] states, in units of 1/[`UNITS`] of its length. What rounding leaves over is carried into the next
-//! column, so that a track's sums stay right however coarse its cells are. Equal neighbours are told once with their number.
+//! A column has at most [`MAX_STATES`] states, in units of 1/[`UNITS`] of its length. The rounding
+//! error is carried into the next column, so that a track's sums are right however coarse its
+//! columns are. Equal neighbours are packed once, with their number.
 
 use super::pack::Packed;
 use crate::sample::State;
 
-/// The parts that a column's length is told in: what one character holds.
+/// The units of a column's length: the largest number that one character holds.
 pub const UNITS: f64 = 31.0;
-/// States of one column; rarer ones wait in the carry until there is room.
+/// States of one column; the time of rarer states stays in the carry.
 const MAX_STATES: usize = 4;
-/// What is remembered of a column to choose what it mostly did.
+/// Span types that compete to be the most frequent one of a column.
 const MAX_SPAN_TYPES: usize = 64;
 
 /// A column, rounded.
@@ -20,11 +22,11 @@ struct Column {
     span_type: u64,
 }
 
-/// A track being cut into columns.
+/// A track that is being divided into columns.
 #[derive(Clone, Debug, Default)]
 pub struct Downsampler {
     column: u64,
-    /// Of the column under way, in units.
+    /// Units of each state in the present column.
     sums: [f64; State::COUNT],
     carry: [f64; State::COUNT],
     span_types: Vec<(u64, f64)>,
@@ -33,7 +35,7 @@ pub struct Downsampler {
 }
 
 impl Downsampler {
-    /// Adds time in a column, in units. Columns come in order; `span_type` is what the thread did.
+    /// Adds time in a column, in units. The columns are in order.
     pub fn add(&mut self, column: u64, state: State, span_type: u64, units: f64) {
         self.advance_to(column);
         self.sums[state as usize] += units;
@@ -44,7 +46,7 @@ impl Downsampler {
         }
     }
 
-    /// All columns up to this one are over.
+    /// Ends all columns before this one.
     fn advance_to(&mut self, column: u64) {
         if column <= self.column {
             return;
@@ -57,7 +59,7 @@ impl Downsampler {
         self.column = column;
     }
 
-    /// Rounds the column under way.
+    /// Rounds the present column and begins the next.
     fn close(&mut self) {
         let mut wanted: Vec<(usize, f64)> = (0..State::COUNT).map(|n| (n, self.sums[n] + self.carry[n])).collect();
         wanted.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -90,7 +92,8 @@ impl Downsampler {
         }
     }
 
-    /// The track as packed numbers, run by run: how many columns, how many states, each state and its units, the kind.
+    /// The track as packed runs: the number of columns, the number of states, each state with its
+    /// units, and the span type.
     pub fn finish(mut self) -> String {
         self.close();
         if let Some((cell, count)) = self.last.take() {
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rounding_leaves_over_is_not_lost() {
+    fn rounding_errors_do_not_add_up() {
         let mut downsampler = Downsampler::default();
         for column in 0..1000 {
             for (n, &state) in State::ALL.iter().enumerate() {
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn long_rest_is_short_to_tell() {
+    fn a_long_run_is_packed_once() {
         let mut downsampler = Downsampler::default();
         for column in (0..100).chain(5_000..100_000) {
             downsampler.add(column, State::Io, 7, UNITS);

@@ -67,9 +67,9 @@ impl NameTable {
     }
 }
 
-/// `{names, trees}`. A name is its text, the number of its colour's state, and its shade. A tree has
-/// a legend of `[state, text]`, and is packed in preorder: each node as its name, its microseconds
-/// and its number of children.
+/// `{names, trees}`. A name is its text, the number of its colour's state, and its shade. A tree
+/// has a legend of `[state, text]`, and is packed in preorder: each node as its name, its
+/// microseconds and its number of children.
 pub fn value(source: &Source<'_>, most: usize) -> Value {
     let mut names = NameTable::default();
     let trees: Vec<Value> = MODES

@@ -1,24 +1,25 @@
-//! Who waited behind whom, as a square that fits on a page: the functions that wait most by those that are waited for most, in seconds.
+//! The blame matrix, in a size that fits the page: seconds of waiting by the functions that wait
+//! most and the functions that held the GIL meanwhile.
 
 use crate::analysis::report::{Blame, Place};
 use crate::output::sanitize;
 use serde_json::{json, Value};
 use std::collections::HashMap;
 
-/// Rows and columns that have a function of their own.
+/// Functions that have a row, or a column, of their own.
 const MAX_ROWS: usize = 12;
 
-/// What a row or column stands for.
+/// The meaning of a row or a column.
 #[derive(Clone, Debug, PartialEq)]
 enum Head<'a> {
     Function(&'a Place),
-    /// Nobody was seen to hold.
+    /// No thread was seen to hold the GIL.
     NoHolder,
-    /// All that have no row of their own.
+    /// All functions without a row of their own.
     Others(usize),
 }
 
-/// The heads of one side, most first, and the number of each key.
+/// The heads of one side, the one with the most seconds first, and the index of each key.
 struct Side<'a> {
     heads: Vec<Head<'a>>,
     index: HashMap<Key<'a>, usize>,
@@ -30,7 +31,7 @@ fn key(place: Option<&Place>) -> Key<'_> {
     place.map(|p| (p.name.as_str(), p.file.as_str(), p.line))
 }
 
-/// `{waiters, holders, seconds}`: a row of seconds a waiter.
+/// `{waiters, holders, seconds}`: one row of seconds per waiter.
 pub fn value(blame: &[Blame]) -> Value {
     let rows: Vec<&Blame> = blame.iter().filter(|row| row.seconds > 0.0).collect();
     let waiters = Side::new(rows.iter().map(|row| (Some(&row.waiter), row.seconds)));
@@ -50,12 +51,12 @@ impl<'a> Side<'a> {
         }
         let mut sums: Vec<(Key<'a>, (Option<&'a Place>, f64))> = sums.into_iter().collect();
         sums.sort_by(|a, b| b.1 .1.total_cmp(&a.1 .1).then(a.0.cmp(&b.0)));
-        let kept = if sums.len() > MAX_ROWS + 1 { MAX_ROWS } else { sums.len() };
-        let mut heads: Vec<Head<'a>> = sums[..kept].iter().map(|(_, (place, _))| place.map_or(Head::NoHolder, Head::Function)).collect();
-        if sums.len() > kept {
-            heads.push(Head::Others(sums.len() - kept));
+        let shown = if sums.len() > MAX_ROWS + 1 { MAX_ROWS } else { sums.len() };
+        let mut heads: Vec<Head<'a>> = sums[..shown].iter().map(|(_, (place, _))| place.map_or(Head::NoHolder, Head::Function)).collect();
+        if sums.len() > shown {
+            heads.push(Head::Others(sums.len() - shown));
         }
-        let index = sums[..kept].iter().enumerate().map(|(n, (key, _))| (*key, n)).collect();
+        let index = sums[..shown].iter().enumerate().map(|(n, (key, _))| (*key, n)).collect();
         Side { heads, index }
     }
 
@@ -66,14 +67,14 @@ impl<'a> Side<'a> {
     fn to_json(&self) -> Vec<Value> {
         let head_json = |head: &Head<'_>| match head {
             Head::Function(p) => json!({"name": p.name, "place": place(&p.file, p.line)}),
-            Head::NoHolder => json!({"name": "hand-off", "place": "nobody was seen to hold"}),
+            Head::NoHolder => json!({"name": "no holder", "place": "at the sample"}),
             Head::Others(count) => json!({"name": format!("{count} others"), "place": "", "others": true}),
         };
         self.heads.iter().map(head_json).collect()
     }
 }
 
-/// `app.py:12`, or the file alone where the line is not known.
+/// `app.py:12`, or the file alone where the line is unknown.
 pub fn place(file: &str, line: u32) -> String {
     match (sanitize::basename(file), line) {
         (file, 0) => file.to_string(),
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_no_row_of_its_own_is_still_counted() {
+    fn functions_without_a_row_are_counted() {
         let place = |n: u32| Place { name: format!("f{n}"), file: "/srv/app.py".into(), line: n };
         let pair = |n: u32| Blame { waiter: place(n), holder: (!n.is_multiple_of(3)).then(|| place(n % 3)), seconds: f64::from(n) };
         let blame: Vec<Blame> = (1..=40).map(pair).collect();
@@ -95,7 +96,7 @@ mod tests {
         assert_eq!(total, 820.0);
         let names = |side: &str| matrix[side].as_array().unwrap().iter().map(|h| h["name"].to_string()).collect::<Vec<_>>();
         assert_eq!((names("waiters").len(), names("waiters")[12].as_str()), (13, "\"28 others\""));
-        assert!(names("holders").contains(&"\"hand-off\"".into()), "{matrix}");
+        assert!(names("holders").contains(&"\"no holder\"".into()), "{matrix}");
         assert_eq!(value(&[])["seconds"], json!([]));
     }
 }

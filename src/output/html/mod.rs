@@ -1,9 +1,10 @@
-//! One page for a browser that shows everything, in one file that asks for nothing from anywhere.
+//! One page for a browser that shows the whole report, in one file that loads nothing else.
 //!
-//! The page's parts are plain files beside this one, put together as they are: no build step. `page/*.js` are the page's own scripts, each
-//! with one job, joined into one function; `vendor/` has uPlot (MIT), which draws the course of the GIL. The content security policy allows
-//! just this script and this style by their hashes, so that nothing else could run even if a name from the target became markup, which it
-//! cannot: [`data`] embeds it as JSON, and the scripts only ever set text.
+//! The parts of the page are plain files beside this one, joined without a build step. `page/*.js`
+//! are the page's own scripts, each with one job, joined into one function; `vendor/` has uPlot
+//! (MIT), which draws the chart of the GIL. The content security policy allows only this script
+//! and this style, by their hashes, so that nothing else could run even if a name from the target
+//! became markup. No name does: [`data`] embeds the names as JSON, and the scripts only set text.
 
 mod data;
 mod downsample;
@@ -21,11 +22,12 @@ use std::io::Write;
 const PAGE: &str = include_str!("page/page.html");
 const STYLES: [&str; 2] = [include_str!("vendor/uPlot.min.css"), include_str!("page/page.css")];
 const CHART: &str = include_str!("vendor/uPlot.iife.min.js");
-/// In the order in which they use each other.
-const SCRIPTS: [&str; 12] = [
+/// A script may use those before it.
+const SCRIPTS: [&str; 14] = [
     include_str!("page/base.js"),
     include_str!("page/figures.js"),
     include_str!("page/data.js"),
+    include_str!("page/prose.js"),
     include_str!("page/verdict.js"),
     include_str!("page/threads.js"),
     include_str!("page/tracks.js"),
@@ -34,9 +36,10 @@ const SCRIPTS: [&str; 12] = [
     include_str!("page/flame.js"),
     include_str!("page/matrix.js"),
     include_str!("page/functions.js"),
+    include_str!("page/scroll.js"),
     include_str!("page/main.js"),
 ];
-/// uPlot's licence asks to be named wherever it goes.
+/// uPlot's licence requires this notice in every copy.
 const NOTICE: &str = "/* uPlot 1.6.32, https://github.com/leeoniya/uPlot, MIT licence:\n";
 const LICENCE: &str = include_str!("vendor/uPlot.LICENSE");
 
@@ -65,7 +68,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     out.write_all(rest.as_bytes()).map_err(Error::Write)
 }
 
-/// A source of a content security policy: the text with just this hash.
+/// A source of a content security policy: a text with this hash.
 fn hash(text: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digest = Sha256::digest(text.as_bytes());
@@ -86,21 +89,21 @@ mod tests {
     use crate::output::testing::{measured, HOSTILE};
 
     #[test]
-    fn the_page_is_whole_and_holds_no_markup_of_the_targets() {
+    fn the_page_is_complete_and_has_no_markup_from_the_target() {
         let (one, two) = (measured(), measured());
         let mut bytes = Vec::new();
         write(&[one.source(), two.source()], &mut bytes).unwrap();
         let page = String::from_utf8(bytes).unwrap();
         assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
         assert!(["{{policy}}", "{{style}}", "{{data}}", "{{script}}"].iter().all(|slot| !page.contains(slot)), "a slot is left");
-        assert_eq!(page.matches("</script>").count(), 2, "the data and the script, and nothing else");
+        assert_eq!(page.matches("</script>").count(), 2, "the data and the script only");
         assert!(!page.contains(HOSTILE) && !page.contains("<img"));
-        assert!(page.contains("Leon Sorokin"), "uPlot's licence goes with it");
-        assert!(!page.contains("http://") && page.matches("https://").count() <= 2, "nothing is fetched: links are named in comments only");
+        assert!(page.contains("Leon Sorokin"), "uPlot's licence is missing");
+        assert!(!page.contains("http://") && page.matches("https://").count() <= 2, "links occur in comments only");
     }
 
     #[test]
-    fn hashes_are_those_that_browsers_compute() {
+    fn hashes_equal_those_of_browsers() {
         assert_eq!(hash(""), "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
         assert_eq!(hash("abc"), "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=");
     }

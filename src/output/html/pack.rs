@@ -1,7 +1,8 @@
-//! Whole numbers as text: five bits a character, so that long lists of small numbers take one or two characters each.
+//! Whole numbers as text, with five bits a character: a small number takes one or two characters.
 //!
-//! The lowest bits come first; a character from the alphabet's second half says that more follow. `page/data.js` reads it. Nothing in the
-//! alphabet means anything to JSON or HTML.
+//! The lowest bits come first; a character from the second half of the alphabet means that more
+//! follow. `page/data.js` unpacks the text. No character of the alphabet has a meaning in JSON or
+//! HTML.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 

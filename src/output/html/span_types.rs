@@ -1,4 +1,5 @@
-//! What a thread may be doing in a span, by number: a state, in a function, behind a holder. Told once in the page.
+//! Span types by number: a state, a function, and the holder that the thread waits for. The page
+//! has each type once.
 
 use crate::ids::ThreadId;
 use crate::output::collapsed::{frame_text, NO_PYTHON};
@@ -9,16 +10,16 @@ use rustc_hash::FxHashMap;
 use serde_json::{json, Value};
 use std::sync::Arc;
 
-/// How many texts are kept; what is beyond has none.
+/// Texts, at most; a function beyond has none.
 const MAX_TEXTS: usize = 1 << 13;
-/// How many kinds are kept; what is beyond has only its state.
+/// Span types, at most; a span beyond has only its state.
 const MAX_SPAN_TYPES: usize = 1 << 15;
-/// Functions known by their object. The cache begins anew when it is full.
+/// Functions that are cached by address. A full cache is cleared.
 const MAX_CACHED: usize = 1 << 13;
 /// Longer texts are cut in their middle.
 const LONGEST_TEXT: usize = 120;
 
-/// The numbers given out so far. Kind 0 is nobody's: time in which the thread was not seen.
+/// The numbers that are assigned so far. Type 0 is time without a sample of the thread.
 #[derive(Debug)]
 pub struct SpanTypes {
     texts: FxHashMap<String, u32>,
@@ -31,7 +32,7 @@ pub struct SpanTypes {
 }
 
 impl SpanTypes {
-    /// None but those that every page has: each state without any function.
+    /// The types that every page has: each state without a function.
     pub fn new() -> SpanTypes {
         let (texts, cache, holders, names, numbers) = Default::default();
         let mut new = SpanTypes { texts, text_list: vec![String::new()], cache, holders, names, numbers, types: vec![[0; 3]] };
@@ -81,7 +82,7 @@ impl SpanTypes {
         if self.cache.len() >= MAX_CACHED {
             self.cache.clear();
         }
-        // The object is kept, so that no other can come to have its address.
+        // The reference prevents another function from getting the same address.
         self.cache.insert(object, (Arc::clone(&leaf.function), text));
         text
     }
@@ -114,7 +115,7 @@ impl SpanTypes {
         number
     }
 
-    /// `[texts, kinds]`: a kind is its state, the number of its function's text and that of its holder's.
+    /// `[texts, types]`: a type is its state and the numbers of its function's and holder's text.
     pub fn finish(self) -> (Value, Value) {
         (json!(self.text_list), json!(self.types))
     }

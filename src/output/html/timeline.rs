@@ -1,8 +1,10 @@
-//! The course of time for the page: a track a thread, and how busy each GIL was, in a size that is bounded whatever the recording's length.
+//! The timeline of the page: one track per thread, and how busy each GIL was. Its size is bounded,
+//! whatever the recording's length.
 //!
-//! A recording with few spans keeps them all, to the microsecond. A longer one is cut into columns (see [`downsample`](super::downsample)), as many as
-//! the budget has for its threads; both are made in one replay, because how many spans there are shows only at its end. The page makes the
-//! coarser levels itself from prefix sums of what it gets.
+//! The tracks of a short recording have all spans, to the microsecond. A longer recording is
+//! divided into columns (see [`downsample`](super::downsample)), as many as the budget allows. One
+//! replay builds both, because the number of spans is only known at its end. The page computes
+//! coarser levels from prefix sums.
 
 use super::downsample::{Downsampler, UNITS};
 use super::pack::Packed;
@@ -16,30 +18,31 @@ use crate::sample::{GilSample, Holder, State, ThreadInfo};
 use rustc_hash::FxHashMap;
 use serde_json::{json, Value};
 
-/// Lanes of one process; threads beyond are counted.
+/// Tracks of one process; threads beyond are counted.
 pub const MAX_TRACKS: usize = 128;
-/// Points of a GIL's course.
+/// Points of a GIL's chart.
 const POINTS: u64 = 1500;
-/// GILs that are drawn.
+/// GILs that are drawn, at most.
 const MAX_GILS: usize = 8;
 /// Columns of a track, at least and at most.
 const COLUMNS: (usize, usize) = (256, 4096);
 /// Names longer than this are cut in their middle.
 const LONGEST_NAME: usize = 80;
 
-/// What one process may take of the file.
+/// The share of the file that one process may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Spans told one by one; with more of them the tracks are cut into columns.
+    /// Spans; a process with more of them has tracks in columns.
     pub spans: usize,
     /// Columns of all tracks together.
     pub cells: usize,
-    /// Frames of one flamegraph.
+    /// Frames of one flame graph.
     pub frames: usize,
 }
 
 impl Budget {
-    /// What each of some processes may take: about five characters a span, up to thirteen a column, and some more a frame.
+    /// The budget of one of several processes. A span takes about five characters, a column up to
+    /// thirteen, and a frame some more.
     pub fn shared(processes: usize) -> Budget {
         let processes = processes.max(1);
         Budget { spans: 500_000 / processes, cells: 196_608 / processes, frames: (8000 / processes).min(4000) }
@@ -56,14 +59,14 @@ pub fn value(source: &Source<'_>, budget: Budget) -> Result<Value> {
 struct ThreadTrack {
     name: String,
     tid: i32,
-    /// Length and kind by turns, in microseconds.
+    /// The length in microseconds and the type of each span, alternately.
     exact: Packed,
-    /// Where the last span ended, in microseconds.
+    /// The end of the last span, in microseconds.
     end: u64,
     cells: Downsampler,
 }
 
-/// The sums of one stretch of a GIL's time.
+/// The sums of one point of a GIL's chart.
 #[derive(Clone, Copy, Default)]
 struct Point {
     seen: f64,
@@ -79,7 +82,7 @@ struct TimelineBuilder {
     tracks: Vec<ThreadTrack>,
     index: FxHashMap<ThreadId, usize>,
     left_out: usize,
-    /// Spans that may still be told one by one; `None` when there were too many.
+    /// Spans that may still be added; `None` when there were too many.
     exact_left: Option<usize>,
     gils: Vec<(GilId, Vec<Point>)>,
 }
@@ -102,7 +105,7 @@ impl TimelineBuilder {
         }
     }
 
-    /// Tells a span exactly, while there is room for all.
+    /// Adds a span to its exact track, unless there were too many.
     fn exact(&mut self, track: usize, span: (u64, u64), span_type: u64) {
         let Some(left) = self.exact_left.as_mut() else { return };
         if *left == 0 {
@@ -126,7 +129,7 @@ impl TimelineBuilder {
         }
     }
 
-    /// Deals a span out over the columns that it touches.
+    /// Distributes a span over the columns that it overlaps.
     fn split_into_columns(&mut self, track: usize, (begin, end): (u64, u64), state: State, span_type: u64) {
         let (columns, nanos) = (u128::from(self.columns), u128::from(self.nanos));
         let edge = |column: u128| (nanos * column / columns) as u64;
@@ -163,7 +166,7 @@ impl TimelineBuilder {
     }
 }
 
-/// Threads by what they had to do with the GIL, then by what they did at all.
+/// Threads by their time in states other than lock, io and unknown; then by id.
 fn ranked(threads: &[ThreadProfile]) -> Vec<&ThreadProfile> {
     let mut ranked: Vec<&ThreadProfile> = threads.iter().collect();
     let busy =
@@ -179,7 +182,7 @@ impl ThreadTrack {
     }
 }
 
-/// Busy in thousandths and waiting threads in hundredths; `null` where nobody looked.
+/// Busy in thousandths and waiting threads in hundredths; `null` where no sample covers the time.
 fn gil_series(gil: GilId, points: &[Point]) -> Value {
     let of = |part: fn(&Point) -> f64, scale: f64| -> Vec<Option<u64>> {
         points.iter().map(|point| (point.seen > 0.0).then(|| (part(point) / point.seen * scale).round() as u64)).collect()
@@ -282,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_behind_a_wait_is_told() {
+    fn a_waiting_span_names_the_holder() {
         let written = measured();
         let drawn = value(&written.source(), Budget::shared(1)).unwrap();
         let texts = drawn["texts"].as_array().unwrap();

@@ -1,8 +1,9 @@
-// What every part of the page stands on: elements made from text only, and colours that both the styles and the canvases use.
+// The base of every part of the page: elements made from text only, and colours that the styles and
+// the canvases share.
 
 const $ = (id) => document.getElementById(id);
 
-// An element with properties and children. Strings become text nodes: nothing here ever parses markup.
+// An element with properties and children. Strings become text nodes: nothing here parses markup.
 function el(tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -17,27 +18,27 @@ function el(tag, props = {}, ...children) {
   return node;
 }
 
-// Puts children in the place of what was there; a table keeps its caption.
+// Replaces the children of a node; a table keeps its caption.
 function fill(node, ...children) {
   const caption = node.tagName === 'TABLE' ? node.caption : null;
   node.replaceChildren(...(caption ? [caption] : []), ...children.flat().filter(Boolean));
 }
 
-// Into a live region: what has not changed is not said again.
+// Sets the text of a live region; a screen reader does not repeat unchanged text.
 function announce(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 const rgb = ([r, g, b], alpha = 1) => (alpha === 1 ? `rgb(${r}, ${g}, ${b})` : `rgba(${r}, ${g}, ${b}, ${alpha})`);
 
-// Black or white, whichever can be read on a colour: one of the two always has WCAG's contrast of 4.5.
+// Black or white, the one with more contrast on a colour; it always has WCAG's contrast of 4.5.
 function textColourOn([r, g, b]) {
   const part = (c) => ((c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
   const luminance = 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
   return luminance > 0.179 ? '#000' : '#fff';
 }
 
-// A style variable as the theme of the moment has it, as [r, g, b].
+// A style variable in the present theme, as [r, g, b].
 function themed(name) {
   const probe = el('i', { style: { color: `var(${name})`, display: 'none' } });
   document.body.append(probe);
@@ -48,7 +49,8 @@ function themed(name) {
 
 const blend = (over, under, alpha) => over.map((c, n) => Math.round(c * alpha + under[n] * (1 - alpha)));
 
-// Colours of the one palette, by the numbers of the states. Idleness is drawn thin, so that it stays in the background of either theme.
+// Colours of the one palette, by the number of the state. Idle states are blended with the background
+// of either theme.
 const palette = {
   states: [],
   read(data) {
@@ -56,7 +58,7 @@ const palette = {
     this.neutral = data.neutral;
     this.apply();
   },
-  // Again when the theme changes.
+  // Called again when the theme changes.
   apply() {
     const paper = themed('--card');
     this.colours = this.states.map((s) => (s.quiet ? blend(s.rgb, paper, document.documentElement.dataset.theme === 'dark' ? 0.22 : 0.6) : s.rgb));
@@ -66,12 +68,13 @@ const palette = {
   },
 };
 
-// A legend of those states that occur.
+// A legend of the states that occur.
 function legendOf(list, states) {
   fill(list, states.map((n) => el('li', {}, el('i', { class: 'swatch', style: { background: `var(--s${n})` } }), palette.states[n].short)));
 }
 
-// Where a canvas is drawn: its size in CSS pixels, with a backing store as fine as the screen's, within what browsers can hold.
+// Sets the size of a canvas in CSS pixels. Its backing store has the screen's resolution, within the
+// limit of browsers.
 function canvasOf(canvas, width, height) {
   const most = 16e6 / Math.max(1, width * height);
   const scale = Math.max(0.5, Math.min(window.devicePixelRatio || 1, Math.sqrt(most)));
@@ -82,7 +85,7 @@ function canvasOf(canvas, width, height) {
   return scale;
 }
 
-// The box beside the pointer. Lines are texts; the first is the title.
+// The box beside the pointer. The first line is its title.
 const tip = {
   show(x, y, lines) {
     const box = $('tip');
@@ -97,7 +100,7 @@ const tip = {
   },
 };
 
-// Runs at most once a frame, however often it is asked for.
+// Runs at most once per frame, however often it is called.
 function perFrame(work) {
   let pending = false;
   return () => {

@@ -1,9 +1,10 @@
-// Reads what src/output/html/pack.rs packed: numbers of five bits a character, the lowest first.
+// Unpacks the numbers that src/output/html/pack.rs packs: five bits a character, lowest bits first.
 
 const DIGITS = new Uint8Array(128).fill(255);
 [...'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'].forEach((c, n) => (DIGITS[c.charCodeAt(0)] = n));
 
-// All numbers of a text, in a list that is no longer than the text. Sums of powers instead of shifts: a number may have more than 31 bits.
+// All numbers of a text, which are at most as many as its characters. The sum uses powers instead of
+// shifts, because a number may have more than 31 bits.
 function unpack(text) {
   const out = new Float64Array(text.length);
   let [count, n, weight] = [0, 0, 1];

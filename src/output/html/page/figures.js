@@ -1,10 +1,11 @@
-// How figures become text, by the rules of src/output/numbers.rs: what is not known is a dash and never 0, what is tiny is `<` and never 0.
+// Figures as text, by the rules of src/output/numbers.rs: an unknown figure is a dash and a tiny one
+// begins with `<`; neither is ever 0.
 
 const NONE = '–';
 const NOISE = 0.0005;
 const finite = (x) => typeof x === 'number' && Number.isFinite(x);
 
-// Groups of three, apart by a narrow space that does not break.
+// Digits in groups of three, separated by a narrow space that does not break.
 const grouped = (n) => String(Math.round(n)).replace(/\B(?=(\d{3})+(?!\d))/g, '\u202f');
 
 const figures = {
@@ -36,7 +37,7 @@ const figures = {
     if (x > 0 && x < 0.05) return '<0.1\u202fms';
     return x < 9.95 ? `${x.toFixed(1)}\u202fms` : `${grouped(x)}\u202fms`;
   },
-  // A length of time, in the unit that suits it.
+  // A length of time, in a suitable unit.
   length(s) {
     if (!finite(s)) return NONE;
     if (s > 0 && s < 1e-3) return `${Math.max(1, Math.round(s * 1e6))}\u202fµs`;
@@ -56,7 +57,7 @@ const figures = {
     if (!finite(x)) return NONE;
     return x < 9.95 && Math.abs(x - Math.round(x)) >= 0.05 ? x.toFixed(1) : grouped(Math.max(0, x));
   },
-  // A point in time of the window, as fine as the stretch that is shown asks for.
+  // A time since the window's begin, with the decimals that the visible stretch needs.
   at(s, span) {
     const decimals = Math.max(0, Math.min(6, Math.ceil(-Math.log10(Math.max(span, 1e-9) / 200))));
     if (span > 600) {

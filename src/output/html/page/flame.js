@@ -1,14 +1,15 @@
-// The flamegraph: an icicle of folded stacks, its root at the top; a switch for the kind of time, search, zoom, and the same in figures.
+// The flame graph of folded stacks, with a switch for the kind of time, search, zoom and a table. The
+// root is at the top, as in the SVG (see src/output/flamegraph.rs).
 
 const FRAME = 19;
 const MODES = { holding: 'Holding', waiting: 'Waiting', native: 'Native', wall: 'All time', blame: 'Blame' };
 
-// A tree in lists, in preorder: a node's descendants follow it up to `end`.
+// A tree as arrays in preorder: the descendants of a node follow it up to `end`.
 class Tree {
-  constructor({ packed, micros, weight, least, leftOut }, names) {
+  constructor({ packed, micros, weight, least, leftOut, legend }, names) {
     const numbers = unpack(packed);
     const count = numbers.length / 3;
-    Object.assign(this, { names, micros, weight, least, leftOut, count, name: new Uint32Array(count), time: new Float64Array(count), start: new Float64Array(count) });
+    Object.assign(this, { names, micros, weight, least, leftOut, legend, count, name: new Uint32Array(count), time: new Float64Array(count), start: new Float64Array(count) });
     Object.assign(this, { depth: new Uint16Array(count), parent: new Int32Array(count).fill(-1), end: new Uint32Array(count), self: new Float64Array(count) });
     const open = [];
     for (let n = 0; n < count; n++) {
@@ -39,12 +40,15 @@ class Tree {
   }
 }
 
+// The colour of a state by its number; the number after the last state is the neutral colour.
+const stateColour = (state) => (state < STATES ? palette.states[state].rgb : palette.neutral);
+
 const flame = {
   show(flames) {
     this.flames = flames;
     this.trees = {};
     this.mode = flames.trees.find((tree) => tree.mode === 'holding' && tree.micros)?.mode ?? 'wall';
-    fill($('flame-modes'), el('legend', { class: 'quiet', text: 'Which time' }), flames.trees.map(({ mode, micros }) => el('label', {},
+    fill($('flame-modes'), el('legend', { class: 'quiet', text: 'Kind of time' }), flames.trees.map(({ mode, micros }) => el('label', {},
       el('input', { type: 'radio', name: 'mode', value: mode, checked: mode === this.mode, disabled: !micros, onchange: () => this.setMode(mode) }), el('span', { text: MODES[mode] }))));
     this.setMode(this.mode);
   },
@@ -53,10 +57,19 @@ const flame = {
     this.mode = mode;
     this.tree = this.trees[mode] ??= new Tree(this.flames.trees.find((tree) => tree.mode === mode), this.flames.names);
     this.root = this.focus = 0;
+    this.showLegend();
     this.find();
   },
 
-  // The outermost frames that match count: what is inside of them is not counted again.
+  // The colours and marks that occur in this tree, as the SVG explains them.
+  showLegend() {
+    fill($('flame-legend'), this.tree.legend.map(([state, text]) => {
+      const [, mark, meaning] = /^(\[[^\]]*\])? ?(.*)$/.exec(text);
+      return el('li', {}, el('i', { class: 'swatch', style: { background: rgb(stateColour(state)) } }), el('span', {}, mark ? el('span', { class: 'code', text: mark }) : null, ` ${meaning}`));
+    }));
+  },
+
+  // Sums the outermost frames that match; a match inside another is not counted again.
   find() {
     const query = $('flame-search').value.trim().toLowerCase();
     this.matches = null;
@@ -79,7 +92,7 @@ const flame = {
     this.redraw();
   },
 
-  // Where a frame is drawn; nothing for those out of sight.
+  // The position of a frame; null for a frame out of sight.
   box(n) {
     const { tree, root, width } = this;
     const above = n < root && tree.end[n] > root;
@@ -116,7 +129,7 @@ const flame = {
   colour(n) {
     if (n === 0) return palette.neutral;
     const [text, state, shade] = this.tree.names[this.tree.name[n]];
-    const base = state < STATES ? palette.states[state].rgb : palette.neutral;
+    const base = stateColour(state);
     return text.startsWith('[') ? base : base.map((c) => Math.max(0, Math.min(255, c + shade)));
   },
 
@@ -145,11 +158,11 @@ const flame = {
     const { tree, root, focus } = this;
     const about = (n) => `${tree.text(n)}: ${figures.length(tree.time[n] / 1e6)}, ${figures.share(this.part(n))} % of ${tree.weight}`;
     const lines = [about(document.activeElement === $('flame') ? focus : root)];
-    if (this.matches) lines.push(`found in ${grouped(this.matches.size)} frames, ${figures.share(tree.micros ? this.matched / tree.micros : 0)} % of the time`);
-    if (tree.leftOut) lines.push(`not drawn, and counted for those that call them: ${grouped(tree.leftOut)} of ${figures.length(tree.least / 1e6)} or less`);
+    if (this.matches) lines.push(`matches in ${grouped(this.matches.size)} frames, ${figures.share(tree.micros ? this.matched / tree.micros : 0)} % of the time`);
+    if (tree.leftOut) lines.push(`${grouped(tree.leftOut)} frames of ${figures.length(tree.least / 1e6)} or less are not drawn; their callers include their time`);
     announce($('flame-where'), lines.join('; '));
     $('flame-reset').disabled = root === 0;
-    $('flame').setAttribute('aria-label', `Flamegraph of ${tree.weight}, ${figures.length(tree.micros / 1e6)} in all`);
+    $('flame').setAttribute('aria-label', `Flame graph of ${tree.weight}, ${figures.length(tree.micros / 1e6)} in total`);
     $('flame').dataset.micros = tree.time[root];
   },
 
@@ -164,7 +177,8 @@ const flame = {
     return null;
   },
 
-  // Time of frames themselves, summed by name within what is zoomed into; in all counts each stack once, however often a name is on it.
+  // Self and total time by name, below the zoomed frame. The total counts a stack once, however often
+  // the name is on it.
   table() {
     const { tree, root } = this;
     const sums = new Map();
@@ -185,7 +199,7 @@ const flame = {
     }
     const rows = [...sums].sort((a, b) => b[1].self - a[1].self || b[1].all - a[1].all).slice(0, 30);
     fill($('flame-table'),
-      el('thead', {}, el('tr', {}, ['Frame', 'itself', 'with what it calls'].map((head, n) => el('th', { scope: 'col', class: n ? 'n' : '', text: head })))),
+      el('thead', {}, el('tr', {}, ['Frame', 'self', 'total'].map((head, n) => el('th', { scope: 'col', class: n ? 'n' : '', text: head })))),
       el('tbody', {}, rows.map(([text, sum]) => el('tr', {}, el('th', { scope: 'row', class: 'code', text }),
         [sum.self, sum.all].map((micros) => el('td', { class: 'n', 'data-micros': Math.round(micros), text: figures.length(micros / 1e6) }))))));
   },
@@ -226,7 +240,7 @@ const flame = {
       canvas.style.cursor = n === null ? 'default' : 'pointer';
       if (n === null) return tip.hide();
       tip.show(event.clientX, event.clientY, [this.tree.text(n), `${figures.length(this.tree.time[n] / 1e6)}, ${figures.share(this.part(n))} % of ${this.tree.weight}`,
-        this.tree.self[n] > 0 ? `itself ${figures.length(this.tree.self[n] / 1e6)}` : '']);
+        this.tree.self[n] > 0 ? `self ${figures.length(this.tree.self[n] / 1e6)}` : '']);
     });
     canvas.addEventListener('pointerleave', tip.hide);
     $('flame-search').addEventListener('input', () => this.find());

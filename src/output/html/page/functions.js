@@ -1,17 +1,17 @@
-// The table of functions: sorted by any column, filtered by words.
+// The table of functions: sorted by any column, filtered by text.
 
 const FUNCTION_COLUMNS = [
   { key: 'name', label: 'Function', text: true },
-  { key: 'inflicted_wait', label: 'others wait', hint: 'threads that waited while this function held the GIL' },
-  { key: 'holding', label: 'holds' }, { key: 'holding_native', label: 'in C', hint: 'the part of holding inside C calls' },
-  { key: 'waiting', label: 'waits' }, { key: 'native', label: 'native' }, { key: 'lock', label: 'lock' }, { key: 'io', label: 'idle, I/O' },
+  { key: 'inflicted_wait', label: 'others waiting', hint: 'threads that waited while this function held the GIL' },
+  { key: 'holding', label: 'holding' }, { key: 'holding_native', label: 'in C', hint: 'the share of holding inside C calls' },
+  { key: 'waiting', label: 'waiting' }, { key: 'native', label: 'native' }, { key: 'lock', label: 'lock' }, { key: 'io', label: 'io' },
   { key: 'hot_line', label: 'hot line', whole: true },
 ];
 
 const functionTable = {
   show(process) {
     this.rows = process.report.functions.map((row, n) => ({ ...row, place: process.places[n] }));
-    // As the report has them: most harmful first.
+    // The report's order: the function that others wait for most comes first.
     this.sorted = { key: 'inflicted_wait', down: true };
     this.head();
     this.body();
@@ -38,10 +38,10 @@ const functionTable = {
     const query = $('function-filter').value.trim().toLowerCase();
     const shown = this.rows.filter((row) => !query || `${row.name} ${row.file}`.toLowerCase().includes(query));
     const order = (a, b) => (typeof a[key] === 'string' ? a[key].localeCompare(b[key]) : a[key] - b[key]);
-    // Sorting is stable: equals stay in the report's order.
+    // Sorting is stable: rows with equal figures keep the report's order.
     shown.sort((a, b) => (down ? order(b, a) : order(a, b)));
     const cell = (row, column) => (column.text
-      ? el('th', { scope: 'row' }, el('span', { class: 'name code', text: row.name }), el('small', { title: row.file, text: row.place }))
+      ? el('th', { scope: 'row' }, name(row.name, 'name code'), el('small', { title: row.file, text: row.place }))
       : el('td', { class: 'n', 'data-key': column.key, text: column.whole ? (row[column.key] ? String(row[column.key]) : NONE) : figures.mean(row[column.key]) }));
     $('function-table').tBodies[0].replaceChildren(...shown.map((row) => el('tr', {}, FUNCTION_COLUMNS.map((column) => cell(row, column)))));
     $('function-count').textContent = shown.length === this.rows.length ? `${grouped(shown.length)} functions` : `${grouped(shown.length)} of ${grouped(this.rows.length)} functions`;

@@ -1,15 +1,16 @@
-// The course of the GIL above the lanes: how busy it was and how many threads waited, drawn by uPlot on the lanes' own scale of time.
+// The GIL over time, above the tracks: how busy it was and how many threads waited, drawn by uPlot
+// on the tracks' time scale.
 
 /* global uPlot */
 const BUSY = 0;
 const WAITS = 4;
 
-// Of what is known; nothing where nobody looked.
+// The mean of the known values; null where no sample covers the time.
 const mean = (list) => {
   const known = list.filter((x) => x !== null);
   return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
 };
-// Marks of time: round parts of a second, then of a minute and of an hour.
+// Steps of the time axis: round parts of a second, of a minute and of an hour.
 const MARKS = [...[-6, -5, -4, -3, -2, -1, 0].flatMap((ten) => [1, 2, 5].map((n) => n * 10 ** ten)), 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400];
 const scaled = (x, by) => (x === null ? null : x / by);
 
@@ -28,18 +29,18 @@ const gilChart = {
     this.chart = null;
     const box = $('gil-chart');
     const gil = this.data.gils[Number($('gil-choice').value) || 0];
-    if (!gil) return fill(box, el('p', { class: 'note', text: 'The GIL was not read.' }));
+    if (!gil) return fill(box, el('p', { class: 'note', text: 'The GIL could not be read.' }));
     fill(box);
     this.gil = gil;
     const { from, to } = timeline.view;
     this.chart = new uPlot(this.options(Math.max(1, ...gil.waiters) / 100), this.steps(from, to), box);
-    box.setAttribute('aria-label', `The course of the GIL: busy ${figures.percent(mean(gil.busy) / 1000)} and ${figures.mean(mean(gil.waiters) / 100)} threads waiting on average, at most ${figures.mean(Math.max(0, ...gil.waiters) / 100)}`);
+    box.setAttribute('aria-label', `The GIL over time: busy ${figures.percent(mean(gil.busy) / 1000)} and ${figures.mean(mean(gil.waiters) / 100)} threads waiting on average, at most ${figures.mean(Math.max(0, ...gil.waiters) / 100)}`);
     fill($('gil-chart-legend'),
-      el('li', {}, el('i', { class: 'swatch', style: { background: `var(--s${BUSY})` } }), 'GIL held, share of the time (left)'),
-      el('li', {}, el('i', { class: 'swatch line', style: { background: `var(--s${WAITS})` } }), 'threads that wait for it (right)'));
+      el('li', {}, el('i', { class: 'swatch', style: { background: `var(--s${BUSY})` } }), 'GIL held, share of the time (left axis)'),
+      el('li', {}, el('i', { class: 'swatch line', style: { background: `var(--s${WAITS})` } }), 'threads waiting for it (right axis)'));
   },
 
-  // The points in sight, in steps that are some pixels wide: finer ones could not be told apart.
+  // The visible points, averaged over steps of some pixels: finer steps would be a blur.
   steps(from, to) {
     const { busy, waiters } = this.gil;
     const point = this.data.seconds / busy.length;
@@ -51,7 +52,7 @@ const gilChart = {
       held.push(scaled(mean(busy.slice(n, n + wide)), 1000));
       waits.push(scaled(mean(waiters.slice(n, n + wide)), 100));
     }
-    // A step needs its end.
+    // The last step needs an end.
     xs.push(Math.min(busy.length, last) * point);
     held.push(held[held.length - 1]);
     waits.push(waits[waits.length - 1]);
@@ -91,10 +92,10 @@ const gilChart = {
     if (idx === null || idx === undefined || left < 0) return tip.hide();
     const box = chart.over.getBoundingClientRect();
     const [, busy, waiters] = chart.data;
-    tip.show(box.left + left, box.top + top, [figures.at(chart.data[0][idx], timeline.view.to - timeline.view.from), `GIL held ${figures.percent(busy[idx] ?? NaN)}`, `${figures.mean(waiters[idx] ?? NaN)} threads wait`]);
+    tip.show(box.left + left, box.top + top, [figures.at(chart.data[0][idx], timeline.view.to - timeline.view.from), `GIL held ${figures.percent(busy[idx] ?? NaN)}`, `${figures.mean(waiters[idx] ?? NaN)} threads waiting`]);
   },
 
-  // Follows the lanes.
+  // Follows the tracks.
   setView(from, to) {
     if (!this.chart) return;
     const { min, max } = this.chart.scales.x;

@@ -1,4 +1,4 @@
-// Reads the data, shows the process that is chosen, and keeps the theme.
+// Reads the data, shows the chosen process, and keeps the theme.
 
 const data = JSON.parse($('data').textContent);
 const theme = matchMedia('(prefers-color-scheme: dark)');
@@ -10,7 +10,7 @@ function show(number) {
   document.title = `${current.program}: ${current.banner.toLowerCase()} – gilprof`;
   $('program').textContent = current.program;
   const others = data.left_out ? `; ${grouped(data.left_out)} more processes are not on this page` : '';
-  $('about').textContent = `pid ${report.target.pid}, Python ${report.target.python}, ${figures.length(report.window.seconds)}, ${grouped(report.window.samples)} looks${others}`;
+  $('about').textContent = `pid ${report.target.pid}, Python ${report.target.python}, ${figures.length(report.window.seconds)}, ${grouped(report.window.samples)} samples${others}`;
   showVerdict(current);
   showGil(report);
   showRemarks(report);
@@ -22,7 +22,7 @@ function show(number) {
   showFacts(report);
 }
 
-// The whole look follows one attribute; canvases are painted again.
+// One attribute selects the theme of the styles; canvases are painted again.
 function applyTheme(dark) {
   document.documentElement.dataset.theme = dark ? 'dark' : 'light';
   $('theme').setAttribute('aria-pressed', String(dark));
@@ -41,6 +41,7 @@ function start() {
   timeline.listen();
   flame.listen();
   functionTable.listen();
+  scrolling.listen();
   const { processes } = data;
   fill($('process'), processes.map((process, n) => el('option', { value: n, text: `${process.program}, pid ${process.report.target.pid}` })));
   $('chooser').hidden = processes.length < 2;
@@ -48,7 +49,7 @@ function start() {
   $('version').textContent = data.gilprof;
   applyTheme(theme.matches);
   if (processes.length) show(0);
-  // The system's theme counts until somebody chooses.
+  // A change of the system's theme overrides the button.
   theme.addEventListener('change', (event) => applyTheme(event.matches));
   $('theme').addEventListener('click', () => applyTheme(document.documentElement.dataset.theme !== 'dark'));
   let width = innerWidth;
@@ -59,7 +60,7 @@ function start() {
     timeline.draw();
     flame.draw();
   }));
-  // Two frames on, everything has been painted once.
+  // After two frames, everything has been painted once.
   requestAnimationFrame(() => requestAnimationFrame(() => {
     document.documentElement.dataset.ready = 'yes';
     performance.mark('gilprof-interactive');

@@ -1,10 +1,11 @@
-// The tracks: draws the stretch of time that is shown, moves it by pointer, wheel and keys, and says what is under the pointer.
+// The tracks: draws the visible stretch of time, moves it by pointer, wheel and keys, and describes
+// the span under the pointer.
 
 const ROW = { wide: { height: 22, bar: 17, label: 0 }, narrow: { height: 34, bar: 17, label: 15 } };
 const SHORTEST = 20e-6;
 
 const timeline = {
-  // Room for names at the left and for the second axis at the right; the chart above keeps to the same.
+  // Room for names at the left and for the second axis at the right; the chart above uses the same.
   margins() {
     const narrow = $('tracks-scroll').clientWidth < 640;
     return { narrow, left: narrow ? 42 : 150, right: narrow ? 34 : 44 };
@@ -64,7 +65,7 @@ const timeline = {
     if ($('visible-range').open) this.table();
   },
 
-  // A pixel's column is divided among the states by their shares in its stretch of time.
+  // A column of pixels is divided among the states by their shares in its stretch of time.
   bars(context, scale) {
     const { left, row, plot } = this.place;
     const [pixels, bar] = [Math.round(plot * scale), Math.max(1, Math.round(row.bar * scale))];
@@ -116,7 +117,7 @@ const timeline = {
     }
   },
 
-  // The track and the time under a point of the page.
+  // The track and the time under the pointer.
   under(event) {
     const box = $('tracks').getBoundingClientRect();
     const { left, row, plot } = this.place;
@@ -130,12 +131,12 @@ const timeline = {
     const found = this.tracks.at(number, time);
     if (!track) return null;
     const title = `${track.name || track.tid} at ${figures.at(time, this.view.to - this.view.from)}`;
-    if (!found || found.state === null) return [title, 'not seen'];
+    if (!found || found.state === null) return [title, 'not sampled'];
     const { label } = palette.states[found.state];
-    const lines = [title, found.shares ? `mostly ${label}, in this column of ${figures.length(found.to - found.from)}` : `${label} for ${figures.length(found.to - found.from)}`];
+    const lines = [title, found.shares ? `mostly ${label} in this column of ${figures.length(found.to - found.from)}` : `${label} for ${figures.length(found.to - found.from)}`];
     if (found.shares) lines.push([...found.shares].map((x, s) => [x, s]).filter(([x]) => x >= 0.005).map(([x, s]) => `${palette.states[s].label} ${figures.percent(x)}`).join(', '));
     if (found.place) lines.push(`in ${found.place}`);
-    if (found.holder) lines.push(`behind ${found.holder}`);
+    if (found.holder) lines.push(`GIL held by ${found.holder}`);
     return lines;
   },
 
@@ -147,7 +148,7 @@ const timeline = {
     this.select(track, Math.max(0, Math.min(this.tracks.seconds, to)));
   },
 
-  // Puts the cursor somewhere and says what is there.
+  // Moves the cursor and describes what is there.
   select(track, time) {
     const last = this.tracks.list.length - 1;
     this.cursor = { track: Math.max(0, Math.min(last, track)), time };
@@ -187,7 +188,7 @@ const timeline = {
     act();
   },
 
-  // Once; the canvas stays the same for all processes.
+  // Called once; all processes use the same canvas.
   listen() {
     const canvas = $('tracks');
     this.redraw = perFrame(() => this.draw());
@@ -213,7 +214,7 @@ const timeline = {
     });
     canvas.addEventListener('pointercancel', () => (held = null));
     canvas.addEventListener('pointerleave', tip.hide);
-    // Without focus or Ctrl the wheel belongs to the page, which could not be scrolled past the tracks otherwise.
+    // Without focus or Ctrl the wheel scrolls the page, which would otherwise stop at the tracks.
     canvas.addEventListener('wheel', (event) => {
       if (document.activeElement !== canvas && !event.ctrlKey) return;
       event.preventDefault();
@@ -226,7 +227,7 @@ const timeline = {
   },
 };
 
-// A text that fits, its middle left out.
+// A text that fits into the room; a longer one loses its middle.
 function cut(context, text, room) {
   if (context.measureText(text).width <= room) return text;
   let [low, high] = [0, text.length];

@@ -1,7 +1,7 @@
 // The timeline's data: what a thread did in any stretch of time, at any level of detail.
 //
-// Exact tracks are lists of spans, searched by halves. Lanes in columns become prefix sums, so that a stretch of any length costs the same:
-// every zoom level is as cheap as every other, whatever the recording's length.
+// An exact track is a list of spans, found by binary search. A track in columns becomes prefix sums,
+// so that every zoom level costs the same, whatever the recording's length.
 
 const STATES = 10;
 
@@ -14,7 +14,7 @@ class Tracks {
     this.stateOf = Uint8Array.from(span_types, ([state]) => state);
   }
 
-  // Ends in microseconds, and what each span is.
+  // The ends of the spans in microseconds, and their types.
   spans(packed) {
     const numbers = unpack(packed);
     const ends = new Float64Array(numbers.length / 2);
@@ -26,7 +26,7 @@ class Tracks {
     return { ends, what };
   }
 
-  // Sums of units up to each column, state by state, and what each column mostly was.
+  // Prefix sums of each state's units, and the most frequent span type of each column.
   cells(packed) {
     const numbers = unpack(packed);
     const sums = new Float64Array((this.columns + 1) * STATES);
@@ -47,7 +47,7 @@ class Tracks {
     return { sums, what };
   }
 
-  // Seconds of each state in a stretch, into `out`.
+  // Writes the seconds of each state in a stretch into `out`.
   within(track, from, to, out) {
     out.fill(0);
     if (this.exact) this.withinSpans(track, from * 1e6, to * 1e6, out);
@@ -62,7 +62,7 @@ class Tracks {
     }
   }
 
-  // The first span that ends after a time.
+  // The index of the first span that ends after a time.
   first(ends, at) {
     let [low, high] = [0, ends.length];
     while (low < high) {
@@ -73,7 +73,7 @@ class Tracks {
     return low;
   }
 
-  // Seconds of a state from the beginning; a column is taken as even in itself.
+  // Seconds of a state since the begin. Within a column, each state is spread evenly.
   until({ sums }, at, state) {
     const column = Math.max(0, Math.min(this.columns, at / this.width));
     const whole = Math.min(this.columns - 1, Math.floor(column));
@@ -81,7 +81,8 @@ class Tracks {
     return ((before + (after - before) * (column - whole)) / this.units) * this.width;
   }
 
-  // What a thread did at a time: the span, or the column with the shares of its states. Nothing where it was not seen.
+  // What a thread did at a time: the span, or the column with the shares of its states. Null where
+  // no sample covers the time.
   at(number, time) {
     const track = this.list[number];
     if (!track || time < 0 || time > this.seconds) return null;

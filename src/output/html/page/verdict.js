@@ -1,6 +1,7 @@
-// The card at the top: the judgement, why, what to do, what it would gain and how sure that is; then the GIL's figures and what else was found.
+// The card at the top: the verdict, its evidence, the advice, the predicted gain and the confidence;
+// then the GIL's figures and the other findings.
 
-const SURE = { high: 'The evidence is plain.', medium: 'The evidence leaves some room.', low: 'The evidence is thin.' };
+const CONFIDENCE = { high: 'The evidence is plain.', medium: 'The evidence leaves some room.', low: 'The evidence is thin.' };
 const GAINS = [['processes', 'In processes'], ['free_threading', 'Free-threaded Python'], ['release_in_native', 'GIL released in C']];
 
 function showVerdict(process) {
@@ -10,37 +11,36 @@ function showVerdict(process) {
   card.style.setProperty('--tone', `var(--s${process.tone})`);
   $('banner').textContent = process.banner;
   $('banner').style.color = textColourOn(palette.colours[process.tone]);
-  $('headline').textContent = sentence(typeset(process.headline));
-  fill($('because'), verdict.because.map((fact) => el('li', { text: fact })));
+  fill($('headline'), prose(sentence(typeset(process.headline))));
+  fill($('because'), verdict.because.map((fact) => el('li', {}, prose(fact))));
   fill($('steps'), verdict.next_steps.length ? el('h2', { text: 'What to do' }) : null, el('ol', { class: 'steps' }, verdict.next_steps.map((step, n) =>
-    el('li', {}, el('p', { text: typeset(step) }), n === 0 && verdict.sketch?.length ? el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: verdict.sketch.join('\n') })) : null))));
+    el('li', {}, el('p', {}, prose(typeset(step))), n === 0 && verdict.sketch?.length ? el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: verdict.sketch.join('\n') })) : null))));
+  $('steps').querySelectorAll('pre').forEach((sketch) => scrolling.watch(sketch));
   showGains(verdict, report.what_if ?? []);
   const saturation = verdict.gil_saturates_at;
   const around = verdict.gil_saturates_at_interval;
   fill($('sure'),
-    pair('Confidence', verdict.confidence, SURE[verdict.confidence]),
-    pair('Threads worth having', figures.count(saturation), finite(saturation) ? range(around) : 'nobody holds the GIL, or it cannot be said'));
+    pair('Confidence', verdict.confidence, CONFIDENCE[verdict.confidence]),
+    pair('The GIL saturates at', finite(saturation) ? `about ${threadCount(saturation)}` : NONE, finite(saturation) ? saturationNote(around) : 'Not known: no thread holds the GIL, or the samples are too few.'));
 }
 
-// The terminal's x and hyphens as a page has them; an interval is not broken at its dash.
-const typeset = (text) => text.replace(/(\d)x\b/g, '$1×').replace(/(\d) - (\d)/g, '$1\u2060–\u2060$2');
+const threadCount = (count) => `${figures.count(count)} such thread${figures.count(count) === '1' ? '' : 's'}`;
 
-// Where the GIL is saturated, as an interval where that says more.
-function range(around) {
+// What saturation means, and its interval where the ends differ.
+function saturationNote(around) {
   const [low, high] = around ? [figures.count(around.low), figures.count(around.high)] : [];
-  return low !== high ? `${low} to ${high}; more would only wait for the GIL` : 'more would only wait for the GIL';
+  return `${low !== high ? `${low} to ${high}. ` : ''}More of them would only wait for it.`;
 }
 
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const pair = (name, value, note) => el('div', {}, el('dt', { text: name }), el('dd', {}, el('b', { text: value }), note ? el('small', { text: note }) : null));
 
-// Each gain as its interval on one common scale that begins at nothing; 1× is the present.
-function showGains(verdict, asked) {
+// Each gain as its interval on one common scale from 0; 1× is the present.
+function showGains(verdict, whatIf) {
   const rows = GAINS.map(([key, label]) => ({ label, gain: verdict.speedup[key] }));
-  asked.forEach((answer) => rows.push({ label: answer.question, gain: answer.gain, note: answer.note }));
+  whatIf.forEach((answer) => rows.push({ label: answer.question, gain: answer.gain, note: answer.note }));
   if (!rows.some((row) => row.gain)) {
-    const notes = asked.map((answer) => el('p', { class: 'note', text: `${answer.question}: ${answer.note}` }));
-    return fill($('gains'), el('p', { class: 'note', text: 'Not predicted for this program; the verdict says why.' }), notes);
+    const notes = whatIf.map((answer) => el('p', { class: 'note' }, prose(`${answer.question}: ${answer.note}`)));
+    return fill($('gains'), el('p', { class: 'note', text: 'Not predicted for this program. The verdict says why.' }), notes);
   }
   const most = Math.max(2, ...rows.map((row) => (row.gain ? Math.ceil(row.gain.high * 1.02) : 0)));
   const at = (x) => `${(Math.max(0, Math.min(x, most)) / most) * 100}%`;
@@ -53,25 +53,25 @@ function showGains(verdict, asked) {
       ticks.map((n) => el('i', { class: n === 1 ? 'tick one' : 'tick', style: { left: at(n) } })),
       el('i', { class: 'range', style: { left: at(gain.low), width: `calc(${at(gain.high)} - ${at(gain.low)})` } }),
       el('i', { class: 'dot', style: { left: at(gain.estimate) } })) : null,
-    note ? el('p', { class: 'note', text: note }) : null);
+    note ? el('p', { class: 'note' }, prose(note)) : null);
   fill($('gains'), rows.map(line),
     el('div', { class: 'scale', 'aria-hidden': 'true' }, ticks.map((n) => el('span', { style: { left: at(n) }, text: `${n}×` }))),
-    el('p', { class: 'note', text: '1× is today. The bar is the interval of the prediction; moving data between processes is not counted.' }));
+    el('p', { class: 'note', text: '1× is the present speed. The bar is the prediction’s interval. The cost of moving data between processes is not counted.' }));
 }
 
 function showGil(report) {
   const { gil, target } = report;
-  const lengths = (q) => (q ? [`${q.estimated ? '≈\u202f' : ''}${figures.ms(q.p50)}`, `99 % below ${figures.ms(q.p99)}`] : [NONE, 'none was seen']);
+  const lengths = (q) => (q ? [`${q.estimated ? '≈\u202f' : ''}${figures.ms(q.p50)}`, `99 % below ${figures.ms(q.p99)}`] : [NONE, 'no sample has one']);
   const [wait, waitNote] = lengths(gil.wait_ms);
   const [hold, holdNote] = lengths(gil.hold_ms);
   const rows = [
-    ['Busy', figures.percent(gil.busy), 'of the time somebody held it'],
-    ['Contended', figures.percent(gil.contended), 'of the time somebody waited'],
+    ['Busy', figures.percent(gil.busy), 'of the time a thread held the GIL'],
+    ['Contended', figures.percent(gil.contended), 'of the time a thread waited for it'],
     ['Waiting', figures.mean(gil.waiters_mean), 'threads on average'],
     ['A wait', wait, waitNote],
     ['A hold', hold, holdNote],
     ['Switches', gil.switches_per_s === null ? NONE : `${figures.count(gil.switches_per_s)}/s`,
-      target.switch_interval_us ? `interval ${figures.ms(target.switch_interval_us / 1e3)}` : 'changes of the holder'],
+      target.switch_interval_us ? `interval ${figures.ms(target.switch_interval_us / 1e3)}` : 'from one holder to the next'],
   ];
   fill($('gil'), rows.map((row) => pair(...row)));
 }
@@ -80,8 +80,8 @@ function showRemarks(report) {
   const code = (text) => text.replaceAll('-', ' ').replace(/\b(gil|cpu)\b/g, (word) => word.toUpperCase());
   fill($('findings'), report.findings.map((f) => el('li', { class: `card finding ${f.severity}` },
     el('p', { class: 'kind' }, el('b', { text: sentence(code(f.code)) }), el('span', { class: 'severity', text: f.severity })),
-    el('p', { text: typeset(f.evidence) }), el('p', { class: 'advice', text: typeset(f.advice) }))));
-  fill($('warnings'), report.warnings.map((text) => el('li', { text })));
+    el('p', {}, prose(typeset(f.evidence))), el('p', { class: 'advice' }, prose(typeset(f.advice))))));
+  fill($('warnings'), report.warnings.map((text) => el('li', {}, prose(text))));
   $('remarks').hidden = !report.findings.length && !report.warnings.length;
 }
 
@@ -91,11 +91,11 @@ function showFacts(report) {
     ['Command', t.command.join(' ') || t.executable],
     ['Python', `${t.python}${t.free_threaded ? `, free-threaded, GIL ${t.gil_enabled ? 'on' : 'off'}` : ''}`],
     ['Interpreters', String(t.interpreters)],
-    ['CPUs it may use', figures.count(t.cpus)],
-    ['Looks', `${grouped(w.samples)} at ${grouped(w.rate_hz)}/s, ${grouped(w.missed)} missed, ${grouped(w.failed)} failed`],
-    ['Torn stacks', `${grouped(w.torn)} (their lower part was kept)`],
-    ['Waits', w.exact ? `measured by ${grouped(w.events ?? 0)} kernel events, ${w.lost_events === undefined ? 'losses unknown' : `${grouped(w.lost_events)} lost`}` : 'seen by looks'],
-    ['gilprof used', `${figures.percent(w.profiler_cpu)} of a core`],
+    ['CPUs available to it', figures.count(t.cpus)],
+    ['Samples', `${grouped(w.samples)} at ${grouped(w.rate_hz)}\u202fHz, ${grouped(w.missed)} missed, ${grouped(w.failed)} failed`],
+    ['Torn stacks', `${grouped(w.torn)} (their outer frames are kept)`],
+    ['Waits', w.exact ? `measured by ${grouped(w.events ?? 0)} kernel events, ${w.lost_events === undefined ? 'losses unknown' : `${grouped(w.lost_events)} lost`}` : 'estimated from samples'],
+    ['CPU time of gilprof', `${figures.percent(w.profiler_cpu)} of a core`],
   ];
   fill($('facts'), rows.map((row) => pair(...row)));
 }
