@@ -155,7 +155,8 @@ mod able_to_fail {
         ] {
             assert_eq!(unmarked("a.md", bad).len(), 1, "{bad}: {:?}", unmarked("a.md", bad));
         }
-        for good in ["<!-- exit: 1 -->\n```console\n$ a\n$ b\n```\n", "<!-- output: a -->\n```text\na\n```\n", "<!-- table:a -->\n\n|a|\n"] {
+        for good in ["<!-- exit: 1 -->\n```console\n$ a\n$ b\n```\n", "<!-- output: a -->\n```text\na\n```\n", "<!-- table:a -->\n\n|a|\n"]
+        {
             assert_eq!(unmarked("a.md", good), [""; 0], "{good}");
         }
     }

@@ -85,7 +85,7 @@ fn usage_is_code_2() {
         (&["--max", "waiting <= 20ms", "x.gilprof"], "no unit \"ms\""),
         (&["--max-regression", "waiting", "x.gilprof"], "a colon"),
         (&["--format", "yaml", "x.gilprof"], "human, json, junit"),
-        (&["--format", "json=", "x.gilprof"], "comes a path"),
+        (&["--format", "json=", "x.gilprof"], "a path is missing"),
         (&["x.gilprof"], "nothing to check"),
         (&some[..], "nothing to measure"),
         (&["--max", "waiting <= 20%", "--pid", "1", "x.gilprof"], "only one of"),
@@ -119,7 +119,7 @@ fn what_cannot_be_measured_is_code_4() {
     let folder = Folder::new("gate-unmeasured");
     let limit = ["--max", "waiting <= 20%"];
     let with = |more: &[&'static str]| folder.gate(&[&limit[..], more].concat());
-    with(&["nothing.gilprof"]).ended(4, &[]).printed(&["NOT JUDGED", "nothing.gilprof"]);
+    with(&["nothing.gilprof"]).ended(4, &[]).printed(&["NOT CHECKED", "nothing.gilprof"]);
     with(&["--pid", "999999999"]).ended(4, &[]).printed(&["no process with pid 999999999"]);
     with(&["--", "/nowhere/program"]).ended(4, &["failed to start /nowhere/program"]);
     with(&["--", "true"]).ended(4, &["before gilprof saw any Python"]);
@@ -166,7 +166,7 @@ fn baselines_are_written_compared_and_refused() {
         folder.put("changed.json", &text.replace(from, to));
         folder.gate(&["--baseline", "changed.json", "--max-regression", "gil.busy: +5pp", &file])
     };
-    printed(with("\"rate_hz\":1000.0", "\"rate_hz\":500.0").ended(3, &[]), &["the rate of looks was 500/s and is 1000/s"]);
+    printed(with("\"rate_hz\":1000.0", "\"rate_hz\":500.0").ended(3, &[]), &["the sampling rate was 500 Hz and is 1000 Hz"]);
     printed(with("\"quota\":null", "\"quota\":1.5").ended(3, &[]), &["the CPU quota was 1.50 CPUs and is none"]);
     with("gilprof.baseline/1", "gilprof.baseline/0").ended(3, &["gilprof.baseline/0", "--update-baseline"]);
     printed(with("\"free_threaded\":false", "\"free_threaded\":true").ended(3, &[]), &["Python's build"]);

@@ -42,8 +42,7 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 /// Files in which a word of the list is right, a part of the line, and the reason.
-const ALLOWED: &[(&str, &str, &str)] = &[
-];
+const ALLOWED: &[(&str, &str, &str)] = &[];
 
 fn top(file: &str) -> &str {
     let first = file.split('/').next().unwrap_or(file);
@@ -55,7 +54,9 @@ fn types(text: &str) -> Vec<String> {
     let code = code_only(text);
     let defined = code.lines().filter_map(|line| {
         let line = match line.strip_prefix("pub") {
-            Some(rest) => rest.trim_start_matches(|c: char| c == '(' || c == ')' || c.is_alphabetic() && rest.starts_with('(')).trim_start(),
+            Some(rest) => {
+                rest.trim_start_matches(|c: char| c == '(' || c == ')' || c.is_alphabetic() && rest.starts_with('(')).trim_start()
+            }
             None => line,
         };
         let (kind, rest) = line.split_once(' ')?;
@@ -88,7 +89,8 @@ fn twice(tree: &Tree) -> Vec<String> {
 fn wide(file: &str, text: &str) -> Vec<String> {
     let only_comment = |line: &str| line.trim_start().starts_with("//");
     let breakable = |line: &str| line.trim_start().trim_start_matches(['/', '!']).trim().contains(' ');
-    let lines = text.lines().enumerate().filter(|(_, line)| only_comment(line) && breakable(line) && line.chars().count() > COMMENT_COLUMNS);
+    let lines =
+        text.lines().enumerate().filter(|(_, line)| only_comment(line) && breakable(line) && line.chars().count() > COMMENT_COLUMNS);
     lines.map(|(n, line)| format!("{file}:{}: a comment of {} columns, more than {COMMENT_COLUMNS}", n + 1, line.chars().count())).collect()
 }
 

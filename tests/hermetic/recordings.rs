@@ -18,7 +18,7 @@ fn unreadable_files_are_refused_with_a_reason() {
         gilprof(&["report", text(&file)]).ended(12, &[says, "odd.gilprof"]);
         gilprof(&["diff", text(&file), text(&file)]).ended(12, &[says]);
         // An option that the command does not take harms no file.
-        gilprof(&["report", text(&file), "-o", text(&file)]).ended(2, &["odd.gilprof would be a recording"]);
+        gilprof(&["report", text(&file), "-o", text(&file)]).ended(2, &["cannot write the recording"]);
         gilprof(&["diff", text(&file), text(&file), "-o", text(&file)]).ended(2, &[".svg"]);
         assert_eq!(fs::read(&file).unwrap(), bytes);
     }

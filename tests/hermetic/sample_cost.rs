@@ -27,7 +27,10 @@ fn a_sample_takes_no_more_instructions_than_before() {
 fn instructions(name: &str, samples: u64) -> u64 {
     let mut valgrind = std::process::Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(std::env::current_exe().unwrap());
-    valgrind.args(["--ignored", "--exact", "sample_cost::replayed"]).env("GILPROF_TEST_RECORDING", name).env("GILPROF_TEST_SAMPLES", samples.to_string());
+    valgrind
+        .args(["--ignored", "--exact", "sample_cost::replayed"])
+        .env("GILPROF_TEST_RECORDING", name)
+        .env("GILPROF_TEST_SAMPLES", samples.to_string());
     let output = valgrind.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}");

@@ -343,7 +343,8 @@ fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
         // stack is read.
         let ends = matches!(second.does, Do::Wait | Do::Sleep) && !second.queued;
         let third = if ends { life.part(at + LATER + left + 1).0 } else { second };
-        let now = KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: has_stack.then_some(kernel_state(&third)) };
+        let now =
+            KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: has_stack.then_some(kernel_state(&third)) };
         let classification = machine.classify(&now, &claims);
         machine.attribute(Nanos::from_micros(at), &now, classification, &stack, None, &mut |_, part, _| reported.merge(&part));
     }

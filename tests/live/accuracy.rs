@@ -6,8 +6,8 @@
 //! enough to tell each workload from its mirror image.
 
 use crate::harness::{newest, Suite};
-use crate::support;
 use crate::on;
+use crate::support;
 use serde_json::Value;
 use std::process::Command;
 use support::{gilprof_command, interpreters, repository, skip, Interpreter};

@@ -1,4 +1,5 @@
-//! A thread per request under contention: no look is lost because a thread is new or gone, and everything is counted.
+//! A thread for each request, under contention: no sample fails because a thread starts or ends,
+//! and every thread is counted.
 
 use crate::harness::Suite;
 use crate::support::{self, checks};
@@ -8,9 +9,9 @@ use serde_json::Value;
 use std::cell::Cell;
 use support::{interpreters, window, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    complaining!(suite, interpreters(), [no_look_fails_while_threads_come_and_go]);
+    complaining!(suite, interpreters(), [no_sample_fails_while_threads_come_and_go]);
 }
 
 /// The window, in seconds.
@@ -18,12 +19,12 @@ fn whole() -> f64 {
     window(3.0, 1.5)
 }
 
-/// New threads a second that the workload is asked for.
+/// New threads a second that the workload tries to start.
 const RATE: f64 = 50.0;
-/// Main, two that compute, four that accept.
+/// The main thread, two that compute, four that accept.
 const LASTING: usize = 7;
 
-fn no_look_fails_while_threads_come_and_go(interpreter: &Interpreter, complaints: &mut Complaints) {
+fn no_sample_fails_while_threads_come_and_go(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "churn", &[]);
     let met = Cell::new(0.0);
     measure(interpreter, &target, whole(), complaints, |measured, found| {
@@ -36,7 +37,8 @@ fn no_look_fails_while_threads_come_and_go(interpreter: &Interpreter, complaints
     });
     let (status, last) = target.finish();
     complaints.expect(status.success() && last.is_some(), || format!("the target ended with {status}: {last:?}"));
-    // What it says it served is the truth. A thread that gets the GIL at once has ended before the next look, so not all are met.
+    // The workload's own count is exact. A thread that gets the GIL at once ends before the next
+    // sample, so not every thread is seen.
     let served = last.map_or(0.0, |last| number(&last, "/done") / number(&last, "/seconds"));
     let right = met.get() > 0.3 * served && met.get() < 1.1 * served + 5.0 && served > 0.5 * RATE;
     complaints.expect(right, || format!("{:.1} short-lived threads a second met, {served:.1} served", met.get()));
@@ -50,14 +52,14 @@ fn seconds(thread: &Value) -> f64 {
     thread["seconds"].as_f64().unwrap()
 }
 
-/// The threads that came and went: how many, and the time they were seen.
+/// The number of threads that started and ended, and the time that they were seen.
 fn short(report: &Value) -> (Vec<&Value>, f64) {
     let short: Vec<&Value> = threads(report).iter().filter(|t| seconds(t) < 0.9 * whole()).collect();
     let time = short.iter().map(|t| seconds(t)).sum();
     (short, time)
 }
 
-/// What part of the short-lived threads' time went to a state.
+/// The share of a state in the short-lived threads' time.
 fn part(report: &Value, state: &str) -> f64 {
     let (short, time) = short(report);
     short.iter().map(|t| number(t, &format!("/states/{state}")) * seconds(t)).sum::<f64>() / time.max(1e-9)
@@ -70,7 +72,7 @@ fn show(interpreter: &Interpreter, measured: &Measured) {
     let (short, time) = short(report);
     row!(
         interpreter.label,
-        "churn: {} looks {} late {} failed {} torn, busy {:.3}, others {:.2} cores, {} short-lived threads of {:.1} ms: {}",
+        "churn: {} samples {} missed {} failed {} torn, busy {:.3}, others {:.2} cores, {} short-lived threads of {:.1} ms: {}",
         report["window"]["samples"],
         report["window"]["missed"],
         report["window"]["failed"],
@@ -84,7 +86,7 @@ fn show(interpreter: &Interpreter, measured: &Measured) {
 }
 
 fn check(report: &Value, complaints: &mut Complaints) {
-    complaints.expect(report["window"]["failed"] == 0, || format!("{} failed looks", report["window"]["failed"]));
+    complaints.expect(report["window"]["failed"] == 0, || format!("{} failed samples", report["window"]["failed"]));
     for thread in threads(report) {
         let sum: f64 = thread["states"].as_object().unwrap().values().map(|v| v.as_f64().unwrap()).sum();
         complaints.expect((sum - 1.0).abs() <= 0.001, || format!("{} of {:.4} s: shares add to {sum}", thread["name"], seconds(thread)));
@@ -95,7 +97,7 @@ fn check(report: &Value, complaints: &mut Complaints) {
     complaints.expect(unknown < 0.05, || format!("unknown {unknown:.3} of the short-lived threads' time"));
 }
 
-/// What is only so when the threads have the cores that they want: newborn ones wait for the GIL most of their time.
+/// Holds only when the threads have enough cores: new threads wait for the GIL most of their time.
 fn check_on_free_cores(report: &Value, complaints: &mut Complaints) {
     complaints.expect(number(report, "/gil/busy") > 0.9, || format!("busy {}", report["gil"]["busy"]));
     let (of_all, waiting) = (number(report, "/gil/waiters_mean"), part(report, "waiting"));

@@ -1,4 +1,5 @@
-//! Several interpreters in one process: contention belongs to a GIL, so it is told per GIL and never summed over them.
+//! Several interpreters in one process: contention belongs to a GIL, so it is reported per GIL and
+//! never summed.
 
 use crate::harness::Suite;
 use crate::support::{self, checks, cli, compat};
@@ -9,16 +10,16 @@ use compat::{named, state, sum, summary, unsound};
 use serde_json::Value;
 use support::{interpreters, skip, window, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     complaining!(
         suite,
         interpreters(),
-        [contention_is_told_per_gil, one_gil_of_several_interpreters, an_interpreter_that_another_thread_made, a_gil_that_comes_later]
+        [contention_is_reported_per_gil, one_gil_of_several_interpreters, an_interpreter_that_another_thread_made, a_gil_that_comes_later]
     );
 }
 
-/// The workload, if this Python has what it asks for.
+/// The workload, if this Python supports it.
 fn start(interpreter: &Interpreter, args: &[&str]) -> Option<Target> {
     let target = Target::start(interpreter, "interpreters", args);
     match target.fact("skip").as_str() {
@@ -34,7 +35,7 @@ fn figures<'a>(report: &'a Value, name: &'a str) -> impl Iterator<Item = f64> + 
     report["gils"].as_array().unwrap().iter().map(move |gil| gil[name].as_f64().unwrap())
 }
 
-/// The rows of one GIL: each interpreter's driver and its workers have the same, and no other thread has it.
+/// The rows of one GIL: an interpreter's driver and its workers have it, and no other thread.
 fn gil_of(report: &Value, index: usize, complaints: &mut Complaints) -> Option<u64> {
     let mut own = named(report, &format!("sub-{index}-"));
     own.extend(named(report, &format!("driver-{index}")));
@@ -43,7 +44,7 @@ fn gil_of(report: &Value, index: usize, complaints: &mut Complaints) -> Option<u
     gils.first().copied().flatten()
 }
 
-fn contention_is_told_per_gil(interpreter: &Interpreter, complaints: &mut Complaints) {
+fn contention_is_reported_per_gil(interpreter: &Interpreter, complaints: &mut Complaints) {
     let Some(target) = start(interpreter, &["--own"]) else { return };
     measure(interpreter, &target, window(1.5, 0.8), complaints, |measured, complaints| own_gils(interpreter, measured, complaints));
 }
@@ -53,7 +54,8 @@ fn own_gils(interpreter: &Interpreter, measured: &Measured, complaints: &mut Com
     row!(interpreter.label, "{}", summary(report));
     unsound(report).into_iter().for_each(|what| complaints.add(&what));
     complaints.expect(report["target"]["interpreters"] == 3, || format!("{} interpreters", report["target"]["interpreters"]));
-    // The main one's GIL is idle; each of the others is taken all the time, with one waiter.
+    // The main interpreter's GIL is idle. Each of the others is always held, with one thread
+    // waiting.
     let (mut busy, mut waiters): (Vec<f64>, Vec<f64>) = (figures(report, "busy").collect(), figures(report, "waiters_mean").collect());
     row!(interpreter.label, "busy {busy:.2?} waiters {waiters:.2?}");
     complaints
@@ -92,14 +94,15 @@ fn shared_gil(interpreter: &Interpreter, measured: &Measured, complaints: &mut C
     complaints.expect(state(named(report, "MainThread")[0], "holding") < 0.05, || "MainThread holds".into());
 }
 
-/// `_xxsubinterpreters` up to 3.12 runs an interpreter with a thread state that carries the ids of the thread that made it.
+/// Up to 3.12, `_xxsubinterpreters` runs an interpreter with a thread state that has the ids of the
+/// thread that created it.
 fn an_interpreter_that_another_thread_made(interpreter: &Interpreter, complaints: &mut Complaints) {
     let Some(target) = start(interpreter, &["--foreign", "--interpreters", "1"]) else { return };
     measure(interpreter, &target, window(1.0, 0.7), complaints, |measured, complaints| {
         let report = &measured.report;
         row!(interpreter.label, "{}", summary(report));
         unsound(report).into_iter().for_each(|what| complaints.add(&what));
-        // The main thread sleeps in read(2) all the time, whatever ids it shares.
+        // The main thread sleeps in read(2) all the time, with whichever ids.
         let main = named(report, "MainThread")[0];
         complaints.expect(state(main, "io") > 0.95, || format!("the main thread: {}", main["states"]));
         complaints.expect(report["verdict"]["code"] != "blocked-holding-gil", || report["verdict"].to_string());
@@ -108,7 +111,7 @@ fn an_interpreter_that_another_thread_made(interpreter: &Interpreter, complaints
     });
 }
 
-/// A GIL keeps its number when another comes: what was counted of one must not be told of the other.
+/// A GIL keeps its number when another GIL is created: the counts of one must not go to the other.
 fn a_gil_that_comes_later(interpreter: &Interpreter, complaints: &mut Complaints) {
     let Some(mut target) = start(interpreter, &["--own", "--interpreters", "1", "--late"]) else { return };
     let pid = target.pid().to_string();
@@ -122,7 +125,7 @@ fn a_gil_that_comes_later(interpreter: &Interpreter, complaints: &mut Complaints
         tids.filter_map(|t| t.file_name().to_str()?.parse().ok()).filter(|&tid| cli::watches(running.pid(), &target, tid)).count()
             == drivers()
     });
-    // The main thread needed its GIL to make the interpreter: the window is long against that.
+    // The main thread needs its GIL to create the interpreter. The window is long in comparison.
     let enough = cli::cpu_ticks(target.pid()) + if support::all() { 100 } else { 60 };
     until("the interpreters have worked for a second", || cli::cpu_ticks(target.pid()) >= enough);
     running.signal(libc::SIGINT);
@@ -131,7 +134,7 @@ fn a_gil_that_comes_later(interpreter: &Interpreter, complaints: &mut Complaints
     let busy: Vec<f64> = figures(&report, "busy").collect();
     let switches: Vec<&Value> = report["gils"].as_array().unwrap().iter().map(|g| &g["switches_per_s"]).collect();
     row!(interpreter.label, "busy {busy:.2?} switches {switches:?}");
-    // The first subinterpreter's GIL has one number all along; the counts of none run backwards.
+    // The first subinterpreter's GIL keeps its number, and no GIL's counts decrease.
     complaints.expect(busy.len() == 3 && busy[0] < 0.3 && busy[1] > 0.4, || format!("busy {busy:?}"));
     let first = gil_of(&report, 0, complaints);
     complaints.expect(first == Some(1), || "the first subinterpreter's GIL is not the second".into());

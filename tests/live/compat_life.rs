@@ -1,4 +1,5 @@
-//! What may happen to a program while it is measured, and to its parts: forks, stops, ends of its interpreter or of its main thread.
+//! Events in the life of a program while it is measured: forks, stops, the end of its interpreter
+//! or of its main thread.
 
 use crate::harness::Suite;
 use crate::support::{self, checks, cli, compat};
@@ -9,7 +10,7 @@ use compat::{named, not_computing, state, sum, summary, unsound};
 use serde_json::Value;
 use support::{interpreters, window, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     complaining!(
         suite,
@@ -35,7 +36,8 @@ fn endless(target: &Target) -> Running {
     running
 }
 
-/// Ends the window after so many more looks, which the target's own work has to make room for.
+/// Ends the window after this number of further samples, whatever time the target's own work leaves
+/// for them.
 fn later(target: &Target) {
     let begin = ticks(target.pid());
     until("the target has worked", || ticks(target.pid()) > begin + if support::all() { 40 } else { 25 });
@@ -53,7 +55,7 @@ fn sound(interpreter: &Interpreter, what: &str, report: &Value, complaints: &mut
     unsound(report).into_iter().for_each(|wrong| complaints.add(&format!("{what}: {wrong}")));
 }
 
-/// The child's GIL is made anew, its other threads are gone, and the ids of the one that is left have changed.
+/// The child has a new GIL. Only one of its threads is left, with new ids.
 fn forked(interpreter: &Interpreter, word: &str, complaints: &mut Complaints) {
     let mut target = start(interpreter);
     let running = endless(&target);
@@ -88,16 +90,16 @@ fn a_fork_by_another_thread(interpreter: &Interpreter, complaints: &mut Complain
     forked(interpreter, "forkthread", complaints);
 }
 
-/// A stopped program does nothing: nobody is blamed for that, and the report says so.
+/// A stopped program does nothing. No thread is blamed for that, and the report says so.
 fn stopped_while_measured(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = start(interpreter);
     let running = endless(&target);
     later(&target);
     signal(target.pid(), libc::SIGSTOP);
     until("the target stands", || letter(target.pid()) == Some('T'));
-    // gilprof's own CPU time shows that it looks at the stopped program.
+    // gilprof's own CPU time shows that it samples the stopped program.
     let begin = ticks(running.pid());
-    until("gilprof looks on", || ticks(running.pid()) > begin + 4);
+    until("gilprof goes on sampling", || ticks(running.pid()) > begin + 4);
     signal(target.pid(), libc::SIGCONT);
     later(&target);
     running.signal(libc::SIGINT);
@@ -127,7 +129,8 @@ fn stopped_before_it_was_measured(interpreter: &Interpreter, complaints: &mut Co
     });
 }
 
-/// The kernel shows such a process as a zombie, without memory or executable; its other threads have both.
+/// The kernel shows such a process as a zombie without memory or executable. Its other threads have
+/// both.
 fn a_main_thread_that_ended(interpreter: &Interpreter, complaints: &mut Complaints) {
     let mut target = start(interpreter);
     let running = endless(&target);

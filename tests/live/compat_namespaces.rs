@@ -1,4 +1,5 @@
-//! Programs behind containers' walls: other namespaces of processes and files, other users; and gilprof with less than it needs.
+//! Programs behind the walls of containers: other namespaces of processes and files, other users;
+//! and gilprof with fewer rights than it needs.
 
 use crate::harness::Suite;
 use crate::support::{self, checks, cli, compat};
@@ -11,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use support::{gilprof_command, interpreters, scratch, skip, under, window, Folder, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     complaining!(suite, interpreters(), [another_pid_namespace, another_users_program]);
     complaining!(suite, cli::two_interpreters(), [in_the_same_pid_namespace]);
@@ -19,7 +20,7 @@ pub fn cases(suite: &mut Suite) {
     on!(suite, cli::two_interpreters(), [a_seccomp_filter_around_gilprof]);
 }
 
-/// `unshare` with these namespaces; none, and said, where it is refused.
+/// `unshare` with these namespaces; none and a skip where it is refused.
 fn unshare(namespaces: &[&str]) -> Option<Command> {
     let command = || {
         let mut unshare = Command::new("unshare");
@@ -38,7 +39,8 @@ fn child(pid: i32) -> i32 {
     children.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// The report has the kernel's ids as they are here, of the threads that have the workload's own names there.
+/// The report has the thread ids of this namespace, for the threads with the names of the workload
+/// in the other one.
 fn ids(report: &Value, target: &Target, pid: i32, complaints: &mut Complaints) {
     for (name, inner) in target.fact("tids").as_object().unwrap() {
         let tid = &thread(report, name)["tid"];
@@ -62,7 +64,7 @@ fn another_pid_namespace(interpreter: &Interpreter, complaints: &mut Complaints)
     });
 }
 
-/// Beside its target in the same namespace gilprof sees the ids that the target sees.
+/// In the namespace of its target, gilprof sees the ids that the target sees.
 fn in_the_same_pid_namespace(interpreter: &Interpreter, complaints: &mut Complaints) {
     let Some(inside) = unshare(&["--pid", "--fork", "--mount-proc", "--kill-child"]) else { return };
     let code = "import threading, time\ndef burn():\n    end = time.time() + 1.5\n    while time.time() < end: pass\n\
@@ -78,14 +80,15 @@ fn in_the_same_pid_namespace(interpreter: &Interpreter, complaints: &mut Complai
     complaints.expect(named(&report, "worker-").len() == 2 && report["target"]["pid"].as_i64().unwrap() < 20, || summary(&report));
 }
 
-/// The program's files are at paths that lead elsewhere here: a mount that only it has.
+/// The program's files are at paths that mean something else here: only the program has the mount.
 fn another_mount_namespace(interpreter: &Interpreter, complaints: &mut Complaints) {
     let Some(mut inside) = unshare(&["--mount", "--propagation", "private"]) else { return };
     let folder = Folder::new("mounted");
     let there = |path: &std::path::Path| quoted(folder.path().join(path.strip_prefix(home(interpreter)).unwrap()).to_str().unwrap());
     let (major, minor) = interpreter.minor();
     let library = home(interpreter).join(format!("lib/libpython{major}.{minor}{}.so.1.0", if minor < 8 { "m" } else { "" }));
-    // The library too is to come from the mount, not from where the executable would look for it.
+    // The library must also come from the mount, not from the place where the executable would
+    // search for it.
     let preload = if library.exists() { format!("export LD_PRELOAD={};", there(&library)) } else { String::new() };
     let (from, to) = (quoted(home(interpreter).to_str().unwrap()), quoted(folder.path().to_str().unwrap()));
     let python = there(&interpreter.path);
@@ -102,9 +105,9 @@ fn another_mount_namespace(interpreter: &Interpreter, complaints: &mut Complaint
     });
 }
 
-/// Root measures what another user runs.
+/// Root measures a program of another user.
 fn another_users_program(interpreter: &Interpreter, complaints: &mut Complaints) {
-    // The interpreters may lie where only root can read; chroot is root's to do.
+    // Only root may be able to read the interpreters, and only root can use chroot.
     let caps = if interpreter.root.is_some() { "+dac_read_search,+sys_chroot" } else { "+dac_read_search" };
     let nobody = || {
         let mut setpriv = Command::new("setpriv");
@@ -124,12 +127,13 @@ fn another_users_program(interpreter: &Interpreter, complaints: &mut Complaints)
     });
 }
 
-/// gilprof under a seccomp filter that answers process_vm_readv with this error, as container runtimes' filters do.
+/// gilprof under a seccomp filter that fails process_vm_readv with this error, as filters of
+/// container runtimes do.
 fn filtered(args: &[&str], errno: i32) -> Said {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let call = libc::SYS_process_vm_readv as u32;
     let filter = [
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0), // the call's number
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0), // the number of the system call
         instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call),
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
@@ -137,7 +141,8 @@ fn filtered(args: &[&str], errno: i32) -> Said {
     let mut command = gilprof_command(args);
     let install = move || {
         let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-        // SAFETY: prctl only reads `program` and the four instructions that it points to, which `filter` holds.
+        // SAFETY: prctl only reads `program` and the four instructions that it points to, which
+        // `filter` holds.
         let done = unsafe {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
                 && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0

@@ -1,5 +1,5 @@
-//! The ways in which a Python program comes to run: launchers, other names, archives, embedding programs, files that changed on disk.
-//! Each is measured, and the report must say what it says of the same program run plainly.
+//! Ways to start a Python program: launchers, other names, archives, embedding programs, files that
+//! changed on disk. The report of each must be that of the program started directly.
 
 use crate::harness::Suite;
 use crate::support::{self, checks, cli, compat};
@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::{scratch, skip, window, Folder, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    on!(suite, cli::two_interpreters(), [musl_is_refused_and_why_is_said]);
+    on!(suite, cli::two_interpreters(), [musl_is_refused_with_the_reason]);
     complaining!(
         suite,
         shared_then_static(),
@@ -23,7 +23,7 @@ pub fn cases(suite: &mut Suite) {
     complaining!(suite, support::interpreters(), [a_program_with_python_inside]);
 }
 
-/// Measures a target that runs `cpu.py`, a few times if it must be: in some moments other programs have the cores.
+/// Measures a target that runs `cpu.py`, again if other programs had the cores meanwhile.
 fn computes(interpreter: &Interpreter, how: &str, target: &Target, complaints: &mut Complaints) -> Value {
     let mut last = None;
     for _ in 0..3 {
@@ -44,7 +44,7 @@ fn executable(interpreter: &Interpreter) -> PathBuf {
     std::fs::canonicalize(&interpreter.path).unwrap()
 }
 
-/// A script that others can run: with this first line, in this folder.
+/// A script in this folder that every user may execute, with this first line.
 fn script(folder: &Path, first_line: &str) -> PathBuf {
     std::fs::copy(workload("harness"), folder.join("harness.py")).unwrap();
     let file = folder.join("cpu.py");
@@ -100,7 +100,7 @@ fn an_archive(interpreter: &Interpreter, complaints: &mut Complaints) {
     complaints.expect(burn["file"].as_str().is_some_and(|f| f.contains("app.pyz")), || format!("burn is in {burn}"));
 }
 
-/// The executable under another name; the library that it needs, if any, stays where it is.
+/// The executable under another name. The library that it needs, if any, stays in its place.
 fn renamed(interpreter: &Interpreter, folder: &Folder, link: bool) -> Option<(PathBuf, Command)> {
     let (from, to) = (executable(interpreter), folder.path().join("worker-7 (prod)"));
     if !link {
@@ -127,12 +127,12 @@ fn another_name_and_a_file_that_is_gone_or_new(interpreter: &Interpreter, compla
     std::fs::remove_file(&path).unwrap();
     let report = computes(interpreter, "deleted", &target, complaints);
     complaints.expect(report["target"]["executable"] == path.to_str().unwrap(), || report["target"].to_string());
-    // An upgrade puts another program there.
+    // An upgrade puts another program at the path.
     std::fs::copy("/proc/self/exe", &path).unwrap();
     computes(interpreter, "replaced", &target, complaints);
 }
 
-/// A library that an upgrade has replaced while a program runs with the old one.
+/// An upgrade replaces a library while a program runs with the old one.
 fn a_library_that_is_gone(interpreter: &Interpreter, complaints: &mut Complaints) {
     let folder = Folder::new("upgraded");
     let lib = home(interpreter).join("lib");
@@ -187,7 +187,7 @@ int main(void) {
 }
 "#;
 
-/// A C program with an interpreter inside, stripped, and without any header of Python's.
+/// A C program with an embedded interpreter, stripped, built without Python's headers.
 fn embedding(interpreter: &Interpreter, folder: &Folder) -> Option<PathBuf> {
     let (major, minor) = interpreter.minor();
     let library = format!("-lpython{major}.{minor}{}", if minor < 8 { "m" } else { "" });
@@ -212,15 +212,15 @@ fn a_program_with_python_inside(interpreter: &Interpreter, complaints: &mut Comp
         let report = &measured.report;
         row!(interpreter.label, "engine: {}", summary(report));
         unsound(report).or_else(|| not_computing(report, 2)).into_iter().for_each(|what| complaints.add(&what));
-        // A thread that Python has never heard of computes beside the GIL, not with it.
+        // A thread without a thread state computes without the GIL.
         let hum = checks::thread(report, "hum");
         complaints.expect(state(hum, "native") + state(hum, "starved") > 0.95 && hum["python"] == false, || hum.to_string());
         complaints.expect(report["target"]["executable"] == exe.to_str().unwrap(), || report["target"].to_string());
     });
 }
 
-/// A process that has mapped musl's linker, by its name.
-fn musl_is_refused_and_why_is_said(interpreter: &Interpreter) {
+/// A process that has mapped musl's linker, recognised by the name of the file.
+fn musl_is_refused_with_the_reason(interpreter: &Interpreter) {
     let musl = scratch("musl").with_file_name("ld-musl-x86_64.so.1");
     let file = musl.to_str().unwrap();
     std::fs::write(&musl, vec![0; 4096]).unwrap();

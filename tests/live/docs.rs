@@ -83,7 +83,11 @@ fn console_blocks_run_as_written() {
 fn a_command_that_fails_is_seen() {
     let Some(checkout) = Checkout::new() else { return };
     let complaint = |text: &str| checkout.run(&blocks(text)[0]);
-    for bad in ["```console\n$ gilprof report none.gilprof\n```\n", "```console\n$ false\n$ true\n```\n", "<!-- exit: 1 -->\n```console\n$ true\n```\n"] {
+    for bad in [
+        "```console\n$ gilprof report none.gilprof\n```\n",
+        "```console\n$ false\n$ true\n```\n",
+        "<!-- exit: 1 -->\n```console\n$ true\n```\n",
+    ] {
         assert!(complaint(bad).is_some(), "{bad}");
     }
     for good in ["```console\n$ gilprof --version\n$ python3 -c pass\n```\n", "<!-- exit: 1 -->\n```console\n$ false\n```\n"] {

@@ -1,9 +1,12 @@
-//! Exact mode against a truth that shares no code with it: bpftrace's uprobes on `take_gil` and `drop_gil` of unstripped interpreters.
+//! Exact mode against a source that shares no code with it: bpftrace's uprobes on `take_gil` and
+//! `drop_gil` of unstripped interpreters.
 //!
-//! A true wait is a `take_gil` that slept in futex(2), from its first sleep to its last instruction: what it spends before, without a CPU
-//! on a busy machine, nobody can call waiting for the GIL. A true hand-over is a whole `drop_gil` that is followed by a `take_gil` at once (the
-//! thread was told to let go, and may have been pushed off its core on the way); of any other `drop_gil` it is what that slept in futex(2).
-//! Both are cut to the window that gilprof says it looked at. Prints what each said; the bounds are those of the accuracy promised.
+//! An actual wait is a `take_gil` that slept in futex(2), from its first sleep to its last
+//! instruction. Time before that, without a CPU on a busy machine, is not waiting for the GIL. An
+//! actual forced switch is a whole `drop_gil` followed by a `take_gil` at once (the thread had a
+//! drop request, and may have been preempted on the way). Of any other `drop_gil`, only the sleep
+//! in futex(2) counts. Both are cut to the window that gilprof reports. The test prints both
+//! figures; the bounds are those of the promised accuracy.
 
 use crate::harness::{newest, Suite};
 use crate::on;
@@ -20,15 +23,15 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{channel, Receiver};
 use support::{Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, unstripped(), [waits_are_those_of_take_gil]);
     on!(suite, newest(unstripped()), [waits_of_other_programs]);
 }
 
-/// What gilprof said of one thread.
+/// gilprof's figures for one thread.
 #[derive(Clone, Debug, Default)]
-struct Said {
+struct Reported {
     name: String,
     tid: i32,
     seen: f64,
@@ -36,31 +39,31 @@ struct Said {
     waits: u64,
 }
 
-/// Keeps all.
+/// Keeps every figure.
 #[derive(Default)]
 struct Record {
-    threads: HashMap<ThreadId, Said>,
+    threads: HashMap<ThreadId, Reported>,
     samples: Option<(Nanos, Nanos)>,
 }
 
 impl Sink for Record {
     fn thread(&mut self, facts: &ThreadInfo) {
-        let said = self.threads.entry(facts.id).or_default();
-        (said.name, said.tid) = (facts.name.clone(), facts.tid.0);
+        let thread = self.threads.entry(facts.id).or_default();
+        (thread.name, thread.tid) = (facts.name.clone(), facts.tid.0);
     }
 
     fn slice(&mut self, slice: &StateSlice<'_>) {
         self.threads.entry(slice.thread).or_default().times.merge(&slice.times);
     }
 
-    fn gil(&mut self, look: &GilSample) {
-        self.samples = Some((self.samples.map_or(look.at, |l| l.0), look.at));
+    fn gil(&mut self, sample: &GilSample) {
+        self.samples = Some((self.samples.map_or(sample.at, |first| first.0), sample.at));
     }
 
     fn interval(&mut self, measured: &MeasuredInterval) {
-        let said = self.threads.entry(measured.thread).or_default();
+        let thread = self.threads.entry(measured.thread).or_default();
         match measured.kind {
-            IntervalKind::Wait => said.waits += 1,
+            IntervalKind::Wait => thread.waits += 1,
             IntervalKind::Hold | IntervalKind::ForcedSwitch => {}
         }
     }
@@ -70,16 +73,16 @@ impl Sink for Record {
     }
 }
 
-/// A true stretch.
+/// An actual interval.
 #[derive(Clone, Copy, Debug)]
-struct True {
+struct Actual {
     take: bool,
     tid: i32,
     begin: u64,
     end: u64,
 }
 
-/// bpftrace at work. Gone when dropped.
+/// A running bpftrace, killed when dropped.
 struct Truth {
     child: Child,
     lines: Receiver<String>,
@@ -100,35 +103,36 @@ uretprobe:LIB:drop_gil /@drop[tid]/ { @went[tid] = @drop[tid]; @back[tid] = nsec
 "#;
 
 impl Truth {
-    /// Starts it and waits for its first word. The tracefs that it needs is mounted where nobody else sees it.
+    /// Starts bpftrace and waits for its first line. The tracefs that it needs is mounted in a
+    /// namespace of its own.
     fn watch(pid: i32) -> Result<Truth, String> {
         let program = PROGRAM.replace("PID", &pid.to_string()).replace("LIB", &library(pid));
         let script = "mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; exec bpftrace -B line -e \"$0\"";
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", script, &program]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.env("BPFTRACE_PERF_RB_PAGES", "1024").spawn().map_err(|e| format!("unshare: {e}"))?;
-        let (tell, lines) = channel();
+        let (sender, lines) = channel();
         let out = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || out.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+        std::thread::spawn(move || out.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
         let err = BufReader::new(child.stderr.take().unwrap());
         let complaint = std::thread::spawn(move || err.lines().map_while(Result::ok).collect::<Vec<_>>().join("; "));
         let truth = Truth { child, lines };
         let mut first = None;
         loop {
             match truth.lines.recv_timeout(support::PATIENCE).map(|line| parse(&line)) {
-                // Calls that were under way when it came are not seen; after a second none is left.
+                // Calls that had begun before bpftrace are not seen. After a second none is left.
                 Ok(Some(kind)) if kind.begin > *first.get_or_insert(kind.begin) + 1_000_000_000 => return Ok(truth),
                 Ok(_) => {}
                 Err(_) => {
                     drop(truth);
-                    return Err(format!("bpftrace gave nothing: {}", complaint.join().unwrap()));
+                    return Err(format!("bpftrace printed nothing: {}", complaint.join().unwrap()));
                 }
             }
         }
     }
 
-    /// All that it said, up to now and a little more, so that what was under way is complete.
-    fn finish(mut self, until: Nanos) -> Vec<True> {
+    /// All intervals until now and for a second longer, so that those in progress are complete.
+    fn finish(mut self, until: Nanos) -> Vec<Actual> {
         let mut all = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(support::PATIENCE) {
             let Some(kind) = parse(&line) else { continue };
@@ -153,12 +157,12 @@ impl Drop for Truth {
     }
 }
 
-fn parse(line: &str) -> Option<True> {
+fn parse(line: &str) -> Option<Actual> {
     let [take, tid, begin, end] = line.split(' ').map(|w| w.parse::<u64>().ok()).collect::<Option<Vec<_>>>()?.try_into().ok()?;
-    Some(True { take: take == 1, tid: tid as i32, begin, end })
+    Some(Actual { take: take == 1, tid: tid as i32, begin, end })
 }
 
-/// The file that the interpreter's code is in.
+/// The file that contains the interpreter's code.
 fn library(pid: i32) -> String {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let found = maps.lines().filter_map(|l| l.split_once('/')).find(|(_, path)| path.contains("libpython"));
@@ -177,14 +181,16 @@ fn measure(pid: i32, ms: u64) -> Option<(Record, CaptureStats)> {
     Some((record, window.stats))
 }
 
-/// Errors of one run.
+/// The errors of one run.
 #[derive(Debug)]
 struct Errors {
-    /// The worst thread's, as a share of its time.
+    /// The worst thread's error, as a share of its time.
     waiting: f64,
-    /// Of the count of all waits, relative; waits at the window's two ends may fall on either side.
+    /// The relative error of the number of all waits. Waits at the two ends of the window may fall
+    /// on either side.
     count: f64,
-    /// The share of the CPUs' time that a hypervisor took meanwhile: from which thread the kernel cannot say.
+    /// The share of the CPUs' time that a hypervisor took meanwhile. The kernel does not know which
+    /// threads lost it.
     stolen: f64,
 }
 
@@ -201,13 +207,13 @@ fn ticks() -> (f64, f64) {
     (words[7], words.iter().sum())
 }
 
-/// Measures a workload both ways. `None` where that is not possible here.
+/// Measures a workload in both ways. `None` where that is not possible.
 fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) -> Option<Errors> {
     let target = Target::start(interpreter, workload, args);
     let truth = match Truth::watch(target.pid()) {
         Ok(truth) => truth,
         Err(why) => {
-            support::skip(&format!("exact mode's truth on {}: {why}", interpreter.label));
+            support::skip(&format!("kernel events for exact mode on {}: {why}", interpreter.label));
             return None;
         }
     };
@@ -217,40 +223,41 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
     let stolen = (after.0 - before.0) / (after.1 - before.1).max(1.0);
     let (first, last) = record.samples.unwrap();
     let (from, to) = (first.as_nanos(), last.as_nanos());
-    let mut truly: BTreeMap<i32, (f64, u64)> = BTreeMap::new();
+    let mut actual: BTreeMap<i32, (f64, u64)> = BTreeMap::new();
     for kind in truth.finish(last).iter().filter(|s| s.begin < to && s.end > from) {
-        let cell = truly.entry(kind.tid).or_default();
+        let cell = actual.entry(kind.tid).or_default();
         cell.0 += (kind.end.min(to) - kind.begin.max(from)) as f64;
         cell.1 += u64::from(kind.take);
     }
     println!("{} {workload} {args:?}: {} kernel events, {} lost", interpreter.label, facts.events, facts.lost_events.unwrap());
-    let mut threads: Vec<&Said> = record.threads.values().collect();
+    let mut threads: Vec<&Reported> = record.threads.values().collect();
     threads.sort_by_key(|t| t.tid);
     let mut waiting: f64 = 0.0;
-    // Threads that live for a few looks are judged together, by their counts.
-    for said in threads.iter().filter(|t| t.seen > ms as f64 / 2e3) {
-        let (waited, count) = truly.get(&said.tid).copied().unwrap_or_default();
-        let (said_share, true_share) = (said.times.get(State::Waiting) / said.times.total(), waited / said.times.total());
-        println!("  {:<14} waiting {said_share:.4}, true {true_share:.4}; waits {}, true {count}", said.name, said.waits);
-        waiting = waiting.max((said_share - true_share).abs());
+    // Threads with a life of a few samples are checked together, by their counts.
+    for thread in threads.iter().filter(|t| t.seen > ms as f64 / 2e3) {
+        let (waited, count) = actual.get(&thread.tid).copied().unwrap_or_default();
+        let (reported, real) = (thread.times.get(State::Waiting) / thread.times.total(), waited / thread.times.total());
+        println!("  {:<14} waiting {reported:.4}, actual {real:.4}; waits {}, actual {count}", thread.name, thread.waits);
+        waiting = waiting.max((reported - real).abs());
     }
-    let said_of_all: f64 = threads.iter().map(|t| t.times.get(State::Waiting)).sum();
-    let true_of_all: f64 = truly.values().map(|c| c.0).sum();
-    waiting = waiting.max((said_of_all - true_of_all).abs() / threads.iter().map(|t| t.times.total()).sum::<f64>());
-    let (said, count) = (facts.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), truly.values().map(|c| c.1).sum::<u64>());
-    let errors = Errors { waiting, count: (said as f64 - count as f64).abs() / (count as f64).max(1.0), stolen };
+    let all_reported: f64 = threads.iter().map(|t| t.times.get(State::Waiting)).sum();
+    let all_actual: f64 = actual.values().map(|c| c.0).sum();
+    waiting = waiting.max((all_reported - all_actual).abs() / threads.iter().map(|t| t.times.total()).sum::<f64>());
+    let (waits, count) = (facts.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), actual.values().map(|c| c.1).sum::<u64>());
+    let errors = Errors { waiting, count: (waits as f64 - count as f64).abs() / (count as f64).max(1.0), stolen };
     println!(
-        "  worst waiting {:.4}; all waits {said}, true {count}, off by {:.2} %; stolen {stolen:.3}",
+        "  worst waiting {:.4}; all waits {waits}, actual {count}, off by {:.2} %; stolen {stolen:.3}",
         errors.waiting,
         100.0 * errors.count
     );
     Some(errors)
 }
 
-/// Programs in which threads wait all the time, so that every second has its word of truth.
+/// Programs whose threads wait all the time, so that every second has events to compare.
 const WORKLOADS: [(&str, &[&str]); 5] =
     [("cpu", &["--threads", "3"]), ("cpu", &["--threads", "8"]), ("mixed", &[]), ("churn", &[]), ("convoy", &["--short", "2"])];
-/// What is promised; of waiting four times as much where a hypervisor took more than this share of the CPUs' time.
+/// The promised accuracy; for waiting four times as much if a hypervisor took more than this share
+/// of the CPUs' time.
 const WAITING: f64 = 0.005;
 const STOLEN: f64 = 0.04;
 const COUNT: f64 = 0.01;
@@ -259,7 +266,8 @@ fn waits_are_those_of_take_gil(interpreter: &Interpreter) {
     compared(interpreter, &WORKLOADS[..1]);
 }
 
-/// On the newest that has symbols; `scripts/accuracy --exact` takes all on any.
+/// On the newest interpreter with symbols. `python3 scripts/eval exact`, and `accuracy --exact`,
+/// measure more.
 fn waits_of_other_programs(interpreter: &Interpreter) {
     compared(interpreter, &WORKLOADS[1..]);
 }

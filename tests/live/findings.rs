@@ -1,4 +1,5 @@
-//! What a report says beside the verdict, of real programs: findings, blame, and answers to `--what-if`.
+//! The parts of a report beside the verdict, of real programs: findings, blame, and answers to
+//! `--what-if`.
 
 use crate::harness::Suite;
 use crate::support::{self, cli};
@@ -7,7 +8,7 @@ use cli::two_interpreters;
 use serde_json::Value;
 use support::{gilprof, interpreters, report, window, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(
         suite,
@@ -18,7 +19,7 @@ pub fn cases(suite: &mut Suite) {
     once!(suite, [a_case_that_makes_no_sense_is_a_slip_of_the_pen]);
 }
 
-/// The report of a workload, looked at for so long.
+/// The report of a workload after a window of `seconds`.
 fn reported(interpreter: &Interpreter, workload: &str, args: &[&str], seconds: f64, more: &[&str]) -> Value {
     let target = Target::start(interpreter, workload, args);
     let (pid, duration) = (target.pid().to_string(), format!("{}ms", seconds * 1e3));
@@ -29,7 +30,7 @@ fn finding<'r>(report: &'r Value, code: &str) -> Option<&'r str> {
     report["findings"].as_array().unwrap().iter().find(|f| f["code"] == code).map(|f| f["evidence"].as_str().unwrap())
 }
 
-/// Where `gc.collecting` is differs from release to release.
+/// The place of `gc.collecting` differs between releases.
 fn garbage_collection_in_the_holder_is_found_on_every_version_that_says_so(interpreter: &Interpreter) {
     let storm = reported(interpreter, "held", &["--gc", "--threads", "2"], window(1.5, 0.8), &[]);
     assert!(finding(&storm, "garbage-collection").is_some(), "{}: {storm:#}", interpreter.label);

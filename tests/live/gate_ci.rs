@@ -1,5 +1,6 @@
-//! The examples for CI systems, `examples/ci`: the shell script is run, the gate's command lines in the YAML files too, and those files are
-//! checked against the schemas of their CI systems, which check-jsonschema brings along (scripts/setup-viewers fetches it).
+//! The examples for CI systems in `examples/ci`: the shell script is run, and so are the gate's
+//! command lines in the YAML files. The YAML files are checked against the schemas of their CI
+//! systems, which check-jsonschema contains (scripts/setup-viewers fetches it).
 
 use crate::harness::Suite;
 use crate::once;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use support::{repository, Folder};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     once!(suite, [the_shell_script_passes_a_good_program_and_fails_a_bad_one, what_the_ci_files_run_does_run]);
 }
@@ -18,7 +19,8 @@ fn example(name: &str) -> PathBuf {
     repository().join("examples/ci").join(name)
 }
 
-/// A checkout of somebody's program: benchmark.py is one of the examples, and gilprof and Python are on its PATH.
+/// A checkout of a user's program: benchmark.py is one of the examples, and gilprof and Python are
+/// on its PATH.
 struct Checkout {
     folder: Folder,
 }
@@ -50,7 +52,8 @@ impl Checkout {
         command.envs(env.iter().copied()).output().unwrap()
     }
 
-    /// The same, again where the machine had no cores left for it: that is no fault of what is run.
+    /// The same, repeated while the machine had no cores left for it, which is no fault of the
+    /// command.
     fn judged(&self, line: &str, env: &[(&str, &str)]) -> Output {
         let short = |out: &Output| out.status.code() == Some(3) && String::from_utf8_lossy(&out.stderr).contains("Short of CPU");
         let mut out = self.sh(line, env);
@@ -85,7 +88,7 @@ fn the_shell_script_passes_a_good_program_and_fails_a_bad_one() {
     assert!(bad.read("out/gate.xml").contains("<failure message=\"waiting is "), "{}", bad.read("out/gate.xml"));
     assert!(bad.read("out/gate.sarif").contains("\"uri\": \"benchmark.py\""), "{}", bad.read("out/gate.sarif"));
     assert!(bad.read("out/gate.md").contains("burn &#40;benchmark&#46;py&#58;"), "{}", bad.read("out/gate.md"));
-    // Too little to judge, and a program that fails by itself.
+    // Too little for a result, and a program that fails by itself.
     let brief = "python3 -c 'import time; time.sleep(0.1)'";
     let said = ended(&gate(&good, brief, &[]), 3);
     assert!(said.contains("gate.sh: not judged"), "{said}");
@@ -113,7 +116,7 @@ fn what_the_ci_files_run_does_run() {
     }
     ended(&good.judged(&gitlab[0], &[]), 0);
     assert!(good.read("gate.xml").contains("<testcase ") && good.read("gate.sarif").contains("\"results\": []"));
-    // The annotation is on the line that holds, and the summary goes where GitHub wants it.
+    // The annotation is on the line that holds, and the summary is in GitHub's file.
     let said = ended(&bad.judged(&github[0], &summary), 1);
     assert!(said.lines().any(|line| line.starts_with("::error file=benchmark.py,line=1")), "{said}");
     let page = bad.read("summary.md");

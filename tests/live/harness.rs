@@ -1,14 +1,15 @@
-//! Makes one case of each check and interpreter, so that one of them can be listed, picked and timed alone:
-//! `states::sleepers_are_in_io::3.11-pyenv`.
+//! Makes one case of each check and interpreter, so that it can be listed, selected and timed
+//! alone: `states::sleepers_are_in_io::3.11-pyenv`.
 //!
-//! Cases of [`BESIDE_OTHERS`] bear it that others use the machine, and may run two at a time. Each other case measures, and runs alone:
-//! `.config/nextest.toml` says so to nextest, and the guards below to every other way of running the tests.
+//! Cases of [`BESIDE_OTHERS`] tolerate other programs and may run two at a time. Every other case
+//! measures, and runs alone: `.config/nextest.toml` has that for nextest, and the guards below for
+//! every other way to run the tests.
 
 use crate::support::checks::{self, Complaints};
 use crate::support::{self, Interpreter};
 use libtest_mimic::{Completion, Failed, Trial};
 
-/// Modules whose cases may run beside each other. `.config/nextest.toml` has the same.
+/// Modules whose cases may run beside each other. `.config/nextest.toml` has the same list.
 const BESIDE_OTHERS: [&str; 11] = [
     "cli::attach::",
     "cli::bad_input::",
@@ -28,7 +29,7 @@ const BESIDE_OTHERS: [&str; 11] = [
 pub struct Suite(Vec<Trial>);
 
 impl Suite {
-    /// A check of one interpreter, which panics when something is wrong.
+    /// A check of one interpreter. A failure is a panic.
     pub fn on(&mut self, module: &str, check: &str, interpreters: impl IntoIterator<Item = Interpreter>, run: fn(&Interpreter)) {
         for interpreter in interpreters {
             let name = format!("{}::{check}::{}", short(module), interpreter.label);
@@ -36,7 +37,7 @@ impl Suite {
         }
     }
 
-    /// The same of a measurement that no run makes by itself: it takes `--ignored`.
+    /// The same for a measurement that needs `--ignored`.
     pub fn by_hand(&mut self, module: &str, check: &str, interpreters: impl IntoIterator<Item = Interpreter>, run: fn(&Interpreter)) {
         let first = self.0.len();
         self.on(module, check, interpreters, run);
@@ -44,7 +45,7 @@ impl Suite {
         self.0.extend(marked);
     }
 
-    /// A check of one interpreter, which goes on after a complaint.
+    /// A check of one interpreter that goes on after a complaint.
     pub fn complaining(
         &mut self,
         module: &str,
@@ -88,7 +89,7 @@ fn short(module: &str) -> &str {
     module.split_once("::").map_or(module, |(_, rest)| rest)
 }
 
-/// The last of them, which is the newest; none where there is none.
+/// The last of them, which is the newest, if there is one.
 pub fn newest(interpreters: Vec<Interpreter>) -> Vec<Interpreter> {
     interpreters.into_iter().next_back().into_iter().collect()
 }
@@ -101,7 +102,7 @@ macro_rules! on {
     };
 }
 
-/// The same of checks that take `&mut Complaints`.
+/// The same for checks that take `&mut Complaints`.
 #[macro_export]
 macro_rules! complaining {
     ($suite:ident, $interpreters:expr, [$($check:ident),* $(,)?]) => {

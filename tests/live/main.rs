@@ -1,7 +1,8 @@
-//! Everything that needs a live interpreter: the command line, what is read from a process, and what is measured of it.
+//! Everything that needs a live interpreter: the command line, the reads of a process, and the
+//! measurements.
 //!
 //! There is a case for each check and interpreter; see `harness.rs` and tests/README.md.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on says so by a panic
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on panics
 #![allow(clippy::print_stdout)] // tables of figures belong in the log
 
 mod accuracy;

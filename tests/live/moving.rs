@@ -1,8 +1,9 @@
-//! Stacks that move while they are read, without stopping the target: what is given as whole is true, what moved keeps its agreed part, and no
-//! look is dropped; with the holder stopped nearly all are whole.
+//! Stacks that change while they are read, without stopping the target. A stack reported as
+//! complete is one that the program had, a torn stack keeps the part on which both copies agree,
+//! and no sample is dropped. With the holder stopped nearly all stacks are complete.
 //!
-//! The program (workloads/call_heavy.py) says which function may call which and from which line, so that a stack put together from two
-//! moments shows.
+//! The program (workloads/call_heavy.py) prints which function may call which, and from which line.
+//! That shows stacks that were put together from two moments.
 
 use crate::harness::Suite;
 use crate::support::{self, checks};
@@ -19,34 +20,36 @@ use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use support::{interpreters, repository, window, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     complaining!(
         suite,
         interpreters(),
-        [what_is_given_as_whole_is_possible_and_no_look_is_dropped, generators_are_read_no_worse, ordinary_code_is_read_whole]
+        [complete_stacks_are_possible_and_no_sample_is_dropped, generators_are_read_no_worse, stacks_of_ordinary_code_are_complete]
     );
     #[cfg(feature = "peers")]
-    complaining!(suite, interpreters(), [with_the_holder_stopped_nearly_all_are_whole]);
+    complaining!(suite, interpreters(), [with_the_holder_stopped_nearly_all_stacks_are_complete]);
 }
 
-/// The worst whole stacks allowed among all: 0.1 %.
+/// The highest allowed share of impossible stacks among complete ones: 0.1 %.
 const IMPOSSIBLE: f64 = 0.001;
-/// The same of the parts that two copies agree on where the top moved. Generators' frames lie on the heap, each read by itself: mostly 0,
-/// 0.17 % was seen.
+/// The same for the agreed parts of torn stacks. Frames of generators are on the heap, each read by
+/// itself: mostly 0, and 0.17 % at most were seen.
 const IMPOSSIBLE_PART: f64 = 0.004;
-/// Callers whose line is another's. Up to 3.10 a function's frame stays where it was after its end, with the line it ended at.
+/// Callers with a line of another function. Up to 3.10 a function's frame stays in its place after
+/// the end, with the line at which it ended.
 const WRONG_LINES: f64 = 0.005;
-/// Looks at generators that leave nothing to agree on: up to half of the walks begin in one that is suspended before its caller is read.
+/// Samples of generators without an agreed part: up to half of the walks begin in a generator that
+/// is suspended before its caller is read.
 const NOTHING_AGREED: f64 = 0.005;
-/// Looks at generators that are cut at the root side. 3.12.1 unlinks one from its caller before it leaves it; a thread that loses its CPU just
-/// there stands so for milliseconds.
+/// Samples of generators that are truncated at the root. 3.12.1 unlinks a generator from its caller
+/// before it leaves it; a thread that loses its CPU at that point stays so for milliseconds.
 const UNLINKED: f64 = 0.1;
 #[cfg(feature = "peers")]
 const WHOLE_WHEN_FROZEN: f64 = 0.99;
 const WHOLE_ORDINARILY: f64 = 0.95;
 
-/// Which function may call which, and the line that does it.
+/// The functions that each function may call, and the lines of the calls.
 struct Graph(BTreeMap<String, Vec<String>>);
 
 impl Graph {
@@ -55,7 +58,7 @@ impl Graph {
         Graph(target.fact("graph").as_object().unwrap().iter().map(|(caller, v)| (caller.clone(), callees(v))).collect())
     }
 
-    /// The first pair that the program cannot make, in words.
+    /// The first pair of frames that the program cannot produce, as text.
     fn impossible(&self, stack: &Stack) -> Option<String> {
         let pair = stack.frames.windows(2).find(|pair| !self.may_call(&pair[0], &pair[1]))?;
         Some(format!("{}:{} -> {}", pair[0].function.name, pair[0].line, pair[1].function.name))
@@ -64,13 +67,13 @@ impl Graph {
     fn may_call(&self, caller: &Frame, callee: &Frame) -> bool {
         match self.0.get(&caller.function.name) {
             Some(callees) => callees.contains(&callee.function.name),
-            // Of what is below, only `begin` calls into the graph, and only where it begins.
+            // Of the functions below, only `begin` calls into the graph, and only at its beginning.
             None => !self.0.contains_key(&callee.function.name) || callee.function.name == "drive",
         }
     }
 
-    /// The first caller that stands at another line than the one that calls its callee, in words. The second of its function calls the
-    /// callee of odd numbers, which is said first, the fourth the other.
+    /// The first caller at another line than that of its call, as text. The second call in its
+    /// function calls the callee of odd numbers, which is printed first, the fourth the other.
     fn wrong_line(&self, stack: &Stack) -> Option<String> {
         let wrong = |pair: &&[Frame]| {
             let (caller, callee) = (&pair[0], &pair[1].function.name);
@@ -90,24 +93,24 @@ fn names(stack: &Stack) -> Vec<String> {
     stack.frames.iter().map(|f| format!("{}:{}", f.function.name, f.line)).collect()
 }
 
-/// What became of the looks at the threads of one name.
+/// The results of the samples of the threads of one name.
 #[derive(Default)]
 struct Stacks<'a> {
     graph: Option<&'a Graph>,
-    /// Only slices in which the thread holds the GIL, whose stacks are the ones that move.
+    /// Only slices in which the thread holds the GIL: their stacks change.
     only_holding: bool,
     names: HashMap<ThreadId, String>,
-    /// The stack of each thread's latest look.
+    /// The stack of each thread's latest sample.
     latest: HashMap<ThreadId, Arc<Stack>>,
     whole: u64,
     moving: u64,
     cut: u64,
-    /// From here on, stacks that stand as they stood at the look before are not counted again.
+    /// Whether stacks equal to those of the sample before are not counted again.
     cuts: u64,
     /// Neither frames nor a reason.
     empty: u64,
-    /// Slices of waits in which nobody but the holder can have had the GIL, each of which may stand for several looks, and their time. The drivers
-    /// wait where the program's main thread wants something.
+    /// Slices of waits in which only the holder can have held the GIL. Each may cover several
+    /// samples. And their time: the drivers wait when the program's main thread needs the GIL.
     waits: u64,
     waited_ns: f64,
     impossible: [u64; 2],
@@ -121,14 +124,14 @@ impl Stacks<'_> {
         self.whole + self.moving + self.cut
     }
 
-    /// Whether there is a stack for each look; of those told together the time says how many they were, give or take one each, less the
-    /// looks that came too late to be made.
+    /// Whether there is a stack for each sample. For slices that cover several samples, the time
+    /// gives their number, to within one each, without the missed samples.
     fn none_dropped(&self, window: &CaptureResult) -> bool {
-        let told_together = window.stats.samples as f64 - (self.stacks() - self.waits) as f64;
+        let merged = window.stats.samples as f64 - (self.stacks() - self.waits) as f64;
         let due = self.waited_ns * 1e-9 * window.stats.rate_hz;
         let made = (due - window.stats.missed as f64).max(0.0);
         let waits = self.waits as f64;
-        (made - waits..=due + waits).contains(&told_together)
+        (made - waits..=due + waits).contains(&merged)
     }
 
     fn share_whole(&self) -> f64 {
@@ -164,7 +167,8 @@ impl Sink for Stacks<'_> {
             StackStatus::Truncated => self.cut += 1,
         }
         self.depth[usize::from(!whole)] += slice.stack.frames.len() as u64;
-        // A thread that lost its CPU stands as it stood for dozens of looks: that is wrong once.
+        // A thread that lost its CPU has the same stack in dozens of samples: an error in it counts
+        // once.
         if self.latest.insert(slice.thread, Arc::clone(slice.stack)).is_some_and(|latest| latest == *slice.stack) {
             return;
         }
@@ -185,7 +189,7 @@ impl Sink for Stacks<'_> {
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
 
-fn look<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stacks: Stacks<'a>) -> (CaptureResult, Stacks<'a>) {
+fn sample<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stacks: Stacks<'a>) -> (CaptureResult, Stacks<'a>) {
     let python = PythonProcess::open(Pid(target.pid())).unwrap();
     let plan = CaptureConfig { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)), exact: false };
     let pauser = |pid| -> Option<Box<dyn ThreadPauser>> { freeze.then(|| gilprof::capture::backend::pauser(pid).unwrap()) };
@@ -193,7 +197,8 @@ fn look<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stack
     (window, stacks)
 }
 
-/// Windows looked at until enough looks saw the stack move: on a busy machine the target may have no core while gilprof has one.
+/// Repeats windows until enough samples saw the stack change: on a busy machine the target may have
+/// no core while gilprof has one.
 const WINDOWS: usize = 3;
 const ENOUGH_MOVING: f64 = 0.3;
 
@@ -201,11 +206,11 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
     let target = Target::start(interpreter, workload, &[]);
     let graph = Graph::of(&target);
     for _ in 0..WINDOWS {
-        let (window, s) = look(&target, 5000.0, seconds, false, Stacks { graph: Some(&graph), ..Stacks::default() });
+        let (window, s) = sample(&target, 5000.0, seconds, false, Stacks { graph: Some(&graph), ..Stacks::default() });
         let [bad_whole, bad_moving] = s.impossible;
         row!(
             interpreter.label,
-            "{workload}: {} looks, {:.1} % whole, impossible {bad_whole} of {} whole, {bad_moving} of {} moving, {} cut, {} empty, \
+            "{workload}: {} samples, {:.1} % complete, impossible {bad_whole} of {} complete, {bad_moving} of {} torn, {} cut, {} empty, \
              {} wrong lines, depth {:.1} whole, {:.1} moving{}",
             window.stats.samples,
             100.0 * s.share_whole(),
@@ -222,7 +227,7 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
         expect(
             s.none_dropped(&window),
             format!(
-                "{} stacks in {} looks ({} more missed), {} of waits of {:.0} ns",
+                "{} stacks in {} samples ({} more missed), {} of waits of {:.0} ns",
                 s.stacks(),
                 window.stats.samples,
                 window.stats.missed,
@@ -230,7 +235,7 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
                 s.waited_ns
             ),
         );
-        expect(window.stats.failed == 0, format!("{} looks failed", window.stats.failed));
+        expect(window.stats.failed == 0, format!("{} samples failed", window.stats.failed));
         expect(few(s.empty, s.stacks(), most_lost.0) && few(s.cuts, s.stacks(), most_lost.1), format!("{} empty, {} cut", s.empty, s.cuts));
         expect(few(bad_whole, s.whole, IMPOSSIBLE), format!("{bad_whole} of {} whole cannot be: {:?}", s.whole, s.example));
         expect(few(bad_moving, s.moving, IMPOSSIBLE_PART), format!("{bad_moving} of {} agreed cannot be: {:?}", s.moving, s.example));
@@ -241,14 +246,15 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
     }
 }
 
-/// Whether so many can be bad when the share of bad ones is `most`: their mean and four standard deviations (Poisson's) more. One of the 80
-/// that moved on a busy machine says nothing of one in a thousand.
+/// Whether `bad` is possible when the share of impossible stacks is `most`: at most the mean and
+/// four standard deviations (Poisson's). One of 80 torn stacks on a busy machine is no evidence
+/// about a rate of one in a thousand.
 fn few(bad: u64, of: u64, most: f64) -> bool {
     let mean = most * of as f64;
     bad as f64 <= (mean + 4.0 * mean.sqrt()).ceil()
 }
 
-fn what_is_given_as_whole_is_possible_and_no_look_is_dropped(interpreter: &Interpreter, complaints: &mut Complaints) {
+fn complete_stacks_are_possible_and_no_sample_is_dropped(interpreter: &Interpreter, complaints: &mut Complaints) {
     moving(interpreter, "call_heavy", window(2.5, 1.0), (0.0, 0.0), complaints);
 }
 
@@ -257,13 +263,13 @@ fn generators_are_read_no_worse(interpreter: &Interpreter, complaints: &mut Comp
 }
 
 #[cfg(feature = "peers")]
-fn with_the_holder_stopped_nearly_all_are_whole(interpreter: &Interpreter, complaints: &mut Complaints) {
+fn with_the_holder_stopped_nearly_all_stacks_are_complete(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "call_heavy", &[]);
     let graph = Graph::of(&target);
-    let (window, s) = look(&target, 1000.0, window(2.0, 0.8), true, Stacks { graph: Some(&graph), ..Stacks::default() });
+    let (window, s) = sample(&target, 1000.0, window(2.0, 0.8), true, Stacks { graph: Some(&graph), ..Stacks::default() });
     row!(
         interpreter.label,
-        "call_heavy, frozen: {} looks, {:.2} % whole, {} impossible, depth {:.1}",
+        "call_heavy, frozen: {} samples, {:.2} % complete, {} impossible, depth {:.1}",
         window.stats.samples,
         100.0 * s.share_whole(),
         s.impossible[0] + s.impossible[1],
@@ -271,21 +277,21 @@ fn with_the_holder_stopped_nearly_all_are_whole(interpreter: &Interpreter, compl
     );
     complaints.expect(s.share_whole() >= WHOLE_WHEN_FROZEN, || format!("frozen: only {:.4} whole", s.share_whole()));
     complaints.expect(s.impossible == [0, 0], || format!("frozen: impossible {:?}", s.example));
-    complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} looks", s.stacks(), window.stats.samples));
+    complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} samples", s.stacks(), window.stats.samples));
 }
 
-fn ordinary_code_is_read_whole(interpreter: &Interpreter, complaints: &mut Complaints) {
+fn stacks_of_ordinary_code_are_complete(interpreter: &Interpreter, complaints: &mut Complaints) {
     let example = repository().join("examples/cpu_threads.py");
     let target = Target::start_file(interpreter, &example, &["--ready-fd", "1", "--seconds", "0"]);
-    let (window, s) = look(&target, 1000.0, window(2.0, 0.8), false, Stacks { only_holding: true, ..Stacks::default() });
+    let (window, s) = sample(&target, 1000.0, window(2.0, 0.8), false, Stacks { only_holding: true, ..Stacks::default() });
     let whole = s.share_whole();
     row!(
         interpreter.label,
-        "cpu_threads.py: {} looks, {:.2} % of {} holders' stacks whole",
+        "cpu_threads.py: {} samples, {:.2} % of {} holders' stacks complete",
         window.stats.samples,
         100.0 * whole,
         s.stacks()
     );
     complaints.expect(whole >= WHOLE_ORDINARILY, || format!("ordinary code: only {whole:.4} whole"));
-    complaints.expect(s.stacks() > window.stats.samples / 2, || format!("only {} looks at a holder", s.stacks()));
+    complaints.expect(s.stacks() > window.stats.samples / 2, || format!("only {} samples of a holder", s.stacks()));
 }

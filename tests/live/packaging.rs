@@ -1,5 +1,5 @@
-//! `pip install .` and `cargo install --path .` bring what the README says; `packaging/check_install.py`
-//! does it in fresh folders, with the build of the tests.
+//! `pip install .` and `cargo install --path .` install what the README promises.
+//! `packaging/check_install.py` runs them in fresh folders, with the build of the tests.
 
 use crate::harness::Suite;
 use crate::once;
@@ -16,7 +16,7 @@ pub fn cases(suite: &mut Suite) {
 const SKIPPED: i32 = 77;
 
 fn check(what: &str) {
-    // target/debug/gilprof: what was built for the tests is built already.
+    // The folder of target/debug/gilprof: the build of the tests serves again.
     let target = Path::new(env!("CARGO_BIN_EXE_gilprof")).ancestors().nth(2).unwrap();
     let mut command = Command::new("python3");
     command.arg(repository().join("tests/live/packaging/check_install.py")).arg(what).env("CARGO_TARGET_DIR", target);

@@ -1,5 +1,6 @@
-//! The pytest plugin (`src/pytest_gilprof/__init__.py`) in real pytest on every Python from 3.9 on: of `pytest_plugin/test_twenty.py` it fails
-//! the one test whose threads contend for the GIL, names the function, and says what it could not judge. scripts/setup-pytest fetches pytest.
+//! The pytest plugin (`src/pytest_gilprof/__init__.py`) in real pytest on every Python from 3.9 on.
+//! Of `pytest_plugin/test_twenty.py` it fails the one test whose threads contend for the GIL, names
+//! the function, and lists the tests without a result. scripts/setup-pytest fetches pytest.
 
 use crate::harness::Suite;
 use crate::support;
@@ -8,20 +9,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::{interpreters, repository, skip, Folder, Interpreter};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, with_plugin(), [of_twenty_tests_the_one_that_contends_is_failed]);
     once!(
         suite,
         [
             the_session_is_judged_by_gilprof_toml_while_marks_are_too,
-            what_could_not_be_judged_is_said_and_fails_where_that_is_asked_for,
+            tests_without_a_result_are_listed_and_fail_on_request,
             marks_that_make_no_sense_are_refused_and_other_failures_are_left_alone
         ]
     );
 }
 
-/// What pytest said.
+/// The output of pytest.
 struct Said {
     code: Option<i32>,
     text: String,
@@ -33,7 +34,7 @@ impl Said {
         Said { code: output.status.code(), text: text.into_owned() }
     }
 
-    /// Ended with this code, and said all of these.
+    /// Checks the exit code, and that the output contains all of these texts.
     #[track_caller]
     fn has(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "{}", self.text);
@@ -61,7 +62,7 @@ fn with_plugin() -> Vec<Interpreter> {
     interpreters().into_iter().filter(|interpreter| interpreter.minor() >= (3, 9)).collect()
 }
 
-/// Every one from 3.9 on.
+/// Every interpreter from 3.9 on.
 fn pytests() -> Vec<Pytest> {
     let listed = std::fs::read_to_string(list_path()).unwrap_or_default();
     let parse = |line: &str| {
@@ -80,12 +81,12 @@ fn pytests() -> Vec<Pytest> {
     with_plugin().into_iter().filter_map(serving).collect()
 }
 
-/// One that needs no other root, for what does not depend on the version.
+/// One that needs no other root, for checks that do not depend on the version.
 fn any() -> Option<Pytest> {
     pytests().into_iter().rfind(|pytest| pytest.interpreter.root.is_none())
 }
 
-/// Where scripts/setup-pytest leaves its list.
+/// The list that scripts/setup-pytest writes.
 fn list_path() -> PathBuf {
     let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = || var("XDG_CACHE_HOME").or_else(|| Some(var("HOME")?.join(".cache"))).unwrap_or_default().join("gilprof/pytests");
@@ -96,7 +97,8 @@ fn suite() -> PathBuf {
     repository().join("tests/live/pytest_plugin")
 }
 
-/// Mounts this root at /mnt of another one, and /proc, which the plugin's gilprof needs; in a namespace that is gone with the command.
+/// Mounts this root at /mnt of another one, and /proc, which the plugin's gilprof needs, in a
+/// namespace that ends with the command.
 const UNDER_MNT: &str = "mount --rbind / \"$1/mnt\" && mount --rbind /proc \"$1/proc\" && shift && exec \"$@\"";
 
 impl Pytest {
@@ -139,8 +141,8 @@ impl Pytest {
     }
 }
 
-/// The offender is failed, by its function and line, as pytest itself would show it; nothing else is, and nothing was left unjudged, unless
-/// the machine had no cores left for it.
+/// The contending test fails, with its function and line as in pytest's own output. No other test
+/// fails, and every test has a result unless the machine had no cores left for it.
 fn offender_failed(said: &Said, passed: usize) {
     said.has(1, &[&format!("1 failed, {passed} passed"), "crunch (", "test_twenty.py:", "limit <= 20"]);
     said.has(1, &["E   waiting is ", "def crunch(seconds):", ": GilLimit\n"]);
@@ -154,7 +156,7 @@ fn offender_failed(said: &Said, passed: usize) {
 
 fn of_twenty_tests_the_one_that_contends_is_failed(interpreter: &Interpreter) {
     let Some(pytest) = pytests().into_iter().find(|pytest| pytest.interpreter == *interpreter) else { return };
-    // All of them on one; the others see three of the twenty.
+    // All twenty tests on one interpreter, three of them on the others.
     if interpreter.minor() == (3, 13) || support::all() {
         offender_failed(&pytest.run(&suite(), &[]), 19);
     } else {
@@ -162,7 +164,7 @@ fn of_twenty_tests_the_one_that_contends_is_failed(interpreter: &Interpreter) {
     }
 }
 
-/// A folder with these tests, and a gilprof.toml where there is one.
+/// A folder with these tests, and with a gilprof.toml if there is one.
 fn tests(source: &str, limits: Option<&str>) -> Folder {
     let folder = Folder::new("pytest");
     let crunch = "import threading, time, pytest\n\
@@ -182,7 +184,7 @@ fn the_session_is_judged_by_gilprof_toml_while_marks_are_too() {
     let Some(pytest) = any() else { return };
     let source = "def test_unmarked():\n    contend()\n@pytest.mark.gil(max='gil.busy <= 50%')\ndef test_marked():\n    time.sleep(0.5)\n";
     let folder = tests(source, Some("[gate]\nmax = [\"waiting <= 20%\"]\n"));
-    // Every test passes, and the session does not.
+    // Every test passes, and the session fails.
     let said = pytest.run(folder.path(), &["--gilprof"]);
     said.has(1, &["2 passed", "= gilprof =", "session: ", "FAIL waiting is ", "crunch (", "test_it.py:"]);
     let lenient = tests(source, Some("[gate]\nmax = [\"waiting <= 99%\"]\n"));
@@ -190,12 +192,12 @@ fn the_session_is_judged_by_gilprof_toml_while_marks_are_too() {
     let said = pytest.run(lenient.path(), &["--gilprof", "--gilprof-dir", kept.path().to_str().unwrap()]);
     said.has(0, &["2 passed", "ok   waiting is ", "recording: "]);
     assert!(kept.path().join("session.gilprof").exists() && kept.path().join("test_it.py_test_marked.gilprof").exists());
-    // Each worker is measured by itself, and judged where its limits are known.
+    // Each worker is measured by itself, and checked where its limits are known.
     let said = pytest.run(folder.path(), &["--gilprof", "-n", "2"]);
     said.has(1, &["2 passed", "gw0: ", "gw1: ", "FAIL waiting is "]);
 }
 
-fn what_could_not_be_judged_is_said_and_fails_where_that_is_asked_for() {
+fn tests_without_a_result_are_listed_and_fail_on_request() {
     let Some(pytest) = any() else { return };
     let folder = tests(CONTENDS, None);
     let without = [("GILPROF", "/nonexistent/gilprof")];
@@ -207,7 +209,7 @@ fn what_could_not_be_judged_is_said_and_fails_where_that_is_asked_for() {
     pytest.run_with(folder.path(), &["-W", "error"], &without).has(1, &["1 failed", "GilprofWarning"]);
     pytest.run_with(folder.path(), &["--gilprof"], &without).has(4, &["ERROR: --gilprof: failed to find gilprof"]);
     pytest.run_with(folder.path(), &["--no-gilprof"], &without).has(0, &["1 passed in "]);
-    // Nothing runs in it, and it is over before there is much to see.
+    // The test runs nothing, and is too short for a result.
     let brief = tests("@pytest.mark.gil(max_wait_ms_p99='1ms')\ndef test_it():\n    pass\n", None);
     pytest.run(brief.path(), &[]).has(0, &["1 passed, 1 warning", "could not be judged: wait_ms.p99 cannot be told"]);
     pytest.run(brief.path(), &["--gilprof-strict"]).has(1, &["1 failed"]);
@@ -226,7 +228,8 @@ fn marks_that_make_no_sense_are_refused_and_other_failures_are_left_alone() {
     }
     let folder = tests("@pytest.mark.gil(max_wating=0.2)\ndef test_it():\n    time.sleep(0.1)\n", None);
     pytest.run(folder.path(), &[]).has(1, &["1 failed", "wating"]);
-    // Its own failure comes first, what the gate says beside it; an expected failure may be the gate's.
+    // Its own failure comes first, with the gate's result beside it. An expected failure may be the
+    // gate's.
     let source = "@pytest.mark.gil(max_waiting=0.2)\ndef test_own():\n    contend()\n    assert 1 == 2\n\
                   @pytest.mark.xfail(strict=True)\n@pytest.mark.gil(max_waiting=0.2)\ndef test_expected():\n    contend()\n";
     let said = pytest.run(tests(source, None).path(), &[]);

@@ -1,4 +1,5 @@
-//! Recordings: what is made of them is what a live run would have made, whatever ended the run; and two of them compared.
+//! Recordings: their reports are those of a live run, whatever ended the run; and comparisons of
+//! two recordings.
 
 use crate::harness::Suite;
 use crate::once;
@@ -9,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::{gilprof_command, scratch, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     once!(
         suite,
         [
             a_report_is_what_the_live_run_wrote,
-            whatever_kills_it_costs_at_most_the_last_second,
+            a_kill_costs_at_most_the_last_second,
             a_full_disk_ends_it_with_a_message_and_a_file_that_can_be_read,
             recording_is_quiet_and_passes_on_the_exit_code,
             the_workers_of_one_service_side_by_side,
@@ -32,7 +33,7 @@ fn interpreter() -> Option<Interpreter> {
     two_interpreters().pop()
 }
 
-/// Random numbers that start elsewhere each time: what fails with one of them is printed.
+/// Random numbers with a new seed in each run. A failure prints its number.
 fn dice() -> impl FnMut(u64) -> u64 {
     let mut state = u64::from(std::process::id()) << 32 | 0x9e37;
     move |below| {
@@ -79,7 +80,7 @@ fn a_report_is_what_the_live_run_wrote() {
     fs::remove_file(recording).unwrap();
 }
 
-fn whatever_kills_it_costs_at_most_the_last_second() {
+fn a_kill_costs_at_most_the_last_second() {
     let Some(interpreter) = interpreter() else { return };
     let target = Target::start(&interpreter, "cpu", &["--threads", "3"]);
     let pid = target.pid().to_string();
@@ -89,7 +90,7 @@ fn whatever_kills_it_costs_at_most_the_last_second() {
         let running = Running::start(&["record", "--pid", &pid, "-o", text(&recording)]);
         until("it has begun to record", || fs::metadata(&recording).is_ok_and(|m| m.len() > 12));
         let (after, begun) = (dice(1000), monotonic());
-        until("a moment has come that was drawn by lot", || monotonic() - begun > after as f64 / 1e3);
+        until("a random moment has come", || monotonic() - begun > after as f64 / 1e3);
         running.signal(libc::SIGKILL);
         let killed = monotonic();
         until("gilprof is gone", || cli::state(running.pid()).is_none_or(|state| state == 'Z'));
@@ -102,7 +103,8 @@ fn whatever_kills_it_costs_at_most_the_last_second() {
         let missing = killed - (window["begin_ns"].as_f64().unwrap() / 1e9 + window["seconds"].as_f64().unwrap());
         assert!(missing < 1.0, "round {round}, killed after {after} ms: {missing} s are missing: {window:#}");
         worst = worst.max(missing);
-        // Nor is a thread's time shorter: what threads did is told of a little later than what the GIL did.
+        // A thread's time is not shorter either. The states of threads are emitted a little later
+        // than those of the GIL.
         let lived = killed - window["begin_ns"].as_f64().unwrap() / 1e9;
         for worker in report["threads"].as_array().unwrap().iter().filter(|t| t["name"].as_str().unwrap().starts_with("worker-")) {
             let missing = lived - worker["seconds"].as_f64().unwrap();
@@ -116,7 +118,7 @@ fn whatever_kills_it_costs_at_most_the_last_second() {
 
 fn monotonic() -> f64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills the one timespec that it is given.
+    // SAFETY: the kernel fills the given timespec.
     let done = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     assert_eq!(done, 0);
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9

@@ -1,6 +1,7 @@
-//! What one look does: it allocates nothing once it has met what there is, and asks only after the threads that can have moved.
+//! The work of one sample: it allocates nothing after its first meeting with each object, and polls
+//! only the threads that can have changed.
 //!
-//! Counted, not timed; the instructions of a look at a recorded process by valgrind.
+//! Counted, not timed. `hermetic/sample_cost.rs` has the instructions of a sample.
 
 use crate::harness::Suite;
 use crate::support::{self, checks};
@@ -16,16 +17,16 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use support::{Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    complaining!(suite, some(), [a_look_allocates_nothing_once_it_has_met_what_there_is, threads_that_idle_are_hardly_asked_after]);
+    complaining!(suite, some(), [samples_of_known_objects_allocate_nothing, idle_threads_are_seldom_polled]);
 }
 
-/// Looks that do the like now and then: stacks in places where they were never met, the threads counted again, tables that grow. Those
-/// that allocate may be so many of all.
+/// The share of samples that may allocate: stacks at new places, a new count of the threads, tables
+/// that grow.
 const MAY_ALLOCATE: f64 = 0.1;
-/// Threads of 129 that may be asked after, on average, of which 120 sleep all the time.
-const ASKED: f64 = 12.0;
+/// Threads of 129 that may be polled, on average. 120 of them sleep all the time.
+const POLLED: f64 = 12.0;
 
 struct Counting;
 
@@ -33,7 +34,8 @@ thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
-// SAFETY: everything is passed on to the system's allocator as it came; the counter is a thread's own and allocates nothing.
+// SAFETY: every call goes unchanged to the system's allocator; the counter belongs to the thread
+// and allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.with(|count| count.set(count.get() + 1));
@@ -54,10 +56,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Looks at a program 1000 times a second; what `after` says of each look, once `first` of them are over.
-fn look_at<T>(target: &Target, first: usize, count: usize, after: impl Fn(&Sampler, u64) -> T) -> Vec<T> {
+/// Samples a program 1000 times a second. Returns the results of `after` for each sample, except
+/// the first ones.
+fn sample_program<T>(target: &Target, first: usize, count: usize, after: impl Fn(&Sampler, u64) -> T) -> Vec<T> {
     let mut sampler = Sampler::new(PythonProcess::open(Pid(target.pid())).unwrap(), None);
-    let (mut builder, mut said) = (ProfileBuilder::new(), Vec::with_capacity(count));
+    let (mut builder, mut results) = (ProfileBuilder::new(), Vec::with_capacity(count));
     let mut schedule = SampleSchedule::new(sys_linux::monotonic(), 1000.0, 1);
     for n in 0..first + count {
         sys_linux::sleep_until(schedule.next(sys_linux::monotonic()));
@@ -66,32 +69,36 @@ fn look_at<T>(target: &Target, first: usize, count: usize, after: impl Fn(&Sampl
         sampler.sample(now, now, &mut builder).unwrap();
         let allocated = COUNT.with(Cell::get) - before;
         if n >= first {
-            said.push(after(&sampler, allocated));
+            results.push(after(&sampler, allocated));
         }
     }
-    said
+    results
 }
 
-/// One interpreter of each way of keeping frames and of telling who asks for the GIL.
+/// One interpreter of each representation of frames and of GIL requests.
 fn some() -> Vec<Interpreter> {
     support::interpreters().into_iter().filter(|i| [(3, 9), (3, 13), (3, 15)].contains(&i.minor())).collect()
 }
 
-fn a_look_allocates_nothing_once_it_has_met_what_there_is(interpreter: &Interpreter, complaints: &mut Complaints) {
+fn samples_of_known_objects_allocate_nothing(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "crowd", &["--busy", "8", "--depth", "20"]);
-    let allocations = look_at(&target, 2000, 1000, |_, allocated| allocated);
-    let looks = allocations.iter().filter(|&&n| n > 0).count() as f64 / 1000.0;
-    row!(interpreter.label, "looks that allocate {looks:.3}, allocations per look {:.2}", allocations.iter().sum::<u64>() as f64 / 1000.0);
-    complaints.expect(looks <= MAY_ALLOCATE, || format!("{looks} of the looks allocate"));
+    let allocations = sample_program(&target, 2000, 1000, |_, allocated| allocated);
+    let share = allocations.iter().filter(|&&n| n > 0).count() as f64 / 1000.0;
+    row!(
+        interpreter.label,
+        "samples that allocate {share:.3}, allocations per sample {:.2}",
+        allocations.iter().sum::<u64>() as f64 / 1000.0
+    );
+    complaints.expect(share <= MAY_ALLOCATE, || format!("{share} of the samples allocate"));
 }
 
-fn threads_that_idle_are_hardly_asked_after(interpreter: &Interpreter, complaints: &mut Complaints) {
+fn idle_threads_are_seldom_polled(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "crowd", &["--busy", "8", "--idle", "120"]);
-    let asked = look_at(&target, 2000, 501, |sampler, _| {
+    let polled = sample_program(&target, 2000, 501, |sampler, _| {
         assert!(sampler.threads().len() >= 129);
         sampler.tasks_polled
     });
-    let mean = (asked[500] - asked[0]) as f64 / 500.0;
-    row!(interpreter.label, "of 129 threads {mean:.1} asked after at each look");
-    complaints.expect(mean <= ASKED, || format!("{mean} threads asked after at each look"));
+    let mean = (polled[500] - polled[0]) as f64 / 500.0;
+    row!(interpreter.label, "of 129 threads {mean:.1} polled at each sample");
+    complaints.expect(mean <= POLLED, || format!("{mean} threads polled at each sample"));
 }

@@ -1,4 +1,5 @@
-//! What gilprof says of threads whose states are known by construction, through `attach --format json` as a user would, on every interpreter.
+//! The reported states of threads whose states are known by construction, from `attach --format
+//! json` on every interpreter.
 
 use crate::harness::Suite;
 use crate::support::{self, checks};
@@ -8,7 +9,7 @@ use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 use support::{interpreters, window, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     complaining!(
         suite,
@@ -22,7 +23,7 @@ pub fn cases(suite: &mut Suite) {
     );
 }
 
-/// How far a share may be from what the program makes it.
+/// The largest difference between a share and the one that the program produces.
 const NEAR: f64 = 0.03;
 const UNKNOWN: f64 = 0.02;
 
@@ -42,7 +43,7 @@ fn shares(thread: &Value) -> String {
     format!("{}: {}", thread["name"].as_str().unwrap(), words.join(" "))
 }
 
-/// What must hold of any report.
+/// Conditions on any report.
 fn sound(report: &Value, what: &str, complaints: &mut Complaints) {
     for thread in report["threads"].as_array().unwrap() {
         let sum: f64 = thread["states"].as_object().unwrap().values().map(|v| v.as_f64().unwrap()).sum();
@@ -52,7 +53,7 @@ fn sound(report: &Value, what: &str, complaints: &mut Complaints) {
         complaints.expect((parts - holding).abs() <= 0.001, || format!("{what}: holding is {holding}, its parts add to {parts}"));
         complaints.expect(state(thread, "unknown") < UNKNOWN, || format!("{what}: {}", shares(thread)));
     }
-    complaints.expect(number(report, "/window/failed") == 0.0, || format!("{what}: failed looks: {}", report["window"]));
+    complaints.expect(number(report, "/window/failed") == 0.0, || format!("{what}: failed samples: {}", report["window"]));
 }
 
 /// A line of the table: the window, the GIL, the verdict, the threads.
@@ -62,7 +63,7 @@ fn show(interpreter: &Interpreter, what: &str, measured: &Measured) {
     let threads: Vec<String> = report["threads"].as_array().unwrap().iter().map(shares).collect();
     row!(
         interpreter.label,
-        "{what}: {} looks {} late, busy {:.3}, {:.0} switches/s, {} x{:.2}, others {:.2} cores | {}",
+        "{what}: {} samples {} missed, busy {:.3}, {:.0} switches/s, {} x{:.2}, others {:.2} cores | {}",
         n("/window/samples"),
         n("/window/missed"),
         n("/gil/busy"),
@@ -106,7 +107,7 @@ fn cpu(report: &Value, complaints: &mut Complaints) {
     complaints.expect(first["name"] == "burn", || format!("cpu: the first function is {first}"));
 }
 
-/// What is only so when the threads have the cores that they want.
+/// Conditions that hold only when the threads have enough cores.
 fn cpu_on_free_cores(report: &Value, complaints: &mut Complaints) {
     let switches = number(report, "/gil/switches_per_s");
     complaints.expect((150.0..=260.0).contains(&switches), || format!("cpu: {switches} switches a second"));
@@ -154,7 +155,7 @@ fn sleepers(report: &Value, complaints: &mut Complaints) {
     verdict(report, "sleepers", &["keep-threads", "idle"], complaints);
 }
 
-/// The target is neither stopped nor traced while it is measured, and gets on with its work.
+/// The target is neither stopped nor traced while it is measured, and its work goes on.
 fn the_target_is_not_stopped(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "cpu", &["--threads", "2"]);
     let pid = target.pid();
@@ -172,7 +173,7 @@ fn the_target_is_not_stopped(interpreter: &Interpreter, complaints: &mut Complai
     complaints.expect(status.success() && done > 0.0, || format!("{status}, {done} rounds done"));
 }
 
-/// Every sign of a stop or of a tracer, until it is over.
+/// Every sign of a stop or of a tracer, until the end.
 fn watch(pid: i32, over: &AtomicBool) -> Vec<String> {
     let mut seen = Vec::new();
     while !over.load(Ordering::Relaxed) {

@@ -91,7 +91,8 @@ pub fn links(text: &str) -> Vec<(usize, String)> {
 
 /// The anchors that a renderer such as GitHub's gives to the headings of a document.
 pub fn anchors(text: &str) -> Vec<String> {
-    let headings = prose(text).into_iter().filter_map(|(_, line)| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
+    let headings =
+        prose(text).into_iter().filter_map(|(_, line)| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
     let anchor = |heading: &str| {
         let kept = heading.trim().to_lowercase();
         kept.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c)).map(|c| if c == ' ' { '-' } else { c }).collect()

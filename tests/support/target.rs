@@ -1,8 +1,8 @@
 //! Workloads as running processes.
 //!
-//! Nothing sleeps, and every wait has a bound: a target prints `ready` on a pipe, and a pipe that is
-//! silent for longer than [`PATIENCE`] is a failure. A target ends with its handle. It also ends with
-//! the test process, because its stdin closes then.
+//! Nothing sleeps, and every wait has a bound: a target prints `ready` on a pipe, and a pipe that
+//! is silent for longer than [`PATIENCE`] is a failure. A target ends with its handle. It also ends
+//! with the test process, because its stdin closes then.
 
 use super::pipe::Pipe;
 use super::{note, repository, under, Folder, Interpreter, PATIENCE};
@@ -28,8 +28,8 @@ impl Target {
         Target::start_file(interpreter, &file, args)
     }
 
-    /// Starts any script that prints `ready`. If the interpreter is in another root, the script runs
-    /// from a copy of its folder there.
+    /// Starts any script that prints `ready`. If the interpreter is in another root, the script
+    /// runs from a copy of its folder there.
     pub fn start_file(interpreter: &Interpreter, file: &Path, args: &[&str]) -> Target {
         Target::start_under(None, interpreter, file, args)
     }

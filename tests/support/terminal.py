@@ -1,6 +1,6 @@
-"""Runs a command in a terminal of its own, COLUMNS wide, and passes on all that it shows.
+"""Runs a command in a terminal of its own, COLUMNS wide, and prints everything that the terminal shows.
 
-terminal.py COLUMNS WORD KEYS COMMAND…: types KEYS once WORD has been shown, and whatever comes on stdin when it comes.
+terminal.py COLUMNS TEXT KEYS COMMAND…: types KEYS when TEXT has appeared, and passes its own stdin on.
 Ends with the command's exit code.
 """
 import codecs
@@ -30,7 +30,7 @@ while True:
         continue
     try:
         new = os.read(terminal, 4096)
-    except OSError:  # the last process has closed it
+    except OSError:  # the last process closed the terminal
         new = b""
     if not new:
         break

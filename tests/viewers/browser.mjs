@@ -1,4 +1,4 @@
-// A headless Chromium for the tests of viewers, and a server for files of this machine.
+// A headless Chromium for the tests of viewers, and a server for local files.
 import { createRequire } from 'node:module';
 import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
@@ -15,7 +15,7 @@ export async function browse() {
 
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.wasm': 'application/wasm', '.json': 'application/json' };
 
-// Serves folders by their first path segment; resolves to the port.
+// Serves folders by their first path segment. Resolves to the port.
 export function serve(folders, port = 0) {
   const server = createServer(async (request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url, 'http://x').pathname));

@@ -1,5 +1,5 @@
-//! The gate's files as the tools read them that people feed them to: JUnit in junitparser, SARIF against the schema of its standard. The
-//! outcome is one whose every name is hostile. Both tools are fetched by scripts/setup-viewers.
+//! The gate's files in the tools that read them: JUnit in junitparser, SARIF against the schema of
+//! its standard. Every name in the outcome is hostile. scripts/setup-viewers fetches both tools.
 
 use crate::support::{self, viewers};
 use gilprof::analysis::report::Code;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use support::{repository, Folder};
 
-/// Names that would act, were they not escaped.
+/// Names that would have an effect if they were not escaped.
 const NAMES: [&str; 9] = [
     "parse",
     "<listcomp>",
@@ -85,9 +85,9 @@ from junitparser import JUnitXml, Failure, Error
 xml = JUnitXml.fromfile(sys.argv[1])
 cases = [case for suite in xml for case in suite]
 kinds = [[type(result).__name__ for result in case.result] for case in cases]
-told = (xml.tests, xml.failures, xml.errors)
+declared = (xml.tests, xml.failures, xml.errors)
 xml.update_statistics()
-print(json.dumps({'told': told, 'counted': (xml.tests, xml.failures, xml.errors), 'kinds': kinds, 'names': [case.name for case in cases],
+print(json.dumps({'declared': declared, 'counted': (xml.tests, xml.failures, xml.errors), 'kinds': kinds, 'names': [case.name for case in cases],
                   'texts': [result.text for case in cases for result in case.result]}))
 ";
 
@@ -99,16 +99,16 @@ fn junitparser_reads_a_case_for_each_check() {
     std::fs::write(&file, junit::render(&outcome, Path::new("/srv"))).unwrap();
     let Some(said) = python("junitparser", &["-c", COUNT, file.to_str().unwrap()]) else { return };
     let read: serde_json::Value = serde_json::from_str(&said).unwrap();
-    // One more case and error: the gate as a whole could not be judged.
+    // One more case and error: the gate as a whole has no result.
     let (cases, each) = (outcome.checks.len() + 1, NAMES.len());
-    assert_eq!(read["told"], serde_json::json!([cases, each, each + 1]));
-    assert_eq!(read["counted"], read["told"]);
+    assert_eq!(read["declared"], serde_json::json!([cases, each, each + 1]));
+    assert_eq!(read["counted"], read["declared"]);
     let kinds = read["kinds"].as_array().unwrap();
     assert_eq!(kinds[0], serde_json::json!(["Error"]));
     for four in kinds[1..].chunks(4) {
         assert_eq!(four, [serde_json::json!(["Failure"]), serde_json::json!([]), serde_json::json!(["Error"]), serde_json::json!([])]);
     }
-    // What was escaped is read as it was written.
+    // Escaped names are read back unchanged.
     assert_eq!(read["names"][1], "function(\"parse\").inflicted_wait <= 0.5 parse");
     assert!(read["names"][9].as_str().unwrap().ends_with("<= 0.5 ]]></failure><script>"), "{}", read["names"][9]);
     assert!(read["texts"][1].as_str().unwrap().contains("\nparse (parse:3), thread parse: holds the GIL: parse\n"), "{}", read["texts"][1]);
@@ -146,7 +146,7 @@ fn ended(out: &Output, code: i32) {
     assert_eq!(out.status.code(), Some(code), "{said}");
 }
 
-/// check-jsonschema brings the schemas of the CI systems along.
+/// check-jsonschema contains the schemas of the CI systems.
 #[test]
 fn the_ci_files_keep_to_their_schemas() {
     let Some(package) = viewers::viewer("check-jsonschema") else { return };
@@ -160,7 +160,7 @@ fn the_ci_files_keep_to_their_schemas() {
         [("vendor.github-workflows", "github.yml", "runs-on:"), ("vendor.gitlab-ci", "gitlab.yml", "allow_failure:")]
     {
         ended(&check(schema, &example(name)), 0);
-        // It is able to fail.
+        // The check is able to fail.
         let spoilt = folder.path().join(name);
         std::fs::write(&spoilt, std::fs::read_to_string(example(name)).unwrap().replace(word, "no-such-key:")).unwrap();
         ended(&check(schema, &spoilt), 1);

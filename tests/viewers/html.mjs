@@ -1,5 +1,7 @@
-// Opens gilprof's own page by file:// and prints what it shows and does: html.mjs AXE FILE [SHOTS-FOLDER]
-// Every request that is not for the file itself is counted and refused; so are dialogs; errors of the console are collected.
+// Opens gilprof's own page by file:// and prints its content and its reactions as JSON:
+// html.mjs AXE FILE [SHOTS-FOLDER]
+// Requests other than for the file itself, and dialogs, are counted and refused. Errors of the console
+// are collected.
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -11,7 +13,7 @@ const address = pathToFileURL(file).href;
 const browser = await browse();
 const said = { requests: [], errors: [], dialogs: 0, interactive_ms: [], axe: {}, sideways: {} };
 
-// A page that is ready, in one scheme and width.
+// A loaded page in one colour scheme and width.
 async function open(scheme, width) {
   const page = await browser.newPage();
   await page.setViewport({ width, height: 900 });
@@ -31,11 +33,11 @@ async function open(scheme, width) {
   return page;
 }
 
-// Until what is painted next has been painted.
+// Resolves after the next frame is painted.
 const painted = (page) => page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 const text = (page, selector) => page.$eval(selector, (node) => node.textContent);
 
-async function look(page, name) {
+async function inspect(page, name) {
   await page.evaluate((source) => { (0, eval)(source); }, axe).catch(() => page.evaluate(axe));
   const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
   said.axe[name] = violations.map(({ id, impact, nodes }) => ({ id, impact, where: nodes.map((node) => node.target.join(' ')).slice(0, 5), why: nodes[0]?.failureSummary }));
@@ -43,12 +45,12 @@ async function look(page, name) {
   if (shots) await page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
 }
 
-// What the page shows, as numbers.
+// The content of the page, as numbers.
 const read = (page) => page.evaluate(async () => {
   const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   const words = (node) => node.textContent;
   const all = (root, selector) => [...root.querySelectorAll(selector)];
-  // The page fills what is opened in the frame after it is told of it, and it may be told some frames later.
+  // The page fills an opened section one frame after the event, which may itself be some frames late.
   const toggled = (id, open) => new Promise((done) => {
     const details = document.getElementById(id);
     if (details.open === open) return done();
@@ -96,7 +98,7 @@ const read = (page) => page.evaluate(async () => {
   };
 });
 
-// Every colour that a canvas shows in the middle of its first row: it has been painted.
+// Every colour in the middle of a canvas's first row, which shows that it was painted.
 const colours = (page, id) => page.$eval(id, (canvas) => {
   const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, Math.min(canvas.height, 40));
   return new Set(new Uint32Array(data.buffer)).size;
@@ -106,7 +108,7 @@ async function drive(page) {
   const done = {};
   const box = async (id) => (await page.$(id)).boundingBox();
   const micros = () => page.$eval('#flame', (node) => Number(node.dataset.micros));
-  // Flamegraph: another kind of time, search, zoom by click, back by key.
+  // Flamegraph: another time, search, zoom by click, back by key.
   done.flame = { whole: await micros(), focusable: await page.$eval('#flame', (node) => node.tabIndex) };
   await page.$eval('#flame-modes input[value="wall"]', (node) => node.click());
   await painted(page);
@@ -118,7 +120,7 @@ async function drive(page) {
   await page.$eval('#flame-search', (node) => { node.value = ''; node.dispatchEvent(new Event('input')); });
   await (await page.$('#flame')).scrollIntoView();
   let at = await box('#flame');
-  // The topmost frame at the right edge that is not the whole.
+  // The topmost frame at the right edge that is narrower than the whole graph.
   for (let row = 1; row < 8 && !(done.flame.clicked < done.flame.wall); row++) {
     await page.mouse.click(at.x + at.width - 4, at.y + 19 * (row + 0.5));
     await painted(page);
@@ -169,8 +171,8 @@ async function drive(page) {
   await page.focus('#tracks');
   await page.keyboard.press('0');
   await painted(page);
-  // The stretch that is chosen in the chart above is shown.
-  // Beside many lanes the chart may have been scrolled away.
+  // The window selected in the chart above is shown.
+  // With many lanes the chart may be outside of the viewport.
   await page.$eval('#gil-chart', (node) => node.scrollIntoView({ block: 'center' }));
   await painted(page);
   const over = await (await page.$('#gil-chart .u-over'))?.boundingBox();
@@ -212,12 +214,12 @@ try {
   }
   await page.select('#process', '0');
   await painted(page);
-  await look(page, 'light-1280');
+  await inspect(page, 'light-1280');
   said.drive = await drive(page);
   await page.close();
   for (const [scheme, width] of [['dark', 1280], ['light', 400], ['dark', 400]]) {
     const other = await open(scheme, width);
-    await look(other, `${scheme}-${width}`);
+    await inspect(other, `${scheme}-${width}`);
     await other.close();
   }
   console.log(JSON.stringify(said));

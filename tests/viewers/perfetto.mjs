@@ -1,5 +1,6 @@
-// Opens traces in Perfetto's own UI and asks its trace processor: perfetto.mjs WEB_DIST TRACE...
-// Prints, by file: time per process, thread and state; what the counters say on average; the arrows; waiting behind somebody; errors of the import.
+// Opens traces in Perfetto's own UI and queries its trace processor: perfetto.mjs WEB_DIST TRACE...
+// Prints for each file: time per process, thread and state; averages of the counters; the arrows;
+// waiting with a known holder; errors of the import.
 import { basename, dirname } from 'node:path';
 import { browse, serve } from './browser.mjs';
 
@@ -12,7 +13,7 @@ const out = {};
 const STATES = `select process.name || ', pid ' || process.pid as process, thread.name as thread, slice.name as state,
     sum(slice.dur) as nanos, count(*) as slices
   from slice join thread_track on slice.track_id = thread_track.id join thread using (utid) join process using (upid) group by 1, 2, 3`;
-// A value stands until the next one of its track, the last one until the end of the process's slices.
+// A value holds until the next one of its track, the last one until the end of the process's slices.
 const COUNTERS = `with ends as (select upid, max(slice.ts + slice.dur) as at from slice
     join thread_track on slice.track_id = thread_track.id join thread using (utid) group by 1),
   steps as (select track.name as name, process.name || ', pid ' || process.pid as process, counter.value as value, counter.ts as ts,
@@ -26,7 +27,7 @@ const ARROWS = `select count(*) as count, coalesce(sum(a.track_id = b.track_id),
   from flow join slice a on flow.slice_out = a.id join slice b on flow.slice_in = b.id
   join thread_track ra on a.track_id = ra.id join thread ta on ra.utid = ta.utid
   join thread_track rb on b.track_id = rb.id join thread tb on rb.utid = tb.utid`;
-// Waiting of which it is said who held.
+// Waiting with a known holder.
 const BEHIND = `select process.name || ', pid ' || process.pid as process,
     sum(iif(extract_arg(slice.arg_set_id, 'debug.holder') is null, 0, slice.dur)) as nanos
   from slice join thread_track on slice.track_id = thread_track.id join thread using (utid) join process using (upid)
@@ -55,10 +56,10 @@ try {
       behind: await ask(BEHIND, ['process'], ['nanos']),
       errors: await ask(ERRORS, ['name'], ['value']),
     };
-    if (process.env.GILPROF_SCREENSHOTS) { // for people who want to look
+    if (process.env.GILPROF_SCREENSHOTS) { // for a person
       await page.mouse.click(260, 181); // the first process
       await page.mouse.move(800, 400);
-      await page.keyboard.down('w'); // closer
+      await page.keyboard.down('w'); // zoom in
       await new Promise((done) => setTimeout(done, 2000));
       await page.keyboard.up('w');
       await new Promise((done) => setTimeout(done, 2000));

@@ -1,7 +1,9 @@
-//! Every picture in the viewer that it is for: what the viewer says of it is what the report says, within 1 % or [`FLOOR`].
+//! Every picture in its viewer: the viewer's figures are those of the report, within 1 % or
+//! [`FLOOR`].
 //!
-//! Two programs are recorded once: one with a thread in each state, and three threads that take turns at the GIL. Their files are made of
-//! both recordings together, so that each viewer is also asked whether it keeps the processes apart.
+//! Two programs are recorded once: one with a thread in each state, and three threads that take
+//! turns at the GIL. The files have both recordings, so that each viewer must keep the processes
+//! apart.
 
 use crate::support::{self, cli, viewers};
 use cli::two_interpreters;
@@ -14,10 +16,11 @@ use std::sync::OnceLock;
 use support::{gilprof, serial_guard, Interpreter, Target};
 use viewers::{node, printed, viewer, Profiler};
 
-/// Nanoseconds of thread time by which a figure may be off when 1 % of it is less: two looks, of windows of 3000.
+/// Nanoseconds of thread time by which a figure may be off if 1 % of it is less: two samples, of
+/// windows of 3000.
 const FLOOR: f64 = 2e6;
 
-/// The recordings' reports, and the files made of them.
+/// The recordings' reports, and the files made from them.
 struct Made {
     folder: PathBuf,
     reports: Vec<Value>,
@@ -32,23 +35,23 @@ impl Made {
 /// Nanoseconds by process, thread and state.
 type Times = BTreeMap<(String, String, String), f64>;
 
-/// The files that pictures of both, and of the first alone, are written to.
+/// The files of both recordings, and of the first alone.
 const FILES: [&str; 6] = ["both.pb.gz", "both.speedscope.json", "both.firefox.json", "both.firefox.json.gz", "both.pftrace", "both.folded"];
 
-/// Makes them once in a run of the tests: nextest gives each test a process of its own.
+/// Makes the files once in a run of the tests: nextest starts a process for each test.
 fn made() -> Option<&'static Made> {
     static MADE: OnceLock<Option<Made>> = OnceLock::new();
     let make = || {
         let interpreter = two_interpreters().pop()?;
         let _alone = serial_guard();
         let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("viewers"); // the same each time: what a run makes last stays
-        let (whose, reports) = (folder.join("run"), folder.join("reports.json"));
-        if !fs::read_to_string(&whose).is_ok_and(|made_by| made_by == run) {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("viewers"); // the same each time: the files of the last run stay
+        let (marker, reports) = (folder.join("run"), folder.join("reports.json"));
+        if !fs::read_to_string(&marker).is_ok_and(|made_by| made_by == run) {
             let _ = fs::remove_dir_all(&folder);
             fs::create_dir_all(&folder).unwrap();
             fs::write(&reports, record(&interpreter, &folder)).unwrap();
-            fs::write(&whose, run).unwrap(); // last: until then it is not whole
+            fs::write(&marker, run).unwrap(); // last: until then the folder is not complete
         }
         let both: Value = serde_json::from_slice(&fs::read(&reports).unwrap()).unwrap();
         Some(Made { folder, reports: both["reports"].as_array().unwrap().clone() })
@@ -56,7 +59,7 @@ fn made() -> Option<&'static Made> {
     MADE.get_or_init(make).as_ref()
 }
 
-/// Records both programs and writes all files; gives the reports' JSON.
+/// Records both programs, writes all files, and returns the reports' JSON.
 fn record(interpreter: &Interpreter, folder: &Path) -> Vec<u8> {
     let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
     let recordings = [path("mixed.gilprof"), path("turns.gilprof")];
@@ -89,7 +92,7 @@ fn process(report: &Value) -> String {
     format!("{}, pid {}", script.rsplit('/').next().unwrap(), report["target"]["pid"])
 }
 
-/// What the reports say.
+/// The figures of the reports.
 fn times(reports: &[Value]) -> Times {
     let mut times = Times::new();
     for report in reports {
@@ -107,7 +110,7 @@ fn times(reports: &[Value]) -> Times {
     times
 }
 
-/// Both have the same times; and those of the report are such that this says something.
+/// Both have the same times, and those of the report are not trivial.
 #[track_caller]
 fn same_times(got: &Times, wanted: &Times) {
     let keys: std::collections::BTreeSet<_> = got.keys().chain(wanted.keys()).collect();
@@ -153,7 +156,7 @@ fn pprof_s_tables_are_the_report_s() {
     let (total, flat) = top(&ask("wall", &["-top"], "both.pb.gz"));
     near("wall", total, wanted.values().sum(), FLOOR);
     assert!(flat.contains_key("<module>") && !flat.contains_key("<unknown>"), "{flat:#?}");
-    // Looks, a thousand a second for each thread.
+    // Samples: a thousand a second for each thread.
     let (samples, _) = top(&ask("samples", &["-top"], "both.pb.gz"));
     near("samples", samples, wanted.values().sum::<f64>() / 1e6, 10.0);
     let tags = ask("wall", &["-tags"], "both.pb.gz");
@@ -171,7 +174,7 @@ fn pprof_s_tables_are_the_report_s() {
     }
 }
 
-/// A time as pprof writes it in microseconds, in nanoseconds; a bare number as it is.
+/// A time as pprof writes it in microseconds, in nanoseconds; a plain number unchanged.
 fn amount(text: &str) -> f64 {
     match text.strip_suffix("us") {
         Some(micros) => micros.parse::<f64>().unwrap() * 1e3,
@@ -191,7 +194,8 @@ fn top(text: &str) -> (f64, BTreeMap<String, f64>) {
     (total, flat)
 }
 
-/// What `-tags` says of one label's values: ` label: Total …`, then ` AMOUNT (SHARE): VALUE` a line.
+/// The values of one label in the output of `-tags`: ` label: Total …`, then ` AMOUNT (SHARE):
+/// VALUE` a line.
 fn tag(text: &str, label: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().skip_while(|line| !line.trim_start().starts_with(&format!("{label}: Total "))).skip(1);
     let row = |line: &str| {
@@ -231,7 +235,8 @@ fn the_firefox_profiler_reads_states_and_waits() {
     }
 }
 
-/// Waits and holds are markers with a length, which add up to the thread's time; a wait says behind whom, and in which function.
+/// Waits and holds are markers with a length, which add up to the thread's time. A wait names the
+/// holder and its function.
 fn markers(said: &Value, got: &Times) {
     let thread = said["friendlyThreadName"].as_str().unwrap();
     for (marker, label, state) in
@@ -285,7 +290,7 @@ fn speedscope_shows_each_thread_s_time() {
         }
         same_times(&got, &wanted);
     }
-    // Of pprof's file it shows the default type.
+    // Of pprof's file, the viewer shows the default type.
     let rows = said["both.pb.gz"]["profiles"][0]["rows"].as_array().unwrap();
     for (name, nanos) in functions(&made.reports, "waiting") {
         let of_name = rows.iter().filter(|row| row["name"] == *name); // both programs have a `burn`
@@ -333,7 +338,8 @@ fn perfetto_s_trace_processor_finds_states_counters_and_arrows() {
         for never in ["to_itself", "not_of_holds", "between_processes"] {
             assert_eq!(arrows[never].as_f64(), Some(0.0), "{never}: {arrows:#}");
         }
-        // An arrow goes from where one thread let go to where the other took it, not from somewhere in the middle of a hold.
+        // An arrow leads from the point where one thread released the GIL to the point where the
+        // other took it, not from the middle of a hold.
         assert!(arrows["longest"].as_f64().unwrap() <= 3.001e6, "{arrows:#}");
     }
 }

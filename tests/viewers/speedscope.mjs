@@ -1,5 +1,7 @@
-// Opens files in the real speedscope and reads the table of its "Sandwich" view for each profile: speedscope.mjs RELEASE FILE...
-// Prints, by file: profiles with their names and rows (function, total and self as shown), and errors of the page.
+// Opens files in speedscope and reads the table of its "Sandwich" view for each profile:
+// speedscope.mjs RELEASE FILE...
+// Prints for each file: profiles with their names and rows (function, total and self as shown), and
+// errors of the page.
 import { basename, dirname } from 'node:path';
 import { browse, serve } from './browser.mjs';
 
@@ -8,14 +10,15 @@ const server = await serve({ '/file/': dirname(files[0]), '/': release });
 const browser = await browse();
 const out = {};
 
-// What the toolbar says: the profile's name, and which of how many it is.
+// The toolbar: the profile's name, its number and the number of profiles.
 async function shown(page) {
   const text = await page.evaluate(() => document.body.innerText);
   const found = text.match(/^(.*) \((\d+)\/(\d+)\)/m);
   return found ? { name: found[1].trim(), index: Number(found[2]), count: Number(found[3]) } : { name: await page.title(), index: 1, count: 1 };
 }
 
-// Rows of the table. Only those in view are in the page, which is why it is high. The list of profiles is a table too, without shares.
+// Rows of the table. The page contains only visible rows, so the window is high. The list of profiles
+// is a table too, without shares.
 async function rows(page) {
   await page.keyboard.press('3');
   await page.evaluate(() => {
@@ -29,7 +32,7 @@ async function rows(page) {
   return page.evaluate(() => globalThis.rows());
 }
 
-// What was asked for is in the page two frames later.
+// The page shows the selection two frames later.
 function painted(page) {
   return page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 }

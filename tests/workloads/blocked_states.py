@@ -1,8 +1,8 @@
-"""Threads that stand still at places whose stacks are known, one of each kind that CPython lays out in its own way.
+"""Threads blocked at places with known stacks, one for each kind of frame in CPython's memory.
 
-Says {"threads": [{"tid", "name", "stack": [[function, file, line], ...]}]}, root first, as `sys._current_frames()` has it, then `ready`.
+Prints {"threads": [{"tid", "name", "stack": [[function, file, line], ...]}]}, root first, as `sys._current_frames()` has it, then `ready`.
 The function is `co_qualname` where code objects have one (3.11), else `co_name`; the line is 0 where the frame has none.
-Nothing moves after that: every thread waits for a lock that is never released, main for the end of stdin.
+Nothing changes after that: every thread waits for a lock that is never released, the main thread for the end of stdin.
 """
 import _thread
 import asyncio
@@ -256,10 +256,10 @@ def positions(ours):
 
 
 def report(ours, tids):
-    """Runs in a thread of its own, which then ends, so that main's own stack is among those that stand still.
+    """Runs in a thread of its own, which then ends, so that the stack of the main thread does not change either.
 
-    A thread that said it is at work may still be on its way to the lock. It has arrived when none has moved by one instruction
-    over several looks with a pause between, in which the GIL is free and nobody wants it.
+    A thread that reported that it is at work may not have reached the lock yet. All have reached it when no position changes by one
+    instruction between several checks, with pauses in which the GIL is free and no thread needs it.
     """
     before, same = None, 0
     while same < 10:

@@ -1,9 +1,9 @@
 """The worst program for a reader that does not stop it: ten levels of tiny functions, a call every few tens of nanoseconds.
 
 Each function may call two of the four on the next level and nothing else, so a stack that was put together from two moments
-shows a caller with a callee it cannot call, half of the time even where the levels are right. Which of the two, and how deep it goes,
-is in the bits of one number that the driver draws by cheap arithmetic.
-The first line on stdout is the graph, {"graph": {caller: [callees]}}; `--graph` says only that. `--threads N` (1) run `drive`.
+shows a caller with a callee that it cannot call, in half of the cases even where the levels are right. The bits of one number, which
+the driver computes by cheap arithmetic, choose the callees and the depth.
+The first line on stdout is the graph, {"graph": {caller: [callees]}}; `--graph` prints only that. `--threads N` (1) run `drive`.
 At the end: the number of calls of `drive`'s own.
 """
 import harness

@@ -1,8 +1,8 @@
-"""A thread per request under contention: `--rate N` (50) new threads a second, each of `--work N` (2000) rounds, beside `--threads N` (2) that compute.
+"""A thread per request under contention: `--rate N` (50) new threads a second of `--work N` (2000) rounds, and `--threads N` (2) that compute.
 
 A new thread's first act is to wait for the GIL with an empty Python stack. Several threads accept requests, because
 starting a thread waits for it to run, which under contention takes longer than the time between two requests.
-At the end: how many requests were served.
+At the end: the number of served requests.
 """
 import threading
 import time

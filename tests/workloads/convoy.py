@@ -1,6 +1,6 @@
-"""A convoy: `--hogs N` (1) threads that compute, and `--short N` (1) that want the GIL for microseconds, `--pause-us N` (1000) apart.
+"""A convoy: `--hogs N` (1) threads that compute, and `--short N` (1) that need the GIL for microseconds, `--pause-us N` (1000) apart.
 
-With `--hogs 0` the short ones meet nobody. At the end: how often a short one had its turn.
+With `--hogs 0` the short ones have no competitor. At the end: the number of turns of the short ones.
 """
 import time
 

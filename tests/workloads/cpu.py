@@ -1,6 +1,6 @@
 """CPU-bound pure Python: `--threads N` (3) of them in `burn`, each holding 1/N and waiting the rest.
 
-`--interval-us N` changes the switch interval. At the end: the rounds done, for measuring what a profiler costs its target, each of `--steps N` (20000).
+`--interval-us N` changes the switch interval. At the end: the number of rounds of `--steps N` (20000), to measure a profiler's overhead.
 """
 import sys
 

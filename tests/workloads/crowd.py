@@ -1,4 +1,4 @@
-"""A crowd of threads for measuring what profilers cost: some compute, some hash half of the time, some wait for what never comes.
+"""Many threads, to measure the overhead of profilers: some compute, some hash half of the time, some wait for an event that never comes.
 
 `--busy N` (8), `--mixed N` (0), `--idle N` (0) of them; `--depth N` (2) Python frames each. Counts rounds of the busy and the mixed.
 """
@@ -41,7 +41,7 @@ def idle(index):
     never.wait()
 
 
-# The idle ones first: the busy ones keep the GIL from all that start after them.
+# The idle ones first: the busy ones would delay every later start.
 for kind, work, count in (("idle", idle, 0), ("busy", burn, 8), ("mixed", mix, 0)):
     for n in range(harness.number(kind, count)):
         rounds.append(0)

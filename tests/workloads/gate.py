@@ -1,6 +1,6 @@
 """Threads that compute for a while, for tests of `gilprof gate`: worker-N in burn, and with --more one called latecomer in added.
 
-Says nothing, but with --ready that they are at work, and ends by itself; --end ends it with an exit code of its own.
+Prints only `ready`, with --ready, and ends by itself; --end sets the exit code.
 """
 import argparse
 import sys

@@ -1,8 +1,8 @@
-"""Chains of tiny generators, resumed and suspended every few tens of nanoseconds: their frames live outside the thread's own stack of frames,
+"""Chains of tiny generators, resumed and suspended every few tens of nanoseconds: their frames are outside the thread's stack of frames,
 and a suspended one has no caller.
 
 Each may run two of the four on the next level and nothing else. The first line on stdout is the graph, as in call_heavy.py.
-At the end: the number of chains run through.
+At the end: the number of finished chains.
 """
 import harness
 

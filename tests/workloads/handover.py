@@ -1,6 +1,6 @@
 """Threads that hand work to one another by `--lock`, `--queue` or `--condition`, while `--hogs N` (0) others compute.
 
-Without hogs they wait for the lock and never for the GIL; with one they wait for both. At the end: how much was handed over.
+Without hogs they wait for the lock and never for the GIL; with one they wait for both. At the end: the number of items handed over.
 """
 import queue
 import threading

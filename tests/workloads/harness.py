@@ -1,7 +1,7 @@
-"""What every workload shares: threads that report when they are at work, the handshake, and the end.
+"""Shared by all workloads: threads that report when they are at work, the handshake, and the end.
 
-A workload writes lines of facts (JSON) that a test may want, then "ready\n" once every thread is at work. It ends when its
-stdin closes, which also happens when the test that started it dies, however it dies.
+A workload prints lines of facts (JSON) that a test may need, then "ready\n" once every thread is at work. It ends when its
+stdin closes, which also happens when the test that started it ends, in whatever way.
 Runs on 2.7 and 3.6 too, where only the holder and the stacks are measured.
 """
 import json

@@ -1,6 +1,6 @@
 """Native code without the GIL: `--threads N` (2) that hash blocks of `--bytes N` (1 MiB), the GIL taken for microseconds a block.
 
-Smaller blocks make the GIL matter again: at 60 kB it is taken some ten thousand times a second.
+With smaller blocks the GIL matters again: at 60 kB it is taken some ten thousand times a second.
 """
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Says its version and where its `_PyRuntime` is, and does nothing."""
+"""Prints its version and the address of its `_PyRuntime`, and waits."""
 import sys
 
 import harness

@@ -1,9 +1,9 @@
 """Several interpreters in one process, all of whose threads compute.
 
-`--own` asks for a GIL of its own for each of `--interpreters N` (2) subinterpreters (3.12 and later), `--foreign` for interpreters that the main
-thread makes and other threads run. A subinterpreter is run by a thread of the main one (driver-0 ...), which computes in `drive`, beside
-`--threads N` (1) threads that it starts itself (sub-0-worker-0 ...), which compute in `burn`. `--late` makes one more when a line comes.
-Says {"skip": why} where this Python cannot.
+`--own` requests a GIL of its own for each of `--interpreters N` (2) subinterpreters (3.12 and later), `--foreign` for interpreters that the main
+thread creates and other threads run. A subinterpreter is run by a thread of the main one (driver-0 ...), which computes in `drive`, beside
+`--threads N` (1) threads that it starts itself (sub-0-worker-0 ...), which compute in `burn`. `--late` creates one more when a line comes on stdin.
+Prints {"skip": why} where this Python does not support it.
 """
 import os
 import sys

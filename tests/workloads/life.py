@@ -1,9 +1,9 @@
-"""Two threads that compute (worker-0, worker-1) and a main thread that does what its stdin says, a word a line.
+"""Two threads that compute (worker-0, worker-1) and a main thread that takes commands on stdin, one a line.
 
-fork          forks without exec; the child starts two threads of its own (child-0, child-1) that compute, and says {"child": pid}
+fork          forks without exec; the child starts two threads of its own (child-0, child-1) that compute, and prints {"child": pid}
 forkthread    the same, forked by a thread that is not the main one
-endmain       ends the main thread alone, as pthread_exit does in C; the others go on
-finalize      ends the interpreter while the process stays: says `ended`
+endmain       ends the main thread alone, as pthread_exit does in C; the others continue
+finalize      ends the interpreter but not the process: prints `ended`
 """
 import os
 import sys

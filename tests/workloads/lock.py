@@ -1,6 +1,6 @@
 """Threads that wait for locks that are not the GIL: a Lock, a Condition, an Event, a queue, another thread's end.
 
-Nothing ever comes. `--turns` adds two threads that pass a Lock to and fro a few hundred times a second.
+None of them is ever released. `--turns` adds two threads that pass a Lock to each other a few hundred times a second.
 """
 import threading
 import time

@@ -1,7 +1,7 @@
-"""The GIL held for minutes by one thread inside one C call, `--how sleep` asleep in the kernel or `--how sum` computing; two others want it.
+"""The GIL held for minutes by one thread inside one C call, `--how sleep` asleep in the kernel or `--how sum` computing; two others need it.
 
-`ready` is written by a C call that keeps the GIL too, so that nothing but the long hold follows it. No thread of this program
-could see its stdin close, so a timer of the kernel's ends it.
+`ready` is written by a C call that keeps the GIL too, so that only the long hold follows it. No thread of this program
+can see its stdin close, so a timer of the kernel ends it.
 """
 import ctypes
 import sys

@@ -1,4 +1,4 @@
-"""One thread of each kind side by side: Python on the CPU, released hashing, C code that keeps the GIL, a sleeper, a lock's waiter.
+"""One thread of each kind at the same time: Python on the CPU, released hashing, C code that keeps the GIL, a sleeping thread, a thread that waits for a lock.
 
 The kinds are the threads' names.
 """

@@ -1,4 +1,4 @@
-"""Threads with every kind of name that a reader may meet. Says as JSON which thread (kernel id) has which.
+"""Threads with every kind of name that a reader may find. Prints the name of each thread (kernel id) as JSON.
 
 `null` stands for a thread that the threading module does not know. Not for 2.7, whose names are bytes.
 """
@@ -33,7 +33,7 @@ harness.expect(len(NAMES) + 2)
 for n in NAMES:
     t = threading.Thread(target=stand, args=(n,))
     t.daemon = True
-    t.name = n  # in the constructor, an empty name would mean "give it one"
+    t.name = n  # in the constructor, an empty name would mean a default one
     t.start()
 t = threading.Thread(target=stand, args=("x",), name="before")
 t.daemon = True

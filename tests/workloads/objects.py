@@ -1,4 +1,4 @@
-"""Says where its `_PyRuntime` is, and what its threads, code objects and some objects are. Not for 2.7 and 3.6."""
+"""Prints the address of its `_PyRuntime`, its threads and code objects, and some other objects. Not for 2.7 and 3.6."""
 import dis
 import threading
 
@@ -61,7 +61,7 @@ threads = [
     Slotted(target=wait, name="slotted"),
     threading.Thread(target=wait),
 ]
-vars(threads[0])  # makes a dict where there was none
+vars(threads[0])  # creates a dict where there was none
 threads[4].name = "renamed"
 for thread in threads:
     thread.daemon = True

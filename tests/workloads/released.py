@@ -1,6 +1,6 @@
 """Native code that releases the GIL: `--threads N` (2), each `--sha` or `--zlib` of a block of some milliseconds.
 
-`--half`: between two blocks as long in Python as a block takes. At the end: the number of blocks.
+`--half`: between two blocks, Python code for as long as a block takes. At the end: the number of blocks.
 """
 import hashlib
 import os

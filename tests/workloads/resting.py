@@ -1,6 +1,6 @@
-"""Two threads that sleep in read(2), the main one at module level: the interpreter's own data stand still.
+"""Two threads that sleep in read(2), the main one at module level: the interpreter's data do not change.
 
-Says where its `_PyRuntime` is and on which lines the two code objects begin.
+Prints the address of its `_PyRuntime` and the first lines of the two code objects.
 """
 import os
 import sys

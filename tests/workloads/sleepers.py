@@ -1,4 +1,4 @@
-"""Threads that wait in the kernel for other things than locks: a timer, a poll, a socket that never speaks.
+"""Threads that wait in the kernel, but not for locks: for a timer, a poll, a socket without data.
 
 `--threads N` (6) of them, a third of each kind; the timers and polls wake about 20 times a second.
 """

@@ -1,11 +1,11 @@
-"""Two threads that compute, and a main thread that does what its stdin says, a word a line. Says `ready` when both are at work.
+"""Two threads that compute, and a main thread that takes commands on stdin, one a line. Prints `ready` when both are at work.
 
-exec          runs itself anew in its place, says who its threads are and `ready` again
+exec          replaces itself by a new run of itself, prints its threads and `ready` again
 shell         becomes a shell that becomes `sleep`
-fork          starts a child that stays until the parent's end; says `forked`
-churn         starts and ends 250 threads; says `churned`
+fork          starts a child that stays until the parent's end; prints `forked`
+churn         starts and ends 250 threads; prints `churned`
 exit          ends with 7
-hang          ends its interpreter but not itself: an exit handler of C says `hanging` and waits for ever
+hang          ends its interpreter but not itself: an exit handler of C prints `hanging` and waits endlessly
 """
 import os
 import sys
@@ -49,7 +49,7 @@ def hang():
     lib = ctypes.CDLL(None)
     lib.strdup.restype = ctypes.c_void_p
     address = lambda function: ctypes.cast(function, ctypes.c_void_p)
-    # Handlers run in the reverse order, after the interpreter's end. C has to be told a word that outlives it.
+    # Handlers run in the reverse order, after the interpreter's end. C needs a string that outlives the interpreter.
     lib.__cxa_atexit(address(lib.pause), None, None)
     lib.__cxa_atexit(address(lib.fflush), None, None)
     lib.__cxa_atexit(address(lib.puts), ctypes.c_void_p(lib.strdup(b"hanging")), None)

@@ -1,4 +1,4 @@
-"""System calls that release the GIL: `--sqlite`, `--sockets` or `--files`, two threads of each, beside `--hogs N` (0) that compute.
+"""System calls that release the GIL: `--sqlite`, `--sockets` or `--files`, two threads of each, and `--hogs N` (0) that compute.
 
 At the end: the number of operations.
 """
@@ -51,7 +51,7 @@ def talk(sock):
 
 
 def write():
-    # In memory where that can be had: a disk has bad days of its own.
+    # In memory where possible: the speed of a disk varies.
     with tempfile.TemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:
         while True:
             file.seek(0)

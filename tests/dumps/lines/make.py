@@ -1,4 +1,4 @@
-"""Writes what an interpreter itself says of its line tables: python3.N make.py > 3.N.txt
+"""Writes an interpreter's own view of its line tables: python3.N make.py > 3.N.txt
 
 One line per code object: name, first line, length of the bytecode, the table in hex, then `start:line` for every place where
 the line changes, `-` where there is none. Runs on 3.7 and later.
@@ -28,7 +28,7 @@ def lines(code):
             if end > start:
                 yield start, line
     else:
-        # What an address before the first entry has.
+        # The line of an address before the first entry.
         yield 0, code.co_firstlineno
         yield from dis.findlinestarts(code)
 

@@ -194,7 +194,7 @@ pub fn limits_files() -> Fuzz<'static> {
 
 /// A small recording, of no particular program.
 const BASELINE: &str = r#"{"schema":"gilprof.baseline/1","gilprof":"0.1.0","fingerprint":{"python":"3.11.7","free_threaded":false,"gil_enabled":true,"cores":2.0,
-"quota":null,"rate_hz":1000.0,"exact":false,"switch_interval_us":5000,"cpu_model":"A","machine_cpus":2.0},"runs":[{"seconds":1.0,"looks":1000,"missed":0,
+"quota":null,"rate_hz":1000.0,"exact":false,"switch_interval_us":5000,"cpu_model":"A","machine_cpus":2.0},"runs":[{"seconds":1.0,"samples":1000,"missed":0,
 "verdict":"switch-to-processes","confidence":"high","resolution_ms":1.0,"process":{"wholes":[9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0,9.0],
 "states":{"waiting":[5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0,5.0]}},"gil":null,"predicted":{"processes":{"estimate":1.9,"low":1.8,
 "high":2.0}},"threads":[{"name":"w","shares":{"wholes":[],"states":{}}}],"functions":[{"name":"f","file":"a.py","line":1}],"stretch_us":62500.0}]}"#;

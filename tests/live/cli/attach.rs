@@ -1,4 +1,5 @@
-//! `gilprof attach` from its first look to its report: how it ends, what the target may do meanwhile, what a terminal shows.
+//! `gilprof attach` from its first sample to its report: its ends, events in the target meanwhile,
+//! and the terminal.
 
 use crate::harness::{newest, Suite};
 use crate::on;
@@ -9,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use support::{interpreters, legacy_interpreters, scratch, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(
         suite,
@@ -30,15 +31,19 @@ pub fn cases(suite: &mut Suite) {
             hangups_are_heeded_unless_nohup_says_otherwise,
             a_window_without_end_ends_with_the_target_and_that_is_no_warning,
             a_terminal_has_a_live_line_and_ctrl_c,
-            a_terminal_that_stands_still_does_not_keep_the_looks
+            a_stopped_terminal_does_not_stop_the_samples
         ]
     );
-    on!(suite, interpreters(), [the_target_ends_in_the_middle, the_target_becomes_another_python, threads_that_come_and_go_lose_no_look]);
+    on!(
+        suite,
+        interpreters(),
+        [the_target_ends_in_the_middle, the_target_becomes_another_python, threads_that_start_and_end_lose_no_sample]
+    );
     on!(suite, legacy_interpreters(), [old_pythons_get_a_report_that_claims_no_more_than_is_known]);
     on!(suite, newest(interpreters()), [no_live_line_where_there_is_no_terminal, the_files_are_what_their_endings_say]);
 }
 
-/// A window without end over a program with two threads that compute, and gilprof looking at it.
+/// An endless window on a program with two threads that compute, after gilprof's first sample.
 fn endless(target: &Target, more: &[&str]) -> Running {
     let pid = target.pid().to_string();
     let running = Running::start(&[&["attach", "--pid", &pid, "--duration", "0", "--format", "json"], more].concat());
@@ -75,7 +80,8 @@ fn a_second_signal_ends_gilprof_and_leaves_no_empty_file(interpreter: &Interpret
     let reader = std::thread::spawn({
         let pipe = pipe.clone();
         move || {
-            // A flamegraph is longer than the pipe, so that gilprof is kept in the middle of writing it.
+            // A flame graph is longer than the pipe's buffer, so that gilprof stops while it
+            // writes.
             let file = std::fs::File::open(pipe).unwrap();
             shrink(file.as_raw_fd());
             file
@@ -85,7 +91,7 @@ fn a_second_signal_ends_gilprof_and_leaves_no_empty_file(interpreter: &Interpret
     let running = Running::start(&["attach", "--pid", &pid, "--duration", "0", "-o", pipe, "-o", blank]);
     let file = reader.join().unwrap();
     running.measures(&target);
-    // Some looks at least, or the flamegraph is empty and fits the pipe.
+    // A few samples are needed, or the flame graph is empty and fits into the pipe.
     target.send("churn");
     assert_eq!(target.line(), "churned");
     assert!(std::path::Path::new(blank).exists());
@@ -112,7 +118,7 @@ fn hangups_are_heeded_unless_nohup_says_otherwise(interpreter: &Interpreter) {
     nohup.arg(env!("CARGO_BIN_EXE_gilprof")).args(["attach", "--pid", &target.pid().to_string(), "--duration", "0", "--format", "json"]);
     let running = Running::spawn(nohup);
     running.measures(&target);
-    // The mask of signals that are caught: not this one.
+    // The mask of caught signals does not contain this one.
     let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
     assert_eq!(u64::from_str_radix(&caught, 16).unwrap() >> (libc::SIGHUP - 1) & 1, 0, "{status}");
@@ -162,8 +168,8 @@ fn the_target_becomes_something_else(interpreter: &Interpreter) {
     let report = running.end().ended(0, &[]).report();
     let said = warnings(&report);
     assert!(said.contains("the process replaced itself by sleep, which is not Python"), "{said}");
-    // What came after is not counted as time in which nobody held the GIL.
-    // A hundred looks frame by frame at a moving target: some find no holder.
+    // Time after the end is not counted as time without a holder. In a hundred samples of a moving
+    // target, frame by frame, some find no holder.
     assert!(report["gil"]["busy"].as_f64().unwrap() > 0.6, "{report:#}");
 }
 
@@ -178,7 +184,7 @@ fn a_child_of_the_target_does_not_matter(interpreter: &Interpreter) {
     assert_eq!(report["threads"].as_array().unwrap().len(), 3, "{report:#}");
 }
 
-fn threads_that_come_and_go_lose_no_look(interpreter: &Interpreter) {
+fn threads_that_start_and_end_lose_no_sample(interpreter: &Interpreter) {
     let mut target = Target::start(interpreter, "steps", &["--threads", "1"]);
     let running = endless(&target, &[]);
     target.send("churn");
@@ -196,14 +202,14 @@ fn old_pythons_get_a_report_that_claims_no_more_than_is_known(interpreter: &Inte
     assert_eq!(report["verdict"]["code"], "inconclusive", "{report:#}");
     assert!(report["verdict"]["speedup"]["processes"].is_null(), "{report:#}");
     assert!(warnings(&report).contains("not visible before Python 3.7"), "{report:#}");
-    // A hundred looks frame by frame at a moving target: some find no holder.
+    // In a hundred samples of a moving target, frame by frame, some find no holder.
     assert!(report["gil"]["busy"].as_f64().unwrap() > 0.6, "{report:#}");
     let unknown: f64 = report["threads"].as_array().unwrap().iter().map(|t| t["states"]["unknown"].as_f64().unwrap()).sum();
     assert!(unknown > 1.5, "two of three threads want the GIL at any time: {report:#}");
     gilprof(&["attach", "--pid", &target.pid().to_string(), "--duration", "300ms"]).ended(0, &[]).printed(&["INCONCLUSIVE"]);
 }
 
-/// gilprof in a terminal, where the keys are typed once the word is shown.
+/// gilprof in a terminal, where the keys are typed after the text appears.
 fn in_terminal(columns: &str, word: &str, keys: &str, settings: &[(&str, &str)], args: &[&str]) -> Running {
     let interpreter = two_interpreters().pop().unwrap();
     let script = support::repository().join("tests/support/terminal.py");
@@ -213,7 +219,7 @@ fn in_terminal(columns: &str, word: &str, keys: &str, settings: &[(&str, &str)],
     Running::spawn_with(command.stdin(Stdio::piped()))
 }
 
-/// All that was shown in the terminal.
+/// Everything that the terminal showed.
 fn terminal(columns: &str, word: &str, keys: &str, settings: &[(&str, &str)], args: &[&str]) -> String {
     let said = in_terminal(columns, word, keys, settings, args).end();
     assert_eq!(said.status.code(), Some(0), "{said:#?}");
@@ -226,9 +232,9 @@ fn a_terminal_has_a_live_line_and_ctrl_c(interpreter: &Interpreter) {
     let args = ["attach", "--pid", &pid, "--duration", "0"];
     let shown = terminal("80", "Ctrl-C ends", "\\x03", &[], &args);
     let (live, page) = shown.split_once("gilprof  pid").unwrap();
-    assert!(live.contains(" looks  GIL busy ") && live.contains("waiting "), "{live:?}");
+    assert!(live.contains(" samples  GIL busy ") && live.contains("waiting "), "{live:?}");
     assert!(page.contains("\x1b[") && page.contains("worker-0"), "colours: {page:?}");
-    // However often it is drawn, it stays one line: nothing scrolls.
+    // However often the line is drawn, it stays one line: nothing scrolls.
     assert!(!live.contains('\n') || live.contains("\x1b[1A"), "{live:?}");
 
     let shown = terminal("80", "Ctrl-C ends", "\\x03", &[("NO_COLOR", "1")], &args);
@@ -238,24 +244,24 @@ fn a_terminal_has_a_live_line_and_ctrl_c(interpreter: &Interpreter) {
         assert!(line.trim_end().chars().count() <= 80, "{line:?}");
     }
 
-    // Where the line is wider than the terminal it is cut, not broken into many.
-    let shown = terminal("30", "looks", "\\x03", &[], &args);
+    // A line that is wider than the terminal is cut, not wrapped.
+    let shown = terminal("30", "samples", "\\x03", &[], &args);
     let (live, _) = shown.split_once("gilprof  pid").unwrap();
-    assert!(live.contains("looks") && !live.contains("Ctrl-C"), "{live:?}");
+    assert!(live.contains("samples") && !live.contains("Ctrl-C"), "{live:?}");
 }
 
-fn a_terminal_that_stands_still_does_not_keep_the_looks(interpreter: &Interpreter) {
+fn a_stopped_terminal_does_not_stop_the_samples(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
     let (pid, file) = (target.pid().to_string(), scratch("still.json"));
     let args = ["attach", "--pid", &pid, "--duration", "1s", "--rate", "100", "-o", file.to_str().unwrap()];
     // Ctrl-S stops the terminal's output until Ctrl-Q.
-    let mut running = in_terminal("80", "looks", "\\x13", &[], &args);
+    let mut running = in_terminal("80", "samples", "\\x13", &[], &args);
     let gilprof = || std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid())).unwrap_or_default();
     until("gilprof is started", || !gilprof().is_empty());
     let gilprof: i32 = gilprof().trim().parse().unwrap();
-    let looks = || cli::watches(gilprof, &target, target.pid().into());
-    until("gilprof looks at the target", looks);
-    until("gilprof has looked", || !looks());
+    let samples = || cli::watches(gilprof, &target, target.pid().into());
+    until("gilprof samples the target", samples);
+    until("gilprof has ended its window", || !samples());
     running.write(b"\x11");
     running.end().ended(0, &[]);
     let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();

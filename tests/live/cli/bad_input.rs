@@ -1,4 +1,5 @@
-//! Bad input and hard moments before the measuring: each has its own message and exit code, and nothing is left behind.
+//! Bad input, and problems before the first sample: each has its message and exit code, and no file
+//! is left behind.
 
 use crate::harness::{newest, Suite};
 use crate::support::{self, cli};
@@ -9,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use support::pipe::Pipe;
 use support::{interpreters, legacy_interpreters, scratch, Interpreter, Target, PATIENCE};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, interpreters(), [a_python_that_has_ended_its_interpreter]);
     on!(suite, legacy_interpreters(), [an_old_python_that_has_ended_its_interpreter]);
@@ -23,7 +24,7 @@ pub fn cases(suite: &mut Suite) {
             a_process_that_proc_does_not_show,
             a_stopped_process,
             root_without_the_capability,
-            a_full_disk_is_said_and_keeps_nothing_else_back,
+            a_full_disk_is_reported_and_the_other_outputs_are_written,
             closed_streams_and_readers_that_leave_are_no_errors
         ]
     );
@@ -40,7 +41,7 @@ pub fn cases(suite: &mut Suite) {
     on!(suite, interpreters(), [a_python_that_starts_is_waited_for]);
 }
 
-/// A program that is not Python; it ends with its stdin.
+/// A program that is not Python. It ends with its stdin.
 struct Other(Child);
 
 impl Other {
@@ -88,7 +89,8 @@ fn not_python() {
 }
 
 fn a_shell_names_its_python_child(interpreter: &Interpreter) {
-    // The shell says who its child is. Both end with the shell's stdin, which a child in the background has only as another descriptor.
+    // The shell prints its child's pid. Both end with the shell's stdin, which a child in the
+    // background has only as another descriptor.
     let python = quoted(interpreter.path.to_str().unwrap());
     let script = format!("exec 3<&0; {python} -c 'import os; print(os.getpid(), flush=True); os.read(3, 1)' & wait");
     let mut shell = Other::start("sh", &["-c", &script]);
@@ -164,7 +166,7 @@ fn root_without_the_capability(interpreter: &Interpreter) {
     Running::spawn(command).end().ended(7, &["CAP_SYS_PTRACE"]);
 }
 
-fn a_full_disk_is_said_and_keeps_nothing_else_back(interpreter: &Interpreter) {
+fn a_full_disk_is_reported_and_the_other_outputs_are_written(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
     let pid = target.pid().to_string();
     let (full, good) = (scratch("full.svg"), scratch("good.json"));
@@ -192,7 +194,8 @@ fn closed_streams_and_readers_that_leave_are_no_errors(interpreter: &Interpreter
     let mut closed = Command::new("sh");
     closed.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh", env!("CARGO_BIN_EXE_gilprof")]).args(args);
     assert!(closed.status().unwrap().success());
-    // Nothing meant for a stream has found its way into the file, whose descriptor might have been taken for one.
+    // No output of a closed stream is in the file, whose descriptor might have replaced the
+    // stream's.
     let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     assert_eq!(report["schema"], "gilprof.report/1");
     std::fs::remove_file(&file).unwrap();
@@ -207,7 +210,8 @@ fn closed_streams_and_readers_that_leave_are_no_errors(interpreter: &Interpreter
 }
 
 fn a_program_that_talks_is_not_needed_to_know_that_it_is_not_python() {
-    // A process that reads and writes all the time changes its maps; the answer is the same, and it is not disturbed.
+    // A process that reads and writes all the time changes its maps. The result is the same, and
+    // the process is not disturbed.
     let mut talker = Other::start("cat", &[]);
     let mut from = BufReader::new(talker.0.stdout.take().unwrap());
     let mut to = talker.0.stdin.take().unwrap();

@@ -1,4 +1,5 @@
-//! `gilprof dump` on every interpreter: who holds, what every thread is at, and its stack, as text and as JSON.
+//! `gilprof dump` on every interpreter: the holder, the state and the stack of every thread, as
+//! text and as JSON.
 
 use crate::harness::{newest, Suite};
 use crate::on;
@@ -7,14 +8,14 @@ use cli::gilprof;
 use serde_json::Value;
 use support::{interpreters, legacy_interpreters, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(
         suite,
         interpreters(),
         [a_user_can_record_one, the_state_and_the_stack_of_every_thread, the_same_as_text, a_holder_is_seen_and_named]
     );
-    on!(suite, legacy_interpreters(), [old_pythons_have_a_holder_and_stacks_and_nobody_is_said_to_wait]);
+    on!(suite, legacy_interpreters(), [old_pythons_have_a_holder_and_stacks_and_no_waiting_threads]);
     on!(suite, newest(interpreters()), [freezing_the_holder_leaves_it_running]);
 }
 
@@ -29,13 +30,14 @@ fn functions<'a>(dump: &'a Value, thread: &str) -> Vec<&'a str> {
     found["frames"].as_array().unwrap().iter().map(|frame| frame["name"].as_str().unwrap()).collect()
 }
 
-/// One look once the main thread has come to rest: after it has said `ready` it must get the GIL once more, behind all the others.
+/// A dump when the main thread is idle: after `ready` it must get the GIL once more, behind all the
+/// others.
 fn settled(target: &Target) -> Value {
     let rests = |dump: &Value| in_state(dump, "io") + in_state(dump, "lock") > 0;
     (0..50).map(|_| dump(target)).find(rests).unwrap_or_else(|| dump(target))
 }
 
-/// How many threads are in this state.
+/// The number of threads in this state.
 fn in_state(dump: &Value, state: &str) -> usize {
     dump["threads"].as_array().unwrap().iter().filter(|thread| thread["state"] == state).count()
 }
@@ -45,7 +47,8 @@ fn the_state_and_the_stack_of_every_thread(interpreter: &Interpreter) {
     let dump = settled(&target);
     assert_eq!((&dump["schema"], &dump["python"]), (&"gilprof.dump/1".into(), &interpreter.version.as_str().into()));
     assert_eq!(dump["pid"], target.pid());
-    // The GIL changes hands while the threads are looked at one after the other, so that a waiter may be seen as what it was just before.
+    // The GIL can switch between the reads of two threads, so a waiting thread may be reported in
+    // its state just before.
     assert!(in_state(&dump, "holding") <= 1 && in_state(&dump, "waiting") >= 1, "{}: {dump:#}", interpreter.label);
     assert_eq!(in_state(&dump, "io") + in_state(&dump, "lock"), 1, "main: {}: {dump:#}", interpreter.label);
     for worker in ["worker-0", "worker-1", "worker-2"] {
@@ -71,20 +74,21 @@ fn the_same_as_text(interpreter: &Interpreter) {
 }
 
 fn a_holder_is_seen_and_named(interpreter: &Interpreter) {
-    // One thread that computes keeps the GIL, but for the moments in which main wants it: never, once it waits for its stdin.
+    // A single thread that computes keeps the GIL, except while the main thread needs it: never,
+    // once that waits for its stdin.
     let target = Target::start(interpreter, "cpu", &["--threads", "1"]);
     let dump = settled(&target);
     let worker = dump["threads"].as_array().unwrap().iter().find(|t| t["name"] == "worker-0").unwrap();
     assert_eq!((&worker["state"], &worker["python"]), (&"holding".into(), &true.into()), "{}: {dump:#}", interpreter.label);
 }
 
-fn old_pythons_have_a_holder_and_stacks_and_nobody_is_said_to_wait(interpreter: &Interpreter) {
+fn old_pythons_have_a_holder_and_stacks_and_no_waiting_threads(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
     let pid = target.pid().to_string();
     let said = gilprof(&["dump", "--pid", &pid]);
     let note = format!("who waits for the GIL cannot be told of Python {}", interpreter.version);
     said.ended(0, &[&note]).printed(&[&format!("Python {} (", interpreter.version), "    burn (cpu.py:", "    begin (harness.py:"]);
-    // Between two holders there is none; a look that meets that moment is not wrong.
+    // Between two holders no thread holds. A sample at that moment is right.
     let dumps: Vec<Value> = (0..20).map(|_| dump(&target)).collect();
     assert!(dumps.iter().all(|dump| in_state(dump, "holding") <= 1 && in_state(dump, "waiting") == 0));
     assert!(dumps.iter().any(|dump| in_state(dump, "holding") == 1), "{:#}", dumps[0]);
@@ -95,7 +99,8 @@ fn freezing_the_holder_leaves_it_running(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
     let said = gilprof(&["dump", "--pid", &target.pid().to_string(), "--freeze-holder"]);
     said.ended(0, &[]).printed(&["worker-0", "burn (cpu.py:"]);
-    // The main thread may not have come to count yet, so it is the CPU time that must go on; a thread left stopped would keep the GIL.
+    // The main thread may not have begun to count yet, so its CPU time must grow. A thread that was
+    // left stopped would keep the GIL.
     let cpu =
         || std::fs::read_to_string(format!("/proc/{}/stat", target.pid())).unwrap().split(' ').nth(13).unwrap().parse::<u64>().unwrap();
     let (before, deadline) = (cpu(), std::time::Instant::now() + support::PATIENCE);
@@ -106,11 +111,11 @@ fn freezing_the_holder_leaves_it_running(interpreter: &Interpreter) {
     assert!(target.finish().0.success());
 }
 
-/// What `gilprof dump --record-memory` writes is such a look.
+/// `gilprof dump --record-memory` writes such a sample.
 fn a_user_can_record_one(interpreter: &Interpreter) {
     use std::os::unix::fs::PermissionsExt;
     let target = support::Target::start(interpreter, "resting", &[]);
-    let file = support::scratch("recorded.look");
+    let file = support::scratch("recorded.sample");
     let path = file.to_str().unwrap();
     let out = support::gilprof(&["dump", "--pid", &target.pid().to_string(), "--record-memory", path]);
     let said = String::from_utf8_lossy(&out.stderr);

@@ -1,4 +1,4 @@
-//! `gilprof gate` on programs that run.
+//! `gilprof gate` on live programs.
 
 use crate::harness::{newest, Suite};
 use crate::on;
@@ -7,7 +7,7 @@ use cli::{two_interpreters, Running};
 use support::gate::{outcome, Folder};
 use support::Interpreter;
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, two_interpreters(), [a_program_is_run_judged_and_its_function_named]);
     on!(
@@ -35,7 +35,7 @@ fn a_program_is_run_judged_and_its_function_named(python: &Interpreter) {
 fn what_a_window_cannot_tell_is_inconclusive(python: &Interpreter) {
     let folder = Folder::new("gate-untold");
     let limits = ["--max", "waiting <= 99%", "--max", "gil.busy <= 100%"];
-    // Too few looks; nothing that ran.
+    // Too few samples; a program that did not run.
     folder.run(python, &[&limits[..], &["--rate", "50"]].concat(), &["--seconds", "0.5"]).ended(3, &["are too few"]);
     let mut idle = folder.command(&[&limits[..], &["--format", "json", "--duration", "1s", "--pid"]].concat());
     let mut sleeper = python
@@ -59,7 +59,7 @@ fn the_commands_own_failure_is_passed_on_and_named(python: &Interpreter) {
     let folder = Folder::new("gate-failure");
     for code in ["7", "1"] {
         let said = folder.run(python, &["--max", "waiting <= 99%", "--format", "json=o.json"], &["--seconds", "0.3", "--end", code]);
-        said.ended(code.parse().unwrap(), &["NOT JUDGED", &format!("the command failed (exit status: {code})")]);
+        said.ended(code.parse().unwrap(), &["NOT CHECKED", &format!("the command failed (exit status: {code})")]);
         assert!(outcome(&folder.read("o.json"))["error"].is_string());
     }
 }

@@ -1,4 +1,5 @@
-//! `gilprof run`: the program notices nothing, its exit code is passed on, and it is measured from its first bytecode to its end.
+//! `gilprof run`: the program is not disturbed, its exit code is passed on, and it is measured from
+//! its first bytecode to its end.
 
 use crate::harness::{newest, Suite};
 use crate::support::{self, cli};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::{gilprof_command, interpreters, legacy_interpreters, scratch, Interpreter};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, interpreters(), [a_short_program_is_measured_from_start_to_end]);
     on!(suite, legacy_interpreters(), [old_pythons_too]);
@@ -30,7 +31,7 @@ pub fn cases(suite: &mut Suite) {
         newest(two_interpreters()),
         [
             the_exit_code_is_passed_on,
-            a_shell_that_starts_python_as_a_child_is_told_which,
+            a_shell_that_starts_python_as_a_child_gets_its_pid,
             a_signal_that_ends_the_program_is_its_exit_code,
             what_was_ignored_stays_ignored,
             ctrl_c_in_a_terminal_reaches_the_program_once,
@@ -57,14 +58,14 @@ fn run(interpreter: &Interpreter, args: &[&str], code: &str) -> Command {
     command
 }
 
-/// A report on a file, which goes.
+/// A report about a file, which is removed.
 fn taken(file: &Path) -> serde_json::Value {
     let report = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     std::fs::remove_file(file).unwrap();
     report
 }
 
-/// Computes for a third of a second in `burn`; says how long it took, in seconds.
+/// Computes for a third of a second in `burn`, and prints the seconds that it took.
 const SHORT: &str = "
 import time
 def burn(until):
@@ -79,7 +80,7 @@ print(time.time() - start)
 fn a_short_program_is_measured_from_start_to_end(interpreter: &Interpreter) {
     let file = scratch("short.json");
     let said = Running::spawn(run(interpreter, &["-o", file.to_str().unwrap()], SHORT)).end();
-    said.ended(0, &["gilprof  pid", "looks at 1 000/s", "wrote"]);
+    said.ended(0, &["gilprof  pid", "samples at 1 000 Hz", "wrote"]);
     let burnt: f64 = said.out.trim().parse().unwrap();
     let report = taken(&file);
     let burn = report["functions"].as_array().unwrap().iter().find(|f| f["name"] == "burn");
@@ -90,7 +91,7 @@ fn a_short_program_is_measured_from_start_to_end(interpreter: &Interpreter) {
 
 fn old_pythons_too(interpreter: &Interpreter) {
     let file = scratch("old.json");
-    // Long enough for py-spy, which takes its time to find an interpreter.
+    // Long enough for py-spy, which is slow to find an interpreter.
     let code = SHORT.replace(".33", "2");
     Running::spawn(run(interpreter, &["-o", file.to_str().unwrap()], &code)).end().ended(0, &["not visible before Python 3.7", "wrote"]);
     let report = taken(&file);
@@ -165,14 +166,14 @@ fn a_command_that_becomes_python_later(interpreter: &Interpreter) {
     }
 }
 
-fn a_shell_that_starts_python_as_a_child_is_told_which(interpreter: &Interpreter) {
+fn a_shell_that_starts_python_as_a_child_gets_its_pid(interpreter: &Interpreter) {
     let python = quoted(interpreter.path.to_str().unwrap());
-    // The shell has something to do after it, so that it does not put Python in its own place.
+    // The shell has a command after it, so that it does not replace itself by Python.
     let script = format!("{python} -c 'import os; print(os.getpid(), flush=True); os.read(0, 1)'; exit 6");
     let mut command = gilprof_command(&["run", "--", "sh", "-c", &script]);
     let mut running = Running::spawn_with(command.stdin(Stdio::piped()));
     let child = running.line();
-    // Said while there is still time to attach to it.
+    // Printed while there is still time to attach.
     let said = running.err_line();
     assert!(said.contains("sh (pid ") && said.contains(&format!("is not Python, but started it as process {child} (")), "{said}");
     assert_eq!(running.err_line(), format!("  gilprof attach --pid {child}"));
@@ -180,7 +181,7 @@ fn a_shell_that_starts_python_as_a_child_is_told_which(interpreter: &Interpreter
     running.end().ended(6, &[&format!("it started Python as process {child}"), "gilprof run -- ", "put exec before it"]);
 }
 
-/// Says `ready`, then each signal that it gets, until its stdin ends.
+/// Prints `ready`, then each signal that it gets, until its stdin ends.
 const LISTENER: &str = "
 import os, signal
 def heard(number, frame): os.write(1, b'%d\\n' % number)
@@ -204,7 +205,7 @@ fn signals_are_passed_on(interpreter: &Interpreter) {
 
 fn a_signal_that_ends_the_program_is_its_exit_code(interpreter: &Interpreter) {
     for number in [libc::SIGTERM, libc::SIGUSR1, libc::SIGHUP] {
-        // Not a read: that would end with the pipe, which may be before the signal has come.
+        // Not a read, which would end with the pipe, possibly before the signal arrives.
         let mut command = run(interpreter, &[], "import os, signal; os.write(1, b'ready\\n'); signal.pause()");
         let running = Running::spawn_with(command.stdin(Stdio::piped()));
         assert_eq!(running.line(), "ready");
@@ -224,7 +225,8 @@ fn what_was_ignored_stays_ignored(interpreter: &Interpreter) {
 }
 
 fn ctrl_c_in_a_terminal_reaches_the_program_once(interpreter: &Interpreter) {
-    // Its stdin is no terminal, its terminal sends Ctrl-C all the same. It asks gilprof for USR1, which comes after whatever came before.
+    // Its stdin is no terminal, but its terminal sends Ctrl-C all the same. The program asks
+    // gilprof for USR1, which arrives after earlier signals.
     let code = "
 import os, signal
 heard = []
@@ -246,7 +248,7 @@ while True: signal.pause()
     terminal.arg(format!("exec {} </dev/null", gilprof.join(" ")));
     let said = Running::spawn_with(terminal.stdin(Stdio::piped())).end();
     said.ended(0, &[]).printed(&["heard 1", "gilprof  pid"]);
-    assert!(!said.out.contains(" looks  GIL busy "), "the screen is the program's: {said:#?}");
+    assert!(!said.out.contains(" samples  GIL busy "), "the screen is the program's: {said:#?}");
 }
 
 fn the_report_comes_when_the_window_ends_not_the_program(interpreter: &Interpreter) {
@@ -292,12 +294,13 @@ fn a_signal_after_the_program_ends_gilprof(interpreter: &Interpreter) {
         }
     });
     let args = ["-o", pipe.to_str().unwrap(), "-o", blank.to_str().unwrap()];
-    // The kernel takes long to free what it holds; until then its memory cannot be read, but its parent has not been told of its end.
+    // The kernel takes long to free the memory. Until then it cannot be read, but the parent does
+    // not know of the end yet.
     let code = "import os, time; held = b'x' * (1 << 29); time.sleep(.1); os._exit(0)";
     let running = Running::spawn(run(interpreter, &args, code));
     let mut flamegraph = BufReader::with_capacity(16, reader.join().unwrap());
     flamegraph.read_line(&mut String::new()).unwrap();
-    // gilprof is in the middle of writing; the program has ended before it began.
+    // gilprof is writing, and the program ended before.
     running.signal(libc::SIGINT);
     running.end().ended(130, &[]);
     assert!(!blank.exists());

@@ -1,6 +1,6 @@
-"""A suite of twenty tests, one of which has threads that contend for the GIL: the one that the plugin must fail, and no other.
+"""A suite of twenty tests, one of which has threads that contend for the GIL. The plugin must fail that one and no other.
 
-Each test passes as far as its own assertions go.
+The assertions of every test hold.
 """
 import hashlib
 import os

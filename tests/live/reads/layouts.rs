@@ -1,4 +1,5 @@
-//! The tables of `python::layout` against live interpreters, followed by a reader of this test's own through two threads that are at rest.
+//! The tables of `python::layout` on live interpreters: a reader of this test's own follows them
+//! through two idle threads.
 
 mod reader;
 
@@ -9,9 +10,9 @@ use crate::support::{interpreters, Interpreter};
 use gilprof::process::memory::Memory;
 use reader::asleep_in_read;
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    on!(suite, interpreters(), [live_interpreters_are_as_the_tables_say, who_is_told_to_let_go_says_so]);
+    on!(suite, interpreters(), [live_interpreters_are_as_the_tables_say, drop_requests_are_in_the_eval_breaker]);
 }
 
 fn live_interpreters_are_as_the_tables_say(interpreter: &Interpreter) {
@@ -34,7 +35,7 @@ fn the_runtime_is_ready(t: &LayoutProbe) {
     }
 }
 
-/// Both threads of the target are asleep: nobody holds it, and it was handed over a few times at least.
+/// Both threads of the target are asleep: the GIL has no holder, and there were a few switches.
 fn the_gil_is_at_rest(t: &LayoutProbe) {
     let gil = t.layout.gil;
     assert_eq!(t.read_u64(t.gil().offset(gil.interval.offset() as u64)), Ok(5000));
@@ -61,25 +62,26 @@ fn the_threads_are_the_kernels(t: &LayoutProbe) {
         if let Some(requested) = t.layout.thread.gil_requested {
             assert_eq!(t.read_u32(thread.offset(requested.offset() as u64)), Ok(0));
         }
-        if let Some(told) = t.layout.thread.eval_breaker {
-            assert_eq!(t.ptr_u64(thread, told) & 1, 0, "a sleeper was told to let go");
+        if let Some(eval_breaker) = t.layout.thread.eval_breaker {
+            assert_eq!(t.ptr_u64(thread, eval_breaker) & 1, 0, "a sleeping thread has a drop request");
         }
     }
 }
 
-/// Who computes while another waits is told to let go of the GIL every switch interval, and does so at once: mostly it is not.
-fn who_is_told_to_let_go_says_so(interpreter: &Interpreter) {
+/// A thread that computes while another waits gets a drop request every switch interval and obeys
+/// it at once: mostly there is none.
+fn drop_requests_are_in_the_eval_breaker(interpreter: &Interpreter) {
     let t = LayoutProbe::start(interpreter, "cpu");
-    let Some(told) = t.layout.thread.eval_breaker else { return };
+    let Some(eval_breaker) = t.layout.thread.eval_breaker else { return };
     let mut seen = [0u32; 2];
     for _ in 0..4_000_000 {
         let holder = t.ptr(t.gil(), t.layout.gil.last_holder);
-        seen[(t.ptr_u64(holder, told) & 1) as usize] += 1;
+        seen[(t.ptr_u64(holder, eval_breaker) & 1) as usize] += 1;
         if seen[1] > 20 && seen[0] > 1000 {
             break;
         }
     }
-    eprintln!("{}: told {} of {} times", interpreter.label, seen[1], seen[0] + seen[1]);
+    eprintln!("{}: a drop request {} of {} times", interpreter.label, seen[1], seen[0] + seen[1]);
     assert!(seen[1] > 20 && seen[0] > seen[1], "{}: {seen:?}", interpreter.label);
 }
 

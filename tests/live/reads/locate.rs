@@ -1,6 +1,8 @@
-//! Locating the interpreter in live processes: every interpreter that this machine has, and what is not one.
+//! Locating the interpreter in live processes: every interpreter of this machine, and processes
+//! without one.
 //!
-//! Truth is the interpreter's own word: it says its version and, by ctypes, the address of its `_PyRuntime` (`workloads/identity.py`).
+//! The target itself prints its version and, by ctypes, the address of its `_PyRuntime`
+//! (`workloads/identity.py`).
 
 use crate::harness::Suite;
 use crate::support;
@@ -21,7 +23,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 use support::{free_threaded_interpreters, interpreters, legacy_interpreters, repository, skip, Folder, Interpreter, Target, PATIENCE};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, interpreters().into_iter().chain(free_threaded_interpreters()), [every_interpreter_is_located]);
     suite.by_hand(module_path!(), "how_long_it_takes", interpreters().into_iter().chain(legacy_interpreters()), how_long_it_takes);
@@ -35,7 +37,7 @@ pub fn cases(suite: &mut Suite) {
             cat_is_not_python,
             a_process_that_is_not_there,
             a_zombie_is_gone,
-            a_kernel_thread_is_said_to_be_one,
+            a_kernel_thread_is_recognised,
             a_refusal_is_explained,
             the_file_behind_a_mapping_in_a_chroot,
             an_interpreter_without_section_headers_is_located,
@@ -47,7 +49,7 @@ pub fn cases(suite: &mut Suite) {
     on!(suite, interpreters().into_iter().filter(|i| i.kind.contains("unstripped")), [unexported_symbols_are_found_in_an_unstripped_file]);
 }
 
-/// Memory that the kernel refuses.
+/// Memory that the kernel refuses to read.
 struct Refusing;
 
 impl Memory for Refusing {
@@ -68,12 +70,12 @@ fn located(target: &Target) -> Result<Located, Error> {
     locate(pid(target), &LiveMemory::new(pid(target)))
 }
 
-/// The version and the address that the interpreter says; 0 where it cannot say.
+/// The version and the address that the interpreter prints; 0 where it has no ctypes.
 fn says(target: &Target) -> (&str, u64) {
     (target.fact("version").as_str().unwrap(), target.fact("runtime").as_u64().unwrap())
 }
 
-/// Locates a Python of 3.7 or later, which must be what it says itself.
+/// Locates a Python of 3.7 or later, and compares the result with the target's own.
 fn located_as_it_says(label: &str, target: &Target) -> LocatedPython {
     let (version, at) = says(target);
     let Located::Python(python) = located(target).unwrap() else { panic!("{label}: legacy") };
@@ -83,7 +85,7 @@ fn located_as_it_says(label: &str, target: &Target) -> LocatedPython {
     python
 }
 
-/// Those whose files can be copied and run elsewhere: what they need is in this root.
+/// Interpreters whose files can be copied and run elsewhere: all that they need is in this root.
 fn in_this_root() -> Vec<Interpreter> {
     interpreters().into_iter().filter(|i| i.root.is_none()).collect()
 }
@@ -97,7 +99,7 @@ fn modern(what: &str) -> Option<Interpreter> {
     found
 }
 
-/// Where an interpreter's library is: its executable's `bin` is beside it.
+/// The folder of an interpreter's library, which is beside its executable's `bin`.
 fn home(interpreter: &Interpreter) -> &Path {
     interpreter.path.parent().and_then(Path::parent).unwrap()
 }
@@ -119,14 +121,15 @@ fn file_with(name: &str, maps: &Maps) -> Option<PathBuf> {
     maps.mappings.iter().find(|m| m.file_name().is_some_and(|file| file.starts_with(name))).and_then(|m| m.file()).map(PathBuf::from)
 }
 
-/// A command that runs a copy of an interpreter's executable, which lies outside of its home.
+/// A command that runs a copy of an interpreter's executable outside of its home.
 fn command_of(copy: &Path, interpreter: &Interpreter) -> Command {
     let mut command = Command::new(copy);
     command.env("PYTHONHOME", home(interpreter)).arg("-B").arg(repository().join("tests/workloads/identity.py"));
     command
 }
 
-/// Copies executable and libpython under other names, runs the copy, deletes or replaces both files, and locates.
+/// Copies executable and libpython under other names, runs the copy, deletes or replaces both
+/// files, and locates.
 fn renamed_then(interpreter: &Interpreter, spoil: fn(&Path)) {
     let folder = Folder::new("renamed");
     let original = run(interpreter);
@@ -137,7 +140,7 @@ fn renamed_then(interpreter: &Interpreter, spoil: fn(&Path)) {
     if let Some(library) = file_with("libpython", &Maps::from_pid(pid(&original)).unwrap()) {
         let copy = folder.path().join(library.file_name().unwrap());
         std::fs::copy(&library, &copy).unwrap();
-        // The directory of the copy comes before the executable's own run path only by LD_PRELOAD.
+        // Only LD_PRELOAD puts the directory of the copy before the executable's own run path.
         command.env("LD_PRELOAD", &copy);
         spoiled.push(copy);
     }
@@ -159,7 +162,7 @@ fn an_interpreter_whose_file_was_replaced_is_located() {
     });
 }
 
-/// `sh -c SCRIPT`, which must keep to the handshake.
+/// `sh -c SCRIPT`, which must print `ready`.
 fn shell(script: &str) -> Target {
     let mut sh = Command::new("sh");
     sh.arg("-c").arg(script);
@@ -183,7 +186,7 @@ fn cat_is_not_python() {
     let file = folder.path().join("ready");
     std::fs::write(&file, "ready\n").unwrap();
     let mut command = Command::new("cat");
-    command.arg(file).arg("-"); // says it itself, then waits for its stdin
+    command.arg(file).arg("-"); // prints its own version and address, then waits for its stdin
     let cat = Target::start_command(command);
     let error = located(&cat).unwrap_err();
     assert!(matches!(&error, Error::NotPython { what, .. } if what == "cat" || what == "coreutils" || what == "busybox"), "{error}");
@@ -198,7 +201,8 @@ fn a_process_that_is_not_there() {
 fn a_zombie_is_gone() {
     let ended = shell("echo ready");
     let since = Instant::now();
-    // The end comes some time after the word, so wait for the state; a zombie stays one until its parent, the test, asks.
+    // The process ends some time after it printed, so wait for the state. A zombie stays one until
+    // its parent, the test, reaps it.
     while proc_info::Status::from_pid(pid(&ended)).unwrap().state() != Some('Z') {
         assert!(since.elapsed() < PATIENCE, "it never ended");
         std::thread::yield_now();
@@ -207,7 +211,7 @@ fn a_zombie_is_gone() {
     assert!(matches!(error, Error::Gone { .. }), "{error}");
 }
 
-fn a_kernel_thread_is_said_to_be_one() {
+fn a_kernel_thread_is_recognised() {
     if proc_info::comm(Tid(2)).as_deref() != Some("kthreadd") {
         return skip("kernel threads: not seen from a pid namespace");
     }
@@ -232,14 +236,14 @@ fn the_file_behind_a_mapping_in_a_chroot() {
     assert!(mapped_file::open(pid(&target), exe).unwrap()[0].same_inode);
 }
 
-/// The image's file, by the kernel's own way to it: the interpreter may live in another root.
+/// The image's file, by the kernel's link to it: the interpreter may be in another root.
 fn image_file(target: &Target, python: &LocatedPython, maps: &Maps) -> File {
     let mapping = maps.mappings.iter().find(|m| m.path.as_deref() == Some(&python.path)).unwrap();
     mapped_file::open(pid(target), mapping).unwrap().remove(0).file
 }
 
 fn an_interpreter_without_section_headers_is_located() {
-    // Of a shared one, the library would have to be changed.
+    // A shared build would need a changed library.
     let Some(interpreter) = in_this_root().into_iter().find(|i| i.kind.contains("static")) else {
         return skip("no section headers: no static interpreter in this root");
     };
@@ -254,8 +258,9 @@ fn an_interpreter_without_section_headers_is_located() {
     located_as_it_says(&interpreter.label, &Target::start_command(command_of(&exe, &interpreter)));
 }
 
-/// Compiles an embedding program that names `_PyRuntime`: linked non-PIE, the linker moves that variable into the executable (a copy
-/// relocation), and the library's own, still exported, is dead.
+/// Compiles an embedding program that names `_PyRuntime`. In a non-PIE program, the linker moves
+/// that variable into the executable (a copy relocation), and the library's own, still exported, is
+/// unused.
 fn embedding(interpreter: &Interpreter, folder: &Folder) -> Option<PathBuf> {
     let (major, minor) = interpreter.minor();
     let library = format!("-lpython{major}.{minor}{}", if minor < 8 { "m" } else { "" });
@@ -318,7 +323,8 @@ fn broken_images_are_refused_not_followed() {
     let whole = std::fs::read(&python.path).unwrap();
     let folder = Folder::new("broken");
     let path = folder.path().join("image");
-    // Every byte of the header and the first program headers, turned over, and the file cut short at many lengths.
+    // Every byte of the header and of the first program headers, inverted, and the file cut at many
+    // lengths.
     let turned = (0..512).map(|at| {
         let mut bytes = whole[..whole.len().min(1 << 20)].to_vec();
         bytes[at] ^= 0xff;

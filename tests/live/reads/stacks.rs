@@ -1,4 +1,5 @@
-//! Stacks name function, file and current line as the target itself does, on every interpreter; py-spy's reader is the second opinion.
+//! Stacks name function, file and current line as the target itself does, on every interpreter.
+//! py-spy's reader is the second source.
 
 use crate::harness::Suite;
 use crate::support::{self, checks};
@@ -7,14 +8,14 @@ use checks::Complaints;
 use serde_json::Value;
 use support::{interpreters, report, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     complaining!(
         suite,
         interpreters(),
         [
             every_frame_of_every_thread_is_named_as_the_target_names_it,
-            a_long_holder_is_named_and_so_are_those_who_wait_for_it,
+            a_long_holder_and_the_threads_that_wait_for_it_are_named,
             py_spy_reads_the_same_stacks
         ]
     );
@@ -33,8 +34,8 @@ fn dumped(thread: &Value) -> Vec<Frame> {
     thread["frames"].as_array().unwrap().iter().rev().map(frame).collect()
 }
 
-/// A stack as the target said it, root first.
-fn said(thread: &Value) -> Vec<Frame> {
+/// A stack as the target printed it, root first.
+fn printed(thread: &Value) -> Vec<Frame> {
     let frame = |f: &Value| (text(&f[0]), text(&f[1]), f[2].as_u64().unwrap());
     thread["stack"].as_array().unwrap().iter().map(frame).collect()
 }
@@ -47,7 +48,7 @@ fn by_tid<'a>(dump: &'a Value, tid: &Value) -> Option<&'a Value> {
     dump["threads"].as_array().unwrap().iter().find(|t| t["tid"] == *tid)
 }
 
-/// Where two stacks part, in words.
+/// The first difference of two stacks, as text.
 fn difference(expected: &[Frame], seen: &[Frame]) -> Option<String> {
     let same = expected.iter().zip(seen).take_while(|(a, b)| a == b).count();
     let differ = same < expected.len() || same < seen.len();
@@ -63,7 +64,7 @@ fn every_frame_of_every_thread_is_named_as_the_target_names_it(interpreter: &Int
     let mut frames = 0;
     let threads = target.fact("threads").as_array().unwrap();
     for truth in threads {
-        let expected = said(truth);
+        let expected = printed(truth);
         frames += expected.len();
         compare(&expected, truth, by_tid(&dump, &truth["tid"]), complaints);
     }
@@ -82,19 +83,21 @@ fn compare(expected: &[Frame], truth: &Value, seen: Option<&Value>, complaints: 
     complaints.expect(thread["state"] == expected, || format!("{place}: {}, not {expected} ({})", thread["state"], thread["evidence"]));
 }
 
-/// Who holds the GIL cannot be doubted when it is held for minutes: asleep in a C call that keeps it, or computing in one.
-fn a_long_holder_is_named_and_so_are_those_who_wait_for_it(interpreter: &Interpreter, complaints: &mut Complaints) {
+/// The holder is certain when the GIL is held for minutes: asleep in a C call that keeps it, or
+/// computing in one.
+fn a_long_holder_and_the_threads_that_wait_for_it_are_named(interpreter: &Interpreter, complaints: &mut Complaints) {
     for (how, part) in [("sleep", "blocked"), ("sum", "native")] {
         let target = Target::start(interpreter, "long_hold", &["--how", how]);
         let dump = dump(&target);
         let threads = dump["threads"].as_array().unwrap();
         let all = |name: &str| threads.iter().filter(|t| text(&t["name"]).starts_with(name)).collect::<Vec<_>>();
         let (holders, waiters) = (all("holder"), all("waiter"));
-        let told = |t: &Value| format!("{} {} {}", t["name"], t["state"], t["holding"]);
-        row!(interpreter.label, "long hold ({how}): {}", threads.iter().map(told).collect::<Vec<_>>().join(", "));
+        let shown = |t: &Value| format!("{} {} {}", t["name"], t["state"], t["holding"]);
+        row!(interpreter.label, "long hold ({how}): {}", threads.iter().map(shown).collect::<Vec<_>>().join(", "));
         let holds = holders.len() == 1 && holders[0]["state"] == "holding";
         complaints.expect(holds, || format!("{how}: the holder is not named: {threads:#?}"));
-        // Which part of holding it is shows in the leaf's instruction, 3.11+ and for C callees of older ones.
+        // The kind of holding is visible in the leaf's instruction: on 3.11 and later, and for C
+        // callees of older versions.
         complaints.expect(!holds || holders[0]["holding"] == part, || format!("{how}: holding is not {part}: {}", holders[0]["holding"]));
         complaints.expect(waiters.len() == 2 && waiters.iter().all(|t| t["state"] == "waiting"), || format!("{how}: {waiters:#?}"));
         second_opinion::holder(interpreter, &target, complaints);
@@ -121,7 +124,7 @@ mod second_opinion {
     use gilprof::process::{live::LiveMemory, pthread, task_list::TaskList};
     use py_spy::{config::LockingStrategy, Config, PythonSpy, StackTrace};
 
-    /// py-spy's word on every thread; `None`, with a skip, where it cannot read this interpreter.
+    /// py-spy's result for every thread; `None` with a skip where it cannot read this interpreter.
     fn ask(interpreter: &Interpreter, target: &Target) -> Option<Vec<StackTrace>> {
         let config = Config { blocking: LockingStrategy::NonBlocking, ..Config::default() };
         match PythonSpy::new(target.pid(), &config).and_then(|mut spy| spy.get_stack_traces()) {
@@ -168,7 +171,8 @@ mod second_opinion {
             let ours = dumped(thread);
             frames += ours.len();
             same += ours.iter().zip(&theirs).filter(|(a, b)| a == b).count();
-            // Where py-spy has no line it may be wrong alone: seen on 3.11, far down in a long function (the target's own word is above).
+            // If only py-spy has no line, py-spy may be wrong: seen on 3.11, far down in a long
+            // function (the target's own line is above).
             let theirs = with_lines_of(&ours, theirs);
             if let Some(difference) = difference(&theirs, &ours) {
                 complaints.add(&format!("{}: py-spy says otherwise: {difference}", thread["name"]));

@@ -1,6 +1,7 @@
-//! Thread names and code objects of live interpreters, read from outside, against what each interpreter says of itself.
+//! Thread names and code objects of live interpreters, read from outside and compared with the
+//! interpreter's own.
 //!
-//! The target says what the answers are (`workloads/objects.py`).
+//! The target prints the expected values (`workloads/objects.py`).
 
 use crate::harness::Suite;
 use crate::on;
@@ -16,7 +17,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use support::{all, interpreters, Interpreter};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, interpreters(), [names_of_all_threads, torn_reads_are_survived, code_objects, objects]);
 }
@@ -25,28 +26,29 @@ fn address(value: &Value) -> Addr {
     Addr(value.as_u64().unwrap())
 }
 
-/// What the target said under `key`, a list.
-fn said<'a>(known: &'a LayoutProbe, key: &str) -> &'a [Value] {
+/// The list that the target printed under `key`.
+fn printed<'a>(known: &'a LayoutProbe, key: &str) -> &'a [Value] {
     known.target.fact(key).as_array().unwrap()
 }
 
 fn names_of_all_threads(interpreter: &Interpreter) {
     let (label, known) = (&interpreter.label, &LayoutProbe::start(interpreter, "objects"));
     let expected: HashMap<u64, String> =
-        said(known, "names").iter().map(|pair| (address(&pair[0]).0, pair[1].as_str().unwrap().into())).collect();
+        printed(known, "names").iter().map(|pair| (address(&pair[0]).0, pair[1].as_str().unwrap().into())).collect();
     assert_eq!(thread_names::read(known, &known.layout, known.interpreter), expected, "{label}");
     let nowhere = thread_names::read(known, &known.layout, Addr(8));
     assert!(nowhere.is_empty(), "{label}");
 }
 
-/// A live target whose memory now and then is not what it was: as if it moved under the reader, or was hostile.
+/// A live target some of whose reads return wrong bytes, as if its memory moved under the reader or
+/// were hostile.
 struct Torn<'a> {
     mem: &'a LayoutProbe,
     random: Cell<u64>,
 }
 
 impl Torn<'_> {
-    /// Xorshift; one read in sixteen is spoilt.
+    /// Xorshift: one read in sixteen is wrong.
     fn random(&self) -> u64 {
         let mut x = self.random.get();
         x ^= x << 13;
@@ -70,7 +72,7 @@ impl Memory for Torn<'_> {
 
 fn torn_reads_are_survived(interpreter: &Interpreter) {
     let (label, known) = (&interpreter.label, &LayoutProbe::start(interpreter, "objects"));
-    let count = said(known, "names").len();
+    let count = printed(known, "names").len();
     let mut complete = 0;
     let seeds = if all() { 400 } else { 100 };
     for seed in 1..seeds {
@@ -78,7 +80,7 @@ fn torn_reads_are_survived(interpreter: &Interpreter) {
         let names = thread_names::read(&mem, &known.layout, known.interpreter);
         assert!(names.len() <= count, "{label}");
         complete += u64::from(names.len() == count);
-        for code in said(known, "codes") {
+        for code in printed(known, "codes") {
             let _ = CodeCache::new().get(&mem, &known.layout, address(&code["at"]), None);
         }
     }
@@ -89,7 +91,7 @@ fn code_objects(interpreter: &Interpreter) {
     let (label, known) = (&interpreter.label, &LayoutProbe::start(interpreter, "objects"));
     let (mem, layout) = (known, &known.layout);
     let mut cache = CodeCache::new();
-    for code in said(known, "codes") {
+    for code in printed(known, "codes") {
         let at = address(&code["at"]);
         let span = fingerprint_span(layout);
         let mut fingerprint = vec![0; span.len as usize];
@@ -107,8 +109,8 @@ fn code_objects(interpreter: &Interpreter) {
         let again = cache.get(mem, layout, at, None).unwrap();
         assert!(std::sync::Arc::ptr_eq(&info, &again), "{label}");
     }
-    // What is not a code object is refused, with or without one known.
-    let no_code = address(&said(known, "objects")[0][0]);
+    // Objects of other types are refused, with and without a known code object.
+    let no_code = address(&printed(known, "objects")[0][0]);
     assert!(cache.get(mem, layout, no_code, None).is_err(), "{label}");
     assert!(CodeCache::new().get(mem, layout, no_code, None).is_err(), "{label}");
 }
@@ -116,7 +118,7 @@ fn code_objects(interpreter: &Interpreter) {
 fn objects(interpreter: &Interpreter) {
     let (label, known) = (&interpreter.label, &LayoutProbe::start(interpreter, "objects"));
     let (mem, layout) = (known, &known.layout);
-    for object in said(known, "objects") {
+    for object in printed(known, "objects") {
         let (at, kind, value) = (address(&object[0]), object[1].as_str().unwrap(), &object[2]);
         assert_eq!(read_type_name(mem, layout, at).unwrap(), kind, "{label}");
         assert_eq!(read_str(mem, layout, at, 40).ok().as_deref(), value.as_str().filter(|_| kind != "bytes"), "{label} {object}");

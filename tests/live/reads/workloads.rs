@@ -1,11 +1,12 @@
-//! The programs that everything else is measured on do what they say, on the oldest and the newest interpreter or on all. gilprof itself is not run here.
+//! The measured programs do what their names promise, on the oldest and the newest interpreter or
+//! on all. gilprof itself does not run here.
 
 use crate::harness::{newest, Suite};
 use crate::on;
 use crate::support;
 use support::{interpreters, legacy_interpreters, repository, Interpreter, Target};
 
-/// What this file checks, and on which interpreters.
+/// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, oldest_and_newest(), [every_workload_comes_to_its_handshake_and_ends_with_its_stdin]);
     on!(suite, interpreters().into_iter().chain(legacy_interpreters()), [the_pid_is_the_interpreters_own]);
@@ -63,7 +64,8 @@ fn requests_come_at_the_promised_rate(interpreter: &Interpreter) {
     assert!(last["done"].as_f64().unwrap() / last["seconds"].as_f64().unwrap() > 25.0, "{}: {last}", interpreter.label);
 }
 
-/// How many different threads the kernel has shown, once there were `enough` or the patience is used up.
+/// The number of different threads that the kernel showed, when there were `enough` or the patience
+/// ended.
 fn threads_seen_until(target: &Target, enough: usize) -> usize {
     let start = std::time::Instant::now();
     let mut seen = std::collections::BTreeSet::new();

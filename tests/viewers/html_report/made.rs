@@ -1,4 +1,4 @@
-//! Recordings that nobody measured: as long and as wide as one likes, with names that would do harm, made in a moment.
+//! Generated recordings: of any length and number of threads, with hostile names, in a moment.
 
 use gilprof::ids::{GilId, ThreadId, Tid};
 use gilprof::profile::file::Recorder;
@@ -8,16 +8,16 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a thread, a function and a file are called by somebody who means harm.
+/// The name of a thread, a function and a file in a hostile program.
 pub const HOSTILE: &str = "</script><img src=x onerror=alert(1)>";
 
-/// How long, how wide, and how often it was looked at.
+/// The length, the number of threads, and the sampling rate.
 #[derive(Clone, Copy, Debug)]
 pub struct Made {
     pub seconds: f64,
     pub threads: u32,
     pub rate_hz: f64,
-    /// Looks until the GIL changes hands.
+    /// Samples until the next GIL switch.
     pub turn: u64,
 }
 
@@ -61,12 +61,12 @@ pub fn record(path: &Path, made: Made) {
     };
     let step = Nanos::from_secs_f64(1.0 / made.rate_hz);
     let begin = Nanos::from_millis(5_000);
-    let looks = (made.seconds * made.rate_hz) as u64;
+    let samples = (made.seconds * made.rate_hz) as u64;
     let mut window = CaptureStats { begin, rate_hz: made.rate_hz, ..CaptureStats::default() };
     let nanos = step.as_nanos() as f64;
-    for look in 1..=looks {
-        let at = begin + Nanos::from_nanos(step.as_nanos() * look);
-        let turn = look / made.turn;
+    for sample in 1..=samples {
+        let at = begin + Nanos::from_nanos(step.as_nanos() * sample);
+        let turn = sample / made.turn;
         // The others hash or rest.
         let contenders = (made.threads * 3 / 4).max(1);
         let holder = (turn.wrapping_mul(2_654_435_761) >> 7) as u32 % contenders;
@@ -78,7 +78,7 @@ pub fn record(path: &Path, made: Made) {
             } else if id < contenders {
                 (StateTimes::single(State::Waiting, nanos), &stacks[id as usize % stacks.len()], Evidence::GilFutex, behind)
             } else if id % 2 == 0 {
-                let starved = if look % 64 == 0 { nanos } else { 0.0 };
+                let starved = if sample % 64 == 0 { nanos } else { 0.0 };
                 let mut times = StateTimes::single(State::Native, nanos - starved);
                 times.add(State::Starved, starved);
                 (times, &hash, Evidence::Conservation, None)
@@ -90,9 +90,9 @@ pub fn record(path: &Path, made: Made) {
         let waiters = contenders - 1;
         let (gil, holder) = (GilId(0), Holder::Thread(ThreadId(holder)));
         recorder.gil(&GilSample { gil, at, span: step, holder, switches: Some(turn), waiters, collecting: Some(false) });
-        if look % 100 == 0 {
+        if sample % 100 == 0 {
             window.seconds = at.saturating_since(begin).as_secs_f64();
-            window.samples = look;
+            window.samples = sample;
             recorder.checkpoint(&target, &window);
         }
     }
@@ -101,6 +101,6 @@ pub fn record(path: &Path, made: Made) {
         recorder.thread_end(ThreadId(id), ThreadTotals { cpu: Nanos::from_nanos(seen.as_nanos() / 3), run_queue: Nanos::ZERO, seen });
     }
     window.seconds = made.seconds;
-    window.samples = looks;
+    window.samples = samples;
     recorder.finish(&target, &window).unwrap();
 }

@@ -1,6 +1,6 @@
-"""A convoy: one worker computes, the others want the GIL for microseconds after each of their short sleeps. A unit is one of the short ones' turns.
+"""A convoy: one worker computes, the others need the GIL for microseconds after each of their short sleeps. A unit is one of the short ones' turns.
 
-With `--hog no` nobody computes: what a turn takes then is not due to the GIL.
+With `--hog no` no thread computes: the time of a turn is then not due to the GIL.
 """
 import time
 

@@ -1,4 +1,4 @@
-"""Calls of C that keep the GIL, or give it away: `--what json|pickle|re|sorted|sha256|zlib`."""
+"""Calls of C that keep the GIL, or release it: `--what json|pickle|re|sorted|sha256|zlib`."""
 import hashlib
 import json
 import pickle

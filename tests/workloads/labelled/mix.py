@@ -1,7 +1,7 @@
 """A part of the time with the GIL released, in turns of about a millisecond: hashing (`--released PERCENT`) or asleep (`--asleep PERCENT`) beside Python.
 
-`--rounds N` and `--bytes N` say how much Python and how much hashing a millisecond is, instead of measuring it: what is measured anew is another program, on a
-machine with an uneven pace by tens of per cent. `--calibrate` measures them, prints those words and ends.
+`--rounds N` and `--bytes N` set the amount of Python and of hashing in a millisecond. Measured again in each run, these amounts would differ by tens of per cent on a
+machine with an uneven pace, and so would the program. `--calibrate` measures them, prints those arguments and ends.
 """
 import hashlib
 import sys

@@ -1,7 +1,7 @@
 """The same array: NumPy's own loops, which release the GIL (`--what numpy`), or a loop in Python over its elements (`--what python`).
 
-Results go into arrays that are there: with new ones for each, half of the time went to page faults, of which one process with two threads and two
-processes do not take the same share.
+Results go into existing arrays: with new ones for each, half of the time went to page faults, whose share differs between one process with two
+threads and two processes.
 """
 import numpy
 

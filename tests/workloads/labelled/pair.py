@@ -1,6 +1,6 @@
 """A program that does the same units of work in threads or in processes: `--as threads` (default) or `--as processes`, `--workers N`.
 
-`run(unit, setup)`: each worker makes its state by `setup(index)` and then does `unit(state)` for ever; one that returns `False` is not counted. The handshake is that of `harness.py`: `ready` when
+`run(unit, setup)`: each worker creates its state by `setup(index)` and then does `unit(state)` endlessly; one that returns `False` is not counted. The handshake is that of `harness.py`: `ready` when
 every worker has done one unit, a line of facts for each `?` (seconds and units since then), the end with stdin.
 """
 import ctypes
@@ -48,7 +48,7 @@ def work(unit, setup, index, counts, at_work, program):
             count += unit(state) is not False
             counts.set(index, count)
     except BaseException:
-        # The others would go on, and the program say that it works.
+        # The others would go on, and the program would seem to work.
         traceback.print_exc()
         os.kill(program, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Number crunching in pure Python: how many primes there are in a range."""
+"""Number crunching in pure Python: the number of primes in a range."""
 import pair
 
 

@@ -1,4 +1,4 @@
-"""Web requests: each worker asks a server beside it, which answers after some milliseconds."""
+"""Web requests: each worker sends them to a local server, which answers after some milliseconds."""
 import http.client
 import http.server
 import os

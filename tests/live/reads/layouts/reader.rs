@@ -1,4 +1,5 @@
-//! Just enough of a reader to follow a live Python's tables, written without gilprof's own. Every walk is bounded; anything odd panics.
+//! A small reader that follows a live Python's tables, written without gilprof's own. Every walk is
+//! bounded; anything odd panics.
 
 use crate::support::layout_probe::LayoutProbe;
 use gilprof::ids::Addr;
@@ -7,7 +8,7 @@ use gilprof::python::layout::containers::{DictEntry, Digits, Indices, Values};
 use gilprof::python::layout::field::Field;
 use gilprof::python::layout::{Anchor, Bytecode, Position};
 
-/// One frame, as far as the tests look.
+/// One frame, as far as the tests need it.
 #[derive(Debug)]
 pub struct Frame {
     pub name: String,
@@ -194,7 +195,8 @@ impl LayoutProbe {
     }
 }
 
-/// Returns once every thread of the process is inside read(2): then nothing in the interpreter moves any more.
+/// Returns when every thread of the process is inside read(2): then nothing in the interpreter
+/// changes.
 pub fn asleep_in_read(pid: i32) {
     let reading = format!("{} 0x", libc::SYS_read);
     for _ in 0..100_000 {
