@@ -1,6 +1,6 @@
-"""The work of `cpu_threads.py` in a multiprocessing.Pool: each process has a GIL of its own.
+"""The work of `cpu_threads.py` in a multiprocessing.Pool: each process has its own GIL.
 
-Compare the rounds/s that the two print.
+Compare the rounds/s of the two programs.
 """
 import argparse
 import multiprocessing
@@ -10,7 +10,7 @@ import time
 
 
 def burn(deadline):
-    """The same rounds as in cpu_threads.py; says how many it did."""
+    """The same rounds as in cpu_threads.py. Returns their number."""
     done = 0
     while time.monotonic() < deadline:
         total = 0
@@ -21,7 +21,7 @@ def burn(deadline):
 
 
 def join_in(all_run):
-    """Runs once in each new process. Ctrl-C is the parent's business."""
+    """Runs once in each new process, which leaves Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     all_run.wait()
 

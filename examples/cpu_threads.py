@@ -1,6 +1,6 @@
 """Threads that compute in pure Python.
 
-They take turns at the GIL, so two threads get no more done than one: the case for `cpu_processes.py`.
+Only one holds the GIL at a time, so two threads do no more work than one; see `cpu_processes.py`.
 """
 import argparse
 import os
@@ -9,7 +9,7 @@ import time
 
 
 def burn(index, done, deadline):
-    """Computes without ever letting go of the GIL by itself."""
+    """Computes without a call that releases the GIL."""
     while time.monotonic() < deadline:
         total = 0
         for i in range(50000):

@@ -1,6 +1,6 @@
-"""Threads whose work is native code that lets go of the GIL: hashlib and zlib on blocks of 1 MiB.
+"""Threads whose work is native code that releases the GIL: hashlib and zlib on blocks of 1 MiB.
 
-They are CPU-bound and scale with the cores all the same; processes would gain nothing.
+They are CPU-bound, and still scale with the cores; processes would gain nothing.
 """
 import argparse
 import hashlib
@@ -13,7 +13,7 @@ BLOCK = os.urandom(1 << 20)
 
 
 def digest(block):
-    """Both of these release the GIL for anything larger than a few kilobytes."""
+    """Both functions release the GIL for data larger than a few kilobytes."""
     return hashlib.sha256(block).digest(), zlib.crc32(block)
 
 

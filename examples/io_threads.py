@@ -1,6 +1,6 @@
 """Threads that mostly wait: for a socket, a timer, a file.
 
-A thread that waits in the kernel has let go of the GIL, so many of them share it with ease.
+A thread that waits in the kernel has released the GIL, so many such threads can share it.
 """
 import argparse
 import os
@@ -11,7 +11,7 @@ import time
 
 
 def serve(connection):
-    """A slow service at the other end of the socket: 5 ms for each answer."""
+    """A slow service at the other end of the socket, with 5 ms for each answer."""
     while True:
         request = connection.recv(64)
         if not request:

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Fails a build when the GIL has become the bottleneck of a program: for any CI that runs a shell.
+# Fails a build if the GIL has become the bottleneck of a program. For any CI that runs a shell.
 #
 #   usage: examples/ci/gate.sh CMD ARGS…        for example: examples/ci/gate.sh python3 benchmark.py
 #
-# Limits are in gilprof.toml (or $GILPROF_LIMITS). Results are left in gilprof-results/ (or $GILPROF_RESULTS): gate.xml for JUnit, gate.sarif,
-# gate.md. Ends with gilprof's own code: 0 pass, 1 a limit is broken, 2 usage, 3 inconclusive, 4 could not be measured; a program that
-# failed by itself is said to have failed. Inconclusive is no pass: to let it through all the same, set GILPROF_INCONCLUSIVE=0.
+# Limits: gilprof.toml, or $GILPROF_LIMITS. Results: gate.xml (JUnit), gate.sarif and gate.md in
+# gilprof-results/, or $GILPROF_RESULTS. The exit code is gilprof's: 0 pass, 1 a limit is broken,
+# 2 usage, 3 inconclusive, 4 not measured; if the program itself fails, its own code.
+# Inconclusive is not a pass. GILPROF_INCONCLUSIVE=0 lets it pass with a warning.
 set -eu
 
 if [ $# -eq 0 ]; then
@@ -25,7 +26,7 @@ status=0
   -- "$@" || status=$?
 
 if [ "$status" -eq 3 ]; then
-  echo "gate.sh: not judged: measure for longer, or --runs 3; see docs/gate.md" >&2
+  echo "gate.sh: inconclusive: measure for longer, or with --runs 3; see docs/gate.md" >&2
   exit "${GILPROF_INCONCLUSIVE:-3}"
 fi
 exit "$status"

@@ -1,31 +1,36 @@
-"""pytest plugin of gilprof: limits on waiting for the GIL, test by test and for the session as a whole.
+"""The pytest plugin of gilprof: limits on waiting for the GIL, for single tests and for the session.
 
     pytest [--gilprof]                                       # installed with gilprof: pip install .
     PYTHONPATH=src pytest -p pytest_gilprof [--gilprof]      # from a clone
 
-It needs nothing but pytest (7 or newer) on Python 3.9 or newer, Linux, and the program gilprof: $GILPROF, else the one on PATH,
-else the one beside the interpreter.
+It needs pytest 7 or newer, Python 3.9 or newer, Linux, and the command gilprof: $GILPROF, otherwise the
+one on PATH, otherwise the one beside the interpreter.
 
-A marked test is measured while its body runs, and fails when a limit is broken; the failure names the function, its line and its stack:
+A marked test is measured while its body runs. It fails if a limit is broken; the failure names the
+function, its line and its stack:
 
-    @pytest.mark.gil(max_waiting=0.2)                      # no thread may wait for the GIL more than 20 % of its time
+    @pytest.mark.gil(max_waiting=0.2)                      # threads wait for the GIL at most 20 % of their time
     @pytest.mark.gil(max_gil_busy="90%", max_wait_ms_p99="25ms")
     @pytest.mark.gil(max=["waiting <= 20%", 'function("app.py:parse").inflicted_wait <= 0.5'])
-    @pytest.mark.gil                                       # by the limits of gilprof.toml
+    @pytest.mark.gil                                       # the limits of gilprof.toml
 
-max_NAME=X stands for NAME <= X and min_NAME=X for NAME >= X, with gil_busy for gil.busy and so on; max= takes expressions of
-`gilprof gate` (docs/gate.md). rate=5000 looks more often, for tests of a few tenths of a second. Marks on a class or module hold for every
-test in it; a test's own keywords go before theirs.
+max_NAME=X means NAME <= X and min_NAME=X means NAME >= X, with gil_busy for gil.busy and so on. max=
+takes expressions of `gilprof gate` (docs/gate.md). rate=5000 takes more samples, for tests of a few
+tenths of a second. A mark on a class or module applies to each of its tests; the keywords of a test
+take precedence.
 
-A test that could not be judged (shorter than 0.2 s, too close to its limit, no gilprof, no permission) passes with a warning that says why;
-with --gilprof-strict, or gilprof_strict = true in pytest's configuration, it fails. One in which nothing runs keeps every upper limit. Marked
-tests are always measured; --no-gilprof turns that off.
+A test whose limits could not be checked (shorter than 0.2 s, too close to its limit, no gilprof, no
+permission) passes with a warning that says why. With --gilprof-strict, or gilprof_strict = true in
+pytest's configuration, it fails. A test in which nothing runs keeps every upper limit. Marked tests
+are always measured, unless --no-gilprof is given.
 
---gilprof measures the whole run of the tests besides, prints the verdict and judges it by gilprof.toml (--gilprof-limits FILE), if there is
-one: the session fails when a limit is broken. With pytest-xdist each worker is measured and judged by itself. --gilprof-dir DIR keeps the
-recordings, for `gilprof report`.
+--gilprof also measures the session as a whole, prints the verdict, and checks the limits of gilprof.toml
+(or of --gilprof-limits FILE) if the file exists: the session fails if a limit is broken. With
+pytest-xdist each worker is measured and checked separately. --gilprof-dir DIR keeps the recordings for
+`gilprof report`.
 
-The measuring gilprof is a child of pytest. Where Yama restricts ptrace, pytest allows its own descendants, and nobody else, to read it.
+The gilprof that measures is a child of pytest. If Yama restricts ptrace, pytest allows only its own
+descendants to read its memory.
 """
 import ctypes
 import json
@@ -43,28 +48,28 @@ import time
 import pytest
 
 PR_SET_PTRACER = 0x59616D61
-# A recording begins with a header of 12 bytes; its first record is written with the first look.
-NOTHING_YET = 12
-# How long gilprof may take to begin, and to end.
-PATIENCE = 30.0
-# What the keywords of a mark may stand for: gil_busy is gil.busy.
+# Size of the header of a recording; the first record is written with the first sample.
+HEADER_BYTES = 12
+# How long gilprof may take to start, and to end, in seconds.
+TIMEOUT = 30.0
+# Metric prefixes in the keywords of a mark: gil_busy is gil.busy.
 GROUPS = ("gil", "wait_ms", "hold_ms", "speedup")
 
 
 class GilprofWarning(pytest.PytestWarning):
-    """A limit could not be judged, or one that only warns is broken."""
+    """A limit could not be checked, or a limit with @warn is broken."""
 
 
-class NotJudged(Exception):
-    """Why there is no judgement."""
+class NotChecked(Exception):
+    """Why a limit could not be checked."""
 
 
 class BadLimit(Exception):
-    """A limit that gilprof does not understand."""
+    """A limit that gilprof cannot parse."""
 
 
 class GilLimit(pytest.fail.Exception):
-    """A limit is broken. The report shows `shown`, and nothing of this plugin."""
+    """A limit is broken. The report shows `shown` and no frame of this plugin."""
 
     def __init__(self, shown):
         super().__init__(str(shown), pytrace=False)
@@ -72,13 +77,13 @@ class GilLimit(pytest.fail.Exception):
 
 
 def pytest_addoption(parser):
-    group = parser.getgroup("gilprof", "contention on the GIL, by gilprof")
-    group.addoption("--gilprof", action="store_true", help="measure the whole session, and judge it by gilprof.toml")
-    group.addoption("--no-gilprof", action="store_true", help="measure nothing: marks have no effect")
-    group.addoption("--gilprof-strict", action="store_true", help="fail what could not be judged, instead of warning")
-    group.addoption("--gilprof-limits", metavar="FILE", help="limits of the session and of bare marks (default: gilprof.toml of the rootdir)")
+    group = parser.getgroup("gilprof", "contention on the GIL, measured by gilprof")
+    group.addoption("--gilprof", action="store_true", help="measure the whole session, and check the limits of gilprof.toml")
+    group.addoption("--no-gilprof", action="store_true", help="measure nothing; marks have no effect")
+    group.addoption("--gilprof-strict", action="store_true", help="fail tests whose limits could not be checked, instead of warning")
+    group.addoption("--gilprof-limits", metavar="FILE", help="limits of the session and of marks without arguments (default: gilprof.toml in the rootdir)")
     group.addoption("--gilprof-dir", metavar="DIR", help="keep the recordings in this directory")
-    parser.addini("gilprof_strict", "fail what could not be judged, instead of warning", type="bool", default=False)
+    parser.addini("gilprof_strict", "fail tests whose limits could not be checked, instead of warning", type="bool", default=False)
 
 
 def pytest_configure(config):
@@ -87,7 +92,7 @@ def pytest_configure(config):
     if option.gilprof and option.no_gilprof:
         raise pytest.UsageError("--gilprof and --no-gilprof exclude each other")
     if option.gilprof_limits and not os.path.isfile(option.gilprof_limits):
-        raise pytest.UsageError("--gilprof-limits: there is no file %s; gilprof gate --init writes one" % option.gilprof_limits)
+        raise pytest.UsageError("--gilprof-limits: there is no file %s; write one with: gilprof gate --init" % option.gilprof_limits)
     if option.no_gilprof:
         return
     gilprof = Gilprof(config)
@@ -99,7 +104,7 @@ def pytest_configure(config):
 
 
 class Gilprof:
-    """The program, and where its recordings go."""
+    """The gilprof command, and the directory of the recordings."""
 
     def __init__(self, config):
         self.config = config
@@ -129,9 +134,9 @@ class Gilprof:
         return os.path.abspath(given) if given else usual if os.path.isfile(usual) else None
 
     def recording(self, name, rate=1000):
-        """A recording of this process that has begun."""
+        """Starts a recording of this process."""
         if self.missing:
-            raise NotJudged(self.missing)
+            raise NotChecked(self.missing)
         worker = os.environ.get("PYTEST_XDIST_WORKER")
         name = re.sub(r"[^\w.\-]+", "_", name if worker is None else "%s-%s" % (worker, name))[-120:]
         return Recording(self.binary, os.path.join(self.folder, name + ".gilprof"), rate)
@@ -144,46 +149,46 @@ class Gilprof:
                 pass
 
     def gate(self, path, arguments):
-        """The outcome of `gilprof gate` of a recording, schema gilprof.gate/1."""
-        # In the folder of recordings, so that no gilprof.toml is taken that nobody asked for.
+        """The outcome of `gilprof gate` for a recording, schema gilprof.gate/1."""
+        # Runs in the directory of the recordings, so that gilprof reads no gilprof.toml by default.
         status, out, err = self._run(["gate", "--format", "json"] + arguments + [path])
         if status == 2:
             raise BadLimit(err)
         try:
             outcome = json.loads(out)
         except ValueError:
-            raise NotJudged(err or "gilprof gate ended with %d and said nothing" % status) from None
+            raise NotChecked(err or "gilprof gate ended with exit code %d and no message" % status) from None
         if outcome.get("error"):
-            raise NotJudged(outcome["error"])
+            raise NotChecked(outcome["error"])
         return outcome
 
     def verdict(self, path):
-        """The verdict of a recording, in a line."""
+        """The verdict on a recording, in one line."""
         status, out, err = self._run(["report", "--format", "json", path])
         if status != 0:
-            raise NotJudged(err)
+            raise NotChecked(err)
         verdict = json.loads(out)["verdict"]
         return "%s: %s" % (verdict["code"], verdict["headline"])
 
     def _run(self, arguments):
-        # The summary of a CI job's step is not to tell of each test.
+        # Without the variable, gilprof does not add each test to the summary of the CI job.
         env = {name: value for name, value in os.environ.items() if name != "GITHUB_STEP_SUMMARY"}
         try:
             done = subprocess.run([self.binary] + arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                  cwd=self.folder, env=env, timeout=2 * PATIENCE)
+                                  cwd=self.folder, env=env, timeout=2 * TIMEOUT)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise NotJudged("failed to run gilprof: %s" % error) from None
-        return done.returncode, done.stdout.decode("utf-8", "replace"), said(done.stderr)
+            raise NotChecked("failed to run gilprof: %s" % error) from None
+        return done.returncode, done.stdout.decode("utf-8", "replace"), message(done.stderr)
 
 
 def find_gilprof():
-    """Its path and None, or None and why not."""
+    """The path of gilprof and None, or None and the reason."""
     if not sys.platform.startswith("linux"):
         return None, "gilprof measures on Linux only"
     wanted = os.environ.get("GILPROF") or "gilprof"
-    # `pip install` puts it beside the interpreter, which is on PATH only while the environment is active.
+    # `pip install` puts gilprof beside the interpreter, on PATH only if the environment is active.
     beside = sysconfig.get_path("scripts") if wanted == "gilprof" else None
-    # Absolute, as it is started from other directories.
+    # An absolute path, because gilprof is started in other directories.
     found = shutil.which(wanted) or (beside and shutil.which(wanted, path=beside))
     if found:
         return os.path.abspath(found), None
@@ -191,7 +196,7 @@ def find_gilprof():
 
 
 class Recording:
-    """gilprof at work on this process, from its first look until `end`."""
+    """A running gilprof that records this process from the first sample until `end`."""
 
     def __init__(self, binary, path, rate):
         self.path = path
@@ -201,75 +206,76 @@ class Recording:
         self._errors = tempfile.TemporaryFile()
         command = [binary, "record", "--pid", str(os.getpid()), "--rate", str(rate), "--output", path]
         try:
-            # A session of its own: a terminal's Ctrl-C is pytest's to handle.
+            # In a session of its own, so that Ctrl-C reaches only pytest.
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True)
         except OSError as error:
-            raise NotJudged("failed to start gilprof: %s" % error) from None
+            raise NotChecked("failed to start gilprof: %s" % error) from None
         try:
-            self._wait_until_begun()
-        except BaseException:  # Ctrl-C too: a gilprof that nobody ends would measure until pytest is gone
+            self._wait_for_start()
+        except BaseException:  # Ctrl-C too: otherwise gilprof would go on until pytest ends
             self._kill()
             raise
 
-    def _wait_until_begun(self):
-        deadline = time.monotonic() + PATIENCE
-        while not self._begun():
+    def _wait_for_start(self):
+        deadline = time.monotonic() + TIMEOUT
+        while not self._has_started():
             if self._process.poll() is not None:
-                raise NotJudged(self._complaint())
+                raise NotChecked(self._error())
             if time.monotonic() > deadline:
-                raise NotJudged("gilprof did not begin to measure within %d s" % PATIENCE)
+                raise NotChecked("gilprof did not start to measure within %d s" % TIMEOUT)
             time.sleep(0.002)
 
     def _kill(self):
         self._process.kill()
         self._process.wait()
 
-    def _begun(self):
+    def _has_started(self):
         try:
-            return os.path.getsize(self.path) > NOTHING_YET
+            return os.path.getsize(self.path) > HEADER_BYTES
         except OSError:
             return False
 
     def end(self):
-        """The window is over; whether it was measured to its end, the exception says."""
+        """Ends the recording. Raises NotChecked if gilprof had ended before."""
         early = self._process.poll() is not None
         if not early:
             self._process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(PATIENCE)
+                self._process.wait(TIMEOUT)
             except subprocess.TimeoutExpired:
                 self._kill()
-                raise NotJudged("gilprof did not end") from None
+                raise NotChecked("gilprof did not end") from None
         if early or self._process.returncode != 0:
-            raise NotJudged(self._complaint())
+            raise NotChecked(self._error())
 
-    def _complaint(self):
+    def _error(self):
         self._errors.seek(0)
-        return said(self._errors.read()) or "gilprof ended by itself with %d" % self._process.returncode
+        return message(self._errors.read()) or "gilprof ended by itself with exit code %d" % self._process.returncode
 
 
 def allow_descendants():
-    """Yama's scope 1 lets only ancestors read a process, and those that it names: itself stands for all that it starts."""
+    """Yama's scope 1 allows only ancestors to read a process, and the process it names; its own pid stands
+    for all its descendants."""
     try:
         own = ctypes.c_ulong(os.getpid())
         zero = ctypes.c_ulong(0)
         ctypes.CDLL(None).prctl(PR_SET_PTRACER, own, zero, zero, zero)
     except (AttributeError, OSError):
-        pass  # gilprof says what it lacks
+        pass  # gilprof reports the missing permission
 
 
-def said(stderr):
-    """What gilprof wrote to stderr, without its own mark."""
+def message(stderr):
+    """The text that gilprof wrote to stderr, without its prefix."""
     text = stderr.decode("utf-8", "replace").strip()
     return re.sub(r"^gilprof: (error: )?", "", text)
 
 
 class Limits:
-    """What an item's marks ask for."""
+    """The limits in the marks of an item."""
 
     def __init__(self, item):
         self.keywords, self.expressions, self.rate = {}, [], 1000
-        # From the module inwards: what is nearer to the test goes before.
+        # From the module inwards: the mark that is nearer to the test takes precedence.
         for mark in reversed(list(item.iter_markers("gil"))):
             self._add(mark, item)
 
@@ -280,24 +286,24 @@ class Limits:
             if name == "max":
                 self._add_expressions(value, item)
             elif name == "rate":
-                self.rate = number(value) or refuse(item, "rate=%r is no number" % (value,))
+                self.rate = number(value) or refuse(item, "rate=%r is not a number" % (value,))
             elif name.startswith(("max_", "min_")):
                 self.keywords[name] = limit(name, value) or refuse(item, "%s=%r is neither a number nor text" % (name, value))
             else:
-                refuse(item, "there is no %s=; limits are max_NAME=, min_NAME=, max='EXPRESSION'" % name)
+                refuse(item, "there is no %s=; limits are max_NAME=, min_NAME= and max='EXPRESSION'" % name)
 
     def _add_expressions(self, value, item):
         for expression in [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [None]:
             if not isinstance(expression, str):
-                refuse(item, "%r is no expression, such as 'waiting <= 20%%'" % (value,))
+                refuse(item, "%r is no expression; an example is 'waiting <= 20%%'" % (value,))
             if expression not in self.expressions:
                 self.expressions.append(expression)
 
     def arguments(self, file):
-        """For `gilprof gate`."""
+        """The arguments for `gilprof gate`."""
         expressions = list(self.keywords.values()) + self.expressions
         if expressions:
-            # --max=EXPRESSION: one that begins with a dash is still an expression.
+            # --max=EXPRESSION, because an expression may begin with a dash.
             return ["--max=" + expression for expression in expressions]
         return ["--limits", file] if file else []
 
@@ -313,7 +319,7 @@ def number(value):
 
 
 def limit(name, value):
-    """The expression of a keyword: max_gil_busy=0.9 is gil.busy <= 0.9."""
+    """The expression for a keyword: max_gil_busy=0.9 is gil.busy <= 0.9."""
     metric = name[4:]
     for group in GROUPS:
         if metric.startswith(group + "_"):
@@ -331,7 +337,7 @@ class Marks:
     def pytest_collection_modifyitems(self, items):
         for item in items:
             if item.get_closest_marker("gil") and not Limits(item).arguments(self.gilprof.limits):
-                refuse(item, "it has no limits, and there is no gilprof.toml; write max_waiting=0.2, or gilprof gate --init")
+                refuse(item, "it has no limits, and there is no gilprof.toml; write max_waiting=0.2, or run: gilprof gate --init")
 
     @pytest.hookimpl(hookwrapper=True, trylast=True)
     def pytest_runtest_call(self, item):
@@ -339,27 +345,27 @@ class Marks:
             yield
             return
         limits = Limits(item)
-        recording = unjudged = None
+        recording = unchecked = None
         try:
             recording = self.gilprof.recording(item.nodeid, limits.rate)
-        except NotJudged as error:
-            unjudged = str(error)
+        except NotChecked as error:
+            unchecked = str(error)
         outcome = yield
         try:
             if recording is not None:
                 recording.end()
-                self._judge(item, outcome, self.gilprof.gate(recording.path, limits.arguments(self.gilprof.limits)))
-        except NotJudged as error:
-            unjudged = str(error)
+                self._check(item, outcome, self.gilprof.gate(recording.path, limits.arguments(self.gilprof.limits)))
+        except NotChecked as error:
+            unchecked = str(error)
         except BadLimit as error:
-            fail(item, outcome, Shown([line for line in str(error).splitlines() if line.strip()] or ["gilprof refused it"], place_of(item)))
+            fail(item, outcome, Shown([line for line in str(error).splitlines() if line.strip()] or ["gilprof cannot parse the limit"], place_of(item)))
         finally:
             if recording is not None:
                 self.gilprof.drop(recording)
-        if unjudged is not None:
-            self._unjudged(item, outcome, [unjudged])
+        if unchecked is not None:
+            self._unchecked(item, outcome, [unchecked])
 
-    def _judge(self, item, outcome, gate):
+    def _check(self, item, outcome, gate):
         checks = gate["checks"]
         for check in checks:
             item.user_properties.append(("gil: " + check["expression"], "%s: %s" % (check["verdict"], check["measured_text"])))
@@ -368,15 +374,15 @@ class Marks:
             fail(item, outcome, shown(failed, item))
             return
         if not checks:
-            raise NotJudged(gate["headline"])
-        if unsure(gate):
-            self._unjudged(item, outcome, [sentence(check) for check in unsure(gate)])
+            raise NotChecked(gate["headline"])
+        if undecided(gate):
+            self._unchecked(item, outcome, [sentence(check) for check in undecided(gate)])
         for check in checks:
             if check["verdict"] == "warn":
                 warn(item, outcome, sentence(check))
 
-    def _unjudged(self, item, outcome, why):
-        text = "the GIL limits of this test could not be judged: " + "; ".join(why)
+    def _unchecked(self, item, outcome, why):
+        text = "the GIL limits of this test could not be checked: " + "; ".join(why)
         if self.gilprof.strict:
             fail(item, outcome, Shown([text], place_of(item)))
         else:
@@ -400,7 +406,7 @@ def warn(item, outcome, text):
 
 
 def fail(item, outcome, shown):
-    """Unless the test has failed already: then its own failure is shown, and this beside it."""
+    """Fails the test. If it has failed already, its own failure is shown, with this one as a section."""
     if outcome.excinfo is None:
         force(outcome, GilLimit(shown))
     else:
@@ -415,7 +421,7 @@ def force(outcome, error):
 
 
 class Crash:
-    """What pytest's short summary, JUnit and --tb=line take from a failure."""
+    """The part of a failure that pytest's short summary, JUnit and --tb=line show."""
 
     def __init__(self, path, lineno, message):
         self.path, self.lineno, self.message = path, lineno, message
@@ -425,14 +431,15 @@ class Crash:
 
 
 class Shown:
-    """A failure as pytest shows its own: some source, what is wrong with it, and where it is."""
+    """A failure in pytest's own form: source lines, messages and a location."""
 
     def __init__(self, lines, place, source=()):
         self.lines = list(source) + [""] + ["E   " + line for line in lines]
         self.reprcrash = Crash(place[0], place[1], lines[0])
 
     def native(self):
-        """In pytest's own classes: with colours, and whole when pytest-xdist hands it on. They are not public; without them it is plain text."""
+        """The failure in pytest's own classes, with colours, and complete through pytest-xdist. The classes
+        are not public; without them the failure is plain text."""
         try:
             from _pytest._code.code import ReprEntry, ReprExceptionInfo, ReprFileLocation, ReprTraceback
             path, line, message = self.reprcrash.path, self.reprcrash.lineno, self.reprcrash.message
@@ -449,14 +456,14 @@ class Shown:
 
 
 def shown(failed, item):
-    """The broken checks of an item."""
+    """The failure for broken checks of an item."""
     lines, source, place = [], [], None
     for check in failed:
         lines.append(sentence(check))
         culprit = check.get("culprit")
         if culprit is None:
             continue
-        lines.append("  " + blamed(culprit, item.config))
+        lines.append("  " + culprit_sentence(culprit, item.config))
         lines += ["    " + where(frame["name"], frame["file"], frame["line"], item.config) for frame in culprit["stack"][-12:]]
         line = culprit["line"] or culprit["first_line"]
         if place is None and os.path.isfile(culprit["file"]) and line:
@@ -466,18 +473,18 @@ def shown(failed, item):
 
 
 def sentence(check):
-    measured = "cannot be told" if check["measured_text"] == "-" else "is " + check["measured_text"]
+    measured = "is unknown" if check["measured_text"] == "-" else "is " + check["measured_text"]
     return plain("%s %s, limit %s: %s" % (check["metric"], measured, check["limit_text"], check["why"]))
 
 
-def unsure(gate):
-    """The checks that could not be judged. Where nothing ran nobody waited: no upper limit can have been broken then."""
+def undecided(gate):
+    """The inconclusive checks. If nothing ran, no thread waited, and no upper limit can be broken."""
     idle = gate["runs"] and all(run["verdict"] == "idle" for run in gate["runs"])
     open_ones = [check for check in gate["checks"] if check["verdict"] == "inconclusive"]
     return [check for check in open_ones if not (idle and check["expression"].startswith(check["metric"] + " <"))]
 
 
-def blamed(culprit, config):
+def culprit_sentence(culprit, config):
     thread = ", thread %s" % culprit["thread"] if culprit.get("thread") else ""
     line = culprit["line"] or culprit["first_line"]
     return plain("%s%s: %s" % (where(culprit["name"], culprit["file"], line, config), thread, culprit["what"]))
@@ -490,7 +497,7 @@ def where(name, file, line, config):
 
 
 def relative(file, config):
-    """As seen from where pytest was started, where it is below that."""
+    """A path relative to the directory in which pytest was started, if it is below that."""
     base = os.path.join(str(config.invocation_params.dir), "")
     return file[len(base):] if file.startswith(base) else file
 
@@ -501,12 +508,12 @@ def place_of(item):
 
 
 def plain(text):
-    """Text from a measured program may hold anything."""
+    """Escapes text from the measured program, which may contain control characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def snippet(file, first, line):
-    """The function's head and the line that is to blame, marked as pytest marks it."""
+    """The head of the function and the culprit's line, marked as in pytest."""
     begin = first if first and line - first < 8 else max(first or 1, line - 2)
     numbers = ([first] if first and first < begin else []) + list(range(begin, line + 1))
     out = []
@@ -519,7 +526,7 @@ def snippet(file, first, line):
 
 
 class Session:
-    """Measures the run of all tests."""
+    """Measures the session."""
 
     def __init__(self, gilprof):
         self.gilprof, self.config = gilprof, gilprof.config
@@ -533,9 +540,9 @@ class Session:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node):
-        told = getattr(node, "workeroutput", {}).get("gilprof")
-        if told:
-            self.recordings.append((node.gateway.id, told))
+        result = getattr(node, "workeroutput", {}).get("gilprof")
+        if result:
+            self.recordings.append((node.gateway.id, result))
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtestloop(self, session):
@@ -543,50 +550,50 @@ class Session:
         if not self.controller:
             try:
                 recording = self.gilprof.recording("session")
-            except NotJudged as error:
+            except NotChecked as error:
                 self.recordings.append(("session", {"error": str(error)}))
         outcome = yield
         if recording is not None:
-            told = {"path": recording.path}
+            result = {"path": recording.path}
             try:
                 recording.end()
-            except NotJudged as error:
-                told = {"error": str(error)}
-            self.recordings.append(("session", told))
+            except NotChecked as error:
+                result = {"error": str(error)}
+            self.recordings.append(("session", result))
         if self.worker:
             self.config.workeroutput["gilprof"] = self.recordings[0][1]
         elif outcome.excinfo is None or not issubclass(outcome.excinfo[0], KeyboardInterrupt):
-            # More than failed tests: pytest makes its exit code from this.
-            session.testsfailed += sum([not self._judge(name, told) for name, told in sorted(self.recordings, key=lambda one: one[0])])
+            # pytest derives its exit code from this count.
+            session.testsfailed += sum([not self._check(name, result) for name, result in sorted(self.recordings, key=lambda one: one[0])])
 
-    def _judge(self, name, told):
-        """Whether the session may pass, as far as this recording goes."""
+    def _check(self, name, result):
+        """Whether this recording allows the session to pass."""
         try:
-            if "error" in told:
-                raise NotJudged(told["error"])
-            self.lines.append(("%s: %s" % (name, self.gilprof.verdict(told["path"])), {"bold": True}))
+            if "error" in result:
+                raise NotChecked(result["error"])
+            self.lines.append(("%s: %s" % (name, self.gilprof.verdict(result["path"])), {"bold": True}))
             if self.gilprof.keep:
-                self.lines.append(("  recording: " + told["path"], {}))
+                self.lines.append(("  recording: " + result["path"], {}))
             if self.gilprof.limits is None:
-                self.lines.append(("  not judged: there is no gilprof.toml; gilprof gate --init writes one", {}))
+                self.lines.append(("  not checked: there is no gilprof.toml; write one with: gilprof gate --init", {}))
                 return True
-            return self._checked(self.gilprof.gate(told["path"], ["--limits", self.gilprof.limits]))
-        except NotJudged as error:
-            self.lines.append(("%s: could not be judged: %s" % (name, error), {"yellow": True}))
+            return self._report_checks(self.gilprof.gate(result["path"], ["--limits", self.gilprof.limits]))
+        except NotChecked as error:
+            self.lines.append(("%s: could not be checked: %s" % (name, error), {"yellow": True}))
             return not self.gilprof.strict
         except BadLimit as error:
             self.lines += [("%s: %s" % (name, line), {"red": True}) for line in str(error).splitlines() if line.strip()]
             return False
 
-    def _checked(self, gate):
+    def _report_checks(self, gate):
         colours = {"pass": {"green": True}, "fail": {"red": True}}
         marks = {"pass": "ok  ", "fail": "FAIL", "warn": "warn", "inconclusive": "?   "}
         for check in gate["checks"]:
             verdict = check["verdict"]
             self.lines.append(("  %s %s" % (marks.get(verdict, "?"), sentence(check)), colours.get(verdict, {"yellow": True})))
             if verdict != "pass" and check.get("culprit"):
-                self.lines.append(("       " + blamed(check["culprit"], self.config), {}))
-        return gate["verdict"] != "fail" and not (self.gilprof.strict and unsure(gate))
+                self.lines.append(("       " + culprit_sentence(check["culprit"], self.config), {}))
+        return gate["verdict"] != "fail" and not (self.gilprof.strict and undecided(gate))
 
     def pytest_terminal_summary(self, terminalreporter):
         if self.lines:
