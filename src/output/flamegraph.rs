@@ -4,9 +4,9 @@
 //! developers know; the page draws its flame graphs in the same direction. An icicle also shows
 //! its root and its outer frames first, however deep the stacks are.
 //!
-//! Functions keep one quiet hue. The leaves that gilprof adds (inside a C call, asleep with the GIL,
-//! the state in wall mode) have their state's colour from the one palette, and a legend explains
-//! those that occur. inferno chooses no colour at random.
+//! Functions keep one quiet hue. The leaves that gilprof adds (inside a C call, asleep with the
+//! GIL, the state in wall mode) have their state's colour from the one palette, and a legend
+//! explains those that occur. inferno chooses no colour at random.
 
 mod header;
 mod legend;

@@ -1,8 +1,8 @@
 //! One colour and one character per state, for the terminal and the pictures alike.
 //!
-//! The hues are those of Okabe and Ito, which colour-blind readers can tell apart; a character or a
-//! text always says the state, too. Holding is warm, and the warmest is sleeping with the GIL, which
-//! is never right. Waiting is purple, work outside the GIL green, idleness grey.
+//! The hues are those of Okabe and Ito, which colour-blind readers can tell apart; a character or
+//! a text always says the state, too. Holding is warm, and the warmest is sleeping with the GIL,
+//! which is never right. Waiting is purple, work outside the GIL green, idleness grey.
 
 use crate::analysis::report::Code;
 use crate::sample::State;
