@@ -140,7 +140,7 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct ProcessArgs {
-    /// The program's process id
+    /// The program's process id; the number alone means the same
     #[arg(short, long, value_parser = parse_pid, allow_hyphen_values = true)]
     pid: Option<Pid>,
     #[arg(value_name = "PID", value_parser = parse_pid, hide = true)]

@@ -8,11 +8,16 @@
 /// megabyte.
 const MAX_CHARS: usize = 400;
 
-/// `text` with an escape for each character that is neither visible nor a space.
-pub fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(MAX_CHARS));
+/// A name with an escape for each character that is neither visible nor a space.
+pub fn clean(name: &str) -> String {
+    clean_up_to(name, MAX_CHARS)
+}
+
+/// [`clean`] for text of up to `max` characters; longer text is cut.
+pub fn clean_up_to(text: &str, max: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(max));
     for (n, c) in text.chars().enumerate() {
-        if n == MAX_CHARS {
+        if n == max {
             out.push('…');
             break;
         }

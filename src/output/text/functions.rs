@@ -49,9 +49,9 @@ fn culprits(page: &mut Page, report: &Report, names: &FileNames<'_>) {
 fn without_holder(page: &mut Page, report: &Report) {
     let seconds: f64 = report.blame.iter().filter(|b| b.holder.is_none() && b.seconds > 0.0).map(|b| b.seconds).sum();
     if seconds > 0.0 {
-        let all: f64 = report.blame.iter().filter(|b| b.seconds > 0.0).map(|b| b.seconds).sum();
+        let all: f64 = report.threads.iter().map(|t| t.states.waiting * t.seconds).sum();
         let (part, all, share) = (numbers::seconds(seconds), numbers::seconds(all), numbers::percent(seconds / all));
-        page.prose("  ", &format!("GIL switches: for {part} of the {all} of waiting ({share}), no thread held the GIL at the sample"));
+        page.prose("  ", &format!("GIL switches: samples saw no holder in {part} of {all} of waiting ({share})"));
     }
 }
 

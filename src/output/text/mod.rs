@@ -36,6 +36,10 @@ impl Style {
     pub const PLAIN: Style = Style { colour: false, bars: false, width: 80 };
 }
 
+/// Characters and lines of one sentence or paragraph; the rest is cut. Only hostile names make more.
+const MAX_PROSE: usize = 1000;
+const MAX_PROSE_LINES: usize = 16;
+
 /// Warnings beyond this many are only counted.
 const MAX_WARNINGS: usize = 10;
 
@@ -90,7 +94,8 @@ impl Page {
     /// which must not have colour codes.
     pub(crate) fn prose(&mut self, lead: &str, text: &str) {
         let indent = columns::width(lead);
-        for (n, line) in columns::wrap(&sanitize::clean(text), self.prose_width().saturating_sub(indent)).into_iter().enumerate() {
+        let lines = columns::wrap(&sanitize::clean_up_to(text, MAX_PROSE), self.prose_width().saturating_sub(indent));
+        for (n, line) in lines.into_iter().take(MAX_PROSE_LINES).enumerate() {
             let start = if n == 0 { lead.to_string() } else { " ".repeat(indent) };
             self.line(&(start + &line));
         }
@@ -213,8 +218,8 @@ fn resolution(page: &mut Page, gil: &Gil) {
     let named: Vec<&str> = estimated.iter().flatten().map(|(name, _)| *name).collect();
     let interval = estimated.iter().flatten().find_map(|(_, q)| q.resolution_ms);
     if let Some(interval) = interval {
-        let named = named.join(" and ");
-        page.prose("       ", &format!("{named}: estimated from samples {} apart; shorter ones are missed", numbers::ms(interval)));
+        let named = named.join(", ");
+        page.prose("       ", &format!("{named}: estimates from samples {} apart; shorter ones are missed", numbers::ms(interval)));
     }
 }
 
@@ -231,6 +236,17 @@ fn warnings(page: &mut Page, warnings: &[String]) {
     }
 }
 
+/// Torn stacks beside the number of samples. They are no part of the samples, because several stacks
+/// of one sample may be torn.
+fn torn(stacks: u64, samples: u64) -> String {
+    let [torn, of] = [stacks, samples].map(numbers::thousands);
+    match stacks {
+        0 => "0 stacks torn".into(),
+        n if n < samples / 100 => format!("{torn} stacks torn in {of} samples"),
+        _ => format!("{torn} stacks torn in {of} samples (outer frames kept)"),
+    }
+}
+
 /// The samples that were lost and the cost of measuring, also when they are zero.
 fn measuring(page: &mut Page, report: &Report) {
     let window = &report.window;
@@ -240,11 +256,7 @@ fn measuring(page: &mut Page, report: &Report) {
         format!("{samples} of {planned} samples at {} Hz", numbers::count(window.rate_hz)),
         format!("{} missed", numbers::thousands(window.missed)),
         format!("{} failed", numbers::thousands(window.failed)),
-        match window.torn {
-            0 => "0 stacks torn".into(),
-            // Several stacks of one sample may be torn, so the number is no part of the samples.
-            torn => format!("{} stacks torn in {samples} samples (outer frames kept)", numbers::thousands(torn)),
-        },
+        torn(window.torn, window.samples),
         format!("gilprof used {} of a core", numbers::percent(window.profiler_cpu)),
     ];
     if window.exact {
