@@ -41,8 +41,8 @@ pub struct ComparedWindow<'a> {
 pub struct Comparison {
     /// Always [`SCHEMA`].
     pub schema: &'static str,
-    /// Whether anything of the program differs by more than chance and by enough to matter. A
-    /// machine with more or less to do is a warning.
+    /// Whether the program differs by more than chance and by enough to matter. A machine with more
+    /// or less load gives a warning.
     pub real: bool,
     /// One sentence.
     pub headline: String,

@@ -58,6 +58,14 @@ pub(super) fn count(n: f64) -> String {
     }
 }
 
+/// "1 such thread", "2.2 such threads".
+pub(super) fn such_threads(n: f64) -> String {
+    match count(n) {
+        one if one == "1" => "1 such thread".into(),
+        n => format!("{n} such threads"),
+    }
+}
+
 /// "1 thread", "3 threads".
 pub(super) fn threads(n: usize) -> String {
     if n == 1 {

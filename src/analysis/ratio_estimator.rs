@@ -89,7 +89,8 @@ mod tests {
         let alternating: [f64; 16] = std::array::from_fn(|n| if n % 2 == 0 { 0.4 } else { 0.6 });
         let phases: [f64; 16] = std::array::from_fn(|n| if n % 4 < 2 { 0.4 } else { 0.6 });
         let half = |series: &[f64]| interval(series, &wholes).unwrap().high - 0.5;
-        // Single buckets scatter alike; in pairs the alternation vanishes and the phases stay.
+        // Single buckets have the same scatter; in pairs the alternation vanishes and the phases
+        // stay.
         assert_eq!(ratio(&alternating, &wholes), ratio(&phases, &wholes));
         assert!((half(&alternating) - 2.947 * (0.01f64 / 15.0).sqrt()).abs() < 1e-9, "{}", half(&alternating));
         assert!(half(&phases) > 1.4 * half(&alternating));

@@ -71,7 +71,7 @@ pub(super) struct Gains {
     pub(super) release_in_native: Estimate,
 }
 
-/// Share of a function's holding from which it counts as what the function does.
+/// Share of a function's holding from which an activity describes the function.
 const DOMINANT: f64 = 0.7;
 
 /// What the holders did while others waited, as shares of the waiting that has a known holder.
@@ -96,7 +96,7 @@ impl HolderMix {
 pub(super) struct WorstHolder {
     pub(super) place: Place,
     pub(super) share: f64,
-    /// What it does while it holds, as a predicate.
+    /// Its activity while it holds the GIL, as a predicate.
     pub(super) doing: &'static str,
 }
 
@@ -293,7 +293,7 @@ impl Gains {
     }
 }
 
-/// The waiting on each holder, split by what that function does while it holds.
+/// The waiting for each holder, split by the activity of that function while it holds the GIL.
 fn holder_mix(functions: &[FunctionRow]) -> HolderMix {
     let mut out = HolderMix::default();
     let (mut known, waiting) = (0.0, functions.iter().map(|f| f.waiting).sum::<f64>());
@@ -318,7 +318,7 @@ fn holder_mix(functions: &[FunctionRow]) -> HolderMix {
     out
 }
 
-/// What a function does for most of the time in which it holds the GIL.
+/// The activity of a function for most of the time in which it holds the GIL.
 fn doing(f: &FunctionRow) -> &'static str {
     let most = |time: f64| time > DOMINANT * f.holding;
     if most(f.holding_native) {

@@ -84,14 +84,13 @@ fn without_gil(threads: &[StateTimes], cores: f64, speed: Estimate) -> Estimate 
     )
 }
 
-/// The GIL released inside every C call: waiting behind such calls goes, Python code still takes
-/// turns.
+/// The GIL released inside every C call: waiting for such calls disappears, and Python code still
+/// takes turns.
 pub(super) fn release_in_native(threads: &[StateTimes], cores: f64) -> Estimate {
     let holding: f64 = threads.iter().map(StateTimes::holding).sum();
     let stays = if holding > 0.0 { 1.0 - (sum(threads, State::HoldingNative) / holding).clamp(0.0, 1.0) } else { 1.0 };
     let scenario = Scenario { waiting_stays: stays, python_takes_turns: true, ..plain(cores) };
-    // What stays of the waiting is less than in proportion, as a GIL that is less wanted is also
-    // free more often.
+    // Less waiting than in proportion stays, as a GIL in less demand is also free more often.
     let high = Scenario { waiting_stays: stays * stays, starvation_goes: true, ..scenario };
     let low = Scenario { cores: cores_left(threads, cores), ..scenario };
     ordered(gain(threads, &scenario), cautious(threads, gain(threads, &low)), gain(threads, &high))
@@ -123,8 +122,7 @@ fn sum(threads: &[StateTimes], state: State) -> f64 {
     threads.iter().map(|t| t.get(state)).sum()
 }
 
-/// Cores that the program can count on: of the CPU time that it asks for, it gets the same share as
-/// today.
+/// Cores that the program can count on: its share of the CPU time that it asks for stays the same.
 fn cores_left(threads: &[StateTimes], cores: f64) -> f64 {
     let used: f64 = threads.iter().map(on_cpu).sum();
     let lacked = sum(threads, State::Starved) + sum(threads, State::HoldingStarved);
@@ -166,8 +164,8 @@ struct Parts {
     wants: f64,
 }
 
-/// CPUs wanted on average by all threads: those that are there for most of the window, and those
-/// that come and go.
+/// Cores wanted on average by all threads: those that exist for most of the window, and short-lived
+/// ones.
 struct Wanted {
     staying: f64,
     passing: f64,

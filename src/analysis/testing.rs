@@ -21,9 +21,17 @@ use std::sync::Arc;
 
 /// Whether a rule is undetermined.
 pub(super) fn is_undetermined(rule: Rule, profile: &Profile) -> bool {
+    undetermined(rule, profile).is_some()
+}
+
+/// The reason of a rule that is undetermined.
+pub(super) fn undetermined(rule: Rule, profile: &Profile) -> Option<String> {
     let (gils, threads, functions) = (contention::gils(profile), shares::threads(profile), functions::rows(profile));
     let gil = contention::most_contended(&gils);
-    matches!(rule(&RuleInput::new(profile, &gil, &threads, &functions)), RuleResult::Undetermined(_))
+    match rule(&RuleInput::new(profile, &gil, &threads, &functions)) {
+        RuleResult::Undetermined(why) => Some(why),
+        RuleResult::Applies(_) | RuleResult::DoesNotApply => None,
+    }
 }
 
 /// A program to run.

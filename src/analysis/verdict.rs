@@ -11,7 +11,7 @@ use super::rules::{self, Diagnosis, Role, Rule, RuleResult};
 
 /// The rules that may give the verdict, in their order. If none applies, the reasons of the
 /// undetermined rules are the reasons of the verdict.
-const VERDICT_RULES: &[Rule] = &[
+pub(super) const VERDICT_RULES: &[Rule] = &[
     rules::gil_disabled::evaluate,
     rules::inconclusive::evaluate,
     rules::idle::evaluate,

@@ -110,7 +110,7 @@ pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> W
     WhatIf {
         question: question.text.clone(),
         gain: Some(gain),
-        note: "without the cost of starting processes and of moving data between them".into(),
+        note: "not counting the cost of starting processes and of moving data between them".into(),
     }
 }
 

@@ -2,7 +2,7 @@
 //! up or the GIL saturates.
 
 use super::{position, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
-use crate::analysis::phrases::{count, gain, number, percent};
+use crate::analysis::phrases::{gain, number, percent, such_threads};
 
 /// Share of the work that runs without the GIL.
 const OUTSIDE: f64 = 0.5;
@@ -42,8 +42,8 @@ fn limit(e: &RuleInput<'_>) -> String {
     }
     if saturation > 0.0 && saturation < cores {
         return format!(
-            "More threads help until the GIL saturates at about {} such threads, before the {} cores are used up.",
-            count(saturation),
+            "More threads help until the GIL saturates at about {}, before the {} cores are used up.",
+            such_threads(saturation),
             number(cores)
         );
     }

@@ -1,7 +1,7 @@
 //! A CPU quota (cgroup v1 or v2) or a CPU affinity limits the program on a machine that has more
 //! cores.
 //!
-//! A finding, never the verdict: it names the limit behind the number of cores in the verdict.
+//! A finding, never the verdict: it says why the verdict counts that number of cores.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::phrases::{number, percent};

@@ -1,7 +1,7 @@
 //! Nothing is wrong: threads get the GIL when they want it, and processes would gain nothing.
 
 use super::{too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, IN_PROCESSES};
-use crate::analysis::phrases::{count, gain, on_cores, threads, verb};
+use crate::analysis::phrases::{count, gain, on_cores, such_threads, threads, verb};
 
 /// Above this number of threads the exact saturation point does not matter.
 const MANY: f64 = 1000.0;
@@ -27,7 +27,7 @@ fn saturation(e: &RuleInput<'_>) -> String {
     match e.saturation.estimate {
         n if n <= 0.0 => "No sample saw a thread hold the GIL.".into(),
         n if n > MANY => format!("The GIL saturates (is never free) at more than {MANY:.0} such threads; {users} it now."),
-        n => format!("The GIL saturates (is never free) at about {} such threads; {users} it now.", count(n)),
+        n => format!("The GIL saturates (is never free) at about {}; {users} it now.", such_threads(n)),
     }
 }
 

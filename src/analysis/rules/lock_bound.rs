@@ -41,7 +41,7 @@ fn bound(e: &RuleInput<'_>, at: &Place, hot_line: u32) -> RuleResult {
             number(locks.rate),
             line(at, hot_line)
         ))
-        .because(format!("The average number of threads that wait for the GIL is {}.", number(e.rates.waiting.estimate)))
+        .because(format!("On average, {} of the threads wait for the GIL.", number(e.rates.waiting.estimate)))
         .next_step(format!(
             "Hold the lock taken at {} for a shorter time, or split the data that it protects; processes help only if they do not share that data.",
             line(at, hot_line)

@@ -48,7 +48,7 @@ pub(super) enum RuleResult {
 /// What a diagnosis may become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The verdict, or a finding beside another verdict.
+    /// The verdict, or a finding if the verdict is another one.
     Verdict,
     /// A finding only.
     Finding,

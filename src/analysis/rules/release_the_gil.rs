@@ -28,7 +28,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         .because(format!("In {} of that waiting, the thread that holds the GIL is inside a C call.", percent(holder_mix.native)))
         .because(e.contention_summary())
         .next_step(format!("Change the call at {at}: use a library that releases the GIL there, or move the work to Cython (with nogil), C++ or Rust code that releases it."))
-        .next_step(format!("The alternative is a concurrent.futures.ProcessPoolExecutor: about {}, without the cost of moving data between processes.", gain(&e.gains.processes)));
+        .next_step(format!("The alternative is a concurrent.futures.ProcessPoolExecutor: about {}, not counting the cost of moving data between processes.", gain(&e.gains.processes)));
     if holder_mix.in_c_calls() { diagnosis } else { diagnosis.finding_only() }.applies()
 }
 

@@ -2,7 +2,7 @@
 //! without a GIL, let the threads run at the same time.
 
 use super::{pool, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, IN_PROCESSES, WORTH_IT};
-use crate::analysis::phrases::{count, gain, on_cores};
+use crate::analysis::phrases::{gain, on_cores, such_threads};
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let (holder_mix, gains) = (&e.holder_mix, &e.gains.processes);
@@ -35,7 +35,7 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
         .because(e.waiting_summary())
         .because(e.contention_summary())
         .because(saturating(e.saturation.estimate))
-        .next_step(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; the gain does not include the cost of moving data between processes.", e.culprit()));
+        .next_step(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; the gain does not count the cost of moving data between processes.", e.culprit()));
     if e.gains.free_threading.low >= WORTH_IT {
         return diagnosis.next_step(format!(
             "A free-threaded Python would be about {} without copying data, if every extension module supports it.",
@@ -49,7 +49,7 @@ fn saturating(n: f64) -> String {
     if n < 1.05 {
         "The GIL saturates (is never free) with one of these threads.".into()
     } else {
-        format!("The GIL saturates (is never free) at about {} such threads.", count(n))
+        format!("The GIL saturates (is never free) at about {}.", such_threads(n))
     }
 }
 
