@@ -21,10 +21,10 @@ function showVerdict(process) {
   const around = verdict.gil_saturates_at_interval;
   fill($('sure'),
     pair('Confidence', verdict.confidence, CONFIDENCE[verdict.confidence]),
-    pair('The GIL saturates at', finite(saturation) ? `about ${threadCount(saturation)}` : NONE, finite(saturation) ? saturationNote(around) : 'Not known: no thread holds the GIL, or the samples are too few.'));
+    pair('The GIL saturates at', finite(saturation) ? threadCount(saturation) : NONE, finite(saturation) ? saturationNote(around) : 'Not known: no thread holds the GIL, or the samples are too few.'));
 }
 
-const threadCount = (count) => `${figures.count(count)} such thread${figures.count(count) === '1' ? '' : 's'}`;
+const threadCount = (count) => (figures.count(count) === '1' ? 'one such thread' : `about ${figures.count(count)} such threads`);
 
 // What saturation means, and its interval where the ends differ.
 function saturationNote(around) {
