@@ -36,7 +36,8 @@ impl Style {
     pub const PLAIN: Style = Style { colour: false, bars: false, width: 80 };
 }
 
-/// Characters and lines of one sentence or paragraph; the rest is cut. Only hostile names make more.
+/// Characters and lines of one sentence or paragraph; the rest is cut. Only hostile names make
+/// more.
 const MAX_PROSE: usize = 1000;
 const MAX_PROSE_LINES: usize = 16;
 
@@ -236,8 +237,8 @@ fn warnings(page: &mut Page, warnings: &[String]) {
     }
 }
 
-/// Torn stacks beside the number of samples. They are no part of the samples, because several stacks
-/// of one sample may be torn.
+/// Torn stacks beside the number of samples. They are no part of the samples, because several
+/// stacks of one sample may be torn.
 fn torn(stacks: u64, samples: u64) -> String {
     let [torn, of] = [stacks, samples].map(numbers::thousands);
     match stacks {

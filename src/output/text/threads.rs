@@ -241,3 +241,32 @@ fn legend(page: &mut Page, rows: &[Row], layout: &Layout) {
         None => piece.to_string(),
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::output::testing::measured;
+    use crate::output::text::{render, Style};
+
+    #[test]
+    fn threads_with_the_same_name_show_their_ids() {
+        let mut report = measured().report;
+        report.threads[1].name = "a-worker-with-a-rather-long-name".into();
+        report.threads[2].name = report.threads[1].name.clone();
+        let text = render(&report, Style::PLAIN);
+        for tid in [report.threads[1].tid, report.threads[2].tid] {
+            assert!(text.lines().any(|line| line.starts_with("  a-worke") && line.contains(&format!("-name [{tid}]"))), "{text}");
+        }
+        assert!(text.contains("[n] thread id") && !text.contains(&format!("MainThread [{}]", report.threads[0].tid)), "{text}");
+    }
+
+    #[test]
+    fn a_narrow_page_explains_the_heads_that_it_cuts() {
+        let mut report = measured().report;
+        let states = &mut report.threads[1].states;
+        (states.unknown, states.waiting) = (states.waiting, 0.0);
+        assert!(render(&report, Style::PLAIN).contains("holding waiting native starved lock  io unknown  cpu"));
+        let narrow = render(&report, Style { width: Style::NARROWEST, ..Style::PLAIN });
+        assert!(narrow.contains("hold wait nat starv lock  io unk  cpu"), "{narrow}");
+        assert!(narrow.contains("nat = native") && narrow.contains("unk = unknown") && !narrow.contains("io = io"), "{narrow}");
+    }
+}
