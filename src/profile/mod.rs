@@ -4,8 +4,7 @@
 //! Everything is bounded, because a profile may run for days beside a program that starts a thread
 //! per request. Strings, functions, stacks, threads, pairs of blame and blocks of time each have a
 //! named maximum. What exceeds a maximum goes to a row of its own ("other …") and is counted in
-//! [`Losses`], so that sums stay right. This layer draws no conclusions: those are for
-//! [`analysis`](crate::analysis).
+//! [`Losses`], so that sums stay right. This layer draws no conclusions: those are for `analysis`.
 
 mod blame;
 mod blocks;

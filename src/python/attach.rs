@@ -137,7 +137,7 @@ pub fn identify(pid: Pid) -> Result<Attached> {
 }
 
 /// The patch level of a version, or `u8::MAX` where it cannot be read, which selects the table of
-/// no later release moved a field.
+/// the later releases.
 fn patch(version: &str) -> u8 {
     let digits = version.split('.').nth(2).map(|p| p.chars().take_while(char::is_ascii_digit).collect::<String>());
     digits.and_then(|d| d.parse().ok()).unwrap_or(u8::MAX)

@@ -4,7 +4,7 @@
 use super::layout;
 use crate::ids::Addr;
 
-/// The longest switch interval that is believed: an hour.
+/// The longest switch interval that is accepted: an hour.
 const MAX_INTERVAL_US: u64 = 3_600_000_000;
 
 /// One read of a GIL.

@@ -61,7 +61,7 @@ pub struct CaptureStats {
     pub begin: Nanos,
     /// Length of the window.
     pub seconds: f64,
-    /// The sampling rate that was asked for.
+    /// The requested sampling rate.
     pub rate_hz: f64,
     /// Samples taken. Recordings made before this name call it `looks`.
     #[serde(alias = "looks")]

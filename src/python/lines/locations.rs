@@ -34,9 +34,9 @@ impl Iterator for LocationsIter<'_> {
     type Item = LineRange;
 
     fn next(&mut self) -> Option<LineRange> {
-        let (&head, behind) = self.rest.split_first()?;
-        let body = &behind[..behind.iter().position(|byte| byte & 0x80 != 0).unwrap_or(behind.len())];
-        self.rest = &behind[body.len()..];
+        let (&head, after_head) = self.rest.split_first()?;
+        let body = &after_head[..after_head.iter().position(|byte| byte & 0x80 != 0).unwrap_or(after_head.len())];
+        self.rest = &after_head[body.len()..];
         let kind = head >> 3 & 15;
         self.sum += match kind {
             NO_COLUMNS | LONG => signed_varint(body),
