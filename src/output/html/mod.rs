@@ -4,7 +4,7 @@
 //! are the page's own scripts, each with one job, joined into one function; `vendor/` has uPlot
 //! (MIT), which draws the chart of the GIL. The content security policy allows only this script
 //! and this style, by their hashes, so that nothing else could run even if a name from the target
-//! became markup. No name does: [`data`] embeds the names as JSON, and the scripts only set text.
+//! became markup. No name does: `data` embeds the names as JSON, and the scripts only set text.
 
 mod data;
 mod downsample;
