@@ -141,7 +141,7 @@ fn reports_of_a_gil_that_is_off_and_of_one_that_is_on_again() {
     let on = computed(true, true);
     assert_eq!(on.verdict.code, Code::SwitchToProcesses, "{:#?}", on.verdict);
     let finding = on.findings.iter().find(|f| f.code == Code::GilDisabled).unwrap();
-    assert!(finding.evidence.contains("free-threaded build") && finding.advice.contains("PYTHON_GIL"), "{finding:#?}");
+    assert!(finding.evidence.contains("free-threaded Python") && finding.advice.contains("PYTHON_GIL"), "{finding:#?}");
 
     let ordinary = computed(false, true);
     assert_eq!(ordinary.verdict.code, Code::SwitchToProcesses);

@@ -31,9 +31,9 @@ fn numbers_that_are_none_or_out_of_range() {
         (&[], "Usage: gilprof <COMMAND>"),
     ];
     for (args, words) in table {
-        let said = gilprof(args);
-        assert!(said.out.is_empty(), "{args:?}: {said:?}");
-        said.ended(2, &[words]);
+        let output = gilprof(args);
+        assert!(output.out.is_empty(), "{args:?}: {output:?}");
+        output.ended(2, &[words]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `gilprof gate` on a recording made by hand: its exit codes, formats and baselines. The unit
 //! tests in src/gate cover its decisions.
 
-use crate::support::cli::Said;
+use crate::support::cli::Finished;
 use crate::support::gate::{outcome, Folder};
 use gilprof::ids::{GilId, ThreadId, Tid};
 use gilprof::profile::file::Recorder;
@@ -69,9 +69,9 @@ fn golden(folder: &Folder) -> String {
 
 /// The stdout contains these texts, across line breaks.
 #[track_caller]
-fn printed(said: &Said, words: &[&str]) {
-    let text = said.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    words.iter().for_each(|wanted| assert!(text.contains(wanted), "{wanted:?} is not in {said:#?}"));
+fn printed(output: &Finished, words: &[&str]) {
+    let text = output.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.iter().for_each(|wanted| assert!(text.contains(wanted), "{wanted:?} is not in {output:#?}"));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn usage_is_code_2() {
         (&["--limits", "none.toml", "x.gilprof"], "gilprof gate --init"),
         (&["--limits", "bad.toml", "x.gilprof"], "there is no metric \"waitings\""),
         (&["--baseline", "none.json", "x.gilprof"], "--update-baseline"),
-        (&["--baseline", "no.json", "x.gilprof"], "no baseline of gilprof's"),
+        (&["--baseline", "no.json", "x.gilprof"], "not a baseline written by gilprof"),
         (&["--max", "waiting <= 20%", "--format", "json", "--format", "junit", "x.gilprof"], "only one format can be printed"),
         (&["--max", "waiting <= 20%", "--format", "json=nowhere/x.json", "x.gilprof"], "failed to write nowhere/x.json"),
         (&["--max", "waiting <= 20%", "--runs", "0", "x.gilprof"], "0"),
@@ -109,8 +109,8 @@ fn a_file_to_begin_with() {
     folder.gate(&["--init"]).ended(0, &["wrote gilprof.toml"]);
     folder.gate(&["--init"]).ended(2, &["is there already"]);
     // The file is read without an option, and its content is checked.
-    let said = folder.gate(&["--format", "json", &golden(&folder)]);
-    let outcome = outcome(&said.out);
+    let output = folder.gate(&["--format", "json", &golden(&folder)]);
+    let outcome = outcome(&output.out);
     assert_eq!(outcome["checks"][0]["expression"], "waiting <= 30%", "{outcome:#}");
 }
 
@@ -129,29 +129,29 @@ fn what_cannot_be_measured_is_code_4() {
 fn recordings_are_checked_as_runs_are() {
     let folder = Folder::new("gate-recordings");
     let file = golden(&folder);
-    let judge = |args: &[&str]| {
-        let said = folder.gate(&[&["--format", "json"], args, &[&file]].concat());
-        let outcome = outcome(&said.out);
-        assert_eq!(outcome["exit_code"].as_i64(), said.status.code().map(i64::from));
+    let checked = |args: &[&str]| {
+        let output = folder.gate(&[&["--format", "json"], args, &[&file]].concat());
+        let outcome = outcome(&output.out);
+        assert_eq!(outcome["exit_code"].as_i64(), output.status.code().map(i64::from));
         outcome
     };
-    let base = judge(&["--max", "gil.busy <= 100%"]);
+    let base = checked(&["--max", "gil.busy <= 100%"]);
     assert_eq!(
         (base["verdict"].as_str(), base["exit_code"].as_i64(), base["schema"].as_str()),
         (Some("pass"), Some(0), Some("gilprof.gate/1"))
     );
-    assert_eq!(judge(&["--max", "gil.busy <= 0%"])["exit_code"], 1);
-    let warned = judge(&["--max", "gil.busy <= 0% @warn"]);
+    assert_eq!(checked(&["--max", "gil.busy <= 0%"])["exit_code"], 1);
+    let warned = checked(&["--max", "gil.busy <= 0% @warn"]);
     assert_eq!((warned["exit_code"].as_i64(), warned["verdict"].as_str()), (Some(0), Some("warn")));
-    let none = judge(&["--max", "thread(\"nobody\").waiting <= 5%"]);
+    let none = checked(&["--max", "thread(\"nobody\").waiting <= 5%"]);
     assert_eq!((none["exit_code"].as_i64(), none["checks"][0]["measured"].is_null()), (Some(3), true), "{none:#}");
     // A limit of the file holds unless the command line has a limit on the same metric.
     folder.put("gilprof.toml", "[gate]\nmax = [\"gil.busy <= 0%\", \"gil.contended <= 100%\"]");
-    assert_eq!(judge(&[])["exit_code"], 1);
-    let mild = judge(&["--max", "gil.busy <= 100%"]);
+    assert_eq!(checked(&[])["exit_code"], 1);
+    let mild = checked(&["--max", "gil.busy <= 100%"]);
     assert_eq!((mild["exit_code"].as_i64(), mild["checks"].as_array().unwrap().len()), (Some(0), 2), "{mild:#}");
     folder.put("other.toml", "[gate]\nmax = [\"gil.busy <= 100%\"]");
-    assert_eq!(judge(&["--limits", "other.toml"])["exit_code"], 0);
+    assert_eq!(checked(&["--limits", "other.toml"])["exit_code"], 0);
 }
 
 #[test]
@@ -170,14 +170,14 @@ fn baselines_are_written_compared_and_refused() {
     printed(with("\"quota\":null", "\"quota\":1.5").ended(3, &[]), &["the CPU quota was 1.50 CPUs and is none"]);
     with("gilprof.baseline/1", "gilprof.baseline/0").ended(3, &["gilprof.baseline/0", "--update-baseline"]);
     printed(with("\"free_threaded\":false", "\"free_threaded\":true").ended(3, &[]), &["Python's build"]);
-    with("\"runs\":[", "\"runs\":[],\"more\":[").ended(2, &["measure it anew"]);
+    with("\"runs\":[", "\"runs\":[],\"more\":[").ended(2, &["write it again (--update-baseline)"]);
     // Every limit is checked, also when the comparison fails.
     folder.put("changed.json", &text.replace("\"rate_hz\":1000.0", "\"rate_hz\":500.0"));
     folder.gate(&["--baseline", "changed.json", "--max", "gil.busy <= 0%", &file]).ended(1, &[]);
     // The number of CPUs is known of live measurements only. The baseline gets another number.
     let machine = text.split("\"machine_cpus\":").nth(1).unwrap().split(['}', ',']).next().unwrap();
-    let said = with(&format!("\"machine_cpus\":{machine}"), "\"machine_cpus\":512.0");
-    printed(said.ended(0, &[]), &["the machine: its number of CPUs was 512"]);
+    let output = with(&format!("\"machine_cpus\":{machine}"), "\"machine_cpus\":512.0");
+    printed(output.ended(0, &[]), &["the machine: its number of CPUs was 512"]);
 }
 
 #[test]
@@ -203,6 +203,6 @@ fn a_limit_at_the_measured_value_is_inconclusive_and_a_duration_is_suggested() {
     let measured = outcome(&folder.gate(&["--format", "json", "--max", "gil.waiters_mean <= 100", &file]).out);
     let value = measured["checks"][0]["measured"]["value"].as_f64().unwrap();
     let limit = format!("gil.waiters_mean <= {value:.6}");
-    let said = folder.gate(&["--max", &limit, &file]);
-    said.ended(3, &[]).printed(&["INCONCLUSIVE", "straddles the limit"]);
+    let output = folder.gate(&["--max", &limit, &file]);
+    output.ended(3, &[]).printed(&["INCONCLUSIVE", "straddles the limit"]);
 }

@@ -102,9 +102,9 @@ fn hostile_recordings_do_no_harm() {
         let made = ["x.json", "x.svg", "x.folded", "x.pb.gz", "x.speedscope.json", "x.firefox.json", "x.pftrace"].map(scratch);
         let mut words = vec!["report", text(&file), "--flame", "wall"];
         made.iter().for_each(|path| words.extend(["-o", text(path)]));
-        let said = gilprof(&words);
-        said.ended(0, &[]);
-        assert!(!said.out.contains(['\x1b', '\u{202e}']), "{said:?}");
+        let output = gilprof(&words);
+        output.ended(0, &[]);
+        assert!(!output.out.contains(['\x1b', '\u{202e}']), "{output:?}");
         gilprof(&["diff", text(&file), text(&file)]).ended(0, &[]);
         made.iter().for_each(|path| fs::remove_file(path).unwrap());
     }
@@ -118,8 +118,8 @@ fn recordings_of_every_version_stay_readable() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dumps/recordings");
     for version in 1..=gilprof::profile::file::VERSION {
         let file = folder.join(format!("v{version}.gilprof"));
-        let said = gilprof(&["report", text(&file), "--format", "json"]);
-        let report = said.ended(0, &[]).report();
+        let output = gilprof(&["report", text(&file), "--format", "json"]);
+        let report = output.ended(0, &[]).report();
         let golden: serde_json::Value = serde_json::from_str(&fs::read_to_string(file.with_extension("json")).unwrap()).unwrap();
         for part in ["target", "window", "gil", "threads", "functions", "blame"] {
             // Later versions may add fields.

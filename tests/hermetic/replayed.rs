@@ -2,7 +2,7 @@
 //! interpreters: unchanged, with reads that fail, and with bytes that changed. Unreadable memory
 //! may make a state unknown and a stack short. It must not lead to another state or another stack.
 //!
-//! `cargo test --test hermetic -- --ignored --exact replayed::make` records them again, except
+//! `cargo test --test hermetic -- --ignored --exact replayed::make` records them replay, except
 //! those of aarch64: `replayed::make_emulated` records those.
 
 use crate::support::{self, recorded};
@@ -26,7 +26,7 @@ use gilprof::python::version::Version;
 use gilprof::sample::{Evidence, Holder, StackStatus, State, ThreadSnapshot};
 use gilprof::units::Nanos;
 use proptest::prelude::*;
-use recorded::{recorded, Again, Heard};
+use recorded::{recorded, Emitted, Replay};
 use std::sync::OnceLock;
 
 /// More reads of one sample than any bytes may cause. The parts of a batch count singly.
@@ -51,10 +51,10 @@ fn make_emulated() {
 #[test]
 fn every_recorded_sample_replays_to_the_same_text() {
     for sample in recorded() {
-        let again = Again::new(&sample.recording);
-        assert_eq!(again.text(), sample.expected, "{}", sample.name);
-        let holding = again.count(State::is_holding);
-        assert_eq!((again.outcome, again.gils.len()), (SampleOutcome::Complete, 1), "{}", sample.name);
+        let replay = Replay::new(&sample.recording);
+        assert_eq!(replay.text(), sample.expected, "{}", sample.name);
+        let holding = replay.count(State::is_holding);
+        assert_eq!((replay.outcome, replay.gils.len()), (SampleOutcome::Complete, 1), "{}", sample.name);
         assert_eq!(holding, usize::from(sample.name.ends_with("-cpu")), "{}", sample.name);
     }
 }
@@ -64,8 +64,8 @@ fn every_recorded_sample_replays_to_the_same_text() {
 fn recordings_have_the_bytes_of_longer_reads() {
     for sample in recorded() {
         let faulty = Faulty::new(&sample.recording, Fault::Longer(16));
-        let again = Again::by(&sample.recording, Box::new(faulty.source(&sample.recording))).unwrap();
-        assert_eq!(again.text(), sample.expected, "{}", sample.name);
+        let replay = Replay::by(&sample.recording, Box::new(faulty.source(&sample.recording))).unwrap();
+        assert_eq!(replay.text(), sample.expected, "{}", sample.name);
     }
 }
 
@@ -74,18 +74,18 @@ fn any_one_read_may_fail() {
     // The offset differs between recordings, which read much the same fields in the same order.
     let step = if support::all() { 1 } else { 5 };
     for (number, sample) in recorded().iter().enumerate() {
-        let clean = Again::new(&sample.recording);
+        let clean = Replay::new(&sample.recording);
         let counting = Faulty::new(&sample.recording, Fault::None);
-        Again::by(&sample.recording, Box::new(counting.source(&sample.recording))).unwrap();
+        Replay::by(&sample.recording, Box::new(counting.source(&sample.recording))).unwrap();
         let reads = counting.reads();
         eprintln!("{}: {} reads, each {step}th fails", sample.name, reads.len());
         for (n, at) in reads.iter().enumerate().filter(|(n, _)| (n + number) % step == 0) {
             // Once, as when the target unmapped a page for a moment; then every read of that place.
             for fault in [Fault::Nth(n), Fault::At(*at)] {
                 let faulty = Faulty::new(&sample.recording, fault);
-                if let Ok(again) = Again::by(&sample.recording, Box::new(faulty.source(&sample.recording))) {
-                    let wrong = wrong(&clean, &again);
-                    assert!(wrong.is_none(), "{}, {fault:?} at {at}: {}\n{}", sample.name, wrong.unwrap(), again.text());
+                if let Ok(replay) = Replay::by(&sample.recording, Box::new(faulty.source(&sample.recording))) {
+                    let wrong = wrong(&clean, &replay);
+                    assert!(wrong.is_none(), "{}, {fault:?} at {at}: {}\n{}", sample.name, wrong.unwrap(), replay.text());
                 }
                 assert!(faulty.reads().len() < reads.len() * 4 + 200, "{}, {fault:?}: {} reads", sample.name, faulty.reads().len());
             }
@@ -94,8 +94,8 @@ fn any_one_read_may_fail() {
 }
 
 /// A state or a stack that differs from the complete sample's.
-fn wrong(clean: &Again, again: &Again) -> Option<String> {
-    again.views.iter().find_map(|view| {
+fn wrong(clean: &Replay, replay: &Replay) -> Option<String> {
+    replay.views.iter().find_map(|view| {
         let before = clean.views.iter().find(|before| before.tid == view.tid)?;
         let same = view.state == before.state || (view.state.is_holding() && before.state.is_holding());
         if !same && view.state != State::Unknown {
@@ -127,13 +127,13 @@ fn wrong_stack(before: &ThreadSnapshot, now: &ThreadSnapshot) -> Option<String> 
 fn a_thread_that_began_after_the_sample_is_in_the_next_one() {
     for counts in [[1, 1, 2], [1, 1, 1]] {
         let (source, now) = growing(&recorded()[0].recording, [1, 2, 2], counts);
-        let mut heard = Heard::default();
-        let (_, mut sampler) = recorded_sample::replay(&recorded()[0].recording, source, &mut heard).unwrap();
+        let mut emitted = Emitted::default();
+        let (_, mut sampler) = recorded_sample::replay(&recorded()[0].recording, source, &mut emitted).unwrap();
         let mut threads = vec![sampler.snapshots().len()];
         for turn in 1..3 {
             now.set(turn);
             let at = recorded_sample::SAMPLE_TIME + Nanos::from_millis(200 * turn as u64);
-            sampler.sample(at, at, &mut heard).unwrap();
+            sampler.sample(at, at, &mut emitted).unwrap();
             threads.push(sampler.snapshots().len());
         }
         // A count that stays too low hides no thread for long.
@@ -146,7 +146,7 @@ fn a_thread_that_began_after_the_sample_is_in_the_next_one() {
 #[test]
 fn the_size_of_a_gil_is_that_of_its_machine() {
     for sample in recorded().into_iter().filter(|sample| sample.name.ends_with("-cpu")) {
-        let waiter = Again::new(&sample.recording).views.iter().find(|view| view.state == State::Waiting).unwrap().tid;
+        let waiter = Replay::new(&sample.recording).views.iter().find(|view| view.state == State::Waiting).unwrap().tid;
         let gil = gil(&sample.recording);
         for (offset, machine, expected) in [
             (200, Machine::X86_64, State::Waiting),
@@ -159,10 +159,10 @@ fn the_size_of_a_gil_is_that_of_its_machine() {
             recording.head.machine = machine;
             let thread = recording.head.threads.iter_mut().find(|thread| thread.tid == waiter.0).unwrap();
             thread.syscall = Some(format!("{SYS_FUTEX} {:#x} 0x80 0x2 0x0 0x0 0x0 0x7ffd00000000 0x7f0000000000\n", gil.offset(offset).0));
-            let again = Again::new(&recording);
-            let state = again.views.iter().find(|view| view.tid == waiter).unwrap().state;
+            let replay = Replay::new(&recording);
+            let state = replay.views.iter().find(|view| view.tid == waiter).unwrap().state;
             assert_eq!(state, expected, "{} on {machine:?}, at +{offset}", sample.name);
-            assert_eq!(again.count(State::is_holding), 1, "{} on {machine:?}", sample.name);
+            assert_eq!(replay.count(State::is_holding), 1, "{} on {machine:?}", sample.name);
         }
     }
 }
@@ -219,8 +219,8 @@ proptest! {
     fn any_bytes_may_change(which in any::<prop::sample::Index>(), changes in prop::collection::vec(change(), 1..12)) {
         let recording = changed(which.get(all()), &changes);
         let faulty = Faulty::new(&recording, Fault::None);
-        if let Ok(again) = Again::by(&recording, Box::new(faulty.source(&recording))) {
-            states_have_evidence(&recording, &again);
+        if let Ok(replay) = Replay::by(&recording, Box::new(faulty.source(&recording))) {
+            states_have_evidence(&recording, &replay);
         }
         prop_assert!(faulty.reads().len() < MOST_READS, "{} reads", faulty.reads().len());
     }
@@ -228,18 +228,18 @@ proptest! {
 
 /// A thread that holds is the one that the GIL names. A thread that waits sleeps on a futex, or has
 /// requested the GIL.
-fn states_have_evidence(recording: &MemoryDump, again: &Again) {
-    let holders: Vec<_> = again.gils.iter().filter_map(|gil| if let Holder::Thread(id) = gil.holder { Some(id) } else { None }).collect();
-    let holding = again.count(State::is_holding);
-    assert!(holding <= holders.len(), "{holding} hold {} GILs\n{}", holders.len(), again.text());
-    for view in &again.views {
+fn states_have_evidence(recording: &MemoryDump, replay: &Replay) {
+    let holders: Vec<_> = replay.gils.iter().filter_map(|gil| if let Holder::Thread(id) = gil.holder { Some(id) } else { None }).collect();
+    let holding = replay.count(State::is_holding);
+    assert!(holding <= holders.len(), "{holding} hold {} GILs\n{}", holders.len(), replay.text());
+    for view in &replay.views {
         assert!(view.stack.frames.len() <= MAX_DEPTH);
         let task = recording.head.threads.iter().find(|task| task.tid == view.tid.0).unwrap();
         let asleep = !task.syscall.as_deref().unwrap_or_default().starts_with("running");
         match (view.state, view.evidence) {
-            (State::Waiting, Evidence::GilFutex) | (State::Lock, _) => assert!(asleep, "{}", again.text()),
-            (State::Waiting, evidence) => assert_eq!(evidence, Evidence::GilRequested, "{}", again.text()),
-            (state, evidence) if state.is_holding() => assert_eq!(evidence, Evidence::GilHolder, "{}", again.text()),
+            (State::Waiting, Evidence::GilFutex) | (State::Lock, _) => assert!(asleep, "{}", replay.text()),
+            (State::Waiting, evidence) => assert_eq!(evidence, Evidence::GilRequested, "{}", replay.text()),
+            (state, evidence) if state.is_holding() => assert_eq!(evidence, Evidence::GilHolder, "{}", replay.text()),
             _ => {}
         }
     }
@@ -250,8 +250,8 @@ fn a_recording_of_nothing_is_not_an_interpreter() {
     let mut recording = recorded().into_iter().find(|sample| sample.name == "3.11-pyenv-cpu").unwrap().recording;
     recording.ranges.clear();
     assert!(ReplayTarget::from_dump(&recording).memory.read(Addr(recording.head.runtime), &mut [0]).is_err());
-    let again = Again::by(&recording, Box::new(ReplayTarget::from_dump(&recording))).unwrap();
+    let replay = Replay::by(&recording, Box::new(ReplayTarget::from_dump(&recording))).unwrap();
     // The kernel's data alone, such as a sleep in read(2), are no evidence of Python threads.
-    assert_eq!((again.outcome, again.gils.len()), (SampleOutcome::NoInterpreter, 0));
-    assert_eq!(again.count(|state| state == State::Unknown), again.views.len(), "{}", again.text());
+    assert_eq!((replay.outcome, replay.gils.len()), (SampleOutcome::NoInterpreter, 0));
+    assert_eq!(replay.count(|state| state == State::Unknown), replay.views.len(), "{}", replay.text());
 }

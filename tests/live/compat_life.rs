@@ -60,8 +60,8 @@ fn forked(interpreter: &Interpreter, word: &str, complaints: &mut Complaints) {
     let mut target = start(interpreter);
     let running = endless(&target);
     target.send(word);
-    let said: Value = serde_json::from_str(&target.line()).unwrap();
-    let child = said["child"].as_i64().unwrap() as i32;
+    let output: Value = serde_json::from_str(&target.line()).unwrap();
+    let child = output["child"].as_i64().unwrap() as i32;
     later(&target);
     running.signal(libc::SIGINT);
     let report = running.end().ended(0, &[]).report();
@@ -105,7 +105,7 @@ fn stopped_while_measured(interpreter: &Interpreter, complaints: &mut Complaints
     running.signal(libc::SIGINT);
     let report = running.end().ended(0, &[]).report();
     sound(interpreter, "stopped", &report, complaints);
-    complaints.expect(warnings(&report).contains("stood still"), || format!("not said: {:?}", warnings(&report)));
+    complaints.expect(warnings(&report).contains("stood still"), || format!("no such warning: {:?}", warnings(&report)));
     let blocked: f64 = named(&report, "worker-").iter().map(|t| t["holding"]["blocked"].as_f64().unwrap()).sum();
     complaints.expect(blocked < 0.05, || format!("held asleep: {blocked:.2}"));
     complaints.expect(report["verdict"]["code"] != "blocked-holding-gil", || report["verdict"].to_string());
@@ -120,7 +120,7 @@ fn stopped_before_it_was_measured(interpreter: &Interpreter, complaints: &mut Co
     until("the target stands", || letter(target.pid()) == Some('T'));
     let report = attach(target.pid(), 0.4, &[]);
     sound(interpreter, "stopped all along", &report, complaints);
-    complaints.expect(warnings(&report).contains("stood still"), || format!("not said: {:?}", warnings(&report)));
+    complaints.expect(warnings(&report).contains("stood still"), || format!("no such warning: {:?}", warnings(&report)));
     complaints.expect(["inconclusive", "idle"].iter().any(|code| report["verdict"]["code"] == *code), || report["verdict"].to_string());
     complaints.expect(named(&report, "").iter().all(|t| state(t, "unknown") > 0.95), || summary(&report));
     signal(target.pid(), libc::SIGCONT);
@@ -171,6 +171,6 @@ fn an_interpreter_that_ends_before_its_process(interpreter: &Interpreter, compla
     assert_eq!(target.line(), "ended");
     let report = running.end().ended(0, &[]).report();
     sound(interpreter, "finalized", &report, complaints);
-    complaints.expect(warnings(&report).contains("ended its interpreter"), || format!("not said: {:?}", warnings(&report)));
+    complaints.expect(warnings(&report).contains("ended its interpreter"), || format!("no such warning: {:?}", warnings(&report)));
     complaints.expect(sum(&report, "worker-", "holding") > 0.8, || summary(&report));
 }

@@ -5,7 +5,7 @@ use crate::harness::Suite;
 use crate::support::{self, checks, cli, compat};
 use crate::{complaining, on, row};
 use checks::{measure, measure_process, thread, Complaints};
-use cli::{quoted, Running, Said};
+use cli::{quoted, Finished, Running};
 use compat::{home, in_this_root, named, not_computing, succeeds, summary, workload};
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
@@ -72,8 +72,8 @@ fn in_the_same_pid_namespace(interpreter: &Interpreter, complaints: &mut Complai
     let file = scratch("inside.json");
     let mut run = gilprof_command(&["run", "-o", file.to_str().unwrap(), "--"]);
     run.arg(&interpreter.path).args(["-B", "-c", code]);
-    let said = Running::spawn(under(inside, &run)).end();
-    said.ended(0, &["wrote"]);
+    let output = Running::spawn(under(inside, &run)).end();
+    output.ended(0, &["wrote"]);
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     std::fs::remove_file(file).unwrap();
     row!(interpreter.label, "gilprof inside: {}", summary(&report));
@@ -129,7 +129,7 @@ fn another_users_program(interpreter: &Interpreter, complaints: &mut Complaints)
 
 /// gilprof under a seccomp filter that fails process_vm_readv with this error, as filters of
 /// container runtimes do.
-fn filtered(args: &[&str], errno: i32) -> Said {
+fn filtered(args: &[&str], errno: i32) -> Finished {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let call = libc::SYS_process_vm_readv as u32;
     let filter = [
@@ -163,9 +163,9 @@ fn a_seccomp_filter_around_gilprof(interpreter: &Interpreter) {
     let pid = target.pid().to_string();
     for errno in [libc::EPERM, libc::ENOSYS] {
         for args in [vec!["attach", "--pid", &pid, "--duration", "300ms"], vec!["dump", "--pid", &pid]] {
-            let said = filtered(&args, errno);
-            eprintln!("{}", said.err);
-            said.ended(7, &["no permission to read the memory", "seccomp", "process_vm_readv"]);
+            let output = filtered(&args, errno);
+            eprintln!("{}", output.err);
+            output.ended(7, &["no permission to read the memory", "seccomp", "process_vm_readv"]);
         }
     }
 }

@@ -233,8 +233,8 @@ fn musl_is_refused_with_the_reason(interpreter: &Interpreter) {
     let target = Target::start_command(command);
     let pid = target.pid().to_string();
     for args in [vec!["attach", "--pid", &pid, "--duration", "300ms"], vec!["dump", "--pid", &pid]] {
-        let said = cli::gilprof(&args);
-        said.ended(6, &[&format!("runs Python {}, which gilprof cannot read", interpreter.version), "musl", "glibc"]);
+        let output = cli::gilprof(&args);
+        output.ended(6, &[&format!("runs Python {}, which gilprof cannot read", interpreter.version), "musl", "glibc"]);
     }
     row!(interpreter.label, "a mapped {file} is refused");
     let _ = std::fs::remove_file(musl);

@@ -63,6 +63,6 @@ fn one_case_is_answered(interpreter: &Interpreter) {
 
 fn a_case_that_makes_no_sense_is_a_slip_of_the_pen() {
     let out = gilprof(&["attach", "--pid", "1", "--what-if", "speed=9"]);
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.code() == Some(2) && said.contains("processes=N"), "{said}");
+    let output = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(2) && output.contains("processes=N"), "{output}");
 }

@@ -54,7 +54,7 @@ impl Checkout {
 
     /// The same, repeated while the machine had no cores left for it, which is no fault of the
     /// command.
-    fn judged(&self, line: &str, env: &[(&str, &str)]) -> Output {
+    fn repeated(&self, line: &str, env: &[(&str, &str)]) -> Output {
         let short = |out: &Output| out.status.code() == Some(3) && String::from_utf8_lossy(&out.stderr).contains("Short of CPU");
         let mut out = self.sh(line, env);
         for _ in 0..4 {
@@ -73,25 +73,26 @@ impl Checkout {
 
 #[track_caller]
 fn ended(out: &Output, code: i32) -> String {
-    let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "{said}");
-    said.into_owned()
+    let output = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{output}");
+    output.into_owned()
 }
 
 fn the_shell_script_passes_a_good_program_and_fails_a_bad_one() {
     let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
-    let gate = |of: &Checkout, program: &str, env: &[(&str, &str)]| of.judged(&format!("{} {program}", example("gate.sh").display()), env);
+    let gate =
+        |of: &Checkout, program: &str, env: &[(&str, &str)]| of.repeated(&format!("{} {program}", example("gate.sh").display()), env);
     ended(&gate(&good, "python3 benchmark.py", &[]), 0);
     assert!(good.read("gilprof-results/gate.xml").contains("failures=\"0\" errors=\"0\""));
-    let said = ended(&gate(&bad, "python3 benchmark.py", &[("GILPROF_RESULTS", "out")]), 1);
-    assert!(said.contains("waiting <= 20%") && said.contains("burn"), "{said}");
+    let output = ended(&gate(&bad, "python3 benchmark.py", &[("GILPROF_RESULTS", "out")]), 1);
+    assert!(output.contains("waiting <= 20%") && output.contains("burn"), "{output}");
     assert!(bad.read("out/gate.xml").contains("<failure message=\"waiting is "), "{}", bad.read("out/gate.xml"));
     assert!(bad.read("out/gate.sarif").contains("\"uri\": \"benchmark.py\""), "{}", bad.read("out/gate.sarif"));
     assert!(bad.read("out/gate.md").contains("burn &#40;benchmark&#46;py&#58;"), "{}", bad.read("out/gate.md"));
     // Too little for a result, and a program that fails by itself.
     let brief = "python3 -c 'import time; time.sleep(0.1)'";
-    let said = ended(&gate(&good, brief, &[]), 3);
-    assert!(said.contains("gate.sh: not judged"), "{said}");
+    let output = ended(&gate(&good, brief, &[]), 3);
+    assert!(output.contains("gate.sh: inconclusive"), "{output}");
     ended(&gate(&good, brief, &[("GILPROF_INCONCLUSIVE", "0")]), 0);
     ended(&gate(&good, "python3 -c 'import sys, time; time.sleep(1); sys.exit(42)'", &[]), 42);
     ended(&good.sh(example("gate.sh").to_str().unwrap(), &[]), 2);
@@ -107,19 +108,19 @@ fn lines(file: &str) -> Vec<String> {
 fn what_the_ci_files_run_does_run() {
     let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
     let baseline = "gilprof gate --baseline gilprof-baseline.json --update-baseline --runs 3 -- python benchmark.py";
-    ended(&good.judged(baseline, &[]), 0);
+    ended(&good.repeated(baseline, &[]), 0);
     let (github, gitlab) = (lines("github.yml"), lines("gitlab.yml"));
     assert_eq!((github.len(), gitlab.len()), (2, 1));
     let summary = [("GITHUB_STEP_SUMMARY", "summary.md")];
     for line in &github {
-        ended(&good.judged(line, &summary), 0);
+        ended(&good.repeated(line, &summary), 0);
     }
-    ended(&good.judged(&gitlab[0], &[]), 0);
+    ended(&good.repeated(&gitlab[0], &[]), 0);
     assert!(good.read("gate.xml").contains("<testcase ") && good.read("gate.sarif").contains("\"results\": []"));
     // The annotation is on the line that holds, and the summary is in GitHub's file.
-    let said = ended(&bad.judged(&github[0], &summary), 1);
-    assert!(said.lines().any(|line| line.starts_with("::error file=benchmark.py,line=1")), "{said}");
+    let output = ended(&bad.repeated(&github[0], &summary), 1);
+    assert!(output.lines().any(|line| line.starts_with("::error file=benchmark.py,line=1")), "{output}");
     let page = bad.read("summary.md");
-    assert!(page.contains("gilprof gate: fail") && page.contains("flamegraph: <code>gil&#46;svg</code>"), "{page}");
+    assert!(page.contains("gilprof gate: fail") && page.contains("flame graph: <code>gil&#46;svg</code>"), "{page}");
     assert!(bad.read("gil.svg").contains("burn"));
 }

@@ -10,7 +10,7 @@ use crate::support::{self, Interpreter};
 use libtest_mimic::{Completion, Failed, Trial};
 
 /// Modules whose cases may run beside each other. `.config/nextest.toml` has the same list.
-const BESIDE_OTHERS: [&str; 11] = [
+const BESIDE_OTHERS: [&str; 12] = [
     "cli::attach::",
     "cli::bad_input::",
     "cli::dump::",
@@ -22,6 +22,7 @@ const BESIDE_OTHERS: [&str; 11] = [
     "moving::",
     "packaging::",
     "reads::",
+    "schemas::",
 ];
 
 /// All cases, in the order in which they were added.

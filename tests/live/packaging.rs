@@ -3,13 +3,17 @@
 
 use crate::harness::Suite;
 use crate::once;
-use crate::support::{repository, skip};
+use crate::support::{self, repository, skip};
 use std::path::Path;
 use std::process::Command;
 
 /// The checks of this file, which need no particular interpreter.
 pub fn cases(suite: &mut Suite) {
-    once!(suite, [pip_install_brings_the_program_and_the_pytest_plugin, cargo_install_brings_the_program]);
+    once!(suite, [pip_install_brings_the_program_and_the_pytest_plugin]);
+    // It compiles the crate once more.
+    if support::all() {
+        once!(suite, [cargo_install_brings_the_program]);
+    }
 }
 
 /// The exit code of `check_install.py` when a package that the build needs cannot be fetched.

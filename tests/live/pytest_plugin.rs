@@ -15,7 +15,7 @@ pub fn cases(suite: &mut Suite) {
     once!(
         suite,
         [
-            the_session_is_judged_by_gilprof_toml_while_marks_are_too,
+            the_session_is_checked_by_gilprof_toml_beside_marks,
             tests_without_a_result_are_listed_and_fail_on_request,
             marks_that_make_no_sense_are_refused_and_other_failures_are_left_alone
         ]
@@ -23,15 +23,15 @@ pub fn cases(suite: &mut Suite) {
 }
 
 /// The output of pytest.
-struct Said {
+struct Finished {
     code: Option<i32>,
     text: String,
 }
 
-impl Said {
-    fn new(output: Output) -> Said {
+impl Finished {
+    fn new(output: Output) -> Finished {
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        Said { code: output.status.code(), text: text.into_owned() }
+        Finished { code: output.status.code(), text: text.into_owned() }
     }
 
     /// Checks the exit code, and that the output contains all of these texts.
@@ -129,28 +129,28 @@ impl Pytest {
     }
 
     /// Runs a folder of tests.
-    fn run(&self, folder: &Path, args: &[&str]) -> Said {
+    fn run(&self, folder: &Path, args: &[&str]) -> Finished {
         self.run_with(folder, args, &[])
     }
 
-    fn run_with(&self, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Said {
+    fn run_with(&self, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Finished {
         let folder = self.inside(folder);
         let mut command = self.command();
         command.arg("--rootdir").arg(&folder).arg(&folder).args(args).envs(env.iter().copied());
-        Said::new(command.output().unwrap())
+        Finished::new(command.output().unwrap())
     }
 }
 
 /// The contending test fails, with its function and line as in pytest's own output. No other test
 /// fails, and every test has a result unless the machine had no cores left for it.
-fn offender_failed(said: &Said, passed: usize) {
-    said.has(1, &[&format!("1 failed, {passed} passed"), "crunch (", "test_twenty.py:", "limit <= 20"]);
-    said.has(1, &["E   waiting is ", "def crunch(seconds):", ": GilLimit\n"]);
-    said.has_not(&["pytest_gilprof/"]);
-    let unjudged: Vec<&str> =
-        said.text.lines().filter(|line| line.contains("could not be judged") && !line.contains("Short of CPU")).collect();
-    assert!(unjudged.is_empty(), "{unjudged:#?}");
-    let failed: Vec<&str> = said.text.lines().filter(|line| line.starts_with("FAILED ")).collect();
+fn offender_failed(output: &Finished, passed: usize) {
+    output.has(1, &[&format!("1 failed, {passed} passed"), "crunch (", "test_twenty.py:", "limit <= 20"]);
+    output.has(1, &["E   waiting is ", "def crunch(seconds):", ": GilLimit\n"]);
+    output.has_not(&["pytest_gilprof/"]);
+    let without_result: Vec<&str> =
+        output.text.lines().filter(|line| line.contains("could not be checked") && !line.contains("Short of CPU")).collect();
+    assert!(without_result.is_empty(), "{without_result:#?}");
+    let failed: Vec<&str> = output.text.lines().filter(|line| line.starts_with("FAILED ")).collect();
     assert!(failed.len() == 1 && failed[0].contains("test_twenty.py::test_indexes_documents - waiting is "), "{failed:?}");
 }
 
@@ -180,38 +180,38 @@ fn tests(source: &str, limits: Option<&str>) -> Folder {
 
 const CONTENDS: &str = "@pytest.mark.gil(max_waiting=0.2)\ndef test_it():\n    contend()\n";
 
-fn the_session_is_judged_by_gilprof_toml_while_marks_are_too() {
+fn the_session_is_checked_by_gilprof_toml_beside_marks() {
     let Some(pytest) = any() else { return };
     let source = "def test_unmarked():\n    contend()\n@pytest.mark.gil(max='gil.busy <= 50%')\ndef test_marked():\n    time.sleep(0.5)\n";
     let folder = tests(source, Some("[gate]\nmax = [\"waiting <= 20%\"]\n"));
     // Every test passes, and the session fails.
-    let said = pytest.run(folder.path(), &["--gilprof"]);
-    said.has(1, &["2 passed", "= gilprof =", "session: ", "FAIL waiting is ", "crunch (", "test_it.py:"]);
+    let output = pytest.run(folder.path(), &["--gilprof"]);
+    output.has(1, &["2 passed", "= gilprof =", "session: ", "FAIL waiting is ", "crunch (", "test_it.py:"]);
     let lenient = tests(source, Some("[gate]\nmax = [\"waiting <= 99%\"]\n"));
     let kept = Folder::new("kept");
-    let said = pytest.run(lenient.path(), &["--gilprof", "--gilprof-dir", kept.path().to_str().unwrap()]);
-    said.has(0, &["2 passed", "ok   waiting is ", "recording: "]);
+    let output = pytest.run(lenient.path(), &["--gilprof", "--gilprof-dir", kept.path().to_str().unwrap()]);
+    output.has(0, &["2 passed", "ok   waiting is ", "recording: "]);
     assert!(kept.path().join("session.gilprof").exists() && kept.path().join("test_it.py_test_marked.gilprof").exists());
     // Each worker is measured by itself, and checked where its limits are known.
-    let said = pytest.run(folder.path(), &["--gilprof", "-n", "2"]);
-    said.has(1, &["2 passed", "gw0: ", "gw1: ", "FAIL waiting is "]);
+    let output = pytest.run(folder.path(), &["--gilprof", "-n", "2"]);
+    output.has(1, &["2 passed", "gw0: ", "gw1: ", "FAIL waiting is "]);
 }
 
 fn tests_without_a_result_are_listed_and_fail_on_request() {
     let Some(pytest) = any() else { return };
     let folder = tests(CONTENDS, None);
     let without = [("GILPROF", "/nonexistent/gilprof")];
-    let said = pytest.run_with(folder.path(), &[], &without);
-    said.has(0, &["1 passed, 1 warning", "GilprofWarning", "failed to find gilprof ($GILPROF is /nonexistent/gilprof)"]);
+    let output = pytest.run_with(folder.path(), &[], &without);
+    output.has(0, &["1 passed, 1 warning", "GilprofWarning", "failed to find gilprof ($GILPROF is /nonexistent/gilprof)"]);
     pytest
         .run_with(folder.path(), &["--gilprof-strict"], &without)
-        .has(1, &["1 failed", "E   the GIL limits of this test could not be judged"]);
+        .has(1, &["1 failed", "E   the GIL limits of this test could not be checked"]);
     pytest.run_with(folder.path(), &["-W", "error"], &without).has(1, &["1 failed", "GilprofWarning"]);
     pytest.run_with(folder.path(), &["--gilprof"], &without).has(4, &["ERROR: --gilprof: failed to find gilprof"]);
     pytest.run_with(folder.path(), &["--no-gilprof"], &without).has(0, &["1 passed in "]);
     // The test runs nothing, and is too short for a result.
     let brief = tests("@pytest.mark.gil(max_wait_ms_p99='1ms')\ndef test_it():\n    pass\n", None);
-    pytest.run(brief.path(), &[]).has(0, &["1 passed, 1 warning", "could not be judged: wait_ms.p99 cannot be told"]);
+    pytest.run(brief.path(), &[]).has(0, &["1 passed, 1 warning", "could not be checked: wait_ms.p99 is unknown"]);
     pytest.run(brief.path(), &["--gilprof-strict"]).has(1, &["1 failed"]);
 }
 
@@ -232,6 +232,6 @@ fn marks_that_make_no_sense_are_refused_and_other_failures_are_left_alone() {
     // gate's.
     let source = "@pytest.mark.gil(max_waiting=0.2)\ndef test_own():\n    contend()\n    assert 1 == 2\n\
                   @pytest.mark.xfail(strict=True)\n@pytest.mark.gil(max_waiting=0.2)\ndef test_expected():\n    contend()\n";
-    let said = pytest.run(tests(source, None).path(), &[]);
-    said.has(1, &["1 failed, 1 xfailed", "assert 1 == 2", "Captured gilprof call", "E   waiting is "]);
+    let output = pytest.run(tests(source, None).path(), &[]);
+    output.has(1, &["1 failed, 1 xfailed", "assert 1 == 2", "Captured gilprof call", "E   waiting is "]);
 }

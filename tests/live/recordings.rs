@@ -64,13 +64,13 @@ fn a_report_is_what_the_live_run_wrote() {
         let mut attach = vec!["attach", "--pid", &pid, "--duration", "1s", "--flame", flame, "-o", text(&recording)];
         let (live_outputs, again_outputs) = (outputs(&live), outputs(&again));
         attach.extend(live_outputs.iter().map(String::as_str));
-        let said = gilprof(&attach);
-        said.ended(0, &["wrote"]);
+        let output = gilprof(&attach);
+        output.ended(0, &["wrote"]);
         let mut report = vec!["report", text(&recording), "--flame", flame];
         report.extend(again_outputs.iter().map(String::as_str));
         let replayed = gilprof(&report);
         replayed.ended(0, &["wrote"]);
-        assert_eq!(said.out, replayed.out);
+        assert_eq!(output.out, replayed.out);
         for (live, again) in live.iter().zip(&again) {
             assert!(fs::read(live).unwrap() == fs::read(again).unwrap(), "{live:?} and {again:?} differ");
             fs::remove_file(live).unwrap();
@@ -95,9 +95,9 @@ fn a_kill_costs_at_most_the_last_second() {
         let killed = monotonic();
         until("gilprof is gone", || cli::state(running.pid()).is_none_or(|state| state == 'Z'));
         drop(running);
-        let said = gilprof(&["report", text(&recording), "--format", "json"]);
-        said.ended(0, &[]);
-        let report = said.report();
+        let output = gilprof(&["report", text(&recording), "--format", "json"]);
+        output.ended(0, &[]);
+        let report = output.report();
         assert!(warnings(&report).contains("breaks off"), "{report:#}");
         let window = &report["window"];
         let missing = killed - (window["begin_ns"].as_f64().unwrap() / 1e9 + window["seconds"].as_f64().unwrap());
@@ -137,12 +137,12 @@ fn a_full_disk_ends_it_with_a_message_and_a_file_that_can_be_read() {
         \"$2\" report \"$1/run.gilprof\" --format json";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script, "sh", text(&dir)]).arg(program.get_program()).arg(target.pid().to_string());
-    let said = Running::spawn(command).end();
-    if said.status.code() == Some(77) || said.err.contains("unshare") {
-        return support::skip(&format!("a full disk: no tmpfs can be mounted: {}", said.err));
+    let output = Running::spawn(command).end();
+    if output.status.code() == Some(77) || output.err.contains("unshare") {
+        return support::skip(&format!("a full disk: no tmpfs can be mounted: {}", output.err));
     }
-    said.ended(0, &["run.gilprof: No space left on device", "code 10"]);
-    let report = said.report();
+    output.ended(0, &["run.gilprof: No space left on device", "code 10"]);
+    let report = output.report();
     let seconds = report["window"]["seconds"].as_f64().unwrap();
     assert!(seconds > 0.2 && seconds < 50.0 && warnings(&report).contains("breaks off"), "{report:#}");
     fs::remove_dir(dir).unwrap();
@@ -155,9 +155,9 @@ fn recording_is_quiet_and_passes_on_the_exit_code() {
     let python = interpreter.command();
     let code = "import time\nend = time.time() + .3\nwhile time.time() < end: pass\nraise SystemExit(3)";
     command.arg(python.get_program()).args(python.get_args()).args(["-c", code]);
-    let said = Running::spawn(command).end();
-    said.ended(3, &["wrote"]);
-    assert_eq!((said.out.as_str(), said.err.lines().count()), ("", 1), "{said:#?}");
+    let output = Running::spawn(command).end();
+    output.ended(3, &["wrote"]);
+    assert_eq!((output.out.as_str(), output.err.lines().count()), ("", 1), "{output:#?}");
     gilprof(&["report", text(&file)]).ended(0, &[]).printed(&["gilprof  pid", "SERIAL"]);
     gilprof(&["record", "-o", text(&file)]).ended(2, &["--pid"]);
     gilprof(&["record", "--pid", "1"]).ended(2, &["--output"]);
@@ -175,8 +175,8 @@ fn the_workers_of_one_service_side_by_side() {
         pids.push(target.pid());
     }
     let folded = scratch("both.folded");
-    let said = gilprof(&["report", text(&files[0]), text(&files[1]), "--format", "json", "-o", text(&folded)]);
-    let both = said.ended(0, &[]).report();
+    let output = gilprof(&["report", text(&files[0]), text(&files[1]), "--format", "json", "-o", text(&folded)]);
+    let both = output.ended(0, &[]).report();
     assert_eq!(both["schema"], "gilprof.reports/1");
     for (n, pid) in pids.iter().enumerate() {
         assert_eq!(both["reports"][n]["target"]["pid"], *pid);

@@ -38,8 +38,8 @@ impl Complaints {
 pub fn complain(interpreter: &Interpreter, check: impl Fn(&Interpreter, &mut Complaints)) {
     let mut complaints = Complaints { here: interpreter.label.clone(), all: Vec::new() };
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(interpreter, &mut complaints))) {
-        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        complaints.add(said.unwrap_or("a panic (above)"));
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        complaints.add(text.unwrap_or("a panic (above)"));
     }
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     assert!(complaints.all.is_empty(), "\n  {}\n  (load average now: {})", complaints.all.join("\n  "), load.trim());
@@ -48,7 +48,7 @@ pub fn complain(interpreter: &Interpreter, check: impl Fn(&Interpreter, &mut Com
 /// A line of the table.
 #[macro_export]
 macro_rules! row {
-    ($label:expr, $($said:tt)*) => { eprintln!("{:22} {}", $label, format_args!($($said)*)) };
+    ($label:expr, $($text:tt)*) => { eprintln!("{:22} {}", $label, format_args!($($text)*)) };
 }
 
 /// The report of `gilprof attach` on this process.

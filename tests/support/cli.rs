@@ -97,12 +97,12 @@ impl Running {
     }
 
     /// Waits for the end.
-    pub fn end(mut self) -> Said {
+    pub fn end(mut self) -> Finished {
         self.close();
         let out = self.stdout.take().map_or_else(Vec::new, |stdout| stdout.end(PATIENCE).unwrap());
         let err = self.stderr.end(PATIENCE).unwrap();
         let status = self.child.wait().unwrap();
-        Said::new(Output { status, stdout: out, stderr: err })
+        Finished::new(Output { status, stdout: out, stderr: err })
     }
 }
 
@@ -122,34 +122,34 @@ pub fn watches(pid: i32, target: &Target, tid: i64) -> bool {
 
 /// The exit status and the output of gilprof.
 #[derive(Debug)]
-pub struct Said {
+pub struct Finished {
     pub status: ExitStatus,
     pub out: String,
     pub err: String,
 }
 
-impl Said {
-    pub fn new(output: Output) -> Said {
+impl Finished {
+    pub fn new(output: Output) -> Finished {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Said { status: output.status, out: text(output.stdout), err: text(output.stderr) }
+        Finished { status: output.status, out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// Checks the exit code, and that the stderr contains these texts.
+    /// Checks the exit code, and that the stderr contains these texts, also across line breaks.
     #[track_caller]
-    pub fn ended(&self, code: i32, words: &[&str]) -> &Said {
+    pub fn ended(&self, code: i32, words: &[&str]) -> &Finished {
         assert_eq!(self.status.code(), Some(code), "{self:#?}");
         for wanted in words {
-            assert!(self.err.contains(wanted), "{wanted:?} is not in {self:#?}");
+            assert!(has(&self.err, wanted), "{wanted:?} is not in {self:#?}");
         }
         assert!(!self.err.contains("panicked"), "{self:#?}");
         self
     }
 
-    /// Checks that the stdout contains these texts.
+    /// Checks that the stdout contains these texts, also across line breaks.
     #[track_caller]
-    pub fn printed(&self, words: &[&str]) -> &Said {
+    pub fn printed(&self, words: &[&str]) -> &Finished {
         for wanted in words {
-            assert!(self.out.contains(wanted), "{wanted:?} is not in {self:#?}");
+            assert!(has(&self.out, wanted), "{wanted:?} is not in {self:#?}");
         }
         self
     }
@@ -161,8 +161,13 @@ impl Said {
     }
 }
 
+/// Whether a text contains another one. A space of it may be a line break and an indentation.
+fn has(text: &str, wanted: &str) -> bool {
+    text.contains(wanted) || text.split_whitespace().collect::<Vec<_>>().join(" ").contains(wanted)
+}
+
 /// Runs gilprof to its end.
-pub fn gilprof(args: &[&str]) -> Said {
+pub fn gilprof(args: &[&str]) -> Finished {
     Running::start(args).end()
 }
 

@@ -1,6 +1,6 @@
 //! Shared by the tests of `gilprof gate`: a folder for its files, and its outcome.
 
-use super::cli::{Running, Said};
+use super::cli::{Finished, Running};
 use super::{gilprof_command, repository, scratch, Interpreter};
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,12 +30,12 @@ impl Folder {
         command
     }
 
-    pub fn gate(&self, args: &[&str]) -> Said {
+    pub fn gate(&self, args: &[&str]) -> Finished {
         Running::spawn(self.command(args)).end()
     }
 
     /// `gilprof gate ARGS -- python tests/workloads/gate.py PROGRAM`.
-    pub fn run(&self, python: &Interpreter, args: &[&str], program: &[&str]) -> Said {
+    pub fn run(&self, python: &Interpreter, args: &[&str], program: &[&str]) -> Finished {
         let inner = python.command();
         let mut command = self.command(&[args, &["--"]].concat());
         command
@@ -55,6 +55,6 @@ impl Drop for Folder {
 }
 
 /// The gate's JSON.
-pub fn outcome(said: &str) -> serde_json::Value {
-    serde_json::from_str(said).unwrap_or_else(|e| panic!("{e}: {said}"))
+pub fn outcome(output: &str) -> serde_json::Value {
+    serde_json::from_str(output).unwrap_or_else(|e| panic!("{e}: {output}"))
 }

@@ -39,12 +39,12 @@ pub fn recorded() -> Vec<Recorded> {
 
 /// The GILs and threads that a sample reported.
 #[derive(Default)]
-pub struct Heard {
+pub struct Emitted {
     pub gils: Vec<GilSample>,
     pub threads: Vec<ThreadInfo>,
 }
 
-impl Sink for Heard {
+impl Sink for Emitted {
     fn thread(&mut self, facts: &ThreadInfo) {
         self.threads.retain(|known| known.id != facts.id);
         self.threads.push(facts.clone());
@@ -57,7 +57,7 @@ impl Sink for Heard {
 }
 
 /// A replayed sample.
-pub struct Again {
+pub struct Replay {
     pub outcome: SampleOutcome,
     pub gils: Vec<GilSample>,
     pub threads: Vec<ThreadInfo>,
@@ -65,24 +65,24 @@ pub struct Again {
     pub views: Vec<ThreadSnapshot>,
 }
 
-impl Again {
+impl Replay {
     /// From a sampler that has just taken a sample.
-    pub fn of(outcome: SampleOutcome, sampler: &Sampler, heard: Heard) -> Again {
+    pub fn of(outcome: SampleOutcome, sampler: &Sampler, emitted: Emitted) -> Replay {
         let mut views: Vec<ThreadSnapshot> = sampler.snapshots().into_iter().map(|(_, view)| view).collect();
         views.sort_by_key(|view| view.tid);
-        Again { outcome, gils: heard.gils, threads: heard.threads, views }
+        Replay { outcome, gils: emitted.gils, threads: emitted.threads, views }
     }
 
     /// A replay on any target.
-    pub fn by(recording: &MemoryDump, source: Box<dyn Target>) -> Result<Again, Error> {
-        let mut heard = Heard::default();
-        let (outcome, sampler) = recorded_sample::replay(recording, source, &mut heard)?;
-        Ok(Again::of(outcome, &sampler, heard))
+    pub fn by(recording: &MemoryDump, source: Box<dyn Target>) -> Result<Replay, Error> {
+        let mut emitted = Emitted::default();
+        let (outcome, sampler) = recorded_sample::replay(recording, source, &mut emitted)?;
+        Ok(Replay::of(outcome, &sampler, emitted))
     }
 
     /// A replay of the unchanged recording.
-    pub fn new(recording: &MemoryDump) -> Again {
-        Again::by(recording, Box::new(ReplayTarget::from_dump(recording))).unwrap()
+    pub fn new(recording: &MemoryDump) -> Replay {
+        Replay::by(recording, Box::new(ReplayTarget::from_dump(recording))).unwrap()
     }
 
     /// As text: the GILs, then every thread with its stack, leaf first.

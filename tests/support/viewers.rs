@@ -30,9 +30,9 @@ pub fn node(script: &str, args: &[&str]) -> Option<serde_json::Value> {
     command.arg(repository().join("tests/viewers").join(script)).args(args);
     command.env("GILPROF_MODULES", modules).env("GILPROF_CHROMIUM", chromium);
     let out = command.output().unwrap();
-    let (said, complained) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    assert!(out.status.success(), "{script} {args:?}: {}\n{said}\n{complained}", out.status);
-    Some(serde_json::from_str(&said).unwrap_or_else(|e| panic!("{script} {args:?} printed no JSON ({e}): {said}\n{complained}")))
+    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{script} {args:?}: {}\n{stdout}\n{stderr}", out.status);
+    Some(serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{script} {args:?} printed no JSON ({e}): {stdout}\n{stderr}")))
 }
 
 /// The output of a command, which must succeed.

@@ -74,9 +74,9 @@ fn python(viewer: &str, args: &[&str]) -> Option<String> {
     let package = viewers::viewer(viewer)?;
     let out = Command::new("python3").args(args).env("PYTHONPATH", package.parent().unwrap()).env("PYTHONDONTWRITEBYTECODE", "1").output();
     let out = out.unwrap();
-    let (said, complained) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    assert!(out.status.success(), "{viewer} {args:?}: {}\n{said}\n{complained}", out.status);
-    Some(said.into_owned())
+    let (output, complained) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{viewer} {args:?}: {}\n{output}\n{complained}", out.status);
+    Some(output.into_owned())
 }
 
 const COUNT: &str = "
@@ -97,8 +97,8 @@ fn junitparser_reads_a_case_for_each_check() {
     let folder = Folder::new("junit");
     let file = folder.path().join("gate.xml");
     std::fs::write(&file, junit::render(&outcome, Path::new("/srv"))).unwrap();
-    let Some(said) = python("junitparser", &["-c", COUNT, file.to_str().unwrap()]) else { return };
-    let read: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let Some(output) = python("junitparser", &["-c", COUNT, file.to_str().unwrap()]) else { return };
+    let read: serde_json::Value = serde_json::from_str(&output).unwrap();
     // One more case and error: the gate as a whole has no result.
     let (cases, each) = (outcome.checks.len() + 1, NAMES.len());
     assert_eq!(read["declared"], serde_json::json!([cases, each, each + 1]));
@@ -142,8 +142,8 @@ fn example(name: &str) -> PathBuf {
 
 #[track_caller]
 fn ended(out: &Output, code: i32) {
-    let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "{said}");
+    let output = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{output}");
 }
 
 /// check-jsonschema contains the schemas of the CI systems.

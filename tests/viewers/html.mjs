@@ -11,7 +11,7 @@ const [axeFile, file, shots] = process.argv.slice(2);
 const axe = await readFile(axeFile, 'utf8');
 const address = pathToFileURL(file).href;
 const browser = await browse();
-const said = { requests: [], errors: [], dialogs: 0, interactive_ms: [], axe: {}, sideways: {} };
+const result = { requests: [], errors: [], dialogs: 0, interactive_ms: [], axe: {}, sideways: {} };
 
 // A loaded page in one colour scheme and width.
 async function open(scheme, width) {
@@ -21,15 +21,15 @@ async function open(scheme, width) {
   await page.setRequestInterception(true);
   page.on('request', (request) => {
     if (request.url() === address || request.url().startsWith('data:')) return request.continue();
-    said.requests.push(request.url());
+    result.requests.push(request.url());
     return request.abort();
   });
-  page.on('console', (message) => ['error', 'warn', 'warning'].includes(message.type()) && said.errors.push(message.text()));
-  page.on('pageerror', (error) => said.errors.push(String(error)));
-  page.on('dialog', (dialog) => (said.dialogs++, dialog.dismiss()));
+  page.on('console', (message) => ['error', 'warn', 'warning'].includes(message.type()) && result.errors.push(message.text()));
+  page.on('pageerror', (error) => result.errors.push(String(error)));
+  page.on('dialog', (dialog) => (result.dialogs++, dialog.dismiss()));
   await page.goto(address);
   await page.waitForFunction(() => document.documentElement.dataset.ready === 'yes', { timeout: 60000 });
-  said.interactive_ms.push(await page.evaluate(() => performance.getEntriesByName('gilprof-interactive')[0].startTime));
+  result.interactive_ms.push(await page.evaluate(() => performance.getEntriesByName('gilprof-interactive')[0].startTime));
   return page;
 }
 
@@ -40,8 +40,8 @@ const text = (page, selector) => page.$eval(selector, (node) => node.textContent
 async function inspect(page, name) {
   await page.evaluate((source) => { (0, eval)(source); }, axe).catch(() => page.evaluate(axe));
   const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
-  said.axe[name] = violations.map(({ id, impact, nodes }) => ({ id, impact, where: nodes.map((node) => node.target.join(' ')).slice(0, 5), why: nodes[0]?.failureSummary }));
-  said.sideways[name] = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  result.axe[name] = violations.map(({ id, impact, nodes }) => ({ id, impact, where: nodes.map((node) => node.target.join(' ')).slice(0, 5), why: nodes[0]?.failureSummary }));
+  result.sideways[name] = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   if (shots) await page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
 }
 
@@ -204,25 +204,25 @@ async function drive(page) {
 
 try {
   const page = await open('light', 1280);
-  said.processes = [];
+  result.processes = [];
   const count = await page.$$eval('#process option', (options) => options.length);
-  said.chooser = await page.$eval('#chooser', (node) => !node.hidden);
+  result.chooser = await page.$eval('#chooser', (node) => !node.hidden);
   for (let n = 0; n < count; n++) {
     await page.select('#process', String(n));
     await painted(page);
-    said.processes.push(await read(page));
+    result.processes.push(await read(page));
   }
   await page.select('#process', '0');
   await painted(page);
   await inspect(page, 'light-1280');
-  said.drive = await drive(page);
+  result.drive = await drive(page);
   await page.close();
   for (const [scheme, width] of [['dark', 1280], ['light', 400], ['dark', 400]]) {
     const other = await open(scheme, width);
     await inspect(other, `${scheme}-${width}`);
     await other.close();
   }
-  console.log(JSON.stringify(said));
+  console.log(JSON.stringify(result));
 } finally {
   await browser.close();
 }

@@ -36,17 +36,17 @@ fn seen(page: &Path) -> Option<Value> {
 
 /// No request, no error, no dialog, no serious complaint of axe-core, no content wider than the
 /// window.
-fn sound(said: &Value) {
+fn sound(browser: &Value) {
     for what in ["requests", "errors"] {
-        assert_eq!(said[what], serde_json::json!([]), "{what}");
+        assert_eq!(browser[what], serde_json::json!([]), "{what}");
     }
-    assert_eq!(said["dialogs"], 0);
-    let views = said["axe"].as_object().unwrap();
+    assert_eq!(browser["dialogs"], 0);
+    let views = browser["axe"].as_object().unwrap();
     assert_eq!(views.keys().map(String::as_str).collect::<Vec<_>>(), ["dark-1280", "dark-400", "light-1280", "light-400"]);
     for (view, found) in views {
         let bad: Vec<&Value> = found.as_array().unwrap().iter().filter(|v| v["impact"] == "serious" || v["impact"] == "critical").collect();
         assert!(bad.is_empty(), "{view}: {bad:#?}");
-        assert!(said["sideways"][view].as_f64().unwrap() <= 0.0, "{view} scrolls sideways: {}", said["sideways"]);
+        assert!(browser["sideways"][view].as_f64().unwrap() <= 0.0, "{view} scrolls sideways: {}", browser["sideways"]);
     }
 }
 
@@ -153,7 +153,7 @@ fn works(drive: &Value) {
     assert_eq!(view("whole"), view("again"));
     assert!(timeline["colours"].as_u64().unwrap() > 2);
     let a_state =
-        |said: &str| ["holding", "waiting", "native", "starved", "lock", "io", "unknown"].iter().any(|state| said.contains(state));
+        |browser: &str| ["holding", "waiting", "native", "starved", "lock", "io", "unknown"].iter().any(|state| browser.contains(state));
     assert!(a_state(view("spoken")) && a_state(view("hover")), "{timeline:#}");
     let sorted = |way: &str| {
         let column = drive["functions"][way][1].as_array().unwrap();
@@ -186,16 +186,16 @@ fn live_recordings_are_shown_with_the_figures_of_the_report() {
     };
     let page = scratch("live.html");
     done(&["report", text(&files[0]), text(&files[1]), "--what-if", "processes=2", "-o", text(&page)]);
-    let Some(said) = seen(&page) else { return };
-    sound(&said);
-    assert_eq!((&said["chooser"], said["processes"].as_array().unwrap().len()), (&true.into(), 2), "a process each");
-    for (file, shown) in files.iter().zip(said["processes"].as_array().unwrap()) {
+    let Some(browser) = seen(&page) else { return };
+    sound(&browser);
+    assert_eq!((&browser["chooser"], browser["processes"].as_array().unwrap().len()), (&true.into(), 2), "a process each");
+    for (file, shown) in files.iter().zip(browser["processes"].as_array().unwrap()) {
         let report = support::report(&["report", text(file), "--what-if", "processes=2"]);
         agrees(shown, &report);
         assert!(shown["view"].as_str().unwrap().contains("every span"), "{}", shown["view"]);
     }
-    works(&said["drive"]);
-    println!("interactive after {} ms", said["interactive_ms"]);
+    works(&browser["drive"]);
+    println!("interactive after {} ms", browser["interactive_ms"]);
     files.iter().chain([&page]).for_each(|file| std::fs::remove_file(file).unwrap());
 }
 
@@ -206,21 +206,21 @@ fn made(name: &str, made: Made) -> Option<(Value, u64, Value)> {
     done(&["report", text(&file), "-o", text(&page), "-o", text(&json)]);
     let size = std::fs::metadata(&page).unwrap().len();
     let report = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
-    let said = seen(&page);
+    let browser = seen(&page);
     [file, page, json].iter().for_each(|file| std::fs::remove_file(file).unwrap());
-    let said = said?;
-    eprintln!("{name}: {:.2} MB, interactive after {} ms", size as f64 / 1e6, said["interactive_ms"]);
-    Some((said, size, report))
+    let browser = browser?;
+    eprintln!("{name}: {:.2} MB, interactive after {} ms", size as f64 / 1e6, browser["interactive_ms"]);
+    Some((browser, size, report))
 }
 
 #[test]
 fn a_minute_of_32_threads_is_small_and_hostile_names_are_text() {
-    let Some((said, size, report)) = made("minute", Made { seconds: 60.0, threads: 32, rate_hz: 1000.0, turn: 5 }) else { return };
+    let Some((browser, size, report)) = made("minute", Made { seconds: 60.0, threads: 32, rate_hz: 1000.0, turn: 5 }) else { return };
     assert!(size < 5_000_000, "{size} bytes");
-    sound(&said);
-    let shown = &said["processes"][0];
+    sound(&browser);
+    let shown = &browser["processes"][0];
     agrees(shown, &report);
-    works(&said["drive"]);
+    works(&browser["drive"]);
     assert!(shown["view"].as_str().unwrap().contains("every span"), "{}", shown["view"]);
     assert!(shown["names"].as_str().unwrap().contains(HOSTILE), "the thread's name is shown as it is");
     assert!(shown["functions"].as_array().unwrap().iter().any(|row| row["name"] == HOSTILE));
@@ -229,10 +229,10 @@ fn a_minute_of_32_threads_is_small_and_hostile_names_are_text() {
 
 #[test]
 fn ten_hours_of_64_threads_are_as_small() {
-    let Some((said, size, report)) = made("long", Made { seconds: 36_000.0, threads: 64, rate_hz: 1.0, turn: 3 }) else { return };
+    let Some((browser, size, report)) = made("long", Made { seconds: 36_000.0, threads: 64, rate_hz: 1.0, turn: 3 }) else { return };
     assert!(size < 5_000_000, "{size} bytes");
-    sound(&said);
-    agrees(&said["processes"][0], &report);
-    works(&said["drive"]);
-    assert!(said["processes"][0]["view"].as_str().unwrap().contains("columns of"), "{}", said["processes"][0]["view"]);
+    sound(&browser);
+    agrees(&browser["processes"][0], &report);
+    works(&browser["drive"]);
+    assert!(browser["processes"][0]["view"].as_str().unwrap().contains("columns of"), "{}", browser["processes"][0]["view"]);
 }

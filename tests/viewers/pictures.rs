@@ -167,9 +167,9 @@ fn pprof_s_tables_are_the_report_s() {
         })
     };
     for (label, sums) in [("process", sums(|k| &k.0)), ("thread", sums(|k| &k.1)), ("state", sums(|k| &k.2))] {
-        let said = tag(&tags, label);
+        let answer = tag(&tags, label);
         for (value, nanos) in sums {
-            near(&format!("{label} {value}"), said.get(value).copied().unwrap_or(0.0), nanos, FLOOR);
+            near(&format!("{label} {value}"), answer.get(value).copied().unwrap_or(0.0), nanos, FLOOR);
         }
     }
 }
@@ -223,8 +223,8 @@ fn the_firefox_profiler_reads_states_and_waits() {
                     let key = (process, thread["name"].as_str().unwrap().into(), category["name"].as_str().unwrap().into());
                     *got.entry(key).or_default() += category["samples"].as_f64().unwrap() * 1e6;
                 }
-                let said = ask(&["thread", "info", "--thread", handle]);
-                assert_eq!((&said["name"], &said["tid"]), (&thread["name"], &thread["tid"]));
+                let answer = ask(&["thread", "info", "--thread", handle]);
+                assert_eq!((&answer["name"], &answer["tid"]), (&thread["name"], &thread["tid"]));
                 if thread["name"].as_str().unwrap().starts_with("worker-") {
                     markers(&ask(&["thread", "markers", "--thread", handle]), &got);
                 }
@@ -237,13 +237,13 @@ fn the_firefox_profiler_reads_states_and_waits() {
 
 /// Waits and holds are markers with a length, which add up to the thread's time. A wait names the
 /// holder and its function.
-fn markers(said: &Value, got: &Times) {
-    let thread = said["friendlyThreadName"].as_str().unwrap();
+fn markers(answer: &Value, got: &Times) {
+    let thread = answer["friendlyThreadName"].as_str().unwrap();
     for (marker, label, state) in
-        [("GIL wait", "Waited for the GIL behind worker-", "waiting"), ("GIL hold", "Held the GIL in burn (cpu.py:", "holding")]
+        [("GIL wait", "Waited for the GIL, held by worker-", "waiting"), ("GIL hold", "Held the GIL in burn (cpu.py:", "holding")]
     {
         let kind =
-            said["byType"].as_array().unwrap().iter().find(|kind| kind["markerName"] == marker).unwrap_or_else(|| panic!("{said:#}"));
+            answer["byType"].as_array().unwrap().iter().find(|kind| kind["markerName"] == marker).unwrap_or_else(|| panic!("{answer:#}"));
         let mean = kind["durationStats"]["avg"].as_f64().unwrap();
         let of_state = got.iter().filter(|((_, name, of), _)| name == thread && of.starts_with(state));
         near(&format!("{marker} of {thread}"), mean * kind["count"].as_f64().unwrap() * 1e6, of_state.map(|(_, nanos)| nanos).sum(), FLOOR);
@@ -263,14 +263,14 @@ fn speedscope_shows_each_thread_s_time() {
     let files = ["both.speedscope.json", "one.speedscope.json", "both.pb.gz"];
     let paths = files.map(|name| made.file(name));
     let words: Vec<&str> = [release.to_str().unwrap()].into_iter().chain(paths.iter().map(String::as_str)).collect();
-    let Some(said) = node("speedscope.mjs", &words) else { return };
+    let Some(answer) = node("speedscope.mjs", &words) else { return };
     for file in files {
-        assert_eq!(said[file]["errors"], serde_json::json!([]), "{file}");
+        assert_eq!(answer[file]["errors"], serde_json::json!([]), "{file}");
     }
     for (file, reports) in [(files[0], &made.reports[..]), (files[1], &made.reports[..1])] {
         let wanted = times(reports);
         let mut got = Times::new();
-        for profile in said[file]["profiles"].as_array().unwrap() {
+        for profile in answer[file]["profiles"].as_array().unwrap() {
             let (process, what) = profile["name"].as_str().unwrap().rsplit_once(": ").unwrap();
             let of_process = |state: &str| -> f64 {
                 wanted.iter().filter(|((of, _, is), _)| of == process && is.starts_with(state)).map(|(_, nanos)| nanos).sum()
@@ -291,7 +291,7 @@ fn speedscope_shows_each_thread_s_time() {
         same_times(&got, &wanted);
     }
     // Of pprof's file, the viewer shows the default type.
-    let rows = said["both.pb.gz"]["profiles"][0]["rows"].as_array().unwrap();
+    let rows = answer["both.pb.gz"]["profiles"][0]["rows"].as_array().unwrap();
     for (name, nanos) in functions(&made.reports, "waiting") {
         let of_name = rows.iter().filter(|row| row["name"] == *name); // both programs have a `burn`
         near(&format!("waiting of {name}"), of_name.map(|row| shown(&row["self"])).sum(), nanos, FLOOR);
@@ -309,31 +309,31 @@ fn shown(cell: &Value) -> f64 {
 #[test]
 fn perfetto_s_trace_processor_finds_states_counters_and_arrows() {
     let (Some(ui), Some(made)) = (viewer("perfetto"), made()) else { return };
-    let Some(said) = node("perfetto.mjs", &[ui.to_str().unwrap(), &made.file("one.pftrace"), &made.file("both.pftrace")]) else { return };
+    let Some(answer) = node("perfetto.mjs", &[ui.to_str().unwrap(), &made.file("one.pftrace"), &made.file("both.pftrace")]) else { return };
     for (file, reports) in [("one.pftrace", &made.reports[..1]), ("both.pftrace", &made.reports[..])] {
-        let said = &said[file];
-        assert_eq!(said["errors"], serde_json::json!([]), "{file}");
+        let answer = &answer[file];
+        assert_eq!(answer["errors"], serde_json::json!([]), "{file}");
         let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_string();
         let mut got = Times::new();
-        for row in said["states"].as_array().unwrap() {
+        for row in answer["states"].as_array().unwrap() {
             let state = text(row, "state").replace("GIL wait", "waiting");
             *got.entry((text(row, "process"), text(row, "thread"), state)).or_default() += row["nanos"].as_f64().unwrap();
         }
         same_times(&got, &times(reports));
         for report in reports {
             let counter = |name: &str| {
-                let mut rows = said["counters"].as_array().unwrap().iter();
-                rows.find(|row| text(row, "process") == process(report) && row["name"] == name).unwrap_or_else(|| panic!("{said:#}"))
+                let mut rows = answer["counters"].as_array().unwrap().iter();
+                rows.find(|row| text(row, "process") == process(report) && row["name"] == name).unwrap_or_else(|| panic!("{answer:#}"))
             };
             near("GIL busy", counter("GIL 0 busy")["mean"].as_f64().unwrap(), report["gil"]["busy"].as_f64().unwrap(), 0.002);
-            let behind = said["behind"].as_array().unwrap().iter().find(|row| text(row, "process") == process(report)).unwrap();
+            let behind = answer["behind"].as_array().unwrap().iter().find(|row| text(row, "process") == process(report)).unwrap();
             let inflicted: f64 = functions(std::slice::from_ref(report), "inflicted_wait").values().sum();
             near("waiting behind somebody", behind["nanos"].as_f64().unwrap(), inflicted, FLOOR);
             let waiters = counter("GIL 0 waiters");
             let (mean, most) = (waiters["mean"].as_f64().unwrap(), waiters["most"].as_f64().unwrap());
             assert!(mean > 0.5 && mean <= 1.01 * report["gil"]["waiters_mean"].as_f64().unwrap() && most >= 2.0, "{waiters:#}");
         }
-        let arrows = &said["arrows"];
+        let arrows = &answer["arrows"];
         assert!(arrows["count"].as_f64().unwrap() > 100.0, "{arrows:#}");
         for never in ["to_itself", "not_of_holds", "between_processes"] {
             assert_eq!(arrows[never].as_f64(), Some(0.0), "{never}: {arrows:#}");
@@ -356,8 +356,8 @@ for line in open(sys.argv[1]):
     sums[json.dumps([frames[0], frames[1], frames[-1][1:-1]])] += int(count)
 print(json.dumps([[json.loads(key), count] for key, count in sums.items()]))";
     let folded = made.file("both.folded");
-    let said: Vec<([String; 3], f64)> = serde_json::from_str(&printed(Command::new("python3").args(["-c", reader, &folded]))).unwrap();
-    let got: Times = said.into_iter().map(|([process, thread, state], micros)| ((process, thread, state), micros * 1e3)).collect();
+    let answer: Vec<([String; 3], f64)> = serde_json::from_str(&printed(Command::new("python3").args(["-c", reader, &folded]))).unwrap();
+    let got: Times = answer.into_iter().map(|([process, thread, state], micros)| ((process, thread, state), micros * 1e3)).collect();
     let wanted = times(&made.reports);
     same_times(&got, &wanted);
     let (text, mut svg) = (fs::read_to_string(&folded).unwrap(), Vec::new());

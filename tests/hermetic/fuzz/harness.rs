@@ -105,8 +105,8 @@ pub fn run(mut parser: Fuzz<'_>, numbers: std::ops::Range<u64>) -> Result<Table,
         match result {
             Ok(accepted) => table.accepted += u64::from(accepted),
             Err(panic) => {
-                let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-                return Err(failed(format!("panics: {}", said.unwrap_or("(above)"))));
+                let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+                return Err(failed(format!("panics: {}", text.unwrap_or("(above)"))));
             }
         }
         if peak > MOST_BYTES {

@@ -7,7 +7,7 @@
 use super::harness::Fuzz;
 use super::mutate::{Mutator, Shape};
 use super::picture::{Map, Picture};
-use crate::support::recorded::{recorded, Again};
+use crate::support::recorded::{recorded, Replay};
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::memory::Memory;
 use gilprof::process::memory_dump::{DumpHead, MemoryDump};
@@ -164,7 +164,7 @@ pub fn samples() -> Fuzz<'static> {
         |_| true,
         |seed, mem| {
             let recording = MemoryDump { head: seed.head.clone(), ranges: Vec::new() };
-            let again = Again::by(&recording, Box::new(ReplayTarget { head: seed.head.clone(), memory: mem.owned() }));
+            let again = Replay::by(&recording, Box::new(ReplayTarget { head: seed.head.clone(), memory: mem.owned() }));
             again.is_ok_and(|again| {
                 assert!(again.views.iter().all(|view| view.stack.frames.len() <= MAX_DEPTH));
                 again.views.iter().any(|view| !view.stack.frames.is_empty())

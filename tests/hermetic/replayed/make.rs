@@ -1,11 +1,11 @@
-//! Records the samples again, from every interpreter found, or from an emulated one: see the
+//! Records the samples replay, from every interpreter found, or from an emulated one: see the
 //! ignored tests in `replayed.rs`.
 //!
 //! A recording must not identify the machine that it was made on. The targets run without an
 //! environment. Every path of this machine is overwritten by one of the same length, in the memory
 //! and in the text, so that lengths and places of strings stay.
 
-use crate::support::recorded::{folder, Again, Heard};
+use crate::support::recorded::{folder, Emitted, Replay};
 use crate::support::{interpreters, repository, Target};
 use gilprof::capture::recorded_sample;
 use gilprof::capture::sampler::SampleOutcome;
@@ -80,26 +80,26 @@ fn forget_the_environment() {
 }
 
 fn both(label: &str, start: impl Fn(&str) -> Target, open: impl Fn(Pid) -> PythonProcess, places: &[String]) {
-    let one = |workload: &str, good: &dyn Fn(&Again) -> bool| {
+    let one = |workload: &str, good: &dyn Fn(&Replay) -> bool| {
         let target = start(workload);
         one(&format!("{label}-{workload}"), || open(Pid(target.pid())), good, places);
     };
-    one("cpu", &|again| again.count(State::is_holding) == 1 && again.count(|s| s == State::Waiting) == 2);
-    one("resting", &|again| again.count(|s| s == State::Io) == 2);
+    one("cpu", &|replay| replay.count(State::is_holding) == 1 && replay.count(|s| s == State::Waiting) == 2);
+    one("resting", &|replay| replay.count(|s| s == State::Io) == 2);
 }
 
-fn one(name: &str, open: impl Fn() -> PythonProcess, good: &dyn Fn(&Again) -> bool, places: &[String]) {
+fn one(name: &str, open: impl Fn() -> PythonProcess, good: &dyn Fn(&Replay) -> bool, places: &[String]) {
     for _ in 0..TRIES {
-        let mut heard = Heard::default();
-        let (mut recording, sampler) = recorded_sample::record(&open(), &mut heard).unwrap();
-        let live = Again::of(SampleOutcome::Complete, &sampler, heard);
+        let mut emitted = Emitted::default();
+        let (mut recording, sampler) = recorded_sample::record(&open(), &mut emitted).unwrap();
+        let live = Replay::of(SampleOutcome::Complete, &sampler, emitted);
         let known = |view: &ThreadSnapshot| {
             view.stack.status == StackStatus::Complete && view.state != State::Unknown && !view.stack.frames.is_empty()
         };
         // The holder runs while it is sampled. A sample that does not replay to the same text is
         // dropped.
         let whole = live.views.iter().filter(|view| view.python).all(known);
-        if !whole || !good(&live) || Again::new(&recording).text() != live.text() {
+        if !whole || !good(&live) || Replay::new(&recording).text() != live.text() {
             continue;
         }
         let mut text = live.text().into_bytes();

@@ -57,9 +57,9 @@ fn a_signal_ends_the_window_early_and_what_was_seen_is_reported(interpreter: &In
         let file = scratch("early.folded");
         let running = endless(&target, &["-o", file.to_str().unwrap()]);
         running.signal(number);
-        let said = running.end();
-        said.ended(0, &["wrote"]);
-        let report = said.report();
+        let output = running.end();
+        output.ended(0, &["wrote"]);
+        let report = output.report();
         assert!(report["window"]["samples"].as_u64().unwrap() > 0 && report["warnings"].as_array().unwrap().is_empty(), "{report:#}");
         std::fs::remove_file(file).unwrap();
     }
@@ -133,8 +133,8 @@ fn the_target_ends_in_the_middle(interpreter: &Interpreter) {
     let running = Running::start(&["attach", "--pid", &pid, "--duration", "1h", "--format", "json"]);
     running.measures(&target);
     target.send("exit");
-    let said = running.end();
-    let report = said.ended(0, &[]).report();
+    let output = running.end();
+    let report = output.ended(0, &[]).report();
     assert!(warnings(&report).contains("the program ended; the report covers the"), "{}: {report:#}", interpreter.label);
 }
 
@@ -166,8 +166,8 @@ fn the_target_becomes_something_else(interpreter: &Interpreter) {
     let running = endless(&target, &[]);
     target.send("shell");
     let report = running.end().ended(0, &[]).report();
-    let said = warnings(&report);
-    assert!(said.contains("the process replaced itself by sleep, which is not Python"), "{said}");
+    let output = warnings(&report);
+    assert!(output.contains("the process replaced itself by sleep, which is not Python"), "{output}");
     // Time after the end is not counted as time without a holder. In a hundred samples of a moving
     // target, frame by frame, some find no holder.
     assert!(report["gil"]["busy"].as_f64().unwrap() > 0.6, "{report:#}");
@@ -197,8 +197,8 @@ fn threads_that_start_and_end_lose_no_sample(interpreter: &Interpreter) {
 
 fn old_pythons_get_a_report_that_claims_no_more_than_is_known(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
-    let said = gilprof(&["attach", "--pid", &target.pid().to_string(), "--duration", "1s", "--format", "json"]);
-    let report = said.ended(0, &[]).report();
+    let output = gilprof(&["attach", "--pid", &target.pid().to_string(), "--duration", "1s", "--format", "json"]);
+    let report = output.ended(0, &[]).report();
     assert_eq!(report["verdict"]["code"], "inconclusive", "{report:#}");
     assert!(report["verdict"]["speedup"]["processes"].is_null(), "{report:#}");
     assert!(warnings(&report).contains("not visible before Python 3.7"), "{report:#}");
@@ -221,9 +221,9 @@ fn in_terminal(columns: &str, word: &str, keys: &str, settings: &[(&str, &str)],
 
 /// Everything that the terminal showed.
 fn terminal(columns: &str, word: &str, keys: &str, settings: &[(&str, &str)], args: &[&str]) -> String {
-    let said = in_terminal(columns, word, keys, settings, args).end();
-    assert_eq!(said.status.code(), Some(0), "{said:#?}");
-    said.out
+    let output = in_terminal(columns, word, keys, settings, args).end();
+    assert_eq!(output.status.code(), Some(0), "{output:#?}");
+    output.out
 }
 
 fn a_terminal_has_a_live_line_and_ctrl_c(interpreter: &Interpreter) {
@@ -271,8 +271,8 @@ fn a_stopped_terminal_does_not_stop_the_samples(interpreter: &Interpreter) {
 
 fn no_live_line_where_there_is_no_terminal(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
-    let said = gilprof(&["attach", "--pid", &target.pid().to_string(), "--duration", "500ms"]);
-    assert!(said.ended(0, &[]).err.is_empty() && !said.out.contains('\x1b') && !said.out.contains('\r'), "{said:#?}");
+    let output = gilprof(&["attach", "--pid", &target.pid().to_string(), "--duration", "500ms"]);
+    assert!(output.ended(0, &[]).err.is_empty() && !output.out.contains('\x1b') && !output.out.contains('\r'), "{output:#?}");
 }
 
 fn the_files_are_what_their_endings_say(interpreter: &Interpreter) {

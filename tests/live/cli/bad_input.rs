@@ -61,7 +61,7 @@ impl Drop for Other {
     }
 }
 
-fn attach(pid: &str) -> cli::Said {
+fn attach(pid: &str) -> cli::Finished {
     gilprof(&["attach", "--pid", pid, "--duration", "300ms"])
 }
 
@@ -94,8 +94,8 @@ fn a_shell_names_its_python_child(interpreter: &Interpreter) {
     let python = quoted(interpreter.path.to_str().unwrap());
     let script = format!("exec 3<&0; {python} -c 'import os; print(os.getpid(), flush=True); os.read(3, 1)' & wait");
     let mut shell = Other::start("sh", &["-c", &script]);
-    let said = Pipe::new(shell.0.stdout.take().unwrap());
-    let child = said.line(PATIENCE).unwrap();
+    let output = Pipe::new(shell.0.stdout.take().unwrap());
+    let child = output.line(PATIENCE).unwrap();
     attach(&shell.pid()).ended(4, &["it is a shell", &format!("its child {child} is Python"), &format!("gilprof attach --pid {child}")]);
 }
 
@@ -109,8 +109,9 @@ fn a_kernel_thread() {
 fn a_thread_stands_for_its_process(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &["--facts"]);
     let tid = target.fact("tids")["worker-0"].to_string();
-    let said = gilprof(&["dump", "--pid", &tid]);
-    said.ended(0, &[&format!("{tid} is a thread of process {}", target.pid())])
+    let output = gilprof(&["dump", "--pid", &tid]);
+    output
+        .ended(0, &[&format!("{tid} is a thread of process {}", target.pid())])
         .printed(&[&format!("Process {}:", target.pid()), "worker-1"]);
 }
 
@@ -140,11 +141,11 @@ fn a_process_that_proc_does_not_show(interpreter: &Interpreter) {
     let mut hiding = Command::new("unshare");
     hiding.args(["-m", "sh", "-c", "mount -t proc -o hidepid=invisible proc /proc && exec \"$@\"", "sh"]);
     hiding.arg(own.get_program()).args(own.get_args()).env("NO_COLOR", "1");
-    let said = Running::spawn(hiding).end();
-    if said.err.contains("unshare: ") || said.err.contains("mount: ") {
+    let output = Running::spawn(hiding).end();
+    if output.err.contains("unshare: ") || output.err.contains("mount: ") {
         return support::skip("hidepid: a /proc of one's own cannot be mounted here");
     }
-    said.ended(7, &["/proc shows you no processes of other users", "hidepid", "sudo "]);
+    output.ended(7, &["/proc shows you no processes of other users", "hidepid", "sudo "]);
 }
 
 fn a_stopped_process(interpreter: &Interpreter) {
@@ -156,8 +157,8 @@ fn a_stopped_process(interpreter: &Interpreter) {
     attach(&target.pid().to_string()).ended(0, &[&words, &format!("kill -CONT {}", target.pid())]);
     cli::signal(target.pid(), libc::SIGCONT);
     until("it goes on", || cli::state(target.pid()) != Some('T'));
-    let said = attach(&target.pid().to_string());
-    assert!(!said.ended(0, &[]).err.contains("is stopped"), "{said:#?}");
+    let output = attach(&target.pid().to_string());
+    assert!(!output.ended(0, &[]).err.contains("is stopped"), "{output:#?}");
 }
 
 fn root_without_the_capability(interpreter: &Interpreter) {

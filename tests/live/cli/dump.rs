@@ -61,8 +61,8 @@ fn the_state_and_the_stack_of_every_thread(interpreter: &Interpreter) {
 
 fn the_same_as_text(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
-    let said = gilprof(&["dump", "--pid", &target.pid().to_string()]);
-    said.ended(0, &[]).printed(&[
+    let output = gilprof(&["dump", "--pid", &target.pid().to_string()]);
+    output.ended(0, &[]).printed(&[
         &format!("Process {}: ", target.pid()),
         &format!("Python {} (", interpreter.version),
         &format!("Thread {} (MainThread): ", target.pid()),
@@ -70,7 +70,7 @@ fn the_same_as_text(interpreter: &Interpreter) {
         "    burn (cpu.py:",
         "    begin (harness.py:",
     ]);
-    assert!(said.err.is_empty() && !said.out.contains('\x1b'), "{said:#?}");
+    assert!(output.err.is_empty() && !output.out.contains('\x1b'), "{output:#?}");
 }
 
 fn a_holder_is_seen_and_named(interpreter: &Interpreter) {
@@ -85,9 +85,9 @@ fn a_holder_is_seen_and_named(interpreter: &Interpreter) {
 fn old_pythons_have_a_holder_and_stacks_and_no_waiting_threads(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
     let pid = target.pid().to_string();
-    let said = gilprof(&["dump", "--pid", &pid]);
-    let note = format!("who waits for the GIL cannot be told of Python {}", interpreter.version);
-    said.ended(0, &[&note]).printed(&[&format!("Python {} (", interpreter.version), "    burn (cpu.py:", "    begin (harness.py:"]);
+    let output = gilprof(&["dump", "--pid", &pid]);
+    let note = format!("of Python {}, gilprof sees the thread that holds the GIL but not", interpreter.version);
+    output.ended(0, &[&note]).printed(&[&format!("Python {} (", interpreter.version), "    burn (cpu.py:", "    begin (harness.py:"]);
     // Between two holders no thread holds. A sample at that moment is right.
     let dumps: Vec<Value> = (0..20).map(|_| dump(&target)).collect();
     assert!(dumps.iter().all(|dump| in_state(dump, "holding") <= 1 && in_state(dump, "waiting") == 0));
@@ -97,8 +97,8 @@ fn old_pythons_have_a_holder_and_stacks_and_no_waiting_threads(interpreter: &Int
 
 fn freezing_the_holder_leaves_it_running(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
-    let said = gilprof(&["dump", "--pid", &target.pid().to_string(), "--freeze-holder"]);
-    said.ended(0, &[]).printed(&["worker-0", "burn (cpu.py:"]);
+    let output = gilprof(&["dump", "--pid", &target.pid().to_string(), "--freeze-holder"]);
+    output.ended(0, &[]).printed(&["worker-0", "burn (cpu.py:"]);
     // The main thread may not have begun to count yet, so its CPU time must grow. A thread that was
     // left stopped would keep the GIL.
     let cpu =
@@ -118,11 +118,11 @@ fn a_user_can_record_one(interpreter: &Interpreter) {
     let file = support::scratch("recorded.sample");
     let path = file.to_str().unwrap();
     let out = support::gilprof(&["dump", "--pid", &target.pid().to_string(), "--record-memory", path]);
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && said.contains(path), "{}: {said}", interpreter.label);
+    let output = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && output.contains(path), "{}: {output}", interpreter.label);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let again =
-        crate::support::recorded::Again::new(&gilprof::process::memory_dump::MemoryDump::parse(&std::fs::read(&file).unwrap()).unwrap());
+        crate::support::recorded::Replay::new(&gilprof::process::memory_dump::MemoryDump::parse(&std::fs::read(&file).unwrap()).unwrap());
     std::fs::remove_file(&file).unwrap();
     assert!(again.text().contains(" wörker: ") && again.text().contains("    sleeper "), "{}: {}", interpreter.label, again.text());
 }

@@ -9,7 +9,7 @@ use support::Interpreter;
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    on!(suite, two_interpreters(), [a_program_is_run_judged_and_its_function_named]);
+    on!(suite, two_interpreters(), [a_program_is_run_and_checked_and_its_function_named]);
     on!(
         suite,
         newest(two_interpreters()),
@@ -21,13 +21,13 @@ pub fn cases(suite: &mut Suite) {
     );
 }
 
-fn a_program_is_run_judged_and_its_function_named(python: &Interpreter) {
+fn a_program_is_run_and_checked_and_its_function_named(python: &Interpreter) {
     let folder = Folder::new("gate-run");
-    let said = folder.run(python, &["--max", "waiting <= 10%"], &["--seconds", "1.2"]);
-    said.ended(1, &["FAIL", "✗ waiting <= 10%", "look at burn (", "gate.py:", "in thread worker-"]);
-    assert_eq!(said.out, "", "stdout is the program's own");
-    let said = folder.run(python, &["--max", "waiting <= 70%", "--format", "json=o.json"], &["--seconds", "1.2"]);
-    said.ended(0, &["PASS"]);
+    let output = folder.run(python, &["--max", "waiting <= 10%"], &["--seconds", "1.2"]);
+    output.ended(1, &["FAIL", "✗ waiting <= 10%", "burn (gate.py:", "in thread worker-"]);
+    assert_eq!(output.out, "", "stdout is the program's own");
+    let output = folder.run(python, &["--max", "waiting <= 70%", "--format", "json=o.json"], &["--seconds", "1.2"]);
+    output.ended(0, &["PASS"]);
     let waiting = outcome(&folder.read("o.json"))["checks"][0]["measured"]["value"].as_f64().unwrap();
     assert!((0.4..0.6).contains(&waiting), "{waiting}");
 }
@@ -47,19 +47,19 @@ fn what_a_window_cannot_tell_is_inconclusive(python: &Interpreter) {
         .unwrap();
     std::io::Read::read_exact(sleeper.stdout.as_mut().unwrap(), &mut [0; 5]).unwrap();
     idle.arg(sleeper.id().to_string());
-    let said = Running::spawn(idle).end();
-    let outcome = outcome(&said.out);
+    let output = Running::spawn(idle).end();
+    let outcome = outcome(&output.out);
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
-    assert_eq!((said.status.code(), outcome["checks"][1]["verdict"].as_str()), (Some(3), Some("inconclusive")), "{outcome:#}");
+    assert_eq!((output.status.code(), outcome["checks"][1]["verdict"].as_str()), (Some(3), Some("inconclusive")), "{outcome:#}");
     assert!(outcome["checks"][1]["why"].as_str().unwrap().contains("dle"), "{outcome:#}");
 }
 
 fn the_commands_own_failure_is_passed_on_and_named(python: &Interpreter) {
     let folder = Folder::new("gate-failure");
     for code in ["7", "1"] {
-        let said = folder.run(python, &["--max", "waiting <= 99%", "--format", "json=o.json"], &["--seconds", "0.3", "--end", code]);
-        said.ended(code.parse().unwrap(), &["NOT CHECKED", &format!("the command failed (exit status: {code})")]);
+        let output = folder.run(python, &["--max", "waiting <= 99%", "--format", "json=o.json"], &["--seconds", "0.3", "--end", code]);
+        output.ended(code.parse().unwrap(), &["NOT CHECKED", &format!("the command failed (exit status: {code})")]);
         assert!(outcome(&folder.read("o.json"))["error"].is_string());
     }
 }
@@ -67,8 +67,8 @@ fn the_commands_own_failure_is_passed_on_and_named(python: &Interpreter) {
 fn runs_and_one_more_thread_against_a_baseline(python: &Interpreter) {
     let folder = Folder::new("gate-regression");
     let brief = ["--seconds", "1"];
-    let said = folder.run(python, &["--baseline", "b.json", "--update-baseline", "--runs", "2", "--warmup", "1"], &brief);
-    said.ended(0, &["wrote the baseline b.json (2 runs)", "2 runs, "]);
-    let said = folder.run(python, &["--baseline", "b.json"], &["--seconds", "1", "--more", "1"]);
-    said.ended(1, &["waiting: +5pp, min 2pp", "look at added (", "in thread latecomer-0", "since the baseline"]);
+    let output = folder.run(python, &["--baseline", "b.json", "--update-baseline", "--runs", "2", "--warmup", "1"], &brief);
+    output.ended(0, &["wrote the baseline b.json (2 runs)", "2 runs, "]);
+    let output = folder.run(python, &["--baseline", "b.json"], &["--seconds", "1", "--more", "1"]);
+    output.ended(1, &["waiting: +5pp, min 2pp", "added (gate.py:", "in thread latecomer-0", "since the baseline"]);
 }

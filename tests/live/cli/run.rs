@@ -79,9 +79,9 @@ print(time.time() - start)
 
 fn a_short_program_is_measured_from_start_to_end(interpreter: &Interpreter) {
     let file = scratch("short.json");
-    let said = Running::spawn(run(interpreter, &["-o", file.to_str().unwrap()], SHORT)).end();
-    said.ended(0, &["gilprof  pid", "samples at 1 000 Hz", "wrote"]);
-    let burnt: f64 = said.out.trim().parse().unwrap();
+    let finished = Running::spawn(run(interpreter, &["-o", file.to_str().unwrap()], SHORT)).end();
+    finished.ended(0, &["gilprof  pid", "samples at 1 000 Hz", "wrote"]);
+    let burnt: f64 = finished.out.trim().parse().unwrap();
     let report = taken(&file);
     let burn = report["functions"].as_array().unwrap().iter().find(|f| f["name"] == "burn");
     let seen = burn.unwrap()["holding"].as_f64().unwrap() * report["window"]["seconds"].as_f64().unwrap();
@@ -142,8 +142,8 @@ fn a_command_that_cannot_be_started() {
 
 fn a_command_that_never_becomes_python() {
     for (script, code) in [("exit 0", 0), ("exit 5", 5), ("kill -9 $$", 137)] {
-        let said = Running::start(&["run", "--", "sh", "-c", script]).end();
-        said.ended(code, &["ended before gilprof saw any Python in it (sh)"]);
+        let finished = Running::start(&["run", "--", "sh", "-c", script]).end();
+        finished.ended(code, &["ended before gilprof saw any Python in it (sh)"]);
     }
     // Without `--`, and with options that are not gilprof's.
     Running::start(&["run", "sh", "-c", "exit 4"]).end().ended(4, &[]);
@@ -160,9 +160,9 @@ fn a_command_that_becomes_python_later(interpreter: &Interpreter) {
         let mut command = gilprof_command(&[&output[..], words].concat());
         let mut running = Running::spawn_with(command.stdin(Stdio::piped()));
         running.write(b"go\n");
-        let said = running.end();
-        said.ended(0, &["wrote"]);
-        assert!(taken(&file)["gil"]["busy"].as_f64().unwrap() > 0.5, "{said:?}");
+        let finished = running.end();
+        finished.ended(0, &["wrote"]);
+        assert!(taken(&file)["gil"]["busy"].as_f64().unwrap() > 0.5, "{finished:?}");
     }
 }
 
@@ -174,8 +174,11 @@ fn a_shell_that_starts_python_as_a_child_gets_its_pid(interpreter: &Interpreter)
     let mut running = Running::spawn_with(command.stdin(Stdio::piped()));
     let child = running.line();
     // Printed while there is still time to attach.
-    let said = running.err_line();
-    assert!(said.contains("sh (pid ") && said.contains(&format!("is not Python, but started it as process {child} (")), "{said}");
+    let finished = running.err_line();
+    assert!(
+        finished.contains("sh (pid ") && finished.contains(&format!("is not Python, but started it as process {child} (")),
+        "{finished}"
+    );
     assert_eq!(running.err_line(), format!("  gilprof attach --pid {child}"));
     running.close();
     running.end().ended(6, &[&format!("it started Python as process {child}"), "gilprof run -- ", "put exec before it"]);
@@ -184,8 +187,8 @@ fn a_shell_that_starts_python_as_a_child_gets_its_pid(interpreter: &Interpreter)
 /// Prints `ready`, then each signal that it gets, until its stdin ends.
 const LISTENER: &str = "
 import os, signal
-def heard(number, frame): os.write(1, b'%d\\n' % number)
-for name in 'INT QUIT TERM HUP USR1 USR2'.split(): signal.signal(getattr(signal, 'SIG' + name), heard)
+def emitted(number, frame): os.write(1, b'%d\\n' % number)
+for name in 'INT QUIT TERM HUP USR1 USR2'.split(): signal.signal(getattr(signal, 'SIG' + name), emitted)
 os.write(1, b'ready\\n')
 while os.read(0, 1): pass
 os._exit(9)
@@ -219,9 +222,9 @@ fn what_was_ignored_stays_ignored(interpreter: &Interpreter) {
     let inner = run(interpreter, &[], code);
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
-    let said = Running::spawn(shell).end();
-    said.ended(0, &[]);
-    assert_eq!(said.out, "True True False\n");
+    let finished = Running::spawn(shell).end();
+    finished.ended(0, &[]);
+    assert_eq!(finished.out, "True True False\n");
 }
 
 fn ctrl_c_in_a_terminal_reaches_the_program_once(interpreter: &Interpreter) {
@@ -229,12 +232,12 @@ fn ctrl_c_in_a_terminal_reaches_the_program_once(interpreter: &Interpreter) {
     // gilprof for USR1, which arrives after earlier signals.
     let code = "
 import os, signal
-heard = []
+emitted = []
 def interrupted(number, frame):
-    heard.append(number)
+    emitted.append(number)
     os.kill(os.getppid(), signal.SIGUSR1)
 def asked(number, frame):
-    os.write(1, b'heard %d\\n' % len(heard))
+    os.write(1, b'emitted %d\\n' % len(emitted))
     os._exit(0)
 signal.signal(signal.SIGINT, interrupted)
 signal.signal(signal.SIGUSR1, asked)
@@ -246,9 +249,9 @@ while True: signal.pause()
     let mut terminal = interpreter.command();
     terminal.arg(support::repository().join("tests/support/terminal.py")).args(["80", "listening", "\\x03", "sh", "-c"]);
     terminal.arg(format!("exec {} </dev/null", gilprof.join(" ")));
-    let said = Running::spawn_with(terminal.stdin(Stdio::piped())).end();
-    said.ended(0, &[]).printed(&["heard 1", "gilprof  pid"]);
-    assert!(!said.out.contains(" samples  GIL busy "), "the screen is the program's: {said:#?}");
+    let finished = Running::spawn_with(terminal.stdin(Stdio::piped())).end();
+    finished.ended(0, &[]).printed(&["emitted 1", "gilprof  pid"]);
+    assert!(!finished.out.contains(" samples  GIL busy "), "the screen is the program's: {finished:#?}");
 }
 
 fn the_report_comes_when_the_window_ends_not_the_program(interpreter: &Interpreter) {
@@ -276,8 +279,8 @@ fn a_file_that_cannot_be_written_after_all(interpreter: &Interpreter) {
     let full = scratch("full.json");
     std::os::unix::fs::symlink("/dev/full", &full).unwrap();
     for (program, wanted) in [("import time; time.sleep(.1)", 10), ("import time; time.sleep(.1); raise SystemExit(3)", 3)] {
-        let said = Running::spawn(run(interpreter, &["-o", full.to_str().unwrap()], program)).end();
-        said.ended(wanted, &["full.json: No space left on device", "gilprof  pid"]);
+        let finished = Running::spawn(run(interpreter, &["-o", full.to_str().unwrap()], program)).end();
+        finished.ended(wanted, &["full.json: No space left on device", "gilprof  pid"]);
     }
     std::fs::remove_file(full).unwrap();
 }

@@ -77,7 +77,7 @@ fn compare(expected: &[Frame], truth: &Value, seen: Option<&Value>, complaints: 
     if let Some(difference) = difference(expected, &dumped(thread)) {
         complaints.add(&format!("{place}: {difference}"));
     }
-    complaints.expect(thread["trust"] == "whole", || format!("{place} stands still, but its stack is {}", thread["trust"]));
+    complaints.expect(thread["status"] == "complete", || format!("{place} is blocked, but its stack is {}", thread["status"]));
     complaints.expect(thread["name"] == truth["name"] || truth["name"].is_null(), || format!("{place} is called {}", truth["name"]));
     let expected = if expected.iter().any(|f| f.0 == "stay") { "io" } else { "lock" };
     complaints.expect(thread["state"] == expected, || format!("{place}: {}, not {expected} ({})", thread["state"], thread["evidence"]));

@@ -91,8 +91,8 @@ fn examples_run_and_say_how_much_they_did(interpreter: &Interpreter) {
     for (name, unit) in
         [("cpu_threads", "rounds/s"), ("cpu_processes", "rounds/s"), ("io_threads", "requests/s"), ("hash_threads", "MiB/s")]
     {
-        let said = example(interpreter, name);
-        assert!(said.starts_with("ready\n") && said.trim_end().ends_with(unit), "{}: {name}: {said:?}", interpreter.label);
+        let output = example(interpreter, name);
+        assert!(output.starts_with("ready\n") && output.trim_end().ends_with(unit), "{}: {name}: {output:?}", interpreter.label);
     }
 }
 
