@@ -14,8 +14,7 @@ use support::{gilprof_command, interpreters, repository, skip, Interpreter};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    let versions = if support::all() { &["3.8-pyenv", "3.13-pyenv"][..] } else { &["3.13-pyenv"] };
-    for prefix in versions {
+    for prefix in ["3.8-pyenv", "3.13-pyenv"] {
         on!(suite, labelled(prefix), [shares_are_those_of_the_kernel]);
     }
     on!(suite, without_symbols(), [shares_are_right_without_symbols]);
