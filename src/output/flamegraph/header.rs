@@ -109,7 +109,7 @@ mod tests {
     fn the_frames_begin_below_the_legend() {
         let mut svg = Vec::new();
         let mut options = super::super::options("title".into(), "subtitle".into());
-        from_lines(&mut options, ["main;burn 7"].into_iter(), &mut svg).unwrap();
+        from_lines(&mut options, ["main;burn 7"], &mut svg).unwrap();
         let svg = String::from_utf8(svg).unwrap();
         let entry = (Color { r: 1, g: 2, b: 3 }, "a <legend> of some length".to_string());
         let few = arranged(&svg, &vec![entry.clone(); 2]).unwrap();
