@@ -74,7 +74,7 @@ fn unmarked(document: &str, text: &str) -> Vec<String> {
         if !console && block.lines.iter().any(|line| line.starts_with("$ ")) {
             complain(block.line, "commands with `$ ` stand in a console block");
         }
-        if mark.starts_with("exit:") && (!console || !block.exit_code().is_some_and(|code| code != 0)) {
+        if mark.starts_with("exit:") && (!console || block.exit_code().is_none_or(|code| code == 0)) {
             complain(block.line, "`exit: N` stands before a console block, and N is not 0");
         }
         if mark.starts_with("output:") && block.language != "text" {
