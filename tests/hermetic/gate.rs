@@ -115,7 +115,7 @@ fn a_file_to_begin_with() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_code_4() {
+fn unreadable_recordings_are_code_4() {
     let folder = Folder::new("gate-unmeasured");
     let limit = ["--max", "waiting <= 20%"];
     let with = |more: &[&'static str]| folder.gate(&[&limit[..], more].concat());

@@ -124,7 +124,7 @@ fn a_layer_uses_only_what_is_below_it() {
 }
 
 #[test]
-fn no_file_imports_itself_in_a_circle() {
+fn there_are_no_import_cycles() {
     none(cycles(&arrows(&src())));
 }
 

@@ -14,7 +14,7 @@ const DUMPS: [(&str, &[u8]); 3] = [
 ];
 
 #[test]
-fn what_real_interpreters_publish_is_accepted() {
+fn layouts_of_real_interpreters_are_accepted() {
     for (version, bytes) in DUMPS {
         let (layout, facts) = layout_from_target(bytes).unwrap();
         assert_eq!((facts.version.as_str(), facts.free_threaded), (version, false));

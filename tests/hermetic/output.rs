@@ -50,7 +50,7 @@ fn assert_page(text: &str, width: usize) {
 }
 
 #[test]
-fn pages_are_as_they_were() {
+fn pages_match_their_golden_files() {
     for (name, report) in [("saturated", reports::saturated()), ("unknown", reports::unknown()), ("crowd", reports::crowd())] {
         golden(&format!("{name}.txt"), &render(&report, Style::PLAIN));
         golden(&format!("{name}.bars.txt"), &render(&report, BARS));

@@ -10,11 +10,7 @@ use support::{gilprof, interpreters, report, window, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    on!(
-        suite,
-        interpreters().into_iter().filter(|i| i.minor() >= (3, 9)),
-        [garbage_collection_in_the_holder_is_found_on_every_version_that_says_so]
-    );
+    on!(suite, interpreters().into_iter().filter(|i| i.minor() >= (3, 9)), [garbage_collection_in_the_holder_is_found]);
     on!(suite, two_interpreters(), [blame_adds_up_to_waiting, one_case_is_answered]);
     once!(suite, [a_case_that_makes_no_sense_is_a_slip_of_the_pen]);
 }
@@ -31,7 +27,7 @@ fn finding<'r>(report: &'r Value, code: &str) -> Option<&'r str> {
 }
 
 /// The place of `gc.collecting` differs between releases.
-fn garbage_collection_in_the_holder_is_found_on_every_version_that_says_so(interpreter: &Interpreter) {
+fn garbage_collection_in_the_holder_is_found(interpreter: &Interpreter) {
     let storm = reported(interpreter, "held", &["--gc", "--threads", "2"], window(1.5, 0.8), &[]);
     assert!(finding(&storm, "garbage-collection").is_some(), "{}: {storm:#}", interpreter.label);
     let calm = reported(interpreter, "cpu", &["--threads", "2"], window(1.0, 0.6), &[]);

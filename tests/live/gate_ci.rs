@@ -12,7 +12,7 @@ use support::{repository, Folder};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    once!(suite, [the_shell_script_passes_a_good_program_and_fails_a_bad_one, what_the_ci_files_run_does_run]);
+    once!(suite, [the_shell_script_passes_a_good_program_and_fails_a_bad_one, the_commands_of_the_ci_files_run]);
 }
 
 fn example(name: &str) -> PathBuf {
@@ -105,7 +105,7 @@ fn lines(file: &str) -> Vec<String> {
     text.lines().filter_map(of).collect()
 }
 
-fn what_the_ci_files_run_does_run() {
+fn the_commands_of_the_ci_files_run() {
     let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
     let baseline = "gilprof gate --baseline gilprof-baseline.json --update-baseline --runs 3 -- python benchmark.py";
     ended(&good.repeated(baseline, &[]), 0);

@@ -83,7 +83,7 @@ fn succeed(args: &[&str]) -> Vec<u8> {
 
 #[track_caller]
 fn near(what: &str, got: f64, wanted: f64, floor: f64) {
-    assert!((got - wanted).abs() <= (wanted.abs() * 0.01).max(floor), "{what}: the viewer says {got}, the report {wanted}");
+    assert!((got - wanted).abs() <= (wanted.abs() * 0.01).max(floor), "{what}: {got} in the viewer, {wanted} in the report");
 }
 
 /// `app.py, pid 4242`.
@@ -147,7 +147,7 @@ fn pprof_s_tables_are_the_report_s() {
             let (total, flat) = top(&ask(kind, &["-top"], file));
             let functions = functions(reports, kind);
             near(kind, total, functions.values().sum(), FLOOR);
-            assert!(total > 10.0 * FLOOR, "too little {kind} to say anything");
+            assert!(total > 10.0 * FLOOR, "too little {kind} for a comparison");
             for (name, nanos) in &functions {
                 near(&format!("{kind} of {name}"), flat.get(name).copied().unwrap_or(0.0), *nanos, FLOOR);
             }
@@ -328,7 +328,7 @@ fn perfetto_s_trace_processor_finds_states_counters_and_arrows() {
             near("GIL busy", counter("GIL 0 busy")["mean"].as_f64().unwrap(), report["gil"]["busy"].as_f64().unwrap(), 0.002);
             let behind = answer["behind"].as_array().unwrap().iter().find(|row| text(row, "process") == process(report)).unwrap();
             let inflicted: f64 = functions(std::slice::from_ref(report), "inflicted_wait").values().sum();
-            near("waiting behind somebody", behind["nanos"].as_f64().unwrap(), inflicted, FLOOR);
+            near("waiting with a known holder", behind["nanos"].as_f64().unwrap(), inflicted, FLOOR);
             let waiters = counter("GIL 0 waiters");
             let (mean, most) = (waiters["mean"].as_f64().unwrap(), waiters["most"].as_f64().unwrap());
             assert!(mean > 0.5 && mean <= 1.01 * report["gil"]["waiters_mean"].as_f64().unwrap() && most >= 2.0, "{waiters:#}");
@@ -345,7 +345,7 @@ fn perfetto_s_trace_processor_finds_states_counters_and_arrows() {
 }
 
 #[test]
-fn folded_stacks_as_others_read_them() {
+fn folded_stacks_in_other_readers() {
     let Some(made) = made() else { return };
     // Process, thread, …, [state], and microseconds.
     let reader = "import sys, json, collections

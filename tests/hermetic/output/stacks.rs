@@ -55,7 +55,7 @@ fn input(rows: &[(&'static str, Stack, StateTimes)], mode: FlameMode, group_by: 
 }
 
 #[test]
-fn folded_is_as_it_was() {
+fn folded_stacks_match_their_golden_file() {
     golden("holding.folded", &collapsed::render(&input(&profile(), FlameMode::Holding, GroupBy::Nothing)));
     golden("waiting.folded", &collapsed::render(&input(&profile(), FlameMode::Waiting, GroupBy::Nothing)));
     golden("wall.folded", &collapsed::render(&input(&profile(), FlameMode::Wall, GroupBy::Thread)));
@@ -173,7 +173,7 @@ fn facts() -> TargetInfo {
 }
 
 #[test]
-fn dumps_are_as_they_were() {
+fn dumps_match_their_golden_files() {
     golden("dump.txt", &dump::text(&facts(), &views(), false));
     golden("dump.colour.txt", &dump::text(&facts(), &views(), true));
     golden("dump.json", &dump::to_json(&facts(), &views()).unwrap());

@@ -40,7 +40,7 @@ pub fn cases(suite: &mut Suite) {
         [the_target_ends_in_the_middle, the_target_becomes_another_python, threads_that_start_and_end_lose_no_sample]
     );
     on!(suite, legacy_interpreters(), [old_pythons_get_a_report_that_claims_no_more_than_is_known]);
-    on!(suite, newest(interpreters()), [no_live_line_where_there_is_no_terminal, the_files_are_what_their_endings_say]);
+    on!(suite, newest(interpreters()), [no_live_line_without_a_terminal, endings_choose_the_formats_of_files]);
 }
 
 /// An endless window on a program with two threads that compute, after gilprof's first sample.
@@ -269,13 +269,13 @@ fn a_stopped_terminal_does_not_stop_the_samples(interpreter: &Interpreter) {
     std::fs::remove_file(file).unwrap();
 }
 
-fn no_live_line_where_there_is_no_terminal(interpreter: &Interpreter) {
+fn no_live_line_without_a_terminal(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
     let output = gilprof(&["attach", "--pid", &target.pid().to_string(), "--duration", "500ms"]);
     assert!(output.ended(0, &[]).err.is_empty() && !output.out.contains('\x1b') && !output.out.contains('\r'), "{output:#?}");
 }
 
-fn the_files_are_what_their_endings_say(interpreter: &Interpreter) {
+fn endings_choose_the_formats_of_files(interpreter: &Interpreter) {
     let target = Target::start(interpreter, "cpu", &[]);
     let (svg, json, folded) = (scratch("all.svg"), scratch("all.json"), scratch("all.folded"));
     std::fs::File::create(&folded).unwrap().write_all(b"something old and rather long\n".repeat(1000).as_slice()).unwrap();
@@ -293,5 +293,5 @@ fn the_files_are_what_their_endings_say(interpreter: &Interpreter) {
     for file in [svg, json, folded] {
         std::fs::remove_file(file).unwrap();
     }
-    until("the target is as it was", || cli::state(target.pid()).is_some_and(|state| state != 'T'));
+    until("the target runs again", || cli::state(target.pid()).is_some_and(|state| state != 'T'));
 }

@@ -14,7 +14,7 @@ pub fn cases(suite: &mut Suite) {
         suite,
         newest(two_interpreters()),
         [
-            what_a_window_cannot_tell_is_inconclusive,
+            a_window_without_enough_data_is_inconclusive,
             the_commands_own_failure_is_passed_on_and_named,
             runs_and_one_more_thread_against_a_baseline
         ]
@@ -32,8 +32,8 @@ fn a_program_is_run_and_checked_and_its_function_named(python: &Interpreter) {
     assert!((0.4..0.6).contains(&waiting), "{waiting}");
 }
 
-fn what_a_window_cannot_tell_is_inconclusive(python: &Interpreter) {
-    let folder = Folder::new("gate-untold");
+fn a_window_without_enough_data_is_inconclusive(python: &Interpreter) {
+    let folder = Folder::new("gate-too-little");
     let limits = ["--max", "waiting <= 99%", "--max", "gil.busy <= 100%"];
     // Too few samples; a program that did not run.
     folder.run(python, &[&limits[..], &["--rate", "50"]].concat(), &["--seconds", "0.5"]).ended(3, &["are too few"]);

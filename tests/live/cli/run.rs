@@ -33,7 +33,7 @@ pub fn cases(suite: &mut Suite) {
             the_exit_code_is_passed_on,
             a_shell_that_starts_python_as_a_child_gets_its_pid,
             a_signal_that_ends_the_program_is_its_exit_code,
-            what_was_ignored_stays_ignored,
+            ignored_signals_stay_ignored,
             ctrl_c_in_a_terminal_reaches_the_program_once,
             the_program_becomes_something_else,
             a_file_that_cannot_be_written_after_all,
@@ -86,7 +86,7 @@ fn a_short_program_is_measured_from_start_to_end(interpreter: &Interpreter) {
     let burn = report["functions"].as_array().unwrap().iter().find(|f| f["name"] == "burn");
     let seen = burn.unwrap()["holding"].as_f64().unwrap() * report["window"]["seconds"].as_f64().unwrap();
     assert!(seen > 0.8 * burnt && seen < 1.1 * burnt, "{}: {seen} of {burnt}: {report:#}", interpreter.label);
-    assert_eq!(warnings(&report), "", "that it ended is what was asked for");
+    assert_eq!(warnings(&report), "", "the end of the program is no warning");
 }
 
 fn old_pythons_too(interpreter: &Interpreter) {
@@ -217,7 +217,7 @@ fn a_signal_that_ends_the_program_is_its_exit_code(interpreter: &Interpreter) {
     }
 }
 
-fn what_was_ignored_stays_ignored(interpreter: &Interpreter) {
+fn ignored_signals_stay_ignored(interpreter: &Interpreter) {
     let code = "import signal; print(*[signal.getsignal(s) == signal.SIG_IGN for s in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)])";
     let inner = run(interpreter, &[], code);
     let mut shell = Command::new("sh");

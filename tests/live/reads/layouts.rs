@@ -12,10 +12,10 @@ use reader::asleep_in_read;
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    on!(suite, interpreters(), [live_interpreters_are_as_the_tables_say, drop_requests_are_in_the_eval_breaker]);
+    on!(suite, interpreters(), [live_interpreters_match_the_tables, drop_requests_are_in_the_eval_breaker]);
 }
 
-fn live_interpreters_are_as_the_tables_say(interpreter: &Interpreter) {
+fn live_interpreters_match_the_tables(interpreter: &Interpreter) {
     eprintln!("{}", interpreter.label);
     let target = LayoutProbe::start(interpreter, "resting");
     asleep_in_read(target.target.pid());

@@ -76,7 +76,7 @@ fn says(target: &Target) -> (&str, u64) {
 }
 
 /// Locates a Python of 3.7 or later, and compares the result with the target's own.
-fn located_as_it_says(label: &str, target: &Target) -> LocatedPython {
+fn located_where_the_target_says(label: &str, target: &Target) -> LocatedPython {
     let (version, at) = says(target);
     let Located::Python(python) = located(target).unwrap() else { panic!("{label}: legacy") };
     eprintln!("{label}: {} at {} in {}, checked against ctypes: {}", python.version, python.runtime, python.path, at != 0);
@@ -105,7 +105,7 @@ fn home(interpreter: &Interpreter) -> &Path {
 }
 
 fn every_interpreter_is_located(interpreter: &Interpreter) {
-    let python = located_as_it_says(&interpreter.label, &run(interpreter));
+    let python = located_where_the_target_says(&interpreter.label, &run(interpreter));
     assert_eq!(python.free_threaded, Some(interpreter.free_threaded()), "{}", interpreter.label);
     assert_eq!(python.libc, Libc::Glibc, "{}", interpreter.label);
 }
@@ -146,7 +146,7 @@ fn renamed_then(interpreter: &Interpreter, spoil: fn(&Path)) {
     }
     let target = Target::start_command(command);
     spoiled.iter().for_each(|path| spoil(path));
-    let python = located_as_it_says(&interpreter.label, &target);
+    let python = located_where_the_target_says(&interpreter.label, &target);
     assert!(Path::new(&python.path).starts_with(folder.path()), "{}", python.path);
 }
 
@@ -255,7 +255,7 @@ fn an_interpreter_without_section_headers_is_located() {
     bytes[60..64].fill(0);
     std::fs::write(&exe, bytes).unwrap();
     std::fs::set_permissions(&exe, std::fs::Permissions::from_mode(0o755)).unwrap();
-    located_as_it_says(&interpreter.label, &Target::start_command(command_of(&exe, &interpreter)));
+    located_where_the_target_says(&interpreter.label, &Target::start_command(command_of(&exe, &interpreter)));
 }
 
 /// Compiles an embedding program that names `_PyRuntime`. In a non-PIE program, the linker moves
@@ -285,13 +285,13 @@ fn of_two_runtimes_the_one_in_use_is_taken(interpreter: &Interpreter) {
     };
     let mut command = Command::new(&exe);
     command.env("PYTHONHOME", home(interpreter)).arg(&run);
-    located_as_it_says(&interpreter.label, &Target::start_command(command));
+    located_where_the_target_says(&interpreter.label, &Target::start_command(command));
 }
 
 fn an_image_read_from_memory_agrees_with_its_file(interpreter: &Interpreter) {
     let target = run(interpreter);
     let mem = LiveMemory::new(pid(&target));
-    let python = located_as_it_says(&interpreter.label, &target);
+    let python = located_where_the_target_says(&interpreter.label, &target);
     let maps = Maps::from_pid(pid(&target)).unwrap();
     let own: Vec<&Mapping> = maps.mappings.iter().filter(|m| m.path.as_deref() == Some(&python.path)).collect();
     let file = Image::from_file(image_file(&target, &python, &maps)).unwrap();
@@ -308,7 +308,7 @@ fn an_image_read_from_memory_agrees_with_its_file(interpreter: &Interpreter) {
 
 fn unexported_symbols_are_found_in_an_unstripped_file(interpreter: &Interpreter) {
     let target = run(interpreter);
-    let python = located_as_it_says(&interpreter.label, &target);
+    let python = located_where_the_target_says(&interpreter.label, &target);
     let maps = Maps::from_pid(pid(&target)).unwrap();
     let image = Image::from_file(image_file(&target, &python, &maps)).unwrap();
     let symbols = image.symbols(&["take_gil", "_PyRuntime", "no_such_symbol"], Depth::All);
@@ -319,7 +319,7 @@ fn unexported_symbols_are_found_in_an_unstripped_file(interpreter: &Interpreter)
 
 fn broken_images_are_refused_not_followed() {
     let Some(interpreter) = modern("broken images") else { return };
-    let python = located_as_it_says(&interpreter.label, &run(&interpreter));
+    let python = located_where_the_target_says(&interpreter.label, &run(&interpreter));
     let whole = std::fs::read(&python.path).unwrap();
     let folder = Folder::new("broken");
     let path = folder.path().join("image");
