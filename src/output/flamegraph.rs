@@ -11,7 +11,7 @@
 mod header;
 mod legend;
 
-pub use legend::{legend, Role};
+pub use legend::{legend, FrameRole};
 
 use crate::error::{Error, Result};
 use crate::output::collapsed::{fold, FlameInput, FlameMode, GroupBy};
@@ -117,11 +117,11 @@ fn colours(input: &FlameInput<'_>, folded: &BTreeMap<String, u64>) -> PaletteMap
     let mut marks = BTreeSet::new();
     for stack in folded.keys() {
         for (depth, frame) in stack.split(';').enumerate() {
-            let role = Role::of(input.mode, frame);
+            let role = FrameRole::of(input.mode, frame);
             let base = colour(role.state(input.mode));
             if depth < root_count {
                 map.insert(frame, colour(None));
-            } else if matches!(role, Role::Function | Role::Holder) {
+            } else if matches!(role, FrameRole::Function | FrameRole::Holder) {
                 map.insert(frame, rgb(palette::shade((base.r, base.g, base.b), frame)));
             } else {
                 marks.insert((frame, role.state(input.mode)));

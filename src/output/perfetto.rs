@@ -64,9 +64,9 @@ struct TrackDescriptor {
     #[prost(string, tag = "2")]
     name: String,
     #[prost(message, optional, tag = "3")]
-    process: Option<Process>,
+    process: Option<PerfettoProcess>,
     #[prost(message, optional, tag = "4")]
-    thread: Option<Thread>,
+    thread: Option<PerfettoThread>,
     #[prost(uint64, tag = "5")]
     parent_uuid: u64,
     #[prost(message, optional, tag = "8")]
@@ -74,7 +74,7 @@ struct TrackDescriptor {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Process {
+struct PerfettoProcess {
     #[prost(int32, tag = "1")]
     pid: i32,
     #[prost(string, repeated, tag = "2")]
@@ -84,7 +84,7 @@ struct Process {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Thread {
+struct PerfettoThread {
     #[prost(int32, tag = "1")]
     pid: i32,
     #[prost(int32, tag = "2")]
@@ -150,7 +150,7 @@ impl<'a> Trace<'a> {
         let (threads, gils, holds) = Default::default();
         let mut trace = Trace { out, written: Ok(()), pid: target.pid, base, threads, gils, holds, flows: base };
         let cmdline = target.command.iter().map(|argument| sanitize::clean(argument)).collect();
-        let process = Process { pid: target.pid, cmdline, process_name: sanitize::clean(&text::program(target)) };
+        let process = PerfettoProcess { pid: target.pid, cmdline, process_name: sanitize::clean(&text::program(target)) };
         trace.describe(TrackDescriptor { uuid: base, process: Some(process), ..TrackDescriptor::default() });
         trace
     }
@@ -223,7 +223,7 @@ impl SpanSink for Trace<'_> {
         if self.threads.len() < MAX_THREADS {
             self.threads.insert(facts.id, (name.clone(), facts.gil));
         }
-        let thread = Thread { pid: self.pid, tid: facts.tid.0, thread_name: name };
+        let thread = PerfettoThread { pid: self.pid, tid: facts.tid.0, thread_name: name };
         let uuid = self.track(facts.id);
         self.describe(TrackDescriptor { uuid, thread: Some(thread), parent_uuid: self.base, ..TrackDescriptor::default() });
     }

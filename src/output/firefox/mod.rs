@@ -40,7 +40,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
     for source in sources {
         let bin = bin(source);
         bins = bins.max(bin);
-        let mut spans = SpanBuilder::new(Process::new(begin, bin, source.report.target.pid));
+        let mut spans = SpanBuilder::new(FirefoxProcess::new(begin, bin, source.report.target.pid));
         source.timeline()?.replay(&mut spans)?;
         let name = sanitize::clean(&text::program(&source.report.target));
         let process = spans.finish();
@@ -123,7 +123,7 @@ fn colour(state: State) -> &'static str {
 }
 
 /// One process whose recording is being replayed.
-struct Process {
+struct FirefoxProcess {
     begin: u64,
     bin: u64,
     main: i32,
@@ -132,9 +132,9 @@ struct Process {
     left_out: bool,
 }
 
-impl Process {
-    fn new(begin: u64, bin: u64, main: i32) -> Process {
-        Process { begin, bin, main, tracks: Vec::new(), index: FxHashMap::default(), left_out: false }
+impl FirefoxProcess {
+    fn new(begin: u64, bin: u64, main: i32) -> FirefoxProcess {
+        FirefoxProcess { begin, bin, main, tracks: Vec::new(), index: FxHashMap::default(), left_out: false }
     }
 
     /// A thread's track; `None` when there are too many.
@@ -152,7 +152,7 @@ impl Process {
     }
 }
 
-impl SpanSink for Process {
+impl SpanSink for FirefoxProcess {
     fn thread(&mut self, facts: &ThreadInfo) {
         let main = facts.main || facts.tid.0 == self.main;
         match self.track(facts.id) {
@@ -230,7 +230,7 @@ mod tests {
         let written = measured();
         let source = written.source();
         let begin = source.report.window.begin_ns;
-        let mut spans = SpanBuilder::new(Process::new(begin, 100_000_000, 0));
+        let mut spans = SpanBuilder::new(FirefoxProcess::new(begin, 100_000_000, 0));
         source.timeline().unwrap().replay(&mut spans).unwrap();
         let threads: Vec<Value> = spans.finish().tracks.into_iter().map(|track| track.finish("app", 1)).collect();
         let samples = threads[1]["samples"]["length"].as_u64().unwrap();

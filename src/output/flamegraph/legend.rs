@@ -7,7 +7,7 @@ use crate::sample::State;
 
 /// What a frame stands for; in the order of the legend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub enum FrameRole {
     /// A function of the stack that the time belongs to.
     Function,
     /// A state, on the leaf's side of its stack.
@@ -22,20 +22,20 @@ pub enum Role {
     Missing(&'static str),
 }
 
-impl Role {
+impl FrameRole {
     /// The role of a frame in a flame graph.
-    pub fn of(mode: FlameMode, frame: &str) -> Role {
+    pub fn of(mode: FlameMode, frame: &str) -> FrameRole {
         let bare = frame.strip_suffix(HOLDS).unwrap_or(frame);
         if let Some(&missing) = [TRUNCATED, TORN, NO_PYTHON].iter().find(|&&mark| mark == bare) {
-            return Role::Missing(missing);
+            return FrameRole::Missing(missing);
         }
         match frame {
-            WAITS_FOR => Role::Behind,
-            NO_HOLDER => Role::NoHolder,
+            WAITS_FOR => FrameRole::Behind,
+            NO_HOLDER => FrameRole::NoHolder,
             _ => match mode.states().find(|&state| mode.leaf(state) == Some(frame)) {
-                Some(state) => Role::State(state),
-                None if frame.ends_with(HOLDS) => Role::Holder,
-                None => Role::Function,
+                Some(state) => FrameRole::State(state),
+                None if frame.ends_with(HOLDS) => FrameRole::Holder,
+                None => FrameRole::Function,
             },
         }
     }
@@ -43,26 +43,26 @@ impl Role {
     /// The state that lends its colour; `None` for the neutral colour.
     pub fn state(self, mode: FlameMode) -> Option<State> {
         match (self, mode) {
-            (Role::State(state), _) => Some(state),
-            (Role::Holder, _) | (Role::Function, FlameMode::Holding) => Some(State::HoldingPython),
-            (Role::Missing(_), _) => Some(State::Unknown),
-            (Role::Function, FlameMode::Waiting | FlameMode::Blame) => Some(State::Waiting),
-            (Role::Function, FlameMode::Native) => Some(State::Native),
-            (Role::Function, FlameMode::Wall) | (Role::Behind | Role::NoHolder, _) => None,
+            (FrameRole::State(state), _) => Some(state),
+            (FrameRole::Holder, _) | (FrameRole::Function, FlameMode::Holding) => Some(State::HoldingPython),
+            (FrameRole::Missing(_), _) => Some(State::Unknown),
+            (FrameRole::Function, FlameMode::Waiting | FlameMode::Blame) => Some(State::Waiting),
+            (FrameRole::Function, FlameMode::Native) => Some(State::Native),
+            (FrameRole::Function, FlameMode::Wall) | (FrameRole::Behind | FrameRole::NoHolder, _) => None,
         }
     }
 
     fn text(self, mode: FlameMode) -> String {
         match self {
-            Role::Function if mode == FlameMode::Blame => "function that waits".into(),
-            Role::Function => "Python function".into(),
-            Role::State(state) => format!("{} {}", mode.leaf(state).unwrap_or_default(), meaning(state)),
-            Role::Behind => format!("{WAITS_FOR} below: the stack that holds the GIL meanwhile, innermost frame first"),
-            Role::Holder => format!("function that holds the GIL meanwhile, marked{HOLDS}"),
-            Role::NoHolder => format!("{NO_HOLDER} no thread held the GIL at the sample"),
-            Role::Missing(mark @ TORN) => format!("{mark} inner frames unknown: the stack changed while it was read"),
-            Role::Missing(mark @ TRUNCATED) => format!("{mark} outer frames unknown: they could not be read"),
-            Role::Missing(mark) => format!("{mark} the thread runs no Python code"),
+            FrameRole::Function if mode == FlameMode::Blame => "function that waits".into(),
+            FrameRole::Function => "Python function".into(),
+            FrameRole::State(state) => format!("{} {}", mode.leaf(state).unwrap_or_default(), meaning(state)),
+            FrameRole::Behind => format!("{WAITS_FOR} below: the stack that holds the GIL meanwhile, innermost frame first"),
+            FrameRole::Holder => format!("function that holds the GIL meanwhile, marked{HOLDS}"),
+            FrameRole::NoHolder => format!("{NO_HOLDER} no thread held the GIL at the sample"),
+            FrameRole::Missing(mark @ TORN) => format!("{mark} inner frames unknown: the stack changed while it was read"),
+            FrameRole::Missing(mark @ TRUNCATED) => format!("{mark} outer frames unknown: they could not be read"),
+            FrameRole::Missing(mark) => format!("{mark} the thread runs no Python code"),
         }
     }
 }
@@ -83,9 +83,9 @@ fn meaning(state: State) -> &'static str {
     }
 }
 
-/// The colour and the text of each role that occurs, by [`Role`]'s order.
+/// The colour and the text of each role that occurs, by [`FrameRole`]'s order.
 pub fn legend<'a>(mode: FlameMode, frames: impl Iterator<Item = &'a str>) -> Vec<(Option<State>, String)> {
-    let mut roles: Vec<Role> = frames.map(|frame| Role::of(mode, frame)).collect();
+    let mut roles: Vec<FrameRole> = frames.map(|frame| FrameRole::of(mode, frame)).collect();
     roles.sort_unstable();
     roles.dedup();
     roles.into_iter().map(|role| (role.state(mode), role.text(mode))).collect()

@@ -4,7 +4,7 @@
 
 use super::pack::Packed;
 use crate::output::collapsed::{fold, FlameInput, FlameMode, FlameRow, GroupBy, WaitRow};
-use crate::output::flamegraph::{legend, Role};
+use crate::output::flamegraph::{legend, FrameRole};
 use crate::output::{columns, palette, Source};
 use crate::sample::State;
 use rustc_hash::FxHashMap;
@@ -103,7 +103,7 @@ fn input<'a>(source: &Source<'a>, mode: FlameMode) -> FlameInput<'a> {
 
 /// The number of the state whose colour a frame has.
 fn frame_style(mode: FlameMode, frame: &str) -> usize {
-    number(Role::of(mode, frame).state(mode))
+    number(FrameRole::of(mode, frame).state(mode))
 }
 
 fn number(state: Option<State>) -> usize {
