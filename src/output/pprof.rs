@@ -118,7 +118,7 @@ pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
         sample_type: TYPES.iter().map(|(name, unit)| tables.value_type(name, unit)).collect(),
         default_sample_type: tables.string(DEFAULT),
         period_type: Some(tables.value_type("wall", "nanoseconds")),
-        ..Profile::default()
+        ..PprofProfile::default()
     };
     for source in sources {
         let window = &source.profile.window;
@@ -236,7 +236,7 @@ mod tests {
         write(sources, &mut packed).unwrap();
         let mut bytes = Vec::new();
         flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
-        Profile::decode(&bytes[..]).unwrap()
+        PprofProfile::decode(&bytes[..]).unwrap()
     }
 
     #[test]
