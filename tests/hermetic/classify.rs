@@ -63,21 +63,21 @@ fn play(sees: &str, cpu: &str, queue: &str) -> StateTimes {
         let held = "HBC".contains(see);
         let requested = "Qqsxyj".contains(see).then_some(!"xyj".contains(see));
         let in_c_call = "Cvfyjlzm".contains(see);
-        let asked = match see {
+        let drop_request = match see {
             'e' | 'v' | 'y' => DropRequest::No,
             'f' | 'j' => DropRequest::Likely,
             _ => DropRequest::Unknown,
         };
-        let claims = InterpreterView {
+        let interpreter = InterpreterView {
             held_before: held,
             held_after: held,
             requested,
             in_c_call,
-            drop_request: asked,
+            drop_request,
             may_have_held: see == 'm',
             locks_spin: sees.contains('k'),
         };
-        let whereabouts = match see {
+        let kernel_state = match see {
             'n' | 'q' => Some(KernelStackState::OnCpu),
             's' => Some(KernelStackState::InSystemCall),
             'p' => Some(KernelStackState::Preempted),
@@ -85,8 +85,8 @@ fn play(sees: &str, cpu: &str, queue: &str) -> StateTimes {
             'o' | 'e' | 'v' | 'f' => Some(KernelStackState::LeavingSyscall),
             _ => None,
         };
-        let now = KernelView { task_state: place, assumed: false, stat: (see != 'U').then_some(stat), kernel_state: whereabouts };
-        let classification = machine.classify(&now, &claims);
+        let now = KernelView { task_state: place, assumed: false, stat: (see != 'U').then_some(stat), kernel_state };
+        let classification = machine.classify(&now, &interpreter);
         let at = Nanos::from_millis(i as u64 + 1);
         machine.attribute(at, &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
     }
@@ -227,8 +227,8 @@ fn long_sleepers_are_polled_seldom_and_lose_no_time() {
         machine.fill_idle_until(Nanos::from_millis(4000), &stack, &mut |_, part, _| times.merge(&part));
         stat = SchedStat { cpu: Nanos::from_millis(3), runs: 6, ..stat };
         let now = KernelView { task_state: TaskState::Runnable, assumed: false, stat: Some(stat), kernel_state: None };
-        let claims = InterpreterView { held_before: true, held_after: true, ..InterpreterView::default() };
-        let classification = machine.classify(&now, &claims);
+        let interpreter = InterpreterView { held_before: true, held_after: true, ..InterpreterView::default() };
+        let classification = machine.classify(&now, &interpreter);
         machine.attribute(Nanos::from_millis(4003), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
         assert!(machine.next_poll_at(ThreadId(thread)) <= Nanos::from_millis(4004));
         machine.finish(Nanos::from_millis(4003), Some(stat), &stack, &mut |_, part, _| times.merge(&part));

@@ -53,7 +53,7 @@ parsers! {
     objects: objects::objects();
     recordings: objects::recordings();
     gil: interpreters::gils();
-    lists: interpreters::rosters();
+    lists: interpreters::lists();
     stacks: interpreters::stacks();
     thread_names: interpreters::names();
     pthread: interpreters::pthreads();

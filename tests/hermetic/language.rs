@@ -76,9 +76,9 @@ fn types(text: &str) -> Vec<String> {
 fn twice(tree: &Tree) -> Vec<String> {
     let only_for_tests = source::test_files(tree);
     let mut complaints = Vec::new();
-    for (layer, rooms) in LAYERS {
+    for (layer, modules) in LAYERS {
         let mut found: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        let here = |file: &str| rooms.contains(&top(file)) || VOCABULARY.contains(&top(file));
+        let here = |file: &str| modules.contains(&top(file)) || VOCABULARY.contains(&top(file));
         for (file, text) in tree.iter().filter(|(file, _)| here(file) && !only_for_tests.contains(*file)) {
             types(text).into_iter().for_each(|name| found.entry(name).or_default().push(file));
         }

@@ -17,7 +17,7 @@ const UNSAFE_ADDRESSES: [&str; 3] = ["process/live.rs", "process/pod.rs", "proce
 
 /// The top-level modules, and the modules that each may use. All may use the vocabulary. A module
 /// may use nothing that its line does not name.
-const ROOMS: &[(&str, &[&str])] = &[
+const MODULES: &[(&str, &[&str])] = &[
     // capture side
     ("process", &[]),
     ("python", &["process"]),
@@ -34,21 +34,22 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 const VOCABULARY: [&str; 4] = ["sample", "units", "ids", "error"];
 
-fn room(file: &str) -> &str {
+fn top(file: &str) -> &str {
     let first = file.split('/').next().unwrap_or(file);
     first.strip_suffix(".rs").unwrap_or(first)
 }
 
 fn may_use(from: &str, to: &str) -> bool {
-    let (from_room, to_room) = (room(from), room(to));
-    from_room == to_room || VOCABULARY.contains(&to_room) || ROOMS.iter().any(|(name, uses)| *name == from_room && uses.contains(&to_room))
+    let (from_top, to_top) = (top(from), top(to));
+    from_top == to_top || VOCABULARY.contains(&to_top) || MODULES.iter().any(|(name, uses)| *name == from_top && uses.contains(&to_top))
 }
 
 fn layering(tree: &Tree) -> Vec<String> {
-    let known = |file: &str| VOCABULARY.contains(&room(file)) || ROOMS.iter().any(|(name, _)| *name == room(file));
-    let homeless = tree.files().filter(|f| !known(f)).map(|f| format!("{f}: a room without a place in tests/hermetic/layers.rs"));
+    let known = |file: &str| VOCABULARY.contains(&top(file)) || MODULES.iter().any(|(name, _)| *name == top(file));
+    let unlisted =
+        tree.files().filter(|f| !known(f)).map(|f| format!("{f}: a top-level module that tests/hermetic/layers.rs does not list"));
     let forbidden = arrows(tree).into_iter().filter(|(from, to)| !may_use(from, to)).map(|(from, to)| format!("{from} may not use {to}"));
-    homeless.chain(forbidden).collect()
+    unlisted.chain(forbidden).collect()
 }
 
 /// One complaint for each group of files that reach each other. A parent that calls its own
@@ -168,7 +169,7 @@ mod able_to_fail {
         bad("capture/sampler.rs", "use crate::{ids::Pid, analysis::{shares::{self, Share}}};", "analysis/shares.rs");
         bad("profile/stacks.rs", "fn f() { crate::output::text::print() }", "output/text.rs");
         bad("profile/file/mod.rs", "use super::super::analysis::rules::all;", "analysis/rules/mod.rs");
-        bad("sample.rs", "use crate::capture::observe;", "capture/observe.rs");
+        bad("sample.rs", "use crate::capture::session;", "capture/session.rs");
         bad("capture/mod.rs", "use crate::cli::progress;", "cli/progress.rs");
         bad("gate/mod.rs", "use crate::cli::exit;", "cli/exit.rs");
         assert_eq!(layering(&tree(&[("new/mod.rs", "")])).len(), 1);
@@ -181,7 +182,7 @@ mod able_to_fail {
             ("python/gil.rs", "use crate::process::memory::Memory;"),
             ("process/memory.rs", "//! see [`crate::cli`]\n/* crate::cli::x */ const S: &str = \"crate::cli::x\";"),
             ("profile/stacks.rs", "#[cfg(test)]\nmod tests { use crate::capture::sampler::Sampler; }"),
-            ("capture/observe.rs", "use crate::{python::gil, sample::{Sink, State}};"),
+            ("capture/session.rs", "use crate::{python::gil, sample::{Sink, State}};"),
             ("cli/attach.rs", "use crate::{capture, output::text};"),
             ("output/text.rs", ""),
             ("ids.rs", ""),
@@ -202,8 +203,8 @@ mod able_to_fail {
         assert_eq!(round(&three), ["import cycle: a/x.rs, a/y.rs, a/z.rs"]);
         let re_exported = [("a/mod.rs", "mod x;\nmod y;\npub use x::{X, Z};"), ("a/x.rs", "use super::y;"), ("a/y.rs", "use super::X;")];
         assert_eq!(round(&re_exported), ["import cycle: a/x.rs, a/y.rs"]);
-        let two_rooms = [("a/mod.rs", "use crate::b::B;"), ("b/mod.rs", "pub use c::B;\nmod c;"), ("b/c.rs", "fn f(x: crate::a::A) {}")];
-        assert_eq!(round(&two_rooms), ["import cycle: a/mod.rs, b/c.rs"]);
+        let two_modules = [("a/mod.rs", "use crate::b::B;"), ("b/mod.rs", "pub use c::B;\nmod c;"), ("b/c.rs", "fn f(x: crate::a::A) {}")];
+        assert_eq!(round(&two_modules), ["import cycle: a/mod.rs, b/c.rs"]);
         let parent = [("a/mod.rs", "mod x;\nfn f() { x::g() }\npub struct Y;"), ("a/x.rs", "use super::Y;")];
         none(round(&parent));
         let fine = [

@@ -2,8 +2,8 @@
 //! interpreters: unchanged, with reads that fail, and with bytes that changed. Unreadable memory
 //! may make a state unknown and a stack short. It must not lead to another state or another stack.
 //!
-//! `cargo test --test hermetic -- --ignored --exact replayed::make` records them replay, except
-//! those of aarch64: `replayed::make_emulated` records those.
+//! `cargo test --test hermetic -- --ignored --exact replayed::make` records the samples,
+//! except those of aarch64: `replayed::make_emulated` records those.
 
 use crate::support::{self, recorded};
 mod faulty;

@@ -47,9 +47,9 @@ struct Record {
 }
 
 impl Sink for Record {
-    fn thread(&mut self, facts: &ThreadInfo) {
-        let thread = self.threads.entry(facts.id).or_default();
-        (thread.name, thread.tid) = (facts.name.clone(), facts.tid.0);
+    fn thread(&mut self, info: &ThreadInfo) {
+        let thread = self.threads.entry(info.id).or_default();
+        (thread.name, thread.tid) = (info.name.clone(), info.tid.0);
     }
 
     fn slice(&mut self, slice: &StateSlice<'_>) {
@@ -218,7 +218,7 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
         }
     };
     let before = ticks();
-    let (record, facts) = measure(target.pid(), ms)?;
+    let (record, stats) = measure(target.pid(), ms)?;
     let after = ticks();
     let stolen = (after.0 - before.0) / (after.1 - before.1).max(1.0);
     let (first, last) = record.samples.unwrap();
@@ -229,7 +229,7 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
         cell.0 += (kind.end.min(to) - kind.begin.max(from)) as f64;
         cell.1 += u64::from(kind.take);
     }
-    println!("{} {workload} {args:?}: {} kernel events, {} lost", interpreter.label, facts.events, facts.lost_events.unwrap());
+    println!("{} {workload} {args:?}: {} kernel events, {} lost", interpreter.label, stats.events, stats.lost_events.unwrap());
     let mut threads: Vec<&Reported> = record.threads.values().collect();
     threads.sort_by_key(|t| t.tid);
     let mut waiting: f64 = 0.0;
@@ -243,7 +243,7 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
     let all_reported: f64 = threads.iter().map(|t| t.times.get(State::Waiting)).sum();
     let all_actual: f64 = actual.values().map(|c| c.0).sum();
     waiting = waiting.max((all_reported - all_actual).abs() / threads.iter().map(|t| t.times.total()).sum::<f64>());
-    let (waits, count) = (facts.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), actual.values().map(|c| c.1).sum::<u64>());
+    let (waits, count) = (stats.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), actual.values().map(|c| c.1).sum::<u64>());
     let errors = Errors { waiting, count: (waits as f64 - count as f64).abs() / (count as f64).max(1.0), stolen };
     println!(
         "  worst waiting {:.4}; all waits {waits}, actual {count}, off by {:.2} %; stolen {stolen:.3}",

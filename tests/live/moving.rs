@@ -147,8 +147,8 @@ impl Stacks<'_> {
 }
 
 impl Sink for Stacks<'_> {
-    fn thread(&mut self, facts: &ThreadInfo) {
-        self.names.insert(facts.id, facts.name.clone());
+    fn thread(&mut self, info: &ThreadInfo) {
+        self.names.insert(info.id, info.name.clone());
     }
 
     fn slice(&mut self, slice: &StateSlice<'_>) {

@@ -45,9 +45,9 @@ pub struct Emitted {
 }
 
 impl Sink for Emitted {
-    fn thread(&mut self, facts: &ThreadInfo) {
-        self.threads.retain(|known| known.id != facts.id);
-        self.threads.push(facts.clone());
+    fn thread(&mut self, info: &ThreadInfo) {
+        self.threads.retain(|known| known.id != info.id);
+        self.threads.push(info.clone());
     }
     fn slice(&mut self, _: &StateSlice<'_>) {}
     fn gil(&mut self, sample: &GilSample) {

@@ -74,7 +74,7 @@ const read = (page) => page.evaluate(async () => {
     name: words(row.querySelector('.name')), place: words(row.querySelector('small')),
     cells: Object.fromEntries(all(row, 'td').map((cell) => [cell.dataset.key, words(cell)])),
   }));
-  const lanes = all(document, '#visible-range-table tbody tr').map((row) => ({
+  const tracks = all(document, '#visible-range-table tbody tr').map((row) => ({
     tid: Number(row.dataset.tid), name: words(row.querySelector('th')),
     seconds: Object.fromEntries(all(row, 'td').map((cell) => [cell.dataset.state, Number(cell.dataset.seconds)])),
   }));
@@ -91,7 +91,7 @@ const read = (page) => page.evaluate(async () => {
   return {
     title: document.title, headline: words(document.getElementById('headline')), banner: words(document.getElementById('banner')),
     gains: all(document, '#gains .gain').map(words), because: all(document, '#because li').map(words), gil: words(document.getElementById('gil')),
-    threads, functions, lanes, flames, view: words(document.getElementById('view')), course: document.getElementById('gil-chart').getAttribute('aria-label'),
+    threads, functions, tracks, flames, view: words(document.getElementById('view')), gilChart: document.getElementById('gil-chart').getAttribute('aria-label'),
     blame: all(document, '#blame-table tbody td[data-seconds]').reduce((sum, cell) => sum + Number(cell.dataset.seconds), 0),
     images: document.images.length, scripts: document.scripts.length, body: document.body.innerText.length,
     names: words(document.getElementById('thread-table')),
@@ -172,7 +172,7 @@ async function drive(page) {
   await page.keyboard.press('0');
   await painted(page);
   // The window selected in the chart above is shown.
-  // With many lanes the chart may be outside of the viewport.
+  // With many tracks the chart may be outside of the viewport.
   await page.$eval('#gil-chart', (node) => node.scrollIntoView({ block: 'center' }));
   await painted(page);
   const over = await (await page.$('#gil-chart .u-over'))?.boundingBox();

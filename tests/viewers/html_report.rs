@@ -61,10 +61,10 @@ fn agrees(page: &Value, report: &Value) {
     let seconds = report["window"]["seconds"].as_f64().unwrap();
     let threads = report["threads"].as_array().unwrap();
     assert_eq!(page["threads"].as_array().unwrap().len(), threads.len().min(400));
-    let mut lanes: BTreeMap<i64, &Value> = BTreeMap::new();
-    page["lanes"].as_array().unwrap().iter().for_each(|lane| lanes.extend([(lane["tid"].as_i64().unwrap(), lane)]));
+    let mut tracks: BTreeMap<i64, &Value> = BTreeMap::new();
+    page["tracks"].as_array().unwrap().iter().for_each(|track| tracks.extend([(track["tid"].as_i64().unwrap(), track)]));
     let tids: Vec<&Value> = threads.iter().map(|thread| &thread["tid"]).collect();
-    assert_eq!(lanes.len(), threads.len().min(128), "lanes of {:?}, threads {tids:?}", lanes.keys());
+    assert_eq!(tracks.len(), threads.len().min(128), "tracks of {:?}, threads {tids:?}", tracks.keys());
     for (thread, row) in threads.iter().zip(page["threads"].as_array().unwrap()) {
         assert!(row["note"].as_str().unwrap().starts_with(&thread["tid"].to_string()), "{row}");
         let (wanted, shown) = (shares(thread), &row["shares"]);
@@ -80,13 +80,13 @@ fn agrees(page: &Value, report: &Value) {
             let shown: f64 = cell(n).trim_start_matches(['<', '>']).parse().unwrap();
             assert!((shown - share).abs() <= 0.11, "{state} of {row}: {share}");
         }
-        if let Some(lane) = lanes.get(&thread["tid"].as_i64().unwrap()) {
+        if let Some(track) = tracks.get(&thread["tid"].as_i64().unwrap()) {
             let lived = thread["seconds"].as_f64().unwrap();
             for (n, wanted) in wanted.iter().enumerate() {
-                let shown = lane["seconds"][n.to_string()].as_f64().unwrap_or(0.0);
+                let shown = track["seconds"][n.to_string()].as_f64().unwrap_or(0.0);
                 assert!(
                     (shown - wanted * lived).abs() <= 0.01 * lived + 0.005,
-                    "lane {lane}: {} is {} s in the report",
+                    "track {track}: {} is {} s in the report",
                     STATES[n],
                     wanted * lived
                 );
@@ -109,7 +109,7 @@ fn agrees(page: &Value, report: &Value) {
     }
     let blame: f64 = report["blame"].as_array().unwrap().iter().map(|row| row["seconds"].as_f64().unwrap()).sum();
     assert!((page["blame"].as_f64().unwrap() - blame).abs() <= 0.01 * blame + 1e-3, "{} {blame}", page["blame"]);
-    assert!(seconds > 0.0 && page["course"].as_str().unwrap().contains("busy"));
+    assert!(seconds > 0.0 && page["gilChart"].as_str().unwrap().contains("busy"));
     for fact in report["verdict"]["because"].as_array().unwrap() {
         // The page shows text between backticks as code.
         let fact = fact.as_str().unwrap().replace('`', "");

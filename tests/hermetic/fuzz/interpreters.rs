@@ -90,7 +90,7 @@ pub fn gils() -> Fuzz<'static> {
     )
 }
 
-pub fn rosters() -> Fuzz<'static> {
+pub fn lists() -> Fuzz<'static> {
     reader(
         "lists",
         5,

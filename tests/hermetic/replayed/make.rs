@@ -1,5 +1,5 @@
-//! Records the samples replay, from every interpreter found, or from an emulated one: see the
-//! ignored tests in `replayed.rs`.
+//! Records the samples that are replayed, from every interpreter found, or from an emulated one:
+//! see the ignored tests in `replayed.rs`.
 //!
 //! A recording must not identify the machine that it was made on. The targets run without an
 //! environment. Every path of this machine is overwritten by one of the same length, in the memory

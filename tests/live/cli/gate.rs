@@ -24,7 +24,7 @@ pub fn cases(suite: &mut Suite) {
 fn a_program_is_run_and_checked_and_its_function_named(python: &Interpreter) {
     let folder = Folder::new("gate-run");
     let output = folder.run(python, &["--max", "waiting <= 10%"], &["--seconds", "1.2"]);
-    output.ended(1, &["FAIL", "✗ waiting <= 10%", "burn (gate.py:", "in thread worker-"]);
+    output.ended(1, &["FAIL", "✗ waiting <= 10%", "burn (", "gate.py:", "in thread worker-"]);
     assert_eq!(output.out, "", "stdout is the program's own");
     let output = folder.run(python, &["--max", "waiting <= 70%", "--format", "json=o.json"], &["--seconds", "1.2"]);
     output.ended(0, &["PASS"]);
@@ -70,5 +70,5 @@ fn runs_and_one_more_thread_against_a_baseline(python: &Interpreter) {
     let output = folder.run(python, &["--baseline", "b.json", "--update-baseline", "--runs", "2", "--warmup", "1"], &brief);
     output.ended(0, &["wrote the baseline b.json (2 runs)", "2 runs, "]);
     let output = folder.run(python, &["--baseline", "b.json"], &["--seconds", "1", "--more", "1"]);
-    output.ended(1, &["waiting: +5pp, min 2pp", "added (gate.py:", "in thread latecomer-0", "since the baseline"]);
+    output.ended(1, &["waiting: +5pp, min 2pp", "added (", "gate.py:", "in thread latecomer-0", "since the baseline"]);
 }
