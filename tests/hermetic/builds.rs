@@ -76,8 +76,8 @@ fn process(layout: &Layout, enabled: i32, locked: i32) -> (ReplayMemory, u64) {
 #[test]
 fn a_free_threaded_build_is_recognised_and_its_gil_read() {
     for (minor, published) in DUMPS {
-        let (layout, facts) = layout_from_target(&free_threaded(minor, published)).unwrap();
-        assert!(facts.free_threaded, "3.{minor}");
+        let (layout, build) = layout_from_target(&free_threaded(minor, published)).unwrap();
+        assert!(build.free_threaded, "3.{minor}");
         for (enabled, locked, expected) in [(0, 0, None), (0, 1, None), (1, 0, None), (1, 1, Some(Addr(THREADS[0])))] {
             let (memory, gil) = process(&layout, enabled, locked);
             let mut runtime_state = RuntimeState::default();

@@ -16,12 +16,12 @@ const DUMPS: [(&str, &[u8]); 3] = [
 #[test]
 fn layouts_of_real_interpreters_are_accepted() {
     for (version, bytes) in DUMPS {
-        let (layout, facts) = layout_from_target(bytes).unwrap();
-        assert_eq!((facts.version.as_str(), facts.free_threaded), (version, false));
-        assert_eq!(layout.minor, facts.minor);
+        let (layout, build) = layout_from_target(bytes).unwrap();
+        assert_eq!((build.version.as_str(), build.free_threaded), (version, false));
+        assert_eq!(layout.minor, build.minor);
         assert_eq!((layout.gil.interval.offset(), layout.gil.cond.offset, layout.gil.size), (0, 32, 208));
         assert!(layout.thread.datastack.is_some());
-        assert_eq!(layout.thread.gil_requested.is_some(), facts.minor >= Minor(3, 15));
+        assert_eq!(layout.thread.gil_requested.is_some(), build.minor >= Minor(3, 15));
         assert!(layout.thread.eval_breaker.is_some());
         assert_within_caps(&layout);
     }
@@ -42,7 +42,7 @@ fn other_versions_and_prereleases_are_named() {
     let with = |hex: u64| {
         let mut bytes = DUMPS[0].1.to_vec();
         bytes[8..16].copy_from_slice(&hex.to_le_bytes());
-        layout_from_target(&bytes).map(|(_, facts)| facts.version)
+        layout_from_target(&bytes).map(|(_, build)| build.version)
     };
     assert_eq!(with(0x030d_07f0), Ok("3.13.7".into()));
     assert_eq!(with(0x030d_00c2), Ok("3.13.0rc2".into()));

@@ -121,7 +121,7 @@ impl Truth {
         loop {
             match truth.lines.recv_timeout(support::PATIENCE).map(|line| parse(&line)) {
                 // Calls that had begun before bpftrace are not seen. After a second none is left.
-                Ok(Some(kind)) if kind.begin > *first.get_or_insert(kind.begin) + 1_000_000_000 => return Ok(truth),
+                Ok(Some(interval)) if interval.begin > *first.get_or_insert(interval.begin) + 1_000_000_000 => return Ok(truth),
                 Ok(_) => {}
                 Err(_) => {
                     drop(truth);
@@ -135,9 +135,9 @@ impl Truth {
     fn finish(mut self, until: Nanos) -> Vec<Actual> {
         let mut all = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(support::PATIENCE) {
-            let Some(kind) = parse(&line) else { continue };
-            all.push(kind);
-            if kind.begin > until.as_nanos() + 1_000_000_000 {
+            let Some(interval) = parse(&line) else { continue };
+            all.push(interval);
+            if interval.begin > until.as_nanos() + 1_000_000_000 {
                 break;
             }
         }
@@ -224,10 +224,10 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
     let (first, last) = record.samples.unwrap();
     let (from, to) = (first.as_nanos(), last.as_nanos());
     let mut actual: BTreeMap<i32, (f64, u64)> = BTreeMap::new();
-    for kind in truth.finish(last).iter().filter(|s| s.begin < to && s.end > from) {
-        let cell = actual.entry(kind.tid).or_default();
-        cell.0 += (kind.end.min(to) - kind.begin.max(from)) as f64;
-        cell.1 += u64::from(kind.take);
+    for interval in truth.finish(last).iter().filter(|s| s.begin < to && s.end > from) {
+        let cell = actual.entry(interval.tid).or_default();
+        cell.0 += (interval.end.min(to) - interval.begin.max(from)) as f64;
+        cell.1 += u64::from(interval.take);
     }
     println!("{} {workload} {args:?}: {} kernel events, {} lost", interpreter.label, stats.events, stats.lost_events.unwrap());
     let mut threads: Vec<&Reported> = record.threads.values().collect();

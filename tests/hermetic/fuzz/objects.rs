@@ -32,7 +32,7 @@ pub fn published() -> Fuzz<'static> {
     };
     let shapes = seeds.iter().enumerate().map(shape).collect();
     let parse = |_, input: &[u8]| {
-        layout_from_target(input).is_ok_and(|(layout, facts)| {
+        layout_from_target(input).is_ok_and(|(layout, build)| {
             let sizes = [
                 (layout.runtime.size.into(), RUNTIME_PREFIX.into()),
                 (layout.thread.size.into(), THREAD_CAP),
@@ -40,7 +40,7 @@ pub fn published() -> Fuzz<'static> {
             ];
             assert!(sizes.iter().all(|(size, cap): &(u64, u64)| size <= cap), "{layout:?}");
             assert!(u64::from(layout.code.size.max(layout.object.unicode_ascii_data)) <= OBJECT_CAP, "{layout:?}");
-            facts.minor == layout.minor
+            build.minor == layout.minor
         })
     };
     Fuzz { name: "debug offsets", cost: 4, inputs: Mutator::new(seeds, shapes), parse: Box::new(parse) }

@@ -160,7 +160,7 @@ fn views() -> Vec<ThreadSnapshot> {
     ]
 }
 
-fn facts() -> TargetInfo {
+fn target() -> TargetInfo {
     let command = ["python", "app.py", "a\nb"].map(String::from).to_vec();
     TargetInfo {
         pid: 4242,
@@ -174,9 +174,9 @@ fn facts() -> TargetInfo {
 
 #[test]
 fn dumps_match_their_golden_files() {
-    golden("dump.txt", &dump::text(&facts(), &views(), false));
-    golden("dump.colour.txt", &dump::text(&facts(), &views(), true));
-    golden("dump.json", &dump::to_json(&facts(), &views()).unwrap());
+    golden("dump.txt", &dump::text(&target(), &views(), false));
+    golden("dump.colour.txt", &dump::text(&target(), &views(), true));
+    golden("dump.json", &dump::to_json(&target(), &views()).unwrap());
 }
 
 proptest! {
@@ -201,7 +201,7 @@ proptest! {
                 prop_assert_eq!(rectangle(&svg, "all").0, if mode == FlameMode::Wall { 3000 } else { 1000 });
             }
             let view = ThreadSnapshot { tid: Tid(1), name: name.clone(), python: true, state: State::Io, evidence: Evidence::Syscall, stack: Arc::new(stack) };
-            prop_assert_eq!(dump::text(&facts(), &[view], false).lines().count(), 6);
+            prop_assert_eq!(dump::text(&target(), &[view], false).lines().count(), 6);
         }
     }
 }
