@@ -88,7 +88,7 @@ impl ThreadStateBindings {
     /// attributed to.
     pub fn resolve_foreign_holder(&mut self, holder: Addr, threads: &[ThreadTracker]) -> Option<ThreadStateBinding> {
         let binding = self.for_state(holder).filter(|binding| threads.get(binding.thread).is_some_and(ThreadTracker::is_asleep))?;
-        let mut running = threads.iter().filter(|t| !t.tstate.is_null() && t.tstate != holder && t.is_runnable()).map(|t| t.facts.tid);
+        let mut running = threads.iter().filter(|t| !t.tstate.is_null() && t.tstate != holder && t.is_runnable()).map(|t| t.info.tid);
         let first = running.next()?;
         if running.next().is_none() {
             self.foreign.insert(holder, first);

@@ -202,9 +202,9 @@ impl ThreadStateMachine {
         length
     }
 
-    /// Until when thread `thread` need not be polled. A thread that has slept for long most likely
-    /// sleeps on, and the poll after that notices soon if it does not. Zero when the next sample
-    /// must poll it.
+    /// Until when the thread, whose id is `thread`, need not be polled. A thread that has slept for
+    /// long most likely sleeps on, and the poll after that notices soon if it does not. Zero when
+    /// the next sample must poll it.
     pub fn next_poll_at(&self, thread: ThreadId) -> Nanos {
         if !self.was_asleep() || self.previous.stat.is_none() {
             return Nanos::ZERO;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct ThreadTracker {
     /// Its identity, as the sink knows it.
-    pub facts: ThreadInfo,
+    pub info: ThreadInfo,
     /// Its thread state; null when it has none.
     pub tstate: Addr,
     /// `pthread_self()`, by which thread names are found.
@@ -112,14 +112,14 @@ const UNREAD: KernelView = KernelView { task_state: TaskState::Unread, assumed: 
 impl ThreadTracker {
     /// Starts tracking a thread. `start`: when its first slice begins. `since_last`: how long ago
     /// the last sample was; `None` for the first sample.
-    pub fn new(target: &dyn Target, facts: ThreadInfo, start: Nanos, since_last: Option<Nanos>, empty_stack: &Arc<Stack>) -> ThreadTracker {
-        let files = target.open(facts.tid).ok();
+    pub fn new(target: &dyn Target, info: ThreadInfo, start: Nanos, since_last: Option<Nanos>, empty_stack: &Arc<Stack>) -> ThreadTracker {
+        let files = target.open(info.tid).ok();
         let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten());
         // The list of threads is not read in every sample. A thread with more CPU and run-queue
         // time than this is older than the last sample.
         let just_started = since_last.zip(stat).is_some_and(|(since_last, stat)| stat.cpu + stat.run_queue <= since_last + MAX_SAMPLE_TIME);
         ThreadTracker {
-            facts,
+            info,
             tstate: Addr(0),
             pthread: 0,
             gil_requested: None,
@@ -147,7 +147,7 @@ impl ThreadTracker {
         if self.files.is_none() {
             // The thread was listed, but its files could not be opened. It had most likely exited
             // by then and must not stay in the list.
-            match target.open(self.facts.tid) {
+            match target.open(self.info.tid) {
                 Ok(files) => self.files = Some(files),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Exited),
                 Err(_) => {}
@@ -214,13 +214,13 @@ impl ThreadTracker {
         let Some(PendingWait { length, end, stack, waited_on }) = self.pending_wait.take() else { return };
         let (times, evidence) = (StateTimes::single(State::Waiting, length.as_nanos() as f64), Evidence::SameHolder);
         let holder = waited_on.as_ref().map(|(id, holder_stack)| (*id, holder_stack));
-        sink.slice(&StateSlice { thread: self.facts.id, end, times, evidence, stack: &stack, holder });
+        sink.slice(&StateSlice { thread: self.info.id, end, times, evidence, stack: &stack, holder });
     }
 
     /// Until when samples need not poll the thread, because it has slept for long; zero when the
     /// next sample must.
     pub fn next_poll_at(&mut self) -> Nanos {
-        let until = self.state_machine.next_poll_at(self.facts.id);
+        let until = self.state_machine.next_poll_at(self.info.id);
         if until > self.state_machine.last_sampled() {
             self.idle_stack.get_or_insert_with(|| self.stack.stack().clone());
         }
@@ -251,9 +251,9 @@ impl ThreadTracker {
     /// Binds the thread to one of its thread states. True when that changes its [`ThreadInfo`].
     pub fn bind_to(&mut self, tstate: Addr, pthread: u64, gil: (Addr, Option<GilId>)) -> bool {
         (self.tstate, self.pthread, self.gil) = (tstate, pthread, gil.0);
-        let changed = !self.facts.python || self.facts.gil != gil.1;
-        self.facts.python = true;
-        self.facts.gil = gil.1;
+        let changed = !self.info.python || self.info.gil != gil.1;
+        self.info.python = true;
+        self.info.gil = gil.1;
         changed
     }
 
@@ -321,7 +321,7 @@ impl ThreadTracker {
         sink: &mut dyn Sink,
     ) {
         self.flush_wait(sink);
-        let id = self.facts.id;
+        let id = self.info.id;
         let waited_on = waited_on.map(|(id, stack)| (id, stack.clone()));
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         // A thread that is still asleep has slept for the whole time. If the thread does something
@@ -346,7 +346,7 @@ impl ThreadTracker {
     /// Resolves pending time and emits the thread's end.
     pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
         self.flush_wait(sink);
-        let id = self.facts.id;
+        let id = self.info.id;
         let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         if let Some(idle_stack) = self.idle_stack.take() {
@@ -391,8 +391,8 @@ mod tests {
 
     #[test]
     fn a_pending_wait_ends_when_the_holder_changes_function_and_at_the_end() {
-        let facts = ThreadInfo { id: ThreadId(1), tid: Tid(-1), name: String::new(), python: true, main: false, gil: None };
-        let mut thread = ThreadTracker::new(&LiveTarget::new(Pid(-1)), facts, Nanos::ZERO, None, &Arc::new(Stack::empty()));
+        let info = ThreadInfo { id: ThreadId(1), tid: Tid(-1), name: String::new(), python: true, main: false, gil: None };
+        let mut thread = ThreadTracker::new(&LiveTarget::new(Pid(-1)), info, Nanos::ZERO, None, &Arc::new(Stack::empty()));
         let functions = ["f", "g"].map(|name| Arc::new(Function { name: name.into(), file: String::new(), first_line: 1 }));
         let stack = |f: usize, line| {
             Arc::new(Stack { frames: vec![Frame { function: functions[f].clone(), line }], status: StackStatus::Complete })

@@ -9,7 +9,7 @@ use crate::ids::{Pid, Tid};
 use std::collections::BTreeMap;
 
 pub use super::cgroup::CpuLimits;
-// Pure parsers of foreign text, for tests/fuzz.
+// Pure parsers of foreign text, for tests/hermetic/fuzz.
 #[doc(hidden)]
 pub use super::cgroup::{cpu_count, quota_in};
 pub use super::procfs::{live_task, task_state, Status};

@@ -188,7 +188,7 @@ impl ExactMode {
         }
         if std::mem::take(&mut self.gils_unsampled) {
             for thread in sampler.threads().iter().filter(|t| t.last_state() == (State::Waiting, Evidence::GilFutex)) {
-                self.merger.waits.found_asleep(thread.facts.tid, thread.facts.gil.unwrap_or_default(), now);
+                self.merger.waits.found_asleep(thread.info.tid, thread.info.gil.unwrap_or_default(), now);
             }
         }
     }

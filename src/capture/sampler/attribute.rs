@@ -60,7 +60,7 @@ impl Sampler {
     fn identify_holders(&mut self) {
         for (gil, (_, reading)) in self.gils.0.iter_mut().zip(&self.runtime_state.gils) {
             let index = reading.and_then(|r| r.holder).and_then(|holder| self.by_tstate.get(&holder)).copied();
-            gil.holder = index.map(|index| (index, self.threads[index].facts.id, self.threads[index].stack.stack().clone()));
+            gil.holder = index.map(|index| (index, self.threads[index].info.id, self.threads[index].stack.stack().clone()));
             (gil.waiters, gil.contended) = (0, false);
         }
     }

@@ -319,7 +319,7 @@ impl Sampler {
 
     fn read_stack(&mut self, index: usize, holds: bool) -> Result<(), ReadError> {
         let thread = &mut self.threads[index];
-        let tid = thread.facts.tid;
+        let tid = thread.info.tid;
         let _paused = self.pauser.as_ref().filter(|_| holds).and_then(|f| f.pause(tid));
         let still = !holds && thread.is_asleep();
         thread.stack.read(self.target.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
@@ -352,7 +352,7 @@ impl Sampler {
             // Kernel events are as old as the sample. The GIL was read later and shows a thread
             // that has just got it.
             let holds = self.runtime_state.is_holder(thread.tstate);
-            let waits = gils.len() == 1 && self.waiting_by_events.contains(&thread.facts.tid) && !holds;
+            let waits = gils.len() == 1 && self.waiting_by_events.contains(&thread.info.tid) && !holds;
             if self.threads[index]
                 .poll(self.target.as_ref(), PollHints { cannot_have_held, waiting: waits, holding: holds }, on_gil)
                 .is_err()
@@ -407,10 +407,10 @@ impl Sampler {
     pub fn snapshots(&self) -> Vec<(ThreadId, ThreadSnapshot)> {
         let snapshot = |thread: &ThreadTracker| {
             let (state, evidence) = thread.last_state();
-            let facts = &thread.facts;
+            let info = &thread.info;
             let stack = thread.stack.stack().clone();
-            let snapshot = ThreadSnapshot { tid: facts.tid, name: facts.name.clone(), python: facts.python, state, evidence, stack };
-            (facts.id, snapshot)
+            let snapshot = ThreadSnapshot { tid: info.tid, name: info.name.clone(), python: info.python, state, evidence, stack };
+            (info.id, snapshot)
         };
         self.threads.iter().map(snapshot).collect()
     }
@@ -420,5 +420,5 @@ impl Sampler {
 fn likely_holder<'a>(gils: &GilTable, threads: &'a mut [ThreadTracker]) -> Option<&'a mut ThreadTracker> {
     let [gil] = gils.0.as_slice() else { return None };
     let (index, id, _) = gil.holder.as_ref()?;
-    threads.get_mut(*index).filter(|thread| thread.facts.id == *id && !thread.tstate.is_null())
+    threads.get_mut(*index).filter(|thread| thread.info.id == *id && !thread.tstate.is_null())
 }

@@ -49,7 +49,7 @@ impl Sampler {
             return Ok(());
         }
         let check_leader =
-            at.saturating_since(self.leader_checked_at) >= RELIST_PERIOD || !self.threads.iter().any(|thread| thread.facts.main);
+            at.saturating_since(self.leader_checked_at) >= RELIST_PERIOD || !self.threads.iter().any(|thread| thread.info.main);
         self.tids_read_at = at;
         self.leader_checked_at = if check_leader { at } else { self.leader_checked_at };
         std::mem::swap(&mut self.tids, &mut self.previous_tids);
@@ -61,7 +61,7 @@ impl Sampler {
         let (bound_states, holders): (Vec<_>, _) = (keys(&self.runtime_state).collect(), self.holders());
         self.remove_exited(&holders, sink);
         self.attribute_exited(at, &holders, sink);
-        let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
+        let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.info.tid, i)).collect();
         if !same || self.tids.len() != known.len() || self.tids.iter().any(|t| !known.contains_key(t)) {
             self.track_new(at, &known, sink);
             // If a binding's thread state no longer exists, the next sample matches again.
@@ -80,7 +80,7 @@ impl Sampler {
         while self.tids.len() as u64 > count {
             // Each thread is left out once at most, because a count that is always too low proves
             // nothing.
-            let is_new = |tid: &mut Tid| !before.contains(tid) && !self.threads.iter().any(|thread| thread.facts.tid == *tid);
+            let is_new = |tid: &mut Tid| !before.contains(tid) && !self.threads.iter().any(|thread| thread.info.tid == *tid);
             let Some(tid) = self.tids.pop_if(is_new) else { break };
             self.started_during_sample.push(tid);
         }
@@ -103,7 +103,7 @@ impl Sampler {
     fn remove_exited(&mut self, holders: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
         let listed: HashSet<Tid> = self.tids.iter().copied().collect();
         for index in (0..self.threads.len()).rev() {
-            let tid = self.threads[index].facts.tid;
+            let tid = self.threads[index].info.tid;
             if !listed.contains(&tid) {
                 // The thread exited before this sample, unless it held the GIL when the sample
                 // began.
@@ -118,7 +118,7 @@ impl Sampler {
     fn attribute_exited(&mut self, at: Nanos, holders: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
         for (tid, state) in holders {
             let listed = self.tids.contains(tid) || self.started_during_sample.contains(tid);
-            let known = listed || self.by_tstate.get(&state.at).is_some_and(|&i| self.threads[i].facts.tid == *tid);
+            let known = listed || self.by_tstate.get(&state.at).is_some_and(|&i| self.threads[i].info.tid == *tid);
             if known || self.last_sample.is_none() {
                 continue;
             }
@@ -145,9 +145,9 @@ impl Sampler {
         let start = self.accounted_until;
         let since_last = self.last_sample.map(|last| at.saturating_since(last));
         let (id, main) = (self.allocate_id(), tid.0 == self.python.pid.0);
-        let facts = ThreadInfo { id, tid, name: String::new(), python: false, main, gil: None };
-        sink.thread(&facts);
-        self.threads.push(ThreadTracker::new(self.target.as_ref(), facts, start, since_last, &self.empty_stack));
+        let info = ThreadInfo { id, tid, name: String::new(), python: false, main, gil: None };
+        sink.thread(&info);
+        self.threads.push(ThreadTracker::new(self.target.as_ref(), info, start, since_last, &self.empty_stack));
         self.schedule.push(tid);
         self.comm_pending = true;
     }
@@ -157,7 +157,7 @@ impl Sampler {
     fn bind(&mut self, sink: &mut dyn Sink) -> bool {
         self.tid_resolver.calibrate(self.target.as_ref(), &self.runtime_state, &self.tids);
         self.bindings.retain_foreign(&self.runtime_state);
-        let by_tid: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.facts.tid, i)).collect();
+        let by_tid: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.info.tid, i)).collect();
         self.by_tstate.clear();
         self.names_pending = true;
         let before: Vec<Addr> = self.threads.iter_mut().map(|thread| std::mem::take(&mut thread.tstate)).collect();
@@ -202,7 +202,7 @@ impl Sampler {
         let gil = self.gil_ids.by_address(binding.gil);
         let thread = &mut self.threads[binding.thread];
         if thread.bind_to(binding.tstate, binding.pthread, (binding.gil, gil)) {
-            sink.thread(&thread.facts);
+            sink.thread(&thread.info);
         }
     }
 
@@ -234,9 +234,9 @@ impl Sampler {
         let comm_pending = if std::mem::take(&mut self.comm_pending) { self.threads.as_mut_slice() } else { &mut [] };
         for thread in comm_pending.iter_mut().filter(|t| !t.comm_read) {
             thread.comm_read = true;
-            if let Some(name) = self.target.comm(thread.facts.tid).filter(|_| !thread.named) {
-                thread.facts.name = name;
-                sink.thread(&thread.facts);
+            if let Some(name) = self.target.comm(thread.info.tid).filter(|_| !thread.named) {
+                thread.info.name = name;
+                sink.thread(&thread.info);
             }
         }
         if !self.names_pending || at.saturating_since(self.names_read_at) < NAMES_PERIOD {
@@ -253,8 +253,8 @@ impl Sampler {
             for thread in self.threads.iter_mut().filter(|t| !t.tstate.is_null() && !t.named) {
                 let Some(name) = names.get(&thread.pthread) else { continue };
                 thread.named = true;
-                thread.facts.name = name.clone();
-                sink.thread(&thread.facts);
+                thread.info.name = name.clone();
+                sink.thread(&thread.info);
             }
         }
     }
