@@ -58,9 +58,9 @@ impl TeeSink {
 }
 
 impl Sink for TeeSink {
-    fn thread(&mut self, facts: &ThreadInfo) {
-        self.builder.thread(facts);
-        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.thread(facts));
+    fn thread(&mut self, info: &ThreadInfo) {
+        self.builder.thread(info);
+        self.recorders.iter_mut().for_each(|(_, recorder)| recorder.thread(info));
     }
 
     fn slice(&mut self, slice: &StateSlice<'_>) {

@@ -218,13 +218,13 @@ impl<'a> Trace<'a> {
 }
 
 impl SpanSink for Trace<'_> {
-    fn thread(&mut self, facts: &ThreadInfo) {
-        let name = sanitize::clean(&facts.name);
+    fn thread(&mut self, info: &ThreadInfo) {
+        let name = sanitize::clean(&info.name);
         if self.threads.len() < MAX_THREADS {
-            self.threads.insert(facts.id, (name.clone(), facts.gil));
+            self.threads.insert(info.id, (name.clone(), info.gil));
         }
-        let thread = PerfettoThread { pid: self.pid, tid: facts.tid.0, thread_name: name };
-        let uuid = self.track(facts.id);
+        let thread = PerfettoThread { pid: self.pid, tid: info.tid.0, thread_name: name };
+        let uuid = self.track(info.id);
         self.describe(TrackDescriptor { uuid, thread: Some(thread), parent_uuid: self.base, ..TrackDescriptor::default() });
     }
 

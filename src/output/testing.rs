@@ -46,8 +46,8 @@ pub fn measured() -> MeasuredProgram {
         let mut sinks: [&mut dyn Sink; 2] = [&mut builder, &mut recorder];
         for (id, name) in ["MainThread", "worker-1", "worker-2", HOSTILE].into_iter().enumerate() {
             let (tid, name, gil) = (Tid(100 + id as i32), name.to_string(), Some(GilId(0)));
-            let facts = ThreadInfo { id: ThreadId(id as u32), tid, name, python: true, main: id == 0, gil };
-            sinks.iter_mut().for_each(|sink| sink.thread(&facts));
+            let info = ThreadInfo { id: ThreadId(id as u32), tid, name, python: true, main: id == 0, gil };
+            sinks.iter_mut().for_each(|sink| sink.thread(&info));
         }
         let burns = [stack(&[("main", 9), ("burn", 3)]), stack(&[("main", 9), ("burn", 4)])];
         let (hash, wait) = (stack(&[("hash", 7)]), stack(&[("main", 12), (HOSTILE, 1)]));

@@ -31,7 +31,7 @@ pub struct Span {
 /// Receives spans.
 pub trait SpanSink {
     /// A thread was found, or its name became known.
-    fn thread(&mut self, facts: &ThreadInfo);
+    fn thread(&mut self, info: &ThreadInfo);
     /// A span has ended. Spans of one thread come in order.
     fn span(&mut self, span: Span);
     /// A GIL was read.
@@ -86,8 +86,8 @@ impl<C: SpanSink> SpanBuilder<C> {
 }
 
 impl<C: SpanSink> Sink for SpanBuilder<C> {
-    fn thread(&mut self, facts: &ThreadInfo) {
-        self.inner.thread(facts);
+    fn thread(&mut self, info: &ThreadInfo) {
+        self.inner.thread(info);
     }
 
     fn slice(&mut self, slice: &StateSlice<'_>) {

@@ -153,10 +153,10 @@ impl FirefoxProcess {
 }
 
 impl SpanSink for FirefoxProcess {
-    fn thread(&mut self, facts: &ThreadInfo) {
-        let main = facts.main || facts.tid.0 == self.main;
-        match self.track(facts.id) {
-            Some(track) => track.describe(sanitize::clean(&facts.name), facts.tid.0, main),
+    fn thread(&mut self, info: &ThreadInfo) {
+        let main = info.main || info.tid.0 == self.main;
+        match self.track(info.id) {
+            Some(track) => track.describe(sanitize::clean(&info.name), info.tid.0, main),
             None => self.left_out = true,
         }
     }

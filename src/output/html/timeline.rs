@@ -191,8 +191,8 @@ fn gil_series(gil: GilId, points: &[Point]) -> Value {
 }
 
 impl SpanSink for TimelineBuilder {
-    fn thread(&mut self, facts: &ThreadInfo) {
-        self.span_types.name(facts.id, sanitize::clean(&facts.name));
+    fn thread(&mut self, info: &ThreadInfo) {
+        self.span_types.name(info.id, sanitize::clean(&info.name));
     }
 
     fn span(&mut self, span: Span) {

@@ -55,16 +55,16 @@ pub fn published_build(bytes: &[u8]) -> Result<PublishedBuild, LayoutError> {
 /// The whole layout of a target, from the first [`READ_LEN`] bytes of its `_PyRuntime`; somewhat
 /// fewer are enough.
 pub fn layout_from_target(bytes: &[u8]) -> Result<(Layout, PublishedBuild), LayoutError> {
-    let facts = published_build(bytes)?;
-    let Some(LayoutTable::Partial { default, free_threaded }) = for_version(facts.minor) else {
-        return Err(LayoutError::UnknownVersion(facts.minor));
+    let build = published_build(bytes)?;
+    let Some(LayoutTable::Partial { default, free_threaded }) = for_version(build.minor) else {
+        return Err(LayoutError::UnknownVersion(build.minor));
     };
-    if facts.version.contains(['a', 'b']) {
-        return Err(LayoutError::PreRelease(facts.version));
+    if build.version.contains(['a', 'b']) {
+        return Err(LayoutError::PreRelease(build.version));
     }
-    let unpublished = if facts.free_threaded { free_threaded } else { default };
+    let unpublished = if build.free_threaded { free_threaded } else { default };
     let checked = PublishedFields::read(bytes, unpublished.published)?.check()?;
-    Ok((complete(&checked, unpublished)?, facts))
+    Ok((complete(&checked, unpublished)?, build))
 }
 
 /// `PY_VERSION_HEX` as text. Four bytes that are no version give a text that names none.
