@@ -57,7 +57,7 @@ const figures = {
     if (!finite(x)) return NONE;
     return x < 9.95 && Math.abs(x - Math.round(x)) >= 0.05 ? x.toFixed(1) : grouped(Math.max(0, x));
   },
-  // A time since the window's begin, with the decimals that the visible stretch needs.
+  // A time since the window's begin, with the decimals that the visible range needs.
   at(s, span) {
     const decimals = Math.max(0, Math.min(6, Math.ceil(-Math.log10(Math.max(span, 1e-9) / 200))));
     if (span > 600) {

@@ -1,4 +1,4 @@
-// The tracks: draws the visible stretch of time, moves it by pointer, wheel and keys, and describes
+// The tracks: draws the visible range of time, moves it by pointer, wheel and keys, and describes
 // the span under the pointer.
 
 const ROW = { wide: { height: 22, bar: 17, label: 0 }, narrow: { height: 34, bar: 17, label: 15 } };
@@ -65,7 +65,7 @@ const timeline = {
     if ($('visible-range').open) this.table();
   },
 
-  // A column of pixels is divided among the states by their shares in its stretch of time.
+  // A column of pixels is divided among the states by their shares in its part of the time.
   bars(context, scale) {
     const { left, row, plot } = this.place;
     const [pixels, bar] = [Math.round(plot * scale), Math.max(1, Math.round(row.bar * scale))];

@@ -1,4 +1,4 @@
-// The timeline's data: what a thread did in any stretch of time, at any level of detail.
+// The timeline's data: what a thread did in any range of time, at any level of detail.
 //
 // An exact track is a list of spans, found by binary search. A track in columns becomes prefix sums,
 // so that every zoom level costs the same, whatever the recording's length.
@@ -47,7 +47,7 @@ class Tracks {
     return { sums, what };
   }
 
-  // Writes the seconds of each state in a stretch into `out`.
+  // Writes the seconds of each state in a range into `out`.
   within(track, from, to, out) {
     out.fill(0);
     if (this.exact) this.withinSpans(track, from * 1e6, to * 1e6, out);
