@@ -22,15 +22,15 @@ struct Later {
 }
 
 impl Sink for Later {
-    fn thread(&mut self, facts: &ThreadInfo) {
-        self.recorder.thread(facts);
+    fn thread(&mut self, info: &ThreadInfo) {
+        self.recorder.thread(info);
     }
     fn slice(&mut self, slice: &StateSlice<'_>) {
         self.recorder.slice(&StateSlice { end: slice.end + self.shift, ..slice.clone() });
     }
-    fn gil(&mut self, look: &GilSample) {
-        let at = look.at + self.shift;
-        self.recorder.gil(&GilSample { at, ..*look });
+    fn gil(&mut self, sample: &GilSample) {
+        let at = sample.at + self.shift;
+        self.recorder.gil(&GilSample { at, ..*sample });
         if at.saturating_since(self.progress_at) >= Nanos::from_millis(100) {
             self.progress_at = at;
             self.window.seconds = at.saturating_since(self.window.begin).as_secs_f64();
@@ -58,17 +58,17 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [from, to, times] = &args[..] else { panic!("long_recording IN.gilprof OUT.gilprof TIMES") };
     let (recording, times) = (Recording::open(Path::new(from)).unwrap(), times.parse::<u64>().unwrap());
-    let facts = recording.replay(&mut Discard).unwrap();
-    let length = Nanos::from_secs_f64(facts.window.seconds);
-    let window = CaptureStats { samples: 0, ..facts.window.clone() };
+    let replayed = recording.replay(&mut Discard).unwrap();
+    let length = Nanos::from_secs_f64(replayed.window.seconds);
+    let window = CaptureStats { samples: 0, ..replayed.window.clone() };
     let recorder = Recorder::new(File::create(to).unwrap());
-    let mut later = Later { recorder, shift: Nanos::ZERO, target: facts.target, window, progress_at: Nanos::ZERO };
+    let mut later = Later { recorder, shift: Nanos::ZERO, target: replayed.target, window, progress_at: Nanos::ZERO };
     for n in 0..times {
         later.shift = Nanos::from_nanos(length.as_nanos() * n);
         recording.replay(&mut later).unwrap();
     }
-    later.window.seconds = facts.window.seconds * times as f64;
-    later.window.samples = facts.window.samples * times;
+    later.window.seconds = replayed.window.seconds * times as f64;
+    later.window.samples = replayed.window.samples * times;
     later.recorder.finish(&later.target, &later.window).unwrap();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").trim();

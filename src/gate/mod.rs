@@ -6,7 +6,7 @@
 //! run or several, with its interval at 99 %. `check` compares estimates with limits and with a
 //! `baseline`, whose `fingerprint` decides whether the comparison is allowed. `culprit` finds the
 //! function that is responsible. `evaluate` combines all of it into an `outcome`; `text` renders it
-//! for the terminal, `output` for other programs, one file for each format. This room measures
+//! for the terminal, `output` for other programs, one file for each format. This module measures
 //! nothing and opens only files of limits and baselines.
 
 pub mod baseline;
