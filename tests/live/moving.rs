@@ -46,8 +46,8 @@ const NOTHING_AGREED: f64 = 0.005;
 /// before it leaves it; a thread that loses its CPU at that point stays so for milliseconds.
 const UNLINKED: f64 = 0.1;
 #[cfg(feature = "peers")]
-const WHOLE_WHEN_FROZEN: f64 = 0.99;
-const WHOLE_ORDINARILY: f64 = 0.95;
+const COMPLETE_WHEN_FROZEN: f64 = 0.99;
+const COMPLETE_ORDINARILY: f64 = 0.95;
 
 /// The functions that each function may call, and the lines of the calls.
 struct Graph(BTreeMap<String, Vec<String>>);
@@ -102,11 +102,11 @@ struct Stacks<'a> {
     names: HashMap<ThreadId, String>,
     /// The stack of each thread's latest sample.
     latest: HashMap<ThreadId, Arc<Stack>>,
-    whole: u64,
-    moving: u64,
-    cut: u64,
-    /// Whether stacks equal to those of the sample before are not counted again.
-    cuts: u64,
+    complete: u64,
+    torn: u64,
+    truncated: u64,
+    /// Truncated stacks, without those that equal the stack of the sample before.
+    truncated_anew: u64,
     /// Neither frames nor a reason.
     empty: u64,
     /// Slices of waits in which only the holder can have held the GIL. Each may cover several
@@ -121,7 +121,7 @@ struct Stacks<'a> {
 
 impl Stacks<'_> {
     fn stacks(&self) -> u64 {
-        self.whole + self.moving + self.cut
+        self.complete + self.torn + self.truncated
     }
 
     /// Whether there is a stack for each sample. For slices that cover several samples, the time
@@ -134,14 +134,14 @@ impl Stacks<'_> {
         (made - waits..=due + waits).contains(&merged)
     }
 
-    fn share_whole(&self) -> f64 {
-        self.whole as f64 / self.stacks().max(1) as f64
+    fn share_complete(&self) -> f64 {
+        self.complete as f64 / self.stacks().max(1) as f64
     }
 
     fn mean_depth(&self, status: StackStatus) -> f64 {
         match status {
-            StackStatus::Complete => self.depth[0] as f64 / self.whole.max(1) as f64,
-            _ => self.depth[1] as f64 / (self.moving + self.cut).max(1) as f64,
+            StackStatus::Complete => self.depth[0] as f64 / self.complete.max(1) as f64,
+            _ => self.depth[1] as f64 / (self.torn + self.truncated).max(1) as f64,
         }
     }
 }
@@ -160,23 +160,23 @@ impl Sink for Stacks<'_> {
             self.waits += 1;
             self.waited_ns += slice.times.total();
         }
-        let whole = slice.stack.status == StackStatus::Complete;
+        let complete = slice.stack.status == StackStatus::Complete;
         match slice.stack.status {
-            StackStatus::Complete => self.whole += 1,
-            StackStatus::Torn => self.moving += 1,
-            StackStatus::Truncated => self.cut += 1,
+            StackStatus::Complete => self.complete += 1,
+            StackStatus::Torn => self.torn += 1,
+            StackStatus::Truncated => self.truncated += 1,
         }
-        self.depth[usize::from(!whole)] += slice.stack.frames.len() as u64;
+        self.depth[usize::from(!complete)] += slice.stack.frames.len() as u64;
         // A thread that lost its CPU has the same stack in dozens of samples: an error in it counts
         // once.
         if self.latest.insert(slice.thread, Arc::clone(slice.stack)).is_some_and(|latest| latest == *slice.stack) {
             return;
         }
-        self.cuts += u64::from(slice.stack.status == StackStatus::Truncated);
+        self.truncated_anew += u64::from(slice.stack.status == StackStatus::Truncated);
         self.empty += u64::from(slice.stack.frames.is_empty());
         let Some(graph) = self.graph else { return };
         if let Some(pair) = graph.impossible(slice.stack) {
-            self.impossible[usize::from(!whole)] += 1;
+            self.impossible[usize::from(!complete)] += 1;
             self.example.get_or_insert(format!("{:?}: {pair}", slice.stack.status));
         }
         if let Some(pair) = graph.wrong_line(slice.stack) {
@@ -207,16 +207,16 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
     let graph = Graph::of(&target);
     for _ in 0..WINDOWS {
         let (window, s) = sample(&target, 5000.0, seconds, false, Stacks { graph: Some(&graph), ..Stacks::default() });
-        let [bad_whole, bad_moving] = s.impossible;
+        let [bad_complete, bad_torn] = s.impossible;
         row!(
             interpreter.label,
-            "{workload}: {} samples, {:.1} % complete, impossible {bad_whole} of {} complete, {bad_moving} of {} torn, {} cut, {} empty, \
-             {} wrong lines, depth {:.1} whole, {:.1} moving{}",
+            "{workload}: {} samples, {:.1} % complete, impossible {bad_complete} of {} complete, {bad_torn} of {} torn, {} truncated, {} empty, \
+             {} wrong lines, depth {:.1} complete, {:.1} torn{}",
             window.stats.samples,
-            100.0 * s.share_whole(),
-            s.whole,
-            s.moving,
-            s.cuts,
+            100.0 * s.share_complete(),
+            s.complete,
+            s.torn,
+            s.truncated_anew,
             s.empty,
             s.wrong_lines,
             s.mean_depth(StackStatus::Complete),
@@ -236,11 +236,14 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
             ),
         );
         expect(window.stats.failed == 0, format!("{} samples failed", window.stats.failed));
-        expect(few(s.empty, s.stacks(), most_lost.0) && few(s.cuts, s.stacks(), most_lost.1), format!("{} empty, {} cut", s.empty, s.cuts));
-        expect(few(bad_whole, s.whole, IMPOSSIBLE), format!("{bad_whole} of {} whole cannot be: {:?}", s.whole, s.example));
-        expect(few(bad_moving, s.moving, IMPOSSIBLE_PART), format!("{bad_moving} of {} agreed cannot be: {:?}", s.moving, s.example));
+        expect(
+            few(s.empty, s.stacks(), most_lost.0) && few(s.truncated_anew, s.stacks(), most_lost.1),
+            format!("{} empty, {} truncated", s.empty, s.truncated_anew),
+        );
+        expect(few(bad_complete, s.complete, IMPOSSIBLE), format!("{bad_complete} of {} complete cannot be: {:?}", s.complete, s.example));
+        expect(few(bad_torn, s.torn, IMPOSSIBLE_PART), format!("{bad_torn} of {} agreed cannot be: {:?}", s.torn, s.example));
         expect(few(s.wrong_lines, s.stacks(), WRONG_LINES), format!("{} wrong lines: {:?}", s.wrong_lines, s.example));
-        if s.share_whole() <= 1.0 - ENOUGH_MOVING {
+        if s.share_complete() <= 1.0 - ENOUGH_MOVING {
             return;
         }
     }
@@ -271,11 +274,11 @@ fn with_the_holder_stopped_nearly_all_stacks_are_complete(interpreter: &Interpre
         interpreter.label,
         "call_heavy, frozen: {} samples, {:.2} % complete, {} impossible, depth {:.1}",
         window.stats.samples,
-        100.0 * s.share_whole(),
+        100.0 * s.share_complete(),
         s.impossible[0] + s.impossible[1],
         s.mean_depth(StackStatus::Complete)
     );
-    complaints.expect(s.share_whole() >= WHOLE_WHEN_FROZEN, || format!("frozen: only {:.4} whole", s.share_whole()));
+    complaints.expect(s.share_complete() >= COMPLETE_WHEN_FROZEN, || format!("frozen: only {:.4} complete", s.share_complete()));
     complaints.expect(s.impossible == [0, 0], || format!("frozen: impossible {:?}", s.example));
     complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} samples", s.stacks(), window.stats.samples));
 }
@@ -284,14 +287,14 @@ fn stacks_of_ordinary_code_are_complete(interpreter: &Interpreter, complaints: &
     let example = repository().join("examples/cpu_threads.py");
     let target = Target::start_file(interpreter, &example, &["--ready-fd", "1", "--seconds", "0"]);
     let (window, s) = sample(&target, 1000.0, window(2.0, 0.8), false, Stacks { only_holding: true, ..Stacks::default() });
-    let whole = s.share_whole();
+    let complete = s.share_complete();
     row!(
         interpreter.label,
         "cpu_threads.py: {} samples, {:.2} % of {} holders' stacks complete",
         window.stats.samples,
-        100.0 * whole,
+        100.0 * complete,
         s.stacks()
     );
-    complaints.expect(whole >= WHOLE_ORDINARILY, || format!("ordinary code: only {whole:.4} whole"));
+    complaints.expect(complete >= COMPLETE_ORDINARILY, || format!("ordinary code: only {complete:.4} complete"));
     complaints.expect(s.stacks() > window.stats.samples / 2, || format!("only {} samples of a holder", s.stacks()));
 }
