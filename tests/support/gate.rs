@@ -34,8 +34,8 @@ impl Folder {
         Running::spawn(self.command(args)).end()
     }
 
-    /// `gilprof gate ARGS -- python tests/workloads/gate.py PROGRAM`, repeated a few times while the
-    /// machine had no cores left for it, which is no fault of the gate.
+    /// `gilprof gate ARGS -- python tests/workloads/gate.py PROGRAM`, repeated a few times while
+    /// the machine had no cores left for it, which is no fault of the gate.
     pub fn run(&self, python: &Interpreter, args: &[&str], program: &[&str]) -> Finished {
         let run = || {
             let inner = python.command();
