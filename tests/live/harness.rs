@@ -1,9 +1,9 @@
 //! Makes one case of each check and interpreter, so that it can be listed, selected and timed
 //! alone: `states::sleepers_are_in_io::3.11-pyenv`.
 //!
-//! Cases of [`BESIDE_OTHERS`] tolerate other programs and may run beside each other. Every other case
-//! measures, and runs alone: `.config/nextest.toml` has that for nextest, and the guards below for
-//! every other way to run the tests.
+//! Cases of [`BESIDE_OTHERS`] tolerate other programs and may run beside each other. Every other
+//! case measures, and runs alone: `.config/nextest.toml` has that for nextest, and the guards below
+//! for every other way to run the tests.
 
 use crate::support::checks::{self, Complaints};
 use crate::support::{self, Interpreter};
