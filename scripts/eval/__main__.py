@@ -85,11 +85,14 @@ def main():
     except common.NotMeasured as e:
         print("scripts/eval %s: not measured: %s" % (options.command, e), file=sys.stderr)
         return common.NOT_MEASURED
+    except common.Failed as e:
+        print("scripts/eval %s: failed: %s" % (options.command, e), file=sys.stderr)
+        return common.FAILED
     except KeyboardInterrupt:
-        return common.NOT_MEASURED
+        return 130
     except Exception:  # Python would end with 1, which means a broken bound here
         traceback.print_exc()
-        return common.NOT_MEASURED
+        return common.FAILED
 
 
 if __name__ == "__main__":

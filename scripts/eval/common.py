@@ -9,12 +9,13 @@ import subprocess
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WORKLOADS = os.path.join(REPOSITORY, "tests", "workloads")
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "gilprof")
-HOLDS, BROKEN, USAGE, NOT_MEASURED = range(4)
+HOLDS, BROKEN, USAGE, NOT_MEASURED, FAILED = range(5)
 EXIT_CODES = """exit codes:
   0  every bound holds
   1  a bound is broken, or `render --check` found a document that differs
   2  wrong usage
   3  the measurement could not be made: a missing privilege or program, or a machine that is too busy
+  4  gilprof, a workload, a peer or this program failed
 """
 
 
@@ -22,8 +23,8 @@ class NotMeasured(Exception):
     """This machine cannot make the measurement. Ends with exit code 3."""
 
 
-class Failed(NotMeasured):
-    """gilprof, a workload or a peer ended early or printed nothing that can be read."""
+class Failed(Exception):
+    """gilprof, a workload or a peer ended early or printed nothing that can be read. Ends with exit code 4."""
 
 
 class UsageError(Exception):

@@ -3,8 +3,10 @@
 use super::values::{is_command, parse_duration, parse_pid, parse_rate, DurationArg};
 use crate::gate::expr::{Limit, Regression};
 use crate::ids::Pid;
+use crate::profile::file::chunk::MAGIC;
 use clap::Args;
 use std::ffi::OsString;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -70,6 +72,11 @@ impl GateArgs {
     /// command for recordings.
     pub fn command_without_dashes(&self) -> Option<String> {
         let program = self.recordings.first().filter(|path| path.extension().is_none_or(|ending| ending != "gilprof"))?;
+        // On some file systems every file is executable, recordings too.
+        let mut start = [0; MAGIC.len()];
+        if std::fs::File::open(program).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == *MAGIC {
+            return None;
+        }
         let is_executable =
             |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
         let is_on_path = || !program.exists() && program.components().count() == 1 && is_command(&program.display().to_string());

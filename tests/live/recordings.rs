@@ -30,7 +30,11 @@ fn text(path: &Path) -> &str {
 }
 
 fn interpreter() -> Option<Interpreter> {
-    two_interpreters().pop()
+    let found = two_interpreters().pop();
+    if found.is_none() {
+        support::skip("recordings: there is no interpreter that needs no other root");
+    }
+    found
 }
 
 /// Random numbers with a new seed in each run. A failure prints its number.

@@ -34,25 +34,13 @@ impl Folder {
         Running::spawn(self.command(args)).end()
     }
 
-    /// `gilprof gate ARGS -- python tests/workloads/gate.py PROGRAM`, repeated a few times while
-    /// the machine had no cores left for it, which is no fault of the gate.
+    /// `gilprof gate ARGS -- python tests/workloads/gate.py PROGRAM`.
     pub fn run(&self, python: &Interpreter, args: &[&str], program: &[&str]) -> Finished {
-        let run = || {
-            let inner = python.command();
-            let mut command = self.command(&[args, &["--"]].concat());
-            let workload = repository().join("tests/workloads/gate.py");
-            command.arg(inner.get_program()).args(inner.get_args()).args(["-B"]).arg(workload).args(program);
-            Running::spawn(command).end()
-        };
-        let short = |finished: &Finished| finished.status.code() == Some(3) && finished.err.contains("Short of CPU");
-        let mut finished = run();
-        for _ in 0..4 {
-            if !short(&finished) {
-                break;
-            }
-            finished = run();
-        }
-        finished
+        let inner = python.command();
+        let mut command = self.command(&[args, &["--"]].concat());
+        let workload = repository().join("tests/workloads/gate.py");
+        command.arg(inner.get_program()).args(inner.get_args()).args(["-B"]).arg(workload).args(program);
+        Running::spawn(command).end()
     }
 }
 

@@ -178,13 +178,18 @@ fn test_name() -> String {
 pub fn skip(why: &str) {
     eprintln!("skipped: {why}");
     CASE.with(|case| _ = case.borrow_mut().1.get_or_insert_with(|| why.to_owned()));
-    note("GILPROF_TEST_SKIPS", &format!("skipped: {why}\t{}", test_name()));
+    note("GILPROF_TEST_SKIPS", &format!("skipped: {}\t{}", one_line(why), test_name()));
 }
 
 /// Reports that a part of a test was left out. The rest of the test counts.
 pub fn leave_out(why: &str) {
     eprintln!("skipped: {why}");
-    note("GILPROF_TEST_SKIPS", &format!("skipped: {why}\t"));
+    note("GILPROF_TEST_SKIPS", &format!("skipped: {}\t", one_line(why)));
+}
+
+/// A reason may be what a program printed; the file has a line for each skip.
+fn one_line(why: &str) -> String {
+    why.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Appends a line to the file that the environment variable names, if it is set. The line is a

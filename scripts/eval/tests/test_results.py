@@ -75,7 +75,8 @@ class CommandLine(unittest.TestCase):
     def test_exit_codes(self):
         for arguments, code in ((["render", "--check"], common.HOLDS), (["nonsense"], common.USAGE), (["accuracy", "--cases", "nonsense"], common.USAGE),
                                 (["html", "--quick", "--write"], common.USAGE), (["verdicts", "--cases", "json", "--write"], common.USAGE),
-                                (["gate", "--python", "/nonexistent/python"], common.NOT_MEASURED)):
+                                (["gate", "--python", "/nonexistent/python"], common.NOT_MEASURED),
+                                (["diff", "--quick", "--gilprof", "/bin/false"], common.FAILED)):
             found, text = self.ended(*arguments)
             self.assertEqual(found, code, (arguments, text))
 
