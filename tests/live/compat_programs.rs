@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{scratch, skip, window, Folder, Interpreter, Target};
+use support::{skip, window, Folder, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -221,7 +221,8 @@ fn a_program_with_python_inside(interpreter: &Interpreter, complaints: &mut Comp
 
 /// A process that has mapped musl's linker, recognised by the name of the file.
 fn musl_is_refused_with_the_reason(interpreter: &Interpreter) {
-    let musl = scratch("musl").with_file_name("ld-musl-x86_64.so.1");
+    let folder = Folder::new("musl");
+    let musl = folder.path().join("ld-musl-x86_64.so.1");
     let file = musl.to_str().unwrap();
     std::fs::write(&musl, vec![0; 4096]).unwrap();
     let code = format!(
@@ -237,5 +238,4 @@ fn musl_is_refused_with_the_reason(interpreter: &Interpreter) {
         output.ended(6, &[&format!("runs Python {}, which gilprof cannot read", interpreter.version), "musl", "glibc"]);
     }
     row!(interpreter.label, "a mapped {file} is refused");
-    let _ = std::fs::remove_file(musl);
 }
