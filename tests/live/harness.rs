@@ -6,11 +6,13 @@
 //! for every other way to run the tests.
 
 use crate::support::checks::{self, Complaints};
+use crate::once;
 use crate::support::{self, Interpreter};
 use libtest_mimic::{Completion, Failed, Trial};
 
-/// Modules whose cases may run beside each other. `.config/nextest.toml` has the same list.
-const BESIDE_OTHERS: [&str; 12] = [
+/// Modules whose cases may run beside each other, as in `.config/nextest.toml`: see
+/// [`nextest_has_the_same_lists`].
+const BESIDE_OTHERS: &[&str] = &[
     "cli::attach::",
     "cli::bad_input::",
     "cli::dump::",
@@ -19,14 +21,15 @@ const BESIDE_OTHERS: [&str; 12] = [
     "compat_namespaces::",
     "compat_programs::",
     "docs::",
+    "harness::",
     "moving::",
     "packaging::",
     "reads::",
     "schemas::",
 ];
 
-/// Cases of such modules that measure after all. `.config/nextest.toml` has the same.
-const ALONE: [&str; 2] = ["cli::run::a_short_program_", "reads::layouts::drop_requests_"];
+/// Cases of such modules that measure after all.
+const ALONE: &[&str] = &["cli::run::a_short_program_", "reads::layouts::drop_requests_"];
 
 /// All cases, in the order in which they were added.
 #[derive(Default)]
@@ -70,7 +73,7 @@ impl Suite {
 
     fn add(&mut self, name: String, run: impl FnOnce() + Send + 'static) {
         let begins = |parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
-        let beside_others = begins(&BESIDE_OTHERS) && !begins(&ALONE);
+        let beside_others = begins(BESIDE_OTHERS) && !begins(ALONE);
         let case = name.clone();
         self.0.push(Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
             let _guard = if beside_others { support::shared_guard() } else { support::serial_guard() };
@@ -87,6 +90,21 @@ impl Suite {
     pub fn trials(self) -> Vec<Trial> {
         self.0
     }
+}
+
+pub fn cases(suite: &mut Suite) {
+    once!(suite, [nextest_has_the_same_lists]);
+}
+
+/// Compares the filters of the two overrides, whose patterns are the lists above.
+fn nextest_has_the_same_lists() {
+    let config: toml::Table = include_str!("../../.config/nextest.toml").parse().unwrap();
+    let filters: Vec<&str> =
+        config["profile"]["default"]["overrides"].as_array().unwrap().iter().map(|o| o["filter"].as_str().unwrap()).collect();
+    let beside = format!("binary(live) & !test(/^({})/)", BESIDE_OTHERS.join("|"));
+    assert!(filters.contains(&beside.as_str()), "{beside} is not among {filters:#?}");
+    let alone = format!("binary(live) & test(/^({})/)", ALONE.join("|"));
+    assert!(filters.contains(&alone.as_str()), "{alone} is not among {filters:#?}");
 }
 
 /// `live::cli::attach` without the name of the program.

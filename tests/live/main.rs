@@ -64,6 +64,7 @@ fn main() {
         exact::cases,
         findings::cases,
         gate_ci::cases,
+        harness::cases,
         moving::cases,
         packaging::cases,
         pytest_plugin::cases,
