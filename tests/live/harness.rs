@@ -5,12 +5,12 @@
 //! case measures, and runs alone: `.config/nextest.toml` has that for nextest, and the guards below
 //! for every other way to run the tests.
 
-use crate::support::checks::{self, Complaints};
 use crate::once;
+use crate::support::checks::{self, Complaints};
 use crate::support::{self, Interpreter};
 use libtest_mimic::{Completion, Failed, Trial};
 
-/// Modules whose cases may run beside each other, as in `.config/nextest.toml`: see
+/// Modules and cases that may run beside each other, as in `.config/nextest.toml`: see
 /// [`nextest_has_the_same_lists`].
 const BESIDE_OTHERS: &[&str] = &[
     "cli::attach::",
@@ -24,7 +24,12 @@ const BESIDE_OTHERS: &[&str] = &[
     "harness::",
     "moving::",
     "packaging::",
+    "pytest_plugin::marks_that_",
+    "pytest_plugin::tests_without_",
     "reads::",
+    "recordings::a_full_disk_",
+    "recordings::a_report_is_",
+    "sample_cost::samples_of_",
     "schemas::",
 ];
 
