@@ -40,7 +40,7 @@ fn endless(target: &Target) -> Running {
 /// for them.
 fn later(target: &Target) {
     let begin = ticks(target.pid());
-    until("the target has worked", || ticks(target.pid()) > begin + if support::all() { 40 } else { 25 });
+    until("the target has worked", || ticks(target.pid()) > begin + if support::all() { 40 } else { 16 });
 }
 
 /// The process's CPU time in the kernel's ticks, a hundred a second.

@@ -73,6 +73,10 @@ impl Sink for Record {
     }
 }
 
+/// Nanoseconds. Longer than any `take_gil` of the workloads: of eight threads, each waits for seven
+/// switch intervals of 5 ms.
+const LONGEST_CALL: u64 = 400_000_000;
+
 /// An actual interval.
 #[derive(Clone, Copy, Debug)]
 struct Actual {
@@ -120,8 +124,8 @@ impl Truth {
         let mut first = None;
         loop {
             match truth.lines.recv_timeout(support::PATIENCE).map(|line| parse(&line)) {
-                // Calls that had begun before bpftrace are not seen. After a second none is left.
-                Ok(Some(interval)) if interval.begin > *first.get_or_insert(interval.begin) + 1_000_000_000 => return Ok(truth),
+                // Calls that had begun before bpftrace are not seen. After this time none is left.
+                Ok(Some(interval)) if interval.begin > *first.get_or_insert(interval.begin) + LONGEST_CALL => return Ok(truth),
                 Ok(_) => {}
                 Err(_) => {
                     drop(truth);
@@ -131,13 +135,13 @@ impl Truth {
         }
     }
 
-    /// All intervals until now and for a second longer, so that those in progress are complete.
+    /// All intervals until now and for a while longer, so that those in progress are complete.
     fn finish(mut self, until: Nanos) -> Vec<Actual> {
         let mut all = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(support::PATIENCE) {
             let Some(interval) = parse(&line) else { continue };
             all.push(interval);
-            if interval.begin > until.as_nanos() + 1_000_000_000 {
+            if interval.begin > until.as_nanos() + LONGEST_CALL {
                 break;
             }
         }
@@ -276,7 +280,7 @@ fn compared(interpreter: &Interpreter, workloads: &[(&str, &[&str])]) {
     if !support::is_root() {
         return support::skip("exact mode against uprobes: needs root");
     }
-    let ms = if support::all() { 5000 } else { 2000 };
+    let ms = if support::all() { 5000 } else { 1500 };
     for (workload, args) in workloads {
         let Some(errors) = compare(interpreter, workload, args, ms) else { return };
         assert!(errors.hold(), "{} {workload} {args:?}: {errors:?}", interpreter.label);

@@ -9,10 +9,9 @@ use std::process::Command;
 
 /// The checks of this file, which need no particular interpreter.
 pub fn cases(suite: &mut Suite) {
-    once!(suite, [pip_install_brings_the_program_and_the_pytest_plugin]);
-    // It compiles the crate once more.
+    // Each compiles the crate once more.
     if support::all() {
-        once!(suite, [cargo_install_brings_the_program]);
+        once!(suite, [pip_install_brings_the_program_and_the_pytest_plugin, cargo_install_brings_the_program]);
     }
 }
 
