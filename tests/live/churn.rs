@@ -16,7 +16,7 @@ pub fn cases(suite: &mut Suite) {
 
 /// The window, in seconds.
 fn whole() -> f64 {
-    window(3.0, 1.5)
+    window(3.0, 1.2)
 }
 
 /// New threads a second that the workload tries to start.

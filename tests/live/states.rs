@@ -25,6 +25,8 @@ pub fn cases(suite: &mut Suite) {
 
 /// The largest difference between a share and the one that the program produces.
 const NEAR: f64 = 0.03;
+/// In a second or two, equal threads do not share the GIL quite evenly: up to .045 was measured.
+const UNEVEN: f64 = 0.08;
 const UNKNOWN: f64 = 0.02;
 
 fn state(thread: &Value, state: &str) -> f64 {
@@ -82,7 +84,7 @@ fn verdict(report: &Value, what: &str, expected: &[&str], complaints: &mut Compl
 
 fn three_cpu_bound_threads_hold_a_third_each_and_wait_two_thirds(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "cpu", &[]);
-    measure(interpreter, &target, window(4.0, 2.0), complaints, |measured, found| {
+    measure(interpreter, &target, window(4.0, 1.5), complaints, |measured, found| {
         show(interpreter, "cpu", measured);
         cpu(&measured.report, found);
         if !measured.starving(interpreter, "verdict and rate of switches") {
@@ -95,9 +97,11 @@ fn cpu(report: &Value, complaints: &mut Complaints) {
     sound(report, "cpu", complaints);
     let workers = named(report, "worker-");
     complaints.expect(workers.len() == 3, || format!("cpu: {} workers", workers.len()));
+    let all: f64 = workers.iter().map(|worker| state(worker, "holding")).sum();
+    complaints.expect((all - 1.0).abs() <= NEAR, || format!("cpu: the workers hold {all:.3} together"));
     for worker in workers {
         let (holding, waiting) = (state(worker, "holding"), state(worker, "waiting"));
-        let near = (holding - 1.0 / 3.0).abs() <= NEAR && (waiting - 2.0 / 3.0).abs() <= NEAR;
+        let near = (holding - 1.0 / 3.0).abs() <= UNEVEN && (holding + waiting - 1.0).abs() <= NEAR;
         complaints.expect(near, || format!("cpu: {}", shares(worker)));
     }
     let main = thread(report, "MainThread");

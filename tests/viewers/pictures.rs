@@ -120,7 +120,7 @@ fn same_times(got: &Times, wanted: &Times) {
     for key in keys {
         near(&format!("{key:?}"), got.get(key).copied().unwrap_or(0.0), wanted.get(key).copied().unwrap_or(0.0), FLOOR);
     }
-    assert!(wanted.values().filter(|&&nanos| nanos > 100.0 * FLOOR).count() >= 10, "{wanted:#?}");
+    assert!(wanted.values().filter(|&&nanos| nanos > 50.0 * FLOOR).count() >= 10, "{wanted:#?}");
 }
 
 /// A figure of each function by its name, in nanoseconds.
