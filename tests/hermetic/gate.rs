@@ -161,6 +161,15 @@ fn baselines_are_written_compared_and_refused() {
     folder.gate(&["--baseline", "b.json", "--update-baseline", &file]).ended(0, &[]).printed(&["wrote the baseline b.json"]);
     folder.gate(&["--baseline", "b.json", "--max-regression", "gil.busy: +5pp", &file]).ended(0, &[]).printed(&["baseline "]);
     let text = folder.read("b.json");
+    // Files of an earlier gilprof have other names of fields.
+    let renamed = [("samples", "looks"), ("totals", "wholes"), ("bucket_us", "stretch_us")];
+    let old = renamed.iter().fold(text.clone(), |text, (new, old)| {
+        let new = format!("\"{new}\":");
+        assert!(text.contains(&new), "{new}");
+        text.replace(&new, &format!("\"{old}\":"))
+    });
+    folder.put("old.json", &old);
+    folder.gate(&["--baseline", "old.json", "--max-regression", "gil.busy: +5pp", &file]).ended(0, &[]).printed(&["baseline "]);
     let with = |from: &str, to: &str| {
         assert!(text.contains(from), "{from} is not in the baseline: {}", &text[..text.len().min(800)]);
         folder.put("changed.json", &text.replace(from, to));

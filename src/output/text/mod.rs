@@ -96,9 +96,13 @@ impl Page {
     pub(crate) fn prose(&mut self, lead: &str, text: &str) {
         let indent = columns::width(lead);
         let lines = columns::wrap(&sanitize::clean_up_to(text, MAX_PROSE), self.prose_width().saturating_sub(indent));
+        let cut = lines.len() > MAX_PROSE_LINES;
         for (n, line) in lines.into_iter().take(MAX_PROSE_LINES).enumerate() {
             let start = if n == 0 { lead.to_string() } else { " ".repeat(indent) };
             self.line(&(start + &line));
+        }
+        if cut {
+            self.line(&(" ".repeat(indent) + "…"));
         }
     }
 
