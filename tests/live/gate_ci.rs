@@ -60,11 +60,26 @@ impl Checkout {
     }
 }
 
+/// The exit code of a gate that can say neither yes nor no.
+const INCONCLUSIVE: i32 = 3;
+
 #[track_caller]
 fn ended(out: &Output, code: i32) -> String {
     let output = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(code), "{output}");
     output.into_owned()
+}
+
+/// Runs a gate that must pass. One of its few short runs may differ so much from the others that
+/// nothing can be said; then it is run again, at most three times in all.
+fn passes(checkout: &Checkout, line: &str, env: &[(&str, &str)]) {
+    let mut out = checkout.sh(line, env);
+    for _ in 0..2 {
+        if out.status.code() == Some(INCONCLUSIVE) {
+            out = checkout.sh(line, env);
+        }
+    }
+    ended(&out, 0);
 }
 
 fn the_shell_script_passes_a_good_program_and_fails_a_bad_one() {
@@ -96,14 +111,14 @@ fn lines(file: &str) -> Vec<String> {
 fn the_commands_of_the_ci_files_run() {
     let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
     let baseline = "gilprof gate --baseline gilprof-baseline.json --update-baseline --runs 3 -- python benchmark.py";
-    ended(&good.sh(baseline, &[]), 0);
+    passes(&good, baseline, &[]);
     let (github, gitlab) = (lines("github.yml"), lines("gitlab.yml"));
     assert_eq!((github.len(), gitlab.len()), (2, 1));
     let summary = [("GITHUB_STEP_SUMMARY", "summary.md")];
     for line in &github {
-        ended(&good.sh(line, &summary), 0);
+        passes(&good, line, &summary);
     }
-    ended(&good.sh(&gitlab[0], &[]), 0);
+    passes(&good, &gitlab[0], &[]);
     assert!(good.read("gate.xml").contains("<testcase ") && good.read("gate.sarif").contains("\"results\": []"));
     // The annotation is on the line that holds, and the summary is in GitHub's file.
     let output = ended(&bad.sh(&github[0], &summary), 1);
