@@ -6,7 +6,7 @@
 
 use crate::ids::{Addr, Pid, Tid};
 use crate::process::kernel_stack::{self, KernelStackState};
-use crate::process::procfs::read_text;
+use crate::process::procfs::{parse_state_letter, read_text, STAT_START};
 use crate::process::sys_linux::SYS_FUTEX;
 use crate::units::Nanos;
 use std::cell::OnceCell;
@@ -51,6 +51,8 @@ pub enum TaskFile {
     SchedStat,
     /// `stack`: its kernel stack.
     Stack,
+    /// `stat`: the letter of its state.
+    Stat,
 }
 
 /// The source of the texts of one thread's files.
@@ -73,6 +75,8 @@ struct LiveTaskFiles {
     ids: (Pid, Tid),
     /// Opened on first use; `None` if it may not be read.
     stack: OnceCell<Option<File>>,
+    /// Opened on first use: only threads that can be stopped need it.
+    stat: OnceCell<Option<File>>,
 }
 
 impl LiveTaskFiles {
@@ -80,6 +84,11 @@ impl LiveTaskFiles {
         let (pid, tid) = self.ids;
         let open = || File::open(format!("/proc/{pid}/task/{tid}/stack")).ok();
         kernel_stack::readable().then(|| self.stack.get_or_init(open).as_ref()).flatten()
+    }
+
+    fn stat(&self) -> Option<&File> {
+        let (pid, tid) = self.ids;
+        self.stat.get_or_init(|| File::open(format!("/proc/{pid}/task/{tid}/stat")).ok()).as_ref()
     }
 }
 
@@ -89,6 +98,7 @@ impl TaskFilesBackend for LiveTaskFiles {
             TaskFile::Syscall => Some(&self.syscall),
             TaskFile::SchedStat => self.schedstat.as_ref(),
             TaskFile::Stack => self.stack(),
+            TaskFile::Stat => self.stat(),
         };
         file.ok_or(io::ErrorKind::Unsupported)?.read_at(into, 0)
     }
@@ -111,6 +121,7 @@ impl TaskFilesBackend for TaskFileContents {
             TaskFile::Syscall => Some(&self.syscall),
             TaskFile::SchedStat => self.schedstat.as_ref(),
             TaskFile::Stack => self.stack.as_ref(),
+            TaskFile::Stat => None,
         };
         let text = text.ok_or(io::ErrorKind::Unsupported)?;
         let n = text.len().min(into.len());
@@ -140,7 +151,7 @@ impl TaskFiles {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        Ok(TaskFiles::from_backend(LiveTaskFiles { schedstat, syscall, ids: (pid, tid), stack: OnceCell::new() }))
+        Ok(TaskFiles::from_backend(LiveTaskFiles { schedstat, syscall, ids: (pid, tid), stack: OnceCell::new(), stat: OnceCell::new() }))
     }
 
     /// Files with their texts from `backend`.
@@ -174,6 +185,14 @@ impl TaskFiles {
             return Some(state);
         }
         kernel_stack::once_proven(state)
+    }
+
+    /// The letter of the thread's state: `T` for stopped by a signal, `t` for stopped by a tracer.
+    /// `None` if that is unknown.
+    pub fn state_letter(&self) -> Option<char> {
+        let mut buffer = [0; STAT_START];
+        let n = self.read(TaskFile::Stat, &mut buffer).ok()?;
+        parse_state_letter(&buffer[..n])
     }
 
     /// CPU time, run-queue time, number of runs; `None` if the kernel lacks them. An error if the

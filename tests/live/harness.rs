@@ -31,6 +31,7 @@ const BESIDE_OTHERS: &[&str] = &[
     "recordings::a_report_is_",
     "sample_cost::samples_of_",
     "schemas::",
+    "stops::",
 ];
 
 /// Cases of such modules that measure after all.

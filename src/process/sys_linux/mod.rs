@@ -1,10 +1,11 @@
 //! The few system calls that std does not offer: clocks, a sleep to an absolute time, this
 //! process's own CPU time and limits. In their own files: the kernel's small programs (`bpf`), the
-//! ring that they write to (`ring`) and a private tracefs mount (`tracefs`).
+//! ring that they write to (`ring`), a private tracefs mount (`tracefs`) and ptrace (`ptrace`).
 //!
 //! With its files, this is one of the three places that may be `unsafe`.
 
 pub mod bpf;
+pub mod ptrace;
 pub mod ring;
 pub mod terminal;
 pub mod tracefs;
