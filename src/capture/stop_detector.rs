@@ -18,6 +18,9 @@ use crate::units::Nanos;
 const CHECK_PERIOD: Nanos = Nanos::from_millis(100);
 /// How often the process's cgroup is read at most, when samples give hints.
 const REFRESH_PERIOD: Nanos = Nanos::from_millis(20);
+/// A stop is lasting if so many checks, this far apart, all find it.
+const LASTING_CHECKS: usize = 4;
+const LASTING_PERIOD: Nanos = Nanos::from_millis(7);
 /// Causes that are told apart; time beyond goes to the last.
 const MAX_CAUSES: usize = 8;
 
@@ -113,9 +116,14 @@ impl StopDetector {
     }
 }
 
-/// What stops a process now.
-pub fn cause(pid: Pid) -> Option<StopCause> {
-    StopDetector::default().detect(&LiveTarget::new(pid), sys_linux::monotonic(), StopHints::default()).cloned()
+/// What stops a process now, and not just for a moment as py-spy does.
+pub fn lasting_cause(pid: Pid) -> Option<StopCause> {
+    let (target, mut detector) = (LiveTarget::new(pid), StopDetector::default());
+    for _ in 0..LASTING_CHECKS {
+        detector.detect(&target, sys_linux::monotonic(), StopHints::default())?;
+        sys_linux::sleep_until(sys_linux::monotonic() + LASTING_PERIOD);
+    }
+    detector.cause
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
     loop {
         let failed = match attach::attach(pid) {
             Ok(target) => {
-                if let Some(cause) = stop_detector::cause(pid) {
+                if let Some(cause) = stop_detector::lasting_cause(pid) {
                     note(&sanitize::clean(&format!("pid {pid} is {cause}; let it go on: {}", cause.remedy(pid.0))));
                 }
                 return Ok(Some((pid, target)));

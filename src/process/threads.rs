@@ -7,7 +7,7 @@
 use crate::ids::{Addr, Pid, Tid};
 use crate::process::kernel_stack::{self, KernelStackState};
 use crate::process::procfs::{parse_state_letter, read_text, STAT_START};
-use crate::process::sys_linux::SYS_FUTEX;
+use crate::process::sys_linux::{SYS_FUTEX, SYS_RESTART_SYSCALL};
 use crate::units::Nanos;
 use std::cell::OnceCell;
 use std::fmt;
@@ -239,12 +239,28 @@ pub fn parse_syscall(text: &[u8]) -> Option<SyscallState> {
         // The kernel prints zeros for a thread that no longer has a stack.
         -1 if words.next() == Some("0x0") && words.next() == Some("0x0") => None,
         -1 => Some(SyscallState::OutsideSyscall),
-        SYS_FUTEX => {
-            let address = words.next()?.strip_prefix("0x")?;
-            Some(SyscallState::Futex(Addr(u64::from_str_radix(address, 16).ok()?)))
+        number => {
+            let mut argument = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+            match number {
+                SYS_FUTEX => Some(SyscallState::Futex(Addr(argument()?))),
+                SYS_RESTART_SYSCALL => {
+                    let (address, operation) = (argument()?, argument()?);
+                    let state = if is_private_wait(operation) { SyscallState::Futex(Addr(address)) } else { SyscallState::Syscall(number) };
+                    Some(state)
+                }
+                number => Some(SyscallState::Syscall(number)),
+            }
         }
-        number => Some(SyscallState::Syscall(number)),
     }
+}
+
+/// Whether the second argument of a system call that was restarted after a stop is that of a
+/// `futex(2)` that waits with a timeout, as for the GIL. The kernel keeps the arguments, but not
+/// the number of the call. (Others that are restarted pass a pointer or a count there.)
+fn is_private_wait(operation: u64) -> bool {
+    const CLOCK_REALTIME: u64 = libc::FUTEX_CLOCK_REALTIME as u64;
+    const WAITS: [u64; 2] = [libc::FUTEX_WAIT as u64, libc::FUTEX_WAIT_BITSET as u64];
+    operation & libc::FUTEX_PRIVATE_FLAG as u64 != 0 && WAITS.contains(&(operation & !(libc::FUTEX_PRIVATE_FLAG as u64 | CLOCK_REALTIME)))
 }
 
 /// The kernel's name of a thread.
@@ -265,6 +281,14 @@ mod tests {
         let futex = format!("{SYS_FUTEX} 0x7f13a0 0x89 0x0 0x7ffd 0x0 0xffffffff 0x7ffd 0x7f0a\n");
         assert_eq!(parse_syscall(futex.as_bytes()), Some(SyscallState::Futex(Addr(0x7f13a0))));
         assert_eq!(parse_syscall(b"7 0x1 0x2 0x3 0x0 0x0 0x0 0x7ffd 0x7f0a\n"), Some(SyscallState::Syscall(7)));
+        let restarted =
+            |arguments: &str| parse_syscall(format!("{SYS_RESTART_SYSCALL} {arguments} 0x0 0x7ffd 0x0 0xffffffff 0x1 0x2\n").as_bytes());
+        for operation in ["0x80", "0x89", "0x189"] {
+            assert_eq!(restarted(&format!("0x7f13a0 {operation}")), Some(SyscallState::Futex(Addr(0x7f13a0))));
+        }
+        for other in ["0x7f13a0 0x1", "0x7f13a0 0x81", "0x1 0x0", "0x7f13a0 0x7f13b0"] {
+            assert_eq!(restarted(other), Some(SyscallState::Syscall(SYS_RESTART_SYSCALL)), "{other}");
+        }
         assert_eq!(parse_syscall(b""), None);
         assert_eq!(parse_syscall(b"-1 0x0 0x0\n"), None);
     }

@@ -271,7 +271,11 @@ fn stopped_often_by_a_tracer(interpreter: &Interpreter, complaints: &mut Complai
     let target = Target::start(interpreter, "life", &[]);
     let end = AtomicBool::new(false);
     let report = std::thread::scope(|scope| {
-        scope.spawn(|| stop_often(target.pid(), &end));
+        let pid = target.pid();
+        scope.spawn({
+            let end = &end;
+            move || stop_often(pid, end)
+        });
         let report = attach(target.pid(), 1.0, &[]);
         end.store(true, Ordering::Relaxed);
         report

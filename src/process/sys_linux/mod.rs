@@ -17,6 +17,8 @@ use std::os::fd::AsRawFd;
 
 /// The number of `futex(2)` on this machine, as `/proc/PID/task/TID/syscall` prints it.
 pub const SYS_FUTEX: i64 = libc::SYS_futex;
+/// The number that a system call with a timeout has after a stop interrupted it.
+pub const SYS_RESTART_SYSCALL: i64 = libc::SYS_restart_syscall;
 
 fn clock(id: libc::clockid_t) -> Nanos {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
