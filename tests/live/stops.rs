@@ -124,20 +124,21 @@ fn works(pid: i32, ticks: u64) {
     until("the process has worked", || cpu_ticks(pid) > begin + ticks);
 }
 
-/// What a report on the workers of `life` says of the time in which they ran.
+/// What a report on the two workers of `life` says of the time in which they ran: one holds the GIL
+/// while the other waits or lacks a core.
 fn as_if_alone(what: &str, report: &Value, complaints: &mut Complaints) {
+    let ran = 2.0 - sum(report, "worker-", "unknown");
+    let held = sum(report, "worker-", "holding") / ran;
+    complaints.expect((0.4..0.6).contains(&held) && ran < 1.95, || format!("{what}: held {held:.2} of {ran:.2}: {}", summary(report)));
     for worker in named(report, "worker-") {
-        let (holds, waits) = (state(worker, "holding"), state(worker, "waiting"));
-        complaints.expect((0.3..0.7).contains(&(holds / (holds + waits))), || format!("{what}: {}", worker["states"]));
-        complaints.expect(state(worker, "io") < 0.03 && state(worker, "unknown") > 0.03, || format!("{what}: {}", worker["states"]));
+        complaints.expect(state(worker, "io") < 0.03 && state(worker, "lock") < 0.03, || format!("{what}: {}", worker["states"]));
         complaints.expect(number(worker, "/holding/blocked") < 0.03, || format!("{what}: holds asleep: {worker}"));
     }
     let (code, gain) = (&report["verdict"]["code"], report.pointer("/verdict/speedup/processes/estimate").and_then(Value::as_f64));
-    complaints.expect(code != "blocked-holding-gil" && gain.is_none_or(|gain| gain > 1.7), || format!("{what}: {}", report["verdict"]));
-    complaints.expect(report["findings"].as_array().unwrap().iter().all(|f| f["code"] != "blocked-holding-gil"), || {
-        format!("{what}: {}", report["findings"])
-    });
-    eprintln!("{what}: {}; {}", summary(report), warnings(report));
+    complaints.expect(code != "switch-to-processes" || gain.is_some_and(|gain| gain > 1.6), || format!("{what}: {}", report["verdict"]));
+    let blamed = report["findings"].as_array().unwrap().iter().any(|f| f["code"] == "blocked-holding-gil");
+    complaints.expect(code != "blocked-holding-gil" && !blamed, || format!("{what}: {} {}", report["verdict"], report["findings"]));
+    eprintln!("{what}: {}, gain {gain:?}; {}", summary(report), warnings(report));
 }
 
 /// What a report says of a program that stood still for the whole window.
@@ -160,6 +161,8 @@ fn frozen(interpreter: &Interpreter, v2: bool, complaints: &mut Complaints) {
         Err(why) => return support::skip(&format!("{}: {why}", interpreter.label)),
     };
     let target = Target::start(interpreter, "life", &[]);
+    // Dropped before the target: a frozen process cannot end.
+    let freezer = freezer;
     freezer.add(&target);
     let running = endless(&target);
     works(target.pid(), 40);
@@ -200,6 +203,7 @@ fn frozen_asleep_with_the_gil(interpreter: &Interpreter, complaints: &mut Compla
         match Freezer::new(v2) {
             Ok(freezer) => {
                 let target = Target::start(interpreter, "sleepers", &[]);
+                let freezer = freezer;
                 freezer.add(&target);
                 freezer.freeze();
                 let report = attach(target.pid(), 0.4, &[]);
@@ -271,12 +275,16 @@ fn stopped_often_by_a_tracer(interpreter: &Interpreter, complaints: &mut Complai
     let target = Target::start(interpreter, "life", &[]);
     let end = AtomicBool::new(false);
     let report = std::thread::scope(|scope| {
-        let pid = target.pid();
-        scope.spawn({
-            let end = &end;
-            move || stop_often(pid, end)
-        });
-        let report = attach(target.pid(), 1.0, &[]);
+        let (pid, end) = (target.pid(), &end);
+        scope.spawn(move || stop_often(pid, end));
+        // On a busy machine the tracer may have no core for a whole window.
+        let stopped = |report: &Value| report["window"]["stopped_seconds"].as_f64().is_some_and(|seconds| seconds > 0.06);
+        let mut report = attach(pid, 1.0, &[]);
+        for _ in 0..3 {
+            if !stopped(&report) {
+                report = attach(pid, 1.0, &[]);
+            }
+        }
         end.store(true, Ordering::Relaxed);
         report
     });
