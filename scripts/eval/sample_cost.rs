@@ -18,11 +18,13 @@ use gilprof::ids::{Addr, Pid, Tid};
 use gilprof::process::kernel_stack;
 use gilprof::process::live::LiveMemory;
 use gilprof::process::memory::{Memory, Part, ReadError};
+use gilprof::process::proc_info::TaskStatus;
 use gilprof::process::sys_linux;
 use gilprof::process::target::{LiveTarget, Target};
 use gilprof::process::threads::{TaskFile, TaskFiles, TaskFilesBackend};
 use gilprof::profile::ProfileBuilder;
 use gilprof::python::attach::PythonProcess;
+use gilprof::sample::StopCause;
 use gilprof::units::Nanos;
 use serde_json::{json, Value};
 use std::cell::RefCell;
@@ -165,9 +167,13 @@ impl Target for Recording {
         self.record(Call::Other);
         self.live.comm(tid)
     }
-    fn stopped(&self) -> bool {
+    fn status(&self, thread: Option<Tid>) -> Option<TaskStatus> {
         self.record(Call::Other);
-        self.live.stopped()
+        self.live.status(thread)
+    }
+    fn frozen(&self, refresh: bool) -> Option<StopCause> {
+        self.record(Call::Other);
+        self.live.frozen(refresh)
     }
     fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
         self.live.inner_tids()

@@ -32,6 +32,7 @@ mod sentences;
 mod testing;
 
 use crate::profile::Profile;
+use crate::sample::Stop;
 use report::{Engine, Report, Resolver, Target, Window, SCHEMA};
 
 /// The report of a profile.
@@ -94,6 +95,7 @@ fn window(profile: &Profile) -> Window {
         missed: w.missed,
         torn: w.torn,
         failed: w.failed,
+        stopped_seconds: Some(profile.stopped_seconds()).filter(|seconds| *seconds > 0.0),
         profiler_cpu: w.profiler_cpu,
         exact: w.exact,
         engine: Engine::Samples,
@@ -117,5 +119,15 @@ fn warnings(profile: &Profile) -> Vec<String> {
         (l.invalid, "slices of time had invalid parts, which were left out"),
     ];
     let losses = lost.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}."));
-    profile.window.warnings.iter().cloned().chain(losses).collect()
+    let stops = profile.window.stops.iter().map(stop_warning);
+    profile.window.warnings.iter().cloned().chain(stops).chain(losses).collect()
+}
+
+fn stop_warning(stop: &Stop) -> String {
+    let Stop { cause, seconds } = stop;
+    if *seconds > 0.0 {
+        format!("the program stood still for {seconds:.2} s, {cause}; the states of its threads in that time are unknown")
+    } else {
+        format!("threads of the program were now and then {cause}; their states in that time are unknown")
+    }
 }

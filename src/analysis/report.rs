@@ -72,6 +72,10 @@ pub struct Window {
     pub missed: u64,
     pub torn: u64,
     pub failed: u64,
+    /// Seconds in which the program as a whole was stopped or frozen, if there were any. They are
+    /// `unknown` in every thread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_seconds: Option<f64>,
     /// Share of one core.
     pub profiler_cpu: f64,
     /// Whether waits were measured by kernel events.

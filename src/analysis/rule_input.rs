@@ -126,6 +126,18 @@ impl<'a> RuleInput<'a> {
         cores(self.profile)
     }
 
+    /// Share of the threads' time that is unknown, apart from stops.
+    pub(super) fn unknown_share(&self, python_only: bool) -> Option<f64> {
+        let (mut unknown, mut total) = (0.0, 0.0);
+        for (thread, times) in self.profile.blocks.iter().flat_map(|block| &block.threads) {
+            if !python_only || self.profile.threads[*thread].info.python {
+                unknown += times.get(State::Unknown);
+                total += times.total();
+            }
+        }
+        (total > 0.0).then(|| unknown / total)
+    }
+
     /// How many threads wait for the GIL, and for what share of their time.
     pub(super) fn waiters(&self) -> (usize, f64) {
         let waiting: Vec<&Thread> = self.threads.iter().filter(|t| t.states.waiting >= WAITER_SHARE && t.seconds > 0.0).collect();

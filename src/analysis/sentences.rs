@@ -10,6 +10,7 @@ use super::verdict::VERDICT_RULES;
 use super::what_if::Question;
 use super::{report, report_with};
 use crate::profile::Profile;
+use crate::sample::{StopCause, Tracer};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -137,10 +138,17 @@ fn unclear() -> Vec<(&'static str, Profile)> {
     let burn = || turns("P burn", "W burn");
     let rest = |_| vec!["I recv", "P burn"];
     let crunch = |states: States| move |_| states.clone();
+    let stopped = |_| vec!["T burn", "T burn"];
+    let gdb = StopCause::Tracer(Some(Tracer { pid: 7, name: "gdb".into() }));
+    let frozen = StopCause::Cgroup { directory: "/cg/x".into(), thaw: "echo 0 > /cg/x/cgroup.freeze".into() };
     vec![
         ("a window that is too short", two().run(90, burn())),
         ("missed samples", two().with(|_, w| w.missed = 5000).run(2000, burn())),
         ("failed samples", two().with(|_, w| w.failed = 1500).run(2000, burn())),
+        ("stopped throughout", two().stopped(StopCause::Signal, 2.0).run(2000, stopped)),
+        ("stopped for most of the window by a tracer", two().stopped(gdb, 1.9).run(2000, phases(1900, stopped, burn()))),
+        ("frozen throughout", two().stopped(frozen, 2.0).run(2000, stopped)),
+        ("threads stopped now and then", two().stopped(StopCause::Tracer(None), 0.0).run(2000, burn())),
         ("waiting cannot be seen", two().run(2000, turns("P burn", "U burn"))),
         ("contention in a part of the window", two().run(1500, phases(375, |_| vec!["P burn", "W burn"], rest))),
         ("C calls in a part of the window", two().run(1500, phases(350, |_| vec!["C parse", "W parse"], |_| vec!["I read", "C parse"]))),

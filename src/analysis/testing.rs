@@ -4,7 +4,8 @@
 //! `"P burn"` is a thread that holds the GIL in Python code of `burn` in app.py, `"L
 //! wait@threading.py"` a thread that waits for a lock in that file. The first thread is the main
 //! thread. `>` separates frames, the innermost last. P python, C in a C call, B blocked, X starved
-//! (all four holding) · W waiting · N native · S starved · L lock · I io · U unknown.
+//! (all four holding) · W waiting · N native · S starved · L lock · I io · U unknown · T
+//! stopped.
 
 use super::rule_input::RuleInput;
 use super::rules::{Rule, RuleResult};
@@ -12,8 +13,8 @@ use super::{contention, functions, shares};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::profile::{Profile, ProfileBuilder};
 use crate::sample::{
-    CaptureStats, Evidence, Frame, Function, GilSample, Holder, Sink, Stack, StackStatus, State, StateSlice, StateTimes, TargetInfo,
-    ThreadInfo,
+    CaptureStats, Evidence, Frame, Function, GilSample, Holder, Sink, Stack, StackStatus, State, StateSlice, StateTimes, Stop, StopCause,
+    TargetInfo, ThreadInfo,
 };
 use crate::units::Nanos;
 use std::collections::HashMap;
@@ -59,6 +60,11 @@ impl Scene {
     pub(super) fn with(mut self, change: impl FnOnce(&mut TargetInfo, &mut CaptureStats)) -> Scene {
         change(&mut self.target, &mut self.window);
         self
+    }
+
+    /// Stopped by this cause for so many seconds.
+    pub(super) fn stopped(self, cause: StopCause, seconds: f64) -> Scene {
+        self.with(|_, window| window.stops.push(Stop { cause, seconds }))
     }
 
     /// With this number of GIL switches per sample.
@@ -113,10 +119,13 @@ impl Scene {
                 thread: ThreadId(id as u32),
                 end: at,
                 times,
-                evidence: Evidence::Syscall,
+                evidence: if threads[id].starts_with('T') { Evidence::Stopped } else { Evidence::Syscall },
                 stack,
                 holder: waited_on,
             });
+        }
+        if threads.iter().all(|thread| thread.starts_with('T')) {
+            return;
         }
         builder.gil(&GilSample {
             gil: GilId(0),

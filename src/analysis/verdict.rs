@@ -89,11 +89,9 @@ fn speedup(e: &RuleInput<'_>) -> Speedup {
 /// High for a long enough window and a steady program; low when samples are few or much is unknown.
 fn confidence(e: &RuleInput<'_>, diagnosis: &Diagnosis, gain: Option<&Estimate>) -> Confidence {
     let window = &e.profile.window;
-    let seconds = e.profile.seconds();
+    let seconds = e.profile.running_seconds();
     let sampled = window.samples as f64 / (window.samples as f64 + window.missed as f64 + window.failed as f64).max(1.0);
-    let total: f64 = e.threads.iter().map(|t| t.seconds).sum();
-    let unknown: f64 = e.threads.iter().map(|t| t.seconds * t.states.unknown).sum();
-    let unknown = if total > 0.0 { unknown / total } else { 1.0 };
+    let unknown = e.unknown_share(false).unwrap_or(1.0);
     let width = gain.map_or(0.0, |g| (g.high - g.low) / g.estimate.max(0.1));
     if diagnosis.code == Code::Inconclusive || seconds < 1.0 || sampled < 0.8 || unknown > 0.15 || width > 0.8 {
         Confidence::Low

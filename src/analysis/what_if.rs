@@ -122,7 +122,7 @@ fn gain(e: &RuleInput<'_>, threads: &[StateTimes], question: &Question, freed: O
     if at_work.is_empty() {
         return None;
     }
-    let seconds = e.profile.seconds().max(1e-9);
+    let seconds = e.profile.running_seconds().max(1e-9);
     let mut rng = Rng(seed);
     let mut draw = |n: usize, free: f64| cycles(&threads[n], e.profile.threads[n].gil_exits as f64 / seconds, free, &mut rng);
     let cores = question.cores.unwrap_or_else(|| e.cores());

@@ -21,7 +21,7 @@ pub enum TaskState {
     OtherFutex,
     /// Asleep in another system call.
     Syscall,
-    /// Off the CPU outside a system call: a page fault, or a stop.
+    /// Off the CPU outside a system call: a page fault, or frozen.
     OutsideSyscall,
     /// Asleep at the last sample and not run since, so its `/proc/PID/task/TID/syscall` was not
     /// read.
@@ -30,7 +30,7 @@ pub enum TaskState {
     /// can have had the GIL since. The thread is still in `take_gil`, so its `/proc` files were not
     /// read.
     StillWaiting,
-    /// Stopped with the whole program.
+    /// Stopped by a signal or a tracer, or frozen.
     Stopped,
     /// Could not be read.
     Unread,

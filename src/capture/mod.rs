@@ -16,7 +16,8 @@
 //!   counted. `off_gil` estimates what such time is for one thread.
 //! - `tid_resolver` and `bindings` match thread states (`PyThreadState`) with OS threads.
 //! - `exact` replaces sampled waits by waits measured from kernel events; `backend` measures
-//!   interpreters that only py-spy reads.
+//!   interpreters that only py-spy reads. `pause` stops a thread while its stack is read, if the
+//!   user asks for that.
 pub mod address_space;
 pub mod backend;
 pub mod bindings;
@@ -24,6 +25,7 @@ pub mod classify;
 pub mod cpu_attribution;
 pub mod exact;
 pub mod off_gil;
+pub mod pause;
 pub mod recorded_sample;
 pub mod sampler;
 pub mod schedule;

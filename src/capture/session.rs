@@ -5,15 +5,15 @@
 
 use super::address_space::AddressSpace;
 use super::exact::ExactMode;
+use super::pause::PtracePauser;
 use super::sampler::{SampleOutcome, Sampler, ThreadPauser};
 use super::schedule::SampleSchedule;
-use super::stop_detector;
 use crate::error::{Error, ReadError, Result};
 use crate::ids::Pid;
 use crate::process::futex_tracer::Unavailable;
 use crate::process::{kernel_stack, sys_linux};
 use crate::python::attach::PythonProcess;
-use crate::sample::{CaptureStats, Sink, TargetInfo};
+use crate::sample::{CaptureStats, Sink, Stop, TargetInfo};
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,6 +46,8 @@ pub struct CaptureConfig {
     /// Measure waits from kernel events. Where the kernel does not allow that, waits are sampled,
     /// and a warning says so.
     pub exact: bool,
+    /// Stop the thread that holds the GIL while its stack is read.
+    pub freeze_holder: bool,
 }
 
 /// Why a window ended.
@@ -84,9 +86,6 @@ pub struct Progress {
 /// Called about ten times a second on the sampling thread.
 pub type ProgressHook<'a, S> = dyn FnMut(Progress, &mut S) + 'a;
 
-/// Makes a thread pauser for each program that the process runs.
-pub type PauserFactory<'a> = &'a dyn Fn(Pid) -> Option<Box<dyn ThreadPauser>>;
-
 /// Samples taken, failed and missed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
@@ -96,16 +95,16 @@ struct Counts {
 }
 
 /// A running capture.
-struct ActiveCapture<'a> {
+struct ActiveCapture {
     pid: Pid,
     target: TargetInfo,
     sampler: Sampler,
     exact: Option<ExactMode>,
     address_space: AddressSpace,
-    pauser: PauserFactory<'a>,
+    freeze_holder: bool,
     counts: Counts,
     torn: u64,
-    stopped: Nanos,
+    stops: Vec<Stop>,
     /// The time of the last good sample, and the counts then.
     last_good: (Nanos, Counts),
     /// When gilprof last located the interpreter again.
@@ -119,7 +118,6 @@ struct ActiveCapture<'a> {
 pub fn capture<S: Sink>(
     python: PythonProcess,
     config: CaptureConfig,
-    pauser: PauserFactory<'_>,
     stop: &AtomicBool,
     sink: &mut S,
     on_progress: &mut ProgressHook<'_, S>,
@@ -128,7 +126,7 @@ pub fn capture<S: Sink>(
     sys_linux::request_short_timeslice();
     sys_linux::raise_nofile_limit();
     let exact = config.exact.then(|| ExactMode::open(&python));
-    let mut active = ActiveCapture::new(python, pauser);
+    let mut active = ActiveCapture::new(python, config.freeze_holder);
     active.enable_exact(exact);
     let start = sys_linux::monotonic();
     let own_cpu = sys_linux::process_cpu_time();
@@ -167,7 +165,7 @@ pub fn capture<S: Sink>(
     let end = now.max(active.sampler.accounted_until());
     let seconds = end.saturating_since(start).as_secs_f64();
     active.finish(end, sink);
-    active.warnings.extend(stop_detector::warning(active.stopped + active.sampler.stop_detector.total()));
+    active.warnings.extend(active.sampler.pauser_warning());
     let stats = CaptureStats { seconds, ..active.stats(stats_at(sys_linux::monotonic().saturating_since(start))) };
     Ok(CaptureResult { target: active.target(), stats, stop_reason })
 }
@@ -186,19 +184,19 @@ pub(super) fn sleep(until: Nanos, stop: &AtomicBool) -> bool {
     }
 }
 
-impl<'a> ActiveCapture<'a> {
-    fn new(python: PythonProcess, pauser: PauserFactory<'a>) -> ActiveCapture<'a> {
+impl ActiveCapture {
+    fn new(python: PythonProcess, freeze_holder: bool) -> ActiveCapture {
         let pid = python.pid;
         ActiveCapture {
             pid,
             target: target_info(&python),
             address_space: AddressSpace::open(pid, python.runtime),
-            sampler: Sampler::new(python, pauser(pid)),
+            sampler: Sampler::new(python, pauser(freeze_holder)),
             exact: None,
-            pauser,
+            freeze_holder,
             counts: Counts::default(),
             torn: 0,
-            stopped: Nanos::ZERO,
+            stops: Vec::new(),
             last_good: (Nanos::ZERO, Counts::default()),
             relocated_at: Nanos::ZERO,
             replaced: false,
@@ -290,10 +288,11 @@ impl<'a> ActiveCapture<'a> {
             self.enable_exact(Some(exact.for_new_program(&python)));
         }
         self.torn += self.sampler.torn;
-        self.stopped += self.sampler.stop_detector.total();
+        self.warnings.extend(self.sampler.pauser_warning());
+        self.stops.extend(self.sampler.stop_detector.stops());
         self.target = target_info(&python);
         self.address_space = AddressSpace::open(self.pid, python.runtime);
-        self.sampler = Sampler::continued(python, (self.pauser)(self.pid), &self.sampler);
+        self.sampler = Sampler::continued(python, pauser(self.freeze_holder), &self.sampler);
         self.replaced = false;
         self.last_good = (now, self.counts);
     }
@@ -334,6 +333,7 @@ impl<'a> ActiveCapture<'a> {
             torn: self.torn + self.sampler.torn,
             failed: counts.failed,
             kernel_stacks: Some(kernel_stack::proven()),
+            stops: self.stops.iter().cloned().chain(self.sampler.stop_detector.stops()).collect(),
             warnings: self.warnings.clone(),
             ..base
         };
@@ -342,6 +342,11 @@ impl<'a> ActiveCapture<'a> {
         }
         stats
     }
+}
+
+/// A pauser for the program that the process runs now, if the user asked for it.
+pub fn pauser(freeze_holder: bool) -> Option<Box<dyn ThreadPauser>> {
+    freeze_holder.then(|| -> Box<dyn ThreadPauser> { Box::new(PtracePauser::default()) })
 }
 
 /// What is known of a target before the first sample.

@@ -173,10 +173,10 @@ impl ThreadStateMachine {
     /// Whether the thread's task state need not be read: the thread slept at the last sample and
     /// has not run since. A GIL waiter that was woken and has no CPU yet is still waiting, so this
     /// holds for it too. It does not hold for a blocked holder: if the thread is not the holder
-    /// now, the last sample was wrong about it.
+    /// now, the last sample was wrong about it. Nor does it hold after a stop, which may be over.
     pub fn is_still_asleep(&self, stat: Option<SchedStat>) -> bool {
         self.was_scheduled(stat) == Some(false)
-            && self.previous.off_cpu_state.is_some_and(|s| !matches!(s, State::Starved | State::HoldingBlocked))
+            && self.previous.off_cpu_state.is_some_and(|s| !matches!(s, State::Starved | State::HoldingBlocked | State::Unknown))
     }
 
     /// Whether a runnable thread's state follows without its kernel stack: it was woken and has not

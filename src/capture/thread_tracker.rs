@@ -83,6 +83,8 @@ pub struct PollHints {
     pub waiting: bool,
     /// The GIL names the thread as its holder.
     pub holding: bool,
+    /// A tracer is attached to the program.
+    pub traced: bool,
 }
 
 /// How a thread relates to its GIL in one sample.
@@ -160,12 +162,14 @@ impl ThreadTracker {
         let stat = files.schedstat().map_err(|_| Exited)?;
         let is_still_asleep = self.state_machine.is_still_asleep(stat);
         let assumed = hints.waiting && !is_still_asleep;
+        let read_state =
+            || files.syscall_state().map(|state| stopped_or(files, classify::task_state(state, &on_gil), hints.traced)).map_err(|_| Exited);
         let mut task_state = if is_still_asleep {
             TaskState::NotRunSince
         } else if assumed {
             TaskState::GilFutex
         } else {
-            classify::task_state(files.syscall_state().map_err(|_| Exited)?, &on_gil)
+            read_state()?
         };
         // The state of a holder, and of a woken thread that has not run, is known without its
         // kernel stack. Stacks of holders are read only until one has shown that this kernel shows
@@ -175,7 +179,7 @@ impl ThreadTracker {
         let kernel_state = if needs_stack { files.kernel_stack_state() } else { None }.filter(|_| !decided);
         if matches!(kernel_state, Some(KernelStackState::WokenFromFutex | KernelStackState::InSystemCall)) {
             // The thread may have gone to sleep between the two reads.
-            task_state = classify::task_state(files.syscall_state().map_err(|_| Exited)?, &on_gil);
+            task_state = read_state()?;
         }
         self.kernel = KernelView { task_state, assumed, stat, kernel_state };
         Ok(())
@@ -235,6 +239,16 @@ impl ThreadTracker {
     /// Whether this sample found the thread off the CPU outside any system call.
     pub fn is_outside_syscall(&self) -> bool {
         self.kernel.task_state == TaskState::OutsideSyscall
+    }
+
+    /// Whether this sample found the thread stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.kernel.task_state == TaskState::Stopped
+    }
+
+    /// Whether a signal or a tracer stops the thread now.
+    pub fn is_stopped_now(&self) -> bool {
+        self.is_stopped() || self.files.as_ref().and_then(TaskFiles::state_letter).is_some_and(is_stop)
     }
 
     /// Whether this sample found the thread runnable.
@@ -360,6 +374,25 @@ impl ThreadTracker {
             totals.run_queue = last.run_queue.saturating_since(base.run_queue);
         }
         sink.thread_end(id, totals);
+    }
+}
+
+/// Whether the letter of a state is that of a stop by a signal or by a tracer.
+fn is_stop(letter: char) -> bool {
+    matches!(letter, 'T' | 't')
+}
+
+/// `state`, unless the thread is stopped. A thread that is stopped where it computes is outside any
+/// system call, and seldom is another. A tracer stops threads in system calls too.
+fn stopped_or(files: &TaskFiles, state: TaskState, traced: bool) -> TaskState {
+    if state != TaskState::OutsideSyscall && !(traced && state != TaskState::Runnable) {
+        return state;
+    }
+    match files.state_letter() {
+        Some(letter) if is_stop(letter) => TaskState::Stopped,
+        // The stop, or the page fault, ended between the two reads.
+        Some('R') => TaskState::Runnable,
+        _ => state,
     }
 }
 

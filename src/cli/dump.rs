@@ -83,8 +83,7 @@ impl Sink for StateTotals {
 fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<ThreadSnapshot>)> {
     let pid = python.pid;
     let mut target = session::target_info(&python);
-    let pauser = if freeze { Some(backend::pauser(pid)?) } else { None };
-    let mut sampler = Sampler::new(python, pauser);
+    let mut sampler = Sampler::new(python, session::pauser(freeze));
     let mut totals = StateTotals::default();
     let mut now = sys_linux::monotonic();
     let mut read = false;
@@ -97,6 +96,7 @@ fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<Thread
         sys_linux::sleep_until(now + SAMPLE_PERIOD);
         now = sys_linux::monotonic();
     }
+    sampler.pauser_warning().iter().for_each(|warning| note(warning));
     if !read {
         note("the interpreter could not be read: it is starting or ending, and the holder of the GIL is not known");
     }

@@ -8,7 +8,6 @@ use super::progress::LiveLine;
 use super::tee::{self, TeeSink};
 use super::values::DurationArg;
 use crate::capture::backend;
-use crate::capture::sampler::ThreadPauser;
 use crate::capture::session::{self, CaptureConfig, Progress, StopReason};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
@@ -28,7 +27,6 @@ const MIN_SAMPLES: f64 = 2.0;
 pub struct Session {
     config: CaptureConfig,
     window: DurationArg,
-    freeze: bool,
     /// Whether to record the window even if no file needs it.
     keep_recording: bool,
     outputs: Outputs,
@@ -56,17 +54,15 @@ impl CompletedCapture {
 impl Session {
     /// Checks all that can be checked before measuring.
     pub fn prepare(measure: &MeasureArgs, output: &OutputArgs, window: DurationArg) -> Result<Session> {
-        if measure.freeze_holder {
-            backend::pauser(Pid(0))?;
-        }
         if window.0.is_some_and(|w| w.as_secs_f64() * measure.rate < MIN_SAMPLES) {
             return Err(Error::Usage(format!(
                 "the window is too short for samples {} apart: make it longer (--duration), or raise the rate (--rate)",
                 numbers::seconds(1.0 / measure.rate)
             )));
         }
-        let config = CaptureConfig { rate_hz: measure.rate, duration: window.0, exact: measure.exact };
-        Ok(Session { config, window, freeze: measure.freeze_holder, keep_recording: false, outputs: Outputs::prepare(output)? })
+        let config =
+            CaptureConfig { rate_hz: measure.rate, duration: window.0, exact: measure.exact, freeze_holder: measure.freeze_holder };
+        Ok(Session { config, window, keep_recording: false, outputs: Outputs::prepare(output)? })
     }
 
     /// Records the window even if no file needs it.
@@ -96,9 +92,8 @@ impl Session {
             }
             line.show(progress.window, tee.builder.live());
         };
-        let pauser = |pid| -> Option<Box<dyn ThreadPauser>> { self.freeze.then(|| backend::pauser(pid).ok()).flatten() };
         let measured = match target {
-            Attached::Python(python) => session::capture(*python, self.config, &pauser, stop, &mut sink, &mut tick),
+            Attached::Python(python) => session::capture(*python, self.config, stop, &mut sink, &mut tick),
             Attached::Legacy(version) => backend::capture(pid, &version, self.config, stop, &mut sink, &mut tick),
         };
         line.clear();

@@ -7,6 +7,7 @@
 //! names that child.
 
 use super::note;
+use crate::capture::stop_detector;
 use crate::error::{Error, Result};
 use crate::ids::{Pid, Tid};
 use crate::output::sanitize;
@@ -48,8 +49,8 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
     loop {
         let failed = match attach::attach(pid) {
             Ok(target) => {
-                if is_stopped(pid) {
-                    note(&format!("pid {pid} is stopped, by a signal or a debugger; let it go on with: kill -CONT {pid}"));
+                if let Some(cause) = stop_detector::lasting_cause(pid) {
+                    note(&sanitize::clean(&format!("pid {pid} is {cause}; let it go on: {}", cause.remedy(pid.0))));
                 }
                 return Ok(Some((pid, target)));
             }
@@ -118,11 +119,6 @@ fn whole_process(pid: Pid) -> Pid {
         }
         _ => pid,
     }
-}
-
-/// Whether a signal or a debugger has stopped the process.
-fn is_stopped(pid: Pid) -> bool {
-    matches!(proc_info::Status::from_pid(pid).ok().and_then(|status| status.state()), Some('T' | 't'))
 }
 
 /// The time since a process was started; `None` when `/proc` does not say.

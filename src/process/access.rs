@@ -233,7 +233,7 @@ fn rerun_command(pid: Pid) -> String {
 }
 
 /// Quotes an argument for a shell.
-fn quoted(arg: &str) -> String {
+pub(super) fn quoted(arg: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     if !arg.is_empty() && arg.chars().all(plain) {
         return arg.to_owned();

@@ -1,4 +1,5 @@
-//! The number of CPUs that a process can use: its affinity, or its cgroups' quota if that is lower.
+//! The cgroups of a process, and the number of CPUs that it can use: its affinity, or its cgroups'
+//! quota if that is lower.
 
 use super::procfs::{read_text, Status};
 use crate::ids::Pid;
@@ -43,41 +44,72 @@ pub fn cpu_count(list: &str) -> Option<u32> {
     (total > 0).then_some(total)
 }
 
+/// A cgroup of a process in one hierarchy, below a mount of that hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub is_v2: bool,
+    /// Whether it is certain that the directory is this group's. The group may lie outside the part
+    /// of the hierarchy that is mounted here.
+    pub visible: bool,
+    point: String,
+    inside: String,
+}
+
+impl Group {
+    fn new(is_v2: bool, path: &str, root: &str, point: String) -> Group {
+        // From inside a container's cgroup namespace, the path of a group outside begins with
+        // `/..`; its files are out of reach.
+        let below = path.strip_prefix(root.trim_end_matches('/')).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let outside = path.split('/').any(|part| part == "..");
+        let inside = if outside { "" } else { below.unwrap_or(path).trim_matches('/') };
+        Group { is_v2, visible: below.is_some() && !outside, point, inside: inside.to_owned() }
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> String {
+        format!("{}/{}", self.point, self.inside).trim_end_matches('/').to_owned()
+    }
+
+    /// The group above it, as far as that is mounted.
+    pub fn parent(&self) -> Option<Group> {
+        let inside = (!self.inside.is_empty()).then(|| self.inside.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned())?;
+        Some(Group { inside, ..self.clone() })
+    }
+
+    /// The group and the groups above it.
+    pub fn ancestry(&self) -> impl Iterator<Item = Group> {
+        std::iter::successors(Some(self.clone()), Group::parent).take(MAX_DEPTH)
+    }
+}
+
+/// The groups of a process that a controller may limit: in version 2, and in the hierarchy of
+/// version 1 that has the controller. Both may be mounted side by side. `groups` is the process's
+/// `/proc/PID/cgroup`, `mounts` gilprof's own mountinfo.
+pub(super) fn groups(groups: &str, mounts: &str, controller: &str) -> Vec<Group> {
+    let group = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let is_v2 = controllers.is_empty();
+        if !is_v2 && !controllers.split(',').any(|name| name == controller) {
+            return None;
+        }
+        let places = || mounts.lines().filter_map(|line| mount(line, is_v2, controller));
+        let mut groups = places().map(|(root, point)| Group::new(is_v2, path, &root, point));
+        groups.clone().find(|group| group.visible).or_else(|| groups.next())
+    };
+    groups.lines().filter_map(group).collect()
+}
+
 fn quota(pid: Pid) -> Option<f64> {
     let groups = read_text(&format!("/proc/{pid}/cgroup")).ok()?;
     let mounts = read_text("/proc/self/mountinfo").ok()?;
     quota_in(&groups, &mounts, &|path| read_text(path).ok())
 }
 
-/// The lowest quota of the process's CPU cgroups and all their ancestors, in CPUs. Versions 1 and 2
-/// may be mounted side by side.
+/// The lowest quota of the process's CPU cgroups and all their ancestors, in CPUs.
 pub fn quota_in(groups: &str, mounts: &str, read: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
-    let mut lowest: Option<f64> = None;
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
-        let is_v2 = controllers.is_empty();
-        if !is_v2 && !controllers.split(',').any(|name| name == "cpu") {
-            continue;
-        }
-        let Some((root, point)) = mounts.lines().find_map(|line| mount(line, is_v2)) else { continue };
-        // From inside a container's cgroup namespace, the path of a group outside begins with
-        // `/..`; its files are out of reach.
-        let below = group.strip_prefix(root.trim_end_matches('/')).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        let mut inside = below.unwrap_or(group).trim_matches('/');
-        if inside.split('/').any(|part| part == "..") {
-            inside = "";
-        }
-        for _ in 0..MAX_DEPTH {
-            let limit = limit(format!("{point}/{inside}").trim_end_matches('/'), is_v2, read);
-            lowest = limit.map_or(lowest, |limit| Some(lowest.map_or(limit, |lowest| lowest.min(limit))));
-            if inside.is_empty() {
-                break;
-            }
-            inside = inside.rsplit_once('/').map_or("", |(parent, _)| parent);
-        }
-    }
-    lowest
+    let all = self::groups(groups, mounts, "cpu");
+    all.iter().flat_map(Group::ancestry).filter_map(|group| limit(&group.directory(), group.is_v2, read)).reduce(f64::min)
 }
 
 /// The quota set on one group, in CPUs.
@@ -95,18 +127,35 @@ fn limit(directory: &str, is_v2: bool, read: &dyn Fn(&str) -> Option<String>) ->
     Some(quota / period)
 }
 
-/// Root and mount point of a line of mountinfo that mounts cgroup v2, or v1 with the cpu
-/// controller.
-fn mount(line: &str, is_v2: bool) -> Option<(&str, &str)> {
+/// Root and mount point of a line of mountinfo that mounts cgroup v2, or v1 with the controller.
+fn mount(line: &str, is_v2: bool, controller: &str) -> Option<(String, String)> {
     let (place, kind) = line.split_once(" - ")?;
     let mut kind = kind.split(' ');
     let fits = match (kind.next()?, is_v2) {
         ("cgroup2", true) => true,
-        ("cgroup", false) => kind.nth(1)?.split(',').any(|option| option == "cpu"),
+        ("cgroup", false) => kind.nth(1)?.split(',').any(|option| option == controller),
         _ => false,
     };
-    let mut place = place.split(' ').skip(3);
+    let mut place = place.split(' ').skip(3).map(unescaped);
     fits.then(|| Some((place.next()?, place.next()?)))?
+}
+
+/// A path of mountinfo, in which the kernel writes white space and backslashes as `\040`.
+fn unescaped(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut parts = path.split('\\');
+    out.extend(parts.next());
+    for part in parts {
+        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(u8::is_ascii);
+        match code {
+            Some(byte) => {
+                out.push(byte.into());
+                out.push_str(&part[3..]);
+            }
+            None => out.extend(["\\", part]),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -153,6 +202,19 @@ mod tests {
         let none =
             files(&[("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"), ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n")]);
         assert_eq!(quota_in(groups, V1, &none), None);
+    }
+
+    #[test]
+    fn a_freezer_is_found_where_it_is_mounted_and_never_guessed() {
+        let mounts = "31 20 0:27 / /cg/my\\040freezer rw - cgroup none rw,freezer\n30 20 0:26 /a /sys/a rw - cgroup2 none rw\n32 20 0:26 / /sys/fs/cgroup rw - cgroup2 none rw";
+        let found = groups("5:freezer:/pod/x\n4:cpu:/y\n0::/b/c\n", mounts, "freezer");
+        assert_eq!(found.iter().map(Group::directory).collect::<Vec<_>>(), ["/cg/my freezer/pod/x", "/sys/fs/cgroup/b/c"]);
+        assert!(found.iter().all(|group| group.visible));
+        let above: Vec<String> = found[1].ancestry().map(|group| group.directory()).collect();
+        assert_eq!(above, ["/sys/fs/cgroup/b/c", "/sys/fs/cgroup/b", "/sys/fs/cgroup"]);
+        let out_of_sight = |path: &str, mounts: &str| groups(path, mounts, "freezer").iter().all(|group| !group.visible);
+        assert!(out_of_sight("0::/../../x", V2) && out_of_sight("5:freezer:/docker/xyz", &V1.replace("cpuacct", "freezer")));
+        assert!(groups("5:freezer:/x\n", V2, "freezer").is_empty());
     }
 
     #[test]

@@ -13,9 +13,11 @@
 
 use super::elf::Machine;
 use super::memory::{split_parts, Memory, Part, ReadError};
+use super::procfs::TaskStatus;
 use super::target::Target;
 use super::threads::{TaskFileContents, TaskFiles};
 use crate::ids::{Addr, Pid, Tid};
+use crate::sample::StopCause;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -258,8 +260,11 @@ impl Target for std::rc::Rc<DumpRecorder> {
         self.update_task(tid, |task| task.name.clone_from(&name));
         name
     }
-    fn stopped(&self) -> bool {
-        self.target.stopped()
+    fn status(&self, thread: Option<Tid>) -> Option<TaskStatus> {
+        self.target.status(thread)
+    }
+    fn frozen(&self, refresh: bool) -> Option<StopCause> {
+        self.target.frozen(refresh)
     }
     fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
         let inner = self.target.inner_tids()?;

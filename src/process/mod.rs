@@ -2,6 +2,7 @@
 pub mod access;
 mod cgroup;
 pub mod elf;
+mod freezer;
 pub mod futex_program;
 pub mod futex_tracer;
 pub mod kernel_stack;

@@ -6,13 +6,18 @@
 
 use super::procfs::read_text;
 use crate::ids::{Pid, Tid};
+use crate::sample::Tracer;
 use std::collections::BTreeMap;
 
 pub use super::cgroup::CpuLimits;
 // Pure parsers of foreign text, for tests/hermetic/fuzz.
 #[doc(hidden)]
 pub use super::cgroup::{cpu_count, quota_in};
-pub use super::procfs::{live_task, task_state, Status};
+#[doc(hidden)]
+pub use super::freezer::{freezer_files, is_frozen};
+#[doc(hidden)]
+pub use super::procfs::parse_state_letter as state_letter;
+pub use super::procfs::{live_task, task_state, Status, TaskStatus};
 
 /// Threads of one process that are read.
 const MAX_TASKS: usize = 1 << 16;
@@ -43,6 +48,12 @@ pub fn exe(pid: Pid) -> Option<String> {
 /// The kernel's name of a thread, at most 15 bytes.
 pub fn comm(tid: Tid) -> Option<String> {
     read_text(&format!("/proc/{tid}/comm")).ok().map(|name| name.trim_end_matches('\n').to_owned())
+}
+
+/// The process that a tracing thread belongs to.
+pub fn tracer(thread: Tid) -> Tracer {
+    let pid = process_of(thread).unwrap_or(Pid(thread.0));
+    Tracer { pid: pid.0, name: comm(Tid(pid.0)).unwrap_or_else(|| "a process".into()) }
 }
 
 /// The process of a thread id. `/proc/TID` exists for every thread, so a thread id is easily

@@ -1,7 +1,7 @@
 //! Small files of procfs and cgroupfs as text, with a length limit, and the fields of
 //! `/proc/PID/status`.
 
-use crate::ids::Pid;
+use crate::ids::{Pid, Tid};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -44,13 +44,58 @@ pub fn task_state(pid: Pid, task: Pid) -> Option<char> {
 }
 
 /// The letter in a thread's open `stat` file; `None` if the thread has exited.
-pub(super) fn state_letter(stat: &File) -> Option<char> {
-    // The name before the letter is the thread's own choice and may imitate the following fields,
-    // but it has at most 16 bytes.
-    let mut bytes = [0; 64];
+fn state_letter(stat: &File) -> Option<char> {
+    let mut bytes = [0; STAT_START];
     let n = stat.read_at(&mut bytes, 0).ok()?;
-    let end = bytes[..n].iter().rposition(|&byte| byte == b')')?;
-    bytes.get(end + 2).map(|&byte| byte.into()).filter(char::is_ascii_alphabetic)
+    parse_state_letter(&bytes[..n])
+}
+
+/// As much of a `stat` file as is read for the letter of the state. The name before the letter is
+/// the thread's own choice and may imitate the following fields, but it has at most 16 bytes.
+pub(super) const STAT_START: usize = 64;
+
+/// The letter of a thread's state in the first [`STAT_START`] bytes of its `stat` file.
+pub fn parse_state_letter(stat: &[u8]) -> Option<char> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    stat.get(end + 2).map(|&byte| byte.into()).filter(char::is_ascii_alphabetic)
+}
+
+/// What a thread's `status` says about stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskStatus {
+    /// The letter of its state: `T` for stopped by a signal, `t` for stopped by a tracer.
+    pub letter: char,
+    /// The thread that traces it; `None` also for a tracer in another PID namespace.
+    pub tracer: Option<Tid>,
+}
+
+/// The two fields are among the first ten of a `status` file. The name before them has at most 16
+/// bytes, each written as four at most.
+const STATUS_START: usize = 512;
+
+impl TaskStatus {
+    /// Reads an open `status` file; `None` if the thread has exited.
+    pub(super) fn read(status: &File) -> Option<TaskStatus> {
+        let mut bytes = [0; STATUS_START];
+        let n = status.read_at(&mut bytes, 0).ok()?;
+        TaskStatus::parse(&bytes[..n])
+    }
+
+    /// Reads the status of a thread.
+    pub fn of(tid: Tid) -> Option<TaskStatus> {
+        TaskStatus::read(&File::open(format!("/proc/{tid}/status")).ok()?)
+    }
+
+    /// Parses the beginning of a `status` file.
+    pub fn parse(text: &[u8]) -> Option<TaskStatus> {
+        let field = |name: &str| {
+            let value = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
+            std::str::from_utf8(value).ok().map(str::trim)
+        };
+        let letter = field("State")?.chars().next().filter(char::is_ascii_alphabetic)?;
+        let tracer = field("TracerPid").and_then(|pid| pid.parse().ok()).filter(|&pid: &i32| pid > 0).map(Tid);
+        Some(TaskStatus { letter, tracer })
+    }
 }
 
 /// The fields of `/proc/PID/status`.
@@ -117,5 +162,17 @@ mod tests {
         assert_eq!(status.numbers("NSpid"), [400, 7]);
         assert_eq!(status.bits("CapEff"), Some(1 << 19));
         assert_eq!((status.kernel_thread(), status.number("Missing")), (Some(false), None));
+    }
+
+    #[test]
+    fn a_name_cannot_imitate_a_state() {
+        assert_eq!(parse_state_letter(b"7 (a) t 1 (b)) S 42 7 7 0"), Some('S'));
+        assert_eq!((parse_state_letter(b"7 (a) "), parse_state_letter(b"garbage")), (None, None));
+        let status = |text: &str| TaskStatus::parse(text.as_bytes()).map(|s| (s.letter, s.tracer));
+        let traced = "Name:\tState:\tT\\nTracerPid:\t3\nUmask:\t0022\nState:\tt (tracing stop)\nTgid:\t7\nTracerPid:\t42\n";
+        assert_eq!(status(traced), Some(('t', Some(Tid(42)))));
+        assert_eq!(status("State:\tS (sleeping)\nTracerPid:\t0\n"), Some(('S', None)));
+        assert_eq!(status("State:\tT (stopped)\nTracerPid:\t-9\n"), Some(('T', None)));
+        assert_eq!((status("TracerPid:\t1\n"), status("State:\n")), (None, None));
     }
 }

@@ -1,13 +1,15 @@
 //! A process as the sampler reads it: its memory, and a few small files of `/proc`. Live, recorded
 //! and replayed processes have the same interface.
 
+use super::freezer::Freezer;
 use super::live::LiveMemory;
 use super::memory::Memory;
 use super::proc_info;
-use super::procfs::state_letter;
+use super::procfs::TaskStatus;
 use super::task_list::TaskList;
 use super::threads::{self, TaskFiles};
 use crate::ids::{Pid, Tid};
+use crate::sample::StopCause;
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -36,9 +38,15 @@ pub trait Target {
     /// The kernel's name of a thread.
     fn comm(&self, tid: Tid) -> Option<String>;
 
-    /// Whether it is stopped by a signal or a debugger. A recorded process is not.
-    fn stopped(&self) -> bool {
-        false
+    /// The status of one of its threads, by default of any. `None` if unknown: a recorded process is
+    /// not stopped.
+    fn status(&self, _thread: Option<Tid>) -> Option<TaskStatus> {
+        None
+    }
+
+    /// The cause, if its cgroup is frozen. `refresh`: it may have been moved to another cgroup.
+    fn frozen(&self, _refresh: bool) -> Option<StopCause> {
+        None
     }
 
     /// Its threads by their ids in its own PID namespace; `None` if that is gilprof's.
@@ -50,9 +58,9 @@ pub trait Target {
 pub struct LiveTarget {
     memory: LiveMemory,
     tasks: TaskList,
-    /// The `stat` file of any live thread: all threads stop together. The main thread may exit
-    /// before the others.
-    any_stat: RefCell<Option<File>>,
+    /// The `status` file of any live thread. The main thread may exit before the others.
+    any_status: RefCell<Option<File>>,
+    freezer: RefCell<Freezer>,
     /// Whether its ids differ from gilprof's. That never changes: only children enter another PID
     /// namespace.
     inner: OnceCell<bool>,
@@ -61,7 +69,13 @@ pub struct LiveTarget {
 impl LiveTarget {
     /// The process with this id. Nothing is checked until something is read.
     pub fn new(pid: Pid) -> LiveTarget {
-        LiveTarget { memory: LiveMemory::new(pid), tasks: TaskList::new(pid), any_stat: RefCell::new(None), inner: OnceCell::new() }
+        LiveTarget {
+            memory: LiveMemory::new(pid),
+            tasks: TaskList::new(pid),
+            any_status: RefCell::new(None),
+            freezer: RefCell::default(),
+            inner: OnceCell::new(),
+        }
     }
 }
 
@@ -84,16 +98,26 @@ impl Target for LiveTarget {
     fn comm(&self, tid: Tid) -> Option<String> {
         threads::comm(self.pid(), tid)
     }
-    fn stopped(&self) -> bool {
-        let mut any = self.any_stat.borrow_mut();
-        let letter = match any.as_ref().and_then(state_letter) {
-            Some(letter) if !matches!(letter, 'Z' | 'X') => Some(letter),
+    fn status(&self, thread: Option<Tid>) -> Option<TaskStatus> {
+        let open = |task: i32| File::open(format!("/proc/{}/task/{task}/status", self.pid())).ok();
+        if let Some(tid) = thread {
+            return TaskStatus::read(&open(tid.0)?);
+        }
+        let mut any = self.any_status.borrow_mut();
+        match any.as_ref().and_then(TaskStatus::read) {
+            Some(status) if !matches!(status.letter, 'Z' | 'X') => Some(status),
             _ => {
-                *any = File::open(format!("/proc/{0}/task/{1}/stat", self.pid(), proc_info::live_task(self.pid()))).ok();
-                any.as_ref().and_then(state_letter)
+                *any = open(proc_info::live_task(self.pid()).0);
+                any.as_ref().and_then(TaskStatus::read)
             }
-        };
-        matches!(letter, Some('T' | 't'))
+        }
+    }
+    fn frozen(&self, refresh: bool) -> Option<StopCause> {
+        let mut freezer = self.freezer.borrow_mut();
+        if refresh {
+            freezer.refresh(self.pid());
+        }
+        freezer.frozen()
     }
     fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
         self.inner.get_or_init(|| proc_info::is_in_inner_namespace(self.pid()) == Some(true)).then(|| proc_info::outer_tids(self.pid()))

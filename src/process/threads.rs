@@ -6,8 +6,8 @@
 
 use crate::ids::{Addr, Pid, Tid};
 use crate::process::kernel_stack::{self, KernelStackState};
-use crate::process::procfs::read_text;
-use crate::process::sys_linux::SYS_FUTEX;
+use crate::process::procfs::{parse_state_letter, read_text, STAT_START};
+use crate::process::sys_linux::{SYS_FUTEX, SYS_RESTART_SYSCALL};
 use crate::units::Nanos;
 use std::cell::OnceCell;
 use std::fmt;
@@ -51,6 +51,8 @@ pub enum TaskFile {
     SchedStat,
     /// `stack`: its kernel stack.
     Stack,
+    /// `stat`: the letter of its state.
+    Stat,
 }
 
 /// The source of the texts of one thread's files.
@@ -73,6 +75,8 @@ struct LiveTaskFiles {
     ids: (Pid, Tid),
     /// Opened on first use; `None` if it may not be read.
     stack: OnceCell<Option<File>>,
+    /// Opened on first use: only threads that can be stopped need it.
+    stat: OnceCell<Option<File>>,
 }
 
 impl LiveTaskFiles {
@@ -80,6 +84,11 @@ impl LiveTaskFiles {
         let (pid, tid) = self.ids;
         let open = || File::open(format!("/proc/{pid}/task/{tid}/stack")).ok();
         kernel_stack::readable().then(|| self.stack.get_or_init(open).as_ref()).flatten()
+    }
+
+    fn stat(&self) -> Option<&File> {
+        let (pid, tid) = self.ids;
+        self.stat.get_or_init(|| File::open(format!("/proc/{pid}/task/{tid}/stat")).ok()).as_ref()
     }
 }
 
@@ -89,6 +98,7 @@ impl TaskFilesBackend for LiveTaskFiles {
             TaskFile::Syscall => Some(&self.syscall),
             TaskFile::SchedStat => self.schedstat.as_ref(),
             TaskFile::Stack => self.stack(),
+            TaskFile::Stat => self.stat(),
         };
         file.ok_or(io::ErrorKind::Unsupported)?.read_at(into, 0)
     }
@@ -111,6 +121,7 @@ impl TaskFilesBackend for TaskFileContents {
             TaskFile::Syscall => Some(&self.syscall),
             TaskFile::SchedStat => self.schedstat.as_ref(),
             TaskFile::Stack => self.stack.as_ref(),
+            TaskFile::Stat => None,
         };
         let text = text.ok_or(io::ErrorKind::Unsupported)?;
         let n = text.len().min(into.len());
@@ -140,7 +151,7 @@ impl TaskFiles {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        Ok(TaskFiles::from_backend(LiveTaskFiles { schedstat, syscall, ids: (pid, tid), stack: OnceCell::new() }))
+        Ok(TaskFiles::from_backend(LiveTaskFiles { schedstat, syscall, ids: (pid, tid), stack: OnceCell::new(), stat: OnceCell::new() }))
     }
 
     /// Files with their texts from `backend`.
@@ -174,6 +185,14 @@ impl TaskFiles {
             return Some(state);
         }
         kernel_stack::once_proven(state)
+    }
+
+    /// The letter of the thread's state: `T` for stopped by a signal, `t` for stopped by a tracer.
+    /// `None` if that is unknown.
+    pub fn state_letter(&self) -> Option<char> {
+        let mut buffer = [0; STAT_START];
+        let n = self.read(TaskFile::Stat, &mut buffer).ok()?;
+        parse_state_letter(&buffer[..n])
     }
 
     /// CPU time, run-queue time, number of runs; `None` if the kernel lacks them. An error if the
@@ -220,12 +239,28 @@ pub fn parse_syscall(text: &[u8]) -> Option<SyscallState> {
         // The kernel prints zeros for a thread that no longer has a stack.
         -1 if words.next() == Some("0x0") && words.next() == Some("0x0") => None,
         -1 => Some(SyscallState::OutsideSyscall),
-        SYS_FUTEX => {
-            let address = words.next()?.strip_prefix("0x")?;
-            Some(SyscallState::Futex(Addr(u64::from_str_radix(address, 16).ok()?)))
+        number => {
+            let mut argument = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+            match number {
+                SYS_FUTEX => Some(SyscallState::Futex(Addr(argument()?))),
+                SYS_RESTART_SYSCALL => {
+                    let (address, operation) = (argument()?, argument()?);
+                    let state = if is_private_wait(operation) { SyscallState::Futex(Addr(address)) } else { SyscallState::Syscall(number) };
+                    Some(state)
+                }
+                number => Some(SyscallState::Syscall(number)),
+            }
         }
-        number => Some(SyscallState::Syscall(number)),
     }
+}
+
+/// Whether the second argument of a system call that was restarted after a stop is that of a
+/// `futex(2)` that waits with a timeout, as for the GIL. The kernel keeps the arguments, but not
+/// the number of the call. (Others that are restarted pass a pointer or a count there.)
+fn is_private_wait(operation: u64) -> bool {
+    const CLOCK_REALTIME: u64 = libc::FUTEX_CLOCK_REALTIME as u64;
+    const WAITS: [u64; 2] = [libc::FUTEX_WAIT as u64, libc::FUTEX_WAIT_BITSET as u64];
+    operation & libc::FUTEX_PRIVATE_FLAG as u64 != 0 && WAITS.contains(&(operation & !(libc::FUTEX_PRIVATE_FLAG as u64 | CLOCK_REALTIME)))
 }
 
 /// The kernel's name of a thread.
@@ -246,6 +281,14 @@ mod tests {
         let futex = format!("{SYS_FUTEX} 0x7f13a0 0x89 0x0 0x7ffd 0x0 0xffffffff 0x7ffd 0x7f0a\n");
         assert_eq!(parse_syscall(futex.as_bytes()), Some(SyscallState::Futex(Addr(0x7f13a0))));
         assert_eq!(parse_syscall(b"7 0x1 0x2 0x3 0x0 0x0 0x0 0x7ffd 0x7f0a\n"), Some(SyscallState::Syscall(7)));
+        let restarted =
+            |arguments: &str| parse_syscall(format!("{SYS_RESTART_SYSCALL} {arguments} 0x0 0x7ffd 0x0 0xffffffff 0x1 0x2\n").as_bytes());
+        for operation in ["0x80", "0x89", "0x189"] {
+            assert_eq!(restarted(&format!("0x7f13a0 {operation}")), Some(SyscallState::Futex(Addr(0x7f13a0))));
+        }
+        for other in ["0x7f13a0 0x1", "0x7f13a0 0x81", "0x1 0x0", "0x7f13a0 0x7f13b0"] {
+            assert_eq!(restarted(other), Some(SyscallState::Syscall(SYS_RESTART_SYSCALL)), "{other}");
+        }
         assert_eq!(parse_syscall(b""), None);
         assert_eq!(parse_syscall(b"-1 0x0 0x0\n"), None);
     }

@@ -4,6 +4,9 @@
 //! Blocks begin at 20 ms, which is several switch intervals. They double by merging in pairs
 //! whenever there would be more than 64. Any window longer than that has 32 to 64 blocks, long
 //! enough that a block depends little on its neighbours.
+//!
+//! Time in which the program was stopped is part of no block: neither of a thread's times nor of the
+//! length. So all figures that come from blocks are those of the rest of the window.
 
 use crate::sample::StateTimes;
 use crate::units::Nanos;
@@ -17,10 +20,17 @@ const FIRST_LENGTH: Nanos = Nanos::from_millis(20);
 /// One block of the window.
 #[derive(Clone, Debug, Default)]
 pub struct Block {
-    /// Its length, in nanoseconds of wall time.
+    /// Its length, in nanoseconds of wall time in which the program was not stopped.
     pub nanos: f64,
     /// Nanoseconds per state of each thread (index into the profile's threads), sorted by index.
     pub threads: Vec<(usize, StateTimes)>,
+}
+
+/// One block while slices are added.
+#[derive(Debug, Default)]
+struct Cell {
+    threads: FxHashMap<usize, StateTimes>,
+    stopped: bool,
 }
 
 /// The blocks while slices are added.
@@ -29,7 +39,7 @@ pub(super) struct Blocks {
     origin: Option<u64>,
     latest: u64,
     length: u64,
-    cells: Vec<FxHashMap<usize, StateTimes>>,
+    cells: Vec<Cell>,
 }
 
 impl Default for Blocks {
@@ -41,7 +51,20 @@ impl Default for Blocks {
 impl Blocks {
     /// Adds a slice that ends at `end`, distributed over the blocks that it overlaps.
     pub(super) fn add(&mut self, thread: usize, end: Nanos, times: &StateTimes) {
-        let begin = end.saturating_since(Nanos::from_nanos(times.total() as u64)).as_nanos();
+        self.distribute(end, times.total(), |cell, share| cell.threads.entry(thread).or_default().merge(&scaled(times, share)));
+    }
+
+    /// Notes that a thread was stopped for `nanos` until `end`.
+    pub(super) fn add_stop(&mut self, thread: usize, end: Nanos, nanos: f64) {
+        self.distribute(end, nanos, |cell, _| {
+            cell.stopped = true;
+            cell.threads.entry(thread).or_default();
+        });
+    }
+
+    /// Passes each block that overlaps the `nanos` until `end`, and its share of them, to `add`.
+    fn distribute(&mut self, end: Nanos, nanos: f64, mut add: impl FnMut(&mut Cell, f64)) {
+        let begin = end.saturating_since(Nanos::from_nanos(nanos as u64)).as_nanos();
         let origin = *self.origin.get_or_insert(begin);
         // The first slice to arrive need not be the first to begin. Time before it goes to the
         // first block.
@@ -55,13 +78,13 @@ impl Blocks {
             let from = begin.max(index.saturating_mul(self.length));
             let to = end.min((index + 1).saturating_mul(self.length));
             let share = if first == last { 1.0 } else { (to - from) as f64 / (end - begin) as f64 };
-            self.cell(index as usize).entry(thread).or_default().merge(&scaled(times, share));
+            add(self.cell(index as usize), share);
         }
     }
 
-    fn cell(&mut self, index: usize) -> &mut FxHashMap<usize, StateTimes> {
+    fn cell(&mut self, index: usize) -> &mut Cell {
         if self.cells.len() <= index {
-            self.cells.resize_with(index + 1, FxHashMap::default);
+            self.cells.resize_with(index + 1, Cell::default);
         }
         &mut self.cells[index]
     }
@@ -69,8 +92,10 @@ impl Blocks {
     fn merge_pairs(&mut self) {
         let mut old = std::mem::take(&mut self.cells).into_iter();
         while let Some(mut pair) = old.next() {
-            for (thread, times) in old.next().unwrap_or_default() {
-                pair.entry(thread).or_default().merge(&times);
+            let second = old.next().unwrap_or_default();
+            pair.stopped |= second.stopped;
+            for (thread, times) in second.threads {
+                pair.threads.entry(thread).or_default().merge(&times);
             }
             self.cells.push(pair);
         }
@@ -80,11 +105,14 @@ impl Blocks {
     /// The blocks, earliest first.
     pub(super) fn finish(self) -> Vec<Block> {
         let (length, latest) = (self.length, self.latest);
-        let block = |(index, cell): (usize, FxHashMap<usize, StateTimes>)| {
-            let mut threads: Vec<(usize, StateTimes)> = cell.into_iter().collect();
+        let block = |(index, cell): (usize, Cell)| {
+            let mut threads: Vec<(usize, StateTimes)> = cell.threads.into_iter().collect();
             threads.sort_by_key(|&(thread, _)| thread);
             let begin = (index as u64).saturating_mul(length);
-            Block { nanos: latest.saturating_sub(begin).min(length) as f64, threads }
+            let whole = latest.saturating_sub(begin).min(length) as f64;
+            // The thread that was there for longest was there whenever the program ran.
+            let ran = threads.iter().map(|(_, times)| times.total()).fold(0.0, f64::max);
+            Block { nanos: if cell.stopped { whole.min(ran) } else { whole }, threads }
         };
         self.cells.into_iter().enumerate().map(block).collect()
     }
@@ -127,6 +155,23 @@ mod tests {
         let blocks = blocks.finish();
         assert_eq!(blocks.len(), 5);
         assert!(blocks.iter().all(|b| (b.threads[0].1.get(State::Io) - 20e6).abs() < 1.0));
+    }
+
+    #[test]
+    fn stopped_time_is_in_no_block() {
+        let mut blocks = Blocks::default();
+        for ms in 1..=80 {
+            let end = Nanos::from_millis(1_000 + ms);
+            for thread in 0..2 {
+                match ms {
+                    0..=30 => blocks.add(thread, end, &StateTimes::single(State::Io, 1e6)),
+                    _ => blocks.add_stop(thread, end, 1e6),
+                }
+            }
+        }
+        let blocks = blocks.finish();
+        assert_eq!(blocks.iter().map(|block| block.nanos).collect::<Vec<_>>(), [20e6, 10e6, 0.0, 0.0]);
+        assert!((total(&blocks) - 60e6).abs() < 1.0 && blocks.iter().all(|block| block.threads.len() == 2));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::histogram::Histogram;
 use super::threads::ThreadProfile;
 use crate::ids::{GilId, ThreadId};
 use crate::sample::{
-    Function, GilSample, Holder, IntervalKind, MeasuredInterval, Sink, State, StateSlice, StateTimes, ThreadInfo, ThreadTotals,
+    Evidence, Function, GilSample, Holder, IntervalKind, MeasuredInterval, Sink, State, StateSlice, StateTimes, ThreadInfo, ThreadTotals,
 };
 use crate::units::Nanos;
 use rustc_hash::FxHashMap;
@@ -226,7 +226,8 @@ impl Sink for Buckets {
     fn slice(&mut self, slice: &StateSlice<'_>) {
         let (times, _) = super::sanitize(&slice.times);
         let total = times.total();
-        if total <= 0.0 {
+        // Time in which the program was stopped says nothing of what it does.
+        if total <= 0.0 || slice.evidence == Evidence::Stopped {
             return;
         }
         let index = self.index(slice.end.as_nanos().saturating_sub((total / 2.0) as u64));

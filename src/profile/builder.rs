@@ -8,7 +8,9 @@ use super::stacks::Stacks;
 use super::threads::ThreadProfile;
 use super::{sanitize, Losses, Profile};
 use crate::ids::{GilId, ThreadId, Tid};
-use crate::sample::{CaptureStats, GilSample, MeasuredInterval, Sink, State, StateSlice, TargetInfo, ThreadInfo, ThreadTotals};
+use crate::sample::{
+    CaptureStats, Evidence, GilSample, MeasuredInterval, Sink, State, StateSlice, Stop, TargetInfo, ThreadInfo, ThreadTotals,
+};
 use rustc_hash::FxHashMap;
 
 /// The largest number of threads with a row of their own.
@@ -89,6 +91,7 @@ impl ProfileBuilder {
                 seconds: zero_unless_plausible(window.seconds),
                 rate_hz: zero_unless_plausible(window.rate_hz),
                 profiler_cpu: zero_unless_plausible(window.profiler_cpu),
+                stops: window.stops.into_iter().map(|stop| Stop { seconds: zero_unless_plausible(stop.seconds), ..stop }).collect(),
                 ..window
             },
             threads: self.threads,
@@ -161,14 +164,20 @@ impl Sink for ProfileBuilder {
             return;
         }
         let (row, own) = self.row(slice.thread);
+        let stopped = slice.evidence == Evidence::Stopped;
         self.losses.threads += u64::from(!own);
         let thread = &mut self.threads[row];
         let gil = thread.info.gil.unwrap_or_default();
         thread.add(&times);
-        if own {
+        // A stop interrupts nothing: what the program does goes on where it was.
+        if own && !stopped {
             thread.extend_run(&times, slice.evidence);
         }
-        self.blocks.add(row, slice.end, &times);
+        if stopped {
+            self.blocks.add_stop(row, slice.end, total);
+        } else {
+            self.blocks.add(row, slice.end, &times);
+        }
         let (stack, leaf) = self.stacks.intern(slice.stack, &mut self.functions, &mut self.losses);
         self.stacks.add_time(row, stack, &times, &mut self.losses);
         let waiting = times.get(State::Waiting);
@@ -204,7 +213,7 @@ impl Sink for ProfileBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Evidence, Frame, Function, Holder, Stack, StackStatus, StateTimes};
+    use crate::sample::{Frame, Function, Holder, Stack, StackStatus, StateTimes};
     use crate::units::Nanos;
     use std::sync::Arc;
 

@@ -37,6 +37,8 @@ pub struct GilProfile {
     pub waiting: f64,
     /// The part of `busy` in which the cyclic garbage collector ran.
     pub collecting: f64,
+    /// Time between samples that none of them stands for: the program was stopped.
+    unobserved: Nanos,
     first: Option<(Nanos, u64)>,
     last: Option<(Nanos, u64)>,
     recent: VecDeque<RecentSample>,
@@ -71,6 +73,7 @@ impl GilProfile {
             contended: 0.0,
             waiting: 0.0,
             collecting: 0.0,
+            unobserved: Nanos::ZERO,
             first: None,
             last: None,
             recent: VecDeque::new(),
@@ -82,7 +85,7 @@ impl GilProfile {
     /// decreased.
     pub fn switches_per_s(&self) -> Option<f64> {
         let ((t0, n0), (t1, n1)) = (self.first?, self.last?);
-        let seconds = t1.saturating_since(t0).as_secs_f64();
+        let seconds = t1.saturating_since(t0).saturating_since(self.unobserved).as_secs_f64();
         (seconds > 0.0 && n1 >= n0).then(|| (n1 - n0) as f64 / seconds)
     }
 
@@ -100,6 +103,9 @@ impl GilProfile {
         }
         if let Some(switches) = sample.switches {
             self.first.get_or_insert((sample.at, switches));
+            if let Some((last, _)) = self.last {
+                self.unobserved += sample.at.saturating_since(last + sample.span);
+            }
             self.last = Some((sample.at, switches));
         }
         if self.recent.len() >= MAX_RECENT {

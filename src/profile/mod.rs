@@ -86,6 +86,16 @@ impl Profile {
         }
     }
 
+    /// Seconds of the window in which the program as a whole was stopped.
+    pub fn stopped_seconds(&self) -> f64 {
+        self.window.stops.iter().map(|stop| stop.seconds).sum::<f64>().clamp(0.0, self.seconds())
+    }
+
+    /// Seconds of the window in which it was not.
+    pub fn running_seconds(&self) -> f64 {
+        self.seconds() - self.stopped_seconds()
+    }
+
     /// A function by its number.
     pub fn function(&self, id: FunctionId) -> &Function {
         &self.functions[id.index().min(self.functions.len() - 1)]

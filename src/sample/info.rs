@@ -1,6 +1,6 @@
 //! Facts about threads, the target and the measurement that change rarely or never.
 
-use super::{Evidence, Stack, State};
+use super::{Evidence, Stack, State, Stop};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::units::Nanos;
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,8 @@ pub struct CaptureStats {
     /// Exact mode: waits of threads that no sample saw and that exceeded the memory kept for such
     /// threads. They are in no thread's figures.
     pub unmet_waits: u64,
+    /// What stopped the program, and for how long.
+    pub stops: Vec<Stop>,
     /// What the reader should know about how the figures were measured, as sentences.
     pub warnings: Vec<String>,
 }

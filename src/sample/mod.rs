@@ -9,9 +9,11 @@ mod sink;
 mod slice;
 mod stack;
 mod state;
+mod stop;
 
 pub use info::{CaptureStats, TargetInfo, ThreadInfo, ThreadSnapshot};
 pub use sink::Sink;
 pub use slice::{GilSample, Holder, IntervalKind, MeasuredInterval, StateSlice, ThreadTotals};
 pub use stack::{Frame, Function, Stack, StackStatus};
 pub use state::{Evidence, State, StateTimes};
+pub use stop::{Stop, StopCause, Tracer};

@@ -92,7 +92,7 @@ pub enum Evidence {
     SameHolder,
     /// Divided by conservation of CPU time over several samples.
     Conservation,
-    /// The whole program is stopped by a signal or a debugger.
+    /// Stopped by a signal or a tracer, or frozen by the cgroup.
     Stopped,
     /// Nothing could be read.
     Unread,

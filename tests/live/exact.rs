@@ -174,10 +174,10 @@ fn library(pid: i32) -> String {
 }
 
 fn measure(pid: i32, ms: u64) -> Option<(Record, CaptureStats)> {
-    let plan = CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(ms)), exact: true };
+    let plan = CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(ms)), exact: true, freeze_holder: false };
     let mut record = Record::default();
     let python = PythonProcess::open(Pid(pid)).unwrap();
-    let window = session::capture(python, plan, &|_| None, &AtomicBool::new(false), &mut record, &mut |_, _| ()).unwrap();
+    let window = session::capture(python, plan, &AtomicBool::new(false), &mut record, &mut |_, _| ()).unwrap();
     if !window.stats.exact {
         support::skip(&format!("exact mode: {}", window.stats.warnings.join("; ")));
         return None;

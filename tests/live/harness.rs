@@ -31,10 +31,12 @@ const BESIDE_OTHERS: &[&str] = &[
     "recordings::a_report_is_",
     "sample_cost::samples_of_",
     "schemas::",
+    "stops::",
 ];
 
 /// Cases of such modules that measure after all.
-const ALONE: &[&str] = &["cli::attach::a_stopped_terminal_", "cli::run::a_short_program_", "reads::layouts::drop_requests_"];
+const ALONE: &[&str] =
+    &["cli::attach::a_stopped_terminal_", "cli::run::a_short_program_", "reads::layouts::drop_requests_", "stops::stopped_often_"];
 
 /// All cases, in the order in which they were added.
 #[derive(Default)]

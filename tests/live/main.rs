@@ -37,6 +37,7 @@ mod recordings;
 mod sample_cost;
 mod schemas;
 mod states;
+mod stops;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -72,6 +73,7 @@ fn main() {
         sample_cost::cases,
         schemas::cases,
         states::cases,
+        stops::cases,
     ] {
         cases(&mut suite);
     }

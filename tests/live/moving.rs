@@ -9,7 +9,6 @@ use crate::harness::Suite;
 use crate::support::{self, checks};
 use crate::{complaining, row};
 use checks::Complaints;
-use gilprof::capture::sampler::ThreadPauser;
 use gilprof::capture::session::{capture, CaptureConfig, CaptureResult};
 use gilprof::ids::{Pid, ThreadId};
 use gilprof::python::attach::PythonProcess;
@@ -27,7 +26,6 @@ pub fn cases(suite: &mut Suite) {
         interpreters(),
         [complete_stacks_are_possible_and_no_sample_is_dropped, generators_are_read_no_worse, stacks_of_ordinary_code_are_complete]
     );
-    #[cfg(feature = "peers")]
     complaining!(suite, interpreters(), [with_the_holder_stopped_nearly_all_stacks_are_complete]);
 }
 
@@ -45,7 +43,6 @@ const NOTHING_AGREED: f64 = 0.005;
 /// Samples of generators that are truncated at the root. 3.12.1 unlinks a generator from its caller
 /// before it leaves it; a thread that loses its CPU at that point stays so for milliseconds.
 const UNLINKED: f64 = 0.1;
-#[cfg(feature = "peers")]
 const COMPLETE_WHEN_FROZEN: f64 = 0.99;
 const COMPLETE_ORDINARILY: f64 = 0.95;
 
@@ -191,9 +188,8 @@ impl Sink for Stacks<'_> {
 
 fn sample<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stacks: Stacks<'a>) -> (CaptureResult, Stacks<'a>) {
     let python = PythonProcess::open(Pid(target.pid())).unwrap();
-    let plan = CaptureConfig { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)), exact: false };
-    let pauser = |pid| -> Option<Box<dyn ThreadPauser>> { freeze.then(|| gilprof::capture::backend::pauser(pid).unwrap()) };
-    let window = capture(python, plan, &pauser, &AtomicBool::new(false), &mut stacks, &mut |_, _| {}).unwrap();
+    let plan = CaptureConfig { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)), exact: false, freeze_holder: freeze };
+    let window = capture(python, plan, &AtomicBool::new(false), &mut stacks, &mut |_, _| {}).unwrap();
     (window, stacks)
 }
 
@@ -265,7 +261,6 @@ fn generators_are_read_no_worse(interpreter: &Interpreter, complaints: &mut Comp
     moving(interpreter, "generator_heavy", window(1.5, 0.8), (NOTHING_AGREED, UNLINKED), complaints);
 }
 
-#[cfg(feature = "peers")]
 fn with_the_holder_stopped_nearly_all_stacks_are_complete(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "call_heavy", &[]);
     let graph = Graph::of(&target);

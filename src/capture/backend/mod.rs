@@ -1,32 +1,20 @@
-//! Backends that other profilers' crates supply: reading Python before 3.7 (py-spy), and pausing
-//! one thread while its stack is read (remoteprocess). No other module uses these crates. Without
-//! the feature `peers`, each function returns an error that names the missing feature.
+//! The backend that another profiler's crate supplies: reading Python before 3.7 (py-spy). No other
+//! module uses it. Without the feature `peers`, each function returns an error that names the missing
+//! feature.
 
-#[cfg(feature = "peers")]
-mod pause;
 #[cfg(feature = "peers")]
 mod pyspy;
 
-#[cfg(feature = "peers")]
-pub use pause::pauser;
 #[cfg(feature = "peers")]
 pub use pyspy::{capture, dump};
 
 #[cfg(not(feature = "peers"))]
 mod absent {
-    use crate::capture::sampler::ThreadPauser;
     use crate::capture::session::{CaptureConfig, CaptureResult, ProgressHook};
     use crate::error::{Error, Result};
     use crate::ids::Pid;
     use crate::sample::{Sink, TargetInfo, ThreadSnapshot};
     use std::sync::atomic::AtomicBool;
-
-    /// Always an error: this build of gilprof lacks the crate.
-    pub fn pauser(_: Pid) -> Result<Box<dyn ThreadPauser>> {
-        Err(Error::Usage(
-            "--freeze-holder is missing from this build of gilprof; build it with the default features: cargo build --release".into(),
-        ))
-    }
 
     /// Always an error: this build of gilprof lacks the crate.
     pub fn dump(pid: Pid, version: &str) -> Result<(TargetInfo, Vec<ThreadSnapshot>)> {
@@ -51,4 +39,4 @@ mod absent {
     }
 }
 #[cfg(not(feature = "peers"))]
-pub use absent::{capture, dump, pauser};
+pub use absent::{capture, dump};

@@ -6,9 +6,11 @@
 
 use crate::capture::schedule::SampleSchedule;
 use crate::capture::session::{sleep, CaptureConfig, CaptureResult, Progress, ProgressHook, StopReason};
+use crate::capture::stop_detector::{StopDetector, StopHints};
 use crate::error::{Error, Result};
 use crate::ids::{GilId, Pid, ThreadId, Tid};
 use crate::process::live::LiveMemory;
+use crate::process::target::LiveTarget;
 use crate::process::task_list::TaskList;
 use crate::process::threads::{self, SchedStat, SyscallState, TaskFiles};
 use crate::process::{proc_info, pthread, sys_linux};
@@ -39,6 +41,8 @@ struct PySpySampler {
     tasks: TaskList,
     tids: Vec<Tid>,
     empty: Arc<Stack>,
+    target: LiveTarget,
+    stop_detector: StopDetector,
 }
 
 struct TrackedThread {
@@ -65,11 +69,11 @@ pub fn capture<S: Sink>(
     let mut sampler = PySpySampler::new(pid);
     let rate_hz = config.rate_hz.min(MAX_RATE);
     let (start, own) = (sys_linux::monotonic(), sys_linux::process_cpu_time());
-    let stats = |schedule: &SampleSchedule, now: Nanos, samples, failed| {
+    let stats = |schedule: &SampleSchedule, sampler: &PySpySampler, now: Nanos, samples, failed| {
         let (seconds, cpu) = (now.saturating_since(start).as_secs_f64(), sys_linux::process_cpu_time().saturating_since(own).as_secs_f64());
         let profiler_cpu = if seconds > 0.0 { cpu / seconds } else { 0.0 };
-        let (missed, warnings) = (schedule.missed(), vec![WARNING.into()]);
-        CaptureStats { begin: start, seconds, rate_hz, samples, missed, failed, profiler_cpu, warnings, ..CaptureStats::default() }
+        let (missed, warnings, stops) = (schedule.missed(), vec![WARNING.into()], sampler.stop_detector.stops().collect());
+        CaptureStats { begin: start, seconds, rate_hz, samples, missed, failed, profiler_cpu, stops, warnings, ..CaptureStats::default() }
     };
     let mut schedule = SampleSchedule::new(start, rate_hz, start.as_nanos());
     let (mut now, mut last, mut samples, mut failed, mut failed_in_a_row) = (start, start, 0, 0, 0);
@@ -90,7 +94,7 @@ pub fn capture<S: Sink>(
                 }
             }
         }
-        on_progress(Progress { target: target.clone(), window: stats(&schedule, now, samples, failed) }, sink);
+        on_progress(Progress { target: target.clone(), window: stats(&schedule, &sampler, now, samples, failed) }, sink);
         let next = schedule.next(sys_linux::monotonic());
         if config.duration.is_some_and(|d| next.saturating_since(start) > d) {
             break StopReason::Done;
@@ -101,7 +105,7 @@ pub fn capture<S: Sink>(
         now = sys_linux::monotonic();
     };
     sampler.finish(sink);
-    Ok(CaptureResult { target, stats: stats(&schedule, now, samples, failed), stop_reason })
+    Ok(CaptureResult { target, stats: stats(&schedule, &sampler, now, samples, failed), stop_reason })
 }
 
 fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {
@@ -167,6 +171,8 @@ impl PySpySampler {
             tasks: TaskList::new(pid),
             tids: Vec::new(),
             empty: Arc::new(Stack::empty()),
+            target: LiveTarget::new(pid),
+            stop_detector: StopDetector::default(),
         }
     }
 
@@ -175,6 +181,10 @@ impl PySpySampler {
             return;
         }
         let stacks = self.stacks(traces);
+        // So few samples can each look for a stop.
+        let hints = StopHints { outside_syscall: true, stopped: None };
+        let stopped = self.stop_detector.detect(&self.target, at, hints).is_some();
+        self.stop_detector.count(at, stopped);
         for tid in self.tids.clone() {
             let known = stacks.get(&tid);
             self.track(tid, before, known.is_some_and(|_| true), known.and_then(|(trace, _)| trace.thread_name.clone()), sink);
@@ -184,7 +194,7 @@ impl PySpySampler {
         for (tid, tracked) in &mut self.threads {
             let Some(Ok(kernel)) = tracked.files.as_ref().map(TaskFiles::syscall_state) else { continue };
             let holds = holder.as_ref().is_some_and(|(h, _)| h == tid);
-            let (state, evidence) = classify(kernel, holds);
+            let (state, evidence) = if stopped { (State::Unknown, Evidence::Stopped) } else { classify(kernel, holds) };
             let stack = stacks.get(tid).map_or(&self.empty, |(_, stack)| stack);
             let waited_on = holder.as_ref().zip(holder_id).filter(|_| !holds).map(|((_, stack), id)| (id, stack));
             let times = StateTimes::single(state, at.saturating_since(tracked.last).as_nanos() as f64);
@@ -194,6 +204,9 @@ impl PySpySampler {
                 tracked.last_stat = stat;
             }
             sink.slice(&StateSlice { thread: tracked.id, end: at, times, evidence, stack, holder: waited_on });
+        }
+        if stopped {
+            return;
         }
         let holder = match (holder_id, holder) {
             (Some(id), _) => Holder::Thread(id),

@@ -258,6 +258,9 @@ impl Sink for MergingSink<'_> {
         let Some(waiting) = self.merger.waiting(slice.thread, begin, slice.end, slice.evidence) else {
             return self.inner.slice(slice);
         };
+        if slice.evidence == Evidence::Stopped {
+            return self.inner.slice(slice);
+        }
         let Some(thread) = self.merger.threads.get_mut(&slice.thread) else {
             return self.inner.slice(slice);
         };

@@ -20,7 +20,7 @@ mod poll_schedule;
 mod threads;
 
 use super::bindings::{GilIds, ThreadStateBindings};
-use super::stop_detector::StopDetector;
+use super::stop_detector::{StopDetector, StopHints};
 use super::thread_tracker::{PollHints, ThreadTracker};
 use super::tid_resolver::TidResolver;
 use crate::error::ReadError;
@@ -30,7 +30,7 @@ use crate::python::attach::PythonProcess;
 use crate::python::gil::{self, GilReading};
 use crate::python::interpreters::RuntimeState;
 use crate::python::stack::Symbols;
-use crate::sample::{Sink, Stack, StackStatus, ThreadSnapshot};
+use crate::sample::{Sink, Stack, StackStatus, StopCause, ThreadSnapshot};
 use crate::units::Nanos;
 use batch::Batch;
 use gil_table::GilTable;
@@ -42,6 +42,8 @@ use std::sync::Arc;
 /// How often the lists of interpreters and thread states are walked again within one sample while
 /// they keep changing.
 const MAX_WALKS: usize = 3;
+/// If a tracer stops so many threads, it is taken to stop all of them.
+const MAX_TRACED: usize = 16;
 
 /// The outcome of one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,9 @@ pub struct Sampler {
 pub trait ThreadPauser {
     /// Pauses the thread until the guard is dropped; `None` if that failed.
     fn pause(&self, tid: Tid) -> Option<Box<dyn std::any::Any>>;
+
+    /// What the user should know, if pausing often failed.
+    fn warning(&self) -> Option<String>;
 }
 
 impl Sampler {
@@ -174,6 +179,11 @@ impl Sampler {
     /// A sampler of the program that the process runs now. Thread ids go on from `before`.
     pub fn continued(python: PythonProcess, pauser: Option<Box<dyn ThreadPauser>>, before: &Sampler) -> Sampler {
         Sampler { next_id: before.next_id, ..Sampler::new(python, pauser) }
+    }
+
+    /// The warning of the pauser.
+    pub fn pauser_warning(&self) -> Option<String> {
+        self.pauser.as_ref()?.warning()
     }
 
     /// An id for a new thread.
@@ -320,7 +330,7 @@ impl Sampler {
     fn read_stack(&mut self, index: usize, holds: bool) -> Result<(), ReadError> {
         let thread = &mut self.threads[index];
         let tid = thread.info.tid;
-        let _paused = self.pauser.as_ref().filter(|_| holds).and_then(|f| f.pause(tid));
+        let _paused = self.pauser.as_ref().filter(|_| holds && !self.stop_detector.is_stopped()).and_then(|f| f.pause(tid));
         let still = !holds && thread.is_asleep();
         thread.stack.read(self.target.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
         thread.gil_requested = thread.stack.gil_requested();
@@ -334,6 +344,7 @@ impl Sampler {
     fn poll_tasks(&mut self, sink: &mut dyn Sink) {
         let holds = |index| self.gils.0.iter().any(|gil| gil.holder_index == Some(index));
         let waits = |tid| self.gils.0.len() == 1 && self.waiting_by_events.contains(&tid);
+        let traced = self.stop_detector.is_traced();
         self.schedule.select_due(self.weight_until, |index, tid| holds(index) || waits(tid));
         // The newest first: they are the likeliest to exit soon. Removing the thread at `n` shifts
         // only positions that have been polled.
@@ -354,7 +365,7 @@ impl Sampler {
             let holds = self.runtime_state.is_holder(thread.tstate);
             let waits = gils.len() == 1 && self.waiting_by_events.contains(&thread.info.tid) && !holds;
             if self.threads[index]
-                .poll(self.target.as_ref(), PollHints { cannot_have_held, waiting: waits, holding: holds }, on_gil)
+                .poll(self.target.as_ref(), PollHints { cannot_have_held, waiting: waits, holding: holds, traced }, on_gil)
                 .is_err()
             {
                 self.remove_thread(index, true, sink);
@@ -387,10 +398,23 @@ impl Sampler {
     }
 
     /// Checks for a stop of the whole program. The task states of its threads then show only where
-    /// they were stopped, so all threads are marked as stopped.
+    /// they were stopped, so all threads are marked as stopped. While a tracer stops the holder of a
+    /// GIL, the others wait for the tracer.
     fn detect_stop(&mut self, at: Nanos) {
-        let outside_syscall = self.schedule.indices().any(|i| self.threads[i].is_outside_syscall());
-        if self.stop_detector.check(self.target.as_ref(), at, outside_syscall) {
+        let mut hints = StopHints::default();
+        for thread in self.schedule.indices().map(|index| &self.threads[index]) {
+            hints.outside_syscall |= thread.is_outside_syscall();
+            hints.stopped = hints.stopped.or_else(|| thread.is_stopped().then_some(thread.info.tid));
+        }
+        let is_whole = match self.stop_detector.detect(self.target.as_ref(), at, hints) {
+            Some(StopCause::Tracer(_)) => {
+                let mut holders = self.gils.0.iter().filter_map(|gil| self.threads.get(gil.holder_index?));
+                holders.any(ThreadTracker::is_stopped) || self.threads.iter().take(MAX_TRACED).all(ThreadTracker::is_stopped_now)
+            }
+            cause => cause.is_some(),
+        };
+        self.stop_detector.count(at, is_whole);
+        if is_whole {
             self.threads.iter_mut().for_each(ThreadTracker::mark_stopped);
             self.schedule.wake_all();
         }

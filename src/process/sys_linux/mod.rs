@@ -1,10 +1,11 @@
 //! The few system calls that std does not offer: clocks, a sleep to an absolute time, this
 //! process's own CPU time and limits. In their own files: the kernel's small programs (`bpf`), the
-//! ring that they write to (`ring`) and a private tracefs mount (`tracefs`).
+//! ring that they write to (`ring`), a private tracefs mount (`tracefs`) and ptrace (`ptrace`).
 //!
 //! With its files, this is one of the three places that may be `unsafe`.
 
 pub mod bpf;
+pub mod ptrace;
 pub mod ring;
 pub mod terminal;
 pub mod tracefs;
@@ -16,6 +17,8 @@ use std::os::fd::AsRawFd;
 
 /// The number of `futex(2)` on this machine, as `/proc/PID/task/TID/syscall` prints it.
 pub const SYS_FUTEX: i64 = libc::SYS_futex;
+/// The number that a system call with a timeout has after a stop interrupted it.
+pub const SYS_RESTART_SYSCALL: i64 = libc::SYS_restart_syscall;
 
 fn clock(id: libc::clockid_t) -> Nanos {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

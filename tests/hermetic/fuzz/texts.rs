@@ -10,7 +10,7 @@ use gilprof::gate::limits::{Limits, TEMPLATE};
 use gilprof::gate::metric::matches;
 use gilprof::ids::Addr;
 use gilprof::process::maps::Maps;
-use gilprof::process::proc_info::{cpu_count, quota_in, stat_field, Status};
+use gilprof::process::proc_info::{cpu_count, freezer_files, is_frozen, quota_in, stat_field, state_letter, Status, TaskStatus};
 use gilprof::process::threads::{parse_schedstat, parse_syscall};
 use gilprof::python::version::Version;
 
@@ -31,9 +31,10 @@ const STATUS: &str = "Name:\tpython3: a\nUmask:\t0022\nState:\tS (sleeping)\nTgi
     Cpus_allowed_list:\t0-3,8\nvoluntary_ctxt_switches:\t150\n";
 const STAT: &str = "4242 (py) R 1 (thon) S 1 4242 4242 0 -1 4194304 3116 0 0 0 12 3 0 0 20 0 4 0 98765 256319488 2612 18446744073709551615 1 1 0 0 0 0 0\n";
 /// Groups, mounts and the contents of files, separated by a byte of 0x1e.
-const CGROUPS: [&str; 3] = [
+const CGROUPS: [&str; 4] = [
     "0::/system.slice/app.service\n\x1e30 20 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n\x1e150000 100000\n",
     "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/\n\x1e31 20 0:27 /docker/abc /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n32 20 0:28 / /cg2 rw - cgroup2 none rw\n\x1e50000\n",
+    "5:freezer:/pod/x\n0::/b/c\n\x1e31 20 0:27 / /cg/my\\040freezer rw - cgroup none rw,freezer\n30 20 0:26 /b /cg2 rw - cgroup2 c rw\n\x1epopulated 1\nfrozen 1\n",
     "0::/../../x\n\x1e30 20 0:26 /a /sys/fs/cgroup rw - cgroup2 c rw\n\x1emax 100000\n",
 ];
 
@@ -67,6 +68,8 @@ pub fn status() -> Fuzz<'static> {
         let known =
             [status.number("Tgid").is_some(), status.bits("CapEff").is_some(), status.state().is_some(), status.kernel_thread().is_some()];
         let numbers = status.numbers("NSpid").len() + status.numbers("Uid").len();
+        let stops = TaskStatus::parse(text.as_bytes());
+        assert!(stops.is_none_or(|status| status.letter.is_ascii_alphabetic() && status.tracer.is_none_or(|tid| tid.0 > 0)), "{stops:?}");
         known.contains(&true) || numbers > 0
     })
 }
@@ -75,6 +78,7 @@ pub fn stat() -> Fuzz<'static> {
     text("stat", &[STAT], |text| {
         let fields = (0..60).filter(|&number| stat_field(text, number).is_some()).count();
         assert_eq!(stat_field(text, usize::MAX), None);
+        assert!(state_letter(text.as_bytes()).is_none_or(|letter| letter.is_ascii_alphabetic()));
         fields > 0
     })
 }
@@ -119,6 +123,9 @@ pub fn cgroup() -> Fuzz<'static> {
         // At most two files a level and 64 levels a line.
         assert!(asked.get() <= 128 * groups.lines().count(), "{} files", asked.get());
         assert!(quota.is_none_or(|quota| quota >= 0.0), "{quota:?}");
+        let files = freezer_files(groups, mounts);
+        assert!(files.len() <= groups.lines().count() && files.iter().all(|path| path.split('/').all(|part| part != "..")), "{files:?}");
+        let _ = (is_frozen(file.as_bytes(), true), is_frozen(file.as_bytes(), false));
         quota.is_some()
     })
 }

@@ -79,6 +79,7 @@ pub fn saturated() -> Report {
             resolver: Some(Resolver::KernelStack),
             events: None,
             lost_events: None,
+            stopped_seconds: None,
         },
         gil: Gil {
             busy: 0.993,
