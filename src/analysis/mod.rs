@@ -9,6 +9,7 @@
 
 mod blame;
 mod bootstrap;
+mod children;
 mod code;
 pub mod compare;
 mod contention;
@@ -50,6 +51,7 @@ pub fn report_with(profile: &Profile, questions: &[what_if::Question]) -> Report
     let functions = functions::rows(profile);
     let input = rule_input::RuleInput::new(profile, &gil, &threads, &functions);
     let (verdict, findings) = verdict::decide(&input);
+    let children = input.children.clone();
     let refused = verdict.speedup.processes.is_none();
     let what_if = questions.iter().map(|question| what_if::answer(&input, question, refused)).collect();
     Report {
@@ -62,6 +64,7 @@ pub fn report_with(profile: &Profile, questions: &[what_if::Question]) -> Report
         threads,
         functions: functions::largest(functions),
         blame: blame::rows(profile),
+        children,
         verdict,
         findings,
         what_if,
@@ -103,7 +106,8 @@ fn window(profile: &Profile) -> Window {
     }
 }
 
-/// The warnings of the capture side, and one for each table that was too small.
+/// The warnings of the capture side, one for each table that was too small, and one for child
+/// processes of unknown kind.
 fn warnings(profile: &Profile) -> Vec<String> {
     let l = profile.losses;
     let lost = [
@@ -117,5 +121,6 @@ fn warnings(profile: &Profile) -> Vec<String> {
         (l.invalid, "slices of time had invalid parts, which were left out"),
     ];
     let losses = lost.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}."));
-    profile.window.warnings.iter().cloned().chain(losses).collect()
+    let unknown = children::of(profile).and_then(|children| children.unknown_warning());
+    profile.window.warnings.iter().cloned().chain(losses).chain(unknown).collect()
 }

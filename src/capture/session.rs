@@ -4,6 +4,7 @@
 //! The span from the first sample to the last is called the window.
 
 use super::address_space::AddressSpace;
+use super::descendants::DescendantMonitor;
 use super::exact::ExactMode;
 use super::sampler::{SampleOutcome, Sampler, ThreadPauser};
 use super::schedule::SampleSchedule;
@@ -124,6 +125,8 @@ pub fn capture<S: Sink>(
     sink: &mut S,
     on_progress: &mut ProgressHook<'_, S>,
 ) -> Result<CaptureResult> {
+    // Before this thread's own settings, which a new thread would inherit.
+    let mut descendants = DescendantMonitor::start(python.pid);
     sys_linux::set_timer_slack();
     sys_linux::request_short_timeslice();
     sys_linux::raise_nofile_limit();
@@ -149,7 +152,8 @@ pub fn capture<S: Sink>(
         active.counts.missed = schedule.missed();
         if reported_at.is_none_or(|reported_at| now.saturating_since(reported_at) >= PROGRESS_PERIOD) {
             reported_at = Some(now);
-            on_progress(Progress { target: active.target(), window: active.stats(stats_at(now.saturating_since(start))) }, sink);
+            let base = CaptureStats { descendants: descendants.latest(), ..stats_at(now.saturating_since(start)) };
+            on_progress(Progress { target: active.target(), window: active.stats(base) }, sink);
         }
         if last {
             break StopReason::Done;
@@ -168,7 +172,9 @@ pub fn capture<S: Sink>(
     let seconds = end.saturating_since(start).as_secs_f64();
     active.finish(end, sink);
     active.warnings.extend(stop_detector::warning(active.stopped + active.sampler.stop_detector.total()));
-    let stats = CaptureStats { seconds, ..active.stats(stats_at(sys_linux::monotonic().saturating_since(start))) };
+    let stats = active.stats(stats_at(sys_linux::monotonic().saturating_since(start)));
+    descendants.finish();
+    let stats = CaptureStats { seconds, descendants: descendants.latest(), ..stats };
     Ok(CaptureResult { target: active.target(), stats, stop_reason })
 }
 

@@ -25,8 +25,6 @@ const NEW: Nanos = Nanos::from_millis(2_000);
 const GRACE: Nanos = Nanos::from_millis(300);
 /// The period of attempts to attach to a running process.
 const ATTACH_PERIOD: Nanos = Nanos::from_millis(10);
-/// The unit of the kernel's start times; 100 a second for programs on every Linux.
-const START_TIME_TICK: Nanos = Nanos::from_millis(10);
 
 /// The period of attempts on a started program: short in its first second, longer after that, for a
 /// shell that starts Python much later.
@@ -127,10 +125,8 @@ fn is_stopped(pid: Pid) -> bool {
 
 /// The time since a process was started; `None` when `/proc` does not say.
 fn age(pid: Pid) -> Option<Nanos> {
-    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
-    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    let started = Nanos::from_nanos(proc_info::start_time(pid)?.0.checked_mul(START_TIME_TICK.as_nanos())?);
-    Some(Nanos::from_secs_f64(uptime).saturating_since(started))
+    let started = Nanos::from_nanos(proc_info::start_time(pid)?.0.checked_mul(proc_info::TICK.as_nanos())?);
+    Some(proc_info::uptime()?.saturating_since(started))
 }
 
 /// The files whose code a process has mapped, by device and inode.

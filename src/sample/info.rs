@@ -1,6 +1,6 @@
 //! Facts about threads, the target and the measurement that change rarely or never.
 
-use super::{Evidence, Stack, State};
+use super::{DescendantCpu, Evidence, Stack, State};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::units::Nanos;
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,10 @@ pub struct CaptureStats {
     /// Exact mode: waits of threads that no sample saw and that exceeded the memory kept for such
     /// threads. They are in no thread's figures.
     pub unmet_waits: u64,
+    /// The CPU time of the processes below the target; `None` where the kernel did not say, and in
+    /// recordings made before this was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descendants: Option<DescendantCpu>,
     /// What the reader should know about how the figures were measured, as sentences.
     pub warnings: Vec<String>,
 }

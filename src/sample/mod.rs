@@ -4,12 +4,14 @@
 //! The capture side writes [`StateSlice`]s and [`GilSample`]s into a [`Sink`]; the report side
 //! reads them. Neither imports the other.
 
+mod descendants;
 mod info;
 mod sink;
 mod slice;
 mod stack;
 mod state;
 
+pub use descendants::{Descendant, DescendantCpu, ProcessKind};
 pub use info::{CaptureStats, TargetInfo, ThreadInfo, ThreadSnapshot};
 pub use sink::Sink;
 pub use slice::{GilSample, Holder, IntervalKind, MeasuredInterval, StateSlice, ThreadTotals};

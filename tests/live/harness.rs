@@ -17,6 +17,7 @@ const BESIDE_OTHERS: &[&str] = &[
     "cli::bad_input::",
     "cli::dump::",
     "cli::run::",
+    "compat_children::",
     "compat_life::",
     "compat_namespaces::",
     "compat_programs::",

@@ -14,6 +14,7 @@ mod cli {
     pub mod gate;
     pub mod run;
 }
+mod compat_children;
 mod compat_gils;
 mod compat_life;
 mod compat_namespaces;
@@ -56,6 +57,7 @@ fn main() {
         reads::workloads::cases,
         accuracy::cases,
         churn::cases,
+        compat_children::cases,
         compat_gils::cases,
         compat_life::cases,
         compat_namespaces::cases,
