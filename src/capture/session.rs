@@ -99,6 +99,8 @@ struct Counts {
 /// A running capture.
 struct ActiveCapture<'a> {
     pid: Pid,
+    /// The file of the measured runtime.
+    path: String,
     target: TargetInfo,
     sampler: Sampler,
     exact: Option<ExactMode>,
@@ -197,6 +199,8 @@ impl<'a> ActiveCapture<'a> {
         let pid = python.pid;
         ActiveCapture {
             pid,
+            path: python.path.clone(),
+            warnings: python.runtimes_warning.iter().cloned().collect(),
             target: target_info(&python),
             address_space: AddressSpace::open(pid, python.runtime),
             sampler: Sampler::new(python, pauser(pid)),
@@ -208,7 +212,6 @@ impl<'a> ActiveCapture<'a> {
             last_good: (Nanos::ZERO, Counts::default()),
             relocated_at: Nanos::ZERO,
             replaced: false,
-            warnings: Vec::new(),
         }
     }
 
@@ -272,7 +275,7 @@ impl<'a> ActiveCapture<'a> {
     /// program now, or be ending.
     fn relocate(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
         let since_good = now.saturating_since(self.last_good.0);
-        match PythonProcess::open(self.pid) {
+        match PythonProcess::open_again(self.pid, &self.path) {
             Ok(python) if self.replaced || python.runtime != self.sampler.runtime() || python.version != self.target.python => {
                 self.switch_program(python, now, sink);
                 None
@@ -291,6 +294,8 @@ impl<'a> ActiveCapture<'a> {
 
     fn switch_program(&mut self, python: PythonProcess, now: Nanos, sink: &mut dyn Sink) {
         self.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
+        self.warnings.extend(python.runtimes_warning.clone());
+        self.path.clone_from(&python.path);
         self.finish(now, sink);
         if let Some(exact) = self.exact.take() {
             self.enable_exact(Some(exact.for_new_program(&python)));

@@ -14,6 +14,7 @@ use crate::process::maps::Maps;
 use crate::process::{proc_info, sys_linux};
 use crate::python::attach::{self, Attached};
 use crate::python::diagnose;
+use crate::python::runtimes::RuntimeChoice;
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,12 +40,12 @@ const CHILD_SETTLED: Nanos = Nanos::from_millis(1_000);
 
 /// Attaches to a running process, waiting a moment for an interpreter that is just being created.
 /// `None` when `stop` was set meanwhile.
-pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
+pub fn attach(pid: Pid, runtime: &RuntimeChoice, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
     let pid = whole_process(pid);
     let began = sys_linux::monotonic();
     let mut reported = false;
     loop {
-        let failed = match attach::attach(pid) {
+        let failed = match attach::attach(pid, runtime) {
             Ok(target) => {
                 if is_stopped(pid) {
                     note(&format!("pid {pid} is stopped, by a signal or a debugger; let it go on with: kill -CONT {pid}"));
@@ -75,7 +76,7 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
 /// Waits until a started program runs Python, and attaches to it. An error when the program ends
 /// before that, or is a Python that gilprof will not be able to read. `name` is the command that
 /// started it.
-pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attached> {
+pub fn attach_started(pid: Pid, name: &str, runtime: &RuntimeChoice, ended: &AtomicBool) -> Result<Attached> {
     let began = sys_linux::monotonic();
     let (mut images, mut found) = (None, None);
     let mut child = ChildWatch::new(name);
@@ -86,11 +87,12 @@ pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attach
         // ready yet, or not Python.
         if mapped.is_none() || mapped != images {
             (images, found) = (mapped, None);
-            match attach::identify(pid) {
+            match attach::identify(pid, runtime) {
                 Ok(Attached::Python(python)) => found = Some(python),
                 Ok(legacy) => return Ok(legacy),
                 Err(e @ (Error::UnsupportedVersion { .. } | Error::Permission { .. })) => return Err(e),
-                Err(Error::NotPython { .. }) => {}
+                // The runtime that was chosen may be loaded later.
+                Err(Error::NotPython { .. } | Error::Usage(_)) => {}
                 Err(_) => images = None,
             }
         }

@@ -85,13 +85,18 @@ struct Candidate {
 impl Candidate {
     /// Completes the version: an executable into which the linker copied `_PyRuntime` has the
     /// variable, but the library has the banner with the patch level.
-    fn complete(&mut self, others: impl Iterator<Item = Candidate>) {
+    fn complete(&mut self, others: &[Candidate]) {
         let known = self.version.clone();
-        let fits = |other: &Version| other.is_full() && known.as_ref().is_none_or(|known| known.minor == other.minor);
+        let fits = |other: &&Version| other.is_full() && known.as_ref().is_none_or(|known| known.minor == other.minor);
         if !known.as_ref().is_some_and(Version::is_full) {
-            let full = others.filter_map(|other| other.version).find(fits);
+            let full = others.iter().filter_map(|other| other.version.as_ref()).find(fits).cloned();
             self.version = full.or(known);
         }
+    }
+
+    /// Whether this is a runtime in use, in addition to that of `best`.
+    fn is_second(&self, best: &Candidate) -> bool {
+        self.live && self.runtime.is_some() && self.runtime != best.runtime && best.live && best.runtime.is_some()
     }
 }
 
@@ -101,8 +106,14 @@ struct Search<'a> {
     maps: &'a Maps,
 }
 
-/// Finds the interpreter of a process.
+/// Finds the interpreter of a process: the first of [`locate_all`].
 pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
+    locate_all(pid, mem).map(|(first, _)| first)
+}
+
+/// Finds the runtime of a process, and further ones that were started in it: a program may load
+/// several libpythons. Only files that are named like Python's are searched for further ones.
+pub fn locate_all(pid: Pid, mem: &dyn Memory) -> Result<(Located, Vec<Located>)> {
     let maps = Maps::from_pid(pid).map_err(|error| diagnose::unreadable(pid, &error))?;
     diagnose::probe(pid, mem, &maps)?;
     let search = Search { pid, mem, maps: &maps };
@@ -118,11 +129,19 @@ pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
             }
         }
         candidates.sort_by_key(|candidate| (!candidate.live, candidate.runtime.is_none()));
-        let mut candidates = candidates.into_iter();
-        if let Some(mut best) = candidates.next() {
-            best.complete(candidates);
-            return finish(pid, best, libc_of(&maps));
+        if candidates.is_empty() {
+            continue;
         }
+        let (mut best, libc) = (candidates.remove(0), libc_of(&maps));
+        best.complete(&candidates);
+        candidates.retain(|candidate| candidate.is_second(&best));
+        candidates.dedup_by_key(|candidate| candidate.runtime);
+        let mut readable = candidates.into_iter().filter_map(|candidate| finish(pid, candidate, libc).ok());
+        let first = match finish(pid, best, libc) {
+            Ok(first) => first,
+            Err(error) => readable.next().ok_or(error)?,
+        };
+        return Ok((first, readable.collect()));
     }
     Err(diagnose::not_python(pid, &maps, foreign))
 }

@@ -135,15 +135,11 @@ fn another_name_and_a_file_that_is_gone_or_new(interpreter: &Interpreter, compla
 /// An upgrade replaces a library while a program runs with the old one.
 fn a_library_that_is_gone(interpreter: &Interpreter, complaints: &mut Complaints) {
     let folder = Folder::new("upgraded");
-    let lib = home(interpreter).join("lib");
-    let (major, minor) = interpreter.minor();
-    let is_it = |name: &str| name.starts_with(&format!("libpython{major}.{minor}")) && name.contains(".so.");
-    let found = std::fs::read_dir(&lib).into_iter().flatten().flatten().find(|e| e.file_name().to_str().is_some_and(is_it));
-    let Some(library) = found.filter(|_| interpreter.kind.contains("shared")) else {
+    let Some(library) = compat::library(interpreter).filter(|_| interpreter.kind.contains("shared")) else {
         return skip(&format!("{}: a replaced library: it is static", interpreter.label));
     };
-    let copy = folder.path().join(library.file_name());
-    std::fs::copy(library.path(), &copy).unwrap();
+    let copy = folder.path().join(library.file_name().unwrap());
+    std::fs::copy(library, &copy).unwrap();
     let mut command = interpreter.command();
     command.env("LD_PRELOAD", &copy).arg(workload("cpu"));
     let target = Target::start_command(command);

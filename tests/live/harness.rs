@@ -21,6 +21,7 @@ const BESIDE_OTHERS: &[&str] = &[
     "compat_life::",
     "compat_namespaces::",
     "compat_programs::",
+    "compat_runtimes::",
     "docs::",
     "harness::",
     "moving::",

@@ -19,6 +19,7 @@ mod compat_gils;
 mod compat_life;
 mod compat_namespaces;
 mod compat_programs;
+mod compat_runtimes;
 mod docs;
 mod exact;
 mod findings;
@@ -62,6 +63,7 @@ fn main() {
         compat_life::cases,
         compat_namespaces::cases,
         compat_programs::cases,
+        compat_runtimes::cases,
         docs::cases,
         exact::cases,
         findings::cases,
