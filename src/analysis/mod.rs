@@ -32,7 +32,8 @@ mod sentences;
 #[cfg(test)]
 mod testing;
 
-use crate::profile::Profile;
+use crate::profile::{Profile, StackTime, NO_PYTHON};
+use crate::sample::Function;
 use report::{Engine, Report, Resolver, Target, Window, SCHEMA};
 
 /// The report of a profile.
@@ -106,8 +107,11 @@ fn window(profile: &Profile) -> Window {
     }
 }
 
-/// The warnings of the capture side, one for each table that was too small, and one for child
-/// processes of unknown kind.
+/// Share of the time in Python functions from which unreadable names get a warning.
+const UNREADABLE: f64 = 0.5;
+
+/// The warnings of the capture side, one for each table that was too small, one for names that
+/// cannot be read, and one for child processes of unknown kind.
 fn warnings(profile: &Profile) -> Vec<String> {
     let l = profile.losses;
     let lost = [
@@ -122,5 +126,20 @@ fn warnings(profile: &Profile) -> Vec<String> {
     ];
     let losses = lost.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}."));
     let unknown = children::of(profile).and_then(|children| children.unknown_warning());
-    profile.window.warnings.iter().cloned().chain(losses).chain(unknown).collect()
+    profile.window.warnings.iter().cloned().chain(losses).chain(unreadable_warning(profile)).chain(unknown).collect()
+}
+
+/// A build that keeps its objects in another way gives states, and no names.
+fn unreadable_warning(profile: &Profile) -> Option<String> {
+    let in_python = || profile.stack_times.iter().filter(|row| profile.leaf(row.stack) != NO_PYTHON);
+    let is_unreadable = |row: &&StackTime| profile.function(profile.leaf(row.stack)).name == Function::UNREADABLE;
+    let total: f64 = in_python().map(|row| row.times.total()).sum();
+    let share = in_python().filter(is_unreadable).map(|row| row.times.total()).sum::<f64>() / total.max(1.0);
+    (share > UNREADABLE).then(|| {
+        format!(
+            "the names of functions could not be read in {:.0} % of the time: this Python was built with options that gilprof does not \
+             know, or its memory is damaged; the states of threads do not depend on names.",
+            share * 100.0
+        )
+    })
 }

@@ -170,6 +170,7 @@ fn unclear() -> Vec<(&'static str, Profile)> {
             two().run(2400, phases(700, lock, |_| vec!["L join@threading.py", "I recv", "I recv", "P update"])),
         ),
         ("the work moves to another thread", two().run(2100, phases(1900, |_| vec!["P burn", "I rest"], |_| vec!["I rest", "P burn"]))),
+        ("names that cannot be read", two().run(2000, turns("P [unreadable]", "W [unreadable]"))),
         ("one burst in a long window", two().run(40_000, phases(600, |_| vec!["P start"], |_| vec!["I accept"]))),
     ]
 }

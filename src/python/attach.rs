@@ -30,6 +30,8 @@ pub struct PythonProcess {
     pub layout: Layout,
     /// The file that holds the interpreter, as the target names it; empty where it is not known.
     pub path: String,
+    /// `PyType_Type`, where it was found.
+    pub type_type: Option<Addr>,
     /// A sentence about the other runtimes in the process, if there are any.
     pub runtimes_warning: Option<String>,
 }
@@ -87,8 +89,8 @@ impl PythonProcess {
             None => return Err(unsupported(format!("it knows 3.7 to {}.{}; check for a newer gilprof", NEWEST.0, NEWEST.1))),
         };
         let layout = layout.for_machine(machine);
-        let (path, runtimes_warning) = (String::new(), None);
-        Ok(PythonProcess { pid, runtime, machine, version, free_threaded, layout, path, runtimes_warning })
+        let (path, type_type, runtimes_warning) = (String::new(), None, None);
+        Ok(PythonProcess { pid, runtime, machine, version, free_threaded, layout, path, type_type, runtimes_warning })
     }
 
     /// Whether an interpreter exists: not before start-up, not after finalization.
@@ -100,10 +102,14 @@ impl PythonProcess {
         mem.read_ptr(head).is_ok_and(is_readable)
     }
 
-    /// [`Error::NotReady`] when no interpreter exists; the message says whether one existed before.
-    pub fn ensure_ready(&self) -> Result<()> {
+    /// Completes the layout by what only a started interpreter shows. [`Error::NotReady`] when no
+    /// interpreter exists; the message says whether one existed before.
+    pub fn ensure_ready(&mut self) -> Result<()> {
         let (pid, mem) = (self.pid, LiveMemory::new(self.pid));
         if self.has_interpreter(&mem) {
+            if let Some(at) = self.type_type {
+                self.layout = self.layout.clone().with_object_header(&mem, at);
+            }
             return Ok(());
         }
         Err(Error::NotReady { pid, why: if self.had_interpreter(&mem) { ending(pid) } else { starting(pid) } })
@@ -130,8 +136,8 @@ fn ending(pid: Pid) -> String {
 
 /// Identifies a process. A Python process without an interpreter is an error.
 pub fn attach(pid: Pid, choice: &RuntimeChoice) -> Result<Attached> {
-    let found = identify(pid, choice)?;
-    if let Attached::Python(python) = &found {
+    let mut found = identify(pid, choice)?;
+    if let Attached::Python(python) = &mut found {
         python.ensure_ready()?;
     }
     Ok(found)
@@ -161,7 +167,7 @@ fn open_located(pid: Pid, mem: &dyn Memory, found: LocatedPython) -> Result<Pyth
         return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
     }
     let python = PythonProcess::from_runtime(pid, mem, found.machine, found.minor, found.version, found.runtime)?;
-    Ok(PythonProcess { path: found.path, ..python })
+    Ok(PythonProcess { path: found.path, type_type: found.type_type, ..python })
 }
 
 /// The patch level of a version, or `u8::MAX` where it cannot be read, which selects the table of

@@ -18,7 +18,7 @@ use crate::process::memory::Memory;
 /// The largest number of a process's files that are examined.
 const MAX_MODULES: usize = 4096;
 /// Symbols that are searched in one pass; `SYMBOLS[0]` decides.
-const SYMBOLS: [&str; 4] = ["_PyRuntime", "Py_Version", "_PyThreadState_Current", "Py_GetVersion"];
+const SYMBOLS: [&str; 5] = ["_PyRuntime", "Py_Version", "_PyThreadState_Current", "Py_GetVersion", "PyType_Type"];
 
 /// The C library of the target. It decides where a thread that waits for the GIL sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct LocatedPython {
     pub free_threaded: Option<bool>,
     /// The C library.
     pub libc: Libc,
+    /// `PyType_Type`.
+    pub type_type: Option<Addr>,
 }
 
 /// The result of a search.
@@ -75,6 +77,7 @@ struct Candidate {
     bias: u64,
     machine: Option<Machine>,
     runtime: Option<Addr>,
+    type_type: Option<Addr>,
     published: Option<Published>,
     version: Option<Version>,
     /// Whether its runtime has been started. The runtime of a library that is linked in but not
@@ -162,6 +165,7 @@ fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
             // Free-threaded builds begin with 3.13, and 3.13 publishes the fact.
             free_threaded: Some(found.published.is_some_and(|published| published.free_threaded)),
             libc,
+            type_type: found.type_type,
         })),
         (VersionSupport::Legacy(version), ..) => Ok(Located::Legacy { version: version.text, path: found.path, libc }),
         (VersionSupport::Readable(version), Some(_), None) => {
@@ -238,7 +242,7 @@ impl<'a> Search<'a> {
 
     fn candidate(&self, image: &Image<'_>, bias: u64, first: &Mapping, depth: Depth) -> Option<Candidate> {
         let symbols = image.symbols(&SYMBOLS, depth);
-        let [runtime, constant, legacy, banner] = symbols.as_slice() else { return None };
+        let [runtime, constant, legacy, banner, type_type] = symbols.as_slice() else { return None };
         let section = image.runtime_section().map(|section| section.vaddr);
         let runtime = runtime.map(|symbol| symbol.vaddr).or(section).map(|vaddr| Addr(bias.wrapping_add(vaddr)));
         if runtime.is_none() && (legacy.is_none() || banner.is_none()) {
@@ -254,7 +258,8 @@ impl<'a> Search<'a> {
             None => true,
         };
         let path = first.path.clone().unwrap_or_default();
-        Some(Candidate { path, bias, machine: image.machine(), runtime, published, version, live })
+        let type_type = type_type.map(|symbol| Addr(bias.wrapping_add(symbol.vaddr)));
+        Some(Candidate { path, bias, machine: image.machine(), runtime, type_type, published, version, live })
     }
 
     /// File names that may contain a version: the image's own, the executable's, the extension
