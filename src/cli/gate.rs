@@ -308,7 +308,7 @@ fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Resul
     let work =
         |pid, name: &str, ended: &AtomicBool, running: std::sync::mpsc::Receiver<std::convert::Infallible>| -> Result<CompletedCapture> {
             let measured = wait_for_python::attach_started(pid, name, &session.runtime, ended)
-                .and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
+                .and_then(|(pid, target)| session.measure(pid, target, ended, LiveLine::none()));
             // The exit status, which says whether the command failed, is known only at its end.
             let _ = running.recv();
             measured

@@ -45,6 +45,13 @@ pub fn exe(pid: Pid) -> Option<String> {
     Some(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
 }
 
+/// Whether the process was started with this variable, `NAME=VALUE`, in its environment. False
+/// where that may not be read.
+pub fn started_with(pid: Pid, variable: &str) -> bool {
+    let environment = read_text(&format!("/proc/{}/environ", live_task(pid))).unwrap_or_default();
+    environment.split('\0').any(|one| one == variable)
+}
+
 /// The kernel's name of a thread, at most 15 bytes.
 pub fn comm(tid: Tid) -> Option<String> {
     read_text(&format!("/proc/{tid}/comm")).ok().map(|name| name.trim_end_matches('\n').to_owned())

@@ -18,6 +18,7 @@ const BESIDE_OTHERS: &[&str] = &[
     "cli::dump::",
     "cli::run::",
     "compat_children::",
+    "compat_frozen::",
     "compat_life::",
     "compat_namespaces::",
     "compat_programs::",

@@ -15,6 +15,7 @@ mod cli {
     pub mod run;
 }
 mod compat_children;
+mod compat_frozen;
 mod compat_gils;
 mod compat_life;
 mod compat_namespaces;
@@ -59,6 +60,7 @@ fn main() {
         accuracy::cases,
         churn::cases,
         compat_children::cases,
+        compat_frozen::cases,
         compat_gils::cases,
         compat_life::cases,
         compat_namespaces::cases,
