@@ -12,6 +12,8 @@ use crate::units::Nanos;
 pub(super) const WORK: f64 = 0.05;
 /// Share of all CPU time from which processes of unknown kind get a warning.
 const UNKNOWN_SHARE: f64 = 0.1;
+/// Most processes in a report.
+const LISTED: usize = 16;
 /// Most processes that one sentence names.
 const NAMED: usize = 4;
 
@@ -36,7 +38,7 @@ pub(super) fn of(profile: &Profile) -> Option<Children> {
         unknown_cores: cores(cpu.unknown),
         python_processes: cpu.python_processes,
         other_processes: cpu.other_processes,
-        processes: cpu.largest.iter().map(process).collect(),
+        processes: cpu.largest.iter().take(LISTED).map(process).collect(),
     })
 }
 

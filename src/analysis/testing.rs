@@ -34,8 +34,8 @@ pub(super) fn undetermined(rule: Rule, profile: &Profile) -> Option<String> {
     }
 }
 
-/// The CPU time in milliseconds of the target and of processes below it: pid, kind, time, whether it
-/// ended.
+/// The CPU time in milliseconds of the target, and of processes below it: pid, kind, time, whether
+/// it ended.
 pub(super) fn children(own: u64, processes: &[(i32, ProcessKind, u64, bool)]) -> DescendantCpu {
     let of = |kind| processes.iter().filter(move |process| process.1 == kind);
     let sum = |kind| of(kind).fold(Nanos::ZERO, |sum, process| sum + Nanos::from_millis(process.2));

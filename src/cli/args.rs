@@ -130,7 +130,7 @@ pub enum Command {
         /// Stop the thread that holds the GIL while its stack is read
         #[arg(long)]
         freeze_holder: bool,
-        /// Which Python runtime to show in a process that has several: its number or its file
+        /// Of several Python runtimes in the process, the one to show: its number or file
         #[arg(long, value_name = "N|FILE", value_parser = RuntimeChoice::parse)]
         runtime: Option<RuntimeChoice>,
         /// Also write the memory that one sample reads, for a bug report; it may contain secrets of
@@ -204,7 +204,7 @@ pub struct MeasureArgs {
     /// CAP_SYS_ADMIN)
     #[arg(long)]
     pub exact: bool,
-    /// Which Python runtime to measure in a process that has several: its number or its file
+    /// Of several Python runtimes in the process, the one to measure: its number or file
     #[arg(long, value_name = "N|FILE", value_parser = RuntimeChoice::parse)]
     pub runtime: Option<RuntimeChoice>,
 }

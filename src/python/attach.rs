@@ -3,7 +3,7 @@
 use super::binary::{self, Libc, Located, LocatedPython};
 use super::layout::debug_offsets::{layout_from_target, READ_LEN};
 use super::layout::{for_release, Layout, LayoutTable, Minor};
-use super::runtimes::{self, RuntimeChoice};
+use super::runtimes::{self, RuntimeChoice, StartedRuntime};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
 use crate::process::elf::Machine;
@@ -93,6 +93,10 @@ impl PythonProcess {
         Ok(PythonProcess { pid, runtime, machine, version, free_threaded, layout, path, type_type, runtimes_warning })
     }
 
+    fn as_started(&self) -> StartedRuntime<'_> {
+        StartedRuntime { version: &self.version, path: &self.path, at: self.runtime, layout: &self.layout }
+    }
+
     /// Whether an interpreter exists: not before start-up, not after finalization.
     pub fn has_interpreter(&self, mem: &dyn Memory) -> bool {
         let head = self.runtime.offset(self.layout.runtime.interpreters_head.offset() as u64);
@@ -156,8 +160,15 @@ pub fn identify(pid: Pid, choice: &RuntimeChoice) -> Result<Attached> {
         Located::Python(found) => open_located(pid, &mem, found).ok(),
         Located::Legacy { .. } => None,
     };
-    let all = std::iter::once(first).chain(others.into_iter().filter_map(other)).collect();
-    runtimes::choose(all, choice, &mem).map(|python| Attached::Python(Box::new(python)))
+    let mut all: Vec<PythonProcess> = std::iter::once(first).chain(others.into_iter().filter_map(other)).collect();
+    // A runtime that has ended its interpreters has no threads to measure.
+    if all.iter().any(|python| python.has_interpreter(&mem)) {
+        all.retain(|python| python.has_interpreter(&mem));
+    }
+    let started: Vec<StartedRuntime<'_>> = all.iter().map(PythonProcess::as_started).collect();
+    let (index, runtimes_warning) = runtimes::choose(&started, choice, &mem)?;
+    let chosen = PythonProcess { runtimes_warning, ..all.swap_remove(index) };
+    Ok(Attached::Python(Box::new(chosen)))
 }
 
 fn open_located(pid: Pid, mem: &dyn Memory, found: LocatedPython) -> Result<PythonProcess> {

@@ -9,9 +9,13 @@ use support::{interpreters, repository, Folder, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    complaining!(suite, interpreters(), [workers_of_a_pool, processes_below_a_shell, children_that_are_not_python]);
+    complaining!(suite, interpreters(), [workers_of_a_pool]);
+    complaining!(suite, cli::two_interpreters(), [processes_below_a_shell, children_that_are_not_python]);
     on!(suite, newest(cli::two_interpreters()), [the_gate_needs_the_work_in_the_measured_process]);
 }
+
+/// Cores that two children use together at least, however many other programs run.
+const CORES: f64 = 0.08;
 
 fn findings(report: &Value) -> Vec<&Value> {
     report["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == "work-in-children").collect()
@@ -26,7 +30,7 @@ fn expect_children(target: &Target, report: &Value, complaints: &mut Complaints)
     pids.sort_unstable();
     python.sort_unstable();
     complaints.expect(pids == python && found["python_processes"] == 2, || format!("children {pids:?}: {found:#}"));
-    complaints.expect(found["python_cores"].as_f64() > Some(0.3), || format!("{found:#}"));
+    complaints.expect(found["python_cores"].as_f64() > Some(CORES), || format!("{found:#}"));
     let text = findings(report).iter().map(|f| format!("{} {}", f["evidence"], f["advice"])).collect::<String>();
     complaints.expect(pids.iter().all(|pid| text.contains(&format!("{pid} ("))), || format!("{pids:?}: {text}"));
     let verdict = &report["verdict"];
@@ -57,7 +61,7 @@ fn children_that_are_not_python(interpreter: &Interpreter, complaints: &mut Comp
     let target = Target::start(interpreter, "family", &["--how", "other"]);
     let report = attach(target.pid(), 0.6, &[]);
     row!(interpreter.label, "other: {}", report["children"]);
-    complaints.expect(number(&report, "/children/other_cores") > 0.3 && findings(&report).is_empty(), || format!("{report:#}"));
+    complaints.expect(number(&report, "/children/other_cores") > CORES && findings(&report).is_empty(), || format!("{report:#}"));
     let headline = report["verdict"]["headline"].as_str().unwrap();
     complaints.expect(headline.contains("not Python"), || headline.into());
 }
