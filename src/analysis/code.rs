@@ -26,11 +26,12 @@ pub enum Code {
     EventLoopBlocked,
     CpuLimit,
     ForeignThreads,
+    WorkInChildren,
 }
 
 impl Code {
     /// All codes, in the order of their declaration.
-    pub const ALL: [Code; 19] = [
+    pub const ALL: [Code; 20] = [
         Code::SwitchToProcesses,
         Code::ReleaseTheGil,
         Code::BlockedHoldingGil,
@@ -50,6 +51,7 @@ impl Code {
         Code::EventLoopBlocked,
         Code::CpuLimit,
         Code::ForeignThreads,
+        Code::WorkInChildren,
     ];
 
     /// The name, as reports and gate files spell it.
@@ -74,6 +76,7 @@ impl Code {
             Code::EventLoopBlocked => "event-loop-blocked",
             Code::CpuLimit => "cpu-limit",
             Code::ForeignThreads => "foreign-threads",
+            Code::WorkInChildren => "work-in-children",
         }
     }
 
@@ -93,6 +96,7 @@ impl Code {
                 | Code::EventLoopBlocked
                 | Code::CpuLimit
                 | Code::ForeignThreads
+                | Code::WorkInChildren
         )
     }
 
@@ -126,7 +130,7 @@ mod tests {
             let json = serde_json::to_string(&code).unwrap();
             assert_eq!((json.trim_matches('"'), serde_json::from_str::<Code>(&json).unwrap()), (code.name(), code));
         }
-        assert_eq!(Code::ALL.len(), Code::ForeignThreads as usize + 1);
+        assert_eq!(Code::ALL.len(), Code::WorkInChildren as usize + 1);
         assert!(Code::from_name("nothing").is_none() && serde_json::from_str::<Code>("\"nothing\"").is_err());
     }
 

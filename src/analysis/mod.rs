@@ -9,6 +9,7 @@
 
 mod blame;
 mod bootstrap;
+mod children;
 mod code;
 pub mod compare;
 mod contention;
@@ -31,8 +32,8 @@ mod sentences;
 #[cfg(test)]
 mod testing;
 
-use crate::profile::Profile;
-use crate::sample::Stop;
+use crate::profile::{Profile, StackTime, NO_PYTHON};
+use crate::sample::{Function, Stop};
 use report::{Engine, Report, Resolver, Target, Window, SCHEMA};
 
 /// The report of a profile.
@@ -51,6 +52,7 @@ pub fn report_with(profile: &Profile, questions: &[what_if::Question]) -> Report
     let functions = functions::rows(profile);
     let input = rule_input::RuleInput::new(profile, &gil, &threads, &functions);
     let (verdict, findings) = verdict::decide(&input);
+    let children = input.children.clone();
     let refused = verdict.speedup.processes.is_none();
     let what_if = questions.iter().map(|question| what_if::answer(&input, question, refused)).collect();
     Report {
@@ -63,6 +65,7 @@ pub fn report_with(profile: &Profile, questions: &[what_if::Question]) -> Report
         threads,
         functions: functions::largest(functions),
         blame: blame::rows(profile),
+        children,
         verdict,
         findings,
         what_if,
@@ -105,7 +108,11 @@ fn window(profile: &Profile) -> Window {
     }
 }
 
-/// The warnings of the capture side, and one for each table that was too small.
+/// Share of the time in Python functions from which unreadable names get a warning.
+const UNREADABLE: f64 = 0.5;
+
+/// The warnings of the capture side, one for each table that was too small, one for names that
+/// cannot be read, and one for child processes of unknown kind.
 fn warnings(profile: &Profile) -> Vec<String> {
     let l = profile.losses;
     let lost = [
@@ -120,7 +127,8 @@ fn warnings(profile: &Profile) -> Vec<String> {
     ];
     let losses = lost.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}."));
     let stops = profile.window.stops.iter().map(stop_warning);
-    profile.window.warnings.iter().cloned().chain(stops).chain(losses).collect()
+    let unknown = children::of(profile).and_then(|children| children.unknown_warning());
+    profile.window.warnings.iter().cloned().chain(stops).chain(losses).chain(unreadable_warning(profile)).chain(unknown).collect()
 }
 
 fn stop_warning(stop: &Stop) -> String {
@@ -130,4 +138,19 @@ fn stop_warning(stop: &Stop) -> String {
     } else {
         format!("threads of the program were now and then {cause}; their states in that time are unknown")
     }
+}
+
+/// A build that keeps its objects in another way gives states, and no names.
+fn unreadable_warning(profile: &Profile) -> Option<String> {
+    let in_python = || profile.stack_times.iter().filter(|row| profile.leaf(row.stack) != NO_PYTHON);
+    let is_unreadable = |row: &&StackTime| profile.function(profile.leaf(row.stack)).name == Function::UNREADABLE;
+    let total: f64 = in_python().map(|row| row.times.total()).sum();
+    let share = in_python().filter(is_unreadable).map(|row| row.times.total()).sum::<f64>() / total.max(1.0);
+    (share > UNREADABLE).then(|| {
+        format!(
+            "the names of functions could not be read in {:.0} % of the time: this Python was built with options that gilprof does not \
+             know, or its memory is damaged; the states of threads do not depend on names.",
+            share * 100.0
+        )
+    })
 }

@@ -6,6 +6,7 @@
 #![allow(missing_docs)]
 
 pub use super::code::Code;
+pub use crate::sample::ProcessKind;
 use serde::{Deserialize, Serialize};
 
 /// The schema's name, in every report.
@@ -34,6 +35,9 @@ pub struct Report {
     pub functions: Vec<FunctionRow>,
     /// Waits by waiting and holding function, longest first.
     pub blame: Vec<Blame>,
+    /// The CPU time of the processes below the measured one, if they used any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub children: Option<Children>,
     /// The one primary diagnosis.
     pub verdict: Verdict,
     /// Other diagnoses worth knowing.
@@ -226,6 +230,37 @@ pub struct Blame {
     /// `None`: that sample saw no holder, as the GIL was passing between threads.
     pub holder: Option<Place>,
     pub seconds: f64,
+}
+
+/// The CPU time of the processes below the measured one, in cores over the window.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Children {
+    /// Of the measured process itself.
+    pub own_cores: f64,
+    /// Of Python processes.
+    pub python_cores: f64,
+    /// Of processes that are not Python.
+    pub other_cores: f64,
+    /// Of processes that ended before it was known what they were.
+    pub unknown_cores: f64,
+    /// How many Python processes used CPU time.
+    pub python_processes: u32,
+    /// How many processes that are not Python used CPU time.
+    pub other_processes: u32,
+    /// Those with the most CPU time, most first.
+    pub processes: Vec<ChildProcess>,
+}
+
+/// A process below the measured one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChildProcess {
+    pub pid: i32,
+    /// Its command, shortened.
+    pub command: String,
+    pub kind: ProcessKind,
+    pub cores: f64,
+    /// Whether it ended in the window.
+    pub ended: bool,
 }
 
 /// The confidence in a verdict.

@@ -1,8 +1,9 @@
 //! The input of the rules: every figure with its interval, and the functions that cause waiting.
 
 use super::bootstrap::Bootstrap;
+use super::children;
 use super::phrases::{self, named};
-use super::report::{Estimate, FunctionRow, Gil, Place, Thread};
+use super::report::{Children, Estimate, FunctionRow, Gil, Place, Thread};
 use super::scaling::{self, NO_LIMIT};
 use super::shares::on_cpu;
 use crate::profile::{FunctionId, Profile};
@@ -39,6 +40,8 @@ pub(super) struct RuleInput<'a> {
     pub(super) lock_waits: LockWaits,
     /// The number of threads at which the GIL saturates; zero when no thread holds it.
     pub(super) saturation: Estimate,
+    /// The processes below the target, if they used CPU time.
+    pub(super) children: Option<Children>,
 }
 
 /// Thread-seconds per second, with intervals.
@@ -118,7 +121,7 @@ impl<'a> RuleInput<'a> {
         let (rates, gains) = (Rates::from_draws(&drawn), Gains::from_draws(&drawn));
         let saturation = drawn.interval(|figures| figures.saturation);
         let (holder_mix, lock_waits) = (holder_mix(functions), lock_waits(profile));
-        RuleInput { profile, gil, threads, functions, rates, gains, holder_mix, lock_waits, saturation }
+        RuleInput { profile, gil, threads, functions, rates, gains, holder_mix, lock_waits, saturation, children: children::of(profile) }
     }
 
     /// CPUs that the target may use; one when that is not known.

@@ -5,11 +5,12 @@
 //! before committing it.
 
 use super::report::{Code, Report};
-use super::testing::{undetermined, Scene};
+use super::testing::{children, undetermined, Scene};
 use super::verdict::VERDICT_RULES;
 use super::what_if::Question;
 use super::{report, report_with};
 use crate::profile::Profile;
+use crate::sample::ProcessKind::{self, Other, Python, Unknown};
 use crate::sample::{StopCause, Tracer};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -66,6 +67,11 @@ fn free_threaded(gil_enabled: bool) -> Scene {
     Scene::new(2.0).with(|target, _| (target.free_threaded, target.gil_enabled) = (true, gil_enabled))
 }
 
+/// A process that used 0.5 s of CPU time, with processes below it.
+fn family(processes: &[(i32, ProcessKind, u64, bool)]) -> Scene {
+    Scene::new(2.0).with(|_, window| window.descendants = Some(children(500, processes)))
+}
+
 fn limited(cpus: f64, quota: Option<f64>) -> Scene {
     Scene::new(cpus).with(|target, _| (target.quota, target.machine_cpus) = (quota, Some(8.0)))
 }
@@ -100,6 +106,7 @@ fn contended() -> Vec<(&'static str, Profile)> {
 fn calm() -> Vec<(&'static str, Profile)> {
     let two = || Scene::new(2.0);
     let hash = |every: u64| move |t: u64| if t.is_multiple_of(every) { vec!["P hash", "N hash"] } else { vec!["N hash", "N hash"] };
+    let asleep = |_| vec!["I accept", "L get@queue.py"];
     let busy = |t: u64| match t % 20 {
         0..9 => vec!["P serve", "I recv"],
         9 | 19 => vec!["I recv", "I recv"],
@@ -124,6 +131,10 @@ fn calm() -> Vec<(&'static str, Profile)> {
         ("one worker on the one core of its affinity", limited(1.0, None).run(3000, |_| vec!["P burn", "I recv"])),
         ("the GIL is off", free_threaded(false).run(1000, |_| vec!["L join@threading.py", "N burn", "N burn"])),
         ("the GIL of a free-threaded Python is on", free_threaded(true).run(1000, turns("P burn", "W burn"))),
+        ("idle while Python children work", family(&[(7, Python, 1900, false), (8, Python, 1500, true)]).run(2000, asleep)),
+        ("idle while a compiler works", family(&[(7, Other, 1900, false)]).run(2000, asleep)),
+        ("idle while short processes work", family(&[(7, Unknown, 1900, true)]).run(2000, asleep)),
+        ("a worker beside a Python child that works", family(&[(7, Python, 150, true)]).run(2000, |_| vec!["P burn", "I recv"])),
         ("idle", two().run(2000, |_| vec!["I accept", "L get@queue.py"])),
         ("an event loop sleeps in a callback", two().run(5000, event_loop(LOOP_SLEEPS))),
         ("NumPy sorts", two().run(3000, |_| vec!["N sort@numpy/core/fromnumeric.py", "I recv"])),
@@ -167,6 +178,7 @@ fn unclear() -> Vec<(&'static str, Profile)> {
             two().run(2400, phases(700, lock, |_| vec!["L join@threading.py", "I recv", "I recv", "P update"])),
         ),
         ("the work moves to another thread", two().run(2100, phases(1900, |_| vec!["P burn", "I rest"], |_| vec!["I rest", "P burn"]))),
+        ("names that cannot be read", two().run(2000, turns("P [unreadable]", "W [unreadable]"))),
         ("one burst in a long window", two().run(40_000, phases(600, |_| vec!["P start"], |_| vec!["I accept"]))),
     ]
 }

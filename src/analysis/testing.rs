@@ -13,8 +13,8 @@ use super::{contention, functions, shares};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::profile::{Profile, ProfileBuilder};
 use crate::sample::{
-    CaptureStats, Evidence, Frame, Function, GilSample, Holder, Sink, Stack, StackStatus, State, StateSlice, StateTimes, Stop, StopCause,
-    TargetInfo, ThreadInfo,
+    CaptureStats, Descendant, DescendantCpu, Evidence, Frame, Function, GilSample, Holder, ProcessKind, Sink, Stack, StackStatus, State,
+    StateSlice, StateTimes, Stop, StopCause, TargetInfo, ThreadInfo,
 };
 use crate::units::Nanos;
 use std::collections::HashMap;
@@ -32,6 +32,26 @@ pub(super) fn undetermined(rule: Rule, profile: &Profile) -> Option<String> {
     match rule(&RuleInput::new(profile, &gil, &threads, &functions)) {
         RuleResult::Undetermined(why) => Some(why),
         RuleResult::Applies(_) | RuleResult::DoesNotApply => None,
+    }
+}
+
+/// The CPU time in milliseconds of the target, and of processes below it: pid, kind, time, whether
+/// it ended.
+pub(super) fn children(own: u64, processes: &[(i32, ProcessKind, u64, bool)]) -> DescendantCpu {
+    let of = |kind| processes.iter().filter(move |process| process.1 == kind);
+    let sum = |kind| of(kind).fold(Nanos::ZERO, |sum, process| sum + Nanos::from_millis(process.2));
+    let one = |&(pid, kind, cpu, ended): &(i32, ProcessKind, u64, bool)| {
+        let command = if kind == ProcessKind::Python { "python worker.py" } else { "cc1" };
+        Descendant { pid, command: command.into(), kind, cpu: Nanos::from_millis(cpu), ended }
+    };
+    DescendantCpu {
+        own: Nanos::from_millis(own),
+        python: sum(ProcessKind::Python),
+        other: sum(ProcessKind::Other),
+        unknown: sum(ProcessKind::Unknown),
+        python_processes: of(ProcessKind::Python).count() as u32,
+        other_processes: of(ProcessKind::Other).count() as u32,
+        largest: processes.iter().map(one).collect(),
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) const VERDICT_RULES: &[Rule] = &[
 
 /// The rules that give findings only. They give nothing when undetermined.
 const FINDING_RULES: &[Rule] = &[
+    rules::work_in_children::evaluate,
     rules::cpu_limit::evaluate,
     rules::event_loop::starved,
     rules::event_loop::blocked,
@@ -57,7 +58,8 @@ pub(super) fn decide(input: &RuleInput<'_>) -> (Verdict, Vec<Finding>) {
     }
     let diagnosis = primary.unwrap_or_else(|| rules::inconclusive::undecided(undetermined));
     if diagnosis.code == Code::Inconclusive && diagnosis.without_prediction {
-        findings.clear();
+        // The kernel's count of other processes needs no samples.
+        findings.retain(|finding| finding.code == Code::WorkInChildren);
     }
     (verdict(input, diagnosis), findings)
 }
@@ -87,15 +89,17 @@ fn speedup(e: &RuleInput<'_>) -> Speedup {
 }
 
 /// High for a long enough window and a steady program; low when samples are few or much is unknown.
+/// Not high if most of the program's work is in processes that were not measured.
 fn confidence(e: &RuleInput<'_>, diagnosis: &Diagnosis, gain: Option<&Estimate>) -> Confidence {
     let window = &e.profile.window;
     let seconds = e.profile.running_seconds();
     let sampled = window.samples as f64 / (window.samples as f64 + window.missed as f64 + window.failed as f64).max(1.0);
     let unknown = e.unknown_share(false).unwrap_or(1.0);
+    let elsewhere = e.children.as_ref().is_some_and(|c| c.python_works() && c.python_cores > c.own_cores);
     let width = gain.map_or(0.0, |g| (g.high - g.low) / g.estimate.max(0.1));
     if diagnosis.code == Code::Inconclusive || seconds < 1.0 || sampled < 0.8 || unknown > 0.15 || width > 0.8 {
         Confidence::Low
-    } else if seconds < 2.0 || sampled < 0.95 || unknown > 0.05 || width > 0.45 {
+    } else if seconds < 2.0 || sampled < 0.95 || unknown > 0.05 || width > 0.45 || elsewhere {
         Confidence::Medium
     } else {
         Confidence::High

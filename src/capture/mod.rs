@@ -15,6 +15,7 @@
 //! - `cpu_attribution` divides time that one sample cannot decide, by the CPU time that the kernel
 //!   counted. `off_gil` estimates what such time is for one thread.
 //! - `tid_resolver` and `bindings` match thread states (`PyThreadState`) with OS threads.
+//! - `descendants` counts the CPU time of the processes below the target.
 //! - `exact` replaces sampled waits by waits measured from kernel events; `backend` measures
 //!   interpreters that only py-spy reads. `pause` stops a thread while its stack is read, if the
 //!   user asks for that.
@@ -23,6 +24,7 @@ pub mod backend;
 pub mod bindings;
 pub mod classify;
 pub mod cpu_attribution;
+pub mod descendants;
 pub mod exact;
 pub mod off_gil;
 pub mod pause;

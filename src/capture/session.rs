@@ -4,6 +4,7 @@
 //! The span from the first sample to the last is called the window.
 
 use super::address_space::AddressSpace;
+use super::descendants::DescendantMonitor;
 use super::exact::ExactMode;
 use super::pause::PtracePauser;
 use super::sampler::{SampleOutcome, Sampler, ThreadPauser};
@@ -97,6 +98,8 @@ struct Counts {
 /// A running capture.
 struct ActiveCapture {
     pid: Pid,
+    /// The file of the measured runtime.
+    path: String,
     target: TargetInfo,
     sampler: Sampler,
     exact: Option<ExactMode>,
@@ -122,6 +125,8 @@ pub fn capture<S: Sink>(
     sink: &mut S,
     on_progress: &mut ProgressHook<'_, S>,
 ) -> Result<CaptureResult> {
+    // Before this thread's own settings, which a new thread would inherit.
+    let mut descendants = DescendantMonitor::start(python.pid);
     sys_linux::set_timer_slack();
     sys_linux::request_short_timeslice();
     sys_linux::raise_nofile_limit();
@@ -147,7 +152,8 @@ pub fn capture<S: Sink>(
         active.counts.missed = schedule.missed();
         if reported_at.is_none_or(|reported_at| now.saturating_since(reported_at) >= PROGRESS_PERIOD) {
             reported_at = Some(now);
-            on_progress(Progress { target: active.target(), window: active.stats(stats_at(now.saturating_since(start))) }, sink);
+            let base = CaptureStats { descendants: descendants.latest(), ..stats_at(now.saturating_since(start)) };
+            on_progress(Progress { target: active.target(), window: active.stats(base) }, sink);
         }
         if last {
             break StopReason::Done;
@@ -166,7 +172,9 @@ pub fn capture<S: Sink>(
     let seconds = end.saturating_since(start).as_secs_f64();
     active.finish(end, sink);
     active.warnings.extend(active.sampler.pauser_warning());
-    let stats = CaptureStats { seconds, ..active.stats(stats_at(sys_linux::monotonic().saturating_since(start))) };
+    let stats = active.stats(stats_at(sys_linux::monotonic().saturating_since(start)));
+    descendants.finish();
+    let stats = CaptureStats { seconds, descendants: descendants.latest(), ..stats };
     Ok(CaptureResult { target: active.target(), stats, stop_reason })
 }
 
@@ -189,6 +197,8 @@ impl ActiveCapture {
         let pid = python.pid;
         ActiveCapture {
             pid,
+            path: python.path.clone(),
+            warnings: python.runtimes_warning.iter().cloned().collect(),
             target: target_info(&python),
             address_space: AddressSpace::open(pid, python.runtime),
             sampler: Sampler::new(python, pauser(freeze_holder)),
@@ -200,7 +210,6 @@ impl ActiveCapture {
             last_good: (Nanos::ZERO, Counts::default()),
             relocated_at: Nanos::ZERO,
             replaced: false,
-            warnings: Vec::new(),
         }
     }
 
@@ -264,7 +273,7 @@ impl ActiveCapture {
     /// program now, or be ending.
     fn relocate(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
         let since_good = now.saturating_since(self.last_good.0);
-        match PythonProcess::open(self.pid) {
+        match PythonProcess::open_again(self.pid, &self.path) {
             Ok(python) if self.replaced || python.runtime != self.sampler.runtime() || python.version != self.target.python => {
                 self.switch_program(python, now, sink);
                 None
@@ -283,6 +292,8 @@ impl ActiveCapture {
 
     fn switch_program(&mut self, python: PythonProcess, now: Nanos, sink: &mut dyn Sink) {
         self.warnings.push(format!("the process replaced itself by another program; it runs Python {} since", python.version));
+        self.warnings.extend(python.runtimes_warning.clone());
+        self.path.clone_from(&python.path);
         self.finish(now, sink);
         if let Some(exact) = self.exact.take() {
             self.enable_exact(Some(exact.for_new_program(&python)));

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
 use crate::output::Format;
+use crate::python::runtimes::RuntimeChoice;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -129,6 +130,9 @@ pub enum Command {
         /// Stop the thread that holds the GIL while its stack is read
         #[arg(long)]
         freeze_holder: bool,
+        /// Of several Python runtimes in the process, the one to show: its number or file
+        #[arg(long, value_name = "N|FILE", value_parser = RuntimeChoice::parse)]
+        runtime: Option<RuntimeChoice>,
         /// Also write the memory that one sample reads, for a bug report; it may contain secrets of
         /// the program
         #[arg(long, value_name = "FILE", hide = true)]
@@ -200,6 +204,9 @@ pub struct MeasureArgs {
     /// CAP_SYS_ADMIN)
     #[arg(long)]
     pub exact: bool,
+    /// Of several Python runtimes in the process, the one to measure: its number or file
+    #[arg(long, value_name = "N|FILE", value_parser = RuntimeChoice::parse)]
+    pub runtime: Option<RuntimeChoice>,
 }
 
 /// What to print and which files to write.

@@ -15,7 +15,7 @@ pub fn command(pid: Pid, window: DurationArg, measure: &MeasureArgs, output: &Ou
     let mut session = Session::prepare(measure, output, window)?;
     let stop = Arc::new(AtomicBool::new(false));
     signals::end_window_on_signal(stop.clone(), session.placeholders())?;
-    let Some((pid, target)) = wait_for_python::attach(pid, &stop)? else {
+    let Some((pid, target)) = wait_for_python::attach(pid, &session.runtime, &stop)? else {
         // A signal came before the first sample.
         return Ok(ExitCode::from(exit::INTERRUPTED_TWICE));
     };

@@ -13,6 +13,7 @@ use crate::ids::{Pid, ThreadId};
 use crate::output::{dump, Format};
 use crate::process::sys_linux;
 use crate::python::attach::{Attached, PythonProcess};
+use crate::python::runtimes::RuntimeChoice;
 use crate::sample::{GilSample, Sink, State, StateSlice, StateTimes, TargetInfo, ThreadInfo, ThreadSnapshot, ThreadTotals};
 use crate::units::Nanos;
 use std::collections::HashMap;
@@ -28,11 +29,12 @@ const SAMPLES: u32 = 8;
 const SAMPLE_PERIOD: Nanos = Nanos::from_millis(3);
 
 /// Runs the command.
-pub fn command(pid: Pid, format: Format, freeze: bool, recording: Option<&Path>) -> Result<ExitCode> {
+pub fn command(pid: Pid, format: Format, freeze: bool, runtime: &RuntimeChoice, recording: Option<&Path>) -> Result<ExitCode> {
     // Ctrl-C loses nothing here, so no handler is installed.
-    let Some((pid, target)) = wait_for_python::attach(pid, &AtomicBool::new(false))? else { return Ok(ExitCode::SUCCESS) };
+    let Some((pid, target)) = wait_for_python::attach(pid, runtime, &AtomicBool::new(false))? else { return Ok(ExitCode::SUCCESS) };
     let (target, threads) = match target {
         Attached::Python(python) => {
+            python.runtimes_warning.iter().for_each(|warning| note(warning));
             if let Some(path) = recording {
                 write_recording(&python, path)?;
             }

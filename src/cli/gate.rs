@@ -140,7 +140,7 @@ impl GateConfig {
         let summary = std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty()).map(PathBuf::from);
         let summary = summary.filter(|_| args.format.iter().any(Output::is_printed_markdown));
         let (outputs, files, placeholders) = open_outputs(&args.format, summary.is_some())?;
-        let measure = MeasureArgs { rate, freeze_holder: false, exact: args.exact };
+        let measure = MeasureArgs { rate, freeze_holder: false, exact: args.exact, runtime: None };
         Ok(GateConfig {
             target,
             checks,
@@ -307,8 +307,8 @@ fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Resul
     let session = session(config).map_err(|e| not_measured(&e))?;
     let work =
         |pid, name: &str, ended: &AtomicBool, running: std::sync::mpsc::Receiver<std::convert::Infallible>| -> Result<CompletedCapture> {
-            let measured =
-                wait_for_python::attach_started(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
+            let measured = wait_for_python::attach_started(pid, name, &session.runtime, ended)
+                .and_then(|(pid, target)| session.measure(pid, target, ended, LiveLine::none()));
             // The exit status, which says whether the command failed, is known only at its end.
             let _ = running.recv();
             measured
@@ -330,7 +330,7 @@ fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<Loa
     for n in 0..config.warmup + config.runs {
         let one = || -> Result<Option<CompletedCapture>> {
             let session = session(config)?;
-            let Some((pid, target)) = wait_for_python::attach(pid, &stop)? else { return Ok(None) };
+            let Some((pid, target)) = wait_for_python::attach(pid, &session.runtime, &stop)? else { return Ok(None) };
             session.measure(pid, target, &stop, session.live_line()).map(Some)
         };
         let Some(measured) = one().map_err(|e| not_measured(&e))? else { break };

@@ -48,8 +48,9 @@ pub fn main() -> ExitCode {
         Command::Diff { base, new, args } => diff::command(&base, &new, &args),
         Command::Report { files, output } => report::command(&files, &output),
         Command::Gate(args) => Ok(gate::command(&args)),
-        Command::Dump { process, format, freeze_holder, record_memory } => {
-            process.pid().and_then(|pid| dump::command(pid, format.into(), freeze_holder, record_memory.as_deref()))
+        Command::Dump { process, format, freeze_holder, runtime, record_memory } => {
+            let runtime = runtime.unwrap_or_default();
+            process.pid().and_then(|pid| dump::command(pid, format.into(), freeze_holder, &runtime, record_memory.as_deref()))
         }
     };
     done.unwrap_or_else(|e| fail(&e))

@@ -104,8 +104,8 @@ fn measure(
     running: Receiver<Infallible>,
     verbosity: Verbosity,
 ) -> Option<ExitCode> {
-    let measured =
-        wait_for_python::attach_started(pid, name, ended).and_then(|target| session.measure(pid, target, ended, LiveLine::none()));
+    let measured = wait_for_python::attach_started(pid, name, &session.runtime, ended)
+        .and_then(|(pid, target)| session.measure(pid, target, ended, LiveLine::none()));
     let emitted = match measured {
         Ok(outcome) => {
             if outcome.program_ended() {

@@ -15,6 +15,7 @@ use crate::output::numbers;
 use crate::profile::file::Recording;
 use crate::profile::CoalescingSink;
 use crate::python::attach::Attached;
+use crate::python::runtimes::RuntimeChoice;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -27,6 +28,8 @@ const MIN_SAMPLES: f64 = 2.0;
 pub struct Session {
     config: CaptureConfig,
     window: DurationArg,
+    /// The runtime to measure, of a process that has several.
+    pub runtime: RuntimeChoice,
     /// Whether to record the window even if no file needs it.
     keep_recording: bool,
     outputs: Outputs,
@@ -62,7 +65,8 @@ impl Session {
         }
         let config =
             CaptureConfig { rate_hz: measure.rate, duration: window.0, exact: measure.exact, freeze_holder: measure.freeze_holder };
-        Ok(Session { config, window, keep_recording: false, outputs: Outputs::prepare(output)? })
+        let runtime = measure.runtime.clone().unwrap_or_default();
+        Ok(Session { config, window, runtime, keep_recording: false, outputs: Outputs::prepare(output)? })
     }
 
     /// Records the window even if no file needs it.

@@ -4,7 +4,7 @@
 //! [`attach`] retries while the process is young. A command that `run` started may be a shell or a
 //! launcher that becomes Python later, by `exec` or by loading libpython, so [`attach_started`]
 //! retries until the program ends. If the program starts Python as a child instead, the message
-//! names that child.
+//! names that child, except for a frozen program, whose bootloader's child is measured.
 
 use super::note;
 use crate::capture::stop_detector;
@@ -13,8 +13,9 @@ use crate::ids::{Pid, Tid};
 use crate::output::sanitize;
 use crate::process::maps::Maps;
 use crate::process::{proc_info, sys_linux};
-use crate::python::attach::{self, Attached};
+use crate::python::attach::{self, Attached, PythonProcess};
 use crate::python::diagnose;
+use crate::python::runtimes::RuntimeChoice;
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,8 +27,6 @@ const NEW: Nanos = Nanos::from_millis(2_000);
 const GRACE: Nanos = Nanos::from_millis(300);
 /// The period of attempts to attach to a running process.
 const ATTACH_PERIOD: Nanos = Nanos::from_millis(10);
-/// The unit of the kernel's start times; 100 a second for programs on every Linux.
-const START_TIME_TICK: Nanos = Nanos::from_millis(10);
 
 /// The period of attempts on a started program: short in its first second, longer after that, for a
 /// shell that starts Python much later.
@@ -42,12 +41,12 @@ const CHILD_SETTLED: Nanos = Nanos::from_millis(1_000);
 
 /// Attaches to a running process, waiting a moment for an interpreter that is just being created.
 /// `None` when `stop` was set meanwhile.
-pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
+pub fn attach(pid: Pid, runtime: &RuntimeChoice, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
     let pid = whole_process(pid);
     let began = sys_linux::monotonic();
     let mut reported = false;
     loop {
-        let failed = match attach::attach(pid) {
+        let failed = match attach::attach(pid, runtime) {
             Ok(target) => {
                 if let Some(cause) = stop_detector::lasting_cause(pid) {
                     note(&sanitize::clean(&format!("pid {pid} is {cause}; let it go on: {}", cause.remedy(pid.0))));
@@ -78,34 +77,63 @@ pub fn attach(pid: Pid, stop: &AtomicBool) -> Result<Option<(Pid, Attached)>> {
 /// Waits until a started program runs Python, and attaches to it. An error when the program ends
 /// before that, or is a Python that gilprof will not be able to read. `name` is the command that
 /// started it.
-pub fn attach_started(pid: Pid, name: &str, ended: &AtomicBool) -> Result<Attached> {
+pub fn attach_started(pid: Pid, name: &str, runtime: &RuntimeChoice, ended: &AtomicBool) -> Result<(Pid, Attached)> {
     let began = sys_linux::monotonic();
-    let (mut images, mut found) = (None, None);
+    let mut started = StartingProcess::new(pid);
+    let mut frozen: Option<StartingProcess> = None;
     let mut child = ChildWatch::new(name);
     loop {
         let now = sys_linux::monotonic();
-        let mapped = images_of(pid);
-        // While the same files are mapped, the answer cannot have changed: a Python that is not
-        // ready yet, or not Python.
-        if mapped.is_none() || mapped != images {
-            (images, found) = (mapped, None);
-            match attach::identify(pid) {
-                Ok(Attached::Python(python)) => found = Some(python),
-                Ok(legacy) => return Ok(legacy),
-                Err(e @ (Error::UnsupportedVersion { .. } | Error::Permission { .. })) => return Err(e),
-                Err(Error::NotPython { .. }) => {}
-                Err(_) => images = None,
+        for process in std::iter::once(&mut started).chain(&mut frozen) {
+            if let Some(target) = process.poll(runtime)? {
+                if process.pid != pid {
+                    note(&format!("{} (pid {pid}) runs its Python program as process {}, which is measured", child.name, process.pid));
+                }
+                return Ok((process.pid, target));
             }
-        }
-        if let Some(python) = found.take_if(|python| python.ensure_ready().is_ok()) {
-            return Ok(Attached::Python(python));
         }
         if ended.load(Ordering::Relaxed) {
             return Err(child.ended_without_python(pid));
         }
-        child.poll(pid, now);
+        if let Some(found) = child.poll(pid, now) {
+            if frozen.as_ref().is_none_or(|process| process.pid != found) {
+                frozen = Some(StartingProcess::new(found));
+            }
+        }
         let now = sys_linux::monotonic();
         sys_linux::sleep_until(now + if now.saturating_since(began) < SLOW_AFTER { FAST_PERIOD } else { SLOW_PERIOD });
+    }
+}
+
+/// A process that may become Python, or a Python that is not ready yet.
+struct StartingProcess {
+    pid: Pid,
+    images: Option<Vec<(u32, u32, u64)>>,
+    python: Option<Box<PythonProcess>>,
+}
+
+impl StartingProcess {
+    fn new(pid: Pid) -> StartingProcess {
+        StartingProcess { pid, images: None, python: None }
+    }
+
+    /// The Python once it is ready. An error if gilprof will not be able to read it.
+    fn poll(&mut self, runtime: &RuntimeChoice) -> Result<Option<Attached>> {
+        let mapped = images_of(self.pid);
+        // While the same files are mapped, the answer cannot have changed: a Python that is not
+        // ready yet, or not Python.
+        if mapped.is_none() || mapped != self.images {
+            (self.images, self.python) = (mapped, None);
+            match attach::identify(self.pid, runtime) {
+                Ok(Attached::Python(python)) => self.python = Some(python),
+                Ok(legacy) => return Ok(Some(legacy)),
+                Err(e @ (Error::UnsupportedVersion { .. } | Error::Permission { .. })) => return Err(e),
+                // The runtime that was chosen may be loaded later.
+                Err(Error::NotPython { .. } | Error::Usage(_)) => {}
+                Err(_) => self.images = None,
+            }
+        }
+        Ok(self.python.take_if(|python| python.ensure_ready().is_ok()).map(Attached::Python))
     }
 }
 
@@ -123,10 +151,18 @@ fn whole_process(pid: Pid) -> Pid {
 
 /// The time since a process was started; `None` when `/proc` does not say.
 fn age(pid: Pid) -> Option<Nanos> {
-    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
-    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    let started = Nanos::from_nanos(proc_info::start_time(pid)?.0.checked_mul(START_TIME_TICK.as_nanos())?);
-    Some(Nanos::from_secs_f64(uptime).saturating_since(started))
+    let started = Nanos::from_nanos(proc_info::start_time(pid)?.0.checked_mul(proc_info::TICK.as_nanos())?);
+    Some(proc_info::uptime()?.saturating_since(started))
+}
+
+/// Whether a child is the program that a frozen program's bootloader started. A bootloader
+/// unpacks its archive, starts the program as a child, and waits for it. PyInstaller's runs its own
+/// executable again; Nuitka's runs an unpacked one and gives it its pid.
+fn is_frozen_program(bootloader: Pid, child: Pid) -> bool {
+    let executable = proc_info::exe(bootloader);
+    let nuitka = || Some(format!("NUITKA_ONEFILE_PARENT={}", proc_info::inner_tid(Tid(bootloader.0))?));
+    executable.is_some() && executable == proc_info::exe(child)
+        || nuitka().is_some_and(|variable| proc_info::started_with(child, &variable))
 }
 
 /// The files whose code a process has mapped, by device and inode.
@@ -150,12 +186,16 @@ impl ChildWatch {
         ChildWatch { name: sanitize::clean(sanitize::basename(name)), polled_at: None, child: None, reported: false }
     }
 
-    fn poll(&mut self, pid: Pid, now: Nanos) {
+    /// Searches for a Python child, and returns it if it is the program of a frozen program.
+    fn poll(&mut self, pid: Pid, now: Nanos) -> Option<Pid> {
         if self.polled_at.is_some_and(|polled_at| now.saturating_since(polled_at) < CHILD_PERIOD) {
-            return;
+            return None;
         }
         self.polled_at = Some(now);
-        let Some(found) = diagnose::python_descendants(pid).first().map(|(child, _)| *child) else { return };
+        let found = diagnose::python_descendants(pid).first().map(|(child, _)| *child)?;
+        if is_frozen_program(pid, found) {
+            return Some(found);
+        }
         // The command is read once: a process has none any more when it ends.
         let known = self.child.take().filter(|(child, ..)| *child == found);
         let (_, command, since) = self.child.insert(known.unwrap_or_else(|| (found, diagnose::command(found), now)));
@@ -165,6 +205,7 @@ impl ChildWatch {
                 "{name} (pid {pid}) is not Python, but started it as process {found} ({command})\n  gilprof attach --pid {found}"
             ));
         }
+        None
     }
 
     /// The error for a program that ended without becoming Python.

@@ -196,17 +196,23 @@ fn verdict(check: &mut Check, runs: &[Run], codes: &[Code], wanted: bool) {
     seen.sort_unstable();
     seen.dedup();
     check.measured_text = if seen.is_empty() { numbers::NONE.into() } else { seen.join(", ") };
-    // A verdict of low confidence decides nothing, except a check for `inconclusive` itself.
+    // A verdict of low confidence decides nothing, except a check for `inconclusive` itself. A
+    // verdict on a small part of the program decides nothing either.
     let is_confident = |run: &&Run| {
         run.verdict.is_some_and(|code| codes.contains(&code) && code == Code::Inconclusive)
             || (run.verdict != Some(Code::Inconclusive) && run.confidence.is_some_and(|confidence| confidence > Confidence::Low))
     };
+    let decides = |run: &&Run| !run.is_elsewhere() && is_confident(run);
     let conforming: Vec<bool> =
-        runs.iter().filter(is_confident).filter_map(|run| run.verdict).map(|code| codes.contains(&code) == wanted).collect();
+        runs.iter().filter(decides).filter_map(|run| run.verdict).map(|code| codes.contains(&code) == wanted).collect();
     let (kept, all) = (conforming.iter().filter(|kept| **kept).count(), conforming.len());
     (check.verdict, check.why) = if all * 2 <= runs.len() {
-        let why = runs.iter().find_map(|run| run.unusable.as_ref()).map_or("the verdict is of low confidence".into(), |u| u.why.clone());
-        (Verdict::Inconclusive, format!("{why}; measure for longer"))
+        let why = match runs.iter().find_map(|run| run.unusable.as_ref()) {
+            Some(unusable) if unusable.code == Code::WorkInChildren => unusable.why.clone(),
+            Some(unusable) => format!("{}; measure for longer", unusable.why),
+            None => "the verdict is of low confidence; measure for longer".into(),
+        };
+        (Verdict::Inconclusive, why)
     } else if kept == all {
         (Verdict::Pass, format!("the verdict is {}", check.measured_text))
     } else if kept == 0 {

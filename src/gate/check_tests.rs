@@ -252,3 +252,13 @@ fn false_failures_at_the_limit_are_rare() {
     assert!(failed < 60, "{failed} of 1000 at the limit");
     assert_eq!(passed, 1000);
 }
+
+#[test]
+fn a_run_whose_work_is_elsewhere_decides_nothing() {
+    let why = "most of the CPU time (95 %) was not measured";
+    let elsewhere = Run { unusable: Some(Unusable { code: Code::WorkInChildren, why: why.into() }), ..run(|_| 0.0) };
+    for text in ["waiting <= 20%", "starved <= 20%", "gil.contended <= 20%", "verdict in [keep-threads]", "verdict not in [serial]"] {
+        let check = checked(text, std::slice::from_ref(&elsewhere));
+        assert_eq!((check.verdict, check.why.as_str()), (Verdict::Inconclusive, why), "{text}");
+    }
+}

@@ -60,10 +60,12 @@ pub fn evaluate(
     notes.extend(differences.notable.iter().map(|what| format!("{what}; that alone may change the figures")));
     let refused = (!differences.incompatible.is_empty())
         .then(|| format!("the baseline cannot be compared: {}; write it again (--update-baseline)", differences.incompatible.join(", ")));
+    // No function of the measured process is responsible for the work of others.
+    let elsewhere = runs.iter().any(Run::is_elsewhere);
     let mut checked: Vec<Check> = Vec::new();
     for limit in &checks.limits {
         let mut check = check::limit(limit, runs);
-        if !matches!(check.verdict, Verdict::Pass) && check.limit_text != numbers::NONE {
+        if !matches!(check.verdict, Verdict::Pass) && check.limit_text != numbers::NONE && !elsewhere {
             check.culprit = culprit::find(&limit.metric, measured, runs, None);
         }
         checked.push(check);

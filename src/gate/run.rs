@@ -5,7 +5,7 @@
 //! not trusted: [`Run::is_sound`] must hold before any use of it.
 
 use super::metric::StateMetric;
-use crate::analysis::report::{Code, Confidence, Estimate, Report};
+use crate::analysis::report::{Children, Code, Confidence, Estimate, Report};
 use crate::profile::buckets::{Buckets, GilSeries, Series, ThreadSeries, BUCKETS};
 use crate::profile::{Histogram, Profile};
 use crate::sample::{State, StateTimes};
@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 
 /// The most rows of each kind in a baseline.
 const MAX_ROWS: usize = 100_000;
+/// Share of the CPU time in Python processes that were not measured, from which a run decides
+/// nothing.
+const MOSTLY: f64 = 0.5;
 /// The largest figure in a baseline.
 const LARGEST: f64 = 1e15;
 
@@ -31,7 +34,8 @@ pub struct Run {
     pub verdict: Option<Code>,
     /// The confidence of that verdict.
     pub confidence: Option<Confidence>,
-    /// Why its figures decide nothing: nothing ran, too few samples, the GIL is off, too few cores.
+    /// Why its figures decide nothing: nothing ran, too few samples, the GIL is off, too few cores,
+    /// the work was in other processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unusable: Option<Unusable>,
     /// The error of a length in milliseconds: the sampling interval. Zero in exact mode.
@@ -188,6 +192,11 @@ impl Run {
             && self.functions.iter().all(function)
     }
 
+    /// Whether most of the work was in other processes.
+    pub fn is_elsewhere(&self) -> bool {
+        self.unusable.as_ref().is_some_and(|unusable| unusable.code == Code::WorkInChildren)
+    }
+
     /// Keeps the threads and functions with the most time, for a baseline.
     pub fn thinned(mut self, most: usize) -> Run {
         let weight = |t: &ThreadRun| ["holding", "waiting", "native"].iter().map(|state| t.shares.sum(state)).sum::<f64>();
@@ -216,12 +225,24 @@ impl FunctionRun {
 fn unusable(report: &Report) -> Option<Unusable> {
     let verdict = &report.verdict;
     let refuses = matches!(verdict.code, Code::Inconclusive | Code::Idle | Code::CpuStarved) && verdict.speedup.processes.is_none();
+    let children = report.children.as_ref().filter(|c| c.python_works() && c.python_share() > MOSTLY);
     let (code, why) = match verdict.code {
+        _ if children.is_some() => (Code::WorkInChildren, children.map(elsewhere).unwrap_or_default()),
         _ if !report.target.gil_enabled => (Code::GilDisabled, "the GIL is switched off in this free-threaded Python".to_string()),
         code if refuses => (code, [std::slice::from_ref(&verdict.headline), &verdict.because[..]].concat().join(" ")),
         _ => return None,
     };
     Some(Unusable { code, why })
+}
+
+/// Why figures of one process say little about a program with these child processes.
+fn elsewhere(children: &Children) -> String {
+    format!(
+        "most of the CPU time ({:.0} %) was not measured: {}, and only one process is measured; run the work in one process \
+         (pytest without -n), or measure a child process by itself (gilprof gate --pid CHILD)",
+        children.python_share() * 100.0,
+        children.python_summary()
+    )
 }
 
 fn predicted(report: &Report) -> BTreeMap<String, Estimate> {

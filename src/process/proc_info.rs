@@ -7,6 +7,7 @@
 use super::procfs::read_text;
 use crate::ids::{Pid, Tid};
 use crate::sample::Tracer;
+use crate::units::Nanos;
 use std::collections::BTreeMap;
 
 pub use super::cgroup::CpuLimits;
@@ -23,6 +24,10 @@ pub use super::procfs::{live_task, task_state, Status, TaskStatus};
 const MAX_TASKS: usize = 1 << 16;
 /// Processes that are searched for children.
 const MAX_PROCESSES: usize = 1 << 17;
+
+/// The unit of the kernel's start and CPU times of processes; 100 a second for programs on every
+/// Linux.
+pub const TICK: Nanos = Nanos::from_millis(10);
 
 /// When a process started, in clock ticks since boot. The pid and the start time identify a process
 /// permanently; the pid alone may be reused.
@@ -45,6 +50,13 @@ pub fn exe(pid: Pid) -> Option<String> {
     Some(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
 }
 
+/// Whether the process was started with this variable, `NAME=VALUE`, in its environment. False
+/// where that may not be read.
+pub fn started_with(pid: Pid, variable: &str) -> bool {
+    let environment = read_text(&format!("/proc/{}/environ", live_task(pid))).unwrap_or_default();
+    environment.split('\0').any(|one| one == variable)
+}
+
 /// The kernel's name of a thread, at most 15 bytes.
 pub fn comm(tid: Tid) -> Option<String> {
     read_text(&format!("/proc/{tid}/comm")).ok().map(|name| name.trim_end_matches('\n').to_owned())
@@ -65,6 +77,35 @@ pub fn process_of(tid: Tid) -> Option<Pid> {
 /// When the process started.
 pub fn start_time(pid: Pid) -> Option<StartTime> {
     stat_field(&read_text(&format!("/proc/{pid}/stat")).ok()?, 22).map(StartTime)
+}
+
+/// The CPU time of a process, in clock ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuTicks {
+    /// When the process started.
+    pub start: StartTime,
+    /// Of all its threads, those that have ended included.
+    pub own: u64,
+    /// Of its children that it has waited for, their own such children included.
+    pub reaped: u64,
+}
+
+impl CpuTicks {
+    /// Reads the times of a process, which a zombie still has.
+    pub fn from_pid(pid: Pid) -> Option<CpuTicks> {
+        CpuTicks::parse(&read_text(&format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(stat: &str) -> Option<CpuTicks> {
+        let sum = |first: usize| stat_field(stat, first)?.checked_add(stat_field(stat, first + 1)?);
+        Some(CpuTicks { start: StartTime(stat_field(stat, 22)?), own: sum(14)?, reaped: sum(16)? })
+    }
+}
+
+/// The time since boot, on the clock of [`StartTime`].
+pub fn uptime() -> Option<Nanos> {
+    let text = read_text("/proc/uptime").ok()?;
+    text.split_whitespace().next()?.parse().ok().map(Nanos::from_secs_f64)
 }
 
 /// A numbered field (from 1) of `/proc/PID/stat`. The name in parentheses may contain anything, so
@@ -143,6 +184,8 @@ mod tests {
         assert_eq!(stat_field(text, 22), Some(98765));
         assert_eq!(stat_field("garbage", 4), None);
         assert_eq!(stat_field(text, 1), None);
+        assert_eq!(CpuTicks::parse(text), Some(CpuTicks { start: StartTime(98765), own: 3, reaped: 0 }));
+        assert_eq!(CpuTicks::parse("7 (a) R 1 2 3"), None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! From a process id to an interpreter that can be read: where its runtime is, and by which layout.
 
-use super::binary::{self, Libc, Located};
+use super::binary::{self, Libc, Located, LocatedPython};
 use super::layout::debug_offsets::{layout_from_target, READ_LEN};
 use super::layout::{for_release, Layout, LayoutTable, Minor};
+use super::runtimes::{self, RuntimeChoice, StartedRuntime};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
 use crate::process::elf::Machine;
@@ -27,6 +28,12 @@ pub struct PythonProcess {
     pub free_threaded: bool,
     /// Where each field is.
     pub layout: Layout,
+    /// The file that holds the interpreter, as the target names it; empty where it is not known.
+    pub path: String,
+    /// `PyType_Type`, where it was found.
+    pub type_type: Option<Addr>,
+    /// A sentence about the other runtimes in the process, if there are any.
+    pub runtimes_warning: Option<String>,
 }
 
 /// What kind of process was found.
@@ -41,9 +48,20 @@ pub enum Attached {
 impl PythonProcess {
     /// Finds the interpreter of a process. [`Error::NotReady`] until it is initialised.
     pub fn open(pid: Pid) -> Result<PythonProcess> {
-        match attach(pid)? {
+        match attach(pid, &RuntimeChoice::default())? {
             Attached::Python(python) => Ok(*python),
             Attached::Legacy(version) => Err(too_old(pid, version)),
+        }
+    }
+
+    /// The same, for a process that was measured before: the runtime that has the file `path`, if
+    /// it is still there.
+    pub fn open_again(pid: Pid, path: &str) -> Result<PythonProcess> {
+        match attach(pid, &RuntimeChoice::File(path.into())) {
+            Ok(Attached::Python(python)) => Ok(*python),
+            Ok(Attached::Legacy(version)) => Err(too_old(pid, version)),
+            Err(Error::Usage(_)) => PythonProcess::open(pid),
+            Err(error) => Err(error),
         }
     }
 
@@ -70,7 +88,13 @@ impl PythonProcess {
             }
             None => return Err(unsupported(format!("it knows 3.7 to {}.{}; check for a newer gilprof", NEWEST.0, NEWEST.1))),
         };
-        Ok(PythonProcess { pid, runtime, machine, version, free_threaded, layout: layout.for_machine(machine) })
+        let layout = layout.for_machine(machine);
+        let (path, type_type, runtimes_warning) = (String::new(), None, None);
+        Ok(PythonProcess { pid, runtime, machine, version, free_threaded, layout, path, type_type, runtimes_warning })
+    }
+
+    fn as_started(&self) -> StartedRuntime<'_> {
+        StartedRuntime { version: &self.version, path: &self.path, at: self.runtime, layout: &self.layout }
     }
 
     /// Whether an interpreter exists: not before start-up, not after finalization.
@@ -82,10 +106,14 @@ impl PythonProcess {
         mem.read_ptr(head).is_ok_and(is_readable)
     }
 
-    /// [`Error::NotReady`] when no interpreter exists; the message says whether one existed before.
-    pub fn ensure_ready(&self) -> Result<()> {
+    /// Completes the layout by what only a started interpreter shows. [`Error::NotReady`] when no
+    /// interpreter exists; the message says whether one existed before.
+    pub fn ensure_ready(&mut self) -> Result<()> {
         let (pid, mem) = (self.pid, LiveMemory::new(self.pid));
         if self.has_interpreter(&mem) {
+            if let Some(at) = self.type_type {
+                self.layout = self.layout.clone().with_object_header(&mem, at);
+            }
             return Ok(());
         }
         Err(Error::NotReady { pid, why: if self.had_interpreter(&mem) { ending(pid) } else { starting(pid) } })
@@ -111,9 +139,9 @@ fn ending(pid: Pid) -> String {
 }
 
 /// Identifies a process. A Python process without an interpreter is an error.
-pub fn attach(pid: Pid) -> Result<Attached> {
-    let found = identify(pid)?;
-    if let Attached::Python(python) = &found {
+pub fn attach(pid: Pid, choice: &RuntimeChoice) -> Result<Attached> {
+    let mut found = identify(pid, choice)?;
+    if let Attached::Python(python) = &mut found {
         python.ensure_ready()?;
     }
     Ok(found)
@@ -121,19 +149,36 @@ pub fn attach(pid: Pid) -> Result<Attached> {
 
 /// Identifies a process, whether or not it has created its interpreter. Searching its files takes
 /// milliseconds; [`PythonProcess::ensure_ready`] on the result takes microseconds.
-pub fn identify(pid: Pid) -> Result<Attached> {
+pub fn identify(pid: Pid, choice: &RuntimeChoice) -> Result<Attached> {
     let mem = LiveMemory::new(pid);
-    let found = match binary::locate(pid, &mem)? {
-        Located::Python(found) => found,
+    let (first, others) = binary::locate_all(pid, &mem)?;
+    let first = match first {
+        Located::Python(found) => open_located(pid, &mem, found)?,
         Located::Legacy { version, .. } => return Ok(Attached::Legacy(version)),
     };
+    let other = |located| match located {
+        Located::Python(found) => open_located(pid, &mem, found).ok(),
+        Located::Legacy { .. } => None,
+    };
+    let mut all: Vec<PythonProcess> = std::iter::once(first).chain(others.into_iter().filter_map(other)).collect();
+    // A runtime that has ended its interpreters has no threads to measure.
+    if all.iter().any(|python| python.has_interpreter(&mem)) {
+        all.retain(|python| python.has_interpreter(&mem));
+    }
+    let started: Vec<StartedRuntime<'_>> = all.iter().map(PythonProcess::as_started).collect();
+    let (index, runtimes_warning) = runtimes::choose(&started, choice, &mem)?;
+    let chosen = PythonProcess { runtimes_warning, ..all.swap_remove(index) };
+    Ok(Attached::Python(Box::new(chosen)))
+}
+
+fn open_located(pid: Pid, mem: &dyn Memory, found: LocatedPython) -> Result<PythonProcess> {
     if found.libc == Libc::Musl {
         let why =
             "it is linked with musl, whose threads wait for the GIL where gilprof cannot see it yet; use a glibc build (python:3-slim)";
         return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
     }
-    PythonProcess::from_runtime(pid, &mem, found.machine, found.minor, found.version, found.runtime)
-        .map(|python| Attached::Python(Box::new(python)))
+    let python = PythonProcess::from_runtime(pid, mem, found.machine, found.minor, found.version, found.runtime)?;
+    Ok(PythonProcess { path: found.path, type_type: found.type_type, ..python })
 }
 
 /// The patch level of a version, or `u8::MAX` where it cannot be read, which selects the table of

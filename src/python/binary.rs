@@ -18,7 +18,7 @@ use crate::process::memory::Memory;
 /// The largest number of a process's files that are examined.
 const MAX_MODULES: usize = 4096;
 /// Symbols that are searched in one pass; `SYMBOLS[0]` decides.
-const SYMBOLS: [&str; 4] = ["_PyRuntime", "Py_Version", "_PyThreadState_Current", "Py_GetVersion"];
+const SYMBOLS: [&str; 5] = ["_PyRuntime", "Py_Version", "_PyThreadState_Current", "Py_GetVersion", "PyType_Type"];
 
 /// The C library of the target. It decides where a thread that waits for the GIL sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct LocatedPython {
     pub free_threaded: Option<bool>,
     /// The C library.
     pub libc: Libc,
+    /// `PyType_Type`.
+    pub type_type: Option<Addr>,
 }
 
 /// The result of a search.
@@ -75,6 +77,7 @@ struct Candidate {
     bias: u64,
     machine: Option<Machine>,
     runtime: Option<Addr>,
+    type_type: Option<Addr>,
     published: Option<Published>,
     version: Option<Version>,
     /// Whether its runtime has been started. The runtime of a library that is linked in but not
@@ -85,13 +88,18 @@ struct Candidate {
 impl Candidate {
     /// Completes the version: an executable into which the linker copied `_PyRuntime` has the
     /// variable, but the library has the banner with the patch level.
-    fn complete(&mut self, others: impl Iterator<Item = Candidate>) {
+    fn complete(&mut self, others: &[Candidate]) {
         let known = self.version.clone();
-        let fits = |other: &Version| other.is_full() && known.as_ref().is_none_or(|known| known.minor == other.minor);
+        let fits = |other: &&Version| other.is_full() && known.as_ref().is_none_or(|known| known.minor == other.minor);
         if !known.as_ref().is_some_and(Version::is_full) {
-            let full = others.filter_map(|other| other.version).find(fits);
+            let full = others.iter().filter_map(|other| other.version.as_ref()).find(fits).cloned();
             self.version = full.or(known);
         }
+    }
+
+    /// Whether this is a runtime in use, in addition to that of `best`.
+    fn is_second(&self, best: &Candidate) -> bool {
+        self.live && self.runtime.is_some() && self.runtime != best.runtime && best.live && best.runtime.is_some()
     }
 }
 
@@ -101,8 +109,14 @@ struct Search<'a> {
     maps: &'a Maps,
 }
 
-/// Finds the interpreter of a process.
+/// Finds the interpreter of a process: the first of [`locate_all`].
 pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
+    locate_all(pid, mem).map(|(first, _)| first)
+}
+
+/// Finds the runtime of a process, and further ones that were started in it: a program may load
+/// several libpythons. Only files that are named like Python's are searched for further ones.
+pub fn locate_all(pid: Pid, mem: &dyn Memory) -> Result<(Located, Vec<Located>)> {
     let maps = Maps::from_pid(pid).map_err(|error| diagnose::unreadable(pid, &error))?;
     diagnose::probe(pid, mem, &maps)?;
     let search = Search { pid, mem, maps: &maps };
@@ -118,11 +132,19 @@ pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
             }
         }
         candidates.sort_by_key(|candidate| (!candidate.live, candidate.runtime.is_none()));
-        let mut candidates = candidates.into_iter();
-        if let Some(mut best) = candidates.next() {
-            best.complete(candidates);
-            return finish(pid, best, libc_of(&maps));
+        if candidates.is_empty() {
+            continue;
         }
+        let (mut best, libc) = (candidates.remove(0), libc_of(&maps));
+        best.complete(&candidates);
+        candidates.retain(|candidate| candidate.is_second(&best));
+        candidates.dedup_by_key(|candidate| candidate.runtime);
+        let mut readable = candidates.into_iter().filter_map(|candidate| finish(pid, candidate, libc).ok());
+        let first = match finish(pid, best, libc) {
+            Ok(first) => first,
+            Err(error) => readable.next().ok_or(error)?,
+        };
+        return Ok((first, readable.collect()));
     }
     Err(diagnose::not_python(pid, &maps, foreign))
 }
@@ -143,6 +165,7 @@ fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
             // Free-threaded builds begin with 3.13, and 3.13 publishes the fact.
             free_threaded: Some(found.published.is_some_and(|published| published.free_threaded)),
             libc,
+            type_type: found.type_type,
         })),
         (VersionSupport::Legacy(version), ..) => Ok(Located::Legacy { version: version.text, path: found.path, libc }),
         (VersionSupport::Readable(version), Some(_), None) => {
@@ -219,7 +242,7 @@ impl<'a> Search<'a> {
 
     fn candidate(&self, image: &Image<'_>, bias: u64, first: &Mapping, depth: Depth) -> Option<Candidate> {
         let symbols = image.symbols(&SYMBOLS, depth);
-        let [runtime, constant, legacy, banner] = symbols.as_slice() else { return None };
+        let [runtime, constant, legacy, banner, type_type] = symbols.as_slice() else { return None };
         let section = image.runtime_section().map(|section| section.vaddr);
         let runtime = runtime.map(|symbol| symbol.vaddr).or(section).map(|vaddr| Addr(bias.wrapping_add(vaddr)));
         if runtime.is_none() && (legacy.is_none() || banner.is_none()) {
@@ -235,7 +258,8 @@ impl<'a> Search<'a> {
             None => true,
         };
         let path = first.path.clone().unwrap_or_default();
-        Some(Candidate { path, bias, machine: image.machine(), runtime, published, version, live })
+        let type_type = type_type.map(|symbol| Addr(bias.wrapping_add(symbol.vaddr)));
+        Some(Candidate { path, bias, machine: image.machine(), runtime, type_type, published, version, live })
     }
 
     /// File names that may contain a version: the image's own, the executable's, the extension

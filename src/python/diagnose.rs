@@ -158,8 +158,7 @@ pub fn python_descendants(pid: Pid) -> Vec<(Pid, bool)> {
             if seen > MAX_DESCENDANTS {
                 return found;
             }
-            let python = Maps::from_pid(child).is_ok_and(|maps| maps.mappings.iter().filter_map(Mapping::file_name).any(is_python_name));
-            if python {
+            if is_python(child) == Some(true) {
                 found.push((child, depth == 0));
             }
             next.push(child);
@@ -167,6 +166,14 @@ pub fn python_descendants(pid: Pid) -> Vec<(Pid, bool)> {
         generation = next;
     }
     found
+}
+
+/// Whether a process is Python, by the files that it has mapped: an interpreter, its library, or an
+/// extension module. `None` where they cannot be read.
+pub fn is_python(pid: Pid) -> Option<bool> {
+    let maps = Maps::from_pid(pid).ok().filter(|maps| !maps.mappings.is_empty())?;
+    let is_named = |name: &str| is_python_name(name) || name.contains(".cpython-") || name.ends_with(".abi3.so");
+    Some(maps.mappings.iter().filter(|mapping| mapping.executable).filter_map(Mapping::file_name).any(is_named))
 }
 
 /// The executable's name, or the kernel's name of the main thread.
@@ -188,4 +195,13 @@ fn shortened(text: &str) -> String {
 /// The command line, shortened for a message.
 pub fn command(pid: Pid) -> String {
     shortened(&proc_info::command(pid).join(" "))
+}
+
+/// The same without the directories of the program, so that more of the arguments fits.
+pub fn brief_command(pid: Pid) -> String {
+    let mut arguments = proc_info::command(pid);
+    if let Some(program) = arguments.first_mut() {
+        *program = program.rsplit('/').next().unwrap_or_default().to_owned();
+    }
+    shortened(&arguments.join(" "))
 }

@@ -9,6 +9,7 @@ pub mod interpreters;
 pub mod layout;
 pub mod lines;
 pub mod objects;
+pub mod runtimes;
 pub mod stack;
 pub mod thread_names;
 pub mod version;

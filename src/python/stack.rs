@@ -35,7 +35,7 @@ pub struct Symbols {
 
 impl Default for Symbols {
     fn default() -> Symbols {
-        let unreadable = Arc::new(Function { name: "[unreadable]".into(), file: String::new(), first_line: 0 });
+        let unreadable = Arc::new(Function { name: Function::UNREADABLE.into(), file: String::new(), first_line: 0 });
         Symbols { codes: CodeCache::new(), stacks: HashMap::new(), frames: 0, unreadable }
     }
 }

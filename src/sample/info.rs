@@ -1,6 +1,6 @@
 //! Facts about threads, the target and the measurement that change rarely or never.
 
-use super::{Evidence, Stack, State, Stop};
+use super::{DescendantCpu, Evidence, Stack, State, Stop};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::units::Nanos;
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,10 @@ pub struct CaptureStats {
     pub unmet_waits: u64,
     /// What stopped the program, and for how long.
     pub stops: Vec<Stop>,
+    /// The CPU time of the processes below the target; `None` where the kernel did not say, and in
+    /// recordings made before this was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descendants: Option<DescendantCpu>,
     /// What the reader should know about how the figures were measured, as sentences.
     pub warnings: Vec<String>,
 }

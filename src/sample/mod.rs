@@ -4,6 +4,7 @@
 //! The capture side writes [`StateSlice`]s and [`GilSample`]s into a [`Sink`]; the report side
 //! reads them. Neither imports the other.
 
+mod descendants;
 mod info;
 mod sink;
 mod slice;
@@ -11,6 +12,7 @@ mod stack;
 mod state;
 mod stop;
 
+pub use descendants::{Descendant, DescendantCpu, ProcessKind};
 pub use info::{CaptureStats, TargetInfo, ThreadInfo, ThreadSnapshot};
 pub use sink::Sink;
 pub use slice::{GilSample, Holder, IntervalKind, MeasuredInterval, StateSlice, ThreadTotals};

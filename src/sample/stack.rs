@@ -14,6 +14,11 @@ pub struct Function {
     pub first_line: u32,
 }
 
+impl Function {
+    /// The name of a function whose code object could not be read.
+    pub const UNREADABLE: &'static str = "[unreadable]";
+}
+
 /// One frame of a stack.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {

@@ -90,7 +90,7 @@ fn help_is_short_and_has_an_example() {
         let (long, short) = (gilprof(&[command, "--help"]), gilprof(&[command, "-h"]));
         long.ended(0, &[]).printed(&["Usage: gilprof", "Options:", &format!("Example:\n  gilprof {command} ")]);
         assert_eq!(long.out, short.out);
-        assert!(long.out.lines().count() < 30 && long.out.lines().all(|line| line.chars().count() <= 100), "{}", long.out);
+        assert!(long.out.lines().count() <= 30 && long.out.lines().all(|line| line.chars().count() <= 100), "{}", long.out);
     }
     gilprof(&["--help"]).ended(0, &[]).printed(&["attach", "run", "dump", "Examples:\n  gilprof attach --pid 4242\n"]);
     gilprof(&["--version"]).ended(0, &[]).printed(&[concat!("gilprof ", env!("CARGO_PKG_VERSION"))]);

@@ -96,6 +96,13 @@ fn hostile_recordings_do_no_harm() {
             exact: n % 2 == 0,
             events: u64::MAX,
             warnings: vec![NAME.into()],
+            descendants: Some(DescendantCpu {
+                own: Nanos::from_nanos(n as u64),
+                python: most,
+                python_processes: u32::MAX,
+                largest: vec![Descendant { pid: i32::MIN, command: NAME.into(), kind: ProcessKind::Python, cpu: most, ended: false }; 40],
+                ..DescendantCpu::default()
+            }),
             ..CaptureStats::default()
         };
         recorder.finish(&target, &window).unwrap();

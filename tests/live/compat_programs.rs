@@ -3,7 +3,7 @@
 
 use crate::harness::Suite;
 use crate::support::{self, checks, cli, compat};
-use crate::{complaining, on, row};
+use crate::{complaining, on, once, row};
 use checks::{attach, Complaints};
 use compat::{home, in_this_root, not_computing, state, succeeds, summary, unsound, workload};
 use serde_json::Value;
@@ -15,6 +15,7 @@ use support::{skip, window, Folder, Interpreter, Target};
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, cli::two_interpreters(), [musl_is_refused_with_the_reason]);
+    once!(suite, [debug_builds_of_the_distribution]);
     complaining!(
         suite,
         shared_then_static(),
@@ -135,15 +136,11 @@ fn another_name_and_a_file_that_is_gone_or_new(interpreter: &Interpreter, compla
 /// An upgrade replaces a library while a program runs with the old one.
 fn a_library_that_is_gone(interpreter: &Interpreter, complaints: &mut Complaints) {
     let folder = Folder::new("upgraded");
-    let lib = home(interpreter).join("lib");
-    let (major, minor) = interpreter.minor();
-    let is_it = |name: &str| name.starts_with(&format!("libpython{major}.{minor}")) && name.contains(".so.");
-    let found = std::fs::read_dir(&lib).into_iter().flatten().flatten().find(|e| e.file_name().to_str().is_some_and(is_it));
-    let Some(library) = found.filter(|_| interpreter.kind.contains("shared")) else {
+    let Some(library) = compat::library(interpreter).filter(|_| interpreter.kind.contains("shared")) else {
         return skip(&format!("{}: a replaced library: it is static", interpreter.label));
     };
-    let copy = folder.path().join(library.file_name());
-    std::fs::copy(library.path(), &copy).unwrap();
+    let copy = folder.path().join(library.file_name().unwrap());
+    std::fs::copy(library, &copy).unwrap();
     let mut command = interpreter.command();
     command.env("LD_PRELOAD", &copy).arg(workload("cpu"));
     let target = Target::start_command(command);
@@ -217,6 +214,26 @@ fn a_program_with_python_inside(interpreter: &Interpreter, complaints: &mut Comp
         complaints.expect(state(hum, "native") + state(hum, "starved") > 0.95 && hum["python"] == false, || hum.to_string());
         complaints.expect(report["target"]["executable"] == exe.to_str().unwrap(), || report["target"].to_string());
     });
+}
+
+/// Debian's `python3.11-dbg` and its like, which no list of interpreters has.
+fn debug_builds_of_the_distribution() {
+    let paths = (11..=15).map(|minor| PathBuf::from(format!("/usr/bin/python3.{minor}-dbg")));
+    let installed: Vec<PathBuf> = paths.filter(|path| path.exists()).collect();
+    if installed.is_empty() {
+        return skip("a debug build: no python3-dbg of the distribution is installed");
+    }
+    for python in installed {
+        let mut command = Command::new(&python);
+        command.arg("-B").arg(workload("cpu"));
+        let target = Target::start_command(command);
+        let report = attach(target.pid(), window(0.7, 0.5), &[]);
+        row!(python.display(), "{}", summary(&report));
+        assert!(compat::named(&report, "worker-").len() == 3, "{report:#}");
+        let functions = report["functions"].as_array().unwrap();
+        let burn = functions.iter().find(|f| f["name"] == "burn").unwrap_or_else(|| panic!("{functions:#?}"));
+        assert!(burn["file"].as_str().unwrap().ends_with("cpu.py") && burn["holding"].as_f64() > Some(0.3), "{burn}");
+    }
 }
 
 /// A process that has mapped musl's linker, recognised by the name of the file.

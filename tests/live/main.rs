@@ -14,10 +14,13 @@ mod cli {
     pub mod gate;
     pub mod run;
 }
+mod compat_children;
+mod compat_frozen;
 mod compat_gils;
 mod compat_life;
 mod compat_namespaces;
 mod compat_programs;
+mod compat_runtimes;
 mod docs;
 mod exact;
 mod findings;
@@ -57,10 +60,13 @@ fn main() {
         reads::workloads::cases,
         accuracy::cases,
         churn::cases,
+        compat_children::cases,
+        compat_frozen::cases,
         compat_gils::cases,
         compat_life::cases,
         compat_namespaces::cases,
         compat_programs::cases,
+        compat_runtimes::cases,
         docs::cases,
         exact::cases,
         findings::cases,

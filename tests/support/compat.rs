@@ -26,6 +26,15 @@ pub fn home(interpreter: &Interpreter) -> PathBuf {
     interpreter.path.parent().and_then(std::path::Path::parent).unwrap().to_path_buf()
 }
 
+/// The shared library of an interpreter that has one.
+pub fn library(interpreter: &Interpreter) -> Option<PathBuf> {
+    let (major, minor) = interpreter.minor();
+    let begins = format!("libpython{major}.{minor}");
+    let is_it = |name: &str| name.starts_with(&begins) && name.contains(".so.");
+    let files = std::fs::read_dir(home(interpreter).join("lib")).ok()?;
+    files.flatten().find(|file| file.file_name().to_str().is_some_and(is_it)).map(|file| file.path())
+}
+
 /// A share of a thread's states.
 pub fn state(thread: &Value, state: &str) -> f64 {
     thread["states"][state].as_f64().unwrap()

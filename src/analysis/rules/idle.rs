@@ -15,15 +15,35 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     if position(&e.rates.active, ACTIVE) != Position::Below {
         return RuleResult::Undetermined("The program ran in short bursts only; for the rest of the window it was idle.".into());
     }
-    Diagnosis::new(Code::Idle, "Idle: nothing ran during the measurement.".into())
+    let (headline, step) = headline_and_step(e);
+    Diagnosis::new(Code::Idle, headline.into())
         .because(format!(
             "{} slept or waited for work, and ran for {} of the time.",
             threads(e.threads.len()),
             percent(e.rates.active.estimate)
         ))
-        .next_step("Measure while the program is under load.")
+        .next_step(step)
         .without_prediction()
         .applies()
+}
+
+/// The work of an idle process may be in its child processes.
+fn headline_and_step(e: &RuleInput<'_>) -> (&'static str, String) {
+    match &e.children {
+        Some(children) if children.python_works() => (
+            "Idle: nothing ran in this process; its Python child processes do the work.",
+            format!("Measure the processes that do the work: {}", children.attach_command()),
+        ),
+        Some(children) if children.others_work() && children.other_cores >= children.unknown_cores => (
+            "Idle: nothing ran in this process; its child processes, which are not Python, do the work.",
+            "Do not expect the GIL to matter here: this program waits for other programs.".into(),
+        ),
+        Some(children) if children.others_work() => (
+            "Idle: nothing ran in this process; its child processes do the work, and ended too soon to be identified.",
+            "Measure such a child process by itself, if it is Python: gilprof run -- CMD".into(),
+        ),
+        _ => ("Idle: nothing ran during the measurement.", "Measure while the program is under load.".into()),
+    }
 }
 
 /// Cores used by the kernel's count, which is right also where states are unknown.

@@ -22,6 +22,7 @@ pub(super) mod lock_bound;
 pub(super) mod release_the_gil;
 pub(super) mod single_threaded;
 pub(super) mod switch_to_processes;
+pub(super) mod work_in_children;
 
 use super::report::{Code, Estimate, FunctionRow, Place, Severity};
 use super::rule_input::RuleInput;

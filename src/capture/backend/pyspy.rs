@@ -4,6 +4,7 @@
 //! py-spy is configured not to stop the target, and samples at most [`MAX_RATE`] times a second: it
 //! reads frame by frame and caches nothing.
 
+use crate::capture::descendants::DescendantMonitor;
 use crate::capture::schedule::SampleSchedule;
 use crate::capture::session::{sleep, CaptureConfig, CaptureResult, Progress, ProgressHook, StopReason};
 use crate::capture::stop_detector::{StopDetector, StopHints};
@@ -68,6 +69,7 @@ pub fn capture<S: Sink>(
     let target = target(pid, version);
     let mut sampler = PySpySampler::new(pid);
     let rate_hz = config.rate_hz.min(MAX_RATE);
+    let mut descendants = DescendantMonitor::start(pid);
     let (start, own) = (sys_linux::monotonic(), sys_linux::process_cpu_time());
     let stats = |schedule: &SampleSchedule, sampler: &PySpySampler, now: Nanos, samples, failed| {
         let (seconds, cpu) = (now.saturating_since(start).as_secs_f64(), sys_linux::process_cpu_time().saturating_since(own).as_secs_f64());
@@ -105,7 +107,9 @@ pub fn capture<S: Sink>(
         now = sys_linux::monotonic();
     };
     sampler.finish(sink);
-    Ok(CaptureResult { target, stats: stats(&schedule, &sampler, now, samples, failed), stop_reason })
+    descendants.finish();
+    let stats = CaptureStats { descendants: descendants.latest(), ..stats(&schedule, &sampler, now, samples, failed) };
+    Ok(CaptureResult { target, stats, stop_reason })
 }
 
 fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {

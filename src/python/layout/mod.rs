@@ -8,6 +8,7 @@
 pub mod containers;
 pub mod debug_offsets;
 pub mod field;
+mod object_header;
 pub mod unpublished;
 mod v3_07;
 mod v3_08;

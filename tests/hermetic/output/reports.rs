@@ -106,6 +106,7 @@ pub fn saturated() -> Report {
             Blame { waiter: place("burn", "/srv/app.py", 12), holder: Some(place("burn", "/srv/app.py", 12)), seconds: 18.2 },
             Blame { waiter: place("burn", "/srv/app.py", 12), holder: None, seconds: 0.4 },
         ],
+        children: None,
         verdict: Verdict {
             code: Code::SwitchToProcesses,
             headline: "3 threads wait for the GIL 66 % of their time, 97 % of it behind burn (app.py:12).".into(),
@@ -163,5 +164,15 @@ pub fn crowd() -> Report {
     report.target.switch_interval_us = None;
     report.functions = (0..14).map(|n| function(&format!("f{n}"), "m.py", n + 1, 0.05, 0.1, 0.2)).collect();
     report.warnings = (0..13).map(|n| format!("warning {n}")).collect();
+    let child = |pid, kind, cores| ChildProcess { pid, command: "python worker.py".into(), kind, cores, ended: pid > 6001 };
+    report.children = Some(Children {
+        own_cores: 0.8,
+        python_cores: 0.3,
+        other_cores: 0.1,
+        unknown_cores: 0.0,
+        python_processes: 1,
+        other_processes: 1,
+        processes: vec![child(6001, ProcessKind::Python, 0.3), child(6002, ProcessKind::Other, 0.1)],
+    });
     report
 }
