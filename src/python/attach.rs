@@ -1,11 +1,11 @@
 //! From a process id to an interpreter that can be read: where its runtime is, and by which layout.
 
-use super::binary::{self, Libc, Located};
+use super::binary::{self, Located};
 use super::layout::debug_offsets::{layout_from_target, READ_LEN};
 use super::layout::{for_release, Layout, LayoutTable, Minor};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
-use crate::process::elf::Machine;
+use crate::process::c_library::{Abi, CLibrary};
 use crate::process::live::LiveMemory;
 use crate::process::memory::Memory;
 
@@ -19,8 +19,8 @@ pub struct PythonProcess {
     pub pid: Pid,
     /// `_PyRuntime`.
     pub runtime: Addr,
-    /// The machine that it was built for.
-    pub machine: Machine,
+    /// The machine and the C library that it was built for.
+    pub abi: Abi,
     /// Such as `3.11.7`.
     pub version: String,
     /// Whether the build is free-threaded. Whether the GIL is off is in the GIL's own memory.
@@ -48,14 +48,7 @@ impl PythonProcess {
     }
 
     /// The interpreter of this version, when the address of `_PyRuntime` is known.
-    pub fn from_runtime(
-        pid: Pid,
-        mem: &dyn Memory,
-        machine: Machine,
-        minor: Minor,
-        version: String,
-        runtime: Addr,
-    ) -> Result<PythonProcess> {
+    pub fn from_runtime(pid: Pid, mem: &dyn Memory, abi: Abi, minor: Minor, version: String, runtime: Addr) -> Result<PythonProcess> {
         let unsupported = |why: String| Error::UnsupportedVersion { pid, version: version.clone(), why };
         let (layout, free_threaded) = match for_release(minor, patch(&version)) {
             Some(LayoutTable::Complete(layout)) => (layout.clone(), false),
@@ -70,7 +63,7 @@ impl PythonProcess {
             }
             None => return Err(unsupported(format!("it knows 3.7 to {}.{}; check for a newer gilprof", NEWEST.0, NEWEST.1))),
         };
-        Ok(PythonProcess { pid, runtime, machine, version, free_threaded, layout: layout.for_machine(machine) })
+        Ok(PythonProcess { pid, runtime, abi, version, free_threaded, layout: layout.for_abi(abi) })
     }
 
     /// Whether an interpreter exists: not before start-up, not after finalization.
@@ -127,12 +120,12 @@ pub fn identify(pid: Pid) -> Result<Attached> {
         Located::Python(found) => found,
         Located::Legacy { version, .. } => return Ok(Attached::Legacy(version)),
     };
-    if found.libc == Libc::Musl {
+    if found.abi.c_library == CLibrary::Musl {
         let why =
             "it is linked with musl, whose threads wait for the GIL where gilprof cannot see it yet; use a glibc build (python:3-slim)";
         return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
     }
-    PythonProcess::from_runtime(pid, &mem, found.machine, found.minor, found.version, found.runtime)
+    PythonProcess::from_runtime(pid, &mem, found.abi, found.minor, found.version, found.runtime)
         .map(|python| Attached::Python(Box::new(python)))
 }
 
@@ -157,7 +150,7 @@ mod tests {
         let (runtime, interpreter) = (Addr(0x10_000), Addr(0x20_000));
         let mut mem = ReplayMemory::new();
         mem.map(runtime, vec![0; 0x1000]);
-        let python = PythonProcess::from_runtime(Pid(1), &mem, Machine::X86_64, Minor(3, 9), "3.9.18".into(), runtime).unwrap();
+        let python = PythonProcess::from_runtime(Pid(1), &mem, Abi::default(), Minor(3, 9), "3.9.18".into(), runtime).unwrap();
         assert!(!python.has_interpreter(&mem));
         let head = runtime.offset(python.layout.runtime.interpreters_head.offset() as u64);
         assert!(mem.poke_u64(head, interpreter.0) && !python.has_interpreter(&mem));
