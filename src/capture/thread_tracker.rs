@@ -4,13 +4,15 @@
 //! combines it with the GIL's view, and [`ThreadTracker::attribute`] emits slices. The kernel is
 //! not asked where earlier samples or `switch_number` already say that nothing can have changed.
 
-use super::classify::{self, Classification, DropRequest, TaskState};
+use super::classify::{Classification, DropRequest, TaskState};
 use super::cpu_attribution::PendingSlice;
 use super::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
+use super::task_state;
 use crate::ids::{Addr, GilId, ThreadId};
 use crate::process::kernel_stack::{self, KernelStackState};
 use crate::process::target::Target;
 use crate::process::threads::{SchedStat, TaskFiles};
+use crate::python::gil_waits::FutexOwner;
 use crate::python::stack::ThreadStack;
 use crate::sample::{Evidence, Sink, Stack, StackStatus, State, StateSlice, StateTimes, ThreadInfo, ThreadTotals};
 use crate::units::Nanos;
@@ -139,7 +141,8 @@ impl ThreadTracker {
 
     /// Reads the thread's task state from the kernel. The read is skipped for a thread that slept
     /// at the last sample and has not run since, and for a thread that `hints` show to be waiting.
-    pub fn poll(&mut self, target: &dyn Target, hints: PollHints, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Exited> {
+    /// `owner` says what a futex belongs to.
+    pub fn poll(&mut self, target: &dyn Target, hints: PollHints, mut owner: impl FnMut(Addr) -> FutexOwner) -> Result<(), Exited> {
         if hints.cannot_have_held && self.state_machine.was_waiting() {
             self.kernel = KernelView { task_state: TaskState::StillWaiting, assumed: true, ..UNREAD };
             return Ok(());
@@ -165,7 +168,7 @@ impl ThreadTracker {
         } else if assumed {
             TaskState::GilFutex
         } else {
-            classify::task_state(files.syscall_state().map_err(|_| Exited)?, &on_gil)
+            task_state::read(files, &mut owner).map_err(|_| Exited)?
         };
         // The state of a holder, and of a woken thread that has not run, is known without its
         // kernel stack. Stacks of holders are read only until one has shown that this kernel shows
@@ -175,7 +178,7 @@ impl ThreadTracker {
         let kernel_state = if needs_stack { files.kernel_stack_state() } else { None }.filter(|_| !decided);
         if matches!(kernel_state, Some(KernelStackState::WokenFromFutex | KernelStackState::InSystemCall)) {
             // The thread may have gone to sleep between the two reads.
-            task_state = classify::task_state(files.syscall_state().map_err(|_| Exited)?, &on_gil);
+            task_state = task_state::read(files, &mut owner).map_err(|_| Exited)?;
         }
         self.kernel = KernelView { task_state, assumed, stat, kernel_state };
         Ok(())

@@ -5,7 +5,7 @@ use super::layout::debug_offsets::{layout_from_target, READ_LEN};
 use super::layout::{for_release, Layout, LayoutTable, Minor};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
-use crate::process::c_library::{Abi, CLibrary};
+use crate::process::c_library::Abi;
 use crate::process::live::LiveMemory;
 use crate::process::memory::Memory;
 
@@ -120,11 +120,6 @@ pub fn identify(pid: Pid) -> Result<Attached> {
         Located::Python(found) => found,
         Located::Legacy { version, .. } => return Ok(Attached::Legacy(version)),
     };
-    if found.abi.c_library == CLibrary::Musl {
-        let why =
-            "it is linked with musl, whose threads wait for the GIL where gilprof cannot see it yet; use a glibc build (python:3-slim)";
-        return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
-    }
     PythonProcess::from_runtime(pid, &mem, found.abi, found.minor, found.version, found.runtime)
         .map(|python| Attached::Python(Box::new(python)))
 }
