@@ -1,9 +1,9 @@
 //! The C library of a process, by the symbols of its images. It decides how large a mutex is, and
 //! where a thread sleeps that waits on a condition variable.
 //!
-//! File names only say where to look first. musl's loader is `ld-musl-x86_64.so.1` on Alpine and
-//! `libc.so` elsewhere, and a program may bring it under any name. A static executable has no
-//! symbol that tells, so its library is [`CLibrary::Unknown`].
+//! File names only say which images are examined first. musl's loader is `ld-musl-x86_64.so.1` on
+//! Alpine and `libc.so` elsewhere, and a program may bring it under any name. A static executable
+//! has no symbol that tells, so its library is [`CLibrary::Unknown`].
 
 use super::elf::{Depth, Image, Machine};
 use super::maps::{Mapping, Maps};

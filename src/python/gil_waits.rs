@@ -53,13 +53,15 @@ pub struct GilWaits {
     /// Nodes of the lists, each with its GIL and its `next`.
     nodes: HashMap<Addr, (Addr, Addr)>,
     reads: usize,
+    /// Buffers, kept from sample to sample.
+    path: Vec<(Addr, Addr)>,
     parts: Vec<Part>,
     bytes: Vec<u8>,
 }
 
 impl GilWaits {
     /// Finds waiters in a process with this C library. An unknown one may be musl, statically
-    /// linked: no list of glibc's can look like a list of musl's.
+    /// linked, and nothing in glibc's condition variables is a list of nodes.
     pub fn new(c_library: CLibrary) -> GilWaits {
         GilWaits { lists: c_library != CLibrary::Glibc, ..GilWaits::default() }
     }
@@ -83,7 +85,8 @@ impl GilWaits {
     /// Follows a node to the head of its list.
     fn listed(&mut self, mem: &dyn Memory, layout: &GilLayout, gils: &[(Addr, Option<GilReading>)], futex: Addr) -> FutexOwner {
         let Some(node) = futex.0.checked_sub(BARRIER).filter(|at| at % NODE_ALIGN == 0).map(Addr) else { return FutexOwner::Other };
-        let (mut at, mut older, mut path) = (node, None, Vec::new());
+        let (mut at, mut older) = (node, None);
+        self.path.clear();
         let gil = loop {
             let fits = |next: Addr| older.is_none_or(|older| next == older);
             if let Some((gil, _)) = self.nodes.get(&at).filter(|(_, next)| fits(*next)) {
@@ -94,11 +97,11 @@ impl GilWaits {
             }
             self.reads += 1;
             // A cycle of nodes that name each other in both directions leads back to the first.
-            let in_cycle = at == node && !path.is_empty();
+            let in_cycle = at == node && !self.path.is_empty();
             let Some((prev, next)) = read_links(mem, at).filter(|(_, next)| fits(*next) && !in_cycle) else {
                 return FutexOwner::Unlisted;
             };
-            path.push((at, next));
+            self.path.push((at, next));
             if prev.is_null() {
                 match self.gil_with_head(mem, layout, gils, at) {
                     Some(gil) => break gil,
@@ -107,7 +110,7 @@ impl GilWaits {
             }
             (older, at) = (Some(at), prev);
         };
-        self.nodes.extend(path.into_iter().map(|(node, next)| (node, (gil, next))));
+        self.nodes.extend(self.path.drain(..).map(|(node, next)| (node, (gil, next))));
         FutexOwner::Gil(gil)
     }
 

@@ -355,7 +355,7 @@ impl Sampler {
             let owner = |futex| {
                 let owner = gil_waits.owner(target.memory(), layout, &runtime_state.gils, futex);
                 waits_for = if let FutexOwner::Gil(gil) = owner { Some(gil) } else { None };
-                // While some GIL's address is unknown, a futex outside the known GILs may belong to it.
+                // While some GIL's address is unknown, a futex of no known GIL may belong to it.
                 if waits_for.is_none() && !runtime_state.complete {
                     FutexOwner::Unknown
                 } else {
