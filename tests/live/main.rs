@@ -16,6 +16,7 @@ mod cli {
 }
 mod compat_gils;
 mod compat_life;
+mod compat_musl;
 mod compat_namespaces;
 mod compat_programs;
 mod docs;
@@ -58,6 +59,7 @@ fn main() {
         churn::cases,
         compat_gils::cases,
         compat_life::cases,
+        compat_musl::cases,
         compat_namespaces::cases,
         compat_programs::cases,
         docs::cases,
