@@ -7,7 +7,6 @@
 //! `cpu_attribution` divides their time by the CPU time that the kernel counted.
 
 use crate::process::kernel_stack::KernelStackState;
-use crate::process::threads::SyscallState;
 use crate::sample::{Evidence, State};
 
 /// Where a thread is in the kernel.
@@ -177,20 +176,5 @@ fn runnable(observed: &Observation) -> Classification {
         }
         Some(KernelStackState::WokenFromFutex) if observed.wants_gil => Classification::Known(State::Waiting, KernelStack),
         Some(KernelStackState::WokenFromFutex) => Classification::Known(State::Starved, KernelStack),
-    }
-}
-
-/// The task state from what the kernel says. `on_gil` says whether a futex lies inside a GIL;
-/// `None` where the address of some GIL is unknown.
-pub fn task_state(kernel: SyscallState, on_gil: impl Fn(crate::ids::Addr) -> Option<bool>) -> TaskState {
-    match kernel {
-        SyscallState::Runnable => TaskState::Runnable,
-        SyscallState::Futex(at) => match on_gil(at) {
-            Some(true) => TaskState::GilFutex,
-            Some(false) => TaskState::OtherFutex,
-            None => TaskState::Unread,
-        },
-        SyscallState::Syscall(_) => TaskState::Syscall,
-        SyscallState::OutsideSyscall => TaskState::OutsideSyscall,
     }
 }

@@ -12,6 +12,7 @@
 //! - `sampler` reads one sample from the target. It skips reads whose result cannot have changed.
 //! - `thread_tracker` keeps one OS thread's files, stack and history; `state_machine` is the
 //!   history, and `classify` the decision table for one sample.
+//! - `task_state` reads where a thread is in the kernel.
 //! - `cpu_attribution` divides time that one sample cannot decide, by the CPU time that the kernel
 //!   counted. `off_gil` estimates what such time is for one thread.
 //! - `tid_resolver` and `bindings` match thread states (`PyThreadState`) with OS threads.
@@ -34,5 +35,6 @@ pub mod schedule;
 pub mod session;
 pub mod state_machine;
 pub mod stop_detector;
+pub mod task_state;
 pub mod thread_tracker;
 pub mod tid_resolver;

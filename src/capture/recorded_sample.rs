@@ -21,13 +21,12 @@ pub fn record(python: &PythonProcess, sink: &mut dyn Sink) -> Result<(MemoryDump
     let recorder = Rc::new(DumpRecorder::new(Box::new(LiveTarget::new(python.pid))));
     // The layout is read again, so that the dump holds its data too.
     let minor = python.layout.minor;
-    let reopened =
-        PythonProcess::from_runtime(python.pid, recorder.memory(), python.machine, minor, python.version.clone(), python.runtime)?;
+    let reopened = PythonProcess::from_runtime(python.pid, recorder.memory(), python.abi, minor, python.version.clone(), python.runtime)?;
     let mut sampler = Sampler::from_target(Box::new(recorder.clone()), reopened);
     sampler
         .sample(SAMPLE_TIME, SAMPLE_TIME, sink)
         .map_err(|_| Error::Gone { pid: python.pid, when: " while gilprof sampled it".into() })?;
-    Ok((recorder.finish(python.machine, &python.version, python.runtime), sampler))
+    Ok((recorder.finish(python.abi, &python.version, python.runtime), sampler))
 }
 
 /// Takes a recorded sample again through `target`, which reads `dump` or a modified copy of it.
@@ -35,7 +34,7 @@ pub fn replay(dump: &MemoryDump, target: Box<dyn Target>, sink: &mut dyn Sink) -
     let head = &dump.head;
     let garbage = || Error::Garbage { pid: Pid(head.pid), what: format!("{:?} is no version", head.python) };
     let minor = Version::from_text(&head.python).ok_or_else(garbage)?.minor;
-    let python = PythonProcess::from_runtime(Pid(head.pid), target.memory(), head.machine, minor, head.python.clone(), Addr(head.runtime))?;
+    let python = PythonProcess::from_runtime(Pid(head.pid), target.memory(), head.abi, minor, head.python.clone(), Addr(head.runtime))?;
     let mut sampler = Sampler::from_target(target, python);
     let outcome = sampler.sample(SAMPLE_TIME, SAMPLE_TIME, sink)?;
     Ok((outcome, sampler))

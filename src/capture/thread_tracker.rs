@@ -4,13 +4,15 @@
 //! combines it with the GIL's view, and [`ThreadTracker::attribute`] emits slices. The kernel is
 //! not asked where earlier samples or `switch_number` already say that nothing can have changed.
 
-use super::classify::{self, Classification, DropRequest, TaskState};
+use super::classify::{Classification, DropRequest, TaskState};
 use super::cpu_attribution::PendingSlice;
 use super::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
+use super::task_state;
 use crate::ids::{Addr, GilId, ThreadId};
 use crate::process::kernel_stack::{self, KernelStackState};
 use crate::process::target::Target;
 use crate::process::threads::{SchedStat, TaskFiles};
+use crate::python::gil_waits::FutexOwner;
 use crate::python::stack::ThreadStack;
 use crate::sample::{Evidence, Sink, Stack, StackStatus, State, StateSlice, StateTimes, ThreadInfo, ThreadTotals};
 use crate::units::Nanos;
@@ -141,7 +143,8 @@ impl ThreadTracker {
 
     /// Reads the thread's task state from the kernel. The read is skipped for a thread that slept
     /// at the last sample and has not run since, and for a thread that `hints` show to be waiting.
-    pub fn poll(&mut self, target: &dyn Target, hints: PollHints, on_gil: impl Fn(Addr) -> Option<bool>) -> Result<(), Exited> {
+    /// `owner` says what a futex belongs to.
+    pub fn poll(&mut self, target: &dyn Target, hints: PollHints, mut owner: impl FnMut(Addr) -> FutexOwner) -> Result<(), Exited> {
         if hints.cannot_have_held && self.state_machine.was_waiting() {
             self.kernel = KernelView { task_state: TaskState::StillWaiting, assumed: true, ..UNREAD };
             return Ok(());
@@ -162,8 +165,7 @@ impl ThreadTracker {
         let stat = files.schedstat().map_err(|_| Exited)?;
         let is_still_asleep = self.state_machine.is_still_asleep(stat);
         let assumed = hints.waiting && !is_still_asleep;
-        let read_state =
-            || files.syscall_state().map(|state| stopped_or(files, classify::task_state(state, &on_gil), hints.traced)).map_err(|_| Exited);
+        let mut read_state = || task_state::read(files, &mut owner).map(|state| stopped_or(files, state, hints.traced)).map_err(|_| Exited);
         let mut task_state = if is_still_asleep {
             TaskState::NotRunSince
         } else if assumed {

@@ -6,7 +6,7 @@
 use super::futex_program::{self as program, GilFields, MapFds, TracedProcess, MARK_LEN, MAX_GILS, RECORD_LEN};
 use super::sys_linux::bpf::{Attachment, Map, MapKind, Program};
 use super::sys_linux::ring::Ring;
-use super::{pod, proc_info, tracepoints};
+use super::{c_library::CLibrary, pod, proc_info, tracepoints};
 use crate::ids::{Addr, Pid, Tid};
 use crate::units::Nanos;
 use std::collections::BTreeMap;
@@ -65,15 +65,31 @@ pub enum FutexCall {
 
 /// Why exact mode is unavailable.
 #[derive(Debug)]
-pub struct Unavailable {
-    what: &'static str,
-    source: io::Error,
+pub enum Unavailable {
+    /// A step of the set-up failed.
+    Failed {
+        /// The step, after "failed to".
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The C library is not glibc, so a thread may wait for the GIL at an address outside of it.
+    WaitsElsewhere(CLibrary),
 }
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "failed to {}: {}", self.what, self.source)?;
-        match self.source.raw_os_error() {
+        let (what, source) = match self {
+            Unavailable::Failed { what, source } => (what, source),
+            Unavailable::WaitsElsewhere(CLibrary::Musl) => {
+                return f.write_str("the program uses musl, whose threads wait for the GIL at addresses on their stacks, not in the GIL");
+            }
+            Unavailable::WaitsElsewhere(_) => {
+                return f.write_str("the program is not known to use glibc, whose threads wait for the GIL at addresses in it");
+            }
+        };
+        write!(f, "failed to {what}: {source}")?;
+        match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => f.write_str(
                 "; kernel events need root, or CAP_BPF, CAP_PERFMON and, to read tracefs, CAP_SYS_ADMIN: run with sudo, or \
                  `sudo setcap cap_bpf,cap_perfmon,cap_sys_admin,cap_sys_ptrace+ep` on gilprof, or, where only perf is closed, \
@@ -89,7 +105,7 @@ impl fmt::Display for Unavailable {
 
 /// Names the failed step.
 fn step<T>(what: &'static str, result: io::Result<T>) -> Result<T, Unavailable> {
-    result.map_err(|source| Unavailable { what, source })
+    result.map_err(|source| Unavailable::Failed { what, source })
 }
 
 /// A running tracer.
@@ -235,8 +251,9 @@ mod tests {
 
     #[test]
     fn a_refusal_names_what_helps() {
-        let refused = Unavailable { what: "load", source: io::Error::from_raw_os_error(libc::EPERM) }.to_string();
+        let refused = Unavailable::Failed { what: "load", source: io::Error::from_raw_os_error(libc::EPERM) }.to_string();
         assert!(refused.contains("CAP_PERFMON") && refused.contains("perf_event_paranoid"), "{refused}");
+        assert!(Unavailable::WaitsElsewhere(CLibrary::Musl).to_string().contains("musl"));
     }
 
     /// Runs the programs in the kernel; std's condition variable sleeps on a futex inside itself.

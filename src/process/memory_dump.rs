@@ -11,7 +11,7 @@
 //! slightly more or less, still finds what it needs. The file also contains the bytes beside those
 //! that were read: treat it like a core dump.
 
-use super::elf::Machine;
+use super::c_library::Abi;
 use super::memory::{split_parts, Memory, Part, ReadError};
 use super::procfs::TaskStatus;
 use super::target::Target;
@@ -63,9 +63,9 @@ pub struct DumpHead {
     pub pid: i32,
     /// The interpreter's version, which selects its layout.
     pub python: String,
-    /// The machine that the interpreter was built for.
-    #[serde(default)]
-    pub machine: Machine,
+    /// The machine and the C library of the interpreter.
+    #[serde(flatten)]
+    pub abi: Abi,
     /// The address of `_PyRuntime`.
     pub runtime: u64,
     /// The threads that the sample read or listed.
@@ -155,13 +155,13 @@ impl DumpRecorder {
     }
 
     /// The dump of everything read so far. The other bytes of its blocks are read now.
-    pub fn finish(&self, machine: Machine, python: &str, runtime: Addr) -> MemoryDump {
+    pub fn finish(&self, abi: Abi, python: &str, runtime: Addr) -> MemoryDump {
         let mut dump = MemoryDump {
             head: DumpHead {
                 schema: SCHEMA.to_owned(),
                 pid: self.target.pid().0,
                 python: python.to_owned(),
-                machine,
+                abi,
                 runtime: runtime.0,
                 threads: self.tasks.borrow().values().cloned().collect(),
             },
@@ -276,6 +276,8 @@ impl Target for std::rc::Rc<DumpRecorder> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::c_library::CLibrary;
+    use crate::process::elf::Machine;
     use crate::process::replay::{ReplayMemory, ReplayTarget};
     use proptest::prelude::*;
     use std::rc::Rc;
@@ -289,14 +291,8 @@ mod tests {
             schedstat: None,
             stack: Some(String::new()),
         };
-        let head = DumpHead {
-            schema: SCHEMA.into(),
-            pid: 7,
-            python: "3.8.0".into(),
-            machine: Machine::X86_64,
-            runtime: 0x1000,
-            threads: vec![task],
-        };
+        let head =
+            DumpHead { schema: SCHEMA.into(), pid: 7, python: "3.8.0".into(), abi: Abi::default(), runtime: 0x1000, threads: vec![task] };
         let bytes = |at: u64, len: usize| (0..len).map(|i| (at as usize + i * 3) as u8).collect();
         let ranges = ranges.iter().map(|&(at, len)| (Addr(at), bytes(at, len))).collect();
         ReplayTarget::from_dump(&MemoryDump { head, ranges })
@@ -309,7 +305,7 @@ mod tests {
         recorder.read(Addr(0x10f0), &mut a).unwrap();
         let mut parts = [Part::new(Addr(0x3004), 8), Part::new(Addr(0x9000), 8)];
         recorder.read_batch(&mut parts, &mut b).unwrap();
-        let dump = recorder.finish(Machine::Aarch64, "3.8.0", Addr(0x1000));
+        let dump = recorder.finish(Abi { machine: Machine::Aarch64, c_library: CLibrary::Musl }, "3.8.0", Addr(0x1000));
         // Whole blocks where they are readable; elsewhere only the bytes that were read.
         let places: Vec<(u64, usize)> = dump.ranges.iter().map(|(at, bytes)| (at.0, bytes.len())).collect();
         assert_eq!(places, [(0x10c0, 0x180), (0x3004, 8)]);
@@ -330,7 +326,7 @@ mod tests {
         assert_eq!((recorder.comm(Tid(7)).as_deref(), recorder.inner_tids().unwrap().len()), (Some("a\nb"), 1));
         recorder.open(Tid(7)).unwrap().syscall_state().unwrap();
         assert!(recorder.open(Tid(8)).is_err());
-        let dump = MemoryDump::parse(&recorder.finish(Machine::X86_64, "3.8.0", Addr(0)).to_bytes().unwrap()).unwrap();
+        let dump = MemoryDump::parse(&recorder.finish(Abi::default(), "3.8.0", Addr(0)).to_bytes().unwrap()).unwrap();
         assert_eq!(dump.head.threads, source(&[]).head.threads);
     }
 

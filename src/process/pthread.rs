@@ -1,8 +1,9 @@
 //! Maps `pthread_self()` to the kernel's thread id, for Python up to 3.10, which stores only the
 //! former.
 //!
-//! glibc keeps the id as an int inside `struct pthread`, at +720 in 2.36 and 2.43 on x86-64. The
-//! offset is private to glibc, so it is calibrated on the target's own threads instead of assumed.
+//! The C library keeps the id as an int inside `struct pthread`: glibc 2.36 and 2.43 at +720 on
+//! x86-64, musl 1.2.3 at +48. The offset is private to it, so it is calibrated on the target's own
+//! threads instead of assumed.
 
 use super::memory::Memory;
 use crate::ids::Addr;
@@ -11,6 +12,9 @@ use crate::ids::Addr;
 const SEEN_AT: u32 = 720;
 /// How much of `struct pthread` is searched.
 const SEARCHED: usize = 1536;
+/// How much is searched where memory ends before that. musl puts the struct and 1024 bytes of
+/// thread-specific data at the end of the stack's mapping.
+const SEARCHED_AT_END: usize = 1024;
 
 /// Finds the offset of the thread id inside `struct pthread`: the offset that yields one of `tids`
 /// for the most threads, and no id twice. `None` if no offset fits.
@@ -20,10 +24,12 @@ pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<u32
     let mut bytes = vec![0; SEARCHED];
     for (i, &pthread) in pthreads.iter().enumerate() {
         // A thread state that was just created still has its creator's value.
-        if pthreads.iter().take(i).any(|&before| before == pthread) || mem.read(Addr(pthread), &mut bytes).is_err() {
+        if pthreads.iter().take(i).any(|&before| before == pthread) {
             continue;
         }
-        places.retain_mut(|(offset, held)| match crate::process::pod::at::<i32>(&bytes, *offset as usize) {
+        let mut read = |len: usize| mem.read(Addr(pthread), &mut bytes[..len]).is_ok().then_some(len);
+        let Some(len) = read(SEARCHED).or_else(|| read(SEARCHED_AT_END)) else { continue };
+        places.retain_mut(|(offset, held)| match crate::process::pod::at::<i32>(&bytes[..len], *offset as usize) {
             Some(id) if held.contains(&id) => false,
             Some(id) => {
                 held.extend(tids.contains(&id).then_some(id));
@@ -73,5 +79,16 @@ mod tests {
         assert_eq!(calibrate(&memory, &[0x1000, 0x9000, 0x9000, 0xdead_0000], &[7, 8]), Some(640), "one given twice, one that is gone");
         assert_eq!(tid(&memory, 0x9000, 640), Some(8));
         assert_eq!(calibrate(&memory, &[], &[7]), None);
+    }
+
+    #[test]
+    fn memory_may_end_soon_after_the_block() {
+        let mut memory = ReplayMemory::new();
+        for (at, id) in [(0x1000, 7), (0x9000, 8)] {
+            let (at, mut bytes) = thread_block(at, 48, id);
+            bytes.truncate(SEARCHED_AT_END);
+            memory.map(at, bytes);
+        }
+        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[7, 8]), Some(48));
     }
 }

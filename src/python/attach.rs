@@ -1,12 +1,12 @@
 //! From a process id to an interpreter that can be read: where its runtime is, and by which layout.
 
-use super::binary::{self, Libc, Located, LocatedPython};
+use super::binary::{self, Located, LocatedPython};
 use super::layout::debug_offsets::{layout_from_target, READ_LEN};
 use super::layout::{for_release, Layout, LayoutTable, Minor};
 use super::runtimes::{self, RuntimeChoice, StartedRuntime};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
-use crate::process::elf::Machine;
+use crate::process::c_library::Abi;
 use crate::process::live::LiveMemory;
 use crate::process::memory::Memory;
 
@@ -20,8 +20,8 @@ pub struct PythonProcess {
     pub pid: Pid,
     /// `_PyRuntime`.
     pub runtime: Addr,
-    /// The machine that it was built for.
-    pub machine: Machine,
+    /// The machine and the C library that it was built for.
+    pub abi: Abi,
     /// Such as `3.11.7`.
     pub version: String,
     /// Whether the build is free-threaded. Whether the GIL is off is in the GIL's own memory.
@@ -66,14 +66,7 @@ impl PythonProcess {
     }
 
     /// The interpreter of this version, when the address of `_PyRuntime` is known.
-    pub fn from_runtime(
-        pid: Pid,
-        mem: &dyn Memory,
-        machine: Machine,
-        minor: Minor,
-        version: String,
-        runtime: Addr,
-    ) -> Result<PythonProcess> {
+    pub fn from_runtime(pid: Pid, mem: &dyn Memory, abi: Abi, minor: Minor, version: String, runtime: Addr) -> Result<PythonProcess> {
         let unsupported = |why: String| Error::UnsupportedVersion { pid, version: version.clone(), why };
         let (layout, free_threaded) = match for_release(minor, patch(&version)) {
             Some(LayoutTable::Complete(layout)) => (layout.clone(), false),
@@ -88,9 +81,9 @@ impl PythonProcess {
             }
             None => return Err(unsupported(format!("it knows 3.7 to {}.{}; check for a newer gilprof", NEWEST.0, NEWEST.1))),
         };
-        let layout = layout.for_machine(machine);
+        let layout = layout.for_abi(abi);
         let (path, type_type, runtimes_warning) = (String::new(), None, None);
-        Ok(PythonProcess { pid, runtime, machine, version, free_threaded, layout, path, type_type, runtimes_warning })
+        Ok(PythonProcess { pid, runtime, abi, version, free_threaded, layout, path, type_type, runtimes_warning })
     }
 
     fn as_started(&self) -> StartedRuntime<'_> {
@@ -172,12 +165,7 @@ pub fn identify(pid: Pid, choice: &RuntimeChoice) -> Result<Attached> {
 }
 
 fn open_located(pid: Pid, mem: &dyn Memory, found: LocatedPython) -> Result<PythonProcess> {
-    if found.libc == Libc::Musl {
-        let why =
-            "it is linked with musl, whose threads wait for the GIL where gilprof cannot see it yet; use a glibc build (python:3-slim)";
-        return Err(Error::UnsupportedVersion { pid, version: found.version, why: why.into() });
-    }
-    let python = PythonProcess::from_runtime(pid, mem, found.machine, found.minor, found.version, found.runtime)?;
+    let python = PythonProcess::from_runtime(pid, mem, found.abi, found.minor, found.version, found.runtime)?;
     Ok(PythonProcess { path: found.path, type_type: found.type_type, ..python })
 }
 
@@ -202,7 +190,7 @@ mod tests {
         let (runtime, interpreter) = (Addr(0x10_000), Addr(0x20_000));
         let mut mem = ReplayMemory::new();
         mem.map(runtime, vec![0; 0x1000]);
-        let python = PythonProcess::from_runtime(Pid(1), &mem, Machine::X86_64, Minor(3, 9), "3.9.18".into(), runtime).unwrap();
+        let python = PythonProcess::from_runtime(Pid(1), &mem, Abi::default(), Minor(3, 9), "3.9.18".into(), runtime).unwrap();
         assert!(!python.has_interpreter(&mem));
         let head = runtime.offset(python.layout.runtime.interpreters_head.offset() as u64);
         assert!(mem.poke_u64(head, interpreter.0) && !python.has_interpreter(&mem));

@@ -10,6 +10,7 @@ use super::layout::Minor;
 use super::version::{self, Published, Version, VersionSupport};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
+use crate::process::c_library::{Abi, CLibrary};
 use crate::process::elf::{Depth, ElfError, Image, Machine};
 use crate::process::mapped_file;
 use crate::process::maps::{Mapping, Maps};
@@ -20,24 +21,13 @@ const MAX_MODULES: usize = 4096;
 /// Symbols that are searched in one pass; `SYMBOLS[0]` decides.
 const SYMBOLS: [&str; 5] = ["_PyRuntime", "Py_Version", "_PyThreadState_Current", "Py_GetVersion", "PyType_Type"];
 
-/// The C library of the target. It decides where a thread that waits for the GIL sleeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Libc {
-    /// GNU.
-    Glibc,
-    /// musl: condition variables wait on the stack.
-    Musl,
-    /// Neither is mapped, as in a static executable.
-    Unknown,
-}
-
 /// An interpreter that gilprof reads itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocatedPython {
     /// `_PyRuntime`.
     pub runtime: Addr,
-    /// The machine that it was built for.
-    pub machine: Machine,
+    /// The machine and the C library that it was built for.
+    pub abi: Abi,
     /// Its feature release.
     pub minor: Minor,
     /// Its version, such as `3.11.7`; only `3.11` where the patch level could not be read.
@@ -49,8 +39,6 @@ pub struct LocatedPython {
     /// Whether the build is free-threaded. Whether the GIL is switched on is in the GIL's own
     /// memory.
     pub free_threaded: Option<bool>,
-    /// The C library.
-    pub libc: Libc,
     /// `PyType_Type`.
     pub type_type: Option<Addr>,
 }
@@ -66,8 +54,6 @@ pub enum Located {
         version: String,
         /// The file that holds the interpreter.
         path: String,
-        /// The C library.
-        libc: Libc,
     },
 }
 
@@ -135,12 +121,12 @@ pub fn locate_all(pid: Pid, mem: &dyn Memory) -> Result<(Located, Vec<Located>)>
         if candidates.is_empty() {
             continue;
         }
-        let (mut best, libc) = (candidates.remove(0), libc_of(&maps));
+        let (mut best, c_library) = (candidates.remove(0), CLibrary::of(mem, &maps));
         best.complete(&candidates);
         candidates.retain(|candidate| candidate.is_second(&best));
         candidates.dedup_by_key(|candidate| candidate.runtime);
-        let mut readable = candidates.into_iter().filter_map(|candidate| finish(pid, candidate, libc).ok());
-        let first = match finish(pid, best, libc) {
+        let mut readable = candidates.into_iter().filter_map(|candidate| finish(pid, candidate, c_library).ok());
+        let first = match finish(pid, best, c_library) {
             Ok(first) => first,
             Err(error) => readable.next().ok_or(error)?,
         };
@@ -149,7 +135,7 @@ pub fn locate_all(pid: Pid, mem: &dyn Memory) -> Result<(Located, Vec<Located>)>
     Err(diagnose::not_python(pid, &maps, foreign))
 }
 
-fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
+fn finish(pid: Pid, found: Candidate, c_library: CLibrary) -> Result<Located> {
     let Some(version) = found.version else {
         let why = format!("{} does not contain its version", found.path);
         return Err(Error::UnsupportedVersion { pid, version: "of an unknown version".to_owned(), why });
@@ -157,17 +143,16 @@ fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
     match (version::support(version), found.runtime, found.machine) {
         (VersionSupport::Readable(version), Some(runtime), Some(machine)) => Ok(Located::Python(LocatedPython {
             runtime,
-            machine,
+            abi: Abi { machine, c_library },
             minor: version.minor,
             version: version.text,
             path: found.path,
             bias: found.bias,
             // Free-threaded builds begin with 3.13, and 3.13 publishes the fact.
             free_threaded: Some(found.published.is_some_and(|published| published.free_threaded)),
-            libc,
             type_type: found.type_type,
         })),
-        (VersionSupport::Legacy(version), ..) => Ok(Located::Legacy { version: version.text, path: found.path, libc }),
+        (VersionSupport::Legacy(version), ..) => Ok(Located::Legacy { version: version.text, path: found.path }),
         (VersionSupport::Readable(version), Some(_), None) => {
             let why = format!("{} is for a machine other than x86-64 and aarch64, the two that gilprof supports", found.path);
             Err(Error::UnsupportedVersion { pid, version: version.text, why })
@@ -176,21 +161,6 @@ fn finish(pid: Pid, found: Candidate, libc: Libc) -> Result<Located> {
             let why = format!("{} has no symbol _PyRuntime and no section .PyRuntime", found.path);
             Err(Error::UnsupportedVersion { pid, version: version.text, why })
         }
-    }
-}
-
-/// The C library, by its name among the mapped files.
-fn libc_of(maps: &Maps) -> Libc {
-    let starts = |prefixes: &[&str]| {
-        let of = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        maps.mappings.iter().filter_map(Mapping::file_name).any(of)
-    };
-    if starts(&["ld-musl-", "libc.musl-"]) {
-        Libc::Musl
-    } else if starts(&["libc.so.6", "libc-2.", "ld-linux"]) {
-        Libc::Glibc
-    } else {
-        Libc::Unknown
     }
 }
 

@@ -1,5 +1,4 @@
-//! The GIL's own memory, `_gil_runtime_state`: its holder, the count of GIL switches, and where
-//! threads that wait for it sleep.
+//! The GIL's own memory, `_gil_runtime_state`: its holder and the count of GIL switches.
 
 use super::layout;
 use crate::ids::Addr;
@@ -42,9 +41,4 @@ pub fn parse(layout: &layout::GilLayout, bytes: &[u8]) -> Option<GilReading> {
         switches: layout.switch_number.read_from(bytes)?,
         interval_us,
     })
-}
-
-/// Whether a thread asleep on this futex wants the GIL at `gil`.
-pub fn is_wait(layout: &layout::GilLayout, gil: Addr, futex: Addr) -> bool {
-    futex.within(gil, u64::from(layout.size)) && layout.is_wait(futex.0.wrapping_sub(gil.0))
 }

@@ -5,6 +5,7 @@ pub mod code;
 pub mod diagnose;
 pub mod frames;
 pub mod gil;
+pub mod gil_waits;
 pub mod interpreters;
 pub mod layout;
 pub mod lines;

@@ -10,7 +10,7 @@ use crate::support;
 use gilprof::analysis::{self, report::Code, report::Report};
 use gilprof::capture::tid_resolver::TidResolver;
 use gilprof::ids::{Addr, GilId, ThreadId, Tid};
-use gilprof::process::elf::Machine;
+use gilprof::process::c_library::Abi;
 use gilprof::process::memory_dump::DumpHead;
 use gilprof::process::replay::{ReplayMemory, ReplayTarget};
 use gilprof::profile::ProfileBuilder;
@@ -154,14 +154,8 @@ fn reports_of_a_gil_that_is_off_and_of_one_that_is_on_again() {
 fn the_thread_id_may_stand_elsewhere_in_glibc() {
     let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, 8)) else { panic!("3.8 has no table") };
     let tids = [Tid(40), Tid(41)];
-    let head = DumpHead {
-        schema: String::new(),
-        pid: 40,
-        python: "3.8.0".into(),
-        machine: Machine::X86_64,
-        runtime: RUNTIME,
-        threads: Vec::new(),
-    };
+    let head =
+        DumpHead { schema: String::new(), pid: 40, python: "3.8.0".into(), abi: Abi::default(), runtime: RUNTIME, threads: Vec::new() };
     let source = |memory: &ReplayMemory| ReplayTarget { head: head.clone(), memory: memory.clone() };
     for place in [704, 736, 1024] {
         let mut memory = ReplayMemory::new();

@@ -53,6 +53,7 @@ parsers! {
     objects: objects::objects();
     recordings: objects::recordings();
     gil: interpreters::gils();
+    waits: interpreters::waits();
     lists: interpreters::lists();
     stacks: interpreters::stacks();
     thread_names: interpreters::names();

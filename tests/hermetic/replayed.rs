@@ -156,7 +156,7 @@ fn the_size_of_a_gil_is_that_of_its_machine() {
             (224, Machine::Aarch64, State::Lock),
         ] {
             let mut recording = sample.recording.clone();
-            recording.head.machine = machine;
+            recording.head.abi.machine = machine;
             let thread = recording.head.threads.iter_mut().find(|thread| thread.tid == waiter.0).unwrap();
             thread.syscall = Some(format!("{SYS_FUTEX} {:#x} 0x80 0x2 0x0 0x0 0x0 0x7ffd00000000 0x7f0000000000\n", gil.offset(offset).0));
             let replay = Replay::new(&recording);
@@ -172,7 +172,7 @@ fn gil(recording: &MemoryDump) -> Addr {
     let (head, source) = (&recording.head, ReplayTarget::from_dump(recording));
     let minor = Version::from_text(&head.python).unwrap().minor;
     let python =
-        PythonProcess::from_runtime(Pid(head.pid), source.memory(), head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
+        PythonProcess::from_runtime(Pid(head.pid), source.memory(), head.abi, minor, head.python.clone(), Addr(head.runtime)).unwrap();
     let mut runtime_state = RuntimeState::default();
     runtime_state.walk(source.memory(), &python.layout, python.runtime).unwrap();
     runtime_state.gils[0].0

@@ -2,10 +2,12 @@
 //! allocate without a bound, and unreadable memory must not count as read.
 
 use gilprof::ids::Addr;
+use gilprof::process::c_library::CLibrary;
 use gilprof::process::memory::{Memory, ReadError};
 use gilprof::process::replay::ReplayMemory;
 use gilprof::python::frames::{FrameReader, MAX_DEPTH};
 use gilprof::python::gil;
+use gilprof::python::gil_waits::{FutexOwner, GilWaits};
 use gilprof::python::interpreters::RuntimeState;
 use gilprof::python::layout::{for_version, Anchor, Layout, LayoutTable, Minor};
 use gilprof::python::stack::{Symbols, ThreadStack};
@@ -217,11 +219,13 @@ fn a_gil_with_impossible_values_is_refused() {
 #[test]
 fn which_futexes_belong_to_the_gil() {
     let layout = &layout(11).gil;
-    let at = Addr(0x1000);
+    let (at, memory) = (Addr(0x1000), ReplayMemory::new());
+    let owner = |futex| GilWaits::new(CLibrary::Glibc).owner(&memory, layout, &[(at, None)], futex);
     for (offset, wanted) in [(0, false), (24, false), (32, true), (79, true), (80, true), (120, true), (207, true), (208, false)] {
-        assert_eq!(gil::is_wait(layout, at, at.offset(offset)), wanted, "+{offset}");
+        let expected = if wanted { FutexOwner::Gil(at) } else { FutexOwner::Other };
+        assert_eq!(owner(at.offset(offset)), expected, "+{offset}");
     }
-    assert!(!gil::is_wait(layout, at, Addr(0xfff)));
+    assert_eq!(owner(Addr(0xfff)), FutexOwner::Other);
 }
 
 /// Memory that answers every address with bytes derived from it, so that any pointer leads

@@ -132,6 +132,9 @@ fn stopped_before_it_was_measured(interpreter: &Interpreter, complaints: &mut Co
 /// The kernel shows such a process as a zombie without memory or executable. Its other threads have
 /// both.
 fn a_main_thread_that_ended(interpreter: &Interpreter, complaints: &mut Complaints) {
+    if support::lacks(interpreter, "ctypes") {
+        return;
+    }
     let mut target = start(interpreter);
     let running = endless(&target);
     later(&target);
@@ -164,6 +167,9 @@ fn a_main_thread_that_ended(interpreter: &Interpreter, complaints: &mut Complain
 
 /// The interpreter ends in the middle of the window, the process does not.
 fn an_interpreter_that_ends_before_its_process(interpreter: &Interpreter, complaints: &mut Complaints) {
+    if support::lacks(interpreter, "ctypes") {
+        return;
+    }
     let mut target = start(interpreter);
     let running = endless(&target);
     later(&target);

@@ -2,8 +2,8 @@
 //! changed on disk. The report of each must be that of the program started directly.
 
 use crate::harness::Suite;
-use crate::support::{self, checks, cli, compat};
-use crate::{complaining, on, once, row};
+use crate::support::{self, checks, compat};
+use crate::{complaining, once, row};
 use checks::{attach, Complaints};
 use compat::{home, in_this_root, not_computing, state, succeeds, summary, unsound, workload};
 use serde_json::Value;
@@ -14,7 +14,6 @@ use support::{skip, window, Folder, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    on!(suite, cli::two_interpreters(), [musl_is_refused_with_the_reason]);
     once!(suite, [debug_builds_of_the_distribution]);
     complaining!(
         suite,
@@ -234,25 +233,4 @@ fn debug_builds_of_the_distribution() {
         let burn = functions.iter().find(|f| f["name"] == "burn").unwrap_or_else(|| panic!("{functions:#?}"));
         assert!(burn["file"].as_str().unwrap().ends_with("cpu.py") && burn["holding"].as_f64() > Some(0.3), "{burn}");
     }
-}
-
-/// A process that has mapped musl's linker, recognised by the name of the file.
-fn musl_is_refused_with_the_reason(interpreter: &Interpreter) {
-    let folder = Folder::new("musl");
-    let musl = folder.path().join("ld-musl-x86_64.so.1");
-    let file = musl.to_str().unwrap();
-    std::fs::write(&musl, vec![0; 4096]).unwrap();
-    let code = format!(
-        "import mmap, os\nfile = open({file:?}, 'rb')\nmapped = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)\n\
-             os.write(1, b'ready\\n')\nos.read(0, 1)"
-    );
-    let mut command = interpreter.command();
-    command.args(["-c", &code]);
-    let target = Target::start_command(command);
-    let pid = target.pid().to_string();
-    for args in [vec!["attach", "--pid", &pid, "--duration", "300ms"], vec!["dump", "--pid", &pid]] {
-        let output = cli::gilprof(&args);
-        output.ended(6, &[&format!("runs Python {}, which gilprof cannot read", interpreter.version), "musl", "glibc"]);
-    }
-    row!(interpreter.label, "a mapped {file} is refused");
 }

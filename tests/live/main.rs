@@ -18,6 +18,7 @@ mod compat_children;
 mod compat_frozen;
 mod compat_gils;
 mod compat_life;
+mod compat_musl;
 mod compat_namespaces;
 mod compat_programs;
 mod compat_runtimes;
@@ -64,6 +65,7 @@ fn main() {
         compat_frozen::cases,
         compat_gils::cases,
         compat_life::cases,
+        compat_musl::cases,
         compat_namespaces::cases,
         compat_programs::cases,
         compat_runtimes::cases,

@@ -156,6 +156,9 @@ fn offender_failed(output: &Finished, passed: usize) {
 }
 
 fn of_twenty_tests_the_one_that_contends_is_failed(interpreter: &Interpreter) {
+    if interpreter.has_musl() {
+        return skip(&format!("the pytest plugin on {}: gilprof, built for glibc, does not start in its root", interpreter.label));
+    }
     let Some(pytest) = pytests().into_iter().find(|pytest| pytest.interpreter == *interpreter) else {
         return skip(&format!("the pytest plugin on {}: there is no pytest; scripts/setup-pytest fetches it", interpreter.label));
     };

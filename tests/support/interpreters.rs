@@ -33,6 +33,11 @@ impl Interpreter {
         self.kind.contains("free-threaded")
     }
 
+    /// Whether it is built for musl.
+    pub fn has_musl(&self) -> bool {
+        self.kind.contains("musl")
+    }
+
     /// A line of interpreters.tsv: LABEL, VERSION, KIND, ROOT or `-`, PATH.
     pub fn parse(line: &str) -> Option<Interpreter> {
         let [label, version, kind, root, path] = line.split('\t').collect::<Vec<_>>().try_into().ok()?;

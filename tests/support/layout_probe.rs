@@ -1,5 +1,5 @@
 //! A live interpreter whose tables are found without a search: the target itself prints the address
-//! of its `_PyRuntime`.
+//! of its `_PyRuntime`, if it has ctypes.
 //!
 //! For tests of readers of the tables, so that a failure of the search does not make them fail.
 
@@ -7,6 +7,7 @@ use crate::support::{Interpreter, Target};
 use gilprof::ids::{Addr, Pid};
 use gilprof::process::live::LiveMemory;
 use gilprof::process::memory::{Memory, ReadError};
+use gilprof::python::attach::PythonProcess;
 use gilprof::python::layout::debug_offsets::{layout_from_target, READ_LEN};
 use gilprof::python::layout::{for_version, Layout, LayoutTable, Minor};
 
@@ -21,11 +22,14 @@ pub struct LayoutProbe {
 }
 
 impl LayoutProbe {
-    /// Starts a workload that prints `runtime`.
+    /// Starts a workload that prints `runtime`. Without ctypes it prints 0, and gilprof's search finds
+    /// the address.
     pub fn start(interpreter: &Interpreter, workload: &str) -> LayoutProbe {
         let target = Target::start(interpreter, workload, &["--facts"]);
-        let runtime = Addr(target.fact("runtime").as_u64().unwrap());
-        assert!(!runtime.is_null(), "{}: no ctypes, or no _PyRuntime", interpreter.label);
+        let runtime = match Addr(target.fact("runtime").as_u64().unwrap()) {
+            Addr(0) => PythonProcess::open(Pid(target.pid())).unwrap().runtime,
+            printed => printed,
+        };
         let memory = LiveMemory::new(Pid(target.pid()));
         let layout = layout(interpreter, &memory, runtime);
         let main = memory.read_ptr(runtime.offset(layout.runtime.interpreters_head.offset() as u64)).unwrap();

@@ -181,6 +181,17 @@ pub fn skip(why: &str) {
     note("GILPROF_TEST_SKIPS", &format!("skipped: {}\t{}", one_line(why), test_name()));
 }
 
+/// Whether an interpreter lacks a module that the workload of a test imports. The test is then
+/// skipped.
+pub fn lacks(interpreter: &Interpreter, module: &str) -> bool {
+    let out = interpreter.command().args(["-c", &format!("import {module}")]).output().unwrap();
+    if !out.status.success() {
+        let why = String::from_utf8_lossy(&out.stderr);
+        skip(&format!("{}: it has no {module}: {}", interpreter.label, why.lines().last().unwrap_or_default()));
+    }
+    !out.status.success()
+}
+
 /// Reports that a part of a test was left out. The rest of the test counts.
 pub fn leave_out(why: &str) {
     eprintln!("skipped: {why}");

@@ -14,6 +14,7 @@ pub mod waits;
 use super::sampler::{SampleOutcome, Sampler};
 use crate::error::ReadError;
 use crate::ids::{Addr, GilId};
+use crate::process::c_library::CLibrary;
 use crate::process::futex_program::{GilFields, MAX_GILS};
 use crate::process::futex_tracer::{FutexCall, FutexEvent, FutexTracer, Unavailable};
 use crate::process::live::LiveMemory;
@@ -74,8 +75,12 @@ fn traced_fields(layout: &GilLayout) -> GilFields {
 }
 
 impl ExactMode {
-    /// Starts to trace a process.
+    /// Starts to trace a process. Events are selected by their addresses in the GIL, and only with
+    /// glibc do all threads wait for the GIL there.
     pub fn open(python: &PythonProcess) -> Result<ExactMode, Unavailable> {
+        if python.abi.c_library != CLibrary::Glibc {
+            return Err(Unavailable::WaitsElsewhere(python.abi.c_library));
+        }
         let layout = python.layout.gil;
         let mut mode = ExactMode {
             tracer: FutexTracer::open(python.pid, traced_fields(&layout))?,

@@ -27,7 +27,8 @@ use crate::error::ReadError;
 use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::target::{LiveTarget, Target};
 use crate::python::attach::PythonProcess;
-use crate::python::gil::{self, GilReading};
+use crate::python::gil::GilReading;
+use crate::python::gil_waits::{FutexOwner, GilWaits};
 use crate::python::interpreters::RuntimeState;
 use crate::python::stack::Symbols;
 use crate::sample::{Sink, Stack, StackStatus, StopCause, ThreadSnapshot};
@@ -35,7 +36,6 @@ use crate::units::Nanos;
 use batch::Batch;
 use gil_table::GilTable;
 use poll_schedule::PollSchedule;
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -97,6 +97,7 @@ pub struct Sampler {
     weight_until: Nanos,
     empty_stack: Arc<Stack>,
     gils: GilTable,
+    gil_waits: GilWaits,
     gils_after: Vec<Option<GilReading>>,
     batch: Batch,
     pauser: Option<Box<dyn ThreadPauser>>,
@@ -136,7 +137,6 @@ impl Sampler {
     pub fn from_target(target: Box<dyn Target>, python: PythonProcess) -> Sampler {
         Sampler {
             target,
-            python,
             runtime_state: RuntimeState::default(),
             tid_resolver: TidResolver::default(),
             symbols: Symbols::default(),
@@ -164,6 +164,7 @@ impl Sampler {
             weight_until: Nanos::ZERO,
             empty_stack: Arc::new(Stack::empty()),
             gils: GilTable::default(),
+            gil_waits: GilWaits::new(python.abi.c_library),
             gils_after: Vec::new(),
             batch: Batch::default(),
             pauser: None,
@@ -173,6 +174,7 @@ impl Sampler {
             interpreters: 0,
             interval_us: None,
             gil_enabled: true,
+            python,
         }
     }
 
@@ -221,6 +223,7 @@ impl Sampler {
         }
         self.weight_until = until.max(self.accounted_until);
         self.symbols.codes.begin_sample();
+        self.gil_waits.begin_sample();
         let task_count = self.target.task_count();
         let count_changed = std::mem::replace(&mut self.task_count, task_count) != task_count;
         let all = self.is_list_due(at) || self.bindings_pending || count_changed;
@@ -350,29 +353,32 @@ impl Sampler {
         // only positions that have been polled.
         for n in (0..self.schedule.count()).rev() {
             let index = self.schedule.get(n);
-            let (gils, layout) = (&self.runtime_state.gils, &self.python.layout);
-            // While some GIL's address is unknown, a futex outside the known GILs may belong to it.
-            let known = |yes: bool| (yes || self.runtime_state.complete).then_some(yes);
-            let waits_for = Cell::new(None);
-            let on_gil = |futex| {
-                waits_for.set(gils.iter().find(|(at, _)| gil::is_wait(&layout.gil, *at, futex)).map(|(at, _)| *at));
-                known(waits_for.get().is_some())
-            };
             let thread = &self.threads[index];
             let cannot_have_held = self.cannot_have_held(thread);
             // Kernel events are as old as the sample. The GIL was read later and shows a thread
             // that has just got it.
             let holds = self.runtime_state.is_holder(thread.tstate);
-            let waits = gils.len() == 1 && self.waiting_by_events.contains(&thread.info.tid) && !holds;
-            if self.threads[index]
-                .poll(self.target.as_ref(), PollHints { cannot_have_held, waiting: waits, holding: holds, traced }, on_gil)
-                .is_err()
-            {
+            let waits = self.runtime_state.gils.len() == 1 && self.waiting_by_events.contains(&thread.info.tid) && !holds;
+            let hints = PollHints { cannot_have_held, waiting: waits, holding: holds, traced };
+            let (target, gil_waits) = (self.target.as_ref(), &mut self.gil_waits);
+            let (runtime_state, layout) = (&self.runtime_state, &self.python.layout.gil);
+            let mut waits_for = None;
+            let owner = |futex| {
+                let owner = gil_waits.owner(target.memory(), layout, &runtime_state.gils, futex);
+                waits_for = if let FutexOwner::Gil(gil) = owner { Some(gil) } else { None };
+                // While some GIL's address is unknown, a futex of no known GIL may belong to it.
+                if waits_for.is_none() && !runtime_state.complete {
+                    FutexOwner::Unknown
+                } else {
+                    owner
+                }
+            };
+            if self.threads[index].poll(target, hints, owner).is_err() {
                 self.remove_thread(index, true, sink);
                 continue;
             }
             self.tasks_polled += u64::from(!self.threads[index].is_still_waiting());
-            if let Some(gil) = waits_for.get().filter(|gil| *gil != self.threads[index].gil) {
+            if let Some(gil) = waits_for.filter(|gil| *gil != self.threads[index].gil) {
                 let binding = self.bindings.for_thread(index).rev().find(|binding| binding.gil == gil).copied();
                 binding.into_iter().for_each(|binding| self.bind_to(&binding, sink));
             }

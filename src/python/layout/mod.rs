@@ -22,7 +22,7 @@ mod v3_15;
 pub mod validate;
 
 use crate::ids::Addr;
-use crate::process::elf::Machine;
+use crate::process::c_library::Abi;
 use containers::Containers;
 use field::Field;
 use unpublished::Unpublished;
@@ -314,11 +314,11 @@ pub fn for_version(minor: Minor) -> Option<LayoutTable> {
 }
 
 impl Layout {
-    /// The layout on this machine; the tables are of x86-64. Only the GIL differs between machines:
-    /// up to 3.11 it is inside the runtime, and it is the last field read there.
-    pub fn for_machine(mut self, machine: Machine) -> Layout {
-        let more = 2 * mutex_growth(machine);
-        self.gil = self.gil.for_machine(machine);
+    /// The layout on this machine and with this C library; the tables are of x86-64. Only the GIL
+    /// differs: up to 3.11 it is inside the runtime, and it is the last field read there.
+    pub fn for_abi(mut self, abi: Abi) -> Layout {
+        let more = 2 * mutex_growth(abi);
+        self.gil = self.gil.for_abi(abi);
         self.runtime.size += if self.runtime.gil.is_some() { more } else { 0 };
         self
     }
@@ -330,8 +330,8 @@ impl Layout {
 }
 
 impl GilLayout {
-    fn for_machine(mut self, machine: Machine) -> GilLayout {
-        let more = mutex_growth(machine);
+    fn for_abi(mut self, abi: Abi) -> GilLayout {
+        let more = mutex_growth(abi);
         self.mutex.len += more;
         self.switch_cond.offset += more;
         self.switch_mutex.offset += more;
@@ -348,11 +348,7 @@ impl GilLayout {
     }
 }
 
-/// How much longer glibc's `pthread_mutex_t` is than the 40 bytes that it has on x86-64
-/// (`__SIZEOF_PTHREAD_MUTEX_T`). `pthread_cond_t` has 48 on both machines.
-fn mutex_growth(machine: Machine) -> u32 {
-    match machine {
-        Machine::X86_64 => 0,
-        Machine::Aarch64 => 8,
-    }
+/// How much longer `pthread_mutex_t` is than in the tables.
+fn mutex_growth(abi: Abi) -> u32 {
+    abi.mutex_size().saturating_sub(Abi::default().mutex_size())
 }

@@ -9,6 +9,7 @@ use super::mutate::{Mutator, Shape};
 use super::picture::{Map, Picture};
 use crate::support::recorded::{recorded, Replay};
 use gilprof::ids::{Addr, Pid};
+use gilprof::process::c_library::CLibrary;
 use gilprof::process::memory::Memory;
 use gilprof::process::memory_dump::{DumpHead, MemoryDump};
 use gilprof::process::pthread;
@@ -16,6 +17,7 @@ use gilprof::process::replay::ReplayTarget;
 use gilprof::python::attach::PythonProcess;
 use gilprof::python::frames::MAX_DEPTH;
 use gilprof::python::gil;
+use gilprof::python::gil_waits::{FutexOwner, GilWaits};
 use gilprof::python::interpreters::RuntimeState;
 use gilprof::python::stack::{Symbols, ThreadStack};
 use gilprof::python::thread_names;
@@ -43,7 +45,7 @@ impl Seed {
         let picture = Picture::new(&map, bytes.as_slice(), MOST);
         let minor = Version::from_text(&head.python).unwrap().minor;
         let python =
-            PythonProcess::from_runtime(Pid(head.pid), &picture, head.machine, minor, head.python.clone(), Addr(head.runtime)).unwrap();
+            PythonProcess::from_runtime(Pid(head.pid), &picture, head.abi, minor, head.python.clone(), Addr(head.runtime)).unwrap();
         let mut runtime_state = RuntimeState::default();
         runtime_state.walk(&picture, &python.layout, python.runtime).unwrap();
         drop(picture);
@@ -88,6 +90,29 @@ pub fn gils() -> Fuzz<'static> {
             })
         },
     )
+}
+
+/// A list of waiters for the GIL as musl has them.
+pub fn waits() -> Fuzz<'static> {
+    const GIL: u64 = 0x10_000;
+    const NODES: u64 = 12;
+    let node = |n: u64| 0x7f00_0000 + n * 64;
+    let layout = Seed::of(recorded().into_iter().next().unwrap().recording).python.layout.gil;
+    let link = |n: Option<u64>| n.filter(|&n| n < NODES).map_or(0, node).to_le_bytes();
+    let mut gil = vec![0; layout.size as usize];
+    gil[layout.cond.offset as usize + 8..][..8].copy_from_slice(&link(Some(0)));
+    let nodes: Vec<[u8; 16]> = (0..NODES).map(|n| [link(n.checked_sub(1)), link(Some(n + 1))].concat().try_into().unwrap()).collect();
+    let stacks = nodes.iter().enumerate().map(|(n, bytes)| (node(n as u64), bytes.as_slice()));
+    let (map, bytes) = Map::of([(GIL, gil.as_slice())].into_iter().chain(stacks));
+    let words = (0..NODES).map(node).chain([GIL]).collect();
+    let inputs = Mutator::new(vec![bytes.clone()], vec![Shape::Fixed { places: vec![(0, bytes.len())], words }]);
+    let parse = move |_: usize, input: &[u8]| {
+        let picture = Picture::new(&map, input, 2 * NODES * (NODES + 2));
+        let mut waits = GilWaits::new(CLibrary::Musl);
+        let found = (0..2 * NODES).map(|n| waits.owner(&picture, &layout, &[(Addr(GIL), None)], Addr(node(n % NODES) + 20)));
+        found.filter(|owner| *owner == FutexOwner::Gil(Addr(GIL))).count() as u64 == 2 * NODES
+    };
+    Fuzz { name: "waiters with musl", cost: 2, inputs, parse: Box::new(parse) }
 }
 
 pub fn lists() -> Fuzz<'static> {

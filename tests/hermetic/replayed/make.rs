@@ -10,6 +10,7 @@ use crate::support::{interpreters, repository, Target};
 use gilprof::capture::recorded_sample;
 use gilprof::capture::sampler::SampleOutcome;
 use gilprof::ids::{Addr, Pid};
+use gilprof::process::c_library::{Abi, CLibrary};
 use gilprof::process::elf::{Depth, Image};
 use gilprof::process::live::LiveMemory;
 use gilprof::process::maps::Maps;
@@ -59,8 +60,9 @@ pub fn emulated(root: &Path, minor: u8) {
         let maps = Maps::from_pid(pid).unwrap();
         let mappings: Vec<_> = maps.mappings.iter().filter(|mapping| mapping.path.as_deref() == program.to_str()).collect();
         let at = Addr(image.biases(&mappings)[0].wrapping_add(runtime.vaddr));
+        let abi = Abi { machine: image.machine().unwrap(), c_library: CLibrary::Glibc };
         let minor = Version::from_text(&version).unwrap().minor;
-        PythonProcess::from_runtime(pid, &LiveMemory::new(pid), image.machine().unwrap(), minor, version.clone(), at).unwrap()
+        PythonProcess::from_runtime(pid, &LiveMemory::new(pid), abi, minor, version.clone(), at).unwrap()
     };
     // From a copy in the root, so that only the name of the root must be overwritten.
     let copies = root.join("workloads");

@@ -116,6 +116,9 @@ fn a_thread_stands_for_its_process(interpreter: &Interpreter) {
 }
 
 fn a_python_that_starts_is_waited_for(interpreter: &Interpreter) {
+    if interpreter.has_musl() {
+        return support::skip(&format!("{}: its dynamic linker cannot be held back by a full pipe", interpreter.label));
+    }
     let mut held = Held::start(interpreter, "import os; os.read(0, 1)");
     let pid = held.pid().to_string();
     gilprof(&["attach", "--pid", &pid]).ended(5, &["has not created its interpreter yet", "waiting a moment"]);
@@ -236,6 +239,9 @@ fn an_old_python_that_has_ended_its_interpreter(interpreter: &Interpreter) {
 }
 
 fn hanging(interpreter: &Interpreter, words: &str) {
+    if support::lacks(interpreter, "ctypes") {
+        return;
+    }
     let mut target = Target::start(interpreter, "steps", &[]);
     target.send("hang");
     assert_eq!(target.line(), "hanging");

@@ -9,12 +9,13 @@ use crate::support;
 use crate::{on, once};
 use gilprof::error::Error;
 use gilprof::ids::{Addr, Pid, Tid};
+use gilprof::process::c_library::CLibrary;
 use gilprof::process::elf::{Depth, Image};
 use gilprof::process::live::LiveMemory;
 use gilprof::process::maps::{Mapping, Maps};
 use gilprof::process::memory::{Memory, ReadError};
 use gilprof::process::{mapped_file, proc_info};
-use gilprof::python::binary::{locate, Libc, Located, LocatedPython};
+use gilprof::python::binary::{locate, Located, LocatedPython};
 use gilprof::python::layout::Minor;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
@@ -107,7 +108,8 @@ fn home(interpreter: &Interpreter) -> &Path {
 fn every_interpreter_is_located(interpreter: &Interpreter) {
     let python = located_where_the_target_says(&interpreter.label, &run(interpreter));
     assert_eq!(python.free_threaded, Some(interpreter.free_threaded()), "{}", interpreter.label);
-    assert_eq!(python.libc, Libc::Glibc, "{}", interpreter.label);
+    let expected = if interpreter.has_musl() { CLibrary::Musl } else { CLibrary::Glibc };
+    assert_eq!(python.abi.c_library, expected, "{}", interpreter.label);
 }
 
 fn legacy_interpreters_are_located_as_such(interpreter: &Interpreter) {

@@ -82,6 +82,9 @@ fn compare(expected: &[Frame], truth: &Value, seen: Option<&Value>, complaints: 
 /// The holder is certain when the GIL is held for minutes: asleep in a C call that keeps it, or
 /// computing in one.
 fn a_long_holder_and_the_threads_that_wait_for_it_are_named(interpreter: &Interpreter, complaints: &mut Complaints) {
+    if support::lacks(interpreter, "ctypes") {
+        return;
+    }
     for (how, part) in [("sleep", "blocked"), ("sum", "native")] {
         let target = Target::start(interpreter, "long_hold", &["--how", how]);
         let dump = dump(&target);

@@ -1,0 +1,86 @@
+//! Programs with musl, as in Alpine's images: recognised by what is mapped, and measured like those
+//! with glibc. The other modules have the figures; this one has what only musl does.
+
+use crate::harness::Suite;
+use crate::support::{self, checks, cli, compat};
+use crate::{complaining, on, row};
+use checks::{attach, Complaints};
+use compat::{not_computing, summary, workload};
+use gilprof::ids::Pid;
+use gilprof::process::c_library::CLibrary;
+use gilprof::process::live::LiveMemory;
+use gilprof::process::maps::Maps;
+use std::process::Command;
+use support::{skip, window, Folder, Interpreter, Target};
+
+/// The checks of this file, and their interpreters.
+pub fn cases(suite: &mut Suite) {
+    on!(suite, cli::two_interpreters(), [a_file_of_musls_name_is_not_musl]);
+    complaining!(suite, with_musl(), [musls_loader_by_another_name, exact_mode_measures_by_samples]);
+}
+
+fn with_musl() -> Vec<Interpreter> {
+    let found: Vec<Interpreter> = support::interpreters().into_iter().filter(Interpreter::has_musl).collect();
+    if found.is_empty() {
+        skip("musl: scripts/setup-pythons found no interpreter with it");
+    }
+    found
+}
+
+fn c_library(target: &Target) -> CLibrary {
+    let pid = Pid(target.pid());
+    CLibrary::of(&LiveMemory::new(pid), &Maps::from_pid(pid).unwrap())
+}
+
+/// A process with glibc that has mapped a file of the name of musl's loader.
+fn a_file_of_musls_name_is_not_musl(interpreter: &Interpreter) {
+    let folder = Folder::new("musl");
+    let file = folder.path().join("ld-musl-x86_64.so.1");
+    std::fs::write(&file, vec![0; 4096]).unwrap();
+    let code = format!(
+        "import mmap, os\nfile = open({file:?}, 'rb')\n\
+         mapped = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC)\nos.write(1, b'ready\\n')\nos.read(0, 1)"
+    );
+    let mut command = interpreter.command();
+    command.args(["-c", &code]);
+    let target = Target::start_command(command);
+    assert_eq!(c_library(&target), CLibrary::Glibc, "{}", interpreter.label);
+    let output = cli::gilprof(&["attach", "--pid", &target.pid().to_string(), "--duration", "300ms"]);
+    output.ended(0, &[]);
+    row!(interpreter.label, "a mapped {} is not taken for musl", file.display());
+}
+
+/// The loader is mapped under the name by which it was called, and no file is named like musl.
+fn musls_loader_by_another_name(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let root = interpreter.root.as_ref().unwrap();
+    let folder = Folder::create(root.join(format!("tmp/gilprof-loader-{}", std::process::id())));
+    let loader = std::fs::read_dir(root.join("lib")).unwrap().flatten().map(|entry| entry.path());
+    let loader = loader.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("ld-musl-")).unwrap();
+    std::fs::copy(&loader, folder.path().join("start")).unwrap();
+    for name in ["cpu", "harness"] {
+        std::fs::copy(workload(name), folder.path().join(name).with_extension("py")).unwrap();
+    }
+    let inside = std::path::Path::new("/").join(folder.path().strip_prefix(root).unwrap());
+    let mut command = Command::new("chroot");
+    command.arg(root).arg(inside.join("start")).arg(&interpreter.path).arg("-B").arg(inside.join("cpu.py"));
+    let target = Target::start_command(command);
+    let maps = Maps::from_pid(Pid(target.pid())).unwrap();
+    let named =
+        maps.mappings.iter().filter_map(|mapping| mapping.file_name()).any(|name| name.starts_with("ld-musl") || name.starts_with("libc."));
+    complaints.expect(!named, || "some file is named like musl".to_owned());
+    complaints.expect(c_library(&target) == CLibrary::Musl, || format!("{:?}", c_library(&target)));
+    let report = attach(target.pid(), window(0.7, 0.4), &[]);
+    row!(interpreter.label, "by the loader's own name: {}", summary(&report));
+    not_computing(&report, 3).into_iter().for_each(|what| complaints.add(&what));
+}
+
+/// Kernel events are selected by addresses in the GIL, where no thread sleeps with musl.
+fn exact_mode_measures_by_samples(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "cpu", &[]);
+    let report = attach(target.pid(), window(0.7, 0.4), &["--exact"]);
+    row!(interpreter.label, "--exact: {}", summary(&report));
+    let warnings = cli::warnings(&report);
+    complaints.expect(warnings.contains("waits are sampled, not exact: the program uses musl"), || warnings.clone());
+    complaints.expect(report["window"]["engine"] == "samples", || report["window"].to_string());
+    not_computing(&report, 3).into_iter().for_each(|what| complaints.add(&what));
+}
