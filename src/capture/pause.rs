@@ -23,7 +23,7 @@ const LIMIT: Nanos = Nanos::from_millis(20);
 const CHECK_PERIOD: Nanos = Nanos::from_micros(10);
 /// After a thread did not stop, no thread is asked to for so long.
 const REST: Nanos = Nanos::from_millis(100);
-/// Time in which the tracing thread must answer, which sleeps in ptrace only if the kernel makes it.
+/// Time in which the tracing thread must answer. The kernel may make it sleep in a request.
 const ANSWER_LIMIT: Duration = Duration::from_millis(50);
 /// One failure in this many attempts deserves a warning.
 const NOTABLE: u64 = 100;

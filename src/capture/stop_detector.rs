@@ -21,7 +21,7 @@ const REFRESH_PERIOD: Nanos = Nanos::from_millis(20);
 /// A stop is lasting if so many checks, this far apart, all find it.
 const LASTING_CHECKS: usize = 4;
 const LASTING_PERIOD: Nanos = Nanos::from_millis(7);
-/// Causes that are told apart; time beyond goes to the last.
+/// Causes that are kept apart; the time of others goes to the last.
 const MAX_CAUSES: usize = 8;
 
 /// What a sample shows that may be a stop.

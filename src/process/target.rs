@@ -38,8 +38,8 @@ pub trait Target {
     /// The kernel's name of a thread.
     fn comm(&self, tid: Tid) -> Option<String>;
 
-    /// The status of one of its threads, by default of any. `None` if unknown: a recorded process is
-    /// not stopped.
+    /// The status of one of its threads, by default of any. `None` if unknown: a recorded process
+    /// is not stopped.
     fn status(&self, _thread: Option<Tid>) -> Option<TaskStatus> {
         None
     }

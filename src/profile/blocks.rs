@@ -5,8 +5,8 @@
 //! whenever there would be more than 64. Any window longer than that has 32 to 64 blocks, long
 //! enough that a block depends little on its neighbours.
 //!
-//! Time in which the program was stopped is part of no block: neither of a thread's times nor of the
-//! length. So all figures that come from blocks are those of the rest of the window.
+//! Time in which the program was stopped is part of no block: neither of a thread's times nor of
+//! the length. So all figures that come from blocks are those of the rest of the window.
 
 use crate::sample::StateTimes;
 use crate::units::Nanos;

@@ -1,6 +1,6 @@
 //! The backend that another profiler's crate supplies: reading Python before 3.7 (py-spy). No other
-//! module uses it. Without the feature `peers`, each function returns an error that names the missing
-//! feature.
+//! module uses it. Without the feature `peers`, each function returns an error that names the
+//! missing feature.
 
 #[cfg(feature = "peers")]
 mod pyspy;

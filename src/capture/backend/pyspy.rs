@@ -185,7 +185,7 @@ impl PySpySampler {
             return;
         }
         let stacks = self.stacks(traces);
-        // So few samples can each look for a stop.
+        // At this rate every sample can check for a stop.
         let hints = StopHints { outside_syscall: true, stopped: None };
         let stopped = self.stop_detector.detect(&self.target, at, hints).is_some();
         self.stop_detector.count(at, stopped);

@@ -404,8 +404,8 @@ impl Sampler {
     }
 
     /// Checks for a stop of the whole program. The task states of its threads then show only where
-    /// they were stopped, so all threads are marked as stopped. While a tracer stops the holder of a
-    /// GIL, the others wait for the tracer.
+    /// they were stopped, so all threads are marked as stopped. While a tracer stops the holder of
+    /// a GIL, the others wait for the tracer.
     fn detect_stop(&mut self, at: Nanos) {
         let mut hints = StopHints::default();
         for thread in self.schedule.indices().map(|index| &self.threads[index]) {
