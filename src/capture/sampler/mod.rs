@@ -68,6 +68,7 @@ pub struct Sampler {
     /// Some thread that runs Python may have a name there that has not been read.
     names_pending: bool,
     by_tstate: HashMap<Addr, usize>,
+    /// The thread states of the last sample.
     bound_states: Vec<(Addr, u64, Option<u64>)>,
     bindings: ThreadStateBindings,
     gil_ids: GilIds,
