@@ -44,6 +44,8 @@ pub struct ThreadTracker {
     kernel: KernelView,
     state_machine: ThreadStateMachine,
     baseline: (Nanos, Option<SchedStat>),
+    /// The last count that could be read; a thread that has exited has none.
+    last_stat: Option<SchedStat>,
 }
 
 /// A wait behind one holder in one function, for which no slice has been emitted yet.
@@ -133,7 +135,8 @@ impl ThreadTracker {
             files,
             kernel: UNREAD,
             state_machine: ThreadStateMachine::new(start, stat, just_started),
-            baseline: (start, stat),
+            baseline: (start, if just_started { stat.map(|_| SchedStat::default()) } else { stat }),
+            last_stat: stat,
         }
     }
 
@@ -158,6 +161,7 @@ impl ThreadTracker {
             return Ok(());
         };
         let stat = files.schedstat().map_err(|_| Exited)?;
+        self.last_stat = stat.or(self.last_stat);
         let is_still_asleep = self.state_machine.is_still_asleep(stat);
         let assumed = hints.waiting && !is_still_asleep;
         let mut task_state = if is_still_asleep {
@@ -347,7 +351,7 @@ impl ThreadTracker {
     pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
         self.flush_wait(sink);
         let id = self.info.id;
-        let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
+        let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten()).or(self.last_stat);
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         if let Some(idle_stack) = self.idle_stack.take() {
             self.state_machine.fill_idle_until(at, &idle_stack, &mut emit);
