@@ -169,7 +169,8 @@ pub fn capture<S: Sink>(
     active.finish(end, sink);
     active.warnings.extend(stop_detector::warning(active.stopped + active.sampler.stop_detector.total()));
     let stats = CaptureStats { seconds, ..active.stats(stats_at(sys_linux::monotonic().saturating_since(start))) };
-    Ok(CaptureResult { target: active.target(), stats, stop_reason })
+    let target = TargetInfo { cpus: active.usable_cpus(), ..active.target() };
+    Ok(CaptureResult { target, stats, stop_reason })
 }
 
 /// Sleeps until `until`; false when asked to stop.
@@ -323,6 +324,12 @@ impl<'a> ActiveCapture<'a> {
             gil_enabled: sampler.gil_enabled,
             ..self.target.clone()
         }
+    }
+
+    /// The CPUs that the threads which worked may use. Known once the window has ended.
+    fn usable_cpus(&self) -> f64 {
+        let affinity = self.sampler.working_cpus.count().map(f64::from);
+        affinity.map_or(self.target.cpus, |affinity| self.target.quota.map_or(affinity, |quota| quota.min(affinity)))
     }
 
     /// How the measurement went so far, on top of what `base` holds.

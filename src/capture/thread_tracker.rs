@@ -8,6 +8,7 @@ use super::classify::{self, Classification, DropRequest, TaskState};
 use super::cpu_attribution::PendingSlice;
 use super::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
 use crate::ids::{Addr, GilId, ThreadId};
+use crate::process::affinity::{CpuSet, WorkingCpus};
 use crate::process::kernel_stack::{self, KernelStackState};
 use crate::process::target::Target;
 use crate::process::threads::{SchedStat, TaskFiles};
@@ -46,6 +47,7 @@ pub struct ThreadTracker {
     baseline: (Nanos, Option<SchedStat>),
     /// The last count that could be read; a thread that has exited has none.
     last_stat: Option<SchedStat>,
+    cpus: Option<CpuSet>,
 }
 
 /// A wait behind one holder in one function, for which no slice has been emitted yet.
@@ -121,6 +123,7 @@ impl ThreadTracker {
         // time than this is older than the last sample.
         let just_started = since_last.zip(stat).is_some_and(|(since_last, stat)| stat.cpu + stat.run_queue <= since_last + MAX_SAMPLE_TIME);
         ThreadTracker {
+            cpus: target.cpus(info.tid),
             info,
             tstate: Addr(0),
             pthread: 0,
@@ -347,8 +350,8 @@ impl ThreadTracker {
         self.attribute((last, at), classification, None, sink);
     }
 
-    /// Resolves pending time and emits the thread's end.
-    pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
+    /// Resolves pending time, emits the thread's end, and adds the thread to those that worked.
+    pub fn finish(&mut self, target: &dyn Target, at: Nanos, working: &mut WorkingCpus, sink: &mut dyn Sink) {
         self.flush_wait(sink);
         let id = self.info.id;
         let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten()).or(self.last_stat);
@@ -362,6 +365,10 @@ impl ThreadTracker {
         if let (Some(base), Some(last)) = (base, last) {
             totals.cpu = last.cpu.saturating_since(base.cpu);
             totals.run_queue = last.run_queue.saturating_since(base.run_queue);
+        }
+        // A thread that is still there may have changed its affinity since it started.
+        if let Some(cpus) = target.cpus(self.info.tid).or(self.cpus.take()) {
+            working.add(&cpus, totals.cpu, totals.seen);
         }
         sink.thread_end(id, totals);
     }
@@ -407,7 +414,7 @@ mod tests {
             thread.attribute_wait(Nanos::from_millis(ms), Some((ThreadId(holder), &holder_stack)), &mut collected);
         }
         assert_eq!(collected.0, [(2, 2.0, 5), (3, 1.0, 9), (50, 47.0, 9)]);
-        thread.finish(Nanos::from_millis(51), &mut collected);
+        thread.finish(&LiveTarget::new(Pid(-1)), Nanos::from_millis(51), &mut WorkingCpus::default(), &mut collected);
         assert_eq!(collected.0[3], (51, 1.0, 9));
     }
 }

@@ -1,6 +1,7 @@
 //! A process as the sampler reads it: its memory, and a few small files of `/proc`. Live, recorded
 //! and replayed processes have the same interface.
 
+use super::affinity::CpuSet;
 use super::live::LiveMemory;
 use super::memory::Memory;
 use super::proc_info;
@@ -35,6 +36,11 @@ pub trait Target {
 
     /// The kernel's name of a thread.
     fn comm(&self, tid: Tid) -> Option<String>;
+
+    /// The CPUs that a thread may use; `None` if it has exited or was recorded.
+    fn cpus(&self, _tid: Tid) -> Option<CpuSet> {
+        None
+    }
 
     /// Whether it is stopped by a signal or a debugger. A recorded process is not.
     fn stopped(&self) -> bool {
@@ -83,6 +89,9 @@ impl Target for LiveTarget {
     }
     fn comm(&self, tid: Tid) -> Option<String> {
         threads::comm(self.pid(), tid)
+    }
+    fn cpus(&self, tid: Tid) -> Option<CpuSet> {
+        CpuSet::of_thread(tid)
     }
     fn stopped(&self) -> bool {
         let mut any = self.any_stat.borrow_mut();

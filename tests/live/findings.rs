@@ -18,6 +18,7 @@ pub fn cases(suite: &mut Suite) {
         [
             blame_adds_up_to_waiting,
             one_case_is_answered,
+            workers_that_share_a_core_gain_nothing,
             native_threads_that_end_have_their_cpu_time
         ]
     );
@@ -64,6 +65,21 @@ fn one_case_is_answered(interpreter: &Interpreter) {
     let gain = &report["what_if"][0]["gain"]["estimate"].as_f64().unwrap();
     assert!((6.5..=9.5).contains(gain), "{report:#}");
     assert!(report["what_if"][1]["gain"].is_null() && report["what_if"][1]["note"].as_str().unwrap().contains("no call of C"));
+}
+
+/// The main thread may use every core, and the threads that work only one.
+fn workers_that_share_a_core_gain_nothing(interpreter: &Interpreter) {
+    let cores = |args: &[&str]| {
+        let report = reported(interpreter, "cpu", args, window(1.0, 0.6), &[]);
+        (report["target"]["cpus"].as_f64().unwrap(), report["verdict"]["speedup"]["processes"]["estimate"].as_f64().unwrap_or(1.0))
+    };
+    let (free, free_gain) = cores(&["--threads", "2"]);
+    if free < 2.0 {
+        return support::skip("threads on one core: there is only one");
+    }
+    let (pinned, gain) = cores(&["--threads", "2", "--pinned"]);
+    eprintln!("{}: {free} cores, gain {free_gain:.2}; pinned: {pinned} core, gain {gain:.2}", interpreter.label);
+    assert!(pinned == 1.0 && gain < 1.2, "{}: {pinned} cores, gain {gain:.2}", interpreter.label);
 }
 
 /// Threads of a library. `callers` call Python in turn with work of their own, `brief` starts one

@@ -223,7 +223,8 @@ impl Sampler {
         if alive {
             thread.attribute_last((self.accounted_until, self.weight_until), held, sink);
         }
-        thread.finish(if alive { self.weight_until } else { self.accounted_until }, sink);
+        let end = if alive { self.weight_until } else { self.accounted_until };
+        thread.finish(self.target.as_ref(), end, &mut self.working_cpus, sink);
         self.by_tstate.retain(|_, i| *i != index);
         for i in self.by_tstate.values_mut() {
             if *i > index {
