@@ -19,6 +19,7 @@ pub fn cases(suite: &mut Suite) {
             blame_adds_up_to_waiting,
             one_case_is_answered,
             workers_that_share_a_core_gain_nothing,
+            native_threads_that_call_back_are_named,
             native_threads_that_end_have_their_cpu_time
         ]
     );
@@ -119,6 +120,12 @@ fn with_native_threads(interpreter: &Interpreter, start: &str) -> Option<Value> 
     let target = Target::start_command(command);
     let duration = format!("{}ms", window(1.5, 0.9) * 1e3);
     Some(report(&["attach", "--pid", &target.pid().to_string(), "--duration", &duration]))
+}
+
+fn native_threads_that_call_back_are_named(interpreter: &Interpreter) {
+    let Some(report) = with_native_threads(interpreter, "lib.callers(back)") else { return };
+    let evidence = finding(&report, "foreign-threads").unwrap_or_else(|| panic!("{}: {report:#}", interpreter.label));
+    assert!(evidence.starts_with("2 native threads of a library") && evidence.contains("call back into Python"), "{evidence}");
 }
 
 fn native_threads_that_end_have_their_cpu_time(interpreter: &Interpreter) {
