@@ -24,6 +24,9 @@ const SETTLING: Nanos = Nanos::from_millis(200);
 /// How often names are read while some threads have none.
 const NAMES_PERIOD: Nanos = Nanos::from_millis(100);
 
+/// The name of a main thread that has none in Python.
+const MAIN_THREAD: &str = "main thread";
+
 /// What identifies a thread state and its thread.
 fn keys(runtime_state: &RuntimeState) -> impl Iterator<Item = (Addr, u64, Option<u64>)> + '_ {
     runtime_state.threads.iter().map(|state| (state.at, state.pthread, state.native_id))
@@ -243,7 +246,7 @@ impl Sampler {
         for thread in comm_pending.iter_mut().filter(|t| !t.comm_read) {
             thread.comm_read = true;
             if let Some(name) = self.target.comm(thread.info.tid).filter(|_| !thread.named) {
-                thread.info.name = name;
+                thread.info.name = if is_blank(&name) { format!("thread {}", thread.info.tid) } else { name };
                 sink.thread(&thread.info);
             }
         }
@@ -261,9 +264,22 @@ impl Sampler {
             for thread in self.threads.iter_mut().filter(|t| !t.tstate.is_null() && !t.named) {
                 let Some(name) = names.get(&thread.pthread) else { continue };
                 thread.named = true;
-                thread.info.name = name.clone();
-                sink.thread(&thread.info);
+                if !is_blank(name) {
+                    thread.info.name = name.clone();
+                    sink.thread(&thread.info);
+                }
             }
         }
+        // Under gevent `threading` knows greenlets and no threads. The kernel's name of a main
+        // thread is that of the program.
+        if let Some(main) = self.threads.iter_mut().find(|t| t.info.main && t.info.python && !t.named && t.info.name != MAIN_THREAD) {
+            main.info.name = MAIN_THREAD.into();
+            sink.thread(&main.info);
+        }
     }
+}
+
+/// Whether a name has nothing to be seen.
+fn is_blank(name: &str) -> bool {
+    name.chars().all(char::is_whitespace)
 }
