@@ -119,6 +119,8 @@ fn calm() -> Vec<(&'static str, Profile)> {
             vec!["P main", "I wait@/lib/python3.11/threading.py"]
         }
     };
+    let called_back =
+        |t: u64| vec![if t.is_multiple_of(4) { "W main" } else { "I main" }, ["P on_event", "W -", "N -", "N -"][(t % 4) as usize]];
     vec![
         ("released work on 2 cores", two().run(2000, hash(50))),
         ("released work on 8 cores", Scene::new(8.0).run(2000, hash(50))),
@@ -139,6 +141,7 @@ fn calm() -> Vec<(&'static str, Profile)> {
         ("an event loop sleeps in a callback", two().run(5000, event_loop(LOOP_SLEEPS))),
         ("NumPy sorts", two().run(3000, |_| vec!["N sort@numpy/core/fromnumeric.py", "I recv"])),
         ("a native thread of a library", Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "N -"])),
+        ("a native thread that calls back", Scene::new(4.0).without_main().run(3000, called_back)),
         ("a Python thread of a library", Scene::new(4.0).without_main().run(3000, monitor)),
     ]
 }

@@ -37,6 +37,7 @@ const FINDING_RULES: &[Rule] = &[
     rules::gc::evaluate,
     rules::excessive_switching::evaluate,
     rules::foreign_threads::native,
+    rules::foreign_threads::calling_back,
     rules::foreign_threads::python,
 ];
 

@@ -175,7 +175,8 @@ pub fn capture<S: Sink>(
     let stats = active.stats(stats_at(sys_linux::monotonic().saturating_since(start)));
     descendants.finish();
     let stats = CaptureStats { seconds, descendants: descendants.latest(), ..stats };
-    Ok(CaptureResult { target: active.target(), stats, stop_reason })
+    let target = TargetInfo { cpus: active.usable_cpus(), ..active.target() };
+    Ok(CaptureResult { target, stats, stop_reason })
 }
 
 /// Sleeps until `until`; false when asked to stop.
@@ -333,6 +334,12 @@ impl ActiveCapture {
             gil_enabled: sampler.gil_enabled,
             ..self.target.clone()
         }
+    }
+
+    /// The CPUs that the threads which worked may use. Known once the window has ended.
+    fn usable_cpus(&self) -> f64 {
+        let affinity = self.sampler.working_cpus.count().map(f64::from);
+        affinity.map_or(self.target.cpus, |affinity| self.target.quota.map_or(affinity, |quota| quota.min(affinity)))
     }
 
     /// How the measurement went so far, on top of what `base` holds.

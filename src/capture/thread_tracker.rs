@@ -9,6 +9,7 @@ use super::cpu_attribution::PendingSlice;
 use super::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
 use super::task_state;
 use crate::ids::{Addr, GilId, ThreadId};
+use crate::process::affinity::{CpuSet, WorkingCpus};
 use crate::process::kernel_stack::{self, KernelStackState};
 use crate::process::target::Target;
 use crate::process::threads::{SchedStat, TaskFiles};
@@ -46,6 +47,9 @@ pub struct ThreadTracker {
     kernel: KernelView,
     state_machine: ThreadStateMachine,
     baseline: (Nanos, Option<SchedStat>),
+    /// The last count that could be read; a thread that has exited has none.
+    last_stat: Option<SchedStat>,
+    cpus: Option<CpuSet>,
 }
 
 /// A wait behind one holder in one function, for which no slice has been emitted yet.
@@ -123,6 +127,7 @@ impl ThreadTracker {
         // time than this is older than the last sample.
         let just_started = since_last.zip(stat).is_some_and(|(since_last, stat)| stat.cpu + stat.run_queue <= since_last + MAX_SAMPLE_TIME);
         ThreadTracker {
+            cpus: target.cpus(info.tid),
             info,
             tstate: Addr(0),
             pthread: 0,
@@ -137,7 +142,8 @@ impl ThreadTracker {
             files,
             kernel: UNREAD,
             state_machine: ThreadStateMachine::new(start, stat, just_started),
-            baseline: (start, stat),
+            baseline: (start, if just_started { stat.map(|_| SchedStat::default()) } else { stat }),
+            last_stat: stat,
         }
     }
 
@@ -163,6 +169,7 @@ impl ThreadTracker {
             return Ok(());
         };
         let stat = files.schedstat().map_err(|_| Exited)?;
+        self.last_stat = stat.or(self.last_stat);
         let is_still_asleep = self.state_machine.is_still_asleep(stat);
         let assumed = hints.waiting && !is_still_asleep;
         let mut read_state = || task_state::read(files, &mut owner).map(|state| stopped_or(files, state, hints.traced)).map_err(|_| Exited);
@@ -359,11 +366,11 @@ impl ThreadTracker {
         self.attribute((last, at), classification, None, sink);
     }
 
-    /// Resolves pending time and emits the thread's end.
-    pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
+    /// Resolves pending time, emits the thread's end, and adds the thread to those that worked.
+    pub fn finish(&mut self, target: &dyn Target, at: Nanos, working: &mut WorkingCpus, sink: &mut dyn Sink) {
         self.flush_wait(sink);
         let id = self.info.id;
-        let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
+        let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten()).or(self.last_stat);
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         if let Some(idle_stack) = self.idle_stack.take() {
             self.state_machine.fill_idle_until(at, &idle_stack, &mut emit);
@@ -374,6 +381,10 @@ impl ThreadTracker {
         if let (Some(base), Some(last)) = (base, last) {
             totals.cpu = last.cpu.saturating_since(base.cpu);
             totals.run_queue = last.run_queue.saturating_since(base.run_queue);
+        }
+        // A thread that is still there may have changed its affinity since it started.
+        if let Some(cpus) = target.cpus(self.info.tid).or(self.cpus.take()) {
+            working.add(&cpus, totals.cpu, totals.seen);
         }
         sink.thread_end(id, totals);
     }
@@ -438,7 +449,7 @@ mod tests {
             thread.attribute_wait(Nanos::from_millis(ms), Some((ThreadId(holder), &holder_stack)), &mut collected);
         }
         assert_eq!(collected.0, [(2, 2.0, 5), (3, 1.0, 9), (50, 47.0, 9)]);
-        thread.finish(Nanos::from_millis(51), &mut collected);
+        thread.finish(&LiveTarget::new(Pid(-1)), Nanos::from_millis(51), &mut WorkingCpus::default(), &mut collected);
         assert_eq!(collected.0[3], (51, 1.0, 9));
     }
 }

@@ -3,11 +3,11 @@
 use super::args::{DiffArgs, FormatArg};
 use super::capture::LoadedCapture;
 use super::output_file;
-use super::outputs::{self, group_by, style};
+use super::outputs::{self, style};
 use super::{note, print};
 use crate::analysis::compare::{compare, Comparison};
 use crate::error::{Error, Result};
-use crate::output::collapsed::FlameInput;
+use crate::output::collapsed::{FlameInput, GroupBy};
 use crate::output::{flamegraph, json, text, FileFormat};
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,7 +42,8 @@ pub fn command(base: &Path, new: &Path, args: &DiffArgs) -> Result<ExitCode> {
 }
 
 fn flame<'a>(read: &'a LoadedCapture, args: &DiffArgs) -> FlameInput<'a> {
-    outputs::flame_input(&read.report, &read.profile, args.flame.into(), group_by(args.by_thread))
+    let group_by = if args.by_thread { GroupBy::ThreadName } else { GroupBy::Nothing };
+    outputs::flame_input(&read.report, &read.profile, args.flame.into(), group_by)
 }
 
 fn contents(format: FileFormat, comparison: &Comparison, base: &FlameInput<'_>, new: &FlameInput<'_>) -> Result<String> {

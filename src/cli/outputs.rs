@@ -7,6 +7,7 @@ use crate::analysis::what_if::Question;
 use crate::analysis::{self, report::Report};
 use crate::error::{Error, Result};
 use crate::output::collapsed::{FlameInput, FlameMode, FlameRow, GroupBy, WaitRow};
+use crate::output::repeated_names::RepeatedNames;
 use crate::output::text::{self, Style};
 use crate::output::{collapsed, firefox, flamegraph, html, json, numbers, perfetto, pprof, speedscope};
 use crate::output::{FileFormat, Format, Source};
@@ -179,9 +180,18 @@ pub fn flame_input<'a>(report: &Report, profile: &'a Profile, mode: FlameMode, g
 }
 
 fn add<'a>(input: &mut FlameInput<'a>, profile: &'a Profile, process: Option<Rc<str>>) {
-    let row = |(thread, stack, times)| FlameRow { process: process.clone(), thread: name(thread), stack, times };
+    let repeated = RepeatedNames::new(profile.threads.iter().map(name));
+    let tid = |thread: &ThreadProfile| repeated.contains(name(thread)).then_some(thread.info.tid.0);
+    let row = |(thread, stack, times)| FlameRow { process: process.clone(), thread: name(thread), tid: tid(thread), stack, times };
     input.rows.extend(profile.stacks().map(row));
-    let row = |(thread, waiter, holder, nanos)| WaitRow { process: process.clone(), thread: name(thread), waiter, holder, nanos };
+    let row = |(thread, waiter, holder, nanos)| WaitRow {
+        process: process.clone(),
+        thread: name(thread),
+        tid: tid(thread),
+        waiter,
+        holder,
+        nanos,
+    };
     input.waits.extend(profile.waited_on().map(row));
 }
 

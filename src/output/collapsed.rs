@@ -31,8 +31,10 @@ pub enum GroupBy {
     /// All threads together.
     #[default]
     Nothing,
-    /// A frame per thread name.
+    /// A frame per thread, with its id if others have the same name.
     Thread,
+    /// A frame per thread name: threads of two windows have other ids.
+    ThreadName,
 }
 
 /// One stack of one thread, and the time spent in it.
@@ -42,6 +44,8 @@ pub struct FlameRow<'a> {
     pub process: Option<Rc<str>>,
     /// The thread's name.
     pub thread: &'a str,
+    /// The kernel's id, if other threads have the same name.
+    pub tid: Option<i32>,
     /// The stack.
     pub stack: &'a Stack,
     /// Nanoseconds per state; several rows may have the same stack.
@@ -55,6 +59,8 @@ pub struct WaitRow<'a> {
     pub process: Option<Rc<str>>,
     /// The thread's name.
     pub thread: &'a str,
+    /// The kernel's id, if other threads have the same name.
+    pub tid: Option<i32>,
     /// The waiter's stack.
     pub waiter: &'a Stack,
     /// The holder's stack; `None` if the sample saw no holder.
@@ -171,7 +177,7 @@ pub fn fold(input: &FlameInput<'_>) -> BTreeMap<String, u64> {
         }
     } else {
         for row in &input.rows {
-            let mut frames = root_frames(row.process.as_deref(), row.thread, input.group_by);
+            let mut frames = root_frames(row.process.as_deref(), (row.thread, row.tid), input.group_by);
             frames.extend(frames_of(row.stack));
             let base = frames.join(";");
             for state in input.mode.states() {
@@ -185,7 +191,7 @@ pub fn fold(input: &FlameInput<'_>) -> BTreeMap<String, u64> {
 /// The waiter's stack, and on top of it the holder's stack in reverse, so that the two leaves are
 /// neighbours.
 fn waiter_and_holder(row: &WaitRow<'_>, group_by: GroupBy) -> String {
-    let mut frames = root_frames(row.process.as_deref(), row.thread, group_by);
+    let mut frames = root_frames(row.process.as_deref(), (row.thread, row.tid), group_by);
     frames.extend(frames_of(row.waiter));
     match row.holder {
         Some(holder) => {
@@ -198,9 +204,13 @@ fn waiter_and_holder(row: &WaitRow<'_>, group_by: GroupBy) -> String {
 }
 
 /// The frames below the stack: process and thread.
-fn root_frames(process: Option<&str>, thread: &str, group_by: GroupBy) -> Vec<String> {
-    let thread = (group_by == GroupBy::Thread).then_some(thread);
-    process.into_iter().chain(thread).map(safe).collect()
+fn root_frames(process: Option<&str>, (name, tid): (&str, Option<i32>), group_by: GroupBy) -> Vec<String> {
+    let thread = match (group_by, tid) {
+        (GroupBy::Nothing, _) => None,
+        (GroupBy::Thread, Some(tid)) => Some(format!("{} [{tid}]", safe(name))),
+        (GroupBy::Thread, None) | (GroupBy::ThreadName, _) => Some(safe(name)),
+    };
+    process.map(safe).into_iter().chain(thread).collect()
 }
 
 /// The frames of a stack, with remarks on frames that could not be read.
@@ -229,11 +239,14 @@ pub fn frame_text(frame: &Frame) -> String {
 }
 
 /// A name that cannot end a frame or a line, cannot be empty, and cannot make its line a comment.
+/// White space at its ends, which readers of the lines drop, is escaped.
 fn safe(name: &str) -> String {
     let name = sanitize::clean(name).replace(';', &sanitize::escape(';'));
-    match name.trim() {
-        "" => "?".into(),
-        name if name.starts_with('#') => sanitize::escape('#') + &name[1..],
-        name => name.into(),
+    let escaped = |space: &str| space.chars().map(sanitize::escape).collect::<String>();
+    let (rest, inner) = (name.trim_start(), name.trim());
+    match inner.strip_prefix('#').filter(|_| rest.len() == name.len()) {
+        _ if name.is_empty() => "?".into(),
+        Some(inner) => sanitize::escape('#') + inner + &escaped(&rest[inner.len() + 1..]),
+        None => escaped(&name[..name.len() - rest.len()]) + inner + &escaped(&rest[inner.len()..]),
     }
 }

@@ -105,7 +105,7 @@ fn subtitle(input: &FlameInput<'_>, total_us: u64) -> String {
 /// apart.
 fn root_count(input: &FlameInput<'_>) -> usize {
     let several = input.rows.iter().any(|row| row.process.is_some());
-    usize::from(input.group_by == GroupBy::Thread) + usize::from(several)
+    usize::from(input.group_by != GroupBy::Nothing) + usize::from(several)
 }
 
 /// A fixed colour for every frame text of the picture.

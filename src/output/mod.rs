@@ -16,6 +16,7 @@ pub mod numbers;
 pub mod palette;
 pub mod perfetto;
 pub mod pprof;
+pub mod repeated_names;
 pub mod sanitize;
 pub mod speedscope;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! target that is dumpable, then the rules of the security modules (Yama). The facts are collected
 //! once, from procfs; the cause is a pure function of the facts.
 
-use super::procfs::{read_text, Status};
+use super::procfs::{live_task, read_text, Status};
 use super::sys_linux;
 use crate::error::Error;
 use crate::ids::Pid;
@@ -68,8 +68,9 @@ impl AccessContext {
         let (mine, theirs) = (Status::own().unwrap_or_default(), Status::from_pid(pid).unwrap_or_default());
         let uids = |status: &Status| -> Vec<u32> { status.numbers("Uid").iter().take(3).filter_map(|&uid| uid.try_into().ok()).collect() };
         let target_uids = uids(&theirs);
-        // The kernel gives the files of a process that is not dumpable to root.
-        let owner = std::fs::metadata(format!("/proc/{pid}")).ok().map(|meta| meta.uid());
+        // The kernel gives the files of a process that is not dumpable to root, but not its
+        // directories. A main thread that has exited has no memory, and its files are root's too.
+        let owner = std::fs::metadata(format!("/proc/{}/status", live_task(pid))).ok().map(|meta| meta.uid());
         let dumpable = match (owner, target_uids.get(1)) {
             (Some(owner), Some(&uid)) if uid != 0 => Some(owner == uid),
             _ => None,
@@ -140,7 +141,7 @@ fn cause_without_cap(pid: Pid, context: &AccessContext) -> Option<String> {
     }
     if context.dumpable == Some(false) {
         return Some(format!(
-            "it is not dumpable: it has changed its user or capabilities, or its executable cannot be read, and only CAP_SYS_PTRACE reads such a process{}",
+            "it is not dumpable: it has changed its user or capabilities (file capabilities count), its executable cannot be read, or it forbids this itself (PR_SET_DUMPABLE), and only CAP_SYS_PTRACE reads such a process{}",
             help_privilege(context)
         ));
     }

@@ -1,5 +1,6 @@
 //! Another process as bytes, maps and OS threads; no Python here.
 pub mod access;
+pub mod affinity;
 pub mod c_library;
 mod cgroup;
 pub mod elf;

@@ -1,5 +1,5 @@
 //! Maps `pthread_self()` to the kernel's thread id, for Python up to 3.10, which stores only the
-//! former.
+//! former, and for forked processes in which Python's copy of the latter is the parent's.
 //!
 //! The C library keeps the id as an int inside `struct pthread`: glibc 2.36 and 2.43 at +720 on
 //! x86-64, musl 1.2.3 at +48. The offset is private to it, so it is calibrated on the target's own
@@ -16,9 +16,18 @@ const SEARCHED: usize = 1536;
 /// thread-specific data at the end of the stack's mapping.
 const SEARCHED_AT_END: usize = 1024;
 
+/// Where `struct pthread` has the thread's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdOffset {
+    /// The offset in bytes.
+    pub offset: u32,
+    /// For how many threads one of the process's ids stands there.
+    pub witnesses: usize,
+}
+
 /// Finds the offset of the thread id inside `struct pthread`: the offset that yields one of `tids`
 /// for the most threads, and no id twice. `None` if no offset fits.
-pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<u32> {
+pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<IdOffset> {
     // Each offset at which no two threads share an id, with the ids found there so far.
     let mut places: Vec<(u32, Vec<i32>)> = (0..SEARCHED as u32 - 4).step_by(4).map(|offset| (offset, Vec::new())).collect();
     let mut bytes = vec![0; SEARCHED];
@@ -39,10 +48,10 @@ pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<u32
         });
     }
     // A thread that has exited has none of these ids, so the best offset need not fit all threads.
-    let most = places.iter().map(|(_, held)| held.len()).max().filter(|&most| most > 0)?;
-    places.retain(|(_, held)| held.len() == most);
+    let witnesses = places.iter().map(|(_, held)| held.len()).max().filter(|&most| most > 0)?;
+    places.retain(|(_, held)| held.len() == witnesses);
     let seen = places.iter().find(|(offset, _)| *offset == SEEN_AT);
-    seen.or(places.first()).map(|(offset, _)| *offset)
+    seen.or(places.first()).map(|(offset, _)| IdOffset { offset: *offset, witnesses })
 }
 
 /// The kernel's id of one thread.
@@ -72,13 +81,14 @@ mod tests {
             let (at, bytes) = thread_block(at, 640, id);
             memory.map(at, bytes);
         }
-        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[9]), None);
-        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[8, 9]), Some(640), "the first has ended");
+        let found = |pthreads: &[u64], tids: &[i32]| calibrate(&memory, pthreads, tids).map(|found| (found.offset, found.witnesses));
+        assert_eq!(found(&[0x1000, 0x9000], &[9]), None);
+        assert_eq!(found(&[0x1000, 0x9000], &[8, 9]), Some((640, 1)), "the first has ended");
         // +100 holds 7 in both threads, and 7 is a thread's id too; but no two threads share an id.
-        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[7, 8, 9]), Some(640));
-        assert_eq!(calibrate(&memory, &[0x1000, 0x9000, 0x9000, 0xdead_0000], &[7, 8]), Some(640), "one given twice, one that is gone");
+        assert_eq!(found(&[0x1000, 0x9000], &[7, 8, 9]), Some((640, 2)));
+        assert_eq!(found(&[0x1000, 0x9000, 0x9000, 0xdead_0000], &[7, 8]), Some((640, 2)), "one given twice, one that is gone");
         assert_eq!(tid(&memory, 0x9000, 640), Some(8));
-        assert_eq!(calibrate(&memory, &[], &[7]), None);
+        assert_eq!(found(&[], &[7]), None);
     }
 
     #[test]
@@ -89,6 +99,6 @@ mod tests {
             bytes.truncate(SEARCHED_AT_END);
             memory.map(at, bytes);
         }
-        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[7, 8]), Some(48));
+        assert_eq!(calibrate(&memory, &[0x1000, 0x9000], &[7, 8]), Some(IdOffset { offset: 48, witnesses: 2 }));
     }
 }

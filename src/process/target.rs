@@ -1,6 +1,7 @@
 //! A process as the sampler reads it: its memory, and a few small files of `/proc`. Live, recorded
 //! and replayed processes have the same interface.
 
+use super::affinity::CpuSet;
 use super::freezer::Freezer;
 use super::live::LiveMemory;
 use super::memory::Memory;
@@ -37,6 +38,11 @@ pub trait Target {
 
     /// The kernel's name of a thread.
     fn comm(&self, tid: Tid) -> Option<String>;
+
+    /// The CPUs that a thread may use; `None` if it has exited or was recorded.
+    fn cpus(&self, _tid: Tid) -> Option<CpuSet> {
+        None
+    }
 
     /// The status of one of its threads, by default of any. `None` if unknown: a recorded process
     /// is not stopped.
@@ -97,6 +103,9 @@ impl Target for LiveTarget {
     }
     fn comm(&self, tid: Tid) -> Option<String> {
         threads::comm(self.pid(), tid)
+    }
+    fn cpus(&self, tid: Tid) -> Option<CpuSet> {
+        CpuSet::of_thread(tid)
     }
     fn status(&self, thread: Option<Tid>) -> Option<TaskStatus> {
         let open = |task: i32| File::open(format!("/proc/{}/task/{task}/status", self.pid())).ok();

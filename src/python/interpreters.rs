@@ -38,7 +38,7 @@ pub struct InterpreterState {
 }
 
 /// A thread state as last read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThreadState {
     /// Its `PyThreadState`.
     pub at: Addr,

@@ -14,7 +14,7 @@ use gilprof::process::c_library::Abi;
 use gilprof::process::memory_dump::DumpHead;
 use gilprof::process::replay::{ReplayMemory, ReplayTarget};
 use gilprof::profile::ProfileBuilder;
-use gilprof::python::interpreters::RuntimeState;
+use gilprof::python::interpreters::{RuntimeState, ThreadState};
 use gilprof::python::layout::debug_offsets::layout_from_target;
 use gilprof::python::layout::validate::PublishedField;
 use gilprof::python::layout::{for_version, Layout, LayoutTable, Minor};
@@ -184,6 +184,38 @@ fn the_thread_id_may_stand_elsewhere_in_glibc() {
         let found: Vec<_> = runtime_state.threads.iter().map(|t| resolver.tid(&memory, t)).collect();
         assert_eq!(found, [Some(Tid(41)), Some(Tid(40))], "at {place}");
     }
+}
+
+/// A process forked by C code: its thread states have the parent's ids. The main thread is found by
+/// the C library's descriptor. A descriptor of a thread that is gone may be reused by a new one.
+#[test]
+fn thread_states_of_a_process_that_c_code_forked() {
+    let (pid, late) = (Tid(90), Tid(91));
+    let (mut memory, size) = (ReplayMemory::new(), 0x1000);
+    let mut descriptor = |at: u64, id: i32| {
+        memory.map(Addr(at), vec![0; size]);
+        memory.poke(Addr(at + 720), &id.to_le_bytes());
+        at
+    };
+    let (main, reused) = (descriptor(0x10_0000, pid.0), descriptor(0x20_0000, late.0));
+    let state = |at, pthread, native_id| {
+        let mut state = ThreadState::default();
+        (state.at, state.pthread, state.native_id) = (Addr(at), pthread, native_id);
+        state
+    };
+    // Newest first: the new thread, the parent's two others, of which one has a reused descriptor
+    // and one has none, and the thread that forked.
+    let threads = vec![state(1, reused, Some(91)), state(2, reused, Some(42)), state(3, 0xdead_0000, Some(41)), state(4, main, Some(40))];
+    let mut runtime_state = RuntimeState::default();
+    runtime_state.threads = threads;
+    let head =
+        DumpHead { schema: String::new(), pid: 90, python: "3.13.0".into(), machine: Machine::X86_64, runtime: RUNTIME, threads: vec![] };
+    let mut resolver = TidResolver::default();
+    resolver.calibrate(&ReplayTarget { head, memory: memory.clone() }, &runtime_state, &[pid, late]);
+    let tids = resolver.resolve(&memory, &runtime_state.threads, pid, |tid| [pid, late].contains(&tid));
+    assert_eq!(tids, [Some(late), None, None, Some(pid)]);
+    let stale: Vec<_> = runtime_state.threads.iter().map(|state| resolver.stale_id(state.at)).collect();
+    assert_eq!(stale, [None, Some(Tid(42)), Some(Tid(41)), Some(Tid(40))]);
 }
 
 /// docs/support.md names a test for each of its rows, and these tests exist.

@@ -77,7 +77,25 @@ fn the_program_is_the_script_not_the_interpreter() {
         ("python -u -X dev /srv/app.py -x", "app.py"),
         ("python -m http.server 80", "-m http.server"),
         ("python -c pass", "-c"),
+        ("python -Im http.server 80", "-m http.server"),
+        ("python3.11 -mhttp.server 80", "-m http.server"),
+        ("python3.13t -Ic pass 7", "-c"),
+        ("python3-dbg -Wignore -Xdev --check-hash-based-pycs never /srv/app.py", "app.py"),
+        ("python - x", "-"),
         ("/usr/bin/uwsgi", "uwsgi"),
+    ] {
+        target.command = command.split(' ').map(String::from).collect();
+        assert_eq!(program(&target), name);
+    }
+    // A program made of a script, one with Python inside, and an interpreter under another name.
+    target.executable = "/srv/app".into();
+    for (command, name) in [
+        ("/srv/app 6", "app"),
+        ("./app.bin --threads 4", "app.bin"),
+        ("uwsgi --plugin python3 --threads 4", "uwsgi"),
+        ("python-app 6", "python-app"),
+        ("worker-7 /srv/cpu.py 6", "cpu.py"),
+        ("/usr/bin/python3 /srv/app.py 6", "app.py"),
     ] {
         target.command = command.split(' ').map(String::from).collect();
         assert_eq!(program(&target), name);

@@ -18,6 +18,7 @@ pub fn cases(suite: &mut Suite) {
         [
             a_fork_without_exec,
             a_fork_by_another_thread,
+            a_fork_by_c_code,
             stopped_while_measured,
             stopped_before_it_was_measured,
             a_main_thread_that_ended,
@@ -88,6 +89,24 @@ fn a_fork_without_exec(interpreter: &Interpreter, complaints: &mut Complaints) {
 
 fn a_fork_by_another_thread(interpreter: &Interpreter, complaints: &mut Complaints) {
     forked(interpreter, "forkthread", complaints);
+}
+
+/// All thread states of the parent are in the child, with the parent's ids; one of them has a
+/// thread.
+fn a_fork_by_c_code(interpreter: &Interpreter, complaints: &mut Complaints) {
+    for (args, name) in [(vec![], "MainThread"), (vec!["--worker"], "forker")] {
+        let target = Target::start(interpreter, "c_fork", &args);
+        let child = target.fact("child").as_i64().unwrap() as i32;
+        measure_process(interpreter, child, window(0.7, 0.4), complaints, |measured, complaints| {
+            let report = &measured.report;
+            sound(interpreter, name, report, complaints);
+            compat::two_after_a_c_fork(report, name).into_iter().for_each(|wrong| complaints.add(&wrong));
+            complaints.expect(thread(report, name)["tid"] == child, || format!("{name} is not the child's main thread"));
+        });
+        let dump = cli::gilprof(&["dump", "--pid", &child.to_string()]);
+        dump.ended(0, &[]).printed(&["(late)", &format!("Thread {child} ({name})")]);
+        complaints.expect(!dump.out.contains("sleeper") && !dump.out.contains("[no python"), || dump.out.clone());
+    }
 }
 
 /// A stopped program does nothing. No thread is blamed for that, and the report says so.

@@ -17,6 +17,7 @@ pub fn cases(suite: &mut Suite) {
     complaining!(suite, interpreters(), [another_pid_namespace, another_users_program]);
     complaining!(suite, cli::two_interpreters(), [in_the_same_pid_namespace]);
     complaining!(suite, in_this_root(), [another_mount_namespace]);
+    complaining!(suite, cli::two_interpreters(), [a_fork_by_c_code_in_another_pid_namespace]);
     on!(suite, cli::two_interpreters(), [a_seccomp_filter_around_gilprof]);
 }
 
@@ -61,6 +62,16 @@ fn another_pid_namespace(interpreter: &Interpreter, complaints: &mut Complaints)
         complaints.expect(report["target"]["pid"] == pid, || report["target"].to_string());
         complaints.expect(named(report, "").iter().all(|t| t["python"] == true), || summary(report));
         ids(report, &target, pid, complaints);
+    });
+}
+
+/// The thread states of the child have ids of the parent, and of its namespace.
+fn a_fork_by_c_code_in_another_pid_namespace(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let Some(inside) = unshare(&["--pid", "--fork", "--mount-proc", "--kill-child"]) else { return };
+    let target = Target::start_through(inside, interpreter, "c_fork", &[]);
+    measure_process(interpreter, child(child(target.pid())), window(0.8, 0.5), complaints, |measured, complaints| {
+        row!(interpreter.label, "forked in another pid namespace: {}", summary(&measured.report));
+        compat::two_after_a_c_fork(&measured.report, "MainThread").into_iter().for_each(|wrong| complaints.add(&wrong));
     });
 }
 

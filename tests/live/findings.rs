@@ -2,16 +2,27 @@
 //! `--what-if`.
 
 use crate::harness::Suite;
-use crate::support::{self, cli};
+use crate::support::{self, cli, compat};
 use crate::{on, once};
 use cli::two_interpreters;
 use serde_json::Value;
-use support::{gilprof, interpreters, report, window, Interpreter, Target};
+use std::process::Command;
+use support::{gilprof, interpreters, report, window, Folder, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, interpreters().into_iter().filter(|i| i.minor() >= (3, 9)), [garbage_collection_in_the_holder_is_found]);
-    on!(suite, two_interpreters(), [blame_adds_up_to_waiting, one_case_is_answered]);
+    on!(
+        suite,
+        two_interpreters(),
+        [
+            blame_adds_up_to_waiting,
+            one_case_is_answered,
+            workers_that_share_a_core_gain_nothing,
+            native_threads_that_call_back_are_named,
+            native_threads_that_end_have_their_cpu_time
+        ]
+    );
     once!(suite, [a_case_that_makes_no_sense_is_a_slip_of_the_pen]);
 }
 
@@ -55,6 +66,76 @@ fn one_case_is_answered(interpreter: &Interpreter) {
     let gain = &report["what_if"][0]["gain"]["estimate"].as_f64().unwrap();
     assert!((6.5..=9.5).contains(gain), "{report:#}");
     assert!(report["what_if"][1]["gain"].is_null() && report["what_if"][1]["note"].as_str().unwrap().contains("no call of C"));
+}
+
+/// The main thread may use every core, and the threads that work only one.
+fn workers_that_share_a_core_gain_nothing(interpreter: &Interpreter) {
+    let cores = |args: &[&str]| {
+        let report = reported(interpreter, "cpu", args, window(1.0, 0.6), &[]);
+        (report["target"]["cpus"].as_f64().unwrap(), report["verdict"]["speedup"]["processes"]["estimate"].as_f64().unwrap_or(1.0))
+    };
+    let (free, free_gain) = cores(&["--threads", "2"]);
+    if free < 2.0 {
+        return support::skip("threads on one core: there is only one");
+    }
+    let (pinned, gain) = cores(&["--threads", "2", "--pinned"]);
+    eprintln!("{}: {free} cores, gain {free_gain:.2}; pinned: {pinned} core, gain {gain:.2}", interpreter.label);
+    assert!(pinned == 1.0 && gain < 1.2, "{}: {pinned} cores, gain {gain:.2}", interpreter.label);
+}
+
+/// Threads of a library. `callers` call Python in turn with work of their own, `brief` starts one
+/// thread after another, each for 150 ms of work.
+const NATIVE: &str = r#"
+#include <pthread.h>
+#include <time.h>
+static unsigned work(unsigned x) { for (int i = 0; i < 400000; i++) x = x * 1664525 + 1013904223; return x; }
+static void *caller(void *call) { for (volatile unsigned x = 1;; ((void (*)(void))call)()) x = work(x); return 0; }
+void callers(void *call) { pthread_t t; for (int n = 0; n < 2; n++) pthread_create(&t, 0, caller, call); }
+static void *short_life(void *unused) {
+    struct timespec used;
+    volatile unsigned x = 1;
+    do { x = work(x); clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used); } while (used.tv_nsec < 150000000);
+    return unused;
+}
+static void *starter(void *unused) { for (pthread_t t;;) { pthread_create(&t, 0, short_life, 0); pthread_join(t, 0); } return unused; }
+void brief(void) { pthread_t t; pthread_create(&t, 0, starter, 0); }
+"#;
+
+/// The report of a program with these threads; none and a skip without a C compiler.
+fn with_native_threads(interpreter: &Interpreter, start: &str) -> Option<Value> {
+    let folder = Folder::new("native");
+    let (source, library) = (folder.path().join("native.c"), folder.path().join("native.so"));
+    std::fs::write(&source, NATIVE).unwrap();
+    if !compat::succeeds(Command::new("cc").args(["-O1", "-shared", "-fPIC", "-pthread", "-o"]).arg(&library).arg(&source)) {
+        support::skip("threads of a C library: no C compiler");
+        return None;
+    }
+    let code = format!(
+        "import ctypes, os\nlib = ctypes.CDLL({:?})\ncall = ctypes.CFUNCTYPE(None)\n\
+         def on_event():\n    for i in range(4000): pass\nback = call(on_event)\n{start}\nos.write(1, b'ready\\n')\nos.read(0, 1)\nos._exit(0)",
+        library.to_str().unwrap()
+    );
+    let mut command = interpreter.command();
+    command.args(["-c", &code]);
+    let target = Target::start_command(command);
+    let duration = format!("{}ms", window(1.5, 0.9) * 1e3);
+    Some(report(&["attach", "--pid", &target.pid().to_string(), "--duration", &duration]))
+}
+
+fn native_threads_that_call_back_are_named(interpreter: &Interpreter) {
+    let Some(report) = with_native_threads(interpreter, "lib.callers(back)") else { return };
+    let evidence = finding(&report, "foreign-threads").unwrap_or_else(|| panic!("{}: {report:#}", interpreter.label));
+    assert!(evidence.starts_with("2 native threads of a library") && evidence.contains("call back into Python"), "{evidence}");
+}
+
+fn native_threads_that_end_have_their_cpu_time(interpreter: &Interpreter) {
+    let Some(report) = with_native_threads(interpreter, "lib.brief()") else { return };
+    let of = |thread: &Value, what: &str| thread.pointer(what).unwrap().as_f64().unwrap();
+    let brief: Vec<&Value> = report["threads"].as_array().unwrap().iter().filter(|t| of(t, "/states/io") < 0.5).collect();
+    let seconds = |of_life: &str| -> f64 { brief.iter().map(|t| of(t, of_life) * of(t, "/seconds")).sum() };
+    let (native, cpu) = (seconds("/states/native"), seconds("/cpu"));
+    eprintln!("{}: {} threads, native {native:.2} s, cpu {cpu:.2} s", interpreter.label, brief.len());
+    assert!(!brief.is_empty() && cpu > 0.7 * native, "{}: native {native:.2} s, cpu {cpu:.2} s", interpreter.label);
 }
 
 fn a_case_that_makes_no_sense_is_a_slip_of_the_pen() {

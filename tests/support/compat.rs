@@ -76,6 +76,16 @@ pub fn not_computing(report: &Value, count: usize) -> Option<String> {
     })
 }
 
+/// Faults of a report on a process that `c_fork.py` forked: the thread that forked, and a new one,
+/// share the GIL, and there are no others.
+pub fn two_after_a_c_fork(report: &Value, name: &str) -> Option<String> {
+    let threads = report["threads"].as_array().unwrap();
+    let ours = |t: &Value| t["python"] == true && (t["name"] == name || t["name"] == "late") && state(t, "holding") > 0.15;
+    let (holding, waiting) = (sum(report, "", "holding"), sum(report, "", "waiting"));
+    let right = threads.len() == 2 && threads.iter().all(ours) && (0.85..1.05).contains(&holding) && waiting > 0.7;
+    (!right).then(|| format!("not {name} and late by turns: {}", summary(report)))
+}
+
 /// One line of a report, for the table that a test prints.
 pub fn summary(report: &Value) -> String {
     let workers = named(report, "");

@@ -1,7 +1,8 @@
 """CPU-bound pure Python: `--threads N` (3) of them in `burn`, each holding 1/N and waiting the rest.
 
-`--interval-us N` changes the switch interval. At the end: the number of rounds of `--steps N` (20000), to measure a profiler's overhead.
+`--pinned` pins the threads to one core; the main thread may still use all. `--interval-us N` changes the switch interval. At the end: the number of rounds of `--steps N` (20000), to measure a profiler's overhead.
 """
+import os
 import sys
 
 import harness
@@ -12,6 +13,8 @@ rounds = [0] * THREADS
 
 
 def burn(index):
+    if harness.given("--pinned"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     while True:
         x = index
         for i in range(STEPS):

@@ -1,20 +1,29 @@
 //! Threads that the user's code did not start: native threads of a library (BLAS, OpenMP, a
-//! driver), and Python threads that never run the user's code.
+//! driver), those of them that call back into Python, and Python threads that never run the user's
+//! code.
 //!
 //! A finding, never the verdict: these threads take cores or the GIL, whatever the user's own
 //! threads do.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
-use crate::analysis::phrases::{clean, cores, threads, verb};
+use crate::analysis::phrases::{clean, cores, percent, threads, verb};
 use crate::analysis::report::Estimate;
 use crate::analysis::shares::on_cpu;
-use crate::sample::StateTimes;
+use crate::sample::{StackStatus, State, StateTimes};
 
 /// Cores that native threads use together, from which they matter.
 const CPUS: f64 = 0.1;
 /// Share of the time in which a library's Python threads hold the GIL, from which they matter.
 const HOLDS: f64 = 0.02;
+/// The same for the time in which native threads that call back hold the GIL or wait for it.
+const HOLDS_OR_WAITS: f64 = 0.05;
+/// Share of its time without any Python frame, from which a thread calls back. A thread that Python
+/// started has none only while it starts and ends.
+const OUTSIDE_PYTHON: f64 = 0.05;
+/// Share of the window for which such a thread must have been there: in a short life, the wait for
+/// the first GIL may be that share.
+const STAYS: f64 = 0.5;
 /// Most names in one sentence.
 const NAMES: usize = 3;
 /// Parts of paths of code that the user did not write.
@@ -37,8 +46,27 @@ pub(in crate::analysis) fn native(e: &RuleInput<'_>) -> RuleResult {
     })
 }
 
+pub(in crate::analysis) fn calling_back(e: &RuleInput<'_>) -> RuleResult {
+    let theirs: Vec<usize> = which(e, |e, n| is_pythons(e, n) && calls_back(e, n));
+    let holding = measured(e, &theirs, StateTimes::holding).estimate;
+    evaluate(&theirs, measured(e, &theirs, |t| t.holding() + t.get(State::Waiting)), HOLDS_OR_WAITS, |both| {
+        let count = theirs.len();
+        let waits = (both - holding).max(0.0) / count as f64;
+        Diagnosis::finding(Code::ForeignThreads)
+            .because(format!(
+                "{} of a library ({}) {} back into Python: the calls hold the GIL {} of the time, and each such thread waits for it {}.",
+                if count == 1 { "1 native thread".into() } else { format!("{count} native threads") },
+                names(e, &theirs),
+                verb(count, "call"),
+                percent(holding),
+                percent(waits),
+            ))
+            .next_step("Each call needs the GIL: let fewer such threads enter Python, or handle more in one call.")
+    })
+}
+
 pub(in crate::analysis) fn python(e: &RuleInput<'_>) -> RuleResult {
-    let theirs: Vec<usize> = which(e, |e, n| e.profile.threads[n].info.python && !e.profile.threads[n].info.main && !runs_users_code(e, n));
+    let theirs: Vec<usize> = which(e, |e, n| is_pythons(e, n) && !runs_users_code(e, n) && !calls_back(e, n));
     evaluate(&theirs, measured(e, &theirs, StateTimes::holding), HOLDS, |held| {
         Diagnosis::finding(Code::ForeignThreads)
             .because(format!(
@@ -73,6 +101,28 @@ fn measured(e: &RuleInput<'_>, theirs: &[usize], figure: impl Fn(&StateTimes) ->
     bootstrap::interval(e.profile, |all| theirs.iter().filter_map(|n| all.get(*n)).map(&figure).sum())
 }
 
+/// Whether the thread has run Python code and is not the main thread.
+fn is_pythons(e: &RuleInput<'_>, thread: usize) -> bool {
+    e.profile.threads[thread].info.python && !e.profile.threads[thread].info.main
+}
+
+/// Whether the thread is a native one that calls Python code now and then: samples show it without
+/// any Python frame and with frames that no `threading.Thread` started.
+fn calls_back(e: &RuleInput<'_>, thread: usize) -> bool {
+    let (mut outside, mut all, mut inside) = (0.0, 0.0, false);
+    for row in e.profile.stack_times.iter().filter(|row| row.thread == thread) {
+        let (stack, time) = (e.profile.stack(row.stack), row.times.total());
+        all += time;
+        match stack.frames.first() {
+            // From 3.11 with the name of its class.
+            Some(root) if root.function.name.rsplit('.').next() == Some("_bootstrap") => return false,
+            None if stack.status == StackStatus::Complete => outside += time,
+            root => inside |= root.is_some(),
+        }
+    }
+    inside && outside > OUTSIDE_PYTHON * all && all > STAYS * 1e9 * e.profile.seconds()
+}
+
 /// Whether any sample shows the thread in code outside of libraries. A thread without any frame was
 /// sampled too briefly and counts as the user's.
 fn runs_users_code(e: &RuleInput<'_>, thread: usize) -> bool {
@@ -105,6 +155,26 @@ mod tests {
         let r = report(&Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "N -"]));
         assert_eq!(finding_text(&r), ["1 thread that runs no Python code (worker-2) uses 1 core: a library started it."]);
         assert!(finding_text(&report(&Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "I -"]))).is_empty());
+    }
+
+    #[test]
+    fn native_threads_that_call_back_are_named_and_threads_of_python_are_not() {
+        let calls = |t: u64| match t % 4 {
+            0 => vec!["I main", "P on_event", "W -"],
+            1 => vec!["I main", "W -", "P on_event"],
+            _ => vec!["I main", "N -", "N -"],
+        };
+        let r = report(&Scene::new(4.0).without_main().run(3000, calls));
+        let text = "2 native threads of a library (worker-1, worker-2) call back into Python: the calls hold the GIL 50 % of the \
+                    time, and each such thread waits for it 25 %.";
+        assert_eq!(finding_text(&r), [text]);
+        let own = |t: u64| match t % 4 {
+            0 => vec!["I main", "W -"],
+            _ => vec!["I main", "P Thread._bootstrap@threading.py>work"],
+        };
+        assert!(finding_text(&report(&Scene::new(4.0).without_main().run(3000, own))).is_empty());
+        let new = |t: u64| vec!["I main", if t < 10 { "W -" } else { "P work" }];
+        assert!(finding_text(&report(&Scene::new(4.0).without_main().run(3000, new))).is_empty());
     }
 
     #[test]

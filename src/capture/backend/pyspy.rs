@@ -226,7 +226,7 @@ impl PySpySampler {
         if self.offset.is_none() {
             let pthreads: Vec<u64> = traces.iter().map(|t| t.thread_id).collect();
             let tids: Vec<i32> = self.tids.iter().map(|t| t.0).collect();
-            self.offset = pthread::calibrate(&mem, &pthreads, &tids);
+            self.offset = pthread::calibrate(&mem, &pthreads, &tids).map(|found| found.offset);
         }
         let tid = |trace: &StackTrace| {
             let native_id = trace.os_thread_id.and_then(|id| i32::try_from(id).ok());

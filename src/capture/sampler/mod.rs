@@ -25,6 +25,7 @@ use super::thread_tracker::{PollHints, ThreadTracker};
 use super::tid_resolver::TidResolver;
 use crate::error::ReadError;
 use crate::ids::{Addr, GilId, ThreadId, Tid};
+use crate::process::affinity::WorkingCpus;
 use crate::process::target::{LiveTarget, Target};
 use crate::python::attach::PythonProcess;
 use crate::python::gil::GilReading;
@@ -70,6 +71,7 @@ pub struct Sampler {
     /// Some thread that runs Python may have a name there that has not been read.
     names_pending: bool,
     by_tstate: HashMap<Addr, usize>,
+    /// The thread states of the last sample.
     bound_states: Vec<(Addr, u64, Option<u64>)>,
     bindings: ThreadStateBindings,
     gil_ids: GilIds,
@@ -106,6 +108,8 @@ pub struct Sampler {
     /// Exact mode: threads that wait for a GIL now by kernel events, so that their task state need
     /// not be read.
     pub waiting_by_events: HashSet<Tid>,
+    /// The CPUs that the threads which have ended so far, or been finished, may use.
+    pub working_cpus: WorkingCpus,
     /// How many times a thread's `/proc` files were read.
     pub tasks_polled: u64,
     /// Stacks that changed at the top while they were read.
@@ -169,6 +173,7 @@ impl Sampler {
             batch: Batch::default(),
             pauser: None,
             waiting_by_events: HashSet::new(),
+            working_cpus: WorkingCpus::default(),
             tasks_polled: 0,
             torn: 0,
             interpreters: 0,
@@ -251,7 +256,8 @@ impl Sampler {
     /// Resolves every thread's time at the end of the window.
     pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
         for thread in &mut self.threads {
-            thread.finish(if self.last_sample.is_some() { self.accounted_until } else { at }, sink);
+            let at = if self.last_sample.is_some() { self.accounted_until } else { at };
+            thread.finish(self.target.as_ref(), at, &mut self.working_cpus, sink);
         }
         self.threads.clear();
         self.schedule = PollSchedule::default();

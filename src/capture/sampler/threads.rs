@@ -24,6 +24,9 @@ const SETTLING: Nanos = Nanos::from_millis(200);
 /// How often names are read while some threads have none.
 const NAMES_PERIOD: Nanos = Nanos::from_millis(100);
 
+/// The name of a main thread that has none in Python.
+const MAIN_THREAD: &str = "main thread";
+
 /// What identifies a thread state and its thread.
 fn keys(runtime_state: &RuntimeState) -> impl Iterator<Item = (Addr, u64, Option<u64>)> + '_ {
     runtime_state.threads.iter().map(|state| (state.at, state.pthread, state.native_id))
@@ -59,8 +62,9 @@ impl Sampler {
             return Ok(());
         }
         let (bound_states, holders): (Vec<_>, _) = (keys(&self.runtime_state).collect(), self.holders());
+        let unseen = self.unseen_holders(&holders);
         self.remove_exited(&holders, sink);
-        self.attribute_exited(at, &holders, sink);
+        self.attribute_exited(at, &unseen, sink);
         let known: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.info.tid, i)).collect();
         if !same || self.tids.len() != known.len() || self.tids.iter().any(|t| !known.contains_key(t)) {
             self.track_new(at, &known, sink);
@@ -112,16 +116,19 @@ impl Sampler {
         }
     }
 
-    /// Attributes holders that no sample has found before and that have exited since this sample
-    /// began. A thread that lives for less than a period is sampled at most once, often in this
-    /// way.
-    fn attribute_exited(&mut self, at: Nanos, holders: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
-        for (tid, state) in holders {
-            let listed = self.tids.contains(tid) || self.started_during_sample.contains(tid);
-            let known = listed || self.by_tstate.get(&state.at).is_some_and(|&i| self.threads[i].info.tid == *tid);
-            if known || self.last_sample.is_none() {
-                continue;
-            }
+    /// The holders that no sample has found before and that have exited since this sample began. A
+    /// thread state whose id was no thread before is left over from a fork and has not exited now.
+    fn unseen_holders(&self, holders: &[(Tid, ThreadState)]) -> Vec<(Tid, ThreadState)> {
+        let exists = |tid: Tid| self.tids.contains(&tid) || self.started_during_sample.contains(&tid);
+        let is_known = |tid: Tid| exists(tid) || self.threads.iter().any(|thread| thread.info.tid == tid);
+        let is_unseen = |(tid, state): &&(Tid, ThreadState)| !is_known(*tid) && self.tid_resolver.stale_id(state.at) != Some(*tid);
+        holders.iter().filter(|_| self.last_sample.is_some()).filter(is_unseen).cloned().collect()
+    }
+
+    /// Attributes holders that have exited since this sample began. A thread that lives for less
+    /// than a period is sampled at most once, often in this way.
+    fn attribute_exited(&mut self, at: Nanos, unseen: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
+        for (tid, state) in unseen {
             self.track(*tid, at, sink);
             let binding = ThreadStateBinding::new(self.threads.len() - 1, state, &self.runtime_state);
             self.bind_to(&binding, sink);
@@ -161,14 +168,17 @@ impl Sampler {
         self.by_tstate.clear();
         self.names_pending = true;
         let before: Vec<Addr> = self.threads.iter_mut().map(|thread| std::mem::take(&mut thread.tstate)).collect();
+        let is_thread = |tid: Tid| by_tid.contains_key(&tid) || self.started_during_sample.contains(&tid);
+        let (mem, states) = (self.target.memory(), &self.runtime_state.threads);
+        let tids = self.tid_resolver.resolve(mem, states, Tid(self.python.pid.0), is_thread);
         // Oldest first: a thread state that was just made carries its maker's ids, and must not
         // replace its maker's binding.
         self.bindings_pending = false;
-        let mut bindings = Vec::with_capacity(self.runtime_state.threads.len());
-        for state in self.runtime_state.threads.iter().rev() {
-            let tid = self.bindings.foreign(state.at).or_else(|| self.tid_resolver.tid(self.target.memory(), state));
+        let mut bindings = Vec::with_capacity(states.len());
+        for (state, tid) in states.iter().zip(tids).rev() {
+            let tid = self.bindings.foreign(state.at).or(tid);
             let Some(&index) = tid.and_then(|tid| by_tid.get(&tid)) else {
-                self.bindings_pending = true;
+                self.bindings_pending |= self.tid_resolver.stale_id(state.at).is_none();
                 continue;
             };
             self.by_tstate.insert(state.at, index);
@@ -216,7 +226,8 @@ impl Sampler {
         if alive {
             thread.attribute_last((self.accounted_until, self.weight_until), held, sink);
         }
-        thread.finish(if alive { self.weight_until } else { self.accounted_until }, sink);
+        let end = if alive { self.weight_until } else { self.accounted_until };
+        thread.finish(self.target.as_ref(), end, &mut self.working_cpus, sink);
         self.by_tstate.retain(|_, i| *i != index);
         for i in self.by_tstate.values_mut() {
             if *i > index {
@@ -235,7 +246,7 @@ impl Sampler {
         for thread in comm_pending.iter_mut().filter(|t| !t.comm_read) {
             thread.comm_read = true;
             if let Some(name) = self.target.comm(thread.info.tid).filter(|_| !thread.named) {
-                thread.info.name = name;
+                thread.info.name = if is_blank(&name) { format!("thread {}", thread.info.tid) } else { name };
                 sink.thread(&thread.info);
             }
         }
@@ -253,9 +264,22 @@ impl Sampler {
             for thread in self.threads.iter_mut().filter(|t| !t.tstate.is_null() && !t.named) {
                 let Some(name) = names.get(&thread.pthread) else { continue };
                 thread.named = true;
-                thread.info.name = name.clone();
-                sink.thread(&thread.info);
+                if !is_blank(name) {
+                    thread.info.name = name.clone();
+                    sink.thread(&thread.info);
+                }
             }
         }
+        // Under gevent `threading` knows greenlets and no threads. The kernel's name of a main
+        // thread is that of the program.
+        if let Some(main) = self.threads.iter_mut().find(|t| t.info.main && t.info.python && !t.named && t.info.name != MAIN_THREAD) {
+            main.info.name = MAIN_THREAD.into();
+            sink.thread(&main.info);
+        }
     }
+}
+
+/// Whether a name has nothing to be seen.
+fn is_blank(name: &str) -> bool {
+    name.chars().all(char::is_whitespace)
 }

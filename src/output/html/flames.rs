@@ -93,10 +93,10 @@ pub fn value(source: &Source<'_>, most: usize) -> Value {
 fn input<'a>(source: &Source<'a>, mode: FlameMode) -> FlameInput<'a> {
     let mut input = FlameInput { seconds: source.report.window.seconds, ..FlameInput::empty(mode, GroupBy::Nothing) };
     if mode == FlameMode::Blame {
-        let row = |(_, waiter, holder, nanos)| WaitRow { process: None, thread: "", waiter, holder, nanos };
+        let row = |(_, waiter, holder, nanos)| WaitRow { process: None, thread: "", tid: None, waiter, holder, nanos };
         input.waits.extend(source.profile.waited_on().map(row));
     } else {
-        input.rows.extend(source.profile.stacks().map(|(_, stack, times)| FlameRow { process: None, thread: "", stack, times }));
+        input.rows.extend(source.profile.stacks().map(|(_, stack, times)| FlameRow { process: None, thread: "", tid: None, stack, times }));
     }
     input
 }

@@ -70,8 +70,11 @@ fn details(page: &mut Page, row: &FunctionRow, blame: &[Blame], names: &FileName
     let is_holder = |p: &Place| p.name == row.name && p.file == row.file && p.line == row.line;
     let waiters = blame.iter().filter(|b| b.holder.as_ref().is_some_and(is_holder) && b.seconds > 0.0);
     for b in waiters.take(MAX_WAITERS) {
-        let place = names.place(&b.waiter.file, b.waiter.line);
-        pieces.push(format!("{} ({place}) waits {}", sanitize::clean(&b.waiter.name), numbers::seconds(b.seconds)));
+        let place = match names.place(&b.waiter.file, b.waiter.line) {
+            place if place.is_empty() => String::new(),
+            place => format!(" ({place})"),
+        };
+        pieces.push(format!("{}{place} waits {}", sanitize::clean(&b.waiter.name), numbers::seconds(b.seconds)));
     }
     if !pieces.is_empty() {
         let colour = page.style.colour;

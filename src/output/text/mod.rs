@@ -167,18 +167,40 @@ fn header(page: &mut Page, report: &Report) {
 
 /// The name of the program: its script or module, not the interpreter.
 pub fn program(target: &Target) -> String {
+    let own_name = || sanitize::basename(target.command.first().unwrap_or(&target.executable)).to_string();
+    // The arguments of a program with Python inside, or made into one file, are its own.
+    if !names_python(&target.executable) && !target.command.first().is_some_and(|path| names_python(path)) {
+        return target
+            .command
+            .get(1)
+            .filter(|script| script.ends_with(".py"))
+            .map_or_else(own_name, |path| sanitize::basename(path).into());
+    }
     let mut arguments = target.command.iter().skip(1);
     while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "-m" => return arguments.next().map_or_else(|| "-m".into(), |module| format!("-m {module}")),
-            "-c" => return "-c".into(),
-            // These two have a value, which is the next argument.
-            "-W" | "-X" => drop(arguments.next()),
-            option if option.starts_with('-') && option.len() > 1 => {}
-            script => return sanitize::basename(script).to_string(),
+        let Some(letters) = argument.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
+            return sanitize::basename(argument).to_string();
+        };
+        // A letter with a value ends a group of letters. The value follows at once, or is the next
+        // argument.
+        let with_value = letters.find(['c', 'm', 'W', 'X']).filter(|_| !letters.starts_with('-'));
+        let value = with_value.map(|at| &letters[at + 1..]).filter(|value| !value.is_empty());
+        match with_value.map(|at| letters.as_bytes()[at]) {
+            Some(b'c') => return "-c".into(),
+            Some(b'm') => return value.or(arguments.next().map(String::as_str)).map_or("-m".into(), |module| format!("-m {module}")),
+            Some(_) if value.is_none() => drop(arguments.next()),
+            None if letters == "-check-hash-based-pycs" => drop(arguments.next()),
+            _ => {}
         }
     }
-    sanitize::basename(target.command.first().unwrap_or(&target.executable)).to_string()
+    own_name()
+}
+
+/// Whether a path is that of an interpreter: `python3.11`, `python3-dbg`, `pythonw`, `pypy3`.
+fn names_python(path: &str) -> bool {
+    let name = sanitize::basename(path);
+    let rest = name.strip_prefix("python").or_else(|| name.strip_prefix("pypy"));
+    rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) || ["", "w", "-dbg"].contains(&rest))
 }
 
 /// The figures of the GIL; where there are several, those of each.

@@ -6,9 +6,9 @@
 
 use super::Page;
 use crate::analysis::report::{Holding, Report, States, Thread};
+use crate::output::repeated_names::RepeatedNames;
 use crate::output::{columns, numbers, palette, sanitize};
 use crate::sample::State;
-use rustc_hash::FxHashMap;
 
 /// Rows before the rest is shown as one.
 const MAX_ROWS: usize = 20;
@@ -118,14 +118,13 @@ fn rows(threads: &[Thread]) -> Vec<Row> {
     let longest = threads.iter().map(|t| t.seconds).fold(f64::MIN_POSITIVE, f64::max);
     let contending = |t: &Thread| steps((t.states.holding + t.states.waiting) * t.seconds / longest);
     order.sort_by(|a, b| contending(b).cmp(&contending(a)).then(steps(b.cpu).cmp(&steps(a.cpu))));
-    let mut names: FxHashMap<&str, usize> = FxHashMap::default();
-    threads.iter().for_each(|t| *names.entry(&t.name).or_default() += 1);
+    let repeated = RepeatedNames::new(threads.iter().map(|t| t.name.as_str()));
     // One thread left over takes no more room than a line about it.
     let shown = if order.len() <= MAX_ROWS + 1 { order.len() } else { MAX_ROWS };
     let mut rows: Vec<Row> = order[..shown]
         .iter()
         .map(|t| Row {
-            tid: names.get(t.name.as_str()).filter(|&&threads| threads > 1).map(|_| t.tid),
+            tid: repeated.contains(&t.name).then_some(t.tid),
             ..row(sanitize::clean(&t.name), t.python, t.cpu, &t.states, t.holding)
         })
         .collect();

@@ -131,6 +131,23 @@ pub fn read_directory(directory: &File, rewind: bool, into: &mut [u8]) -> io::Re
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
+/// Words of the largest mask of CPUs that is read.
+const AFFINITY_WORDS: usize = 128;
+
+/// The mask of the CPUs that a thread may use; `None` if it has exited.
+pub fn affinity(tid: crate::ids::Tid) -> Option<Vec<u64>> {
+    // 0 would be the calling thread.
+    if tid.0 <= 0 {
+        return None;
+    }
+    let mut words = vec![0_u64; AFFINITY_WORDS];
+    // SAFETY: the buffer is live and has the length that is passed. The kernel writes whole words
+    // and returns how many bytes it wrote.
+    let n = unsafe { libc::syscall(libc::SYS_sched_getaffinity, tid.0, AFFINITY_WORDS * 8, words.as_mut_ptr()) };
+    words.truncate(usize::try_from(n).ok()? / 8);
+    Some(words)
+}
+
 /// Sends a signal to a process.
 pub fn kill(pid: crate::ids::Pid, signal: i32) -> io::Result<()> {
     // SAFETY: kill(2) takes two plain numbers.

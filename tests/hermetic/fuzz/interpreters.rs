@@ -176,7 +176,7 @@ pub fn pthreads() -> Fuzz<'static> {
             let pthreads: Vec<u64> = seed.runtime_state.threads.iter().map(|thread| thread.pthread).collect();
             let tids: Vec<i32> = seed.head.threads.iter().map(|task| task.tid).collect();
             let offset = pthread::calibrate(mem, &pthreads, &tids);
-            offset.is_some_and(|offset| pthreads.iter().any(|&at| pthread::tid(mem, at, offset).is_some()))
+            offset.is_some_and(|found| pthreads.iter().any(|&at| pthread::tid(mem, at, found.offset).is_some()))
         },
     )
 }

@@ -42,7 +42,8 @@ fn profile() -> Vec<(&'static str, Stack, StateTimes)> {
 }
 
 fn input(rows: &[(&'static str, Stack, StateTimes)], mode: FlameMode, group_by: GroupBy) -> FlameInput<'static> {
-    let rows = rows.to_vec().leak().iter().map(|(thread, stack, times)| FlameRow { process: None, thread, stack, times }).collect();
+    let rows =
+        rows.to_vec().leak().iter().map(|(thread, stack, times)| FlameRow { process: None, thread, tid: None, stack, times }).collect();
     FlameInput {
         title: "app.py, pid 4242".into(),
         subtitle: "5.0 s, 4 996 samples".into(),
@@ -52,6 +53,31 @@ fn input(rows: &[(&'static str, Stack, StateTimes)], mode: FlameMode, group_by: 
         rows,
         waits: Vec::new(),
     }
+}
+
+/// Names that differ only in white space, names that several threads have, and no name.
+#[test]
+fn threads_stay_apart() {
+    let (stack, times) = (stack(&["f"], StackStatus::Complete), split(&[(State::HoldingPython, 1.0)]));
+    let names = [
+        ("a", None),
+        ("a ", None),
+        ("\u{a0}a", None),
+        (" ", None),
+        ("", None),
+        (" # ", None),
+        ("#a ", None),
+        ("b", Some(1)),
+        ("b", Some(2)),
+    ];
+    let rows = names.map(|(thread, tid)| FlameRow { process: None, thread, tid, stack: &stack, times: &times });
+    let lines = |group_by| -> Vec<String> {
+        let input = FlameInput { rows: rows.to_vec(), ..FlameInput::empty(FlameMode::Holding, group_by) };
+        collapsed::fold(&input).into_keys().map(|line| line.split(';').next().unwrap().to_owned()).collect()
+    };
+    let apart = ["?", "\\x20#\\x20", "\\x20", "\\x23a\\x20", "\\xa0a", "a", "a\\x20", "b [1]", "b [2]"];
+    assert_eq!(lines(GroupBy::Thread), apart);
+    assert_eq!(lines(GroupBy::ThreadName), [&apart[..7], &["b"]].concat());
 }
 
 #[test]
@@ -187,7 +213,7 @@ proptest! {
         for name in [name, evil] {
             let stack = stack(&[&name, "leaf"], StackStatus::Complete);
             let times = split(&[(State::HoldingPython, 1.0), (State::Waiting, 2.0)]);
-            let rows = vec![FlameRow { process: None, thread: &name, stack: &stack, times: &times }];
+            let rows = vec![FlameRow { process: None, thread: &name, tid: None, stack: &stack, times: &times }];
             for (mode, group_by, depth) in [(FlameMode::Holding, GroupBy::Thread, 3), (FlameMode::Wall, GroupBy::Nothing, 3)] {
                 let input = FlameInput { title: name.clone(), subtitle: name.clone(), seconds: 1.0, mode, group_by, rows: rows.clone(), waits: Vec::new() };
                 let text = collapsed::render(&input);

@@ -2,13 +2,14 @@
 //! is left behind.
 
 use crate::harness::{newest, Suite};
-use crate::support::{self, cli};
+use crate::support::{self, cli, compat};
 use crate::{on, once};
 use cli::{as_nobody, gilprof, quoted, until, without_ptrace, Held, Running};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use support::pipe::Pipe;
-use support::{interpreters, legacy_interpreters, scratch, Interpreter, Target, PATIENCE};
+use support::{interpreters, legacy_interpreters, scratch, Folder, Interpreter, Target, PATIENCE};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -34,7 +35,8 @@ pub fn cases(suite: &mut Suite) {
             a_process_that_waits_to_be_collected,
             not_python,
             a_kernel_thread,
-            a_program_that_talks_is_not_needed_to_know_that_it_is_not_python
+            a_program_that_talks_is_not_needed_to_know_that_it_is_not_python,
+            an_own_process_that_is_not_dumpable
         ]
     );
     on!(suite, newest(cli::two_interpreters()), [a_shell_names_its_python_child]);
@@ -46,7 +48,13 @@ struct Other(Child);
 
 impl Other {
     fn start(program: &str, args: &[&str]) -> Other {
-        Other(Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+        let mut command = Command::new(program);
+        command.args(args);
+        Other::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Other {
+        Other(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
     }
 
     fn pid(&self) -> String {
@@ -135,6 +143,45 @@ fn another_users_process(interpreter: &Interpreter) {
         let Some(command) = as_nobody(&args) else { return };
         let again = format!("gilprof {}", args.join(" "));
         Running::spawn(command).end().ended(7, &["it belongs to uid 0 and you are uid 65534", "sudo /", &again]);
+    }
+}
+
+/// The kernel protects a process from its own user too: if its executable cannot be read, if it has
+/// file capabilities, or if the process asks for it.
+fn an_own_process_that_is_not_dumpable() {
+    let Some(nobody) = as_nobody(&[]) else { return };
+    let folder = Folder::new("not-dumpable");
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let copy = |name: &str, mode: u32| {
+        std::fs::copy("/bin/cat", path(name)).unwrap();
+        std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        vec![path(name)]
+    };
+    let mut programs = vec![copy("unreadable", 0o111), copy("capable", 0o755)];
+    if !compat::succeeds(Command::new("setcap").args(["cap_net_bind_service+ep", &programs[1][0]])) {
+        support::leave_out("file capabilities: setcap is not there, or the file system has none");
+        programs.pop();
+    }
+    let of_nobody = |program: &[String]| {
+        let mut command = Command::new(nobody.get_program());
+        // setpriv itself still has root's capabilities when it starts a program, and may read any.
+        command.args(nobody.get_args().take_while(|arg| !arg.to_string_lossy().ends_with("gilprof"))).arg("env").args(program);
+        command
+    };
+    let protected =
+        "import ctypes, sys; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); print(sys.stdin.readline(), end='', flush=True); sys.stdin.read()";
+    let python = |i: &Interpreter| [i.path.to_str().unwrap(), "-c", protected].map(str::to_owned).to_vec();
+    let here = interpreters().into_iter().filter(|i| i.root.is_none()).map(|i| python(&i));
+    match here.rev().find(|python| compat::succeeds(&mut of_nobody(python))) {
+        Some(python) => programs.push(python),
+        None => support::leave_out("PR_SET_DUMPABLE: no interpreter that every user may run"),
+    }
+    for program in programs {
+        let mut target = Other::spawn(of_nobody(&program));
+        target.0.stdin.as_mut().unwrap().write_all(b"there\n").unwrap();
+        assert_eq!(Pipe::new(target.0.stdout.take().unwrap()).line(PATIENCE).as_deref(), Ok("there"));
+        let Some(command) = as_nobody(&["dump", "--pid", &target.pid()]) else { return };
+        Running::spawn(command).end().ended(7, &["it is not dumpable", "sudo /"]);
     }
 }
 

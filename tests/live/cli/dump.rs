@@ -4,7 +4,7 @@
 use crate::harness::{newest, Suite};
 use crate::on;
 use crate::support::{self, cli};
-use cli::gilprof;
+use cli::{gilprof, two_interpreters};
 use serde_json::Value;
 use support::{interpreters, legacy_interpreters, Interpreter, Target};
 
@@ -16,6 +16,7 @@ pub fn cases(suite: &mut Suite) {
         [a_user_can_record_one, the_state_and_the_stack_of_every_thread, the_same_as_text, a_holder_is_seen_and_named]
     );
     on!(suite, legacy_interpreters(), [old_pythons_have_a_holder_and_stacks_and_no_waiting_threads]);
+    on!(suite, two_interpreters(), [threads_without_a_name_in_python]);
     on!(suite, newest(interpreters()), [freezing_the_holder_leaves_it_running]);
 }
 
@@ -57,6 +58,21 @@ fn the_state_and_the_stack_of_every_thread(interpreter: &Interpreter) {
     }
     let main = functions(&dump, "MainThread");
     assert!(main.starts_with(&["stay", "<module>"]), "{}: {main:?}", interpreter.label);
+}
+
+/// gevent replaces the keys of `threading._active`, so that no thread is found there. An empty name
+/// is no name.
+fn threads_without_a_name_in_python(interpreter: &Interpreter) {
+    let code = "import os, threading, time\nt = threading.Thread(target=time.sleep, args=(1000,), daemon=True)\nt.start()\nt.name = ''\n";
+    let greenlets = "threading._active = {id(t): t for t in threading._active.values()}\n";
+    for (more, main) in [(greenlets, "main thread"), ("", "MainThread")] {
+        let mut command = interpreter.command();
+        command.args(["-c", &format!("{code}{more}os.write(1, b'ready\\n')\nos.read(0, 1)\nos._exit(0)")]);
+        let target = Target::start_command(command);
+        let report = dump(&target);
+        let names: Vec<&str> = report["threads"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+        assert!(names.len() == 2 && names[0] == main && names[1].contains("python"), "{}: {names:?}", interpreter.label);
+    }
 }
 
 fn the_same_as_text(interpreter: &Interpreter) {

@@ -143,7 +143,7 @@ mod second_opinion {
         let mem = LiveMemory::new(pid);
         let pthreads: Vec<u64> = traces.iter().map(|t| t.thread_id).collect();
         let offset = pthread::calibrate(&mem, &pthreads, &listed.iter().map(|t| t.0).collect::<Vec<_>>());
-        let tid = |t: &StackTrace| t.os_thread_id.map(|id| id as i32).or_else(|| pthread::tid(&mem, t.thread_id, offset?));
+        let tid = |t: &StackTrace| t.os_thread_id.map(|id| id as i32).or_else(|| pthread::tid(&mem, t.thread_id, offset?.offset));
         traces.iter().map(tid).collect()
     }
 
