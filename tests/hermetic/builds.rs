@@ -208,8 +208,7 @@ fn thread_states_of_a_process_that_c_code_forked() {
     let threads = vec![state(1, reused, Some(91)), state(2, reused, Some(42)), state(3, 0xdead_0000, Some(41)), state(4, main, Some(40))];
     let mut runtime_state = RuntimeState::default();
     runtime_state.threads = threads;
-    let head =
-        DumpHead { schema: String::new(), pid: 90, python: "3.13.0".into(), machine: Machine::X86_64, runtime: RUNTIME, threads: vec![] };
+    let head = DumpHead { schema: String::new(), pid: 90, python: "3.13.0".into(), abi: Abi::default(), runtime: RUNTIME, threads: vec![] };
     let mut resolver = TidResolver::default();
     resolver.calibrate(&ReplayTarget { head, memory: memory.clone() }, &runtime_state, &[pid, late]);
     let tids = resolver.resolve(&memory, &runtime_state.threads, pid, |tid| [pid, late].contains(&tid));
