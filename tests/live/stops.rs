@@ -1,5 +1,5 @@
-//! Programs that stand still while they are measured: frozen by their cgroup, or stopped by a tracer.
-//! Stops by a signal are in `compat_life`.
+//! Programs that stand still while they are measured: frozen by their cgroup, or stopped by a
+//! tracer. Stops by a signal are in `compat_life`.
 
 use crate::complaining;
 use crate::harness::Suite;
