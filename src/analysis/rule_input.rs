@@ -129,14 +129,12 @@ impl<'a> RuleInput<'a> {
         cores(self.profile)
     }
 
-    /// Share of the threads' time that is unknown, apart from stops.
+    /// Share of the threads' time that is unknown, apart from stops of the whole program.
     pub(super) fn unknown_share(&self, python_only: bool) -> Option<f64> {
-        let (mut unknown, mut total) = (0.0, 0.0);
-        for (thread, times) in self.profile.blocks.iter().flat_map(|block| &block.threads) {
-            if !python_only || self.profile.threads[*thread].info.python {
-                unknown += times.get(State::Unknown);
-                total += times.total();
-            }
+        let (stopped, mut unknown, mut total) = (self.profile.stopped_seconds(), 0.0, 0.0);
+        for thread in self.threads.iter().filter(|thread| thread.python || !python_only) {
+            unknown += (thread.seconds * thread.states.unknown - stopped).max(0.0);
+            total += (thread.seconds - stopped).max(0.0);
         }
         (total > 0.0).then(|| unknown / total)
     }

@@ -17,14 +17,18 @@ use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-/// Time in which a thread must stop. On a busy machine it may have to wait for a CPU first.
+/// Time in which a thread must stop.
 const LIMIT: Nanos = Nanos::from_millis(20);
+/// The same for a thread that is runnable: on a busy machine it has to wait for a CPU first.
+const BUSY_LIMIT: Nanos = Nanos::from_millis(500);
+/// The time between two checks of a thread that waits for a CPU.
+const BUSY_PERIOD: Nanos = Nanos::from_millis(1);
 /// The time between two checks whether it has stopped, which takes about 50 us.
 const CHECK_PERIOD: Nanos = Nanos::from_micros(10);
 /// After a thread did not stop, no thread is asked to for so long.
 const REST: Nanos = Nanos::from_millis(100);
 /// Time in which the tracing thread must answer. The kernel may make it sleep in a request.
-const ANSWER_LIMIT: Duration = Duration::from_millis(50);
+const ANSWER_LIMIT: Duration = Duration::from_millis(600);
 /// One failure in this many attempts deserves a warning.
 const NOTABLE: u64 = 100;
 
@@ -173,13 +177,18 @@ fn stop(tid: Tid) -> io::Result<bool> {
     if ptrace::interrupt(tid).is_err() {
         return Ok(false);
     }
-    let end = sys_linux::monotonic() + LIMIT;
+    let start = sys_linux::monotonic();
     while !ptrace::is_stopped(tid) {
         let now = sys_linux::monotonic();
-        if now >= end {
-            return Ok(false);
+        let (waited, mut period) = (now.saturating_since(start), CHECK_PERIOD);
+        if waited >= LIMIT {
+            let is_runnable = TaskStatus::of(tid).is_some_and(|status| status.letter == 'R');
+            if waited >= BUSY_LIMIT || !is_runnable {
+                return Ok(false);
+            }
+            period = BUSY_PERIOD;
         }
-        sys_linux::sleep_until(now + CHECK_PERIOD);
+        sys_linux::sleep_until(now + period);
     }
     Ok(true)
 }

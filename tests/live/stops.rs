@@ -1,5 +1,5 @@
-//! Programs that stand still while they are measured: frozen by their cgroup, or stopped by a tracer.
-//! Stops by a signal are in `compat_life`.
+//! Programs that stand still while they are measured: frozen by their cgroup, or stopped by a
+//! tracer. Stops by a signal are in `compat_life`.
 
 use crate::complaining;
 use crate::harness::Suite;
@@ -12,7 +12,7 @@ use gilprof::process::sys_linux::ptrace;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 use support::{interpreters, Interpreter, Target};
@@ -53,7 +53,9 @@ impl Freezer {
                 words[2] == "cgroup" && words[3].split(',').any(|option| option == "freezer")
             }
         };
-        let name = format!("gilprof-{}-{}", std::process::id(), u8::from(v2));
+        // Cases of one process may run beside each other.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("gilprof-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         for point in mounts.lines().filter(fits).filter_map(|line| line.split(' ').nth(1)) {
             if let Ok(freezer) = Freezer::make(Path::new(point).join(&name), v2, None) {
                 return Ok(freezer);
