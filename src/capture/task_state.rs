@@ -32,6 +32,25 @@ pub fn read(files: &TaskFiles, mut owner: impl FnMut(Addr) -> FutexOwner) -> io:
     Ok(TaskState::Unread)
 }
 
+/// Whether the letter of a state is that of a stop by a signal or by a tracer.
+pub fn is_stop(letter: char) -> bool {
+    matches!(letter, 'T' | 't')
+}
+
+/// `state`, unless the thread is stopped. A thread that is stopped where it computes is outside any
+/// system call, and seldom is another. A tracer stops threads in system calls too.
+pub fn stopped_or(files: &TaskFiles, state: TaskState, traced: bool) -> TaskState {
+    if state != TaskState::OutsideSyscall && !(traced && state != TaskState::Runnable) {
+        return state;
+    }
+    match files.state_letter() {
+        Some(letter) if is_stop(letter) => TaskState::Stopped,
+        // The stop, or the page fault, ended between the two reads.
+        Some('R') => TaskState::Runnable,
+        _ => state,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -172,7 +172,8 @@ impl ThreadTracker {
         self.last_stat = stat.or(self.last_stat);
         let is_still_asleep = self.state_machine.is_still_asleep(stat);
         let assumed = hints.waiting && !is_still_asleep;
-        let mut read_state = || task_state::read(files, &mut owner).map(|state| stopped_or(files, state, hints.traced)).map_err(|_| Exited);
+        let mut read_state =
+            || task_state::read(files, &mut owner).map(|state| task_state::stopped_or(files, state, hints.traced)).map_err(|_| Exited);
         let mut task_state = if is_still_asleep {
             TaskState::NotRunSince
         } else if assumed {
@@ -257,7 +258,7 @@ impl ThreadTracker {
 
     /// Whether a signal or a tracer stops the thread now.
     pub fn is_stopped_now(&self) -> bool {
-        self.is_stopped() || self.files.as_ref().and_then(TaskFiles::state_letter).is_some_and(is_stop)
+        self.is_stopped() || self.files.as_ref().and_then(TaskFiles::state_letter).is_some_and(task_state::is_stop)
     }
 
     /// Whether this sample found the thread runnable.
@@ -387,25 +388,6 @@ impl ThreadTracker {
             working.add(&cpus, totals.cpu, totals.seen);
         }
         sink.thread_end(id, totals);
-    }
-}
-
-/// Whether the letter of a state is that of a stop by a signal or by a tracer.
-fn is_stop(letter: char) -> bool {
-    matches!(letter, 'T' | 't')
-}
-
-/// `state`, unless the thread is stopped. A thread that is stopped where it computes is outside any
-/// system call, and seldom is another. A tracer stops threads in system calls too.
-fn stopped_or(files: &TaskFiles, state: TaskState, traced: bool) -> TaskState {
-    if state != TaskState::OutsideSyscall && !(traced && state != TaskState::Runnable) {
-        return state;
-    }
-    match files.state_letter() {
-        Some(letter) if is_stop(letter) => TaskState::Stopped,
-        // The stop, or the page fault, ended between the two reads.
-        Some('R') => TaskState::Runnable,
-        _ => state,
     }
 }
 

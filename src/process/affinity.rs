@@ -43,7 +43,7 @@ impl CpuSet {
 
 /// The threads that worked and may use the same CPUs.
 #[derive(Clone, Debug)]
-struct Group {
+struct SharedSet {
     cpus: CpuSet,
     threads: usize,
     cpu_time: f64,
@@ -52,7 +52,7 @@ struct Group {
 /// The CPUs that the working threads of a program may use.
 #[derive(Clone, Debug, Default)]
 pub struct WorkingCpus {
-    groups: Vec<Group>,
+    groups: Vec<SharedSet>,
 }
 
 impl WorkingCpus {
@@ -67,7 +67,7 @@ impl WorkingCpus {
                 self.groups[known].threads += 1;
                 self.groups[known].cpu_time += cpu_time;
             }
-            None if self.groups.len() < MAX_SETS => self.groups.push(Group { cpus: cpus.clone(), threads: 1, cpu_time }),
+            None if self.groups.len() < MAX_SETS => self.groups.push(SharedSet { cpus: cpus.clone(), threads: 1, cpu_time }),
             None => {}
         }
     }

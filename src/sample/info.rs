@@ -42,7 +42,8 @@ pub struct TargetInfo {
     pub gil_enabled: bool,
     /// The largest number of interpreters seen at once.
     pub interpreters: u32,
-    /// How many CPUs the target may use: affinity and cgroup quota taken together.
+    /// How many CPUs the target's work can use: the affinity of the threads that work and the
+    /// cgroup quota taken together.
     pub cpus: f64,
     /// The smallest cgroup quota, in CPUs, where there is one.
     pub quota: Option<f64>,
