@@ -105,6 +105,9 @@ struct ActiveCapture<'a> {
     pauser: PauserFactory<'a>,
     counts: Counts,
     torn: u64,
+    shortened: u64,
+    /// The time between two samples.
+    period: Nanos,
     stopped: Nanos,
     /// The time of the last good sample, and the counts then.
     last_good: (Nanos, Counts),
@@ -129,6 +132,7 @@ pub fn capture<S: Sink>(
     sys_linux::raise_nofile_limit();
     let exact = config.exact.then(|| ExactMode::open(&python));
     let mut active = ActiveCapture::new(python, pauser);
+    active.period = Nanos::from_nanos((1e9 / config.rate_hz) as u64);
     active.enable_exact(exact);
     let start = sys_linux::monotonic();
     let own_cpu = sys_linux::process_cpu_time();
@@ -198,6 +202,8 @@ impl<'a> ActiveCapture<'a> {
             pauser,
             counts: Counts::default(),
             torn: 0,
+            shortened: 0,
+            period: Nanos::ZERO,
             stopped: Nanos::ZERO,
             last_good: (Nanos::ZERO, Counts::default()),
             relocated_at: Nanos::ZERO,
@@ -214,6 +220,8 @@ impl<'a> ActiveCapture<'a> {
         self.replaced = self.replaced || (recheck && self.address_space.is_replaced());
         self.counts.samples += 1;
         if !self.replaced {
+            // The second half of the period is left for what follows, and for the program.
+            self.sampler.stacks_until = Some(now + Nanos::from_nanos(self.period.as_nanos() / 2));
             let outcome = match &mut self.exact {
                 Some(exact) => exact.sample(&mut self.sampler, now, sink),
                 None => self.sampler.sample(now, until, sink),
@@ -290,6 +298,7 @@ impl<'a> ActiveCapture<'a> {
             self.enable_exact(Some(exact.for_new_program(&python)));
         }
         self.torn += self.sampler.torn;
+        self.shortened += self.sampler.shortened;
         self.stopped += self.sampler.stop_detector.total();
         self.target = target_info(&python);
         self.address_space = AddressSpace::open(self.pid, python.runtime);
@@ -337,6 +346,12 @@ impl<'a> ActiveCapture<'a> {
             warnings: self.warnings.clone(),
             ..base
         };
+        let shortened = self.shortened + self.sampler.shortened;
+        if shortened > 0 {
+            stats.warnings.push(format!(
+                "{shortened} stacks were too deep to be read whole at this rate; frames in their middle are left out (to read them, lower --rate)"
+            ));
+        }
         if let Some(exact) = &self.exact {
             exact.add_stats(&mut stats);
         }

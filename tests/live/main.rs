@@ -18,6 +18,7 @@ mod compat_gils;
 mod compat_life;
 mod compat_namespaces;
 mod compat_programs;
+mod deep_stacks;
 mod docs;
 mod exact;
 mod findings;
@@ -60,6 +61,7 @@ fn main() {
         compat_life::cases,
         compat_namespaces::cases,
         compat_programs::cases,
+        deep_stacks::cases,
         docs::cases,
         exact::cases,
         findings::cases,

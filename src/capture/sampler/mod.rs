@@ -8,6 +8,9 @@
 //! 2. The `/proc/PID/task/TID` files of the other threads are read, each only if it can have
 //!    changed.
 //! 3. A second batch reads the stacks of the threads that can have moved, and the GILs again.
+//! 4. Deep stacks are read, which takes long. By then every thread's state is known, so states do
+//!    not depend on the depth of a stack. What does not fit into the time of a sample is left out:
+//!    otherwise samples would be missed just when a thread with a deep stack holds the GIL.
 //!
 //! A thread that holds the GIL in both batches has held it throughout the sample. Only such a
 //! thread is classified as asleep with the GIL. A thread that starts or exits during the sample
@@ -17,6 +20,7 @@ mod attribute;
 mod batch;
 mod gil_table;
 mod poll_schedule;
+mod stacks;
 mod threads;
 
 use super::bindings::{GilIds, ThreadStateBindings};
@@ -30,7 +34,7 @@ use crate::python::attach::PythonProcess;
 use crate::python::gil::{self, GilReading};
 use crate::python::interpreters::RuntimeState;
 use crate::python::stack::Symbols;
-use crate::sample::{Sink, Stack, StackStatus, ThreadSnapshot};
+use crate::sample::{Sink, Stack, ThreadSnapshot};
 use crate::units::Nanos;
 use batch::Batch;
 use gil_table::GilTable;
@@ -107,6 +111,10 @@ pub struct Sampler {
     pub tasks_polled: u64,
     /// Stacks that changed at the top while they were read.
     pub torn: u64,
+    /// When deep stacks must have been read; `None`: no such time.
+    pub stacks_until: Option<Nanos>,
+    /// Stacks with frames left out because there was no time to read them.
+    pub shortened: u64,
     /// The largest number of interpreters in one sample.
     pub interpreters: u32,
     /// The switch interval, as last read.
@@ -165,6 +173,8 @@ impl Sampler {
             waiting_by_events: HashSet::new(),
             tasks_polled: 0,
             torn: 0,
+            stacks_until: None,
+            shortened: 0,
             interpreters: 0,
             interval_us: None,
             gil_enabled: true,
@@ -298,36 +308,6 @@ impl Sampler {
                 SampleOutcome::Complete
             }
         }
-    }
-
-    /// Reads the holders' stacks first, because they change.
-    fn read_holders_stacks(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        for g in 0..self.runtime_state.gils.len() {
-            self.gils.0[g].holder_index = None;
-            let Some(holder) = self.runtime_state.gils[g].1.and_then(|r| r.holder) else { continue };
-            if let Some(&index) = self.by_tstate.get(&holder) {
-                let binding = self.bindings.for_state(holder);
-                (self.gils.0[g].holder_index, self.gils.0[g].unambiguous) = (Some(index), binding.is_none());
-                if let Some(binding) = binding {
-                    self.bind_to(&binding, sink);
-                }
-                self.read_stack(index, true)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_stack(&mut self, index: usize, holds: bool) -> Result<(), ReadError> {
-        let thread = &mut self.threads[index];
-        let tid = thread.info.tid;
-        let _paused = self.pauser.as_ref().filter(|_| holds).and_then(|f| f.pause(tid));
-        let still = !holds && thread.is_asleep();
-        thread.stack.read(self.target.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
-        thread.gil_requested = thread.stack.gil_requested();
-        if thread.stack.stack().status == StackStatus::Torn {
-            self.torn += 1;
-        }
-        Ok(())
     }
 
     /// Reads the task state of every thread that can have changed.
