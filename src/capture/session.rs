@@ -134,6 +134,7 @@ pub fn capture<S: Sink>(
     let mut active = ActiveCapture::new(python, pauser);
     active.period = Nanos::from_nanos((1e9 / config.rate_hz) as u64);
     active.enable_exact(exact);
+    active.prepare(sink);
     let start = sys_linux::monotonic();
     let own_cpu = sys_linux::process_cpu_time();
     let stats_at = |wall: Nanos| {
@@ -210,6 +211,15 @@ impl<'a> ActiveCapture<'a> {
             replaced: false,
             warnings: Vec::new(),
         }
+    }
+
+    /// Finds the threads before the window begins. What goes wrong here the first sample reports.
+    fn prepare(&mut self, sink: &mut dyn Sink) {
+        let now = sys_linux::monotonic();
+        let _ = match &mut self.exact {
+            Some(exact) => exact.prepare(&mut self.sampler, now, sink),
+            None => self.sampler.prepare(now, sink),
+        };
     }
 
     /// Takes one sample, which stands for the time until `until`. Returns a reason if the window

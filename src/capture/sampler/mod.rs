@@ -73,12 +73,16 @@ pub struct Sampler {
     names_pending: bool,
     by_tstate: HashMap<Addr, usize>,
     bound_states: Vec<(Addr, u64, Option<u64>)>,
+    /// The generation of the thread states that were last found equal to `bound_states`.
+    bound_generation: Option<u64>,
     bindings: ThreadStateBindings,
     gil_ids: GilIds,
     /// Some thread state's thread is not known yet, or two thread states of one interpreter name
     /// the same thread: their ids are about to change.
     bindings_pending: bool,
     next_id: u32,
+    /// Threads were found before the first sample.
+    prepared: bool,
     tids: Vec<Tid>,
     /// The list of threads before `tids`.
     previous_tids: Vec<Tid>,
@@ -92,6 +96,8 @@ pub struct Sampler {
     /// When the thread states last changed.
     states_changed_at: Nanos,
     names_read_at: Nanos,
+    /// The time between two reads of names.
+    names_period: Nanos,
     /// The time of the last sample, and the end of the time that it stands for.
     last_sample: Option<Nanos>,
     accounted_until: Nanos,
@@ -149,11 +155,13 @@ impl Sampler {
             names_pending: false,
             by_tstate: HashMap::new(),
             bound_states: Vec::new(),
+            bound_generation: None,
             bindings: ThreadStateBindings::default(),
             gil_ids: GilIds::default(),
             stop_detector: StopDetector::default(),
             bindings_pending: true,
             next_id: 0,
+            prepared: false,
             tids: Vec::new(),
             previous_tids: Vec::new(),
             started_during_sample: Vec::new(),
@@ -162,6 +170,7 @@ impl Sampler {
             leader_checked_at: Nanos::ZERO,
             states_changed_at: Nanos::ZERO,
             names_read_at: Nanos::ZERO,
+            names_period: Nanos::ZERO,
             last_sample: None,
             accounted_until: Nanos::ZERO,
             weight_until: Nanos::ZERO,
@@ -218,12 +227,15 @@ impl Sampler {
     pub fn sample(&mut self, at: Nanos, until: Nanos, sink: &mut dyn Sink) -> Result<SampleOutcome, ReadError> {
         if self.last_sample.is_none() {
             self.accounted_until = at;
+            if std::mem::take(&mut self.prepared) {
+                self.threads.iter_mut().for_each(|thread| thread.restart(at));
+            }
         }
         self.weight_until = until.max(self.accounted_until);
         self.symbols.codes.begin_sample();
         let task_count = self.target.task_count();
         let count_changed = std::mem::replace(&mut self.task_count, task_count) != task_count;
-        let all = self.is_list_due(at) || self.bindings_pending || count_changed;
+        let all = self.is_list_due(at) || self.is_settling(at) || count_changed;
         self.read_runtime_state(all)?;
         self.gil_ids.update(&self.runtime_state);
         self.gils.update(&self.runtime_state);
@@ -312,9 +324,13 @@ impl Sampler {
 
     /// Reads the task state of every thread that can have changed.
     fn poll_tasks(&mut self, sink: &mut dyn Sink) {
-        let holds = |index| self.gils.0.iter().any(|gil| gil.holder_index == Some(index));
-        let waits = |tid| self.gils.0.len() == 1 && self.waiting_by_events.contains(&tid);
-        self.schedule.select_due(self.weight_until, |index, tid| holds(index) || waits(tid));
+        let mut waiting = Vec::new();
+        if self.gils.0.len() == 1 && !self.waiting_by_events.is_empty() {
+            let waits = |(_, tid): &(usize, Tid)| self.waiting_by_events.contains(tid);
+            waiting.extend(self.schedule.tids().enumerate().filter(waits).map(|(index, _)| index));
+        }
+        let holders = self.gils.0.iter().filter_map(|gil| gil.holder_index);
+        self.schedule.select_due(self.weight_until, holders.chain(waiting));
         // The newest first: they are the likeliest to exit soon. Removing the thread at `n` shifts
         // only positions that have been polled.
         for n in (0..self.schedule.count()).rev() {
@@ -359,7 +375,7 @@ impl Sampler {
             // The next sample knows the right thread. In this one the thread state is not the
             // sleeper's.
             self.by_tstate.remove(&holder);
-            self.bound_states.clear();
+            self.match_again();
             self.bind_to(&sleeper, sink);
             self.read_stack(sleeper.thread, false)?;
         }
