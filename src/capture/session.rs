@@ -108,6 +108,9 @@ struct ActiveCapture {
     counts: Counts,
     torn: u64,
     stops: Vec<Stop>,
+    shortened: u64,
+    /// The time between two samples.
+    period: Nanos,
     /// The time of the last good sample, and the counts then.
     last_good: (Nanos, Counts),
     /// When gilprof last located the interpreter again.
@@ -132,7 +135,9 @@ pub fn capture<S: Sink>(
     sys_linux::raise_nofile_limit();
     let exact = config.exact.then(|| ExactMode::open(&python));
     let mut active = ActiveCapture::new(python, config.freeze_holder);
+    active.period = Nanos::from_nanos((1e9 / config.rate_hz) as u64);
     active.enable_exact(exact);
+    active.prepare(sink);
     let start = sys_linux::monotonic();
     let own_cpu = sys_linux::process_cpu_time();
     let stats_at = |wall: Nanos| {
@@ -208,10 +213,21 @@ impl ActiveCapture {
             counts: Counts::default(),
             torn: 0,
             stops: Vec::new(),
+            shortened: 0,
+            period: Nanos::ZERO,
             last_good: (Nanos::ZERO, Counts::default()),
             relocated_at: Nanos::ZERO,
             replaced: false,
         }
+    }
+
+    /// Finds the threads before the window begins. What goes wrong here the first sample reports.
+    fn prepare(&mut self, sink: &mut dyn Sink) {
+        let now = sys_linux::monotonic();
+        let _ = match &mut self.exact {
+            Some(exact) => exact.prepare(&mut self.sampler, now, sink),
+            None => self.sampler.prepare(now, sink),
+        };
     }
 
     /// Takes one sample, which stands for the time until `until`. Returns a reason if the window
@@ -222,6 +238,8 @@ impl ActiveCapture {
         self.replaced = self.replaced || (recheck && self.address_space.is_replaced());
         self.counts.samples += 1;
         if !self.replaced {
+            // The second half of the period is left for what follows, and for the program.
+            self.sampler.stacks_until = Some(now + Nanos::from_nanos(self.period.as_nanos() / 2));
             let outcome = match &mut self.exact {
                 Some(exact) => exact.sample(&mut self.sampler, now, sink),
                 None => self.sampler.sample(now, until, sink),
@@ -300,6 +318,7 @@ impl ActiveCapture {
             self.enable_exact(Some(exact.for_new_program(&python)));
         }
         self.torn += self.sampler.torn;
+        self.shortened += self.sampler.shortened;
         self.warnings.extend(self.sampler.pauser_warning());
         self.stops.extend(self.sampler.stop_detector.stops());
         self.target = target_info(&python);
@@ -355,6 +374,12 @@ impl ActiveCapture {
             warnings: self.warnings.clone(),
             ..base
         };
+        let shortened = self.shortened + self.sampler.shortened;
+        if shortened > 0 {
+            stats.warnings.push(format!(
+                "{shortened} stacks were too deep to be read whole at this rate; frames in their middle are left out (to read them, lower --rate)"
+            ));
+        }
         if let Some(exact) = &self.exact {
             exact.add_stats(&mut stats);
         }

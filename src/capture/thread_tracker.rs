@@ -147,6 +147,13 @@ impl ThreadTracker {
         }
     }
 
+    /// Begins the thread's history anew: the window begins.
+    pub fn restart(&mut self, at: Nanos) {
+        let stat = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
+        self.state_machine = ThreadStateMachine::new(at, stat, false);
+        self.baseline = (at, stat);
+    }
+
     /// Reads the thread's task state from the kernel. The read is skipped for a thread that slept
     /// at the last sample and has not run since, and for a thread that `hints` show to be waiting.
     /// `owner` says what a futex belongs to.
@@ -199,6 +206,11 @@ impl ThreadTracker {
     /// waiting for its GIL.
     pub fn is_still_waiting(&self) -> bool {
         self.kernel.task_state == TaskState::StillWaiting
+    }
+
+    /// Whether this sample found that a thread which slept has run since.
+    pub fn has_moved(&self) -> bool {
+        self.kernel.task_state != TaskState::NotRunSince
     }
 
     /// Attributes the time since the last sample of a thread that still waits. `waited_on` is the

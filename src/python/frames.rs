@@ -12,29 +12,43 @@
 //!
 //! The last walk predicts what the next one needs: the thread's chunks of frames (3.11+), and
 //! single frames elsewhere (all frames up to 3.10; later those of generators and of the C stack).
+//!
+//! A stack deeper than the limit has a gap in its middle: walks end at a frame called the cut, and
+//! go on with the frames at the root, which are known from an earlier walk along all links. The cut
+//! stays where it is while the stack grows and shrinks above it.
 
 mod chunks;
 mod copies;
+mod heap_frames;
+mod links;
+mod raw;
 mod root;
 
-use super::layout::{Anchor, Layout, Position};
+use super::layout::{Anchor, Layout};
 use crate::ids::Addr;
 use crate::process::memory::{Memory, Part, ReadError};
 use crate::process::pod;
 use crate::sample::StackStatus;
-use copies::Copies;
+use copies::{Copies, Span};
+use heap_frames::HeapFrames;
+use links::{Link, LinkReader, MAX_BOTTOM};
+use raw::{parse_frame, FrameKind, Walk};
+pub use raw::{RawFrame, RawStack};
 use root::Root;
 
-/// A deeper stack loses frames at its root. CPython's own default limit is 1000.
+/// A deeper stack loses frames in its middle. CPython's own default limit is 1000.
 pub const MAX_DEPTH: usize = 2048;
-/// Reads without a visit after which a single frame is no longer copied.
-const MAX_IDLE_READS: u8 = 32;
+/// The smallest limit of frames for one stack. A quarter of it is more than [`MAX_BOTTOM`], so that
+/// something is left out of a stack with a gap.
+const MIN_DEPTH: usize = 8 * MAX_BOTTOM;
+/// A deeper stack takes so long to read that other reads come first.
+const DEEP: usize = 64;
+/// Reads of a deep stack between two searches for its root.
+const ROOT_PAUSE: u8 = 32;
 /// `_PY_GIL_DROP_REQUEST_BIT` of `PyThreadState.eval_breaker` (pycore_ceval.h).
 const GIL_DROP_REQUEST: u64 = 1;
 /// An upper bound on the bytes read of a frame, in any version.
 const MAX_FRAME_SIZE: usize = 160;
-/// See [`HeapFrame::called`].
-const CALLED_VOTES: u8 = 64;
 /// Pairs of copies made for one stack before the frames agreed so far are returned. Most stacks
 /// take one. In a program that does nothing but resume generators up to half of the walks lose
 /// their way (3.7 - 3.10).
@@ -44,51 +58,14 @@ const MAX_ROUNDS: usize = 32;
 /// 3.12.1), or it has another root now.
 const STUCK_ROUNDS: usize = 8;
 /// No more pairs are made once they have taken so many bytes.
-const MAX_COPIED: usize = 8 << 20;
-/// One frame as a walk found it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawFrame {
-    /// The address of the frame.
-    pub at: Addr,
-    /// Its code object.
-    pub code: Addr,
-    /// `f_lasti`, or the address of the current instruction; see [`Position`].
-    pub position: i64,
-}
-
-/// Frames, leaf first, from two walks that agree.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct RawStack {
-    /// Leaf first.
-    pub frames: Vec<RawFrame>,
-    /// How much of the stack was read consistently.
-    pub status: StackStatus,
-}
-
-impl Clone for RawStack {
-    fn clone(&self) -> RawStack {
-        RawStack { frames: self.frames.clone(), status: self.status }
-    }
-    /// Reuses the allocation.
-    fn clone_from(&mut self, from: &RawStack) {
-        self.frames.clone_from(&from.frames);
-        self.status = from.status;
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct HeapFrame {
-    at: Addr,
-    idle: u8,
-    /// How often this frame must end a walk before it may be a root: set when the frame was seen
-    /// with a caller.
-    called: u8,
-}
+const MAX_COPIED: usize = 16 << 20;
 
 #[derive(Debug, PartialEq, Eq)]
 enum WalkEnd {
     Root,
     Truncated,
+    /// The walk met more frames than are read.
+    Deep,
     /// The walk led to a frame that was not copied.
     Missing(Addr),
     /// The walk led to a `_PyCFrame` that was not copied.
@@ -101,28 +78,33 @@ enum WalkEnd {
 #[derive(Debug, Default)]
 pub struct FrameReader {
     chunks: Vec<(Addr, usize)>,
-    heap_frames: Vec<HeapFrame>,
+    heap_frames: HeapFrames,
     copies: Copies,
     walks: [Walk; 2],
     tstate: Addr,
     root: Root,
     gil_requested: Option<bool>,
     drop_request: Option<bool>,
+    /// The most frames of one stack; `None`: [`MAX_DEPTH`].
+    depth_limit: Option<usize>,
+    /// The frame at which walks leave a stack that is too deep; null while it is not.
+    cut: Addr,
+    /// The frames that such a stack has at its root, the root last; empty while they are not known.
+    bottom: Vec<Link>,
+    /// Some of them are no longer what they were.
+    bottom_changed: bool,
+    root_pause: u8,
     /// The frames of the last read that two walks (or one, of a sleeping thread) completed.
     last: Walk,
     /// The last stack returned.
     result: RawStack,
 }
 
-/// One walk, leaf first.
-#[derive(Clone, Debug, Default)]
-struct Walk {
-    frames: Vec<RawFrame>,
-    /// Whether the walk began in frames that had been left: the thread's current frame is not
-    /// known.
-    cleared: bool,
-    /// The copied range that the last frame lay in.
-    last_range: usize,
+/// Where a walk found its last frame, for the next search.
+#[derive(Default)]
+struct Hints {
+    range: usize,
+    heap_frame: usize,
 }
 
 impl FrameReader {
@@ -136,9 +118,40 @@ impl FrameReader {
         self.drop_request
     }
 
+    /// Whether the stack was deep when it was last read whole, so that reading it takes long.
+    pub fn is_deep(&self) -> bool {
+        self.last.frames.len() > DEEP
+    }
+
+    /// Sets the most frames of one stack, if fewer than [`MAX_DEPTH`].
+    pub fn limit_depth(&mut self, frames: Option<usize>) {
+        self.depth_limit = frames;
+    }
+
+    fn limit(&self) -> usize {
+        self.depth_limit.unwrap_or(MAX_DEPTH).clamp(MIN_DEPTH, MAX_DEPTH)
+    }
+
     /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole
     /// cannot be read. One copy is enough for a thread that is `asleep` in the kernel.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, asleep: bool) -> Result<&RawStack, ReadError> {
+        self.read_with(mem, layout, tstate, asleep, &mut Vec::new())
+    }
+
+    /// As [`FrameReader::read`]. `spare` is memory for the copies of a deep stack, shared by all
+    /// threads.
+    pub fn read_with(
+        &mut self,
+        mem: &dyn Memory,
+        layout: &Layout,
+        tstate: Addr,
+        asleep: bool,
+        spare: &mut Vec<u8>,
+    ) -> Result<&RawStack, ReadError> {
+        let deep = self.is_deep();
+        if deep {
+            self.copies.swap_arena(spare);
+        }
         let read = self.read_rounds(mem, layout, tstate, asleep);
         let bytes = self.copies.first();
         self.gil_requested = layout.thread.gil_requested.zip(bytes).and_then(|(field, bytes)| field.read_from(bytes)).map(|flag| flag != 0);
@@ -148,6 +161,9 @@ impl FrameReader {
             .zip(bytes)
             .and_then(|(field, bytes)| field.read_from(bytes))
             .map(|word| word & GIL_DROP_REQUEST != 0);
+        if deep {
+            self.copies.swap_arena(spare);
+        }
         self.copies.shrink();
         read.map(|()| &self.result)
     }
@@ -155,7 +171,8 @@ impl FrameReader {
     fn read_rounds(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, mut asleep: bool) -> Result<(), ReadError> {
         if self.tstate != tstate {
             (self.tstate, self.root) = (tstate, Root::default());
-            self.last.frames.clear();
+            self.last.clear();
+            self.bottom.clear();
         }
         // Two prefetched copies are at least as good as one new copy.
         asleep &= !(self.root.is_known() && self.copies.are_prefetched(tstate));
@@ -169,7 +186,13 @@ impl FrameReader {
             copied += self.copies.bytes();
             let a = self.walk(layout, 0);
             let b = if asleep { WalkEnd::Garbage } else { self.walk(layout, 1) };
-            let ends = [a, b];
+            let mut ends = [a, b];
+            if let Some(walk) = ends.iter().position(|end| *end == WalkEnd::Deep) {
+                if self.place_cut(mem, layout, walk)? {
+                    continue;
+                }
+                ends.iter_mut().filter(|end| **end == WalkEnd::Deep).for_each(|end| *end = WalkEnd::Truncated);
+            }
             let done = [self.reached_root(&ends[0], 0), self.reached_root(&ends[1], 1)];
             // One walk of a sleeping thread is consistent. A walk that ends at another frame than
             // before suggests that the thread has been woken meanwhile.
@@ -186,7 +209,7 @@ impl FrameReader {
             stuck = if ends == [WalkEnd::Root, WalkEnd::Root] && self.walks[0].frames == self.walks[1].frames { stuck + 1 } else { 0 };
             if stuck == STUCK_ROUNDS {
                 self.result.frames.clone_from(&self.walks[0].frames);
-                self.result.status = StackStatus::Truncated;
+                (self.result.status, self.result.below_gap) = (StackStatus::Truncated, self.walks[0].below_gap);
                 return Ok(());
             }
             if let Some(walk) = done.iter().position(|&d| d) {
@@ -199,8 +222,8 @@ impl FrameReader {
             for end in ends {
                 match end {
                     WalkEnd::Missing(at) => self.add_missing(mem, layout, tstate, at)?,
-                    WalkEnd::MissingSlot(at) => self.add_heap_frame(at),
-                    WalkEnd::Root | WalkEnd::Truncated | WalkEnd::Garbage => {}
+                    WalkEnd::MissingSlot(at) => self.heap_frames.add(at),
+                    WalkEnd::Root | WalkEnd::Truncated | WalkEnd::Deep | WalkEnd::Garbage => {}
                 }
             }
         }
@@ -210,9 +233,20 @@ impl FrameReader {
 
     /// Returns the frames on which both walks agree, and keeps them for the next read.
     fn finish(&mut self, second: usize, end: &WalkEnd) {
-        self.forget_idle();
+        self.heap_frames.forget_idle();
         self.result.merge(&self.walks[0], &self.walks[second], *end == WalkEnd::Truncated);
+        self.last.clear();
         self.last.frames.clone_from(&self.result.frames);
+        self.last.below_gap = self.result.below_gap;
+        // Where few frames are left above the cut, the next walk places another one if it needs to.
+        let walk = &self.walks[0];
+        if walk.below_gap.is_none_or(|below| walk.frames.len() - below < self.limit() / 4) {
+            self.cut = Addr(0);
+        }
+        self.root_pause = self.root_pause.saturating_sub(1);
+        if self.bottom_changed && self.root_pause == 0 {
+            self.bottom.clear();
+        }
     }
 
     /// Whether a walk ended at the thread's root and not at a suspended generator. A root never has
@@ -221,20 +255,20 @@ impl FrameReader {
         match end {
             WalkEnd::Truncated => return true,
             WalkEnd::Root => {}
-            WalkEnd::Missing(_) | WalkEnd::MissingSlot(_) | WalkEnd::Garbage => return false,
+            WalkEnd::Deep | WalkEnd::Missing(_) | WalkEnd::MissingSlot(_) | WalkEnd::Garbage => return false,
         }
         let walk = &self.walks[walk];
         let Some(root) = walk.frames.last().map(|f| (f.at, f.code)) else { return !walk.cleared };
-        if let Some(heap_frame) = walk.last_range.checked_sub(1).and_then(|i| self.heap_frames.get_mut(i)).filter(|s| s.called > 0) {
-            heap_frame.called -= 1;
-            return false;
-        }
-        self.root.vote(root)
+        !self.heap_frames.was_called(walk.last) && self.root.vote(root)
     }
 
     /// The ranges that a read of a running thread would copy first, to be read in a batch of the
-    /// caller. [`FrameReader::accept_prefetch`] takes the result; the caller may also drop it.
+    /// caller; none for a deep stack. [`FrameReader::accept_prefetch`] takes the result; the caller
+    /// may also drop it.
     pub fn prefetch_plan(&mut self, layout: &Layout, tstate: Addr) -> &[Part] {
+        if self.is_deep() {
+            return &[];
+        }
         self.build_plan(layout, tstate, 2);
         self.copies.planned()
     }
@@ -246,10 +280,10 @@ impl FrameReader {
     }
 
     fn build_plan(&mut self, layout: &Layout, tstate: Addr, copies: usize) {
-        let single = layout.frame.size as usize;
-        let wanted = std::iter::once((tstate, layout.thread.size as usize));
-        let wanted = wanted.chain(self.heap_frames.iter().map(|s| (s.at, single))).chain(self.chunks.iter().copied());
-        self.copies.plan(wanted, copies);
+        let span = |at, len, single| Span { at, len, single };
+        let frames = self.heap_frames.addresses().map(|at| span(at, layout.frame.size as usize, true));
+        let chunks = chunks::used(&self.chunks, self.cut).iter().map(|&(at, len)| span(at, len, false));
+        self.copies.plan(span(tstate, layout.thread.size as usize, false), frames.chain(chunks), copies);
     }
 
     fn copy(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, copies: usize) -> Result<(), ReadError> {
@@ -262,9 +296,7 @@ impl FrameReader {
 
     fn walk(&mut self, layout: &Layout, copy: usize) -> WalkEnd {
         let mut walk = std::mem::take(&mut self.walks[copy]);
-        walk.frames.clear();
-        walk.cleared = false;
-        walk.last_range = 0;
+        walk.clear();
         let end = match self.innermost(layout, copy) {
             Ok(at) => self.walk_into(layout, copy, at, &mut walk),
             Err(end) => end,
@@ -275,8 +307,9 @@ impl FrameReader {
 
     /// The innermost frame; null when the thread runs no Python.
     fn innermost(&mut self, layout: &Layout, copy: usize) -> Result<Addr, WalkEnd> {
-        let tstate = self.copies.ranges.first().filter(|r| r.ok[copy]).map(|r| r.at).ok_or(WalkEnd::Garbage)?;
-        let mut pointer = |range, at| self.copies.visit(copy, range, at, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(WalkEnd::Garbage);
+        let copies = &self.copies;
+        let tstate = copies.ranges.first().filter(|r| r.ok[copy]).map(|r| r.at).ok_or(WalkEnd::Garbage)?;
+        let pointer = |range, at| copies.visit(copy, range, at, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(WalkEnd::Garbage);
         match layout.thread.anchor {
             Anchor::Direct(field) => pointer(0, tstate.offset(field.offset() as u64)),
             Anchor::CFrame(field, inner) => {
@@ -285,22 +318,23 @@ impl FrameReader {
                     return Ok(cframe);
                 }
                 let slot = cframe.offset(inner.offset() as u64);
-                let range = self.copies.find(copy, slot, 8, 1).ok_or(WalkEnd::MissingSlot(slot))?;
-                self.copies.visit(copy, range, slot, 8).and_then(|b| pod::at::<Addr>(b, 0)).ok_or(WalkEnd::Garbage)
+                let range = copies.find(copy, slot, 8, 1).ok_or(WalkEnd::MissingSlot(slot))?;
+                self.heap_frames.visit(slot, 0, false);
+                pointer(range, slot)
             }
         }
     }
 
     fn walk_into(&mut self, layout: &Layout, copy: usize, innermost: Addr, walk: &mut Walk) -> WalkEnd {
-        let (mut at, mut hint, len) = (innermost, 1, layout.frame.size as usize);
-        for _ in 0..MAX_DEPTH {
+        let (mut at, mut hints) = (innermost, Hints { range: 1, heap_frame: 0 });
+        let limit = self.limit() - if self.cut.is_null() { 0 } else { MAX_BOTTOM };
+        for _ in 0..limit {
             if at.is_null() {
                 return WalkEnd::Root;
             }
-            let Some(range) = self.copies.find(copy, at, len, hint) else { return WalkEnd::Missing(at) };
-            hint = range;
-            let Some((kind, back)) = self.copies.visit(copy, range, at, len).and_then(|bytes| parse_frame(layout, at, bytes)) else {
-                return WalkEnd::Garbage;
+            let (kind, back) = match self.visit(layout, copy, at, &mut hints) {
+                Ok(found) => found,
+                Err(end) => return end,
             };
             match kind {
                 FrameKind::Python(frame) => walk.frames.push(frame),
@@ -311,119 +345,101 @@ impl FrameReader {
                     walk.cleared = true;
                 }
             }
-            walk.last_range = range;
-            if let Some(heap_frame) = range.checked_sub(1).and_then(|i| self.heap_frames.get_mut(i)).filter(|_| !back.is_null()) {
-                heap_frame.called = CALLED_VOTES;
+            walk.last = at;
+            if at == self.cut {
+                return self.walk_bottom(layout, copy, walk, &mut hints);
             }
             at = back;
         }
-        WalkEnd::Truncated
+        WalkEnd::Deep
+    }
+
+    /// Adds the frames at the root, as far as they are still what they were.
+    fn walk_bottom(&mut self, layout: &Layout, copy: usize, walk: &mut Walk, hints: &mut Hints) -> WalkEnd {
+        let (top, bottom) = (walk.frames.len(), std::mem::take(&mut self.bottom));
+        let mut reached = false;
+        for link in &bottom {
+            let found = self.visit(layout, copy, link.at, hints).ok().filter(|(kind, back)| link.is_same(kind, *back));
+            match found {
+                Some((FrameKind::Python(frame), _)) => walk.frames.push(frame),
+                Some(_) => {}
+                None => {
+                    walk.frames.truncate(top);
+                    self.bottom_changed = true;
+                }
+            }
+            (walk.last, reached) = (link.at, found.is_some());
+        }
+        walk.below_gap = Some(walk.frames.len() - top);
+        if !reached {
+            return WalkEnd::Deep;
+        }
+        self.bottom = bottom;
+        WalkEnd::Root
+    }
+
+    /// The frame at `at` in one copy, and its caller.
+    fn visit(&mut self, layout: &Layout, copy: usize, at: Addr, hints: &mut Hints) -> Result<(FrameKind, Addr), WalkEnd> {
+        let len = layout.frame.size as usize;
+        let range = self.copies.find(copy, at, len, hints.range).ok_or(WalkEnd::Missing(at))?;
+        hints.range = range;
+        let bytes = self.copies.visit(copy, range, at, len);
+        let found = bytes.and_then(|bytes| parse_frame(layout, at, bytes)).ok_or(WalkEnd::Garbage)?;
+        if self.copies.ranges[range].single {
+            hints.heap_frame = self.heap_frames.visit(at, hints.heap_frame, !found.1.is_null());
+        }
+        Ok(found)
+    }
+
+    /// Places the cut in a stack that this walk found too deep. False if its root is not known: its
+    /// outer frames are then missing.
+    fn place_cut(&mut self, mem: &dyn Memory, layout: &Layout, walk: usize) -> Result<bool, ReadError> {
+        self.cut = Addr(0);
+        let frames = &self.walks[walk].frames;
+        let Some(cut) = frames.get(self.limit() / 4 * 3).or(frames.last()).map(|frame| frame.at) else { return Ok(false) };
+        if self.bottom.is_empty() {
+            if self.root_pause > 0 {
+                return Ok(false);
+            }
+            self.bottom = links::bottom(mem, layout, cut)?;
+            (self.bottom_changed, self.root_pause) = (false, ROOT_PAUSE);
+        }
+        if self.bottom.is_empty() {
+            return Ok(false);
+        }
+        let frames: Vec<Addr> = self.bottom.iter().map(|link| link.at).collect();
+        self.heap_frames.add_all(&frames);
+        self.cut = cut;
+        Ok(true)
     }
 
     /// Adds `at` to the next copy: its chunk when it lies in one, else the frame alone. Follows the
-    /// links from there, so that one more round is enough for any number of new frames.
+    /// links from there to a known frame, so that one more round is enough for any number of new
+    /// frames.
     fn add_missing(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, at: Addr) -> Result<(), ReadError> {
         chunks::find(mem, layout, tstate, &mut self.chunks)?;
-        let len = layout.frame.size as usize;
-        let mut bytes = vec![0; len];
-        let mut at = at;
-        for _ in 0..MAX_DEPTH {
-            if at.is_null() || self.heap_frames.len() >= MAX_DEPTH {
-                return Ok(());
+        let (mut reader, mut new, mut at) = (LinkReader::new(mem, layout), Vec::new(), at);
+        while !at.is_null() && new.len() < self.limit() {
+            if !self.is_covered(at) {
+                if self.heap_frames.contains(at) {
+                    break;
+                }
+                new.push(at);
             }
-            self.add_heap_frame(at);
-            match mem.read(at, &mut bytes) {
-                Ok(()) => {}
-                Err(ReadError::Unmapped { .. }) => return Ok(()),
-                Err(e) => return Err(e),
-            }
-            match parse_frame(layout, at, &bytes) {
-                Some((_, back)) => at = back,
-                None => return Ok(()),
+            match reader.frame(at)? {
+                Some(link) => at = link.back,
+                None => break,
             }
         }
+        self.heap_frames.add_all(&new);
         Ok(())
     }
 
-    fn add_heap_frame(&mut self, at: Addr) {
-        // A frame at the very end of a chunk's copied part is copied alone until the used part of
-        // the chunk grows.
-        let covered = self.chunks.iter().any(|(start, size)| at.within(*start, size.saturating_sub(MAX_FRAME_SIZE) as u64));
-        if !covered && self.heap_frames.len() < MAX_DEPTH && !self.heap_frames.iter().any(|s| s.at == at) {
-            self.heap_frames.push(HeapFrame { at, idle: 0, called: 0 });
-        }
-    }
-
-    /// Drops single frames that no walk has visited for a while.
-    fn forget_idle(&mut self) {
-        for (heap_frame, range) in self.heap_frames.iter_mut().zip(&self.copies.ranges[1..]) {
-            heap_frame.idle = if range.visited { 0 } else { heap_frame.idle.saturating_add(1) };
-        }
-        self.heap_frames.retain(|s| s.idle <= MAX_IDLE_READS);
-    }
-}
-
-/// The kind of data at the address of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FrameKind {
-    Python(RawFrame),
-    /// An entry frame, which C code makes where it enters the interpreter; not Python's.
-    Entry,
-    /// A frame that was left: 3.14+ clear its code and keep its link to the caller.
-    Cleared,
-}
-
-/// A frame and its caller; `None` for memory that cannot be a frame.
-fn parse_frame(layout: &Layout, at: Addr, bytes: &[u8]) -> Option<(FrameKind, Addr)> {
-    let frame = &layout.frame;
-    let back = frame.back.read_from(bytes).filter(|&back| back != at)?;
-    let owner = match frame.owner {
-        Some(owner) => Some((owner.field.read_from(bytes)?, owner.first_not_python)),
-        None => None,
-    };
-    if owner.is_some_and(|(owner, limit)| owner >= limit) {
-        return Some((FrameKind::Entry, back));
-    }
-    let code = Addr(frame.code.read_from(bytes)?.0 & frame.code_tag_mask);
-    if code.is_null() {
-        return Some((FrameKind::Cleared, back));
-    }
-    let position = match frame.position {
-        Position::LastByte(field) | Position::LastUnit(field) => i64::from(field.read_from(bytes)?),
-        Position::Pointer(field) => field.read_from(bytes)?.0 as i64,
-    };
-    Some((FrameKind::Python(RawFrame { at, code, position }), back))
-}
-
-impl RawStack {
-    /// As [`RawStack::merge`], for walks of different moments.
-    fn merge_torn(&mut self, a: &Walk, b: &Walk) {
-        self.merge(a, b, false);
-        self.status = StackStatus::Torn;
-    }
-
-    /// Sets the frames that two walks have in common, counted from the root.
-    fn merge(&mut self, a: &Walk, b: &Walk, truncated: bool) {
-        let mut same = 0;
-        for (x, y) in a.frames.iter().rev().zip(b.frames.iter().rev()) {
-            if x.at != y.at || x.code != y.code {
-                break;
-            }
-            same += 1;
-            // A frame whose position changed has run, so the frames it had called are gone. A frame
-            // at the same address may be another one.
-            if x.position != y.position {
-                break;
-            }
-        }
-        let complete = same == a.frames.len() && same == b.frames.len() && !a.cleared && !b.cleared;
-        self.status = match (complete, truncated) {
-            (false, _) => StackStatus::Torn,
-            (true, true) => StackStatus::Truncated,
-            (true, false) => StackStatus::Complete,
-        };
-        self.frames.clear();
-        self.frames.extend_from_slice(&a.frames[a.frames.len() - same..]);
+    /// Whether a frame lies in a chunk that is copied. A frame at the very end of a chunk's copied
+    /// part is copied alone until the used part of the chunk grows.
+    fn is_covered(&self, at: Addr) -> bool {
+        let chunks = chunks::used(&self.chunks, self.cut);
+        chunks.iter().any(|(start, size)| at.within(*start, size.saturating_sub(MAX_FRAME_SIZE) as u64))
     }
 }
 

@@ -63,6 +63,10 @@ pub struct RuntimeState {
     pub gils: Vec<(Addr, Option<GilReading>)>,
     /// Whether the list of interpreters was walked to its end, so that no GIL is missing.
     pub complete: bool,
+    /// Changes whenever `threads` may have changed.
+    generation: u64,
+    /// The index into `threads` of each list's first, so that a sample touches no others.
+    firsts: Vec<usize>,
     /// The indices into `threads` that the last batch read.
     selected: Vec<usize>,
     parts: Vec<Part>,
@@ -103,7 +107,20 @@ impl RuntimeState {
             }
         }
         self.complete = at.is_null();
+        self.threads_changed();
         Ok(())
+    }
+
+    /// A number that changes whenever `threads` may have changed.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn threads_changed(&mut self) {
+        self.generation += 1;
+        let first = |i: usize| i == 0 || self.threads[i - 1].interpreter != self.threads[i].interpreter;
+        self.firsts.clear();
+        self.firsts.extend((0..self.threads.len()).filter(|&i| first(i)));
     }
 
     /// Follows the list heads of the last batch as far as the thread states that are already known.
@@ -117,6 +134,7 @@ impl RuntimeState {
             }
             self.walk_threads(mem, layout, index, &known);
         }
+        self.threads_changed();
     }
 
     /// Walks one interpreter's list. The walk ends at the first link that cannot be read or leads
@@ -167,11 +185,14 @@ impl RuntimeState {
         all: bool,
         extra: &[Part],
     ) -> Result<bool, ReadError> {
-        // A new thread state is inserted first, and may reuse the address of an exited one that was
-        // first.
-        let first = |i: usize| i == 0 || self.threads[i - 1].interpreter != self.threads[i].interpreter;
         self.selected.clear();
-        self.selected.extend((0..self.threads.len()).filter(|&i| all || first(i)));
+        if all {
+            self.selected.extend(0..self.threads.len());
+        } else {
+            // A new thread state is inserted first, and may reuse the address of an exited one that
+            // was first.
+            self.selected.extend_from_slice(&self.firsts);
+        }
         let offsets = BatchOffsets::new(self, layout, self.selected.len(), all);
         self.bytes.resize(offsets.end + extra.iter().map(|part| part.len).sum::<usize>(), 0);
         let mut parts = std::mem::take(&mut self.parts);
@@ -243,9 +264,11 @@ impl RuntimeState {
     fn parse_threads(&mut self, layout: &Layout, offsets: &BatchOffsets, parts: &[Part]) {
         let bytes = self.bytes[offsets.threads..].chunks(layout.thread.size as usize);
         for ((thread, bytes), part) in self.threads.iter_mut().zip(bytes).zip(parts) {
+            let new = parse_thread(layout, thread.at, thread.interpreter, bytes).filter(|_| part.ok);
             thread.readable = part.ok;
-            if let Some(new) = parse_thread(layout, thread.at, thread.interpreter, bytes).filter(|_| part.ok) {
+            if let Some(new) = new.filter(|new| new != thread) {
                 *thread = new;
+                self.generation += 1;
             }
         }
     }

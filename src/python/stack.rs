@@ -21,6 +21,9 @@ const MAX_CALLS: usize = 4096;
 const MAX_STACKS: usize = 1 << 14;
 const MAX_FRAMES: usize = 1 << 18;
 
+/// The name of the frame that stands for those in the middle of a deep stack.
+const GAP: &str = "[frames left out]";
+
 /// What the threads of a target share: code objects, and the stacks made of them.
 #[derive(Debug)]
 pub struct Symbols {
@@ -31,26 +34,48 @@ pub struct Symbols {
     /// Stands for a frame whose code object could not be read: the frame stays in the stack, so
     /// that its neighbours keep their places.
     unreadable: Arc<Function>,
+    /// Stands for the frames in the middle of a deep stack.
+    gap: Arc<Function>,
+    /// The most frames that the next stack may have; `None` where only the frames' own bound
+    /// holds.
+    pub depth_limit: Option<usize>,
+    /// Memory for the copies of one deep stack.
+    spare: Vec<u8>,
 }
 
 impl Default for Symbols {
     fn default() -> Symbols {
-        let unreadable = Arc::new(Function { name: Function::UNREADABLE.into(), file: String::new(), first_line: 0 });
-        Symbols { codes: CodeCache::new(), stacks: HashMap::new(), frames: 0, unreadable }
+        let remark = |name: &str| Arc::new(Function { name: name.into(), file: String::new(), first_line: 0 });
+        Symbols {
+            codes: CodeCache::new(),
+            stacks: HashMap::new(),
+            frames: 0,
+            unreadable: remark(Function::UNREADABLE),
+            gap: remark(GAP),
+            depth_limit: None,
+            spare: Vec::new(),
+        }
     }
 }
 
 impl Symbols {
-    /// The stack of these frames, root first: the same `Arc` as long as it is cached.
-    fn stack(&mut self, resolved: &[ResolvedFrame], status: StackStatus) -> Arc<Stack> {
+    /// The stack of these frames, root first, with a frame for the gap after `gap` of them: the
+    /// same `Arc` as long as it is cached.
+    fn stack(&mut self, resolved: &[ResolvedFrame], status: StackStatus, gap: Option<usize>) -> Arc<Stack> {
         // FNV-1a over words. Two stacks with the same hash replace each other in the cache, which
         // costs only time.
         let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
-        let hash = resolved.iter().fold(status as u64, |hash, k| mix(mix(hash, Arc::as_ptr(self.function(k)) as u64), k.line.into()));
-        if let Some(stack) = self.stacks.get(&hash).filter(|stack| self.matches(stack, resolved, status)) {
+        let hash = resolved.iter().fold(mix(status as u64, gap.map_or(0, |n| n as u64 + 1)), |hash, k| {
+            mix(mix(hash, Arc::as_ptr(self.function(k)) as u64), k.line.into())
+        });
+        if let Some(stack) = self.stacks.get(&hash).filter(|stack| self.matches(stack, resolved, status, gap)) {
             return stack.clone();
         }
-        let frames = resolved.iter().map(|k| Frame { function: self.function(k).clone(), line: k.line }).collect();
+        let mut frames = Vec::with_capacity(resolved.len() + usize::from(gap.is_some()));
+        frames.extend(resolved.iter().map(|k| Frame { function: self.function(k).clone(), line: k.line }));
+        if let Some(gap) = gap {
+            frames.insert(gap, Frame { function: self.gap.clone(), line: 0 });
+        }
         let stack = Arc::new(Stack { frames, status });
         if self.stacks.len() >= MAX_STACKS || self.frames + resolved.len() > MAX_FRAMES {
             self.stacks.clear();
@@ -61,11 +86,17 @@ impl Symbols {
         stack
     }
 
-    fn matches(&self, stack: &Stack, resolved: &[ResolvedFrame], status: StackStatus) -> bool {
+    fn matches(&self, stack: &Stack, resolved: &[ResolvedFrame], status: StackStatus, gap: Option<usize>) -> bool {
         let same = |(frame, resolved): (&Frame, &ResolvedFrame)| {
             frame.line == resolved.line && Arc::ptr_eq(&frame.function, self.function(resolved))
         };
-        stack.status == status && stack.frames.len() == resolved.len() && stack.frames.iter().zip(resolved).all(same)
+        let (below, above) = stack.frames.split_at_checked(gap.unwrap_or(0)).unwrap_or_default();
+        let above = match (gap, above.split_first()) {
+            (None, _) => above,
+            (Some(_), Some((first, above))) if Arc::ptr_eq(&first.function, &self.gap) => above,
+            (Some(_), _) => return false,
+        };
+        stack.status == status && below.len() + above.len() == resolved.len() && below.iter().chain(above).zip(resolved).all(same)
     }
 
     fn function<'a>(&'a self, resolved: &'a ResolvedFrame) -> &'a Arc<Function> {
@@ -125,6 +156,16 @@ impl ThreadStack {
         self.in_c_call
     }
 
+    /// Whether the stack was deep when it was last read, so that reading it takes long.
+    pub fn is_deep(&self) -> bool {
+        self.reader.is_deep()
+    }
+
+    /// Whether frames in the middle of the stack were left out.
+    pub fn has_gap(&self) -> bool {
+        self.raw.below_gap.is_some()
+    }
+
     /// 3.15: whether the thread had requested the GIL and not got it, when its stack was last read.
     pub fn gil_requested(&self) -> Option<bool> {
         self.reader.gil_requested()
@@ -149,7 +190,8 @@ impl ThreadStack {
     /// sleeps in the kernel.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, symbols: &mut Symbols, tstate: Addr, asleep: bool) -> Result<(), ReadError> {
         let first = self.reads == 0;
-        let raw = self.reader.read(mem, layout, tstate, asleep)?;
+        self.reader.limit_depth(symbols.depth_limit);
+        let raw = self.reader.read_with(mem, layout, tstate, asleep, &mut symbols.spare)?;
         self.reads = (self.reads + 1) % RECHECK;
         if *raw == self.raw && !first {
             return Ok(());
@@ -166,7 +208,7 @@ impl ThreadStack {
             self.reads = 0;
             return outcome;
         }
-        self.stack = symbols.stack(&self.resolved, self.raw.status);
+        self.stack = symbols.stack(&self.resolved, self.raw.status, self.raw.below_gap);
         Ok(())
     }
 

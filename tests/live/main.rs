@@ -22,6 +22,7 @@ mod compat_musl;
 mod compat_namespaces;
 mod compat_programs;
 mod compat_runtimes;
+mod deep_stacks;
 mod docs;
 mod exact;
 mod findings;
@@ -69,6 +70,7 @@ fn main() {
         compat_namespaces::cases,
         compat_programs::cases,
         compat_runtimes::cases,
+        deep_stacks::cases,
         docs::cases,
         exact::cases,
         findings::cases,

@@ -6,7 +6,7 @@
 use crate::harness::Suite;
 use crate::support::{self, checks};
 use crate::{complaining, row};
-use checks::Complaints;
+use checks::{measure, number, Complaints};
 use gilprof::capture::sampler::Sampler;
 use gilprof::capture::schedule::SampleSchedule;
 use gilprof::ids::Pid;
@@ -15,11 +15,20 @@ use gilprof::profile::ProfileBuilder;
 use gilprof::python::attach::PythonProcess;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use support::{Interpreter, Target};
+use support::{window, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    complaining!(suite, some(), [samples_of_known_objects_allocate_nothing, idle_threads_are_seldom_polled]);
+    complaining!(
+        suite,
+        some(),
+        [
+            samples_of_known_objects_allocate_nothing,
+            idle_threads_are_seldom_polled,
+            a_herd_of_sleepers_costs_no_more_than_a_few,
+            a_herd_of_sleepers_leaves_the_report_right
+        ]
+    );
 }
 
 /// The share of samples that may allocate: stacks at new places, a new count of the threads, tables
@@ -27,6 +36,8 @@ pub fn cases(suite: &mut Suite) {
 const MAY_ALLOCATE: f64 = 0.1;
 /// Threads of 129 that may be polled, on average. 120 of them sleep all the time.
 const POLLED: f64 = 12.0;
+/// Samples beside a herd that may be missed.
+const MISSED: f64 = 0.02;
 
 struct Counting;
 
@@ -101,4 +112,25 @@ fn idle_threads_are_seldom_polled(interpreter: &Interpreter, complaints: &mut Co
     let mean = (polled[500] - polled[0]) as f64 / 500.0;
     row!(interpreter.label, "of 129 threads {mean:.1} polled at each sample");
     complaints.expect(mean <= POLLED, || format!("{mean} threads polled at each sample"));
+}
+
+fn a_herd_of_sleepers_costs_no_more_than_a_few(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "crowd", &["--busy", "2", "--idle", "3000"]);
+    let polled = sample_program(&target, 1000, 501, |sampler, _| sampler.tasks_polled);
+    let mean = (polled[500] - polled[0]) as f64 / 500.0;
+    row!(interpreter.label, "of 3003 threads {mean:.1} polled at each sample");
+    complaints.expect(mean <= POLLED, || format!("{mean} threads polled at each sample"));
+}
+
+fn a_herd_of_sleepers_leaves_the_report_right(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "crowd", &["--busy", "2", "--idle", "3000"]);
+    measure(interpreter, &target, window(4.0, 1.5), complaints, |measured, found| {
+        let report = &measured.report;
+        let [taken, missed] = ["/window/samples", "/window/missed"].map(|n| number(report, n));
+        row!(interpreter.label, "{missed} of {taken} samples missed, {}", report["verdict"]["code"]);
+        if !measured.starving(interpreter, "missed samples and verdict") {
+            found.expect(missed < MISSED * (taken + missed), || format!("{missed} samples missed"));
+            found.expect(report["verdict"]["code"] == "switch-to-processes", || format!("{}", report["verdict"]));
+        }
+    });
 }

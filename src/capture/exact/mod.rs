@@ -115,6 +115,11 @@ impl ExactMode {
         Ok(ExactMode { first_sample, events, merger, lost_before, ..ExactMode::open(python)? })
     }
 
+    /// As [`Sampler::prepare`].
+    pub fn prepare(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
+        sampler.prepare(now, &mut MergingSink { merger: &mut self.merger, inner: sink, last: false })
+    }
+
     /// Takes one sample, after draining the events up to it.
     pub fn sample(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Result<SampleOutcome, ReadError> {
         self.drain(now, sink);

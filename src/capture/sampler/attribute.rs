@@ -23,7 +23,7 @@ impl Sampler {
             let Some(g) = self.gils.0.iter().position(|gil| gil.at == thread.gil) else {
                 let classification = thread.classify(at, &GilView::default());
                 thread.attribute(span, classification, None, sink);
-                self.schedule.defer(index, thread.next_poll_at());
+                self.schedule.defer(index, thread.next_poll_at(), thread.has_moved());
                 continue;
             };
             let (gil, reading) = (&mut self.gils.0[g], self.runtime_state.gils[g].1);
@@ -49,7 +49,7 @@ impl Sampler {
             let may_wait = matches!(classification, Classification::Ambiguous { .. }) || view.held_before && !view.held_after;
             (gil.waiters, gil.contended) = (gil.waiters + u32::from(waits), gil.contended || waits || may_wait);
             thread.attribute(span, classification, waited_on, sink);
-            self.schedule.defer(index, thread.next_poll_at());
+            self.schedule.defer(index, thread.next_poll_at(), thread.has_moved());
         }
         if !self.stop_detector.is_stopped() {
             self.emit_gil_samples(span, sink);

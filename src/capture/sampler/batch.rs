@@ -15,6 +15,8 @@ pub(super) struct Batch {
     /// The indices of the threads whose stacks can have changed, each with its number of parts and
     /// bytes in the batch.
     changed: Vec<(usize, usize, usize)>,
+    /// Those whose stacks are deep.
+    deep: Vec<usize>,
     parts: Vec<Part>,
     bytes: Vec<u8>,
 }
@@ -30,8 +32,9 @@ impl Sampler {
     }
 
     fn plan(&mut self, batch: &mut Batch) {
-        let Batch { changed, parts, bytes } = batch;
+        let Batch { changed, deep, parts, bytes } = batch;
         changed.clear();
+        deep.clear();
         parts.clear();
         let mut size = 0;
         let runtime_state = &self.runtime_state;
@@ -41,6 +44,10 @@ impl Sampler {
         for index in self.schedule.indices().rev() {
             let thread = &mut self.threads[index];
             if !has_changed(thread) {
+                continue;
+            }
+            if thread.stack.is_deep() {
+                deep.push(index);
                 continue;
             }
             let plan = thread.stack.prefetch_plan(&self.python.layout, thread.tstate);
@@ -63,7 +70,7 @@ impl Sampler {
         holders.any(|&i| self.threads[i].is_asleep()) || self.schedule.indices().any(|i| self.threads[i].is_on_cpu())
     }
 
-    fn read_batch(&mut self, Batch { changed, parts, bytes }: &mut Batch) -> Result<(), ReadError> {
+    fn read_batch(&mut self, Batch { changed, deep, parts, bytes }: &mut Batch) -> Result<(), ReadError> {
         if !parts.is_empty() {
             self.target.memory().read_batch(parts, bytes)?;
         }
@@ -83,6 +90,6 @@ impl Sampler {
             let reread = |(part, bytes): (&Part, &[u8])| -> Option<GilReading> { gil::parse(gil, bytes).filter(|_| part.ok) };
             self.gils_after.extend(split_parts(parts, bytes).map(reread));
         }
-        Ok(())
+        self.read_deep_stacks(deep)
     }
 }

@@ -8,6 +8,9 @@
 //! 2. The `/proc/PID/task/TID` files of the other threads are read, each only if it can have
 //!    changed.
 //! 3. A second batch reads the stacks of the threads that can have moved, and the GILs again.
+//! 4. Deep stacks are read, which takes long. By then every thread's state is known, so states do
+//!    not depend on the depth of a stack. What does not fit into the time of a sample is left out:
+//!    otherwise samples would be missed just when a thread with a deep stack holds the GIL.
 //!
 //! A thread that holds the GIL in both batches has held it throughout the sample. Only such a
 //! thread is classified as asleep with the GIL. A thread that starts or exits during the sample
@@ -17,6 +20,7 @@ mod attribute;
 mod batch;
 mod gil_table;
 mod poll_schedule;
+mod stacks;
 mod threads;
 
 use super::bindings::{GilIds, ThreadStateBindings};
@@ -32,7 +36,7 @@ use crate::python::gil::GilReading;
 use crate::python::gil_waits::{FutexOwner, GilWaits};
 use crate::python::interpreters::RuntimeState;
 use crate::python::stack::Symbols;
-use crate::sample::{Sink, Stack, StackStatus, StopCause, ThreadSnapshot};
+use crate::sample::{Sink, Stack, StopCause, ThreadSnapshot};
 use crate::units::Nanos;
 use batch::Batch;
 use gil_table::GilTable;
@@ -73,12 +77,16 @@ pub struct Sampler {
     by_tstate: HashMap<Addr, usize>,
     /// The thread states of the last sample.
     bound_states: Vec<(Addr, u64, Option<u64>)>,
+    /// The generation of the thread states that were last found equal to `bound_states`.
+    bound_generation: Option<u64>,
     bindings: ThreadStateBindings,
     gil_ids: GilIds,
     /// Some thread state's thread is not known yet, or two thread states of one interpreter name
     /// the same thread: their ids are about to change.
     bindings_pending: bool,
     next_id: u32,
+    /// Threads were found before the first sample.
+    prepared: bool,
     tids: Vec<Tid>,
     /// The list of threads before `tids`.
     previous_tids: Vec<Tid>,
@@ -92,6 +100,8 @@ pub struct Sampler {
     /// When the thread states last changed.
     states_changed_at: Nanos,
     names_read_at: Nanos,
+    /// The time between two reads of names.
+    names_period: Nanos,
     /// The time of the last sample, and the end of the time that it stands for.
     last_sample: Option<Nanos>,
     accounted_until: Nanos,
@@ -114,6 +124,10 @@ pub struct Sampler {
     pub tasks_polled: u64,
     /// Stacks that changed at the top while they were read.
     pub torn: u64,
+    /// When deep stacks must have been read; `None`: no such time.
+    pub stacks_until: Option<Nanos>,
+    /// Stacks with frames left out because there was no time to read them.
+    pub shortened: u64,
     /// The largest number of interpreters in one sample.
     pub interpreters: u32,
     /// The switch interval, as last read.
@@ -150,11 +164,13 @@ impl Sampler {
             names_pending: false,
             by_tstate: HashMap::new(),
             bound_states: Vec::new(),
+            bound_generation: None,
             bindings: ThreadStateBindings::default(),
             gil_ids: GilIds::default(),
             stop_detector: StopDetector::default(),
             bindings_pending: true,
             next_id: 0,
+            prepared: false,
             tids: Vec::new(),
             previous_tids: Vec::new(),
             started_during_sample: Vec::new(),
@@ -163,6 +179,7 @@ impl Sampler {
             leader_checked_at: Nanos::ZERO,
             states_changed_at: Nanos::ZERO,
             names_read_at: Nanos::ZERO,
+            names_period: Nanos::ZERO,
             last_sample: None,
             accounted_until: Nanos::ZERO,
             weight_until: Nanos::ZERO,
@@ -176,6 +193,8 @@ impl Sampler {
             working_cpus: WorkingCpus::default(),
             tasks_polled: 0,
             torn: 0,
+            stacks_until: None,
+            shortened: 0,
             interpreters: 0,
             interval_us: None,
             gil_enabled: true,
@@ -225,13 +244,16 @@ impl Sampler {
     pub fn sample(&mut self, at: Nanos, until: Nanos, sink: &mut dyn Sink) -> Result<SampleOutcome, ReadError> {
         if self.last_sample.is_none() {
             self.accounted_until = at;
+            if std::mem::take(&mut self.prepared) {
+                self.threads.iter_mut().for_each(|thread| thread.restart(at));
+            }
         }
         self.weight_until = until.max(self.accounted_until);
         self.symbols.codes.begin_sample();
         self.gil_waits.begin_sample();
         let task_count = self.target.task_count();
         let count_changed = std::mem::replace(&mut self.task_count, task_count) != task_count;
-        let all = self.is_list_due(at) || self.bindings_pending || count_changed;
+        let all = self.is_list_due(at) || self.is_settling(at) || count_changed;
         self.read_runtime_state(all)?;
         self.gil_ids.update(&self.runtime_state);
         self.gils.update(&self.runtime_state);
@@ -270,7 +292,7 @@ impl Sampler {
             if !self.runtime_state.interpreters.is_empty() {
                 // A stack that is to be read with its thread paused is not read before the pause.
                 let likely_holder_thread =
-                    if attempt == 0 && self.pauser.is_none() { likely_holder(&self.gils, &mut self.threads) } else { None };
+                    if attempt == 0 && self.pauser.is_none() { stacks::likely_holder(&self.gils, &mut self.threads) } else { None };
                 let prefetch = likely_holder_thread.map_or(&[][..], |thread| thread.stack.prefetch_plan(layout, thread.tstate));
                 if self.runtime_state.read_with_prefetch(self.target.memory(), layout, runtime, all || attempt > 0, prefetch)? {
                     self.runtime_state.restore_readings(&first);
@@ -301,7 +323,7 @@ impl Sampler {
         let holds = |thread: &&mut ThreadTracker| {
             self.runtime_state.gils.first().is_some_and(|(_, r)| r.is_some_and(|r| r.holder == Some(thread.tstate)))
         };
-        if let Some(thread) = likely_holder(&self.gils, &mut self.threads).filter(holds) {
+        if let Some(thread) = stacks::likely_holder(&self.gils, &mut self.threads).filter(holds) {
             thread.stack.accept_prefetch(parts, bytes);
         }
     }
@@ -319,42 +341,16 @@ impl Sampler {
         }
     }
 
-    /// Reads the holders' stacks first, because they change.
-    fn read_holders_stacks(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        for g in 0..self.runtime_state.gils.len() {
-            self.gils.0[g].holder_index = None;
-            let Some(holder) = self.runtime_state.gils[g].1.and_then(|r| r.holder) else { continue };
-            if let Some(&index) = self.by_tstate.get(&holder) {
-                let binding = self.bindings.for_state(holder);
-                (self.gils.0[g].holder_index, self.gils.0[g].unambiguous) = (Some(index), binding.is_none());
-                if let Some(binding) = binding {
-                    self.bind_to(&binding, sink);
-                }
-                self.read_stack(index, true)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_stack(&mut self, index: usize, holds: bool) -> Result<(), ReadError> {
-        let thread = &mut self.threads[index];
-        let tid = thread.info.tid;
-        let _paused = self.pauser.as_ref().filter(|_| holds && !self.stop_detector.is_stopped()).and_then(|f| f.pause(tid));
-        let still = !holds && thread.is_asleep();
-        thread.stack.read(self.target.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
-        thread.gil_requested = thread.stack.gil_requested();
-        if thread.stack.stack().status == StackStatus::Torn {
-            self.torn += 1;
-        }
-        Ok(())
-    }
-
     /// Reads the task state of every thread that can have changed.
     fn poll_tasks(&mut self, sink: &mut dyn Sink) {
-        let holds = |index| self.gils.0.iter().any(|gil| gil.holder_index == Some(index));
-        let waits = |tid| self.gils.0.len() == 1 && self.waiting_by_events.contains(&tid);
+        let mut waiting = Vec::new();
+        if self.gils.0.len() == 1 && !self.waiting_by_events.is_empty() {
+            let waits = |(_, tid): &(usize, Tid)| self.waiting_by_events.contains(tid);
+            waiting.extend(self.schedule.tids().enumerate().filter(waits).map(|(index, _)| index));
+        }
         let traced = self.stop_detector.is_traced();
-        self.schedule.select_due(self.weight_until, |index, tid| holds(index) || waits(tid));
+        let holders = self.gils.0.iter().filter_map(|gil| gil.holder_index);
+        self.schedule.select_due(self.weight_until, holders.chain(waiting));
         // The newest first: they are the likeliest to exit soon. Removing the thread at `n` shifts
         // only positions that have been polled.
         for n in (0..self.schedule.count()).rev() {
@@ -402,7 +398,7 @@ impl Sampler {
             // The next sample knows the right thread. In this one the thread state is not the
             // sleeper's.
             self.by_tstate.remove(&holder);
-            self.bound_states.clear();
+            self.match_again();
             self.bind_to(&sleeper, sink);
             self.read_stack(sleeper.thread, false)?;
         }
@@ -450,11 +446,4 @@ impl Sampler {
         };
         self.threads.iter().map(snapshot).collect()
     }
-}
-
-/// The thread that held the only GIL when the last sample began. Most often it still does.
-fn likely_holder<'a>(gils: &GilTable, threads: &'a mut [ThreadTracker]) -> Option<&'a mut ThreadTracker> {
-    let [gil] = gils.0.as_slice() else { return None };
-    let (index, id, _) = gil.holder.as_ref()?;
-    threads.get_mut(*index).filter(|thread| thread.info.id == *id && !thread.tstate.is_null())
 }

@@ -18,11 +18,16 @@ use std::collections::{HashMap, HashSet};
 const RELIST_PERIOD: Nanos = Nanos::from_millis(100);
 /// The same period where the number of threads is unknown.
 const RELIST_PERIOD_UNCOUNTED: Nanos = Nanos::from_millis(20);
+/// The lists of a process with more threads than this are read less often, in proportion: reading
+/// them takes a time in proportion too.
+const MANY_THREADS: u64 = 256;
 /// For so long after a change, while a thread state has no thread yet, every sample reads the list
 /// of OS threads.
 const SETTLING: Nanos = Nanos::from_millis(200);
-/// How often names are read while some threads have none.
+/// How often names are read while some threads have none. The period doubles while no new name is
+/// found.
 const NAMES_PERIOD: Nanos = Nanos::from_millis(100);
+const MAX_NAMES_PERIOD: Nanos = Nanos::from_millis(3_200);
 
 /// The name of a main thread that has none in Python.
 const MAIN_THREAD: &str = "main thread";
@@ -33,15 +38,47 @@ fn keys(runtime_state: &RuntimeState) -> impl Iterator<Item = (Addr, u64, Option
 }
 
 impl Sampler {
+    /// Finds the threads of a process that has many, before its window begins: to open their files
+    /// and to read their names takes as long as many samples.
+    pub fn prepare(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
+        if self.target.task_count().is_none_or(|count| count <= MANY_THREADS) {
+            return Ok(());
+        }
+        self.accounted_until = at;
+        self.read_runtime_state(true)?;
+        self.gil_ids.update(&self.runtime_state);
+        self.gils.update(&self.runtime_state);
+        self.bind_if_changed(at, true, sink)?;
+        self.name_threads(at, sink);
+        for index in 0..self.threads.len() {
+            if !self.threads[index].tstate.is_null() {
+                self.read_stack(index, false)?;
+            }
+        }
+        (self.prepared, self.torn) = (true, 0);
+        Ok(())
+    }
+
     /// Whether the lists are due to be read.
     pub(super) fn is_list_due(&self, at: Nanos) -> bool {
-        at.saturating_since(self.tids_read_at) >= if self.task_count.is_some() { RELIST_PERIOD } else { RELIST_PERIOD_UNCOUNTED }
+        let period = if self.task_count.is_some() { RELIST_PERIOD } else { RELIST_PERIOD_UNCOUNTED };
+        let times = (self.tids.len() as u64 / MANY_THREADS).max(1);
+        at.saturating_since(self.tids_read_at).as_nanos() >= period.as_nanos() * times
+    }
+
+    /// Whether thread states and threads are about to be matched. In a process with many threads
+    /// that is given up some time after the last change.
+    pub(super) fn is_settling(&self, at: Nanos) -> bool {
+        let recently = at.saturating_since(self.states_changed_at) < SETTLING;
+        self.bindings_pending && (recently || self.tids.len() as u64 <= MANY_THREADS)
     }
 
     /// Matches thread states with OS threads again if either list has changed. `count_changed`: the
     /// kernel's number of threads has changed.
     pub(super) fn bind_if_changed(&mut self, at: Nanos, count_changed: bool, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        let same = keys(&self.runtime_state).eq(self.bound_states.iter().copied());
+        let generation = Some(self.runtime_state.generation());
+        let same = self.bound_generation == generation || keys(&self.runtime_state).eq(self.bound_states.iter().copied());
+        self.bound_generation = generation.filter(|_| same);
         if !same {
             self.states_changed_at = at;
         }
@@ -166,7 +203,7 @@ impl Sampler {
         self.bindings.retain_foreign(&self.runtime_state);
         let by_tid: HashMap<Tid, usize> = self.threads.iter().enumerate().map(|(i, t)| (t.info.tid, i)).collect();
         self.by_tstate.clear();
-        self.names_pending = true;
+        (self.names_pending, self.names_period) = (true, NAMES_PERIOD);
         let before: Vec<Addr> = self.threads.iter_mut().map(|thread| std::mem::take(&mut thread.tstate)).collect();
         let is_thread = |tid: Tid| by_tid.contains_key(&tid) || self.started_during_sample.contains(&tid);
         let (mem, states) = (self.target.memory(), &self.runtime_state.threads);
@@ -235,8 +272,13 @@ impl Sampler {
             }
         }
         self.bindings.clear();
-        // The next sample matches all thread states again.
+        self.match_again();
+    }
+
+    /// Makes the next sample match all thread states again.
+    pub(super) fn match_again(&mut self) {
         self.bound_states.clear();
+        self.bound_generation = None;
     }
 
     /// Names threads: by `comm` at the end of the sample that found them, and by Python's name once
@@ -250,7 +292,7 @@ impl Sampler {
                 sink.thread(&thread.info);
             }
         }
-        if !self.names_pending || at.saturating_since(self.names_read_at) < NAMES_PERIOD {
+        if !self.names_pending || at.saturating_since(self.names_read_at) < self.names_period {
             return;
         }
         self.names_read_at = at;
@@ -258,12 +300,13 @@ impl Sampler {
         if !self.names_pending {
             return;
         }
+        self.names_period = Nanos::from_nanos(self.names_period.as_nanos() * 2).min(MAX_NAMES_PERIOD);
         // The oldest first: a subinterpreter calls whichever thread runs it its main thread.
         for interpreter in self.runtime_state.interpreters.iter().rev() {
             let names = thread_names::read(self.target.memory(), &self.python.layout, interpreter.at);
             for thread in self.threads.iter_mut().filter(|t| !t.tstate.is_null() && !t.named) {
                 let Some(name) = names.get(&thread.pthread) else { continue };
-                thread.named = true;
+                (thread.named, self.names_period) = (true, NAMES_PERIOD);
                 if !is_blank(name) {
                     thread.info.name = name.clone();
                     sink.thread(&thread.info);

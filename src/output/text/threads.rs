@@ -9,9 +9,14 @@ use crate::analysis::report::{Holding, Report, States, Thread};
 use crate::output::repeated_names::RepeatedNames;
 use crate::output::{columns, numbers, palette, sanitize};
 use crate::sample::State;
+use rustc_hash::FxHashMap;
 
 /// Rows before the rest is shown as one.
 const MAX_ROWS: usize = 20;
+/// More sleeping threads than this with names that differ only in their numbers make one row.
+const MAX_ALIKE: usize = 4;
+/// A thread that spent this share of its time asleep, for I/O or a lock, did nothing else.
+const ASLEEP: f64 = 0.995;
 /// The shares may miss 1 by this much before the difference is shown as unknown.
 const SLACK: f64 = 0.005;
 const SHORTEST_BAR: usize = 6;
@@ -112,9 +117,9 @@ fn layout(page: &Page, rows: &[Row]) -> Layout {
 }
 
 /// The threads that hold and wait most come first, then those that use most CPU. Threads beyond the
-/// last row are shown as their mean.
+/// last row are shown as their mean. Herds come last.
 fn rows(threads: &[Thread]) -> Vec<Row> {
-    let mut order: Vec<&Thread> = threads.iter().collect();
+    let (mut order, herds) = without_herds(threads);
     let longest = threads.iter().map(|t| t.seconds).fold(f64::MIN_POSITIVE, f64::max);
     let contending = |t: &Thread| steps((t.states.holding + t.states.waiting) * t.seconds / longest);
     order.sort_by(|a, b| contending(b).cmp(&contending(a)).then(steps(b.cpu).cmp(&steps(a.cpu))));
@@ -129,9 +134,42 @@ fn rows(threads: &[Thread]) -> Vec<Row> {
         })
         .collect();
     if shown < order.len() {
-        rows.push(mean(&order[shown..]));
+        let rest = &order[shown..];
+        rows.push(mean(format!("{} more, mean", numbers::thousands(rest.len() as u64)), rest));
     }
+    rows.extend(herds.iter().map(|(name, herd)| mean(format!("{} asleep: {name}", numbers::thousands(herd.len() as u64)), herd)));
     rows
+}
+
+/// Threads that are alike, with their name.
+type Herd<'a> = (String, Vec<&'a Thread>);
+
+/// The threads that have a row of their own, and the herds of the others, the largest first.
+fn without_herds(threads: &[Thread]) -> (Vec<&Thread>, Vec<Herd<'_>>) {
+    let asleep = |t: &&Thread| t.states.io + t.states.lock >= ASLEEP;
+    let mut alike: FxHashMap<(String, bool), Vec<&Thread>> = FxHashMap::default();
+    for thread in threads.iter().filter(asleep) {
+        alike.entry((without_numbers(&thread.name), thread.python)).or_default().push(thread);
+    }
+    let is_herd = |t: &Thread| alike.get(&(without_numbers(&t.name), t.python)).is_some_and(|herd| herd.len() > MAX_ALIKE);
+    let others = threads.iter().filter(|t| !(asleep(t) && is_herd(t))).collect();
+    let mut herds: Vec<Herd> =
+        alike.iter().filter(|(_, herd)| herd.len() > MAX_ALIKE).map(|((name, _), herd)| (sanitize::clean(name), herd.clone())).collect();
+    herds.sort_by(|(name, herd), (other_name, other)| other.len().cmp(&herd.len()).then_with(|| name.cmp(other_name)));
+    (others, herds)
+}
+
+/// A name with a star for each of its numbers.
+fn without_numbers(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '0'..='9' if out.ends_with('*') => {}
+            '0'..='9' => out.push('*'),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// A share in steps coarse enough that threads which do the same keep the report's order. NaN
@@ -154,8 +192,8 @@ fn row(name: String, python: bool, cpu: f64, states: &States, holding: Holding) 
     Row { name, tid: None, python, cpu, shares, holding, cells }
 }
 
-/// The rest as one row: means, each thread weighted by the time for which it was seen.
-fn mean(rest: &[&Thread]) -> Row {
+/// Several threads as one row: means, each thread weighted by the time for which it was seen.
+fn mean(name: String, rest: &[&Thread]) -> Row {
     let total: f64 = rest.iter().map(|t| t.seconds).sum();
     let of = |figure: fn(&Thread) -> f64| rest.iter().map(|t| figure(t) * t.seconds).sum::<f64>() / total;
     let states = States {
@@ -173,7 +211,6 @@ fn mean(rest: &[&Thread]) -> Row {
         blocked: of(|t| t.holding.blocked),
         starved: of(|t| t.holding.starved),
     };
-    let name = format!("{} more, mean", numbers::thousands(rest.len() as u64));
     row(name, rest.iter().any(|t| t.python), of(|t| t.cpu), &states, holding)
 }
 
@@ -243,6 +280,7 @@ fn legend(page: &mut Page, rows: &[Row], layout: &Layout) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::output::testing::measured;
     use crate::output::text::{render, Style};
 
@@ -256,6 +294,25 @@ mod tests {
             assert!(text.lines().any(|line| line.starts_with("  a-worke") && line.contains(&format!("-name [{tid}]"))), "{text}");
         }
         assert!(text.contains("[n] thread id") && !text.contains(&format!("MainThread [{}]", report.threads[0].tid)), "{text}");
+    }
+
+    #[test]
+    fn a_herd_of_sleepers_is_one_row() {
+        let mut report = measured().report;
+        let sleeper = |n: i32| {
+            let mut thread = report.threads[1].clone();
+            (thread.name, thread.tid, thread.states) = (format!("pool-{n}_7"), 5000 + n, States::default());
+            thread.states.lock = 1.0;
+            thread
+        };
+        let few: Vec<Thread> = (0..4).map(sleeper).collect();
+        let herd: Vec<Thread> = (0..600).map(sleeper).collect();
+        report.threads.extend(few);
+        assert!(!render(&report, Style::PLAIN).contains("asleep: "));
+        report.threads.extend(herd);
+        let text = render(&report, Style::PLAIN);
+        assert!(text.lines().any(|line| line.starts_with("  604 asleep: pool-*_*")), "{text}");
+        assert!(!text.contains("pool-1_7") && !text.contains("more, mean"), "{text}");
     }
 
     #[test]

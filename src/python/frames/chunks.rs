@@ -41,6 +41,12 @@ pub(super) fn find(mem: &dyn Memory, layout: &Layout, tstate: Addr, chunks: &mut
     Ok(())
 }
 
+/// The chunks, newest first, down to the one with the cut.
+pub(super) fn used(chunks: &[(Addr, usize)], cut: Addr) -> &[(Addr, usize)] {
+    let with_cut = chunks.iter().position(|(start, size)| !cut.is_null() && cut.within(*start, *size as u64));
+    &chunks[..with_cut.map_or(chunks.len(), |n| n + 1)]
+}
+
 fn readable(read: Result<(), ReadError>) -> Result<bool, ReadError> {
     match read {
         Ok(()) => Ok(true),

@@ -9,8 +9,23 @@ use crate::process::memory::{Memory, Part, ReadError};
 const MAX_KEPT: usize = 128 << 10;
 /// The largest plan that is prefetched: a prefetch may turn out not to be needed.
 const MAX_PREFETCH: usize = 32 << 10;
+/// From so many spans on, neighbours are copied as one range: the kernel takes about as long for a
+/// range as for this many bytes.
+const MANY_SPANS: usize = 64;
+const MAX_GAP: u64 = 1024;
+/// After a range of several spans could not be read, so many plans have a range for each span.
+const PLANS_APART: u8 = 32;
 
-/// A range of the target's memory.
+/// A part of the target's memory that a walk may need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub at: Addr,
+    pub len: usize,
+    /// It is a frame of `HeapFrames`.
+    pub single: bool,
+}
+
+/// A range of the target's memory: one span, or several that are neighbours.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CopiedRange {
     pub at: Addr,
@@ -18,14 +33,18 @@ pub(super) struct CopiedRange {
     /// Its offset in each copy.
     offset: usize,
     pub ok: [bool; 2],
-    /// Whether a walk visited it.
-    pub visited: bool,
+    /// Whether a frame of `HeapFrames` is in it.
+    pub single: bool,
 }
 
 /// Copies of the same ranges, made one right after the other.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
+    /// The thread state first, then the others by address.
     pub ranges: Vec<CopiedRange>,
+    spans: Vec<Span>,
+    /// The plans left that have a range for each span.
+    apart: u8,
     parts: Vec<Part>,
     arena: Vec<u8>,
     /// The length of one copy.
@@ -36,18 +55,36 @@ pub(super) struct Copies {
 
 impl Copies {
     /// Sets the ranges and the number of copies.
-    pub fn plan(&mut self, wanted: impl Iterator<Item = (Addr, usize)>, copies: usize) {
+    pub fn plan(&mut self, tstate: Span, wanted: impl Iterator<Item = Span>, copies: usize) {
         self.prefetched = false;
+        self.spans.clear();
+        self.spans.extend(wanted);
+        self.spans.sort_unstable_by_key(|span| span.at);
         self.ranges.clear();
         self.half = 0;
-        for (at, len) in wanted {
-            self.ranges.push(CopiedRange { at, len, offset: self.half, ok: [false; 2], visited: false });
-            self.half += len;
+        self.push_range(tstate);
+        self.apart = self.apart.saturating_sub(1);
+        let gap = if self.spans.len() >= MANY_SPANS { MAX_GAP } else { 0 };
+        for i in 0..self.spans.len() {
+            let span = self.spans[i];
+            match self.ranges[1..].last_mut().filter(|_| self.apart == 0) {
+                Some(last) if span.at.0 - last.at.0 < last.len as u64 + gap => {
+                    let len = last.len.max((span.at.0 - last.at.0) as usize + span.len);
+                    self.half += len - last.len;
+                    (last.len, last.single) = (len, last.single || span.single);
+                }
+                _ => self.push_range(span),
+            }
         }
         self.parts.clear();
         for _ in 0..copies {
             self.parts.extend(self.ranges.iter().map(|range| Part::new(range.at, range.len)));
         }
+    }
+
+    fn push_range(&mut self, Span { at, len, single }: Span) {
+        self.ranges.push(CopiedRange { at, len, offset: self.half, ok: [false; 2], single });
+        self.half += len;
     }
 
     /// Makes the planned copies.
@@ -95,6 +132,9 @@ impl Copies {
         for (i, range) in self.ranges.iter_mut().enumerate() {
             range.ok = [self.parts[i].ok, self.parts.get(i + count).is_some_and(|part| part.ok)];
         }
+        if count <= self.spans.len() && self.parts.iter().any(|part| !part.ok) {
+            self.apart = PLANS_APART;
+        }
     }
 
     /// The size of all copies together, in bytes.
@@ -116,23 +156,32 @@ impl Copies {
         }
     }
 
-    /// The range that covers `len` bytes at `at` in one copy. The search begins after `hint`,
-    /// because ranges are in the order in which walks visit them.
+    /// Exchanges the memory for the copies.
+    pub fn swap_arena(&mut self, arena: &mut Vec<u8>) {
+        std::mem::swap(&mut self.arena, arena);
+    }
+
+    /// The range that covers `len` bytes at `at` in one copy; most often the one at `hint`.
     pub fn find(&self, copy: usize, at: Addr, len: usize, hint: usize) -> Option<usize> {
         let covers = |r: &CopiedRange| {
             let from = at.0.wrapping_sub(r.at.0);
             r.ok[copy] && from < r.len as u64 && (r.len as u64 - from) >= len as u64
         };
-        let n = self.ranges.len();
-        (0..n).map(|i| (hint + i) % n).find(|&i| covers(&self.ranges[i]))
+        if self.ranges.get(hint).is_some_and(covers) {
+            return Some(hint);
+        }
+        let others = self.ranges.get(1..)?;
+        let before = others.partition_point(|r| r.at <= at);
+        if before > 0 && covers(&others[before - 1]) {
+            return Some(before);
+        }
+        self.ranges.iter().position(covers)
     }
 
-    /// `len` bytes at `at` of one copy's range, which is marked as visited.
-    pub fn visit(&mut self, copy: usize, range: usize, at: Addr, len: usize) -> Option<&[u8]> {
-        let half = self.half;
-        let range = self.ranges.get_mut(range)?;
-        range.visited = true;
-        let from = copy * half + range.offset + at.0.wrapping_sub(range.at.0) as usize;
+    /// `len` bytes at `at` of one copy's range.
+    pub fn visit(&self, copy: usize, range: usize, at: Addr, len: usize) -> Option<&[u8]> {
+        let range = self.ranges.get(range)?;
+        let from = copy * self.half + range.offset + at.0.wrapping_sub(range.at.0) as usize;
         self.arena.get(from..from + len)
     }
 }
