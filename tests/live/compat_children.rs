@@ -40,6 +40,9 @@ fn expect_children(target: &Target, report: &Value, complaints: &mut Complaints)
 }
 
 fn workers_of_a_pool(interpreter: &Interpreter, complaints: &mut Complaints) {
+    if interpreter.has_musl() {
+        return support::skip(&format!("{}: its multiprocessing has no semaphores", interpreter.label));
+    }
     let target = Target::start(interpreter, "family", &["--how", "pool"]);
     let (folder, pid) = (Folder::new("family"), target.pid());
     let file = folder.path().join("run.gilprof");

@@ -94,6 +94,9 @@ fn a_fork_by_another_thread(interpreter: &Interpreter, complaints: &mut Complain
 /// All thread states of the parent are in the child, with the parent's ids; one of them has a
 /// thread.
 fn a_fork_by_c_code(interpreter: &Interpreter, complaints: &mut Complaints) {
+    if interpreter.has_musl() {
+        return support::skip(&format!("{}: its ctypes lacks libffi", interpreter.label));
+    }
     for (args, name) in [(vec![], "MainThread"), (vec!["--worker"], "forker")] {
         let target = Target::start(interpreter, "c_fork", &args);
         let child = target.fact("child").as_i64().unwrap() as i32;

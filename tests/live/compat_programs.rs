@@ -102,7 +102,13 @@ fn an_archive(interpreter: &Interpreter, complaints: &mut Complaints) {
 
 /// The executable under another name. The library that it needs, if any, stays in its place.
 fn renamed(interpreter: &Interpreter, folder: &Folder, link: bool) -> Option<(PathBuf, Command)> {
-    let (from, to) = (executable(interpreter), folder.path().join("worker-7 (prod)"));
+    let bin = folder.path().join("bin");
+    if !bin.exists() {
+        std::fs::create_dir(&bin).unwrap();
+        // Where an executable that names its library relative to itself finds it.
+        std::os::unix::fs::symlink(home(interpreter).join("lib"), folder.path().join("lib")).unwrap();
+    }
+    let (from, to) = (executable(interpreter), bin.join("worker-7 (prod)"));
     if !link {
         std::fs::copy(&from, &to).unwrap();
     } else if let Err(why) = std::fs::hard_link(&from, &to) {

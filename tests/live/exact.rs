@@ -289,5 +289,5 @@ fn compared(interpreter: &Interpreter, workloads: &[(&str, &[&str])]) {
 
 /// uprobes need the names of `take_gil` and `drop_gil`.
 fn unstripped() -> Vec<Interpreter> {
-    support::interpreters().into_iter().filter(|i| i.kind.contains("unstripped")).collect()
+    support::interpreters().into_iter().filter(Interpreter::has_static_names).collect()
 }

@@ -33,6 +33,12 @@ impl Interpreter {
         self.kind.contains("free-threaded")
     }
 
+    /// Whether static functions of libpython have their own names in .symtab. The link-time
+    /// optimisation of python-build-standalone adds a suffix: `take_gil.llvm.79…`.
+    pub fn has_static_names(&self) -> bool {
+        self.kind.contains("unstripped") && !self.label.ends_with("-pbs")
+    }
+
     /// Whether it is built for musl.
     pub fn has_musl(&self) -> bool {
         self.kind.contains("musl")

@@ -22,8 +22,8 @@ pub struct LayoutProbe {
 }
 
 impl LayoutProbe {
-    /// Starts a workload that prints `runtime`. Without ctypes it prints 0, and gilprof's search
-    /// finds the address.
+    /// Starts a workload that prints `runtime`. Without ctypes it prints 0, and gilprof
+    /// searches for the address.
     pub fn start(interpreter: &Interpreter, workload: &str) -> LayoutProbe {
         let target = Target::start(interpreter, workload, &["--facts"]);
         let runtime = match Addr(target.fact("runtime").as_u64().unwrap()) {

@@ -267,6 +267,9 @@ def program(pid, version, window, tids, wanted, exact):
     else:
         if tuple(map(int, version.split(".")[:2])) < (3, 13):
             raise Failed("before 3.13 futex events do not show forced switches, and the interpreter has no symbols")
+        with open("/proc/%d/maps" % pid) as maps:
+            if "/ld-musl-" in maps.read():
+                raise Failed("with musl no thread waits at an address in the GIL, and the interpreter has no symbols")
         text = FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208))
         forced, inside = FORCED_BY_REQUEST % (gil + 8), GOES_ON
     counts = exact and source == "uprobes"

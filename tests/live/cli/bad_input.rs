@@ -150,7 +150,8 @@ fn another_users_process(interpreter: &Interpreter) {
 /// file capabilities, or if the process asks for it.
 fn an_own_process_that_is_not_dumpable() {
     let Some(nobody) = as_nobody(&[]) else { return };
-    let folder = Folder::new("not-dumpable");
+    // Not in the target folder, which nobody may not be able to enter.
+    let folder = Folder::create(std::env::temp_dir().join(format!("gilprof-not-dumpable-{}", std::process::id())));
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let copy = |name: &str, mode: u32| {
         std::fs::copy("/bin/cat", path(name)).unwrap();
