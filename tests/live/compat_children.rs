@@ -46,27 +46,32 @@ fn workers_of_a_pool(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "family", &["--how", "pool"]);
     let (folder, pid) = (Folder::new("family"), target.pid());
     let file = folder.path().join("run.gilprof");
-    let report = attach(pid, 0.6, &["-o", file.to_str().unwrap()]);
-    row!(interpreter.label, "pool: {}", report["children"]);
-    expect_children(&target, &report, complaints);
+    checks::measure(interpreter, &target, 0.6, complaints, |measured, complaints| {
+        row!(interpreter.label, "pool: {}", measured.report["children"]);
+        expect_children(&target, &measured.report, complaints);
+    });
+    let report = attach(pid, 0.4, &["-o", file.to_str().unwrap()]);
     let again = support::report(&["report", file.to_str().unwrap()]);
     complaints.expect(again["children"] == report["children"] && again["findings"] == report["findings"], || format!("{again:#}"));
 }
 
 fn processes_below_a_shell(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "family", &["--how", "tree"]);
-    let report = attach(target.pid(), 0.6, &[]);
-    row!(interpreter.label, "tree: {}", report["children"]);
-    expect_children(&target, &report, complaints);
+    checks::measure(interpreter, &target, 0.6, complaints, |measured, complaints| {
+        row!(interpreter.label, "tree: {}", measured.report["children"]);
+        expect_children(&target, &measured.report, complaints);
+    });
 }
 
 fn children_that_are_not_python(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "family", &["--how", "other"]);
-    let report = attach(target.pid(), 0.6, &[]);
-    row!(interpreter.label, "other: {}", report["children"]);
-    complaints.expect(number(&report, "/children/other_cores") > CORES && findings(&report).is_empty(), || format!("{report:#}"));
-    let headline = report["verdict"]["headline"].as_str().unwrap();
-    complaints.expect(headline.contains("not Python"), || headline.into());
+    checks::measure(interpreter, &target, 0.6, complaints, |measured, complaints| {
+        let report = &measured.report;
+        row!(interpreter.label, "other: {}", report["children"]);
+        complaints.expect(number(report, "/children/other_cores") > CORES && findings(report).is_empty(), || format!("{report:#}"));
+        let headline = report["verdict"]["headline"].as_str().unwrap();
+        complaints.expect(headline.contains("not Python"), || headline.into());
+    });
 }
 
 /// Runs the gate on the workload, and returns its outcome with its exit code.

@@ -17,7 +17,6 @@ const BESIDE_OTHERS: &[&str] = &[
     "cli::bad_input::",
     "cli::dump::",
     "cli::run::",
-    "compat_children::",
     "compat_frozen::",
     "compat_life::",
     "compat_namespaces::",
