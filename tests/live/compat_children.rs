@@ -5,11 +5,11 @@ use crate::support::{self, checks, cli, gate};
 use crate::{complaining, on, row};
 use checks::{attach, number, Complaints};
 use serde_json::Value;
-use support::{interpreters, repository, Folder, Interpreter, Target};
+use support::{interpreters, oldest_and_newest, repository, Folder, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    complaining!(suite, interpreters(), [workers_of_a_pool]);
+    complaining!(suite, oldest_and_newest(interpreters()), [workers_of_a_pool]);
     complaining!(suite, cli::two_interpreters(), [processes_below_a_shell, children_that_are_not_python]);
     on!(suite, newest(cli::two_interpreters()), [the_gate_needs_the_work_in_the_measured_process]);
 }

@@ -6,11 +6,15 @@ use crate::{on, row};
 use compat::{home, in_this_root, library, succeeds};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use support::{skip, Folder, Interpreter};
+use support::{oldest_and_newest, skip, Folder, Interpreter};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    on!(suite, in_this_root().into_iter().filter(|i| library(i).is_some()), [run_and_gate_measure_the_child_that_is_python]);
+    on!(
+        suite,
+        oldest_and_newest(in_this_root().into_iter().filter(|i| library(i).is_some()).collect()),
+        [run_and_gate_measure_the_child_that_is_python]
+    );
 }
 
 /// What a bootloader does: starts a child, waits, and ends with the child's exit code. The child is

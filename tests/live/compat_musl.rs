@@ -20,7 +20,7 @@ pub fn cases(suite: &mut Suite) {
 }
 
 fn with_musl() -> Vec<Interpreter> {
-    let found: Vec<Interpreter> = support::interpreters().into_iter().filter(Interpreter::has_musl).collect();
+    let found: Vec<Interpreter> = support::with_musl();
     if found.is_empty() {
         skip("musl: scripts/setup-pythons found no interpreter with it");
     }

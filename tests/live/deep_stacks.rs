@@ -6,7 +6,7 @@ use crate::support::{self, checks};
 use crate::{complaining, row};
 use checks::{measure, number, thread, Complaints};
 use std::collections::BTreeSet;
-use support::{gilprof, interpreters, window, Folder, Interpreter, Target};
+use support::{gilprof, interpreters, oldest_and_newest, window, Folder, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -21,7 +21,7 @@ const MISSED: f64 = 0.05;
 /// One release of each representation of frames.
 fn some() -> Vec<Interpreter> {
     let minors = [(3, 7), (3, 8), (3, 10), (3, 11), (3, 13), (3, 15)];
-    interpreters().into_iter().filter(|i| minors.contains(&i.minor())).collect()
+    oldest_and_newest(interpreters().into_iter().filter(|i| minors.contains(&i.minor())).collect())
 }
 
 fn depth_does_not_change_shares(interpreter: &Interpreter, complaints: &mut Complaints) {

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
-use support::{interpreters, Interpreter, Target};
+use support::{interpreters, oldest_and_newest, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -27,7 +27,7 @@ pub fn cases(suite: &mut Suite) {
 }
 
 fn some() -> Vec<Interpreter> {
-    interpreters().into_iter().filter(|i| [(3, 8), (3, 11), (3, 13), (3, 15)].contains(&i.minor())).collect()
+    oldest_and_newest(interpreters().into_iter().filter(|i| [(3, 8), (3, 11), (3, 13), (3, 15)].contains(&i.minor())).collect())
 }
 
 /// A cgroup of the test's own in a hierarchy that can freeze.

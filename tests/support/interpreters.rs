@@ -1,7 +1,7 @@
 //! The interpreters that live tests run on: those that `scripts/setup-pythons` listed, or the
 //! `python3` on the PATH.
 
-use super::{is_root, skip};
+use super::{all, is_root, skip};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -39,6 +39,11 @@ impl Interpreter {
         self.kind.contains("unstripped") && !self.label.ends_with("-pbs")
     }
 
+    /// Whether scripts/setup-pythons fetched it for its build, and another one has its release.
+    fn is_further_build(&self) -> bool {
+        self.label.ends_with("-musl") || self.label.ends_with("-pbs")
+    }
+
     /// Whether it is built for musl.
     pub fn has_musl(&self) -> bool {
         self.kind.contains("musl")
@@ -71,10 +76,28 @@ impl Interpreter {
     }
 }
 
-/// Every CPython 3.7 or later with a GIL, newest last. `GILPROF_TEST_ONLY=3.11,3.15-debian` keeps
-/// only labels with one of these prefixes.
+/// Every CPython 3.7 or later with a GIL, newest last; further builds of a release that is among
+/// them only with `--all`. `GILPROF_TEST_ONLY=3.11,3.15-debian` keeps only labels with one of these
+/// prefixes, whatever their build.
 pub fn interpreters() -> Vec<Interpreter> {
-    found().iter().filter(|i| i.minor() >= (3, 7) && !i.free_threaded()).cloned().collect()
+    let chosen = std::env::var_os("GILPROF_TEST_ONLY").is_some_and(|labels| !labels.is_empty());
+    let wanted = |i: &&Interpreter| i.minor() >= (3, 7) && !i.free_threaded() && (all() || chosen || !i.is_further_build());
+    found().iter().filter(wanted).cloned().collect()
+}
+
+/// Those that are built for musl.
+pub fn with_musl() -> Vec<Interpreter> {
+    found().iter().filter(|i| i.has_musl()).cloned().collect()
+}
+
+/// All of them with `--all`, else the oldest and the newest: for checks in which releases hardly
+/// differ.
+pub fn oldest_and_newest(of: Vec<Interpreter>) -> Vec<Interpreter> {
+    if all() || of.len() < 3 {
+        return of;
+    }
+    let last = of.len() - 1;
+    of.into_iter().enumerate().filter(|(n, _)| *n == 0 || *n == last).map(|(_, interpreter)| interpreter).collect()
 }
 
 /// 2.7 and 3.3 to 3.6, on which gilprof reports the holder and stacks only.

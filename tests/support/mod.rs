@@ -17,7 +17,7 @@ mod target;
 pub mod viewers;
 
 #[allow(unused_imports)] // as above
-pub use interpreters::{free_threaded_interpreters, interpreters, legacy_interpreters, Interpreter};
+pub use interpreters::{free_threaded_interpreters, interpreters, legacy_interpreters, oldest_and_newest, with_musl, Interpreter};
 pub use target::Target;
 
 use pipe::Pipe;
