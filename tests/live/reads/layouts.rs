@@ -69,7 +69,7 @@ fn the_threads_are_the_kernels(t: &LayoutProbe) {
 }
 
 /// A thread that computes while another waits gets a drop request every switch interval and obeys
-/// it at once: mostly there is none.
+/// it at once, unless it is off its CPU then: both values are seen often.
 fn drop_requests_are_in_the_eval_breaker(interpreter: &Interpreter) {
     let t = LayoutProbe::start(interpreter, "cpu");
     let Some(eval_breaker) = t.layout.thread.eval_breaker else { return };
@@ -82,7 +82,7 @@ fn drop_requests_are_in_the_eval_breaker(interpreter: &Interpreter) {
         }
     }
     eprintln!("{}: a drop request {} of {} times", interpreter.label, seen[1], seen[0] + seen[1]);
-    assert!(seen[1] > 20 && seen[0] > seen[1], "{}: {seen:?}", interpreter.label);
+    assert!(seen[1] > 20 && seen[0] > 1000, "{}: {seen:?}", interpreter.label);
 }
 
 /// The main thread is at module level, the other in `sleeper`; both inside a C call.
