@@ -54,7 +54,7 @@ fn state_letter(stat: &File) -> Option<char> {
 /// the thread's own choice and may imitate the following fields, but it has at most 16 bytes.
 pub(super) const STAT_START: usize = 64;
 
-/// The letter of a thread's state in the first [`STAT_START`] bytes of its `stat` file.
+/// The letter of a thread's state in the first `STAT_START` bytes of its `stat` file.
 pub fn parse_state_letter(stat: &[u8]) -> Option<char> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     stat.get(end + 2).map(|&byte| byte.into()).filter(char::is_ascii_alphabetic)
