@@ -17,12 +17,16 @@ const BESIDE_OTHERS: &[&str] = &[
     "cli::bad_input::",
     "cli::dump::",
     "cli::run::",
+    "compat_children::",
     "compat_frozen::",
+    "compat_gils::",
     "compat_life::",
+    "compat_musl::",
     "compat_namespaces::",
     "compat_programs::",
     "compat_runtimes::",
     "docs::",
+    "findings::",
     "harness::",
     "moving::",
     "packaging::",
@@ -30,15 +34,25 @@ const BESIDE_OTHERS: &[&str] = &[
     "pytest_plugin::tests_without_",
     "reads::",
     "recordings::a_full_disk_",
+    "recordings::a_kill_",
     "recordings::a_report_is_",
+    "recordings::the_workers_",
     "sample_cost::samples_of_",
     "schemas::",
+    "states::the_target_",
     "stops::",
 ];
 
 /// Cases of such modules that measure after all.
-const ALONE: &[&str] =
-    &["cli::attach::a_stopped_terminal_", "cli::run::a_short_program_", "reads::layouts::drop_requests_", "stops::stopped_often_"];
+const ALONE: &[&str] = &[
+    "cli::attach::a_stopped_terminal_",
+    "cli::run::a_short_program_",
+    "findings::native_threads_",
+    "findings::one_case_",
+    "findings::workers_",
+    "reads::layouts::drop_requests_",
+    "stops::stopped_often_",
+];
 
 /// All cases, in the order in which they were added.
 #[derive(Default)]

@@ -254,11 +254,11 @@ fn few(bad: u64, of: u64, most: f64) -> bool {
 }
 
 fn complete_stacks_are_possible_and_no_sample_is_dropped(interpreter: &Interpreter, complaints: &mut Complaints) {
-    moving(interpreter, "call_heavy", window(2.5, 1.0), (0.0, 0.0), complaints);
+    moving(interpreter, "call_heavy", window(2.5, 0.5), (0.0, 0.0), complaints);
 }
 
 fn generators_are_read_no_worse(interpreter: &Interpreter, complaints: &mut Complaints) {
-    moving(interpreter, "generator_heavy", window(1.5, 0.8), (NOTHING_AGREED, UNLINKED), complaints);
+    moving(interpreter, "generator_heavy", window(1.5, 0.5), (NOTHING_AGREED, UNLINKED), complaints);
 }
 
 fn with_the_holder_stopped_nearly_all_stacks_are_complete(interpreter: &Interpreter, complaints: &mut Complaints) {

@@ -39,11 +39,6 @@ impl Interpreter {
         self.kind.contains("unstripped") && !self.label.ends_with("-pbs")
     }
 
-    /// Whether scripts/setup-pythons fetched it for its build, and another one has its release.
-    fn is_further_build(&self) -> bool {
-        self.label.ends_with("-musl") || self.label.ends_with("-pbs")
-    }
-
     /// Whether it is built for musl.
     pub fn has_musl(&self) -> bool {
         self.kind.contains("musl")
@@ -76,12 +71,11 @@ impl Interpreter {
     }
 }
 
-/// Every CPython 3.7 or later with a GIL, newest last; further builds of a release that is among
-/// them only with `--all`. `GILPROF_TEST_ONLY=3.11,3.15-debian` keeps only labels with one of these
+/// Every CPython 3.7 or later with a GIL, newest last; musl's only with `--all`. `GILPROF_TEST_ONLY=3.11,3.15-debian` keeps only labels with one of these
 /// prefixes, whatever their build.
 pub fn interpreters() -> Vec<Interpreter> {
     let chosen = std::env::var_os("GILPROF_TEST_ONLY").is_some_and(|labels| !labels.is_empty());
-    let wanted = |i: &&Interpreter| i.minor() >= (3, 7) && !i.free_threaded() && (all() || chosen || !i.is_further_build());
+    let wanted = |i: &&Interpreter| i.minor() >= (3, 7) && !i.free_threaded() && (all() || chosen || !i.has_musl());
     found().iter().filter(wanted).cloned().collect()
 }
 
