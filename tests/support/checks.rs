@@ -8,7 +8,7 @@ use load::Load;
 use serde_json::Value;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-/// Windows before a complaint stands.
+/// Windows, at most, if other programs use the machine.
 const WINDOWS: usize = 3;
 /// Cores used by other programs that leave two threads short of CPU on a small machine.
 const STARVING: f64 = 0.3;
@@ -78,9 +78,9 @@ impl Measured {
     }
 }
 
-/// Attaches for `seconds` and checks the report. A window with complaints is measured again, up to
-/// [`WINDOWS`] times, and each is printed: in some seconds threads do not share the GIL evenly, and
-/// other programs use the machine. The complaints about the last window stand.
+/// Attaches for `seconds` and checks the report. If other programs used the machine meanwhile
+/// ([`STARVING`]), a window with complaints is measured again, up to [`WINDOWS`] times, and each is
+/// printed. Otherwise its complaints stand.
 pub fn measure(
     interpreter: &Interpreter,
     target: &Target,
@@ -109,7 +109,7 @@ pub fn measure_process(
         if found.all.is_empty() {
             return;
         }
-        if window == WINDOWS {
+        if window == WINDOWS || measured.others <= STARVING {
             return complaints.all.append(&mut found.all);
         }
         row!(interpreter.label, "other programs use {:.2} cores; measured again, because {}", measured.others, found.all.join("; "));
