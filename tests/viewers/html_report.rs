@@ -167,7 +167,11 @@ fn works(drive: &Value) {
 }
 
 fn interpreter() -> Option<Interpreter> {
-    support::interpreters().into_iter().rfind(|i| i.root.is_none())
+    let found = support::interpreters().into_iter().rfind(|i| i.root.is_none());
+    if found.is_none() {
+        support::skip("live recordings in the browser: there is no interpreter that needs no other root");
+    }
+    found
 }
 
 fn record(interpreter: &Interpreter, workload: &str, args: &[&str]) -> PathBuf {

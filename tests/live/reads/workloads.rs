@@ -4,21 +4,15 @@
 use crate::harness::{newest, Suite};
 use crate::on;
 use crate::support;
-use support::{interpreters, legacy_interpreters, repository, Interpreter, Target};
+use support::{interpreters, legacy_interpreters, oldest_and_newest, repository, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    on!(suite, oldest_and_newest(), [every_workload_comes_to_its_handshake_and_ends_with_its_stdin]);
+    on!(suite, oldest_and_newest(interpreters()), [every_workload_comes_to_its_handshake_and_ends_with_its_stdin]);
     on!(suite, interpreters().into_iter().chain(legacy_interpreters()), [the_pid_is_the_interpreters_own]);
     on!(suite, interpreters(), [requests_come_at_the_promised_rate]);
     on!(suite, newest(interpreters()), [the_call_graph_has_ten_levels_and_two_callees_each]);
     on!(suite, interpreters().into_iter().filter(|i| i.root.is_none()), [examples_run_and_say_how_much_they_did]);
-}
-
-/// The other tests start them on every version.
-fn oldest_and_newest() -> Vec<Interpreter> {
-    let all = interpreters();
-    all.iter().take(1).chain(all.iter().skip(1).last()).cloned().collect()
 }
 
 fn every_workload_comes_to_its_handshake_and_ends_with_its_stdin(interpreter: &Interpreter) {
