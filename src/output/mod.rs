@@ -125,7 +125,7 @@ pub fn format_for_path(path: &Path) -> Result<FileFormat> {
         Error::Usage(format!(
             "cannot choose a format for the file {}: use an ending of .gilprof (recording), .html (page for a browser), \
              .svg (flamegraph), .json (report), .folded, .folded.txt or .collapsed (folded stacks), .pb.gz or .pprof (pprof), .speedscope.json, \
-             .firefox.json (Firefox Profiler), .pftrace or .perfetto-trace (Perfetto)",
+             .firefox.json or .firefox.json.gz (Firefox Profiler), .pftrace or .perfetto-trace (Perfetto)",
             sanitize::clean(&path.to_string_lossy())
         ))
     })
