@@ -55,6 +55,8 @@ pub struct InterpreterView {
     pub requested: Option<bool>,
     /// The leaf frame's current instruction is a call of a C function.
     pub in_c_call: bool,
+    /// The GIL is off, as in a free-threaded build: nobody holds it or waits for it.
+    pub gil_is_off: bool,
     /// If the thread has released the GIL: whether it can have got a drop request.
     pub drop_request: DropRequest,
     /// The thread may have had the GIL since the last sample, by CPython's `switch_number`.
@@ -264,7 +266,8 @@ impl ThreadStateMachine {
             }
         }
         let presumed = !interpreter.in_c_call || !self.after_hold.mostly_other();
-        let wants_gil = last_wants.unwrap_or(presumed) || since_lock && !not_requesting && self.after_lock.mostly_gil();
+        let after_lock = since_lock && !not_requesting && self.after_lock.mostly_gil();
+        let wants_gil = !interpreter.gil_is_off && (last_wants.unwrap_or(presumed) || after_lock);
         classify::classify(&Observation {
             task_state: kernel.task_state,
             held_before: interpreter.held_before,

@@ -104,6 +104,8 @@ pub struct GilView {
     pub other_holds: bool,
     /// As [`InterpreterView::may_have_held`].
     pub may_have_held: bool,
+    /// The GIL is off, as in a free-threaded build.
+    pub is_off: bool,
     /// When a sample last found no thread waiting for the GIL.
     pub uncontended_since: Option<Nanos>,
     /// The switch interval; 0 where it is unknown.
@@ -319,17 +321,17 @@ impl ThreadTracker {
         if gil.other_holds {
             self.other_held_at = Some(at);
         }
-        let GilView { held_before, held_after, may_have_held, locks_spin, .. } = *gil;
+        let GilView { held_before, held_after, is_off: gil_is_off, may_have_held, locks_spin, .. } = *gil;
         let (requested, in_c_call) = (self.gil_requested, self.stack.in_c_call());
-        let view = InterpreterView { held_before, held_after, requested, in_c_call, drop_request, may_have_held, locks_spin };
+        let view = InterpreterView { held_before, held_after, requested, in_c_call, gil_is_off, drop_request, may_have_held, locks_spin };
         self.state_machine.classify(&self.kernel, &view)
     }
 
     /// Whether the thread can have got a drop request, if it has released the GIL.
     fn drop_request(&self, at: Nanos, gil: &GilView) -> DropRequest {
         let stack = self.stack.stack();
-        if self.tstate.is_null() || stack.frames.is_empty() && stack.status == StackStatus::Complete {
-            // The thread runs no eval loop that could see a drop request.
+        if gil.is_off || self.tstate.is_null() || stack.frames.is_empty() && stack.status == StackStatus::Complete {
+            // No thread waits for the GIL, or this one runs no eval loop that could see a request.
             return DropRequest::No;
         }
         // The drop-request bit stays as it is from `drop_gil` until the thread has a CPU again, or

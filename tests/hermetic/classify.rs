@@ -14,6 +14,7 @@
 //!          x w, GIL not requested (3.15)       y x inside a C call without a drop request
 //!          j x inside a C call, drop request likely
 //!          z w inside a C call                 m z, may have held the GIL since the last sample
+//!          g w with the GIL off
 //!          k w, on a version whose locks spin before they sleep (3.13+)
 //!   cpu    CPU time in that millisecond, in tenths; X is all of it
 //!   queue  time in the run queue in that millisecond, in tenths; X is all of it
@@ -73,6 +74,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> StateTimes {
             held_after: held,
             requested,
             in_c_call,
+            gil_is_off: see == 'g',
             drop_request,
             may_have_held: see == 'm',
             locks_spin: sees.contains('k'),
@@ -81,7 +83,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> StateTimes {
             'n' | 'q' => Some(KernelStackState::OnCpu),
             's' => Some(KernelStackState::InSystemCall),
             'p' => Some(KernelStackState::Preempted),
-            'w' | 'k' | 'x' | 'y' | 'j' | 'z' | 'm' => Some(KernelStackState::WokenFromFutex),
+            'w' | 'g' | 'k' | 'x' | 'y' | 'j' | 'z' | 'm' => Some(KernelStackState::WokenFromFutex),
             'o' | 'e' | 'v' | 'f' => Some(KernelStackState::LeavingSyscall),
             _ => None,
         };
@@ -320,6 +322,14 @@ fn a_thread_that_ran_since_it_slept_for_a_spinning_lock_is_waiting() {
     assert!(mixed.get(State::Starved) > 0.9e6 && mixed.get(State::Waiting) == 4e6, "{mixed:?}");
     let older = play(&sees.replace('k', "w"), &"11X".repeat(9), &(" ".repeat(25) + "X"));
     assert!(older.get(State::Starved) > 0.9e6 && older.get(State::Waiting) == 8e6, "{older:?}");
+}
+
+#[test]
+fn nobody_waits_for_a_gil_that_is_off() {
+    // A thread that was never seen asleep. What it was woken from is the GIL's futex if there is a
+    // GIL to wait for.
+    expect(play("www", "000", "XXX"), &[(State::Waiting, 3.0)]);
+    expect(play("ggg", "000", "XXX"), &[(State::Starved, 3.0)]);
 }
 
 #[test]

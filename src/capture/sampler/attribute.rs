@@ -40,6 +40,7 @@ impl Sampler {
                 held_after: holds(self.gils_after.get(g).and_then(|after| after.as_ref()?.holder)),
                 other_holds: holder.is_some_and(|holder| holder != thread.tstate),
                 may_have_held: reading.is_none_or(|now| gil.may_have_held(&now, thread.tstate)),
+                is_off: reading.is_some_and(|now| !now.enabled),
                 uncontended_since: gil.uncontended_since,
                 interval: reading.map_or(Nanos::ZERO, |r| Nanos::from_micros(r.interval_us)),
                 locks_spin: self.python.layout.minor >= LOCKS_SPIN,
