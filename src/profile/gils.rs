@@ -37,6 +37,8 @@ pub struct GilProfile {
     pub waiting: f64,
     /// The part of `busy` in which the cyclic garbage collector ran.
     pub collecting: f64,
+    /// The same while nobody held it; with the GIL off, all time of collections.
+    pub collecting_unheld: f64,
     /// Time between samples that none of them stands for: the program was stopped.
     unobserved: Nanos,
     first: Option<(Nanos, u64)>,
@@ -73,6 +75,7 @@ impl GilProfile {
             contended: 0.0,
             waiting: 0.0,
             collecting: 0.0,
+            collecting_unheld: 0.0,
             unobserved: Nanos::ZERO,
             first: None,
             last: None,
@@ -96,7 +99,10 @@ impl GilProfile {
         self.observed += span as f64;
         if sample.holder != Holder::Nobody {
             self.busy += span as f64;
-            self.collecting += if sample.collecting == Some(true) { span as f64 } else { 0.0 };
+        }
+        if sample.collecting == Some(true) {
+            let sum = if sample.holder == Holder::Nobody { &mut self.collecting_unheld } else { &mut self.collecting };
+            *sum += span as f64;
         }
         if sample.waiters > 0 {
             self.contended += span as f64;

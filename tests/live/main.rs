@@ -26,6 +26,7 @@ mod deep_stacks;
 mod docs;
 mod exact;
 mod findings;
+mod free_threaded;
 mod gate_ci;
 mod harness;
 mod moving;
@@ -74,6 +75,7 @@ fn main() {
         docs::cases,
         exact::cases,
         findings::cases,
+        free_threaded::cases,
         gate_ci::cases,
         harness::cases,
         moving::cases,

@@ -2,6 +2,10 @@
 //! an option switched it on.
 
 use super::{Code, Diagnosis, RuleInput, RuleResult, Severity};
+use crate::analysis::phrases::{number, percent};
+
+/// Share of the time from which garbage collections are mentioned.
+const COLLECTING: f64 = 0.05;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let target = &e.profile.target;
@@ -9,17 +13,31 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         (false, _) => RuleResult::DoesNotApply,
         // Each sample reads the switch.
         _ if e.profile.window.samples == 0 => RuleResult::Undetermined("gilprof could not read whether the GIL of this free-threaded Python is on.".into()),
-        (true, false) => Diagnosis::new(Code::GilDisabled, "The GIL is off: this is a free-threaded Python, and threads run in parallel.".into())
-            .without_prediction()
-            .because(format!("The threads use {:.1} of {} cores.", e.rates.on_cpu.estimate, super::super::phrases::number(e.cores())))
-            .next_step("If the program is slower than expected, check for locks and for objects that many threads change; gilprof does not measure those.")
-            .applies(),
+        (true, false) => off(e),
         (true, true) => Diagnosis::finding(Code::GilDisabled)
             .with_severity(Severity::High)
             .because("This is a free-threaded Python, but its GIL is switched on.")
             .next_step("Find what switched it on: an extension module that does not declare support for running without the GIL (start Python with -W default to see the warning), PYTHON_GIL=1 or -X gil=1.")
             .applies(),
     }
+}
+
+fn off(e: &RuleInput<'_>) -> RuleResult {
+    let mut diagnosis =
+        Diagnosis::new(Code::GilDisabled, "The GIL is off: this is a free-threaded Python, and threads run in parallel.".into())
+            .without_prediction()
+            .because(format!("The threads use {:.1} of {} cores.", e.rates.on_cpu.estimate, number(e.cores())));
+    // An interpreter has a GIL also when it is off, and the samples of it say when it collects.
+    let collecting = e.profile.gils.iter().map(|gil| gil.collecting_unheld / gil.observed).fold(0.0, f64::max);
+    if collecting >= COLLECTING {
+        diagnosis = diagnosis.because(format!(
+            "Garbage collections are in progress for {} of the time, and stop all threads for most of it.",
+            percent(collecting)
+        ));
+    }
+    diagnosis
+        .next_step("If the program is slower than expected, check for locks, which are among the findings if threads wait for them, and for objects that many threads change, which gilprof does not measure.")
+        .applies()
 }
 
 #[cfg(test)]
