@@ -4,19 +4,21 @@
 use crate::harness::Suite;
 use crate::support::{self, checks, cli, compat};
 use crate::{complaining, on, row};
-use checks::{attach, Complaints};
-use compat::{not_computing, summary, workload};
+use checks::{attach, number, Complaints};
+use compat::{named, not_computing, summary, unsound, workload};
 use gilprof::ids::Pid;
 use gilprof::process::c_library::CLibrary;
 use gilprof::process::live::LiveMemory;
 use gilprof::process::maps::Maps;
+use std::collections::HashMap;
 use std::process::Command;
+use std::time::Instant;
 use support::{skip, window, Folder, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, cli::two_interpreters(), [a_file_of_musls_name_is_not_musl]);
-    complaining!(suite, with_musl(), [musls_loader_by_another_name, exact_mode_measures_by_samples]);
+    complaining!(suite, with_musl(), [musls_loader_by_another_name, exact_mode_measures_by_samples, shares_are_those_of_clocks_and_counts]);
 }
 
 fn with_musl() -> Vec<Interpreter> {
@@ -83,4 +85,61 @@ fn exact_mode_measures_by_samples(interpreter: &Interpreter, complaints: &mut Co
     complaints.expect(warnings.contains("waits are sampled, not exact: the program uses musl"), || warnings.clone());
     complaints.expect(report["window"]["exact"] == false, || report["window"].to_string());
     not_computing(&report, 3).into_iter().for_each(|what| complaints.add(&what));
+}
+
+/// The largest difference from what the workload's clocks and counts say: the bound of accuracy,
+/// and what attaching adds, during which the clocks run too.
+const NEAR: f64 = 0.05;
+
+/// A thread that sleeps for nothing but the GIL waits whenever it does not run, but for some of its
+/// time in the run queue; the kernel counts both. What others sleep for is known from the workload.
+/// That needs no symbols, and no knowledge of musl.
+fn shares_are_those_of_clocks_and_counts(interpreter: &Interpreter, complaints: &mut Complaints) {
+    for (name, args) in [("cpu", &["--threads", "3"][..]), ("released", &["--sha", "--half"]), ("convoy", &["--short", "2"])] {
+        let target = Target::start(interpreter, name, args);
+        let (before, begun) = (clocks(target.pid()), Instant::now());
+        let report = attach(target.pid(), window(2.0, 1.2), &[]);
+        let (after, seconds) = (clocks(target.pid()), begun.elapsed().as_secs_f64());
+        row!(interpreter.label, "{name} {}: {}", args.join(" "), summary(&report));
+        unsound(&report).into_iter().for_each(|what| complaints.add(&what));
+        for thread in named(&report, "worker-").into_iter().chain(named(&report, "hog-")) {
+            let of = |state: &str| compat::state(thread, state);
+            let tid = thread["tid"].as_i64().unwrap();
+            let [cpu, queue] = [0, 1].map(|n| (after[&tid][n] - before[&tid][n]) / seconds);
+            let (waiting, most) = (of("waiting"), 1.0 - cpu);
+            let running = of("holding") - number(thread, "/holding/starved") + of("native");
+            let what = format!("{name}: {} runs {cpu:.3} and is queued {queue:.3} by the clocks: {}", thread["name"], thread["states"]);
+            row!(interpreter.label, "{what}");
+            let right = (most - queue - NEAR..most + NEAR).contains(&waiting) && (running - cpu).abs() < NEAR;
+            complaints.expect(right, || what);
+        }
+        let short = named(&report, "short-");
+        let (count, waiting) = (short.len() as f64, short.iter().map(|t| compat::state(t, "waiting")).sum::<f64>());
+        let last = target.finish().1.unwrap();
+        if count > 0.0 {
+            // A turn is a pause of one millisecond, with the slack of the kernel's timers, and a wait.
+            let turns = number(&last, "/done") / number(&last, "/seconds");
+            let expected = count - turns * 0.00106;
+            let what = format!("{turns:.0} turns a second: the short ones wait {waiting:.3}, not {expected:.3}");
+            row!(interpreter.label, "{what}");
+            complaints.expect((waiting - expected).abs() < count * NEAR, || what);
+        }
+    }
+    for (name, state) in [("lock", "lock"), ("sleepers", "io")] {
+        let target = Target::start(interpreter, name, &[]);
+        let report = attach(target.pid(), window(0.7, 0.4), &[]);
+        row!(interpreter.label, "{name}: {}", summary(&report));
+        let mut others = named(&report, "").into_iter().filter(|t| t["name"] != "MainThread");
+        complaints.expect(others.all(|t| compat::state(t, state) > 1.0 - NEAR), || summary(&report));
+    }
+}
+
+/// The CPU time of each thread and its time in the run queue, in seconds.
+fn clocks(pid: i32) -> HashMap<i64, [f64; 2]> {
+    let of = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("schedstat")).unwrap();
+        let mut words = stat.split_ascii_whitespace().map(|word| word.parse::<f64>().unwrap() / 1e9);
+        (task.file_name().to_str().unwrap().parse().unwrap(), [words.next().unwrap(), words.next().unwrap()])
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| of(task.unwrap())).collect()
 }

@@ -21,7 +21,6 @@ const BESIDE_OTHERS: &[&str] = &[
     "compat_frozen::",
     "compat_gils::",
     "compat_life::",
-    "compat_musl::",
     "compat_namespaces::",
     "compat_programs::",
     "compat_runtimes::",
