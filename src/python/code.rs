@@ -276,4 +276,4 @@ impl CodeCache {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -207,7 +207,8 @@ impl FrameReader {
             stuck = if ends == [WalkEnd::Root, WalkEnd::Root] && self.walks[0].frames == self.walks[1].frames { stuck + 1 } else { 0 };
             if stuck == STUCK_ROUNDS {
                 self.result.frames.clone_from(&self.walks[0].frames);
-                (self.result.status, self.result.below_gap) = (StackStatus::Truncated, self.walks[0].below_gap);
+                self.result.status = if self.walks[0].cleared { StackStatus::Torn } else { StackStatus::Truncated };
+                self.result.below_gap = self.walks[0].below_gap;
                 return Ok(());
             }
             if let Some(walk) = done.iter().position(|&d| d) {

@@ -202,7 +202,7 @@ impl ThreadStack {
             self.calls.clear();
         }
         let outcome = self.resolve(mem, layout, &mut symbols.codes);
-        self.in_c_call = self.raw.status == StackStatus::Complete && self.leaf_is_call(mem, layout);
+        self.in_c_call = self.raw.status != StackStatus::Torn && self.leaf_is_call(mem, layout);
         if outcome.is_err() {
             // `raw` and `resolved` disagree now, so the next read must resolve every frame.
             self.reads = 0;
@@ -268,3 +268,6 @@ fn offset(layout: &Layout, frame: &RawFrame, info: &CodeInfo) -> i64 {
         Position::Pointer(_) => info.offset_of(Addr(frame.position as u64)),
     }
 }
+
+#[cfg(test)]
+mod tests;

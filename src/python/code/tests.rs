@@ -13,9 +13,9 @@ const NAME: Addr = Addr(0x5000);
 const FILE: Addr = Addr(0x6000);
 const LINES: Addr = Addr(0x7000);
 const BYTECODE: Addr = Addr(0x8000);
-const AT: Addr = Addr(0x10000);
+pub const AT: Addr = Addr(0x10000);
 
-fn layout(minor: u8) -> &'static Layout {
+pub fn layout(minor: u8) -> &'static Layout {
     match for_version(Minor(3, minor)) {
         Some(LayoutTable::Complete(layout)) => layout,
         _ => panic!("3.{minor} publishes its layout"),
@@ -65,7 +65,7 @@ fn put_code(mem: &mut ReplayMemory, layout: &Layout, at: Addr, first_line: i32) 
 }
 
 /// A code object `work` in `app.py` at [`AT`], from line 7 on: three lines of one instruction each.
-fn world(layout: &Layout) -> ReplayMemory {
+pub fn world(layout: &Layout) -> ReplayMemory {
     let mut mem = ReplayMemory::new();
     let t = &layout.containers.type_;
     for (at, flag) in [(STR, 28), (BYTES, 27), (CODE, 0)] {
