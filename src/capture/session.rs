@@ -298,14 +298,7 @@ impl ActiveCapture {
                 None
             }
             Err(Error::NoSuchProcess { .. } | Error::Gone { .. }) => Some(StopReason::TargetEnded),
-            Err(Error::NotPython { what, .. }) if since_good > EXEC_GRACE => {
-                Some(StopReason::Lost(format!("the process replaced itself by {what}, which is not Python")))
-            }
-            Err(Error::NotReady { .. }) if since_good > GIVE_UP_AFTER => {
-                Some(StopReason::Lost("the program ended its interpreter, but not itself".into()))
-            }
-            Ok(_) | Err(_) if since_good > GIVE_UP_AFTER => Some(StopReason::Lost("its interpreter could no longer be read".into())),
-            Ok(_) | Err(_) => None,
+            found => reason_lost(found.as_ref().err(), self.replaced, since_good).map(StopReason::Lost),
         }
     }
 
@@ -387,6 +380,23 @@ impl ActiveCapture {
     }
 }
 
+/// Why the window ends after this time without a good sample; `None`: it does not end yet. `error`:
+/// the search for an interpreter failed. `replaced`: another program replaced the measured one.
+fn reason_lost(error: Option<&Error>, replaced: bool, since_good: Nanos) -> Option<String> {
+    match error {
+        Some(Error::NotPython { what, .. }) if replaced && since_good > EXEC_GRACE => {
+            Some(format!("the process replaced itself by {what}, which is not Python"))
+        }
+        _ if since_good <= GIVE_UP_AFTER => None,
+        Some(Error::NotPython { .. }) => Some("the program unloaded its Python".into()),
+        Some(Error::NotReady { .. }) if replaced => {
+            Some("the process replaced itself by another Python, which has not created its interpreter".into())
+        }
+        Some(Error::NotReady { .. }) => Some("the program ended its interpreter, but not itself".into()),
+        _ => Some("its interpreter could no longer be read".into()),
+    }
+}
+
 /// A pauser for the program that the process runs now, if the user asked for it.
 pub fn pauser(freeze_holder: bool) -> Option<Box<dyn ThreadPauser>> {
     freeze_holder.then(|| -> Box<dyn ThreadPauser> { Box::new(PtracePauser::default()) })
@@ -407,5 +417,24 @@ pub fn target_info(python: &PythonProcess) -> TargetInfo {
         quota: limits.quota,
         machine_cpus: limits.machine,
         switch_interval_us: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_only_unloaded_its_python_was_not_replaced() {
+        let not_python = || Error::NotPython { pid: Pid(7), what: "cat".into(), why: String::new() };
+        let not_ready = || Error::NotReady { pid: Pid(7), why: String::new() };
+        let after = |error: Option<Error>, replaced, ms| reason_lost(error.as_ref(), replaced, Nanos::from_millis(ms)).unwrap_or_default();
+        assert_eq!(after(Some(not_python()), true, 1_001), "the process replaced itself by cat, which is not Python");
+        assert_eq!(after(Some(not_python()), false, 2_000), "", "it may be exiting");
+        assert_eq!(after(Some(not_python()), false, 2_001), "the program unloaded its Python");
+        assert_eq!(after(Some(not_ready()), false, 2_001), "the program ended its interpreter, but not itself");
+        assert!(after(Some(not_ready()), true, 2_001).starts_with("the process replaced itself by another Python"));
+        assert_eq!(after(None, false, 2_001), "its interpreter could no longer be read");
+        assert_eq!(after(None, true, 2_000), "");
     }
 }
