@@ -3,6 +3,7 @@
 //! A program may load several libpythons, each with its own GIL and its own threads. gilprof
 //! measures one of them and names the others.
 
+use super::diagnose::printable_path;
 use super::interpreters::RuntimeState;
 use super::layout::Layout;
 use crate::error::{Error, Result};
@@ -73,7 +74,7 @@ pub(super) struct StartedRuntime<'a> {
 
 impl StartedRuntime<'_> {
     fn name(&self) -> String {
-        format!("Python {} ({})", self.version, self.path)
+        format!("Python {} ({})", self.version, printable_path(self.path))
     }
 }
 
@@ -190,6 +191,18 @@ mod tests {
     fn a_runtime_whose_first_reads_fail_is_read_again() {
         for failing in 0..8 {
             assert_eq!(chosen_late(&[false, true], "", failing).unwrap().0, "3.11.7", "{failing} failing reads");
+        }
+    }
+
+    #[test]
+    fn a_path_is_printed_without_control_characters() {
+        let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, 9)) else { panic!("3.9") };
+        let hostile = format!("/tmp/\x1b[2J\nx{}", "y".repeat(4000));
+        let all = [BOTH[0].2, &hostile].map(|path| StartedRuntime { version: "3.9.18", path, at: SECOND, layout });
+        let text = warning(&all, 0, "").unwrap();
+        let error = RuntimeChoice::Number(3).index(&all).unwrap().unwrap_err().to_string();
+        for text in [text, error] {
+            assert!(text.contains("/tmp/ [2J x") && !text.contains(char::is_control) && text.len() < 1000, "{text:?}");
         }
     }
 
