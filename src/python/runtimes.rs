@@ -127,8 +127,8 @@ fn warning(all: &[StartedRuntime<'_>], chosen: usize, reason: &str) -> Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::replay::ReplayMemory;
     use crate::error::ReadError;
+    use crate::process::replay::ReplayMemory;
     use crate::python::layout::{for_version, LayoutTable, Minor};
     use std::cell::Cell;
 

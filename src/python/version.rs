@@ -44,8 +44,6 @@ pub enum VersionSupport {
 pub struct Published {
     /// The version.
     pub version: Version,
-    /// Whether the build is free-threaded. Whether the GIL is on is not published here.
-    pub free_threaded: bool,
     /// Offset of `interpreters.head` in the runtime, as published; not validated.
     pub interpreters_head: u64,
 }
@@ -125,8 +123,8 @@ pub fn published(mem: &dyn Memory, runtime: Addr) -> Result<Option<Published>, R
     let mut words = numbers.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes));
     let mut next = || words.next().unwrap_or(0);
     // version, free_threaded, runtime_state {size, finalizing, interpreters_head}
-    let (version, free, _size, _finalizing, head) = (next(), next(), next(), next(), next());
-    Ok(Version::from_hex(version).map(|version| Published { version, free_threaded: free == 1, interpreters_head: head }))
+    let (version, _free_threaded, _size, _finalizing, head) = (next(), next(), next(), next(), next());
+    Ok(Version::from_hex(version).map(|version| Published { version, interpreters_head: head }))
 }
 
 /// The version from the sources that need no `_Py_DebugOffsets`. `names` are file names, the
