@@ -103,6 +103,8 @@ struct ActiveCapture {
     target: TargetInfo,
     sampler: Sampler,
     exact: Option<ExactMode>,
+    /// The counts and warnings of exact mode, if it ended with an earlier program.
+    exact_before: CaptureStats,
     address_space: AddressSpace,
     freeze_holder: bool,
     counts: Counts,
@@ -209,6 +211,7 @@ impl ActiveCapture {
             address_space: AddressSpace::open(pid, python.runtime),
             sampler: Sampler::new(python, pauser(freeze_holder)),
             exact: None,
+            exact_before: CaptureStats::default(),
             freeze_holder,
             counts: Counts::default(),
             torn: 0,
@@ -308,7 +311,12 @@ impl ActiveCapture {
         self.path.clone_from(&python.path);
         self.finish(now, sink);
         if let Some(exact) = self.exact.take() {
+            let mut before = CaptureStats::default();
+            exact.add_stats(&mut before);
             self.enable_exact(Some(exact.for_new_program(&python)));
+            if self.exact.is_none() {
+                self.exact_before = before;
+            }
         }
         self.torn += self.sampler.torn;
         self.shortened += self.sampler.shortened;
@@ -364,7 +372,10 @@ impl ActiveCapture {
             failed: counts.failed,
             kernel_stacks: Some(kernel_stack::proven()),
             stops: self.stops.iter().cloned().chain(self.sampler.stop_detector.stops()).collect(),
-            warnings: self.warnings.clone(),
+            events: self.exact_before.events,
+            lost_events: self.exact_before.lost_events,
+            unmet_waits: self.exact_before.unmet_waits,
+            warnings: self.warnings.iter().chain(&self.exact_before.warnings).cloned().collect(),
             ..base
         };
         let shortened = self.shortened + self.sampler.shortened;
@@ -421,20 +432,4 @@ pub fn target_info(python: &PythonProcess) -> TargetInfo {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_that_only_unloaded_its_python_was_not_replaced() {
-        let not_python = || Error::NotPython { pid: Pid(7), what: "cat".into(), why: String::new() };
-        let not_ready = || Error::NotReady { pid: Pid(7), why: String::new() };
-        let after = |error: Option<Error>, replaced, ms| reason_lost(error.as_ref(), replaced, Nanos::from_millis(ms)).unwrap_or_default();
-        assert_eq!(after(Some(not_python()), true, 1_001), "the process replaced itself by cat, which is not Python");
-        assert_eq!(after(Some(not_python()), false, 2_000), "", "it may be exiting");
-        assert_eq!(after(Some(not_python()), false, 2_001), "the program unloaded its Python");
-        assert_eq!(after(Some(not_ready()), false, 2_001), "the program ended its interpreter, but not itself");
-        assert!(after(Some(not_ready()), true, 2_001).starts_with("the process replaced itself by another Python"));
-        assert_eq!(after(None, false, 2_001), "its interpreter could no longer be read");
-        assert_eq!(after(None, true, 2_000), "");
-    }
-}
+mod tests;
