@@ -207,6 +207,7 @@ impl ExactMode {
         let from = first_offset(&self.layout);
         let starts: Vec<Addr> = gils.iter().map(|(_, gil)| gil.offset(from.into())).collect();
         self.tracing_failed |= self.tracer.set_gils(&starts).is_err();
+        self.merger.waits.retain_gils(|id| gils.iter().any(|(gil, _)| *gil == id));
         self.gils = gils;
         self.gils_unsampled = true;
     }
