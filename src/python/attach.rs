@@ -92,11 +92,29 @@ impl PythonProcess {
 
     /// Whether an interpreter exists: not before start-up, not after finalization.
     pub fn has_interpreter(&self, mem: &dyn Memory) -> bool {
+        self.first_interpreter(mem).is_some()
+    }
+
+    fn first_interpreter(&self, mem: &dyn Memory) -> Option<Addr> {
         let head = self.runtime.offset(self.layout.runtime.interpreters_head.offset() as u64);
         // While a library is being mapped, its data pages still show other parts of the file, so
         // the address read there may be invalid.
-        let is_readable = |at: Addr| !at.is_null() && mem.read_ptr(at.offset(self.layout.interpreter.threads_head.offset() as u64)).is_ok();
-        mem.read_ptr(head).is_ok_and(is_readable)
+        let is_readable = |at: &Addr| mem.read_ptr(at.offset(self.layout.interpreter.threads_head.offset() as u64)).is_ok();
+        mem.read_ptr(head).ok().filter(|at| !at.is_null()).filter(is_readable)
+    }
+
+    /// Completes the layout by the size of the header that objects have in this build, from
+    /// `PyType_Type` or, where its address is not known, from the dict of `sys.modules`.
+    pub fn complete_layout(&mut self, mem: &dyn Memory) {
+        let modules = || {
+            let field = self.layout.interpreter.modules?;
+            mem.read_ptr(self.first_interpreter(mem)?.offset(field.offset() as u64)).ok()
+        };
+        if let Some(at) = self.type_type {
+            self.layout = self.layout.clone().with_object_header(mem, at);
+        } else if let Some(modules) = modules() {
+            self.layout = self.layout.clone().with_object_header_of(mem, modules);
+        }
     }
 
     /// Completes the layout by what only a started interpreter shows. [`Error::NotReady`] when no
@@ -104,9 +122,7 @@ impl PythonProcess {
     pub fn ensure_ready(&mut self) -> Result<()> {
         let (pid, mem) = (self.pid, LiveMemory::new(self.pid));
         if self.has_interpreter(&mem) {
-            if let Some(at) = self.type_type {
-                self.layout = self.layout.clone().with_object_header(&mem, at);
-            }
+            self.complete_layout(&mem);
             return Ok(());
         }
         Err(Error::NotReady { pid, why: if self.had_interpreter(&mem) { ending(pid) } else { starting(pid) } })
