@@ -9,10 +9,9 @@
 //! cell run again can do that). For that case an entry's contents are read again after about
 //! `RECHECK_SAMPLES` samples, so such a line or name can be wrong for that long, never for good.
 //!
-//! The opcode of a leaf is never cached: from 3.11 on bytecode specialises itself in place, and for
-//! older versions a read of one byte is cheaper than a wrong answer. Free-threaded builds from 3.14
-//! on give each thread its own copy of the bytecode; an instruction pointer into a copy has no line
-//! here.
+//! Opcodes are not kept here: from 3.11 on bytecode specialises itself in place. Free-threaded
+//! builds from 3.14 on give each thread its own copy of the bytecode; an instruction pointer into a
+//! copy has no line here.
 
 use super::layout::field::Field;
 use super::layout::{ByteRange, Bytecode, Layout};
@@ -35,6 +34,10 @@ const MAX_WEIGHT: usize = 24 << 20;
 /// An entry's contents are read again after this many samples at least, and twice as many at most.
 const RECHECK_SAMPLES: u64 = 1000;
 
+/// The offsets of a frame that has not run yet: `f_lasti` is -1, in bytes or in units of two
+/// (3.10), and `prev_instr` is one unit before the first instruction (3.11 and 3.12).
+const NOT_STARTED: std::ops::Range<i64> = -2..0;
+
 /// What gilprof needs of a code object.
 #[derive(Debug)]
 pub struct CodeInfo {
@@ -48,12 +51,12 @@ pub struct CodeInfo {
 }
 
 impl CodeInfo {
-    /// The line of the instruction `byte_offset` bytes into the bytecode; the first line for a
-    /// negative offset (`f_lasti` is -1 until a frame has run). `None` where the table gives none.
+    /// The line of the instruction `byte_offset` bytes into the bytecode; the first line for the
+    /// one before it ([`NOT_STARTED`]). `None` where the table gives none.
     pub fn line_at_offset(&self, byte_offset: i64) -> Option<u32> {
         match u32::try_from(byte_offset) {
             Ok(offset) => self.lines.line_at(offset),
-            Err(_) if byte_offset < 0 => u32::try_from(self.first_line).ok(),
+            Err(_) if NOT_STARTED.contains(&byte_offset) => u32::try_from(self.first_line).ok(),
             Err(_) => None,
         }
     }
@@ -63,17 +66,15 @@ impl CodeInfo {
         instruction.0.wrapping_sub(self.bytecode_start.0) as i64
     }
 
-    /// The address of the opcode of the instruction `byte_offset` bytes in; `None` for a negative
-    /// offset and beyond any bytecode.
-    pub fn opcode_address(&self, byte_offset: i64) -> Option<Addr> {
-        u32::try_from(byte_offset).ok().map(|offset| self.bytecode_start.offset(u64::from(offset)))
-    }
-
-    /// Whether a leaf frame at the instruction `byte_offset` bytes in is inside a C call, from a
-    /// decoded read of the opcode. `None` where it cannot be read.
+    /// Whether a leaf frame at the instruction `byte_offset` bytes in is inside a C call, by the
+    /// opcode that is there now. `None` where it cannot be read. The offset may lead out of the
+    /// bytecode: into a thread's own copy of it.
     pub fn is_call_at<M: Memory + ?Sized>(&self, mem: &M, layout: &Layout, byte_offset: i64) -> Option<bool> {
+        if NOT_STARTED.contains(&byte_offset) {
+            return Some(false);
+        }
         let mut opcode = [0];
-        mem.read(self.opcode_address(byte_offset)?, &mut opcode).ok()?;
+        mem.read(self.bytecode_start.offset(byte_offset as u64), &mut opcode).ok()?;
         Some(layout.is_call(opcode[0]))
     }
 

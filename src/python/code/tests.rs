@@ -11,7 +11,7 @@ const BYTES: Addr = Addr(0x2000);
 const CODE: Addr = Addr(0x3000);
 const NAME: Addr = Addr(0x5000);
 const FILE: Addr = Addr(0x6000);
-const LINES: Addr = Addr(0x7000);
+pub const LINES: Addr = Addr(0x7000);
 const BYTECODE: Addr = Addr(0x8000);
 pub const AT: Addr = Addr(0x10000);
 
@@ -40,14 +40,14 @@ fn put_str(mem: &mut ReplayMemory, layout: &Layout, at: Addr, text: &str) {
     mem.map(at, bytes);
 }
 
-fn put_bytes(mem: &mut ReplayMemory, layout: &Layout, at: Addr, data: &[u8]) {
+pub fn put_bytes(mem: &mut ReplayMemory, layout: &Layout, at: Addr, data: &[u8]) {
     let o = &layout.object;
     let mut bytes = object(o.bytes_data, &[(o.type_.offset(), BYTES.0), (o.bytes_size.offset(), data.len() as u64)]);
     bytes.extend_from_slice(data);
     mem.map(at, bytes);
 }
 
-fn put_code(mem: &mut ReplayMemory, layout: &Layout, at: Addr, first_line: i32) {
+pub fn put_code(mem: &mut ReplayMemory, layout: &Layout, at: Addr, first_line: i32) {
     let code = &layout.code;
     let mut words = vec![
         (layout.object.type_.offset(), CODE.0),
@@ -100,8 +100,8 @@ fn a_code_object_is_decoded_once() {
         let mut cache = CodeCache::new();
         let info = cache.get(&mem, layout, AT, None).unwrap();
         assert_eq!(*info.function, Function { name: "work".into(), file: "app.py".into(), first_line: 7 }, "3.{minor}");
-        let lines = [-1, 0, 2, 4].map(|at| info.line_at_offset(at));
-        assert_eq!(lines, [Some(7), Some(7), Some(8), Some(9)], "3.{minor}");
+        let lines = [-1, 0, 2, 4, -3, i64::MIN, 1 << 32].map(|at| info.line_at_offset(at));
+        assert_eq!(lines, [Some(7), Some(7), Some(8), Some(9), None, None, None], "3.{minor}");
         let bytes = fingerprint(&mem, layout);
         let again = cache.get(&ReplayMemory::new(), layout, AT, Some(&bytes)).unwrap();
         assert!(Arc::ptr_eq(&info, &again));
@@ -197,9 +197,9 @@ fn opcodes_are_not_cached() {
     let layout = layout(8);
     let mut mem = world(layout);
     let info = CodeCache::new().get(&mem, layout, AT, None).unwrap();
-    let calls = |mem: &ReplayMemory| [-2, 0, 2, 4].map(|at| info.is_call_at(mem, layout, at));
-    // CALL_FUNCTION, RETURN_VALUE, and nothing.
-    assert_eq!(calls(&mem), [None, Some(true), Some(false), None]);
+    let calls = |mem: &ReplayMemory| [-2, 0, 2, 4, i64::MIN].map(|at| info.is_call_at(mem, layout, at));
+    // Before the first instruction, CALL_FUNCTION, RETURN_VALUE, and nothing.
+    assert_eq!(calls(&mem), [Some(false), Some(true), Some(false), None, None]);
     put_bytes(&mut mem, layout, BYTECODE, &[0x53, 0, 0x83, 0]);
-    assert_eq!(calls(&mem), [None, Some(false), Some(true), None]);
+    assert_eq!(calls(&mem), [Some(false), Some(false), Some(true), None, None]);
 }

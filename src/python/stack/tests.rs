@@ -63,3 +63,52 @@ fn the_leaf_of_a_stack_without_its_root_may_be_in_a_call() {
         assert_eq!((stack.stack().status, stack.in_c_call()), (StackStatus::Truncated, expected));
     }
 }
+
+/// Free-threaded builds from 3.14 on run a thread's own copy of the bytecode, which may lie before
+/// or behind the code object.
+#[test]
+fn a_copy_of_the_bytecode_has_opcodes_and_no_lines() {
+    let layout = layout(11);
+    let call = (0..=255).find(|&opcode| layout.is_call(opcode)).unwrap();
+    let start = world_start(layout);
+    let copies = [AT.0 - 0x1000, AT.0 + 0x1_0000, start + (1 << 33)];
+    for copy in copies {
+        let mut mem = thread(layout, 1, copy);
+        let stack = read(&mem, layout);
+        assert_eq!((stack.stack().frames[0].line, stack.in_c_call()), (0, false), "{copy:#x} is not there");
+        mem.map(Addr(copy), vec![call, 0]);
+        let stack = read(&mem, layout);
+        assert_eq!((stack.stack().frames[0].line, stack.in_c_call()), (0, true), "{copy:#x}");
+    }
+    // A frame that has not run yet is before its first instruction.
+    let stack = read(&thread(layout, 1, start - 2), layout);
+    assert_eq!((stack.stack().frames[0].line, stack.in_c_call()), (7, false));
+}
+
+#[test]
+fn an_opcode_that_could_not_be_read_is_read_again() {
+    let layout = layout(11);
+    let call = (0..=255).find(|&opcode| layout.is_call(opcode)).unwrap();
+    let copy = AT.0 + 0x1_0000;
+    let mut mem = thread(layout, 2, copy);
+    let (mut stack, mut symbols) = (ThreadStack::new(&Arc::new(Stack::empty())), Symbols::default());
+    let mut read = |mem: &ReplayMemory| {
+        stack.read(mem, layout, &mut symbols, TSTATE, true).unwrap();
+        stack.in_c_call()
+    };
+    assert!(!read(&mem));
+    mem.map(Addr(copy), vec![call, 0]);
+    // The leaf leaves the instruction and comes back.
+    poke_position(&mut mem, layout, world_start(layout));
+    read(&mem);
+    poke_position(&mut mem, layout, copy);
+    assert!(read(&mem));
+}
+
+/// The address of the code object's first instruction.
+fn world_start(layout: &Layout) -> u64 {
+    match layout.code.bytecode {
+        crate::python::layout::Bytecode::Inline(offset) => AT.0 + u64::from(offset),
+        crate::python::layout::Bytecode::Object(_) => panic!("3.11 and later have it inline"),
+    }
+}
