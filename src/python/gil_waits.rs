@@ -50,8 +50,8 @@ pub enum FutexOwner {
 pub struct GilWaits {
     /// Whether condition variables may have musl's lists.
     lists: bool,
-    /// Nodes of the lists, each with its GIL and its `next`.
-    nodes: HashMap<Addr, (Addr, Addr)>,
+    /// Nodes of the lists, each with its GIL and its `next`. `None`: the list is of no GIL.
+    nodes: HashMap<Addr, (Option<Addr>, Addr)>,
     reads: usize,
     /// Buffers, kept from sample to sample.
     path: Vec<(Addr, Addr)>,
@@ -89,7 +89,9 @@ impl GilWaits {
         self.path.clear();
         let gil = loop {
             let fits = |next: Addr| older.is_none_or(|older| next == older);
-            if let Some((gil, _)) = self.nodes.get(&at).filter(|(_, next)| fits(*next)) {
+            // The thread's own node may have moved from a list of no GIL to that of a GIL since.
+            let is_valid = |(gil, next): &&(Option<Addr>, Addr)| fits(*next) && (gil.is_some() || at != node);
+            if let Some((gil, _)) = self.nodes.get(&at).filter(is_valid) {
                 break *gil;
             }
             if self.reads >= MAX_READS {
@@ -103,15 +105,12 @@ impl GilWaits {
             };
             self.path.push((at, next));
             if prev.is_null() {
-                match self.gil_with_head(mem, layout, gils, at) {
-                    Some(gil) => break gil,
-                    None => return FutexOwner::Unlisted,
-                }
+                break self.gil_with_head(mem, layout, gils, at);
             }
             (older, at) = (Some(at), prev);
         };
         self.nodes.extend(self.path.drain(..).map(|(node, next)| (node, (gil, next))));
-        FutexOwner::Gil(gil)
+        gil.map_or(FutexOwner::Unlisted, FutexOwner::Gil)
     }
 
     /// The GIL one of whose lists begins with this node.

@@ -162,6 +162,24 @@ fn a_node_is_read_once_in_a_sample() {
 }
 
 #[test]
+fn a_long_list_of_the_program_costs_its_length() {
+    const WAITERS: u64 = 1500;
+    let mut memory = process(WAITERS);
+    memory.map(Addr(0x30_000), vec![0; 48]);
+    list(&mut memory, Addr(0x30_000), &(0..WAITERS).map(node).collect::<Vec<_>>());
+    let counted = Counted(&memory, Cell::new(0));
+    let mut waits = GilWaits::new(CLibrary::Musl);
+    for n in 0..WAITERS {
+        let found = waits.owner(&counted, &layout(), &[(GIL, None)], futex(node(n)));
+        assert_eq!(found, FutexOwner::Unlisted, "{n}");
+    }
+    assert!(counted.1.get() as u64 <= 2 * WAITERS + 6, "{} reads", counted.1.get());
+    // The newest has left that list meanwhile, and waits for the GIL at the same address.
+    list(&mut memory, cond(GIL), &[node(0)]);
+    assert_eq!(waits.owner(&memory, &layout(), &[(GIL, None)], futex(node(0))), FutexOwner::Gil(GIL));
+}
+
+#[test]
 fn lists_beyond_the_limit_are_unknown() {
     let waiters = MAX_READS as u64 + 1;
     let mut memory = process(waiters);
