@@ -31,6 +31,12 @@ const MAX_LINES: usize = 1 << 20;
 const MAX_ENTRIES: usize = 1 << 14;
 /// The largest memory for decoded tables, in bytes.
 const MAX_WEIGHT: usize = 24 << 20;
+/// Once a sample has decoded so many bytes, its other code objects are left to the next sample. A
+/// hostile target could give each of its frames a line table of [`MAX_LINES`]; real code objects
+/// have some hundred bytes.
+const SAMPLE_BYTES: usize = 2 << 20;
+/// What a code object costs of these bytes, besides its contents.
+const OBJECT_COST: usize = 256;
 /// An entry's contents are read again after this many samples at least, and twice as many at most.
 const RECHECK_SAMPLES: u64 = 1000;
 
@@ -140,13 +146,16 @@ impl Fingerprint {
     }
 
     /// Reads the objects that the fingerprint points to.
-    fn decode<M: Memory + ?Sized>(&self, mem: &M, layout: &Layout, at: Addr) -> Result<CodeInfo, ObjectError> {
+    fn decode<M: Memory + ?Sized>(&self, mem: &M, layout: &Layout, at: Addr, cost: &mut usize) -> Result<CodeInfo, ObjectError> {
+        *cost += OBJECT_COST;
         let table = read_bytes(mem, layout, self.lines, MAX_LINES)?;
+        *cost += table.len();
         let function = Function {
             name: read_str(mem, layout, self.name, MAX_NAME)?,
             file: read_str(mem, layout, self.filename, MAX_NAME)?,
             first_line: u32::try_from(self.first_line).unwrap_or(0),
         };
+        *cost += function.name.len() + function.file.len();
         let bytecode_start = match (layout.code.bytecode, self.bytecode) {
             (Bytecode::Inline(offset), _) => at.offset(u64::from(offset)),
             (Bytecode::Object(_), object) => object.unwrap_or_default().offset(u64::from(layout.object.bytes_data)),
@@ -178,6 +187,10 @@ pub struct CodeCache {
     entries: HashMap<Addr, CachedCode>,
     weight: usize,
     sample: u64,
+    /// What the current sample has decoded, in bytes.
+    cost: usize,
+    /// Code objects that were left to the next sample.
+    postponed: u64,
     /// The address of `PyCode_Type`, once seen. It is static, so every interpreter of a process
     /// shares it.
     code_type: Option<Addr>,
@@ -192,6 +205,12 @@ impl CodeCache {
     /// Advances the cache's clock. To be called once per sample.
     pub fn begin_sample(&mut self) {
         self.sample += 1;
+        self.cost = 0;
+    }
+
+    /// How often a code object was left to the next sample.
+    pub fn postponed(&self) -> u64 {
+        self.postponed
     }
 
     /// The code object at `at`. `fingerprint` holds the bytes of its [`fingerprint_span`] as read
@@ -211,12 +230,16 @@ impl CodeCache {
         let cached = self.entries.get_mut(&at).filter(|entry| entry.fingerprint == fingerprint);
         if let Some(entry) = cached {
             entry.used = sample;
-            if sample < entry.recheck {
+            if sample < entry.recheck || self.cost >= SAMPLE_BYTES {
                 return Ok(entry.info.clone());
             }
         }
+        if self.cost >= SAMPLE_BYTES {
+            self.postponed += 1;
+            return Err(ObjectError::Postponed { at });
+        }
         self.expect_code(mem, layout, at, fingerprint.type_)?;
-        let decoded = fingerprint.decode(mem, layout, at)?;
+        let decoded = fingerprint.decode(mem, layout, at, &mut self.cost)?;
         Ok(self.put(at, fingerprint, decoded))
     }
 

@@ -30,6 +30,12 @@ pub enum ObjectError {
         /// The address.
         at: Addr,
     },
+    /// It was not read, because the sample has read as much as it may.
+    #[error("the object at {at} is left to the next sample")]
+    Postponed {
+        /// The address.
+        at: Addr,
+    },
 }
 
 /// The expected kind of an object: the bit that its type has in `tp_flags`

@@ -200,13 +200,15 @@ impl ThreadStack {
             self.resolved.clear();
             self.calls.clear();
         }
+        let postponed = symbols.codes.postponed();
         let outcome = self.resolve(mem, layout, &mut symbols.codes);
         self.in_c_call = self.raw.status != StackStatus::Torn && self.leaf_is_call(mem, layout);
-        if outcome.is_err() {
-            // `raw` and `resolved` disagree now, so the next read must resolve every frame.
+        if outcome.is_err() || symbols.codes.postponed() != postponed {
+            // `raw` and `resolved` disagree now, or code objects are missing, so the next read must
+            // resolve every frame.
             self.reads = 0;
-            return outcome;
         }
+        outcome?;
         self.stack = symbols.stack(&self.resolved, self.raw.status, self.raw.below_gap);
         Ok(())
     }

@@ -193,6 +193,31 @@ fn the_cache_is_bounded() {
 }
 
 #[test]
+fn a_sample_decodes_a_bounded_number_of_bytes() {
+    let layout = layout(8);
+    let mut mem = world(layout);
+    put_bytes(&mut mem, layout, LINES, &vec![0; MAX_LINES + 1]);
+    let objects: Vec<Addr> = (0..5).map(|n| AT.offset(n * 0x1000)).collect();
+    objects.iter().for_each(|&at| put_code(&mut mem, layout, at, 7));
+    let mut cache = CodeCache::new();
+    let known = |cache: &mut CodeCache| {
+        cache.begin_sample();
+        objects.iter().filter(|&&at| cache.get(&mem, layout, at, None).is_ok()).count()
+    };
+    assert_eq!([known(&mut cache), known(&mut cache), known(&mut cache)], [2, 4, 5]);
+    assert_eq!(cache.postponed(), 3 + 1);
+    // Objects that are due to be read again stay known meanwhile.
+    (0..2 * RECHECK_SAMPLES).for_each(|_| cache.begin_sample());
+    assert_eq!((known(&mut cache), cache.postponed()), (5, 4));
+    // A table counts also where the name after it cannot be read.
+    put_code(&mut mem, layout, AT, 7);
+    mem.poke_u64(AT.offset(layout.code.name.offset() as u64), 0xdead_0000);
+    let mut cache = CodeCache::new();
+    let errors = [0; 3].map(|_| cache.get(&mem, layout, AT, None).unwrap_err());
+    assert!(matches!(errors, [ObjectError::Read(_), ObjectError::Read(_), ObjectError::Postponed { .. }]), "{errors:?}");
+}
+
+#[test]
 fn opcodes_are_not_cached() {
     let layout = layout(8);
     let mut mem = world(layout);

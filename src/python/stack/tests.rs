@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::process::replay::ReplayMemory;
-use crate::python::code::tests::{layout, world, AT};
+use crate::python::code::tests::{layout, put_bytes, put_code, world, AT, LINES};
 use crate::python::layout::Anchor;
 
 const TSTATE: Addr = Addr(0x30_000);
@@ -111,4 +111,25 @@ fn world_start(layout: &Layout) -> u64 {
         crate::python::layout::Bytecode::Inline(offset) => AT.0 + u64::from(offset),
         crate::python::layout::Bytecode::Object(_) => panic!("3.11 and later have it inline"),
     }
+}
+
+#[test]
+fn frames_beyond_the_budget_of_a_sample_are_resolved_by_the_next() {
+    let layout = layout(8);
+    let mut mem = thread(layout, 3, 0);
+    put_bytes(&mut mem, layout, LINES, &vec![0; 1 << 20]);
+    for n in 0..3 {
+        let code = AT.offset(n * 0x1000);
+        put_code(&mut mem, layout, code, 7);
+        mem.poke_u64(frame(n).offset(layout.frame.code.offset() as u64), code.0);
+    }
+    let (mut stack, mut symbols) = (ThreadStack::new(&Arc::new(Stack::empty())), Symbols::default());
+    let mut names = || {
+        symbols.codes.begin_sample();
+        stack.read(&mem, layout, &mut symbols, TSTATE, true).unwrap();
+        stack.stack().frames.iter().map(|frame| frame.function.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["work", "work", Function::UNREADABLE]);
+    assert_eq!(names(), ["work"; 3]);
+    assert_eq!(symbols.codes.postponed(), 1);
 }

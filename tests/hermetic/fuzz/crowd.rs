@@ -102,7 +102,10 @@ fn many_code_objects_with_long_line_tables() {
     let memory = Picture::new(&map, bytes.as_slice(), 1 << 30);
     let (known, peak) = heap::peak_of(|| {
         let mut cache = CodeCache::new();
-        let known = |n: u64, cache: &mut CodeCache| cache.get(&memory, layout, Addr(CODE + n * 0x1000), None).is_ok();
+        let known = |n: u64, cache: &mut CodeCache| {
+            cache.begin_sample();
+            cache.get(&memory, layout, Addr(CODE + n * 0x1000), None).is_ok()
+        };
         (0..CODES).filter(|&n| known(n, &mut cache)).count()
     });
     assert_eq!(known, CODES as usize);
