@@ -58,7 +58,7 @@ pub fn put_code(mem: &mut ReplayMemory, layout: &Layout, at: Addr, first_line: i
     if let Bytecode::Object(field) = code.bytecode {
         words.push((field.offset(), BYTECODE.0));
     }
-    let mut bytes = object(code.size, &words);
+    let mut bytes = object(512, &words);
     bytes[code.first_line.offset()..][..4].copy_from_slice(&first_line.to_le_bytes());
     bytes.extend_from_slice(&[0; 64]);
     mem.map(at, bytes);

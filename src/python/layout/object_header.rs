@@ -57,7 +57,6 @@ impl Layout {
             Bytecode::Object(field) => Bytecode::Object(field.moved(more)),
             Bytecode::Inline(offset) => Bytecode::Inline(offset + more),
         };
-        code.size += more;
         let object = &mut self.object;
         (object.type_, object.bytes_size, object.bytes_data) =
             (object.type_.moved(more), object.bytes_size.moved(more), object.bytes_data + more);
@@ -65,8 +64,7 @@ impl Layout {
         object.unicode_ascii_data += more;
         object.unicode_compact_data += more;
         let dict = &mut self.containers.dict;
-        (dict.used, dict.keys, dict.values) = (dict.used.moved(more), dict.keys.moved(more), dict.values.moved(more));
-        dict.size += more;
+        (dict.keys, dict.values) = (dict.keys.moved(more), dict.values.moved(more));
         let type_ = &mut self.containers.type_;
         (type_.name, type_.basicsize, type_.flags) = (type_.name.moved(more), type_.basicsize.moved(more), type_.flags.moved(more));
         (type_.dictoffset, type_.cached_keys) = (type_.dictoffset.moved(more), type_.cached_keys.moved(more));
