@@ -3,9 +3,12 @@
 use super::sampler::{SampleOutcome, Sampler};
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
+use crate::process::c_library::Abi;
+use crate::process::memory::Memory;
 use crate::process::memory_dump::{DumpRecorder, MemoryDump};
 use crate::process::target::{LiveTarget, Target};
 use crate::python::attach::PythonProcess;
+use crate::python::layout::Minor;
 use crate::python::version::Version;
 use crate::sample::Sink;
 use crate::units::Nanos;
@@ -21,7 +24,7 @@ pub fn record(python: &PythonProcess, sink: &mut dyn Sink) -> Result<(MemoryDump
     let recorder = Rc::new(DumpRecorder::new(Box::new(LiveTarget::new(python.pid))));
     // The layout is read again, so that the dump holds its data too.
     let minor = python.layout.minor;
-    let reopened = PythonProcess::from_runtime(python.pid, recorder.memory(), python.abi, minor, python.version.clone(), python.runtime)?;
+    let reopened = opened(python.pid, recorder.memory(), python.abi, minor, &python.version, python.runtime)?;
     let mut sampler = Sampler::from_target(Box::new(recorder.clone()), reopened);
     sampler
         .sample(SAMPLE_TIME, SAMPLE_TIME, sink)
@@ -34,8 +37,15 @@ pub fn replay(dump: &MemoryDump, target: Box<dyn Target>, sink: &mut dyn Sink) -
     let head = &dump.head;
     let garbage = || Error::Garbage { pid: Pid(head.pid), what: format!("{:?} is no version", head.python) };
     let minor = Version::from_text(&head.python).ok_or_else(garbage)?.minor;
-    let python = PythonProcess::from_runtime(Pid(head.pid), target.memory(), head.abi, minor, head.python.clone(), Addr(head.runtime))?;
+    let python = opened(Pid(head.pid), target.memory(), head.abi, minor, &head.python, Addr(head.runtime))?;
     let mut sampler = Sampler::from_target(target, python);
     let outcome = sampler.sample(SAMPLE_TIME, SAMPLE_TIME, sink)?;
     Ok((outcome, sampler))
+}
+
+/// The interpreter, by what a dump holds: its layout comes from the memory alone.
+fn opened(pid: Pid, mem: &dyn Memory, abi: Abi, minor: Minor, version: &str, runtime: Addr) -> Result<PythonProcess> {
+    let mut python = PythonProcess::from_runtime(pid, mem, abi, minor, version.to_owned(), runtime)?;
+    python.complete_layout(mem);
+    Ok(python)
 }

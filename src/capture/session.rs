@@ -103,6 +103,8 @@ struct ActiveCapture {
     target: TargetInfo,
     sampler: Sampler,
     exact: Option<ExactMode>,
+    /// The counts and warnings of exact mode, if it ended with an earlier program.
+    exact_before: CaptureStats,
     address_space: AddressSpace,
     freeze_holder: bool,
     counts: Counts,
@@ -209,6 +211,7 @@ impl ActiveCapture {
             address_space: AddressSpace::open(pid, python.runtime),
             sampler: Sampler::new(python, pauser(freeze_holder)),
             exact: None,
+            exact_before: CaptureStats::default(),
             freeze_holder,
             counts: Counts::default(),
             torn: 0,
@@ -298,14 +301,7 @@ impl ActiveCapture {
                 None
             }
             Err(Error::NoSuchProcess { .. } | Error::Gone { .. }) => Some(StopReason::TargetEnded),
-            Err(Error::NotPython { what, .. }) if since_good > EXEC_GRACE => {
-                Some(StopReason::Lost(format!("the process replaced itself by {what}, which is not Python")))
-            }
-            Err(Error::NotReady { .. }) if since_good > GIVE_UP_AFTER => {
-                Some(StopReason::Lost("the program ended its interpreter, but not itself".into()))
-            }
-            Ok(_) | Err(_) if since_good > GIVE_UP_AFTER => Some(StopReason::Lost("its interpreter could no longer be read".into())),
-            Ok(_) | Err(_) => None,
+            found => reason_lost(found.as_ref().err(), self.replaced, since_good).map(StopReason::Lost),
         }
     }
 
@@ -315,7 +311,12 @@ impl ActiveCapture {
         self.path.clone_from(&python.path);
         self.finish(now, sink);
         if let Some(exact) = self.exact.take() {
+            let mut before = CaptureStats::default();
+            exact.add_stats(&mut before);
             self.enable_exact(Some(exact.for_new_program(&python)));
+            if self.exact.is_none() {
+                self.exact_before = before;
+            }
         }
         self.torn += self.sampler.torn;
         self.shortened += self.sampler.shortened;
@@ -371,7 +372,10 @@ impl ActiveCapture {
             failed: counts.failed,
             kernel_stacks: Some(kernel_stack::proven()),
             stops: self.stops.iter().cloned().chain(self.sampler.stop_detector.stops()).collect(),
-            warnings: self.warnings.clone(),
+            events: self.exact_before.events,
+            lost_events: self.exact_before.lost_events,
+            unmet_waits: self.exact_before.unmet_waits,
+            warnings: self.warnings.iter().chain(&self.exact_before.warnings).cloned().collect(),
             ..base
         };
         let shortened = self.shortened + self.sampler.shortened;
@@ -384,6 +388,23 @@ impl ActiveCapture {
             exact.add_stats(&mut stats);
         }
         stats
+    }
+}
+
+/// Why the window ends after this time without a good sample; `None`: it does not end yet. `error`:
+/// the search for an interpreter failed. `replaced`: another program replaced the measured one.
+fn reason_lost(error: Option<&Error>, replaced: bool, since_good: Nanos) -> Option<String> {
+    match error {
+        Some(Error::NotPython { what, .. }) if replaced && since_good > EXEC_GRACE => {
+            Some(format!("the process replaced itself by {what}, which is not Python"))
+        }
+        _ if since_good <= GIVE_UP_AFTER => None,
+        Some(Error::NotPython { .. }) => Some("the program unloaded its Python".into()),
+        Some(Error::NotReady { .. }) if replaced => {
+            Some("the process replaced itself by another Python, which has not created its interpreter".into())
+        }
+        Some(Error::NotReady { .. }) => Some("the program ended its interpreter, but not itself".into()),
+        _ => Some("its interpreter could no longer be read".into()),
     }
 }
 
@@ -409,3 +430,6 @@ pub fn target_info(python: &PythonProcess) -> TargetInfo {
         switch_interval_us: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

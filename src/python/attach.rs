@@ -92,11 +92,29 @@ impl PythonProcess {
 
     /// Whether an interpreter exists: not before start-up, not after finalization.
     pub fn has_interpreter(&self, mem: &dyn Memory) -> bool {
+        self.first_interpreter(mem).is_some()
+    }
+
+    fn first_interpreter(&self, mem: &dyn Memory) -> Option<Addr> {
         let head = self.runtime.offset(self.layout.runtime.interpreters_head.offset() as u64);
         // While a library is being mapped, its data pages still show other parts of the file, so
         // the address read there may be invalid.
-        let is_readable = |at: Addr| !at.is_null() && mem.read_ptr(at.offset(self.layout.interpreter.threads_head.offset() as u64)).is_ok();
-        mem.read_ptr(head).is_ok_and(is_readable)
+        let is_readable = |at: &Addr| mem.read_ptr(at.offset(self.layout.interpreter.threads_head.offset() as u64)).is_ok();
+        mem.read_ptr(head).ok().filter(|at| !at.is_null()).filter(is_readable)
+    }
+
+    /// Completes the layout by the size of the header that objects have in this build, from
+    /// `PyType_Type` or, where its address is not known, from the dict of `sys.modules`.
+    pub fn complete_layout(&mut self, mem: &dyn Memory) {
+        let modules = || {
+            let field = self.layout.interpreter.modules?;
+            mem.read_ptr(self.first_interpreter(mem)?.offset(field.offset() as u64)).ok()
+        };
+        if let Some(at) = self.type_type {
+            self.layout = self.layout.clone().with_object_header(mem, at);
+        } else if let Some(modules) = modules() {
+            self.layout = self.layout.clone().with_object_header_of(mem, modules);
+        }
     }
 
     /// Completes the layout by what only a started interpreter shows. [`Error::NotReady`] when no
@@ -104,9 +122,7 @@ impl PythonProcess {
     pub fn ensure_ready(&mut self) -> Result<()> {
         let (pid, mem) = (self.pid, LiveMemory::new(self.pid));
         if self.has_interpreter(&mem) {
-            if let Some(at) = self.type_type {
-                self.layout = self.layout.clone().with_object_header(&mem, at);
-            }
+            self.complete_layout(&mem);
             return Ok(());
         }
         Err(Error::NotReady { pid, why: if self.had_interpreter(&mem) { ending(pid) } else { starting(pid) } })
@@ -144,24 +160,54 @@ pub fn attach(pid: Pid, choice: &RuntimeChoice) -> Result<Attached> {
 /// milliseconds; [`PythonProcess::ensure_ready`] on the result takes microseconds.
 pub fn identify(pid: Pid, choice: &RuntimeChoice) -> Result<Attached> {
     let mem = LiveMemory::new(pid);
-    let (first, others) = binary::locate_all(pid, &mem)?;
-    let first = match first {
-        Located::Python(found) => open_located(pid, &mem, found)?,
-        Located::Legacy { version, .. } => return Ok(Attached::Legacy(version)),
+    let located = binary::locate_all(pid, &mem)?;
+    if let Some(Ok(Located::Legacy { version, .. })) = located.first() {
+        return Ok(Attached::Legacy(version.clone()));
+    }
+    let open = |located: Result<Located>| match located? {
+        Located::Python(found) => open_located(pid, &mem, found),
+        Located::Legacy { version, .. } => Err(too_old(pid, version)),
     };
-    let other = |located| match located {
-        Located::Python(found) => open_located(pid, &mem, found).ok(),
-        Located::Legacy { .. } => None,
-    };
-    let mut all: Vec<PythonProcess> = std::iter::once(first).chain(others.into_iter().filter_map(other)).collect();
+    let chosen = choose_readable(pid, located.into_iter().map(open), choice, &mem)?;
+    Ok(Attached::Python(Box::new(chosen)))
+}
+
+/// Chooses among the runtimes that could be opened; the first error if none could.
+fn choose_readable(
+    pid: Pid,
+    opened: impl Iterator<Item = Result<PythonProcess>>,
+    choice: &RuntimeChoice,
+    mem: &dyn Memory,
+) -> Result<PythonProcess> {
+    let (mut all, mut errors) = (Vec::new(), Vec::new());
+    for python in opened {
+        match python {
+            Ok(python) => all.push(python),
+            Err(error) => errors.push(error),
+        }
+    }
+    if all.is_empty() {
+        return Err(errors.into_iter().next().unwrap_or_else(|| Error::NotReady { pid, why: starting(pid) }));
+    }
     // A runtime that has ended its interpreters has no threads to measure.
-    if all.iter().any(|python| python.has_interpreter(&mem)) {
-        all.retain(|python| python.has_interpreter(&mem));
+    if all.iter().any(|python| python.has_interpreter(mem)) {
+        all.retain(|python| python.has_interpreter(mem));
     }
     let started: Vec<StartedRuntime<'_>> = all.iter().map(PythonProcess::as_started).collect();
-    let (index, runtimes_warning) = runtimes::choose(&started, choice, &mem)?;
-    let chosen = PythonProcess { runtimes_warning, ..all.swap_remove(index) };
-    Ok(Attached::Python(Box::new(chosen)))
+    let (index, warning) = runtimes::choose(&started, choice, mem)?;
+    let sentences: Vec<String> = warning.into_iter().chain(errors.iter().filter_map(unreadable)).collect();
+    let runtimes_warning = (!sentences.is_empty()).then(|| sentences.join("; "));
+    Ok(PythonProcess { runtimes_warning, ..all.swap_remove(index) })
+}
+
+/// A sentence about a runtime that cannot be read. A runtime that is only starting needs none.
+fn unreadable(error: &Error) -> Option<String> {
+    match error {
+        Error::UnsupportedVersion { version, why, .. } => {
+            Some(format!("the process also has Python {version}, which gilprof cannot read: {why}"))
+        }
+        _ => None,
+    }
 }
 
 fn open_located(pid: Pid, mem: &dyn Memory, found: LocatedPython) -> Result<PythonProcess> {
@@ -196,5 +242,24 @@ mod tests {
         assert!(mem.poke_u64(head, interpreter.0) && !python.has_interpreter(&mem));
         mem.map(interpreter, vec![0; 0x1000]);
         assert!(python.has_interpreter(&mem));
+    }
+
+    #[test]
+    fn a_runtime_that_cannot_be_read_does_not_block_another() {
+        let runtime = Addr(0x10_000);
+        let mut mem = ReplayMemory::new();
+        mem.map(runtime, vec![0; 0x1000]);
+        let open =
+            |minor, version: &str| PythonProcess::from_runtime(Pid(1), &mem, Abi::default(), Minor(3, minor), version.into(), runtime);
+        let chosen = |opened: Vec<Result<PythonProcess>>, choice| choose_readable(Pid(1), opened.into_iter(), &choice, &mem);
+        for choice in [RuntimeChoice::Busiest, RuntimeChoice::Number(1)] {
+            let python = chosen(vec![open(99, "3.99.1"), open(9, "3.9.18")], choice).unwrap();
+            let warning = python.runtimes_warning.unwrap();
+            assert_eq!(python.version, "3.9.18");
+            assert!(warning.contains("also has Python 3.99.1, which gilprof cannot read: it knows 3.7 to"), "{warning}");
+        }
+        assert_eq!(chosen(vec![open(9, "3.9.18")], RuntimeChoice::Busiest).unwrap().runtimes_warning, None);
+        let error = chosen(vec![open(99, "3.99.1"), open(98, "3.98.1")], RuntimeChoice::Busiest).unwrap_err();
+        assert!(error.to_string().contains("3.99.1"), "the first of several: {error}");
     }
 }

@@ -36,9 +36,6 @@ pub struct LocatedPython {
     pub path: String,
     /// The offset from that file's addresses to the process's addresses.
     pub bias: u64,
-    /// Whether the build is free-threaded. Whether the GIL is switched on is in the GIL's own
-    /// memory.
-    pub free_threaded: Option<bool>,
     /// `PyType_Type`.
     pub type_type: Option<Addr>,
 }
@@ -64,7 +61,6 @@ struct Candidate {
     machine: Option<Machine>,
     runtime: Option<Addr>,
     type_type: Option<Addr>,
-    published: Option<Published>,
     version: Option<Version>,
     /// Whether its runtime has been started. The runtime of a library that is linked in but not
     /// used, or whose variables were copied into the executable, has not.
@@ -95,14 +91,16 @@ struct Search<'a> {
     maps: &'a Maps,
 }
 
-/// Finds the interpreter of a process: the first of [`locate_all`].
+/// Finds the interpreter of a process: the first of [`locate_all`] that gilprof can name.
 pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
-    locate_all(pid, mem).map(|(first, _)| first)
+    let mut all = locate_all(pid, mem)?;
+    all.swap_remove(all.iter().position(Result::is_ok).unwrap_or(0))
 }
 
 /// Finds the runtime of a process, and further ones that were started in it: a program may load
-/// several libpythons. Only files that are named like Python's are searched for further ones.
-pub fn locate_all(pid: Pid, mem: &dyn Memory) -> Result<(Located, Vec<Located>)> {
+/// several libpythons. Only files that are named like Python's are searched for further ones. Never
+/// empty; an [`Error::UnsupportedVersion`] for each that gilprof cannot read.
+pub fn locate_all(pid: Pid, mem: &dyn Memory) -> Result<Vec<Result<Located>>> {
     let maps = Maps::from_pid(pid).map_err(|error| diagnose::unreadable(pid, &error))?;
     diagnose::probe(pid, mem, &maps)?;
     let search = Search { pid, mem, maps: &maps };
@@ -125,19 +123,15 @@ pub fn locate_all(pid: Pid, mem: &dyn Memory) -> Result<(Located, Vec<Located>)>
         best.complete(&candidates);
         candidates.retain(|candidate| candidate.is_second(&best));
         candidates.dedup_by_key(|candidate| candidate.runtime);
-        let mut readable = candidates.into_iter().filter_map(|candidate| finish(pid, candidate, c_library).ok());
-        let first = match finish(pid, best, c_library) {
-            Ok(first) => first,
-            Err(error) => readable.next().ok_or(error)?,
-        };
-        return Ok((first, readable.collect()));
+        return Ok(std::iter::once(best).chain(candidates).map(|candidate| finish(pid, candidate, c_library)).collect());
     }
     Err(diagnose::not_python(pid, &maps, foreign))
 }
 
 fn finish(pid: Pid, found: Candidate, c_library: CLibrary) -> Result<Located> {
+    let path = diagnose::printable_path(&found.path);
     let Some(version) = found.version else {
-        let why = format!("{} does not contain its version", found.path);
+        let why = format!("{path} does not contain its version");
         return Err(Error::UnsupportedVersion { pid, version: "of an unknown version".to_owned(), why });
     };
     match (version::support(version), found.runtime, found.machine) {
@@ -148,17 +142,15 @@ fn finish(pid: Pid, found: Candidate, c_library: CLibrary) -> Result<Located> {
             version: version.text,
             path: found.path,
             bias: found.bias,
-            // Free-threaded builds begin with 3.13, and 3.13 publishes the fact.
-            free_threaded: Some(found.published.is_some_and(|published| published.free_threaded)),
             type_type: found.type_type,
         })),
         (VersionSupport::Legacy(version), ..) => Ok(Located::Legacy { version: version.text, path: found.path }),
         (VersionSupport::Readable(version), Some(_), None) => {
-            let why = format!("{} is for a machine other than x86-64 and aarch64, the two that gilprof supports", found.path);
+            let why = format!("{path} is for a machine other than x86-64 and aarch64, the two that gilprof supports");
             Err(Error::UnsupportedVersion { pid, version: version.text, why })
         }
         (VersionSupport::Readable(version), None, _) => {
-            let why = format!("{} has no symbol _PyRuntime and no section .PyRuntime", found.path);
+            let why = format!("{path} has no symbol _PyRuntime and no section .PyRuntime");
             Err(Error::UnsupportedVersion { pid, version: version.text, why })
         }
     }
@@ -229,7 +221,7 @@ impl<'a> Search<'a> {
         };
         let path = first.path.clone().unwrap_or_default();
         let type_type = type_type.map(|symbol| Addr(bias.wrapping_add(symbol.vaddr)));
-        Some(Candidate { path, bias, machine: image.machine(), runtime, type_type, published, version, live })
+        Some(Candidate { path, bias, machine: image.machine(), runtime, type_type, version, live })
     }
 
     /// File names that may contain a version: the image's own, the executable's, the extension
@@ -255,5 +247,21 @@ impl<'a> Search<'a> {
         // `core_initialized` and `initialized`, all 0 before start-up.
         let mut flags = [0; 16];
         self.mem.read(runtime, &mut flags).is_ok() && flags != [0; 16]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_printed_without_control_characters() {
+        let version = |text| Version::from_text(text);
+        for (version, runtime) in [(None, None), (version("3.9.18"), Some(Addr(16))), (version("3.9.18"), None)] {
+            let path = "/tmp/\x1b[2J\nx".to_owned();
+            let found = Candidate { path, bias: 0, machine: None, runtime, type_type: None, version, live: true };
+            let error = finish(Pid(1), found, CLibrary::Glibc).unwrap_err().to_string();
+            assert!(error.contains("/tmp/ [2J x") && !error.contains(char::is_control), "{error:?}");
+        }
     }
 }

@@ -9,10 +9,9 @@
 //! cell run again can do that). For that case an entry's contents are read again after about
 //! `RECHECK_SAMPLES` samples, so such a line or name can be wrong for that long, never for good.
 //!
-//! The opcode of a leaf is never cached: from 3.11 on bytecode specialises itself in place, and for
-//! older versions a read of one byte is cheaper than a wrong answer. Free-threaded builds from 3.14
-//! on give each thread its own copy of the bytecode; an instruction pointer into a copy has no line
-//! here.
+//! Opcodes are not kept here: from 3.11 on bytecode specialises itself in place. Free-threaded
+//! builds from 3.14 on give each thread its own copy of the bytecode; an instruction pointer into a
+//! copy has no line here.
 
 use super::layout::field::Field;
 use super::layout::{ByteRange, Bytecode, Layout};
@@ -32,8 +31,18 @@ const MAX_LINES: usize = 1 << 20;
 const MAX_ENTRIES: usize = 1 << 14;
 /// The largest memory for decoded tables, in bytes.
 const MAX_WEIGHT: usize = 24 << 20;
+/// Once a sample has decoded so many bytes, its other code objects are left to the next sample. A
+/// hostile target could give each of its frames a line table of [`MAX_LINES`]; real code objects
+/// have some hundred bytes.
+const SAMPLE_BYTES: usize = 2 << 20;
+/// What a code object costs of these bytes, besides its contents.
+const OBJECT_COST: usize = 256;
 /// An entry's contents are read again after this many samples at least, and twice as many at most.
 const RECHECK_SAMPLES: u64 = 1000;
+
+/// The offsets of a frame that has not run yet: `f_lasti` is -1, in bytes or in units of two
+/// (3.10), and `prev_instr` is one unit before the first instruction (3.11 and 3.12).
+const NOT_STARTED: std::ops::Range<i64> = -2..0;
 
 /// What gilprof needs of a code object.
 #[derive(Debug)]
@@ -48,12 +57,12 @@ pub struct CodeInfo {
 }
 
 impl CodeInfo {
-    /// The line of the instruction `byte_offset` bytes into the bytecode; the first line for a
-    /// negative offset (`f_lasti` is -1 until a frame has run). `None` where the table gives none.
+    /// The line of the instruction `byte_offset` bytes into the bytecode; the first line for the
+    /// one before it ([`NOT_STARTED`]). `None` where the table gives none.
     pub fn line_at_offset(&self, byte_offset: i64) -> Option<u32> {
         match u32::try_from(byte_offset) {
             Ok(offset) => self.lines.line_at(offset),
-            Err(_) if byte_offset < 0 => u32::try_from(self.first_line).ok(),
+            Err(_) if NOT_STARTED.contains(&byte_offset) => u32::try_from(self.first_line).ok(),
             Err(_) => None,
         }
     }
@@ -63,17 +72,15 @@ impl CodeInfo {
         instruction.0.wrapping_sub(self.bytecode_start.0) as i64
     }
 
-    /// The address of the opcode of the instruction `byte_offset` bytes in; `None` for a negative
-    /// offset and beyond any bytecode.
-    pub fn opcode_address(&self, byte_offset: i64) -> Option<Addr> {
-        u32::try_from(byte_offset).ok().map(|offset| self.bytecode_start.offset(u64::from(offset)))
-    }
-
-    /// Whether a leaf frame at the instruction `byte_offset` bytes in is inside a C call, from a
-    /// decoded read of the opcode. `None` where it cannot be read.
+    /// Whether a leaf frame at the instruction `byte_offset` bytes in is inside a C call, by the
+    /// opcode that is there now. `None` where it cannot be read. The offset may lead out of the
+    /// bytecode: into a thread's own copy of it.
     pub fn is_call_at<M: Memory + ?Sized>(&self, mem: &M, layout: &Layout, byte_offset: i64) -> Option<bool> {
+        if NOT_STARTED.contains(&byte_offset) {
+            return Some(false);
+        }
         let mut opcode = [0];
-        mem.read(self.opcode_address(byte_offset)?, &mut opcode).ok()?;
+        mem.read(self.bytecode_start.offset(byte_offset as u64), &mut opcode).ok()?;
         Some(layout.is_call(opcode[0]))
     }
 
@@ -139,13 +146,16 @@ impl Fingerprint {
     }
 
     /// Reads the objects that the fingerprint points to.
-    fn decode<M: Memory + ?Sized>(&self, mem: &M, layout: &Layout, at: Addr) -> Result<CodeInfo, ObjectError> {
+    fn decode<M: Memory + ?Sized>(&self, mem: &M, layout: &Layout, at: Addr, cost: &mut usize) -> Result<CodeInfo, ObjectError> {
+        *cost += OBJECT_COST;
         let table = read_bytes(mem, layout, self.lines, MAX_LINES)?;
+        *cost += table.len();
         let function = Function {
             name: read_str(mem, layout, self.name, MAX_NAME)?,
             file: read_str(mem, layout, self.filename, MAX_NAME)?,
             first_line: u32::try_from(self.first_line).unwrap_or(0),
         };
+        *cost += function.name.len() + function.file.len();
         let bytecode_start = match (layout.code.bytecode, self.bytecode) {
             (Bytecode::Inline(offset), _) => at.offset(u64::from(offset)),
             (Bytecode::Object(_), object) => object.unwrap_or_default().offset(u64::from(layout.object.bytes_data)),
@@ -177,6 +187,10 @@ pub struct CodeCache {
     entries: HashMap<Addr, CachedCode>,
     weight: usize,
     sample: u64,
+    /// What the current sample has decoded, in bytes.
+    cost: usize,
+    /// Code objects that were left to the next sample.
+    postponed: u64,
     /// The address of `PyCode_Type`, once seen. It is static, so every interpreter of a process
     /// shares it.
     code_type: Option<Addr>,
@@ -191,6 +205,12 @@ impl CodeCache {
     /// Advances the cache's clock. To be called once per sample.
     pub fn begin_sample(&mut self) {
         self.sample += 1;
+        self.cost = 0;
+    }
+
+    /// How often a code object was left to the next sample.
+    pub fn postponed(&self) -> u64 {
+        self.postponed
     }
 
     /// The code object at `at`. `fingerprint` holds the bytes of its [`fingerprint_span`] as read
@@ -210,12 +230,16 @@ impl CodeCache {
         let cached = self.entries.get_mut(&at).filter(|entry| entry.fingerprint == fingerprint);
         if let Some(entry) = cached {
             entry.used = sample;
-            if sample < entry.recheck {
+            if sample < entry.recheck || self.cost >= SAMPLE_BYTES {
                 return Ok(entry.info.clone());
             }
         }
+        if self.cost >= SAMPLE_BYTES {
+            self.postponed += 1;
+            return Err(ObjectError::Postponed { at });
+        }
         self.expect_code(mem, layout, at, fingerprint.type_)?;
-        let decoded = fingerprint.decode(mem, layout, at)?;
+        let decoded = fingerprint.decode(mem, layout, at, &mut self.cost)?;
         Ok(self.put(at, fingerprint, decoded))
     }
 
@@ -276,4 +300,4 @@ impl CodeCache {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -15,8 +15,9 @@ const MAX_DEPTH: usize = 8;
 /// The largest number of Python descendants that a message names.
 const MAX_NAMED: usize = 4;
 
-/// The longest name or command in a message, in characters.
+/// The longest name or command in a message, in characters, and the longest path.
 const MAX_CHARS: usize = 60;
+const MAX_PATH_CHARS: usize = 400;
 
 /// Programs that start others, so that a user may pass their pid instead of Python's.
 const SHELLS: &[&str] = &["sh", "bash", "dash", "zsh", "fish", "ash", "ksh", "busybox"];
@@ -184,8 +185,17 @@ fn name(pid: Pid) -> String {
 
 /// Text from the target, shortened for a message and without control characters.
 fn shortened(text: &str) -> String {
-    let start: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_CHARS).collect();
-    if text.chars().count() > MAX_CHARS {
+    shortened_to(text, MAX_CHARS)
+}
+
+/// A path from the target, in the same way.
+pub(super) fn printable_path(path: &str) -> String {
+    shortened_to(path, MAX_PATH_CHARS)
+}
+
+fn shortened_to(text: &str, max: usize) -> String {
+    let start: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect();
+    if text.chars().count() > max {
         format!("{start}…")
     } else {
         start

@@ -47,8 +47,6 @@ const DEEP: usize = 64;
 const ROOT_PAUSE: u8 = 32;
 /// `_PY_GIL_DROP_REQUEST_BIT` of `PyThreadState.eval_breaker` (pycore_ceval.h).
 const GIL_DROP_REQUEST: u64 = 1;
-/// An upper bound on the bytes read of a frame, in any version.
-const MAX_FRAME_SIZE: usize = 160;
 /// Pairs of copies made for one stack before the frames agreed so far are returned. Most stacks
 /// take one. In a program that does nothing but resume generators up to half of the walks lose
 /// their way (3.7 - 3.10).
@@ -209,7 +207,8 @@ impl FrameReader {
             stuck = if ends == [WalkEnd::Root, WalkEnd::Root] && self.walks[0].frames == self.walks[1].frames { stuck + 1 } else { 0 };
             if stuck == STUCK_ROUNDS {
                 self.result.frames.clone_from(&self.walks[0].frames);
-                (self.result.status, self.result.below_gap) = (StackStatus::Truncated, self.walks[0].below_gap);
+                self.result.status = if self.walks[0].cleared { StackStatus::Torn } else { StackStatus::Truncated };
+                self.result.below_gap = self.walks[0].below_gap;
                 return Ok(());
             }
             if let Some(walk) = done.iter().position(|&d| d) {
@@ -419,14 +418,15 @@ impl FrameReader {
     fn add_missing(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, at: Addr) -> Result<(), ReadError> {
         chunks::find(mem, layout, tstate, &mut self.chunks)?;
         let (mut reader, mut new, mut at) = (LinkReader::new(mem, layout), Vec::new(), at);
-        while !at.is_null() && new.len() < self.limit() {
-            if !self.is_covered(at) {
+        // A walk visits no more frames than that, in a chunk or not.
+        for _ in 0..self.limit() {
+            if !self.is_covered(layout, at) {
                 if self.heap_frames.contains(at) {
                     break;
                 }
                 new.push(at);
             }
-            match reader.frame(at)? {
+            match reader.frame(at)?.filter(|link| !link.back.is_null()) {
                 Some(link) => at = link.back,
                 None => break,
             }
@@ -437,9 +437,9 @@ impl FrameReader {
 
     /// Whether a frame lies in a chunk that is copied. A frame at the very end of a chunk's copied
     /// part is copied alone until the used part of the chunk grows.
-    fn is_covered(&self, at: Addr) -> bool {
+    fn is_covered(&self, layout: &Layout, at: Addr) -> bool {
         let chunks = chunks::used(&self.chunks, self.cut);
-        chunks.iter().any(|(start, size)| at.within(*start, size.saturating_sub(MAX_FRAME_SIZE) as u64))
+        chunks.iter().any(|(start, size)| at.within(*start, (*size as u64).saturating_sub(layout.frame.size.into())))
     }
 }
 

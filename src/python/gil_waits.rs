@@ -24,6 +24,10 @@ use std::collections::HashMap;
 
 /// Offset of `_c_head` in musl's `pthread_cond_t`.
 const HEAD: u64 = 8;
+/// On aarch64 the layout has glibc's mutexes where the C library is not known. musl's are shorter
+/// by this, so the second condition variable may be before its place in the layout. Elsewhere no
+/// pointer is there.
+const SHORTER_MUTEX: u32 = 8;
 /// Offset of `barrier` in a node.
 const BARRIER: u64 = 20;
 /// Alignment of a node.
@@ -50,8 +54,8 @@ pub enum FutexOwner {
 pub struct GilWaits {
     /// Whether condition variables may have musl's lists.
     lists: bool,
-    /// Nodes of the lists, each with its GIL and its `next`.
-    nodes: HashMap<Addr, (Addr, Addr)>,
+    /// Nodes of the lists, each with its GIL and its `next`. `None`: the list is of no GIL.
+    nodes: HashMap<Addr, (Option<Addr>, Addr)>,
     reads: usize,
     /// Buffers, kept from sample to sample.
     path: Vec<(Addr, Addr)>,
@@ -89,7 +93,9 @@ impl GilWaits {
         self.path.clear();
         let gil = loop {
             let fits = |next: Addr| older.is_none_or(|older| next == older);
-            if let Some((gil, _)) = self.nodes.get(&at).filter(|(_, next)| fits(*next)) {
+            // The thread's own node may have moved from a list of no GIL to that of a GIL since.
+            let is_valid = |(gil, next): &&(Option<Addr>, Addr)| fits(*next) && (gil.is_some() || at != node);
+            if let Some((gil, _)) = self.nodes.get(&at).filter(is_valid) {
                 break *gil;
             }
             if self.reads >= MAX_READS {
@@ -103,27 +109,25 @@ impl GilWaits {
             };
             self.path.push((at, next));
             if prev.is_null() {
-                match self.gil_with_head(mem, layout, gils, at) {
-                    Some(gil) => break gil,
-                    None => return FutexOwner::Unlisted,
-                }
+                break self.gil_with_head(mem, layout, gils, at);
             }
             (older, at) = (Some(at), prev);
         };
         self.nodes.extend(self.path.drain(..).map(|(node, next)| (node, (gil, next))));
-        FutexOwner::Gil(gil)
+        gil.map_or(FutexOwner::Unlisted, FutexOwner::Gil)
     }
 
     /// The GIL one of whose lists begins with this node.
     fn gil_with_head(&mut self, mem: &dyn Memory, layout: &GilLayout, gils: &[(Addr, Option<GilReading>)], node: Addr) -> Option<Addr> {
-        let heads = |gil: Addr| [layout.cond, layout.switch_cond].map(|cond| gil.offset(u64::from(cond.offset) + HEAD));
+        let offsets = [layout.cond.offset, layout.switch_cond.offset, layout.switch_cond.offset.saturating_sub(SHORTER_MUTEX)];
+        let heads = |gil: Addr| offsets.map(|cond| gil.offset(u64::from(cond) + HEAD));
         self.parts.clear();
         self.parts.extend(gils.iter().flat_map(|(gil, _)| heads(*gil)).map(|head| Part::new(head, 8)));
         self.bytes.resize(8 * self.parts.len(), 0);
         mem.read_batch(&mut self.parts, &mut self.bytes).ok()?;
         let is_head = |(part, bytes): (&Part, &[u8])| part.ok && bytes == node.0.to_le_bytes();
         let index = split_parts(&self.parts, &self.bytes).position(is_head)?;
-        gils.get(index / 2).map(|(gil, _)| *gil)
+        gils.get(index / offsets.len()).map(|(gil, _)| *gil)
     }
 }
 

@@ -30,6 +30,12 @@ pub enum ObjectError {
         /// The address.
         at: Addr,
     },
+    /// It was not read, because the sample has read as much as it may.
+    #[error("the object at {at} is left to the next sample")]
+    Postponed {
+        /// The address.
+        at: Addr,
+    },
 }
 
 /// The expected kind of an object: the bit that its type has in `tp_flags`
@@ -46,6 +52,9 @@ pub(super) enum TypeFlag {
 const ELLIPSIS: char = '…';
 /// The longest string or table that is plausible; a greater length is garbage.
 const MAX_LEN: i64 = 1 << 32;
+/// The most digits of an int of 64 bits, and the size of one in bytes: three hold 90 bits.
+const MAX_DIGITS: usize = 3;
+const DIGIT: usize = 4;
 /// The longest type name, in bytes.
 const MAX_TYPE_NAME: usize = 128;
 /// No read may cross into a page that it does not need: the next page may not be mapped.
@@ -113,27 +122,42 @@ pub fn read_bytes<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr, cap: u
 /// A non-negative `int` below 2^64.
 pub fn read_u64_int<M: Memory + ?Sized>(mem: &M, layout: &Layout, at: Addr) -> Result<u64, ObjectError> {
     let garbage = ObjectError::Garbage { expected: "a non-negative int of 64 bits", at };
-    let int = &layout.containers.int;
-    expect_type(mem, layout, at, mem.read_ptr(at.offset(layout.object.type_.offset() as u64))?, TypeFlag::Int)?;
-    let digits = match int.digits {
-        Digits::Signed(size) => mem.read_u64(at.offset(size.offset() as u64))?,
-        Digits::Tag(tag) => match mem.read_u64(at.offset(tag.offset() as u64))? {
-            tag if tag & 3 == 1 => 0,
-            tag if tag & 3 == 0 => tag >> 3,
-            _ => return Err(garbage),
-        },
-    };
-    // Three digits hold 90 bits; a negative size is a huge number here.
-    if digits > 3 {
-        return Err(garbage);
-    }
-    let mut bytes = vec![0; digits as usize * 4];
-    mem.read(at.offset(u64::from(int.data)), &mut bytes)?;
-    let value = bytes.chunks_exact(4).rev().try_fold(0u128, |value, digit| {
+    let mut bytes = vec![0; layout.containers.int.data as usize];
+    mem.read(at, &mut bytes)?;
+    expect_type(mem, layout, at, field_ptr(&bytes, layout.object.type_).ok_or(garbage)?, TypeFlag::Int)?;
+    let digits = int_digits(layout, &bytes).ok_or(garbage)?;
+    bytes.resize(bytes.len() + digits * DIGIT, 0);
+    mem.read(at, &mut bytes)?;
+    parse_u64_int(layout, &bytes).ok_or(garbage)
+}
+
+/// The size in bytes of an int with as many digits as [`parse_u64_int`] accepts.
+pub(super) fn max_int_size(layout: &Layout) -> usize {
+    layout.containers.int.data as usize + MAX_DIGITS * DIGIT
+}
+
+/// The value of a non-negative `int` below 2^64, in the bytes of an object that is an `int`.
+pub(super) fn parse_u64_int(layout: &Layout, object: &[u8]) -> Option<u64> {
+    let digits = object.get(layout.containers.int.data as usize..)?.get(..int_digits(layout, object)? * DIGIT)?;
+    let value = digits.chunks_exact(DIGIT).rev().try_fold(0u128, |value, digit| {
         let digit = u32::from_le_bytes([digit[0], digit[1], digit[2], digit[3]]);
         (digit < 1 << 30).then(|| value << 30 | u128::from(digit))
-    });
-    value.and_then(|value| u64::try_from(value).ok()).ok_or(garbage)
+    })?;
+    u64::try_from(value).ok()
+}
+
+/// The number of digits; `None` for a negative int and one of more than [`MAX_DIGITS`].
+fn int_digits(layout: &Layout, object: &[u8]) -> Option<usize> {
+    let digits = match layout.containers.int.digits {
+        // A negative size is a huge number here.
+        Digits::Signed(size) => field_i64(object, size)? as u64,
+        Digits::Tag(tag) => match field_u64(object, tag)? {
+            tag if tag & 3 == 1 => 0,
+            tag if tag & 3 == 0 => tag >> 3,
+            _ => return None,
+        },
+    };
+    usize::try_from(digits).ok().filter(|&digits| digits <= MAX_DIGITS)
 }
 
 /// The name of an object's type as `tp_name` has it, which includes the module for types made in C.

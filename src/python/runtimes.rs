@@ -3,6 +3,7 @@
 //! A program may load several libpythons, each with its own GIL and its own threads. gilprof
 //! measures one of them and names the others.
 
+use super::diagnose::printable_path;
 use super::interpreters::RuntimeState;
 use super::layout::Layout;
 use crate::error::{Error, Result};
@@ -73,7 +74,7 @@ pub(super) struct StartedRuntime<'a> {
 
 impl StartedRuntime<'_> {
     fn name(&self) -> String {
-        format!("Python {} ({})", self.version, self.path)
+        format!("Python {} ({})", self.version, printable_path(self.path))
     }
 }
 
@@ -91,9 +92,10 @@ pub(super) fn choose(all: &[StartedRuntime<'_>], choice: &RuntimeChoice, mem: &d
 fn busiest(all: &[StartedRuntime<'_>], mem: &dyn Memory) -> (usize, &'static str) {
     let mut states: Vec<RuntimeState> = all.iter().map(|_| RuntimeState::default()).collect();
     let mut held = vec![0u32; all.len()];
-    for reading in 0..READINGS {
+    for _ in 0..READINGS {
         for (n, (runtime, state)) in all.iter().zip(&mut states).enumerate() {
-            let walked = reading > 0 || state.walk(mem, runtime.layout, runtime.at).is_ok();
+            // A walk fails while the lists change, and finds no GIL that is only being made.
+            let walked = !state.gils.is_empty() || state.walk(mem, runtime.layout, runtime.at).is_ok();
             if walked && state.read(mem, runtime.layout, runtime.at, false).is_ok() {
                 held[n] += u32::from(state.gils.iter().any(|(_, gil)| gil.is_some_and(|gil| gil.holder.is_some())));
             }
@@ -125,18 +127,40 @@ fn warning(all: &[StartedRuntime<'_>], chosen: usize, reason: &str) -> Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ReadError;
     use crate::process::replay::ReplayMemory;
     use crate::python::layout::{for_version, LayoutTable, Minor};
+    use std::cell::Cell;
 
     const BOTH: [(u8, &str, &str); 2] =
         [(9, "3.9.18", "/opt/3.9.18/lib/libpython3.9.so.1.0"), (11, "3.11.7", "/opt/3.11.7/lib/libpython3.11.so.1.0")];
 
+    /// `_PyRuntime` of the second.
+    const SECOND: Addr = Addr(0x200_0000);
+
+    /// Memory in which the first reads of the second runtime fail.
+    struct Late(ReplayMemory, Cell<usize>);
+
+    impl Memory for Late {
+        fn read(&self, at: Addr, into: &mut [u8]) -> std::result::Result<(), ReadError> {
+            if at >= SECOND && self.1.get() > 0 {
+                self.1.set(self.1.get() - 1);
+                return Err(ReadError::Unmapped { at, len: into.len() });
+            }
+            self.0.read(at, into)
+        }
+    }
+
     /// Chooses between two runtimes in memory made by hand, with a GIL each, which is held or free.
     fn chosen(held: &[bool], choice: &str) -> Result<(&'static str, Option<String>)> {
+        chosen_late(held, choice, 0)
+    }
+
+    fn chosen_late(held: &[bool], choice: &str, failing: usize) -> Result<(&'static str, Option<String>)> {
         let (mut mem, mut all) = (ReplayMemory::new(), Vec::new());
         for (n, (&held, (minor, version, path))) in held.iter().zip(BOTH).enumerate() {
             let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, minor)) else { panic!("3.{minor}") };
-            let at = Addr(0x100_0000 * (n as u64 + 1));
+            let at = Addr(SECOND.0 / 2 * (n as u64 + 1));
             let interpreter = at.offset(0x10_0000);
             mem.map(at, vec![0; 0x1000]).map(interpreter, vec![0; 0x1000]);
             mem.poke_u64(at.offset(layout.runtime.interpreters_head.offset() as u64), interpreter.0);
@@ -148,7 +172,7 @@ mod tests {
             all.push(StartedRuntime { version, path, at, layout });
         }
         let choice = if choice.is_empty() { RuntimeChoice::Busiest } else { RuntimeChoice::parse(choice).unwrap() };
-        choose(&all, &choice, &mem).map(|(index, warning)| (BOTH[index].1, warning))
+        choose(&all, &choice, &Late(mem, Cell::new(failing))).map(|(index, warning)| (BOTH[index].1, warning))
     }
 
     #[test]
@@ -161,6 +185,25 @@ mod tests {
             assert!(warning.contains(&format!("not measured: Python {other} (/opt/{other}/lib")), "{warning}");
         }
         assert!(chosen(&[false, false], "").unwrap().1.unwrap().contains("no GIL was held"));
+    }
+
+    #[test]
+    fn a_runtime_whose_first_reads_fail_is_read_again() {
+        for failing in 0..8 {
+            assert_eq!(chosen_late(&[false, true], "", failing).unwrap().0, "3.11.7", "{failing} failing reads");
+        }
+    }
+
+    #[test]
+    fn a_path_is_printed_without_control_characters() {
+        let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, 9)) else { panic!("3.9") };
+        let hostile = format!("/tmp/\x1b[2J\nx{}", "y".repeat(4000));
+        let all = [BOTH[0].2, &hostile].map(|path| StartedRuntime { version: "3.9.18", path, at: SECOND, layout });
+        let text = warning(&all, 0, "").unwrap();
+        let error = RuntimeChoice::Number(3).index(&all).unwrap().unwrap_err().to_string();
+        for text in [text, error] {
+            assert!(text.contains("/tmp/ [2J x") && !text.contains(char::is_control) && text.len() < 1000, "{text:?}");
+        }
     }
 
     #[test]

@@ -14,8 +14,6 @@ use std::sync::Arc;
 /// this many reads. A code object on a live frame cannot be freed, but between two reads a frame
 /// may have exited and another may have taken its place.
 const RECHECK: u32 = 64;
-/// The largest number of cached answers to "is this instruction a call".
-const MAX_CALLS: usize = 4096;
 /// The largest number of cached stacks, and of the frames of all of them together. The cache is
 /// cleared when it is full.
 const MAX_STACKS: usize = 1 << 14;
@@ -112,7 +110,8 @@ pub struct ThreadStack {
     /// Root first.
     resolved: Vec<ResolvedFrame>,
     /// Whether the instruction at this position of this code object is a call. An instruction that
-    /// specialises itself stays in its family.
+    /// specialises itself stays in its family. Cleared after [`RECHECK`] reads, each of which adds
+    /// one at most.
     calls: HashMap<(Addr, i64), bool>,
     reads: u32,
     stack: Arc<Stack>,
@@ -197,17 +196,19 @@ impl ThreadStack {
             return Ok(());
         }
         self.raw.clone_from(raw);
-        if first || self.calls.len() > MAX_CALLS {
+        if first {
             self.resolved.clear();
             self.calls.clear();
         }
+        let postponed = symbols.codes.postponed();
         let outcome = self.resolve(mem, layout, &mut symbols.codes);
-        self.in_c_call = self.raw.status == StackStatus::Complete && self.leaf_is_call(mem, layout);
-        if outcome.is_err() {
-            // `raw` and `resolved` disagree now, so the next read must resolve every frame.
+        self.in_c_call = self.raw.status != StackStatus::Torn && self.leaf_is_call(mem, layout);
+        if outcome.is_err() || symbols.codes.postponed() != postponed {
+            // `raw` and `resolved` disagree now, or code objects are missing, so the next read must
+            // resolve every frame.
             self.reads = 0;
-            return outcome;
         }
+        outcome?;
         self.stack = symbols.stack(&self.resolved, self.raw.status, self.raw.below_gap);
         Ok(())
     }
@@ -247,7 +248,7 @@ impl ThreadStack {
         if let Some(&cached) = self.calls.get(&key) {
             return cached;
         }
-        let answer = info.is_call_at(mem, layout, offset(layout, frame, info)).unwrap_or(false);
+        let Some(answer) = info.is_call_at(mem, layout, offset(layout, frame, info)) else { return false };
         self.calls.insert(key, answer);
         answer
     }
@@ -268,3 +269,6 @@ fn offset(layout: &Layout, frame: &RawFrame, info: &CodeInfo) -> i64 {
         Position::Pointer(_) => info.offset_of(Addr(frame.position as u64)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,9 @@
 
 use super::layout::containers::{DictEntry, Indices, Managed, Values};
 use super::layout::Layout;
-use super::objects::{expect_type, field_i64, field_ptr, field_u32, field_u64, read_str, read_u64_int, ObjectError, TypeFlag};
+use super::objects::{
+    expect_type, field_i64, field_ptr, field_u32, field_u64, max_int_size, parse_u64_int, read_str, read_u64_int, ObjectError, TypeFlag,
+};
 use crate::ids::Addr;
 use crate::process::memory::{split_parts, Memory, Part};
 use std::cell::Cell;
@@ -20,8 +22,8 @@ const MAX_NAME: usize = 128;
 const MAX_ENTRIES: usize = 1 << 16;
 /// The longest index table accepted, as a power of two in bytes.
 const MAX_INDEX_LOG2: u8 = 30;
-/// The largest number of entries read in one walk, over all dicts: a hostile target could give each
-/// of its threads a dict of [`MAX_ENTRIES`].
+/// The largest number of entries read in one call, over all dicts of all interpreters: a hostile
+/// target could give each of its threads a dict of [`MAX_ENTRIES`].
 const WALK_BUDGET: usize = 1 << 20;
 /// The part of the budget that one thread costs, besides its dict's entries.
 const THREAD_COST: usize = 16;
@@ -33,21 +35,33 @@ const POINTER: u64 = 8;
 /// Names by `ident` (`PyThreadState.thread_id`, which is `pthread_self()`), as far as they can be
 /// read.
 pub fn read<M: Memory + ?Sized>(mem: &M, layout: &Layout, interpreter: Addr) -> HashMap<u64, String> {
+    read_missing(mem, layout, [interpreter], |_| true)
+}
+
+/// As [`read`], of several interpreters, and of those threads only whose ident is `wanted`. Of a
+/// thread that several interpreters know, the first one's name counts.
+pub fn read_missing<M: Memory + ?Sized>(
+    mem: &M,
+    layout: &Layout,
+    interpreters: impl IntoIterator<Item = Addr>,
+    wanted: impl Fn(u64) -> bool,
+) -> HashMap<u64, String> {
     let reader = Reader { mem, layout, budget: Cell::new(WALK_BUDGET) };
     let mut names = HashMap::new();
-    let Ok(active) = reader.active(interpreter) else { return names };
-    // A thread nearly always has the class of the thread before it.
-    let mut last_class = None;
-    reader.each_block(&active, |entries| {
-        for &(key, thread) in entries {
-            // The name first, because the walk's budget counts names.
-            let Ok(name) = reader.thread_name(thread, &mut last_class) else { continue };
-            if let Ok(ident) = read_u64_int(mem, layout, key) {
-                names.insert(ident, name);
+    for interpreter in interpreters {
+        let Ok(active) = reader.active(interpreter) else { continue };
+        // A thread nearly always has the class of the thread before it.
+        let mut last_class = None;
+        reader.each_block(&active, |entries| {
+            for (ident, &(_, thread)) in reader.idents(entries).into_iter().zip(entries) {
+                let Some(ident) = ident.filter(|ident| wanted(*ident) && !names.contains_key(ident)) else { continue };
+                if let Ok(name) = reader.thread_name(thread, &mut last_class) {
+                    names.insert(ident, name);
+                }
             }
-        }
-        None::<()>
-    });
+            None::<()>
+        });
+    }
     names
 }
 
@@ -214,6 +228,27 @@ impl<M: Memory + ?Sized> Reader<'_, M> {
         flags >> o.unicode_compact_bit & flags >> o.unicode_ascii_bit & 1 == 1
             && field_i64(object, o.unicode_length) == Some(name.len() as i64)
             && object.ends_with(name.as_bytes())
+    }
+
+    /// The keys of a block's entries, as far as they are ints. All are read in one batch; one whose
+    /// longest form reaches into memory that is not there is read alone.
+    fn idents(&self, entries: &[(Addr, Addr)]) -> Vec<Option<u64>> {
+        let size = max_int_size(self.layout);
+        let mut bytes = vec![0; entries.len() * size];
+        let mut parts: Vec<Part> = entries.iter().map(|&(key, _)| Part::new(key, size)).collect();
+        if self.mem.read_batch(&mut parts, &mut bytes).is_err() {
+            return Vec::new();
+        }
+        // All keys have the same type, unless the dict is damaged.
+        let mut int_type = None;
+        let is_int = |at: Addr, type_: Addr, known: &mut Option<Addr>| {
+            *known == Some(type_) || expect_type(self.mem, self.layout, at, type_, TypeFlag::Int).map(|()| *known = Some(type_)).is_ok()
+        };
+        let ident = |(part, bytes): (&Part, &[u8])| match field_ptr(bytes, self.layout.object.type_).filter(|_| part.ok) {
+            Some(type_) => is_int(part.at, type_, &mut int_type).then(|| parse_u64_int(self.layout, bytes))?,
+            None => read_u64_int(self.mem, self.layout, part.at).ok(),
+        };
+        split_parts(&parts, &bytes).map(ident).collect()
     }
 
     fn thread_name(&self, thread: Addr, last_class: &mut Option<ThreadClass>) -> Result<String, ObjectError> {

@@ -18,6 +18,8 @@ const MAX_CONSTANTS: u64 = 128 << 20;
 /// The number of bytes searched at a time, and the overlap of two pieces.
 const CHUNK: usize = 256 << 10;
 const OVERLAP: usize = 64;
+/// The longest text of a version, in bytes.
+const MAX_TEXT: usize = 16;
 
 /// A version of CPython.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +44,6 @@ pub enum VersionSupport {
 pub struct Published {
     /// The version.
     pub version: Version,
-    /// Whether the build is free-threaded. Whether the GIL is on is not published here.
-    pub free_threaded: bool,
     /// Offset of `interpreters.head` in the runtime, as published; not validated.
     pub interpreters_head: u64,
 }
@@ -123,8 +123,8 @@ pub fn published(mem: &dyn Memory, runtime: Addr) -> Result<Option<Published>, R
     let mut words = numbers.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes));
     let mut next = || words.next().unwrap_or(0);
     // version, free_threaded, runtime_state {size, finalizing, interpreters_head}
-    let (version, free, _size, _finalizing, head) = (next(), next(), next(), next(), next());
-    Ok(Version::from_hex(version).map(|version| Published { version, free_threaded: free == 1, interpreters_head: head }))
+    let (version, _free_threaded, _size, _finalizing, head) = (next(), next(), next(), next(), next());
+    Ok(Version::from_hex(version).map(|version| Published { version, interpreters_head: head }))
 }
 
 /// The version from the sources that need no `_Py_DebugOffsets`. `names` are file names, the
@@ -155,17 +155,20 @@ pub fn support(version: Version) -> VersionSupport {
 fn banner(mem: &dyn Memory, image: &Image<'_>, bias: u64) -> Option<Version> {
     for segment in image.segments().iter().filter(|segment| segment.writable) {
         let read = |at: u64, into: &mut [u8]| mem.read(Addr(bias.wrapping_add(at)), into).is_ok();
-        let found = search(segment.vaddr, segment.mem_size.min(MAX_VARIABLES), &read, &mut |bytes| {
-            bytes.windows(2).enumerate().filter(|(_, pair)| *pair == b" (").find_map(|(end, _)| {
-                let start = bytes[..end].iter().rposition(|&byte| byte == 0)? + 1;
-                full(bytes.get(start..end)?)
-            })
-        });
+        let found = search(segment.vaddr, segment.mem_size.min(MAX_VARIABLES), &read, &mut banner_in);
         if found.is_some() {
             return found;
         }
     }
     None
+}
+
+/// The version at the beginning of a string, before ` (`.
+fn banner_in(bytes: &[u8]) -> Option<Version> {
+    bytes.windows(2).enumerate().filter(|(_, pair)| *pair == b" (").find_map(|(end, _)| {
+        let before = &bytes[end.saturating_sub(MAX_TEXT + 1)..end];
+        full(&before[before.iter().rposition(|&byte| byte == 0)? + 1..])
+    })
 }
 
 /// The literal `PY_VERSION`. Linkers keep it as the tail of a longer literal when they can, such as
@@ -202,7 +205,7 @@ fn tail(bytes: &[u8]) -> Option<Version> {
 }
 
 fn full(bytes: &[u8]) -> Option<Version> {
-    let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= 16)?;
+    let text = std::str::from_utf8(Some(bytes).filter(|bytes| bytes.len() <= MAX_TEXT)?).ok()?;
     Version::from_text(text).filter(Version::is_full)
 }
 
@@ -269,6 +272,19 @@ mod tests {
         for bad in ["02.7.18", "3.09.1", "3", "3.", "3.9.", "3.9.x", "3.41.2", "1.2.13", "3.9.1.2", "3.9.18 (", ".3.9", ""] {
             assert_eq!(text(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn banners() {
+        let text = |bytes: &[u8]| banner_in(bytes).map(|version| version.text);
+        assert_eq!(text(b"abc (\x003.9.18 (main, May  9 2026)").as_deref(), Some("3.9.18"));
+        assert_eq!(text(b"\x003.14.0rc1+ (").as_deref(), Some("3.14.0rc1+"));
+        assert_eq!(text(b"x3.9.18 ("), None, "not the beginning of a string");
+        assert_eq!(text(b"\x003.9.18abrcabrcabrc ("), None, "too long");
+        // A search backwards to the last zero takes minutes here.
+        let start = std::time::Instant::now();
+        assert_eq!(text(&b" (".repeat(CHUNK / 2)), None);
+        assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
     }
 
     #[test]

@@ -6,18 +6,18 @@
 //! headers. A real build may differ in more than that; then gilprof refuses it, which layouts.rs
 //! tests.
 
-use crate::support;
+use crate::support::{self, recorded::Replay};
 use gilprof::analysis::{self, report::Code, report::Report};
 use gilprof::capture::tid_resolver::TidResolver;
 use gilprof::ids::{Addr, GilId, ThreadId, Tid};
 use gilprof::process::c_library::Abi;
-use gilprof::process::memory_dump::DumpHead;
+use gilprof::process::memory_dump::{DumpHead, DumpedTask, MemoryDump};
 use gilprof::process::replay::{ReplayMemory, ReplayTarget};
 use gilprof::profile::ProfileBuilder;
 use gilprof::python::interpreters::{RuntimeState, ThreadState};
 use gilprof::python::layout::debug_offsets::layout_from_target;
 use gilprof::python::layout::validate::PublishedField;
-use gilprof::python::layout::{for_version, Layout, LayoutTable, Minor};
+use gilprof::python::layout::{for_version, Anchor, Layout, LayoutTable, Minor};
 use gilprof::sample::{
     CaptureStats, Evidence, Frame, Function, GilSample, Holder, Sink, Stack, StackStatus, State, StateSlice, StateTimes, TargetInfo,
     ThreadInfo, ThreadTotals,
@@ -215,6 +215,55 @@ fn thread_states_of_a_process_that_c_code_forked() {
     assert_eq!(tids, [Some(late), None, None, Some(pid)]);
     let stale: Vec<_> = runtime_state.threads.iter().map(|state| resolver.stale_id(state.at)).collect();
     assert_eq!(stale, [None, Some(Tid(42)), Some(Tid(41)), Some(Tid(40))]);
+}
+
+/// A `Py_TRACE_REFS` build of 3.9, whose objects all begin with two more words, as a dump of one
+/// sample has it. The dump does not say so, but its memory does.
+#[test]
+fn a_recorded_sample_of_a_build_with_a_longer_object_header() {
+    let Some(LayoutTable::Complete(plain)) = for_version(Minor(3, 9)) else { panic!("3.9 has no table") };
+    let places: [u64; 8] = std::array::from_fn(|n| 0x700_000 + n as u64 * 0x1000);
+    let [type_type, kind, modules, code, text, bytes, frame, pthread] = places;
+    let mut memory = ReplayMemory::new();
+    for at in places.into_iter().chain([THREADS[0]]) {
+        memory.map(Addr(at), vec![0; 0x1000]);
+    }
+    memory.map(Addr(RUNTIME), vec![0; 0x4000]).map(Addr(INTERPRETER), vec![0; 0x4000]);
+    let put = |memory: &mut ReplayMemory, at: u64, offset: usize, value: u64| assert!(memory.poke_u64(Addr(at + offset as u64), value));
+    for (object, its_type) in [(type_type, type_type), (kind, type_type), (modules, kind), (code, kind), (text, kind), (bytes, kind)] {
+        put(&mut memory, object, plain.object.type_.offset() + 16, its_type);
+    }
+    let layout = plain.clone().with_object_header(&memory, Addr(type_type));
+    assert_eq!(layout.object.type_.offset(), plain.object.type_.offset() + 16);
+    let (object, types) = (&layout.object, &layout.containers.type_);
+    put(&mut memory, kind, types.flags.offset(), u64::MAX);
+    put(&mut memory, kind, types.name.offset(), kind + 0x800);
+    memory.poke(Addr(kind + 0x800), b"code");
+    put(&mut memory, text, object.unicode_length.offset(), 4);
+    let state = 1 << object.unicode_kind_shift | 1 << object.unicode_compact_bit | 1 << object.unicode_ascii_bit;
+    put(&mut memory, text, object.unicode_state.offset(), state);
+    memory.poke(Addr(text + u64::from(object.unicode_ascii_data)), b"burn");
+    for (field, to) in [(layout.code.filename, text), (layout.code.name, text), (layout.code.lines, bytes)] {
+        put(&mut memory, code, field.offset(), to);
+    }
+    let Anchor::Direct(anchor) = layout.thread.anchor else { panic!("3.9 is direct") };
+    put(&mut memory, frame, layout.frame.code.offset(), code);
+    put(&mut memory, THREADS[0], anchor.offset(), frame);
+    put(&mut memory, THREADS[0], layout.thread.interp.offset(), INTERPRETER);
+    put(&mut memory, THREADS[0], layout.thread.thread_id.offset(), pthread);
+    memory.poke(Addr(pthread + 720), &40i32.to_le_bytes());
+    put(&mut memory, INTERPRETER, layout.interpreter.threads_head.offset(), THREADS[0]);
+    put(&mut memory, INTERPRETER, layout.interpreter.modules.unwrap().offset(), modules);
+    put(&mut memory, RUNTIME, layout.runtime.interpreters_head.offset(), INTERPRETER);
+    put(&mut memory, RUNTIME, layout.runtime.interpreters_main.offset(), INTERPRETER);
+    put(&mut memory, RUNTIME + u64::from(layout.runtime.gil.unwrap()), layout.gil.interval.offset(), 5000);
+    let task = DumpedTask { tid: 40, syscall: Some("0 0x0 0x0 0x0 0x0 0x0 0x0 0x0 0x0".into()), ..DumpedTask::default() };
+    let head =
+        DumpHead { schema: String::new(), pid: 40, python: "3.9.18".into(), abi: Abi::default(), runtime: RUNTIME, threads: vec![task] };
+    let recording = MemoryDump { head: head.clone(), ranges: Vec::new() };
+    let replay = Replay::by(&recording, Box::new(ReplayTarget { head, memory })).unwrap();
+    let names: Vec<&str> = replay.views[0].stack.frames.iter().map(|frame| frame.function.name.as_str()).collect();
+    assert_eq!(names, ["burn"], "{}", replay.text());
 }
 
 /// docs/support.md names a test for each of its rows, and these tests exist.

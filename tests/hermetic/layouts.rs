@@ -3,7 +3,7 @@
 //! `live::reads::layouts` uses the tables on live interpreters.
 
 use gilprof::python::layout::debug_offsets::{layout_from_target, COOKIE};
-use gilprof::python::layout::validate::{LayoutError, FRAME_CAP, INTERPRETER_CAP, OBJECT_CAP, RUNTIME_PREFIX, THREAD_CAP};
+use gilprof::python::layout::validate::{LayoutError, FRAME_CAP, INTERPRETER_CAP, OBJECT_CAP, RUNTIME_CAP, THREAD_CAP};
 use gilprof::python::layout::{for_version, Layout, LayoutTable, Minor};
 use proptest::prelude::*;
 
@@ -118,8 +118,7 @@ fn word() -> impl Strategy<Value = u64> {
 
 fn assert_within_caps(layout: &Layout) {
     let within = |end: u64, cap: u64| assert!(end <= cap, "{end} passes {cap} in {layout:?}");
-    within(layout.runtime.size.into(), RUNTIME_PREFIX.into());
-    within(layout.runtime.interpreters_main.offset() as u64 + 8, layout.runtime.size.into());
+    within(layout.runtime.interpreters_main.offset() as u64 + 8, RUNTIME_CAP);
     within(layout.thread.size.into(), THREAD_CAP);
     within(layout.frame.size.into(), FRAME_CAP);
     let i = &layout.interpreter;
@@ -128,7 +127,8 @@ fn assert_within_caps(layout: &Layout) {
     }
     within(i.gc_collecting.unwrap().offset() as u64 + 4, INTERPRETER_CAP);
     let (o, k) = (&layout.object, &layout.containers);
-    for end in [layout.code.size, k.dict.size, k.type_.size, k.int.data, o.bytes_data, o.unicode_ascii_data] {
+    let (code, dict) = (layout.code.first_line.offset() as u32 + 4, k.dict.keys.offset().max(k.dict.values.offset()) as u32 + 8);
+    for end in [code, dict, k.type_.size, k.int.data, o.bytes_data, o.unicode_ascii_data] {
         within(end.into(), OBJECT_CAP);
     }
     within(o.unicode_compact_data.into(), OBJECT_CAP + 16);

@@ -22,6 +22,7 @@ use gilprof::process::target::Target;
 use gilprof::python::attach::PythonProcess;
 use gilprof::python::frames::MAX_DEPTH;
 use gilprof::python::interpreters::RuntimeState;
+use gilprof::python::thread_names;
 use gilprof::python::version::Version;
 use gilprof::sample::{Evidence, Holder, StackStatus, State, ThreadSnapshot};
 use gilprof::units::Nanos;
@@ -169,13 +170,37 @@ fn the_size_of_a_gil_is_that_of_its_machine() {
 
 /// The only GIL of a recorded sample.
 fn gil(recording: &MemoryDump) -> Addr {
+    interpreters(recording).1.gils[0].0
+}
+
+/// The interpreters and thread states of a recorded sample.
+fn interpreters(recording: &MemoryDump) -> (PythonProcess, RuntimeState) {
     let (head, source) = (&recording.head, ReplayTarget::from_dump(recording));
     let minor = Version::from_text(&head.python).unwrap().minor;
     let python =
         PythonProcess::from_runtime(Pid(head.pid), source.memory(), head.abi, minor, head.python.clone(), Addr(head.runtime)).unwrap();
     let mut runtime_state = RuntimeState::default();
     runtime_state.walk(source.memory(), &python.layout, python.runtime).unwrap();
-    runtime_state.gils[0].0
+    (python, runtime_state)
+}
+
+#[test]
+fn of_a_thread_whose_name_is_known_only_the_key_is_read() {
+    for sample in recorded() {
+        let (python, runtime_state) = interpreters(&sample.recording);
+        let interpreter = runtime_state.interpreters[0].at;
+        let read = |interpreters: &[Addr], wanted: fn(u64) -> bool| {
+            let memory = Faulty::new(&sample.recording, Fault::None);
+            let names = thread_names::read_missing(&memory, &python.layout, interpreters.iter().copied(), wanted);
+            (names, memory.reads().len())
+        };
+        let (names, all) = read(&[interpreter], |_| true);
+        let (nothing, none) = read(&[interpreter], |_| false);
+        assert_eq!((names.len(), nothing.len()), (runtime_state.threads.len(), 0), "{}", sample.name);
+        assert!(none + 4 * names.len() <= all, "{}: {all} reads for {} names, {none} for none", sample.name, names.len());
+        // The same threads in a second interpreter.
+        assert_eq!(read(&[interpreter; 2], |_| true), (names, all + none), "{}", sample.name);
+    }
 }
 
 /// All recordings, read from disk once.

@@ -9,6 +9,7 @@ use gilprof::python::frames::{FrameReader, MAX_DEPTH};
 use gilprof::python::gil;
 use gilprof::python::gil_waits::{FutexOwner, GilWaits};
 use gilprof::python::interpreters::RuntimeState;
+use gilprof::python::layout::debug_offsets::layout_from_target;
 use gilprof::python::layout::{for_version, Anchor, Layout, LayoutTable, Minor};
 use gilprof::python::stack::{Symbols, ThreadStack};
 use gilprof::python::thread_names;
@@ -74,6 +75,46 @@ fn a_loop_of_frames_ends() {
     memory.poke_u64(Addr(FRAMES + 3 * 0x1000 + layout.frame.back.offset() as u64), FRAMES);
     let stack = FrameReader::default().read(&memory, layout, TSTATE, false).unwrap().clone();
     assert_eq!((stack.frames.len(), stack.status), (MAX_DEPTH, StackStatus::Truncated));
+    for layout in [11, 12].map(|minor| self::layout(minor).clone()).into_iter().chain(published()) {
+        let memory = chunk_frames(&layout, 4);
+        let stack = FrameReader::default().read(&memory, &layout, TSTATE, false).unwrap().clone();
+        assert_eq!((stack.frames.len(), stack.status), (MAX_DEPTH, StackStatus::Truncated), "{:?}", layout.minor);
+    }
+}
+
+/// The layouts of 3.13 and later, as real interpreters publish them.
+fn published() -> impl Iterator<Item = Layout> {
+    let dumps: [&[u8]; 3] = [
+        include_bytes!("../dumps/debug-offsets-3.13.0.bin"),
+        include_bytes!("../dumps/debug-offsets-3.14.10.bin"),
+        include_bytes!("../dumps/debug-offsets-3.15.2.bin"),
+    ];
+    dumps.into_iter().map(|bytes| layout_from_target(bytes).unwrap().0)
+}
+
+/// A thread of 3.11 or later whose frames lie in one chunk and call each other in a circle.
+fn chunk_frames(layout: &Layout, count: u64) -> ReplayMemory {
+    const CFRAME: Addr = Addr(0x40_000);
+    let data = layout.thread.datastack.unwrap();
+    let frame = |n: u64| Addr(FRAMES + 0x100 * (n % count + 1));
+    let mut memory = ReplayMemory::new();
+    memory.map(TSTATE, page(0x1000)).map(CFRAME, page(0x100)).map(Addr(FRAMES), page(0x4000));
+    let slot = match layout.thread.anchor {
+        Anchor::Direct(field) => TSTATE.offset(field.offset() as u64),
+        Anchor::CFrame(field, inner) => {
+            memory.poke_u64(TSTATE.offset(field.offset() as u64), CFRAME.0);
+            CFRAME.offset(inner.offset() as u64)
+        }
+    };
+    memory.poke_u64(slot, frame(0).0);
+    memory.poke_u64(TSTATE.offset(data.chunk.offset() as u64), FRAMES);
+    memory.poke_u64(TSTATE.offset(data.top.offset() as u64), FRAMES + 0x2000);
+    memory.poke_u64(Addr(FRAMES + data.chunk_size.offset() as u64), 0x4000);
+    for n in 0..count {
+        memory.poke_u64(frame(n).offset(layout.frame.back.offset() as u64), frame(n + 1).0);
+        memory.poke_u64(frame(n).offset(layout.frame.code.offset() as u64), 0x900_000 + n * 8);
+    }
+    memory
 }
 
 #[test]

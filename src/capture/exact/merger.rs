@@ -185,7 +185,10 @@ impl WaitMerger {
         self.unmatched = others;
         let mut by_tid: BTreeMap<Tid, Vec<CompletedInterval>> = BTreeMap::new();
         completed.into_iter().for_each(|interval| by_tid.entry(interval.tid).or_default().push(interval));
-        by_tid.into_values().for_each(|waits| emit_unsampled(number(), &waits, inner));
+        for (tid, waits) in by_tid {
+            self.waits.forget_exited(tid);
+            emit_unsampled(number(), &waits, inner);
+        }
     }
 
     /// Reports the ends of exited threads whose last slice ended by `then`: all their waits are
@@ -196,7 +199,10 @@ impl WaitMerger {
             self.threads.iter().filter(|(_, t)| t.ended.is_some() && t.until <= then).map(|(id, _)| *id).collect();
         exited.sort_unstable_by_key(|id| id.0);
         for id in exited {
-            let Some(MergedThread { until, spans, ended: Some(mut totals), .. }) = self.threads.remove(&id) else { continue };
+            let Some(MergedThread { tid, until, spans, ended: Some(mut totals), .. }) = self.threads.remove(&id) else { continue };
+            if let Some(tid) = tid.filter(|tid| self.ids.get(tid) == Some(&id)) {
+                self.waits.forget_exited(tid);
+            }
             let after = |span: &WaitSpan| span.end.saturating_since(span.begin.max(until));
             let (left, end) = (spans.iter().map(after).fold(Nanos::ZERO, |a, b| a + b), spans.back().map_or(until, |span| span.end));
             if left > Nanos::ZERO {

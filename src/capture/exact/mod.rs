@@ -111,8 +111,8 @@ impl ExactMode {
     /// Traces the program that the process has switched to by `exec`, and keeps the counts.
     pub fn for_new_program(self, python: &PythonProcess) -> Result<ExactMode, Unavailable> {
         let lost_before = self.lost();
-        let (first_sample, events, merger) = (self.first_sample, self.events, self.merger);
-        Ok(ExactMode { first_sample, events, merger, lost_before, ..ExactMode::open(python)? })
+        let (first_sample, events, merger, tracing_failed) = (self.first_sample, self.events, self.merger, self.tracing_failed);
+        Ok(ExactMode { first_sample, events, merger, lost_before, tracing_failed, ..ExactMode::open(python)? })
     }
 
     /// As [`Sampler::prepare`].
@@ -207,6 +207,7 @@ impl ExactMode {
         let from = first_offset(&self.layout);
         let starts: Vec<Addr> = gils.iter().map(|(_, gil)| gil.offset(from.into())).collect();
         self.tracing_failed |= self.tracer.set_gils(&starts).is_err();
+        self.merger.waits.retain_gils(|id| gils.iter().any(|(gil, _)| *gil == id));
         self.gils = gils;
         self.gils_unsampled = true;
     }

@@ -30,13 +30,14 @@
 
 use super::gil_futex::{FutexOp, GilFutex};
 use super::release_visibility::ReleaseVisibility;
-use crate::ids::{Addr, GilId, Tid};
+use crate::ids::{GilId, Tid};
 use crate::process::futex_tracer::GilSnapshot;
 use crate::sample::IntervalKind;
 use crate::units::Nanos;
 pub use open_wait::{unforced_begin, WaitStatus};
 use open_wait::{OpenWait, Resumed};
 use std::collections::HashMap;
+use thread_wait::{stale, Phase, ThreadWaitState, WakeContext};
 
 /// Longest time after a sleep for which the end of its wait may stay undecided.
 const MAX_DOUBT: Nanos = Nanos::from_millis(250);
@@ -60,38 +61,6 @@ pub struct CompletedInterval {
     pub certain_begin: Nanos,
     /// Its end.
     pub end: Nanos,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-enum Phase {
-    #[default]
-    NotWaiting,
-    Asleep(OpenWait),
-    /// Runs again; whether the wait continues is not known yet.
-    Awake(OpenWait, Resumed),
-    /// A sample found it asleep since before tracing began: there will be no event for its return.
-    FoundAsleep(OpenWait),
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct ThreadWaitState {
-    phase: Phase,
-    /// Since when it holds the GIL, if that is known.
-    held_since: Option<Nanos>,
-    /// When it released the GIL and whether the release was forced; cleared by its next event.
-    released: Option<(Nanos, bool)>,
-    /// Its `PyThreadState`: the value of `last_holder` when it last certainly held the GIL.
-    tstate: Option<Addr>,
-}
-
-/// Circumstances of a wakeup call.
-#[derive(Clone, Copy, Debug)]
-struct WakeContext {
-    snapshot: Option<GilSnapshot>,
-    /// Whether the release was forced by a drop request.
-    forced: bool,
-    /// As in [`Resumed`].
-    unobserved: Nanos,
 }
 
 /// The wait states of all threads.
@@ -269,6 +238,20 @@ impl Waits {
         }
     }
 
+    /// Forgets a thread that has exited. A thread in a wait stays: it is another one that has the
+    /// same id by now.
+    pub fn forget_exited(&mut self, tid: Tid) {
+        if self.threads.get(&tid).is_some_and(|thread| matches!(thread.phase, Phase::NotWaiting)) {
+            self.threads.remove(&tid);
+        }
+    }
+
+    /// Forgets the GILs that are no longer there.
+    pub fn retain_gils(&mut self, exists: impl Fn(GilId) -> bool) {
+        self.released_at.retain(|gil, _| exists(*gil));
+        self.visibility.retain(|gil, _| exists(*gil));
+    }
+
     /// Emits the waits that ended so long before `now` that no later event can extend them.
     pub fn close_stale(&mut self, now: Nanos, emit: &mut dyn FnMut(CompletedInterval)) {
         let stale: Vec<_> = self.threads.iter().filter_map(|(tid, thread)| stale(*tid, thread, now)).collect();
@@ -301,149 +284,7 @@ impl Waits {
     }
 }
 
-/// A thread that did not sleep again within its rejoin window, or had no event for too long.
-fn stale(tid: Tid, thread: &ThreadWaitState, now: Nanos) -> Option<(Tid, OpenWait, Resumed)> {
-    match thread.phase {
-        Phase::Awake(open, resumed)
-            if now.saturating_since(resumed.end()) > if open.release_pending { MAX_DOUBT } else { open.rejoin_window(&resumed) } =>
-        {
-            Some((tid, open, resumed))
-        }
-        _ => None,
-    }
-}
-
-impl ThreadWaitState {
-    /// Whether no other thread has held the GIL since this thread held it.
-    fn was_last_holder(&self, snapshot: Option<GilSnapshot>) -> bool {
-        self.tstate.is_some() && self.tstate == snapshot.map(|t| t.last_holder)
-    }
-
-    fn sleep(&mut self, at: Nanos, tid: Tid, gil: GilId, futex: GilFutex, continues_wait: bool, emit: &mut dyn FnMut(CompletedInterval)) {
-        let before = match self.phase {
-            Phase::Awake(open, resumed) if continues_wait => {
-                // A signaller of `cond` holds the mutex, and may have to wait on `CondInternal`.
-                let before = if futex == GilFutex::CondInternal { open.mutex_released_at } else { resumed.mutex_released_at };
-                Some(OpenWait {
-                    mutex_released_at: before.filter(|_| open.take_gil_slept && matches!(futex, GilFutex::Mutex | GilFutex::CondInternal)),
-                    ..open
-                })
-            }
-            Phase::Awake(open, resumed) => {
-                self.close(tid, open, resumed.end(), emit);
-                None
-            }
-            Phase::FoundAsleep(open) => Some(open).filter(|_| futex == GilFutex::Cond),
-            // Its return event was lost, and with it the length of the wait.
-            Phase::Asleep(_) | Phase::NotWaiting => None,
-        };
-        match futex {
-            // It sleeps for the GIL, so it does not hold it; the release was not visible.
-            GilFutex::Cond => self.held_since = None,
-            GilFutex::SwitchCond => self.release(at, tid, gil, emit),
-            GilFutex::Mutex | GilFutex::SwitchMutex | GilFutex::CondInternal => {}
-        }
-        // `drop_gil` releases, then waits for the taker; the thread that it wakes may preempt it.
-        let waits_on =
-            |(time, forced): &(Nanos, bool)| futex == GilFutex::SwitchCond || *forced && at.saturating_since(*time) < MAX_FORCED_WAIT;
-        let begin = self.released.take().filter(waits_on).map_or(at, |(time, _)| time);
-        let open = before.unwrap_or(OpenWait::new(gil, begin, if futex == GilFutex::SwitchCond { begin } else { at }));
-        let mutex_last = if futex == GilFutex::CondInternal { open.mutex_last } else { futex == GilFutex::Mutex };
-        let mutex_only = open.mutex_only && matches!(futex, GilFutex::Mutex | GilFutex::CondInternal);
-        // A holder that sleeps on the mutex is in `drop_gil`: the release that follows shows it.
-        let taking = matches!(futex, GilFutex::Cond | GilFutex::Mutex);
-        self.phase = Phase::Asleep(OpenWait {
-            take_gil_slept: open.take_gil_slept || taking,
-            mutex_only,
-            slept: at,
-            futex,
-            mutex_last,
-            release_pending: open.release_pending || taking,
-            ..open
-        });
-    }
-
-    fn wake(&mut self, at: Nanos, tid: Tid, gil: GilId, futex: GilFutex, context: WakeContext, emit: &mut dyn FnMut(CompletedInterval)) {
-        if futex == GilFutex::CondInternal {
-            return;
-        }
-        let awake = match self.phase {
-            Phase::Awake(open, resumed) => Some((open, resumed)),
-            Phase::FoundAsleep(open) if futex == GilFutex::Mutex => Some((
-                open,
-                Resumed { since: at, timed_out: true, mutex_released_at: None, switches: None, unobserved: context.unobserved },
-            )),
-            // It runs, so a return event was lost, and with it the length of the sleep.
-            Phase::FoundAsleep(_) | Phase::Asleep(_) => {
-                self.phase = Phase::NotWaiting;
-                None
-            }
-            Phase::NotWaiting => None,
-        };
-        match futex {
-            // It has taken the GIL just now.
-            GilFutex::SwitchCond => {
-                self.released = None;
-                if let Some((open, resumed)) = awake {
-                    self.close(tid, open, resumed.mutex_released_at.unwrap_or(at), emit);
-                }
-                self.held_since = Some(at);
-                self.tstate = context.snapshot.map(|t| t.last_holder);
-            }
-            // It releases the GIL, so it held it.
-            GilFutex::Cond => {
-                match awake {
-                    Some((open, resumed)) if open.release_pending && open.mutex_last => self.end_as_release(tid, open, resumed.since, emit),
-                    Some((open, resumed)) => self.close(tid, open, resumed.end(), emit),
-                    None => {}
-                }
-                self.release(at, tid, gil, emit);
-                self.released = Some((at, context.forced));
-                self.tstate = context.snapshot.map(|t| t.last_holder);
-            }
-            GilFutex::Mutex => match awake.filter(|(open, _)| open.release_pending) {
-                Some((open, _)) if self.was_last_holder(context.snapshot) => self.close(tid, open, at, emit),
-                Some((open, resumed)) => {
-                    let (switches, unobserved) = (context.snapshot.map(|t| t.switch_number), context.unobserved);
-                    self.phase = Phase::Awake(
-                        OpenWait { release_pending: false, ..open },
-                        Resumed { mutex_released_at: Some(at), switches, unobserved, ..resumed },
-                    );
-                }
-                None => {}
-            },
-            GilFutex::SwitchMutex | GilFutex::CondInternal => {}
-        }
-    }
-
-    /// Ends a sleep on the mutex before a release, so that the sleep was in `drop_gil`: no wait, or
-    /// no part of the wait before. The mutex's owner did not get the GIL: there is a sleeper to
-    /// wake.
-    fn end_as_release(&mut self, tid: Tid, open: OpenWait, end: Nanos, emit: &mut dyn FnMut(CompletedInterval)) {
-        if open.mutex_only {
-            return self.close(tid, OpenWait { take_gil_slept: false, ..open }, end, emit);
-        }
-        let Some(taken) = open.mutex_released_at else { return self.close(tid, open, end, emit) };
-        self.close(tid, open, taken, emit);
-        emit(CompletedInterval { tid, gil: open.gil, kind: IntervalKind::ForcedSwitch, begin: open.slept, certain_begin: open.slept, end });
-    }
-
-    fn close(&mut self, tid: Tid, open: OpenWait, end: Nanos, emit: &mut dyn FnMut(CompletedInterval)) {
-        let kind = if open.take_gil_slept { IntervalKind::Wait } else { IntervalKind::ForcedSwitch };
-        emit(CompletedInterval { tid, gil: open.gil, kind, begin: open.begin, certain_begin: open.certain_begin, end });
-        self.phase = Phase::NotWaiting;
-        if open.take_gil_slept {
-            self.held_since = Some(end);
-        }
-    }
-
-    fn release(&mut self, at: Nanos, tid: Tid, gil: GilId, emit: &mut dyn FnMut(CompletedInterval)) {
-        if let Some(begin) = self.held_since.take() {
-            emit(CompletedInterval { tid, gil, kind: IntervalKind::Hold, begin, certain_begin: begin, end: at });
-        }
-    }
-}
-
 mod open_wait;
 #[cfg(test)]
 mod tests;
+mod thread_wait;

@@ -11,11 +11,11 @@ const BYTES: Addr = Addr(0x2000);
 const CODE: Addr = Addr(0x3000);
 const NAME: Addr = Addr(0x5000);
 const FILE: Addr = Addr(0x6000);
-const LINES: Addr = Addr(0x7000);
+pub const LINES: Addr = Addr(0x7000);
 const BYTECODE: Addr = Addr(0x8000);
-const AT: Addr = Addr(0x10000);
+pub const AT: Addr = Addr(0x10000);
 
-fn layout(minor: u8) -> &'static Layout {
+pub fn layout(minor: u8) -> &'static Layout {
     match for_version(Minor(3, minor)) {
         Some(LayoutTable::Complete(layout)) => layout,
         _ => panic!("3.{minor} publishes its layout"),
@@ -40,14 +40,14 @@ fn put_str(mem: &mut ReplayMemory, layout: &Layout, at: Addr, text: &str) {
     mem.map(at, bytes);
 }
 
-fn put_bytes(mem: &mut ReplayMemory, layout: &Layout, at: Addr, data: &[u8]) {
+pub fn put_bytes(mem: &mut ReplayMemory, layout: &Layout, at: Addr, data: &[u8]) {
     let o = &layout.object;
     let mut bytes = object(o.bytes_data, &[(o.type_.offset(), BYTES.0), (o.bytes_size.offset(), data.len() as u64)]);
     bytes.extend_from_slice(data);
     mem.map(at, bytes);
 }
 
-fn put_code(mem: &mut ReplayMemory, layout: &Layout, at: Addr, first_line: i32) {
+pub fn put_code(mem: &mut ReplayMemory, layout: &Layout, at: Addr, first_line: i32) {
     let code = &layout.code;
     let mut words = vec![
         (layout.object.type_.offset(), CODE.0),
@@ -58,14 +58,14 @@ fn put_code(mem: &mut ReplayMemory, layout: &Layout, at: Addr, first_line: i32) 
     if let Bytecode::Object(field) = code.bytecode {
         words.push((field.offset(), BYTECODE.0));
     }
-    let mut bytes = object(code.size, &words);
+    let mut bytes = object(512, &words);
     bytes[code.first_line.offset()..][..4].copy_from_slice(&first_line.to_le_bytes());
     bytes.extend_from_slice(&[0; 64]);
     mem.map(at, bytes);
 }
 
 /// A code object `work` in `app.py` at [`AT`], from line 7 on: three lines of one instruction each.
-fn world(layout: &Layout) -> ReplayMemory {
+pub fn world(layout: &Layout) -> ReplayMemory {
     let mut mem = ReplayMemory::new();
     let t = &layout.containers.type_;
     for (at, flag) in [(STR, 28), (BYTES, 27), (CODE, 0)] {
@@ -100,8 +100,8 @@ fn a_code_object_is_decoded_once() {
         let mut cache = CodeCache::new();
         let info = cache.get(&mem, layout, AT, None).unwrap();
         assert_eq!(*info.function, Function { name: "work".into(), file: "app.py".into(), first_line: 7 }, "3.{minor}");
-        let lines = [-1, 0, 2, 4].map(|at| info.line_at_offset(at));
-        assert_eq!(lines, [Some(7), Some(7), Some(8), Some(9)], "3.{minor}");
+        let lines = [-1, 0, 2, 4, -3, i64::MIN, 1 << 32].map(|at| info.line_at_offset(at));
+        assert_eq!(lines, [Some(7), Some(7), Some(8), Some(9), None, None, None], "3.{minor}");
         let bytes = fingerprint(&mem, layout);
         let again = cache.get(&ReplayMemory::new(), layout, AT, Some(&bytes)).unwrap();
         assert!(Arc::ptr_eq(&info, &again));
@@ -193,13 +193,38 @@ fn the_cache_is_bounded() {
 }
 
 #[test]
+fn a_sample_decodes_a_bounded_number_of_bytes() {
+    let layout = layout(8);
+    let mut mem = world(layout);
+    put_bytes(&mut mem, layout, LINES, &vec![0; MAX_LINES + 1]);
+    let objects: Vec<Addr> = (0..5).map(|n| AT.offset(n * 0x1000)).collect();
+    objects.iter().for_each(|&at| put_code(&mut mem, layout, at, 7));
+    let mut cache = CodeCache::new();
+    let known = |cache: &mut CodeCache| {
+        cache.begin_sample();
+        objects.iter().filter(|&&at| cache.get(&mem, layout, at, None).is_ok()).count()
+    };
+    assert_eq!([known(&mut cache), known(&mut cache), known(&mut cache)], [2, 4, 5]);
+    assert_eq!(cache.postponed(), 3 + 1);
+    // Objects that are due to be read again stay known meanwhile.
+    (0..2 * RECHECK_SAMPLES).for_each(|_| cache.begin_sample());
+    assert_eq!((known(&mut cache), cache.postponed()), (5, 4));
+    // A table counts also where the name after it cannot be read.
+    put_code(&mut mem, layout, AT, 7);
+    mem.poke_u64(AT.offset(layout.code.name.offset() as u64), 0xdead_0000);
+    let mut cache = CodeCache::new();
+    let errors = [0; 3].map(|_| cache.get(&mem, layout, AT, None).unwrap_err());
+    assert!(matches!(errors, [ObjectError::Read(_), ObjectError::Read(_), ObjectError::Postponed { .. }]), "{errors:?}");
+}
+
+#[test]
 fn opcodes_are_not_cached() {
     let layout = layout(8);
     let mut mem = world(layout);
     let info = CodeCache::new().get(&mem, layout, AT, None).unwrap();
-    let calls = |mem: &ReplayMemory| [-2, 0, 2, 4].map(|at| info.is_call_at(mem, layout, at));
-    // CALL_FUNCTION, RETURN_VALUE, and nothing.
-    assert_eq!(calls(&mem), [None, Some(true), Some(false), None]);
+    let calls = |mem: &ReplayMemory| [-2, 0, 2, 4, i64::MIN].map(|at| info.is_call_at(mem, layout, at));
+    // Before the first instruction, CALL_FUNCTION, RETURN_VALUE, and nothing.
+    assert_eq!(calls(&mem), [Some(false), Some(true), Some(false), None, None]);
     put_bytes(&mut mem, layout, BYTECODE, &[0x53, 0, 0x83, 0]);
-    assert_eq!(calls(&mem), [None, Some(false), Some(true), None]);
+    assert_eq!(calls(&mem), [Some(false), Some(false), Some(true), None, None]);
 }

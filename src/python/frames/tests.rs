@@ -124,6 +124,10 @@ fn a_suspended_generator_is_not_the_root() {
     }
     let lost = Moving::new(frame(1).offset(back()), &[0]);
     assert_eq!(lost.stack(&mut reader), (2, StackStatus::Truncated), "a stuck walk gives the known frames, marked as truncated");
+    let mut cleared = Moving::new(frame(2).offset(back()), &[0]);
+    cleared.memory.poke_u64(frame(0).offset(code()), 0);
+    let stack = reader.read(&cleared, layout(), TSTATE, false).unwrap();
+    assert_eq!((stack.frames.len(), stack.status), (2, StackStatus::Torn), "the leaf of a stuck walk is not known below a cleared frame");
 }
 
 /// The distance of two frames of a recursion.

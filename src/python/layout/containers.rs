@@ -30,10 +30,6 @@ pub struct Containers {
 /// `PyDictObject`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dict {
-    /// The size that holds every field named here, in bytes.
-    pub size: u32,
-    /// `ma_used`: how many items.
-    pub used: Field<i64>,
     /// `ma_keys`: a `PyDictKeysObject`.
     pub keys: Field<Addr>,
     /// `ma_values`: null for a combined table, else the value of entry `i` is the `i`th pointer

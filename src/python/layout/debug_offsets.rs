@@ -9,13 +9,13 @@
 //!   layout is refused (it is of another build);
 //! - the top of the datastack only if `datastack_chunk` agrees, else there is none and frames are
 //!   read one by one;
-//! - members of objects move with the size of the object header (`Py_TRACE_REFS` builds), members
-//!   of types with `tp_name`.
+//! - the dict of a module follows the object header, whose size is published; members of types move
+//!   with `tp_name`.
 
 use super::containers::{Containers, Dict, Digits, Int, Type};
 use super::field::Field;
 use super::unpublished::Unpublished;
-use super::validate::{CheckedFields, LayoutError, PublishedField, PublishedFields, RUNTIME_PREFIX};
+use super::validate::{CheckedFields, LayoutError, PublishedField, PublishedFields};
 use super::{
     for_version, Anchor, Bytecode, CodeLayout, FrameLayout, GilLayout, InterpreterLayout, Layout, LayoutTable, LineFormat, Minor,
     ObjectLayout, Owner, Position, RuntimeLayout, ThreadLayout,
@@ -98,15 +98,8 @@ fn complete(c: &CheckedFields, unpublished: &Unpublished) -> Result<Layout, Layo
 fn runtime(c: &CheckedFields, unpublished: &Unpublished) -> Result<RuntimeLayout, LayoutError> {
     let head = c.require(PublishedField::RuntimeInterpretersHead)?;
     let main = head + unpublished.main_after_head;
-    let size = main + 8;
-    if size > RUNTIME_PREFIX {
-        return Err(LayoutError::TooLarge {
-            field: PublishedField::RuntimeInterpretersHead,
-            value: head.into(),
-            cap: RUNTIME_PREFIX.into(),
-        });
-    }
-    Ok(RuntimeLayout { size, interpreters_head: Field::at(head), interpreters_main: Field::at(main), gil: None })
+    inside(c, PublishedField::RuntimeSize, PublishedField::RuntimeInterpretersHead, main)?;
+    Ok(RuntimeLayout { interpreters_head: Field::at(head), interpreters_main: Field::at(main), gil: None })
 }
 
 fn interpreter(c: &CheckedFields) -> Result<InterpreterLayout, LayoutError> {
@@ -189,7 +182,6 @@ fn code(c: &CheckedFields) -> Result<CodeLayout, LayoutError> {
     let first_line = c.require(PublishedField::CodeFirstLine)?;
     let bytecode = c.require(PublishedField::CodeAdaptive)?;
     Ok(CodeLayout {
-        size: prefix(&[(filename, 8), (name, 8), (qualname, 8), (lines, 8), (first_line, 4), (bytecode, 0)]),
         filename: Field::at(filename),
         name: Field::at(name),
         qualname: Some(Field::at(qualname)),
@@ -220,14 +212,8 @@ fn containers(c: &CheckedFields, unpublished: &Unpublished) -> Result<Containers
     let header = c.require(PublishedField::ObjectSize)?;
     let keys = c.require(PublishedField::DictKeys)?;
     let values = c.require(PublishedField::DictValues)?;
-    inside(c, PublishedField::DictSize, PublishedField::ObjectSize, header)?;
     Ok(Containers {
-        dict: Dict {
-            size: prefix(&[(header, 8), (keys, 8), (values, 8)]),
-            used: Field::at(header),
-            keys: Field::at(keys),
-            values: Field::at(values),
-        },
+        dict: Dict { keys: Field::at(keys), values: Field::at(values) },
         type_: type_(c, &unpublished.containers.type_)?,
         int: Int { digits: Digits::Tag(Field::at(c.require(PublishedField::IntTag)?)), data: c.require(PublishedField::IntDigits)? },
         module_dict: Field::at(header),

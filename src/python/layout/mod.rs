@@ -69,8 +69,6 @@ pub struct Layout {
 /// `_PyRuntimeState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeLayout {
-    /// The size that must be readable, in bytes.
-    pub size: u32,
     /// `interpreters.head`.
     pub interpreters_head: Field<Addr>,
     /// `interpreters.main`.
@@ -209,8 +207,6 @@ pub struct Owner {
 /// `PyCodeObject`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodeLayout {
-    /// The size that holds every field named here, in bytes.
-    pub size: u32,
     /// `co_filename`.
     pub filename: Field<Addr>,
     /// `co_name`.
@@ -315,12 +311,9 @@ pub fn for_version(minor: Minor) -> Option<LayoutTable> {
 
 impl Layout {
     /// The layout on this machine and with this C library; the tables are of x86-64. Only the GIL
-    /// differs: up to 3.11 it is inside the runtime, and it is the last field read there.
-    pub fn for_abi(mut self, abi: Abi) -> Layout {
-        let more = 2 * mutex_growth(abi);
-        self.gil = self.gil.for_abi(abi);
-        self.runtime.size += if self.runtime.gil.is_some() { more } else { 0 };
-        self
+    /// differs: up to 3.11 it is inside the runtime, behind the other fields that are read there.
+    pub fn for_abi(self, abi: Abi) -> Layout {
+        Layout { gil: self.gil.for_abi(abi), ..self }
     }
 
     /// Whether a leaf frame at this opcode is inside a C call.

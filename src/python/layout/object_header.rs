@@ -18,10 +18,20 @@ impl Layout {
     /// `PyType_Type`, an object that is its own type: whatever the header's size is, following
     /// `ob_type` from there ends at once. The tables' layout where that cannot be read.
     pub fn with_object_header(self, mem: &dyn Memory, type_type: Addr) -> Layout {
+        self.with_header_that(|offset| is_own_type(mem, type_type, offset))
+    }
+
+    /// As [`Layout::with_object_header`], from an object that is no type: the type of its type is
+    /// `PyType_Type`.
+    pub fn with_object_header_of(self, mem: &dyn Memory, object: Addr) -> Layout {
+        self.with_header_that(|offset| is_own_type(mem, mem.read_ptr(object.offset(offset))?, offset))
+    }
+
+    /// `fits`: whether objects have their type at an offset.
+    fn with_header_that(self, fits: impl Fn(u64) -> Result<bool, ReadError>) -> Layout {
         let usual = self.object.type_.offset() as u64;
         let traced = usual + u64::from(TRACE_REFS);
-        let is_at = |offset| is_own_type(mem, type_type, offset).unwrap_or(false);
-        if !is_at(usual) && is_at(traced) {
+        if !fits(usual).unwrap_or(false) && fits(traced).unwrap_or(false) {
             self.with_longer_header(TRACE_REFS)
         } else {
             self
@@ -47,7 +57,6 @@ impl Layout {
             Bytecode::Object(field) => Bytecode::Object(field.moved(more)),
             Bytecode::Inline(offset) => Bytecode::Inline(offset + more),
         };
-        code.size += more;
         let object = &mut self.object;
         (object.type_, object.bytes_size, object.bytes_data) =
             (object.type_.moved(more), object.bytes_size.moved(more), object.bytes_data + more);
@@ -55,8 +64,7 @@ impl Layout {
         object.unicode_ascii_data += more;
         object.unicode_compact_data += more;
         let dict = &mut self.containers.dict;
-        (dict.used, dict.keys, dict.values) = (dict.used.moved(more), dict.keys.moved(more), dict.values.moved(more));
-        dict.size += more;
+        (dict.keys, dict.values) = (dict.keys.moved(more), dict.values.moved(more));
         let type_ = &mut self.containers.type_;
         (type_.name, type_.basicsize, type_.flags) = (type_.name.moved(more), type_.basicsize.moved(more), type_.flags.moved(more));
         (type_.dictoffset, type_.cached_keys) = (type_.dictoffset.moved(more), type_.cached_keys.moved(more));
@@ -120,11 +128,11 @@ mod tests {
         mem.poke_u64(at(KIND, types.flags.offset()), u64::MAX);
         mem.poke_u64(at(KIND, types.name.offset()), KIND.0 + 0x800);
         mem.poke(KIND.offset(0x800), b"anything\0");
-        for object in [STR, BYTES, INT] {
+        for (object, next, previous) in [(STR, BYTES, INT), (BYTES, INT, STR), (INT, STR, BYTES)] {
             // The list of all objects, which only a longer header has.
             if header > 0 {
-                mem.poke_u64(object, STR.0);
-                mem.poke_u64(object.offset(8), BYTES.0);
+                mem.poke_u64(object, next.0);
+                mem.poke_u64(object.offset(8), previous.0);
             }
             mem.poke_u64(at(object, plain.object.type_.offset()), KIND.0);
         }
@@ -155,6 +163,7 @@ mod tests {
             for header in [0, u64::from(TRACE_REFS)] {
                 let mem = objects(&plain, header);
                 let found = plain.clone().with_object_header(&mem, TYPE);
+                assert_eq!(found, plain.clone().with_object_header_of(&mem, STR), "{:?}", plain.minor);
                 assert_eq!(found == plain, header == 0, "{:?}", plain.minor);
                 assert_eq!(read(&mem, &found), Some(("burn".into(), vec![1, 2, 3], 42, "anything".into())), "{:?}", plain.minor);
                 assert_eq!(read(&mem, &plain).is_some(), header == 0, "{:?}", plain.minor);
@@ -183,6 +192,7 @@ mod tests {
     fn an_unreadable_or_unfinished_type_changes_nothing() {
         for plain in layouts() {
             assert_eq!(plain.clone().with_object_header(&ReplayMemory::new(), TYPE), plain);
+            assert_eq!(plain.clone().with_object_header_of(&ReplayMemory::new(), STR), plain);
             // The dynamic linker has not filled in `ob_type` yet.
             let mut mem = ReplayMemory::new();
             mem.map(TYPE, vec![0; 0x1000]);

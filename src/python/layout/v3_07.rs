@@ -12,7 +12,7 @@ use super::{
 /// Everything: 3.7 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 7),
-    runtime: RuntimeLayout { interpreters_head: Field::at(24), interpreters_main: Field::at(32), gil: Some(1264), size: 1472 },
+    runtime: RuntimeLayout { interpreters_head: Field::at(24), interpreters_main: Field::at(32), gil: Some(1264) },
     interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(8),
@@ -59,7 +59,6 @@ pub const LAYOUT: Layout = Layout {
         lines: Field::at(112),
         bytecode: Bytecode::Object(Field::at(40)),
         line_format: LineFormat::Lnotab,
-        size: 120,
     },
     object: ObjectLayout {
         type_: Field::at(8),
@@ -74,7 +73,7 @@ pub const LAYOUT: Layout = Layout {
         unicode_compact_data: 72,
     },
     containers: Containers {
-        dict: Dict { used: Field::at(16), keys: Field::at(32), values: Field::at(40), size: 48 },
+        dict: Dict { keys: Field::at(32), values: Field::at(40) },
         keys: DictKeys {
             header: 40,
             entries: Field::at(32),
@@ -103,4 +102,4 @@ pub const LAYOUT: Layout = Layout {
 /// 3.7.0 - 3.7.3: the collector's heads were 24 bytes long, not 32 (`double` became `long double`
 /// in their union), and its generations come before the GIL. Probed from 3.7.16's headers with that
 /// one change; not checked on a live process.
-pub const EARLY: Layout = Layout { runtime: RuntimeLayout { gil: Some(1176), size: 1384, ..LAYOUT.runtime }, ..LAYOUT };
+pub const EARLY: Layout = Layout { runtime: RuntimeLayout { gil: Some(1176), ..LAYOUT.runtime }, ..LAYOUT };

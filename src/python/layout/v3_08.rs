@@ -12,7 +12,7 @@ use super::{
 /// Everything: 3.8 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 8),
-    runtime: RuntimeLayout { interpreters_head: Field::at(32), interpreters_main: Field::at(40), gil: Some(1152), size: 1360 },
+    runtime: RuntimeLayout { interpreters_head: Field::at(32), interpreters_main: Field::at(40), gil: Some(1152) },
     interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(8),
@@ -59,7 +59,6 @@ pub const LAYOUT: Layout = Layout {
         lines: Field::at(120),
         bytecode: Bytecode::Object(Field::at(48)),
         line_format: LineFormat::Lnotab,
-        size: 128,
     },
     object: ObjectLayout {
         type_: Field::at(8),
@@ -74,7 +73,7 @@ pub const LAYOUT: Layout = Layout {
         unicode_compact_data: 72,
     },
     containers: Containers {
-        dict: Dict { used: Field::at(16), keys: Field::at(32), values: Field::at(40), size: 48 },
+        dict: Dict { keys: Field::at(32), values: Field::at(40) },
         keys: DictKeys {
             header: 40,
             entries: Field::at(32),

@@ -13,7 +13,7 @@ use super::{
 /// Everything: 3.10 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 10),
-    runtime: RuntimeLayout { interpreters_head: Field::at(32), interpreters_main: Field::at(40), gil: Some(352), size: 560 },
+    runtime: RuntimeLayout { interpreters_head: Field::at(32), interpreters_main: Field::at(40), gil: Some(352) },
     interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(8),
@@ -60,7 +60,6 @@ pub const LAYOUT: Layout = Layout {
         lines: Field::at(120),
         bytecode: Bytecode::Object(Field::at(48)),
         line_format: LineFormat::Linetable310,
-        size: 128,
     },
     object: ObjectLayout {
         type_: Field::at(8),
@@ -75,7 +74,7 @@ pub const LAYOUT: Layout = Layout {
         unicode_compact_data: 72,
     },
     containers: Containers {
-        dict: Dict { used: Field::at(16), keys: Field::at(32), values: Field::at(40), size: 48 },
+        dict: Dict { keys: Field::at(32), values: Field::at(40) },
         keys: DictKeys {
             header: 40,
             entries: Field::at(32),

@@ -13,7 +13,7 @@ use super::{
 /// Everything: 3.12 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 12),
-    runtime: RuntimeLayout { interpreters_head: Field::at(40), interpreters_main: Field::at(48), gil: None, size: 56 },
+    runtime: RuntimeLayout { interpreters_head: Field::at(40), interpreters_main: Field::at(48), gil: None },
     interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(72),
@@ -66,7 +66,6 @@ pub const LAYOUT: Layout = Layout {
         lines: Field::at(136),
         bytecode: Bytecode::Inline(192),
         line_format: LineFormat::Locations,
-        size: 192,
     },
     object: ObjectLayout {
         type_: Field::at(8),
@@ -81,7 +80,7 @@ pub const LAYOUT: Layout = Layout {
         unicode_compact_data: 56,
     },
     containers: Containers {
-        dict: Dict { used: Field::at(16), keys: Field::at(32), values: Field::at(40), size: 48 },
+        dict: Dict { keys: Field::at(32), values: Field::at(40) },
         keys: DictKeys {
             header: 32,
             entries: Field::at(24),

@@ -83,7 +83,7 @@ pub const UNPUBLISHED: Unpublished = Unpublished {
     first_not_python: 3,
     unicode: UnpublishedUnicode { kind_shift: 2, compact_bit: 5, ascii_bit: 6, compact_after_ascii: 16 },
     containers: Containers {
-        dict: Dict { used: Field::at(16), keys: Field::at(32), values: Field::at(40), size: 48 },
+        dict: Dict { keys: Field::at(32), values: Field::at(40) },
         keys: DictKeys {
             header: 32,
             entries: Field::at(24),
@@ -136,7 +136,7 @@ pub const UNPUBLISHED_FREE_THREADED: Unpublished = Unpublished {
     first_not_python: 3,
     unicode: UnpublishedUnicode { kind_shift: 2, compact_bit: 5, ascii_bit: 6, compact_after_ascii: 16 },
     containers: Containers {
-        dict: Dict { used: Field::at(32), keys: Field::at(48), values: Field::at(56), size: 64 },
+        dict: Dict { keys: Field::at(48), values: Field::at(56) },
         keys: DictKeys {
             header: 32,
             entries: Field::at(24),

@@ -7,10 +7,8 @@
 
 use super::Minor;
 
-/// `_PyRuntimeState`, some 400 kB in real builds; only [`RUNTIME_PREFIX`] of it is ever read.
+/// `_PyRuntimeState`, some 400 kB in real builds; read field by field.
 pub const RUNTIME_CAP: u64 = 16 << 20;
-/// The largest part of `_PyRuntimeState` that is read at once.
-pub const RUNTIME_PREFIX: u32 = 64 << 10;
 /// `PyInterpreterState`, some 300 kB in real builds; read field by field.
 pub const INTERPRETER_CAP: u64 = 16 << 20;
 /// `PyThreadState`, under 1 kB in real builds; read per thread and sample.

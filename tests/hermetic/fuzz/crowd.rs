@@ -16,17 +16,22 @@ const THREADS: u64 = 500;
 /// Possible beginnings of chunks.
 const CHUNK: u64 = 1 << 20;
 
-/// Every chunk has any size, is completely in use, and has a predecessor. Every other pointer leads
-/// to a frame outside all chunks.
-struct Endless(&'static Layout);
+/// Every chunk claims this size, is completely in use, and has a predecessor, which may be itself.
+/// Every other pointer leads to a frame outside all chunks.
+struct Endless {
+    layout: &'static Layout,
+    chunk_size: u64,
+    /// From a chunk to its predecessor.
+    step: u64,
+}
 
 impl Memory for Endless {
     fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
         into.fill(0);
-        let data = self.0.thread.datastack.unwrap();
+        let data = self.layout.thread.datastack.unwrap();
         if at.0.is_multiple_of(CHUNK) {
-            put(into, data.previous.offset(), at.0 + CHUNK);
-            put(into, data.chunk_size.offset(), u64::MAX);
+            put(into, data.previous.offset(), at.0 + self.step);
+            put(into, data.chunk_size.offset(), self.chunk_size);
         } else {
             (0..into.len() / 8).for_each(|word| put(into, word * 8, 0x7000_0008));
             put(into, data.chunk.offset(), CHUNK);
@@ -43,9 +48,10 @@ fn put(into: &mut [u8], at: usize, value: u64) {
 
 #[test]
 fn many_threads_with_endless_stacks() {
-    for minor in [11, 12] {
+    let shapes = [(u64::MAX, CHUNK), (u64::MAX, 0), (64, CHUNK), (1, 0), (0, CHUNK), (0, 0)];
+    for (minor, (chunk_size, step)) in [11, 12].into_iter().flat_map(|minor| shapes.map(|shape| (minor, shape))) {
         let Some(LayoutTable::Complete(layout)) = for_version(Minor(3, minor)) else { panic!("3.{minor} has a whole table") };
-        let memory = Endless(layout);
+        let memory = Endless { layout, chunk_size, step };
         let mut readers: Vec<FrameReader> = Vec::new();
         let (frames, peak) = heap::peak_of(|| {
             let mut frames = 0;
@@ -96,7 +102,10 @@ fn many_code_objects_with_long_line_tables() {
     let memory = Picture::new(&map, bytes.as_slice(), 1 << 30);
     let (known, peak) = heap::peak_of(|| {
         let mut cache = CodeCache::new();
-        let known = |n: u64, cache: &mut CodeCache| cache.get(&memory, layout, Addr(CODE + n * 0x1000), None).is_ok();
+        let known = |n: u64, cache: &mut CodeCache| {
+            cache.begin_sample();
+            cache.get(&memory, layout, Addr(CODE + n * 0x1000), None).is_ok()
+        };
         (0..CODES).filter(|&n| known(n, &mut cache)).count()
     });
     assert_eq!(known, CODES as usize);

@@ -7,8 +7,9 @@ use super::picture::{Map, Picture};
 use crate::support::recorded::recorded;
 use gilprof::ids::Addr;
 use gilprof::process::memory_dump::MemoryDump;
+use gilprof::python::code::fingerprint_span;
 use gilprof::python::layout::debug_offsets::layout_from_target;
-use gilprof::python::layout::validate::{FRAME_CAP, INTERPRETER_CAP, OBJECT_CAP, RUNTIME_PREFIX, THREAD_CAP};
+use gilprof::python::layout::validate::{FRAME_CAP, INTERPRETER_CAP, OBJECT_CAP, RUNTIME_CAP, THREAD_CAP};
 use gilprof::python::layout::{containers::Digits, for_version, Layout, LayoutTable, LineFormat, Minor};
 use gilprof::python::lines::{line_at, LineIndex};
 use gilprof::python::objects::{read_bytes, read_str, read_type_name, read_u64_int};
@@ -34,12 +35,12 @@ pub fn published() -> Fuzz<'static> {
     let parse = |_, input: &[u8]| {
         layout_from_target(input).is_ok_and(|(layout, build)| {
             let sizes = [
-                (layout.runtime.size.into(), RUNTIME_PREFIX.into()),
+                (layout.runtime.interpreters_main.offset() as u64 + 8, RUNTIME_CAP),
                 (layout.thread.size.into(), THREAD_CAP),
                 (layout.frame.size.into(), FRAME_CAP),
             ];
             assert!(sizes.iter().all(|(size, cap): &(u64, u64)| size <= cap), "{layout:?}");
-            assert!(u64::from(layout.code.size.max(layout.object.unicode_ascii_data)) <= OBJECT_CAP, "{layout:?}");
+            assert!(u64::from(fingerprint_span(&layout).len.max(layout.object.unicode_ascii_data)) <= OBJECT_CAP, "{layout:?}");
             build.minor == layout.minor
         })
     };

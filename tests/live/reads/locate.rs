@@ -15,6 +15,7 @@ use gilprof::process::live::LiveMemory;
 use gilprof::process::maps::{Mapping, Maps};
 use gilprof::process::memory::{Memory, ReadError};
 use gilprof::process::{mapped_file, proc_info};
+use gilprof::python::attach::PythonProcess;
 use gilprof::python::binary::{locate, Located, LocatedPython};
 use gilprof::python::layout::Minor;
 use std::fs::File;
@@ -106,8 +107,10 @@ fn home(interpreter: &Interpreter) -> &Path {
 }
 
 fn every_interpreter_is_located(interpreter: &Interpreter) {
-    let python = located_where_the_target_says(&interpreter.label, &run(interpreter));
-    assert_eq!(python.free_threaded, Some(interpreter.free_threaded()), "{}", interpreter.label);
+    let target = run(interpreter);
+    let python = located_where_the_target_says(&interpreter.label, &target);
+    let free_threaded = PythonProcess::open(pid(&target)).unwrap().free_threaded;
+    assert_eq!(free_threaded, interpreter.free_threaded(), "{}", interpreter.label);
     let expected = if interpreter.has_musl() { CLibrary::Musl } else { CLibrary::Glibc };
     assert_eq!(python.abi.c_library, expected, "{}", interpreter.label);
 }

@@ -1,6 +1,9 @@
 //! Futex calls drawn as timelines, and the waits that they form.
 
 use super::*;
+use crate::capture::exact::merger::{MergingSink, WaitMerger};
+use crate::ids::{Addr, ThreadId};
+use crate::sample::{GilSample, Sink, StateSlice, ThreadInfo, ThreadTotals};
 use proptest::prelude::*;
 
 /// Plays a timeline, 20 us a column:
@@ -365,4 +368,49 @@ proptest! {
         prop_assert!(waits.windows(2).all(|w| w[0].2 <= w[1].1), "{waits:?}");
         prop_assert!(completed.iter().all(|t| t.1 <= t.2));
     }
+}
+
+struct Nothing;
+
+impl Sink for Nothing {
+    fn thread(&mut self, _: &ThreadInfo) {}
+    fn slice(&mut self, _: &StateSlice<'_>) {}
+    fn gil(&mut self, _: &GilSample) {}
+    fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
+}
+
+#[test]
+fn exited_threads_and_their_gils_are_forgotten() {
+    let mut merger = WaitMerger::default();
+    for n in 0..100 {
+        let (id, tid, gil) = (ThreadId(n), Tid(n as i32), GilId(n));
+        // A sample finds every second one.
+        let sampled = n % 2 == 0;
+        if sampled {
+            let info = ThreadInfo { id, tid, name: String::new(), python: true, main: false, gil: Some(gil) };
+            MergingSink { merger: &mut merger, inner: &mut Nothing, last: false }.thread(&info);
+        }
+        let calls = [
+            FutexOp::Sleep(gil, GilFutex::Cond),
+            FutexOp::Return { timed_out: false },
+            FutexOp::Wake(gil, GilFutex::Mutex),
+            FutexOp::Wake(gil, GilFutex::Cond),
+        ];
+        let mut completed = Vec::new();
+        for (ms, op) in (1..).zip(calls) {
+            merger.waits.handle(Nanos::from_millis(ms), tid, op, None, &mut |t| completed.push(t));
+        }
+        completed.into_iter().for_each(|t| merger.add(t, &mut Nothing));
+        if sampled {
+            MergingSink { merger: &mut merger, inner: &mut Nothing, last: false }.thread_end(id, ThreadTotals::default());
+        }
+    }
+    // Of an exited thread's id a new thread may be in a wait.
+    merger.waits.handle(Nanos::from_millis(9), Tid(7), FutexOp::Sleep(GilId(7), GilFutex::Cond), None, &mut |_| {});
+    assert_eq!(merger.waits.threads.len(), 100);
+    merger.flush_unsampled(Nanos::from_millis(10), &mut || ThreadId(1000), &mut Nothing);
+    merger.flush_exited(Nanos::from_millis(10), &mut Nothing);
+    assert_eq!(merger.waits.threads.keys().collect::<Vec<_>>(), [&Tid(7)]);
+    merger.waits.retain_gils(|gil| gil == GilId(7));
+    assert_eq!((merger.waits.visibility.len(), merger.waits.released_at.len()), (1, 1));
 }
