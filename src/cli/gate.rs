@@ -40,7 +40,7 @@ const DEFAULT_WINDOW: &str = "10s";
 
 /// Runs the command. Errors become exit codes of the gate.
 pub fn command(args: &GateArgs) -> ExitCode {
-    let code = if args.init { init() } else { GateConfig::from_args(args).and_then(run_gate) };
+    let code = if args.init { init() } else { GateConfig::from_args(args).map(run_gate) };
     ExitCode::from(code.unwrap_or_else(|error| {
         note(&format!("error: {}", error.why));
         error.code
@@ -85,8 +85,6 @@ struct GateConfig {
     target: Target,
     checks: Checks,
     baseline: Option<PathBuf>,
-    /// The baseline's contents; `None` if the baseline is to be written.
-    base: Option<Baseline>,
     update: bool,
     runs: u32,
     warmup: u32,
@@ -113,10 +111,6 @@ impl GateConfig {
             checks.regressions.push(Regression::parse(DEFAULT_REGRESSION).map_err(usage)?);
         }
         check_arguments(&checks, baseline.as_deref(), args.update_baseline)?;
-        let base = match &baseline {
-            Some(path) if !args.update_baseline => Some(Baseline::read(path).map_err(baseline_error)?),
-            _ => None,
-        };
         let window = match (args.duration, &merged.duration, &target) {
             (Some(window), ..) => window,
             (None, Some(text), _) => parse_duration(text).map_err(|e| usage(format!("duration = {text:?}: {e}")))?,
@@ -132,7 +126,7 @@ impl GateConfig {
         let stream = if matches!(target, Target::Command(_)) { PageStream::Stderr } else { PageStream::Stdout };
         let outputs = GateOutputs::open(&args.format, stream).map_err(usage)?;
         let measure = MeasureArgs { rate, freeze_holder: false, exact: args.exact, runtime: None };
-        Ok(GateConfig { target, checks, baseline, base, update: args.update_baseline, runs, warmup, window, measure, outputs })
+        Ok(GateConfig { target, checks, baseline, update: args.update_baseline, runs, warmup, window, measure, outputs })
     }
 }
 
@@ -171,19 +165,38 @@ fn baseline_error(error: BaselineError) -> GateError {
     }
 }
 
-fn run_gate(mut config: GateConfig) -> std::result::Result<u8, GateError> {
-    let mut flame = None;
-    let outcome = match capture_runs(&config) {
-        Ok(captures) => {
-            flame = captures.last().filter(|_| config.outputs.has_flamegraph()).and_then(|capture| draw_flamegraph(capture).ok());
-            evaluate(&config, &captures)?
+/// Measures, evaluates and writes. From here on every error is an outcome, so that no file of an
+/// earlier build is taken for the result of this one.
+fn run_gate(mut config: GateConfig) -> u8 {
+    let (outcome, flame) = outcome(&config).unwrap_or_else(|error| {
+        let outcome = evaluate::not_evaluated(&name(&config.target), error.why, error.code);
+        (outcome, None)
+    });
+    match (config.outputs.emit(&outcome, flame.as_deref()), outcome.exit_code) {
+        (Ok(()), code) => code,
+        // A result that could not be written is still the result, except that it is no pass.
+        (Err(error), code) => {
+            note(&format!("error: {error}"));
+            if code == gate_exit::PASS {
+                gate_exit::USAGE
+            } else {
+                code
+            }
         }
-        Err(error) if error.code == exit::INTERRUPTED_TWICE => return Err(error),
-        Err(error) => evaluate::not_evaluated(&name(&config.target), error.why, error.code),
+    }
+}
+
+/// The outcome, and the flamegraph if a file for it was given.
+fn outcome(config: &GateConfig) -> std::result::Result<(Outcome, Option<String>), GateError> {
+    // Before the runs, so that a baseline that cannot be read costs no measurement.
+    let base = match &config.baseline {
+        Some(path) if !config.update => Some(Baseline::read(path).map_err(baseline_error)?),
+        _ => None,
     };
-    let written = config.outputs.emit(&outcome, flame.as_deref());
-    written.map_err(|e| GateError { code: gate_exit::NOT_MEASURED, why: e.to_string() })?;
-    Ok(outcome.exit_code)
+    let captures = capture_runs(config)?;
+    let outcome = evaluate(config, base.as_ref(), &captures)?;
+    let flame = captures.last().filter(|_| config.outputs.has_flamegraph()).and_then(|capture| draw_flamegraph(capture).ok());
+    Ok((outcome, flame))
 }
 
 /// The name of the program before anything is known about it.
@@ -195,7 +208,7 @@ fn name(target: &Target) -> String {
     }
 }
 
-fn evaluate(config: &GateConfig, captures: &[LoadedCapture]) -> std::result::Result<Outcome, GateError> {
+fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapture]) -> std::result::Result<Outcome, GateError> {
     let on_this_machine = !matches!(config.target, Target::Recordings(_));
     let runs: Vec<Run> = captures.iter().map(|capture| Run::from_report(&capture.profile, &capture.report, &capture.buckets)).collect();
     let Some(last) = captures.last() else { return Err(GateError { code: gate_exit::NOT_MEASURED, why: "nothing was measured".into() }) };
@@ -217,23 +230,27 @@ fn evaluate(config: &GateConfig, captures: &[LoadedCapture]) -> std::result::Res
         notes.push(format!("interrupted after {} of {} runs", captures.len(), config.runs));
     }
     let path = config.baseline.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    let compared = config.base.as_ref().map(|baseline| ComparedBaseline { path: &path, baseline, now: &now });
+    let compared = base.map(|baseline| ComparedBaseline { path: &path, baseline, now: &now });
     let measured = MeasuredRun { profile: &last.profile, report: &last.report };
     let mut outcome = evaluate::evaluate(&config.checks, &runs, measured, compared, notes);
     if let (true, Some(path)) = (config.update, &config.baseline) {
-        update(path, now, &runs, &mut outcome)?;
+        match update(path, now, &runs) {
+            Ok(note) => outcome.notes.push(note),
+            Err(error) if outcome.exit_code == gate_exit::PASS => return Err(error),
+            // The checks have a result of their own.
+            Err(error) => outcome.notes.push(error.why),
+        }
     }
     Ok(outcome)
 }
 
-/// Writes the new baseline, unless a run is unusable.
-fn update(path: &Path, now: Fingerprint, runs: &[Run], outcome: &mut Outcome) -> std::result::Result<(), GateError> {
+/// Writes the new baseline, unless a run is unusable. Returns a note about it.
+fn update(path: &Path, now: Fingerprint, runs: &[Run]) -> std::result::Result<String, GateError> {
     if let Some(unusable) = runs.iter().find_map(|run| run.unusable.as_ref()) {
         return Err(GateError { code: gate_exit::INCONCLUSIVE, why: format!("cannot make a baseline of these runs: {}", unusable.why) });
     }
     Baseline::new(now, runs).write(path).map_err(|e| usage(format!("failed to write the baseline {}: {e}", path.display())))?;
-    outcome.notes.push(format!("wrote the baseline {} ({} runs)", path.display(), runs.len()));
-    Ok(())
+    Ok(format!("wrote the baseline {} ({} runs)", path.display(), runs.len()))
 }
 
 /// All runs without the warm-up, or why there is none.
