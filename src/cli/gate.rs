@@ -12,7 +12,7 @@ use super::gate_outputs::{GateOutputs, PageStream};
 use super::progress::LiveLine;
 use super::session::{CompletedCapture, Session};
 use super::values::{parse_duration, DurationArg};
-use super::{exit, note, outputs, run, signals, wait_for_python};
+use super::{note, outputs, run, signals, wait_for_python};
 use crate::error::{Error, Result};
 use crate::gate::baseline::{Baseline, BaselineError};
 use crate::gate::culprit::MeasuredRun;
@@ -312,7 +312,7 @@ fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<Loa
         }
     }
     if captures.is_empty() {
-        return Err(GateError { code: exit::INTERRUPTED_TWICE, why: "interrupted before anything was measured".into() });
+        return Err(GateError { code: gate_exit::INTERRUPTED, why: "interrupted before anything was measured".into() });
     }
     Ok(captures)
 }

@@ -11,18 +11,24 @@ use super::run::Run;
 use crate::analysis::report::{Code, Report};
 use crate::output::{numbers, text};
 
-/// Exit codes of the gate; a command that fails passes on its own.
+/// Exit codes of the gate; a command that fails passes on its own. docs/cli.md, docs/gate.md and
+/// the help list them.
 pub mod gate_exit {
     /// Every check passes, or only warns.
     pub const PASS: u8 = 0;
     /// A limit or a regression check is broken.
     pub const FAIL: u8 = 1;
-    /// The arguments, a file or an expression are wrong.
+    /// The arguments, a file or an expression are wrong, or an output cannot be written.
     pub const USAGE: u8 = 2;
-    /// A check is inconclusive, or the baseline cannot be compared.
+    /// A check is inconclusive, the measurement is incomplete, or the baseline cannot be compared.
     pub const INCONCLUSIVE: u8 = 3;
     /// Nothing could be measured.
     pub const NOT_MEASURED: u8 = 4;
+    /// A signal came before the first sample, or a second one.
+    pub const INTERRUPTED: u8 = 130;
+
+    /// All of them, ascending.
+    pub const ALL: [u8; 6] = [PASS, FAIL, USAGE, INCONCLUSIVE, NOT_MEASURED, INTERRUPTED];
 }
 
 /// A larger share of missed samples is noted.
