@@ -16,7 +16,7 @@ use super::{note, outputs, run, signals, wait_for_python};
 use crate::error::{Error, Result};
 use crate::gate::baseline::{Baseline, BaselineError};
 use crate::gate::culprit::MeasuredRun;
-use crate::gate::evaluate::{self, gate_exit, Checks, ComparedBaseline};
+use crate::gate::evaluate::{self, gate_exit, Checks, ComparedBaseline, Measurement};
 use crate::gate::expr::Regression;
 use crate::gate::fingerprint::Fingerprint;
 use crate::gate::limits::{self, Limits};
@@ -213,7 +213,6 @@ fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapt
     let runs: Vec<Run> = captures.iter().map(|capture| Run::from_report(&capture.profile, &capture.report, &capture.buckets)).collect();
     let Some(last) = captures.last() else { return Err(GateError { code: gate_exit::NOT_MEASURED, why: "nothing was measured".into() }) };
     let now = Fingerprint::from_profile(&last.profile, on_this_machine);
-    let mut notes = Vec::new();
     if !on_this_machine {
         let others = captures
             .iter()
@@ -226,15 +225,14 @@ fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapt
             });
         }
     }
-    if (captures.len() as u32) < config.runs && on_this_machine {
-        notes.push(format!("interrupted after {} of {} runs", captures.len(), config.runs));
-    }
+    let incomplete = incomplete(config, captures);
     let path = config.baseline.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let compared = base.map(|baseline| ComparedBaseline { path: &path, baseline, now: &now });
-    let measured = MeasuredRun { profile: &last.profile, report: &last.report };
-    let mut outcome = evaluate::evaluate(&config.checks, &runs, measured, compared, notes);
+    let last = MeasuredRun { profile: &last.profile, report: &last.report };
+    let measurement = Measurement { runs: &runs, last, incomplete };
+    let mut outcome = evaluate::evaluate(&config.checks, &measurement, compared);
     if let (true, Some(path)) = (config.update, &config.baseline) {
-        match update(path, now, &runs) {
+        match update(path, now, &measurement) {
             Ok(note) => outcome.notes.push(note),
             Err(error) if outcome.exit_code == gate_exit::PASS => return Err(error),
             // The checks have a result of their own.
@@ -244,10 +242,21 @@ fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapt
     Ok(outcome)
 }
 
-/// Writes the new baseline, unless a run is unusable. Returns a note about it.
-fn update(path: &Path, now: Fingerprint, runs: &[Run]) -> std::result::Result<String, GateError> {
-    if let Some(unusable) = runs.iter().find_map(|run| run.unusable.as_ref()) {
-        return Err(GateError { code: gate_exit::INCONCLUSIVE, why: format!("cannot make a baseline of these runs: {}", unusable.why) });
+/// Why the runs are not all that was to be measured: a signal came between two runs, or a window
+/// was cut short.
+fn incomplete(config: &GateConfig, captures: &[LoadedCapture]) -> Option<String> {
+    let missing = matches!(config.target, Target::Process(_)) && captures.len() < config.runs as usize;
+    let interrupted = missing.then(|| format!("the gate was interrupted after {} of {} runs", captures.len(), config.runs));
+    interrupted.or_else(|| captures.iter().find_map(|capture| capture.profile.window.cut_short.clone()))
+}
+
+/// Writes the new baseline, unless a run is unusable or the measurement is incomplete. Returns a
+/// note about it.
+fn update(path: &Path, now: Fingerprint, measurement: &Measurement<'_>) -> std::result::Result<String, GateError> {
+    let runs = measurement.runs;
+    let unusable = runs.iter().find_map(|run| run.unusable.as_ref()).map(|unusable| &unusable.why);
+    if let Some(why) = unusable.or(measurement.incomplete.as_ref()) {
+        return Err(GateError { code: gate_exit::INCONCLUSIVE, why: format!("cannot make a baseline of these runs: {why}") });
     }
     Baseline::new(now, runs).write(path).map_err(|e| usage(format!("failed to write the baseline {}: {e}", path.display())))?;
     Ok(format!("wrote the baseline {} ({} runs)", path.display(), runs.len()))

@@ -54,14 +54,21 @@ pub struct ComparedBaseline<'a> {
     pub now: &'a Fingerprint,
 }
 
-/// Decides all checks. `measured` is the run from which culprits are taken, the last one.
-pub fn evaluate(
-    checks: &Checks,
-    runs: &[Run],
-    measured: MeasuredRun<'_>,
-    compared: Option<ComparedBaseline<'_>>,
-    mut notes: Vec<String>,
-) -> Outcome {
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Measurement<'a> {
+    /// The runs.
+    pub runs: &'a [Run],
+    /// The last of them, from which culprits are taken.
+    pub last: MeasuredRun<'a>,
+    /// Why the runs are not all that was to be measured. No check passes then.
+    pub incomplete: Option<String>,
+}
+
+/// Decides all checks.
+pub fn evaluate(checks: &Checks, measurement: &Measurement<'_>, compared: Option<ComparedBaseline<'_>>) -> Outcome {
+    let Measurement { runs, last: measured, incomplete } = measurement;
+    let mut notes: Vec<String> = incomplete.iter().cloned().collect();
     let differences = compared.map(|a| a.baseline.fingerprint.compare(a.now)).unwrap_or_default();
     notes.extend(differences.notable.iter().map(|what| format!("{what}; that alone may change the figures")));
     let refused = (!differences.incompatible.is_empty())
@@ -72,7 +79,7 @@ pub fn evaluate(
     for limit in &checks.limits {
         let mut check = check::limit(limit, runs);
         if !matches!(check.verdict, Verdict::Pass) && check.limit_text != numbers::NONE && !elsewhere {
-            check.culprit = culprit::find(&limit.metric, measured, runs, None);
+            check.culprit = culprit::find(&limit.metric, *measured, runs, None);
         }
         checked.push(check);
     }
@@ -83,9 +90,12 @@ pub fn evaluate(
             check.why.clone_from(why);
         }
         if matches!(check.verdict, Verdict::Fail | Verdict::Warn) {
-            check.culprit = culprit::find(&regression.metric, measured, runs, base);
+            check.culprit = culprit::find(&regression.metric, *measured, runs, base);
         }
         checked.push(check);
+    }
+    if let Some(why) = incomplete {
+        checked = checked.into_iter().map(|check| check::without_pass(check, why)).collect();
     }
     notes.extend(run_notes(runs, measured.report));
     notes.extend(refused);

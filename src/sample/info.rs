@@ -96,6 +96,10 @@ pub struct CaptureStats {
     pub descendants: Option<DescendantCpu>,
     /// What the reader should know about how the figures were measured, as sentences.
     pub warnings: Vec<String>,
+    /// Why the window is shorter than it was meant to be; `None` if it is complete, and in
+    /// recordings made before this was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut_short: Option<String>,
 }
 
 /// One thread in a single sample, for `gilprof dump`.

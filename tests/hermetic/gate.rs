@@ -1,6 +1,7 @@
 //! `gilprof gate` on a recording made by hand: its exit codes, formats and baselines. The unit
 //! tests in src/gate cover its decisions.
 
+mod doubts;
 mod outputs;
 mod scenes;
 
