@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::analysis::report::Estimate;
-use crate::gate::run::{FunctionRun, GilRun, Shares, ThreadRun, Unusable};
+use crate::gate::outcome::Unusable;
+use crate::gate::run::{FunctionRun, GilRun, Shares, ThreadRun};
 use crate::profile::Histogram;
 
 const N: usize = 16;

@@ -178,7 +178,13 @@ fn headline(checks: &[Check]) -> String {
 }
 
 fn brief(run: &Run) -> RunBrief {
-    RunBrief { seconds: run.seconds, samples: run.samples, missed: run.missed, verdict: run.verdict.unwrap_or(Code::Inconclusive) }
+    RunBrief {
+        seconds: run.seconds,
+        samples: run.samples,
+        missed: run.missed,
+        verdict: run.verdict.unwrap_or(Code::Inconclusive),
+        unusable: run.unusable.clone(),
+    }
 }
 
 /// Notes about the measurement that limit the figures.

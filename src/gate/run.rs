@@ -5,6 +5,7 @@
 //! not trusted: [`Run::is_sound`] must hold before any use of it.
 
 use super::metric::StateMetric;
+use super::outcome::Unusable;
 use crate::analysis::report::{Children, Code, Confidence, Estimate, Report};
 use crate::profile::buckets::{Buckets, GilSeries, Series, ThreadSeries, BUCKETS};
 use crate::profile::{Histogram, Profile};
@@ -56,15 +57,6 @@ pub struct Run {
     /// Length of a bucket.
     #[serde(alias = "stretch_us")]
     pub bucket_us: f64,
-}
-
-/// Why a run decides nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Unusable {
-    /// The verdict that rules it out.
-    pub code: Code,
-    /// The reason, as a sentence.
-    pub why: String,
 }
 
 /// States by name, for each bucket; states that never occur are absent.
