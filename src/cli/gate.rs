@@ -18,7 +18,7 @@ use crate::gate::baseline::{Baseline, BaselineError};
 use crate::gate::culprit::MeasuredRun;
 use crate::gate::evaluate::{self, gate_exit, Checks, ComparedBaseline, Measurement};
 use crate::gate::expr::Regression;
-use crate::gate::fingerprint::Fingerprint;
+use crate::gate::fingerprint::{difference_of_runs, Fingerprint};
 use crate::gate::limits::{self, Limits};
 use crate::gate::outcome::Outcome;
 use crate::gate::run::Run;
@@ -212,24 +212,18 @@ fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapt
     let on_this_machine = !matches!(config.target, Target::Recordings(_));
     let runs: Vec<Run> = captures.iter().map(|capture| Run::from_report(&capture.profile, &capture.report, &capture.buckets)).collect();
     let Some(last) = captures.last() else { return Err(GateError { code: gate_exit::NOT_MEASURED, why: "nothing was measured".into() }) };
-    let now = Fingerprint::from_profile(&last.profile, on_this_machine);
-    if !on_this_machine {
-        let others = captures
-            .iter()
-            .filter(|capture| !Fingerprint::from_profile(&capture.profile, on_this_machine).compare(&now).incompatible.is_empty())
-            .count();
-        if others > 0 {
-            return Err(GateError {
-                code: gate_exit::INCONCLUSIVE,
-                why: "the recordings differ in Python, cores or rate, so they are not runs of one program".into(),
-            });
-        }
+    let mut fingerprints: Vec<Fingerprint> =
+        captures.iter().map(|capture| Fingerprint::from_profile(&capture.profile, on_this_machine)).collect();
+    if let Some(why) = difference_of_runs(&fingerprints) {
+        return Err(GateError { code: gate_exit::INCONCLUSIVE, why });
     }
+    let now = fingerprints.pop().unwrap_or_default();
     let incomplete = incomplete(config, captures);
     let path = config.baseline.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let compared = base.map(|baseline| ComparedBaseline { path: &path, baseline, now: &now });
     let last = MeasuredRun { profile: &last.profile, report: &last.report };
-    let measurement = Measurement { runs: &runs, last, incomplete };
+    let warnings = captures.iter().flat_map(|capture| capture.report.warnings.iter().cloned()).collect();
+    let measurement = Measurement { runs: &runs, last, warnings, incomplete };
     let mut outcome = evaluate::evaluate(&config.checks, &measurement, compared);
     if let (true, Some(path)) = (config.update, &config.baseline) {
         match update(path, now, &measurement) {

@@ -125,18 +125,18 @@ fn combined(estimates: &[MetricEstimate], worst: Worst) -> MetricEstimate {
     MetricEstimate { interval, subject: named.and_then(|f| f.subject.clone()) }
 }
 
-/// Whether a run has an estimate of a metric.
-fn usable(metric: &Metric, run: &Run) -> Result<(), String> {
-    let Some(unusable) = &run.unusable else { return Ok(()) };
+/// Why a run as a whole has no estimate of a metric.
+pub fn unusable<'a>(metric: &Metric, run: &'a Run) -> Option<&'a str> {
+    let unusable = run.unusable.as_ref()?;
     let off_the_gil = |state: &str| ["native", "starved", "lock", "io"].contains(&state);
     let state = match metric {
         Metric::Share(state) | Metric::Thread(_, state) => state.name(),
         _ => "",
     };
     match unusable.code {
-        Code::GilDisabled if off_the_gil(state) => Ok(()),
-        Code::CpuStarved if state == "starved" || is_waiting(metric) => Ok(()),
-        _ => Err(unusable.why.clone()),
+        Code::GilDisabled if off_the_gil(state) => None,
+        Code::CpuStarved if state == "starved" || is_waiting(metric) => None,
+        _ => Some(&unusable.why),
     }
 }
 

@@ -1,8 +1,11 @@
 //! Measurements that cannot decide everything: what would pass is inconclusive, and what is broken
 //! stays broken.
 
-use super::scenes::{golden, Scene};
-use crate::support::gate::Folder;
+use super::scenes::{golden, sleep, Scene};
+use crate::support::gate::{outcome, Folder};
+use crate::support::schema::assert_valid;
+use gilprof::sample::DescendantCpu;
+use gilprof::units::Nanos;
 
 #[test]
 fn a_window_that_was_cut_short_keeps_no_limit_and_makes_no_baseline() {
@@ -24,4 +27,34 @@ fn a_window_that_was_cut_short_keeps_no_limit_and_makes_no_baseline() {
         gate(&update, &[file]).ended(3, &[]).printed(&["NOT CHECKED", "cannot make a baseline", why]);
         assert!(!folder.0.join("b.json").exists());
     }
+}
+
+#[test]
+fn a_process_whose_children_work_is_not_idle() {
+    let folder = Folder::new("gate-unusable");
+    let idle = Scene::new().in_states(sleep).write(&folder, "idle.gilprof");
+    let python = Nanos::from_millis(1900);
+    let pool = DescendantCpu { own: Nanos::from_millis(4), python, python_processes: 2, ..DescendantCpu::default() };
+    let parent = Scene::new().in_states(sleep).with(|_, window| window.descendants = Some(pool)).write(&folder, "parent.gilprof");
+    for (file, code) in [(golden(&folder), None), (idle, Some("idle")), (parent, Some("work-in-children"))] {
+        let output = folder.gate(&["--max", "waiting <= 100%", "--format", "json", &file]);
+        let run = &assert_valid("gate", output.out.as_bytes())["runs"][0];
+        assert_eq!(run["unusable"]["code"].as_str(), code, "{run:#}");
+        assert!(code.is_none() || run["verdict"] == "idle" && !run["unusable"]["why"].as_str().unwrap().is_empty(), "{run:#}");
+    }
+}
+
+#[test]
+fn the_notes_name_the_warnings_of_every_run_and_the_runs_without_figures() {
+    let folder = Folder::new("gate-notes");
+    let idle = Scene::new().in_states(sleep).write(&folder, "idle.gilprof");
+    let warned = |name: &str, text: &str| Scene::new().with(|_, window| window.warnings.push(text.into())).write(&folder, name);
+    let (deep, deeper) = (warned("deep.gilprof", "3 stacks were too deep"), warned("deeper.gilprof", "14 stacks were too deep"));
+    let files = [&deep, &idle, &deeper, &golden(&folder)].map(String::as_str);
+    let output = folder.gate(&[&["--max", "waiting <= 100%", "--max", "gil.busy <= 100%", "--format", "json"][..], &files].concat());
+    let outcome = outcome(&output.out);
+    let notes: Vec<&str> = outcome["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap()).collect();
+    assert!(output.status.success() && notes.len() == 2, "{outcome:#}");
+    assert!(notes[0] == "3 stacks were too deep", "{notes:#?}");
+    assert!(notes[1].starts_with("1 of 4 runs could not be used: Idle: "), "{notes:#?}");
 }
