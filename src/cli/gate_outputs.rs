@@ -53,7 +53,8 @@ impl GateOutputs {
             printed.push(GateFormat::Human);
         }
         // GitHub finds its annotations among other lines; the other formats do not mix.
-        if printed.iter().filter(|format| !matches!(format, GateFormat::Github | GateFormat::Human)).count() > usize::from(printed.len() == 1)
+        if printed.iter().filter(|format| !matches!(format, GateFormat::Github | GateFormat::Human)).count()
+            > usize::from(printed.len() == 1)
         {
             return Err(
                 "only one format can be printed, or human and github together; give the others a path: --format junit=gil.xml".into()

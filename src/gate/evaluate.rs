@@ -220,7 +220,6 @@ fn missed_samples(runs: &[Run]) -> Option<String> {
     let (samples, missed): (u64, u64) =
         runs.iter().fold((0, 0), |(l, m), run| (l.saturating_add(run.samples), m.saturating_add(run.missed)));
     let all = samples.saturating_add(missed);
-    (missed as f64 > MAX_MISSED * all as f64).then(|| {
-        format!("{} of {} samples were missed: the machine is busy", numbers::thousands(missed), numbers::thousands(all))
-    })
+    (missed as f64 > MAX_MISSED * all as f64)
+        .then(|| format!("{} of {} samples were missed: the machine is busy", numbers::thousands(missed), numbers::thousands(all)))
 }

@@ -198,7 +198,9 @@ impl Run {
         };
         let function = |f: &FunctionRun| [&f.holding, &f.waiting, &f.inflicted_wait, &f.native].into_iter().all(series);
         let estimate = |e: &Estimate| e.low <= e.estimate && e.estimate <= e.high && e.low >= 0.0 && e.high <= LARGEST;
-        [self.seconds, self.resolution_ms, self.bucket_us, self.starved_holding, self.unknown.waiting, self.unknown.threads].iter().all(|x| (0.0..=LARGEST).contains(x))
+        [self.seconds, self.resolution_ms, self.bucket_us, self.starved_holding, self.unknown.waiting, self.unknown.threads]
+            .iter()
+            .all(|x| (0.0..=LARGEST).contains(x))
             && self.threads.len() <= MAX_ROWS
             && self.functions.len() <= MAX_ROWS
             && self.predicted.len() <= MAX_ROWS

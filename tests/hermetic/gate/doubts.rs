@@ -4,7 +4,7 @@
 use super::scenes::{golden, sleep, Scene};
 use crate::support::gate::{outcome, Folder};
 use crate::support::schema::assert_valid;
-use gilprof::sample::DescendantCpu;
+use gilprof::sample::{CaptureStats, DescendantCpu, State, TargetInfo};
 use gilprof::units::Nanos;
 
 #[test]
@@ -50,11 +50,56 @@ fn the_notes_name_the_warnings_of_every_run_and_the_runs_without_figures() {
     let idle = Scene::new().in_states(sleep).write(&folder, "idle.gilprof");
     let warned = |name: &str, text: &str| Scene::new().with(|_, window| window.warnings.push(text.into())).write(&folder, name);
     let (deep, deeper) = (warned("deep.gilprof", "3 stacks were too deep"), warned("deeper.gilprof", "14 stacks were too deep"));
-    let files = [&deep, &idle, &deeper, &golden(&folder)].map(String::as_str);
+    let good = golden(&folder);
+    let files = [&deep, &idle, &deeper, &good].map(String::as_str);
     let output = folder.gate(&[&["--max", "waiting <= 100%", "--max", "gil.busy <= 100%", "--format", "json"][..], &files].concat());
     let outcome = outcome(&output.out);
     let notes: Vec<&str> = outcome["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap()).collect();
     assert!(output.status.success() && notes.len() == 2, "{outcome:#}");
     assert!(notes[0] == "3 stacks were too deep", "{notes:#?}");
     assert!(notes[1].starts_with("1 of 4 runs could not be used: Idle: "), "{notes:#?}");
+}
+
+/// One thread holds the GIL. The state of the other is unknown for a fifth of the time.
+fn sometimes_unknown(ms: u64) -> [State; 2] {
+    [State::HoldingPython, if ms.is_multiple_of(5) { State::Unknown } else { State::Io }]
+}
+
+#[test]
+fn unknown_time_may_be_waiting() {
+    let folder = Folder::new("gate-unknown");
+    let file = Scene::new().in_states(sometimes_unknown).write(&folder, "unknown.gilprof");
+    for limit in [
+        "waiting <= 2%",
+        "thread(\"worker-1\").waiting <= 10%",
+        "gil.contended <= 10%",
+        "gil.waiters_mean <= 0.1",
+        "function(\"burn\").inflicted_wait <= 0.1",
+        "wait_ms.p99 <= 1s",
+    ] {
+        folder.gate(&["--max", limit, &file]).ended(3, &[]).printed(&["INCONCLUSIVE"]);
+    }
+    for limit in ["waiting <= 5%", "gil.waiters_mean <= 0.3", "gil.busy <= 100%", "hold_ms.p50 <= 10s"] {
+        folder.gate(&["--max", limit, &file]).ended(0, &[]).printed(&["PASS"]);
+    }
+}
+
+#[test]
+fn lengths_of_waits_are_checked_only_where_they_were_measured() {
+    let folder = Folder::new("gate-lengths");
+    let alone = |_| [State::HoldingPython, State::Io];
+    let old = |target: &mut TargetInfo, _: &mut CaptureStats| target.python = "3.6.9".into();
+    let file = Scene::new().in_states(alone).with(old).write(&folder, "old.gilprof");
+    folder.gate(&["--max", "wait_ms.max <= 1s", &file]).ended(3, &[]).printed(&["not visible before Python 3.7"]);
+    folder.gate(&["--max", "waiting <= 20%", &file]).ended(0, &[]);
+    for (lost, code, text) in [
+        // The events were of another GIL: the waits of this one are sampled.
+        (Some(0), 1, "above the limit"),
+        (Some(3), 3, "3 kernel events were lost"),
+        (None, 3, "it is not known how many kernel events were lost"),
+    ] {
+        let exact = |_: &mut TargetInfo, window: &mut CaptureStats| (window.exact, window.lost_events) = (true, lost);
+        let file = Scene::new().with(exact).write(&folder, "exact.gilprof");
+        folder.gate(&["--max", "wait_ms.p50 <= 1ms", &file]).ended(code, &[]).printed(&[text]);
+    }
 }

@@ -27,11 +27,6 @@ fn turns(ms: u64) -> [State; 2] {
     }
 }
 
-/// As in [`turns`], in a process where waiting is not visible.
-pub fn hidden_turns(ms: u64) -> [State; 2] {
-    turns(ms).map(|state| if state == State::Waiting { State::Unknown } else { state })
-}
-
 /// Both threads sleep.
 pub fn sleep(_: u64) -> [State; 2] {
     [State::Io, State::Io]
