@@ -216,8 +216,8 @@ fn tests_without_a_result_are_listed_and_fail_on_request() {
     pytest.run_with(folder.path(), &["--gilprof"], &without).has(4, &["ERROR: --gilprof: failed to find gilprof"]);
     pytest.run_with(folder.path(), &["--no-gilprof"], &without).has(0, &["1 passed in "]);
     // The process that is measured idles, and its child processes work.
-    let pool = "import multiprocessing\n@pytest.mark.gil(max_waiting=0.2)\ndef test_it():\n    \
-        with multiprocessing.get_context('fork').Pool(2) as pool:\n        pool.map(crunch, [1.0, 1.0])\n";
+    let pool = "import multiprocessing\npool = multiprocessing.get_context('fork').Pool(2)\n\
+        @pytest.mark.gil(max_waiting=0.2)\ndef test_it():\n    pool.map(crunch, [1.0, 1.0])\n";
     let pool = tests(pool, None);
     pytest.run(pool.path(), &[]).has(0, &["1 passed, 1 warning", "was not measured: 2 Python child processes"]);
     pytest.run(pool.path(), &["--gilprof-strict"]).has(1, &["1 failed", "was not measured: 2 Python child processes"]);
