@@ -5,7 +5,8 @@
 #
 # Limits: gilprof.toml, or $GILPROF_LIMITS. Results: gate.xml (JUnit), gate.sarif and gate.md in
 # gilprof-results/, or $GILPROF_RESULTS. The exit code is gilprof's: 0 pass, 1 a limit is broken,
-# 2 usage, 3 inconclusive, 4 not measured; if the program itself fails, its own code.
+# 2 usage or files, 3 inconclusive, 4 not measured, 130 interrupted before the first sample, or
+# twice; if the program itself fails, its own code.
 # Inconclusive is not a pass. GILPROF_INCONCLUSIVE=0 lets it pass with a warning.
 set -eu
 

@@ -16,8 +16,7 @@ pub fn command(pid: Pid, window: DurationArg, measure: &MeasureArgs, output: &Ou
     let stop = Arc::new(AtomicBool::new(false));
     signals::end_window_on_signal(stop.clone(), session.placeholders())?;
     let Some((pid, target)) = wait_for_python::attach(pid, &session.runtime, &stop)? else {
-        // A signal came before the first sample.
-        return Ok(ExitCode::from(exit::INTERRUPTED_TWICE));
+        return Ok(ExitCode::from(exit::INTERRUPTED));
     };
     let outcome = session.measure(pid, target, &stop, session.live_line())?;
     match verbosity {

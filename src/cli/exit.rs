@@ -38,10 +38,10 @@ const SYSTEM: Exit = exit(11, "a system call failed");
 const RECORDING: Exit = exit(12, "a file is not a recording of gilprof, or a newer version wrote it");
 const NOT_EXECUTABLE: Exit = exit(126, "run: the command cannot be executed");
 const NOT_FOUND: Exit = exit(127, "run: the command was not found");
-const INTERRUPTED: Exit = exit(INTERRUPTED_TWICE, "a second Ctrl-C or SIGTERM ended gilprof without a report");
+const WITHOUT_REPORT: Exit = exit(INTERRUPTED, "interrupted by Ctrl-C or SIGTERM before the first sample, or twice; there is no report");
 
-/// The code after a second Ctrl-C.
-pub const INTERRUPTED_TWICE: u8 = 130;
+/// The code after a signal that leaves no report.
+pub const INTERRUPTED: u8 = 130;
 
 /// Every code of gilprof's own, ascending.
 pub const TABLE: [Exit; 15] = [
@@ -59,7 +59,7 @@ pub const TABLE: [Exit; 15] = [
     RECORDING,
     NOT_EXECUTABLE,
     NOT_FOUND,
-    INTERRUPTED,
+    WITHOUT_REPORT,
 ];
 
 /// The exit code of an error.

@@ -7,26 +7,24 @@
 
 use super::args::{MeasureArgs, OutputArgs};
 use super::capture::LoadedCapture;
-use super::gate_args::{GateArgs, GateFormat, Output};
-use super::output_file::{self, OutputFile, Placeholders};
+use super::gate_args::GateArgs;
+use super::gate_outputs::{GateOutputs, PageStream};
 use super::progress::LiveLine;
 use super::session::{CompletedCapture, Session};
 use super::values::{parse_duration, DurationArg};
-use super::{exit, note, outputs, print, run, signals, wait_for_python, write_stderr};
+use super::{note, outputs, run, signals, wait_for_python};
 use crate::error::{Error, Result};
 use crate::gate::baseline::{Baseline, BaselineError};
 use crate::gate::culprit::MeasuredRun;
-use crate::gate::evaluate::{self, gate_exit, Checks, ComparedBaseline};
+use crate::gate::evaluate::{self, gate_exit, Checks, ComparedBaseline, Measurement};
 use crate::gate::expr::Regression;
-use crate::gate::fingerprint::Fingerprint;
+use crate::gate::fingerprint::{difference_of_runs, Fingerprint};
 use crate::gate::limits::{self, Limits};
 use crate::gate::outcome::Outcome;
-use crate::gate::output::{github, junit, markdown, sarif};
 use crate::gate::run::Run;
-use crate::gate::text;
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
-use crate::output::{flamegraph, json};
+use crate::output::flamegraph;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -37,14 +35,12 @@ use std::sync::Arc;
 
 /// The regression that is checked against a baseline if no other is given.
 const DEFAULT_REGRESSION: &str = "waiting: +5pp, min 2pp";
-/// The environment variable with the path of the file for the summary of a GitHub job.
-const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 /// The window of a running program if no duration is given.
 const DEFAULT_WINDOW: &str = "10s";
 
 /// Runs the command. Errors become exit codes of the gate.
 pub fn command(args: &GateArgs) -> ExitCode {
-    let code = if args.init { init() } else { GateConfig::from_args(args).and_then(run_gate) };
+    let code = if args.init { init() } else { GateConfig::from_args(args).map(run_gate) };
     ExitCode::from(code.unwrap_or_else(|error| {
         note(&format!("error: {}", error.why));
         error.code
@@ -89,18 +85,12 @@ struct GateConfig {
     target: Target,
     checks: Checks,
     baseline: Option<PathBuf>,
-    /// The baseline's contents; `None` if the baseline is to be written.
-    base: Option<Baseline>,
     update: bool,
     runs: u32,
     warmup: u32,
     window: DurationArg,
     measure: MeasureArgs,
-    outputs: Vec<GateFormat>,
-    /// The file for the summary of a GitHub job.
-    summary: Option<PathBuf>,
-    files: Vec<OutputFile<GateFormat>>,
-    placeholders: Placeholders,
+    outputs: GateOutputs,
 }
 
 impl GateConfig {
@@ -121,10 +111,6 @@ impl GateConfig {
             checks.regressions.push(Regression::parse(DEFAULT_REGRESSION).map_err(usage)?);
         }
         check_arguments(&checks, baseline.as_deref(), args.update_baseline)?;
-        let base = match &baseline {
-            Some(path) if !args.update_baseline => Some(Baseline::read(path).map_err(baseline_error)?),
-            _ => None,
-        };
         let window = match (args.duration, &merged.duration, &target) {
             (Some(window), ..) => window,
             (None, Some(text), _) => parse_duration(text).map_err(|e| usage(format!("duration = {text:?}: {e}")))?,
@@ -137,25 +123,10 @@ impl GateConfig {
         if !(1..=1000).contains(&runs) || warmup > 1000 {
             return Err(usage("runs are 1 to 1000, and warmup 0 to 1000"));
         }
-        let summary = std::env::var_os(STEP_SUMMARY).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let summary = summary.filter(|_| args.format.iter().any(Output::is_printed_markdown));
-        let (outputs, files, placeholders) = open_outputs(&args.format, summary.is_some())?;
+        let stream = if matches!(target, Target::Command(_)) { PageStream::Stderr } else { PageStream::Stdout };
+        let outputs = GateOutputs::open(&args.format, stream).map_err(usage)?;
         let measure = MeasureArgs { rate, freeze_holder: false, exact: args.exact, runtime: None };
-        Ok(GateConfig {
-            target,
-            checks,
-            baseline,
-            base,
-            update: args.update_baseline,
-            runs,
-            warmup,
-            window,
-            measure,
-            outputs,
-            summary,
-            files,
-            placeholders,
-        })
+        Ok(GateConfig { target, checks, baseline, update: args.update_baseline, runs, warmup, window, measure, outputs })
     }
 }
 
@@ -194,43 +165,38 @@ fn baseline_error(error: BaselineError) -> GateError {
     }
 }
 
-type OpenedOutputs = (Vec<GateFormat>, Vec<OutputFile<GateFormat>>, Placeholders);
-
-/// Opens the files before anything is measured. The page for people is printed unless another
-/// format is. Markdown is not printed if there is a job summary, because it goes there.
-fn open_outputs(formats: &[Output], summary: bool) -> std::result::Result<OpenedOutputs, GateError> {
-    let printed = formats.iter().filter(|output| output.path.is_none() && !(summary && output.is_printed_markdown()));
-    let mut printed: Vec<GateFormat> = printed.map(|output| output.format).collect();
-    if printed.contains(&GateFormat::Flamegraph) {
-        return Err(usage("a flamegraph goes to a file: --format flamegraph=gil.svg"));
+/// Measures, evaluates and writes. From here on every error is an outcome, so that no file of an
+/// earlier build is taken for the result of this one.
+fn run_gate(mut config: GateConfig) -> u8 {
+    let (outcome, flame) = outcome(&config).unwrap_or_else(|error| {
+        let outcome = evaluate::not_evaluated(&name(&config.target), error.why, error.code);
+        (outcome, None)
+    });
+    match (config.outputs.emit(&outcome, flame.as_deref()), outcome.exit_code) {
+        (Ok(()), code) => code,
+        // A result that could not be written is still the result, except that it is no pass.
+        (Err(error), code) => {
+            note(&format!("error: {error}"));
+            if code == gate_exit::PASS {
+                gate_exit::USAGE
+            } else {
+                code
+            }
+        }
     }
-    if printed.is_empty() {
-        printed.push(GateFormat::Human);
-    }
-    // GitHub finds its annotations among other lines; the other formats do not mix.
-    if printed.iter().filter(|format| !matches!(format, GateFormat::Github | GateFormat::Human)).count() > usize::from(printed.len() == 1) {
-        return Err(usage("only one format can be printed, or human and github together; give the others a path: --format junit=gil.xml"));
-    }
-    let paths = formats.iter().filter_map(|output| Some((output.path.clone()?, output.format))).collect();
-    let (files, placeholders) = output_file::open_each(paths).map_err(|e| usage(e.to_string()))?;
-    Ok((printed, files, placeholders))
 }
 
-fn run_gate(mut config: GateConfig) -> std::result::Result<u8, GateError> {
-    let mut flame = None;
-    let outcome = match capture_runs(&config) {
-        Ok(captures) => {
-            let wanted = config.files.iter().any(|file| file.format == GateFormat::Flamegraph);
-            flame = captures.last().filter(|_| wanted).and_then(|capture| draw_flamegraph(capture).ok());
-            evaluate(&config, &captures)?
-        }
-        Err(error) if error.code == exit::INTERRUPTED_TWICE => return Err(error),
-        Err(error) => evaluate::not_evaluated(&name(&config.target), error.why, error.code),
+/// The outcome, and the flamegraph if a file for it was given.
+fn outcome(config: &GateConfig) -> std::result::Result<(Outcome, Option<String>), GateError> {
+    // Before the runs, so that a baseline that cannot be read costs no measurement.
+    let base = match &config.baseline {
+        Some(path) if !config.update => Some(Baseline::read(path).map_err(baseline_error)?),
+        _ => None,
     };
-    let written = emit(&mut config, &outcome, flame.as_deref());
-    config.placeholders.remove();
-    written.map_err(|e| GateError { code: gate_exit::NOT_MEASURED, why: e.to_string() })?;
-    Ok(outcome.exit_code)
+    let captures = capture_runs(config)?;
+    let outcome = evaluate(config, base.as_ref(), &captures)?;
+    let flame = captures.last().filter(|_| config.outputs.has_flamegraph()).and_then(|capture| draw_flamegraph(capture).ok());
+    Ok((outcome, flame))
 }
 
 /// The name of the program before anything is known about it.
@@ -242,45 +208,52 @@ fn name(target: &Target) -> String {
     }
 }
 
-fn evaluate(config: &GateConfig, captures: &[LoadedCapture]) -> std::result::Result<Outcome, GateError> {
+fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapture]) -> std::result::Result<Outcome, GateError> {
     let on_this_machine = !matches!(config.target, Target::Recordings(_));
     let runs: Vec<Run> = captures.iter().map(|capture| Run::from_report(&capture.profile, &capture.report, &capture.buckets)).collect();
     let Some(last) = captures.last() else { return Err(GateError { code: gate_exit::NOT_MEASURED, why: "nothing was measured".into() }) };
-    let now = Fingerprint::from_profile(&last.profile, on_this_machine);
-    let mut notes = Vec::new();
-    if !on_this_machine {
-        let others = captures
-            .iter()
-            .filter(|capture| !Fingerprint::from_profile(&capture.profile, on_this_machine).compare(&now).incompatible.is_empty())
-            .count();
-        if others > 0 {
-            return Err(GateError {
-                code: gate_exit::INCONCLUSIVE,
-                why: "the recordings differ in Python, cores or rate, so they are not runs of one program".into(),
-            });
-        }
+    let mut fingerprints: Vec<Fingerprint> =
+        captures.iter().map(|capture| Fingerprint::from_profile(&capture.profile, on_this_machine)).collect();
+    if let Some(why) = difference_of_runs(&fingerprints) {
+        return Err(GateError { code: gate_exit::INCONCLUSIVE, why });
     }
-    if (captures.len() as u32) < config.runs && on_this_machine {
-        notes.push(format!("interrupted after {} of {} runs", captures.len(), config.runs));
-    }
+    let now = fingerprints.pop().unwrap_or_default();
+    let incomplete = incomplete(config, captures);
     let path = config.baseline.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    let compared = config.base.as_ref().map(|baseline| ComparedBaseline { path: &path, baseline, now: &now });
-    let measured = MeasuredRun { profile: &last.profile, report: &last.report };
-    let mut outcome = evaluate::evaluate(&config.checks, &runs, measured, compared, notes);
+    let compared = base.map(|baseline| ComparedBaseline { path: &path, baseline, now: &now });
+    let last = MeasuredRun { profile: &last.profile, report: &last.report };
+    let warnings = captures.iter().flat_map(|capture| capture.report.warnings.iter().cloned()).collect();
+    let measurement = Measurement { runs: &runs, last, warnings, incomplete };
+    let mut outcome = evaluate::evaluate(&config.checks, &measurement, compared);
     if let (true, Some(path)) = (config.update, &config.baseline) {
-        update(path, now, &runs, &mut outcome)?;
+        match update(path, now, &measurement) {
+            Ok(note) => outcome.notes.push(note),
+            Err(error) if outcome.exit_code == gate_exit::PASS => return Err(error),
+            // The checks have a result of their own.
+            Err(error) => outcome.notes.push(error.why),
+        }
     }
     Ok(outcome)
 }
 
-/// Writes the new baseline, unless a run is unusable.
-fn update(path: &Path, now: Fingerprint, runs: &[Run], outcome: &mut Outcome) -> std::result::Result<(), GateError> {
-    if let Some(unusable) = runs.iter().find_map(|run| run.unusable.as_ref()) {
-        return Err(GateError { code: gate_exit::INCONCLUSIVE, why: format!("cannot make a baseline of these runs: {}", unusable.why) });
+/// Why the runs are not all that was to be measured: a signal came between two runs, or a window
+/// was cut short.
+fn incomplete(config: &GateConfig, captures: &[LoadedCapture]) -> Option<String> {
+    let missing = matches!(config.target, Target::Process(_)) && captures.len() < config.runs as usize;
+    let interrupted = missing.then(|| format!("the gate was interrupted after {} of {} runs", captures.len(), config.runs));
+    interrupted.or_else(|| captures.iter().find_map(|capture| capture.profile.window.cut_short.clone()))
+}
+
+/// Writes the new baseline, unless a run is unusable or the measurement is incomplete. Returns a
+/// note about it.
+fn update(path: &Path, now: Fingerprint, measurement: &Measurement<'_>) -> std::result::Result<String, GateError> {
+    let runs = measurement.runs;
+    let unusable = runs.iter().find_map(|run| run.unusable.as_ref()).map(|unusable| &unusable.why);
+    if let Some(why) = unusable.or(measurement.incomplete.as_ref()) {
+        return Err(GateError { code: gate_exit::INCONCLUSIVE, why: format!("cannot make a baseline of these runs: {why}") });
     }
     Baseline::new(now, runs).write(path).map_err(|e| usage(format!("failed to write the baseline {}: {e}", path.display())))?;
-    outcome.notes.push(format!("wrote the baseline {} ({} runs)", path.display(), runs.len()));
-    Ok(())
+    Ok(format!("wrote the baseline {} ({} runs)", path.display(), runs.len()))
 }
 
 /// All runs without the warm-up, or why there is none.
@@ -313,7 +286,7 @@ fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Resul
             let _ = running.recv();
             measured
         };
-    let (status, measured) = run::supervise(args, &config.placeholders, work).map_err(|e| not_measured(&e))?;
+    let (status, measured) = run::supervise(args, &config.outputs.placeholders, work).map_err(|e| not_measured(&e))?;
     if !status.success() {
         let code = run::exit_code(status);
         let why = format!("the command failed ({status}), so its figures are not checked");
@@ -325,7 +298,7 @@ fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Resul
 
 fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<LoadedCapture>, GateError> {
     let stop = Arc::new(AtomicBool::new(false));
-    signals::end_window_on_signal(stop.clone(), config.placeholders.clone()).map_err(|e| not_measured(&e))?;
+    signals::end_window_on_signal(stop.clone(), config.outputs.placeholders.clone()).map_err(|e| not_measured(&e))?;
     let mut captures = Vec::new();
     for n in 0..config.warmup + config.runs {
         let one = || -> Result<Option<CompletedCapture>> {
@@ -342,7 +315,7 @@ fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<Loa
         }
     }
     if captures.is_empty() {
-        return Err(GateError { code: exit::INTERRUPTED_TWICE, why: "interrupted before anything was measured".into() });
+        return Err(GateError { code: gate_exit::INTERRUPTED, why: "interrupted before anything was measured".into() });
     }
     Ok(captures)
 }
@@ -350,76 +323,4 @@ fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<Loa
 /// The flamegraph of the time holding the GIL in the last run.
 fn draw_flamegraph(capture: &LoadedCapture) -> Result<String> {
     flamegraph::render(&outputs::flame_input(&capture.report, &capture.profile, FlameMode::Holding, outputs::group_by(false)))
-}
-
-/// Writes the files and prints the page. A part that fails does not stop the others; the first
-/// error is returned.
-fn emit(config: &mut GateConfig, outcome: &Outcome, flame: Option<&str>) -> Result<()> {
-    let to_stderr = matches!(config.target, Target::Command(_));
-    let at = config.files.iter().find(|file| file.format == GateFormat::Flamegraph).map(|file| file.path().to_path_buf());
-    let renderer = Renderer { outcome, flame, at: at.as_deref().filter(|_| flame.is_some()) };
-    let mut failed = None;
-    for file in &mut config.files {
-        let format = file.format;
-        // If nothing was measured, there is nothing to draw.
-        if format == GateFormat::Flamegraph && flame.is_none() {
-            continue;
-        }
-        let written = file.write(|out| out.write_all(renderer.text(format, text_style(None))?.as_bytes()).map_err(Error::Write));
-        failed = failed.or(written.err());
-    }
-    if let Some(path) = &config.summary {
-        failed = failed.or(append(path, &renderer.text(GateFormat::Markdown, text_style(None))?).err());
-    }
-    for format in &config.outputs {
-        let page = renderer.text(*format, text_style(Some(to_stderr)))?;
-        if to_stderr {
-            write_stderr(&page);
-        } else {
-            print(&page)?;
-        }
-    }
-    failed.map_or(Ok(()), Err)
-}
-
-/// Appends to a file that other steps of a job also write.
-fn append(path: &Path, text: &str) -> Result<()> {
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|source| output_file::failed(path, source))
-}
-
-/// The style for a file (`None`), for stderr or for stdout.
-fn text_style(to_stderr: Option<bool>) -> crate::output::text::Style {
-    match to_stderr {
-        None => crate::output::text::Style::PLAIN,
-        Some(true) => outputs::style(&std::io::stderr()),
-        Some(false) => outputs::style(&std::io::stdout()),
-    }
-}
-
-/// Renders an outcome in each format.
-struct Renderer<'a> {
-    outcome: &'a Outcome,
-    flame: Option<&'a str>,
-    /// The path of the flamegraph.
-    at: Option<&'a Path>,
-}
-
-impl Renderer<'_> {
-    fn text(&self, format: GateFormat, style: crate::output::text::Style) -> Result<String> {
-        match format {
-            GateFormat::Human => Ok(text::render(self.outcome, style)),
-            GateFormat::Json => json::to_string(self.outcome),
-            GateFormat::Junit => Ok(junit::render(self.outcome, &cwd())),
-            GateFormat::Sarif => sarif::render(self.outcome, &cwd()),
-            GateFormat::Github => Ok(github::render(self.outcome, &cwd())),
-            GateFormat::Markdown => Ok(markdown::render(self.outcome, &cwd(), self.at)),
-            GateFormat::Flamegraph => Ok(self.flame.unwrap_or_default().into()),
-        }
-    }
-}
-
-/// The directory to which paths in the output are relative.
-fn cwd() -> PathBuf {
-    std::env::current_dir().unwrap_or_default()
 }

@@ -15,7 +15,7 @@ const MAX_RUNS: u32 = 1000;
 
 /// The arguments of `gate`.
 #[derive(Args, Debug)]
-#[command(override_usage = "gilprof gate [OPTIONS] (-- CMD [ARGS]... | --pid PID --duration D | RECORDING...)\n       gilprof gate --init")]
+#[command(override_usage = "gilprof gate [OPTIONS] (-- CMD [ARGS]... | --pid PID | RECORDING...)\n       gilprof gate --init")]
 #[command(after_help = HELP)]
 pub struct GateArgs {
     /// A limit that must hold; may be given several times
@@ -46,7 +46,8 @@ pub struct GateArgs {
     /// A running program's process id
     #[arg(short, long, value_parser = parse_pid, allow_hyphen_values = true)]
     pub pid: Option<Pid>,
-    /// Length of each run: 10s, 2m, or a number of seconds [default: until the command ends]
+    /// Length of each run: 10s, 2m, or a number of seconds [default: until the command ends; 10s
+    /// with --pid]
     #[arg(short, long, value_parser = parse_duration, allow_hyphen_values = true)]
     pub duration: Option<DurationArg>,
     /// Samples per second [default: 1000]
@@ -110,8 +111,9 @@ contains the limit, the check is inconclusive; the output says how much longer t
 Formats:  human json junit sarif github markdown flamegraph
   markdown without a path goes to $GITHUB_STEP_SUMMARY, if that is set
 Exit codes:  0 passed   1 a limit is broken, or a figure got worse   2 usage, files
-  3 inconclusive, or the baseline is of another Python or number of cores
-  4 not measured;   if the command fails, its own code"#;
+  3 inconclusive or cut short, or the baseline is of another Python or number of cores
+  4 not measured   130 interrupted before the first sample, or twice
+  if the command fails, its own code"#;
 
 /// The formats of a gate's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ mod dump;
 pub mod exit;
 mod gate;
 pub mod gate_args;
+mod gate_outputs;
 mod output_file;
 mod outputs;
 mod progress;

@@ -73,7 +73,7 @@ pub fn supervise<T: Send>(
                 done = receiver => (status, done.ok()),
                 _ = signals.next() => {
                     placeholders.remove();
-                    std::process::exit(exit::INTERRUPTED_TWICE.into())
+                    std::process::exit(exit::INTERRUPTED.into())
                 }
             }
         })

@@ -103,6 +103,7 @@ impl Session {
         line.clear();
         let mut window = measured?;
         window.stats.warnings.extend(self.early_end_warning(&window.stop_reason, window.stats.seconds));
+        window.stats.cut_short = self.cut_short(&window.stop_reason, window.stats.seconds);
         let (builder, recorded) = sink.finish().finish(&window.target, &window.stats);
         let recording = match (file, &recorded) {
             (Some(file), Ok(())) => Some(Recording::from_file(file, Path::new(tee::UNNAMED))?),
@@ -122,6 +123,19 @@ impl Session {
             }
             StopReason::Lost(why) => Some(format!("the window ended after {seconds}: {why}")),
             StopReason::TargetEnded | StopReason::Done | StopReason::Stopped => None,
+        }
+    }
+
+    /// Why the window did not last as long as it was meant to. A window without limit ends with the
+    /// program, or by a signal.
+    fn cut_short(&self, stop_reason: &StopReason, seconds: f64) -> Option<String> {
+        let seconds = numbers::seconds(seconds);
+        match (stop_reason, self.window.0) {
+            (StopReason::Lost(why), _) => Some(format!("the window ended after {seconds}: {why}")),
+            (StopReason::TargetEnded | StopReason::Stopped, Some(limit)) => {
+                Some(format!("the window ended after {seconds} instead of {}", numbers::seconds(limit.as_secs_f64())))
+            }
+            (StopReason::TargetEnded | StopReason::Stopped, None) | (StopReason::Done, _) => None,
         }
     }
 

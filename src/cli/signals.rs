@@ -72,7 +72,7 @@ pub fn end_window_on_signal(stop: Arc<AtomicBool>, placeholders: Placeholders) -
         runtime.block_on(signals.next());
         if stop.swap(true, Ordering::Relaxed) {
             placeholders.remove();
-            std::process::exit(exit::INTERRUPTED_TWICE.into());
+            std::process::exit(exit::INTERRUPTED.into());
         }
     });
     Ok(())

@@ -108,6 +108,15 @@ fn with_level(check: Check) -> Check {
     }
 }
 
+/// A check of an incomplete measurement: what would pass is inconclusive, and what is broken stays
+/// broken.
+pub fn without_pass(check: Check, why: &str) -> Check {
+    match check.verdict {
+        Verdict::Pass => with_level(Check { verdict: Verdict::Inconclusive, why: format!("{}, but {why}", check.why), ..check }),
+        _ => check,
+    }
+}
+
 /// The verdict on an interval that must not exceed a bound.
 fn verdict_of_bound(low: f64, high: f64, bound: f64) -> Verdict {
     if low > bound {

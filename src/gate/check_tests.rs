@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::analysis::report::Estimate;
-use crate::gate::run::{FunctionRun, GilRun, Shares, ThreadRun, Unusable};
+use crate::gate::outcome::Unusable;
+use crate::gate::run::{FunctionRun, GilRun, Shares, ThreadRun, UnknownTime};
 use crate::profile::Histogram;
 
 const N: usize = 16;
@@ -148,6 +149,65 @@ fn a_shortage_of_cpu_widens_the_interval_of_waiting() {
     assert_eq!(with(&run, "waiting <= 60%"), Verdict::Pass);
     run.process.states.insert("starved".into(), vec![0.6e5; N]);
     assert_eq!(with(&run, "waiting <= 100%"), Verdict::Inconclusive);
+}
+
+#[test]
+fn time_of_unknown_state_raises_the_upper_end_of_waiting() {
+    let mut run = Run { unknown: UnknownTime { waiting: 0.2, threads: 0.4 }, ..noisy() };
+    run.threads[0].shares.states.insert("unknown".into(), vec![0.2e5; N]);
+    for (text, verdict) in [
+        ("waiting <= 55%", Verdict::Inconclusive),
+        ("waiting <= 70%", Verdict::Pass),
+        ("waiting <= 30%", Verdict::Fail),
+        ("thread(\"worker-*\").waiting <= 55%", Verdict::Inconclusive),
+        ("gil.contended <= 30%", Verdict::Inconclusive),
+        ("gil.waiters_mean <= 0.7", Verdict::Inconclusive),
+        ("gil.waiters_mean <= 0.9", Verdict::Pass),
+        ("function(\"parse\").inflicted_wait <= 0.7", Verdict::Inconclusive),
+        ("gil.busy <= 55%", Verdict::Pass),
+    ] {
+        assert_eq!(checked(text, std::slice::from_ref(&run)).verdict, verdict, "{text}");
+        // More runs reduce the scatter, but not what none of them has seen.
+        assert_eq!(checked(text, &vec![run.clone(); 9]).verdict, verdict, "{text}");
+    }
+}
+
+#[test]
+fn lengths_of_waits_that_are_not_known_have_no_estimate() {
+    let runs = [Run { hidden_waits: Some("for a reason".into()), ..noisy() }];
+    for text in ["wait_ms.mean <= 1s", "wait_ms.p50 <= 1s", "wait_ms.p99 <= 1s", "wait_ms.max <= 1s"] {
+        let check = checked(text, &runs);
+        assert_eq!((check.verdict, check.why.as_str()), (Verdict::Inconclusive, "for a reason"), "{text}");
+    }
+    assert_eq!(checked("waiting <= 50%", &runs).verdict, Verdict::Pass);
+}
+
+#[test]
+fn only_sampled_lengths_have_the_error_of_the_sampling_interval() {
+    let mut run = noisy();
+    let width = |run: &Run| checked("wait_ms.mean <= 1s", std::slice::from_ref(run)).measured.map(|i| i.high - i.low).unwrap();
+    assert!((width(&run) - 2.0).abs() < 1e-9);
+    if let Some(gil) = &mut run.gil {
+        gil.measured.waits = true;
+    }
+    assert!(width(&run) < 1e-9);
+}
+
+#[test]
+fn nothing_passes_on_an_incomplete_measurement() {
+    for (text, verdict) in [
+        ("waiting <= 50%", Verdict::Inconclusive),
+        ("waiting <= 50% @warn", Verdict::Warn),
+        ("waiting <= 30%", Verdict::Fail),
+        ("waiting <= 40%", Verdict::Inconclusive),
+    ] {
+        let check = without_pass(checked(text, &[noisy()]), "it was cut short");
+        assert_eq!(check.verdict, verdict, "{check:?}");
+    }
+    assert_eq!(
+        without_pass(checked("waiting <= 50%", &[noisy()]), "it was cut short").why,
+        "all of the interval is within the limit, but it was cut short"
+    );
 }
 
 #[test]

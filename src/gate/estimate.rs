@@ -9,6 +9,9 @@
 //! the shortage. A thread without a CPU cannot request the GIL, which raises the upper end. A
 //! holder without a CPU makes other threads wait longer, which lowers the lower end; this effect is
 //! smaller the more of the time the GIL is held. Other metrics have no estimate then.
+//!
+//! A thread whose state is unknown may wait, so that time raises the upper end of waiting. Neither
+//! effect is scatter: more runs do not make it smaller.
 
 use super::metric::{is_function, matches, FunctionMetric, Gain, Metric, StateMetric, Statistic};
 use super::outcome::Interval;
@@ -82,13 +85,8 @@ impl fmt::Display for NoEstimate {
 /// The estimate from all runs.
 pub fn estimate(metric: &Metric, runs: &[Run], worst: Worst) -> Result<MetricEstimate, NoEstimate> {
     let mut why = None;
-    let known: Vec<MetricEstimate> = runs
-        .iter()
-        .filter_map(|run| {
-            let estimate = || Ok(estimate_of_run(metric, run, worst)?.widened_for_starvation(metric, run)?);
-            usable(metric, run).map_err(NoEstimate::from).and_then(|()| estimate()).map_err(|e| why = Some(e)).ok()
-        })
-        .collect();
+    let known: Vec<RunEstimate> =
+        runs.iter().filter_map(|run| RunEstimate::new(metric, run, worst).map_err(|e| why = Some(e)).ok()).collect();
     match (why, &known[..]) {
         (Some(why), []) => Err(why),
         (None, []) => Err("nothing was measured".into()),
@@ -96,47 +94,68 @@ pub fn estimate(metric: &Metric, runs: &[Run], worst: Worst) -> Result<MetricEst
         (Some(why), some) if some.len() * 2 <= runs.len() => {
             Err(format!("only {} of {} runs can be used: {why}", some.len(), runs.len()).into())
         }
-        (_, [one]) => Ok(one.clone()),
+        (_, [one]) => Ok(MetricEstimate { interval: one.widened, subject: one.measured.subject.clone() }),
         (_, several) => Ok(combined(several, worst)),
     }
 }
 
-fn combined(estimates: &[MetricEstimate], worst: Worst) -> MetricEstimate {
+/// The estimate of one run.
+struct RunEstimate {
+    /// From the scatter over the buckets.
+    measured: MetricEstimate,
+    /// That interval, widened by what may not have been seen.
+    widened: Interval,
+}
+
+impl RunEstimate {
+    fn new(metric: &Metric, run: &Run, worst: Worst) -> Result<RunEstimate, NoEstimate> {
+        if let Some(why) = unusable(metric, run) {
+            return Err(why.into());
+        }
+        let measured = estimate_of_run(metric, run, worst)?;
+        let widened = widened_for_unknown(widened_for_starvation(measured.interval, metric, run)?, metric, run);
+        Ok(RunEstimate { measured, widened })
+    }
+}
+
+fn combined(estimates: &[RunEstimate], worst: Worst) -> MetricEstimate {
     let n = estimates.len() as f64;
-    let values = || estimates.iter().map(|f| f.interval.value);
-    let value = values().sum::<f64>() / n;
-    let (below, above): (Vec<f64>, Vec<f64>) =
-        estimates.iter().map(|f| (f.interval.value - f.interval.low, f.interval.high - f.interval.value)).unzip();
+    let mean = |figure: fn(&RunEstimate) -> f64| estimates.iter().map(figure).sum::<f64>() / n;
+    let value = mean(|e| e.measured.interval.value);
     let interval = if estimates.len() < 3 {
-        let low = estimates.iter().map(|f| f.interval.low).fold(f64::INFINITY, f64::min);
-        let high = estimates.iter().map(|f| f.interval.high).fold(f64::NEG_INFINITY, f64::max);
+        let low = estimates.iter().map(|e| e.widened.low).fold(f64::INFINITY, f64::min);
+        let high = estimates.iter().map(|e| e.widened.high).fold(f64::NEG_INFINITY, f64::max);
         Interval { value, low, high }
     } else {
-        let variance = values().map(|v| (v - value).powi(2)).sum::<f64>() / (n * (n - 1.0));
+        let intervals = || estimates.iter().map(|e| e.measured.interval);
+        let variance = intervals().map(|i| (i.value - value).powi(2)).sum::<f64>() / (n * (n - 1.0));
         let between = ratio_estimator::student_t(estimates.len() - 1) * variance.sqrt();
-        let within = |halves: &[f64]| halves.iter().map(|half| half * half).sum::<f64>().sqrt() / n;
-        Interval { value, low: value - between.max(within(&below)), high: value + between.max(within(&above)) }
+        let within = |half: fn(Interval) -> f64| intervals().map(|i| half(i).powi(2)).sum::<f64>().sqrt() / n;
+        let (below, above) = (between.max(within(|i| i.value - i.low)), between.max(within(|i| i.high - i.value)));
+        let (unseen_below, unseen_above) =
+            (mean(|e| e.measured.interval.low - e.widened.low), mean(|e| e.widened.high - e.measured.interval.high));
+        Interval { value, low: value - below - unseen_below, high: value + above + unseen_above }
     };
-    let order = |a: &&MetricEstimate, b: &&MetricEstimate| a.interval.value.total_cmp(&b.interval.value);
+    let order = |a: &&RunEstimate, b: &&RunEstimate| a.measured.interval.value.total_cmp(&b.measured.interval.value);
     let named = match worst {
         Worst::Most => estimates.iter().max_by(order),
         Worst::Least => estimates.iter().min_by(order),
     };
-    MetricEstimate { interval, subject: named.and_then(|f| f.subject.clone()) }
+    MetricEstimate { interval, subject: named.and_then(|e| e.measured.subject.clone()) }
 }
 
-/// Whether a run has an estimate of a metric.
-fn usable(metric: &Metric, run: &Run) -> Result<(), String> {
-    let Some(unusable) = &run.unusable else { return Ok(()) };
+/// Why a run as a whole has no estimate of a metric.
+pub fn unusable<'a>(metric: &Metric, run: &'a Run) -> Option<&'a str> {
+    let unusable = run.unusable.as_ref()?;
     let off_the_gil = |state: &str| ["native", "starved", "lock", "io"].contains(&state);
     let state = match metric {
         Metric::Share(state) | Metric::Thread(_, state) => state.name(),
         _ => "",
     };
     match unusable.code {
-        Code::GilDisabled if off_the_gil(state) => Ok(()),
-        Code::CpuStarved if state == "starved" || is_waiting(metric) => Ok(()),
-        _ => Err(unusable.why.clone()),
+        Code::GilDisabled if off_the_gil(state) => None,
+        Code::CpuStarved if state == "starved" || is_waiting(metric) => None,
+        _ => Some(&unusable.why),
     }
 }
 
@@ -147,29 +166,52 @@ fn is_waiting(metric: &Metric) -> bool {
         || matches!(metric, Metric::Share(state) | Metric::Thread(_, state) if *state == waiting)
 }
 
-impl MetricEstimate {
-    /// Widens the interval by what the shortage of CPU may have changed.
-    fn widened_for_starvation(mut self, metric: &Metric, run: &Run) -> Result<MetricEstimate, String> {
-        let Some(unusable) = run.unusable.as_ref().filter(|u| u.code == Code::CpuStarved && is_waiting(metric)) else { return Ok(self) };
-        let all: f64 = run.process.totals.iter().sum();
-        let starved = if all > 0.0 { run.process.sum("starved") / all } else { 1.0 };
-        if starved > MAX_STARVED {
-            return Err(unusable.why.clone());
-        }
-        let i = &mut self.interval;
-        let most = if *metric == Metric::GilWaiters { f64::INFINITY } else { 1.0 };
-        let sum = |series: Option<&Vec<f64>>| series.map_or(0.0, |parts| parts.iter().sum::<f64>());
-        let busy = sum(run.gil.as_ref().map(|gil| &gil.busy)) / sum(run.gil.as_ref().map(|gil| &gil.observed)).max(1.0);
-        // Assumes that waiting threads meet holders without a CPU as often as others.
-        let (starving, busy) = (run.starved_holding.clamp(0.0, MAX_STARVED_HOLDING), busy.clamp(0.0, 1.0));
-        (i.low, i.high) = (i.low * (1.0 - starving) / (1.0 - starving * busy), (i.high / (1.0 - starved)).min(most));
-        Ok(self)
+/// Widens the interval by what the shortage of CPU may have changed.
+fn widened_for_starvation(i: Interval, metric: &Metric, run: &Run) -> Result<Interval, String> {
+    let Some(unusable) = run.unusable.as_ref().filter(|u| u.code == Code::CpuStarved && is_waiting(metric)) else { return Ok(i) };
+    let all: f64 = run.process.totals.iter().sum();
+    let starved = if all > 0.0 { run.process.sum("starved") / all } else { 1.0 };
+    if starved > MAX_STARVED {
+        return Err(unusable.why.clone());
     }
+    let most = if *metric == Metric::GilWaiters { f64::INFINITY } else { 1.0 };
+    let sum = |series: Option<&Vec<f64>>| series.map_or(0.0, |parts| parts.iter().sum::<f64>());
+    let busy = sum(run.gil.as_ref().map(|gil| &gil.busy)) / sum(run.gil.as_ref().map(|gil| &gil.observed)).max(1.0);
+    // Assumes that waiting threads meet holders without a CPU as often as others.
+    let (starving, busy) = (run.starved_holding.clamp(0.0, MAX_STARVED_HOLDING), busy.clamp(0.0, 1.0));
+    let (low, high) = (i.low * (1.0 - starving) / (1.0 - starving * busy), (i.high / (1.0 - starved)).min(most));
+    Ok(Interval { low, high, ..i })
+}
+
+/// Raises the upper end of waiting by the time whose state is unknown.
+fn widened_for_unknown(i: Interval, metric: &Metric, run: &Run) -> Interval {
+    let share_of_thread = |thread: &ThreadRun| {
+        let all: f64 = thread.shares.totals.iter().sum();
+        if all > 0.0 {
+            thread.shares.sum("unknown") / all
+        } else {
+            0.0
+        }
+    };
+    let (unknown, most) = match metric {
+        Metric::Share(StateMetric::Waiting) => (run.unknown.waiting, 1.0),
+        Metric::Thread(glob, StateMetric::Waiting) => {
+            let matching = run.threads.iter().filter(|thread| matches(glob, &thread.name));
+            (matching.map(share_of_thread).fold(0.0, f64::max), 1.0)
+        }
+        Metric::GilContended => (run.unknown.threads, 1.0),
+        Metric::GilWaiters | Metric::Function(_, FunctionMetric::Waiting | FunctionMetric::InflictedWait) => {
+            (run.unknown.threads, f64::INFINITY)
+        }
+        _ => return i,
+    };
+    Interval { high: (i.high + unknown).min(most).max(i.high), ..i }
 }
 
 fn estimate_of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<MetricEstimate, NoEstimate> {
     let gil = || run.gil.as_ref().ok_or_else(|| "no GIL was seen".to_string());
     let share = |parts: &[f64], gil: &GilRun| ratio(parts, &gil.observed).ok_or_else(|| "the GIL was not read".to_string());
+    let resolution = |measured: bool| if measured { 0.0 } else { run.resolution_ms };
     let interval = match metric {
         Metric::Share(state) => process_share(&run.process, state.name()),
         Metric::GilBusy => at_most_one(share(&gil()?.busy, gil()?)?),
@@ -180,8 +222,11 @@ fn estimate_of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<MetricEst
             let switches = gil.switches.as_ref().ok_or("the count of GIL switches of this Python cannot be read")?;
             scaled(share(switches, gil)?, 1e6)
         }
-        Metric::Hold(statistic) => lengths(&gil()?.holds, *statistic, run.resolution_ms),
-        Metric::Wait(statistic) => lengths(&gil()?.waits, *statistic, run.resolution_ms),
+        Metric::Hold(statistic) => lengths(&gil()?.holds, *statistic, resolution(gil()?.measured.holds)),
+        Metric::Wait(statistic) => match &run.hidden_waits {
+            Some(why) => return Err(why.clone().into()),
+            None => lengths(&gil()?.waits, *statistic, resolution(gil()?.measured.waits)),
+        },
         Metric::Speedup(gain) => predicted(run, gain_name(*gain))?,
         Metric::GilSaturatesAt => predicted(run, "gil_saturates_at").or_else(|_| predicted(run, "threads_worth_having"))?,
         Metric::Thread(glob, state) => return thread(run, glob, state.name(), worst),

@@ -4,25 +4,33 @@
 use super::baseline::Baseline;
 use super::check;
 use super::culprit::{self, MeasuredRun};
+use super::estimate;
 use super::expr::{Limit, Regression};
 use super::fingerprint::Fingerprint;
 use super::outcome::{BaselineBrief, Check, Outcome, RunBrief, Verdict, SCHEMA};
 use super::run::Run;
-use crate::analysis::report::{Code, Report};
+use crate::analysis::report::Code;
 use crate::output::{numbers, text};
+use std::collections::HashSet;
 
-/// Exit codes of the gate; a command that fails passes on its own.
+/// Exit codes of the gate; a command that fails passes on its own. docs/cli.md, docs/gate.md and
+/// the help list them.
 pub mod gate_exit {
     /// Every check passes, or only warns.
     pub const PASS: u8 = 0;
     /// A limit or a regression check is broken.
     pub const FAIL: u8 = 1;
-    /// The arguments, a file or an expression are wrong.
+    /// The arguments, a file or an expression are wrong, or an output cannot be written.
     pub const USAGE: u8 = 2;
-    /// A check is inconclusive, or the baseline cannot be compared.
+    /// A check is inconclusive, the measurement is incomplete, or the baseline cannot be compared.
     pub const INCONCLUSIVE: u8 = 3;
     /// Nothing could be measured.
     pub const NOT_MEASURED: u8 = 4;
+    /// A signal came before the first sample, or a second one.
+    pub const INTERRUPTED: u8 = 130;
+
+    /// All of them, ascending.
+    pub const ALL: [u8; 6] = [PASS, FAIL, USAGE, INCONCLUSIVE, NOT_MEASURED, INTERRUPTED];
 }
 
 /// A larger share of missed samples is noted.
@@ -48,14 +56,23 @@ pub struct ComparedBaseline<'a> {
     pub now: &'a Fingerprint,
 }
 
-/// Decides all checks. `measured` is the run from which culprits are taken, the last one.
-pub fn evaluate(
-    checks: &Checks,
-    runs: &[Run],
-    measured: MeasuredRun<'_>,
-    compared: Option<ComparedBaseline<'_>>,
-    mut notes: Vec<String>,
-) -> Outcome {
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Measurement<'a> {
+    /// The runs.
+    pub runs: &'a [Run],
+    /// The last of them, from which culprits are taken.
+    pub last: MeasuredRun<'a>,
+    /// The warnings of all reports.
+    pub warnings: Vec<String>,
+    /// Why the runs are not all that was to be measured. No check passes then.
+    pub incomplete: Option<String>,
+}
+
+/// Decides all checks.
+pub fn evaluate(checks: &Checks, measurement: &Measurement<'_>, compared: Option<ComparedBaseline<'_>>) -> Outcome {
+    let Measurement { runs, last: measured, warnings, incomplete } = measurement;
+    let mut notes: Vec<String> = incomplete.iter().cloned().collect();
     let differences = compared.map(|a| a.baseline.fingerprint.compare(a.now)).unwrap_or_default();
     notes.extend(differences.notable.iter().map(|what| format!("{what}; that alone may change the figures")));
     let refused = (!differences.incompatible.is_empty())
@@ -66,7 +83,7 @@ pub fn evaluate(
     for limit in &checks.limits {
         let mut check = check::limit(limit, runs);
         if !matches!(check.verdict, Verdict::Pass) && check.limit_text != numbers::NONE && !elsewhere {
-            check.culprit = culprit::find(&limit.metric, measured, runs, None);
+            check.culprit = culprit::find(&limit.metric, *measured, runs, None);
         }
         checked.push(check);
     }
@@ -77,11 +94,16 @@ pub fn evaluate(
             check.why.clone_from(why);
         }
         if matches!(check.verdict, Verdict::Fail | Verdict::Warn) {
-            check.culprit = culprit::find(&regression.metric, measured, runs, base);
+            check.culprit = culprit::find(&regression.metric, *measured, runs, base);
         }
         checked.push(check);
     }
-    notes.extend(run_notes(runs, measured.report));
+    if let Some(why) = incomplete {
+        checked = checked.into_iter().map(|check| check::without_pass(check, why)).collect();
+    }
+    notes.extend(distinct(warnings));
+    notes.extend(unused_runs(checks, runs));
+    notes.extend(missed_samples(runs));
     notes.extend(refused);
     let verdict = worst(&checked);
     Outcome {
@@ -162,20 +184,42 @@ fn headline(checks: &[Check]) -> String {
 }
 
 fn brief(run: &Run) -> RunBrief {
-    RunBrief { seconds: run.seconds, samples: run.samples, missed: run.missed, verdict: run.verdict.unwrap_or(Code::Inconclusive) }
+    RunBrief {
+        seconds: run.seconds,
+        samples: run.samples,
+        missed: run.missed,
+        verdict: run.verdict.unwrap_or(Code::Inconclusive),
+        unusable: run.unusable.clone(),
+    }
 }
 
-/// Notes about the measurement that limit the figures.
-fn run_notes(runs: &[Run], last: &Report) -> Vec<String> {
-    let mut notes = last.warnings.clone();
+/// Each warning once. Runs differ in the numbers of a warning, which do not make it another one.
+fn distinct(warnings: &[String]) -> Vec<String> {
+    let mut known = HashSet::new();
+    let without_numbers = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    warnings.iter().filter(|text| known.insert(without_numbers(text))).cloned().collect()
+}
+
+/// How many runs a check leaves out, and why. A check that has no run at all says so itself.
+fn unused_runs(checks: &Checks, runs: &[Run]) -> Vec<String> {
+    let metrics = checks.limits.iter().map(|limit| &limit.metric).chain(checks.regressions.iter().map(|regression| &regression.metric));
+    let mut notes: Vec<String> = Vec::new();
+    for metric in metrics {
+        let reasons: Vec<&str> = runs.iter().filter_map(|run| estimate::unusable(metric, run)).collect();
+        if let Some(why) = reasons.first().filter(|_| reasons.len() < runs.len()) {
+            notes.push(format!("{} of {} runs could not be used: {why}", reasons.len(), runs.len()));
+        }
+    }
+    notes.sort_unstable();
+    notes.dedup();
+    notes
+}
+
+/// A note if many samples were missed.
+fn missed_samples(runs: &[Run]) -> Option<String> {
     let (samples, missed): (u64, u64) =
         runs.iter().fold((0, 0), |(l, m), run| (l.saturating_add(run.samples), m.saturating_add(run.missed)));
-    if missed as f64 > MAX_MISSED * (samples as f64 + missed as f64) {
-        notes.push(format!(
-            "{} of {} samples were missed: the machine is busy",
-            numbers::thousands(missed),
-            numbers::thousands(samples + missed)
-        ));
-    }
-    notes
+    let all = samples.saturating_add(missed);
+    (missed as f64 > MAX_MISSED * all as f64)
+        .then(|| format!("{} of {} samples were missed: the machine is busy", numbers::thousands(missed), numbers::thousands(all)))
 }

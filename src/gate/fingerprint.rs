@@ -100,6 +100,14 @@ impl Fingerprint {
     }
 }
 
+/// Why these are not runs of one program on one machine: the first difference from the first run
+/// that changes the figures.
+pub fn difference_of_runs(runs: &[Fingerprint]) -> Option<String> {
+    let (first, others) = runs.split_first()?;
+    let different = others.iter().map(|run| first.compare(run).incompatible).find(|differences| !differences.is_empty())?;
+    Some(format!("the runs are not of one program: {}", different.join(", ")))
+}
+
 /// `3.11` of `3.11.7`.
 fn minor(version: &str) -> String {
     version.split('.').take(2).collect::<Vec<_>>().join(".")
@@ -146,6 +154,15 @@ mod tests {
             let differences = fingerprint().compare(&other);
             assert_eq!((differences.incompatible.len(), differences.notable.len()), (1, 0), "{differences:?}");
         }
+    }
+
+    #[test]
+    fn runs_of_one_program_agree_in_what_changes_the_figures() {
+        let patched = || Fingerprint { python: "3.11.9".into(), ..fingerprint() };
+        let pinned = || Fingerprint { cores: 1.0, ..fingerprint() };
+        assert_eq!(difference_of_runs(&[fingerprint(), patched(), fingerprint()]), None);
+        let why = difference_of_runs(&[fingerprint(), fingerprint(), pinned()]).unwrap();
+        assert!(why.ends_with("the number of usable cores was 2 and is 1"), "{why}");
     }
 
     #[test]

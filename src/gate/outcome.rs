@@ -53,6 +53,19 @@ pub struct RunBrief {
     pub missed: u64,
     /// The verdict of its report.
     pub verdict: Code,
+    /// Why it decides nothing, or only part of the checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unusable: Option<Unusable>,
+}
+
+/// Why a run decides nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unusable {
+    /// The verdict or finding that rules it out. It may differ from the verdict of the report: a
+    /// process that idles while its child processes work is not idle.
+    pub code: Code,
+    /// The reason, as a sentence.
+    pub why: String,
 }
 
 /// The summary of a baseline.

@@ -5,9 +5,11 @@
 //! not trusted: [`Run::is_sound`] must hold before any use of it.
 
 use super::metric::StateMetric;
+use super::outcome::Unusable;
 use crate::analysis::report::{Children, Code, Confidence, Estimate, Report};
+use crate::output::numbers;
 use crate::profile::buckets::{Buckets, GilSeries, Series, ThreadSeries, BUCKETS};
-use crate::profile::{Histogram, Profile};
+use crate::profile::{Histogram, Measured, Profile};
 use crate::sample::{State, StateTimes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +19,9 @@ const MAX_ROWS: usize = 100_000;
 /// Share of the CPU time in Python processes that were not measured, from which a run decides
 /// nothing.
 const MOSTLY: f64 = 0.5;
+/// Share of the threads' time in unknown states from which the lengths of waits are not known: the
+/// hundredth that a p99 leaves out may be there. On Python 3.7 and later it is about zero.
+const MAX_UNKNOWN: f64 = 0.01;
 /// The largest figure in a baseline.
 const LARGEST: f64 = 1e15;
 
@@ -38,8 +43,14 @@ pub struct Run {
     /// the work was in other processes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unusable: Option<Unusable>,
-    /// The error of a length in milliseconds: the sampling interval. Zero in exact mode.
+    /// The error of a sampled length in milliseconds: the sampling interval.
     pub resolution_ms: f64,
+    /// Why the lengths of its waits are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_waits: Option<String>,
+    /// Time in which threads may have waited without being seen to.
+    #[serde(default)]
+    pub unknown: UnknownTime,
     /// The states of all threads, each thread weighted by its [`ThreadSeries::gil_weight`].
     pub process: Shares,
     /// The share of all holding in which the holder had no CPU.
@@ -58,13 +69,13 @@ pub struct Run {
     pub bucket_us: f64,
 }
 
-/// Why a run decides nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Unusable {
-    /// The verdict that rules it out.
-    pub code: Code,
-    /// The reason, as a sentence.
-    pub why: String,
+/// The time of Python threads in which their state is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UnknownTime {
+    /// How much larger the mean share of waiting is if all of it was waiting.
+    pub waiting: f64,
+    /// Threads in this time, on average.
+    pub threads: f64,
 }
 
 /// States by name, for each bucket; states that never occur are absent.
@@ -89,6 +100,8 @@ pub struct GilRun {
     pub switches: Option<Vec<f64>>,
     pub holds: Vec<Histogram>,
     pub waits: Vec<Histogram>,
+    #[serde(default)]
+    pub measured: Measured,
 }
 
 /// The figures of a thread.
@@ -145,8 +158,10 @@ impl Run {
         functions.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
         let times = || buckets.threads.values().flat_map(|thread| &thread.times);
         let holding: f64 = times().map(StateTimes::holding).sum();
-        let exact = window.exact;
         let rate = profile.window.rate_hz;
+        let unknown = unknown_time(buckets);
+        // A lost event makes measured lengths wrong.
+        let complete = window.exact && lost_events(profile) == Some(0);
         Run {
             seconds: window.seconds,
             samples: window.samples,
@@ -154,14 +169,16 @@ impl Run {
             verdict: Some(verdict.code),
             confidence: Some(verdict.confidence),
             unusable: unusable(report),
-            resolution_ms: if exact || rate <= 0.0 { 0.0 } else { 1e3 / rate },
+            resolution_ms: if rate > 0.0 { 1e3 / rate } else { 0.0 },
+            hidden_waits: hidden_waits(profile, &unknown),
+            unknown,
             process: shares(buckets.threads.values().map(|thread| (thread, thread.gil_weight()))),
             starved_holding: times().map(|times| times.get(State::HoldingStarved)).sum::<f64>() / holding.max(1.0),
             gil: buckets
                 .gils
                 .values()
                 .max_by(|a, b| sum(&a.waiting).total_cmp(&sum(&b.waiting)).then(sum(&a.busy).total_cmp(&sum(&b.busy))))
-                .map(|gil| gil_run(gil, exact)),
+                .map(|gil| gil_run(gil, complete)),
             predicted: predicted(report),
             threads,
             functions,
@@ -181,7 +198,9 @@ impl Run {
         };
         let function = |f: &FunctionRun| [&f.holding, &f.waiting, &f.inflicted_wait, &f.native].into_iter().all(series);
         let estimate = |e: &Estimate| e.low <= e.estimate && e.estimate <= e.high && e.low >= 0.0 && e.high <= LARGEST;
-        [self.seconds, self.resolution_ms, self.bucket_us, self.starved_holding].iter().all(|x| (0.0..=LARGEST).contains(x))
+        [self.seconds, self.resolution_ms, self.bucket_us, self.starved_holding, self.unknown.waiting, self.unknown.threads]
+            .iter()
+            .all(|x| (0.0..=LARGEST).contains(x))
             && self.threads.len() <= MAX_ROWS
             && self.functions.len() <= MAX_ROWS
             && self.predicted.len() <= MAX_ROWS
@@ -245,6 +264,45 @@ fn elsewhere(children: &Children) -> String {
     )
 }
 
+/// Kernel events that are missing from measured lengths; `None` if their number is not known.
+fn lost_events(profile: &Profile) -> Option<u64> {
+    let window = &profile.window;
+    window.lost_events.map(|lost| lost.saturating_add(window.unmet_waits))
+}
+
+/// Why the lengths of waits are not known, although the rest is.
+fn hidden_waits(profile: &Profile, unknown: &UnknownTime) -> Option<String> {
+    let lost = || "were lost, and with them the lengths of waits; sample more often (--rate)";
+    match lost_events(profile) {
+        _ if !profile.target.shows_waits() => Some("waiting for the GIL is not visible before Python 3.7".into()),
+        None if profile.window.exact => Some(format!("it is not known how many kernel events {}", lost())),
+        Some(n) if profile.window.exact && n > 0 => Some(format!("{} kernel events {}", numbers::thousands(n), lost())),
+        _ if unknown.waiting > MAX_UNKNOWN => {
+            let share = unknown.waiting * 100.0;
+            Some(format!("the state of the threads is unknown for {share:.0} % of their time, in which they may have waited"))
+        }
+        _ => None,
+    }
+}
+
+fn unknown_time(buckets: &Buckets) -> UnknownTime {
+    let sum = |thread: &ThreadSeries, part: fn(&StateTimes) -> f64| thread.times.iter().map(part).sum::<f64>();
+    let unknown = |thread: &ThreadSeries| if thread.python { sum(thread, |times| times.get(State::Unknown)) } else { 0.0 };
+    // The mean of `Run::process`, with this part of the unknown time as waiting.
+    let mean_waiting = |part: f64| {
+        let (mut weighted, mut weights) = (0.0, 0.0);
+        for thread in buckets.threads.values() {
+            let waiting = sum(thread, |times| times.get(State::Waiting)) + part * unknown(thread);
+            let wanted = waiting + sum(thread, StateTimes::holding);
+            weighted += wanted * waiting / sum(thread, StateTimes::total).max(1.0);
+            weights += wanted;
+        }
+        weighted / weights.max(1.0)
+    };
+    let all: f64 = buckets.threads.values().map(unknown).sum();
+    UnknownTime { waiting: (mean_waiting(1.0) - mean_waiting(0.0)).max(0.0), threads: all / (buckets.length() * BUCKETS as f64) }
+}
+
 fn predicted(report: &Report) -> BTreeMap<String, Estimate> {
     let (verdict, speedup) = (&report.verdict, &report.verdict.speedup);
     let all = [
@@ -301,15 +359,19 @@ fn thread(series: &ThreadSeries) -> ThreadRun {
     ThreadRun { name: series.name.clone(), shares: shares(std::iter::once((series, 1.0))) }
 }
 
-fn gil_run(gil: &GilSeries, exact: bool) -> GilRun {
-    let measured = |lengths: &[Histogram]| exact && lengths.iter().any(|h| h.count() > 0);
+/// The figures of a GIL. Lengths are the measured ones if events are complete and there are any: a
+/// GIL may be untraced in exact mode.
+fn gil_run(gil: &GilSeries, events_complete: bool) -> GilRun {
+    let is_measured = |lengths: &[Histogram]| events_complete && lengths.iter().any(|h| h.count() > 0);
+    let measured = Measured { waits: is_measured(&gil.exact_waits), holds: is_measured(&gil.exact_holds) };
     GilRun {
         observed: micros(&gil.observed),
         busy: micros(&gil.busy),
         contended: micros(&gil.contended),
         waiting: micros(&gil.waiting),
         switches: gil.switches.map(|switches| switches.to_vec()),
-        holds: if measured(&gil.exact_holds) { &gil.exact_holds } else { &gil.holds }.clone(),
-        waits: if exact { &gil.exact_waits } else { &gil.waits }.clone(),
+        holds: if measured.holds { &gil.exact_holds } else { &gil.holds }.clone(),
+        waits: if measured.waits { &gil.exact_waits } else { &gil.waits }.clone(),
+        measured,
     }
 }

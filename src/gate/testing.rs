@@ -77,7 +77,7 @@ pub(super) fn outcome() -> Outcome {
         error: None,
         program: "app.py".into(),
         target: None,
-        runs: vec![RunBrief { seconds: 5.0, samples: 4996, missed: 4, verdict: Code::SwitchToProcesses }],
+        runs: vec![RunBrief { seconds: 5.0, samples: 4996, missed: 4, verdict: Code::SwitchToProcesses, unusable: None }],
         baseline: Some(BaselineBrief { path: "gate-baseline.json".into(), runs: 3, python: "3.11.7".into() }),
         checks: vec![passed, failed, unsure, warned, regressed],
         notes: vec!["the baseline was measured on another machine".into()],

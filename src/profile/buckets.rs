@@ -119,6 +119,8 @@ impl GilSeries {
 pub struct ThreadSeries {
     /// Its name.
     pub name: String,
+    /// Whether it has a `PyThreadState`, without which it cannot wait for the GIL.
+    pub python: bool,
     /// Nanoseconds per state.
     pub times: [StateTimes; BUCKETS],
     /// The unfinished runs of holding and waiting; `None` for the row that stands for many threads.
@@ -213,12 +215,13 @@ impl Sink for Buckets {
     fn thread(&mut self, info: &ThreadInfo) {
         if let Some(thread) = self.threads.get_mut(&info.id) {
             thread.name.clone_from(&info.name);
+            thread.python = info.python;
             if let Some(runs) = &mut thread.runs {
                 runs.info.gil = info.gil;
             }
         } else if self.threads.len() < MAX_THREADS {
             let runs = Some(Box::new(ThreadProfile::new(info.clone())));
-            let series = ThreadSeries { name: info.name.clone(), times: [StateTimes::default(); BUCKETS], runs };
+            let series = ThreadSeries { name: info.name.clone(), python: info.python, times: [StateTimes::default(); BUCKETS], runs };
             self.threads.insert(info.id, series);
         }
     }
@@ -232,7 +235,7 @@ impl Sink for Buckets {
         }
         let index = self.index(slice.end.as_nanos().saturating_sub((total / 2.0) as u64));
         self.latest = self.latest.max(index);
-        let other = || ThreadSeries { name: "(other threads)".into(), times: [StateTimes::default(); BUCKETS], runs: None };
+        let other = || ThreadSeries { name: "(other threads)".into(), python: true, times: [StateTimes::default(); BUCKETS], runs: None };
         let row = if self.threads.contains_key(&slice.thread) { slice.thread } else { ThreadId(u32::MAX) };
         let thread = self.threads.entry(row).or_insert_with(other);
         thread.times[index].merge(&times);

@@ -6,6 +6,7 @@
 
 use super::histogram::Histogram;
 use crate::sample::{Evidence, IntervalKind, State, StateTimes, ThreadInfo, ThreadTotals};
+use serde::{Deserialize, Serialize};
 
 /// One thread over the window.
 #[derive(Clone, Debug)]
@@ -35,7 +36,7 @@ pub struct ThreadProfile {
 }
 
 /// Which lengths were measured by kernel events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measured {
     /// Lengths of waits.
     pub waits: bool,

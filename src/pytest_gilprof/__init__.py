@@ -478,8 +478,9 @@ def sentence(check):
 
 
 def undecided(gate):
-    """The inconclusive checks. If nothing ran, no thread waited, and no upper limit can be broken."""
-    idle = gate["runs"] and all(run["verdict"] == "idle" for run in gate["runs"])
+    """The inconclusive checks. If nothing ran, no thread waited, and no upper limit can be broken. A process
+    whose child processes work is idle by its verdict, but the work was not measured."""
+    idle = gate["runs"] and all(run.get("unusable", {}).get("code") == "idle" for run in gate["runs"])
     open_ones = [check for check in gate["checks"] if check["verdict"] == "inconclusive"]
     return [check for check in open_ones if not (idle and check["expression"].startswith(check["metric"] + " <"))]
 

@@ -54,6 +54,19 @@ pub struct TargetInfo {
     pub switch_interval_us: Option<u64>,
 }
 
+impl TargetInfo {
+    /// Whether gilprof can see which threads of this Python wait for the GIL: from 3.7 on. Older
+    /// versions show its holder only, and their other threads are `unknown`.
+    pub fn shows_waits(&self) -> bool {
+        let mut numbers = self.python.split('.').map(str::parse::<u32>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (3, 7),
+            // Not read: no old version, because those are read from a text `3.6.9`.
+            _ => true,
+        }
+    }
+}
+
 /// How the measurement went.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -96,6 +109,10 @@ pub struct CaptureStats {
     pub descendants: Option<DescendantCpu>,
     /// What the reader should know about how the figures were measured, as sentences.
     pub warnings: Vec<String>,
+    /// Why the window is shorter than it was meant to be; `None` if it is complete, and in
+    /// recordings made before this was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut_short: Option<String>,
 }
 
 /// One thread in a single sample, for `gilprof dump`.

@@ -5,6 +5,7 @@
 use crate::support;
 use clap::{Arg, Command, CommandFactory};
 use gilprof::cli::{args::Cli, exit};
+use gilprof::gate::evaluate::gate_exit;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The lines below each heading, by the heading's text.
@@ -117,6 +118,32 @@ fn the_exit_codes_are_those_of_the_program() {
     let code = |row: &&str| row.strip_prefix("| ")?.split(" | ").next()?.parse::<u8>().ok();
     let documented: Vec<u8> = rows.iter().filter_map(code).collect();
     assert_eq!(documented, exit::TABLE.map(|exit| exit.code));
+}
+
+/// In the tables of both documents, in the help and in the comment of the shell script.
+#[test]
+fn the_exit_codes_of_the_gate_are_those_of_the_program() {
+    let read = |file: &str| std::fs::read_to_string(support::repository().join(file)).unwrap();
+    let in_table = |file: &str, heading: &str| -> Vec<u8> {
+        let document = read(file);
+        let code = |row: &&str| row.strip_prefix("| ")?.split(" | ").next()?.parse().ok();
+        sections(&document)[heading].iter().filter_map(code).collect()
+    };
+    assert_eq!(in_table("docs/cli.md", "Exit codes of gilprof gate"), gate_exit::ALL);
+    assert_eq!(in_table("docs/gate.md", "Exit codes"), gate_exit::ALL);
+    let help = support::gilprof(&["gate", "--help"]).stdout;
+    for text in [String::from_utf8(help).unwrap(), read("examples/ci/gate.sh")] {
+        let codes = text.split("xit code").skip(1).collect::<String>();
+        let numbers: Vec<u8> = codes.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
+        assert!(gate_exit::ALL.iter().all(|code| numbers.contains(code)), "{text}");
+    }
+}
+
+#[test]
+fn a_pid_needs_no_duration() {
+    let help = String::from_utf8(support::gilprof(&["gate", "--help"]).stdout).unwrap();
+    assert!(help.contains("--pid PID | RECORDING") && help.contains("10s with --pid"), "{help}");
+    assert!(!document().contains("needs `--duration`"));
 }
 
 /// Formats of `--format` that clap does not list as possible values, and endings of `-o`.

@@ -40,7 +40,7 @@ impl Checkout {
         symlink(env!("CARGO_BIN_EXE_gilprof"), bin.join("gilprof")).unwrap();
         std::fs::copy(example("gilprof.toml"), folder.path().join("gilprof.toml")).unwrap();
         let source = std::fs::read_to_string(repository().join("examples").join(program)).unwrap();
-        std::fs::write(folder.path().join("benchmark.py"), source.replace("default=10,", "default=1.5,")).unwrap();
+        std::fs::write(folder.path().join("benchmark.py"), source.replace("default=10,", "default=2,")).unwrap();
         Some(Checkout { folder })
     }
 
@@ -70,16 +70,18 @@ fn ended(out: &Output, code: i32) -> String {
     output.into_owned()
 }
 
-/// Runs a gate that must pass. One of its few short runs may differ so much from the others that
-/// nothing can be said; then it is run again, at most three times in all.
-fn passes(checkout: &Checkout, line: &str, env: &[(&str, &str)]) {
-    let mut out = checkout.sh(line, env);
-    for _ in 0..2 {
-        if out.status.code() == Some(INCONCLUSIVE) {
-            out = checkout.sh(line, env);
-        }
+/// Runs a gate that must pass. Without cores for gilprof and the program it is inconclusive, which
+/// is right: its figures would be those of the machine. False then.
+fn passes(checkout: &Checkout, line: &str, env: &[(&str, &str)]) -> bool {
+    let out = checkout.sh(line, env);
+    let output = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+    let busy = output.contains("Short of CPU") || output.contains("the machine is busy");
+    if out.status.code() == Some(INCONCLUSIVE) && busy {
+        support::skip("the commands of examples/ci: the machine is busy, and gates are inconclusive");
+        return false;
     }
     ended(&out, 0);
+    true
 }
 
 fn the_shell_script_passes_a_good_program_and_fails_a_bad_one() {
@@ -111,14 +113,13 @@ fn lines(file: &str) -> Vec<String> {
 fn the_commands_of_the_ci_files_run() {
     let (Some(good), Some(bad)) = (Checkout::of("io_threads.py"), Checkout::of("cpu_threads.py")) else { return };
     let baseline = "gilprof gate --baseline gilprof-baseline.json --update-baseline --runs 3 -- python benchmark.py";
-    passes(&good, baseline, &[]);
     let (github, gitlab) = (lines("github.yml"), lines("gitlab.yml"));
     assert_eq!((github.len(), gitlab.len()), (2, 1));
     let summary = [("GITHUB_STEP_SUMMARY", "summary.md")];
-    for line in &github {
-        passes(&good, line, &summary);
+    let all = [baseline].into_iter().chain(github.iter().chain(&gitlab).map(String::as_str));
+    if !all.into_iter().all(|line| passes(&good, line, &summary)) {
+        return;
     }
-    passes(&good, &gitlab[0], &[]);
     assert!(good.read("gate.xml").contains("<testcase ") && good.read("gate.sarif").contains("\"results\": []"));
     // The annotation is on the line that holds, and the summary is in GitHub's file.
     let output = ended(&bad.sh(&github[0], &summary), 1);

@@ -216,6 +216,15 @@ fn tests_without_a_result_are_listed_and_fail_on_request() {
     pytest.run_with(folder.path(), &["-W", "error"], &without).has(1, &["1 failed", "GilprofWarning"]);
     pytest.run_with(folder.path(), &["--gilprof"], &without).has(4, &["ERROR: --gilprof: failed to find gilprof"]);
     pytest.run_with(folder.path(), &["--no-gilprof"], &without).has(0, &["1 passed in "]);
+    // The process that is measured idles, and its child processes work.
+    let pool = "import multiprocessing\npool = multiprocessing.get_context('fork').Pool(2)\n\
+        @pytest.mark.gil(max_waiting=0.2)\ndef test_it():\n    pool.map(crunch, [1.0, 1.0])\n";
+    let pool = tests(pool, None);
+    pytest.run(pool.path(), &[]).has(0, &["1 passed, 1 warning", "was not measured: 2 Python child processes"]);
+    pytest.run(pool.path(), &["--gilprof-strict"]).has(1, &["1 failed", "was not measured: 2 Python child processes"]);
+    // A test in which nothing runs keeps its limit.
+    let idle = tests("@pytest.mark.gil(max_waiting=0.2)\ndef test_it():\n    time.sleep(0.6)\n", None);
+    pytest.run(idle.path(), &["--gilprof-strict"]).has(0, &["1 passed"]);
     // The test runs nothing, and is too short for a result.
     let brief = tests("@pytest.mark.gil(max_wait_ms_p99='1ms')\ndef test_it():\n    pass\n", None);
     pytest.run(brief.path(), &[]).has(0, &["1 passed, 1 warning", "could not be checked: wait_ms.p99 is unknown"]);

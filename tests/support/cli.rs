@@ -115,7 +115,16 @@ impl Drop for Running {
 
 /// Whether a process keeps open the file by which gilprof samples this thread.
 pub fn watches(pid: i32, target: &Target, tid: i64) -> bool {
-    let file = format!("/proc/{}/task/{tid}/syscall", target.pid());
+    samples(pid, target.pid(), tid)
+}
+
+/// Whether gilprof samples the main thread of a process.
+pub fn watches_main(pid: i32, process: i32) -> bool {
+    samples(pid, process, process.into())
+}
+
+fn samples(pid: i32, process: i32, tid: i64) -> bool {
+    let file = format!("/proc/{process}/task/{tid}/syscall");
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|open| open.to_str() == Some(&file))
 }

@@ -62,7 +62,7 @@ fn outcome() -> Outcome {
         error: Some(NAMES.concat()),
         program: NAMES[2].into(),
         target: None,
-        runs: vec![RunBrief { seconds: 1.5, samples: 1500, missed: 0, verdict: Code::SwitchToProcesses }],
+        runs: vec![RunBrief { seconds: 1.5, samples: 1500, missed: 0, verdict: Code::SwitchToProcesses, unusable: None }],
         baseline: Some(BaselineBrief { path: NAMES[3].into(), runs: 3, python: "3.11.7".into() }),
         checks: NAMES.iter().flat_map(|name| verdicts.map(|verdict| check(name, verdict))).collect(),
         notes: NAMES.map(String::from).to_vec(),

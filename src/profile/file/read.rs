@@ -90,6 +90,7 @@ impl Recording {
         if !last || broken.is_some() {
             window.seconds = window.seconds.max(end.saturating_since(window.begin).as_secs_f64());
             let why = broken.map_or("gilprof was killed, or the disk was full", |broken| broken.0);
+            window.cut_short = Some(format!("the recording breaks off ({why})"));
             window.warnings.push(format!("the recording breaks off ({why}); the report covers the part before"));
         }
         Ok(ReplaySummary { target, window })

@@ -3,9 +3,11 @@
 use crate::harness::{newest, Suite};
 use crate::on;
 use crate::support::{self, cli};
-use cli::{two_interpreters, Running};
+use cli::{cpu_ticks, two_interpreters, until, Running};
+use std::io::Read;
+use std::process::Stdio;
 use support::gate::{outcome, Folder};
-use support::Interpreter;
+use support::{repository, Interpreter};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
@@ -15,6 +17,7 @@ pub fn cases(suite: &mut Suite) {
         newest(two_interpreters()),
         [
             a_window_without_enough_data_is_inconclusive,
+            a_program_that_was_not_measured_for_as_long_as_asked_is_inconclusive,
             the_commands_own_failure_is_passed_on_and_named,
             runs_and_one_more_thread_against_a_baseline
         ]
@@ -53,6 +56,37 @@ fn a_window_without_enough_data_is_inconclusive(python: &Interpreter) {
     sleeper.wait().unwrap();
     assert_eq!((output.status.code(), outcome["checks"][1]["verdict"].as_str()), (Some(3), Some("inconclusive")), "{outcome:#}");
     assert!(outcome["checks"][1]["why"].as_str().unwrap().contains("dle"), "{outcome:#}");
+}
+
+/// The program ends before the window does; a signal ends the first of several runs.
+fn a_program_that_was_not_measured_for_as_long_as_asked_is_inconclusive(python: &Interpreter) {
+    let folder = Folder::new("gate-cut-short");
+    let limit = ["--max", "waiting <= 99%", "--duration", "60s"];
+    let start = |args: &[&str], seconds: &str| {
+        let workload = repository().join("tests/workloads/gate.py");
+        let mut program = python.command();
+        program.arg("-B").arg(workload).args(["--ready", "--seconds", seconds]).stdout(Stdio::piped());
+        let mut program = program.spawn().unwrap();
+        program.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
+        let pid = program.id().to_string();
+        let gate = Running::spawn(folder.command(&[&limit[..], args, &["--pid", &pid]].concat()));
+        (gate, program)
+    };
+    let (gate, mut program) = start(&[], "2");
+    let output = gate.end();
+    program.wait().unwrap();
+    output.ended(3, &[]).printed(&["INCONCLUSIVE", "the window ended after", "instead of 60.0 s"]);
+    let (gate, mut program) = start(&["--runs", "5"], "60");
+    let pid = program.id().try_into().unwrap();
+    until("gilprof samples the program", || cli::watches_main(gate.pid(), pid));
+    // Enough for a verdict.
+    let begin = cpu_ticks(pid);
+    until("the program works", || cpu_ticks(pid) > begin + 60);
+    gate.signal(libc::SIGTERM);
+    let output = gate.end();
+    program.kill().unwrap();
+    program.wait().unwrap();
+    output.ended(3, &[]).printed(&["INCONCLUSIVE", "the gate was interrupted after 1 of 5 runs"]);
 }
 
 fn the_commands_own_failure_is_passed_on_and_named(python: &Interpreter) {
