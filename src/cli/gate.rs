@@ -277,7 +277,7 @@ fn session(config: &GateConfig) -> Result<Session> {
 }
 
 fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Result<LoadedCapture, GateError> {
-    let session = session(config).map_err(|e| not_measured(&e))?;
+    let session = session(config).map_err(|e| not_measured(&e))?.of_command();
     let work =
         |pid, name: &str, ended: &AtomicBool, running: std::sync::mpsc::Receiver<std::convert::Infallible>| -> Result<CompletedCapture> {
             let measured = wait_for_python::attach_started(pid, name, &session.runtime, ended)

@@ -32,6 +32,8 @@ pub struct Session {
     pub runtime: RuntimeChoice,
     /// Whether to record the window even if no file needs it.
     keep_recording: bool,
+    /// The program was started to be measured, so that a window lasts until its end at most.
+    of_command: bool,
     outputs: Outputs,
 }
 
@@ -66,7 +68,7 @@ impl Session {
         let config =
             CaptureConfig { rate_hz: measure.rate, duration: window.0, exact: measure.exact, freeze_holder: measure.freeze_holder };
         let runtime = measure.runtime.clone().unwrap_or_default();
-        Ok(Session { config, window, runtime, keep_recording: false, outputs: Outputs::prepare(output)? })
+        Ok(Session { config, window, runtime, keep_recording: false, of_command: false, outputs: Outputs::prepare(output)? })
     }
 
     /// Records the window even if no file needs it.
@@ -126,11 +128,17 @@ impl Session {
         }
     }
 
+    /// The same session, of a program that was started to be measured.
+    pub fn of_command(self) -> Session {
+        Session { of_command: true, ..self }
+    }
+
     /// Why the window did not last as long as it was meant to. A window without limit ends with the
     /// program, or by a signal.
     fn cut_short(&self, stop_reason: &StopReason, seconds: f64) -> Option<String> {
         let seconds = numbers::seconds(seconds);
         match (stop_reason, self.window.0) {
+            (StopReason::TargetEnded, _) if self.of_command => None,
             (StopReason::Lost(why), _) => Some(format!("the window ended after {seconds}: {why}")),
             (StopReason::TargetEnded | StopReason::Stopped, Some(limit)) => {
                 Some(format!("the window ended after {seconds} instead of {}", numbers::seconds(limit.as_secs_f64())))
