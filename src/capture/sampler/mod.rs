@@ -44,9 +44,9 @@ use poll_schedule::PollSchedule;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// How often the lists of interpreters and thread states are walked again within one sample while
-/// they keep changing.
-const MAX_WALKS: usize = 3;
+/// How often changes of the lists of interpreters and thread states are followed within one sample
+/// while they keep changing.
+const MAX_FOLLOWS: usize = 3;
 /// If a tracer stops so many threads, it is taken to stop all of them.
 const MAX_TRACED: usize = 16;
 
@@ -288,7 +288,7 @@ impl Sampler {
     fn read_runtime_state(&mut self, all: bool) -> Result<(), ReadError> {
         let (layout, runtime) = (&self.python.layout, self.python.runtime);
         let mut first = Vec::new();
-        for attempt in 0..MAX_WALKS {
+        for attempt in 0..MAX_FOLLOWS {
             if !self.runtime_state.interpreters.is_empty() {
                 // A stack that is to be read with its thread paused is not read before the pause.
                 let likely_holder_thread =
@@ -301,18 +301,13 @@ impl Sampler {
                 }
                 if attempt == 0 {
                     // The first readings of the GILs are kept: they show the holders when the
-                    // sample began. A short hold may be over after the lists have been walked.
+                    // sample began. A short hold may be over after the lists have been followed.
                     first.clone_from(&self.runtime_state.gils);
-                    self.runtime_state.follow_heads(self.target.memory(), layout);
-                    continue;
                 }
             }
-            match self.runtime_state.walk(self.target.memory(), layout, runtime) {
-                Ok(()) | Err(ReadError::Unmapped { .. }) => {}
-                Err(e) => return Err(e),
-            }
+            self.runtime_state.follow(self.target.memory(), layout, runtime)?;
         }
-        // The lists keep changing. The last walk is a consistent list from a moment ago; the next
+        // The lists keep changing. The last one is a consistent list from a moment ago; the next
         // sample finds thread states made since.
         self.runtime_state.read(self.target.memory(), layout, runtime, true).map(|_| ())
     }
