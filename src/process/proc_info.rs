@@ -8,7 +8,6 @@ use super::procfs::read_text;
 use crate::ids::{Pid, Tid};
 use crate::sample::Tracer;
 use crate::units::Nanos;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -165,16 +164,6 @@ pub fn inner_tid(tid: Tid) -> Option<i32> {
 /// from gilprof's.
 pub fn is_in_inner_namespace(pid: Pid) -> Option<bool> {
     Some(Status::from_pid(pid).ok()?.numbers("NSpid").len() > 1)
-}
-
-/// All threads of the process by their ids in its own PID namespace, which is what
-/// `native_thread_id` contains.
-pub fn outer_tids(pid: Pid) -> BTreeMap<i32, Tid> {
-    let tasks = numeric_entries(&format!("/proc/{pid}/task"), MAX_TASKS);
-    if is_in_inner_namespace(pid) == Some(false) {
-        return tasks.into_iter().map(|tid| (tid, Tid(tid))).collect();
-    }
-    tasks.into_iter().filter_map(|tid| Some((inner_tid(Tid(tid))?, Tid(tid)))).collect()
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ impl ExactMode {
         };
         warn(
             stats.lost_events.unwrap_or(0),
-            "kernel events were lost because the buffer was full; each sample empties it, so sample more often (--rate HZ)",
+            "kernel events were lost: the buffer was full, or their threads exited before a sample found them; sample more often (--rate HZ)",
         );
         warn(
             self.merger.dropped_waits,

@@ -66,11 +66,10 @@ impl Sampler {
         at.saturating_since(self.tids_read_at).as_nanos() >= period.as_nanos() * times
     }
 
-    /// Whether thread states and threads are about to be matched. In a process with many threads
-    /// that is given up some time after the last change.
+    /// Whether thread states and threads are about to be matched. That is given up some time after
+    /// the last change: a thread state may belong to no thread for ever.
     pub(super) fn is_settling(&self, at: Nanos) -> bool {
-        let recently = at.saturating_since(self.states_changed_at) < SETTLING;
-        self.bindings_pending && (recently || self.tids.len() as u64 <= MANY_THREADS)
+        self.bindings_pending && at.saturating_since(self.states_changed_at) < SETTLING
     }
 
     /// Matches thread states with OS threads again if either list has changed. `count_changed`: the
@@ -84,7 +83,7 @@ impl Sampler {
         }
         // A thread state is made before its thread is. Until they are matched, every sample tries
         // again.
-        let settling = self.bindings_pending && at.saturating_since(self.states_changed_at) < SETTLING;
+        let settling = self.is_settling(at);
         if same && !settling && !count_changed && !self.is_list_due(at) {
             return Ok(());
         }
@@ -158,7 +157,8 @@ impl Sampler {
     fn unseen_holders(&self, holders: &[(Tid, ThreadState)]) -> Vec<(Tid, ThreadState)> {
         let exists = |tid: Tid| self.tids.contains(&tid) || self.started_during_sample.contains(&tid);
         let is_known = |tid: Tid| exists(tid) || self.threads.iter().any(|thread| thread.info.tid == tid);
-        let is_unseen = |(tid, state): &&(Tid, ThreadState)| !is_known(*tid) && self.tid_resolver.stale_id(state.at) != Some(*tid);
+        let mem = self.target.memory();
+        let is_unseen = |(tid, state): &&(Tid, ThreadState)| !is_known(*tid) && !self.tid_resolver.is_still_stale(mem, state);
         holders.iter().filter(|_| self.last_sample.is_some()).filter(is_unseen).cloned().collect()
     }
 
@@ -215,7 +215,7 @@ impl Sampler {
         for (state, tid) in states.iter().zip(tids).rev() {
             let tid = self.bindings.foreign(state.at).or(tid);
             let Some(&index) = tid.and_then(|tid| by_tid.get(&tid)) else {
-                self.bindings_pending |= self.tid_resolver.stale_id(state.at).is_none();
+                self.bindings_pending |= !self.tid_resolver.is_stale(state.at);
                 continue;
             };
             self.by_tstate.insert(state.at, index);
