@@ -126,9 +126,10 @@ impl Target for LiveTarget {
     fn frozen(&self, refresh: bool) -> Option<StopCause> {
         let mut freezer = self.freezer.borrow_mut();
         if refresh {
-            freezer.refresh(self.pid());
+            // What cannot be read now leaves the files of the last refresh.
+            let _ = freezer.refresh(self.pid());
         }
-        freezer.frozen()
+        freezer.frozen(self.pid())
     }
     fn is_in_inner_namespace(&self) -> bool {
         let known = self.inner.get().copied().or_else(|| proc_info::is_in_inner_namespace(self.pid()));
