@@ -116,8 +116,14 @@ impl ExactMode {
     }
 
     /// As [`Sampler::prepare`].
-    pub fn prepare(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        sampler.prepare(now, &mut MergingSink { merger: &mut self.merger, inner: sink, last: false })
+    pub fn prepare(
+        &mut self,
+        sampler: &mut Sampler,
+        now: Nanos,
+        may_go_on: &dyn Fn() -> bool,
+        sink: &mut dyn Sink,
+    ) -> Result<(), ReadError> {
+        sampler.prepare(now, may_go_on, &mut MergingSink { merger: &mut self.merger, inner: sink, last: false })
     }
 
     /// Takes one sample, after draining the events up to it.

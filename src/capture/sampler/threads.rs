@@ -39,8 +39,9 @@ fn keys(runtime_state: &RuntimeState) -> impl Iterator<Item = (Addr, u64, Option
 
 impl Sampler {
     /// Finds the threads of a process that has many, before its window begins: to open their files
-    /// and to read their names takes as long as many samples.
-    pub fn prepare(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
+    /// and to read their names takes as long as many samples. Reads their stacks while `may_go_on`;
+    /// the samples read the others.
+    pub fn prepare(&mut self, at: Nanos, may_go_on: &dyn Fn() -> bool, sink: &mut dyn Sink) -> Result<(), ReadError> {
         if self.target.task_count().is_none_or(|count| count <= MANY_THREADS) {
             return Ok(());
         }
@@ -51,6 +52,9 @@ impl Sampler {
         self.bind_if_changed(at, true, sink)?;
         self.name_threads(at, sink);
         for index in 0..self.threads.len() {
+            if !may_go_on() {
+                break;
+            }
             if !self.threads[index].tstate.is_null() {
                 self.read_stack(index, false)?;
             }
