@@ -6,6 +6,7 @@
 
 use super::classify::{Classification, DropRequest, TaskState};
 use super::cpu_attribution::PendingSlice;
+use super::pending_wait::PendingWait;
 use super::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
 use super::task_state;
 use crate::ids::{Addr, GilId, ThreadId};
@@ -40,7 +41,7 @@ pub struct ThreadTracker {
     pub named: bool,
     /// Its stack while it is not polled.
     idle_stack: Option<Arc<Stack>>,
-    pending_wait: Option<PendingWait>,
+    pending_wait: PendingWait,
     /// When a sample last found another thread holding its GIL.
     other_held_at: Option<Nanos>,
     files: Option<TaskFiles>,
@@ -51,30 +52,6 @@ pub struct ThreadTracker {
     last_stat: Option<SchedStat>,
     cpus: Option<CpuSet>,
 }
-
-/// A wait behind one holder in one function, for which no slice has been emitted yet.
-#[derive(Debug)]
-struct PendingWait {
-    length: Nanos,
-    end: Nanos,
-    stack: Arc<Stack>,
-    waited_on: Option<(ThreadId, Arc<Stack>)>,
-}
-
-impl PendingWait {
-    /// Whether a wait behind this holder continues the pending one. What a holder did is reported
-    /// by function, so lines may differ.
-    fn is_same_holder(&self, waited_on: Option<(ThreadId, &Arc<Stack>)>) -> bool {
-        match (&self.waited_on, waited_on) {
-            (Some((id, stack)), Some((now, holder_stack))) => *id == now && stack.same_functions(holder_stack),
-            (None, None) => true,
-            _ => false,
-        }
-    }
-}
-
-/// A slice of waiting is emitted after this time at the latest.
-const MAX_PENDING_WAIT: Nanos = Nanos::from_millis(20);
 
 /// The thread has exited.
 #[derive(Debug)]
@@ -137,7 +114,7 @@ impl ThreadTracker {
             comm_read: false,
             named: false,
             idle_stack: None,
-            pending_wait: None,
+            pending_wait: PendingWait::default(),
             other_held_at: None,
             files,
             kernel: UNREAD,
@@ -218,29 +195,7 @@ impl ThreadTracker {
     pub fn attribute_wait(&mut self, at: Nanos, waited_on: Option<(ThreadId, &Arc<Stack>)>, sink: &mut dyn Sink) {
         self.other_held_at = Some(at);
         let length = self.state_machine.extend_wait(at);
-        if !self.pending_wait.as_ref().is_some_and(|pending| pending.is_same_holder(waited_on)) {
-            self.flush_wait(sink);
-        }
-        let stack = self.stack.stack();
-        let new = || PendingWait {
-            length: Nanos::ZERO,
-            end: at,
-            stack: stack.clone(),
-            waited_on: waited_on.map(|(id, holder_stack)| (id, holder_stack.clone())),
-        };
-        let pending = self.pending_wait.get_or_insert_with(new);
-        pending.length += length;
-        pending.end = at;
-        if pending.length >= MAX_PENDING_WAIT {
-            self.flush_wait(sink);
-        }
-    }
-
-    fn flush_wait(&mut self, sink: &mut dyn Sink) {
-        let Some(PendingWait { length, end, stack, waited_on }) = self.pending_wait.take() else { return };
-        let (times, evidence) = (StateTimes::single(State::Waiting, length.as_nanos() as f64), Evidence::SameHolder);
-        let holder = waited_on.as_ref().map(|(id, holder_stack)| (*id, holder_stack));
-        sink.slice(&StateSlice { thread: self.info.id, end, times, evidence, stack: &stack, holder });
+        self.pending_wait.extend(self.info.id, (length, at), self.stack.stack(), waited_on, sink);
     }
 
     /// Until when samples need not poll the thread, because it has slept for long; zero when the
@@ -356,7 +311,7 @@ impl ThreadTracker {
         waited_on: Option<(ThreadId, &Arc<Stack>)>,
         sink: &mut dyn Sink,
     ) {
-        self.flush_wait(sink);
+        self.pending_wait.flush(self.info.id, sink);
         let id = self.info.id;
         let waited_on = waited_on.map(|(id, stack)| (id, stack.clone()));
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
@@ -381,7 +336,7 @@ impl ThreadTracker {
 
     /// Resolves pending time, emits the thread's end, and adds the thread to those that worked.
     pub fn finish(&mut self, target: &dyn Target, at: Nanos, working: &mut WorkingCpus, sink: &mut dyn Sink) {
-        self.flush_wait(sink);
+        self.pending_wait.flush(self.info.id, sink);
         let id = self.info.id;
         let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten()).or(self.last_stat);
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
@@ -406,44 +361,4 @@ impl ThreadTracker {
 fn emit(sink: &mut dyn Sink, thread: ThreadId, entry: &PendingSlice, times: StateTimes, evidence: Evidence) {
     let holder = entry.holder.as_ref().map(|(id, stack)| (*id, stack));
     sink.slice(&StateSlice { thread, end: entry.end, times, evidence, stack: &entry.stack, holder });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{Pid, Tid};
-    use crate::process::target::LiveTarget;
-    use crate::sample::{Frame, Function, GilSample};
-
-    /// Ends of slices in ms, their lengths, and the line of the holder that the thread waited for.
-    #[derive(Default)]
-    struct CollectingSink(Vec<(u64, f64, u32)>);
-
-    impl Sink for CollectingSink {
-        fn thread(&mut self, _: &ThreadInfo) {}
-        fn gil(&mut self, _: &GilSample) {}
-        fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
-        fn slice(&mut self, slice: &StateSlice<'_>) {
-            let line = slice.holder.and_then(|(_, stack)| stack.leaf()).map_or(0, |leaf| leaf.line);
-            self.0.push((slice.end.as_nanos() / 1_000_000, slice.times.get(State::Waiting) / 1e6, line));
-        }
-    }
-
-    #[test]
-    fn a_pending_wait_ends_when_the_holder_changes_function_and_at_the_end() {
-        let info = ThreadInfo { id: ThreadId(1), tid: Tid(-1), name: String::new(), python: true, main: false, gil: None };
-        let mut thread = ThreadTracker::new(&LiveTarget::new(Pid(-1)), info, Nanos::ZERO, None, &Arc::new(Stack::empty()));
-        let functions = ["f", "g"].map(|name| Arc::new(Function { name: name.into(), file: String::new(), first_line: 1 }));
-        let stack = |f: usize, line| {
-            Arc::new(Stack { frames: vec![Frame { function: functions[f].clone(), line }], status: StackStatus::Complete })
-        };
-        let mut collected = CollectingSink::default();
-        for (ms, function, line, holder) in [(1, 0, 5, 7), (2, 0, 6, 7), (3, 1, 9, 7), (4, 1, 9, 8), (50, 1, 9, 8), (51, 1, 9, 8)] {
-            let holder_stack = stack(function, line);
-            thread.attribute_wait(Nanos::from_millis(ms), Some((ThreadId(holder), &holder_stack)), &mut collected);
-        }
-        assert_eq!(collected.0, [(2, 2.0, 5), (3, 1.0, 9), (50, 47.0, 9)]);
-        thread.finish(&LiveTarget::new(Pid(-1)), Nanos::from_millis(51), &mut WorkingCpus::default(), &mut collected);
-        assert_eq!(collected.0[3], (51, 1.0, 9));
-    }
 }
