@@ -258,6 +258,11 @@ impl ThreadTracker {
         !matches!(self.kernel.task_state, TaskState::Runnable | TaskState::Unread)
     }
 
+    /// Whether this sample found the thread asleep in a system call.
+    pub fn sleeps_in_syscall(&self) -> bool {
+        self.is_asleep() && !self.is_outside_syscall() && !self.is_stopped()
+    }
+
     /// Whether the last sample found the thread asleep, and not for the GIL.
     pub fn was_asleep(&self) -> bool {
         self.state_machine.was_asleep()
