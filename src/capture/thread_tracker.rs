@@ -33,13 +33,13 @@ pub struct ThreadTracker {
     pub gil_requested: Option<bool>,
     /// Its Python stack.
     pub stack: ThreadStack,
-    /// The GIL of the interpreter that it runs; null when it has no thread state.
+    /// The GIL of the interpreter that it runs, or ran last; null before its first thread state.
     pub gil: Addr,
     /// Whether its `comm` was read.
     pub comm_read: bool,
     /// Whether a name was found in the interpreter.
     pub named: bool,
-    /// Its stack while it is not polled.
+    /// Its stack in samples that do not poll it.
     idle_stack: Option<Arc<Stack>>,
     pending_wait: PendingWait,
     /// When a sample last found another thread holding its GIL.
@@ -89,7 +89,7 @@ pub struct GilView {
     pub locks_spin: bool,
 }
 
-/// Upper limit of the time that one sample takes.
+/// Time that a new thread may have had since the sample began that reads its counts.
 const MAX_SAMPLE_TIME: Nanos = Nanos::from_millis(1);
 
 const UNREAD: KernelView = KernelView { task_state: TaskState::Unread, assumed: false, stat: None, kernel_state: None };
@@ -185,9 +185,10 @@ impl ThreadTracker {
         self.kernel.task_state == TaskState::StillWaiting
     }
 
-    /// Whether this sample found that a thread which slept has run since.
+    /// Whether this sample found that a thread which slept has run since. A stop of the program
+    /// wakes every thread, which says nothing of how soon they wake by themselves.
     pub fn has_moved(&self) -> bool {
-        self.kernel.task_state != TaskState::NotRunSince
+        !matches!(self.kernel.task_state, TaskState::NotRunSince | TaskState::Stopped)
     }
 
     /// Attributes the time since the last sample of a thread that still waits. `waited_on` is the
@@ -198,11 +199,12 @@ impl ThreadTracker {
         self.pending_wait.extend(self.info.id, (length, at), self.stack.stack(), waited_on, sink);
     }
 
-    /// Until when samples need not poll the thread, because it has slept for long; zero when the
-    /// next sample must.
+    /// Until when samples need not poll the thread, because it sleeps; zero when the next sample
+    /// must. More samples may pass without a poll of it: sleepers are polled in turn, and while the
+    /// whole program is stopped few threads are.
     pub fn next_poll_at(&mut self) -> Nanos {
         let until = self.state_machine.next_poll_at(self.info.id);
-        if until > self.state_machine.last_sampled() {
+        if until != Nanos::ZERO || self.is_stopped() {
             self.idle_stack.get_or_insert_with(|| self.stack.stack().clone());
         }
         until
@@ -321,10 +323,11 @@ impl ThreadTracker {
         let waited_on = waited_on.map(|(id, stack)| (id, stack.clone()));
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         // A thread that is still asleep has slept for the whole time. If the thread does something
-        // else now, it began after the last sample.
+        // else now, it began after the last sample, even if no sample polled it for long.
         if let Some(idle_stack) = self.idle_stack.take().filter(|_| self.kernel.task_state != TaskState::NotRunSince) {
-            self.state_machine.fill_idle_until(last, &idle_stack, &mut emit);
-            self.other_held_at = Some(last);
+            if self.state_machine.fill_idle_until(last, &idle_stack, &mut emit) {
+                self.other_held_at = Some(last);
+            }
         }
         self.state_machine.attribute(at, &self.kernel, classification, self.stack.stack(), waited_on, &mut emit);
     }
@@ -343,7 +346,12 @@ impl ThreadTracker {
     pub fn finish(&mut self, target: &dyn Target, at: Nanos, working: &mut WorkingCpus, sink: &mut dyn Sink) {
         self.pending_wait.flush(self.info.id, sink);
         let id = self.info.id;
-        let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten()).or(self.last_stat);
+        // A thread that is still there may have changed its affinity since it started. Its open
+        // files can be read only while it is there; its id may be another thread's by now.
+        let cpus = target.cpus(self.info.tid);
+        let now = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
+        let cpus = cpus.filter(|_| now.is_some()).or(self.cpus.take());
+        let last = now.or(self.last_stat);
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         if let Some(idle_stack) = self.idle_stack.take() {
             self.state_machine.fill_idle_until(at, &idle_stack, &mut emit);
@@ -355,8 +363,7 @@ impl ThreadTracker {
             totals.cpu = last.cpu.saturating_since(base.cpu);
             totals.run_queue = last.run_queue.saturating_since(base.run_queue);
         }
-        // A thread that is still there may have changed its affinity since it started.
-        if let Some(cpus) = target.cpus(self.info.tid).or(self.cpus.take()) {
+        if let Some(cpus) = cpus {
             working.add(&cpus, totals.cpu, totals.seen);
         }
         sink.thread_end(id, totals);

@@ -1,6 +1,7 @@
 //! The list of the target's OS threads: follows threads that start and exit, matches them with
 //! thread states, and names them.
 
+use super::poll_schedule::index_after;
 use super::Sampler;
 use crate::capture::bindings::ThreadStateBinding;
 use crate::capture::thread_tracker::ThreadTracker;
@@ -146,14 +147,11 @@ impl Sampler {
     /// found it asleep in exit(2), as if it would never run again.
     fn remove_exited(&mut self, holders: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
         let listed: HashSet<Tid> = self.tids.iter().copied().collect();
-        for index in (0..self.threads.len()).rev() {
-            let tid = self.threads[index].info.tid;
-            if !listed.contains(&tid) {
-                // The thread exited before this sample, unless it held the GIL when the sample
-                // began.
-                self.remove_thread(index, holders.iter().any(|(holder, _)| *holder == tid), sink);
-            }
-        }
+        let tids = self.threads.iter().map(|thread| thread.info.tid).enumerate().rev();
+        // A thread exited before this sample, unless it held the GIL when the sample began.
+        let held = |tid: Tid| holders.iter().any(|(holder, _)| *holder == tid);
+        let gone = tids.filter(|(_, tid)| !listed.contains(tid)).map(|(index, tid)| (index, held(tid)));
+        self.remove_threads(gone.collect(), sink);
     }
 
     /// The holders that no sample has found before and that have exited since this sample began. A
@@ -173,7 +171,7 @@ impl Sampler {
             self.track(*tid, at, sink);
             let binding = ThreadStateBinding::new(self.threads.len() - 1, state, &self.runtime_state);
             self.bind_to(&binding, sink);
-            self.remove_thread(binding.thread, true, sink);
+            self.remove_threads(vec![(binding.thread, true)], sink);
         }
     }
 
@@ -257,24 +255,34 @@ impl Sampler {
         }
     }
 
-    /// Stops tracking a thread. `alive`: the thread existed when this sample began.
-    pub(super) fn remove_thread(&mut self, index: usize, alive: bool, sink: &mut dyn Sink) {
-        let mut thread = self.threads.remove(index);
-        self.schedule.remove(index);
-        let held = alive && self.runtime_state.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
-        // A sleeping thread may have been killed in its sleep, together with the whole program.
-        let alive = held || alive && !thread.was_asleep();
-        if alive {
-            thread.attribute_last((self.accounted_until, self.weight_until), held, sink);
+    /// Stops tracking the threads at these indices, which are in descending order: the newest
+    /// first. Each with whether it existed when this sample began.
+    pub(super) fn remove_threads(&mut self, gone: Vec<(usize, bool)>, sink: &mut dyn Sink) {
+        if gone.is_empty() {
+            return;
         }
-        let end = if alive { self.weight_until } else { self.accounted_until };
-        thread.finish(self.target.as_ref(), end, &mut self.working_cpus, sink);
-        self.by_tstate.retain(|_, i| *i != index);
-        for i in self.by_tstate.values_mut() {
-            if *i > index {
-                *i -= 1;
+        for &(index, existed) in &gone {
+            let thread = &mut self.threads[index];
+            let held = existed && self.runtime_state.is_holder(thread.tstate);
+            // A sleeping thread may have been killed in its sleep, together with the whole program.
+            let existed = held || existed && !thread.was_asleep();
+            if existed {
+                thread.attribute_last((self.accounted_until, self.weight_until), held, sink);
             }
+            let end = if existed { self.weight_until } else { self.accounted_until };
+            thread.finish(self.target.as_ref(), end, &mut self.working_cpus, sink);
         }
+        let gone: Vec<usize> = gone.into_iter().rev().map(|(index, _)| index).collect();
+        let mut index = 0;
+        self.threads.retain(|_| {
+            index += 1;
+            gone.binary_search(&(index - 1)).is_err()
+        });
+        self.schedule.remove(&gone);
+        for gil in &mut self.gils.0 {
+            gil.holder_index = gil.holder_index.and_then(|index| index_after(&gone, index));
+        }
+        self.by_tstate.retain(|_, index| index_after(&gone, *index).map(|after| *index = after).is_some());
         self.bindings.clear();
         self.match_again();
     }
