@@ -45,6 +45,8 @@ pub struct ThreadTracker {
     /// When a sample last found another thread holding its GIL.
     other_held_at: Option<Nanos>,
     files: Option<TaskFiles>,
+    /// In how many polls files that could not be opened are tried again.
+    polls_to_open: u8,
     kernel: KernelView,
     state_machine: ThreadStateMachine,
     baseline: (Nanos, Option<SchedStat>),
@@ -92,6 +94,10 @@ pub struct GilView {
 /// Time that a new thread may have had since the sample began that reads its counts.
 const MAX_SAMPLE_TIME: Nanos = Nanos::from_millis(1);
 
+/// A thread's files that could not be opened, for want of descriptors, are tried again after so
+/// many polls.
+const POLLS_TO_OPEN: u8 = 64;
+
 const UNREAD: KernelView = KernelView { task_state: TaskState::Unread, assumed: false, stat: None, kernel_state: None };
 
 impl ThreadTracker {
@@ -117,6 +123,7 @@ impl ThreadTracker {
             pending_wait: PendingWait::default(),
             other_held_at: None,
             files,
+            polls_to_open: 0,
             kernel: UNREAD,
             state_machine: ThreadStateMachine::new(start, stat, just_started),
             baseline: (start, if just_started { stat.map(|_| SchedStat::default()) } else { stat }),
@@ -139,13 +146,14 @@ impl ThreadTracker {
             self.kernel = KernelView { task_state: TaskState::StillWaiting, assumed: true, ..UNREAD };
             return Ok(());
         }
-        if self.files.is_none() {
+        self.polls_to_open = self.polls_to_open.saturating_sub(1);
+        if self.files.is_none() && self.polls_to_open == 0 {
             // The thread was listed, but its files could not be opened. It had most likely exited
             // by then and must not stay in the list.
             match target.open(self.info.tid) {
                 Ok(files) => self.files = Some(files),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Exited),
-                Err(_) => {}
+                Err(_) => self.polls_to_open = POLLS_TO_OPEN,
             }
         }
         let Some(files) = &self.files else {
