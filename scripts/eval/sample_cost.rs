@@ -28,7 +28,6 @@ use gilprof::sample::StopCause;
 use gilprof::units::Nanos;
 use serde_json::{json, Value};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
@@ -175,8 +174,11 @@ impl Target for Recording {
         self.record(Call::Other);
         self.live.frozen(refresh)
     }
-    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
-        self.live.inner_tids()
+    fn is_in_inner_namespace(&self) -> bool {
+        self.live.is_in_inner_namespace()
+    }
+    fn inner_tid(&self, tid: Tid) -> Option<i32> {
+        self.live.inner_tid(tid)
     }
 }
 

@@ -83,11 +83,12 @@ impl ThreadStateBindings {
     }
 
     /// Checks whether the thread state `holder` is foreign: it holds the GIL, and the thread that
-    /// it names sleeps. If one other thread alone is runnable, `holder` is noted as running on that
-    /// thread. Returns another binding of the sleeping thread, which that thread is to be
+    /// it names sleeps in a system call. (A thread that holds the GIL may be stopped, and it may
+    /// wait for a page.) If one other thread alone is runnable, `holder` is noted as running on
+    /// that thread. Returns another binding of the sleeping thread, which that thread is to be
     /// attributed to.
     pub fn resolve_foreign_holder(&mut self, holder: Addr, threads: &[ThreadTracker]) -> Option<ThreadStateBinding> {
-        let binding = self.for_state(holder).filter(|binding| threads.get(binding.thread).is_some_and(ThreadTracker::is_asleep))?;
+        let binding = self.for_state(holder).filter(|binding| threads.get(binding.thread).is_some_and(ThreadTracker::sleeps_in_syscall))?;
         let mut running = threads.iter().filter(|t| !t.tstate.is_null() && t.tstate != holder && t.is_runnable()).map(|t| t.info.tid);
         let first = running.next()?;
         if running.next().is_none() {
@@ -153,6 +154,15 @@ impl GilIds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::thread_tracker::PollHints;
+    use crate::ids::ThreadId;
+    use crate::process::c_library::Abi;
+    use crate::process::memory_dump::{DumpHead, DumpedTask};
+    use crate::process::replay::{ReplayMemory, ReplayTarget};
+    use crate::python::gil_waits::FutexOwner;
+    use crate::sample::{Stack, ThreadInfo};
+    use crate::units::Nanos;
+    use std::sync::Arc;
 
     fn binding(thread: usize, tstate: u64, interpreter: usize) -> ThreadStateBinding {
         ThreadStateBinding { thread, tstate: Addr(tstate), pthread: 1, gil: Addr(9), interpreter }
@@ -168,6 +178,39 @@ mod tests {
             (0, None, Some(binding(0, 12, 0)))
         );
         assert!(bindings.rebuild(vec![binding(0, 10, 1), binding(0, 12, 1)]), "a new thread state in the same interpreter");
+    }
+
+    /// Threads at these places, each with the thread state of its number.
+    fn threads(places: &[&str]) -> Vec<ThreadTracker> {
+        let task = |n: usize, place: &str| DumpedTask { tid: n as i32, syscall: Some(place.into()), ..DumpedTask::default() };
+        let tasks = places.iter().enumerate().map(|(n, place)| task(n, place)).collect();
+        let head = DumpHead { schema: String::new(), pid: 0, python: String::new(), abi: Abi::default(), runtime: 0, threads: tasks };
+        let target = ReplayTarget { head, memory: ReplayMemory::new() };
+        let thread = |n: usize| {
+            let info = ThreadInfo { id: ThreadId(n as u32), tid: Tid(n as i32), name: String::new(), python: true, main: false, gil: None };
+            let mut thread = ThreadTracker::new(&target, info, Nanos::ZERO, None, &Arc::new(Stack::empty()));
+            thread.bind_to(Addr(n as u64), 1, (Addr(9), None));
+            thread.poll(&target, PollHints::default(), |_| FutexOwner::Other).unwrap();
+            thread
+        };
+        (0..places.len()).map(thread).collect()
+    }
+
+    #[test]
+    fn a_holder_that_is_stopped_or_waits_for_a_page_is_not_foreign() {
+        let (asleep, nowhere) = ("0 0x3 0x1 0x1 0x0 0x0 0x0 0x7ffd 0x7f00\n", "-1 0x7ffd 0x7f00\n");
+        let foreign = |place: &str, stopped: bool| {
+            let mut bindings = ThreadStateBindings::default();
+            bindings.rebuild(vec![binding(0, 0, 1), binding(0, 12, 0)]);
+            let mut threads = threads(&[place, "running\n"]);
+            if stopped {
+                threads[0].mark_stopped();
+            }
+            (bindings.resolve_foreign_holder(Addr(0), &threads).map(|other| other.tstate), bindings.foreign(Addr(0)))
+        };
+        assert_eq!(foreign(asleep, false), (Some(Addr(12)), Some(Tid(1))));
+        assert_eq!(foreign(asleep, true), (None, None));
+        assert_eq!(foreign(nowhere, false), (None, None));
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod descendants;
 pub mod exact;
 pub mod off_gil;
 pub mod pause;
+pub mod pending_wait;
 pub mod recorded_sample;
 pub mod sampler;
 pub mod schedule;

@@ -41,7 +41,10 @@ enum Reply {
     Paused,
     Resumed,
     Refused(io::Error),
+    /// The thread did not stop, or the worker did not answer.
     TimedOut,
+    /// The thread was runnable and did not get a CPU.
+    NoCpu,
 }
 
 /// The thread that traces.
@@ -57,6 +60,7 @@ pub struct PtracePauser {
     rest_until: Cell<Nanos>,
     attempts: Cell<u64>,
     timed_out: Cell<u64>,
+    without_cpu: Cell<u64>,
     refused: Cell<u64>,
     /// Why the kernel refused last.
     refusal: RefCell<String>,
@@ -82,7 +86,8 @@ impl ThreadPauser for PtracePauser {
         self.attempts.set(self.attempts.get() + 1);
         let worker = self.worker.take().map_or_else(Worker::start, Ok);
         let reply = worker.as_ref().map_err(|e| Reply::Refused(io::Error::from(e.kind()))).map(|worker| worker.ask(tid));
-        match reply.unwrap_or_else(|refused| refused) {
+        let reply = reply.unwrap_or_else(|refused| refused);
+        match reply {
             Reply::Paused => {
                 let worker = worker.ok()?;
                 self.worker.replace(Some(worker.clone()));
@@ -93,8 +98,9 @@ impl ThreadPauser for PtracePauser {
                 self.note_refusal(tid, &error);
             }
             // The worker has ended, or will as soon as the kernel lets it.
-            Reply::TimedOut | Reply::Resumed => {
-                self.timed_out.set(self.timed_out.get() + 1);
+            Reply::TimedOut | Reply::NoCpu | Reply::Resumed => {
+                let count = if matches!(reply, Reply::NoCpu) { &self.without_cpu } else { &self.timed_out };
+                count.set(count.get() + 1);
                 self.rest_until.set(sys_linux::monotonic() + REST);
             }
         }
@@ -102,19 +108,20 @@ impl ThreadPauser for PtracePauser {
     }
 
     fn warning(&self) -> Option<String> {
-        let (attempts, timed_out, refused) = (self.attempts.get(), self.timed_out.get(), self.refused.get());
-        if (timed_out + refused) * NOTABLE < attempts.max(1) {
+        let (attempts, timed_out, without_cpu) = (self.attempts.get(), self.timed_out.get(), self.without_cpu.get());
+        let failed = timed_out + without_cpu + self.refused.get();
+        if failed * NOTABLE < attempts.max(1) {
             return None;
         }
-        let why = if refused >= timed_out {
+        let milliseconds = |limit: Nanos| limit.as_nanos() / 1_000_000;
+        let why = if self.refused.get() >= timed_out.max(without_cpu) {
             self.refusal.borrow().clone()
+        } else if without_cpu >= timed_out {
+            format!("it got no CPU within {} ms: other programs use them", milliseconds(BUSY_LIMIT))
         } else {
-            format!("it did not stop within {} ms: it is frozen, or in an uninterruptible sleep", LIMIT.as_nanos() / 1_000_000)
+            format!("it did not stop within {} ms: it is frozen, or in an uninterruptible sleep", milliseconds(LIMIT))
         };
-        Some(format!(
-            "--freeze-holder could not stop the thread that holds the GIL in {} of {attempts} attempts: {why}",
-            timed_out + refused
-        ))
+        Some(format!("--freeze-holder could not stop the thread that holds the GIL in {failed} of {attempts} attempts: {why}"))
     }
 }
 
@@ -152,12 +159,8 @@ fn trace(asked: &Receiver<Request>, answer: &Sender<Reply>) {
     sys_linux::set_timer_slack();
     while let Ok(request) = asked.recv() {
         let Request::Pause(tid) = request else { continue };
-        let reply = match stop(tid) {
-            Ok(true) => Reply::Paused,
-            Ok(false) => Reply::TimedOut,
-            Err(error) => Reply::Refused(error),
-        };
-        let (paused, timed_out) = (matches!(reply, Reply::Paused), matches!(reply, Reply::TimedOut));
+        let reply = stop(tid).unwrap_or_else(Reply::Refused);
+        let (paused, timed_out) = (matches!(reply, Reply::Paused), matches!(reply, Reply::TimedOut | Reply::NoCpu));
         if answer.send(reply).is_err() || timed_out {
             return;
         }
@@ -171,11 +174,11 @@ fn trace(asked: &Receiver<Request>, answer: &Sender<Reply>) {
     }
 }
 
-/// Seizes and stops a thread; false if it did not stop in time.
-fn stop(tid: Tid) -> io::Result<bool> {
+/// Seizes and stops a thread.
+fn stop(tid: Tid) -> io::Result<Reply> {
     ptrace::seize(tid)?;
     if ptrace::interrupt(tid).is_err() {
-        return Ok(false);
+        return Ok(Reply::TimedOut);
     }
     let start = sys_linux::monotonic();
     while !ptrace::is_stopped(tid) {
@@ -183,14 +186,17 @@ fn stop(tid: Tid) -> io::Result<bool> {
         let (waited, mut period) = (now.saturating_since(start), CHECK_PERIOD);
         if waited >= LIMIT {
             let is_runnable = TaskStatus::of(tid).is_some_and(|status| status.letter == 'R');
-            if waited >= BUSY_LIMIT || !is_runnable {
-                return Ok(false);
+            if !is_runnable {
+                return Ok(Reply::TimedOut);
+            }
+            if waited >= BUSY_LIMIT {
+                return Ok(Reply::NoCpu);
             }
             period = BUSY_PERIOD;
         }
         sys_linux::sleep_until(now + period);
     }
-    Ok(true)
+    Ok(Reply::Paused)
 }
 
 #[cfg(test)]
@@ -208,6 +214,17 @@ mod tests {
 
     fn state(tid: Tid) -> Option<char> {
         task_state(Pid(tid.0), Pid(tid.0))
+    }
+
+    #[test]
+    fn the_warning_names_the_most_frequent_cause() {
+        let pauser = PtracePauser::default();
+        pauser.attempts.set(10);
+        pauser.without_cpu.set(2);
+        pauser.timed_out.set(1);
+        assert!(pauser.warning().is_some_and(|text| text.contains("3 of 10") && text.contains("no CPU within 500 ms")));
+        pauser.timed_out.set(3);
+        assert!(pauser.warning().is_some_and(|text| text.contains("5 of 10") && text.contains("within 20 ms")));
     }
 
     #[test]

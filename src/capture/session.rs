@@ -34,6 +34,8 @@ const RECHECK_EXEC_AFTER: Nanos = Nanos::from_millis(5);
 /// Sleeps are cut into slices of this length, so that a request to stop is served soon at low
 /// rates.
 const SLEEP_SLICE: Nanos = Nanos::from_millis(50);
+/// So long the stacks of a program with many threads are read before its window begins.
+const MAX_PREPARATION: Nanos = Nanos::from_millis(1_000);
 /// How often the progress hook is called.
 const PROGRESS_PERIOD: Nanos = Nanos::from_millis(100);
 
@@ -139,7 +141,7 @@ pub fn capture<S: Sink>(
     let mut active = ActiveCapture::new(python, config.freeze_holder);
     active.period = Nanos::from_nanos((1e9 / config.rate_hz) as u64);
     active.enable_exact(exact);
-    active.prepare(sink);
+    active.prepare(stop, sink);
     let start = sys_linux::monotonic();
     let own_cpu = sys_linux::process_cpu_time();
     let stats_at = |wall: Nanos| {
@@ -225,11 +227,12 @@ impl ActiveCapture {
     }
 
     /// Finds the threads before the window begins. What goes wrong here the first sample reports.
-    fn prepare(&mut self, sink: &mut dyn Sink) {
+    fn prepare(&mut self, stop: &AtomicBool, sink: &mut dyn Sink) {
         let now = sys_linux::monotonic();
+        let may_go_on = || !stop.load(Ordering::Relaxed) && sys_linux::monotonic().saturating_since(now) < MAX_PREPARATION;
         let _ = match &mut self.exact {
-            Some(exact) => exact.prepare(&mut self.sampler, now, sink),
-            None => self.sampler.prepare(now, sink),
+            Some(exact) => exact.prepare(&mut self.sampler, now, &may_go_on, sink),
+            None => self.sampler.prepare(now, &may_go_on, sink),
         };
     }
 

@@ -14,11 +14,12 @@ use crate::sample::{Evidence, Stack, State, StateTimes};
 use crate::units::Nanos;
 use std::sync::Arc;
 
-/// A thread that has slept for some time is not polled for at most this fraction of that time.
-/// gilprof notices the end of the sleep late by at most as much, so the error in the sum is at most
-/// 1/64, and half of that where the wakeup is equally likely at any time.
+/// A thread that has slept for some time need not be polled for this fraction of that time. Where
+/// it is polled then, gilprof notices the end of the sleep late by at most as much, so the error in
+/// the sum is at most 1/64, and half of that where the wakeup is equally likely at any time. Beside
+/// many sleepers it waits longer for its turn (`sampler/poll_schedule.rs`).
 const IDLE_FRACTION: u64 = 64;
-/// Upper limit of the time without a poll.
+/// Upper limit of the time after which a thread is due again.
 const MAX_IDLE: Nanos = Nanos::from_millis(100);
 
 /// Sleeps that are counted in full; older ones are halved.
@@ -219,13 +220,17 @@ impl ThreadStateMachine {
         self.previous.at + Nanos::from_nanos(asleep / IDLE_FRACTION / 1024 * fraction).min(MAX_IDLE)
     }
 
-    /// Attributes the time until `at` in which the thread was not polled.
-    pub fn fill_idle_until(&mut self, at: Nanos, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) {
-        let Some(state) = self.previous.off_cpu_state.filter(|_| self.was_asleep() && at > self.previous.at) else { return };
-        let class = Class::Known(state, Evidence::NotRunSince);
+    /// Attributes the time until `at` in which the thread slept, or was stopped, and was not
+    /// polled. Returns whether there was such a time.
+    pub fn fill_idle_until(&mut self, at: Nanos, stack: &Arc<Stack>, emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence)) -> bool {
+        let evidence = if self.was_asleep() { Evidence::NotRunSince } else { Evidence::Stopped };
+        let is_idle = |state: &State| matches!(state, State::Io | State::Lock | State::Unknown) && at > self.previous.at;
+        let Some(state) = self.previous.off_cpu_state.filter(is_idle) else { return false };
+        let class = Class::Known(state, evidence);
         let entry = PendingSlice { end: at, length: at.saturating_since(self.previous.at), class, stack: stack.clone(), holder: None };
         self.cpu.add(entry, self.previous.stat, true, emit);
         self.previous.at = at;
+        true
     }
 
     /// Whether the last sample found the thread asleep, and not for the GIL.

@@ -21,6 +21,8 @@ const REFRESH_PERIOD: Nanos = Nanos::from_millis(20);
 /// A stop is lasting if so many checks, this far apart, all find it.
 const LASTING_CHECKS: usize = 4;
 const LASTING_PERIOD: Nanos = Nanos::from_millis(7);
+/// The same, for a stop that the samples found.
+const LASTING_SAMPLES: u64 = 4;
 /// Causes that are kept apart; the time of others goes to the last.
 const MAX_CAUSES: usize = 8;
 
@@ -38,7 +40,8 @@ pub struct StopHints {
 #[derive(Debug, Default)]
 pub struct StopDetector {
     cause: Option<StopCause>,
-    is_whole: bool,
+    /// How many samples in a row have found the program as a whole stopped.
+    samples: u64,
     is_traced: bool,
     /// The thread that last traced the program.
     tracer: Option<(Tid, StopCause)>,
@@ -62,13 +65,15 @@ impl StopDetector {
     }
 
     fn find(&mut self, source: &dyn Target, at: Nanos, hints: StopHints, refresh: bool) -> Option<StopCause> {
-        let status = source.status(hints.stopped)?;
+        // That a status cannot be read, for want of a descriptor, neither begins nor ends a stop.
+        let Some(status) = source.status(hints.stopped) else { return self.cause.clone() };
         self.is_traced = status.tracer.is_some();
         match status.letter {
             'T' => Some(StopCause::Signal),
             't' => Some(self.tracer(status.tracer)),
-            // The thread goes on by now.
-            _ if hints.stopped.is_some() => self.stops.last().map(|(cause, _)| cause.clone()),
+            // The thread goes on by now. A tracer that is still attached has stopped it; otherwise
+            // the cause cannot be known any more.
+            _ if hints.stopped.is_some() => self.is_traced.then(|| self.tracer(status.tracer)),
             _ => {
                 if refresh {
                     self.refreshed_at = at;
@@ -87,7 +92,7 @@ impl StopDetector {
 
     /// Counts the time since the last sample. `is_whole`: the program as a whole stands still.
     pub fn count(&mut self, at: Nanos, is_whole: bool) {
-        self.is_whole = is_whole;
+        self.samples = if is_whole { self.samples + 1 } else { 0 };
         let last_sample = self.last_sample.replace(at).unwrap_or(at);
         let Some(cause) = &self.cause else { return };
         let is_known = self.stops.iter().any(|(known, _)| known == cause);
@@ -102,7 +107,12 @@ impl StopDetector {
 
     /// Whether the program as a whole was stopped at the last sample.
     pub fn is_stopped(&self) -> bool {
-        self.is_whole
+        self.samples > 0
+    }
+
+    /// Whether so many samples have found it stopped that the stop most likely goes on.
+    pub fn is_lasting(&self) -> bool {
+        self.samples >= LASTING_SAMPLES
     }
 
     /// Whether a tracer was attached at the last check.
@@ -154,11 +164,13 @@ mod tests {
         assert!(!check(&mut detector, &target, 1, None), "not every sample checks without a hint");
         assert!(check(&mut detector, &target, 2, hint) && check(&mut detector, &target, 4, None));
         assert_eq!(detector.stops().collect::<Vec<_>>(), [Stop { cause: StopCause::Signal, seconds: 0.003 }]);
+        assert!(check(&mut detector, &target, 4, Some(Tid(-1))), "a status that cannot be read ends no stop");
         kill(pid, libc::SIGCONT).unwrap();
         while task_state(pid, pid) == Some('T') {
             std::thread::yield_now();
         }
         assert!(!check(&mut detector, &target, 5, None) && !detector.is_traced());
+        assert!(!check(&mut detector, &target, 6, hint), "a stop that is over has no known cause");
         child.kill().unwrap();
         child.wait().unwrap();
     }

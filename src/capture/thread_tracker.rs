@@ -6,6 +6,7 @@
 
 use super::classify::{Classification, DropRequest, TaskState};
 use super::cpu_attribution::PendingSlice;
+use super::pending_wait::PendingWait;
 use super::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
 use super::task_state;
 use crate::ids::{Addr, GilId, ThreadId};
@@ -32,18 +33,20 @@ pub struct ThreadTracker {
     pub gil_requested: Option<bool>,
     /// Its Python stack.
     pub stack: ThreadStack,
-    /// The GIL of the interpreter that it runs; null when it has no thread state.
+    /// The GIL of the interpreter that it runs, or ran last; null before its first thread state.
     pub gil: Addr,
     /// Whether its `comm` was read.
     pub comm_read: bool,
     /// Whether a name was found in the interpreter.
     pub named: bool,
-    /// Its stack while it is not polled.
+    /// Its stack in samples that do not poll it.
     idle_stack: Option<Arc<Stack>>,
-    pending_wait: Option<PendingWait>,
+    pending_wait: PendingWait,
     /// When a sample last found another thread holding its GIL.
     other_held_at: Option<Nanos>,
     files: Option<TaskFiles>,
+    /// In how many polls files that could not be opened are tried again.
+    polls_to_open: u8,
     kernel: KernelView,
     state_machine: ThreadStateMachine,
     baseline: (Nanos, Option<SchedStat>),
@@ -51,30 +54,6 @@ pub struct ThreadTracker {
     last_stat: Option<SchedStat>,
     cpus: Option<CpuSet>,
 }
-
-/// A wait behind one holder in one function, for which no slice has been emitted yet.
-#[derive(Debug)]
-struct PendingWait {
-    length: Nanos,
-    end: Nanos,
-    stack: Arc<Stack>,
-    waited_on: Option<(ThreadId, Arc<Stack>)>,
-}
-
-impl PendingWait {
-    /// Whether a wait behind this holder continues the pending one. What a holder did is reported
-    /// by function, so lines may differ.
-    fn is_same_holder(&self, waited_on: Option<(ThreadId, &Arc<Stack>)>) -> bool {
-        match (&self.waited_on, waited_on) {
-            (Some((id, stack)), Some((now, holder_stack))) => *id == now && stack.same_functions(holder_stack),
-            (None, None) => true,
-            _ => false,
-        }
-    }
-}
-
-/// A slice of waiting is emitted after this time at the latest.
-const MAX_PENDING_WAIT: Nanos = Nanos::from_millis(20);
 
 /// The thread has exited.
 #[derive(Debug)]
@@ -114,8 +93,12 @@ pub struct GilView {
     pub locks_spin: bool,
 }
 
-/// Upper limit of the time that one sample takes.
+/// Time that a new thread may have had since the sample began that reads its counts.
 const MAX_SAMPLE_TIME: Nanos = Nanos::from_millis(1);
+
+/// A thread's files that could not be opened, for want of descriptors, are tried again after so
+/// many polls.
+const POLLS_TO_OPEN: u8 = 64;
 
 const UNREAD: KernelView = KernelView { task_state: TaskState::Unread, assumed: false, stat: None, kernel_state: None };
 
@@ -139,9 +122,10 @@ impl ThreadTracker {
             comm_read: false,
             named: false,
             idle_stack: None,
-            pending_wait: None,
+            pending_wait: PendingWait::default(),
             other_held_at: None,
             files,
+            polls_to_open: 0,
             kernel: UNREAD,
             state_machine: ThreadStateMachine::new(start, stat, just_started),
             baseline: (start, if just_started { stat.map(|_| SchedStat::default()) } else { stat }),
@@ -164,13 +148,14 @@ impl ThreadTracker {
             self.kernel = KernelView { task_state: TaskState::StillWaiting, assumed: true, ..UNREAD };
             return Ok(());
         }
-        if self.files.is_none() {
+        self.polls_to_open = self.polls_to_open.saturating_sub(1);
+        if self.files.is_none() && self.polls_to_open == 0 {
             // The thread was listed, but its files could not be opened. It had most likely exited
             // by then and must not stay in the list.
             match target.open(self.info.tid) {
                 Ok(files) => self.files = Some(files),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Exited),
-                Err(_) => {}
+                Err(_) => self.polls_to_open = POLLS_TO_OPEN,
             }
         }
         let Some(files) = &self.files else {
@@ -210,9 +195,10 @@ impl ThreadTracker {
         self.kernel.task_state == TaskState::StillWaiting
     }
 
-    /// Whether this sample found that a thread which slept has run since.
+    /// Whether this sample found that a thread which slept has run since. A stop of the program
+    /// wakes every thread, which says nothing of how soon they wake by themselves.
     pub fn has_moved(&self) -> bool {
-        self.kernel.task_state != TaskState::NotRunSince
+        !matches!(self.kernel.task_state, TaskState::NotRunSince | TaskState::Stopped)
     }
 
     /// Attributes the time since the last sample of a thread that still waits. `waited_on` is the
@@ -220,36 +206,15 @@ impl ThreadTracker {
     pub fn attribute_wait(&mut self, at: Nanos, waited_on: Option<(ThreadId, &Arc<Stack>)>, sink: &mut dyn Sink) {
         self.other_held_at = Some(at);
         let length = self.state_machine.extend_wait(at);
-        if !self.pending_wait.as_ref().is_some_and(|pending| pending.is_same_holder(waited_on)) {
-            self.flush_wait(sink);
-        }
-        let stack = self.stack.stack();
-        let new = || PendingWait {
-            length: Nanos::ZERO,
-            end: at,
-            stack: stack.clone(),
-            waited_on: waited_on.map(|(id, holder_stack)| (id, holder_stack.clone())),
-        };
-        let pending = self.pending_wait.get_or_insert_with(new);
-        pending.length += length;
-        pending.end = at;
-        if pending.length >= MAX_PENDING_WAIT {
-            self.flush_wait(sink);
-        }
+        self.pending_wait.extend(self.info.id, (length, at), self.stack.stack(), waited_on, sink);
     }
 
-    fn flush_wait(&mut self, sink: &mut dyn Sink) {
-        let Some(PendingWait { length, end, stack, waited_on }) = self.pending_wait.take() else { return };
-        let (times, evidence) = (StateTimes::single(State::Waiting, length.as_nanos() as f64), Evidence::SameHolder);
-        let holder = waited_on.as_ref().map(|(id, holder_stack)| (*id, holder_stack));
-        sink.slice(&StateSlice { thread: self.info.id, end, times, evidence, stack: &stack, holder });
-    }
-
-    /// Until when samples need not poll the thread, because it has slept for long; zero when the
-    /// next sample must.
+    /// Until when samples need not poll the thread, because it sleeps; zero when the next sample
+    /// must. More samples may pass without a poll of it: sleepers are polled in turn, and while the
+    /// whole program is stopped few threads are.
     pub fn next_poll_at(&mut self) -> Nanos {
         let until = self.state_machine.next_poll_at(self.info.id);
-        if until > self.state_machine.last_sampled() {
+        if until != Nanos::ZERO || self.is_stopped() {
             self.idle_stack.get_or_insert_with(|| self.stack.stack().clone());
         }
         until
@@ -305,6 +270,11 @@ impl ThreadTracker {
         !matches!(self.kernel.task_state, TaskState::Runnable | TaskState::Unread)
     }
 
+    /// Whether this sample found the thread asleep in a system call.
+    pub fn sleeps_in_syscall(&self) -> bool {
+        self.is_asleep() && !self.is_outside_syscall() && !self.is_stopped()
+    }
+
     /// Whether the last sample found the thread asleep, and not for the GIL.
     pub fn was_asleep(&self) -> bool {
         self.state_machine.was_asleep()
@@ -358,15 +328,16 @@ impl ThreadTracker {
         waited_on: Option<(ThreadId, &Arc<Stack>)>,
         sink: &mut dyn Sink,
     ) {
-        self.flush_wait(sink);
+        self.pending_wait.flush(self.info.id, sink);
         let id = self.info.id;
         let waited_on = waited_on.map(|(id, stack)| (id, stack.clone()));
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         // A thread that is still asleep has slept for the whole time. If the thread does something
-        // else now, it began after the last sample.
+        // else now, it began after the last sample, even if no sample polled it for long.
         if let Some(idle_stack) = self.idle_stack.take().filter(|_| self.kernel.task_state != TaskState::NotRunSince) {
-            self.state_machine.fill_idle_until(last, &idle_stack, &mut emit);
-            self.other_held_at = Some(last);
+            if self.state_machine.fill_idle_until(last, &idle_stack, &mut emit) {
+                self.other_held_at = Some(last);
+            }
         }
         self.state_machine.attribute(at, &self.kernel, classification, self.stack.stack(), waited_on, &mut emit);
     }
@@ -383,9 +354,14 @@ impl ThreadTracker {
 
     /// Resolves pending time, emits the thread's end, and adds the thread to those that worked.
     pub fn finish(&mut self, target: &dyn Target, at: Nanos, working: &mut WorkingCpus, sink: &mut dyn Sink) {
-        self.flush_wait(sink);
+        self.pending_wait.flush(self.info.id, sink);
         let id = self.info.id;
-        let last = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten()).or(self.last_stat);
+        // A thread that is still there may have changed its affinity since it started. Its open
+        // files can be read only while it is there; its id may be another thread's by now.
+        let cpus = target.cpus(self.info.tid);
+        let now = self.files.as_ref().and_then(|f| f.schedstat().ok().flatten());
+        let cpus = cpus.filter(|_| now.is_some()).or(self.cpus.take());
+        let last = now.or(self.last_stat);
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         if let Some(idle_stack) = self.idle_stack.take() {
             self.state_machine.fill_idle_until(at, &idle_stack, &mut emit);
@@ -397,8 +373,7 @@ impl ThreadTracker {
             totals.cpu = last.cpu.saturating_since(base.cpu);
             totals.run_queue = last.run_queue.saturating_since(base.run_queue);
         }
-        // A thread that is still there may have changed its affinity since it started.
-        if let Some(cpus) = target.cpus(self.info.tid).or(self.cpus.take()) {
+        if let Some(cpus) = cpus {
             working.add(&cpus, totals.cpu, totals.seen);
         }
         sink.thread_end(id, totals);
@@ -408,44 +383,4 @@ impl ThreadTracker {
 fn emit(sink: &mut dyn Sink, thread: ThreadId, entry: &PendingSlice, times: StateTimes, evidence: Evidence) {
     let holder = entry.holder.as_ref().map(|(id, stack)| (*id, stack));
     sink.slice(&StateSlice { thread, end: entry.end, times, evidence, stack: &entry.stack, holder });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{Pid, Tid};
-    use crate::process::target::LiveTarget;
-    use crate::sample::{Frame, Function, GilSample};
-
-    /// Ends of slices in ms, their lengths, and the line of the holder that the thread waited for.
-    #[derive(Default)]
-    struct CollectingSink(Vec<(u64, f64, u32)>);
-
-    impl Sink for CollectingSink {
-        fn thread(&mut self, _: &ThreadInfo) {}
-        fn gil(&mut self, _: &GilSample) {}
-        fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
-        fn slice(&mut self, slice: &StateSlice<'_>) {
-            let line = slice.holder.and_then(|(_, stack)| stack.leaf()).map_or(0, |leaf| leaf.line);
-            self.0.push((slice.end.as_nanos() / 1_000_000, slice.times.get(State::Waiting) / 1e6, line));
-        }
-    }
-
-    #[test]
-    fn a_pending_wait_ends_when_the_holder_changes_function_and_at_the_end() {
-        let info = ThreadInfo { id: ThreadId(1), tid: Tid(-1), name: String::new(), python: true, main: false, gil: None };
-        let mut thread = ThreadTracker::new(&LiveTarget::new(Pid(-1)), info, Nanos::ZERO, None, &Arc::new(Stack::empty()));
-        let functions = ["f", "g"].map(|name| Arc::new(Function { name: name.into(), file: String::new(), first_line: 1 }));
-        let stack = |f: usize, line| {
-            Arc::new(Stack { frames: vec![Frame { function: functions[f].clone(), line }], status: StackStatus::Complete })
-        };
-        let mut collected = CollectingSink::default();
-        for (ms, function, line, holder) in [(1, 0, 5, 7), (2, 0, 6, 7), (3, 1, 9, 7), (4, 1, 9, 8), (50, 1, 9, 8), (51, 1, 9, 8)] {
-            let holder_stack = stack(function, line);
-            thread.attribute_wait(Nanos::from_millis(ms), Some((ThreadId(holder), &holder_stack)), &mut collected);
-        }
-        assert_eq!(collected.0, [(2, 2.0, 5), (3, 1.0, 9), (50, 47.0, 9)]);
-        thread.finish(&LiveTarget::new(Pid(-1)), Nanos::from_millis(51), &mut WorkingCpus::default(), &mut collected);
-        assert_eq!(collected.0[3], (51, 1.0, 9));
-    }
 }

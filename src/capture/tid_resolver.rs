@@ -13,11 +13,12 @@
 //! found there; the others belong to no thread.
 
 use crate::ids::{Addr, Tid};
+use crate::process::inner_tids::InnerTids;
 use crate::process::memory::Memory;
 use crate::process::pthread;
 use crate::process::target::Target;
 use crate::python::interpreters::{RuntimeState, ThreadState};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 /// How many threads must agree on the offset of the id before calibration ends.
 const MIN_WITNESSES: usize = 2;
@@ -31,34 +32,43 @@ pub struct TidResolver {
     /// How many threads `offset` fits. One thread may fit several offsets, because the process id
     /// is the main thread's id too.
     witnesses: usize,
-    /// Maps the target's own thread ids to gilprof's, when the target lives in another PID
-    /// namespace.
-    inner_tids: Option<BTreeMap<i32, Tid>>,
+    /// The descriptors and the ids of the last calibration, which need not be repeated on the same.
+    calibrated_on: (Vec<u64>, Vec<i32>),
+    /// The threads' ids, if the target lives in another PID namespace.
+    inner_tids: Option<InnerTids>,
     /// The thread states whose ids were no thread of the process when they were last resolved, with
-    /// those ids.
-    stale: HashMap<Addr, Tid>,
+    /// those ids, as the target sees them.
+    stale: HashMap<Addr, i32>,
 }
 
 impl TidResolver {
     /// Calibrates the offset and the id map from the target's current threads.
     pub fn calibrate(&mut self, target: &dyn Target, runtime_state: &RuntimeState, tids: &[Tid]) {
-        self.inner_tids = target.inner_tids();
+        if self.inner_tids.is_some() || target.is_in_inner_namespace() {
+            self.inner_tids.get_or_insert_default().update(tids, |tid| target.inner_tid(tid));
+        }
+        if self.is_calibrated() {
+            return;
+        }
         let known: Vec<i32> = match &self.inner_tids {
-            Some(map) => map.keys().copied().collect(),
+            Some(inner) => inner.inner().collect(),
             None => tids.iter().map(|t| t.0).collect(),
         };
-        let ids: HashSet<u64> = if self.is_calibrated() { HashSet::new() } else { known.iter().map(|&id| id as u64).collect() };
-        if !self.is_calibrated() && runtime_state.threads.iter().any(|t| t.native_id.is_none_or(|id| !ids.contains(&id))) {
-            // Oldest first: the newest thread state may still carry its maker's ids.
-            let mut pthreads: Vec<u64> =
-                runtime_state.threads.iter().rev().map(|t| t.pthread).filter(|&p| p != 0).take(MAX_WITNESSES).collect();
-            pthreads.sort_unstable();
-            pthreads.dedup();
-            if self.offset.is_none() || pthreads.len() > self.witnesses {
-                if let Some(calibration) = pthread::calibrate(target.memory(), &pthreads, &known) {
-                    (self.offset, self.witnesses) = (Some(calibration.offset), calibration.witnesses);
-                }
+        let ids: HashSet<u64> = known.iter().map(|&id| id as u64).collect();
+        if runtime_state.threads.iter().all(|t| t.native_id.is_some_and(|id| ids.contains(&id))) {
+            return;
+        }
+        // Oldest first: the newest thread state may still carry its maker's ids.
+        let mut pthreads: Vec<u64> =
+            runtime_state.threads.iter().rev().map(|t| t.pthread).filter(|&p| p != 0).take(MAX_WITNESSES).collect();
+        pthreads.sort_unstable();
+        pthreads.dedup();
+        let set = (pthreads, known);
+        if (self.offset.is_none() || set.0.len() > self.witnesses) && set != self.calibrated_on {
+            if let Some(calibration) = pthread::calibrate(target.memory(), &set.0, &set.1) {
+                (self.offset, self.witnesses) = (Some(calibration.offset), calibration.witnesses);
             }
+            self.calibrated_on = set;
         }
     }
 
@@ -69,40 +79,55 @@ impl TidResolver {
     /// The thread of each thread state, as far as it is known. `is_thread`: whether the process has
     /// a thread with this id. `main`: the id of its main thread.
     pub fn resolve(&mut self, mem: &dyn Memory, states: &[ThreadState], main: Tid, is_thread: impl Fn(Tid) -> bool) -> Vec<Option<Tid>> {
-        let mut tids: Vec<Option<Tid>> = states.iter().map(|state| self.tid(mem, state)).collect();
-        let stale = states.iter().zip(&tids).filter_map(|(state, tid)| Some((state.at, tid.filter(|&tid| !is_thread(tid))?)));
-        self.stale = stale.collect();
-        tids.iter_mut().for_each(|tid| *tid = tid.filter(|&tid| is_thread(tid)));
+        self.stale.clear();
+        let mut tids = Vec::with_capacity(states.len());
+        for state in states {
+            let inner = self.inner_tid(mem, state);
+            let tid = inner.and_then(|inner| self.outer(inner)).filter(|&tid| is_thread(tid));
+            self.stale.extend(inner.filter(|_| tid.is_none()).map(|inner| (state.at, inner)));
+            tids.push(tid);
+        }
         if is_thread(main) && !tids.contains(&Some(main)) {
             let mut unknown = tids.iter_mut().zip(states).filter(|(tid, state)| tid.is_none() && state.native_id.is_some());
-            if let Some((tid, _)) = unknown.find(|(_, state)| self.tid_by_pthread(mem, state) == Some(main)) {
+            let is_main = |state: &ThreadState| self.inner_tid_by_pthread(mem, state).and_then(|inner| self.outer(inner)) == Some(main);
+            if let Some((tid, _)) = unknown.find(|(_, state)| is_main(state)) {
                 *tid = Some(main);
             }
         }
         tids
     }
 
-    /// The id in this thread state, if it was no thread of the process when it was last resolved.
-    pub fn stale_id(&self, state: Addr) -> Option<Tid> {
-        self.stale.get(&state).copied()
+    /// Whether the id in this thread state was no thread of the process when it was last resolved.
+    pub fn is_stale(&self, state: Addr) -> bool {
+        self.stale.contains_key(&state)
+    }
+
+    /// Whether the id in this thread state is the one that was no thread of the process.
+    pub fn is_still_stale(&self, mem: &dyn Memory, state: &ThreadState) -> bool {
+        self.stale.get(&state.at).is_some_and(|&stale| self.inner_tid(mem, state) == Some(stale))
     }
 
     /// The kernel's id of a thread state's thread, in gilprof's PID namespace, by the thread state
     /// alone. `None` while it is unknown.
     pub fn tid(&self, mem: &dyn Memory, state: &ThreadState) -> Option<Tid> {
+        self.outer(self.inner_tid(mem, state)?)
+    }
+
+    /// The same in the target's own PID namespace.
+    fn inner_tid(&self, mem: &dyn Memory, state: &ThreadState) -> Option<i32> {
         match state.native_id {
-            Some(id) => self.outer(i32::try_from(id).ok().filter(|&id| id > 0)?),
-            None => self.tid_by_pthread(mem, state),
+            Some(id) => i32::try_from(id).ok().filter(|&id| id > 0),
+            None => self.inner_tid_by_pthread(mem, state),
         }
     }
 
-    fn tid_by_pthread(&self, mem: &dyn Memory, state: &ThreadState) -> Option<Tid> {
-        self.outer(pthread::tid(mem, state.pthread, self.offset?)?)
+    fn inner_tid_by_pthread(&self, mem: &dyn Memory, state: &ThreadState) -> Option<i32> {
+        pthread::tid(mem, state.pthread, self.offset?)
     }
 
     fn outer(&self, inner: i32) -> Option<Tid> {
         match &self.inner_tids {
-            Some(map) => map.get(&inner).copied(),
+            Some(map) => map.outer(inner),
             None => Some(Tid(inner)),
         }
     }

@@ -1,7 +1,7 @@
 //! The cgroups of a process, and the number of CPUs that it can use: its affinity, or its cgroups'
 //! quota if that is lower.
 
-use super::procfs::{read_text, Status};
+use super::procfs::{live_task, read_text, Status};
 use crate::ids::Pid;
 
 /// Levels of a cgroup's ancestry that are read; a quota set on any level applies.
@@ -21,7 +21,7 @@ pub struct CpuLimits {
 impl CpuLimits {
     /// Reads the limits of a process.
     pub fn from_pid(pid: Pid) -> CpuLimits {
-        let affinity = Status::from_pid(pid).ok().and_then(|status| cpu_count(status.text("Cpus_allowed_list")?));
+        let affinity = Status::from_pid(live_task(pid)).ok().and_then(|status| cpu_count(status.text("Cpus_allowed_list")?));
         let affinity = affinity.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from) as u32);
         let machine = read_text("/sys/devices/system/cpu/online").ok().and_then(|list| cpu_count(list.trim()));
         CpuLimits { affinity: f64::from(affinity), quota: quota(pid), machine: machine.map(f64::from) }
@@ -101,7 +101,8 @@ pub(super) fn groups(groups: &str, mounts: &str, controller: &str) -> Vec<Group>
 }
 
 fn quota(pid: Pid) -> Option<f64> {
-    let groups = read_text(&format!("/proc/{pid}/cgroup")).ok()?;
+    // A main thread that has exited alone may have left its group.
+    let groups = read_text(&format!("/proc/{}/cgroup", live_task(pid))).ok()?;
     let mounts = read_text("/proc/self/mountinfo").ok()?;
     quota_in(&groups, &mounts, &|path| read_text(path).ok())
 }

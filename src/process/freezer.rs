@@ -1,14 +1,22 @@
 //! Whether the freezer of its cgroup has frozen a process, in either version of cgroups.
 //!
 //! `/proc/PID/stat` does not tell: it shows frozen tasks as asleep. If gilprof cannot see the
-//! group's files, because it is in another cgroup or mount namespace, nothing is said.
+//! group's files, because it is in another cgroup or mount namespace, nothing is said. A file that
+//! cannot be opened for want of descriptors changes nothing.
+//!
+//! In version 2 the threads of one process may be in several threaded groups, below one that has
+//! all of them. Each of these groups can be frozen. The process is frozen if the group of all is,
+//! or if one threaded group is that has all threads.
 
 use super::access::quoted;
 use super::cgroup::{self, Group};
 use super::procfs::{live_task, read_text};
-use crate::ids::Pid;
+use super::task_list::TaskList;
+use crate::ids::{Pid, Tid};
 use crate::sample::StopCause;
+use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 
 /// As much of a state file as is read; the longest has two short lines.
@@ -26,34 +34,52 @@ pub(super) struct Freezer {
 struct StateFile {
     group: Group,
     file: File,
+    /// Other threads of the process may be in other groups.
+    is_threaded: bool,
 }
 
 impl Freezer {
-    /// Follows a process that was moved to another group.
-    pub(super) fn refresh(&mut self, pid: Pid) {
-        let groups = read_text(&format!("/proc/{pid}/task/{}/cgroup", live_task(pid))).unwrap_or_default();
+    /// Follows a process that was moved to another group. On an error the files stay as they are.
+    pub(super) fn refresh(&mut self, pid: Pid) -> io::Result<()> {
+        let groups = read_text(&format!("/proc/{pid}/task/{}/cgroup", live_task(pid)))?;
         if groups != self.groups {
-            let mounts = read_text("/proc/self/mountinfo").unwrap_or_default();
-            self.files = visible(&groups, &mounts).filter_map(StateFile::open).collect();
+            let mounts = read_text("/proc/self/mountinfo")?;
+            let files: io::Result<Vec<Vec<StateFile>>> = visible(&groups, &mounts).map(|group| StateFile::open_all(&group)).collect();
+            self.files = files?.into_iter().flatten().collect();
             self.groups = groups;
         }
+        Ok(())
     }
 
     /// The cause, if the process is frozen now.
-    pub(super) fn frozen(&self) -> Option<StopCause> {
-        self.files.iter().find(|state| state.is_frozen()).map(StateFile::cause)
+    pub(super) fn frozen(&self, pid: Pid) -> Option<StopCause> {
+        self.files.iter().find(|state| state.is_frozen() && (!state.is_threaded || state.has_all(pid))).map(StateFile::cause)
     }
 }
 
 impl StateFile {
-    fn open(mut group: Group) -> Option<StateFile> {
-        let read = |group: &Group, name: &str| read_text(&format!("{}/{name}", group.directory())).ok();
-        // The threads of one process may be in several threaded groups, below one that has all.
-        while group.is_v2 && read(&group, "cgroup.type").is_some_and(|kind| kind.trim() == "threaded") {
-            group = group.parent()?;
+    /// The files of a group and, if it is threaded, of the groups above it up to the one that has
+    /// the whole process. The root has no such file.
+    fn open_all(group: &Group) -> io::Result<Vec<StateFile>> {
+        let mut files = Vec::new();
+        for group in group.ancestry() {
+            let kind = if group.is_v2 { if_exists(read_text(&format!("{}/cgroup.type", group.directory())))? } else { None };
+            let is_threaded = kind.is_some_and(|kind| kind.trim() == "threaded");
+            if let Some(file) = if_exists(File::open(state_file(&group)))? {
+                files.push(StateFile { group, file, is_threaded });
+            }
+            if !is_threaded {
+                break;
+            }
         }
-        let file = File::open(state_file(&group)).ok()?;
-        Some(StateFile { group, file })
+        Ok(files)
+    }
+
+    /// Whether all threads of the process are in this group itself.
+    fn has_all(&self, pid: Pid) -> bool {
+        let members = read_text(&format!("{}/cgroup.threads", self.group.directory())).unwrap_or_default();
+        let mut tids = Vec::new();
+        TaskList::new(pid).read(&mut tids, true).is_ok() && all_listed(&members, &tids)
     }
 
     fn is_frozen(&self) -> bool {
@@ -70,6 +96,20 @@ impl StateFile {
         let group = self.group.ancestry().find(freezes).unwrap_or_else(|| self.group.clone());
         let directory = group.directory();
         StopCause::Cgroup { thaw: format!("echo {thaw} > {}", quoted(&format!("{directory}/{frozen}"))), directory }
+    }
+}
+
+/// Whether a group's `cgroup.threads` lists all of these threads.
+fn all_listed(members: &str, tids: &[Tid]) -> bool {
+    let members: HashSet<Tid> = members.lines().filter_map(|line| line.trim().parse().ok()).map(Tid).collect();
+    !tids.is_empty() && tids.iter().all(|tid| members.contains(tid))
+}
+
+/// `None` for what does not exist or may not be read. Other errors say nothing of it.
+fn if_exists<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
+        read => read.map(Some),
     }
 }
 
@@ -114,10 +154,26 @@ mod tests {
 
     #[test]
     fn this_process_is_not_frozen() {
-        let mut freezer = Freezer::default();
-        freezer.refresh(Pid(std::process::id() as i32));
-        assert_eq!(freezer.frozen(), None);
-        freezer.refresh(Pid(-1));
-        assert!(freezer.files.is_empty() && freezer.frozen().is_none());
+        let (mut freezer, own) = (Freezer::default(), Pid(std::process::id() as i32));
+        freezer.refresh(own).unwrap();
+        assert_eq!(freezer.frozen(own), None);
+        let files = freezer.files.len();
+        assert!(freezer.refresh(Pid(-1)).is_err(), "nothing is known of a process that is gone");
+        assert_eq!((freezer.files.len(), freezer.frozen(Pid(-1))), (files, None));
+    }
+
+    #[test]
+    fn only_what_does_not_exist_is_no_file() {
+        let result = |kind: io::ErrorKind| if_exists::<()>(Err(kind.into())).map_err(|e| e.kind());
+        assert_eq!((result(io::ErrorKind::NotFound), result(io::ErrorKind::PermissionDenied)), (Ok(None), Ok(None)));
+        assert_eq!(result(io::ErrorKind::OutOfMemory), Err(io::ErrorKind::OutOfMemory));
+        let exhausted: io::Result<Option<()>> = if_exists(Err(io::Error::from_raw_os_error(libc::EMFILE)));
+        assert_eq!(exhausted.map_err(|e| e.raw_os_error()), Err(Some(libc::EMFILE)));
+    }
+
+    #[test]
+    fn a_threaded_group_stops_the_process_only_with_all_its_threads() {
+        assert!(all_listed("7\n9\n8\n", &[Tid(7), Tid(8)]));
+        assert!(!all_listed("7\n9\n", &[Tid(7), Tid(8)]) && !all_listed("", &[Tid(7)]) && !all_listed("7", &[]));
     }
 }

@@ -6,10 +6,9 @@
 use super::futex_program::{self as program, GilFields, MapFds, TracedProcess, MARK_LEN, MAX_GILS, RECORD_LEN};
 use super::sys_linux::bpf::{Attachment, Map, MapKind, Program};
 use super::sys_linux::ring::Ring;
-use super::{c_library::CLibrary, pod, proc_info, tracepoints};
+use super::{c_library::CLibrary, inner_tids::InnerTids, pod, proc_info, task_list::TaskList, tracepoints};
 use crate::ids::{Addr, Pid, Tid};
 use crate::units::Nanos;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -111,13 +110,12 @@ fn step<T>(what: &'static str, result: io::Result<T>) -> Result<T, Unavailable> 
 /// A running tracer.
 #[derive(Debug)]
 pub struct FutexTracer {
-    pid: Pid,
     ring: Ring,
     gils: Map,
     lost: Map,
     gil_starts: Vec<Addr>,
-    /// Maps the target's own thread ids to gilprof's, if the target is in another PID namespace.
-    inner: Option<BTreeMap<i32, Tid>>,
+    /// The threads' ids, if the target is in another PID namespace.
+    inner: Option<Translation>,
     _held: (Map, Map, [Program; 2], [Attachment; 2]),
 }
 
@@ -139,8 +137,8 @@ impl FutexTracer {
         // The exit is attached first, so that every traced entry has its exit traced.
         let exit = attach(1)?;
         let attachments = [attach(0)?, exit];
-        let inner = (proc_info::is_in_inner_namespace(pid) == Some(true)).then(BTreeMap::new);
-        Ok(FutexTracer { pid, ring, gils, lost, gil_starts: Vec::new(), inner, _held: (marks, records, programs, attachments) })
+        let inner = (proc_info::is_in_inner_namespace(pid) == Some(true)).then(|| Translation::new(pid));
+        Ok(FutexTracer { ring, gils, lost, gil_starts: Vec::new(), inner, _held: (marks, records, programs, attachments) })
     }
 
     /// Traces these addresses from now on, each the beginning of a GIL's traced part. Addresses
@@ -159,12 +157,15 @@ impl FutexTracer {
 
     /// Passes on all events since the last call, in order for each thread.
     pub fn drain(&mut self, take: &mut dyn FnMut(FutexEvent)) {
-        let (pid, inner) = (self.pid, &mut self.inner);
+        let inner = &mut self.inner;
+        if let Some(inner) = inner {
+            inner.is_current = false;
+        }
         self.ring.drain::<RECORD_LEN>(&mut |record| {
             let Some(event) = parse(record) else { return };
             let tid = match inner {
                 None => Some(event.tid),
-                Some(known) => our_tid(pid, known, event.tid.0),
+                Some(inner) => inner.outer(event.tid.0),
             };
             if let Some(tid) = tid {
                 take(FutexEvent { tid, ..event });
@@ -172,19 +173,42 @@ impl FutexTracer {
         });
     }
 
-    /// The number of events lost so far because the ring was full; `None` if it cannot be read.
+    /// The number of events lost so far: because the ring was full, or because their threads had
+    /// exited before their ids could be translated. `None` if it cannot be read.
     pub fn lost(&self) -> Option<u64> {
-        self.lost.get(0).ok()
+        Some(self.lost.get(0).ok()? + self.inner.as_ref().map_or(0, |inner| inner.unknown))
     }
 }
 
-/// Translates a thread id of the target's PID namespace. An unknown id causes all ids to be read
-/// again.
-fn our_tid(pid: Pid, known: &mut BTreeMap<i32, Tid>, inner: i32) -> Option<Tid> {
-    if !known.contains_key(&inner) {
-        *known = proc_info::outer_tids(pid);
+/// Translates thread ids of the target's PID namespace.
+#[derive(Debug)]
+struct Translation {
+    tasks: TaskList,
+    tids: InnerTids,
+    /// The list of threads was read since the events were last drained.
+    is_current: bool,
+    /// How many events had an unknown id.
+    unknown: u64,
+}
+
+impl Translation {
+    fn new(pid: Pid) -> Translation {
+        Translation { tasks: TaskList::new(pid), tids: InnerTids::default(), is_current: false, unknown: 0 }
     }
-    known.get(&inner).copied()
+
+    /// gilprof's id of a thread. The first unknown id causes the list of threads to be read again.
+    fn outer(&mut self, inner: i32) -> Option<Tid> {
+        let mut found = self.tids.outer(inner);
+        if found.is_none() && !std::mem::replace(&mut self.is_current, true) {
+            let mut listed = Vec::new();
+            if self.tasks.read(&mut listed, false).is_ok() {
+                self.tids.update(&listed, proc_info::inner_tid);
+            }
+            found = self.tids.outer(inner);
+        }
+        self.unknown += u64::from(found.is_none());
+        found
+    }
 }
 
 fn target(pid: Pid, gil: GilFields, found: &[tracepoints::Tracepoint]) -> io::Result<TracedProcess> {
@@ -287,6 +311,17 @@ mod tests {
         assert!(seen[0].at >= before && seen[1].at.saturating_since(seen[0].at) >= Nanos::from_millis(2));
         assert_eq!(tracer.lost(), Some(0));
         tracer.drain(&mut |event| panic!("{event:?} twice"));
+    }
+
+    #[test]
+    fn events_of_unknown_threads_are_counted_and_read_the_list_once() {
+        let own = std::process::id() as i32;
+        let mut ids = Translation::new(Pid(own));
+        assert_eq!((ids.outer(own), ids.is_current, ids.unknown), (Some(Tid(own)), true, 0));
+        ids.tids = InnerTids::default();
+        assert_eq!((ids.outer(own), ids.outer(-7), ids.unknown), (None, None, 2), "the list was read already");
+        ids.is_current = false;
+        assert_eq!((ids.outer(-7), ids.outer(own), ids.unknown), (None, Some(Tid(own)), 3));
     }
 
     proptest! {

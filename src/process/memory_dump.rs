@@ -266,10 +266,13 @@ impl Target for std::rc::Rc<DumpRecorder> {
     fn frozen(&self, refresh: bool) -> Option<StopCause> {
         self.target.frozen(refresh)
     }
-    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
-        let inner = self.target.inner_tids()?;
-        inner.iter().for_each(|(&inner, &tid)| self.update_task(tid, |task| task.inner_tid = Some(inner)));
-        Some(inner)
+    fn is_in_inner_namespace(&self) -> bool {
+        self.target.is_in_inner_namespace()
+    }
+    fn inner_tid(&self, tid: Tid) -> Option<i32> {
+        let inner = self.target.inner_tid(tid);
+        self.update_task(tid, |task| task.inner_tid = inner);
+        inner
     }
 }
 
@@ -323,7 +326,7 @@ mod tests {
         let recorder = Rc::new(DumpRecorder::new(Box::new(source(&[]))));
         let mut tids = Vec::new();
         recorder.tids(&mut tids, true).unwrap();
-        assert_eq!((recorder.comm(Tid(7)).as_deref(), recorder.inner_tids().unwrap().len()), (Some("a\nb"), 1));
+        assert_eq!((recorder.comm(Tid(7)).as_deref(), recorder.inner_tid(Tid(7))), (Some("a\nb"), Some(1)));
         recorder.open(Tid(7)).unwrap().syscall_state().unwrap();
         assert!(recorder.open(Tid(8)).is_err());
         let dump = MemoryDump::parse(&recorder.finish(Abi::default(), "3.8.0", Addr(0)).to_bytes().unwrap()).unwrap();

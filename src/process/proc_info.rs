@@ -1,14 +1,15 @@
 //! The kernel's data of a process as a whole: its command, its parents and children, the CPUs it
 //! may use, its namespaces.
 //!
-//! All of it is text of procfs and cgroupfs, read once per window or less. Unreadable data are
-//! `None` or empty, never a guess.
+//! All of it is text of procfs and cgroupfs, read seldom: none of it in every sample. Unreadable
+//! data are `None` or empty, never a guess.
 
 use super::procfs::read_text;
 use crate::ids::{Pid, Tid};
 use crate::sample::Tracer;
 use crate::units::Nanos;
-use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 
 pub use super::cgroup::CpuLimits;
 // Pure parsers of foreign text, for tests/hermetic/fuzz.
@@ -84,6 +85,8 @@ pub fn start_time(pid: Pid) -> Option<StartTime> {
 pub struct CpuTicks {
     /// When the process started.
     pub start: StartTime,
+    /// Its parent, which will wait for it.
+    pub parent: Pid,
     /// Of all its threads, those that have ended included.
     pub own: u64,
     /// Of its children that it has waited for, their own such children included.
@@ -98,7 +101,8 @@ impl CpuTicks {
 
     fn parse(stat: &str) -> Option<CpuTicks> {
         let sum = |first: usize| stat_field(stat, first)?.checked_add(stat_field(stat, first + 1)?);
-        Some(CpuTicks { start: StartTime(stat_field(stat, 22)?), own: sum(14)?, reaped: sum(16)? })
+        let parent = Pid(i32::try_from(stat_field(stat, 4)?).ok()?);
+        Some(CpuTicks { start: StartTime(stat_field(stat, 22)?), parent, own: sum(14)?, reaped: sum(16)? })
     }
 }
 
@@ -117,15 +121,18 @@ pub fn stat_field(text: &str, number: usize) -> Option<u64> {
 
 /// The process's children.
 pub fn children(pid: Pid) -> Vec<Pid> {
-    let mut children = Vec::new();
-    for task in numeric_entries(&format!("/proc/{pid}/task"), MAX_TASKS) {
-        match read_text(&format!("/proc/{pid}/task/{task}/children")) {
-            Ok(text) => children.extend(text.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid)),
-            // CONFIG_PROC_CHILDREN is off: search all processes by their parent.
-            Err(_) => return children_by_parent(pid),
-        }
-    }
-    children
+    let tasks = numeric_entries(&format!("/proc/{pid}/task"), MAX_TASKS);
+    let listed = listed_children(&tasks, |task| read_text(&format!("/proc/{pid}/task/{task}/children")));
+    // Without CONFIG_PROC_CHILDREN, all processes are searched by their parent.
+    listed.unwrap_or_else(|| if Path::new("/proc/thread-self/children").exists() { Vec::new() } else { children_by_parent(pid) })
+}
+
+/// The children that the files of a process's threads list. Threads may have exited meanwhile.
+/// `None` if no file could be read.
+fn listed_children(tasks: &[i32], read: impl Fn(i32) -> io::Result<String>) -> Option<Vec<Pid>> {
+    let texts: Vec<String> = tasks.iter().filter_map(|&task| read(task).ok()).collect();
+    let pids = || texts.iter().flat_map(|text| text.split_whitespace()).filter_map(|word| word.parse().ok());
+    (!texts.is_empty()).then(|| pids().map(Pid).collect())
 }
 
 fn children_by_parent(pid: Pid) -> Vec<Pid> {
@@ -159,16 +166,6 @@ pub fn is_in_inner_namespace(pid: Pid) -> Option<bool> {
     Some(Status::from_pid(pid).ok()?.numbers("NSpid").len() > 1)
 }
 
-/// All threads of the process by their ids in its own PID namespace, which is what
-/// `native_thread_id` contains.
-pub fn outer_tids(pid: Pid) -> BTreeMap<i32, Tid> {
-    let tasks = numeric_entries(&format!("/proc/{pid}/task"), MAX_TASKS);
-    if is_in_inner_namespace(pid) == Some(false) {
-        return tasks.into_iter().map(|tid| (tid, Tid(tid))).collect();
-    }
-    tasks.into_iter().filter_map(|tid| Some((inner_tid(Tid(tid))?, Tid(tid)))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,7 +181,7 @@ mod tests {
         assert_eq!(stat_field(text, 22), Some(98765));
         assert_eq!(stat_field("garbage", 4), None);
         assert_eq!(stat_field(text, 1), None);
-        assert_eq!(CpuTicks::parse(text), Some(CpuTicks { start: StartTime(98765), own: 3, reaped: 0 }));
+        assert_eq!(CpuTicks::parse(text), Some(CpuTicks { start: StartTime(98765), parent: Pid(42), own: 3, reaped: 0 }));
         assert_eq!(CpuTicks::parse("7 (a) R 1 2 3"), None);
     }
 
@@ -194,8 +191,15 @@ mod tests {
         assert_eq!(exe(me()), std::env::current_exe().ok().map(|p| p.to_string_lossy().into_owned()));
         assert_eq!(process_of(Tid(me().0)), Some(me()));
         assert!(start_time(me()) > Some(StartTime(0)));
-        assert!(outer_tids(me()).values().any(|tid| tid.0 == me().0));
+        assert_eq!((is_in_inner_namespace(me()), inner_tid(Tid(me().0))), (Some(false), Some(me().0)));
         assert_eq!(comm(Tid(-1)), None);
+    }
+
+    #[test]
+    fn a_thread_that_has_exited_hides_no_children() {
+        let read = |task: i32| if task == 2 { Err(io::ErrorKind::NotFound.into()) } else { Ok(format!("{task}0 {task}1 ")) };
+        assert_eq!(listed_children(&[1, 2, 3], read), Some([10, 11, 30, 31].map(Pid).to_vec()));
+        assert_eq!((listed_children(&[2], read), listed_children(&[], read)), (None, None));
     }
 
     #[test]

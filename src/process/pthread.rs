@@ -5,8 +5,9 @@
 //! x86-64, musl 1.2.3 at +48. The offset is private to it, so it is calibrated on the target's own
 //! threads instead of assumed.
 
-use super::memory::Memory;
+use super::memory::{Memory, Part};
 use crate::ids::Addr;
+use std::collections::{BTreeSet, HashSet};
 
 /// The offset seen so far; preferred if several fit.
 const SEEN_AT: u32 = 720;
@@ -30,14 +31,21 @@ pub struct IdOffset {
 pub fn calibrate(mem: &dyn Memory, pthreads: &[u64], tids: &[i32]) -> Option<IdOffset> {
     // Each offset at which no two threads share an id, with the ids found there so far.
     let mut places: Vec<(u32, Vec<i32>)> = (0..SEARCHED as u32 - 4).step_by(4).map(|offset| (offset, Vec::new())).collect();
-    let mut bytes = vec![0; SEARCHED];
-    for (i, &pthread) in pthreads.iter().enumerate() {
-        // A thread state that was just created still has its creator's value.
-        if pthreads.iter().take(i).any(|&before| before == pthread) {
+    let tids: HashSet<i32> = tids.iter().copied().collect();
+    // A thread state that was just created still has its creator's value.
+    let distinct: BTreeSet<u64> = pthreads.iter().copied().collect();
+    let mut parts: Vec<Part> = distinct.iter().map(|&at| Part::new(Addr(at), SEARCHED)).collect();
+    let mut bytes = vec![0; parts.len() * SEARCHED];
+    mem.read_batch(&mut parts, &mut bytes).ok()?;
+    for (part, bytes) in parts.iter().zip(bytes.chunks_mut(SEARCHED)) {
+        let mut read_less = || mem.read(part.at, &mut bytes[..SEARCHED_AT_END]).is_ok();
+        let len = if part.ok {
+            SEARCHED
+        } else if read_less() {
+            SEARCHED_AT_END
+        } else {
             continue;
-        }
-        let mut read = |len: usize| mem.read(Addr(pthread), &mut bytes[..len]).is_ok().then_some(len);
-        let Some(len) = read(SEARCHED).or_else(|| read(SEARCHED_AT_END)) else { continue };
+        };
         places.retain_mut(|(offset, held)| match crate::process::pod::at::<i32>(&bytes[..len], *offset as usize) {
             Some(id) if held.contains(&id) => false,
             Some(id) => {

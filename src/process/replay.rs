@@ -98,9 +98,11 @@ impl<M: Memory> Target for ReplayTarget<M> {
     fn comm(&self, tid: Tid) -> Option<String> {
         self.head.threads.iter().find(|task| task.tid == tid.0)?.name.clone()
     }
-    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
-        let inner: BTreeMap<i32, Tid> = self.head.threads.iter().filter_map(|task| Some((task.inner_tid?, Tid(task.tid)))).collect();
-        (!inner.is_empty()).then_some(inner)
+    fn is_in_inner_namespace(&self) -> bool {
+        self.head.threads.iter().any(|task| task.inner_tid.is_some())
+    }
+    fn inner_tid(&self, tid: Tid) -> Option<i32> {
+        self.head.threads.iter().find(|task| task.tid == tid.0)?.inner_tid
     }
 }
 

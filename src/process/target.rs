@@ -12,7 +12,6 @@ use super::threads::{self, TaskFiles};
 use crate::ids::{Pid, Tid};
 use crate::sample::StopCause;
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
@@ -55,8 +54,11 @@ pub trait Target {
         None
     }
 
-    /// Its threads by their ids in its own PID namespace; `None` if that is gilprof's.
-    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>>;
+    /// Whether its own PID namespace is another than gilprof's, so that its thread ids differ.
+    fn is_in_inner_namespace(&self) -> bool;
+
+    /// The id of one of its threads in its own PID namespace; `None` if it has exited.
+    fn inner_tid(&self, tid: Tid) -> Option<i32>;
 }
 
 /// A live process.
@@ -124,11 +126,17 @@ impl Target for LiveTarget {
     fn frozen(&self, refresh: bool) -> Option<StopCause> {
         let mut freezer = self.freezer.borrow_mut();
         if refresh {
-            freezer.refresh(self.pid());
+            // What cannot be read now leaves the files of the last refresh.
+            let _ = freezer.refresh(self.pid());
         }
-        freezer.frozen()
+        freezer.frozen(self.pid())
     }
-    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
-        self.inner.get_or_init(|| proc_info::is_in_inner_namespace(self.pid()) == Some(true)).then(|| proc_info::outer_tids(self.pid()))
+    fn is_in_inner_namespace(&self) -> bool {
+        let known = self.inner.get().copied().or_else(|| proc_info::is_in_inner_namespace(self.pid()));
+        // An answer that could not be read is not kept.
+        known.is_some_and(|inner| *self.inner.get_or_init(|| inner))
+    }
+    fn inner_tid(&self, tid: Tid) -> Option<i32> {
+        proc_info::inner_tid(tid)
     }
 }

@@ -2,17 +2,19 @@
 //! it had, its name.
 //!
 //! Files are opened once per thread and read again with `pread`: the descriptor stays with that
-//! thread even if its id is reused.
+//! thread even if its id is reused. A process may have more threads than gilprof may have
+//! descriptors. Some are left for everything else; the threads beyond are unknown.
 
 use crate::ids::{Addr, Pid, Tid};
 use crate::process::kernel_stack::{self, KernelStackState};
 use crate::process::procfs::{parse_state_letter, read_text, STAT_START};
-use crate::process::sys_linux::{SYS_FUTEX, SYS_RESTART_SYSCALL};
+use crate::process::sys_linux::{nofile_limit, SYS_FUTEX, SYS_RESTART_SYSCALL};
 use crate::units::Nanos;
 use std::cell::OnceCell;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 /// Longer than any text of `/proc/PID/task/TID/syscall`, which has nine numbers at most.
@@ -73,23 +75,41 @@ struct LiveTaskFiles {
     syscall: File,
     schedstat: Option<File>,
     ids: (Pid, Tid),
-    /// Opened on first use; `None` if it may not be read.
-    stack: OnceCell<Option<File>>,
+    /// Opened on first use.
+    stack: OnceCell<File>,
     /// Opened on first use: only threads that can be stopped need it.
-    stat: OnceCell<Option<File>>,
+    stat: OnceCell<File>,
 }
 
 impl LiveTaskFiles {
-    fn stack(&self) -> Option<&File> {
-        let (pid, tid) = self.ids;
-        let open = || File::open(format!("/proc/{pid}/task/{tid}/stack")).ok();
-        kernel_stack::readable().then(|| self.stack.get_or_init(open).as_ref()).flatten()
+    /// The file `name`, opened on first use. A failure is not kept: there may be a descriptor next
+    /// time.
+    fn open_once<'a>(&self, cell: &'a OnceCell<File>, name: &str) -> Option<&'a File> {
+        if cell.get().is_none() {
+            let (pid, tid) = self.ids;
+            let _ = cell.set(open_sparingly(&format!("/proc/{pid}/task/{tid}/{name}")).ok()?);
+        }
+        cell.get()
     }
+}
 
-    fn stat(&self) -> Option<&File> {
-        let (pid, tid) = self.ids;
-        self.stat.get_or_init(|| File::open(format!("/proc/{pid}/task/{tid}/stat")).ok()).as_ref()
+/// Descriptors that the files of threads leave free.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// Opens a thread's file, unless too few descriptors would be left. The kernel gives the lowest
+/// free number, so the number tells how many are in use.
+fn open_sparingly(path: &str) -> io::Result<File> {
+    let file = File::open(path)?;
+    if leaves_spare(file.as_raw_fd(), nofile_limit()) {
+        Ok(file)
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EMFILE))
     }
+}
+
+/// Whether enough descriptors are left below the limit after this one.
+fn leaves_spare(descriptor: i32, limit: u64) -> bool {
+    descriptor as u64 + SPARE_DESCRIPTORS < limit
 }
 
 impl TaskFilesBackend for LiveTaskFiles {
@@ -97,8 +117,9 @@ impl TaskFilesBackend for LiveTaskFiles {
         let file = match file {
             TaskFile::Syscall => Some(&self.syscall),
             TaskFile::SchedStat => self.schedstat.as_ref(),
-            TaskFile::Stack => self.stack(),
-            TaskFile::Stat => self.stat(),
+            TaskFile::Stack if kernel_stack::readable() => self.open_once(&self.stack, "stack"),
+            TaskFile::Stack => None,
+            TaskFile::Stat => self.open_once(&self.stat, "stat"),
         };
         file.ok_or(io::ErrorKind::Unsupported)?.read_at(into, 0)
     }
@@ -145,8 +166,8 @@ impl TaskFiles {
     /// Opens the files and keeps them open. `NotFound` if the thread has exited. A kernel without
     /// per-task schedstat is no error: [`TaskFiles::schedstat`] then returns `None`.
     pub fn open(pid: Pid, tid: Tid) -> io::Result<TaskFiles> {
-        let syscall = File::open(format!("/proc/{pid}/task/{tid}/syscall"))?;
-        let schedstat = match File::open(format!("/proc/{pid}/task/{tid}/schedstat")) {
+        let syscall = open_sparingly(&format!("/proc/{pid}/task/{tid}/syscall"))?;
+        let schedstat = match open_sparingly(&format!("/proc/{pid}/task/{tid}/schedstat")) {
             Ok(file) => Some(file),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
@@ -298,6 +319,12 @@ mod tests {
         let stat = parse_schedstat(b"1500 20 3\n").unwrap();
         assert_eq!((stat.cpu.as_nanos(), stat.run_queue.as_nanos(), stat.runs), (1500, 20, 3));
         assert_eq!(parse_schedstat(b"1500 20\n"), None);
+    }
+
+    #[test]
+    fn the_last_descriptors_are_left_for_others() {
+        assert!(leaves_spare(3, 1024) && leaves_spare(959, 1024) && leaves_spare(i32::MAX, u64::MAX));
+        assert!(!leaves_spare(960, 1024) && !leaves_spare(1023, 1024) && !leaves_spare(3, 64));
     }
 
     #[test]

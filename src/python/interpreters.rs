@@ -4,12 +4,15 @@
 //! The lists may change while they are read. CPython inserts a new thread state at the head of its
 //! list, so most samples read only the GILs and the heads. Now and then, and while some thread
 //! state is not yet bound to its thread, every link is read and compared with the known lists.
-//! Where they differ the lists are walked again. Every walk is bounded.
+//! Where a list of thread states differs, it is linked anew from what the batch has read, and only
+//! thread states at unknown addresses are read singly. Where the interpreters differ, everything is
+//! walked again. Every walk is bounded.
 
 use super::gil::{self, GilReading};
 use super::layout::Layout;
 use crate::ids::Addr;
 use crate::process::memory::{Memory, Part, ReadError};
+use std::collections::{HashMap, HashSet};
 
 /// The largest number of interpreters.
 const MAX_INTERPRETERS: usize = 256;
@@ -63,6 +66,8 @@ pub struct RuntimeState {
     pub gils: Vec<(Addr, Option<GilReading>)>,
     /// Whether the list of interpreters was walked to its end, so that no GIL is missing.
     pub complete: bool,
+    /// The last batch showed other interpreters or other GILs, or could not read their links.
+    interpreters_changed: bool,
     /// Changes whenever `threads` may have changed.
     generation: u64,
     /// The index into `threads` of each list's first, so that a sample touches no others.
@@ -77,15 +82,17 @@ pub struct RuntimeState {
 
 impl RuntimeState {
     /// Walks the lists from `_PyRuntime`. Empty when there is no interpreter (not yet, or no
-    /// longer).
+    /// longer), and when the list of interpreters could not be read.
     pub fn walk(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr) -> Result<(), ReadError> {
         self.interpreters.clear();
         self.threads.clear();
         self.gils.clear();
         self.complete = false;
+        self.threads_changed();
         let main = mem.read_ptr(runtime.offset(layout.runtime.interpreters_main.offset() as u64))?;
         let mut at = mem.read_ptr(runtime.offset(layout.runtime.interpreters_head.offset() as u64))?;
-        while !at.is_null() && self.interpreters.len() < MAX_INTERPRETERS && !self.interpreters.iter().any(|i| i.at == at) {
+        let mut interpreters: Vec<InterpreterState> = Vec::new();
+        while !at.is_null() && interpreters.len() < MAX_INTERPRETERS && !interpreters.iter().any(|i| i.at == at) {
             let interpreter = InterpreterState {
                 at,
                 gil: gil_of(mem, layout, runtime, at)?,
@@ -94,11 +101,11 @@ impl RuntimeState {
                 next: mem.read_ptr(at.offset(layout.interpreter.next.offset() as u64))?,
             };
             at = interpreter.next;
-            self.interpreters.push(interpreter);
+            interpreters.push(interpreter);
         }
-        for index in 0..self.interpreters.len() {
-            self.walk_threads(mem, layout, index, &[]);
-        }
+        self.complete = at.is_null();
+        self.interpreters = interpreters;
+        self.link_threads(mem, layout, HashMap::new());
         let mut gils: Vec<&InterpreterState> = self.interpreters.iter().filter(|i| !i.gil.is_null()).collect();
         gils.sort_by_key(|i| i.at != main);
         for interpreter in gils {
@@ -106,8 +113,6 @@ impl RuntimeState {
                 self.gils.push((interpreter.gil, None));
             }
         }
-        self.complete = at.is_null();
-        self.threads_changed();
         Ok(())
     }
 
@@ -123,45 +128,50 @@ impl RuntimeState {
         self.firsts.extend((0..self.threads.len()).filter(|&i| first(i)));
     }
 
-    /// Follows the list heads of the last batch as far as the thread states that are already known.
-    /// Whether the links between those are unchanged is for the next batch with `all` to find.
-    pub fn follow_heads(&mut self, mem: &dyn Memory, layout: &Layout) {
-        let known = std::mem::take(&mut self.threads);
+    /// Follows the changes that the last batch showed. After a batch without `all`, whether the
+    /// links between known thread states are unchanged is for the next batch with `all` to find. An
+    /// error if the process as a whole cannot be read.
+    pub fn follow(&mut self, mem: &dyn Memory, layout: &Layout, runtime: Addr) -> Result<(), ReadError> {
+        if self.interpreters.is_empty() || self.interpreters_changed {
+            return match self.walk(mem, layout, runtime) {
+                Err(ReadError::Unmapped { .. }) => Ok(()),
+                walked => walked,
+            };
+        }
         let heads = BatchOffsets::new(self, layout, 0, false).heads;
         for index in 0..self.interpreters.len() {
             if let Some(head) = self.pointer(heads + index * 8) {
                 self.interpreters[index].head = head;
             }
-            self.walk_threads(mem, layout, index, &known);
+        }
+        let known = self.threads.drain(..).filter(|thread| thread.readable).map(|thread| (thread.at, thread)).collect();
+        self.link_threads(mem, layout, known);
+        Ok(())
+    }
+
+    /// Makes the lists of thread states from the interpreters' heads. `known`: thread states that
+    /// need not be read again.
+    fn link_threads(&mut self, mem: &dyn Memory, layout: &Layout, mut known: HashMap<Addr, ThreadState>) {
+        self.threads.clear();
+        for index in 0..self.interpreters.len() {
+            self.link_list(mem, layout, index, &mut known);
         }
         self.threads_changed();
     }
 
-    /// Walks one interpreter's list. The walk ends at the first link that cannot be read or leads
-    /// back; the threads before it still count. At a `known` thread state the rest of the known
-    /// list is taken over.
-    fn walk_threads(&mut self, mem: &dyn Memory, layout: &Layout, interpreter: usize, known: &[ThreadState]) {
-        let from = self.threads.len();
+    /// Follows one interpreter's list. It ends at the first link that cannot be read or leads back;
+    /// the threads before it still count.
+    fn link_list(&mut self, mem: &dyn Memory, layout: &Layout, interpreter: usize, known: &mut HashMap<Addr, ThreadState>) {
         let mut at = self.interpreters[interpreter].head;
         let mut bytes = vec![0; layout.thread.size as usize];
-        while !at.is_null() && self.threads.len() < max_threads(layout) {
-            if let Some(position) = known.iter().position(|t| t.at == at && t.interpreter == interpreter) {
-                let rest = known[position..].iter().take_while(|t| t.interpreter == interpreter);
-                let room = max_threads(layout) - self.threads.len();
-                self.threads.extend(rest.take(room).cloned());
-                break;
-            }
-            if mem.read(at, &mut bytes).is_err() {
-                break;
-            }
-            let Some(thread) = parse_thread(layout, at, interpreter, &bytes) else { break };
-            // Floyd's cycle check would be cheaper for long lists, but lists are walked only when
-            // they change.
-            if layout.thread.interp.read_from(&bytes) != Some(self.interpreters[interpreter].at)
-                || self.threads[from..].iter().any(|t| t.at == at)
-            {
-                break;
-            }
+        let mut linked = HashSet::new();
+        while !at.is_null() && self.threads.len() < max_threads(layout) && linked.insert(at) {
+            let thread = known.remove(&at).filter(|thread| thread.interpreter == interpreter).or_else(|| {
+                mem.read(at, &mut bytes).ok()?;
+                let is_listed = layout.thread.interp.read_from(&bytes) == Some(self.interpreters[interpreter].at);
+                parse_thread(layout, at, interpreter, &bytes).filter(|_| is_listed)
+            });
+            let Some(thread) = thread else { break };
             at = thread.next;
             self.threads.push(thread);
         }
@@ -236,23 +246,13 @@ impl RuntimeState {
             let flag = crate::process::pod::at::<i32>(&self.bytes, offsets.collecting + n * COLLECTING);
             self.interpreters[n].collecting = flag.filter(|_| part.ok).map(|flag| flag != 0);
         }
-        let heads_same = all_read(heads) && self.heads_unchanged(offsets);
-        let heads_same = heads_same && all_read(links) && self.pointer(offsets.links) == self.interpreters.first().map(|i| i.at);
-        if !all {
-            return heads_same && all_read(threads) && self.first_threads_unchanged(layout, offsets);
-        }
-        self.parse_threads(layout, offsets, threads);
-        heads_same && self.links_unchanged(layout, offsets)
-    }
-
-    /// Whether the first thread states still belong to the same threads.
-    fn first_threads_unchanged(&self, layout: &Layout, offsets: &BatchOffsets) -> bool {
-        let bytes = self.bytes[offsets.threads..].chunks(layout.thread.size as usize);
-        let same = |was: &ThreadState, now: ThreadState| (was.pthread, was.native_id, was.next) == (now.pthread, now.native_id, now.next);
-        self.selected.iter().zip(bytes).all(|(&i, bytes)| {
-            let was = &self.threads[i];
-            parse_thread(layout, was.at, was.interpreter, bytes).is_some_and(|now| same(was, now))
-        })
+        let threads_same = self.parse_threads(layout, offsets, threads);
+        let first = self.interpreters.first().map(|i| i.at);
+        let links_read = all_read(heads) && all_read(links) && first.is_some();
+        self.interpreters_changed =
+            !links_read || self.pointer(offsets.links) != first || all && !self.interpreters_unchanged(layout, offsets);
+        let heads_same = self.interpreters.iter().enumerate().all(|(i, it)| self.pointer(offsets.heads + i * 8) == Some(it.head));
+        !self.interpreters_changed && heads_same && if all { self.lists_unchanged(layout) } else { threads_same }
     }
 
     fn parse_gils(&mut self, layout: &Layout, parts: &[Part]) {
@@ -261,34 +261,34 @@ impl RuntimeState {
         }
     }
 
-    fn parse_threads(&mut self, layout: &Layout, offsets: &BatchOffsets, parts: &[Part]) {
+    /// Stores the thread states of a batch. Returns whether all were read and are as before.
+    fn parse_threads(&mut self, layout: &Layout, offsets: &BatchOffsets, parts: &[Part]) -> bool {
         let bytes = self.bytes[offsets.threads..].chunks(layout.thread.size as usize);
-        for ((thread, bytes), part) in self.threads.iter_mut().zip(bytes).zip(parts) {
+        let mut same = true;
+        for ((&index, bytes), part) in self.selected.iter().zip(bytes).zip(parts) {
+            let thread = &mut self.threads[index];
             let new = parse_thread(layout, thread.at, thread.interpreter, bytes).filter(|_| part.ok);
-            thread.readable = part.ok;
+            thread.readable = new.is_some();
+            same &= new.as_ref() == Some(thread);
             if let Some(new) = new.filter(|new| new != thread) {
                 *thread = new;
                 self.generation += 1;
             }
         }
+        same
     }
 
     fn pointer(&self, at: usize) -> Option<Addr> {
         crate::process::pod::at::<Addr>(&self.bytes, at)
     }
 
-    fn heads_unchanged(&self, offsets: &BatchOffsets) -> bool {
-        !self.interpreters.is_empty()
-            && self.interpreters.iter().enumerate().all(|(i, it)| self.pointer(offsets.heads + i * 8) == Some(it.head))
-    }
-
-    /// Whether the links just read agree with the known lists.
-    fn links_unchanged(&self, layout: &Layout, offsets: &BatchOffsets) -> bool {
+    /// Whether the links of the interpreters, just read, and their GILs agree with the known ones.
+    fn interpreters_unchanged(&self, layout: &Layout, offsets: &BatchOffsets) -> bool {
         let mut expected = self.interpreters.first().map(|i| i.at);
         for (index, interpreter) in self.interpreters.iter().enumerate() {
             let at = offsets.links + 8 + index * offsets.link;
             let gil_same = layout.interpreter.gil.is_none() || self.pointer(at + 8) == Some(interpreter.gil);
-            if expected != Some(interpreter.at) || !gil_same || !self.thread_list_unchanged(layout, index, interpreter.head) {
+            if expected != Some(interpreter.at) || !gil_same {
                 return false;
             }
             expected = self.pointer(at);
@@ -296,15 +296,19 @@ impl RuntimeState {
         expected == Some(Addr(0)) || self.interpreters.len() == MAX_INTERPRETERS
     }
 
-    fn thread_list_unchanged(&self, layout: &Layout, interpreter: usize, head: Addr) -> bool {
-        let mut next = head;
-        for thread in self.threads.iter().filter(|t| t.interpreter == interpreter) {
-            if !thread.readable || thread.at != next {
-                return false;
+    /// Whether the links of the thread states, just read, agree with the known lists.
+    fn lists_unchanged(&self, layout: &Layout) -> bool {
+        let mut threads = self.threads.iter().peekable();
+        self.interpreters.iter().enumerate().all(|(index, interpreter)| {
+            let mut next = interpreter.head;
+            while let Some(thread) = threads.next_if(|thread| thread.interpreter == index) {
+                if !thread.readable || thread.at != next {
+                    return false;
+                }
+                next = thread.next;
             }
-            next = thread.next;
-        }
-        next.is_null() || self.threads.len() >= max_threads(layout)
+            next.is_null() || self.threads.len() >= max_threads(layout)
+        })
     }
 
     /// Whether some GIL names this thread state as its holder.

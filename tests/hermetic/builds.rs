@@ -213,8 +213,8 @@ fn thread_states_of_a_process_that_c_code_forked() {
     resolver.calibrate(&ReplayTarget { head, memory: memory.clone() }, &runtime_state, &[pid, late]);
     let tids = resolver.resolve(&memory, &runtime_state.threads, pid, |tid| [pid, late].contains(&tid));
     assert_eq!(tids, [Some(late), None, None, Some(pid)]);
-    let stale: Vec<_> = runtime_state.threads.iter().map(|state| resolver.stale_id(state.at)).collect();
-    assert_eq!(stale, [None, Some(Tid(42)), Some(Tid(41)), Some(Tid(40))]);
+    let stale: Vec<_> = runtime_state.threads.iter().map(|state| resolver.is_stale(state.at)).collect();
+    assert_eq!(stale, [false, true, true, true]);
 }
 
 /// A `Py_TRACE_REFS` build of 3.9, whose objects all begin with two more words, as a dump of one

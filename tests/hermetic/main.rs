@@ -19,6 +19,7 @@ mod replayed;
 mod sample_cost;
 mod schemas;
 mod simulated;
+mod simulated_process;
 #[path = "../support/mod.rs"]
 mod support;
 mod untrusted_memory;

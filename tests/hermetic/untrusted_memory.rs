@@ -3,7 +3,7 @@
 
 use gilprof::ids::Addr;
 use gilprof::process::c_library::CLibrary;
-use gilprof::process::memory::{Memory, ReadError};
+use gilprof::process::memory::{Memory, Part, ReadError};
 use gilprof::process::replay::ReplayMemory;
 use gilprof::python::frames::{FrameReader, MAX_DEPTH};
 use gilprof::python::gil;
@@ -198,18 +198,24 @@ fn the_list_of_thread_states_is_walked_and_its_changes_are_noticed() {
     memory.poke_u64(Addr(0x80_000 + layout.thread.next.offset() as u64), 0);
     assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(true));
     assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(false));
-    // A thread is created, which changes the head. The rest of the list is known, except for its
-    // end; the next complete read finds that the end is wrong.
+    // A thread is created, which changes the head. The rest of the list is that of the last
+    // complete read.
     memory.map(Addr(0xa0_000), page(0x1000));
     memory.poke_u64(Addr(0xa0_000 + layout.thread.next.offset() as u64), 0x70_000);
     memory.poke_u64(Addr(0xa0_000 + layout.thread.interp.offset() as u64), 0x50_000);
     memory.poke_u64(Addr(0x50_000 + layout.interpreter.threads_head.offset() as u64), 0xa0_000);
     assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(false));
-    runtime_state.follow_heads(&memory, layout);
-    assert_eq!(runtime_state.threads.iter().map(|t| t.at.0).collect::<Vec<_>>(), [0xa0_000, 0x70_000, 0x80_000, 0x90_000]);
-    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(false));
-    runtime_state.walk(&memory, layout, RUNTIME).unwrap();
+    runtime_state.follow(&memory, layout, RUNTIME).unwrap();
+    assert_eq!(runtime_state.threads.iter().map(|t| t.at.0).collect::<Vec<_>>(), [0xa0_000, 0x70_000, 0x80_000]);
     assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(true));
+    // An interpreter is created: everything is walked.
+    let next = layout.interpreter.next.offset() as u64;
+    memory.map(Addr(0x40_000), page(0x2000));
+    memory.poke_u64(Addr(0x40_000 + next), 0x50_000);
+    memory.poke_u64(RUNTIME.offset(layout.runtime.interpreters_head.offset() as u64), 0x40_000);
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(false));
+    runtime_state.follow(&memory, layout, RUNTIME).unwrap();
+    assert_eq!((runtime_state.read(&memory, layout, RUNTIME, true), runtime_state.interpreters.len()), (Ok(true), 3));
     assert_eq!(runtime_state.threads.len(), 3);
 }
 
@@ -223,9 +229,66 @@ fn a_thread_state_at_the_address_of_an_ended_one_is_noticed() {
     let id = layout.thread.native_thread_id.unwrap().offset() as u64;
     memory.poke_u64(Addr(0x70_000 + id), 4711);
     assert_eq!(runtime_state.read(&memory, layout, RUNTIME, false), Ok(false));
-    runtime_state.follow_heads(&memory, layout);
+    runtime_state.follow(&memory, layout, RUNTIME).unwrap();
     assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(true));
     assert_eq!(runtime_state.threads[0].native_id, Some(4711));
+}
+
+#[test]
+fn interpreters_that_cannot_be_read_leave_no_lists() {
+    let layout = layout(8);
+    let mut memory = lists(layout, &[0x50_000, 0x60_000], &[0x70_000, 0x80_000]);
+    let mut runtime_state = RuntimeState::default();
+    runtime_state.walk(&memory, layout, RUNTIME).unwrap();
+    memory.map(Addr(0x60_000), Vec::new());
+    for all in [false, true, false] {
+        assert!(runtime_state.walk(&memory, layout, RUNTIME).is_err());
+        assert_eq!((runtime_state.interpreters.len(), runtime_state.threads.len(), runtime_state.gils.len()), (0, 0, 0));
+        assert_eq!(runtime_state.read(&memory, layout, RUNTIME, all), Ok(false));
+        runtime_state.follow(&memory, layout, RUNTIME).unwrap();
+    }
+    memory.map(Addr(0x60_000), page(0x2000));
+    runtime_state.follow(&memory, layout, RUNTIME).unwrap();
+    assert_eq!((runtime_state.read(&memory, layout, RUNTIME, true), runtime_state.threads.len()), (Ok(true), 2));
+}
+
+/// Memory that counts its reads; a batch counts once.
+struct Counting(ReplayMemory, Cell<usize>);
+
+impl Memory for Counting {
+    fn read(&self, at: Addr, into: &mut [u8]) -> Result<(), ReadError> {
+        self.1.set(self.1.get() + 1);
+        self.0.read(at, into)
+    }
+    fn read_batch(&self, parts: &mut [Part], into: &mut [u8]) -> Result<(), ReadError> {
+        self.1.set(self.1.get() + 1);
+        self.0.read_batch(parts, into)
+    }
+}
+
+#[test]
+fn the_exit_of_a_thread_among_many_takes_two_batches() {
+    let layout = layout(8);
+    let states: Vec<u64> = (0..2000).map(|n| 0x100_000 + n * 0x1000).collect();
+    let mut memory = Counting(lists(layout, &[0x50_000], &states), Cell::new(0));
+    let mut runtime_state = RuntimeState::default();
+    runtime_state.walk(&memory, layout, RUNTIME).unwrap();
+    let next = layout.thread.next.offset() as u64;
+    for exited in [1000, 1500, 1999] {
+        memory.0.poke_u64(Addr(states[exited - 1] + next), states.get(exited + 1).copied().unwrap_or(0));
+        memory.1.set(0);
+        assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(false));
+        runtime_state.follow(&memory, layout, RUNTIME).unwrap();
+        assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(true));
+        assert_eq!(memory.1.get(), 2);
+        assert!(!runtime_state.threads.iter().any(|thread| thread.at.0 == states[exited]));
+    }
+    assert_eq!(runtime_state.threads.len(), 1997);
+    // A list that leads back into its known part ends.
+    memory.0.poke_u64(Addr(states[1998] + next), states[0]);
+    assert_eq!(runtime_state.read(&memory, layout, RUNTIME, true), Ok(false));
+    runtime_state.follow(&memory, layout, RUNTIME).unwrap();
+    assert_eq!(runtime_state.threads.len(), 1997);
 }
 
 #[test]

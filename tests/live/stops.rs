@@ -22,7 +22,15 @@ pub fn cases(suite: &mut Suite) {
     complaining!(
         suite,
         some(),
-        [frozen_v1, frozen_v2, frozen_asleep_with_the_gil, stopped_by_a_debugger, stopped_often_by_a_tracer, holders_that_cannot_be_frozen]
+        [
+            frozen_v1,
+            frozen_v2,
+            frozen_asleep_with_the_gil,
+            frozen_in_a_threaded_group,
+            stopped_by_a_debugger,
+            stopped_often_by_a_tracer,
+            holders_that_cannot_be_frozen
+        ]
     );
 }
 
@@ -197,6 +205,31 @@ fn frozen_v1(interpreter: &Interpreter, complaints: &mut Complaints) {
 
 fn frozen_v2(interpreter: &Interpreter, complaints: &mut Complaints) {
     frozen(interpreter, true, complaints);
+}
+
+/// All threads are in one threaded group, below the one that has the process and is not frozen.
+fn frozen_in_a_threaded_group(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let whole = match Freezer::new(true) {
+        Ok(whole) => whole,
+        Err(why) => return support::skip(&format!("{}: {why}", interpreter.label)),
+    };
+    let target = Target::start(interpreter, "sleepers", &[]);
+    let whole = whole;
+    whole.add(&target);
+    let threads = Freezer::make(whole.group.join("threads"), true, None).unwrap();
+    std::fs::write(threads.group.join("cgroup.type"), "threaded").unwrap();
+    let moves = |group: &Freezer, tid: Tid| std::fs::write(group.group.join("cgroup.threads"), tid.to_string()).unwrap();
+    tids(target.pid()).for_each(|tid| moves(&threads, tid));
+    threads.freeze();
+    let stopped = |report: &Value| report.pointer("/window/stopped_seconds").and_then(Value::as_f64).unwrap_or(0.0);
+    let report = attach(target.pid(), 0.4, &[]);
+    stood_still("a threaded group", &report, &threads.group.display().to_string(), threads.file(), complaints);
+    // A group that has not all threads does not stop the program.
+    moves(&whole, Tid(target.pid()));
+    let report = attach(target.pid(), 0.4, &[]);
+    complaints.expect(stopped(&report) == 0.0, || format!("stopped by a part of its threads: {}", report["window"]));
+    threads.thaw();
+    std::fs::write(whole.group.with_file_name("cgroup.procs"), target.pid().to_string()).unwrap();
 }
 
 /// No thread is outside a system call, so that only the cgroup tells.

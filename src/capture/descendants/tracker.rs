@@ -2,7 +2,7 @@
 //!
 //! A process that a poll saw is counted by its own CPU time, and the polls know what it ran
 //! meanwhile. The CPU time of a process that no poll saw reaches the count of its parent, once the
-//! parent has waited for it: what a parent has gained beyond the processes that were seen to end is
+//! parent has waited for it: what a parent has gained beyond its children that were seen to end is
 //! of unknown kind. A process that no poll saw, and that neither the target nor a process below it
 //! waited for, is not counted.
 
@@ -73,6 +73,8 @@ struct TrackedProcess {
     command: String,
     /// Ticks in the window as Python, as another program, as an unknown one.
     used: [u64; 3],
+    /// As [`DescendantTracker::unseen`].
+    unseen: i64,
 }
 
 impl TrackedProcess {
@@ -95,6 +97,8 @@ struct EndedProcesses {
     python: u32,
     other: u32,
     largest: Vec<Descendant>,
+    /// What they gained beyond their children, where no process below the target waited for them.
+    unseen: u64,
 }
 
 /// Follows the processes below one process.
@@ -109,8 +113,8 @@ pub(super) struct DescendantTracker<S> {
     began: Option<u64>,
     tracked: BTreeMap<Pid, TrackedProcess>,
     ended: EndedProcesses,
-    /// What parents gained by waiting for children, less the times of the children seen to end.
-    /// Below zero while a parent has not waited yet.
+    /// What the target gained by waiting for children, less the times of its children seen to end.
+    /// Below zero where it has not waited for them: it ignores SIGCHLD.
     unseen: i64,
 }
 
@@ -134,7 +138,10 @@ impl<S: ProcessSource> DescendantTracker<S> {
         let reaped = self.poll_target();
         self.find_new();
         let pids: Vec<Pid> = self.tracked.keys().copied().collect();
-        pids.into_iter().for_each(|pid| self.poll_descendant(pid));
+        let mut ended: Vec<Pid> = pids.into_iter().filter(|&pid| !self.poll_descendant(pid)).collect();
+        // Children before their parents, which hand on what they gained.
+        ended.sort_by_key(|pid| std::cmp::Reverse(self.tracked.get(pid).map(|process| process.depth)));
+        ended.into_iter().for_each(|pid| self.remove_ended(pid));
         reaped || !self.tracked.is_empty()
     }
 
@@ -183,27 +190,24 @@ impl<S: ProcessSource> DescendantTracker<S> {
     fn new_process(&self, now: CpuTicks, depth: u8) -> TrackedProcess {
         let is_new = self.began.is_some_and(|began| now.start > StartTime(began));
         let last = if is_new { CpuTicks { own: 0, reaped: 0, ..now } } else { now };
-        TrackedProcess { depth, last, kind: ProcessKind::Unknown, executable: None, command: String::new(), used: [0; 3] }
+        TrackedProcess { depth, last, kind: ProcessKind::Unknown, executable: None, command: String::new(), used: [0; 3], unseen: 0 }
     }
 
-    fn poll_descendant(&mut self, pid: Pid) {
+    /// Returns false for a process that has ended.
+    fn poll_descendant(&mut self, pid: Pid) -> bool {
         let now = self.source.cpu(pid);
-        let Some(process) = self.tracked.get_mut(&pid) else { return };
-        let Some(now) = now.filter(|now| now.start == process.last.start) else {
-            if let Some(process) = self.tracked.remove(&pid) {
-                self.add_ended(pid, &process);
-            }
-            return;
-        };
-        let (used, reaped) = (now.own.saturating_sub(process.last.own), difference(now.reaped, process.last.reaped));
+        let Some(process) = self.tracked.get_mut(&pid) else { return true };
+        let Some(now) = now.filter(|now| now.start == process.last.start) else { return false };
+        let used = now.own.saturating_sub(process.last.own);
+        process.unseen += difference(now.reaped, process.last.reaped);
         process.last = now;
-        self.unseen += reaped;
         if used > 0 {
             self.identify(pid);
             if let Some(process) = self.tracked.get_mut(&pid) {
                 process.used[process.kind as usize] += used;
             }
         }
+        true
     }
 
     /// Finds out what a process runs, again after `exec`.
@@ -226,10 +230,20 @@ impl<S: ProcessSource> DescendantTracker<S> {
         process.executable = executable;
     }
 
-    fn add_ended(&mut self, pid: Pid, process: &TrackedProcess) {
+    /// The parent has waited for the process and has gained its times, and those of its children.
+    /// Where another process adopted it and waited for it, nothing was gained here.
+    fn remove_ended(&mut self, pid: Pid) {
+        let Some(process) = self.tracked.remove(&pid) else { return };
         let whole = process.last.own.saturating_add(process.last.reaped);
-        self.unseen -= i64::try_from(whole).unwrap_or(i64::MAX);
+        let balance = process.unseen.saturating_sub_unsigned(whole);
         let ended = &mut self.ended;
+        if process.last.parent == self.target {
+            self.unseen = self.unseen.saturating_add(balance);
+        } else if let Some(parent) = self.tracked.get_mut(&process.last.parent) {
+            parent.unseen = parent.unseen.saturating_add(balance);
+        } else {
+            ended.unseen += u64::try_from(process.unseen).unwrap_or(0);
+        }
         ended.used.iter_mut().zip(process.used).for_each(|(sum, used)| *sum += used);
         ended.python += u32::from(process.used[ProcessKind::Python as usize] > 0);
         ended.other += u32::from(process.used[ProcessKind::Other as usize] > 0);
@@ -248,13 +262,15 @@ impl<S: ProcessSource> DescendantTracker<S> {
             largest.push(process.describe(pid, false));
         }
         keep_largest(&mut largest);
+        let unseen = self.tracked.values().map(|process| process.unseen).chain([self.unseen]);
+        let unseen = self.ended.unseen + unseen.map(|balance| u64::try_from(balance).unwrap_or(0)).sum::<u64>();
         let count = |kind: ProcessKind| self.tracked.values().filter(|process| process.used[kind as usize] > 0).count() as u32;
         let [python, other, unknown] = used;
         Some(DescendantCpu {
             own: duration(last.own.saturating_sub(first.own)),
             python: duration(python),
             other: duration(other),
-            unknown: duration(unknown.saturating_add(u64::try_from(self.unseen).unwrap_or(0))),
+            unknown: duration(unknown.saturating_add(unseen)),
             python_processes: self.ended.python + count(ProcessKind::Python),
             other_processes: self.ended.other + count(ProcessKind::Other),
             largest,

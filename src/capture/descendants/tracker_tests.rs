@@ -29,7 +29,7 @@ impl Tree {
 
     fn start(&self, pid: i32, parent: i32, start: u64, executable: &'static str) {
         let python = (!executable.is_empty()).then(|| executable.contains("python"));
-        let cpu = CpuTicks { start: StartTime(start), own: 0, reaped: 0 };
+        let cpu = CpuTicks { start: StartTime(start), parent: Pid(parent), own: 0, reaped: 0 };
         self.0.borrow_mut().insert(pid, Made { parent, cpu, executable, python });
     }
 
@@ -60,7 +60,7 @@ impl ProcessSource for Tree {
         self.0.borrow().iter().filter(|(_, made)| made.parent == pid.0).map(|(&pid, _)| Pid(pid)).collect()
     }
     fn cpu(&self, pid: Pid) -> Option<CpuTicks> {
-        self.0.borrow().get(&pid.0).map(|made| made.cpu)
+        self.0.borrow().get(&pid.0).map(|made| CpuTicks { parent: Pid(made.parent), ..made.cpu })
     }
     fn executable(&self, pid: Pid) -> Option<String> {
         self.0.borrow().get(&pid.0).map(|made| made.executable.to_string()).filter(|path| !path.is_empty())
@@ -183,11 +183,35 @@ fn an_orphan_is_followed_and_a_reused_pid_is_another_process() {
     tree.burn(102, 12);
     tracker.poll();
     assert_eq!(sums(&tracker), [0, 12, 0, 0]);
+    // Init waits for the child, so its time does not stand for that of one that no poll saw.
+    tree.start(103, TARGET, 65, "/usr/bin/python3");
+    tree.burn(103, 10);
+    tree.reap(103);
     tree.0.borrow_mut().remove(&102);
+    tracker.poll();
+    assert_eq!(sums(&tracker), [0, 12, 0, 10]);
     tree.start(102, 1, 70, "/usr/bin/python3");
     tree.burn(102, 99);
     tracker.poll();
-    assert_eq!(sums(&tracker), [0, 12, 0, 0]);
+    assert_eq!(sums(&tracker), [0, 12, 0, 10]);
+}
+
+#[test]
+fn a_parent_that_ends_hands_on_what_it_gained() {
+    let tree = Tree::new();
+    let mut tracker = tree.tracker();
+    tracker.poll();
+    tree.start(101, TARGET, 60, "/usr/bin/python3");
+    // Its child's id is lower: ids start again from the bottom.
+    tree.start(51, 101, 61, "/usr/bin/cc");
+    tree.burn(101, 4);
+    tree.burn(51, 30);
+    tracker.poll();
+    tree.start(52, 101, 62, "/usr/bin/cc");
+    tree.burn(52, 7);
+    [52, 51, 101].into_iter().for_each(|pid| tree.reap(pid));
+    tracker.poll();
+    assert_eq!(sums(&tracker), [0, 4, 30, 7], "the child that no poll saw is unknown");
 }
 
 #[test]

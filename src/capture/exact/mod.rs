@@ -116,8 +116,14 @@ impl ExactMode {
     }
 
     /// As [`Sampler::prepare`].
-    pub fn prepare(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        sampler.prepare(now, &mut MergingSink { merger: &mut self.merger, inner: sink, last: false })
+    pub fn prepare(
+        &mut self,
+        sampler: &mut Sampler,
+        now: Nanos,
+        may_go_on: &dyn Fn() -> bool,
+        sink: &mut dyn Sink,
+    ) -> Result<(), ReadError> {
+        sampler.prepare(now, may_go_on, &mut MergingSink { merger: &mut self.merger, inner: sink, last: false })
     }
 
     /// Takes one sample, after draining the events up to it.
@@ -157,7 +163,7 @@ impl ExactMode {
         };
         warn(
             stats.lost_events.unwrap_or(0),
-            "kernel events were lost because the buffer was full; each sample empties it, so sample more often (--rate HZ)",
+            "kernel events were lost: the buffer was full, or their threads exited before a sample found them; sample more often (--rate HZ)",
         );
         warn(
             self.merger.dropped_waits,

@@ -14,7 +14,8 @@ use crate::units::Nanos;
 const LOCKS_SPIN: Minor = Minor(3, 13);
 
 impl Sampler {
-    pub(super) fn attribute(&mut self, sink: &mut dyn Sink) {
+    /// `is_stopped`: the program as a whole was stopped.
+    pub(super) fn attribute(&mut self, is_stopped: bool, sink: &mut dyn Sink) {
         let (span, at) = ((self.accounted_until, self.weight_until), self.weight_until);
         self.identify_holders();
         for n in 0..self.schedule.count() {
@@ -52,7 +53,7 @@ impl Sampler {
             thread.attribute(span, classification, waited_on, sink);
             self.schedule.defer(index, thread.next_poll_at(), thread.has_moved());
         }
-        if !self.stop_detector.is_stopped() {
+        if !is_stopped {
             self.emit_gil_samples(span, sink);
         }
     }

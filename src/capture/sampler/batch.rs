@@ -66,8 +66,7 @@ impl Sampler {
     /// Whether the GILs must be read again. The holder at the end of the sample matters only if a
     /// holder was found asleep, or if another thread on a CPU may have the GIL by now.
     fn needs_gil_recheck(&self) -> bool {
-        let mut holders = self.runtime_state.gils.iter().filter_map(|(_, r)| self.by_tstate.get(&r.as_ref()?.holder?));
-        holders.any(|&i| self.threads[i].is_asleep()) || self.schedule.indices().any(|i| self.threads[i].is_on_cpu())
+        self.holder_indices().any(|i| self.threads[i].is_asleep()) || self.schedule.indices().any(|i| self.threads[i].is_on_cpu())
     }
 
     fn read_batch(&mut self, Batch { changed, deep, parts, bytes }: &mut Batch) -> Result<(), ReadError> {

@@ -21,10 +21,11 @@ mod batch;
 mod gil_table;
 mod poll_schedule;
 mod stacks;
+mod stops;
 mod threads;
 
 use super::bindings::{GilIds, ThreadStateBindings};
-use super::stop_detector::{StopDetector, StopHints};
+use super::stop_detector::StopDetector;
 use super::thread_tracker::{PollHints, ThreadTracker};
 use super::tid_resolver::TidResolver;
 use crate::error::ReadError;
@@ -36,7 +37,7 @@ use crate::python::gil::GilReading;
 use crate::python::gil_waits::{FutexOwner, GilWaits};
 use crate::python::interpreters::RuntimeState;
 use crate::python::stack::Symbols;
-use crate::sample::{Sink, Stack, StopCause, ThreadSnapshot};
+use crate::sample::{Sink, Stack, ThreadSnapshot};
 use crate::units::Nanos;
 use batch::Batch;
 use gil_table::GilTable;
@@ -44,11 +45,9 @@ use poll_schedule::PollSchedule;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// How often the lists of interpreters and thread states are walked again within one sample while
-/// they keep changing.
-const MAX_WALKS: usize = 3;
-/// If a tracer stops so many threads, it is taken to stop all of them.
-const MAX_TRACED: usize = 16;
+/// How often changes of the lists of interpreters and thread states are followed within one sample
+/// while they keep changing.
+const MAX_FOLLOWS: usize = 3;
 
 /// The outcome of one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +69,14 @@ pub struct Sampler {
     symbols: Symbols,
     threads: Vec<ThreadTracker>,
     schedule: PollSchedule,
+    /// The indices of threads that a sample polls in any case; empty between samples.
+    wanted: Vec<usize>,
     /// Some thread's `comm` has not been read.
     comm_pending: bool,
     /// Some thread that runs Python may have a name there that has not been read.
     names_pending: bool,
     by_tstate: HashMap<Addr, usize>,
-    /// The thread states of the last sample.
+    /// The thread states that were last matched with threads.
     bound_states: Vec<(Addr, u64, Option<u64>)>,
     /// The generation of the thread states that were last found equal to `bound_states`.
     bound_generation: Option<u64>,
@@ -160,6 +161,7 @@ impl Sampler {
             symbols: Symbols::default(),
             threads: Vec::new(),
             schedule: PollSchedule::default(),
+            wanted: Vec::new(),
             comm_pending: false,
             names_pending: false,
             by_tstate: HashMap::new(),
@@ -262,13 +264,13 @@ impl Sampler {
         self.poll_tasks(sink);
         self.read_changed()?;
         self.resolve_foreign_states(sink)?;
-        self.detect_stop(at);
+        let is_stopped = self.detect_stop(at);
         self.name_threads(at, sink);
         let outcome = self.outcome();
         // After any other outcome nothing is known, and the next complete sample stands for this
         // time too. Threads that an ended interpreter leaves behind sleep.
         if outcome == SampleOutcome::Complete {
-            self.attribute(sink);
+            self.attribute(is_stopped, sink);
             (self.last_sample, self.accounted_until) = (Some(at), self.weight_until);
             self.gils.0.iter_mut().zip(&self.runtime_state.gils).for_each(|(gil, (_, reading))| gil.previous = *reading);
         }
@@ -288,7 +290,7 @@ impl Sampler {
     fn read_runtime_state(&mut self, all: bool) -> Result<(), ReadError> {
         let (layout, runtime) = (&self.python.layout, self.python.runtime);
         let mut first = Vec::new();
-        for attempt in 0..MAX_WALKS {
+        for attempt in 0..MAX_FOLLOWS {
             if !self.runtime_state.interpreters.is_empty() {
                 // A stack that is to be read with its thread paused is not read before the pause.
                 let likely_holder_thread =
@@ -301,18 +303,13 @@ impl Sampler {
                 }
                 if attempt == 0 {
                     // The first readings of the GILs are kept: they show the holders when the
-                    // sample began. A short hold may be over after the lists have been walked.
+                    // sample began. A short hold may be over after the lists have been followed.
                     first.clone_from(&self.runtime_state.gils);
-                    self.runtime_state.follow_heads(self.target.memory(), layout);
-                    continue;
                 }
             }
-            match self.runtime_state.walk(self.target.memory(), layout, runtime) {
-                Ok(()) | Err(ReadError::Unmapped { .. }) => {}
-                Err(e) => return Err(e),
-            }
+            self.runtime_state.follow(self.target.memory(), layout, runtime)?;
         }
-        // The lists keep changing. The last walk is a consistent list from a moment ago; the next
+        // The lists keep changing. The last one is a consistent list from a moment ago; the next
         // sample finds thread states made since.
         self.runtime_state.read(self.target.memory(), layout, runtime, true).map(|_| ())
     }
@@ -343,16 +340,21 @@ impl Sampler {
 
     /// Reads the task state of every thread that can have changed.
     fn poll_tasks(&mut self, sink: &mut dyn Sink) {
-        let mut waiting = Vec::new();
-        if self.gils.0.len() == 1 && !self.waiting_by_events.is_empty() {
-            let waits = |(_, tid): &(usize, Tid)| self.waiting_by_events.contains(tid);
-            waiting.extend(self.schedule.tids().enumerate().filter(waits).map(|(index, _)| index));
+        let mut wanted = std::mem::take(&mut self.wanted);
+        wanted.extend(self.holder_indices());
+        if self.stop_detector.is_lasting() {
+            self.schedule.select_few(wanted.drain(..));
+        } else {
+            if self.gils.0.len() == 1 && !self.waiting_by_events.is_empty() {
+                let waits = |(_, tid): &(usize, Tid)| self.waiting_by_events.contains(tid);
+                wanted.extend(self.schedule.tids().enumerate().filter(waits).map(|(index, _)| index));
+            }
+            self.schedule.select_due(self.weight_until, wanted.drain(..));
         }
+        self.wanted = wanted;
         let traced = self.stop_detector.is_traced();
-        let holders = self.gils.0.iter().filter_map(|gil| gil.holder_index);
-        self.schedule.select_due(self.weight_until, holders.chain(waiting));
-        // The newest first: they are the likeliest to exit soon. Removing the thread at `n` shifts
-        // only positions that have been polled.
+        let mut exited = Vec::new();
+        // The newest first: they are the likeliest to exit soon.
         for n in (0..self.schedule.count()).rev() {
             let index = self.schedule.get(n);
             let thread = &self.threads[index];
@@ -376,7 +378,7 @@ impl Sampler {
                 }
             };
             if self.threads[index].poll(target, hints, owner).is_err() {
-                self.remove_thread(index, true, sink);
+                exited.push((index, true));
                 continue;
             }
             self.tasks_polled += u64::from(!self.threads[index].is_still_waiting());
@@ -385,47 +387,12 @@ impl Sampler {
                 binding.into_iter().for_each(|binding| self.bind_to(&binding, sink));
             }
         }
+        self.remove_threads(exited, sink);
     }
 
-    /// Handles GILs whose holder is a foreign thread state (see `bindings`).
-    fn resolve_foreign_states(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        let count = if self.bindings.may_be_foreign(self.python.layout.minor) { self.runtime_state.gils.len() } else { 0 };
-        for g in 0..count {
-            // A thread that released the GIL during this sample may well be asleep by now.
-            let reading = self.runtime_state.gils[g].1.filter(|reading| self.gils_after.get(g) == Some(&Some(*reading)));
-            let Some(holder) = reading.and_then(|r| r.holder) else { continue };
-            let Some(sleeper) = self.bindings.resolve_foreign_holder(holder, &self.threads) else { continue };
-            // The next sample knows the right thread. In this one the thread state is not the
-            // sleeper's.
-            self.by_tstate.remove(&holder);
-            self.match_again();
-            self.bind_to(&sleeper, sink);
-            self.read_stack(sleeper.thread, false)?;
-        }
-        Ok(())
-    }
-
-    /// Checks for a stop of the whole program. The task states of its threads then show only where
-    /// they were stopped, so all threads are marked as stopped. While a tracer stops the holder of
-    /// a GIL, the others wait for the tracer.
-    fn detect_stop(&mut self, at: Nanos) {
-        let mut hints = StopHints::default();
-        for thread in self.schedule.indices().map(|index| &self.threads[index]) {
-            hints.outside_syscall |= thread.is_outside_syscall();
-            hints.stopped = hints.stopped.or_else(|| thread.is_stopped().then_some(thread.info.tid));
-        }
-        let is_whole = match self.stop_detector.detect(self.target.as_ref(), at, hints) {
-            Some(StopCause::Tracer(_)) => {
-                let mut holders = self.gils.0.iter().filter_map(|gil| self.threads.get(gil.holder_index?));
-                holders.any(ThreadTracker::is_stopped) || self.threads.iter().take(MAX_TRACED).all(ThreadTracker::is_stopped_now)
-            }
-            cause => cause.is_some(),
-        };
-        self.stop_detector.count(at, is_whole);
-        if is_whole {
-            self.threads.iter_mut().for_each(ThreadTracker::mark_stopped);
-            self.schedule.wake_all();
-        }
+    /// The indices of the threads that held the GILs when this sample began.
+    fn holder_indices(&self) -> impl Iterator<Item = usize> + '_ {
+        self.gils.0.iter().filter_map(|gil| gil.holder_index)
     }
 
     /// Whether the thread cannot have had its GIL since the last sample, and another known thread

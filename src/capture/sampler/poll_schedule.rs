@@ -11,16 +11,31 @@ const MIN_SLEEPERS: usize = 8;
 /// noticed after the time of N / 2 polls on average. So with this many polls for each wake-up the
 /// error is at most a 64th of the time that sleepers sleep.
 const POLLS_PER_WAKE: f64 = 32.0;
+/// So many samples poll a thread that has run and sleeps now, before it queues with the other
+/// sleepers: the sleeps of a thread that just ran are often short. That is as many polls as its
+/// wake-up is worth.
+const WATCHED: u8 = POLLS_PER_WAKE as u8;
+/// Threads that a sample of a stopped program polls beside the holders.
+const FEW: usize = 16;
 /// After so many samples, sleepers that became due meanwhile join the queue.
 const MAX_QUEUE_AGE: u32 = 64;
 /// The weight of one sample in the mean number of wake-ups.
 const WAKES_GAIN: f64 = 1.0 / 8.0;
 
+/// The next poll of one thread.
+#[derive(Debug)]
+struct NextPoll {
+    /// Its time; zero: every sample polls the thread.
+    at: Nanos,
+    tid: Tid,
+    /// How many samples still poll the thread although it sleeps.
+    watched: u8,
+}
+
 /// The next polls of all threads, by their indices.
 #[derive(Debug, Default)]
 pub(super) struct PollSchedule {
-    /// For each thread, the time of its next poll; zero: every sample polls it.
-    next_poll: Vec<(Nanos, Tid)>,
+    next_poll: Vec<NextPoll>,
     /// The indices of the threads that this sample polls, in ascending order.
     due: Vec<usize>,
     /// Sleepers that were due when the queue was filled, the latest first.
@@ -36,21 +51,25 @@ pub(super) struct PollSchedule {
 impl PollSchedule {
     /// Adds a thread after all others.
     pub fn push(&mut self, tid: Tid) {
-        self.next_poll.push((Nanos::ZERO, tid));
+        self.next_poll.push(NextPoll { at: Nanos::ZERO, tid, watched: 0 });
     }
 
-    /// Removes a thread; the indices after it decrease by one.
-    pub fn remove(&mut self, index: usize) {
-        self.next_poll.remove(index);
+    /// Removes the threads at these indices, which are in ascending order; the indices after each
+    /// decrease by one.
+    pub fn remove(&mut self, gone: &[usize]) {
+        let mut index = 0;
+        self.next_poll.retain(|_| {
+            index += 1;
+            gone.binary_search(&(index - 1)).is_err()
+        });
         self.queue.clear();
-        self.due.retain(|&i| i != index);
-        self.due.iter_mut().filter(|i| **i > index).for_each(|i| *i -= 1);
+        self.due.retain_mut(|index| index_after(gone, *index).map(|after| *index = after).is_some());
     }
 
-    /// Begins a sample that stands for the time until `end`. It polls threads that do not sleep,
-    /// the `wanted` ones, and of the sleepers that are due by then the earliest: as many as pays
-    /// off by the number of those that woke lately. The cost of a sample so grows with the threads
-    /// that move, not with those that sleep.
+    /// Begins a sample that stands for the time until `end`. It polls threads that do not sleep or
+    /// have just run, the `wanted` ones, and of the other sleepers that are due by then the
+    /// earliest: as many as pays off by the number of those that woke lately. The cost of a sample
+    /// so grows with the threads that move, not with those that sleep.
     pub fn select_due(&mut self, end: Nanos, wanted: impl Iterator<Item = usize>) {
         self.wakes += (f64::from(std::mem::take(&mut self.woken)) - self.wakes) * WAKES_GAIN;
         let most = MIN_SLEEPERS.max((self.wakes * POLLS_PER_WAKE) as usize);
@@ -60,11 +79,11 @@ impl PollSchedule {
             self.queue.clear();
         }
         self.due.clear();
-        for (index, &(until, _)) in self.next_poll.iter().enumerate() {
-            if until == Nanos::ZERO {
+        for (index, next) in self.next_poll.iter().enumerate() {
+            if next.at == Nanos::ZERO || next.watched > 0 {
                 self.due.push(index);
-            } else if refill && until <= end {
-                self.queue.push((until, index));
+            } else if refill && next.at <= end {
+                self.queue.push((next.at, index));
             }
         }
         if refill {
@@ -78,9 +97,17 @@ impl PollSchedule {
         self.due.dedup();
     }
 
+    /// Begins a sample of a stopped program: it polls the `wanted` threads and a few others.
+    pub fn select_few(&mut self, wanted: impl Iterator<Item = usize>) {
+        self.due.clear();
+        self.due.extend((0..self.next_poll.len().min(FEW)).chain(wanted));
+        self.due.sort_unstable();
+        self.due.dedup();
+    }
+
     /// The thread ids, by index.
     pub fn tids(&self) -> impl Iterator<Item = Tid> + '_ {
-        self.next_poll.iter().map(|(_, tid)| *tid)
+        self.next_poll.iter().map(|next| next.tid)
     }
 
     /// Makes this sample poll every thread.
@@ -107,9 +134,19 @@ impl PollSchedule {
     /// Defers a thread's next poll to `until`. `moved`: it has run since the last sample that
     /// polled it.
     pub fn defer(&mut self, index: usize, until: Nanos, moved: bool) {
-        let slept = std::mem::replace(&mut self.next_poll[index].0, until) != Nanos::ZERO;
+        let next = &mut self.next_poll[index];
+        let slept = std::mem::replace(&mut next.at, until) != Nanos::ZERO;
         self.woken += u32::from(slept && moved);
+        // Threads that slept when they were found are not watched: of a herd that would be all.
+        let runs = moved && (slept || until == Nanos::ZERO);
+        next.watched = if runs { WATCHED } else { next.watched.saturating_sub(1) };
     }
+}
+
+/// Where the thread at `index` is once the threads at the ascending indices `gone` have been
+/// removed; `None` for one of those.
+pub(super) fn index_after(gone: &[usize], index: usize) -> Option<usize> {
+    gone.binary_search(&index).err().map(|before| index - before)
 }
 
 #[cfg(test)]
@@ -124,14 +161,38 @@ mod tests {
         schedule.defer(2, Nanos::from_millis(5), false);
         schedule.select_due(Nanos::from_millis(4), [2].into_iter());
         assert_eq!(schedule.indices().collect::<Vec<_>>(), [0, 2, 3]);
-        schedule.remove(2);
+        schedule.remove(&[2]);
         assert_eq!(schedule.indices().collect::<Vec<_>>(), [0, 2]);
         schedule.select_due(Nanos::from_millis(5), std::iter::empty());
         assert_eq!(schedule.indices().collect::<Vec<_>>(), [0, 1, 2]);
+        schedule.remove(&[0, 1]);
+        assert_eq!((schedule.indices().collect::<Vec<_>>(), schedule.tids().collect::<Vec<_>>()), (vec![0], vec![Tid(3)]));
     }
 
-    /// Polls of a herd of sleepers in each of so many samples, when `moved` of those polled moved.
-    fn polls(samples: u64, moved: impl Fn(u64, usize) -> bool) -> Vec<usize> {
+    #[test]
+    fn a_thread_that_ran_is_watched_for_a_while() {
+        let mut schedule = PollSchedule::default();
+        (0..3000).for_each(|tid| schedule.push(Tid(tid)));
+        let mut polls_of = |samples: std::ops::RangeInclusive<u64>, runs: &dyn Fn(u64) -> bool| {
+            let mut polled = 0;
+            for n in samples {
+                schedule.select_due(Nanos::from_millis(n), std::iter::empty());
+                for index in schedule.indices().collect::<Vec<_>>() {
+                    let (worker, moved) = (index == 2000, index == 2000 && runs(n));
+                    polled += usize::from(worker);
+                    schedule.defer(index, if moved { Nanos::ZERO } else { Nanos::from_millis(n) }, moved || n == 1);
+                }
+            }
+            polled
+        };
+        assert_eq!(polls_of(1..=1, &|_| true), 1);
+        assert_eq!(polls_of(2..=1000, &|n| n % 20 == 0), 999, "it works at every twentieth sample");
+        assert!((20..40).contains(&polls_of(1001..=1100, &|_| false)), "it sleeps for long");
+    }
+
+    /// Polls of a herd of sleepers in each of so many samples and of each sleeper, when `moved` of
+    /// those polled moved.
+    fn polls(samples: u64, moved: impl Fn(u64, usize) -> bool) -> (Vec<usize>, Vec<usize>) {
         let mut schedule = PollSchedule::default();
         (0..3000).for_each(|tid| schedule.push(Tid(tid)));
         let mut polled = vec![0; 3000];
@@ -144,21 +205,20 @@ mod tests {
             }
             due.len()
         });
-        let counts: Vec<usize> = counts.collect();
-        let (least, most) = (polled.iter().min(), polled.iter().max());
-        assert!(least.zip(most).is_some_and(|(least, most)| *most <= least + 1 + least / 20), "in turn: {least:?} to {most:?}");
-        counts
+        (counts.collect(), polled)
     }
 
     #[test]
     fn few_of_many_sleepers_are_polled_in_turn() {
-        let counts = polls(1000, |_, _| false);
+        let (counts, polled) = polls(1000, |_, _| false);
+        let (least, most) = (polled.iter().min(), polled.iter().max());
+        assert!(least.zip(most).is_some_and(|(least, most)| *most <= least + 1), "in turn: {least:?} to {most:?}");
         assert!(counts[0] == 3000 && counts[1..].iter().all(|&n| n == MIN_SLEEPERS), "{counts:?}");
     }
 
     #[test]
     fn polls_grow_with_the_wakeups_they_find_and_fall_after_them() {
-        let counts = polls(300, |n, index| n > 1 && n < 200 && index % 10 == 0);
+        let (counts, _) = polls(300, |n, index| n > 1 && n < 200 && index % 10 == 0);
         assert!(counts[150] > 1000, "a tenth of them wake between two polls: {counts:?}");
         assert_eq!(counts[299], MIN_SLEEPERS, "{counts:?}");
     }

@@ -1,6 +1,7 @@
 //! The list of the target's OS threads: follows threads that start and exit, matches them with
 //! thread states, and names them.
 
+use super::poll_schedule::index_after;
 use super::Sampler;
 use crate::capture::bindings::ThreadStateBinding;
 use crate::capture::thread_tracker::ThreadTracker;
@@ -39,8 +40,9 @@ fn keys(runtime_state: &RuntimeState) -> impl Iterator<Item = (Addr, u64, Option
 
 impl Sampler {
     /// Finds the threads of a process that has many, before its window begins: to open their files
-    /// and to read their names takes as long as many samples.
-    pub fn prepare(&mut self, at: Nanos, sink: &mut dyn Sink) -> Result<(), ReadError> {
+    /// and to read their names takes as long as many samples. Reads their stacks while `may_go_on`;
+    /// the samples read the others.
+    pub fn prepare(&mut self, at: Nanos, may_go_on: &dyn Fn() -> bool, sink: &mut dyn Sink) -> Result<(), ReadError> {
         if self.target.task_count().is_none_or(|count| count <= MANY_THREADS) {
             return Ok(());
         }
@@ -51,6 +53,9 @@ impl Sampler {
         self.bind_if_changed(at, true, sink)?;
         self.name_threads(at, sink);
         for index in 0..self.threads.len() {
+            if !may_go_on() {
+                break;
+            }
             if !self.threads[index].tstate.is_null() {
                 self.read_stack(index, false)?;
             }
@@ -66,11 +71,10 @@ impl Sampler {
         at.saturating_since(self.tids_read_at).as_nanos() >= period.as_nanos() * times
     }
 
-    /// Whether thread states and threads are about to be matched. In a process with many threads
-    /// that is given up some time after the last change.
+    /// Whether thread states and threads are about to be matched. That is given up some time after
+    /// the last change: a thread state may belong to no thread for ever.
     pub(super) fn is_settling(&self, at: Nanos) -> bool {
-        let recently = at.saturating_since(self.states_changed_at) < SETTLING;
-        self.bindings_pending && (recently || self.tids.len() as u64 <= MANY_THREADS)
+        self.bindings_pending && at.saturating_since(self.states_changed_at) < SETTLING
     }
 
     /// Matches thread states with OS threads again if either list has changed. `count_changed`: the
@@ -84,7 +88,7 @@ impl Sampler {
         }
         // A thread state is made before its thread is. Until they are matched, every sample tries
         // again.
-        let settling = self.bindings_pending && at.saturating_since(self.states_changed_at) < SETTLING;
+        let settling = self.is_settling(at);
         if same && !settling && !count_changed && !self.is_list_due(at) {
             return Ok(());
         }
@@ -143,14 +147,11 @@ impl Sampler {
     /// found it asleep in exit(2), as if it would never run again.
     fn remove_exited(&mut self, holders: &[(Tid, ThreadState)], sink: &mut dyn Sink) {
         let listed: HashSet<Tid> = self.tids.iter().copied().collect();
-        for index in (0..self.threads.len()).rev() {
-            let tid = self.threads[index].info.tid;
-            if !listed.contains(&tid) {
-                // The thread exited before this sample, unless it held the GIL when the sample
-                // began.
-                self.remove_thread(index, holders.iter().any(|(holder, _)| *holder == tid), sink);
-            }
-        }
+        let tids = self.threads.iter().map(|thread| thread.info.tid).enumerate().rev();
+        // A thread exited before this sample, unless it held the GIL when the sample began.
+        let held = |tid: Tid| holders.iter().any(|(holder, _)| *holder == tid);
+        let gone = tids.filter(|(_, tid)| !listed.contains(tid)).map(|(index, tid)| (index, held(tid)));
+        self.remove_threads(gone.collect(), sink);
     }
 
     /// The holders that no sample has found before and that have exited since this sample began. A
@@ -158,7 +159,8 @@ impl Sampler {
     fn unseen_holders(&self, holders: &[(Tid, ThreadState)]) -> Vec<(Tid, ThreadState)> {
         let exists = |tid: Tid| self.tids.contains(&tid) || self.started_during_sample.contains(&tid);
         let is_known = |tid: Tid| exists(tid) || self.threads.iter().any(|thread| thread.info.tid == tid);
-        let is_unseen = |(tid, state): &&(Tid, ThreadState)| !is_known(*tid) && self.tid_resolver.stale_id(state.at) != Some(*tid);
+        let mem = self.target.memory();
+        let is_unseen = |(tid, state): &&(Tid, ThreadState)| !is_known(*tid) && !self.tid_resolver.is_still_stale(mem, state);
         holders.iter().filter(|_| self.last_sample.is_some()).filter(is_unseen).cloned().collect()
     }
 
@@ -169,7 +171,7 @@ impl Sampler {
             self.track(*tid, at, sink);
             let binding = ThreadStateBinding::new(self.threads.len() - 1, state, &self.runtime_state);
             self.bind_to(&binding, sink);
-            self.remove_thread(binding.thread, true, sink);
+            self.remove_threads(vec![(binding.thread, true)], sink);
         }
     }
 
@@ -215,7 +217,7 @@ impl Sampler {
         for (state, tid) in states.iter().zip(tids).rev() {
             let tid = self.bindings.foreign(state.at).or(tid);
             let Some(&index) = tid.and_then(|tid| by_tid.get(&tid)) else {
-                self.bindings_pending |= self.tid_resolver.stale_id(state.at).is_none();
+                self.bindings_pending |= !self.tid_resolver.is_stale(state.at);
                 continue;
             };
             self.by_tstate.insert(state.at, index);
@@ -253,24 +255,34 @@ impl Sampler {
         }
     }
 
-    /// Stops tracking a thread. `alive`: the thread existed when this sample began.
-    pub(super) fn remove_thread(&mut self, index: usize, alive: bool, sink: &mut dyn Sink) {
-        let mut thread = self.threads.remove(index);
-        self.schedule.remove(index);
-        let held = alive && self.runtime_state.gils.iter().any(|(_, r)| r.and_then(|r| r.holder) == Some(thread.tstate));
-        // A sleeping thread may have been killed in its sleep, together with the whole program.
-        let alive = held || alive && !thread.was_asleep();
-        if alive {
-            thread.attribute_last((self.accounted_until, self.weight_until), held, sink);
+    /// Stops tracking the threads at these indices, which are in descending order: the newest
+    /// first. Each with whether it existed when this sample began.
+    pub(super) fn remove_threads(&mut self, gone: Vec<(usize, bool)>, sink: &mut dyn Sink) {
+        if gone.is_empty() {
+            return;
         }
-        let end = if alive { self.weight_until } else { self.accounted_until };
-        thread.finish(self.target.as_ref(), end, &mut self.working_cpus, sink);
-        self.by_tstate.retain(|_, i| *i != index);
-        for i in self.by_tstate.values_mut() {
-            if *i > index {
-                *i -= 1;
+        for &(index, existed) in &gone {
+            let thread = &mut self.threads[index];
+            let held = existed && self.runtime_state.is_holder(thread.tstate);
+            // A sleeping thread may have been killed in its sleep, together with the whole program.
+            let existed = held || existed && !thread.was_asleep();
+            if existed {
+                thread.attribute_last((self.accounted_until, self.weight_until), held, sink);
             }
+            let end = if existed { self.weight_until } else { self.accounted_until };
+            thread.finish(self.target.as_ref(), end, &mut self.working_cpus, sink);
         }
+        let gone: Vec<usize> = gone.into_iter().rev().map(|(index, _)| index).collect();
+        let mut index = 0;
+        self.threads.retain(|_| {
+            index += 1;
+            gone.binary_search(&(index - 1)).is_err()
+        });
+        self.schedule.remove(&gone);
+        for gil in &mut self.gils.0 {
+            gil.holder_index = gil.holder_index.and_then(|index| index_after(&gone, index));
+        }
+        self.by_tstate.retain(|_, index| index_after(&gone, *index).map(|after| *index = after).is_some());
         self.bindings.clear();
         self.match_again();
     }

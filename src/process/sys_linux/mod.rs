@@ -104,8 +104,8 @@ fn set_sched_attr(nice: i32) -> bool {
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr as *const SchedAttr, 0) == 0 }
 }
 
-/// Raises the soft limit of open files to the hard limit: two files are kept open for every thread
-/// of the target.
+/// Raises the soft limit of open files to the hard limit: up to four files are kept open for every
+/// thread of the target.
 pub fn raise_nofile_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a live rlimit; both calls concern only this process.
@@ -114,6 +114,18 @@ pub fn raise_nofile_limit() {
             limit.rlim_cur = limit.rlim_max;
             libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
         }
+    }
+}
+
+/// The soft limit of open files; as good as none where it cannot be read.
+pub fn nofile_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a live rlimit; the call concerns only this process.
+    let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 };
+    if read {
+        limit.rlim_cur
+    } else {
+        u64::MAX
     }
 }
 

@@ -125,9 +125,9 @@ pub fn lists() -> Fuzz<'static> {
             let mut runtime_state = RuntimeState::default();
             let walked = runtime_state.walk(mem, layout, runtime).is_ok();
             runtime_state.read(mem, layout, runtime, false).unwrap();
-            runtime_state.follow_heads(mem, layout);
+            let followed = runtime_state.follow(mem, layout, runtime).is_ok();
             let same = runtime_state.read(mem, layout, runtime, true) == Ok(true);
-            walked && same
+            walked && followed && same
         },
     )
 }

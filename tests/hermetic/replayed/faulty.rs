@@ -8,7 +8,6 @@ use gilprof::process::replay::{ReplayMemory, ReplayTarget};
 use gilprof::process::target::Target;
 use gilprof::process::threads::TaskFiles;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
@@ -104,7 +103,10 @@ impl Target for Growing {
     fn comm(&self, tid: Tid) -> Option<String> {
         self.source.comm(tid)
     }
-    fn inner_tids(&self) -> Option<BTreeMap<i32, Tid>> {
-        self.source.inner_tids()
+    fn is_in_inner_namespace(&self) -> bool {
+        self.source.is_in_inner_namespace()
+    }
+    fn inner_tid(&self, tid: Tid) -> Option<i32> {
+        self.source.inner_tid(tid)
     }
 }

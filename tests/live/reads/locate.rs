@@ -374,6 +374,6 @@ fn thread_ids_in_another_pid_namespace() {
     assert_eq!(outer.fact("pid"), 1);
     let shell = proc_info::children(pid(&outer))[0];
     assert_eq!(proc_info::is_in_inner_namespace(shell), Some(true));
-    assert_eq!(proc_info::outer_tids(shell).get(&1).map(|tid| tid.0), Some(shell.0));
+    assert_eq!(proc_info::inner_tid(Tid(shell.0)), Some(1));
     assert_eq!(proc_info::inner_tid(Tid(shell.0)), Some(1));
 }
