@@ -58,7 +58,7 @@ pub struct CodeInfo {
 
 impl CodeInfo {
     /// The line of the instruction `byte_offset` bytes into the bytecode; the first line for the
-    /// one before it ([`NOT_STARTED`]). `None` where the table gives none.
+    /// one before it (a frame that has not run yet). `None` where the table gives none.
     pub fn line_at_offset(&self, byte_offset: i64) -> Option<u32> {
         match u32::try_from(byte_offset) {
             Ok(offset) => self.lines.line_at(offset),

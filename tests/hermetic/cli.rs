@@ -47,7 +47,7 @@ fn outputs_are_tried_before_anything_else() {
         ".json (report)",
         ".folded, .folded.txt or .collapsed (folded stacks), .pb.gz or .pprof (pprof)",
         ".speedscope.json",
-        ".firefox.json (Firefox Profiler)",
+        ".firefox.json or .firefox.json.gz (Firefox Profiler)",
         ".pftrace or .perfetto-trace (Perfetto)",
     ];
     // No process has this pid: the error about the files comes first.

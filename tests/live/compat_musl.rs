@@ -117,7 +117,7 @@ fn shares_are_those_of_clocks_and_counts(interpreter: &Interpreter, complaints: 
         let (count, waiting) = (short.len() as f64, short.iter().map(|t| compat::state(t, "waiting")).sum::<f64>());
         let last = target.finish().1.unwrap();
         if count > 0.0 {
-            // A turn is a pause of one millisecond, with the slack of the kernel's timers, and a wait.
+            // A turn is a pause of one millisecond, what the kernel's timers add, and a wait.
             let turns = number(&last, "/done") / number(&last, "/seconds");
             let expected = count - turns * 0.00106;
             let what = format!("{turns:.0} turns a second: the short ones wait {waiting:.3}, not {expected:.3}");

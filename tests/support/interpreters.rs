@@ -71,8 +71,9 @@ impl Interpreter {
     }
 }
 
-/// Every CPython 3.7 or later with a GIL, newest last; musl's only with `--all`. `GILPROF_TEST_ONLY=3.11,3.15-debian` keeps only labels with one of these
-/// prefixes, whatever their build.
+/// Every CPython 3.7 or later with a GIL, newest last; musl's only with `--all`.
+/// `GILPROF_TEST_ONLY=3.11,3.15-debian` keeps only labels with one of these prefixes, whatever
+/// their build.
 pub fn interpreters() -> Vec<Interpreter> {
     let chosen = std::env::var_os("GILPROF_TEST_ONLY").is_some_and(|labels| !labels.is_empty());
     let wanted = |i: &&Interpreter| i.minor() >= (3, 7) && !i.free_threaded() && (all() || chosen || !i.has_musl());

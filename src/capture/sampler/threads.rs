@@ -308,21 +308,22 @@ impl Sampler {
             return;
         }
         self.names_read_at = at;
-        self.names_pending = self.threads.iter().any(|t| !t.named && !t.tstate.is_null());
+        let unnamed = |thread: &&ThreadTracker| !thread.named && !thread.tstate.is_null();
+        let wanted: HashSet<u64> = self.threads.iter().filter(unnamed).map(|thread| thread.pthread).collect();
+        self.names_pending = !wanted.is_empty();
         if !self.names_pending {
             return;
         }
         self.names_period = Nanos::from_nanos(self.names_period.as_nanos() * 2).min(MAX_NAMES_PERIOD);
         // The oldest first: a subinterpreter calls whichever thread runs it its main thread.
-        for interpreter in self.runtime_state.interpreters.iter().rev() {
-            let names = thread_names::read(self.target.memory(), &self.python.layout, interpreter.at);
-            for thread in self.threads.iter_mut().filter(|t| !t.tstate.is_null() && !t.named) {
-                let Some(name) = names.get(&thread.pthread) else { continue };
-                (thread.named, self.names_period) = (true, NAMES_PERIOD);
-                if !is_blank(name) {
-                    thread.info.name = name.clone();
-                    sink.thread(&thread.info);
-                }
+        let interpreters = self.runtime_state.interpreters.iter().rev().map(|interpreter| interpreter.at);
+        let names = thread_names::read_missing(self.target.memory(), &self.python.layout, interpreters, |ident| wanted.contains(&ident));
+        for thread in self.threads.iter_mut().filter(|t| !t.tstate.is_null() && !t.named) {
+            let Some(name) = names.get(&thread.pthread) else { continue };
+            (thread.named, self.names_period) = (true, NAMES_PERIOD);
+            if !is_blank(name) {
+                thread.info.name = name.clone();
+                sink.thread(&thread.info);
             }
         }
         // Under gevent `threading` knows greenlets and no threads. The kernel's name of a main
