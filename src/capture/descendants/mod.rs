@@ -17,8 +17,8 @@ use tracker::{DescendantTracker, LiveProcesses};
 const PERIOD: Nanos = Nanos::from_millis(20);
 /// The period while there are none.
 const QUIET_PERIOD: Nanos = Nanos::from_millis(100);
-/// The shortest rest after a poll, as a multiple of what the poll took: at most 2 % of a core.
-const REST: u64 = 50;
+/// The shortest rest after a poll, as a multiple of what the poll took: at most 0.5 % of a core.
+const REST: u64 = 200;
 /// How long the end of a window waits for the last poll. The poll may be stuck in the kernel.
 const LAST_POLL: Duration = Duration::from_millis(1_000);
 

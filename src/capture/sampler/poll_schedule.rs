@@ -6,7 +6,7 @@ use crate::ids::Tid;
 use crate::units::Nanos;
 
 /// Sleepers that a sample polls in any case, if they are due.
-const MIN_SLEEPERS: usize = 8;
+const MIN_SLEEPERS: usize = 4;
 /// How many polls of sleepers each one that has woken is worth. The wake-up of one of N sleepers is
 /// noticed after the time of N / 2 polls on average. So with this many polls for each wake-up the
 /// error is at most a 64th of the time that sleepers sleep.
