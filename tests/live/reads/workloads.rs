@@ -10,7 +10,7 @@ use support::{interpreters, legacy_interpreters, oldest_and_newest, repository, 
 pub fn cases(suite: &mut Suite) {
     on!(suite, oldest_and_newest(interpreters()), [every_workload_comes_to_its_handshake_and_ends_with_its_stdin]);
     on!(suite, interpreters().into_iter().chain(legacy_interpreters()), [the_pid_is_the_interpreters_own]);
-    on!(suite, interpreters(), [requests_come_at_the_promised_rate]);
+    on!(suite, oldest_and_newest(interpreters()), [requests_come_at_the_promised_rate]);
     on!(suite, newest(interpreters()), [the_call_graph_has_ten_levels_and_two_callees_each]);
     on!(suite, interpreters().into_iter().filter(|i| i.root.is_none()), [examples_run_and_say_how_much_they_did]);
 }
