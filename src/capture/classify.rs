@@ -95,6 +95,20 @@ pub enum Classification {
     },
 }
 
+impl Classification {
+    /// The same where the GIL is off, so that nobody waits for it.
+    pub fn without_gil(self) -> Classification {
+        match self {
+            Classification::Known(State::Waiting, Evidence::GilFutex | Evidence::SameHolder) => {
+                Classification::Known(State::Lock, Evidence::Syscall)
+            }
+            Classification::Known(State::Waiting, _) => Classification::Known(State::Starved, Evidence::KernelStack),
+            Classification::Ambiguous { .. } => Classification::OffGil,
+            other => other,
+        }
+    }
+}
+
 /// Classifies one sample of one thread.
 pub fn classify(observed: &Observation) -> Classification {
     use Classification::{HoldingRunnable, Known};

@@ -271,9 +271,8 @@ impl ThreadStateMachine {
             }
         }
         let presumed = !interpreter.in_c_call || !self.after_hold.mostly_other();
-        let after_lock = since_lock && !not_requesting && self.after_lock.mostly_gil();
-        let wants_gil = !interpreter.gil_is_off && (last_wants.unwrap_or(presumed) || after_lock);
-        classify::classify(&Observation {
+        let wants_gil = last_wants.unwrap_or(presumed) || since_lock && !not_requesting && self.after_lock.mostly_gil();
+        let classification = classify::classify(&Observation {
             task_state: kernel.task_state,
             held_before: interpreter.held_before,
             held_after: interpreter.held_after,
@@ -285,7 +284,12 @@ impl ThreadStateMachine {
             wants_gil,
             kernel_state: kernel.kernel_state,
             was_scheduled: self.was_scheduled(kernel.stat),
-        })
+        });
+        if interpreter.gil_is_off {
+            classification.without_gil()
+        } else {
+            classification
+        }
     }
 
     /// Attributes the time since the last sample. Slices that can be resolved now go to `emit`.

@@ -300,8 +300,8 @@ impl ThreadTracker {
     /// Whether the thread can have got a drop request, if it has released the GIL.
     fn drop_request(&self, at: Nanos, gil: &GilView) -> DropRequest {
         let stack = self.stack.stack();
-        if gil.is_off || self.tstate.is_null() || stack.frames.is_empty() && stack.status == StackStatus::Complete {
-            // No thread waits for the GIL, or this one runs no eval loop that could see a request.
+        if self.tstate.is_null() || stack.frames.is_empty() && stack.status == StackStatus::Complete {
+            // The thread runs no eval loop that could see a drop request.
             return DropRequest::No;
         }
         // The drop-request bit stays as it is from `drop_gil` until the thread has a CPU again, or
