@@ -194,8 +194,14 @@ fn outcome(config: &GateConfig) -> std::result::Result<(Outcome, Option<String>)
         _ => None,
     };
     let captures = capture_runs(config)?;
-    let outcome = evaluate(config, base.as_ref(), &captures)?;
-    let flame = captures.last().filter(|_| config.outputs.has_flamegraph()).and_then(|capture| draw_flamegraph(capture).ok());
+    let mut outcome = evaluate(config, base.as_ref(), &captures)?;
+    let flame = match captures.last().filter(|_| config.outputs.has_flamegraph()).map(draw_flamegraph).transpose() {
+        Ok(flame) => flame,
+        Err(error) => {
+            outcome.notes.push(format!("the flamegraph could not be drawn: {error}"));
+            None
+        }
+    };
     Ok((outcome, flame))
 }
 
