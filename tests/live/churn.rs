@@ -7,11 +7,12 @@ use crate::{complaining, row};
 use checks::{measure, number, Complaints, Measured};
 use serde_json::Value;
 use std::cell::Cell;
-use support::{interpreters, window, Interpreter, Target};
+use support::{interpreters, oldest_and_newest, window, Interpreter, Target};
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     complaining!(suite, interpreters(), [no_sample_fails_while_threads_come_and_go]);
+    complaining!(suite, oldest_and_newest(interpreters()), [short_lived_threads_wait_most_of_their_time]);
 }
 
 /// The window, in seconds.
@@ -26,20 +27,28 @@ const LASTING: usize = 7;
 
 fn no_sample_fails_while_threads_come_and_go(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "churn", &[]);
+    measure(interpreter, &target, whole(), complaints, |measured, found| {
+        show(interpreter, measured);
+        check(&measured.report, found);
+    });
+    let (status, last) = target.finish();
+    complaints.expect(status.success() && last.is_some(), || format!("the target ended with {status}: {last:?}"));
+}
+
+/// Measured alone: new threads wait for the GIL, not for a core.
+fn short_lived_threads_wait_most_of_their_time(interpreter: &Interpreter, complaints: &mut Complaints) {
+    let target = Target::start(interpreter, "churn", &[]);
     let met = Cell::new(0.0);
     measure(interpreter, &target, whole(), complaints, |measured, found| {
         show(interpreter, measured);
         met.set(short(&measured.report).0.len() as f64 / number(&measured.report, "/window/seconds"));
-        check(&measured.report, found);
         if !measured.starving(interpreter, "the share of waiting") {
             check_on_free_cores(&measured.report, found);
         }
     });
-    let (status, last) = target.finish();
-    complaints.expect(status.success() && last.is_some(), || format!("the target ended with {status}: {last:?}"));
     // The workload's own count is exact. A thread that gets the GIL at once ends before the next
     // sample, so not every thread is seen.
-    let served = last.map_or(0.0, |last| number(&last, "/done") / number(&last, "/seconds"));
+    let served = target.finish().1.map_or(0.0, |last| number(&last, "/done") / number(&last, "/seconds"));
     let right = met.get() > 0.3 * served && met.get() < 1.1 * served + 5.0 && served > 0.5 * RATE;
     complaints.expect(right, || format!("{:.1} short-lived threads a second met, {served:.1} served", met.get()));
 }
@@ -97,9 +106,9 @@ fn check(report: &Value, complaints: &mut Complaints) {
     complaints.expect(unknown < 0.05, || format!("unknown {unknown:.3} of the short-lived threads' time"));
 }
 
-/// Holds only when the threads have enough cores: new threads wait for the GIL most of their time.
+/// Of 40 threads of 10 ms, some get the GIL at once: they waited .79 to .97 of their time in 24 runs.
 fn check_on_free_cores(report: &Value, complaints: &mut Complaints) {
     complaints.expect(number(report, "/gil/busy") > 0.9, || format!("busy {}", report["gil"]["busy"]));
     let (of_all, waiting) = (number(report, "/gil/waiters_mean"), part(report, "waiting"));
-    complaints.expect(waiting > 0.8 && of_all > 1.0, || format!("waiting {waiting:.3} of their time, {of_all:.2} waiters"));
+    complaints.expect(waiting > 0.7 && of_all > 1.0, || format!("waiting {waiting:.3} of their time, {of_all:.2} waiters"));
 }

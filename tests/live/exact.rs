@@ -275,7 +275,7 @@ fn waits_are_those_of_take_gil(interpreter: &Interpreter) {
 /// On the newest interpreter with symbols. `python3 scripts/eval exact`, and `accuracy --exact`,
 /// measure more.
 fn waits_of_other_programs(interpreter: &Interpreter) {
-    compared(interpreter, &WORKLOADS[1..]);
+    compared(interpreter, if support::all() { &WORKLOADS[1..] } else { &WORKLOADS[2..] });
 }
 
 fn compared(interpreter: &Interpreter, workloads: &[(&str, &[&str])]) {

@@ -40,7 +40,7 @@ impl Checkout {
         symlink(env!("CARGO_BIN_EXE_gilprof"), bin.join("gilprof")).unwrap();
         std::fs::copy(example("gilprof.toml"), folder.path().join("gilprof.toml")).unwrap();
         let source = std::fs::read_to_string(repository().join("examples").join(program)).unwrap();
-        std::fs::write(folder.path().join("benchmark.py"), source.replace("default=10,", "default=2,")).unwrap();
+        std::fs::write(folder.path().join("benchmark.py"), source.replace("default=10,", "default=1.2,")).unwrap();
         Some(Checkout { folder })
     }
 

@@ -13,6 +13,7 @@ use libtest_mimic::{Completion, Failed, Trial};
 /// Modules and cases that may run beside each other, as in `.config/nextest.toml`: see
 /// [`nextest_has_the_same_lists`].
 const BESIDE_OTHERS: &[&str] = &[
+    "churn::no_sample_fails_",
     "cli::attach::",
     "cli::bad_input::",
     "cli::dump::",
@@ -36,8 +37,11 @@ const BESIDE_OTHERS: &[&str] = &[
     "recordings::a_kill_",
     "recordings::a_report_is_",
     "recordings::the_workers_",
+    "sample_cost::a_herd_of_sleepers_costs_",
+    "sample_cost::idle_",
     "sample_cost::samples_of_",
     "schemas::",
+    "states::sleepers_",
     "states::the_target_",
     "stops::",
 ];

@@ -29,8 +29,6 @@ pub fn cases(suite: &mut Suite) {
 const MAY_ALLOCATE: f64 = 0.1;
 /// Threads of 129 that may be polled, on average. 120 of them sleep all the time.
 const POLLED: f64 = 12.0;
-/// Samples beside a herd that may be missed.
-const MISSED: f64 = 0.05;
 
 struct Counting;
 
@@ -122,8 +120,8 @@ fn a_herd_of_sleepers_leaves_the_report_right(interpreter: &Interpreter, complai
         let report = &measured.report;
         let [taken, missed] = ["/window/samples", "/window/missed"].map(|n| number(report, n));
         row!(interpreter.label, "{missed} of {taken} samples missed, {}", report["verdict"]["code"]);
-        if !measured.starving(interpreter, "missed samples and verdict") {
-            found.expect(missed < MISSED * (taken + missed), || format!("{missed} samples missed"));
+        // With too many missed samples it is `inconclusive`.
+        if !measured.starving(interpreter, "the verdict") {
             found.expect(report["verdict"]["code"] == "switch-to-processes", || format!("{}", report["verdict"]));
         }
     });
