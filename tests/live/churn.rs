@@ -106,7 +106,8 @@ fn check(report: &Value, complaints: &mut Complaints) {
     complaints.expect(unknown < 0.05, || format!("unknown {unknown:.3} of the short-lived threads' time"));
 }
 
-/// Of 40 threads of 10 ms, some get the GIL at once: they waited .79 to .97 of their time in 24 runs.
+/// Of 40 threads of 10 ms some get the GIL at once: they waited .79 to .97 of their time in 24
+/// runs.
 fn check_on_free_cores(report: &Value, complaints: &mut Complaints) {
     complaints.expect(number(report, "/gil/busy") > 0.9, || format!("busy {}", report["gil"]["busy"]));
     let (of_all, waiting) = (number(report, "/gil/waiters_mean"), part(report, "waiting"));

@@ -42,7 +42,7 @@ fn depth_does_not_change_shares(interpreter: &Interpreter, complaints: &mut Comp
     }
 }
 
-/// A flame graph has one root for each thread.
+/// A flame graph has the root of each thread, and no other: the main thread may run for a moment.
 fn a_stack_beyond_the_bound_keeps_its_root(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "deep", &["--depth", "5000"]);
     let folder = Folder::new("deep-stacks");
@@ -55,7 +55,9 @@ fn a_stack_beyond_the_bound_keeps_its_root(interpreter: &Interpreter, complaints
     let roots: BTreeSet<&str> = stacks.iter().map(|frames| frames[0]).collect();
     let deepest = stacks.iter().map(Vec::len).max().unwrap_or(0);
     row!(interpreter.label, "{} stacks, the deepest of {deepest} frames, roots {roots:?}", stacks.len());
-    complaints.expect(roots.len() == 1, || format!("the roots are {roots:?}"));
+    let is_root =
+        |frame: &&str| frame.starts_with("<module> (") || frame.starts_with("Thread._bootstrap (") || frame.starts_with("_bootstrap (");
+    complaints.expect(!roots.is_empty() && roots.iter().all(is_root), || format!("the roots are {roots:?}"));
     complaints.expect(deepest > 1000, || format!("the deepest stack has {deepest} frames"));
     let is_gap = |frame: &&&str| frame.starts_with("[frames left out]");
     let gaps = stacks.iter().filter(|frames| frames.len() > 1000).map(|frames| frames.iter().filter(is_gap).count());
