@@ -338,14 +338,18 @@ impl ActiveCapture {
         match stop_reason {
             // A process loses its address space before it ends, which is taken for another program
             // for a moment.
-            StopReason::Done | StopReason::Stopped if self.replaced && !crate::process::proc_info::is_running(self.pid) => {
-                StopReason::TargetEnded
-            }
+            StopReason::Done if self.replaced && !self.is_running() => StopReason::TargetEnded,
+            // The end of a command that gilprof started may be known before a sample fails.
+            StopReason::Stopped if !self.is_running() => StopReason::TargetEnded,
             StopReason::Done | StopReason::Stopped if self.replaced => {
                 StopReason::Lost("the process replaced itself by another program".into())
             }
             other => other,
         }
+    }
+
+    fn is_running(&self) -> bool {
+        crate::process::proc_info::is_running(self.pid)
     }
 
     /// What is known of the target so far.

@@ -79,7 +79,8 @@ fn a_lock_is_named(interpreter: &Interpreter, complaints: &mut Complaints) {
             return;
         }
         let lock: f64 = named(report, "worker-").iter().map(|t| state(t, "lock")).sum();
-        found.expect((1.7..2.1).contains(&lock), || summary(report));
+        // Two of three wait, except while the next one has the lock and no CPU yet.
+        found.expect((1.5..2.1).contains(&lock), || summary(report));
         let evidence = finding(report, "lock-bound").map(|f| f["evidence"].to_string()).unwrap_or_default();
         found
             .expect(evidence.contains("in_turn") && evidence.contains("shared_lock.py"), || format!("{evidence} {:#}", report["findings"]));
