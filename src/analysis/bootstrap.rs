@@ -39,6 +39,21 @@ impl<M> Bootstrap<M> {
         Bootstrap { whole: measure(&rates(profile, &all)), draws }
     }
 
+    /// The measures of the whole window.
+    pub(super) fn whole(&self) -> &M {
+        &self.whole
+    }
+
+    /// A prediction of the window. Each of its ends is a figure of its own, whose outer quantile is
+    /// the end of the interval.
+    pub(super) fn prediction(&self, of: impl Fn(&M) -> Estimate) -> Estimate {
+        Estimate {
+            estimate: of(&self.whole).estimate,
+            low: self.interval(|measures| of(measures).low).low,
+            high: self.interval(|measures| of(measures).high).high,
+        }
+    }
+
     /// One figure of the window, with its interval from the draws.
     pub(super) fn interval(&self, figure: impl Fn(&M) -> f64) -> Estimate {
         let estimate = figure(&self.whole);
@@ -114,11 +129,6 @@ impl Rng {
     /// A number in `0..n`; the bias for such small `n` is below 2^-50.
     pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
-    }
-
-    /// In [0, 1).
-    pub(super) fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

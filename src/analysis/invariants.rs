@@ -147,7 +147,7 @@ proptest! {
             t
         }).collect();
         let before: f64 = threads.iter().map(|t| t.get(State::HoldingPython) + t.get(State::Native)).sum();
-        let e = super::scaling::processes(&threads, cores);
+        let e = super::scaling::processes(&threads, &super::scaling::Program::plain(threads.len(), cores)).gain;
         prop_assert!(e.low <= e.estimate && e.estimate <= e.high);
         prop_assert!(e.estimate * before <= cores.max(before) * 1.02 + 1e-6, "{e:?} {before} {cores}");
     }

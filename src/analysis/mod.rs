@@ -3,8 +3,8 @@
 //!
 //! `shares`, `contention`, `functions` and `blame` are arithmetic with definitions. `scaling`
 //! predicts. `bootstrap` gives an interval to every figure that a rule uses, `ratio_estimator` to
-//! every figure that is measured in buckets. `what_if` answers one case by a simulation
-//! (`simulate`). `rule_input` gathers all of these, each file of `rules` makes one diagnosis, and
+//! every figure that is measured in buckets. `what_if` answers one case with the same model as
+//! `scaling`. `rule_input` gathers all of these, each file of `rules` makes one diagnosis, and
 //! `verdict` has their order.
 
 mod blame;
@@ -21,7 +21,6 @@ mod rule_input;
 mod rules;
 mod scaling;
 mod shares;
-mod simulate;
 mod verdict;
 pub mod what_if;
 
@@ -100,6 +99,7 @@ fn window(profile: &Profile) -> Window {
         failed: w.failed,
         stopped_seconds: Some(profile.stopped_seconds()).filter(|seconds| *seconds > 0.0),
         profiler_cpu: w.profiler_cpu,
+        idle_cpus: w.idle_cpus,
         exact: w.exact,
         engine: Engine::Samples,
         resolver: w.kernel_stacks.map(|shown| if shown { Resolver::KernelStack } else { Resolver::CpuTime }),

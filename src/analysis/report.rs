@@ -82,6 +82,10 @@ pub struct Window {
     pub stopped_seconds: Option<f64>,
     /// Share of one core.
     pub profiler_cpu: f64,
+    /// How many of the CPUs that the target may use were used by nothing, on average; `None` if
+    /// the recording does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_cpus: Option<f64>,
     /// Whether waits were measured by kernel events.
     pub exact: bool,
     pub engine: Engine,
@@ -301,6 +305,20 @@ pub struct Speedup {
     pub processes: Option<Estimate>,
     pub free_threading: Option<Estimate>,
     pub release_in_native: Option<Estimate>,
+    /// The gain of processes by group of threads, where groups differ.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by_group: Vec<GroupGain>,
+}
+
+/// The gain of threads whose names differ by numbers only.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GroupGain {
+    /// The name, with a star for each number.
+    pub group: String,
+    pub threads: usize,
+    /// Share of the work of all threads.
+    pub work: f64,
+    pub processes: Estimate,
 }
 
 /// A factor with its interval; 1.0 is no gain.

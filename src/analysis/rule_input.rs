@@ -4,7 +4,7 @@ use super::bootstrap::Bootstrap;
 use super::children;
 use super::phrases::{self, named};
 use super::report::{Children, Estimate, FunctionRow, Gil, Place, Thread};
-use super::scaling::{self, NO_LIMIT};
+use super::scaling::{self, Prediction, Program};
 use super::shares::on_cpu;
 use crate::profile::{FunctionId, Profile};
 use crate::sample::{State, StateTimes};
@@ -40,6 +40,8 @@ pub(super) struct RuleInput<'a> {
     pub(super) lock_waits: LockWaits,
     /// The number of threads at which the GIL saturates; zero when no thread holds it.
     pub(super) saturation: Estimate,
+    /// What the predictions use of the program.
+    pub(super) program: Program,
     /// The processes below the target, if they used CPU time.
     pub(super) children: Option<Children>,
 }
@@ -69,6 +71,8 @@ pub(super) struct Rates {
 /// Predicted gains.
 pub(super) struct Gains {
     pub(super) processes: Estimate,
+    /// Of processes, by group of threads.
+    pub(super) groups: Vec<Estimate>,
     pub(super) unlimited_cores: Estimate,
     pub(super) free_threading: Estimate,
     pub(super) release_in_native: Estimate,
@@ -116,12 +120,13 @@ pub(super) struct LockWaits {
 impl<'a> RuleInput<'a> {
     /// Everything that the rules use of a profile.
     pub(super) fn new(profile: &'a Profile, gil: &'a Gil, threads: &'a [Thread], functions: &'a [FunctionRow]) -> RuleInput<'a> {
-        let cores = cores(profile);
-        let drawn = Bootstrap::new(profile, |threads| Figures::measure(threads, cores));
+        let program = Program::new(profile, cores(profile));
+        let drawn = Bootstrap::new(profile, |threads| Figures::measure(threads, &program));
         let (rates, gains) = (Rates::from_draws(&drawn), Gains::from_draws(&drawn));
         let saturation = drawn.interval(|figures| figures.saturation);
         let (holder_mix, lock_waits) = (holder_mix(functions), lock_waits(profile));
-        RuleInput { profile, gil, threads, functions, rates, gains, holder_mix, lock_waits, saturation, children: children::of(profile) }
+        let children = children::of(profile);
+        RuleInput { profile, gil, threads, functions, rates, gains, holder_mix, lock_waits, saturation, program, children }
     }
 
     /// CPUs that the target may use; one when that is not known.
@@ -231,14 +236,14 @@ struct Figures {
     off_gil_share: f64,
     top_thread_share: f64,
     saturation: f64,
-    processes: Estimate,
+    processes: Prediction,
     unlimited_cores: Estimate,
     free_threading: Estimate,
     release_in_native: Estimate,
 }
 
 impl Figures {
-    fn measure(threads: &[StateTimes], cores: f64) -> Figures {
+    fn measure(threads: &[StateTimes], program: &Program) -> Figures {
         let sum = |part: &dyn Fn(&StateTimes) -> f64| threads.iter().map(part).sum::<f64>();
         let state = |state| sum(&|t| t.get(state));
         let (holding, waiting, native) = (sum(&|t| t.holding()), state(State::Waiting), state(State::Native));
@@ -262,10 +267,10 @@ impl Figures {
             off_gil_share: ratio(native, work),
             top_thread_share: ratio(most, work),
             saturation: scaling::saturation(threads),
-            processes: scaling::processes(threads, cores),
-            unlimited_cores: scaling::processes(threads, NO_LIMIT),
-            free_threading: scaling::free_threading(threads, cores),
-            release_in_native: scaling::release_in_native(threads, cores),
+            processes: scaling::processes(threads, program),
+            unlimited_cores: scaling::unlimited_cores(threads, program),
+            free_threading: scaling::free_threading(threads, program),
+            release_in_native: scaling::release_in_native(threads, program),
         }
     }
 }
@@ -290,18 +295,13 @@ impl Rates {
 
 impl Gains {
     fn from_draws(drawn: &Bootstrap<Figures>) -> Gains {
-        // Each end of a prediction is a figure of its own; its outer quantile is the end of the
-        // interval.
-        let interval = |prediction: fn(&Figures) -> &Estimate| Estimate {
-            estimate: drawn.interval(|figures| prediction(figures).estimate).estimate,
-            low: drawn.interval(|figures| prediction(figures).low).low,
-            high: drawn.interval(|figures| prediction(figures).high).high,
-        };
+        let groups = drawn.whole().processes.groups.len();
         Gains {
-            processes: interval(|figures| &figures.processes),
-            unlimited_cores: interval(|figures| &figures.unlimited_cores),
-            free_threading: interval(|figures| &figures.free_threading),
-            release_in_native: interval(|figures| &figures.release_in_native),
+            processes: drawn.prediction(|figures| figures.processes.gain),
+            groups: (0..groups).map(|group| drawn.prediction(|figures| figures.processes.groups[group])).collect(),
+            unlimited_cores: drawn.prediction(|figures| figures.unlimited_cores),
+            free_threading: drawn.prediction(|figures| figures.free_threading),
+            release_in_native: drawn.prediction(|figures| figures.release_in_native),
         }
     }
 }

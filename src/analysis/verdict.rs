@@ -5,7 +5,8 @@
 //! the shape of a program without much waiting. Further rules that apply become findings if they
 //! name something that can be fixed. Some rules are only ever findings.
 
-use super::report::{Code, Confidence, Estimate, Finding, Speedup, Verdict};
+use super::phrases;
+use super::report::{Code, Confidence, Estimate, Finding, GroupGain, Speedup, Verdict};
 use super::rule_input::RuleInput;
 use super::rules::{self, Diagnosis, Role, Rule, RuleResult};
 
@@ -86,7 +87,29 @@ fn speedup(e: &RuleInput<'_>) -> Speedup {
         processes: Some(e.gains.processes),
         free_threading: (!e.profile.target.free_threaded).then_some(e.gains.free_threading),
         release_in_native: Some(e.gains.release_in_native),
+        by_group: by_group(e),
     }
+}
+
+/// Share of the work, or of a thread's own time spent waiting for the GIL, below which a group of
+/// threads is not listed.
+const GROUP: f64 = 0.01;
+/// Most groups that are listed.
+const MAX_GROUPS: usize = 8;
+
+/// The gain of each group of threads, unless they gain alike.
+fn by_group(e: &RuleInput<'_>) -> Vec<GroupGain> {
+    let listed = |n: &usize| e.program.groups[*n].work >= GROUP || e.gains.groups[*n].low >= rules::WORTH_IT;
+    let groups: Vec<usize> = (0..e.program.groups.len()).filter(listed).take(MAX_GROUPS).collect();
+    let highest_low = groups.iter().map(|n| e.gains.groups[*n].low).fold(0.0, f64::max);
+    if groups.iter().all(|n| e.gains.groups[*n].high >= highest_low) {
+        return Vec::new();
+    }
+    let group = |n: &usize| {
+        let of = &e.program.groups[*n];
+        GroupGain { group: phrases::clean(&of.name), threads: of.threads, work: of.work, processes: e.gains.groups[*n] }
+    };
+    groups.iter().map(group).collect()
 }
 
 /// High for a long enough window and a steady program; low when samples are few or much is unknown.

@@ -10,8 +10,9 @@ use super::pause::PtracePauser;
 use super::sampler::{SampleOutcome, Sampler, ThreadPauser};
 use super::schedule::SampleSchedule;
 use crate::error::{Error, ReadError, Result};
-use crate::ids::Pid;
+use crate::ids::{Pid, Tid};
 use crate::process::futex_tracer::Unavailable;
+use crate::process::idle_cpus::IdleCpus;
 use crate::process::{kernel_stack, sys_linux};
 use crate::python::attach::PythonProcess;
 use crate::sample::{CaptureStats, Sink, Stop, TargetInfo};
@@ -143,11 +144,13 @@ pub fn capture<S: Sink>(
     active.enable_exact(exact);
     active.prepare(stop, sink);
     let start = sys_linux::monotonic();
-    let own_cpu = sys_linux::process_cpu_time();
+    let (own_cpu, idle) = (sys_linux::process_cpu_time(), IdleCpus::start(Tid(active.pid.0)));
     let stats_at = |wall: Nanos| {
         let (wall, cpu) = (wall.as_secs_f64(), sys_linux::process_cpu_time().saturating_since(own_cpu).as_secs_f64());
-        let profiler_cpu = if wall > 0.0 { cpu / wall } else { 0.0 };
-        CaptureStats { begin: start, seconds: wall, rate_hz: config.rate_hz, profiler_cpu, ..CaptureStats::default() }
+        let per_second = |cpu: f64| if wall > 0.0 { cpu / wall } else { 0.0 };
+        let profiler_cpu = per_second(cpu);
+        let idle_cpus = idle.as_ref().and_then(IdleCpus::so_far).map(|idle| per_second(idle.as_secs_f64()) + profiler_cpu);
+        CaptureStats { begin: start, seconds: wall, rate_hz: config.rate_hz, profiler_cpu, idle_cpus, ..CaptureStats::default() }
     };
     let mut schedule = SampleSchedule::new(start, config.rate_hz, start.as_nanos());
     active.last_good.0 = start;

@@ -22,9 +22,13 @@ impl CpuSet {
         sys_linux::affinity(tid).map(CpuSet::from_words)
     }
 
-    fn from_words(mut words: Vec<u64>) -> CpuSet {
+    pub(super) fn from_words(mut words: Vec<u64>) -> CpuSet {
         words.truncate(words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1));
         CpuSet(words)
+    }
+
+    pub(super) fn contains(&self, cpu: usize) -> bool {
+        self.0.get(cpu / 64).is_some_and(|word| word & 1 << (cpu % 64) != 0)
     }
 
     fn count(&self) -> u32 {

@@ -7,6 +7,7 @@ pub mod elf;
 mod freezer;
 pub mod futex_program;
 pub mod futex_tracer;
+pub mod idle_cpus;
 pub mod inner_tids;
 pub mod kernel_stack;
 pub mod live;

@@ -91,6 +91,7 @@ impl ProfileBuilder {
                 seconds: zero_unless_plausible(window.seconds),
                 rate_hz: zero_unless_plausible(window.rate_hz),
                 profiler_cpu: zero_unless_plausible(window.profiler_cpu),
+                idle_cpus: window.idle_cpus.map(zero_unless_plausible),
                 stops: window.stops.into_iter().map(|stop| Stop { seconds: zero_unless_plausible(stop.seconds), ..stop }).collect(),
                 ..window
             },

@@ -88,6 +88,11 @@ pub struct CaptureStats {
     pub failed: u64,
     /// gilprof's own CPU time as a share of one core over the window.
     pub profiler_cpu: f64,
+    /// Of the CPUs that the target's main thread may use, how many nothing used but gilprof, on
+    /// average; `None` where the kernel did not say, and in recordings made before this was
+    /// recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_cpus: Option<f64>,
     /// Whether the kernel shows gilprof the kernel stacks of runnable threads; without them CPU
     /// time decides. `None` in recordings made before this was recorded.
     pub kernel_stacks: Option<bool>,

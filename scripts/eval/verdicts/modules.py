@@ -6,7 +6,7 @@ import subprocess
 
 from common import CACHE, WORKLOADS, NotMeasured
 
-PACKAGES = ["numpy", "pillow", "cython", "setuptools"]
+PACKAGES = ["numpy", "pillow", "cython", "setuptools", "flask", "waitress", "requests"]
 SOURCES = os.path.join(WORKLOADS, "labelled")
 ASK = "import sysconfig; print(sysconfig.get_path('include')); print(sysconfig.get_path('platlib')); print(sysconfig.get_config_var('EXT_SUFFIX'))"
 
@@ -22,11 +22,12 @@ def prepared(interpreter):
     """The interpreter of the environment, which is made if it is missing."""
     folder = os.path.join(CACHE, "verdicts", interpreter["label"])
     python, done = os.path.join(folder, "bin", "python"), os.path.join(folder, "complete")
-    if not os.path.exists(done):
+    if not (os.path.exists(done) and open(done).read().split() == PACKAGES):
         run(interpreter["path"], "-m", "venv", "--clear", folder)
         run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES)
         build(python, folder)
-        open(done, "w").close()
+        with open(done, "w") as packages:
+            packages.write(" ".join(PACKAGES))
     return dict(interpreter, path=python)
 
 

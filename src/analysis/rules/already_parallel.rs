@@ -1,7 +1,7 @@
 //! The work runs without the GIL (NumPy, zlib, hashlib …): threads scale until the cores are used
 //! up or the GIL saturates.
 
-use super::{position, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
+use super::{gil_limits, position, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{gain, number, percent, such_threads};
 
 /// Share of the work that runs without the GIL.
@@ -11,7 +11,7 @@ const NATIVE: f64 = 0.2;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let rates = &e.rates;
-    if rates.native.low < NATIVE || worth_it(&e.gains.processes) != Position::Below {
+    if rates.native.low < NATIVE || gil_limits(e) != Position::Below {
         return RuleResult::DoesNotApply;
     }
     match position(&rates.off_gil_share, OUTSIDE) {

@@ -1,7 +1,7 @@
 //! The holder sleeps in the kernel while it owns the GIL: an extension does not release the GIL
 //! around a blocking call.
 
-use super::{severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, IN_PROCESSES};
+use super::{gil_limits, severity, too_wide, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{gain, line, on_cores, percent};
 
 /// Share of the waiting that is worth a finding when the verdict is another one.
@@ -12,9 +12,9 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     if holder_mix.blocked < NOTABLE {
         return RuleResult::DoesNotApply;
     }
-    match worth_it(gains) {
+    match gil_limits(e) {
         Position::Below => return RuleResult::DoesNotApply,
-        Position::Straddles => return too_wide(IN_PROCESSES, gains),
+        Position::Straddles => return too_wide(gains),
         Position::Above => {}
     }
     let Some((place, hot_line)) = super::top_holder(e, |f| f.holding_blocked) else { return RuleResult::DoesNotApply };

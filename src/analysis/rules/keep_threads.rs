@@ -1,6 +1,6 @@
 //! Nothing is wrong: threads get the GIL when they want it, and processes would gain nothing.
 
-use super::{too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, IN_PROCESSES};
+use super::{gil_limits, too_wide, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{count, gain, on_cores, such_threads, threads, verb};
 
 /// Above this number of threads the exact saturation point does not matter.
@@ -8,9 +8,9 @@ const MANY: f64 = 1000.0;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let gains = &e.gains.processes;
-    match worth_it(gains) {
+    match gil_limits(e) {
         Position::Above => RuleResult::DoesNotApply,
-        Position::Straddles => too_wide(IN_PROCESSES, gains),
+        Position::Straddles => too_wide(gains),
         Position::Below => {
             Diagnosis::new(Code::KeepThreads, format!("Keep threads: processes would be {} {}.", gain(gains), on_cores(e.cores())))
                 .because(e.usage_summary())

@@ -4,7 +4,7 @@
 //! The work-weighted gain does not show this, because the victims do little work. Their own waiting
 //! decides.
 
-use super::{position, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, Severity, IN_PROCESSES};
+use super::{gil_limits, position, too_wide, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::phrases::{clean, percent, threads, verb};
 use crate::analysis::report::Thread;
 
@@ -17,9 +17,9 @@ const OUT_OF_PROPORTION: f64 = 2.0;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let Some(worst) = victims(e).max_by(|a, b| a.states.waiting.total_cmp(&b.states.waiting)) else { return RuleResult::DoesNotApply };
-    match (worth_it(&e.gains.processes), position(&e.rates.waiting, WAITING)) {
+    match (gil_limits(e), position(&e.rates.waiting, WAITING)) {
         (Position::Above, _) | (_, Position::Below) => RuleResult::DoesNotApply,
-        (Position::Straddles, _) => too_wide(IN_PROCESSES, &e.gains.processes),
+        (Position::Straddles, _) => too_wide(&e.gains.processes),
         (_, Position::Straddles) => RuleResult::Undetermined(format!(
             "Between {:.2} and {:.2} threads wait for the GIL on average.",
             e.rates.waiting.low, e.rates.waiting.high

@@ -28,7 +28,7 @@ use super::report::{Code, Estimate, FunctionRow, Place, Severity};
 use super::rule_input::RuleInput;
 
 /// Lower end of a gain from which a change of the program is worth proposing.
-const WORTH_IT: f64 = 1.1;
+pub(super) const WORTH_IT: f64 = 1.1;
 /// Estimate below which a gain whose lower end is not worth it counts as no gain.
 const NO_GAIN: f64 = 1.2;
 
@@ -136,8 +136,20 @@ fn position(e: &Estimate, bound: f64) -> Position {
     }
 }
 
-/// Whether running without the GIL is worth it. A low end below [`WORTH_IT`] with an estimate well
-/// above it is undetermined.
+/// Threads that wait for the GIL on average, from which it limits the program.
+const LIMITS: f64 = 0.3;
+
+/// Whether the GIL limits the program. That is certain if processes gain for certain, or if they
+/// probably gain and threads wait for certain: how much they gain is another question.
+fn gil_limits(e: &RuleInput<'_>) -> Position {
+    match worth_it(&e.gains.processes) {
+        Position::Straddles if position(&e.rates.waiting, LIMITS) == Position::Above => Position::Above,
+        position => position,
+    }
+}
+
+/// Whether a gain is worth it. A low end below [`WORTH_IT`] with an estimate well above it is
+/// undetermined.
 fn worth_it(gain: &Estimate) -> Position {
     if gain.low >= WORTH_IT {
         Position::Above
@@ -177,13 +189,10 @@ fn pool(e: &RuleInput<'_>) -> [String; 3] {
     ["from concurrent.futures import ProcessPoolExecutor".into(), "with ProcessPoolExecutor() as pool:".into(), map]
 }
 
-/// The case of [`too_wide`] in which every thread is a process.
-const IN_PROCESSES: &str = "In separate processes";
-
 /// The reason of every undetermined rule on contention.
-fn too_wide(case: &str, gain: &Estimate) -> RuleResult {
+fn too_wide(gain: &Estimate) -> RuleResult {
     RuleResult::Undetermined(format!(
-        "{case} the program may be between {:.1} and {:.1} times as fast; this range is too wide for advice.",
+        "In separate processes the program may be between {:.1} and {:.1} times as fast; this range is too wide for advice.",
         gain.low, gain.high
     ))
 }

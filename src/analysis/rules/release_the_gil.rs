@@ -1,7 +1,7 @@
 //! The holders are mostly inside C calls that keep the GIL. A release there lets other threads run;
 //! a rewrite of Python code does not.
 
-use super::{severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
+use super::{gil_limits, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{gain, line, on_cores, percent, place};
 
 /// Share of the waiting that is worth a finding when the verdict is another one.
@@ -12,13 +12,11 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     if holder_mix.native < NOTABLE {
         return RuleResult::DoesNotApply;
     }
-    let (Position::Above, Position::Above) = (worth_it(gains), worth_it(&e.gains.processes)) else {
-        return if worth_it(gains) == Position::Straddles && worth_it(&e.gains.processes) != Position::Below {
-            too_wide("With the GIL released in C calls", gains)
-        } else {
-            RuleResult::DoesNotApply
-        };
-    };
+    match (worth_it(gains), gil_limits(e)) {
+        (Position::Above, Position::Above) => {}
+        (Position::Straddles, Position::Straddles) => return too_wide(&e.gains.processes),
+        _ => return RuleResult::DoesNotApply,
+    }
     let Some((holder, hot_line)) = super::top_holder(e, |f| f.holding_native) else { return RuleResult::DoesNotApply };
     let (name, at) = (place(&holder), line(&holder, hot_line));
     let diagnosis = Diagnosis::new(Code::ReleaseTheGil, format!("Release the GIL in the C code that {name} calls: about {} {}.", gain(gains), on_cores(e.cores())))

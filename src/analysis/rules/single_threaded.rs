@@ -1,6 +1,6 @@
 //! One thread does all the work and no other thread waits: the GIL is busy, not contended.
 
-use super::{position, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
+use super::{gil_limits, position, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{clean, cores, percent};
 
 /// Share of the work from which one thread does it all.
@@ -11,7 +11,7 @@ const BUSY: f64 = 0.5;
 const WAITING: f64 = 0.2;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
-    if worth_it(&e.gains.processes) != Position::Below || position(&e.rates.waiting, WAITING) == Position::Above {
+    if gil_limits(e) != Position::Below || position(&e.rates.waiting, WAITING) == Position::Above {
         return RuleResult::DoesNotApply;
     }
     match (position(&e.rates.top_thread_share, ALONE), position(&e.rates.holding, BUSY)) {

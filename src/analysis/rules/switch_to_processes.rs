@@ -1,8 +1,9 @@
 //! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python
 //! without a GIL, let the threads run at the same time.
 
-use super::{pool, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, IN_PROCESSES, WORTH_IT};
-use crate::analysis::phrases::{gain, on_cores, such_threads};
+use super::{gil_limits, pool, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, WORTH_IT};
+use crate::analysis::phrases::{cores, gain, number, on_cores, such_threads};
+use crate::analysis::report::Thread;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let (holder_mix, gains) = (&e.holder_mix, &e.gains.processes);
@@ -11,9 +12,9 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     if holder_mix.in_c_calls() || holder_mix.blocked > 0.0 && holder_mix.blocked >= holder_mix.python.max(holder_mix.native) {
         return fallback(e);
     }
-    match worth_it(gains) {
+    match gil_limits(e) {
         Position::Below => RuleResult::DoesNotApply,
-        Position::Straddles => too_wide(IN_PROCESSES, gains),
+        Position::Straddles => too_wide(gains),
         Position::Above => switch(e).applies(),
     }
 }
@@ -21,7 +22,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
 /// Holders are mostly inside C calls, but releasing the GIL there gains too little.
 fn fallback(e: &RuleInput<'_>) -> RuleResult {
     let released = worth_it(&e.gains.release_in_native) == Position::Above;
-    if !released && e.holder_mix.native > e.holder_mix.blocked && worth_it(&e.gains.processes) == Position::Above {
+    if !released && e.holder_mix.native > e.holder_mix.blocked && gil_limits(e) == Position::Above {
         return switch(e).applies();
     }
     RuleResult::DoesNotApply
@@ -29,13 +30,15 @@ fn fallback(e: &RuleInput<'_>) -> RuleResult {
 
 fn switch(e: &RuleInput<'_>) -> Diagnosis {
     let gains = &e.gains.processes;
-    let diagnosis = Diagnosis::new(Code::SwitchToProcesses, format!("Switch to processes: about {} {}.", gain(gains), on_cores(e.cores())))
+    let mut diagnosis = Diagnosis::new(Code::SwitchToProcesses, headline(e))
         .with_severity(severity(gains))
         .sketch(&pool(e).each_ref().map(String::as_str))
         .because(e.waiting_summary())
         .because(e.contention_summary())
         .because(saturating(e.saturation.estimate))
         .next_step(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; the gain does not count the cost of moving data between processes.", e.culprit()));
+    diagnosis.because.extend(limit_of_cores(e));
+    diagnosis.because.extend(limit_outside(e));
     if e.gains.free_threading.low >= WORTH_IT {
         return diagnosis.next_step(format!(
             "A free-threaded Python would be about {} without copying data, if every extension module supports it.",
@@ -43,6 +46,50 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
         ));
     }
     diagnosis
+}
+
+/// Cores in use by other programs, from which they are mentioned.
+const OTHERS: f64 = 0.2;
+
+/// A gain above the number of cores by less than this factor is rounding.
+const ABOVE: f64 = 1.1;
+
+/// What the cores have to do with the gain, where the reader would wonder.
+fn limit_of_cores(e: &RuleInput<'_>) -> Option<String> {
+    let (used, gain) = (e.rates.on_cpu.estimate, e.gains.processes.estimate);
+    let others = e.program.idle.map_or(0.0, |idle| e.cores() - used - idle);
+    if others >= OTHERS {
+        return Some(format!(
+            "Other programs use about {} of the {}; the gain assumes that they continue to.",
+            number(others),
+            cores(e.cores())
+        ));
+    }
+    (gain > ABOVE * e.cores())
+        .then(|| format!("More than {} times as fast is possible because the program uses only {} now.", number(e.cores()), cores(used)))
+}
+
+/// Share of their own time that the working threads are asleep, from which what they wait for may
+/// be the limit.
+const ASLEEP: f64 = 0.5;
+
+/// What gilprof cannot see: a server or a disk that gets no faster.
+fn limit_outside(e: &RuleInput<'_>) -> Option<String> {
+    let working = || e.threads.iter().filter(|t| t.states.holding + t.states.native > 0.01);
+    let sum = |part: fn(&Thread) -> f64| working().map(|t| t.seconds * part(t)).sum::<f64>();
+    let (asleep, own) = (sum(|t| t.states.io), sum(|t| 1.0 - t.states.waiting - t.states.lock));
+    (asleep > ASLEEP * own)
+        .then(|| "The threads mostly wait for something outside the program; if that is the limit, it gains nothing.".into())
+}
+
+/// A gain that is worth it for certain is promised; another one is named beside what is certain.
+fn headline(e: &RuleInput<'_>) -> String {
+    let (gains, on) = (&e.gains.processes, on_cores(e.cores()));
+    if worth_it(gains) == Position::Above {
+        format!("Switch to processes: about {} {on}.", gain(gains))
+    } else {
+        format!("The GIL limits this program: processes would do {:.1} to {:.1} times as much work {on}.", gains.low, gains.high)
+    }
 }
 
 fn saturating(n: f64) -> String {

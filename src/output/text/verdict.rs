@@ -1,15 +1,19 @@
 //! The verdict at the top of the page in words, and the findings further down.
 
 use super::Page;
-use crate::analysis::report::{Code, Confidence, Estimate, Finding, Report, Severity, Speedup, Verdict, WhatIf};
+use crate::analysis::report::{Code, Confidence, Estimate, Finding, GroupGain, Report, Severity, Speedup, Verdict, WhatIf};
 use crate::output::{columns, numbers, palette, sanitize};
 
-/// The verdict's name in capitals, and the headline without a label that repeats the name, as in
-/// "Keep threads: …".
+/// The verdict's name, in capitals unless the confidence is low, and the headline without a label
+/// that repeats the name, as in "Keep threads: …".
 pub fn banner(verdict: &Verdict) -> (String, &str) {
     let name = verdict.code.name().replace('-', " ");
     let rest = verdict.headline.split_once(": ").filter(|(label, _)| label.eq_ignore_ascii_case(&name));
-    (name.to_uppercase(), rest.map_or(verdict.headline.as_str(), |(_, rest)| rest))
+    let shown = match verdict.confidence {
+        Confidence::Low => name[..1].to_uppercase() + &name[1..],
+        Confidence::Medium | Confidence::High => name.to_uppercase(),
+    };
+    (shown, rest.map_or(verdict.headline.as_str(), |(_, rest)| rest))
 }
 
 pub(super) fn write(page: &mut Page, report: &Report) {
@@ -51,7 +55,7 @@ fn saturation(threads: f64) -> String {
 /// The confidence in the verdict, where the GIL saturates, and all predictions side by side.
 fn what_if(page: &mut Page, report: &Report) {
     let verdict = &report.verdict;
-    let Speedup { processes, free_threading, release_in_native } = verdict.speedup;
+    let Speedup { processes, free_threading, release_in_native, by_group } = &verdict.speedup;
     let confidence = match verdict.confidence {
         Confidence::Low => "low",
         Confidence::Medium => "medium",
@@ -61,7 +65,7 @@ fn what_if(page: &mut Page, report: &Report) {
     pieces.extend(verdict.gil_saturates_at.filter(|n| n.is_finite()).map(saturation));
     page.flow("  ", "; ", &pieces);
     let figure = |e: Option<Estimate>| numbers::or_none(e.map(|e| format!("{} ({})", numbers::factor(e.estimate), interval(e))));
-    if processes.or(free_threading).or(release_in_native).is_none() {
+    if [processes, free_threading, release_in_native].iter().all(|gain| gain.is_none()) {
         page.prose("  ", "what if: not predicted");
         what_if_answers(page, &report.what_if);
         return;
@@ -70,16 +74,25 @@ fn what_if(page: &mut Page, report: &Report) {
         "  what if: ",
         ", ",
         &[
-            format!("processes {}", figure(processes)),
-            format!("free-threaded {}", figure(free_threading)),
-            format!("GIL released in C calls {}", figure(release_in_native)),
+            format!("processes {}", figure(*processes)),
+            format!("free-threaded {}", figure(*free_threading)),
+            format!("GIL released in C calls {}", figure(*release_in_native)),
         ],
     );
+    if !by_group.is_empty() {
+        page.flow("  processes, by threads: ", ", ", &by_group.iter().map(group).collect::<Vec<_>>());
+    }
     what_if_answers(page, &report.what_if);
     // The contract asks the text to say so wherever such a gain is shown.
     if processes.is_some() && !advises_processes(verdict.code) {
         page.prose("  ", "Moving data between processes is not counted.");
     }
+}
+
+/// A group of threads, with its gain.
+fn group(of: &GroupGain) -> String {
+    let count = if of.threads > 1 { format!(" ({} threads)", of.threads) } else { String::new() };
+    format!("{}{count} {} ({})", sanitize::clean(&of.group), numbers::factor(of.processes.estimate), interval(of.processes))
 }
 
 /// Whether a verdict's next steps are about processes. Those steps state themselves what the

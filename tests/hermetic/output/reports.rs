@@ -80,6 +80,7 @@ pub fn saturated() -> Report {
             events: None,
             lost_events: None,
             stopped_seconds: None,
+            idle_cpus: None,
         },
         gil: Gil {
             busy: 0.993,
@@ -111,7 +112,12 @@ pub fn saturated() -> Report {
             code: Code::SwitchToProcesses,
             headline: "3 threads wait for the GIL 66 % of their time, 97 % of it behind burn (app.py:12).".into(),
             confidence: Confidence::High,
-            speedup: Speedup { processes: estimate(1.95, 1.85, 2.0), free_threading: estimate(1.8, 1.6, 1.9), release_in_native: None },
+            speedup: Speedup {
+                processes: estimate(1.95, 1.85, 2.0),
+                free_threading: estimate(1.8, 1.6, 1.9),
+                release_in_native: None,
+                by_group: Vec::new(),
+            },
             gil_saturates_at: Some(1.0),
             gil_saturates_at_interval: None,
             because: vec!["the GIL is held 99 % of the time, 90 % of that in Python code on the CPU".into()],

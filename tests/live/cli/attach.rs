@@ -206,7 +206,7 @@ fn old_pythons_get_a_report_that_claims_no_more_than_is_known(interpreter: &Inte
     assert!(report["gil"]["busy"].as_f64().unwrap() > 0.6, "{report:#}");
     let unknown: f64 = report["threads"].as_array().unwrap().iter().map(|t| t["states"]["unknown"].as_f64().unwrap()).sum();
     assert!(unknown > 1.5, "two of three threads want the GIL at any time: {report:#}");
-    gilprof(&["attach", "--pid", &target.pid().to_string(), "--duration", "300ms"]).ended(0, &[]).printed(&["INCONCLUSIVE"]);
+    gilprof(&["attach", "--pid", &target.pid().to_string(), "--duration", "300ms"]).ended(0, &[]).printed(&["Inconclusive"]);
 }
 
 /// gilprof in a terminal, where the keys are typed after the text appears.
