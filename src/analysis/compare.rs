@@ -6,6 +6,7 @@
 //! difference is large enough to matter: runs of one program differ by more than the scatter within
 //! each as soon as a disk or another program is a little slower.
 
+use super::name_pattern::name_pattern;
 use super::ratio_estimator;
 use super::report::{Code, Report};
 use crate::profile::buckets::{Buckets, Series, ThreadSeries, BUCKETS};
@@ -228,19 +229,6 @@ fn figures(base: &Buckets, new: &Buckets) -> Vec<Figure> {
         rate(STARVED, |times| times.get(State::Starved) + times.get(State::HoldingStarved)),
         rate("asleep with the GIL", |times| times.get(State::HoldingBlocked)),
     ]
-}
-
-/// The name of a thread with a star for each number, so that threads of one pool share a row.
-fn name_pattern(name: &str) -> String {
-    let mut out = String::new();
-    for c in name.chars() {
-        if !c.is_ascii_digit() {
-            out.push(c);
-        } else if !out.ends_with('*') {
-            out.push('*');
-        }
-    }
-    out
 }
 
 fn threads(base: &Buckets, new: &Buckets) -> Vec<ThreadChange> {

@@ -1,7 +1,7 @@
 //! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python
 //! without a GIL, let the threads run at the same time.
 
-use super::{pool, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, IN_PROCESSES, WORTH_IT};
+use super::{advice, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, IN_PROCESSES, WORTH_IT};
 use crate::analysis::phrases::{gain, on_cores, such_threads};
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -31,11 +31,10 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
     let gains = &e.gains.processes;
     let diagnosis = Diagnosis::new(Code::SwitchToProcesses, format!("Switch to processes: about {} {}.", gain(gains), on_cores(e.cores())))
         .with_severity(severity(gains))
-        .sketch(&pool(e).each_ref().map(String::as_str))
         .because(e.waiting_summary())
         .because(e.contention_summary())
         .because(saturating(e.saturation.estimate))
-        .next_step(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; the gain does not count the cost of moving data between processes.", e.culprit()));
+        .next_steps(advice::processes(e));
     if e.gains.free_threading.low >= WORTH_IT {
         return diagnosis.next_step(format!(
             "A free-threaded Python would be about {} without copying data, if every extension module supports it.",
