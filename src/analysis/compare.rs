@@ -6,9 +6,9 @@
 //! difference is large enough to matter: runs of one program differ by more than the scatter within
 //! each as soon as a disk or another program is a little slower.
 
+use super::name_pattern::name_pattern;
 use super::ratio_estimator;
 use super::report::{Code, Report};
-use super::scaling::name_pattern;
 use crate::profile::buckets::{Buckets, Series, ThreadSeries, BUCKETS};
 use crate::sample::{State, StateTimes};
 use serde::Serialize;

@@ -1,7 +1,8 @@
 //! Leaf functions: the time of threads in each by state, and how much waiting each caused, in
 //! thread-seconds per second of window.
 
-use super::report::FunctionRow;
+use super::callers;
+use super::report::{Caller, FunctionRow};
 use crate::profile::{FunctionId, Profile};
 use crate::sample::{State, StateTimes};
 use std::collections::HashMap;
@@ -35,7 +36,8 @@ pub(super) fn rows(profile: &Profile) -> Vec<FunctionRow> {
     }
     let mut sums: Vec<(FunctionId, Sums)> = sums.into_iter().collect();
     sums.sort_by_key(|(id, _)| *id);
-    let mut rows: Vec<FunctionRow> = sums.iter().map(|(id, sum)| row(profile, *id, sum)).collect();
+    let mut callers = callers::of(profile);
+    let mut rows: Vec<FunctionRow> = sums.iter().map(|(id, sum)| row(profile, *id, sum, callers.remove(id))).collect();
     let harm = |r: &FunctionRow| [r.inflicted_wait, r.holding, r.native, r.waiting, r.lock, r.io];
     rows.sort_by(|a, b| harm(b).partial_cmp(&harm(a)).unwrap_or(std::cmp::Ordering::Equal));
     rows
@@ -47,7 +49,7 @@ pub(super) fn largest(mut rows: Vec<FunctionRow>) -> Vec<FunctionRow> {
     rows
 }
 
-fn row(profile: &Profile, id: FunctionId, sum: &Sums) -> FunctionRow {
+fn row(profile: &Profile, id: FunctionId, sum: &Sums, called_from: Option<Caller>) -> FunctionRow {
     let (function, seconds) = (profile.function(id), profile.seconds());
     let rate = |nanos: f64| if seconds > 0.0 { nanos / 1e9 / seconds } else { 0.0 };
     let of = |state| rate(sum.times.get(state));
@@ -64,6 +66,7 @@ fn row(profile: &Profile, id: FunctionId, sum: &Sums) -> FunctionRow {
         lock: of(State::Lock),
         io: of(State::Io),
         hot_line: hot_line(sum),
+        called_from,
     }
 }
 

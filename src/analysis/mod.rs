@@ -1,7 +1,8 @@
 //! What the numbers mean: shares, contention, prediction, verdict. Pure functions over a profile;
 //! nothing here prints.
 //!
-//! `shares`, `contention`, `functions` and `blame` are arithmetic with definitions. `scaling`
+//! `shares`, `contention`, `functions` and `blame` are arithmetic with definitions. `own_code`
+//! knows whose code a function is, `callers` who calls it, `shape` how it was started. `scaling`
 //! predicts. `bootstrap` gives an interval to every figure that a rule uses, `ratio_estimator` to
 //! every figure that is measured in buckets. `what_if` answers one case with the same model as
 //! `scaling`. `rule_input` gathers all of these, each file of `rules` makes one diagnosis, and
@@ -9,17 +10,23 @@
 
 mod blame;
 mod bootstrap;
+mod callers;
 mod children;
 mod code;
 pub mod compare;
 mod contention;
+pub mod file_names;
 mod functions;
+pub mod name_pattern;
+pub mod own_code;
 mod phrases;
+mod place_names;
 pub mod ratio_estimator;
 pub mod report;
 mod rule_input;
 mod rules;
 mod scaling;
+mod shape;
 mod shares;
 mod verdict;
 pub mod what_if;
@@ -62,8 +69,8 @@ pub fn report_with(profile: &Profile, questions: &[what_if::Question]) -> Report
         gil,
         gils,
         threads,
+        blame: blame::rows(profile, &functions),
         functions: functions::largest(functions),
-        blame: blame::rows(profile),
         children,
         verdict,
         findings,

@@ -1,6 +1,7 @@
 //! Numbers and names for sentences. Names come from the target, so control characters are replaced
 //! and long names are cut.
 
+use super::file_names::FileNames;
 use super::report::{Estimate, Place};
 use crate::sample::Function;
 
@@ -84,29 +85,35 @@ pub(super) fn verb(n: usize, plain: &str) -> String {
     }
 }
 
-/// A function as "burn (app.py:12)".
-pub(super) fn place(p: &Place) -> String {
+/// A function as "burn (app.py:12)". The line is that of its `def`; any other line of it is named
+/// "at line 14".
+pub(super) fn place(names: &FileNames, p: &Place) -> String {
     let name = clean(&p.name);
-    match (short(&p.file), p.line) {
+    match (names.short(&p.file), p.line) {
         ("", _) => name,
         (file, 0) => format!("{name} ({})", clean(file)),
         (file, line) => format!("{name} ({}:{line})", clean(file)),
     }
 }
 
-/// A line as "app.py:14".
-pub(super) fn line(p: &Place, line: u32) -> String {
-    format!("{}:{line}", clean(short(&p.file)))
+/// A function with its caller in the user's own code, if it has one: "encode (json/encoder.py:183),
+/// called from parse (app.py:12)".
+pub(super) fn place_and_caller(names: &FileNames, p: &Place) -> String {
+    match own_caller(p) {
+        Some(caller) => format!("{}, called from {}", place(names, p), place(names, &caller)),
+        None => place(names, p),
+    }
+}
+
+/// The caller of a function in the user's own code.
+pub(super) fn own_caller(p: &Place) -> Option<Place> {
+    let caller = p.called_from.as_ref()?;
+    Some(Place { name: caller.name.clone(), file: caller.file.clone(), line: caller.line, called_from: None })
 }
 
 /// A function's name, file and first line.
 pub(super) fn named(f: &Function) -> Place {
-    Place { name: f.name.clone(), file: f.file.clone(), line: f.first_line }
-}
-
-/// The name of the file without its directories.
-pub(super) fn short(path: &str) -> &str {
-    path.rsplit(['/', '\\']).next().unwrap_or(path)
+    Place { name: f.name.clone(), file: f.file.clone(), line: f.first_line, called_from: None }
 }
 
 /// A name from the target, safe to print.
@@ -121,6 +128,7 @@ pub(super) fn clean(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::report::Caller;
 
     #[test]
     fn numbers_have_units() {
@@ -137,8 +145,12 @@ mod tests {
 
     #[test]
     fn places_are_short_and_harmless() {
-        let p = |name: &str, file: &str, line| place(&Place { name: name.into(), file: file.into(), line });
+        let at = |name: &str, file: &str, line| Place { name: name.into(), file: file.into(), line, called_from: None };
+        let p = |name: &str, file: &str, line| place(&FileNames::default(), &at(name, file, line));
         assert_eq!(p("burn", "/srv/app.py", 12), "burn (app.py:12)");
+        let caller = Caller { name: "parse".into(), file: "/srv/app.py".into(), line: 12, call_line: 15 };
+        let encode = Place { called_from: Some(caller), ..at("encode", "/usr/lib/python3.11/json/encoder.py", 183) };
+        assert_eq!(place_and_caller(&FileNames::default(), &encode), "encode (json/encoder.py:183), called from parse (app.py:12)");
         assert_eq!(p("(no Python frame)", "", 0), "(no Python frame)");
         assert_eq!(p("a\x1b[31m", "<string>", 0), "a?[31m (<string>)");
         assert_eq!(p(&"é".repeat(100), "", 0).chars().count(), MAX_NAME + 1);

@@ -217,14 +217,39 @@ pub struct FunctionRow {
     pub io: f64,
     /// The line with most samples while the function held; without holding, with most samples.
     pub hot_line: u32,
+    /// Of a function that is not the user's own, and of a comprehension: the nearest caller that is
+    /// a function of the user's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub called_from: Option<Caller>,
+}
+
+impl FunctionRow {
+    /// The function without its figures.
+    pub fn place(&self) -> Place {
+        Place { name: self.name.clone(), file: self.file.clone(), line: self.line, called_from: self.called_from.clone() }
+    }
 }
 
 /// A function by name, file and first line.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Place {
     pub name: String,
     pub file: String,
     pub line: u32,
+    /// Of a function that is not the user's own: the nearest caller that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub called_from: Option<Caller>,
+}
+
+/// A function of the user's own code that calls library code.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Caller {
+    pub name: String,
+    pub file: String,
+    /// The function's first line.
+    pub line: u32,
+    /// The line of the call; 0 if unknown.
+    pub call_line: u32,
 }
 
 /// Waiting of one function while another held the GIL.
@@ -297,6 +322,24 @@ pub struct Verdict {
     /// Lines of code that show the first step, where that helps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sketch: Vec<String>,
+    /// Lines of code for each step that they help with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sketches: Vec<Sketch>,
+}
+
+impl Verdict {
+    /// The lines of code that show a step, which is an index into `next_steps`.
+    pub fn sketch_of(&self, step: usize) -> &[String] {
+        self.sketches.iter().find(|sketch| sketch.step == step).map_or(&[], |sketch| sketch.lines.as_slice())
+    }
+}
+
+/// Lines of code that show a step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sketch {
+    /// Index into `next_steps`.
+    pub step: usize,
+    pub lines: Vec<String>,
 }
 
 /// The predicted gain for the same work. `None`: not predicted, and the verdict says why.

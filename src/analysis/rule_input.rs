@@ -2,9 +2,11 @@
 
 use super::bootstrap::Bootstrap;
 use super::children;
+use super::file_names::FileNames;
 use super::phrases::{self, named};
 use super::report::{Children, Estimate, FunctionRow, Gil, Place, Thread};
 use super::scaling::{self, Prediction, Program};
+use super::shape::Shape;
 use super::shares::on_cpu;
 use crate::profile::{FunctionId, Profile};
 use crate::sample::{State, StateTimes};
@@ -42,6 +44,10 @@ pub(super) struct RuleInput<'a> {
     pub(super) saturation: Estimate,
     /// What the predictions use of the program.
     pub(super) program: Program,
+    /// How the code that holds the GIL most was started.
+    pub(super) shape: Shape,
+    /// How sentences name files.
+    pub(super) names: FileNames,
     /// The processes below the target, if they used CPU time.
     pub(super) children: Option<Children>,
 }
@@ -87,7 +93,7 @@ pub(super) struct HolderMix {
     pub(super) python: f64,
     pub(super) native: f64,
     pub(super) blocked: f64,
-    /// The function that held the GIL during most of the waiting, and its share of all waiting.
+    /// The function that held the GIL during most of the waiting.
     pub(super) worst: Option<WorstHolder>,
 }
 
@@ -99,11 +105,15 @@ impl HolderMix {
     }
 }
 
-/// The function that held the GIL during most of the waiting.
+/// The user's function that held the GIL during most of the waiting, itself or in the code that it
+/// calls.
 pub(super) struct WorstHolder {
+    /// The innermost function with most of it, whose caller is the user's function.
     pub(super) place: Place,
+    /// Whether the innermost function has all of it.
+    pub(super) alone: bool,
     pub(super) share: f64,
-    /// Its activity while it holds the GIL, as a predicate.
+    /// The activity while it holds the GIL, as a predicate.
     pub(super) doing: &'static str,
 }
 
@@ -124,9 +134,10 @@ impl<'a> RuleInput<'a> {
         let drawn = Bootstrap::new(profile, |threads| Figures::measure(threads, &program));
         let (rates, gains) = (Rates::from_draws(&drawn), Gains::from_draws(&drawn));
         let saturation = drawn.interval(|figures| figures.saturation);
-        let (holder_mix, lock_waits) = (holder_mix(functions), lock_waits(profile));
-        let children = children::of(profile);
-        RuleInput { profile, gil, threads, functions, rates, gains, holder_mix, lock_waits, saturation, program, children }
+        let (holder_mix, lock_waits) = (holder_mix(functions), lock_waits(profile, functions));
+        let shape = holder(&holder_mix, functions).map(|holder| Shape::of(profile, &holder)).unwrap_or_default();
+        let (names, children) = (file_names(functions), children::of(profile));
+        RuleInput { profile, gil, threads, functions, rates, gains, holder_mix, lock_waits, saturation, program, shape, names, children }
     }
 
     /// CPUs that the target may use; one when that is not known.
@@ -165,8 +176,21 @@ impl<'a> RuleInput<'a> {
         );
         match &self.holder_mix.worst {
             Some(w) => {
-                let (share, place, name) = (phrases::percent(w.share), phrases::place(&w.place), phrases::clean(&w.place.name));
-                format!("{waiting}, {share} of that while {place} holds it; {name} {}.", w.doing)
+                let (share, doing) = (phrases::percent(w.share), w.doing);
+                let own = phrases::own_caller(&w.place).filter(|_| !w.alone);
+                match own {
+                    Some(own) => format!(
+                        "{waiting}, {share} of that while {} holds it, mostly in {}; {} {doing}.",
+                        self.place(&own),
+                        self.place(&w.place),
+                        phrases::clean(&own.name)
+                    ),
+                    None => format!(
+                        "{waiting}, {share} of that while {} holds it; {} {doing}.",
+                        self.place_and_caller_clause(&w.place),
+                        phrases::clean(&w.place.name)
+                    ),
+                }
             }
             None => format!("{waiting}."),
         }
@@ -194,16 +218,24 @@ impl<'a> RuleInput<'a> {
         };
         format!("Some thread holds the GIL {held} of the time, and at least one thread waits for it {waited} of the time{switches}.{note}")
     }
+}
 
-    /// The function that held the GIL during most of the waiting, else the one that holds it most,
-    /// as "burn (app.py:12)".
-    pub(super) fn culprit(&self) -> String {
-        match (&self.holder_mix.worst, self.functions.iter().max_by(|a, b| a.holding.total_cmp(&b.holding))) {
-            (Some(w), _) => phrases::place(&w.place),
-            (None, Some(f)) => phrases::place(&Place { name: f.name.clone(), file: f.file.clone(), line: f.line }),
-            (None, None) => "the function that holds the GIL".into(),
-        }
-    }
+/// The function that held the GIL during most of the waiting, else the one that holds it most.
+pub(super) fn holder(mix: &HolderMix, functions: &[FunctionRow]) -> Option<Place> {
+    let most = || functions.iter().max_by(|a, b| a.holding.total_cmp(&b.holding)).map(FunctionRow::place);
+    mix.worst.as_ref().map(|worst| worst.place.clone()).or_else(most)
+}
+
+/// A function with its caller.
+pub(super) fn with_caller(functions: &[FunctionRow], place: Place) -> Place {
+    let row = functions.iter().find(|f| f.line == place.line && f.name == place.name && f.file == place.file);
+    row.map_or(place, FunctionRow::place)
+}
+
+/// Names for the files of all functions and their callers.
+fn file_names(functions: &[FunctionRow]) -> FileNames {
+    let callers = functions.iter().filter_map(|f| f.called_from.as_ref()).map(|caller| caller.file.as_str());
+    FileNames::new(functions.iter().map(|f| f.file.as_str()).chain(callers))
 }
 
 fn possessive(count: usize) -> &'static str {
@@ -321,24 +353,41 @@ fn holder_mix(functions: &[FunctionRow]) -> HolderMix {
     if known > 0.0 {
         [&mut out.python, &mut out.native, &mut out.blocked].into_iter().for_each(|part| *part /= known);
     }
-    let worst =
-        functions.iter().filter(|f| f.inflicted_wait > 0.0 && waiting > 0.0).max_by(|a, b| a.inflicted_wait.total_cmp(&b.inflicted_wait));
-    out.worst = worst.map(|f| WorstHolder {
-        place: Place { name: f.name.clone(), file: f.file.clone(), line: f.line },
-        share: (f.inflicted_wait / waiting).min(1.0),
-        doing: doing(f),
-    });
+    out.worst = worst_holder(functions, waiting);
     out
 }
 
-/// The activity of a function for most of the time in which it holds the GIL.
-fn doing(f: &FunctionRow) -> &'static str {
-    let most = |time: f64| time > DOMINANT * f.holding;
-    if most(f.holding_native) {
+/// The user's function behind most of the waiting, with all library code that it calls: the time of
+/// a library is often in many small functions.
+fn worst_holder(functions: &[FunctionRow], waiting: f64) -> Option<WorstHolder> {
+    let mut groups: Vec<Vec<&FunctionRow>> = Vec::new();
+    let mut known: HashMap<(&str, &str, u32), usize> = HashMap::new();
+    for f in functions.iter().filter(|f| f.inflicted_wait > 0.0 && waiting > 0.0) {
+        let own = f.called_from.as_ref().map_or((&f.name, &f.file, f.line), |c| (&c.name, &c.file, c.line));
+        let group = *known.entry((own.0, own.1, own.2)).or_insert(groups.len());
+        groups.resize_with(groups.len().max(group + 1), Vec::new);
+        groups[group].push(f);
+    }
+    let sum = |group: &[&FunctionRow], part: fn(&FunctionRow) -> f64| group.iter().map(|f| part(f)).sum::<f64>();
+    let inflicted = |group: &[&FunctionRow]| sum(group, |f| f.inflicted_wait);
+    let worst = groups.iter().max_by(|a, b| inflicted(a).total_cmp(&inflicted(b)))?;
+    let innermost = worst.iter().max_by(|a, b| a.inflicted_wait.total_cmp(&b.inflicted_wait))?;
+    Some(WorstHolder {
+        place: innermost.place(),
+        alone: worst.len() == 1,
+        share: (inflicted(worst) / waiting).min(1.0),
+        doing: doing(sum(worst, |f| f.holding), sum(worst, |f| f.holding_native), sum(worst, |f| f.holding_blocked)),
+    })
+}
+
+/// What happens for most of the time in which the GIL is held.
+fn doing(holding: f64, native: f64, blocked: f64) -> &'static str {
+    let most = |time: f64| time > DOMINANT * holding;
+    if most(native) {
         "is inside a C call that keeps the GIL"
-    } else if most(f.holding_blocked) {
+    } else if most(blocked) {
         "sleeps in the kernel and keeps the GIL"
-    } else if most(f.holding - f.holding_native - f.holding_blocked) {
+    } else if most(holding - native - blocked) {
         "runs Python code"
     } else {
         "runs partly Python code, partly C calls that keep the GIL"
@@ -346,7 +395,7 @@ fn doing(f: &FunctionRow) -> &'static str {
 }
 
 /// Waits for other locks that cost time.
-fn lock_waits(profile: &Profile) -> LockWaits {
+fn lock_waits(profile: &Profile, functions: &[FunctionRow]) -> LockWaits {
     let mut places: HashMap<(FunctionId, u32), f64> = HashMap::new();
     let mut threads: HashMap<usize, f64> = HashMap::new();
     for w in profile.stack_times.iter().filter(|w| w.times.get(State::Lock) > 0.0 && works(profile, w.thread)) {
@@ -362,7 +411,7 @@ fn lock_waits(profile: &Profile) -> LockWaits {
     let seconds = profile.seconds();
     let rate = if seconds > 0.0 { threads.values().sum::<f64>() / 1e9 / seconds } else { 0.0 };
     let worst = places.iter().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(a.0)));
-    let worst = worst.map(|((function, line), _)| (named(profile.function(*function)), *line));
+    let worst = worst.map(|((function, line), _)| (with_caller(functions, named(profile.function(*function))), *line));
     LockWaits { rate, threads: threads.values().filter(|nanos| **nanos >= WAITER_SHARE * seconds * 1e9).count(), worst }
 }
 

@@ -21,6 +21,23 @@ const SELECT: &str = "I run_forever@asyncio/base_events.py>_run_once@asyncio/bas
 const LOOP_WAITS: &str = "W run_forever@asyncio/base_events.py>_run_once@asyncio/base_events.py>_run@asyncio/events.py>answer";
 const LOOP_SLEEPS: &str = "I run_forever@asyncio/base_events.py>_run_once@asyncio/base_events.py>_run@asyncio/events.py>answer";
 
+/// Frames of one start of code each, whose innermost function holds the GIL.
+const STARTS: [(&str, &str); 10] = [
+    ("a thread of a library", "Thread.run@/lib/python3.11/threading.py>poll@/v/site-packages/lib/poll.py"),
+    ("code in the targets of threads", "Thread.run@/lib/python3.11/threading.py>crawl>parse"),
+    (
+        "code in a subclass of Thread",
+        "Thread._bootstrap_inner@/lib/python3.11/threading.py>Crawler.run>encode@/lib/python3.11/json/encoder.py",
+    ),
+    ("tasks of a pool", "_worker@/lib/python3.11/concurrent/futures/thread.py>get>encode@/lib/python3.11/json/encoder.py"),
+    ("a pool's task is a method", "_worker@/lib/python3.11/concurrent/futures/thread.py>Client.get"),
+    ("a pool's task is a nested function", "_worker@/lib/python3.11/concurrent/futures/thread.py>main.<locals».get"),
+    ("a pool's task is in a cell of a notebook", "_worker@/lib/python3.11/concurrent/futures/thread.py>get@/ipykernel_7/1.py"),
+    ("handlers of gunicorn", "handle@/v/site-packages/gunicorn/workers/gthread.py>page"),
+    ("handlers of a server in one process", "process_request_thread@/lib/python3.11/socketserver.py>page"),
+    ("callbacks of event loops", "_run_once@/lib/python3.11/asyncio/base_events.py>answer"),
+];
+
 /// Two threads that hold the GIL for 5 ms in turn, in the first state, and wait in the second.
 fn turns(holds: &'static str, waits: &'static str) -> impl Fn(u64) -> States {
     move |t| if (t / 5).is_multiple_of(2) { vec![holds, waits] } else { vec![waits, holds] }
@@ -186,13 +203,27 @@ fn unclear() -> Vec<(&'static str, Profile)> {
     ]
 }
 
+/// Programs that differ in what started the code.
+fn started() -> Vec<(&'static str, Profile)> {
+    let word = |state: char, frames: &str| -> &'static str { Box::leak(format!("{state} {frames}").into_boxed_str()) };
+    let of = |frames: &str| Scene::new(2.0).without_main().run(3000, turns(word('P', frames), word('W', frames)));
+    let called = "get>encode@/lib/python3.11/json/encoder.py";
+    let in_library = Scene::new(2.0).run(3000, turns(word('C', called), word('W', called)));
+    let new = Scene::new(2.0).with(|target, _| target.python = "3.14.0".into()).run(3000, turns("P burn", "W burn"));
+    let script = Scene::new(2.0).without_main().run(3000, turns("P <module»", "W <module»"));
+    let others = [("C calls of a library keep the GIL", in_library), ("a new Python", new), ("code at the level of a module", script)];
+    STARTS.into_iter().map(|(name, frames)| (name, of(frames))).chain(others).collect()
+}
+
 fn describe(name: &str, r: &Report, out: &mut String) {
     let v = &r.verdict;
     *out += &format!("{name}\n  {}: {}\n", v.code.name(), v.headline);
-    let groups = [("because", &v.because), ("next", &v.next_steps), ("code", &v.sketch), ("warning", &r.warnings)];
-    for (what, sentences) in groups {
-        sentences.iter().for_each(|sentence| *out += &format!("    {what}: {sentence}\n"));
+    v.because.iter().for_each(|fact| *out += &format!("    because: {fact}\n"));
+    for (n, step) in v.next_steps.iter().enumerate() {
+        *out += &format!("    next: {step}\n");
+        v.sketch_of(n).iter().for_each(|line| *out += &format!("    code: {line}\n"));
     }
+    r.warnings.iter().for_each(|warning| *out += &format!("    warning: {warning}\n"));
     for f in &r.findings {
         *out += &format!("  finding {}:\n    evidence: {}\n    advice: {}\n", f.code.name(), f.evidence, f.advice);
     }
@@ -209,7 +240,7 @@ fn what_if(profile: &Profile, question: &str) -> Report {
 #[test]
 fn every_code_applies_and_every_sentence_is_in_the_list() {
     let (mut out, mut verdicts, mut findings, mut reasons) = (String::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for (name, profile) in contended().into_iter().chain(calm()).chain(unclear()) {
+    for (name, profile) in contended().into_iter().chain(started()).chain(calm()).chain(unclear()) {
         let r = report(&profile);
         describe(name, &r, &mut out);
         reasons.extend(VERDICT_RULES.iter().filter_map(|rule| undetermined(*rule, &profile)));

@@ -3,9 +3,9 @@
 //!
 //! `"P burn"` is a thread that holds the GIL in Python code of `burn` in app.py, `"L
 //! wait@threading.py"` a thread that waits for a lock in that file. The first thread is the main
-//! thread. `>` separates frames, the innermost last. P python, C in a C call, B blocked, X starved
-//! (all four holding) · W waiting · N native · S starved · L lock · I io · U unknown · T
-//! stopped.
+//! thread. `>` separates frames, the innermost last; `»` is a `>` in a name. P python, C in a C
+//! call, B blocked, X starved (all four holding) · W waiting · N native · S starved · L lock · I io
+//! · U unknown · T stopped.
 
 use super::rule_input::RuleInput;
 use super::rules::{Rule, RuleResult};
@@ -178,7 +178,7 @@ fn stack(root: Option<&str>, names: &str) -> Arc<Stack> {
     let function = |name: &str, file: &str| Arc::new(Function { name: name.into(), file: format!("/srv/{file}"), first_line: 12 });
     let frame = |name: &str| {
         let (name, file) = name.split_once('@').unwrap_or((name, "app.py"));
-        Frame { function: function(name, file), line: 14 }
+        Frame { function: function(&name.replace('»', ">"), file), line: 14 }
     };
     let below = root.map(|name| Frame { function: function(name, "app.py"), line: 99 });
     let frames = below.into_iter().chain(names.split('>').filter(|name| *name != "-").map(frame)).collect();

@@ -6,9 +6,9 @@
 //! name something that can be fixed. Some rules are only ever findings.
 
 use super::phrases;
-use super::report::{Code, Confidence, Estimate, Finding, GroupGain, Speedup, Verdict};
+use super::report::{Code, Confidence, Estimate, Finding, GroupGain, Sketch, Speedup, Verdict};
 use super::rule_input::RuleInput;
-use super::rules::{self, Diagnosis, Role, Rule, RuleResult};
+use super::rules::{self, Diagnosis, Role, Rule, RuleResult, Step};
 
 /// The rules that may give the verdict, in their order. If none applies, the reasons of the
 /// undetermined rules are the reasons of the verdict.
@@ -77,9 +77,15 @@ fn verdict(e: &RuleInput<'_>, diagnosis: Diagnosis) -> Verdict {
         gil_saturates_at: saturation.map(|n| n.estimate),
         gil_saturates_at_interval: saturation,
         because: diagnosis.because,
-        next_steps: diagnosis.next_steps,
-        sketch: diagnosis.sketch,
+        sketch: diagnosis.next_steps.first().map(|step| step.sketch.clone()).unwrap_or_default(),
+        sketches: sketches(&diagnosis.next_steps),
+        next_steps: diagnosis.next_steps.into_iter().map(|step| step.text).collect(),
     }
+}
+
+fn sketches(steps: &[Step]) -> Vec<Sketch> {
+    let sketch = |(n, step): (usize, &Step)| (!step.sketch.is_empty()).then(|| Sketch { step: n, lines: step.sketch.clone() });
+    steps.iter().enumerate().filter_map(sketch).collect()
 }
 
 fn speedup(e: &RuleInput<'_>) -> Speedup {
@@ -138,6 +144,6 @@ fn finding(diagnosis: Diagnosis) -> Option<Finding> {
         code: diagnosis.code,
         severity: diagnosis.severity,
         evidence: diagnosis.because.join(" "),
-        advice: diagnosis.next_steps.join(" "),
+        advice: diagnosis.next_steps.into_iter().map(|step| step.text).collect::<Vec<_>>().join(" "),
     })
 }

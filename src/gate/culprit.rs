@@ -45,12 +45,13 @@ pub fn find(metric: &Metric, measured: MeasuredRun<'_>, runs: &[Run], base: Opti
         _ => grown.map(|(row, _)| row).or_else(|| leading(measured.report, function_metric(metric))),
     }?;
     let since = grown.filter(|(grown, _)| std::ptr::eq(*grown, row)).map(|(_, by)| by);
-    let (thread, stack) = commonest(row, measured.profile);
+    let (thread, stack) = most_frequent(row, measured.profile);
     Some(Culprit {
         name: row.name.clone(),
         file: row.file.clone(),
         first_line: row.line,
         line: row.hot_line,
+        called_from: row.called_from.clone(),
         thread,
         what: what(row, function_metric(metric), since),
         stack: stack.map(frames).unwrap_or_default(),
@@ -139,15 +140,18 @@ fn row_of<'a>(sums: HashMap<&Function, f64>, report: &'a Report) -> Option<&'a F
 }
 
 /// The thread that runs a function most, and the function's most frequent stack: while it holds the
-/// GIL, otherwise in any state.
-fn commonest<'a>(row: &FunctionRow, profile: &'a Profile) -> (Option<String>, Option<&'a Stack>) {
+/// GIL, otherwise in any state. If the row names a caller, a stack through that caller comes first.
+fn most_frequent<'a>(row: &FunctionRow, profile: &'a Profile) -> (Option<String>, Option<&'a Stack>) {
     let is = |stack: &Stack| stack.leaf().is_some_and(|leaf| leaf.function.name == row.name && leaf.function.file == row.file);
-    let size = |times: &StateTimes| (times.holding(), times.get(State::Native) + times.get(State::Waiting), times.total());
+    let is_caller = |f: &Function| row.called_from.as_ref().is_some_and(|c| c.line == f.first_line && c.name == f.name && c.file == f.file);
+    let through = |stack: &Stack| stack.frames.iter().any(|frame| is_caller(&frame.function));
+    let size = |times: &StateTimes| [times.holding(), times.get(State::Native) + times.get(State::Waiting), times.total()];
     let mut threads: HashMap<&str, f64> = HashMap::new();
-    let mut best: Option<((f64, f64, f64), &Stack)> = None;
+    let mut best: Option<((bool, [f64; 3]), &Stack)> = None;
     for (thread, stack, times) in profile.stacks().filter(|(_, stack, _)| is(stack)) {
-        let weight = size(times);
-        *threads.entry(&thread.info.name).or_default() += weight.0 + weight.1 * 1e-3;
+        let time = size(times);
+        *threads.entry(&thread.info.name).or_default() += time[0] + time[1] * 1e-3;
+        let weight = (through(stack), time);
         if best.is_none_or(|(most, _)| weight > most) {
             best = Some((weight, stack));
         }

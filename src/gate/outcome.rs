@@ -5,7 +5,7 @@
 //! writer must escape them as its format needs. Figures have the unit that [`Unit`] names; the
 //! `_text` fields have the same figures formatted.
 
-use crate::analysis::report::{Code, Target};
+use crate::analysis::report::{Caller, Code, Target};
 use serde::{Deserialize, Serialize};
 
 /// The schema's name.
@@ -214,6 +214,9 @@ pub struct Culprit {
     pub first_line: u32,
     /// Its most frequent line; 0 if unknown.
     pub line: u32,
+    /// If it is not the user's own: the nearest caller that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub called_from: Option<Caller>,
     /// The thread that ran it most.
     pub thread: Option<String>,
     /// What it does, with figures: `holds the GIL 97 % of the time; 1.9 threads wait behind it`.

@@ -1,7 +1,18 @@
 //! An outcome with one check of each kind, for the tests of the writers.
 
 use super::outcome::*;
-use crate::analysis::report::Code;
+use crate::analysis::report::{Caller, Code};
+
+/// The outcome with a culprit of the standard library, called by the user's `export`.
+pub(super) fn in_library() -> Outcome {
+    let mut outcome = outcome();
+    for culprit in outcome.checks.iter_mut().filter_map(|check| check.culprit.as_mut()) {
+        (culprit.name, culprit.file) = ("iterencode".into(), "/usr/lib/python3.11/json/encoder.py".into());
+        (culprit.first_line, culprit.line) = (205, 258);
+        culprit.called_from = Some(Caller { name: "export".into(), file: "/srv/app/shop.py".into(), line: 3, call_line: 4 });
+    }
+    outcome
+}
 
 /// One check that passes, one that fails with a hostile name in its stack, one inconclusive, one
 /// with a warning, and a regression that fails.
@@ -11,6 +22,7 @@ pub(super) fn outcome() -> Outcome {
         file: "/srv/app/app.py".into(),
         first_line: 12,
         line: 16,
+        called_from: None,
         thread: Some("worker-0".into()),
         what: "holds the GIL 97 % of the time; 1.9 threads wait behind it".into(),
         stack: vec![

@@ -2,9 +2,12 @@
 //! culprit with its stack.
 
 use super::outcome::{Check, Culprit, Outcome, Verdict};
+use super::output::shared;
+use crate::analysis::file_names::FileNames;
 use crate::output::text::{Page, Style};
-use crate::output::{columns, numbers, palette, sanitize};
+use crate::output::{columns, file_names, numbers, palette, sanitize};
 use crate::sample::State;
+use std::path::Path;
 
 /// The most frames of a stack that are printed, from the leaf on.
 const MAX_FRAMES: usize = 12;
@@ -119,25 +122,20 @@ fn is_same(a: &Culprit, b: &Culprit) -> bool {
 }
 
 fn culprit_lines(page: &mut Page, culprit: &Culprit) {
-    page.prose("    ", &place(culprit));
+    // Paths are printed as the target has them: the page has no working directory.
+    page.prose("    ", &shared::culprit_name(culprit, Path::new("")));
     let thread = culprit.thread.as_ref().map_or(String::new(), |thread| format!("in thread {thread}: "));
     page.prose("    ", &format!("{thread}{}", culprit.what));
     let skipped = culprit.stack.len().saturating_sub(MAX_FRAMES);
     if skipped > 0 {
         page.line(&format!("      … {skipped} outer frames left out"));
     }
+    let names = FileNames::new(culprit.stack.iter().map(|frame| frame.file.as_str()));
     for frame in &culprit.stack[skipped..] {
-        let name = columns::left(&sanitize::clean(&frame.name), 34);
-        let file = sanitize::clean(sanitize::basename(&frame.file));
-        page.line(&format!("      {name} {}", columns::fit(&format!("{file}:{}", frame.line), page.style.width - 41)));
-    }
-}
-
-fn place(culprit: &Culprit) -> String {
-    if culprit.file.is_empty() {
-        culprit.name.clone()
-    } else {
-        format!("{} ({}:{})", culprit.name, culprit.file, culprit.line_to_show())
+        let (name, place) = (sanitize::clean(&frame.name), file_names::place(&names, &frame.file, frame.line));
+        let place = columns::fit(&place, page.style.width - 41);
+        let name = columns::left(&name, columns::width(&name).max(34).min(page.style.width - 7 - columns::width(&place)));
+        page.line(&format!("      {name} {place}"));
     }
 }
 

@@ -1,8 +1,9 @@
 //! One sample of every thread, as text in the form of py-spy's `dump`, or as JSON, schema
 //! `gilprof.dump/1`.
 
+use crate::analysis::file_names::FileNames;
 use crate::error::Result;
-use crate::output::file_names::FileNames;
+use crate::output::file_names;
 use crate::output::sanitize::clean;
 use crate::output::{json, palette};
 use crate::sample::{Evidence, Frame, StackStatus, State, TargetInfo, ThreadSnapshot};
@@ -30,7 +31,7 @@ pub fn text(target: &TargetInfo, threads: &[ThreadSnapshot], colour: bool) -> St
     out
 }
 
-fn thread_text(thread: &ThreadSnapshot, names: &FileNames<'_>, colour: bool) -> String {
+fn thread_text(thread: &ThreadSnapshot, names: &FileNames, colour: bool) -> String {
     let head = format!("Thread {} ({})", thread.tid, clean(&thread.name));
     let state = palette::paint(thread.state.label(), thread.state, colour);
     let mut out = format!("{}: {state}\n", palette::bold(&head, colour));
@@ -39,7 +40,7 @@ fn thread_text(thread: &ThreadSnapshot, names: &FileNames<'_>, colour: bool) -> 
         out += "    [torn: the inner frames changed while they were read]\n";
     }
     for frame in stack.frames.iter().rev() {
-        let place = names.place(&frame.function.file, frame.line);
+        let place = file_names::place(names, &frame.function.file, frame.line);
         out += &format!("    {} ({place})\n", clean(&frame.function.name));
     }
     if stack.status == StackStatus::Truncated {

@@ -1,62 +1,52 @@
-//! Short names of source files: the last part of the path, with its directory where the last part
-//! alone is ambiguous.
+//! Places in source files: the short name of the file and a line, harmless.
+//!
+//! A place after a function's name is the function's `def` line. In a stack it is the line that
+//! runs, as in a traceback. Any other line is named "at line 14".
 
 use super::sanitize;
-use rustc_hash::{FxHashMap, FxHashSet};
+use crate::analysis::file_names::FileNames;
+use crate::analysis::report::{Caller, Report};
 
-/// File names that say nothing without their directory.
-const GENERIC: [&str; 2] = ["__init__.py", "__main__.py"];
-
-/// The files of one page, and which of their base names occur in several directories.
-#[derive(Debug, Default)]
-pub struct FileNames<'a> {
-    ambiguous: FxHashSet<&'a str>,
+/// The names of the files of a report.
+pub fn of_report(report: &Report) -> FileNames {
+    let holders = report.blame.iter().filter_map(|blame| blame.holder.as_ref());
+    let places = report.blame.iter().map(|blame| &blame.waiter).chain(holders);
+    let rows = report.functions.iter().map(|f| (f.file.as_str(), &f.called_from));
+    let all = rows.chain(places.map(|place| (place.file.as_str(), &place.called_from)));
+    FileNames::new(all.flat_map(|(file, caller)| [Some(file), caller.as_ref().map(|caller| caller.file.as_str())]).flatten())
 }
 
-impl<'a> FileNames<'a> {
-    /// For the files that a page names.
-    pub fn new(files: impl Iterator<Item = &'a str>) -> FileNames<'a> {
-        let mut first: FxHashMap<&str, &str> = FxHashMap::default();
-        let ambiguous = files.filter_map(|file| {
-            let name = sanitize::basename(file);
-            (*first.entry(name).or_insert(file) != file).then_some(name)
-        });
-        FileNames { ambiguous: ambiguous.collect() }
+/// `app.py:12`, or the file alone where the line is not known.
+pub fn place(names: &FileNames, file: &str, line: u32) -> String {
+    match (sanitize::clean(names.short(file)), line) {
+        (file, 0) => file,
+        (file, line) => format!("{file}:{line}"),
     }
+}
 
-    /// `app.py`, or `shop/models.py` where another `models.py` is on the page; harmless.
-    pub fn short(&self, file: &str) -> String {
-        let name = sanitize::basename(file);
-        let ambiguous = GENERIC.contains(&name) || self.ambiguous.contains(name);
-        let directory = file.strip_suffix(name).and_then(|rest| rest.strip_suffix('/')).map(sanitize::basename);
-        match directory.filter(|directory| ambiguous && !directory.is_empty()) {
-            Some(directory) => sanitize::clean(&format!("{directory}/{name}")),
-            None => sanitize::clean(name),
-        }
-    }
-
-    /// `app.py:12`, or the file alone where the line is not known.
-    pub fn place(&self, file: &str, line: u32) -> String {
-        match line {
-            0 => self.short(file),
-            line => format!("{}:{line}", self.short(file)),
-        }
-    }
+/// `parse (app.py:12) at line 15`.
+pub fn caller(names: &FileNames, caller: Option<&Caller>) -> Option<String> {
+    let caller = caller?;
+    let at = if caller.call_line == 0 { String::new() } else { format!(" at line {}", caller.call_line) };
+    Some(format!("{} ({}){at}", sanitize::clean(&caller.name), place(names, &caller.file, caller.line)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analysis::report::FunctionRow;
+    use crate::output::testing::measured;
 
     #[test]
-    fn the_directory_stays_where_the_name_alone_is_ambiguous() {
-        let names = FileNames::new(["/srv/shop/models.py", "/srv/user/models.py", "/srv/app.py", "/srv/app.py"].into_iter());
-        assert_eq!(names.short("/srv/shop/models.py"), "shop/models.py");
-        assert_eq!(names.place("/srv/app.py", 12), "app.py:12");
-        assert_eq!(names.place("/usr/lib/python3.11/logging/__init__.py", 922), "logging/__init__.py:922");
-        assert_eq!(
-            ["__init__.py", "/__init__.py", "<string>", "", "/"].map(|file| names.short(file)),
-            ["__init__.py", "__init__.py", "<string>", "", "/"]
-        );
+    fn a_caller_has_its_def_line_and_the_line_of_the_call() {
+        let mut report = measured().report;
+        let called_from = |file: &str, call_line| Some(Caller { name: "par\nse".into(), file: file.into(), line: 12, call_line });
+        report.functions = ["/srv/a/app.py", "/srv/b/app.py"]
+            .map(|file| FunctionRow { called_from: called_from(file, 15), ..report.functions[0].clone() })
+            .to_vec();
+        let names = of_report(&report);
+        let text = |n: usize| caller(&names, report.functions[n].called_from.as_ref()).unwrap();
+        assert_eq!((text(0).as_str(), text(1).as_str()), ("par\\nse (a/app.py:12) at line 15", "par\\nse (b/app.py:12) at line 15"));
+        assert_eq!(caller(&names, called_from("/srv/c.py", 0).as_ref()).unwrap(), "par\\nse (c.py:12)");
     }
 }

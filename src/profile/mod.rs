@@ -101,6 +101,11 @@ impl Profile {
         &self.functions[id.index().min(self.functions.len() - 1)]
     }
 
+    /// Every function of every stack.
+    pub fn functions(&self) -> impl Iterator<Item = &Function> {
+        self.functions.iter().map(|function| &**function)
+    }
+
     /// A stack by its number.
     pub fn stack(&self, id: StackId) -> &Arc<Stack> {
         &self.stacks[id.index().min(self.stacks.len() - 1)]
@@ -114,6 +119,12 @@ impl Profile {
     /// Every thread's stacks with their nanoseconds per state: the data of flame graphs.
     pub fn stacks(&self) -> impl Iterator<Item = (&ThreadProfile, &Stack, &StateTimes)> {
         self.stack_times.iter().filter_map(|w| Some((self.threads.get(w.thread)?, self.stack(w.stack).as_ref(), &w.times)))
+    }
+
+    /// The waiting behind each holder's stack, in nanoseconds. A stack comes once for each thread
+    /// and stack that waited.
+    pub fn inflicted(&self) -> impl Iterator<Item = (StackId, f64)> + '_ {
+        self.waited_on.iter().filter_map(|row| Some((row.holder?, row.nanos)))
     }
 
     /// Every thread's waiting by the waiting stack and the holder's stack, in nanoseconds.

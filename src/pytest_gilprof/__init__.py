@@ -465,10 +465,10 @@ def shown(failed, item):
             continue
         lines.append("  " + culprit_sentence(culprit, item.config))
         lines += ["    " + where(frame["name"], frame["file"], frame["line"], item.config) for frame in culprit["stack"][-12:]]
-        line = culprit["line"] or culprit["first_line"]
-        if place is None and os.path.isfile(culprit["file"]) and line:
-            place = relative(culprit["file"], item.config), line
-            source = snippet(culprit["file"], culprit["first_line"], line)
+        file, first, line = own_place(culprit)
+        if place is None and os.path.isfile(file) and line:
+            place = relative(file, item.config), line
+            source = snippet(file, first, line)
     return Shown(lines, place or place_of(item), source)
 
 
@@ -487,8 +487,24 @@ def undecided(gate):
 
 def culprit_sentence(culprit, config):
     thread = ", thread %s" % culprit["thread"] if culprit.get("thread") else ""
-    line = culprit["line"] or culprit["first_line"]
-    return plain("%s%s: %s" % (where(culprit["name"], culprit["file"], line, config), thread, culprit["what"]))
+    name = def_place(culprit["name"], culprit["file"], culprit["first_line"], culprit["line"], config)
+    caller = culprit.get("called_from")
+    if caller:
+        name += ", called from " + def_place(caller["name"], caller["file"], caller["line"], caller["call_line"], config)
+    return plain("%s%s: %s" % (name, thread, culprit["what"]))
+
+
+def own_place(culprit):
+    """The file, the first line and the line of the culprit; of its caller, if it is a library's function."""
+    caller = culprit.get("called_from")
+    if caller:
+        return caller["file"], caller["line"], caller["call_line"] or caller["line"]
+    return culprit["file"], culprit["first_line"], culprit["line"] or culprit["first_line"]
+
+
+def def_place(name, file, first, line, config):
+    """A function with the line of its def, and the line that runs: `crunch (app.py:12) at line 16`."""
+    return where(name, file, first, config) + (" at line %d" % line if line and line != first else "")
 
 
 def where(name, file, line, config):

@@ -17,6 +17,7 @@ pub fn cases(suite: &mut Suite) {
         two_interpreters(),
         [
             blame_adds_up_to_waiting,
+            library_code_has_its_caller_and_a_pools_task_a_process_pool,
             one_case_is_answered,
             workers_that_share_a_core_have_one,
             native_threads_that_call_back_are_named,
@@ -52,6 +53,47 @@ fn blame_adds_up_to_waiting(interpreter: &Interpreter) {
         let waiting = sum(&report["threads"], |t| t["seconds"].as_f64().unwrap() * t["states"]["waiting"].as_f64().unwrap());
         let blamed = sum(&report["blame"], |row| row["seconds"].as_f64().unwrap());
         assert!(waiting > 0.5 && (blamed / waiting - 1.0).abs() < 0.02, "{}: {blamed} of {waiting}", interpreter.label);
+    }
+}
+
+/// Tasks of a pool that encode JSON in Python code of the standard library.
+const ENCODERS: &str = r#"
+import concurrent.futures, json, os
+DATA = {"key %d" % n: list(range(20)) for n in range(50)}
+def export():
+    while True:
+        json.dumps(DATA, indent=1)
+pool = concurrent.futures.ThreadPoolExecutor(2)
+tasks = [pool.submit(export) for n in range(2)]
+os.write(1, b"ready\n")
+os.read(0, 1)
+os._exit(0)
+"#;
+
+fn library_code_has_its_caller_and_a_pools_task_a_process_pool(interpreter: &Interpreter) {
+    let folder = Folder::new("encoders");
+    let script = folder.path().join("shop.py");
+    std::fs::write(&script, ENCODERS).unwrap();
+    let mut command = interpreter.command();
+    command.arg(&script);
+    let target = Target::start_command(command);
+    let duration = format!("{}ms", window(1.5, 0.8) * 1e3);
+    let report = report(&["attach", "--pid", &target.pid().to_string(), "--duration", &duration]);
+    let label = &interpreter.label;
+    let worst = &report["functions"][0];
+    assert!(worst["file"].as_str().unwrap().ends_with("/json/encoder.py"), "{label}: {worst:#}");
+    let caller = &worst["called_from"];
+    assert_eq!(
+        (caller["name"].as_str(), caller["line"].as_u64(), caller["call_line"].as_u64()),
+        (Some("export"), Some(4), Some(6)),
+        "{label}"
+    );
+    // Beside other programs the verdict may be another one.
+    let verdict = &report["verdict"];
+    if verdict["code"] == "switch-to-processes" {
+        let step = verdict["next_steps"][0].as_str().unwrap();
+        assert!(step.starts_with("Use a process pool in place of the thread pool that runs export (shop.py:4)"), "{label}: {step}");
+        assert_eq!(verdict["sketches"][0]["lines"][2], "    results = list(pool.map(export, items, chunksize=16))", "{label}");
     }
 }
 

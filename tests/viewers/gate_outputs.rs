@@ -2,7 +2,7 @@
 //! its standard. Every name in the outcome is hostile. scripts/setup-viewers fetches both tools.
 
 use crate::support::{self, viewers};
-use gilprof::analysis::report::Code;
+use gilprof::analysis::report::{Caller, Code};
 use gilprof::gate::outcome::*;
 use gilprof::gate::output::{junit, sarif};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,7 @@ fn check(name: &str, verdict: Verdict) -> Check {
         file: name.into(),
         first_line: 3,
         line: 0,
+        called_from: Some(Caller { name: name.into(), file: name.into(), line: 0, call_line: 0 }),
         thread: Some(name.into()),
         what: format!("holds the GIL: {name}"),
         stack: vec![StackFrame { name: name.into(), file: name.into(), line: 0 }; 3],

@@ -7,7 +7,7 @@
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
-use crate::analysis::phrases::{clean, named, percent, place};
+use crate::analysis::phrases::{clean, percent};
 use crate::analysis::report::{Estimate, Place};
 use crate::profile::StackTime;
 use crate::sample::{Stack, State, StateTimes};
@@ -43,8 +43,8 @@ pub(in crate::analysis) fn blocked(e: &RuleInput<'_>) -> RuleResult {
         e,
         "sleeps inside a callback",
         |l| l.asleep,
-        |_, l, share| {
-            let at = l.sleeper.as_ref().map_or(String::new(), |(p, line)| format!(", mostly in {} at line {line}", place(p)));
+        |e, l, share| {
+            let at = l.sleeper.as_ref().map_or(String::new(), |(p, line)| format!(", mostly in {} at line {line}", e.place_and_caller(p)));
             Diagnosis::finding(Code::EventLoopBlocked)
                 .with_severity(Severity::Medium)
                 .because(format!(
@@ -118,7 +118,11 @@ fn one(e: &RuleInput<'_>, thread: usize) -> Loop {
         name: clean(&e.profile.threads[thread].info.name),
         waiting: bootstrap::interval(e.profile, waiting),
         asleep: bootstrap::share_interval(asleep, total, e.profile.window.samples as f64),
-        sleeper: most.map(|((function, line), _)| (named(e.profile.function(function)), line)),
+        sleeper: most.map(|((function, line), _)| {
+            let place = e.function(function);
+            let line = place.called_from.as_ref().map_or(line, |caller| caller.call_line);
+            (place, line)
+        }),
     }
 }
 

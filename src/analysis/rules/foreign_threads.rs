@@ -7,6 +7,7 @@
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
+use crate::analysis::own_code::{origin, Origin};
 use crate::analysis::phrases::{clean, cores, percent, threads, verb};
 use crate::analysis::report::Estimate;
 use crate::analysis::shares::on_cpu;
@@ -26,8 +27,6 @@ const OUTSIDE_PYTHON: f64 = 0.05;
 const STAYS: f64 = 0.5;
 /// Most names in one sentence.
 const NAMES: usize = 3;
-/// Parts of paths of code that the user did not write.
-const LIBRARIES: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/python3", "<frozen "];
 
 pub(in crate::analysis) fn native(e: &RuleInput<'_>) -> RuleResult {
     let theirs: Vec<usize> = which(e, |e, n| !e.profile.threads[n].info.python);
@@ -126,10 +125,9 @@ fn calls_back(e: &RuleInput<'_>, thread: usize) -> bool {
 /// Whether any sample shows the thread in code outside of libraries. A thread without any frame was
 /// sampled too briefly and counts as the user's.
 fn runs_users_code(e: &RuleInput<'_>, thread: usize) -> bool {
-    let theirs = |file: &str| LIBRARIES.iter().any(|part| file.contains(part));
     let stacks = e.profile.stack_times.iter().filter(|w| w.thread == thread).map(|w| e.profile.stack(w.stack));
     let mut frames = stacks.flat_map(|stack| &stack.frames).peekable();
-    frames.peek().is_none() || frames.any(|frame| !theirs(&frame.function.file))
+    frames.peek().is_none() || frames.any(|frame| origin(&frame.function.file) == Origin::Own)
 }
 
 fn names(e: &RuleInput<'_>, theirs: &[usize]) -> String {

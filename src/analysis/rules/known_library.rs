@@ -7,8 +7,8 @@
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
-use crate::analysis::phrases::{percent, place};
-use crate::analysis::report::{FunctionRow, Place};
+use crate::analysis::phrases::percent;
+use crate::analysis::report::FunctionRow;
 
 const KNOWN: &str = include_str!("../libraries.tsv");
 /// Share of the window in the C code of a library, from which it is worth a finding.
@@ -36,7 +36,7 @@ pub(in crate::analysis) fn keeps(e: &RuleInput<'_>) -> RuleResult {
             Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Medium).because(format!(
                 "{} keeps the GIL, and other threads want it; {} spends {share} of the time in that code. (Source: {})",
                 l.what,
-                place(&named(f)),
+                e.place_and_caller_clause(&f.place()),
                 l.source
             ))
         },
@@ -51,7 +51,7 @@ pub(in crate::analysis) fn releases(e: &RuleInput<'_>) -> RuleResult {
         |l, f, share| {
             Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Low).because(format!(
                 "{} runs without the GIL {share} of the time, in {}. (Source: {})",
-                place(&named(f)),
+                e.place_and_caller_clause(&f.place()),
                 l.what,
                 l.source
             ))
@@ -64,7 +64,7 @@ fn evaluate(
     e: &RuleInput<'_>,
     keeps: bool,
     time: fn(&FunctionRow) -> f64,
-    describe: fn(&Library<'_>, &FunctionRow, String) -> Diagnosis,
+    describe: impl Fn(&Library<'_>, &FunctionRow, String) -> Diagnosis,
 ) -> RuleResult {
     let known = |f: &FunctionRow| libraries().find(|l| l.keeps == keeps && f.file.contains(l.file));
     let theirs = e.functions.iter().filter_map(|f| Some((known(f)?, f)));
@@ -88,10 +88,6 @@ fn libraries() -> impl Iterator<Item = Library<'static>> {
         let mut next = || columns.next();
         Some(Library { file: next()?, keeps: next()? == "keeps", what: next()?, source: next()?, advice: next()? })
     })
-}
-
-fn named(f: &FunctionRow) -> Place {
-    Place { name: f.name.clone(), file: f.file.clone(), line: f.line }
 }
 
 #[cfg(test)]

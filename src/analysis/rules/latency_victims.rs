@@ -4,7 +4,7 @@
 //! The work-weighted gain does not show this, because the victims do little work. Their own waiting
 //! decides.
 
-use super::{gil_limits, position, too_wide, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
+use super::{advice, gil_limits, position, too_wide, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::phrases::{clean, percent, threads, verb};
 use crate::analysis::report::Thread;
 
@@ -42,7 +42,6 @@ fn convoy(e: &RuleInput<'_>, worst: &Thread) -> RuleResult {
         format!("{} {} for the GIL while {hog} holds it: throughput is fine, response times are not.", threads(count), verb(count, "wait")),
     )
     .with_severity(Severity::Medium)
-    .sketch(&["import sys", "sys.setswitchinterval(0.0005)  # seconds; the default is 0.005"])
     .because(e.waiting_summary())
     .because(format!(
         "Thread {} holds the GIL {} of its time but waits for it {} of its time{each}.",
@@ -50,12 +49,14 @@ fn convoy(e: &RuleInput<'_>, worst: &Thread) -> RuleResult {
         percent(worst.states.holding),
         percent(worst.states.waiting)
     ))
-    .next_step(format!(
-        "Move {hog} to a process of its own (concurrent.futures.ProcessPoolExecutor); the other threads then do not wait for it."
-    ))
-    .next_step(format!(
-        "Or lower the switch interval (sys.setswitchinterval(){interval}): waits get shorter, and {hog} gets somewhat slower."
-    ))
+    .next_step_with_sketch(
+        format!("Move {hog} to a process of its own ({}); the other threads then do not wait for it.", advice::means(e)),
+        advice::sketch(e),
+    )
+    .next_step_with_sketch(
+        format!("Or lower the switch interval (sys.setswitchinterval(){interval}): waits get shorter, and {hog} gets somewhat slower."),
+        ["import sys", "sys.setswitchinterval(0.0005)  # seconds; the default is 0.005"].map(String::from).to_vec(),
+    )
     .applies()
 }
 
@@ -75,6 +76,8 @@ mod tests {
         let r = report(&Scene::new(2.0).run(4000, convoy));
         assert_eq!(r.verdict.code, Code::LatencyVictims, "{:?}", r.verdict);
         assert!(r.verdict.headline.starts_with("1 thread waits for the GIL while crunch (app.py:12) holds it"), "{}", r.verdict.headline);
+        assert!(r.verdict.sketch_of(0)[2].contains("pool.map(crunch, items"), "{:?}", r.verdict.sketches);
+        assert_eq!(r.verdict.sketch_of(1)[0], "import sys");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! end of a thread do not count.
 
 use super::{position, Code, Diagnosis, Estimate, Place, Position, RuleInput, RuleResult, Severity};
-use crate::analysis::phrases::{line, number, place, threads, verb};
+use crate::analysis::phrases::{number, threads, verb};
 
 /// Average number of threads that wait for a lock, from which the lock limits the program.
 const THREADS: f64 = 0.5;
@@ -31,20 +31,20 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
 
 fn bound(e: &RuleInput<'_>, at: &Place, hot_line: u32) -> RuleResult {
     let locks = &e.lock_waits;
-    let name = place(at);
+    let name = e.place_and_caller(at);
     Diagnosis::new(Code::LockBound, format!("Threads wait for a lock, not for the GIL: {name}."))
         .with_severity(Severity::Medium)
         .because(format!(
-            "{} {} for locks other than the GIL, {} at a time on average, mostly in {name} at {}.",
+            "{} {} for locks other than the GIL, {} at a time on average, mostly in {} at line {hot_line}.",
             threads(locks.threads),
             verb(locks.threads, "wait"),
             number(locks.rate),
-            line(at, hot_line)
+            e.place(at)
         ))
         .because(format!("On average, {} of the threads wait for the GIL.", number(e.rates.waiting.estimate)))
         .next_step(format!(
-            "Hold the lock taken at {} for a shorter time, or split the data that it protects; processes help only if they do not share that data.",
-            line(at, hot_line)
+            "Hold the lock taken in {} at line {hot_line} for a shorter time, or split the data that it protects; processes help only if they do not share that data.",
+            e.place(at)
         ))
         .applies()
 }
@@ -68,7 +68,7 @@ mod tests {
     fn workers_on_a_lock_are_lock_bound() {
         let r = report(&Scene::new(2.0).run(2000, turns("L update")));
         assert_eq!(r.verdict.code, Code::LockBound);
-        assert!(r.verdict.because[0].contains("update (app.py:12) at app.py:14"), "{:?}", r.verdict.because);
+        assert!(r.verdict.because[0].contains("update (app.py:12) at line 14"), "{:?}", r.verdict.because);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Rules compare intervals with bounds: a figure passes a bound when its whole interval does. A
 //! figure whose interval straddles the bound leaves the rule undetermined.
 
+mod advice;
 pub(super) mod already_parallel;
 pub(super) mod blocked_holding_gil;
 pub(super) mod cpu_limit;
@@ -65,16 +66,22 @@ pub(super) struct Diagnosis {
     pub(super) severity: Severity,
     pub(super) headline: String,
     pub(super) because: Vec<String>,
-    pub(super) next_steps: Vec<String>,
-    /// Code that shows the first step, three lines at most.
+    pub(super) next_steps: Vec<Step>,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) text: String,
+    /// Code that shows it, three lines at most.
     pub(super) sketch: Vec<String>,
 }
 
 impl Diagnosis {
     /// A diagnosis that may be the verdict, with gains, of low severity.
     fn new(code: Code, headline: String) -> Diagnosis {
-        let (because, next_steps, sketch) = (Vec::new(), Vec::new(), Vec::new());
-        Diagnosis { code, role: Role::Verdict, without_prediction: false, severity: Severity::Low, headline, because, next_steps, sketch }
+        let (because, next_steps) = (Vec::new(), Vec::new());
+        Diagnosis { code, role: Role::Verdict, without_prediction: false, severity: Severity::Low, headline, because, next_steps }
     }
 
     fn because(mut self, fact: impl Into<String>) -> Diagnosis {
@@ -82,13 +89,18 @@ impl Diagnosis {
         self
     }
 
-    fn next_step(mut self, step: impl Into<String>) -> Diagnosis {
-        self.next_steps.push(step.into());
+    fn next_step(self, step: impl Into<String>) -> Diagnosis {
+        self.next_step_with_sketch(step, Vec::new())
+    }
+
+    /// A step with the lines of code that show it.
+    fn next_step_with_sketch(mut self, step: impl Into<String>, sketch: Vec<String>) -> Diagnosis {
+        self.next_steps.push(Step { text: step.into(), sketch });
         self
     }
 
-    fn sketch(mut self, lines: &[&str]) -> Diagnosis {
-        self.sketch = lines.iter().map(|line| (*line).to_string()).collect();
+    fn next_steps(mut self, steps: Vec<Step>) -> Diagnosis {
+        self.next_steps.extend(steps);
         self
     }
 
@@ -172,21 +184,7 @@ fn severity(gain: &Estimate) -> Severity {
 /// The function with most of a kind of holding, with its hottest line.
 fn top_holder(e: &RuleInput<'_>, kind: impl Fn(&FunctionRow) -> f64) -> Option<(Place, u32)> {
     let most = e.functions.iter().filter(|f| kind(f) > 0.0).max_by(|a, b| kind(a).total_cmp(&kind(b)))?;
-    Some((Place { name: most.name.clone(), file: most.file.clone(), line: most.line }, most.hot_line))
-}
-
-/// The name of the function that makes others wait most, if it is valid in code, else `work`.
-/// Methods have their own name without the class.
-fn callee(e: &RuleInput<'_>) -> String {
-    let name = e.holder_mix.worst.as_ref().map(|w| w.place.name.rsplit('.').next().unwrap_or_default());
-    let plain = |name: &&str| !name.is_empty() && name.len() <= 20 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    name.filter(plain).unwrap_or("work").to_string()
-}
-
-/// A pool of processes around the function that makes others wait most.
-fn pool(e: &RuleInput<'_>) -> [String; 3] {
-    let map = format!("    results = list(pool.map({}, items, chunksize=16))", callee(e));
-    ["from concurrent.futures import ProcessPoolExecutor".into(), "with ProcessPoolExecutor() as pool:".into(), map]
+    Some((most.place(), most.hot_line))
 }
 
 /// The reason of every undetermined rule on contention.

@@ -1,8 +1,8 @@
 //! The holders are mostly inside C calls that keep the GIL. A release there lets other threads run;
 //! a rewrite of Python code does not.
 
-use super::{gil_limits, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult};
-use crate::analysis::phrases::{gain, line, on_cores, percent, place};
+use super::{advice, gil_limits, severity, too_wide, worth_it, Code, Diagnosis, Place, Position, RuleInput, RuleResult};
+use crate::analysis::phrases::{gain, on_cores, own_caller, percent};
 
 /// Share of the waiting that is worth a finding when the verdict is another one.
 const NOTABLE: f64 = 0.3;
@@ -18,16 +18,37 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         _ => return RuleResult::DoesNotApply,
     }
     let Some((holder, hot_line)) = super::top_holder(e, |f| f.holding_native) else { return RuleResult::DoesNotApply };
-    let (name, at) = (place(&holder), line(&holder, hot_line));
-    let diagnosis = Diagnosis::new(Code::ReleaseTheGil, format!("Release the GIL in the C code that {name} calls: about {} {}.", gain(gains), on_cores(e.cores())))
-        .with_severity(severity(gains))
-        .sketch(&["with nogil:  # Cython, around code that uses no Python object", "    total = sum_of(view)"])
-        .because(e.waiting_summary())
-        .because(format!("In {} of that waiting, the thread that holds the GIL is inside a C call.", percent(holder_mix.native)))
-        .because(e.contention_summary())
-        .next_step(format!("Change the call at {at}: use a library that releases the GIL there, or move the work to Cython (with nogil), C++ or Rust code that releases it."))
-        .next_step(format!("The alternative is a concurrent.futures.ProcessPoolExecutor: about {}, not counting the cost of moving data between processes.", gain(&e.gains.processes)));
+    let name = e.place_and_caller_clause(&holder);
+    let diagnosis = Diagnosis::new(
+        Code::ReleaseTheGil,
+        format!("Release the GIL in the C code that {name} calls: about {} {}.", gain(gains), on_cores(e.cores())),
+    )
+    .with_severity(severity(gains))
+    .because(e.waiting_summary())
+    .because(format!("In {} of that waiting, the thread that holds the GIL is inside a C call.", percent(holder_mix.native)))
+    .because(e.contention_summary());
+    let alternative = format!(
+        "The alternative is {}: about {}, not counting the cost of moving data between processes.",
+        advice::means(e),
+        gain(&e.gains.processes)
+    );
+    let diagnosis = release(e, diagnosis, &holder, hot_line).next_step_with_sketch(alternative, advice::sketch(e));
     if holder_mix.in_c_calls() { diagnosis } else { diagnosis.finding_only() }.applies()
+}
+
+/// The step at the call. A library's code is not the user's to change, but the call is.
+fn release(e: &RuleInput<'_>, diagnosis: Diagnosis, holder: &Place, hot_line: u32) -> Diagnosis {
+    let Some((caller, call_line)) = own_caller(holder).zip(holder.called_from.as_ref().map(|caller| caller.call_line)) else {
+        let sketch = ["with nogil:  # Cython, around code that uses no Python object", "    total = sum_of(view)"].map(String::from);
+        let step = "use a library that releases the GIL there, or move the work to Cython (with nogil), C++ or Rust code that releases it.";
+        return diagnosis
+            .next_step_with_sketch(format!("Change the call in {} at line {hot_line}: {step}", e.place(holder)), sketch.to_vec());
+    };
+    diagnosis.next_step(format!(
+        "Change the call in {} at line {call_line}: give {} less work, or use another library, one that releases the GIL there.",
+        e.place(&caller),
+        e.place(holder)
+    ))
 }
 
 #[cfg(test)]
@@ -46,7 +67,22 @@ mod tests {
             "{}",
             r.verdict.headline
         );
-        assert!(r.verdict.next_steps[0].contains("app.py:14"));
+        assert!(r.verdict.next_steps[0].starts_with("Change the call in parse (app.py:12) at line 14: "), "{:?}", r.verdict.next_steps);
+        assert_eq!((r.verdict.sketches[0].step, r.verdict.sketches[1].step), (0, 1), "{:?}", r.verdict.sketches);
+    }
+
+    #[test]
+    fn a_librarys_code_is_changed_at_the_users_call() {
+        let encode = ["C export>encode@/lib/python3.11/json/encoder.py", "W export>encode@/lib/python3.11/json/encoder.py"];
+        let json = |t: u64| if (t / 5).is_multiple_of(2) { encode.to_vec() } else { vec![encode[1], encode[0]] };
+        let v = report(&Scene::new(2.0).run(2000, json)).verdict;
+        let headline =
+            "Release the GIL in the C code that encode (json/encoder.py:12), called from export (app.py:12), calls: about 2.0x faster";
+        assert!(v.headline.starts_with(headline), "{}", v.headline);
+        assert!(v.next_steps[0].starts_with("Change the call in export (app.py:12) at line 14: "), "{:?}", v.next_steps);
+        // Nothing of json can be moved to Cython: the only sketch is that of processes.
+        assert!(v.sketch.is_empty() && v.sketches.len() == 1 && v.sketches[0].step == 1, "{:?}", v.sketches);
+        assert_eq!(v.sketches[0].lines[2], "    results = list(pool.map(export, items, chunksize=16))");
     }
 
     #[test]

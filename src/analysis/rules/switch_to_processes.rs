@@ -1,7 +1,7 @@
 //! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python
 //! without a GIL, let the threads run at the same time.
 
-use super::{gil_limits, pool, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, WORTH_IT};
+use super::{advice, gil_limits, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, WORTH_IT};
 use crate::analysis::phrases::{cores, gain, number, on_cores, such_threads};
 use crate::analysis::report::Thread;
 
@@ -32,11 +32,10 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
     let gains = &e.gains.processes;
     let mut diagnosis = Diagnosis::new(Code::SwitchToProcesses, headline(e))
         .with_severity(severity(gains))
-        .sketch(&pool(e).each_ref().map(String::as_str))
         .because(e.waiting_summary())
         .because(e.contention_summary())
         .because(saturating(e.saturation.estimate))
-        .next_step(format!("Run {} in a concurrent.futures.ProcessPoolExecutor or a multiprocessing.Pool; the gain does not count the cost of moving data between processes.", e.culprit()));
+        .next_steps(advice::processes(e));
     diagnosis.because.extend(limit_of_cores(e));
     diagnosis.because.extend(limit_outside(e));
     if e.gains.free_threading.low >= WORTH_IT {

@@ -26,6 +26,7 @@
 
 mod model;
 
+use super::name_pattern::name_pattern;
 use super::report::Estimate;
 use super::shares::on_cpu;
 use crate::profile::Profile;
@@ -79,19 +80,6 @@ pub(super) struct Group {
     pub(super) work: f64,
     /// Whether it is one of those that do the work.
     pub(super) main: bool,
-}
-
-/// The name of a thread with a star for each number.
-pub(super) fn name_pattern(name: &str) -> String {
-    let mut out = String::new();
-    for c in name.chars() {
-        if !c.is_ascii_digit() {
-            out.push(c);
-        } else if !out.ends_with('*') {
-            out.push('*');
-        }
-    }
-    out
 }
 
 impl Program {

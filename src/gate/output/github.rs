@@ -83,9 +83,11 @@ mod tests {
         assert_eq!(
             lines[0],
             "::error file=app.py,line=16,title=gilprof gate%3A waiting <= 20%25::waiting is 52.1 %25 (50.3 - 53.9), limit <= 20 %25: \
-             all of the interval is above the limit%0AParser.parse<T> (app.py:16), thread worker-0: holds the GIL 97 %25 of the time; \
-             1.9 threads wait behind it"
+             all of the interval is above the limit%0AParser.parse<T> (app.py:12) at line 16, thread worker-0: holds the GIL 97 %25 of the \
+             time; 1.9 threads wait behind it"
         );
+        let in_library = render(&testing::in_library(), Path::new("/srv/app"));
+        assert!(in_library.starts_with("::error file=shop.py,line=4,title="), "{in_library}");
         assert!(lines[2].starts_with("::warning title=gilprof gate%3A wait_ms.p99 <= 25ms::"), "{}", lines[2]);
         assert_eq!(lines.len(), 4);
     }

@@ -107,7 +107,7 @@ mod tests {
             "## ✗ gilprof gate: fail\n",
             "| <code>waiting <= 20%</code> | 52.1 % (50.3 - 53.9) | - | ✗ fail |\n",
             "| 33.3 % (32.0 - 34.5) | ✗ fail |\n",
-            "Parser.parse<T> (app.py:16), thread worker-0: holds the GIL 97 % of the time; 1.9 threads wait behind it\n",
+            "Parser.parse<T> (app.py:12) at line 16, thread worker-0: holds the GIL 97 % of the time; 1.9 threads wait behind it\n",
             "<pre>\nmain (app.py:40)\n",
             "- measured <code>app.py</code> for 5.0 s, 4 996 samples, 4 missed\n",
             "- baseline <code>gate-baseline.json</code> (3 runs, Python 3.11.7)\n",

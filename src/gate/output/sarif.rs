@@ -84,7 +84,8 @@ fn result(check: &Check, outcome: &Outcome, base: &Path) -> Value {
             SourceLocation::new(&culprit.file, 1, base).map_or_else(String::new, |place| place.uri())
         );
         if let Some(location) = &mut location {
-            location["logicalLocations"] = json!([{ "fullyQualifiedName": clean(&culprit.name), "kind": "function" }]);
+            let name = shared::culprit_place(culprit, base).map_or(culprit.name.as_str(), |(name, _)| name);
+            location["logicalLocations"] = json!([{ "fullyQualifiedName": clean(name), "kind": "function" }]);
         }
         if !culprit.stack.is_empty() {
             result.insert("stacks".into(), json!([stack(culprit, base)]));

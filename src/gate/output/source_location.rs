@@ -37,6 +37,11 @@ impl SourceLocation {
         !self.path.starts_with('/')
     }
 
+    /// Whether the file is below the working directory.
+    pub fn is_below(&self) -> bool {
+        self.is_relative() && !Path::new(&self.path).components().any(|part| part == Component::ParentDir)
+    }
+
     /// A URI reference by RFC 3986: relative, or `file:///…`.
     pub fn uri(&self) -> String {
         let scheme = if self.is_relative() { "" } else { "file://" };
@@ -76,6 +81,8 @@ mod tests {
         assert_eq!(place("./a.py"), expected("a.py", "a.py"));
         assert_eq!(place("/srv/application/a.py"), expected("file:///srv/application/a.py", "/srv/application/a.py"));
         assert_eq!(place("../a b:c%.py"), expected("../a%20b%3Ac%25.py", "../a b:c%.py"));
+        let below = |file: &str| SourceLocation::new(file, 3, Path::new("/srv/app")).unwrap().is_below();
+        assert_eq!(["/srv/app/a.py", "a.py", "../a.py", "a/../../b.py", "/srv/b.py"].map(below), [true, true, false, false, false]);
         assert_eq!(directory_uri(Path::new("/srv/a b/")), "file:///srv/a%20b/");
         assert_eq!(directory_uri(Path::new("/")), "file:///");
     }

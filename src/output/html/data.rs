@@ -4,11 +4,12 @@
 //! bounded; and [`embed`] escapes the characters that could end the element of the data. The page
 //! itself writes text and never markup.
 
-use super::matrix::{self, place};
+use super::matrix;
 use super::timeline::Budget;
 use super::{flames, timeline};
 use crate::analysis::report::{Report, Target, Thread};
 use crate::error::{Error, Result};
+use crate::output::file_names;
 use crate::output::text::verdict::banner;
 use crate::output::{palette, sanitize, text, Source};
 use crate::sample::State;
@@ -49,6 +50,7 @@ fn process(source: &Source<'_>, budget: Budget) -> Result<Value> {
     let (banner, headline) = banner(&report.verdict);
     let args: Vec<String> = report.target.command.iter().take(MAX_ARGS).map(|arg| sanitize::clean(arg)).collect();
     let (threads, more) = threads(report);
+    let names = file_names::of_report(report);
     let short = Report {
         threads,
         blame: Vec::new(),
@@ -61,10 +63,11 @@ fn process(source: &Source<'_>, budget: Budget) -> Result<Value> {
         "program": text::program(&report.target),
         "banner": banner, "headline": headline, "tone": palette::verdict_style(report.verdict.code) as usize,
         "report": short, "more_threads": more,
-        "places": report.functions.iter().map(|f| place(&f.file, f.line)).collect::<Vec<_>>(),
+        "places": report.functions.iter().map(|f| file_names::place(&names, &f.file, f.line)).collect::<Vec<_>>(),
+        "callers": report.functions.iter().map(|f| file_names::caller(&names, f.called_from.as_ref())).collect::<Vec<_>>(),
         "timeline": timeline::value(source, budget)?,
         "flames": flames::value(source, budget.frames),
-        "matrix": matrix::value(&report.blame),
+        "matrix": matrix::value(&report.blame, &names),
     }))
 }
 

@@ -1,8 +1,9 @@
 //! The blame matrix, in a size that fits the page: seconds of waiting by the functions that wait
 //! most and the functions that held the GIL meanwhile.
 
+use crate::analysis::file_names::FileNames;
 use crate::analysis::report::{Blame, Place};
-use crate::output::sanitize;
+use crate::output::file_names;
 use serde_json::{json, Value};
 use std::collections::HashMap;
 
@@ -32,7 +33,7 @@ fn key(place: Option<&Place>) -> Key<'_> {
 }
 
 /// `{waiters, holders, seconds}`: one row of seconds per waiter.
-pub fn value(blame: &[Blame]) -> Value {
+pub fn value(blame: &[Blame], names: &FileNames) -> Value {
     let rows: Vec<&Blame> = blame.iter().filter(|row| row.seconds > 0.0).collect();
     let waiters = Side::new(rows.iter().map(|row| (Some(&row.waiter), row.seconds)));
     let holders = Side::new(rows.iter().map(|row| (row.holder.as_ref(), row.seconds)));
@@ -40,7 +41,7 @@ pub fn value(blame: &[Blame]) -> Value {
     for row in &rows {
         seconds[waiters.at(Some(&row.waiter))][holders.at(row.holder.as_ref())] += row.seconds;
     }
-    json!({"waiters": waiters.to_json(), "holders": holders.to_json(), "seconds": seconds})
+    json!({"waiters": waiters.to_json(names), "holders": holders.to_json(names), "seconds": seconds})
 }
 
 impl<'a> Side<'a> {
@@ -64,21 +65,16 @@ impl<'a> Side<'a> {
         self.index.get(&key(place)).copied().unwrap_or(self.heads.len() - 1)
     }
 
-    fn to_json(&self) -> Vec<Value> {
+    fn to_json(&self, names: &FileNames) -> Vec<Value> {
         let head_json = |head: &Head<'_>| match head {
-            Head::Function(p) => json!({"name": p.name, "place": place(&p.file, p.line)}),
+            Head::Function(p) => {
+                let place = file_names::place(names, &p.file, p.line);
+                json!({"name": p.name, "place": place, "caller": file_names::caller(names, p.called_from.as_ref())})
+            }
             Head::NoHolder => json!({"name": "no holder", "place": "at the sample"}),
             Head::Others(count) => json!({"name": format!("{count} others"), "place": "", "others": true}),
         };
         self.heads.iter().map(head_json).collect()
-    }
-}
-
-/// `app.py:12`, or the file alone where the line is unknown.
-pub fn place(file: &str, line: u32) -> String {
-    match (sanitize::basename(file), line) {
-        (file, 0) => file.to_string(),
-        (file, line) => format!("{file}:{line}"),
     }
 }
 
@@ -88,15 +84,16 @@ mod tests {
 
     #[test]
     fn functions_without_a_row_are_counted() {
-        let place = |n: u32| Place { name: format!("f{n}"), file: "/srv/app.py".into(), line: n };
+        let files = FileNames::default();
+        let place = |n: u32| Place { name: format!("f{n}"), file: "/srv/app.py".into(), line: n, called_from: None };
         let pair = |n: u32| Blame { waiter: place(n), holder: (!n.is_multiple_of(3)).then(|| place(n % 3)), seconds: f64::from(n) };
         let blame: Vec<Blame> = (1..=40).map(pair).collect();
-        let matrix = value(&blame);
+        let matrix = value(&blame, &files);
         let total: f64 = matrix["seconds"].as_array().unwrap().iter().flat_map(|r| r.as_array().unwrap()).filter_map(Value::as_f64).sum();
         assert_eq!(total, 820.0);
         let names = |side: &str| matrix[side].as_array().unwrap().iter().map(|h| h["name"].to_string()).collect::<Vec<_>>();
         assert_eq!((names("waiters").len(), names("waiters")[12].as_str()), (13, "\"28 others\""));
         assert!(names("holders").contains(&"\"no holder\"".into()), "{matrix}");
-        assert_eq!(value(&[])["seconds"], json!([]));
+        assert_eq!(value(&[], &files)["seconds"], json!([]));
     }
 }

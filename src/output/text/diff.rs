@@ -3,8 +3,8 @@
 
 use super::{Page, Style};
 use crate::analysis::compare::{Change, Comparison, FunctionChange, WindowSummary};
-use crate::output::file_names::FileNames;
-use crate::output::{columns, numbers, palette, sanitize};
+use crate::analysis::file_names::FileNames;
+use crate::output::{columns, file_names, numbers, palette, sanitize};
 
 /// Rows of each table of functions.
 const MAX_FUNCTIONS: usize = 8;
@@ -75,7 +75,8 @@ fn threads(page: &mut Page, comparison: &Comparison) {
             [before, after] if before == after => format!("{after}x"),
             [before, after] => format!("{before}x, now {after}x"),
         };
-        page.line(&format!("  {} {}", columns::fit(&sanitize::clean(&row.name), 40), palette::dim(&count, page.style.colour)));
+        let name = columns::fit(&sanitize::clean(&row.name), page.style.width - 3 - columns::width(&count));
+        page.line(&format!("  {name} {}", palette::dim(&count, page.style.colour)));
         page.line(&format!("  {}{}", columns::left("  waiting", 22), cells(&row.waiting, true)));
         page.line(&format!("  {}{}", columns::left("  holding", 22), cells(&row.holding, true)));
     }
@@ -93,13 +94,13 @@ fn harm(function: &FunctionChange) -> f64 {
     }
 }
 
-fn functions(page: &mut Page, title: &str, rows: &[&FunctionChange], names: &FileNames<'_>) {
+fn functions(page: &mut Page, title: &str, rows: &[&FunctionChange], names: &FileNames) {
     if rows.is_empty() {
         return;
     }
     page.heading(&format!("  {title}, threads on average"));
     for row in rows.iter().take(MAX_FUNCTIONS) {
-        let function = format!("{} ({})", sanitize::clean(&row.name), names.place(&row.file, row.line));
+        let function = format!("{} ({})", sanitize::clean(&row.name), file_names::place(names, &row.file, row.line));
         page.line(&format!("  {}", columns::fit(&function, page.style.width - 2)));
         for (what, change) in [("  holding", &row.holding), ("  waiting", &row.waiting), ("  others wait", &row.inflicted_wait)] {
             if change.real {

@@ -2,9 +2,11 @@
 //!
 //! A row's integers are apportioned by largest remainder and add to 100. A state whose share is not
 //! zero but rounds to it prints `<1` and counts as 0. Time that the shares do not cover is
-//! `unknown` and never spread over the others.
+//! `unknown` and never spread over the others. Many threads of one pool with nearly equal shares
+//! make one row, `crawl_* x16`.
 
 use super::Page;
+use crate::analysis::name_pattern::name_pattern;
 use crate::analysis::report::{Holding, Report, States, Thread};
 use crate::output::repeated_names::RepeatedNames;
 use crate::output::{columns, numbers, palette, sanitize};
@@ -13,18 +15,17 @@ use rustc_hash::FxHashMap;
 
 /// Rows before the rest is shown as one.
 const MAX_ROWS: usize = 20;
-/// More sleeping threads than this with names that differ only in their numbers make one row.
-const MAX_ALIKE: usize = 4;
-/// A thread that spent this share of its time asleep, for I/O or a lock, did nothing else.
-const ASLEEP: f64 = 0.995;
+/// So many threads with names that differ only in their numbers have a row each, and more threads
+/// have at most so many rows.
+const FEW: usize = 4;
+/// Shares of threads in one row differ by at most this much from those of the row's first thread.
+const NEARLY: f64 = 0.1;
 /// The shares may miss 1 by this much before the difference is shown as unknown.
 const SLACK: f64 = 0.005;
 const SHORTEST_BAR: usize = 6;
 const LONGEST_BAR: usize = 22;
-/// Narrower names than this are of no use: the heads are cut instead.
-const NARROWEST_NAME: usize = 12;
-/// Columns that names may take on a page of 80; half of what a page is wider comes on top.
-const USUAL_NAME: usize = 24;
+/// Names never get less than this.
+const NARROWEST_NAME: usize = 10;
 /// The head of each state's column, and its short form for narrow pages.
 const HEADS: [[&str; 2]; 7] =
     [["holding", "hold"], ["waiting", "wait"], ["native", "nat"], ["starved", "starv"], ["lock", "lock"], ["io", "io"], ["unknown", "unk"]];
@@ -33,8 +34,9 @@ const CPU_COLUMNS: usize = 5;
 /// One line of the table.
 struct Row {
     name: String,
-    /// Shown where several threads have the name.
-    tid: Option<i32>,
+    /// What is behind the name and never cut: ` [7]`, the id of a thread where several have its
+    /// name, or ` x16`, the number of threads in the row.
+    suffix: String,
     python: bool,
     cpu: f64,
     /// In the order of `HEADS`.
@@ -44,20 +46,17 @@ struct Row {
 }
 
 impl Row {
-    /// The name in exactly so many columns. The thread id is never cut.
+    /// The name in exactly so many columns.
     fn label(&self, columns: usize) -> String {
-        match self.suffix() {
-            suffix if suffix.is_empty() => columns::left(&self.name, columns),
-            suffix => columns::left(&(columns::fit(&self.name, columns.saturating_sub(suffix.len())) + &suffix), columns),
-        }
+        columns::left(&(columns::fit(&self.name, columns.saturating_sub(self.suffix.len())) + &self.suffix), columns)
     }
 
     fn width(&self) -> usize {
-        columns::width(&self.name) + self.suffix().len()
+        columns::width(&self.name) + self.suffix.len()
     }
 
-    fn suffix(&self) -> String {
-        self.tid.map_or_else(String::new, |tid| format!(" [{tid}]"))
+    fn has_id(&self) -> bool {
+        self.suffix.ends_with(']')
     }
 }
 
@@ -96,7 +95,7 @@ pub(super) fn write(page: &mut Page, report: &Report) {
     legend(page, &rows, &layout);
 }
 
-/// Room goes to the heads first, then to names, then to bars.
+/// Bars go first, then heads are cut, and names last.
 fn layout(page: &Page, rows: &[Row]) -> Layout {
     // The column is there only when something is unknown, and then the rows need it to add up.
     let unknown = rows.iter().any(|row| !matches!(row.cells[6].as_str(), "0" | numbers::NONE));
@@ -107,69 +106,91 @@ fn layout(page: &Page, rows: &[Row]) -> Layout {
     };
     let room = |heads: &[(&str, usize)]| page.style.width - 3 - CPU_COLUMNS - heads.iter().map(|head| head.1).sum::<usize>();
     let full = heads(false);
-    let short = room(&full) < NARROWEST_NAME;
+    let longest = rows.iter().map(Row::width).max().unwrap_or(0).max(NARROWEST_NAME);
+    let short = room(&full) < longest;
     let heads = if short { heads(true) } else { full };
     let room = room(&heads);
-    let longest = rows.iter().map(Row::width).max().unwrap_or(0);
-    let name = longest.clamp(10, USUAL_NAME + page.style.width.saturating_sub(80) / 2).min(room);
+    let name = longest.min(room);
     let left = (room - name).saturating_sub(2).min(LONGEST_BAR);
     Layout { heads, short, name, bar: if page.style.bars && left >= SHORTEST_BAR { left } else { 0 } }
 }
 
 /// The threads that hold and wait most come first, then those that use most CPU. Threads beyond the
-/// last row are shown as their mean. Herds come last.
+/// last row are shown as their mean.
 fn rows(threads: &[Thread]) -> Vec<Row> {
-    let (mut order, herds) = without_herds(threads);
+    let mut order = folded(threads);
     let longest = threads.iter().map(|t| t.seconds).fold(f64::MIN_POSITIVE, f64::max);
-    let contending = |t: &Thread| steps((t.states.holding + t.states.waiting) * t.seconds / longest);
-    order.sort_by(|a, b| contending(b).cmp(&contending(a)).then(steps(b.cpu).cmp(&steps(a.cpu))));
+    // Threads that are alike have the place of one of them.
+    let contending = |fold: &[&Thread]| steps(mean_of(fold, |t| (t.states.holding + t.states.waiting) * t.seconds / longest));
+    let cpu = |fold: &[&Thread]| steps(mean_of(fold, |t| t.cpu));
+    order.sort_by_cached_key(|fold| std::cmp::Reverse((contending(fold), cpu(fold))));
     let repeated = RepeatedNames::new(threads.iter().map(|t| t.name.as_str()));
-    // One thread left over takes no more room than a line about it.
+    // One row left over takes no more room than a line about it.
     let shown = if order.len() <= MAX_ROWS + 1 { order.len() } else { MAX_ROWS };
-    let mut rows: Vec<Row> = order[..shown]
-        .iter()
-        .map(|t| Row {
-            tid: repeated.contains(&t.name).then_some(t.tid),
-            ..row(sanitize::clean(&t.name), t.python, t.cpu, &t.states, t.holding)
-        })
-        .collect();
-    if shown < order.len() {
-        let rest = &order[shown..];
-        rows.push(mean(format!("{} more, mean", numbers::thousands(rest.len() as u64)), rest));
+    let mut rows: Vec<Row> = order[..shown].iter().map(|fold| fold_row(fold, &repeated)).collect();
+    let rest = order[shown..].concat();
+    if !rest.is_empty() {
+        rows.push(mean(format!("{} more, mean", numbers::thousands(rest.len() as u64)), &rest));
     }
-    rows.extend(herds.iter().map(|(name, herd)| mean(format!("{} asleep: {name}", numbers::thousands(herd.len() as u64)), herd)));
     rows
 }
 
-/// Threads that are alike, with their name.
-type Herd<'a> = (String, Vec<&'a Thread>);
-
-/// The threads that have a row of their own, and the herds of the others, the largest first.
-fn without_herds(threads: &[Thread]) -> (Vec<&Thread>, Vec<Herd<'_>>) {
-    let asleep = |t: &&Thread| t.states.io + t.states.lock >= ASLEEP;
-    let mut alike: FxHashMap<(String, bool), Vec<&Thread>> = FxHashMap::default();
-    for thread in threads.iter().filter(asleep) {
-        alike.entry((without_numbers(&thread.name), thread.python)).or_default().push(thread);
-    }
-    let is_herd = |t: &Thread| alike.get(&(without_numbers(&t.name), t.python)).is_some_and(|herd| herd.len() > MAX_ALIKE);
-    let others = threads.iter().filter(|t| !(asleep(t) && is_herd(t))).collect();
-    let mut herds: Vec<Herd> =
-        alike.iter().filter(|(_, herd)| herd.len() > MAX_ALIKE).map(|((name, _), herd)| (sanitize::clean(name), herd.clone())).collect();
-    herds.sort_by(|(name, herd), (other_name, other)| other.len().cmp(&herd.len()).then_with(|| name.cmp(other_name)));
-    (others, herds)
-}
-
-/// A name with a star for each of its numbers.
-fn without_numbers(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for c in name.chars() {
-        match c {
-            '0'..='9' if out.ends_with('*') => {}
-            '0'..='9' => out.push('*'),
-            c => out.push(c),
+fn fold_row(fold: &[&Thread], repeated: &RepeatedNames<'_>) -> Row {
+    match fold {
+        [t] => {
+            let suffix = if repeated.contains(&t.name) { format!(" [{}]", t.tid) } else { String::new() };
+            Row { suffix, ..row(sanitize::clean(&t.name), t.python, t.cpu, &t.states, t.holding) }
+        }
+        alike => {
+            let name = alike.first().map(|t| sanitize::clean(&name_pattern(&t.name))).unwrap_or_default();
+            Row { suffix: format!(" x{}", alike.len()), ..mean(name, alike) }
         }
     }
-    out
+}
+
+/// The threads by row, in the order of the first of each name.
+fn folded(threads: &[Thread]) -> Vec<Vec<&Thread>> {
+    let mut of_name: Vec<Vec<&Thread>> = Vec::new();
+    let mut known: FxHashMap<(String, bool), usize> = FxHashMap::default();
+    for thread in threads {
+        let n = *known.entry((name_pattern(&thread.name), thread.python)).or_insert(of_name.len());
+        match of_name.get_mut(n) {
+            Some(fold) => fold.push(thread),
+            None => of_name.push(vec![thread]),
+        }
+    }
+    of_name.into_iter().flat_map(rows_of_name).collect()
+}
+
+/// A few threads have a row each. Of more threads, those that are alike share a row; if that makes
+/// more than a few rows, all share one.
+fn rows_of_name(threads: Vec<&Thread>) -> Vec<Vec<&Thread>> {
+    if threads.len() <= FEW {
+        return threads.into_iter().map(|thread| vec![thread]).collect();
+    }
+    let mut folds: Vec<Vec<&Thread>> = Vec::new();
+    for thread in &threads {
+        match folds.iter().position(|fold| are_alike(fold[0], thread)) {
+            Some(alike) => folds[alike].push(thread),
+            None => folds.push(vec![thread]),
+        }
+        if folds.len() > FEW {
+            return vec![threads];
+        }
+    }
+    folds
+}
+
+/// The shares of a thread, in the order of `HEADS`.
+fn shares_of(states: &States) -> [f64; 7] {
+    [states.holding, states.waiting, states.native, states.starved, states.lock, states.io, states.unknown]
+}
+
+/// Whether each share of one thread is nearly that of the other. A share that is not a number is
+/// like any other.
+fn are_alike(a: &Thread, b: &Thread) -> bool {
+    let (a, b) = (shares_of(&a.states), shares_of(&b.states));
+    !a.iter().zip(b).any(|(a, b)| (a - b).abs() > NEARLY)
 }
 
 /// A share in steps coarse enough that threads which do the same keep the report's order. NaN
@@ -179,7 +200,7 @@ fn steps(share: f64) -> i64 {
 }
 
 fn row(name: String, python: bool, cpu: f64, states: &States, holding: Holding) -> Row {
-    let mut shares = [states.holding, states.waiting, states.native, states.starved, states.lock, states.io, states.unknown];
+    let mut shares = shares_of(states);
     let uncovered = 1.0 - shares.iter().sum::<f64>();
     if uncovered > SLACK {
         shares[6] += uncovered;
@@ -189,13 +210,20 @@ fn row(name: String, python: bool, cpu: f64, states: &States, holding: Holding) 
         Some(whole) => std::array::from_fn(|i| numbers::cell(whole[i], shares[i])),
         None => std::array::from_fn(|_| numbers::NONE.into()),
     };
-    Row { name, tid: None, python, cpu, shares, holding, cells }
+    Row { name, suffix: String::new(), python, cpu, shares, holding, cells }
+}
+
+/// The mean of a figure over threads, each weighted by the time for which it was seen.
+fn mean_of(threads: &[&Thread], figure: impl Fn(&Thread) -> f64) -> f64 {
+    match threads {
+        [one] => figure(one),
+        all => all.iter().map(|t| figure(t) * t.seconds).sum::<f64>() / all.iter().map(|t| t.seconds).sum::<f64>(),
+    }
 }
 
 /// Several threads as one row: means, each thread weighted by the time for which it was seen.
 fn mean(name: String, rest: &[&Thread]) -> Row {
-    let total: f64 = rest.iter().map(|t| t.seconds).sum();
-    let of = |figure: fn(&Thread) -> f64| rest.iter().map(|t| figure(t) * t.seconds).sum::<f64>() / total;
+    let of = |figure: fn(&Thread) -> f64| mean_of(rest, figure);
     let states = States {
         holding: of(|t| t.states.holding),
         waiting: of(|t| t.states.waiting),
@@ -261,8 +289,11 @@ fn legend(page: &mut Page, rows: &[Row], layout: &Layout) {
     if rows.iter().any(|row| !row.python) {
         pieces.push("* no Python thread".into());
     }
-    if rows.iter().any(|row| row.tid.is_some()) {
+    if rows.iter().any(Row::has_id) {
         pieces.push("[n] thread id".into());
+    }
+    if rows.iter().any(|row| row.suffix.starts_with(" x")) {
+        pieces.push("xN mean of N threads".into());
     }
     if layout.short {
         let cut = HEADS[..layout.heads.len()].iter().filter(|[word, short]| word != short);
@@ -281,7 +312,7 @@ fn legend(page: &mut Page, rows: &[Row], layout: &Layout) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::measured;
+    use crate::output::testing::{measured, HOSTILE};
     use crate::output::text::{render, Style};
 
     #[test]
@@ -297,27 +328,52 @@ mod tests {
     }
 
     #[test]
-    fn a_herd_of_sleepers_is_one_row() {
+    fn threads_that_are_alike_are_one_row() {
         let mut report = measured().report;
-        let sleeper = |n: i32| {
-            let mut thread = report.threads[1].clone();
-            (thread.name, thread.tid, thread.states) = (format!("pool-{n}_7"), 5000 + n, States::default());
-            thread.states.lock = 1.0;
+        let worker = report.threads[1].clone();
+        let like = |n: i32, waiting: f64| {
+            let mut thread = worker.clone();
+            (thread.name, thread.tid) = (format!("crawl-{n}_7"), 5000 + n);
+            thread.states = States { waiting, io: 1.0 - waiting, ..States::default() };
             thread
         };
-        let few: Vec<Thread> = (0..4).map(sleeper).collect();
-        let herd: Vec<Thread> = (0..600).map(sleeper).collect();
+        let few: Vec<Thread> = (0..4).map(|n| like(n, 0.3)).collect();
+        let many: Vec<Thread> = (4..20).map(|n| like(n, 0.3 + 0.05 * f64::from(n % 2))).collect();
+        let other = like(99, 0.9);
         report.threads.extend(few);
-        assert!(!render(&report, Style::PLAIN).contains("asleep: "));
-        report.threads.extend(herd);
+        assert!(!render(&report, Style::PLAIN).contains("crawl-*_*"));
+        report.threads.extend(many);
+        report.threads.push(other);
         let text = render(&report, Style::PLAIN);
-        assert!(text.lines().any(|line| line.starts_with("  604 asleep: pool-*_*")), "{text}");
-        assert!(!text.contains("pool-1_7") && !text.contains("more, mean"), "{text}");
+        let row: Vec<&str> = text.lines().find(|line| line.contains("crawl-*_* x20")).unwrap().split_whitespace().collect();
+        assert_eq!(row[2..4], ["0", "32"], "{text}");
+        assert!(text.contains("\n  crawl-99_7") && !text.contains("crawl-1_7"), "{text}");
+        assert!(text.contains("xN mean of N threads"), "{text}");
+        // Threads that are not alike at all do not fill the page either.
+        report.threads.extend((0..8).map(|n| like(200 + n, 0.12 * f64::from(n))));
+        let text = render(&report, Style::PLAIN);
+        assert!(text.contains("  crawl-*_* x29 ") && text.matches("crawl-").count() == 1, "{text}");
+    }
+
+    #[test]
+    fn names_are_cut_last() {
+        let mut report = measured().report;
+        report.threads.retain(|t| t.name != HOSTILE);
+        let mut text = |name: &str, width: usize| {
+            report.threads[0].name = name.into();
+            render(&report, Style { colour: false, bars: true, width })
+        };
+        let (short, long) = ("ThreadPoolExecutor-0_6", "Thread-1 (serve_forever_and_ever)");
+        assert!(text(short, 80).lines().any(|line| line.contains(short) && line.contains('#')), "bars have room");
+        let cut = text(long, 80);
+        assert!(cut.contains(long) && cut.contains("nat = native"), "{cut}");
+        assert!(!text(&"n".repeat(70), 80).contains(&"n".repeat(70)));
     }
 
     #[test]
     fn a_narrow_page_explains_the_heads_that_it_cuts() {
         let mut report = measured().report;
+        report.threads.retain(|t| t.name != HOSTILE);
         let states = &mut report.threads[1].states;
         (states.unknown, states.waiting) = (states.waiting, 0.0);
         assert!(render(&report, Style::PLAIN).contains("holding waiting native starved lock  io unknown  cpu"));

@@ -33,11 +33,15 @@ pub(super) fn write(page: &mut Page, report: &Report) {
     }
     for (n, step) in verdict.next_steps.iter().enumerate() {
         page.prose("  -> ", step);
-        if n == 0 {
-            verdict.sketch.iter().for_each(|line| page.line(&format!("       {}", sanitize::clean(line))));
-        }
+        verdict.sketch_of(n).iter().for_each(|line| code(page, line));
     }
     what_if(page, report);
+}
+
+/// A line of code. Only a line with a long name is wider than the page.
+fn code(page: &mut Page, line: &str) {
+    let line = columns::fit(&format!("       {}", sanitize::clean(line)), page.style.width);
+    page.line(&line);
 }
 
 fn interval(e: Estimate) -> String {
@@ -133,7 +137,7 @@ pub(super) fn write_findings(page: &mut Page, findings: &[Finding]) {
 #[cfg(test)]
 mod tests {
     use super::saturation;
-    use crate::analysis::report::{Code, Report};
+    use crate::analysis::report::{Code, Report, Sketch};
     use crate::output::testing::measured;
     use crate::output::text::{render, Style};
 
@@ -148,6 +152,16 @@ mod tests {
         let step = "Run burn in a ProcessPoolExecutor; moving data between processes is not counted in the gain.";
         (report.verdict.code, report.verdict.next_steps) = (Code::SwitchToProcesses, vec![step.into()]);
         assert_eq!(stated(&report), 1);
+    }
+
+    #[test]
+    fn a_sketch_stands_under_its_step() {
+        let mut report = measured().report;
+        report.verdict.next_steps = vec!["First step.".into(), "Second step.".into()];
+        report.verdict.sketches = vec![Sketch { step: 1, lines: vec!["import sys".into(), "x".repeat(500)] }];
+        let text = render(&report, Style::PLAIN);
+        assert!(text.contains("  -> First step.\n  -> Second step.\n       import sys\n       xxx"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     #[test]

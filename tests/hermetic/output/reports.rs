@@ -37,11 +37,12 @@ pub fn function(name: &str, file: &str, line: u32, holding: f64, waiting: f64, i
         lock: 0.0,
         io: 0.0,
         hot_line: line + 2,
+        called_from: None,
     }
 }
 
 pub fn place(name: &str, file: &str, line: u32) -> Place {
-    Place { name: name.into(), file: file.into(), line }
+    Place { name: name.into(), file: file.into(), line, called_from: None }
 }
 
 fn target() -> Target {
@@ -101,7 +102,10 @@ pub fn saturated() -> Report {
         functions: vec![
             function("burn", "/srv/app.py", 12, 0.97, 1.9, 1.9),
             function("Server.handle_the_request_of_a_client", "/srv/lib/handlers_of_requests.py", 1200, 0.012, 0.02, 0.03),
-            function("idle", "/srv/app.py", 40, 0.0, 0.0, 0.0),
+            FunctionRow {
+                called_from: Some(Caller { name: "idle".into(), file: "/srv/app.py".into(), line: 40, call_line: 44 }),
+                ..function("Condition.wait", "/usr/lib/python3.11/threading.py", 288, 0.0, 0.0, 0.0)
+            },
         ],
         blame: vec![
             Blame { waiter: place("burn", "/srv/app.py", 12), holder: Some(place("burn", "/srv/app.py", 12)), seconds: 18.2 },
@@ -125,6 +129,7 @@ pub fn saturated() -> Report {
                 "run burn (app.py:12) in a ProcessPoolExecutor; moving data between processes is not counted in the gain".into()
             ],
             sketch: Vec::new(),
+            sketches: Vec::new(),
         },
         findings: vec![Finding {
             code: Code::BlockedHoldingGil,

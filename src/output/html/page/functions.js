@@ -10,7 +10,7 @@ const FUNCTION_COLUMNS = [
 
 const functionTable = {
   show(process) {
-    this.rows = process.report.functions.map((row, n) => ({ ...row, place: process.places[n] }));
+    this.rows = process.report.functions.map((row, n) => ({ ...row, place: process.places[n], caller: process.callers[n] }));
     // The report's order: the function that others wait for most comes first.
     this.sorted = { key: 'inflicted_wait', down: true };
     this.head();
@@ -36,12 +36,12 @@ const functionTable = {
   body() {
     const { key, down } = this.sorted;
     const query = $('function-filter').value.trim().toLowerCase();
-    const shown = this.rows.filter((row) => !query || `${row.name} ${row.file}`.toLowerCase().includes(query));
+    const shown = this.rows.filter((row) => !query || `${row.name} ${row.file} ${row.caller ?? ''}`.toLowerCase().includes(query));
     const order = (a, b) => (typeof a[key] === 'string' ? a[key].localeCompare(b[key]) : a[key] - b[key]);
     // Sorting is stable: rows with equal figures keep the report's order.
     shown.sort((a, b) => (down ? order(b, a) : order(a, b)));
     const cell = (row, column) => (column.text
-      ? el('th', { scope: 'row' }, name(row.name, 'name code'), el('small', { title: row.file, text: row.place }))
+      ? el('th', { scope: 'row' }, name(row.name, 'name code'), el('small', { title: row.file, text: row.place }), row.caller ? el('small', { title: row.called_from.file, text: `called from ${row.caller}` }) : null)
       : el('td', { class: 'n', 'data-key': column.key, text: column.whole ? (row[column.key] ? String(row[column.key]) : NONE) : figures.mean(row[column.key]) }));
     $('function-table').tBodies[0].replaceChildren(...shown.map((row) => el('tr', {}, FUNCTION_COLUMNS.map((column) => cell(row, column)))));
     $('function-count').textContent = shown.length === this.rows.length ? `${grouped(shown.length)} functions` : `${grouped(shown.length)} of ${grouped(this.rows.length)} functions`;

@@ -7,7 +7,7 @@ function showMatrix({ waiters, holders, seconds }) {
   const own = seconds.flatMap((row, n) => row.filter((_, m) => !waiters[n].others && !holders[m].others));
   const most = Math.max(1e-9, ...own);
   const waits = palette.states[WAITS].rgb;
-  const named = (head) => [name(head.name, 'name code'), el('small', { text: head.place })];
+  const named = (head) => [name(head.name, 'name code'), el('small', { text: head.place }), head.caller ? el('small', { text: `called from ${head.caller}` }) : null];
   const cell = (s) => {
     const tint = blend(waits, palette.paper, s > 0 ? 0.12 + 0.88 * Math.min(1, s / most) : 0);
     return el('td', { class: 'n', 'data-seconds': s, style: s > 0 ? { background: rgb(tint), color: textColourOn(tint) } : {}, text: s > 0 ? figures.seconds(s) : '·' });

@@ -13,8 +13,9 @@ function showVerdict(process) {
   $('banner').style.color = textColourOn(palette.colours[process.tone]);
   fill($('headline'), prose(sentence(typeset(process.headline))));
   fill($('because'), verdict.because.map((fact) => el('li', {}, prose(fact))));
-  fill($('steps'), verdict.next_steps.length ? el('h2', { text: 'What to do' }) : null, el('ol', { class: 'steps' }, verdict.next_steps.map((step, n) =>
-    el('li', {}, el('p', {}, prose(typeset(step))), n === 0 && verdict.sketch?.length ? el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: verdict.sketch.join('\n') })) : null))));
+  const sketch = (lines) => el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: lines.join('\n') }));
+  const step = (text, n) => el('li', {}, el('p', {}, prose(typeset(text))), verdict.sketches?.filter((one) => one.step === n).map((one) => sketch(one.lines)));
+  fill($('steps'), verdict.next_steps.length ? el('h2', { text: 'What to do' }) : null, el('ol', { class: 'steps' }, verdict.next_steps.map(step)));
   $('steps').querySelectorAll('pre').forEach((sketch) => scrolling.watch(sketch));
   showGains(verdict, report.what_if ?? []);
   const saturation = verdict.gil_saturates_at;
