@@ -153,7 +153,8 @@ async fn forward_signals_until_exit(child: &mut Child, pid: Pid, signals: &mut S
             number = signals.next() => {
                 interrupted |= signals::asks_to_end(number);
                 if !signals::sent_by_terminal(number) {
-                    // This fails if the program has just ended; the next turn of the loop sees the end.
+                    // This fails if the program has just ended, which the next turn of the loop
+                    // sees.
                     let _ = sys_linux::kill(pid, number);
                 }
             },

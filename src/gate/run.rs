@@ -264,9 +264,10 @@ fn unusable(report: &Report) -> Option<Unusable> {
     Some(Unusable { code, why })
 }
 
-/// The time in which a thread works, or would if it had the GIL or a CPU.
+/// The time in which a thread works, or would if it had the GIL. Time without a CPU is left out: on
+/// a busy machine an interpreter takes long to start.
 fn active(times: &StateTimes) -> f64 {
-    times.holding() + [State::Waiting, State::Native, State::Starved].map(|state| times.get(state)).iter().sum::<f64>()
+    times.holding() - times.get(State::HoldingStarved) + times.get(State::Waiting) + times.get(State::Native)
 }
 
 /// Why a program that was started for the gate has nothing to check, although its interpreter ran:
