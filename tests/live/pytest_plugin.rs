@@ -257,9 +257,11 @@ fn marks_that_make_no_sense_are_errors_of_their_tests() {
 /// The main thread's stack begins with pytest's own frames.
 fn a_failure_shows_no_frame_of_pytest() {
     let Some(pytest) = any() else { return };
-    let folder = tests("@pytest.mark.gil(max_gil_busy=0.1)\ndef test_it():\n    crunch(0.5)\n", None);
-    let output = pytest.run(folder.path(), &[]);
-    output.has(1, &["1 failed", "E   gil.busy is ", "E       test_it (test_it.py:", "E       crunch (test_it.py:"]);
+    // The other thread only wakes up, and waits for the main thread then.
+    let source = "@pytest.mark.gil(max_waiting=0.05)\ndef test_it():\n    done = []\n    def wake():\n        while not done:\n            \
+        time.sleep(0.0001)\n    other = threading.Thread(target=wake)\n    other.start()\n    crunch(0.8)\n    done.append(1)\n    other.join()\n";
+    let output = pytest.run(tests(source, None).path(), &[]);
+    output.has(1, &["1 failed", "E   waiting is ", "thread MainThread", "E       test_it (", "E       crunch ("]);
     output.has_not(&["_pytest/", "pluggy/", "pytest_gilprof/", "runpy"]);
 }
 
