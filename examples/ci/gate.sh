@@ -5,8 +5,8 @@
 #
 # Limits: gilprof.toml, or $GILPROF_LIMITS. Results: gate.xml (JUnit), gate.sarif and gate.md in
 # gilprof-results/, or $GILPROF_RESULTS. The exit code is gilprof's: 0 pass, 1 a limit is broken,
-# 2 usage or files, 3 inconclusive, 4 not measured, 130 interrupted before the first sample, or
-# twice; if the program itself fails, its own code.
+# 2 usage or files, 3 inconclusive, 4 not measured, 5 the program itself failed (its own code is in
+# the results), 130 interrupted.
 # Inconclusive is not a pass. GILPROF_INCONCLUSIVE=0 lets it pass with a warning.
 set -eu
 
@@ -27,7 +27,7 @@ status=0
   -- "$@" || status=$?
 
 if [ "$status" -eq 3 ]; then
-  echo "gate.sh: inconclusive: measure for longer, or with --runs 3; see docs/gate.md" >&2
+  echo "gate.sh: inconclusive, for the reason above; docs/gate.md says what helps" >&2
   exit "${GILPROF_INCONCLUSIVE:-3}"
 fi
 exit "$status"

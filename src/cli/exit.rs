@@ -1,10 +1,10 @@
 //! The exit codes: one for each kind of error, so that scripts can distinguish them. docs/cli.md
 //! has [`TABLE`].
 //!
-//! `run` ends with the program's own code, or with 128 plus the signal's number if a signal ended
-//! the program, as a shell does. gilprof's own codes appear only if the program was not started, or
-//! if it ended with 0 and a file could not be written. A program that could not be measured gives a
-//! message on stderr and does not change the code.
+//! `run` and `record` end with the program's own code if the program fails, or with 128 plus the
+//! signal's number if a signal ended the program, as a shell does. gilprof's own codes appear only
+//! if the program was not started, or if it ended with 0 and could not be measured, or a file could
+//! not be written.
 //!
 //! A window that Ctrl-C, SIGTERM or the target's end cuts short is a success: the report covers the
 //! samples until then.
@@ -24,7 +24,7 @@ const fn exit(code: u8, when: &'static str) -> Exit {
     Exit { code, when }
 }
 
-const DONE: Exit = exit(0, "measured, also when Ctrl-C, SIGTERM or the program's end cut the window short");
+const DONE: Exit = exit(0, "measured, also if Ctrl-C, SIGTERM or the program's end cut the window short");
 const USAGE: Exit = exit(2, "invalid arguments: a rate, a duration, a file's ending");
 const NO_SUCH_PROCESS: Exit = exit(3, "no process with this pid");
 const NOT_PYTHON: Exit = exit(4, "the process is not a Python program; the message names its Python child, if it has one");

@@ -1,33 +1,36 @@
 //! `gilprof gate`: measures the runs, evaluates the checks, writes the outcome, and ends with an
 //! exit code for a build.
 //!
-//! [`gate_exit`] has the gate's own codes. If the measured command fails, the gate ends with the
-//! command's code, because a program that failed was not measured at its work. The page goes to
-//! stderr if the gate starts a command, which keeps stdout; else to stdout.
+//! [`gate_exit`] has the codes, and no code of the measured command is one of them: a command that
+//! fails by itself was not measured at its work, and has a code of the gate. `--pass-exit-code`
+//! ends with the command's own code, as `run` does. The page goes to stderr if the gate starts a
+//! command, which keeps stdout; else to stdout.
 
 use super::args::{MeasureArgs, OutputArgs};
 use super::capture::LoadedCapture;
 use super::gate_args::GateArgs;
 use super::gate_outputs::{GateOutputs, PageStream};
 use super::progress::LiveLine;
+use super::run::Supervised;
 use super::session::{CompletedCapture, Session};
 use super::values::{parse_duration, DurationArg};
 use super::{note, outputs, run, signals, wait_for_python};
 use crate::error::{Error, Result};
 use crate::gate::baseline::{Baseline, BaselineError};
 use crate::gate::culprit::MeasuredRun;
-use crate::gate::evaluate::{self, gate_exit, Checks, ComparedBaseline, Measurement};
+use crate::gate::evaluate::{self, gate_exit, Checks, ComparedBaseline, Enforcement, Measurement};
 use crate::gate::expr::Regression;
 use crate::gate::fingerprint::{difference_of_runs, Fingerprint};
 use crate::gate::limits::{self, Limits};
-use crate::gate::outcome::Outcome;
+use crate::gate::outcome::{CommandFailure, Outcome};
 use crate::gate::run::Run;
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
-use crate::output::flamegraph;
+use crate::output::{flamegraph, numbers};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,14 +54,22 @@ pub fn command(args: &GateArgs) -> ExitCode {
 struct GateError {
     code: u8,
     why: String,
+    /// How the command ended, if that is why.
+    command: Option<CommandFailure>,
+}
+
+impl GateError {
+    fn new(code: u8, why: impl Into<String>) -> GateError {
+        GateError { code, why: why.into(), command: None }
+    }
 }
 
 fn usage(why: impl Into<String>) -> GateError {
-    GateError { code: gate_exit::USAGE, why: why.into() }
+    GateError::new(gate_exit::USAGE, why)
 }
 
 fn not_measured(error: &Error) -> GateError {
-    GateError { code: if matches!(error, Error::Usage(_)) { gate_exit::USAGE } else { gate_exit::NOT_MEASURED }, why: error.to_string() }
+    GateError::new(if matches!(error, Error::Usage(_)) { gate_exit::USAGE } else { gate_exit::NOT_MEASURED }, error.to_string())
 }
 
 /// `--init`.
@@ -86,6 +97,7 @@ struct GateConfig {
     checks: Checks,
     baseline: Option<PathBuf>,
     update: bool,
+    pass_exit_code: bool,
     runs: u32,
     warmup: u32,
     window: DurationArg,
@@ -103,10 +115,11 @@ impl GateConfig {
         };
         let merged = file.overridden(&args.max, &args.max_regression);
         let baseline = args.baseline.clone().or(merged.baseline);
-        let mut checks = Checks { limits: merged.max, regressions: merged.max_regression };
+        let mut checks = Checks { limits: merged.max, regressions: merged.max_regression, enforcement: Enforcement::Enforced };
         if args.update_baseline {
-            // The next build is compared with the new baseline.
+            // The next build is compared with the new baseline, and its limits are enforced then.
             checks.regressions.clear();
+            checks.enforcement = Enforcement::OnlyShown;
         } else if baseline.is_some() && checks.regressions.is_empty() {
             checks.regressions.push(Regression::parse(DEFAULT_REGRESSION).map_err(usage)?);
         }
@@ -126,19 +139,17 @@ impl GateConfig {
         let stream = if matches!(target, Target::Command(_)) { PageStream::Stderr } else { PageStream::Stdout };
         let outputs = GateOutputs::open(&args.format, stream).map_err(usage)?;
         let measure = MeasureArgs { rate, freeze_holder: false, exact: args.exact, runtime: None };
-        Ok(GateConfig { target, checks, baseline, update: args.update_baseline, runs, warmup, window, measure, outputs })
+        let (update, pass_exit_code) = (args.update_baseline, args.pass_exit_code);
+        Ok(GateConfig { target, checks, baseline, update, pass_exit_code, runs, warmup, window, measure, outputs })
     }
 }
 
 fn target(args: &GateArgs) -> std::result::Result<Target, GateError> {
-    if let Some(command) = args.command_without_dashes() {
-        return Err(usage(format!("`--` is missing before the command: gilprof gate … -- {command}")));
-    }
     match (args.pid, args.recordings.is_empty(), args.command.is_empty()) {
         (Some(pid), true, true) => Ok(Target::Process(pid)),
         (None, false, true) => Ok(Target::Recordings(args.recordings.clone())),
         (None, true, false) => Ok(Target::Command(args.command.clone())),
-        (None, true, true) => Err(usage("there is nothing to measure: give -- CMD, or --pid PID, or a recording")),
+        (None, true, true) => Err(usage("there is nothing to measure: give -- CMD, --pid PID or a recording")),
         _ => Err(usage("only one of -- CMD, --pid PID and recordings can be measured")),
     }
 }
@@ -161,7 +172,7 @@ fn check_arguments(checks: &Checks, baseline: Option<&Path>, update: bool) -> st
 fn baseline_error(error: BaselineError) -> GateError {
     match error {
         BaselineError::Unreadable(why) => usage(why),
-        BaselineError::Incompatible(why) => GateError { code: gate_exit::INCONCLUSIVE, why },
+        BaselineError::Incompatible(why) => GateError::new(gate_exit::INCONCLUSIVE, why),
     }
 }
 
@@ -170,7 +181,7 @@ fn baseline_error(error: BaselineError) -> GateError {
 fn run_gate(mut config: GateConfig) -> u8 {
     let (outcome, flame) = outcome(&config).unwrap_or_else(|error| {
         let outcome = evaluate::not_evaluated(&name(&config.target), error.why, error.code);
-        (outcome, None)
+        (Outcome { command_failure: error.command, ..outcome }, None)
     });
     match (config.outputs.emit(&outcome, flame.as_deref()), outcome.exit_code) {
         (Ok(()), code) => code,
@@ -217,11 +228,11 @@ fn name(target: &Target) -> String {
 fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapture]) -> std::result::Result<Outcome, GateError> {
     let on_this_machine = !matches!(config.target, Target::Recordings(_));
     let runs: Vec<Run> = captures.iter().map(|capture| Run::from_report(&capture.profile, &capture.report, &capture.buckets)).collect();
-    let Some(last) = captures.last() else { return Err(GateError { code: gate_exit::NOT_MEASURED, why: "nothing was measured".into() }) };
+    let Some(last) = captures.last() else { return Err(GateError::new(gate_exit::NOT_MEASURED, "nothing was measured")) };
     let mut fingerprints: Vec<Fingerprint> =
         captures.iter().map(|capture| Fingerprint::from_profile(&capture.profile, on_this_machine)).collect();
     if let Some(why) = difference_of_runs(&fingerprints) {
-        return Err(GateError { code: gate_exit::INCONCLUSIVE, why });
+        return Err(GateError::new(gate_exit::INCONCLUSIVE, why));
     }
     let now = fingerprints.pop().unwrap_or_default();
     let incomplete = incomplete(config, captures);
@@ -232,12 +243,8 @@ fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapt
     let measurement = Measurement { runs: &runs, last, warnings, incomplete };
     let mut outcome = evaluate::evaluate(&config.checks, &measurement, compared);
     if let (true, Some(path)) = (config.update, &config.baseline) {
-        match update(path, now, &measurement) {
-            Ok(note) => outcome.notes.push(note),
-            Err(error) if outcome.exit_code == gate_exit::PASS => return Err(error),
-            // The checks have a result of their own.
-            Err(error) => outcome.notes.push(error.why),
-        }
+        let wrote = update(path, now, &measurement)?;
+        outcome.headline = if outcome.checks.is_empty() { wrote } else { format!("{wrote} {}", outcome.headline) };
     }
     Ok(outcome)
 }
@@ -251,15 +258,15 @@ fn incomplete(config: &GateConfig, captures: &[LoadedCapture]) -> Option<String>
 }
 
 /// Writes the new baseline, unless a run is unusable or the measurement is incomplete. Returns a
-/// note about it.
+/// sentence about it.
 fn update(path: &Path, now: Fingerprint, measurement: &Measurement<'_>) -> std::result::Result<String, GateError> {
     let runs = measurement.runs;
     let unusable = runs.iter().find_map(|run| run.unusable.as_ref()).map(|unusable| &unusable.why);
     if let Some(why) = unusable.or(measurement.incomplete.as_ref()) {
-        return Err(GateError { code: gate_exit::INCONCLUSIVE, why: format!("cannot make a baseline of these runs: {why}") });
+        return Err(GateError::new(gate_exit::INCONCLUSIVE, format!("cannot make a baseline of these runs: {why}")));
     }
     Baseline::new(now, runs).write(path).map_err(|e| usage(format!("failed to write the baseline {}: {e}", path.display())))?;
-    Ok(format!("wrote the baseline {} ({} runs)", path.display(), runs.len()))
+    Ok(format!("Wrote the baseline {} ({}).", path.display(), numbers::counted(runs.len() as f64, "run")))
 }
 
 /// All runs without the warm-up, or why there is none.
@@ -292,14 +299,29 @@ fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Resul
             let _ = running.recv();
             measured
         };
-    let (status, measured) = run::supervise(args, &config.outputs.placeholders, work).map_err(|e| not_measured(&e))?;
-    if !status.success() {
-        let code = run::exit_code(status);
-        let why = format!("the command failed ({status}), so its figures are not checked");
-        return Err(GateError { code, why });
+    let ended = run::supervise(args, &config.outputs.placeholders, work).map_err(|e| not_measured(&e))?;
+    if !ended.status.success() {
+        return Err(failed(&ended, config.pass_exit_code));
     }
-    let measured = measured.ok_or_else(|| GateError { code: gate_exit::NOT_MEASURED, why: "the measurement was interrupted".into() })?;
+    let measured = ended.done.ok_or_else(|| GateError::new(gate_exit::INTERRUPTED, "interrupted before anything was measured"))?;
     measured.and_then(CompletedCapture::into_report).and_then(LoadedCapture::from_report).map_err(|e| not_measured(&e))
+}
+
+/// The error for a command that failed.
+fn failed<T>(ended: &Supervised<T>, pass_exit_code: bool) -> GateError {
+    let status = ended.status;
+    let how = match status.code() {
+        Some(code) => format!("the command ended with exit code {code}"),
+        // `signal: 15 (SIGTERM)`.
+        None => format!("the command was ended by {}", status.to_string().replacen("signal: ", "signal ", 1)),
+    };
+    let (code, why) = if ended.interrupted {
+        (gate_exit::INTERRUPTED, format!("interrupted: {how}"))
+    } else {
+        (gate_exit::COMMAND_FAILED, format!("{how}: it failed by itself, so its figures are not checked"))
+    };
+    let code = if pass_exit_code { run::exit_code(status) } else { code };
+    GateError { code, why, command: Some(CommandFailure { exit_code: status.code(), signal: status.signal() }) }
 }
 
 fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<LoadedCapture>, GateError> {
@@ -321,7 +343,7 @@ fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<Loa
         }
     }
     if captures.is_empty() {
-        return Err(GateError { code: gate_exit::INTERRUPTED, why: "interrupted before anything was measured".into() });
+        return Err(GateError::new(gate_exit::INTERRUPTED, "interrupted before anything was measured"));
     }
     Ok(captures)
 }

@@ -57,6 +57,9 @@ pub struct GateArgs {
     /// CAP_SYS_ADMIN)
     #[arg(long)]
     pub exact: bool,
+    /// If the command fails by itself, end with its exit code instead of 5
+    #[arg(long)]
+    pub pass_exit_code: bool,
     /// Write a gilprof.toml with comments and end
     #[arg(long)]
     pub init: bool,
@@ -68,22 +71,53 @@ pub struct GateArgs {
     pub command: Vec<OsString>,
 }
 
-impl GateArgs {
-    /// The command of a call without `--`, `gilprof gate python3 bench.py`, where clap takes the
-    /// command for recordings.
-    pub fn command_without_dashes(&self) -> Option<String> {
-        let program = self.recordings.first().filter(|path| path.extension().is_none_or(|ending| ending != "gilprof"))?;
-        // On some file systems every file is executable, recordings too.
-        let mut start = [0; MAGIC.len()];
-        if std::fs::File::open(program).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == *MAGIC {
-            return None;
-        }
-        let is_executable =
-            |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
-        let is_on_path = || !program.exists() && program.components().count() == 1 && is_command(&program.display().to_string());
-        let args = || self.recordings.iter().map(|arg| arg.display().to_string()).collect::<Vec<_>>().join(" ");
-        (is_executable(program) || is_on_path()).then(args)
+/// The command of a call without `--`, such as `gilprof gate python3 bench.py -n 3`. clap takes its
+/// arguments for recordings, and its options for gilprof's own. `args` are those of the process.
+pub fn command_without_dashes(args: &[OsString]) -> Option<String> {
+    let mut rest = args.get(1..).filter(|rest| rest.first().is_some_and(|name| name == "gate"))?.get(1..)?;
+    if rest.iter().any(|arg| ["--", "-h", "--help", "--init"].iter().any(|known| arg == known)) {
+        return None;
     }
+    let known = GateArgs::augment_args(clap::Command::new("gate"));
+    while let Some(first) = rest.first().map(|arg| arg.to_string_lossy()).filter(|arg| arg.starts_with('-')) {
+        let taken = if has_value_after(&first, &known) { 2 } else { 1 };
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    let launcher = launcher_of(Path::new(rest.first()?))?;
+    Some(launcher.to_string() + &rest.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" "))
+}
+
+/// Whether the value of an option is the next argument: `--max 'waiting <= 20%'`, `-n 3`.
+fn has_value_after(option: &str, known: &clap::Command) -> bool {
+    let takes_value = |arg: &&clap::Arg| arg.get_action().takes_values();
+    match option.strip_prefix("--") {
+        Some(long) => known.get_arguments().filter(takes_value).any(|arg| arg.get_long() == Some(long)),
+        None => {
+            let mut letters = option.chars().skip(1);
+            let short = letters.next();
+            letters.next().is_none() && known.get_arguments().filter(takes_value).any(|arg| arg.get_short() == short)
+        }
+    }
+}
+
+/// What must stand before a path so that a shell runs it; `None` if it is no program but perhaps a
+/// recording.
+fn launcher_of(path: &Path) -> Option<&'static str> {
+    if path.extension().is_some_and(|ending| ending == "gilprof") || is_recording(path) {
+        return None;
+    }
+    // On some file systems every file is executable.
+    let is_executable = || std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    let is_on_path = || !path.exists() && path.components().count() == 1 && is_command(&path.to_string_lossy());
+    if is_executable() || is_on_path() {
+        return Some("");
+    }
+    path.extension().is_some_and(|ending| ending == "py").then_some("python3 ")
+}
+
+fn is_recording(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == *MAGIC
 }
 
 const HELP: &str = r#"Examples:
@@ -111,9 +145,9 @@ contains the limit, the check is inconclusive; the output says how much longer t
 Formats:  human json junit sarif github markdown flamegraph
   markdown without a path goes to $GITHUB_STEP_SUMMARY, if that is set
 Exit codes:  0 passed   1 a limit is broken, or a figure got worse   2 usage, files
-  3 inconclusive or cut short, or the baseline is of another Python or number of cores
-  4 not measured   130 interrupted before the first sample, or twice
-  if the command fails, its own code"#;
+  3 inconclusive, nothing ran, cut short, or the baseline cannot be compared
+  4 not measured   5 the command failed by itself (with --pass-exit-code, its own code)
+  130 interrupted before the first sample, or twice, or so that the command failed"#;
 
 /// The formats of a gate's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

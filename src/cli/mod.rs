@@ -22,6 +22,7 @@ mod wait_for_python;
 use crate::error::{Error, Result};
 use args::{Cli, Command, OutputArgs, RecordSource};
 use clap::Parser;
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -34,7 +35,12 @@ enum Verbosity {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // Before clap, which would complain about an option of the command.
+    if let Some(command) = gate_args::command_without_dashes(&args) {
+        return fail(&Error::Usage(format!("`--` is missing before the command: gilprof gate … -- {command}")));
+    }
+    let done = match Cli::parse_from(args).command {
         Command::Attach { process, duration, measure, output } => {
             process.pid().and_then(|pid| attach::command(pid, duration, &measure, &output, Verbosity::Report))
         }

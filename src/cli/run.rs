@@ -1,5 +1,6 @@
 //! `gilprof run`: starts a program, measures it from its first bytecode to its end, and exits with
-//! its exit code.
+//! its exit code. If the program succeeded, but could not be measured, or a file could not be
+//! written, the exit code is gilprof's own.
 //!
 //! The program has gilprof's own stdin, stdout and stderr. So the report goes to stderr, as soon as
 //! the window ends, and there is no live line, because the program may draw on the terminal.
@@ -35,22 +36,32 @@ pub fn command(
     let session = Session::prepare(measured, output, window)?;
     let placeholders = session.placeholders();
     let work = |pid, name: &str, ended: &AtomicBool, running| measure(session, pid, name, ended, running, verbosity);
-    let (status, failed) = supervise(args, &placeholders, work)?;
-    Ok(match failed.flatten() {
-        Some(code) if status.success() => code,
-        _ => ExitCode::from(exit_code(status)),
+    let ended = supervise(args, &placeholders, work)?;
+    Ok(match ended.done.flatten() {
+        Some(code) if ended.status.success() => code,
+        _ => ExitCode::from(exit_code(ended.status)),
     })
+}
+
+/// The end of a supervised program.
+pub struct Supervised<T> {
+    /// How the program ended.
+    pub status: ExitStatus,
+    /// Whether gilprof got a signal before that which asked both to end.
+    pub interrupted: bool,
+    /// The result of the work on it; `None` if there is none.
+    pub done: Option<T>,
 }
 
 /// Starts a program, passes signals on to it, and does `work` meanwhile on another thread. `work`
 /// gets the pid, the command's name, a flag that is set when the program has ended, and a channel
-/// that is closed when the program was waited for. Returns the program's status and the result of
-/// the work. A signal after the program's end ends gilprof at once.
+/// that is closed when the program was waited for. A signal after the program's end ends gilprof at
+/// once.
 pub fn supervise<T: Send>(
     args: &[OsString],
     placeholders: &Placeholders,
     work: impl FnOnce(Pid, &str, &AtomicBool, Receiver<Infallible>) -> T + Send,
-) -> Result<(ExitStatus, Option<T>)> {
+) -> Result<Supervised<T>> {
     let runtime = signals::runtime()?;
     let (mut signals, mut child) = {
         let _inside = runtime.enter();
@@ -62,15 +73,15 @@ pub fn supervise<T: Send>(
     let ended = AtomicBool::new(false);
     let (sender, receiver) = oneshot::channel();
     let (running, reaped) = mpsc::channel();
-    let (status, done) = std::thread::scope(|scope| {
+    let (ended_with, done) = std::thread::scope(|scope| {
         // The receiver is gone only if a signal ends gilprof at once.
         scope.spawn(|| sender.send(work(pid, &name, &ended, reaped)).is_ok());
         runtime.block_on(async {
-            let status = forward_signals_until_exit(&mut child, pid, &mut signals).await;
+            let ended_with = forward_signals_until_exit(&mut child, pid, &mut signals).await;
             ended.store(true, Ordering::Relaxed);
             drop(running);
             tokio::select! {
-                done = receiver => (status, done.ok()),
+                done = receiver => (ended_with, done.ok()),
                 _ = signals.next() => {
                     placeholders.remove();
                     std::process::exit(exit::INTERRUPTED.into())
@@ -78,7 +89,8 @@ pub fn supervise<T: Send>(
             }
         })
     });
-    Ok((status.map_err(|e| system("wait for the program", e))?, done))
+    let (status, interrupted) = ended_with.map_err(|e| system("wait for the program", e))?;
+    Ok(Supervised { status, interrupted, done })
 }
 
 fn launch(args: &[OsString]) -> Result<Child> {
@@ -94,8 +106,8 @@ pub fn exit_code(status: ExitStatus) -> u8 {
 }
 
 /// Measures the program once it runs Python, until the window or the program ends, and reports at
-/// once. A program that could not be measured keeps its exit code: only a report that could not be
-/// written has a code. `running` is closed when the program was waited for.
+/// once. Returns an exit code of gilprof's own if the program could not be measured, or the report
+/// not be written. `running` is closed when the program was waited for.
 fn measure(
     mut session: Session,
     pid: Pid,
@@ -122,25 +134,31 @@ fn measure(
             })
         }
         Err(e) => {
-            fail(&e);
-            note("nothing was measured, so there is no report; the exit code is the program's own");
-            Ok(())
+            let code = fail(&e);
+            note("nothing was measured, so there is no report");
+            return Some(code);
         }
     };
     emitted.err().map(|e| fail(&e))
 }
 
-/// Waits for the program's end and passes signals on meanwhile.
-async fn forward_signals_until_exit(child: &mut Child, pid: Pid, signals: &mut Signals) -> std::io::Result<ExitStatus> {
+/// Waits for the program's end and passes signals on meanwhile. Also returns whether one of them
+/// asked the program to end.
+async fn forward_signals_until_exit(child: &mut Child, pid: Pid, signals: &mut Signals) -> std::io::Result<(ExitStatus, bool)> {
+    let mut interrupted = false;
     loop {
         tokio::select! {
             // Signals first, so that a signal before the program's end is passed on.
             biased;
-            number = signals.next() => if !signals::sent_by_terminal(number) {
-                // This fails if the program has just ended; the next turn of the loop sees the end.
-                let _ = sys_linux::kill(pid, number);
+            number = signals.next() => {
+                interrupted |= signals::asks_to_end(number);
+                if !signals::sent_by_terminal(number) {
+                    // This fails if the program has just ended, which the next turn of the loop
+                    // sees.
+                    let _ = sys_linux::kill(pid, number);
+                }
             },
-            status = child.wait() => return status,
+            status = child.wait() => return Ok((status?, interrupted)),
         }
     }
 }

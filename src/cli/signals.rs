@@ -78,6 +78,11 @@ pub fn end_window_on_signal(stop: Arc<AtomicBool>, placeholders: Placeholders) -
     Ok(())
 }
 
+/// Whether a signal asks a program to end. The others that `run` passes on are the program's own.
+pub fn asks_to_end(number: i32) -> bool {
+    matches!(number, libc::SIGINT | libc::SIGQUIT | libc::SIGTERM | libc::SIGHUP)
+}
+
 /// Whether the program gets the terminal's Ctrl-C or Ctrl-\ without gilprof: a terminal sends them
 /// to every process of its foreground group, which is the group of gilprof and of the program. A
 /// signal that another process sends to gilprof's pid alone cannot be distinguished from these.

@@ -65,7 +65,7 @@ pub fn regression(regression: &Regression, runs: &[Run], base: &[Run]) -> Check 
     check.why = match check.verdict {
         Verdict::Fail => format!("{changed}, more than the allowed {most}"),
         Verdict::Pass => format!("{changed}, within the allowed {most}"),
-        _ => format!("{changed}, which straddles the allowed {most}: {}", advice_on_duration(&change, sign * allowed, runs)),
+        _ => format!("{changed}, and the allowed {most} is inside that interval: {}", advice_on_duration(&change, sign * allowed, runs)),
     };
     with_level(check)
 }
@@ -106,6 +106,11 @@ fn with_level(check: Check) -> Check {
         Level::Warn if fails => Check { verdict: Verdict::Warn, ..check },
         _ => check,
     }
+}
+
+/// A check that is not enforced: what does not pass becomes a warning.
+pub fn only_shown(check: Check) -> Check {
+    with_level(Check { level: Level::Warn, ..check })
 }
 
 /// A check of an incomplete measurement: what would pass is inconclusive, and what is broken stays
@@ -170,7 +175,7 @@ fn number(check: &mut Check, metric: &Metric, op: Op, bound: f64, runs: &[Run]) 
     check.why = match check.verdict {
         Verdict::Fail => format!("all of the interval{subject} is {} the limit", if op.is_upper_bound() { "above" } else { "below" }),
         Verdict::Pass => format!("all of the interval{subject} is within the limit"),
-        _ => format!("the interval{subject} straddles the limit: {}", advice_on_duration(&i, bound, runs)),
+        _ => format!("the limit is inside the interval{subject}: {}", advice_on_duration(&i, bound, runs)),
     };
 }
 
@@ -206,19 +211,21 @@ fn verdict(check: &mut Check, runs: &[Run], codes: &[Code], wanted: bool) {
     seen.dedup();
     check.measured_text = if seen.is_empty() { numbers::NONE.into() } else { seen.join(", ") };
     // A verdict of low confidence decides nothing, except a check for `inconclusive` itself. A
-    // verdict on a small part of the program decides nothing either.
-    let is_confident = |run: &&Run| {
-        run.verdict.is_some_and(|code| codes.contains(&code) && code == Code::Inconclusive)
+    // verdict on a small part of the program, or on a program in which nothing ran, decides nothing
+    // either, except a check for `idle` itself.
+    let asks_for = |run: &Run, code: Code| codes.contains(&code) && run.verdict == Some(code);
+    let is_confident = |run: &Run| {
+        asks_for(run, Code::Inconclusive)
             || (run.verdict != Some(Code::Inconclusive) && run.confidence.is_some_and(|confidence| confidence > Confidence::Low))
     };
-    let decides = |run: &&Run| !run.is_elsewhere() && is_confident(run);
+    let decides = |run: &&Run| !run.is_elsewhere() && (!run.is_idle() || asks_for(run, Code::Idle)) && is_confident(run);
     let conforming: Vec<bool> =
         runs.iter().filter(decides).filter_map(|run| run.verdict).map(|code| codes.contains(&code) == wanted).collect();
     let (kept, all) = (conforming.iter().filter(|kept| **kept).count(), conforming.len());
     (check.verdict, check.why) = if all * 2 <= runs.len() {
         let why = match runs.iter().find_map(|run| run.unusable.as_ref()) {
-            Some(unusable) if unusable.code == Code::WorkInChildren => unusable.why.clone(),
-            Some(unusable) => format!("{}; measure for longer", unusable.why),
+            Some(unusable) if matches!(unusable.code, Code::WorkInChildren | Code::Idle) => unusable.why.clone(),
+            Some(unusable) => format!("{}; measure for longer", unusable.why.trim_end_matches('.')),
             None => "the verdict is of low confidence; measure for longer".into(),
         };
         (Verdict::Inconclusive, why)

@@ -227,6 +227,22 @@ fn the_interval_of_several_runs_covers_the_spread_between_them() {
 }
 
 #[test]
+fn a_share_is_at_most_1_and_no_figure_is_negative() {
+    let of = |shares: &[f64]| shares.iter().map(|share| run(|n| share + if n % 2 == 0 { 0.01 } else { -0.01 })).collect::<Vec<Run>>();
+    for shares in [[0.99, 0.75, 0.99], [0.01, 0.30, 0.01]] {
+        for text in ["waiting <= 50%", "gil.busy <= 50%", "thread(\"worker-1\").waiting <= 50%", "gil.waiters_mean <= 0.5"] {
+            for n in 1..=3 {
+                let i = checked(text, &of(&shares[..n])).measured.unwrap();
+                assert!(0.0 <= i.low && i.low <= i.value && i.value <= i.high, "{text}: {i:?}");
+                assert!(i.high <= 1.0 || text.starts_with("gil.waiters"), "{text}: {i:?}");
+            }
+        }
+    }
+    // A number of threads may be more than one.
+    assert!(checked("gil.waiters_mean <= 0.5", &of(&[0.99, 0.75, 0.99])).measured.unwrap().high > 1.0);
+}
+
+#[test]
 fn a_regression_passes_both_floors() {
     let (base, same, little, much) = ([run(|_| 0.40)], [noisy()], [run(|_| 0.43)], [run(|_| 0.50)]);
     for (text, runs, verdict) in [

@@ -14,7 +14,7 @@
 //! effect is scatter: more runs do not make it smaller.
 
 use super::metric::{is_function, matches, FunctionMetric, Gain, Metric, StateMetric, Statistic};
-use super::outcome::Interval;
+use super::outcome::{Interval, Unit};
 use super::run::{FunctionRun, GilRun, Run, Shares, ThreadRun};
 use crate::analysis::ratio_estimator;
 use crate::analysis::report::{Code, Estimate};
@@ -94,9 +94,18 @@ pub fn estimate(metric: &Metric, runs: &[Run], worst: Worst) -> Result<MetricEst
         (Some(why), some) if some.len() * 2 <= runs.len() => {
             Err(format!("only {} of {} runs can be used: {why}", some.len(), runs.len()).into())
         }
-        (_, [one]) => Ok(MetricEstimate { interval: one.widened, subject: one.measured.subject.clone() }),
-        (_, several) => Ok(combined(several, worst)),
+        (_, [one]) => Ok(within_possible(metric, MetricEstimate { interval: one.widened, subject: one.measured.subject.clone() })),
+        (_, several) => Ok(within_possible(metric, combined(several, worst))),
     }
+}
+
+/// Cuts an estimate at the ends of what the figure can be: no figure is negative, and a share is 1
+/// at most. It is cut only here, after runs are combined and intervals widened.
+fn within_possible(metric: &Metric, e: MetricEstimate) -> MetricEstimate {
+    let most = if metric.unit() == Unit::Share { 1.0 } else { f64::INFINITY };
+    let cut = |figure: f64| figure.clamp(0.0, most);
+    let Interval { value, low, high } = e.interval;
+    MetricEstimate { interval: Interval { value: cut(value), low: cut(low), high: cut(high) }, ..e }
 }
 
 /// The estimate of one run.
@@ -174,12 +183,11 @@ fn widened_for_starvation(i: Interval, metric: &Metric, run: &Run) -> Result<Int
     if starved > MAX_STARVED {
         return Err(unusable.why.clone());
     }
-    let most = if *metric == Metric::GilWaiters { f64::INFINITY } else { 1.0 };
     let sum = |series: Option<&Vec<f64>>| series.map_or(0.0, |parts| parts.iter().sum::<f64>());
     let busy = sum(run.gil.as_ref().map(|gil| &gil.busy)) / sum(run.gil.as_ref().map(|gil| &gil.observed)).max(1.0);
     // Assumes that waiting threads meet holders without a CPU as often as others.
     let (starving, busy) = (run.starved_holding.clamp(0.0, MAX_STARVED_HOLDING), busy.clamp(0.0, 1.0));
-    let (low, high) = (i.low * (1.0 - starving) / (1.0 - starving * busy), (i.high / (1.0 - starved)).min(most));
+    let (low, high) = (i.low * (1.0 - starving) / (1.0 - starving * busy), i.high / (1.0 - starved));
     Ok(Interval { low, high, ..i })
 }
 
@@ -193,19 +201,18 @@ fn widened_for_unknown(i: Interval, metric: &Metric, run: &Run) -> Interval {
             0.0
         }
     };
-    let (unknown, most) = match metric {
-        Metric::Share(StateMetric::Waiting) => (run.unknown.waiting, 1.0),
+    let unknown = match metric {
+        Metric::Share(StateMetric::Waiting) => run.unknown.waiting,
         Metric::Thread(glob, StateMetric::Waiting) => {
             let matching = run.threads.iter().filter(|thread| matches(glob, &thread.name));
-            (matching.map(share_of_thread).fold(0.0, f64::max), 1.0)
+            matching.map(share_of_thread).fold(0.0, f64::max)
         }
-        Metric::GilContended => (run.unknown.threads, 1.0),
-        Metric::GilWaiters | Metric::Function(_, FunctionMetric::Waiting | FunctionMetric::InflictedWait) => {
-            (run.unknown.threads, f64::INFINITY)
+        Metric::GilContended | Metric::GilWaiters | Metric::Function(_, FunctionMetric::Waiting | FunctionMetric::InflictedWait) => {
+            run.unknown.threads
         }
         _ => return i,
     };
-    Interval { high: (i.high + unknown).min(most).max(i.high), ..i }
+    Interval { high: i.high + unknown, ..i }
 }
 
 fn estimate_of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<MetricEstimate, NoEstimate> {
@@ -214,8 +221,8 @@ fn estimate_of_run(metric: &Metric, run: &Run, worst: Worst) -> Result<MetricEst
     let resolution = |measured: bool| if measured { 0.0 } else { run.resolution_ms };
     let interval = match metric {
         Metric::Share(state) => process_share(&run.process, state.name()),
-        Metric::GilBusy => at_most_one(share(&gil()?.busy, gil()?)?),
-        Metric::GilContended => at_most_one(share(&gil()?.contended, gil()?)?),
+        Metric::GilBusy => share(&gil()?.busy, gil()?)?,
+        Metric::GilContended => share(&gil()?.contended, gil()?)?,
         Metric::GilWaiters => share(&gil()?.waiting, gil()?)?,
         Metric::GilSwitches => {
             let gil = gil()?;
@@ -245,7 +252,7 @@ fn gain_name(gain: Gain) -> &'static str {
 }
 
 fn interval_from(e: Estimate) -> Interval {
-    Interval { value: e.estimate, low: e.low.max(0.0), high: e.high }
+    Interval { value: e.estimate, low: e.low, high: e.high }
 }
 
 fn ratio(parts: &[f64], totals: &[f64]) -> Option<Interval> {
@@ -257,14 +264,10 @@ fn scaled(i: Interval, by: f64) -> Interval {
     Interval { value: i.value * by, low: i.low * by, high: i.high * by }
 }
 
-fn at_most_one(i: Interval) -> Interval {
-    Interval { value: i.value, low: i.low, high: i.high.min(1.0).max(i.value) }
-}
-
 /// A state's share over all threads.
 fn process_share(process: &Shares, state: &str) -> Interval {
     let of = |parts: Option<&Vec<f64>>| ratio(parts.map_or(&[], |parts| &parts[..]), &process.totals);
-    of(process.states.get(state)).map_or(Interval { value: 0.0, low: 0.0, high: MAX_UNSEEN }, at_most_one)
+    of(process.states.get(state)).unwrap_or(Interval { value: 0.0, low: 0.0, high: MAX_UNSEEN })
 }
 
 fn predicted(run: &Run, name: &str) -> Result<Interval, String> {
@@ -319,7 +322,7 @@ fn widest(estimates: &[MetricEstimate], worst: Worst) -> Option<MetricEstimate> 
 }
 
 fn thread(run: &Run, glob: &str, state: &str, worst: Worst) -> Result<MetricEstimate, NoEstimate> {
-    let of = |parts: &Shares| ratio(parts.states.get(state).map_or(&[], |parts| &parts[..]), &parts.totals).map(at_most_one);
+    let of = |parts: &Shares| ratio(parts.states.get(state).map_or(&[], |parts| &parts[..]), &parts.totals);
     let mut matching = run.threads.iter().filter(|t| matches(glob, &t.name)).peekable();
     if matching.peek().is_none() {
         let names: Vec<&str> = run.threads.iter().map(|t| t.name.as_str()).take(6).collect();

@@ -7,14 +7,14 @@ use super::culprit::{self, MeasuredRun};
 use super::estimate;
 use super::expr::{Limit, Regression};
 use super::fingerprint::Fingerprint;
-use super::outcome::{BaselineBrief, Check, Outcome, RunBrief, Verdict, SCHEMA};
+use super::outcome::{short_name, BaselineBrief, Check, Outcome, RunBrief, Verdict, SCHEMA};
 use super::run::Run;
 use crate::analysis::report::Code;
 use crate::output::{numbers, text};
 use std::collections::HashSet;
 
-/// Exit codes of the gate; a command that fails passes on its own. docs/cli.md, docs/gate.md and
-/// the help list them.
+/// Exit codes of the gate. docs/gate.md and docs/cli.md have [`gate_exit::TABLE`], the help and
+/// examples/ci/gate.sh list the codes.
 pub mod gate_exit {
     /// Every check passes, or only warns.
     pub const PASS: u8 = 0;
@@ -26,11 +26,24 @@ pub mod gate_exit {
     pub const INCONCLUSIVE: u8 = 3;
     /// Nothing could be measured.
     pub const NOT_MEASURED: u8 = 4;
-    /// A signal came before the first sample, or a second one.
+    /// The measured command failed by itself.
+    pub const COMMAND_FAILED: u8 = 5;
+    /// A signal came before the first sample, or a second one, or it ended the command.
     pub const INTERRUPTED: u8 = 130;
 
-    /// All of them, ascending.
-    pub const ALL: [u8; 6] = [PASS, FAIL, USAGE, INCONCLUSIVE, NOT_MEASURED, INTERRUPTED];
+    /// Every code, ascending, and when the gate ends with it.
+    pub const TABLE: [(u8, &str); 7] = [
+        (PASS, "every check passed, or only warned; with `--update-baseline`, the baseline was written"),
+        (FAIL, "a limit is broken, or a figure is worse than the baseline allows"),
+        (USAGE, "an argument, a file or an expression is wrong; also if every check passed and an output could not be written"),
+        (
+            INCONCLUSIVE,
+            "inconclusive: a limit is inside the interval of its figure, too little was measured, or the baseline cannot be compared",
+        ),
+        (NOT_MEASURED, "nothing was measured: the program could not be started, attached to or read, or was not Python"),
+        (COMMAND_FAILED, "the command failed by itself, by its exit code or a signal, which the output names; nothing was checked"),
+        (INTERRUPTED, "Ctrl-C or SIGTERM came before the first sample, or twice, or made the command fail"),
+    ];
 }
 
 /// A larger share of missed samples is noted.
@@ -43,6 +56,18 @@ pub struct Checks {
     pub limits: Vec<Limit>,
     /// Regressions.
     pub regressions: Vec<Regression>,
+    /// Whether broken checks fail the build.
+    pub enforcement: Enforcement,
+}
+
+/// Whether broken checks fail the build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enforcement {
+    /// They do, unless they are marked `@warn`.
+    #[default]
+    Enforced,
+    /// They are only shown, while a baseline is made.
+    OnlyShown,
 }
 
 /// A baseline to compare with.
@@ -77,12 +102,12 @@ pub fn evaluate(checks: &Checks, measurement: &Measurement<'_>, compared: Option
     notes.extend(differences.notable.iter().map(|what| format!("{what}; that alone may change the figures")));
     let refused = (!differences.incompatible.is_empty())
         .then(|| format!("the baseline cannot be compared: {}; write it again (--update-baseline)", differences.incompatible.join(", ")));
-    // No function of the measured process is responsible for the work of others.
-    let elsewhere = runs.iter().any(Run::is_elsewhere);
+    // No function is responsible for the work of other processes, or for no work.
+    let without_culprit = runs.iter().any(Run::is_elsewhere) || runs.iter().all(Run::is_idle);
     let mut checked: Vec<Check> = Vec::new();
     for limit in &checks.limits {
         let mut check = check::limit(limit, runs);
-        if !matches!(check.verdict, Verdict::Pass) && check.limit_text != numbers::NONE && !elsewhere {
+        if !matches!(check.verdict, Verdict::Pass) && check.limit_text != numbers::NONE && !without_culprit {
             check.culprit = culprit::find(&limit.metric, *measured, runs, None);
         }
         checked.push(check);
@@ -100,6 +125,12 @@ pub fn evaluate(checks: &Checks, measurement: &Measurement<'_>, compared: Option
     }
     if let Some(why) = incomplete {
         checked = checked.into_iter().map(|check| check::without_pass(check, why)).collect();
+    }
+    if checks.enforcement == Enforcement::OnlyShown {
+        checked = checked.into_iter().map(check::only_shown).collect();
+        if checked.iter().any(|check| check.verdict != Verdict::Pass) {
+            notes.push("limits are shown but not enforced while a baseline is made".into());
+        }
     }
     notes.extend(distinct(warnings));
     notes.extend(unused_runs(checks, runs));
@@ -134,6 +165,7 @@ pub fn not_evaluated(program: &str, why: String, exit_code: u8) -> Outcome {
         exit_code,
         headline: format!("Nothing was checked: {why}"),
         error: Some(why),
+        command_failure: None,
         program: program.into(),
         target: None,
         runs: Vec::new(),
@@ -163,18 +195,20 @@ fn code(verdict: Verdict) -> u8 {
 }
 
 fn headline(checks: &[Check]) -> String {
-    // Two checks of one metric are distinguished by their expressions.
-    let name = |check: &Check| match checks.iter().filter(|other| other.metric == check.metric).count() {
-        1 => check.metric.clone(),
-        _ => check.expression.clone(),
+    let part = |(verdict, is, are): (Verdict, &str, &str)| {
+        let names: Vec<&str> = checks.iter().filter(|check| check.verdict == verdict).map(|check| short_name(checks, check)).collect();
+        let subject = match checks.len() {
+            1 => "The check".to_string(),
+            all => format!("{} of {all} checks", names.len()),
+        };
+        (!names.is_empty()).then(|| format!("{subject} {}: {}", if names.len() == 1 { is } else { are }, names.join(", ")))
     };
-    let of = |verdict| checks.iter().filter(|check| check.verdict == verdict).map(name).collect::<Vec<_>>();
-    let parts: Vec<String> =
-        [(of(Verdict::Fail), "broken"), (of(Verdict::Inconclusive), "inconclusive"), (of(Verdict::Warn), "warning only")]
-            .into_iter()
-            .filter(|(names, _)| !names.is_empty())
-            .map(|(names, what)| format!("{} of {} checks {what}: {}", names.len(), checks.len(), names.join(", ")))
-            .collect();
+    let not_passed = [
+        (Verdict::Fail, "is broken", "are broken"),
+        (Verdict::Inconclusive, "is inconclusive", "are inconclusive"),
+        (Verdict::Warn, "only warns", "only warn"),
+    ];
+    let parts: Vec<String> = not_passed.into_iter().filter_map(part).collect();
     match (parts.is_empty(), checks.len()) {
         (false, _) => parts.join("; "),
         (true, 0) => "Nothing was checked.".into(),

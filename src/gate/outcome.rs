@@ -28,6 +28,9 @@ pub struct Outcome {
     /// are no checks then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How the measured command ended, if it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command_failure: Option<CommandFailure>,
     /// The name of the program: its script or module.
     pub program: String,
     /// The measured process, of the last run.
@@ -40,6 +43,15 @@ pub struct Outcome {
     pub checks: Vec<Check>,
     /// Conditions that limit the figures, and other notes.
     pub notes: Vec<String>,
+}
+
+/// The end of a command that failed: one of the two is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CommandFailure {
+    /// Its exit code.
+    pub exit_code: Option<i32>,
+    /// The number of the signal that ended it.
+    pub signal: Option<i32>,
 }
 
 /// The summary of a measured run.
@@ -87,7 +99,7 @@ pub enum Verdict {
     Pass,
     /// A check marked `@warn` is broken or inconclusive; the build goes on.
     Warn,
-    /// The interval straddles the limit, or there is no such figure.
+    /// The limit is inside the interval, or there is no such figure.
     Inconclusive,
     /// The whole interval is beyond the limit.
     Fail,
@@ -152,6 +164,30 @@ pub enum Unit {
     PerSecond,
     /// Not a figure but the code of a verdict.
     Verdict,
+}
+
+impl Outcome {
+    /// The result in one or two words: the verdict, if there is one.
+    pub fn title(&self) -> &'static str {
+        match self.error {
+            Some(_) => "not checked",
+            None => self.verdict.as_str(),
+        }
+    }
+
+    /// The name of a check: its metric. Two checks of one metric are distinguished by their
+    /// expressions.
+    pub fn name<'a>(&self, check: &'a Check) -> &'a str {
+        short_name(&self.checks, check)
+    }
+}
+
+/// The metric of a check, or its expression if `checks` have that metric twice.
+pub fn short_name<'a>(checks: &[Check], check: &'a Check) -> &'a str {
+    match checks.iter().filter(|other| other.metric == check.metric).count() {
+        0 | 1 => &check.metric,
+        _ => &check.expression,
+    }
 }
 
 /// A figure with its interval at 99 %.

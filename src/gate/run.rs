@@ -10,7 +10,7 @@ use crate::analysis::report::{Children, Code, Confidence, Estimate, Report};
 use crate::output::numbers;
 use crate::profile::buckets::{Buckets, GilSeries, Series, ThreadSeries, BUCKETS};
 use crate::profile::{Histogram, Measured, Profile};
-use crate::sample::{State, StateTimes};
+use crate::sample::{Stack, State, StateTimes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,6 +22,11 @@ const MOSTLY: f64 = 0.5;
 /// Share of the threads' time in unknown states from which the lengths of waits are not known: the
 /// hundredth that a p99 leaves out may be there. On Python 3.7 and later it is about zero.
 const MAX_UNKNOWN: f64 = 0.01;
+/// With less active thread time than this in all, nothing ran: an interpreter that starts and ends
+/// is active for some 5 to 30 ms.
+const MIN_ACTIVE_MS: f64 = 50.0;
+/// The file of the frames that import a module.
+const IMPORTING: &str = "<frozen importlib._bootstrap>";
 /// The largest figure in a baseline.
 const LARGEST: f64 = 1e15;
 
@@ -168,7 +173,7 @@ impl Run {
             missed: window.missed,
             verdict: Some(verdict.code),
             confidence: Some(verdict.confidence),
-            unusable: unusable(report),
+            unusable: unusable(report).or_else(|| nothing_ran(profile, buckets)).map(|unusable| with_held_time(unusable, buckets)),
             resolution_ms: if rate > 0.0 { 1e3 / rate } else { 0.0 },
             hidden_waits: hidden_waits(profile, &unknown),
             unknown,
@@ -216,6 +221,11 @@ impl Run {
         self.unusable.as_ref().is_some_and(|unusable| unusable.code == Code::WorkInChildren)
     }
 
+    /// Whether nothing ran.
+    pub fn is_idle(&self) -> bool {
+        self.unusable.as_ref().is_some_and(|unusable| unusable.code == Code::Idle)
+    }
+
     /// Keeps the threads and functions with the most time, for a baseline.
     pub fn thinned(mut self, most: usize) -> Run {
         let weight = |t: &ThreadRun| ["holding", "waiting", "native"].iter().map(|state| t.shares.sum(state)).sum::<f64>();
@@ -252,6 +262,32 @@ fn unusable(report: &Report) -> Option<Unusable> {
         _ => return None,
     };
     Some(Unusable { code, why })
+}
+
+/// The time in which a thread works, or would if it had the GIL. Time without a CPU is left out: on
+/// a busy machine an interpreter takes long to start.
+fn active(times: &StateTimes) -> f64 {
+    times.holding() - times.get(State::HoldingStarved) + times.get(State::Waiting) + times.get(State::Native)
+}
+
+/// Why a program that was started for the gate has nothing to check, although its interpreter ran:
+/// it only slept, or only imported modules, for example because its main function is never called.
+fn nothing_ran(profile: &Profile, buckets: &Buckets) -> Option<Unusable> {
+    let all: f64 = buckets.threads.values().flat_map(|thread| &thread.times).map(active).sum();
+    let is_import = |stack: &Stack| stack.frames.iter().any(|frame| frame.function.file == IMPORTING);
+    let imports: f64 = profile.stacks().filter(|(_, stack, _)| is_import(stack)).map(|(_, _, times)| active(times)).sum();
+    let what = if imports * 2.0 > all { "nothing ran but imports" } else { "nothing ran" };
+    (all - imports < MIN_ACTIVE_MS * 1e6).then(|| Unusable { code: Code::Idle, why: format!("Idle: {what}.") })
+}
+
+/// With the figure for which an idle program is not checked.
+fn with_held_time(unusable: Unusable, buckets: &Buckets) -> Unusable {
+    if unusable.code != Code::Idle {
+        return unusable;
+    }
+    let held: f64 = buckets.threads.values().flat_map(|thread| &thread.times).map(StateTimes::holding).sum();
+    let why = format!("{} The GIL was held for {} in all; give the program some work to measure.", unusable.why, numbers::ms(held / 1e6));
+    Unusable { why, ..unusable }
 }
 
 /// Why figures of one process say little about a program with these child processes.

@@ -19,15 +19,14 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
     let mut page = Page::new(style);
     header(&mut page, outcome);
     page.blank();
-    let verdict = if outcome.error.is_some() { "not checked" } else { outcome.verdict.as_str() };
-    page.line(&format!("  {}", paint(&verdict.to_uppercase(), outcome.verdict, style.colour)));
+    page.line(&format!("  {}", paint(&outcome.title().to_uppercase(), outcome.verdict, style.colour)));
     // The headline of an outcome with an error repeats the line above.
     page.prose("  ", outcome.error.as_ref().unwrap_or(&outcome.headline));
     if !outcome.checks.is_empty() {
         page.blank();
     }
     outcome.checks.iter().for_each(|check| row(&mut page, check));
-    broken(&mut page, &outcome.checks);
+    culprits(&mut page, outcome);
     notes(&mut page, &outcome.notes);
     without_commands(&page.finish())
 }
@@ -94,8 +93,9 @@ fn row(page: &mut Page, check: &Check) {
 }
 
 /// Each culprit once, with all the checks that name it.
-fn broken(page: &mut Page, checks: &[Check]) {
+fn culprits(page: &mut Page, outcome: &Outcome) {
     let mut shown: Vec<&Culprit> = Vec::new();
+    let checks = &outcome.checks;
     for culprit in checks.iter().filter_map(named_culprit) {
         if shown.iter().any(|known| is_same(known, culprit)) {
             continue;
@@ -104,7 +104,7 @@ fn broken(page: &mut Page, checks: &[Check]) {
         let of: Vec<String> = checks
             .iter()
             .filter(|check| named_culprit(check).is_some_and(|other| is_same(other, culprit)))
-            .map(|check| format!("{} {}", check.verdict.symbol(), sanitize::clean(&check.metric)))
+            .map(|check| format!("{} {}", check.verdict.symbol(), sanitize::clean(outcome.name(check))))
             .collect();
         page.blank();
         page.flow("  ", "  ", &of);

@@ -21,8 +21,9 @@ take precedence.
 
 A test whose limits could not be checked (shorter than 0.2 s, too close to its limit, no gilprof, no
 permission) passes with a warning that says why. With --gilprof-strict, or gilprof_strict = true in
-pytest's configuration, it fails. A test in which nothing runs keeps every upper limit. Marked tests
-are always measured, unless --no-gilprof is given.
+pytest's configuration, it fails. A test in which nothing runs keeps every upper limit. A mark that
+makes no sense is an error of its test alone, before it runs. Marked tests are always measured, unless
+--no-gilprof is given.
 
 --gilprof also measures the session as a whole, prints the verdict, and checks the limits of gilprof.toml
 (or of --gilprof-limits FILE) if the file exists: the session fails if a limit is broken. With
@@ -68,12 +69,20 @@ class BadLimit(Exception):
     """A limit that gilprof cannot parse."""
 
 
+class BadMark(Exception):
+    """A mark that makes no sense."""
+
+
 class GilLimit(pytest.fail.Exception):
     """A limit is broken. The report shows `shown` and no frame of this plugin."""
 
     def __init__(self, shown):
         super().__init__(str(shown), pytrace=False)
         self.shown = shown
+
+
+class GilMark(GilLimit):
+    """A test is not run, because its mark makes no sense."""
 
 
 def pytest_addoption(parser):
@@ -161,6 +170,20 @@ class Gilprof:
         if outcome.get("error"):
             raise NotChecked(outcome["error"])
         return outcome
+
+    def refused(self, limits):
+        """Of these lists of arguments, those that gilprof cannot parse, with its messages."""
+        # One call for all, as long as no one is wrong.
+        together = list(dict.fromkeys(argument for arguments in limits for argument in arguments))
+        if not together or self._refusal(together) is None:
+            return {}
+        messages = {arguments: self._refusal(list(arguments)) for arguments in limits}
+        return {arguments: why for arguments, why in messages.items() if why is not None}
+
+    def _refusal(self, arguments):
+        # The limits are parsed before the recording is read, and this file is none.
+        status, _, err = self._run(["gate"] + arguments + [os.devnull])
+        return (err or "gilprof cannot parse the limits") if status == 2 else None
 
     def verdict(self, path):
         """The verdict on a recording, in one line."""
@@ -265,37 +288,37 @@ def allow_descendants():
 
 
 def message(stderr):
-    """The text that gilprof wrote to stderr, without its prefix."""
-    text = stderr.decode("utf-8", "replace").strip()
-    return re.sub(r"^gilprof: (error: )?", "", text)
+    """The text that gilprof wrote to stderr, without its prefix and without the hint at --help."""
+    text = stderr.decode("utf-8", "replace").partition("\n\nFor more information, try")[0].strip()
+    return re.sub(r"^(gilprof: )?(error: )?", "", text)
 
 
 class Limits:
-    """The limits in the marks of an item."""
+    """The limits in the marks of an item. Raises BadMark."""
 
     def __init__(self, item):
         self.keywords, self.expressions, self.rate = {}, [], 1000
         # From the module inwards: the mark that is nearer to the test takes precedence.
         for mark in reversed(list(item.iter_markers("gil"))):
-            self._add(mark, item)
+            self._add(mark)
 
-    def _add(self, mark, item):
+    def _add(self, mark):
         for expression in mark.args:
-            self._add_expressions(expression, item)
+            self._add_expressions(expression)
         for name, value in mark.kwargs.items():
             if name == "max":
-                self._add_expressions(value, item)
+                self._add_expressions(value)
             elif name == "rate":
-                self.rate = number(value) or refuse(item, "rate=%r is not a number" % (value,))
+                self.rate = number(value) or refuse("rate=%r is not a number" % (value,))
             elif name.startswith(("max_", "min_")):
-                self.keywords[name] = limit(name, value) or refuse(item, "%s=%r is neither a number nor text" % (name, value))
+                self.keywords[name] = limit(name, value) or refuse("%s=%r is neither a number nor text" % (name, value))
             else:
-                refuse(item, "there is no %s=; limits are max_NAME=, min_NAME= and max='EXPRESSION'" % name)
+                refuse("there is no %s=; limits are max_NAME=, min_NAME= and max='EXPRESSION'" % name)
 
-    def _add_expressions(self, value, item):
+    def _add_expressions(self, value):
         for expression in [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [None]:
             if not isinstance(expression, str):
-                refuse(item, "%r is no expression; an example is 'waiting <= 20%%'" % (value,))
+                refuse("%r is no expression; an example is 'waiting <= 20%%'" % (value,))
             if expression not in self.expressions:
                 self.expressions.append(expression)
 
@@ -305,11 +328,13 @@ class Limits:
         if expressions:
             # --max=EXPRESSION, because an expression may begin with a dash.
             return ["--max=" + expression for expression in expressions]
-        return ["--limits", file] if file else []
+        if file is None:
+            refuse("it has no limits, and there is no gilprof.toml; write max_waiting=0.2, or run: gilprof gate --init")
+        return ["--limits", file]
 
 
-def refuse(item, why):
-    raise pytest.UsageError("%s: gil mark: %s" % (item.nodeid, why))
+def refuse(why):
+    raise BadMark(why)
 
 
 def number(value):
@@ -333,32 +358,49 @@ class Marks:
 
     def __init__(self, gilprof):
         self.gilprof = gilprof
+        # Why the mark of a test makes no sense, by the test.
+        self.bad = {}
 
     def pytest_collection_modifyitems(self, items):
+        limits = {}
         for item in items:
-            if item.get_closest_marker("gil") and not Limits(item).arguments(self.gilprof.limits):
-                refuse(item, "it has no limits, and there is no gilprof.toml; write max_waiting=0.2, or run: gilprof gate --init")
+            if item.get_closest_marker("gil") is None:
+                continue
+            try:
+                limits[item] = tuple(Limits(item).arguments(self.gilprof.limits))
+            except BadMark as error:
+                self.bad[item] = str(error)
+        if limits and not self.gilprof.missing:
+            try:
+                refused = self.gilprof.refused(set(limits.values()))
+            except NotChecked:
+                return  # each test says why it could not be checked
+            self.bad.update((item, refused[arguments]) for item, arguments in limits.items() if arguments in refused)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item):
+        if item in self.bad:
+            lines = [line for line in ("gil mark: " + self.bad[item]).splitlines() if line.strip()]
+            raise GilMark(Shown(lines, place_of(item), kind="GilMark"))
 
     @pytest.hookimpl(hookwrapper=True, trylast=True)
     def pytest_runtest_call(self, item):
         if item.get_closest_marker("gil") is None:
             yield
             return
-        limits = Limits(item)
         recording = unchecked = None
         try:
+            limits = Limits(item)
             recording = self.gilprof.recording(item.nodeid, limits.rate)
-        except NotChecked as error:
+        except (NotChecked, BadMark) as error:  # a mark may be added after the collection
             unchecked = str(error)
         outcome = yield
         try:
             if recording is not None:
                 recording.end()
                 self._check(item, outcome, self.gilprof.gate(recording.path, limits.arguments(self.gilprof.limits)))
-        except NotChecked as error:
+        except (NotChecked, BadLimit, BadMark) as error:
             unchecked = str(error)
-        except BadLimit as error:
-            fail(item, outcome, Shown([line for line in str(error).splitlines() if line.strip()] or ["gilprof cannot parse the limit"], place_of(item)))
         finally:
             if recording is not None:
                 self.gilprof.drop(recording)
@@ -433,9 +475,10 @@ class Crash:
 class Shown:
     """A failure in pytest's own form: source lines, messages and a location."""
 
-    def __init__(self, lines, place, source=()):
+    def __init__(self, lines, place, source=(), kind="GilLimit"):
         self.lines = list(source) + [""] + ["E   " + line for line in lines]
         self.reprcrash = Crash(place[0], place[1], lines[0])
+        self.kind = kind
 
     def native(self):
         """The failure in pytest's own classes, with colours, and complete through pytest-xdist. The classes
@@ -443,7 +486,7 @@ class Shown:
         try:
             from _pytest._code.code import ReprEntry, ReprExceptionInfo, ReprFileLocation, ReprTraceback
             path, line, message = self.reprcrash.path, self.reprcrash.lineno, self.reprcrash.message
-            entry = ReprEntry(self.lines, None, None, ReprFileLocation(path, line, "GilLimit"), "long")
+            entry = ReprEntry(self.lines, None, None, ReprFileLocation(path, line, self.kind), "long")
             return ReprExceptionInfo(reprtraceback=ReprTraceback([entry], None, "long"), reprcrash=ReprFileLocation(path, line, message))
         except (ImportError, TypeError):
             return self
@@ -452,7 +495,7 @@ class Shown:
         tw.line(str(self))
 
     def __str__(self):
-        return "\n".join(self.lines + ["", "%s:%s: GilLimit" % (self.reprcrash.path, self.reprcrash.lineno)])
+        return "\n".join(self.lines + ["", "%s:%s: %s" % (self.reprcrash.path, self.reprcrash.lineno, self.kind)])
 
 
 def shown(failed, item):
@@ -464,12 +507,26 @@ def shown(failed, item):
         if culprit is None:
             continue
         lines.append("  " + culprit_sentence(culprit, item.config))
-        lines += ["    " + where(frame["name"], frame["file"], frame["line"], item.config) for frame in culprit["stack"][-12:]]
+        lines += ["    " + where(frame["name"], frame["file"], frame["line"], item.config) for frame in frames_of_test(culprit["stack"], item)[-12:]]
         file, first, line = own_place(culprit)
         if place is None and os.path.isfile(file) and line:
             place = relative(file, item.config), line
             source = snippet(file, first, line)
     return Shown(lines, place or place_of(item), source)
+
+
+def frames_of_test(stack, item):
+    """The frames of a stack that are not of pytest: those above the test, which call it, are left out."""
+    if not any(is_of_pytest(frame) for frame in stack):
+        return stack  # of another thread
+    begin = next((n for n, frame in enumerate(stack) if frame["file"] == str(item.path)), 0)
+    return [frame for frame in stack[begin:] if not is_of_pytest(frame)]
+
+
+def is_of_pytest(frame):
+    modules = [sys.modules.get(name) for name in ("_pytest", "pytest", "pluggy", "xdist", "execnet", __name__)]
+    folders = [os.path.join(os.path.dirname(module.__file__), "") for module in modules if getattr(module, "__file__", None)]
+    return frame["file"].startswith(tuple(folders))
 
 
 def sentence(check):
@@ -478,11 +535,11 @@ def sentence(check):
 
 
 def undecided(gate):
-    """The inconclusive checks. If nothing ran, no thread waited, and no upper limit can be broken. A process
-    whose child processes work is idle by its verdict, but the work was not measured."""
+    """The inconclusive checks. If nothing ran, no thread waited, and no upper limit can be broken, nor a limit
+    on the verdict. A process whose child processes work is idle by its verdict, but the work was not measured."""
     idle = gate["runs"] and all(run.get("unusable", {}).get("code") == "idle" for run in gate["runs"])
-    open_ones = [check for check in gate["checks"] if check["verdict"] == "inconclusive"]
-    return [check for check in open_ones if not (idle and check["expression"].startswith(check["metric"] + " <"))]
+    kept = lambda check: idle and check["expression"].startswith((check["metric"] + " <", check["metric"] + " not in "))
+    return [check for check in gate["checks"] if check["verdict"] == "inconclusive" and not kept(check)]
 
 
 def culprit_sentence(culprit, config):

@@ -7,7 +7,9 @@ mod scenes;
 
 use crate::support::cli::Finished;
 use crate::support::gate::{outcome, Folder};
+use crate::support::schema::assert_valid;
 use scenes::golden;
+use serde_json::json;
 
 /// The stdout contains these texts, across line breaks.
 #[track_caller]
@@ -37,6 +39,11 @@ fn usage_is_code_2() {
         (&["--max", "waiting <= 20%", "--format", "json", "--format", "junit", "x.gilprof"], "only one format can be printed"),
         (&["--max", "waiting <= 20%", "--format", "json=nowhere/x.json", "x.gilprof"], "failed to write nowhere/x.json"),
         (&["--max", "waiting <= 20%", "--runs", "0", "x.gilprof"], "0"),
+        // Options of the command are not gilprof's.
+        (&["--max", "waiting <= 20%", "sh", "b.sh"], "`--` is missing before the command: gilprof gate … -- sh b.sh"),
+        (&["-m", "waiting <= 20%", "-n", "3", "sh", "b.sh", "--seconds", "3"], "gilprof gate … -- sh b.sh --seconds 3"),
+        (&["--max=waiting <= 20%", "--exact", "sh", "-m", "b"], "gilprof gate … -- sh -m b"),
+        (&["--max", "waiting <= 20%", "b.py"], "gilprof gate … -- python3 b.py"),
     ] {
         folder.gate(args).ended(2, &[words]);
     }
@@ -62,6 +69,42 @@ fn unreadable_recordings_are_code_4() {
     with(&["--pid", "999999999"]).ended(4, &[]).printed(&["no process with pid 999999999"]);
     with(&["--", "/nowhere/program"]).ended(4, &["failed to start /nowhere/program"]);
     with(&["--", "true"]).ended(4, &["before gilprof saw any Python"]);
+}
+
+/// Whatever its exit code is, it is not one of the gate's verdicts.
+#[test]
+fn a_command_that_fails_by_itself_is_code_5() {
+    let folder = Folder::new("gate-command");
+    for (script, exit_code, signal, how, passed_on) in [
+        ("exit 1", Some(1), None, "the command ended with exit code 1: it failed by itself", 1),
+        ("exit 3", Some(3), None, "the command ended with exit code 3: it failed by itself", 3),
+        ("kill -9 $$", None, Some(9), "the command was ended by signal 9 (SIGKILL): it failed by itself", 137),
+        // gilprof passes the signal on.
+        ("kill -TERM $PPID; while :; do :; done", None, Some(15), "interrupted: the command was ended by signal 15 (SIGTERM)", 143),
+    ] {
+        let gate = |code: i32, more: &[&str]| {
+            let args = ["--max", "waiting <= 20%", "--format", "human", "--format", "json=o.json"];
+            folder.gate(&[&args[..], more, &["--", "sh", "-c", script]].concat()).ended(code, &["NOT CHECKED", how]);
+            let outcome = assert_valid("gate", folder.read("o.json").as_bytes());
+            assert_eq!(outcome["command_failure"], json!({ "exit_code": exit_code, "signal": signal }));
+            assert!(outcome["exit_code"] == code && outcome["error"].as_str().unwrap().contains(how), "{outcome:#}");
+        };
+        gate(if how.starts_with("interrupted") { 130 } else { 5 }, &[]);
+        gate(passed_on, &["--pass-exit-code"]);
+    }
+}
+
+#[test]
+fn two_checks_of_one_metric_have_different_names() {
+    let folder = Folder::new("gate-names");
+    let file = golden(&folder);
+    let update = ["--baseline", "b.json", "--update-baseline", &file];
+    folder.gate(&update).ended(0, &[]).printed(&["PASS", "Wrote the baseline b.json (1 run)."]);
+    let args = ["--baseline", "b.json", "--max-regression", "gil.busy: +5pp", "--max", "gil.busy <= 0%", &file];
+    folder.gate(&args).ended(1, &[]).printed(&["1 of 2 checks is broken: gil.busy <= 0%", "✗ gil.busy <= 0% burn ("]);
+    let args = ["--max", "gil.busy <= 0%", "--max", "gil.busy <= 1%", "--max", "waiting <= 0% @warn", &file];
+    let names = "2 of 3 checks are broken: gil.busy <= 0%, gil.busy <= 1%; 1 of 3 checks only warns: waiting";
+    folder.gate(&args).ended(1, &[]).printed(&[names, "✗ gil.busy <= 0% ✗ gil.busy <= 1%"]);
 }
 
 #[test]
@@ -97,7 +140,7 @@ fn recordings_are_checked_as_runs_are() {
 fn baselines_are_written_compared_and_refused() {
     let folder = Folder::new("gate-baselines");
     let file = golden(&folder);
-    folder.gate(&["--baseline", "b.json", "--update-baseline", &file]).ended(0, &[]).printed(&["wrote the baseline b.json"]);
+    folder.gate(&["--baseline", "b.json", "--update-baseline", &file]).ended(0, &[]).printed(&["Wrote the baseline b.json (1 run)."]);
     folder.gate(&["--baseline", "b.json", "--max-regression", "gil.busy: +5pp", &file]).ended(0, &[]).printed(&["baseline "]);
     let text = folder.read("b.json");
     // Files of an earlier gilprof have other names of fields.
@@ -136,5 +179,5 @@ fn a_limit_at_the_measured_value_is_inconclusive_and_a_duration_is_suggested() {
     let value = measured["checks"][0]["measured"]["value"].as_f64().unwrap();
     let limit = format!("gil.waiters_mean <= {value:.6}");
     let output = folder.gate(&["--max", &limit, &file]);
-    output.ended(3, &[]).printed(&["INCONCLUSIVE", "straddles the limit"]);
+    output.ended(3, &[]).printed(&["INCONCLUSIVE", "the limit is inside the interval"]);
 }

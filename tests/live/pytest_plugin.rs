@@ -17,7 +17,9 @@ pub fn cases(suite: &mut Suite) {
         [
             the_session_is_checked_by_gilprof_toml_beside_marks,
             tests_without_a_result_are_listed_and_fail_on_request,
-            marks_that_make_no_sense_are_refused_and_other_failures_are_left_alone
+            marks_that_make_no_sense_are_errors_of_their_tests,
+            a_failure_shows_no_frame_of_pytest,
+            failures_of_a_test_itself_come_first
         ]
     );
 }
@@ -231,19 +233,40 @@ fn tests_without_a_result_are_listed_and_fail_on_request() {
     pytest.run(brief.path(), &["--gilprof-strict"]).has(1, &["1 failed"]);
 }
 
-fn marks_that_make_no_sense_are_refused_and_other_failures_are_left_alone() {
+fn marks_that_make_no_sense_are_errors_of_their_tests() {
     let Some(pytest) = any() else { return };
     for (mark, why) in [
         ("gil(waiting=0.2)", "gil mark: there is no waiting="),
         ("gil(max_waiting=None)", "max_waiting=None is neither a number nor text"),
         ("gil(max=0.2)", "0.2 is no expression"),
+        ("gil(max_wating=0.2)", "there is no metric \"wating\""),
+        ("gil(max='waiting <= 20ms')", "there is no unit \"ms\""),
         ("gil", "it has no limits, and there is no gilprof.toml"),
     ] {
-        let folder = tests(&format!("@pytest.mark.{mark}\ndef test_it():\n    pass\n"), None);
-        pytest.run(folder.path(), &[]).has(4, &[why]);
+        let other = "@pytest.mark.gil(max_waiting=0.2)\ndef test_other():\n    time.sleep(0.3)\n";
+        let folder = tests(&format!("@pytest.mark.{mark}\ndef test_it():\n    print('it ' + 'ran')\n    assert False\n{other}"), None);
+        let output = pytest.run(folder.path(), &[]);
+        output.has(1, &["1 passed, 1 error", "ERROR at setup of test_it", "E   gil mark: ", why, ": GilMark\n", "ERROR "]);
+        output.has_not(&["it ran", "pytest_gilprof/", "_pytest/", "pluggy/", "For more information"]);
+        pytest.run(folder.path(), &["-k", "other"]).has(0, &["1 passed, 1 deselected"]);
     }
-    let folder = tests("@pytest.mark.gil(max_wating=0.2)\ndef test_it():\n    time.sleep(0.1)\n", None);
-    pytest.run(folder.path(), &[]).has(1, &["1 failed", "wating"]);
+    let folder = tests("@pytest.mark.gil\ndef test_it():\n    pass\n", Some("[gate]\nmax = [\"wating <= 20%\"]\n"));
+    pytest.run(folder.path(), &[]).has(1, &["1 error", "there is no metric \"wating\""]);
+}
+
+/// The main thread's stack begins with pytest's own frames.
+fn a_failure_shows_no_frame_of_pytest() {
+    let Some(pytest) = any() else { return };
+    // The other thread only wakes up, and waits for the main thread then.
+    let source = "@pytest.mark.gil(max_waiting=0.05)\ndef test_it():\n    done = []\n    def wake():\n        while not done:\n            \
+        time.sleep(0.0001)\n    other = threading.Thread(target=wake)\n    other.start()\n    crunch(0.8)\n    done.append(1)\n    other.join()\n";
+    let output = pytest.run(tests(source, None).path(), &[]);
+    output.has(1, &["1 failed", "E   waiting is ", "thread MainThread", "E       test_it (", "E       crunch ("]);
+    output.has_not(&["_pytest/", "pluggy/", "pytest_gilprof/", "runpy"]);
+}
+
+fn failures_of_a_test_itself_come_first() {
+    let Some(pytest) = any() else { return };
     // Its own failure comes first, with the gate's result beside it. An expected failure may be the
     // gate's.
     let source = "@pytest.mark.gil(max_waiting=0.2)\ndef test_own():\n    contend()\n    assert 1 == 2\n\

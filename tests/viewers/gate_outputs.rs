@@ -61,6 +61,7 @@ fn outcome() -> Outcome {
         exit_code: 1,
         headline: NAMES.concat(),
         error: Some(NAMES.concat()),
+        command_failure: None,
         program: NAMES[2].into(),
         target: None,
         runs: vec![RunBrief { seconds: 1.5, samples: 1500, missed: 0, verdict: Code::SwitchToProcesses, unusable: None }],

@@ -13,7 +13,7 @@ use std::path::Path;
 /// The whole summary. Paths are relative to `base`; `flamegraph` is the path of the flame graph if
 /// one was written.
 pub fn render(outcome: &Outcome, base: &Path, flamegraph: Option<&Path>) -> String {
-    let mut out = format!("## {} gilprof gate: {}\n\n{}\n\n", outcome.verdict.symbol(), outcome.verdict.as_str(), text(&outcome.headline));
+    let mut out = format!("## {} gilprof gate: {}\n\n{}\n\n", outcome.verdict.symbol(), outcome.title(), text(&outcome.headline));
     if !outcome.checks.is_empty() {
         out.push_str(&table(outcome));
     }

@@ -1,7 +1,7 @@
 //! Measurements that cannot decide everything: what would pass is inconclusive, and what is broken
 //! stays broken.
 
-use super::scenes::{golden, sleep, Scene};
+use super::scenes::{golden, now_and_then, only_start, sleep, Scene};
 use crate::support::gate::{outcome, Folder};
 use crate::support::schema::assert_valid;
 use gilprof::sample::{CaptureStats, DescendantCpu, State, TargetInfo};
@@ -42,6 +42,32 @@ fn a_process_whose_children_work_is_not_idle() {
         assert_eq!(run["unusable"]["code"].as_str(), code, "{run:#}");
         assert!(code.is_none() || run["verdict"] == "idle" && !run["unusable"]["why"].as_str().unwrap().is_empty(), "{run:#}");
     }
+}
+
+/// Its interpreter ran, which is no reason to pass.
+#[test]
+fn a_program_that_did_nothing_is_not_passed() {
+    let folder = Folder::new("gate-nothing");
+    let started = Scene::new().in_states(only_start).write(&folder, "started.gilprof");
+    let imported = Scene::new().in_file("<frozen importlib._bootstrap>").write(&folder, "imported.gilprof");
+    let idle = Scene::new().in_states(sleep).write(&folder, "idle.gilprof");
+    for (file, why) in [
+        (&started, "Idle: nothing ran. The GIL was held for 15 ms in all; give the program some work to measure."),
+        (&imported, "Idle: nothing ran but imports. The GIL was held for "),
+        (&idle, "The GIL was held for 0.0 ms in all; give the program some work to measure."),
+    ] {
+        for limit in ["waiting <= 20%", "gil.busy <= 100%", "wait_ms.p99 <= 1s", "verdict not in [latency-victims]"] {
+            let output = folder.gate(&["--max", limit, file]);
+            output.ended(3, &[]).printed(&["INCONCLUSIVE", why]);
+            assert!(!output.out.contains("burn"), "no function is responsible: {}", output.out);
+        }
+        let update = ["--baseline", "b.json", "--update-baseline", file];
+        folder.gate(&update).ended(3, &[]).printed(&["NOT CHECKED", "cannot make a baseline of these runs", why]);
+    }
+    folder.gate(&["--max", "verdict in [idle]", &idle]).ended(0, &[]);
+    folder.gate(&["--max", "verdict not in [idle]", &idle]).ended(1, &[]);
+    let little = Scene::new().in_states(now_and_then).write(&folder, "little.gilprof");
+    folder.gate(&["--max", "waiting <= 20%", "--max", "gil.busy <= 50%", &little]).ended(0, &[]);
 }
 
 #[test]

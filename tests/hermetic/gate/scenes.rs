@@ -15,6 +15,7 @@ pub struct Scene {
     target: TargetInfo,
     window: CaptureStats,
     states: fn(u64) -> [State; 2],
+    file: &'static str,
 }
 
 /// The threads take turns at the GIL, about every 5 ms, because a real program is not that regular.
@@ -25,6 +26,16 @@ fn turns(ms: u64) -> [State; 2] {
         0 => [State::HoldingPython, State::Waiting],
         _ => [State::Waiting, State::HoldingPython],
     }
+}
+
+/// The interpreter starts for 15 ms, and then the program sleeps.
+pub fn only_start(ms: u64) -> [State; 2] {
+    [if ms <= 15 { State::HoldingPython } else { State::Io }, State::Io]
+}
+
+/// A thread works for a millisecond now and then, 80 ms in all.
+pub fn now_and_then(ms: u64) -> [State; 2] {
+    [if ms.is_multiple_of(25) { State::HoldingPython } else { State::Io }, State::Io]
 }
 
 /// Both threads sleep.
@@ -52,7 +63,7 @@ impl Scene {
         };
         let begin = Nanos::from_millis(5_000);
         let window = CaptureStats { begin, seconds: 2.0, rate_hz: 1000.0, samples: MILLISECONDS, ..CaptureStats::default() };
-        Scene { target, window, states: turns }
+        Scene { target, window, states: turns, file: "/srv/app.py" }
     }
 
     /// With other facts about the target or the window.
@@ -66,6 +77,11 @@ impl Scene {
         Scene { states, ..self }
     }
 
+    /// With all time in a function of this file.
+    pub fn in_file(self, file: &'static str) -> Scene {
+        Scene { file, ..self }
+    }
+
     /// Writes the recording and returns its path.
     pub fn write(self, folder: &Folder, name: &str) -> String {
         let path = folder.0.join(name);
@@ -74,7 +90,7 @@ impl Scene {
             let (tid, name) = (Tid(100 + id as i32), format!("worker-{id}"));
             recorder.thread(&ThreadInfo { id: ThreadId(id), tid, name, python: true, main: false, gil: Some(GilId(0)) });
         }
-        let function = Arc::new(Function { name: "burn".into(), file: "/srv/app.py".into(), first_line: 1 });
+        let function = Arc::new(Function { name: "burn".into(), file: self.file.into(), first_line: 1 });
         let stack = Arc::new(Stack { frames: vec![Frame { function, line: 3 }], status: StackStatus::Complete });
         (1..=MILLISECONDS).for_each(|ms| self.sample(&mut recorder, ms, &stack));
         // The end is a chunk of its own.

@@ -17,8 +17,9 @@ pub fn cases(suite: &mut Suite) {
         newest(two_interpreters()),
         [
             a_window_without_enough_data_is_inconclusive,
+            a_command_that_does_nothing_is_inconclusive,
             a_program_that_was_not_measured_for_as_long_as_asked_is_inconclusive,
-            the_commands_own_failure_is_passed_on_and_named,
+            the_commands_own_failure_is_named_and_is_no_verdict,
             runs_and_one_more_thread_against_a_baseline
         ]
     );
@@ -58,6 +59,18 @@ fn a_window_without_enough_data_is_inconclusive(python: &Interpreter) {
     assert!(outcome["checks"][1]["why"].as_str().unwrap().contains("dle"), "{outcome:#}");
 }
 
+/// Its interpreter starts, sleeps and ends; or it only imports modules.
+fn a_command_that_does_nothing_is_inconclusive(python: &Interpreter) {
+    let folder = Folder::new("gate-nothing");
+    for program in ["import time; time.sleep(1)", "import asyncio, http.server, time, unittest.mock; time.sleep(.3)"] {
+        let inner = python.command();
+        let mut command = folder.command(&["--max", "waiting <= 20%", "--max", "verdict not in [latency-victims]", "--"]);
+        command.arg(inner.get_program()).args(inner.get_args()).args(["-c", program]);
+        let output = Running::spawn(command).end();
+        output.ended(3, &["INCONCLUSIVE", "nothing ran", "The GIL was held for "]);
+    }
+}
+
 /// The program ends before the window does; a signal ends the first of several runs.
 fn a_program_that_was_not_measured_for_as_long_as_asked_is_inconclusive(python: &Interpreter) {
     let folder = Folder::new("gate-cut-short");
@@ -92,12 +105,17 @@ fn a_program_that_was_not_measured_for_as_long_as_asked_is_inconclusive(python: 
     output.ended(3, &[]).printed(&["INCONCLUSIVE", "the gate was interrupted after 1 of 5 runs"]);
 }
 
-fn the_commands_own_failure_is_passed_on_and_named(python: &Interpreter) {
+fn the_commands_own_failure_is_named_and_is_no_verdict(python: &Interpreter) {
     let folder = Folder::new("gate-failure");
-    for code in ["7", "1"] {
-        let output = folder.run(python, &["--max", "waiting <= 99%", "--format", "json=o.json"], &["--seconds", "0.3", "--end", code]);
-        output.ended(code.parse().unwrap(), &["NOT CHECKED", &format!("the command failed (exit status: {code})")]);
-        assert!(outcome(&folder.read("o.json"))["error"].is_string());
+    for code in [7, 1] {
+        let args = ["--max", "waiting <= 99%", "--format", "json=o.json"];
+        let program = ["--seconds", "0.3", "--end", &code.to_string()];
+        let how = format!("the command ended with exit code {code}");
+        folder.run(python, &args, &program).ended(5, &["NOT CHECKED", &how]);
+        let outcome = outcome(&folder.read("o.json"));
+        assert!(outcome["error"].as_str().unwrap().contains(&how) && outcome["command_failure"]["exit_code"] == code, "{outcome:#}");
+        let passed_on = [&args[..], &["--pass-exit-code"]].concat();
+        folder.run(python, &passed_on, &program).ended(code, &["NOT CHECKED", &how]);
     }
 }
 
@@ -105,7 +123,7 @@ fn runs_and_one_more_thread_against_a_baseline(python: &Interpreter) {
     let folder = Folder::new("gate-regression");
     let brief = ["--seconds", "1"];
     let output = folder.run(python, &["--baseline", "b.json", "--update-baseline", "--runs", "2", "--warmup", "1"], &brief);
-    output.ended(0, &["wrote the baseline b.json (2 runs)", "2 runs, "]);
+    output.ended(0, &["Wrote the baseline b.json (2 runs).", "2 runs, "]);
     let output = folder.run(python, &["--baseline", "b.json"], &["--seconds", "1", "--more", "1"]);
     output.ended(1, &["waiting: +5pp, min 2pp", "added (", "gate.py:", "in thread latecomer-0", "since the baseline"]);
 }

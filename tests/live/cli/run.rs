@@ -1,4 +1,4 @@
-//! `gilprof run`: the program is not disturbed, its exit code is passed on, and it is measured from
+//! `gilprof run`: the program is not disturbed, its failure is passed on, and it is measured from
 //! its first bytecode to its end.
 
 use crate::harness::{newest, Suite};
@@ -115,7 +115,7 @@ fn stdin_and_stdout_pass_through_byte_for_byte(interpreter: &Interpreter) {
 
 fn the_exit_code_is_passed_on(interpreter: &Interpreter) {
     for (code, wanted) in [
-        ("pass", 0),
+        ("import time; time.sleep(.1)", 0),
         ("raise SystemExit(3)", 3),
         ("raise SystemExit(255)", 255),
         ("1 / 0", 1),
@@ -139,10 +139,15 @@ fn a_command_that_cannot_be_started() {
     std::fs::remove_file(data).unwrap();
 }
 
+/// The exit code is gilprof's own if the command succeeded, because nothing was measured.
 fn a_command_that_never_becomes_python() {
-    for (script, code) in [("exit 0", 0), ("exit 5", 5), ("kill -9 $$", 137)] {
-        let finished = Running::start(&["run", "--", "sh", "-c", script]).end();
-        finished.ended(code, &["ended before gilprof saw any Python in it (sh)"]);
+    let file = scratch("never.gilprof");
+    for (script, code) in [("exit 0", 8), ("exit 5", 5), ("kill -9 $$", 137)] {
+        for start in [&["run"][..], &["record", "-o", file.to_str().unwrap()]] {
+            let finished = Running::start(&[start, &["--", "sh", "-c", script]].concat()).end();
+            finished.ended(code, &["ended before gilprof saw any Python in it (sh)", "nothing was measured, so there is no report"]);
+            assert!(!file.exists());
+        }
     }
     // Without `--`, and with options that are not gilprof's.
     Running::start(&["run", "sh", "-c", "exit 4"]).end().ended(4, &[]);
