@@ -22,6 +22,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let Some((holder, hot_line)) = super::top_holder(e, |f| f.holding_native) else { return RuleResult::DoesNotApply };
     let (name, at) = (place(&holder), line(&holder, hot_line));
     let diagnosis = Diagnosis::new(Code::ReleaseTheGil, format!("Release the GIL in the C code that {name} calls: about {} {}.", gain(gains), on_cores(e.cores())))
+        .rests_on_gain()
         .with_severity(severity(gains))
         .sketch(&["with nogil:  # Cython, around code that uses no Python object", "    total = sum_of(view)"])
         .because(e.waiting_summary())
