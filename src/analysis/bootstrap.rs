@@ -6,7 +6,7 @@
 //! always gives the same report.
 
 use super::report::Estimate;
-use crate::profile::Profile;
+use crate::profile::{Block, Profile};
 use crate::sample::{State, StateTimes};
 
 /// Number of draws.
@@ -28,15 +28,20 @@ impl<M> Bootstrap<M> {
     /// Measures the window and each draw. `measure` gets the time of each thread, by index into the
     /// threads of the profile, in thread-seconds per second of wall time.
     pub(super) fn new(profile: &Profile, measure: impl Fn(&[StateTimes]) -> M) -> Bootstrap<M> {
-        let all: Vec<usize> = (0..profile.blocks.len()).collect();
         let draws = (DRAW_BUDGET / profile.threads.len().max(1)).clamp(MIN_DRAWS, DRAWS);
+        Bootstrap::of_blocks(profile, draws, |blocks| measure(&rates(profile, blocks)))
+    }
+
+    /// Measures the window and each draw, given as indices of blocks.
+    fn of_blocks(profile: &Profile, draws: usize, measure: impl Fn(&[usize]) -> M) -> Bootstrap<M> {
+        let all: Vec<usize> = (0..profile.blocks.len()).collect();
         let mut rng = Rng(0x6769_6c70_726f_6621);
         let mut draw = || {
             let drawn: Vec<usize> = all.iter().map(|_| rng.below(all.len())).collect();
-            measure(&rates(profile, &drawn))
+            measure(&drawn)
         };
         let draws = (0..draws).map(|_| draw()).collect();
-        Bootstrap { whole: measure(&rates(profile, &all)), draws }
+        Bootstrap { whole: measure(&all), draws }
     }
 
     /// The measures of the whole window.
@@ -67,6 +72,20 @@ impl<M> Bootstrap<M> {
 /// A single figure with its interval.
 pub(super) fn interval(profile: &Profile, measure: impl Fn(&[StateTimes]) -> f64) -> Estimate {
     Bootstrap::new(profile, measure).interval(|figure| *figure)
+}
+
+/// A share with its interval, from the part and the whole of each block; zero where the whole is.
+pub(super) fn block_share(profile: &Profile, of_block: impl Fn(&Block) -> (f64, f64)) -> Estimate {
+    let parts: Vec<(f64, f64)> = profile.blocks.iter().map(of_block).collect();
+    let share = |blocks: &[usize]| {
+        let (part, of) = blocks.iter().fold((0.0, 0.0), |sum, &block| (sum.0 + parts[block].0, sum.1 + parts[block].1));
+        if of > 0.0 {
+            part / of
+        } else {
+            0.0
+        }
+    };
+    Bootstrap::of_blocks(profile, DRAWS, share).interval(|share| *share)
 }
 
 /// The normal distribution's 95 % quantile, for both ends of a 90 % interval.

@@ -146,6 +146,10 @@ pub struct Quantiles {
     /// Of an estimate: about the shortest length that samples show, and the error of each length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolution_ms: Option<f64>,
+    /// Whether each length is only an upper bound: most runs are no longer than samples can show,
+    /// or CPython's count of GIL switches, which ends runs, could not be read.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub at_most: bool,
 }
 
 /// One OS thread.

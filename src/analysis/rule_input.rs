@@ -2,13 +2,15 @@
 
 use super::bootstrap::Bootstrap;
 use super::children;
+use super::collector;
 use super::file_names::FileNames;
-use super::phrases::{self, named};
+use super::lock_waits::LockWaits;
+use super::phrases;
 use super::report::{Children, Estimate, FunctionRow, Gil, Place, Thread};
 use super::scaling::{self, Prediction, Program};
 use super::shape::Shape;
 use super::shares::on_cpu;
-use crate::profile::{FunctionId, Profile};
+use crate::profile::Profile;
 use crate::sample::{State, StateTimes};
 use std::collections::HashMap;
 
@@ -17,18 +19,6 @@ const WAITER_SHARE: f64 = 0.05;
 
 /// How much more of the time the GIL is waited for than held before a sentence explains it.
 const HANDOVER_NOTED: f64 = 0.01;
-
-/// Files of the standard library in which a thread on a lock waits for work, for a result or for
-/// the end of another thread, so that there is no contention.
-const IDLE_WAIT_FILES: [&str; 7] = [
-    "/threading.py",
-    "/queue.py",
-    "/concurrent/futures/thread.py",
-    "/concurrent/futures/process.py",
-    "/concurrent/futures/_base.py",
-    "/multiprocessing/pool.py",
-    "/multiprocessing/queues.py",
-];
 
 /// Rates are thread-seconds per second, shares are shares.
 pub(super) struct RuleInput<'a> {
@@ -62,8 +52,8 @@ pub(super) struct Rates {
     pub(super) on_cpu: Estimate,
     /// Holding, waiting, native and starved: all that is not asleep.
     pub(super) active: Estimate,
-    /// Time without a CPU, as a share of the time in which a thread had a CPU or could have used
-    /// one.
+    /// Time without a CPU of threads that work, as a share of the time in which a thread had a CPU
+    /// or could have used one.
     pub(super) starvation: Estimate,
     /// Time without a CPU, as a share of the time of threads that work, without their waiting for
     /// the GIL and for locks.
@@ -84,6 +74,9 @@ pub(super) struct Gains {
     pub(super) release_in_native: Estimate,
 }
 
+/// Share of the waiting from which the garbage collector is what threads wait for.
+const COLLECTING: f64 = 0.25;
+
 /// Share of a function's holding from which an activity describes the function.
 const DOMINANT: f64 = 0.7;
 
@@ -93,11 +86,29 @@ pub(super) struct HolderMix {
     pub(super) python: f64,
     pub(super) native: f64,
     pub(super) blocked: f64,
+    /// The part of the waiting during which the garbage collector ran.
+    pub(super) collecting: f64,
     /// The function that held the GIL during most of the waiting.
     pub(super) worst: Option<WorstHolder>,
 }
 
 impl HolderMix {
+    /// Whether the holders are mostly asleep.
+    pub(super) fn is_asleep(&self) -> bool {
+        self.blocked > 0.0 && self.blocked >= self.python.max(self.native)
+    }
+
+    /// Whether much of the waiting is for the garbage collector.
+    pub(super) fn is_collecting(&self) -> bool {
+        self.collecting >= COLLECTING
+    }
+
+    /// Whether a lower switch interval makes waits shorter: only Python code obeys a drop request.
+    /// A C call, a collection and a sleep keep the GIL to their end.
+    pub(super) fn obeys_drop_requests(&self) -> bool {
+        !self.in_c_calls() && !self.is_asleep() && !self.is_collecting()
+    }
+
     /// Whether the holders are mostly inside C calls. Python code that calls a builtin on every
     /// line is about half of either.
     pub(super) fn in_c_calls(&self) -> bool {
@@ -117,16 +128,6 @@ pub(super) struct WorstHolder {
     pub(super) doing: &'static str,
 }
 
-/// Waits of working threads for other locks, except in functions where threads wait for work.
-#[derive(Default)]
-pub(super) struct LockWaits {
-    /// Thread-seconds per second.
-    pub(super) rate: f64,
-    pub(super) threads: usize,
-    /// The function and line with most of it.
-    pub(super) worst: Option<(Place, u32)>,
-}
-
 impl<'a> RuleInput<'a> {
     /// Everything that the rules use of a profile.
     pub(super) fn new(profile: &'a Profile, gil: &'a Gil, threads: &'a [Thread], functions: &'a [FunctionRow]) -> RuleInput<'a> {
@@ -134,7 +135,8 @@ impl<'a> RuleInput<'a> {
         let drawn = Bootstrap::new(profile, |threads| Figures::measure(threads, &program));
         let (rates, gains) = (Rates::from_draws(&drawn), Gains::from_draws(&drawn));
         let saturation = drawn.interval(|figures| figures.saturation);
-        let (holder_mix, lock_waits) = (holder_mix(functions), lock_waits(profile, functions));
+        let holder_mix = HolderMix { collecting: collector::share_of_waiting(profile), ..holder_mix(functions) };
+        let lock_waits = LockWaits::of(profile);
         let shape = holder(&holder_mix, functions).map(|holder| Shape::of(profile, &holder)).unwrap_or_default();
         let (names, children) = (file_names(functions), children::of(profile));
         RuleInput { profile, gil, threads, functions, rates, gains, holder_mix, lock_waits, saturation, program, shape, names, children }
@@ -280,11 +282,14 @@ impl Figures {
         let state = |state| sum(&|t| t.get(state));
         let (holding, waiting, native) = (sum(&|t| t.holding()), state(State::Waiting), state(State::Native));
         let (work, on_cpu) = (sum(&scaling::work), sum(&on_cpu));
-        let lacked = state(State::Starved) + state(State::HoldingStarved);
         let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
-        // Threads that do next to nothing would lower the share: there may be any number of them.
-        let works = threads.iter().filter(|t| scaling::work(t) > 0.01 * most);
-        let own = works.map(|t| t.total() - t.get(State::Waiting) - t.get(State::Lock)).sum::<f64>();
+        // Threads that do next to nothing do not count: there may be any number of them, and each
+        // is late for a core by microseconds whenever it wakes. A thread that mostly lacks a core
+        // would do more.
+        let without_core = |t: &StateTimes| t.get(State::Starved) + t.get(State::HoldingStarved);
+        let works = |t: &&StateTimes| scaling::work(t) > 0.01 * most || without_core(t) > 0.5 * t.total();
+        let lacked = threads.iter().filter(works).map(without_core).sum::<f64>();
+        let own = threads.iter().filter(works).map(|t| t.total() - t.get(State::Waiting) - t.get(State::Lock)).sum::<f64>();
         let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
         Figures {
             holding,
@@ -392,33 +397,4 @@ fn doing(holding: f64, native: f64, blocked: f64) -> &'static str {
     } else {
         "runs partly Python code, partly C calls that keep the GIL"
     }
-}
-
-/// Waits for other locks that cost time.
-fn lock_waits(profile: &Profile, functions: &[FunctionRow]) -> LockWaits {
-    let mut places: HashMap<(FunctionId, u32), f64> = HashMap::new();
-    let mut threads: HashMap<usize, f64> = HashMap::new();
-    for w in profile.stack_times.iter().filter(|w| w.times.get(State::Lock) > 0.0 && works(profile, w.thread)) {
-        let leaf = profile.leaf(w.stack);
-        let file = &profile.function(leaf).file;
-        if IDLE_WAIT_FILES.iter().any(|end| file.ends_with(end)) {
-            continue;
-        }
-        let line = profile.stack(w.stack).leaf().map_or(0, |f| f.line);
-        *places.entry((leaf, line)).or_default() += w.times.get(State::Lock);
-        *threads.entry(w.thread).or_default() += w.times.get(State::Lock);
-    }
-    let seconds = profile.seconds();
-    let rate = if seconds > 0.0 { threads.values().sum::<f64>() / 1e9 / seconds } else { 0.0 };
-    let worst = places.iter().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(a.0)));
-    let worst = worst.map(|((function, line), _)| (with_caller(functions, named(profile.function(*function))), *line));
-    LockWaits { rate, threads: threads.values().filter(|nanos| **nanos >= WAITER_SHARE * seconds * 1e9).count(), worst }
-}
-
-/// Whether a thread does anything besides sleeping. A thread that never does is unused rather than
-/// delayed by a lock. A few samples are enough: a thread may wait milliseconds for a lock and work
-/// microseconds with it.
-fn works(profile: &Profile, thread: usize) -> bool {
-    let times = &profile.threads[thread].times;
-    times.holding() + times.get(State::Native) + times.get(State::Waiting) > 0.0005 * times.total()
 }

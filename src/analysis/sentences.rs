@@ -55,11 +55,34 @@ fn lock(t: u64) -> States {
     all
 }
 
+/// Four threads, of which one at a time is in `owner`; the others wait in `waiter`.
+fn owned(owner: &'static str, waiter: &'static str) -> impl Fn(u64) -> States {
+    move |t| {
+        let mut all = vec![waiter; 4];
+        all[(t / 3 % 4) as usize] = if t.is_multiple_of(20) { "P main" } else { owner };
+        all
+    }
+}
+
+/// Two threads that get half of a core between them.
 fn hashing(t: u64) -> States {
-    if t.is_multiple_of(2) {
-        vec!["N hash", "S hash"]
-    } else {
-        vec!["S hash", "N hash"]
+    match t % 4 {
+        0 => vec!["N hash", "S hash"],
+        2 => vec!["S hash", "N hash"],
+        _ => vec!["S hash", "S hash"],
+    }
+}
+
+/// Two threads in turn; the holder lacks a core for four samples of five.
+fn hogged(t: u64) -> States {
+    turns(if t.is_multiple_of(5) { "P burn" } else { "X burn" }, "W burn")(t)
+}
+
+/// A thread that waits for half of the time behind one that does what `holds` says.
+fn behind(holds: &'static str) -> impl Fn(u64) -> States {
+    move |t| match convoy(t) {
+        all if all[0] == "P crunch" => vec![holds, all[1]],
+        all => all,
     }
 }
 
@@ -109,7 +132,49 @@ fn contended() -> Vec<(&'static str, Profile)> {
         ("one of three calls blocks with the GIL", two().run(3000, some_blocked)),
         ("a convoy", two().run(4000, convoy)),
         ("workers share a lock", two().run(2000, lock)),
+        ("a lock whose owner sleeps", two().run(2000, owned("I update>save", "L update"))),
+        ("a lock whose owner is not seen", two().run(2000, owned("I serve", "L take"))),
+        (
+            "a lock of an installed package",
+            two().run(2000, owned("P checkout@/site-packages/pool.py>check@/site-packages/pool.py", "L checkout@/site-packages/pool.py")),
+        ),
+        (
+            "the lock of a logging handler",
+            two().run(
+                2000,
+                owned(
+                    "I handle@logging/__init__.py>StreamHandler.flush@logging/__init__.py",
+                    "L handle@logging/__init__.py>Handler.acquire@logging/__init__.py",
+                ),
+            ),
+        ),
+        ("a module is imported", two().run(2000, owned("P load>exec_module", "L load>_ModuleLock.acquire@importlib/_bootstrap.py"))),
+        ("a lock inside C code", two().run(2000, owned("N multiply", "L multiply"))),
+        ("a convoy behind a C call", two().run(4000, behind("C crunch"))),
+        ("a convoy behind the garbage collector", two().collecting(|t| t % 20 > 3).run(4000, convoy)),
+        (
+            "a reader in page faults",
+            two().run(4000, |t| match t % 100 {
+                0 => vec!["W read_map", "P tick"],
+                1..25 => vec!["F read_map", "I tick"],
+                _ => vec!["F read_map", "W tick"],
+            }),
+        ),
+        (
+            "a library waits for its own threads",
+            Scene::new(4.0).native(2).run(2000, |t| match t % 20 {
+                0 => vec!["W query", "P tick", "N -"],
+                _ => vec!["J query", "W tick", "N -"],
+            }),
+        ),
+        ("a deadlock", two().switching(0).run(2000, |_| vec!["B join_pool>native", "W callback", "L join@threading.py"])),
+        ("a deadlock without a holder", two().switching(0).run(2000, |_| vec!["W work", "W work"])),
         ("threads lack cores", Scene::new(1.0).run(2000, hashing)),
+        ("the holder lacks a core", two().run(2000, hogged)),
+        (
+            "child processes take the cores",
+            Scene::new(1.0).with(|_, w| w.descendants = Some(children(500, &[(7, Python, 1400, false)]))).run(2000, hashing),
+        ),
         ("two threads contend on one core", Scene::new(1.0).run(2000, turns("P burn", "W burn"))),
         ("a CPU quota", limited(1.5, Some(1.5)).run(3000, |t| if t % 4 == 0 { hashing(0) } else { vec!["N hash", "N hash"] })),
         ("an event loop waits for the GIL", two().run(5000, event_loop(LOOP_WAITS))),
@@ -140,6 +205,14 @@ fn calm() -> Vec<(&'static str, Profile)> {
         |t: u64| vec![if t.is_multiple_of(4) { "W main" } else { "I main" }, ["P on_event", "W -", "N -", "N -"][(t % 4) as usize]];
     vec![
         ("released work on 2 cores", two().run(2000, hash(50))),
+        (
+            "released work with a lock in it",
+            two().run(2000, |t| match t % 20 {
+                0 => vec!["L count", "N count"],
+                10 => vec!["N count", "L count"],
+                _ => vec!["N count", "N count"],
+            }),
+        ),
         ("released work on 8 cores", Scene::new(8.0).run(2000, hash(50))),
         ("released work that saturates the GIL before 16 cores", Scene::new(16.0).run(2000, hash(5))),
         ("two threads that mostly sleep", two().run(2000, sleepers(2, 20))),
@@ -156,6 +229,7 @@ fn calm() -> Vec<(&'static str, Profile)> {
         ("a worker beside a Python child that works", family(&[(7, Python, 150, true)]).run(2000, |_| vec!["P burn", "I recv"])),
         ("idle", two().run(2000, |_| vec!["I accept", "L get@queue.py"])),
         ("an event loop sleeps in a callback", two().run(5000, event_loop(LOOP_SLEEPS))),
+        ("an event loop sleeps in a callback and nothing runs", two().run(4000, |t| vec![if t % 10 < 7 { LOOP_SLEEPS } else { SELECT }])),
         ("NumPy sorts", two().run(3000, |_| vec!["N sort@numpy/core/fromnumeric.py", "I recv"])),
         ("a native thread of a library", Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "N -"])),
         ("a native thread that calls back", Scene::new(4.0).without_main().run(3000, called_back)),
@@ -185,9 +259,9 @@ fn unclear() -> Vec<(&'static str, Profile)> {
         ("C calls in a part of the window", two().run(1500, phases(350, |_| vec!["C parse", "W parse"], |_| vec!["I read", "C parse"]))),
         (
             "a blocking call in a part of the window",
-            two().run(1500, phases(350, |_| vec!["B query", "W serve"], |_| vec!["I read", "B query"])),
+            two().run(1500, phases(150, |_| vec!["B query", "W serve"], |_| vec!["I read", "B query"])),
         ),
-        ("cores are short in a part of the window", two().run(2000, phases(650, |_| vec!["N hash", "N hash"], hashing))),
+        ("cores are short in a part of the window", Scene::new(4.0).run(2000, phases(1150, |_| vec!["N hash", "N hash"], hashing))),
         ("released work in a part of the window", two().run(2000, phases(1000, |_| vec!["N hash"], |_| vec!["P sum"]))),
         (
             "victims in a part of the window",

@@ -17,6 +17,7 @@ pub(super) fn threads(profile: &Profile) -> Vec<Thread> {
 fn row(profile: &Profile, thread: &ThreadProfile) -> Thread {
     let several = profile.gils.len() > 1;
     let gil = thread.info.gil.filter(|_| several).and_then(|id| profile.gils.iter().position(|gil| gil.id == id));
+    let own_gil = thread.info.gil.unwrap_or_default();
     let seconds = thread.times.total() / 1e9;
     Thread {
         tid: thread.info.tid.0,
@@ -27,8 +28,8 @@ fn row(profile: &Profile, thread: &ThreadProfile) -> Thread {
         cpu: cpu(thread),
         states: states(&thread.times),
         holding: holding(&thread.times),
-        hold_ms: quantiles(profile, &thread.hold_runs, thread.measured.holds),
-        wait_ms: quantiles(profile, &thread.wait_runs, thread.measured.waits),
+        hold_ms: quantiles(profile, own_gil, &thread.hold_runs, thread.measured.holds),
+        wait_ms: quantiles(profile, own_gil, &thread.wait_runs, thread.measured.waits),
         waits: thread.waits,
         acquisitions_per_s: if seconds > 0.0 { thread.acquisitions as f64 / seconds } else { 0.0 },
     }

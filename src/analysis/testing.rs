@@ -4,8 +4,9 @@
 //! `"P burn"` is a thread that holds the GIL in Python code of `burn` in app.py, `"L
 //! wait@threading.py"` a thread that waits for a lock in that file. The first thread is the main
 //! thread. `>` separates frames, the innermost last; `»` is a `>` in a name. P python, C in a C
-//! call, B blocked, X starved (all four holding) · W waiting · N native · S starved · L lock · I io
-//! · U unknown · T stopped.
+//! call, B blocked (F in a page fault, J by another thread), X starved (all six holding) · W
+//! waiting · w waiting again after it has run · N native · S starved · L lock · I io · U unknown ·
+//! T stopped.
 
 use super::rule_input::RuleInput;
 use super::rules::{Rule, RuleResult};
@@ -132,6 +133,9 @@ impl Scene {
         let mut parse = |t: &&'static str| (state(t), Arc::clone(stacks.entry(&t[2..]).or_insert_with(|| stack(self.root, &t[2..]))));
         let parsed: Vec<(State, Arc<Stack>)> = threads.iter().map(&mut parse).collect();
         let holder = parsed.iter().position(|(s, _)| s.is_holding());
+        if !threads.iter().all(|thread| thread.starts_with('T')) {
+            self.gil_sample(builder, tick, &parsed);
+        }
         for (id, (state, stack)) in parsed.iter().enumerate() {
             let waited_on = holder.filter(|h| *h != id).map(|h| (ThreadId(h as u32), &parsed[h].1));
             let times = StateTimes::single(*state, 1e6);
@@ -139,23 +143,34 @@ impl Scene {
                 thread: ThreadId(id as u32),
                 end: at,
                 times,
-                evidence: if threads[id].starts_with('T') { Evidence::Stopped } else { Evidence::Syscall },
+                evidence: evidence(threads[id]),
                 stack,
                 holder: waited_on,
             });
         }
-        if threads.iter().all(|thread| thread.starts_with('T')) {
-            return;
-        }
+    }
+
+    fn gil_sample(&self, builder: &mut ProfileBuilder, tick: u64, threads: &[(State, Arc<Stack>)]) {
+        let holder = threads.iter().position(|(s, _)| s.is_holding());
         builder.gil(&GilSample {
             gil: GilId(0),
-            at,
+            at: Nanos::from_millis(1_000 + tick + 1),
             span: Nanos::from_millis(1),
             holder: holder.map_or(Holder::Nobody, |h| Holder::Thread(ThreadId(h as u32))),
             switches: Some(tick * self.switches / 5),
-            waiters: parsed.iter().filter(|(s, _)| *s == State::Waiting).count() as u32,
+            waiters: threads.iter().filter(|(s, _)| *s == State::Waiting).count() as u32,
             collecting: Some((self.collecting)(tick)),
         });
+    }
+}
+
+fn evidence(word: &str) -> Evidence {
+    match word.as_bytes()[0] {
+        b'T' => Evidence::Stopped,
+        b'w' => Evidence::GilFutex,
+        b'F' => Evidence::HolderFault,
+        b'J' => Evidence::HolderLock,
+        _ => Evidence::Syscall,
     }
 }
 
@@ -163,9 +178,9 @@ fn state(word: &str) -> State {
     match word.as_bytes()[0] {
         b'P' => State::HoldingPython,
         b'C' => State::HoldingNative,
-        b'B' => State::HoldingBlocked,
+        b'B' | b'F' | b'J' => State::HoldingBlocked,
         b'X' => State::HoldingStarved,
-        b'W' => State::Waiting,
+        b'W' | b'w' => State::Waiting,
         b'N' => State::Native,
         b'S' => State::Starved,
         b'L' => State::Lock,

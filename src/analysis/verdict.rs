@@ -44,26 +44,30 @@ const FINDING_RULES: &[Rule] = &[
 
 /// The one verdict, and the findings.
 pub(super) fn decide(input: &RuleInput<'_>) -> (Verdict, Vec<Finding>) {
-    let (mut primary, mut findings, mut undetermined) = (None, Vec::new(), Vec::new());
+    let (mut primary, mut others, mut undetermined) = (None, Vec::new(), Vec::new());
     for rule in VERDICT_RULES {
         match rule(input) {
             RuleResult::Applies(diagnosis) if diagnosis.role == Role::Verdict && primary.is_none() => primary = Some(*diagnosis),
-            RuleResult::Applies(diagnosis) => findings.extend(finding(*diagnosis)),
+            RuleResult::Applies(diagnosis) => others.push(*diagnosis),
             RuleResult::Undetermined(why) => undetermined.push(why),
             RuleResult::DoesNotApply => {}
         }
     }
     for rule in FINDING_RULES {
         if let RuleResult::Applies(diagnosis) = rule(input) {
-            findings.extend(finding(*diagnosis));
+            others.push(*diagnosis);
         }
     }
     let diagnosis = primary.unwrap_or_else(|| rules::inconclusive::undecided(undetermined));
+    // Where the verdict predicts no gain, no finding states one or follows from one.
+    let predicted = !diagnosis.without_prediction;
+    others.retain(|other| predicted || !other.rests_on_gain);
     if diagnosis.code == Code::Inconclusive && diagnosis.without_prediction {
         // The kernel's count of other processes needs no samples.
-        findings.retain(|finding| finding.code == Code::WorkInChildren);
+        others.retain(|other| other.code == Code::WorkInChildren);
     }
-    (verdict(input, diagnosis), findings)
+    let findings = others.into_iter().filter_map(|other| finding(other.settle_gain(predicted))).collect();
+    (verdict(input, diagnosis.settle_gain(predicted)), findings)
 }
 
 fn verdict(e: &RuleInput<'_>, diagnosis: Diagnosis) -> Verdict {

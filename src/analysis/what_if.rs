@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn nothing_is_promised_on_a_starved_machine() {
-        let hashing = |t: u64| if t.is_multiple_of(2) { vec!["N hash", "S hash"] } else { vec!["S hash", "N hash"] };
+        let hashing = |t: u64| if t.is_multiple_of(4) { vec!["N hash", "S hash"] } else { vec!["S hash", "S hash"] };
         let answer = answered(&Scene::new(1.0).run(2000, hashing), "processes=4");
         assert!(answer.gain.is_none() && answer.note.contains("not predicted"));
     }

@@ -285,10 +285,15 @@ impl ThreadStateMachine {
             kernel_state: kernel.kernel_state,
             was_scheduled: self.was_scheduled(kernel.stat),
         });
-        if interpreter.gil_is_off {
-            classification.without_gil()
-        } else {
-            classification
+        match (classification, self.last_state) {
+            _ if interpreter.gil_is_off => classification.without_gil(),
+            // The holder still sleeps in what the last sample found.
+            (Classification::Known(State::HoldingBlocked, _), (State::HoldingBlocked, evidence))
+                if kernel.task_state == TaskState::NotRunSince =>
+            {
+                Classification::Known(State::HoldingBlocked, evidence)
+            }
+            _ => classification,
         }
     }
 

@@ -156,5 +156,7 @@ pub(super) fn evidence_name(evidence: Evidence) -> &'static str {
         Evidence::Conservation => "conservation",
         Evidence::Stopped => "stopped",
         Evidence::Unread => "unread",
+        Evidence::HolderFault => "holder-fault",
+        Evidence::HolderLock => "holder-lock",
     }
 }

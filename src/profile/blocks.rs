@@ -8,12 +8,15 @@
 //! Time in which the program was stopped is part of no block: neither of a thread's times nor of
 //! the length. So all figures that come from blocks are those of the rest of the window.
 
-use crate::sample::StateTimes;
+use super::stacks::StackId;
+use crate::sample::{State, StateTimes};
 use crate::units::Nanos;
 use rustc_hash::FxHashMap;
 
 /// The largest number of blocks; further blocks are merged in pairs.
 const MAX_BLOCKS: u64 = 64;
+/// The largest number of sleeps, by thread and stack, in one block.
+const MAX_SLEEPS: usize = 1 << 12;
 /// Length of a block before any merge.
 const FIRST_LENGTH: Nanos = Nanos::from_millis(20);
 
@@ -24,13 +27,28 @@ pub struct Block {
     pub nanos: f64,
     /// Nanoseconds per state of each thread (index into the profile's threads), sorted by index.
     pub threads: Vec<(usize, StateTimes)>,
+    /// Nanoseconds asleep of each thread and stack, sorted; `None` if there are too many.
+    pub sleeps: Option<Vec<(usize, StackId, f64)>>,
 }
 
 /// One block while slices are added.
 #[derive(Debug, Default)]
 struct Cell {
     threads: FxHashMap<usize, StateTimes>,
+    sleeps: FxHashMap<(usize, StackId), f64>,
+    /// A sleep did not fit.
+    lost_sleeps: bool,
     stopped: bool,
+}
+
+impl Cell {
+    fn add_sleep(&mut self, key: (usize, StackId), nanos: f64) {
+        if self.sleeps.len() < MAX_SLEEPS || self.sleeps.contains_key(&key) {
+            *self.sleeps.entry(key).or_default() += nanos;
+        } else {
+            self.lost_sleeps = true;
+        }
+    }
 }
 
 /// The blocks while slices are added.
@@ -50,8 +68,14 @@ impl Default for Blocks {
 
 impl Blocks {
     /// Adds a slice that ends at `end`, distributed over the blocks that it overlaps.
-    pub(super) fn add(&mut self, thread: usize, end: Nanos, times: &StateTimes) {
-        self.distribute(end, times.total(), |cell, share| cell.threads.entry(thread).or_default().merge(&scaled(times, share)));
+    pub(super) fn add(&mut self, thread: usize, stack: StackId, end: Nanos, times: &StateTimes) {
+        let asleep = times.get(State::Io) + times.get(State::Lock) + times.get(State::HoldingBlocked);
+        self.distribute(end, times.total(), |cell, share| {
+            cell.threads.entry(thread).or_default().merge(&scaled(times, share));
+            if asleep > 0.0 {
+                cell.add_sleep((thread, stack), asleep * share);
+            }
+        });
     }
 
     /// Notes that a thread was stopped for `nanos` until `end`.
@@ -94,6 +118,8 @@ impl Blocks {
         while let Some(mut pair) = old.next() {
             let second = old.next().unwrap_or_default();
             pair.stopped |= second.stopped;
+            pair.lost_sleeps |= second.lost_sleeps;
+            second.sleeps.into_iter().for_each(|(key, nanos)| pair.add_sleep(key, nanos));
             for (thread, times) in second.threads {
                 pair.threads.entry(thread).or_default().merge(&times);
             }
@@ -112,7 +138,11 @@ impl Blocks {
             let whole = latest.saturating_sub(begin).min(length) as f64;
             // The thread that was there for longest was there whenever the program ran.
             let ran = threads.iter().map(|(_, times)| times.total()).fold(0.0, f64::max);
-            Block { nanos: if cell.stopped { whole.min(ran) } else { whole }, threads }
+            let mut sleeps: Vec<(usize, StackId, f64)> =
+                cell.sleeps.into_iter().map(|((thread, stack), nanos)| (thread, stack, nanos)).collect();
+            sleeps.sort_by_key(|&(thread, stack, _)| (thread, stack));
+            let nanos = if cell.stopped { whole.min(ran) } else { whole };
+            Block { nanos, threads, sleeps: (!cell.lost_sleeps).then_some(sleeps) }
         };
         self.cells.into_iter().enumerate().map(block).collect()
     }
@@ -121,7 +151,7 @@ impl Blocks {
 /// `times` with every part multiplied by `by`.
 fn scaled(times: &StateTimes, by: f64) -> StateTimes {
     let mut out = StateTimes::default();
-    for state in crate::sample::State::ALL {
+    for state in State::ALL {
         out.add(state, times.get(state) * by);
     }
     out
@@ -129,8 +159,8 @@ fn scaled(times: &StateTimes, by: f64) -> StateTimes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stacks::OTHER_STACKS;
     use super::*;
-    use crate::sample::State;
 
     fn total(blocks: &[Block]) -> f64 {
         blocks.iter().flat_map(|b| &b.threads).map(|(_, s)| s.total()).sum()
@@ -140,7 +170,7 @@ mod tests {
     fn long_windows_keep_32_to_64_blocks_and_all_time() {
         let mut blocks = Blocks::default();
         for ms in 1..=10_000u64 {
-            blocks.add(0, Nanos::from_millis(1_000_000 + ms), &StateTimes::single(State::Io, 1e6));
+            blocks.add(0, OTHER_STACKS, Nanos::from_millis(1_000_000 + ms), &StateTimes::single(State::Io, 1e6));
         }
         let blocks = blocks.finish();
         assert!((32..=64).contains(&blocks.len()), "{}", blocks.len());
@@ -151,7 +181,7 @@ mod tests {
     #[test]
     fn a_long_slice_is_distributed() {
         let mut blocks = Blocks::default();
-        blocks.add(3, Nanos::from_millis(1_100), &StateTimes::single(State::Io, 100e6));
+        blocks.add(3, OTHER_STACKS, Nanos::from_millis(1_100), &StateTimes::single(State::Io, 100e6));
         let blocks = blocks.finish();
         assert_eq!(blocks.len(), 5);
         assert!(blocks.iter().all(|b| (b.threads[0].1.get(State::Io) - 20e6).abs() < 1.0));
@@ -164,7 +194,7 @@ mod tests {
             let end = Nanos::from_millis(1_000 + ms);
             for thread in 0..2 {
                 match ms {
-                    0..=30 => blocks.add(thread, end, &StateTimes::single(State::Io, 1e6)),
+                    0..=30 => blocks.add(thread, OTHER_STACKS, end, &StateTimes::single(State::Io, 1e6)),
                     _ => blocks.add_stop(thread, end, 1e6),
                 }
             }
@@ -177,9 +207,9 @@ mod tests {
     #[test]
     fn a_jumping_clock_loses_no_time() {
         let mut blocks = Blocks::default();
-        blocks.add(0, Nanos::from_nanos(5), &StateTimes::single(State::Io, 1e6));
-        blocks.add(0, Nanos::from_nanos(u64::MAX), &StateTimes::single(State::Io, 1e6));
-        blocks.add(0, Nanos::ZERO, &StateTimes::single(State::Io, 1e6));
+        blocks.add(0, OTHER_STACKS, Nanos::from_nanos(5), &StateTimes::single(State::Io, 1e6));
+        blocks.add(0, OTHER_STACKS, Nanos::from_nanos(u64::MAX), &StateTimes::single(State::Io, 1e6));
+        blocks.add(0, OTHER_STACKS, Nanos::ZERO, &StateTimes::single(State::Io, 1e6));
         assert!((total(&blocks.finish()) - 3e6).abs() < 1.0);
     }
 }

@@ -242,8 +242,10 @@ impl Sink for Buckets {
         let mut ended = None;
         let mut id = GilId::default();
         if let Some(runs) = &mut thread.runs {
-            runs.extend_run(&times, slice.evidence);
             id = runs.info.gil.unwrap_or_default();
+            let gil = self.gils.get_mut(&id).into_iter();
+            let unseen_turns = |of_waiter| gil.flat_map(move |gil| gil.profile.unseen_turns(slice.end, total, of_waiter));
+            runs.extend_run(&times, slice.evidence, unseen_turns);
             ended = runs.take_runs();
         }
         let (holding, waiting, native) = (times.holding(), times.get(State::Waiting), times.get(State::Native));

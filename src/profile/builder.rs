@@ -2,11 +2,11 @@
 
 use super::blame::{BlameTable, WaitedOnTable};
 use super::blocks::Blocks;
-use super::functions::Functions;
+use super::functions::{FunctionId, Functions};
 use super::gils::GilProfile;
 use super::stacks::Stacks;
 use super::threads::ThreadProfile;
-use super::{sanitize, Losses, Profile};
+use super::{sanitize, HolderSleep, Losses, Profile};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::sample::{
     CaptureStats, Evidence, GilSample, MeasuredInterval, Sink, State, StateSlice, Stop, TargetInfo, ThreadInfo, ThreadTotals,
@@ -29,6 +29,8 @@ pub struct ProfileBuilder {
     blocks: Blocks,
     blame: BlameTable,
     waited_on: WaitedOnTable,
+    collecting: FxHashMap<FunctionId, f64>,
+    holder_sleep: HolderSleep,
     losses: Losses,
 }
 
@@ -55,6 +57,8 @@ impl Default for ProfileBuilder {
             blocks: Blocks::default(),
             blame: BlameTable::default(),
             waited_on: WaitedOnTable::default(),
+            collecting: FxHashMap::default(),
+            holder_sleep: HolderSleep::default(),
             losses: Losses::default(),
         }
     }
@@ -101,6 +105,8 @@ impl ProfileBuilder {
             stack_times,
             blame: self.blame.finish(),
             waited_on: self.waited_on.finish(),
+            collecting: collecting_functions(self.collecting),
+            holder_sleep: self.holder_sleep,
             losses: self.losses,
             functions: self.functions.into_list(),
             stacks,
@@ -140,6 +146,13 @@ impl ProfileBuilder {
     }
 }
 
+/// The functions in which collections ran, the longest first.
+fn collecting_functions(nanos: FxHashMap<FunctionId, f64>) -> Vec<(FunctionId, f64)> {
+    let mut rows: Vec<(FunctionId, f64)> = nanos.into_iter().collect();
+    rows.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    rows
+}
+
 /// `n`, or zero where `n` is negative, enormous or not a number: a recording may hold any value.
 fn zero_unless_plausible(n: f64) -> f64 {
     if (0.0..=1e12).contains(&n) {
@@ -171,16 +184,24 @@ impl Sink for ProfileBuilder {
         let gil = thread.info.gil.unwrap_or_default();
         thread.add(&times);
         // A stop interrupts nothing: what the program does goes on where it was.
+        let mut gil_profile = self.gils.iter_mut().find(|row| row.id == gil);
         if own && !stopped {
-            thread.extend_run(&times, slice.evidence);
+            let gil = gil_profile.as_mut().into_iter();
+            let unseen_turns = |of_waiter| gil.flat_map(move |gil| gil.unseen_turns(slice.end, total, of_waiter));
+            thread.extend_run(&times, slice.evidence, unseen_turns);
         }
+        self.holder_sleep.add(&times, slice.evidence);
+        let collecting = gil_profile.map_or(0.0, |gil| gil.collecting_within(slice.end, times.holding()));
+        let (stack, leaf) = self.stacks.intern(slice.stack, &mut self.functions, &mut self.losses);
+        self.stacks.add_time(row, stack, &times, &mut self.losses);
         if stopped {
             self.blocks.add_stop(row, slice.end, total);
         } else {
-            self.blocks.add(row, slice.end, &times);
+            self.blocks.add(row, stack, slice.end, &times);
         }
-        let (stack, leaf) = self.stacks.intern(slice.stack, &mut self.functions, &mut self.losses);
-        self.stacks.add_time(row, stack, &times, &mut self.losses);
+        if collecting > 0.0 {
+            *self.collecting.entry(leaf).or_default() += collecting;
+        }
         let waiting = times.get(State::Waiting);
         if waiting > 0.0 {
             let holder = slice.holder.map(|(_, stack)| self.stacks.intern(stack, &mut self.functions, &mut self.losses));

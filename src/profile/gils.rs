@@ -10,7 +10,7 @@
 //! taken as independent: 1 − Π(1 − p). Slices arrive up to a block late, so the most recent samples
 //! are kept. A slice later than all of those adds nothing, which makes `contended` a floor.
 
-use crate::ids::GilId;
+use crate::ids::{GilId, ThreadId};
 use crate::sample::{GilSample, Holder};
 use crate::units::Nanos;
 use std::collections::VecDeque;
@@ -39,6 +39,14 @@ pub struct GilProfile {
     pub collecting: f64,
     /// The same while nobody held it; with the GIL off, all time of collections.
     pub collecting_unheld: f64,
+    /// Time of threads that samples saw wait, and the part of it during collections.
+    pub seen_waiting: f64,
+    /// See `seen_waiting`.
+    pub seen_waiting_for_collector: f64,
+    /// The last thread that a sample saw hold the GIL, unless an unseen thread held it since.
+    last_holder: Option<ThreadId>,
+    /// How many of the recent samples had an unseen turn before them.
+    unseen_turns: usize,
     /// Time between samples that none of them stands for: the program was stopped.
     unobserved: Nanos,
     first: Option<(Nanos, u64)>,
@@ -54,6 +62,11 @@ struct RecentSample {
     end: u64,
     /// The chance that no thread waited then.
     uncontended: f64,
+    /// How many threads that no sample saw hold the GIL had it since the sample before, and how
+    /// many of these are not yet assigned to a thread that waited.
+    unseen_turns: u64,
+    unassigned_turns: u64,
+    collecting: bool,
 }
 
 /// The chance that one thread waited between `begin` and `end`.
@@ -76,6 +89,10 @@ impl GilProfile {
             waiting: 0.0,
             collecting: 0.0,
             collecting_unheld: 0.0,
+            seen_waiting: 0.0,
+            seen_waiting_for_collector: 0.0,
+            last_holder: None,
+            unseen_turns: 0,
             unobserved: Nanos::ZERO,
             first: None,
             last: None,
@@ -106,7 +123,11 @@ impl GilProfile {
         }
         if sample.waiters > 0 {
             self.contended += span as f64;
+            let waited = span as f64 * f64::from(sample.waiters);
+            self.seen_waiting += waited;
+            self.seen_waiting_for_collector += if sample.collecting == Some(true) { waited } else { 0.0 };
         }
+        let unseen_turns = self.count_unseen_turns(sample);
         if let Some(switches) = sample.switches {
             self.first.get_or_insert((sample.at, switches));
             if let Some((last, _)) = self.last {
@@ -115,11 +136,72 @@ impl GilProfile {
             self.last = Some((sample.at, switches));
         }
         if self.recent.len() >= MAX_RECENT {
-            self.recent.pop_front();
+            self.unseen_turns -= usize::from(self.recent.pop_front().is_some_and(|oldest| oldest.unseen_turns > 0));
         }
+        self.unseen_turns += usize::from(unseen_turns > 0);
         let end = sample.at.as_nanos();
-        self.recent.push_back(RecentSample { begin: end.saturating_sub(span), end, uncontended: f64::from(u8::from(sample.waiters == 0)) });
+        self.recent.push_back(RecentSample {
+            begin: end.saturating_sub(span),
+            end,
+            uncontended: f64::from(u8::from(sample.waiters == 0)),
+            unseen_turns,
+            unassigned_turns: unseen_turns,
+            collecting: sample.collecting == Some(true),
+        });
         self.apply_early_waits(end);
+    }
+
+    /// How many threads had the GIL since the last sample that neither sample saw hold it: CPython
+    /// counts each GIL switch to another thread, and the last switch is the one to the holder of
+    /// this sample.
+    fn count_unseen_turns(&mut self, sample: &GilSample) -> u64 {
+        let Some(now) = sample.switches else {
+            self.last_holder = None;
+            return 0;
+        };
+        let switches = self.last.map_or(0, |(_, before)| now.saturating_sub(before));
+        let (turns, holder) = match (sample.holder, self.last_holder) {
+            (Holder::Nobody, last) => (switches, last.filter(|_| switches == 0)),
+            (Holder::Thread(id), Some(last)) if id == last => (switches.saturating_sub(1).max(switches.min(1)), Some(id)),
+            (Holder::Thread(id), _) => (switches.saturating_sub(1), Some(id)),
+            (Holder::Unmatched, _) => (switches.saturating_sub(1), None),
+        };
+        self.last_holder = holder;
+        turns
+    }
+
+    /// The times at which an unseen thread had its turn within the `total` nanoseconds that end at
+    /// `end`, in nanoseconds from their begin. Each such turn ends the hold of the thread that has
+    /// the GIL before and after it, and one wait: `of_waiter` takes it for a thread that waited.
+    pub(super) fn unseen_turns(&mut self, end: Nanos, total: f64, of_waiter: bool) -> impl Iterator<Item = f64> + use<'_> {
+        let (begin, end) = (end.saturating_since(Nanos::from_nanos(total as u64)).as_nanos(), end.as_nanos());
+        let from = if self.unseen_turns == 0 { self.recent.len() } else { self.first_within(begin) };
+        let within = self.recent.iter_mut().skip(from).take_while(move |r| r.begin < end);
+        within.filter_map(move |sample| {
+            let middle = sample.begin + (sample.end - sample.begin) / 2;
+            let left = if of_waiter { sample.unassigned_turns } else { sample.unseen_turns };
+            if left == 0 || !(begin..end).contains(&middle) {
+                return None;
+            }
+            sample.unassigned_turns -= u64::from(of_waiter);
+            Some((middle - begin) as f64)
+        })
+    }
+
+    /// The time of collections within the `total` nanoseconds that end at `end`.
+    pub(super) fn collecting_within(&self, end: Nanos, total: f64) -> f64 {
+        if self.collecting <= 0.0 {
+            return 0.0;
+        }
+        let (begin, end) = (end.saturating_since(Nanos::from_nanos(total as u64)).as_nanos(), end.as_nanos());
+        let overlap = |r: &RecentSample| r.end.min(end).saturating_sub(r.begin.max(begin)) as f64;
+        let within = self.recent.iter().skip(self.first_within(begin)).take_while(|r| r.begin < end);
+        within.filter(|r| r.collecting).map(overlap).sum::<f64>().min(total)
+    }
+
+    /// The index of the first recent sample that does not end before `begin`.
+    fn first_within(&self, begin: u64) -> usize {
+        self.recent.partition_point(|r| r.end <= begin)
     }
 
     /// Adds a slice's waiting: `waiting` out of the `total` nanoseconds that end at `end`.
@@ -173,8 +255,6 @@ impl RecentSample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ThreadId;
-
     fn sample(ms: u64, waiters: u32, switches: Option<u64>) -> GilSample {
         let holder = if ms.is_multiple_of(2) { Holder::Nobody } else { Holder::Thread(ThreadId(0)) };
         GilSample { gil: GilId(0), at: Nanos::from_millis(ms), span: Nanos::from_millis(1), holder, switches, waiters, collecting: None }
@@ -197,6 +277,33 @@ mod tests {
         gil.add_sample(&sample(2, 0, Some(9)));
         gil.add_sample(&sample(3, 0, Some(3)));
         assert_eq!(gil.switches_per_s(), None);
+    }
+
+    #[test]
+    fn each_unseen_turn_ends_the_hold_around_it_and_one_wait() {
+        let mut gil = GilProfile::new(GilId(0));
+        // Thread 0 holds at every sample. Another thread had a turn between samples 4 and 5, and two
+        // had one between samples 7 and 8.
+        let switches = |ms: u64| 2 * u64::from(ms > 4) + 3 * u64::from(ms > 7);
+        for ms in 1..=10 {
+            gil.add_sample(&GilSample { holder: Holder::Thread(ThreadId(0)), ..sample(ms, 2, Some(switches(ms))) });
+        }
+        let end = Nanos::from_millis(10);
+        let mut turns = |of_waiter| gil.unseen_turns(end, 10e6, of_waiter).collect::<Vec<f64>>();
+        assert_eq!(turns(false), [4.5e6, 7.5e6]);
+        assert_eq!([turns(true), turns(true), turns(true)], [vec![4.5e6, 7.5e6], vec![7.5e6], vec![]]);
+        assert_eq!(turns(false), [4.5e6, 7.5e6]);
+    }
+
+    #[test]
+    fn holders_that_samples_see_account_for_switches() {
+        let mut gil = GilProfile::new(GilId(0));
+        for ms in 1..=10 {
+            let holder = if ms % 3 == 0 { Holder::Nobody } else { Holder::Thread(ThreadId(ms as u32 / 3)) };
+            gil.add_sample(&GilSample { holder, ..sample(ms, 0, Some(ms / 3)) });
+        }
+        // At samples 3, 6 and 9 the count has changed and nobody holds the GIL.
+        assert_eq!(gil.unseen_turns(Nanos::from_millis(10), 10e6, false).collect::<Vec<f64>>(), [2.5e6, 5.5e6, 8.5e6]);
     }
 
     #[test]

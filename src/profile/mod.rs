@@ -30,7 +30,7 @@ pub use histogram::{Histogram, QUANTILE_ERROR};
 pub use stacks::{StackId, StackTime};
 pub use threads::{Measured, ThreadProfile};
 
-use crate::sample::{CaptureStats, Function, Stack, StateTimes, TargetInfo};
+use crate::sample::{CaptureStats, Evidence, Function, Stack, State, StateTimes, TargetInfo};
 use std::sync::Arc;
 
 /// One window of one process, as figures.
@@ -50,6 +50,10 @@ pub struct Profile {
     pub stack_times: Vec<StackTime>,
     /// Which function waited while which held the GIL, longest waiting first.
     pub blame: Vec<BlameRow>,
+    /// The leaf functions in which the collector ran, with nanoseconds, longest first.
+    pub collecting: Vec<(FunctionId, f64)>,
+    /// What holders of the GIL slept in.
+    pub holder_sleep: HolderSleep,
     /// The same by thread and whole stacks. Sorted by thread, then stacks.
     waited_on: Vec<WaitedOnRow>,
     /// What did not fit or was invalid.
@@ -57,6 +61,29 @@ pub struct Profile {
     functions: Vec<Arc<Function>>,
     stacks: Vec<Arc<Stack>>,
     leaves: Vec<FunctionId>,
+}
+
+/// What threads slept in while they held the GIL, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HolderSleep {
+    /// All of it.
+    pub total: f64,
+    /// In page faults.
+    pub faults: f64,
+    /// On a futex that is not the GIL: a lock, or another thread.
+    pub locks: f64,
+}
+
+impl HolderSleep {
+    fn add(&mut self, times: &StateTimes, evidence: Evidence) {
+        let nanos = times.get(State::HoldingBlocked);
+        self.total += nanos;
+        match evidence {
+            Evidence::HolderFault => self.faults += nanos,
+            Evidence::HolderLock => self.locks += nanos,
+            _ => {}
+        }
+    }
 }
 
 /// What went into the "other …" rows, or was refused. Zero everywhere in ordinary profiles.

@@ -2,7 +2,9 @@
 //!
 //! A run is a series of consecutive slices in one state. A slice divided by conservation counts
 //! whole as its largest part. A run shorter than the distance between two samples may be missed, so
-//! counts are floors and lengths are estimates.
+//! counts are floors and lengths are estimates. Two runs of one state with a shorter one between
+//! them would count as one long run, so a run ends where CPython's `switch_number` shows that a
+//! thread had the GIL which no sample saw hold it.
 
 use super::histogram::Histogram;
 use crate::sample::{Evidence, IntervalKind, State, StateTimes, ThreadInfo, ThreadTotals};
@@ -78,15 +80,34 @@ impl ThreadProfile {
     }
 
     /// Adds a slice to the runs. Not for the row that stands for many threads: its slices do not
-    /// follow one another.
-    pub(super) fn extend_run(&mut self, times: &StateTimes, evidence: Evidence) {
-        let kind = dominant(times);
+    /// follow one another. `unseen_turns`: when threads that no sample saw hold the GIL had it, in
+    /// nanoseconds from the begin of the slice, and whether it is asked for a thread that waited.
+    pub(super) fn extend_run<T>(&mut self, times: &StateTimes, evidence: Evidence, unseen_turns: impl FnOnce(bool) -> T)
+    where
+        T: IntoIterator<Item = f64>,
+    {
+        let (kind, total) = (dominant(times), times.total());
         match &mut self.run {
-            Some((current, nanos)) if *current == kind => *nanos += times.total(),
+            Some((current, nanos)) if *current == kind => *nanos += total,
             run => {
-                let before = run.replace((kind, times.total()));
+                let before = run.replace((kind, total));
                 self.begin_run(before, kind, evidence);
             }
+        }
+        // An unseen turn ends a hold. It ends a wait only if it can have been this thread's own:
+        // the thread has run since the sample before.
+        let may_have_held = matches!(evidence, Evidence::GilFutex | Evidence::PushedOff);
+        if kind == RunKind::Hold || kind == RunKind::Wait && may_have_held {
+            unseen_turns(kind == RunKind::Wait).into_iter().for_each(|turn| self.divide_run(kind, total - turn));
+        }
+    }
+
+    /// Ends the current run and begins one of the same kind, `rest` nanoseconds ago.
+    fn divide_run(&mut self, kind: RunKind, rest: f64) {
+        let length = self.run.map_or(0.0, |(_, nanos)| nanos - rest);
+        if length > 0.0 && rest > 0.0 {
+            self.run = Some((kind, rest));
+            self.record(Some((kind, length)));
         }
     }
 
@@ -174,7 +195,7 @@ mod tests {
                 'n' => (State::Native, Evidence::Conservation),
                 _ => (State::Io, Evidence::Syscall),
             };
-            thread.extend_run(&StateTimes::single(state, 1e6), evidence);
+            thread.extend_run(&StateTimes::single(state, 1e6), evidence, |_| None);
         }
         thread.close(false);
         thread
@@ -207,6 +228,25 @@ mod tests {
             assert_eq!((t.wait_runs.max(), t.waits, t.measured.waits), (max, exact.then_some(1), exact));
             assert_eq!((t.hold_runs.max(), t.measured.holds), if holds { (2.5e6, true) } else { (2e6, false) });
         }
+    }
+
+    #[test]
+    fn an_unseen_turn_ends_a_hold_and_the_wait_of_a_thread_that_has_run() {
+        let info = ThreadInfo { id: ThreadId(0), tid: Tid(1), name: String::new(), python: true, main: false, gil: Some(GilId(0)) };
+        let lengths = |state: State, evidence: Evidence| {
+            let mut thread = ThreadProfile::new(info.clone());
+            // Ten slices of 2 ms; an unseen turn in the middle of every second one.
+            for n in 0..10 {
+                thread.extend_run(&StateTimes::single(state, 2e6), evidence, |_| (n % 2 == 1).then_some(1e6));
+            }
+            thread.close(false);
+            let runs = if state == State::Waiting { &thread.wait_runs } else { &thread.hold_runs };
+            (runs.count(), runs.max())
+        };
+        assert_eq!(lengths(State::HoldingPython, Evidence::GilHolder), (6, 4e6));
+        assert_eq!(lengths(State::Waiting, Evidence::GilFutex), (6, 4e6));
+        assert_eq!(lengths(State::Waiting, Evidence::SameHolder), (1, 20e6));
+        assert_eq!(lengths(State::Io, Evidence::Syscall), (0, 0.0));
     }
 
     #[test]

@@ -210,9 +210,7 @@ impl RuntimeState {
         // The GILs first: the threads' states are classified by the holder at that moment.
         parts.extend(self.gils.iter().map(|gil| Part::new(gil.0, layout.gil.size as usize)));
         parts.extend(self.interpreters.iter().map(|i| Part::new(i.at.offset(layout.interpreter.threads_head.offset() as u64), 8)));
-        if let Some(field) = layout.interpreter.gc_collecting {
-            parts.extend(self.interpreters.iter().map(|i| Part::new(i.at.offset(field.offset() as u64), COLLECTING)));
-        }
+        parts.extend(self.interpreters.iter().filter_map(|i| Some(Part::new(collecting_at(layout, runtime, i.at)?, COLLECTING))));
         parts.extend(self.selected.iter().map(|&i| Part::new(self.threads[i].at, layout.thread.size as usize)));
         parts.push(Part::new(runtime.offset(layout.runtime.interpreters_head.offset() as u64), 8));
         if all {
@@ -238,7 +236,7 @@ impl RuntimeState {
     fn parse(&mut self, layout: &Layout, offsets: &BatchOffsets, parts: &[Part], all: bool) -> bool {
         let (gils, rest) = parts.split_at(self.gils.len());
         let (heads, rest) = rest.split_at(self.interpreters.len());
-        let (collecting, rest) = rest.split_at(if layout.interpreter.gc_collecting.is_some() { self.interpreters.len() } else { 0 });
+        let (collecting, rest) = rest.split_at(collecting_flags(layout, self.interpreters.len()));
         let (threads, links) = rest.split_at(self.selected.len());
         let all_read = |parts: &[Part]| parts.iter().all(|part| part.ok);
         self.parse_gils(layout, gils);
@@ -347,8 +345,7 @@ impl BatchOffsets {
     fn new(runtime_state: &RuntimeState, layout: &Layout, threads_read: usize, all: bool) -> BatchOffsets {
         let heads = runtime_state.gils.len() * layout.gil.size as usize;
         let collecting = heads + runtime_state.interpreters.len() * 8;
-        let flags = if layout.interpreter.gc_collecting.is_some() { runtime_state.interpreters.len() } else { 0 };
-        let threads = collecting + flags * COLLECTING;
+        let threads = collecting + collecting_flags(layout, runtime_state.interpreters.len()) * COLLECTING;
         let links = threads + threads_read * layout.thread.size as usize;
         let link = if layout.interpreter.gil.is_some() { 16 } else { 8 };
         BatchOffsets {
@@ -365,6 +362,21 @@ impl BatchOffsets {
 /// The largest number of thread states for this layout.
 fn max_threads(layout: &Layout) -> usize {
     MAX_THREAD_STATES.min(MAX_THREAD_BYTES / (layout.thread.size as usize).max(1))
+}
+
+/// Where `gc.collecting` of an interpreter is.
+fn collecting_at(layout: &Layout, runtime: Addr, interpreter: Addr) -> Option<Addr> {
+    let of_runtime = || Some(runtime.offset(layout.runtime.gc_collecting?.offset() as u64));
+    layout.interpreter.gc_collecting.map(|field| interpreter.offset(field.offset() as u64)).or_else(of_runtime)
+}
+
+/// How many such flags a batch reads.
+fn collecting_flags(layout: &Layout, interpreters: usize) -> usize {
+    if layout.interpreter.gc_collecting.or(layout.runtime.gc_collecting).is_some() {
+        interpreters
+    } else {
+        0
+    }
 }
 
 fn gil_of(mem: &dyn Memory, layout: &Layout, runtime: Addr, interpreter: Addr) -> Result<Addr, ReadError> {

@@ -96,6 +96,10 @@ pub enum Evidence {
     Stopped,
     /// Nothing could be read.
     Unread,
+    /// Owns the GIL and is off the CPU outside any system call: a page fault.
+    HolderFault,
+    /// Owns the GIL and sleeps on a futex that is not the GIL: a lock, or another thread.
+    HolderLock,
 }
 
 impl Evidence {

@@ -173,6 +173,25 @@ fn a_thread_behind_the_same_holder_is_still_waiting() {
 }
 
 #[test]
+fn the_evidence_says_what_a_holder_sleeps_in() {
+    let (stack, stat) = (Arc::new(Stack::empty()), Some(SchedStat { runs: 5, ..SchedStat::default() }));
+    let holds = InterpreterView { held_before: true, held_after: true, ..InterpreterView::default() };
+    for (place, evidence) in [
+        (TaskState::OtherFutex, Evidence::HolderLock),
+        (TaskState::OutsideSyscall, Evidence::HolderFault),
+        (TaskState::Syscall, Evidence::GilHolder),
+    ] {
+        let mut machine = ThreadStateMachine::new(Nanos::ZERO, stat, false);
+        for (n, task_state) in [place, TaskState::NotRunSince].into_iter().enumerate() {
+            let now = KernelView { task_state, assumed: false, stat, kernel_state: None };
+            let classification = machine.classify(&now, &holds);
+            assert_eq!(classification, Classification::Known(State::HoldingBlocked, evidence));
+            machine.attribute(Nanos::from_millis(n as u64 + 1), &now, classification, &stack, None, &mut |_, _, _| {});
+        }
+    }
+}
+
+#[test]
 fn a_thread_that_ran_while_it_was_assumed_to_wait_is_polled_again() {
     // The same thread held the GIL when the sample began, so the waiting thread was still waiting.
     // Before its counters are read, it takes the GIL, releases it and falls asleep.

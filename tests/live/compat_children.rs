@@ -34,7 +34,7 @@ fn expect_children(target: &Target, report: &Value, complaints: &mut Complaints)
     let text = findings(report).iter().map(|f| format!("{} {}", f["evidence"], f["advice"])).collect::<String>();
     complaints.expect(pids.iter().all(|pid| text.contains(&format!("{pid} ("))), || format!("{pids:?}: {text}"));
     let verdict = &report["verdict"];
-    complaints.expect(verdict["code"] == "idle" && verdict["confidence"] != "high", || format!("{verdict:#}"));
+    complaints.expect(verdict["code"] == "inconclusive" && verdict["confidence"] != "high", || format!("{verdict:#}"));
     let step = verdict["next_steps"][0].as_str().unwrap_or_default();
     complaints.expect(pids.iter().any(|pid| step.ends_with(&format!("gilprof attach --pid {pid}"))), || step.to_string());
 }

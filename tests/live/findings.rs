@@ -11,7 +11,7 @@ use support::{gilprof, interpreters, report, window, Folder, Interpreter, Target
 
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
-    on!(suite, interpreters().into_iter().filter(|i| i.minor() >= (3, 9)), [garbage_collection_in_the_holder_is_found]);
+    on!(suite, interpreters(), [garbage_collection_in_the_holder_is_found]);
     on!(
         suite,
         two_interpreters(),
@@ -21,6 +21,7 @@ pub fn cases(suite: &mut Suite) {
             one_case_is_answered,
             workers_that_share_a_core_have_one,
             native_threads_that_call_back_are_named,
+            a_library_that_joins_a_thread_which_needs_the_gil_is_a_deadlock,
             native_threads_that_end_have_their_cpu_time
         ]
     );
@@ -127,10 +128,11 @@ fn workers_that_share_a_core_have_one(interpreter: &Interpreter) {
 }
 
 /// Threads of a library. `callers` call Python in turn with work of their own, `brief` starts one
-/// thread after another, each for 150 ms of work.
+/// thread after another, each for 150 ms of work. `join` waits for a thread that calls Python.
 const NATIVE: &str = r#"
 #include <pthread.h>
 #include <time.h>
+#include <unistd.h>
 static unsigned work(unsigned x) { for (int i = 0; i < 400000; i++) x = x * 1664525 + 1013904223; return x; }
 static void *caller(void *call) { for (volatile unsigned x = 1;; ((void (*)(void))call)()) x = work(x); return 0; }
 void callers(void *call) { pthread_t t; for (int n = 0; n < 2; n++) pthread_create(&t, 0, caller, call); }
@@ -142,6 +144,8 @@ static void *short_life(void *unused) {
 }
 static void *starter(void *unused) { for (pthread_t t;;) { pthread_create(&t, 0, short_life, 0); pthread_join(t, 0); } return unused; }
 void brief(void) { pthread_t t; pthread_create(&t, 0, starter, 0); }
+static void *once(void *call) { if (write(1, "ready\n", 6) == 6) ((void (*)(void))call)(); return 0; }
+void join(void *call) { pthread_t t; pthread_create(&t, 0, once, call); pthread_join(t, 0); }
 "#;
 
 /// The report of a program with these threads; none and a skip without a C compiler.
@@ -161,7 +165,7 @@ fn with_native_threads(interpreter: &Interpreter, start: &str) -> Option<Value> 
     let mut command = interpreter.command();
     command.args(["-c", &code]);
     let target = Target::start_command(command);
-    let duration = format!("{}ms", window(1.5, 0.9) * 1e3);
+    let duration = format!("{}ms", window(1.5, 1.2) * 1e3);
     Some(report(&["attach", "--pid", &target.pid().to_string(), "--duration", &duration]))
 }
 
@@ -169,7 +173,21 @@ fn native_threads_that_call_back_are_named(interpreter: &Interpreter) {
     let Some(report) = with_native_threads(interpreter, "lib.callers(back)") else { return };
     let evidence = finding(&report, "foreign-threads").unwrap_or_else(|| panic!("{}: {report:#}", interpreter.label));
     // In a short window one of the two may get the GIL seldom.
-    assert!(evidence.contains(" of a library") && evidence.contains("back into Python"), "{evidence}");
+    assert!(evidence.contains("Python did not start") && evidence.contains("back into Python"), "{evidence}");
+}
+
+fn a_library_that_joins_a_thread_which_needs_the_gil_is_a_deadlock(interpreter: &Interpreter) {
+    // PyDLL keeps the GIL during the call.
+    let Some(report) = with_native_threads(interpreter, "ctypes.PyDLL(lib._name).join(back)") else { return };
+    let verdict = &report["verdict"];
+    let headline = verdict["headline"].as_str().unwrap();
+    assert!(
+        verdict["code"] == "blocked-holding-gil" && headline.starts_with("Deadlock: 1 thread waits"),
+        "{}: {report:#}",
+        interpreter.label
+    );
+    let because = verdict["because"].as_array().unwrap();
+    assert!(because[0].as_str().unwrap().contains(" holds the GIL and sleeps in <module>"), "{because:?}");
 }
 
 fn native_threads_that_end_have_their_cpu_time(interpreter: &Interpreter) {

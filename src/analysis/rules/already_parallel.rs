@@ -8,6 +8,13 @@ use crate::analysis::phrases::{gain, number, percent, such_threads};
 const OUTSIDE: f64 = 0.5;
 /// Cores used without the GIL below which the work is negligible.
 const NATIVE: f64 = 0.2;
+/// Share of the cores in use from which they are full.
+const FULL: f64 = 0.9;
+/// The same while threads lack a core for `LACKING` of the time in which they could run.
+const NEARLY_FULL: f64 = 0.75;
+const LACKING: f64 = 0.2;
+/// Average number of threads that wait for a lock of a C library, from which a sentence names it.
+const SHARED_LOCK: f64 = 0.02;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let rates = &e.rates;
@@ -21,23 +28,52 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
             percent(rates.off_gil_share.low),
             percent(rates.off_gil_share.high)
         )),
-        Position::Above => Diagnosis::new(Code::AlreadyParallel, "Already parallel: most of the work runs without the GIL.".into())
+        Position::Above => Diagnosis::new(Code::AlreadyParallel, headline(e))
             .because(format!(
                 "{} of the work runs without the GIL; the program uses {} of {} cores.",
                 percent(rates.off_gil_share.estimate),
                 number(rates.on_cpu.estimate),
                 number(e.cores())
             ))
-            .because(format!("Waiting for the GIL costs the threads little: processes would be {}.", gain(&e.gains.processes)))
+            .because(format!(
+                "Waiting for the GIL costs the threads little: processes would be {}.{}",
+                gain(&e.gains.processes),
+                shared_lock(e)
+            ))
             .next_step(limit(e))
             .applies(),
     }
 }
 
+/// What the prediction leaves out: a lock of a C library ends with its process, and contention for
+/// it costs more time on a core than asleep.
+fn shared_lock(e: &RuleInput<'_>) -> String {
+    match &e.lock_waits.in_library {
+        Some((rate, lock)) if *rate >= SHARED_LOCK => format!(
+            " That does not count a lock inside the C code called in {} at line {}, for which {rate:.2} threads wait on average: each process would have its own.",
+            e.place(&lock.place),
+            lock.line
+        ),
+        _ => String::new(),
+    }
+}
+
+fn headline(e: &RuleInput<'_>) -> String {
+    let full = if cores_are_full(e) { ", and the cores are full" } else { "" };
+    format!("Already parallel: most of the work runs without the GIL{full}.")
+}
+
+/// Whether the program's own threads use all cores, or as many as other programs leave it while
+/// its threads lack more.
+fn cores_are_full(e: &RuleInput<'_>) -> bool {
+    let used = e.rates.on_cpu.estimate;
+    used >= FULL * e.cores() || used >= NEARLY_FULL * e.cores() && e.rates.starvation.low >= LACKING
+}
+
 /// The limit that more threads would reach next.
 fn limit(e: &RuleInput<'_>) -> String {
     let (cores, saturation) = (e.cores(), e.saturation.estimate);
-    if e.rates.on_cpu.estimate >= 0.9 * cores {
+    if cores_are_full(e) {
         return "All cores are in use: more threads would not help, more cores would.".into();
     }
     if saturation > 0.0 && saturation < cores {

@@ -1,17 +1,30 @@
 //! A late event loop (asyncio): other threads hold the GIL, or a callback sleeps where it should
 //! await.
 //!
-//! A finding, never the verdict. `_run_once` of asyncio/base_events.py in its stack identifies the
-//! thread of a loop. uvloop has no Python frame there and is not recognised. Time below a selector
-//! is the loop's idle time; everything else belongs to a callback.
+//! A finding, never the verdict. The stack identifies the thread of a loop: asyncio's own loop has
+//! the frame `_run_once` of asyncio/base_events.py. A compiled loop, such as uvloop, has no frames
+//! of its own: the function that runs the loop is the innermost frame while the loop is idle, and
+//! callbacks are directly above it. A program that calls `run_forever()` of a compiled loop in a
+//! function of its own is not recognised. Time below a selector is the loop's idle time; everything
+//! else belongs to a callback.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
 use crate::analysis::phrases::{clean, percent};
 use crate::analysis::report::{Estimate, Place};
+use crate::analysis::rule_input::with_caller;
 use crate::profile::StackTime;
-use crate::sample::{Stack, State, StateTimes};
+use crate::sample::{Frame, Stack, State, StateTimes};
 use std::collections::HashMap;
+
+/// Functions that run an event loop until it ends: end of the file, name without its class.
+const RUNNERS: [(&str, &str); 5] = [
+    ("asyncio/runners.py", "run"),
+    ("uvloop/__init__.py", "run"),
+    ("uvicorn/_compat.py", "asyncio_run"),
+    ("aiohttp/web.py", "run_app"),
+    ("tornado/platform/asyncio.py", "start"),
+];
 
 /// Share of the loop's time spent waiting for the GIL, or asleep in a callback, from which every
 /// task is noticeably late.
@@ -23,17 +36,17 @@ pub(in crate::analysis) fn starved(e: &RuleInput<'_>) -> RuleResult {
         "waits for the GIL",
         |l| l.waiting,
         |e, l, share| {
+            let hog = l.behind.as_ref().map_or_else(|| e.culprit(), |holder| e.place_and_caller(&with_caller(e.functions, holder.clone())));
+            let or = if e.holder_mix.obeys_drop_requests() { ", or lower sys.setswitchinterval()" } else { "" };
             Diagnosis::finding(Code::EventLoopStarved)
-            .with_severity(Severity::Medium)
-            .because(format!(
-                "The event loop in {} waits for the GIL {share} of its time, which delays every task on the loop; threads wait most while {} holds the GIL.",
-                l.name,
-                e.culprit()
-            ))
-            .next_step(format!(
-                "Run {} in a concurrent.futures.ProcessPoolExecutor (loop.run_in_executor) instead of in a thread, or lower sys.setswitchinterval().",
-                e.culprit()
-            ))
+                .with_severity(Severity::Medium)
+                .because(format!(
+                    "The event loop in {} waits for the GIL {share} of its time, mostly while {hog} holds it; this delays every task on the loop.",
+                    l.name
+                ))
+                .next_step(format!(
+                    "Run {hog} in a concurrent.futures.ProcessPoolExecutor (loop.run_in_executor) instead of in a thread{or}."
+                ))
         },
     )
 }
@@ -85,6 +98,8 @@ struct Loop {
     name: String,
     waiting: Estimate,
     asleep: Estimate,
+    /// The function that held the GIL during most of the loop's waiting.
+    behind: Option<Place>,
     /// The function and line in which a callback sleeps most.
     sleeper: Option<(Place, u32)>,
 }
@@ -117,7 +132,8 @@ fn one(e: &RuleInput<'_>, thread: usize) -> Loop {
     Loop {
         name: clean(&e.profile.threads[thread].info.name),
         waiting: bootstrap::interval(e.profile, waiting),
-        asleep: bootstrap::share_interval(asleep, total, e.profile.window.samples as f64),
+        asleep: asleep_share(e, thread, (asleep, total)),
+        behind: behind(e, thread),
         sleeper: most.map(|((function, line), _)| {
             let place = e.function(function);
             let line = place.called_from.as_ref().map_or(line, |caller| caller.call_line);
@@ -126,13 +142,48 @@ fn one(e: &RuleInput<'_>, thread: usize) -> Loop {
     }
 }
 
+/// Share of a thread's time asleep in callbacks. Successive samples of a sleep are not independent,
+/// so blocks are drawn; `whole`, both times, serves where blocks have too many sleeps.
+fn asleep_share(e: &RuleInput<'_>, thread: usize, whole: (f64, f64)) -> Estimate {
+    if e.profile.blocks.iter().any(|block| block.sleeps.is_none()) {
+        return bootstrap::share_interval(whole.0, whole.1, e.profile.window.samples as f64);
+    }
+    bootstrap::block_share(e.profile, |block| {
+        let mine =
+            block.sleeps.iter().flatten().filter(|(owner, stack, _)| *owner == thread && callback(e.profile.stack(*stack)) == Some(true));
+        let total = block.threads.iter().find(|(owner, _)| *owner == thread).map_or(0.0, |(_, times)| times.total());
+        (mine.map(|(.., nanos)| nanos).sum(), total)
+    })
+}
+
+/// The function that held the GIL during most of a thread's waiting.
+fn behind(e: &RuleInput<'_>, thread: usize) -> Option<Place> {
+    let mut holders: HashMap<(&str, &str, u32), f64> = HashMap::new();
+    for (waiter, _, holder, nanos) in e.profile.waited_on() {
+        let Some(leaf) = holder.and_then(Stack::leaf).filter(|_| std::ptr::eq(waiter, &e.profile.threads[thread])) else { continue };
+        let function = &leaf.function;
+        *holders.entry((function.name.as_str(), function.file.as_str(), function.first_line)).or_default() += nanos;
+    }
+    let most = holders.into_iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+    most.map(|((name, file, line), _)| Place { name: name.into(), file: file.into(), line, called_from: None })
+}
+
 /// Whether a stack belongs to a callback of an event loop. `Some(false)`: to the loop itself, which
 /// selects or does its bookkeeping. `None`: there is no loop.
 fn callback(stack: &Stack) -> Option<bool> {
-    let file = |n: usize, end: &str| stack.frames.get(n).is_some_and(|f| f.function.file.ends_with(end));
-    let run_once =
-        stack.frames.iter().position(|f| f.function.name.ends_with("_run_once") && f.function.file.ends_with("asyncio/base_events.py"))?;
-    Some(file(run_once + 1, "asyncio/events.py"))
+    let frames = &stack.frames;
+    let is_in = |frame: &Frame, end: &str| frame.function.file.ends_with(end);
+    let run_once = frames.iter().position(|f| f.function.name.ends_with("_run_once") && is_in(f, "asyncio/base_events.py"));
+    if let Some(run_once) = run_once {
+        return Some(frames.get(run_once + 1).is_some_and(|f| is_in(f, "asyncio/events.py")));
+    }
+    let runs = |f: &Frame| {
+        let name = f.function.name.rsplit('.').next().unwrap_or_default();
+        RUNNERS.iter().any(|(file, function)| is_in(f, file) && name == *function)
+    };
+    let runner = frames.iter().rposition(runs)?;
+    // asyncio's own loop and its runner have frames there when they start and end.
+    Some(frames.get(runner + 1).is_some_and(|f| !is_in(f, "asyncio/base_events.py") && !is_in(f, "asyncio/runners.py")))
 }
 
 #[cfg(test)]
@@ -165,6 +216,41 @@ mod tests {
         })
     }
 
+    /// The same with uvloop, which has no frames of its own.
+    fn compiled(waits: u64, sleeps: u64) -> Report {
+        const RUN: &str = "run@uvloop/__init__.py>run@asyncio/runners.py>Runner.run@asyncio/runners.py";
+        let above = |state: char| word(state, Box::leak(format!("{RUN}>answer").into_boxed_str()));
+        let (idle, waiting, answers, asleep) = (word('I', RUN), above('W'), above('P'), above('I'));
+        report(&Scene::new(2.0).run(5000, move |t| match t % 100 {
+            n if n < waits => vec![waiting, "P crunch"],
+            n if n < waits + sleeps => vec![asleep, "P crunch"],
+            99 => vec![answers, "W crunch"],
+            _ => vec![idle, "P crunch"],
+        }))
+    }
+
+    #[test]
+    fn a_compiled_loop_gets_the_same_findings() {
+        let starved = compiled(30, 0);
+        assert!(evidence_of(&starved, Code::EventLoopStarved).unwrap_or_default().contains("30 % of its time"), "{:?}", starved.findings);
+        assert!(evidence_of(&starved, Code::EventLoopBlocked).is_none());
+        let blocked = compiled(0, 20);
+        let evidence = evidence_of(&blocked, Code::EventLoopBlocked).unwrap_or_default();
+        assert!(evidence.contains("sleeps inside a callback 20 % of its time, mostly in answer (app.py:12)"), "{evidence}");
+        assert!(compiled(0, 0).findings.is_empty());
+    }
+
+    #[test]
+    fn the_loop_is_behind_what_it_waits_for_and_not_what_most_threads_wait_for() {
+        let (select, waiting) = (word('I', SELECT), word('W', CALLBACK));
+        let r = report(&Scene::new(2.0).run(5000, |t| match t % 10 {
+            0..2 => vec![waiting, "P parse", "I recv", "I recv"],
+            _ => vec![select, "P crunch", "W crunch", "W crunch"],
+        }));
+        let evidence = evidence_of(&r, Code::EventLoopStarved).unwrap_or_default();
+        assert!(evidence.contains("mostly while parse (app.py:12) holds it"), "{evidence}");
+    }
+
     fn service(samples: u64, waits: u64, sleeps: u64) -> Report {
         report(&profile(samples, waits, sleeps))
     }
@@ -195,6 +281,16 @@ mod tests {
     fn a_share_near_the_bound_is_undetermined() {
         assert!(is_undetermined(super::starved, &profile(1500, 5, 0)));
         assert!(is_undetermined(super::blocked, &profile(1500, 0, 5)));
+    }
+
+    #[test]
+    fn one_long_sleep_is_less_certain_than_many_short_ones() {
+        let (select, asleep) = (word('I', SELECT), word('I', CALLBACK));
+        // A tenth of the window, in one sleep or in fifty.
+        let sleeps =
+            |period: u64| Scene::new(2.0).run(5000, move |t| vec![if t % period < period / 10 { asleep } else { select }, "P crunch"]);
+        assert!(is_undetermined(super::blocked, &sleeps(5000)));
+        assert!(!is_undetermined(super::blocked, &sleeps(100)));
     }
 
     #[test]

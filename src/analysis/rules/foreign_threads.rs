@@ -1,6 +1,6 @@
-//! Threads that the user's code did not start: native threads of a library (BLAS, OpenMP, a
-//! driver), those of them that call back into Python, and Python threads that never run the user's
-//! code.
+//! Threads that the user's code did not start: threads without Python (of BLAS, OpenMP, a driver,
+//! or the program around Python), those of them that call back into Python, and Python threads that
+//! never run the user's code.
 //!
 //! A finding, never the verdict: these threads take cores or the GIL, whatever the user's own
 //! threads do.
@@ -33,7 +33,7 @@ pub(in crate::analysis) fn native(e: &RuleInput<'_>) -> RuleResult {
     evaluate(&theirs, measured(e, &theirs, on_cpu), CPUS, |cpus| {
         Diagnosis::finding(Code::ForeignThreads)
             .because(format!(
-                "{} that {} no Python code ({}) {} {}: a library started {}.",
+                "{} that {} no Python code ({}) {} {}; Python did not start {}.",
                 threads(theirs.len()),
                 verb(theirs.len(), "run"),
                 names(e, &theirs),
@@ -41,7 +41,7 @@ pub(in crate::analysis) fn native(e: &RuleInput<'_>) -> RuleResult {
                 cores(cpus),
                 if theirs.len() == 1 { "it" } else { "them" }
             ))
-            .next_step("Count them when you choose a number of workers: a pool of BLAS or OpenMP threads in each process overloads the cores (OMP_NUM_THREADS=1 or threadpoolctl limits the pool).")
+            .next_step("Count them when you choose a number of workers. If they are a pool of BLAS or OpenMP, one in each process overloads the cores (OMP_NUM_THREADS=1 or threadpoolctl limits the pool).")
     })
 }
 
@@ -53,8 +53,8 @@ pub(in crate::analysis) fn calling_back(e: &RuleInput<'_>) -> RuleResult {
         let waits = (both - holding).max(0.0) / count as f64;
         Diagnosis::finding(Code::ForeignThreads)
             .because(format!(
-                "{} of a library ({}) {} back into Python: the calls hold the GIL {} of the time, and each such thread waits for it {}.",
-                if count == 1 { "1 native thread".into() } else { format!("{count} native threads") },
+                "{} that Python did not start ({}) {} back into Python: the calls hold the GIL {} of the time, and each such thread waits for it {}.",
+                threads(count),
                 names(e, &theirs),
                 verb(count, "call"),
                 percent(holding),
@@ -85,7 +85,7 @@ fn evaluate(theirs: &[usize], figure: Estimate, bound: f64, describe: impl FnOnc
         _ if theirs.is_empty() => RuleResult::DoesNotApply,
         Position::Below => RuleResult::DoesNotApply,
         Position::Straddles => RuleResult::Undetermined(format!(
-            "Threads that a library started take between {:.2} and {:.2} of a core.",
+            "Threads that the user's code did not start take between {:.2} and {:.2} of a core.",
             figure.low, figure.high
         )),
         Position::Above => describe(figure.estimate).with_severity(Severity::Low).applies(),
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_librarys_native_threads_are_named_and_idle_ones_are_not() {
         let r = report(&Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "N -"]));
-        assert_eq!(finding_text(&r), ["1 thread that runs no Python code (worker-2) uses 1 core: a library started it."]);
+        assert_eq!(finding_text(&r), ["1 thread that runs no Python code (worker-2) uses 1 core; Python did not start it."]);
         assert!(finding_text(&report(&Scene::new(4.0).native(2).run(3000, |_| vec!["P main", "I recv", "I -"]))).is_empty());
     }
 
@@ -163,7 +163,7 @@ mod tests {
             _ => vec!["I main", "N -", "N -"],
         };
         let r = report(&Scene::new(4.0).without_main().run(3000, calls));
-        let text = "2 native threads of a library (worker-1, worker-2) call back into Python: the calls hold the GIL 50 % of the \
+        let text = "2 threads that Python did not start (worker-1, worker-2) call back into Python: the calls hold the GIL 50 % of the \
                     time, and each such thread waits for it 25 %.";
         assert_eq!(finding_text(&r), [text]);
         let own = |t: u64| match t % 4 {

@@ -1,6 +1,6 @@
 //! Nothing runs: every thread sleeps nearly all the time.
 
-use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult};
+use super::{event_loop, position, Code, Diagnosis, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{percent, threads};
 
 /// Thread-seconds per second without sleep below which a program is idle.
@@ -15,8 +15,8 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     if position(&e.rates.active, ACTIVE) != Position::Below {
         return RuleResult::Undetermined("The program ran in short bursts only; for the rest of the window it was idle.".into());
     }
-    let (headline, step) = headline_and_step(e);
-    Diagnosis::new(Code::Idle, headline.into())
+    let (code, headline, step) = headline_and_step(e);
+    Diagnosis::new(code, headline.into())
         .because(format!(
             "{} slept or waited for work, and ran for {} of the time.",
             threads(e.threads.len()),
@@ -27,22 +27,31 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         .applies()
 }
 
-/// The work of an idle process may be in its child processes.
-fn headline_and_step(e: &RuleInput<'_>) -> (&'static str, String) {
+/// The work of an idle process may be in its child processes. If these are Python, the figures of
+/// this process say nothing of the program.
+fn headline_and_step(e: &RuleInput<'_>) -> (Code, &'static str, String) {
     match &e.children {
         Some(children) if children.python_works() => (
-            "Idle: nothing ran in this process; its Python child processes do the work.",
+            Code::Inconclusive,
+            "Nothing ran in this process: its Python child processes do the work, and were not measured.",
             format!("Measure the processes that do the work: {}", children.attach_command()),
         ),
         Some(children) if children.others_work() && children.other_cores >= children.unknown_cores => (
+            Code::Idle,
             "Idle: nothing ran in this process; its child processes, which are not Python, do the work.",
             "Do not expect the GIL to matter here: this program waits for other programs.".into(),
         ),
         Some(children) if children.others_work() => (
+            Code::Idle,
             "Idle: nothing ran in this process; its child processes do the work, and ended too soon to be identified.",
             "Measure such a child process by itself, if it is Python: gilprof run -- CMD".into(),
         ),
-        _ => ("Idle: nothing ran during the measurement.", "Measure while the program is under load.".into()),
+        _ if matches!(event_loop::blocked(e), RuleResult::Applies(_)) => (
+            Code::Idle,
+            "Idle: nothing ran, and an event loop sleeps inside a callback, so that its other tasks cannot run.",
+            "Let the callback await in place of sleeping; the finding event-loop-blocked names it.".into(),
+        ),
+        _ => (Code::Idle, "Idle: nothing ran during the measurement.", "Measure while the program is under load.".into()),
     }
 }
 
@@ -69,6 +78,15 @@ mod tests {
         assert_eq!((idle.verdict.code, idle.verdict.speedup.processes), (Code::Idle, None));
         let some = |t: u64| if t.is_multiple_of(10) { vec!["P serve", "L get@queue.py"] } else { vec!["I accept", "L get@queue.py"] };
         assert_eq!(report(&Scene::new(2.0).run(2000, some)).verdict.code, Code::KeepThreads);
+    }
+
+    #[test]
+    fn an_event_loop_that_sleeps_in_a_callback_is_not_asked_for_load() {
+        const SLEEPS: &str = "I _run_once@asyncio/base_events.py>_run@asyncio/events.py>answer";
+        const SELECTS: &str = "I _run_once@asyncio/base_events.py>select@selectors.py";
+        let v = report(&Scene::new(2.0).run(4000, |t| vec![if t % 10 < 7 { SLEEPS } else { SELECTS }])).verdict;
+        assert!(v.code == Code::Idle && v.headline.contains("sleeps inside a callback"), "{v:?}");
+        assert!(v.next_steps[0].contains("await") && !v.next_steps[0].contains("load"), "{v:?}");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::analysis::phrases::percent;
 use crate::analysis::report::FunctionRow;
 
 const KNOWN: &str = include_str!("../libraries.tsv");
-/// Share of the window in the C code of a library, from which it is worth a finding.
+/// Threads in the C code of a library that releases the GIL, or waiting for one that keeps it, on
+/// average, from which the library is worth a finding.
 const MATTERS: f64 = 0.05;
 
 /// A line of the table.
@@ -24,19 +25,17 @@ struct Library<'t> {
 }
 
 pub(in crate::analysis) fn keeps(e: &RuleInput<'_>) -> RuleResult {
-    // A library does no harm by keeping a GIL that no other thread wants.
-    if e.gil.contended < MATTERS {
-        return RuleResult::DoesNotApply;
-    }
     evaluate(
         e,
         true,
-        |f| f.holding_native,
-        |l, f, share| {
+        // A library does no harm by keeping a GIL that no other thread wants then.
+        |f| if f.holding > 0.0 { f.inflicted_wait * (f.holding_native / f.holding).min(1.0) } else { 0.0 },
+        |l, f, waiting| {
             Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Medium).because(format!(
-                "{} keeps the GIL, and other threads want it; {} spends {share} of the time in that code. (Source: {})",
+                "{} keeps the GIL: {} is in that code {} of the time, and {waiting:.2} other threads wait for it on average. (Source: {})",
                 l.what,
                 e.place_and_caller_clause(&f.place()),
+                percent(f.holding_native.min(1.0)),
                 l.source
             ))
         },
@@ -48,10 +47,11 @@ pub(in crate::analysis) fn releases(e: &RuleInput<'_>) -> RuleResult {
         e,
         false,
         |f| f.native,
-        |l, f, share| {
+        |l, f, time| {
             Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Low).because(format!(
-                "{} runs without the GIL {share} of the time, in {}. (Source: {})",
+                "{} runs without the GIL {} of the time, in {}. (Source: {})",
                 e.place_and_caller_clause(&f.place()),
+                percent(time.min(1.0)),
                 l.what,
                 l.source
             ))
@@ -64,7 +64,7 @@ fn evaluate(
     e: &RuleInput<'_>,
     keeps: bool,
     time: fn(&FunctionRow) -> f64,
-    describe: impl Fn(&Library<'_>, &FunctionRow, String) -> Diagnosis,
+    describe: impl Fn(&Library<'_>, &FunctionRow, f64) -> Diagnosis,
 ) -> RuleResult {
     let known = |f: &FunctionRow| libraries().find(|l| l.keeps == keeps && f.file.contains(l.file));
     let theirs = e.functions.iter().filter_map(|f| Some((known(f)?, f)));
@@ -73,12 +73,10 @@ fn evaluate(
     match position(&share, MATTERS) {
         Position::Below => RuleResult::DoesNotApply,
         Position::Straddles => RuleResult::Undetermined(format!(
-            "{} may take between {} and {} of the time.",
-            library.what,
-            percent(share.low),
-            percent(share.high)
+            "Between {:.2} and {:.2} threads are in {}, or wait for it, on average.",
+            share.low, share.high, library.what
         )),
-        Position::Above => describe(&library, most, percent(time(most).min(1.0))).next_step(library.advice).applies(),
+        Position::Above => describe(&library, most, time(most)).next_step(library.advice).applies(),
     }
 }
 
@@ -119,11 +117,22 @@ mod tests {
         let evidence = finding_text(&r).unwrap_or_default();
         assert!(
             evidence
-                .starts_with("json's C encoder keeps the GIL, and other threads want it; encode (encoder.py:12) spends 50 % of the time"),
+                .starts_with("json's C encoder keeps the GIL: encode (encoder.py:12) is in that code 50 % of the time, and 0.50 other threads wait for it on average."),
             "{evidence}"
         );
         let alone = |t: u64| if (t / 5).is_multiple_of(2) { vec!["C encode@json/encoder.py", "I recv"] } else { vec!["P main", "I recv"] };
         assert!(finding_text(&report(&Scene::new(2.0).run(3000, alone))).is_none());
+    }
+
+    #[test]
+    fn a_library_that_no_thread_waits_for_is_no_finding_beside_contention_elsewhere() {
+        // Nobody waits during the encoding; the contention is between other functions.
+        let apart = |t: u64| match t % 10 {
+            0..3 => vec!["C encode@json/encoder.py", "I recv"],
+            n if n % 2 == 0 => vec!["P answer", "W answer"],
+            _ => vec!["W answer", "P answer"],
+        };
+        assert!(finding_text(&report(&Scene::new(2.0).run(3000, apart))).is_none());
     }
 
     #[test]

@@ -67,6 +67,11 @@ pub(super) struct Diagnosis {
     pub(super) headline: String,
     pub(super) because: Vec<String>,
     pub(super) next_steps: Vec<Step>,
+    /// A last step that states a predicted gain. It is left out where gains are not predicted.
+    pub(super) gain_step: Option<String>,
+    /// Whether the diagnosis follows from a predicted gain. It is left out where gains are not
+    /// predicted.
+    pub(super) rests_on_gain: bool,
 }
 
 /// What to do.
@@ -81,7 +86,17 @@ impl Diagnosis {
     /// A diagnosis that may be the verdict, with gains, of low severity.
     fn new(code: Code, headline: String) -> Diagnosis {
         let (because, next_steps) = (Vec::new(), Vec::new());
-        Diagnosis { code, role: Role::Verdict, without_prediction: false, severity: Severity::Low, headline, because, next_steps }
+        Diagnosis {
+            code,
+            role: Role::Verdict,
+            without_prediction: false,
+            severity: Severity::Low,
+            headline,
+            because,
+            next_steps,
+            gain_step: None,
+            rests_on_gain: false,
+        }
     }
 
     fn because(mut self, fact: impl Into<String>) -> Diagnosis {
@@ -113,6 +128,26 @@ impl Diagnosis {
     fn without_prediction(mut self) -> Diagnosis {
         self.without_prediction = true;
         self
+    }
+
+    /// A last step that states a predicted gain.
+    fn gain_step(mut self, step: impl Into<String>) -> Diagnosis {
+        self.gain_step = Some(step.into());
+        self
+    }
+
+    /// The diagnosis follows from a predicted gain.
+    fn rests_on_gain(mut self) -> Diagnosis {
+        self.rests_on_gain = true;
+        self
+    }
+
+    /// With the step that states a gain after the others, or without it.
+    pub(super) fn settle_gain(mut self, predicted: bool) -> Diagnosis {
+        match self.gain_step.take().filter(|_| predicted) {
+            Some(step) => self.next_step(step),
+            None => self,
+        }
     }
 
     /// A diagnosis that is a finding only. A finding has no headline.

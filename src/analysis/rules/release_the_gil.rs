@@ -23,6 +23,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         Code::ReleaseTheGil,
         format!("Release the GIL in the C code that {name} calls: about {} {}.", gain(gains), on_cores(e.cores())),
     )
+    .rests_on_gain()
     .with_severity(severity(gains))
     .because(e.waiting_summary())
     .because(format!("In {} of that waiting, the thread that holds the GIL is inside a C call.", percent(holder_mix.native)))

@@ -9,7 +9,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let (holder_mix, gains) = (&e.holder_mix, &e.gains.processes);
     // Where holders are mostly in C calls or asleep, the rules before this one have the better
     // advice. Waiting without a known holder counts as Python.
-    if holder_mix.in_c_calls() || holder_mix.blocked > 0.0 && holder_mix.blocked >= holder_mix.python.max(holder_mix.native) {
+    if holder_mix.in_c_calls() || holder_mix.is_asleep() {
         return fallback(e);
     }
     match gil_limits(e) {
@@ -31,6 +31,7 @@ fn fallback(e: &RuleInput<'_>) -> RuleResult {
 fn switch(e: &RuleInput<'_>) -> Diagnosis {
     let gains = &e.gains.processes;
     let mut diagnosis = Diagnosis::new(Code::SwitchToProcesses, headline(e))
+        .rests_on_gain()
         .with_severity(severity(gains))
         .because(e.waiting_summary())
         .because(e.contention_summary())

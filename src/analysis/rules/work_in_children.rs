@@ -49,7 +49,7 @@ mod tests {
             "2 Python child processes used 1.9 cores, this process itself 0 cores: 7 (python worker.py, ended) 0.9 cores, \
              8 (python worker.py) 0.9 cores. They are not part of this report. Measure each by itself: gilprof attach --pid 8"
         );
-        assert_eq!((r.verdict.code, r.verdict.confidence), (Code::Idle, Confidence::Medium));
+        assert_eq!((r.verdict.code, r.verdict.confidence), (Code::Inconclusive, Confidence::Low));
         assert_eq!(r.verdict.next_steps, ["Measure the processes that do the work: gilprof attach --pid 8"]);
         let figures = r.children.unwrap();
         assert!((figures.python_cores - 1.85).abs() < 1e-3 && figures.processes.len() == 3, "{figures:?}");

@@ -236,7 +236,9 @@ fn gil_figures(gil: &Gil) -> Vec<String> {
 }
 
 fn quantiles(q: Option<Quantiles>) -> String {
-    q.map_or_else(|| numbers::NONE.into(), |q| format!("p50 {}, p99 {}", numbers::ms(q.p50), numbers::ms(q.p99)))
+    let Some(q) = q else { return numbers::NONE.into() };
+    let bound = if q.at_most { "≤ " } else { "" };
+    format!("p50 {bound}{}, p99 {bound}{}", numbers::ms(q.p50), numbers::ms(q.p99))
 }
 
 /// The limit of lengths that are estimated from samples.

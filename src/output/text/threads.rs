@@ -20,6 +20,8 @@ const MAX_ROWS: usize = 20;
 const FEW: usize = 4;
 /// Shares of threads in one row differ by at most this much from those of the row's first thread.
 const NEARLY: f64 = 0.1;
+/// Share of a thread's time in which it holds the GIL without a core, from which a line says so.
+const WITHOUT_CORE: f64 = 0.05;
 /// The shares may miss 1 by this much before the difference is shown as unknown.
 const SLACK: f64 = 0.005;
 const SHORTEST_BAR: usize = 6;
@@ -295,6 +297,10 @@ fn legend(page: &mut Page, rows: &[Row], layout: &Layout) {
     if rows.iter().any(|row| row.suffix.starts_with(" x")) {
         pieces.push("xN mean of N threads".into());
     }
+    let without_core = rows.iter().map(|row| row.holding.starved).fold(0.0, f64::max);
+    if without_core >= WITHOUT_CORE {
+        pieces.push(format!("holding includes up to {} without a core", numbers::percent(without_core)));
+    }
     if layout.short {
         let cut = HEADS[..layout.heads.len()].iter().filter(|[word, short]| word != short);
         pieces.extend(cut.map(|[word, short]| format!("{short} = {word}")));
@@ -325,6 +331,15 @@ mod tests {
             assert!(text.lines().any(|line| line.starts_with("  a-worke") && line.contains(&format!("-name [{tid}]"))), "{text}");
         }
         assert!(text.contains("[n] thread id") && !text.contains(&format!("MainThread [{}]", report.threads[0].tid)), "{text}");
+    }
+
+    #[test]
+    fn holding_without_a_core_is_noted() {
+        let mut report = measured().report;
+        assert!(!render(&report, Style::PLAIN).contains("without a core"));
+        report.threads[1].states = States { holding: 0.9, io: 0.1, ..States::default() };
+        report.threads[1].holding = Holding { python: 0.08, starved: 0.82, ..Holding::default() };
+        assert!(render(&report, Style::PLAIN).contains("holding includes up to 82 % without a core"), "{}", render(&report, Style::PLAIN));
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(super) const MAX_TEXT: usize = 16 << 20;
 pub(super) const MAX_DEPTH: usize = 1 << 12;
 
 /// All evidence, by number. The order is part of the format: append only.
-pub(super) const EVIDENCE: [Evidence; 12] = [
+pub(super) const EVIDENCE: [Evidence; 14] = [
     Evidence::GilHolder,
     Evidence::GilFutex,
     Evidence::GilRequested,
@@ -94,7 +94,10 @@ pub(super) const EVIDENCE: [Evidence; 12] = [
     Evidence::Conservation,
     Evidence::Stopped,
     Evidence::Unread,
+    Evidence::HolderFault,
+    Evidence::HolderLock,
 ];
+const UNREAD: usize = 11;
 
 /// The target and the capture statistics, as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -217,7 +220,7 @@ impl Sink for Encoder {
         let same_holder = waited_on.is_none_or(|waited_on| bit(waited_on == self.holder, slice::SAME_HOLDER));
         let out = &mut self.out;
         out.push(tag);
-        let evidence = EVIDENCE.iter().position(|&e| e == event.evidence).unwrap_or(EVIDENCE.len() - 1) as u8;
+        let evidence = EVIDENCE.iter().position(|&e| e == event.evidence).unwrap_or(UNREAD) as u8;
         out.push(only.map_or(slice::MIXED, |state| state as u8) << 4 | evidence);
         // A difference, because consecutive slices tend to belong to consecutive threads, and equal
         // differences compress well.

@@ -84,7 +84,7 @@ fn event() -> impl Strategy<Value = Event> {
         },
     );
     let parts = proptest::collection::vec((0..State::COUNT, any::<u32>()), 1..4);
-    let slice = (0..3u32, time(), parts, 0..12usize, stack(), proptest::option::of((0..3u32, stack())))
+    let slice = (0..3u32, time(), parts, 0..14usize, stack(), proptest::option::of((0..3u32, stack())))
         .prop_map(|(thread, end, parts, evidence, stack, holder)| Event::Slice { thread, end, parts, evidence, stack, holder });
     let holder = prop_oneof![Just(Holder::Nobody), Just(Holder::Unmatched), (0..3u32).prop_map(|id| Holder::Thread(ThreadId(id)))];
     let options = (proptest::option::of(any::<u64>()), proptest::option::of(any::<bool>()));

@@ -99,7 +99,7 @@ fn runtime(c: &CheckedFields, unpublished: &Unpublished) -> Result<RuntimeLayout
     let head = c.require(PublishedField::RuntimeInterpretersHead)?;
     let main = head + unpublished.main_after_head;
     inside(c, PublishedField::RuntimeSize, PublishedField::RuntimeInterpretersHead, main)?;
-    Ok(RuntimeLayout { interpreters_head: Field::at(head), interpreters_main: Field::at(main), gil: None })
+    Ok(RuntimeLayout { interpreters_head: Field::at(head), interpreters_main: Field::at(main), gil: None, gc_collecting: None })
 }
 
 fn interpreter(c: &CheckedFields) -> Result<InterpreterLayout, LayoutError> {

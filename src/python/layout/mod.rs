@@ -75,6 +75,8 @@ pub struct RuntimeLayout {
     pub interpreters_main: Field<Addr>,
     /// `ceval.gil`, embedded, up to 3.11.
     pub gil: Option<u32>,
+    /// `gc.collecting` (int), one for all interpreters, up to 3.8.
+    pub gc_collecting: Option<Field<i32>>,
 }
 
 /// `PyInterpreterState`.
@@ -88,7 +90,7 @@ pub struct InterpreterLayout {
     pub gil: Option<Field<Addr>>,
     /// The dict of `sys.modules` (`modules` / `imports.modules`), for thread names.
     pub modules: Option<Field<Addr>>,
-    /// `gc.collecting` (int), where the interpreter holds it.
+    /// `gc.collecting` (int), 3.9+.
     pub gc_collecting: Option<Field<i32>>,
 }
 

@@ -12,7 +12,12 @@ use super::{
 /// Everything: 3.7 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 7),
-    runtime: RuntimeLayout { interpreters_head: Field::at(24), interpreters_main: Field::at(32), gil: Some(1264) },
+    runtime: RuntimeLayout {
+        interpreters_head: Field::at(24),
+        interpreters_main: Field::at(32),
+        gil: Some(1264),
+        gc_collecting: Some(Field::at(632)),
+    },
     interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(8),
@@ -102,4 +107,5 @@ pub const LAYOUT: Layout = Layout {
 /// 3.7.0 - 3.7.3: the collector's heads were 24 bytes long, not 32 (`double` became `long double`
 /// in their union), and its generations come before the GIL. Probed from 3.7.16's headers with that
 /// one change; not checked on a live process.
-pub const EARLY: Layout = Layout { runtime: RuntimeLayout { gil: Some(1176), ..LAYOUT.runtime }, ..LAYOUT };
+pub const EARLY: Layout =
+    Layout { runtime: RuntimeLayout { gil: Some(1176), gc_collecting: Some(Field::at(544)), ..LAYOUT.runtime }, ..LAYOUT };

@@ -12,7 +12,12 @@ use super::{
 /// Everything: 3.8 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 8),
-    runtime: RuntimeLayout { interpreters_head: Field::at(32), interpreters_main: Field::at(40), gil: Some(1152) },
+    runtime: RuntimeLayout {
+        interpreters_head: Field::at(32),
+        interpreters_main: Field::at(40),
+        gil: Some(1152),
+        gc_collecting: Some(Field::at(544)),
+    },
     interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(8),

@@ -13,7 +13,7 @@ use super::{
 /// Everything: 3.10 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 10),
-    runtime: RuntimeLayout { interpreters_head: Field::at(32), interpreters_main: Field::at(40), gil: Some(352) },
+    runtime: RuntimeLayout { interpreters_head: Field::at(32), interpreters_main: Field::at(40), gil: Some(352), gc_collecting: None },
     interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(8),

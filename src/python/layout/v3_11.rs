@@ -13,7 +13,7 @@ use super::{
 /// Everything: 3.11 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 11),
-    runtime: RuntimeLayout { interpreters_head: Field::at(40), interpreters_main: Field::at(48), gil: Some(360) },
+    runtime: RuntimeLayout { interpreters_head: Field::at(40), interpreters_main: Field::at(48), gil: Some(360), gc_collecting: None },
     interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(16),

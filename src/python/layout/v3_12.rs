@@ -13,7 +13,7 @@ use super::{
 /// Everything: 3.12 publishes nothing.
 pub const LAYOUT: Layout = Layout {
     minor: Minor(3, 12),
-    runtime: RuntimeLayout { interpreters_head: Field::at(40), interpreters_main: Field::at(48), gil: None },
+    runtime: RuntimeLayout { interpreters_head: Field::at(40), interpreters_main: Field::at(48), gil: None, gc_collecting: None },
     interpreter: InterpreterLayout {
         next: Field::at(0),
         threads_head: Field::at(72),

@@ -31,8 +31,12 @@ fn the_runtime_is_ready(t: &LayoutProbe) {
     let runtime = t.layout.runtime;
     assert_eq!(t.ptr(t.runtime, runtime.interpreters_head), t.ptr(t.runtime, runtime.interpreters_main));
     assert!(t.ptr(t.interpreter, t.layout.interpreter.next).is_null());
-    if let Some(collecting) = t.layout.interpreter.gc_collecting {
-        assert_eq!(t.read_u32(t.interpreter.offset(collecting.offset() as u64)), Ok(0));
+    let (of_interpreter, of_runtime) = (t.layout.interpreter.gc_collecting, t.layout.runtime.gc_collecting);
+    assert!(of_interpreter.is_some() != of_runtime.is_some());
+    for (base, field) in [(t.interpreter, of_interpreter), (t.runtime, of_runtime)] {
+        if let Some(collecting) = field {
+            assert_eq!(t.read_u32(base.offset(collecting.offset() as u64)), Ok(0));
+        }
     }
 }
 

@@ -62,7 +62,7 @@ function showGains(verdict, whatIf) {
 
 function showGil(report) {
   const { gil, target } = report;
-  const lengths = (q) => (q ? [`${q.estimated ? '≈\u202f' : ''}${figures.ms(q.p50)}`, `99 % below ${figures.ms(q.p99)}`] : [NONE, 'no sample has one']);
+  const lengths = (q) => (q ? [`${q.at_most ? '≤\u202f' : q.estimated ? '≈\u202f' : ''}${figures.ms(q.p50)}`, `99 % below ${figures.ms(q.p99)}`] : [NONE, 'no sample has one']);
   const [wait, waitNote] = lengths(gil.wait_ms);
   const [hold, holdNote] = lengths(gil.hold_ms);
   const rows = [
