@@ -282,8 +282,8 @@ mod tests {
     #[test]
     fn each_unseen_turn_ends_the_hold_around_it_and_one_wait() {
         let mut gil = GilProfile::new(GilId(0));
-        // Thread 0 holds at every sample. Another thread had a turn between samples 4 and 5, and two
-        // had one between samples 7 and 8.
+        // Thread 0 holds at every sample. Another thread had a turn before sample 5, and two
+        // before sample 8.
         let switches = |ms: u64| 2 * u64::from(ms > 4) + 3 * u64::from(ms > 7);
         for ms in 1..=10 {
             gil.add_sample(&GilSample { holder: Holder::Thread(ThreadId(0)), ..sample(ms, 2, Some(switches(ms))) });

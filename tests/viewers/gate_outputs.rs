@@ -113,7 +113,11 @@ fn junitparser_reads_a_case_for_each_check() {
     // Escaped names are read back unchanged.
     assert_eq!(read["names"][1], "function(\"parse\").inflicted_wait <= 0.5 parse");
     assert!(read["names"][9].as_str().unwrap().ends_with("<= 0.5 ]]></failure><script>"), "{}", read["names"][9]);
-    assert!(read["texts"][1].as_str().unwrap().contains("\nparse (parse:3), thread parse: holds the GIL: parse\n"), "{}", read["texts"][1]);
+    assert!(
+        read["texts"][1].as_str().unwrap().contains("\nparse (parse:3), called from parse (parse), thread parse: holds the GIL: parse\n"),
+        "{}",
+        read["texts"][1]
+    );
 }
 
 #[test]

@@ -92,9 +92,12 @@ pub fn innermost(stack: &[StackFrame]) -> (usize, &[StackFrame]) {
 }
 
 fn with_location(name: &str, file: &str, line: u32, base: &Path) -> String {
-    match SourceLocation::new(file, line, base) {
-        Some(place) if line > 0 => format!("{} ({}:{line})", clean(name), clean(&place.path)),
-        Some(place) => format!("{} ({})", clean(name), clean(&place.path)),
+    let path = SourceLocation::new(file, line, base).map(|place| place.path);
+    // Not a path, but better than nothing: `<string>`.
+    let made = || Some(file.to_string()).filter(|file| file.starts_with('<'));
+    match path.or_else(made) {
+        Some(path) if line > 0 => format!("{} ({}:{line})", clean(name), clean(&path)),
+        Some(path) => format!("{} ({})", clean(name), clean(&path)),
         None => clean(name),
     }
 }
@@ -169,6 +172,9 @@ mod tests {
             "iterencode (/usr/lib/python3.11/json/encoder.py:205) at line 258, called from export (shop.py:3) at line 4, thread worker-0: ";
         let lines = lines(unpassed(&outcome)[0], base);
         assert!(lines[4].starts_with(sentence), "{}", lines[4]);
+        outcome.checks.iter_mut().filter_map(|check| check.culprit.as_mut()).for_each(|culprit| culprit.file = "<string>".into());
+        assert!(culprit_name(unpassed(&outcome)[0].culprit.as_ref().unwrap(), base)
+            .starts_with("iterencode (<string>:205) at line 258, called from"));
         // A caller outside of the directory, and one in an environment inside of it.
         let frame = |name: &str, file: &str, line| StackFrame { name: name.into(), file: file.into(), line };
         for culprit in outcome.checks.iter_mut().filter_map(|check| check.culprit.as_mut()) {
