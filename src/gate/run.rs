@@ -22,8 +22,7 @@ const MOSTLY: f64 = 0.5;
 /// Share of the threads' time in unknown states from which the lengths of waits are not known: the
 /// hundredth that a p99 leaves out may be there. On Python 3.7 and later it is about zero.
 const MAX_UNKNOWN: f64 = 0.01;
-/// With less active thread time than this in all, nothing ran: an interpreter that starts and ends
-/// is active for some 5 to 30 ms.
+/// With less active thread time than this in all, beside the interpreter's own, nothing ran.
 const MIN_ACTIVE_MS: f64 = 50.0;
 /// The file of the frames that import a module.
 const IMPORTING: &str = "<frozen importlib._bootstrap>";
@@ -173,7 +172,7 @@ impl Run {
             missed: window.missed,
             verdict: Some(verdict.code),
             confidence: Some(verdict.confidence),
-            unusable: unusable(report).or_else(|| nothing_ran(profile, buckets)).map(|unusable| with_held_time(unusable, buckets)),
+            unusable: unusable(profile, report, buckets),
             resolution_ms: if rate > 0.0 { 1e3 / rate } else { 0.0 },
             hidden_waits: hidden_waits(profile, &unknown),
             unknown,
@@ -250,8 +249,18 @@ impl FunctionRun {
     }
 }
 
+/// Why the figures decide nothing. On a busy machine even a program that does nothing is short of
+/// CPU while it starts.
+fn unusable(profile: &Profile, report: &Report, buckets: &Buckets) -> Option<Unusable> {
+    let unusable = match refused(report) {
+        Some(unusable) if unusable.code != Code::CpuStarved => Some(unusable),
+        starved => nothing_ran(profile, buckets).or(starved),
+    };
+    unusable.map(|unusable| with_held_time(unusable, buckets))
+}
+
 /// Why the report predicts nothing, for the verdicts whose figures are not reliable either.
-fn unusable(report: &Report) -> Option<Unusable> {
+fn refused(report: &Report) -> Option<Unusable> {
     let verdict = &report.verdict;
     let refuses = matches!(verdict.code, Code::Inconclusive | Code::Idle | Code::CpuStarved) && verdict.speedup.processes.is_none();
     let children = report.children.as_ref().filter(|c| c.python_works() && c.python_share() > MOSTLY);
@@ -264,20 +273,35 @@ fn unusable(report: &Report) -> Option<Unusable> {
     Some(Unusable { code, why })
 }
 
-/// The time in which a thread works, or would if it had the GIL. Time without a CPU is left out: on
-/// a busy machine an interpreter takes long to start.
-fn active(times: &StateTimes) -> f64 {
-    times.holding() - times.get(State::HoldingStarved) + times.get(State::Waiting) + times.get(State::Native)
+/// The time in which a thread holds the GIL on a CPU. On a busy machine an interpreter is without a
+/// CPU for long while it starts.
+fn holding_on_cpu(times: &StateTimes) -> f64 {
+    times.holding() - times.get(State::HoldingStarved)
 }
 
-/// Why a program that was started for the gate has nothing to check, although its interpreter ran:
-/// it only slept, or only imported modules, for example because its main function is never called.
+/// The time in which a thread works, or would if it had the GIL.
+fn active(times: &StateTimes) -> f64 {
+    holding_on_cpu(times) + times.get(State::Waiting) + times.get(State::Native)
+}
+
+/// Why a program has nothing to check although its interpreter ran: it only slept, or only imported
+/// modules, for example because its main function is never called.
 fn nothing_ran(profile: &Profile, buckets: &Buckets) -> Option<Unusable> {
     let all: f64 = buckets.threads.values().flat_map(|thread| &thread.times).map(active).sum();
     let is_import = |stack: &Stack| stack.frames.iter().any(|frame| frame.function.file == IMPORTING);
-    let imports: f64 = profile.stacks().filter(|(_, stack, _)| is_import(stack)).map(|(_, _, times)| active(times)).sum();
-    let what = if imports * 2.0 > all { "nothing ran but imports" } else { "nothing ran" };
-    (all - imports < MIN_ACTIVE_MS * 1e6).then(|| Unusable { code: Code::Idle, why: format!("Idle: {what}.") })
+    let of_interpreter = |(_, stack, times): (_, &Stack, &StateTimes)| {
+        if is_import(stack) {
+            active(times)
+        } else if *stack == Stack::empty() {
+            // While it starts and ends, it holds the GIL without a frame.
+            holding_on_cpu(times)
+        } else {
+            0.0
+        }
+    };
+    let interpreter: f64 = profile.stacks().map(of_interpreter).sum();
+    let what = if interpreter * 2.0 > all { "nothing ran but the interpreter's start and imports" } else { "nothing ran" };
+    (all - interpreter < MIN_ACTIVE_MS * 1e6).then(|| Unusable { code: Code::Idle, why: format!("Idle: {what}.") })
 }
 
 /// With the figure for which an idle program is not checked.

@@ -54,7 +54,7 @@ fn a_program_that_did_nothing_is_not_passed() {
     let idle = Scene::new().in_states(sleep).write(&folder, "idle.gilprof");
     for (file, why) in [
         (&started, "Idle: nothing ran. The GIL was held for 15 ms in all; give the program some work to measure."),
-        (&imported, "Idle: nothing ran but imports. The GIL was held for "),
+        (&imported, "Idle: nothing ran but the interpreter's start and imports. The GIL was held for "),
         (&idle, "The GIL was held for 0.0 ms in all; give the program some work to measure."),
     ] {
         for limit in ["waiting <= 20%", "gil.busy <= 100%", "wait_ms.p99 <= 1s", "verdict not in [latency-victims]"] {
