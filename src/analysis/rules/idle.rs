@@ -33,7 +33,7 @@ fn headline_and_step(e: &RuleInput<'_>) -> (Code, &'static str, String) {
     match &e.children {
         Some(children) if children.python_works() => (
             Code::Inconclusive,
-            "Nothing ran in this process: its Python child processes do the work, and were not measured.",
+            "Idle: nothing ran in this process; its Python child processes do the work, and were not measured.",
             format!("Measure the processes that do the work: {}", children.attach_command()),
         ),
         Some(children) if children.others_work() && children.other_cores >= children.unknown_cores => (
