@@ -162,7 +162,7 @@ fn recording_is_quiet_and_passes_on_the_exit_code() {
     let output = Running::spawn(command).end();
     output.ended(3, &["wrote"]);
     assert_eq!((output.out.as_str(), output.err.lines().count()), ("", 1), "{output:#?}");
-    gilprof(&["report", text(&file)]).ended(0, &[]).printed(&["gilprof  pid", "SERIAL"]);
+    gilprof(&["report", text(&file)]).ended(0, &[]).printed(&["gilprof  pid", "Serial"]);
     gilprof(&["record", "-o", text(&file)]).ended(2, &["--pid"]);
     gilprof(&["record", "--pid", "1"]).ended(2, &["--output"]);
     fs::remove_file(file).unwrap();
