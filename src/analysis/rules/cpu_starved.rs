@@ -27,8 +27,8 @@ const CHILDREN: f64 = 0.2;
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let wanted = e.rates.on_cpu.estimate / (1.0 - e.rates.starvation.estimate).max(0.01);
     let capped = e.gains.unlimited_cores.low >= CAPPED && e.gains.processes.estimate < WORTH_IT;
-    let anothers = position(&e.rates.on_cpu, OWN * e.cores()) == Position::Below;
-    let limits = anothers && wanted >= MATTERS && position(&e.rates.cpu_shortage, LIMITS) != Position::Below;
+    let of_others = position(&e.rates.on_cpu, OWN * e.cores()) == Position::Below;
+    let limits = of_others && wanted >= MATTERS && position(&e.rates.cpu_shortage, LIMITS) != Position::Below;
     match position(&e.rates.starvation, STARVED) {
         Position::Above if limits => starved(e),
         _ if capped => no_cores(e),
