@@ -125,6 +125,8 @@ fn contended() -> Vec<(&'static str, Profile)> {
     let not_always_held = |t: u64| if t % 10 == 9 { vec!["W burn", "W burn", "W burn"] } else { three(t) };
     vec![
         ("three threads run Python code in turn", two().run(5000, three)),
+        ("other programs use half a core", two().with(|_, window| window.idle_cpus = Some(0.5)).run(5000, three)),
+        ("other programs use all other cores", two().with(|_, window| window.idle_cpus = Some(0.0)).run(5000, three)),
         ("the GIL is free while threads wait", two().run(5000, not_always_held)),
         ("C calls keep the GIL", two().run(2000, turns("C parse", "W parse"))),
         ("Python code and C calls keep the GIL", two().run(2000, some_c)),

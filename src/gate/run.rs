@@ -6,10 +6,11 @@
 
 use super::metric::StateMetric;
 use super::outcome::Unusable;
+use crate::analysis::own_code::is_own;
 use crate::analysis::report::{Children, Code, Confidence, Estimate, Report};
 use crate::output::numbers;
 use crate::profile::buckets::{Buckets, GilSeries, Series, ThreadSeries, BUCKETS};
-use crate::profile::{Histogram, Measured, Profile};
+use crate::profile::{Histogram, Measured, Profile, ThreadProfile};
 use crate::sample::{Stack, State, StateTimes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ const MOSTLY: f64 = 0.5;
 const MAX_UNKNOWN: f64 = 0.01;
 /// With less active thread time than this in all, beside the interpreter's own, nothing ran.
 const MIN_ACTIVE_MS: f64 = 50.0;
+/// The same as a share of the window: a short test may have worked for less.
+const MIN_ACTIVE: f64 = 0.04;
 /// The file of the frames that import a module.
 const IMPORTING: &str = "<frozen importlib._bootstrap>";
 /// The largest figure in a baseline.
@@ -288,11 +291,15 @@ fn active(times: &StateTimes) -> f64 {
 /// modules, for example because its main function is never called.
 fn nothing_ran(profile: &Profile, buckets: &Buckets) -> Option<Unusable> {
     let all: f64 = buckets.threads.values().flat_map(|thread| &thread.times).map(active).sum();
-    let is_import = |stack: &Stack| stack.frames.iter().any(|frame| frame.function.file == IMPORTING);
-    let of_interpreter = |(_, stack, times): (_, &Stack, &StateTimes)| {
+    // What a module of the user's does while it is imported is work.
+    let is_import = |stack: &Stack| {
+        let mut inside = stack.frames.iter().skip_while(|frame| frame.function.file != IMPORTING).peekable();
+        inside.peek().is_some() && !inside.any(|frame| is_own(&frame.function.name, &frame.function.file))
+    };
+    let of_interpreter = |(thread, stack, times): (&ThreadProfile, &Stack, &StateTimes)| {
         if is_import(stack) {
             active(times)
-        } else if *stack == Stack::empty() {
+        } else if thread.info.main && *stack == Stack::empty() {
             // While it starts and ends, it holds the GIL without a frame.
             holding_on_cpu(times)
         } else {
@@ -301,7 +308,8 @@ fn nothing_ran(profile: &Profile, buckets: &Buckets) -> Option<Unusable> {
     };
     let interpreter: f64 = profile.stacks().map(of_interpreter).sum();
     let what = if interpreter * 2.0 > all { "nothing ran but the interpreter's start and imports" } else { "nothing ran" };
-    (all - interpreter < MIN_ACTIVE_MS * 1e6).then(|| Unusable { code: Code::Idle, why: format!("Idle: {what}.") })
+    let least = (MIN_ACTIVE_MS * 1e6).min(MIN_ACTIVE * profile.running_seconds() * 1e9);
+    (all - interpreter < least).then(|| Unusable { code: Code::Idle, why: format!("Idle: {what}.") })
 }
 
 /// With the figure for which an idle program is not checked.

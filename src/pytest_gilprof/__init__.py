@@ -361,6 +361,7 @@ class Marks:
         # Why the mark of a test makes no sense, by the test.
         self.bad = {}
 
+    @pytest.hookimpl(trylast=True)  # after a conftest.py that adds marks
     def pytest_collection_modifyitems(self, items):
         limits = {}
         for item in items:
@@ -388,23 +389,29 @@ class Marks:
         if item.get_closest_marker("gil") is None:
             yield
             return
-        recording = unchecked = None
+        recording = unchecked = wrong = None
         try:
             limits = Limits(item)
             recording = self.gilprof.recording(item.nodeid, limits.rate)
-        except (NotChecked, BadMark) as error:  # a mark may be added after the collection
+        except NotChecked as error:
             unchecked = str(error)
+        except BadMark as error:  # a mark may be added after the collection
+            wrong = str(error)
         outcome = yield
         try:
             if recording is not None:
                 recording.end()
                 self._check(item, outcome, self.gilprof.gate(recording.path, limits.arguments(self.gilprof.limits)))
-        except (NotChecked, BadLimit, BadMark) as error:
+        except NotChecked as error:
             unchecked = str(error)
+        except (BadLimit, BadMark) as error:
+            wrong = str(error)
         finally:
             if recording is not None:
                 self.gilprof.drop(recording)
-        if unchecked is not None:
+        if wrong is not None:
+            fail(item, outcome, Shown(["gil mark: " + wrong], place_of(item)))
+        elif unchecked is not None:
             self._unchecked(item, outcome, [unchecked])
 
     def _check(self, item, outcome, gate):
@@ -535,10 +542,10 @@ def sentence(check):
 
 
 def undecided(gate):
-    """The inconclusive checks. If nothing ran, no thread waited, and no upper limit can be broken, nor a limit
-    on the verdict. A process whose child processes work is idle by its verdict, but the work was not measured."""
+    """The inconclusive checks. If nothing ran, no thread waited, and no upper limit can be broken, except on the
+    length of a hold, nor a limit on the verdict. A process whose child processes work is idle by its verdict, but the work was not measured."""
     idle = gate["runs"] and all(run.get("unusable", {}).get("code") == "idle" for run in gate["runs"])
-    kept = lambda check: idle and check["expression"].startswith((check["metric"] + " <", check["metric"] + " not in "))
+    kept = lambda check: idle and not check["metric"].startswith("hold_ms") and check["expression"].startswith((check["metric"] + " <", check["metric"] + " not in "))
     return [check for check in gate["checks"] if check["verdict"] == "inconclusive" and not kept(check)]
 
 

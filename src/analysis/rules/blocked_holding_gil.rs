@@ -125,9 +125,13 @@ fn deadlock(e: &RuleInput<'_>) -> Option<Diagnosis> {
     let headline =
         format!("Deadlock: {} {} for the GIL, and nothing has moved for {seconds:.1} s.", threads(waiting), verb(waiting, "wait"));
     let diagnosis = Diagnosis::new(Code::BlockedHoldingGil, headline).without_prediction().with_severity(Severity::High);
+    let holding = e.profile.threads.iter().find(|t| t.times.holding() / 1e9 > STUCK * seconds);
+    if holding.is_none() && e.rates.holding.high > RUNS {
+        return None;
+    }
     let waiters =
         stuck(State::Waiting).take(STACKS).map(|t| format!("Thread {} waits for the GIL in {}.", clean(&t.info.name), stack(e, t)));
-    let Some(holder) = stuck(State::HoldingBlocked).next() else {
+    let Some(holder) = holding else {
         let diagnosis = waiters.fold(diagnosis.because("The GIL is held, and no thread of this process holds it."), Diagnosis::because);
         let step = "Find which thread took the GIL and ended: a fork while another thread held it, or PyGILState_Ensure without PyGILState_Release.";
         return Some(diagnosis.next_step(step));

@@ -21,6 +21,8 @@ const MATTERS: f64 = 0.2;
 const CAPPED: f64 = 1.25;
 /// Share of the time without a core that a sentence mentions.
 const NOTABLE: f64 = 0.05;
+/// Cores that other programs use, from which they are the reason.
+const OTHERS: f64 = 0.2;
 /// Cores that child processes use, from which a sentence names them.
 const CHILDREN: f64 = 0.2;
 
@@ -75,6 +77,21 @@ fn in_holding(e: &RuleInput<'_>) -> String {
 }
 
 fn no_cores(e: &RuleInput<'_>) -> RuleResult {
+    let others = e.program.idle.map_or(0.0, |idle| e.cores() - e.rates.on_cpu.estimate - idle);
+    if others >= OTHERS {
+        return Diagnosis::new(Code::CpuStarved, "Threads wait for the GIL, but other programs leave no core to run at the same time.".into())
+            .without_prediction()
+            .with_severity(Severity::Medium)
+            .because(e.waiting_summary())
+            .because(format!(
+                "The program may use {}; its threads use {} of that, and other programs about {}.",
+                cores(e.cores()),
+                number(e.rates.on_cpu.estimate),
+                number(others)
+            ))
+            .next_step("Move the other programs to another machine, or stop them, and measure again: without the GIL, the threads would share the cores with them.")
+            .applies();
+    }
     Diagnosis::new(
         Code::CpuStarved,
         format!("Threads wait for the GIL, but {} they have no room to run at the same time.", on_cores(e.cores())),

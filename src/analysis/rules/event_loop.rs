@@ -36,7 +36,10 @@ pub(in crate::analysis) fn starved(e: &RuleInput<'_>) -> RuleResult {
         "waits for the GIL",
         |l| l.waiting,
         |e, l, share| {
-            let hog = l.behind.as_ref().map_or_else(|| e.culprit(), |holder| e.place_and_caller(&with_caller(e.functions, holder.clone())));
+            let hog = l
+                .behind
+                .as_ref()
+                .map_or_else(|| e.culprit(), |holder| e.place_and_caller_clause(&with_caller(e.functions, holder.clone())));
             let or = if e.holder_mix.obeys_drop_requests() { ", or lower sys.setswitchinterval()" } else { "" };
             Diagnosis::finding(Code::EventLoopStarved)
                 .with_severity(Severity::Medium)

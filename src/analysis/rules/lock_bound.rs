@@ -40,7 +40,10 @@ fn bound(e: &RuleInput<'_>, lock: &Lock) -> RuleResult {
     let headline = match lock.kind {
         LockKind::Logging => "Threads wait for the lock of a logging handler, not for the GIL.".into(),
         LockKind::Import => "Threads wait for a module that another thread imports, not for the GIL.".into(),
-        LockKind::InCCode => format!("Threads wait for a lock inside the C code that {name} calls, not for the GIL."),
+        LockKind::InCCode => {
+            let caller = e.place_and_caller_clause(&with_caller(e.functions, lock.place.clone()));
+            format!("Threads wait for a lock inside the C code that {caller} calls, not for the GIL.")
+        }
         LockKind::Python => format!("Threads wait for a lock, not for the GIL: {name}."),
     };
     let mut diagnosis = Diagnosis::new(Code::LockBound, headline).with_severity(Severity::Medium).because(format!(

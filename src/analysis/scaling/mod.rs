@@ -119,24 +119,35 @@ impl Program {
         Program { cores, idle: None, used: None, gils: vec![0; threads], group_of: vec![0; threads], groups }
     }
 
-    /// The cores that the program can have: of those that it may use, the ones that it uses now and
-    /// the ones that nobody uses. In units of the states: a thread that has just been woken counts
-    /// as running in them, but not for the kernel.
+    /// The cores that the program can have on average: of those that it may use, the ones that it
+    /// uses now and the ones that nobody uses. In units of the states: a thread that has just been
+    /// woken counts as running in them, but not for the kernel.
     fn available(&self, threads: &[StateTimes]) -> f64 {
-        let Some(idle) = self.idle else { return self.cores };
+        let Some(idle) = self.idle else { return NO_LIMIT };
         let running: f64 = threads.iter().map(on_cpu).sum();
         let used = self.used.unwrap_or(running);
         if used <= 0.0 {
-            return self.cores;
+            return NO_LIMIT;
         }
         running * ((used + idle).min(self.cores) / used).max(1.0)
+    }
+
+    /// The cores of this machine, as other programs use them.
+    fn own_cores(&self, threads: &[StateTimes]) -> Cores {
+        Cores { most: self.cores, mean: self.available(threads) }
     }
 
     /// The share of the time without a core in which one was idle: those threads had been woken and
     /// were about to get it.
     fn woken(&self, threads: &[StateTimes]) -> f64 {
-        let lacked = lacked(threads);
-        self.idle.filter(|_| lacked > 0.0).map_or(0.0, |idle| (idle / lacked).min(1.0))
+        let (lacked, used) = (lacked(threads), threads.iter().map(on_cpu).sum::<f64>());
+        // A quota leaves cores of the machine idle that the program cannot have.
+        let idle = self.idle.map_or(0.0, |idle| idle.min((self.cores - used).max(0.0)));
+        if lacked > 0.0 {
+            (idle / lacked).min(1.0)
+        } else {
+            0.0
+        }
     }
 
     fn is_main(&self, thread: usize) -> bool {
@@ -151,22 +162,35 @@ pub(super) struct Prediction {
     pub(super) groups: Vec<Estimate>,
 }
 
+/// Cores that threads can have: at the same time, and on average.
+#[derive(Clone, Copy)]
+struct Cores {
+    most: f64,
+    mean: f64,
+}
+
+impl Cores {
+    fn alone(most: f64) -> Cores {
+        Cores { most, mean: NO_LIMIT }
+    }
+}
+
 /// Every thread in a separate process.
 pub(super) fn processes(threads: &[StateTimes], program: &Program) -> Prediction {
-    without_gil(threads, program, program.available(threads), NO_CHANGE)
+    without_gil(threads, program, program.own_cores(threads), NO_CHANGE)
 }
 
 /// The same on so many cores that none is waited for.
 pub(super) fn unlimited_cores(threads: &[StateTimes], program: &Program) -> Estimate {
-    without_gil(threads, program, NO_LIMIT, NO_CHANGE).gain
+    without_gil(threads, program, Cores::alone(NO_LIMIT), NO_CHANGE).gain
 }
 
 /// The same program in a free-threaded Python.
 pub(super) fn free_threading(threads: &[StateTimes], program: &Program) -> Estimate {
-    without_gil(threads, program, program.available(threads), FREE_THREADED_SPEED).gain
+    without_gil(threads, program, program.own_cores(threads), FREE_THREADED_SPEED).gain
 }
 
-fn without_gil(threads: &[StateTimes], program: &Program, cores: f64, speed: Estimate) -> Prediction {
+fn without_gil(threads: &[StateTimes], program: &Program, cores: Cores, speed: Estimate) -> Prediction {
     let workers: Vec<Worker> = (0..threads.len()).map(|thread| Worker { thread, gil: None }).collect();
     let ends = ends(threads, program, &workers, Case { cores, speed, freed: &[] });
     let groups = ends.gains(&program.group_of, program.groups.len());
@@ -217,9 +241,9 @@ pub(super) fn asked(threads: &[StateTimes], program: &Program, change: &Alternat
     };
     let mut workers: Vec<Worker> = (0..count).map(|n| worker(n, working[n % working.len()])).collect();
     // The others are not copied.
-    let others = (0..threads.len()).filter(|n| !working.contains(n));
+    let others = (0..threads.len()).filter(|n| working.binary_search(n).is_err());
     workers.extend(others.enumerate().map(|(n, thread)| worker(working.len() + n, thread)));
-    let cores = change.cores.unwrap_or_else(|| program.available(threads));
+    let cores = change.cores.map_or_else(|| program.own_cores(threads), Cores::alone);
     let speed = NO_CHANGE;
     let freed = change.freed.as_deref().unwrap_or(&[]);
     Some(ends(threads, program, &workers, Case { cores, speed, freed }).gain(&|thread| program.is_main(thread)))
@@ -227,7 +251,7 @@ pub(super) fn asked(threads: &[StateTimes], program: &Program, change: &Alternat
 
 /// What [`ends`] varies.
 struct Case<'a> {
-    cores: f64,
+    cores: Cores,
     speed: Estimate,
     freed: &'a [f64],
 }
@@ -245,12 +269,13 @@ struct Ends<'a> {
 
 fn ends<'a>(threads: &'a [StateTimes], program: &Program, workers: &'a [Worker], case: Case<'_>) -> Ends<'a> {
     let (used, woken) = (threads.iter().map(on_cpu).sum::<f64>(), program.woken(threads));
+    let Cores { most: cores, mean: available } = case.cores;
     let middle =
-        Scenario { cores: case.cores, speed: case.speed.estimate, freed: case.freed, locks_follow: true, starvation_goes: false, woken };
+        Scenario { cores, available, speed: case.speed.estimate, freed: case.freed, locks_follow: true, starvation_goes: false, woken };
     // Of the CPU time that it asks for, the program gets the share that it gets today.
     let asked = used + lacked(threads) * (1.0 - woken);
-    let cores = (if asked > 0.0 { case.cores * used / asked } else { case.cores }).max(used.min(case.cores));
-    let low = Scenario { cores, speed: case.speed.low, locks_follow: false, ..middle };
+    let served = |cores: f64| (if asked > 0.0 { cores * used / asked } else { cores }).max(used.min(cores));
+    let low = Scenario { cores: served(cores), available: served(available), speed: case.speed.low, locks_follow: false, ..middle };
     let high = Scenario { speed: case.speed.high, starvation_goes: true, ..middle };
     let speeds = |scenario| model::speeds(threads, &program.gils, workers, scenario);
     let mut gils: Vec<usize> =

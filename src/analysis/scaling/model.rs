@@ -8,7 +8,8 @@
 //! - Waiting for the GIL is in proportion to the time in which the other threads of its GIL hold it
 //!   or wait for it. The factor is the measured waiting, so that a convoy keeps its long waits.
 //! - Threads that want a CPU at the same time share the cores: CPU time is stretched by the number
-//!   of threads that want one, divided by the cores, if that is more than one. Time spent runnable
+//!   of threads that want one, divided by the cores, if that is more than one. It is stretched so
+//!   far that all threads together use no more cores than other programs leave. Time spent runnable
 //!   without a CPU today already counts as queueing.
 
 use crate::sample::{State, StateTimes};
@@ -32,7 +33,10 @@ pub(super) struct Worker {
 /// What differs from today.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scenario<'a> {
+    /// Cores on which threads can run at the same time.
     pub cores: f64,
+    /// Cores that they can have on average, because other programs use the rest.
+    pub available: f64,
     /// Speed of code that held the GIL; 1 is today's.
     pub speed: f64,
     /// Share of each measured thread's running with the GIL that runs without it.
@@ -162,7 +166,7 @@ pub(super) fn speeds(threads: &[StateTimes], gils: &[usize], workers: &[Worker],
     };
     let mut all: Vec<Parts> = workers.iter().map(part).collect();
     let (cores, gils) = (s.cores.max(0.01), workers.iter().filter_map(|w| w.gil).max().map_or(0, |most| most + 1));
-    let mut faster = 1.0;
+    let (mut faster, mut throttle) = (1.0, 1.0);
     for _ in 0..STEPS {
         let (mut wanted, mut at_gil) = (Sum::default(), vec![Sum::default(); gils]);
         for p in &all {
@@ -171,10 +175,10 @@ pub(super) fn speeds(threads: &[StateTimes], gils: &[usize], workers: &[Worker],
                 at_gil[gil].add(p.total, p.at_gil);
             }
         }
-        let (mut moved, mut weight, mut sum) = (0.0f64, 0.0, 0.0);
-        for p in &mut all {
+        let (mut moved, mut weight, mut sum, mut used) = (0.0f64, 0.0, 0.0, 0.0);
+        for p in all.iter_mut().filter(|p| p.total > 0.0) {
             let waits = p.worker.gil.map_or(0.0, |gil| p.waiting(at_gil[gil].without(p.total, p.at_gil)));
-            let drawn_out = ((1.0 + wanted.without(p.total, p.wants)) / cores).max(1.0);
+            let drawn_out = ((1.0 + wanted.without(p.total, p.wants)) / cores).max(throttle);
             let queueing = p.queued.max((drawn_out - 1.0) * p.cpu);
             // A thread that waits for the GIL does not queue for a core at the same time.
             let own = p.off + p.cpu + queueing.max(p.queued + waits);
@@ -186,11 +190,14 @@ pub(super) fn speeds(threads: &[StateTimes], gils: &[usize], workers: &[Worker],
             p.wants = (p.wants + wants) / 2.0;
             p.at_gil = (p.at_gil + at_gil) / 2.0;
             weight += p.cpu;
+            used += p.cpu / p.time * p.total;
             // Outside of locks: a wait does not shorten itself.
             sum += p.cpu * (p.total - p.lock) / own.max(p.total * 1e-3);
         }
         let next = if weight > 0.0 { (sum / weight).max(1e-3) } else { 1.0 };
-        moved = moved.max((next - faster).abs());
+        let slower = (throttle * (used / s.available.max(0.01)).sqrt()).max(1.0);
+        moved = moved.max((next - faster).abs()).max((slower - throttle).abs());
+        throttle = slower;
         faster = (faster + next) / 2.0;
         if moved < SETTLED {
             break;
