@@ -32,6 +32,8 @@ const GIVE_UP_AFTER: Nanos = Nanos::from_millis(2_000);
 /// In a gap of this length between two good samples, another program may have started its own
 /// interpreter.
 const RECHECK_EXEC_AFTER: Nanos = Nanos::from_millis(5);
+/// Samples after which it is checked although all were good: no sample may fall into the exec.
+const RECHECK_EXEC_EVERY: u64 = 16;
 /// Sleeps are cut into slices of this length, so that a request to stop is served soon at low
 /// rates.
 const SLEEP_SLICE: Nanos = Nanos::from_millis(50);
@@ -243,7 +245,8 @@ impl ActiveCapture {
     /// ends.
     fn sample_once(&mut self, now: Nanos, until: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
         let since_good = now.saturating_since(self.last_good.0);
-        let recheck = since_good >= RECHECK_EXEC_AFTER || self.counts.samples != self.last_good.1.samples;
+        let bad_before = self.counts.samples != self.last_good.1.samples;
+        let recheck = since_good >= RECHECK_EXEC_AFTER || bad_before || self.counts.samples.is_multiple_of(RECHECK_EXEC_EVERY);
         self.replaced = self.replaced || (recheck && self.address_space.is_replaced());
         self.counts.samples += 1;
         if !self.replaced {
