@@ -17,6 +17,9 @@ use std::collections::HashMap;
 /// Share of its time from which the sentences count a thread as waiting.
 const WAITER_SHARE: f64 = 0.05;
 
+/// Cores in use by other programs, from which sentences mention them.
+const OTHERS: f64 = 0.2;
+
 /// How much more of the time the GIL is waited for than held before a sentence explains it.
 const HANDOVER_NOTED: f64 = 0.01;
 
@@ -145,6 +148,12 @@ impl<'a> RuleInput<'a> {
     /// CPUs that the target may use; one when that is not known.
     pub(super) fn cores(&self) -> f64 {
         cores(self.profile)
+    }
+
+    /// The cores that other programs use of those that the target may use, if they are worth
+    /// mentioning. `None` also where it is not known how many cores are idle.
+    pub(super) fn others_cores(&self) -> Option<f64> {
+        self.program.idle.map(|idle| self.cores() - self.rates.on_cpu.estimate - idle).filter(|others| *others >= OTHERS)
     }
 
     /// Share of the threads' time that is unknown, apart from stops of the whole program.

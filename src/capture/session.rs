@@ -149,10 +149,8 @@ pub fn capture<S: Sink>(
     let (own_cpu, idle) = (sys_linux::process_cpu_time(), IdleCpus::start(Tid(active.pid.0)));
     let stats_at = |wall: Nanos| {
         let (wall, cpu) = (wall.as_secs_f64(), sys_linux::process_cpu_time().saturating_since(own_cpu).as_secs_f64());
-        let per_second = |cpu: f64| if wall > 0.0 { cpu / wall } else { 0.0 };
-        let profiler_cpu = per_second(cpu);
-        let idle_cpus = idle.as_ref().and_then(IdleCpus::so_far).map(|idle| per_second(idle.as_secs_f64()) + profiler_cpu);
-        CaptureStats { begin: start, seconds: wall, rate_hz: config.rate_hz, profiler_cpu, idle_cpus, ..CaptureStats::default() }
+        let profiler_cpu = if wall > 0.0 { cpu / wall } else { 0.0 };
+        CaptureStats { begin: start, seconds: wall, rate_hz: config.rate_hz, profiler_cpu, ..CaptureStats::default() }
     };
     let mut schedule = SampleSchedule::new(start, config.rate_hz, start.as_nanos());
     active.last_good.0 = start;
@@ -182,13 +180,16 @@ pub fn capture<S: Sink>(
         // The time after the last good sample is not part of the window.
         (now, active.counts) = active.last_good;
     }
+    // Not for every progress report: on a machine with hundreds of CPUs the file is long.
+    let idle_cpus = idle.as_ref().and_then(IdleCpus::mean);
     let end = now.max(active.sampler.accounted_until());
     let seconds = end.saturating_since(start).as_secs_f64();
     active.finish(end, sink);
     active.warnings.extend(active.sampler.pauser_warning());
     let stats = active.stats(stats_at(sys_linux::monotonic().saturating_since(start)));
     descendants.finish();
-    let stats = CaptureStats { seconds, descendants: descendants.latest(), ..stats };
+    let idle_cpus = idle_cpus.map(|idle| idle + stats.profiler_cpu);
+    let stats = CaptureStats { seconds, idle_cpus, descendants: descendants.latest(), ..stats };
     let target = TargetInfo { cpus: active.usable_cpus(), ..active.target() };
     Ok(CaptureResult { target, stats, stop_reason })
 }

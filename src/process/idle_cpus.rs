@@ -3,6 +3,7 @@
 
 use super::affinity::CpuSet;
 use super::procfs::read_text;
+use super::sys_linux;
 use crate::ids::Tid;
 use crate::units::Nanos;
 
@@ -13,7 +14,8 @@ const TICK: Nanos = Nanos::from_millis(10);
 #[derive(Debug)]
 pub struct IdleCpus {
     cpus: CpuSet,
-    at_start: Nanos,
+    /// The time on the monotonic clock, and the idle time then.
+    start: (Nanos, Nanos),
 }
 
 impl IdleCpus {
@@ -21,13 +23,16 @@ impl IdleCpus {
     /// read.
     pub fn start(tid: Tid) -> Option<IdleCpus> {
         let cpus = CpuSet::of_thread(tid)?;
-        let at_start = idle_time(&read_text("/proc/stat").ok()?, &cpus)?;
-        Some(IdleCpus { cpus, at_start })
+        let start = (sys_linux::monotonic(), idle_time(&read_text("/proc/stat").ok()?, &cpus)?);
+        Some(IdleCpus { cpus, start })
     }
 
-    /// The idle time of all these CPUs so far.
-    pub fn so_far(&self) -> Option<Nanos> {
-        Some(idle_time(&read_text("/proc/stat").ok()?, &self.cpus)?.saturating_since(self.at_start))
+    /// How many of these CPUs have been idle since the start, on average; `None` if no time has
+    /// passed, or it cannot be read any more.
+    pub fn mean(&self) -> Option<f64> {
+        let idle = idle_time(&read_text("/proc/stat").ok()?, &self.cpus)?.saturating_since(self.start.1);
+        let passed = sys_linux::monotonic().saturating_since(self.start.0);
+        (passed > Nanos::ZERO).then(|| idle.as_secs_f64() / passed.as_secs_f64())
     }
 }
 
@@ -69,9 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn the_idle_time_of_this_machine_grows_no_faster_than_its_cpus() {
-        let idle = IdleCpus::start(Tid(std::process::id() as i32)).unwrap();
-        assert!(idle.so_far().unwrap() < Nanos::from_millis(3_600_000));
+    fn the_idle_time_of_this_machine_is_read() {
+        // The monotonic clock and the idle time both begin when the machine starts. One tick more
+        // or less is nothing then.
+        let own = IdleCpus::start(Tid(std::process::id() as i32)).unwrap();
+        let (cpus, since_boot) = (f64::from(own.cpus.count()), IdleCpus { start: (Nanos::ZERO, Nanos::ZERO), ..own });
+        let mean = since_boot.mean().unwrap();
+        assert!(mean > 0.0 && mean <= cpus * 1.01, "{mean} of {cpus}");
     }
 
     proptest! {

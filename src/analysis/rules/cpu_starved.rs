@@ -21,8 +21,6 @@ const MATTERS: f64 = 0.2;
 const CAPPED: f64 = 1.25;
 /// Share of the time without a core that a sentence mentions.
 const NOTABLE: f64 = 0.05;
-/// Cores that other programs use, from which they are the reason.
-const OTHERS: f64 = 0.2;
 /// Cores that child processes use, from which a sentence names them.
 const CHILDREN: f64 = 0.2;
 
@@ -77,8 +75,7 @@ fn in_holding(e: &RuleInput<'_>) -> String {
 }
 
 fn no_cores(e: &RuleInput<'_>) -> RuleResult {
-    let others = e.program.idle.map_or(0.0, |idle| e.cores() - e.rates.on_cpu.estimate - idle);
-    if others >= OTHERS {
+    if let Some(others) = e.others_cores() {
         return Diagnosis::new(Code::CpuStarved, "Threads wait for the GIL, but other programs leave no core to run at the same time.".into())
             .without_prediction()
             .with_severity(Severity::Medium)

@@ -48,17 +48,13 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
     diagnosis
 }
 
-/// Cores in use by other programs, from which they are mentioned.
-const OTHERS: f64 = 0.2;
-
 /// A gain above the number of cores by less than this factor is rounding.
 const ABOVE: f64 = 1.1;
 
 /// What the cores have to do with the gain, where the reader would wonder.
 fn limit_of_cores(e: &RuleInput<'_>) -> Option<String> {
     let (used, gain) = (e.rates.on_cpu.estimate, e.gains.processes.estimate);
-    let others = e.program.idle.map_or(0.0, |idle| e.cores() - used - idle);
-    if others >= OTHERS {
+    if let Some(others) = e.others_cores() {
         return Some(format!(
             "Other programs use about {} of the {}; the gain assumes that they continue to.",
             number(others),

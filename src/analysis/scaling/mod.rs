@@ -107,8 +107,9 @@ impl Program {
             groups.push(Group { name, threads: threads.len(), work: share, main: index == 0 || done < MAIN * all });
             done += work;
         }
-        let used = profile.threads.iter().filter_map(|thread| thread.totals).map(|totals| totals.cpu.as_secs_f64()).sum::<f64>();
-        let used = Some(used / profile.running_seconds().max(1e-9)).filter(|used| *used > 0.0);
+        // Of all threads, or the rest would seem to use nothing.
+        let used: Option<f64> = profile.threads.iter().map(|thread| thread.totals.map(|totals| totals.cpu.as_secs_f64())).sum();
+        let used = used.map(|used| used / profile.running_seconds().max(1e-9)).filter(|used| *used > 0.0);
         Program { cores, idle: profile.window.idle_cpus, used, gils: profile.threads.iter().map(gil).collect(), group_of, groups }
     }
 

@@ -1,49 +1,15 @@
 """`pool.map` in batches of requests to a local server, which answers after 20 ms: the pool is of threads, or of processes. The server is Python too and shares the cores."""
 import concurrent.futures
-import http.server
 import json
 import multiprocessing
-import os
 import threading
-import time
 
+import local_server
 import pair
 import requests
 
 BATCH = 64
 BODY = json.dumps([{"a": i, "b": "x" * 20} for i in range(200)]).encode()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        time.sleep(0.02)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(BODY)))
-        self.end_headers()
-        self.wfile.write(BODY)
-
-    def log_message(self, *_):
-        pass
-
-
-class Server(http.server.ThreadingHTTPServer):
-    request_queue_size = 200
-
-
-def server():
-    """In a process of its own, which ends with this one; its port."""
-    there, here = os.pipe()
-    parent = os.getpid()
-    if os.fork() == 0:
-        pair.end_with_parent()
-        serving = Server(("127.0.0.1", 0), Handler)
-        os.write(here, b"%d\n" % serving.server_port)
-        if os.getppid() == parent:
-            serving.serve_forever()
-        os._exit(0)
-    return int(os.read(there, 16))
 
 
 def get(n):
@@ -58,7 +24,7 @@ def feed(pool, done, first):
 
 
 if __name__ == "__main__":
-    PORT = server()
+    PORT = local_server.start(0.02, BODY)
     if pair.PROCESSES:
         fork = multiprocessing.get_context("fork")
         pool = concurrent.futures.ProcessPoolExecutor(pair.WORKERS, mp_context=fork, initializer=pair.end_with_parent)
