@@ -16,16 +16,21 @@ TURN = 0.2
 STOLEN, TRIES = 0.04, 3
 
 
-# Units of work, and the seconds of wall and of CPU time that they took. CPU time is NaN where the
-# workload does not report it.
-Work = collections.namedtuple("Work", "done seconds cpu")
+# Units of work, the seconds of wall and of CPU time that they took, and the units of each worker.
+# CPU time is NaN, and the last is empty, where the workload does not report it.
+Work = collections.namedtuple("Work", "done seconds cpu each")
 
 
 def work_during(target, seconds):
     first = target.progress()
     time.sleep(seconds)
     last = target.progress()
-    return Work(*(last.get(name, math.nan) - first.get(name, math.nan) for name in Work._fields))
+    sums = (last.get(name, math.nan) - first.get(name, math.nan) for name in Work._fields[:-1])
+    return Work(*sums, tuple(now - then for now, then in zip(last.get("each", ()), first.get("each", ()))))
+
+
+def total(works):
+    return Work(*(sum(one[n] for one in works) for n in range(3)), tuple(map(sum, zip(*(one.each for one in works)))))
 
 
 def one_turn_each(running, order):

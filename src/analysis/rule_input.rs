@@ -55,11 +55,11 @@ pub(super) struct Rates {
     pub(super) on_cpu: Estimate,
     /// Holding, waiting, native and starved: all that is not asleep.
     pub(super) active: Estimate,
-    /// Time without a CPU of threads that work, as a share of the time in which a thread had a CPU
-    /// or could have used one.
+    /// Time without a CPU of threads that work, while no core was idle, as a share of the time in
+    /// which a thread had a CPU or could have used one.
     pub(super) starvation: Estimate,
-    /// Time without a CPU, as a share of the time of threads that work, without their waiting for
-    /// the GIL and for locks.
+    /// The same time, as a share of the time of threads that work, without their waiting for the GIL
+    /// and for locks.
     pub(super) cpu_shortage: Estimate,
     /// Share of the work that is done outside the GIL.
     pub(super) off_gil_share: Estimate,
@@ -297,7 +297,9 @@ impl Figures {
         // would do more.
         let without_core = |t: &StateTimes| t.get(State::Starved) + t.get(State::HoldingStarved);
         let works = |t: &&StateTimes| scaling::work(t) > 0.01 * most || without_core(t) > 0.5 * t.total();
-        let lacked = threads.iter().filter(works).map(without_core).sum::<f64>();
+        // Nor does a delay beside an idle core: the scheduler may wake threads that take turns on
+        // one core. Other load is no cause of it.
+        let lacked = threads.iter().filter(works).map(without_core).sum::<f64>() * (1.0 - program.woken(threads));
         let own = threads.iter().filter(works).map(|t| t.total() - t.get(State::Waiting) - t.get(State::Lock)).sum::<f64>();
         let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
         Figures {

@@ -303,6 +303,9 @@ fn describe(name: &str, r: &Report, out: &mut String) {
     for f in &r.findings {
         *out += &format!("  finding {}:\n    evidence: {}\n    advice: {}\n", f.code.name(), f.evidence, f.advice);
     }
+    // The terminal shows code at column 7 of at least 80, and would cut the rest.
+    let mut lines = r.verdict.sketches.iter().flat_map(|sketch| &sketch.lines);
+    assert!(lines.all(|line| line.chars().count() <= 73), "{name}: {:?}", r.verdict.sketches);
     for answer in &r.what_if {
         *out += &format!("  what if {}: {}\n", answer.question, answer.note);
     }

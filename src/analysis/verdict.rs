@@ -33,6 +33,7 @@ const FINDING_RULES: &[Rule] = &[
     rules::cpu_limit::evaluate,
     rules::event_loop::starved,
     rules::event_loop::blocked,
+    rules::event_loop::computing,
     rules::known_library::keeps,
     rules::known_library::releases,
     rules::gc::evaluate,
@@ -58,7 +59,11 @@ pub(super) fn decide(input: &RuleInput<'_>) -> (Verdict, Vec<Finding>) {
             others.push(*diagnosis);
         }
     }
-    let diagnosis = primary.unwrap_or_else(|| rules::inconclusive::undecided(undetermined));
+    let mut diagnosis = primary.unwrap_or_else(|| rules::inconclusive::undecided(undetermined));
+    if describes(diagnosis.code) {
+        let late = others.iter().filter(|other| matches!(other.code, Code::EventLoopBlocked | Code::EventLoopStarved));
+        late.rev().for_each(|other| diagnosis.adopt(other));
+    }
     // Where the verdict predicts no gain, no finding states one or follows from one.
     let predicted = !diagnosis.without_prediction;
     others.retain(|other| predicted || !other.rests_on_gain);
@@ -109,7 +114,8 @@ const MAX_GROUPS: usize = 8;
 
 /// The gain of each group of threads, unless they gain alike.
 fn by_group(e: &RuleInput<'_>) -> Vec<GroupGain> {
-    let listed = |n: &usize| e.program.groups[*n].work >= GROUP || e.gains.groups[*n].low >= rules::WORTH_IT;
+    let works = |n: &usize| e.program.groups[*n].work >= GROUP || e.gains.groups[*n].low >= rules::WORTH_IT;
+    let listed = |n: &usize| e.program.groups[*n].python && works(n);
     let groups: Vec<usize> = (0..e.program.groups.len()).filter(listed).take(MAX_GROUPS).collect();
     let highest_low = groups.iter().map(|n| e.gains.groups[*n].low).fold(0.0, f64::max);
     if groups.iter().all(|n| e.gains.groups[*n].high >= highest_low) {
@@ -140,11 +146,15 @@ fn confidence(e: &RuleInput<'_>, diagnosis: &Diagnosis, gain: Option<&Estimate>)
     }
 }
 
+/// Whether a code merely describes the program.
+fn describes(code: Code) -> bool {
+    matches!(code, Code::KeepThreads | Code::AlreadyParallel | Code::Serial | Code::Idle | Code::Inconclusive)
+}
+
 /// A diagnosis of something that can be fixed is a finding; a mere description of the program is
 /// not.
 fn finding(diagnosis: Diagnosis) -> Option<Finding> {
-    let describes = matches!(diagnosis.code, Code::KeepThreads | Code::AlreadyParallel | Code::Serial | Code::Idle | Code::Inconclusive);
-    (!describes).then(|| Finding {
+    (!describes(diagnosis.code)).then(|| Finding {
         code: diagnosis.code,
         severity: diagnosis.severity,
         evidence: diagnosis.because.join(" "),

@@ -79,8 +79,6 @@ struct Previous {
     /// Whether the thread's last futex sleep was for the GIL. True is assumed until a sample finds
     /// the thread asleep. `None`: the thread has held the GIL since, or may have.
     wants_gil: Option<bool>,
-    /// The thread has held the GIL, and no sample since has found it asleep on a futex.
-    held: bool,
     /// The wait is certain, not inferred: the thread was asleep on the GIL's futex, or had
     /// requested the GIL.
     wait_certain: bool,
@@ -93,8 +91,8 @@ pub struct ThreadStateMachine {
     /// When the thread started, until it has left the run queue for the first time.
     started_at: Option<Nanos>,
     last_state: (State, Evidence),
-    /// What the thread sleeps for after it has released the GIL within a call of a C function.
-    after_hold: NextSleepStats,
+    /// What the thread sleeps for while it is within a call of a C function and without the GIL.
+    in_c_call: NextSleepStats,
     /// What the thread sleeps for after it has run since a sleep for another lock.
     after_lock: NextSleepStats,
     cpu: CpuAttribution,
@@ -142,22 +140,14 @@ impl ThreadStateMachine {
         // A thread that has never had a CPU is starved until its run count changes: the kernel adds
         // its run-queue time only then.
         let off_cpu_state = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
-        let previous = Previous {
-            at: start,
-            stat,
-            off_cpu_state,
-            asleep_since: start,
-            near_wait: false,
-            wants_gil: Some(true),
-            held: false,
-            wait_certain: false,
-        };
+        let previous =
+            Previous { at: start, stat, off_cpu_state, asleep_since: start, near_wait: false, wants_gil: Some(true), wait_certain: false };
         let last_state = (State::Unknown, Evidence::Unread);
         ThreadStateMachine {
             previous,
             started_at: just_started.then_some(start),
             last_state,
-            after_hold: NextSleepStats::default(),
+            in_c_call: NextSleepStats::default(),
             after_lock: NextSleepStats::default(),
             cpu,
         }
@@ -264,13 +254,14 @@ impl ThreadStateMachine {
         let since_lock =
             interpreter.locks_spin && self.previous.off_cpu_state == Some(State::Lock) && self.was_scheduled(kernel.stat) == Some(true);
         if !interpreter.held_before && !kernel.assumed {
-            if self.previous.held && interpreter.in_c_call {
-                self.after_hold.observe(kernel.task_state);
-            } else if since_lock {
+            if interpreter.in_c_call {
+                self.in_c_call.observe(kernel.task_state);
+            }
+            if since_lock {
                 self.after_lock.observe(kernel.task_state);
             }
         }
-        let presumed = !interpreter.in_c_call || !self.after_hold.mostly_other();
+        let presumed = !interpreter.in_c_call || !self.in_c_call.mostly_other();
         let wants_gil = last_wants.unwrap_or(presumed) || since_lock && !not_requesting && self.after_lock.mostly_gil();
         let classification = classify::classify(&Observation {
             task_state: kernel.task_state,
@@ -340,11 +331,6 @@ impl ThreadStateMachine {
             State::HoldingPython | State::HoldingNative | State::HoldingBlocked => None,
             _ => self.previous.wants_gil,
         };
-        let held = match state.0 {
-            _ if state.1 == Evidence::KernelStack => self.previous.held,
-            State::Waiting | State::Lock => false,
-            state => state.is_holding() || self.previous.held,
-        };
         let wait_certain = match state.1 {
             Evidence::KernelStack | Evidence::PushedOff => false,
             Evidence::NotRunSince | Evidence::WokenNotRun => self.previous.wait_certain,
@@ -354,7 +340,7 @@ impl ThreadStateMachine {
         // now. The next sample must see that it ran.
         let stat = if kernel.assumed { self.previous.stat } else { kernel.stat };
         let asleep_since = if state.1 == Evidence::NotRunSince { self.previous.asleep_since } else { at };
-        self.previous = Previous { at, stat, off_cpu_state, asleep_since, near_wait, wants_gil, held, wait_certain };
+        self.previous = Previous { at, stat, off_cpu_state, asleep_since, near_wait, wants_gil, wait_certain };
     }
 
     /// Whether the thread has never had a CPU.

@@ -150,6 +150,9 @@ fn a_thread_that_may_have_held_since_it_waited_may_have_slept_for_a_lock() {
     // The next sample still finds it woken, and there was no GIL switch between the two samples.
     let on = play(&("Cl".repeat(8) + "Wmz"), &("X1".repeat(8) + "111"), &(" ".repeat(17) + "99"));
     assert!(on.get(State::Starved) > 1.8e6, "{on:?}");
+    // The same of a thread whose holds are so short that no sample has seen one.
+    let unseen = play(&("nl".repeat(8) + "Wm"), &("X1".repeat(8) + "11"), &(" ".repeat(17) + "9"));
+    assert!(unseen.get(State::Starved) > 0.9e6 && unseen.get(State::Waiting) / 1e6 == 1.0, "{unseen:?}");
     // Without such an observation, a woken thread counts as waiting for the GIL.
     expect(play("Wm", "11", " 9"), &[(State::Waiting, 2.0)]);
 }

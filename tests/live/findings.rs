@@ -94,7 +94,7 @@ fn library_code_has_its_caller_and_a_pools_task_a_process_pool(interpreter: &Int
     if verdict["code"] == "switch-to-processes" {
         let step = verdict["next_steps"][0].as_str().unwrap();
         assert!(step.starts_with("Use a process pool in place of the thread pool that runs export (shop.py:4)"), "{label}: {step}");
-        assert_eq!(verdict["sketches"][0]["lines"][2], "    results = list(pool.map(export, items, chunksize=16))", "{label}");
+        assert_eq!(verdict["sketches"][0]["lines"][2], "    results = list(pool.map(export, items))", "{label}");
     }
 }
 

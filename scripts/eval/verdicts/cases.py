@@ -7,20 +7,23 @@ The fields of a case:
     calm        arguments with which one worker does not delay the others: the undisturbed time of a
                 turn
     blamed      (waiter's function, holder's function) that must be first in the blame
+    groups      workers whose gain is compared by themselves: the pattern of their names, and the
+                first and one after the last of them
     calibrates  the program measures the amount of work in a unit; all compared processes must use
                 one amount
 """
 import collections
 
-Case = collections.namedtuple("Case", "name program args workers verdicts gain burners calm blamed calibrates why")
+Case = collections.namedtuple("Case", "name program args workers verdicts gain burners calm blamed groups calibrates why")
 
 
-def case(name, command, verdicts, why, workers=2, gain=True, burners=0, calm="", blamed=()):
+def case(name, command, verdicts, why, workers=2, gain=True, burners=0, calm="", blamed=(), groups=None):
     program, *args = command.split()
-    return Case(name, program, args, workers, verdicts.split(), gain, burners, calm.split(), blamed, program == "mix", why)
+    return Case(name, program, args, workers, verdicts.split(), gain, burners, calm.split(), blamed, groups or {}, program == "mix", why)
 
 
 SWITCH, RELEASE, PARALLEL, KEEP = "switch-to-processes", "release-the-gil", "already-parallel", "keep-threads"
+COMPUTES = " ".join([SWITCH, RELEASE])
 
 CASES = [
     case("number crunching", "primes", SWITCH, "Python bytecode on the CPU in every thread"),
@@ -51,11 +54,23 @@ CASES = [
     case("database on disk", "storage_pair --what sqlite", " ".join([KEEP, PARALLEL]), "the commit waits for the disk"),
     case("files", "storage_pair --what files", " ".join([KEEP, PARALLEL]), "the threads wait for the disk"),
     case("asyncio with a pool", "service", SWITCH, "the pool's threads compute in bytecode"),
-    case("Flask, 8 threads", "flask_app", " ".join([SWITCH, RELEASE]), "the pages compute in bytecode and in json"),
-    case("Flask, 8 threads, 4 processes", "flask_app", " ".join([SWITCH, RELEASE]), "the same, with more processes than cores", workers=4),
+    case("Flask, 8 threads", "flask_app", COMPUTES, "the pages compute in bytecode and in json"),
+    case("Flask, 8 threads, 4 processes", "flask_app", COMPUTES, "the same, with more processes than cores", workers=4),
     case("batches of requests", "batches", " ".join([KEEP, SWITCH]), "the threads wait for the GIL for certain, but the server, which shares the cores, is the limit", workers=16),
-    case("computing beside pollers", "pollers", "latency-victims", "the pollers wait a switch interval each time and do a hundredth of the work", workers=3),
+    case("computing beside pollers", "pollers", "latency-victims", "the pollers wait a switch interval each time and do a hundredth of the work", workers=3,
+         groups={"victim": (0, 1), "poller-*": (1, 3)}),
     case("zlib, 4 threads", "held --what zlib", PARALLEL, "the cores are full, by the program itself", workers=4),
+    case("short tasks beside a hog", "hog", "latency-victims", "the tasks wait a switch interval each time and do little of the work", workers=3,
+         groups={"hog": (0, 1), "task-*": (1, 3)}),
+    case("FastAPI, 2 processes", "fastapi_app", COMPUTES, "the pages compute in the pool of threads"),
+    case("FastAPI, 4 processes", "fastapi_app", COMPUTES, "the same, with more processes than cores", workers=4),
+    case("crawler", "crawler --server fast", SWITCH, "the pages are parsed in bytecode, and the server answers at once", workers=4),
+    case("crawler, slow server", "crawler --server slow", KEEP, "the threads wait for the server", workers=16),
+    case("pandas", "frames", COMPUTES, "string methods and apply are Python, groupby is C that keeps the GIL"),
+    case("BLAS", "blas", " ".join([PARALLEL, KEEP]), "products run without the GIL, in threads that the library has for itself"),
+    case("logging to a slow reader", "logger", "lock-bound", "the lock of logging's handler is held while the pipe is full", workers=8),
+    case("TLS contexts", "contexts", " ".join([PARALLEL, KEEP]), "OpenSSL reads the certificates without the GIL", workers=8),
+    case("SQLite in memory", "sqlite_memory", " ".join([PARALLEL, KEEP, "lock-bound"]), "queries run without the GIL; what they lose is SQLite's own mutex"),
     case("convoy", "convoy_pair", "latency-victims", "a thread that needs the GIL for microseconds waits a switch interval behind a CPU-bound one", workers=3, gain=False,
          calm="--hog no", blamed=("reply", "crunch")),
     case("pipeline behind a lock", "pipeline", "lock-bound", "a lock held while its owner sleeps", workers=4, gain=False),

@@ -40,15 +40,29 @@ def paused(until, python, case, *what):
 
 
 def rates(running, seconds):
-    """Units of work per second of each, and the highest share of stolen time in the turns used."""
-    kinds, sums, worst = list(running), {kind: turns.Work(0, 0, 0) for kind in running}, 0
+    """The work of each, and the highest share of stolen time in the turns used."""
+    kinds, done, worst = list(running), {kind: [] for kind in running}, 0
     for number in range(max(1, round(seconds / turns.TURN))):
         # The order alternates, so that a machine that gets faster or slower affects all kinds
         # alike.
         order = kinds[::-1] if number % 2 else kinds
         found, stolen = turns.undisturbed(running, order)
-        sums, worst = {kind: turns.Work(*map(sum, zip(sums[kind], found[kind]))) for kind in kinds}, max(worst, stolen)
-    return {kind: sums[kind].done / sums[kind].seconds for kind in kinds}, worst
+        worst = max(worst, stolen)
+        for kind in kinds:
+            done[kind].append(found[kind])
+    return {kind: turns.total(done[kind]) for kind in kinds}, worst
+
+
+def per_second(work):
+    return {kind: one.done / one.seconds for kind, one in work.items()}
+
+
+def of_groups(case, work, verdict):
+    """The predicted gain of each group of workers, and the measured one."""
+    predicted = {row["group"]: row["processes"] for row in (verdict["speedup"] or {}).get("by_group", [])}
+    rate = lambda kind, first, last: sum(work[kind].each[first:last]) / work[kind].seconds
+    return {name: {"measured": rate("processes", *which) / max(rate("threads", *which), 1e-9), "predicted": predicted.get(name)}
+            for name, which in case.groups.items()}
 
 
 def report_on(gilprof, target, seconds):
@@ -61,12 +75,12 @@ def one_round(gilprof, python, case, options, processes_first):
     kinds = ["processes", "threads"] if processes_first else ["threads", "processes"]
     with targets.Burners(case.burners + options.burners), contextlib.ExitStack() as until:
         running = {kind: paused(until, python, case, kind) for kind in (kinds if case.gain else ["threads"])}
-        one, stolen = rates(running, options.seconds)
+        work, stolen = rates(running, options.seconds)
         running["threads"].resume()
         report = report_on(gilprof, running["threads"], options.window)
-    verdict = report["verdict"]
+    verdict, one = report["verdict"], per_second(work)
     one.update(stolen=stolen, verdict=verdict["code"], confidence=verdict["confidence"], headline=verdict["headline"], blame=blame(report),
-               predicted=(verdict["speedup"] or {}).get("processes"), gil_saturates_at=verdict.get("gil_saturates_at"))
+               predicted=(verdict["speedup"] or {}).get("processes"), gil_saturates_at=verdict.get("gil_saturates_at"), groups=of_groups(case, work, verdict) if case.gain else {})
     if case.calm:
         one["turn_ms"] = turn_ms(python, case, one["threads"], options)
     return one
@@ -101,5 +115,5 @@ def sweep(python, case, options, counts):
     for _ in range(options.rounds):
         same = calibrated(python, case)
         with contextlib.ExitStack() as until:
-            found.append(rates({n: paused(until, python, same, "threads", n) for n in counts}, options.seconds)[0])
+            found.append(per_second(rates({n: paused(until, python, same, "threads", n) for n in counts}, options.seconds)[0]))
     return {n: statistics.median(one[n] for one in found) for n in counts}

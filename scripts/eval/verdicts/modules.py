@@ -6,7 +6,7 @@ import subprocess
 
 from common import CACHE, WORKLOADS, NotMeasured
 
-PACKAGES = ["numpy", "pillow", "cython", "setuptools", "flask", "waitress", "requests"]
+PACKAGES = ["numpy", "pillow", "cython", "setuptools", "flask", "waitress", "requests", "fastapi", "uvicorn", "pandas"]
 SOURCES = os.path.join(WORKLOADS, "labelled")
 ASK = "import sysconfig; print(sysconfig.get_path('include')); print(sysconfig.get_path('platlib')); print(sysconfig.get_config_var('EXT_SUFFIX'))"
 

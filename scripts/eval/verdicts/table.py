@@ -1,14 +1,16 @@
 """Label, verdict, predicted and measured gain: one line for each workload, the checks over all, the
 rows for docs/results.
 """
+import collections
 from statistics import median
 
 import turns
 from common import check
 
 # The promised quality of the prediction: the median error, the worst error, and the share of
-# intervals that must contain the measured gain.
-MEDIAN_ERROR, WORST_ERROR, COVERED = 0.10, 0.25, 0.90
+# intervals that must contain the measured gain; how many times its low end an interval's high end
+# may be.
+MEDIAN_ERROR, WORST_ERROR, COVERED, WIDEST = 0.10, 0.25, 0.90, 2.0
 # Blame: how far its sum may be from all waiting, and the wait of a convoy's victims from the time
 # they lose by their own count. Rounds with less waiting than MIN_WAITING seconds have too few
 # samples for that.
@@ -18,14 +20,25 @@ SATURATION_FACTOR = 1.5
 IDLE, LOADED, SWEEP = "idle machine", "with load", "saturation"
 
 
-def gains(one):
-    return [r["processes"] / r["threads"] for r in one["rounds"] if "processes" in r]
+Gain = collections.namedtuple("Gain", "name predicted measured")
 
 
-def predicted(one):
-    """Medians of estimate, low and high over the rounds that predict."""
-    found = [r["predicted"] for r in one["rounds"] if r["predicted"]]
-    return {key: median(p[key] for p in found) for key in ("estimate", "low", "high")} if found else None
+def medians(found):
+    """Of estimate, low and high over the rounds that predict."""
+    found = [one for one in found if one]
+    return {key: median(one[key] for one in found) for key in ("estimate", "low", "high")} if found else None
+
+
+def headline(one):
+    measured = [r["processes"] / r["threads"] for r in one["rounds"] if "processes" in r]
+    return Gain(one["name"], medians(r["predicted"] for r in one["rounds"]), measured)
+
+
+def groups(one):
+    """The gain of each group of workers."""
+    rounds = [r["groups"] for r in one["rounds"] if r.get("groups")]
+    for name in rounds[0] if rounds else ():
+        yield Gain("%s: %s" % (one["name"], name), medians(r[name]["predicted"] for r in rounds), [r[name]["measured"] for r in rounds])
 
 
 def verdicts(one):
@@ -39,45 +52,57 @@ def wrong(one):
     return [code for code in verdicts(one) if code not in allowed]
 
 
-def error(one):
-    """Predicted over measured gain, minus 1; None where one is missing."""
-    guess = predicted(one)
-    return guess["estimate"] / median(gains(one)) - 1 if guess and gains(one) else None
+def error(gain):
+    """Predicted over measured, minus 1; None where one is missing."""
+    return gain.predicted["estimate"] / median(gain.measured) - 1 if gain.predicted and gain.measured else None
 
 
-def covers(one):
-    guess = predicted(one)
-    return guess["low"] <= median(gains(one)) <= guess["high"]
+def covers(gain):
+    return gain.predicted["low"] <= median(gain.measured) <= gain.predicted["high"]
+
+
+def too_wide(gain):
+    """Whether the interval is wider than the promise, and than what was measured."""
+    return gain.predicted["high"] / gain.predicted["low"] > max(WIDEST, max(gain.measured) / min(gain.measured))
+
+
+def kept_gain(gain):
+    """What docs/results keeps of a gain."""
+    off = error(gain)
+    return {"predicted": gain.predicted and {key: round(value, 3) for key, value in gain.predicted.items()},
+            "measured": {"median": round(median(gain.measured), 3), "low": round(min(gain.measured), 3), "high": round(max(gain.measured), 3)} if gain.measured else None,
+            "error": None if off is None else round(off, 3), "covered": None if off is None else covers(gain)}
 
 
 def row(one):
     """What docs/results keeps of a workload."""
     if "sweep" in one:
         return dict({"part": SWEEP, "name": one["name"]}, **one["sweep"])
-    guess, real = predicted(one), gains(one)
     return {"part": LOADED if one["loaded"] else IDLE, "name": one["name"], "label": one["label"], "verdicts": verdicts(one), "right": not wrong(one),
-            "predicted": guess and {key: round(value, 3) for key, value in guess.items()},
-            "measured": {"median": round(median(real), 3), "low": round(min(real), 3), "high": round(max(real), 3)} if real else None,
-            "error": round(error(one), 3) if error(one) is not None else None, "covered": covers(one) if error(one) is not None else None,
-            "rounds": len(one["rounds"])}
+            **kept_gain(headline(one)), "groups": [{"name": gain.name, **kept_gain(gain)} for gain in groups(one)], "rounds": len(one["rounds"])}
 
 
 def cells(kept):
     """The cells of a row of docs/results, as text."""
+    return [kept["name"], " or ".join(kept["label"]), ", ".join(kept["verdicts"]) + ("" if kept["right"] else " WRONG"), *gain_cells(kept)]
+
+
+def gain_cells(kept):
     guess, real = kept["predicted"], kept["measured"]
-    off = "-" if kept["error"] is None else "%+.0f %%%s" % (100 * kept["error"], "" if kept["covered"] else ", outside")
-    return [kept["name"], " or ".join(kept["label"]), ", ".join(kept["verdicts"]) + ("" if kept["right"] else " WRONG"),
-            "%.2f [%.2f, %.2f]" % (guess["estimate"], guess["low"], guess["high"]) if guess else "-",
-            "%.2f (%.2f to %.2f)" % (real["median"], real["low"], real["high"]) if real else "-", off]
+    return ["%.2f [%.2f, %.2f]" % (guess["estimate"], guess["low"], guess["high"]) if guess else "-",
+            "%.2f (%.2f to %.2f)" % (real["median"], real["low"], real["high"]) if real else "-",
+            "-" if kept["error"] is None else "%+.0f %%%s" % (100 * kept["error"], "" if kept["covered"] else ", outside")]
 
 
 def print_workload(one):
     if "sweep" in one:
         print(sweep_check(one)["text"], flush=True)
         return
-    found = cells(row(one))
+    kept = row(one)
+    found = cells(kept)
     found[0] += " +load" if one["loaded"] else ""
-    print("  ".join(form % cell for form, cell in zip(("%-26s", "%-30s", "%-30s", "%-20s", "%-22s", "%s"), found)), flush=True)
+    for line in [found] + [[group["name"], "", "", *gain_cells(group)] for group in kept["groups"]]:
+        print("  ".join(form % cell for form, cell in zip(("%-26s", "%-30s", "%-30s", "%-20s", "%-22s", "%s"), line)), flush=True)
 
 
 def sweep_check(one):
@@ -109,16 +134,19 @@ def verdict_checks(some, part):
 
 
 def gain_checks(idle):
-    compared = [one for one in idle if error(one) is not None]
+    compared = [gain for one in idle for gain in (headline(one), *groups(one)) if error(gain) is not None]
     if compared:
-        errors = [abs(error(one)) for one in compared]
-        worst = max(compared, key=lambda one: abs(error(one)))
-        yield check(IDLE, median(errors) <= MEDIAN_ERROR, "predicted gain: median error %.1f %% over %d workloads (bound %.0f %%)" % (
+        errors = [abs(error(gain)) for gain in compared]
+        worst = max(compared, key=lambda gain: abs(error(gain)))
+        yield check(IDLE, median(errors) <= MEDIAN_ERROR, "predicted gain: median error %.1f %% over %d workloads and groups (bound %.0f %%)" % (
             100 * median(errors), len(errors), 100 * MEDIAN_ERROR))
         yield check(IDLE, max(errors) <= WORST_ERROR, "predicted gain: worst error %.1f %% (bound %.0f %%), %s" % (
-            100 * max(errors), 100 * WORST_ERROR, worst["name"]))
+            100 * max(errors), 100 * WORST_ERROR, worst.name))
         inside = sum(map(covers, compared))
         yield check(IDLE, inside >= COVERED * len(compared), "%d of %d intervals contain the measured gain (bound %.0f %%)" % (inside, len(compared), 100 * COVERED))
+        wide = [gain.name for gain in compared if too_wide(gain)]
+        yield check(IDLE, not wide, "%d of %d intervals are wider than a factor of %g, and than the measured gain varied%s" % (
+            len(wide), len(compared), WIDEST, ": " + ", ".join(wide) if wide else ""))
 
 
 def blame_checks(idle):

@@ -1,14 +1,14 @@
 //! How the code that holds the GIL can be moved to processes, for the way in which it was started.
 //! Code shows it where the user's program has the names for that.
 
-use super::{RuleInput, Step};
+use super::{event_loop, RuleInput, Step};
 use crate::analysis::own_code::{origin, Origin};
 use crate::analysis::phrases::{threads, verb};
 use crate::analysis::report::Place;
 use crate::analysis::shape::{Start, WebServer};
 
 /// What the gain leaves out; the contract of reports asks every such advice to say so.
-const NOT_COUNTED: &str = "the gain does not count the cost of moving data between processes";
+const NOT_COUNTED: &str = "the gain does not count the cost of moving data between processes, and each process needs memory of its own";
 /// The longest name in a line of code.
 const MAX_NAME: usize = 20;
 /// From this minor version of Python 3 on, a new process imports the main script on Linux too.
@@ -22,15 +22,19 @@ pub(super) fn processes(e: &RuleInput<'_>) -> Vec<Step> {
         _ if is_librarys(&e.own_holder()) => {
             format!("{own} is a library's code, and none of your functions calls it: check whether the library can run it in a process or less often; {NOT_COUNTED}.")
         }
+        Start::Pool if event_loop::is_running(e) => format!(
+            "Let the event loop run {} in a process: loop.run_in_executor with a ProcessPoolExecutor in place of the thread pool; {NOT_COUNTED}.",
+            e.place(&task(e))
+        ),
         Start::Pool => format!(
-            "Use a process pool in place of the thread pool that runs {}: concurrent.futures.ProcessPoolExecutor, or multiprocessing.Pool for a ThreadPool; {NOT_COUNTED}.",
+            "Use a process pool in place of the thread pool that runs {}: concurrent.futures.ProcessPoolExecutor, or multiprocessing.Pool for a ThreadPool; for calls of less than a few milliseconds, give map a chunksize; pass names of files or ranges rather than large data, as {NOT_COUNTED}.",
             e.place(&task(e))
         ),
         Start::Thread | Start::ThreadSubclass => {
             let (task, holder) = (task(e), e.own_holder());
             let whose = if task == holder { "" } else { ", where the thread starts," };
             format!(
-                "Run {}{whose} in a multiprocessing.Process with queues for its input and output; {NOT_COUNTED}.",
+                "Run {}{whose} in a multiprocessing.Process for each core, with queues for its input and output; {NOT_COUNTED}.",
                 e.place(&task)
             )
         }
@@ -44,6 +48,17 @@ pub(super) fn processes(e: &RuleInput<'_>) -> Vec<Step> {
     let mut steps = vec![Step { text, sketch: sketch(e) }];
     steps.extend(conditions(e).into_iter().map(|text| Step { text, sketch: Vec::new() }));
     steps
+}
+
+/// What would run in a process of its own: the function that a thread or pool was given, with the
+/// one that holds the GIL where that is another.
+pub(super) fn subject(e: &RuleInput<'_>) -> String {
+    let (task, holder) = (task(e), e.own_holder());
+    match e.shape.start {
+        Start::Web(_) => e.culprit(),
+        _ if task == holder || is_librarys(&holder) => e.culprit(),
+        _ => format!("{}, which runs {},", e.place(&task), e.place(&holder)),
+    }
 }
 
 /// What runs the code in a process, in a few words.
@@ -65,24 +80,28 @@ pub(super) fn sketch(e: &RuleInput<'_>) -> Vec<String> {
         _ if is_librarys(&e.own_holder()) => Vec::new(),
         Start::Thread | Start::ThreadSubclass => match own_class(e, &task(e)) {
             Some(class) => {
-                lines(&["import multiprocessing", &format!("class {class}(multiprocessing.Process):  # in place of threading.Thread")])
+                lines(&["from multiprocessing import Process", &format!("class {class}(Process):  # in place of threading.Thread")])
             }
             None => lines(&[
-                "from multiprocessing import Process, Queue",
-                "jobs, results = Queue(), Queue()",
-                &format!("Process(target={}, args=(jobs, results)).start()  # in place of Thread", callee(&task(e))),
+                "from multiprocessing import JoinableQueue, Process, Queue",
+                "jobs, results = JoinableQueue(), Queue()  # in place of queue.Queue",
+                &format!("Process(target={}, args=(jobs, results)).start()", callee(&task(e))),
             ]),
         },
-        Start::EventLoop => lines(&[
-            "pool = concurrent.futures.ProcessPoolExecutor()",
-            &format!("result = await asyncio.get_running_loop().run_in_executor(pool, {}, item)", callee(&e.own_holder())),
-        ]),
+        Start::EventLoop => on_loop(&e.own_holder()),
+        Start::Pool if event_loop::is_running(e) => on_loop(&task(e)),
         Start::Pool | Start::Other => lines(&[
             "from concurrent.futures import ProcessPoolExecutor",
             "with ProcessPoolExecutor() as pool:",
-            &format!("    results = list(pool.map({}, items, chunksize=16))", callee(&task(e))),
+            &format!("    results = list(pool.map({}, items))", callee(&task(e))),
         ]),
     }
+}
+
+/// The code that lets an event loop run a function in a process.
+fn on_loop(function: &Place) -> Vec<String> {
+    let call = format!("result = await loop.run_in_executor(pool, {}, item)", callee(function));
+    vec!["pool = concurrent.futures.ProcessPoolExecutor()  # once".into(), "loop = asyncio.get_running_loop()".into(), call]
 }
 
 /// Whether no function of the user's runs the code, or none with a name.
@@ -214,11 +233,11 @@ mod tests {
     #[test]
     fn a_thread_becomes_a_process_with_queues() {
         let v = verdict("3.11.7", &format!("{THREAD}>crawl>parse>{ENCODE}"));
-        let step = "Run crawl (app.py:12), where the thread starts, in a multiprocessing.Process with queues";
+        let step = "Run crawl (app.py:12), where the thread starts, in a multiprocessing.Process for each core, with queues";
         assert!(v.next_steps[0].starts_with(step), "{:?}", v.next_steps);
         assert!(v.sketch[2].starts_with("Process(target=crawl, args=(jobs, results)).start()"), "{:?}", v.sketch);
         let v = verdict("3.11.7", "Thread._bootstrap_inner@/lib/python3.11/threading.py>Crawler.run>parse");
-        assert_eq!(v.sketch[1], "class Crawler(multiprocessing.Process):  # in place of threading.Thread");
+        assert_eq!(v.sketch[1], "class Crawler(Process):  # in place of threading.Thread");
     }
 
     #[test]
@@ -229,9 +248,9 @@ mod tests {
             "{:?}",
             v.next_steps
         );
-        assert_eq!(v.sketch[2], "    results = list(pool.map(get, items, chunksize=16))");
+        assert_eq!(v.sketch[2], "    results = list(pool.map(get, items))");
         let v = verdict("3.11.7", &format!("{POOL}>Client.get>{ENCODE}"));
-        assert_eq!(v.sketch[2], "    results = list(pool.map(work, items, chunksize=16))");
+        assert_eq!(v.sketch[2], "    results = list(pool.map(work, items))");
         assert!(v.next_steps[1].starts_with("Write work, a function of a module, around Client.get"), "{:?}", v.next_steps);
         let v = verdict("3.11.7", &format!("{POOL}>main.<locals».get>{ENCODE}"));
         assert!(v.next_steps[1].starts_with("Move main.<locals>.get"), "{:?}", v.next_steps);
@@ -268,7 +287,7 @@ mod tests {
     #[test]
     fn an_event_loop_and_the_main_thread_keep_running_beside_the_processes() {
         let v = verdict("3.11.7", "_run_once@/lib/python3.11/asyncio/base_events.py>answer");
-        assert!(v.sketch[1].contains("run_in_executor(pool, answer, item)"), "{:?}", v.sketch);
+        assert!(v.sketch[2].contains("run_in_executor(pool, answer, item)"), "{:?}", v.sketch);
         let v = verdict("3.11.7", "main>burn");
         assert!(v.next_steps[0].starts_with("Run burn (app.py:12) in a concurrent.futures.ProcessPoolExecutor"), "{:?}", v.next_steps);
     }

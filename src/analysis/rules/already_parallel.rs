@@ -1,7 +1,7 @@
 //! The work runs without the GIL (NumPy, zlib, hashlib …): threads scale until the cores are used
 //! up or the GIL saturates.
 
-use super::{gil_limits, position, Code, Diagnosis, Position, RuleInput, RuleResult};
+use super::{foreign_threads, gil_limits, known_library, lock_bound, position, Code, Diagnosis, Position, RuleInput, RuleResult, Step};
 use crate::analysis::phrases::{gain, number, percent, such_threads};
 
 /// Share of the work that runs without the GIL.
@@ -13,8 +13,10 @@ const FULL: f64 = 0.9;
 /// The same while threads lack a core for `LACKING` of the time in which they could run.
 const NEARLY_FULL: f64 = 0.75;
 const LACKING: f64 = 0.2;
-/// Average number of threads that wait for a lock of a C library, from which a sentence names it.
+/// Average number of threads that wait for a lock of a C library, from which it may cost much.
 const SHARED_LOCK: f64 = 0.02;
+/// Cores that threads use which a library started, from which what it does in each process matters.
+const LIBRARYS_CORES: f64 = 0.1;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let rates = &e.rates;
@@ -28,33 +30,52 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
             percent(rates.off_gil_share.low),
             percent(rates.off_gil_share.high)
         )),
-        Position::Above => Diagnosis::new(Code::AlreadyParallel, headline(e))
-            .because(format!(
-                "{} of the work runs without the GIL; the program uses {} of {} cores.",
-                percent(rates.off_gil_share.estimate),
-                number(rates.on_cpu.estimate),
-                number(e.cores())
-            ))
-            .because(format!(
-                "Waiting for the GIL costs the threads little: processes would be {}.{}",
-                gain(&e.gains.processes),
-                shared_lock(e)
-            ))
-            .next_step(limit(e))
-            .applies(),
+        Position::Above => parallel(e).applies(),
     }
 }
 
-/// What the prediction leaves out: a lock of a C library ends with its process, and contention for
-/// it costs more time on a core than asleep.
-fn shared_lock(e: &RuleInput<'_>) -> String {
+fn parallel(e: &RuleInput<'_>) -> Diagnosis {
+    let rates = &e.rates;
+    let diagnosis = Diagnosis::new(Code::AlreadyParallel, headline(e)).because(format!(
+        "{} of the work runs without the GIL; the program uses {} of {} cores.",
+        percent(rates.off_gil_share.estimate),
+        number(rates.on_cpu.estimate),
+        number(e.cores())
+    ));
+    match shared_by_threads(e) {
+        Some((what, steps)) => diagnosis
+            .without_prediction()
+            .because(format!(
+                "Waiting for the GIL costs the threads little, but {what}: each process would have its own. What processes would gain is therefore not predicted."
+            ))
+            .next_steps(steps),
+        None => diagnosis
+            .because(format!("Waiting for the GIL costs the threads little: processes would be {}.", gain(&e.gains.processes)))
+            .next_step(limit(e)),
+    }
+}
+
+/// What the prediction cannot know: what C code shares between the threads of a process ends with
+/// the process, and contention for it costs more time on a core than asleep. Measured gains of
+/// processes on two cores: 3.3 (SQLite), 2.2 (contexts of OpenSSL 3), 1.3 (OpenBLAS).
+fn shared_by_threads(e: &RuleInput<'_>) -> Option<(String, Vec<Step>)> {
+    let measure = Step { text: "Measure the same work in two processes: that shows what they would gain.".into(), sketch: Vec::new() };
     match &e.lock_waits.in_library {
-        Some((rate, lock)) if *rate >= SHARED_LOCK => format!(
-            " That does not count a lock inside the C code called in {} at line {}, for which {rate:.2} threads wait on average: each process would have its own.",
-            e.place(&lock.place),
-            lock.line
-        ),
-        _ => String::new(),
+        Some((rate, lock)) if *rate >= SHARED_LOCK => {
+            let what = format!(
+                "there is a lock inside the C code called in {} at line {}, for which {rate:.2} threads wait on average",
+                e.place(&lock.place),
+                lock.line
+            );
+            Some((what, vec![measure, Step { text: lock_bound::BLAS.into(), sketch: Vec::new() }]))
+        }
+        _ if foreign_threads::cores_of_native(e) >= LIBRARYS_CORES => {
+            Some(("a library does part of the work in threads that it started itself".into(), vec![measure]))
+        }
+        _ => known_library::contended(e).map(|(library, advice)| {
+            let advice = Step { text: advice.into(), sketch: Vec::new() };
+            (format!("{library} has counters and locks that the threads of a process share"), vec![advice, measure])
+        }),
     }
 }
 
@@ -101,6 +122,15 @@ mod tests {
         assert!((r.verdict.speedup.processes.unwrap().estimate - 1.0).abs() < 0.05);
         let r = report(&Scene::new(8.0).run(2000, hash));
         assert!(r.verdict.next_steps[0].contains("8 cores are used up"), "{:?}", r.verdict.next_steps);
+    }
+
+    #[test]
+    fn where_threads_delay_each_other_in_c_code_no_gain_is_predicted() {
+        let of = |call: &'static str| report(&Scene::new(2.0).run(2000, move |_| vec![call, call])).verdict;
+        let tls = of("N create_default_context@/usr/lib/python3.13/ssl.py");
+        assert_eq!((tls.code, tls.speedup.processes.is_none()), (Code::AlreadyParallel, true));
+        assert!(tls.because[1].contains("OpenSSL has counters and locks that the threads of a process share"), "{:?}", tls.because);
+        assert!(of("N compress@/usr/lib/python3.13/gzip.py").speedup.processes.is_some());
     }
 
     #[test]

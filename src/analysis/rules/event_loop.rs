@@ -1,7 +1,7 @@
 //! A late event loop (asyncio): other threads hold the GIL, or a callback sleeps where it should
-//! await.
+//! await, or computes for long.
 //!
-//! A finding, never the verdict. The stack identifies the thread of a loop: asyncio's own loop has
+//! A finding, never the verdict, which says it too where it has nothing else to mend. The stack identifies the thread of a loop: asyncio's own loop has
 //! the frame `_run_once` of asyncio/base_events.py. A compiled loop, such as uvloop, has no frames
 //! of its own: the function that runs the loop is the innermost frame while the loop is idle, and
 //! callbacks are directly above it. A program that calls `run_forever()` of a compiled loop in a
@@ -10,9 +10,10 @@
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
-use crate::analysis::phrases::{clean, percent};
+use crate::analysis::phrases::{self, clean, percent};
 use crate::analysis::report::{Estimate, Place};
 use crate::analysis::rule_input::with_caller;
+use crate::analysis::shares::on_cpu;
 use crate::profile::StackTime;
 use crate::sample::{Frame, Stack, State, StateTimes};
 use std::collections::HashMap;
@@ -29,6 +30,10 @@ const RUNNERS: [(&str, &str); 5] = [
 /// Share of the loop's time spent waiting for the GIL, or asleep in a callback, from which every
 /// task is noticeably late.
 const FELT: f64 = 0.05;
+/// Share of the loop's time in which callbacks compute, and how long the longest do in milliseconds,
+/// from which every task is noticeably late.
+const COMPUTING: f64 = 0.2;
+const LONG_MS: f64 = 20.0;
 
 pub(in crate::analysis) fn starved(e: &RuleInput<'_>) -> RuleResult {
     evaluate(
@@ -60,14 +65,46 @@ pub(in crate::analysis) fn blocked(e: &RuleInput<'_>) -> RuleResult {
         "sleeps inside a callback",
         |l| l.asleep,
         |e, l, share| {
-            let at = l.sleeper.as_ref().map_or(String::new(), |(p, line)| format!(", mostly in {} at line {line}", e.place_and_caller(p)));
+            let at = l.sleeper.as_ref().map(|(p, line)| format!("{} at line {line}", e.place_and_caller(p)));
+            let (mostly, there) = at.map_or((String::new(), "there".to_owned()), |at| (format!(", mostly in {at}"), format!("in {at}")));
             Diagnosis::finding(Code::EventLoopBlocked)
                 .with_severity(Severity::Medium)
                 .because(format!(
-                    "The event loop in {} sleeps inside a callback {share} of its time{at}: no other task of the loop runs meanwhile.",
+                    "The event loop in {} sleeps inside a callback {share} of its time{mostly}: no other task of the loop runs meanwhile.",
                     l.name
                 ))
-                .next_step("Use await there (asyncio.sleep, an asynchronous client), or run the call in asyncio.to_thread().")
+                .next_step(format!("Use await {there} (asyncio.sleep, an asynchronous client), or run the call in asyncio.to_thread()."))
+        },
+    )
+}
+
+/// Callbacks that compute for long at a time.
+pub(in crate::analysis) fn computing(e: &RuleInput<'_>) -> RuleResult {
+    evaluate(
+        e,
+        "computes for long at a time in",
+        |l| {
+            if l.hold_ms >= LONG_MS && l.computing.estimate >= COMPUTING {
+                l.computing
+            } else {
+                Estimate { estimate: 0.0, low: 0.0, high: 0.0 }
+            }
+        },
+        |e, l, share| {
+            let at = l.computer.as_ref().map_or(String::new(), |p| format!(", mostly in {}", e.place_and_caller(p)));
+            let own = l
+                .computer
+                .as_ref()
+                .map_or_else(|| "the function".to_owned(), |p| e.place(&phrases::own_caller(p).unwrap_or_else(|| p.clone())));
+            Diagnosis::finding(Code::EventLoopBlocked)
+                .with_severity(Severity::Medium)
+                .because(format!(
+                    "The event loop in {} computes for up to {:.0} ms at a time, {share} of its time in all{at}: no other task of the loop runs meanwhile.",
+                    l.name, l.hold_ms
+                ))
+                .next_step(format!(
+                    "Run {own} in a process (loop.run_in_executor with a concurrent.futures.ProcessPoolExecutor), or let it await asyncio.sleep(0) now and then."
+                ))
         },
     )
 }
@@ -101,10 +138,20 @@ struct Loop {
     name: String,
     waiting: Estimate,
     asleep: Estimate,
+    computing: Estimate,
+    /// For how long it holds the GIL at a time, the 99th percentile; zero where that is not known.
+    hold_ms: f64,
     /// The function that held the GIL during most of the loop's waiting.
     behind: Option<Place>,
     /// The function and line in which a callback sleeps most.
     sleeper: Option<(Place, u32)>,
+    /// The function in which a callback computes most.
+    computer: Option<Place>,
+}
+
+/// Whether a thread runs an event loop.
+pub(super) fn is_running(e: &RuleInput<'_>) -> bool {
+    e.profile.stack_times.iter().any(|w| callback(e.profile.stack(w.stack)).is_some())
 }
 
 fn loops(e: &RuleInput<'_>) -> Vec<Loop> {
@@ -120,29 +167,40 @@ fn one(e: &RuleInput<'_>, thread: usize) -> Loop {
     let mine = |w: &&StackTime| w.thread == thread;
     let (mut asleep, mut total) = (0.0, 0.0);
     let mut places: HashMap<(crate::profile::FunctionId, u32), f64> = HashMap::new();
+    let (mut computes, mut computers) = (0.0, HashMap::new());
     for w in e.profile.stack_times.iter().filter(mine) {
         total += w.times.total();
         let stack = e.profile.stack(w.stack);
         if callback(stack) == Some(true) {
             let sleeps = w.times.get(State::Io) + w.times.get(State::Lock) + w.times.get(State::HoldingBlocked);
             asleep += sleeps;
+            let runs = on_cpu(&w.times);
+            computes += runs;
+            *computers.entry(e.profile.leaf(w.stack)).or_default() += runs;
             *places.entry((e.profile.leaf(w.stack), stack.leaf().map_or(0, |f| f.line))).or_default() += sleeps;
         }
     }
     let waiting =
         |all: &[StateTimes]| all.get(thread).map_or(0.0, |t| if t.total() > 0.0 { t.get(State::Waiting) / t.total() } else { 0.0 });
-    let most = places.into_iter().filter(|p| p.1 > 0.0).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
     Loop {
         name: clean(&e.profile.threads[thread].info.name),
         waiting: bootstrap::interval(e.profile, waiting),
         asleep: asleep_share(e, thread, (asleep, total)),
+        computing: bootstrap::share_interval(computes, total, e.profile.window.samples as f64),
+        hold_ms: e.threads.get(thread).and_then(|t| t.hold_ms).filter(|ms| !ms.at_most).map_or(0.0, |ms| ms.p99),
+        computer: most(computers).map(|function| e.function(function)),
         behind: behind(e, thread),
-        sleeper: most.map(|((function, line), _)| {
+        sleeper: most(places).map(|(function, line)| {
             let place = e.function(function);
             let line = place.called_from.as_ref().map_or(line, |caller| caller.call_line);
             (place, line)
         }),
     }
+}
+
+/// The key with the most time.
+fn most<K: Ord>(times: HashMap<K, f64>) -> Option<K> {
+    times.into_iter().filter(|entry| entry.1 > 0.0).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))).map(|entry| entry.0)
 }
 
 /// Share of a thread's time asleep in callbacks. Successive samples of a sleep are not independent,
@@ -217,6 +275,23 @@ mod tests {
             99 => vec![answers, "W crunch"],
             _ => vec![select, "P crunch"],
         })
+    }
+
+    #[test]
+    fn a_callback_that_computes_for_long_blocks_the_loop_too() {
+        let (select, answers) = (word('I', SELECT), word('P', CALLBACK));
+        let computing =
+            |ms: u64| report(&Scene::new(2.0).switching(0).run(3000, move |t| vec![if t % 100 < ms { answers } else { select }]));
+        let long = computing(40);
+        let evidence = evidence_of(&long, Code::EventLoopBlocked).unwrap();
+        assert!(
+            evidence
+                .starts_with("The event loop in MainThread computes for up to 40 ms at a time, 40 % of its time in all, mostly in answer"),
+            "{evidence}"
+        );
+        assert!(long.verdict.headline.ends_with("; but an event loop is late."), "{}", long.verdict.headline);
+        assert!(long.verdict.next_steps[0].starts_with("Run answer (app.py:12) in a process"), "{:?}", long.verdict.next_steps);
+        assert_eq!(evidence_of(&computing(5), Code::EventLoopBlocked), None);
     }
 
     /// The same with uvloop, which has no frames of its own.

@@ -34,9 +34,15 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
                 1e3 * e.gil.busy / rate.estimate,
                 percent(e.gil.contended)
             ))
-            .next_step(format!("Do more work per call around {}: larger blocks per read, hash or send, items in batches, or fewer threads.", e.culprit()))
+            .next_step(format!("Do more work per call{}: larger blocks per read, hash or send, items in batches, or fewer threads.", around(e)))
             .applies(),
     }
+}
+
+/// Where threads wait to get the GIL back is where they have released it.
+fn around(e: &RuleInput<'_>) -> String {
+    let most = e.functions.iter().filter(|f| f.waiting > 0.0).max_by(|a, b| a.waiting.total_cmp(&b.waiting));
+    most.map_or(String::new(), |f| format!(" around {}", e.place_and_caller(&f.place())))
 }
 
 #[cfg(test)]

@@ -28,6 +28,12 @@ const STAYS: f64 = 0.5;
 /// Most names in one sentence.
 const NAMES: usize = 3;
 
+/// Cores that threads without Python use.
+pub(super) fn cores_of_native(e: &RuleInput<'_>) -> f64 {
+    let theirs = which(e, |e, n| !e.profile.threads[n].info.python);
+    measured(e, &theirs, on_cpu).estimate
+}
+
 pub(in crate::analysis) fn native(e: &RuleInput<'_>) -> RuleResult {
     let theirs: Vec<usize> = which(e, |e, n| !e.profile.threads[n].info.python);
     evaluate(&theirs, measured(e, &theirs, on_cpu), CPUS, |cpus| {

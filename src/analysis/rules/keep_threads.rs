@@ -5,6 +5,8 @@ use crate::analysis::phrases::{count, gain, on_cores, such_threads, threads, ver
 
 /// Above this number of threads the exact saturation point does not matter.
 const MANY: f64 = 1000.0;
+/// How many times as many threads the GIL must have room for, before more of them are proposed.
+const ROOM: f64 = 3.0;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let gains = &e.gains.processes;
@@ -33,13 +35,17 @@ fn saturation(e: &RuleInput<'_>) -> String {
 
 fn room(e: &RuleInput<'_>) -> String {
     let using = e.threads.iter().filter(|t| t.states.holding > 0.0).count() as f64;
-    match e.saturation.estimate {
-        n if n > 0.0 && n < using + 1.0 => {
-            "Leave the threads as they are, but expect little from more: the GIL is nearly saturated.".into()
-        }
-        n if n > 0.0 && n <= MANY => format!("Leave the threads as they are; more threads help up to about {}.", count(n)),
-        _ => "Leave the threads as they are; more threads do no harm.".into(),
+    let saturation = e.saturation.estimate;
+    if saturation > 0.0 && saturation < using + 1.0 {
+        return "Leave the threads as they are, but expect little from more: the GIL is nearly saturated.".into();
     }
+    let up_to = if saturation > 0.0 && saturation <= MANY { format!(" (up to about {})", count(saturation)) } else { String::new() };
+    if using > 1.0 && saturation >= ROOM * using {
+        return format!(
+            "Leave the threads as they are. They mostly sleep or wait for something else: if there is more of that to do at the same time, more threads do more{up_to}."
+        );
+    }
+    format!("Leave the threads as they are; the GIL has room for more{up_to}.")
 }
 
 #[cfg(test)]

@@ -15,10 +15,20 @@ const KNOWN: &str = include_str!("../libraries.tsv");
 /// average, from which the library is worth a finding.
 const MATTERS: f64 = 0.05;
 
+/// What the code of a library does with the GIL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gil {
+    Keeps,
+    Releases,
+    /// Releases it, but threads of one process delay each other there, by counters or locks that
+    /// they share: the time does not show as waiting.
+    Contends,
+}
+
 /// A line of the table.
 struct Library<'t> {
     file: &'t str,
-    keeps: bool,
+    gil: Gil,
     what: &'t str,
     source: &'t str,
     advice: &'t str,
@@ -27,7 +37,7 @@ struct Library<'t> {
 pub(in crate::analysis) fn keeps(e: &RuleInput<'_>) -> RuleResult {
     evaluate(
         e,
-        true,
+        |gil| gil == Gil::Keeps,
         // A library does no harm by keeping a GIL that no other thread wants then.
         |f| if f.holding > 0.0 { f.inflicted_wait * (f.holding_native / f.holding).min(1.0) } else { 0.0 },
         |l, f, waiting| {
@@ -45,7 +55,7 @@ pub(in crate::analysis) fn keeps(e: &RuleInput<'_>) -> RuleResult {
 pub(in crate::analysis) fn releases(e: &RuleInput<'_>) -> RuleResult {
     evaluate(
         e,
-        false,
+        |gil| gil != Gil::Keeps,
         |f| f.native,
         |l, f, time| {
             Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Low).because(format!(
@@ -59,15 +69,19 @@ pub(in crate::analysis) fn releases(e: &RuleInput<'_>) -> RuleResult {
     )
 }
 
+/// What is advised where a function of such a library keeps the GIL.
+pub(super) fn keeper_advice(file: &str) -> Option<&'static str> {
+    libraries().find(|l| l.gil == Gil::Keeps && file.contains(l.file)).map(|l| l.advice)
+}
+
 /// The function of such a library with most of that time.
 fn evaluate(
     e: &RuleInput<'_>,
-    keeps: bool,
+    kind: fn(Gil) -> bool,
     time: fn(&FunctionRow) -> f64,
     describe: impl Fn(&Library<'_>, &FunctionRow, f64) -> Diagnosis,
 ) -> RuleResult {
-    let known = |f: &FunctionRow| libraries().find(|l| l.keeps == keeps && f.file.contains(l.file));
-    let theirs = e.functions.iter().filter_map(|f| Some((known(f)?, f)));
+    let theirs = e.functions.iter().filter_map(|f| Some((library(f).filter(|l| kind(l.gil))?, f)));
     let Some((library, most)) = theirs.max_by(|a, b| time(a.1).total_cmp(&time(b.1))) else { return RuleResult::DoesNotApply };
     let share = bootstrap::share_interval(time(most).min(1.0), 1.0, e.profile.window.samples as f64);
     match position(&share, MATTERS) {
@@ -80,11 +94,35 @@ fn evaluate(
     }
 }
 
+fn library(f: &FunctionRow) -> Option<Library<'static>> {
+    libraries().find(|l| f.file.contains(l.file))
+}
+
+/// What most of the work without the GIL is spent in, with the advice on it, if threads of one
+/// process delay each other there.
+pub(super) fn contended(e: &RuleInput<'_>) -> Option<(&'static str, &'static str)> {
+    let (mut all, mut contended, mut which) = (0.0, 0.0, None);
+    for f in e.functions {
+        all += f.native;
+        if let Some(l) = library(f).filter(|l| l.gil == Gil::Contends) {
+            contended += f.native;
+            which = Some((l.what, l.advice));
+        }
+    }
+    which.filter(|_| contended > 0.5 * all)
+}
+
 fn libraries() -> impl Iterator<Item = Library<'static>> {
     KNOWN.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
         let mut columns = line.split('\t');
         let mut next = || columns.next();
-        Some(Library { file: next()?, keeps: next()? == "keeps", what: next()?, source: next()?, advice: next()? })
+        let (file, gil) = (next()?, next()?);
+        let gil = match gil {
+            "keeps" => Gil::Keeps,
+            "releases" => Gil::Releases,
+            _ => Gil::Contends,
+        };
+        Some(Library { file, gil, what: next()?, source: next()?, advice: next()? })
     })
 }
 
@@ -105,7 +143,10 @@ mod tests {
         assert!(lines > 10 && libraries().count() == lines);
         for line in KNOWN.lines().filter(|line| !line.starts_with('#')) {
             let columns: Vec<&str> = line.split('\t').collect();
-            assert!(columns.len() == 5 && ["keeps", "releases"].contains(&columns[1]) && columns.iter().all(|c| !c.is_empty()), "{line}");
+            assert!(
+                columns.len() == 5 && ["keeps", "releases", "contends"].contains(&columns[1]) && columns.iter().all(|c| !c.is_empty()),
+                "{line}"
+            );
         }
     }
 

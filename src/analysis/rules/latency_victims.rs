@@ -22,7 +22,7 @@ const SHORT_INTERVAL: u64 = 500;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let Some(worst) = victims(e).max_by(|a, b| a.states.waiting.total_cmp(&b.states.waiting)) else { return RuleResult::DoesNotApply };
-    if e.holder_mix.is_asleep() {
+    if e.holder_mix.is_asleep() || !others_hold(e) {
         return RuleResult::DoesNotApply;
     }
     match (gil_limits(e), position(&e.rates.waiting, WAITING)) {
@@ -39,6 +39,13 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
 /// Threads that wait much longer for the GIL than they use it.
 fn victims<'e>(e: &'e RuleInput<'_>) -> impl Iterator<Item = &'e Thread> {
     e.threads.iter().filter(|t| t.states.waiting >= VICTIM && t.states.waiting > OUT_OF_PROPORTION * t.states.holding)
+}
+
+/// Whether threads that are no victims hold the GIL for most of the time in which it is held. The
+/// threads of a pool that all wait for each other are no victims of a thread.
+fn others_hold(e: &RuleInput<'_>) -> bool {
+    let held = |threads: &mut dyn Iterator<Item = &Thread>| threads.map(|t| t.seconds * t.states.holding).sum::<f64>();
+    held(&mut victims(e)) < 0.5 * held(&mut e.threads.iter())
 }
 
 fn convoy(e: &RuleInput<'_>, worst: &Thread) -> RuleResult {
@@ -63,9 +70,9 @@ fn waits(worst: &Thread) -> String {
 
 fn behind_hog(e: &RuleInput<'_>, victims: &str) -> Diagnosis {
     let hog = e.culprit();
-    let headline = format!("{victims} while {hog} holds it: throughput is fine, response times are not.");
+    let headline = format!("{victims} while {hog} holds it: throughput as a whole is fine, the response times of the others are not.");
     let diagnosis = Diagnosis::new(Code::LatencyVictims, headline).because(e.waiting_summary()).next_step_with_sketch(
-        format!("Move {hog} to a process of its own ({}); the other threads then do not wait for it.", advice::means(e)),
+        format!("Move {} to a process of its own ({}); the other threads then do not wait for it.", advice::subject(e), advice::means(e)),
         advice::sketch(e),
     );
     if e.holder_mix.in_c_calls() {
@@ -157,6 +164,20 @@ mod tests {
     fn a_hog_beside_sleepers_has_no_victims() {
         let calm = |t: u64| if t.is_multiple_of(20) { vec!["I pause", "P reply"] } else { vec!["P crunch", "I recv"] };
         assert_eq!(report(&Scene::new(2.0).run(4000, calm)).verdict.code, Code::Serial);
+    }
+
+    #[test]
+    fn threads_that_wait_for_each_other_are_no_victims_of_one() {
+        // Four of a pool, each with the GIL for a twentieth of the time and waiting for a quarter.
+        let pool = |t: u64| {
+            let mut all = vec!["I recv"; 4];
+            if t % 5 < 1 {
+                all[(t / 5 % 4) as usize] = "P parse";
+                (1..=3).for_each(|n| all[((t / 5 + n) % 4) as usize] = "W recv");
+            }
+            all
+        };
+        assert_ne!(report(&Scene::new(2.0).run(4000, pool)).verdict.code, Code::LatencyVictims);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::sample::State;
 
 /// Average number of threads that wait for a lock, from which the lock limits the program.
 const THREADS: f64 = 0.5;
+/// The remedy where the C code is that of BLAS, which no frame shows.
+pub(super) const BLAS: &str =
+    "If the call is one of BLAS (matrix products, numpy.linalg), start the program with OPENBLAS_NUM_THREADS=1: then calls do not share one pool of threads.";
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let locks = &e.lock_waits;
@@ -81,12 +84,13 @@ fn remedy(e: &RuleInput<'_>, diagnosis: Diagnosis, lock: &Lock) -> Diagnosis {
     let at = format!("in {} at line {}", e.place(&lock.place), lock.line);
     match (lock.kind, &lock.owner) {
         (LockKind::Logging, _) => diagnosis
+            .next_step("Log less (a higher level, fewer lines), or write the log to where it is taken faster.")
             .next_step_with_sketch(
-                "Log through logging.handlers.QueueHandler, whose listener alone writes, or log less: then no thread waits for the output.",
+                "Or log through logging.handlers.QueueHandler, set on the logger that has the handler: its listener alone writes, and the threads do not wait. If the output stays slower than the threads log, lines pile up in memory.",
                 [
-                    "queue, root = SimpleQueue(), logging.getLogger()",
-                    "QueueListener(queue, *root.handlers).start()  # from logging.handlers, as is QueueHandler",
-                    "root.handlers = [QueueHandler(queue)]",
+                    "queue, log = SimpleQueue(), logging.getLogger()  # or its own logger",
+                    "QueueListener(queue, *log.handlers).start()",
+                    "log.handlers = [QueueHandler(queue)]",
                 ]
                 .map(String::from)
                 .to_vec(),
@@ -94,7 +98,7 @@ fn remedy(e: &RuleInput<'_>, diagnosis: Diagnosis, lock: &Lock) -> Diagnosis {
         (LockKind::Import, _) => diagnosis.next_step("Import modules when the program starts, not in its threads."),
         (LockKind::InCCode, _) => diagnosis
             .next_step(format!("Make the call {at} from fewer threads at a time, or from several processes: each process has such a lock of its own."))
-            .next_step("If the call is one of BLAS (matrix products, numpy.linalg), start the program with OPENBLAS_NUM_THREADS=1: then calls do not share one pool of threads."),
+            .next_step(BLAS),
         (LockKind::Python, _) if origin(&lock.place.file) != Origin::Own => diagnosis
             .next_step(format!("The lock belongs to {}, not to your code: call that from fewer threads, or less often.", e.place(&lock.place))),
         (LockKind::Python, Some(owner)) if owner.state == State::Io => diagnosis.next_step(format!(
@@ -165,7 +169,7 @@ mod tests {
             v.because[1].contains("mostly in StreamHandler.flush (logging/__init__.py:12) at line 14, asleep in a system call"),
             "{v:?}"
         );
-        assert!(v.next_steps[0].contains("QueueHandler") && v.sketch[2].contains("QueueHandler"), "{v:?}");
+        assert!(v.next_steps[1].contains("QueueHandler") && v.sketch_of(1)[2].contains("QueueHandler"), "{v:?}");
         assert!(!v.next_steps.iter().any(|step| step.contains("Hold the lock")), "{v:?}");
     }
 

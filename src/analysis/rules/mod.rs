@@ -74,6 +74,9 @@ pub(super) struct Diagnosis {
     pub(super) rests_on_gain: bool,
 }
 
+/// What the headline of a mere description adds where an event loop is late.
+const LATE_LOOP: &str = "; but an event loop is late.";
+
 /// What to do.
 #[derive(Debug)]
 pub(super) struct Step {
@@ -150,6 +153,16 @@ impl Diagnosis {
         }
     }
 
+    /// Takes over what a finding says, ahead of its own: there is something to be mended after all.
+    pub(super) fn adopt(&mut self, finding: &Diagnosis) {
+        self.because.splice(0..0, finding.because.iter().cloned());
+        let steps = finding.next_steps.iter().map(|step| Step { text: step.text.clone(), sketch: step.sketch.clone() });
+        self.next_steps.splice(0..0, steps);
+        if !self.headline.contains(LATE_LOOP) {
+            self.headline = format!("{}{LATE_LOOP}", self.headline.trim_end_matches('.'));
+        }
+    }
+
     /// A diagnosis that is a finding only. A finding has no headline.
     fn finding(code: Code) -> Diagnosis {
         Diagnosis::new(code, String::new()).finding_only()
@@ -189,10 +202,11 @@ const LIMITS: f64 = 0.3;
 /// Whether the GIL limits the program. That is certain if processes gain for certain, or if they
 /// probably gain and threads wait for certain: how much they gain is another question.
 fn gil_limits(e: &RuleInput<'_>) -> Position {
-    match worth_it(&e.gains.processes) {
-        Position::Straddles if position(&e.rates.waiting, LIMITS) == Position::Above => Position::Above,
-        position => position,
+    let gain = &e.gains.processes;
+    if gain.estimate >= WORTH_IT && position(&e.rates.waiting, LIMITS) == Position::Above {
+        return Position::Above;
     }
+    worth_it(gain)
 }
 
 /// Whether a gain is worth it. A low end below [`WORTH_IT`] with an estimate well above it is

@@ -1,7 +1,7 @@
 //! The holders are mostly inside C calls that keep the GIL. A release there lets other threads run;
 //! a rewrite of Python code does not.
 
-use super::{advice, gil_limits, severity, too_wide, worth_it, Code, Diagnosis, Place, Position, RuleInput, RuleResult};
+use super::{advice, gil_limits, known_library, severity, too_wide, worth_it, Code, Diagnosis, Place, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{gain, on_cores, own_caller, percent};
 
 /// Share of the waiting that is worth a finding when the verdict is another one.
@@ -18,7 +18,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         _ => return RuleResult::DoesNotApply,
     }
     let Some((holder, hot_line)) = super::top_holder(e, |f| f.holding_native) else { return RuleResult::DoesNotApply };
-    let name = e.place_and_caller_clause(&holder);
+    let name = e.place(&own_caller(&holder).unwrap_or_else(|| holder.clone()));
     let diagnosis = Diagnosis::new(
         Code::ReleaseTheGil,
         format!("Release the GIL in the C code that {name} calls: about {} {}.", gain(gains), on_cores(e.cores())),
@@ -29,11 +29,17 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     .because(format!("In {} of that waiting, the thread that holds the GIL is inside a C call.", percent(holder_mix.native)))
     .because(e.contention_summary());
     let alternative = format!(
-        "The alternative is {}: about {}, not counting the cost of moving data between processes.",
+        "Run {} in {}: about {}, not counting the cost of moving data between processes.",
+        advice::subject(e),
         advice::means(e),
         gain(&e.gains.processes)
     );
-    let diagnosis = release(e, diagnosis, &holder, hot_line).next_step_with_sketch(alternative, advice::sketch(e));
+    // A library's C code is not the user's to change.
+    let diagnosis = if known_library::keeper_advice(&holder.file).is_some() {
+        release(e, diagnosis.next_step_with_sketch(alternative, advice::sketch(e)), &holder, hot_line)
+    } else {
+        release(e, diagnosis, &holder, hot_line).next_step_with_sketch(alternative, advice::sketch(e))
+    };
     if holder_mix.in_c_calls() { diagnosis } else { diagnosis.finding_only() }.applies()
 }
 
@@ -45,11 +51,11 @@ fn release(e: &RuleInput<'_>, diagnosis: Diagnosis, holder: &Place, hot_line: u3
         return diagnosis
             .next_step_with_sketch(format!("Change the call in {} at line {hot_line}: {step}", e.place(holder)), sketch.to_vec());
     };
-    diagnosis.next_step(format!(
-        "Change the call in {} at line {call_line}: give {} less work, or use another library, one that releases the GIL there.",
-        e.place(&caller),
-        e.place(holder)
-    ))
+    let or = known_library::keeper_advice(&holder.file).map_or_else(
+        || "or use another library, one that releases the GIL there.".to_owned(),
+        |advice| format!("for this library: {advice}"),
+    );
+    diagnosis.next_step(format!("Change the call in {} at line {call_line}: give {} less work; {or}", e.place(&caller), e.place(holder)))
 }
 
 #[cfg(test)]
@@ -77,13 +83,13 @@ mod tests {
         let encode = ["C export>encode@/lib/python3.11/json/encoder.py", "W export>encode@/lib/python3.11/json/encoder.py"];
         let json = |t: u64| if (t / 5).is_multiple_of(2) { encode.to_vec() } else { vec![encode[1], encode[0]] };
         let v = report(&Scene::new(2.0).run(2000, json)).verdict;
-        let headline =
-            "Release the GIL in the C code that encode (json/encoder.py:12), called from export (app.py:12), calls: about 2.0x faster";
+        let headline = "Release the GIL in the C code that export (app.py:12) calls: about 2.0x faster";
         assert!(v.headline.starts_with(headline), "{}", v.headline);
-        assert!(v.next_steps[0].starts_with("Change the call in export (app.py:12) at line 14: "), "{:?}", v.next_steps);
-        // Nothing of json can be moved to Cython: the only sketch is that of processes.
-        assert!(v.sketch.is_empty() && v.sketches.len() == 1 && v.sketches[0].step == 1, "{:?}", v.sketches);
-        assert_eq!(v.sketches[0].lines[2], "    results = list(pool.map(export, items, chunksize=16))");
+        // Nothing of json can be moved to Cython: processes come first, and have the only sketch.
+        assert!(v.next_steps[0].starts_with("Run export (app.py:12) in "), "{:?}", v.next_steps);
+        assert!(v.next_steps[1].starts_with("Change the call in export (app.py:12) at line 14: "), "{:?}", v.next_steps);
+        assert!(v.sketches.len() == 1 && v.sketches[0].step == 0, "{:?}", v.sketches);
+        assert_eq!(v.sketches[0].lines[2], "    results = list(pool.map(export, items))");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python
 //! without a GIL, let the threads run at the same time.
 
-use super::{advice, gil_limits, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, WORTH_IT};
-use crate::analysis::phrases::{cores, gain, number, on_cores, such_threads};
+use super::{advice, gc, gil_limits, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, WORTH_IT};
+use crate::analysis::phrases::{cores, gain, number, on_cores, percent, such_threads};
 use crate::analysis::report::Thread;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
@@ -35,8 +35,15 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
         .with_severity(severity(gains))
         .because(e.waiting_summary())
         .because(e.contention_summary())
-        .because(saturating(e.saturation.estimate))
-        .next_steps(advice::processes(e));
+        .because(saturating(e.saturation.estimate));
+    if e.holder_mix.is_collecting() {
+        diagnosis = diagnosis.next_step(format!(
+            "First, as a garbage collection runs in {} of that waiting: {}",
+            percent(e.holder_mix.collecting),
+            gc::REMEDY
+        ));
+    }
+    diagnosis = diagnosis.next_steps(advice::processes(e));
     diagnosis.because.extend(limit_of_cores(e));
     diagnosis.because.extend(limit_outside(e));
     if e.gains.free_threading.low >= WORTH_IT {
@@ -123,7 +130,7 @@ mod tests {
             "Some thread holds the GIL 100 % of the time, and at least one thread waits for it 100 % of the time; it switches between threads 200 times a second."
         );
         assert!(v.next_steps[0].starts_with("Run burn (app.py:12) in a concurrent.futures.ProcessPoolExecutor"));
-        assert_eq!(v.sketch[2], "    results = list(pool.map(burn, items, chunksize=16))");
+        assert_eq!(v.sketch[2], "    results = list(pool.map(burn, items))");
         assert!((v.gil_saturates_at.unwrap() - 1.0).abs() < 1e-6);
     }
 

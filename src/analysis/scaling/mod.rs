@@ -80,6 +80,8 @@ pub(super) struct Group {
     pub(super) work: f64,
     /// Whether it is one of those that do the work.
     pub(super) main: bool,
+    /// Whether it has a Python thread.
+    pub(super) python: bool,
 }
 
 impl Program {
@@ -103,8 +105,9 @@ impl Program {
         let (mut group_of, mut groups, mut done) = (vec![0; profile.threads.len()], Vec::new(), 0.0);
         for (index, (name, threads, work)) in of_groups.into_iter().enumerate() {
             threads.iter().for_each(|n| group_of[*n] = index);
+            let python = threads.iter().any(|n| profile.threads[*n].info.python);
             let share = if all > 0.0 { work / all } else { 0.0 };
-            groups.push(Group { name, threads: threads.len(), work: share, main: index == 0 || done < MAIN * all });
+            groups.push(Group { name, threads: threads.len(), work: share, main: index == 0 || done < MAIN * all, python });
             done += work;
         }
         // Of all threads, or the rest would seem to use nothing.
@@ -116,7 +119,7 @@ impl Program {
     /// Threads of one group and one GIL.
     #[cfg(test)]
     pub(super) fn plain(threads: usize, cores: f64) -> Program {
-        let groups = vec![Group { name: "*".into(), threads, work: 1.0, main: true }];
+        let groups = vec![Group { name: "*".into(), threads, work: 1.0, main: true, python: true }];
         Program { cores, idle: None, used: None, gils: vec![0; threads], group_of: vec![0; threads], groups }
     }
 
@@ -140,7 +143,7 @@ impl Program {
 
     /// The share of the time without a core in which one was idle: those threads had been woken and
     /// were about to get it.
-    fn woken(&self, threads: &[StateTimes]) -> f64 {
+    pub(super) fn woken(&self, threads: &[StateTimes]) -> f64 {
         let (lacked, used) = (lacked(threads), threads.iter().map(on_cpu).sum::<f64>());
         // A quota leaves cores of the machine idle that the program cannot have.
         let idle = self.idle.map_or(0.0, |idle| idle.min((self.cores - used).max(0.0)));

@@ -129,8 +129,8 @@ fn threads_that_poll_do_not_make_the_program_fast() {
     let mut program = Program::plain(2, 2.0);
     program.group_of = vec![0, 1];
     program.groups = vec![
-        Group { name: "victim".into(), threads: 1, work: 0.995, main: true },
-        Group { name: "poller-*".into(), threads: 1, work: 0.005, main: false },
+        Group { name: "victim".into(), threads: 1, work: 0.995, main: true, python: true },
+        Group { name: "poller-*".into(), threads: 1, work: 0.005, main: false, python: true },
     ];
     let found = super::processes(&times, &program);
     about(found.gain, 1.01);

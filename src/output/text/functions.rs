@@ -90,13 +90,16 @@ fn called_from(row: &FunctionRow, names: &FileNames) -> Option<String> {
     file_names::caller(names, row.called_from.as_ref()).map(|caller| format!("called from {caller}"))
 }
 
-/// The time that the report's first functions take, by state. The caller of a function that was
-/// `detailed` above is not repeated.
+/// The time that functions take, by state, those with most activity first. The caller of a function
+/// that was `detailed` above is not repeated.
 fn functions(page: &mut Page, functions: &[FunctionRow], detailed: &[&FunctionRow], names: &FileNames) {
     if functions.is_empty() {
         return;
     }
-    let rows: Vec<&FunctionRow> = functions.iter().take(MAX_FUNCTIONS).collect();
+    let mut rows: Vec<&FunctionRow> = functions.iter().collect();
+    let active = |f: &FunctionRow| f.holding + f.waiting + f.native;
+    rows.sort_by(|a, b| active(b).total_cmp(&active(a)));
+    rows.truncate(MAX_FUNCTIONS);
     let table = Table::new(page, &[("holding", 9), ("waiting", 8), ("native", 7), ("lock", 6), ("io", 6)], &rows, names);
     table.head(page, ["functions, threads on average", "functions (threads)"]);
     for f in &rows {

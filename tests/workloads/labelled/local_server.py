@@ -1,6 +1,5 @@
 """A local HTTP server in a process of its own: the other side of a workload that waits for replies. It answers each request with the same body after a pause."""
 import http.server
-import os
 import time
 
 import pair
@@ -10,6 +9,8 @@ def start(pause, body):
     """Starts it; it ends with this process. Returns its port."""
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # The head and the body are two writes, of which the second would wait 40 ms for an acknowledgement.
+        disable_nagle_algorithm = True
 
         def do_GET(self):
             time.sleep(pause)
@@ -24,13 +25,7 @@ def start(pause, body):
     class Server(http.server.ThreadingHTTPServer):
         request_queue_size = 200
 
-    there, here = os.pipe()
-    parent = os.getpid()
-    if os.fork() == 0:
-        pair.end_with_parent()
-        serving = Server(("127.0.0.1", 0), Handler)
-        os.write(here, b"%d\n" % serving.server_port)
-        if os.getppid() == parent:
-            serving.serve_forever()
-        os._exit(0)
-    return int(os.read(there, 16))
+    serving = Server(("127.0.0.1", 0), Handler)
+    pair.forked(serving.serve_forever)
+    serving.server_close()
+    return serving.server_port
