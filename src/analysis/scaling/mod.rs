@@ -298,31 +298,38 @@ struct Tally {
     low: f64,
     middle: f64,
     high: f64,
-    /// Waiting that ends together with the GIL's switches.
-    waiting: f64,
-    /// Work in proportion to the sleep of its thread.
+    /// Share of the program's work that is done by these threads and in proportion to their sleep.
     asleep: f64,
 }
 
 impl Ends<'_> {
     /// The gain of some threads.
     fn gain(&self, of: &dyn Fn(usize) -> bool) -> Estimate {
-        self.tallies(1, &|thread| of(thread).then_some(0))[0].gain()
+        self.tallies(1, &|thread| of(thread).then_some(0))[0].gain(self.switching())
     }
 
     /// The gain of each of some groups.
     fn gains(&self, group_of: &[usize], groups: usize) -> Vec<Estimate> {
-        self.tallies(groups, &|thread| Some(group_of[thread])).iter().map(Tally::gain).collect()
+        self.tallies(groups, &|thread| Some(group_of[thread])).iter().map(|tally| tally.gain(self.switching())).collect()
+    }
+
+    /// Waiting that ends together with the GIL's switches, which cost the holder time too.
+    fn switching(&self) -> f64 {
+        if self.alone {
+            sum(self.threads, State::Waiting).min(1.0)
+        } else {
+            0.0
+        }
     }
 
     fn tallies(&self, groups: usize, group_of: &dyn Fn(usize) -> Option<usize>) -> Vec<Tally> {
+        let all: f64 = self.threads.iter().map(work).sum();
         let mut tallies = vec![Tally::default(); groups];
         for (thread, t) in self.threads.iter().enumerate() {
             let Some(group) = group_of(thread) else { continue };
             let (tally, own) = (&mut tallies[group], t.total() - t.get(State::Waiting) - t.get(State::Lock));
             tally.today += work(t);
-            tally.waiting += if self.alone { t.get(State::Waiting) } else { 0.0 };
-            tally.asleep += if own > 0.0 { work(t) * t.get(State::Io) / own } else { 0.0 };
+            tally.asleep += if own > 0.0 && all > 0.0 { work(t) / all * t.get(State::Io) / own } else { 0.0 };
         }
         for (n, worker) in self.workers.iter().enumerate() {
             let (Some(group), work) = (group_of(worker.thread), work(&self.threads[worker.thread])) else { continue };
@@ -335,12 +342,13 @@ impl Ends<'_> {
 }
 
 impl Tally {
-    fn gain(&self) -> Estimate {
+    fn gain(&self, switching: f64) -> Estimate {
         let relative = |work: f64| if self.today > 0.0 { work / self.today } else { 1.0 };
-        let (low, estimate, high, asleep) = (relative(self.low), relative(self.middle), relative(self.high), relative(self.asleep));
-        // Threads that alternately sleep and compute queue for cores at random.
-        let low = if low > 1.0 { 1.0 + (low - 1.0) * (1.0 - SLEEPERS_LOSE * asleep) } else { low };
-        let high = high * (1.0 + SWITCH_COST * self.waiting.min(1.0));
+        let (low, estimate, high) = (relative(self.low), relative(self.middle), relative(self.high));
+        // Threads that alternately sleep and compute queue for cores at random, if they are many
+        // enough to use them.
+        let low = if low > 1.0 { 1.0 + (low - 1.0) * (1.0 - SLEEPERS_LOSE * self.asleep) } else { low };
+        let high = high * (1.0 + SWITCH_COST * switching);
         Estimate { estimate, low: (low * (1.0 - MODEL_ERROR)).min(estimate), high: high.max(estimate * (1.0 + MODEL_ERROR)) }
     }
 }
