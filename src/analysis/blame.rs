@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn small_rows_are_added_up_and_no_waiting_is_lost() {
         let mut profile = Scene::new(2.0).run(100, |_| vec!["P burn"]);
-        let holder = |n: usize| (n % 3 > 0).then_some(OTHER_FUNCTIONS);
+        let holder = |n: usize| (!n.is_multiple_of(3)).then_some(OTHER_FUNCTIONS);
         profile.blame = (0..700).map(|n| BlameRow { waiter: NO_PYTHON, holder: holder(n), nanos: 1e9 }).collect();
         let rows = rows(&profile, &[]);
         let sum = |with: bool| rows.iter().filter(|r| r.holder.is_some() == with).map(|r| r.seconds).sum::<f64>();

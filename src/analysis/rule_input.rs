@@ -58,8 +58,8 @@ pub(super) struct Rates {
     /// Time without a CPU of threads that work, while no core was idle, as a share of the time in
     /// which a thread had a CPU or could have used one.
     pub(super) starvation: Estimate,
-    /// The same time, as a share of the time of threads that work, without their waiting for the GIL
-    /// and for locks.
+    /// The same time, as a share of the time of threads that work, without their waiting for the
+    /// GIL and for locks.
     pub(super) cpu_shortage: Estimate,
     /// Share of the work that is done outside the GIL.
     pub(super) off_gil_share: Estimate,

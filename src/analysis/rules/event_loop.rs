@@ -1,12 +1,13 @@
 //! A late event loop (asyncio): other threads hold the GIL, or a callback sleeps where it should
 //! await, or computes for long.
 //!
-//! A finding, never the verdict, which says it too where it has nothing else to mend. The stack identifies the thread of a loop: asyncio's own loop has
-//! the frame `_run_once` of asyncio/base_events.py. A compiled loop, such as uvloop, has no frames
-//! of its own: the function that runs the loop is the innermost frame while the loop is idle, and
-//! callbacks are directly above it. A program that calls `run_forever()` of a compiled loop in a
-//! function of its own is not recognised. Time below a selector is the loop's idle time; everything
-//! else belongs to a callback.
+//! A finding, never the verdict, which says it too where it has nothing else to mend. The stack
+//! identifies the thread of a loop: asyncio's own loop has the frame `_run_once` of
+//! asyncio/base_events.py. A compiled loop, such as uvloop, has no frames of its own: the function
+//! that runs the loop is the innermost frame while the loop is idle, and callbacks are directly
+//! above it. A program that calls `run_forever()` of a compiled loop in a function of its own is
+//! not recognised. Time below a selector is the loop's idle time; everything else belongs to a
+//! callback.
 
 use super::{position, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::bootstrap;
@@ -30,7 +31,7 @@ const RUNNERS: [(&str, &str); 5] = [
 /// Share of the loop's time spent waiting for the GIL, or asleep in a callback, from which every
 /// task is noticeably late.
 const FELT: f64 = 0.05;
-/// Share of the loop's time in which callbacks compute, and how long the longest do in milliseconds,
+/// Share of the loop's time in which callbacks compute, and milliseconds that the longest take,
 /// from which every task is noticeably late.
 const COMPUTING: f64 = 0.2;
 const LONG_MS: f64 = 20.0;

@@ -17,7 +17,7 @@ const MATTERS: f64 = 0.05;
 
 /// What the code of a library does with the GIL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gil {
+enum GilUse {
     Keeps,
     Releases,
     /// Releases it, but threads of one process delay each other there, by counters or locks that
@@ -28,7 +28,7 @@ enum Gil {
 /// A line of the table.
 struct Library<'t> {
     file: &'t str,
-    gil: Gil,
+    gil: GilUse,
     what: &'t str,
     source: &'t str,
     advice: &'t str,
@@ -37,7 +37,7 @@ struct Library<'t> {
 pub(in crate::analysis) fn keeps(e: &RuleInput<'_>) -> RuleResult {
     evaluate(
         e,
-        |gil| gil == Gil::Keeps,
+        |gil| gil == GilUse::Keeps,
         // A library does no harm by keeping a GIL that no other thread wants then.
         |f| if f.holding > 0.0 { f.inflicted_wait * (f.holding_native / f.holding).min(1.0) } else { 0.0 },
         |l, f, waiting| {
@@ -55,7 +55,7 @@ pub(in crate::analysis) fn keeps(e: &RuleInput<'_>) -> RuleResult {
 pub(in crate::analysis) fn releases(e: &RuleInput<'_>) -> RuleResult {
     evaluate(
         e,
-        |gil| gil != Gil::Keeps,
+        |gil| gil != GilUse::Keeps,
         |f| f.native,
         |l, f, time| {
             Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Low).because(format!(
@@ -71,13 +71,13 @@ pub(in crate::analysis) fn releases(e: &RuleInput<'_>) -> RuleResult {
 
 /// What is advised where a function of such a library keeps the GIL.
 pub(super) fn keeper_advice(file: &str) -> Option<&'static str> {
-    libraries().find(|l| l.gil == Gil::Keeps && file.contains(l.file)).map(|l| l.advice)
+    libraries().find(|l| l.gil == GilUse::Keeps && file.contains(l.file)).map(|l| l.advice)
 }
 
 /// The function of such a library with most of that time.
 fn evaluate(
     e: &RuleInput<'_>,
-    kind: fn(Gil) -> bool,
+    kind: fn(GilUse) -> bool,
     time: fn(&FunctionRow) -> f64,
     describe: impl Fn(&Library<'_>, &FunctionRow, f64) -> Diagnosis,
 ) -> RuleResult {
@@ -104,7 +104,7 @@ pub(super) fn contended(e: &RuleInput<'_>) -> Option<(&'static str, &'static str
     let (mut all, mut contended, mut which) = (0.0, 0.0, None);
     for f in e.functions {
         all += f.native;
-        if let Some(l) = library(f).filter(|l| l.gil == Gil::Contends) {
+        if let Some(l) = library(f).filter(|l| l.gil == GilUse::Contends) {
             contended += f.native;
             which = Some((l.what, l.advice));
         }
@@ -118,9 +118,9 @@ fn libraries() -> impl Iterator<Item = Library<'static>> {
         let mut next = || columns.next();
         let (file, gil) = (next()?, next()?);
         let gil = match gil {
-            "keeps" => Gil::Keeps,
-            "releases" => Gil::Releases,
-            _ => Gil::Contends,
+            "keeps" => GilUse::Keeps,
+            "releases" => GilUse::Releases,
+            _ => GilUse::Contends,
         };
         Some(Library { file, gil, what: next()?, source: next()?, advice: next()? })
     })
