@@ -7,8 +7,8 @@
 //! other threads are there for too little time, threads wait for work and not for a lock.
 //!
 //! A lock of Python code is taken in one line and held in others. If the threads that wait and
-//! those that compute without the GIL are on one line, the lock is inside the C code that the line
-//! calls.
+//! those that compute without the GIL, or would if they had a core, are on one line, the lock is
+//! inside the C code that the line calls.
 
 use super::phrases::named;
 use super::report::Place;
@@ -191,7 +191,7 @@ fn examine(profile: &Profile, site: &Site) -> (Lock, f64) {
         times.add(State::Unknown, -times.get(State::Unknown));
         if key == site.key {
             times.add(State::Lock, -times.get(State::Lock));
-            same_line += times.get(State::Native);
+            same_line += times.get(State::Native) + times.get(State::Starved);
         }
         all += times.total();
         owners.entry(key).or_default().merge(&times);

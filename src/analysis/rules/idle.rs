@@ -16,42 +16,44 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         return RuleResult::Undetermined("The program ran in short bursts only; for the rest of the window it was idle.".into());
     }
     let (code, headline, step) = headline_and_step(e);
-    Diagnosis::new(code, headline.into())
+    let diagnosis = Diagnosis::new(code, headline.into())
         .because(format!(
             "{} slept or waited for work, and ran for {} of the time.",
             threads(e.threads.len()),
             percent(e.rates.active.estimate)
         ))
-        .next_step(step)
-        .without_prediction()
-        .applies()
+        .without_prediction();
+    // The step against a late event loop is that of its finding.
+    match step {
+        Some(step) => diagnosis.next_step(step),
+        None => diagnosis,
+    }
+    .applies()
 }
 
 /// The work of an idle process may be in its child processes. If these are Python, the figures of
 /// this process say nothing of the program.
-fn headline_and_step(e: &RuleInput<'_>) -> (Code, &'static str, String) {
+fn headline_and_step(e: &RuleInput<'_>) -> (Code, &'static str, Option<String>) {
     match &e.children {
         Some(children) if children.python_works() => (
             Code::Inconclusive,
             "Idle: nothing ran in this process; its Python child processes do the work, and were not measured.",
-            format!("Measure the processes that do the work: {}", children.attach_command()),
+            Some(format!("Measure the processes that do the work: {}", children.attach_command())),
         ),
         Some(children) if children.others_work() && children.other_cores >= children.unknown_cores => (
             Code::Idle,
             "Idle: nothing ran in this process; its child processes, which are not Python, do the work.",
-            "Do not expect the GIL to matter here: this program waits for other programs.".into(),
+            Some("Do not expect the GIL to matter here: this program waits for other programs.".into()),
         ),
         Some(children) if children.others_work() => (
             Code::Idle,
             "Idle: nothing ran in this process; its child processes do the work, and ended too soon to be identified.",
-            "Measure such a child process by itself, if it is Python: gilprof run -- CMD".into(),
+            Some("Measure such a child process by itself, if it is Python: gilprof run -- CMD".into()),
         ),
-        _ if matches!(event_loop::blocked(e), RuleResult::Applies(_)) => (
-            Code::Idle,
-            "Idle: nothing ran, and an event loop sleeps inside a callback, so that its other tasks cannot run.",
-            "Let the callback await in place of sleeping; the finding event-loop-blocked names it.".into(),
-        ),
-        _ => (Code::Idle, "Idle: nothing ran during the measurement.", "Measure while the program is under load.".into()),
+        _ if matches!(event_loop::blocked(e), RuleResult::Applies(_)) => {
+            (Code::Idle, "Idle: nothing ran, and an event loop sleeps inside a callback, so that its other tasks cannot run.", None)
+        }
+        _ => (Code::Idle, "Idle: nothing ran during the measurement.", Some("Measure while the program is under load.".into())),
     }
 }
 

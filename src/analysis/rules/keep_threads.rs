@@ -1,6 +1,6 @@
 //! Nothing is wrong: threads get the GIL when they want it, and processes would gain nothing.
 
-use super::{gil_limits, too_wide, Code, Diagnosis, Position, RuleInput, RuleResult};
+use super::{gil_limits, too_wide, waits_outside, Code, Diagnosis, Position, RuleInput, RuleResult, LIMIT_OUTSIDE, WORTH_IT};
 use crate::analysis::phrases::{count, gain, on_cores, such_threads, threads, verb};
 
 /// Above this number of threads the exact saturation point does not matter.
@@ -14,11 +14,12 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         Position::Above => RuleResult::DoesNotApply,
         Position::Straddles => too_wide(gains),
         Position::Below => {
-            Diagnosis::new(Code::KeepThreads, format!("Keep threads: processes would be {} {}.", gain(gains), on_cores(e.cores())))
-                .because(e.usage_summary())
-                .because(saturation(e))
-                .next_step(room(e))
-                .applies()
+            let headline = format!("Keep threads: processes would be {} {}.", gain(gains), on_cores(e.cores()));
+            let mut diagnosis = Diagnosis::new(Code::KeepThreads, headline).because(e.usage_summary()).because(saturation(e));
+            if gains.estimate >= WORTH_IT && waits_outside(e) {
+                diagnosis = diagnosis.because(LIMIT_OUTSIDE);
+            }
+            diagnosis.next_step(room(e)).applies()
         }
     }
 }
@@ -74,10 +75,21 @@ mod tests {
     }
 
     #[test]
-    fn a_gain_with_a_wide_interval_is_inconclusive() {
+    fn threads_that_mostly_wait_outside_and_seldom_for_the_gil_are_kept() {
         let phased = |t: u64| match t % 2000 {
             0..540 => vec!["P serve", "W serve"],
             _ => vec!["I recv", if t.is_multiple_of(2) { "P serve" } else { "I recv" }],
+        };
+        let v = report(&Scene::new(2.0).run(2000, phased)).verdict;
+        assert_eq!(v.code, Code::KeepThreads);
+        assert!(v.because[2].starts_with("The threads mostly wait for something outside the program"), "{:?}", v.because);
+    }
+
+    #[test]
+    fn a_gain_with_a_wide_interval_is_inconclusive() {
+        let phased = |t: u64| match t % 2000 {
+            0..540 => vec!["P serve", "W serve"],
+            _ => vec!["L get@queue.py", if t.is_multiple_of(2) { "P serve" } else { "L get@queue.py" }],
         };
         let profile = Scene::new(2.0).run(2000, phased);
         assert!(is_undetermined(super::evaluate, &profile));

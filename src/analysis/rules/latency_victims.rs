@@ -17,12 +17,15 @@ const WAITING: f64 = 0.1;
 const VICTIM: f64 = 0.1;
 /// How many times longer a victim waits for the GIL than it holds it.
 const OUT_OF_PROPORTION: f64 = 2.0;
+/// The GIL is held for this part of the time in which threads wait for it, or more. If not, they do
+/// not wait behind a holder.
+const EXPLAINED: f64 = 0.5;
 /// A switch interval, in microseconds, that need not be lowered further.
 const SHORT_INTERVAL: u64 = 500;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let Some(worst) = victims(e).max_by(|a, b| a.states.waiting.total_cmp(&b.states.waiting)) else { return RuleResult::DoesNotApply };
-    if e.holder_mix.is_asleep() || !others_hold(e) {
+    if e.holder_mix.is_asleep() || !others_hold(e) || e.gil.busy < EXPLAINED * e.gil.contended {
         return RuleResult::DoesNotApply;
     }
     match (gil_limits(e), position(&e.rates.waiting, WAITING)) {

@@ -25,7 +25,7 @@ pub(super) mod single_threaded;
 pub(super) mod switch_to_processes;
 pub(super) mod work_in_children;
 
-use super::report::{Code, Estimate, FunctionRow, Place, Severity};
+use super::report::{Code, Estimate, FunctionRow, Place, Severity, Thread};
 use super::rule_input::RuleInput;
 
 /// Lower end of a gain from which a change of the program is worth proposing.
@@ -158,7 +158,7 @@ impl Diagnosis {
         self.because.splice(0..0, finding.because.iter().cloned());
         let steps = finding.next_steps.iter().map(|step| Step { text: step.text.clone(), sketch: step.sketch.clone() });
         self.next_steps.splice(0..0, steps);
-        if !self.headline.contains(LATE_LOOP) {
+        if !self.headline.contains("event loop") {
             self.headline = format!("{}{LATE_LOOP}", self.headline.trim_end_matches('.'));
         }
     }
@@ -199,15 +199,38 @@ fn position(e: &Estimate, bound: f64) -> Position {
 /// Threads that wait for the GIL on average, from which it limits the program.
 const LIMITS: f64 = 0.3;
 
+/// Share of the time in which a thread waits, from which the GIL is what threads wait for most of
+/// the time.
+const CONTENDED: f64 = 0.5;
+
 /// Whether the GIL limits the program. That is certain if processes gain for certain, or if they
-/// probably gain and threads wait for certain: how much they gain is another question.
+/// probably gain and threads wait for certain: how much they gain is another question. Threads that
+/// seldom wait for the GIL, and mostly for something outside the program, are limited by that.
 fn gil_limits(e: &RuleInput<'_>) -> Position {
     let gain = &e.gains.processes;
-    if gain.estimate >= WORTH_IT && position(&e.rates.waiting, LIMITS) == Position::Above {
-        return Position::Above;
+    let certain = position(&e.rates.waiting, LIMITS) == Position::Above && e.gil.contended >= CONTENDED;
+    match worth_it(gain) {
+        Position::Above => Position::Above,
+        _ if certain && gain.estimate >= WORTH_IT => Position::Above,
+        Position::Straddles if waits_outside(e) && e.gil.contended < CONTENDED => Position::Below,
+        position => position,
     }
-    worth_it(gain)
 }
+
+/// Share of their own time that the working threads are asleep, from which what they wait for may
+/// be the limit.
+const ASLEEP: f64 = 0.5;
+
+/// Whether the threads that work mostly wait for what gilprof cannot see: a server or a disk that
+/// gets no faster.
+fn waits_outside(e: &RuleInput<'_>) -> bool {
+    let working = || e.threads.iter().filter(|t| t.states.holding + t.states.native > 0.01);
+    let sum = |part: fn(&Thread) -> f64| working().map(|t| t.seconds * part(t)).sum::<f64>();
+    sum(|t| t.states.io) > ASLEEP * sum(|t| 1.0 - t.states.waiting - t.states.lock)
+}
+
+/// The sentence on that.
+const LIMIT_OUTSIDE: &str = "The threads mostly wait for something outside the program; if that is the limit, it gains nothing.";
 
 /// Whether a gain is worth it. A low end below [`WORTH_IT`] with an estimate well above it is
 /// undetermined.

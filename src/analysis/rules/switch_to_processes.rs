@@ -1,9 +1,11 @@
 //! Threads wait for a GIL whose holders are on the CPU, in Python code: only processes, or a Python
 //! without a GIL, let the threads run at the same time.
 
-use super::{advice, gc, gil_limits, severity, too_wide, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, WORTH_IT};
+use super::{
+    advice, gc, gil_limits, severity, too_wide, waits_outside, worth_it, Code, Diagnosis, Position, RuleInput, RuleResult, LIMIT_OUTSIDE,
+    WORTH_IT,
+};
 use crate::analysis::phrases::{cores, gain, number, on_cores, percent, such_threads};
-use crate::analysis::report::Thread;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let (holder_mix, gains) = (&e.holder_mix, &e.gains.processes);
@@ -45,7 +47,7 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
     }
     diagnosis = diagnosis.next_steps(advice::processes(e));
     diagnosis.because.extend(limit_of_cores(e));
-    diagnosis.because.extend(limit_outside(e));
+    diagnosis.because.extend(waits_outside(e).then(|| LIMIT_OUTSIDE.to_owned()));
     if e.gains.free_threading.low >= WORTH_IT {
         return diagnosis.next_step(format!(
             "A free-threaded Python would be about {} without copying data, if every extension module supports it.",
@@ -70,19 +72,6 @@ fn limit_of_cores(e: &RuleInput<'_>) -> Option<String> {
     }
     (gain > ABOVE * e.cores())
         .then(|| format!("More than {} times as fast is possible because the program uses only {} now.", number(e.cores()), cores(used)))
-}
-
-/// Share of their own time that the working threads are asleep, from which what they wait for may
-/// be the limit.
-const ASLEEP: f64 = 0.5;
-
-/// What gilprof cannot see: a server or a disk that gets no faster.
-fn limit_outside(e: &RuleInput<'_>) -> Option<String> {
-    let working = || e.threads.iter().filter(|t| t.states.holding + t.states.native > 0.01);
-    let sum = |part: fn(&Thread) -> f64| working().map(|t| t.seconds * part(t)).sum::<f64>();
-    let (asleep, own) = (sum(|t| t.states.io), sum(|t| 1.0 - t.states.waiting - t.states.lock));
-    (asleep > ASLEEP * own)
-        .then(|| "The threads mostly wait for something outside the program; if that is the limit, it gains nothing.".into())
 }
 
 /// A gain that is worth it for certain is promised; another one is named beside what is certain.
