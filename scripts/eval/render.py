@@ -11,7 +11,7 @@ import sys
 import results
 from common import BROKEN, HOLDS, REPOSITORY, UsageError, replace_file
 from paired import spread_text
-from verdicts.table import IDLE, LOADED, SWEEP, cells
+from verdicts.table import IDLE, LOADED, SWEEP, cells, gain_cells
 
 MARKED = re.compile(r"(<!-- table:([a-z-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 FOLDER = os.path.join(REPOSITORY, "docs")
@@ -121,7 +121,7 @@ def sample():
 
 
 def verdicts():
-    """Label, verdict without and with load, predicted and measured gain."""
+    """Label, verdict without and with load, predicted and measured gain; a row for each group too."""
     found = results.entries(results.load("verdicts"), "rows")
     loaded = {row["name"]: cells(row)[2] for row in found if row["part"] == LOADED}
 
@@ -129,6 +129,8 @@ def verdicts():
         for row in (row for row in found if row["part"] == IDLE):
             name, label, verdict, guess, real, off = cells(row)
             yield [name, label, "same" if verdict == label else verdict, "same" if loaded.get(name) == label else loaded.get(name, "-"), guess, real, off]
+            for group in row.get("groups", ()):
+                yield [group["name"], "", "", "", *gain_cells(group)]
     return markdown(["workload", "label", "verdict", "with load", "predicted gain", "measured gain", "error|"], rows())
 
 

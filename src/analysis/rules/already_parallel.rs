@@ -73,7 +73,7 @@ fn shared_by_threads(e: &RuleInput<'_>) -> Option<(String, Vec<Step>)> {
             Some(("a library does part of the work in threads that it started itself".into(), vec![measure]))
         }
         _ => known_library::contended(e).map(|(library, advice)| {
-            let advice = Step { text: advice.into(), sketch: Vec::new() };
+            let advice = Step { text: advice, sketch: Vec::new() };
             (format!("{library} has counters and locks that the threads of a process share"), vec![advice, measure])
         }),
     }
@@ -81,7 +81,8 @@ fn shared_by_threads(e: &RuleInput<'_>) -> Option<(String, Vec<Step>)> {
 
 fn headline(e: &RuleInput<'_>) -> String {
     let full = if cores_are_full(e) { ", and the cores are full" } else { "" };
-    format!("Already parallel: most of the work runs without the GIL{full}.")
+    let library = known_library::contended(e).map_or(String::new(), |(library, _)| format!(", in {library}"));
+    format!("Already parallel: most of the work runs without the GIL{library}{full}.")
 }
 
 /// Whether the program's own threads use all cores, or as many as other programs leave it while

@@ -58,7 +58,8 @@ pub(in crate::analysis) fn releases(e: &RuleInput<'_>) -> RuleResult {
         |gil| gil != GilUse::Keeps,
         |f| f.native,
         |l, f, time| {
-            Diagnosis::finding(Code::KnownLibrary).with_severity(Severity::Low).because(format!(
+            let severity = if l.gil == GilUse::Contends { Severity::Medium } else { Severity::Low };
+            Diagnosis::finding(Code::KnownLibrary).with_severity(severity).because(format!(
                 "{} runs without the GIL {} of the time, in {}. (Source: {})",
                 e.place_and_caller_clause(&f.place()),
                 percent(time.min(1.0)),
@@ -100,13 +101,16 @@ fn library(f: &FunctionRow) -> Option<Library<'static>> {
 
 /// What most of the work without the GIL is spent in, with the advice on it, if threads of one
 /// process delay each other there.
-pub(super) fn contended(e: &RuleInput<'_>) -> Option<(&'static str, &'static str)> {
-    let (mut all, mut contended, mut which) = (0.0, 0.0, None);
+pub(super) fn contended(e: &RuleInput<'_>) -> Option<(&'static str, String)> {
+    let (mut all, mut contended, mut most) = (0.0, 0.0, 0.0);
+    let mut which = None;
     for f in e.functions {
         all += f.native;
         if let Some(l) = library(f).filter(|l| l.gil == GilUse::Contends) {
             contended += f.native;
-            which = Some((l.what, l.advice));
+            if f.native > most {
+                (most, which) = (f.native, Some((l.what, format!("In {}: {}", e.place_and_caller(&f.place()), l.advice))));
+            }
         }
     }
     which.filter(|_| contended > 0.5 * all)

@@ -17,6 +17,8 @@ const WAITING: f64 = 0.1;
 const VICTIM: f64 = 0.1;
 /// How many times longer a victim waits for the GIL than it holds it.
 const OUT_OF_PROPORTION: f64 = 2.0;
+/// Part of all holding from which those threads are what others wait for.
+const HOGS: f64 = 0.5;
 /// The GIL is held for this part of the time in which threads wait for it, or more. If not, they do
 /// not wait behind a holder.
 const EXPLAINED: f64 = 0.5;
@@ -44,11 +46,12 @@ fn victims<'e>(e: &'e RuleInput<'_>) -> impl Iterator<Item = &'e Thread> {
     e.threads.iter().filter(|t| t.states.waiting >= VICTIM && t.states.waiting > OUT_OF_PROPORTION * t.states.holding)
 }
 
-/// Whether threads that are no victims hold the GIL for most of the time in which it is held. The
-/// threads of a pool that all wait for each other are no victims of a thread.
+/// Whether threads that hold the GIL for longer than they wait for it have it for most of the time
+/// in which it is held. The threads of a pool that all wait for each other are no victims of one.
 fn others_hold(e: &RuleInput<'_>) -> bool {
     let held = |threads: &mut dyn Iterator<Item = &Thread>| threads.map(|t| t.seconds * t.states.holding).sum::<f64>();
-    held(&mut victims(e)) < 0.5 * held(&mut e.threads.iter())
+    let hogs = held(&mut e.threads.iter().filter(|t| t.states.holding >= t.states.waiting));
+    hogs >= HOGS * held(&mut e.threads.iter())
 }
 
 fn convoy(e: &RuleInput<'_>, worst: &Thread) -> RuleResult {
