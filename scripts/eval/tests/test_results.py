@@ -61,9 +61,10 @@ class Documents(unittest.TestCase):
             render.rendered("<!-- table:nonsense -->\n<!-- /table -->")
 
     def test_the_three_documents_stay_short(self):
-        for name in ("accuracy", "performance", "verdicts"):
+        """Their prose does; a table grows with what is measured."""
+        for name, most in (("accuracy", 64), ("performance", 44), ("verdicts", 40)):
             with open(os.path.join(render.FOLDER, name + ".md")) as file:
-                self.assertLessEqual(len(file.readlines()), 80, name)
+                self.assertLessEqual(sum(not line.startswith("|") for line in file), most, name)
 
 
 class CommandLine(unittest.TestCase):
