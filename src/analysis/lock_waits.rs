@@ -191,7 +191,8 @@ fn examine(profile: &Profile, site: &Site) -> (Lock, f64) {
         times.add(State::Unknown, -times.get(State::Unknown));
         if key == site.key {
             times.add(State::Lock, -times.get(State::Lock));
-            same_line += times.get(State::Native) + times.get(State::Starved);
+            // On the line of a lock of Python code a thread may lack a core, but does not compute.
+            same_line += times.get(State::Native) + times.get(State::Starved).min(times.get(State::Native));
         }
         all += times.total();
         owners.entry(key).or_default().merge(&times);

@@ -55,8 +55,8 @@ pub(super) struct Rates {
     pub(super) on_cpu: Estimate,
     /// Holding, waiting, native and starved: all that is not asleep.
     pub(super) active: Estimate,
-    /// Time without a CPU of threads that work, while no core was idle, as a share of the time in
-    /// which a thread had a CPU or could have used one.
+    /// Time without a CPU of threads that work, less what the idle cores could have given them on
+    /// average, as a share of the time in which a thread had a CPU or could have used one.
     pub(super) starvation: Estimate,
     /// The same time, as a share of the time of threads that work, without their waiting for the
     /// GIL and for locks.

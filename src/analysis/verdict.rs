@@ -60,16 +60,16 @@ pub(super) fn decide(input: &RuleInput<'_>) -> (Verdict, Vec<Finding>) {
         }
     }
     let mut diagnosis = primary.unwrap_or_else(|| rules::inconclusive::undecided(undetermined));
-    if describes(diagnosis.code) {
-        let late = others.iter().filter(|other| matches!(other.code, Code::EventLoopBlocked | Code::EventLoopStarved));
-        late.rev().for_each(|other| diagnosis.adopt(other));
-    }
     // Where the verdict predicts no gain, no finding states one or follows from one.
     let predicted = !diagnosis.without_prediction;
     others.retain(|other| predicted || !other.rests_on_gain);
     if diagnosis.code == Code::Inconclusive && diagnosis.without_prediction {
         // The kernel's count of other processes needs no samples.
         others.retain(|other| other.code == Code::WorkInChildren);
+    }
+    if describes(diagnosis.code) {
+        let late = others.iter().filter(|other| matches!(other.code, Code::EventLoopBlocked | Code::EventLoopStarved));
+        late.rev().for_each(|other| diagnosis.adopt(other));
     }
     let findings = others.into_iter().filter_map(|other| finding(other.settle_gain(predicted))).collect();
     (verdict(input, diagnosis.settle_gain(predicted)), findings)

@@ -54,7 +54,7 @@ def wrong(one):
 
 def error(gain):
     """Predicted over measured, minus 1; None where one is missing."""
-    return gain.predicted["estimate"] / median(gain.measured) - 1 if gain.predicted and gain.measured else None
+    return gain.predicted["estimate"] / median(gain.measured) - 1 if gain.predicted and gain.measured and min(gain.measured) > 0 else None
 
 
 def covers(gain):
@@ -135,6 +135,9 @@ def verdict_checks(some, part):
 
 def gain_checks(idle):
     compared = [gain for one in idle for gain in (headline(one), *groups(one)) if error(gain) is not None]
+    silent = [gain.name for one in idle for gain in groups(one) if not gain.predicted]
+    if silent:
+        yield check(IDLE, False, "no gain predicted for " + ", ".join(silent))
     if compared:
         errors = [abs(error(gain)) for gain in compared]
         worst = max(compared, key=lambda gain: abs(error(gain)))

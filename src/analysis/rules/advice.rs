@@ -1,7 +1,7 @@
 //! How the code that holds the GIL can be moved to processes, for the way in which it was started.
 //! Code shows it where the user's program has the names for that.
 
-use super::{event_loop, RuleInput, Step};
+use super::{RuleInput, Step};
 use crate::analysis::own_code::{origin, Origin};
 use crate::analysis::phrases::{threads, verb};
 use crate::analysis::report::Place;
@@ -22,12 +22,12 @@ pub(super) fn processes(e: &RuleInput<'_>) -> Vec<Step> {
         _ if is_librarys(&e.own_holder()) => {
             format!("{own} is a library's code, and none of your functions calls it: check whether the library can run it in a process or less often; {NOT_COUNTED}.")
         }
-        Start::Pool if event_loop::is_running(e) => format!(
+        Start::Pool if of_a_loop(e) => format!(
             "Let the event loop run {} in a process: loop.run_in_executor with a ProcessPoolExecutor in place of the thread pool; {NOT_COUNTED}.",
             e.place(&task(e))
         ),
         Start::Pool => format!(
-            "Use a process pool in place of the thread pool that runs {}: concurrent.futures.ProcessPoolExecutor, or multiprocessing.Pool for a ThreadPool; for calls of less than a few milliseconds, give map a chunksize; pass names of files or ranges rather than large data, as {NOT_COUNTED}.",
+            "Use a process pool in place of the thread pool that runs {}: concurrent.futures.ProcessPoolExecutor, or multiprocessing.Pool for a ThreadPool; for calls of less than a few milliseconds, give map a chunksize; pass names of files or ranges rather than large data; {NOT_COUNTED}.",
             e.place(&task(e))
         ),
         Start::Thread | Start::ThreadSubclass => {
@@ -65,6 +65,7 @@ pub(super) fn subject(e: &RuleInput<'_>) -> String {
 pub(super) fn means(e: &RuleInput<'_>) -> &'static str {
     match e.shape.start {
         Start::Web(_) => "more worker processes with fewer threads each",
+        Start::Pool if of_a_loop(e) => "loop.run_in_executor with a ProcessPoolExecutor",
         Start::Pool => "a ProcessPoolExecutor in place of the thread pool",
         Start::Thread | Start::ThreadSubclass => "a multiprocessing.Process with queues for its input and output",
         Start::EventLoop => "loop.run_in_executor with a ProcessPoolExecutor",
@@ -89,13 +90,19 @@ pub(super) fn sketch(e: &RuleInput<'_>) -> Vec<String> {
             ]),
         },
         Start::EventLoop => on_loop(&e.own_holder()),
-        Start::Pool if event_loop::is_running(e) => on_loop(&task(e)),
+        Start::Pool if of_a_loop(e) => on_loop(&task(e)),
         Start::Pool | Start::Other => lines(&[
             "from concurrent.futures import ProcessPoolExecutor",
             "with ProcessPoolExecutor() as pool:",
             &format!("    results = list(pool.map({}, items))", callee(&task(e))),
         ]),
     }
+}
+
+/// Whether the pool is the one that an event loop has for itself, by the names of its threads.
+fn of_a_loop(e: &RuleInput<'_>) -> bool {
+    let named = |name: &str| ["asyncio_", "uvloop_", "AnyIO worker thread"].iter().any(|own| name.starts_with(own));
+    e.program.groups.iter().any(|group| group.main && named(&group.name))
 }
 
 /// The code that lets an event loop run a function in a process.
@@ -188,9 +195,7 @@ fn web(e: &RuleInput<'_>, server: WebServer) -> String {
         WebServer::OneProcess => "Use a server with worker processes",
         _ => "Let the server run more worker processes with fewer threads",
     };
-    format!(
-        "{which}, such as {workers} workers{in_each}{now}, so that requests in {own} are answered at the same time; workers share no memory, and {NOT_COUNTED}."
-    )
+    format!("{which}, such as {workers} workers{in_each}{now}, so that requests in {own} are answered at the same time; {NOT_COUNTED}.")
 }
 
 fn command(e: &RuleInput<'_>, server: WebServer) -> String {

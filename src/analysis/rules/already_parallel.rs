@@ -56,8 +56,8 @@ fn parallel(e: &RuleInput<'_>) -> Diagnosis {
 }
 
 /// What the prediction cannot know: what C code shares between the threads of a process ends with
-/// the process, and contention for it costs more time on a core than asleep. Measured gains of
-/// processes on two cores: 3.3 (SQLite), 2.2 (contexts of OpenSSL 3), 1.3 (OpenBLAS).
+/// the process, and contention for it costs more time on a core than asleep. `docs/verdicts.md` has
+/// measured gains of such programs.
 fn shared_by_threads(e: &RuleInput<'_>) -> Option<(String, Vec<Step>)> {
     let measure = Step { text: "Measure the same work in two processes: that shows what they would gain.".into(), sketch: Vec::new() };
     match &e.lock_waits.in_library {
@@ -69,9 +69,10 @@ fn shared_by_threads(e: &RuleInput<'_>) -> Option<(String, Vec<Step>)> {
             );
             Some((what, vec![measure, Step { text: lock_bound::BLAS.into(), sketch: Vec::new() }]))
         }
-        _ if foreign_threads::cores_of_native(e) >= LIBRARYS_CORES => {
-            Some(("a library does part of the work in threads that it started itself".into(), vec![measure]))
-        }
+        _ if foreign_threads::cores_of_native(e) >= LIBRARYS_CORES => Some((
+            "part of the work is done by threads that Python did not start".into(),
+            vec![measure, Step { text: lock_bound::BLAS.into(), sketch: Vec::new() }],
+        )),
         _ => known_library::contended(e).map(|(library, advice)| {
             let advice = Step { text: advice, sketch: Vec::new() };
             (format!("{library} has counters and locks that the threads of a process share"), vec![advice, measure])

@@ -39,7 +39,8 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     }
 }
 
-/// Where threads wait to get the GIL back is where they have released it.
+/// Where threads wait to get the GIL back is where they have released it, mostly by themselves at
+/// such a rate.
 fn around(e: &RuleInput<'_>) -> String {
     let most = e.functions.iter().filter(|f| f.waiting > 0.0).max_by(|a, b| a.waiting.total_cmp(&b.waiting));
     most.map_or(String::new(), |f| format!(" around {}", e.place_and_caller(&f.place())))

@@ -18,6 +18,11 @@ const FLOOR: f64 = 0.01;
 pub(super) const REMEDY: &str =
     "Call gc.freeze() once all permanent data is loaded, raise gc.set_threshold(), or create fewer containers (lists, dicts, objects) that outlive a call.";
 
+/// The code that shows it.
+pub(super) fn sketch() -> Vec<String> {
+    ["import gc", "gc.freeze()  # once all permanent data is loaded"].map(String::from).to_vec()
+}
+
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let Some(gil) = e.profile.gils.iter().filter(|gil| gil.busy > 0.0).max_by(|a, b| a.collecting.total_cmp(&b.collecting)) else {
         return RuleResult::DoesNotApply;

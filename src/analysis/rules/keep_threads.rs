@@ -1,4 +1,5 @@
-//! Nothing is wrong: threads get the GIL when they want it, and processes would gain nothing.
+//! Nothing is wrong: threads get the GIL when they want it, and processes would gain nothing, or
+//! what threads wait for is mostly something else.
 
 use super::{gil_limits, too_wide, waits_outside, Code, Diagnosis, Position, RuleInput, RuleResult, LIMIT_OUTSIDE, WORTH_IT};
 use crate::analysis::phrases::{count, gain, on_cores, such_threads, threads, verb};
@@ -14,11 +15,18 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         Position::Above => RuleResult::DoesNotApply,
         Position::Straddles => too_wide(gains),
         Position::Below => {
-            let headline = format!("Keep threads: processes would be {} {}.", gain(gains), on_cores(e.cores()));
+            let outside = gains.estimate >= WORTH_IT && waits_outside(e);
+            let on = on_cores(e.cores());
+            let headline = if outside {
+                format!(
+                    "Keep threads: they mostly sleep or wait for something else than the GIL; processes would do {:.1} to {:.1} times as much work {on}.",
+                    gains.low, gains.high
+                )
+            } else {
+                format!("Keep threads: processes would be {} {on}.", gain(gains))
+            };
             let mut diagnosis = Diagnosis::new(Code::KeepThreads, headline).because(e.usage_summary()).because(saturation(e));
-            if gains.estimate >= WORTH_IT && waits_outside(e) {
-                diagnosis = diagnosis.because(LIMIT_OUTSIDE);
-            }
+            diagnosis.because.extend(outside.then(|| LIMIT_OUTSIDE.to_owned()));
             diagnosis.next_step(room(e)).applies()
         }
     }
@@ -82,7 +90,7 @@ mod tests {
         };
         let v = report(&Scene::new(2.0).run(2000, phased)).verdict;
         assert_eq!(v.code, Code::KeepThreads);
-        assert!(v.because[2].starts_with("The threads mostly wait for something outside the program"), "{:?}", v.because);
+        assert!(v.because[2].starts_with("The threads mostly sleep, or wait for something outside the program"), "{:?}", v.because);
     }
 
     #[test]

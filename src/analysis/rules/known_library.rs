@@ -96,7 +96,11 @@ fn evaluate(
 }
 
 fn library(f: &FunctionRow) -> Option<Library<'static>> {
-    libraries().find(|l| f.file.contains(l.file))
+    let matches = |l: &Library<'_>| match l.file.split_once(':') {
+        Some((file, name)) => f.file.contains(file) && f.name.ends_with(name),
+        None => f.file.contains(l.file),
+    };
+    libraries().find(matches)
 }
 
 /// What most of the work without the GIL is spent in, with the advice on it, if threads of one
@@ -109,7 +113,7 @@ pub(super) fn contended(e: &RuleInput<'_>) -> Option<(&'static str, String)> {
         if let Some(l) = library(f).filter(|l| l.gil == GilUse::Contends) {
             contended += f.native;
             if f.native > most {
-                (most, which) = (f.native, Some((l.what, format!("In {}: {}", e.place_and_caller(&f.place()), l.advice))));
+                (most, which) = (f.native, Some((l.what, format!("Look at {}. {}", e.place_and_caller(&f.place()), l.advice))));
             }
         }
     }

@@ -2,10 +2,11 @@
 //! convoy), while processes would gain no throughput.
 //!
 //! The work-weighted gain does not show this, because the victims do little work. Their own waiting
-//! decides. What helps depends on what holds the GIL: Python code obeys drop requests, so that a
-//! lower switch interval helps. A long C call and a garbage collection keep the GIL to their end;
-//! both were measured with ten times the drop requests, and the victims waited as long. A holder
-//! that sleeps is the matter of `blocked_holding_gil`.
+//! decides, and that others hold the GIL for most of it. What helps depends on what holds the GIL:
+//! Python code obeys drop requests, so that a lower switch interval helps. A long C call and a
+//! garbage collection keep the GIL to their end; both were measured with ten times the drop
+//! requests, and the victims waited as long. A holder that sleeps is the matter of
+//! `blocked_holding_gil`.
 
 use super::{advice, gc, gil_limits, position, too_wide, Code, Diagnosis, Position, RuleInput, RuleResult, Severity};
 use crate::analysis::phrases::{clean, percent, threads, verb};
@@ -17,7 +18,7 @@ const WAITING: f64 = 0.1;
 const VICTIM: f64 = 0.1;
 /// How many times longer a victim waits for the GIL than it holds it.
 const OUT_OF_PROPORTION: f64 = 2.0;
-/// Part of all holding from which those threads are what others wait for.
+/// Part of all holding that threads must have which hold the GIL for longer than they wait for it.
 const HOGS: f64 = 0.5;
 /// The GIL is held for this part of the time in which threads wait for it, or more. If not, they do
 /// not wait behind a holder.
@@ -106,7 +107,7 @@ fn behind_collector(e: &RuleInput<'_>, victims: &str) -> Diagnosis {
     Diagnosis::new(Code::LatencyVictims, format!("{victims}, and the long waits are for the garbage collector."))
         .because(format!("In {share} of that waiting, a garbage collection runs{}.", gc::started(e)))
         .because(e.waiting_summary())
-        .next_step_with_sketch(gc::REMEDY, ["import gc", "gc.freeze()  # once all permanent data is loaded"].map(String::from).to_vec())
+        .next_step_with_sketch(gc::REMEDY, gc::sketch())
         .next_step(format!(
             "Or move {} to a process of its own. A lower switch interval does not help: a collection keeps the GIL to its end.",
             e.culprit()
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn threads_that_wait_for_each_other_are_no_victims_of_one() {
-        // Four of a pool, each with the GIL for a twentieth of the time and waiting for a quarter.
+        // Four of a pool, each with the GIL for a twentieth of the time, waiting thrice as long.
         let pool = |t: u64| {
             let mut all = vec!["I recv"; 4];
             if t % 5 < 1 {

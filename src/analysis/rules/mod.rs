@@ -221,8 +221,8 @@ fn gil_limits(e: &RuleInput<'_>) -> Position {
 /// be the limit.
 const ASLEEP: f64 = 0.5;
 
-/// Whether the threads that work mostly wait for what gilprof cannot see: a server or a disk that
-/// gets no faster.
+/// Whether the threads that work mostly sleep, perhaps for what gilprof cannot see: a server or a
+/// disk that gets no faster.
 fn waits_outside(e: &RuleInput<'_>) -> bool {
     let working = || e.threads.iter().filter(|t| t.states.holding + t.states.native > 0.01);
     let sum = |part: fn(&Thread) -> f64| working().map(|t| t.seconds * part(t)).sum::<f64>();
@@ -230,7 +230,8 @@ fn waits_outside(e: &RuleInput<'_>) -> bool {
 }
 
 /// The sentence on that.
-const LIMIT_OUTSIDE: &str = "The threads mostly wait for something outside the program; if that is the limit, it gains nothing.";
+const LIMIT_OUTSIDE: &str =
+    "The threads mostly sleep, or wait for something outside the program; if that is the limit, processes gain nothing.";
 
 /// Whether a gain is worth it. A low end below [`WORTH_IT`] with an estimate well above it is
 /// undetermined.

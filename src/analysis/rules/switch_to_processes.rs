@@ -39,11 +39,10 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
         .because(e.contention_summary())
         .because(saturating(e.saturation.estimate));
     if e.holder_mix.is_collecting() {
-        diagnosis = diagnosis.next_step(format!(
-            "First, as a garbage collection runs in {} of that waiting: {}",
-            percent(e.holder_mix.collecting),
-            gc::REMEDY
-        ));
+        let share = percent(e.holder_mix.collecting);
+        diagnosis = diagnosis
+            .because(format!("In {share} of the waiting, a garbage collection runs{}.", gc::started(e)))
+            .next_step_with_sketch(gc::REMEDY, gc::sketch());
     }
     diagnosis = diagnosis.next_steps(advice::processes(e));
     diagnosis.because.extend(limit_of_cores(e));

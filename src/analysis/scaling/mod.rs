@@ -345,8 +345,8 @@ impl Tally {
     fn gain(&self, switching: f64) -> Estimate {
         let relative = |work: f64| if self.today > 0.0 { work / self.today } else { 1.0 };
         let (low, estimate, high) = (relative(self.low), relative(self.middle), relative(self.high));
-        // Threads that alternately sleep and compute queue for cores at random, if they are many
-        // enough to use them.
+        // Threads that alternately sleep and compute queue for cores at random, in so far as the
+        // program's work is theirs.
         let low = if low > 1.0 { 1.0 + (low - 1.0) * (1.0 - SLEEPERS_LOSE * self.asleep) } else { low };
         let high = high * (1.0 + SWITCH_COST * switching);
         Estimate { estimate, low: (low * (1.0 - MODEL_ERROR)).min(estimate), high: high.max(estimate * (1.0 + MODEL_ERROR)) }

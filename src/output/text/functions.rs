@@ -97,7 +97,7 @@ fn functions(page: &mut Page, functions: &[FunctionRow], detailed: &[&FunctionRo
         return;
     }
     let mut rows: Vec<&FunctionRow> = functions.iter().collect();
-    let active = |f: &FunctionRow| f.holding + f.waiting + f.native;
+    let active = |f: &FunctionRow| f.holding + f.waiting + f.native + f.lock;
     rows.sort_by(|a, b| active(b).total_cmp(&active(a)));
     rows.truncate(MAX_FUNCTIONS);
     let table = Table::new(page, &[("holding", 9), ("waiting", 8), ("native", 7), ("lock", 6), ("io", 6)], &rows, names);
