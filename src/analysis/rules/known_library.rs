@@ -113,7 +113,7 @@ pub(super) fn contended(e: &RuleInput<'_>) -> Option<(&'static str, String)> {
         if let Some(l) = library(f).filter(|l| l.gil == GilUse::Contends) {
             contended += f.native;
             if f.native > most {
-                (most, which) = (f.native, Some((l.what, format!("Look at {}. {}", e.place_and_caller(&f.place()), l.advice))));
+                (most, which) = (f.native, Some((l.what, format!("See {}. {}", e.place_and_caller(&f.place()), l.advice))));
             }
         }
     }
