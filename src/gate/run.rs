@@ -24,9 +24,9 @@ const MOSTLY: f64 = 0.5;
 /// hundredth that a p99 leaves out may be there. On Python 3.7 and later it is about zero.
 const MAX_UNKNOWN: f64 = 0.01;
 /// With less active thread time than this in all, beside the interpreter's own, nothing ran.
-const MIN_ACTIVE_MS: f64 = 50.0;
+const MIN_ACTIVE_MS: f64 = 25.0;
 /// The same as a share of the window: a short test may have worked for less.
-const MIN_ACTIVE: f64 = 0.04;
+const MIN_ACTIVE: f64 = 0.02;
 /// The file of the frames that import a module.
 const IMPORTING: &str = "<frozen importlib._bootstrap>";
 /// The largest figure in a baseline.
