@@ -283,7 +283,7 @@ mod tests {
             evidence.starts_with("The event loop in MainThread computes in callbacks 40 % of its time, mostly in answer"),
             "{evidence}"
         );
-        assert!(long.verdict.headline.ends_with("; but an event loop is late."), "{}", long.verdict.headline);
+        assert!(long.verdict.headline.ends_with("; but an event loop is late, which that does not count."), "{}", long.verdict.headline);
         assert!(
             long.verdict.next_steps[0].starts_with("If a call of answer (app.py:12) takes long, run it in a process"),
             "{:?}",

@@ -75,7 +75,7 @@ pub(super) struct Diagnosis {
 }
 
 /// What the headline of a mere description adds where an event loop is late.
-const LATE_LOOP: &str = "; but an event loop is late.";
+const LATE_LOOP: &str = "; but an event loop is late, which that does not count.";
 
 /// What to do.
 #[derive(Debug)]
