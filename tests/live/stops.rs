@@ -145,7 +145,7 @@ fn as_if_alone(what: &str, report: &Value, complaints: &mut Complaints) {
         complaints.expect(number(worker, "/holding/blocked") < 0.03, || format!("{what}: holds asleep: {worker}"));
     }
     let (code, gain) = (&report["verdict"]["code"], report.pointer("/verdict/speedup/processes/estimate").and_then(Value::as_f64));
-    // Cores that other programs use, such as the tests beside this one, are none that processes gain.
+    // Cores that others use, such as the tests beside this one, are none that processes gain.
     let shared = report["verdict"]["because"].to_string().contains("Other programs use");
     let gains = shared || gain.is_some_and(|gain| gain > 1.6);
     complaints.expect(code != "switch-to-processes" || gains, || format!("{what}: {}", report["verdict"]));
