@@ -7,7 +7,7 @@ import time
 
 import targets
 import turns
-from common import WORKLOADS
+from common import WORKLOADS, Failed
 
 # Seconds from the handshake to the first figure, for caches and pools to warm up.
 SETTLE = 0.3
@@ -60,9 +60,13 @@ def per_second(work):
 def of_groups(case, work, verdict):
     """The predicted gain of each group of workers, and the measured one."""
     predicted = {row["group"]: row["processes"] for row in (verdict["speedup"] or {}).get("by_group", [])}
-    rate = lambda kind, first, last: sum(work[kind].each[first:last]) / work[kind].seconds
-    return {name: {"measured": rate("processes", *which) / max(rate("threads", *which), 1e-9), "predicted": predicted.get(name)}
-            for name, which in case.groups.items()}
+    found = {}
+    for name, (first, last) in case.groups.items():
+        rate = {kind: sum(one.each[first:last]) / one.seconds for kind, one in work.items()}
+        if not rate["threads"]:
+            raise Failed("%s: %s did no unit of work as threads" % (case.name, name))
+        found[name] = {"measured": rate["processes"] / rate["threads"], "predicted": predicted.get(name)}
+    return found
 
 
 def report_on(gilprof, target, seconds):

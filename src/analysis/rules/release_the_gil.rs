@@ -20,12 +20,11 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let Some((holder, hot_line)) = super::top_holder(e, |f| f.holding_native) else { return RuleResult::DoesNotApply };
     let name = e.place(&own_caller(&holder).unwrap_or_else(|| holder.clone()));
     let keeper = known_library::keeper_advice(&holder.file);
-    let headline = if keeper.is_some() {
-        "The C code that {name} calls keeps the GIL; without that,"
-    } else {
-        "Release the GIL in the C code that {name} calls:"
+    let gained = format!("about {} {}", gain(gains), on_cores(e.cores()));
+    let headline = match keeper {
+        Some(_) => format!("The C code that {name} calls keeps the GIL; without that, {gained}."),
+        None => format!("Release the GIL in the C code that {name} calls: {gained}."),
     };
-    let headline = format!("{} about {} {}.", headline.replace("{name}", &name), gain(gains), on_cores(e.cores()));
     let diagnosis = Diagnosis::new(Code::ReleaseTheGil, headline)
         .rests_on_gain()
         .with_severity(severity(gains))
@@ -41,8 +40,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     // A library's C code is not the user's to change.
     let diagnosis = match keeper {
         Some(advice) => diagnosis.next_step_with_sketch(alternative, advice::sketch(e)).next_step(format!(
-            "Or change the call in {} at line {}. {advice}",
-            e.place(&own_caller(&holder).unwrap_or_else(|| holder.clone())),
+            "Or change the call in {name} at line {}. {advice}",
             holder.called_from.as_ref().map_or(hot_line, |caller| caller.call_line)
         )),
         None => release(e, diagnosis, &holder, hot_line).next_step_with_sketch(alternative, advice::sketch(e)),
