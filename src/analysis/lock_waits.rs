@@ -211,3 +211,25 @@ fn examine(profile: &Profile, site: &Site) -> (Lock, f64) {
     });
     (Lock { place, line: site.key.1, kind, owner }, owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LockKind, LockWaits};
+    use crate::analysis::testing::Scene;
+
+    /// Whose lock it is for which four of five threads wait, while the other is in one of `owner`.
+    fn kind(owner: [&'static str; 2]) -> Option<LockKind> {
+        let profile = Scene::new(2.0).run(3000, |t| {
+            let mut all = vec!["L update"; 5];
+            all[(t / 3 % 5) as usize] = if t.is_multiple_of(20) { "P main" } else { owner[(t % 2) as usize] };
+            all
+        });
+        LockWaits::of(&profile).worst.map(|lock| lock.kind)
+    }
+
+    #[test]
+    fn a_thread_without_a_core_on_the_line_of_a_lock_shows_c_code_only_beside_one_that_computes_there() {
+        assert_eq!(kind(["S update", "P update>add"]), Some(LockKind::Python));
+        assert_eq!(kind(["S update", "N update"]), Some(LockKind::InCCode));
+    }
+}

@@ -67,6 +67,8 @@ pub(super) struct Scene {
     native: Option<u32>,
     /// The function below all others, if there is one.
     root: Option<&'static str>,
+    /// What the names of the threads but the first begin with.
+    workers: &'static str,
 }
 
 impl Scene {
@@ -74,7 +76,15 @@ impl Scene {
     pub(super) fn new(cpus: f64) -> Scene {
         let target =
             TargetInfo { cpus, gil_enabled: true, python: "3.11.7".into(), switch_interval_us: Some(5000), ..TargetInfo::default() };
-        Scene { target, window: CaptureStats::default(), switches: 1, collecting: |_| false, native: None, root: Some("main") }
+        Scene {
+            target,
+            window: CaptureStats::default(),
+            switches: 1,
+            collecting: |_| false,
+            native: None,
+            root: Some("main"),
+            workers: "worker-",
+        }
     }
 
     /// With other facts about the target or the window.
@@ -103,6 +113,11 @@ impl Scene {
         Scene { native: Some(thread), ..self }
     }
 
+    /// With other names of the threads but the first.
+    pub(super) fn workers(self, workers: &'static str) -> Scene {
+        Scene { workers, ..self }
+    }
+
     /// With no `main` below every stack.
     pub(super) fn without_main(self) -> Scene {
         Scene { root: None, ..self }
@@ -113,7 +128,7 @@ impl Scene {
         let mut builder = ProfileBuilder::new();
         let mut stacks = HashMap::new();
         for id in 0..program(0).len() as u32 {
-            let name = if id == 0 { "MainThread".into() } else { format!("worker-{id}") };
+            let name = if id == 0 { "MainThread".into() } else { format!("{}{id}", self.workers) };
             let (tid, main, gil) = (Tid(100 + id as i32), id == 0, Some(GilId(0)));
             let python = self.native != Some(id);
             builder.thread(&ThreadInfo { id: ThreadId(id), tid, name, python, main, gil });

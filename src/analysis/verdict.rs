@@ -129,17 +129,19 @@ fn by_group(e: &RuleInput<'_>) -> Vec<GroupGain> {
 }
 
 /// High for a long enough window and a steady program; low when samples are few or much is unknown.
-/// Not high if most of the program's work is in processes that were not measured.
+/// Not high if most of the program's work is in processes that were not measured, nor where C code
+/// keeps the GIL: it may be so quick that moving its data to a process costs as much.
 fn confidence(e: &RuleInput<'_>, diagnosis: &Diagnosis, gain: Option<&Estimate>) -> Confidence {
     let window = &e.profile.window;
     let seconds = e.profile.running_seconds();
     let sampled = window.samples as f64 / (window.samples as f64 + window.missed as f64 + window.failed as f64).max(1.0);
     let unknown = e.unknown_share(false).unwrap_or(1.0);
     let elsewhere = e.children.as_ref().is_some_and(|c| c.python_works() && c.python_cores > c.own_cores);
+    let quick = diagnosis.code == Code::ReleaseTheGil;
     let width = gain.map_or(0.0, |g| (g.high - g.low) / g.estimate.max(0.1));
     if diagnosis.code == Code::Inconclusive || seconds < 1.0 || sampled < 0.8 || unknown > 0.15 || width > 0.8 {
         Confidence::Low
-    } else if seconds < 2.0 || sampled < 0.95 || unknown > 0.05 || width > 0.45 || elsewhere {
+    } else if seconds < 2.0 || sampled < 0.95 || unknown > 0.05 || width > 0.45 || elsewhere || quick {
         Confidence::Medium
     } else {
         Confidence::High

@@ -138,6 +138,13 @@ mod tests {
     }
 
     #[test]
+    fn threads_that_wait_for_a_core_beside_idle_ones_have_just_been_woken() {
+        let beside = |idle: f64| report(&Scene::new(2.0).with(|_, w| w.idle_cpus = Some(idle)).run(2000, HASHING)).verdict.code;
+        assert_eq!(beside(0.0), Code::CpuStarved);
+        assert_ne!(beside(1.5), Code::CpuStarved);
+    }
+
+    #[test]
     fn the_load_of_child_processes_is_named() {
         let family = children(1000, &[(7, Python, 1400, false)]);
         let r = report(&Scene::new(1.0).with(|_, w| w.descendants = Some(family)).run(2000, HASHING));

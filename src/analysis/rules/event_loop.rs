@@ -289,6 +289,11 @@ mod tests {
             "{:?}",
             long.verdict.next_steps
         );
+        // A window with too few samples is refused, whatever else it shows.
+        let few = Scene::new(2.0).switching(0).with(|_, window| window.missed = 100_000);
+        let refused = report(&few.run(3000, move |t| vec![if t % 100 < 40 { answers } else { select }]));
+        assert_eq!(refused.verdict.code, Code::Inconclusive);
+        assert!(!format!("{:?} {:?}", refused.verdict, refused.findings).contains("event loop"), "{:?}", refused.verdict);
         // Many callbacks one after the other, and a busier thread with long holds.
         let each: Vec<&'static str> = (0..4).map(|n| word('P', Box::leak(format!("{CALLBACK}>step_{n}").into_boxed_str()))).collect();
         let many = report(

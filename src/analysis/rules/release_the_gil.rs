@@ -32,10 +32,11 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         .because(format!("In {} of that waiting, the thread that holds the GIL is inside a C call.", percent(holder_mix.native)))
         .because(e.contention_summary());
     let alternative = format!(
-        "Run {} in {}: about {}, not counting the cost of moving data between processes.",
+        "Run {} in {}: about {}, not counting the cost of moving data between processes ({}).",
         advice::subject(e),
         advice::means(e),
-        gain(&e.gains.processes)
+        gain(&e.gains.processes),
+        advice::MOVING
     );
     // A library's C code is not the user's to change.
     let diagnosis = match keeper {
@@ -66,14 +67,15 @@ fn release(e: &RuleInput<'_>, diagnosis: Diagnosis, holder: &Place, hot_line: u3
 #[cfg(test)]
 mod tests {
     use crate::analysis::report;
-    use crate::analysis::report::Code;
+    use crate::analysis::report::{Code, Confidence};
     use crate::analysis::testing::{is_undetermined, Scene};
 
     #[test]
     fn holders_inside_c_calls_should_release() {
         let json = |t: u64| if (t / 5).is_multiple_of(2) { vec!["C parse", "W parse"] } else { vec!["W parse", "C parse"] };
         let r = report(&Scene::new(2.0).run(2000, json));
-        assert_eq!(r.verdict.code, Code::ReleaseTheGil);
+        // C code may be as quick as the way of its data to another process.
+        assert_eq!((r.verdict.code, r.verdict.confidence), (Code::ReleaseTheGil, Confidence::Medium));
         assert!(
             r.verdict.headline.starts_with("Release the GIL in the C code that parse (app.py:12) calls: about 2.0x faster"),
             "{}",
