@@ -15,7 +15,12 @@ END_TIMEOUT = 1
 BURNER = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
 # A private mount namespace, so that no mount is left behind: profilers that enter the target's root
 # need /proc, which its directory does not have.
-ENTER = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+ENTER = 'mount -t proc proc "$0/proc" && exec chroot %s "$0" "$@"'
+# The user `nobody`, who may only pass through directories, so as to find interpreters that are
+# root's.
+NOBODY = 65534
+AS_USER = ["setpriv", "--reuid=%d" % NOBODY, "--regid=%d" % NOBODY, "--clear-groups"] + [
+    "--%s=-all,+dac_read_search" % which for which in ("inh-caps", "ambient-caps", "bounding-set")]
 
 
 def interpreters(wanted):
@@ -73,9 +78,9 @@ def example(options, name):
     return built("example", name)
 
 
-def report_of(command):
+def report_of(command, as_user=False):
     """The report that a gilprof command prints as JSON."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = subprocess.run(AS_USER + command if as_user else command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         raise Failed("gilprof ended with %d: %s" % (done.returncode, done.stderr.decode()[-500:]))
     return json.loads(done.stdout)
@@ -124,10 +129,10 @@ class Burners:
 class Target:
     """A running workload of tests/workloads, which reports when its threads are at work.
 
-    Ends with the `with`.
+    Ends with the `with`. `as_user`: it runs as an ordinary user.
     """
 
-    def __init__(self, interpreter, workload, *args):
+    def __init__(self, interpreter, workload, *args, as_user=False):
         self.copy, folder, command = "", WORKLOADS, []
         if interpreter["root"]:
             self.copy = tempfile.mkdtemp(prefix="gilprof-", dir=os.path.join(interpreter["root"], "tmp"))
@@ -136,7 +141,10 @@ class Target:
                 if name.endswith(".py"):
                     shutil.copy(os.path.join(WORKLOADS, name), self.copy)
             folder = "/" + os.path.relpath(self.copy, interpreter["root"])
-            command = ["unshare", "--mount", "sh", "-c", ENTER, interpreter["root"]]
+            enter = ENTER % ("--userspec=%d:%d --groups=" % (NOBODY, NOBODY) if as_user else "")
+            command = ["unshare", "--mount", "sh", "-c", enter, interpreter["root"]]
+        elif as_user:
+            command = AS_USER
         self.command = command + [interpreter["path"], "-B", os.path.join(folder, workload + ".py")] + [str(arg) for arg in args]
 
     def __enter__(self):

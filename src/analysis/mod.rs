@@ -111,7 +111,11 @@ fn window(profile: &Profile) -> Window {
         idle_cpus: w.idle_cpus,
         exact: w.exact,
         engine: Engine::Samples,
-        resolver: w.kernel_stacks.map(|shown| if shown { Resolver::KernelStack } else { Resolver::CpuTime }),
+        resolver: w.kernel_stacks.map(|shown| match shown {
+            true => Resolver::KernelStack,
+            false if w.switch_counts => Resolver::SwitchCounts,
+            false => Resolver::CpuTime,
+        }),
         events: w.exact.then_some(w.events),
         lost_events: w.lost_events.filter(|_| w.exact),
     }

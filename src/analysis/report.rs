@@ -113,6 +113,8 @@ pub enum Engine {
 pub enum Resolver {
     /// Its kernel stack.
     KernelStack,
+    /// How often it was switched out, and why, by the kernel's counts.
+    SwitchCounts,
     /// The CPU time that it used since the last sample.
     CpuTime,
 }

@@ -3,10 +3,10 @@
 //!
 //! The table does not guess. A runnable thread without the GIL may run native code, may be in the
 //! run queue, or may have just been woken to take the GIL. Kernel stacks, where gilprof may read
-//! them, decide most of these cases. The others become [`Classification::Ambiguous`], and
+//! them, or else counts of switches, decide most of these cases. The others become [`Classification::Ambiguous`], and
 //! `cpu_attribution` divides their time by the CPU time that the kernel counted.
 
-use crate::process::kernel_stack::KernelStackState;
+use crate::process::runnable::RunnableState;
 use crate::sample::{Evidence, State};
 
 /// Where a thread is in the kernel.
@@ -72,8 +72,12 @@ pub struct Observation {
     pub near_wait: bool,
     /// The last futex sleep in which a sample found the thread was for the GIL.
     pub wants_gil: bool,
-    /// Where a runnable thread is in the kernel, by its kernel stack; `None` where that is unknown.
-    pub kernel_state: Option<KernelStackState>,
+    /// The thread sleeps often for something other than the GIL where it is now: within a call of a
+    /// C function.
+    pub sleeps_for_other: bool,
+    /// Where a runnable thread is, by its kernel stack or its counts of switches; `None` where that
+    /// is unknown.
+    pub runnable_state: Option<RunnableState>,
     /// Whether the thread got a CPU since the last sample; `None` where the kernel does not count.
     pub was_scheduled: Option<bool>,
 }
@@ -152,45 +156,59 @@ pub fn classify(observed: &Observation) -> Classification {
 /// Whether a thread with a GIL request made the request after this sample had begun, while it ran
 /// on a CPU for something else.
 fn request_started(observed: &Observation) -> bool {
-    match observed.kernel_state {
-        Some(KernelStackState::InSystemCall) => true,
-        Some(KernelStackState::OnCpu) => !observed.near_wait,
+    match observed.runnable_state {
+        Some(RunnableState::InSystemCall) => true,
+        Some(RunnableState::OnCpu) => !observed.near_wait,
         _ => false,
     }
 }
 
 /// Classifies a thread that has had a CPU since the last sample and is runnable without the GIL.
 fn runnable(observed: &Observation) -> Classification {
-    use Evidence::{KernelStack, PushedOff};
-    match observed.kernel_state {
+    use Evidence::{KernelStack, PushedOff, SwitchCounts};
+    match observed.runnable_state {
         None => Classification::Ambiguous { near_wait: observed.near_wait },
         // The thread took the GIL after this sample had begun, so it was waiting for the GIL or
         // about to.
-        Some(KernelStackState::OnCpu) if observed.held_after => Classification::Ambiguous { near_wait: observed.near_wait },
+        Some(RunnableState::OnCpu) if observed.held_after => Classification::Ambiguous { near_wait: observed.near_wait },
         // Within another system call the thread may have slept, or it worked there and was
         // preempted, perhaps by this sample itself.
-        Some(KernelStackState::OnCpu | KernelStackState::Preempted | KernelStackState::InSystemCall) => Classification::OffGil,
-        Some(KernelStackState::LeavingSyscall) if observed.drop_request == DropRequest::No => {
+        Some(RunnableState::OnCpu | RunnableState::Preempted | RunnableState::InSystemCall) => Classification::OffGil,
+        Some(RunnableState::LeavingSyscall) if observed.drop_request == DropRequest::No => {
             Classification::Known(State::Starved, KernelStack)
         }
         // The eval loop releases the GIL because of a drop request and then requests it again; a C
         // function releases it for a blocking call. The leaf instruction does not separate the two:
         // it is still the call when the call has just returned and the eval loop checks for a drop
         // request at its end.
-        Some(KernelStackState::LeavingSyscall) if observed.in_c_call && observed.drop_request == DropRequest::Unknown => {
+        Some(RunnableState::LeavingSyscall) if observed.in_c_call && observed.drop_request == DropRequest::Unknown => {
             Classification::Ambiguous { near_wait: observed.near_wait }
         }
-        Some(KernelStackState::LeavingSyscall) => Classification::Known(State::Waiting, PushedOff),
+        Some(RunnableState::LeavingSyscall) => Classification::Known(State::Waiting, PushedOff),
         // Woken from a lock inside the call that acquires it, so the thread has not requested the
         // GIL yet. A thread after a forced switch, in the eval loop or at the end of a call, has no
         // request either while it waits on `switch_cond` for another thread to take the GIL; hence
         // the drop-request test.
-        Some(KernelStackState::WokenFromFutex)
+        Some(RunnableState::WokenFromFutex)
             if observed.requested == Some(false) && observed.in_c_call && observed.drop_request == DropRequest::No =>
         {
             Classification::Known(State::Starved, KernelStack)
         }
-        Some(KernelStackState::WokenFromFutex) if observed.wants_gil => Classification::Known(State::Waiting, KernelStack),
-        Some(KernelStackState::WokenFromFutex) => Classification::Known(State::Starved, KernelStack),
+        // Pushed off in native code, or by the thread that it woke when it released the GIL, or on
+        // its way into or out of a wait.
+        Some(RunnableState::PushedOff) if observed.near_wait => Classification::Ambiguous { near_wait: true },
+        Some(RunnableState::PushedOff) => match observed.drop_request {
+            DropRequest::No => Classification::OffGil,
+            DropRequest::Likely => Classification::Known(State::Waiting, PushedOff),
+            DropRequest::Unknown => Classification::Ambiguous { near_wait: false },
+        },
+        // Woken from a sleep of a C function, in which it does not want the GIL.
+        Some(RunnableState::Woken) if observed.sleeps_for_other || observed.requested == Some(false) && observed.in_c_call => {
+            Classification::Known(State::Starved, SwitchCounts)
+        }
+        Some(RunnableState::Woken) if observed.wants_gil => Classification::Known(State::Waiting, SwitchCounts),
+        Some(RunnableState::Woken) => Classification::Known(State::Starved, SwitchCounts),
+        Some(RunnableState::WokenFromFutex) if observed.wants_gil => Classification::Known(State::Waiting, KernelStack),
+        Some(RunnableState::WokenFromFutex) => Classification::Known(State::Starved, KernelStack),
     }
 }

@@ -66,7 +66,7 @@ pub enum Class {
     /// Sampled in the run queue, without the GIL and without wanting it. gilprof's own sample needs
     /// a CPU and preempts the thread that it then finds in the run queue, so such a slice is
     /// starved only as far as the kernel has counted run-queue time.
-    InRunQueue,
+    InRunQueue(Evidence),
     /// Runnable without the GIL.
     Ambiguous {
         /// The thread waited for the GIL at the sample before, or the slice lies between waits and
@@ -175,7 +175,7 @@ impl CpuAttribution {
             }
             Class::HoldingRunnable(_) => Some(RunMode::Holding),
             Class::Ambiguous { .. } => Some(RunMode::OffGil),
-            Class::InRunQueue => {
+            Class::InRunQueue(_) => {
                 self.off_gil.observe_sleep(State::Starved, entry.length);
                 None
             }
@@ -290,7 +290,7 @@ impl CpuAttribution {
         for index in 0..self.pending.len() {
             let (waits, holds) = match self.pending[index].class {
                 Class::Ambiguous { .. } => continue,
-                Class::OffGil | Class::InRunQueue => (false, false),
+                Class::OffGil | Class::InRunQueue(_) => (false, false),
                 Class::Known(state, _) => (state == State::Waiting, false),
                 Class::HoldingRunnable(_) => (false, true),
             };
@@ -309,7 +309,7 @@ impl CpuAttribution {
             self.pending.iter().filter(|e| wanted(&e.class)).map(|e| e.length.as_nanos() as f64).sum()
         };
         let holding = sum(|k| matches!(k, Class::HoldingRunnable(_)));
-        let sampled_queued = sum(|k| matches!(k, Class::InRunQueue));
+        let sampled_queued = sum(|k| matches!(k, Class::InRunQueue(_)));
         let queued = sampled_queued.min((self.queue_budget + MAX_QUEUE_DEBIT_NS).max(0.0));
         self.queue_budget -= queued;
         let near = sampled_queued - queued + sum(|k| matches!(k, Class::Ambiguous { near_wait: true }));
@@ -360,10 +360,9 @@ fn queued_time(entry: &PendingSlice) -> f64 {
 
 fn evidence(entry: &PendingSlice) -> Evidence {
     match entry.class {
-        Class::Known(_, evidence) => evidence,
+        Class::Known(_, evidence) | Class::InRunQueue(evidence) => evidence,
         Class::HoldingRunnable(_) => Evidence::GilHolder,
         Class::OffGil | Class::Ambiguous { .. } => Evidence::Conservation,
-        Class::InRunQueue => Evidence::KernelStack,
     }
 }
 
@@ -381,8 +380,8 @@ fn split(entry: &PendingSlice, fractions: &Fractions) -> StateTimes {
             times.add(State::Unknown, nanos * fractions.unknown);
             times.add(State::Native, nanos * (1.0 - fractions.starved - fractions.unknown).max(0.0));
         }
-        Class::Ambiguous { near_wait: true } | Class::InRunQueue => {
-            let queued = if entry.class == Class::InRunQueue { nanos * fractions.queued } else { 0.0 };
+        Class::Ambiguous { near_wait: true } | Class::InRunQueue(_) => {
+            let queued = if matches!(entry.class, Class::InRunQueue(_)) { nanos * fractions.queued } else { 0.0 };
             times.add(State::Starved, queued);
             let nanos = nanos - queued;
             // Without any count from the kernel this time is unknown too.

@@ -13,7 +13,7 @@ use crate::error::{Error, ReadError, Result};
 use crate::ids::{Pid, Tid};
 use crate::process::futex_tracer::Unavailable;
 use crate::process::idle_cpus::IdleCpus;
-use crate::process::{kernel_stack, sys_linux};
+use crate::process::{kernel_stack, runnable, sys_linux};
 use crate::python::attach::PythonProcess;
 use crate::sample::{CaptureStats, Sink, Stop, TargetInfo};
 use crate::units::Nanos;
@@ -385,6 +385,7 @@ impl ActiveCapture {
             torn: self.torn + self.sampler.torn,
             failed: counts.failed,
             kernel_stacks: Some(kernel_stack::proven()),
+            switch_counts: !kernel_stack::readable() && runnable::counts_are_usable(),
             stops: self.stops.iter().cloned().chain(self.sampler.stop_detector.stops()).collect(),
             events: self.exact_before.events,
             lost_events: self.exact_before.lost_events,

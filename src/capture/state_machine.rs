@@ -8,7 +8,7 @@
 use super::classify::{self, Classification, DropRequest, Observation, TaskState};
 use super::cpu_attribution::{Class, CpuAttribution, PendingSlice};
 use crate::ids::ThreadId;
-use crate::process::kernel_stack::KernelStackState;
+use crate::process::runnable::RunnableState;
 use crate::process::threads::SchedStat;
 use crate::sample::{Evidence, Stack, State, StateTimes};
 use crate::units::Nanos;
@@ -40,9 +40,9 @@ pub struct KernelView {
     pub assumed: bool,
     /// The kernel's counts; `None` where it keeps none.
     pub stat: Option<SchedStat>,
-    /// Where in the kernel a runnable thread is, by its kernel stack; `None` where that was not
-    /// read or is unknown.
-    pub kernel_state: Option<KernelStackState>,
+    /// Where a runnable thread is, by its kernel stack or its counts of switches; `None` where that
+    /// was not read or is unknown.
+    pub runnable_state: Option<RunnableState>,
 }
 
 /// What the interpreter says of the thread in the same sample.
@@ -93,6 +93,9 @@ pub struct ThreadStateMachine {
     last_state: (State, Evidence),
     /// What the thread sleeps for while it is within a call of a C function and without the GIL.
     in_c_call: NextSleepStats,
+    /// The same, where a sleep in any system call counts: a count of switches does not tell a futex
+    /// from another sleep.
+    sleeps_in_c_call: NextSleepStats,
     /// What the thread sleeps for after it has run since a sleep for another lock.
     after_lock: NextSleepStats,
     cpu: CpuAttribution,
@@ -148,6 +151,7 @@ impl ThreadStateMachine {
             started_at: just_started.then_some(start),
             last_state,
             in_c_call: NextSleepStats::default(),
+            sleeps_in_c_call: NextSleepStats::default(),
             after_lock: NextSleepStats::default(),
             cpu,
         }
@@ -256,6 +260,8 @@ impl ThreadStateMachine {
         if !interpreter.held_before && !kernel.assumed {
             if interpreter.in_c_call {
                 self.in_c_call.observe(kernel.task_state);
+                let any = if kernel.task_state == TaskState::Syscall { TaskState::OtherFutex } else { kernel.task_state };
+                self.sleeps_in_c_call.observe(any);
             }
             if since_lock {
                 self.after_lock.observe(kernel.task_state);
@@ -273,7 +279,8 @@ impl ThreadStateMachine {
             off_cpu_state: self.previous.off_cpu_state,
             near_wait: self.previous.near_wait,
             wants_gil,
-            kernel_state: kernel.kernel_state,
+            sleeps_for_other: interpreter.in_c_call && self.sleeps_in_c_call.mostly_other(),
+            runnable_state: kernel.runnable_state,
             was_scheduled: self.was_scheduled(kernel.stat),
         });
         match (classification, self.last_state) {
@@ -300,7 +307,9 @@ impl ThreadStateMachine {
     ) {
         let asleep = !matches!(kernel.task_state, TaskState::Runnable | TaskState::Unread);
         let (class, state) = match classification {
-            Classification::Known(State::Starved, Evidence::KernelStack) => (Class::InRunQueue, (State::Starved, Evidence::KernelStack)),
+            Classification::Known(State::Starved, evidence @ (Evidence::KernelStack | Evidence::SwitchCounts)) => {
+                (Class::InRunQueue(evidence), (State::Starved, evidence))
+            }
             Classification::Known(state, evidence) => (Class::Known(state, evidence), (state, evidence)),
             Classification::HoldingRunnable(state) => (Class::HoldingRunnable(state), (state, Evidence::GilHolder)),
             Classification::OffGil => (Class::OffGil, (State::Unknown, Evidence::Conservation)),
@@ -325,14 +334,14 @@ impl ThreadStateMachine {
         let near_wait = off_cpu_state == Some(State::Waiting)
             || matches!(classification, Classification::Known(State::Waiting, _) | Classification::Ambiguous { near_wait: true });
         let wants_gil = match state.0 {
-            _ if state.1 == Evidence::KernelStack => self.previous.wants_gil,
+            _ if matches!(state.1, Evidence::KernelStack | Evidence::SwitchCounts) => self.previous.wants_gil,
             State::Waiting => Some(true),
             State::Lock => Some(false),
             State::HoldingPython | State::HoldingNative | State::HoldingBlocked => None,
             _ => self.previous.wants_gil,
         };
         let wait_certain = match state.1 {
-            Evidence::KernelStack | Evidence::PushedOff => false,
+            Evidence::KernelStack | Evidence::PushedOff | Evidence::SwitchCounts => false,
             Evidence::NotRunSince | Evidence::WokenNotRun => self.previous.wait_certain,
             _ => true,
         };

@@ -11,7 +11,8 @@ use super::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
 use super::task_state;
 use crate::ids::{Addr, GilId, ThreadId};
 use crate::process::affinity::{CpuSet, WorkingCpus};
-use crate::process::kernel_stack::{self, KernelStackState};
+use crate::process::kernel_stack;
+use crate::process::runnable::{self, RunnableState, SwitchHistory};
 use crate::process::target::Target;
 use crate::process::threads::{SchedStat, TaskFiles};
 use crate::python::gil_waits::FutexOwner;
@@ -48,6 +49,7 @@ pub struct ThreadTracker {
     /// In how many polls files that could not be opened are tried again.
     polls_to_open: u8,
     kernel: KernelView,
+    switches: SwitchHistory,
     state_machine: ThreadStateMachine,
     baseline: (Nanos, Option<SchedStat>),
     /// The last count that could be read; a thread that has exited has none.
@@ -100,7 +102,7 @@ const MAX_SAMPLE_TIME: Nanos = Nanos::from_millis(1);
 /// many polls.
 const POLLS_TO_OPEN: u8 = 64;
 
-const UNREAD: KernelView = KernelView { task_state: TaskState::Unread, assumed: false, stat: None, kernel_state: None };
+const UNREAD: KernelView = KernelView { task_state: TaskState::Unread, assumed: false, stat: None, runnable_state: None };
 
 impl ThreadTracker {
     /// Starts tracking a thread. `start`: when its first slice begins. `since_last`: how long ago
@@ -127,6 +129,7 @@ impl ThreadTracker {
             files,
             polls_to_open: 0,
             kernel: UNREAD,
+            switches: SwitchHistory::default(),
             state_machine: ThreadStateMachine::new(start, stat, just_started),
             baseline: (start, if just_started { stat.map(|_| SchedStat::default()) } else { stat }),
             last_stat: stat,
@@ -180,12 +183,13 @@ impl ThreadTracker {
         // no stale stacks.
         let decided = hints.holding || self.state_machine.not_run_since_wakeup(stat);
         let needs_stack = task_state == TaskState::Runnable && (!decided || !kernel_stack::proven());
-        let kernel_state = if needs_stack { files.kernel_stack_state() } else { None }.filter(|_| !decided);
-        if matches!(kernel_state, Some(KernelStackState::WokenFromFutex | KernelStackState::InSystemCall)) {
+        let by_stack = if needs_stack { files.kernel_stack_state() } else { None }.filter(|_| !decided);
+        let runnable_state = by_stack.or_else(|| read_switches(files, &mut self.switches, task_state, stat?, !decided));
+        if runnable_state.is_some_and(RunnableState::is_woken) {
             // The thread may have gone to sleep between the two reads.
             task_state = read_state()?;
         }
-        self.kernel = KernelView { task_state, assumed, stat, kernel_state };
+        self.kernel = KernelView { task_state, assumed, stat, runnable_state };
         Ok(())
     }
 
@@ -248,7 +252,7 @@ impl ThreadTracker {
     /// Whether this sample found the thread on a CPU by its kernel stack, which is read only of
     /// threads that do not hold.
     pub fn is_on_cpu(&self) -> bool {
-        self.kernel.kernel_state == Some(KernelStackState::OnCpu)
+        self.kernel.runnable_state == Some(RunnableState::OnCpu)
     }
 
     /// Binds the thread to one of its thread states. True when that changes its [`ThreadInfo`].
@@ -306,7 +310,7 @@ impl ThreadTracker {
         }
         // The drop-request bit stays as it is from `drop_gil` until the thread has a CPU again, or
         // sleeps until another thread has taken the GIL (forced switch).
-        let is_current = self.kernel.kernel_state == Some(KernelStackState::LeavingSyscall);
+        let is_current = self.kernel.runnable_state == Some(RunnableState::LeavingSyscall);
         if let Some(requested) = self.stack.drop_request().filter(|_| is_current) {
             return if requested { DropRequest::Likely } else { DropRequest::No };
         }
@@ -378,6 +382,31 @@ impl ThreadTracker {
         }
         sink.thread_end(id, totals);
     }
+}
+
+/// Where a runnable thread is by its switch counts, where kernel stacks are not to be had. The counts
+/// of holders and of waiters are read when these have run: of two kinds of switches between two
+/// reads, which came last is unknown.
+fn read_switches(
+    files: &TaskFiles,
+    switches: &mut SwitchHistory,
+    task_state: TaskState,
+    stat: SchedStat,
+    wanted: bool,
+) -> Option<RunnableState> {
+    let asleep = task_state == TaskState::GilFutex;
+    let matters = asleep || task_state == TaskState::Runnable;
+    if kernel_stack::readable() || !matters || !switches.is_stale(stat.runs) && (asleep || !wanted) || !runnable::counts_are_usable() {
+        return None;
+    }
+    let counts = files.switch_counts()?;
+    let same = files.schedstat().ok().flatten().is_some_and(|now| now.runs == stat.runs);
+    match (same, asleep) {
+        (false, _) => switches.observe_moving(counts),
+        (true, true) => switches.observe_asleep(counts, stat.runs),
+        (true, false) => return switches.observe_runnable(counts, stat.runs).filter(|_| wanted),
+    }
+    None
 }
 
 fn emit(sink: &mut dyn Sink, thread: ThreadId, entry: &PendingSlice, times: StateTimes, evidence: Evidence) {

@@ -158,5 +158,6 @@ pub(super) fn evidence_name(evidence: Evidence) -> &'static str {
         Evidence::Unread => "unread",
         Evidence::HolderFault => "holder-fault",
         Evidence::HolderLock => "holder-lock",
+        Evidence::SwitchCounts => "switch-counts",
     }
 }

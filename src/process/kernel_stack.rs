@@ -7,6 +7,7 @@
 //! thread that waits now. aarch64 always does, so the file is not used there. x86-64 does if it is
 //! built with frame pointers, so no stack is trusted before a thread without a stack has been seen.
 
+use super::runnable::RunnableState;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::OnceLock;
 
@@ -20,22 +21,6 @@ static TRIALS: AtomicU32 = AtomicU32::new(0);
 /// Longer than the part that is needed: the innermost calls come first, and the system call of a
 /// woken sleeper is within the first dozen.
 pub const TEXT_LEN: usize = 2048;
-
-/// Where a runnable thread is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KernelStackState {
-    /// On a CPU.
-    OnCpu,
-    /// In the run queue since it was preempted outside of any system call.
-    Preempted,
-    /// In the run queue, preempted on its way out of a system call. That is where a thread is
-    /// preempted by a thread that it has woken.
-    LeavingSyscall,
-    /// In the run queue: woken from a sleep in `futex(2)`, or just about to sleep there.
-    WokenFromFutex,
-    /// In the run queue within another system call: woken from a sleep there, or preempted there.
-    InSystemCall,
-}
 
 /// Whether this process may read kernel stacks, and may still prove that they are current.
 pub fn readable() -> bool {
@@ -52,8 +37,8 @@ pub fn proven() -> bool {
 }
 
 /// The state from a live thread's file, once such files are trusted.
-pub fn once_proven(state: KernelStackState) -> Option<KernelStackState> {
-    if state == KernelStackState::OnCpu {
+pub fn once_proven(state: RunnableState) -> Option<RunnableState> {
+    if state == RunnableState::OnCpu {
         PROVEN.store(true, Ordering::Relaxed);
     } else if !proven() {
         TRIALS.fetch_add(1, Ordering::Relaxed);
@@ -63,8 +48,8 @@ pub fn once_proven(state: KernelStackState) -> Option<KernelStackState> {
 
 /// Parses the text of the file: one call per line, the innermost first, as in `[<0>]
 /// futex_wait+0x6a/0x110`. `None` if it names no call.
-pub fn parse(text: &[u8]) -> Option<KernelStackState> {
-    use KernelStackState::{InSystemCall, LeavingSyscall, OnCpu, Preempted, WokenFromFutex};
+pub fn parse(text: &[u8]) -> Option<RunnableState> {
+    use RunnableState::{InSystemCall, LeavingSyscall, OnCpu, Preempted, WokenFromFutex};
     let text = std::str::from_utf8(text).ok()?;
     let mut calls = text.lines().filter_map(|line| line.strip_prefix("[<")?.split_once(">] ")).map(|(_, call)| call).peekable();
     let Some(innermost) = calls.peek().copied() else { return text.trim().is_empty().then_some(OnCpu) };
@@ -88,7 +73,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn of(calls: &[&str]) -> Option<KernelStackState> {
+    fn of(calls: &[&str]) -> Option<RunnableState> {
         parse(calls.iter().map(|call| format!("[<0>] {call}+0x10/0x1a0\n")).collect::<String>().as_bytes())
     }
 
@@ -96,18 +81,18 @@ mod tests {
     fn stacks_of_known_kernels() {
         let syscall = ["do_syscall_64", "entry_SYSCALL_64_after_hwframe"];
         let with = |calls: &[&'static str]| of(&[calls, &syscall].concat());
-        assert_eq!(of(&[]), Some(KernelStackState::OnCpu));
-        assert_eq!(of(&["irqentry_exit_to_user_mode", "asm_sysvec_apic_timer_interrupt"]), Some(KernelStackState::Preempted));
-        assert_eq!(with(&["exit_to_user_mode_loop"]), Some(KernelStackState::LeavingSyscall));
-        assert_eq!(with(&["syscall_exit_to_user_mode"]), Some(KernelStackState::LeavingSyscall));
+        assert_eq!(of(&[]), Some(RunnableState::OnCpu));
+        assert_eq!(of(&["irqentry_exit_to_user_mode", "asm_sysvec_apic_timer_interrupt"]), Some(RunnableState::Preempted));
+        assert_eq!(with(&["exit_to_user_mode_loop"]), Some(RunnableState::LeavingSyscall));
+        assert_eq!(with(&["syscall_exit_to_user_mode"]), Some(RunnableState::LeavingSyscall));
         assert_eq!(
             with(&["futex_wait_queue", "__futex_wait", "futex_wait", "do_futex", "__x64_sys_futex"]),
-            Some(KernelStackState::WokenFromFutex)
+            Some(RunnableState::WokenFromFutex)
         );
-        assert_eq!(with(&["futex_wait_queue_me", "futex_wait", "do_futex", "__se_sys_futex"]), Some(KernelStackState::WokenFromFutex));
-        assert_eq!(with(&["preempt_schedule_irq", "futex_wake", "do_futex", "__x64_sys_futex"]), Some(KernelStackState::LeavingSyscall));
-        assert_eq!(with(&["hrtimer_nanosleep", "common_nsleep", "__x64_sys_clock_nanosleep"]), Some(KernelStackState::InSystemCall));
-        assert_eq!(of(&["ret_from_fork_asm"]), Some(KernelStackState::InSystemCall));
+        assert_eq!(with(&["futex_wait_queue_me", "futex_wait", "do_futex", "__se_sys_futex"]), Some(RunnableState::WokenFromFutex));
+        assert_eq!(with(&["preempt_schedule_irq", "futex_wake", "do_futex", "__x64_sys_futex"]), Some(RunnableState::LeavingSyscall));
+        assert_eq!(with(&["hrtimer_nanosleep", "common_nsleep", "__x64_sys_clock_nanosleep"]), Some(RunnableState::InSystemCall));
+        assert_eq!(of(&["ret_from_fork_asm"]), Some(RunnableState::InSystemCall));
         assert_eq!(parse(b"0xffff\n"), None);
     }
 
@@ -115,10 +100,10 @@ mod tests {
     fn no_stack_is_trusted_before_a_thread_without_one_is_seen() {
         // Another test of this process may have proved it already.
         if !proven() {
-            assert_eq!(once_proven(KernelStackState::Preempted), None);
+            assert_eq!(once_proven(RunnableState::Preempted), None);
         }
-        assert_eq!(once_proven(KernelStackState::OnCpu), Some(KernelStackState::OnCpu));
-        assert_eq!(once_proven(KernelStackState::Preempted), Some(KernelStackState::Preempted));
+        assert_eq!(once_proven(RunnableState::OnCpu), Some(RunnableState::OnCpu));
+        assert_eq!(once_proven(RunnableState::Preempted), Some(RunnableState::Preempted));
     }
 
     proptest! {

@@ -20,6 +20,7 @@ pub mod proc_info;
 mod procfs;
 pub mod pthread;
 pub mod replay;
+pub mod runnable;
 pub mod sys_linux;
 pub mod target;
 pub mod task_list;

@@ -6,8 +6,9 @@
 //! descriptors. Some are left for everything else; the threads beyond are unknown.
 
 use crate::ids::{Addr, Pid, Tid};
-use crate::process::kernel_stack::{self, KernelStackState};
+use crate::process::kernel_stack;
 use crate::process::procfs::{parse_state_letter, read_text, STAT_START};
+use crate::process::runnable::{RunnableState, SwitchCounts};
 use crate::process::sys_linux::{nofile_limit, SYS_FUTEX, SYS_RESTART_SYSCALL};
 use crate::units::Nanos;
 use std::cell::OnceCell;
@@ -19,6 +20,8 @@ use std::os::unix::fs::FileExt;
 
 /// Longer than any text of `/proc/PID/task/TID/syscall`, which has nine numbers at most.
 const SYSCALL_TEXT: usize = 256;
+/// Longer than `status` is, but for a process with hundreds of groups.
+const STATUS_TEXT: usize = 8192;
 
 /// The system call state of a thread, according to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub enum TaskFile {
     Stack,
     /// `stat`: the letter of its state.
     Stat,
+    /// `status`: how often it was switched out.
+    Status,
 }
 
 /// The source of the texts of one thread's files.
@@ -79,6 +84,8 @@ struct LiveTaskFiles {
     stack: OnceCell<File>,
     /// Opened on first use: only threads that can be stopped need it.
     stat: OnceCell<File>,
+    /// Opened on first use: not needed where kernel stacks may be read.
+    status: OnceCell<File>,
 }
 
 impl LiveTaskFiles {
@@ -120,6 +127,7 @@ impl TaskFilesBackend for LiveTaskFiles {
             TaskFile::Stack if kernel_stack::readable() => self.open_once(&self.stack, "stack"),
             TaskFile::Stack => None,
             TaskFile::Stat => self.open_once(&self.stat, "stat"),
+            TaskFile::Status => self.open_once(&self.status, "status"),
         };
         file.ok_or(io::ErrorKind::Unsupported)?.read_at(into, 0)
     }
@@ -142,7 +150,7 @@ impl TaskFilesBackend for TaskFileContents {
             TaskFile::Syscall => Some(&self.syscall),
             TaskFile::SchedStat => self.schedstat.as_ref(),
             TaskFile::Stack => self.stack.as_ref(),
-            TaskFile::Stat => None,
+            TaskFile::Stat | TaskFile::Status => None,
         };
         let text = text.ok_or(io::ErrorKind::Unsupported)?;
         let n = text.len().min(into.len());
@@ -172,7 +180,14 @@ impl TaskFiles {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        Ok(TaskFiles::from_backend(LiveTaskFiles { schedstat, syscall, ids: (pid, tid), stack: OnceCell::new(), stat: OnceCell::new() }))
+        Ok(TaskFiles::from_backend(LiveTaskFiles {
+            schedstat,
+            syscall,
+            ids: (pid, tid),
+            stack: OnceCell::new(),
+            stat: OnceCell::new(),
+            status: OnceCell::new(),
+        }))
     }
 
     /// Files with their texts from `backend`.
@@ -198,7 +213,7 @@ impl TaskFiles {
     }
 
     /// Where a thread is that is [`SyscallState::Runnable`]; `None` if that is unknown.
-    pub fn kernel_stack_state(&self) -> Option<KernelStackState> {
+    pub fn kernel_stack_state(&self) -> Option<RunnableState> {
         let mut buffer = [0; kernel_stack::TEXT_LEN];
         let n = self.read(TaskFile::Stack, &mut buffer).ok()?;
         let state = kernel_stack::parse(&buffer[..n])?;
@@ -206,6 +221,13 @@ impl TaskFiles {
             return Some(state);
         }
         kernel_stack::once_proven(state)
+    }
+
+    /// How often the thread was switched out; `None` if that is unknown.
+    pub fn switch_counts(&self) -> Option<SwitchCounts> {
+        let mut buffer = [0; STATUS_TEXT];
+        let n = self.read(TaskFile::Status, &mut buffer).ok()?;
+        SwitchCounts::parse(&buffer[..n])
     }
 
     /// The letter of the thread's state: `T` for stopped by a signal, `t` for stopped by a tracer.

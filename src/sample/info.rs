@@ -93,9 +93,11 @@ pub struct CaptureStats {
     /// recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_cpus: Option<f64>,
-    /// Whether the kernel shows gilprof the kernel stacks of runnable threads; without them CPU
-    /// time decides. `None` in recordings made before this was recorded.
+    /// Whether the kernel shows gilprof the kernel stacks of runnable threads; without them
+    /// counts of switches or CPU time decide. `None` in recordings made before this was recorded.
     pub kernel_stacks: Option<bool>,
+    /// Whether counts of switches decide in their place, before CPU time.
+    pub switch_counts: bool,
     /// Whether waits come from kernel events instead of samples.
     pub exact: bool,
     /// Exact mode: kernel events taken.

@@ -100,13 +100,15 @@ pub enum Evidence {
     HolderFault,
     /// Owns the GIL and sleeps on a futex that is not the GIL: a lock, or another thread.
     HolderLock,
+    /// In the run queue, by its counts of switches: woken from a sleep, or pushed off its CPU.
+    SwitchCounts,
 }
 
 impl Evidence {
     /// Whether the thread was in the run queue. The kernel adds that time to its count when the
     /// thread gets a CPU.
     pub fn in_run_queue(self) -> bool {
-        matches!(self, Evidence::WokenNotRun | Evidence::KernelStack | Evidence::PushedOff)
+        matches!(self, Evidence::WokenNotRun | Evidence::KernelStack | Evidence::PushedOff | Evidence::SwitchCounts)
     }
 }
 

@@ -9,7 +9,7 @@
 
 use gilprof::capture::classify::TaskState;
 use gilprof::capture::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
-use gilprof::process::kernel_stack::KernelStackState;
+use gilprof::process::runnable::RunnableState;
 use gilprof::process::threads::SchedStat;
 use gilprof::sample::{Stack, State, StateTimes};
 use gilprof::units::Nanos;
@@ -306,11 +306,11 @@ impl Life {
 }
 
 /// What the kernel stack shows of a thread that is not asleep.
-fn kernel_state(part: &Part) -> KernelStackState {
+fn runnable_state(part: &Part) -> RunnableState {
     match (part.queued, part.does) {
-        (false, _) => KernelStackState::OnCpu,
-        (true, Do::Wait) => KernelStackState::WokenFromFutex,
-        (true, _) => KernelStackState::Preempted,
+        (false, _) => RunnableState::OnCpu,
+        (true, Do::Wait) => RunnableState::WokenFromFutex,
+        (true, _) => RunnableState::Preempted,
     }
 }
 
@@ -344,7 +344,7 @@ fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
         let ends = matches!(second.does, Do::Wait | Do::Sleep) && !second.queued;
         let third = if ends { life.part(at + LATER + left + 1).0 } else { second };
         let now =
-            KernelView { task_state: place, assumed: false, stat: Some(stat), kernel_state: has_stack.then_some(kernel_state(&third)) };
+            KernelView { task_state: place, assumed: false, stat: Some(stat), runnable_state: has_stack.then_some(runnable_state(&third)) };
         let classification = machine.classify(&now, &claims);
         machine.attribute(Nanos::from_micros(at), &now, classification, &stack, None, &mut |_, part, _| reported.merge(&part));
     }

@@ -234,7 +234,7 @@ impl TaskFilesBackend for Files {
             (TaskFile::Syscall, Do::Stopped(_)) => "-1 0x7ffd 0x7f00\n".into(),
             (TaskFile::Stat, Do::Stopped(letter)) => format!("7 (x) {letter} 1\n"),
             (TaskFile::Stat, _) => "7 (x) S 1\n".into(),
-            (TaskFile::Stack, _) => return Err(io::ErrorKind::Unsupported.into()),
+            (TaskFile::Stack | TaskFile::Status, _) => return Err(io::ErrorKind::Unsupported.into()),
         };
         into[..text.len()].copy_from_slice(text.as_bytes());
         Ok(text.len())

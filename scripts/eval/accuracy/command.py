@@ -4,7 +4,7 @@ of each thread.
 The kernel events come from bpftrace: uprobes on take_gil and drop_gil where the interpreter has
 symbols, futex tracepoints where it has none, the scheduler's tracepoints in both cases. Needs root,
 bpftrace and interpreters (scripts/setup-pythons). `--write` replaces the conditions that were
-measured (idle machine, with load, exact mode): measure all interpreters of a condition, in pieces
+measured (idle machine, with load, exact mode, as a user): measure all interpreters of a condition, in pieces
 with --output and --from if that takes long.
 """
 import os
@@ -29,6 +29,7 @@ def add_options(parser):
     parser.add_argument("--load", action="store_true", help="with a competing process on each CPU")
     parser.add_argument("--both", action="store_true", help="without and with competing processes")
     parser.add_argument("--exact", action="store_true", help="measure with `gilprof attach --exact`, whose waiting has its own bound")
+    parser.add_argument("--as-user", action="store_true", help="gilprof and the workload run as an ordinary user, without kernel stacks")
     parser.add_argument("--truth", choices=["uprobes", "futex"], default="", help="only this source of events (default: the best available)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each window (default: %(default)s)")
     parser.add_argument("--rate", type=int, default=1000, help="sampling rate in Hz (default: %(default)s)")
@@ -72,7 +73,8 @@ def measure_all(options):
             for number in range(options.repeat + options.again):
                 if number >= options.repeat and not any(map(table.beyond, runs[first:])):
                     break
-                run = {"case": case.name, "label": interpreter["label"], "version": interpreter["version"], "loaded": case.burners > 0, "exact": options.exact}
+                run = {"case": case.name, "label": interpreter["label"], "version": interpreter["version"], "loaded": case.burners > 0, "exact": options.exact,
+                       "user": options.as_user}
                 try:
                     run["threads"], run["facts"] = measure.run(gilprof, interpreter, case, options)
                 except (Failed, truth.Unaligned) as e:

@@ -41,7 +41,7 @@ def aligned(gilprof, interpreter, case, options, tries=6):
     for turn in range(tries):
         lead = start["seconds"] + 2.2 * case.burners
         try:
-            with targets.Burners(case.burners), targets.Target(interpreter, case.workload, *case.args) as target, \
+            with targets.Burners(case.burners), targets.Target(interpreter, case.workload, *case.args, as_user=options.as_user) as target, \
                     tempfile.TemporaryDirectory(prefix="gilprof-") as folder:
                 return attempt(gilprof, interpreter["version"], target, options, lead, folder)
         except truth.Unaligned:
@@ -64,13 +64,15 @@ def attempt(gilprof, version, target, options, lead, folder):
         command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--rate", str(options.rate), "--format", "json"]
         command += ["--exact"] if options.exact else []
         before = targets.ticks()
-        report = targets.report_of(command)
+        report = targets.report_of(command, options.as_user)
         after = targets.ticks()
     finally:
         tracer.stop()
     window = report["window"]
     if options.exact and not window["exact"]:
         raise Failed("exact mode is not available: %s" % "; ".join(report["warnings"]))
+    if options.as_user and window["resolver"] == "kernel-stack":
+        raise Failed("the user of `--as-user` may read kernel stacks here")
     began = window["begin_ns"]
     ended = began + int(window["seconds"] * SECOND)
     facts = {"source": tracer.source, "samples": window["samples"], "missed": window["missed"], "profiler_cpu": window["profiler_cpu"],

@@ -10,8 +10,10 @@ BOUNDS = {"waiting": (0.03, 0.01), "holding": (0.03, 0.01), "native": (0.05, Non
 WITH_LOAD = {"waiting": (0.05, None)}
 # Exact mode measures waiting exactly; all other states are as without it.
 EXACT = {"waiting": (0.005, None)}
-CONDITIONS = {"idle machine": (False, False, BOUNDS), "with load": (True, False, WITH_LOAD),
-              "exact mode": (False, True, EXACT), "exact mode, with load": (True, True, EXACT)}
+# An ordinary user's gilprof has counts of switches in place of kernel stacks.
+USER, USER_WITH_LOAD = {"waiting": (0.05, 0.01)}, {"waiting": (0.08, 0.02)}
+CONDITIONS = {"idle machine": BOUNDS, "with load": WITH_LOAD, "exact mode": EXACT, "exact mode, with load": EXACT,
+              "as a user": USER, "as a user, with load": USER_WITH_LOAD}
 # Counts of waits in exact mode: the error that is allowed, as a part of the actual count. A wait at
 # an end of the window may be counted on either side of it.
 COUNT_ERROR, COUNT_AT_ENDS = 0.01, 1
@@ -22,7 +24,8 @@ DISTURBED = 0.05
 
 
 def condition(run):
-    return ("exact mode" + ", with load" * run["loaded"]) if run.get("exact") else "with load" if run["loaded"] else "idle machine"
+    mode = "exact mode" if run.get("exact") else "as a user" if run.get("user") else ""
+    return mode + ", with load" * run["loaded"] if mode else "with load" if run["loaded"] else "idle machine"
 
 
 def errors(run, state):
@@ -117,7 +120,7 @@ def median_errors(runs, state):
 
 
 def state_checks(runs, wanted):
-    for state, (most, most_mean) in CONDITIONS[wanted][2].items():
+    for state, (most, most_mean) in CONDITIONS[wanted].items():
         of_condition = bounded(runs, wanted)
         found = [(abs(off), run) for off, run in median_errors(of_condition, state)]
         if not found:
@@ -201,7 +204,7 @@ def checks(runs):
 def beyond(run):
     """Whether a thread of this run is beyond a bound, or its count of waits is."""
     wanted = condition(run)
-    over = any(abs(off) > most for state, (most, _) in CONDITIONS[wanted][2].items()
+    over = any(abs(off) > most for state, (most, _) in CONDITIONS[wanted].items()
                for off, row in errors(run, state) if not disturbed(row) and not unbounded(run))
     return over or any(off > COUNT_ERROR for off, _ in median_counts([run], wanted))
 

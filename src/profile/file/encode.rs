@@ -81,7 +81,7 @@ pub(super) const MAX_TEXT: usize = 16 << 20;
 pub(super) const MAX_DEPTH: usize = 1 << 12;
 
 /// All evidence, by number. The order is part of the format: append only.
-pub(super) const EVIDENCE: [Evidence; 14] = [
+pub(super) const EVIDENCE: [Evidence; 15] = [
     Evidence::GilHolder,
     Evidence::GilFutex,
     Evidence::GilRequested,
@@ -96,6 +96,7 @@ pub(super) const EVIDENCE: [Evidence; 14] = [
     Evidence::Unread,
     Evidence::HolderFault,
     Evidence::HolderLock,
+    Evidence::SwitchCounts,
 ];
 const UNREAD: usize = 11;
 
