@@ -156,6 +156,11 @@ impl<'a> RuleInput<'a> {
         self.program.idle.map(|idle| self.cores() - self.rates.on_cpu.estimate - idle).filter(|others| *others >= OTHERS)
     }
 
+    /// The share of the program's CPU time that switches of the GIL take.
+    pub(super) fn switching(&self) -> f64 {
+        self.program.switching(self.rates.on_cpu.estimate)
+    }
+
     /// Share of the threads' time that is unknown, apart from stops of the whole program.
     pub(super) fn unknown_share(&self, python_only: bool) -> Option<f64> {
         let (stopped, mut unknown, mut total) = (self.profile.stopped_seconds(), 0.0, 0.0);

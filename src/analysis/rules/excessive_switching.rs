@@ -29,13 +29,21 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         Position::Above => Diagnosis::finding(Code::ExcessiveSwitching)
             .with_severity(Severity::Medium)
             .because(format!(
-                "The GIL switches between threads {:.0} times a second, so a thread keeps it for about {:.2} ms at a time; at least one thread waits for it {} of the time.",
+                "The GIL switches between threads {:.0} times a second, so a thread keeps it for about {} at a time; at least one thread waits for it {} of the time.",
                 rate.estimate,
-                1e3 * e.gil.busy / rate.estimate,
+                brief(e.gil.busy / rate.estimate),
                 percent(e.gil.contended)
             ))
             .next_step(format!("Do more work per call{}: larger blocks per read, hash or send, items in batches, or fewer threads.", around(e)))
             .applies(),
+    }
+}
+
+/// A time below a millisecond or so.
+fn brief(seconds: f64) -> String {
+    match seconds * 1e6 {
+        micros if micros < 100.0 => format!("{micros:.0} µs"),
+        micros => format!("{:.2} ms", micros / 1e3),
     }
 }
 

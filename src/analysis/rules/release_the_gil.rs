@@ -3,6 +3,7 @@
 
 use super::{advice, gil_limits, known_library, severity, too_wide, worth_it, Code, Diagnosis, Place, Position, RuleInput, RuleResult};
 use crate::analysis::phrases::{gain, on_cores, own_caller, percent};
+use crate::analysis::shape::Start;
 
 /// Share of the waiting that is worth a finding when the verdict is another one.
 const NOTABLE: f64 = 0.3;
@@ -32,33 +33,37 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         .because(format!("In {} of that waiting, the thread that holds the GIL is inside a C call.", percent(holder_mix.native)))
         .because(e.contention_summary());
     let alternative = format!(
-        "Run {} in {}: about {}, not counting the cost of moving data between processes ({}).",
+        "Run {} in {}: about {}, not counting the cost of moving data between processes ({}: pass names of files or ranges rather than large data).",
         advice::subject(e),
         advice::means(e),
         gain(&e.gains.processes),
         advice::MOVING
     );
-    // A library's C code is not the user's to change.
+    // A library's C code is not the user's to change, and a pool of processes in place of threads
+    // is a change of one word.
     let diagnosis = match keeper {
         Some(advice) => diagnosis.next_step_with_sketch(alternative, advice::sketch(e)).next_step(format!(
             "Or change the call in {name} at line {}. {advice}",
             holder.called_from.as_ref().map_or(hot_line, |caller| caller.call_line)
         )),
-        None => release(e, diagnosis, &holder, hot_line).next_step_with_sketch(alternative, advice::sketch(e)),
+        None if e.shape.start == Start::Pool => {
+            release(e, diagnosis.next_step_with_sketch(alternative, advice::sketch(e)), &holder, (hot_line, "Or change"))
+        }
+        None => release(e, diagnosis, &holder, (hot_line, "Change")).next_step_with_sketch(alternative, advice::sketch(e)),
     };
     if holder_mix.in_c_calls() { diagnosis } else { diagnosis.finding_only() }.applies()
 }
 
 /// The step at the call. A library's code is not the user's to change, but the call is.
-fn release(e: &RuleInput<'_>, diagnosis: Diagnosis, holder: &Place, hot_line: u32) -> Diagnosis {
+fn release(e: &RuleInput<'_>, diagnosis: Diagnosis, holder: &Place, (hot_line, change): (u32, &str)) -> Diagnosis {
     let Some((caller, call_line)) = own_caller(holder).zip(holder.called_from.as_ref().map(|caller| caller.call_line)) else {
         let sketch = ["with nogil:  # Cython, around code that uses no Python object", "    total = sum_of(view)"].map(String::from);
         let step = "use a library that releases the GIL there, or move the work to Cython (with nogil), C++ or Rust code that releases it.";
         return diagnosis
-            .next_step_with_sketch(format!("Change the call in {} at line {hot_line}: {step}", e.place(holder)), sketch.to_vec());
+            .next_step_with_sketch(format!("{change} the call in {} at line {hot_line}: {step}", e.place(holder)), sketch.to_vec());
     };
     diagnosis.next_step(format!(
-        "Change the call in {} at line {call_line}: give {} less work, or use another library, one that releases the GIL there.",
+        "{change} the call in {} at line {call_line}: give {} less work, or use another library, one that releases the GIL there.",
         e.place(&caller),
         e.place(holder)
     ))
@@ -83,6 +88,16 @@ mod tests {
         );
         assert!(r.verdict.next_steps[0].starts_with("Change the call in parse (app.py:12) at line 14: "), "{:?}", r.verdict.next_steps);
         assert_eq!((r.verdict.sketches[0].step, r.verdict.sketches[1].step), (0, 1), "{:?}", r.verdict.sketches);
+    }
+
+    #[test]
+    fn a_pool_of_threads_becomes_one_of_processes_first() {
+        const POOL: &str = "Thread._bootstrap_inner@/lib/python3.11/threading.py>_worker@/lib/python3.11/concurrent/futures/thread.py";
+        let [holds, waits] = ["C", "W"].map(|state| -> &'static str { Box::leak(format!("{state} {POOL}>count").into_boxed_str()) });
+        let turns = move |t: u64| if t % 10 < 5 { vec!["I main", holds, waits] } else { vec!["I main", waits, holds] };
+        let v = report(&Scene::new(2.0).without_main().run(3000, turns)).verdict;
+        assert!(v.code == Code::ReleaseTheGil && v.next_steps[0].starts_with("Run count (app.py:12) in a ProcessPoolExecutor"), "{v:?}");
+        assert!(v.next_steps[0].contains("pass names of files") && v.next_steps[1].starts_with("Or change the call in count"), "{v:?}");
     }
 
     #[test]

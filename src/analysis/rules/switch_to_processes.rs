@@ -46,6 +46,7 @@ fn switch(e: &RuleInput<'_>) -> Diagnosis {
     }
     diagnosis = diagnosis.next_steps(advice::processes(e));
     diagnosis.because.extend(limit_of_cores(e));
+    diagnosis.because.extend(switching(e));
     diagnosis.because.extend(waits_outside(e).then(|| LIMIT_OUTSIDE.to_owned()));
     if e.gains.free_threading.low >= WORTH_IT {
         return diagnosis.next_step(format!(
@@ -71,6 +72,19 @@ fn limit_of_cores(e: &RuleInput<'_>) -> Option<String> {
     }
     (gain > ABOVE * e.cores())
         .then(|| format!("More than {} times as fast is possible because the program uses only {} now.", number(e.cores()), cores(used)))
+}
+
+/// Share of the CPU time that goes into switches of the GIL, from which they are named.
+const SWITCHING: f64 = 0.1;
+
+fn switching(e: &RuleInput<'_>) -> Option<String> {
+    let (share, rate) = (e.switching(), e.gil.switches_per_s?);
+    (share >= SWITCHING).then(|| {
+        format!(
+            "At {rate:.0} switches a second, the switches themselves take perhaps {} of the CPU time: larger units of work between them gain something too, also in threads.",
+            percent(share)
+        )
+    })
 }
 
 /// A gain that is worth it for certain is promised; another one is named beside what is certain.
@@ -120,6 +134,15 @@ mod tests {
         assert!(v.next_steps[0].starts_with("Run burn (app.py:12) in a concurrent.futures.ProcessPoolExecutor"));
         assert_eq!(v.sketch[2], "    results = list(pool.map(burn, items))");
         assert!((v.gil_saturates_at.unwrap() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn very_many_switches_widen_the_gain_and_are_named() {
+        let v = report(&Scene::new(2.0).switching(60).run(3000, TURNS)).verdict;
+        assert!(v.because.iter().any(|fact| fact.starts_with("At 60000 switches a second")), "{:?}", v.because);
+        let gain = v.speedup.processes.unwrap();
+        assert!(gain.high > 3.0 && v.confidence == Confidence::Low, "{gain:?} {:?}", v.confidence);
+        assert!(!report(&Scene::new(2.0).run(3000, TURNS)).verdict.because.iter().any(|fact| fact.starts_with("At ")));
     }
 
     #[test]

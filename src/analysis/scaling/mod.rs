@@ -14,8 +14,9 @@
 //! (CPython 3.11, 2 cores, against the same work really run in processes):
 //! - High: a GIL switch costs time (cold caches, gaps of forced switches). Pure Python was
 //!   predicted 2.0 and measured 2.0 - 2.5, so the end is up to a quarter higher in proportion to
-//!   how contended the GIL is. Starvation disappears (the scheduler was seen to wake two lightly
-//!   contending threads on one core). At least 5 %.
+//!   how contended the GIL is. Threads that switch by themselves many thousand times a second lose
+//!   CPU time to that too (predicted 1.2, measured 1.6 - 2.1). Starvation disappears (the scheduler
+//!   was seen to wake two lightly contending threads on one core). At least 5 %.
 //! - Low: waits for locks stay as they are; 5 % for all (1.01 was measured .95). Threads that
 //!   alternately sleep and compute then queue for cores at random, which the mean does not show:
 //!   predicted 1.90, measured 1.47. A program that gets only part of the CPU time that it asks for
@@ -36,6 +37,11 @@ use std::collections::BTreeMap;
 
 /// Measured cost of GIL switches above the prediction at full contention.
 const SWITCH_COST: f64 = 0.25;
+/// CPU time of one GIL switch where threads switch by themselves, in seconds, and the largest share
+/// of the program's CPU time that it is taken for. SQLite rows at 120 000 switches a second: .7
+/// cores.
+const SWITCH_SECONDS: f64 = 5e-6;
+const MAX_SWITCHING: f64 = 0.5;
 /// Measured error of the prediction in either direction.
 const MODEL_ERROR: f64 = 0.05;
 /// Share of the gain that threads lose which sleep whenever they do not compute.
@@ -62,6 +68,8 @@ pub(super) struct Program {
     pub(super) idle: Option<f64>,
     /// CPUs that its threads used, by the kernel's count; `None` where it did not say.
     used: Option<f64>,
+    /// GIL switches per second.
+    switches_per_s: f64,
     /// The GIL that each thread takes, by index.
     gils: Vec<usize>,
     /// The group of each thread.
@@ -113,14 +121,16 @@ impl Program {
         // Of all threads, or the rest would seem to use nothing.
         let used: Option<f64> = profile.threads.iter().map(|thread| thread.totals.map(|totals| totals.cpu.as_secs_f64())).sum();
         let used = used.map(|used| used / profile.running_seconds().max(1e-9)).filter(|used| *used > 0.0);
-        Program { cores, idle: profile.window.idle_cpus, used, gils: profile.threads.iter().map(gil).collect(), group_of, groups }
+        let switches_per_s = profile.gils.iter().filter_map(|gil| gil.switches_per_s()).sum();
+        let gils = profile.threads.iter().map(gil).collect();
+        Program { cores, idle: profile.window.idle_cpus, used, switches_per_s, gils, group_of, groups }
     }
 
     /// Threads of one group and one GIL.
     #[cfg(test)]
     pub(super) fn plain(threads: usize, cores: f64) -> Program {
         let groups = vec![Group { name: "*".into(), threads, work: 1.0, main: true, python: true }];
-        Program { cores, idle: None, used: None, gils: vec![0; threads], group_of: vec![0; threads], groups }
+        Program { cores, idle: None, used: None, switches_per_s: 0.0, gils: vec![0; threads], group_of: vec![0; threads], groups }
     }
 
     /// The cores that the program can have on average: of those that it may use, the ones that it
@@ -134,6 +144,17 @@ impl Program {
             return NO_LIMIT;
         }
         running * ((used + idle).min(self.cores) / used).max(1.0)
+    }
+
+    /// The share of the program's CPU time that switches of the GIL take. `running`: the mean
+    /// number of threads on a core, which serves where the kernel did not count.
+    pub(super) fn switching(&self, running: f64) -> f64 {
+        let used = self.used.unwrap_or(running);
+        if used > 0.0 {
+            (self.switches_per_s * SWITCH_SECONDS / used).min(MAX_SWITCHING)
+        } else {
+            0.0
+        }
     }
 
     /// The cores of this machine, as other programs use them.
@@ -264,8 +285,8 @@ struct Case<'a> {
 struct Ends<'a> {
     threads: &'a [StateTimes],
     workers: &'a [Worker],
-    /// Whether no thread switches its GIL with another.
-    alone: bool,
+    /// What the end of the GIL's switches adds to the high end, as a factor.
+    no_switches: f64,
     low: Vec<f64>,
     middle: Vec<f64>,
     high: Vec<f64>,
@@ -287,7 +308,11 @@ fn ends<'a>(threads: &'a [StateTimes], program: &Program, workers: &'a [Worker],
     let taken = gils.len();
     gils.sort_unstable();
     gils.dedup();
-    Ends { threads, workers, alone: gils.len() == taken, low: speeds(&low), middle: speeds(&middle), high: speeds(&high) }
+    // Waiting ends together with the switches, which cost the holder time too.
+    let alone = gils.len() == taken;
+    let waiting = sum(threads, State::Waiting).min(1.0);
+    let no_switches = if alone { (1.0 + SWITCH_COST * waiting) / (1.0 - program.switching(used)) } else { 1.0 };
+    Ends { threads, workers, no_switches, low: speeds(&low), middle: speeds(&middle), high: speeds(&high) }
 }
 
 /// Sums over some threads.
@@ -305,21 +330,12 @@ struct Tally {
 impl Ends<'_> {
     /// The gain of some threads.
     fn gain(&self, of: &dyn Fn(usize) -> bool) -> Estimate {
-        self.tallies(1, &|thread| of(thread).then_some(0))[0].gain(self.switching())
+        self.tallies(1, &|thread| of(thread).then_some(0))[0].gain(self.no_switches)
     }
 
     /// The gain of each of some groups.
     fn gains(&self, group_of: &[usize], groups: usize) -> Vec<Estimate> {
-        self.tallies(groups, &|thread| Some(group_of[thread])).iter().map(|tally| tally.gain(self.switching())).collect()
-    }
-
-    /// Waiting that ends together with the GIL's switches, which cost the holder time too.
-    fn switching(&self) -> f64 {
-        if self.alone {
-            sum(self.threads, State::Waiting).min(1.0)
-        } else {
-            0.0
-        }
+        self.tallies(groups, &|thread| Some(group_of[thread])).iter().map(|tally| tally.gain(self.no_switches)).collect()
     }
 
     fn tallies(&self, groups: usize, group_of: &dyn Fn(usize) -> Option<usize>) -> Vec<Tally> {
@@ -342,13 +358,13 @@ impl Ends<'_> {
 }
 
 impl Tally {
-    fn gain(&self, switching: f64) -> Estimate {
+    fn gain(&self, no_switches: f64) -> Estimate {
         let relative = |work: f64| if self.today > 0.0 { work / self.today } else { 1.0 };
         let (low, estimate, high) = (relative(self.low), relative(self.middle), relative(self.high));
         // Threads that alternately sleep and compute queue for cores at random, in so far as the
         // program's work is theirs.
         let low = if low > 1.0 { 1.0 + (low - 1.0) * (1.0 - SLEEPERS_LOSE * self.asleep) } else { low };
-        let high = high * (1.0 + SWITCH_COST * switching);
+        let high = high * no_switches;
         Estimate { estimate, low: (low * (1.0 - MODEL_ERROR)).min(estimate), high: high.max(estimate * (1.0 + MODEL_ERROR)) }
     }
 }

@@ -87,6 +87,9 @@ fn what_if(page: &mut Page, report: &Report) {
         page.flow("  processes, by threads: ", ", ", &by_group.iter().map(group).collect::<Vec<_>>());
     }
     what_if_answers(page, &report.what_if);
+    if report.findings.iter().any(|finding| matches!(finding.code, Code::EventLoopBlocked | Code::EventLoopStarved)) {
+        page.prose("  ", "What the late event loop would gain is not counted.");
+    }
     // The contract asks the text to say so wherever such a gain is shown.
     if processes.is_some() && !advises_processes(verdict.code) {
         page.prose("  ", "Moving data between processes is not counted.");
