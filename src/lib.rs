@@ -6,7 +6,7 @@
 //! ([`sample`], [`units`], [`ids`], [`error`]):
 //!
 //! - capture: [`process`] reads another process, [`python`] finds CPython's data in it, and
-//!   [`capture`] gives each thread a state in each sample;
+//!   [`capture`] reads samples, and [`estimate`] gives each thread its state in them;
 //! - report: [`profile`] adds up the states, [`analysis`] derives figures and a verdict, and
 //!   [`output`] writes them in one format per file.
 //!
@@ -43,6 +43,7 @@ pub mod analysis;
 pub mod capture;
 pub mod cli;
 pub mod error;
+pub mod estimate;
 pub mod gate;
 pub mod ids;
 pub mod output;

@@ -56,8 +56,8 @@ fn main() -> Result<(), Failed> {
         let mut sampler = Sampler::new(python, None);
         let mut builder = ProfileBuilder::new();
         costs = measure(samples, rate, |at| Ok(sampler.sample(at, at, &mut builder).map(|_| ())?))?;
-        costs["threads"] = json!(sampler.threads().len());
-        costs["deepest_stack"] = json!(sampler.threads().iter().map(|t| t.stack.stack().frames.len()).max());
+        costs["threads"] = json!(sampler.threads().count());
+        costs["deepest_stack"] = json!(sampler.snapshots().iter().map(|(_, thread)| thread.stack.frames.len()).max());
     }
     println!("{costs}");
     Ok(())

@@ -1,5 +1,4 @@
-//! Threads that have several thread states, one in each interpreter that they run; and the ids of
-//! GILs.
+//! Threads that have several thread states, one in each interpreter that they run.
 //!
 //! A thread that runs a subinterpreter has a thread state there and one in the interpreter that it
 //! came from. gilprof attributes the thread to one of them at a time: the one that holds a GIL,
@@ -10,8 +9,8 @@
 //! foreign thread state when it holds the GIL while the thread that it names sleeps in the kernel.
 //! If exactly one other Python thread is runnable, that thread runs under it.
 
-use super::thread_tracker::ThreadTracker;
-use crate::ids::{Addr, GilId, Tid};
+use super::thread_reader::ThreadReader;
+use crate::ids::{Addr, Tid};
 use crate::python::interpreters::{RuntimeState, ThreadState};
 use crate::python::layout::Minor;
 use std::collections::HashMap;
@@ -87,8 +86,8 @@ impl ThreadStateBindings {
     /// wait for a page.) If one other thread alone is runnable, `holder` is noted as running on
     /// that thread. Returns another binding of the sleeping thread, which that thread is to be
     /// attributed to.
-    pub fn resolve_foreign_holder(&mut self, holder: Addr, threads: &[ThreadTracker]) -> Option<ThreadStateBinding> {
-        let binding = self.for_state(holder).filter(|binding| threads.get(binding.thread).is_some_and(ThreadTracker::sleeps_in_syscall))?;
+    pub fn resolve_foreign_holder(&mut self, holder: Addr, threads: &[ThreadReader]) -> Option<ThreadStateBinding> {
+        let binding = self.for_state(holder).filter(|binding| threads.get(binding.thread).is_some_and(ThreadReader::sleeps_in_syscall))?;
         let mut running = threads.iter().filter(|t| !t.tstate.is_null() && t.tstate != holder && t.is_runnable()).map(|t| t.info.tid);
         let first = running.next()?;
         if running.next().is_none() {
@@ -114,47 +113,11 @@ impl ThreadStateBindings {
     }
 }
 
-/// Ids of GILs. A GIL keeps its id while it exists; its index does not stay, because CPython's list
-/// of interpreters is newest first.
-#[derive(Debug, Default)]
-pub struct GilIds {
-    ids: Vec<(Addr, GilId)>,
-    next: u32,
-}
-
-impl GilIds {
-    /// Adds ids for new GILs and drops those of GILs that are gone.
-    pub fn update(&mut self, runtime_state: &RuntimeState) {
-        if self.ids.iter().map(|(at, _)| at).eq(runtime_state.gils.iter().map(|(at, _)| at)) {
-            return;
-        }
-        let id_of = |at: Addr| self.ids.iter().find(|(known, _)| *known == at).map(|(_, id)| *id);
-        let current: Vec<(Addr, Option<GilId>)> = runtime_state.gils.iter().map(|(at, _)| (*at, id_of(*at))).collect();
-        self.ids.clear();
-        for (at, id) in current {
-            let id = id.unwrap_or_else(|| {
-                self.next += 1;
-                GilId(self.next - 1)
-            });
-            self.ids.push((at, id));
-        }
-    }
-
-    /// The id of the GIL at this index of `RuntimeState::gils`.
-    pub fn by_index(&self, index: usize) -> GilId {
-        self.ids.get(index).map_or(GilId(u32::MAX), |(_, id)| *id)
-    }
-
-    /// The id of the GIL at this address.
-    pub fn by_address(&self, gil: Addr) -> Option<GilId> {
-        self.ids.iter().find(|(at, _)| *at == gil).map(|(_, id)| *id)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::thread_tracker::PollHints;
+    use crate::capture::thread_reader::PollHints;
+    use crate::estimate::state_machine::ThreadStateMachine;
     use crate::ids::ThreadId;
     use crate::process::c_library::Abi;
     use crate::process::memory_dump::{DumpHead, DumpedTask};
@@ -181,16 +144,17 @@ mod tests {
     }
 
     /// Threads at these places, each with the thread state of its number.
-    fn threads(places: &[&str]) -> Vec<ThreadTracker> {
+    fn threads(places: &[&str]) -> Vec<ThreadReader> {
         let task = |n: usize, place: &str| DumpedTask { tid: n as i32, syscall: Some(place.into()), ..DumpedTask::default() };
         let tasks = places.iter().enumerate().map(|(n, place)| task(n, place)).collect();
         let head = DumpHead { schema: String::new(), pid: 0, python: String::new(), abi: Abi::default(), runtime: 0, threads: tasks };
         let target = ReplayTarget { head, memory: ReplayMemory::new() };
         let thread = |n: usize| {
             let info = ThreadInfo { id: ThreadId(n as u32), tid: Tid(n as i32), name: String::new(), python: true, main: false, gil: None };
-            let mut thread = ThreadTracker::new(&target, info, Nanos::ZERO, None, &Arc::new(Stack::empty()));
+            let mut thread = ThreadReader::open(&target, info, Nanos::ZERO, None, &Arc::new(Stack::empty())).reader;
+            let history = ThreadStateMachine::new(Nanos::ZERO, None, false);
             thread.bind_to(Addr(n as u64), 1, (Addr(9), None));
-            thread.poll(&target, PollHints::default(), |_| FutexOwner::Other).unwrap();
+            thread.poll(&target, &history, PollHints::default(), |_| FutexOwner::Other).unwrap();
             thread
         };
         (0..places.len()).map(thread).collect()
@@ -211,19 +175,5 @@ mod tests {
         assert_eq!(foreign(asleep, false), (Some(Addr(12)), Some(Tid(1))));
         assert_eq!(foreign(asleep, true), (None, None));
         assert_eq!(foreign(nowhere, false), (None, None));
-    }
-
-    #[test]
-    fn a_gil_keeps_its_id_while_it_exists() {
-        let (mut ids, mut runtime_state) = (GilIds::default(), RuntimeState::default());
-        let mut with = |gils: &[u64]| {
-            runtime_state.gils = gils.iter().map(|&at| (Addr(at), None)).collect();
-            ids.update(&runtime_state);
-            (0..gils.len()).map(|i| ids.by_index(i).0).collect::<Vec<_>>()
-        };
-        assert_eq!(with(&[1, 5]), [0, 1]);
-        assert_eq!(with(&[1, 7, 5]), [0, 2, 1]);
-        assert_eq!(with(&[1, 7]), [0, 2]);
-        assert_eq!(with(&[1, 5, 7]), [0, 3, 2], "another GIL at an address that was freed");
     }
 }

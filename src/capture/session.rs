@@ -13,7 +13,7 @@ use crate::error::{Error, ReadError, Result};
 use crate::ids::{Pid, Tid};
 use crate::process::futex_tracer::Unavailable;
 use crate::process::idle_cpus::IdleCpus;
-use crate::process::{kernel_stack, runnable, sys_linux};
+use crate::process::{kernel_stack, sys_linux, threads};
 use crate::python::attach::PythonProcess;
 use crate::sample::{CaptureStats, Sink, Stop, TargetInfo};
 use crate::units::Nanos;
@@ -328,8 +328,8 @@ impl ActiveCapture {
                 self.exact_before = before;
             }
         }
-        self.torn += self.sampler.torn;
-        self.shortened += self.sampler.shortened;
+        self.torn += self.sampler.stats.torn;
+        self.shortened += self.sampler.stats.shortened;
         self.warnings.extend(self.sampler.pauser_warning());
         self.stops.extend(self.sampler.stop_detector.stops());
         self.target = target_info(&python);
@@ -363,16 +363,16 @@ impl ActiveCapture {
     fn target(&self) -> TargetInfo {
         let sampler = &self.sampler;
         TargetInfo {
-            interpreters: sampler.interpreters.max(self.target.interpreters),
-            switch_interval_us: sampler.interval_us,
-            gil_enabled: sampler.gil_enabled,
+            interpreters: sampler.stats.interpreters.max(self.target.interpreters),
+            switch_interval_us: sampler.stats.interval_us,
+            gil_enabled: sampler.stats.gil_enabled,
             ..self.target.clone()
         }
     }
 
     /// The CPUs that the threads which worked may use. Known once the window has ended.
     fn usable_cpus(&self) -> f64 {
-        let affinity = self.sampler.working_cpus.count().map(f64::from);
+        let affinity = self.sampler.working_cpus().count().map(f64::from);
         affinity.map_or(self.target.cpus, |affinity| self.target.quota.map_or(affinity, |quota| quota.min(affinity)))
     }
 
@@ -382,10 +382,10 @@ impl ActiveCapture {
         let mut stats = CaptureStats {
             samples: counts.samples,
             missed: counts.missed,
-            torn: self.torn + self.sampler.torn,
+            torn: self.torn + self.sampler.stats.torn,
             failed: counts.failed,
             kernel_stacks: Some(kernel_stack::proven()),
-            switch_counts: !kernel_stack::readable() && runnable::counts_are_usable(),
+            switch_counts: !kernel_stack::readable() && threads::switch_counts_are_usable(),
             stops: self.stops.iter().cloned().chain(self.sampler.stop_detector.stops()).collect(),
             events: self.exact_before.events,
             lost_events: self.exact_before.lost_events,
@@ -393,7 +393,7 @@ impl ActiveCapture {
             warnings: self.warnings.iter().chain(&self.exact_before.warnings).cloned().collect(),
             ..base
         };
-        let shortened = self.shortened + self.sampler.shortened;
+        let shortened = self.shortened + self.sampler.stats.shortened;
         if shortened > 0 {
             stats.warnings.push(format!(
                 "{shortened} stacks were too deep to be read whole at this rate; frames in their middle are left out (to read them, lower --rate)"

@@ -1,9 +1,9 @@
 //! Reads where a thread is in the kernel.
 
-use super::classify::TaskState;
 use crate::ids::Addr;
 use crate::process::threads::{SyscallState, TaskFiles};
 use crate::python::gil_waits::FutexOwner;
+use crate::sample::TaskState;
 use std::io;
 
 /// How often the thread's file is read while its futex is on no list of waiters.

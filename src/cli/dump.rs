@@ -103,7 +103,7 @@ fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<Thread
         note("the interpreter could not be read: it is starting or ending, and the holder of the GIL is not known");
     }
     let mut threads: Vec<(ThreadId, ThreadSnapshot)> = sampler.snapshots();
-    target.gil_enabled = sampler.gil_enabled;
+    target.gil_enabled = sampler.stats.gil_enabled;
     sampler.finish(now, &mut totals);
     for (id, view) in threads.iter_mut().filter(|(_, v)| v.state == State::Unknown) {
         if let Some(times) = totals.0.get(id) {

@@ -3,37 +3,11 @@
 //!
 //! The table does not guess. A runnable thread without the GIL may run native code, may be in the
 //! run queue, or may have just been woken to take the GIL. Kernel stacks, where gilprof may read
-//! them, or else counts of switches, decide most of these cases. The others become [`Classification::Ambiguous`], and
-//! `cpu_attribution` divides their time by the CPU time that the kernel counted.
+//! them, or else counts of switches, decide most of these cases. The others become
+//! [`Classification::Ambiguous`], and `cpu_attribution` divides their time by the CPU time that the
+//! kernel counted.
 
-use crate::process::runnable::RunnableState;
-use crate::sample::{Evidence, State};
-
-/// Where a thread is in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskState {
-    /// Runnable, on a CPU or in the run queue.
-    Runnable,
-    /// Asleep on a futex inside a GIL: the thread wants that GIL.
-    GilFutex,
-    /// Asleep on any other futex.
-    OtherFutex,
-    /// Asleep in another system call.
-    Syscall,
-    /// Off the CPU outside a system call: a page fault, or frozen.
-    OutsideSyscall,
-    /// Asleep at the last sample and not run since, so its `/proc/PID/task/TID/syscall` was not
-    /// read.
-    NotRunSince,
-    /// Waiting for the GIL at the last sample, and `switch_number` shows that only other threads
-    /// can have had the GIL since. The thread is still in `take_gil`, so its `/proc` files were not
-    /// read.
-    StillWaiting,
-    /// Stopped by a signal or a tracer, or frozen.
-    Stopped,
-    /// Could not be read.
-    Unread,
-}
+use crate::sample::{Evidence, RunnableState, State, TaskState};
 
 /// Whether a thread that has released the GIL can have got a drop request. In `take_gil`, a waiter
 /// sends the holder a drop request after it has waited for a switch interval without a GIL switch.
@@ -65,6 +39,8 @@ pub struct Observation {
     pub in_c_call: bool,
     /// If the thread has released the GIL: whether it can have got a drop request.
     pub drop_request: DropRequest,
+    /// The thread held the GIL at the last sample.
+    pub held_last: bool,
     /// The thread's state at the last sample, if it was off the CPU then.
     pub off_cpu_state: Option<State>,
     /// The thread waited for the GIL at the last sample, or has been runnable without the GIL at
@@ -194,14 +170,17 @@ fn runnable(observed: &Observation) -> Classification {
         {
             Classification::Known(State::Starved, KernelStack)
         }
-        // Pushed off in native code, or by the thread that it woke when it released the GIL, or on
-        // its way into or out of a wait.
-        Some(RunnableState::PushedOff) if observed.near_wait => Classification::Ambiguous { near_wait: true },
-        Some(RunnableState::PushedOff) => match observed.drop_request {
-            DropRequest::No => Classification::OffGil,
-            DropRequest::Likely => Classification::Known(State::Waiting, PushedOff),
-            DropRequest::Unknown => Classification::Ambiguous { near_wait: false },
-        },
+        // A forced release follows a hold of a switch interval, so a sample has seen the thread
+        // hold. The thread that it woke has pushed it off.
+        Some(RunnableState::PushedOff) if observed.held_last && observed.drop_request == DropRequest::Likely => {
+            Classification::Known(State::Waiting, PushedOff)
+        }
+        // On its way into or out of a wait, or in native code that is no call.
+        Some(RunnableState::PushedOff) if observed.near_wait && !observed.in_c_call => Classification::Ambiguous { near_wait: true },
+        Some(RunnableState::PushedOff) if observed.held_last && observed.drop_request == DropRequest::Unknown => {
+            Classification::Ambiguous { near_wait: false }
+        }
+        Some(RunnableState::PushedOff) => Classification::OffGil,
         // Woken from a sleep of a C function, in which it does not want the GIL.
         Some(RunnableState::Woken) if observed.sleeps_for_other || observed.requested == Some(false) && observed.in_c_call => {
             Classification::Known(State::Starved, SwitchCounts)

@@ -25,8 +25,7 @@
 
 use super::off_gil::{CpuSums, OffGilEstimator, RunMode};
 use crate::ids::ThreadId;
-use crate::process::threads::SchedStat;
-use crate::sample::{Evidence, Stack, State, StateTimes};
+use crate::sample::{Evidence, SchedStat, Stack, State, StateTimes};
 use crate::units::Nanos;
 use std::sync::Arc;
 

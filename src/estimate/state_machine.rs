@@ -5,12 +5,10 @@
 //! state it was in off the CPU, and whether it last slept for the GIL. It is pure: it reads nothing
 //! from the target.
 
-use super::classify::{self, Classification, DropRequest, Observation, TaskState};
+use super::classify::{self, Classification, DropRequest, Observation};
 use super::cpu_attribution::{Class, CpuAttribution, PendingSlice};
 use crate::ids::ThreadId;
-use crate::process::runnable::RunnableState;
-use crate::process::threads::SchedStat;
-use crate::sample::{Evidence, Stack, State, StateTimes};
+use crate::sample::{Evidence, RawTask, SchedStat, Stack, State, StateTimes, TaskState};
 use crate::units::Nanos;
 use std::sync::Arc;
 
@@ -29,21 +27,6 @@ const OTHER_SLEEPS_RATIO: u32 = 4;
 
 /// A thread that waits for its first CPU gets its slices after this time at the latest.
 const MAX_NOT_SCHEDULED: Nanos = Nanos::from_millis(200);
-
-/// What the kernel says of the thread in one sample.
-#[derive(Clone, Copy, Debug)]
-pub struct KernelView {
-    /// Where the thread is.
-    pub task_state: TaskState,
-    /// `task_state` was not read. It is known from kernel events, or from `switch_number`, for a
-    /// time in this sample before `stat` was read.
-    pub assumed: bool,
-    /// The kernel's counts; `None` where it keeps none.
-    pub stat: Option<SchedStat>,
-    /// Where a runnable thread is, by its kernel stack or its counts of switches; `None` where that
-    /// was not read or is unknown.
-    pub runnable_state: Option<RunnableState>,
-}
 
 /// What the interpreter says of the thread in the same sample.
 #[derive(Clone, Copy, Debug, Default)]
@@ -243,7 +226,7 @@ impl ThreadStateMachine {
     }
 
     /// Classifies one sample.
-    pub fn classify(&mut self, kernel: &KernelView, interpreter: &InterpreterView) -> Classification {
+    pub fn classify(&mut self, kernel: &RawTask, interpreter: &InterpreterView) -> Classification {
         // 3.15: `gil_requested` is set throughout `take_gil`. If it is clear, a thread that slept
         // for the GIL has got the GIL since; a thread that slept for another lock has not slept for
         // the GIL since.
@@ -276,6 +259,7 @@ impl ThreadStateMachine {
             requested: interpreter.requested,
             in_c_call: interpreter.in_c_call,
             drop_request: interpreter.drop_request,
+            held_last: self.last_state.0.is_holding(),
             off_cpu_state: self.previous.off_cpu_state,
             near_wait: self.previous.near_wait,
             wants_gil,
@@ -299,7 +283,7 @@ impl ThreadStateMachine {
     pub fn attribute(
         &mut self,
         at: Nanos,
-        kernel: &KernelView,
+        kernel: &RawTask,
         classification: Classification,
         stack: &Arc<Stack>,
         holder: Option<(ThreadId, Arc<Stack>)>,

@@ -7,7 +7,7 @@
 //! thread that waits now. aarch64 always does, so the file is not used there. x86-64 does if it is
 //! built with frame pointers, so no stack is trusted before a thread without a stack has been seen.
 
-use super::runnable::RunnableState;
+use crate::sample::RunnableState;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::OnceLock;
 

@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn the_kernels_data_are_recorded() {
         // A dump contains stacks only after this process has seen a thread without one.
-        crate::process::kernel_stack::once_proven(crate::process::runnable::RunnableState::OnCpu);
+        crate::process::kernel_stack::once_proven(crate::sample::RunnableState::OnCpu);
         let recorder = Rc::new(DumpRecorder::new(Box::new(source(&[]))));
         let mut tids = Vec::new();
         recorder.tids(&mut tids, true).unwrap();

@@ -1,45 +1,16 @@
-//! Where a runnable thread is: on a CPU, or in the run queue and how it got there. Kernel stacks tell
-//! most (`kernel_stack`), but only root may read them. Every user may read how often a thread was
-//! switched out:
+//! Where a runnable thread is: on a CPU, or in the run queue and how it got there. Kernel stacks
+//! tell most (`kernel_stack`), but only root may read them. Every user may read how often a thread
+//! was switched out:
 //!
-//! - `schedstat` counts how often the thread got a CPU, `status` how often it was switched out. On a
-//!   CPU the first count is one ahead of the second; off it they are equal.
+//! - `schedstat` counts how often the thread got a CPU, `status` how often it was switched out. On
+//!   a CPU the first count is one ahead of the second; off it they are equal.
 //! - `status` counts switches of threads that went to sleep apart from those of threads that were
 //!   pushed off. If only one of the two counts has moved, that was the last switch.
 //!
 //! Each thread's counts differ by a constant that is nearly always zero; it is corrected whenever
 //! the thread is found asleep.
 
-use super::procfs::read_text;
-use super::threads::parse_schedstat;
-use std::sync::OnceLock;
-
-/// Where a runnable thread is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunnableState {
-    /// On a CPU.
-    OnCpu,
-    /// In the run queue since it was preempted outside of any system call.
-    Preempted,
-    /// In the run queue, preempted on its way out of a system call. That is where a thread is
-    /// preempted by a thread that it has woken.
-    LeavingSyscall,
-    /// In the run queue: woken from a sleep in `futex(2)`, or just about to sleep there.
-    WokenFromFutex,
-    /// In the run queue within another system call: woken from a sleep there, or preempted there.
-    InSystemCall,
-    /// In the run queue, preempted; where is unknown. By switch counts only.
-    PushedOff,
-    /// In the run queue, woken from a sleep; from which is unknown. By switch counts only.
-    Woken,
-}
-
-impl RunnableState {
-    /// Whether the thread may have slept a moment ago, and may sleep again.
-    pub fn is_woken(self) -> bool {
-        matches!(self, RunnableState::WokenFromFutex | RunnableState::InSystemCall | RunnableState::Woken)
-    }
-}
+use crate::sample::RunnableState;
 
 /// How often a thread was switched out, by `/proc/PID/task/TID/status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,26 +29,9 @@ impl SwitchCounts {
         Some(SwitchCounts { voluntary: count("voluntary_ctxt_switches:")?, involuntary: count("nonvoluntary_ctxt_switches:")? })
     }
 
-    fn sum(self) -> u64 {
+    pub(super) fn sum(self) -> u64 {
         self.voluntary.wrapping_add(self.involuntary)
     }
-}
-
-/// Whether this kernel's counts are as described, by those of the calling thread, which is on a
-/// CPU.
-pub fn counts_are_usable() -> bool {
-    static USABLE: OnceLock<bool> = OnceLock::new();
-    *USABLE.get_or_init(|| {
-        let runs = || Some(parse_schedstat(read_text("/proc/thread-self/schedstat").ok()?.as_bytes())?.runs);
-        let read = || {
-            let before = runs()?;
-            let counts = SwitchCounts::parse(read_text("/proc/thread-self/status").ok()?.as_bytes())?;
-            Some((before, counts.sum(), runs()?))
-        };
-        // A thread that is switched out between the reads tries again.
-        let settled = (0..8).filter_map(|_| read()).find(|(before, _, after)| before == after);
-        settled.is_some_and(|(runs, switches, _)| runs == switches.wrapping_add(1))
-    })
 }
 
 /// The counts of one thread from sample to sample.
@@ -165,11 +119,6 @@ mod tests {
         assert_eq!(history.observe_runnable(counts(4, 4), 2), Some(RunnableState::OnCpu));
         history.observe_moving(counts(4, 5));
         assert_eq!(history.observe_runnable(counts(4, 6), 3), Some(RunnableState::PushedOff));
-    }
-
-    #[test]
-    fn this_kernels_counts_are_as_described() {
-        assert!(counts_are_usable());
     }
 
     proptest! {

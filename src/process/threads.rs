@@ -8,8 +8,9 @@
 use crate::ids::{Addr, Pid, Tid};
 use crate::process::kernel_stack;
 use crate::process::procfs::{parse_state_letter, read_text, STAT_START};
-use crate::process::runnable::{RunnableState, SwitchCounts};
+use crate::process::runnable::SwitchCounts;
 use crate::process::sys_linux::{nofile_limit, SYS_FUTEX, SYS_RESTART_SYSCALL};
+use crate::sample::{RunnableState, SchedStat};
 use crate::units::Nanos;
 use std::cell::OnceCell;
 use std::fmt;
@@ -17,6 +18,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 /// Longer than any text of `/proc/PID/task/TID/syscall`, which has nine numbers at most.
 const SYSCALL_TEXT: usize = 256;
@@ -34,17 +36,6 @@ pub enum SyscallState {
     Syscall(i64),
     /// Asleep outside a system call (a page fault, stopped by a signal or a tracer).
     OutsideSyscall,
-}
-
-/// The contents of `/proc/PID/task/TID/schedstat`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SchedStat {
-    /// Time on a CPU. Updated at the scheduler's tick and when the thread is switched out.
-    pub cpu: Nanos,
-    /// Time runnable without a CPU. Updated when the thread gets one.
-    pub run_queue: Nanos,
-    /// Number of times that it got a CPU.
-    pub runs: u64,
 }
 
 /// A file of a thread that samples read.
@@ -254,6 +245,23 @@ impl TaskFiles {
     }
 }
 
+/// Whether this kernel's counts are as `runnable` describes them, by those of the calling thread,
+/// which is on a CPU.
+pub fn switch_counts_are_usable() -> bool {
+    static USABLE: OnceLock<bool> = OnceLock::new();
+    *USABLE.get_or_init(|| {
+        let runs = || Some(parse_schedstat(read_text("/proc/thread-self/schedstat").ok()?.as_bytes())?.runs);
+        let read = || {
+            let before = runs()?;
+            let counts = SwitchCounts::parse(read_text("/proc/thread-self/status").ok()?.as_bytes())?;
+            Some((before, counts.sum(), runs()?))
+        };
+        // A thread that is switched out between the reads tries again.
+        let settled = (0..8).filter_map(|_| read()).find(|(before, _, after)| before == after);
+        settled.is_some_and(|(runs, switches, _)| runs == switches.wrapping_add(1))
+    })
+}
+
 /// `None` if the file does not exist.
 fn if_supported<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
@@ -316,6 +324,11 @@ pub fn comm(pid: Pid, tid: Tid) -> Option<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn this_kernels_counts_are_as_described() {
+        assert!(switch_counts_are_usable());
+    }
 
     #[test]
     fn the_forms_of_the_syscall_file() {

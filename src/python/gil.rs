@@ -1,25 +1,10 @@
 //! The GIL's own memory, `_gil_runtime_state`: its holder and the count of GIL switches.
 
 use super::layout;
-use crate::ids::Addr;
+use crate::sample::GilReading;
 
 /// The longest switch interval that is accepted: an hour.
 const MAX_INTERVAL_US: u64 = 3_600_000_000;
-
-/// One read of a GIL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GilReading {
-    /// Whether the GIL is on; false only on a free-threaded build.
-    pub enabled: bool,
-    /// The thread state that holds the GIL.
-    pub holder: Option<Addr>,
-    /// `last_holder`: the current or previous holder. Null before the first.
-    pub last_holder: Addr,
-    /// `switch_number`: the count of GIL switches.
-    pub switches: u64,
-    /// `interval`, in microseconds.
-    pub interval_us: u64,
-}
 
 /// Parses the bytes of a GIL. `None` when they cannot be one, or when the GIL has not been created
 /// (`locked` is -1).

@@ -14,12 +14,12 @@
 //! `struct waiter { *prev, *next; int state, barrier; int *notify; }`, the futex is its `barrier`,
 //! and a new node is put at `_c_head` of the condition variable.
 
-use super::gil::GilReading;
 use super::layout::GilLayout;
 use crate::ids::Addr;
 use crate::process::c_library::CLibrary;
 use crate::process::memory::{split_parts, Memory, Part};
 use crate::process::pod;
+use crate::sample::GilReading;
 use std::collections::HashMap;
 
 /// Offset of `_c_head` in musl's `pthread_cond_t`.

@@ -8,10 +8,11 @@
 //! thread states at unknown addresses are read singly. Where the interpreters differ, everything is
 //! walked again. Every walk is bounded.
 
-use super::gil::{self, GilReading};
+use super::gil;
 use super::layout::Layout;
 use crate::ids::Addr;
 use crate::process::memory::{Memory, Part, ReadError};
+use crate::sample::GilReading;
 use std::collections::{HashMap, HashSet};
 
 /// The largest number of interpreters.

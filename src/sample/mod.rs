@@ -6,6 +6,7 @@
 
 mod descendants;
 mod info;
+mod raw;
 mod sink;
 mod slice;
 mod stack;
@@ -14,6 +15,7 @@ mod stop;
 
 pub use descendants::{Descendant, DescendantCpu, ProcessKind};
 pub use info::{CaptureStats, TargetInfo, ThreadInfo, ThreadSnapshot};
+pub use raw::{GilReading, RawGil, RawHolder, RawSample, RawTask, RawThread, RunnableState, SchedStat, TaskState};
 pub use sink::Sink;
 pub use slice::{GilSample, Holder, IntervalKind, MeasuredInterval, StateSlice, ThreadTotals};
 pub use stack::{Frame, Function, Stack, StackStatus};

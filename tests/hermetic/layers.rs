@@ -21,7 +21,9 @@ const MODULES: &[(&str, &[&str])] = &[
     // capture side
     ("process", &[]),
     ("python", &["process"]),
-    ("capture", &["python", "process"]),
+    // only judges: it reads nothing, so the same samples give the same states anywhere
+    ("estimate", &[]),
+    ("capture", &["python", "process", "estimate"]),
     // report side
     ("profile", &[]),
     ("analysis", &["profile"]),

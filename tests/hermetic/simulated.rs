@@ -7,11 +7,8 @@
 //! kernel counts only when the thread gets a CPU. The reported states must be the actual ones,
 //! within bounds that are narrower than those promised for live programs.
 
-use gilprof::capture::classify::TaskState;
-use gilprof::capture::state_machine::{InterpreterView, KernelView, ThreadStateMachine};
-use gilprof::process::runnable::RunnableState;
-use gilprof::process::threads::SchedStat;
-use gilprof::sample::{Stack, State, StateTimes};
+use gilprof::estimate::state_machine::{InterpreterView, ThreadStateMachine};
+use gilprof::sample::{RawTask, RunnableState, SchedStat, Stack, State, StateTimes, TaskState};
 use gilprof::units::Nanos;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -344,7 +341,7 @@ fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
         let ends = matches!(second.does, Do::Wait | Do::Sleep) && !second.queued;
         let third = if ends { life.part(at + LATER + left + 1).0 } else { second };
         let now =
-            KernelView { task_state: place, assumed: false, stat: Some(stat), runnable_state: has_stack.then_some(runnable_state(&third)) };
+            RawTask { task_state: place, assumed: false, stat: Some(stat), runnable_state: has_stack.then_some(runnable_state(&third)) };
         let classification = machine.classify(&now, &claims);
         machine.attribute(Nanos::from_micros(at), &now, classification, &stack, None, &mut |_, part, _| reported.merge(&part));
     }

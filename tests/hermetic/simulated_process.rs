@@ -334,8 +334,8 @@ fn many_threads_that_exit_at_once_leave_the_others_right() {
     // Every other thread, among them those that each sample polls.
     (0..1000).filter(|n| n % 2 == 0 && *n > 0).for_each(|n| process.set(n, 1000, Do::Exited));
     (10..20).for_each(|n| sample(&mut sampler, n * 1000, &mut times));
-    assert_eq!((sampler.threads().len(), times.ended.len()), (501, 499));
-    assert!(sampler.threads().iter().all(|thread| thread.info.main || thread.info.tid.0 % 2 == 1));
+    assert_eq!((sampler.threads().count(), times.ended.len()), (501, 499));
+    assert!(sampler.threads().all(|(info, _)| info.main || info.tid.0 % 2 == 1));
     sampler.finish(Nanos::from_micros(1_019_000), &mut times);
     assert!((times.millis(999, &HOLDING) - 19.0).abs() < 0.01, "{}", times.millis(999, &HOLDING));
     assert!((times.millis(1, &[State::Io]) - 19.0).abs() < 0.01, "{}", times.millis(1, &[State::Io]));
@@ -371,19 +371,19 @@ fn a_lasting_stop_of_many_threads_costs_little_and_is_unknown_time() {
     (0..200).for_each(|n| sample(&mut sampler, n * 1000, &mut times));
     (0..THREADS).for_each(|n| process.set(n, 200_000, Do::Stopped('T')));
     process.0.status.set(Some(TaskStatus { letter: 'T', tracer: None }));
-    let mut polled = vec![sampler.tasks_polled];
+    let mut polled = vec![sampler.stats.tasks_polled];
     (200..400).for_each(|n| {
         sample(&mut sampler, n * 1000, &mut times);
-        polled.push(sampler.tasks_polled);
+        polled.push(sampler.stats.tasks_polled);
     });
     let most = polled[10..].windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
     assert!(most <= 20, "{most} threads polled in one sample of a stopped program");
     assert!(polled[10] - polled[0] < 6 * THREADS as u64, "{} polls at the beginning of the stop", polled[10] - polled[0]);
     (0..THREADS).for_each(|n| process.set(n, 200_000, if n == 7 { Do::Hold } else { Do::Sleep }));
     process.0.status.set(Some(TaskStatus { letter: 'S', tracer: None }));
-    let before = sampler.tasks_polled;
+    let before = sampler.stats.tasks_polled;
     (400..500).for_each(|n| sample(&mut sampler, n * 1000, &mut times));
-    let after = sampler.tasks_polled - before;
+    let after = sampler.stats.tasks_polled - before;
     assert!(after < 3 * THREADS as u64, "{after} polls in the 100 samples after the stop");
     sampler.finish(Nanos::from_micros(1_499_000), &mut times);
     for n in [0, 7, 8, 1500, 2999] {
@@ -421,11 +421,11 @@ fn thread_states_of_no_thread_do_not_cause_reads_for_ever() {
         (300..1300).for_each(|n| sample(&mut sampler, n * 1000, &mut times));
         let lists = process.count(1) - before;
         assert!(lists <= 12, "the list of threads was read {lists} times in a second, inner namespace: {inner_namespace}");
-        assert_eq!(sampler.threads().iter().filter(|thread| thread.info.python).count(), 20);
+        assert_eq!(sampler.threads().filter(|(info, _)| info.python).count(), 20);
         assert_eq!(process.count(2), if inner_namespace { 20 } else { 0 }, "ids of the inner namespace");
         process.set(5, 0, Do::Exited);
         process.0.threads.borrow_mut().push(Thread { does: Do::Sleep, cpu: 0, runs: 1 });
         (1300..1500).for_each(|n| sample(&mut sampler, n * 1000, &mut times));
-        assert_eq!((sampler.threads().len(), process.count(2)), (20, if inner_namespace { 21 } else { 0 }));
+        assert_eq!((sampler.threads().count(), process.count(2)), (20, if inner_namespace { 21 } else { 0 }));
     }
 }

@@ -98,8 +98,8 @@ fn samples_of_known_objects_allocate_nothing(interpreter: &Interpreter, complain
 fn idle_threads_are_seldom_polled(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "crowd", &["--busy", "8", "--idle", "120"]);
     let polled = sample_program(&target, 2000, 501, |sampler, _| {
-        assert!(sampler.threads().len() >= 129);
-        sampler.tasks_polled
+        assert!(sampler.threads().count() >= 129);
+        sampler.stats.tasks_polled
     });
     let mean = (polled[500] - polled[0]) as f64 / 500.0;
     row!(interpreter.label, "of 129 threads {mean:.1} polled at each sample");
@@ -108,7 +108,7 @@ fn idle_threads_are_seldom_polled(interpreter: &Interpreter, complaints: &mut Co
 
 fn a_herd_of_sleepers_costs_no_more_than_a_few(interpreter: &Interpreter, complaints: &mut Complaints) {
     let target = Target::start(interpreter, "crowd", &["--busy", "2", "--idle", "3000"]);
-    let polled = sample_program(&target, 1000, 501, |sampler, _| sampler.tasks_polled);
+    let polled = sample_program(&target, 1000, 501, |sampler, _| sampler.stats.tasks_polled);
     let mean = (polled[500] - polled[0]) as f64 / 500.0;
     row!(interpreter.label, "of 3003 threads {mean:.1} polled at each sample");
     complaints.expect(mean <= POLLED, || format!("{mean} threads polled at each sample"));

@@ -13,7 +13,7 @@ use crate::ids::{GilId, Pid, ThreadId, Tid};
 use crate::process::live::LiveMemory;
 use crate::process::target::LiveTarget;
 use crate::process::task_list::TaskList;
-use crate::process::threads::{self, SchedStat, SyscallState, TaskFiles};
+use crate::process::threads::{self, SyscallState, TaskFiles};
 use crate::process::{proc_info, pthread, sys_linux};
 use crate::sample::*;
 use crate::units::Nanos;

@@ -134,7 +134,7 @@ impl ExactMode {
         sampler.waiting_by_events.clear();
         sampler.waiting_by_events.extend(self.merger.waits.asleep());
         let outcome = sampler.sample(now, now, &mut MergingSink { merger: &mut self.merger, inner: sink, last: false });
-        self.merger.waits.interval = sampler.interval_us.map(Nanos::from_micros);
+        self.merger.waits.interval = sampler.stats.interval_us.map(Nanos::from_micros);
         self.update_gils(sampler, now);
         outcome
     }
@@ -203,8 +203,8 @@ impl ExactMode {
             self.trace_gils(sampler.gils().collect());
         }
         if std::mem::take(&mut self.gils_unsampled) {
-            for thread in sampler.threads().iter().filter(|t| t.last_state() == (State::Waiting, Evidence::GilFutex)) {
-                self.merger.waits.found_asleep(thread.info.tid, thread.info.gil.unwrap_or_default(), now);
+            for (info, _) in sampler.threads().filter(|(_, state)| *state == (State::Waiting, Evidence::GilFutex)) {
+                self.merger.waits.found_asleep(info.tid, info.gil.unwrap_or_default(), now);
             }
         }
     }

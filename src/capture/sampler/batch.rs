@@ -2,9 +2,11 @@
 //! after them the GILs again.
 
 use super::Sampler;
-use crate::capture::thread_tracker::ThreadTracker;
+use crate::capture::thread_reader::ThreadReader;
+use crate::estimate::state_machine::ThreadStateMachine;
 use crate::process::memory::{split_parts, Part, ReadError};
-use crate::python::gil::{self, GilReading};
+use crate::python::gil;
+use crate::sample::GilReading;
 
 /// Upper limit of the bytes in one batch. Stacks beyond it are read one by one.
 const MAX_BATCH_BYTES: usize = 256 << 10;
@@ -19,6 +21,8 @@ pub(super) struct Batch {
     deep: Vec<usize>,
     parts: Vec<Part>,
     bytes: Vec<u8>,
+    /// The GILs at the end of the sample.
+    pub gils_after: Vec<Option<GilReading>>,
 }
 
 impl Sampler {
@@ -32,25 +36,26 @@ impl Sampler {
     }
 
     fn plan(&mut self, batch: &mut Batch) {
-        let Batch { changed, deep, parts, bytes } = batch;
+        let Batch { changed, deep, parts, bytes, .. } = batch;
         changed.clear();
         deep.clear();
         parts.clear();
         let mut size = 0;
-        let runtime_state = &self.runtime_state;
-        let has_changed =
-            |thread: &ThreadTracker| !thread.tstate.is_null() && thread.stack_may_have_changed() && !runtime_state.is_holder(thread.tstate);
+        let runtime_state = &self.interpreter.runtime_state;
+        let has_changed = |thread: &ThreadReader, history: &ThreadStateMachine| {
+            !thread.tstate.is_null() && thread.stack_may_have_changed(history) && !runtime_state.is_holder(thread.tstate)
+        };
         // The newest first, in the order of the polls.
-        for index in self.schedule.indices().rev() {
-            let thread = &mut self.threads[index];
-            if !has_changed(thread) {
+        for index in self.threads.schedule.indices().rev() {
+            let thread = &mut self.threads.readers[index];
+            if !has_changed(thread, self.threads.estimator.threads[index].history()) {
                 continue;
             }
             if thread.stack.is_deep() {
                 deep.push(index);
                 continue;
             }
-            let plan = thread.stack.prefetch_plan(&self.python.layout, thread.tstate);
+            let plan = thread.stack.prefetch_plan(&self.interpreter.python.layout, thread.tstate);
             let length: usize = plan.iter().map(|part| part.len).sum();
             let own = if size + length <= MAX_BATCH_BYTES { plan } else { &[] };
             changed.push((index, own.len(), if own.is_empty() { 0 } else { length }));
@@ -58,7 +63,9 @@ impl Sampler {
             size += if own.is_empty() { 0 } else { length };
         }
         if self.needs_gil_recheck() {
-            parts.extend(self.runtime_state.gils.iter().map(|(at, _)| Part::new(*at, self.python.layout.gil.size as usize)));
+            parts.extend(
+                self.interpreter.runtime_state.gils.iter().map(|(at, _)| Part::new(*at, self.interpreter.python.layout.gil.size as usize)),
+            );
         }
         bytes.resize(parts.iter().map(|part| part.len).sum(), 0);
     }
@@ -66,28 +73,29 @@ impl Sampler {
     /// Whether the GILs must be read again. The holder at the end of the sample matters only if a
     /// holder was found asleep, or if another thread on a CPU may have the GIL by now.
     fn needs_gil_recheck(&self) -> bool {
-        self.holder_indices().any(|i| self.threads[i].is_asleep()) || self.schedule.indices().any(|i| self.threads[i].is_on_cpu())
+        self.holder_indices().any(|i| self.threads.readers[i].is_asleep())
+            || self.threads.schedule.indices().any(|i| self.threads.readers[i].is_on_cpu())
     }
 
-    fn read_batch(&mut self, Batch { changed, deep, parts, bytes }: &mut Batch) -> Result<(), ReadError> {
+    fn read_batch(&mut self, Batch { changed, deep, parts, bytes, gils_after }: &mut Batch) -> Result<(), ReadError> {
         if !parts.is_empty() {
-            self.target.memory().read_batch(parts, bytes)?;
+            self.interpreter.target.memory().read_batch(parts, bytes)?;
         }
         let (mut parts, mut bytes) = (parts.as_slice(), bytes.as_slice());
         for &(index, count, length) in changed.iter() {
             let (own, others) = parts.split_at(count);
             let (own_bytes, others_bytes) = bytes.split_at(length);
-            self.threads[index].stack.accept_prefetch(own, own_bytes);
+            self.threads.readers[index].stack.accept_prefetch(own, own_bytes);
             self.read_stack(index, false)?;
             (parts, bytes) = (others, others_bytes);
         }
-        self.gils_after.clear();
+        gils_after.clear();
         if parts.is_empty() {
-            self.gils_after.extend(self.runtime_state.gils.iter().map(|(_, reading)| *reading));
+            gils_after.extend(self.interpreter.runtime_state.gils.iter().map(|(_, reading)| *reading));
         } else {
-            let gil = &self.python.layout.gil;
+            let gil = &self.interpreter.python.layout.gil;
             let reread = |(part, bytes): (&Part, &[u8])| -> Option<GilReading> { gil::parse(gil, bytes).filter(|_| part.ok) };
-            self.gils_after.extend(split_parts(parts, bytes).map(reread));
+            gils_after.extend(split_parts(parts, bytes).map(reread));
         }
         self.read_deep_stacks(deep)
     }

@@ -1,14 +1,9 @@
-//! The end of a sample: classifies every thread, attributes its time, and emits a sample of each
-//! GIL.
+//! The end of a sample: what was read becomes one value, and the estimator gives each thread its
+//! state.
 
 use super::Sampler;
-use crate::capture::classify::Classification;
-use crate::capture::thread_tracker::GilView;
-use crate::ids::Addr;
-use crate::python::gil::GilReading;
 use crate::python::layout::Minor;
-use crate::sample::{GilSample, Holder, Sink, State};
-use crate::units::Nanos;
+use crate::sample::{RawGil, RawHolder, RawSample, Sink};
 
 /// The first minor version whose locks spin before they sleep: `PyMutex` (Python/lock.c).
 const LOCKS_SPIN: Minor = Minor(3, 13);
@@ -16,79 +11,45 @@ const LOCKS_SPIN: Minor = Minor(3, 13);
 impl Sampler {
     /// `is_stopped`: the program as a whole was stopped.
     pub(super) fn attribute(&mut self, is_stopped: bool, sink: &mut dyn Sink) {
-        let (span, at) = ((self.accounted_until, self.weight_until), self.weight_until);
-        self.identify_holders();
-        for n in 0..self.schedule.count() {
-            let index = self.schedule.get(n);
-            let thread = &mut self.threads[index];
-            let Some(g) = self.gils.0.iter().position(|gil| gil.at == thread.gil) else {
-                let classification = thread.classify(at, &GilView::default());
-                thread.attribute(span, classification, None, sink);
-                self.schedule.defer(index, thread.next_poll_at(), thread.has_moved());
-                continue;
-            };
-            let (gil, reading) = (&mut self.gils.0[g], self.runtime_state.gils[g].1);
-            let waited_on = gil.holder.as_ref().filter(|(holder, ..)| *holder != index).map(|(_, id, stack)| (*id, stack));
-            if thread.is_still_waiting() {
-                thread.attribute_wait(at, waited_on, sink);
-                (gil.waiters, gil.contended) = (gil.waiters + 1, true);
-                continue;
+        let mut raw = std::mem::take(&mut self.raw);
+        self.fill(&mut raw, is_stopped);
+        let threads = &mut self.threads;
+        threads.estimator.sample(&raw, sink);
+        for polled in &raw.threads {
+            let reader = &threads.readers[polled.index];
+            if !reader.is_still_waiting() {
+                let until = threads.estimator.threads[polled.index].next_poll_at(polled);
+                threads.schedule.defer(polled.index, until, reader.has_moved());
             }
-            let holder = reading.and_then(|r| r.holder);
-            let holds = |holder: Option<Addr>| !thread.tstate.is_null() && holder == Some(thread.tstate);
-            let view = GilView {
-                held_before: holds(holder),
-                held_after: holds(self.gils_after.get(g).and_then(|after| after.as_ref()?.holder)),
-                other_holds: holder.is_some_and(|holder| holder != thread.tstate),
-                may_have_held: reading.is_none_or(|now| gil.may_have_held(&now, thread.tstate)),
-                is_off: reading.is_some_and(|now| !now.enabled),
-                uncontended_since: gil.uncontended_since,
-                interval: reading.map_or(Nanos::ZERO, |r| Nanos::from_micros(r.interval_us)),
-                locks_spin: self.python.layout.minor >= LOCKS_SPIN,
-            };
-            let classification = thread.classify(at, &view);
-            let waits = matches!(classification, Classification::Known(State::Waiting, _));
-            let may_wait = matches!(classification, Classification::Ambiguous { .. }) || view.held_before && !view.held_after;
-            (gil.waiters, gil.contended) = (gil.waiters + u32::from(waits), gil.contended || waits || may_wait);
-            thread.attribute(span, classification, waited_on, sink);
-            self.schedule.defer(index, thread.next_poll_at(), thread.has_moved());
         }
-        if !is_stopped {
-            self.emit_gil_samples(span, sink);
-        }
+        self.raw = raw;
     }
 
-    /// Notes the holder of each GIL when the sample began, with its stack.
-    fn identify_holders(&mut self) {
-        for (gil, (_, reading)) in self.gils.0.iter_mut().zip(&self.runtime_state.gils) {
-            let index = reading.and_then(|r| r.holder).and_then(|holder| self.by_tstate.get(&holder)).copied();
-            gil.holder = index.map(|index| (index, self.threads[index].info.id, self.threads[index].stack.stack().clone()));
-            (gil.waiters, gil.contended) = (0, false);
-        }
+    /// What the last sample read.
+    pub fn raw(&self) -> &RawSample {
+        &self.raw
     }
 
-    fn emit_gil_samples(&mut self, (begin, at): (Nanos, Nanos), sink: &mut dyn Sink) {
-        let span = at.saturating_since(begin);
-        for (g, (gil, (_, reading))) in self.gils.0.iter_mut().zip(&self.runtime_state.gils).enumerate() {
-            let Some(GilReading { holder, switches, .. }) = *reading else { continue };
-            if !gil.contended {
-                gil.uncontended_since = Some(at);
-            }
-            let holder = match (holder, &gil.holder) {
-                (None, _) => Holder::Nobody,
-                (Some(_), Some((_, id, _))) => Holder::Thread(*id),
-                (Some(_), None) => Holder::Unmatched,
-            };
-            let collecting = self.runtime_state.is_collecting(gil.at);
-            sink.gil(&GilSample {
-                gil: self.gil_ids.by_index(g),
-                at,
-                span,
-                holder,
-                switches: Some(switches),
-                waiters: gil.waiters,
-                collecting,
-            });
-        }
+    fn fill(&self, raw: &mut RawSample, is_stopped: bool) {
+        raw.span = (self.times.accounted_until, self.times.weight_until);
+        (raw.is_stopped, raw.locks_spin) = (is_stopped, self.interpreter.python.layout.minor >= LOCKS_SPIN);
+        raw.gils.clear();
+        raw.gils.extend((0..self.gils.all.len()).map(|g| self.raw_gil(g)));
+        raw.threads.clear();
+        raw.threads.extend(self.threads.schedule.indices().map(|index| {
+            let reader = &self.threads.readers[index];
+            reader.raw(index, self.gils.index_of(reader.gil))
+        }));
+    }
+
+    fn raw_gil(&self, g: usize) -> RawGil {
+        let (gil, (_, reading)) = (&self.gils.all[g], &self.interpreter.runtime_state.gils[g]);
+        let index = reading.and_then(|now| now.holder).and_then(|holder| self.binder.by_tstate.get(&holder)).copied();
+        let holder = index.map(|index| {
+            let reader = &self.threads.readers[index];
+            RawHolder { index, id: reader.info.id, stack: reader.stack.stack().clone() }
+        });
+        let holder_after = self.batch.gils_after.get(g).and_then(|after| after.as_ref()?.holder);
+        RawGil { id: gil.id, reading: *reading, holder_after, holder, collecting: self.interpreter.runtime_state.is_collecting(gil.at) }
     }
 }

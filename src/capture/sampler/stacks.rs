@@ -1,11 +1,10 @@
 //! Reads the stacks of single threads, within the time that a sample has.
 
-use super::gil_table::GilTable;
-use super::{Sampler, ThreadTracker};
+use super::{Sampler, ThreadReader};
 use crate::error::ReadError;
 use crate::process::sys_linux;
 use crate::python::frames::MAX_DEPTH;
-use crate::sample::{Sink, StackStatus};
+use crate::sample::{RawSample, Sink, StackStatus};
 use crate::units::Nanos;
 
 /// How long a frame of a deep stack takes to read, roughly.
@@ -15,16 +14,16 @@ impl Sampler {
     /// Reads the holders' stacks first, because they change. Deep ones are left to
     /// [`Sampler::read_deep_stacks`], unless their threads are paused.
     pub(super) fn read_holders_stacks(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        for g in 0..self.runtime_state.gils.len() {
-            self.gils.0[g].holder_index = None;
-            let Some(holder) = self.runtime_state.gils[g].1.and_then(|r| r.holder) else { continue };
-            if let Some(&index) = self.by_tstate.get(&holder) {
-                let binding = self.bindings.for_state(holder);
-                (self.gils.0[g].holder_index, self.gils.0[g].unambiguous) = (Some(index), binding.is_none());
+        for g in 0..self.interpreter.runtime_state.gils.len() {
+            self.gils.all[g].holder_index = None;
+            let Some(holder) = self.interpreter.runtime_state.gils[g].1.and_then(|r| r.holder) else { continue };
+            if let Some(&index) = self.binder.by_tstate.get(&holder) {
+                let binding = self.binder.bindings.for_state(holder);
+                (self.gils.all[g].holder_index, self.gils.all[g].unambiguous) = (Some(index), binding.is_none());
                 if let Some(binding) = binding {
                     self.bind_to(&binding, sink);
                 }
-                if self.pauser.is_some() || !self.threads[index].stack.is_deep() {
+                if self.pauser.is_some() || !self.threads.readers[index].stack.is_deep() {
                     self.read_stack(index, true)?;
                 }
             }
@@ -34,10 +33,10 @@ impl Sampler {
 
     /// Reads the deep stacks of the holders and of the threads at `others`.
     pub(super) fn read_deep_stacks(&mut self, others: &[usize]) -> Result<(), ReadError> {
-        for g in 0..self.runtime_state.gils.len() {
-            let holder = self.runtime_state.gils[g].1.and_then(|r| r.holder);
-            let index = holder.and_then(|holder| self.by_tstate.get(&holder)).copied();
-            if let Some(index) = index.filter(|&i| self.pauser.is_none() && self.threads[i].stack.is_deep()) {
+        for g in 0..self.interpreter.runtime_state.gils.len() {
+            let holder = self.interpreter.runtime_state.gils[g].1.and_then(|r| r.holder);
+            let index = holder.and_then(|holder| self.binder.by_tstate.get(&holder)).copied();
+            if let Some(index) = index.filter(|&i| self.pauser.is_none() && self.threads.readers[i].stack.is_deep()) {
                 self.read_stack(index, true)?;
             }
         }
@@ -46,27 +45,34 @@ impl Sampler {
 
     /// The most frames of a stack for which there is time; `None` where that does not matter.
     fn depth_limit(&self, index: usize) -> Option<usize> {
-        let until = self.stacks_until.filter(|_| self.threads[index].stack.is_deep())?;
+        let until = self.stacks_until.filter(|_| self.threads.readers[index].stack.is_deep())?;
         Some((until.saturating_since(sys_linux::monotonic()).as_nanos() / FRAME_TIME.as_nanos()) as usize)
     }
 
     pub(super) fn read_stack(&mut self, index: usize, holds: bool) -> Result<(), ReadError> {
-        self.symbols.depth_limit = self.depth_limit(index);
-        let thread = &mut self.threads[index];
+        self.interpreter.symbols.depth_limit = self.depth_limit(index);
+        let thread = &mut self.threads.readers[index];
         let tid = thread.info.tid;
         let _paused = self.pauser.as_ref().filter(|_| holds && !self.stop_detector.is_stopped()).and_then(|f| f.pause(tid));
         let still = !holds && thread.is_asleep();
-        thread.stack.read(self.target.memory(), &self.python.layout, &mut self.symbols, thread.tstate, still)?;
+        thread.stack.read(
+            self.interpreter.target.memory(),
+            &self.interpreter.python.layout,
+            &mut self.interpreter.symbols,
+            thread.tstate,
+            still,
+        )?;
         thread.gil_requested = thread.stack.gil_requested();
-        self.torn += u64::from(thread.stack.stack().status == StackStatus::Torn);
-        self.shortened += u64::from(thread.stack.has_gap() && self.symbols.depth_limit.is_some_and(|limit| limit < MAX_DEPTH));
+        self.stats.torn += u64::from(thread.stack.stack().status == StackStatus::Torn);
+        self.stats.shortened +=
+            u64::from(thread.stack.has_gap() && self.interpreter.symbols.depth_limit.is_some_and(|limit| limit < MAX_DEPTH));
         Ok(())
     }
 }
 
 /// The thread that held the only GIL when the last sample began. Most often it still does.
-pub(super) fn likely_holder<'a>(gils: &GilTable, threads: &'a mut [ThreadTracker]) -> Option<&'a mut ThreadTracker> {
-    let [gil] = gils.0.as_slice() else { return None };
-    let (index, id, _) = gil.holder.as_ref()?;
-    threads.get_mut(*index).filter(|thread| thread.info.id == *id && !thread.tstate.is_null())
+pub(super) fn likely_holder<'a>(last: &RawSample, threads: &'a mut [ThreadReader]) -> Option<&'a mut ThreadReader> {
+    let [gil] = last.gils.as_slice() else { return None };
+    let holder = gil.holder.as_ref()?;
+    threads.get_mut(holder.index).filter(|thread| thread.info.id == holder.id && !thread.tstate.is_null())
 }

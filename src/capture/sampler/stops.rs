@@ -3,7 +3,7 @@
 
 use super::Sampler;
 use crate::capture::stop_detector::StopHints;
-use crate::capture::thread_tracker::ThreadTracker;
+use crate::capture::thread_reader::ThreadReader;
 use crate::error::ReadError;
 use crate::sample::{Sink, StopCause};
 use crate::units::Nanos;
@@ -17,14 +17,14 @@ impl Sampler {
     /// marked as stopped. While a tracer stops the holder of a GIL, the others wait for the tracer.
     pub(super) fn detect_stop(&mut self, at: Nanos) -> bool {
         let mut hints = StopHints::default();
-        for thread in self.schedule.indices().map(|index| &self.threads[index]) {
+        for thread in self.threads.schedule.indices().map(|index| &self.threads.readers[index]) {
             hints.outside_syscall |= thread.is_outside_syscall();
             hints.stopped = hints.stopped.or_else(|| thread.is_stopped().then_some(thread.info.tid));
         }
-        let is_whole = match self.stop_detector.detect(self.target.as_ref(), at, hints) {
+        let is_whole = match self.stop_detector.detect(self.interpreter.target.as_ref(), at, hints) {
             Some(StopCause::Tracer(_)) => {
-                self.holder_indices().any(|index| self.threads[index].is_stopped())
-                    || self.threads.iter().take(MAX_TRACED).all(ThreadTracker::is_stopped_now)
+                self.holder_indices().any(|index| self.threads.readers[index].is_stopped())
+                    || self.threads.readers.iter().take(MAX_TRACED).all(ThreadReader::is_stopped_now)
             }
             cause => cause.is_some(),
         };
@@ -34,25 +34,29 @@ impl Sampler {
         let polled_few = self.stop_detector.is_lasting();
         self.stop_detector.count(at, is_whole);
         if is_whole && !polled_few {
-            self.schedule.wake_all();
+            self.threads.schedule.wake_all();
         }
         if is_whole || polled_few {
-            self.schedule.indices().for_each(|index| self.threads[index].mark_stopped());
+            self.threads.schedule.indices().for_each(|index| self.threads.readers[index].mark_stopped());
         }
         is_whole || polled_few
     }
 
     /// Handles GILs whose holder is a foreign thread state (see `bindings`).
     pub(super) fn resolve_foreign_states(&mut self, sink: &mut dyn Sink) -> Result<(), ReadError> {
-        let count = if self.bindings.may_be_foreign(self.python.layout.minor) { self.runtime_state.gils.len() } else { 0 };
+        let count = if self.binder.bindings.may_be_foreign(self.interpreter.python.layout.minor) {
+            self.interpreter.runtime_state.gils.len()
+        } else {
+            0
+        };
         for g in 0..count {
             // A thread that released the GIL during this sample may well be asleep by now.
-            let reading = self.runtime_state.gils[g].1.filter(|reading| self.gils_after.get(g) == Some(&Some(*reading)));
+            let reading = self.interpreter.runtime_state.gils[g].1.filter(|reading| self.batch.gils_after.get(g) == Some(&Some(*reading)));
             let Some(holder) = reading.and_then(|r| r.holder) else { continue };
-            let Some(sleeper) = self.bindings.resolve_foreign_holder(holder, &self.threads) else { continue };
+            let Some(sleeper) = self.binder.bindings.resolve_foreign_holder(holder, &self.threads.readers) else { continue };
             // The next sample knows the right thread. In this one the thread state is not the
             // sleeper's.
-            self.by_tstate.remove(&holder);
+            self.binder.by_tstate.remove(&holder);
             self.match_again();
             self.bind_to(&sleeper, sink);
             self.read_stack(sleeper.thread, false)?;
