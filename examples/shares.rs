@@ -18,7 +18,13 @@ use std::sync::atomic::AtomicBool;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pid = std::env::args().nth(1).ok_or("usage: shares PID")?.parse()?;
     let python = PythonProcess::open(Pid(pid))?;
-    let config = CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(2000)), exact: false, freeze_holder: false };
+    let config = CaptureConfig {
+        rate_hz: 1000.0,
+        duration: Some(Nanos::from_millis(2000)),
+        exact: false,
+        freeze_holder: false,
+        all_evidence: false,
+    };
     let mut builder = ProfileBuilder::new();
     let window = capture(python, config, &AtomicBool::new(false), &mut builder, &mut |_, _| {})?;
     println!("{:?}\n{:?}", window.stats, window.target);

@@ -41,8 +41,8 @@ mod sentences;
 mod testing;
 
 use crate::profile::{Profile, StackTime, NO_PYTHON};
-use crate::sample::{Function, Stop};
-use report::{Engine, Report, Resolver, Target, Window, SCHEMA};
+use crate::sample::{Function, Resolver, Stop};
+use report::{Engine, Report, Target, Window, SCHEMA};
 
 /// The report of a profile.
 pub fn report(profile: &Profile) -> Report {

@@ -7,6 +7,7 @@
 
 pub use super::code::Code;
 pub use crate::sample::ProcessKind;
+use crate::sample::Resolver;
 use serde::{Deserialize, Serialize};
 
 /// The schema's name, in every report.
@@ -105,18 +106,6 @@ pub struct Window {
 pub enum Engine {
     /// Samples. In exact mode too, where kernel events only replace the waits.
     Samples,
-}
-
-/// The evidence for the state of a runnable thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Resolver {
-    /// Its kernel stack.
-    KernelStack,
-    /// How often it was switched out, and why, by the kernel's counts.
-    SwitchCounts,
-    /// The CPU time that it used since the last sample.
-    CpuTime,
 }
 
 /// One GIL's figures.

@@ -13,7 +13,7 @@ use crate::error::{Error, ReadError, Result};
 use crate::ids::{Pid, Tid};
 use crate::process::futex_tracer::Unavailable;
 use crate::process::idle_cpus::IdleCpus;
-use crate::process::{kernel_stack, sys_linux, threads};
+use crate::process::{kernel_stack, proc_info, sys_linux, threads};
 use crate::python::attach::PythonProcess;
 use crate::sample::{CaptureStats, Sink, Stop, TargetInfo};
 use crate::units::Nanos;
@@ -54,6 +54,9 @@ pub struct CaptureConfig {
     pub exact: bool,
     /// Stop the thread that holds the GIL while its stack is read.
     pub freeze_holder: bool,
+    /// Read all evidence of where a runnable thread is, also what is not needed. Only for
+    /// measurements of gilprof itself.
+    pub all_evidence: bool,
 }
 
 /// Why a window ended.
@@ -143,6 +146,7 @@ pub fn capture<S: Sink>(
     let exact = config.exact.then(|| ExactMode::open(&python));
     let mut active = ActiveCapture::new(python, config.freeze_holder);
     active.period = Nanos::from_nanos((1e9 / config.rate_hz) as u64);
+    active.sampler.all_evidence = config.all_evidence;
     active.enable_exact(exact);
     active.prepare(stop, sink);
     let start = sys_linux::monotonic();
@@ -345,18 +349,14 @@ impl ActiveCapture {
         match stop_reason {
             // A process loses its address space before it ends, which is taken for another program
             // for a moment.
-            StopReason::Done if self.replaced && !self.is_running() => StopReason::TargetEnded,
+            StopReason::Done if self.replaced && !proc_info::is_running(self.pid) => StopReason::TargetEnded,
             // The end of a command that gilprof started may be known before a sample fails.
-            StopReason::Stopped if !self.is_running() => StopReason::TargetEnded,
+            StopReason::Stopped if !proc_info::is_running(self.pid) => StopReason::TargetEnded,
             StopReason::Done | StopReason::Stopped if self.replaced => {
                 StopReason::Lost("the process replaced itself by another program".into())
             }
             other => other,
         }
-    }
-
-    fn is_running(&self) -> bool {
-        crate::process::proc_info::is_running(self.pid)
     }
 
     /// What is known of the target so far.
@@ -430,12 +430,12 @@ pub fn pauser(freeze_holder: bool) -> Option<Box<dyn ThreadPauser>> {
 
 /// What is known of a target before the first sample.
 pub fn target_info(python: &PythonProcess) -> TargetInfo {
-    let limits = crate::process::proc_info::CpuLimits::from_pid(python.pid);
+    let limits = proc_info::CpuLimits::from_pid(python.pid);
     TargetInfo {
         pid: python.pid.0,
         python: python.version.clone(),
-        executable: crate::process::proc_info::exe(python.pid).unwrap_or_default(),
-        command: crate::process::proc_info::command(python.pid),
+        executable: proc_info::exe(python.pid).unwrap_or_default(),
+        command: proc_info::command(python.pid),
         free_threaded: python.free_threaded,
         gil_enabled: true,
         interpreters: 1,

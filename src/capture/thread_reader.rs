@@ -80,6 +80,8 @@ pub struct PollHints {
     pub holding: bool,
     /// A tracer is attached to the program.
     pub traced: bool,
+    /// Read all evidence of where a runnable thread is, for a comparison.
+    pub all_evidence: bool,
 }
 
 /// Time that a new thread may have had since the sample began that reads its counts.
@@ -175,12 +177,18 @@ impl ThreadReader {
         let decided = hints.holding || history.not_run_since_wakeup(stat);
         let needs_stack = task_state == TaskState::Runnable && (!decided || !kernel_stack::proven());
         let by_stack = if needs_stack { files.kernel_stack_state() } else { None }.filter(|_| !decided);
-        let runnable_state = by_stack.or_else(|| read_switches(files, &mut self.switches, task_state, stat?, !decided));
+        let can_tell = matches!(task_state, TaskState::Runnable | TaskState::GilFutex);
+        let by_counts = if can_tell && (hints.all_evidence || by_stack.is_none() && !kernel_stack::readable()) {
+            stat.and_then(|stat| read_switches(files, &mut self.switches, task_state, stat, !decided))
+        } else {
+            None
+        };
+        let runnable_state = by_stack.or(by_counts.filter(|_| !kernel_stack::readable()));
         if runnable_state.is_some_and(RunnableState::is_woken) {
             // The thread may have gone to sleep between the two reads.
             task_state = read_state()?;
         }
-        self.task = RawTask { task_state, assumed, stat, runnable_state };
+        self.task = RawTask { task_state, assumed, stat, runnable_state, by_counts };
         Ok(())
     }
 
@@ -299,9 +307,7 @@ fn read_switches(
     wanted: bool,
 ) -> Option<RunnableState> {
     let asleep = task_state == TaskState::GilFutex;
-    let matters = asleep || task_state == TaskState::Runnable;
-    if !matters || kernel_stack::readable() || !switches.is_stale(stat.runs) && (asleep || !wanted) || !threads::switch_counts_are_usable()
-    {
+    if !switches.is_stale(stat.runs) && (asleep || !wanted) || !threads::switch_counts_are_usable() {
         return None;
     }
     let counts = files.switch_counts()?;

@@ -65,8 +65,13 @@ impl Session {
                 numbers::seconds(1.0 / measure.rate)
             )));
         }
-        let config =
-            CaptureConfig { rate_hz: measure.rate, duration: window.0, exact: measure.exact, freeze_holder: measure.freeze_holder };
+        let config = CaptureConfig {
+            rate_hz: measure.rate,
+            duration: window.0,
+            exact: measure.exact,
+            freeze_holder: measure.freeze_holder,
+            all_evidence: false,
+        };
         let runtime = measure.runtime.clone().unwrap_or_default();
         Ok(Session { config, window, runtime, keep_recording: false, of_command: false, outputs: Outputs::prepare(output)? })
     }

@@ -13,12 +13,16 @@ pub struct GilHistory {
     pub(super) previous: Option<GilReading>,
     /// When a sample last found no thread waiting for it.
     pub(super) uncontended_since: Option<Nanos>,
+    /// Threads that the current sample found waiting for it.
+    pub(super) waiters: u32,
+    /// Whether any thread may wait for it in the current sample.
+    pub(super) contended: bool,
 }
 
 impl GilHistory {
     /// A GIL that no sample has read.
     pub fn new(id: GilId) -> GilHistory {
-        GilHistory { id, previous: None, uncontended_since: None }
+        GilHistory { id, previous: None, uncontended_since: None, waiters: 0, contended: false }
     }
 
     /// Whether the thread with this thread state may have had the GIL since the last sample.

@@ -9,39 +9,32 @@
 //!
 //! Nothing here reads the target: the same samples give the same slices, on any machine. `off_gil`
 //! estimates what undecided time is for one thread; `pending_wait` joins waits that go on.
+//! `raw_stream` writes down what the estimator was given, and reads it again;
+//! `replay` judges such a stream.
 
 pub mod classify;
 pub mod cpu_attribution;
 pub mod gil_history;
 pub mod off_gil;
 pub mod pending_wait;
+pub mod raw_stream;
+pub mod replay;
 pub mod state_machine;
 pub mod thread_estimator;
 
 use crate::ids::GilId;
-use crate::sample::{GilReading, GilSample, Holder, RawGil, RawSample, RawThread, Sink, State, TaskState};
+use crate::sample::{GilReading, GilSample, Holder, RawEvent, RawGil, RawSample, RawThread, SchedStat, Sink, Stack, State, TaskState};
 use crate::units::Nanos;
 use classify::Classification;
 use gil_history::GilHistory;
+use std::sync::Arc;
 use thread_estimator::{ThreadEstimator, ThreadsGil};
 
 /// The histories of one process's threads, by their indices, and of its GILs.
 #[derive(Debug, Default)]
 pub struct Estimator {
-    /// The threads.
-    pub threads: Vec<ThreadEstimator>,
+    threads: Vec<ThreadEstimator>,
     gils: Vec<GilHistory>,
-    /// A buffer.
-    demands: Vec<Demand>,
-}
-
-/// What one sample shows of a GIL, beside what was read of it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Demand {
-    /// Threads that wait for it.
-    waiters: u32,
-    /// Whether any thread may wait for it.
-    contended: bool,
 }
 
 impl Estimator {
@@ -50,22 +43,57 @@ impl Estimator {
         self.gils.iter().find(|gil| gil.id == id)
     }
 
-    /// Gives every thread of the sample its state, and emits slices and a sample of each GIL.
-    pub fn sample(&mut self, raw: &RawSample, sink: &mut dyn Sink) {
-        self.follow_gils(raw);
-        let mut demands = std::mem::take(&mut self.demands);
-        demands.clear();
-        demands.resize(raw.gils.len(), Demand::default());
-        for thread in &raw.threads {
-            self.sample_thread(raw, thread, &mut demands, sink);
+    /// The thread at this index.
+    pub fn thread(&self, index: usize) -> &ThreadEstimator {
+        &self.threads[index]
+    }
+
+    /// All threads.
+    pub fn threads(&self) -> &[ThreadEstimator] {
+        &self.threads
+    }
+
+    /// Until when samples need not poll a thread: [`ThreadEstimator::next_poll_at`].
+    pub fn next_poll_at(&mut self, raw: &RawThread) -> Nanos {
+        self.threads.get_mut(raw.index).map_or(Nanos::ZERO, |thread| thread.next_poll_at(raw))
+    }
+
+    /// Takes what was read. `stack`: the stack of the thread that the event is about. Returns the
+    /// last counts of a thread whose time ends.
+    pub fn take(&mut self, event: &RawEvent<'_>, stack: &Arc<Stack>, sink: &mut dyn Sink) -> Option<SchedStat> {
+        sink.raw(event);
+        match *event {
+            RawEvent::Start { id, at, stat, just_started, .. } => self.threads.push(ThreadEstimator::new(id, at, stat, just_started)),
+            RawEvent::Restart { index, at, stat } => self.threads.get_mut(index)?.restart(at, stat),
+            RawEvent::Sample(raw) => self.sample(raw, sink),
+            RawEvent::Last { index, span, held, in_c_call } => {
+                self.threads.get_mut(index)?.attribute_last(span, held, in_c_call, stack, sink);
+            }
+            RawEvent::Finish { index, at, stat } => return self.threads.get_mut(index)?.finish(at, stat, stack, sink),
+            RawEvent::Remove(gone) => {
+                let mut index = 0;
+                self.threads.retain(|_| {
+                    index += 1;
+                    gone.binary_search(&(index - 1)).is_err()
+                });
+            }
         }
-        for (now, (demand, history)) in raw.gils.iter().zip(demands.iter().zip(&mut self.gils)) {
+        None
+    }
+
+    /// Gives every thread of the sample its state, and emits slices and a sample of each GIL.
+    fn sample(&mut self, raw: &RawSample, sink: &mut dyn Sink) {
+        self.follow_gils(raw);
+        for thread in &raw.threads {
+            self.sample_thread(raw, thread, sink);
+        }
+        for (now, history) in raw.gils.iter().zip(&mut self.gils) {
             if !raw.is_stopped {
-                emit_gil(raw.span, now, *demand, history, sink);
+                emit_gil(raw.span, now, history, sink);
             }
             history.previous = now.reading;
+            (history.waiters, history.contended) = (0, false);
         }
-        self.demands = demands;
     }
 
     /// A GIL that is still there keeps its history.
@@ -75,32 +103,32 @@ impl Estimator {
         }
     }
 
-    fn sample_thread(&mut self, raw: &RawSample, thread: &RawThread, demands: &mut [Demand], sink: &mut dyn Sink) {
+    fn sample_thread(&mut self, raw: &RawSample, thread: &RawThread, sink: &mut dyn Sink) {
         let (span, at) = (raw.span, raw.span.1);
         let Some(estimator) = self.threads.get_mut(thread.index) else { return };
         let Some((g, now)) = thread.gil.and_then(|g| Some((g, raw.gils.get(g)?))) else {
             let classification = estimator.classify(at, thread, None);
             return estimator.attribute(span, thread, classification, None, sink);
         };
-        let demand = &mut demands[g];
+        let gil = &mut self.gils[g];
         let waited_on = now.holder.as_ref().filter(|holder| holder.index != thread.index).map(|holder| (holder.id, &holder.stack));
         if thread.task.task_state == TaskState::StillWaiting {
-            (demand.waiters, demand.contended) = (demand.waiters + 1, true);
+            (gil.waiters, gil.contended) = (gil.waiters + 1, true);
             return estimator.extend_wait(at, &thread.stack, waited_on, sink);
         }
-        let classification = estimator.classify(at, thread, Some(&ThreadsGil { now, history: &self.gils[g], locks_spin: raw.locks_spin }));
+        let classification = estimator.classify(at, thread, Some(&ThreadsGil { now, history: gil, locks_spin: raw.locks_spin }));
         let waits = matches!(classification, Classification::Known(State::Waiting, _));
         let held = |holder| !thread.tstate.is_null() && holder == Some(thread.tstate);
         let released = held(now.reading.and_then(|now| now.holder)) && !held(now.holder_after);
         let may_wait = matches!(classification, Classification::Ambiguous { .. }) || released;
-        (demand.waiters, demand.contended) = (demand.waiters + u32::from(waits), demand.contended || waits || may_wait);
+        (gil.waiters, gil.contended) = (gil.waiters + u32::from(waits), gil.contended || waits || may_wait);
         estimator.attribute(span, thread, classification, waited_on, sink);
     }
 }
 
-fn emit_gil((begin, at): (Nanos, Nanos), now: &RawGil, demand: Demand, history: &mut GilHistory, sink: &mut dyn Sink) {
+fn emit_gil((begin, at): (Nanos, Nanos), now: &RawGil, history: &mut GilHistory, sink: &mut dyn Sink) {
     let Some(GilReading { holder, switches, .. }) = now.reading else { return };
-    if !demand.contended {
+    if !history.contended {
         history.uncontended_since = Some(at);
     }
     let holder = match (holder, &now.holder) {
@@ -108,6 +136,6 @@ fn emit_gil((begin, at): (Nanos, Nanos), now: &RawGil, demand: Demand, history: 
         (Some(_), Some(known)) => Holder::Thread(known.id),
         (Some(_), None) => Holder::Unmatched,
     };
-    let (gil, span, waiters) = (now.id, at.saturating_since(begin), demand.waiters);
+    let (gil, span, waiters) = (now.id, at.saturating_since(begin), history.waiters);
     sink.gil(&GilSample { gil, at, span, holder, switches: Some(switches), waiters, collecting: now.collecting });
 }

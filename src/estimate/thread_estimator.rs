@@ -35,13 +35,13 @@ pub(super) struct ThreadsGil<'a> {
 impl ThreadEstimator {
     /// A thread whose first slice begins at `start`. `just_started`: it started then, so that all
     /// its counts belong to the history.
-    pub fn new(id: ThreadId, start: Nanos, stat: Option<SchedStat>, just_started: bool) -> ThreadEstimator {
+    pub(super) fn new(id: ThreadId, start: Nanos, stat: Option<SchedStat>, just_started: bool) -> ThreadEstimator {
         let state_machine = ThreadStateMachine::new(start, stat, just_started);
         ThreadEstimator { id, state_machine, pending_wait: PendingWait::default(), other_held_at: None, idle_stack: None }
     }
 
     /// Begins the thread's history anew: the window begins.
-    pub fn restart(&mut self, at: Nanos, stat: Option<SchedStat>) {
+    pub(super) fn restart(&mut self, at: Nanos, stat: Option<SchedStat>) {
         self.state_machine = ThreadStateMachine::new(at, stat, false);
     }
 
@@ -53,7 +53,7 @@ impl ThreadEstimator {
     /// Until when samples need not poll the thread, because it sleeps; zero when the next sample
     /// must. More samples may pass without a poll of it: sleepers are polled in turn, and while the
     /// whole program is stopped few threads are.
-    pub fn next_poll_at(&mut self, raw: &RawThread) -> Nanos {
+    pub(super) fn next_poll_at(&mut self, raw: &RawThread) -> Nanos {
         let until = self.state_machine.next_poll_at(self.id);
         if until != Nanos::ZERO || raw.task.task_state == TaskState::Stopped {
             self.idle_stack.get_or_insert_with(|| raw.stack.clone());
@@ -142,7 +142,7 @@ impl ThreadEstimator {
     /// Attributes the time since the last sample for a thread that existed when this sample began
     /// and is gone now. `held`: it held the GIL then. A thread needs the GIL to end, and a CPU
     /// afterwards. So a thread that did not hold the GIL then was past its last hold.
-    pub fn attribute_last(&mut self, span: (Nanos, Nanos), held: bool, in_c_call: bool, stack: &Arc<Stack>, sink: &mut dyn Sink) {
+    pub(super) fn attribute_last(&mut self, span: (Nanos, Nanos), held: bool, in_c_call: bool, stack: &Arc<Stack>, sink: &mut dyn Sink) {
         let (task, view) = (RawTask::default(), InterpreterView { held_before: held, held_after: held, in_c_call, ..Default::default() });
         let raw =
             RawThread { index: 0, gil: None, tstate: Addr(0), task, requested: None, in_c_call, drop_request: None, stack: stack.clone() };
@@ -152,7 +152,7 @@ impl ThreadEstimator {
 
     /// Resolves pending time at the end of the thread or of the window. `stat` is the last count,
     /// where it could be read; returns that count or else the one before it.
-    pub fn finish(&mut self, at: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, sink: &mut dyn Sink) -> Option<SchedStat> {
+    pub(super) fn finish(&mut self, at: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, sink: &mut dyn Sink) -> Option<SchedStat> {
         self.pending_wait.flush(self.id, sink);
         let id = self.id;
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);

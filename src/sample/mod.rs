@@ -15,7 +15,7 @@ mod stop;
 
 pub use descendants::{Descendant, DescendantCpu, ProcessKind};
 pub use info::{CaptureStats, TargetInfo, ThreadInfo, ThreadSnapshot};
-pub use raw::{GilReading, RawGil, RawHolder, RawSample, RawTask, RawThread, RunnableState, SchedStat, TaskState};
+pub use raw::{GilReading, RawEvent, RawGil, RawHolder, RawSample, RawTask, RawThread, Resolver, RunnableState, SchedStat, TaskState};
 pub use sink::Sink;
 pub use slice::{GilSample, Holder, IntervalKind, MeasuredInterval, StateSlice, ThreadTotals};
 pub use stack::{Frame, Function, Stack, StackStatus};

@@ -3,8 +3,9 @@
 //! `capture` reads it, and `estimate` turns it into [`StateSlice`](super::StateSlice)s.
 
 use super::Stack;
-use crate::ids::{Addr, GilId, ThreadId};
+use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::units::Nanos;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// One sample of a process.
@@ -70,6 +71,18 @@ pub struct RawThread {
     pub stack: Arc<Stack>,
 }
 
+/// The evidence for the state of a runnable thread: the best that is to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resolver {
+    /// Its kernel stack.
+    KernelStack,
+    /// How often it was switched out, and why, by the kernel's counts.
+    SwitchCounts,
+    /// The CPU time that it used since the last sample.
+    CpuTime,
+}
+
 /// What the kernel says of a thread in one sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RawTask {
@@ -83,6 +96,59 @@ pub struct RawTask {
     /// Where a runnable thread is, by its kernel stack or its counts of switches; `None` where that
     /// was not read or is unknown.
     pub runnable_state: Option<RunnableState>,
+    /// The same by its counts of switches alone, where all evidence is kept for a comparison.
+    pub by_counts: Option<RunnableState>,
+}
+
+/// What the estimator is given, in this order.
+#[derive(Clone, Copy, Debug)]
+pub enum RawEvent<'a> {
+    /// A thread is added after all others. Its first slice begins at `at`.
+    Start {
+        /// Its id.
+        id: ThreadId,
+        /// Its kernel thread id.
+        tid: Tid,
+        /// The beginning of its first slice.
+        at: Nanos,
+        /// Its counts then.
+        stat: Option<SchedStat>,
+        /// It started then, so that all its counts belong to the history.
+        just_started: bool,
+    },
+    /// A thread's history begins anew: the window begins.
+    Restart {
+        /// The thread's index.
+        index: usize,
+        /// The beginning of the window.
+        at: Nanos,
+        /// Its counts then.
+        stat: Option<SchedStat>,
+    },
+    /// A sample.
+    Sample(&'a RawSample),
+    /// A thread that existed when a sample began is gone.
+    Last {
+        /// The thread's index.
+        index: usize,
+        /// The time that the sample stands for.
+        span: (Nanos, Nanos),
+        /// It held the GIL then.
+        held: bool,
+        /// Its leaf frame's current instruction was a call of a C function.
+        in_c_call: bool,
+    },
+    /// A thread's time ends.
+    Finish {
+        /// The thread's index.
+        index: usize,
+        /// The end.
+        at: Nanos,
+        /// Its last counts.
+        stat: Option<SchedStat>,
+    },
+    /// The threads at these ascending indices are removed.
+    Remove(&'a [usize]),
 }
 
 /// One read of a GIL.

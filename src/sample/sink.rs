@@ -1,6 +1,6 @@
 //! The interface between capture and report.
 
-use super::{GilSample, MeasuredInterval, StateSlice, ThreadInfo, ThreadTotals};
+use super::{GilSample, MeasuredInterval, RawEvent, StateSlice, ThreadInfo, ThreadTotals};
 use crate::ids::ThreadId;
 
 /// Receives what the capture side has classified. Called on the sampling thread: an implementation
@@ -15,6 +15,8 @@ pub trait Sink {
     /// Exact mode: an interval has been measured. The slices already hold the total of waiting;
     /// this call gives its parts.
     fn interval(&mut self, _measured: &MeasuredInterval) {}
+    /// What the estimator is about to be given; the slices follow from that alone.
+    fn raw(&mut self, _event: &RawEvent<'_>) {}
     /// A thread has ended, or the window ends.
     fn thread_end(&mut self, thread: ThreadId, totals: ThreadTotals);
 }

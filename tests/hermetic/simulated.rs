@@ -340,8 +340,13 @@ fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
         // stack is read.
         let ends = matches!(second.does, Do::Wait | Do::Sleep) && !second.queued;
         let third = if ends { life.part(at + LATER + left + 1).0 } else { second };
-        let now =
-            RawTask { task_state: place, assumed: false, stat: Some(stat), runnable_state: has_stack.then_some(runnable_state(&third)) };
+        let now = RawTask {
+            task_state: place,
+            assumed: false,
+            stat: Some(stat),
+            runnable_state: has_stack.then_some(runnable_state(&third)),
+            by_counts: None,
+        };
         let classification = machine.classify(&now, &claims);
         machine.attribute(Nanos::from_micros(at), &now, classification, &stack, None, &mut |_, part, _| reported.merge(&part));
     }

@@ -174,7 +174,8 @@ fn library(pid: i32) -> String {
 }
 
 fn measure(pid: i32, ms: u64) -> Option<(Record, CaptureStats)> {
-    let plan = CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(ms)), exact: true, freeze_holder: false };
+    let plan =
+        CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(ms)), exact: true, freeze_holder: false, all_evidence: false };
     let mut record = Record::default();
     let python = PythonProcess::open(Pid(pid)).unwrap();
     let window = session::capture(python, plan, &AtomicBool::new(false), &mut record, &mut |_, _| ()).unwrap();

@@ -190,7 +190,8 @@ impl Sink for Stacks<'_> {
 
 fn sample<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stacks: Stacks<'a>) -> (CaptureResult, Stacks<'a>) {
     let python = PythonProcess::open(Pid(target.pid())).unwrap();
-    let plan = CaptureConfig { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)), exact: false, freeze_holder: freeze };
+    let plan =
+        CaptureConfig { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)), exact: false, freeze_holder: freeze, all_evidence: false };
     let window = capture(python, plan, &AtomicBool::new(false), &mut stacks, &mut |_, _| {}).unwrap();
     (window, stacks)
 }

@@ -13,7 +13,8 @@ import sys
 
 import targets
 from accuracy import cases, measure, table, truth
-from common import Failed, Measurement, NotMeasured, choose, earlier_runs, keep_runs
+from common import Failed, Measurement, NotMeasured, UsageError, choose, earlier_runs, keep_runs
+from replay import keep_truth
 
 RESULTS = "accuracy"
 TRACING = "/sys/kernel/tracing"
@@ -37,6 +38,8 @@ def add_options(parser):
     parser.add_argument("--again", type=int, default=0,
                         help="additional runs of a workload that was beyond a bound; the bound applies to the median (default: %(default)s)")
     parser.add_argument("--from", dest="earlier", nargs="+", default=[], metavar="FILE", help="measure nothing; use what --output kept")
+    parser.add_argument("--keep", metavar="FOLDER", default="",
+                        help="measure by the same code and keep all that it read, with the truth, for `replay`")
     parser.add_argument("--threads", action="store_true", help="print every thread")
 
 
@@ -64,9 +67,13 @@ def chosen(options):
 
 def measure_all(options):
     wanted = chosen(options)
+    if options.keep and (options.exact or options.as_user):
+        raise UsageError("--keep keeps the evidence of every user, without --exact and --as-user")
+    if options.keep:
+        os.makedirs(options.keep, exist_ok=True)
     require_tracing()
     interpreters = targets.interpreters(options.versions)
-    gilprof, runs = targets.gilprof(options), []
+    gilprof, runs = targets.example(options, "raw_samples") if options.keep else targets.gilprof(options), []
     for case in wanted:
         for interpreter in interpreters:
             first = len(runs)
@@ -77,6 +84,8 @@ def measure_all(options):
                        "user": options.as_user}
                 try:
                     run["threads"], run["facts"] = measure.run(gilprof, interpreter, case, options)
+                    if options.keep:
+                        keep_truth(measure.kept(options, interpreter, case), run)
                 except (Failed, truth.Unaligned) as e:
                     run["failed"] = str(e)
                 runs.append(run)

@@ -1,6 +1,7 @@
 """One run: a workload measured by gilprof and by kernel events at the same time, compared thread by
 thread.
 """
+import os
 import tempfile
 import time
 
@@ -43,7 +44,7 @@ def aligned(gilprof, interpreter, case, options, tries=6):
         try:
             with targets.Burners(case.burners), targets.Target(interpreter, case.workload, *case.args, as_user=options.as_user) as target, \
                     tempfile.TemporaryDirectory(prefix="gilprof-") as folder:
-                return attempt(gilprof, interpreter["version"], target, options, lead, folder)
+                return attempt(gilprof, interpreter, case, target, options, lead, folder)
         except truth.Unaligned:
             if turn + 1 == tries:
                 raise
@@ -51,8 +52,13 @@ def aligned(gilprof, interpreter, case, options, tries=6):
     raise AssertionError("unreachable")
 
 
-def attempt(gilprof, version, target, options, lead, folder):
-    seconds = options.seconds
+def kept(options, interpreter, case):
+    """Where the samples of a run are kept."""
+    return os.path.join(options.keep, ("%s %s.gz" % (case.name.replace(",", ""), interpreter["label"])).replace(" ", "_"))
+
+
+def attempt(gilprof, interpreter, case, target, options, lead, folder):
+    seconds, version = options.seconds, interpreter["version"]
     begin = truth.clock() + int(lead * SECOND)
     tracer = truth.Tracer(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth, options.exact)
     try:
@@ -63,6 +69,8 @@ def attempt(gilprof, version, target, options, lead, folder):
         time.sleep(max(0, (begin - truth.clock()) / SECOND - 0.03))
         command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--rate", str(options.rate), "--format", "json"]
         command += ["--exact"] if options.exact else []
+        if options.keep:
+            command = [gilprof, str(target.pid), "%g" % seconds, str(options.rate), kept(options, interpreter, case)]
         before = targets.ticks()
         report = targets.report_of(command, options.as_user)
         after = targets.ticks()
@@ -143,7 +151,7 @@ def compare(reported, actual, window, source):
             # life that was sampled, the actual ones of the whole life.
             life = covered
             shares = {name: share * lived / life for name, share in shares.items()}
-        rows.append({"tid": thread["tid"], "name": thread["name"], "reported": shares, "actual": actual_shares(states, life, source)})
+        rows.append({"tid": thread["tid"], "name": thread["name"], "life": life / SECOND, "reported": shares, "actual": actual_shares(states, life, source)})
     for row in rows:
         # While another thread was in the trap of a take, the GIL may have named this one as its
         # holder.

@@ -48,7 +48,7 @@ impl Sampler {
         // The newest first, in the order of the polls.
         for index in self.threads.schedule.indices().rev() {
             let thread = &mut self.threads.readers[index];
-            if !has_changed(thread, self.threads.estimator.threads[index].history()) {
+            if !has_changed(thread, self.threads.estimator.thread(index).history()) {
                 continue;
             }
             if thread.stack.is_deep() {

@@ -29,12 +29,13 @@ use super::stop_detector::StopDetector;
 use super::thread_reader::{PollHints, ThreadReader};
 use crate::error::ReadError;
 use crate::estimate::thread_estimator::ThreadEstimator;
+use crate::estimate::Estimator;
 use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::affinity::WorkingCpus;
 use crate::process::target::{LiveTarget, Target};
 use crate::python::attach::PythonProcess;
 use crate::python::gil_waits::FutexOwner;
-use crate::sample::{Evidence, RawSample, Sink, State, ThreadInfo, ThreadSnapshot};
+use crate::sample::{Evidence, RawEvent, RawSample, Sink, State, ThreadInfo, ThreadSnapshot};
 use crate::units::Nanos;
 use batch::Batch;
 use gil_table::GilTable;
@@ -79,6 +80,8 @@ pub struct Sampler {
     pub waiting_by_events: HashSet<Tid>,
     /// When deep stacks must have been read; `None`: no such time.
     pub stacks_until: Option<Nanos>,
+    /// Read all evidence of where a runnable thread is, for a comparison.
+    pub all_evidence: bool,
     /// What the samples found, and what they cost.
     pub stats: SamplerStats,
 }
@@ -114,6 +117,7 @@ impl Sampler {
             stop_detector: StopDetector::default(),
             waiting_by_events: HashSet::new(),
             stacks_until: None,
+            all_evidence: false,
             stats: SamplerStats::default(),
         }
     }
@@ -146,7 +150,7 @@ impl Sampler {
 
     /// The threads as of the last sample, with their states.
     pub fn threads(&self) -> impl Iterator<Item = (&ThreadInfo, (State, Evidence))> {
-        self.threads.readers.iter().zip(&self.threads.estimator.threads).map(|(reader, history)| (&reader.info, history.last_state()))
+        self.threads.readers.iter().zip(self.threads.estimator.threads()).map(|(reader, history)| (&reader.info, history.last_state()))
     }
 
     /// The CPUs that the threads which have ended so far, or been finished, may use.
@@ -166,8 +170,9 @@ impl Sampler {
         if self.times.last_sample.is_none() {
             self.times.accounted_until = at;
             if std::mem::take(&mut self.listed.prepared) {
-                for (reader, history) in self.threads.readers.iter_mut().zip(&mut self.threads.estimator.threads) {
-                    history.restart(at, reader.restart(at));
+                for (index, reader) in self.threads.readers.iter_mut().enumerate() {
+                    let event = RawEvent::Restart { index, at, stat: reader.restart(at) };
+                    self.threads.estimator.take(&event, &self.threads.empty_stack, sink);
                 }
             }
         }
@@ -201,15 +206,15 @@ impl Sampler {
         let at = if self.times.last_sample.is_some() { self.times.accounted_until } else { at };
         (0..self.threads.readers.len()).for_each(|index| self.finish_thread(index, at, sink));
         self.threads.readers.clear();
-        self.threads.estimator.threads.clear();
+        self.threads.estimator = Estimator::default();
         self.threads.schedule = PollSchedule::default();
     }
 
     /// Resolves a thread's pending time, and emits its end.
     fn finish_thread(&mut self, index: usize, at: Nanos, sink: &mut dyn Sink) {
-        let (reader, history) = (&mut self.threads.readers[index], &mut self.threads.estimator.threads[index]);
-        let (last, cpus) = reader.last_counts(self.interpreter.target.as_ref());
-        let last = history.finish(at, last, reader.stack.stack(), sink);
+        let reader = &mut self.threads.readers[index];
+        let (stat, cpus) = reader.last_counts(self.interpreter.target.as_ref());
+        let last = self.threads.estimator.take(&RawEvent::Finish { index, at, stat }, reader.stack.stack(), sink);
         sink.thread_end(reader.info.id, reader.totals(at, last, cpus, &mut self.threads.working_cpus));
     }
 
@@ -295,9 +300,9 @@ impl Sampler {
             // that has just got it.
             let holds = self.interpreter.runtime_state.is_holder(thread.tstate);
             let waits = self.interpreter.runtime_state.gils.len() == 1 && self.waiting_by_events.contains(&thread.info.tid) && !holds;
-            let hints = PollHints { cannot_have_held, waiting: waits, holding: holds, traced };
+            let hints = PollHints { cannot_have_held, waiting: waits, holding: holds, traced, all_evidence: self.all_evidence };
             let (target, gil_waits) = (self.interpreter.target.as_ref(), &mut self.interpreter.gil_waits);
-            let history = self.threads.estimator.threads[index].history();
+            let history = self.threads.estimator.thread(index).history();
             let (runtime_state, layout) = (&self.interpreter.runtime_state, &self.interpreter.python.layout.gil);
             let mut waits_for = None;
             let owner = |futex| {
@@ -349,6 +354,6 @@ impl Sampler {
             let snapshot = ThreadSnapshot { tid: info.tid, name: info.name.clone(), python: info.python, state, evidence, stack };
             (info.id, snapshot)
         };
-        self.threads.readers.iter().zip(&self.threads.estimator.threads).map(snapshot).collect()
+        self.threads.readers.iter().zip(self.threads.estimator.threads()).map(snapshot).collect()
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Sampler;
 use crate::python::layout::Minor;
-use crate::sample::{RawGil, RawHolder, RawSample, Sink};
+use crate::sample::{RawEvent, RawGil, RawHolder, RawSample, Sink};
 
 /// The first minor version whose locks spin before they sleep: `PyMutex` (Python/lock.c).
 const LOCKS_SPIN: Minor = Minor(3, 13);
@@ -14,20 +14,15 @@ impl Sampler {
         let mut raw = std::mem::take(&mut self.raw);
         self.fill(&mut raw, is_stopped);
         let threads = &mut self.threads;
-        threads.estimator.sample(&raw, sink);
+        threads.estimator.take(&RawEvent::Sample(&raw), &threads.empty_stack, sink);
         for polled in &raw.threads {
             let reader = &threads.readers[polled.index];
             if !reader.is_still_waiting() {
-                let until = threads.estimator.threads[polled.index].next_poll_at(polled);
+                let until = threads.estimator.next_poll_at(polled);
                 threads.schedule.defer(polled.index, until, reader.has_moved());
             }
         }
         self.raw = raw;
-    }
-
-    /// What the last sample read.
-    pub fn raw(&self) -> &RawSample {
-        &self.raw
     }
 
     fn fill(&self, raw: &mut RawSample, is_stopped: bool) {
@@ -44,8 +39,7 @@ impl Sampler {
 
     fn raw_gil(&self, g: usize) -> RawGil {
         let (gil, (_, reading)) = (&self.gils.all[g], &self.interpreter.runtime_state.gils[g]);
-        let index = reading.and_then(|now| now.holder).and_then(|holder| self.binder.by_tstate.get(&holder)).copied();
-        let holder = index.map(|index| {
+        let holder = gil.holder_index.map(|index| {
             let reader = &self.threads.readers[index];
             RawHolder { index, id: reader.info.id, stack: reader.stack.stack().clone() }
         });

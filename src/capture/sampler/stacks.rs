@@ -33,10 +33,9 @@ impl Sampler {
 
     /// Reads the deep stacks of the holders and of the threads at `others`.
     pub(super) fn read_deep_stacks(&mut self, others: &[usize]) -> Result<(), ReadError> {
-        for g in 0..self.interpreter.runtime_state.gils.len() {
-            let holder = self.interpreter.runtime_state.gils[g].1.and_then(|r| r.holder);
-            let index = holder.and_then(|holder| self.binder.by_tstate.get(&holder)).copied();
-            if let Some(index) = index.filter(|&i| self.pauser.is_none() && self.threads.readers[i].stack.is_deep()) {
+        for g in 0..self.gils.all.len() {
+            if let Some(index) = self.gils.all[g].holder_index.filter(|&i| self.pauser.is_none() && self.threads.readers[i].stack.is_deep())
+            {
                 self.read_stack(index, true)?;
             }
         }

@@ -57,6 +57,7 @@ impl Sampler {
             // The next sample knows the right thread. In this one the thread state is not the
             // sleeper's.
             self.binder.by_tstate.remove(&holder);
+            self.gils.all[g].holder_index = None;
             self.match_again();
             self.bind_to(&sleeper, sink);
             self.read_stack(sleeper.thread, false)?;

@@ -7,11 +7,10 @@ use super::Sampler;
 use crate::capture::bindings::ThreadStateBinding;
 use crate::capture::thread_reader::ThreadReader;
 use crate::error::ReadError;
-use crate::estimate::thread_estimator::ThreadEstimator;
 use crate::ids::{Addr, Tid};
 use crate::python::interpreters::{RuntimeState, ThreadState};
 use crate::python::thread_names;
-use crate::sample::{Sink, ThreadInfo};
+use crate::sample::{RawEvent, Sink, ThreadInfo};
 use crate::units::Nanos;
 use std::collections::{HashMap, HashSet};
 
@@ -199,7 +198,8 @@ impl Sampler {
         sink.thread(&info);
         let new = ThreadReader::open(self.interpreter.target.as_ref(), info, start, since_last, &self.threads.empty_stack);
         self.threads.readers.push(new.reader);
-        self.threads.estimator.threads.push(ThreadEstimator::new(id, start, new.stat, new.just_started));
+        let event = RawEvent::Start { id, tid, at: start, stat: new.stat, just_started: new.just_started };
+        self.threads.estimator.take(&event, &self.threads.empty_stack, sink);
         self.threads.schedule.push(tid);
         self.names.comm_pending = true;
     }
@@ -268,25 +268,24 @@ impl Sampler {
             return;
         }
         for &(index, existed) in &gone {
-            let (reader, history) = (&self.threads.readers[index], &mut self.threads.estimator.threads[index]);
+            let reader = &self.threads.readers[index];
             let held = existed && self.interpreter.runtime_state.is_holder(reader.tstate);
             // A sleeping thread may have been killed in its sleep, together with the whole program.
-            let existed = held || existed && !history.history().was_asleep();
+            let existed = held || existed && !self.threads.estimator.thread(index).history().was_asleep();
             let SampleTimes { accounted_until, weight_until, .. } = self.times;
             if existed {
-                history.attribute_last((accounted_until, weight_until), held, reader.stack.in_c_call(), reader.stack.stack(), sink);
+                let (span, in_c_call) = ((accounted_until, weight_until), reader.stack.in_c_call());
+                self.threads.estimator.take(&RawEvent::Last { index, span, held, in_c_call }, reader.stack.stack(), sink);
             }
             self.finish_thread(index, if existed { weight_until } else { accounted_until }, sink);
         }
         let gone: Vec<usize> = gone.into_iter().rev().map(|(index, _)| index).collect();
         let mut index = 0;
-        let stays = |index: &mut usize| {
-            *index += 1;
-            gone.binary_search(&(*index - 1)).is_err()
-        };
-        self.threads.readers.retain(|_| stays(&mut index));
-        index = 0;
-        self.threads.estimator.threads.retain(|_| stays(&mut index));
+        self.threads.readers.retain(|_| {
+            index += 1;
+            gone.binary_search(&(index - 1)).is_err()
+        });
+        self.threads.estimator.take(&RawEvent::Remove(&gone), &self.threads.empty_stack, sink);
         self.threads.schedule.remove(&gone);
         for gil in &mut self.gils.all {
             gil.holder_index = gil.holder_index.and_then(|index| index_after(&gone, index));

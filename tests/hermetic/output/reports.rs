@@ -1,6 +1,7 @@
 //! Reports made by hand, for the tests of the formats.
 
 use gilprof::analysis::report::*;
+use gilprof::sample::Resolver;
 
 pub fn states(s: [f64; 7]) -> States {
     States { holding: s[0], waiting: s[1], native: s[2], starved: s[3], lock: s[4], io: s[5], unknown: s[6] }

@@ -1,0 +1,69 @@
+"""Judges kept samples again, and compares the states with the kernel's truth that is kept with them.
+
+`accuracy --keep FOLDER` keeps both. No program runs and no privilege is needed, so that a change of
+src/estimate is tried on hours of samples in seconds, and with the evidence that another user would
+have had.
+"""
+import gzip
+import json
+import os
+import subprocess
+
+import targets
+from accuracy import table
+from common import REPOSITORY, Failed, Measurement, NotMeasured
+
+RESULTS = "replay"
+NARROWING = ("files",)
+QUICK = {}
+KEPT = os.path.join(REPOSITORY, "tests", "dumps", "truth")
+
+
+def add_options(parser):
+    parser.add_argument("files", nargs="*", help="kept samples (default: those of tests/dumps/truth)")
+    parser.add_argument("--resolver", choices=["kernel-stack", "switch-counts", "cpu-time"], default="kernel-stack",
+                        help="the best evidence for a runnable thread that counts (default: %(default)s)")
+    parser.add_argument("--threads", action="store_true", help="print every thread")
+
+
+def keep_truth(path, run):
+    """Adds a run's truth to its samples, as a remark at their end."""
+    kept = {key: run[key] for key in ("case", "label", "version", "loaded", "facts")}
+    kept["threads"] = [{key: row[key] for key in ("tid", "name", "life", "actual")} for row in run["threads"] if row["tid"]]
+    with open(path, "ab") as file:
+        file.write(gzip.compress(("# %s\n" % json.dumps(kept)).encode(), 9))
+
+
+def truth_of(path):
+    with gzip.open(path) as file:
+        last = file.read().rstrip().rpartition(b"\n")[2]
+    if not last.startswith(b"# "):
+        raise Failed("%s has no truth at its end" % path)
+    return json.loads(last[2:])
+
+
+def compared(path, replayed, resolver):
+    """A run like those of `accuracy`."""
+    run, threads = truth_of(path), replayed["threads"]
+    rows = []
+    for row in run["threads"]:
+        found = threads.get(str(row["tid"]))
+        if not found:
+            raise Failed("%s: the samples do not have thread %d" % (path, row["tid"]))
+        share = found["seconds"] / row["life"]
+        rows.append(dict(row, reported={state: share * part for state, part in found["states"].items()}))
+    return dict(run, threads=rows, exact=False, user=resolver != "kernel-stack")
+
+
+def run(options):
+    files = options.files or sorted(os.path.join(KEPT, name) for name in os.listdir(KEPT)) if options.files or os.path.isdir(KEPT) else []
+    if not files:
+        raise NotMeasured("there are no kept samples; make some with: python3 scripts/eval accuracy --keep FOLDER")
+    command = [targets.example(options, "replay"), options.resolver] + files
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if done.returncode:
+        raise Failed("replay ended with %d: %s" % (done.returncode, done.stderr.decode()[-500:]))
+    runs = [compared(path, json.loads(line), options.resolver) for path, line in zip(files, done.stdout.splitlines())]
+    for one in runs:
+        table.print_run(one, options.threads)
+    return Measurement(table.checks(runs), table.rows(runs), runs)

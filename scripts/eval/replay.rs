@@ -1,0 +1,50 @@
+//! Judges kept samples again: the share of each state in each thread's time, one line of JSON for
+//! each file. `scripts/eval replay` compares them with the truth.
+//!
+//! ```text
+//! cargo run --release --example replay -- kernel-stack|switch-counts|cpu-time FILE…
+//! ```
+
+#![allow(clippy::print_stdout)]
+
+use flate2::read::MultiGzDecoder;
+use gilprof::estimate::raw_stream::RawReader;
+use gilprof::estimate::replay::{replay, Replayed};
+use gilprof::sample::{Resolver, State, StateTimes};
+use serde_json::{json, Map, Value};
+use std::fs::File;
+use std::io::BufReader;
+
+type Failed = Box<dyn std::error::Error>;
+
+const USAGE: &str = "usage: replay kernel-stack|switch-counts|cpu-time FILE…";
+
+/// A thread's seconds, and the share of each state in them, as in a report.
+fn states(times: &StateTimes) -> Value {
+    let total = times.total().max(1.0);
+    let share = |of: f64| of / total;
+    let mut states: Map<String, Value> = State::ALL
+        .iter()
+        .filter(|state| !state.is_holding())
+        .map(|state| (state.label().into(), share(times.get(*state)).into()))
+        .collect();
+    states.insert("holding".into(), share(times.holding()).into());
+    json!({"seconds": times.total() / 1e9, "states": states})
+}
+
+fn main() -> Result<(), Failed> {
+    let mut args = std::env::args().skip(1);
+    let resolver = match args.next().as_deref() {
+        Some("kernel-stack") => Resolver::KernelStack,
+        Some("switch-counts") => Resolver::SwitchCounts,
+        Some("cpu-time") => Resolver::CpuTime,
+        _ => return Err(USAGE.into()),
+    };
+    for path in args {
+        let mut reader = RawReader::new(BufReader::new(MultiGzDecoder::new(File::open(&path)?)))?;
+        let Replayed { threads, samples } = replay(&mut reader, resolver)?;
+        let rows: Map<String, Value> = threads.iter().map(|(tid, times)| (tid.0.to_string(), states(times))).collect();
+        println!("{}", json!({"file": path, "samples": samples, "threads": rows}));
+    }
+    Ok(())
+}
