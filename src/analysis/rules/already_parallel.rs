@@ -59,25 +59,18 @@ fn parallel(e: &RuleInput<'_>) -> Diagnosis {
 /// the process, and contention for it costs more time on a core than asleep. `docs/verdicts.md` has
 /// measured gains of such programs.
 fn shared_by_threads(e: &RuleInput<'_>) -> Option<(String, Vec<Step>)> {
-    let measure = Step { text: "Measure the same work in two processes: that shows what they would gain.".into(), sketch: Vec::new() };
-    match &e.lock_waits.in_library {
-        Some((rate, lock)) if *rate >= SHARED_LOCK => {
-            let what = format!(
-                "there is a lock inside the C code called in {} at line {}, for which {rate:.2} threads wait on average",
-                e.place(&lock.place),
-                lock.line
-            );
-            Some((what, vec![measure, Step { text: lock_bound::BLAS.into(), sketch: Vec::new() }]))
-        }
-        _ if foreign_threads::cores_of_native(e) >= LIBRARYS_CORES => Some((
-            "part of the work is done by threads that Python did not start".into(),
-            vec![measure, Step { text: lock_bound::BLAS.into(), sketch: Vec::new() }],
-        )),
-        _ => known_library::contended(e).map(|(library, advice)| {
-            let advice = Step { text: advice, sketch: Vec::new() };
-            (format!("{library} has counters and locks that the threads of a process share"), vec![advice, measure])
-        }),
+    let step = |text: &str| Step { text: text.into(), sketch: Vec::new() };
+    let measure = step("Measure the same work in two processes: that shows what they would gain.");
+    if let Some((library, advice)) = known_library::contended(e) {
+        return Some((format!("{library} has counters and locks that the threads of a process share"), vec![step(&advice), measure]));
     }
+    if let Some((rate, lock)) = e.lock_waits.in_library.as_ref().filter(|(rate, _)| *rate >= SHARED_LOCK) {
+        let at = format!("{} at line {}", e.place(&lock.place), lock.line);
+        let what = format!("there is a lock inside the C code called in {at}, for which {rate:.2} threads wait on average");
+        return Some((what, vec![measure, step(lock_bound::BLAS)]));
+    }
+    (foreign_threads::cores_of_native(e) >= LIBRARYS_CORES)
+        .then(|| ("part of the work is done by threads that Python did not start".into(), vec![measure, step(lock_bound::BLAS)]))
 }
 
 fn headline(e: &RuleInput<'_>) -> String {
@@ -132,6 +125,12 @@ mod tests {
         let tls = of("N create_default_context@/usr/lib/python3.13/ssl.py");
         assert_eq!((tls.code, tls.speedup.processes.is_none()), (Code::AlreadyParallel, true));
         assert!(tls.because[1].contains("OpenSSL has counters and locks that the threads of a process share"), "{:?}", tls.because);
+        // A lock that shows beside it is the library's too.
+        const CONTEXT: &str = "create_default_context@/usr/lib/python3.13/ssl.py";
+        let [runs, locked] = ["N", "L"].map(|state| -> &'static str { Box::leak(format!("{state} {CONTEXT}").into_boxed_str()) });
+        let turns = |t: u64| if t.is_multiple_of(10) { vec![runs, locked] } else { vec![runs, runs] };
+        let v = report(&Scene::new(2.0).run(2000, turns)).verdict;
+        assert!(v.next_steps[0].contains("share one"), "{:?}", v.next_steps);
         assert!(of("N compress@/usr/lib/python3.13/gzip.py").speedup.processes.is_some());
     }
 
