@@ -11,9 +11,10 @@ import subprocess
 
 import targets
 from accuracy import table
-from common import REPOSITORY, Failed, Measurement, NotMeasured
+from common import REPOSITORY, Failed, Measurement, NotMeasured, check
 
 RESULTS = "replay"
+RESOLVERS = ["kernel-stack", "switch-counts", "cpu-time"]
 NARROWING = ("files",)
 QUICK = {}
 KEPT = os.path.join(REPOSITORY, "tests", "dumps", "truth")
@@ -21,8 +22,10 @@ KEPT = os.path.join(REPOSITORY, "tests", "dumps", "truth")
 
 def add_options(parser):
     parser.add_argument("files", nargs="*", help="kept samples (default: those of tests/dumps/truth)")
-    parser.add_argument("--resolver", choices=["kernel-stack", "switch-counts", "cpu-time"], default="kernel-stack",
+    parser.add_argument("--resolver", choices=RESOLVERS, default="kernel-stack",
                         help="the best evidence for a runnable thread that counts (default: %(default)s)")
+    parser.add_argument("--without", action="append", default=[], metavar="RULE", help="leave out a rule of src/estimate/rules.rs")
+    parser.add_argument("--ablate", action="store_true", help="leave out each rule in turn, and say what that changes")
     parser.add_argument("--threads", action="store_true", help="print every thread")
 
 
@@ -55,15 +58,42 @@ def compared(path, replayed, resolver):
     return dict(run, threads=rows, exact=False, user=resolver != "kernel-stack")
 
 
-def run(options):
-    files = options.files or sorted(os.path.join(KEPT, name) for name in os.listdir(KEPT)) if options.files or os.path.isdir(KEPT) else []
-    if not files:
-        raise NotMeasured("there are no kept samples; make some with: python3 scripts/eval accuracy --keep FOLDER")
-    command = [targets.example(options, "replay"), options.resolver] + files
+def replayed(options, files, without, resolver):
+    command = [targets.example(options, "replay"), resolver] + [part for rule in without for part in ("--without", rule)] + files
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode:
         raise Failed("replay ended with %d: %s" % (done.returncode, done.stderr.decode()[-500:]))
-    runs = [compared(path, json.loads(line), options.resolver) for path, line in zip(files, done.stdout.splitlines())]
+    return [compared(path, json.loads(line), resolver) for path, line in zip(files, done.stdout.splitlines())]
+
+
+def waiting(runs):
+    """The worst and the mean error of waiting, with and without load."""
+    found = {}
+    for run in runs:
+        found.setdefault(run["loaded"], []).extend(abs(off) for off, row in table.errors(run, "waiting") if not table.disturbed(row))
+    return {loaded: (max(errors), sum(errors) / len(errors)) for loaded, errors in sorted(found.items())}
+
+
+def ablate(options, files):
+    """What leaving out each rule changes: a note for each rule and kind of evidence."""
+    rules = subprocess.check_output([targets.example(options, "replay"), "rules"], text=True).split()
+    for resolver in RESOLVERS:
+        whole = waiting(replayed(options, files, [], resolver))
+        for rule in rules:
+            for loaded, (worst, mean) in waiting(replayed(options, files, [rule], resolver)).items():
+                before = whole[loaded]
+                yield check(resolver, None, "%-20s %-13s %-9s worst %.4f (%.4f with it), mean %.4f (%.4f)" % (
+                    rule, resolver, "with load" if loaded else "quiet", worst, before[0], mean, before[1]),
+                    rule=rule, loaded=loaded, worst=worst, worst_with=before[0], mean=mean, mean_with=before[1])
+
+
+def run(options):
+    files = options.files or (sorted(os.path.join(KEPT, name) for name in os.listdir(KEPT) if name.endswith(".gz")) if os.path.isdir(KEPT) else [])
+    if not files:
+        raise NotMeasured("there are no kept samples; make some with: python3 scripts/eval accuracy --keep FOLDER")
+    if options.ablate:
+        return Measurement(ablate(options, files))
+    runs = replayed(options, files, options.without, options.resolver)
     for one in runs:
         table.print_run(one, options.threads)
     return Measurement(table.checks(runs), table.rows(runs), runs)

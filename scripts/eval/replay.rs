@@ -2,7 +2,8 @@
 //! each file. `scripts/eval replay` compares them with the truth.
 //!
 //! ```text
-//! cargo run --release --example replay -- kernel-stack|switch-counts|cpu-time FILE…
+//! cargo run --release --example replay -- kernel-stack|switch-counts|cpu-time [--without RULE]… FILE…
+//! cargo run --release --example replay -- rules
 //! ```
 
 #![allow(clippy::print_stdout)]
@@ -10,6 +11,7 @@
 use flate2::read::MultiGzDecoder;
 use gilprof::estimate::raw_stream::RawReader;
 use gilprof::estimate::replay::{replay, Replayed};
+use gilprof::estimate::rules::{Rule, Rules};
 use gilprof::sample::{Resolver, State, StateTimes};
 use serde_json::{json, Map, Value};
 use std::fs::File;
@@ -17,7 +19,7 @@ use std::io::BufReader;
 
 type Failed = Box<dyn std::error::Error>;
 
-const USAGE: &str = "usage: replay kernel-stack|switch-counts|cpu-time FILE…";
+const USAGE: &str = "usage: replay kernel-stack|switch-counts|cpu-time [--without RULE]… FILE…, or: replay rules";
 
 /// A thread's seconds, and the share of each state in them, as in a report.
 fn states(times: &StateTimes) -> Value {
@@ -38,11 +40,21 @@ fn main() -> Result<(), Failed> {
         Some("kernel-stack") => Resolver::KernelStack,
         Some("switch-counts") => Resolver::SwitchCounts,
         Some("cpu-time") => Resolver::CpuTime,
+        Some("rules") => {
+            Rule::ALL.iter().for_each(|rule| println!("{rule:?}"));
+            return Ok(());
+        }
         _ => return Err(USAGE.into()),
     };
-    for path in args {
+    let mut rules = Rules::default();
+    while let Some(path) = args.next() {
+        if path == "--without" {
+            let name = args.next().ok_or(USAGE)?;
+            rules = rules.without(*Rule::ALL.iter().find(|rule| format!("{rule:?}") == name).ok_or("there is no such rule")?);
+            continue;
+        }
         let mut reader = RawReader::new(BufReader::new(MultiGzDecoder::new(File::open(&path)?)))?;
-        let Replayed { threads, samples } = replay(&mut reader, resolver)?;
+        let Replayed { threads, samples } = replay(&mut reader, resolver, rules)?;
         let rows: Map<String, Value> = threads.iter().map(|(tid, times)| (tid.0.to_string(), states(times))).collect();
         println!("{}", json!({"file": path, "samples": samples, "threads": rows}));
     }

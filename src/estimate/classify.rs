@@ -7,6 +7,7 @@
 //! [`Classification::Ambiguous`], and `cpu_attribution` divides their time by the CPU time that the
 //! kernel counted.
 
+use super::rules::{Rule, Rules};
 use crate::sample::{Evidence, RunnableState, State, TaskState};
 
 /// Whether a thread that has released the GIL can have got a drop request. In `take_gil`, a waiter
@@ -89,105 +90,238 @@ impl Classification {
     }
 }
 
-/// Classifies one sample of one thread.
-pub fn classify(observed: &Observation) -> Classification {
-    use Classification::{HoldingRunnable, Known};
-    use Evidence as E;
-    let held = observed.held_before && observed.held_after;
-    let holding = if observed.in_c_call { State::HoldingNative } else { State::HoldingPython };
-    match observed.task_state {
-        TaskState::Stopped => Known(State::Unknown, E::Stopped),
-        // States describe the beginning of the sample. A holder that released the GIL and fell
-        // asleep during the sample was still the holder then.
-        TaskState::GilFutex | TaskState::OtherFutex | TaskState::Syscall | TaskState::OutsideSyscall
-            if observed.held_before && !observed.held_after =>
-        {
-            HoldingRunnable(holding)
+/// A row of the table, for a reader.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// When it applies.
+    pub when: &'static str,
+    /// Its result, as code.
+    pub result: &'static str,
+    /// Why.
+    pub because: &'static str,
+}
+
+/// Makes the table, as code and as [`ROWS`]: the first row whose condition holds gives the result.
+macro_rules! table {
+    ($observed:ident, $rules:ident, $($when:literal, $applies:expr => $result:expr, $because:literal;)*) => {
+        /// The table's rows, in their order.
+        pub const ROWS: &[Row] = &[$(Row { when: $when, result: stringify!($result), because: $because }),*];
+
+        /// Classifies one sample of one thread, by these rules. Returns the number of the row too.
+        pub fn classify_by_row($observed: &Observation, $rules: Rules) -> (usize, Classification) {
+            use Classification::{Ambiguous, HoldingRunnable, Known, OffGil};
+            use DropRequest::{Likely, Unknown};
+            use RunnableState as R;
+            use TaskState as T;
+            let mut row = 0;
+            $(
+                if $applies {
+                    return (row, $result);
+                }
+                row += 1;
+            )*
+            (row, Known(State::Unknown, Evidence::Unread))
         }
-        TaskState::GilFutex => Known(State::Waiting, E::GilFutex),
-        TaskState::StillWaiting => Known(State::Waiting, E::SameHolder),
-        TaskState::NotRunSince if held => Known(State::HoldingBlocked, E::GilHolder),
-        TaskState::NotRunSince => match observed.off_cpu_state {
-            Some(State::HoldingBlocked) | None => Known(State::Unknown, E::Unread),
-            Some(state) => Known(state, E::NotRunSince),
-        },
-        TaskState::OtherFutex if held => Known(State::HoldingBlocked, E::HolderLock),
-        TaskState::OutsideSyscall if held => Known(State::HoldingBlocked, E::HolderFault),
-        TaskState::Syscall if held => Known(State::HoldingBlocked, E::GilHolder),
-        TaskState::OtherFutex => Known(State::Lock, E::Syscall),
-        TaskState::Syscall | TaskState::OutsideSyscall => Known(State::Io, E::Syscall),
-        TaskState::Runnable if observed.held_before => HoldingRunnable(holding),
-        TaskState::Unread if held => Known(holding, E::GilHolder),
-        TaskState::Runnable if observed.requested == Some(true) && request_started(observed) => Classification::OffGil,
-        TaskState::Runnable | TaskState::Unread if observed.requested == Some(true) => Known(State::Waiting, E::GilRequested),
-        TaskState::Runnable => match (observed.off_cpu_state, observed.was_scheduled) {
-            (Some(State::Waiting), Some(false)) => Known(State::Waiting, E::WokenNotRun),
-            (Some(_), Some(false)) => Known(State::Starved, E::WokenNotRun),
-            _ => runnable(observed),
-        },
-        TaskState::Unread => Known(State::Unknown, E::Unread),
+    };
+}
+
+table! { o, rules,
+    "stopped", o.task_state == T::Stopped => Known(State::Unknown, Evidence::Stopped),
+        "a stop shows only where the thread was stopped";
+    "asleep, and held the GIL when the sample began but not when it ended",
+        o.is_asleep() && o.held_before && !o.held_after => HoldingRunnable(o.holding()),
+        "states are those of the sample's beginning";
+    "asleep on a futex of the GIL", o.task_state == T::GilFutex => Known(State::Waiting, Evidence::GilFutex),
+        "only take_gil and drop_gil sleep there";
+    "waited at the last sample, and only others can have had the GIL since",
+        o.task_state == T::StillWaiting => Known(State::Waiting, Evidence::SameHolder),
+        "switch_number counts every other holder";
+    "holds the GIL, asleep at the last sample and not run since", o.task_state == T::NotRunSince && o.held() =>
+        Known(State::HoldingBlocked, Evidence::GilHolder), "it holds the GIL and has no CPU";
+    "asleep at the last sample and not run since, in a state that is not known",
+        o.task_state == T::NotRunSince && matches!(o.off_cpu_state, None | Some(State::HoldingBlocked)) =>
+        Known(State::Unknown, Evidence::Unread), "it was said to hold the GIL then, and does not now";
+    "asleep at the last sample and not run since", o.task_state == T::NotRunSince =>
+        Known(o.off_cpu_state.unwrap_or(State::Unknown), Evidence::NotRunSince), "a thread that has not run sleeps on";
+    "holds the GIL, asleep on another futex", o.task_state == T::OtherFutex && o.held() =>
+        Known(State::HoldingBlocked, Evidence::HolderLock), "a lock, or another thread";
+    "holds the GIL, off the CPU outside a system call", o.task_state == T::OutsideSyscall && o.held() =>
+        Known(State::HoldingBlocked, Evidence::HolderFault), "a page fault";
+    "holds the GIL, asleep in a system call", o.task_state == T::Syscall && o.held() =>
+        Known(State::HoldingBlocked, Evidence::GilHolder), "the call keeps the GIL";
+    "asleep on another futex", o.task_state == T::OtherFutex => Known(State::Lock, Evidence::Syscall), "a lock, a queue, a join";
+    "asleep elsewhere", o.is_asleep() => Known(State::Io, Evidence::Syscall), "network, disk, timer, page fault";
+    "held the GIL when the sample began, runnable", o.task_state == T::Runnable && o.held_before => HoldingRunnable(o.holding()),
+        "on a CPU, unless its time in the run queue says otherwise";
+    "holds the GIL, not readable", o.task_state == T::Unread && o.held() => Known(o.holding(), Evidence::GilHolder),
+        "the GIL names it";
+    "runnable, requests the GIL, but was elsewhere a moment before",
+        o.task_state == T::Runnable && o.requested == Some(true) && rules.has(Rule::RequestStarted) && o.request_started() => OffGil,
+        "the request was made after the sample had begun";
+    "requests the GIL", o.requested == Some(true) => Known(State::Waiting, Evidence::GilRequested),
+        "the flag is set throughout take_gil (3.15)";
+    "not readable", o.task_state != T::Runnable => Known(State::Unknown, Evidence::Unread), "no evidence is no state";
+    "woken from a wait for the GIL, and not run since", o.is_woken() && o.off_cpu_state == Some(State::Waiting) =>
+        Known(State::Waiting, Evidence::WokenNotRun), "it is still in take_gil";
+    "woken from another sleep, and not run since", o.is_woken() => Known(State::Starved, Evidence::WokenNotRun),
+        "it has no CPU and has not requested the GIL";
+    "runnable, where is not known", o.runnable_state.is_none() => Ambiguous { near_wait: o.near_wait }, "CPU time decides";
+    "on a CPU, and the holder when the sample ended", o.at(R::OnCpu) && o.held_after && rules.has(Rule::HeldAfter) =>
+        Ambiguous { near_wait: o.near_wait }, "it was waiting for the GIL, or about to";
+    "on a CPU, or preempted outside take_gil and drop_gil", o.at(R::OnCpu) || o.at(R::Preempted) || o.at(R::InSystemCall) => OffGil,
+        "native code; in another system call it may have slept, or this sample has preempted it";
+    "preempted as it left a system call, without a drop request",
+        o.at(R::LeavingSyscall) && o.drop_request == DropRequest::No && rules.has(Rule::NoDropRequest) =>
+        Known(State::Starved, Evidence::KernelStack), "it released the GIL for a call, or for the last time";
+    "the same at the instruction of a call, where a drop request is possible",
+        o.at(R::LeavingSyscall) && o.in_c_call && o.drop_request == Unknown && rules.has(Rule::UnknownDropRequest) =>
+        Ambiguous { near_wait: o.near_wait }, "the call may have returned, or released the GIL itself";
+    "preempted as it left a system call", o.at(R::LeavingSyscall) => Known(State::Waiting, Evidence::PushedOff),
+        "the eval loop released the GIL on request, and the thread that it woke pushed it off";
+    "pushed off after a hold with a drop request",
+        o.at(R::PushedOff) && o.held_last && o.drop_request == Likely && rules.has(Rule::ForcedRelease) =>
+        Known(State::Waiting, Evidence::PushedOff), "a forced release follows a hold of a switch interval, which a sample has seen";
+    "pushed off next to a wait, at no call", o.at(R::PushedOff) && o.near_wait && !o.in_c_call && rules.has(Rule::PushedOffNearWait) =>
+        Ambiguous { near_wait: true }, "on its way into or out of the wait, or in native code that is no call";
+    "pushed off after a hold, where a drop request is possible", o.at(R::PushedOff) && o.held_last && o.drop_request == Unknown =>
+        Ambiguous { near_wait: false }, "CPU time decides";
+    "pushed off", o.at(R::PushedOff) => OffGil, "in native code";
+    "woken within a C call in which it sleeps for something else", o.at(R::Woken) && (o.sleeps_for_other || o.before_request()) =>
+        Known(State::Starved, Evidence::SwitchCounts), "it has not requested the GIL";
+    "woken, and wants the GIL", o.at(R::Woken) && o.wants_gil => Known(State::Waiting, Evidence::SwitchCounts),
+        "its last futex sleep was for the GIL";
+    "woken", o.at(R::Woken) => Known(State::Starved, Evidence::SwitchCounts), "its last sleep was for something else";
+    "woken from a futex within a C call, without a request or a drop request",
+        o.before_request() && o.drop_request == DropRequest::No && rules.has(Rule::BeforeRequest) =>
+        Known(State::Starved, Evidence::KernelStack), "a lock; after a forced switch too there is no request, but a drop request";
+    "woken from a futex, and wants the GIL", o.wants_gil => Known(State::Waiting, Evidence::KernelStack),
+        "its last futex sleep was for the GIL";
+    "woken from a futex", true => Known(State::Starved, Evidence::KernelStack), "its last futex sleep was for something else";
+}
+
+/// Classifies one sample of one thread, by these rules.
+pub fn classify(observed: &Observation, rules: Rules) -> Classification {
+    classify_by_row(observed, rules).1
+}
+
+impl Observation {
+    fn held(&self) -> bool {
+        self.held_before && self.held_after
+    }
+
+    fn holding(&self) -> State {
+        if self.in_c_call {
+            State::HoldingNative
+        } else {
+            State::HoldingPython
+        }
+    }
+
+    fn is_asleep(&self) -> bool {
+        matches!(self.task_state, TaskState::GilFutex | TaskState::OtherFutex | TaskState::Syscall | TaskState::OutsideSyscall)
+    }
+
+    /// Whether the thread was off the CPU at the last sample and has not run since.
+    fn is_woken(&self) -> bool {
+        self.was_scheduled == Some(false) && self.off_cpu_state.is_some()
+    }
+
+    fn at(&self, state: RunnableState) -> bool {
+        self.runnable_state == Some(state)
+    }
+
+    /// Whether the thread is in a C call and does not request the GIL.
+    fn before_request(&self) -> bool {
+        self.requested == Some(false) && self.in_c_call
+    }
+
+    /// Whether a thread with a GIL request made the request after this sample had begun, while it
+    /// ran on a CPU for something else.
+    fn request_started(&self) -> bool {
+        match self.runnable_state {
+            Some(RunnableState::InSystemCall) => true,
+            Some(RunnableState::OnCpu) => !self.near_wait,
+            _ => false,
+        }
     }
 }
 
-/// Whether a thread with a GIL request made the request after this sample had begun, while it ran
-/// on a CPU for something else.
-fn request_started(observed: &Observation) -> bool {
-    match observed.runnable_state {
-        Some(RunnableState::InSystemCall) => true,
-        Some(RunnableState::OnCpu) => !observed.near_wait,
-        _ => false,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Classifies a thread that has had a CPU since the last sample and is runnable without the GIL.
-fn runnable(observed: &Observation) -> Classification {
-    use Evidence::{KernelStack, PushedOff, SwitchCounts};
-    match observed.runnable_state {
-        None => Classification::Ambiguous { near_wait: observed.near_wait },
-        // The thread took the GIL after this sample had begun, so it was waiting for the GIL or
-        // about to.
-        Some(RunnableState::OnCpu) if observed.held_after => Classification::Ambiguous { near_wait: observed.near_wait },
-        // Within another system call the thread may have slept, or it worked there and was
-        // preempted, perhaps by this sample itself.
-        Some(RunnableState::OnCpu | RunnableState::Preempted | RunnableState::InSystemCall) => Classification::OffGil,
-        Some(RunnableState::LeavingSyscall) if observed.drop_request == DropRequest::No => {
-            Classification::Known(State::Starved, KernelStack)
+    const TASK_STATES: [TaskState; 9] = [
+        TaskState::Runnable,
+        TaskState::GilFutex,
+        TaskState::OtherFutex,
+        TaskState::Syscall,
+        TaskState::OutsideSyscall,
+        TaskState::NotRunSince,
+        TaskState::StillWaiting,
+        TaskState::Stopped,
+        TaskState::Unread,
+    ];
+    const RUNNABLE_STATES: [Option<RunnableState>; 8] = [
+        None,
+        Some(RunnableState::OnCpu),
+        Some(RunnableState::Preempted),
+        Some(RunnableState::LeavingSyscall),
+        Some(RunnableState::WokenFromFutex),
+        Some(RunnableState::InSystemCall),
+        Some(RunnableState::PushedOff),
+        Some(RunnableState::Woken),
+    ];
+
+    /// Every observation that there can be.
+    fn each(mut check: impl FnMut(&Observation)) {
+        let off_cpu_states: Vec<Option<State>> = std::iter::once(None).chain(State::ALL.into_iter().map(Some)).collect();
+        let (drops, three) = ([DropRequest::No, DropRequest::Unknown, DropRequest::Likely], [None, Some(false), Some(true)]);
+        for (task_state, runnable_state) in TASK_STATES.iter().flat_map(|t| RUNNABLE_STATES.iter().map(move |r| (*t, *r))) {
+            for (off_cpu_state, drop_request) in off_cpu_states.iter().flat_map(|o| drops.iter().map(move |d| (*o, *d))) {
+                for (requested, was_scheduled) in three.iter().flat_map(|r| three.iter().map(move |w| (*r, *w))) {
+                    for bits in 0..128u8 {
+                        let bit = |n: u8| bits & 1 << n != 0;
+                        check(&Observation {
+                            task_state,
+                            held_before: bit(0),
+                            held_after: bit(1),
+                            requested,
+                            in_c_call: bit(2),
+                            drop_request,
+                            held_last: bit(3),
+                            off_cpu_state,
+                            near_wait: bit(4),
+                            wants_gil: bit(5),
+                            sleeps_for_other: bit(6),
+                            runnable_state,
+                            was_scheduled,
+                        });
+                    }
+                }
+            }
         }
-        // The eval loop releases the GIL because of a drop request and then requests it again; a C
-        // function releases it for a blocking call. The leaf instruction does not separate the two:
-        // it is still the call when the call has just returned and the eval loop checks for a drop
-        // request at its end.
-        Some(RunnableState::LeavingSyscall) if observed.in_c_call && observed.drop_request == DropRequest::Unknown => {
-            Classification::Ambiguous { near_wait: observed.near_wait }
-        }
-        Some(RunnableState::LeavingSyscall) => Classification::Known(State::Waiting, PushedOff),
-        // Woken from a lock inside the call that acquires it, so the thread has not requested the
-        // GIL yet. A thread after a forced switch, in the eval loop or at the end of a call, has no
-        // request either while it waits on `switch_cond` for another thread to take the GIL; hence
-        // the drop-request test.
-        Some(RunnableState::WokenFromFutex)
-            if observed.requested == Some(false) && observed.in_c_call && observed.drop_request == DropRequest::No =>
-        {
-            Classification::Known(State::Starved, KernelStack)
-        }
-        // A forced release follows a hold of a switch interval, so a sample has seen the thread
-        // hold. The thread that it woke has pushed it off.
-        Some(RunnableState::PushedOff) if observed.held_last && observed.drop_request == DropRequest::Likely => {
-            Classification::Known(State::Waiting, PushedOff)
-        }
-        // On its way into or out of a wait, or in native code that is no call.
-        Some(RunnableState::PushedOff) if observed.near_wait && !observed.in_c_call => Classification::Ambiguous { near_wait: true },
-        Some(RunnableState::PushedOff) if observed.held_last && observed.drop_request == DropRequest::Unknown => {
-            Classification::Ambiguous { near_wait: false }
-        }
-        Some(RunnableState::PushedOff) => Classification::OffGil,
-        // Woken from a sleep of a C function, in which it does not want the GIL.
-        Some(RunnableState::Woken) if observed.sleeps_for_other || observed.requested == Some(false) && observed.in_c_call => {
-            Classification::Known(State::Starved, SwitchCounts)
-        }
-        Some(RunnableState::Woken) if observed.wants_gil => Classification::Known(State::Waiting, SwitchCounts),
-        Some(RunnableState::Woken) => Classification::Known(State::Starved, SwitchCounts),
-        Some(RunnableState::WokenFromFutex) if observed.wants_gil => Classification::Known(State::Waiting, KernelStack),
-        Some(RunnableState::WokenFromFutex) => Classification::Known(State::Starved, KernelStack),
+    }
+
+    #[test]
+    fn every_row_is_reached_and_every_observation_has_a_plausible_result() {
+        let mut reached = vec![0u32; ROWS.len() + 1];
+        each(|observed| {
+            let (row, result) = classify_by_row(observed, Rules::default());
+            reached[row] += 1;
+            let holds = match result {
+                Classification::Known(state, _) => state.is_holding(),
+                Classification::HoldingRunnable(state) => state.is_holding(),
+                _ => false,
+            };
+            // A thread that has not run since keeps its state, and `is_still_asleep` keeps blocked
+            // holders out of that.
+            let kept = observed.task_state == TaskState::NotRunSince;
+            assert!(!holds || kept || observed.held_before, "row {row}: {observed:?}");
+            let stopped = observed.task_state == TaskState::Stopped;
+            assert!(!stopped || result == Classification::Known(State::Unknown, Evidence::Stopped), "{observed:?}");
+        });
+        let unreached: Vec<&str> = ROWS.iter().zip(&reached).filter(|(_, count)| **count == 0).map(|(row, _)| row.when).collect();
+        assert!(unreached.is_empty(), "{unreached:#?}");
+        assert_eq!(reached[ROWS.len()], 0, "the last row takes what is left");
     }
 }

@@ -24,6 +24,7 @@
 //! ```
 
 use super::off_gil::{CpuSums, OffGilEstimator, RunMode};
+use super::rules::{Rule, Rules};
 use crate::ids::ThreadId;
 use crate::sample::{Evidence, SchedStat, Stack, State, StateTimes};
 use crate::units::Nanos;
@@ -108,6 +109,7 @@ pub struct CpuAttribution {
     off_gil: OffGilEstimator,
     /// The last sample's mode and counts, if it was a runnable sample.
     previous: Option<(RunMode, SchedStat)>,
+    rules: Rules,
 }
 
 /// The fractions of each class of runnable time that go to each state.
@@ -126,6 +128,12 @@ struct Fractions {
 }
 
 impl CpuAttribution {
+    /// Follows these rules.
+    pub fn apply(&mut self, rules: Rules) {
+        self.rules = rules;
+        self.off_gil.apply(rules);
+    }
+
     /// Whether no slice is pending.
     pub fn is_resolved(&self) -> bool {
         self.pending.is_empty()
@@ -209,6 +217,9 @@ impl CpuAttribution {
             (Some(base), Some(now)) => now.run_queue.saturating_since(base.run_queue).as_nanos() as f64,
             _ => 0.0,
         };
+        if !self.rules.has(Rule::SplitWakeup) {
+            queued = 0.0;
+        }
         let mut parts = Vec::with_capacity(self.sleep_slices.len());
         for entry in self.sleep_slices.drain(..).rev() {
             let part = queued.min(entry.length.as_nanos() as f64);
@@ -293,7 +304,8 @@ impl CpuAttribution {
                 Class::Known(state, _) => (state == State::Waiting, false),
                 Class::HoldingRunnable(_) => (false, true),
             };
-            if waits || held && holds && self.off_gil.mostly_sleeps_for_gil() {
+            let between = held && holds && self.rules.has(Rule::BetweenHolds) && self.off_gil.mostly_sleeps_for_gil();
+            if waits && self.rules.has(Rule::NearWait) || between {
                 for entry in &mut self.pending[from..index] {
                     entry.class = Class::Ambiguous { near_wait: true };
                 }
@@ -309,7 +321,8 @@ impl CpuAttribution {
         };
         let holding = sum(|k| matches!(k, Class::HoldingRunnable(_)));
         let sampled_queued = sum(|k| matches!(k, Class::InRunQueue(_)));
-        let queued = sampled_queued.min((self.queue_budget + MAX_QUEUE_DEBIT_NS).max(0.0));
+        let queue_debit = if self.rules.has(Rule::QueueDebit) { MAX_QUEUE_DEBIT_NS } else { 0.0 };
+        let queued = sampled_queued.min((self.queue_budget + queue_debit).max(0.0));
         self.queue_budget -= queued;
         let near = sampled_queued - queued + sum(|k| matches!(k, Class::Ambiguous { near_wait: true }));
         let plain = sum(|k| matches!(k, Class::Ambiguous { near_wait: false } | Class::OffGil));
@@ -318,19 +331,23 @@ impl CpuAttribution {
         let cpu_claim = holding + plain + near - presumed_waiting;
         let balance = self.cpu_budget - cpu_claim;
         // More CPU time than any credit that is carried: the thread ran native code near its wait.
-        let native_excess = (balance - MAX_CPU_CREDIT_NS).clamp(0.0, presumed_waiting);
+        let most = if self.rules.has(Rule::NativeExcess) { presumed_waiting } else { 0.0 };
+        let native_excess = (balance - MAX_CPU_CREDIT_NS).clamp(0.0, most);
         let mut waiting = presumed_waiting - native_excess;
         self.queue_budget = (self.queue_budget - waiting).max(self.queue_budget.min(0.0));
         let deficit = -balance;
-        let tolerance = if last { 0.0 } else { self.tolerance() };
+        let tolerance = if last || !self.rules.has(Rule::Tolerance) { 0.0 } else { self.tolerance() };
         let starved = (deficit - tolerance).clamp(0.0, cpu_claim).min(self.queue_budget.max(0.0));
         let uncovered = (deficit - starved).max(0.0);
         // Neither on a CPU nor in the run queue: sleeps too short for a sample to find.
-        let asleep = (uncovered - MAX_CPU_DEBIT_NS).max(0.0);
+        let asleep = if self.rules.has(Rule::ShortSleeps) { (uncovered - MAX_CPU_DEBIT_NS).max(0.0) } else { 0.0 };
         let unknown = (asleep - (near - waiting)).clamp(0.0, plain);
         waiting += asleep.min(near - waiting);
         self.cpu_budget = (balance - native_excess + starved).clamp(-MAX_CPU_DEBIT_NS, MAX_CPU_CREDIT_NS);
         self.queue_budget = (self.queue_budget - starved).min(MAX_QUEUE_CREDIT_NS);
+        if !self.rules.has(Rule::Carry) {
+            (self.cpu_budget, self.queue_budget) = (0.0, 0.0);
+        }
         let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
         let (starved, waiting) = (ratio(starved, cpu_claim), ratio(waiting, near));
         let near_starved = (starved * (1.0 - ratio(presumed_waiting, near))).min(1.0 - waiting);

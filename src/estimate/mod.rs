@@ -19,6 +19,7 @@ pub mod off_gil;
 pub mod pending_wait;
 pub mod raw_stream;
 pub mod replay;
+pub mod rules;
 pub mod state_machine;
 pub mod thread_estimator;
 
@@ -27,6 +28,7 @@ use crate::sample::{GilReading, GilSample, Holder, RawEvent, RawGil, RawSample, 
 use crate::units::Nanos;
 use classify::Classification;
 use gil_history::GilHistory;
+use rules::Rules;
 use std::sync::Arc;
 use thread_estimator::{ThreadEstimator, ThreadsGil};
 
@@ -35,9 +37,15 @@ use thread_estimator::{ThreadEstimator, ThreadsGil};
 pub struct Estimator {
     threads: Vec<ThreadEstimator>,
     gils: Vec<GilHistory>,
+    rules: Rules,
 }
 
 impl Estimator {
+    /// An estimator that follows these rules.
+    pub fn with_rules(rules: Rules) -> Estimator {
+        Estimator { rules, ..Estimator::default() }
+    }
+
     /// What earlier samples say of a GIL; `None` for a new one.
     pub fn gil(&self, id: GilId) -> Option<&GilHistory> {
         self.gils.iter().find(|gil| gil.id == id)
@@ -63,7 +71,9 @@ impl Estimator {
     pub fn take(&mut self, event: &RawEvent<'_>, stack: &Arc<Stack>, sink: &mut dyn Sink) -> Option<SchedStat> {
         sink.raw(event);
         match *event {
-            RawEvent::Start { id, at, stat, just_started, .. } => self.threads.push(ThreadEstimator::new(id, at, stat, just_started)),
+            RawEvent::Start { id, at, stat, just_started, .. } => {
+                self.threads.push(ThreadEstimator::new(id, at, stat, just_started, self.rules))
+            }
             RawEvent::Restart { index, at, stat } => self.threads.get_mut(index)?.restart(at, stat),
             RawEvent::Sample(raw) => self.sample(raw, sink),
             RawEvent::Last { index, span, held, in_c_call } => {

@@ -16,6 +16,7 @@
 //!   sample, where all CPU time is holding. Where such intervals are few, `a` is taken to be `cpu /
 //!   (cpu + queue)` of all runnable time.
 
+use super::rules::{Rule, Rules};
 use crate::sample::State;
 use crate::units::Nanos;
 
@@ -69,9 +70,15 @@ pub struct OffGilEstimator {
     held_pairs: (f64, f64),
     /// Time asleep for the GIL, and for anything else.
     asleep: (f64, f64),
+    rules: Rules,
 }
 
 impl OffGilEstimator {
+    /// Follows these rules.
+    pub fn apply(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
     /// Adds an interval whose slices are resolved.
     pub fn add(&mut self, sums: CpuSums) {
         self.all.add(&sums);
@@ -112,6 +119,9 @@ impl OffGilEstimator {
     /// The fraction of runnable time next to a wait that is waiting. The rest is native code, on a
     /// CPU or starved.
     pub fn waiting_fraction(&self) -> f64 {
+        if !self.rules.has(Rule::OffGil) {
+            return 1.0;
+        }
         let native = self.native_fraction();
         ((MOSTLY_NATIVE - native) / (MOSTLY_NATIVE - MOSTLY_WAITING)).clamp(0.0, 1.0) * (1.0 - native)
     }
@@ -123,11 +133,12 @@ impl OffGilEstimator {
         let presumed = if cpu + queue > 0.0 { cpu / (cpu + queue) } else { 1.0 };
         let cleared = self.holding_only.cpu.min(self.holding_only.held);
         let on_cpu = ((cleared + presumed * HOLDING_PRIOR_NS) / (self.holding_only.held + HOLDING_PRIOR_NS)).clamp(0.0, 1.0);
+        let on_cpu = if self.rules.has(Rule::HoldingOnly) { on_cpu } else { presumed };
         let ratio = |used: f64, had: f64| if had > 0.0 { (used / had).clamp(0.0, 1.0) } else { 1.0 };
         let indirect = ratio((cpu - on_cpu * held) / (off_gil + PRIOR_NS), on_cpu);
         let holding = (self.held_pairs.0 + PRIOR_NS * on_cpu) / (self.held_pairs.1 + PRIOR_NS);
         let direct = ratio(self.off_gil_pairs.0, self.off_gil_pairs.1 * holding.min(1.0));
-        let weight = self.off_gil_pairs.1 / (self.off_gil_pairs.1 + PAIR_PRIOR_NS);
+        let weight = if self.rules.has(Rule::Pairs) { self.off_gil_pairs.1 / (self.off_gil_pairs.1 + PAIR_PRIOR_NS) } else { 0.0 };
         direct * weight + indirect * (1.0 - weight)
     }
 }

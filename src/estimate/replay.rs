@@ -1,6 +1,7 @@
 //! Judges a stream of samples again, by the evidence that another user would have had.
 
 use super::raw_stream::RawReader;
+use super::rules::Rules;
 use super::Estimator;
 use crate::ids::{ThreadId, Tid};
 use crate::sample::{GilSample, RawEvent, RawSample, Resolver, Sink, Stack, StateSlice, StateTimes, ThreadInfo, ThreadTotals};
@@ -36,10 +37,10 @@ impl Sink for Sums {
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
 
-/// Gives every thread its states again, where `resolver` is the best evidence that counts. An error
-/// where the stream is none.
-pub fn replay<R: BufRead>(reader: &mut RawReader<R>, resolver: Resolver) -> io::Result<Replayed> {
-    let (mut estimator, mut sums, mut samples) = (Estimator::default(), Sums::default(), 0);
+/// Gives every thread its states again by these rules, where `resolver` is the best evidence that
+/// counts. An error where the stream is none.
+pub fn replay<R: BufRead>(reader: &mut RawReader<R>, resolver: Resolver, rules: Rules) -> io::Result<Replayed> {
+    let (mut estimator, mut sums, mut samples) = (Estimator::with_rules(rules), Sums::default(), 0);
     let (mut changed, stack) = (RawSample::default(), Arc::new(Stack::empty()));
     reader.replay(&mut |event| {
         match *event {

@@ -7,6 +7,7 @@
 
 use super::classify::{self, Classification, DropRequest, Observation};
 use super::cpu_attribution::{Class, CpuAttribution, PendingSlice};
+use super::rules::{Rule, Rules};
 use crate::ids::ThreadId;
 use crate::sample::{Evidence, RawTask, SchedStat, Stack, State, StateTimes, TaskState};
 use crate::units::Nanos;
@@ -82,6 +83,7 @@ pub struct ThreadStateMachine {
     /// What the thread sleeps for after it has run since a sleep for another lock.
     after_lock: NextSleepStats,
     cpu: CpuAttribution,
+    rules: Rules,
 }
 
 /// Counts of the futex sleeps that samples found in one situation.
@@ -137,7 +139,15 @@ impl ThreadStateMachine {
             sleeps_in_c_call: NextSleepStats::default(),
             after_lock: NextSleepStats::default(),
             cpu,
+            rules: Rules::default(),
         }
+    }
+
+    /// The same, by other rules.
+    pub fn with_rules(mut self, rules: Rules) -> ThreadStateMachine {
+        self.rules = rules;
+        self.cpu.apply(rules);
+        self
     }
 
     /// The time of the last sample.
@@ -232,7 +242,11 @@ impl ThreadStateMachine {
         // the GIL since.
         let not_requesting = interpreter.requested == Some(false);
         // The thread may have got the GIL, released it, and slept for something else since.
-        if interpreter.may_have_held && self.previous.wants_gil == Some(true) && self.was_scheduled(kernel.stat) != Some(false) {
+        if interpreter.may_have_held
+            && self.rules.has(Rule::MayHaveHeld)
+            && self.previous.wants_gil == Some(true)
+            && self.was_scheduled(kernel.stat) != Some(false)
+        {
             self.previous.wants_gil = None;
         }
         let last_wants = self.previous.wants_gil.filter(|wants| !(*wants && not_requesting));
@@ -250,9 +264,10 @@ impl ThreadStateMachine {
                 self.after_lock.observe(kernel.task_state);
             }
         }
-        let presumed = !interpreter.in_c_call || !self.in_c_call.mostly_other();
-        let wants_gil = last_wants.unwrap_or(presumed) || since_lock && !not_requesting && self.after_lock.mostly_gil();
-        let classification = classify::classify(&Observation {
+        let presumed = !interpreter.in_c_call || !self.rules.has(Rule::InCCall) || !self.in_c_call.mostly_other();
+        let wants_gil = last_wants.unwrap_or(presumed)
+            || since_lock && !not_requesting && self.rules.has(Rule::AfterLock) && self.after_lock.mostly_gil();
+        let observation = Observation {
             task_state: kernel.task_state,
             held_before: interpreter.held_before,
             held_after: interpreter.held_after,
@@ -263,10 +278,11 @@ impl ThreadStateMachine {
             off_cpu_state: self.previous.off_cpu_state,
             near_wait: self.previous.near_wait,
             wants_gil,
-            sleeps_for_other: interpreter.in_c_call && self.sleeps_in_c_call.mostly_other(),
+            sleeps_for_other: interpreter.in_c_call && self.rules.has(Rule::SleepsInCCall) && self.sleeps_in_c_call.mostly_other(),
             runnable_state: kernel.runnable_state,
             was_scheduled: self.was_scheduled(kernel.stat),
-        });
+        };
+        let classification = classify::classify(&observation, self.rules);
         match (classification, self.last_state) {
             _ if interpreter.gil_is_off => classification.without_gil(),
             // The holder still sleeps in what the last sample found.
@@ -352,6 +368,9 @@ impl ThreadStateMachine {
     ) {
         let Some((started_at, stat)) = self.started_at.zip(stat.filter(|s| s.runs > 0)) else { return };
         self.started_at = None;
+        if !self.rules.has(Rule::FirstWait) {
+            return;
+        }
         let queued = stat.run_queue.saturating_since(self.previous.at.saturating_since(started_at));
         self.attribute_starved(queued.min(at.saturating_since(self.previous.at)), Some(stat), stack, emit);
     }

@@ -4,6 +4,7 @@ use super::classify::{Classification, DropRequest};
 use super::cpu_attribution::PendingSlice;
 use super::gil_history::GilHistory;
 use super::pending_wait::PendingWait;
+use super::rules::{Rule, Rules};
 use super::state_machine::{InterpreterView, ThreadStateMachine};
 use crate::ids::{Addr, ThreadId};
 use crate::sample::{
@@ -23,6 +24,7 @@ pub struct ThreadEstimator {
     other_held_at: Option<Nanos>,
     /// Its stack in samples that do not poll it.
     idle_stack: Option<Arc<Stack>>,
+    rules: Rules,
 }
 
 /// What a sample says of a thread's GIL, with what earlier ones said.
@@ -35,14 +37,14 @@ pub(super) struct ThreadsGil<'a> {
 impl ThreadEstimator {
     /// A thread whose first slice begins at `start`. `just_started`: it started then, so that all
     /// its counts belong to the history.
-    pub(super) fn new(id: ThreadId, start: Nanos, stat: Option<SchedStat>, just_started: bool) -> ThreadEstimator {
-        let state_machine = ThreadStateMachine::new(start, stat, just_started);
-        ThreadEstimator { id, state_machine, pending_wait: PendingWait::default(), other_held_at: None, idle_stack: None }
+    pub(super) fn new(id: ThreadId, start: Nanos, stat: Option<SchedStat>, just_started: bool, rules: Rules) -> ThreadEstimator {
+        let state_machine = ThreadStateMachine::new(start, stat, just_started).with_rules(rules);
+        ThreadEstimator { id, state_machine, pending_wait: PendingWait::default(), other_held_at: None, idle_stack: None, rules }
     }
 
     /// Begins the thread's history anew: the window begins.
     pub(super) fn restart(&mut self, at: Nanos, stat: Option<SchedStat>) {
-        self.state_machine = ThreadStateMachine::new(at, stat, false);
+        self.state_machine = ThreadStateMachine::new(at, stat, false).with_rules(self.rules);
     }
 
     /// What earlier samples say of the thread: what need not be read now follows from it.
@@ -98,7 +100,7 @@ impl ThreadEstimator {
         }
         // The drop-request bit stays as it is from `drop_gil` until the thread has a CPU again, or
         // sleeps until another thread has taken the GIL (forced switch).
-        let is_current = match raw.task.runnable_state {
+        let is_current = match raw.task.runnable_state.filter(|_| self.rules.has(Rule::DropRequestBit)) {
             Some(RunnableState::LeavingSyscall) => true,
             Some(RunnableState::PushedOff) => self.last_state().0.is_holding(),
             _ => false,

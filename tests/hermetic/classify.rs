@@ -23,6 +23,7 @@
 //! milliseconds per state.
 
 use gilprof::estimate::classify::{classify, Classification, DropRequest, Observation};
+use gilprof::estimate::rules::Rules;
 use gilprof::estimate::state_machine::{InterpreterView, ThreadStateMachine};
 use gilprof::ids::ThreadId;
 use gilprof::sample::{Evidence, RawTask, RunnableState, SchedStat, Stack, State, StateTimes, TaskState};
@@ -172,7 +173,7 @@ fn a_thread_behind_the_same_holder_is_still_waiting() {
         runnable_state: None,
         was_scheduled: Some(true),
     };
-    assert_eq!(classify(&observation), Classification::Known(State::Waiting, Evidence::SameHolder));
+    assert_eq!(classify(&observation, Rules::default()), Classification::Known(State::Waiting, Evidence::SameHolder));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 use crate::support::documents::{anchors, blocks, comment, documents, links};
 use crate::support::repository;
+use gilprof::estimate::classify::{Row, ROWS};
 use std::path::{Component, Path, PathBuf};
 
 /// The most lines of a page. `CHANGELOG.md` grows with every release.
@@ -115,6 +116,30 @@ fn links_between_documents_hold() {
 #[test]
 fn blocks_have_a_language_and_marks_have_a_block() {
     none(documents().iter().flat_map(|(document, text)| unmarked(document, text)));
+}
+
+/// The table of docs/states.md, from the code.
+#[test]
+fn the_table_of_states_is_that_of_the_code() {
+    let result = |code: &str| code.split_whitespace().collect::<String>().replace("State::", "").replace("Evidence::", "");
+    let plain = |code: &str| match result(code).as_str() {
+        "HoldingRunnable(o.holding())" => "HoldingRunnable".into(),
+        "Known(o.holding(),GilHolder)" => "Known(Holding, GilHolder)".into(),
+        "Known(o.off_cpu_state.unwrap_or(Unknown),NotRunSince)" => "Known(as before, NotRunSince)".into(),
+        other => other.split('{').next().unwrap().replace(',', ", "),
+    };
+    let row = |(n, row): (usize, &Row)| format!("| {} | {} | {} | {} |\n", n + 1, row.when, plain(row.result), row.because);
+    let table =
+        "| | the thread is | result | because |\n|--:|---|---|---|\n".to_owned() + &ROWS.iter().enumerate().map(row).collect::<String>();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/states.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once("<!-- rows -->\n").unwrap();
+    let (found, after) = rest.split_once("<!-- /rows -->").unwrap();
+    if std::env::var_os("GILPROF_BLESS").is_some() {
+        std::fs::write(&path, format!("{before}<!-- rows -->\n{table}<!-- /rows -->{after}")).unwrap();
+    } else {
+        assert_eq!(found, table, "docs/states.md is not the code's table");
+    }
 }
 
 mod able_to_fail {
