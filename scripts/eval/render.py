@@ -11,7 +11,7 @@ import sys
 import results
 from common import BROKEN, HOLDS, REPOSITORY, UsageError, replace_file
 from paired import spread_text
-from verdicts.table import IDLE, LOADED, SWEEP, cells, gain_cells
+from verdicts.table import IDLE, LOADED, SWEEP, USER, USER_LOADED, cells, gain_cells
 
 MARKED = re.compile(r"(<!-- table:([a-z-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 FOLDER = os.path.join(REPOSITORY, "docs")
@@ -136,7 +136,7 @@ def verdicts():
 
 def verdict_checks():
     checks = results.entries(results.load("verdicts"), "checks")
-    return markdown(["holds", "what"], ([holds_text(check), check["text"]] for check in checks if check["part"] in (IDLE, LOADED, SWEEP) and check["holds"] is not None))
+    return markdown(["holds", "what"], ([holds_text(check), check["text"]] for check in checks if check["part"] in (IDLE, LOADED, USER, USER_LOADED, SWEEP) and check["holds"] is not None))
 
 
 TABLES = {"accuracy": accuracy, "accuracy-limits": accuracy_limits, "accuracy-measured": lambda: measured_on("accuracy"), "performance": cost, "performance-slowdown": slowdown,

@@ -129,10 +129,11 @@ class Burners:
 class Target:
     """A running workload of tests/workloads, which reports when its threads are at work.
 
-    Ends with the `with`. `as_user`: it runs as an ordinary user.
+    Ends with the `with`. `as_user` of the interpreter: it runs as an ordinary user.
     """
 
-    def __init__(self, interpreter, workload, *args, as_user=False):
+    def __init__(self, interpreter, workload, *args):
+        as_user = interpreter.get("as_user")
         self.copy, folder, command = "", WORKLOADS, []
         if interpreter["root"]:
             self.copy = tempfile.mkdtemp(prefix="gilprof-", dir=os.path.join(interpreter["root"], "tmp"))

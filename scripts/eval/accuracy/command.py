@@ -72,7 +72,7 @@ def measure_all(options):
     if options.keep:
         os.makedirs(options.keep, exist_ok=True)
     require_tracing()
-    interpreters = targets.interpreters(options.versions)
+    interpreters = [dict(one, as_user=options.as_user) for one in targets.interpreters(options.versions)]
     gilprof, runs = targets.example(options, "raw_samples") if options.keep else targets.gilprof(options), []
     for case in wanted:
         for interpreter in interpreters:

@@ -42,7 +42,7 @@ def aligned(gilprof, interpreter, case, options, tries=6):
     for turn in range(tries):
         lead = start["seconds"] + 2.2 * case.burners
         try:
-            with targets.Burners(case.burners), targets.Target(interpreter, case.workload, *case.args, as_user=options.as_user) as target, \
+            with targets.Burners(case.burners), targets.Target(interpreter, case.workload, *case.args) as target, \
                     tempfile.TemporaryDirectory(prefix="gilprof-") as folder:
                 return attempt(gilprof, interpreter, case, target, options, lead, folder)
         except truth.Unaligned:

@@ -3,7 +3,7 @@ gain with both.
 
 The verdict on the threads must be one that the label allows, and the predicted gain must agree with
 the work that the same program does in processes. Third-party packages go into a virtual environment
-under ~/.cache/gilprof. `--write` replaces what was measured: the idle machine, --load, or --sweep.
+under ~/.cache/gilprof. `--write` replaces what was measured: the idle machine, --load, --as-user (either), or --sweep.
 """
 from statistics import median
 
@@ -25,6 +25,7 @@ def add_options(parser):
     parser.add_argument("--seconds", type=float, default=4.0, help="seconds of work of each kind in a round (default: %(default)s)")
     parser.add_argument("--window", type=float, default=3.0, help="length of gilprof's window in seconds (default: %(default)s)")
     parser.add_argument("--load", action="store_true", help="with a competing process on one CPU: verdicts only")
+    parser.add_argument("--as-user", action="store_true", help="gilprof and the workload run as an ordinary user: verdicts only")
     parser.add_argument("--sweep", action="store_true", help="compare `gil_saturates_at` with the work of 1, 2, 4 and 8 threads")
     parser.add_argument("--from", dest="earlier", nargs="+", default=[], metavar="FILE", help="measure nothing; use what --output kept")
 
@@ -33,9 +34,9 @@ def labelled(options, gilprof, python):
     wanted = choose([case.name for case in cases.CASES], options.cases)
     for case in (case for case in cases.CASES if case.name in wanted):
         # The rates under load depend on the competing process, so no gain is measured.
-        case = case._replace(gain=case.gain and not options.load)
+        case = case._replace(gain=case.gain and not options.load and not options.as_user)
         rounds = [measure.one_round(gilprof, python, case, options, n % 2 == 1) for n in range(options.rounds)]
-        yield {"name": case.name, "label": case.verdicts, "loaded": options.load, "blamed": case.blamed, "rounds": rounds}
+        yield {"name": case.name, "label": case.verdicts, "loaded": options.load, "user": options.as_user, "blamed": case.blamed, "rounds": rounds}
 
 
 def swept(options, gilprof, python):
@@ -58,7 +59,7 @@ def run(options):
         return Measurement(table.checks(found), map(table.row, found), found)
     choose([case.name for case in cases.CASES], options.cases)
     interpreter, found = targets.interpreters(options.python)[0], []
-    gilprof, python = targets.gilprof(options), modules.prepared(interpreter)
+    gilprof, python = targets.gilprof(options), dict(modules.prepared(interpreter), as_user=options.as_user)
     for one in (swept if options.sweep else labelled)(options, gilprof, python):
         found.append(one)
         table.print_workload(one)

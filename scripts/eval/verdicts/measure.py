@@ -69,8 +69,9 @@ def of_groups(case, work, verdict):
     return found
 
 
-def report_on(gilprof, target, seconds):
-    return targets.report_of([gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--format", "json"])
+def report_on(gilprof, target, options):
+    command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % options.window, "--format", "json"]
+    return targets.report_of(command, options.as_user)
 
 
 def one_round(gilprof, python, case, options, processes_first):
@@ -81,7 +82,7 @@ def one_round(gilprof, python, case, options, processes_first):
         running = {kind: paused(until, python, case, kind) for kind in (kinds if case.gain else ["threads"])}
         work, stolen = rates(running, options.seconds)
         running["threads"].resume()
-        report = report_on(gilprof, running["threads"], options.window)
+        report = report_on(gilprof, running["threads"], options)
     verdict, one = report["verdict"], per_second(work)
     one.update(stolen=stolen, verdict=verdict["code"], confidence=verdict["confidence"], headline=verdict["headline"], blame=blame(report),
                predicted=(verdict["speedup"] or {}).get("processes"), gil_saturates_at=verdict.get("gil_saturates_at"), groups=of_groups(case, work, verdict) if case.gain else {})

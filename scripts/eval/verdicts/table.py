@@ -18,6 +18,7 @@ BLAME_ERROR, TURN_ERROR, MIN_WAITING = 0.02, 0.20, 0.1
 # The factor by which `gil_saturates_at` may be off.
 SATURATION_FACTOR = 1.5
 IDLE, LOADED, SWEEP = "idle machine", "with load", "saturation"
+USER, USER_LOADED = "as a user", "as a user, with load"
 
 
 Gain = collections.namedtuple("Gain", "name predicted measured")
@@ -74,11 +75,15 @@ def kept_gain(gain):
             "error": None if off is None else round(off, 3), "covered": None if off is None else covers(gain)}
 
 
+def part_of(one):
+    return (USER_LOADED if one["loaded"] else USER) if one.get("user") else LOADED if one["loaded"] else IDLE
+
+
 def row(one):
     """What docs/results keeps of a workload."""
     if "sweep" in one:
         return dict({"part": SWEEP, "name": one["name"]}, **one["sweep"])
-    return {"part": LOADED if one["loaded"] else IDLE, "name": one["name"], "label": one["label"], "verdicts": verdicts(one), "right": not wrong(one),
+    return {"part": part_of(one), "name": one["name"], "label": one["label"], "verdicts": verdicts(one), "right": not wrong(one),
             **kept_gain(headline(one)), "groups": [{"name": gain.name, **kept_gain(gain)} for gain in groups(one)], "rounds": len(one["rounds"])}
 
 
@@ -116,11 +121,11 @@ def sweep_check(one):
 def checks(workloads):
     """The checks of everything promised."""
     labelled = [one for one in workloads if "sweep" not in one]
-    for part in (IDLE, LOADED):
-        some = [one for one in labelled if one["loaded"] == (part == LOADED)]
+    for part in (IDLE, LOADED, USER, USER_LOADED):
+        some = [one for one in labelled if part_of(one) == part]
         if some:
             yield from verdict_checks(some, part)
-    idle = [one for one in labelled if not one["loaded"]]
+    idle = [one for one in labelled if part_of(one) == IDLE]
     yield from gain_checks(idle)
     yield from blame_checks(idle)
     yield from (sweep_check(one) for one in workloads if "sweep" in one)
