@@ -2,7 +2,7 @@
 
 `accuracy --keep FOLDER` keeps both. No program runs and no privilege is needed, so that a change of
 src/estimate is tried on hours of samples in seconds, and with the evidence that another user would
-have had.
+have had. (While they were taken, kernel stacks decided which threads were read twice.)
 """
 import gzip
 import json
@@ -30,11 +30,12 @@ def add_options(parser):
 
 
 def keep_truth(path, run):
-    """Adds a run's truth to its samples, as a remark at their end."""
+    """Adds a run's truth to its samples, as a remark at their end, and gives them their name."""
     kept = {key: run[key] for key in ("case", "label", "version", "loaded", "facts")}
     kept["threads"] = [{key: row[key] for key in ("tid", "name", "life", "actual")} for row in run["threads"] if row["tid"]]
     with open(path, "ab") as file:
         file.write(gzip.compress(("# %s\n" % json.dumps(kept)).encode(), 9))
+    os.replace(path, os.path.splitext(path)[0] + ".gz")
 
 
 def truth_of(path):
@@ -55,7 +56,7 @@ def compared(path, replayed, resolver):
             raise Failed("%s: the samples do not have thread %d" % (path, row["tid"]))
         share = found["seconds"] / row["life"]
         rows.append(dict(row, reported={state: share * part for state, part in found["states"].items()}))
-    return dict(run, threads=rows, exact=False, user=resolver != "kernel-stack")
+    return dict(run, threads=rows, exact=False, resolver=resolver, user=resolver != "kernel-stack")
 
 
 def replayed(options, files, without, resolver):

@@ -137,11 +137,11 @@ fn confidence(e: &RuleInput<'_>, diagnosis: &Diagnosis, gain: Option<&Estimate>)
     let sampled = window.samples as f64 / (window.samples as f64 + window.missed as f64 + window.failed as f64).max(1.0);
     let unknown = e.unknown_share(false).unwrap_or(1.0);
     let elsewhere = e.children.as_ref().is_some_and(|c| c.python_works() && c.python_cores > c.own_cores);
-    let quick = diagnosis.code == Code::ReleaseTheGil;
+    let in_c_calls = diagnosis.code == Code::ReleaseTheGil;
     let width = gain.map_or(0.0, |g| (g.high - g.low) / g.estimate.max(0.1));
     if diagnosis.code == Code::Inconclusive || seconds < 1.0 || sampled < 0.8 || unknown > 0.15 || width > 0.8 {
         Confidence::Low
-    } else if seconds < 2.0 || sampled < 0.95 || unknown > 0.05 || width > 0.45 || elsewhere || quick {
+    } else if seconds < 2.0 || sampled < 0.95 || unknown > 0.05 || width > 0.45 || elsewhere || in_c_calls {
         Confidence::Medium
     } else {
         Confidence::High

@@ -6,7 +6,7 @@
 //! the program for the stop.
 //!
 //! A tracer such as py-spy stops a program for some 100 us at a time, so the samples themselves
-//! find such stops (`ThreadTracker::poll`). Here the cause is found and the time is summed up.
+//! find such stops (`ThreadReader::poll`). Here the cause is found and the time is summed up.
 
 use crate::ids::{Pid, Tid};
 use crate::process::target::{LiveTarget, Target};

@@ -177,7 +177,7 @@ impl ThreadReader {
         let decided = hints.holding || history.not_run_since_wakeup(stat);
         let needs_stack = task_state == TaskState::Runnable && (!decided || !kernel_stack::proven());
         let by_stack = if needs_stack { files.kernel_stack_state() } else { None }.filter(|_| !decided);
-        let can_tell = matches!(task_state, TaskState::Runnable | TaskState::GilFutex);
+        let can_tell = task_state == TaskState::Runnable || task_state == TaskState::GilFutex && !assumed;
         let by_counts = if can_tell && (hints.all_evidence || by_stack.is_none() && !kernel_stack::readable()) {
             stat.and_then(|stat| read_switches(files, &mut self.switches, task_state, stat, !decided))
         } else {
@@ -229,8 +229,8 @@ impl ThreadReader {
         self.task.task_state == TaskState::Runnable
     }
 
-    /// Whether this sample found the thread on a CPU by its kernel stack, which is read only of
-    /// threads that do not hold.
+    /// Whether this sample found the thread on a CPU, which is read only of threads that do not
+    /// hold.
     pub fn is_on_cpu(&self) -> bool {
         self.task.runnable_state == Some(RunnableState::OnCpu)
     }
@@ -259,17 +259,13 @@ impl ThreadReader {
         self.is_asleep() && !self.is_outside_syscall() && !self.is_stopped()
     }
 
-    /// What this sample read of the thread, which has this index and GIL.
-    pub fn raw(&self, index: usize, gil: Option<usize>) -> RawThread {
-        RawThread {
-            index,
-            gil,
-            tstate: self.tstate,
-            task: self.task,
-            requested: self.gil_requested,
-            in_c_call: self.stack.in_c_call(),
-            drop_request: self.stack.drop_request(),
-            stack: self.stack.stack().clone(),
+    /// Puts what this sample read of the thread, which has this index and GIL, into `raw`.
+    pub fn fill(&self, raw: &mut RawThread, index: usize, gil: Option<usize>) {
+        (raw.index, raw.gil, raw.tstate, raw.task) = (index, gil, self.tstate, self.task);
+        (raw.requested, raw.in_c_call, raw.drop_request) = (self.gil_requested, self.stack.in_c_call(), self.stack.drop_request());
+        // Most often it is the same stack, whose count of users then stays as it is.
+        if !Arc::ptr_eq(&raw.stack, self.stack.stack()) {
+            raw.stack.clone_from(self.stack.stack());
         }
     }
 

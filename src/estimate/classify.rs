@@ -83,6 +83,7 @@ impl Classification {
             Classification::Known(State::Waiting, Evidence::GilFutex | Evidence::SameHolder) => {
                 Classification::Known(State::Lock, Evidence::Syscall)
             }
+            Classification::Known(State::Waiting, Evidence::SwitchCounts) => Classification::Known(State::Starved, Evidence::SwitchCounts),
             Classification::Known(State::Waiting, _) => Classification::Known(State::Starved, Evidence::KernelStack),
             Classification::Ambiguous { .. } => Classification::OffGil,
             other => other,
@@ -186,8 +187,11 @@ table! { o, rules,
     "pushed off after a hold, where a drop request is possible", o.at(R::PushedOff) && o.held_last && o.drop_request == Unknown =>
         Ambiguous { near_wait: false }, "CPU time decides";
     "pushed off", o.at(R::PushedOff) => OffGil, "in native code";
-    "woken within a C call in which it sleeps for something else", o.at(R::Woken) && (o.sleeps_for_other || o.before_request()) =>
-        Known(State::Starved, Evidence::SwitchCounts), "it has not requested the GIL";
+    "woken within a C call in which it sleeps for something else", o.at(R::Woken) && o.sleeps_for_other =>
+        Known(State::Starved, Evidence::SwitchCounts), "samples have found it so";
+    "woken within a C call, without a request or a drop request",
+        o.at(R::Woken) && o.before_request() && o.drop_request == DropRequest::No && rules.has(Rule::BeforeRequest) =>
+        Known(State::Starved, Evidence::SwitchCounts), "after a forced switch too there is no request, but a drop request";
     "woken, and wants the GIL", o.at(R::Woken) && o.wants_gil => Known(State::Waiting, Evidence::SwitchCounts),
         "its last futex sleep was for the GIL";
     "woken", o.at(R::Woken) => Known(State::Starved, Evidence::SwitchCounts), "its last sleep was for something else";

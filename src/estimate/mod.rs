@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  RawSample ─► Estimator ─► ThreadEstimator ─► classify ──► state_machine ─► cpu_attribution
-//!  as read      every GIL    one thread's       one sample   history of       time that one
-//!               and thread   part               to a state   one thread       sample cannot decide
+//!  as read      all threads  one thread's       one sample   history of       time that one
+//!               and GILs     part               to a state   one thread       sample cannot decide
 //!                                                                              └─► Sink: slices
 //! ```
 //!

@@ -8,8 +8,7 @@ use super::rules::{Rule, Rules};
 use super::state_machine::{InterpreterView, ThreadStateMachine};
 use crate::ids::{Addr, ThreadId};
 use crate::sample::{
-    Evidence, GilReading, RawGil, RawTask, RawThread, RunnableState, SchedStat, Sink, Stack, StackStatus, State, StateSlice, StateTimes,
-    TaskState,
+    Evidence, GilReading, RawGil, RawThread, RunnableState, SchedStat, Sink, Stack, StackStatus, State, StateSlice, StateTimes, TaskState,
 };
 use crate::units::Nanos;
 use std::sync::Arc;
@@ -145,10 +144,9 @@ impl ThreadEstimator {
     /// and is gone now. `held`: it held the GIL then. A thread needs the GIL to end, and a CPU
     /// afterwards. So a thread that did not hold the GIL then was past its last hold.
     pub(super) fn attribute_last(&mut self, span: (Nanos, Nanos), held: bool, in_c_call: bool, stack: &Arc<Stack>, sink: &mut dyn Sink) {
-        let (task, view) = (RawTask::default(), InterpreterView { held_before: held, held_after: held, in_c_call, ..Default::default() });
-        let raw =
-            RawThread { index: 0, gil: None, tstate: Addr(0), task, requested: None, in_c_call, drop_request: None, stack: stack.clone() };
-        let classification = if held { self.state_machine.classify(&task, &view) } else { Classification::OffGil };
+        let view = InterpreterView { held_before: held, held_after: held, in_c_call, ..InterpreterView::default() };
+        let raw = RawThread { in_c_call, ..RawThread::unread(stack.clone()) };
+        let classification = if held { self.state_machine.classify(&raw.task, &view) } else { Classification::OffGil };
         self.attribute(span, &raw, classification, None, sink);
     }
 

@@ -7,8 +7,9 @@
 //! - `status` counts switches of threads that went to sleep apart from those of threads that were
 //!   pushed off. If only one of the two counts has moved, that was the last switch.
 //!
-//! Each thread's counts differ by a constant that is nearly always zero; it is corrected whenever
-//! the thread is found asleep.
+//! Each thread's counts differ by a constant besides, which is nearly always zero. It is known once
+//! the thread is found asleep on the GIL. Until then it is taken to be zero, while that is
+//! possible.
 
 use crate::sample::RunnableState;
 
@@ -40,8 +41,8 @@ pub struct SwitchHistory {
     last: Option<SwitchCounts>,
     /// How the thread was last switched out, if it was off the CPU then.
     switched_out: Option<RunnableState>,
-    /// Runs beyond switches while the thread is off the CPU.
-    ahead: u64,
+    /// The least and the most that runs can be beyond switches while the thread is off the CPU.
+    ahead: (i64, i64),
     runs: Option<u64>,
 }
 
@@ -53,7 +54,8 @@ impl SwitchHistory {
 
     /// Takes the counts of a thread that is asleep.
     pub fn observe_asleep(&mut self, counts: SwitchCounts, runs: u64) {
-        self.ahead = runs.wrapping_sub(counts.sum());
+        let ahead = runs.wrapping_sub(counts.sum()) as i64;
+        self.ahead = (ahead, ahead);
         (self.last, self.switched_out, self.runs) = (Some(counts), Some(RunnableState::Woken), Some(runs));
     }
 
@@ -61,15 +63,19 @@ impl SwitchHistory {
     pub fn observe_runnable(&mut self, counts: SwitchCounts, runs: u64) -> Option<RunnableState> {
         let before = self.last.replace(counts);
         self.runs = Some(runs);
-        let state = match runs.wrapping_sub(counts.sum()).wrapping_sub(self.ahead) {
+        let ahead = runs.wrapping_sub(counts.sum()) as i64;
+        // It is the constant if the thread is off the CPU, and else one more.
+        let possible = (self.ahead.0.max(ahead.saturating_sub(1)), self.ahead.1.min(ahead));
+        self.ahead = if possible.0 <= possible.1 { possible } else { (ahead.saturating_sub(1), ahead) };
+        let state = match ahead.saturating_sub(self.ahead.0) {
+            _ if self.ahead.0 != self.ahead.1 => None,
             0 => before.and_then(|before| match (counts.voluntary != before.voluntary, counts.involuntary != before.involuntary) {
                 (true, false) => Some(RunnableState::Woken),
                 (false, true) => Some(RunnableState::PushedOff),
                 (false, false) => self.switched_out,
                 (true, true) => None,
             }),
-            1 => Some(RunnableState::OnCpu),
-            _ => None,
+            _ => Some(RunnableState::OnCpu),
         };
         self.switched_out = state.filter(|state| *state != RunnableState::OnCpu);
         state
@@ -106,19 +112,31 @@ mod tests {
         assert_eq!(history.observe_runnable(counts(3, 5), 8), Some(RunnableState::PushedOff), "it has not run since");
         assert_eq!(history.observe_runnable(counts(5, 5), 10), Some(RunnableState::Woken));
         assert_eq!(history.observe_runnable(counts(6, 6), 12), None, "which of the two came last is unknown");
-        assert_eq!(history.observe_runnable(counts(6, 6), 15), None);
     }
 
     #[test]
     fn a_thread_whose_counts_differ_by_more_is_known_once_it_slept() {
         let mut history = SwitchHistory::default();
-        assert_eq!(history.observe_runnable(counts(3, 4), 0), None);
         history.observe_asleep(counts(4, 4), 1);
         assert!(history.is_stale(2) && !history.is_stale(1));
         assert_eq!(history.observe_runnable(counts(4, 4), 1), Some(RunnableState::Woken), "woken, and not run since");
         assert_eq!(history.observe_runnable(counts(4, 4), 2), Some(RunnableState::OnCpu));
         history.observe_moving(counts(4, 5));
         assert_eq!(history.observe_runnable(counts(4, 6), 3), Some(RunnableState::PushedOff));
+    }
+
+    #[test]
+    fn nothing_is_said_before_it_is_known_by_how_much_the_counts_differ() {
+        let mut history = SwitchHistory::default();
+        // Seven runs are missing: six on a CPU.
+        assert_eq!(history.observe_runnable(counts(30, 4), 28), None);
+        assert_eq!(history.observe_runnable(counts(31, 4), 29), None);
+        assert_eq!(history.observe_runnable(counts(31, 5), 29), Some(RunnableState::PushedOff));
+        assert_eq!(history.observe_runnable(counts(31, 5), 30), Some(RunnableState::OnCpu));
+        // Three too many.
+        let mut history = SwitchHistory::default();
+        assert_eq!(history.observe_runnable(counts(3, 4), 11), None);
+        assert_eq!(history.observe_runnable(counts(4, 4), 11), Some(RunnableState::Woken));
     }
 
     proptest! {

@@ -326,11 +326,6 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn this_kernels_counts_are_as_described() {
-        assert!(switch_counts_are_usable());
-    }
-
-    #[test]
     fn the_forms_of_the_syscall_file() {
         assert_eq!(parse_syscall(b"running\n"), Some(SyscallState::Runnable));
         assert_eq!(parse_syscall(b"-1 0x7ffc 0x7f00\n"), Some(SyscallState::OutsideSyscall));

@@ -71,6 +71,14 @@ pub struct RawThread {
     pub stack: Arc<Stack>,
 }
 
+impl RawThread {
+    /// A thread of which nothing is known, with this stack.
+    pub fn unread(stack: Arc<Stack>) -> RawThread {
+        let (tstate, task) = (Addr(0), RawTask::default());
+        RawThread { index: 0, gil: None, tstate, task, requested: None, in_c_call: false, drop_request: None, stack }
+    }
+}
+
 /// The evidence for the state of a runnable thread: the best that is to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

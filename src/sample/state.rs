@@ -80,8 +80,8 @@ pub enum Evidence {
     WokenNotRun,
     /// In the run queue, by its kernel stack: woken from a sleep.
     KernelStack,
-    /// In the run queue, by its kernel stack: it got a drop request, released the GIL, and was
-    /// preempted by the thread that it woke.
+    /// In the run queue, by its kernel stack or counts of switches: it got a drop request, released
+    /// the GIL, and was preempted by the thread that it woke.
     PushedOff,
     /// Asleep in a system call that is not the GIL's.
     Syscall,
@@ -100,7 +100,7 @@ pub enum Evidence {
     HolderFault,
     /// Owns the GIL and sleeps on a futex that is not the GIL: a lock, or another thread.
     HolderLock,
-    /// In the run queue, by its counts of switches: woken from a sleep, or pushed off its CPU.
+    /// In the run queue, by its counts of switches: woken from a sleep.
     SwitchCounts,
 }
 

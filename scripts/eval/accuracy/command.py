@@ -4,8 +4,8 @@ of each thread.
 The kernel events come from bpftrace: uprobes on take_gil and drop_gil where the interpreter has
 symbols, futex tracepoints where it has none, the scheduler's tracepoints in both cases. Needs root,
 bpftrace and interpreters (scripts/setup-pythons). `--write` replaces the conditions that were
-measured (idle machine, with load, exact mode, as a user): measure all interpreters of a condition, in pieces
-with --output and --from if that takes long.
+measured (idle machine, with load, exact mode, as a user): measure all interpreters of a condition,
+in pieces with --output and --from if that takes long.
 """
 import os
 import shutil
@@ -82,10 +82,11 @@ def measure_all(options):
                     break
                 run = {"case": case.name, "label": interpreter["label"], "version": interpreter["version"], "loaded": case.burners > 0, "exact": options.exact,
                        "user": options.as_user}
+                kept = measure.kept(options, interpreter, case, number)
                 try:
-                    run["threads"], run["facts"] = measure.run(gilprof, interpreter, case, options)
+                    run["threads"], run["facts"] = measure.run(gilprof, interpreter, case, options, kept)
                     if options.keep:
-                        keep_truth(measure.kept(options, interpreter, case), run)
+                        keep_truth(kept, run)
                 except (Failed, truth.Unaligned) as e:
                     run["failed"] = str(e)
                 runs.append(run)

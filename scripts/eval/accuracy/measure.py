@@ -21,30 +21,31 @@ COMPLETE = 0.98
 STOLEN, STOLEN_TRIES = 0.04, 3
 
 
-def run(gilprof, interpreter, case, options):
+def run(gilprof, interpreter, case, options, kept):
     """A run with little stolen time, if one of the tries has it: a list of threads, and facts of
     the run.
     """
     runs = []
     for _ in range(STOLEN_TRIES):
-        runs.append(aligned(gilprof, interpreter, case, options))
+        runs.append(aligned(gilprof, interpreter, case, options, kept))
         if runs[-1][1]["stolen"] <= STOLEN:
             break
-    return min(runs, key=lambda one: one[1]["stolen"])
+    # What is kept is the last of them.
+    return runs[-1] if options.keep else min(runs, key=lambda one: one[1]["stolen"])
 
 
 # Seconds that bpftrace needs to start. On a busy machine it is late; later runs then allow more.
 start = {"seconds": 2.6}
 
 
-def aligned(gilprof, interpreter, case, options, tries=6):
+def aligned(gilprof, interpreter, case, options, kept, tries=6):
     """A run in which the windows of gilprof and bpftrace agree."""
     for turn in range(tries):
         lead = start["seconds"] + 2.2 * case.burners
         try:
             with targets.Burners(case.burners), targets.Target(interpreter, case.workload, *case.args) as target, \
                     tempfile.TemporaryDirectory(prefix="gilprof-") as folder:
-                return attempt(gilprof, interpreter, case, target, options, lead, folder)
+                return attempt(gilprof, interpreter["version"], target, options, lead, folder, kept)
         except truth.Unaligned:
             if turn + 1 == tries:
                 raise
@@ -52,13 +53,14 @@ def aligned(gilprof, interpreter, case, options, tries=6):
     raise AssertionError("unreachable")
 
 
-def kept(options, interpreter, case):
-    """Where the samples of a run are kept."""
-    return os.path.join(options.keep, ("%s %s.gz" % (case.name.replace(",", ""), interpreter["label"])).replace(" ", "_"))
+def kept(options, interpreter, case, number):
+    """Where the samples of a run are kept. They have no truth yet, so the name says that."""
+    name = "%s %s%s" % (case.name.replace(",", ""), interpreter["label"], " %d" % number if number else "")
+    return os.path.join(options.keep, name.replace(" ", "_") + ".part")
 
 
-def attempt(gilprof, interpreter, case, target, options, lead, folder):
-    seconds, version = options.seconds, interpreter["version"]
+def attempt(gilprof, version, target, options, lead, folder, kept):
+    seconds = options.seconds
     begin = truth.clock() + int(lead * SECOND)
     tracer = truth.Tracer(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth, options.exact)
     try:
@@ -70,7 +72,7 @@ def attempt(gilprof, interpreter, case, target, options, lead, folder):
         command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--rate", str(options.rate), "--format", "json"]
         command += ["--exact"] if options.exact else []
         if options.keep:
-            command = [gilprof, str(target.pid), "%g" % seconds, str(options.rate), kept(options, interpreter, case)]
+            command = [gilprof, str(target.pid), "%g" % seconds, str(options.rate), kept]
         before = targets.ticks()
         report = targets.report_of(command, options.as_user)
         after = targets.ticks()

@@ -32,12 +32,16 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         .because(e.waiting_summary())
         .because(format!("In {} of that waiting, the thread that holds the GIL is inside a C call.", percent(holder_mix.native)))
         .because(e.contention_summary());
+    let moving = match e.shape.start {
+        // Requests go to the workers by themselves.
+        Start::Web(_) => String::new(),
+        _ => format!(" ({}: pass names of files or ranges rather than large data)", advice::MOVING),
+    };
     let alternative = format!(
-        "Run {} in {}: about {}, not counting the cost of moving data between processes ({}: pass names of files or ranges rather than large data).",
+        "Run {} in {}: about {}, not counting the cost of moving data between processes{moving}.",
         advice::subject(e),
         advice::means(e),
-        gain(&e.gains.processes),
-        advice::MOVING
+        gain(&e.gains.processes)
     );
     // A library's C code is not the user's to change, and a pool of processes in place of threads
     // is a change of one word.

@@ -29,7 +29,6 @@ use super::stop_detector::StopDetector;
 use super::thread_reader::{PollHints, ThreadReader};
 use crate::error::ReadError;
 use crate::estimate::thread_estimator::ThreadEstimator;
-use crate::estimate::Estimator;
 use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::affinity::WorkingCpus;
 use crate::process::target::{LiveTarget, Target};
@@ -124,7 +123,8 @@ impl Sampler {
 
     /// A sampler of the program that the process runs now. Thread ids go on from `before`.
     pub fn continued(python: PythonProcess, pauser: Option<Box<dyn ThreadPauser>>, before: &Sampler) -> Sampler {
-        Sampler { threads: ThreadTable::new(before.threads.next_id), ..Sampler::new(python, pauser) }
+        let (threads, all_evidence) = (ThreadTable::new(before.threads.next_id), before.all_evidence);
+        Sampler { threads, all_evidence, ..Sampler::new(python, pauser) }
     }
 
     /// The warning of the pauser.
@@ -205,8 +205,9 @@ impl Sampler {
     pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
         let at = if self.times.last_sample.is_some() { self.times.accounted_until } else { at };
         (0..self.threads.readers.len()).for_each(|index| self.finish_thread(index, at, sink));
+        let all: Vec<usize> = (0..self.threads.readers.len()).collect();
+        self.threads.estimator.take(&RawEvent::Remove(&all), &self.threads.empty_stack, sink);
         self.threads.readers.clear();
-        self.threads.estimator = Estimator::default();
         self.threads.schedule = PollSchedule::default();
     }
 

@@ -3,7 +3,7 @@
 
 use super::Sampler;
 use crate::python::layout::Minor;
-use crate::sample::{RawEvent, RawGil, RawHolder, RawSample, Sink};
+use crate::sample::{RawEvent, RawGil, RawHolder, RawSample, RawThread, Sink};
 
 /// The first minor version whose locks spin before they sleep: `PyMutex` (Python/lock.c).
 const LOCKS_SPIN: Minor = Minor(3, 13);
@@ -30,11 +30,11 @@ impl Sampler {
         (raw.is_stopped, raw.locks_spin) = (is_stopped, self.interpreter.python.layout.minor >= LOCKS_SPIN);
         raw.gils.clear();
         raw.gils.extend((0..self.gils.all.len()).map(|g| self.raw_gil(g)));
-        raw.threads.clear();
-        raw.threads.extend(self.threads.schedule.indices().map(|index| {
+        raw.threads.resize_with(self.threads.schedule.count(), || RawThread::unread(self.threads.empty_stack.clone()));
+        for (slot, index) in raw.threads.iter_mut().zip(self.threads.schedule.indices()) {
             let reader = &self.threads.readers[index];
-            reader.raw(index, self.gils.index_of(reader.gil))
-        }));
+            reader.fill(slot, index, self.gils.index_of(reader.gil));
+        }
     }
 
     fn raw_gil(&self, g: usize) -> RawGil {

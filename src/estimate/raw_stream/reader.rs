@@ -51,7 +51,7 @@ impl Numbers<'_> {
         Ok(self.optional()?.map(|bit| bit != 0))
     }
 
-    fn of<T: Copy>(&mut self, all: &[T]) -> io::Result<Option<T>> {
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> io::Result<Option<T>> {
         let Some(at) = self.optional()? else { return Ok(None) };
         usize::try_from(at).ok().and_then(|at| all.get(at)).copied().map(Some).ok_or_else(|| invalid("a state is unknown"))
     }
@@ -95,6 +95,9 @@ impl<R: BufRead> RawReader<R> {
     fn read_line(&mut self) -> io::Result<bool> {
         self.text.clear();
         let n = io::Read::take(&mut self.lines, MAX_LINE).read_until(b'\n', &mut self.text)?;
+        if n as u64 == MAX_LINE {
+            return Err(invalid("a line is too long"));
+        }
         Ok(n > 0)
     }
 
@@ -118,6 +121,9 @@ impl<R: BufRead> RawReader<R> {
                 let (id, tid) = (ThreadId(of.next()? as u32), Tid(of.next()? as i32));
                 let (at, just_started) = (of.time(base)?, of.next()? != 0);
                 let stat = of.stat(base, self.threads)?;
+                if self.threads >= MOST {
+                    return Err(invalid("there are too many threads"));
+                }
                 self.threads += 1;
                 each(&RawEvent::Start { id, tid, at, stat, just_started });
             }
@@ -179,10 +185,10 @@ impl<R: BufRead> RawReader<R> {
         }
         while of.0.clone().next().is_some() {
             let (index, gil) = (of.index()?, of.optional()?.and_then(|gil| usize::try_from(gil).ok()));
-            let (tstate, task_state) = (Addr(of.next()? as u64), of.of(&TASK_STATES)?.unwrap_or_default());
+            let (tstate, task_state) = (Addr(of.next()? as u64), of.one_of(&TASK_STATES)?.unwrap_or_default());
             let bits = of.next()?;
             let (requested, drop_request) = (of.bit()?, of.bit()?);
-            let (runnable_state, by_counts) = (of.of(&RUNNABLE_STATES)?, of.of(&RUNNABLE_STATES)?);
+            let (runnable_state, by_counts) = (of.one_of(&RUNNABLE_STATES)?, of.one_of(&RUNNABLE_STATES)?);
             let stat = of.stat(base, index)?;
             let task = RawTask { task_state, assumed: bits & 1 != 0, stat, runnable_state, by_counts };
             let stack = self.stacks[usize::from(bits & 4 != 0)].clone();
