@@ -61,7 +61,7 @@ impl Estimator {
         &self.threads
     }
 
-    /// Until when samples need not poll a thread: [`ThreadEstimator::next_poll_at`].
+    /// Until when samples need not poll a thread, because it sleeps; zero when the next one must.
     pub fn next_poll_at(&mut self, raw: &RawThread) -> Nanos {
         self.threads.get_mut(raw.index).map_or(Nanos::ZERO, |thread| thread.next_poll_at(raw))
     }
