@@ -2,9 +2,10 @@
 //! each file. `scripts/eval replay` compares them with the truth.
 //!
 //! ```text
-//! cargo run --release --example replay -- kernel-stack|switch-counts|cpu-time [--without RULE]… FILE…
+//! cargo run --release --example replay -- RESOLVER [--without RULE]… FILE…
 //! cargo run --release --example replay -- rules
 //! ```
+//! RESOLVER is kernel-stack, switch-counts or cpu-time.
 
 #![allow(clippy::print_stdout)]
 

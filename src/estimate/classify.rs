@@ -254,33 +254,12 @@ impl Observation {
 mod tests {
     use super::*;
 
-    const TASK_STATES: [TaskState; 9] = [
-        TaskState::Runnable,
-        TaskState::GilFutex,
-        TaskState::OtherFutex,
-        TaskState::Syscall,
-        TaskState::OutsideSyscall,
-        TaskState::NotRunSince,
-        TaskState::StillWaiting,
-        TaskState::Stopped,
-        TaskState::Unread,
-    ];
-    const RUNNABLE_STATES: [Option<RunnableState>; 8] = [
-        None,
-        Some(RunnableState::OnCpu),
-        Some(RunnableState::Preempted),
-        Some(RunnableState::LeavingSyscall),
-        Some(RunnableState::WokenFromFutex),
-        Some(RunnableState::InSystemCall),
-        Some(RunnableState::PushedOff),
-        Some(RunnableState::Woken),
-    ];
-
     /// Every observation that there can be.
     fn each(mut check: impl FnMut(&Observation)) {
+        let runnable_states: Vec<Option<RunnableState>> = std::iter::once(None).chain(RunnableState::ALL.into_iter().map(Some)).collect();
         let off_cpu_states: Vec<Option<State>> = std::iter::once(None).chain(State::ALL.into_iter().map(Some)).collect();
         let (drops, three) = ([DropRequest::No, DropRequest::Unknown, DropRequest::Likely], [None, Some(false), Some(true)]);
-        for (task_state, runnable_state) in TASK_STATES.iter().flat_map(|t| RUNNABLE_STATES.iter().map(move |r| (*t, *r))) {
+        for (task_state, runnable_state) in TaskState::ALL.iter().flat_map(|t| runnable_states.iter().map(move |r| (*t, *r))) {
             for (off_cpu_state, drop_request) in off_cpu_states.iter().flat_map(|o| drops.iter().map(move |d| (*o, *d))) {
                 for (requested, was_scheduled) in three.iter().flat_map(|r| three.iter().map(move |w| (*r, *w))) {
                     for bits in 0..128u8 {

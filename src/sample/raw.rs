@@ -221,7 +221,33 @@ pub enum RunnableState {
     Woken,
 }
 
+impl TaskState {
+    /// All of them. The places are part of the form of kept samples: append only.
+    pub const ALL: [TaskState; 9] = [
+        TaskState::Unread,
+        TaskState::Runnable,
+        TaskState::GilFutex,
+        TaskState::OtherFutex,
+        TaskState::Syscall,
+        TaskState::OutsideSyscall,
+        TaskState::NotRunSince,
+        TaskState::StillWaiting,
+        TaskState::Stopped,
+    ];
+}
+
 impl RunnableState {
+    /// All of them. The places are part of the form of kept samples: append only.
+    pub const ALL: [RunnableState; 7] = [
+        RunnableState::OnCpu,
+        RunnableState::Preempted,
+        RunnableState::LeavingSyscall,
+        RunnableState::WokenFromFutex,
+        RunnableState::InSystemCall,
+        RunnableState::PushedOff,
+        RunnableState::Woken,
+    ];
+
     /// Whether the thread may have slept a moment ago, and may sleep again.
     pub fn is_woken(self) -> bool {
         matches!(self, RunnableState::WokenFromFutex | RunnableState::InSystemCall | RunnableState::Woken)

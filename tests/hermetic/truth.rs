@@ -23,8 +23,8 @@ const BOUNDS: [(Resolver, bool, f64, f64); 6] = [
     (Resolver::KernelStack, true, 0.05, 0.01),
     (Resolver::SwitchCounts, false, 0.05, 0.01),
     (Resolver::SwitchCounts, true, 0.08, 0.02),
-    (Resolver::CpuTime, false, 0.10, 0.03),
-    (Resolver::CpuTime, true, 0.60, 0.10),
+    (Resolver::CpuTime, false, 0.08, 0.01),
+    (Resolver::CpuTime, true, 0.20, 0.05),
 ];
 /// Runs that are known to be beyond: threads that wake from a lock and have no CPU yet count as
 /// waiting for the GIL (docs/accuracy.md).

@@ -21,7 +21,8 @@
 //!         HOLDER is INDEX ID
 //!         READING is FLAGS LAST_HOLDER SWITCHES INTERVAL_US, with FLAGS 1 on, 2 held
 //! THREAD  INDEX GIL TSTATE TASK_STATE FLAGS REQUESTED DROP_REQUEST STATE STATE_BY_COUNTS STAT
-//!         FLAGS 1 assumed, 2 in a C call, 4 runs no Python; states are places in the lists below
+//!         FLAGS 1 assumed, 2 in a C call, 4 runs no Python
+//!         states are places in `TaskState::ALL` and `RunnableState::ALL`
 //! ```
 
 mod reader;
@@ -30,33 +31,10 @@ mod writer;
 pub use reader::RawReader;
 pub use writer::RawWriter;
 
-use crate::sample::{RunnableState, TaskState};
-
 /// The first line of a stream.
 const HEAD: &str = "gilprof.samples/1";
 /// Most threads and GILs that a line may name.
 const MOST: usize = 1 << 16;
-
-const TASK_STATES: [TaskState; 9] = [
-    TaskState::Unread,
-    TaskState::Runnable,
-    TaskState::GilFutex,
-    TaskState::OtherFutex,
-    TaskState::Syscall,
-    TaskState::OutsideSyscall,
-    TaskState::NotRunSince,
-    TaskState::StillWaiting,
-    TaskState::Stopped,
-];
-const RUNNABLE_STATES: [RunnableState; 7] = [
-    RunnableState::OnCpu,
-    RunnableState::Preempted,
-    RunnableState::LeavingSyscall,
-    RunnableState::WokenFromFutex,
-    RunnableState::InSystemCall,
-    RunnableState::PushedOff,
-    RunnableState::Woken,
-];
 
 /// What later lines are relative to.
 #[derive(Debug, Default)]

@@ -1,8 +1,10 @@
 //! Reads a stream.
 
-use super::{Base, HEAD, MOST, RUNNABLE_STATES, TASK_STATES};
+use super::{Base, HEAD, MOST};
 use crate::ids::{Addr, GilId, ThreadId, Tid};
-use crate::sample::{GilReading, RawEvent, RawGil, RawHolder, RawSample, RawTask, RawThread, SchedStat, Stack, StackStatus};
+use crate::sample::{
+    GilReading, RawEvent, RawGil, RawHolder, RawSample, RawTask, RawThread, RunnableState, SchedStat, Stack, StackStatus, TaskState,
+};
 use crate::units::Nanos;
 use std::io::{self, BufRead};
 use std::sync::Arc;
@@ -185,10 +187,10 @@ impl<R: BufRead> RawReader<R> {
         }
         while of.0.clone().next().is_some() {
             let (index, gil) = (of.index()?, of.optional()?.and_then(|gil| usize::try_from(gil).ok()));
-            let (tstate, task_state) = (Addr(of.next()? as u64), of.one_of(&TASK_STATES)?.unwrap_or_default());
+            let (tstate, task_state) = (Addr(of.next()? as u64), of.one_of(&TaskState::ALL)?.unwrap_or_default());
             let bits = of.next()?;
             let (requested, drop_request) = (of.bit()?, of.bit()?);
-            let (runnable_state, by_counts) = (of.one_of(&RUNNABLE_STATES)?, of.one_of(&RUNNABLE_STATES)?);
+            let (runnable_state, by_counts) = (of.one_of(&RunnableState::ALL)?, of.one_of(&RunnableState::ALL)?);
             let stat = of.stat(base, index)?;
             let task = RawTask { task_state, assumed: bits & 1 != 0, stat, runnable_state, by_counts };
             let stack = self.stacks[usize::from(bits & 4 != 0)].clone();

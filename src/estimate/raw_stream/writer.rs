@@ -1,8 +1,8 @@
 //! Writes a stream.
 
-use super::{Base, HEAD, RUNNABLE_STATES, TASK_STATES};
+use super::{Base, HEAD};
 use crate::ids::Addr;
-use crate::sample::{RawEvent, RawSample, RunnableState, SchedStat, StackStatus};
+use crate::sample::{RawEvent, RawSample, RunnableState, SchedStat, StackStatus, TaskState};
 use crate::units::Nanos;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -136,9 +136,9 @@ impl<W: Write> RawWriter<W> {
             let task = &thread.task;
             let idle = thread.stack.frames.is_empty() && thread.stack.status == StackStatus::Complete;
             self.put(&[thread.index as i64, thread.gil.map_or(-1, |gil| gil as i64), thread.tstate.0 as i64]);
-            self.put(&[number(&TASK_STATES, &task.task_state), flags(&[task.assumed, thread.in_c_call, idle])]);
+            self.put(&[number(&TaskState::ALL, &task.task_state), flags(&[task.assumed, thread.in_c_call, idle])]);
             self.put(&[maybe(thread.requested), maybe(thread.drop_request)]);
-            let state = |state: Option<RunnableState>| state.map_or(-1, |state| number(&RUNNABLE_STATES, &state));
+            let state = |state: Option<RunnableState>| state.map_or(-1, |state| number(&RunnableState::ALL, &state));
             self.put(&[state(task.runnable_state), state(task.by_counts)]);
             self.stat(thread.index, task.stat);
         }
