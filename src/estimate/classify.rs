@@ -4,7 +4,7 @@
 //! The table does not guess. A runnable thread without the GIL may run native code, may be in the
 //! run queue, or may have just been woken to take the GIL. Kernel stacks, where gilprof may read
 //! them, or else counts of switches, decide most of these cases. The others become
-//! [`Classification::Ambiguous`], and `cpu_attribution` divides their time by the CPU time that the
+//! [`Classification::NearWait`], and `cpu_attribution` divides their time by the CPU time that the
 //! kernel counted.
 
 use super::rules::{Rule, Rules};
@@ -49,8 +49,10 @@ pub struct Observation {
     pub near_wait: bool,
     /// The last futex sleep in which a sample found the thread was for the GIL.
     pub wants_gil: bool,
-    /// The thread sleeps often for something other than the GIL where it is now: within a call of a
-    /// C function.
+    /// Where the thread is now, within a call of a C function, its futex sleeps are often for a
+    /// lock.
+    pub sleeps_for_lock: bool,
+    /// The same of its sleeps in any system call: for something other than the GIL.
     pub sleeps_for_other: bool,
     /// Where a runnable thread is, by its kernel stack or its counts of switches; `None` where that
     /// is unknown.
@@ -69,11 +71,8 @@ pub enum Classification {
     /// Runnable without the GIL and without wanting it: native code, unless the run-queue time says
     /// otherwise.
     OffGil,
-    /// Runnable without the GIL; one sample cannot say more.
-    Ambiguous {
-        /// As [`Observation::near_wait`].
-        near_wait: bool,
-    },
+    /// Runnable without the GIL, next to a wait for it; one sample cannot say more.
+    NearWait,
 }
 
 impl Classification {
@@ -85,7 +84,7 @@ impl Classification {
             }
             Classification::Known(State::Waiting, Evidence::SwitchCounts) => Classification::Known(State::Starved, Evidence::SwitchCounts),
             Classification::Known(State::Waiting, _) => Classification::Known(State::Starved, Evidence::KernelStack),
-            Classification::Ambiguous { .. } => Classification::OffGil,
+            Classification::NearWait => Classification::OffGil,
             other => other,
         }
     }
@@ -110,7 +109,7 @@ macro_rules! table {
 
         /// Classifies one sample of one thread, by these rules. Returns the number of the row too.
         pub fn classify_by_row($observed: &Observation, $rules: Rules) -> (usize, Classification) {
-            use Classification::{Ambiguous, HoldingRunnable, Known, OffGil};
+            use Classification::{HoldingRunnable, Known, NearWait, OffGil};
             use DropRequest::{Likely, Unknown};
             use RunnableState as R;
             use TaskState as T;
@@ -166,26 +165,28 @@ table! { o, rules,
         Known(State::Waiting, Evidence::WokenNotRun), "it is still in take_gil";
     "woken from another sleep, and not run since", o.is_woken() => Known(State::Starved, Evidence::WokenNotRun),
         "it has no CPU and has not requested the GIL";
-    "runnable, where is not known", o.runnable_state.is_none() => Ambiguous { near_wait: o.near_wait }, "CPU time decides";
-    "on a CPU, and the holder when the sample ended", o.at(R::OnCpu) && o.held_after && rules.has(Rule::HeldAfter) =>
-        Ambiguous { near_wait: o.near_wait }, "it was waiting for the GIL, or about to";
+    "runnable after a hold or a wait, where is not known",
+        o.runnable_state.is_none() && (o.near_wait || o.held_last && rules.has(Rule::AfterHold)) => NearWait,
+        "it waits, as far as it used no CPU";
+    "runnable, where is not known", o.runnable_state.is_none() => OffGil, "native code, unless its time in the run queue says otherwise";
     "on a CPU, or preempted outside take_gil and drop_gil", o.at(R::OnCpu) || o.at(R::Preempted) || o.at(R::InSystemCall) => OffGil,
         "native code; in another system call it may have slept, or this sample has preempted it";
     "preempted as it left a system call, without a drop request",
         o.at(R::LeavingSyscall) && o.drop_request == DropRequest::No && rules.has(Rule::NoDropRequest) =>
         Known(State::Starved, Evidence::KernelStack), "it released the GIL for a call, or for the last time";
-    "the same at the instruction of a call, where a drop request is possible",
-        o.at(R::LeavingSyscall) && o.in_c_call && o.drop_request == Unknown && rules.has(Rule::UnknownDropRequest) =>
-        Ambiguous { near_wait: o.near_wait }, "the call may have returned, or released the GIL itself";
+    "the same within a C call in which it sleeps for locks", o.at(R::LeavingSyscall) && o.sleeps_for_lock =>
+        Known(State::Starved, Evidence::KernelStack), "samples have found it so";
     "preempted as it left a system call", o.at(R::LeavingSyscall) => Known(State::Waiting, Evidence::PushedOff),
         "the eval loop released the GIL on request, and the thread that it woke pushed it off";
     "pushed off after a hold with a drop request",
         o.at(R::PushedOff) && o.held_last && o.drop_request == Likely && rules.has(Rule::ForcedRelease) =>
         Known(State::Waiting, Evidence::PushedOff), "a forced release follows a hold of a switch interval, which a sample has seen";
-    "pushed off next to a wait, at no call", o.at(R::PushedOff) && o.near_wait && !o.in_c_call && rules.has(Rule::PushedOffNearWait) =>
-        Ambiguous { near_wait: true }, "on its way into or out of the wait, or in native code that is no call";
-    "pushed off after a hold, where a drop request is possible", o.at(R::PushedOff) && o.held_last && o.drop_request == Unknown =>
-        Ambiguous { near_wait: false }, "CPU time decides";
+    "pushed off after a hold, where a drop request is possible",
+        o.at(R::PushedOff) && o.held_last && o.drop_request == Unknown && rules.has(Rule::UnknownDropRequest) => NearWait,
+        "it waits, as far as it used no CPU";
+    "pushed off next to a wait, at no call",
+        o.at(R::PushedOff) && o.near_wait && !o.in_c_call && rules.has(Rule::PushedOffNearWait) => NearWait,
+        "on its way into or out of the wait, or in native code that is no call";
     "pushed off", o.at(R::PushedOff) => OffGil, "in native code";
     "woken within a C call in which it sleeps for something else", o.at(R::Woken) && o.sleeps_for_other =>
         Known(State::Starved, Evidence::SwitchCounts), "samples have found it so";
@@ -198,6 +199,8 @@ table! { o, rules,
     "woken from a futex within a C call, without a request or a drop request",
         o.before_request() && o.drop_request == DropRequest::No && rules.has(Rule::BeforeRequest) =>
         Known(State::Starved, Evidence::KernelStack), "a lock; after a forced switch too there is no request, but a drop request";
+    "woken from a futex within a C call in which it sleeps for locks", o.sleeps_for_lock =>
+        Known(State::Starved, Evidence::KernelStack), "samples have found it so";
     "woken from a futex, and wants the GIL", o.wants_gil => Known(State::Waiting, Evidence::KernelStack),
         "its last futex sleep was for the GIL";
     "woken from a futex", true => Known(State::Starved, Evidence::KernelStack), "its last futex sleep was for something else";
@@ -262,7 +265,7 @@ mod tests {
         for (task_state, runnable_state) in TaskState::ALL.iter().flat_map(|t| runnable_states.iter().map(move |r| (*t, *r))) {
             for (off_cpu_state, drop_request) in off_cpu_states.iter().flat_map(|o| drops.iter().map(move |d| (*o, *d))) {
                 for (requested, was_scheduled) in three.iter().flat_map(|r| three.iter().map(move |w| (*r, *w))) {
-                    for bits in 0..128u8 {
+                    for bits in 0..=255u8 {
                         let bit = |n: u8| bits & 1 << n != 0;
                         check(&Observation {
                             task_state,
@@ -275,7 +278,8 @@ mod tests {
                             off_cpu_state,
                             near_wait: bit(4),
                             wants_gil: bit(5),
-                            sleeps_for_other: bit(6),
+                            sleeps_for_lock: bit(6),
+                            sleeps_for_other: bit(7),
                             runnable_state,
                             was_scheduled,
                         });

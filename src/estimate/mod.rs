@@ -7,16 +7,13 @@
 //!                                                                              └─► Sink: slices
 //! ```
 //!
-//! Nothing here reads the target: the same samples give the same slices, on any machine. `off_gil`
-//! estimates what undecided time is for one thread; `pending_wait` joins waits that go on.
-//! `raw_stream` writes down what the estimator was given, and reads it again;
-//! `replay` judges such a stream.
+//! Nothing here reads the target: the same samples give the same slices, on any machine.
+//! `raw_stream` writes down what the estimator was given, and reads it again; `replay` judges such
+//! a stream.
 
 pub mod classify;
 pub mod cpu_attribution;
 pub mod gil_history;
-pub mod off_gil;
-pub mod pending_wait;
 pub mod raw_stream;
 pub mod replay;
 pub mod rules;
@@ -126,11 +123,11 @@ impl Estimator {
             (gil.waiters, gil.contended) = (gil.waiters + 1, true);
             return estimator.extend_wait(at, &thread.stack, waited_on, sink);
         }
-        let classification = estimator.classify(at, thread, Some(&ThreadsGil { now, history: gil, locks_spin: raw.locks_spin }));
+        let classification = estimator.classify(at, thread, Some(&ThreadsGil { now, history: gil }));
         let waits = matches!(classification, Classification::Known(State::Waiting, _));
         let held = |holder| !thread.tstate.is_null() && holder == Some(thread.tstate);
         let released = held(now.reading.and_then(|now| now.holder)) && !held(now.holder_after);
-        let may_wait = matches!(classification, Classification::Ambiguous { .. }) || released;
+        let may_wait = matches!(classification, Classification::NearWait) || released;
         (gil.waiters, gil.contended) = (gil.waiters + u32::from(waits), gil.contended || waits || may_wait);
         estimator.attribute(span, thread, classification, waited_on, sink);
     }

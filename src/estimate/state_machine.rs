@@ -9,7 +9,7 @@ use super::classify::{self, Classification, DropRequest, Observation};
 use super::cpu_attribution::{Class, CpuAttribution, PendingSlice};
 use super::rules::{Rule, Rules};
 use crate::ids::ThreadId;
-use crate::sample::{Evidence, RawTask, SchedStat, Stack, State, StateTimes, TaskState};
+use crate::sample::{Evidence, RawTask, RawThread, SchedStat, Stack, State, StateTimes, TaskState};
 use crate::units::Nanos;
 use std::sync::Arc;
 
@@ -24,31 +24,22 @@ const MAX_IDLE: Nanos = Nanos::from_millis(100);
 /// Sleeps that are counted in full; older ones are halved.
 const MAX_SLEEPS: u32 = 400;
 /// One sleep in this many for something other than the GIL is enough to expect such a sleep.
-const OTHER_SLEEPS_RATIO: u32 = 4;
+const OTHER_SLEEPS_RATIO: u32 = 16;
 
 /// A thread that waits for its first CPU gets its slices after this time at the latest.
 const MAX_NOT_SCHEDULED: Nanos = Nanos::from_millis(200);
 
-/// What the interpreter says of the thread in the same sample.
+/// What the GIL says of the thread in the same sample.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct InterpreterView {
-    /// The GIL named the thread as its holder when the sample began.
+pub struct GilView {
+    /// It named the thread as its holder when the sample began.
     pub held_before: bool,
-    /// The GIL named the thread as its holder when the sample ended.
+    /// It named the thread as its holder when the sample ended.
     pub held_after: bool,
-    /// 3.15: the thread state's `gil_requested` flag, set while the thread is in `take_gil`.
-    pub requested: Option<bool>,
-    /// The leaf frame's current instruction is a call of a C function.
-    pub in_c_call: bool,
-    /// The GIL is off, as in a free-threaded build: nobody holds it or waits for it.
-    pub gil_is_off: bool,
-    /// If the thread has released the GIL: whether it can have got a drop request.
+    /// It is off, as in a free-threaded build: nobody holds it or waits for it.
+    pub is_off: bool,
+    /// If the thread has released it: whether the thread can have got a drop request.
     pub drop_request: DropRequest,
-    /// The thread may have had the GIL since the last sample, by CPython's `switch_number`.
-    pub may_have_held: bool,
-    /// The interpreter's locks spin before they sleep (3.13+). A thread that was woken from a lock
-    /// then seldom sleeps for another lock before it requests the GIL.
-    pub locks_spin: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +51,9 @@ struct Previous {
     /// The first sample that found the thread in its current sleep.
     asleep_since: Nanos,
     near_wait: bool,
-    /// Whether the thread's last futex sleep was for the GIL. True is assumed until a sample finds
-    /// the thread asleep. `None`: the thread has held the GIL since, or may have.
-    wants_gil: Option<bool>,
+    /// Whether the thread's next futex sleep is presumed to be for the GIL: its last one was, or it
+    /// has held the GIL since.
+    wants_gil: bool,
     /// The wait is certain, not inferred: the thread was asleep on the GIL's futex, or had
     /// requested the GIL.
     wait_certain: bool,
@@ -75,47 +66,45 @@ pub struct ThreadStateMachine {
     /// When the thread started, until it has left the run queue for the first time.
     started_at: Option<Nanos>,
     last_state: (State, Evidence),
-    /// What the thread sleeps for while it is within a call of a C function and without the GIL.
-    in_c_call: NextSleepStats,
-    /// The same, where a sleep in any system call counts: a count of switches does not tell a futex
-    /// from another sleep.
-    sleeps_in_c_call: NextSleepStats,
-    /// What the thread sleeps for after it has run since a sleep for another lock.
-    after_lock: NextSleepStats,
+    sleeps_in_c_call: SleepCounts,
+    /// Some sample said where the thread was while it was runnable.
+    is_resolved: bool,
     cpu: CpuAttribution,
     rules: Rules,
 }
 
-/// Counts of the futex sleeps that samples found in one situation.
+/// What samples found the thread asleep for while it was within a call of a C function and without
+/// the GIL.
 #[derive(Clone, Copy, Debug, Default)]
-struct NextSleepStats {
+struct SleepCounts {
     gil: u32,
-    other: u32,
+    lock: u32,
+    elsewhere: u32,
 }
 
-impl NextSleepStats {
+impl SleepCounts {
     fn observe(&mut self, state: TaskState) {
         match state {
             TaskState::GilFutex => self.gil += 1,
-            TaskState::OtherFutex => self.other += 1,
+            TaskState::OtherFutex => self.lock += 1,
+            TaskState::Syscall => self.elsewhere += 1,
             _ => {}
         }
-        if self.gil + self.other > MAX_SLEEPS {
-            (self.gil, self.other) = (self.gil / 2, self.other / 2);
+        if self.gil + self.lock + self.elsewhere > MAX_SLEEPS {
+            (self.gil, self.lock, self.elsewhere) = (self.gil / 2, self.lock / 2, self.elsewhere / 2);
         }
     }
 
-    /// Whether the next sleep is often for something other than the GIL. A sample easily misses a
-    /// short sleep for a lock and finds the long sleep for the GIL behind it, so a part of the
-    /// sleeps is enough.
-    fn mostly_other(self) -> bool {
-        self.other * OTHER_SLEEPS_RATIO > self.gil
+    /// Whether the next futex sleep is often for a lock. A sample easily misses a short sleep for a
+    /// lock and finds the long sleep for the GIL behind it, so a small part of the sleeps is
+    /// enough.
+    fn often_for_lock(self) -> bool {
+        self.lock * OTHER_SLEEPS_RATIO > self.gil
     }
 
-    /// Whether the next sleep is for the GIL, with few exceptions. A sleep for the GIL is longer
-    /// than others, so samples find it more often than it is the next one.
-    fn mostly_gil(self) -> bool {
-        self.gil > OTHER_SLEEPS_RATIO * self.other
+    /// The same of a sleep in any system call.
+    fn often_for_other(self) -> bool {
+        (self.lock + self.elsewhere) * OTHER_SLEEPS_RATIO > self.gil
     }
 }
 
@@ -129,15 +118,14 @@ impl ThreadStateMachine {
         // its run-queue time only then.
         let off_cpu_state = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
         let previous =
-            Previous { at: start, stat, off_cpu_state, asleep_since: start, near_wait: false, wants_gil: Some(true), wait_certain: false };
+            Previous { at: start, stat, off_cpu_state, asleep_since: start, near_wait: false, wants_gil: true, wait_certain: false };
         let last_state = (State::Unknown, Evidence::Unread);
         ThreadStateMachine {
             previous,
             started_at: just_started.then_some(start),
             last_state,
-            in_c_call: NextSleepStats::default(),
-            sleeps_in_c_call: NextSleepStats::default(),
-            after_lock: NextSleepStats::default(),
+            sleeps_in_c_call: SleepCounts::default(),
+            is_resolved: false,
             cpu,
             rules: Rules::default(),
         }
@@ -186,7 +174,6 @@ impl ThreadStateMachine {
     /// the slice.
     pub fn extend_wait(&mut self, at: Nanos) -> Nanos {
         let length = at.saturating_since(self.previous.at);
-        self.cpu.note_known(State::Waiting, length);
         self.last_state = (State::Waiting, Evidence::SameHolder);
         (self.previous.at, self.previous.asleep_since) = (at, at);
         length
@@ -236,58 +223,35 @@ impl ThreadStateMachine {
     }
 
     /// Classifies one sample.
-    pub fn classify(&mut self, kernel: &RawTask, interpreter: &InterpreterView) -> Classification {
-        // 3.15: `gil_requested` is set throughout `take_gil`. If it is clear, a thread that slept
-        // for the GIL has got the GIL since; a thread that slept for another lock has not slept for
-        // the GIL since.
-        let not_requesting = interpreter.requested == Some(false);
-        // The thread may have got the GIL, released it, and slept for something else since.
-        if interpreter.may_have_held
-            && self.rules.has(Rule::MayHaveHeld)
-            && self.previous.wants_gil == Some(true)
-            && self.was_scheduled(kernel.stat) != Some(false)
-        {
-            self.previous.wants_gil = None;
+    pub fn classify(&mut self, raw: &RawThread, gil: &GilView) -> Classification {
+        let task = &raw.task;
+        self.is_resolved |= task.runnable_state.is_some();
+        if !gil.held_before && !task.assumed && raw.in_c_call {
+            self.sleeps_in_c_call.observe(task.task_state);
         }
-        let last_wants = self.previous.wants_gil.filter(|wants| !(*wants && not_requesting));
-        // The thread has run since a sample found it asleep on another lock, so it may have slept
-        // for the GIL since.
-        let since_lock =
-            interpreter.locks_spin && self.previous.off_cpu_state == Some(State::Lock) && self.was_scheduled(kernel.stat) == Some(true);
-        if !interpreter.held_before && !kernel.assumed {
-            if interpreter.in_c_call {
-                self.in_c_call.observe(kernel.task_state);
-                let any = if kernel.task_state == TaskState::Syscall { TaskState::OtherFutex } else { kernel.task_state };
-                self.sleeps_in_c_call.observe(any);
-            }
-            if since_lock {
-                self.after_lock.observe(kernel.task_state);
-            }
-        }
-        let presumed = !interpreter.in_c_call || !self.rules.has(Rule::InCCall) || !self.in_c_call.mostly_other();
-        let wants_gil = last_wants.unwrap_or(presumed)
-            || since_lock && !not_requesting && self.rules.has(Rule::AfterLock) && self.after_lock.mostly_gil();
+        let sleeps = if raw.in_c_call && self.rules.has(Rule::SleepsInCCall) { self.sleeps_in_c_call } else { SleepCounts::default() };
         let observation = Observation {
-            task_state: kernel.task_state,
-            held_before: interpreter.held_before,
-            held_after: interpreter.held_after,
-            requested: interpreter.requested,
-            in_c_call: interpreter.in_c_call,
-            drop_request: interpreter.drop_request,
+            task_state: task.task_state,
+            held_before: gil.held_before,
+            held_after: gil.held_after,
+            requested: raw.requested,
+            in_c_call: raw.in_c_call,
+            drop_request: gil.drop_request,
             held_last: self.last_state.0.is_holding(),
             off_cpu_state: self.previous.off_cpu_state,
             near_wait: self.previous.near_wait,
-            wants_gil,
-            sleeps_for_other: interpreter.in_c_call && self.rules.has(Rule::SleepsInCCall) && self.sleeps_in_c_call.mostly_other(),
-            runnable_state: kernel.runnable_state,
-            was_scheduled: self.was_scheduled(kernel.stat),
+            wants_gil: self.previous.wants_gil,
+            sleeps_for_lock: sleeps.often_for_lock(),
+            sleeps_for_other: sleeps.often_for_other(),
+            runnable_state: task.runnable_state,
+            was_scheduled: self.was_scheduled(task.stat),
         };
         let classification = classify::classify(&observation, self.rules);
         match (classification, self.last_state) {
-            _ if interpreter.gil_is_off => classification.without_gil(),
+            _ if gil.is_off => classification.without_gil(),
             // The holder still sleeps in what the last sample found.
             (Classification::Known(State::HoldingBlocked, _), (State::HoldingBlocked, evidence))
-                if kernel.task_state == TaskState::NotRunSince =>
+                if task.task_state == TaskState::NotRunSince =>
             {
                 Classification::Known(State::HoldingBlocked, evidence)
             }
@@ -313,7 +277,9 @@ impl ThreadStateMachine {
             Classification::Known(state, evidence) => (Class::Known(state, evidence), (state, evidence)),
             Classification::HoldingRunnable(state) => (Class::HoldingRunnable(state), (state, Evidence::GilHolder)),
             Classification::OffGil => (Class::OffGil, (State::Unknown, Evidence::Conservation)),
-            Classification::Ambiguous { near_wait } => (Class::Ambiguous { near_wait }, (State::Unknown, Evidence::Conservation)),
+            // Where nothing ever says why the thread has no CPU, it may be starved as well.
+            Classification::NearWait if self.is_resolved => (Class::NearWait(State::Waiting), (State::Unknown, Evidence::Conservation)),
+            Classification::NearWait => (Class::NearWait(State::Unknown), (State::Unknown, Evidence::Conservation)),
         };
         self.last_state = state;
         if self.not_yet_scheduled(kernel.stat) && at.saturating_since(self.previous.at) < MAX_NOT_SCHEDULED {
@@ -332,12 +298,11 @@ impl ThreadStateMachine {
             _ => (asleep || woken).then_some(state.0),
         };
         let near_wait = off_cpu_state == Some(State::Waiting)
-            || matches!(classification, Classification::Known(State::Waiting, _) | Classification::Ambiguous { near_wait: true });
+            || matches!(classification, Classification::Known(State::Waiting, _) | Classification::NearWait);
         let wants_gil = match state.0 {
             _ if matches!(state.1, Evidence::KernelStack | Evidence::SwitchCounts) => self.previous.wants_gil,
-            State::Waiting => Some(true),
-            State::Lock => Some(false),
-            State::HoldingPython | State::HoldingNative | State::HoldingBlocked => None,
+            State::Waiting | State::HoldingPython | State::HoldingNative | State::HoldingBlocked => true,
+            State::Lock => false,
             _ => self.previous.wants_gil,
         };
         let wait_certain = match state.1 {

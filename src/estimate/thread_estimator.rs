@@ -3,9 +3,8 @@
 use super::classify::{Classification, DropRequest};
 use super::cpu_attribution::PendingSlice;
 use super::gil_history::GilHistory;
-use super::pending_wait::PendingWait;
 use super::rules::{Rule, Rules};
-use super::state_machine::{InterpreterView, ThreadStateMachine};
+use super::state_machine::{GilView, ThreadStateMachine};
 use crate::ids::{Addr, ThreadId};
 use crate::sample::{
     Evidence, GilReading, RawGil, RawThread, RunnableState, SchedStat, Sink, Stack, StackStatus, State, StateSlice, StateTimes, TaskState,
@@ -18,7 +17,6 @@ use std::sync::Arc;
 pub struct ThreadEstimator {
     id: ThreadId,
     state_machine: ThreadStateMachine,
-    pending_wait: PendingWait,
     /// When a sample last found another thread holding its GIL.
     other_held_at: Option<Nanos>,
     /// Its stack in samples that do not poll it.
@@ -30,7 +28,6 @@ pub struct ThreadEstimator {
 pub(super) struct ThreadsGil<'a> {
     pub now: &'a RawGil,
     pub history: &'a GilHistory,
-    pub locks_spin: bool,
 }
 
 impl ThreadEstimator {
@@ -38,7 +35,7 @@ impl ThreadEstimator {
     /// its counts belong to the history.
     pub(super) fn new(id: ThreadId, start: Nanos, stat: Option<SchedStat>, just_started: bool, rules: Rules) -> ThreadEstimator {
         let state_machine = ThreadStateMachine::new(start, stat, just_started).with_rules(rules);
-        ThreadEstimator { id, state_machine, pending_wait: PendingWait::default(), other_held_at: None, idle_stack: None, rules }
+        ThreadEstimator { id, state_machine, other_held_at: None, idle_stack: None, rules }
     }
 
     /// Begins the thread's history anew: the window begins.
@@ -67,7 +64,8 @@ impl ThreadEstimator {
     pub(super) fn extend_wait(&mut self, at: Nanos, stack: &Arc<Stack>, waited_on: Option<(ThreadId, &Arc<Stack>)>, sink: &mut dyn Sink) {
         self.other_held_at = Some(at);
         let length = self.state_machine.extend_wait(at);
-        self.pending_wait.extend(self.id, (length, at), stack, waited_on, sink);
+        let times = StateTimes::single(State::Waiting, length.as_nanos() as f64);
+        sink.slice(&StateSlice { thread: self.id, end: at, times, evidence: Evidence::SameHolder, stack, holder: waited_on });
     }
 
     /// Classifies the thread in a sample that stands for the time until `at`.
@@ -78,17 +76,13 @@ impl ThreadEstimator {
         if reading.and_then(|now| now.holder).is_some_and(|holder| holder != raw.tstate) {
             self.other_held_at = Some(at);
         }
-        let view = InterpreterView {
+        let view = GilView {
             held_before: holds(reading.and_then(|now| now.holder)),
             held_after: holds(gil.and_then(|gil| gil.now.holder_after)),
-            requested: raw.requested,
-            in_c_call: raw.in_c_call,
-            gil_is_off: reading.is_some_and(|now| !now.enabled),
+            is_off: reading.is_some_and(|now| !now.enabled),
             drop_request,
-            may_have_held: gil.is_some_and(|gil| reading.is_none_or(|now| gil.history.may_have_held(&now, raw.tstate))),
-            locks_spin: gil.is_some_and(|gil| gil.locks_spin),
         };
-        self.state_machine.classify(&raw.task, &view)
+        self.state_machine.classify(raw, &view)
     }
 
     /// Whether the thread can have got a drop request, if it has released the GIL.
@@ -126,7 +120,6 @@ impl ThreadEstimator {
         waited_on: Option<(ThreadId, &Arc<Stack>)>,
         sink: &mut dyn Sink,
     ) {
-        self.pending_wait.flush(self.id, sink);
         let id = self.id;
         let waited_on = waited_on.map(|(id, stack)| (id, stack.clone()));
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
@@ -144,16 +137,15 @@ impl ThreadEstimator {
     /// and is gone now. `held`: it held the GIL then. A thread needs the GIL to end, and a CPU
     /// afterwards. So a thread that did not hold the GIL then was past its last hold.
     pub(super) fn attribute_last(&mut self, span: (Nanos, Nanos), held: bool, in_c_call: bool, stack: &Arc<Stack>, sink: &mut dyn Sink) {
-        let view = InterpreterView { held_before: held, held_after: held, in_c_call, ..InterpreterView::default() };
+        let view = GilView { held_before: held, held_after: held, ..GilView::default() };
         let raw = RawThread { in_c_call, ..RawThread::unread(stack.clone()) };
-        let classification = if held { self.state_machine.classify(&raw.task, &view) } else { Classification::OffGil };
+        let classification = if held { self.state_machine.classify(&raw, &view) } else { Classification::OffGil };
         self.attribute(span, &raw, classification, None, sink);
     }
 
     /// Resolves pending time at the end of the thread or of the window. `stat` is the last count,
     /// where it could be read; returns that count or else the one before it.
     pub(super) fn finish(&mut self, at: Nanos, stat: Option<SchedStat>, stack: &Arc<Stack>, sink: &mut dyn Sink) -> Option<SchedStat> {
-        self.pending_wait.flush(self.id, sink);
         let id = self.id;
         let mut emit = |entry: &PendingSlice, times, evidence| emit(sink, id, entry, times, evidence);
         if let Some(idle_stack) = self.idle_stack.take() {

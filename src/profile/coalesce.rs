@@ -28,6 +28,8 @@ pub struct CoalescingSink<S> {
 struct OpenSlice {
     end: Nanos,
     times: StateTimes,
+    /// The sum of `times`, in nanoseconds.
+    total: f64,
     /// The only state in it; `None` for time divided by conservation.
     state: Option<State>,
     evidence: Evidence,
@@ -74,18 +76,19 @@ impl OpenSlice {
     }
 
     /// Whether `slice` follows without a gap and has the same state, evidence, stack and holder.
+    /// What a holder did is reported by function, so its lines may differ.
     fn continues(&self, slice: &StateSlice<'_>, state: Option<State>, total: f64) -> bool {
         let begin = slice.end.saturating_since(Nanos::from_nanos(total as u64));
         let contiguous = begin.saturating_since(self.end).max(self.end.saturating_since(begin)).as_nanos() <= CONTIGUOUS_WITHIN_NANOS;
         let same_holder = match (&self.holder, slice.holder) {
             (None, None) => true,
-            (Some((id, held)), Some((next_id, next_held))) => *id == next_id && same_lines(held, next_held),
+            (Some((id, held)), Some((next_id, next_held))) => *id == next_id && held.same_functions(next_held),
             _ => false,
         };
         contiguous
             && self.state == state
             && self.evidence == slice.evidence
-            && self.times.total() + total <= MAX_COALESCED_NANOS
+            && self.total + total <= MAX_COALESCED_NANOS
             && same_holder
             && same_lines(&self.stack, slice.stack)
     }
@@ -100,7 +103,7 @@ fn same_lines(a: &Arc<Stack>, b: &Arc<Stack>) -> bool {
 /// infinite, not a number) stay as they are: the builder refuses and counts them.
 fn rounded(times: &StateTimes) -> (StateTimes, Option<State>) {
     let (mut rounded, mut only, mut parts) = (StateTimes::default(), None, 0);
-    for state in State::ALL {
+    for state in State::ALL.into_iter().filter(|state| times.get(*state) != 0.0) {
         let nanos = times.get(state).round();
         if nanos != 0.0 {
             rounded.add(state, nanos);
@@ -126,8 +129,11 @@ impl<S: Sink> Sink for CoalescingSink<S> {
         let slice = StateSlice { times, ..slice.clone() };
         if let Some(open) = self.open.get_mut(&slice.thread) {
             if open.continues(&slice, state, total) {
-                open.times.merge(&times);
-                open.end = slice.end;
+                match state {
+                    Some(state) => open.times.add(state, total),
+                    None => open.times.merge(&times),
+                }
+                (open.total, open.end) = (open.total + total, slice.end);
                 return;
             }
         }
@@ -136,7 +142,7 @@ impl<S: Sink> Sink for CoalescingSink<S> {
         if total < MAX_COALESCED_NANOS {
             let holder = slice.holder.map(|(id, stack)| (id, stack.clone()));
             let StateSlice { thread, end, evidence, stack, .. } = slice;
-            self.open.insert(thread, OpenSlice { end, times, state, evidence, stack: stack.clone(), holder });
+            self.open.insert(thread, OpenSlice { end, times, total, state, evidence, stack: stack.clone(), holder });
         } else {
             self.inner.slice(&slice);
         }

@@ -15,9 +15,6 @@ pub struct RawSample {
     pub span: (Nanos, Nanos),
     /// The program as a whole was stopped.
     pub is_stopped: bool,
-    /// The interpreter's locks spin before they sleep (3.13+). A thread that was woken from a lock
-    /// then seldom sleeps for another lock before it requests the GIL.
-    pub locks_spin: bool,
     /// The GILs.
     pub gils: Vec<RawGil>,
     /// The threads that the sample polled.

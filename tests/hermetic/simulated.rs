@@ -7,8 +7,9 @@
 //! kernel counts only when the thread gets a CPU. The reported states must be the actual ones,
 //! within bounds that are narrower than those promised for live programs.
 
-use gilprof::estimate::state_machine::{InterpreterView, ThreadStateMachine};
-use gilprof::sample::{RawTask, RunnableState, SchedStat, Stack, State, StateTimes, TaskState};
+use gilprof::estimate::state_machine::{GilView, ThreadStateMachine};
+use gilprof::process::runnable::{SwitchCounts, SwitchHistory};
+use gilprof::sample::{RawTask, RawThread, RunnableState, SchedStat, Stack, State, StateTimes, TaskState};
 use gilprof::units::Nanos;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -190,7 +191,7 @@ const THREADS: [(&str, Round, f64); 14] = [
         },
         0.015,
     ),
-    ("busy network thread", |d, o| network(d, o, 25.0), 0.1),
+    ("busy network thread", |d, o| network(d, o, 25.0), 0.11),
     ("idle network thread", |d, o| network(d, o, 2000.0), 0.02),
     (
         "computes for long and seldom",
@@ -239,12 +240,25 @@ struct Life {
     queue: u64,
     seen_queue: u64,
     runs: u64,
+    switches: SwitchCounts,
 }
 
 impl Life {
     fn new(make: Round) -> Life {
         let dice = Dice(0x9E37_79B9_7F4A_7C15);
-        Life { parts: VecDeque::new(), make, dice, end: 0, at: 0, cpu: 0, seen_cpu: 0, queue: 0, seen_queue: 0, runs: 1 }
+        Life {
+            parts: VecDeque::new(),
+            make,
+            dice,
+            end: 0,
+            at: 0,
+            cpu: 0,
+            seen_cpu: 0,
+            queue: 0,
+            seen_queue: 0,
+            runs: 1,
+            switches: SwitchCounts::default(),
+        }
     }
 
     /// The part at a time, and the rest of it. Earlier parts are dropped.
@@ -286,8 +300,13 @@ impl Life {
                 self.parts.pop_front();
                 let (next, _) = self.part(self.at);
                 let next_on = !next.queued && matches!(next.does, Do::Hold | Do::Native);
-                if on && !next_on {
+                // From the run queue to a sleep it has a CPU for a moment.
+                let ran = on || part.queued && !next_on && !next.queued;
+                if ran && !next_on {
                     self.seen_cpu = self.cpu;
+                    self.runs += u64::from(!on);
+                    let count = if next.queued { &mut self.switches.involuntary } else { &mut self.switches.voluntary };
+                    *count += 1;
                 }
                 if !on && next_on {
                     self.seen_queue = self.queue;
@@ -311,8 +330,10 @@ fn runnable_state(part: &Part) -> RunnableState {
     }
 }
 
-/// Five seconds: the reported states and the actual ones. `root`: kernel stacks can be read.
+/// Five seconds: the reported states and the actual ones. `root`: kernel stacks can be read, else
+/// counts of switches.
 fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
+    let mut history = SwitchHistory::default();
     let (mut life, mut when) = (Life::new(make), Dice(77));
     let (mut truth, mut reported) = (StateTimes::default(), StateTimes::default());
     let stack = Arc::new(Stack::empty());
@@ -334,8 +355,12 @@ fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
             Do::Sleep if asleep => TaskState::Syscall,
             _ => TaskState::Runnable,
         };
-        let claims = InterpreterView { held_before: held, held_after: second.does == Do::Hold, ..InterpreterView::default() };
-        let has_stack = root && place == TaskState::Runnable && !held && !machine.not_run_since_wakeup(Some(stat));
+        let claims = GilView { held_before: held, held_after: second.does == Do::Hold, ..GilView::default() };
+        // The counts are of the sample's beginning.
+        if asleep && !first.queued && first.does == second.does {
+            history.observe_asleep(life.switches, stat.runs);
+        }
+        let wanted = place == TaskState::Runnable && !held && !machine.not_run_since_wakeup(Some(stat));
         // A thread whose sleep ends during the sample has a CPU, or is in the run queue, when its
         // stack is read.
         let ends = matches!(second.does, Do::Wait | Do::Sleep) && !second.queued;
@@ -344,10 +369,16 @@ fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
             task_state: place,
             assumed: false,
             stat: Some(stat),
-            runnable_state: has_stack.then_some(runnable_state(&third)),
+            runnable_state: match wanted {
+                true if root => Some(runnable_state(&third)),
+                true => history.observe_runnable(life.switches, stat.runs),
+                false => None,
+            },
             by_counts: None,
         };
-        let classification = machine.classify(&now, &claims);
+        // Native code and other sleeps are within calls of C functions.
+        let in_c_call = matches!(second.does, Do::Native | Do::Sleep);
+        let classification = machine.classify(&RawThread { task: now, in_c_call, ..RawThread::unread(stack.clone()) }, &claims);
         machine.attribute(Nanos::from_micros(at), &now, classification, &stack, None, &mut |_, part, _| reported.merge(&part));
     }
     machine.finish(Nanos::from_millis(5000), None, &stack, &mut |_, part, _| reported.merge(&part));
@@ -361,7 +392,7 @@ fn reported_states_are_the_actual_ones() {
     for ((name, make, most), root) in THREADS.iter().flat_map(|thread| [(*thread, false), (*thread, true)]) {
         let (reported, truth) = play(make, root);
         let share = |times: &StateTimes, states: &[State]| states.iter().map(|s| times.get(*s)).sum::<f64>() / times.total();
-        let mut line = format!("{name:<34}{}", if root { "root" } else { "    " });
+        let mut line = format!("{name:<34}{}", if root { "root" } else { "user" });
         for (label, states) in [
             ("waiting", &[State::Waiting][..]),
             ("holding", &[State::HoldingPython, State::HoldingBlocked, State::HoldingStarved, State::HoldingNative]),

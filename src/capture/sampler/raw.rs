@@ -2,11 +2,7 @@
 //! state.
 
 use super::Sampler;
-use crate::python::layout::Minor;
 use crate::sample::{RawEvent, RawGil, RawHolder, RawSample, RawThread, Sink};
-
-/// The first minor version whose locks spin before they sleep: `PyMutex` (Python/lock.c).
-const LOCKS_SPIN: Minor = Minor(3, 13);
 
 impl Sampler {
     /// `is_stopped`: the program as a whole was stopped.
@@ -27,7 +23,7 @@ impl Sampler {
 
     fn fill(&self, raw: &mut RawSample, is_stopped: bool) {
         raw.span = (self.times.accounted_until, self.times.weight_until);
-        (raw.is_stopped, raw.locks_spin) = (is_stopped, self.interpreter.python.layout.minor >= LOCKS_SPIN);
+        raw.is_stopped = is_stopped;
         raw.gils.clear();
         raw.gils.extend((0..self.gils.all.len()).map(|g| self.raw_gil(g)));
         raw.threads.resize_with(self.threads.schedule.count(), || RawThread::unread(self.threads.empty_stack.clone()));

@@ -16,7 +16,7 @@
 //! line.
 //!
 //! ```text
-//! FLAGS   1 the program was stopped, 2 its locks spin
+//! FLAGS   1 the program was stopped
 //! GIL     ID COLLECTING HOLDER_AFTER HOLDER READING
 //!         HOLDER is INDEX ID
 //!         READING is FLAGS LAST_HOLDER SWITCHES INTERVAL_US, with FLAGS 1 on, 2 held
@@ -101,7 +101,7 @@ mod tests {
             stack: stack.clone(),
         };
         let threads = vec![thread(0, TaskState::Syscall, &empty), thread(1, TaskState::Runnable, &running)];
-        RawSample { span: (Nanos::from_millis(2), Nanos::from_millis(3)), is_stopped: false, locks_spin: true, gils: vec![gil], threads }
+        RawSample { span: (Nanos::from_millis(2), Nanos::from_millis(3)), is_stopped: false, gils: vec![gil], threads }
     }
 
     #[test]

@@ -163,8 +163,7 @@ impl<R: BufRead> RawReader<R> {
     fn sample(&mut self, of: &mut Numbers<'_>) -> io::Result<()> {
         let (raw, base) = (&mut self.sample, &mut self.base);
         raw.span = (of.time(base)?, of.time(base)?);
-        let bits = of.next()?;
-        (raw.is_stopped, raw.locks_spin) = (bits & 1 != 0, bits & 2 != 0);
+        raw.is_stopped = of.next()? & 1 != 0;
         raw.gils.clear();
         raw.threads.clear();
         for _ in 0..of.index()? {

@@ -114,7 +114,7 @@ impl<W: Write> RawWriter<W> {
         self.line.push('s');
         self.time(raw.span.0);
         self.time(raw.span.1);
-        self.put(&[flags(&[raw.is_stopped, raw.locks_spin]), raw.gils.len() as i64]);
+        self.put(&[flags(&[raw.is_stopped]), raw.gils.len() as i64]);
         for gil in &raw.gils {
             let addr = |addr: Option<Addr>| addr.map_or(-1, |addr| addr.0 as i64);
             self.put(&[gil.id.0.into(), maybe(gil.collecting), addr(gil.holder_after)]);
