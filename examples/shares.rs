@@ -7,26 +7,17 @@
 
 #![allow(clippy::print_stdout)]
 
-use gilprof::capture::session::{capture, CaptureConfig};
-use gilprof::ids::Pid;
+use gilprof::capture::session::CaptureConfig;
+use gilprof::capture::target::Target;
 use gilprof::profile::ProfileBuilder;
-use gilprof::python::attach::PythonProcess;
 use gilprof::sample::State;
 use gilprof::units::Nanos;
-use std::sync::atomic::AtomicBool;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pid = std::env::args().nth(1).ok_or("usage: shares PID")?.parse()?;
-    let python = PythonProcess::open(Pid(pid))?;
-    let config = CaptureConfig {
-        rate_hz: 1000.0,
-        duration: Some(Nanos::from_millis(2000)),
-        exact: false,
-        freeze_holder: false,
-        all_evidence: false,
-    };
+    let config = CaptureConfig { duration: Some(Nanos::from_millis(2000)), ..CaptureConfig::default() };
     let mut builder = ProfileBuilder::new();
-    let window = capture(python, config, &AtomicBool::new(false), &mut builder, &mut |_, _| {})?;
+    let window = Target::attach(pid)?.config(config).run(&mut builder)?;
     println!("{:?}\n{:?}", window.stats, window.target);
     let profile = builder.finish(window.target, window.stats);
     for thread in &profile.threads {

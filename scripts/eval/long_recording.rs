@@ -34,7 +34,7 @@ impl Sink for Later {
         if at.saturating_since(self.progress_at) >= Nanos::from_millis(100) {
             self.progress_at = at;
             self.window.seconds = at.saturating_since(self.window.begin).as_secs_f64();
-            self.window.samples += 100;
+            self.window.counts.samples += 100;
             self.recorder.checkpoint(&self.target, &self.window);
         }
     }
@@ -60,7 +60,7 @@ fn main() {
     let (recording, times) = (Recording::open(Path::new(from)).unwrap(), times.parse::<u64>().unwrap());
     let replayed = recording.replay(&mut Discard).unwrap();
     let length = Nanos::from_secs_f64(replayed.window.seconds);
-    let window = CaptureStats { samples: 0, ..replayed.window.clone() };
+    let window = CaptureStats { counts: SampleCounts::default(), ..replayed.window.clone() };
     let recorder = Recorder::new(File::create(to).unwrap());
     let mut later = Later { recorder, shift: Nanos::ZERO, target: replayed.target, window, progress_at: Nanos::ZERO };
     for n in 0..times {
@@ -68,7 +68,7 @@ fn main() {
         recording.replay(&mut later).unwrap();
     }
     later.window.seconds = replayed.window.seconds * times as f64;
-    later.window.samples = replayed.window.samples * times;
+    later.window.counts.samples = replayed.window.counts.samples * times;
     later.recorder.finish(&later.target, &later.window).unwrap();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").trim();

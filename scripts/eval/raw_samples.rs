@@ -10,17 +10,16 @@
 use flate2::write::GzEncoder;
 use flate2::Compression;
 use gilprof::analysis;
-use gilprof::capture::session::{capture, CaptureConfig};
+use gilprof::capture::session::CaptureConfig;
+use gilprof::capture::target::Target;
 use gilprof::estimate::raw_stream::RawWriter;
-use gilprof::ids::{Pid, ThreadId};
+use gilprof::ids::ThreadId;
 use gilprof::output::json;
 use gilprof::profile::ProfileBuilder;
-use gilprof::python::attach::PythonProcess;
 use gilprof::sample::{GilSample, RawEvent, Sink, StateSlice, ThreadInfo, ThreadTotals};
 use gilprof::units::Nanos;
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::atomic::AtomicBool;
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -54,11 +53,10 @@ impl Sink for Keeping {
 fn main() -> Result<(), Failed> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [pid, seconds, rate, path] = args.as_slice() else { return Err(USAGE.into()) };
-    let python = PythonProcess::open(Pid(pid.parse()?))?;
     let duration = Nanos::from_nanos((seconds.parse::<f64>()? * 1e9) as u64);
-    let config = CaptureConfig { rate_hz: rate.parse()?, duration: Some(duration), exact: false, freeze_holder: false, all_evidence: true };
+    let config = CaptureConfig { rate_hz: rate.parse()?, duration: Some(duration), all_evidence: true, ..CaptureConfig::default() };
     let mut sink = Keeping { builder: ProfileBuilder::new(), stream: RawWriter::new(Vec::new())?, failed: None };
-    let window = capture(python, config, &AtomicBool::new(false), &mut sink, &mut |_, _| {})?;
+    let window = Target::attach(pid.parse()?)?.config(config).run(&mut sink)?;
     if let Some(error) = sink.failed {
         return Err(error.into());
     }

@@ -20,7 +20,7 @@ use gilprof::process::live::LiveMemory;
 use gilprof::process::memory::{Memory, Part, ReadError};
 use gilprof::process::proc_info::TaskStatus;
 use gilprof::process::sys_linux;
-use gilprof::process::target::{LiveTarget, Target};
+use gilprof::process::target::{LiveTarget, ProcessAccess};
 use gilprof::process::threads::{TaskFile, TaskFiles, TaskFilesBackend};
 use gilprof::profile::ProfileBuilder;
 use gilprof::python::attach::PythonProcess;
@@ -143,7 +143,7 @@ impl Memory for Recording {
     }
 }
 
-impl Target for Recording {
+impl ProcessAccess for Recording {
     fn pid(&self) -> Pid {
         self.live.pid()
     }

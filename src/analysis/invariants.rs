@@ -74,7 +74,14 @@ fn wild() -> impl Strategy<Value = Profile> {
             builder.thread_end(id, ThreadTotals { cpu: Nanos::from_nanos(cpu), run_queue: Nanos::ZERO, seen: Nanos::from_nanos(span) });
         }
         let target = TargetInfo { cpus, free_threaded: flag, gil_enabled: !flag, ..TargetInfo::default() };
-        builder.finish(target, CaptureStats { seconds, samples, missed: samples / 3, failed: samples / 7, ..CaptureStats::default() })
+        builder.finish(
+            target,
+            CaptureStats {
+                seconds,
+                counts: SampleCounts { samples, missed: samples / 3, failed: samples / 7, torn: 0 },
+                ..CaptureStats::default()
+            },
+        )
     })
 }
 

@@ -102,10 +102,10 @@ fn window(profile: &Profile) -> Window {
         begin_ns: w.begin.as_nanos(),
         seconds: profile.seconds(),
         rate_hz: w.rate_hz,
-        samples: w.samples,
-        missed: w.missed,
-        torn: w.torn,
-        failed: w.failed,
+        samples: w.counts.samples,
+        missed: w.counts.missed,
+        torn: w.counts.torn,
+        failed: w.counts.failed,
         stopped_seconds: Some(profile.stopped_seconds()).filter(|seconds| *seconds > 0.0),
         profiler_cpu: w.profiler_cpu,
         idle_cpus: w.idle_cpus,
@@ -116,8 +116,8 @@ fn window(profile: &Profile) -> Window {
             false if w.switch_counts => Resolver::SwitchCounts,
             false => Resolver::CpuTime,
         }),
-        events: w.exact.then_some(w.events),
-        lost_events: w.lost_events.filter(|_| w.exact),
+        events: w.exact.then_some(w.events.events),
+        lost_events: w.events.lost_events.filter(|_| w.exact),
     }
 }
 

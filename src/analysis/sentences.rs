@@ -250,8 +250,8 @@ fn unclear() -> Vec<(&'static str, Profile)> {
     let frozen = StopCause::Cgroup { directory: "/cg/x".into(), thaw: "echo 0 > /cg/x/cgroup.freeze".into() };
     vec![
         ("a window that is too short", two().run(90, burn())),
-        ("missed samples", two().with(|_, w| w.missed = 5000).run(2000, burn())),
-        ("failed samples", two().with(|_, w| w.failed = 1500).run(2000, burn())),
+        ("missed samples", two().with(|_, w| w.counts.missed = 5000).run(2000, burn())),
+        ("failed samples", two().with(|_, w| w.counts.failed = 1500).run(2000, burn())),
         ("stopped throughout", two().stopped(StopCause::Signal, 2.0).run(2000, stopped)),
         ("stopped for most of the window by a tracer", two().stopped(gdb, 1.9).run(2000, phases(1900, stopped, burn()))),
         ("frozen throughout", two().stopped(frozen, 2.0).run(2000, stopped)),

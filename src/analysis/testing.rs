@@ -139,7 +139,7 @@ impl Scene {
         let mut window = self.window;
         window.seconds = samples as f64 / 1e3;
         window.rate_hz = 1e3;
-        window.samples = samples;
+        window.counts.samples = samples;
         builder.finish(self.target, window)
     }
 

@@ -134,7 +134,8 @@ fn by_group(e: &RuleInput<'_>) -> Vec<GroupGain> {
 fn confidence(e: &RuleInput<'_>, diagnosis: &Diagnosis, gain: Option<&Estimate>) -> Confidence {
     let window = &e.profile.window;
     let seconds = e.profile.running_seconds();
-    let sampled = window.samples as f64 / (window.samples as f64 + window.missed as f64 + window.failed as f64).max(1.0);
+    let sampled =
+        window.counts.samples as f64 / (window.counts.samples as f64 + window.counts.missed as f64 + window.counts.failed as f64).max(1.0);
     let unknown = e.unknown_share(false).unwrap_or(1.0);
     let elsewhere = e.children.as_ref().is_some_and(|c| c.python_works() && c.python_cores > c.own_cores);
     let in_c_calls = diagnosis.code == Code::ReleaseTheGil;

@@ -6,7 +6,7 @@ use crate::ids::{Addr, Pid};
 use crate::process::c_library::Abi;
 use crate::process::memory::Memory;
 use crate::process::memory_dump::{DumpRecorder, MemoryDump};
-use crate::process::target::{LiveTarget, Target};
+use crate::process::target::{LiveTarget, ProcessAccess};
 use crate::python::attach::PythonProcess;
 use crate::python::layout::Minor;
 use crate::python::version::Version;
@@ -33,7 +33,7 @@ pub fn record(python: &PythonProcess, sink: &mut dyn Sink) -> Result<(MemoryDump
 }
 
 /// Takes a recorded sample again through `target`, which reads `dump` or a modified copy of it.
-pub fn replay(dump: &MemoryDump, target: Box<dyn Target>, sink: &mut dyn Sink) -> Result<(SampleOutcome, Sampler)> {
+pub fn replay(dump: &MemoryDump, target: Box<dyn ProcessAccess>, sink: &mut dyn Sink) -> Result<(SampleOutcome, Sampler)> {
     let head = &dump.head;
     let garbage = || Error::Garbage { pid: Pid(head.pid), what: format!("{:?} is no version", head.python) };
     let minor = Version::from_text(&head.python).ok_or_else(garbage)?.minor;

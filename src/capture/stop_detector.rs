@@ -9,7 +9,7 @@
 //! find such stops (`ThreadReader::poll`). Here the cause is found and the time is summed up.
 
 use crate::ids::{Pid, Tid};
-use crate::process::target::{LiveTarget, Target};
+use crate::process::target::{LiveTarget, ProcessAccess};
 use crate::process::{proc_info, sys_linux};
 use crate::sample::{Stop, StopCause};
 use crate::units::Nanos;
@@ -53,7 +53,7 @@ pub struct StopDetector {
 
 impl StopDetector {
     /// What stops the program, or some of its threads, at this sample.
-    pub fn detect(&mut self, source: &dyn Target, at: Nanos, hints: StopHints) -> Option<&StopCause> {
+    pub fn detect(&mut self, source: &dyn ProcessAccess, at: Nanos, hints: StopHints) -> Option<&StopCause> {
         let is_due = self.checked_at.is_none_or(|checked_at| at.saturating_since(checked_at) >= CHECK_PERIOD);
         if is_due || self.cause.is_some() || hints.outside_syscall || hints.stopped.is_some() {
             let period = if is_due { Nanos::ZERO } else { REFRESH_PERIOD };
@@ -64,7 +64,7 @@ impl StopDetector {
         self.cause.as_ref()
     }
 
-    fn find(&mut self, source: &dyn Target, at: Nanos, hints: StopHints, refresh: bool) -> Option<StopCause> {
+    fn find(&mut self, source: &dyn ProcessAccess, at: Nanos, hints: StopHints, refresh: bool) -> Option<StopCause> {
         // That a status cannot be read, for want of a descriptor, neither begins nor ends a stop.
         let Some(status) = source.status(hints.stopped) else { return self.cause.clone() };
         self.is_traced = status.tracer.is_some();

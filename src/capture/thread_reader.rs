@@ -9,7 +9,7 @@ use crate::ids::{Addr, GilId};
 use crate::process::affinity::{CpuSet, WorkingCpus};
 use crate::process::kernel_stack;
 use crate::process::runnable::SwitchHistory;
-use crate::process::target::Target;
+use crate::process::target::ProcessAccess;
 use crate::process::threads::{self, TaskFiles};
 use crate::python::gil_waits::FutexOwner;
 use crate::python::stack::ThreadStack;
@@ -94,7 +94,13 @@ const POLLS_TO_OPEN: u8 = 64;
 impl ThreadReader {
     /// Starts tracking a thread. `start`: when its first slice begins. `since_last`: how long ago
     /// the last sample was; `None` for the first sample.
-    pub fn open(target: &dyn Target, info: ThreadInfo, start: Nanos, since_last: Option<Nanos>, empty_stack: &Arc<Stack>) -> NewThread {
+    pub fn open(
+        target: &dyn ProcessAccess,
+        info: ThreadInfo,
+        start: Nanos,
+        since_last: Option<Nanos>,
+        empty_stack: &Arc<Stack>,
+    ) -> NewThread {
         let files = target.open(info.tid).ok();
         let stat = files.as_ref().and_then(|f| f.schedstat().ok().flatten());
         // The list of threads is not read in every sample. A thread with more CPU and run-queue
@@ -135,7 +141,7 @@ impl ThreadReader {
     /// `owner` says what a futex belongs to.
     pub fn poll(
         &mut self,
-        target: &dyn Target,
+        target: &dyn ProcessAccess,
         history: &ThreadStateMachine,
         hints: PollHints,
         mut owner: impl FnMut(Addr) -> FutexOwner,
@@ -272,7 +278,7 @@ impl ThreadReader {
     /// The thread's last count, and the CPUs that it may use. A thread that is still there may have
     /// changed its affinity since it started. Its open files can be read only while it is there;
     /// its id may be another thread's by now.
-    pub fn last_counts(&mut self, target: &dyn Target) -> (Option<SchedStat>, Option<CpuSet>) {
+    pub fn last_counts(&mut self, target: &dyn ProcessAccess) -> (Option<SchedStat>, Option<CpuSet>) {
         let (cpus, now) = (target.cpus(self.info.tid), self.stat_now());
         (now.or(self.counts.last), cpus.filter(|_| now.is_some()).or(self.counts.cpus.take()))
     }

@@ -16,7 +16,7 @@ use crate::ids::{Addr, Tid};
 use crate::process::inner_tids::InnerTids;
 use crate::process::memory::Memory;
 use crate::process::pthread;
-use crate::process::target::Target;
+use crate::process::target::ProcessAccess;
 use crate::python::interpreters::{RuntimeState, ThreadState};
 use std::collections::{HashMap, HashSet};
 
@@ -43,7 +43,7 @@ pub struct TidResolver {
 
 impl TidResolver {
     /// Calibrates the offset and the id map from the target's current threads.
-    pub fn calibrate(&mut self, target: &dyn Target, runtime_state: &RuntimeState, tids: &[Tid]) {
+    pub fn calibrate(&mut self, target: &dyn ProcessAccess, runtime_state: &RuntimeState, tids: &[Tid]) {
         if self.inner_tids.is_some() || target.is_in_inner_namespace() {
             self.inner_tids.get_or_insert_default().update(tids, |tid| target.inner_tid(tid));
         }

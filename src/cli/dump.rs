@@ -7,7 +7,7 @@
 use super::outputs::style;
 use super::{note, print, wait_for_python};
 use crate::capture::sampler::{SampleOutcome, Sampler};
-use crate::capture::{backend, recorded_sample, session};
+use crate::capture::{backend, program, recorded_sample};
 use crate::error::{Error, ReadError, Result};
 use crate::ids::{Pid, ThreadId};
 use crate::output::{dump, Format};
@@ -84,8 +84,8 @@ impl Sink for StateTotals {
 
 fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<ThreadSnapshot>)> {
     let pid = python.pid;
-    let mut target = session::target_info(&python);
-    let mut sampler = Sampler::new(python, session::pauser(freeze));
+    let mut target = program::target_info(&python);
+    let mut sampler = Sampler::new(python, program::pauser(freeze));
     let mut totals = StateTotals::default();
     let mut now = sys_linux::monotonic();
     let mut read = false;

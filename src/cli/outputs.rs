@@ -160,7 +160,7 @@ fn flame(all: &[CaptureReport], mode: FlameMode, group_by: GroupBy) -> FlameInpu
         let mut several = FlameInput { title: format!("{} processes", all.len()), ..FlameInput::empty(mode, group_by) };
         let mut samples = 0;
         for one in all {
-            samples += one.profile.window.samples;
+            samples += one.profile.window.counts.samples;
             several.seconds = one.profile.window.seconds.max(several.seconds);
             add(&mut several, &one.profile, Some(Rc::from(process(&one.report))));
         }
@@ -173,7 +173,7 @@ fn flame(all: &[CaptureReport], mode: FlameMode, group_by: GroupBy) -> FlameInpu
 /// The input for a flamegraph of one process.
 pub fn flame_input<'a>(report: &Report, profile: &'a Profile, mode: FlameMode, group_by: GroupBy) -> FlameInput<'a> {
     let seconds = profile.window.seconds;
-    let (title, subtitle) = (process(report), window(seconds, profile.window.samples));
+    let (title, subtitle) = (process(report), window(seconds, profile.window.counts.samples));
     let mut input = FlameInput { title, subtitle, seconds, ..FlameInput::empty(mode, group_by) };
     add(&mut input, profile, None);
     input

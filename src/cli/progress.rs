@@ -69,7 +69,7 @@ fn message(window: DurationArg, stats: &CaptureStats, live: LiveStats) -> String
     };
     format!(
         "{} samples  GIL busy {}  waiting {}  {left}",
-        numbers::thousands(stats.samples),
+        numbers::thousands(stats.counts.samples),
         numbers::percent(live.gil_busy),
         numbers::count(live.waiters_mean),
     )
@@ -78,12 +78,17 @@ fn message(window: DurationArg, stats: &CaptureStats, live: LiveStats) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::SampleCounts;
     use crate::units::Nanos;
 
     #[test]
     fn the_line_fits_a_terminal() {
         let live = LiveStats { samples: 0, gil_busy: 0.995, waiters_mean: 1234.5 };
-        let stats = |seconds, samples| CaptureStats { seconds, samples, ..CaptureStats::default() };
+        let stats = |seconds, samples| CaptureStats {
+            seconds,
+            counts: SampleCounts { samples, ..SampleCounts::default() },
+            ..CaptureStats::default()
+        };
         for window in [DurationArg(None), DurationArg(Some(Nanos::from_secs_f64(604_800.0)))] {
             let line = message(window, &stats(600_000.0, 600_000_000), live);
             assert!(line.chars().count() < 78, "{line}");

@@ -7,8 +7,8 @@ use super::outputs::{wrote_message, CaptureReport, Outputs};
 use super::progress::LiveLine;
 use super::tee::{self, TeeSink};
 use super::values::DurationArg;
-use crate::capture::backend;
-use crate::capture::session::{self, CaptureConfig, Progress, StopReason};
+use crate::capture::session::{CaptureConfig, Progress, StopReason};
+use crate::capture::target::Target;
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::numbers;
@@ -70,7 +70,7 @@ impl Session {
             duration: window.0,
             exact: measure.exact,
             freeze_holder: measure.freeze_holder,
-            all_evidence: false,
+            ..CaptureConfig::default()
         };
         let runtime = measure.runtime.clone().unwrap_or_default();
         Ok(Session { config, window, runtime, keep_recording: false, of_command: false, outputs: Outputs::prepare(output)? })
@@ -103,10 +103,7 @@ impl Session {
             }
             line.show(progress.window, tee.builder.live());
         };
-        let measured = match target {
-            Attached::Python(python) => session::capture(*python, self.config, stop, &mut sink, &mut tick),
-            Attached::Legacy(version) => backend::capture(pid, &version, self.config, stop, &mut sink, &mut tick),
-        };
+        let measured = Target::new(pid, target).config(self.config).run_until(stop, &mut sink, &mut tick);
         line.clear();
         let mut window = measured?;
         window.stats.warnings.extend(self.early_end_warning(&window.stop_reason, window.stats.seconds));

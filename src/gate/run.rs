@@ -335,7 +335,7 @@ fn elsewhere(children: &Children) -> String {
 /// Kernel events that are missing from measured lengths; `None` if their number is not known.
 fn lost_events(profile: &Profile) -> Option<u64> {
     let window = &profile.window;
-    window.lost_events.map(|lost| lost.saturating_add(window.unmet_waits))
+    window.events.lost_events.map(|lost| lost.saturating_add(window.events.unmet_waits))
 }
 
 /// Why the lengths of waits are not known, although the rest is.

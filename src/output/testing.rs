@@ -96,7 +96,13 @@ pub fn measured() -> MeasuredProgram {
         ..TargetInfo::default()
     };
     let begin = Nanos::from_millis(5_000);
-    let window = CaptureStats { begin, seconds: 1.0, rate_hz: 1000.0, samples: 1000, ..CaptureStats::default() };
+    let window = CaptureStats {
+        begin,
+        seconds: 1.0,
+        rate_hz: 1000.0,
+        counts: SampleCounts { samples: 1000, ..SampleCounts::default() },
+        ..CaptureStats::default()
+    };
     recorder.finish(&target, &window).unwrap();
     let profile = builder.finish(target, window);
     let report = crate::analysis::report(&profile);

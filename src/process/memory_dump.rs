@@ -14,7 +14,7 @@
 use super::c_library::Abi;
 use super::memory::{split_parts, Memory, Part, ReadError};
 use super::procfs::TaskStatus;
-use super::target::Target;
+use super::target::ProcessAccess;
 use super::threads::{TaskFileContents, TaskFiles};
 use crate::ids::{Addr, Pid, Tid};
 use crate::sample::StopCause;
@@ -142,7 +142,7 @@ struct Block {
 
 /// Reads from another target, and records what it reads.
 pub struct DumpRecorder {
-    target: Box<dyn Target>,
+    target: Box<dyn ProcessAccess>,
     /// By block number: address divided by [`BLOCK`].
     blocks: RefCell<BTreeMap<u64, Block>>,
     tasks: RefCell<BTreeMap<Tid, DumpedTask>>,
@@ -150,7 +150,7 @@ pub struct DumpRecorder {
 
 impl DumpRecorder {
     /// Records what is read from `target`.
-    pub fn new(target: Box<dyn Target>) -> DumpRecorder {
+    pub fn new(target: Box<dyn ProcessAccess>) -> DumpRecorder {
         DumpRecorder { target, blocks: RefCell::default(), tasks: RefCell::default() }
     }
 
@@ -233,7 +233,7 @@ impl Memory for DumpRecorder {
     }
 }
 
-impl Target for std::rc::Rc<DumpRecorder> {
+impl ProcessAccess for std::rc::Rc<DumpRecorder> {
     fn pid(&self) -> Pid {
         self.target.pid()
     }

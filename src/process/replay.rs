@@ -3,7 +3,7 @@
 
 use super::memory::{Memory, ReadError};
 use super::memory_dump::{DumpHead, MemoryDump};
-use super::target::Target;
+use super::target::ProcessAccess;
 use super::threads::{TaskFileContents, TaskFiles};
 use crate::ids::{Addr, Pid, Tid};
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ impl ReplayTarget<ReplayMemory> {
     }
 }
 
-impl<M: Memory> Target for ReplayTarget<M> {
+impl<M: Memory> ProcessAccess for ReplayTarget<M> {
     fn pid(&self) -> Pid {
         Pid(self.head.pid)
     }

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io;
 
 /// The source of everything that a sample reads.
-pub trait Target {
+pub trait ProcessAccess {
     /// The process id.
     fn pid(&self) -> Pid;
 
@@ -87,7 +87,7 @@ impl LiveTarget {
     }
 }
 
-impl Target for LiveTarget {
+impl ProcessAccess for LiveTarget {
     fn pid(&self) -> Pid {
         self.memory.pid()
     }

@@ -67,6 +67,34 @@ impl TargetInfo {
     }
 }
 
+/// How many samples of a window there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SampleCounts {
+    /// Samples taken. Recordings made before this name call it `looks`.
+    #[serde(alias = "looks")]
+    pub samples: u64,
+    /// Samples whose time came while an earlier one was still taken, or while gilprof had no CPU.
+    pub missed: u64,
+    /// Stacks whose top changed while it was read, so that only the agreed lower part was kept.
+    pub torn: u64,
+    /// Samples in which the GIL or the list of threads could not be read.
+    pub failed: u64,
+}
+
+/// The kernel events of exact mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventCounts {
+    /// Events taken.
+    pub events: u64,
+    /// Events that found no room and are missing; `None` when the kernel did not say how many.
+    pub lost_events: Option<u64>,
+    /// Waits of threads that no sample saw and that exceeded the memory kept for such threads. They
+    /// are in no thread's figures.
+    pub unmet_waits: u64,
+}
+
 /// How the measurement went.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -77,15 +105,9 @@ pub struct CaptureStats {
     pub seconds: f64,
     /// The requested sampling rate.
     pub rate_hz: f64,
-    /// Samples taken. Recordings made before this name call it `looks`.
-    #[serde(alias = "looks")]
-    pub samples: u64,
-    /// Samples whose time came while an earlier one was still taken, or while gilprof had no CPU.
-    pub missed: u64,
-    /// Stacks whose top changed while it was read, so that only the agreed lower part was kept.
-    pub torn: u64,
-    /// Samples in which the GIL or the list of threads could not be read.
-    pub failed: u64,
+    /// How many samples there were.
+    #[serde(flatten)]
+    pub counts: SampleCounts,
     /// gilprof's own CPU time as a share of one core over the window.
     pub profiler_cpu: f64,
     /// Of the CPUs that the target's main thread may use, how many nothing used but gilprof, on
@@ -100,14 +122,9 @@ pub struct CaptureStats {
     pub switch_counts: bool,
     /// Whether waits come from kernel events instead of samples.
     pub exact: bool,
-    /// Exact mode: kernel events taken.
-    pub events: u64,
-    /// Exact mode: kernel events that found no room and are missing; `None` when the kernel did not
-    /// say how many.
-    pub lost_events: Option<u64>,
-    /// Exact mode: waits of threads that no sample saw and that exceeded the memory kept for such
-    /// threads. They are in no thread's figures.
-    pub unmet_waits: u64,
+    /// Exact mode: its events.
+    #[serde(flatten)]
+    pub events: EventCounts,
     /// What stopped the program, and for how long.
     pub stops: Vec<Stop>,
     /// The CPU time of the processes below the target; `None` where the kernel did not say, and in

@@ -14,7 +14,7 @@ mod state;
 mod stop;
 
 pub use descendants::{Descendant, DescendantCpu, ProcessKind};
-pub use info::{CaptureStats, TargetInfo, ThreadInfo, ThreadSnapshot};
+pub use info::{CaptureStats, EventCounts, SampleCounts, TargetInfo, ThreadInfo, ThreadSnapshot};
 pub use raw::{GilReading, RawEvent, RawGil, RawHolder, RawSample, RawTask, RawThread, Resolver, RunnableState, SchedStat, TaskState};
 pub use sink::Sink;
 pub use slice::{GilSample, Holder, IntervalKind, MeasuredInterval, StateSlice, ThreadTotals};

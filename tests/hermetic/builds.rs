@@ -19,8 +19,8 @@ use gilprof::python::layout::debug_offsets::layout_from_target;
 use gilprof::python::layout::validate::PublishedField;
 use gilprof::python::layout::{for_version, Anchor, Layout, LayoutTable, Minor};
 use gilprof::sample::{
-    CaptureStats, Evidence, Frame, Function, GilSample, Holder, Sink, Stack, StackStatus, State, StateSlice, StateTimes, TargetInfo,
-    ThreadInfo, ThreadTotals,
+    CaptureStats, Evidence, Frame, Function, GilSample, Holder, SampleCounts, Sink, Stack, StackStatus, State, StateSlice, StateTimes,
+    TargetInfo, ThreadInfo, ThreadTotals,
 };
 use gilprof::units::Nanos;
 use std::sync::Arc;
@@ -128,7 +128,12 @@ fn computed(free_threaded: bool, gil_enabled: bool) -> Report {
         builder.thread_end(ThreadId(n), ThreadTotals { cpu, run_queue: Nanos::ZERO, seen });
     }
     let target = TargetInfo { python: "3.14.10".into(), free_threaded, gil_enabled, interpreters: 1, cpus: 2.0, ..TargetInfo::default() };
-    let window = CaptureStats { seconds: 2.0, rate_hz: 1000.0, samples: 2000, ..CaptureStats::default() };
+    let window = CaptureStats {
+        seconds: 2.0,
+        rate_hz: 1000.0,
+        counts: SampleCounts { samples: 2000, ..SampleCounts::default() },
+        ..CaptureStats::default()
+    };
     analysis::report(&builder.finish(target, window))
 }
 

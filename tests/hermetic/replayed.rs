@@ -18,7 +18,7 @@ use gilprof::process::memory::Memory;
 use gilprof::process::memory_dump::MemoryDump;
 use gilprof::process::replay::ReplayTarget;
 use gilprof::process::sys_linux::SYS_FUTEX;
-use gilprof::process::target::Target;
+use gilprof::process::target::ProcessAccess;
 use gilprof::python::attach::PythonProcess;
 use gilprof::python::frames::MAX_DEPTH;
 use gilprof::python::interpreters::RuntimeState;

@@ -9,7 +9,7 @@ use gilprof::process::memory::{Memory, Part, ReadError};
 use gilprof::process::proc_info::TaskStatus;
 use gilprof::process::replay::ReplayMemory;
 use gilprof::process::sys_linux::SYS_FUTEX;
-use gilprof::process::target::Target;
+use gilprof::process::target::ProcessAccess;
 use gilprof::process::threads::{TaskFile, TaskFiles, TaskFilesBackend};
 use gilprof::python::attach::PythonProcess;
 use gilprof::python::layout::{for_version, Anchor, Layout, LayoutTable, Minor};
@@ -179,7 +179,7 @@ impl Memory for Process {
     }
 }
 
-impl Target for Process {
+impl ProcessAccess for Process {
     fn pid(&self) -> Pid {
         Pid(PID)
     }

@@ -11,15 +11,14 @@
 use crate::harness::{newest, Suite};
 use crate::on;
 use crate::support;
-use gilprof::capture::session::{self, CaptureConfig};
-use gilprof::ids::{Pid, ThreadId};
-use gilprof::python::attach::PythonProcess;
+use gilprof::capture::session::CaptureConfig;
+use gilprof::capture::target::Target as Measured;
+use gilprof::ids::ThreadId;
 use gilprof::sample::*;
 use gilprof::units::Nanos;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{channel, Receiver};
 use support::{Interpreter, Target};
 
@@ -174,11 +173,9 @@ fn library(pid: i32) -> String {
 }
 
 fn measure(pid: i32, ms: u64) -> Option<(Record, CaptureStats)> {
-    let plan =
-        CaptureConfig { rate_hz: 1000.0, duration: Some(Nanos::from_millis(ms)), exact: true, freeze_holder: false, all_evidence: false };
+    let config = CaptureConfig { duration: Some(Nanos::from_millis(ms)), exact: true, ..CaptureConfig::default() };
     let mut record = Record::default();
-    let python = PythonProcess::open(Pid(pid)).unwrap();
-    let window = session::capture(python, plan, &AtomicBool::new(false), &mut record, &mut |_, _| ()).unwrap();
+    let window = Measured::attach(pid).unwrap().config(config).run(&mut record).unwrap();
     if !window.stats.exact {
         support::skip(&format!("exact mode: {}", window.stats.warnings.join("; ")));
         return None;
@@ -235,7 +232,12 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
         cell.0 += (interval.end.min(to) - interval.begin.max(from)) as f64;
         cell.1 += u64::from(interval.take);
     }
-    println!("{} {workload} {args:?}: {} kernel events, {} lost", interpreter.label, stats.events, stats.lost_events.unwrap());
+    println!(
+        "{} {workload} {args:?}: {} kernel events, {} lost",
+        interpreter.label,
+        stats.events.events,
+        stats.events.lost_events.unwrap()
+    );
     let mut threads: Vec<&Reported> = record.threads.values().collect();
     threads.sort_by_key(|t| t.tid);
     let mut waiting: f64 = 0.0;
@@ -249,7 +251,8 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
     let all_reported: f64 = threads.iter().map(|t| t.times.get(State::Waiting)).sum();
     let all_actual: f64 = actual.values().map(|c| c.0).sum();
     waiting = waiting.max((all_reported - all_actual).abs() / threads.iter().map(|t| t.times.total()).sum::<f64>());
-    let (waits, count) = (stats.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), actual.values().map(|c| c.1).sum::<u64>());
+    let (waits, count) =
+        (stats.events.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), actual.values().map(|c| c.1).sum::<u64>());
     let errors = Errors { waiting, count: (waits as f64 - count as f64).abs() / (count as f64).max(1.0), stolen };
     println!(
         "  worst waiting {:.4}; all waits {waits}, actual {count}, off by {:.2} %; stolen {stolen:.3}",

@@ -9,13 +9,12 @@ use crate::harness::Suite;
 use crate::support::{self, checks};
 use crate::{complaining, row};
 use checks::Complaints;
-use gilprof::capture::session::{capture, CaptureConfig, CaptureResult};
-use gilprof::ids::{Pid, ThreadId};
-use gilprof::python::attach::PythonProcess;
+use gilprof::capture::session::{CaptureConfig, CaptureResult};
+use gilprof::capture::target::Target as Measured;
+use gilprof::ids::ThreadId;
 use gilprof::sample::{Evidence, Frame, GilSample, Sink, Stack, StackStatus, StateSlice, ThreadInfo, ThreadTotals};
 use gilprof::units::Nanos;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use support::{interpreters, repository, window, Interpreter, Target};
 
@@ -126,9 +125,9 @@ impl Stacks<'_> {
     /// Whether there is a stack for each sample. For slices that cover several samples, the time
     /// gives their number, to within one each, without the missed samples.
     fn none_dropped(&self, window: &CaptureResult) -> bool {
-        let merged = window.stats.samples as f64 - (self.stacks() - self.waits) as f64;
+        let merged = window.stats.counts.samples as f64 - (self.stacks() - self.waits) as f64;
         let due = self.waited_ns * 1e-9 * window.stats.rate_hz;
-        let made = (due - window.stats.missed as f64).max(0.0);
+        let made = (due - window.stats.counts.missed as f64).max(0.0);
         let waits = self.waits as f64;
         (made - waits..=due + waits).contains(&merged)
     }
@@ -189,10 +188,9 @@ impl Sink for Stacks<'_> {
 }
 
 fn sample<'a>(target: &Target, rate_hz: f64, seconds: f64, freeze: bool, mut stacks: Stacks<'a>) -> (CaptureResult, Stacks<'a>) {
-    let python = PythonProcess::open(Pid(target.pid())).unwrap();
-    let plan =
-        CaptureConfig { rate_hz, duration: Some(Nanos::from_secs_f64(seconds)), exact: false, freeze_holder: freeze, all_evidence: false };
-    let window = capture(python, plan, &AtomicBool::new(false), &mut stacks, &mut |_, _| {}).unwrap();
+    let duration = Some(Nanos::from_secs_f64(seconds));
+    let config = CaptureConfig { rate_hz, duration, freeze_holder: freeze, ..CaptureConfig::default() };
+    let window = Measured::attach(target.pid()).unwrap().config(config).run(&mut stacks).unwrap();
     (window, stacks)
 }
 
@@ -211,7 +209,7 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
             interpreter.label,
             "{workload}: {} samples, {:.1} % complete, impossible {bad_complete} of {} complete, {bad_torn} of {} torn, {} truncated, {} empty, \
              {} wrong lines, depth {:.1} complete, {:.1} torn{}",
-            window.stats.samples,
+            window.stats.counts.samples,
             100.0 * s.share_complete(),
             s.complete,
             s.torn,
@@ -228,13 +226,13 @@ fn moving(interpreter: &Interpreter, workload: &str, seconds: f64, most_lost: (f
             format!(
                 "{} stacks in {} samples ({} more missed), {} of waits of {:.0} ns",
                 s.stacks(),
-                window.stats.samples,
-                window.stats.missed,
+                window.stats.counts.samples,
+                window.stats.counts.missed,
                 s.waits,
                 s.waited_ns
             ),
         );
-        expect(window.stats.failed == 0, format!("{} samples failed", window.stats.failed));
+        expect(window.stats.counts.failed == 0, format!("{} samples failed", window.stats.counts.failed));
         expect(
             few(s.empty, s.stacks(), most_lost.0) && few(s.truncated_anew, s.stacks(), most_lost.1),
             format!("{} empty, {} truncated", s.empty, s.truncated_anew),
@@ -271,14 +269,14 @@ fn with_the_holder_stopped_nearly_all_stacks_are_complete(interpreter: &Interpre
     row!(
         interpreter.label,
         "call_heavy, frozen: {} samples, {:.2} % complete, {} impossible, depth {:.1}",
-        window.stats.samples,
+        window.stats.counts.samples,
         100.0 * s.share_complete(),
         s.impossible[0] + s.impossible[1],
         s.mean_depth(StackStatus::Complete)
     );
     complaints.expect(s.share_complete() >= COMPLETE_WHEN_FROZEN, || format!("frozen: only {:.4} complete", s.share_complete()));
     complaints.expect(s.impossible == [0, 0], || format!("frozen: impossible {:?}", s.example));
-    complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} samples", s.stacks(), window.stats.samples));
+    complaints.expect(s.none_dropped(&window), || format!("frozen: {} stacks, {} samples", s.stacks(), window.stats.counts.samples));
 }
 
 fn stacks_of_ordinary_code_are_complete(interpreter: &Interpreter, complaints: &mut Complaints) {
@@ -289,10 +287,10 @@ fn stacks_of_ordinary_code_are_complete(interpreter: &Interpreter, complaints: &
     row!(
         interpreter.label,
         "cpu_threads.py: {} samples, {:.2} % of {} holders' stacks complete",
-        window.stats.samples,
+        window.stats.counts.samples,
         100.0 * complete,
         s.stacks()
     );
     complaints.expect(complete >= COMPLETE_ORDINARILY, || format!("ordinary code: only {complete:.4} complete"));
-    complaints.expect(s.stacks() > window.stats.samples / 2, || format!("only {} samples of a holder", s.stacks()));
+    complaints.expect(s.stacks() > window.stats.counts.samples / 2, || format!("only {} samples of a holder", s.stacks()));
 }

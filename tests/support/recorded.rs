@@ -6,7 +6,7 @@ use gilprof::capture::sampler::{SampleOutcome, Sampler};
 use gilprof::error::Error;
 use gilprof::process::memory_dump::MemoryDump;
 use gilprof::process::replay::ReplayTarget;
-use gilprof::process::target::Target;
+use gilprof::process::target::ProcessAccess;
 use gilprof::sample::{GilSample, Holder, Sink, State, StateSlice, ThreadInfo, ThreadSnapshot, ThreadTotals};
 use std::path::{Path, PathBuf};
 
@@ -74,7 +74,7 @@ impl Replay {
     }
 
     /// A replay on any target.
-    pub fn by(recording: &MemoryDump, source: Box<dyn Target>) -> Result<Replay, Error> {
+    pub fn by(recording: &MemoryDump, source: Box<dyn ProcessAccess>) -> Result<Replay, Error> {
         let mut emitted = Emitted::default();
         let (outcome, sampler) = recorded_sample::replay(recording, source, &mut emitted)?;
         Ok(Replay::of(outcome, &sampler, emitted))

@@ -182,7 +182,7 @@ fn one(e: &RuleInput<'_>, thread: usize) -> Loop {
         name: clean(&e.profile.threads[thread].info.name),
         waiting: bootstrap::interval(e.profile, waiting),
         asleep: asleep_share(e, thread, (asleep, total)),
-        computing: bootstrap::share_interval(if long { computes } else { 0.0 }, total, e.profile.window.samples as f64),
+        computing: bootstrap::share_interval(if long { computes } else { 0.0 }, total, e.profile.window.counts.samples as f64),
         computer: most(computers).map(|function| e.function(function)),
         behind: behind(e, thread),
         sleeper: most(places).map(|(function, line)| {
@@ -202,7 +202,7 @@ fn most<K: Ord>(times: HashMap<K, f64>) -> Option<K> {
 /// so blocks are drawn; `whole`, both times, serves where blocks have too many sleeps.
 fn asleep_share(e: &RuleInput<'_>, thread: usize, whole: (f64, f64)) -> Estimate {
     if e.profile.blocks.iter().any(|block| block.sleeps.is_none()) {
-        return bootstrap::share_interval(whole.0, whole.1, e.profile.window.samples as f64);
+        return bootstrap::share_interval(whole.0, whole.1, e.profile.window.counts.samples as f64);
     }
     bootstrap::block_share(e.profile, |block| {
         let mine =
@@ -290,7 +290,7 @@ mod tests {
             long.verdict.next_steps
         );
         // A window with too few samples is refused, whatever else it shows.
-        let few = Scene::new(2.0).switching(0).with(|_, window| window.missed = 100_000);
+        let few = Scene::new(2.0).switching(0).with(|_, window| window.counts.missed = 100_000);
         let refused = report(&few.run(3000, move |t| vec![if t % 100 < 40 { answers } else { select }]));
         assert_eq!(refused.verdict.code, Code::Inconclusive);
         assert!(!format!("{:?} {:?}", refused.verdict, refused.findings).contains("event loop"), "{:?}", refused.verdict);

@@ -12,7 +12,7 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     match (target.free_threaded, target.gil_enabled) {
         (false, _) => RuleResult::DoesNotApply,
         // Each sample reads the switch.
-        _ if e.profile.window.samples == 0 => RuleResult::Undetermined("gilprof could not read whether the GIL of this free-threaded Python is on.".into()),
+        _ if e.profile.window.counts.samples == 0 => RuleResult::Undetermined("gilprof could not read whether the GIL of this free-threaded Python is on.".into()),
         (true, false) => off(e),
         (true, true) => Diagnosis::finding(Code::GilDisabled)
             .with_severity(Severity::High)

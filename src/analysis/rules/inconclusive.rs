@@ -20,8 +20,8 @@ const RARELY_HELD: f64 = 0.1;
 
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let (window, seconds) = (&e.profile.window, e.profile.running_seconds());
-    let samples = window.samples as f64 * seconds / e.profile.seconds().max(1e-9);
-    let tried = window.samples.saturating_add(window.missed);
+    let samples = window.counts.samples as f64 * seconds / e.profile.seconds().max(1e-9);
+    let tried = window.counts.samples.saturating_add(window.counts.missed);
     if seconds < MIN_SECONDS || (samples < MIN_SAMPLES && !window.exact) {
         if let Some(diagnosis) = mostly_stopped(e.profile) {
             return diagnosis;
@@ -33,16 +33,16 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
             "Measure for at least two seconds, while the program is under load.",
         );
     }
-    if window.failed > window.samples / 2 {
-        let fact = format!("gilprof could not read the interpreter in {} of {} samples.", window.failed, window.samples);
+    if window.counts.failed > window.counts.samples / 2 {
+        let fact = format!("gilprof could not read the interpreter in {} of {} samples.", window.counts.failed, window.counts.samples);
         return inconclusive(
             "gilprof could mostly not read the interpreter.",
             fact,
             "See the warnings; the program may be starting or ending.",
         );
     }
-    if window.missed > tried / 2 {
-        let fact = format!("gilprof missed {} of {tried} samples.", window.missed);
+    if window.counts.missed > tried / 2 {
+        let fact = format!("gilprof missed {} of {tried} samples.", window.counts.missed);
         let step = "Lower the sampling rate, or give gilprof a core of its own: the machine is too busy.";
         return inconclusive("gilprof itself got too little CPU time for a verdict.", fact, step);
     }
@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn missed_and_failed_samples_are_inconclusive() {
-        assert!(refused(&report(&Scene::new(2.0).with(|_, w| w.missed = 5000).run(2000, TURNS))));
-        assert!(refused(&report(&Scene::new(2.0).with(|_, w| w.failed = 1500).run(2000, TURNS))));
+        assert!(refused(&report(&Scene::new(2.0).with(|_, w| w.counts.missed = 5000).run(2000, TURNS))));
+        assert!(refused(&report(&Scene::new(2.0).with(|_, w| w.counts.failed = 1500).run(2000, TURNS))));
     }
 
     #[test]

@@ -84,7 +84,7 @@ fn evaluate(
 ) -> RuleResult {
     let theirs = e.functions.iter().filter_map(|f| Some((library(f).filter(|l| kind(l.gil))?, f)));
     let Some((library, most)) = theirs.max_by(|a, b| time(a.1).total_cmp(&time(b.1))) else { return RuleResult::DoesNotApply };
-    let share = bootstrap::share_interval(time(most).min(1.0), 1.0, e.profile.window.samples as f64);
+    let share = bootstrap::share_interval(time(most).min(1.0), 1.0, e.profile.window.counts.samples as f64);
     match position(&share, MATTERS) {
         Position::Below => RuleResult::DoesNotApply,
         Position::Straddles => RuleResult::Undetermined(format!(

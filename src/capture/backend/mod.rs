@@ -6,15 +6,14 @@
 mod pyspy;
 
 #[cfg(feature = "peers")]
-pub use pyspy::{capture, dump};
+pub use pyspy::{dump, source};
 
 #[cfg(not(feature = "peers"))]
 mod absent {
-    use crate::capture::session::{CaptureConfig, CaptureResult, ProgressHook};
+    use crate::capture::session::SampleSource;
     use crate::error::{Error, Result};
     use crate::ids::Pid;
-    use crate::sample::{Sink, TargetInfo, ThreadSnapshot};
-    use std::sync::atomic::AtomicBool;
+    use crate::sample::{TargetInfo, ThreadSnapshot};
 
     /// Always an error: this build of gilprof lacks the crate.
     pub fn dump(pid: Pid, version: &str) -> Result<(TargetInfo, Vec<ThreadSnapshot>)> {
@@ -22,14 +21,7 @@ mod absent {
     }
 
     /// Always an error: this build of gilprof lacks the crate.
-    pub fn capture<S: Sink>(
-        pid: Pid,
-        version: &str,
-        _: CaptureConfig,
-        _: &AtomicBool,
-        _: &mut S,
-        _: &mut ProgressHook<'_, S>,
-    ) -> Result<CaptureResult> {
+    pub fn source(pid: Pid, version: &str) -> Result<Box<dyn SampleSource>> {
         Err(too_old(pid, version))
     }
 
@@ -39,4 +31,4 @@ mod absent {
     }
 }
 #[cfg(not(feature = "peers"))]
-pub use absent::{capture, dump};
+pub use absent::{dump, source};

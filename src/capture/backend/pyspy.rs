@@ -4,9 +4,7 @@
 //! py-spy is configured not to stop the target, and samples at most [`MAX_RATE`] times a second: it
 //! reads frame by frame and caches nothing.
 
-use crate::capture::descendants::DescendantMonitor;
-use crate::capture::schedule::SampleSchedule;
-use crate::capture::session::{sleep, CaptureConfig, CaptureResult, Progress, ProgressHook, StopReason};
+use crate::capture::session::{SampleSource, Sampled, StopReason};
 use crate::capture::stop_detector::{StopDetector, StopHints};
 use crate::error::{Error, Result};
 use crate::ids::{GilId, Pid, ThreadId, Tid};
@@ -14,12 +12,11 @@ use crate::process::live::LiveMemory;
 use crate::process::target::LiveTarget;
 use crate::process::task_list::TaskList;
 use crate::process::threads::{self, SyscallState, TaskFiles};
-use crate::process::{proc_info, pthread, sys_linux};
+use crate::process::{proc_info, pthread};
 use crate::sample::*;
 use crate::units::Nanos;
 use py_spy::stack_trace::StackTrace;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 /// Highest sampling rate, in Hz.
@@ -55,61 +52,67 @@ struct TrackedThread {
     reported: bool,
 }
 
-/// Captures one window of an old Python.
-pub fn capture<S: Sink>(
-    pid: Pid,
-    version: &str,
-    config: CaptureConfig,
-    stop: &AtomicBool,
-    sink: &mut S,
-    on_progress: &mut ProgressHook<'_, S>,
-) -> Result<CaptureResult> {
-    let mut spy = open(pid, version)?;
+/// An old Python that py-spy reads.
+struct PySpySource {
+    spy: py_spy::PythonSpy,
+    sampler: PySpySampler,
+    target: TargetInfo,
+    /// The time of the last sample.
+    last: Nanos,
+    failed_in_a_row: u64,
+}
+
+/// Opens an old Python for a capture.
+pub fn source(pid: Pid, version: &str) -> Result<Box<dyn SampleSource>> {
+    let spy = open(pid, version)?;
     // Read first: a process that has exited has neither a command nor an executable.
     let target = target(pid, version);
-    let mut sampler = PySpySampler::new(pid);
-    let rate_hz = config.rate_hz.min(MAX_RATE);
-    let mut descendants = DescendantMonitor::start(pid);
-    let (start, own) = (sys_linux::monotonic(), sys_linux::process_cpu_time());
-    let stats = |schedule: &SampleSchedule, sampler: &PySpySampler, now: Nanos, samples, failed| {
-        let (seconds, cpu) = (now.saturating_since(start).as_secs_f64(), sys_linux::process_cpu_time().saturating_since(own).as_secs_f64());
-        let profiler_cpu = if seconds > 0.0 { cpu / seconds } else { 0.0 };
-        let (missed, warnings, stops) = (schedule.missed(), vec![WARNING.into()], sampler.stop_detector.stops().collect());
-        CaptureStats { begin: start, seconds, rate_hz, samples, missed, failed, profiler_cpu, stops, warnings, ..CaptureStats::default() }
-    };
-    let mut schedule = SampleSchedule::new(start, rate_hz, start.as_nanos());
-    let (mut now, mut last, mut samples, mut failed, mut failed_in_a_row) = (start, start, 0, 0, 0);
-    let stop_reason = loop {
-        samples += 1;
-        match spy.get_stack_traces() {
+    Ok(Box::new(PySpySource { spy, sampler: PySpySampler::new(pid), target, last: Nanos::ZERO, failed_in_a_row: 0 }))
+}
+
+impl SampleSource for PySpySource {
+    fn max_rate(&self) -> f64 {
+        MAX_RATE
+    }
+
+    fn prepare(&mut self, _: Nanos, _: &dyn Fn() -> bool, _: &mut dyn Sink) {}
+
+    fn sample(&mut self, now: Nanos, _: Nanos, sink: &mut dyn Sink) -> Sampled {
+        match self.spy.get_stack_traces() {
             Ok(traces) => {
-                failed_in_a_row = 0;
-                sampler.sample(now, last, &traces, sink);
-                last = now;
+                self.failed_in_a_row = 0;
+                let before = if self.last == Nanos::ZERO { now } else { self.last };
+                self.sampler.sample(now, before, &traces, sink);
+                self.last = now;
+                Sampled::Complete
             }
-            Err(_) if !proc_info::is_running(pid) => break StopReason::TargetEnded,
+            Err(_) if !proc_info::is_running(self.sampler.pid) => Sampled::Ended(StopReason::TargetEnded),
             Err(e) => {
-                failed += 1;
-                failed_in_a_row += 1;
-                if failed_in_a_row >= GIVE_UP_AFTER {
-                    break StopReason::Lost(format!("{e:#}"));
+                self.failed_in_a_row += 1;
+                if self.failed_in_a_row >= GIVE_UP_AFTER {
+                    return Sampled::Ended(StopReason::Lost(format!("{e:#}")));
                 }
+                Sampled::Failed
             }
         }
-        on_progress(Progress { target: target.clone(), window: stats(&schedule, &sampler, now, samples, failed) }, sink);
-        let next = schedule.next(sys_linux::monotonic());
-        if config.duration.is_some_and(|d| next.saturating_since(start) > d) {
-            break StopReason::Done;
-        }
-        if !sleep(next, stop) {
-            break StopReason::Stopped;
-        }
-        now = sys_linux::monotonic();
-    };
-    sampler.finish(sink);
-    descendants.finish();
-    let stats = CaptureStats { descendants: descendants.latest(), ..stats(&schedule, &sampler, now, samples, failed) };
-    Ok(CaptureResult { target, stats, stop_reason })
+    }
+
+    fn accounted_until(&self) -> Nanos {
+        self.last
+    }
+
+    fn finish(&mut self, _: Nanos, sink: &mut dyn Sink) {
+        self.sampler.finish(sink);
+    }
+
+    fn target(&self) -> TargetInfo {
+        self.target.clone()
+    }
+
+    fn add_stats(&self, stats: &mut CaptureStats) {
+        stats.stops = self.sampler.stop_detector.stops().collect();
+        stats.warnings.push(WARNING.into());
+    }
 }
 
 fn open(pid: Pid, version: &str) -> Result<py_spy::PythonSpy> {

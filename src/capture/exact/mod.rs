@@ -22,7 +22,7 @@ use crate::process::sys_linux;
 use crate::python::attach::PythonProcess;
 use crate::python::interpreters::RuntimeState;
 use crate::python::layout::{ByteRange, GilLayout};
-use crate::sample::{CaptureStats, Evidence, Sink, State};
+use crate::sample::{CaptureStats, EventCounts, Evidence, Sink, State};
 use crate::units::Nanos;
 use gil_futex::{FutexOp, GilFutex};
 use merger::{MergingSink, WaitMerger};
@@ -150,10 +150,8 @@ impl ExactMode {
     /// Adds this mode's counts and warnings to the window's statistics.
     pub fn add_stats(&self, stats: &mut CaptureStats) {
         stats.exact = true;
-        stats.events = self.events;
-        stats.lost_events = self.lost();
-        stats.unmet_waits = self.merger.dropped_waits;
-        if stats.lost_events.is_none() {
+        stats.events = EventCounts { events: self.events, lost_events: self.lost(), unmet_waits: self.merger.dropped_waits };
+        if stats.events.lost_events.is_none() {
             stats.warnings.push("exact mode: failed to read the number of lost events; waits may be too short or too few".into());
         }
         let mut warn = |count: u64, what: &str| {
@@ -162,7 +160,7 @@ impl ExactMode {
             }
         };
         warn(
-            stats.lost_events.unwrap_or(0),
+            stats.events.lost_events.unwrap_or(0),
             "kernel events were lost: the buffer was full, or their threads exited before a sample found them; sample more often (--rate HZ)",
         );
         warn(

@@ -31,7 +31,7 @@ use crate::error::ReadError;
 use crate::estimate::thread_estimator::ThreadEstimator;
 use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::affinity::WorkingCpus;
-use crate::process::target::{LiveTarget, Target};
+use crate::process::target::{LiveTarget, ProcessAccess};
 use crate::python::attach::PythonProcess;
 use crate::python::gil_waits::FutexOwner;
 use crate::sample::{Evidence, RawEvent, RawSample, Sink, State, ThreadInfo, ThreadSnapshot};
@@ -101,7 +101,7 @@ impl Sampler {
     }
 
     /// A sampler that reads through `target`: a memory dump, or a process that is being recorded.
-    pub fn from_target(target: Box<dyn Target>, python: PythonProcess) -> Sampler {
+    pub fn from_target(target: Box<dyn ProcessAccess>, python: PythonProcess) -> Sampler {
         Sampler {
             interpreter: Interpreter::new(target, python),
             threads: ThreadTable::new(0),

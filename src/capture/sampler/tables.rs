@@ -7,7 +7,7 @@ use crate::capture::tid_resolver::TidResolver;
 use crate::estimate::Estimator;
 use crate::ids::{Addr, Tid};
 use crate::process::affinity::WorkingCpus;
-use crate::process::target::Target;
+use crate::process::target::ProcessAccess;
 use crate::python::attach::PythonProcess;
 use crate::python::gil_waits::GilWaits;
 use crate::python::interpreters::RuntimeState;
@@ -20,14 +20,14 @@ use std::sync::Arc;
 /// The interpreter, and what reads it.
 pub(super) struct Interpreter {
     pub python: PythonProcess,
-    pub target: Box<dyn Target>,
+    pub target: Box<dyn ProcessAccess>,
     pub runtime_state: RuntimeState,
     pub symbols: Symbols,
     pub gil_waits: GilWaits,
 }
 
 impl Interpreter {
-    pub fn new(target: Box<dyn Target>, python: PythonProcess) -> Interpreter {
+    pub fn new(target: Box<dyn ProcessAccess>, python: PythonProcess) -> Interpreter {
         let gil_waits = GilWaits::new(python.abi.c_library);
         Interpreter { python, target, runtime_state: RuntimeState::default(), symbols: Symbols::default(), gil_waits }
     }

@@ -153,7 +153,7 @@ fn record(path: &PathBuf, seconds: u64) -> (TargetInfo, CaptureStats) {
         let times = StateTimes::single(State::HoldingPython, 1e6);
         recorder.slice(&StateSlice { thread, end: at, times, evidence: Evidence::GilHolder, stack: &stack, holder: None });
         if ms % 100 == 0 {
-            (window.seconds, window.samples) = (ms as f64 / 1e3, ms);
+            (window.seconds, window.counts.samples) = (ms as f64 / 1e3, ms);
             recorder.checkpoint(&target, &window);
         }
     }

@@ -125,7 +125,7 @@ fn lengths_of_waits_are_checked_only_where_they_were_measured() {
         (Some(3), 3, "3 kernel events were lost"),
         (None, 3, "it is not known how many kernel events were lost"),
     ] {
-        let exact = |_: &mut TargetInfo, window: &mut CaptureStats| (window.exact, window.lost_events) = (true, lost);
+        let exact = |_: &mut TargetInfo, window: &mut CaptureStats| (window.exact, window.events.lost_events) = (true, lost);
         let file = Scene::new().with(exact).write(&folder, "exact.gilprof");
         folder.gate(&["--max", "wait_ms.p50 <= 1ms", &file]).ended(code, &[]).printed(&[text]);
     }

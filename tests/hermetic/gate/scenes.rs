@@ -62,7 +62,13 @@ impl Scene {
             ..TargetInfo::default()
         };
         let begin = Nanos::from_millis(5_000);
-        let window = CaptureStats { begin, seconds: 2.0, rate_hz: 1000.0, samples: MILLISECONDS, ..CaptureStats::default() };
+        let window = CaptureStats {
+            begin,
+            seconds: 2.0,
+            rate_hz: 1000.0,
+            counts: SampleCounts { samples: MILLISECONDS, ..SampleCounts::default() },
+            ..CaptureStats::default()
+        };
         Scene { target, window, states: turns, file: "/srv/app.py" }
     }
 

@@ -5,7 +5,7 @@ use gilprof::ids::{Addr, Pid, Tid};
 use gilprof::process::memory::{Memory, ReadError};
 use gilprof::process::memory_dump::MemoryDump;
 use gilprof::process::replay::{ReplayMemory, ReplayTarget};
-use gilprof::process::target::Target;
+use gilprof::process::target::ProcessAccess;
 use gilprof::process::threads::TaskFiles;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -70,7 +70,7 @@ impl Memory for Faulty {
 
 /// A process that lists `listed` of its recorded threads at each step, and counts `counted`; and
 /// the step, which the test sets.
-pub fn growing(recording: &MemoryDump, listed: [usize; 3], counted: [u64; 3]) -> (Box<dyn Target>, Rc<Cell<usize>>) {
+pub fn growing(recording: &MemoryDump, listed: [usize; 3], counted: [u64; 3]) -> (Box<dyn ProcessAccess>, Rc<Cell<usize>>) {
     let step = Rc::new(Cell::new(0));
     (Box::new(Growing { source: ReplayTarget::from_dump(recording), listed, counted, step: step.clone() }), step)
 }
@@ -82,7 +82,7 @@ struct Growing {
     step: Rc<Cell<usize>>,
 }
 
-impl Target for Growing {
+impl ProcessAccess for Growing {
     fn pid(&self) -> Pid {
         self.source.pid()
     }

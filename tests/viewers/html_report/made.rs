@@ -92,7 +92,7 @@ pub fn record(path: &Path, made: Made) {
         recorder.gil(&GilSample { gil, at, span: step, holder, switches: Some(turn), waiters, collecting: Some(false) });
         if sample % 100 == 0 {
             window.seconds = at.saturating_since(begin).as_secs_f64();
-            window.samples = sample;
+            window.counts.samples = sample;
             recorder.checkpoint(&target, &window);
         }
     }
@@ -101,6 +101,6 @@ pub fn record(path: &Path, made: Made) {
         recorder.thread_end(ThreadId(id), ThreadTotals { cpu: Nanos::from_nanos(seen.as_nanos() / 3), run_queue: Nanos::ZERO, seen });
     }
     window.seconds = made.seconds;
-    window.samples = samples;
+    window.counts.samples = samples;
     recorder.finish(&target, &window).unwrap();
 }

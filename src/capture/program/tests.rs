@@ -4,6 +4,7 @@ use super::*;
 use crate::ids::Addr;
 use crate::process::c_library::Abi;
 use crate::python::layout::Minor;
+use crate::sample::EventCounts;
 
 #[test]
 fn a_program_that_only_unloaded_its_python_was_not_replaced() {
@@ -24,18 +25,13 @@ fn the_counts_of_exact_mode_outlive_it() {
     let mut mem = crate::process::replay::ReplayMemory::new();
     mem.map(Addr(0x1000), vec![0; 0x1000]);
     let python = PythonProcess::from_runtime(Pid(7), &mem, Abi::default(), Minor(3, 9), "3.9.18".into(), Addr(0x1000)).unwrap();
-    let mut active = ActiveCapture::new(python, false);
-    active.warnings.push("waits are sampled".into());
-    active.exact_before = CaptureStats {
-        exact: true,
-        events: 40,
-        lost_events: Some(2),
-        unmet_waits: 1,
-        warnings: vec!["2 kernel events were lost".into()],
-        ..CaptureStats::default()
-    };
-    let stats = active.stats(CaptureStats::default());
-    assert_eq!((stats.events, stats.lost_events, stats.unmet_waits), (40, Some(2), 1));
+    let mut program = InterpreterSource::new(python, &CaptureConfig::default());
+    let events = EventCounts { events: 40, lost_events: Some(2), unmet_waits: 1 };
+    program.before.stats.events = events;
+    program.warn(["2 kernel events were lost".to_owned()]);
+    let mut stats = CaptureStats::default();
+    program.add_stats(&mut stats);
+    assert_eq!(stats.events, events);
     assert!(!stats.exact, "the waits of the second program are sampled");
-    assert_eq!(stats.warnings, ["waits are sampled", "2 kernel events were lost"]);
+    assert_eq!(stats.warnings, ["2 kernel events were lost"]);
 }
