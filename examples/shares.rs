@@ -7,11 +7,10 @@
 
 #![allow(clippy::print_stdout)]
 
-use gilprof::capture::session::CaptureConfig;
-use gilprof::capture::target::Target;
 use gilprof::profile::ProfileBuilder;
 use gilprof::sample::State;
 use gilprof::units::Nanos;
+use gilprof::{CaptureConfig, Target};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pid = std::env::args().nth(1).ok_or("usage: shares PID")?.parse()?;

@@ -1,6 +1,6 @@
 //! One sample recorded with all memory that it read, and its replay without the process.
 
-use super::sampler::{SampleOutcome, Sampler};
+use super::sampler::Sampler;
 use crate::error::{Error, Result};
 use crate::ids::{Addr, Pid};
 use crate::process::c_library::Abi;
@@ -9,7 +9,6 @@ use crate::process::memory_dump::{DumpRecorder, MemoryDump};
 use crate::process::target::{LiveTarget, ProcessAccess};
 use crate::python::attach::PythonProcess;
 use crate::python::layout::Minor;
-use crate::python::version::Version;
 use crate::sample::Sink;
 use crate::units::Nanos;
 use std::rc::Rc;
@@ -32,11 +31,12 @@ pub fn record(python: &PythonProcess, sink: &mut dyn Sink) -> Result<(MemoryDump
     Ok((recorder.finish(python.abi, &python.version, python.runtime), sampler))
 }
 
+#[cfg(any(test, feature = "internals"))]
 /// Takes a recorded sample again through `target`, which reads `dump` or a modified copy of it.
-pub fn replay(dump: &MemoryDump, target: Box<dyn ProcessAccess>, sink: &mut dyn Sink) -> Result<(SampleOutcome, Sampler)> {
+pub fn replay(dump: &MemoryDump, target: Box<dyn ProcessAccess>, sink: &mut dyn Sink) -> Result<(super::sampler::SampleOutcome, Sampler)> {
     let head = &dump.head;
     let garbage = || Error::Garbage { pid: Pid(head.pid), what: format!("{:?} is no version", head.python) };
-    let minor = Version::from_text(&head.python).ok_or_else(garbage)?.minor;
+    let minor = crate::python::version::Version::from_text(&head.python).ok_or_else(garbage)?.minor;
     let python = opened(Pid(head.pid), target.memory(), head.abi, minor, &head.python, Addr(head.runtime))?;
     let mut sampler = Sampler::from_target(target, python);
     let outcome = sampler.sample(SAMPLE_TIME, SAMPLE_TIME, sink)?;

@@ -90,6 +90,7 @@ impl Classification {
     }
 }
 
+#[cfg(any(test, feature = "internals"))]
 /// A row of the table, for a reader.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
@@ -104,6 +105,7 @@ pub struct Row {
 /// Makes the table, as code and as [`ROWS`]: the first row whose condition holds gives the result.
 macro_rules! table {
     ($observed:ident, $rules:ident, $($when:literal, $applies:expr => $result:expr, $because:literal;)*) => {
+        #[cfg(any(test, feature = "internals"))]
         /// The table's rows, in their order.
         pub const ROWS: &[Row] = &[$(Row { when: $when, result: stringify!($result), because: $because }),*];
 

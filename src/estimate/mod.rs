@@ -14,7 +14,9 @@
 pub mod classify;
 pub mod cpu_attribution;
 pub mod gil_history;
+#[cfg(feature = "internals")]
 pub mod raw_stream;
+#[cfg(feature = "internals")]
 pub mod replay;
 pub mod rules;
 pub mod state_machine;
@@ -38,6 +40,7 @@ pub struct Estimator {
 }
 
 impl Estimator {
+    #[cfg(any(test, feature = "internals"))]
     /// An estimator that follows these rules.
     pub fn with_rules(rules: Rules) -> Estimator {
         Estimator { rules, ..Estimator::default() }

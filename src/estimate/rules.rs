@@ -34,6 +34,7 @@ pub enum Rule {
 }
 
 impl Rule {
+    #[cfg(any(test, feature = "internals"))]
     /// All of them.
     pub const ALL: [Rule; 13] = [
         Rule::SleepsInCCall,
@@ -59,6 +60,7 @@ pub struct Rules {
 }
 
 impl Rules {
+    #[cfg(any(test, feature = "internals"))]
     /// These, without one.
     pub fn without(self, rule: Rule) -> Rules {
         Rules { left_out: self.left_out | 1 << rule as u32 }

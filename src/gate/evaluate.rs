@@ -31,6 +31,7 @@ pub mod gate_exit {
     /// A signal came before the first sample, or a second one, or it ended the command.
     pub const INTERRUPTED: u8 = 130;
 
+    #[cfg(any(test, feature = "internals"))]
     /// Every code, ascending, and when the gate ends with it.
     pub const TABLE: [(u8, &str); 7] = [
         (PASS, "every check passed, or only warned; with `--update-baseline`, the baseline was written"),

@@ -9,7 +9,9 @@ pub mod columns;
 pub mod dump;
 pub mod file_names;
 pub mod firefox;
+#[cfg(feature = "pictures")]
 pub mod flamegraph;
+#[cfg(feature = "pictures")]
 pub mod html;
 pub mod json;
 pub mod numbers;

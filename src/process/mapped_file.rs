@@ -12,26 +12,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-/// The way by which a file was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FoundVia {
-    /// `/proc/PID/map_files/START-END`: needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.
-    MapFiles,
-    /// `/proc/PID/exe`.
-    Exe,
-    /// `/proc/PID/root` and the path.
-    Root,
-    /// The path itself: a chroot shows paths as seen from outside.
-    Path,
-}
-
 /// The mapped file, or a candidate for it.
 #[derive(Debug)]
 pub struct MappedFile {
     /// Open for reading.
     pub file: File,
-    /// The way by which it was found.
-    pub via: FoundVia,
     /// Whether it is the mapped inode. Otherwise only the name agrees: on overlayfs, maps shows
     /// other inodes than `stat`.
     pub same_inode: bool,
@@ -44,24 +29,24 @@ pub fn open(pid: Pid, mapping: &Mapping) -> io::Result<Vec<MappedFile>> {
     let path = mapping.file().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let map_files = format!("/proc/{through}/map_files/{:x}-{:x}", mapping.start.0, mapping.end.0);
     if let Ok(file) = open_regular(&map_files) {
-        return Ok(vec![MappedFile { file, via: FoundVia::MapFiles, same_inode: true }]);
+        return Ok(vec![MappedFile { file, same_inode: true }]);
     }
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     let mut found = Vec::new();
     if is_exe(pid, mapping) {
         match open_regular(&format!("/proc/{through}/exe")) {
-            Ok(file) => return Ok(vec![MappedFile { file, via: FoundVia::Exe, same_inode: true }]),
+            Ok(file) => return Ok(vec![MappedFile { file, same_inode: true }]),
             Err(error) => last = error,
         }
     }
-    for (via, path) in [(FoundVia::Root, format!("/proc/{through}/root{path}")), (FoundVia::Path, path.to_owned())] {
+    for path in [format!("/proc/{through}/root{path}"), path.to_owned()] {
         match open_regular(&path) {
             Ok(file) => {
                 let same_inode = file.metadata().is_ok_and(|meta| meta.ino() == mapping.inode);
                 if same_inode {
-                    return Ok(vec![MappedFile { file, via, same_inode }]);
+                    return Ok(vec![MappedFile { file, same_inode }]);
                 }
-                found.push(MappedFile { file, via, same_inode });
+                found.push(MappedFile { file, same_inode });
             }
             Err(error) => last = error,
         }

@@ -32,6 +32,7 @@ const BLOCK: usize = 64;
 const MARGIN: u64 = 32;
 /// Most blocks that are recorded: 64 MiB.
 const MAX_BLOCKS: usize = 1 << 18;
+#[cfg(any(test, feature = "internals"))]
 /// Most threads that a file may list.
 const MAX_TASKS: usize = 1 << 16;
 
@@ -81,6 +82,7 @@ pub struct MemoryDump {
     pub ranges: Vec<(Addr, Vec<u8>)>,
 }
 
+#[cfg(any(test, feature = "internals"))]
 /// Why bytes are not a memory dump.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryDumpError {
@@ -105,6 +107,7 @@ impl MemoryDump {
         Ok(bytes)
     }
 
+    #[cfg(any(test, feature = "internals"))]
     /// Parses a file, which may hold anything.
     pub fn parse(bytes: &[u8]) -> Result<MemoryDump, MemoryDumpError> {
         let end = bytes.iter().position(|&byte| byte == b'\n').ok_or(MemoryDumpError::Head)?;
@@ -125,6 +128,7 @@ impl MemoryDump {
     }
 }
 
+#[cfg(any(test, feature = "internals"))]
 /// Splits off the first range. An empty range is refused, so that the number of ranges is bounded.
 fn next_range(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
     let (at, rest) = bytes.split_first_chunk()?;

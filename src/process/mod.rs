@@ -19,6 +19,7 @@ pub mod pod;
 pub mod proc_info;
 mod procfs;
 pub mod pthread;
+#[cfg(any(test, feature = "internals"))]
 pub mod replay;
 pub mod runnable;
 pub mod sys_linux;

@@ -13,13 +13,13 @@ use std::path::Path;
 
 pub use super::cgroup::CpuLimits;
 // Pure parsers of foreign text, for tests/hermetic/fuzz.
-#[doc(hidden)]
+#[cfg(feature = "internals")]
 pub use super::cgroup::{cpu_count, quota_in};
-#[doc(hidden)]
+#[cfg(feature = "internals")]
 pub use super::freezer::{freezer_files, is_frozen};
-#[doc(hidden)]
-pub use super::procfs::parse_state_letter as state_letter;
-pub use super::procfs::{live_task, task_state, Status, TaskStatus};
+pub use super::procfs::{live_task, Status, TaskStatus};
+#[cfg(feature = "internals")]
+pub use super::procfs::{parse_state_letter as state_letter, task_state};
 
 /// Threads of one process that are read.
 const MAX_TASKS: usize = 1 << 16;

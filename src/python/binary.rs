@@ -91,6 +91,7 @@ struct Search<'a> {
     maps: &'a Maps,
 }
 
+#[cfg(any(test, feature = "internals"))]
 /// Finds the interpreter of a process: the first of [`locate_all`] that gilprof can name.
 pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
     let mut all = locate_all(pid, mem)?;

@@ -243,11 +243,13 @@ impl CodeCache {
         Ok(self.put(at, fingerprint, decoded))
     }
 
+    #[cfg(any(test, feature = "internals"))]
     /// The number of cached code objects.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
+    #[cfg(any(test, feature = "internals"))]
     /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

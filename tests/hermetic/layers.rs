@@ -32,7 +32,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("gate", &["capture", "python", "process", "profile", "analysis", "output"]),
     ("cli", &["capture", "python", "process", "profile", "analysis", "output", "gate"]),
     ("main", &["cli"]),
-    ("lib", &[]),
+    // what a library user sees: the report side, and where to start on the capture side
+    ("lib", &["capture"]),
 ];
 const VOCABULARY: [&str; 4] = ["sample", "units", "ids", "error"];
 

@@ -139,6 +139,7 @@ impl<'m> Image<'m> {
         Machine::from_header(&self.header)
     }
 
+    #[cfg(any(test, feature = "internals"))]
     /// The linker's build id.
     pub fn build_id(&self) -> Option<&[u8]> {
         self.build_id.as_deref()

@@ -4,6 +4,6 @@ mod image;
 mod machine;
 mod symbols;
 
-pub use image::{ElfError, Image, Section, Segment};
+pub use image::{ElfError, Image};
 pub use machine::Machine;
 pub use symbols::{Depth, Symbol};

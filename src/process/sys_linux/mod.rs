@@ -38,6 +38,7 @@ pub fn process_cpu_time() -> Nanos {
     clock(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
+#[cfg(any(test, feature = "internals"))]
 /// CPU time used by the calling thread.
 pub fn thread_cpu_time() -> Nanos {
     clock(libc::CLOCK_THREAD_CPUTIME_ID)

@@ -74,7 +74,7 @@ pub enum LayoutError {
 
 /// A value of `_Py_DebugOffsets` that gilprof uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "each is named after the struct and member of `_Py_DebugOffsets` that it is")]
+#[allow(missing_docs, reason = "each is named after the struct and member of `_Py_DebugOffsets` that it is")]
 pub enum PublishedField {
     RuntimeSize,
     RuntimeInterpretersHead,

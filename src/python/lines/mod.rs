@@ -22,6 +22,7 @@ pub struct LineRange {
     pub line: Option<u32>,
 }
 
+#[cfg(any(test, feature = "internals"))]
 /// The line of the instruction `byte_offset` bytes into the bytecode. `None` where the table gives
 /// none, or does not reach that far.
 pub fn line_at(format: LineFormat, table: &[u8], first_line: i32, byte_offset: u32) -> Option<u32> {
