@@ -57,6 +57,8 @@ pub struct Observation {
     /// Where a runnable thread is, by its kernel stack or its counts of switches; `None` where that
     /// is unknown.
     pub runnable_state: Option<RunnableState>,
+    /// Some sample said where the thread was while it was runnable.
+    pub is_resolved: bool,
     /// Whether the thread got a CPU since the last sample; `None` where the kernel does not count.
     pub was_scheduled: Option<bool>,
 }
@@ -71,8 +73,13 @@ pub enum Classification {
     /// Runnable without the GIL and without wanting it: native code, unless the run-queue time says
     /// otherwise.
     OffGil,
-    /// Runnable without the GIL, next to a wait for it; one sample cannot say more.
-    NearWait,
+    /// Found in the run queue, without the GIL and without wanting it. gilprof's own sample needs a
+    /// CPU and preempts the thread that it then finds in the run queue, so such time is starved
+    /// only as far as the kernel has counted run-queue time.
+    InRunQueue(Evidence),
+    /// Runnable without the GIL, next to a wait for it; one sample cannot say more. The state is
+    /// that of the time without a CPU.
+    NearWait(State),
 }
 
 impl Classification {
@@ -82,9 +89,9 @@ impl Classification {
             Classification::Known(State::Waiting, Evidence::GilFutex | Evidence::SameHolder) => {
                 Classification::Known(State::Lock, Evidence::Syscall)
             }
-            Classification::Known(State::Waiting, Evidence::SwitchCounts) => Classification::Known(State::Starved, Evidence::SwitchCounts),
-            Classification::Known(State::Waiting, _) => Classification::Known(State::Starved, Evidence::KernelStack),
-            Classification::NearWait => Classification::OffGil,
+            Classification::Known(State::Waiting, Evidence::SwitchCounts) => Classification::InRunQueue(Evidence::SwitchCounts),
+            Classification::Known(State::Waiting, _) => Classification::InRunQueue(Evidence::KernelStack),
+            Classification::NearWait(_) => Classification::OffGil,
             other => other,
         }
     }
@@ -111,7 +118,7 @@ macro_rules! table {
 
         /// Classifies one sample of one thread, by these rules. Returns the number of the row too.
         pub fn classify_by_row($observed: &Observation, $rules: Rules) -> (usize, Classification) {
-            use Classification::{HoldingRunnable, Known, NearWait, OffGil};
+            use Classification::{HoldingRunnable, InRunQueue, Known, NearWait, OffGil};
             use DropRequest::{Likely, Unknown};
             use RunnableState as R;
             use TaskState as T;
@@ -168,44 +175,44 @@ table! { o, rules,
     "woken from another sleep, and not run since", o.is_woken() => Known(State::Starved, Evidence::WokenNotRun),
         "it has no CPU and has not requested the GIL";
     "runnable after a hold or a wait, where is not known",
-        o.runnable_state.is_none() && (o.near_wait || o.held_last && rules.has(Rule::AfterHold)) => NearWait,
+        o.runnable_state.is_none() && (o.near_wait || o.held_last && rules.has(Rule::AfterHold)) => NearWait(o.without_cpu()),
         "it waits, as far as it used no CPU";
     "runnable, where is not known", o.runnable_state.is_none() => OffGil, "native code, unless its time in the run queue says otherwise";
     "on a CPU, or preempted outside take_gil and drop_gil", o.at(R::OnCpu) || o.at(R::Preempted) || o.at(R::InSystemCall) => OffGil,
         "native code; in another system call it may have slept, or this sample has preempted it";
     "preempted as it left a system call, without a drop request",
         o.at(R::LeavingSyscall) && o.drop_request == DropRequest::No && rules.has(Rule::NoDropRequest) =>
-        Known(State::Starved, Evidence::KernelStack), "it released the GIL for a call, or for the last time";
+        InRunQueue(Evidence::KernelStack), "it released the GIL for a call, or for the last time";
     "the same within a C call in which it sleeps for locks", o.at(R::LeavingSyscall) && o.sleeps_for_lock =>
-        Known(State::Starved, Evidence::KernelStack), "samples have found it so";
+        InRunQueue(Evidence::KernelStack), "samples have found it so";
     "preempted as it left a system call", o.at(R::LeavingSyscall) => Known(State::Waiting, Evidence::PushedOff),
         "the eval loop released the GIL on request, and the thread that it woke pushed it off";
     "pushed off after a hold with a drop request",
         o.at(R::PushedOff) && o.held_last && o.drop_request == Likely && rules.has(Rule::ForcedRelease) =>
         Known(State::Waiting, Evidence::PushedOff), "a forced release follows a hold of a switch interval, which a sample has seen";
     "pushed off after a hold, where a drop request is possible",
-        o.at(R::PushedOff) && o.held_last && o.drop_request == Unknown && rules.has(Rule::UnknownDropRequest) => NearWait,
+        o.at(R::PushedOff) && o.held_last && o.drop_request == Unknown && rules.has(Rule::UnknownDropRequest) => NearWait(o.without_cpu()),
         "it waits, as far as it used no CPU";
     "pushed off next to a wait, at no call",
-        o.at(R::PushedOff) && o.near_wait && !o.in_c_call && rules.has(Rule::PushedOffNearWait) => NearWait,
+        o.at(R::PushedOff) && o.near_wait && !o.in_c_call && rules.has(Rule::PushedOffNearWait) => NearWait(o.without_cpu()),
         "on its way into or out of the wait, or in native code that is no call";
     "pushed off", o.at(R::PushedOff) => OffGil, "in native code";
     "woken within a C call in which it sleeps for something else", o.at(R::Woken) && o.sleeps_for_other =>
-        Known(State::Starved, Evidence::SwitchCounts), "samples have found it so";
+        InRunQueue(Evidence::SwitchCounts), "samples have found it so";
     "woken within a C call, without a request or a drop request",
         o.at(R::Woken) && o.before_request() && o.drop_request == DropRequest::No && rules.has(Rule::BeforeRequest) =>
-        Known(State::Starved, Evidence::SwitchCounts), "after a forced switch too there is no request, but a drop request";
+        InRunQueue(Evidence::SwitchCounts), "after a forced switch too there is no request, but a drop request";
     "woken, and wants the GIL", o.at(R::Woken) && o.wants_gil => Known(State::Waiting, Evidence::SwitchCounts),
         "its last futex sleep was for the GIL";
-    "woken", o.at(R::Woken) => Known(State::Starved, Evidence::SwitchCounts), "its last sleep was for something else";
+    "woken", o.at(R::Woken) => InRunQueue(Evidence::SwitchCounts), "its last sleep was for something else";
     "woken from a futex within a C call, without a request or a drop request",
         o.before_request() && o.drop_request == DropRequest::No && rules.has(Rule::BeforeRequest) =>
-        Known(State::Starved, Evidence::KernelStack), "a lock; after a forced switch too there is no request, but a drop request";
+        InRunQueue(Evidence::KernelStack), "a lock; after a forced switch too there is no request, but a drop request";
     "woken from a futex within a C call in which it sleeps for locks", o.sleeps_for_lock =>
-        Known(State::Starved, Evidence::KernelStack), "samples have found it so";
+        InRunQueue(Evidence::KernelStack), "samples have found it so";
     "woken from a futex, and wants the GIL", o.wants_gil => Known(State::Waiting, Evidence::KernelStack),
         "its last futex sleep was for the GIL";
-    "woken from a futex", true => Known(State::Starved, Evidence::KernelStack), "its last futex sleep was for something else";
+    "woken from a futex", true => InRunQueue(Evidence::KernelStack), "its last futex sleep was for something else";
 }
 
 /// Classifies one sample of one thread, by these rules.
@@ -233,6 +240,16 @@ impl Observation {
     /// Whether the thread was off the CPU at the last sample and has not run since.
     fn is_woken(&self) -> bool {
         self.was_scheduled == Some(false) && self.off_cpu_state.is_some()
+    }
+
+    /// The state of time next to a wait without a CPU. Where nothing ever says why the thread has
+    /// no CPU, it may be starved as well.
+    fn without_cpu(&self) -> State {
+        if self.is_resolved {
+            State::Waiting
+        } else {
+            State::Unknown
+        }
     }
 
     fn at(&self, state: RunnableState) -> bool {
@@ -267,8 +284,8 @@ mod tests {
         for (task_state, runnable_state) in TaskState::ALL.iter().flat_map(|t| runnable_states.iter().map(move |r| (*t, *r))) {
             for (off_cpu_state, drop_request) in off_cpu_states.iter().flat_map(|o| drops.iter().map(move |d| (*o, *d))) {
                 for (requested, was_scheduled) in three.iter().flat_map(|r| three.iter().map(move |w| (*r, *w))) {
-                    for bits in 0..=255u8 {
-                        let bit = |n: u8| bits & 1 << n != 0;
+                    for bits in 0..512u16 {
+                        let bit = |n: u16| bits & 1 << n != 0;
                         check(&Observation {
                             task_state,
                             held_before: bit(0),
@@ -282,6 +299,7 @@ mod tests {
                             wants_gil: bit(5),
                             sleeps_for_lock: bit(6),
                             sleeps_for_other: bit(7),
+                            is_resolved: bit(8),
                             runnable_state,
                             was_scheduled,
                         });

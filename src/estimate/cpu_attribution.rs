@@ -22,6 +22,7 @@
 //!   balance   cpu + run queue = H + R    R next to W: what CPU time does not cover is waiting
 //! ```
 
+use super::classify::Classification;
 use super::rules::{Rule, Rules};
 use crate::ids::ThreadId;
 use crate::sample::{Evidence, SchedStat, Stack, State, StateTimes};
@@ -43,23 +44,6 @@ const MAX_SLEEP_SLICES: usize = 64;
 /// Limit of the run-queue time carried as credit.
 const MAX_QUEUE_CREDIT_NS: f64 = 20e6;
 
-/// What is known of a slice before it is resolved.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Class {
-    /// A sample decided the state.
-    Known(State, Evidence),
-    /// Holds the GIL and is runnable.
-    HoldingRunnable(State),
-    /// Runnable without the GIL and without wanting it.
-    OffGil,
-    /// Sampled in the run queue, without the GIL and without wanting it. gilprof's own sample needs
-    /// a CPU and preempts the thread that it then finds in the run queue, so such a slice is
-    /// starved only as far as the kernel has counted run-queue time.
-    InRunQueue(Evidence),
-    /// Runnable without the GIL, next to a wait for it. The state of the time without a CPU.
-    NearWait(State),
-}
-
 /// A slice that is not resolved yet.
 #[derive(Clone, Debug)]
 pub struct PendingSlice {
@@ -67,8 +51,8 @@ pub struct PendingSlice {
     pub end: Nanos,
     /// The slice's length.
     pub length: Nanos,
-    /// What is known of the slice.
-    pub class: Class,
+    /// What one sample says of it.
+    pub class: Classification,
     /// The thread's stack.
     pub stack: Arc<Stack>,
     /// The holder of the GIL at the slice's end, with its stack.
@@ -123,7 +107,7 @@ impl CpuAttribution {
         asleep: bool,
         emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence),
     ) {
-        let known = matches!(entry.class, Class::Known(..));
+        let known = matches!(entry.class, Classification::Known(..));
         self.split_wakeup(stat, emit);
         self.queue_attributed += queued_time(&entry);
         if known && self.pending.is_empty() {
@@ -170,7 +154,7 @@ impl CpuAttribution {
         }
         for (entry, part) in parts.into_iter().rev() {
             let mut times = split(&entry, &Fractions::default());
-            let Class::Known(state, evidence) = entry.class else { continue };
+            let Classification::Known(state, evidence) = entry.class else { continue };
             times.add(state, -part);
             times.add(State::Starved, part);
             emit(&entry, times, if part > 0.0 { Evidence::Conservation } else { evidence });
@@ -230,15 +214,15 @@ impl CpuAttribution {
 
     /// Covers the interval's runnable time from the CPU and run-queue budgets.
     fn attribute(&mut self) -> Fractions {
-        let sum = |wanted: fn(&Class) -> bool| -> f64 {
+        let sum = |wanted: fn(&Classification) -> bool| -> f64 {
             self.pending.iter().filter(|e| wanted(&e.class)).map(|e| e.length.as_nanos() as f64).sum()
         };
-        let holding = sum(|k| matches!(k, Class::HoldingRunnable(_)));
-        let sampled_queued = sum(|k| matches!(k, Class::InRunQueue(_)));
+        let holding = sum(|k| matches!(k, Classification::HoldingRunnable(_)));
+        let sampled_queued = sum(|k| matches!(k, Classification::InRunQueue(_)));
         let queued = sampled_queued.min(self.queue_budget);
         self.queue_budget -= queued;
-        let near = sum(|k| matches!(k, Class::NearWait(_)));
-        let off_gil = sampled_queued - queued + sum(|k| matches!(k, Class::OffGil));
+        let near = sum(|k| matches!(k, Classification::NearWait(_)));
+        let off_gil = sampled_queued - queued + sum(|k| matches!(k, Classification::OffGil));
         // Next to a wait the thread waits, unless it uses more CPU time than short runs that no
         // sample meets.
         let balance = self.cpu_budget - (holding + off_gil);
@@ -267,22 +251,22 @@ impl CpuAttribution {
 /// Whether the slice belongs to a sleep from which a thread wakes into the run queue without
 /// wanting the GIL yet.
 fn is_sleep(entry: &PendingSlice) -> bool {
-    matches!(entry.class, Class::Known(State::Io | State::Lock, _))
+    matches!(entry.class, Classification::Known(State::Io | State::Lock, _))
 }
 
 /// The run-queue time that a slice of a known state accounts for.
 fn queued_time(entry: &PendingSlice) -> f64 {
     match entry.class {
-        Class::Known(_, evidence) if evidence.in_run_queue() => entry.length.as_nanos() as f64,
+        Classification::Known(_, evidence) if evidence.in_run_queue() => entry.length.as_nanos() as f64,
         _ => 0.0,
     }
 }
 
 fn evidence(entry: &PendingSlice) -> Evidence {
     match entry.class {
-        Class::Known(_, evidence) | Class::InRunQueue(evidence) => evidence,
-        Class::HoldingRunnable(_) => Evidence::GilHolder,
-        Class::OffGil | Class::NearWait(_) => Evidence::Conservation,
+        Classification::Known(_, evidence) | Classification::InRunQueue(evidence) => evidence,
+        Classification::HoldingRunnable(_) => Evidence::GilHolder,
+        Classification::OffGil | Classification::NearWait(_) => Evidence::Conservation,
     }
 }
 
@@ -290,19 +274,19 @@ fn split(entry: &PendingSlice, fractions: &Fractions) -> StateTimes {
     let nanos = entry.length.as_nanos() as f64;
     let mut times = StateTimes::default();
     match entry.class {
-        Class::Known(state, _) => times.add(state, nanos),
-        Class::HoldingRunnable(state) => {
+        Classification::Known(state, _) => times.add(state, nanos),
+        Classification::HoldingRunnable(state) => {
             times.add(State::HoldingStarved, nanos * fractions.starved);
             times.add(state, nanos * (1.0 - fractions.starved));
         }
-        Class::OffGil | Class::InRunQueue(_) => {
-            let queued = if entry.class == Class::OffGil { 0.0 } else { nanos * fractions.queued };
+        Classification::OffGil | Classification::InRunQueue(_) => {
+            let queued = if entry.class == Classification::OffGil { 0.0 } else { nanos * fractions.queued };
             let rest = nanos - queued;
             times.add(State::Starved, queued + rest * fractions.starved);
             times.add(State::Unknown, rest * fractions.unknown);
             times.add(State::Native, rest * (1.0 - fractions.starved - fractions.unknown).max(0.0));
         }
-        Class::NearWait(state) => {
+        Classification::NearWait(state) => {
             times.add(state, nanos * fractions.waiting);
             // Without any count from the kernel this time is unknown too.
             let rest = if fractions.unknown >= 1.0 { State::Unknown } else { State::Native };

@@ -130,7 +130,7 @@ impl Estimator {
         let waits = matches!(classification, Classification::Known(State::Waiting, _));
         let held = |holder| !thread.tstate.is_null() && holder == Some(thread.tstate);
         let released = held(now.reading.and_then(|now| now.holder)) && !held(now.holder_after);
-        let may_wait = matches!(classification, Classification::NearWait) || released;
+        let may_wait = matches!(classification, Classification::NearWait(_)) || released;
         (gil.waiters, gil.contended) = (gil.waiters + u32::from(waits), gil.contended || waits || may_wait);
         estimator.attribute(span, thread, classification, waited_on, sink);
     }

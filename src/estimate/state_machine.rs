@@ -6,7 +6,7 @@
 //! from the target.
 
 use super::classify::{self, Classification, DropRequest, Observation};
-use super::cpu_attribution::{Class, CpuAttribution, PendingSlice};
+use super::cpu_attribution::{CpuAttribution, PendingSlice};
 use super::rules::{Rule, Rules};
 use crate::ids::ThreadId;
 use crate::sample::{Evidence, RawTask, RawThread, SchedStat, Stack, State, StateTimes, TaskState};
@@ -200,7 +200,7 @@ impl ThreadStateMachine {
         let evidence = if self.was_asleep() { Evidence::NotRunSince } else { Evidence::Stopped };
         let is_idle = |state: &State| matches!(state, State::Io | State::Lock | State::Unknown) && at > self.previous.at;
         let Some(state) = self.previous.off_cpu_state.filter(is_idle) else { return false };
-        let class = Class::Known(state, evidence);
+        let class = Classification::Known(state, evidence);
         let entry = PendingSlice { end: at, length: at.saturating_since(self.previous.at), class, stack: stack.clone(), holder: None };
         self.cpu.add(entry, self.previous.stat, true, emit);
         self.previous.at = at;
@@ -244,6 +244,7 @@ impl ThreadStateMachine {
             sleeps_for_lock: sleeps.often_for_lock(),
             sleeps_for_other: sleeps.often_for_other(),
             runnable_state: task.runnable_state,
+            is_resolved: self.is_resolved,
             was_scheduled: self.was_scheduled(task.stat),
         };
         let classification = classify::classify(&observation, self.rules);
@@ -270,26 +271,22 @@ impl ThreadStateMachine {
         emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence),
     ) {
         let asleep = !matches!(kernel.task_state, TaskState::Runnable | TaskState::Unread);
-        let (class, state) = match classification {
-            Classification::Known(State::Starved, evidence @ (Evidence::KernelStack | Evidence::SwitchCounts)) => {
-                (Class::InRunQueue(evidence), (State::Starved, evidence))
-            }
-            Classification::Known(state, evidence) => (Class::Known(state, evidence), (state, evidence)),
-            Classification::HoldingRunnable(state) => (Class::HoldingRunnable(state), (state, Evidence::GilHolder)),
-            Classification::OffGil => (Class::OffGil, (State::Unknown, Evidence::Conservation)),
-            // Where nothing ever says why the thread has no CPU, it may be starved as well.
-            Classification::NearWait if self.is_resolved => (Class::NearWait(State::Waiting), (State::Unknown, Evidence::Conservation)),
-            Classification::NearWait => (Class::NearWait(State::Unknown), (State::Unknown, Evidence::Conservation)),
+        let state = match classification {
+            Classification::Known(state, evidence) => (state, evidence),
+            Classification::HoldingRunnable(state) => (state, Evidence::GilHolder),
+            Classification::InRunQueue(evidence) => (State::Starved, evidence),
+            Classification::OffGil | Classification::NearWait(_) => (State::Unknown, Evidence::Conservation),
         };
         self.last_state = state;
         if self.not_yet_scheduled(kernel.stat) && at.saturating_since(self.previous.at) < MAX_NOT_SCHEDULED {
             return;
         }
         self.attribute_first_wait(at, kernel.stat, stack, emit);
-        let entry = PendingSlice { end: at, length: at.saturating_since(self.previous.at), class, stack: stack.clone(), holder };
+        let entry =
+            PendingSlice { end: at, length: at.saturating_since(self.previous.at), class: classification, stack: stack.clone(), holder };
         self.cpu.add(entry, kernel.stat, asleep, emit);
         // A thread that was woken and has not run keeps its state until its run count changes.
-        let woken = matches!(classification, Classification::Known(_, e) if e.in_run_queue());
+        let woken = state.1.in_run_queue();
         let off_cpu_state = match (classification, kernel.task_state) {
             // The thread released the GIL and fell asleep during the sample.
             (Classification::HoldingRunnable(_), TaskState::GilFutex) => Some(State::Waiting),
@@ -298,7 +295,7 @@ impl ThreadStateMachine {
             _ => (asleep || woken).then_some(state.0),
         };
         let near_wait = off_cpu_state == Some(State::Waiting)
-            || matches!(classification, Classification::Known(State::Waiting, _) | Classification::NearWait);
+            || matches!(classification, Classification::Known(State::Waiting, _) | Classification::NearWait(_));
         let wants_gil = match state.0 {
             _ if matches!(state.1, Evidence::KernelStack | Evidence::SwitchCounts) => self.previous.wants_gil,
             State::Waiting | State::HoldingPython | State::HoldingNative | State::HoldingBlocked => true,
@@ -349,7 +346,7 @@ impl ThreadStateMachine {
         emit: &mut dyn FnMut(&PendingSlice, StateTimes, Evidence),
     ) {
         self.previous.at += length;
-        let class = Class::Known(State::Starved, Evidence::WokenNotRun);
+        let class = Classification::Known(State::Starved, Evidence::WokenNotRun);
         self.cpu.add(PendingSlice { end: self.previous.at, length, class, stack: stack.clone(), holder: None }, stat, false, emit);
     }
 

@@ -147,6 +147,7 @@ fn a_thread_behind_the_same_holder_is_still_waiting() {
         wants_gil: true,
         sleeps_for_lock: false,
         sleeps_for_other: false,
+        is_resolved: true,
         runnable_state: None,
         was_scheduled: Some(true),
     };
