@@ -19,14 +19,19 @@
 //! #     print(end='.', flush=True)
 //! #     while True: pass
 //! # for _ in range(2): threading.Thread(target=work).start()"]);
-//! # let mut child = child.stdout(Stdio::piped()).spawn()?;
-//! # child.stdout.take().ok_or("no pipe")?.read_exact(&mut [0; 2])?;
-//! # let pid = child.id() as i32;
+//! # struct Killed(std::process::Child);
+//! # impl Drop for Killed {
+//! #     fn drop(&mut self) {
+//! #         let _ = self.0.kill().and_then(|()| self.0.wait());
+//! #     }
+//! # }
+//! # let mut child = Killed(child.stdout(Stdio::piped()).spawn()?);
+//! # child.0.stdout.take().ok_or("no pipe")?.read_exact(&mut [0; 2])?;
+//! # let pid = child.0.id() as i32;
 //! let duration = Some(Nanos::from_millis(500));
 //! let config = CaptureConfig { duration, ..CaptureConfig::default() };
 //! let mut builder = ProfileBuilder::new();
 //! let window = Target::attach(pid)?.config(config).run(&mut builder)?;
-//! # child.kill()?;
 //!
 //! let report = analysis::report(&builder.finish(window.target, window.stats));
 //! println!("{:?}: {}", report.verdict.code, report.verdict.headline);

@@ -139,7 +139,27 @@ def verdict_checks():
     return markdown(["holds", "what"], ([holds_text(check), check["text"]] for check in checks if check["part"] in (IDLE, LOADED, USER, USER_LOADED, SWEEP) and check["holds"] is not None))
 
 
-TABLES = {"accuracy": accuracy, "accuracy-limits": accuracy_limits, "accuracy-measured": lambda: measured_on("accuracy"), "performance": cost, "performance-slowdown": slowdown,
+def rules():
+    """What each rule of the estimate is worth: how much worse waiting is without it."""
+    found = results.entries(results.load("replay"), "rows")
+    columns = [(resolver, loaded) for resolver in ("kernel-stack", "switch-counts", "cpu-time") for loaded in (False, True)]
+
+    def cell(rule, resolver, loaded):
+        for row in found:
+            if (row["rule"], row["resolver"], row["loaded"]) == (rule, resolver, loaded):
+                return "·" if not any(row["waiting"]) else "%+.3f / %+.4f" % tuple(row["waiting"])
+        return "-"
+
+    def others(rule):
+        """The state with the largest change of its mean error, in any column."""
+        changes = [(row[state][1], state) for row in found if row["rule"] == rule for state in ("holding", "native", "starved")]
+        most, state = max(changes, key=lambda one: abs(one[0]))
+        return "%s %+.4f" % (state, most) if most else "·"
+    return markdown(["rule"] + [resolver + ", with load" * loaded + "|" for resolver, loaded in columns] + ["other states|"],
+                    ([rule] + [cell(rule, *column) for column in columns] + [others(rule)] for rule in dict.fromkeys(row["rule"] for row in found)))
+
+
+TABLES = {"rules": rules, "rules-measured": lambda: measured_on("replay"), "accuracy": accuracy, "accuracy-limits": accuracy_limits, "accuracy-measured": lambda: measured_on("accuracy"), "performance": cost, "performance-slowdown": slowdown,
           "performance-sample": sample, "performance-measured": lambda: measured_on("performance"), "verdicts": verdicts,
           "verdicts-checks": verdict_checks, "verdicts-measured": lambda: measured_on("verdicts")}
 

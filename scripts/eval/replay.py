@@ -67,25 +67,27 @@ def replayed(options, files, without, resolver):
     return [compared(path, json.loads(line), resolver) for path, line in zip(files, done.stdout.splitlines())]
 
 
-def waiting(runs):
-    """The worst and the mean error of waiting, with and without load."""
+def figures(runs):
+    """The worst and the mean error of each state, with and without load."""
     found = {}
-    for run in runs:
-        found.setdefault(run["loaded"], []).extend(abs(off) for off, row in table.errors(run, "waiting") if not table.disturbed(row))
-    return {loaded: (max(errors), sum(errors) / len(errors)) for loaded, errors in sorted(found.items())}
+    for one in runs:
+        for state in table.BOUNDS if not table.unbounded(one) else ():
+            found.setdefault((one["loaded"], state), []).extend(abs(off) for off, row in table.errors(one, state) if not table.disturbed(row))
+    return {key: (max(errors), sum(errors) / len(errors)) for key, errors in found.items()}
 
 
 def ablate(options, files):
-    """What leaving out each rule changes: a note for each rule and kind of evidence."""
+    """What leaving out each rule changes: a row for each rule, kind of evidence and condition."""
     rules = subprocess.check_output([targets.example(options, "replay"), "rules"], text=True).split()
     for resolver in RESOLVERS:
-        whole = waiting(replayed(options, files, [], resolver))
+        whole = figures(replayed(options, files, [], resolver))
         for rule in rules:
-            for loaded, (worst, mean) in waiting(replayed(options, files, [rule], resolver)).items():
-                before = whole[loaded]
-                yield check(resolver, None, "%-20s %-13s %-9s worst %.4f (%.4f with it), mean %.4f (%.4f)" % (
-                    rule, resolver, "with load" if loaded else "quiet", worst, before[0], mean, before[1]),
-                    rule=rule, loaded=loaded, worst=worst, worst_with=before[0], mean=mean, mean_with=before[1])
+            without = figures(replayed(options, files, [rule], resolver))
+            for loaded in sorted({loaded for loaded, _ in whole}):
+                changes = {state: [round(now - before, 4) for now, before in zip(without[loaded, state], whole[loaded, state])] for state in table.BOUNDS}
+                print("%-20s %-13s %-9s %s" % (rule, resolver, "with load" if loaded else "quiet", "  ".join(
+                    "%s worst %+.4f mean %+.4f" % (state, *change) for state, change in changes.items() if any(change))), flush=True)
+                yield dict(part="rules", rule=rule, resolver=resolver, loaded=loaded, **changes)
 
 
 def run(options):
@@ -93,7 +95,7 @@ def run(options):
     if not files:
         raise NotMeasured("there are no kept samples; make some with: python3 scripts/eval accuracy --keep FOLDER")
     if options.ablate:
-        return Measurement(ablate(options, files))
+        return Measurement([], list(ablate(options, files)))
     runs = replayed(options, files, options.without, options.resolver)
     for one in runs:
         table.print_run(one, options.threads)

@@ -11,7 +11,7 @@ use crate::ids::Pid;
 use crate::process::futex_tracer::Unavailable;
 use crate::process::{kernel_stack, proc_info, sys_linux, threads};
 use crate::python::attach::PythonProcess;
-use crate::sample::{CaptureStats, Sink, TargetInfo};
+use crate::sample::{CaptureStats, EventCounts, Sink, Stop, TargetInfo};
 use crate::units::Nanos;
 
 /// After this time without a good sample, gilprof locates the interpreter again: the process may be
@@ -29,11 +29,15 @@ const GIVE_UP_AFTER: Nanos = Nanos::from_millis(2_000);
 const RECHECK_EXEC_AFTER: Nanos = Nanos::from_millis(5);
 /// Samples after which it is checked although all were good: no sample may fall into the exec.
 const RECHECK_EXEC_EVERY: u64 = 16;
-/// What earlier programs of the process left.
+
+/// What samples of earlier programs of the process came to.
 #[derive(Debug, Default)]
-struct Before {
-    stats: CaptureStats,
+struct EarlierPrograms {
+    torn: u64,
     shortened: u64,
+    stops: Vec<Stop>,
+    /// Of exact mode, if it ended with one of them.
+    events: EventCounts,
 }
 
 /// The interpreter of the program that a process runs.
@@ -44,7 +48,8 @@ pub struct InterpreterSource {
     target: TargetInfo,
     sampler: Sampler,
     exact: Option<ExactMode>,
-    before: Before,
+    earlier: EarlierPrograms,
+    warnings: Vec<String>,
     address_space: AddressSpace,
     freeze_holder: bool,
     /// How long after its beginning a sample may read stacks.
@@ -67,7 +72,8 @@ impl InterpreterSource {
             pid,
             path: python.path.clone(),
             target: target_info(&python),
-            before: Before::default(),
+            earlier: EarlierPrograms::default(),
+            warnings: Vec::new(),
             address_space: AddressSpace::open(pid, python.runtime),
             exact: None,
             freeze_holder: config.freeze_holder,
@@ -86,7 +92,7 @@ impl InterpreterSource {
     }
 
     fn warn(&mut self, warnings: impl IntoIterator<Item = String>) {
-        self.before.stats.warnings.extend(warnings);
+        self.warnings.extend(warnings);
     }
 
     /// Turns exact mode on. Where it is not available, a warning is added and waits are sampled.
@@ -126,15 +132,18 @@ impl InterpreterSource {
 
     /// Locates the interpreter after some time without a good sample: the process may run another
     /// program now, or be ending.
-    fn relocate(&mut self, now: Nanos, sink: &mut dyn Sink) -> Option<StopReason> {
+    fn relocate(&mut self, now: Nanos, sink: &mut dyn Sink) -> Sampled {
         let since_good = now.saturating_since(self.last_good.0);
         match PythonProcess::open_again(self.pid, &self.path) {
             Ok(python) if self.replaced || python.runtime != self.sampler.runtime() || python.version != self.target.python => {
                 self.switch_program(python, now, sink);
-                None
+                Sampled::Switched
             }
-            Err(Error::NoSuchProcess { .. } | Error::Gone { .. }) => Some(StopReason::TargetEnded),
-            found => reason_lost(found.as_ref().err(), self.replaced, since_good).map(StopReason::Lost),
+            Err(Error::NoSuchProcess { .. } | Error::Gone { .. }) => Sampled::Ended(StopReason::TargetEnded),
+            found => match reason_lost(found.as_ref().err(), self.replaced, since_good) {
+                Some(why) => Sampled::Ended(StopReason::Lost(why)),
+                None => Sampled::Failed,
+            },
         }
     }
 
@@ -148,13 +157,13 @@ impl InterpreterSource {
             exact.add_stats(&mut counts);
             self.enable_exact(Some(exact.for_new_program(&python)));
             if self.exact.is_none() {
-                self.before.stats.events = counts.events;
+                self.earlier.events = counts.events;
                 self.warn(counts.warnings);
             }
         }
-        self.before.stats.counts.torn += self.sampler.stats.torn;
-        self.before.shortened += self.sampler.stats.shortened;
-        self.before.stats.stops.extend(self.sampler.stop_detector.stops());
+        self.earlier.torn += self.sampler.stats.torn;
+        self.earlier.shortened += self.sampler.stats.shortened;
+        self.earlier.stops.extend(self.sampler.stop_detector.stops());
         self.path.clone_from(&python.path);
         self.target = target_info(&python);
         self.address_space = AddressSpace::open(self.pid, python.runtime);
@@ -174,6 +183,9 @@ impl InterpreterSource {
 
 impl SampleSource for InterpreterSource {
     fn prepare(&mut self, now: Nanos, may_go_on: &dyn Fn() -> bool, sink: &mut dyn Sink) {
+        sys_linux::set_timer_slack();
+        sys_linux::request_short_timeslice();
+        sys_linux::raise_nofile_limit();
         // What goes wrong here the first sample reports.
         let _ = match &mut self.exact {
             Some(exact) => exact.prepare(&mut self.sampler, now, may_go_on, sink),
@@ -195,9 +207,7 @@ impl SampleSource for InterpreterSource {
         let every = if self.replaced { RELOCATE_PERIOD } else { RELOCATE_AFTER };
         if since_good > every && now.saturating_since(self.relocated_at) > every {
             self.relocated_at = now;
-            if let Some(reason) = self.relocate(now, sink) {
-                return Sampled::Ended(reason);
-            }
+            return self.relocate(now, sink);
         }
         Sampled::Failed
     }
@@ -241,15 +251,15 @@ impl SampleSource for InterpreterSource {
         }
     }
 
-    fn add_stats(&self, stats: &mut CaptureStats) {
-        let before = &self.before;
-        stats.counts.torn = before.stats.counts.torn + self.sampler.stats.torn;
+    fn fill_stats(&self, stats: &mut CaptureStats) {
+        let earlier = &self.earlier;
+        stats.counts.torn = earlier.torn + self.sampler.stats.torn;
         stats.kernel_stacks = Some(kernel_stack::proven());
         stats.switch_counts = !kernel_stack::readable() && threads::switch_counts_are_usable();
-        stats.stops = before.stats.stops.iter().cloned().chain(self.sampler.stop_detector.stops()).collect();
-        stats.events = before.stats.events;
-        stats.warnings.clone_from(&before.stats.warnings);
-        let shortened = before.shortened + self.sampler.stats.shortened;
+        stats.stops = earlier.stops.iter().cloned().chain(self.sampler.stop_detector.stops()).collect();
+        stats.events = earlier.events;
+        stats.warnings.clone_from(&self.warnings);
+        let shortened = earlier.shortened + self.sampler.stats.shortened;
         if shortened > 0 {
             stats.warnings.push(format!(
                 "{shortened} stacks were too deep to be read whole at this rate; frames in their middle are left out (to read them, lower --rate)"

@@ -87,6 +87,8 @@ pub enum Sampled {
     Complete,
     /// They could not be read.
     Failed,
+    /// The process runs another program, which is sampled from now on.
+    Switched,
     /// The window ends.
     Ended(StopReason),
 }
@@ -97,7 +99,8 @@ pub trait SampleSource {
     fn max_rate(&self) -> f64 {
         f64::INFINITY
     }
-    /// Finds the threads before the window begins, while `may_go_on`.
+    /// Prepares this thread to sample, and finds the target's threads before the window begins,
+    /// while `may_go_on`.
     fn prepare(&mut self, now: Nanos, may_go_on: &dyn Fn() -> bool, sink: &mut dyn Sink);
     /// Takes one sample, which stands for the time until `until`.
     fn sample(&mut self, now: Nanos, until: Nanos, sink: &mut dyn Sink) -> Sampled;
@@ -111,9 +114,9 @@ pub trait SampleSource {
     }
     /// What is known of the target so far.
     fn target(&self) -> TargetInfo;
-    /// Adds what the source knows of how the measurement went: the kinds of evidence, torn stacks,
+    /// Sets what the source knows of how the measurement went: the kinds of evidence, torn stacks,
     /// stops, events and warnings.
-    fn add_stats(&self, stats: &mut CaptureStats);
+    fn fill_stats(&self, stats: &mut CaptureStats);
 }
 
 /// Measures one window of the process `pid`.
@@ -125,11 +128,8 @@ pub fn capture<S: Sink>(
     sink: &mut S,
     on_progress: &mut ProgressHook<'_, S>,
 ) -> CaptureResult {
-    // Before this thread's own settings, which a new thread would inherit.
+    // Before the settings that the source may make for this thread: a new thread would inherit them.
     let mut descendants = DescendantMonitor::start(pid);
-    sys_linux::set_timer_slack();
-    sys_linux::request_short_timeslice();
-    sys_linux::raise_nofile_limit();
     let rate_hz = config.rate_hz.min(source.max_rate());
     let prepared = sys_linux::monotonic();
     source.prepare(
@@ -144,7 +144,7 @@ pub fn capture<S: Sink>(
             (now.saturating_since(start).as_secs_f64(), sys_linux::process_cpu_time().saturating_since(own_cpu).as_secs_f64());
         let profiler_cpu = if seconds > 0.0 { cpu / seconds } else { 0.0 };
         let mut stats = CaptureStats { begin: start, seconds, rate_hz, counts, profiler_cpu, ..CaptureStats::default() };
-        source.add_stats(&mut stats);
+        source.fill_stats(&mut stats);
         stats
     };
     let mut schedule = SampleSchedule::new(start, rate_hz, start.as_nanos());
@@ -157,6 +157,10 @@ pub fn capture<S: Sink>(
         match source.sample(now, if last { now } else { until }, sink) {
             Sampled::Complete => last_good = (now, counts),
             Sampled::Failed => counts.failed += 1,
+            Sampled::Switched => {
+                counts.failed += 1;
+                last_good = (now, counts);
+            }
             Sampled::Ended(reason) => break reason,
         }
         counts.missed = schedule.missed();

@@ -3,7 +3,7 @@
 use super::backend;
 use super::program::InterpreterSource;
 use super::session::{self, CaptureConfig, CaptureResult, ProgressHook, SampleSource};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::python::attach::{self, Attached};
 use crate::python::runtimes::RuntimeChoice;
@@ -31,6 +31,7 @@ impl Target {
     }
 
     /// A process whose interpreter is known.
+    #[doc(hidden)]
     pub fn new(pid: Pid, attached: Attached) -> Target {
         Target { pid, attached, config: CaptureConfig::default() }
     }
@@ -41,12 +42,13 @@ impl Target {
     }
 
     /// Measures until the duration of the configuration has passed, or the target ends. Blocks, and
-    /// gives `sink` every slice of every thread's time.
+    /// gives `sink` every slice of every thread's time: one for each sample, of which
+    /// [`CoalescingSink`](crate::profile::CoalescingSink) joins equal ones.
     ///
     /// # Errors
     ///
-    /// The process is read by py-spy (Python before 3.7), and py-spy fails or is not built in. How
-    /// the window ended is not an error but [`CaptureResult::stop_reason`].
+    /// The rate is no rate; or the process is read by py-spy (Python before 3.7), and that fails or
+    /// is not built in. How the window ended is not an error but [`CaptureResult::stop_reason`].
     pub fn run<S: Sink>(self, sink: &mut S) -> Result<CaptureResult> {
         self.run_until(&AtomicBool::new(false), sink, &mut |_, _| {})
     }
@@ -54,6 +56,9 @@ impl Target {
     /// The same, until `stop` is set at the latest. `on_progress` is called about ten times a
     /// second.
     pub fn run_until<S: Sink>(self, stop: &AtomicBool, sink: &mut S, on_progress: &mut ProgressHook<'_, S>) -> Result<CaptureResult> {
+        if !(self.config.rate_hz > 0.0 && self.config.rate_hz.is_finite()) {
+            return Err(Error::Usage(format!("failed to sample {} times a second: the rate must be above 0", self.config.rate_hz)));
+        }
         let mut source: Box<dyn SampleSource> = match self.attached {
             Attached::Python(python) => Box::new(InterpreterSource::new(*python, &self.config)),
             Attached::Legacy(version) => backend::source(self.pid, &version)?,

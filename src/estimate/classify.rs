@@ -4,8 +4,8 @@
 //! The table does not guess. A runnable thread without the GIL may run native code, may be in the
 //! run queue, or may have just been woken to take the GIL. Kernel stacks, where gilprof may read
 //! them, or else counts of switches, decide most of these cases. The others become
-//! [`Classification::NearWait`], and `cpu_attribution` divides their time by the CPU time that the
-//! kernel counted.
+//! one of the other classes of [`Classification`], whose time `cpu_attribution` divides by the CPU
+//! time and run-queue time that the kernel counted.
 
 use super::rules::{Rule, Rules};
 use crate::sample::{Evidence, RunnableState, State, TaskState};
@@ -20,8 +20,8 @@ pub enum DropRequest {
     /// Unknown.
     #[default]
     Unknown,
-    /// It can, and very likely did: the thread has held the GIL, and another thread has waited for
-    /// it, for at least a switch interval.
+    /// It can, and very likely did: for at least a switch interval, samples have seen no other
+    /// holder, and always a thread that may wait.
     Likely,
 }
 
@@ -44,8 +44,7 @@ pub struct Observation {
     pub held_last: bool,
     /// The thread's state at the last sample, if it was off the CPU then.
     pub off_cpu_state: Option<State>,
-    /// The thread waited for the GIL at the last sample, or has been runnable without the GIL at
-    /// every sample since it did.
+    /// The thread waited for the GIL at the last sample, or was [`Classification::NearWait`].
     pub near_wait: bool,
     /// The last futex sleep in which a sample found the thread was for the GIL.
     pub wants_gil: bool,
@@ -70,8 +69,8 @@ pub enum Classification {
     Known(State, Evidence),
     /// Holds the GIL and is runnable: on a CPU, unless the run-queue time says otherwise.
     HoldingRunnable(State),
-    /// Runnable without the GIL and without wanting it: native code, unless the run-queue time says
-    /// otherwise.
+    /// Runnable without the GIL, and not next to a wait for it: native code, unless the run-queue
+    /// time says otherwise.
     OffGil,
     /// Found in the run queue, without the GIL and without wanting it. gilprof's own sample needs a
     /// CPU and preempts the thread that it then finds in the run queue, so such time is starved
@@ -145,13 +144,13 @@ table! { o, rules,
     "waited at the last sample, and only others can have had the GIL since",
         o.task_state == T::StillWaiting => Known(State::Waiting, Evidence::SameHolder),
         "switch_number counts every other holder";
-    "holds the GIL, asleep at the last sample and not run since", o.task_state == T::NotRunSince && o.held() =>
+    "holds the GIL, off the CPU at the last sample and not run since", o.task_state == T::NotRunSince && o.held() =>
         Known(State::HoldingBlocked, Evidence::GilHolder), "it holds the GIL and has no CPU";
-    "asleep at the last sample and not run since, in a state that is not known",
+    "off the CPU at the last sample and not run since, in a state that is not known",
         o.task_state == T::NotRunSince && matches!(o.off_cpu_state, None | Some(State::HoldingBlocked)) =>
         Known(State::Unknown, Evidence::Unread), "it was said to hold the GIL then, and does not now";
-    "asleep at the last sample and not run since", o.task_state == T::NotRunSince =>
-        Known(o.off_cpu_state.unwrap_or(State::Unknown), Evidence::NotRunSince), "a thread that has not run sleeps on";
+    "off the CPU at the last sample and not run since", o.task_state == T::NotRunSince =>
+        Known(o.off_cpu_state.unwrap_or(State::Unknown), Evidence::NotRunSince), "a thread that has not run is where it was";
     "holds the GIL, asleep on another futex", o.task_state == T::OtherFutex && o.held() =>
         Known(State::HoldingBlocked, Evidence::HolderLock), "a lock, or another thread";
     "holds the GIL, off the CPU outside a system call", o.task_state == T::OutsideSyscall && o.held() =>
@@ -189,12 +188,12 @@ table! { o, rules,
         "the eval loop released the GIL on request, and the thread that it woke pushed it off";
     "pushed off after a hold with a drop request",
         o.at(R::PushedOff) && o.held_last && o.drop_request == Likely && rules.has(Rule::ForcedRelease) =>
-        Known(State::Waiting, Evidence::PushedOff), "a forced release follows a hold of a switch interval, which a sample has seen";
+        Known(State::Waiting, Evidence::PushedOff), "a forced release follows a wait of a switch interval";
     "pushed off after a hold, where a drop request is possible",
-        o.at(R::PushedOff) && o.held_last && o.drop_request == Unknown && rules.has(Rule::UnknownDropRequest) => NearWait(o.without_cpu()),
+        o.at(R::PushedOff) && o.held_last && o.drop_request == Unknown && rules.has(Rule::UnknownDropRequest) => NearWait(State::Waiting),
         "it waits, as far as it used no CPU";
     "pushed off next to a wait, at no call",
-        o.at(R::PushedOff) && o.near_wait && !o.in_c_call && rules.has(Rule::PushedOffNearWait) => NearWait(o.without_cpu()),
+        o.at(R::PushedOff) && o.near_wait && !o.in_c_call && rules.has(Rule::PushedOffNearWait) => NearWait(State::Waiting),
         "on its way into or out of the wait, or in native code that is no call";
     "pushed off", o.at(R::PushedOff) => OffGil, "in native code";
     "woken within a C call in which it sleeps for something else", o.at(R::Woken) && o.sleeps_for_other =>

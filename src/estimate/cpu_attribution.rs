@@ -79,11 +79,11 @@ pub struct CpuAttribution {
 struct Fractions {
     /// Of `HoldingRunnable` and `OffGil`: in the run queue.
     starved: f64,
-    /// Of `NearWait`: without a CPU, so still waiting.
+    /// Of `NearWait`: without a CPU, which is waiting or unknown.
     waiting: f64,
     /// Of `OffGil`: covered by neither count.
     unknown: f64,
-    /// Of `InRunQueue`: in the run queue, as the kernel counts. The rest is time next to a wait.
+    /// Of `InRunQueue`: in the run queue, as the kernel counts. The rest is like `OffGil`.
     queued: f64,
 }
 
@@ -239,10 +239,11 @@ impl CpuAttribution {
             (self.cpu_budget, self.queue_budget) = (0.0, 0.0);
         }
         let ratio = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
+        let starved = ratio(starved, holding + off_gil);
         Fractions {
-            starved: ratio(starved, holding + off_gil),
+            starved,
             waiting: ratio(waiting, near),
-            unknown: ratio(asleep.min(off_gil), off_gil),
+            unknown: ratio(asleep, off_gil).min(1.0 - starved),
             queued: ratio(queued, sampled_queued),
         }
     }

@@ -25,7 +25,8 @@ impl GilHistory {
         GilHistory { id, previous: None, uncontended_since: None, waiters: 0, contended: false }
     }
 
-    /// Whether the thread with this thread state may have had the GIL since the last sample.
+    /// Whether the thread with this thread state may have had the GIL since the last sample. If
+    /// not, a waiting thread is not read again (`Sampler::cannot_have_held`).
     /// `switch_number` counts each GIL switch to another thread: after at most one, only the last
     /// holder of then and that of now have had the GIL. A thread that releases the GIL and takes it
     /// back is not counted as a switch.

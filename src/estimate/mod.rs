@@ -122,6 +122,7 @@ impl Estimator {
         };
         let gil = &mut self.gils[g];
         let waited_on = now.holder.as_ref().filter(|holder| holder.index != thread.index).map(|holder| (holder.id, &holder.stack));
+        // The table's row for this needs nothing else.
         if thread.task.task_state == TaskState::StillWaiting {
             (gil.waiters, gil.contended) = (gil.waiters + 1, true);
             return estimator.extend_wait(at, &thread.stack, waited_on, sink);

@@ -17,7 +17,8 @@ use std::sync::Arc;
 pub struct ThreadEstimator {
     id: ThreadId,
     state_machine: ThreadStateMachine,
-    /// When a sample last found another thread holding its GIL.
+    /// Until when another thread has held its GIL, as far as is known: by samples, and because the
+    /// thread itself slept or waited.
     other_held_at: Option<Nanos>,
     /// Its stack in samples that do not poll it.
     idle_stack: Option<Arc<Stack>>,

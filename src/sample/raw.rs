@@ -184,8 +184,8 @@ pub enum TaskState {
     Syscall,
     /// Off the CPU outside a system call: a page fault, or frozen.
     OutsideSyscall,
-    /// Asleep at the last sample and not run since, so its `/proc/PID/task/TID/syscall` was not
-    /// read.
+    /// Off the CPU at the last sample, asleep or in the run queue after a sleep, and not run since,
+    /// so its `/proc/PID/task/TID/syscall` was not read.
     NotRunSince,
     /// Waiting for the GIL at the last sample, and `switch_number` shows that only other threads
     /// can have had the GIL since. The thread is still in `take_gil`, so its `/proc` files were not

@@ -124,6 +124,7 @@ fn the_table_of_states_is_that_of_the_code() {
     let result = |code: &str| code.split_whitespace().collect::<String>().replace("State::", "").replace("Evidence::", "");
     let plain = |code: &str| match result(code).as_str() {
         "HoldingRunnable(o.holding())" => "HoldingRunnable".into(),
+        "NearWait(o.without_cpu())" => "NearWait(Waiting; Unknown if no sample ever decided)".into(),
         "Known(o.holding(),GilHolder)" => "Known(Holding, GilHolder)".into(),
         "Known(o.off_cpu_state.unwrap_or(Unknown),NotRunSince)" => "Known(as before, NotRunSince)".into(),
         other => other.split('{').next().unwrap().replace(',', ", "),

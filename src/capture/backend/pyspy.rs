@@ -57,7 +57,7 @@ struct PySpySource {
     spy: py_spy::PythonSpy,
     sampler: PySpySampler,
     target: TargetInfo,
-    /// The time of the last sample.
+    /// The time of the last good sample; before the first, of the window's beginning.
     last: Nanos,
     failed_in_a_row: u64,
 }
@@ -75,14 +75,15 @@ impl SampleSource for PySpySource {
         MAX_RATE
     }
 
-    fn prepare(&mut self, _: Nanos, _: &dyn Fn() -> bool, _: &mut dyn Sink) {}
+    fn prepare(&mut self, now: Nanos, _: &dyn Fn() -> bool, _: &mut dyn Sink) {
+        self.last = now;
+    }
 
     fn sample(&mut self, now: Nanos, _: Nanos, sink: &mut dyn Sink) -> Sampled {
         match self.spy.get_stack_traces() {
             Ok(traces) => {
                 self.failed_in_a_row = 0;
-                let before = if self.last == Nanos::ZERO { now } else { self.last };
-                self.sampler.sample(now, before, &traces, sink);
+                self.sampler.sample(now, self.last, &traces, sink);
                 self.last = now;
                 Sampled::Complete
             }
@@ -109,7 +110,7 @@ impl SampleSource for PySpySource {
         self.target.clone()
     }
 
-    fn add_stats(&self, stats: &mut CaptureStats) {
+    fn fill_stats(&self, stats: &mut CaptureStats) {
         stats.stops = self.sampler.stop_detector.stops().collect();
         stats.warnings.push(WARNING.into());
     }

@@ -27,10 +27,10 @@ fn the_counts_of_exact_mode_outlive_it() {
     let python = PythonProcess::from_runtime(Pid(7), &mem, Abi::default(), Minor(3, 9), "3.9.18".into(), Addr(0x1000)).unwrap();
     let mut program = InterpreterSource::new(python, &CaptureConfig::default());
     let events = EventCounts { events: 40, lost_events: Some(2), unmet_waits: 1 };
-    program.before.stats.events = events;
+    program.earlier.events = events;
     program.warn(["2 kernel events were lost".to_owned()]);
     let mut stats = CaptureStats::default();
-    program.add_stats(&mut stats);
+    program.fill_stats(&mut stats);
     assert_eq!(stats.events, events);
     assert!(!stats.exact, "the waits of the second program are sampled");
     assert_eq!(stats.warnings, ["2 kernel events were lost"]);

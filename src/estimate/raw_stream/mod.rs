@@ -16,10 +16,10 @@
 //! line.
 //!
 //! ```text
-//! FLAGS   1 the program was stopped
+//! FLAGS   1 the program was stopped; 2 in older streams, of no meaning now
 //! GIL     ID COLLECTING HOLDER_AFTER HOLDER READING
 //!         HOLDER is INDEX ID
-//!         READING is FLAGS LAST_HOLDER SWITCHES INTERVAL_US, with FLAGS 1 on, 2 held
+//!         READING is FLAGS LAST_HOLDER SWITCHES INTERVAL_US; FLAGS 1 on, 2 held by LAST_HOLDER
 //! THREAD  INDEX GIL TSTATE TASK_STATE FLAGS REQUESTED DROP_REQUEST STATE STATE_BY_COUNTS STAT
 //!         FLAGS 1 assumed, 2 in a C call, 4 runs no Python
 //!         states are places in `TaskState::ALL` and `RunnableState::ALL`
