@@ -21,7 +21,7 @@ KEPT = os.path.join(REPOSITORY, "tests", "dumps", "truth")
 
 
 def add_options(parser):
-    parser.add_argument("files", nargs="*", help="kept samples (default: those of tests/dumps/truth)")
+    parser.add_argument("files", nargs="*", default=[], help="kept samples (default: those of tests/dumps/truth)")
     parser.add_argument("--resolver", choices=RESOLVERS, default="kernel-stack",
                         help="the best evidence for a runnable thread that counts (default: %(default)s)")
     parser.add_argument("--without", action="append", default=[], metavar="RULE", help="leave out a rule of src/estimate/rules.rs")
