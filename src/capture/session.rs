@@ -128,7 +128,7 @@ pub fn capture<S: Sink>(
     sink: &mut S,
     on_progress: &mut ProgressHook<'_, S>,
 ) -> CaptureResult {
-    // Before the settings that the source may make for this thread: a new thread would inherit them.
+    // Before the settings that the source makes for this thread: a new thread would inherit them.
     let mut descendants = DescendantMonitor::start(pid);
     let rate_hz = config.rate_hz.min(source.max_rate());
     let prepared = sys_linux::monotonic();

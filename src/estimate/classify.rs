@@ -49,7 +49,7 @@ pub struct Observation {
     /// The last futex sleep in which a sample found the thread was for the GIL.
     pub wants_gil: bool,
     /// Where the thread is now, within a call of a C function, its futex sleeps are often for a
-    /// lock.
+    /// lock; and no sample has found it asleep since it held the GIL.
     pub sleeps_for_lock: bool,
     /// The same of its sleeps in any system call: for something other than the GIL.
     pub sleeps_for_other: bool,

@@ -24,7 +24,7 @@ const MAX_IDLE: Nanos = Nanos::from_millis(100);
 /// Sleeps that are counted in full; older ones are halved.
 const MAX_SLEEPS: u32 = 400;
 /// One sleep in this many for something other than the GIL is enough to expect such a sleep.
-const OTHER_SLEEPS_RATIO: u32 = 16;
+const OTHER_SLEEPS_RATIO: u32 = 32;
 
 /// A thread that waits for its first CPU gets its slices after this time at the latest.
 const MAX_NOT_SCHEDULED: Nanos = Nanos::from_millis(200);
@@ -51,9 +51,9 @@ struct Previous {
     /// The first sample that found the thread in its current sleep.
     asleep_since: Nanos,
     near_wait: bool,
-    /// Whether the thread's next futex sleep is presumed to be for the GIL: its last one was, or it
-    /// has held the GIL since.
-    wants_gil: bool,
+    /// Whether the thread's last futex sleep was for the GIL. True is assumed until a sample finds
+    /// the thread asleep. `None`: the thread has held the GIL since.
+    wants_gil: Option<bool>,
     /// The wait is certain, not inferred: the thread was asleep on the GIL's futex, or had
     /// requested the GIL.
     wait_certain: bool,
@@ -118,7 +118,7 @@ impl ThreadStateMachine {
         // its run-queue time only then.
         let off_cpu_state = stat.is_some_and(|s| s.runs == 0).then_some(State::Starved);
         let previous =
-            Previous { at: start, stat, off_cpu_state, asleep_since: start, near_wait: false, wants_gil: true, wait_certain: false };
+            Previous { at: start, stat, off_cpu_state, asleep_since: start, near_wait: false, wants_gil: Some(true), wait_certain: false };
         let last_state = (State::Unknown, Evidence::Unread);
         ThreadStateMachine {
             previous,
@@ -240,8 +240,8 @@ impl ThreadStateMachine {
             held_last: self.last_state.0.is_holding(),
             off_cpu_state: self.previous.off_cpu_state,
             near_wait: self.previous.near_wait,
-            wants_gil: self.previous.wants_gil,
-            sleeps_for_lock: sleeps.often_for_lock(),
+            wants_gil: self.previous.wants_gil != Some(false),
+            sleeps_for_lock: self.previous.wants_gil.is_none() && sleeps.often_for_lock(),
             sleeps_for_other: sleeps.often_for_other(),
             runnable_state: task.runnable_state,
             is_resolved: self.is_resolved,
@@ -298,8 +298,9 @@ impl ThreadStateMachine {
             || matches!(classification, Classification::Known(State::Waiting, _) | Classification::NearWait(_));
         let wants_gil = match state.0 {
             _ if matches!(state.1, Evidence::KernelStack | Evidence::SwitchCounts) => self.previous.wants_gil,
-            State::Waiting | State::HoldingPython | State::HoldingNative | State::HoldingBlocked => true,
-            State::Lock => false,
+            State::Waiting => Some(true),
+            State::Lock => Some(false),
+            State::HoldingPython | State::HoldingNative | State::HoldingBlocked => None,
             _ => self.previous.wants_gil,
         };
         let wait_certain = match state.1 {

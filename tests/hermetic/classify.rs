@@ -129,6 +129,11 @@ fn a_thread_woken_from_a_lock_has_not_requested_the_gil() {
     // there.
     expect(play("BBj", "1 1", "  9"), &[(State::HoldingBlocked, 2.0), (State::Waiting, 1.0)]);
     let locks = play(&("Cl".repeat(8) + "Cj"), &"X1".repeat(9), &(" ".repeat(17) + "9"));
+    let preempted = play(&("Cl".repeat(8) + "Cf"), &"X1".repeat(9), &(" ".repeat(17) + "9"));
+    assert!(preempted.get(State::Starved) > 0.89e6 && preempted.get(State::Waiting) == 0.0, "{preempted:?}");
+    // It has slept for the GIL since it held it.
+    let waited = play(&("Cl".repeat(8) + "CWz"), &("X1".repeat(8) + "X11"), &(" ".repeat(18) + "9"));
+    assert_eq!(waited.get(State::Waiting) / 1e6, 2.0, "{waited:?}");
     assert!(locks.get(State::Starved) > 0.89e6 && locks.get(State::Waiting) == 0.0, "{locks:?}");
 }
 

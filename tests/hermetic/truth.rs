@@ -23,8 +23,8 @@ const BOUNDS: [(Resolver, bool, f64, f64); 6] = [
     (Resolver::KernelStack, true, 0.05, 0.01),
     (Resolver::SwitchCounts, false, 0.05, 0.01),
     (Resolver::SwitchCounts, true, 0.08, 0.02),
-    (Resolver::CpuTime, false, 0.08, 0.01),
-    (Resolver::CpuTime, true, 0.20, 0.05),
+    (Resolver::CpuTime, false, 0.07, 0.01),
+    (Resolver::CpuTime, true, 0.20, 0.045),
 ];
 /// Share of a thread's time that the probes may use: `DISTURBED` of scripts/eval.
 const DISTURBED: f64 = 0.05;
