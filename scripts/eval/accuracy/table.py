@@ -14,7 +14,9 @@ EXACT = {"waiting": (0.005, None)}
 USER, USER_WITH_LOAD = {"waiting": (0.05, 0.01)}, {"waiting": (0.08, 0.02)}
 CONDITIONS = {"idle machine": BOUNDS, "with load": WITH_LOAD, "exact mode": EXACT, "exact mode, with load": EXACT,
               "as a user": USER, "as a user, with load": USER_WITH_LOAD,
-              # What remains where neither tells; judged by `replay` alone, without a bound.
+              # By `replay` alone: samples that root took, classified by what a user may read; and by what remains where
+              # neither tells, without a bound.
+              "by counts of switches": USER, "by counts of switches, with load": USER_WITH_LOAD,
               "by CPU time": {}, "by CPU time, with load": {}}
 # Counts of waits in exact mode: the error that is allowed, as a part of the actual count. A wait at
 # an end of the window may be counted on either side of it.
@@ -26,7 +28,8 @@ DISTURBED = 0.05
 
 
 def condition(run):
-    mode = "by CPU time" if run.get("resolver") == "cpu-time" else "exact mode" if run.get("exact") else "as a user" if run.get("user") else ""
+    replayed = {"switch-counts": "by counts of switches", "cpu-time": "by CPU time"}.get(run.get("resolver"))
+    mode = replayed or ("exact mode" if run.get("exact") else "as a user" if run.get("user") else "")
     return mode + ", with load" * run["loaded"] if mode else "with load" if run["loaded"] else "idle machine"
 
 
