@@ -71,7 +71,7 @@ def measured_on(name):
 
 def accuracy_limits():
     """The workloads without a bound: range of the error of each state, and of the lifetime."""
-    checks = [check for check in results.entries(results.load("accuracy"), "checks") if "limit" in check]
+    checks = [check for check in results.entries(results.load("accuracy"), "checks") if "limit" in check and check["part"] == "idle machine"]
     states = ("waiting", "holding", "native", "starved")
     return markdown(["workload"] + [state + "|" for state in states] + ["lifetime reported / actual|", "runs|"],
                     ([check["limit"]] + ["%+.3f to %+.3f" % tuple(check[state]) for state in states] + ["%.3f to %.3f" % tuple(check["lifetime"]), str(check["runs"])]

@@ -4,7 +4,10 @@ use super::raw_stream::RawReader;
 use super::rules::Rules;
 use super::Estimator;
 use crate::ids::{ThreadId, Tid};
-use crate::sample::{GilSample, RawEvent, RawSample, Resolver, Sink, Stack, StateSlice, StateTimes, ThreadInfo, ThreadTotals};
+use crate::sample::{
+    GilSample, RawEvent, RawSample, RawThread, Resolver, RunnableState, Sink, Stack, StateSlice, StateTimes, TaskState, ThreadInfo,
+    ThreadTotals,
+};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
@@ -42,6 +45,7 @@ impl Sink for Sums {
 pub fn replay<R: BufRead>(reader: &mut RawReader<R>, resolver: Resolver, rules: Rules) -> io::Result<Replayed> {
     let (mut estimator, mut sums, mut samples) = (Estimator::with_rules(rules), Sums::default(), 0);
     let (mut changed, stack) = (RawSample::default(), Arc::new(Stack::empty()));
+    let mut last: FxHashMap<usize, Option<RunnableState>> = FxHashMap::default();
     reader.replay(&mut |event| {
         match *event {
             RawEvent::Start { id, tid, .. } => {
@@ -50,10 +54,13 @@ pub fn replay<R: BufRead>(reader: &mut RawReader<R>, resolver: Resolver, rules: 
             RawEvent::Sample(raw) => {
                 samples += 1;
                 changed.clone_from(raw);
-                changed.threads.iter_mut().for_each(|thread| keep_only(resolver, thread));
+                for thread in changed.threads.iter_mut().filter(|_| resolver != Resolver::KernelStack) {
+                    keep_only(resolver, thread, &estimator, last.entry(thread.index).or_default());
+                }
                 estimator.take(&RawEvent::Sample(&changed), &stack, &mut sums);
                 return;
             }
+            RawEvent::Remove(_) => last.clear(),
             _ => {}
         }
         estimator.take(event, &stack, &mut sums);
@@ -61,10 +68,15 @@ pub fn replay<R: BufRead>(reader: &mut RawReader<R>, resolver: Resolver, rules: 
     Ok(Replayed { threads: sums.threads, samples })
 }
 
-fn keep_only(resolver: Resolver, thread: &mut crate::sample::RawThread) {
-    match resolver {
-        Resolver::KernelStack => {}
-        Resolver::SwitchCounts => thread.task.runnable_state = thread.task.by_counts,
-        Resolver::CpuTime => thread.task.runnable_state = None,
+/// Leaves of a sample what a user without kernel stacks would have had. `last` is the thread's
+/// state at its last sample, by counts.
+fn keep_only(resolver: Resolver, thread: &mut RawThread, estimator: &Estimator, last: &mut Option<RunnableState>) {
+    let task = &mut thread.task;
+    if task.task_state == TaskState::NotRunSince && !estimator.thread(thread.index).history().not_run_since_wakeup(task.stat) {
+        // Only the kernel stack said that the thread was in the run queue. It is there still, and
+        // its counts have not moved.
+        (task.task_state, task.by_counts) = (TaskState::Runnable, *last);
     }
+    *last = task.by_counts.filter(|_| task.task_state == TaskState::Runnable);
+    task.runnable_state = task.by_counts.filter(|_| resolver == Resolver::SwitchCounts);
 }
