@@ -31,8 +31,8 @@ pub fn record(python: &PythonProcess, sink: &mut dyn Sink) -> Result<(MemoryDump
     Ok((recorder.finish(python.abi, &python.version, python.runtime), sampler))
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// Takes a recorded sample again through `target`, which reads `dump` or a modified copy of it.
+#[cfg(any(test, feature = "internals"))]
 pub fn replay(dump: &MemoryDump, target: Box<dyn ProcessAccess>, sink: &mut dyn Sink) -> Result<(super::sampler::SampleOutcome, Sampler)> {
     let head = &dump.head;
     let garbage = || Error::Garbage { pid: Pid(head.pid), what: format!("{:?} is no version", head.python) };

@@ -96,8 +96,8 @@ impl Classification {
     }
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// A row of the table, for a reader.
+#[cfg(any(test, feature = "internals"))]
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// When it applies.
@@ -111,8 +111,8 @@ pub struct Row {
 /// Makes the table, as code and as [`ROWS`]: the first row whose condition holds gives the result.
 macro_rules! table {
     ($observed:ident, $rules:ident, $($when:literal, $applies:expr => $result:expr, $because:literal;)*) => {
-        #[cfg(any(test, feature = "internals"))]
         /// The table's rows, in their order.
+        #[cfg(any(test, feature = "internals"))]
         pub const ROWS: &[Row] = &[$(Row { when: $when, result: stringify!($result), because: $because }),*];
 
         /// Classifies one sample of one thread, by these rules. Returns the number of the row too.

@@ -7,9 +7,10 @@
 //!
 //! - The CPU time counted in the interval is the budget for its runnable time, with and without the
 //!   GIL.
-//! - Runnable time beyond the budget was spent without a CPU. Next to a GIL wait the thread was
-//!   still waiting (woken, but not on a CPU yet). What is left was starved, as far as the time
-//!   counted in the run queue covers it.
+//! - Next to a GIL wait the thread waits (woken, but not on a CPU yet), unless the budget is left
+//!   with more than the credit that is carried: then it ran native code there.
+//! - Other runnable time beyond the budget was starved, as far as the time counted in the run queue
+//!   covers it.
 //! - Time that neither count covers was a sleep too short for any sample: unknown.
 //!
 //! A sample stands for a whole period, so the sampled time of an interval never equals the counted
@@ -19,7 +20,7 @@
 //! ```text
 //!   samples   W W R R H H H H R W W      W waiting, H holding, R runnable without the GIL
 //!   interval      |<------------->|      between two samples that find the thread off the CPU
-//!   balance   cpu + run queue = H + R    R next to W: what CPU time does not cover is waiting
+//!   balance   cpu + run queue = H + R    R next to W waits, unless much CPU time is left
 //! ```
 
 use super::classify::Classification;

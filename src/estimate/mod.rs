@@ -40,8 +40,8 @@ pub struct Estimator {
 }
 
 impl Estimator {
-    #[cfg(any(test, feature = "internals"))]
     /// An estimator that follows these rules.
+    #[cfg(any(test, feature = "internals"))]
     pub fn with_rules(rules: Rules) -> Estimator {
         Estimator { rules, ..Estimator::default() }
     }

@@ -60,6 +60,7 @@ pub fn replay<R: BufRead>(reader: &mut RawReader<R>, resolver: Resolver, rules: 
                 estimator.take(&RawEvent::Sample(&changed), &stack, &mut sums);
                 return;
             }
+            // Later threads have other indices now.
             RawEvent::Remove(_) => last.clear(),
             _ => {}
         }
@@ -72,7 +73,8 @@ pub fn replay<R: BufRead>(reader: &mut RawReader<R>, resolver: Resolver, rules: 
 /// state at its last sample, by counts.
 fn keep_only(resolver: Resolver, thread: &mut RawThread, estimator: &Estimator, last: &mut Option<RunnableState>) {
     let task = &mut thread.task;
-    if task.task_state == TaskState::NotRunSince && !estimator.thread(thread.index).history().not_run_since_wakeup(task.stat) {
+    let known = estimator.threads().get(thread.index).is_some_and(|known| known.history().not_run_since_wakeup(task.stat));
+    if task.task_state == TaskState::NotRunSince && !known {
         // Only the kernel stack said that the thread was in the run queue. It is there still, and
         // its counts have not moved.
         (task.task_state, task.by_counts) = (TaskState::Runnable, *last);

@@ -34,8 +34,8 @@ pub enum Rule {
 }
 
 impl Rule {
-    #[cfg(any(test, feature = "internals"))]
     /// All of them.
+    #[cfg(any(test, feature = "internals"))]
     pub const ALL: [Rule; 13] = [
         Rule::SleepsInCCall,
         Rule::RequestStarted,
@@ -60,8 +60,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    #[cfg(any(test, feature = "internals"))]
     /// These, without one.
+    #[cfg(any(test, feature = "internals"))]
     pub fn without(self, rule: Rule) -> Rules {
         Rules { left_out: self.left_out | 1 << rule as u32 }
     }

@@ -31,8 +31,8 @@ pub mod gate_exit {
     /// A signal came before the first sample, or a second one, or it ended the command.
     pub const INTERRUPTED: u8 = 130;
 
-    #[cfg(any(test, feature = "internals"))]
     /// Every code, ascending, and when the gate ends with it.
+    #[cfg(any(test, feature = "internals"))]
     pub const TABLE: [(u8, &str); 7] = [
         (PASS, "every check passed, or only warned; with `--update-baseline`, the baseline was written"),
         (FAIL, "a limit is broken, or a figure is worse than the baseline allows"),

@@ -122,9 +122,9 @@ fn state_file(group: &Group) -> String {
     format!("{}/{}", group.directory(), if group.is_v2 { "cgroup.events" } else { "freezer.state" })
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// The files that say whether a process is frozen, by its `/proc/PID/cgroup` and gilprof's own
 /// mountinfo.
+#[cfg(any(test, feature = "internals"))]
 pub fn freezer_files(groups: &str, mounts: &str) -> Vec<String> {
     visible(groups, mounts).map(|group| state_file(&group)).collect()
 }

@@ -32,8 +32,8 @@ const BLOCK: usize = 64;
 const MARGIN: u64 = 32;
 /// Most blocks that are recorded: 64 MiB.
 const MAX_BLOCKS: usize = 1 << 18;
-#[cfg(any(test, feature = "internals"))]
 /// Most threads that a file may list.
+#[cfg(any(test, feature = "internals"))]
 const MAX_TASKS: usize = 1 << 16;
 
 /// The kernel's data of one thread.
@@ -82,8 +82,8 @@ pub struct MemoryDump {
     pub ranges: Vec<(Addr, Vec<u8>)>,
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// Why bytes are not a memory dump.
+#[cfg(any(test, feature = "internals"))]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryDumpError {
     /// Not a file of this kind.
@@ -107,8 +107,8 @@ impl MemoryDump {
         Ok(bytes)
     }
 
-    #[cfg(any(test, feature = "internals"))]
     /// Parses a file, which may hold anything.
+    #[cfg(any(test, feature = "internals"))]
     pub fn parse(bytes: &[u8]) -> Result<MemoryDump, MemoryDumpError> {
         let end = bytes.iter().position(|&byte| byte == b'\n').ok_or(MemoryDumpError::Head)?;
         let (head, mut rest) = bytes.split_at(end);
@@ -128,8 +128,8 @@ impl MemoryDump {
     }
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// Splits off the first range. An empty range is refused, so that the number of ranges is bounded.
+#[cfg(any(test, feature = "internals"))]
 fn next_range(bytes: &[u8]) -> Option<(u64, &[u8], &[u8])> {
     let (at, rest) = bytes.split_first_chunk()?;
     let (len, rest) = rest.split_first_chunk()?;

@@ -91,8 +91,8 @@ struct Search<'a> {
     maps: &'a Maps,
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// Finds the interpreter of a process: the first of [`locate_all`] that gilprof can name.
+#[cfg(any(test, feature = "internals"))]
 pub fn locate(pid: Pid, mem: &dyn Memory) -> Result<Located> {
     let mut all = locate_all(pid, mem)?;
     all.swap_remove(all.iter().position(Result::is_ok).unwrap_or(0))

@@ -243,14 +243,14 @@ impl CodeCache {
         Ok(self.put(at, fingerprint, decoded))
     }
 
-    #[cfg(any(test, feature = "internals"))]
     /// The number of cached code objects.
+    #[cfg(any(test, feature = "internals"))]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    #[cfg(any(test, feature = "internals"))]
     /// Whether the cache is empty.
+    #[cfg(any(test, feature = "internals"))]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -130,9 +130,9 @@ impl FrameReader {
         self.depth_limit.unwrap_or(MAX_DEPTH).clamp(MIN_DEPTH, MAX_DEPTH)
     }
 
-    #[cfg(any(test, feature = "internals"))]
     /// The stack of the thread whose state is at `tstate`. `Err` only when the process as a whole
     /// cannot be read. One copy is enough for a thread that is `asleep` in the kernel.
+    #[cfg(any(test, feature = "internals"))]
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, tstate: Addr, asleep: bool) -> Result<&RawStack, ReadError> {
         self.read_with(mem, layout, tstate, asleep, &mut Vec::new())
     }

@@ -160,8 +160,8 @@ fn int_digits(layout: &Layout, object: &[u8]) -> Option<usize> {
     usize::try_from(digits).ok().filter(|&digits| digits <= MAX_DIGITS)
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// The name of an object's type as `tp_name` has it, which includes the module for types made in C.
+#[cfg(any(test, feature = "internals"))]
 pub fn read_type_name<M: Memory + ?Sized>(mem: &M, layout: &Layout, object: Addr) -> Result<String, ObjectError> {
     type_name(mem, layout, mem.read_ptr(object.offset(layout.object.type_.offset() as u64))?)
 }

@@ -32,9 +32,9 @@ const BLOCK: usize = 256;
 /// The size of a pointer, in bytes.
 const POINTER: u64 = 8;
 
-#[cfg(any(test, feature = "internals"))]
 /// Names by `ident` (`PyThreadState.thread_id`, which is `pthread_self()`), as far as they can be
 /// read.
+#[cfg(any(test, feature = "internals"))]
 pub fn read<M: Memory + ?Sized>(mem: &M, layout: &Layout, interpreter: Addr) -> HashMap<u64, String> {
     read_missing(mem, layout, [interpreter], |_| true)
 }

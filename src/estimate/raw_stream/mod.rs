@@ -64,6 +64,8 @@ impl Base {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::estimate::replay::replay;
+    use crate::estimate::rules::Rules;
     use crate::estimate::Estimator;
     use crate::ids::{Addr, GilId, ThreadId, Tid};
     use crate::sample::*;
@@ -145,6 +147,17 @@ mod tests {
             let _ = RawReader::new(text.as_bytes()).unwrap().replay(&mut |event| {
                 estimator.take(event, &stack, &mut sink);
             });
+            for resolver in [Resolver::KernelStack, Resolver::SwitchCounts, Resolver::CpuTime] {
+                let _ = replay(&mut RawReader::new(text.as_bytes()).unwrap(), resolver, Rules::default());
+            }
+        }
+
+        #[test]
+        fn a_sample_of_unknown_threads_is_replayed_without_panic(indices in proptest::collection::vec(0..9u8, 1..5), state in 0..9u8) {
+            let threads: String = indices.iter().map(|index| format!(" {index} - 0 {state} 0 - - - - -")).collect();
+            let text = format!("{HEAD}\nt 1 7 5 0 -\ns 1 1 0 0{threads}\n");
+            let replayed = replay(&mut RawReader::new(text.as_bytes()).unwrap(), Resolver::SwitchCounts, Rules::default());
+            prop_assert_eq!(replayed.unwrap().samples, 1);
         }
     }
 }

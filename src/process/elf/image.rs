@@ -139,8 +139,8 @@ impl<'m> Image<'m> {
         Machine::from_header(&self.header)
     }
 
-    #[cfg(any(test, feature = "internals"))]
     /// The linker's build id.
+    #[cfg(any(test, feature = "internals"))]
     pub fn build_id(&self) -> Option<&[u8]> {
         self.build_id.as_deref()
     }

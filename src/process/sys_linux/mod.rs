@@ -38,8 +38,8 @@ pub fn process_cpu_time() -> Nanos {
     clock(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// CPU time used by the calling thread.
+#[cfg(any(test, feature = "internals"))]
 pub fn thread_cpu_time() -> Nanos {
     clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }

@@ -22,9 +22,9 @@ pub struct LineRange {
     pub line: Option<u32>,
 }
 
-#[cfg(any(test, feature = "internals"))]
 /// The line of the instruction `byte_offset` bytes into the bytecode. `None` where the table gives
 /// none, or does not reach that far.
+#[cfg(any(test, feature = "internals"))]
 pub fn line_at(format: LineFormat, table: &[u8], first_line: i32, byte_offset: u32) -> Option<u32> {
     line_ranges(format, table, first_line).find(|range| byte_offset < range.end).and_then(|range| range.line)
 }
