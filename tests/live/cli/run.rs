@@ -58,6 +58,18 @@ fn run(interpreter: &Interpreter, args: &[&str], code: &str) -> Command {
     command
 }
 
+/// Python that waits until gilprof, its parent, samples it: files of its threads are open there.
+const SAMPLED: &str = "
+import os
+def sampled():
+    threads, files = '/proc/%d/task/' % os.getpid(), '/proc/%d/fd/' % os.getppid()
+    for file in os.listdir(files):
+        try:
+            if os.readlink(files + file).startswith(threads): return True
+        except OSError: pass
+while not sampled(): pass
+";
+
 /// A report about a file, which is removed.
 fn taken(file: &Path) -> serde_json::Value {
     let report = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
@@ -115,7 +127,7 @@ fn stdin_and_stdout_pass_through_byte_for_byte(interpreter: &Interpreter) {
 
 fn the_exit_code_is_passed_on(interpreter: &Interpreter) {
     for (code, wanted) in [
-        ("import time; time.sleep(.1)", 0),
+        (SAMPLED, 0),
         ("raise SystemExit(3)", 3),
         ("raise SystemExit(255)", 255),
         ("1 / 0", 1),
@@ -213,7 +225,8 @@ fn signals_are_passed_on(interpreter: &Interpreter) {
 fn a_signal_that_ends_the_program_is_its_exit_code(interpreter: &Interpreter) {
     for number in [libc::SIGTERM, libc::SIGUSR1, libc::SIGHUP] {
         // Not a read, which would end with the pipe, possibly before the signal arrives.
-        let mut command = run(interpreter, &[], "import os, signal; os.write(1, b'ready\\n'); signal.pause()");
+        let code = format!("{SAMPLED}\nimport signal; os.write(1, b'ready\\n'); signal.pause()");
+        let mut command = run(interpreter, &[], &code);
         let running = Running::spawn_with(command.stdin(Stdio::piped()));
         assert_eq!(running.line(), "ready");
         running.signal(number);
@@ -234,8 +247,9 @@ fn ignored_signals_stay_ignored(interpreter: &Interpreter) {
 fn ctrl_c_in_a_terminal_reaches_the_program_once(interpreter: &Interpreter) {
     // Its stdin is no terminal, but its terminal sends Ctrl-C all the same. The program asks
     // gilprof for USR1, which arrives after earlier signals.
-    let code = "
-import os, signal
+    let code = format!(
+        "{SAMPLED}
+import signal
 emitted = []
 def interrupted(number, frame):
     emitted.append(number)
@@ -247,8 +261,9 @@ signal.signal(signal.SIGINT, interrupted)
 signal.signal(signal.SIGUSR1, asked)
 os.write(1, b'listening\\n')
 while True: signal.pause()
-";
-    let words = ["run", "--", interpreter.path.to_str().unwrap(), "-B", "-c", code];
+"
+    );
+    let words = ["run", "--", interpreter.path.to_str().unwrap(), "-B", "-c", &code];
     let gilprof: Vec<String> = [env!("CARGO_BIN_EXE_gilprof")].iter().chain(&words).map(|word| quoted(word)).collect();
     let mut terminal = interpreter.command();
     terminal.arg(support::repository().join("tests/support/terminal.py")).args(["80", "listening", "\\x03", "sh", "-c"]);
@@ -282,8 +297,9 @@ fn the_program_becomes_something_else(interpreter: &Interpreter) {
 fn a_file_that_cannot_be_written_after_all(interpreter: &Interpreter) {
     let full = scratch("full.json");
     std::os::unix::fs::symlink("/dev/full", &full).unwrap();
-    for (program, wanted) in [("import time; time.sleep(.1)", 10), ("import time; time.sleep(.1); raise SystemExit(3)", 3)] {
-        let finished = Running::spawn(run(interpreter, &["-o", full.to_str().unwrap()], program)).end();
+    for (end, wanted) in [("", 10), ("raise SystemExit(3)", 3)] {
+        let program = format!("{SAMPLED}\n{end}");
+        let finished = Running::spawn(run(interpreter, &["-o", full.to_str().unwrap()], &program)).end();
         finished.ended(wanted, &["full.json: No space left on device", "gilprof  pid"]);
     }
     std::fs::remove_file(full).unwrap();
@@ -303,8 +319,8 @@ fn a_signal_after_the_program_ends_gilprof(interpreter: &Interpreter) {
     let args = ["-o", pipe.to_str().unwrap(), "-o", blank.to_str().unwrap()];
     // The kernel takes long to free the memory. Until then it cannot be read, but the parent does
     // not know of the end yet.
-    let code = "import os, time; held = b'x' * (1 << 29); time.sleep(.1); os._exit(0)";
-    let running = Running::spawn(run(interpreter, &args, code));
+    let code = format!("{SAMPLED}\nheld = b'x' * (1 << 29); os._exit(0)");
+    let running = Running::spawn(run(interpreter, &args, &code));
     let mut flamegraph = BufReader::with_capacity(16, reader.join().unwrap());
     flamegraph.read_line(&mut String::new()).unwrap();
     // gilprof is writing, and the program ended before.
