@@ -6,6 +6,7 @@
 
 mod descendants;
 mod info;
+mod kernel_event;
 mod raw;
 mod sink;
 mod slice;
@@ -15,6 +16,7 @@ mod stop;
 
 pub use descendants::{Descendant, DescendantCpu, ProcessKind};
 pub use info::{CaptureStats, EventCounts, SampleCounts, TargetInfo, ThreadInfo, ThreadSnapshot};
+pub use kernel_event::{CpuRun, GilView, OffCpu, ThreadNow, Wakeup};
 pub use raw::{GilReading, RawEvent, RawGil, RawHolder, RawSample, RawTask, RawThread, Resolver, RunnableState, SchedStat, TaskState};
 pub use sink::Sink;
 pub use slice::{GilSample, Holder, IntervalKind, MeasuredInterval, StateSlice, ThreadTotals};
