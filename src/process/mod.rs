@@ -9,6 +9,7 @@ pub mod futex_program;
 pub mod futex_tracer;
 pub mod idle_cpus;
 pub mod inner_tids;
+pub mod kernel_events;
 pub mod kernel_stack;
 pub mod live;
 pub mod mapped_file;

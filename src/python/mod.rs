@@ -7,6 +7,7 @@ pub mod frames;
 pub mod gil;
 pub mod gil_waits;
 pub mod interpreters;
+pub mod kernel_config;
 pub mod layout;
 pub mod lines;
 pub mod objects;

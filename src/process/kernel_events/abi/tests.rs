@@ -1,0 +1,85 @@
+//! Records made by hand, and any bytes at all.
+
+use super::*;
+use proptest::prelude::*;
+
+fn record(kind: u8, off: u8, flags: u8, times: [u64; 3], gils: [u32; 2], frames: &[(u64, u64, i64)]) -> Vec<u8> {
+    let mut bytes = vec![kind, off, flags, frames.len() as u8];
+    [11u32, 10, 3].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    times.iter().chain(&[0x7000, 42]).for_each(|word| bytes.extend(word.to_le_bytes()));
+    gils.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    for (at, code, position) in frames {
+        [*at, *code, position.cast_unsigned()].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    }
+    bytes
+}
+
+#[test]
+fn a_run_and_its_stack() {
+    let frames = [(0x100, 0x900, 4), (0x200, 0, ENTRY_FRAME), (0x300, 0x910, -1)];
+    let bytes = record(0, 2, flag::LOCKED | flag::BY_PEER | flag::HAS_STACK, [500, 400, 300], [NO_GIL, 1], &frames);
+    let mut memory = Vec::new();
+    let (pid, tid, record) = parse(&bytes, &mut memory).unwrap();
+    assert_eq!((pid, tid), (Pid(10), Tid(11)));
+    let nanos = Nanos::from_nanos;
+    let view = GilView { holds: None, gil: GilId(1), locked: true, last_holder: Addr(0x7000), switches: 42 };
+    let wakeup = Some(Wakeup { at: nanos(300), by_peer: true });
+    let run = CpuRun { number: 3, wakeup, begin: nanos(400), end: nanos(500), off: OffCpu::GilFutex, view };
+    let python = |at, code, position| WalkedFrame { at: Addr(at), code: Addr(code), position };
+    let frames = [python(0x100, 0x900, 4), python(0x300, 0x910, -1)];
+    let stack = WalkedStack { frames: &frames, truncated: false, unreadable: false, leaving: false };
+    assert_eq!(record, Record::Run(run, Some(stack)));
+}
+
+#[test]
+fn frames_above_one_that_was_left_are_dropped() {
+    let frames = [(0x100, 0x900, 4), (0x200, 0, 0), (0x300, 0x910, 8)];
+    let bytes = record(1, 0, flag::HAS_STACK | flag::TRUNCATED, [500, 400, 0], [0, 0], &frames);
+    let mut memory = Vec::new();
+    let Some((_, _, Record::Tick { stack: Some(stack), view, .. })) = parse(&bytes, &mut memory) else { panic!("no tick") };
+    assert_eq!(view.holds, Some(GilId(0)));
+    assert_eq!(stack.frames.iter().map(|f| f.at.0).collect::<Vec<_>>(), [0x300]);
+    assert!(stack.leaving && stack.truncated);
+}
+
+#[test]
+fn what_cannot_be_is_no_record() {
+    let whole = record(0, 8, 0, [1, 1, 0], [NO_GIL, NO_GIL], &[]);
+    assert_eq!(parse(&whole, &mut Vec::new()), None, "an unknown reason");
+    let whole = record(9, 0, 0, [1, 1, 0], [NO_GIL, NO_GIL], &[]);
+    assert_eq!(parse(&whole, &mut Vec::new()), None, "an unknown kind");
+    let whole = record(2, 0, 0, [1, 1, 0], [NO_GIL, NO_GIL], &[]);
+    assert!(parse(&whole, &mut Vec::new()).is_some());
+    assert_eq!(parse(&whole[..63], &mut Vec::new()), None, "too short");
+}
+
+#[test]
+fn entries_of_threads() {
+    let mut words = [0; THREAD_WORDS];
+    (words[1], words[4], words[5], words[7]) = (301, 5 | 2 << 32, 11 | 10 << 32, 6);
+    let off = ThreadEntry::parse(&words);
+    let wakeup = Some(Wakeup { at: Nanos::from_nanos(300), by_peer: true });
+    assert_eq!(off, ThreadEntry { tid: Tid(11), tgid: Pid(10), now: ThreadNow::OffCpu { number: 5, wakeup }, lost: 6 });
+    words[0] = 400;
+    assert_eq!(ThreadEntry::parse(&words).now, ThreadNow::OnCpu { number: 5, wakeup, begin: Nanos::from_nanos(400) });
+}
+
+proptest! {
+    #[test]
+    fn any_record_parses_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
+        let mut memory = Vec::new();
+        if let Some((_, _, record)) = parse(&bytes, &mut memory) {
+            if let Record::Run(run, _) = record {
+                prop_assert!(run.begin <= run.end);
+            }
+            if let Record::Run(_, Some(stack)) | Record::Tick { stack: Some(stack), .. } = record {
+                prop_assert!(stack.frames.len() <= bytes.len() / FRAME && stack.frames.iter().all(|f| !f.code.is_null()));
+            }
+        }
+    }
+
+    #[test]
+    fn any_entry_parses_without_panic(words in any::<[u64; THREAD_WORDS]>()) {
+        let _ = ThreadEntry::parse(&words);
+    }
+}

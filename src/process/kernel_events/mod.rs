@@ -1,0 +1,244 @@
+//! Events of the kernel about watched processes: every run of every thread on a CPU, and a sample
+//! of the threads that are on one.
+//!
+//! The programs (`programs.bpf.c`, compiled by `scripts/build-bpf`) run in the kernel at every
+//! switch and wakeup, and at each tick of a clock on each CPU. They keep a table of the watched
+//! threads and write records to a ring, which is read here. They have the thread's memory and
+//! registers at hand, so gilprof neither wakes up for a sample nor asks for it, and nothing can
+//! move while it is read.
+//!
+//! A thread is in the table from its first switch or tick on. So a thread that sleeps all the time
+//! has no record at all, and only /proc tells where. A thread that was on a CPU when its process
+//! was watched has a first run of no length, or one that begins at the first tick.
+//!
+//! Nothing is pinned: all programs and tables end with their descriptors, also when gilprof is
+//! killed.
+
+mod abi;
+mod config;
+mod refusal;
+
+pub use abi::{Record, WalkedFrame, WalkedStack};
+pub use config::{FrameOffsets, GilOffsets, TargetConfig, ThreadIdentity, ThreadOffsets, MAX_FRAMES, MAX_GILS};
+pub use refusal::{Missing, NoKernelEvents};
+
+use crate::ids::{Addr, Pid, Tid};
+use crate::sample::ThreadNow;
+use crate::units::Nanos;
+use abi::{ThreadEntry, THREAD_WORDS};
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
+use aya::programs::{BtfTracePoint, PerfEvent, Program, ProgramError};
+use aya::{Btf, Ebpf, EbpfLoader};
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!("programs.bpf.o");
+/// The inode of the root PID namespace (`PROC_PID_INIT_INO`).
+const ROOT_NAMESPACE: u64 = 0xEFFF_FFFC;
+/// The largest rate of the clock: a tick takes some microseconds.
+const MAX_RATE_HZ: f64 = 50_000.0;
+/// Entries of a table that are read again when they changed meanwhile.
+const MAX_READS: usize = 4;
+/// The words of `struct counters`.
+const COUNTERS: usize = 3;
+
+/// What the programs have cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramCost {
+    /// The number of records that they made, lost ones included.
+    pub events: u64,
+    /// The time that they took to make them, on all CPUs together. Not counted: switches and
+    /// wakeups of other programs, which the programs leave after some 50 ns each.
+    pub time: Nanos,
+}
+
+/// Loaded and attached programs.
+pub struct KernelEvents {
+    records: RingBuf<MapData>,
+    targets: HashMap<MapData, u32, [u64; config::WORDS]>,
+    threads: HashMap<MapData, u32, [u64; THREAD_WORDS]>,
+    tstates: HashMap<MapData, u32, u64>,
+    counts: PerCpuArray<MapData, [u64; COUNTERS]>,
+    frames: Vec<WalkedFrame>,
+    /// Records that were read.
+    read: u64,
+    /// Records that this version of gilprof cannot read.
+    unknown: u64,
+    /// Holds the programs and what attaches them.
+    _programs: Ebpf,
+}
+
+impl fmt::Debug for KernelEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelEvents").field("cost", &self.cost()).field("lost", &self.lost()).finish_non_exhaustive()
+    }
+}
+
+/// Names the failed step.
+fn step<T, E: Error + 'static>(what: &'static str, result: Result<T, E>) -> Result<T, NoKernelEvents> {
+    result.map_err(|error| NoKernelEvents::new(what, &error))
+}
+
+/// A part of the object that must be there.
+fn part<T>(found: Option<T>) -> io::Result<T> {
+    found.ok_or_else(|| io::Error::other("the object lacks a part"))
+}
+
+impl KernelEvents {
+    /// Loads the programs, with a clock of this rate on each CPU, and attaches them. No process is
+    /// watched yet. Takes 40 - 100 ms, most of it for the types of the kernel.
+    pub fn open(rate_hz: f64) -> Result<KernelEvents, NoKernelEvents> {
+        let btf = step("read the types of the kernel", Btf::from_sys_fs())?;
+        let own = step("read gilprof's PID namespace", std::fs::metadata("/proc/self/ns/pid"))?.ino();
+        let own = if own == ROOT_NAMESPACE { 0 } else { own as u32 };
+        let loaded = EbpfLoader::new().btf(Some(&btf)).override_global("own_namespace", &own, true).load(OBJECT);
+        let mut programs = step("create the tables of kernel events", loaded)?;
+        attach(&mut programs, &btf, rate_hz)?;
+        let mut map = |name| step("find a table of kernel events", part(programs.take_map(name)));
+        let wrong = "use a table of kernel events";
+        Ok(KernelEvents {
+            records: step(wrong, map("records")?.try_into())?,
+            targets: step(wrong, map("targets")?.try_into())?,
+            threads: step(wrong, map("threads")?.try_into())?,
+            tstates: step(wrong, map("tstates")?.try_into())?,
+            counts: step(wrong, map("counts")?.try_into())?,
+            frames: Vec::new(),
+            read: 0,
+            unknown: 0,
+            _programs: programs,
+        })
+    }
+
+    /// Watches a process from now on, or by another configuration than before.
+    pub fn watch(&mut self, pid: Pid, config: &TargetConfig) -> io::Result<()> {
+        self.targets.insert(pid.0.cast_unsigned(), config.words(), 0).map_err(io::Error::other)
+    }
+
+    /// Watches a process no longer. Records that were made before may still come.
+    pub fn forget(&mut self, pid: Pid) {
+        // A process that is not watched is no error.
+        let _ = self.targets.remove(&pid.0.cast_unsigned());
+        let mut tids = Vec::new();
+        for (key, entry) in self.entries() {
+            if entry.tgid == pid {
+                tids.push((key, entry.tid));
+            }
+        }
+        for (key, tid) in tids {
+            let _ = self.threads.remove(&key);
+            let _ = self.tstates.remove(&tid.0.cast_unsigned());
+        }
+    }
+
+    /// The `PyThreadState` of a thread, for its stacks until it first holds a GIL. One that is not
+    /// the thread's is ignored.
+    pub fn set_tstate(&mut self, tid: Tid, tstate: Addr) -> io::Result<()> {
+        self.tstates.insert(tid.0.cast_unsigned(), tstate.0, 0).map_err(io::Error::other)
+    }
+
+    /// Passes on the records since the last call, in order for each thread.
+    pub fn drain(&mut self, take: &mut dyn FnMut(Pid, Tid, Record<'_>)) {
+        // The records that exist now; a writer that is faster than this loop must not keep it busy.
+        let made = self.cost().events;
+        while self.read < made {
+            let Some(bytes) = self.records.next() else { break };
+            self.read += 1;
+            match abi::parse(&bytes, &mut self.frames) {
+                Some((pid, tid, record)) => take(pid, tid, record),
+                None => self.unknown += 1,
+            }
+        }
+    }
+
+    /// Where each thread is that is in the table.
+    pub fn now(&self, take: &mut dyn FnMut(Pid, Tid, ThreadNow)) {
+        for (_, entry) in self.entries() {
+            take(entry.tgid, entry.tid, entry.now);
+        }
+    }
+
+    /// The number of records of a thread that were lost, if it is in the table.
+    pub fn lost_by_thread(&self, take: &mut dyn FnMut(Pid, Tid, u64)) {
+        for (_, entry) in self.entries().filter(|(_, entry)| entry.lost > 0) {
+            take(entry.tgid, entry.tid, entry.lost);
+        }
+    }
+
+    /// The number of records lost so far, because the ring or the table of threads was full.
+    pub fn lost(&self) -> u64 {
+        self.counters()[1] + self.unknown
+    }
+
+    /// What the programs have cost so far.
+    pub fn cost(&self) -> ProgramCost {
+        let [events, _, nanos] = self.counters();
+        ProgramCost { events, time: Nanos::from_nanos(nanos) }
+    }
+
+    fn counters(&self) -> [u64; COUNTERS] {
+        let Ok(each) = self.counts.get(&0, 0) else { return [0; COUNTERS] };
+        each.iter().fold([0; COUNTERS], |sum, one| std::array::from_fn(|i| sum[i] + one[i]))
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (u32, ThreadEntry)> + '_ {
+        self.threads.keys().flatten().filter_map(|key| Some((key, self.entry(key)?)))
+    }
+
+    /// An entry that did not change while it was read.
+    fn entry(&self, key: u32) -> Option<ThreadEntry> {
+        let mut last = self.threads.get(&key, 0).ok()?;
+        for _ in 0..MAX_READS {
+            let again = self.threads.get(&key, 0).ok()?;
+            if again == last {
+                break;
+            }
+            last = again;
+        }
+        Some(ThreadEntry::parse(&last))
+    }
+}
+
+fn attach(programs: &mut Ebpf, btf: &Btf, rate_hz: f64) -> Result<(), NoKernelEvents> {
+    let what = "load the programs for kernel events";
+    // The order of the tracepoint's arguments changed with 5.18; the verifier refuses the wrong
+    // one.
+    let switch = match load(programs, "switch_with_state", "sched_switch", btf) {
+        Ok(()) => "switch_with_state",
+        Err(first) => {
+            let older = load(programs, "switch_before_5_18", "sched_switch", btf);
+            older.map_err(|_| NoKernelEvents::new(what, &first))?;
+            "switch_before_5_18"
+        }
+    };
+    step(what, load(programs, "waking", "sched_waking", btf))?;
+    step(what, load(programs, "executes", "sched_process_exec", btf))?;
+    for name in ["waking", "executes", switch] {
+        let program: &mut BtfTracePoint = step(what, tracepoint(programs, name))?;
+        step("attach to the tracepoints of the scheduler", program.attach())?;
+    }
+    let clock: &mut PerfEvent =
+        step(what, part(programs.program_mut("tick")).map_err(ProgramError::from).and_then(|program: &mut Program| program.try_into()))?;
+    step(what, clock.load())?;
+    let period = SamplePolicy::Period((1e9 / rate_hz.clamp(1.0, MAX_RATE_HZ)) as u64);
+    let cpus = aya::util::online_cpus().map_err(|(_, error)| error);
+    for cpu in step("list the CPUs", cpus)? {
+        let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+        let attached = clock.attach(PerfEventConfig::Software(SoftwareEvent::CpuClock), scope, period, false);
+        step("start a clock on each CPU", attached)?;
+    }
+    Ok(())
+}
+
+fn tracepoint<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, ProgramError> {
+    part(programs.program_mut(name))?.try_into()
+}
+
+fn load(programs: &mut Ebpf, name: &str, point: &str, btf: &Btf) -> Result<(), ProgramError> {
+    tracepoint(programs, name)?.load(point, btf)
+}
+
+#[cfg(test)]
+mod tests;
