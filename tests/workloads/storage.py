@@ -52,7 +52,7 @@ def talk(sock):
 
 def write():
     # In memory where possible: the speed of a disk varies.
-    with tempfile.TemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:
+    with tempfile.TemporaryFile(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as file:
         while True:
             file.seek(0)
             file.write(BLOCK)
