@@ -42,7 +42,7 @@ fn main() -> Result<(), Failed> {
     let end = began + Nanos::from_secs_f64(seconds.parse()?);
     let mut next = began;
     while next < end {
-        next = next + PAUSE;
+        next += PAUSE;
         sys_linux::sleep_until(next);
         events.drain(&mut |_, tid, record| {
             let (kind, frames) = match &record {
@@ -67,9 +67,10 @@ fn main() -> Result<(), Failed> {
     events.now(&mut |pid, tid, now| println!("now {pid} {tid} {now:?}"));
     let cost = events.cost();
     println!(
-        "{} records, {} lost, {:.3} % of a core in the programs, {:.3} % in this process",
+        "{} records, {} lost, {} events assumed, {:.3} % of a core in the programs, {:.3} % in this process",
         cost.events,
         events.lost(),
+        events.assumed(),
         100.0 * cost.time.as_secs_f64() / wall.as_secs_f64(),
         100.0 * cpu.as_secs_f64() / wall.as_secs_f64()
     );

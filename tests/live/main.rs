@@ -29,6 +29,7 @@ mod findings;
 mod free_threaded;
 mod gate_ci;
 mod harness;
+mod kernel_events;
 mod moving;
 mod packaging;
 mod pytest_plugin;
@@ -78,6 +79,7 @@ fn main() {
         free_threaded::cases,
         gate_ci::cases,
         harness::cases,
+        kernel_events::cases,
         moving::cases,
         packaging::cases,
         pytest_plugin::cases,

@@ -15,7 +15,7 @@ const ENTRY_FRAME: i64 = i64::MIN;
 const NO_GIL: u32 = u32::MAX;
 
 /// The words of `struct thread`.
-pub(super) const THREAD_WORDS: usize = 24;
+pub(super) const THREAD_WORDS: usize = 25;
 
 /// Bits of `flags`.
 mod flag {

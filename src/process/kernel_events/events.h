@@ -1,5 +1,11 @@
 /* The events: a switch, a wakeup, execve, and a tick of the clock. */
 
+/* A wakeup as `struct thread` has it. Rounded up, so that it is not before the end of a run. */
+static __always_inline u64 wakeup_at(u64 now, bool by_peer)
+{
+	return ((now + 1) & ~1ull) | by_peer;
+}
+
 /* Writes the record. Readers poll, so none is woken. */
 static __always_inline void submit(struct scratch *s, struct thread *t, u64 begun)
 {
@@ -27,6 +33,39 @@ static __always_inline void begin_record(struct scratch *s, struct thread *t, u8
 	s->record.begin = t->begin;
 	s->record.wakeup = t->wakeup & ~1ull;
 	s->record.flags = t->wakeup & 1 ? BY_PEER : 0;
+}
+
+static __always_inline u64 max(u64 a, u64 b)
+{
+	return a > b ? a : b;
+}
+
+/* The kernel may not report an event. (Seen on a 6.18 guest, in which no switch away from the
+ * threads of one system process is reported, and no wakeup by an interrupt in their time.) */
+static __always_inline void count_assumed(void)
+{
+	struct counters *count = bpf_map_lookup_elem(&counts, &zero);
+	if (count)
+		count->assumed++;
+}
+
+static __always_inline void begin_run(struct thread *t, u64 begin)
+{
+	t->number++;
+	t->early = 0;
+	if (t->off >= GIL_FUTEX && !t->wakeup) {
+		count_assumed();
+		t->wakeup = begin & ~1ull;
+	}
+	t->begin = begin;
+}
+
+/* Begins the run of a thread that is found on a CPU and is off it by the table. It began after the
+ * last switch that was reported here. */
+static __always_inline void assume_begin(struct thread *t, struct scratch *s)
+{
+	count_assumed();
+	begin_run(t, max(max((t->end + 1) & ~1ull, t->wakeup & ~1ull), s->switched));
 }
 
 static __always_inline u32 why_off(struct task_struct *prev, bool runnable, u32 state, struct call *call, u32 *gil, struct target *c)
@@ -59,9 +98,21 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 	struct call call = { -1 };
 	if (!(state & TASK_DEAD))
 		call = call_of(prev);
+	if (!t->begin)
+		assume_begin(t, s);
 	u32 off = why_off(prev, runnable, state, &call, &gil, c);
 	begin_record(s, t, RUN, now);
 	s->record.off = off;
+	t->off = off;
+	t->end = now;
+	t->wakeup = 0;
+	/* A wakeup on another CPU either sees that the run has ended, or is seen here. */
+	__sync_lock_test_and_set(&t->begin, 0);
+	u64 early = __sync_lock_test_and_set(&t->early, 0);
+	/* If the thread slept nevertheless, another wakeup replaces this one. */
+	if (early && off >= GIL_FUTEX && !t->wakeup)
+		t->wakeup = wakeup_at(now, early & 1);
+	s->switched = now;
 	if (prev->mm && off != EXITED) {
 		u64 self = pthread_self(prev, c);
 		see_gils(c, s, t, self, gil);
@@ -72,12 +123,6 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 				walk(c, s, tstate);
 		}
 	}
-	u64 early = t->early;
-	bool woken = off >= GIL_FUTEX && off <= STOPPED && early && now - (early & ~1ull) < EARLY_NS;
-	t->wakeup = woken ? (now & ~1ull) | (early & 1) : 0;
-	t->early = 0;
-	t->off = off;
-	t->begin = 0;
 	submit(s, t, now);
 }
 
@@ -108,10 +153,12 @@ static __always_inline int switched(bool preempt, struct task_struct *prev, stru
 		return 0;
 	if (!now)
 		now = bpf_ktime_get_ns();
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	if (s)
+		s->switched = now;
 	t = thread_of(next);
 	if (t) {
-		t->number++;
-		t->begin = now;
+		begin_run(t, now);
 	} else {
 		add_thread(next, now);
 	}
@@ -161,11 +208,13 @@ int waking(u64 *ctx)
 	struct thread *t = thread_of(task);
 	if (!t)
 		return 0;
-	u64 wakeup = (bpf_ktime_get_ns() & ~1ull) | by_peer(task, t);
+	bool peer = by_peer(task, t);
+	u64 now = bpf_ktime_get_ns();
 	if (t->begin)
-		t->early = wakeup;
-	else if (t->off >= GIL_FUTEX)
-		t->wakeup = wakeup;
+		__sync_lock_test_and_set(&t->early, wakeup_at(now, peer));
+	/* The run may have ended since the time was taken. */
+	if (!t->begin && t->off >= GIL_FUTEX)
+		t->wakeup = wakeup_at(max(now, t->end), peer);
 	return 0;
 }
 
@@ -206,6 +255,8 @@ int tick(void *ctx)
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
 	if (!t || !s)
 		return 0;
+	if (!t->begin)
+		assume_begin(t, s);
 	begin_record(s, t, TICK, now);
 	if (task->mm) {
 		u64 self = pthread_self(task, c);

@@ -43,7 +43,7 @@ const MAX_RATE_HZ: f64 = 50_000.0;
 /// Entries of a table that are read again when they changed meanwhile.
 const MAX_READS: usize = 4;
 /// The words of `struct counters`.
-const COUNTERS: usize = 3;
+const COUNTERS: usize = 4;
 
 /// What the programs have cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,8 +174,15 @@ impl KernelEvents {
 
     /// What the programs have cost so far.
     pub fn cost(&self) -> ProgramCost {
-        let [events, _, nanos] = self.counters();
+        let [events, _, nanos, _] = self.counters();
         ProgramCost { events, time: Nanos::from_nanos(nanos) }
+    }
+
+    /// The number of events that the kernel did not report. A begin that is missing is assumed to
+    /// be the thread's wakeup or the last switch on that CPU, whichever was later: the earliest
+    /// that is possible. A wakeup that is missing is assumed to be the begin of the run after it.
+    pub fn assumed(&self) -> u64 {
+        self.counters()[3]
     }
 
     fn counters(&self) -> [u64; COUNTERS] {

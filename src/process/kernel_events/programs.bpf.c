@@ -32,8 +32,6 @@ typedef __s64 s64;
 #define NONE (~0ull)
 #define NO_GIL (~0u)
 #define DROP_REQUEST 1
-/* A wakeup so shortly before a sleep came when the thread had made up its mind to sleep. */
-#define EARLY_NS 20000
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 
@@ -68,15 +66,17 @@ enum off { PREEMPTED, PREEMPTED_IN_GIL_CALL, GIL_FUTEX, OTHER_FUTEX, SYSCALL, FA
 struct thread {
 	/* It is on a CPU since then; 0: off. */
 	u64 begin;
-	/* As `wakeup` of a record. */
+	/* The wakeup before the run, or since it ended; the lowest bit as BY_PEER; 0: none. */
 	u64 wakeup;
-	/* It was woken while it was on a CPU; the lowest bit as BY_PEER. */
+	/* A wakeup that came in this run: when the thread was about to sleep, as a rule. */
 	u64 early;
 	u64 tstate;
 	u32 number, off;
 	u32 tid, tgid;
 	u32 inner_tid, gil;
 	u64 lost;
+	/* The end of its last run. */
+	u64 end;
 	struct sleep sleeps[SLEEPS];
 };
 
@@ -116,12 +116,16 @@ struct scratch {
 	struct record record;
 	struct frame frames[MAX_FRAMES];
 	u8 bytes[128 + 8];
+	/* The last switch on this CPU of which the time was taken. */
+	u64 switched;
 };
 
 struct counters {
 	u64 events;
 	u64 lost;
 	u64 nanos;
+	/* Begins and wakeups that are assumed. */
+	u64 assumed;
 };
 
 struct {

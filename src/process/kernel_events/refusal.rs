@@ -43,8 +43,8 @@ impl NoKernelEvents {
     /// The cause of an error, as far as the machine shows it.
     pub(super) fn new(step: &'static str, error: &(dyn Error + 'static)) -> NoKernelEvents {
         let refused = matches!(errno(error), Some(libc::EPERM | libc::EACCES));
-        let machine = Machine::here();
-        NoKernelEvents { step, missing: machine.missing(refused).unwrap_or_else(|| Missing::Other(sentence(error))) }
+        let facts = KernelFacts::here();
+        NoKernelEvents { step, missing: facts.missing(refused).unwrap_or_else(|| Missing::Other(sentence(error))) }
     }
 }
 
@@ -72,8 +72,8 @@ fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
     own.or_else(|| errno(error.source()?))
 }
 
-/// What of the machine decides.
-struct Machine {
+/// What decides which cause an error has.
+struct KernelFacts {
     release: String,
     has_btf: bool,
     capabilities: Option<u64>,
@@ -81,10 +81,10 @@ struct Machine {
     has_seccomp: bool,
 }
 
-impl Machine {
-    fn here() -> Machine {
+impl KernelFacts {
+    fn here() -> KernelFacts {
         let status = Status::own().ok();
-        Machine {
+        KernelFacts {
             release: read_text("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
             has_btf: Path::new(BTF).exists(),
             capabilities: status.as_ref().and_then(|status| status.bits("CapEff")),
@@ -151,25 +151,25 @@ impl Error for NoKernelEvents {}
 mod tests {
     use super::*;
 
-    fn machine() -> Machine {
+    fn facts() -> KernelFacts {
         let lockdown = "[none] integrity confidentiality".into();
-        Machine { release: "6.18.44-fc".into(), has_btf: true, capabilities: Some(u64::MAX), lockdown, has_seccomp: false }
+        KernelFacts { release: "6.18.44-fc".into(), has_btf: true, capabilities: Some(u64::MAX), lockdown, has_seccomp: false }
     }
 
     #[test]
-    fn each_cause_is_told_from_the_others() {
-        assert_eq!(machine().missing(true), None);
-        assert_eq!(Machine { has_seccomp: true, ..machine() }.missing(true), Some(Missing::Seccomp));
-        assert_eq!(Machine { has_seccomp: true, ..machine() }.missing(false), None, "the filter did not refuse");
+    fn each_cause_is_distinguished() {
+        assert_eq!(facts().missing(true), None);
+        assert_eq!(KernelFacts { has_seccomp: true, ..facts() }.missing(true), Some(Missing::Seccomp));
+        assert_eq!(KernelFacts { has_seccomp: true, ..facts() }.missing(false), None, "the filter did not refuse");
         let locked = || "none integrity [confidentiality]".into();
-        assert_eq!(Machine { lockdown: locked(), ..machine() }.missing(true), Some(Missing::Unlocked));
+        assert_eq!(KernelFacts { lockdown: locked(), ..facts() }.missing(true), Some(Missing::Unlocked));
         for (bits, missing) in [(0, true), (1 << 39, true), (1 << 38, true), (3 << 38, false), (1 << 21, false)] {
-            let found = Machine { capabilities: Some(bits), ..machine() }.missing(true);
+            let found = KernelFacts { capabilities: Some(bits), ..facts() }.missing(true);
             assert_eq!(found, missing.then_some(Missing::Capabilities), "{bits:#x}");
         }
-        assert_eq!(Machine { has_btf: false, ..machine() }.missing(true), Some(Missing::Btf));
+        assert_eq!(KernelFacts { has_btf: false, ..facts() }.missing(true), Some(Missing::Btf));
         for (release, old) in [("5.14.21-generic", true), ("5.15.0", false), ("4.19", true), ("6.1.0-rc1+", false), ("?", false)] {
-            let found = Machine { release: release.into(), ..machine() }.missing(false);
+            let found = KernelFacts { release: release.into(), ..facts() }.missing(false);
             assert_eq!(found, old.then(|| Missing::NewerKernel(release.into())));
         }
     }
