@@ -110,8 +110,9 @@ fn window(profile: &Profile) -> Window {
         profiler_cpu: w.profiler_cpu,
         idle_cpus: w.idle_cpus,
         exact: w.exact,
-        engine: Engine::Samples,
+        engine: if w.kernel_engine { Engine::Kernel } else { Engine::Samples },
         resolver: w.kernel_stacks.map(|shown| match shown {
+            _ if w.kernel_engine => Resolver::Events,
             true => Resolver::KernelStack,
             false if w.switch_counts => Resolver::SwitchCounts,
             false => Resolver::CpuTime,

@@ -106,6 +106,8 @@ pub struct Window {
 pub enum Engine {
     /// Samples. In exact mode too, where kernel events only replace the waits.
     Samples,
+    /// Kernel events, and a clock in the kernel.
+    Kernel,
 }
 
 /// One GIL's figures.

@@ -2,13 +2,12 @@
 //! across `exec` to the next one.
 
 use super::address_space::AddressSpace;
-use super::exact::ExactMode;
+use super::engine::EventEngine;
 use super::pause::PtracePauser;
 use super::sampler::{SampleOutcome, Sampler, ThreadPauser};
 use super::session::{CaptureConfig, SampleSource, Sampled, StopReason};
 use crate::error::{Error, ReadError};
 use crate::ids::Pid;
-use crate::process::futex_tracer::Unavailable;
 use crate::process::{kernel_stack, proc_info, sys_linux, threads};
 use crate::python::attach::PythonProcess;
 use crate::sample::{CaptureStats, EventCounts, Sink, Stop, TargetInfo};
@@ -36,7 +35,7 @@ struct EarlierPrograms {
     torn: u64,
     shortened: u64,
     stops: Vec<Stop>,
-    /// Of exact mode, if it ended with one of them.
+    /// Of an engine that ended with one of them.
     events: EventCounts,
 }
 
@@ -47,7 +46,8 @@ pub struct InterpreterSource {
     path: String,
     target: TargetInfo,
     sampler: Sampler,
-    exact: Option<ExactMode>,
+    /// The engine that kernel events feed; `None`: all is sampled.
+    engine: Option<EventEngine>,
     earlier: EarlierPrograms,
     warnings: Vec<String>,
     address_space: AddressSpace,
@@ -66,7 +66,7 @@ pub struct InterpreterSource {
 impl InterpreterSource {
     /// The program of a process, as `config` wants it measured.
     pub fn new(python: PythonProcess, config: &CaptureConfig) -> InterpreterSource {
-        let exact = config.exact.then(|| ExactMode::open(&python));
+        let engine = EventEngine::open(config, &python);
         let pid = python.pid;
         let mut program = InterpreterSource {
             pid,
@@ -75,7 +75,7 @@ impl InterpreterSource {
             earlier: EarlierPrograms::default(),
             warnings: Vec::new(),
             address_space: AddressSpace::open(pid, python.runtime),
-            exact: None,
+            engine: None,
             freeze_holder: config.freeze_holder,
             // The second half of the period is left for what follows, and for the program.
             time_for_stacks: Nanos::from_nanos((0.5e9 / config.rate_hz) as u64),
@@ -87,7 +87,7 @@ impl InterpreterSource {
         };
         program.sampler.all_evidence = config.all_evidence;
         program.warn(python.runtimes_warning);
-        program.enable_exact(exact);
+        program.enable_engine(engine);
         program
     }
 
@@ -95,12 +95,11 @@ impl InterpreterSource {
         self.warnings.extend(warnings);
     }
 
-    /// Turns exact mode on. Where it is not available, a warning is added and waits are sampled.
-    fn enable_exact(&mut self, exact: Option<Result<ExactMode, Unavailable>>) {
-        match exact {
-            Some(Ok(exact)) => self.exact = Some(exact),
-            Some(Err(why)) => self.warn([format!("waits are sampled, not exact: {why}")]),
-            None => {}
+    /// Turns an engine on. Where it is not available, a warning is added.
+    fn enable_engine(&mut self, engine: Result<Option<EventEngine>, String>) {
+        match engine {
+            Ok(engine) => self.engine = engine,
+            Err(why) => self.warn([why]),
         }
     }
 
@@ -115,8 +114,8 @@ impl InterpreterSource {
             return Ok(SampleOutcome::Failed);
         }
         self.sampler.stacks_until = Some(now + self.time_for_stacks);
-        match &mut self.exact {
-            Some(exact) => exact.sample(&mut self.sampler, now, sink),
+        match &mut self.engine {
+            Some(engine) => engine.sample(&mut self.sampler, now, sink),
             None => self.sampler.sample(now, until, sink),
         }
     }
@@ -152,11 +151,11 @@ impl InterpreterSource {
         self.warn([format!("the process replaced itself by another program; it runs Python {} since", python.version)]);
         self.warn(python.runtimes_warning.clone());
         self.warn(self.sampler.pauser_warning());
-        if let Some(exact) = self.exact.take() {
+        if let Some(engine) = self.engine.take() {
             let mut counts = CaptureStats::default();
-            exact.add_stats(&mut counts);
-            self.enable_exact(Some(exact.for_new_program(&python)));
-            if self.exact.is_none() {
+            engine.add_stats(&mut counts);
+            self.enable_engine(engine.for_new_program(&python).map(Some));
+            if self.engine.is_none() {
                 self.earlier.events = counts.events;
                 self.warn(counts.warnings);
             }
@@ -174,21 +173,25 @@ impl InterpreterSource {
 
     /// Resolves all pending time: the window ends, or the program.
     fn resolve(&mut self, now: Nanos, sink: &mut dyn Sink) {
-        match &mut self.exact {
-            Some(exact) => exact.finish(&mut self.sampler, now, sink),
+        match &mut self.engine {
+            Some(engine) => engine.finish(&mut self.sampler, now, sink),
             None => self.sampler.finish(now, sink),
         }
     }
 }
 
 impl SampleSource for InterpreterSource {
+    fn poll_rate(&self, rate_hz: f64) -> f64 {
+        self.engine.as_ref().map_or(rate_hz, |engine| engine.poll_rate(rate_hz))
+    }
+
     fn prepare(&mut self, now: Nanos, may_go_on: &dyn Fn() -> bool, sink: &mut dyn Sink) {
         sys_linux::set_timer_slack();
         sys_linux::request_short_timeslice();
         sys_linux::raise_nofile_limit();
         // What goes wrong here the first sample reports.
-        let _ = match &mut self.exact {
-            Some(exact) => exact.prepare(&mut self.sampler, now, may_go_on, sink),
+        let _ = match &mut self.engine {
+            Some(engine) => engine.prepare(&mut self.sampler, now, may_go_on, sink),
             None => self.sampler.prepare(now, may_go_on, sink),
         };
         self.last_good.0 = sys_linux::monotonic();
@@ -265,8 +268,8 @@ impl SampleSource for InterpreterSource {
                 "{shortened} stacks were too deep to be read whole at this rate; frames in their middle are left out (to read them, lower --rate)"
             ));
         }
-        if let Some(exact) = &self.exact {
-            exact.add_stats(stats);
+        if let Some(engine) = &self.engine {
+            engine.add_stats(stats);
         }
     }
 }

@@ -27,9 +27,9 @@ pub struct CaptureConfig {
     pub rate_hz: f64,
     /// The length of the window; `None`: until stopped, or until the target ends.
     pub duration: Option<Nanos>,
-    /// Measure waits from kernel events. Where the kernel does not allow that, waits are sampled,
-    /// and a warning says so.
-    pub exact: bool,
+    /// What measures. Where the kernel does not allow that, the program is sampled, and a warning
+    /// says so.
+    pub engine: Engine,
     /// Stop the thread that holds the GIL while its stack is read.
     pub freeze_holder: bool,
     /// Read all evidence of where a runnable thread is, also what is not needed. Only for
@@ -40,8 +40,20 @@ pub struct CaptureConfig {
 impl Default for CaptureConfig {
     /// A thousand samples per second, until stopped.
     fn default() -> CaptureConfig {
-        CaptureConfig { rate_hz: 1000.0, duration: None, exact: false, freeze_holder: false, all_evidence: false }
+        CaptureConfig { rate_hz: 1000.0, duration: None, engine: Engine::Samples, freeze_holder: false, all_evidence: false }
     }
+}
+
+/// What measures a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// Samples of the process, which gilprof takes.
+    #[default]
+    Samples,
+    /// Samples, whose waits are replaced by those that kernel events show.
+    Exact,
+    /// Kernel events, and a clock in the kernel.
+    Kernel,
 }
 
 /// Why a window ended.
@@ -99,6 +111,11 @@ pub trait SampleSource {
     fn max_rate(&self) -> f64 {
         f64::INFINITY
     }
+    /// How often it is asked for a sample to be sampled at this rate: less often where the kernel
+    /// takes the samples.
+    fn poll_rate(&self, rate_hz: f64) -> f64 {
+        rate_hz
+    }
     /// Prepares this thread to sample, and finds the target's threads before the window begins,
     /// while `may_go_on`.
     fn prepare(&mut self, now: Nanos, may_go_on: &dyn Fn() -> bool, sink: &mut dyn Sink);
@@ -147,7 +164,7 @@ pub fn capture<S: Sink>(
         source.fill_stats(&mut stats);
         stats
     };
-    let mut schedule = SampleSchedule::new(start, rate_hz, start.as_nanos());
+    let mut schedule = SampleSchedule::new(start, source.poll_rate(rate_hz), start.as_nanos());
     let (mut counts, mut last_good) = (SampleCounts::default(), (start, SampleCounts::default()));
     let (mut now, mut reported_at) = (start, None::<Nanos>);
     let stop_reason = loop {

@@ -4,6 +4,7 @@
 use super::gate_args::GateArgs;
 use super::values::{self, parse_duration, parse_pid, parse_rate, DurationArg};
 use crate::analysis::what_if::Question;
+use crate::capture::session::Engine;
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
@@ -204,6 +205,9 @@ pub struct MeasureArgs {
     /// CAP_SYS_ADMIN)
     #[arg(long)]
     pub exact: bool,
+    /// What measures: samples, or kernel (experimental; root, or CAP_BPF and CAP_PERFMON)
+    #[arg(long, value_enum, default_value_t = EngineArg::Samples, hide_possible_values = true, hide_default_value = true, conflicts_with_all = ["exact", "freeze_holder"])]
+    pub engine: EngineArg,
     /// Of several Python runtimes in the process, the one to measure: its number or file
     #[arg(long, value_name = "N|FILE", value_parser = RuntimeChoice::parse)]
     pub runtime: Option<RuntimeChoice>,
@@ -252,6 +256,24 @@ impl OutputArgs {
     /// Only these files.
     pub fn files(output: Vec<PathBuf>) -> OutputArgs {
         OutputArgs { format: FormatArg::Text, output, flame: FlameArg::Holding, by_thread: false, what_if: Vec::new() }
+    }
+}
+
+/// `--engine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineArg {
+    Samples,
+    Kernel,
+}
+
+impl MeasureArgs {
+    /// What measures.
+    pub fn engine(&self) -> Engine {
+        match (self.engine, self.exact) {
+            (EngineArg::Kernel, _) => Engine::Kernel,
+            (EngineArg::Samples, true) => Engine::Exact,
+            (EngineArg::Samples, false) => Engine::Samples,
+        }
     }
 }
 

@@ -68,7 +68,7 @@ impl Session {
         let config = CaptureConfig {
             rate_hz: measure.rate,
             duration: window.0,
-            exact: measure.exact,
+            engine: measure.engine(),
             freeze_holder: measure.freeze_holder,
             ..CaptureConfig::default()
         };

@@ -13,6 +13,7 @@
 
 pub mod classify;
 pub mod cpu_attribution;
+pub mod events;
 pub mod gil_history;
 #[cfg(feature = "internals")]
 pub mod raw_stream;

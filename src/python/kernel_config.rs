@@ -71,6 +71,7 @@ fn gil_offsets(gil: &GilLayout, c_library: CLibrary) -> GilOffsets {
         switch_number: gil.switch_number.offset() as u32,
         waits_begin: spans.iter().map(|span| span.offset).min().unwrap_or(0),
         waits_end: spans.iter().map(|span| span.offset.saturating_add(span.len)).max().unwrap_or(0),
+        switch_begin: gil.switch_cond.offset,
         list_heads,
     }
 }

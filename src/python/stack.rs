@@ -188,14 +188,31 @@ impl ThreadStack {
     /// Reads the stack. `Err` only when the process as a whole cannot be read. `asleep`: the thread
     /// sleeps in the kernel.
     pub fn read(&mut self, mem: &dyn Memory, layout: &Layout, symbols: &mut Symbols, tstate: Addr, asleep: bool) -> Result<(), ReadError> {
-        let first = self.reads == 0;
         self.reader.limit_depth(symbols.depth_limit);
         let raw = self.reader.read_with(mem, layout, tstate, asleep, &mut symbols.spare)?;
+        let changed = *raw != self.raw;
+        if changed {
+            self.raw.clone_from(raw);
+        }
+        self.name(mem, layout, symbols, changed)
+    }
+
+    /// Takes frames that were read otherwise, in the thread's own context.
+    pub fn accept(&mut self, mem: &dyn Memory, layout: &Layout, symbols: &mut Symbols, raw: &RawStack) -> Result<(), ReadError> {
+        let changed = *raw != self.raw;
+        if changed {
+            self.raw.clone_from(raw);
+        }
+        self.name(mem, layout, symbols, changed)
+    }
+
+    /// Names the frames, if they have `changed` or are to be checked again.
+    fn name(&mut self, mem: &dyn Memory, layout: &Layout, symbols: &mut Symbols, changed: bool) -> Result<(), ReadError> {
+        let first = self.reads == 0;
         self.reads = (self.reads + 1) % RECHECK;
-        if *raw == self.raw && !first {
+        if !changed && !first {
             return Ok(());
         }
-        self.raw.clone_from(raw);
         if first {
             self.resolved.clear();
             self.calls.clear();

@@ -122,7 +122,10 @@ pub struct CaptureStats {
     pub switch_counts: bool,
     /// Whether waits come from kernel events instead of samples.
     pub exact: bool,
-    /// Exact mode: its events.
+    /// Whether kernel events and a clock in the kernel replace all samples.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub kernel_engine: bool,
+    /// The kernel events.
     #[serde(flatten)]
     pub events: EventCounts,
     /// What stopped the program, and for how long.

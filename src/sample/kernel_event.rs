@@ -28,11 +28,12 @@ pub struct GilView {
 pub enum OffCpu {
     /// It was preempted, and stays runnable.
     Preempted,
-    /// It was preempted inside a futex(2) call on one of the GIL's addresses, or at its end: it has
-    /// just released the GIL, or is about to sleep for it.
+    /// It was preempted where it wakes another thread by a futex of a GIL: it has just released it.
     PreemptedInGilCall,
-    /// It sleeps on a futex of a GIL.
+    /// It sleeps on a futex of a GIL, in `take_gil`, or is just about to, or has just been woken.
     GilFutex,
+    /// It was forced to release a GIL, and sleeps until another thread has taken it.
+    SwitchFutex,
     /// It sleeps on another futex.
     OtherFutex,
     /// It sleeps in another system call.

@@ -86,6 +86,8 @@ pub enum Resolver {
     SwitchCounts,
     /// The CPU time that it used since the last sample.
     CpuTime,
+    /// Kernel events tell all states.
+    Events,
 }
 
 /// What the kernel says of a thread in one sample.

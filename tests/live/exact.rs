@@ -11,7 +11,7 @@
 use crate::harness::{newest, Suite};
 use crate::on;
 use crate::support;
-use gilprof::capture::session::CaptureConfig;
+use gilprof::capture::session::{CaptureConfig, Engine};
 use gilprof::capture::target::Target as Measured;
 use gilprof::ids::ThreadId;
 use gilprof::sample::*;
@@ -173,7 +173,7 @@ fn library(pid: i32) -> String {
 }
 
 fn measure(pid: i32, ms: u64) -> Option<(Record, CaptureStats)> {
-    let config = CaptureConfig { duration: Some(Nanos::from_millis(ms)), exact: true, ..CaptureConfig::default() };
+    let config = CaptureConfig { duration: Some(Nanos::from_millis(ms)), engine: Engine::Exact, ..CaptureConfig::default() };
     let mut record = Record::default();
     let window = Measured::attach(pid).unwrap().config(config).run(&mut record).unwrap();
     if !window.stats.exact {

@@ -2,6 +2,7 @@
 //! machine does meanwhile.
 
 use crate::harness::{newest, Suite};
+use crate::support::cli::gilprof;
 use crate::support::{self, skip, Interpreter, Target, PATIENCE};
 use crate::{on, row};
 use gilprof::ids::{Addr, GilId, Pid, Tid};
@@ -16,6 +17,7 @@ use gilprof::python::layout::Layout;
 use gilprof::python::objects::read_str;
 use gilprof::sample::{CpuRun, GilView, OffCpu, ThreadNow};
 use gilprof::units::Nanos;
+use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::process::Command;
 use std::time::Instant;
@@ -27,6 +29,7 @@ pub fn cases(suite: &mut Suite) {
     all.extend(musl);
     on!(suite, all, [runs_follow_each_other_and_ticks_have_stacks]);
     on!(suite, newest(support::interpreters()), [ids_are_those_of_gilprofs_namespace]);
+    on!(suite, support::interpreters(), [the_engine_measures_what_samples_do]);
 }
 
 /// Ticks that each thread must have had while it held the GIL.
@@ -171,7 +174,28 @@ fn ids_are_those_of_gilprofs_namespace(interpreter: &Interpreter) {
         ids.split_whitespace().last().unwrap().parse::<i64>().unwrap()
     };
     let mut held: Vec<i64> = seen.iter().filter(|(_, thread)| thread.held().count() >= TICKS).map(|(tid, _)| numbers(tid)).collect();
-    (inner.sort_unstable(), held.sort_unstable());
+    inner.sort_unstable();
+    held.sort_unstable();
     assert_eq!(held, inner);
     assert_eq!(events.lost(), 0);
+}
+
+/// Three threads that compute take turns, whatever else uses the CPUs: one holds, two wait.
+fn the_engine_measures_what_samples_do(interpreter: &Interpreter) {
+    if open().is_none() {
+        return;
+    }
+    let target = Target::start(interpreter, "cpu", &["--threads", "3"]);
+    let pid = target.pid().to_string();
+    let report = gilprof(&["attach", "--engine", "kernel", "--pid", &pid, "--duration", "1s", "--format", "json"]).report();
+    let window = &report["window"];
+    assert_eq!((&window["engine"], &window["resolver"]), (&json!("kernel"), &json!("events")), "{window:#}");
+    assert_eq!(window["lost_events"], 0, "{window:#}");
+    let sum = |state: &str| -> f64 { report["threads"].as_array().unwrap().iter().map(|t| t["states"][state].as_f64().unwrap()).sum() };
+    let holding = sum("holding");
+    let waiting = sum("waiting");
+    assert!((holding - 1.0).abs() < 0.1 && (waiting + sum("starved") - 2.0).abs() < 0.1, "{holding} {waiting}: {report:#}");
+    assert!(waiting > 1.5, "{waiting}: {report:#}");
+    let name = report["functions"][0]["name"].as_str().unwrap();
+    assert!(!name.starts_with(['[', '(']), "{name}: {report:#}");
 }

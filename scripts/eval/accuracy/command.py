@@ -30,6 +30,7 @@ def add_options(parser):
     parser.add_argument("--load", action="store_true", help="with a competing process on each CPU")
     parser.add_argument("--both", action="store_true", help="without and with competing processes")
     parser.add_argument("--exact", action="store_true", help="measure with `gilprof attach --exact`, whose waiting has its own bound")
+    parser.add_argument("--engine", choices=["samples", "kernel"], default="samples", help="what measures (default: %(default)s)")
     parser.add_argument("--as-user", action="store_true", help="gilprof and the workload run as an ordinary user, without kernel stacks")
     parser.add_argument("--truth", choices=["uprobes", "futex"], default="", help="only this source of events (default: the best available)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each window (default: %(default)s)")
@@ -81,7 +82,7 @@ def measure_all(options):
                 if number >= options.repeat and not any(map(table.beyond, runs[first:])):
                     break
                 run = {"case": case.name, "label": interpreter["label"], "version": interpreter["version"], "loaded": case.burners > 0, "exact": options.exact,
-                       "user": options.as_user}
+                       "engine": options.engine, "user": options.as_user}
                 kept = measure.kept(options, interpreter, case, number)
                 try:
                     run["threads"], run["facts"] = measure.run(gilprof, interpreter, case, options, kept)

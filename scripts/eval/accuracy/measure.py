@@ -62,15 +62,18 @@ def kept(options, interpreter, case, number):
 def attempt(gilprof, version, target, options, lead, folder, kept):
     seconds = options.seconds
     begin = truth.clock() + int(lead * SECOND)
-    tracer = truth.Tracer(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth, options.exact)
+    tracer = truth.Tracer(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth, options.exact or options.engine == "kernel")
     try:
         tracer.wait_until_up()
         for _ in range(3):
             target.write_line(b"")  # a holder without a waiter would never reach a probe
             time.sleep(0.02)
-        time.sleep(max(0, (begin - truth.clock()) / SECOND - 0.03))
+        # The kernel engine loads its programs first.
+        ahead = 0.45 if options.engine == "kernel" else 0.03
+        time.sleep(max(0, (begin - truth.clock()) / SECOND - ahead))
         command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--rate", str(options.rate), "--format", "json"]
         command += ["--exact"] if options.exact else []
+        command += ["--engine", options.engine] if options.engine != "samples" else []
         if options.keep:
             command = [gilprof, str(target.pid), "%g" % seconds, str(options.rate), kept]
         before = targets.ticks()
@@ -81,6 +84,8 @@ def attempt(gilprof, version, target, options, lead, folder, kept):
     window = report["window"]
     if options.exact and not window["exact"]:
         raise Failed("exact mode is not available: %s" % "; ".join(report["warnings"]))
+    if window["engine"] != options.engine:
+        raise Failed("the engine is %s: %s" % (window["engine"], "; ".join(report["warnings"])))
     if options.as_user and window["resolver"] == "kernel-stack":
         raise Failed("the user of `--as-user` may read kernel stacks here")
     began = window["begin_ns"]
@@ -88,7 +93,7 @@ def attempt(gilprof, version, target, options, lead, folder, kept):
     facts = {"source": tracer.source, "samples": window["samples"], "missed": window["missed"], "profiler_cpu": window["profiler_cpu"],
              "stolen": targets.stolen(before, after)}
     rows = compare(report["threads"], tracer.read(began, ended), ended - began, tracer.source)
-    if options.exact and tracer.source == "uprobes":
+    if window["exact"] and tracer.source == "uprobes":
         facts["waits"] = sum(thread["waits"] or 0 for thread in report["threads"]), sum(tracer.waits.values())
     return rows, facts
 

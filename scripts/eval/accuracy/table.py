@@ -10,10 +10,12 @@ BOUNDS = {"waiting": (0.03, 0.01), "holding": (0.03, 0.01), "native": (0.05, Non
 WITH_LOAD = {"waiting": (0.05, None)}
 # Exact mode measures waiting exactly; all other states are as without it.
 EXACT = {"waiting": (0.005, None)}
+# The kernel engine's goals.
+KERNEL = {"waiting": (0.005, 0.001), "starved": (0.01, None), "holding": (0.02, None), "native": (0.02, None)}
 # An ordinary user's gilprof has counts of switches in place of kernel stacks.
 USER, USER_WITH_LOAD = {"waiting": (0.05, 0.01)}, {"waiting": (0.08, 0.02)}
 CONDITIONS = {"idle machine": BOUNDS, "with load": WITH_LOAD, "exact mode": EXACT, "exact mode, with load": EXACT,
-              "as a user": USER, "as a user, with load": USER_WITH_LOAD,
+              "kernel engine": KERNEL, "kernel engine, with load": KERNEL, "as a user": USER, "as a user, with load": USER_WITH_LOAD,
               # By `replay` alone: samples that root took, classified by what a user may read; and by what remains where
               # neither tells, without a bound.
               "by counts of switches": USER, "by counts of switches, with load": USER_WITH_LOAD,
@@ -29,7 +31,7 @@ DISTURBED = 0.05
 
 def condition(run):
     replayed = {"switch-counts": "by counts of switches", "cpu-time": "by CPU time"}.get(run.get("resolver"))
-    mode = replayed or ("exact mode" if run.get("exact") else "as a user" if run.get("user") else "")
+    mode = replayed or ("kernel engine" if run.get("engine") == "kernel" else "exact mode" if run.get("exact") else "as a user" if run.get("user") else "")
     return mode + ", with load" * run["loaded"] if mode else "with load" if run["loaded"] else "idle machine"
 
 
@@ -39,7 +41,7 @@ def errors(run, state):
 
 
 def name(run):
-    return run["case"] + (" --exact" if run.get("exact") else "")
+    return run["case"] + (" --exact" if run.get("exact") else " --engine kernel" if run.get("engine") == "kernel" else "")
 
 
 def disturbed(row):

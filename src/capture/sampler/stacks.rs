@@ -2,10 +2,13 @@
 
 use super::{Sampler, ThreadReader};
 use crate::error::ReadError;
+use crate::ids::{Addr, Tid};
 use crate::process::sys_linux;
-use crate::python::frames::MAX_DEPTH;
-use crate::sample::{RawSample, Sink, StackStatus};
+use crate::python::frames::{RawStack, MAX_DEPTH};
+use crate::python::stack::ThreadStack;
+use crate::sample::{Evidence, RawSample, Sink, Stack, StackStatus, State, ThreadInfo};
 use crate::units::Nanos;
+use std::sync::Arc;
 
 /// How long a frame of a deep stack takes to read, roughly.
 const FRAME_TIME: Nanos = Nanos::from_nanos(150);
@@ -66,6 +69,30 @@ impl Sampler {
         self.stats.shortened +=
             u64::from(thread.stack.has_gap() && self.interpreter.symbols.depth_limit.is_some_and(|limit| limit < MAX_DEPTH));
         Ok(())
+    }
+}
+
+impl Sampler {
+    /// Before stacks of the kernel's events are named: gives the naming a new budget.
+    pub fn begin_naming(&mut self) {
+        self.interpreter.symbols.codes.begin_sample();
+    }
+
+    /// Names frames that the kernel's programs read. False if the process cannot be read.
+    pub fn name_stack(&mut self, stack: &mut ThreadStack, raw: &RawStack) -> bool {
+        let layout = &self.interpreter.python.layout;
+        stack.accept(self.interpreter.target.memory(), layout, &mut self.interpreter.symbols, raw).is_ok()
+    }
+
+    /// The threads as of the last sample, with their states and stacks.
+    pub fn thread_stacks(&self) -> impl Iterator<Item = (&ThreadInfo, (State, Evidence), &Arc<Stack>)> {
+        let stacks = self.threads.readers.iter().map(|reader| reader.stack.stack());
+        self.threads().zip(stacks).map(|((info, state), stack)| (info, state, stack))
+    }
+
+    /// The thread states of the threads, as last matched.
+    pub fn thread_states(&self) -> impl Iterator<Item = (Tid, Addr)> + '_ {
+        self.threads.readers.iter().filter(|reader| !reader.tstate.is_null()).map(|reader| (reader.info.tid, reader.tstate))
     }
 }
 

@@ -86,11 +86,12 @@ fn off_cpu(number: u8) -> Option<OffCpu> {
         0 => OffCpu::Preempted,
         1 => OffCpu::PreemptedInGilCall,
         2 => OffCpu::GilFutex,
-        3 => OffCpu::OtherFutex,
-        4 => OffCpu::Syscall,
-        5 => OffCpu::Fault,
-        6 => OffCpu::Stopped,
-        7 => OffCpu::Exited,
+        3 => OffCpu::SwitchFutex,
+        4 => OffCpu::OtherFutex,
+        5 => OffCpu::Syscall,
+        6 => OffCpu::Fault,
+        7 => OffCpu::Stopped,
+        8 => OffCpu::Exited,
         _ => return None,
     })
 }

@@ -11,7 +11,7 @@ pub const MAX_FRAMES: u32 = 128;
 /// A field that this version of CPython does not have.
 const NONE: u64 = u64::MAX;
 /// The words of `struct target`.
-pub(super) const WORDS: usize = 36;
+pub(super) const WORDS: usize = 37;
 
 /// What is read of a watched process. Offsets are in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct GilOffsets {
     pub waits_begin: u32,
     /// The end of the last one.
     pub waits_end: u32,
+    /// The first of those on which a thread waits that was forced to release the GIL.
+    pub switch_begin: u32,
     /// Heads of musl's lists of waiters; 0: none.
     pub list_heads: [u32; MAX_LISTS],
 }
@@ -162,6 +164,7 @@ impl TargetConfig {
             frame.owner.map_or(0, |(_, first)| i64::from(first).cast_unsigned()),
             self.max_frames.min(MAX_FRAMES).into(),
             self.stack_interval_ns,
+            gil.switch_begin.into(),
         ];
         words[2 * MAX_GILS..].copy_from_slice(&rest);
         words

@@ -76,13 +76,15 @@ static __always_inline u32 why_off(struct task_struct *prev, bool runnable, u32 
 		return STOPPED;
 	struct numbers n = numbers();
 	bool futex = is_futex(call->nr, n);
+	bool forced = false;
 	if (futex || call->nr == n.restart)
-		*gil = gil_of_futex(c, call->arg);
+		*gil = gil_of_futex(c, call->arg, &forced);
 	bool of_gil = *gil < MAX_GILS;
+	bool waits = of_gil && (!runnable || call->nr != n.futex || is_futex_wait(call->op));
+	if (waits)
+		return forced ? SWITCH_FUTEX : GIL_FUTEX;
 	if (runnable)
 		return of_gil ? PREEMPTED_IN_GIL_CALL : PREEMPTED;
-	if (of_gil)
-		return GIL_FUTEX;
 	if (futex)
 		return OTHER_FUTEX;
 	return call->nr < 0 ? FAULT : SYSCALL;
@@ -120,7 +122,7 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 		if (sleeps && stack_is_due(c, t, &call, now)) {
 			u64 tstate = tstate_of(c, s, t, self);
 			if (tstate)
-				walk(c, s, tstate);
+				walk(tstate);
 		}
 	}
 	submit(s, t, now);
@@ -192,7 +194,7 @@ static __always_inline bool by_peer(struct task_struct *woken, struct thread *t)
 	if (waker->tgid != woken->tgid || waker->pid == woken->pid)
 		return false;
 	struct call call = call_of(waker);
-	if (t->off != GIL_FUTEX && t->off != OTHER_FUTEX)
+	if (t->off < GIL_FUTEX || t->off > OTHER_FUTEX)
 		return call.nr >= 0;
 	struct numbers n = numbers();
 	return call.nr == 454 || call.nr == 456 || call.nr == n.exit || (call.nr == n.futex && !is_futex_wait(call.op));
@@ -267,7 +269,7 @@ int tick(void *ctx)
 				s->record.flags |= GIL_REQUESTED;
 			if (c->eval_breaker != NONE && word_at(tstate + c->eval_breaker) & DROP_REQUEST)
 				s->record.flags |= DROP_REQUESTED;
-			walk(c, s, tstate);
+			walk(tstate);
 		}
 	}
 	submit(s, t, now);

@@ -19,8 +19,8 @@ mod config;
 mod refusal;
 
 pub use abi::{Record, WalkedFrame, WalkedStack};
-pub use config::{FrameOffsets, GilOffsets, TargetConfig, ThreadIdentity, ThreadOffsets, MAX_FRAMES, MAX_GILS};
-pub use refusal::{Missing, NoKernelEvents};
+pub use config::{FrameOffsets, GilOffsets, TargetConfig, ThreadIdentity, ThreadOffsets, MAX_FRAMES};
+pub use refusal::NoKernelEvents;
 
 use crate::ids::{Addr, Pid, Tid};
 use crate::sample::ThreadNow;
@@ -118,6 +118,7 @@ impl KernelEvents {
     }
 
     /// Watches a process no longer. Records that were made before may still come.
+    #[cfg(any(test, feature = "internals"))]
     pub fn forget(&mut self, pid: Pid) {
         // A process that is not watched is no error.
         let _ = self.targets.remove(&pid.0.cast_unsigned());
@@ -161,6 +162,7 @@ impl KernelEvents {
     }
 
     /// The number of records of a thread that were lost, if it is in the table.
+    #[cfg(any(test, feature = "internals"))]
     pub fn lost_by_thread(&self, take: &mut dyn FnMut(Pid, Tid, u64)) {
         for (_, entry) in self.entries().filter(|(_, entry)| entry.lost > 0) {
             take(entry.tgid, entry.tid, entry.lost);
@@ -181,6 +183,7 @@ impl KernelEvents {
     /// The number of events that the kernel did not report. A begin that is missing is assumed to
     /// be the thread's wakeup or the last switch on that CPU, whichever was later: the earliest
     /// that is possible. A wakeup that is missing is assumed to be the begin of the run after it.
+    #[cfg(any(test, feature = "internals"))]
     pub fn assumed(&self) -> u64 {
         self.counters()[3]
     }

@@ -54,6 +54,8 @@ struct target {
 	/* The bytes of a frame that are read, and the fields in them. */
 	u64 frame_from, frame_len, back, code, code_mask, position, position_is_int, owner, first_not_python;
 	u64 max_frames, stack_interval;
+	/* The first futex in a GIL on which a thread waits that was forced to release it. */
+	u64 switch_from;
 };
 
 struct sleep {
@@ -61,7 +63,7 @@ struct sleep {
 	u64 at;
 };
 
-enum off { PREEMPTED, PREEMPTED_IN_GIL_CALL, GIL_FUTEX, OTHER_FUTEX, SYSCALL, FAULT, STOPPED, EXITED };
+enum off { PREEMPTED, PREEMPTED_IN_GIL_CALL, GIL_FUTEX, SWITCH_FUTEX, OTHER_FUTEX, SYSCALL, FAULT, STOPPED, EXITED };
 
 struct thread {
 	/* It is on a CPU since then; 0: off. */

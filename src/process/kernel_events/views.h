@@ -1,22 +1,27 @@
 /* What is read of the target's memory: its GILs, the lists of waiters, and the frames. */
 
-/* The index of the GIL that a futex belongs to; MAX_GILS: none. */
-static __always_inline u32 gil_of_futex(struct target *c, u64 futex)
+/* The index of the GIL that a futex belongs to; MAX_GILS: none. `forced`: who sleeps there was
+ * forced to release the GIL, and waits until another thread has taken it. */
+static __always_inline u32 gil_of_futex(struct target *c, u64 futex, bool *forced)
 {
 	for (u32 i = 0; i < MAX_GILS; i++) {
 		u64 gil = c->gils[i];
 		if (!gil)
 			break;
 		u64 offset = futex - gil;
-		if (offset >= c->waits_from && offset < c->waits_to)
+		if (offset >= c->waits_from && offset < c->waits_to) {
+			*forced = offset >= c->switch_from;
 			return i;
+		}
 		for (u32 l = 0; l < LISTS; l++) {
 			if (!c->lists[l])
 				break;
 			u64 node = word_at(gil + c->lists[l]);
 			for (u32 n = 0; n < MAX_NODES && node; n++) {
-				if (node + NODE_FUTEX == futex)
+				if (node + NODE_FUTEX == futex) {
+					*forced = c->lists[l] >= c->switch_from;
 					return i;
+				}
 				node = word_at(node + NODE_NEXT);
 			}
 		}
@@ -75,9 +80,16 @@ static __always_inline u64 tstate_of(struct target *c, struct scratch *s, struct
 
 /* Reads the frames, leaf first. Entry frames and cleared ones are kept, so that each frame stands
  * at the index of its step. That keeps the work of the kernel's verifier small. */
-static __always_inline void walk(struct target *c, struct scratch *s, u64 tstate)
+__attribute__((noinline)) int walk(u64 tstate)
 {
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	if (!s)
+		return 0;
 	struct record *r = &s->record;
+	u32 tgid = r->tgid;
+	struct target *c = bpf_map_lookup_elem(&targets, &tgid);
+	if (!c)
+		return 0;
 	u64 at = word_at(tstate + c->anchor);
 	if (c->cframe_inner != NONE && at)
 		at = word_at(at + c->cframe_inner);
@@ -116,6 +128,7 @@ static __always_inline void walk(struct target *c, struct scratch *s, u64 tstate
 		r->flags |= TRUNCATED;
 	r->flags |= HAS_STACK;
 	r->frame_count = i;
+	return 0;
 }
 
 /* Whether the stack of this sleep is due: none was taken for the same call within the interval. */

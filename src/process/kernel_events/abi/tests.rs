@@ -44,7 +44,7 @@ fn frames_above_one_that_was_left_are_dropped() {
 
 #[test]
 fn what_cannot_be_is_no_record() {
-    let whole = record(0, 8, 0, [1, 1, 0], [NO_GIL, NO_GIL], &[]);
+    let whole = record(0, 9, 0, [1, 1, 0], [NO_GIL, NO_GIL], &[]);
     assert_eq!(parse(&whole, &mut Vec::new()), None, "an unknown reason");
     let whole = record(9, 0, 0, [1, 1, 0], [NO_GIL, NO_GIL], &[]);
     assert_eq!(parse(&whole, &mut Vec::new()), None, "an unknown kind");
