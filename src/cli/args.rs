@@ -201,11 +201,10 @@ pub struct MeasureArgs {
     /// Stop the thread that holds the GIL while its stack is read (about 0.1 ms a sample)
     #[arg(long)]
     pub freeze_holder: bool,
-    /// Measure waits by kernel events instead of samples (root, or CAP_BPF, CAP_PERFMON and
-    /// CAP_SYS_ADMIN)
+    /// Measure waits by kernel events instead of samples (needs root)
     #[arg(long)]
     pub exact: bool,
-    /// What measures: samples, or kernel (experimental; root, or CAP_BPF and CAP_PERFMON)
+    /// What measures: samples, or kernel (experimental; needs root)
     #[arg(long, value_enum, default_value_t = EngineArg::Samples, hide_possible_values = true, hide_default_value = true, conflicts_with_all = ["exact", "freeze_holder"])]
     pub engine: EngineArg,
     /// Of several Python runtimes in the process, the one to measure: its number or file
