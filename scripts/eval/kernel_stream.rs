@@ -1,4 +1,4 @@
-//! Prints what the kernel tells of a live process, record by record, and what that cost.
+//! Prints what the kernel reports of a live process, record by record, and what that cost.
 //!
 //! ```text
 //! cargo run --release --example kernel_stream -- PID SECONDS RATE [quiet]

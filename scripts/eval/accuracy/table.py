@@ -16,8 +16,8 @@ KERNEL = {"waiting": (0.005, 0.001), "starved": (0.01, None), "holding": (0.02, 
 USER, USER_WITH_LOAD = {"waiting": (0.05, 0.01)}, {"waiting": (0.08, 0.02)}
 CONDITIONS = {"idle machine": BOUNDS, "with load": WITH_LOAD, "exact mode": EXACT, "exact mode, with load": EXACT,
               "kernel engine": KERNEL, "kernel engine, with load": KERNEL, "as a user": USER, "as a user, with load": USER_WITH_LOAD,
-              # By `replay` alone: samples that root took, classified by what a user may read; and by what remains where
-              # neither tells, without a bound.
+              # By `replay` alone: samples that root took, classified by what a user may read; and by
+              # what remains where neither decides, without a bound.
               "by counts of switches": USER, "by counts of switches, with load": USER_WITH_LOAD,
               "by CPU time": {}, "by CPU time, with load": {}}
 # Counts of waits in exact mode: the error that is allowed, as a part of the actual count. A wait at

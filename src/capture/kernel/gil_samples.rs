@@ -163,7 +163,7 @@ mod tests {
         let seen: Vec<_> = sink.0.iter().map(|s| (s.at.as_nanos(), s.span.as_nanos(), s.holder, s.waiters)).collect();
         let (one, two) = (Holder::Thread(ThreadId(1)), Holder::Thread(ThreadId(2)));
         let expected = [(20, 10, Holder::Nobody, 0), (30, 10, one, 0), (50, 20, one, 1), (60, 10, one, 1), (100, 40, two, 0)];
-        assert_eq!(seen[..], expected[..2].iter().chain(&expected[2..]).copied().collect::<Vec<_>>()[..]);
+        assert_eq!(seen, expected);
         gils.flush(Nanos::from_nanos(300), &mut sink);
         assert_eq!(sink.0.iter().map(|s| s.span.as_nanos()).sum::<u64>(), 290);
     }

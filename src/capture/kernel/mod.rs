@@ -54,8 +54,8 @@ pub struct KernelEngine {
     /// The time of the first sample.
     first_sample: Option<Nanos>,
     ticks: u64,
-    events_before: u64,
-    lost_before: u64,
+    /// Why the process, or a GIL of it, could not be watched.
+    unwatched: Option<String>,
     empty_stack: Arc<Stack>,
 }
 
@@ -75,8 +75,7 @@ impl KernelEngine {
             dropped: 0,
             first_sample: None,
             ticks: 0,
-            events_before: 0,
-            lost_before: 0,
+            unwatched: None,
             empty_stack: Arc::new(Stack::empty()),
         };
         engine.watch();
@@ -92,8 +91,9 @@ impl KernelEngine {
 
     fn watch(&mut self) {
         let config = kernel_config(&self.python.layout, self.python.abi, &self.gils, self.stack_interval);
-        // Without it no event comes, which the counts show.
-        let _ = self.events.watch(self.python.pid, &config);
+        if let Err(why) = self.events.watch(self.python.pid, &config) {
+            self.unwatched = Some(why.to_string());
+        }
     }
 
     /// As [`Sampler::prepare`].
@@ -107,9 +107,19 @@ impl KernelEngine {
         sampler.prepare(now, may_go_on, &mut Registry { engine: self, sink, now, ended: Vec::new() })
     }
 
+    /// The window begins: threads that were found before begin with it.
+    fn begin(&mut self, now: Nanos) -> Nanos {
+        self.first_sample = Some(now);
+        for known in self.threads.by_tid.values_mut() {
+            known.since = now;
+            self.estimator.start(known.info.id, now, &self.empty_stack);
+        }
+        now
+    }
+
     /// Takes what happened since the last call, and lets the sampler find threads.
     pub fn sample(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Result<SampleOutcome, ReadError> {
-        let first = *self.first_sample.get_or_insert(now);
+        let first = self.first_sample.unwrap_or_else(|| self.begin(now));
         self.drain(sampler, first, sink);
         let mut found = Registry { engine: self, sink, now, ended: Vec::new() };
         let outcome = sampler.sample(now, now, &mut found);
@@ -132,6 +142,10 @@ impl KernelEngine {
         let mut found = Registry { engine: self, sink, now, ended: Vec::new() };
         sampler.finish(now, &mut found);
         let ended = found.ended;
+        self.take_early(sampler, sink);
+        // Threads that live on, but that no sample has found.
+        self.dropped += std::mem::take(&mut self.early_count) as u64;
+        self.early.clear();
         self.account(now);
         // All threads together: who waited for whom is known only then.
         self.estimator.stay_all(now);
@@ -144,9 +158,11 @@ impl KernelEngine {
     pub fn add_stats(&self, stats: &mut CaptureStats) {
         (stats.exact, stats.kernel_engine) = (true, true);
         stats.counts.samples = self.ticks;
-        let lost = self.lost_before + self.events.lost();
-        stats.events =
-            EventCounts { events: self.events_before + self.events.cost().events, lost_events: Some(lost), unmet_waits: self.dropped };
+        let lost = self.events.lost();
+        stats.events = EventCounts { events: self.events.cost().events, lost_events: Some(lost), unmet_waits: 0 };
+        if let Some(why) = &self.unwatched {
+            stats.warnings.push(format!("kernel engine: failed to watch the process: {why}; its events are missing"));
+        }
         if lost > 0 {
             let runs = self.estimator.lost_runs();
             stats.warnings.push(format!("kernel engine: {lost} events were lost, {runs} of them runs of threads, whose time is unknown"));
@@ -166,8 +182,7 @@ impl KernelEngine {
         });
         sampler.begin_naming();
         for (tid, record) in taken {
-            let is_tick = matches!(record, OwnRecord::Tick { .. });
-            self.ticks += u64::from(is_tick);
+            self.ticks += u64::from(matches!(record, OwnRecord::Tick { at, .. } if at > first));
             if self.threads.by_tid.contains_key(&tid) {
                 self.take(tid, record, sampler, first, sink);
             } else if self.early_count < MAX_EARLY {

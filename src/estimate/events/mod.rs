@@ -23,6 +23,7 @@ use crate::units::Nanos;
 use holders::Holders;
 use pieces::{Known, Piece, MAX_PIECES};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use thread::{SeenGil, ThreadTrack};
 
@@ -59,9 +60,9 @@ impl EventEstimator {
         self.interval = interval;
     }
 
-    /// A thread's time begins.
+    /// A thread's time begins, also one that was known before.
     pub fn start(&mut self, thread: ThreadId, at: Nanos, stack: &Arc<Stack>) {
-        self.threads.entry(thread).or_insert_with(|| (GilId::default(), ThreadTrack::new(at, stack.clone())));
+        self.threads.insert(thread, (GilId::default(), ThreadTrack::new(at, stack.clone())));
     }
 
     /// A thread was found asleep, of which no event has come.
@@ -132,8 +133,9 @@ impl EventEstimator {
 
     fn emit(&mut self, until: Nanos, only: Option<ThreadId>, sink: &mut dyn Sink) {
         let EventEstimator { threads, holders, .. } = self;
+        let ids = only.map_or((Bound::Unbounded, Bound::Unbounded), |id| (Bound::Included(id), Bound::Included(id)));
         // All holders are known before any waiter is emitted.
-        for (id, (gil, track)) in threads.iter_mut().filter(|(id, _)| only.is_none_or(|only| only == **id)) {
+        for (id, (gil, track)) in threads.range_mut(ids) {
             let prior = track.limbo_prior();
             track.pieces.decide_all(until, prior);
             for piece in track.pieces.queue.iter().take_while(|piece| piece.end <= until) {
@@ -145,7 +147,7 @@ impl EventEstimator {
                 sink.interval(&MeasuredInterval { thread: *id, gil: wait.gil, kind: wait.kind, begin: wait.begin, end: wait.end });
             }
         }
-        for (id, (gil, track)) in threads.iter_mut().filter(|(id, _)| only.is_none_or(|only| only == **id)) {
+        for (id, (gil, track)) in threads.range_mut(ids) {
             let count = track.pieces.queue.iter().take_while(|piece| piece.end <= until).count();
             for piece in track.pieces.queue.drain(..count) {
                 emit_piece(*id, *gil, &piece, holders, sink);

@@ -125,6 +125,26 @@ fn a_wakeup_without_the_gil_does_not_end_a_wait() {
 }
 
 #[test]
+fn native_code_after_a_forced_switch_is_no_wait() {
+    for ends in [true, false] {
+        let mut stream = Stream::new(2);
+        stream.run(1, None, 0, 100, OffCpu::SwitchFutex, view(false, 1, 7));
+        // It released the GIL for native code, which another thread had requested.
+        (1..9).for_each(|ms| stream.tick(1, ms * 1_000, view(false, 0, 8)));
+        if ends {
+            stream.run(1, Some(190), 200, 8_500, OffCpu::GilFutex, view(false, 0, 8));
+        } else {
+            let now = ThreadNow::OnCpu { number: 1, wakeup: Some(Wakeup { at: us(190), by_peer: true }), begin: us(200) };
+            stream.estimator.now(ThreadId(1), us(8_500), now);
+        }
+        let seen = stream.finish(8_500);
+        assert_eq!(seen.sum(1, State::Waiting), 100e3, "{ends}");
+        assert_eq!(seen.waits.iter().map(|wait| wait.kind).collect::<Vec<_>>(), [IntervalKind::ForcedSwitch]);
+        assert!(seen.sum(1, State::Native) > 8_299e3, "{ends}");
+    }
+}
+
+#[test]
 fn what_follows_a_release_tells_why_a_thread_was_preempted() {
     for (next, off, waits) in [(10, OffCpu::GilFutex, true), (2_000, OffCpu::GilFutex, false), (10, OffCpu::Syscall, false)] {
         let mut stream = Stream::new(2);

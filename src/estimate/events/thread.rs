@@ -10,8 +10,8 @@ use std::sync::Arc;
 /// A thread that did not get the GIL goes back to sleep within this CPU time; one that got it and
 /// released it again takes longer.
 const FRUITLESS: Nanos = Nanos::from_micros(12);
-/// A thread that was forced to release the GIL waits for it within this CPU time; one that runs
-/// longer released it for native code.
+/// A thread that was forced to release the GIL waits for it within this CPU time, and one that was
+/// woken in take_gil sleeps again; one that runs longer has left the GIL's functions.
 const FORCED: Nanos = Nanos::from_micros(100);
 /// Ticks of one run that are kept until the run ends.
 const MAX_TICKS: usize = 1 << 12;
@@ -293,7 +293,7 @@ impl ThreadTrack {
     /// Whether a run that began in a wait for the GIL ended without having got it.
     fn is_fruitless(&self, wait: &OpenWait, run: &CpuRun, cpu: Nanos) -> bool {
         let view = &run.view;
-        if view.holds.is_some() || self.ticks.iter().any(|tick| tick.state.is_holding()) {
+        if view.holds.is_some() || cpu > FORCED || self.ticks.iter().any(|tick| tick.state.is_holding()) {
             return false;
         }
         match run.off {
@@ -353,11 +353,11 @@ impl ThreadTrack {
     fn push_ticks(&mut self) {
         let Place::OnCpu(mut begun) = self.place else { return };
         if self.wait.is_some() {
-            if !self.ticks.iter().any(|tick| tick.state.is_holding()) {
+            let has_left = |tick: &TickFinding| tick.state.is_holding() || tick.at > begun.at + FORCED;
+            if !self.ticks.iter().any(has_left) {
                 return;
             }
-            self.close_wait(begun.at);
-            begun.held = true;
+            begun.held = self.close_wait(begun.at);
             self.place = Place::OnCpu(begun);
         }
         if self.pieces.queue.back().is_some_and(|piece| piece.known == Known::Limbo) {

@@ -51,7 +51,7 @@ pub struct ProgramCost {
     /// The number of records that they made, lost ones included.
     pub events: u64,
     /// The time that they took to make them, on all CPUs together. Not counted: switches and
-    /// wakeups of other programs, which the programs leave after some 50 ns each.
+    /// wakeups of other programs, which the programs leave at once.
     pub time: Nanos,
 }
 
@@ -89,7 +89,7 @@ fn part<T>(found: Option<T>) -> io::Result<T> {
 
 impl KernelEvents {
     /// Loads the programs, with a clock of this rate on each CPU, and attaches them. No process is
-    /// watched yet. Takes 40 - 100 ms, most of it for the types of the kernel.
+    /// watched yet. Takes 0.1 - 0.2 s.
     pub fn open(rate_hz: f64) -> Result<KernelEvents, NoKernelEvents> {
         let btf = step("read the types of the kernel", Btf::from_sys_fs())?;
         let own = step("read gilprof's PID namespace", std::fs::metadata("/proc/self/ns/pid"))?.ino();
