@@ -185,6 +185,8 @@ impl KernelEngine {
             self.ticks += u64::from(matches!(record, OwnRecord::Tick { at, .. } if at > first));
             if self.threads.by_tid.contains_key(&tid) {
                 self.take(tid, record, sampler, first, sink);
+            } else if record.end() <= first {
+                // It is not of the window, and its thread may have ended before.
             } else if self.early_count < MAX_EARLY {
                 self.early_count += 1;
                 self.early.entry(tid).or_default().push(record);
@@ -238,8 +240,9 @@ impl KernelEngine {
                 self.estimator.tick(id, &Tick { at, view, in_c_call, stack });
                 None
             }
-            OwnRecord::Exited(at) => Some(at),
-            OwnRecord::Run(..) | OwnRecord::Tick { .. } => None,
+            OwnRecord::Exited(at) => Some(at.max(first)),
+            OwnRecord::Run(run, _) => (run.off == OffCpu::Exited).then_some(first),
+            OwnRecord::Tick { .. } => None,
         };
         if let Some(at) = ended {
             self.end(id, at, sink);
@@ -320,6 +323,13 @@ impl OwnRecord {
     fn begin(&self) -> Nanos {
         match self {
             OwnRecord::Run(run, _) => run.begin,
+            OwnRecord::Tick { at, .. } | OwnRecord::Exited(at) => *at,
+        }
+    }
+
+    fn end(&self) -> Nanos {
+        match self {
+            OwnRecord::Run(run, _) => run.end,
             OwnRecord::Tick { at, .. } | OwnRecord::Exited(at) => *at,
         }
     }
