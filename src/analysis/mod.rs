@@ -111,6 +111,7 @@ fn window(profile: &Profile) -> Window {
         idle_cpus: w.idle_cpus,
         exact: w.exact,
         engine: if w.kernel_engine { Engine::Kernel } else { Engine::Samples },
+        engine_reason: w.engine_reason.clone(),
         resolver: w.kernel_stacks.map(|shown| match shown {
             _ if w.kernel_engine => Resolver::Events,
             true => Resolver::KernelStack,

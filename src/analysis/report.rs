@@ -90,6 +90,9 @@ pub struct Window {
     /// Whether waits were measured by kernel events.
     pub exact: bool,
     pub engine: Engine,
+    /// Why the program was sampled, where the kernel engine was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_reason: Option<String>,
     /// `None` for recordings that do not say.
     pub resolver: Option<Resolver>,
     /// Kernel events read; only in exact mode.

@@ -19,15 +19,14 @@ pub enum EventEngine {
 }
 
 impl EventEngine {
-    /// The engine that `config` asks for; `None`: samples. An error says what is sampled instead,
-    /// and why.
+    /// The engine that `config` asks for; `None`: samples. An error is why there is no such engine.
     pub fn open(config: &CaptureConfig, python: &PythonProcess) -> Result<Option<EventEngine>, String> {
         match config.engine {
             Engine::Samples => Ok(None),
             Engine::Exact => open_exact(ExactMode::open(python)).map(Some),
-            Engine::Kernel => match KernelEngine::open(python, config.rate_hz) {
+            Engine::Kernel | Engine::Auto => match KernelEngine::open(python, config.rate_hz) {
                 Ok(engine) => Ok(Some(EventEngine::Kernel(Box::new(engine)))),
-                Err(why) => Err(format!("the program is sampled, not watched by the kernel engine: {why}")),
+                Err(why) => Err(why.to_string()),
             },
         }
     }

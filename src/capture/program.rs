@@ -5,7 +5,7 @@ use super::address_space::AddressSpace;
 use super::engine::EventEngine;
 use super::pause::PtracePauser;
 use super::sampler::{SampleOutcome, Sampler, ThreadPauser};
-use super::session::{CaptureConfig, SampleSource, Sampled, StopReason};
+use super::session::{CaptureConfig, Engine, SampleSource, Sampled, StopReason};
 use crate::error::{Error, ReadError};
 use crate::ids::Pid;
 use crate::process::{kernel_stack, proc_info, sys_linux, threads};
@@ -48,6 +48,8 @@ pub struct InterpreterSource {
     sampler: Sampler,
     /// The engine that kernel events feed; `None`: all is sampled.
     engine: Option<EventEngine>,
+    /// Why all is sampled, where the kernel engine was wanted.
+    engine_reason: Option<String>,
     earlier: EarlierPrograms,
     warnings: Vec<String>,
     address_space: AddressSpace,
@@ -76,6 +78,7 @@ impl InterpreterSource {
             warnings: Vec::new(),
             address_space: AddressSpace::open(pid, python.runtime),
             engine: None,
+            engine_reason: None,
             freeze_holder: config.freeze_holder,
             // The second half of the period is left for what follows, and for the program.
             time_for_stacks: Nanos::from_nanos((0.5e9 / config.rate_hz) as u64),
@@ -87,20 +90,21 @@ impl InterpreterSource {
         };
         program.sampler.all_evidence = config.all_evidence;
         program.warn(python.runtimes_warning);
-        program.enable_engine(engine);
+        match engine {
+            Ok(engine) => program.engine = engine,
+            Err(why) if config.engine == Engine::Exact => program.warn([why]),
+            Err(why) => {
+                program.warn(
+                    (config.engine == Engine::Kernel).then(|| format!("the program is sampled, not watched by the kernel engine: {why}")),
+                );
+                program.engine_reason = Some(why);
+            }
+        }
         program
     }
 
     fn warn(&mut self, warnings: impl IntoIterator<Item = String>) {
         self.warnings.extend(warnings);
-    }
-
-    /// Turns an engine on. Where it is not available, a warning is added.
-    fn enable_engine(&mut self, engine: Result<Option<EventEngine>, String>) {
-        match engine {
-            Ok(engine) => self.engine = engine,
-            Err(why) => self.warn([why]),
-        }
     }
 
     /// Takes one sample, unless the program was replaced.
@@ -154,10 +158,12 @@ impl InterpreterSource {
         if let Some(engine) = self.engine.take() {
             let mut counts = CaptureStats::default();
             engine.add_stats(&mut counts);
-            self.enable_engine(engine.for_new_program(&python).map(Some));
-            if self.engine.is_none() {
-                self.earlier.events = counts.events;
-                self.warn(counts.warnings);
+            match engine.for_new_program(&python) {
+                Ok(engine) => self.engine = Some(engine),
+                Err(why) => {
+                    self.earlier.events = counts.events;
+                    self.warn(counts.warnings.into_iter().chain([why]));
+                }
             }
         }
         self.earlier.torn += self.sampler.stats.torn;
@@ -261,6 +267,7 @@ impl SampleSource for InterpreterSource {
         stats.switch_counts = !kernel_stack::readable() && threads::switch_counts_are_usable();
         stats.stops = earlier.stops.iter().cloned().chain(self.sampler.stop_detector.stops()).collect();
         stats.events = earlier.events;
+        stats.engine_reason.clone_from(&self.engine_reason);
         stats.warnings.clone_from(&self.warnings);
         let shortened = earlier.shortened + self.sampler.stats.shortened;
         if shortened > 0 {

@@ -27,8 +27,7 @@ pub struct CaptureConfig {
     pub rate_hz: f64,
     /// The length of the window; `None`: until stopped, or until the target ends.
     pub duration: Option<Nanos>,
-    /// What measures. Where the kernel does not allow that, the program is sampled, and a warning
-    /// says so.
+    /// What measures. Where the kernel does not allow that, the program is sampled.
     pub engine: Engine,
     /// Stop the thread that holds the GIL while its stack is read.
     pub freeze_holder: bool,
@@ -54,6 +53,9 @@ pub enum Engine {
     Exact,
     /// Kernel events, and a clock in the kernel.
     Kernel,
+    /// [`Engine::Kernel`] where the kernel allows that, else [`Engine::Samples`]. Which one, and
+    /// what is missing, is [`CaptureStats::engine_reason`].
+    Auto,
 }
 
 /// Why a window ended.

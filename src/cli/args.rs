@@ -2,7 +2,7 @@
 //! command.
 
 use super::gate_args::GateArgs;
-use super::values::{self, parse_duration, parse_pid, parse_rate, DurationArg};
+use super::values::{self, parse_duration, parse_pid, parse_rate, DurationArg, EngineArg};
 use crate::analysis::what_if::Question;
 use crate::capture::session::Engine;
 use crate::error::{Error, Result};
@@ -204,7 +204,7 @@ pub struct MeasureArgs {
     /// Measure waits by kernel events instead of samples (needs root)
     #[arg(long)]
     pub exact: bool,
-    /// What measures: samples, or kernel (experimental; needs root)
+    /// What measures: samples, kernel (experimental, as root), auto, both
     #[arg(long, value_enum, default_value_t = EngineArg::Samples, hide_possible_values = true, hide_default_value = true, conflicts_with_all = ["exact", "freeze_holder"])]
     pub engine: EngineArg,
     /// Of several Python runtimes in the process, the one to measure: its number or file
@@ -258,18 +258,17 @@ impl OutputArgs {
     }
 }
 
-/// `--engine`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum EngineArg {
-    Samples,
-    Kernel,
-}
-
 impl MeasureArgs {
+    /// Whether the program is sampled beside the kernel engine, to compare the two.
+    pub fn both_engines(&self) -> bool {
+        self.engine == EngineArg::Both
+    }
+
     /// What measures.
     pub fn engine(&self) -> Engine {
         match (self.engine, self.exact) {
-            (EngineArg::Kernel, _) => Engine::Kernel,
+            (EngineArg::Kernel | EngineArg::Both, _) => Engine::Kernel,
+            (EngineArg::Auto, _) => Engine::Auto,
             (EngineArg::Samples, true) => Engine::Exact,
             (EngineArg::Samples, false) => Engine::Samples,
         }

@@ -6,7 +6,7 @@
 //! ends with the command's own code, as `run` does. The page goes to stderr if the gate starts a
 //! command, which keeps stdout; else to stdout.
 
-use super::args::{EngineArg, MeasureArgs, OutputArgs};
+use super::args::{MeasureArgs, OutputArgs};
 use super::capture::LoadedCapture;
 use super::gate_args::GateArgs;
 use super::gate_outputs::{GateOutputs, PageStream};
@@ -138,7 +138,7 @@ impl GateConfig {
         }
         let stream = if matches!(target, Target::Command(_)) { PageStream::Stderr } else { PageStream::Stdout };
         let outputs = GateOutputs::open(&args.format, stream).map_err(usage)?;
-        let measure = MeasureArgs { rate, freeze_holder: false, exact: args.exact, engine: EngineArg::Samples, runtime: None };
+        let measure = MeasureArgs { rate, freeze_holder: false, exact: args.exact, engine: args.engine, runtime: None };
         let (update, pass_exit_code) = (args.update_baseline, args.pass_exit_code);
         Ok(GateConfig { target, checks, baseline, update, pass_exit_code, runs, warmup, window, measure, outputs })
     }

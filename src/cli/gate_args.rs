@@ -1,6 +1,6 @@
 //! The arguments of `gilprof gate`, parsed and checked.
 
-use super::values::{is_command, parse_duration, parse_pid, parse_rate, DurationArg};
+use super::values::{is_command, parse_duration, parse_pid, parse_rate, DurationArg, EngineArg};
 use crate::gate::expr::{Limit, Regression};
 use crate::ids::Pid;
 use crate::profile::file::chunk::MAGIC;
@@ -57,6 +57,9 @@ pub struct GateArgs {
     /// CAP_SYS_ADMIN)
     #[arg(long)]
     pub exact: bool,
+    /// What measures: samples, kernel (experimental, as root), auto, both
+    #[arg(long, value_enum, default_value_t = EngineArg::Samples, hide_possible_values = true, hide_default_value = true, conflicts_with = "exact")]
+    pub engine: EngineArg,
     /// If the command fails by itself, end with its exit code instead of 5
     #[arg(long)]
     pub pass_exit_code: bool,

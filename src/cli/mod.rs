@@ -1,6 +1,7 @@
 //! Turns arguments into configuration; one file per command.
 pub mod args;
 mod attach;
+mod both_engines;
 mod capture;
 mod diff;
 mod dump;

@@ -2,20 +2,22 @@
 //! outputs.
 
 use super::args::{MeasureArgs, OutputArgs};
+use super::both_engines;
 use super::note;
 use super::outputs::{wrote_message, CaptureReport, Outputs};
 use super::progress::LiveLine;
 use super::tee::{self, TeeSink};
 use super::values::DurationArg;
-use crate::capture::session::{CaptureConfig, Progress, StopReason};
+use crate::capture::session::{CaptureConfig, CaptureResult, Progress, ProgressHook, StopReason};
 use crate::capture::target::Target;
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::numbers;
 use crate::profile::file::Recording;
-use crate::profile::CoalescingSink;
+use crate::profile::{CoalescingSink, Profile};
 use crate::python::attach::Attached;
 use crate::python::runtimes::RuntimeChoice;
+use crate::sample::Sink;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -32,6 +34,8 @@ pub struct Session {
     pub runtime: RuntimeChoice,
     /// Whether to record the window even if no file needs it.
     keep_recording: bool,
+    /// Sample beside the kernel engine, and say where the two disagree.
+    both: bool,
     /// The program was started to be measured, so that a window lasts until its end at most.
     of_command: bool,
     outputs: Outputs,
@@ -73,7 +77,15 @@ impl Session {
             ..CaptureConfig::default()
         };
         let runtime = measure.runtime.clone().unwrap_or_default();
-        Ok(Session { config, window, runtime, keep_recording: false, of_command: false, outputs: Outputs::prepare(output)? })
+        Ok(Session {
+            config,
+            window,
+            runtime,
+            keep_recording: measure.both_engines(),
+            both: measure.both_engines(),
+            of_command: false,
+            outputs: Outputs::prepare(output)?,
+        })
     }
 
     /// Records the window even if no file needs it.
@@ -103,7 +115,8 @@ impl Session {
             }
             line.show(progress.window, tee.builder.live());
         };
-        let measured = Target::new(pid, target).config(self.config).run_until(stop, &mut sink, &mut tick);
+        let target = Target::new(pid, target).config(self.config);
+        let (measured, beside) = self.run(target, stop, &mut sink, &mut tick);
         line.clear();
         let mut window = measured?;
         window.stats.warnings.extend(self.early_end_warning(&window.stop_reason, window.stats.seconds));
@@ -113,8 +126,36 @@ impl Session {
             (Some(file), Ok(())) => Some(Recording::from_file(file, Path::new(tee::UNNAMED))?),
             _ => None,
         };
-        let measured = self.outputs.analyse(builder.finish(window.target, window.stats), recording);
+        let mut profile = builder.finish(window.target, window.stats);
+        if let (Some(beside), Some(recording)) = (beside, &recording) {
+            let (samples, of_samples) = beside?;
+            profile.window.warnings.extend(both_engines::disagreements((&samples, &of_samples), (&profile, recording))?);
+        }
+        let measured = self.outputs.analyse(profile, recording);
         Ok(CompletedCapture { measured, stop_reason: window.stop_reason, recorded })
+    }
+
+    /// Measures, and samples beside that if it was asked for.
+    fn run<S: Sink>(
+        &self,
+        target: Target,
+        stop: &AtomicBool,
+        sink: &mut S,
+        tick: &mut ProgressHook<'_, S>,
+    ) -> (Result<CaptureResult>, Option<Result<(Profile, Recording)>>) {
+        let window = both_engines::Window::default();
+        std::thread::scope(|scope| {
+            let sampler = self.both.then(|| {
+                let (target, config, window) = (target.clone(), self.config, &window);
+                scope.spawn(move || both_engines::sample_beside(target, config, window))
+            });
+            let measured = target.run_until(stop, sink, &mut |progress, sink| {
+                window.begun.store(true, Ordering::Relaxed);
+                tick(progress, sink);
+            });
+            window.ended.store(true, Ordering::Relaxed);
+            (measured, sampler.and_then(|sampler| sampler.join().ok()))
+        })
     }
 
     /// A warning if the window ended early. A window without limit is meant to last until the

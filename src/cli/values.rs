@@ -2,6 +2,7 @@
 
 use crate::ids::Pid;
 use crate::units::Nanos;
+use clap::ValueEnum;
 
 /// Samples per second that `--rate` accepts.
 const RATES: std::ops::RangeInclusive<f64> = 1.0..=20_000.0;
@@ -11,6 +12,15 @@ const LONGEST_S: f64 = 7.0 * 86_400.0;
 /// `--duration`; `None` is without limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DurationArg(pub Option<Nanos>);
+
+/// `--engine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineArg {
+    Samples,
+    Kernel,
+    Auto,
+    Both,
+}
 
 /// A parser for `clap`; public for the fuzz tests.
 #[doc(hidden)]

@@ -125,6 +125,9 @@ pub struct CaptureStats {
     /// Whether kernel events and a clock in the kernel replace all samples.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub kernel_engine: bool,
+    /// Why the program is sampled, where the kernel engine was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_reason: Option<String>,
     /// The kernel events.
     #[serde(flatten)]
     pub events: EventCounts,

@@ -24,6 +24,7 @@ mod compat_programs;
 mod compat_runtimes;
 mod deep_stacks;
 mod docs;
+mod engines;
 mod exact;
 mod findings;
 mod free_threaded;
@@ -74,6 +75,7 @@ fn main() {
         compat_runtimes::cases,
         deep_stacks::cases,
         docs::cases,
+        engines::cases,
         exact::cases,
         findings::cases,
         free_threaded::cases,

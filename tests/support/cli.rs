@@ -293,6 +293,11 @@ pub fn without_ptrace(args: &[&str]) -> Option<Command> {
     with_setpriv(&["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"], args)
 }
 
+/// gilprof as root without what the kernel engine needs.
+pub fn without_bpf(args: &[&str]) -> Option<Command> {
+    with_setpriv(&["--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-bpf,-perfmon,-sys_admin"], args)
+}
+
 fn with_setpriv(how: &[&str], args: &[&str]) -> Option<Command> {
     let setpriv = |program: &str| {
         let mut command = Command::new("setpriv");

@@ -294,4 +294,7 @@ fn measuring(page: &mut Page, report: &Report) {
     }
     let colour = page.style.colour;
     page.flow_painted("  measured  ", ", ", &pieces, |_, piece| palette::dim(piece, colour));
+    if let Some(why) = &window.engine_reason {
+        page.prose("  engine    ", &format!("samples: {why}"));
+    }
 }

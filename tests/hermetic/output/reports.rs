@@ -78,6 +78,7 @@ pub fn saturated() -> Report {
             profiler_cpu: 0.021,
             exact: false,
             engine: Engine::Samples,
+            engine_reason: None,
             resolver: Some(Resolver::KernelStack),
             events: None,
             lost_events: None,
