@@ -11,7 +11,6 @@ interval (order statistics). The time of gilprof's BPF programs is part of the p
 import contextlib
 import itertools
 import math
-import os
 import signal
 import statistics
 import sys
@@ -19,6 +18,7 @@ import time
 
 import paired
 import targets
+import programs
 import turns
 from common import Measurement, NotMeasured, check
 
@@ -105,40 +105,6 @@ def one_round(processes, commands, settle):
     return {key: 100 * (1 - math.exp(sum(one[key] for one in blocks) / len(blocks))) for key in blocks[0]}
 
 
-def bpf_cost(command, settle, seconds=5):
-    """Runs per second and CPU share of gilprof's BPF programs, by the kernel's own count; or the
-    reason why there is no count.
-    """
-    switch = "/proc/sys/kernel/bpf_stats_enabled"
-    if not os.access(switch, os.W_OK):
-        return "%s cannot be written" % switch
-    with open(switch) as file:
-        before = file.read()
-    with open(switch, "w") as file:
-        file.write("1")
-    try:
-        with paired.Profiler(command, settle) as profiler:
-            first = bpf_counters(profiler.child.pid)
-            time.sleep(seconds)
-            last = bpf_counters(profiler.child.pid)
-    finally:
-        with open(switch, "w") as file:
-            file.write(before)
-    if last[0] == first[0]:
-        return "the kernel counts no runs"
-    return {"runs_per_s": (last[0] - first[0]) / seconds, "cpu_percent": (last[1] - first[1]) / seconds / 1e7}
-
-
-def bpf_counters(pid):
-    """Runs of all BPF programs that a process has open, and the nanoseconds that they took."""
-    runs = nanos = 0
-    for name in os.listdir("/proc/%d/fdinfo" % pid):
-        with open("/proc/%d/fdinfo/%s" % (pid, name)) as file:
-            facts = dict(line.split(":", 1) for line in file if ":" in line)
-        runs, nanos = runs + int(facts.get("run_cnt", 0)), nanos + int(facts.get("run_time_ns", 0))
-    return runs, nanos
-
-
 def run(options):
     version, gilprof = targets.python_version(options.python), targets.gilprof(options)
 
@@ -156,23 +122,23 @@ def run(options):
             rounds.append(one_round(processes, commands, options.settle))
             print("  ".join("%s %+.2f" % (title, rounds[-1]["throughput", a, b]) for title, a, b in PAIRS), file=sys.stderr, flush=True)
         processes[0].resume()
-        programs = bpf_cost(commands("exact", processes[0]), options.settle)
-    return Measurement(checks(rounds, programs), rows(rounds, programs), None, {"python": [version]})
+        in_kernel = programs.cost(commands("exact", processes[0]), options.settle)
+    return Measurement(checks(rounds, in_kernel), rows(rounds, in_kernel), None, {"python": [version]})
 
 
-def rows(rounds, programs):
+def rows(rounds, in_kernel):
     for title, a, b in PAIRS:
         yield dict({"part": "cost", "comparison": title}, **{name: paired.spread([one[name, a, b] for one in rounds]) for name, _ in FIGURES})
-    if isinstance(programs, dict):
-        yield dict({"part": "cost", "comparison": "BPF programs"}, **programs)
+    if isinstance(in_kernel, dict):
+        yield dict({"part": "cost", "comparison": "BPF programs"}, **in_kernel)
 
 
-def checks(rounds, programs):
+def checks(rounds, in_kernel):
     for row in rows(rounds, {}):
         if "throughput" in row:
             yield check("cost", None, "%s: throughput lowered by %s %%, share of a CPU by %s %%, %d rounds" % (
                 row["comparison"], paired.spread_text(row["throughput"]), paired.spread_text(row["share of a CPU"]), len(rounds)))
-    yield check("cost", None, "BPF programs: " + ("%(runs_per_s).0f runs per second, %(cpu_percent).3f %% of a CPU" % programs if isinstance(programs, dict)
-                                                  else "not measured, " + programs))
+    yield check("cost", None, "BPF programs: " + ("%(runs_per_s).0f runs per second, %(cpu_percent).3f %% of a CPU" % in_kernel if isinstance(in_kernel, dict)
+                                                  else "not measured, " + in_kernel))
     added = statistics.median(one["throughput", "exact", "samples"] for one in rounds)
     yield check("cost", added < BOUND, "exact mode lowers the throughput by %.2f %% more than sampling (bound %g %%)" % (added, BOUND))

@@ -29,7 +29,7 @@ TARGETS = {
 # Profilers with slow samples are measured on these targets only.
 SLOW_PROFILERS_ON = ("8 busy", "32 busy")
 # The profilers whose cost to the program is measured, and the target.
-SLOWDOWN_OF = ("gilprof", "py-spy", "py-spy --nonblocking", "Tachyon --binary")
+SLOWDOWN_OF = ("gilprof", "gilprof --engine kernel", "py-spy", "py-spy --nonblocking", "Tachyon --binary")
 SLOWDOWN_ON = "8 busy"
 MEMORY_ON = "32 busy"
 PARTS = ["cost", "slowdown", "first", "sample", "memory"]
@@ -73,10 +73,11 @@ def measure(options, parts, names, python, tools):
     if "slowdown" in parts:
         with targets.Target(python, "crowd", *TARGETS[SLOWDOWN_ON]) as target:
             yield from slowdown(options, target, tools)
-    if "memory" in parts and tools[0].name == "gilprof":
+    if "memory" in parts:
         with targets.Target(python, "crowd", *TARGETS[MEMORY_ON]) as target:
-            figures = cost.run(tools[0], target.pid, 1000, 60)
-            yield {"part": "memory", "target": MEMORY_ON, "rate": 1000, "seconds": 60, "mb": figures["memory"] / 1e6}
+            for tool in (tool for tool in tools if tool.name in ("gilprof", "gilprof --engine kernel")):
+                figures = cost.run(tool, target.pid, 1000, 60)
+                yield {"part": "memory", "target": MEMORY_ON, "profiler": tool.name, "rate": 1000, "seconds": 60, "mb": figures["memory"] / 1e6}
 
 
 def slowdown(options, target, tools):
@@ -88,7 +89,7 @@ def slowdown(options, target, tools):
     commands = {("none", 0): None, ("bare system calls", 1000): floor}
     with tempfile.TemporaryDirectory() as folder:
         for tool in (tool for tool in tools if tool.name in SLOWDOWN_OF):
-            for rate in (1000, 10000) if tool.name == "gilprof" else (1000,):
+            for rate in (1000, 10000) if tool.name.startswith("gilprof") else (1000,):
                 commands[tool.name, rate] = tool.attach(target.pid, rate, None, os.path.join(folder, "profile"))
         by_text = {"%s, %d Hz" % key: key for key in commands}
         rounds = paired.rounds(target, {text: commands[key] for text, key in by_text.items()}, options.rounds, 1.0, 1.0)

@@ -1,4 +1,5 @@
 """One run of a profiler: its CPU time, memory, time to the first sample, and its samples."""
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import tempfile
 import time
 
+import programs
 from common import Failed
 from overhead.profilers import ALL
 
@@ -14,16 +16,23 @@ from overhead.profilers import ALL
 def run(tool, pid, rate, seconds):
     """One profile of `seconds`, as a dict of figures.
 
-    `cpu` is user and system time of the whole process per second of profiling.
+    `cpu` is user and system time of the whole process per second of profiling, `programs` that of
+    its programs in the kernel.
     """
+    with programs.counted() if tool.in_kernel else contextlib.nullcontext():
+        return run_counted(tool, pid, rate, seconds)
+
+
+def run_counted(tool, pid, rate, seconds):
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "profile")
         with open(os.path.join(folder, "stdout"), "w+") as stdout, open(os.path.join(folder, "stderr"), "w+") as stderr:
             begun = time.monotonic()
             child = subprocess.Popen(tool.attach(pid, rate, seconds, out), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
-            memory, done = 0, 0
+            memory, done, in_kernel = 0, 0, 0
             while not done:
                 memory = max(memory, peak_memory(child.pid))
+                in_kernel = max(in_kernel, programs.counters(child.pid)[1]) if tool.in_kernel else None
                 time.sleep(0.05)
                 done, status, usage = os.wait4(child.pid, os.WNOHANG)
             child.returncode = os.waitstatus_to_exitcode(status)
@@ -45,6 +54,7 @@ def run(tool, pid, rate, seconds):
     figures["samples"] = rate * seconds if figures["samples"] == ALL else figures["samples"]
     figures["cpu"] = (usage.ru_utime + usage.ru_stime) / profiled
     figures["each"] = (usage.ru_utime + usage.ru_stime) / figures["samples"] if figures["samples"] else None
+    figures["programs"] = in_kernel / 1e9 / profiled if tool.in_kernel else None
     figures["memory"] = memory or None
     figures["rate"] = figures["samples"] / profiled if figures["samples"] else None
     figures["wall"] = wall

@@ -23,11 +23,12 @@ class Tool:
 
     `attach(pid, rate, seconds, out)` gives its command; with `seconds` None it runs until
     interrupted. `read(stdout, stderr)` gives the figures that it reports about itself.
-    `written(out)` is its output file. `fast`: it can hold 10 kHz.
+    `written(out)` is its output file. `fast`: it can hold 10 kHz. `in_kernel`: it has programs in
+    the kernel, whose time is none of its own.
     """
 
-    def __init__(self, name, attach, read, written=lambda out: out + ".svg", fast=True):
-        self.name, self.attach, self.read, self.written, self.fast = name, attach, read, written, fast
+    def __init__(self, name, attach, read, written=lambda out: out + ".svg", fast=True, in_kernel=False):
+        self.name, self.attach, self.read, self.written, self.fast, self.in_kernel = name, attach, read, written, fast, in_kernel
 
 
 def install():
@@ -126,7 +127,7 @@ def available(binary, interpreter, wanted):
     tools = [
         Tool("gilprof", gilprof(binary), read_gilprof),
         Tool("gilprof --exact", gilprof(binary, "--exact"), read_gilprof),
-        Tool("gilprof --engine kernel", gilprof(binary, "--engine", "kernel"), read_gilprof),
+        Tool("gilprof --engine kernel", gilprof(binary, "--engine", "kernel"), read_gilprof, in_kernel=True),
         Tool("py-spy", pyspy(), read_pyspy, fast=False),
         Tool("py-spy --nonblocking", pyspy("--nonblocking"), read_pyspy, fast=False),
         Tool("Tachyon --binary", tachyon(interpreter, "--binary"), read_tachyon, tachyon_output),

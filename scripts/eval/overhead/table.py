@@ -8,7 +8,7 @@ from paired import spread_text
 # What docs/performance.md promises of gilprof: the name of the check, and by which row and figure
 # it is judged.
 MISSED_BOUND, CPU_SHARE_BOUND, CPU_SHARE_BOUND_10KHZ, MEMORY_BOUND = 1.0, 0.5, 2.0, 30
-COST_FIGURES = (("cpu_percent", "cpu", 100), ("samples_per_s", "rate", 1), ("cpu_per_sample_us", "each", 1e6), ("missed_percent", "missed_share", 100),
+COST_FIGURES = (("cpu_percent", "cpu", 100), ("programs_percent", "programs", 100), ("samples_per_s", "rate", 1), ("cpu_per_sample_us", "each", 1e6), ("missed_percent", "missed_share", 100),
                 ("failed_percent", "failed_share", 100), ("memory_mb", "memory", 1e-6), ("output_kb", "size", 1e-3))
 
 
