@@ -4,7 +4,7 @@ use super::layout::{Anchor, GilLayout, Layout, Position};
 use crate::ids::{Addr, GilId};
 use crate::process::c_library::{Abi, CLibrary};
 use crate::process::elf::Machine;
-use crate::process::kernel_events::{FrameOffsets, GilOffsets, TargetConfig, ThreadIdentity, ThreadOffsets, MAX_FRAMES};
+use crate::process::kernel_events::{FrameOffsets, GilOffsets, TargetConfig, ThreadIdentity, ThreadOffsets};
 use crate::units::Nanos;
 
 /// Offset of `_c_head` in musl's `pthread_cond_t`; see `gil_waits`.
@@ -42,7 +42,6 @@ pub fn kernel_config(layout: &Layout, abi: Abi, gils: &[(GilId, Addr)], stack_in
             position_is_int,
             owner: frame.owner.map(|owner| (offset(owner.field.offset()), owner.first_not_python)),
         },
-        max_frames: MAX_FRAMES,
         stack_interval_ns: stack_interval.as_nanos(),
     }
 }

@@ -30,6 +30,7 @@ pub fn cases(suite: &mut Suite) {
     on!(suite, all, [runs_follow_each_other_and_ticks_have_stacks]);
     on!(suite, newest(support::interpreters()), [ids_are_those_of_gilprofs_namespace]);
     on!(suite, support::interpreters(), [the_engine_measures_what_samples_do]);
+    on!(suite, newest(support::free_threaded_interpreters()), [threads_that_hold_no_gil_have_stacks_once_their_state_is_known]);
 }
 
 /// Ticks that each thread must have had while it held the GIL.
@@ -198,4 +199,35 @@ fn the_engine_measures_what_samples_do(interpreter: &Interpreter) {
     assert!(waiting > 1.5, "{waiting}: {report:#}");
     let name = report["functions"][0]["name"].as_str().unwrap();
     assert!(!name.starts_with(['[', '(']), "{name}: {report:#}");
+}
+
+/// With the GIL off no thread holds one, so only `set_tstate` leads to the stacks.
+fn threads_that_hold_no_gil_have_stacks_once_their_state_is_known(interpreter: &Interpreter) {
+    let Some(mut events) = open() else { return };
+    let target = Target::start(interpreter, "cpu", &["--facts"]);
+    let pid = Pid(target.pid());
+    let python = PythonProcess::open(pid).unwrap();
+    let mut runtime = RuntimeState::default();
+    runtime.walk(&LiveMemory::new(pid), &python.layout, python.runtime).unwrap();
+    events.watch(pid, &config(&python)).unwrap();
+    let ticked = |seen: &BTreeMap<Tid, Seen>| seen.values().filter(|thread| thread.ticks.len() >= TICKS).count() >= 3;
+    let unknown = watch(&mut events, pid, ticked);
+    assert!(unknown.values().flat_map(|thread| &thread.ticks).all(|(view, stack)| view.holds.is_none() && stack.is_none()));
+    for thread in &runtime.threads {
+        events.set_tstate(Tid(thread.native_id.unwrap() as i32), thread.at).unwrap();
+    }
+    let first = runtime.threads.iter().find(|thread| thread.native_id != Some(pid.0 as u64)).unwrap();
+    let other = runtime.threads.iter().find(|thread| thread.at != first.at).unwrap();
+    let wrong = Tid(first.native_id.unwrap() as i32);
+    // The state of another thread is ignored.
+    events.set_tstate(wrong, other.at).unwrap();
+    let known = watch(&mut events, pid, |seen| {
+        ticked(seen) && seen.iter().filter(|(tid, thread)| **tid != wrong && thread.ticks.iter().any(|(_, s)| s.is_some())).count() >= 2
+    });
+    for (tid, thread) in &known {
+        let stacks = thread.ticks.iter().filter_map(|(_, stack)| stack.as_ref());
+        assert!(stacks.clone().all(|codes| codes.len() >= 4), "{tid}");
+        assert!(*tid != wrong || stacks.clone().next().is_none(), "{tid}: the stack of another thread");
+    }
+    assert_eq!(events.lost(), 0);
 }

@@ -47,7 +47,7 @@ pub struct WalkedStack<'a> {
     /// Frames are missing at the root: there were more than are read.
     pub truncated: bool,
     /// Frames are missing at the root: their memory could not be read, for example because it was
-    /// swapped out.
+    /// swapped out, or was no frame.
     pub unreadable: bool,
     /// Frames are missing at the leaf: the thread was just leaving them.
     pub leaving: bool,
@@ -100,21 +100,33 @@ fn wakeup(at: u64, by_peer: bool) -> Option<Wakeup> {
     (at != 0).then_some(Wakeup { at: Nanos::from_nanos(at), by_peer })
 }
 
+/// How the walk of a stack went, beyond its frames.
+#[derive(Default)]
+struct WalkFaults {
+    leaving: bool,
+    circular: bool,
+}
+
 /// Parses the frames of a record into `frames`. Entry frames are left out. Frames above one that
 /// was left were called from a frame that no longer exists; they are left out too.
-fn parse_frames(bytes: &[u8], count: usize, frames: &mut Vec<WalkedFrame>) -> bool {
+fn parse_frames(bytes: &[u8], count: usize, frames: &mut Vec<WalkedFrame>) -> WalkFaults {
     frames.clear();
-    let mut leaving = false;
+    let (mut faults, mut last) = (WalkFaults::default(), Addr(0));
     for bytes in bytes.chunks_exact(FRAME).take(count) {
         let (Some(at), Some(code), Some(position)) = (pod::at(bytes, 0), pod::at::<Addr>(bytes, 8), pod::at(bytes, 16)) else { continue };
+        if at == last {
+            faults.circular = true;
+            break;
+        }
+        last = at;
         if !code.is_null() {
             frames.push(WalkedFrame { at, code, position });
         } else if position != ENTRY_FRAME {
             frames.clear();
-            leaving = true;
+            faults.leaving = true;
         }
     }
-    leaving
+    faults
 }
 
 /// Parses a record of the ring. `frames` is memory for its stack. `None`: no such record exists.
@@ -132,9 +144,10 @@ pub(super) fn parse<'a>(bytes: &[u8], frames: &'a mut Vec<WalkedFrame>) -> Optio
         last_holder: pod::at(bytes, 40)?,
         switches: pod::at(bytes, 48)?,
     };
-    let leaving = parse_frames(bytes.get(RECORD..)?, usize::from(count).min(MAX_FRAMES as usize), frames);
-    let (truncated, unreadable) = (has(flag::TRUNCATED), has(flag::UNREADABLE));
-    let stack = has(flag::HAS_STACK).then_some(WalkedStack { frames, truncated, unreadable, leaving });
+    let faults = parse_frames(bytes.get(RECORD..)?, usize::from(count).min(MAX_FRAMES as usize), frames);
+    let truncated = has(flag::TRUNCATED) && !faults.circular;
+    let unreadable = has(flag::UNREADABLE) || faults.circular;
+    let stack = has(flag::HAS_STACK).then_some(WalkedStack { frames, truncated, unreadable, leaving: faults.leaving });
     let record = match kind {
         0 => {
             let (wakeup, off) = (wakeup(woken, has(flag::BY_PEER)), off_cpu(off)?);

@@ -6,12 +6,14 @@ use crate::ids::{Addr, GilId};
 pub const MAX_GILS: usize = 4;
 /// Heads of lists of waiters in one GIL.
 pub const MAX_LISTS: usize = 3;
-/// The largest number of frames of one stack.
+/// The largest number of frames that are read of one stack.
 pub const MAX_FRAMES: u32 = 128;
 /// A field that this version of CPython does not have.
 const NONE: u64 = u64::MAX;
+/// More than any value of a char.
+const NO_ENTRY_FRAMES: i64 = 128;
 /// The words of `struct target`.
-pub(super) const WORDS: usize = 37;
+pub(super) const WORDS: usize = 36;
 
 /// What is read of a watched process. Offsets are in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,8 +26,6 @@ pub struct TargetConfig {
     pub thread: ThreadOffsets,
     /// `PyFrameObject` or `_PyInterpreterFrame`.
     pub frame: FrameOffsets,
-    /// The largest number of frames that are read of one stack; at most [`MAX_FRAMES`].
-    pub max_frames: u32,
     /// The stack of a sleep is not read again within this time if the thread slept in the same
     /// call before, in nanoseconds.
     pub stack_interval_ns: u64,
@@ -160,9 +160,8 @@ impl TargetConfig {
             frame.code_mask,
             in_frame(frame.position),
             frame.position_is_int.into(),
-            frame.owner.map_or(NONE, |(at, _)| in_frame(at)),
-            frame.owner.map_or(0, |(_, first)| i64::from(first).cast_unsigned()),
-            self.max_frames.min(MAX_FRAMES).into(),
+            in_frame(owner.0),
+            frame.owner.map_or(NO_ENTRY_FRAMES, |(_, first)| i64::from(first)).cast_unsigned(),
             self.stack_interval_ns,
             gil.switch_begin.into(),
         ];

@@ -77,8 +77,11 @@ static __always_inline u32 why_off(struct task_struct *prev, bool runnable, u32 
 	struct numbers n = numbers();
 	bool futex = is_futex(call->nr, n);
 	bool forced = false;
-	if (futex || call->nr == n.restart)
-		*gil = gil_of_futex(c, call->arg, &forced);
+	if (futex || call->nr == n.restart) {
+		u32 found = gil_of_futex(c, call->arg);
+		forced = found & FORCED;
+		*gil = found & ~FORCED;
+	}
 	bool of_gil = *gil < MAX_GILS;
 	bool waits = of_gil && (!runnable || call->nr != n.futex || is_futex_wait(call->op));
 	if (waits)
@@ -122,7 +125,7 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 		if (sleeps && stack_is_due(c, t, &call, now)) {
 			u64 tstate = tstate_of(c, s, t, self);
 			if (tstate)
-				walk(tstate);
+				walk(c, s, tstate);
 		}
 	}
 	submit(s, t, now);
@@ -269,7 +272,7 @@ int tick(void *ctx)
 				s->record.flags |= GIL_REQUESTED;
 			if (c->eval_breaker != NONE && word_at(tstate + c->eval_breaker) & DROP_REQUEST)
 				s->record.flags |= DROP_REQUESTED;
-			walk(tstate);
+			walk(c, s, tstate);
 		}
 	}
 	submit(s, t, now);

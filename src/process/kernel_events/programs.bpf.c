@@ -32,6 +32,7 @@ typedef __s64 s64;
 #define NONE (~0ull)
 #define NO_GIL (~0u)
 #define DROP_REQUEST 1
+#define FORCED 0x100
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 
@@ -53,7 +54,7 @@ struct target {
 	u64 anchor, cframe_inner, gil_requested, eval_breaker;
 	/* The bytes of a frame that are read, and the fields in them. */
 	u64 frame_from, frame_len, back, code, code_mask, position, position_is_int, owner, first_not_python;
-	u64 max_frames, stack_interval;
+	u64 stack_interval;
 	/* The first futex in a GIL on which a thread waits that was forced to release it. */
 	u64 switch_from;
 };

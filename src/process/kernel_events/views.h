@@ -1,27 +1,28 @@
-/* What is read of the target's memory: its GILs, the lists of waiters, and the frames. */
+/* What is read of the target's memory: its GILs, the lists of waiters, and the frames.
+ *
+ * The kernel's verifier checks a global function once, and an inlined one again for every path that
+ * leads there. So what has a loop of many steps is global. Its pointers are never null. */
 
-/* The index of the GIL that a futex belongs to; MAX_GILS: none. `forced`: who sleeps there was
+/* The index of the GIL that a futex belongs to; MAX_GILS: none. With FORCED: who sleeps there was
  * forced to release the GIL, and waits until another thread has taken it. */
-static __always_inline u32 gil_of_futex(struct target *c, u64 futex, bool *forced)
+__noinline u32 gil_of_futex(struct target *c, u64 futex)
 {
+	if (!c)
+		return MAX_GILS;
 	for (u32 i = 0; i < MAX_GILS; i++) {
 		u64 gil = c->gils[i];
 		if (!gil)
 			break;
 		u64 offset = futex - gil;
-		if (offset >= c->waits_from && offset < c->waits_to) {
-			*forced = offset >= c->switch_from;
-			return i;
-		}
+		if (offset >= c->waits_from && offset < c->waits_to)
+			return offset >= c->switch_from ? i | FORCED : i;
 		for (u32 l = 0; l < LISTS; l++) {
 			if (!c->lists[l])
 				break;
 			u64 node = word_at(gil + c->lists[l]);
 			for (u32 n = 0; n < MAX_NODES && node; n++) {
-				if (node + NODE_FUTEX == futex) {
-					*forced = c->lists[l] >= c->switch_from;
-					return i;
-				}
+				if (node + NODE_FUTEX == futex)
+					return c->lists[l] >= c->switch_from ? i | FORCED : i;
 				node = word_at(node + NODE_NEXT);
 			}
 		}
@@ -31,8 +32,10 @@ static __always_inline u32 gil_of_futex(struct target *c, u64 futex, bool *force
 
 /* Reads the GILs: which one the thread holds, and the state of its own one. `asleep_on` as
  * `gil_of_futex` returned it. */
-static __always_inline void see_gils(struct target *c, struct scratch *s, struct thread *t, u64 self, u32 asleep_on)
+__noinline int see_gils(struct target *c, struct scratch *s, struct thread *t, u64 self, u32 asleep_on)
 {
+	if (!c || !s || !t)
+		return 0;
 	struct record *r = &s->record;
 	u32 last = t->gil;
 	bool found = false;
@@ -63,6 +66,7 @@ static __always_inline void see_gils(struct target *c, struct scratch *s, struct
 			break;
 		}
 	}
+	return 0;
 }
 
 /* The thread's PyThreadState, if it is known; 0 if not. */
@@ -79,54 +83,39 @@ static __always_inline u64 tstate_of(struct target *c, struct scratch *s, struct
 }
 
 /* Reads the frames, leaf first. Entry frames and cleared ones are kept, so that each frame stands
- * at the index of its step. That keeps the work of the kernel's verifier small. */
-__attribute__((noinline)) int walk(u64 tstate)
+ * at the index of its step, and choices are made by masks: every branch multiplies the work of the
+ * verifier. */
+__noinline int walk(struct target *c, struct scratch *s, u64 tstate)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
-	if (!s)
+	if (!c || !s)
 		return 0;
 	struct record *r = &s->record;
-	u32 tgid = r->tgid;
-	struct target *c = bpf_map_lookup_elem(&targets, &tgid);
-	if (!c)
-		return 0;
 	u64 at = word_at(tstate + c->anchor);
 	if (c->cframe_inner != NONE && at)
 		at = word_at(at + c->cframe_inner);
+	u8 flags = HAS_STACK;
 	u32 i;
 	for (i = 0; i < MAX_FRAMES; i++) {
 		if (!at)
 			break;
-		if (i >= c->max_frames) {
-			r->flags |= TRUNCATED;
-			break;
-		}
 		if (bpf_probe_read_user(s->bytes, c->frame_len & 127, (void *)(at + c->frame_from))) {
-			r->flags |= UNREADABLE;
+			flags |= UNREADABLE;
 			break;
 		}
 		u64 code = PICK(u64, s, c->code) & c->code_mask;
-		u64 position = PICK(u64, s, c->position);
-		if (c->position_is_int)
-			position = (s64)(int)position;
-		if (c->owner != NONE && PICK(signed char, s, c->owner) >= (s64)c->first_not_python) {
-			code = 0;
-			position = ENTRY_FRAME;
-		}
+		u64 word = PICK(u64, s, c->position);
+		s64 number = PICK(int, s, c->position);
+		u64 is_int = 0 - c->position_is_int;
+		/* All ones for an entry frame. */
+		u64 entry = (s64)(c->first_not_python - 1 - (s64)PICK(signed char, s, c->owner)) >> 63;
 		s->frames[i].at = at;
-		s->frames[i].code = code;
-		s->frames[i].position = position;
-		u64 back = PICK(u64, s, c->back);
-		if (back == at) {
-			r->flags |= UNREADABLE;
-			i++;
-			break;
-		}
-		at = back;
+		s->frames[i].code = code & ~entry;
+		s->frames[i].position = (((number & is_int) | (word & ~is_int)) & ~entry) | (ENTRY_FRAME & entry);
+		at = PICK(u64, s, c->back);
 	}
 	if (i == MAX_FRAMES && at)
-		r->flags |= TRUNCATED;
-	r->flags |= HAS_STACK;
+		flags |= TRUNCATED;
+	r->flags |= flags;
 	r->frame_count = i;
 	return 0;
 }

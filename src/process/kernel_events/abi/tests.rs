@@ -43,6 +43,14 @@ fn frames_above_one_that_was_left_are_dropped() {
 }
 
 #[test]
+fn a_frame_that_leads_to_itself_ends_the_stack() {
+    let bytes = record(1, 0, flag::HAS_STACK | flag::TRUNCATED, [500, 400, 0], [0, 0], &[(0x100, 0x900, 4); 128]);
+    let mut memory = Vec::new();
+    let Some((_, _, Record::Tick { stack: Some(stack), .. })) = parse(&bytes, &mut memory) else { panic!("no tick") };
+    assert_eq!((stack.frames.len(), stack.truncated, stack.unreadable), (1, false, true));
+}
+
+#[test]
 fn what_cannot_be_is_no_record() {
     let whole = record(0, 9, 0, [1, 1, 0], [NO_GIL, NO_GIL], &[]);
     assert_eq!(parse(&whole, &mut Vec::new()), None, "an unknown reason");
