@@ -67,11 +67,14 @@ fn main() -> Result<(), Failed> {
     events.now(&mut |pid, tid, now| println!("now {pid} {tid} {now:?}"));
     let cost = events.cost();
     println!(
-        "{} records, {} lost, {} events assumed, {:.3} % of a core in the programs, {:.3} % in this process",
+        "{} records, {} lost, {} events assumed, {:.0} switches a second, {:.3} % of a core in the programs and {:.3} % in their clocks, \
+         {:.3} % in this process",
         cost.events,
         events.lost(),
         events.assumed(),
+        cost.switches as f64 / wall.as_secs_f64(),
         100.0 * cost.time.as_secs_f64() / wall.as_secs_f64(),
+        100.0 * cost.clock_time.as_secs_f64() / wall.as_secs_f64(),
         100.0 * cpu.as_secs_f64() / wall.as_secs_f64()
     );
     Ok(())

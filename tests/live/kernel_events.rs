@@ -51,7 +51,7 @@ impl Seen {
     }
 }
 
-fn config(python: &PythonProcess) -> TargetConfig {
+pub fn config(python: &PythonProcess) -> TargetConfig {
     let mut runtime = RuntimeState::default();
     runtime.walk(&LiveMemory::new(python.pid), &python.layout, python.runtime).unwrap();
     let gils: Vec<(GilId, Addr)> = runtime.gils.iter().enumerate().map(|(n, (at, _))| (GilId(n as u32), *at)).collect();
@@ -59,7 +59,7 @@ fn config(python: &PythonProcess) -> TargetConfig {
     kernel_config(&python.layout, python.abi, &gils, Nanos::from_millis(1))
 }
 
-fn open() -> Option<KernelEvents> {
+pub fn open() -> Option<KernelEvents> {
     KernelEvents::open(1000.0).map_err(|why| skip(&format!("kernel events: {why}"))).ok()
 }
 

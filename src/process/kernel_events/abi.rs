@@ -15,7 +15,7 @@ const ENTRY_FRAME: i64 = i64::MIN;
 const NO_GIL: u32 = u32::MAX;
 
 /// The words of `struct thread`.
-pub(super) const THREAD_WORDS: usize = 25;
+pub(super) const THREAD_WORDS: usize = 35;
 
 /// Bits of `flags`.
 mod flag {
@@ -172,6 +172,12 @@ pub(super) struct ThreadEntry {
     pub now: ThreadNow,
     /// Its records that were lost.
     pub lost: u64,
+    /// Why it left its CPU last; `None`: it has been on one since it is known.
+    #[cfg(any(test, feature = "internals"))]
+    pub left: Option<(OffCpu, Nanos)>,
+    /// With sums: up to its last switch.
+    #[cfg(any(test, feature = "internals"))]
+    pub sums: super::sums::Sums,
 }
 
 impl ThreadEntry {
@@ -184,7 +190,16 @@ impl ThreadEntry {
             0 => ThreadNow::OffCpu { number, wakeup },
             begin => ThreadNow::OnCpu { number, wakeup, begin: Nanos::from_nanos(begin) },
         };
-        ThreadEntry { tid: Tid(low(words[5]) as i32), tgid: Pid(high(words[5]) as i32), now, lost: words[7] }
+        ThreadEntry {
+            tid: Tid(low(words[5]) as i32),
+            tgid: Pid(high(words[5]) as i32),
+            now,
+            lost: words[7],
+            #[cfg(any(test, feature = "internals"))]
+            left: off_cpu(high(words[4]) as u8).filter(|_| words[8] != 0).map(|off| (off, Nanos::from_nanos(words[8]))),
+            #[cfg(any(test, feature = "internals"))]
+            sums: super::sums::Sums::parse(words[9..].first_chunk().unwrap_or(&[0; super::sums::WORDS])),
+        }
     }
 }
 

@@ -116,6 +116,13 @@ fn span(fields: &[(u32, u32)], limit: u32) -> (u32, u32) {
 const GIL_SPAN: u32 = 63;
 const FRAME_SPAN: u32 = 127;
 
+/// The GILs of a `struct target`, in order.
+#[cfg(any(test, feature = "internals"))]
+pub(super) fn gil_ids(words: &[u64; WORDS]) -> impl Iterator<Item = GilId> + '_ {
+    let (gils, ids) = words[..2 * MAX_GILS].split_at(MAX_GILS);
+    gils.iter().zip(ids).take_while(|(at, _)| **at != 0).map(|(_, id)| GilId(*id as u32))
+}
+
 impl TargetConfig {
     /// `struct target` of `programs.bpf.c`.
     pub(super) fn words(&self) -> [u64; WORDS] {
@@ -182,6 +189,7 @@ mod tests {
         config.gil = GilOffsets { locked: 16, last_holder: 8, switch_number: 24, ..GilOffsets::default() };
         let words = config.words();
         assert_eq!(words[..8], [0x1000, 0x2000, 0, 0, 7, 9, 0, 0]);
+        assert!(gil_ids(&words).eq([GilId(7), GilId(9)]));
         assert_eq!(words[8..13], [8, 24, 8, 0, 16], "the span, and the fields in it");
         assert_eq!(words[22], NONE, "no cframe");
     }

@@ -6,8 +6,23 @@ static __always_inline u64 wakeup_at(u64 now, bool by_peer)
 	return ((now + 1) & ~1ull) | by_peer;
 }
 
+/* The time, if this switch or wakeup is one that is timed; 0 if not. */
+static __always_inline u64 start_timer(struct counters *count)
+{
+	if (count->until_timed--)
+		return 0;
+	count->until_timed = TIMED - 1;
+	return bpf_ktime_get_ns();
+}
+
+static __always_inline void stop_timer(struct counters *count, u64 begun)
+{
+	if (begun)
+		count->nanos += (bpf_ktime_get_ns() - begun + NOT_TIMED) * TIMED;
+}
+
 /* Writes the record. Readers poll, so none is woken. */
-static __always_inline void submit(struct scratch *s, struct thread *t, u64 begun)
+static __always_inline void submit(struct scratch *s, struct thread *t, struct counters *count)
 {
 	u64 frames = s->record.frame_count;
 	/* Keeps the compiler from comparing a copy, whose bound the verifier does not know. */
@@ -16,12 +31,8 @@ static __always_inline void submit(struct scratch *s, struct thread *t, u64 begu
 		return;
 	u64 len = sizeof(struct record) + frames * sizeof(struct frame);
 	bool lost = bpf_ringbuf_output(&records, s, len, BPF_RB_NO_WAKEUP);
-	struct counters *count = bpf_map_lookup_elem(&counts, &zero);
-	if (count) {
-		count->events++;
-		count->lost += lost;
-		count->nanos += bpf_ktime_get_ns() - begun;
-	}
+	count->events++;
+	count->lost += lost;
 	t->lost += lost;
 }
 
@@ -40,32 +51,27 @@ static __always_inline u64 max(u64 a, u64 b)
 	return a > b ? a : b;
 }
 
-/* The kernel may not report an event. (Seen on a 6.18 guest, in which no switch away from the
+/* The kernel may not report a wakeup. (Seen on a 6.18 guest, in which no switch away from the
  * threads of one system process is reported, and no wakeup by an interrupt in their time.) */
-static __always_inline void count_assumed(void)
-{
-	struct counters *count = bpf_map_lookup_elem(&counts, &zero);
-	if (count)
-		count->assumed++;
-}
-
-static __always_inline void begin_run(struct thread *t, u64 begin)
+static __always_inline void begin_run(struct thread *t, struct counters *count, u64 begin)
 {
 	t->number++;
 	t->early = 0;
 	if (t->off >= GIL_FUTEX && !t->wakeup) {
-		count_assumed();
+		count->assumed++;
 		t->wakeup = begin & ~1ull;
 	}
+	if (only_sums)
+		add_off_cpu(t, begin);
 	t->begin = begin;
 }
 
 /* Begins the run of a thread that is found on a CPU and is off it by the table. It began after the
  * last switch that was reported here. */
-static __always_inline void assume_begin(struct thread *t, struct scratch *s)
+static __always_inline void assume_begin(struct thread *t, struct scratch *s, struct counters *count)
 {
-	count_assumed();
-	begin_run(t, max(max((t->end + 1) & ~1ull, t->wakeup & ~1ull), s->switched));
+	count->assumed++;
+	begin_run(t, count, max(max((t->end + 1) & ~1ull, t->wakeup & ~1ull), s->switched));
 }
 
 static __always_inline u32 why_off(struct task_struct *prev, bool runnable, u32 state, struct call *call, u32 *gil, struct target *c)
@@ -94,7 +100,7 @@ static __always_inline u32 why_off(struct task_struct *prev, bool runnable, u32 
 }
 
 /* A thread lost its CPU: the record of its run. */
-static __always_inline void run_ends(struct task_struct *prev, struct target *c, struct thread *t, bool runnable, u32 state, u64 now)
+static __always_inline void run_ends(struct task_struct *prev, struct target *c, struct thread *t, struct counters *count, bool runnable, u32 state, u64 now)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
 	if (!s)
@@ -104,10 +110,16 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 	if (!(state & TASK_DEAD))
 		call = call_of(prev);
 	if (!t->begin)
-		assume_begin(t, s);
+		assume_begin(t, s, count);
 	u32 off = why_off(prev, runnable, state, &call, &gil, c);
-	begin_record(s, t, RUN, now);
-	s->record.off = off;
+	if (only_sums) {
+		add_on_cpu(t, now);
+		if (prev->mm && (off == GIL_FUTEX || off == SWITCH_FUTEX))
+			count_wait(c, s, t, pthread_self(prev, c), gil);
+	} else {
+		begin_record(s, t, RUN, now);
+		s->record.off = off;
+	}
 	t->off = off;
 	t->end = now;
 	t->wakeup = 0;
@@ -118,6 +130,9 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 	if (early && off >= GIL_FUTEX && !t->wakeup)
 		t->wakeup = wakeup_at(now, early & 1);
 	s->switched = now;
+	count->switches++;
+	if (only_sums)
+		return;
 	if (prev->mm && off != EXITED) {
 		u64 self = pthread_self(prev, c);
 		see_gils(c, s, t, self, gil);
@@ -128,45 +143,60 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 				walk(c, s, tstate);
 		}
 	}
-	submit(s, t, now);
+	submit(s, t, count);
+}
+
+/* A watched thread lost its CPU, or one that was watched ends. */
+static __always_inline void leaves(struct task_struct *prev, struct target *c, struct thread *t, struct counters *count, bool runnable, u32 state, u64 now)
+{
+	u32 pid = prev->pid;
+	u32 tgid = t ? t->tgid : 0;
+	if (!c)
+		c = bpf_map_lookup_elem(&targets, &tgid);
+	if (!t && !(state & TASK_DEAD))
+		t = add_thread(prev, count, now);
+	if (t && c)
+		run_ends(prev, c, t, count, runnable, state, now);
+	if (state & TASK_DEAD && t)
+		remove_thread(t, pid);
+}
+
+static __always_inline void enters(struct task_struct *next, struct counters *count, u64 now)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	if (s)
+		s->switched = now;
+	struct thread *t = thread_of(next);
+	if (t)
+		begin_run(t, count, now);
+	else
+		add_thread(next, count, now);
 }
 
 static __always_inline int switched(bool preempt, struct task_struct *prev, struct task_struct *next, u32 state)
 {
-	u64 now = 0;
+	struct counters *count = bpf_map_lookup_elem(&counts, &zero);
+	if (!count)
+		return 0;
+	u64 begun = start_timer(count);
 	struct target *c = target_of(prev);
 	struct thread *t = 0;
 	if (c || state & TASK_DEAD)
 		t = thread_of(prev);
-	if (t || c) {
-		now = bpf_ktime_get_ns();
-		u32 pid = prev->pid;
-		u32 tgid = t ? t->tgid : 0;
-		if (!c)
-			c = bpf_map_lookup_elem(&targets, &tgid);
-		if (!t && !(state & TASK_DEAD))
-			t = add_thread(prev, now);
-		if (t && c)
-			run_ends(prev, c, t, preempt || !state, state, now);
-		if (state & TASK_DEAD && t) {
-			u32 tid = t->tid;
-			bpf_map_delete_elem(&tstates, &tid);
-			bpf_map_delete_elem(&threads, &pid);
-		}
+	u64 leaving = c != 0;
+	/* Keeps the compiler from an "or" of pointers, which the verifier refuses. */
+	asm volatile("" : "+r"(leaving));
+	if (t)
+		leaving = 1;
+	u64 watched = target_of(next) != 0;
+	if (leaving | watched) {
+		u64 now = bpf_ktime_get_ns();
+		if (leaving)
+			leaves(prev, c, t, count, preempt || !state, state, now);
+		if (watched)
+			enters(next, count, now);
 	}
-	if (!target_of(next))
-		return 0;
-	if (!now)
-		now = bpf_ktime_get_ns();
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
-	if (s)
-		s->switched = now;
-	t = thread_of(next);
-	if (t) {
-		begin_run(t, now);
-	} else {
-		add_thread(next, now);
-	}
+	stop_timer(count, begun);
 	return 0;
 }
 
@@ -203,23 +233,32 @@ static __always_inline bool by_peer(struct task_struct *woken, struct thread *t)
 	return call.nr == 454 || call.nr == 456 || call.nr == n.exit || (call.nr == n.futex && !is_futex_wait(call.op));
 }
 
-/* It runs on the waker's CPU, also where the wakeup is completed on another one. */
-SEC("tp_btf/sched_waking")
-int waking(u64 *ctx)
+static __always_inline void woken(struct task_struct *task)
 {
-	struct task_struct *task = (void *)ctx[0];
-	if (!target_of(task))
-		return 0;
 	struct thread *t = thread_of(task);
 	if (!t)
-		return 0;
-	bool peer = by_peer(task, t);
+		return;
+	bool peer = !only_sums && by_peer(task, t);
 	u64 now = bpf_ktime_get_ns();
 	if (t->begin)
 		__sync_lock_test_and_set(&t->early, wakeup_at(now, peer));
 	/* The run may have ended since the time was taken. */
 	if (!t->begin && t->off >= GIL_FUTEX)
 		t->wakeup = wakeup_at(max(now, t->end), peer);
+}
+
+/* It runs on the waker's CPU, also where the wakeup is completed on another one. */
+SEC("tp_btf/sched_waking")
+int waking(u64 *ctx)
+{
+	struct task_struct *task = (void *)ctx[0];
+	struct counters *count = bpf_map_lookup_elem(&counts, &zero);
+	if (!count)
+		return 0;
+	u64 begun = start_timer(count);
+	if (target_of(task))
+		woken(task);
+	stop_timer(count, begun);
 	return 0;
 }
 
@@ -231,50 +270,63 @@ int executes(u64 *ctx)
 	u32 old = ctx[1];
 	if (!target_of(task) || old == task->pid)
 		return 0;
-	struct thread *t = bpf_map_lookup_elem(&threads, &old);
-	if (!t)
-		return 0;
-	struct record gone = { .kind = EXIT, .tid = t->tid, .tgid = t->tgid, .number = t->number, .gil = NO_GIL, .holds = NO_GIL };
-	gone.at = bpf_ktime_get_ns();
 	struct counters *count = bpf_map_lookup_elem(&counts, &zero);
-	bool lost = bpf_ringbuf_output(&records, &gone, sizeof(gone), BPF_RB_NO_WAKEUP);
-	if (count) {
+	struct thread *t = bpf_map_lookup_elem(&threads, &old);
+	if (!t || !count)
+		return 0;
+	if (!only_sums) {
+		struct record gone = { .kind = EXIT, .tid = t->tid, .tgid = t->tgid, .number = t->number, .gil = NO_GIL, .holds = NO_GIL };
+		gone.at = bpf_ktime_get_ns();
 		count->events++;
-		count->lost += lost;
+		count->lost += !!bpf_ringbuf_output(&records, &gone, sizeof(gone), BPF_RB_NO_WAKEUP);
 	}
-	bpf_map_delete_elem(&threads, &old);
+	remove_thread(t, old);
 	return 0;
+}
+
+/* The clock interrupted a watched thread. */
+static __always_inline void interrupted(struct task_struct *task, struct target *c, struct counters *count, u64 now)
+{
+	struct thread *t = thread_of(task);
+	if (!t)
+		t = add_thread(task, count, now);
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	if (!t || !s)
+		return;
+	if (!t->begin)
+		assume_begin(t, s, count);
+	begin_record(s, t, TICK, now);
+	u64 self = 0;
+	if (task->mm) {
+		self = pthread_self(task, c);
+		see_gils(c, s, t, self, MAX_GILS);
+	}
+	if (only_sums) {
+		add_tick(c, s, t);
+		return;
+	}
+	u64 tstate = task->mm ? tstate_of(c, s, t, self) : 0;
+	if (tstate) {
+		if (c->gil_requested != NONE && int_at(tstate + c->gil_requested))
+			s->record.flags |= GIL_REQUESTED;
+		if (c->eval_breaker != NONE && word_at(tstate + c->eval_breaker) & DROP_REQUEST)
+			s->record.flags |= DROP_REQUESTED;
+		walk(c, s, tstate);
+	}
+	submit(s, t, count);
 }
 
 SEC("perf_event")
 int tick(void *ctx)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct target *c = target_of(task);
-	if (!c)
+	struct counters *count = bpf_map_lookup_elem(&counts, &zero);
+	if (!count)
 		return 0;
 	u64 now = bpf_ktime_get_ns();
-	struct thread *t = thread_of(task);
-	if (!t)
-		t = add_thread(task, now);
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
-	if (!t || !s)
-		return 0;
-	if (!t->begin)
-		assume_begin(t, s);
-	begin_record(s, t, TICK, now);
-	if (task->mm) {
-		u64 self = pthread_self(task, c);
-		see_gils(c, s, t, self, MAX_GILS);
-		u64 tstate = tstate_of(c, s, t, self);
-		if (tstate) {
-			if (c->gil_requested != NONE && int_at(tstate + c->gil_requested))
-				s->record.flags |= GIL_REQUESTED;
-			if (c->eval_breaker != NONE && word_at(tstate + c->eval_breaker) & DROP_REQUEST)
-				s->record.flags |= DROP_REQUESTED;
-			walk(c, s, tstate);
-		}
-	}
-	submit(s, t, now);
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct target *c = target_of(task);
+	if (c)
+		interrupted(task, c, count, now);
+	count->tick_nanos += bpf_ktime_get_ns() - now;
 	return 0;
 }

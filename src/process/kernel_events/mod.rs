@@ -17,10 +17,14 @@
 mod abi;
 mod config;
 mod refusal;
+#[cfg(any(test, feature = "internals"))]
+mod sums;
 
 pub use abi::{Record, WalkedFrame, WalkedStack};
-pub use config::{FrameOffsets, GilOffsets, TargetConfig, ThreadIdentity, ThreadOffsets, MAX_FRAMES};
+pub use config::{FrameOffsets, GilOffsets, TargetConfig, ThreadIdentity, ThreadOffsets};
 pub use refusal::NoKernelEvents;
+#[cfg(any(test, feature = "internals"))]
+pub use sums::{GilSums, ProcessSums, Sums, ThreadSums};
 
 use crate::ids::{Addr, Pid, Tid};
 use crate::sample::ThreadNow;
@@ -43,16 +47,28 @@ const MAX_RATE_HZ: f64 = 50_000.0;
 /// Entries of a table that are read again when they changed meanwhile.
 const MAX_READS: usize = 4;
 /// The words of `struct counters`.
-const COUNTERS: usize = 4;
+const COUNTERS: usize = 7;
 
 /// What the programs have cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProgramCost {
     /// The number of records that they made, lost ones included.
     pub events: u64,
-    /// The time that they took to make them, on all CPUs together. Not counted: switches and
-    /// wakeups of other programs, which the programs leave at once.
+    /// The number of times that a watched thread lost its CPU.
+    pub switches: u64,
+    /// The time that they took at switches and wakeups of all programs of the machine, on all CPUs
+    /// together. One of 31 is timed, and counts for all of them.
     pub time: Nanos,
+    /// The time that they took at the ticks of the clocks.
+    pub clock_time: Nanos,
+}
+
+/// What the programs make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Product {
+    Records,
+    #[cfg(any(test, feature = "internals"))]
+    Sums,
 }
 
 /// Loaded and attached programs.
@@ -62,6 +78,10 @@ pub struct KernelEvents {
     threads: HashMap<MapData, u32, [u64; THREAD_WORDS]>,
     tstates: HashMap<MapData, u32, u64>,
     counts: PerCpuArray<MapData, [u64; COUNTERS]>,
+    #[cfg(any(test, feature = "internals"))]
+    processes: HashMap<MapData, u32, [u64; sums::PROCESS_WORDS]>,
+    #[cfg(any(test, feature = "internals"))]
+    product: Product,
     frames: Vec<WalkedFrame>,
     /// Records that were read.
     read: u64,
@@ -91,10 +111,23 @@ impl KernelEvents {
     /// Loads the programs, with a clock of this rate on each CPU, and attaches them. No process is
     /// watched yet. Takes 0.1 - 0.2 s.
     pub fn open(rate_hz: f64) -> Result<KernelEvents, NoKernelEvents> {
+        KernelEvents::load(rate_hz, Product::Records)
+    }
+
+    /// As [`open`](KernelEvents::open), for [`sums`](KernelEvents::sums) and no records.
+    #[cfg(any(test, feature = "internals"))]
+    pub fn open_sums(rate_hz: f64) -> Result<KernelEvents, NoKernelEvents> {
+        KernelEvents::load(rate_hz, Product::Sums)
+    }
+
+    fn load(rate_hz: f64, product: Product) -> Result<KernelEvents, NoKernelEvents> {
         let btf = step("read the types of the kernel", Btf::from_sys_fs())?;
         let own = step("read gilprof's PID namespace", std::fs::metadata("/proc/self/ns/pid"))?.ino();
         let own = if own == ROOT_NAMESPACE { 0 } else { own as u32 };
-        let loaded = EbpfLoader::new().btf(Some(&btf)).override_global("own_namespace", &own, true).load(OBJECT);
+        let only_sums = u32::from(product != Product::Records);
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&btf)).override_global("own_namespace", &own, true).override_global("only_sums", &only_sums, true);
+        let loaded = loader.load(OBJECT);
         let mut programs = step("create the tables of kernel events", loaded)?;
         attach(&mut programs, &btf, rate_hz)?;
         let mut map = |name| step("find a table of kernel events", part(programs.take_map(name)));
@@ -105,6 +138,10 @@ impl KernelEvents {
             threads: step(wrong, map("threads")?.try_into())?,
             tstates: step(wrong, map("tstates")?.try_into())?,
             counts: step(wrong, map("counts")?.try_into())?,
+            #[cfg(any(test, feature = "internals"))]
+            processes: step(wrong, map("processes")?.try_into())?,
+            #[cfg(any(test, feature = "internals"))]
+            product,
             frames: Vec::new(),
             read: 0,
             unknown: 0,
@@ -114,6 +151,10 @@ impl KernelEvents {
 
     /// Watches a process from now on, or by another configuration than before.
     pub fn watch(&mut self, pid: Pid, config: &TargetConfig) -> io::Result<()> {
+        #[cfg(any(test, feature = "internals"))]
+        if self.product == Product::Sums {
+            self.start_sums(pid)?;
+        }
         self.targets.insert(pid.0.cast_unsigned(), config.words(), 0).map_err(io::Error::other)
     }
 
@@ -122,6 +163,7 @@ impl KernelEvents {
     pub fn forget(&mut self, pid: Pid) {
         // A process that is not watched is no error.
         let _ = self.targets.remove(&pid.0.cast_unsigned());
+        let _ = self.processes.remove(&pid.0.cast_unsigned());
         let mut tids = Vec::new();
         for (key, entry) in self.entries() {
             if entry.tgid == pid {
@@ -176,8 +218,8 @@ impl KernelEvents {
 
     /// What the programs have cost so far.
     pub fn cost(&self) -> ProgramCost {
-        let [events, _, nanos, _] = self.counters();
-        ProgramCost { events, time: Nanos::from_nanos(nanos) }
+        let [events, _, _, switches, time, clock_time, _] = self.counters();
+        ProgramCost { events, switches, time: Nanos::from_nanos(time), clock_time: Nanos::from_nanos(clock_time) }
     }
 
     /// The number of events that the kernel did not report. A begin that is missing is assumed to
@@ -185,7 +227,7 @@ impl KernelEvents {
     /// that is possible. A wakeup that is missing is assumed to be the begin of the run after it.
     #[cfg(any(test, feature = "internals"))]
     pub fn assumed(&self) -> u64 {
-        self.counters()[3]
+        self.counters()[2]
     }
 
     fn counters(&self) -> [u64; COUNTERS] {

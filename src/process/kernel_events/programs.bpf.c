@@ -1,5 +1,6 @@
 /* The programs of the kernel engine: at every switch of a watched thread one record of the run that
- * ended, and at every tick of a clock on each CPU one record of the thread that it interrupted.
+ * ended, and at every tick of a clock on each CPU one record of the thread that it interrupted. Or
+ * no records, but sums for each thread.
  *
  * They run in the context of the thread that they describe. So they read its registers and its
  * memory of that instant, and its stack cannot change meanwhile. They write nothing but their own
@@ -38,6 +39,8 @@ char _license[] SEC("license") = "Dual MIT/GPL";
 
 /* The inode of gilprof's PID namespace; 0: the root one, whose numbers the kernel uses itself. */
 const volatile u32 own_namespace = 0;
+/* Whether the programs make sums (`sums.h`) and no records. */
+const volatile u32 only_sums = 0;
 
 /* What is watched in a process: `TargetConfig`. Offsets are in bytes. */
 struct target {
@@ -57,6 +60,35 @@ struct target {
 	u64 stack_interval;
 	/* The first futex in a GIL on which a thread waits that was forced to release it. */
 	u64 switch_from;
+};
+
+/* What a thread did, in nanoseconds, up to its last switch: `Sums`. */
+struct sums {
+	u64 on_cpu;
+	/* Asleep for a GIL, and in the run queue from there. */
+	u64 waiting, queued_after_wait;
+	/* In the run queue otherwise. */
+	u64 queued;
+	u64 asleep;
+	/* Waits for a GIL that slept. */
+	u64 waits;
+	/* Ticks of the clock, and those of them at which it held a GIL. */
+	u64 ticks, ticks_with_gil;
+};
+#define SUMS (sizeof(struct sums) / 8)
+
+/* What threads waited for one GIL: `GilSums`. */
+struct gil_sums {
+	u64 waiting, queued_after_wait;
+	u64 waits;
+	u64 ticks_with_gil;
+};
+
+struct process {
+	/* Of threads that have ended. */
+	struct sums ended;
+	/* As `gils` of `struct target`. */
+	struct gil_sums gils[MAX_GILS];
 };
 
 struct sleep {
@@ -80,6 +112,9 @@ struct thread {
 	u64 lost;
 	/* The end of its last run. */
 	u64 end;
+	struct sums sums;
+	/* The GIL that it last slept for, as an index, and its `switch_number` of then. */
+	u64 waits_for, wait_switches;
 	struct sleep sleeps[SLEEPS];
 };
 
@@ -119,17 +154,29 @@ struct scratch {
 	struct record record;
 	struct frame frames[MAX_FRAMES];
 	u8 bytes[128 + 8];
+	/* Too long for the stack. */
+	struct thread new;
 	/* The last switch on this CPU of which the time was taken. */
 	u64 switched;
 };
 
 struct counters {
-	u64 events;
-	u64 lost;
-	u64 nanos;
+	/* Records, and those of them that were lost. */
+	u64 events, lost;
 	/* Begins and wakeups that are assumed. */
 	u64 assumed;
+	/* Runs of watched threads that ended. */
+	u64 switches;
+	/* The time of switches and wakeups, and of ticks. */
+	u64 nanos, tick_nanos;
+	/* Switches and wakeups until the next one is timed. */
+	u64 until_timed;
 };
+/* One of so many switches and wakeups, of any program, is timed: a prime, so that it keeps no step
+ * with threads that take turns. Reading the clock twice takes as long as most of them. */
+#define TIMED 31
+/* Nanoseconds of a run of a program before and after it reads the clock. */
+#define NOT_TIMED 40
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -152,6 +199,14 @@ struct {
 	__type(key, u32);
 	__type(value, u64);
 } tstates SEC(".maps");
+
+/* With `only_sums`: by the id of the process, as `targets`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, struct process);
+} processes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -285,27 +340,22 @@ static __always_inline struct thread *thread_of(struct task_struct *task)
 	return bpf_map_lookup_elem(&threads, &pid);
 }
 
-static __always_inline void count_lost(struct thread *t)
-{
-	struct counters *count = bpf_map_lookup_elem(&counts, &zero);
-	if (count)
-		count->lost++;
-	if (t)
-		t->lost++;
-}
-
 /* The thread with its first run, which begins at `begin`. */
-static __always_inline struct thread *add_thread(struct task_struct *task, u64 begin)
+static __always_inline struct thread *add_thread(struct task_struct *task, struct counters *count, u64 begin)
 {
 	u32 pid = task->pid;
-	struct thread new = { .begin = begin, .gil = NO_GIL };
-	new.tid = own_tid(task);
-	new.tgid = own_tgid(task);
-	new.inner_tid = innermost_tid(task);
-	bpf_map_update_elem(&threads, &pid, &new, BPF_ANY);
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
+	if (!s)
+		return 0;
+	struct thread *new = &s->new;
+	*new = (struct thread){ .begin = begin, .gil = NO_GIL, .waits_for = MAX_GILS };
+	new->tid = own_tid(task);
+	new->tgid = own_tgid(task);
+	new->inner_tid = innermost_tid(task);
+	bpf_map_update_elem(&threads, &pid, new, BPF_ANY);
 	struct thread *t = bpf_map_lookup_elem(&threads, &pid);
 	if (!t)
-		count_lost(0);
+		count->lost++;
 	return t;
 }
 
@@ -334,4 +384,5 @@ static __always_inline bool is_own(struct target *c, struct thread *t, u64 self,
 }
 
 #include "views.h"
+#include "sums.h"
 #include "events.h"

@@ -64,10 +64,11 @@ fn what_cannot_be_is_no_record() {
 #[test]
 fn entries_of_threads() {
     let mut words = [0; THREAD_WORDS];
-    (words[1], words[4], words[5], words[7]) = (301, 5 | 2 << 32, 11 | 10 << 32, 6);
+    (words[1], words[4], words[5], words[7], words[8], words[10]) = (301, 5 | 2 << 32, 11 | 10 << 32, 6, 200, 90);
     let off = ThreadEntry::parse(&words);
     let wakeup = Some(Wakeup { at: Nanos::from_nanos(300), by_peer: true });
-    assert_eq!(off, ThreadEntry { tid: Tid(11), tgid: Pid(10), now: ThreadNow::OffCpu { number: 5, wakeup }, lost: 6 });
+    assert_eq!((off.tid, off.tgid, off.now, off.lost), (Tid(11), Pid(10), ThreadNow::OffCpu { number: 5, wakeup }, 6));
+    assert_eq!((off.left, off.sums.waiting), (Some((OffCpu::GilFutex, Nanos::from_nanos(200))), Nanos::from_nanos(90)));
     words[0] = 400;
     assert_eq!(ThreadEntry::parse(&words).now, ThreadNow::OnCpu { number: 5, wakeup, begin: Nanos::from_nanos(400) });
 }

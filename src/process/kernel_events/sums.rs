@@ -1,0 +1,178 @@
+//! What the programs add up for each thread, without records: for readers that want totals of many
+//! processes at a low cost.
+//!
+//! A thread is known from its first switch or tick on. Of one that slept all the time since its
+//! process was watched there are no sums.
+
+use super::KernelEvents;
+use crate::ids::{GilId, Pid, Tid};
+use crate::sample::{OffCpu, ThreadNow};
+use crate::units::Nanos;
+use std::io;
+
+/// The words of `struct sums`, of `struct gil_sums` and of `struct process`.
+pub(super) const WORDS: usize = 8;
+const GIL_WORDS: usize = 4;
+pub(super) const PROCESS_WORDS: usize = WORDS + super::config::MAX_GILS * GIL_WORDS;
+/// The entry exists already (`BPF_NOEXIST`).
+const ONLY_NEW: u64 = 1;
+
+/// What one thread, or several, did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// On a CPU.
+    pub on_cpu: Nanos,
+    /// Asleep for a GIL.
+    pub waiting: Nanos,
+    /// In the run queue, woken or preempted while it waited for a GIL.
+    pub queued_after_wait: Nanos,
+    /// In the run queue otherwise.
+    pub queued: Nanos,
+    /// Asleep for anything else, or stopped.
+    pub asleep: Nanos,
+    /// The number of waits for a GIL in which it slept.
+    pub waits: u64,
+    /// The ticks of the clock that found it on a CPU.
+    pub ticks: u64,
+    /// Those of them at which it held a GIL.
+    pub ticks_with_gil: u64,
+}
+
+/// What threads waited for one GIL, and how often it was found held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GilSums {
+    /// Asleep for it, in thread-seconds.
+    pub waiting: Nanos,
+    /// In the run queue after that.
+    pub queued_after_wait: Nanos,
+    /// The number of waits in which a thread slept.
+    pub waits: u64,
+    /// Ticks that found a thread on a CPU with this GIL.
+    pub ticks_with_gil: u64,
+}
+
+/// The sums of one thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadSums {
+    /// The thread.
+    pub tid: Tid,
+    /// Up to now.
+    pub sums: Sums,
+}
+
+/// The sums of a process since it was watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessSums {
+    /// Of threads that live.
+    pub threads: Vec<ThreadSums>,
+    /// Of threads that have ended, together.
+    pub ended: Sums,
+    /// Of each GIL, up to the last switch of each thread.
+    pub gils: Vec<(GilId, GilSums)>,
+}
+
+impl Sums {
+    pub(super) fn parse(words: &[u64; WORDS]) -> Sums {
+        let [on_cpu, waiting, queued_after_wait, queued, asleep, waits, ticks, ticks_with_gil] = *words;
+        let time = Nanos::from_nanos;
+        Sums {
+            on_cpu: time(on_cpu),
+            waiting: time(waiting),
+            queued_after_wait: time(queued_after_wait),
+            queued: time(queued),
+            asleep: time(asleep),
+            waits,
+            ticks,
+            ticks_with_gil,
+        }
+    }
+
+    /// Adds what a thread has done since its last switch.
+    fn up_to(mut self, now: Nanos, place: ThreadNow, left: Option<(OffCpu, Nanos)>) -> Sums {
+        let (woken, (off, end)) = match (place, left) {
+            (ThreadNow::OnCpu { begin, .. }, _) => {
+                self.on_cpu += now.saturating_since(begin);
+                return self;
+            }
+            (ThreadNow::OffCpu { wakeup, .. }, Some(left)) => (wakeup, left),
+            (ThreadNow::OffCpu { .. }, None) => return self,
+        };
+        let preempted = matches!(off, OffCpu::Preempted | OffCpu::PreemptedInGilCall);
+        let woken = if preempted { end } else { woken.map_or(now, |wakeup| wakeup.at).min(now) };
+        let (asleep, queued) = (woken.saturating_since(end), now.saturating_since(woken));
+        if matches!(off, OffCpu::GilFutex | OffCpu::SwitchFutex | OffCpu::PreemptedInGilCall) {
+            self.waiting += asleep;
+            self.queued_after_wait += queued;
+        } else {
+            self.asleep += asleep;
+            self.queued += queued;
+        }
+        self
+    }
+
+    /// All of it together: the time since the thread is known.
+    pub fn total(&self) -> Nanos {
+        self.on_cpu + self.waiting + self.queued_after_wait + self.queued + self.asleep
+    }
+}
+
+impl GilSums {
+    fn parse(words: &[u64]) -> GilSums {
+        let word = |index: usize| words.get(index).copied().unwrap_or(0);
+        let time = |index| Nanos::from_nanos(word(index));
+        GilSums { waiting: time(0), queued_after_wait: time(1), waits: word(2), ticks_with_gil: word(3) }
+    }
+}
+
+impl KernelEvents {
+    /// Makes room for the sums of a process that is watched.
+    pub(super) fn start_sums(&mut self, pid: Pid) -> io::Result<()> {
+        match self.processes.insert(pid.0.cast_unsigned(), [0; PROCESS_WORDS], ONLY_NEW) {
+            Err(error) if self.processes.get(&pid.0.cast_unsigned(), 0).is_err() => Err(io::Error::other(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The sums of a watched process up to `now`, on the clock of [`ThreadNow`].
+    pub fn sums(&self, pid: Pid, now: Nanos) -> ProcessSums {
+        let mut found = ProcessSums::default();
+        for (_, entry) in self.entries().filter(|(_, entry)| entry.tgid == pid) {
+            found.threads.push(ThreadSums { tid: entry.tid, sums: entry.sums.up_to(now, entry.now, entry.left) });
+        }
+        let key = pid.0.cast_unsigned();
+        let (Ok(words), Ok(target)) = (self.processes.get(&key, 0), self.targets.get(&key, 0)) else { return found };
+        let (ended, gils) = words.split_at(WORDS);
+        found.ended = Sums::parse(ended.first_chunk().unwrap_or(&[0; WORDS]));
+        let ids = super::config::gil_ids(&target);
+        found.gils = ids.zip(gils.chunks(GIL_WORDS)).map(|(id, words)| (id, GilSums::parse(words))).collect();
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Wakeup;
+
+    fn ms(ms: u64) -> Nanos {
+        Nanos::from_millis(ms)
+    }
+
+    #[test]
+    fn the_time_since_the_last_switch_is_added() {
+        let sums = Sums::parse(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!((sums.on_cpu.as_nanos(), sums.asleep.as_nanos(), sums.waits, sums.ticks_with_gil), (1, 5, 6, 8));
+        let off = |wakeup: Option<u64>| ThreadNow::OffCpu { number: 1, wakeup: wakeup.map(|at| Wakeup { at: ms(at), by_peer: false }) };
+        let since = |place, left| Sums::default().up_to(ms(10), place, left);
+        let on = ThreadNow::OnCpu { number: 1, wakeup: None, begin: ms(7) };
+        assert_eq!(since(on, None), Sums { on_cpu: ms(3), ..Sums::default() });
+        let left = |off| Some((off, ms(4)));
+        assert_eq!(since(off(None), left(OffCpu::GilFutex)), Sums { waiting: ms(6), ..Sums::default() });
+        let woken = Sums { waiting: ms(4), queued_after_wait: ms(2), ..Sums::default() };
+        assert_eq!(since(off(Some(8)), left(OffCpu::SwitchFutex)), woken);
+        assert_eq!(since(off(None), left(OffCpu::Preempted)), Sums { queued: ms(6), ..Sums::default() });
+        assert_eq!(since(off(Some(8)), left(OffCpu::Syscall)), Sums { asleep: ms(4), queued: ms(2), ..Sums::default() });
+        assert_eq!(since(off(Some(20)), left(OffCpu::Syscall)).total(), ms(6), "clocks may disagree");
+        assert_eq!(since(off(None), None), Sums::default());
+    }
+}
