@@ -72,6 +72,14 @@ impl EventEngine {
         }
     }
 
+    /// Ends an engine that costs too much, within the window. Returns what to say of that.
+    pub fn brake(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Option<String> {
+        match self {
+            EventEngine::Exact(_) => None,
+            EventEngine::Kernel(kernel) => kernel.brake(sampler, now, sink),
+        }
+    }
+
     /// Ends the window, or the program.
     pub fn finish(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) {
         match self {

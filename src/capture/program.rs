@@ -118,10 +118,22 @@ impl InterpreterSource {
             return Ok(SampleOutcome::Failed);
         }
         self.sampler.stacks_until = Some(now + self.time_for_stacks);
-        match &mut self.engine {
-            Some(engine) => engine.sample(&mut self.sampler, now, sink),
-            None => self.sampler.sample(now, until, sink),
+        let Some(engine) = &mut self.engine else { return self.sampler.sample(now, until, sink) };
+        let outcome = engine.sample(&mut self.sampler, now, sink)?;
+        if let Some(why) = engine.brake(&mut self.sampler, now, sink) {
+            self.end_engine();
+            self.warn([why]);
         }
+        Ok(outcome)
+    }
+
+    /// Drops the engine, and keeps its counts and warnings: the program is sampled from now on.
+    fn end_engine(&mut self) {
+        let Some(engine) = self.engine.take() else { return };
+        let mut counts = CaptureStats::default();
+        engine.add_stats(&mut counts);
+        self.earlier.events = counts.events;
+        self.warn(counts.warnings);
     }
 
     fn reason_of(&self, error: ReadError) -> StopReason {

@@ -166,7 +166,9 @@ pub fn capture<S: Sink>(
         source.fill_stats(&mut stats);
         stats
     };
-    let mut schedule = SampleSchedule::new(start, source.poll_rate(rate_hz), start.as_nanos());
+    let mut poll_rate = source.poll_rate(rate_hz);
+    let mut schedule = SampleSchedule::new(start, poll_rate, start.as_nanos());
+    let mut missed_before = 0;
     let (mut counts, mut last_good) = (SampleCounts::default(), (start, SampleCounts::default()));
     let (mut now, mut reported_at) = (start, None::<Nanos>);
     let stop_reason = loop {
@@ -182,7 +184,7 @@ pub fn capture<S: Sink>(
             }
             Sampled::Ended(reason) => break reason,
         }
-        counts.missed = schedule.missed();
+        counts.missed = missed_before + schedule.missed();
         if reported_at.is_none_or(|reported_at| now.saturating_since(reported_at) >= PROGRESS_PERIOD) {
             reported_at = Some(now);
             let window = CaptureStats { descendants: descendants.latest(), ..stats_at(now, counts, source) };
@@ -190,6 +192,13 @@ pub fn capture<S: Sink>(
         }
         if last {
             break StopReason::Done;
+        }
+        let mut next = next;
+        if source.poll_rate(rate_hz) != poll_rate {
+            // The kernel no longer takes the samples.
+            poll_rate = source.poll_rate(rate_hz);
+            next = sys_linux::monotonic();
+            (missed_before, schedule) = (counts.missed, SampleSchedule::new(next, poll_rate, next.as_nanos()));
         }
         if !sleep(next, stop) {
             break StopReason::Stopped;

@@ -31,6 +31,7 @@ mod free_threaded;
 mod gate_ci;
 mod harness;
 mod kernel_events;
+mod kernel_limits;
 mod kernel_sums;
 mod moving;
 mod packaging;
@@ -83,6 +84,7 @@ fn main() {
         gate_ci::cases,
         harness::cases,
         kernel_events::cases,
+        kernel_limits::cases,
         kernel_sums::cases,
         moving::cases,
         packaging::cases,

@@ -293,7 +293,8 @@ pub fn without_ptrace(args: &[&str]) -> Option<Command> {
     with_setpriv(&["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"], args)
 }
 
-/// gilprof as root without what the kernel engine needs.
+/// gilprof as root without the capabilities for kernel events; `None` and a skip where that is not
+/// possible.
 pub fn without_bpf(args: &[&str]) -> Option<Command> {
     with_setpriv(&["--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-bpf,-perfmon,-sys_admin"], args)
 }

@@ -5,6 +5,7 @@
 //! sampler goes on, ten times a second: it finds threads, thread states, GILs and names, and the
 //! programs' ends and successors. Its slices are dropped.
 
+mod brake;
 mod gil_samples;
 mod threads;
 
@@ -13,6 +14,7 @@ use crate::error::ReadError;
 use crate::estimate::events::{EventEstimator, Tick, LAG};
 use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::kernel_events::{KernelEvents, NoKernelEvents, Record, WalkedStack};
+use crate::process::sys_linux;
 use crate::python::attach::PythonProcess;
 use crate::python::frames::{RawFrame, RawStack};
 use crate::python::kernel_config::kernel_config;
@@ -21,6 +23,7 @@ use crate::sample::{
     CaptureStats, CpuRun, EventCounts, GilSample, GilView, OffCpu, Sink, Stack, StackStatus, State, StateSlice, ThreadInfo, ThreadTotals,
 };
 use crate::units::Nanos;
+use brake::{Brake, Excess};
 use gil_samples::GilSampler;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,6 +57,8 @@ pub struct KernelEngine {
     /// The time of the first sample.
     first_sample: Option<Nanos>,
     ticks: u64,
+    brake: Brake,
+    excess: Option<Excess>,
     /// Why the process, or a GIL of it, could not be watched.
     unwatched: Option<String>,
     empty_stack: Arc<Stack>,
@@ -62,8 +67,11 @@ pub struct KernelEngine {
 impl KernelEngine {
     /// Starts to watch a process, with a clock of this rate.
     pub fn open(python: &PythonProcess, rate_hz: f64) -> Result<KernelEngine, NoKernelEvents> {
+        let events = KernelEvents::open(rate_hz)?;
         let mut engine = KernelEngine {
-            events: KernelEvents::open(rate_hz)?,
+            brake: Brake::new(sys_linux::monotonic(), events.cost()),
+            excess: None,
+            events,
             python: python.clone(),
             gils: Vec::new(),
             stack_interval: Nanos::from_nanos((1e9 / rate_hz) as u64),
@@ -120,6 +128,7 @@ impl KernelEngine {
     /// Takes what happened since the last call, and lets the sampler find threads.
     pub fn sample(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Result<SampleOutcome, ReadError> {
         let first = self.first_sample.unwrap_or_else(|| self.begin(now));
+        self.excess = self.brake.check(now, self.events.cost());
         self.drain(sampler, first, sink);
         let mut found = Registry { engine: self, sink, now, ended: Vec::new() };
         let outcome = sampler.sample(now, now, &mut found);
@@ -135,6 +144,19 @@ impl KernelEngine {
         outcome
     }
 
+    /// Ends this engine within the window, if it costs too much: the program is sampled from then
+    /// on. Returns what to say of that.
+    pub fn brake(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Option<String> {
+        let excess = self.excess?;
+        let first = self.first_sample.unwrap_or(now);
+        self.drain(sampler, first, sink);
+        let now = sys_linux::monotonic();
+        self.settle(sampler, now, Vec::new(), sink);
+        sampler.start_over(now, sink);
+        let after = now.saturating_since(first).as_secs_f64();
+        Some(format!("the kernel engine stopped after {after:.1} s: {excess}; sampled since"))
+    }
+
     /// Ends the window, or the program.
     pub fn finish(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) {
         let first = self.first_sample.unwrap_or(now);
@@ -142,6 +164,11 @@ impl KernelEngine {
         let mut found = Registry { engine: self, sink, now, ended: Vec::new() };
         sampler.finish(now, &mut found);
         let ended = found.ended;
+        self.settle(sampler, now, ended, sink);
+    }
+
+    /// Emits all time up to `now`, which is not before the last event that was taken.
+    fn settle(&mut self, sampler: &mut Sampler, now: Nanos, ended: Vec<ThreadId>, sink: &mut dyn Sink) {
         self.take_early(sampler, sink);
         // Threads that live on, but that no sample has found.
         self.dropped += std::mem::take(&mut self.early_count) as u64;

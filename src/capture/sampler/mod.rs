@@ -201,6 +201,15 @@ impl Sampler {
         Ok(outcome)
     }
 
+    /// Begins every thread's history anew at `at`: its time until then was measured otherwise.
+    pub fn start_over(&mut self, at: Nanos, sink: &mut dyn Sink) {
+        for (index, reader) in self.threads.readers.iter_mut().enumerate() {
+            let (stat, _) = reader.last_counts(self.interpreter.target.as_ref());
+            self.threads.estimator.take(&RawEvent::Restart { index, at, stat }, &self.threads.empty_stack, sink);
+        }
+        self.times.accounted_until = at;
+    }
+
     /// Resolves every thread's time at the end of the window.
     pub fn finish(&mut self, at: Nanos, sink: &mut dyn Sink) {
         let at = if self.times.last_sample.is_some() { self.times.accounted_until } else { at };

@@ -3,8 +3,8 @@
 use crate::process::procfs::{read_text, Status};
 use std::error::Error;
 use std::fmt;
-use std::io;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read};
 
 /// The oldest Linux whose programs may read the registers of a system call.
 const OLDEST: (u32, u32) = (5, 15);
@@ -42,7 +42,7 @@ pub enum Missing {
 impl NoKernelEvents {
     /// The cause of an error, as far as the machine shows it.
     pub(super) fn new(step: &'static str, error: &(dyn Error + 'static)) -> NoKernelEvents {
-        let refused = matches!(errno(error), Some(libc::EPERM | libc::EACCES));
+        let refused = matches!(errno(error), Some(libc::EPERM | libc::EACCES | libc::ENOSYS));
         let facts = KernelFacts::here();
         NoKernelEvents { step, missing: facts.missing(refused).unwrap_or_else(|| Missing::Other(sentence(error))) }
     }
@@ -86,7 +86,7 @@ impl KernelFacts {
         let status = Status::own().ok();
         KernelFacts {
             release: read_text("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
-            has_btf: Path::new(BTF).exists(),
+            has_btf: File::open(BTF).is_ok_and(|mut file| file.read(&mut [0]).is_ok_and(|bytes| bytes > 0)),
             capabilities: status.as_ref().and_then(|status| status.bits("CapEff")),
             lockdown: read_text("/sys/kernel/security/lockdown").unwrap_or_default(),
             has_seccomp: status.and_then(|status| status.number("Seccomp")).is_some_and(|mode| mode != 0),
@@ -124,7 +124,11 @@ impl fmt::Display for NoKernelEvents {
             Missing::NewerKernel(release) => {
                 write!(f, "kernel events need Linux {}.{}, and this is {release}: see `uname -r`", OLDEST.0, OLDEST.1)
             }
-            Missing::Btf => write!(f, "kernel events need a kernel with BTF (CONFIG_DEBUG_INFO_BTF), and there is no {BTF}"),
+            Missing::Btf => write!(
+                f,
+                "kernel events need a kernel with BTF (CONFIG_DEBUG_INFO_BTF), and {BTF} is missing or cannot be read: see `ls -l {BTF}` \
+                 and `grep BTF /boot/config-$(uname -r)`"
+            ),
             Missing::Capabilities => write!(
                 f,
                 "failed to {step}: kernel events need root, or CAP_BPF and CAP_PERFMON: run with sudo, or \
