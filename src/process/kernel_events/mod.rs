@@ -121,15 +121,18 @@ impl KernelEvents {
     }
 
     fn load(rate_hz: f64, product: Product) -> Result<KernelEvents, NoKernelEvents> {
-        let btf = step("read the types of the kernel", Btf::from_sys_fs())?;
         let own = step("read gilprof's PID namespace", std::fs::metadata("/proc/self/ns/pid"))?.ino();
         let own = if own == ROOT_NAMESPACE { 0 } else { own as u32 };
         let only_sums = u32::from(product != Product::Records);
-        let mut loader = EbpfLoader::new();
-        loader.btf(Some(&btf)).override_global("own_namespace", &own, true).override_global("only_sums", &only_sums, true);
-        let loaded = loader.load(OBJECT);
-        let mut programs = step("create the tables of kernel events", loaded)?;
+        let mut programs = {
+            // It has all types of the kernel, some 17 MB. They are gone before they are read again.
+            let mut loader = EbpfLoader::new();
+            loader.override_global("own_namespace", &own, true).override_global("only_sums", &only_sums, true);
+            step("create the tables of kernel events", loader.load(OBJECT))?
+        };
+        let btf = step("read the types of the kernel", Btf::from_sys_fs())?;
         attach(&mut programs, &btf, rate_hz)?;
+        drop(btf);
         let mut map = |name| step("find a table of kernel events", part(programs.take_map(name)));
         let wrong = "use a table of kernel events";
         Ok(KernelEvents {
