@@ -34,6 +34,8 @@ pub enum OffCpu {
     GilFutex,
     /// It was forced to release a GIL, and sleeps until another thread has taken it.
     SwitchFutex,
+    /// It has released a GIL, and sleeps until a thread that was woken before it has seen that.
+    SignalFutex,
     /// It sleeps on another futex.
     OtherFutex,
     /// It sleeps in another system call.

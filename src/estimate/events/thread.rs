@@ -396,11 +396,11 @@ fn off_cpu(why: OffCpu, holds: bool) -> Known {
         (OffCpu::PreemptedInGilCall, false) => return Known::Limbo,
         (OffCpu::Preempted | OffCpu::PreemptedInGilCall, true) => (State::HoldingStarved, Evidence::GilHolder),
         (OffCpu::Preempted, false) => (State::Starved, Evidence::KernelStack),
-        (OffCpu::OtherFutex | OffCpu::GilFutex | OffCpu::SwitchFutex, true) => (State::HoldingBlocked, Evidence::HolderLock),
+        (OffCpu::OtherFutex | OffCpu::GilFutex | OffCpu::SwitchFutex | OffCpu::SignalFutex, true) => (State::HoldingBlocked, Evidence::HolderLock),
         (OffCpu::Syscall, true) => (State::HoldingBlocked, Evidence::GilHolder),
         (OffCpu::Fault, true) => (State::HoldingBlocked, Evidence::HolderFault),
         (OffCpu::OtherFutex, false) => (State::Lock, Evidence::Syscall),
-        (OffCpu::GilFutex | OffCpu::SwitchFutex, false) => (State::Waiting, Evidence::GilFutex),
+        (OffCpu::GilFutex | OffCpu::SwitchFutex | OffCpu::SignalFutex, false) => (State::Waiting, Evidence::GilFutex),
         (OffCpu::Syscall | OffCpu::Fault, false) => (State::Io, Evidence::Syscall),
         (OffCpu::Stopped | OffCpu::Exited, _) => (State::Unknown, Evidence::Stopped),
     };
@@ -412,5 +412,5 @@ fn is_off_with_gil(known: &Known) -> bool {
 }
 
 fn is_gil_sleep(off: OffCpu) -> bool {
-    matches!(off, OffCpu::GilFutex | OffCpu::SwitchFutex)
+    matches!(off, OffCpu::GilFutex | OffCpu::SwitchFutex | OffCpu::SignalFutex)
 }

@@ -87,11 +87,12 @@ fn off_cpu(number: u8) -> Option<OffCpu> {
         1 => OffCpu::PreemptedInGilCall,
         2 => OffCpu::GilFutex,
         3 => OffCpu::SwitchFutex,
-        4 => OffCpu::OtherFutex,
-        5 => OffCpu::Syscall,
-        6 => OffCpu::Fault,
-        7 => OffCpu::Stopped,
-        8 => OffCpu::Exited,
+        4 => OffCpu::SignalFutex,
+        5 => OffCpu::OtherFutex,
+        6 => OffCpu::Syscall,
+        7 => OffCpu::Fault,
+        8 => OffCpu::Stopped,
+        9 => OffCpu::Exited,
         _ => return None,
     })
 }

@@ -82,16 +82,16 @@ static __always_inline u32 why_off(struct task_struct *prev, bool runnable, u32 
 		return STOPPED;
 	struct numbers n = numbers();
 	bool futex = is_futex(call->nr, n);
-	bool forced = false;
+	u32 asleep = GIL_FUTEX;
 	if (futex || call->nr == n.restart) {
 		u32 found = gil_of_futex(c, call->arg);
-		forced = found & FORCED;
-		*gil = found & ~FORCED;
+		asleep = found & FORCED ? SWITCH_FUTEX : found & SIGNALS ? SIGNAL_FUTEX : GIL_FUTEX;
+		*gil = found & ~(FORCED | SIGNALS);
 	}
 	bool of_gil = *gil < MAX_GILS;
 	bool waits = of_gil && (!runnable || call->nr != n.futex || is_futex_wait(call->op));
 	if (waits)
-		return forced ? SWITCH_FUTEX : GIL_FUTEX;
+		return asleep;
 	if (runnable)
 		return of_gil ? PREEMPTED_IN_GIL_CALL : PREEMPTED;
 	if (futex)

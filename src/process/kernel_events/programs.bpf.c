@@ -34,6 +34,11 @@ typedef __s64 s64;
 #define NO_GIL (~0u)
 #define DROP_REQUEST 1
 #define FORCED 0x100
+#define SIGNALS 0x200
+/* The futexes in a condition variable on which glibc up to 2.40 sleeps in pthread_cond_signal(),
+ * until the waiters of an earlier signal have left. */
+#define REFS_FROM 16
+#define REFS_TO 24
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 
@@ -96,7 +101,7 @@ struct sleep {
 	u64 at;
 };
 
-enum off { PREEMPTED, PREEMPTED_IN_GIL_CALL, GIL_FUTEX, SWITCH_FUTEX, OTHER_FUTEX, SYSCALL, FAULT, STOPPED, EXITED };
+enum off { PREEMPTED, PREEMPTED_IN_GIL_CALL, GIL_FUTEX, SWITCH_FUTEX, SIGNAL_FUTEX, OTHER_FUTEX, SYSCALL, FAULT, STOPPED, EXITED };
 
 struct thread {
 	/* It is on a CPU since then; 0: off. */

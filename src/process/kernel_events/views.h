@@ -4,7 +4,8 @@
  * leads there. So what has a loop of many steps is global. Its pointers are never null. */
 
 /* The index of the GIL that a futex belongs to; MAX_GILS: none. With FORCED: who sleeps there was
- * forced to release the GIL, and waits until another thread has taken it. */
+ * forced to release the GIL, and waits until another thread has taken it. With SIGNALS: who sleeps
+ * there has released it and wakes a waiter. */
 __noinline u32 gil_of_futex(struct target *c, u64 futex)
 {
 	if (!c)
@@ -14,8 +15,12 @@ __noinline u32 gil_of_futex(struct target *c, u64 futex)
 		if (!gil)
 			break;
 		u64 offset = futex - gil;
-		if (offset >= c->waits_from && offset < c->waits_to)
-			return offset >= c->switch_from ? i | FORCED : i;
+		if (offset >= c->waits_from && offset < c->waits_to) {
+			u64 in_cond = offset - c->waits_from;
+			if (offset >= c->switch_from)
+				return i | FORCED;
+			return in_cond >= REFS_FROM && in_cond < REFS_TO ? i | SIGNALS : i;
+		}
 		for (u32 l = 0; l < LISTS; l++) {
 			if (!c->lists[l])
 				break;

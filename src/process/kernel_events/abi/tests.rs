@@ -52,7 +52,7 @@ fn a_frame_that_leads_to_itself_ends_the_stack() {
 
 #[test]
 fn what_cannot_be_is_no_record() {
-    let whole = record(0, 9, 0, [1, 1, 0], [NO_GIL, NO_GIL], &[]);
+    let whole = record(0, 10, 0, [1, 1, 0], [NO_GIL, NO_GIL], &[]);
     assert_eq!(parse(&whole, &mut Vec::new()), None, "an unknown reason");
     let whole = record(9, 0, 0, [1, 1, 0], [NO_GIL, NO_GIL], &[]);
     assert_eq!(parse(&whole, &mut Vec::new()), None, "an unknown kind");
