@@ -62,7 +62,8 @@ def kept(options, interpreter, case, number):
 def attempt(gilprof, version, target, options, lead, folder, kept):
     seconds = options.seconds
     begin = truth.clock() + int(lead * SECOND)
-    tracer = truth.Tracer(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth, options.exact or options.engine == "kernel")
+    counted = "sleeps" if options.engine == "kernel" else "calls" if options.exact else ""
+    tracer = truth.Tracer(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth, counted)
     try:
         tracer.wait_until_up()
         for _ in range(3):

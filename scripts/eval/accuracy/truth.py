@@ -21,8 +21,10 @@ a sleep there is a wait, and a drop was forced if the thread's `eval_breaker` ha
 so that a busy GIL costs no output. It prints single periods only around the ends of the window,
 because the begin of gilprof's window is known only afterwards (`window.begin_ns`, same clock).
 
-With exact mode and uprobes, waits are counted too: each `take_gil` that called futex(2) to sleep,
-from that call to the store that takes the GIL, or to the end of the window.
+With uprobes, waits are counted too, from their begin to the store that takes the GIL, or to the end
+of the window. In exact mode, which sees futex calls, a wait is a `take_gil` that called futex(2) to
+sleep. For the kernel engine, which sees the scheduler, it is one that slept: the call returns at
+once where the GIL was released at the same moment.
 """
 import collections
 import json
@@ -65,6 +67,7 @@ SCHEDULER = """
 tracepoint:sched:sched_switch {
   if (pid == PID && @at[args->prev_pid] != 0) {
     $sleeps = (args->prev_state & 255) != 0;
+    SLEPT
     CHANGE(args->prev_pid; (INSIDE) + ($sleeps ? 2 : 1))
   }
   if (@at[args->next_pid] != 0) { CHANGE(args->next_pid; ($was & 28)) }
@@ -95,12 +98,13 @@ COUNTED = """
     @slept[tid] = 0;
   }
 """
-SLEEPS = """
+CALLS = """
 tracepoint:syscalls:sys_enter_futex /pid == PID && @is[tid] / 4 == 2 && @slept[tid] == 0/ {
   $op = args->op & 127;
   if ($op == 0 || $op == 9) { @slept[tid] = nsecs; }
 }
 """
+SLEEPS = "if ($sleeps && @is[args->prev_pid] / 4 == 2 && @slept[args->prev_pid] == 0) { @slept[args->prev_pid] = nsecs; }"
 # Nanoseconds that one trap takes from its thread: 11 to 15 us on the virtual machine this was
 # written on (trap.py).
 TRAP = 13000
@@ -246,11 +250,11 @@ def expand(text, macro, body, names, separator):
         text = rest[end:]
 
 
-def program(pid, version, window, tids, wanted, exact):
+def program(pid, version, window, tids, wanted, counted):
     """The bpftrace program for one process and window, and its source: the `wanted` one, or the
     best for "".
 
-    `exact`: count waits.
+    `counted`: count waits, by `calls` of futex(2) or by `sleeps`; "": do not.
     """
     path = python_library(pid)
     if path is None:
@@ -272,9 +276,10 @@ def program(pid, version, window, tids, wanted, exact):
                 raise Failed("with musl no thread waits at an address in the GIL, and the interpreter has no symbols")
         text = FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208))
         forced, inside = FORCED_BY_REQUEST % (gil + 8), GOES_ON
-    counts = exact and source == "uprobes"
+    counted = counted if source == "uprobes" else ""
     text += WATCH.replace("LOCKED", hex(gil + 16)).replace("FORCED", forced).replace("BEGIN_NS", str(begin)).replace(
-        "END_NS", str(end)).replace("COUNTED", COUNTED % ends if counts else "") + SCHEDULER.replace("INSIDE", inside) + (SLEEPS if counts else "")
+        "END_NS", str(end)).replace("COUNTED", COUNTED % ends if counted else "") + SCHEDULER.replace("INSIDE", inside).replace(
+        "SLEPT", SLEEPS if counted == "sleeps" else "") + (CALLS if counted == "calls" else "")
     text = expand(expand(text, "CHANGE", CHANGE, ["TID", "NEXT"], ";"), "ADD", ADD % ends, ["FROM", "TO", "TID", "CODE"], ",")
     known = " ".join("@at[%d] = nsecs; @is[%d] = %d;" % (tid, tid, 4 * UNSEEN + ASLEEP) for tid in tids)
     text = "BEGIN { @pending[0] = 0; @forced[0] = 0; %s }\n%s\ninterval:ms:50 { if (@up == 0) { @up = 1; printf(\"up\\n\"); } }\nEND { printf(\"end %%lu\\n\", nsecs); }\n" % (known, text)
@@ -284,12 +289,12 @@ def program(pid, version, window, tids, wanted, exact):
 class Tracer:
     """A bpftrace at work on one process. `window`: the planned window of gilprof."""
 
-    def __init__(self, pid, version, window, folder, wanted="", exact=False):
+    def __init__(self, pid, version, window, folder, wanted="", counted=""):
         tids = [int(t) for t in os.listdir("/proc/%d/task" % pid)]
         self.pid, self.window, self.alive = pid, window, []
         # Number of waits of each thread; empty where they are not counted.
         self.waits = collections.Counter()
-        self.source, text = program(pid, version, window, tids, wanted, exact)
+        self.source, text = program(pid, version, window, tids, wanted, counted)
         script, self.path = os.path.join(folder, "truth.bt"), os.path.join(folder, "truth.json")
         with open(script, "w") as file:
             file.write(text)
