@@ -11,7 +11,7 @@ mod threads;
 
 use super::sampler::{SampleOutcome, Sampler};
 use crate::error::ReadError;
-use crate::estimate::events::{EventEstimator, Tick, LAG};
+use crate::estimate::events::{EventEstimator, Found, Tick};
 use crate::ids::{Addr, GilId, ThreadId, Tid};
 use crate::process::kernel_events::{KernelEvents, NoKernelEvents, Record, WalkedStack};
 use crate::process::sys_linux;
@@ -31,6 +31,8 @@ use threads::KnownThreads;
 
 /// How often the sampler runs, in Hz.
 pub const POLL_RATE_HZ: f64 = 10.0;
+/// How long after its time a slice may come.
+const LAG: Nanos = Nanos::from_millis(1_000);
 /// The most records that are kept of threads that the sampler has not found yet.
 const MAX_EARLY: usize = 1 << 16;
 
@@ -94,6 +96,7 @@ impl KernelEngine {
     pub fn switch_program(&mut self, python: &PythonProcess) {
         self.python = python.clone();
         self.gils.clear();
+        self.estimator.new_program();
         self.watch();
     }
 
@@ -118,9 +121,8 @@ impl KernelEngine {
     /// The window begins: threads that were found before begin with it.
     fn begin(&mut self, now: Nanos) -> Nanos {
         self.first_sample = Some(now);
-        for known in self.threads.by_tid.values_mut() {
-            known.since = now;
-            self.estimator.start(known.info.id, now, &self.empty_stack);
+        for known in self.threads.by_tid.values() {
+            self.estimator.start(known.info.id, now, known.info.python, Found::Running);
         }
         now
     }
@@ -133,14 +135,12 @@ impl KernelEngine {
         let mut found = Registry { engine: self, sink, now, ended: Vec::new() };
         let outcome = sampler.sample(now, now, &mut found);
         let ended = found.ended;
-        self.follow_sampler(sampler);
+        self.follow_sampler(sampler, sink);
         self.take_early(sampler, sink);
         self.assume(sampler);
-        self.account(now);
+        self.account(now, sink);
         ended.into_iter().for_each(|id| self.end(id, now, sink));
-        let until = now.saturating_since(LAG);
-        self.flush(until, sink);
-        self.gil_samples.flush(until, sink);
+        self.gil_samples.flush(now.saturating_since(LAG), sink);
         outcome
     }
 
@@ -173,10 +173,7 @@ impl KernelEngine {
         // Threads that live on, but that no sample has found.
         self.dropped += std::mem::take(&mut self.early_count) as u64;
         self.early.clear();
-        self.account(now);
-        // All threads together: who waited for whom is known only then.
-        self.estimator.stay_all(now);
-        self.flush(now, sink);
+        self.account(now, sink);
         ended.into_iter().for_each(|id| self.end(id, now, sink));
         self.gil_samples.flush(now, sink);
     }
@@ -191,7 +188,7 @@ impl KernelEngine {
             stats.warnings.push(format!("kernel engine: failed to watch the process: {why}; its events are missing"));
         }
         if lost > 0 {
-            let runs = self.estimator.lost_runs();
+            let runs = self.estimator.faults().lost_runs;
             stats.warnings.push(format!("kernel engine: {lost} events were lost, {runs} of them runs of threads, whose time is unknown"));
         }
         if self.dropped > 0 {
@@ -239,9 +236,9 @@ impl KernelEngine {
                 let gil = records.iter().find_map(OwnRecord::gil);
                 let info =
                     ThreadInfo { id: sampler.allocate_id(), tid, name: format!("thread {tid}"), python: gil.is_some(), main: false, gil };
-                self.threads.insert(&info, begin, &self.empty_stack);
+                self.threads.insert(&info, &self.empty_stack);
                 sink.thread(&info);
-                self.estimator.start(info.id, begin, &self.empty_stack);
+                self.estimator.start(info.id, begin, info.python, Found::Started);
             }
             records.into_iter().for_each(|record| self.take(tid, record, sampler, first, sink));
         }
@@ -254,7 +251,6 @@ impl KernelEngine {
         let ended = match record {
             OwnRecord::Run(run, raw) if run.end > first => {
                 let run = CpuRun { begin: run.begin.max(first), ..run };
-                known.count(&run);
                 let stack = raw.and_then(|raw| name(&mut known.stack, &raw).then(|| known.stack.stack().clone()));
                 let mut slices = Slices { threads: &self.threads, gil_samples: &mut self.gil_samples, sink: &mut *sink };
                 self.estimator.run(id, &run, stack, &mut slices);
@@ -264,7 +260,8 @@ impl KernelEngine {
                 let named = stack.is_some_and(|raw| name(&mut known.stack, &raw));
                 let (stack, in_c_call) =
                     if named { (known.stack.stack().clone(), known.stack.in_c_call()) } else { (self.empty_stack.clone(), false) };
-                self.estimator.tick(id, &Tick { at, view, in_c_call, stack });
+                let mut slices = Slices { threads: &self.threads, gil_samples: &mut self.gil_samples, sink: &mut *sink };
+                self.estimator.tick(id, Tick { at, view, in_c_call, stack }, &mut slices);
                 None
             }
             OwnRecord::Exited(at) => Some(at.max(first)),
@@ -277,21 +274,16 @@ impl KernelEngine {
     }
 
     /// Accounts each thread's time up to `now`.
-    fn account(&mut self, now: Nanos) {
+    fn account(&mut self, now: Nanos, sink: &mut dyn Sink) {
         let pid = self.python.pid;
-        let KernelEngine { events, estimator, threads, .. } = self;
+        let KernelEngine { events, estimator, threads, gil_samples, .. } = self;
+        let mut slices = Slices { threads, gil_samples, sink };
         events.now(&mut |process, tid, place| {
             if let Some(known) = threads.by_tid.get(&tid).filter(|_| process == pid) {
-                estimator.now(known.info.id, now, place);
+                estimator.now(known.info.id, now, place, &mut slices);
             }
         });
-        estimator.stay(now);
-    }
-
-    /// Emits what has been decided by `until`.
-    fn flush(&mut self, until: Nanos, sink: &mut dyn Sink) {
-        let KernelEngine { estimator, threads, gil_samples, .. } = self;
-        estimator.flush(until, &mut Slices { threads, gil_samples, sink });
+        estimator.rest(now, &mut slices);
     }
 
     /// Takes from the sampler where threads sleep of which no event has come.
@@ -303,23 +295,23 @@ impl KernelEngine {
                 State::Io | State::HoldingBlocked => OffCpu::Syscall,
                 _ => continue,
             };
-            self.estimator.assume(info.id, why, state == State::HoldingBlocked, info.gil.unwrap_or_default(), stack);
+            let gil = info.gil.unwrap_or_default();
+            let view = GilView { holds: (state == State::HoldingBlocked).then_some(gil), gil, ..GilView::default() };
+            self.estimator.assume(info.id, why, &view, stack);
         }
     }
 
     fn end(&mut self, id: ThreadId, at: Nanos, sink: &mut dyn Sink) {
         let KernelEngine { estimator, threads, gil_samples, .. } = self;
-        estimator.end(id, at, &mut Slices { threads, gil_samples, sink });
-        if let Some(known) = threads.remove(id) {
-            sink.thread_end(id, known.totals(at));
+        let totals = estimator.end(id, at, &mut Slices { threads, gil_samples, sink });
+        threads.remove(id);
+        if let Some(totals) = totals {
+            sink.thread_end(id, totals);
         }
     }
 
     /// Tells the programs of GILs and thread states that the sampler found.
-    fn follow_sampler(&mut self, sampler: &Sampler) {
-        if let Some(interval) = sampler.stats.interval_us {
-            self.estimator.set_switch_interval(Nanos::from_micros(interval));
-        }
+    fn follow_sampler(&mut self, sampler: &Sampler, sink: &mut dyn Sink) {
         if !sampler.gils().eq(self.gils.iter().copied()) {
             self.gils = sampler.gils().collect();
             self.watch();
@@ -327,6 +319,9 @@ impl KernelEngine {
         for (tid, tstate) in sampler.thread_states() {
             if let Some(known) = self.threads.by_tid.get_mut(&tid).filter(|known| known.tstate != tstate) {
                 known.tstate = tstate;
+                if let Some(gil) = known.info.gil {
+                    self.estimator.thread_state(known.info.id, gil, tstate, sink);
+                }
                 // Where the table is full, its stacks are known once it holds the GIL.
                 let _ = self.events.set_tstate(tid, tstate);
             }
@@ -364,7 +359,7 @@ impl OwnRecord {
     /// The GIL that the thread held or waited for.
     fn gil(&self) -> Option<GilId> {
         match self {
-            OwnRecord::Run(run, _) if run.off == OffCpu::GilFutex => Some(run.view.gil),
+            OwnRecord::Run(run, _) if matches!(run.off, OffCpu::GilFutex | OffCpu::SwitchFutex | OffCpu::SignalFutex) => Some(run.view.gil),
             OwnRecord::Run(CpuRun { view, .. }, _) | OwnRecord::Tick { view, .. } => view.holds,
             OwnRecord::Exited(_) => None,
         }
@@ -421,8 +416,9 @@ impl Sink for Registry<'_> {
         // A thread that was found later than the first sample started since the last one.
         let early = self.engine.early.get(&info.tid).and_then(|records| records.first()).map(OwnRecord::begin);
         let since = early.unwrap_or(self.now).max(self.engine.first_sample.unwrap_or(self.now));
-        if self.engine.threads.insert(info, since, &self.engine.empty_stack) {
-            self.engine.estimator.start(info.id, since, &self.engine.empty_stack);
+        if self.engine.threads.insert(info, &self.engine.empty_stack) {
+            let found = if early.is_some() { Found::Started } else { Found::Running };
+            self.engine.estimator.start(info.id, since, info.python, found);
         }
         self.sink.thread(info);
     }

@@ -2,8 +2,7 @@
 
 use crate::ids::{Addr, ThreadId, Tid};
 use crate::python::stack::ThreadStack;
-use crate::sample::{CpuRun, Stack, ThreadInfo, ThreadTotals};
-use crate::units::Nanos;
+use crate::sample::{Stack, ThreadInfo};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,11 +14,6 @@ pub struct Known {
     pub stack: ThreadStack,
     /// Its thread state, as last given to the programs.
     pub tstate: Addr,
-    /// What its time is known from.
-    pub since: Nanos,
-    cpu: Nanos,
-    run_queue: Nanos,
-    last_end: Option<Nanos>,
 }
 
 /// The threads by kernel id.
@@ -29,33 +23,14 @@ pub struct KnownThreads {
     tids: HashMap<ThreadId, Tid>,
 }
 
-impl Known {
-    /// Adds a run to the totals.
-    pub fn count(&mut self, run: &CpuRun) {
-        self.cpu += run.end.saturating_since(run.begin.max(self.since));
-        let runnable = run.wakeup.map(|wakeup| wakeup.at).or(self.last_end);
-        if let Some(runnable) = runnable {
-            self.run_queue += run.begin.saturating_since(runnable.max(self.since));
-        }
-        self.last_end = Some(run.end);
-    }
-
-    /// The totals of a thread that ended, or whose window ends, at `at`.
-    pub fn totals(&self, at: Nanos) -> ThreadTotals {
-        ThreadTotals { cpu: self.cpu, run_queue: self.run_queue, seen: at.saturating_since(self.since) }
-    }
-}
-
 impl KnownThreads {
-    /// A thread is there since `since`, or more is known of it. True for a new one.
-    pub fn insert(&mut self, info: &ThreadInfo, since: Nanos, empty: &Arc<Stack>) -> bool {
+    /// A thread is there, or more is known of it. True for a new one.
+    pub fn insert(&mut self, info: &ThreadInfo, empty: &Arc<Stack>) -> bool {
         if let Some(known) = self.by_tid.get_mut(&info.tid).filter(|known| known.info.id == info.id) {
             known.info = info.clone();
             return false;
         }
-        let (cpu, run_queue) = (Nanos::ZERO, Nanos::ZERO);
-        let known = Known { info: info.clone(), stack: ThreadStack::new(empty), tstate: Addr(0), since, cpu, run_queue, last_end: None };
-        self.by_tid.insert(info.tid, known);
+        self.by_tid.insert(info.tid, Known { info: info.clone(), stack: ThreadStack::new(empty), tstate: Addr(0) });
         self.tids.insert(info.id, info.tid);
         true
     }

@@ -1,176 +1,201 @@
-//! A thread's time in pieces, and how the clock's ticks decide those that no event tells.
+//! One thread's time as a queue of pieces whose state is not known or not yet emitted.
 //!
-//! Events say exactly how long a thread had a CPU, but not whether it held the GIL there: a free
-//! GIL is taken without a system call. Only a tick tells. Runs that begin and end alike are of one
-//! class, and each tick stands for the time of its class since the class's last tick. Ticks come
-//! at equal distances of CPU time, so that every state of a class gets its share.
+//! A piece begins where the one before it ended, so the pieces add up to the thread's life however
+//! the states are decided. Slices leave in order: a piece that is pending holds up those after it.
 
-use crate::sample::{Evidence, Stack, State, StateTimes};
+use super::gil_timeline::{Blamed, GilTimelines};
+use super::strata::{tick_evidence, Shares, Stratum, ON_CPU};
+use crate::ids::{GilId, ThreadId};
+use crate::sample::{Evidence, Sink, Stack, State, StateSlice, StateTimes};
 use crate::units::Nanos;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// The most pieces of one thread that wait to be emitted. Beyond them the oldest are decided early.
-pub(super) const MAX_PIECES: usize = 1 << 14;
-
-/// How a run on a CPU began and ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RunClass {
-    /// It held the GIL at its begin.
-    pub held: bool,
-    pub end: RunEnd,
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RunEnd {
-    /// It holds the GIL.
-    Holds,
-    /// It waits for the GIL.
-    Waits,
-    /// Neither.
-    Else,
-}
-
-impl RunClass {
-    const COUNT: usize = 6;
-
-    fn index(self) -> usize {
-        usize::from(self.held) * 3 + self.end as usize
-    }
-}
-
 /// What is known of a piece.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Known {
-    State(State, Evidence),
-    /// On a CPU; a tick of this class will tell.
-    Cpu(RunClass),
-    /// Preempted next to a release of the GIL: the next run will tell whether it wants it again.
-    Limbo,
-    /// No tick came in time: divided as the other time of its class.
-    Divided(StateTimes),
+pub(super) enum Kind {
+    /// Its state.
+    Known(State, Evidence),
+    /// It waited for this GIL.
+    Waiting(GilId, Evidence),
+    /// It was on a CPU: the next tick of its stratum gives the state.
+    OnCpu(Stratum),
+    /// It waited for this GIL, or was on a CPU for something else.
+    WaitingOrOnCpu(GilId, Stratum),
+    /// It waited for this GIL, or was in the run queue for something else.
+    WaitingOrStarved(GilId),
 }
 
-/// A piece of a thread's time.
 #[derive(Clone, Debug)]
-pub(super) struct Piece {
-    pub begin: Nanos,
-    pub end: Nanos,
-    pub known: Known,
-    pub stack: Arc<Stack>,
+struct Piece {
+    end: Nanos,
+    kind: Kind,
+    stack: Arc<Stack>,
 }
 
-/// What a tick found.
-#[derive(Clone, Debug)]
-pub(super) struct TickFinding {
-    pub at: Nanos,
-    pub state: State,
-    pub stack: Arc<Stack>,
-}
-
-/// The pieces of a thread that have not been emitted, in order and without gaps.
+/// The pieces of one thread that have not been emitted.
 #[derive(Debug)]
 pub(super) struct Pieces {
-    pub queue: VecDeque<Piece>,
-    /// The end of the last piece.
-    pub until: Nanos,
-    /// Nanoseconds per class and state that ticks have decided.
-    shares: [StateTimes; RunClass::COUNT],
-    /// Pieces of each class that no tick has decided.
-    undecided: [usize; RunClass::COUNT],
+    /// The end of the last slice.
+    emitted: Nanos,
+    until: Nanos,
+    queue: VecDeque<Piece>,
+    /// Pieces on a CPU without a state, by stratum.
+    pending: [usize; Stratum::COUNT],
+    /// Pieces of a wait that is only possible.
+    doubtful: usize,
+    blamed: Vec<Blamed>,
+    /// The last slice was a wait's, and the next one continues it.
+    continues_wait: bool,
+}
+
+/// Where a thread's slices go, and what they are made with.
+pub(super) struct Output<'a> {
+    pub thread: ThreadId,
+    pub own: &'a Shares,
+    /// The shares of all threads, for those that have no tick.
+    pub pooled: &'a Shares,
+    pub gils: &'a GilTimelines,
+    pub sink: &'a mut dyn Sink,
 }
 
 impl Pieces {
-    pub fn new(at: Nanos) -> Pieces {
-        Pieces { queue: VecDeque::new(), until: at, shares: Default::default(), undecided: Default::default() }
+    /// The thread's time begins.
+    pub fn new(begin: Nanos) -> Pieces {
+        Pieces {
+            emitted: begin,
+            until: begin,
+            queue: VecDeque::new(),
+            pending: [0; Stratum::COUNT],
+            doubtful: 0,
+            blamed: Vec::new(),
+            continues_wait: false,
+        }
     }
 
-    /// Adds the time up to `end`, if there is any.
-    pub fn push(&mut self, end: Nanos, known: Known, stack: &Arc<Stack>) {
+    /// The end of the last piece.
+    pub fn until(&self) -> Nanos {
+        self.until
+    }
+
+    /// The number of pieces that are not emitted.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Adds a piece. One that ends before the last is empty.
+    pub fn push(&mut self, end: Nanos, kind: Kind, stack: &Arc<Stack>) {
         if end <= self.until {
             return;
         }
-        let begin = std::mem::replace(&mut self.until, end);
-        if let Some(last) = self.queue.back_mut() {
-            if last.known == known && Arc::ptr_eq(&last.stack, stack) {
-                last.end = end;
-                return;
-            }
+        self.until = end;
+        if let Some(last) = self.queue.back_mut().filter(|last| last.kind == kind && Arc::ptr_eq(&last.stack, stack)) {
+            last.end = end;
+            return;
         }
-        if let Known::Cpu(class) = known {
-            self.undecided[class.index()] += 1;
+        match kind {
+            Kind::OnCpu(stratum) => self.pending[stratum.index()] += 1,
+            Kind::WaitingOrOnCpu(..) | Kind::WaitingOrStarved(_) => self.doubtful += 1,
+            Kind::Known(..) | Kind::Waiting(..) => {}
         }
-        self.queue.push_back(Piece { begin, end, known, stack: stack.clone() });
+        self.queue.push_back(Piece { end, kind, stack: stack.clone() });
     }
 
-    /// Adds a run's time up to `end`, in which these ticks came.
-    pub fn push_run(&mut self, end: Nanos, class: RunClass, ticks: &[TickFinding], stack: &Arc<Stack>) {
-        for tick in ticks {
-            self.decide(class, tick);
-            let known = Known::State(tick.state, evidence(tick.state));
-            let begin = self.until;
-            self.push(tick.at.min(end), known, &tick.stack);
-            self.shares[class.index()].add(tick.state, self.until.saturating_since(begin).as_nanos() as f64);
-        }
-        self.push(end, Known::Cpu(class), stack);
-    }
-
-    /// A tick stands for the time of its class since the class's last tick.
-    fn decide(&mut self, class: RunClass, tick: &TickFinding) {
-        let undecided = &mut self.undecided[class.index()];
+    /// A tick of this stratum stands for the time since the stratum's last tick.
+    pub fn represent(&mut self, stratum: Stratum, state: State, stack: &Arc<Stack>) {
+        let mut pending = std::mem::take(&mut self.pending[stratum.index()]);
         for piece in self.queue.iter_mut().rev() {
-            if *undecided == 0 {
+            if pending == 0 {
                 break;
             }
-            if piece.known == Known::Cpu(class) {
-                *undecided -= 1;
-                piece.known = Known::State(tick.state, evidence(tick.state));
-                piece.stack = tick.stack.clone();
-                self.shares[class.index()].add(tick.state, piece.end.saturating_since(piece.begin).as_nanos() as f64);
+            if piece.kind == Kind::OnCpu(stratum) {
+                (piece.kind, piece.stack) = (Kind::Known(state, tick_evidence(state)), stack.clone());
+                pending -= 1;
             }
         }
-        *undecided = 0;
     }
 
-    /// Decides the pieces at the end that are in limbo. Returns when they begin.
-    pub fn leave_limbo(&mut self, state: State, evidence: Evidence) -> Option<Nanos> {
-        let mut begin = None;
-        for piece in self.queue.iter_mut().rev().take_while(|piece| piece.known == Known::Limbo) {
-            piece.known = Known::State(state, evidence);
-            begin = Some(piece.begin);
-        }
-        begin
-    }
-
-    /// Decides what has not been decided of the pieces that end by `until`. `limbo`: what those in
-    /// limbo are.
-    pub fn decide_all(&mut self, until: Nanos, limbo: (State, Evidence)) {
-        for piece in self.queue.iter_mut().take_while(|piece| piece.end <= until) {
-            match piece.known {
-                Known::State(..) | Known::Divided(_) => {}
-                Known::Limbo => piece.known = Known::State(limbo.0, limbo.1),
-                Known::Cpu(class) => {
-                    let (shares, nanos) = (&self.shares[class.index()], piece.end.saturating_since(piece.begin).as_nanos() as f64);
-                    self.undecided[class.index()] = self.undecided[class.index()].saturating_sub(1);
-                    piece.known = if shares.total() > 0.0 {
-                        let mut times = StateTimes::default();
-                        State::ALL.iter().for_each(|&state| times.add(state, nanos * shares.get(state) / shares.total()));
-                        Known::Divided(times)
-                    } else {
-                        let state = if class.held || class.end == RunEnd::Holds { State::HoldingPython } else { State::Native };
-                        Known::State(state, Evidence::Conservation)
-                    };
+    /// Decides the possible wait.
+    pub fn settle(&mut self, has_waited: bool) {
+        let mut doubtful = std::mem::take(&mut self.doubtful);
+        for piece in self.queue.iter_mut().rev() {
+            if doubtful == 0 {
+                break;
+            }
+            doubtful -= usize::from(matches!(piece.kind, Kind::WaitingOrOnCpu(..) | Kind::WaitingOrStarved(_)));
+            piece.kind = match piece.kind {
+                Kind::WaitingOrOnCpu(gil, _) | Kind::WaitingOrStarved(gil) if has_waited => Kind::Waiting(gil, Evidence::PushedOff),
+                Kind::WaitingOrOnCpu(_, stratum) => {
+                    self.pending[stratum.index()] += 1;
+                    Kind::OnCpu(stratum)
                 }
+                Kind::WaitingOrStarved(_) => Kind::Known(State::Starved, Evidence::Conservation),
+                known => known,
+            };
+        }
+    }
+
+    /// Emits the pieces up to the first that is pending. On-CPU pieces that end by `overdue` are
+    /// divided by the shares of their stratum.
+    pub fn emit(&mut self, overdue: Nanos, out: &mut Output<'_>) {
+        while let Some(piece) = self.queue.front() {
+            match piece.kind {
+                Kind::OnCpu(_) if piece.end > overdue => break,
+                Kind::WaitingOrOnCpu(..) | Kind::WaitingOrStarved(_) => break,
+                Kind::Waiting(gil, _) => {
+                    let is_final = piece.end <= overdue;
+                    out.gils.blame(out.thread, gil, (self.emitted, piece.end), is_final, &mut self.blamed);
+                    // The thread that takes the GIL after it may have no event yet.
+                    if !is_final && self.blamed.iter().any(|(_, holder)| holder.is_none()) {
+                        break;
+                    }
+                }
+                Kind::OnCpu(_) | Kind::Known(..) => {}
             }
+            let Some(piece) = self.queue.pop_front() else { break };
+            self.emit_piece(&piece, out);
+        }
+    }
+
+    fn emit_piece(&mut self, piece: &Piece, out: &mut Output<'_>) {
+        let begin = std::mem::replace(&mut self.emitted, piece.end);
+        let nanos = piece.end.saturating_since(begin).as_nanos() as f64;
+        let (thread, end, stack) = (out.thread, piece.end, &piece.stack);
+        let was_waiting = std::mem::replace(&mut self.continues_wait, matches!(piece.kind, Kind::Waiting(..)));
+        let (times, evidence) = match piece.kind {
+            Kind::Known(state, evidence) => (StateTimes::single(state, nanos), evidence),
+            Kind::OnCpu(stratum) => {
+                self.pending[stratum.index()] = self.pending[stratum.index()].saturating_sub(1);
+                divide(stratum, nanos, out)
+            }
+            Kind::Waiting(_, evidence) => {
+                let evidence = if was_waiting && evidence == Evidence::GilFutex { Evidence::SameHolder } else { evidence };
+                return self.emit_wait(thread, begin, evidence, stack, out);
+            }
+            Kind::WaitingOrOnCpu(..) | Kind::WaitingOrStarved(_) => (StateTimes::single(State::Unknown, nanos), Evidence::Unread),
+        };
+        out.sink.slice(&StateSlice { thread, end, times, evidence, stack, holder: None });
+    }
+
+    /// Emits a wait, divided at each change of the holder.
+    fn emit_wait(&self, thread: ThreadId, mut begin: Nanos, evidence: Evidence, stack: &Arc<Stack>, out: &mut Output<'_>) {
+        for (end, holder) in &self.blamed {
+            let times = StateTimes::single(State::Waiting, end.saturating_since(begin).as_nanos() as f64);
+            let holder = holder.as_ref().map(|(id, stack)| (*id, stack));
+            out.sink.slice(&StateSlice { thread, end: *end, times, evidence, stack, holder });
+            begin = *end;
         }
     }
 }
 
-fn evidence(state: State) -> Evidence {
-    if state.is_holding() {
-        Evidence::GilHolder
-    } else {
-        Evidence::Conservation
-    }
+/// Time on a CPU that no tick has represented, by the thread's own shares, by those of all threads,
+/// or by what its endpoints suggest.
+fn divide(stratum: Stratum, nanos: f64, out: &Output<'_>) -> (StateTimes, Evidence) {
+    let Some(shares) = out.own.of(stratum).or_else(|| out.pooled.of(stratum)) else {
+        let state = stratum.evident();
+        return (StateTimes::single(state, nanos), tick_evidence(state));
+    };
+    let mut times = StateTimes::default();
+    ON_CPU.into_iter().zip(shares).for_each(|(state, share)| times.add(state, share * nanos));
+    (times, Evidence::Conservation)
 }
