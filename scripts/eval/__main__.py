@@ -17,9 +17,9 @@ sys.dont_write_bytecode = True
 
 import common  # noqa: E402
 import diff  # noqa: E402
-import exact  # noqa: E402
 import gate  # noqa: E402
 import html_page  # noqa: E402
+import kernel  # noqa: E402
 import recording  # noqa: E402
 import render  # noqa: E402
 import replay  # noqa: E402
@@ -28,7 +28,7 @@ from accuracy import command as accuracy  # noqa: E402
 from overhead import command as overhead  # noqa: E402
 from verdicts import command as verdicts  # noqa: E402
 
-COMMANDS = {"accuracy": accuracy, "verdicts": verdicts, "overhead": overhead, "exact": exact, "gate": gate, "diff": diff, "html": html_page,
+COMMANDS = {"accuracy": accuracy, "verdicts": verdicts, "overhead": overhead, "kernel": kernel, "gate": gate, "diff": diff, "html": html_page,
             "recording": recording, "replay": replay}
 
 

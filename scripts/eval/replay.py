@@ -56,7 +56,7 @@ def compared(path, replayed, resolver):
             raise Failed("%s: the samples do not have thread %d" % (path, row["tid"]))
         share = found["seconds"] / row["life"]
         rows.append(dict(row, reported={state: share * part for state, part in found["states"].items()}))
-    return dict(run, threads=rows, exact=False, resolver=resolver)
+    return dict(run, threads=rows, resolver=resolver)
 
 
 def replayed(options, files, without, resolver):

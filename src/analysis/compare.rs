@@ -305,7 +305,7 @@ fn warnings(base: &Report, new: &Report) -> Vec<String> {
     differs("Python", base.target.python.clone(), new.target.python.clone());
     differs("the number of cores", base.target.cpus.to_string(), new.target.cpus.to_string());
     differs("the sampling rate", base.window.rate_hz.to_string(), new.window.rate_hz.to_string());
-    differs("exact mode", base.window.exact.to_string(), new.window.exact.to_string());
+    differs("whether kernel events measured the waits", base.window.exact.to_string(), new.window.exact.to_string());
     let sides = [("first", base), ("second", new)];
     for (which, report) in sides {
         out.extend(report.warnings.iter().map(|warning| format!("{which} window: {warning}")));

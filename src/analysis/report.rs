@@ -95,10 +95,10 @@ pub struct Window {
     pub engine_reason: Option<String>,
     /// `None` for recordings that do not say.
     pub resolver: Option<Resolver>,
-    /// Kernel events read; only in exact mode.
+    /// Kernel events read; only of the kernel engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<u64>,
-    /// Kernel events lost; only in exact mode.
+    /// Kernel events lost; only of the kernel engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost_events: Option<u64>,
 }
@@ -107,7 +107,7 @@ pub struct Window {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Engine {
-    /// Samples. In exact mode too, where kernel events only replace the waits.
+    /// Samples.
     Samples,
     /// Kernel events, and a clock in the kernel.
     Kernel,
@@ -169,9 +169,9 @@ pub struct Thread {
     pub hold_ms: Option<Quantiles>,
     pub wait_ms: Option<Quantiles>,
     /// Estimated from runs of samples. A lower bound, as samples miss holds shorter than the
-    /// sampling interval. In exact mode never less than the waits.
+    /// sampling interval. Never less than the measured waits.
     pub acquisitions_per_s: f64,
-    /// Number of waits for the GIL; only in exact mode.
+    /// Number of waits for the GIL; only where kernel events measured them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<u64>,
 }

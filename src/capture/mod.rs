@@ -16,16 +16,13 @@
 //! - `thread_reader` reads one OS thread's files and stack; `task_state` where it is in the kernel.
 //! - `tid_resolver` and `bindings` match thread states (`PyThreadState`) with OS threads.
 //! - `descendants` counts the CPU time of the processes below the target.
-//! - `engine` is what kernel events feed: `exact` replaces sampled waits by measured ones, and
-//!   `kernel` samples no more than is needed to find threads. `pause` stops a thread while its
-//!   stack is read, if the user asks for that.
+//! - `kernel` is the engine that kernel events feed; it samples no more than is needed to find
+//!   threads. `pause` stops a thread while its stack is read, if the user asks for that.
 
 pub mod address_space;
 pub mod backend;
 pub mod bindings;
 pub mod descendants;
-pub mod engine;
-pub mod exact;
 pub mod kernel;
 pub mod pause;
 pub mod program;

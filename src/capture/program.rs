@@ -2,7 +2,7 @@
 //! across `exec` to the next one.
 
 use super::address_space::AddressSpace;
-use super::engine::EventEngine;
+use super::kernel::{KernelEngine, POLL_RATE_HZ};
 use super::pause::PtracePauser;
 use super::sampler::{SampleOutcome, Sampler, ThreadPauser};
 use super::session::{CaptureConfig, Engine, SampleSource, Sampled, StopReason};
@@ -46,8 +46,8 @@ pub struct InterpreterSource {
     path: String,
     target: TargetInfo,
     sampler: Sampler,
-    /// The engine that kernel events feed; `None`: all is sampled.
-    engine: Option<EventEngine>,
+    /// The kernel engine; `None`: all is sampled.
+    engine: Option<Box<KernelEngine>>,
     /// Why all is sampled, where the kernel engine was wanted.
     engine_reason: Option<String>,
     earlier: EarlierPrograms,
@@ -68,7 +68,10 @@ pub struct InterpreterSource {
 impl InterpreterSource {
     /// The program of a process, as `config` wants it measured.
     pub fn new(python: PythonProcess, config: &CaptureConfig) -> InterpreterSource {
-        let engine = EventEngine::open(config, &python);
+        let engine = match config.engine {
+            Engine::Samples => Ok(None),
+            Engine::Kernel | Engine::Auto => KernelEngine::open(&python, config.rate_hz).map(|engine| Some(Box::new(engine))),
+        };
         let pid = python.pid;
         let mut program = InterpreterSource {
             pid,
@@ -92,12 +95,11 @@ impl InterpreterSource {
         program.warn(python.runtimes_warning);
         match engine {
             Ok(engine) => program.engine = engine,
-            Err(why) if config.engine == Engine::Exact => program.warn([why]),
             Err(why) => {
                 program.warn(
                     (config.engine == Engine::Kernel).then(|| format!("the program is sampled, not watched by the kernel engine: {why}")),
                 );
-                program.engine_reason = Some(why);
+                program.engine_reason = Some(why.to_string());
             }
         }
         program
@@ -167,16 +169,8 @@ impl InterpreterSource {
         self.warn([format!("the process replaced itself by another program; it runs Python {} since", python.version)]);
         self.warn(python.runtimes_warning.clone());
         self.warn(self.sampler.pauser_warning());
-        if let Some(engine) = self.engine.take() {
-            let mut counts = CaptureStats::default();
-            engine.add_stats(&mut counts);
-            match engine.for_new_program(&python) {
-                Ok(engine) => self.engine = Some(engine),
-                Err(why) => {
-                    self.earlier.events = counts.events;
-                    self.warn(counts.warnings.into_iter().chain([why]));
-                }
-            }
+        if let Some(engine) = &mut self.engine {
+            engine.switch_program(&python);
         }
         self.earlier.torn += self.sampler.stats.torn;
         self.earlier.shortened += self.sampler.stats.shortened;
@@ -200,7 +194,7 @@ impl InterpreterSource {
 
 impl SampleSource for InterpreterSource {
     fn poll_rate(&self, rate_hz: f64) -> f64 {
-        self.engine.as_ref().map_or(rate_hz, |engine| engine.poll_rate(rate_hz))
+        rate_hz.min(if self.engine.is_some() { POLL_RATE_HZ } else { f64::INFINITY })
     }
 
     fn prepare(&mut self, now: Nanos, may_go_on: &dyn Fn() -> bool, sink: &mut dyn Sink) {

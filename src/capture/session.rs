@@ -49,8 +49,6 @@ pub enum Engine {
     /// Samples of the process, which gilprof takes.
     #[default]
     Samples,
-    /// Samples, whose waits are replaced by those that kernel events show.
-    Exact,
     /// Kernel events, and a clock in the kernel.
     Kernel,
     /// [`Engine::Kernel`] where the kernel allows that, else [`Engine::Samples`]. Which one, and

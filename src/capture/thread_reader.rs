@@ -74,8 +74,6 @@ pub struct Exited;
 pub struct PollHints {
     /// The thread cannot have had its GIL since the last sample. If it waited then, it still waits.
     pub cannot_have_held: bool,
-    /// Exact mode: kernel events say that the thread waits for a GIL.
-    pub waiting: bool,
     /// The GIL names the thread as its holder.
     pub holding: bool,
     /// A tracer is attached to the program.
@@ -147,7 +145,7 @@ impl ThreadReader {
         mut owner: impl FnMut(Addr) -> FutexOwner,
     ) -> Result<(), Exited> {
         if hints.cannot_have_held && history.was_waiting() {
-            self.task = RawTask { task_state: TaskState::StillWaiting, assumed: true, ..RawTask::default() };
+            self.task = RawTask { task_state: TaskState::StillWaiting, ..RawTask::default() };
             return Ok(());
         }
         self.polls_to_open = self.polls_to_open.saturating_sub(1);
@@ -167,23 +165,16 @@ impl ThreadReader {
         let stat = files.schedstat().map_err(|_| Exited)?;
         self.counts.last = stat.or(self.counts.last);
         let is_still_asleep = history.is_still_asleep(stat);
-        let assumed = hints.waiting && !is_still_asleep;
         let mut read_state =
             || task_state::read(files, &mut owner).map(|state| task_state::stopped_or(files, state, hints.traced)).map_err(|_| Exited);
-        let mut task_state = if is_still_asleep {
-            TaskState::NotRunSince
-        } else if assumed {
-            TaskState::GilFutex
-        } else {
-            read_state()?
-        };
+        let mut task_state = if is_still_asleep { TaskState::NotRunSince } else { read_state()? };
         // The state of a holder, and of a woken thread that has not run, is known without its
         // kernel stack. Stacks of holders are read only until one has shown that this kernel shows
         // no stale stacks.
         let decided = hints.holding || history.not_run_since_wakeup(stat);
         let needs_stack = task_state == TaskState::Runnable && (!decided || !kernel_stack::proven());
         let by_stack = if needs_stack { files.kernel_stack_state() } else { None }.filter(|_| !decided);
-        let can_tell = task_state == TaskState::Runnable || task_state == TaskState::GilFutex && !assumed;
+        let can_tell = matches!(task_state, TaskState::Runnable | TaskState::GilFutex);
         let by_counts = if can_tell && (hints.all_evidence || by_stack.is_none() && !kernel_stack::readable()) {
             stat.and_then(|stat| read_switches(files, &mut self.switches, task_state, stat, !decided))
         } else {
@@ -194,7 +185,7 @@ impl ThreadReader {
             // The thread may have gone to sleep between the two reads.
             task_state = read_state()?;
         }
-        self.task = RawTask { task_state, assumed, stat, runnable_state, by_counts };
+        self.task = RawTask { task_state, stat, runnable_state, by_counts };
         Ok(())
     }
 

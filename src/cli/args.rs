@@ -201,7 +201,7 @@ pub struct MeasureArgs {
     /// Stop the thread that holds the GIL while its stack is read (about 0.1 ms a sample)
     #[arg(long)]
     pub freeze_holder: bool,
-    /// Measure waits by kernel events instead of samples (needs root)
+    /// The same as --engine kernel
     #[arg(long)]
     pub exact: bool,
     /// What measures: samples, kernel (experimental, as root), auto, both
@@ -269,7 +269,7 @@ impl MeasureArgs {
         match (self.engine, self.exact) {
             (EngineArg::Kernel | EngineArg::Both, _) => Engine::Kernel,
             (EngineArg::Auto, _) => Engine::Auto,
-            (EngineArg::Samples, true) => Engine::Exact,
+            (EngineArg::Samples, true) => Engine::Kernel,
             (EngineArg::Samples, false) => Engine::Samples,
         }
     }

@@ -53,8 +53,7 @@ pub struct GateArgs {
     /// Samples per second [default: 1000]
     #[arg(short, long, value_parser = parse_rate, allow_hyphen_values = true)]
     pub rate: Option<f64>,
-    /// Measure waits by kernel events instead of samples (root, or CAP_BPF, CAP_PERFMON and
-    /// CAP_SYS_ADMIN)
+    /// The same as --engine kernel
     #[arg(long)]
     pub exact: bool,
     /// What measures: samples, kernel (experimental, as root), auto, both

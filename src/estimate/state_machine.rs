@@ -226,7 +226,7 @@ impl ThreadStateMachine {
     pub fn classify(&mut self, raw: &RawThread, gil: &GilView) -> Classification {
         let task = &raw.task;
         self.is_resolved |= task.runnable_state.is_some();
-        if !gil.held_before && !task.assumed && raw.in_c_call {
+        if !gil.held_before && raw.in_c_call {
             self.sleeps_in_c_call.observe(task.task_state);
         }
         let sleeps = if raw.in_c_call && self.rules.has(Rule::SleepsInCCall) { self.sleeps_in_c_call } else { SleepCounts::default() };
@@ -308,11 +308,8 @@ impl ThreadStateMachine {
             Evidence::NotRunSince | Evidence::WokenNotRun => self.previous.wait_certain,
             _ => true,
         };
-        // A thread that ran after the time of the assumed sleep may sleep for something else by
-        // now. The next sample must see that it ran.
-        let stat = if kernel.assumed { self.previous.stat } else { kernel.stat };
         let asleep_since = if state.1 == Evidence::NotRunSince { self.previous.asleep_since } else { at };
-        self.previous = Previous { at, stat, off_cpu_state, asleep_since, near_wait, wants_gil, wait_certain };
+        self.previous = Previous { at, stat: kernel.stat, off_cpu_state, asleep_since, near_wait, wants_gil, wait_certain };
     }
 
     /// Whether the thread has never had a CPU.

@@ -335,7 +335,7 @@ fn elsewhere(children: &Children) -> String {
 /// Kernel events that are missing from measured lengths; `None` if their number is not known.
 fn lost_events(profile: &Profile) -> Option<u64> {
     let window = &profile.window;
-    window.events.lost_events.map(|lost| lost.saturating_add(window.events.unmet_waits))
+    window.events.lost_events
 }
 
 /// Why the lengths of waits are not known, although the rest is.
@@ -428,7 +428,7 @@ fn thread(series: &ThreadSeries) -> ThreadRun {
 }
 
 /// The figures of a GIL. Lengths are the measured ones if events are complete and there are any: a
-/// GIL may be untraced in exact mode.
+/// GIL may be unwatched by the kernel engine.
 fn gil_run(gil: &GilSeries, events_complete: bool) -> GilRun {
     let is_measured = |lengths: &[Histogram]| events_complete && lengths.iter().any(|h| h.count() > 0);
     let measured = Measured { waits: is_measured(&gil.exact_waits), holds: is_measured(&gil.exact_holds) };

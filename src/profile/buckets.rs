@@ -60,9 +60,9 @@ pub struct GilSeries {
     pub holds: Vec<Histogram>,
     /// Uninterrupted waits that ended in the bucket, estimated likewise.
     pub waits: Vec<Histogram>,
-    /// Holds measured in exact mode.
+    /// Holds measured by kernel events.
     pub exact_holds: Vec<Histogram>,
-    /// Waits measured in exact mode.
+    /// Waits measured by kernel events.
     pub exact_waits: Vec<Histogram>,
     last_switches: Option<u64>,
     profile: GilProfile,

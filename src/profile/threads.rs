@@ -150,8 +150,8 @@ impl ThreadProfile {
         }
     }
 
-    /// Closes the window: the unfinished run counts with its length so far. In exact mode measured
-    /// lengths replace the estimates.
+    /// Closes the window: the unfinished run counts with its length so far. `exact`: lengths that
+    /// kernel events measured replace the estimates.
     pub(super) fn close(&mut self, exact: bool) {
         let run = self.run.take();
         self.record(run);

@@ -82,7 +82,7 @@ pub struct SampleCounts {
     pub failed: u64,
 }
 
-/// The kernel events of exact mode.
+/// The events of the kernel engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EventCounts {
@@ -90,9 +90,6 @@ pub struct EventCounts {
     pub events: u64,
     /// Events that found no room and are missing; `None` when the kernel did not say how many.
     pub lost_events: Option<u64>,
-    /// Waits of threads that no sample saw and that exceeded the memory kept for such threads. They
-    /// are in no thread's figures.
-    pub unmet_waits: u64,
 }
 
 /// How the measurement went.

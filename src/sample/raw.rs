@@ -95,9 +95,6 @@ pub enum Resolver {
 pub struct RawTask {
     /// Where the thread is.
     pub task_state: TaskState,
-    /// `task_state` was not read. It is known from kernel events, or from `switch_number`, for a
-    /// time in this sample before `stat` was read.
-    pub assumed: bool,
     /// The kernel's counts; `None` where it keeps none.
     pub stat: Option<SchedStat>,
     /// Where a runnable thread is, by its kernel stack or its counts of switches; `None` where that

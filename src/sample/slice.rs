@@ -70,7 +70,7 @@ pub struct ThreadTotals {
     pub seen: Nanos,
 }
 
-/// An interval of a thread's time measured from kernel events, without samples. Only in exact mode.
+/// An interval of a thread's time measured from kernel events, without samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeasuredInterval {
     /// The thread.

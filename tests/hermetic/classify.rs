@@ -75,7 +75,7 @@ fn play(sees: &str, cpu: &str, queue: &str) -> StateTimes {
             'o' | 'e' | 'v' | 'f' => Some(RunnableState::LeavingSyscall),
             _ => None,
         };
-        let task = RawTask { task_state: place, assumed: false, stat: (see != 'U').then_some(stat), runnable_state, by_counts: None };
+        let task = RawTask { task_state: place, stat: (see != 'U').then_some(stat), runnable_state, by_counts: None };
         let raw = RawThread { task, requested, in_c_call, ..RawThread::unread(stack.clone()) };
         let classification = machine.classify(&raw, &gil);
         let at = Nanos::from_millis(i as u64 + 1);
@@ -170,28 +170,12 @@ fn the_evidence_says_what_a_holder_sleeps_in() {
     ] {
         let mut machine = ThreadStateMachine::new(Nanos::ZERO, stat, false);
         for (n, task_state) in [place, TaskState::NotRunSince].into_iter().enumerate() {
-            let now = RawTask { task_state, assumed: false, stat, runnable_state: None, by_counts: None };
+            let now = RawTask { task_state, stat, runnable_state: None, by_counts: None };
             let classification = machine.classify(&of(now), &holds);
             assert_eq!(classification, Classification::Known(State::HoldingBlocked, evidence));
             machine.attribute(Nanos::from_millis(n as u64 + 1), &now, classification, &stack, None, &mut |_, _, _| {});
         }
     }
-}
-
-#[test]
-fn a_thread_that_ran_while_it_was_assumed_to_wait_is_polled_again() {
-    // The same thread held the GIL when the sample began, so the waiting thread was still waiting.
-    // Before its counters are read, it takes the GIL, releases it and falls asleep.
-    let stack = Arc::new(Stack::empty());
-    let stat = |runs| Some(SchedStat { runs, ..SchedStat::default() });
-    let mut machine = ThreadStateMachine::new(Nanos::ZERO, stat(4), false);
-    for (i, (place, supposed, runs)) in [(TaskState::GilFutex, false, 5), (TaskState::StillWaiting, true, 7)].into_iter().enumerate() {
-        let now = RawTask { task_state: place, assumed: supposed, stat: stat(runs), runnable_state: None, by_counts: None };
-        let classification = machine.classify(&of(now), &GilView::default());
-        assert!(matches!(classification, Classification::Known(State::Waiting, _)));
-        machine.attribute(Nanos::from_millis(i as u64 + 1), &now, classification, &stack, None, &mut |_, _, _| {});
-    }
-    assert!(!machine.is_still_asleep(stat(7)));
 }
 
 #[test]
@@ -212,7 +196,7 @@ fn a_thread_that_cannot_have_held_the_gil_is_not_polled() {
 /// One sample of a thread that does not hold the GIL.
 fn sample(machine: &mut ThreadStateMachine, ms: u64, place: TaskState, stat: SchedStat, stack: &Arc<Stack>, times: &mut StateTimes) {
     let place = if machine.is_still_asleep(Some(stat)) { TaskState::NotRunSince } else { place };
-    let now = RawTask { task_state: place, assumed: false, stat: Some(stat), runnable_state: None, by_counts: None };
+    let now = RawTask { task_state: place, stat: Some(stat), runnable_state: None, by_counts: None };
     let classification = machine.classify(&of(now), &GilView::default());
     machine.attribute(Nanos::from_millis(ms), &now, classification, stack, None, &mut |_, part, _| times.merge(&part));
 }
@@ -234,7 +218,7 @@ fn long_sleepers_are_polled_seldom_and_lose_no_time() {
         // The GIL names the thread as its holder, so the thread is polled.
         machine.fill_idle_until(Nanos::from_millis(4000), &stack, &mut |_, part, _| times.merge(&part));
         stat = SchedStat { cpu: Nanos::from_millis(3), runs: 6, ..stat };
-        let now = RawTask { task_state: TaskState::Runnable, assumed: false, stat: Some(stat), runnable_state: None, by_counts: None };
+        let now = RawTask { task_state: TaskState::Runnable, stat: Some(stat), runnable_state: None, by_counts: None };
         let gil = GilView { held_before: true, held_after: true, ..GilView::default() };
         let classification = machine.classify(&of(now), &gil);
         machine.attribute(Nanos::from_millis(4003), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
@@ -268,7 +252,7 @@ fn a_new_thread_that_never_ran_is_starved() {
         if place == TaskState::GilFutex && stat.runs == 0 {
             stat = SchedStat { cpu: Nanos::from_micros(50), run_queue: Nanos::from_millis(3), runs: 1 };
         }
-        let now = RawTask { task_state: place, assumed: false, stat: Some(stat), runnable_state: None, by_counts: None };
+        let now = RawTask { task_state: place, stat: Some(stat), runnable_state: None, by_counts: None };
         let classification = machine.classify(&of(now), &GilView::default());
         machine.attribute(Nanos::from_millis(i as u64 + 1), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
     }
@@ -390,7 +374,7 @@ fn a_counter_that_moves_at_the_tick_makes_no_starvation() {
         if i % 4 == 0 {
             stat.cpu += Nanos::from_millis(4);
         }
-        let now = RawTask { task_state: TaskState::Runnable, assumed: false, stat: Some(stat), runnable_state: None, by_counts: None };
+        let now = RawTask { task_state: TaskState::Runnable, stat: Some(stat), runnable_state: None, by_counts: None };
         let classification = machine.classify(&of(now), &GilView::default());
         machine.attribute(Nanos::from_millis(i), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
     }
@@ -404,7 +388,7 @@ fn without_the_kernels_counts_nothing_is_guessed() {
     let mut machine = ThreadStateMachine::new(Nanos::ZERO, None, false);
     let mut times = StateTimes::default();
     for i in 1..=100u64 {
-        let now = RawTask { task_state: TaskState::Runnable, assumed: false, stat: None, runnable_state: None, by_counts: None };
+        let now = RawTask { task_state: TaskState::Runnable, stat: None, runnable_state: None, by_counts: None };
         let classification = machine.classify(&of(now), &GilView::default());
         machine.attribute(Nanos::from_millis(i), &now, classification, &stack, None, &mut |_, part, _| times.merge(&part));
     }

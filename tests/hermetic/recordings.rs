@@ -91,7 +91,7 @@ fn hostile_recordings_do_no_harm() {
             counts: SampleCounts { samples: u64::MAX, missed: u64::MAX, torn: u64::MAX, failed: u64::MAX },
             profiler_cpu: number,
             exact: n % 2 == 0,
-            events: EventCounts { events: u64::MAX, lost_events: None, unmet_waits: u64::MAX },
+            events: EventCounts { events: u64::MAX, lost_events: None },
             warnings: vec![NAME.into()],
             descendants: Some(DescendantCpu {
                 own: Nanos::from_nanos(n as u64),

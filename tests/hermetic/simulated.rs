@@ -367,7 +367,6 @@ fn play(make: Round, root: bool) -> (StateTimes, StateTimes) {
         let third = if ends { life.part(at + LATER + left + 1).0 } else { second };
         let now = RawTask {
             task_state: place,
-            assumed: false,
             stat: Some(stat),
             runnable_state: match wanted {
                 true if root => Some(runnable_state(&third)),

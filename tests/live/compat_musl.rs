@@ -8,6 +8,7 @@ use checks::{attach, number, Complaints};
 use compat::{named, not_computing, summary, unsound, workload};
 use gilprof::ids::Pid;
 use gilprof::process::c_library::CLibrary;
+use gilprof::process::kernel_events::KernelEvents;
 use gilprof::process::live::LiveMemory;
 use gilprof::process::maps::Maps;
 use std::collections::HashMap;
@@ -18,7 +19,11 @@ use support::{skip, window, Folder, Interpreter, Target};
 /// The checks of this file, and their interpreters.
 pub fn cases(suite: &mut Suite) {
     on!(suite, cli::two_interpreters(), [a_file_of_musls_name_is_not_musl]);
-    complaining!(suite, with_musl(), [musls_loader_by_another_name, exact_mode_measures_by_samples, shares_are_those_of_clocks_and_counts]);
+    complaining!(
+        suite,
+        with_musl(),
+        [musls_loader_by_another_name, the_kernel_engine_finds_waiters, shares_are_those_of_clocks_and_counts]
+    );
 }
 
 fn with_musl() -> Vec<Interpreter> {
@@ -76,14 +81,15 @@ fn musls_loader_by_another_name(interpreter: &Interpreter, complaints: &mut Comp
     not_computing(&report, 3).into_iter().for_each(|what| complaints.add(&what));
 }
 
-/// Kernel events are selected by addresses in the GIL, where no thread sleeps with musl.
-fn exact_mode_measures_by_samples(interpreter: &Interpreter, complaints: &mut Complaints) {
+/// Its waiters sleep at addresses on their stacks; the kernel's programs follow its lists.
+fn the_kernel_engine_finds_waiters(interpreter: &Interpreter, complaints: &mut Complaints) {
+    if let Err(why) = KernelEvents::open(1000.0) {
+        return support::skip(&format!("kernel events: {why}"));
+    }
     let target = Target::start(interpreter, "cpu", &[]);
-    let report = attach(target.pid(), window(0.7, 0.4), &["--exact"]);
-    row!(interpreter.label, "--exact: {}", summary(&report));
-    let warnings = cli::warnings(&report);
-    complaints.expect(warnings.contains("waits are sampled, not exact: the program uses musl"), || warnings.clone());
-    complaints.expect(report["window"]["exact"] == false, || report["window"].to_string());
+    let report = attach(target.pid(), window(0.7, 0.4), &["--engine", "kernel"]);
+    row!(interpreter.label, "--engine kernel: {}", summary(&report));
+    complaints.expect(report["window"]["engine"] == "kernel", || report["window"].to_string());
     not_computing(&report, 3).into_iter().for_each(|what| complaints.add(&what));
 }
 

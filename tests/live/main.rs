@@ -25,7 +25,6 @@ mod compat_runtimes;
 mod deep_stacks;
 mod docs;
 mod engines;
-mod exact;
 mod findings;
 mod free_threaded;
 mod gate_ci;
@@ -33,6 +32,7 @@ mod harness;
 mod kernel_events;
 mod kernel_limits;
 mod kernel_sums;
+mod kernel_truth;
 mod moving;
 mod packaging;
 mod pytest_plugin;
@@ -78,7 +78,6 @@ fn main() {
         deep_stacks::cases,
         docs::cases,
         engines::cases,
-        exact::cases,
         findings::cases,
         free_threaded::cases,
         gate_ci::cases,
@@ -86,6 +85,7 @@ fn main() {
         kernel_events::cases,
         kernel_limits::cases,
         kernel_sums::cases,
+        kernel_truth::cases,
         moving::cases,
         packaging::cases,
         pytest_plugin::cases,

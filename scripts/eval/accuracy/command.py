@@ -4,7 +4,7 @@ of each thread.
 The kernel events come from bpftrace: uprobes on take_gil and drop_gil where the interpreter has
 symbols, futex tracepoints where it has none, the scheduler's tracepoints in both cases. Needs root,
 bpftrace and interpreters (scripts/setup-pythons). `--write` replaces the conditions that were
-measured (idle machine, with load, exact mode, as a user): measure all interpreters of a condition,
+measured (idle machine, with load, kernel engine, as a user): measure all interpreters of a condition,
 in pieces with --output and --from if that takes long.
 """
 import os
@@ -29,7 +29,6 @@ def add_options(parser):
     parser.add_argument("--cases", default="", help="only these workloads, separated by `;`; `quick` is one of each kind")
     parser.add_argument("--load", action="store_true", help="with a competing process on each CPU")
     parser.add_argument("--both", action="store_true", help="without and with competing processes")
-    parser.add_argument("--exact", action="store_true", help="measure with `gilprof attach --exact`, whose waiting has its own bound")
     parser.add_argument("--engine", choices=["samples", "kernel"], default="samples", help="what measures (default: %(default)s)")
     parser.add_argument("--as-user", action="store_true", help="gilprof and the workload run as an ordinary user, without kernel stacks")
     parser.add_argument("--truth", choices=["uprobes", "futex"], default="", help="only this source of events (default: the best available)")
@@ -68,8 +67,8 @@ def chosen(options):
 
 def measure_all(options):
     wanted = chosen(options)
-    if options.keep and (options.exact or options.as_user):
-        raise UsageError("--keep keeps the evidence of every user, without --exact and --as-user")
+    if options.keep and (options.engine != "samples" or options.as_user):
+        raise UsageError("--keep keeps samples with the evidence of every user, without --engine and --as-user")
     if options.keep:
         os.makedirs(options.keep, exist_ok=True)
     require_tracing()
@@ -81,7 +80,7 @@ def measure_all(options):
             for number in range(options.repeat + options.again):
                 if number >= options.repeat and not any(map(table.beyond, runs[first:])):
                     break
-                run = {"case": case.name, "label": interpreter["label"], "version": interpreter["version"], "loaded": case.burners > 0, "exact": options.exact,
+                run = {"case": case.name, "label": interpreter["label"], "version": interpreter["version"], "loaded": case.burners > 0,
                        "engine": options.engine, "user": options.as_user}
                 kept = measure.kept(options, interpreter, case, number)
                 try:

@@ -62,8 +62,7 @@ def kept(options, interpreter, case, number):
 def attempt(gilprof, version, target, options, lead, folder, kept):
     seconds = options.seconds
     begin = truth.clock() + int(lead * SECOND)
-    counted = "sleeps" if options.engine == "kernel" else "calls" if options.exact else ""
-    tracer = truth.Tracer(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth, counted)
+    tracer = truth.Tracer(target.pid, version, (begin, begin + int(seconds * SECOND)), folder, options.truth, options.engine == "kernel")
     try:
         tracer.wait_until_up()
         for _ in range(3):
@@ -73,7 +72,6 @@ def attempt(gilprof, version, target, options, lead, folder, kept):
         ahead = 0.45 if options.engine == "kernel" else 0.03
         time.sleep(max(0, (begin - truth.clock()) / SECOND - ahead))
         command = [gilprof, "attach", "--pid", str(target.pid), "--duration", "%gs" % seconds, "--rate", str(options.rate), "--format", "json"]
-        command += ["--exact"] if options.exact else []
         command += ["--engine", options.engine] if options.engine != "samples" else []
         if options.keep:
             command = [gilprof, str(target.pid), "%g" % seconds, str(options.rate), kept]
@@ -83,8 +81,6 @@ def attempt(gilprof, version, target, options, lead, folder, kept):
     finally:
         tracer.stop()
     window = report["window"]
-    if options.exact and not window["exact"]:
-        raise Failed("exact mode is not available: %s" % "; ".join(report["warnings"]))
     if window["engine"] != options.engine:
         raise Failed("the engine is %s: %s" % (window["engine"], "; ".join(report["warnings"])))
     if options.as_user and window["resolver"] == "kernel-stack":

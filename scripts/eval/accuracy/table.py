@@ -8,19 +8,17 @@ from common import check
 # Bounds per thread: worst and mean error. With competing load only waiting has one.
 BOUNDS = {"waiting": (0.03, 0.01), "holding": (0.03, 0.01), "native": (0.05, None), "starved": (0.05, None)}
 WITH_LOAD = {"waiting": (0.05, None)}
-# Exact mode measures waiting exactly; all other states are as without it.
-EXACT = {"waiting": (0.005, None)}
 # The kernel engine's goals.
 KERNEL = {"waiting": (0.005, 0.001), "starved": (0.01, None), "holding": (0.02, None), "native": (0.02, None)}
 # An ordinary user's gilprof has counts of switches in place of kernel stacks.
 USER, USER_WITH_LOAD = {"waiting": (0.05, 0.01)}, {"waiting": (0.08, 0.02)}
-CONDITIONS = {"idle machine": BOUNDS, "with load": WITH_LOAD, "exact mode": EXACT, "exact mode, with load": EXACT,
+CONDITIONS = {"idle machine": BOUNDS, "with load": WITH_LOAD, 
               "kernel engine": KERNEL, "kernel engine, with load": KERNEL, "as a user": USER, "as a user, with load": USER_WITH_LOAD,
               # By `replay` alone: samples that root took, classified by what a user may read; and by
               # what remains where neither decides, without a bound.
               "by counts of switches": USER, "by counts of switches, with load": USER_WITH_LOAD,
               "by CPU time": {}, "by CPU time, with load": {}}
-# Counts of waits in exact mode: the error that is allowed, as a part of the actual count. A wait at
+# Counts of waits by the kernel engine: the error that is allowed, as a part of the actual count. A wait at
 # an end of the window may be counted on either side of it.
 COUNT_ERROR, COUNT_AT_ENDS = 0.01, 1
 # The share of a thread's time that the probes in take_gil and drop_gil may use. Above that they
@@ -31,7 +29,7 @@ DISTURBED = 0.05
 
 def condition(run):
     replayed = {"switch-counts": "by counts of switches", "cpu-time": "by CPU time"}.get(run.get("resolver"))
-    mode = replayed or ("kernel engine" if run.get("engine") == "kernel" else "exact mode" if run.get("exact") else "as a user" if run.get("user") else "")
+    mode = replayed or ("kernel engine" if run.get("engine") == "kernel" else "as a user" if run.get("user") else "")
     return mode + ", with load" * run["loaded"] if mode else "with load" if run["loaded"] else "idle machine"
 
 
@@ -41,7 +39,7 @@ def errors(run, state):
 
 
 def name(run):
-    return run["case"] + (" --exact" if run.get("exact") else " --engine kernel" if run.get("engine") == "kernel" else "")
+    return run["case"] + (" --engine kernel" if run.get("engine") == "kernel" else "")
 
 
 def disturbed(row):

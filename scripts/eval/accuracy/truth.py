@@ -21,10 +21,9 @@ a sleep there is a wait, and a drop was forced if the thread's `eval_breaker` ha
 so that a busy GIL costs no output. It prints single periods only around the ends of the window,
 because the begin of gilprof's window is known only afterwards (`window.begin_ns`, same clock).
 
-With uprobes, waits are counted too, from their begin to the store that takes the GIL, or to the end
-of the window. In exact mode, which sees futex calls, a wait is a `take_gil` that called futex(2) to
-sleep. For the kernel engine, which sees the scheduler, it is one that slept: the call returns at
-once where the GIL was released at the same moment.
+With uprobes, waits of the kernel engine are counted too: each `take_gil` that slept, from its begin
+to the store that takes the GIL, or to the end of the window. futex(2) returns at once where the GIL
+was released at the same moment; the scheduler does not see that.
 """
 import collections
 import json
@@ -97,12 +96,6 @@ COUNTED = """
     else if ($to > %(outer_begin)d) { printf("wait %%d %%lu %%lu\\n", tid, $from, $to); }
     @slept[tid] = 0;
   }
-"""
-CALLS = """
-tracepoint:syscalls:sys_enter_futex /pid == PID && @is[tid] / 4 == 2 && @slept[tid] == 0/ {
-  $op = args->op & 127;
-  if ($op == 0 || $op == 9) { @slept[tid] = nsecs; }
-}
 """
 SLEEPS = "if ($sleeps && @is[args->prev_pid] / 4 == 2 && @slept[args->prev_pid] == 0) { @slept[args->prev_pid] = nsecs; }"
 # Nanoseconds that one trap takes from its thread: 11 to 15 us on the virtual machine this was
@@ -254,7 +247,7 @@ def program(pid, version, window, tids, wanted, counted):
     """The bpftrace program for one process and window, and its source: the `wanted` one, or the
     best for "".
 
-    `counted`: count waits, by `calls` of futex(2) or by `sleeps`; "": do not.
+    `counted`: count waits.
     """
     path = python_library(pid)
     if path is None:
@@ -276,10 +269,10 @@ def program(pid, version, window, tids, wanted, counted):
                 raise Failed("with musl no thread waits at an address in the GIL, and the interpreter has no symbols")
         text = FUTEXES.replace("GIL_FROM", str(gil + 32)).replace("GIL_TO", str(gil + 208))
         forced, inside = FORCED_BY_REQUEST % (gil + 8), GOES_ON
-    counted = counted if source == "uprobes" else ""
+    counted = counted and source == "uprobes"
     text += WATCH.replace("LOCKED", hex(gil + 16)).replace("FORCED", forced).replace("BEGIN_NS", str(begin)).replace(
         "END_NS", str(end)).replace("COUNTED", COUNTED % ends if counted else "") + SCHEDULER.replace("INSIDE", inside).replace(
-        "SLEPT", SLEEPS if counted == "sleeps" else "") + (CALLS if counted == "calls" else "")
+        "SLEPT", SLEEPS if counted else "")
     text = expand(expand(text, "CHANGE", CHANGE, ["TID", "NEXT"], ";"), "ADD", ADD % ends, ["FROM", "TO", "TID", "CODE"], ",")
     known = " ".join("@at[%d] = nsecs; @is[%d] = %d;" % (tid, tid, 4 * UNSEEN + ASLEEP) for tid in tids)
     text = "BEGIN { @pending[0] = 0; @forced[0] = 0; %s }\n%s\ninterval:ms:50 { if (@up == 0) { @up = 1; printf(\"up\\n\"); } }\nEND { printf(\"end %%lu\\n\", nsecs); }\n" % (known, text)
@@ -289,7 +282,7 @@ def program(pid, version, window, tids, wanted, counted):
 class Tracer:
     """A bpftrace at work on one process. `window`: the planned window of gilprof."""
 
-    def __init__(self, pid, version, window, folder, wanted="", counted=""):
+    def __init__(self, pid, version, window, folder, wanted="", counted=False):
         tids = [int(t) for t in os.listdir("/proc/%d/task" % pid)]
         self.pid, self.window, self.alive = pid, window, []
         # Number of waits of each thread; empty where they are not counted.

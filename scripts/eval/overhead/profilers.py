@@ -126,7 +126,6 @@ def available(binary, interpreter, wanted):
 
     tools = [
         Tool("gilprof", gilprof(binary), read_gilprof),
-        Tool("gilprof --exact", gilprof(binary, "--exact"), read_gilprof),
         Tool("gilprof --engine kernel", gilprof(binary, "--engine", "kernel"), read_gilprof, in_kernel=True),
         Tool("py-spy", pyspy(), read_pyspy, fast=False),
         Tool("py-spy --nonblocking", pyspy("--nonblocking"), read_pyspy, fast=False),

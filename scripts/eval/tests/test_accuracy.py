@@ -15,7 +15,7 @@ def run(case, error, label="3.13-pyenv", **more):
     """A run with one thread whose waiting is off by `error`."""
     shares = {"waiting": 0.5, "holding": 0.25, "native": 0.25, "starved": 0.0}
     row = {"tid": 7, "name": "worker", "reported": dict(shares, waiting=0.5 + error), "actual": shares}
-    return dict({"case": case, "label": label, "version": "3.13.0", "loaded": False, "exact": False, "threads": [row],
+    return dict({"case": case, "label": label, "version": "3.13.0", "loaded": False, "threads": [row],
                  "facts": {"source": "uprobes", "stolen": 0.0}}, **more)
 
 
@@ -64,10 +64,10 @@ class Bounds(unittest.TestCase):
         self.assertFalse(Measurement(checks).broken())
         self.assertTrue(any("one run of 3 beyond the bound" in one["text"] for one in checks))
 
-    def test_exact_mode_has_its_own_bound(self):
-        self.assertFalse(self.check_of([run("cpu 2", 0.006, exact=True)])["holds"])
+    def test_the_kernel_engine_has_its_own_bound(self):
+        self.assertFalse(self.check_of([run("cpu 2", 0.006, engine="kernel")])["holds"])
         self.assertFalse(table.beyond(run("cpu 2", 0.006)))
-        self.assertTrue(table.beyond(run("cpu 2", 0.006, exact=True)))
+        self.assertTrue(table.beyond(run("cpu 2", 0.006, engine="kernel")))
 
     def test_a_failed_run_breaks_its_condition(self):
         self.assertTrue(Measurement(table.checks([{"case": "cpu 2", "version": "3.13.0", "label": "", "loaded": True, "failed": "why"}])).broken())

@@ -10,8 +10,8 @@ import unittest
 from unittest import mock
 
 import common
-import exact
 import gate
+import kernel
 import paired
 import recording
 import render
@@ -83,7 +83,7 @@ class CommandLine(unittest.TestCase):
             self.assertEqual(found, code, (arguments, text))
 
     def test_each_subcommand_explains_the_exit_codes(self):
-        for name in ("accuracy", "verdicts", "overhead", "exact", "gate", "diff", "html", "recording", "render"):
+        for name in ("accuracy", "verdicts", "overhead", "kernel", "gate", "diff", "html", "recording", "render"):
             code, text = self.ended(name, "--help")
             self.assertEqual(code, 0, text)
             self.assertIn("exit codes:", text)
@@ -116,11 +116,12 @@ class Figures(unittest.TestCase):
         self.assertTrue(gate.row_check(row)["holds"])
         self.assertFalse(gate.row_check(dict(row, named=19))["holds"])
 
-    def test_exact_mode_is_compared_with_sampling(self):
-        def rounds(added):
-            return [{(name, a, b): added for name, _ in exact.FIGURES for _, a, b in exact.PAIRS}] * 6
-        self.assertFalse(common.Measurement(exact.checks(rounds(1.9), "no count")).broken())
-        self.assertTrue(common.Measurement(exact.checks(rounds(2.1), "no count")).broken())
+    def test_the_kernel_engine_is_compared_with_no_profiler(self):
+        def rounds(lowered):
+            return [{(name, a, b): lowered for name, _ in kernel.FIGURES for _, a, b in kernel.PAIRS}] * 6
+        self.assertFalse(common.Measurement(kernel.checks(rounds(0.4), "no count")).broken())
+        self.assertTrue(common.Measurement(kernel.checks(rounds(0.6), "no count")).broken())
+        self.assertTrue(common.Measurement(kernel.checks(rounds(0.4), {"runs_per_s": 1e3, "cpu_percent": 1.1})).broken())
 
 
 class Verdicts(unittest.TestCase):

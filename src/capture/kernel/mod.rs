@@ -183,7 +183,7 @@ impl KernelEngine {
         (stats.exact, stats.kernel_engine) = (true, true);
         stats.counts.samples = self.ticks;
         let lost = self.events.lost();
-        stats.events = EventCounts { events: self.events.cost().events, lost_events: Some(lost), unmet_waits: 0 };
+        stats.events = EventCounts { events: self.events.cost().events, lost_events: Some(lost) };
         if let Some(why) = &self.unwatched {
             stats.warnings.push(format!("kernel engine: failed to watch the process: {why}; its events are missing"));
         }

@@ -21,12 +21,12 @@ fn a_program_that_only_unloaded_its_python_was_not_replaced() {
 }
 
 #[test]
-fn the_counts_of_exact_mode_outlive_it() {
+fn the_counts_of_an_engine_outlive_it() {
     let mut mem = crate::process::replay::ReplayMemory::new();
     mem.map(Addr(0x1000), vec![0; 0x1000]);
     let python = PythonProcess::from_runtime(Pid(7), &mem, Abi::default(), Minor(3, 9), "3.9.18".into(), Addr(0x1000)).unwrap();
     let mut program = InterpreterSource::new(python, &CaptureConfig::default());
-    let events = EventCounts { events: 40, lost_events: Some(2), unmet_waits: 1 };
+    let events = EventCounts { events: 40, lost_events: Some(2) };
     program.earlier.events = events;
     program.warn(["2 kernel events were lost".to_owned()]);
     let mut stats = CaptureStats::default();

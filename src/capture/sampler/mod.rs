@@ -39,7 +39,6 @@ use crate::units::Nanos;
 use batch::Batch;
 use gil_table::GilTable;
 use poll_schedule::PollSchedule;
-use std::collections::HashSet;
 use tables::{Binder, Interpreter, ListedTasks, NameSchedule, SampleTimes, ThreadTable};
 
 pub use tables::SamplerStats;
@@ -74,9 +73,6 @@ pub struct Sampler {
     pauser: Option<Box<dyn ThreadPauser>>,
     /// Whether and for how long the program was stopped.
     pub stop_detector: StopDetector,
-    /// Exact mode: threads that wait for a GIL now by kernel events, so that their task state need
-    /// not be read.
-    pub waiting_by_events: HashSet<Tid>,
     /// When deep stacks must have been read; `None`: no such time.
     pub stacks_until: Option<Nanos>,
     /// Read all evidence of where a runnable thread is, for a comparison.
@@ -114,7 +110,6 @@ impl Sampler {
             raw: RawSample::default(),
             pauser: None,
             stop_detector: StopDetector::default(),
-            waiting_by_events: HashSet::new(),
             stacks_until: None,
             all_evidence: false,
             stats: SamplerStats::default(),
@@ -292,10 +287,6 @@ impl Sampler {
         if self.stop_detector.is_lasting() {
             self.threads.schedule.select_few(wanted.drain(..));
         } else {
-            if self.gils.all.len() == 1 && !self.waiting_by_events.is_empty() {
-                let waits = |(_, tid): &(usize, Tid)| self.waiting_by_events.contains(tid);
-                wanted.extend(self.threads.schedule.tids().enumerate().filter(waits).map(|(index, _)| index));
-            }
             self.threads.schedule.select_due(self.times.weight_until, wanted.drain(..));
         }
         self.threads.wanted = wanted;
@@ -306,11 +297,8 @@ impl Sampler {
             let index = self.threads.schedule.get(n);
             let thread = &self.threads.readers[index];
             let cannot_have_held = self.cannot_have_held(thread);
-            // Kernel events are as old as the sample. The GIL was read later and shows a thread
-            // that has just got it.
-            let holds = self.interpreter.runtime_state.is_holder(thread.tstate);
-            let waits = self.interpreter.runtime_state.gils.len() == 1 && self.waiting_by_events.contains(&thread.info.tid) && !holds;
-            let hints = PollHints { cannot_have_held, waiting: waits, holding: holds, traced, all_evidence: self.all_evidence };
+            let holding = self.interpreter.runtime_state.is_holder(thread.tstate);
+            let hints = PollHints { cannot_have_held, holding, traced, all_evidence: self.all_evidence };
             let (target, gil_waits) = (self.interpreter.target.as_ref(), &mut self.interpreter.gil_waits);
             let history = self.threads.estimator.thread(index).history();
             let (runtime_state, layout) = (&self.interpreter.runtime_state, &self.interpreter.python.layout.gil);

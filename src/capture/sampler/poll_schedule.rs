@@ -2,7 +2,6 @@
 //! that a sample does not touch the data of a thread that is not due. Idle threads then cost next
 //! to nothing, however many there are.
 
-use crate::ids::Tid;
 use crate::units::Nanos;
 
 /// Sleepers that a sample polls in any case, if they are due.
@@ -27,7 +26,6 @@ const WAKES_GAIN: f64 = 1.0 / 8.0;
 struct NextPoll {
     /// Its time; zero: every sample polls the thread.
     at: Nanos,
-    tid: Tid,
     /// How many samples still poll the thread although it sleeps.
     watched: u8,
 }
@@ -50,8 +48,8 @@ pub(super) struct PollSchedule {
 
 impl PollSchedule {
     /// Adds a thread after all others.
-    pub fn push(&mut self, tid: Tid) {
-        self.next_poll.push(NextPoll { at: Nanos::ZERO, tid, watched: 0 });
+    pub fn push(&mut self) {
+        self.next_poll.push(NextPoll { at: Nanos::ZERO, watched: 0 });
     }
 
     /// Removes the threads at these indices, which are in ascending order; the indices after each
@@ -105,11 +103,6 @@ impl PollSchedule {
         self.due.dedup();
     }
 
-    /// The thread ids, by index.
-    pub fn tids(&self) -> impl Iterator<Item = Tid> + '_ {
-        self.next_poll.iter().map(|next| next.tid)
-    }
-
     /// Makes this sample poll every thread.
     pub fn wake_all(&mut self) {
         self.due.clear();
@@ -156,7 +149,7 @@ mod tests {
     #[test]
     fn threads_that_are_due_or_wanted_are_selected() {
         let mut schedule = PollSchedule::default();
-        (0..4).for_each(|tid| schedule.push(Tid(tid)));
+        (0..4).for_each(|_| schedule.push());
         schedule.defer(1, Nanos::from_millis(5), false);
         schedule.defer(2, Nanos::from_millis(5), false);
         schedule.select_due(Nanos::from_millis(4), [2].into_iter());
@@ -166,13 +159,13 @@ mod tests {
         schedule.select_due(Nanos::from_millis(5), std::iter::empty());
         assert_eq!(schedule.indices().collect::<Vec<_>>(), [0, 1, 2]);
         schedule.remove(&[0, 1]);
-        assert_eq!((schedule.indices().collect::<Vec<_>>(), schedule.tids().collect::<Vec<_>>()), (vec![0], vec![Tid(3)]));
+        assert_eq!(schedule.indices().collect::<Vec<_>>(), [0]);
     }
 
     #[test]
     fn a_thread_that_ran_is_watched_for_a_while() {
         let mut schedule = PollSchedule::default();
-        (0..3000).for_each(|tid| schedule.push(Tid(tid)));
+        (0..3000).for_each(|_| schedule.push());
         let mut polls_of = |samples: std::ops::RangeInclusive<u64>, runs: &dyn Fn(u64) -> bool| {
             let mut polled = 0;
             for n in samples {
@@ -194,7 +187,7 @@ mod tests {
     /// those polled moved.
     fn polls(samples: u64, moved: impl Fn(u64, usize) -> bool) -> (Vec<usize>, Vec<usize>) {
         let mut schedule = PollSchedule::default();
-        (0..3000).for_each(|tid| schedule.push(Tid(tid)));
+        (0..3000).for_each(|_| schedule.push());
         let mut polled = vec![0; 3000];
         let counts = (1..=samples).map(|n| {
             schedule.select_due(Nanos::from_millis(n), std::iter::empty());

@@ -200,7 +200,7 @@ impl Sampler {
         self.threads.readers.push(new.reader);
         let event = RawEvent::Start { id, tid, at: start, stat: new.stat, just_started: new.just_started };
         self.threads.estimator.take(&event, &self.threads.empty_stack, sink);
-        self.threads.schedule.push(tid);
+        self.threads.schedule.push();
         self.names.comm_pending = true;
     }
 

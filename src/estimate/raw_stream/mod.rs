@@ -21,7 +21,7 @@
 //!         HOLDER is INDEX ID
 //!         READING is FLAGS LAST_HOLDER SWITCHES INTERVAL_US; FLAGS 1 on, 2 held by LAST_HOLDER
 //! THREAD  INDEX GIL TSTATE TASK_STATE FLAGS REQUESTED DROP_REQUEST STATE STATE_BY_COUNTS STAT
-//!         FLAGS 1 assumed, 2 in a C call, 4 runs no Python
+//!         FLAGS 1 in older streams, of no meaning now; 2 in a C call, 4 runs no Python
 //!         states are places in `TaskState::ALL` and `RunnableState::ALL`
 //! ```
 
@@ -84,7 +84,7 @@ mod tests {
 
     fn task(state: TaskState) -> RawTask {
         let stat = SchedStat { cpu: Nanos::from_millis(9), run_queue: Nanos::from_nanos(7), runs: 3 };
-        RawTask { task_state: state, assumed: true, stat: Some(stat), runnable_state: None, by_counts: Some(RunnableState::Woken) }
+        RawTask { task_state: state, stat: Some(stat), runnable_state: None, by_counts: Some(RunnableState::Woken) }
     }
 
     fn sample() -> RawSample {

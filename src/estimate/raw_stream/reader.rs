@@ -191,7 +191,7 @@ impl<R: BufRead> RawReader<R> {
             let (requested, drop_request) = (of.bit()?, of.bit()?);
             let (runnable_state, by_counts) = (of.one_of(&RunnableState::ALL)?, of.one_of(&RunnableState::ALL)?);
             let stat = of.stat(base, index)?;
-            let task = RawTask { task_state, assumed: bits & 1 != 0, stat, runnable_state, by_counts };
+            let task = RawTask { task_state, stat, runnable_state, by_counts };
             let stack = self.stacks[usize::from(bits & 4 != 0)].clone();
             raw.threads.push(RawThread { index, gil, tstate, task, requested, in_c_call: bits & 2 != 0, drop_request, stack });
         }

@@ -136,7 +136,7 @@ impl<W: Write> RawWriter<W> {
             let task = &thread.task;
             let idle = thread.stack.frames.is_empty() && thread.stack.status == StackStatus::Complete;
             self.put(&[thread.index as i64, thread.gil.map_or(-1, |gil| gil as i64), thread.tstate.0 as i64]);
-            self.put(&[number(&TaskState::ALL, &task.task_state), flags(&[task.assumed, thread.in_c_call, idle])]);
+            self.put(&[number(&TaskState::ALL, &task.task_state), flags(&[false, thread.in_c_call, idle])]);
             self.put(&[maybe(thread.requested), maybe(thread.drop_request)]);
             let state = |state: Option<RunnableState>| state.map_or(-1, |state| number(&RunnableState::ALL, &state));
             self.put(&[state(task.runnable_state), state(task.by_counts)]);

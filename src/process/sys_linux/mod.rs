@@ -1,14 +1,10 @@
 //! The few system calls that std does not offer: clocks, a sleep to an absolute time, this
-//! process's own CPU time and limits. In their own files: the kernel's small programs (`bpf`), the
-//! ring that they write to (`ring`), a private tracefs mount (`tracefs`) and ptrace (`ptrace`).
+//! process's own CPU time and limits. In its own file: ptrace.
 //!
 //! With its files, this is one of the three places that may be `unsafe`.
 
-pub mod bpf;
 pub mod ptrace;
-pub mod ring;
 pub mod terminal;
-pub mod tracefs;
 
 use crate::units::Nanos;
 use std::fs::File;

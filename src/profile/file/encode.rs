@@ -5,7 +5,7 @@
 //! | 0x80 and up | slice | tag bits as in [`mod@slice`]; state and evidence in a byte; the fields |
 //! | 1 | GIL sample | GIL, bits, time, span, holder, switches, waiters |
 //! | 2 | thread | its [`ThreadInfo`] |
-//! | 3 | interval (exact mode) | thread, GIL, kind, begin, length |
+//! | 3 | interval (kernel engine) | thread, GIL, kind, begin, length |
 //! | 4 | thread end | its totals |
 //! | 5, 6, 7 | string, function, frame | numbered from 0 (frames from 1: 0 is the empty stack) |
 //! | 8 | reset | forgets all numbers of strings, functions and frames |

@@ -1,5 +1,5 @@
-//! Exact mode against a source that shares no code with it: bpftrace's uprobes on `take_gil` and
-//! `drop_gil` of unstripped interpreters.
+//! The kernel engine against a source that shares no code with it: bpftrace's uprobes on `take_gil`
+//! and `drop_gil` of unstripped interpreters.
 //!
 //! An actual wait is a `take_gil` that slept in futex(2), from its first sleep to its last
 //! instruction. Time before that, without a CPU on a busy machine, is not waiting for the GIL. An
@@ -99,8 +99,9 @@ uprobe:LIB:take_gil* /pid == PID/ {
   @take[tid] = nsecs; @slept[tid] = 0; @back[tid] = 0; @fell[tid] = 0;
 }
 uprobe:LIB:drop_gil /pid == PID/ { @drop[tid] = nsecs; @slept[tid] = 0; }
-tracepoint:syscalls:sys_enter_futex /pid == PID && ((args->op & 127) == 0 || (args->op & 127) == 9)/ { if (@slept[tid] == 0) { @slept[tid] = nsecs; } }
-tracepoint:syscalls:sys_exit_futex /pid == PID/ { if (@drop[tid]) { @woke[tid] = nsecs; } }
+tracepoint:syscalls:sys_enter_futex /pid == PID && ((args->op & 127) == 0 || (args->op & 127) == 9)/ { @asks[tid] = 1; }
+tracepoint:sched:sched_switch /@asks[args->prev_pid] && (args->prev_state & 255)/ { if (@slept[args->prev_pid] == 0) { @slept[args->prev_pid] = nsecs; } }
+tracepoint:syscalls:sys_exit_futex /pid == PID/ { @asks[tid] = 0; if (@drop[tid]) { @woke[tid] = nsecs; } }
 uretprobe:LIB:take_gil* /@take[tid]/ { if (@slept[tid]) { printf("1 %d %lu %lu\n", tid, @slept[tid], nsecs); } delete(@take[tid]); }
 uretprobe:LIB:drop_gil /@drop[tid]/ { @went[tid] = @drop[tid]; @back[tid] = nsecs; @fell[tid] = @slept[tid]; @rose[tid] = @woke[tid]; delete(@drop[tid]); }
 "#;
@@ -173,11 +174,11 @@ fn library(pid: i32) -> String {
 }
 
 fn measure(pid: i32, ms: u64) -> Option<(Record, CaptureStats)> {
-    let config = CaptureConfig { duration: Some(Nanos::from_millis(ms)), engine: Engine::Exact, ..CaptureConfig::default() };
+    let config = CaptureConfig { duration: Some(Nanos::from_millis(ms)), engine: Engine::Kernel, ..CaptureConfig::default() };
     let mut record = Record::default();
     let window = Measured::attach(pid).unwrap().config(config).run(&mut record).unwrap();
     if !window.stats.exact {
-        support::skip(&format!("exact mode: {}", window.stats.warnings.join("; ")));
+        support::skip(&format!("kernel engine: {}", window.stats.warnings.join("; ")));
         return None;
     }
     Some((record, window.stats))
@@ -216,7 +217,7 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
     let truth = match Truth::watch(target.pid()) {
         Ok(truth) => truth,
         Err(why) => {
-            support::skip(&format!("kernel events for exact mode on {}: {why}", interpreter.label));
+            support::skip(&format!("kernel events to compare with on {}: {why}", interpreter.label));
             return None;
         }
     };
@@ -251,8 +252,7 @@ fn compare(interpreter: &Interpreter, workload: &str, args: &[&str], ms: u64) ->
     let all_reported: f64 = threads.iter().map(|t| t.times.get(State::Waiting)).sum();
     let all_actual: f64 = actual.values().map(|c| c.0).sum();
     waiting = waiting.max((all_reported - all_actual).abs() / threads.iter().map(|t| t.times.total()).sum::<f64>());
-    let (waits, count) =
-        (stats.events.unmet_waits + threads.iter().map(|t| t.waits).sum::<u64>(), actual.values().map(|c| c.1).sum::<u64>());
+    let (waits, count) = (threads.iter().map(|t| t.waits).sum::<u64>(), actual.values().map(|c| c.1).sum::<u64>());
     let errors = Errors { waiting, count: (waits as f64 - count as f64).abs() / (count as f64).max(1.0), stolen };
     println!(
         "  worst waiting {:.4}; all waits {waits}, actual {count}, off by {:.2} %; stolen {stolen:.3}",
@@ -276,15 +276,15 @@ fn waits_are_those_of_take_gil(interpreter: &Interpreter) {
     compared(interpreter, &WORKLOADS[..1]);
 }
 
-/// On the newest interpreter with symbols. `python3 scripts/eval exact`, and `accuracy --exact`,
-/// measure more.
+/// On the newest interpreter with symbols. `python3 scripts/eval accuracy --engine kernel` measures
+/// more.
 fn waits_of_other_programs(interpreter: &Interpreter) {
     compared(interpreter, if support::all() { &WORKLOADS[1..] } else { &WORKLOADS[2..] });
 }
 
 fn compared(interpreter: &Interpreter, workloads: &[(&str, &[&str])]) {
     if !support::is_root() {
-        return support::skip("exact mode against uprobes: needs root");
+        return support::skip("the kernel engine against uprobes: needs root");
     }
     let ms = if support::all() { 5000 } else { 1500 };
     for (workload, args) in workloads {
