@@ -13,12 +13,13 @@
 use crate::ids::{GilId, ThreadId};
 use crate::sample::{GilSample, Holder};
 use crate::units::Nanos;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// The number of samples kept for late slices: 200 ms at the highest sensible rate.
 const MAX_RECENT: usize = 2048;
-/// The largest number of slices that arrived before their sample.
-const MAX_EARLY_WAITS: usize = 4096;
+/// The largest number of slices that arrived before their sample: a second of the kernel engine's,
+/// whose samples of a GIL follow its slices.
+const MAX_EARLY_WAITS: usize = 1 << 16;
 
 /// One GIL over the window. Times in nanoseconds.
 #[derive(Clone, Debug)]
@@ -52,7 +53,9 @@ pub struct GilProfile {
     first: Option<(Nanos, u64)>,
     last: Option<(Nanos, u64)>,
     recent: VecDeque<RecentSample>,
-    early_waits: VecDeque<WaitChance>,
+    /// By their begin; the number tells those apart that begin together.
+    early_waits: BTreeMap<(u64, u64), WaitChance>,
+    early_count: u64,
 }
 
 /// A sample that late slices may still add to.
@@ -97,7 +100,8 @@ impl GilProfile {
             first: None,
             last: None,
             recent: VecDeque::new(),
-            early_waits: VecDeque::new(),
+            early_waits: BTreeMap::new(),
+            early_count: 0,
         }
     }
 
@@ -212,19 +216,24 @@ impl GilProfile {
         let newest = self.recent.back().map_or(0, |r| r.end);
         self.apply_wait(wait);
         if wait.end > newest && self.early_waits.len() < MAX_EARLY_WAITS {
-            self.early_waits.push_back(WaitChance { begin: begin.max(newest), ..wait });
+            self.add_early_wait(WaitChance { begin: begin.max(newest), ..wait });
         }
+    }
+
+    fn add_early_wait(&mut self, wait: WaitChance) {
+        self.early_count += 1;
+        self.early_waits.insert((wait.begin, self.early_count), wait);
     }
 
     /// Applies slices that arrived before their sample to the newest sample.
     fn apply_early_waits(&mut self, newest: u64) {
-        for _ in 0..self.early_waits.len() {
-            let Some(wait) = self.early_waits.pop_front() else { return };
+        while let Some(first) = self.early_waits.first_entry().filter(|first| first.get().begin < newest) {
+            let wait = first.remove();
             if let Some(sample) = self.recent.back_mut() {
                 self.contended += sample.apply(&wait);
             }
             if wait.end > newest {
-                self.early_waits.push_back(WaitChance { begin: wait.begin.max(newest), ..wait });
+                self.add_early_wait(WaitChance { begin: newest, ..wait });
             }
         }
     }
@@ -318,6 +327,17 @@ mod tests {
         }
         assert!((gil.contended - 8.75e6).abs() < 1.0, "{}", gil.contended);
         assert_eq!(gil.waiting, 10e6);
+    }
+
+    #[test]
+    fn many_slices_may_arrive_before_their_samples() {
+        let mut gil = GilProfile::new(GilId(0));
+        gil.add_sample(&sample(1, 0, None));
+        // Twenty threads wait for a second.
+        (0..20_000).for_each(|n| gil.add_wait(Nanos::from_millis(2 + n / 20), 1e6, 1e6));
+        (2..=1001).for_each(|ms| gil.add_sample(&sample(ms, 0, None)));
+        assert!((gil.contended - 1e9).abs() < 1e3, "{}", gil.contended);
+        assert_eq!(gil.early_waits.len(), 0);
     }
 
     #[test]

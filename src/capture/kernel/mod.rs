@@ -296,7 +296,9 @@ impl KernelEngine {
                 _ => continue,
             };
             let gil = info.gil.unwrap_or_default();
-            let view = GilView { holds: (state == State::HoldingBlocked).then_some(gil), gil, ..GilView::default() };
+            // Without the count every later value would mean that the thread may have had the GIL.
+            let switches = sampler.switches(gil).unwrap_or_default();
+            let view = GilView { holds: (state == State::HoldingBlocked).then_some(gil), gil, switches, ..GilView::default() };
             self.estimator.assume(info.id, why, &view, stack);
         }
     }

@@ -153,6 +153,11 @@ impl Sampler {
         &self.threads.working_cpus
     }
 
+    /// `switch_number` of a GIL in the last sample.
+    pub fn switches(&self, gil: GilId) -> Option<u64> {
+        self.raw.gils.iter().find(|raw| raw.id == gil)?.reading.map(|now| now.switches)
+    }
+
     /// The ids and addresses of the GILs.
     pub fn gils(&self) -> impl Iterator<Item = (GilId, Addr)> + '_ {
         self.gils.all.iter().map(|gil| (gil.id, gil.at))
