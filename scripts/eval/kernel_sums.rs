@@ -32,9 +32,9 @@ fn watch(events: &mut KernelEvents, pid: Pid) -> Result<(), Failed> {
 
 /// The number of threads of all these processes, and their sums together: time on a CPU, waiting
 /// for a GIL, in the run queue, and asleep otherwise, in seconds; and waits.
-fn total(events: &KernelEvents, pids: &[Pid]) -> (usize, [f64; 4], u64) {
+fn total(events: &KernelEvents) -> (usize, [f64; 4], u64) {
     let now = sys_linux::monotonic();
-    let threads: Vec<Sums> = pids.iter().flat_map(|pid| events.sums(*pid, now).threads).map(|thread| thread.sums).collect();
+    let threads: Vec<Sums> = events.sums(now).into_values().flat_map(|process| process.threads).map(|thread| thread.sums).collect();
     let sum = |of: fn(&Sums) -> Nanos| threads.iter().map(|sums| of(sums).as_secs_f64()).sum();
     let times =
         [sum(|sums| sums.on_cpu), sum(|sums| sums.waiting), sum(|sums| sums.queued + sums.queued_after_wait), sum(|sums| sums.asleep)];
@@ -55,7 +55,7 @@ fn main() -> Result<(), Failed> {
     while next < began + end {
         next += PERIOD;
         sys_linux::sleep_until(next);
-        let (threads, [on_cpu, waiting, queued, asleep], waits) = total(&events, &pids);
+        let (threads, [on_cpu, waiting, queued, asleep], waits) = total(&events);
         println!(
             "{threads} threads: {on_cpu:.2} s on a CPU, {waiting:.2} waiting in {waits} waits, {queued:.2} queued, {asleep:.2} asleep"
         );

@@ -68,7 +68,7 @@ impl Watched {
         let schedstat = schedstat.collect();
         let at = sys_linux::monotonic();
         let switches = runtime.gils[0].1.as_ref().map(|gil| gil.switches).unwrap();
-        Reading { at, sums: self.events.sums(self.pid, at), schedstat, switches }
+        Reading { at, sums: self.events.sums(at).remove(&self.pid).unwrap(), schedstat, switches }
     }
 }
 

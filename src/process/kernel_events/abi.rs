@@ -15,7 +15,7 @@ const ENTRY_FRAME: i64 = i64::MIN;
 const NO_GIL: u32 = u32::MAX;
 
 /// The words of `struct thread`.
-pub(super) const THREAD_WORDS: usize = 35;
+pub(super) const THREAD_WORDS: usize = 39;
 
 /// Bits of `flags`.
 mod flag {
@@ -179,10 +179,15 @@ pub(super) struct ThreadEntry {
     /// With sums: up to its last switch.
     #[cfg(any(test, feature = "internals"))]
     pub sums: super::sums::Sums,
+    /// The part of its waits that is not in the sums of the GIL of this index, which it last slept
+    /// for.
+    #[cfg(any(test, feature = "internals"))]
+    pub of_gil: (usize, super::sums::GilSums),
 }
 
 impl ThreadEntry {
-    pub(super) fn parse(words: &[u64; THREAD_WORDS]) -> ThreadEntry {
+    /// `None`: the entry is free, or not complete yet.
+    pub(super) fn parse(words: &[u64; THREAD_WORDS]) -> Option<ThreadEntry> {
         let low = |word: u64| word as u32;
         let high = |word: u64| (word >> 32) as u32;
         let number = low(words[4]);
@@ -191,16 +196,20 @@ impl ThreadEntry {
             0 => ThreadNow::OffCpu { number, wakeup },
             begin => ThreadNow::OnCpu { number, wakeup, begin: Nanos::from_nanos(begin) },
         };
-        ThreadEntry {
-            tid: Tid(low(words[5]) as i32),
-            tgid: Pid(high(words[5]) as i32),
+        #[cfg(any(test, feature = "internals"))]
+        let sums = super::sums::Sums::parse(words[8..].first_chunk().unwrap_or(&[0; super::sums::WORDS]));
+        (low(words[5]) != 0).then_some(ThreadEntry {
+            tid: Tid(low(words[21]) as i32),
+            tgid: Pid(high(words[21]) as i32),
             now,
-            lost: words[7],
+            lost: words[19],
             #[cfg(any(test, feature = "internals"))]
-            left: off_cpu(high(words[4]) as u8).filter(|_| words[8] != 0).map(|off| (off, Nanos::from_nanos(words[8]))),
+            left: off_cpu(high(words[4]) as u8).filter(|_| words[3] != 0).map(|off| (off, Nanos::from_nanos(words[3]))),
             #[cfg(any(test, feature = "internals"))]
-            sums: super::sums::Sums::parse(words[9..].first_chunk().unwrap_or(&[0; super::sums::WORDS])),
-        }
+            sums,
+            #[cfg(any(test, feature = "internals"))]
+            of_gil: (usize::try_from(words[6]).unwrap_or(usize::MAX), sums.waits_beyond(&words[16..])),
+        })
     }
 }
 

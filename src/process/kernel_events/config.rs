@@ -1,6 +1,6 @@
 //! What the programs must know of a process: plain offsets, as they take them.
 
-use crate::ids::{Addr, GilId};
+use crate::ids::{Addr, GilId, Pid};
 
 /// The largest number of GILs of one process that are read.
 pub const MAX_GILS: usize = 4;
@@ -13,7 +13,7 @@ const NONE: u64 = u64::MAX;
 /// More than any value of a char.
 const NO_ENTRY_FRAMES: i64 = 128;
 /// The words of `struct target`.
-pub(super) const WORDS: usize = 36;
+pub(super) const WORDS: usize = 37;
 
 /// What is read of a watched process. Offsets are in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,8 +124,8 @@ pub(super) fn gil_ids(words: &[u64; WORDS]) -> impl Iterator<Item = GilId> + '_ 
 }
 
 impl TargetConfig {
-    /// `struct target` of `programs.bpf.c`.
-    pub(super) fn words(&self) -> [u64; WORDS] {
+    /// `struct target` of `programs.bpf.c`, of this process.
+    pub(super) fn words(&self, pid: Pid) -> [u64; WORDS] {
         let (gil, thread, frame) = (&self.gil, &self.thread, &self.frame);
         let mut words = [0; WORDS];
         for (index, (id, at)) in self.gils.iter().take(MAX_GILS).enumerate() {
@@ -171,6 +171,7 @@ impl TargetConfig {
             frame.owner.map_or(NO_ENTRY_FRAMES, |(_, first)| i64::from(first)).cast_unsigned(),
             self.stack_interval_ns,
             gil.switch_begin.into(),
+            pid.0.cast_unsigned().into(),
         ];
         words[2 * MAX_GILS..].copy_from_slice(&rest);
         words
@@ -187,10 +188,10 @@ mod tests {
         assert_eq!(span(&[(8, 8), (4000, 8)], FRAME_SPAN), (8, 127));
         let mut config = TargetConfig { gils: vec![(GilId(7), Addr(0x1000)), (GilId(9), Addr(0x2000))], ..TargetConfig::default() };
         config.gil = GilOffsets { locked: 16, last_holder: 8, switch_number: 24, ..GilOffsets::default() };
-        let words = config.words();
+        let words = config.words(Pid(3));
         assert_eq!(words[..8], [0x1000, 0x2000, 0, 0, 7, 9, 0, 0]);
         assert!(gil_ids(&words).eq([GilId(7), GilId(9)]));
         assert_eq!(words[8..13], [8, 24, 8, 0, 16], "the span, and the fields in it");
-        assert_eq!(words[22], NONE, "no cframe");
+        assert_eq!((words[22], words[36]), (NONE, 3), "no cframe");
     }
 }

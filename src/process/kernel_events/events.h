@@ -68,10 +68,10 @@ static __always_inline void begin_run(struct thread *t, struct counters *count, 
 
 /* Begins the run of a thread that is found on a CPU and is off it by the table. It began after the
  * last switch that was reported here. */
-static __always_inline void assume_begin(struct thread *t, struct scratch *s, struct counters *count)
+static __always_inline void assume_begin(struct thread *t, struct counters *count)
 {
 	count->assumed++;
-	begin_run(t, count, max(max((t->end + 1) & ~1ull, t->wakeup & ~1ull), s->switched));
+	begin_run(t, count, max(max((t->end + 1) & ~1ull, t->wakeup & ~1ull), count->switched));
 }
 
 static __always_inline u32 why_off(struct task_struct *prev, bool runnable, u32 state, struct call *call, u32 *gil, struct target *c)
@@ -99,7 +99,7 @@ static __always_inline u32 why_off(struct task_struct *prev, bool runnable, u32 
 	return call->nr < 0 ? FAULT : SYSCALL;
 }
 
-/* A thread lost its CPU: the record of its run. */
+/* A thread lost its CPU: the record of its run, or its sums. */
 static __always_inline void run_ends(struct task_struct *prev, struct target *c, struct thread *t, struct counters *count, bool runnable, u32 state, u64 now)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
@@ -110,7 +110,7 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 	if (!(state & TASK_DEAD))
 		call = call_of(prev);
 	if (!t->begin)
-		assume_begin(t, s, count);
+		assume_begin(t, count);
 	u32 off = why_off(prev, runnable, state, &call, &gil, c);
 	if (only_sums) {
 		add_on_cpu(t, now);
@@ -125,11 +125,11 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 	t->wakeup = 0;
 	/* A wakeup on another CPU either sees that the run has ended, or is seen here. */
 	__sync_lock_test_and_set(&t->begin, 0);
-	u64 early = __sync_lock_test_and_set(&t->early, 0);
+	u64 early = t->early ? __sync_lock_test_and_set(&t->early, 0) : 0;
 	/* If the thread slept nevertheless, another wakeup replaces this one. */
 	if (early && off >= GIL_FUTEX && !t->wakeup)
 		t->wakeup = wakeup_at(now, early & 1);
-	s->switched = now;
+	count->switched = now;
 	count->switches++;
 	if (only_sums)
 		return;
@@ -146,27 +146,29 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 	submit(s, t, count);
 }
 
-/* A watched thread lost its CPU, or one that was watched ends. */
-static __always_inline void leaves(struct task_struct *prev, struct target *c, struct thread *t, struct counters *count, bool runnable, u32 state, u64 now)
+/* A watched thread lost its CPU. */
+static __always_inline void leaves(struct task_struct *prev, u32 slot, struct counters *count, bool runnable, u32 state, u64 now)
 {
-	u32 pid = prev->pid;
-	u32 tgid = t ? t->tgid : 0;
-	if (!c)
-		c = bpf_map_lookup_elem(&targets, &tgid);
-	if (!t && !(state & TASK_DEAD))
+	struct thread *t = thread_at(slot, prev);
+	if (!t && state & TASK_DEAD) {
+		free_slot(slot);
+		return;
+	}
+	if (!t)
 		t = add_thread(prev, count, now);
-	if (t && c)
+	if (!t)
+		return;
+	struct target *c = target_of_thread(t);
+	if (c)
 		run_ends(prev, c, t, count, runnable, state, now);
-	if (state & TASK_DEAD && t)
-		remove_thread(t, pid);
+	if (state & TASK_DEAD)
+		remove_thread(t, slot);
 }
 
-static __always_inline void enters(struct task_struct *next, struct counters *count, u64 now)
+static __always_inline void enters(struct task_struct *next, u32 slot, struct counters *count, u64 now)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
-	if (s)
-		s->switched = now;
-	struct thread *t = thread_of(next);
+	count->switched = now;
+	struct thread *t = thread_at(slot, next);
 	if (t)
 		begin_run(t, count, now);
 	else
@@ -179,22 +181,14 @@ static __always_inline int switched(bool preempt, struct task_struct *prev, stru
 	if (!count)
 		return 0;
 	u64 begun = start_timer(count);
-	struct target *c = target_of(prev);
-	struct thread *t = 0;
-	if (c || state & TASK_DEAD)
-		t = thread_of(prev);
-	u64 leaving = c != 0;
-	/* Keeps the compiler from an "or" of pointers, which the verifier refuses. */
-	asm volatile("" : "+r"(leaving));
-	if (t)
-		leaving = 1;
-	u64 watched = target_of(next) != 0;
-	if (leaving | watched) {
+	u32 leaving = slot_of(prev);
+	u32 entering = slot_of(next);
+	if (leaving != NOT_WATCHED || entering != NOT_WATCHED) {
 		u64 now = bpf_ktime_get_ns();
-		if (leaving)
-			leaves(prev, c, t, count, preempt || !state, state, now);
-		if (watched)
-			enters(next, count, now);
+		if (leaving != NOT_WATCHED)
+			leaves(prev, leaving, count, preempt || !state, state, now);
+		if (entering != NOT_WATCHED)
+			enters(next, entering, count, now);
 	}
 	stop_timer(count, begun);
 	return 0;
@@ -233,11 +227,8 @@ static __always_inline bool by_peer(struct task_struct *woken, struct thread *t)
 	return call.nr == 454 || call.nr == 456 || call.nr == n.exit || (call.nr == n.futex && !is_futex_wait(call.op));
 }
 
-static __always_inline void woken(struct task_struct *task)
+static __always_inline void woken(struct task_struct *task, struct thread *t)
 {
-	struct thread *t = thread_of(task);
-	if (!t)
-		return;
 	bool peer = !only_sums && by_peer(task, t);
 	u64 now = bpf_ktime_get_ns();
 	if (t->begin)
@@ -256,8 +247,10 @@ int waking(u64 *ctx)
 	if (!count)
 		return 0;
 	u64 begun = start_timer(count);
-	if (target_of(task))
-		woken(task);
+	u32 slot = slot_of(task);
+	struct thread *t = slot < MAX_THREADS ? thread_at(slot, task) : 0;
+	if (t)
+		woken(task, t);
 	stop_timer(count, begun);
 	return 0;
 }
@@ -271,7 +264,8 @@ int executes(u64 *ctx)
 	if (!target_of(task) || old == task->pid)
 		return 0;
 	struct counters *count = bpf_map_lookup_elem(&counts, &zero);
-	struct thread *t = bpf_map_lookup_elem(&threads, &old);
+	u32 slot = slot_of_pid(old, 0);
+	struct thread *t = thread_at(slot, task);
 	if (!t || !count)
 		return 0;
 	if (!only_sums) {
@@ -280,21 +274,22 @@ int executes(u64 *ctx)
 		count->events++;
 		count->lost += !!bpf_ringbuf_output(&records, &gone, sizeof(gone), BPF_RB_NO_WAKEUP);
 	}
-	remove_thread(t, old);
+	remove_thread(t, slot);
 	return 0;
 }
 
 /* The clock interrupted a watched thread. */
-static __always_inline void interrupted(struct task_struct *task, struct target *c, struct counters *count, u64 now)
+static __always_inline void interrupted(struct task_struct *task, u32 slot, struct counters *count, u64 now)
 {
-	struct thread *t = thread_of(task);
+	struct thread *t = thread_at(slot, task);
 	if (!t)
 		t = add_thread(task, count, now);
+	struct target *c = t ? target_of_thread(t) : 0;
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
-	if (!t || !s)
+	if (!c || !s)
 		return;
 	if (!t->begin)
-		assume_begin(t, s, count);
+		assume_begin(t, count);
 	begin_record(s, t, TICK, now);
 	u64 self = 0;
 	if (task->mm) {
@@ -324,9 +319,9 @@ int tick(void *ctx)
 		return 0;
 	u64 now = bpf_ktime_get_ns();
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct target *c = target_of(task);
-	if (c)
-		interrupted(task, c, count, now);
+	u32 slot = slot_of(task);
+	if (slot != NOT_WATCHED)
+		interrupted(task, slot, count, now);
 	count->tick_nanos += bpf_ktime_get_ns() - now;
 	return 0;
 }

@@ -30,10 +30,11 @@ use crate::ids::{Addr, Pid, Tid};
 use crate::sample::ThreadNow;
 use crate::units::Nanos;
 use abi::{ThreadEntry, THREAD_WORDS};
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
 use aya::programs::{BtfTracePoint, PerfEvent, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -47,7 +48,11 @@ const MAX_RATE_HZ: f64 = 50_000.0;
 /// Entries of a table that are read again when they changed meanwhile.
 const MAX_READS: usize = 4;
 /// The words of `struct counters`.
-const COUNTERS: usize = 7;
+const COUNTERS: usize = 8;
+/// The limits of the tables.
+const MAX_THREADS: usize = 16384;
+const MAX_TARGETS: u32 = 1024;
+const HINTS: u32 = 4096;
 
 /// What the programs have cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,14 +79,17 @@ enum Product {
 /// Loaded and attached programs.
 pub struct KernelEvents {
     records: RingBuf<MapData>,
-    targets: HashMap<MapData, u32, [u64; config::WORDS]>,
-    threads: HashMap<MapData, u32, [u64; THREAD_WORDS]>,
+    /// The place of each watched process in `targets` and `processes`.
+    places: BTreeMap<Pid, u32>,
+    targets: Array<MapData, [u64; config::WORDS]>,
+    watched: HashMap<MapData, u32, u32>,
+    hints: Array<MapData, u32>,
+    slots: Array<MapData, [u32; MAX_THREADS]>,
+    threads: Array<MapData, [u64; THREAD_WORDS]>,
     tstates: HashMap<MapData, u32, u64>,
     counts: PerCpuArray<MapData, [u64; COUNTERS]>,
     #[cfg(any(test, feature = "internals"))]
-    processes: HashMap<MapData, u32, [u64; sums::PROCESS_WORDS]>,
-    #[cfg(any(test, feature = "internals"))]
-    product: Product,
+    processes: Array<MapData, [u64; sums::PROCESS_WORDS]>,
     frames: Vec<WalkedFrame>,
     /// Records that were read.
     read: u64,
@@ -137,14 +145,16 @@ impl KernelEvents {
         let wrong = "use a table of kernel events";
         Ok(KernelEvents {
             records: step(wrong, map("records")?.try_into())?,
+            places: BTreeMap::new(),
             targets: step(wrong, map("targets")?.try_into())?,
+            watched: step(wrong, map("watched")?.try_into())?,
+            hints: step(wrong, map("hints")?.try_into())?,
+            slots: step(wrong, map("slots")?.try_into())?,
             threads: step(wrong, map("threads")?.try_into())?,
             tstates: step(wrong, map("tstates")?.try_into())?,
             counts: step(wrong, map("counts")?.try_into())?,
             #[cfg(any(test, feature = "internals"))]
             processes: step(wrong, map("processes")?.try_into())?,
-            #[cfg(any(test, feature = "internals"))]
-            product,
             frames: Vec::new(),
             read: 0,
             unknown: 0,
@@ -154,27 +164,41 @@ impl KernelEvents {
 
     /// Watches a process from now on, or by another configuration than before.
     pub fn watch(&mut self, pid: Pid, config: &TargetConfig) -> io::Result<()> {
-        #[cfg(any(test, feature = "internals"))]
-        if self.product == Product::Sums {
-            self.start_sums(pid)?;
+        let words = config.words(pid);
+        if let Some(place) = self.places.get(&pid) {
+            return self.targets.set(*place, words, 0).map_err(io::Error::other);
         }
-        self.targets.insert(pid.0.cast_unsigned(), config.words(), 0).map_err(io::Error::other)
+        let taken: BTreeSet<u32> = self.places.values().copied().collect();
+        let free = (0..MAX_TARGETS).find(|place| !taken.contains(place));
+        let place = free.ok_or_else(|| io::Error::other("too many processes are watched"))?;
+        #[cfg(any(test, feature = "internals"))]
+        self.processes.set(place, [0; sums::PROCESS_WORDS], 0).map_err(io::Error::other)?;
+        self.targets.set(place, words, 0).map_err(io::Error::other)?;
+        self.watched.insert(pid.0.cast_unsigned(), place, 0).map_err(io::Error::other)?;
+        self.places.insert(pid, place);
+        self.set_hint(pid)
+    }
+
+    /// The programs find a process only if its hint is set.
+    fn set_hint(&mut self, pid: Pid) -> io::Result<()> {
+        let hint = |pid: Pid| pid.0.cast_unsigned() % HINTS;
+        let count = self.places.keys().filter(|other| hint(**other) == hint(pid)).count();
+        self.hints.set(hint(pid), count as u32, 0).map_err(io::Error::other)
     }
 
     /// Watches a process no longer. Records that were made before may still come.
     #[cfg(any(test, feature = "internals"))]
     pub fn forget(&mut self, pid: Pid) {
-        // A process that is not watched is no error.
-        let _ = self.targets.remove(&pid.0.cast_unsigned());
-        let _ = self.processes.remove(&pid.0.cast_unsigned());
-        let mut tids = Vec::new();
-        for (key, entry) in self.entries() {
-            if entry.tgid == pid {
-                tids.push((key, entry.tid));
-            }
-        }
-        for (key, tid) in tids {
-            let _ = self.threads.remove(&key);
+        let Some(place) = self.places.remove(&pid) else { return };
+        // Errors would only mean that it is not in a table.
+        let _ = self.targets.set(place, [0; config::WORDS], 0);
+        let _ = self.watched.remove(&pid.0.cast_unsigned());
+        let _ = self.set_hint(pid);
+        let entries: Vec<(u32, Tid)> =
+            self.entries().filter(|(_, entry)| entry.tgid == pid).map(|(slot, entry)| (slot, entry.tid)).collect();
+        for (slot, tid) in entries {
+            // The program frees the slot when the thread ends.
+            let _ = self.threads.set(slot, [0; THREAD_WORDS], 0);
             let _ = self.tstates.remove(&tid.0.cast_unsigned());
         }
     }
@@ -221,7 +245,7 @@ impl KernelEvents {
 
     /// What the programs have cost so far.
     pub fn cost(&self) -> ProgramCost {
-        let [events, _, _, switches, time, clock_time, _] = self.counters();
+        let [events, _, _, switches, time, clock_time, ..] = self.counters();
         ProgramCost { events, switches, time: Nanos::from_nanos(time), clock_time: Nanos::from_nanos(clock_time) }
     }
 
@@ -239,20 +263,22 @@ impl KernelEvents {
     }
 
     fn entries(&self) -> impl Iterator<Item = (u32, ThreadEntry)> + '_ {
-        self.threads.keys().flatten().filter_map(|key| Some((key, self.entry(key)?)))
+        let pids = self.slots.get(&0, 0);
+        let taken = move |slot: &u32| pids.as_ref().is_ok_and(|pids| pids.get(*slot as usize).is_some_and(|pid| *pid != 0));
+        (0..MAX_THREADS as u32).filter(taken).filter_map(|slot| Some((slot, self.entry(slot)?)))
     }
 
     /// An entry that did not change while it was read.
-    fn entry(&self, key: u32) -> Option<ThreadEntry> {
-        let mut last = self.threads.get(&key, 0).ok()?;
+    fn entry(&self, slot: u32) -> Option<ThreadEntry> {
+        let mut last = self.threads.get(&slot, 0).ok()?;
         for _ in 0..MAX_READS {
-            let again = self.threads.get(&key, 0).ok()?;
+            let again = self.threads.get(&slot, 0).ok()?;
             if again == last {
                 break;
             }
             last = again;
         }
-        Some(ThreadEntry::parse(&last))
+        ThreadEntry::parse(&last)
     }
 }
 

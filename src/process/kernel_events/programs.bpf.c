@@ -18,7 +18,14 @@ typedef __s64 s64;
 
 #define MAX_GILS 4
 #define MAX_FRAMES 128
+/* A power of two. */
 #define MAX_THREADS 16384
+#define MAX_TARGETS 1024
+/* Slots of the table of threads that are tried for one thread, and the step between them. */
+#define TRIES 8
+#define STRIDE 1237
+/* A power of two. */
+#define HINTS 4096
 #define RING_BYTES (4 << 20)
 /* Nodes of a musl condition variable that are compared. A waiter puts itself at the head. */
 #define MAX_NODES 8
@@ -65,6 +72,8 @@ struct target {
 	u64 stack_interval;
 	/* The first futex in a GIL on which a thread waits that was forced to release it. */
 	u64 switch_from;
+	/* Its process in gilprof's PID namespace; 0: it is watched no longer. */
+	u64 tgid;
 };
 
 /* What a thread did, in nanoseconds, up to its last switch: `Sums`. */
@@ -83,16 +92,21 @@ struct sums {
 #define SUMS (sizeof(struct sums) / 8)
 
 /* What threads waited for one GIL: `GilSums`. */
-struct gil_sums {
+struct gil_waits {
 	u64 waiting, queued_after_wait;
 	u64 waits;
+};
+
+struct gil_sums {
+	struct gil_waits waits;
 	u64 ticks_with_gil;
 };
 
 struct process {
 	/* Of threads that have ended. */
 	struct sums ended;
-	/* As `gils` of `struct target`. */
+	/* As `gils` of `struct target`. What a thread waited for the GIL that it last slept for is
+	 * added once it sleeps for another one, or ends. */
 	struct gil_sums gils[MAX_GILS];
 };
 
@@ -103,6 +117,7 @@ struct sleep {
 
 enum off { PREEMPTED, PREEMPTED_IN_GIL_CALL, GIL_FUTEX, SWITCH_FUTEX, SIGNAL_FUTEX, OTHER_FUTEX, SYSCALL, FAULT, STOPPED, EXITED };
 
+/* All but the wakeups is written only by the CPU that the thread is on. */
 struct thread {
 	/* It is on a CPU since then; 0: off. */
 	u64 begin;
@@ -110,16 +125,20 @@ struct thread {
 	u64 wakeup;
 	/* A wakeup that came in this run: when the thread was about to sleep, as a rule. */
 	u64 early;
-	u64 tstate;
-	u32 number, off;
-	u32 tid, tgid;
-	u32 inner_tid, gil;
-	u64 lost;
 	/* The end of its last run. */
 	u64 end;
-	struct sums sums;
+	u32 number, off;
+	/* The process by the kernel's own number; 0: no entry. And its place in `targets`. */
+	u32 group, target;
 	/* The GIL that it last slept for, as an index, and its `switch_number` of then. */
 	u64 waits_for, wait_switches;
+	struct sums sums;
+	/* The part of the sums that is in the sums of GILs. */
+	struct gil_waits added;
+	u64 lost;
+	u64 tstate;
+	u32 tid, tgid;
+	u32 inner_tid, gil;
 	struct sleep sleeps[SLEEPS];
 };
 
@@ -159,10 +178,6 @@ struct scratch {
 	struct record record;
 	struct frame frames[MAX_FRAMES];
 	u8 bytes[128 + 8];
-	/* Too long for the stack. */
-	struct thread new;
-	/* The last switch on this CPU of which the time was taken. */
-	u64 switched;
 };
 
 struct counters {
@@ -176,6 +191,8 @@ struct counters {
 	u64 nanos, tick_nanos;
 	/* Switches and wakeups until the next one is timed. */
 	u64 until_timed;
+	/* The last switch on this CPU of which the time was taken. */
+	u64 switched;
 };
 /* One of so many switches and wakeups, of any program, is timed: a prime, so that it keeps no step
  * with threads that take turns. Reading the clock twice takes as long as most of them. */
@@ -183,15 +200,44 @@ struct counters {
 /* Nanoseconds of a run of a program before and after it reads the clock. */
 #define NOT_TIMED 40
 
+/* The kernel's numbers of the threads in `threads`; 0: free. A thread is in the slot of its number,
+ * modulo their count, or where that is taken in one of some others: no search, as a rule. */
+struct slots {
+	u32 pids[MAX_THREADS];
+};
+
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_TARGETS);
 	__type(key, u32);
 	__type(value, struct target);
 } targets SEC(".maps");
 
+/* The place of a process in `targets` and `processes`, by its id in gilprof's PID namespace. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_TARGETS);
+	__type(key, u32);
+	__type(value, u32);
+} watched SEC(".maps");
+
+/* How many processes of `watched` have an id with this remainder: most tasks need no search. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HINTS);
+	__type(key, u32);
+	__type(value, u32);
+} hints SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct slots);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_THREADS);
 	__type(key, u32);
 	__type(value, struct thread);
@@ -205,10 +251,10 @@ struct {
 	__type(value, u64);
 } tstates SEC(".maps");
 
-/* With `only_sums`: by the id of the process, as `targets`. */
+/* With `only_sums`. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_TARGETS);
 	__type(key, u32);
 	__type(value, struct process);
 } processes SEC(".maps");
@@ -333,36 +379,7 @@ static __always_inline u32 innermost_tid(struct task_struct *task)
 	return BPF_CORE_READ(upid, nr);
 }
 
-static __always_inline struct target *target_of(struct task_struct *task)
-{
-	u32 tgid = own_tgid(task);
-	return tgid ? bpf_map_lookup_elem(&targets, &tgid) : 0;
-}
-
-static __always_inline struct thread *thread_of(struct task_struct *task)
-{
-	u32 pid = task->pid;
-	return bpf_map_lookup_elem(&threads, &pid);
-}
-
-/* The thread with its first run, which begins at `begin`. */
-static __always_inline struct thread *add_thread(struct task_struct *task, struct counters *count, u64 begin)
-{
-	u32 pid = task->pid;
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &zero);
-	if (!s)
-		return 0;
-	struct thread *new = &s->new;
-	*new = (struct thread){ .begin = begin, .gil = NO_GIL, .waits_for = MAX_GILS };
-	new->tid = own_tid(task);
-	new->tgid = own_tgid(task);
-	new->inner_tid = innermost_tid(task);
-	bpf_map_update_elem(&threads, &pid, new, BPF_ANY);
-	struct thread *t = bpf_map_lookup_elem(&threads, &pid);
-	if (!t)
-		count->lost++;
-	return t;
-}
+#include "table.h"
 
 /* ---- The target's memory ---- */
 

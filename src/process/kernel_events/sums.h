@@ -5,15 +5,36 @@ static __always_inline void add(u64 *sum, u64 more)
 {
 	/* Clocks read on two CPUs may disagree by a few nanoseconds. */
 	if ((s64)more > 0)
-		__sync_fetch_and_add(sum, more);
+		*sum += more;
 }
 
-static __always_inline struct gil_sums *sums_of_gil(u32 tgid, u64 gil)
+/* Adds to a sum of the whole process, as other CPUs do. */
+static __always_inline void add_shared(u64 *sum, u64 more)
 {
-	struct process *process = bpf_map_lookup_elem(&processes, &tgid);
-	if (!process || gil >= MAX_GILS)
-		return 0;
-	return &process->gils[gil];
+	__sync_fetch_and_add(sum, more);
+}
+
+static __always_inline struct process *process_of(struct thread *t)
+{
+	u32 index = t->target;
+	return bpf_map_lookup_elem(&processes, &index);
+}
+
+/* Adds to the sums of the GIL that a thread last slept for what they lack of the thread's. */
+static __always_inline void add_to_gil(struct thread *t, struct process *process)
+{
+	struct gil_waits *added = &t->added;
+	struct sums *sums = &t->sums;
+	u64 index = t->waits_for;
+	if (index < MAX_GILS) {
+		struct gil_waits *gil = &process->gils[index].waits;
+		add_shared(&gil->waiting, sums->waiting - added->waiting);
+		add_shared(&gil->queued_after_wait, sums->queued_after_wait - added->queued_after_wait);
+		add_shared(&gil->waits, sums->waits - added->waits);
+	}
+	added->waiting = sums->waiting;
+	added->queued_after_wait = sums->queued_after_wait;
+	added->waits = sums->waits;
 }
 
 /* The thread ran until `now`. */
@@ -38,11 +59,6 @@ static __always_inline void add_off_cpu(struct thread *t, u64 now)
 	}
 	add(&t->sums.waiting, asleep);
 	add(&t->sums.queued_after_wait, queued);
-	struct gil_sums *gil = sums_of_gil(t->tgid, t->waits_for);
-	if (gil) {
-		add(&gil->waiting, asleep);
-		add(&gil->queued_after_wait, queued);
-	}
 }
 
 /* The thread falls asleep for a GIL: a new wait, unless it cannot have had the GIL since it last
@@ -56,14 +72,16 @@ static __always_inline void count_wait(struct target *c, struct scratch *s, stru
 		return;
 	u64 switches = PICK(u64, s, c->switches) - t->wait_switches;
 	bool same = t->waits_for == index && (switches == 0 || (switches == 1 && !is_own(c, t, self, PICK(u64, s, c->last_holder))));
-	t->waits_for = index;
 	t->wait_switches += switches;
 	if (same)
 		return;
-	add(&t->sums.waits, 1);
-	struct gil_sums *sums = sums_of_gil(t->tgid, index);
-	if (sums)
-		add(&sums->waits, 1);
+	if (t->waits_for != index) {
+		struct process *process = process_of(t);
+		if (process)
+			add_to_gil(t, process);
+		t->waits_for = index;
+	}
+	t->sums.waits++;
 }
 
 /* The clock interrupted the thread, and `see_gils` has filled the record. */
@@ -74,27 +92,35 @@ static __always_inline void add_tick(struct target *c, struct scratch *s, struct
 	if (held == NO_GIL)
 		return;
 	add(&t->sums.ticks_with_gil, 1);
-	for (u32 i = 0; i < MAX_GILS; i++) {
-		struct gil_sums *gil = c->gils[i] && c->gil_ids[i] == held ? sums_of_gil(t->tgid, i) : 0;
-		if (gil) {
-			add(&gil->ticks_with_gil, 1);
+	struct process *process = process_of(t);
+	for (u32 i = 0; i < MAX_GILS && process; i++) {
+		if (c->gils[i] && c->gil_ids[i] == held) {
+			add_shared(&process->gils[i].ticks_with_gil, 1);
 			break;
 		}
 	}
 }
 
-/* Removes an entry of the table of threads. */
-static __always_inline void remove_thread(struct thread *t, u32 pid)
+/* The thread ends: its sums are those of the process from now on. */
+static __always_inline void add_ended(struct thread *t)
+{
+	struct process *process = target_of_thread(t) ? process_of(t) : 0;
+	if (!process)
+		return;
+	add_to_gil(t, process);
+	u64 *ended = (u64 *)&process->ended;
+	u64 *sums = (u64 *)&t->sums;
+	for (u32 i = 0; i < SUMS; i++)
+		add_shared(&ended[i], sums[i]);
+}
+
+/* Takes a thread out of the table. */
+static __always_inline void remove_thread(struct thread *t, u32 slot)
 {
 	u32 tid = t->tid;
-	u32 tgid = t->tgid;
-	struct process *process = only_sums ? bpf_map_lookup_elem(&processes, &tgid) : 0;
-	if (process) {
-		u64 *ended = (u64 *)&process->ended;
-		u64 *sums = (u64 *)&t->sums;
-		for (u32 i = 0; i < SUMS; i++)
-			add(&ended[i], sums[i]);
-	}
+	if (only_sums)
+		add_ended(t);
 	bpf_map_delete_elem(&tstates, &tid);
-	bpf_map_delete_elem(&threads, &pid);
+	t->group = 0;
+	free_slot(slot);
 }

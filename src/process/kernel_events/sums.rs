@@ -8,14 +8,12 @@ use super::KernelEvents;
 use crate::ids::{GilId, Pid, Tid};
 use crate::sample::{OffCpu, ThreadNow};
 use crate::units::Nanos;
-use std::io;
+use std::collections::BTreeMap;
 
 /// The words of `struct sums`, of `struct gil_sums` and of `struct process`.
 pub(super) const WORDS: usize = 8;
 const GIL_WORDS: usize = 4;
 pub(super) const PROCESS_WORDS: usize = WORDS + super::config::MAX_GILS * GIL_WORDS;
-/// The entry exists already (`BPF_NOEXIST`).
-const ONLY_NEW: u64 = 1;
 
 /// What one thread, or several, did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,6 +85,17 @@ impl Sums {
         }
     }
 
+    /// The waits beyond those of a `struct gil_waits`.
+    pub(super) fn waits_beyond(&self, added: &[u64]) -> GilSums {
+        let added = GilSums::parse(added.first_chunk().unwrap_or(&[0; GIL_WORDS]));
+        GilSums {
+            waiting: self.waiting.saturating_since(added.waiting),
+            queued_after_wait: self.queued_after_wait.saturating_since(added.queued_after_wait),
+            waits: self.waits.saturating_sub(added.waits),
+            ticks_with_gil: 0,
+        }
+    }
+
     /// Adds what a thread has done since its last switch.
     fn up_to(mut self, now: Nanos, place: ThreadNow, left: Option<(OffCpu, Nanos)>) -> Sums {
         let (woken, (off, end)) = match (place, left) {
@@ -117,34 +126,41 @@ impl Sums {
 }
 
 impl GilSums {
-    fn parse(words: &[u64]) -> GilSums {
-        let word = |index: usize| words.get(index).copied().unwrap_or(0);
-        let time = |index| Nanos::from_nanos(word(index));
-        GilSums { waiting: time(0), queued_after_wait: time(1), waits: word(2), ticks_with_gil: word(3) }
+    fn parse(words: &[u64; GIL_WORDS]) -> GilSums {
+        let [waiting, queued_after_wait, waits, ticks_with_gil] = *words;
+        let time = Nanos::from_nanos;
+        GilSums { waiting: time(waiting), queued_after_wait: time(queued_after_wait), waits, ticks_with_gil }
+    }
+
+    fn add(&mut self, other: &GilSums) {
+        self.waiting += other.waiting;
+        self.queued_after_wait += other.queued_after_wait;
+        self.waits = self.waits.wrapping_add(other.waits);
     }
 }
 
 impl KernelEvents {
-    /// Makes room for the sums of a process that is watched.
-    pub(super) fn start_sums(&mut self, pid: Pid) -> io::Result<()> {
-        match self.processes.insert(pid.0.cast_unsigned(), [0; PROCESS_WORDS], ONLY_NEW) {
-            Err(error) if self.processes.get(&pid.0.cast_unsigned(), 0).is_err() => Err(io::Error::other(error)),
-            _ => Ok(()),
+    /// The sums of all watched processes up to `now`, on the clock of [`ThreadNow`].
+    pub fn sums(&self, now: Nanos) -> BTreeMap<Pid, ProcessSums> {
+        let mut found: BTreeMap<Pid, ProcessSums> = self.places.iter().map(|(pid, place)| (*pid, self.process_sums(*place))).collect();
+        for (_, entry) in self.entries() {
+            let Some(process) = found.get_mut(&entry.tgid) else { continue };
+            process.threads.push(ThreadSums { tid: entry.tid, sums: entry.sums.up_to(now, entry.now, entry.left) });
+            if let Some((_, gil)) = process.gils.get_mut(entry.of_gil.0) {
+                gil.add(&entry.of_gil.1);
+            }
         }
+        found
     }
 
-    /// The sums of a watched process up to `now`, on the clock of [`ThreadNow`].
-    pub fn sums(&self, pid: Pid, now: Nanos) -> ProcessSums {
+    /// Without the threads that live.
+    fn process_sums(&self, place: u32) -> ProcessSums {
         let mut found = ProcessSums::default();
-        for (_, entry) in self.entries().filter(|(_, entry)| entry.tgid == pid) {
-            found.threads.push(ThreadSums { tid: entry.tid, sums: entry.sums.up_to(now, entry.now, entry.left) });
-        }
-        let key = pid.0.cast_unsigned();
-        let (Ok(words), Ok(target)) = (self.processes.get(&key, 0), self.targets.get(&key, 0)) else { return found };
+        let (Ok(words), Ok(target)) = (self.processes.get(&place, 0), self.targets.get(&place, 0)) else { return found };
         let (ended, gils) = words.split_at(WORDS);
         found.ended = Sums::parse(ended.first_chunk().unwrap_or(&[0; WORDS]));
-        let ids = super::config::gil_ids(&target);
-        found.gils = ids.zip(gils.chunks(GIL_WORDS)).map(|(id, words)| (id, GilSums::parse(words))).collect();
+        let gils = gils.chunks(GIL_WORDS).map(|words| GilSums::parse(words.first_chunk().unwrap_or(&[0; GIL_WORDS])));
+        found.gils = super::config::gil_ids(&target).zip(gils).collect();
         found
     }
 }

@@ -64,13 +64,16 @@ fn what_cannot_be_is_no_record() {
 #[test]
 fn entries_of_threads() {
     let mut words = [0; THREAD_WORDS];
-    (words[1], words[4], words[5], words[7], words[8], words[10]) = (301, 5 | 2 << 32, 11 | 10 << 32, 6, 200, 90);
-    let off = ThreadEntry::parse(&words);
+    (words[1], words[3], words[4], words[9], words[19], words[21]) = (301, 200, 5 | 2 << 32, 90, 6, 11 | 10 << 32);
+    assert_eq!(ThreadEntry::parse(&words), None, "not complete");
+    (words[5], words[6], words[13], words[16], words[18]) = (77, 1, 4, 50, 3);
+    let off = ThreadEntry::parse(&words).unwrap();
     let wakeup = Some(Wakeup { at: Nanos::from_nanos(300), by_peer: true });
     assert_eq!((off.tid, off.tgid, off.now, off.lost), (Tid(11), Pid(10), ThreadNow::OffCpu { number: 5, wakeup }, 6));
     assert_eq!((off.left, off.sums.waiting), (Some((OffCpu::GilFutex, Nanos::from_nanos(200))), Nanos::from_nanos(90)));
+    assert_eq!((off.of_gil.0, off.of_gil.1.waiting, off.of_gil.1.waits), (1, Nanos::from_nanos(40), 1));
     words[0] = 400;
-    assert_eq!(ThreadEntry::parse(&words).now, ThreadNow::OnCpu { number: 5, wakeup, begin: Nanos::from_nanos(400) });
+    assert_eq!(ThreadEntry::parse(&words).unwrap().now, ThreadNow::OnCpu { number: 5, wakeup, begin: Nanos::from_nanos(400) });
 }
 
 proptest! {
