@@ -15,7 +15,7 @@ const ENTRY_FRAME: i64 = i64::MIN;
 const NO_GIL: u32 = u32::MAX;
 
 /// The words of `struct thread`.
-pub(super) const THREAD_WORDS: usize = 39;
+pub(super) const THREAD_WORDS: usize = 40;
 
 /// Bits of `flags`.
 mod flag {
@@ -197,18 +197,18 @@ impl ThreadEntry {
             begin => ThreadNow::OnCpu { number, wakeup, begin: Nanos::from_nanos(begin) },
         };
         #[cfg(any(test, feature = "internals"))]
-        let sums = super::sums::Sums::parse(words[8..].first_chunk().unwrap_or(&[0; super::sums::WORDS]));
+        let sums = super::sums::Sums::parse(words[9..].first_chunk().unwrap_or(&[0; super::sums::WORDS]));
         (low(words[5]) != 0).then_some(ThreadEntry {
-            tid: Tid(low(words[21]) as i32),
-            tgid: Pid(high(words[21]) as i32),
+            tid: Tid(low(words[22]) as i32),
+            tgid: Pid(high(words[22]) as i32),
             now,
-            lost: words[19],
+            lost: words[20],
             #[cfg(any(test, feature = "internals"))]
             left: off_cpu(high(words[4]) as u8).filter(|_| words[3] != 0).map(|off| (off, Nanos::from_nanos(words[3]))),
             #[cfg(any(test, feature = "internals"))]
             sums,
             #[cfg(any(test, feature = "internals"))]
-            of_gil: (usize::try_from(words[6]).unwrap_or(usize::MAX), sums.waits_beyond(&words[16..])),
+            of_gil: (usize::try_from(words[6]).unwrap_or(usize::MAX), sums.waits_beyond(&words[17..])),
         })
     }
 }

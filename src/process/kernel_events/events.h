@@ -57,12 +57,10 @@ static __always_inline void begin_run(struct thread *t, struct counters *count, 
 {
 	t->number++;
 	t->early = 0;
-	if (t->off >= GIL_FUTEX && !t->wakeup) {
+	if (t->off >= GIL_FUTEX && !t->wakeup && !queue_is_counted) {
 		count->assumed++;
 		t->wakeup = begin & ~1ull;
 	}
-	if (only_sums)
-		add_off_cpu(t, begin);
 	t->begin = begin;
 }
 
@@ -113,7 +111,7 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 		assume_begin(t, count);
 	u32 off = why_off(prev, runnable, state, &call, &gil, c);
 	if (only_sums) {
-		add_on_cpu(t, now);
+		add_run(prev, t, now);
 		if (prev->mm && (off == GIL_FUTEX || off == SWITCH_FUTEX))
 			count_wait(c, s, t, pthread_self(prev, c), gil);
 	} else {

@@ -29,6 +29,11 @@ struct pid {
 
 struct mm_struct;
 
+/* Empty without CONFIG_SCHED_INFO. */
+struct sched_info {
+	unsigned long long run_delay;
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
@@ -36,6 +41,7 @@ struct task_struct {
 	unsigned long jobctl;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
+	struct sched_info sched_info;
 };
 
 /* 5.14 and later. */

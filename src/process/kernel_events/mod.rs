@@ -76,6 +76,16 @@ enum Product {
     Sums,
 }
 
+impl Product {
+    fn needs_no_wakeups(self) -> bool {
+        match self {
+            Product::Records => false,
+            #[cfg(any(test, feature = "internals"))]
+            Product::Sums => sums::queue_is_counted(),
+        }
+    }
+}
+
 /// Loaded and attached programs.
 pub struct KernelEvents {
     records: RingBuf<MapData>,
@@ -132,14 +142,17 @@ impl KernelEvents {
         let own = step("read gilprof's PID namespace", std::fs::metadata("/proc/self/ns/pid"))?.ino();
         let own = if own == ROOT_NAMESPACE { 0 } else { own as u32 };
         let only_sums = u32::from(product != Product::Records);
+        let queue_is_counted = product.needs_no_wakeups();
         let mut programs = {
             // It has all types of the kernel, some 17 MB. They are gone before they are read again.
             let mut loader = EbpfLoader::new();
             loader.override_global("own_namespace", &own, true).override_global("only_sums", &only_sums, true);
+            let counted = u32::from(queue_is_counted);
+            loader.override_global("queue_is_counted", &counted, true);
             step("create the tables of kernel events", loader.load(OBJECT))?
         };
         let btf = step("read the types of the kernel", Btf::from_sys_fs())?;
-        attach(&mut programs, &btf, rate_hz)?;
+        attach(&mut programs, &btf, rate_hz, !queue_is_counted)?;
         drop(btf);
         let mut map = |name| step("find a table of kernel events", part(programs.take_map(name)));
         let wrong = "use a table of kernel events";
@@ -282,7 +295,7 @@ impl KernelEvents {
     }
 }
 
-fn attach(programs: &mut Ebpf, btf: &Btf, rate_hz: f64) -> Result<(), NoKernelEvents> {
+fn attach(programs: &mut Ebpf, btf: &Btf, rate_hz: f64, wakeups: bool) -> Result<(), NoKernelEvents> {
     let what = "load the programs for kernel events";
     // The order of the tracepoint's arguments changed with 5.18; the verifier refuses the wrong
     // one.
@@ -294,9 +307,11 @@ fn attach(programs: &mut Ebpf, btf: &Btf, rate_hz: f64) -> Result<(), NoKernelEv
             "switch_before_5_18"
         }
     };
-    step(what, load(programs, "waking", "sched_waking", btf))?;
+    if wakeups {
+        step(what, load(programs, "waking", "sched_waking", btf))?;
+    }
     step(what, load(programs, "executes", "sched_process_exec", btf))?;
-    for name in ["waking", "executes", switch] {
+    for name in ["executes", switch].into_iter().chain(wakeups.then_some("waking")) {
         let program: &mut BtfTracePoint = step(what, tracepoint(programs, name))?;
         step("attach to the tracepoints of the scheduler", program.attach())?;
     }

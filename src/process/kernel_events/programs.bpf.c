@@ -53,6 +53,9 @@ char _license[] SEC("license") = "Dual MIT/GPL";
 const volatile u32 own_namespace = 0;
 /* Whether the programs make sums (`sums.h`) and no records. */
 const volatile u32 only_sums = 0;
+/* With `only_sums`: whether the scheduler counts each thread's time in the run queue. Then wakeups
+ * are not needed, and `waking` is not attached. */
+const volatile u32 queue_is_counted = 0;
 
 /* What is watched in a process: `TargetConfig`. Offsets are in bytes. */
 struct target {
@@ -132,6 +135,8 @@ struct thread {
 	u32 group, target;
 	/* The GIL that it last slept for, as an index, and its `switch_number` of then. */
 	u64 waits_for, wait_switches;
+	/* The scheduler's count of its time in the run queue, at its last switch. */
+	u64 run_delay;
 	struct sums sums;
 	/* The part of the sums that is in the sums of GILs. */
 	struct gil_waits added;

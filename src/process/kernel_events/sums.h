@@ -37,21 +37,27 @@ static __always_inline void add_to_gil(struct thread *t, struct process *process
 	added->waits = sums->waits;
 }
 
-/* The thread ran until `now`. */
-static __always_inline void add_on_cpu(struct thread *t, u64 now)
+/* The time of the run queue in the time off the CPU before this run. */
+static __always_inline u64 time_in_queue(struct task_struct *task, struct thread *t, u64 off_cpu)
 {
-	add(&t->sums.on_cpu, now - t->begin);
+	u64 queued = t->begin - (t->wakeup & ~1ull);
+	if (queue_is_counted) {
+		u64 counted = task->sched_info.run_delay;
+		queued = counted - t->run_delay;
+		t->run_delay = counted;
+	}
+	return t->off < GIL_FUTEX || queued > off_cpu ? off_cpu : queued;
 }
 
-/* The thread was off its CPU until `now`. */
-static __always_inline void add_off_cpu(struct thread *t, u64 now)
+/* The thread ran until `now`. Before, it was off its CPU from the end of its last run. */
+static __always_inline void add_run(struct task_struct *task, struct thread *t, u64 now)
 {
-	u64 end = t->end;
-	if (!end)
+	add(&t->sums.on_cpu, now - t->begin);
+	u64 off_cpu = t->begin - t->end;
+	u64 queued = time_in_queue(task, t, off_cpu);
+	u64 asleep = off_cpu - queued;
+	if (!t->end || (s64)off_cpu < 0)
 		return;
-	u64 wakeup = t->off >= GIL_FUTEX ? t->wakeup & ~1ull : end;
-	u64 asleep = wakeup - end;
-	u64 queued = now - wakeup;
 	if (t->off == PREEMPTED || t->off >= OTHER_FUTEX) {
 		add(&t->sums.asleep, asleep);
 		add(&t->sums.queued, queued);

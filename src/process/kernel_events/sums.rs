@@ -3,6 +3,10 @@
 //!
 //! A thread is known from its first switch or tick on. Of one that slept all the time since its
 //! process was watched there are no sums.
+//!
+//! The scheduler counts the time of each thread in the run queue itself (`CONFIG_SCHED_INFO`), once
+//! the thread runs. So no program runs at wakeups. Until a woken thread has left its CPU again, its
+//! time in the run queue is part of the sleep before it.
 
 use super::KernelEvents;
 use crate::ids::{GilId, Pid, Tid};
@@ -10,6 +14,8 @@ use crate::sample::{OffCpu, ThreadNow};
 use crate::units::Nanos;
 use std::collections::BTreeMap;
 
+/// Whether the scheduler counts that time: if not, the sums in this file are zeros.
+const SCHEDSTAT: &str = "/proc/self/schedstat";
 /// The words of `struct sums`, of `struct gil_sums` and of `struct process`.
 pub(super) const WORDS: usize = 8;
 const GIL_WORDS: usize = 4;
@@ -96,19 +102,19 @@ impl Sums {
         }
     }
 
-    /// Adds what a thread has done since its last switch.
+    /// Adds what a thread has done since the end of its last run.
     fn up_to(mut self, now: Nanos, place: ThreadNow, left: Option<(OffCpu, Nanos)>) -> Sums {
-        let (woken, (off, end)) = match (place, left) {
-            (ThreadNow::OnCpu { begin, .. }, _) => {
-                self.on_cpu += now.saturating_since(begin);
-                return self;
-            }
-            (ThreadNow::OffCpu { wakeup, .. }, Some(left)) => (wakeup, left),
-            (ThreadNow::OffCpu { .. }, None) => return self,
+        let (woken, until) = match place {
+            ThreadNow::OnCpu { wakeup, begin, .. } => (wakeup, begin.min(now)),
+            ThreadNow::OffCpu { wakeup, .. } => (wakeup, now),
         };
+        if let ThreadNow::OnCpu { .. } = place {
+            self.on_cpu += now.saturating_since(until);
+        }
+        let Some((off, end)) = left else { return self };
         let preempted = matches!(off, OffCpu::Preempted | OffCpu::PreemptedInGilCall);
-        let woken = if preempted { end } else { woken.map_or(now, |wakeup| wakeup.at).min(now) };
-        let (asleep, queued) = (woken.saturating_since(end), now.saturating_since(woken));
+        let woken = if preempted { end } else { woken.map_or(until, |wakeup| wakeup.at).min(until) };
+        let (asleep, queued) = (woken.saturating_since(end), until.saturating_since(woken));
         if matches!(off, OffCpu::GilFutex | OffCpu::SwitchFutex | OffCpu::PreemptedInGilCall) {
             self.waiting += asleep;
             self.queued_after_wait += queued;
@@ -137,6 +143,11 @@ impl GilSums {
         self.queued_after_wait += other.queued_after_wait;
         self.waits = self.waits.wrapping_add(other.waits);
     }
+}
+
+/// Whether the scheduler counts the time in the run queue.
+pub(super) fn queue_is_counted() -> bool {
+    std::fs::read_to_string(SCHEDSTAT).is_ok_and(|sums| !sums.starts_with("0 "))
 }
 
 impl KernelEvents {
@@ -183,6 +194,7 @@ mod tests {
         let on = ThreadNow::OnCpu { number: 1, wakeup: None, begin: ms(7) };
         assert_eq!(since(on, None), Sums { on_cpu: ms(3), ..Sums::default() });
         let left = |off| Some((off, ms(4)));
+        assert_eq!(since(on, left(OffCpu::Syscall)), Sums { on_cpu: ms(3), asleep: ms(3), ..Sums::default() });
         assert_eq!(since(off(None), left(OffCpu::GilFutex)), Sums { waiting: ms(6), ..Sums::default() });
         let woken = Sums { waiting: ms(4), queued_after_wait: ms(2), ..Sums::default() };
         assert_eq!(since(off(Some(8)), left(OffCpu::SwitchFutex)), woken);

@@ -64,9 +64,9 @@ fn what_cannot_be_is_no_record() {
 #[test]
 fn entries_of_threads() {
     let mut words = [0; THREAD_WORDS];
-    (words[1], words[3], words[4], words[9], words[19], words[21]) = (301, 200, 5 | 2 << 32, 90, 6, 11 | 10 << 32);
+    (words[1], words[3], words[4], words[10], words[20], words[22]) = (301, 200, 5 | 2 << 32, 90, 6, 11 | 10 << 32);
     assert_eq!(ThreadEntry::parse(&words), None, "not complete");
-    (words[5], words[6], words[13], words[16], words[18]) = (77, 1, 4, 50, 3);
+    (words[5], words[6], words[14], words[17], words[19]) = (77, 1, 4, 50, 3);
     let off = ThreadEntry::parse(&words).unwrap();
     let wakeup = Some(Wakeup { at: Nanos::from_nanos(300), by_peer: true });
     assert_eq!((off.tid, off.tgid, off.now, off.lost), (Tid(11), Pid(10), ThreadNow::OffCpu { number: 5, wakeup }, 6));
