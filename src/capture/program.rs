@@ -124,6 +124,7 @@ impl InterpreterSource {
         let outcome = engine.sample(&mut self.sampler, now, sink)?;
         if let Some(why) = engine.brake(&mut self.sampler, now, sink) {
             self.end_engine();
+            self.engine_reason = Some(why.clone());
             self.warn([why]);
         }
         Ok(outcome)

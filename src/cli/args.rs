@@ -202,7 +202,7 @@ pub struct MeasureArgs {
     #[arg(long)]
     pub freeze_holder: bool,
     /// The same as --engine kernel
-    #[arg(long)]
+    #[arg(long, conflicts_with = "freeze_holder")]
     pub exact: bool,
     /// What measures: samples, kernel (experimental, as root), auto, both
     #[arg(long, value_enum, default_value_t = EngineArg::Samples, hide_possible_values = true, hide_default_value = true, conflicts_with_all = ["exact", "freeze_holder"])]

@@ -28,6 +28,16 @@ pub struct Window {
     pub ended: AtomicBool,
 }
 
+/// Ends the sampler's window when it is dropped, also by a panic.
+#[derive(Debug)]
+pub struct EndsWindow<'a>(pub &'a Window);
+
+impl Drop for EndsWindow<'_> {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Samples a process while the window of the kernel engine runs.
 pub fn sample_beside(target: Target, config: CaptureConfig, window: &Window) -> Result<(Profile, Recording)> {
     while !window.begun.load(Ordering::Relaxed) && !window.ended.load(Ordering::Relaxed) {
@@ -45,6 +55,9 @@ pub fn sample_beside(target: Target, config: CaptureConfig, window: &Window) -> 
 /// What the two disagree on by more than the samples' interval and by enough to matter, as
 /// sentences.
 pub fn disagreements(samples: (&Profile, &Recording), kernel: (&Profile, &Recording)) -> Result<Vec<String>> {
+    if !kernel.0.window.kernel_engine {
+        return Ok(vec!["the engines were not compared: the kernel engine did not measure the whole window".into()]);
+    }
     let reports = [samples.0, kernel.0].map(analysis::report);
     let buckets = [buckets(samples)?, buckets(kernel)?];
     let side = |n: usize| ComparedWindow { report: &reports[n], buckets: &buckets[n] };

@@ -128,8 +128,11 @@ impl Session {
         };
         let mut profile = builder.finish(window.target, window.stats);
         if let (Some(beside), Some(recording)) = (beside, &recording) {
-            let (samples, of_samples) = beside?;
-            profile.window.warnings.extend(both_engines::disagreements((&samples, &of_samples), (&profile, recording))?);
+            let compared =
+                beside.and_then(|(samples, of_samples)| both_engines::disagreements((&samples, &of_samples), (&profile, recording)));
+            // What the kernel engine has measured stays.
+            let failed = |why| vec![format!("the engines were not compared: {why}")];
+            profile.window.warnings.extend(compared.unwrap_or_else(failed));
         }
         let measured = self.outputs.analyse(profile, recording);
         Ok(CompletedCapture { measured, stop_reason: window.stop_reason, recorded })
@@ -149,12 +152,14 @@ impl Session {
                 let (target, config, window) = (target.clone(), self.config, &window);
                 scope.spawn(move || both_engines::sample_beside(target, config, window))
             });
+            let ends = both_engines::EndsWindow(&window);
             let measured = target.run_until(stop, sink, &mut |progress, sink| {
                 window.begun.store(true, Ordering::Relaxed);
                 tick(progress, sink);
             });
-            window.ended.store(true, Ordering::Relaxed);
-            (measured, sampler.and_then(|sampler| sampler.join().ok()))
+            drop(ends);
+            let failed = || Err(Error::Usage("the sampler beside the kernel engine ended in a panic".into()));
+            (measured, sampler.map(|sampler| sampler.join().unwrap_or_else(|_| failed())))
         })
     }
 

@@ -340,7 +340,7 @@ fn lost_events(profile: &Profile) -> Option<u64> {
 
 /// Why the lengths of waits are not known, although the rest is.
 fn hidden_waits(profile: &Profile, unknown: &UnknownTime) -> Option<String> {
-    let lost = || "were lost, and with them the lengths of waits; sample more often (--rate)";
+    let lost = || "were lost, and with them the lengths of waits; use --engine samples, or a lower --rate";
     match lost_events(profile) {
         _ if !profile.target.shows_waits() => Some("waiting for the GIL is not visible before Python 3.7".into()),
         None if profile.window.exact => Some(format!("it is not known how many kernel events {}", lost())),

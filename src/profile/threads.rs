@@ -28,9 +28,9 @@ pub struct ThreadProfile {
     /// How often samples saw the thread go from holding the GIL, or waiting for it, to another
     /// state: a floor.
     pub gil_exits: u64,
-    /// Exact mode: how often the thread waited for the GIL.
+    /// Kernel engine: how often the thread waited for the GIL.
     pub waits: Option<u64>,
-    /// Exact mode: which of the histograms hold measured lengths instead of estimates.
+    /// Kernel engine: which of the histograms hold measured lengths instead of estimates.
     pub measured: Measured,
     exact_waits: Histogram,
     exact_holds: Histogram,

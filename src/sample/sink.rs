@@ -12,7 +12,7 @@ pub trait Sink {
     fn slice(&mut self, slice: &StateSlice<'_>);
     /// A GIL was read.
     fn gil(&mut self, sample: &GilSample);
-    /// Exact mode: an interval has been measured. The slices already hold the total of waiting;
+    /// Kernel engine: an interval has been measured. The slices already hold the total of waiting;
     /// this call gives its parts.
     fn interval(&mut self, _measured: &MeasuredInterval) {}
     /// What the estimator is about to be given; the slices follow from that alone.

@@ -151,7 +151,13 @@ impl KernelEngine {
         let first = self.first_sample.unwrap_or(now);
         self.drain(sampler, first, sink);
         let now = sys_linux::monotonic();
-        self.settle(sampler, now, Vec::new(), sink);
+        self.account_all(sampler, now, sink);
+        // The threads live on, in samples; here their time ends.
+        let ids: Vec<ThreadId> = self.threads.by_tid.values().map(|known| known.info.id).collect();
+        for id in ids {
+            self.estimator.end(id, now, &mut Slices { threads: &self.threads, gil_samples: &mut self.gil_samples, sink: &mut *sink });
+        }
+        self.gil_samples.flush(now, sink);
         sampler.start_over(now, sink);
         let after = now.saturating_since(first).as_secs_f64();
         Some(format!("the kernel engine stopped after {after:.1} s: {excess}; sampled since"))
@@ -164,18 +170,19 @@ impl KernelEngine {
         let mut found = Registry { engine: self, sink, now, ended: Vec::new() };
         sampler.finish(now, &mut found);
         let ended = found.ended;
-        self.settle(sampler, now, ended, sink);
+        self.account_all(sampler, now, sink);
+        ended.into_iter().for_each(|id| self.end(id, now, sink));
+        self.gil_samples.flush(now, sink);
     }
 
-    /// Emits all time up to `now`, which is not before the last event that was taken.
-    fn settle(&mut self, sampler: &mut Sampler, now: Nanos, ended: Vec<ThreadId>, sink: &mut dyn Sink) {
+    /// Accounts all events, and each thread's time up to `now`, which is not before the last event
+    /// that was taken.
+    fn account_all(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) {
         self.take_early(sampler, sink);
         // Threads that live on, but that no sample has found.
         self.dropped += std::mem::take(&mut self.early_count) as u64;
         self.early.clear();
         self.account(now, sink);
-        ended.into_iter().for_each(|id| self.end(id, now, sink));
-        self.gil_samples.flush(now, sink);
     }
 
     /// Adds this engine's counts and warnings to the window's statistics.
@@ -296,8 +303,11 @@ impl KernelEngine {
                 _ => continue,
             };
             let gil = info.gil.unwrap_or_default();
-            // Without the count every later value would mean that the thread may have had the GIL.
-            let switches = sampler.switches(gil).unwrap_or_default();
+            let switches = match (state, sampler.switches(gil)) {
+                // By any later value the thread may have had the GIL since.
+                (State::Waiting, None) => continue,
+                (_, known) => known.unwrap_or_default(),
+            };
             let view = GilView { holds: (state == State::HoldingBlocked).then_some(gil), gil, switches, ..GilView::default() };
             self.estimator.assume(info.id, why, &view, stack);
         }

@@ -124,8 +124,9 @@ static __always_inline void run_ends(struct task_struct *prev, struct target *c,
 	/* A wakeup on another CPU either sees that the run has ended, or is seen here. */
 	__sync_lock_test_and_set(&t->begin, 0);
 	u64 early = t->early ? __sync_lock_test_and_set(&t->early, 0) : 0;
-	/* If the thread slept nevertheless, another wakeup replaces this one. */
-	if (early && off >= GIL_FUTEX && !t->wakeup)
+	/* If the thread slept nevertheless, another wakeup replaces this one. An old one is of another
+	 * sleep, which did not come about. */
+	if (early && now - (early & ~1ull) < EARLY && off >= GIL_FUTEX && !t->wakeup)
 		t->wakeup = wakeup_at(now, early & 1);
 	count->switched = now;
 	count->switches++;

@@ -40,6 +40,8 @@ typedef __s64 s64;
 #define NONE (~0ull)
 #define NO_GIL (~0u)
 #define DROP_REQUEST 1
+/* Nanoseconds from when a thread is about to sleep until it has lost its CPU. */
+#define EARLY 50000
 #define FORCED 0x100
 #define SIGNALS 0x200
 /* The futexes in a condition variable on which glibc up to 2.40 sleeps in pthread_cond_signal(),

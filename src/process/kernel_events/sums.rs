@@ -115,7 +115,7 @@ impl Sums {
         let preempted = matches!(off, OffCpu::Preempted | OffCpu::PreemptedInGilCall);
         let woken = if preempted { end } else { woken.map_or(until, |wakeup| wakeup.at).min(until) };
         let (asleep, queued) = (woken.saturating_since(end), until.saturating_since(woken));
-        if matches!(off, OffCpu::GilFutex | OffCpu::SwitchFutex | OffCpu::PreemptedInGilCall) {
+        if matches!(off, OffCpu::GilFutex | OffCpu::SwitchFutex | OffCpu::SignalFutex | OffCpu::PreemptedInGilCall) {
             self.waiting += asleep;
             self.queued_after_wait += queued;
         } else {
