@@ -65,13 +65,14 @@ fn main() -> Result<(), Failed> {
         println!("{count:>8} {kind}");
     }
     events.now(&mut |pid, tid, now| println!("now {pid} {tid} {now:?}"));
-    let cost = events.cost();
+    let unread = "failed to read the programs' counters";
+    let (cost, lost, assumed) = (events.cost().ok_or(unread)?, events.lost().ok_or(unread)?, events.assumed().ok_or(unread)?);
     println!(
         "{} records, {} lost, {} events assumed, {:.0} switches a second, {:.3} % of a core in the programs and {:.3} % in their clocks, \
          {:.3} % in this process",
         cost.events,
-        events.lost(),
-        events.assumed(),
+        lost,
+        assumed,
         cost.switches as f64 / wall.as_secs_f64(),
         100.0 * cost.time.as_secs_f64() / wall.as_secs_f64(),
         100.0 * cost.clock_time.as_secs_f64() / wall.as_secs_f64(),

@@ -17,6 +17,7 @@ use gilprof::units::Nanos;
 
 type Failed = Box<dyn std::error::Error>;
 
+const UNREAD: &str = "failed to read the programs' counters";
 const USAGE: &str = "usage: kernel_sums SECONDS RATE PID...";
 /// The sums are read so often.
 const PERIOD: Nanos = Nanos::from_millis(1_000);
@@ -50,7 +51,7 @@ fn main() -> Result<(), Failed> {
     for pid in &pids {
         watch(&mut events, *pid)?;
     }
-    let (began, cpu, before) = (sys_linux::monotonic(), sys_linux::process_cpu_time(), events.cost());
+    let (began, cpu, before) = (sys_linux::monotonic(), sys_linux::process_cpu_time(), events.cost().ok_or(UNREAD)?);
     let mut next = began;
     while next < began + end {
         next += PERIOD;
@@ -61,7 +62,7 @@ fn main() -> Result<(), Failed> {
         );
     }
     let (wall, own) = ((sys_linux::monotonic() - began).as_secs_f64(), (sys_linux::process_cpu_time() - cpu).as_secs_f64());
-    let ProgramCost { switches, time, clock_time, .. } = events.cost();
+    let ProgramCost { switches, time, clock_time, .. } = events.cost().ok_or(UNREAD)?;
     let percent = |seconds: f64| 100.0 * seconds / wall;
     let (events, clock) = ((time - before.time).as_secs_f64(), (clock_time - before.clock_time).as_secs_f64());
     println!(

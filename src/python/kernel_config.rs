@@ -27,13 +27,7 @@ pub fn kernel_config(layout: &Layout, abi: Abi, gils: &[(GilId, Addr)], stack_in
     TargetConfig {
         gils: gils.to_vec(),
         gil: gil_offsets(&layout.gil, abi.c_library),
-        thread: ThreadOffsets {
-            identity: identity(layout, abi),
-            anchor: offset(anchor),
-            cframe_frame,
-            gil_requested: thread.gil_requested.map(|field| offset(field.offset())),
-            eval_breaker: thread.eval_breaker.map(|field| offset(field.offset())),
-        },
+        thread: ThreadOffsets { identity: identity(layout, abi), anchor: offset(anchor), cframe_frame },
         frame: FrameOffsets {
             back: offset(frame.back.offset()),
             code: offset(frame.code.offset()),

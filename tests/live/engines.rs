@@ -58,4 +58,9 @@ fn both_engines_agree_on_a_simple_program(interpreter: &Interpreter) {
     row!(interpreter.label, "both: {}", warnings(&report));
     assert_eq!(report["window"]["engine"], "kernel", "{:#}", report["window"]);
     assert!(warnings(&report).contains("the engines agree"), "{report:#}");
+    // Samples are not compared with samples.
+    let pid = target.pid().to_string();
+    let Some(command) = without_bpf(&attach(&pid, "both")) else { return };
+    let report = Running::spawn(command).end().report();
+    assert!(warnings(&report).contains("the engines were not compared"), "{}", warnings(&report));
 }

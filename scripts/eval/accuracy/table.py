@@ -18,8 +18,8 @@ CONDITIONS = {"idle machine": BOUNDS, "with load": WITH_LOAD,
               # what remains where neither decides, without a bound.
               "by counts of switches": USER, "by counts of switches, with load": USER_WITH_LOAD,
               "by CPU time": {}, "by CPU time, with load": {}}
-# Counts of waits by the kernel engine: the error that is allowed, as a part of the actual count. A wait at
-# an end of the window may be counted on either side of it.
+# Counts of waits by the kernel engine: the error that is allowed, as a part of the actual count. A
+# wait at an end of the window may be counted on either side of it.
 COUNT_ERROR, COUNT_AT_ENDS = 0.01, 1
 # The share of a thread's time that the probes in take_gil and drop_gil may use. Above that they
 # have changed the program: they run with interrupts off, when no sample can be taken, so that

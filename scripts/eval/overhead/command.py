@@ -4,8 +4,8 @@ of Python 3.15 (Tachyon), Austin.
 Measures the cost to the profiler (CPU time per second of profiling, start-up included; samples;
 memory), the cost to the program (paired sections), the time to the first sample, and the cost of
 one of gilprof's samples next to the bare system calls it makes (sample_cost.rs). Tachyon and
---engine kernel need root. The peers come from PyPI into a cache of their own; a peer that cannot be had is
-left out. Figures are medians, with the lowest and the highest.
+--engine kernel need root. The peers come from PyPI into a cache of their own; a peer that cannot be
+had is left out. Figures are medians, with the lowest and the highest.
 """
 import os
 import shutil

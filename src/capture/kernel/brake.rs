@@ -26,26 +26,22 @@ pub enum Excess {
     Time(f64),
 }
 
-/// The costs within the last period.
-#[derive(Debug)]
+/// The costs within the last period. The first one that is checked is where it begins.
+#[derive(Debug, Default)]
 pub struct Brake {
     /// When the cost was read, oldest first. The first one may be older than a period.
     readings: VecDeque<(Nanos, ProgramCost)>,
 }
 
 impl Brake {
-    /// A brake for programs that have cost so much when the program began to be watched.
-    pub fn new(now: Nanos, cost: ProgramCost) -> Brake {
-        Brake { readings: VecDeque::from([(now, cost)]) }
-    }
-
     /// What is above its bound, by the cost so far.
     pub fn check(&mut self, now: Nanos, cost: ProgramCost) -> Option<Excess> {
         while self.readings.get(1).is_some_and(|(at, _)| now.saturating_since(*at) >= PERIOD) {
             self.readings.pop_front();
         }
-        let (from, before) = *self.readings.front()?;
+        let first = self.readings.front().copied();
         self.readings.push_back((now, cost));
+        let (from, before) = first?;
         let span = now.saturating_since(from).as_secs_f64();
         let periods = (span / PERIOD.as_secs_f64()).max(1.0);
         let switches = cost.switches.saturating_sub(before.switches) as f64;
@@ -82,9 +78,15 @@ mod tests {
         ProgramCost { switches, time: Nanos::from_millis(time_ms), clock_time: Nanos::from_millis(900), ..ProgramCost::default() }
     }
 
+    fn begun() -> Brake {
+        let mut brake = Brake::default();
+        assert_eq!(brake.check(Nanos::ZERO, ProgramCost::default()), None);
+        brake
+    }
+
     /// Drains ten times a second. The number of the one that ended the engine, and why.
     fn drains(each: impl Fn(u64) -> ProgramCost) -> Option<(u64, Excess)> {
-        let mut brake = Brake::new(Nanos::ZERO, ProgramCost::default());
+        let mut brake = begun();
         (1..100).find_map(|drain| Some((drain, brake.check(Nanos::from_millis(100 * drain), each(drain))?)))
     }
 
@@ -109,9 +111,9 @@ mod tests {
 
     #[test]
     fn a_late_first_drain_has_a_budget_for_its_time() {
-        let mut brake = Brake::new(Nanos::ZERO, ProgramCost::default());
+        let mut brake = begun();
         assert_eq!(brake.check(Nanos::from_millis(3_000), cost(50_000, 50)), None);
-        let mut brake = Brake::new(Nanos::ZERO, ProgramCost::default());
+        let mut brake = begun();
         assert_eq!(brake.check(Nanos::from_millis(2_000), cost(50_000, 0)), Some(Excess::Switches(25_000.0)));
     }
 

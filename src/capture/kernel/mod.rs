@@ -71,7 +71,7 @@ impl KernelEngine {
     pub fn open(python: &PythonProcess, rate_hz: f64) -> Result<KernelEngine, NoKernelEvents> {
         let events = KernelEvents::open(rate_hz)?;
         let mut engine = KernelEngine {
-            brake: Brake::new(sys_linux::monotonic(), events.cost()),
+            brake: Brake::default(),
             excess: None,
             events,
             python: python.clone(),
@@ -130,7 +130,7 @@ impl KernelEngine {
     /// Takes what happened since the last call, and lets the sampler find threads.
     pub fn sample(&mut self, sampler: &mut Sampler, now: Nanos, sink: &mut dyn Sink) -> Result<SampleOutcome, ReadError> {
         let first = self.first_sample.unwrap_or_else(|| self.begin(now));
-        self.excess = self.brake.check(now, self.events.cost());
+        self.excess = self.events.cost().and_then(|cost| self.brake.check(now, cost));
         self.drain(sampler, first, sink);
         let mut found = Registry { engine: self, sink, now, ended: Vec::new() };
         let outcome = sampler.sample(now, now, &mut found);
@@ -190,13 +190,19 @@ impl KernelEngine {
         (stats.exact, stats.kernel_engine) = (true, true);
         stats.counts.samples = self.ticks;
         let lost = self.events.lost();
-        stats.events = EventCounts { events: self.events.cost().events, lost_events: Some(lost) };
+        stats.events = EventCounts { events: self.events.cost().map_or(0, |cost| cost.events), lost_events: lost };
         if let Some(why) = &self.unwatched {
             stats.warnings.push(format!("kernel engine: failed to watch the process: {why}; its events are missing"));
         }
-        if lost > 0 {
-            let runs = self.estimator.faults().lost_runs;
-            stats.warnings.push(format!("kernel engine: {lost} events were lost, {runs} of them runs of threads, whose time is unknown"));
+        match lost {
+            Some(0) => {}
+            Some(lost) => {
+                let runs = self.estimator.faults().lost_runs;
+                stats
+                    .warnings
+                    .push(format!("kernel engine: {lost} events were lost, {runs} of them runs of threads, whose time is unknown"));
+            }
+            None => stats.warnings.push("kernel engine: failed to read how many events were made and lost".into()),
         }
         if self.dropped > 0 {
             stats.warnings.push(format!("kernel engine: {} events of threads that the sampler did not find were discarded", self.dropped));

@@ -8,7 +8,7 @@ use crate::sample::{CpuRun, GilView, OffCpu, ThreadNow, Wakeup};
 use crate::units::Nanos;
 
 /// The size of `struct record`, and of a frame after it.
-const RECORD: usize = 64;
+pub(super) const RECORD: usize = 64;
 const FRAME: usize = 24;
 /// `position` of an entry frame.
 const ENTRY_FRAME: i64 = i64::MIN;
@@ -24,8 +24,6 @@ mod flag {
     pub const HAS_STACK: u8 = 4;
     pub const TRUNCATED: u8 = 8;
     pub const UNREADABLE: u8 = 16;
-    pub const GIL_REQUESTED: u8 = 32;
-    pub const DROP_REQUESTED: u8 = 64;
 }
 
 /// One Python frame, as the programs found it.
@@ -68,10 +66,6 @@ pub enum Record<'a> {
         view: GilView,
         /// `None`: the thread's state is not known.
         stack: Option<WalkedStack<'a>>,
-        /// 3.15: it had requested the GIL and not got it.
-        gil_requested: bool,
-        /// 3.13+: it had a pending drop request.
-        drop_request: bool,
     },
     /// Its id is gone without a last run, because it took over the id of its process by execve(2).
     /// Any other thread ends with a run that [`OffCpu::Exited`] ended.
@@ -155,10 +149,7 @@ pub(super) fn parse<'a>(bytes: &[u8], frames: &'a mut Vec<WalkedFrame>) -> Optio
             // Clocks read on two CPUs may disagree by a few nanoseconds.
             Record::Run(CpuRun { number, wakeup, begin: begin.min(at), end: at, off, view }, stack)
         }
-        1 => {
-            let (gil_requested, drop_request) = (has(flag::GIL_REQUESTED), has(flag::DROP_REQUESTED));
-            Record::Tick { number, at, view, stack, gil_requested, drop_request }
-        }
+        1 => Record::Tick { number, at, view, stack },
         2 => Record::Exited { at },
         _ => return None,
     };

@@ -13,7 +13,7 @@ const NONE: u64 = u64::MAX;
 /// More than any value of a char.
 const NO_ENTRY_FRAMES: i64 = 128;
 /// The words of `struct target`.
-pub(super) const WORDS: usize = 37;
+pub(super) const WORDS: usize = 35;
 
 /// What is read of a watched process. Offsets are in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,10 +82,6 @@ pub struct ThreadOffsets {
     pub anchor: u32,
     /// `_PyCFrame.current_frame` (3.11, 3.12).
     pub cframe_frame: Option<u32>,
-    /// `gil_requested` (int, 3.15).
-    pub gil_requested: Option<u32>,
-    /// `eval_breaker` (3.13+), whose lowest bit is the drop request.
-    pub eval_breaker: Option<u32>,
 }
 
 /// Fields of a frame.
@@ -139,7 +135,6 @@ impl TargetConfig {
             ThreadIdentity::Pthread { field, from_thread_pointer } => (field, 0, from_thread_pointer.cast_unsigned()),
             ThreadIdentity::KernelId { field } => (field, 1, 0),
         };
-        let optional = |field: Option<u32>| field.map_or(NONE, u64::from);
         let in_gil = |field: u32| u64::from(field.wrapping_sub(gil_from));
         let in_frame = |field: u32| u64::from(field.wrapping_sub(frame_from));
         let rest = [
@@ -157,9 +152,7 @@ impl TargetConfig {
             by_kernel_id,
             pthread_delta,
             thread.anchor.into(),
-            optional(thread.cframe_frame),
-            optional(thread.gil_requested),
-            optional(thread.eval_breaker),
+            thread.cframe_frame.map_or(NONE, u64::from),
             frame_from.into(),
             frame_len.into(),
             in_frame(frame.back),
@@ -192,6 +185,6 @@ mod tests {
         assert_eq!(words[..8], [0x1000, 0x2000, 0, 0, 7, 9, 0, 0]);
         assert!(gil_ids(&words).eq([GilId(7), GilId(9)]));
         assert_eq!(words[8..13], [8, 24, 8, 0, 16], "the span, and the fields in it");
-        assert_eq!((words[22], words[36]), (NONE, 3), "no cframe");
+        assert_eq!((words[22], words[34]), (NONE, 3), "no cframe");
     }
 }

@@ -300,13 +300,8 @@ static __always_inline void interrupted(struct task_struct *task, u32 slot, stru
 		return;
 	}
 	u64 tstate = task->mm ? tstate_of(c, s, t, self) : 0;
-	if (tstate) {
-		if (c->gil_requested != NONE && int_at(tstate + c->gil_requested))
-			s->record.flags |= GIL_REQUESTED;
-		if (c->eval_breaker != NONE && word_at(tstate + c->eval_breaker) & DROP_REQUEST)
-			s->record.flags |= DROP_REQUESTED;
+	if (tstate)
 		walk(c, s, tstate);
-	}
 	submit(s, t, count);
 }
 

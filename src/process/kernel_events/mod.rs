@@ -47,6 +47,8 @@ const ROOT_NAMESPACE: u64 = 0xEFFF_FFFC;
 const MAX_RATE_HZ: f64 = 50_000.0;
 /// Entries of a table that are read again when they changed meanwhile.
 const MAX_READS: usize = 4;
+/// No more records are in the ring of 4 MB.
+const MAX_RECORDS: usize = (4 << 20) / abi::RECORD;
 /// The words of `struct counters`.
 const COUNTERS: usize = 8;
 /// The limits of the tables.
@@ -101,8 +103,6 @@ pub struct KernelEvents {
     #[cfg(any(test, feature = "internals"))]
     processes: Array<MapData, [u64; sums::PROCESS_WORDS]>,
     frames: Vec<WalkedFrame>,
-    /// Records that were read.
-    read: u64,
     /// Records that this version of gilprof cannot read.
     unknown: u64,
     /// Holds the programs and what attaches them.
@@ -169,7 +169,6 @@ impl KernelEvents {
             #[cfg(any(test, feature = "internals"))]
             processes: step(wrong, map("processes")?.try_into())?,
             frames: Vec::new(),
-            read: 0,
             unknown: 0,
             _programs: programs,
         })
@@ -224,11 +223,9 @@ impl KernelEvents {
 
     /// Passes on the records since the last call, in order for each thread.
     pub fn drain(&mut self, take: &mut dyn FnMut(Pid, Tid, Record<'_>)) {
-        // The records that exist now; a writer that is faster than this loop must not keep it busy.
-        let made = self.cost().events;
-        while self.read < made {
+        // A writer that is faster than this loop must not keep it busy.
+        for _ in 0..MAX_RECORDS {
             let Some(bytes) = self.records.next() else { break };
-            self.read += 1;
             match abi::parse(&bytes, &mut self.frames) {
                 Some((pid, tid, record)) => take(pid, tid, record),
                 None => self.unknown += 1,
@@ -251,28 +248,29 @@ impl KernelEvents {
         }
     }
 
-    /// The number of records lost so far, because the ring or the table of threads was full.
-    pub fn lost(&self) -> u64 {
-        self.counters()[1] + self.unknown
+    /// The number of records lost so far, because the ring or the table of threads was full; `None`
+    /// if the count could not be read.
+    pub fn lost(&self) -> Option<u64> {
+        Some(self.counters()?[1] + self.unknown)
     }
 
-    /// What the programs have cost so far.
-    pub fn cost(&self) -> ProgramCost {
-        let [events, _, _, switches, time, clock_time, ..] = self.counters();
-        ProgramCost { events, switches, time: Nanos::from_nanos(time), clock_time: Nanos::from_nanos(clock_time) }
+    /// What the programs have cost so far; `None` if that could not be read.
+    pub fn cost(&self) -> Option<ProgramCost> {
+        let [events, _, _, switches, time, clock_time, ..] = self.counters()?;
+        Some(ProgramCost { events, switches, time: Nanos::from_nanos(time), clock_time: Nanos::from_nanos(clock_time) })
     }
 
     /// The number of events that the kernel did not report. A begin that is missing is assumed to
     /// be the thread's wakeup or the last switch on that CPU, whichever was later: the earliest
     /// that is possible. A wakeup that is missing is assumed to be the begin of the run after it.
     #[cfg(any(test, feature = "internals"))]
-    pub fn assumed(&self) -> u64 {
-        self.counters()[2]
+    pub fn assumed(&self) -> Option<u64> {
+        Some(self.counters()?[2])
     }
 
-    fn counters(&self) -> [u64; COUNTERS] {
-        let Ok(each) = self.counts.get(&0, 0) else { return [0; COUNTERS] };
-        each.iter().fold([0; COUNTERS], |sum, one| std::array::from_fn(|i| sum[i] + one[i]))
+    fn counters(&self) -> Option<[u64; COUNTERS]> {
+        let each = self.counts.get(&0, 0).ok()?;
+        Some(each.iter().fold([0; COUNTERS], |sum, one| std::array::from_fn(|i| sum[i] + one[i])))
     }
 
     fn entries(&self) -> impl Iterator<Item = (u32, ThreadEntry)> + '_ {

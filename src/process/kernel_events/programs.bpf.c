@@ -39,7 +39,6 @@ typedef __s64 s64;
 /* A field that this version of CPython does not have. */
 #define NONE (~0ull)
 #define NO_GIL (~0u)
-#define DROP_REQUEST 1
 /* Nanoseconds from when a thread is about to sleep until it has lost its CPU. */
 #define EARLY 50000
 #define FORCED 0x100
@@ -71,7 +70,7 @@ struct target {
 	u64 lists[LISTS];
 	/* The field of PyThreadState that tells the thread: by its kernel id, or by pthread_self(). */
 	u64 identity, by_kernel_id, pthread_delta;
-	u64 anchor, cframe_inner, gil_requested, eval_breaker;
+	u64 anchor, cframe_inner;
 	/* The bytes of a frame that are read, and the fields in them. */
 	u64 frame_from, frame_len, back, code, code_mask, position, position_is_int, owner, first_not_python;
 	u64 stack_interval;
@@ -156,8 +155,6 @@ enum flags {
 	HAS_STACK = 4,
 	TRUNCATED = 8,
 	UNREADABLE = 16,
-	GIL_REQUESTED = 32,
-	DROP_REQUESTED = 64,
 };
 
 struct frame {

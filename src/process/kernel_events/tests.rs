@@ -48,12 +48,12 @@ fn own_sleeps_are_seen() {
             assert!(pair[0].end <= wakeup.at && wakeup.at <= pair[1].begin && !wakeup.by_peer, "{pair:?}");
         }
     }
-    let cost = events.cost();
+    let cost = events.cost().unwrap();
     assert!(cost.events as usize >= runs.len() && cost.time > Nanos::ZERO, "{cost:?}");
-    assert_eq!(events.lost(), 0);
+    assert_eq!(events.lost(), Some(0));
     let mut there = Vec::new();
     events.now(&mut |pid, tid, _| there.push((pid, tid)));
-    assert!(there.contains(&(own, Tid(own.0))) || !there.is_empty(), "{there:?}");
+    assert!(!there.is_empty(), "other threads of this process run tests");
     assert!(!there.contains(&(own, tid)), "it has ended");
     events.forget(own);
     events.now(&mut |pid, tid, now| panic!("{pid} {tid} {now:?} after forget"));
