@@ -315,6 +315,7 @@ pub fn target_info(python: &PythonProcess) -> TargetInfo {
     let limits = proc_info::CpuLimits::from_pid(python.pid);
     TargetInfo {
         pid: python.pid.0,
+        parent: proc_info::parent(python.pid).map(|parent| parent.0),
         python: python.version.clone(),
         executable: proc_info::exe(python.pid).unwrap_or_default(),
         command: proc_info::command(python.pid),

@@ -106,6 +106,12 @@ impl CpuTicks {
     }
 }
 
+/// The process that started it, or that adopted it since. A process that none in gilprof's PID
+/// namespace started has no parent.
+pub fn parent(pid: Pid) -> Option<Pid> {
+    CpuTicks::from_pid(pid).map(|ticks| ticks.parent).filter(|parent| parent.0 > 0)
+}
+
 /// The time since boot, on the clock of [`StartTime`].
 pub fn uptime() -> Option<Nanos> {
     let text = read_text("/proc/uptime").ok()?;

@@ -29,6 +29,10 @@ pub struct ThreadInfo {
 pub struct TargetInfo {
     /// The process id, as gilprof sees it.
     pub pid: i32,
+    /// The process that started it, or that adopted it since; `None` where the kernel did not say,
+    /// and in recordings made before this was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<i32>,
     /// The interpreter's version, such as `3.11.7`; only `3.11` where the patch level could not be
     /// read.
     pub python: String,

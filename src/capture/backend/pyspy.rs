@@ -158,6 +158,7 @@ fn target(pid: Pid, version: &str) -> TargetInfo {
     let limits = proc_info::CpuLimits::from_pid(pid);
     TargetInfo {
         pid: pid.0,
+        parent: proc_info::parent(pid).map(|parent| parent.0),
         python: version.into(),
         executable: proc_info::exe(pid).unwrap_or_default(),
         command: proc_info::command(pid),
