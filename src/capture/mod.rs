@@ -8,9 +8,11 @@
 //! ```
 //!
 //! - `target` is what a library user starts from.
-//! - `session` runs one capture: it takes samples of a [`session::SampleSource`] on schedule, and
-//!   counts missed and failed ones. `program` is the source of a Python that gilprof reads itself;
-//!   it follows the process across `exec`. `backend` is the one of those that only py-spy reads.
+//! - `session` says what a capture is; `running` is one in progress: it takes samples of a
+//!   [`session::SampleSource`] on schedule, and counts missed and failed ones. `tree` captures a
+//!   process and all Python processes below it.
+//! - `program` is the source of a Python that gilprof reads itself; it follows the process across
+//!   `exec`. `backend` is the one of those that only py-spy reads.
 //! - `sampler` reads one sample from the target. It skips reads whose result cannot have changed,
 //!   by what `estimate` knows of earlier samples.
 //! - `thread_reader` reads one OS thread's files and stack; `task_state` where it is in the kernel.
@@ -27,6 +29,7 @@ pub mod kernel;
 pub mod pause;
 pub mod program;
 pub mod recorded_sample;
+pub mod running;
 pub mod sampler;
 pub mod schedule;
 pub mod session;
@@ -35,3 +38,4 @@ pub mod target;
 pub mod task_state;
 pub mod thread_reader;
 pub mod tid_resolver;
+pub mod tree;

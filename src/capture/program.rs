@@ -228,6 +228,16 @@ impl SampleSource for InterpreterSource {
         Sampled::Failed
     }
 
+    fn is_idle(&self) -> bool {
+        self.engine.is_none() && !self.replaced && self.samples == self.last_good.1 && self.sampler.is_idle()
+    }
+
+    fn sample_idle(&mut self, until: Nanos, sink: &mut dyn Sink) {
+        self.samples += 1;
+        self.sampler.sample_idle(until, sink);
+        self.last_good = (until, self.samples);
+    }
+
     fn accounted_until(&self) -> Nanos {
         self.sampler.accounted_until()
     }

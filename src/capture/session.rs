@@ -1,24 +1,9 @@
-//! One capture: takes samples on schedule, counts samples that were missed or failed, and ends for
-//! one of the reasons in [`StopReason`].
+//! What a capture is: how to measure, what the samples are taken from, and why a window ended.
 //!
 //! The span from the first sample to the last is called the window.
 
-use super::descendants::DescendantMonitor;
-use super::schedule::SampleSchedule;
-use crate::ids::{Pid, Tid};
-use crate::process::idle_cpus::IdleCpus;
-use crate::process::sys_linux;
-use crate::sample::{CaptureStats, SampleCounts, Sink, TargetInfo};
+use crate::sample::{CaptureStats, Sink, TargetInfo};
 use crate::units::Nanos;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Sleeps are cut into slices of this length, so that a request to stop is served soon at low
-/// rates.
-const SLEEP_SLICE: Nanos = Nanos::from_millis(50);
-/// So long the stacks of a program with many threads are read before its window begins.
-const MAX_PREPARATION: Nanos = Nanos::from_millis(1_000);
-/// How often the progress hook is called.
-const PROGRESS_PERIOD: Nanos = Nanos::from_millis(100);
 
 /// How to measure.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,6 +106,13 @@ pub trait SampleSource {
     fn prepare(&mut self, now: Nanos, may_go_on: &dyn Fn() -> bool, sink: &mut dyn Sink);
     /// Takes one sample, which stands for the time until `until`.
     fn sample(&mut self, now: Nanos, until: Nanos, sink: &mut dyn Sink) -> Sampled;
+    /// Whether nothing of the program ran in the last sample, nor shortly before.
+    fn is_idle(&self) -> bool {
+        false
+    }
+    /// Takes a sample of an idle program that has not run since the last one: all is as it was, and
+    /// nothing is read.
+    fn sample_idle(&mut self, _until: Nanos, _sink: &mut dyn Sink) {}
     /// The end of the time that the last sample stands for.
     fn accounted_until(&self) -> Nanos;
     /// Resolves all pending time: the window ends at `end`.
@@ -134,102 +126,4 @@ pub trait SampleSource {
     /// Sets what the source knows of how the measurement went: the kinds of evidence, torn stacks,
     /// stops, events and warnings.
     fn fill_stats(&self, stats: &mut CaptureStats);
-}
-
-/// Measures one window of the process `pid`.
-pub fn capture<S: Sink>(
-    pid: Pid,
-    source: &mut dyn SampleSource,
-    config: CaptureConfig,
-    stop: &AtomicBool,
-    sink: &mut S,
-    on_progress: &mut ProgressHook<'_, S>,
-) -> CaptureResult {
-    // Before the settings that the source makes for this thread: a new thread would inherit them.
-    let mut descendants = DescendantMonitor::start(pid);
-    let rate_hz = config.rate_hz.min(source.max_rate());
-    let prepared = sys_linux::monotonic();
-    source.prepare(
-        prepared,
-        &|| !stop.load(Ordering::Relaxed) && sys_linux::monotonic().saturating_since(prepared) < MAX_PREPARATION,
-        sink,
-    );
-    let start = sys_linux::monotonic();
-    let (own_cpu, idle) = (sys_linux::process_cpu_time(), IdleCpus::start(Tid(pid.0)));
-    let stats_at = |now: Nanos, counts: SampleCounts, source: &dyn SampleSource| {
-        let (seconds, cpu) =
-            (now.saturating_since(start).as_secs_f64(), sys_linux::process_cpu_time().saturating_since(own_cpu).as_secs_f64());
-        let profiler_cpu = if seconds > 0.0 { cpu / seconds } else { 0.0 };
-        let mut stats = CaptureStats { begin: start, seconds, rate_hz, counts, profiler_cpu, ..CaptureStats::default() };
-        source.fill_stats(&mut stats);
-        stats
-    };
-    let mut poll_rate = source.poll_rate(rate_hz);
-    let mut schedule = SampleSchedule::new(start, poll_rate, start.as_nanos());
-    let mut missed_before = 0;
-    let (mut counts, mut last_good) = (SampleCounts::default(), (start, SampleCounts::default()));
-    let (mut now, mut reported_at) = (start, None::<Nanos>);
-    let stop_reason = loop {
-        let (until, next) = (schedule.weight_until(now), schedule.next(now));
-        let last = config.duration.is_some_and(|d| next.saturating_since(start) > d);
-        counts.samples += 1;
-        match source.sample(now, if last { now } else { until }, sink) {
-            Sampled::Complete => last_good = (now, counts),
-            Sampled::Failed => counts.failed += 1,
-            Sampled::Switched => {
-                counts.failed += 1;
-                last_good = (now, counts);
-            }
-            Sampled::Ended(reason) => break reason,
-        }
-        counts.missed = missed_before + schedule.missed();
-        if reported_at.is_none_or(|reported_at| now.saturating_since(reported_at) >= PROGRESS_PERIOD) {
-            reported_at = Some(now);
-            let window = CaptureStats { descendants: descendants.latest(), ..stats_at(now, counts, source) };
-            on_progress(Progress { target: source.target(), window }, sink);
-        }
-        if last {
-            break StopReason::Done;
-        }
-        let mut next = next;
-        if source.poll_rate(rate_hz) != poll_rate {
-            // The kernel no longer takes the samples.
-            poll_rate = source.poll_rate(rate_hz);
-            next = sys_linux::monotonic();
-            (missed_before, schedule) = (counts.missed, SampleSchedule::new(next, poll_rate, next.as_nanos()));
-        }
-        if !sleep(next, stop) {
-            break StopReason::Stopped;
-        }
-        now = sys_linux::monotonic();
-    };
-    let stop_reason = source.correct(stop_reason);
-    if let StopReason::Lost(_) = stop_reason {
-        // The time after the last good sample is not part of the window.
-        (now, counts) = last_good;
-    }
-    // Not for every progress report: on a machine with hundreds of CPUs the file is long.
-    let idle_cpus = idle.as_ref().and_then(IdleCpus::mean);
-    let end = now.max(source.accounted_until());
-    source.finish(end, sink);
-    let stats = stats_at(sys_linux::monotonic(), counts, source);
-    descendants.finish();
-    let idle_cpus = idle_cpus.map(|idle| idle + stats.profiler_cpu);
-    let seconds = end.saturating_since(start).as_secs_f64();
-    let stats = CaptureStats { seconds, idle_cpus, descendants: descendants.latest(), ..stats };
-    CaptureResult { target: source.target(), stats, stop_reason }
-}
-
-/// Sleeps until `until`; false when asked to stop.
-fn sleep(until: Nanos, stop: &AtomicBool) -> bool {
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return false;
-        }
-        let now = sys_linux::monotonic();
-        if now >= until {
-            return true;
-        }
-        sys_linux::sleep_until(until.min(now + SLEEP_SLICE));
-    }
 }

@@ -2,7 +2,8 @@
 
 use super::backend;
 use super::program::InterpreterSource;
-use super::session::{self, CaptureConfig, CaptureResult, ProgressHook, SampleSource};
+use super::running;
+use super::session::{CaptureConfig, CaptureResult, ProgressHook, SampleSource};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::python::attach::{self, Attached};
@@ -56,13 +57,19 @@ impl Target {
     /// The same, until `stop` is set at the latest. `on_progress` is called about ten times a
     /// second.
     pub fn run_until<S: Sink>(self, stop: &AtomicBool, sink: &mut S, on_progress: &mut ProgressHook<'_, S>) -> Result<CaptureResult> {
+        let (pid, config) = (self.pid, self.config);
+        Ok(running::capture(pid, self.source()?, config, stop, sink, on_progress))
+    }
+
+    /// What its samples are taken from.
+    pub(super) fn source(self) -> Result<Box<dyn SampleSource>> {
         if !(self.config.rate_hz > 0.0 && self.config.rate_hz.is_finite()) {
             return Err(Error::Usage(format!("failed to sample {} times a second: the rate must be above 0", self.config.rate_hz)));
         }
-        let mut source: Box<dyn SampleSource> = match self.attached {
+        let source: Box<dyn SampleSource> = match self.attached {
             Attached::Python(python) => Box::new(InterpreterSource::new(*python, &self.config)),
             Attached::Legacy(version) => backend::source(self.pid, &version)?,
         };
-        Ok(session::capture(self.pid, source.as_mut(), self.config, stop, sink, on_progress))
+        Ok(source)
     }
 }

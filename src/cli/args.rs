@@ -2,6 +2,7 @@
 //! command.
 
 use super::gate_args::GateArgs;
+use super::subprocess_args::SubprocessArgs;
 use super::values::{self, parse_duration, parse_pid, parse_rate, DurationArg, EngineArg};
 use crate::analysis::what_if::Question;
 use crate::capture::session::Engine;
@@ -198,11 +199,11 @@ pub struct MeasureArgs {
     /// Samples per second
     #[arg(short, long, default_value = "1000", value_parser = parse_rate, allow_hyphen_values = true)]
     pub rate: f64,
-    /// Stop the thread that holds the GIL while its stack is read (about 0.1 ms a sample)
+    /// Stop the GIL's holder while its stack is read (0.1 ms a sample)
     #[arg(long)]
     pub freeze_holder: bool,
     /// The same as --engine kernel
-    #[arg(long, conflicts_with = "freeze_holder")]
+    #[arg(long, conflicts_with = "freeze_holder", hide = true)]
     pub exact: bool,
     /// What measures: samples, kernel (experimental, as root), auto, both
     #[arg(long, value_enum, default_value_t = EngineArg::Samples, hide_possible_values = true, hide_default_value = true, conflicts_with_all = ["exact", "freeze_holder"])]
@@ -210,6 +211,9 @@ pub struct MeasureArgs {
     /// Of several Python runtimes in the process, the one to measure: its number or file
     #[arg(long, value_name = "N|FILE", value_parser = RuntimeChoice::parse)]
     pub runtime: Option<RuntimeChoice>,
+    /// Whether to measure the processes below it.
+    #[command(flatten)]
+    pub subprocesses: SubprocessArgs,
 }
 
 /// What to print and which files to write.
@@ -262,6 +266,21 @@ impl MeasureArgs {
     /// Whether the program is sampled beside the kernel engine, to compare the two.
     pub fn both_engines(&self) -> bool {
         self.engine == EngineArg::Both
+    }
+
+    /// Whether the processes below the program are measured too. `by_default`: unless the arguments
+    /// say otherwise, which they also do by what measures one process only.
+    pub fn follows(&self, by_default: bool) -> Result<bool> {
+        let one_process = match self.engine() {
+            Engine::Kernel => Some("the kernel engine"),
+            _ if self.runtime.is_some() => Some("--runtime"),
+            _ => None,
+        };
+        match (self.subprocesses.subprocesses, one_process) {
+            (true, Some(what)) => Err(Error::Usage(format!("{what} is for one process: leave out --subprocesses, or {what}"))),
+            (false, Some(_)) => Ok(false),
+            (follows, None) => Ok(follows || by_default && !self.subprocesses.no_subprocesses),
+        }
     }
 
     /// What measures.

@@ -1,7 +1,7 @@
 //! `--engine both`: samples beside the kernel engine, of the same window, and what they disagree
 //! on. For tests of gilprof, and where a report is doubted.
 
-use super::tee::{self, TeeSink};
+use super::tee::{self, RecordingFiles};
 use crate::analysis;
 use crate::analysis::compare::{compare, Change, ComparedWindow};
 use crate::capture::session::{CaptureConfig, Engine};
@@ -11,7 +11,7 @@ use crate::output::numbers;
 use crate::process::sys_linux;
 use crate::profile::buckets::Buckets;
 use crate::profile::file::Recording;
-use crate::profile::{CoalescingSink, Profile};
+use crate::profile::Profile;
 use crate::units::Nanos;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,12 +44,13 @@ pub fn sample_beside(target: Target, config: CaptureConfig, window: &Window) -> 
         sys_linux::sleep_until(sys_linux::monotonic() + START_POLL);
     }
     let file = tee::unnamed_file()?;
-    let mut sink = CoalescingSink::new(TeeSink::new(std::iter::empty(), Some(&file))?);
+    let mut files = RecordingFiles::new(std::iter::empty(), Some(&file))?;
+    let mut sink = files.sink();
     let config = CaptureConfig { engine: Engine::Samples, duration: None, ..config };
     let measured = target.config(config).run_until(&window.ended, &mut sink, &mut |_, _| {})?;
-    let (builder, recorded) = sink.finish().finish(&measured.target, &measured.stats);
-    recorded?;
-    Ok((builder.finish(measured.target, measured.stats), Recording::from_file(file, Path::new(tee::UNNAMED))?))
+    let profile = sink.finish().finish(measured.target, measured.stats);
+    files.finish()?;
+    Ok((profile, Recording::from_file(file, Path::new(tee::UNNAMED))?))
 }
 
 /// What the two disagree on by more than the samples' interval and by enough to matter, as

@@ -22,14 +22,23 @@ pub struct LoadedCapture {
 }
 
 impl LoadedCapture {
-    /// Reads a recording.
+    /// Reads a recording of one process.
     pub fn read(path: &Path) -> Result<LoadedCapture> {
-        let recording = Recording::open(path)?;
+        LoadedCapture::of_recording(&Recording::open(path)?)
+    }
+
+    fn of_recording(recording: &Recording) -> Result<LoadedCapture> {
         let mut builder = ProfileBuilder::new();
         let replayed = recording.replay(&mut builder)?;
         let profile = builder.finish(replayed.target, replayed.window);
         let report = analysis::report(&profile);
-        LoadedCapture::new(profile, report, &recording)
+        LoadedCapture::new(profile, report, recording)
+    }
+
+    /// The processes of a recording.
+    pub fn read_all(path: &Path) -> Result<Vec<LoadedCapture>> {
+        let all = Recording::open_all(path)?;
+        all.iter().map(LoadedCapture::of_recording).collect()
     }
 
     /// From a window that was just measured and recorded.

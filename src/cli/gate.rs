@@ -10,11 +10,10 @@ use super::args::{MeasureArgs, OutputArgs};
 use super::capture::LoadedCapture;
 use super::gate_args::GateArgs;
 use super::gate_outputs::{GateOutputs, PageStream};
-use super::progress::LiveLine;
 use super::run::Supervised;
 use super::session::{CompletedCapture, Session};
 use super::values::{parse_duration, DurationArg};
-use super::{note, outputs, run, signals, wait_for_python};
+use super::{attach, note, outputs, run, signals};
 use crate::error::{Error, Result};
 use crate::gate::baseline::{Baseline, BaselineError};
 use crate::gate::culprit::MeasuredRun;
@@ -23,6 +22,7 @@ use crate::gate::expr::Regression;
 use crate::gate::fingerprint::{difference_of_runs, Fingerprint};
 use crate::gate::limits::{self, Limits};
 use crate::gate::outcome::{CommandFailure, Outcome};
+use crate::gate::processes::ProcessRuns;
 use crate::gate::run::Run;
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
@@ -40,6 +40,10 @@ use std::sync::Arc;
 const DEFAULT_REGRESSION: &str = "waiting: +5pp, min 2pp";
 /// The window of a running program if no duration is given.
 const DEFAULT_WINDOW: &str = "10s";
+
+/// Share of all CPU time that may be unmeasured, and seconds of it that are no matter.
+const MOSTLY: f64 = 0.5;
+const MIN_UNMEASURED_S: f64 = 0.2;
 
 /// Runs the command. Errors become exit codes of the gate.
 pub fn command(args: &GateArgs) -> ExitCode {
@@ -138,7 +142,14 @@ impl GateConfig {
         }
         let stream = if matches!(target, Target::Command(_)) { PageStream::Stderr } else { PageStream::Stdout };
         let outputs = GateOutputs::open(&args.format, stream).map_err(usage)?;
-        let measure = MeasureArgs { rate, freeze_holder: false, exact: args.exact, engine: args.engine, runtime: None };
+        let measure = MeasureArgs {
+            rate,
+            freeze_holder: false,
+            exact: args.exact,
+            engine: args.engine,
+            runtime: None,
+            subprocesses: args.subprocesses,
+        };
         let (update, pass_exit_code) = (args.update_baseline, args.pass_exit_code);
         Ok(GateConfig { target, checks, baseline, update, pass_exit_code, runs, warmup, window, measure, outputs })
     }
@@ -206,13 +217,14 @@ fn outcome(config: &GateConfig) -> std::result::Result<(Outcome, Option<String>)
     };
     let captures = capture_runs(config)?;
     let mut outcome = evaluate(config, base.as_ref(), &captures)?;
-    let flame = match captures.last().filter(|_| config.outputs.has_flamegraph()).map(draw_flamegraph).transpose() {
-        Ok(flame) => flame,
-        Err(error) => {
-            outcome.notes.push(format!("the flamegraph could not be drawn: {error}"));
-            None
-        }
-    };
+    let flame =
+        match captures.last().and_then(GateRun::busiest).filter(|_| config.outputs.has_flamegraph()).map(draw_flamegraph).transpose() {
+            Ok(flame) => flame,
+            Err(error) => {
+                outcome.notes.push(format!("the flamegraph could not be drawn: {error}"));
+                None
+            }
+        };
     Ok((outcome, flame))
 }
 
@@ -225,12 +237,12 @@ fn name(target: &Target) -> String {
     }
 }
 
-fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapture]) -> std::result::Result<Outcome, GateError> {
+fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[GateRun]) -> std::result::Result<Outcome, GateError> {
     let on_this_machine = !matches!(config.target, Target::Recordings(_));
-    let runs: Vec<Run> = captures.iter().map(|capture| Run::from_report(&capture.profile, &capture.report, &capture.buckets)).collect();
+    let runs: Vec<ProcessRuns> = captures.iter().map(|capture| capture.runs.clone()).collect();
     let Some(last) = captures.last() else { return Err(GateError::new(gate_exit::NOT_MEASURED, "nothing was measured")) };
-    let mut fingerprints: Vec<Fingerprint> =
-        captures.iter().map(|capture| Fingerprint::from_profile(&capture.profile, on_this_machine)).collect();
+    let busiest = captures.iter().filter_map(GateRun::busiest);
+    let mut fingerprints: Vec<Fingerprint> = busiest.map(|capture| Fingerprint::from_profile(&capture.profile, on_this_machine)).collect();
     if let Some(why) = difference_of_runs(&fingerprints) {
         return Err(GateError::new(gate_exit::INCONCLUSIVE, why));
     }
@@ -238,9 +250,10 @@ fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapt
     let incomplete = incomplete(config, captures);
     let path = config.baseline.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let compared = base.map(|baseline| ComparedBaseline { path: &path, baseline, now: &now });
-    let last = MeasuredRun { profile: &last.profile, report: &last.report };
-    let warnings = captures.iter().flat_map(|capture| capture.report.warnings.iter().cloned()).collect();
-    let measurement = Measurement { runs: &runs, last, warnings, incomplete };
+    let last: Vec<MeasuredRun<'_>> =
+        last.processes.iter().map(|capture| MeasuredRun { profile: &capture.profile, report: &capture.report }).collect();
+    let warnings = captures.iter().filter_map(GateRun::busiest).flat_map(|capture| capture.report.warnings.iter().cloned()).collect();
+    let measurement = Measurement { runs: &runs, last: &last, warnings, incomplete };
     let mut outcome = evaluate::evaluate(&config.checks, &measurement, compared);
     if let (true, Some(path)) = (config.update, &config.baseline) {
         let wrote = update(path, now, &measurement)?;
@@ -249,18 +262,19 @@ fn evaluate(config: &GateConfig, base: Option<&Baseline>, captures: &[LoadedCapt
     Ok(outcome)
 }
 
-/// Why the runs are not all that was to be measured: a signal came between two runs, or a window
-/// was cut short.
-fn incomplete(config: &GateConfig, captures: &[LoadedCapture]) -> Option<String> {
+/// Why the runs are not all that was to be measured: a signal came between two runs, a window was
+/// cut short, or most of the work was done where gilprof could not measure it.
+fn incomplete(config: &GateConfig, captures: &[GateRun]) -> Option<String> {
     let missing = matches!(config.target, Target::Process(_)) && captures.len() < config.runs as usize;
     let interrupted = missing.then(|| format!("the gate was interrupted after {} of {} runs", captures.len(), config.runs));
-    interrupted.or_else(|| captures.iter().find_map(|capture| capture.profile.window.cut_short.clone()))
+    let cut_short = |capture: &GateRun| capture.processes.iter().find_map(|process| process.profile.window.cut_short.clone());
+    interrupted.or_else(|| captures.iter().find_map(|capture| cut_short(capture).or_else(|| capture.unmeasured())))
 }
 
 /// Writes the new baseline, unless a run is unusable or the measurement is incomplete. Returns a
 /// sentence about it.
 fn update(path: &Path, now: Fingerprint, measurement: &Measurement<'_>) -> std::result::Result<String, GateError> {
-    let runs = measurement.runs;
+    let runs = &measurement.busiest();
     let unusable = runs.iter().find_map(|run| run.unusable.as_ref()).map(|unusable| &unusable.why);
     if let Some(why) = unusable.or(measurement.incomplete.as_ref()) {
         return Err(GateError::new(gate_exit::INCONCLUSIVE, format!("cannot make a baseline of these runs: {why}")));
@@ -269,10 +283,47 @@ fn update(path: &Path, now: Fingerprint, measurement: &Measurement<'_>) -> std::
     Ok(format!("Wrote the baseline {} ({}).", path.display(), numbers::counted(runs.len() as f64, "run")))
 }
 
+/// One measured run: its processes.
+struct GateRun {
+    processes: Vec<LoadedCapture>,
+    runs: ProcessRuns,
+}
+
+impl GateRun {
+    fn new(processes: Vec<LoadedCapture>) -> GateRun {
+        let run = |capture: &LoadedCapture| Run::from_report(&capture.profile, &capture.report, &capture.buckets);
+        let runs = ProcessRuns::new(processes.iter().map(run).collect());
+        GateRun { processes, runs }
+    }
+
+    fn from_capture(capture: CompletedCapture) -> Result<GateRun> {
+        capture.into_reports()?.into_iter().map(LoadedCapture::from_report).collect::<Result<_>>().map(GateRun::new)
+    }
+
+    fn busiest(&self) -> Option<&LoadedCapture> {
+        self.processes.get(self.runs.busiest())
+    }
+
+    /// A sentence, if most of the CPU time of all processes was not measured.
+    fn unmeasured(&self) -> Option<String> {
+        // The process that ended last knows most.
+        let tree = self.processes.iter().filter_map(|process| process.profile.window.tree.as_ref()).max_by_key(|tree| tree.cpu.total())?;
+        let all = tree.cpu.total().as_secs_f64();
+        let measured: f64 = self.processes.iter().map(|process| process.profile.cpu().as_secs_f64()).sum();
+        let missing = (all - measured).max(0.0);
+        (missing > MOSTLY * all && missing > MIN_UNMEASURED_S).then(|| {
+            let other = if tree.cpu.other.as_secs_f64() > MOSTLY * missing { ", most of it in programs that are not Python" } else { "" };
+            format!("{:.0} % of the CPU time was not measured{other}", 100.0 * missing / all)
+        })
+    }
+}
+
 /// All runs without the warm-up, or why there is none.
-fn capture_runs(config: &GateConfig) -> std::result::Result<Vec<LoadedCapture>, GateError> {
+fn capture_runs(config: &GateConfig) -> std::result::Result<Vec<GateRun>, GateError> {
     match &config.target {
-        Target::Recordings(files) => files.iter().map(|file| LoadedCapture::read(file).map_err(|e| not_measured(&e))).collect(),
+        Target::Recordings(files) => {
+            files.iter().map(|file| LoadedCapture::read_all(file).map(GateRun::new).map_err(|e| not_measured(&e))).collect()
+        }
         Target::Command(args) => {
             let mut captures = Vec::new();
             for n in 0..config.warmup + config.runs {
@@ -289,12 +340,12 @@ fn session(config: &GateConfig) -> Result<Session> {
     Ok(Session::prepare(&config.measure, &OutputArgs::files(Vec::new()), config.window)?.with_recording())
 }
 
-fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Result<LoadedCapture, GateError> {
+fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Result<GateRun, GateError> {
     let session = session(config).map_err(|e| not_measured(&e))?.of_command();
+    let follows = config.measure.follows(true).map_err(|e| not_measured(&e))?;
     let work =
         |pid, name: &str, ended: &AtomicBool, running: std::sync::mpsc::Receiver<std::convert::Infallible>| -> Result<CompletedCapture> {
-            let measured = wait_for_python::attach_started(pid, name, &session.runtime, ended)
-                .and_then(|(pid, target)| session.measure(pid, target, ended, LiveLine::none()));
+            let measured = run::measure_started(&session, follows, pid, name, ended);
             // The exit status, which says whether the command failed, is known only at its end.
             let _ = running.recv();
             measured
@@ -304,7 +355,7 @@ fn capture_command(config: &GateConfig, args: &[OsString]) -> std::result::Resul
         return Err(failed(&ended, config.pass_exit_code));
     }
     let measured = ended.done.ok_or_else(|| GateError::new(gate_exit::INTERRUPTED, "interrupted before anything was measured"))?;
-    measured.and_then(CompletedCapture::into_report).and_then(LoadedCapture::from_report).map_err(|e| not_measured(&e))
+    measured.and_then(GateRun::from_capture).map_err(|e| not_measured(&e))
 }
 
 /// The error for a command that failed.
@@ -324,19 +375,18 @@ fn failed<T>(ended: &Supervised<T>, pass_exit_code: bool) -> GateError {
     GateError { code, why, command: Some(CommandFailure { exit_code: status.code(), signal: status.signal() }) }
 }
 
-fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<LoadedCapture>, GateError> {
+fn capture_process(config: &GateConfig, pid: Pid) -> std::result::Result<Vec<GateRun>, GateError> {
     let stop = Arc::new(AtomicBool::new(false));
     signals::end_window_on_signal(stop.clone(), config.outputs.placeholders.clone()).map_err(|e| not_measured(&e))?;
     let mut captures = Vec::new();
     for n in 0..config.warmup + config.runs {
         let one = || -> Result<Option<CompletedCapture>> {
             let session = session(config)?;
-            let Some((pid, target)) = wait_for_python::attach(pid, &session.runtime, &stop)? else { return Ok(None) };
-            session.measure(pid, target, &stop, session.live_line()).map(Some)
+            attach::measure_running(&session, config.measure.follows(false)?, pid, &stop)
         };
         let Some(measured) = one().map_err(|e| not_measured(&e))? else { break };
         if n >= config.warmup {
-            captures.push(measured.into_report().and_then(LoadedCapture::from_report).map_err(|e| not_measured(&e))?);
+            captures.push(GateRun::from_capture(measured).map_err(|e| not_measured(&e))?);
         }
         if stop.load(Ordering::Relaxed) {
             break;

@@ -1,5 +1,6 @@
 //! The arguments of `gilprof gate`, parsed and checked.
 
+use super::subprocess_args::SubprocessArgs;
 use super::values::{is_command, parse_duration, parse_pid, parse_rate, DurationArg, EngineArg};
 use crate::gate::expr::{Limit, Regression};
 use crate::ids::Pid;
@@ -59,6 +60,9 @@ pub struct GateArgs {
     /// What measures: samples, kernel (experimental, as root), auto, both
     #[arg(long, value_enum, default_value_t = EngineArg::Samples, hide_possible_values = true, hide_default_value = true, conflicts_with = "exact")]
     pub engine: EngineArg,
+    /// Whether to measure the processes below it.
+    #[command(flatten)]
+    pub subprocesses: SubprocessArgs,
     /// If the command fails by itself, end with its exit code instead of 5
     #[arg(long)]
     pub pass_exit_code: bool,

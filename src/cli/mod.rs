@@ -16,9 +16,12 @@ mod report;
 mod run;
 mod session;
 mod signals;
+mod subprocess_args;
 mod tee;
+mod tree_profiles;
 pub mod values;
 mod wait_for_python;
+mod window_end;
 
 use crate::error::{Error, Result};
 use args::{Cli, Command, OutputArgs, RecordSource};

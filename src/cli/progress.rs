@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 pub struct LiveLine(Option<(SyncSender<Update>, JoinHandle<()>)>);
 
 /// The message to the thread that draws.
-type Update = (CaptureStats, LiveStats);
+type Update = (CaptureStats, LiveStats, usize);
 
 impl LiveLine {
     /// A line for a window, if stderr is a terminal.
@@ -31,8 +31,8 @@ impl LiveLine {
             let style = ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bar = ProgressBar::new_spinner().with_style(style);
             bar.set_draw_target(ProgressDrawTarget::stderr());
-            for (stats, live) in receive {
-                bar.set_message(message(window, &stats, live));
+            for (stats, live, processes) in receive {
+                bar.set_message(message(window, &stats, live, processes));
                 bar.tick();
             }
             bar.finish_and_clear();
@@ -45,10 +45,11 @@ impl LiveLine {
         LiveLine(None)
     }
 
-    /// Shows the progress, unless the terminal still draws the update before this one.
-    pub fn show(&self, stats: CaptureStats, live: LiveStats) {
+    /// Shows the progress, unless the terminal still draws the update before this one. Of several
+    /// processes `live` is that of the one with the most waiting.
+    pub fn show(&self, stats: CaptureStats, live: LiveStats, processes: usize) {
         if let Some((send, _)) = &self.0 {
-            let _ = send.try_send((stats, live));
+            let _ = send.try_send((stats, live, processes));
         }
     }
 
@@ -62,17 +63,16 @@ impl LiveLine {
     }
 }
 
-fn message(window: DurationArg, stats: &CaptureStats, live: LiveStats) -> String {
+fn message(window: DurationArg, stats: &CaptureStats, live: LiveStats, processes: usize) -> String {
     let left = match window.0 {
         Some(window) => format!("{} left", numbers::seconds((window.as_secs_f64() - stats.seconds).max(0.0))),
         None => format!("{}, Ctrl-C ends", numbers::seconds(stats.seconds)),
     };
-    format!(
-        "{} samples  GIL busy {}  waiting {}  {left}",
-        numbers::thousands(stats.counts.samples),
-        numbers::percent(live.gil_busy),
-        numbers::count(live.waiters_mean),
-    )
+    let what = match processes {
+        0 | 1 => format!("{} samples", numbers::thousands(stats.counts.samples)),
+        several => format!("{several} processes, worst:"),
+    };
+    format!("{what}  GIL busy {}  waiting {}  {left}", numbers::percent(live.gil_busy), numbers::count(live.waiters_mean),)
 }
 
 #[cfg(test)]
@@ -90,10 +90,12 @@ mod tests {
             ..CaptureStats::default()
         };
         for window in [DurationArg(None), DurationArg(Some(Nanos::from_secs_f64(604_800.0)))] {
-            let line = message(window, &stats(600_000.0, 600_000_000), live);
+            let line = message(window, &stats(600_000.0, 600_000_000), live, 1);
             assert!(line.chars().count() < 78, "{line}");
         }
-        let line = message(DurationArg(Some(Nanos::from_secs_f64(10.0))), &stats(2.5, 2_500), live);
+        let line = message(DurationArg(Some(Nanos::from_secs_f64(10.0))), &stats(2.5, 2_500), live, 1);
         assert!(line.starts_with("2 500 samples  GIL busy ") && line.ends_with("7.5 s left"), "{line}");
+        let line = message(DurationArg(None), &stats(600_000.0, 600_000_000), live, 4000);
+        assert!(line.starts_with("4000 processes, worst:  GIL busy ") && line.chars().count() < 78, "{line}");
     }
 }

@@ -20,13 +20,17 @@ pub fn command(files: &[PathBuf], output: &OutputArgs) -> Result<ExitCode> {
         )));
     }
     let all = files.iter().map(|file| measured(file, &outputs)).collect::<Result<Vec<_>>>()?;
+    let all: Vec<CaptureReport> = all.into_iter().flatten().collect();
     outputs.emit(&all, &std::io::stdout(), print)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn measured(file: &Path, outputs: &Outputs) -> Result<CaptureReport> {
-    let recording = Recording::open(file)?;
-    let mut builder = ProfileBuilder::new();
-    let replayed = recording.replay(&mut builder)?;
-    Ok(outputs.analyse(builder.finish(replayed.target, replayed.window), Some(recording)))
+/// The processes in a recording.
+fn measured(file: &Path, outputs: &Outputs) -> Result<Vec<CaptureReport>> {
+    let report = |recording: Recording| {
+        let mut builder = ProfileBuilder::new();
+        let replayed = recording.replay(&mut builder)?;
+        Ok(outputs.analyse(builder.finish(replayed.target, replayed.window), Some(recording)))
+    };
+    Recording::open_all(file)?.into_iter().map(report).collect()
 }

@@ -6,9 +6,10 @@
 //! the window ends, and there is no live line, because the program may draw on the terminal.
 
 use super::args::{MeasureArgs, OutputArgs};
+use super::attach::MAX_CPU;
 use super::output_file::Placeholders;
 use super::progress::LiveLine;
-use super::session::Session;
+use super::session::{CompletedCapture, Session};
 use super::signals::{self, Signals};
 use super::values::DurationArg;
 use super::wait_for_python;
@@ -33,9 +34,13 @@ pub fn command(
     args: &[OsString],
     verbosity: Verbosity,
 ) -> Result<ExitCode> {
-    let session = Session::prepare(measured, output, window)?;
+    let mut session = Session::prepare(measured, output, window)?;
+    let follows = measured.follows(true)?;
+    if verbosity == Verbosity::Quiet {
+        session = session.with_max_cpu(MAX_CPU);
+    }
     let placeholders = session.placeholders();
-    let work = |pid, name: &str, ended: &AtomicBool, running| measure(session, pid, name, ended, running, verbosity);
+    let work = |pid, name: &str, ended: &AtomicBool, running| measure(session, follows, pid, name, ended, running, verbosity);
     let ended = supervise(args, &placeholders, work)?;
     Ok(match ended.done.flatten() {
         Some(code) if ended.status.success() => code,
@@ -110,14 +115,14 @@ pub fn exit_code(status: ExitStatus) -> u8 {
 /// not be written. `running` is closed when the program was waited for.
 fn measure(
     mut session: Session,
+    follows: bool,
     pid: Pid,
     name: &str,
     ended: &AtomicBool,
     running: Receiver<Infallible>,
     verbosity: Verbosity,
 ) -> Option<ExitCode> {
-    let measured = wait_for_python::attach_started(pid, name, &session.runtime, ended)
-        .and_then(|(pid, target)| session.measure(pid, target, ended, LiveLine::none()));
+    let measured = measure_started(&session, follows, pid, name, ended);
     let emitted = match measured {
         Ok(outcome) => {
             if outcome.program_ended() {
@@ -140,6 +145,15 @@ fn measure(
         }
     };
     emitted.err().map(|e| fail(&e))
+}
+
+/// Measures a program that was just started, or that program's first Python process only.
+pub fn measure_started(session: &Session, follows: bool, pid: Pid, name: &str, ended: &AtomicBool) -> Result<CompletedCapture> {
+    if follows {
+        return session.measure_tree(pid, None, ended, LiveLine::none());
+    }
+    wait_for_python::attach_started(pid, name, &session.runtime, ended)
+        .and_then(|(pid, target)| session.measure(pid, target, ended, LiveLine::none()))
 }
 
 /// Waits for the program's end and passes signals on meanwhile. Also returns whether one of them

@@ -6,10 +6,13 @@ use super::both_engines;
 use super::note;
 use super::outputs::{wrote_message, CaptureReport, Outputs};
 use super::progress::LiveLine;
-use super::tee::{self, TeeSink};
+use super::tee::{self, RecordingFiles, TeeSink};
+use super::tree_profiles::TreeProfiles;
 use super::values::DurationArg;
+use super::window_end::WindowEnd;
 use crate::capture::session::{CaptureConfig, CaptureResult, Progress, ProgressHook, StopReason};
 use crate::capture::target::Target;
+use crate::capture::tree::{capture_tree, TreeConfig};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::numbers;
@@ -18,6 +21,7 @@ use crate::profile::{CoalescingSink, Profile};
 use crate::python::attach::Attached;
 use crate::python::runtimes::RuntimeChoice;
 use crate::sample::Sink;
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -36,21 +40,23 @@ pub struct Session {
     keep_recording: bool,
     /// Sample beside the kernel engine, and say where the two disagree.
     both: bool,
-    /// The program was started to be measured, so that a window lasts until its end at most.
-    of_command: bool,
+    /// The largest part of a core that gilprof may use for several processes.
+    max_cpu: Option<f64>,
+    end: WindowEnd,
     outputs: Outputs,
 }
 
 /// A window that has ended.
 pub struct CompletedCapture {
-    measured: CaptureReport,
+    /// Of each process, in the order in which they were met.
+    measured: Vec<CaptureReport>,
     stop_reason: StopReason,
     recorded: Result<()>,
 }
 
 impl CompletedCapture {
-    /// The report; an error if the recording could not be written.
-    pub fn into_report(self) -> Result<CaptureReport> {
+    /// The reports; an error if the recording could not be written.
+    pub fn into_reports(self) -> Result<Vec<CaptureReport>> {
         self.recorded.map(|()| self.measured)
     }
 
@@ -83,7 +89,8 @@ impl Session {
             runtime,
             keep_recording: measure.both_engines(),
             both: measure.both_engines(),
-            of_command: false,
+            max_cpu: measure.subprocesses.max_cpu,
+            end: WindowEnd { limit: window.0, of_command: false },
             outputs: Outputs::prepare(output)?,
         })
     }
@@ -91,6 +98,11 @@ impl Session {
     /// Records the window even if no file needs it.
     pub fn with_recording(self) -> Session {
         Session { keep_recording: true, ..self }
+    }
+
+    /// Uses at most this part of a core for several processes, if the arguments name no other.
+    pub fn with_max_cpu(self, max_cpu: f64) -> Session {
+        Session { max_cpu: self.max_cpu.or(Some(max_cpu)), ..self }
     }
 
     /// A live line for the window.
@@ -103,30 +115,32 @@ impl Session {
         self.outputs.placeholders.clone()
     }
 
-    /// Measures until the window ends, `stop` is set or the target ends. Blocks. Sets `stop` if a
-    /// recording cannot be written any more.
+    /// Measures one process until the window ends, `stop` is set or the target ends. Blocks. Sets
+    /// `stop` if a recording cannot be written any more.
     pub fn measure(&self, pid: Pid, target: Attached, stop: &AtomicBool, line: LiveLine) -> Result<CompletedCapture> {
-        let file = if self.keep_recording || self.outputs.needs_recording() { Some(tee::unnamed_file()?) } else { None };
-        let mut sink = CoalescingSink::new(TeeSink::new(self.outputs.recordings(), file.as_ref())?);
+        let file = self.unnamed_recording()?;
+        let mut files = RecordingFiles::new(self.outputs.recordings(), file.as_ref())?;
+        let mut sink = files.sink();
         let mut tick = |progress: Progress, sink: &mut CoalescingSink<TeeSink>| {
             let tee = sink.inner_mut();
-            if !tee.checkpoint(&progress.target, &progress.window) {
+            tee.checkpoint(&progress.target, &progress.window);
+            if files.failed() {
                 stop.store(true, Ordering::Relaxed);
             }
-            line.show(progress.window, tee.builder.live());
+            line.show(progress.window, tee.builder.live(), 1);
         };
         let target = Target::new(pid, target).config(self.config);
         let (measured, beside) = self.run(target, stop, &mut sink, &mut tick);
         line.clear();
         let mut window = measured?;
-        window.stats.warnings.extend(self.early_end_warning(&window.stop_reason, window.stats.seconds));
-        window.stats.cut_short = self.cut_short(&window.stop_reason, window.stats.seconds);
-        let (builder, recorded) = sink.finish().finish(&window.target, &window.stats);
+        window.stats.warnings.extend(self.end.warning(&window.stop_reason, window.stats.seconds));
+        window.stats.cut_short = self.end.cut_short(&window.stop_reason, window.stats.seconds);
+        let mut profile = sink.finish().finish(window.target, window.stats);
+        let recorded = files.finish();
         let recording = match (file, &recorded) {
             (Some(file), Ok(())) => Some(Recording::from_file(file, Path::new(tee::UNNAMED))?),
             _ => None,
         };
-        let mut profile = builder.finish(window.target, window.stats);
         if let (Some(beside), Some(recording)) = (beside, &recording) {
             let compared =
                 beside.and_then(|(samples, of_samples)| both_engines::disagreements((&samples, &of_samples), (&profile, recording)));
@@ -134,8 +148,38 @@ impl Session {
             let failed = |why| vec![format!("the engines were not compared: {why}")];
             profile.window.warnings.extend(compared.unwrap_or_else(failed));
         }
-        let measured = self.outputs.analyse(profile, recording);
+        let measured = vec![self.outputs.analyse(profile, recording)];
         Ok(CompletedCapture { measured, stop_reason: window.stop_reason, recorded })
+    }
+
+    /// The same for a process and all Python processes below it. `attached`: the process itself,
+    /// if it is Python.
+    pub fn measure_tree(&self, root: Pid, attached: Option<Attached>, stop: &AtomicBool, line: LiveLine) -> Result<CompletedCapture> {
+        let file = self.unnamed_recording()?;
+        let files = RecordingFiles::new(self.outputs.recordings(), file.as_ref())?;
+        let mut to = TreeProfiles::new(self.end, root, files, stop, &line);
+        let config = TreeConfig { root, attached, capture: self.config, max_cpu: self.max_cpu, runtime: self.runtime.clone() };
+        let measured = capture_tree(config, stop, &mut to);
+        let (profiles, recorded) = to.finish();
+        line.clear();
+        let stop_reason = measured?.0;
+        if profiles.is_empty() {
+            return Err(Error::Gone { pid: root, when: " before gilprof saw any Python in it or below it".into() });
+        }
+        let mut recordings = match (file, &recorded) {
+            (Some(file), Ok(())) => Recording::all_in_file(file, Path::new(tee::UNNAMED))?,
+            _ => Vec::new(),
+        };
+        let mut recording_of = |process| {
+            let at = recordings.iter().position(|recording| recording.process() == process)?;
+            Some(recordings.swap_remove(at))
+        };
+        let measured = profiles.into_iter().map(|(process, profile)| self.outputs.analyse(profile, recording_of(process))).collect();
+        Ok(CompletedCapture { measured, stop_reason, recorded })
+    }
+
+    fn unnamed_recording(&self) -> Result<Option<File>> {
+        (self.keep_recording || self.outputs.needs_recording()).then(tee::unnamed_file).transpose()
     }
 
     /// Measures, and samples beside that if it was asked for.
@@ -163,41 +207,14 @@ impl Session {
         })
     }
 
-    /// A warning if the window ended early. A window without limit is meant to last until the
-    /// program's end.
-    fn early_end_warning(&self, stop_reason: &StopReason, seconds: f64) -> Option<String> {
-        let seconds = numbers::seconds(seconds);
-        match stop_reason {
-            StopReason::TargetEnded if self.window.0.is_some() => {
-                Some(format!("the program ended; the report covers the {seconds} until then"))
-            }
-            StopReason::Lost(why) => Some(format!("the window ended after {seconds}: {why}")),
-            StopReason::TargetEnded | StopReason::Done | StopReason::Stopped => None,
-        }
-    }
-
     /// The same session, of a program that was started to be measured.
     pub fn of_command(self) -> Session {
-        Session { of_command: true, ..self }
-    }
-
-    /// Why the window did not last as long as it was meant to. A window without limit ends with the
-    /// program, or by a signal.
-    fn cut_short(&self, stop_reason: &StopReason, seconds: f64) -> Option<String> {
-        let seconds = numbers::seconds(seconds);
-        match (stop_reason, self.window.0) {
-            (StopReason::TargetEnded, _) if self.of_command => None,
-            (StopReason::Lost(why), _) => Some(format!("the window ended after {seconds}: {why}")),
-            (StopReason::TargetEnded | StopReason::Stopped, Some(limit)) => {
-                Some(format!("the window ended after {seconds} instead of {}", numbers::seconds(limit.as_secs_f64())))
-            }
-            (StopReason::TargetEnded | StopReason::Stopped, None) | (StopReason::Done, _) => None,
-        }
+        Session { end: WindowEnd { of_command: true, ..self.end }, ..self }
     }
 
     /// Writes the files of `-o`, prints the page and names the files.
     pub fn emit<T: IsTerminal + AsFd>(&mut self, outcome: CompletedCapture, to: &T, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
-        let emitted = self.outputs.emit(std::slice::from_ref(&outcome.measured), to, print);
+        let emitted = self.outputs.emit(&outcome.measured, to, print);
         if outcome.recorded.is_ok() {
             self.outputs.recordings().for_each(|file| note(&wrote_message(file)));
         }

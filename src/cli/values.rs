@@ -42,6 +42,16 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A parser for `clap`: `25%` or `25`, as a part of a core.
+pub fn parse_max_cpu(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.trim_end_matches('%').parse().map_err(|_| "a part of a core is a percentage, such as 25%".to_string())?;
+    if percent > 0.0 && percent.is_finite() {
+        Ok(percent / 100.0)
+    } else {
+        Err("a part of a core is above 0 %".into())
+    }
+}
+
 /// A parser for `clap`; public for the fuzz tests.
 #[doc(hidden)]
 pub fn parse_duration(text: &str) -> Result<DurationArg, String> {

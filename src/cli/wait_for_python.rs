@@ -11,11 +11,11 @@ use crate::capture::stop_detector;
 use crate::error::{Error, Result};
 use crate::ids::{Pid, Tid};
 use crate::output::sanitize;
-use crate::process::maps::Maps;
 use crate::process::{proc_info, sys_linux};
-use crate::python::attach::{self, Attached, PythonProcess};
+use crate::python::attach::{self, Attached};
 use crate::python::diagnose;
 use crate::python::runtimes::RuntimeChoice;
+use crate::python::starting::StartingProcess;
 use crate::units::Nanos;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -86,54 +86,22 @@ pub fn attach_started(pid: Pid, name: &str, runtime: &RuntimeChoice, ended: &Ato
         let now = sys_linux::monotonic();
         for process in std::iter::once(&mut started).chain(&mut frozen) {
             if let Some(target) = process.poll(runtime)? {
-                if process.pid != pid {
-                    note(&format!("{} (pid {pid}) runs its Python program as process {}, which is measured", child.name, process.pid));
+                if process.pid() != pid {
+                    note(&format!("{} (pid {pid}) runs its Python program as process {}, which is measured", child.name, process.pid()));
                 }
-                return Ok((process.pid, target));
+                return Ok((process.pid(), target));
             }
         }
         if ended.load(Ordering::Relaxed) {
             return Err(child.ended_without_python(pid));
         }
         if let Some(found) = child.poll(pid, now) {
-            if frozen.as_ref().is_none_or(|process| process.pid != found) {
+            if frozen.as_ref().is_none_or(|process| process.pid() != found) {
                 frozen = Some(StartingProcess::new(found));
             }
         }
         let now = sys_linux::monotonic();
         sys_linux::sleep_until(now + if now.saturating_since(began) < SLOW_AFTER { FAST_PERIOD } else { SLOW_PERIOD });
-    }
-}
-
-/// A process that may become Python, or a Python that is not ready yet.
-struct StartingProcess {
-    pid: Pid,
-    images: Option<Vec<(u32, u32, u64)>>,
-    python: Option<Box<PythonProcess>>,
-}
-
-impl StartingProcess {
-    fn new(pid: Pid) -> StartingProcess {
-        StartingProcess { pid, images: None, python: None }
-    }
-
-    /// The Python once it is ready. An error if gilprof will not be able to read it.
-    fn poll(&mut self, runtime: &RuntimeChoice) -> Result<Option<Attached>> {
-        let mapped = images_of(self.pid);
-        // While the same files are mapped, the answer cannot have changed: a Python that is not
-        // ready yet, or not Python.
-        if mapped.is_none() || mapped != self.images {
-            (self.images, self.python) = (mapped, None);
-            match attach::identify(self.pid, runtime) {
-                Ok(Attached::Python(python)) => self.python = Some(python),
-                Ok(legacy) => return Ok(Some(legacy)),
-                Err(e @ (Error::UnsupportedVersion { .. } | Error::Permission { .. })) => return Err(e),
-                // The runtime that was chosen may be loaded later.
-                Err(Error::NotPython { .. } | Error::Usage(_)) => {}
-                Err(_) => self.images = None,
-            }
-        }
-        Ok(self.python.take_if(|python| python.ensure_ready().is_ok()).map(Attached::Python))
     }
 }
 
@@ -163,13 +131,6 @@ fn is_frozen_program(bootloader: Pid, child: Pid) -> bool {
     let nuitka = || Some(format!("NUITKA_ONEFILE_PARENT={}", proc_info::inner_tid(Tid(bootloader.0))?));
     executable.is_some() && executable == proc_info::exe(child)
         || nuitka().is_some_and(|variable| proc_info::started_with(child, &variable))
-}
-
-/// The files whose code a process has mapped, by device and inode.
-fn images_of(pid: Pid) -> Option<Vec<(u32, u32, u64)>> {
-    let maps = Maps::from_pid(pid).ok()?;
-    let code = maps.mappings.iter().filter(|m| m.executable && m.file().is_some());
-    Some(code.map(|m| (m.dev.major, m.dev.minor, m.inode)).collect())
 }
 
 /// The Python that a shell or a launcher has started as a descendant.

@@ -95,6 +95,7 @@ fn empty_check(metric: &Metric, kind: Kind, expression: String, level: Level) ->
         baseline_text: numbers::NONE.into(),
         change: None,
         why: String::new(),
+        process: None,
         culprit: None,
     }
 }

@@ -8,6 +8,7 @@ use super::estimate;
 use super::expr::{Limit, Regression};
 use super::fingerprint::Fingerprint;
 use super::outcome::{short_name, BaselineBrief, Check, Outcome, RunBrief, Verdict, SCHEMA};
+use super::processes::ProcessRuns;
 use super::run::Run;
 use crate::analysis::report::Code;
 use crate::output::{numbers, text};
@@ -86,18 +87,29 @@ pub struct ComparedBaseline<'a> {
 #[derive(Clone, Debug)]
 pub struct Measurement<'a> {
     /// The runs.
-    pub runs: &'a [Run],
-    /// The last of them, from which culprits are taken.
-    pub last: MeasuredRun<'a>,
+    pub runs: &'a [ProcessRuns],
+    /// The processes of the last of them, from which culprits are taken.
+    pub last: &'a [MeasuredRun<'a>],
     /// The warnings of all reports.
     pub warnings: Vec<String>,
     /// Why the runs are not all that was to be measured. No check passes then.
     pub incomplete: Option<String>,
 }
 
+impl Measurement<'_> {
+    /// The process of each run that did most: it is compared with a baseline, and becomes one.
+    pub fn busiest(&self) -> Vec<Run> {
+        self.runs.iter().filter_map(ProcessRuns::busiest_run).cloned().collect()
+    }
+}
+
 /// Decides all checks.
 pub fn evaluate(checks: &Checks, measurement: &Measurement<'_>, compared: Option<ComparedBaseline<'_>>) -> Outcome {
-    let Measurement { runs, last: measured, warnings, incomplete } = measurement;
+    let Measurement { runs: all, last, warnings, incomplete } = measurement;
+    let runs: &[Run] = &measurement.busiest();
+    let Some(measured) = all.last().and_then(|run| last.get(run.busiest())) else {
+        return not_evaluated("", "nothing was measured".into(), gate_exit::NOT_MEASURED);
+    };
     let mut notes: Vec<String> = incomplete.iter().cloned().collect();
     let differences = compared.map(|a| a.baseline.fingerprint.compare(a.now)).unwrap_or_default();
     notes.extend(differences.notable.iter().map(|what| format!("{what}; that alone may change the figures")));
@@ -107,9 +119,15 @@ pub fn evaluate(checks: &Checks, measurement: &Measurement<'_>, compared: Option
     let without_culprit = runs.iter().any(Run::is_elsewhere) || runs.iter().all(Run::is_idle);
     let mut checked: Vec<Check> = Vec::new();
     for limit in &checks.limits {
-        let mut check = check::limit(limit, runs);
+        let (chosen, processes): (Vec<Run>, Vec<usize>) =
+            all.iter().filter_map(|run| run.worst(limit)).map(|(number, run)| (run.clone(), number)).unzip();
+        let mut check = check::limit(limit, &chosen);
+        let Some(measured) = processes.last().and_then(|&number| last.get(number)) else { continue };
         if !matches!(check.verdict, Verdict::Pass) && check.limit_text != numbers::NONE && !without_culprit {
-            check.culprit = culprit::find(&limit.metric, *measured, runs, None);
+            check.culprit = culprit::find(&limit.metric, *measured, &chosen, None);
+        }
+        if last.len() > 1 {
+            check.process = Some(measured.report.target.pid);
         }
         checked.push(check);
     }
@@ -123,6 +141,9 @@ pub fn evaluate(checks: &Checks, measurement: &Measurement<'_>, compared: Option
             check.culprit = culprit::find(&regression.metric, *measured, runs, base);
         }
         checked.push(check);
+    }
+    if last.len() > 1 {
+        notes.push(format!("{} processes were measured; each limit is checked in the one that meets it worst", last.len()));
     }
     if let Some(why) = incomplete {
         checked = checked.into_iter().map(|check| check::without_pass(check, why)).collect();

@@ -234,6 +234,9 @@ pub struct Check {
     pub change: Option<Interval>,
     /// One sentence: the reason for the verdict, and what helps.
     pub why: String,
+    /// The process of the last run that it was checked in, if there were several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<i32>,
     /// The function that is responsible. Only checks that do not pass have one, and not all of
     /// them.
     pub culprit: Option<Culprit>,

@@ -230,12 +230,18 @@ impl Run {
 
     /// Keeps the threads and functions with the most time, for a baseline.
     pub fn thinned(mut self, most: usize) -> Run {
-        let weight = |t: &ThreadRun| ["holding", "waiting", "native"].iter().map(|state| t.shares.sum(state)).sum::<f64>();
-        self.threads.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
+        self.threads.sort_by(|a, b| b.active().total_cmp(&a.active()));
         self.threads.truncate(most);
         self.functions.sort_by(|a, b| b.weight().total_cmp(&a.weight()));
         self.functions.truncate(most);
         self
+    }
+}
+
+impl ThreadRun {
+    /// The time in which it held or wanted the GIL, or ran without it, in microseconds.
+    pub fn active(&self) -> f64 {
+        ["holding", "waiting", "native"].iter().map(|state| self.shares.sum(state)).sum()
     }
 }
 
@@ -325,8 +331,7 @@ fn with_held_time(unusable: Unusable, buckets: &Buckets) -> Unusable {
 /// Why figures of one process say little about a program with these child processes.
 fn elsewhere(children: &Children) -> String {
     format!(
-        "most of the CPU time ({:.0} %) was not measured: {}, and only one process is measured; run the work in one process \
-         (pytest without -n), or measure a child process by itself (gilprof gate --pid CHILD)",
+        "most of the CPU time ({:.0} %) was not measured: {}, and only one process is measured; measure them too (--subprocesses)",
         children.python_share() * 100.0,
         children.python_summary()
     )

@@ -47,6 +47,7 @@ pub(super) fn outcome() -> Outcome {
         baseline_text: "-".into(),
         change: None,
         why: "all of the interval is above the limit".into(),
+        process: None,
         culprit: None,
     };
     let failed = Check { culprit: Some(culprit.clone()), ..check("waiting", "waiting <= 20%", Verdict::Fail) };

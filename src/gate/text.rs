@@ -77,6 +77,9 @@ fn row(page: &mut Page, check: &Check) {
     if check.baseline.is_some() {
         figures += &format!("   baseline {}", check.baseline_text);
     }
+    if let Some(pid) = check.process {
+        figures += &format!("   pid {pid}");
+    }
     let (expression, figures) = (sanitize::clean(&check.expression), sanitize::clean(&figures));
     let room = wide.saturating_sub(4);
     if columns::width(&expression) + columns::width(&figures) + 2 <= room {

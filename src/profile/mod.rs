@@ -31,6 +31,7 @@ pub use stacks::{StackId, StackTime};
 pub use threads::{Measured, ThreadProfile};
 
 use crate::sample::{CaptureStats, Evidence, Function, Stack, State, StateTimes, TargetInfo};
+use crate::units::Nanos;
 use std::sync::Arc;
 
 /// One window of one process, as figures.
@@ -102,6 +103,11 @@ pub struct Losses {
 }
 
 impl Profile {
+    /// The CPU time of its threads.
+    pub fn cpu(&self) -> Nanos {
+        self.threads.iter().filter_map(|thread| thread.totals).fold(Nanos::ZERO, |sum, totals| sum + totals.cpu)
+    }
+
     /// Seconds of wall time that the window covers: as the capture statistics say, else from the
     /// first slice to the last.
     pub fn seconds(&self) -> f64 {

@@ -13,5 +13,6 @@ pub mod lines;
 pub mod objects;
 pub mod runtimes;
 pub mod stack;
+pub mod starting;
 pub mod thread_names;
 pub mod version;

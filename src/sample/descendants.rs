@@ -39,6 +39,36 @@ pub struct DescendantCpu {
     pub largest: Vec<Descendant>,
 }
 
+impl DescendantCpu {
+    /// Of all these processes.
+    pub fn total(&self) -> Nanos {
+        self.own + self.python + self.other + self.unknown
+    }
+}
+
+/// The processes of a capture of several.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessTree {
+    /// The CPU time of the process at the top and of all processes below it, measured or not, in
+    /// the window of all.
+    pub cpu: DescendantCpu,
+    /// Python processes that could not be read.
+    pub refused: Vec<RefusedProcess>,
+}
+
+/// A Python process that could not be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefusedProcess {
+    /// Its id, as gilprof sees it.
+    pub pid: i32,
+    /// Its command, shortened, without control characters.
+    pub command: String,
+    /// Why.
+    pub why: String,
+}
+
 /// One process below the target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descendant {

@@ -1,6 +1,6 @@
 //! Facts about threads, the target and the measurement that change rarely or never.
 
-use super::{DescendantCpu, Evidence, Stack, State, Stop};
+use super::{DescendantCpu, Evidence, ProcessTree, Stack, State, Stop};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::units::Nanos;
 use serde::{Deserialize, Serialize};
@@ -138,6 +138,9 @@ pub struct CaptureStats {
     /// recordings made before this was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descendants: Option<DescendantCpu>,
+    /// Of one of several processes that were measured together: what is known of all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<ProcessTree>,
     /// What the reader should know about how the figures were measured, as sentences.
     pub warnings: Vec<String>,
     /// Why the window is shorter than it was meant to be; `None` if it is complete, and in

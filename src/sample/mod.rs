@@ -14,7 +14,7 @@ mod stack;
 mod state;
 mod stop;
 
-pub use descendants::{Descendant, DescendantCpu, ProcessKind};
+pub use descendants::{Descendant, DescendantCpu, ProcessKind, ProcessTree, RefusedProcess};
 pub use info::{CaptureStats, EventCounts, SampleCounts, TargetInfo, ThreadInfo, ThreadSnapshot};
 pub use kernel_event::{CpuRun, GilView, OffCpu, ThreadNow, Wakeup};
 pub use raw::{GilReading, RawEvent, RawGil, RawHolder, RawSample, RawTask, RawThread, Resolver, RunnableState, SchedStat, TaskState};

@@ -48,6 +48,7 @@ fn check(name: &str, verdict: Verdict) -> Check {
         baseline_text: "-".into(),
         change: None,
         why: format!("all of the interval is above the limit {name}"),
+        process: Some(4242),
         culprit: (verdict != Verdict::Pass).then_some(culprit),
     }
 }

@@ -103,6 +103,11 @@ impl PollSchedule {
         self.due.dedup();
     }
 
+    /// Whether no thread has run lately: all sleep, and none is polled by every sample.
+    pub fn is_idle(&self) -> bool {
+        self.next_poll.iter().all(|next| next.at != Nanos::ZERO && next.watched == 0)
+    }
+
     /// Makes this sample poll every thread.
     pub fn wake_all(&mut self) {
         self.due.clear();

@@ -3,6 +3,7 @@
 
 use super::Sampler;
 use crate::sample::{RawEvent, RawGil, RawHolder, RawSample, RawThread, Sink};
+use crate::units::Nanos;
 
 impl Sampler {
     /// `is_stopped`: the program as a whole was stopped.
@@ -19,6 +20,26 @@ impl Sampler {
             }
         }
         self.raw = raw;
+    }
+
+    /// Whether nothing of the program ran in the last sample, nor shortly before: every thread
+    /// sleeps, and no GIL is held.
+    pub fn is_idle(&self) -> bool {
+        let is_free = |gil: &RawGil| gil.reading.is_some_and(|reading| reading.holder.is_none()) && gil.holder_after.is_none();
+        self.threads.schedule.is_idle()
+            && !self.raw.gils.is_empty()
+            && self.raw.gils.iter().all(is_free)
+            && !self.binder.bindings_pending
+            && !self.stop_detector.is_lasting()
+    }
+
+    /// Takes a sample of an idle program that has not run since the last one: nothing need be read.
+    pub fn sample_idle(&mut self, until: Nanos, sink: &mut dyn Sink) {
+        let until = until.max(self.times.accounted_until);
+        self.raw.span = (self.times.accounted_until, until);
+        self.raw.threads.clear();
+        self.threads.estimator.take(&RawEvent::Sample(&self.raw), &self.threads.empty_stack, sink);
+        (self.times.last_sample, self.times.accounted_until) = (Some(until), until);
     }
 
     fn fill(&self, raw: &mut RawSample, is_stopped: bool) {

@@ -3,8 +3,11 @@
 //!
 //! A file is a header and chunks. The header is `gilprof\0`, the format's [`VERSION`] and two zero
 //! bytes; all numbers are little endian. A chunk is a mark, the packed length of its payload, the
-//! unpacked length, a CRC-32 over the two lengths and the payload, and the payload: records,
-//! compressed by deflate.
+//! unpacked length, the number of the process that it is about, a CRC-32 over these numbers and the
+//! payload, and the payload: records, compressed by deflate.
+//!
+//! A file may hold several processes, whose chunks alternate. Each process has its own strings,
+//! threads and times, and can be read without the others.
 //!
 //! The records are what the capture side sends to a [`Sink`](crate::sample::Sink) ([`encode`] lists
 //! them), so a replay builds the same profile as the capture did, to the last bit. Numbers are
@@ -16,8 +19,9 @@
 //! whose checksum is wrong, can be read up to that chunk. Each chunk holds the target's facts and
 //! the capture statistics so far; the last chunk is marked as the last.
 //!
-//! A chunk depends on the chunks before it, so nothing after a broken one can be read. A version
-//! newer than [`VERSION`] is refused.
+//! A chunk depends on the chunks of its process before it, so nothing after a broken one can be
+//! read. Version 1 had one process and no number of it. A version newer than [`VERSION`] is
+//! refused.
 
 mod bytes;
 pub mod chunk;
@@ -29,7 +33,7 @@ mod recorder;
 mod tests;
 
 pub use read::{Recording, ReplaySummary};
-pub use recorder::Recorder;
+pub use recorder::{Recorder, RecordingWriter};
 
 /// The version written. Older versions stay readable; each has a golden file.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;

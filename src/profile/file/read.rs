@@ -1,19 +1,30 @@
 //! Reads a recording from a file, chunk by chunk. A recording may be replayed any number of times.
 
+use super::bytes::Broken;
 use super::chunk::{self, Header};
 use super::decode::Decoder;
 use super::VERSION;
 use crate::error::{Error, Result};
 use crate::sample::{CaptureStats, Sink, TargetInfo};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufReader, Seek};
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// An open file whose header is a recording's.
-#[derive(Debug)]
+/// The largest number of processes in a file that is read.
+const MAX_PROCESSES: usize = 1 << 14;
+/// The length of the file's header.
+const HEADER: u64 = 12;
+
+/// The recording of one process, in an open file.
+#[derive(Clone, Debug)]
 pub struct Recording {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
+    version: u16,
+    process: u32,
 }
 
 /// The facts of a replayed recording.
@@ -26,8 +37,25 @@ pub struct ReplaySummary {
 }
 
 impl Recording {
-    /// Opens a file.
+    /// Opens a file that holds one process.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is no recording, or holds several processes.
     pub fn open(path: &Path) -> Result<Recording> {
+        let mut all = Recording::open_all(path)?;
+        match (all.pop(), all.len()) {
+            (Some(one), 0) => Ok(one),
+            (_, others) => {
+                let why = format!("it holds {} processes, and one is wanted; gilprof report shows them all", others + 1);
+                Err(Error::Recording { path: path.into(), why })
+            }
+        }
+    }
+
+    /// Opens a file, with the recordings of all its processes in the order in which they were met:
+    /// at least one.
+    pub fn open_all(path: &Path) -> Result<Vec<Recording>> {
         let failed = |source: io::Error| Error::Recording { path: path.into(), why: source.to_string() };
         // Checked before the file is opened, because opening a pipe blocks until there is a writer.
         let kind = std::fs::metadata(path).map_err(failed)?;
@@ -35,22 +63,32 @@ impl Recording {
             let why = if kind.is_dir() { "it is a directory" } else { "it is no regular file, and a recording is read several times" };
             return Err(Error::Recording { path: path.into(), why: why.into() });
         }
-        Recording::from_file(File::open(path).map_err(failed)?, path)
+        Recording::all_in_file(File::open(path).map_err(failed)?, path)
     }
 
-    /// A recording in an open file; `path` is for messages.
-    pub fn from_file(mut file: File, path: &Path) -> Result<Recording> {
+    /// The recordings in an open file; `path` is for messages.
+    pub fn all_in_file(file: File, path: &Path) -> Result<Vec<Recording>> {
         let refused = |why: String| Error::Recording { path: path.into(), why };
-        file.rewind().map_err(|e| refused(e.to_string()))?;
-        match chunk::read_header(&mut file).map_err(|e| refused(e.to_string()))? {
-            Header::Readable => Ok(Recording { path: path.into(), file }),
-            Header::Newer(version) => Err(refused(format!(
-                "a newer gilprof wrote it (format {version}; this one reads up to {VERSION}). Update gilprof: cargo install gilprof"
-            ))),
-            Header::Foreign => {
-                Err(refused("it is no recording of gilprof's. Make one with: gilprof record --pid PID -o run.gilprof".into()))
+        let version = match chunk::read_header(&mut FileReader { file: &file, at: 0 }).map_err(|e| refused(e.to_string()))? {
+            Header::Readable(version) => version,
+            Header::Newer(version) => {
+                return Err(refused(format!(
+                    "a newer gilprof wrote it (format {version}; this one reads up to {VERSION}). Update gilprof: cargo install gilprof"
+                )))
             }
-        }
+            Header::Foreign => {
+                return Err(refused("it is no recording of gilprof's. Make one with: gilprof record --pid PID -o run.gilprof".into()))
+            }
+        };
+        let processes = processes(&file, version).map_err(|e| refused(e.to_string()))?;
+        let file = Arc::new(file);
+        Ok(processes.into_iter().map(|process| Recording { path: path.into(), file: Arc::clone(&file), version, process }).collect())
+    }
+
+    /// The recording in an open file that holds one process; `path` is for messages.
+    pub fn from_file(file: File, path: &Path) -> Result<Recording> {
+        let no_process = || Error::Recording { path: path.into(), why: "it holds no process".into() };
+        Recording::all_in_file(file, path)?.into_iter().next().ok_or_else(no_process)
     }
 
     /// The path, for messages.
@@ -58,18 +96,36 @@ impl Recording {
         &self.path
     }
 
+    /// The number of its process in the file.
+    pub fn process(&self) -> u32 {
+        self.process
+    }
+
+    /// The next chunk of this process: its records.
+    fn next_chunk(&self, from: &mut impl Read) -> io::Result<std::result::Result<Option<Vec<u8>>, Broken>> {
+        loop {
+            let head = match chunk::read_head(from, self.version)? {
+                Ok(Some(head)) => head,
+                Ok(None) => return Ok(Ok(None)),
+                Err(broken) => return Ok(Err(broken)),
+            };
+            match head.read_payload(from)? {
+                Ok(payload) if head.process == self.process => return Ok(head.unpack(&payload).map(Some)),
+                Ok(_) => {}
+                Err(broken) => return Ok(Err(broken)),
+            }
+        }
+    }
+
     /// Sends all that was recorded to `sink`, in the order of the capture. The first broken chunk
     /// and everything after it are left out, with a warning.
     pub fn replay(&self, sink: &mut dyn Sink) -> Result<ReplaySummary> {
         let refused = |why: String| Error::Recording { path: self.path.clone(), why };
-        let mut file = &self.file;
-        file.rewind().map_err(|e| refused(e.to_string()))?;
-        let mut from = BufReader::with_capacity(1 << 16, file);
-        chunk::read_header(&mut from).map_err(|e| refused(e.to_string()))?;
+        let mut from = BufReader::with_capacity(1 << 16, FileReader { file: &self.file, at: HEADER });
         let mut decoder = Decoder::default();
         let mut any = false;
         let broken = loop {
-            let records = match chunk::unpack(&mut from).map_err(|e| refused(e.to_string()))? {
+            let records = match self.next_chunk(&mut from).map_err(|e| refused(e.to_string()))? {
                 Ok(Some(records)) => records,
                 Ok(None) => break None,
                 Err(broken) => break Some(broken),
@@ -95,4 +151,31 @@ impl Recording {
         }
         Ok(ReplaySummary { target, window })
     }
+}
+
+/// Reads a file from a place, whatever else reads it.
+struct FileReader<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for FileReader<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(into, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// The numbers of the processes in a file, in the order of their first chunks; 0 for an empty file,
+/// which a replay refuses. Reads the heads of the chunks up to the first invalid one.
+fn processes(file: &File, version: u16) -> io::Result<Vec<u32>> {
+    let (mut from, mut seen, mut order) = (FileReader { file, at: HEADER }, BTreeSet::new(), Vec::new());
+    while let Ok(Some(head)) = chunk::read_head(&mut from, version)? {
+        if seen.len() < MAX_PROCESSES && seen.insert(head.process) {
+            order.push(head.process);
+        }
+        from.at += head.packed as u64;
+    }
+    Ok(if order.is_empty() { vec![0] } else { order })
 }

@@ -1,5 +1,5 @@
-//! Writes a recording during the capture. The sampling thread collects records; another thread
-//! compresses and writes them.
+//! Writes a recording during the capture. The sampling thread collects the records of each process;
+//! another thread compresses and writes them.
 
 use super::chunk;
 use super::encode::Encoder;
@@ -19,21 +19,21 @@ const MAX_BYTES: usize = 1 << 20;
 /// samples it skips are counted as missed.
 const QUEUED_CHUNKS: usize = 32;
 
-/// A recording in progress.
+/// The number of a process, and a chunk's records.
+type Chunk = (u32, Vec<u8>);
+
+/// A file that is being recorded to, by any number of processes.
 #[derive(Debug)]
-pub struct Recorder {
-    encoder: Encoder,
-    written_s: f64,
-    latest: Option<(TargetInfo, CaptureStats)>,
-    /// `None` once writing has failed.
-    send: Option<SyncSender<Vec<u8>>>,
+pub struct RecordingWriter {
+    send: SyncSender<Chunk>,
     writer: JoinHandle<io::Result<()>>,
     failed: Arc<AtomicBool>,
+    processes: u32,
 }
 
-impl Recorder {
-    /// A recorder that overwrites this file.
-    pub fn new(file: File) -> Recorder {
+impl RecordingWriter {
+    /// Overwrites this file.
+    pub fn new(file: File) -> RecordingWriter {
         let (send, receive) = sync_channel(QUEUED_CHUNKS);
         let failed = Arc::new(AtomicBool::new(false));
         let has_failed = Arc::clone(&failed);
@@ -43,12 +43,48 @@ impl Recorder {
             written
         };
         let writer = std::thread::spawn(write);
-        Recorder { encoder: Encoder::default(), written_s: 0.0, latest: None, send: Some(send), writer, failed }
+        RecordingWriter { send, writer, failed, processes: 0 }
+    }
+
+    /// A recorder of another process. The first one has the number 0.
+    pub fn recorder(&mut self) -> Recorder {
+        self.processes += 1;
+        let send = Some(self.send.clone());
+        Recorder { process: self.processes - 1, encoder: Encoder::default(), written_s: 0.0, latest: None, send, writer: None }
     }
 
     /// Whether writing has failed; [`finish`](Self::finish) returns the cause.
     pub fn failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything is written. All recorders must have finished.
+    pub fn finish(self) -> io::Result<()> {
+        drop(self.send);
+        self.writer.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread panicked")))
+    }
+}
+
+/// The recording of one process, in progress.
+#[derive(Debug)]
+pub struct Recorder {
+    process: u32,
+    encoder: Encoder,
+    written_s: f64,
+    latest: Option<(TargetInfo, CaptureStats)>,
+    /// `None` once writing has failed.
+    send: Option<SyncSender<Chunk>>,
+    /// The file's, if it holds this process alone.
+    writer: Option<RecordingWriter>,
+}
+
+impl Recorder {
+    /// A recorder that overwrites this file, for one process.
+    pub fn new(file: File) -> Recorder {
+        let mut writer = RecordingWriter::new(file);
+        let mut recorder = writer.recorder();
+        recorder.writer = Some(writer);
+        recorder
     }
 
     /// Updates the target and the statistics, and writes a chunk when one is due. To be called some
@@ -61,13 +97,14 @@ impl Recorder {
         }
     }
 
-    /// Writes the last chunk and waits for the writing thread.
+    /// Writes the last chunk. Of a file with one process, waits until it is written; else
+    /// [`RecordingWriter::finish`] says how that went.
     pub fn finish(mut self, target: &TargetInfo, window: &CaptureStats) -> io::Result<()> {
         self.latest = Some((target.clone(), window.clone()));
         self.encoder.last();
         self.flush();
         drop(self.send.take());
-        self.writer.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread panicked")))
+        self.writer.map_or(Ok(()), RecordingWriter::finish)
     }
 
     fn flush(&mut self) {
@@ -75,7 +112,7 @@ impl Recorder {
             self.encoder.capture_info(target, window);
         }
         let records = self.encoder.take();
-        if self.send.as_ref().is_some_and(|send| send.send(records).is_err()) {
+        if self.send.as_ref().is_some_and(|send| send.send((self.process, records)).is_err()) {
             self.send = None;
         }
     }
@@ -113,7 +150,7 @@ impl Sink for Recorder {
 }
 
 /// The writing thread.
-fn write(mut file: File, chunks: &Receiver<Vec<u8>>) -> io::Result<()> {
+fn write(mut file: File, chunks: &Receiver<Chunk>) -> io::Result<()> {
     // A pipe or a terminal cannot be truncated or synced.
     let regular = file.metadata()?.is_file();
     if regular {
@@ -121,17 +158,21 @@ fn write(mut file: File, chunks: &Receiver<Vec<u8>>) -> io::Result<()> {
         file.rewind()?;
     }
     file.write_all(&chunk::header())?;
-    for records in chunks {
-        let whole = if regular { file.stream_position()? } else { 0 };
-        let written =
-            chunk::pack(&records).and_then(|chunk| file.write_all(&chunk)).and_then(|()| if regular { file.sync_data() } else { Ok(()) });
-        if let Err(e) = written {
-            if regular {
-                // A partial chunk cannot be read. If it stays, the reader reports a truncated file
-                // all the same.
-                let _ = file.set_len(whole);
+    while let Ok(first) = chunks.recv() {
+        // The chunks of many processes come together, and are synced together.
+        for (process, records) in std::iter::once(first).chain(chunks.try_iter().take(QUEUED_CHUNKS)) {
+            let whole = if regular { file.stream_position()? } else { 0 };
+            if let Err(e) = chunk::pack(process, &records).and_then(|chunk| file.write_all(&chunk)) {
+                if regular {
+                    // A partial chunk cannot be read. If it stays, the reader reports a truncated
+                    // file all the same.
+                    let _ = file.set_len(whole);
+                }
+                return Err(e);
             }
-            return Err(e);
+        }
+        if regular {
+            file.sync_data()?;
         }
     }
     file.flush()

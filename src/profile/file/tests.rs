@@ -3,7 +3,7 @@
 
 use super::decode::Decoder;
 use super::encode::Encoder;
-use super::{chunk, Recorder, Recording};
+use super::{chunk, Recorder, Recording, RecordingWriter};
 use crate::ids::{GilId, ThreadId, Tid};
 use crate::sample::*;
 use crate::units::Nanos;
@@ -118,8 +118,10 @@ proptest! {
                 event.send_to(&mut sent);
                 event.send_to(&mut encoder);
             }
-            let packed = chunk::pack(&encoder.take()).unwrap();
-            let records = chunk::unpack(&mut &packed[..]).unwrap().unwrap().unwrap();
+            let packed = chunk::pack(1, &encoder.take()).unwrap();
+            let mut from = &packed[..];
+            let head = chunk::read_head(&mut from, super::VERSION).unwrap().unwrap().unwrap();
+            let records = head.unpack(&head.read_payload(&mut from).unwrap().unwrap()).unwrap();
             prop_assert_eq!(decoder.chunk(&records, &mut received), Ok(()));
         }
         prop_assert_eq!(sent, received);
@@ -180,6 +182,41 @@ fn every_prefix_of_a_file_can_be_read() {
         assert!(replayed.window.warnings[0].contains("breaks off"), "{:?}", replayed.window.warnings);
         assert!((replayed.window.seconds - part.0.len() as f64 / 2000.0).abs() < 0.2, "{} s, {}", replayed.window.seconds, part.0.len());
     }
+    std::fs::remove_file(path).unwrap();
+}
+
+/// Three processes, of which the second ends first and the third is cut off.
+#[test]
+fn processes_in_one_file_are_read_apart() {
+    let path = scratch("processes");
+    let mut writer = RecordingWriter::new(File::create(&path).unwrap());
+    let mut recorders = [writer.recorder(), writer.recorder(), writer.recorder()];
+    let (mut sent, window) = ([Log::default(), Log::default(), Log::default()], CaptureStats { seconds: 0.5, ..CaptureStats::default() });
+    let target = |n: usize| TargetInfo { pid: 100 + n as i32, ..TargetInfo::default() };
+    for round in 0..4u64 {
+        for (n, (recorder, sent)) in recorders.iter_mut().zip(&mut sent).enumerate() {
+            let thread = ThreadId(n as u32 * round as u32);
+            let totals = ThreadTotals { cpu: Nanos::from_millis(round), ..ThreadTotals::default() };
+            recorder.thread_end(thread, totals);
+            sent.thread_end(thread, totals);
+            recorder.checkpoint(&target(n), &CaptureStats { seconds: round as f64 + 0.1, ..window.clone() });
+        }
+    }
+    let [first, second, third] = recorders;
+    second.finish(&target(1), &window).unwrap();
+    first.finish(&target(0), &window).unwrap();
+    drop(third);
+    writer.finish().unwrap();
+    let all = Recording::open_all(&path).unwrap();
+    assert_eq!(all.len(), 3);
+    for (n, (recording, sent)) in all.iter().zip(&sent).enumerate() {
+        let mut received = Log::default();
+        let replayed = recording.replay(&mut received).unwrap();
+        assert_eq!((&received, replayed.target.pid), (sent, 100 + n as i32));
+        assert_eq!(replayed.window.cut_short.is_some(), n == 2);
+    }
+    let message = Recording::open(&path).unwrap_err().to_string();
+    assert!(message.contains("3 processes"), "{message}");
     std::fs::remove_file(path).unwrap();
 }
 

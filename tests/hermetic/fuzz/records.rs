@@ -9,8 +9,11 @@ use std::fs::File;
 
 pub fn chunks() -> Fuzz<'static> {
     let mut file = File::open(crate::support::repository().join("tests/dumps/recordings/v1.gilprof")).unwrap();
-    assert_eq!(chunk::read_header(&mut file).unwrap(), chunk::Header::Readable);
-    let next = || chunk::unpack(&mut file).unwrap().unwrap();
+    assert_eq!(chunk::read_header(&mut file).unwrap(), chunk::Header::Readable(1));
+    let next = || {
+        let head = chunk::read_head(&mut file, 1).unwrap().unwrap()?;
+        Some(head.unpack(&head.read_payload(&mut file).unwrap().unwrap()).unwrap())
+    };
     let seeds: Vec<Vec<u8>> = std::iter::from_fn(next).map(|records| records[..records.len().min(8192)].to_vec()).collect();
     let parse = |_, input: &[u8]| {
         let (mut decoder, mut builder) = (Decoder::default(), ProfileBuilder::new());

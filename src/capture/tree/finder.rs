@@ -1,0 +1,204 @@
+//! Finds the Python processes below one process, on a thread of its own: to search the files of an
+//! interpreter takes longer than the time between two samples.
+//!
+//! A process that has used no CPU time since the last poll has started no other, so polls of idle
+//! processes cost next to nothing.
+
+use crate::error::Error;
+use crate::ids::Pid;
+use crate::process::proc_info::{self, StartTime};
+use crate::process::sys_linux;
+use crate::python::attach::Attached;
+use crate::python::diagnose;
+use crate::python::runtimes::RuntimeChoice;
+use crate::python::starting::StartingProcess;
+use crate::sample::RefusedProcess;
+use crate::units::Nanos;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The period of polls, and while a process is about to become a Python that can be read.
+const PERIOD: Nanos = Nanos::from_millis(10);
+const STARTING_PERIOD: Nanos = Nanos::from_millis(1);
+/// So long a new process may be about to become Python.
+const NEW: Nanos = Nanos::from_millis(100);
+/// A child between its fork and its `exec` is a copy of its parent, and no process of its own. So
+/// a child is tried only after this time.
+const FORK_TO_EXEC: Nanos = Nanos::from_millis(8);
+/// The shortest rest after a poll, as a multiple of what the poll took.
+const REST: u64 = 20;
+/// A process that is not Python is tried again after a fraction of its age, but not later than
+/// this.
+const RETRY_AGE_FRACTION: u64 = 4;
+const MAX_RETRY: Nanos = Nanos::from_millis(500);
+/// After so many polls each process is checked for having ended without its parent's notice: a
+/// zombie keeps its id.
+const CHECK_ZOMBIES_EVERY: u32 = 50;
+/// The largest number of processes that are followed at once.
+const MAX_PROCESSES: usize = 4096;
+
+/// What the search has found.
+#[derive(Debug)]
+pub enum Found {
+    /// A Python process that can be read.
+    Python(Pid, Attached),
+    /// A Python process that cannot be read, and why.
+    Refused(RefusedProcess, Error),
+}
+
+/// The search, which ends when this is dropped.
+#[derive(Debug)]
+pub struct Finder {
+    /// What was found.
+    pub found: Receiver<Found>,
+    /// Set once none of the processes exists any more.
+    over: Arc<AtomicBool>,
+    _stop: Sender<()>,
+}
+
+impl Finder {
+    /// Searches from `root` on. `root_is_known`: it is measured already.
+    pub fn start(root: Pid, root_is_known: bool, runtime: RuntimeChoice) -> Finder {
+        let (found_by, found) = mpsc::channel();
+        let (stop, asked) = mpsc::channel::<()>();
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        let search = move || {
+            let mut search = ProcessSearch { runtime, found: found_by, processes: BTreeMap::new(), polls: 0 };
+            search.add(root, root_is_known, Nanos::ZERO);
+            search.run(&asked);
+            is_over.store(true, Ordering::Release);
+        };
+        // Without a thread nothing is found, and the channel is closed at once.
+        let _ = std::thread::Builder::new().name("finder".into()).spawn(search);
+        Finder { found, over, _stop: stop }
+    }
+
+    /// Whether none of the processes exists any more.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}
+
+/// A process that exists.
+#[derive(Debug)]
+struct KnownProcess {
+    start: Option<StartTime>,
+    /// Its CPU time at the last poll.
+    cpu: Option<Nanos>,
+    met_at: Nanos,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// It may be Python, or become it.
+    Candidate { starting: StartingProcess, executable: Option<String>, retry_at: Nanos },
+    /// It is measured, or cannot be.
+    Settled,
+}
+
+struct ProcessSearch {
+    runtime: RuntimeChoice,
+    found: Sender<Found>,
+    processes: BTreeMap<Pid, KnownProcess>,
+    polls: u32,
+}
+
+impl ProcessSearch {
+    fn add(&mut self, pid: Pid, is_known: bool, after: Nanos) {
+        if self.processes.len() >= MAX_PROCESSES {
+            return;
+        }
+        let now = sys_linux::monotonic();
+        let candidate = || Kind::Candidate { starting: StartingProcess::new(pid), executable: proc_info::exe(pid), retry_at: now + after };
+        let kind = if is_known { Kind::Settled } else { candidate() };
+        self.processes.insert(pid, KnownProcess { start: proc_info::start_time(pid), cpu: None, met_at: now, kind });
+    }
+
+    fn run(&mut self, asked: &Receiver<()>) {
+        while !self.processes.is_empty() {
+            let began = sys_linux::monotonic();
+            self.poll(began);
+            let took = sys_linux::monotonic().saturating_since(began).as_nanos();
+            let is_starting = self.processes.values().any(|process| process.is_starting(began));
+            let period = if is_starting { STARTING_PERIOD } else { PERIOD };
+            let rest = period.as_nanos().saturating_sub(took).max(took.saturating_mul(REST));
+            if asked.recv_timeout(Duration::from_nanos(rest)) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    fn poll(&mut self, now: Nanos) {
+        let (runtime, found) = (&self.runtime, &self.found);
+        self.processes.iter_mut().for_each(|(&pid, process)| process.try_candidate(pid, now, runtime, found));
+        let mut ran = Vec::new();
+        self.polls = self.polls.wrapping_add(1);
+        let check_zombies = self.polls.is_multiple_of(CHECK_ZOMBIES_EVERY);
+        self.processes.retain(|&pid, process| {
+            let cpu = sys_linux::cpu_time_of(pid);
+            let has_run = process.cpu.is_none() || cpu != process.cpu;
+            process.cpu = cpu;
+            if has_run && cpu.is_some() {
+                ran.push(pid);
+            }
+            cpu.is_some() && (!has_run || proc_info::start_time(pid) == process.start) && (!check_zombies || proc_info::is_running(pid))
+        });
+        while let Some(parent) = ran.pop() {
+            for child in proc_info::children(parent) {
+                if !self.processes.contains_key(&child) {
+                    self.add(child, false, FORK_TO_EXEC);
+                    ran.push(child);
+                }
+            }
+            if self.processes.len() >= MAX_PROCESSES {
+                return;
+            }
+        }
+    }
+}
+
+impl KnownProcess {
+    /// Whether it may be a Python that can be read in a moment.
+    fn is_starting(&self, now: Nanos) -> bool {
+        match &self.kind {
+            Kind::Candidate { starting, .. } => starting.is_python() || now.saturating_since(self.met_at) < NEW,
+            Kind::Settled => false,
+        }
+    }
+
+    fn try_candidate(&mut self, pid: Pid, now: Nanos, runtime: &RuntimeChoice, found: &Sender<Found>) {
+        let Kind::Candidate { starting, executable, retry_at } = &mut self.kind else { return };
+        let runs_now = proc_info::exe(pid);
+        if runs_now != *executable {
+            // `exec` happened: the next poll tries the new program.
+            (*executable, self.met_at, *retry_at) = (runs_now, now, now);
+            return;
+        }
+        if now < *retry_at {
+            return;
+        }
+        match starting.poll(runtime) {
+            // The receiver is gone only when the capture ends.
+            Ok(Some(attached)) => {
+                let _ = found.send(Found::Python(pid, attached));
+                self.kind = Kind::Settled;
+            }
+            Ok(None) => {
+                let age = now.saturating_since(self.met_at);
+                if age >= NEW && !starting.is_python() {
+                    *retry_at = now + Nanos::from_nanos(age.as_nanos() / RETRY_AGE_FRACTION).min(MAX_RETRY);
+                }
+            }
+            Err(why) => {
+                let process = RefusedProcess { pid: pid.0, command: diagnose::brief_command(pid), why: why.to_string() };
+                let _ = found.send(Found::Refused(process, why));
+                self.kind = Kind::Settled;
+            }
+        }
+    }
+}

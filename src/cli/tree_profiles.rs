@@ -1,0 +1,86 @@
+//! The profiles of several processes that are measured together, each built while it runs.
+
+use super::progress::LiveLine;
+use super::tee::{RecordingFiles, TeeSink};
+use super::window_end::WindowEnd;
+use crate::capture::session::{CaptureResult, Progress, StopReason};
+use crate::capture::tree::TreeSink;
+use crate::error::Result;
+use crate::ids::Pid;
+use crate::profile::{CoalescingSink, LiveStats, Profile};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The largest number of profiles that are kept. Of more processes, those with the least CPU time
+/// are in the recording only.
+const MAX_PROFILES: usize = 1024;
+
+/// Builds the profiles.
+pub struct TreeProfiles<'a> {
+    window_end: WindowEnd,
+    root: Pid,
+    files: RecordingFiles,
+    stop: &'a AtomicBool,
+    line: &'a LiveLine,
+    /// Of the processes that still run.
+    live: BTreeMap<i32, LiveStats>,
+    /// The processes that have ended, by their numbers.
+    ended: Vec<(u32, Profile)>,
+    dropped: usize,
+}
+
+impl TreeProfiles<'_> {
+    /// For the processes from `root` on. Sets `stop` if a recording cannot be written any more.
+    pub fn new<'a>(window_end: WindowEnd, root: Pid, files: RecordingFiles, stop: &'a AtomicBool, line: &'a LiveLine) -> TreeProfiles<'a> {
+        TreeProfiles { window_end, root, files, stop, line, live: BTreeMap::new(), ended: Vec::new(), dropped: 0 }
+    }
+
+    /// The profiles in the order in which the processes were met, with their numbers in the
+    /// recordings; and whether those could be written.
+    pub fn finish(mut self) -> (Vec<(u32, Profile)>, Result<()>) {
+        self.ended.sort_by_key(|(process, _)| *process);
+        if let (Some((_, first)), true) = (self.ended.first_mut(), self.dropped > 0) {
+            first.window.warnings.push(format!(
+                "{} more processes were measured, each with less CPU time than those shown; a recording has them (-o run.gilprof)",
+                self.dropped
+            ));
+        }
+        (self.ended, self.files.finish())
+    }
+}
+
+impl TreeSink<CoalescingSink<TeeSink>> for TreeProfiles<'_> {
+    fn begin(&mut self) -> CoalescingSink<TeeSink> {
+        self.files.sink()
+    }
+
+    fn progress(&mut self, progress: Progress, sink: &mut CoalescingSink<TeeSink>) {
+        let tee = sink.inner_mut();
+        tee.checkpoint(&progress.target, &progress.window);
+        if self.files.failed() {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        self.live.insert(progress.target.pid, tee.builder.live());
+        let busiest = self.live.values().max_by(|a, b| a.waiters_mean.total_cmp(&b.waiters_mean));
+        self.line.show(progress.window, busiest.copied().unwrap_or_default(), self.live.len());
+    }
+
+    fn end(&mut self, result: CaptureResult, sink: CoalescingSink<TeeSink>) {
+        let CaptureResult { target, mut stats, stop_reason } = result;
+        self.live.remove(&target.pid);
+        // That one of several processes ends is no event to warn of.
+        if target.pid == self.root.0 || stop_reason != StopReason::TargetEnded {
+            stats.warnings.extend(self.window_end.warning(&stop_reason, stats.seconds));
+            stats.cut_short = self.window_end.cut_short(&stop_reason, stats.seconds);
+        }
+        let tee = sink.finish();
+        self.ended.push((tee.process, tee.finish(target, stats)));
+        if self.ended.len() > MAX_PROFILES {
+            let least = self.ended.iter().enumerate().min_by_key(|(_, (_, profile))| profile.cpu());
+            if let Some((at, _)) = least {
+                self.ended.swap_remove(at);
+                self.dropped += 1;
+            }
+        }
+    }
+}
