@@ -5,9 +5,10 @@
 //! is the stored part of a measured window, in 16 buckets; `estimate` computes a metric from one
 //! run or several, with its interval at 99 %. `check` compares estimates with limits and with a
 //! `baseline`, whose `fingerprint` decides whether the comparison is allowed. `culprit` finds the
-//! function that is responsible. `processes` chooses among several the one that a check is of. `evaluate` combines all of it into an `outcome`; `text` renders it
-//! for the terminal, `output` for other programs, one file for each format. This module measures
-//! nothing and opens only files of limits and baselines.
+//! function that is responsible. `processes` chooses among several the one that a check is of.
+//! `evaluate` combines all of it into an `outcome`; `text` renders it for the terminal, `output`
+//! for other programs, one file for each format. This module measures nothing and opens only files
+//! of limits and baselines.
 
 pub mod baseline;
 pub mod check;

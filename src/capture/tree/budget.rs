@@ -24,7 +24,10 @@ pub struct RateBudget {
     max_cpu: Option<f64>,
     min_factor: f64,
     factor: f64,
-    checked: (Nanos, Nanos),
+    /// When the cost is first counted.
+    from: Nanos,
+    /// When it was last compared, and the CPU time at that time.
+    checked: Option<(Nanos, Nanos)>,
     /// The sum of factor times seconds, and of seconds.
     weighted: (f64, f64),
 }
@@ -32,19 +35,19 @@ pub struct RateBudget {
 impl RateBudget {
     /// A limit of `max_cpu` cores on samples at `rate_hz`, from `now` on.
     pub fn new(max_cpu: Option<f64>, rate_hz: f64, now: Nanos) -> RateBudget {
-        let checked = (now + FIRST.saturating_since(PERIOD), sys_linux::process_cpu_time());
-        RateBudget { max_cpu, min_factor: (MIN_RATE_HZ / rate_hz).min(1.0), factor: 1.0, checked, weighted: (0.0, 0.0) }
+        let min_factor = (MIN_RATE_HZ / rate_hz).min(1.0);
+        RateBudget { max_cpu, min_factor, factor: 1.0, from: now + FIRST, checked: None, weighted: (0.0, 0.0) }
     }
 
     /// By what the rates are to be multiplied from now on, if that has changed.
     pub fn check(&mut self, now: Nanos) -> Option<f64> {
-        let passed = now.saturating_since(self.checked.0);
-        if passed < PERIOD {
+        if now < self.from || self.checked.is_some_and(|(at, _)| now.saturating_since(at) < PERIOD) {
             return None;
         }
         let cpu = sys_linux::process_cpu_time();
-        let used = cpu.saturating_since(self.checked.1).as_secs_f64() / passed.as_secs_f64();
-        self.checked = (now, cpu);
+        let (at, before) = self.checked.replace((now, cpu))?;
+        let passed = now.saturating_since(at);
+        let used = cpu.saturating_since(before).as_secs_f64() / passed.as_secs_f64();
         self.weighted.0 += self.factor * passed.as_secs_f64();
         self.weighted.1 += passed.as_secs_f64();
         let factor = next_factor(self.factor, used / self.max_cpu?).max(self.min_factor);
@@ -95,17 +98,24 @@ mod tests {
     #[test]
     fn without_a_limit_no_rate_is_lowered() {
         let mut budget = RateBudget::new(None, 1000.0, Nanos::ZERO);
-        assert_eq!(budget.check(Nanos::from_millis(1_600)), None);
+        for ms in [1_100, 1_600, 2_100] {
+            assert_eq!(budget.check(Nanos::from_millis(ms)), None);
+        }
         assert_eq!(budget.warning(1000.0), None);
     }
 
     #[test]
     fn lowered_rates_are_said() {
         let mut budget = RateBudget::new(Some(1e-9), 1000.0, Nanos::ZERO);
-        assert_eq!(budget.check(Nanos::from_millis(400)), None, "too early");
-        let factor = budget.check(Nanos::from_millis(1_000)).unwrap();
+        for ms in [400, 1_000, 1_400] {
+            assert_eq!(budget.check(Nanos::from_millis(ms)), None, "too early");
+        }
+        // So that the CPU time of a moment is far above the limit.
+        let began = sys_linux::thread_cpu_time();
+        while sys_linux::thread_cpu_time().saturating_since(began) < Nanos::from_micros(100) {}
+        let factor = budget.check(Nanos::from_millis(1_500)).unwrap();
         assert_eq!(factor, 0.02, "no fewer than 20 a second");
-        budget.check(Nanos::from_millis(2_000));
+        budget.check(Nanos::from_millis(2_500));
         let warning = budget.warning(1000.0).unwrap();
         assert!(warning.contains("instead of 1000") && warning.contains("--max-cpu"), "{warning}");
     }
