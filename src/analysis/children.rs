@@ -32,6 +32,7 @@ pub(super) fn of(profile: &Profile) -> Option<Children> {
         ended: process.ended,
     };
     Some(Children {
+        attach_command: format!("gilprof attach --subprocesses --pid {}", profile.target.pid),
         own_cores: cores(cpu.own),
         python_cores: cores(cpu.python),
         other_cores: cores(cpu.other),
@@ -82,14 +83,6 @@ impl Children {
             named.push(format!("and {rest} more"));
         }
         named.join(", ")
-    }
-
-    /// The command that measures one of them.
-    pub fn attach_command(&self) -> String {
-        match self.python().find(|process| !process.ended) {
-            Some(process) => format!("gilprof attach --pid {}", process.pid),
-            None => "gilprof attach --pid CHILD".into(),
-        }
     }
 
     /// A warning if much of the CPU time was of processes that ended before gilprof saw them.

@@ -264,6 +264,9 @@ pub struct Blame {
 /// The CPU time of the processes below the measured one, in cores over the window.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Children {
+    /// The command that measures the process and all of these.
+    #[serde(skip)]
+    pub attach_command: String,
     /// Of the measured process itself.
     pub own_cores: f64,
     /// Of Python processes.

@@ -140,8 +140,8 @@ impl RunningCapture {
     /// Takes the sample that is due. Returns why the window ends, if it does.
     pub fn sample<S: Sink>(&mut self, sink: &mut S, on_progress: &mut ProgressHook<'_, S>) -> Option<StopReason> {
         let now = sys_linux::monotonic();
-        self.sampled_at = now;
-        if let Some(ended) = self.rest_on(now, sink, on_progress) {
+        let before = std::mem::replace(&mut self.sampled_at, now);
+        if let Some(ended) = self.rest_on(before, now, sink, on_progress) {
             return ended;
         }
         let (until, next) = (self.schedule.weight_until(now), self.schedule.next(now));
@@ -177,7 +177,13 @@ impl RunningCapture {
 
     /// Takes the sample of a process that still rests. `None`: it does not, and a full sample is
     /// due.
-    fn rest_on<S: Sink>(&mut self, now: Nanos, sink: &mut S, on_progress: &mut ProgressHook<'_, S>) -> Option<Option<StopReason>> {
+    fn rest_on<S: Sink>(
+        &mut self,
+        before: Nanos,
+        now: Nanos,
+        sink: &mut S,
+        on_progress: &mut ProgressHook<'_, S>,
+    ) -> Option<Option<StopReason>> {
         let rest = self.rest?;
         let next = next_rest(now);
         let is_last = self.end_at.is_some_and(|end| next > end);
@@ -188,7 +194,8 @@ impl RunningCapture {
             self.due = now;
             return None;
         }
-        self.counts.samples += 1;
+        // It stands for all samples that were due since the last one: each would have found the same.
+        self.counts.samples += ((now.saturating_since(before).as_secs_f64() * self.poll_rate) as u64).max(1);
         self.source.sample_idle(now, sink);
         self.last_good = (now, self.counts);
         self.report(now, RESTING_PROGRESS_PERIOD, sink, on_progress);

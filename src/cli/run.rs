@@ -16,6 +16,7 @@ use super::wait_for_python;
 use super::{exit, fail, note, system, write_stderr, Verbosity};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
+use crate::output::sanitize;
 use crate::process::sys_linux;
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -150,7 +151,11 @@ fn measure(
 /// Measures a program that was just started, or that program's first Python process only.
 pub fn measure_started(session: &Session, follows: bool, pid: Pid, name: &str, ended: &AtomicBool) -> Result<CompletedCapture> {
     if follows {
-        return session.measure_tree(pid, None, ended, LiveLine::none());
+        let measured = session.measure_tree(pid, None, ended, LiveLine::none());
+        return measured.map_err(|error| match error {
+            Error::Gone { pid, when } => Error::Gone { pid, when: format!("{when} ({})", sanitize::clean(sanitize::basename(name))) },
+            other => other,
+        });
     }
     wait_for_python::attach_started(pid, name, &session.runtime, ended)
         .and_then(|(pid, target)| session.measure(pid, target, ended, LiveLine::none()))

@@ -156,15 +156,14 @@ impl Session {
     /// if it is Python.
     pub fn measure_tree(&self, root: Pid, attached: Option<Attached>, stop: &AtomicBool, line: LiveLine) -> Result<CompletedCapture> {
         let file = self.unnamed_recording()?;
-        let files = RecordingFiles::new(self.outputs.recordings(), file.as_ref())?;
-        let mut to = TreeProfiles::new(self.end, root, files, stop, &line);
+        let mut to = TreeProfiles::new(self.end, root, (&self.outputs, file.as_ref()), stop, &line);
         let config = TreeConfig { root, attached, capture: self.config, max_cpu: self.max_cpu, runtime: self.runtime.clone() };
         let measured = capture_tree(config, stop, &mut to);
         let (profiles, recorded) = to.finish();
         line.clear();
         let stop_reason = measured?.0;
         if profiles.is_empty() {
-            return Err(Error::Gone { pid: root, when: " before gilprof saw any Python in it or below it".into() });
+            return Err(Error::Gone { pid: root, when: " before gilprof saw any Python in it".into() });
         }
         let mut recordings = match (file, &recorded) {
             (Some(file), Ok(())) => Recording::all_in_file(file, Path::new(tee::UNNAMED))?,

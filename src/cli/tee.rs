@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 /// The recordings of a window, each in its file.
+#[derive(Default)]
 pub struct RecordingFiles {
     writers: Vec<(PathBuf, RecordingWriter)>,
     processes: u32,

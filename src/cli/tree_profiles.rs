@@ -1,14 +1,16 @@
 //! The profiles of several processes that are measured together, each built while it runs.
 
+use super::outputs::Outputs;
 use super::progress::LiveLine;
 use super::tee::{RecordingFiles, TeeSink};
 use super::window_end::WindowEnd;
 use crate::capture::session::{CaptureResult, Progress, StopReason};
 use crate::capture::tree::TreeSink;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::profile::{CoalescingSink, LiveStats, Profile};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The largest number of profiles that are kept. Of more processes, those with the least CPU time
@@ -19,7 +21,12 @@ const MAX_PROFILES: usize = 1024;
 pub struct TreeProfiles<'a> {
     window_end: WindowEnd,
     root: Pid,
-    files: RecordingFiles,
+    /// The outputs, and the unnamed recording.
+    to: (&'a Outputs, Option<&'a File>),
+    /// Opened when there is a process to record.
+    files: Option<RecordingFiles>,
+    /// Why they could not be opened.
+    failed: Option<Error>,
     stop: &'a AtomicBool,
     line: &'a LiveLine,
     /// Of the processes that still run.
@@ -31,8 +38,14 @@ pub struct TreeProfiles<'a> {
 
 impl TreeProfiles<'_> {
     /// For the processes from `root` on. Sets `stop` if a recording cannot be written any more.
-    pub fn new<'a>(window_end: WindowEnd, root: Pid, files: RecordingFiles, stop: &'a AtomicBool, line: &'a LiveLine) -> TreeProfiles<'a> {
-        TreeProfiles { window_end, root, files, stop, line, live: BTreeMap::new(), ended: Vec::new(), dropped: 0 }
+    pub fn new<'a>(
+        window_end: WindowEnd,
+        root: Pid,
+        to: (&'a Outputs, Option<&'a File>),
+        stop: &'a AtomicBool,
+        line: &'a LiveLine,
+    ) -> TreeProfiles<'a> {
+        TreeProfiles { window_end, root, to, files: None, failed: None, stop, line, live: BTreeMap::new(), ended: Vec::new(), dropped: 0 }
     }
 
     /// The profiles in the order in which the processes were met, with their numbers in the
@@ -45,19 +58,31 @@ impl TreeProfiles<'_> {
                 self.dropped
             ));
         }
-        (self.ended, self.files.finish())
+        let written = self.files.map_or(Ok(()), RecordingFiles::finish);
+        (self.ended, self.failed.map_or(written, Err))
     }
 }
 
 impl TreeSink<CoalescingSink<TeeSink>> for TreeProfiles<'_> {
     fn begin(&mut self) -> CoalescingSink<TeeSink> {
-        self.files.sink()
+        let opened = match self.files.take() {
+            Some(files) => Ok(files),
+            None => RecordingFiles::new(self.to.0.recordings(), self.to.1),
+        };
+        let mut files = opened.unwrap_or_else(|why| {
+            self.failed.get_or_insert(why);
+            self.stop.store(true, Ordering::Relaxed);
+            RecordingFiles::default()
+        });
+        let sink = files.sink();
+        self.files = Some(files);
+        sink
     }
 
     fn progress(&mut self, progress: Progress, sink: &mut CoalescingSink<TeeSink>) {
         let tee = sink.inner_mut();
         tee.checkpoint(&progress.target, &progress.window);
-        if self.files.failed() {
+        if self.files.as_ref().is_some_and(RecordingFiles::failed) {
             self.stop.store(true, Ordering::Relaxed);
         }
         self.live.insert(progress.target.pid, tee.builder.live());

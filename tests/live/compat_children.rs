@@ -1,4 +1,5 @@
-//! Programs whose children do the work: the report and the gate say so.
+//! Programs whose children do the work: the report of one process says so, and the gate measures
+//! them.
 
 use crate::harness::{newest, Suite};
 use crate::support::{self, checks, cli, gate};
@@ -11,7 +12,7 @@ use support::{interpreters, oldest_and_newest, repository, Folder, Interpreter, 
 pub fn cases(suite: &mut Suite) {
     complaining!(suite, oldest_and_newest(interpreters()), [workers_of_a_pool]);
     complaining!(suite, cli::two_interpreters(), [processes_below_a_shell, children_that_are_not_python]);
-    on!(suite, newest(cli::two_interpreters()), [the_gate_needs_the_work_in_the_measured_process]);
+    on!(suite, newest(cli::two_interpreters()), [a_gate_of_one_process_needs_the_work_there]);
 }
 
 /// Cores that two children use together at least, however many other programs run.
@@ -36,7 +37,7 @@ fn expect_children(target: &Target, report: &Value, complaints: &mut Complaints)
     let verdict = &report["verdict"];
     complaints.expect(verdict["code"] == "inconclusive" && verdict["confidence"] != "high", || format!("{verdict:#}"));
     let step = verdict["next_steps"][0].as_str().unwrap_or_default();
-    complaints.expect(pids.iter().any(|pid| step.ends_with(&format!("gilprof attach --pid {pid}"))), || step.to_string());
+    complaints.expect(step.ends_with(&format!("gilprof attach --subprocesses --pid {}", target.pid())), || step.to_string());
 }
 
 fn workers_of_a_pool(interpreter: &Interpreter, complaints: &mut Complaints) {
@@ -76,13 +77,13 @@ fn children_that_are_not_python(interpreter: &Interpreter, complaints: &mut Comp
 
 /// Runs the gate on the workload, and returns its outcome with its exit code.
 fn gate_of(interpreter: &Interpreter, folder: &gate::Folder, args: &[&str]) -> (Option<i32>, Value) {
-    let mut command = folder.command(&["--max", "waiting <= 20%", "--format", "json=o.json", "--"]);
+    let mut command = folder.command(&["--no-subprocesses", "--max", "waiting <= 20%", "--format", "json=o.json", "--"]);
     command.arg(&interpreter.path).arg("-B").arg(repository().join("tests/workloads/family.py")).args(args);
     let output = cli::Running::spawn(command).end();
     (output.status.code(), gate::outcome(&folder.read("o.json")))
 }
 
-fn the_gate_needs_the_work_in_the_measured_process(interpreter: &Interpreter) {
+fn a_gate_of_one_process_needs_the_work_there(interpreter: &Interpreter) {
     let folder = gate::Folder::new("gate-family");
     for how in ["pool", "chain", "tree"] {
         let (code, outcome) = gate_of(interpreter, &folder, &["--how", how, "--seconds", "12"]);

@@ -35,6 +35,7 @@ mod kernel_sums;
 mod kernel_truth;
 mod moving;
 mod packaging;
+mod process_trees;
 mod pytest_plugin;
 mod reads {
     pub mod layouts;
@@ -88,6 +89,7 @@ fn main() {
         kernel_truth::cases,
         moving::cases,
         packaging::cases,
+        process_trees::cases,
         pytest_plugin::cases,
         recordings::cases,
         sample_cost::cases,

@@ -38,7 +38,7 @@ fn headline_and_step(e: &RuleInput<'_>) -> (Code, &'static str, Option<String>) 
         Some(children) if children.python_works() => (
             Code::Inconclusive,
             "Idle: nothing ran in this process; its Python child processes do the work, and were not measured.",
-            Some(format!("Measure the processes that do the work: {}", children.attach_command())),
+            Some(format!("Measure the processes that do the work too: {}", children.attach_command)),
         ),
         Some(children) if children.others_work() && children.other_cores >= children.unknown_cores => (
             Code::Idle,

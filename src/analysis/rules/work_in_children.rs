@@ -16,11 +16,10 @@ pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
         python if python > MATTERS * children.own_cores => Severity::Medium,
         _ => Severity::Low,
     };
-    let ended = if children.attach_command().ends_with("CHILD") { ", while it runs" } else { "" };
     Diagnosis::finding(Code::WorkInChildren)
         .with_severity(severity)
         .because(format!("{}, this process itself {}: {}.", children.python_summary(), cores(children.own_cores), children.python_names()))
-        .next_step(format!("They are not part of this report. Measure each by itself{ended}: {}", children.attach_command()))
+        .next_step(format!("They are not part of this report. Measure them too: {}", children.attach_command))
         .applies()
 }
 
@@ -47,10 +46,10 @@ mod tests {
         assert_eq!(
             finding_text(&r),
             "2 Python child processes used 1.9 cores, this process itself 0 cores: 7 (python worker.py, ended) 0.9 cores, \
-             8 (python worker.py) 0.9 cores. They are not part of this report. Measure each by itself: gilprof attach --pid 8"
+             8 (python worker.py) 0.9 cores. They are not part of this report. Measure them too: gilprof attach --subprocesses --pid 0"
         );
         assert_eq!((r.verdict.code, r.verdict.confidence), (Code::Inconclusive, Confidence::Low));
-        assert_eq!(r.verdict.next_steps, ["Measure the processes that do the work: gilprof attach --pid 8"]);
+        assert_eq!(r.verdict.next_steps, ["Measure the processes that do the work too: gilprof attach --subprocesses --pid 0"]);
         let figures = r.children.unwrap();
         assert!((figures.python_cores - 1.85).abs() < 1e-3 && figures.processes.len() == 3, "{figures:?}");
     }
@@ -74,7 +73,7 @@ mod tests {
         let all: Vec<(i32, crate::sample::ProcessKind, u64, bool)> = (1..=9).map(|pid| (pid, Python, 100, true)).collect();
         let text = finding_text(&idle(&all));
         assert!(text.starts_with("9 Python child processes used 0.5 cores") && text.contains("and 5 more"), "{text}");
-        assert!(text.ends_with("Measure each by itself, while it runs: gilprof attach --pid CHILD"), "{text}");
+        assert!(text.ends_with("Measure them too: gilprof attach --subprocesses --pid 0"), "{text}");
     }
 
     #[test]
@@ -82,6 +81,6 @@ mod tests {
         let burn = |_| vec!["P burn", "W burn"];
         let r = report(&Scene::new(2.0).with(|_, w| w.descendants = Some(children(10, &[(7, Python, 80, false)]))).run(90, burn));
         assert_eq!(r.verdict.code, Code::Inconclusive);
-        assert!(finding_text(&r).contains("gilprof attach --pid 7"), "{:?}", r.findings);
+        assert!(finding_text(&r).contains("gilprof attach --subprocesses"), "{:?}", r.findings);
     }
 }

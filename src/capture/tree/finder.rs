@@ -28,8 +28,10 @@ const NEW: Nanos = Nanos::from_millis(100);
 /// A child between its fork and its `exec` is a copy of its parent, and no process of its own. So
 /// a child is tried only after this time.
 const FORK_TO_EXEC: Nanos = Nanos::from_millis(8);
-/// The shortest rest after a poll, as a multiple of what the poll took.
+/// The shortest rest after a poll, as a multiple of what the poll took; while a process is about to
+/// become Python, its first samples matter more.
 const REST: u64 = 20;
+const STARTING_REST: u64 = 1;
 /// A process that is not Python is tried again after a fraction of its age, but not later than
 /// this.
 const RETRY_AGE_FRACTION: u64 = 4;
@@ -125,8 +127,8 @@ impl ProcessSearch {
             self.poll(began);
             let took = sys_linux::monotonic().saturating_since(began).as_nanos();
             let is_starting = self.processes.values().any(|process| process.is_starting(began));
-            let period = if is_starting { STARTING_PERIOD } else { PERIOD };
-            let rest = period.as_nanos().saturating_sub(took).max(took.saturating_mul(REST));
+            let (period, factor) = if is_starting { (STARTING_PERIOD, STARTING_REST) } else { (PERIOD, REST) };
+            let rest = period.as_nanos().saturating_sub(took).max(took.saturating_mul(factor));
             if asked.recv_timeout(Duration::from_nanos(rest)) != Err(RecvTimeoutError::Timeout) {
                 return;
             }

@@ -24,8 +24,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The longest sleep, after which new processes are taken in.
+/// The longest sleep, after which new processes are taken in; and before there is any.
 const MAX_SLEEP: Nanos = Nanos::from_millis(5);
+const FIRST_SLEEP: Nanos = Nanos::from_micros(500);
 /// Why a process is sampled where the kernel engine was wanted.
 const ONE_PROCESS: &str = "the kernel engine measures one process, and these are several";
 
@@ -168,7 +169,7 @@ impl<S: Sink> TreeCapture<S> {
 
     /// Sleeps until a sample is due, or for a short time; false when asked to stop.
     fn wait(&self, stop: &AtomicBool) -> bool {
-        let latest = sys_linux::monotonic() + MAX_SLEEP;
+        let latest = sys_linux::monotonic() + if self.start.is_some() { MAX_SLEEP } else { FIRST_SLEEP };
         sleep(self.queue.peek().map_or(latest, |Reverse((due, _))| latest.min(*due)), stop)
     }
 

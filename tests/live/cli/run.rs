@@ -186,7 +186,7 @@ fn a_shell_that_starts_python_as_a_child_gets_its_pid(interpreter: &Interpreter)
     let python = quoted(interpreter.path.to_str().unwrap());
     // The shell has a command after it, so that it does not replace itself by Python.
     let script = format!("{python} -c 'import os; print(os.getpid(), flush=True); os.read(0, 1)'; exit 6");
-    let mut command = gilprof_command(&["run", "--", "sh", "-c", &script]);
+    let mut command = gilprof_command(&["run", "--no-subprocesses", "--", "sh", "-c", &script]);
     let mut running = Running::spawn_with(command.stdin(Stdio::piped()));
     let child = running.line();
     // Printed while there is still time to attach.
@@ -284,12 +284,17 @@ fn the_report_comes_when_the_window_ends_not_the_program(interpreter: &Interpret
 
 fn the_program_becomes_something_else(interpreter: &Interpreter) {
     let code = format!("{SHORT}\nimport os, sys; sys.stdout.flush(); os.execvp('sh', ['sh', '-c', 'exec cat; exit 8'])");
-    let mut command = run(interpreter, &[], &code);
+    let mut command = run(interpreter, &["--no-subprocesses"], &code);
     let mut running = Running::spawn_with(command.stdin(Stdio::piped()));
     running.line();
     while !running.err_line().contains("replaced itself by cat") {}
     running.write(b"still here\n");
     assert_eq!(running.line(), "still here");
+    running.close();
+    running.end().ended(0, &[]);
+    // The other program may start Python.
+    let mut running = Running::spawn_with(run(interpreter, &[], &code).stdin(Stdio::piped()));
+    running.line();
     running.close();
     running.end().ended(0, &[]);
 }

@@ -1,0 +1,97 @@
+"""A process that starts others, whose threads contend for their GILs.
+
+--how fork, spawn, forkserver   two workers of a multiprocessing pool, started in this way
+      executor                  the same by concurrent.futures
+      turns                     one worker after another, each for 0.1 s of CPU time: --count N of them
+--seconds N                     ends after N tenths of a second; else when stdin closes
+--rest                          the workers sleep
+"""
+import multiprocessing
+import os
+import sys
+import threading
+import time
+
+import harness
+
+
+def compute(until):
+    while until():
+        for _ in range(20000):
+            pass
+
+
+def work(seconds, rest):
+    """Three threads that want the GIL, until `seconds` of CPU time have passed or the parent is gone."""
+    # A forkserver is the parent of the workers that it forks.
+    parent, wanted = os.getppid(), time.process_time() + seconds
+    is_needed = lambda: os.getppid() == parent and (not seconds or time.process_time() < wanted)
+    if rest:
+        while is_needed():
+            time.sleep(0.05)
+        os._exit(0)
+    threads = [threading.Thread(target=compute, args=(is_needed,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    compute(is_needed)
+    for thread in threads:
+        thread.join()
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def begin(queue):
+    queue.put(os.getpid())
+
+
+def of_pool(how):
+    context = multiprocessing.get_context(how)
+    queue = context.SimpleQueue()
+    workers = context.Pool(2, begin, (queue,))
+    pids = [queue.get() for _ in range(2)]
+    for _ in pids:
+        workers.apply_async(work, (0, harness.given("--rest")))
+    return pids, workers
+
+
+def of_executor():
+    import concurrent.futures
+    executor = concurrent.futures.ProcessPoolExecutor(2)
+    jobs = [executor.submit(work, 0, harness.given("--rest")) for _ in range(2)]
+    while len(executor._processes) < 2:
+        time.sleep(0.01)
+    return sorted(executor._processes), (executor, jobs)
+
+
+def in_turns(count):
+    """Processes that end, each before the next one starts."""
+    pids = []
+    for _ in range(count):
+        pid = os.fork()
+        if pid == 0:
+            work(0.1, False)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        pids.append(pid)
+    return pids
+
+
+def main():
+    how = sys.argv[sys.argv.index("--how") + 1]
+    if how == "turns":
+        harness.fact({"children": in_turns(harness.number("count", 10))})
+        return
+    pids, keep = of_executor() if how == "executor" else of_pool(how)
+    seconds = harness.number("seconds", 0) / 10.0
+    if seconds:
+        time.sleep(seconds)
+        for pid in pids:
+            os.kill(pid, 9)
+        os._exit(0)
+    harness.fact({"children": pids})
+    harness.ready()
+    harness.stay()
+
+
+if __name__ == "__main__":
+    main()
