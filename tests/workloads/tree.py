@@ -21,11 +21,18 @@ def compute(until):
             pass
 
 
-def work(seconds, rest):
-    """Three threads that want the GIL, until `seconds` of CPU time have passed or the parent is gone."""
-    # A forkserver is the parent of the workers that it forks.
-    parent, wanted = os.getppid(), time.process_time() + seconds
-    is_needed = lambda: os.getppid() == parent and (not seconds or time.process_time() < wanted)
+def exists(pid):
+    try:
+        os.kill(pid, 0)
+        return True
+    except OSError:
+        return False
+
+
+def work(first, seconds, rest):
+    """Three threads that want the GIL, until `seconds` of CPU time have passed or the first process is gone."""
+    wanted = time.process_time() + seconds
+    is_needed = lambda: exists(first) and (not seconds or time.process_time() < wanted)
     if rest:
         while is_needed():
             time.sleep(0.05)
@@ -36,7 +43,7 @@ def work(seconds, rest):
     compute(is_needed)
     for thread in threads:
         thread.join()
-    if os.getppid() != parent:
+    if not exists(first):
         os._exit(0)
 
 
@@ -50,36 +57,41 @@ def of_pool(how):
     workers = context.Pool(2, begin, (queue,))
     pids = [queue.get() for _ in range(2)]
     for _ in pids:
-        workers.apply_async(work, (0, harness.given("--rest")))
+        workers.apply_async(work, (os.getpid(), 0, harness.given("--rest")))
     return pids, workers
 
 
 def of_executor():
     import concurrent.futures
     executor = concurrent.futures.ProcessPoolExecutor(2)
-    jobs = [executor.submit(work, 0, harness.given("--rest")) for _ in range(2)]
+    jobs = [executor.submit(work, os.getpid(), 0, harness.given("--rest")) for _ in range(2)]
     while len(executor._processes) < 2:
         time.sleep(0.01)
     return sorted(executor._processes), (executor, jobs)
 
 
 def in_turns(count):
-    """Processes that end, each before the next one starts."""
-    pids = []
+    """Processes that end, each before the next one starts; and when each began, on the monotonic clock."""
+    pids, began = [], []
     for _ in range(count):
+        read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            work(0.1, False)
+            os.write(write, b"%d" % int(time.monotonic() * 1e9))
+            work(os.getppid(), 0.1, False)
             os._exit(0)
+        began.append(int(os.read(read, 100)))
         os.waitpid(pid, 0)
+        os.close(read)
+        os.close(write)
         pids.append(pid)
-    return pids
+    return {"children": pids, "began": began}
 
 
 def main():
     how = sys.argv[sys.argv.index("--how") + 1]
     if how == "turns":
-        harness.fact({"children": in_turns(harness.number("count", 10))})
+        harness.fact(in_turns(harness.number("count", 10)))
         return
     pids, keep = of_executor() if how == "executor" else of_pool(how)
     seconds = harness.number("seconds", 0) / 10.0
