@@ -5,7 +5,7 @@
 //! knows whose code a function is, `callers` who calls it, `shape` how it was started. `scaling`
 //! predicts. `bootstrap` gives an interval to every figure that a rule uses, `ratio_estimator` to
 //! every figure that is measured in buckets. `what_if` answers one case with the same model as
-//! `scaling`. `rule_input` gathers all of these, each file of `rules` makes one diagnosis, and
+//! `scaling`. `service` does for several processes what the rest does for one. `rule_input` gathers all of these, each file of `rules` makes one diagnosis, and
 //! `verdict` has their order.
 
 mod blame;
@@ -28,6 +28,7 @@ pub mod report;
 mod rule_input;
 mod rules;
 mod scaling;
+pub mod service;
 mod shape;
 mod shares;
 mod verdict;
@@ -85,6 +86,8 @@ fn target(profile: &Profile) -> Target {
     let t = profile.target.clone();
     Target {
         pid: t.pid,
+        parent: t.parent,
+        role: None,
         python: t.python,
         executable: t.executable,
         command: t.command,

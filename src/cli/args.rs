@@ -101,6 +101,9 @@ pub enum Command {
         /// Recordings, written by -o run.gilprof
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Only this process of them; may be given several times
+        #[arg(long, value_name = "PID")]
+        pid: Vec<i32>,
         /// What to print and to write.
         #[command(flatten)]
         output: OutputArgs,

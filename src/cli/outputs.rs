@@ -4,7 +4,8 @@ use super::args::OutputArgs;
 use super::note;
 use super::output_file::{self, OutputFile, Placeholders};
 use crate::analysis::what_if::Question;
-use crate::analysis::{self, report::Report};
+use crate::analysis::{self, report::ProcessRole, report::Report};
+use crate::analysis::service::report::ServiceReport;
 use crate::error::{Error, Result};
 use crate::output::collapsed::{FlameInput, FlameMode, FlameRow, GroupBy, WaitRow};
 use crate::output::repeated_names::RepeatedNames;
@@ -41,14 +42,16 @@ pub struct CaptureReport {
 }
 
 impl CaptureReport {
+    /// The process.
+    pub fn pid(&self) -> i32 {
+        self.report.target.pid
+    }
+
     /// The parts.
     pub fn into_parts(self) -> (Profile, Report, Option<Recording>) {
         (self.profile, self.report, self.recording)
     }
 
-    fn source(&self) -> Source<'_> {
-        Source { report: &self.report, profile: &self.profile, recording: self.recording.as_ref() }
-    }
 }
 
 impl Outputs {
@@ -84,6 +87,7 @@ impl Outputs {
     /// Writes the files of `-o`, prints the page, then names the files. A part that fails does not
     /// stop the others; the first error is returned.
     pub fn emit<T: IsTerminal + AsFd>(&mut self, all: &[CaptureReport], to: &T, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+        let all = &Shown::new(all, &self.questions);
         let mut messages = Vec::new();
         let mut failed = None;
         let (flame, group_by) = (self.flame, self.group_by);
@@ -102,10 +106,11 @@ impl Outputs {
     }
 
     /// The text for standard output.
-    fn page<T: IsTerminal + AsFd>(&self, all: &[CaptureReport], to: &T) -> Result<String> {
-        match self.format {
-            Format::Text => Ok(all.iter().map(|one| text::render(&one.report, style(to))).collect::<Vec<_>>().join("\n")),
-            Format::Json => json::render_all(&reports(all)),
+    fn page<T: IsTerminal + AsFd>(&self, all: &Shown<'_>, to: &T) -> Result<String> {
+        match (self.format, &all.service) {
+            (Format::Json, _) => all.json(),
+            (Format::Text, Some(service)) => Ok(text::service::render_service(service, &all.reports(), style(to))),
+            (Format::Text, None) => Ok(all.reports().iter().map(|report| text::render(report, style(to))).collect()),
         }
     }
 }
@@ -130,21 +135,65 @@ pub fn wrote_message<F>(file: &OutputFile<F>) -> String {
     format!("wrote {}", file.path().display())
 }
 
-fn reports(all: &[CaptureReport]) -> Vec<&Report> {
-    all.iter().map(|one| &one.report).collect()
+/// What is shown: each process, and of several what is said of them together.
+struct Shown<'a> {
+    captures: &'a [CaptureReport],
+    service: Option<ServiceReport>,
+    /// The reports of several processes, with their roles.
+    with_roles: Vec<Report>,
 }
 
-fn write(format: FileFormat, all: &[CaptureReport], mode: FlameMode, group_by: GroupBy, out: &mut dyn Write) -> Result<()> {
-    let sources: Vec<Source<'_>> = all.iter().map(CaptureReport::source).collect();
+impl<'a> Shown<'a> {
+    fn new(captures: &'a [CaptureReport], questions: &[Question]) -> Shown<'a> {
+        if captures.len() < 2 {
+            return Shown { captures, service: None, with_roles: Vec::new() };
+        }
+        let measured: Vec<(&Profile, &Report)> = captures.iter().map(|one| (&one.profile, &one.report)).collect();
+        let service = analysis::service::service(&measured, questions);
+        // A question about the service has one answer, which is that of the service.
+        let asked = |question: &str| questions.iter().any(|of| of.is_of_service() && of.text == question);
+        let with_role = |(one, role): (&CaptureReport, &ProcessRole)| {
+            let mut report = one.report.clone();
+            report.target.role = Some(*role);
+            report.what_if.retain(|answer| !asked(&answer.question));
+            report
+        };
+        let with_roles = captures.iter().zip(&service.roles).map(with_role).collect();
+        Shown { captures, service: Some(service), with_roles }
+    }
+
+    fn reports(&self) -> Vec<&Report> {
+        match self.service {
+            Some(_) => self.with_roles.iter().collect(),
+            None => self.captures.iter().map(|one| &one.report).collect(),
+        }
+    }
+
+    fn sources(&self) -> Vec<Source<'_>> {
+        let source = |(one, report): (&'a CaptureReport, _)| Source { report, profile: &one.profile, recording: one.recording.as_ref() };
+        self.captures.iter().zip(self.reports()).map(source).collect()
+    }
+
+    fn json(&self) -> Result<String> {
+        match (&self.service, self.reports().as_slice()) {
+            (None, [one]) => json::render(one),
+            (Some(service), reports) => json::render_service(service, reports),
+            (None, _) => Ok(String::new()),
+        }
+    }
+}
+
+fn write(format: FileFormat, all: &Shown<'_>, mode: FlameMode, group_by: GroupBy, out: &mut dyn Write) -> Result<()> {
+    let sources = all.sources();
     let text = match format {
-        FileFormat::Json => json::render_all(&reports(all))?,
-        FileFormat::Folded => collapsed::render(&flame(all, mode, group_by)),
-        FileFormat::Svg => flamegraph::render(&flame(all, mode, group_by))?,
+        FileFormat::Json => all.json()?,
+        FileFormat::Folded => collapsed::render(&flame(all.captures, mode, group_by)),
+        FileFormat::Svg => flamegraph::render(&flame(all.captures, mode, group_by))?,
         FileFormat::Recording => return Ok(()),
         FileFormat::Pprof => return pprof::write(&sources, out),
         FileFormat::Speedscope => return speedscope::write(&sources, out),
         FileFormat::Perfetto => return perfetto::write(&sources, out),
-        FileFormat::Html => return html::write(&sources, out),
+        FileFormat::Html => return html::write(&sources, all.service.as_ref(), out),
         FileFormat::Firefox => return firefox::write(&sources, out),
         FileFormat::FirefoxPacked => {
             let mut packed = GzEncoder::new(out, Compression::default());

@@ -62,7 +62,8 @@ fn agrees(page: &Value, report: &Value) {
     let threads = report["threads"].as_array().unwrap();
     assert_eq!(page["threads"].as_array().unwrap().len(), threads.len().min(400));
     let mut tracks: BTreeMap<i64, &Value> = BTreeMap::new();
-    page["tracks"].as_array().unwrap().iter().for_each(|track| tracks.extend([(track["tid"].as_i64().unwrap(), track)]));
+    let of_process = |track: &&Value| track["pid"] == report["target"]["pid"];
+    page["tracks"].as_array().unwrap().iter().filter(of_process).for_each(|track| tracks.extend([(track["tid"].as_i64().unwrap(), track)]));
     let tids: Vec<&Value> = threads.iter().map(|thread| &thread["tid"]).collect();
     assert_eq!(tracks.len(), threads.len().min(128), "tracks of {:?}, threads {tids:?}", tracks.keys());
     for (thread, row) in threads.iter().zip(page["threads"].as_array().unwrap()) {

@@ -49,6 +49,8 @@ pub fn place(name: &str, file: &str, line: u32) -> Place {
 fn target() -> Target {
     Target {
         pid: 4242,
+        parent: None,
+        role: None,
         python: "3.11.7".into(),
         executable: "/usr/bin/python3.11".into(),
         command: ["python3", "-u", "/srv/app.py", "--port", "80"].map(String::from).to_vec(),
