@@ -238,7 +238,7 @@ pub(super) fn free_threading(threads: &[StateTimes], program: &Program) -> Estim
 
 fn without_gil(threads: &[StateTimes], program: &Program, cores: Cores, speed: Estimate) -> Prediction {
     let workers: Vec<Worker> = (0..threads.len()).map(|thread| Worker { thread, gil: None }).collect();
-    let ends = ends(threads, program, &workers, Case { cores, speed, freed: &[] });
+    let ends = ends(threads, program, &workers, Case { cores, speed, freed: &[], own_starvation: 0.0 });
     let groups = ends.gains(&program.group_of, program.groups.len());
     Prediction { gain: ends.gain(&|thread| program.is_main(thread)), groups }
 }
@@ -292,7 +292,7 @@ pub(super) fn asked(threads: &[StateTimes], program: &Program, change: &Alternat
     let cores = change.cores.map_or_else(|| program.own_cores(threads), Cores::alone);
     let speed = NO_CHANGE;
     let freed = change.freed.as_deref().unwrap_or(&[]);
-    Some(ends(threads, program, &workers, Case { cores, speed, freed }).gain(&|thread| program.is_main(thread)))
+    Some(ends(threads, program, &workers, Case { cores, speed, freed, own_starvation: 0.0 }).gain(&|thread| program.is_main(thread)))
 }
 
 /// What [`ends`] varies.
@@ -300,6 +300,9 @@ struct Case<'a> {
     cores: Cores,
     speed: Estimate,
     freed: &'a [f64],
+    /// The share of today's time without a core that these threads cause themselves. It is not taken
+    /// over, but follows from the number of those that want a core.
+    own_starvation: f64,
 }
 
 /// The speed of each worker, in the middle scenario and at both ends.
@@ -317,12 +320,12 @@ fn ends<'a>(threads: &'a [StateTimes], program: &Program, workers: &'a [Worker],
     let (used, woken) = (threads.iter().map(on_cpu).sum::<f64>(), program.woken(threads));
     let Cores { most: cores, mean: available } = case.cores;
     let middle =
-        Scenario { cores, available, speed: case.speed.estimate, freed: case.freed, locks_follow: true, starvation_goes: false, woken };
+        Scenario { cores, available, speed: case.speed.estimate, freed: case.freed, locks_follow: true, starvation_stays: 1.0 - case.own_starvation, woken };
     // Of the CPU time that it asks for, the program gets the share that it gets today.
     let asked = used + lacked(threads) * (1.0 - woken);
     let served = |cores: f64| (if asked > 0.0 { cores * used / asked } else { cores }).max(used.min(cores));
     let low = Scenario { cores: served(cores), available: served(available), speed: case.speed.low, locks_follow: false, ..middle };
-    let high = Scenario { speed: case.speed.high, starvation_goes: true, ..middle };
+    let high = Scenario { speed: case.speed.high, starvation_stays: 0.0, ..middle };
     let speeds = |scenario| model::speeds(threads, &program.gils, workers, scenario);
     let mut gils: Vec<usize> =
         workers.iter().filter(|worker| work(&threads[worker.thread]) > 0.0).filter_map(|worker| worker.gil).collect();

@@ -5,8 +5,11 @@
 //! numbers of today give today's workers. Each new worker has a GIL of its own; all workers share
 //! the cores with the threads that stay as they are. As many threads as today have today's load.
 //! More threads have more of it, each as much as one has today.
+//!
+//! What the threads lack of the cores because of each other follows from their number, so that
+//! fewer workers than today lack less. The gain is that over the same prediction of today.
 
-use super::{ends, work, Case, Cores, Program, NO_CHANGE, WORKER};
+use super::{ends, on_cpu, work, Case, Cores, Program, NO_CHANGE, WORKER};
 use crate::analysis::report::Estimate;
 use crate::analysis::scaling::model::Worker;
 use crate::sample::StateTimes;
@@ -39,6 +42,19 @@ impl Today {
     }
 }
 
+impl Program {
+    /// The share of the used cores that these threads use themselves. Other programs take the rest.
+    fn own_share(&self, threads: &[StateTimes]) -> f64 {
+        let used: f64 = threads.iter().map(on_cpu).sum();
+        let others = self.idle.map_or(0.0, |idle| (self.cores - used - idle).max(0.0));
+        if used > 0.0 {
+            used / (used + others)
+        } else {
+            0.0
+        }
+    }
+}
+
 impl Workers {
     /// Threads of the workers that do some work.
     fn working(&self, threads: &[StateTimes]) -> Vec<usize> {
@@ -65,20 +81,25 @@ impl Workers {
         }
         let workers = self.workers.unwrap_or(today.workers);
         let each = self.threads.unwrap_or_else(|| today.of_each());
+        let as_today = |thread: usize| Worker { thread, gil: Some(program.gils[thread]) };
+        let all_today: Vec<Worker> = (0..threads.len()).map(as_today).collect();
+        let now = self.predicted(threads, program, &all_today, program.own_cores(threads)).estimate.max(1e-3);
         let unchanged = workers == today.workers && self.threads.is_none();
-        let count = if unchanged { working.len() } else { workers * each };
-        let gils = program.gils.iter().max().map_or(1, |most| most + 1);
-        let copy = |n: usize| {
-            let thread = working[n * working.len() / count];
-            let gil = if unchanged { program.gils[thread] } else { gils + n * workers / count };
-            Worker { thread, gil: Some(gil) }
-        };
-        let stays = |n: &usize| working.binary_search(n).is_err();
-        let others = (0..threads.len()).filter(stays).map(|thread| Worker { thread, gil: Some(program.gils[thread]) });
-        let all: Vec<Worker> = (0..count).map(copy).chain(others).collect();
+        let (count, gils) = (workers * each, program.gils.iter().max().map_or(1, |most| most + 1));
+        let copy = |n: usize| Worker { thread: working[n * working.len() / count], gil: Some(gils + n / each) };
+        let others = (0..threads.len()).filter(|n| working.binary_search(n).is_err()).map(as_today);
+        let changed = if unchanged { all_today } else { (0..count).map(copy).chain(others).collect() };
         let cores = self.cores.map_or_else(|| program.own_cores(threads), Cores::alone);
-        let ends = ends(threads, program, &all, Case { cores, speed: NO_CHANGE, freed: &[] });
-        Some(ends.gain(&|thread| self.of[thread].is_some()))
+        let then = self.predicted(threads, program, &changed, cores);
+        Some(Estimate { estimate: then.estimate / now, low: then.low / now, high: then.high / now })
+    }
+
+    /// The work of the workers over what they do today, before it is compared with the prediction of
+    /// today.
+    fn predicted(&self, threads: &[StateTimes], program: &Program, all: &[Worker], cores: Cores) -> Estimate {
+        let own_starvation = program.own_share(threads);
+        let ends = ends(threads, program, all, Case { cores, speed: NO_CHANGE, freed: &[], own_starvation });
+        ends.gain(&|thread| self.of[thread].is_some())
     }
 }
 

@@ -19,6 +19,8 @@ const BLOCKS: usize = 32;
 /// A process that was measured for this share of the service's window or more was there all the
 /// time: only the measurement of one may begin a moment after that of another.
 const STAYS: f64 = 0.8;
+/// Seconds for which a process may end after its successor began.
+const OVERLAP: f64 = 0.02;
 /// Threads in all slots together; the rest is left out.
 const MAX_THREADS: usize = 4096;
 
@@ -158,7 +160,7 @@ fn slots(members: &[Member<'_>]) -> (Vec<usize>, usize) {
     let mut slots: Vec<((ProcessRole, Option<i32>), f64)> = Vec::new();
     for n in order {
         let kind = (members[n].role, members[n].report.target.parent);
-        let free = slots.iter().position(|(of, until)| *of == kind && kind.1.is_some() && *until <= begin(n));
+        let free = slots.iter().position(|(of, until)| *of == kind && kind.1.is_some() && *until <= begin(n) + OVERLAP);
         let slot = free.unwrap_or_else(|| {
             slots.push((kind, 0.0));
             slots.len() - 1
