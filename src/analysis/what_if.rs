@@ -70,7 +70,8 @@ impl Question {
     }
 }
 
-const HELP: &str = "give processes=N, threads=N, workers=N, cores=C or release=FUNCTION, such as processes=8,cores=16 or workers=8,threads=2";
+const HELP: &str =
+    "give processes=N, threads=N, workers=N, cores=C or release=FUNCTION, such as processes=8,cores=16 or workers=8,threads=2";
 
 /// The answer; without a gain if the verdict refuses predictions.
 pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> WhatIf {

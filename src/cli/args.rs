@@ -232,7 +232,7 @@ pub struct OutputArgs {
     /// Keep threads apart in flamegraphs and folded stacks
     #[arg(long)]
     pub by_thread: bool,
-    /// Also predict one case: processes=8,cores=16 or threads=4 or release=json.loads
+    /// Also predict one case: processes=8,cores=16, workers=8,threads=2 or release=json.loads
     #[arg(long, value_name = "CASE", value_parser = Question::parse)]
     pub what_if: Vec<Question>,
 }

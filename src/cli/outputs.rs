@@ -3,9 +3,9 @@
 use super::args::OutputArgs;
 use super::note;
 use super::output_file::{self, OutputFile, Placeholders};
-use crate::analysis::what_if::Question;
-use crate::analysis::{self, report::ProcessRole, report::Report};
 use crate::analysis::service::report::ServiceReport;
+use crate::analysis::what_if::Question;
+use crate::analysis::{self, report::Report};
 use crate::error::{Error, Result};
 use crate::output::collapsed::{FlameInput, FlameMode, FlameRow, GroupBy, WaitRow};
 use crate::output::repeated_names::RepeatedNames;
@@ -51,7 +51,6 @@ impl CaptureReport {
     pub fn into_parts(self) -> (Profile, Report, Option<Recording>) {
         (self.profile, self.report, self.recording)
     }
-
 }
 
 impl Outputs {
@@ -139,32 +138,27 @@ pub fn wrote_message<F>(file: &OutputFile<F>) -> String {
 struct Shown<'a> {
     captures: &'a [CaptureReport],
     service: Option<ServiceReport>,
-    /// The reports of several processes, with their roles.
-    with_roles: Vec<Report>,
+    /// Of several processes, their reports as parts of the service.
+    reports: Vec<Report>,
 }
 
 impl<'a> Shown<'a> {
     fn new(captures: &'a [CaptureReport], questions: &[Question]) -> Shown<'a> {
         if captures.len() < 2 {
-            return Shown { captures, service: None, with_roles: Vec::new() };
+            return Shown { captures, service: None, reports: Vec::new() };
         }
-        let measured: Vec<(&Profile, &Report)> = captures.iter().map(|one| (&one.profile, &one.report)).collect();
-        let service = analysis::service::service(&measured, questions);
         // A question about the service has one answer, which is that of the service.
-        let asked = |question: &str| questions.iter().any(|of| of.is_of_service() && of.text == question);
-        let with_role = |(one, role): (&CaptureReport, &ProcessRole)| {
-            let mut report = one.report.clone();
-            report.target.role = Some(*role);
-            report.what_if.retain(|answer| !asked(&answer.question));
-            report
-        };
-        let with_roles = captures.iter().zip(&service.roles).map(with_role).collect();
-        Shown { captures, service: Some(service), with_roles }
+        let of_each: Vec<Question> = questions.iter().filter(|question| !question.is_of_service()).cloned().collect();
+        let mut reports: Vec<Report> = captures.iter().map(|one| analysis::report_in_service(&one.profile, &of_each)).collect();
+        let measured: Vec<(&Profile, &Report)> = captures.iter().map(|one| &one.profile).zip(&reports).collect();
+        let service = analysis::service::service(&measured, questions);
+        reports.iter_mut().zip(&service.roles).for_each(|(report, role)| report.target.role = Some(*role));
+        Shown { captures, service: Some(service), reports }
     }
 
     fn reports(&self) -> Vec<&Report> {
         match self.service {
-            Some(_) => self.with_roles.iter().collect(),
+            Some(_) => self.reports.iter().collect(),
             None => self.captures.iter().map(|one| &one.report).collect(),
         }
     }

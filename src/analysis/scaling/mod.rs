@@ -300,8 +300,8 @@ struct Case<'a> {
     cores: Cores,
     speed: Estimate,
     freed: &'a [f64],
-    /// The share of today's time without a core that these threads cause themselves. It is not taken
-    /// over, but follows from the number of those that want a core.
+    /// The share of today's time without a core that these threads cause themselves. It is not
+    /// taken over, but follows from the number of those that want a core.
     own_starvation: f64,
 }
 
@@ -319,8 +319,15 @@ struct Ends<'a> {
 fn ends<'a>(threads: &'a [StateTimes], program: &Program, workers: &'a [Worker], case: Case<'_>) -> Ends<'a> {
     let (used, woken) = (threads.iter().map(on_cpu).sum::<f64>(), program.woken(threads));
     let Cores { most: cores, mean: available } = case.cores;
-    let middle =
-        Scenario { cores, available, speed: case.speed.estimate, freed: case.freed, locks_follow: true, starvation_stays: 1.0 - case.own_starvation, woken };
+    let middle = Scenario {
+        cores,
+        available,
+        speed: case.speed.estimate,
+        freed: case.freed,
+        locks_follow: true,
+        starvation_stays: 1.0 - case.own_starvation,
+        woken,
+    };
     // Of the CPU time that it asks for, the program gets the share that it gets today.
     let asked = used + lacked(threads) * (1.0 - woken);
     let served = |cores: f64| (if asked > 0.0 { cores * used / asked } else { cores }).max(used.min(cores));

@@ -94,8 +94,8 @@ impl Workers {
         Some(Estimate { estimate: then.estimate / now, low: then.low / now, high: then.high / now })
     }
 
-    /// The work of the workers over what they do today, before it is compared with the prediction of
-    /// today.
+    /// The work of the workers over what they do today, before it is compared with the prediction
+    /// of today.
     fn predicted(&self, threads: &[StateTimes], program: &Program, all: &[Worker], cores: Cores) -> Estimate {
         let own_starvation = program.own_share(threads);
         let ends = ends(threads, program, all, Case { cores, speed: NO_CHANGE, freed: &[], own_starvation });

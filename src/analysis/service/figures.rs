@@ -1,9 +1,9 @@
 //! What the diagnoses use: the times of every process on one clock, with intervals for those of the
 //! service as a whole.
 
+use super::member::Member;
 use super::times::Times;
 use super::tree::TreeCpu;
-use super::member::Member;
 use crate::analysis::bootstrap::Bootstrap;
 use crate::analysis::file_names::FileNames;
 use crate::analysis::phrases;
@@ -33,14 +33,14 @@ pub(super) struct Slot {
     pub(super) waiting_share: f64,
 }
 
-/// Figures of the service, in thread-seconds per second.
-struct Sums {
+/// ServiceFigures of the service, in thread-seconds per second.
+struct ServiceSums {
     waiting: f64,
     on_cpu: f64,
     starvation: f64,
 }
 
-pub(super) struct Figures<'a> {
+pub(super) struct ServiceFigures<'a> {
     pub(super) members: &'a [Member<'a>],
     pub(super) times: Times,
     pub(super) program: Program,
@@ -55,15 +55,15 @@ pub(super) struct Figures<'a> {
     names: FileNames,
 }
 
-impl<'a> Figures<'a> {
-    pub(super) fn new(members: &'a [Member<'a>]) -> Figures<'a> {
+impl<'a> ServiceFigures<'a> {
+    pub(super) fn new(members: &'a [Member<'a>]) -> ServiceFigures<'a> {
         let times = Times::new(members);
         let whole = times.whole();
         let program = times.program(machine(members, times.seconds));
-        let drawn = Bootstrap::of_blocks(times.blocks(), times.threads.len(), |blocks| Sums::of(&times.rates(blocks), &program));
+        let drawn = Bootstrap::of_blocks(times.blocks(), times.threads.len(), |blocks| ServiceSums::of(&times.rates(blocks), &program));
         let files = members.iter().flat_map(|member| &member.report.functions);
         let files = files.flat_map(|f| std::iter::once(f.file.as_str()).chain(f.called_from.as_ref().map(|caller| caller.file.as_str())));
-        Figures {
+        ServiceFigures {
             slots: slots(members, &times, &whole),
             tree: TreeCpu::of(members, times.seconds),
             waiting: drawn.interval(|sums| sums.waiting),
@@ -130,13 +130,13 @@ impl<'a> Figures<'a> {
     }
 }
 
-impl Sums {
-    fn of(threads: &[StateTimes], program: &Program) -> Sums {
+impl ServiceSums {
+    fn of(threads: &[StateTimes], program: &Program) -> ServiceSums {
         let used: f64 = threads.iter().map(on_cpu).sum();
         let lacked: f64 = threads.iter().map(|t| t.get(State::Starved) + t.get(State::HoldingStarved)).sum();
         let lacked = lacked * (1.0 - program.woken(threads));
         let starvation = if lacked > 0.0 { lacked / (lacked + used) } else { 0.0 };
-        Sums { waiting: threads.iter().map(|t| t.get(State::Waiting)).sum(), on_cpu: used, starvation }
+        ServiceSums { waiting: threads.iter().map(|t| t.get(State::Waiting)).sum(), on_cpu: used, starvation }
     }
 }
 

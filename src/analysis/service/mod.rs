@@ -23,7 +23,7 @@ mod verdict;
 use super::report::{Report, Target};
 use super::what_if::Question;
 use crate::profile::Profile;
-use figures::Figures;
+use figures::ServiceFigures;
 use member::Member;
 use report::ServiceReport;
 
@@ -36,7 +36,7 @@ pub fn service(measured: &[(&Profile, &Report)], questions: &[Question]) -> Serv
     let roles = roles::of(&targets);
     let members: Vec<Member<'_>> =
         measured.iter().zip(&roles).map(|((profile, report), role)| Member { profile, report, role: *role }).collect();
-    let figures = Figures::new(&members);
+    let figures = ServiceFigures::new(&members);
     let decided = verdict::decide(&figures);
     let questions = questions.iter().filter(|question| question.is_of_service());
     ServiceReport {

@@ -1,6 +1,6 @@
 //! What other numbers of workers and threads would do, by the model of `scaling`.
 
-use super::figures::Figures;
+use super::figures::ServiceFigures;
 use crate::analysis::bootstrap::Bootstrap;
 use crate::analysis::report::{Estimate, ProcessRole, WhatIf};
 use crate::analysis::scaling::workers::{Today, Workers};
@@ -23,13 +23,13 @@ pub(super) struct Proposal {
 }
 
 /// The worker that each thread is of; `None` for threads of other slots.
-fn of_slots(e: &Figures<'_>, slots: &[usize]) -> Vec<Option<usize>> {
+fn of_slots(e: &ServiceFigures<'_>, slots: &[usize]) -> Vec<Option<usize>> {
     e.times.threads.iter().map(|thread| Some(thread.slot).filter(|slot| slots.contains(slot))).collect()
 }
 
 /// The threads of these slots in more workers: the fewest that gain nearly as much as any number.
 /// `None` where each worker has one thread already.
-pub(super) fn more_workers(e: &Figures<'_>, slots: &[usize]) -> Option<Proposal> {
+pub(super) fn more_workers(e: &ServiceFigures<'_>, slots: &[usize]) -> Option<Proposal> {
     let case = |workers, threads| Workers { of: of_slots(e, slots), workers: Some(workers), threads: Some(threads), cores: None };
     let today = case(1, 1).today(&e.whole);
     let most = today.threads.min(MAX_WORKERS);
@@ -45,7 +45,7 @@ pub(super) fn more_workers(e: &Figures<'_>, slots: &[usize]) -> Option<Proposal>
 }
 
 /// The gain with its interval; `None` if the workers do no work.
-fn predict(e: &Figures<'_>, case: &Workers) -> Option<Estimate> {
+fn predict(e: &ServiceFigures<'_>, case: &Workers) -> Option<Estimate> {
     let measure = |blocks: &[usize]| case.gain(&e.times.rates(blocks), &e.program);
     let drawn = Bootstrap::of_blocks(e.times.blocks(), e.times.threads.len(), measure);
     (*drawn.whole())?;
@@ -53,7 +53,7 @@ fn predict(e: &Figures<'_>, case: &Workers) -> Option<Estimate> {
 }
 
 /// The answer to a question about the service; without a gain if the verdict refuses predictions.
-pub(super) fn answer(e: &Figures<'_>, question: &Question, refused: bool) -> WhatIf {
+pub(super) fn answer(e: &ServiceFigures<'_>, question: &Question, refused: bool) -> WhatIf {
     let none = |why: &str| WhatIf { question: question.text.clone(), gain: None, note: why.to_string() };
     if refused {
         return none("not predicted: the verdict says why");

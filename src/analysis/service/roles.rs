@@ -32,15 +32,11 @@ fn command(target: &Target) -> Option<Command> {
 
 /// The role of each process.
 pub(super) fn of(targets: &[&Target]) -> Vec<ProcessRole> {
-    let forkservers: HashSet<i32> =
-        targets.iter().filter(|target| is_forkserver(target, targets)).map(|target| target.pid).collect();
+    let forkservers: HashSet<i32> = targets.iter().filter(|target| is_forkserver(target, targets)).map(|target| target.pid).collect();
     let is_helper = |target: &Target| command(target) == Some(Command::ResourceTracker) || forkservers.contains(&target.pid);
     // A tracker says nothing of what its parent is: one process with shared memory has one, too.
-    let parents: HashSet<i32> = targets
-        .iter()
-        .filter(|target| command(target) != Some(Command::ResourceTracker))
-        .filter_map(|target| target.parent)
-        .collect();
+    let parents: HashSet<i32> =
+        targets.iter().filter(|target| command(target) != Some(Command::ResourceTracker)).filter_map(|target| target.parent).collect();
     let role = |target: &&Target| match target {
         target if is_helper(target) => ProcessRole::Helper,
         target if parents.contains(&target.pid) => ProcessRole::Master,

@@ -1,8 +1,8 @@
 //! The table of processes, each below the one that started it. Many short-lived processes of one
 //! kind are one row.
 
-use super::report::ProcessRow;
 use super::member::Member;
+use super::report::ProcessRow;
 use super::roles;
 use crate::analysis::report::{Code, ProcessRole, Target};
 use std::collections::HashMap;

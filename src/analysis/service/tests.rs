@@ -1,11 +1,11 @@
 //! Services made of constructed processes, through the whole analysis.
 
 use super::report::ServiceReport;
+use super::service;
 use crate::analysis::report::{Code, Confidence, ProcessRole, Report};
+use crate::analysis::report_in_service;
 use crate::analysis::testing::{children, Scene};
 use crate::analysis::what_if::Question;
-use crate::analysis::report;
-use super::service;
 use crate::profile::Profile;
 use crate::sample::{DescendantCpu, ProcessKind};
 use crate::units::Nanos;
@@ -51,7 +51,7 @@ impl Process {
 
 fn measured(cores: f64, idle: f64, processes: &[Process]) -> Vec<(Profile, Report)> {
     let profiles = processes.iter().map(|process| process.measure(cores, idle));
-    profiles.map(|profile| (profile.clone(), report(&profile))).collect()
+    profiles.map(|profile| (profile.clone(), report_in_service(&profile, &[]))).collect()
 }
 
 fn asked(cores: f64, idle: f64, processes: &[Process], questions: &[&str]) -> ServiceReport {
@@ -93,9 +93,17 @@ fn contended_threads_need_more_workers_with_fewer_threads() {
         s.verdict.because[0],
         "4 workers, each with 4 threads that wait for the GIL 75 % of their time, 100 % of that while burn (app.py:12) holds it."
     );
-    assert!(s.verdict.next_steps[0].starts_with("Start 8 workers of 2 threads in place of 4 workers with 4 threads each;"), "{:?}", s.verdict);
+    assert!(
+        s.verdict.next_steps[0].starts_with("Start 8 workers of 2 threads in place of 4 workers with 4 threads each;"),
+        "{:?}",
+        s.verdict
+    );
     let one = verdict(2.0, 1.0, &workers(1, TURNS));
-    assert!(one.verdict.headline.starts_with("Switch to processes: 2 workers of 2 threads would be about 2.0x faster"), "{:?}", one.verdict);
+    assert!(
+        one.verdict.headline.starts_with("Switch to processes: 2 workers of 2 threads would be about 2.0x faster"),
+        "{:?}",
+        one.verdict
+    );
     assert!(one.verdict.because[0].starts_with("The worker 10 has 4 threads that wait"), "{:?}", one.verdict);
 }
 
@@ -167,7 +175,11 @@ fn in_a_mixed_service_only_the_contended_workers_are_split() {
     all.push(process(11, 1, |t| if t % 5 == 0 { vec!["I accept", "P fetch"] } else { vec!["I accept", "I recv"] }));
     let s = verdict(4.0, 2.5, &all);
     assert_eq!(s.verdict.code, Code::SwitchToProcesses, "{:?}", s.verdict);
-    assert!(s.verdict.headline.starts_with("Switch to processes: 4 workers of 1 thread in place of 1 of 2 would be about"), "{:?}", s.verdict);
+    assert!(
+        s.verdict.headline.starts_with("Switch to processes: 4 workers of 1 thread in place of 1 of 2 would be about"),
+        "{:?}",
+        s.verdict
+    );
     assert!(s.verdict.because[1].starts_with("This is about 10. The other workers (11) do something else"), "{:?}", s.verdict);
 }
 
@@ -186,9 +198,12 @@ fn work_that_was_not_measured_is_not_judged() {
     assert!(s.verdict.headline.starts_with("Inconclusive: most of the work is in Python processes"), "{:?}", s.verdict);
     // A part that was not measured is said.
     let mut all = workers(2, BURNS);
-    all[0].descendants = Some(children(0, &[(10, ProcessKind::Python, 3000, false), (11, ProcessKind::Python, 3000, false), (77, ProcessKind::Other, 1500, false)]));
+    all[0].descendants = Some(children(
+        0,
+        &[(10, ProcessKind::Python, 3000, false), (11, ProcessKind::Python, 3000, false), (77, ProcessKind::Other, 1500, false)],
+    ));
     let s = verdict(4.0, 1.0, &all);
-    assert_eq!(s.verdict.code, Code::AlreadyParallel);
+    assert_eq!((s.verdict.code, s.table[0].verdict), (Code::AlreadyParallel, Code::Idle), "the master's children were measured");
     assert!(s.verdict.because.last().unwrap().starts_with("The measured processes used 80 % of the CPU time"), "{:?}", s.verdict);
 }
 

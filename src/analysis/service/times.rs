@@ -1,9 +1,9 @@
 //! The times of all threads of the service on one clock, cut into blocks for the bootstrap.
 //!
-//! Workers that replace each other (`maxtasksperchild`, `max_requests`) share a *slot*: each goes to
-//! the first slot of its kind whose last process had ended before. A slot stands for one process
-//! with one GIL, and its threads are those of its processes, matched by name. So the number of slots
-//! is the number of workers that exist at one time.
+//! Workers that replace each other (`maxtasksperchild`, `max_requests`) share a *slot*: each goes
+//! to the first slot of its kind whose last process had ended before. A slot stands for one process
+//! with one GIL, and its threads are those of its processes, matched by name. So the number of
+//! slots is the number of workers that exist at one time.
 
 use super::member::Member;
 use crate::analysis::bootstrap::divided;

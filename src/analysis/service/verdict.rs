@@ -3,14 +3,14 @@
 //! The order is that of the verdict on one process: first what makes other diagnoses meaningless,
 //! then the causes of waiting, then what describes a service without much of it.
 
-use super::figures::Figures;
-use super::rules::{self, Diagnosis};
+use super::figures::ServiceFigures;
+use super::rules::{self, ServiceDiagnosis};
 use crate::analysis::report::{Code, Confidence, Sketch, Speedup, Verdict};
 
 /// A rule. The first that gives a diagnosis decides.
-type Rule = fn(&Figures<'_>) -> Option<Diagnosis>;
+type ServiceRule = fn(&ServiceFigures<'_>) -> Option<ServiceDiagnosis>;
 
-const RULES: &[Rule] = &[
+const RULES: &[ServiceRule] = &[
     rules::unmeasured::different_times,
     rules::unmeasured::one_process,
     rules::unmeasured::elsewhere,
@@ -33,14 +33,14 @@ pub(super) struct Decided {
     pub(super) refused: bool,
 }
 
-pub(super) fn decide(e: &Figures<'_>) -> Decided {
+pub(super) fn decide(e: &ServiceFigures<'_>) -> Decided {
     let mut diagnosis = RULES.iter().find_map(|rule| rule(e)).unwrap_or_else(|| rules::of_processes::busiest(e));
     diagnosis.because.extend(rules::unmeasured::fact(e, diagnosis.code));
     let refused = diagnosis.refused;
     Decided { verdict: verdict(e, diagnosis), refused }
 }
 
-fn verdict(e: &Figures<'_>, diagnosis: Diagnosis) -> Verdict {
+fn verdict(e: &ServiceFigures<'_>, diagnosis: ServiceDiagnosis) -> Verdict {
     let sketch = |(step, (_, lines)): (usize, &(String, Vec<String>))| (!lines.is_empty()).then(|| Sketch { step, lines: lines.clone() });
     let sketches: Vec<Sketch> = diagnosis.next_steps.iter().enumerate().filter_map(sketch).collect();
     Verdict {
@@ -62,11 +62,12 @@ const MOST: f64 = 0.9;
 const HALF: f64 = 0.5;
 
 /// Low for a short window, for much that was not measured or is unknown, and for a wide interval.
-fn confidence(e: &Figures<'_>, diagnosis: &Diagnosis) -> Confidence {
+fn confidence(e: &ServiceFigures<'_>, diagnosis: &ServiceDiagnosis) -> Confidence {
     let seconds = e.times.seconds;
     let measured = e.tree.map_or(1.0, |tree| tree.measured_share());
     let width = diagnosis.gain.map_or(0.0, |gain| (gain.high - gain.low) / gain.estimate.max(0.1));
-    let sum = |of: fn(&crate::sample::SampleCounts) -> u64| e.members.iter().map(|member| of(&member.profile.window.counts)).sum::<u64>() as f64;
+    let sum =
+        |of: fn(&crate::sample::SampleCounts) -> u64| e.members.iter().map(|member| of(&member.profile.window.counts)).sum::<u64>() as f64;
     let (samples, lost) = (sum(|counts| counts.samples), sum(|counts| counts.missed + counts.failed));
     let sampled = samples / (samples + lost).max(1.0);
     if diagnosis.code == Code::Inconclusive || seconds < 1.0 || measured < HALF || sampled < 0.8 || width > 0.8 {

@@ -43,7 +43,7 @@ pub fn value(sources: &[Source<'_>], of_all: Option<&ServiceReport>) -> Result<V
     let (r, g, b) = palette::NEUTRAL;
     let mut all = json!({
         "gilprof": env!("CARGO_PKG_VERSION"), "states": states, "neutral": [r, g, b],
-        "service": of_all.map(|of_all| service::value(of_all, sources)), "processes": processes, "left_out": sources.len() - sources.len().min(MAX_PROCESSES),
+        "service": of_all.map(|of_all| service::value(of_all, sources, MAX_PROCESSES)), "processes": processes, "left_out": sources.len() - sources.len().min(MAX_PROCESSES),
     });
     sanitize_values(&mut all);
     Ok(all)

@@ -13,10 +13,9 @@ const MAX_ROWS: usize = 64;
 /// Columns of a level of the tree, and the levels that are shown.
 const INDENT: usize = 2;
 const MAX_DEPTH: usize = 4;
-/// Columns of the process id with its indent, of the figures and of the verdict.
-const PID: usize = 16;
-const FIGURES: usize = 32;
-const VERDICT: usize = 20;
+/// Columns of the process id with its indent, at least and at most, and of the verdict.
+const PID: (usize, usize) = (7, 15);
+const VERDICT: usize = 19;
 
 /// The whole text. The reports are in the order in which the service was made of them.
 pub fn render_service(service: &ServiceReport, reports: &[&Report], style: Style) -> String {
@@ -60,28 +59,38 @@ fn header(page: &mut Page, service: &ServiceReport, reports: &[&Report]) {
 
 fn table(page: &mut Page, service: &ServiceReport, reports: &[&Report]) {
     let (colour, width) = (page.style.colour, page.style.width);
-    let what = width.saturating_sub(2 + PID + 1 + FIGURES + 2 + VERDICT).max(6);
-    let head = format!("{:>8}{:>8}{:>9}{:>7}", "threads", "GIL busy", "waiting", "cpu");
-    page.heading(&format!("  {} {}{head}  verdict", columns::left("process", PID), columns::left("", what)));
+    let indented = |row: &ProcessRow| format!("{}{}", " ".repeat(INDENT * row.depth.min(MAX_DEPTH)), row.pid);
+    let widest = service.table.iter().take(MAX_ROWS).map(|row| columns::width(&indented(row))).max().unwrap_or(0);
+    let (least, most) = PID;
+    let pid_columns = widest.clamp(least, most);
+    let head = figures("threads", "busy", "waiting", "cpu");
+    let what = width.saturating_sub(2 + pid_columns + 1 + columns::width(&head) + 2 + VERDICT).max(5);
+    page.heading(&format!("  {} {}{head}  verdict", columns::left("process", pid_columns), columns::left("", what)));
     for row in service.table.iter().take(MAX_ROWS) {
-        let pid = format!("{}{}", " ".repeat(INDENT * row.depth.min(MAX_DEPTH)), row.pid);
-        let figures = format!(
-            "{:>8}{:>8}{:>9}{:>7}",
-            numbers::count(row.threads),
-            numbers::bare_percent(row.busy),
-            numbers::bare_percent(row.waiting),
-            numbers::bare_percent(row.cpu)
+        let figures = figures(
+            &numbers::count(row.threads),
+            &numbers::bare_percent(row.busy),
+            &numbers::bare_percent(row.waiting),
+            &numbers::bare_percent(row.cpu),
         );
         let verdict = palette::verdict(&columns::fit(row.verdict.name(), VERDICT), row.verdict, colour);
-        page.line(&format!("  {} {}{figures}  {verdict}", columns::left(&pid, PID), columns::left(&kind(row, reports), what)));
+        page.line(&format!(
+            "  {} {}{figures}  {verdict}",
+            columns::left(&indented(row), pid_columns),
+            columns::left(&kind(row, reports), what)
+        ));
     }
     if service.table.len() > MAX_ROWS {
         page.prose("  ", &format!("and {} more", service.table.len() - MAX_ROWS));
     }
-    page.prose("  ", "GIL busy, waiting and cpu in per cent: of the time of that process, of its threads that use the GIL, of one core.");
+    page.prose("  ", "busy: share of the time in which its GIL was held; waiting: of the time of its threads that use the GIL; cpu: of one core; all in per cent");
     if service.table.iter().any(|row| row.processes > 1) {
         page.prose("  ", "A row of several short-lived processes has their means, weighted by the time of each.");
     }
+}
+
+fn figures(threads: &str, busy: &str, waiting: &str, cpu: &str) -> String {
+    format!("{threads:>8}{busy:>6}{waiting:>9}{cpu:>5}")
 }
 
 /// "worker app.py", "35 workers app.py", "forkserver".
@@ -106,7 +115,8 @@ fn measured(page: &mut Page, service: &ServiceReport) {
     let Some(share) = service.measured_share else { return };
     page.blank();
     let mut text = format!("{} of the CPU time of these processes and those below them", numbers::percent(share));
-    let unmeasured = [(service.unmeasured_python_cores, "Python processes that were not measured"), (service.other_cores, "other programs")];
+    let unmeasured =
+        [(service.unmeasured_python_cores, "Python processes that were not measured"), (service.other_cores, "other programs")];
     let rest: Vec<String> = unmeasured
         .iter()
         .filter_map(|(cores, what)| Some((*cores.as_ref()?, *what)))
@@ -125,7 +135,9 @@ fn pages_note(page: &mut Page, service: &ServiceReport, shown: usize) {
     let what = match (shown, others) {
         (_, 0) => return,
         (0, _) => "No thread waits much. The page of one process".to_string(),
-        (n, _) => format!("Below {} the {} with the most waiting. The page of another process", if n == 1 { "is" } else { "are" }, counted(n)),
+        (n, _) => {
+            format!("Below {} the {} with the most waiting. The page of another process", if n == 1 { "is" } else { "are" }, counted(n))
+        }
     };
     page.prose("  pages     ", &format!("{what}, from a recording: gilprof report FILE --pid PID"));
 }

@@ -25,11 +25,22 @@ def burn():
 
 
 def split():
-    return burn()
+    x = 1
+    for i in range(ROUNDS):
+        x = (x * 5 + i) & 65535
+    return x
+
+
+def parse():
+    x = 1
+    for i in range(ROUNDS):
+        x = (x * 7 + i) & 65535
+    return x
 
 
 def fetch():
     time.sleep(10 * ASLEEP)
+    parse()
 
 
 def compute():

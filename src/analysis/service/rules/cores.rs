@@ -1,6 +1,6 @@
 //! The cores are the limit: there are more workers than cores, or others take the cores.
 
-use super::{Diagnosis, Figures, LIMITS};
+use super::{ServiceDiagnosis, ServiceFigures, LIMITS};
 use crate::analysis::phrases::{cores, number, on_cores, percent};
 use crate::analysis::report::Code;
 use crate::analysis::service::figures::Slot;
@@ -16,7 +16,7 @@ const BUSY: f64 = 0.1;
 /// Cores used or wanted below which a lack of them is a matter of microseconds.
 const MATTERS: f64 = 0.2;
 
-pub(in crate::analysis::service) fn starved(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn starved(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let wanted = e.on_cpu.estimate / (1.0 - e.starvation.estimate).max(0.01);
     if e.starvation.low < STARVED || wanted < MATTERS {
         return None;
@@ -29,7 +29,7 @@ pub(in crate::analysis::service) fn starved(e: &Figures<'_>) -> Option<Diagnosis
         let fewer = (e.cores().floor() as usize).max(1);
         let workers = if fewer == 1 { "1 worker".into() } else { format!("{fewer} workers") };
         return Some(
-            Diagnosis::new(Code::CpuStarved, format!("Too many workers: {} want a core at the same time, and there are {}.", busy.len(), cores(e.cores())))
+            ServiceDiagnosis::new(Code::CpuStarved, format!("Too many workers: {} want a core at the same time, and there are {}.", busy.len(), cores(e.cores())))
                 .because(lacked)
                 .because(format!("The service wants about {} and uses {} of {}.", cores(wanted), number(e.on_cpu.estimate), number(e.cores())))
                 .next_step(format!(
@@ -42,7 +42,7 @@ pub(in crate::analysis::service) fn starved(e: &Figures<'_>) -> Option<Diagnosis
         return None;
     }
     Some(
-        Diagnosis::new(Code::CpuStarved, "Short of CPU: threads that are ready to run have no core to run on.")
+        ServiceDiagnosis::new(Code::CpuStarved, "Short of CPU: threads that are ready to run have no core to run on.")
             .refused()
             .because(lacked)
             .because(format!(
@@ -55,19 +55,25 @@ pub(in crate::analysis::service) fn starved(e: &Figures<'_>) -> Option<Diagnosis
 }
 
 /// Threads wait for their GILs, but there is no core for more of them.
-pub(in crate::analysis::service) fn full(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn full(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let busy: Vec<&Slot> = e.workers().map(|(_, slot)| slot).filter(|slot| slot.active >= BUSY).collect();
     if e.waiting.estimate < LIMITS || busy.len() < 2 || e.on_cpu.estimate < FULL * e.cores() {
         return None;
     }
     let threads: usize = busy.iter().map(|slot| slot.threads).sum();
     Some(
-        Diagnosis::new(
+        ServiceDiagnosis::new(
             Code::AlreadyParallel,
-            format!("Already parallel: {} workers use all cores; their threads wait for the GIL, but more workers would find no core.", busy.len()),
+            format!(
+                "Already parallel: {} workers use all cores; their threads wait for the GIL, but more workers would find no core.",
+                busy.len()
+            ),
         )
         .because(format!("The service uses {} of {}.", number(e.on_cpu.estimate), cores(e.cores())))
         .because(format!("Of {threads} threads that work, {} wait for a GIL on average.", number(e.waiting.estimate)))
-        .next_step(format!("Fewer threads in each worker would do the same work {}; for more work, give the service more cores.", on_cores(e.cores()))),
+        .next_step(format!(
+            "Fewer threads in each worker would do the same work {}; for more work, give the service more cores.",
+            on_cores(e.cores())
+        )),
     )
 }

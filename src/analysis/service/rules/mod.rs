@@ -6,7 +6,7 @@ pub(super) mod roles;
 pub(super) mod unmeasured;
 pub(super) mod workers;
 
-use super::figures::{Figures, Slot};
+use super::figures::{ServiceFigures, Slot};
 use crate::analysis::report::{Code, Estimate};
 
 /// Threads that wait for a GIL on average, in one process, from which its GIL limits it.
@@ -18,7 +18,7 @@ const NAMED: usize = 4;
 
 /// A diagnosis of the service.
 #[derive(Debug)]
-pub(in crate::analysis::service) struct Diagnosis {
+pub(in crate::analysis::service) struct ServiceDiagnosis {
     pub(in crate::analysis::service) code: Code,
     pub(in crate::analysis::service) headline: String,
     pub(in crate::analysis::service) because: Vec<String>,
@@ -29,32 +29,32 @@ pub(in crate::analysis::service) struct Diagnosis {
     pub(in crate::analysis::service) refused: bool,
 }
 
-impl Diagnosis {
-    pub(in crate::analysis::service) fn new(code: Code, headline: impl Into<String>) -> Diagnosis {
-        Diagnosis { code, headline: headline.into(), because: Vec::new(), next_steps: Vec::new(), gain: None, refused: false }
+impl ServiceDiagnosis {
+    pub(in crate::analysis::service) fn new(code: Code, headline: impl Into<String>) -> ServiceDiagnosis {
+        ServiceDiagnosis { code, headline: headline.into(), because: Vec::new(), next_steps: Vec::new(), gain: None, refused: false }
     }
 
-    pub(in crate::analysis::service) fn because(mut self, fact: impl Into<String>) -> Diagnosis {
+    pub(in crate::analysis::service) fn because(mut self, fact: impl Into<String>) -> ServiceDiagnosis {
         self.because.push(fact.into());
         self
     }
 
-    pub(in crate::analysis::service) fn next_step(mut self, step: impl Into<String>) -> Diagnosis {
+    pub(in crate::analysis::service) fn next_step(mut self, step: impl Into<String>) -> ServiceDiagnosis {
         self.next_steps.push((step.into(), Vec::new()));
         self
     }
 
-    pub(in crate::analysis::service) fn with_gain(self, gain: Estimate) -> Diagnosis {
-        Diagnosis { gain: Some(gain), ..self }
+    pub(in crate::analysis::service) fn with_gain(self, gain: Estimate) -> ServiceDiagnosis {
+        ServiceDiagnosis { gain: Some(gain), ..self }
     }
 
-    pub(in crate::analysis::service) fn refused(self) -> Diagnosis {
-        Diagnosis { refused: true, ..self }
+    pub(in crate::analysis::service) fn refused(self) -> ServiceDiagnosis {
+        ServiceDiagnosis { refused: true, ..self }
     }
 }
 
 /// "4 workers", "worker 4243".
-fn count(e: &Figures<'_>, slots: &[&Slot]) -> String {
+fn count(e: &ServiceFigures<'_>, slots: &[&Slot]) -> String {
     match slots {
         [one] => format!("worker {}", e.pid(one)),
         all => format!("{} workers", all.len()),
@@ -62,7 +62,7 @@ fn count(e: &Figures<'_>, slots: &[&Slot]) -> String {
 }
 
 /// "4243, 4244 and 2 more".
-fn pids(e: &Figures<'_>, slots: &[&Slot]) -> String {
+fn pids(e: &ServiceFigures<'_>, slots: &[&Slot]) -> String {
     let named: Vec<String> = slots.iter().take(NAMED).map(|slot| e.pid(slot).to_string()).collect();
     match slots.len().saturating_sub(NAMED) {
         0 => named.join(", "),
@@ -71,9 +71,9 @@ fn pids(e: &Figures<'_>, slots: &[&Slot]) -> String {
 }
 
 /// The verdict on one process as that on the service, which begins with why.
-fn of_process(e: &Figures<'_>, member: usize, why: String) -> Diagnosis {
+fn of_process(e: &ServiceFigures<'_>, member: usize, why: String) -> ServiceDiagnosis {
     let verdict = &e.members[member].report.verdict;
-    let mut diagnosis = Diagnosis::new(verdict.code, verdict.headline.clone()).because(why);
+    let mut diagnosis = ServiceDiagnosis::new(verdict.code, verdict.headline.clone()).because(why);
     diagnosis.because.extend(verdict.because.iter().cloned());
     diagnosis.next_steps = verdict.next_steps.iter().enumerate().map(|(n, step)| (step.clone(), verdict.sketch_of(n).to_vec())).collect();
     diagnosis.gain = verdict.speedup.processes;

@@ -1,6 +1,6 @@
 //! Work that is not where it should be: in the master, or in one of several workers.
 
-use super::{pids, Diagnosis, Figures, LIMITS};
+use super::{pids, ServiceDiagnosis, ServiceFigures, LIMITS};
 use crate::analysis::phrases::{clean, cores, number, percent};
 use crate::analysis::report::{Code, ProcessRole};
 use crate::analysis::service::figures::Slot;
@@ -17,10 +17,10 @@ const HOT: f64 = 0.6;
 /// A hot worker uses about all that one GIL or one core allows.
 const LIMITED: f64 = 0.7;
 /// Share of the time that a worker runs, below which it has nothing to do.
-const IDLES: f64 = 0.1;
+const IDLES: f64 = 0.05;
 
 /// The master does the work that its workers could do.
-pub(in crate::analysis::service) fn computing_master(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn computing_master(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let masters: Vec<&Slot> = e.slots.iter().filter(|slot| slot.role == ProcessRole::Master).collect();
     let master = masters.iter().copied().max_by(|a, b| a.work.total_cmp(&b.work))?;
     if master.work < MASTERS * e.work() || master.work < COMPUTES {
@@ -30,13 +30,13 @@ pub(in crate::analysis::service) fn computing_master(e: &Figures<'_>) -> Option<
     let top = e.top(&[master], |row| row.holding + row.native);
     let function = top.as_ref().map_or("its own code".into(), |(place, _)| e.place(place));
     let workers: Vec<&Slot> = e.workers().map(|(_, slot)| slot).collect();
-    let (code, how) = if master.waiting >= LIMITS {
-        (Code::SwitchToProcesses, "; its threads wait for its GIL meanwhile")
-    } else {
-        (Code::Serial, "")
-    };
-    let mut diagnosis = Diagnosis::new(code, format!("The master computes: process {pid} does {share} of the work, in {function}{how}."));
-    diagnosis.because.extend(top.map(|(_, of)| format!("{function} is {} of what the master does; the master uses {}.", percent(of), cores(master.on_cpu))));
+    let (code, how) =
+        if master.waiting >= LIMITS { (Code::SwitchToProcesses, "; its threads wait for its GIL meanwhile") } else { (Code::Serial, "") };
+    let mut diagnosis =
+        ServiceDiagnosis::new(code, format!("The master computes: process {pid} does {share} of the work, in {function}{how}."));
+    diagnosis.because.extend(
+        top.map(|(_, of)| format!("{function} is {} of what the master does; the master uses {}.", percent(of), cores(master.on_cpu))),
+    );
     let used: f64 = workers.iter().map(|slot| slot.on_cpu).sum();
     if !workers.is_empty() {
         diagnosis = diagnosis.because(format!("Its {} use {} together, and mostly wait for work.", counted(workers.len()), cores(used)));
@@ -54,7 +54,7 @@ fn counted(workers: usize) -> String {
 
 /// One of several workers does nearly all the work and can do no more, while others of its kind
 /// have little to do.
-pub(in crate::analysis::service) fn hot_worker(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn hot_worker(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let mut workers: Vec<(usize, &Slot)> = e.workers().collect();
     workers.sort_by(|a, b| b.1.work.total_cmp(&a.1.work));
     let [(at, hot), rest @ ..] = workers.as_slice() else { return None };
@@ -67,13 +67,16 @@ pub(in crate::analysis::service) fn hot_worker(e: &Figures<'_>) -> Option<Diagno
     let (pid, share) = (e.pid(hot), percent(hot.work / all));
     let contended = more_workers(e, &[*at]).filter(|_| hot.waiting >= LIMITS);
     let code = if contended.is_some() { Code::SwitchToProcesses } else { Code::Serial };
-    let mut diagnosis =
-        Diagnosis::new(code, format!("One hot worker: process {pid} does {share} of the work of {} workers; the others have room.", workers.len()));
+    let mut diagnosis = ServiceDiagnosis::new(
+        code,
+        format!("One hot worker: process {pid} does {share} of the work of {} workers; the others have room.", workers.len()),
+    );
     if let Some((place, of)) = e.top(&[hot], |row| row.holding + row.native) {
         diagnosis = diagnosis.because(format!("{} of what {pid} does is {}; it uses {}.", percent(of), e.place(&place), cores(hot.on_cpu)));
     }
     if hot.waiting >= LIMITS {
-        diagnosis = diagnosis.because(format!("Its {} threads wait for its GIL {} of their time.", hot.threads, percent(hot.waiting_share)));
+        diagnosis =
+            diagnosis.because(format!("Its {} threads wait for its GIL {} of their time.", hot.threads, percent(hot.waiting_share)));
     }
     let active: f64 = rest.iter().map(|slot| slot.active).sum::<f64>() / rest.len() as f64;
     diagnosis = diagnosis.because(format!("The others ({}) run for {} of the time on average.", pids(e, &rest), percent(active)));
@@ -96,14 +99,14 @@ pub(in crate::analysis::service) fn hot_worker(e: &Figures<'_>) -> Option<Diagno
 }
 
 /// The program of a worker, where its command line names one.
-fn command(e: &Figures<'_>, slot: &Slot) -> String {
+fn command(e: &ServiceFigures<'_>, slot: &Slot) -> String {
     let script = e.member(slot).report.target.command.get(1).filter(|word| !word.starts_with('-'));
     script.map_or(String::new(), |script| format!(" ({})", clean(script.rsplit('/').next().unwrap_or(script))))
 }
 
 /// Whether a worker does what the hot one does, or nothing. A worker with other work is no place to
 /// balance with.
-fn is_of_kind(e: &Figures<'_>, hot: &Slot, other: &Slot) -> bool {
+fn is_of_kind(e: &ServiceFigures<'_>, hot: &Slot, other: &Slot) -> bool {
     if other.active < IDLES {
         return true;
     }

@@ -1,6 +1,6 @@
 //! What was not measured: other times, other processes, other programs.
 
-use super::{of_process, Diagnosis, Figures, LIMITS};
+use super::{of_process, ServiceDiagnosis, ServiceFigures, LIMITS};
 use crate::analysis::phrases::{cores, percent};
 use crate::analysis::report::{Code, ProcessRole, Verdict};
 
@@ -12,9 +12,9 @@ const NOTABLE: f64 = 0.05;
 const WORK: f64 = 0.05;
 
 /// Recordings of different times do not add up to a service.
-pub(in crate::analysis::service) fn different_times(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn different_times(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     (!e.are_of_one_time()).then(|| {
-        Diagnosis::new(Code::Inconclusive, "Inconclusive: the processes were not measured at the same time.")
+        ServiceDiagnosis::new(Code::Inconclusive, "Inconclusive: the processes were not measured at the same time.")
             .refused()
             .because("None of them was measured for most of the time between the first sample and the last.")
             .next_step("Measure all processes of the service at once: one gilprof attach for each, started together.")
@@ -22,14 +22,18 @@ pub(in crate::analysis::service) fn different_times(e: &Figures<'_>) -> Option<D
 }
 
 /// One process and its helpers are no service.
-pub(in crate::analysis::service) fn one_process(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn one_process(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let mut apart = (0..e.members.len()).filter(|n| e.members[*n].role != ProcessRole::Helper);
     let only = apart.next().filter(|_| apart.next().is_none())?;
-    Some(of_process(e, only, format!("Of the measured processes only {} is not one of multiprocessing's helpers.", e.members[only].report.target.pid)))
+    Some(of_process(
+        e,
+        only,
+        format!("Of the measured processes only {} is not one of multiprocessing's helpers.", e.members[only].report.target.pid),
+    ))
 }
 
 /// Most of the CPU time is that of processes that were not measured.
-pub(in crate::analysis::service) fn elsewhere(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn elsewhere(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let tree = e.tree.filter(|tree| tree.measured_share() < HALF)?;
     let unmeasured = tree.unmeasured_python + tree.other + tree.unknown;
     if unmeasured < WORK {
@@ -40,7 +44,7 @@ pub(in crate::analysis::service) fn elsewhere(e: &Figures<'_>) -> Option<Diagnos
     if tree.other <= tree.unmeasured_python + tree.unknown {
         let of_python = if tree.unmeasured_python > tree.unknown { "Python processes" } else { "processes" };
         return Some(
-            Diagnosis::new(Code::Inconclusive, format!("Inconclusive: most of the work is in {of_python} that were not measured."))
+            ServiceDiagnosis::new(Code::Inconclusive, format!("Inconclusive: most of the work is in {of_python} that were not measured."))
                 .refused()
                 .because(measured)
                 .because(format!("Those that were not measured used {}.", cores(unmeasured)))
@@ -48,7 +52,7 @@ pub(in crate::analysis::service) fn elsewhere(e: &Figures<'_>) -> Option<Diagnos
         );
     }
     (e.waiting.estimate < LIMITS).then(|| {
-        Diagnosis::new(Code::Idle, "Idle: the work is elsewhere, in child processes that are not Python.")
+        ServiceDiagnosis::new(Code::Idle, "Idle: the work is elsewhere, in child processes that are not Python.")
             .refused()
             .because(measured)
             .because(format!("Programs that are not Python used {}.", cores(tree.other)))
@@ -57,7 +61,7 @@ pub(in crate::analysis::service) fn elsewhere(e: &Figures<'_>) -> Option<Diagnos
 }
 
 /// Every process that does something has too few samples.
-pub(in crate::analysis::service) fn too_little(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn too_little(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let busiest = e.slots.iter().max_by(|a, b| a.active.total_cmp(&b.active))?;
     let refuses = |verdict: &Verdict| verdict.code == Code::Inconclusive && verdict.speedup.processes.is_none();
     let known: f64 = e.slots.iter().filter(|slot| !refuses(&e.member(slot).report.verdict)).map(|slot| slot.active).sum();
@@ -67,7 +71,7 @@ pub(in crate::analysis::service) fn too_little(e: &Figures<'_>) -> Option<Diagno
 }
 
 /// The part of the service that was not measured, where the verdict does not say so itself.
-pub(in crate::analysis::service) fn fact(e: &Figures<'_>, code: Code) -> Option<String> {
+pub(in crate::analysis::service) fn fact(e: &ServiceFigures<'_>, code: Code) -> Option<String> {
     let tree = e.tree.filter(|_| !matches!(code, Code::Idle | Code::Inconclusive))?;
     let (python, other) = (tree.unmeasured_python + tree.unknown, tree.other);
     if python + other < WORK || tree.measured_share() > 1.0 - NOTABLE {

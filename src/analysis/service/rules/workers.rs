@@ -1,6 +1,6 @@
 //! What the workers do: wait for their GILs, compute side by side, or sleep.
 
-use super::{count, pids, Diagnosis, Figures, LIMITS, WORTH_IT};
+use super::{count, pids, ServiceDiagnosis, ServiceFigures, LIMITS, WORTH_IT};
 use crate::analysis::phrases::{cores, gain, number, on_cores, percent, threads, verb};
 use crate::analysis::report::Code;
 use crate::analysis::service::figures::Slot;
@@ -17,7 +17,7 @@ const ROOM: f64 = 0.5;
 const NOBODY: f64 = 0.05;
 
 /// The slots whose threads wait for their GIL, and what more workers would do.
-fn contention<'f>(e: &'f Figures<'_>) -> Option<(Vec<&'f Slot>, Proposal)> {
+fn contention<'f>(e: &'f ServiceFigures<'_>) -> Option<(Vec<&'f Slot>, Proposal)> {
     let contended: Vec<(usize, &Slot)> = e.workers().filter(|(_, slot)| slot.waiting >= LIMITS && slot.threads > 1).collect();
     let slots: Vec<usize> = contended.iter().map(|(n, _)| *n).collect();
     let proposal = more_workers(e, &slots)?;
@@ -26,18 +26,21 @@ fn contention<'f>(e: &'f Figures<'_>) -> Option<(Vec<&'f Slot>, Proposal)> {
 }
 
 /// Threads wait for the GIL of their worker, and in more workers they would not.
-pub(in crate::analysis::service) fn contended(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn contended(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let (slots, proposal) = contention(e)?;
     let Proposal { today, workers, threads: each, gain: predicted } = proposal;
     let others = e.workers().filter(|(_, slot)| slot.active >= NOBODY).count().saturating_sub(slots.len());
     let of = if others > 0 { format!(" in place of {} of {}", slots.len(), slots.len() + others) } else { String::new() };
     let total = format!("{workers} workers of {}", threads(each));
-    let mut diagnosis =
-        Diagnosis::new(Code::SwitchToProcesses, format!("Switch to processes: {total}{of} would be about {} {}.", gain(&predicted), on_cores(e.cores())))
-            .with_gain(predicted)
-            .because(waiting(e, &slots));
+    let mut diagnosis = ServiceDiagnosis::new(
+        Code::SwitchToProcesses,
+        format!("Switch to processes: {total}{of} would be about {} {}.", gain(&predicted), on_cores(e.cores())),
+    )
+    .with_gain(predicted)
+    .because(waiting(e, &slots));
     if others > 0 {
-        let rest: Vec<&Slot> = e.workers().map(|(_, slot)| slot).filter(|slot| !slots.iter().any(|known| known.member == slot.member)).collect();
+        let rest: Vec<&Slot> =
+            e.workers().map(|(_, slot)| slot).filter(|slot| !slots.iter().any(|known| known.member == slot.member)).collect();
         diagnosis = diagnosis.because(format!(
             "This is about {}. The other workers ({}) do something else and may stay as they are; the gain leaves them out.",
             pids(e, &slots),
@@ -55,22 +58,27 @@ pub(in crate::analysis::service) fn contended(e: &Figures<'_>) -> Option<Diagnos
     Some(diagnosis)
 }
 
-/// "4 workers, each with 4 threads that wait for the GIL 60 % of their time, 96 % of that while burn
-/// (app.py:12) holds it."
-fn waiting(e: &Figures<'_>, slots: &[&Slot]) -> String {
+/// "4 workers, each with 4 threads that wait for the GIL 60 % of their time, 96 % of that while
+/// burn (app.py:12) holds it."
+fn waiting(e: &ServiceFigures<'_>, slots: &[&Slot]) -> String {
     let all: usize = slots.iter().map(|slot| slot.threads).sum();
     let share = slots.iter().map(|slot| slot.waiting_share * slot.threads as f64).sum::<f64>() / all.max(1) as f64;
-    let (fewest, most) = (slots.iter().map(|slot| slot.threads).min().unwrap_or(0), slots.iter().map(|slot| slot.threads).max().unwrap_or(0));
+    let (fewest, most) =
+        (slots.iter().map(|slot| slot.threads).min().unwrap_or(0), slots.iter().map(|slot| slot.threads).max().unwrap_or(0));
     let of_each = if fewest == most { threads(most) } else { format!("{fewest} to {}", threads(most)) };
-    let with = if slots.len() > 1 { format!("{}, each with {of_each}", count(e, slots)) } else { format!("The {} has {of_each}", count(e, slots)) };
-    let behind = e.top(slots, |row| row.inflicted_wait).map_or(String::new(), |(place, of)| {
-        format!(", {} of that while {} holds it", percent(of), e.place(&place))
-    });
+    let with = if slots.len() > 1 {
+        format!("{}, each with {of_each}", count(e, slots))
+    } else {
+        format!("The {} has {of_each}", count(e, slots))
+    };
+    let behind = e
+        .top(slots, |row| row.inflicted_wait)
+        .map_or(String::new(), |(place, of)| format!(", {} of that while {} holds it", percent(of), e.place(&place)));
     format!("{with} that {} for the GIL {} of their time{behind}.", verb(most, "wait"), percent(share))
 }
 
 /// The server's option, where a server runs the workers.
-fn sketch(e: &Figures<'_>, slots: &[&Slot], workers: usize, threads: usize) -> Vec<String> {
+fn sketch(e: &ServiceFigures<'_>, slots: &[&Slot], workers: usize, threads: usize) -> Vec<String> {
     let Some((slot, (place, _))) = slots.first().and_then(|slot| Some((slot, e.top(&[slot], |row| row.inflicted_wait)?))) else {
         return Vec::new();
     };
@@ -84,30 +92,40 @@ fn sketch(e: &Figures<'_>, slots: &[&Slot], workers: usize, threads: usize) -> V
 }
 
 /// The workers compute side by side, and nobody waits.
-pub(in crate::analysis::service) fn parallel(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn parallel(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let computing: Vec<&Slot> = e.workers().map(|(_, slot)| slot).filter(|slot| slot.work >= COMPUTES).collect();
     if computing.len() < 2 {
         return None;
     }
     let waiting: f64 = e.workers().map(|(_, slot)| slot.waiting).sum();
     let waits = if waiting < NOBODY { "nobody waits".into() } else { format!("{} threads wait on average", number(waiting)) };
-    let diagnosis = Diagnosis::new(Code::AlreadyParallel, format!("Already parallel: it runs in processes already and that pays: {waits}."))
-        .because(format!("{} workers ({}) compute; the service uses {} of {}.", computing.len(), pids(e, &computing), number(e.on_cpu.estimate), cores(e.cores())));
+    let diagnosis =
+        ServiceDiagnosis::new(Code::AlreadyParallel, format!("Already parallel: it runs in processes already and that pays: {waits}."))
+            .because(format!(
+                "{} workers ({}) compute; the service uses {} of {}.",
+                computing.len(),
+                pids(e, &computing),
+                number(e.on_cpu.estimate),
+                cores(e.cores())
+            ));
     let idle = e.program.idle.unwrap_or_else(|| (e.cores() - e.on_cpu.estimate).max(0.0));
     Some(if idle >= ROOM {
-        diagnosis.next_step(format!("Leave it as it is. About {} cores are free: with more work to do, more workers could use them.", number(idle)))
+        diagnosis.next_step(format!(
+            "Leave it as it is. About {} cores are free: with more work to do, more workers could use them.",
+            number(idle)
+        ))
     } else {
         diagnosis.next_step("Leave it as it is: the cores are the limit now, and more workers would only share them.")
     })
 }
 
 /// The workers mostly sleep: what they wait for is not the GIL.
-pub(in crate::analysis::service) fn mostly_asleep(e: &Figures<'_>) -> Option<Diagnosis> {
+pub(in crate::analysis::service) fn mostly_asleep(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let workers: Vec<&Slot> = e.workers().map(|(_, slot)| slot).collect();
     let asleep = workers.len() > 1 && workers.iter().all(|slot| slot.work < COMPUTES && slot.waiting < LIMITS);
     let waiting: f64 = workers.iter().map(|slot| slot.waiting).sum();
     asleep.then(|| {
-        Diagnosis::new(Code::KeepThreads, format!("Keep threads: the {} workers mostly wait for the outside world, not for the GIL.", workers.len()))
+        ServiceDiagnosis::new(Code::KeepThreads, format!("Keep threads: the {} workers mostly wait for the outside world, not for the GIL.", workers.len()))
             .because(format!(
                 "They use {} of {} together; {} of their threads wait for a GIL on average.",
                 number(e.on_cpu.estimate),
