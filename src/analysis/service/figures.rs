@@ -38,6 +38,7 @@ struct ServiceSums {
     waiting: f64,
     on_cpu: f64,
     starvation: f64,
+    shortage: f64,
 }
 
 pub(super) struct ServiceFigures<'a> {
@@ -52,6 +53,9 @@ pub(super) struct ServiceFigures<'a> {
     /// Time without a core, as a share of the time in which threads had a core or could have used
     /// one.
     pub(super) starvation: Estimate,
+    /// The same time, as a share of the time of threads that work, without their waiting for the GIL
+    /// and for locks.
+    pub(super) shortage: Estimate,
     names: FileNames,
 }
 
@@ -69,6 +73,7 @@ impl<'a> ServiceFigures<'a> {
             waiting: drawn.interval(|sums| sums.waiting),
             on_cpu: drawn.interval(|sums| sums.on_cpu),
             starvation: drawn.interval(|sums| sums.starvation),
+            shortage: drawn.interval(|sums| sums.shortage),
             names: FileNames::new(files),
             members,
             times,
@@ -133,10 +138,14 @@ impl<'a> ServiceFigures<'a> {
 impl ServiceSums {
     fn of(threads: &[StateTimes], program: &Program) -> ServiceSums {
         let used: f64 = threads.iter().map(on_cpu).sum();
-        let lacked: f64 = threads.iter().map(|t| t.get(State::Starved) + t.get(State::HoldingStarved)).sum();
-        let lacked = lacked * (1.0 - program.woken(threads));
-        let starvation = if lacked > 0.0 { lacked / (lacked + used) } else { 0.0 };
-        ServiceSums { waiting: threads.iter().map(|t| t.get(State::Waiting)).sum(), on_cpu: used, starvation }
+        let without_core = |t: &StateTimes| t.get(State::Starved) + t.get(State::HoldingStarved);
+        let lacked = threads.iter().map(without_core).sum::<f64>() * (1.0 - program.woken(threads));
+        let most = threads.iter().map(scaling::work).fold(0.0, f64::max);
+        let works = |t: &&StateTimes| scaling::work(t) > WORKER * most || without_core(t) > 0.5 * t.total();
+        let own: f64 = threads.iter().filter(works).map(|t| t.total() - t.get(State::Waiting) - t.get(State::Lock)).sum();
+        let ratio = |of: f64| if lacked > 0.0 && of > 0.0 { lacked / of } else { 0.0 };
+        let waiting = threads.iter().map(|t| t.get(State::Waiting)).sum();
+        ServiceSums { waiting, on_cpu: used, starvation: ratio(lacked + used), shortage: ratio(own) }
     }
 }
 

@@ -156,6 +156,16 @@ fn one_hot_worker_is_named_and_balanced() {
 fn sleeping_workers_are_kept() {
     let s = verdict(2.0, 1.5, &workers(4, SERVES));
     assert_eq!(s.verdict.code, Code::KeepThreads, "{:?}", s.verdict);
+    let bursts = |t: u64| {
+        if t % 20 == 0 {
+            vec!["I accept", "P serve"]
+        } else if t % 20 < 3 {
+            vec!["I accept", "S recv"]
+        } else {
+            vec!["I accept", "I recv"]
+        }
+    };
+    assert_eq!(verdict(2.0, 0.0, &workers(4, bursts)).verdict.code, Code::KeepThreads, "bursts that meet on a core do not limit");
     assert!(s.verdict.headline.starts_with("Keep threads: the 4 workers mostly wait for the outside world"), "{:?}", s.verdict);
 }
 

@@ -7,6 +7,9 @@ use crate::analysis::service::figures::Slot;
 
 /// Share of the time in which threads could have run and had no core, from which cores are short.
 const STARVED: f64 = 1.0 / 3.0;
+/// Share of the threads' own time without a core below which something else dominates, such as I/O
+/// with bursts of work between.
+const DOMINATES: f64 = 0.3;
 /// Share of the cores that the service uses itself, from which the load is its own.
 const OWN: f64 = 0.75;
 /// Share of the cores in use from which they are full.
@@ -18,7 +21,7 @@ const MATTERS: f64 = 0.2;
 
 pub(in crate::analysis::service) fn starved(e: &ServiceFigures<'_>) -> Option<ServiceDiagnosis> {
     let wanted = e.on_cpu.estimate / (1.0 - e.starvation.estimate).max(0.01);
-    if e.starvation.low < STARVED || wanted < MATTERS {
+    if e.starvation.low < STARVED || wanted < MATTERS || e.shortage.estimate < DOMINATES {
         return None;
     }
     let share = percent(e.starvation.estimate);
