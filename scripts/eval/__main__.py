@@ -24,13 +24,14 @@ import recording  # noqa: E402
 import render  # noqa: E402
 import replay  # noqa: E402
 import results  # noqa: E402
+import service  # noqa: E402
 import trees  # noqa: E402
 from accuracy import command as accuracy  # noqa: E402
 from overhead import command as overhead  # noqa: E402
 from verdicts import command as verdicts  # noqa: E402
 
 COMMANDS = {"accuracy": accuracy, "verdicts": verdicts, "overhead": overhead, "kernel": kernel, "gate": gate, "diff": diff, "html": html_page,
-            "recording": recording, "replay": replay, "trees": trees}
+            "recording": recording, "replay": replay, "service": service, "trees": trees}
 
 
 def parsers():

@@ -28,13 +28,14 @@ impl<M> Bootstrap<M> {
     /// Measures the window and each draw. `measure` gets the time of each thread, by index into the
     /// threads of the profile, in thread-seconds per second of wall time.
     pub(super) fn new(profile: &Profile, measure: impl Fn(&[StateTimes]) -> M) -> Bootstrap<M> {
-        let draws = (DRAW_BUDGET / profile.threads.len().max(1)).clamp(MIN_DRAWS, DRAWS);
-        Bootstrap::of_blocks(profile, draws, |blocks| measure(&rates(profile, blocks)))
+        Bootstrap::of_blocks(profile.blocks.len(), profile.threads.len(), |blocks| measure(&rates(profile, blocks)))
     }
 
-    /// Measures the window and each draw, given as indices of blocks.
-    fn of_blocks(profile: &Profile, draws: usize, measure: impl Fn(&[usize]) -> M) -> Bootstrap<M> {
-        let all: Vec<usize> = (0..profile.blocks.len()).collect();
+    /// Measures the window and each draw, given as indices of blocks. More threads take longer to
+    /// measure, so that there are fewer draws.
+    pub(super) fn of_blocks(blocks: usize, threads: usize, measure: impl Fn(&[usize]) -> M) -> Bootstrap<M> {
+        let draws = (DRAW_BUDGET / threads.max(1)).clamp(MIN_DRAWS, DRAWS);
+        let all: Vec<usize> = (0..blocks).collect();
         let mut rng = Rng(0x6769_6c70_726f_6621);
         let mut draw = || {
             let drawn: Vec<usize> = all.iter().map(|_| rng.below(all.len())).collect();
@@ -85,7 +86,7 @@ pub(super) fn block_share(profile: &Profile, of_block: impl Fn(&Block) -> (f64, 
             0.0
         }
     };
-    Bootstrap::of_blocks(profile, DRAWS, share).interval(|share| *share)
+    Bootstrap::of_blocks(profile.blocks.len(), 1, share).interval(|share| *share)
 }
 
 /// The normal distribution's 95 % quantile, for both ends of a 90 % interval.

@@ -65,6 +65,12 @@ impl Children {
         }
     }
 
+    /// Without the Python processes.
+    pub(super) fn without_python(self) -> Children {
+        let processes = self.processes.into_iter().filter(|process| process.kind != ProcessKind::Python).collect();
+        Children { python_cores: 0.0, python_processes: 0, processes, ..self }
+    }
+
     /// "2 Python child processes used 1.9 cores".
     pub fn python_summary(&self) -> String {
         let noun = if self.python_processes == 1 { "process" } else { "processes" };

@@ -6,7 +6,7 @@
 //! predicts. `bootstrap` gives an interval to every figure that a rule uses, `ratio_estimator` to
 //! every figure that is measured in buckets. `what_if` answers one case with the same model as
 //! `scaling`. `rule_input` gathers all of these, each file of `rules` makes one diagnosis, and
-//! `verdict` has their order.
+//! `verdict` has their order. `service` does for several processes what the rest does for one.
 
 mod blame;
 mod bootstrap;
@@ -28,6 +28,7 @@ pub mod report;
 mod rule_input;
 mod rules;
 mod scaling;
+pub mod service;
 mod shape;
 mod shares;
 mod verdict;
@@ -51,6 +52,16 @@ pub fn report(profile: &Profile) -> Report {
 
 /// The report of a profile, with answers to `--what-if` questions.
 pub fn report_with(profile: &Profile, questions: &[what_if::Question]) -> Report {
+    report_of(profile, questions, false)
+}
+
+/// The report of a process beside which the other processes of its service were measured too: it
+/// does not advise to measure them, and does not take them for other programs.
+pub fn report_in_service(profile: &Profile, questions: &[what_if::Question]) -> Report {
+    report_of(profile, questions, true)
+}
+
+fn report_of(profile: &Profile, questions: &[what_if::Question], in_service: bool) -> Report {
     let mut gils = contention::gils(profile);
     let gil = contention::most_contended(&gils);
     if gils.len() < 2 {
@@ -58,9 +69,12 @@ pub fn report_with(profile: &Profile, questions: &[what_if::Question]) -> Report
     }
     let threads = shares::threads(profile);
     let functions = functions::rows(profile);
-    let input = rule_input::RuleInput::new(profile, &gil, &threads, &functions);
-    let (verdict, findings) = verdict::decide(&input);
+    let mut input = rule_input::RuleInput::new(profile, &gil, &threads, &functions);
     let children = input.children.clone();
+    if in_service {
+        input.set_in_service();
+    }
+    let (verdict, findings) = verdict::decide(&input);
     let refused = verdict.speedup.processes.is_none();
     let what_if = questions.iter().map(|question| what_if::answer(&input, question, refused)).collect();
     Report {
@@ -85,6 +99,8 @@ fn target(profile: &Profile) -> Target {
     let t = profile.target.clone();
     Target {
         pid: t.pid,
+        parent: t.parent,
+        role: None,
         python: t.python,
         executable: t.executable,
         command: t.command,

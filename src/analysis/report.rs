@@ -50,10 +50,28 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
+/// What a process is in its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessRole {
+    /// Has Python children that were measured too.
+    Master,
+    /// Any other process.
+    Worker,
+    /// One of multiprocessing's own processes: a resource tracker, a forkserver.
+    Helper,
+}
+
 /// The measured process.
 #[derive(Clone, Debug, Serialize)]
 pub struct Target {
     pub pid: i32,
+    /// The process that started it, or that adopted it since, where the kernel said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<i32>,
+    /// Only where several processes are in one report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<ProcessRole>,
     pub python: String,
     pub executable: String,
     pub command: Vec<String>,

@@ -43,6 +43,8 @@ pub(super) struct RuleInput<'a> {
     pub(super) names: FileNames,
     /// The processes below the target, if they used CPU time.
     pub(super) children: Option<Children>,
+    /// Whether the other processes of its service were measured too.
+    pub(super) in_service: bool,
 }
 
 /// Thread-seconds per second, with intervals.
@@ -142,7 +144,29 @@ impl<'a> RuleInput<'a> {
         let lock_waits = LockWaits::of(profile);
         let shape = holder(&holder_mix, functions).map(|holder| Shape::of(profile, &holder)).unwrap_or_default();
         let (names, children) = (file_names(functions), children::of(profile));
-        RuleInput { profile, gil, threads, functions, rates, gains, holder_mix, lock_waits, saturation, program, shape, names, children }
+        RuleInput {
+            profile,
+            gil,
+            threads,
+            functions,
+            rates,
+            gains,
+            holder_mix,
+            lock_waits,
+            saturation,
+            program,
+            shape,
+            names,
+            children,
+            in_service: false,
+        }
+    }
+
+    /// The other processes of its service were measured too: what its Python children do is said in
+    /// their own reports.
+    pub(super) fn set_in_service(&mut self) {
+        self.in_service = true;
+        self.children = self.children.take().map(Children::without_python);
     }
 
     /// CPUs that the target may use; one when that is not known.

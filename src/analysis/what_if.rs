@@ -7,7 +7,7 @@
 use super::bootstrap::Bootstrap;
 use super::report::WhatIf;
 use super::rule_input::RuleInput;
-use super::scaling;
+use super::scaling::{self, workers::Workers};
 use crate::profile::Profile;
 use crate::sample::{Stack, State};
 
@@ -17,8 +17,9 @@ pub struct Question {
     /// The question as the user wrote it.
     pub text: String,
     processes: Option<usize>,
-    threads: Option<usize>,
-    cores: Option<f64>,
+    pub(super) workers: Option<usize>,
+    pub(super) threads: Option<usize>,
+    pub(super) cores: Option<f64>,
     release: Option<String>,
 }
 
@@ -26,7 +27,8 @@ pub struct Question {
 const MAX_WORKERS: usize = 256;
 
 impl Question {
-    /// `processes=8,cores=16`, `threads=4`, `release=json.loads`, in any combination with `cores`.
+    /// `processes=8,cores=16`, `workers=8,threads=2`, `threads=4`, `release=json.loads`, in any
+    /// combination with `cores`.
     pub fn parse(text: &str) -> Result<Question, String> {
         let mut question = Question { text: text.to_string(), ..Question::default() };
         for part in text.split(',') {
@@ -39,6 +41,7 @@ impl Question {
                     .ok_or(format!("`{value}` is not a number from 1 to {MAX_WORKERS}"))
             };
             let twice = match key.trim() {
+                "workers" => question.workers.replace(number()?).is_some(),
                 "processes" => question.processes.replace(number()?).is_some(),
                 "threads" => question.threads.replace(number()?).is_some(),
                 "cores" => {
@@ -53,13 +56,22 @@ impl Question {
             }
         }
         if question.processes.is_some() && question.threads.is_some() {
-            return Err("give processes or threads, not both".into());
+            return Err("give processes or threads, not both; workers=N,threads=M is for a number of processes with M threads each".into());
+        }
+        if question.workers.is_some() && (question.processes.is_some() || question.release.is_some()) {
+            return Err("workers goes with threads and cores only".into());
         }
         Ok(question)
     }
+
+    /// Whether it is about a service as a whole, with a number of workers.
+    pub fn is_of_service(&self) -> bool {
+        self.workers.is_some()
+    }
 }
 
-const HELP: &str = "give processes=N, threads=N, cores=C or release=FUNCTION, such as processes=8,cores=16 or release=json.loads";
+const HELP: &str =
+    "give processes=N, threads=N, workers=N, cores=C or release=FUNCTION, such as processes=8,cores=16 or workers=8,threads=2";
 
 /// The answer; without a gain if the verdict refuses predictions.
 pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> WhatIf {
@@ -72,7 +84,10 @@ pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> W
         return none("no call of C code below that function held the GIL in any sample");
     }
     let case = scaling::Alternative { processes: question.processes, threads: question.threads, cores: question.cores, freed };
-    let drawn = Bootstrap::new(e.profile, |threads| scaling::asked(threads, &e.program, &case));
+    let drawn = Bootstrap::new(e.profile, |threads| match question.workers {
+        Some(_) => workers(&vec![Some(0); threads.len()], question).gain(threads, &e.program),
+        None => scaling::asked(threads, &e.program, &case),
+    });
     if drawn.whole().is_none() {
         return none("no thread does any work");
     }
@@ -82,6 +97,12 @@ pub(super) fn answer(e: &RuleInput<'_>, question: &Question, refused: bool) -> W
         gain: Some(gain),
         note: "not counting the cost of starting processes and of moving data between them".into(),
     }
+}
+
+/// The prediction of a number of workers. `of`: the process that each thread is of, `None` for the
+/// threads that stay as they are.
+pub(super) fn workers(of: &[Option<usize>], question: &Question) -> Workers {
+    Workers { of: of.to_vec(), workers: question.workers, threads: question.threads, cores: question.cores }
 }
 
 /// For each thread, the share of its holding in C calls below that function.
@@ -141,6 +162,8 @@ mod tests {
             "cores=nan",
             "cores=-1",
             "threads=2,processes=2",
+            "workers=2,processes=2",
+            "workers=2,release=burn",
             "threads=2,threads=3",
             "speed=2",
             "release=",

@@ -194,7 +194,8 @@ impl RunningCapture {
             self.due = now;
             return None;
         }
-        // It stands for all samples that were due since the last one: each would have found the same.
+        // It stands for all samples that were due since the last one: each would have found the
+        // same.
         self.counts.samples += ((now.saturating_since(before).as_secs_f64() * self.poll_rate) as u64).max(1);
         self.source.sample_idle(now, sink);
         self.last_good = (now, self.counts);

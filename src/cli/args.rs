@@ -102,6 +102,9 @@ pub enum Command {
         /// Recordings, written by -o run.gilprof
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Only this process of them; may be given several times
+        #[arg(long, value_name = "PID")]
+        pid: Vec<i32>,
         /// What to print and to write.
         #[command(flatten)]
         output: OutputArgs,
@@ -233,7 +236,7 @@ pub struct OutputArgs {
     /// Keep threads apart in flamegraphs and folded stacks
     #[arg(long)]
     pub by_thread: bool,
-    /// Also predict one case: processes=8,cores=16 or threads=4 or release=json.loads
+    /// Also predict one case: processes=8,cores=16, workers=8,threads=2 or release=json.loads
     #[arg(long, value_name = "CASE", value_parser = Question::parse)]
     pub what_if: Vec<Question>,
 }

@@ -57,7 +57,7 @@ pub fn main() -> ExitCode {
             }
         }
         Command::Diff { base, new, args } => diff::command(&base, &new, &args),
-        Command::Report { files, output } => report::command(&files, &output),
+        Command::Report { files, pid, output } => report::command(&files, &pid, &output),
         Command::Gate(args) => Ok(gate::command(&args)),
         Command::Dump { process, format, freeze_holder, runtime, record_memory } => {
             let runtime = runtime.unwrap_or_default();

@@ -3,6 +3,7 @@
 use super::args::OutputArgs;
 use super::note;
 use super::output_file::{self, OutputFile, Placeholders};
+use crate::analysis::service::report::ServiceReport;
 use crate::analysis::what_if::Question;
 use crate::analysis::{self, report::Report};
 use crate::error::{Error, Result};
@@ -41,13 +42,14 @@ pub struct CaptureReport {
 }
 
 impl CaptureReport {
+    /// The process.
+    pub fn pid(&self) -> i32 {
+        self.report.target.pid
+    }
+
     /// The parts.
     pub fn into_parts(self) -> (Profile, Report, Option<Recording>) {
         (self.profile, self.report, self.recording)
-    }
-
-    fn source(&self) -> Source<'_> {
-        Source { report: &self.report, profile: &self.profile, recording: self.recording.as_ref() }
     }
 }
 
@@ -84,6 +86,7 @@ impl Outputs {
     /// Writes the files of `-o`, prints the page, then names the files. A part that fails does not
     /// stop the others; the first error is returned.
     pub fn emit<T: IsTerminal + AsFd>(&mut self, all: &[CaptureReport], to: &T, print: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+        let all = &Shown::new(all, &self.questions);
         let mut messages = Vec::new();
         let mut failed = None;
         let (flame, group_by) = (self.flame, self.group_by);
@@ -102,10 +105,11 @@ impl Outputs {
     }
 
     /// The text for standard output.
-    fn page<T: IsTerminal + AsFd>(&self, all: &[CaptureReport], to: &T) -> Result<String> {
-        match self.format {
-            Format::Text => Ok(all.iter().map(|one| text::render(&one.report, style(to))).collect::<Vec<_>>().join("\n")),
-            Format::Json => json::render_all(&reports(all)),
+    fn page<T: IsTerminal + AsFd>(&self, all: &Shown<'_>, to: &T) -> Result<String> {
+        match (self.format, &all.service) {
+            (Format::Json, _) => all.json(),
+            (Format::Text, Some(service)) => Ok(text::service::render_service(service, &all.reports(), style(to))),
+            (Format::Text, None) => Ok(all.reports().iter().map(|report| text::render(report, style(to))).collect()),
         }
     }
 }
@@ -130,21 +134,60 @@ pub fn wrote_message<F>(file: &OutputFile<F>) -> String {
     format!("wrote {}", file.path().display())
 }
 
-fn reports(all: &[CaptureReport]) -> Vec<&Report> {
-    all.iter().map(|one| &one.report).collect()
+/// What is shown: each process, and of several what is said of them together.
+struct Shown<'a> {
+    captures: &'a [CaptureReport],
+    service: Option<ServiceReport>,
+    /// Of several processes, their reports as parts of the service.
+    reports: Vec<Report>,
 }
 
-fn write(format: FileFormat, all: &[CaptureReport], mode: FlameMode, group_by: GroupBy, out: &mut dyn Write) -> Result<()> {
-    let sources: Vec<Source<'_>> = all.iter().map(CaptureReport::source).collect();
+impl<'a> Shown<'a> {
+    fn new(captures: &'a [CaptureReport], questions: &[Question]) -> Shown<'a> {
+        if captures.len() < 2 {
+            return Shown { captures, service: None, reports: Vec::new() };
+        }
+        // A question about the service has one answer, which is that of the service.
+        let of_each: Vec<Question> = questions.iter().filter(|question| !question.is_of_service()).cloned().collect();
+        let mut reports: Vec<Report> = captures.iter().map(|one| analysis::report_in_service(&one.profile, &of_each)).collect();
+        let measured: Vec<(&Profile, &Report)> = captures.iter().map(|one| &one.profile).zip(&reports).collect();
+        let service = analysis::service::service(&measured, questions);
+        reports.iter_mut().zip(&service.roles).for_each(|(report, role)| report.target.role = Some(*role));
+        Shown { captures, service: Some(service), reports }
+    }
+
+    fn reports(&self) -> Vec<&Report> {
+        match self.service {
+            Some(_) => self.reports.iter().collect(),
+            None => self.captures.iter().map(|one| &one.report).collect(),
+        }
+    }
+
+    fn sources(&self) -> Vec<Source<'_>> {
+        let source = |(one, report): (&'a CaptureReport, _)| Source { report, profile: &one.profile, recording: one.recording.as_ref() };
+        self.captures.iter().zip(self.reports()).map(source).collect()
+    }
+
+    fn json(&self) -> Result<String> {
+        match (&self.service, self.reports().as_slice()) {
+            (None, [one]) => json::render(one),
+            (Some(service), reports) => json::render_service(service, reports),
+            (None, _) => Ok(String::new()),
+        }
+    }
+}
+
+fn write(format: FileFormat, all: &Shown<'_>, mode: FlameMode, group_by: GroupBy, out: &mut dyn Write) -> Result<()> {
+    let sources = all.sources();
     let text = match format {
-        FileFormat::Json => json::render_all(&reports(all))?,
-        FileFormat::Folded => collapsed::render(&flame(all, mode, group_by)),
-        FileFormat::Svg => flamegraph::render(&flame(all, mode, group_by))?,
+        FileFormat::Json => all.json()?,
+        FileFormat::Folded => collapsed::render(&flame(all.captures, mode, group_by)),
+        FileFormat::Svg => flamegraph::render(&flame(all.captures, mode, group_by))?,
         FileFormat::Recording => return Ok(()),
         FileFormat::Pprof => return pprof::write(&sources, out),
         FileFormat::Speedscope => return speedscope::write(&sources, out),
         FileFormat::Perfetto => return perfetto::write(&sources, out),
-        FileFormat::Html => return html::write(&sources, out),
+        FileFormat::Html => return html::write(&sources, all.service.as_ref(), out),
         FileFormat::Firefox => return firefox::write(&sources, out),
         FileFormat::FirefoxPacked => {
             let mut packed = GzEncoder::new(out, Compression::default());

@@ -10,8 +10,11 @@ use crate::profile::ProfileBuilder;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// Processes that an error lists.
+const LISTED: usize = 32;
+
 /// Runs the command.
-pub fn command(files: &[PathBuf], output: &OutputArgs) -> Result<ExitCode> {
+pub fn command(files: &[PathBuf], pids: &[i32], output: &OutputArgs) -> Result<ExitCode> {
     let mut outputs = Outputs::prepare(output)?;
     if let Some(file) = outputs.recordings().next() {
         let path = sanitize::clean(&file.path().to_string_lossy());
@@ -19,8 +22,13 @@ pub fn command(files: &[PathBuf], output: &OutputArgs) -> Result<ExitCode> {
             "cannot write the recording {path} from recordings: use gilprof record, or attach -o, while the program runs"
         )));
     }
-    let all = files.iter().map(|file| measured(file, &outputs)).collect::<Result<Vec<_>>>()?;
-    let all: Vec<CaptureReport> = all.into_iter().flatten().collect();
+    let files = files.iter().map(|file| measured(file, &outputs)).collect::<Result<Vec<_>>>()?;
+    let mut all: Vec<CaptureReport> = files.into_iter().flatten().collect();
+    if let Some(missing) = pids.iter().find(|pid| !all.iter().any(|one| one.pid() == **pid)) {
+        let there: Vec<String> = all.iter().take(LISTED).map(|one| one.pid().to_string()).collect();
+        return Err(Error::Usage(format!("cannot find a process {missing} in the recordings; there are: {}", there.join(", "))));
+    }
+    all.retain(|one| pids.is_empty() || pids.contains(&one.pid()));
     outputs.emit(&all, &std::io::stdout(), print)?;
     Ok(ExitCode::SUCCESS)
 }

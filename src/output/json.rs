@@ -3,6 +3,7 @@
 //! JSON has no NaN. Such a figure becomes `null`, which means "not known".
 
 use crate::analysis::report::Report;
+use crate::analysis::service::report::ServiceReport;
 use crate::error::{Error, Result};
 use crate::output::sanitize::is_hostile;
 use serde::Serialize;
@@ -17,17 +18,16 @@ pub fn render(report: &Report) -> Result<String> {
 /// The schema's name of several reports in one file.
 pub const SCHEMA_OF_SEVERAL: &str = "gilprof.reports/1";
 
-/// One report as it is; several as a list of them.
-pub fn render_all(reports: &[&Report]) -> Result<String> {
+/// Several reports, with what is said of all of them.
+pub fn render_service(service: &ServiceReport, reports: &[&Report]) -> Result<String> {
     #[derive(Serialize)]
     struct Several<'a> {
         schema: &'static str,
+        gilprof: &'static str,
+        service: &'a ServiceReport,
         reports: &'a [&'a Report],
     }
-    match reports {
-        [one] => render(one),
-        reports => to_string(&Several { schema: SCHEMA_OF_SEVERAL, reports }),
-    }
+    to_string(&Several { schema: SCHEMA_OF_SEVERAL, gilprof: env!("CARGO_PKG_VERSION"), service, reports })
 }
 
 /// Any value as JSON in the same form.

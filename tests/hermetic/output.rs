@@ -10,6 +10,7 @@ mod reports;
 mod stacks;
 
 use gilprof::analysis::report::Report;
+use gilprof::output::text::service::render_service;
 use gilprof::output::text::{program, render, Style};
 use gilprof::output::{columns, format_for_path, json, sanitize, FileFormat};
 use proptest::prelude::*;
@@ -56,6 +57,18 @@ fn pages_match_their_golden_files() {
         golden(&format!("{name}.bars.txt"), &render(&report, BARS));
         golden(&format!("{name}.colour.txt"), &render(&report, COLOUR));
         golden(&format!("{name}.json"), &json::render(&report).unwrap());
+    }
+}
+
+#[test]
+fn a_service_matches_its_golden_files() {
+    let (service, reports) = reports::service();
+    let reports: Vec<&Report> = reports.iter().collect();
+    golden("service.txt", &render_service(&service, &reports, Style::PLAIN));
+    golden("service.json", &json::render_service(&service, &reports).unwrap());
+    assert_eq!(bare(&render_service(&service, &reports, COLOUR)), render_service(&service, &reports, BARS));
+    for width in [0, 64, 72, 80, 100, 300] {
+        assert_page(&render_service(&service, &reports, Style { width, ..COLOUR }), width.clamp(Style::NARROWEST, Style::WIDEST));
     }
 }
 

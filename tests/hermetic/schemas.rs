@@ -18,7 +18,12 @@ fn report_reports_and_diff_of_a_recording_are_valid() {
     assert_eq!(report["schema"], "gilprof.report/1");
     assert_valid("report", &stdout(&["report", &file, "--format", "json", "--what-if", "threads=4", "--what-if", "processes=2"], &[0]));
     let several = assert_valid("reports", &stdout(&["report", &file, &file, "--format", "json"], &[0]));
-    assert_eq!(several["reports"].as_array().unwrap().len(), 2);
+    assert_eq!((several["reports"].as_array().unwrap().len(), &several["service"]["processes"]), (2, &2.into()));
+    assert_eq!(several["reports"][0]["target"]["role"], "worker");
+    let asked = stdout(&["report", &file, &file, "--format", "json", "--what-if", "workers=2,threads=1", "--what-if", "cores=4"], &[0]);
+    let asked = assert_valid("reports", &asked);
+    assert_eq!(asked["service"]["what_if"][0]["question"], "workers=2,threads=1");
+    assert_eq!(asked["reports"][0]["what_if"].as_array().unwrap().len(), 1, "the other question is about each process");
     assert_valid("diff", &stdout(&["diff", &file, &file, "--format", "json"], &[0]));
 }
 
@@ -43,7 +48,7 @@ fn gate_and_baseline_of_a_recording_are_valid() {
 #[test]
 fn every_golden_report_and_dump_is_valid() {
     // `unknown` is left out: its figures are not numbers, which no measurement gives.
-    for (file, schema) in [("crowd", "report"), ("saturated", "report"), ("dump", "dump")] {
+    for (file, schema) in [("crowd", "report"), ("saturated", "report"), ("service", "reports"), ("dump", "dump")] {
         assert_valid(schema, &std::fs::read(repository().join(format!("tests/dumps/golden/{file}.json"))).unwrap());
     }
 }

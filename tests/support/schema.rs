@@ -46,7 +46,11 @@ fn undescribed(all: &BTreeMap<String, Value>, file: &str, schema: &Value, value:
     if let Some(target) = schema["$ref"].as_str() {
         return match target.strip_prefix('#') {
             Some(pointer) => undescribed(all, file, all[file].pointer(pointer).unwrap(), value, at, out),
-            None => undescribed(all, &target.replace(".schema.json", ""), &all[&target.replace(".schema.json", "")], value, at, out),
+            None => {
+                let (file, pointer) = target.split_once('#').unwrap_or((target, ""));
+                let file = file.replace(".schema.json", "");
+                undescribed(all, &file, all[&file].pointer(pointer).unwrap(), value, at, out)
+            }
         };
     }
     if let Some(choice) = schema["anyOf"].as_array().and_then(|choices| choices.first()).filter(|_| !value.is_null()) {

@@ -75,7 +75,7 @@ const read = (page) => page.evaluate(async () => {
     cells: Object.fromEntries(all(row, 'td').map((cell) => [cell.dataset.key, words(cell)])),
   }));
   const tracks = all(document, '#visible-range-table tbody tr').map((row) => ({
-    tid: Number(row.dataset.tid), name: words(row.querySelector('th')),
+    pid: Number(row.dataset.pid), tid: Number(row.dataset.tid), name: words(row.querySelector('th')),
     seconds: Object.fromEntries(all(row, 'td').map((cell) => [cell.dataset.state, Number(cell.dataset.seconds)])),
   }));
   const flames = {};
@@ -206,6 +206,13 @@ try {
   const page = await open('light', 1280);
   result.processes = [];
   const count = await page.$$eval('#process option', (options) => options.length);
+  result.service = await page.evaluate(() => {
+    const words = (id) => document.getElementById(id).textContent;
+    const rows = [...document.querySelectorAll('#process-table tbody tr')].map((row) => ({
+      pid: Number(row.dataset.pid), words: row.textContent, cells: Object.fromEntries([...row.querySelectorAll('td[data-key]')].map((cell) => [cell.dataset.key, cell.textContent])),
+    }));
+    return { hidden: document.getElementById('service').hidden, banner: words('service-banner'), headline: words('service-headline'), rows };
+  });
   result.chooser = await page.$eval('#chooser', (node) => !node.hidden);
   for (let n = 0; n < count; n++) {
     await page.select('#process', String(n));

@@ -5,7 +5,7 @@ mod made;
 
 use made::{Made, HOSTILE};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use support::{gilprof, scratch, serial_guard, Interpreter, Target};
 
@@ -62,7 +62,8 @@ fn agrees(page: &Value, report: &Value) {
     let threads = report["threads"].as_array().unwrap();
     assert_eq!(page["threads"].as_array().unwrap().len(), threads.len().min(400));
     let mut tracks: BTreeMap<i64, &Value> = BTreeMap::new();
-    page["tracks"].as_array().unwrap().iter().for_each(|track| tracks.extend([(track["tid"].as_i64().unwrap(), track)]));
+    let of_process = |track: &&Value| track["pid"] == report["target"]["pid"];
+    page["tracks"].as_array().unwrap().iter().filter(of_process).for_each(|track| tracks.extend([(track["tid"].as_i64().unwrap(), track)]));
     let tids: Vec<&Value> = threads.iter().map(|thread| &thread["tid"]).collect();
     assert_eq!(tracks.len(), threads.len().min(128), "tracks of {:?}, threads {tids:?}", tracks.keys());
     for (thread, row) in threads.iter().zip(page["threads"].as_array().unwrap()) {
@@ -117,6 +118,32 @@ fn agrees(page: &Value, report: &Value) {
     }
     if let Some(gain) = report["verdict"]["speedup"]["processes"]["estimate"].as_f64() {
         assert!(page["gains"][0].as_str().unwrap().contains(&format!("{gain:.1}×")), "{}", page["gains"]);
+    }
+}
+
+/// What the page says of several processes, against the JSON: the verdict, the table, and tracks of
+/// all of them in one timeline.
+fn of_service(browser: &Value, both: &Value) {
+    let (shown, service) = (&browser["service"], &both["service"]);
+    assert_eq!(shown["hidden"], false);
+    let name = service["verdict"]["code"].as_str().unwrap().replace('-', " ");
+    assert!(shown["banner"].as_str().unwrap().eq_ignore_ascii_case(&name), "{shown:#} {name}");
+    let (rows, wanted) = (shown["rows"].as_array().unwrap(), service["table"].as_array().unwrap());
+    assert_eq!(rows.len(), wanted.len());
+    for (row, wanted) in rows.iter().zip(wanted) {
+        assert_eq!(row["pid"], wanted["pid"]);
+        assert!(row["words"].as_str().unwrap().contains(wanted["role"].as_str().unwrap()), "{row}");
+        for key in ["busy", "waiting", "cpu"] {
+            let cell = row["cells"][key].as_str().unwrap().trim_end_matches('%').trim();
+            let percent: f64 = cell.trim_start_matches(['<', '>']).parse().unwrap_or_else(|e| panic!("{row}: {e}"));
+            assert!((percent - 100.0 * wanted[key].as_f64().unwrap()).abs() <= 1.0, "{key} of {row}: {wanted}");
+        }
+    }
+    let pids = |of: &Value| of["tracks"].as_array().unwrap().iter().map(|track| track["pid"].as_i64().unwrap()).collect::<BTreeSet<_>>();
+    let measured: BTreeSet<i64> =
+        both["reports"].as_array().unwrap().iter().map(|report| report["target"]["pid"].as_i64().unwrap()).collect();
+    for process in browser["processes"].as_array().unwrap() {
+        assert_eq!(pids(process), measured, "one timeline has the threads of all processes");
     }
 }
 
@@ -193,9 +220,10 @@ fn live_recordings_are_shown_with_the_figures_of_the_report() {
     let Some(browser) = seen(&page) else { return };
     sound(&browser);
     assert_eq!((&browser["chooser"], browser["processes"].as_array().unwrap().len()), (&true.into(), 2), "a process each");
-    for (file, shown) in files.iter().zip(browser["processes"].as_array().unwrap()) {
-        let report = support::report(&["report", text(file), "--what-if", "processes=2"]);
-        agrees(shown, &report);
+    let both = support::report(&["report", text(&files[0]), text(&files[1]), "--what-if", "processes=2"]);
+    of_service(&browser, &both);
+    for (report, shown) in both["reports"].as_array().unwrap().iter().zip(browser["processes"].as_array().unwrap()) {
+        agrees(shown, report);
         assert!(shown["view"].as_str().unwrap().contains("every span"), "{}", shown["view"]);
     }
     works(&browser["drive"]);

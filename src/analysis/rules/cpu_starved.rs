@@ -24,6 +24,9 @@ const NOTABLE: f64 = 0.05;
 /// Cores that child processes use, from which a sentence names them.
 const CHILDREN: f64 = 0.2;
 
+/// The step of a process whose cores may be used by the rest of its service.
+const SERVICE_STEP: &str = "Follow the verdict on the service: it counts all processes on these cores.";
+
 pub(in crate::analysis) fn evaluate(e: &RuleInput<'_>) -> RuleResult {
     let wanted = e.rates.on_cpu.estimate / (1.0 - e.rates.starvation.estimate).max(0.01);
     let capped = e.gains.unlimited_cores.low >= CAPPED && e.gains.processes.estimate < WORTH_IT;
@@ -46,6 +49,8 @@ fn starved(e: &RuleInput<'_>) -> RuleResult {
     let (taken_by, step) = if children >= CHILDREN {
         let used = format!("its own child processes used {}", cores(children));
         (used, "Start fewer child processes, or give the program more cores; then measure again.")
+    } else if e.in_service {
+        ("the other processes of the service, other programs or a CPU limit took the rest".into(), SERVICE_STEP)
     } else {
         let step = "Check the machine for other load, or raise the container's CPU quota; then measure again.";
         ("other programs or a CPU limit took the rest".into(), step)
@@ -62,6 +67,21 @@ fn starved(e: &RuleInput<'_>) -> RuleResult {
     diagnosis.next_step(step).next_step("gilprof does not predict the gain of processes while the program is short of CPU.").applies()
 }
 
+/// What takes the cores is, or may be, the rest of the service.
+fn beside_service(e: &RuleInput<'_>) -> RuleResult {
+    Diagnosis::new(Code::CpuStarved, "Threads wait for the GIL, but the other processes leave no core to run at the same time.".into())
+        .without_prediction()
+        .with_severity(Severity::Medium)
+        .because(e.waiting_summary())
+        .because(format!(
+            "The service may use {}; the threads of this process use {} of that.",
+            cores(e.cores()),
+            number(e.rates.on_cpu.estimate)
+        ))
+        .next_step(SERVICE_STEP)
+        .applies()
+}
+
 /// Where the table of threads shows the time without a core: a thread that holds the GIL without a
 /// core is in the column `holding`.
 fn in_holding(e: &RuleInput<'_>) -> String {
@@ -75,6 +95,9 @@ fn in_holding(e: &RuleInput<'_>) -> String {
 }
 
 fn no_cores(e: &RuleInput<'_>) -> RuleResult {
+    if e.in_service && e.others_cores().is_some() {
+        return beside_service(e);
+    }
     if let Some(others) = e.others_cores() {
         return Diagnosis::new(Code::CpuStarved, "Threads wait for the GIL, but other programs leave no core to run at the same time.".into())
             .without_prediction()

@@ -64,8 +64,9 @@ const ABOVE: f64 = 1.1;
 fn limit_of_cores(e: &RuleInput<'_>) -> Option<String> {
     let (used, gain) = (e.rates.on_cpu.estimate, e.gains.processes.estimate);
     if let Some(others) = e.others_cores() {
+        let others_are = if e.in_service { "Other processes" } else { "Other programs" };
         return Some(format!(
-            "Other programs use about {} of the {}; the gain assumes that they continue to.",
+            "{others_are} use about {} of the {}; the gain assumes that they continue to.",
             number(others),
             cores(e.cores())
         ));

@@ -26,6 +26,7 @@
 //! work, in the program or outside.
 
 mod model;
+pub(super) mod workers;
 
 use super::name_pattern::name_pattern;
 use super::report::Estimate;
@@ -97,33 +98,22 @@ impl Program {
         let gil = |thread: &crate::profile::ThreadProfile| {
             thread.info.gil.and_then(|id| profile.gils.iter().position(|gil| gil.id == id)).unwrap_or(0)
         };
-        let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (n, thread) in profile.threads.iter().enumerate() {
-            by_name.entry(name_pattern(&thread.info.name)).or_default().push(n);
-        }
-        let mut of_groups: Vec<(String, Vec<usize>, f64)> = by_name
-            .into_iter()
-            .map(|(name, threads)| {
-                let work = threads.iter().map(|n| work(&profile.threads[*n].times)).sum();
-                (name, threads, work)
-            })
-            .collect();
-        of_groups.sort_by(|a, b| b.2.total_cmp(&a.2));
-        let all: f64 = of_groups.iter().map(|group| group.2).sum();
-        let (mut group_of, mut groups, mut done) = (vec![0; profile.threads.len()], Vec::new(), 0.0);
-        for (index, (name, threads, work)) in of_groups.into_iter().enumerate() {
-            threads.iter().for_each(|n| group_of[*n] = index);
-            let python = threads.iter().any(|n| profile.threads[*n].info.python);
-            let share = if all > 0.0 { work / all } else { 0.0 };
-            groups.push(Group { name, threads: threads.len(), work: share, main: index == 0 || done < MAIN * all, python });
-            done += work;
-        }
+        let named = |thread: &crate::profile::ThreadProfile| (name_pattern(&thread.info.name), work(&thread.times), thread.info.python);
+        let (group_of, groups) = grouped(&profile.threads.iter().map(named).collect::<Vec<_>>());
         // Of all threads, or the rest would seem to use nothing.
         let used: Option<f64> = profile.threads.iter().map(|thread| thread.totals.map(|totals| totals.cpu.as_secs_f64())).sum();
         let used = used.map(|used| used / profile.running_seconds().max(1e-9)).filter(|used| *used > 0.0);
         let switches_per_s = profile.gils.iter().filter_map(|gil| gil.switches_per_s()).sum();
         let gils = profile.threads.iter().map(gil).collect();
         Program { cores, idle: profile.window.idle_cpus, used, switches_per_s, gils, group_of, groups }
+    }
+
+    /// Several processes as one program, from the name of each thread's group, its work, whether it
+    /// is a Python thread, and its GIL.
+    pub(super) fn of_processes(threads: &[(String, f64, bool)], gils: Vec<usize>, machine: Machine) -> Program {
+        let (group_of, groups) = grouped(threads);
+        let Machine { cores, idle, used, switches_per_s } = machine;
+        Program { cores, idle, used, switches_per_s, gils, group_of, groups }
     }
 
     /// Threads of one group and one GIL.
@@ -180,6 +170,37 @@ impl Program {
     }
 }
 
+/// The cores of several processes, and the GIL switches of all.
+pub(super) struct Machine {
+    /// As in [`Program`].
+    pub(super) cores: f64,
+    pub(super) idle: Option<f64>,
+    pub(super) used: Option<f64>,
+    pub(super) switches_per_s: f64,
+}
+
+/// The group of each thread, and the groups, from the threads' group names, their work, and whether
+/// they are Python threads.
+fn grouped(threads: &[(String, f64, bool)]) -> (Vec<usize>, Vec<Group>) {
+    let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (n, (name, ..)) in threads.iter().enumerate() {
+        by_name.entry(name).or_default().push(n);
+    }
+    let work = |members: &[usize]| members.iter().map(|n| threads[*n].1).sum::<f64>();
+    let mut of_groups: Vec<(&str, Vec<usize>)> = by_name.into_iter().collect();
+    of_groups.sort_by(|a, b| work(&b.1).total_cmp(&work(&a.1)));
+    let all: f64 = of_groups.iter().map(|group| work(&group.1)).sum();
+    let (mut group_of, mut groups, mut done) = (vec![0; threads.len()], Vec::new(), 0.0);
+    for (index, (name, members)) in of_groups.into_iter().enumerate() {
+        members.iter().for_each(|n| group_of[*n] = index);
+        let (python, work) = (members.iter().any(|n| threads[*n].2), work(&members));
+        let share = if all > 0.0 { work / all } else { 0.0 };
+        groups.push(Group { name: name.into(), threads: members.len(), work: share, main: index == 0 || done < MAIN * all, python });
+        done += work;
+    }
+    (group_of, groups)
+}
+
 /// A gain of the threads that do the work, and of each group.
 #[derive(Clone, Debug)]
 pub(super) struct Prediction {
@@ -217,7 +238,7 @@ pub(super) fn free_threading(threads: &[StateTimes], program: &Program) -> Estim
 
 fn without_gil(threads: &[StateTimes], program: &Program, cores: Cores, speed: Estimate) -> Prediction {
     let workers: Vec<Worker> = (0..threads.len()).map(|thread| Worker { thread, gil: None }).collect();
-    let ends = ends(threads, program, &workers, Case { cores, speed, freed: &[] });
+    let ends = ends(threads, program, &workers, Case { cores, speed, freed: &[], own_starvation: 0.0 });
     let groups = ends.gains(&program.group_of, program.groups.len());
     Prediction { gain: ends.gain(&|thread| program.is_main(thread)), groups }
 }
@@ -271,7 +292,7 @@ pub(super) fn asked(threads: &[StateTimes], program: &Program, change: &Alternat
     let cores = change.cores.map_or_else(|| program.own_cores(threads), Cores::alone);
     let speed = NO_CHANGE;
     let freed = change.freed.as_deref().unwrap_or(&[]);
-    Some(ends(threads, program, &workers, Case { cores, speed, freed }).gain(&|thread| program.is_main(thread)))
+    Some(ends(threads, program, &workers, Case { cores, speed, freed, own_starvation: 0.0 }).gain(&|thread| program.is_main(thread)))
 }
 
 /// What [`ends`] varies.
@@ -279,6 +300,9 @@ struct Case<'a> {
     cores: Cores,
     speed: Estimate,
     freed: &'a [f64],
+    /// The share of today's time without a core that these threads cause themselves. It is not
+    /// taken over, but follows from the number of those that want a core.
+    own_starvation: f64,
 }
 
 /// The speed of each worker, in the middle scenario and at both ends.
@@ -295,13 +319,20 @@ struct Ends<'a> {
 fn ends<'a>(threads: &'a [StateTimes], program: &Program, workers: &'a [Worker], case: Case<'_>) -> Ends<'a> {
     let (used, woken) = (threads.iter().map(on_cpu).sum::<f64>(), program.woken(threads));
     let Cores { most: cores, mean: available } = case.cores;
-    let middle =
-        Scenario { cores, available, speed: case.speed.estimate, freed: case.freed, locks_follow: true, starvation_goes: false, woken };
+    let middle = Scenario {
+        cores,
+        available,
+        speed: case.speed.estimate,
+        freed: case.freed,
+        locks_follow: true,
+        starvation_stays: 1.0 - case.own_starvation,
+        woken,
+    };
     // Of the CPU time that it asks for, the program gets the share that it gets today.
     let asked = used + lacked(threads) * (1.0 - woken);
     let served = |cores: f64| (if asked > 0.0 { cores * used / asked } else { cores }).max(used.min(cores));
     let low = Scenario { cores: served(cores), available: served(available), speed: case.speed.low, locks_follow: false, ..middle };
-    let high = Scenario { speed: case.speed.high, starvation_goes: true, ..middle };
+    let high = Scenario { speed: case.speed.high, starvation_stays: 0.0, ..middle };
     let speeds = |scenario| model::speeds(threads, &program.gils, workers, scenario);
     let mut gils: Vec<usize> =
         workers.iter().filter(|worker| work(&threads[worker.thread]) > 0.0).filter_map(|worker| worker.gil).collect();

@@ -43,8 +43,8 @@ pub(super) struct Scenario<'a> {
     pub freed: &'a [f64],
     /// Whether waits for locks shrink as the threads get faster.
     pub locks_follow: bool,
-    /// Whether time runnable without a CPU disappears where there are cores.
-    pub starvation_goes: bool,
+    /// Share of today's time runnable without a CPU that stays, however many cores there are.
+    pub starvation_stays: f64,
     /// The share of that time which passed beside an idle core: a delay, and no demand for cores.
     pub woken: f64,
 }
@@ -106,9 +106,9 @@ impl Parts {
         let running = t.get(State::HoldingPython) + t.get(State::HoldingNative);
         let freed = running * s.freed.get(worker.thread).copied().unwrap_or(0.0).clamp(0.0, 1.0);
         let holding_starved = t.get(State::HoldingStarved);
-        let queued = if s.starvation_goes { 0.0 } else { t.get(State::Starved) + holding_starved };
+        let queued = (t.get(State::Starved) + holding_starved) * s.starvation_stays;
         let blocked = t.get(State::HoldingBlocked);
-        let held = (running - freed) / s.speed + blocked + if s.starvation_goes { 0.0 } else { holding_starved };
+        let held = (running - freed) / s.speed + blocked + holding_starved * s.starvation_stays;
         let total = t.total();
         Parts {
             worker,

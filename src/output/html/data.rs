@@ -5,9 +5,11 @@
 //! itself writes text and never markup.
 
 use super::matrix;
+use super::service;
 use super::timeline::Budget;
 use super::{flames, timeline};
 use crate::analysis::report::{Report, Target, Thread};
+use crate::analysis::service::report::ServiceReport;
 use crate::error::{Error, Result};
 use crate::output::file_names;
 use crate::output::text::verdict::banner;
@@ -26,9 +28,11 @@ const MAX_REMARKS: usize = 100;
 pub const MAX_PROCESSES: usize = 32;
 
 /// All data of the page.
-pub fn value(sources: &[Source<'_>]) -> Result<Value> {
+pub fn value(sources: &[Source<'_>], of_all: Option<&ServiceReport>) -> Result<Value> {
     let budget = Budget::shared(sources.len().min(MAX_PROCESSES));
-    let processes = sources.iter().take(MAX_PROCESSES).map(|source| process(source, budget)).collect::<Result<Vec<_>>>()?;
+    // All processes are on one clock, which begins with the first of them.
+    let begin = sources.iter().take(MAX_PROCESSES).map(|source| source.report.window.begin_ns).min().unwrap_or(0);
+    let processes = sources.iter().take(MAX_PROCESSES).map(|source| process(source, budget, begin)).collect::<Result<Vec<_>>>()?;
     let states: Vec<Value> = State::ALL
         .iter()
         .map(|&state| {
@@ -39,13 +43,13 @@ pub fn value(sources: &[Source<'_>]) -> Result<Value> {
     let (r, g, b) = palette::NEUTRAL;
     let mut all = json!({
         "gilprof": env!("CARGO_PKG_VERSION"), "states": states, "neutral": [r, g, b],
-        "processes": processes, "left_out": sources.len() - sources.len().min(MAX_PROCESSES),
+        "service": of_all.map(|of_all| service::value(of_all, sources, MAX_PROCESSES)), "processes": processes, "left_out": sources.len() - sources.len().min(MAX_PROCESSES),
     });
     sanitize_values(&mut all);
     Ok(all)
 }
 
-fn process(source: &Source<'_>, budget: Budget) -> Result<Value> {
+fn process(source: &Source<'_>, budget: Budget, begin: u64) -> Result<Value> {
     let report = source.report;
     let (banner, headline) = banner(&report.verdict);
     let args: Vec<String> = report.target.command.iter().take(MAX_ARGS).map(|arg| sanitize::clean(arg)).collect();
@@ -60,7 +64,7 @@ fn process(source: &Source<'_>, budget: Budget) -> Result<Value> {
         ..report.clone()
     };
     Ok(json!({
-        "program": text::program(&report.target),
+        "program": text::program(&report.target), "offset": report.window.begin_ns.saturating_sub(begin) as f64 / 1e9,
         "banner": banner, "headline": headline, "tone": palette::verdict_style(report.verdict.code) as usize,
         "report": short, "more_threads": more,
         "places": report.functions.iter().map(|f| file_names::place(&names, &f.file, f.line)).collect::<Vec<_>>(),
@@ -131,7 +135,7 @@ mod tests {
     #[test]
     fn no_text_can_end_its_element_or_hide_itself() {
         let written = measured();
-        let text = embed(&value(&[written.source()]).unwrap()).unwrap();
+        let text = embed(&value(&[written.source()], None).unwrap()).unwrap();
         assert!(!text.contains(['<', '>', '&']) && !text.chars().any(sanitize::is_hostile));
         let back: Value = serde_json::from_str(&text).unwrap();
         let names: Vec<&str> =
@@ -155,7 +159,7 @@ mod tests {
         report.target.command = vec!["x".repeat(10_000); 1000];
         report.warnings = vec!["y".repeat(10_000); 1000];
         let source = Source { report: &report, ..written.source() };
-        let value = value(&[source]).unwrap();
+        let value = value(&[source], None).unwrap();
         let process = &value["processes"][0];
         assert_eq!((&process["more_threads"], process["report"]["threads"].as_array().unwrap().len()), (&json!(600), 400));
         assert!(value.to_string().len() < 2_000_000);

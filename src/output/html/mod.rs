@@ -11,10 +11,12 @@ mod downsample;
 mod flames;
 mod matrix;
 mod pack;
+mod service;
 mod span_types;
 mod timeline;
 
 use super::Source;
+use crate::analysis::service::report::ServiceReport;
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::io::Write;
@@ -23,14 +25,16 @@ const PAGE: &str = include_str!("page/page.html");
 const STYLES: [&str; 2] = [include_str!("vendor/uPlot.min.css"), include_str!("page/page.css")];
 const CHART: &str = include_str!("vendor/uPlot.iife.min.js");
 /// A script may use those before it.
-const SCRIPTS: [&str; 14] = [
+const SCRIPTS: [&str; 16] = [
     include_str!("page/base.js"),
     include_str!("page/figures.js"),
     include_str!("page/data.js"),
     include_str!("page/prose.js"),
     include_str!("page/verdict.js"),
     include_str!("page/threads.js"),
+    include_str!("page/service.js"),
     include_str!("page/tracks.js"),
+    include_str!("page/shared_tracks.js"),
     include_str!("page/timeline.js"),
     include_str!("page/gil_chart.js"),
     include_str!("page/flame.js"),
@@ -43,9 +47,9 @@ const SCRIPTS: [&str; 14] = [
 const NOTICE: &str = "/* uPlot 1.6.32, https://github.com/leeoniya/uPlot, MIT licence:\n";
 const LICENCE: &str = include_str!("vendor/uPlot.LICENSE");
 
-/// Writes the page of all processes.
-pub fn write(sources: &[Source<'_>], out: &mut dyn Write) -> Result<()> {
-    let data = data::embed(&data::value(sources)?)?;
+/// Writes the page of all processes, and of several what is said of them together.
+pub fn write(sources: &[Source<'_>], service: Option<&ServiceReport>, out: &mut dyn Write) -> Result<()> {
+    let data = data::embed(&data::value(sources, service)?)?;
     let style = STYLES.concat();
     let script = format!("{NOTICE}{LICENCE}*/\n{CHART}\n(() => {{\n'use strict';\n{}\n}})();\n", SCRIPTS.join("\n"));
     let policy = format!(
@@ -92,7 +96,8 @@ mod tests {
     fn the_page_is_complete_and_has_no_markup_from_the_target() {
         let (one, two) = (measured(), measured());
         let mut bytes = Vec::new();
-        write(&[one.source(), two.source()], &mut bytes).unwrap();
+        let service = crate::analysis::service::service(&[(&one.profile, &one.report), (&two.profile, &two.report)], &[]);
+        write(&[one.source(), two.source()], Some(&service), &mut bytes).unwrap();
         let page = String::from_utf8(bytes).unwrap();
         assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
         assert!(["{{policy}}", "{{style}}", "{{data}}", "{{script}}"].iter().all(|slot| !page.contains(slot)), "a slot is left");

@@ -7,6 +7,7 @@
 
 pub mod diff;
 mod functions;
+pub mod service;
 mod threads;
 pub mod verdict;
 

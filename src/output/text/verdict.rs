@@ -17,7 +17,12 @@ pub fn banner(verdict: &Verdict) -> (String, &str) {
 }
 
 pub(super) fn write(page: &mut Page, report: &Report) {
-    let verdict = &report.verdict;
+    statement(page, &report.verdict);
+    what_if(page, report);
+}
+
+/// The name, the headline, the facts and the steps.
+pub(super) fn statement(page: &mut Page, verdict: &Verdict) {
     page.blank();
     let (name, headline) = banner(verdict);
     let headline = sanitize::clean(headline);
@@ -35,7 +40,6 @@ pub(super) fn write(page: &mut Page, report: &Report) {
         page.prose("  -> ", step);
         verdict.sketch_of(n).iter().for_each(|line| code(page, line));
     }
-    what_if(page, report);
 }
 
 /// A line of code. Only a line with a long name is wider than the page.
@@ -56,16 +60,20 @@ fn saturation(threads: f64) -> String {
     }
 }
 
-/// The confidence in the verdict, where the GIL saturates, and all predictions side by side.
-fn what_if(page: &mut Page, report: &Report) {
-    let verdict = &report.verdict;
-    let Speedup { processes, free_threading, release_in_native, by_group } = &verdict.speedup;
+pub(super) fn confidence(verdict: &Verdict) -> String {
     let confidence = match verdict.confidence {
         Confidence::Low => "low",
         Confidence::Medium => "medium",
         Confidence::High => "high",
     };
-    let mut pieces = vec![format!("confidence {confidence}")];
+    format!("confidence {confidence}")
+}
+
+/// The confidence in the verdict, where the GIL saturates, and all predictions side by side.
+fn what_if(page: &mut Page, report: &Report) {
+    let verdict = &report.verdict;
+    let Speedup { processes, free_threading, release_in_native, by_group } = &verdict.speedup;
+    let mut pieces = vec![confidence(verdict)];
     pieces.extend(verdict.gil_saturates_at.filter(|n| n.is_finite()).map(saturation));
     page.flow("  ", "; ", &pieces);
     let figure = |e: Option<Estimate>| numbers::or_none(e.map(|e| format!("{} ({})", numbers::factor(e.estimate), interval(e))));
@@ -109,7 +117,7 @@ fn advises_processes(code: Code) -> bool {
 }
 
 /// Answers to `--what-if`, a line each.
-fn what_if_answers(page: &mut Page, answers: &[WhatIf]) {
+pub(super) fn what_if_answers(page: &mut Page, answers: &[WhatIf]) {
     for answer in answers {
         let question = sanitize::clean(&answer.question);
         match answer.gain {

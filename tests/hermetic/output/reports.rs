@@ -1,6 +1,7 @@
 //! Reports made by hand, for the tests of the formats.
 
 use gilprof::analysis::report::*;
+use gilprof::analysis::service::report::{ProcessRow, ServiceReport};
 use gilprof::sample::Resolver;
 
 pub fn states(s: [f64; 7]) -> States {
@@ -49,6 +50,8 @@ pub fn place(name: &str, file: &str, line: u32) -> Place {
 fn target() -> Target {
     Target {
         pid: 4242,
+        parent: None,
+        role: None,
         python: "3.11.7".into(),
         executable: "/usr/bin/python3.11".into(),
         command: ["python3", "-u", "/srv/app.py", "--port", "80"].map(String::from).to_vec(),
@@ -195,6 +198,7 @@ pub fn crowd() -> Report {
     report.warnings = (0..13).map(|n| format!("warning {n}")).collect();
     let child = |pid, kind, cores| ChildProcess { pid, command: "python worker.py".into(), kind, cores, ended: pid > 6001 };
     report.children = Some(Children {
+        attach_command: String::new(),
         own_cores: 0.8,
         python_cores: 0.3,
         other_cores: 0.1,
@@ -204,4 +208,65 @@ pub fn crowd() -> Report {
         processes: vec![child(6001, ProcessKind::Python, 0.3), child(6002, ProcessKind::Other, 0.1)],
     });
     report
+}
+
+/// A process of the service below.
+fn member(pid: i32, parent: i32, role: ProcessRole) -> Report {
+    let mut report = saturated();
+    report.target = Target { pid, parent: Some(parent), role: Some(role), ..report.target };
+    report
+}
+
+/// A master with two workers, of which one waits, and what is said of all three.
+pub fn service() -> (ServiceReport, Vec<Report>) {
+    let mut master = member(4242, 1, ProcessRole::Master);
+    master.verdict = Verdict { code: Code::Idle, headline: "Idle: nothing ran during the measurement.".into(), ..unknown().verdict };
+    let mut calm = member(4250, 4242, ProcessRole::Worker);
+    calm.verdict.code = Code::KeepThreads;
+    let reports = vec![master, member(4249, 4242, ProcessRole::Worker), calm];
+    let row = |report: usize, depth, busy, waiting, cpu| ProcessRow {
+        pid: reports[report].target.pid,
+        parent: reports[report].target.parent,
+        depth,
+        role: reports[report].target.role.unwrap(),
+        report,
+        helper: None,
+        processes: 1,
+        seconds: 10.0,
+        threads: 4.0,
+        busy,
+        waiting,
+        cpu,
+        verdict: reports[report].verdict.code,
+    };
+    let group = ProcessRow { pid: 4260, processes: 37, seconds: 11.1, threads: 1.5, ..row(2, 1, 0.6, 0.02, 0.61) };
+    let table = vec![row(0, 0, 0.0, 0.0, 0.004), row(1, 1, 0.99, 0.664, 0.98), row(2, 1, 0.1, 0.001, 0.12), group];
+    let gain = Estimate { estimate: 1.7, low: 1.5, high: 1.9 };
+    let verdict = Verdict {
+        code: Code::SwitchToProcesses,
+        headline: "Switch to processes: 8 workers of 2 threads would be about 1.7x faster (1.5 - 1.9) on these 8 cores.".into(),
+        speedup: Speedup { processes: Some(gain), ..Speedup::default() },
+        gil_saturates_at: None,
+        gil_saturates_at_interval: None,
+        because: vec!["4 workers, each with 4 threads that wait for the GIL 60 % of their time.".into()],
+        next_steps: vec!["Start 8 workers of 2 threads in place of 4 workers with 4 threads each.".into()],
+        sketch: Vec::new(),
+        sketches: Vec::new(),
+        ..reports[1].verdict.clone()
+    };
+    let what_if = vec![WhatIf { question: "workers=8,threads=2".into(), gain: Some(gain), note: "the work of all workers".into() }];
+    let roles = reports.iter().filter_map(|report| report.target.role).collect();
+    let service = ServiceReport {
+        verdict,
+        processes: 40,
+        measured_share: Some(0.93),
+        refused: Vec::new(),
+        unmeasured_python_cores: Some(0.0),
+        other_cores: Some(0.12),
+        table,
+        what_if,
+        roles,
+        most_waiting: vec![1],
+    };
+    (service, reports)
 }

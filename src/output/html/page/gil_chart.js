@@ -15,8 +15,10 @@ const MARKS = [...[-6, -5, -4, -3, -2, -1, 0].flatMap((ten) => [1, 2, 5].map((n)
 const scaled = (x, by) => (x === null ? null : x / by);
 
 const gilChart = {
-  show(data) {
+  // `offset`: the time on the tracks' clock at which the process was first measured.
+  show(data, offset) {
     this.data = data;
+    this.offset = offset;
     const choice = $('gil-choice');
     fill(choice, data.gils.map((gil, n) => el('option', { value: n, text: `GIL ${gil.gil}` })));
     $('gil-chooser').hidden = data.gils.length < 2;
@@ -44,16 +46,17 @@ const gilChart = {
   steps(from, to) {
     const { busy, waiters } = this.gil;
     const point = this.data.seconds / busy.length;
+    [from, to] = [from - this.offset, to - this.offset];
     const wide = Math.max(1, Math.round((to - from) / point / Math.max(40, timeline.plotWidth() / 5)));
-    const [first, last] = [Math.max(0, Math.floor(from / point / wide) - 1) * wide, Math.min(busy.length, Math.ceil(to / point) + wide)];
+    const [first, last] = [Math.max(0, Math.floor(from / point / wide) - 1) * wide, Math.max(0, Math.min(busy.length, Math.ceil(to / point) + wide))];
     const [xs, held, waits] = [[], [], []];
     for (let n = first; n < last; n += wide) {
-      xs.push(n * point);
+      xs.push(this.offset + n * point);
       held.push(scaled(mean(busy.slice(n, n + wide)), 1000));
       waits.push(scaled(mean(waiters.slice(n, n + wide)), 100));
     }
     // The last step needs an end.
-    xs.push(Math.min(busy.length, last) * point);
+    xs.push(this.offset + Math.min(busy.length, last) * point);
     held.push(held[held.length - 1]);
     waits.push(waits[waits.length - 1]);
     return [xs, held, waits];

@@ -3,6 +3,7 @@
 const data = JSON.parse($('data').textContent);
 const theme = matchMedia('(prefers-color-scheme: dark)');
 let current = null;
+let tracks = null;
 
 function show(number) {
   current = data.processes[number];
@@ -15,11 +16,21 @@ function show(number) {
   showGil(report);
   showRemarks(report);
   showThreads(current);
-  timeline.show(current.timeline);
+  // Several processes share one timeline.
+  const several = data.processes.length > 1;
+  if (!several || !tracks) tracks = several ? new SharedTracks(data.processes) : new Tracks(current.timeline, report.target.pid);
+  timeline.show(tracks, current, data.processes.reduce((sum, process) => sum + process.timeline.left_out, 0));
   flame.show(current.flames);
   showMatrix(current.matrix);
   functionTable.show(current);
   showFacts(report);
+}
+
+// Shows another process, from the table of processes.
+function choose(number) {
+  $('process').value = String(number);
+  show(number);
+  $('verdict').scrollIntoView();
 }
 
 // One attribute selects the theme of the styles; canvases are painted again.
@@ -28,6 +39,7 @@ function applyTheme(dark) {
   $('theme').setAttribute('aria-pressed', String(dark));
   palette.apply();
   if (!current) return;
+  showService(data.service, choose);
   showVerdict(current);
   showMatrix(current.matrix);
   gilChart.make();
@@ -49,6 +61,7 @@ function start() {
   $('version').textContent = data.gilprof;
   applyTheme(theme.matches);
   if (processes.length) show(0);
+  showService(data.service, choose);
   // A change of the system's theme overrides the button.
   theme.addEventListener('change', (event) => applyTheme(event.matches));
   $('theme').addEventListener('click', () => applyTheme(document.documentElement.dataset.theme !== 'dark'));

@@ -16,13 +16,17 @@ const timeline = {
     return Math.max(10, $('tracks-scroll').clientWidth - left - right);
   },
 
-  show(data) {
-    this.tracks = new Tracks(data);
-    this.leftOut = data.left_out;
-    this.view = { from: 0, to: this.tracks.seconds };
-    this.cursor = null;
-    $('track-description').textContent = '';
-    gilChart.show(data);
+  // The tracks, of all processes, and the process whose GIL is in the chart. Another process of the
+  // same tracks leaves the visible range as it is.
+  show(tracks, process, leftOut) {
+    this.leftOut = leftOut;
+    if (this.tracks !== tracks) {
+      this.tracks = tracks;
+      this.view = { from: 0, to: tracks.seconds };
+      this.cursor = null;
+      $('track-description').textContent = '';
+    }
+    gilChart.show(process.timeline, tracks.parts ? process.offset : 0);
     this.draw();
   },
 
@@ -60,7 +64,7 @@ const timeline = {
     const { from, to } = this.view;
     const detail = this.tracks.exact ? 'every span' : `columns of ${figures.length(this.tracks.width)}`;
     $('view').textContent = `${figures.at(from, to - from)} – ${figures.at(to, to - from)} of ${figures.length(this.tracks.seconds)}, ${detail}${this.leftOut ? `; ${grouped(this.leftOut)} less busy threads are not drawn` : ''}`;
-    canvas.setAttribute('aria-label', `Tracks of ${this.tracks.list.length} threads, from ${figures.at(from, to - from)} to ${figures.at(to, to - from)}`);
+    canvas.setAttribute('aria-label', `Tracks of ${this.tracks.list.filter((track) => !track.heading).length} threads, from ${figures.at(from, to - from)} to ${figures.at(to, to - from)}`);
     gilChart.setView(from, to);
     if ($('visible-range').open) this.table();
   },
@@ -73,6 +77,7 @@ const timeline = {
     const step = (this.view.to - this.view.from) / pixels;
     const sums = new Float64Array(STATES);
     this.tracks.list.forEach((track, n) => {
+      if (track.heading) return;
       const image = context.createImageData(pixels, bar);
       const buffer = new Uint32Array(image.data.buffer);
       for (let x = 0; x < pixels; x++) {
@@ -97,8 +102,19 @@ const timeline = {
     const room = row.label ? width - left : left - 12;
     this.tracks.list.forEach((track, n) => {
       const y = n * row.height + (row.label ? row.label / 2 : row.bar / 2);
+      if (track.heading) return this.headingAt(context, track, n * row.height, width);
       context.fillText(cut(context, track.name || String(track.tid), room), row.label ? left : 0, y + 0.5);
     });
+  },
+
+  // A process above its threads.
+  headingAt(context, track, top, width) {
+    const { font } = context;
+    const bottom = top + this.place.row.height - 6;
+    context.font = `600 ${font}`;
+    context.fillText(cut(context, `${track.heading}: ${track.about}`, width), 0, bottom - 6);
+    context.font = font;
+    context.fillRect(0, bottom + 2, width, 0.5);
   },
 
   marks(context, scale) {
@@ -130,6 +146,7 @@ const timeline = {
     const track = this.tracks.list[number];
     const found = this.tracks.at(number, time);
     if (!track) return null;
+    if (track.heading) return [track.heading, track.about];
     const title = `${track.name || track.tid} at ${figures.at(time, this.view.to - this.view.from)}`;
     if (!found || found.state === null) return [title, 'not sampled'];
     const { label } = palette.states[found.state];
@@ -160,15 +177,15 @@ const timeline = {
 
   table() {
     const sums = new Float64Array(STATES);
-    const rows = this.tracks.list.map((track) => {
+    const rows = this.tracks.list.filter((track) => !track.heading).map((track) => {
       this.tracks.within(track, this.view.from, this.view.to, sums);
       return [track, [...sums]];
     });
     const seen = palette.states.map((_, n) => n).filter((n) => rows.some(([, row]) => row[n] > 0));
     fill($('visible-range-table'),
       el('thead', {}, el('tr', {}, el('th', { scope: 'col', text: 'Thread' }), seen.map((n) => el('th', { scope: 'col', class: 'n', text: palette.states[n].short })))),
-      el('tbody', {}, rows.map(([track, row]) => el('tr', { 'data-tid': track.tid },
-        el('th', { scope: 'row', text: track.name || String(track.tid) }), seen.map((n) => el('td', { class: 'n', 'data-state': n, 'data-seconds': row[n].toFixed(6), text: figures.seconds(row[n]) }))))));
+      el('tbody', {}, rows.map(([track, row]) => el('tr', { 'data-tid': track.tid, 'data-pid': track.pid },
+        el('th', { scope: 'row', text: `${this.tracks.parts ? `${track.pid}: ` : ''}${track.name || track.tid}` }), seen.map((n) => el('td', { class: 'n', 'data-state': n, 'data-seconds': row[n].toFixed(6), text: figures.seconds(row[n]) }))))));
   },
 
   key(event) {

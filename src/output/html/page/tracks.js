@@ -6,10 +6,10 @@
 const STATES = 10;
 
 class Tracks {
-  constructor(timeline) {
+  constructor(timeline, pid) {
     const { exact, seconds, columns, units, texts, span_types, tracks } = timeline;
     Object.assign(this, { exact, seconds, columns, units, texts, span_types });
-    this.list = tracks.map((track) => ({ name: track.name, tid: track.tid, ...(exact ? this.spans(track.packed) : this.cells(track.packed)) }));
+    this.list = tracks.map((track) => ({ name: track.name, tid: track.tid, pid, ...(exact ? this.spans(track.packed) : this.cells(track.packed)) }));
     this.width = seconds / columns;
     this.stateOf = Uint8Array.from(span_types, ([state]) => state);
   }

@@ -4,6 +4,13 @@
 const CONFIDENCE = { high: 'The evidence is plain.', medium: 'The evidence leaves some room.', low: 'The evidence is thin.' };
 const GAINS = [['processes', 'In processes'], ['free_threading', 'Free-threaded Python'], ['release_in_native', 'GIL released in C']];
 
+// What to do, each step with its code.
+function verdictSteps(verdict) {
+  const sketch = (lines) => el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: lines.join('\n') }));
+  const step = (text, n) => el('li', {}, el('p', {}, prose(typeset(text))), verdict.sketches?.filter((one) => one.step === n).map((one) => sketch(one.lines)));
+  return [verdict.next_steps.length ? el('h2', { text: 'What to do' }) : null, el('ol', { class: 'steps' }, verdict.next_steps.map(step))];
+}
+
 function showVerdict(process) {
   const { report } = process;
   const { verdict } = report;
@@ -13,9 +20,7 @@ function showVerdict(process) {
   $('banner').style.color = textColourOn(palette.colours[process.tone]);
   fill($('headline'), prose(sentence(typeset(process.headline))));
   fill($('because'), verdict.because.map((fact) => el('li', {}, prose(fact))));
-  const sketch = (lines) => el('pre', { tabindex: '0', 'aria-label': 'Sketch of the code' }, el('code', { text: lines.join('\n') }));
-  const step = (text, n) => el('li', {}, el('p', {}, prose(typeset(text))), verdict.sketches?.filter((one) => one.step === n).map((one) => sketch(one.lines)));
-  fill($('steps'), verdict.next_steps.length ? el('h2', { text: 'What to do' }) : null, el('ol', { class: 'steps' }, verdict.next_steps.map(step)));
+  fill($('steps'), verdictSteps(verdict));
   $('steps').querySelectorAll('pre').forEach((sketch) => scrolling.watch(sketch));
   showGains(verdict, report.what_if ?? []);
   const saturation = verdict.gil_saturates_at;
