@@ -53,8 +53,8 @@ pub(super) struct ServiceFigures<'a> {
     /// Time without a core, as a share of the time in which threads had a core or could have used
     /// one.
     pub(super) starvation: Estimate,
-    /// The same time, as a share of the time of threads that work, without their waiting for the GIL
-    /// and for locks.
+    /// The same time, as a share of the time of threads that work, without their waiting for the
+    /// GIL and for locks.
     pub(super) shortage: Estimate,
     names: FileNames,
 }
