@@ -9,10 +9,10 @@
 //! What the threads lack of the cores because of each other follows from their number, so that
 //! fewer workers than today lack less. The gain is that over the same prediction of today.
 
-use super::{ends, on_cpu, work, Case, Cores, Program, NO_CHANGE, WORKER};
+use super::{ends, on_cpu, sum, work, Case, Cores, Program, NO_CHANGE, SWITCH_COST, WORKER};
 use crate::analysis::report::Estimate;
 use crate::analysis::scaling::model::Worker;
-use crate::sample::StateTimes;
+use crate::sample::{State, StateTimes};
 
 /// A case to predict; what is `None` stays as it is.
 #[derive(Clone, Debug)]
@@ -91,7 +91,8 @@ impl Workers {
         let changed = if unchanged { all_today } else { (0..count).map(copy).chain(others).collect() };
         let cores = self.cores.map_or_else(|| program.own_cores(threads), Cores::alone);
         let then = self.predicted(threads, program, &changed, cores);
-        Some(Estimate { estimate: then.estimate / now, low: then.low / now, high: then.high / now })
+        let no_switches = 1.0 + SWITCH_COST * sum(threads, State::Waiting).min(1.0) * fewer_companions(today.of_each(), each);
+        Some(Estimate { estimate: then.estimate / now, low: then.low / now, high: then.high / now * no_switches })
     }
 
     /// The work of the workers over what they do today, before it is compared with the prediction
@@ -103,11 +104,21 @@ impl Workers {
     }
 }
 
+/// The share of the other threads of its GIL that a thread loses: so much of the cost of GIL
+/// switches may end.
+fn fewer_companions(today: usize, then: usize) -> f64 {
+    let (today, then) = (today.saturating_sub(1) as f64, then.saturating_sub(1) as f64);
+    if today > then {
+        1.0 - then / today
+    } else {
+        0.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::analysis::scaling::Machine;
-    use crate::sample::State;
 
     /// Threads of each worker that share its GIL evenly and have work all the time, in this many
     /// workers on that many cores.
