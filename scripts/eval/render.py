@@ -159,7 +159,36 @@ def rules():
                     ([rule] + [cell(rule, *column) for column in columns] + [others(rule)] for rule in dict.fromkeys(row["rule"] for row in found)))
 
 
-TABLES = {"rules": rules, "rules-measured": lambda: measured_on("replay"), "accuracy": accuracy, "accuracy-limits": accuracy_limits, "accuracy-measured": lambda: measured_on("accuracy"), "performance": cost, "performance-slowdown": slowdown,
+def services():
+    """Labelled services: the verdict, and the predicted and measured gain of the changed one."""
+    rows = results.entries(results.load("service"), "rows")
+
+    def gain(row):
+        if "changed" not in row:
+            return ["", "", ""]
+        predicted = row["predicted"]
+        said = "%.2f (%.2f - %.2f)" % tuple(predicted[key] for key in ("estimate", "low", "high")) if predicted else "not predicted"
+        return ["%d x %d" % tuple(row["changed"]), said, "%.2f" % row["gain"]]
+    heads = ["service", "workers x threads|", "verdict", "changed to|", "predicted gain|", "measured|"]
+    return markdown(heads, ([row["name"], "%d x %d" % (row["workers"], row["threads"]), "`%s`" % row["verdict"]] + gain(row) for row in rows))
+
+
+def trees():
+    """Process trees: what was found, and how far shares are from those of attaching to one process."""
+    def share(row, key):
+        return "" if row.get(key) is None else "%.3f" % row[key]
+
+    def cells(row):
+        if "delays_ms" in row:
+            late = row["delays_ms"]
+            return ["%d, %d lost" % (len(late) + row["lost"], row["lost"]), "", "", "%.0f, %.0f at most" % (late[len(late) // 2], late[-1])]
+        return ["%d" % row["processes"], share(row, "off"), share(row, "by_chance"), ""]
+    rows = results.entries(results.load("trees"), "rows")
+    heads = ["interpreter and service", "processes|", "worst difference|", "by chance|", "met after ms|"]
+    return markdown(heads, ([row["part"]] + cells(row) for row in rows))
+
+
+TABLES = {"services": services, "services-measured": lambda: measured_on("service"), "trees": trees, "trees-measured": lambda: measured_on("trees"), "rules": rules, "rules-measured": lambda: measured_on("replay"), "accuracy": accuracy, "accuracy-limits": accuracy_limits, "accuracy-measured": lambda: measured_on("accuracy"), "performance": cost, "performance-slowdown": slowdown,
           "performance-sample": sample, "performance-measured": lambda: measured_on("performance"), "verdicts": verdicts,
           "verdicts-checks": verdict_checks, "verdicts-measured": lambda: measured_on("verdicts")}
 

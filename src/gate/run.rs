@@ -331,7 +331,7 @@ fn with_held_time(unusable: Unusable, buckets: &Buckets) -> Unusable {
 /// Why figures of one process say little about a program with these child processes.
 fn elsewhere(children: &Children) -> String {
     format!(
-        "most of the CPU time ({:.0} %) was not measured: {}, and only one process is measured; measure them too (--subprocesses)",
+        "most of the CPU time ({:.0} %) was not measured: {}, and only one process is measured; measure them too: gilprof gate --subprocesses",
         children.python_share() * 100.0,
         children.python_summary()
     )

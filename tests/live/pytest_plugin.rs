@@ -15,6 +15,7 @@ pub fn cases(suite: &mut Suite) {
     once!(
         suite,
         [
+            a_gate_around_pytest_measures_the_workers_of_xdist,
             the_session_is_checked_by_gilprof_toml_beside_marks,
             tests_without_a_result_are_listed_and_fail_on_request,
             marks_that_make_no_sense_are_errors_of_their_tests,
@@ -188,6 +189,23 @@ fn tests(source: &str, limits: Option<&str>) -> Folder {
 }
 
 const CONTENDS: &str = "@pytest.mark.gil(max_waiting=0.2)\ndef test_it():\n    contend()\n";
+
+/// Without the plugin: the gate starts pytest, whose workers do the work.
+fn a_gate_around_pytest_measures_the_workers_of_xdist() {
+    let Some(pytest) = any() else { return };
+    let contends = tests("@pytest.mark.parametrize('n', range(4))\ndef test_it(n):\n    contend()\n", None);
+    let calm = tests("@pytest.mark.parametrize('n', range(4))\ndef test_it(n):\n    crunch(0.6)\n", None);
+    for (folder, code, says) in [(&contends, 1, &["crunch (", "test_it.py:", "pid "][..]), (&calm, 0, &["The check passed", "pid "])] {
+        let mut command = support::gilprof_command(&["gate", "--max", "waiting <= 30%", "--"]);
+        command.arg(&pytest.interpreter.path).args(["-m", "pytest", "-n", "2", "-p", "no:cacheprovider"]).arg(folder.path());
+        command.env("PYTHONPATH", &pytest.packages).env("PYTHONDONTWRITEBYTECODE", "1");
+        let output = Finished::new(command.output().unwrap());
+        // On a machine without free cores the calm one may be undecided.
+        if !(code == 0 && output.code == Some(3) && output.text.contains("hort of CPU")) {
+            output.has(code, says);
+        }
+    }
+}
 
 fn the_session_is_checked_by_gilprof_toml_beside_marks() {
     let Some(pytest) = any() else { return };
