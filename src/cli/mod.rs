@@ -17,6 +17,8 @@ mod run;
 mod session;
 mod signals;
 mod tee;
+mod top;
+pub mod top_args;
 pub mod values;
 mod wait_for_python;
 
@@ -55,6 +57,7 @@ pub fn main() -> ExitCode {
         }
         Command::Diff { base, new, args } => diff::command(&base, &new, &args),
         Command::Report { files, output } => report::command(&files, &output),
+        Command::Top(args) => top::command(&args),
         Command::Gate(args) => Ok(gate::command(&args)),
         Command::Dump { process, format, freeze_holder, runtime, record_memory } => {
             let runtime = runtime.unwrap_or_default();

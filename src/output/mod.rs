@@ -24,6 +24,7 @@ pub mod speedscope;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod thread_bar;
 mod timeline;
 
 use crate::analysis::report::Report;
