@@ -89,9 +89,10 @@ pub fn end_window_on_signal(stop: Arc<AtomicBool>, placeholders: Placeholders) -
     Ok(())
 }
 
-/// For a program that has the terminal: notes the signals that end it, suspend it and follow a stop.
-/// If it has not ended soon after the first that should end it, or there is a second one, gilprof
-/// ends with the terminal in its usual mode: the terminal may be stopped, and the program block.
+/// For a program that has the terminal: notes the signals that end it, suspend it and follow a
+/// stop. If it has not ended soon after the first that should end it, or there is a second one,
+/// gilprof ends with the terminal in its usual mode: the terminal may be stopped, and the program
+/// block.
 pub fn note_for_screen(arrived: &Arc<Arrived>) -> Result<()> {
     let runtime = runtime()?;
     let mut signals = {

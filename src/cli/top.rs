@@ -1,10 +1,9 @@
 //! `gilprof top`: a live view of a program, of all Python programs of the host, or of a recording.
 
-use super::args::MeasureArgs;
 use super::top_args::TopArgs;
-use super::values::parse_pid;
+use super::values::{parse_pid, EngineArg};
 use super::{dump, exit, print, signals, wait_for_python};
-use crate::capture::session::CaptureConfig;
+use crate::capture::session::{CaptureConfig, Engine};
 use crate::capture::target::Target;
 use crate::error::{Error, Result};
 use crate::ids::Pid;
@@ -17,7 +16,7 @@ use crate::top::app::{self, Arrived, Tools};
 use crate::top::draw::Paint;
 use crate::top::history::Span;
 use crate::top::host::{self, Host};
-use crate::top::measurement::{Measurement, Pace};
+use crate::top::measurement::{Pace, RunningMeasurement};
 use crate::top::model::{Model, View};
 use crate::top::terminal::text;
 use crate::units::Nanos;
@@ -37,22 +36,20 @@ const PLAIN_WIDTH: u16 = 80;
 
 /// Runs the command.
 pub fn command(args: &TopArgs) -> Result<ExitCode> {
-    if args.measure.both_engines() {
-        return Err(Error::Usage("top measures with one engine: use --engine samples, kernel or auto".into()));
-    }
+    engine(args)?;
     let model =
         Model { view: args.view, span: args.window, sort: args.sort, filter: args.filter.clone().unwrap_or_default(), ..Model::default() };
     match (args.once || args.json, &args.replay) {
         (false, _) if !stdout().is_terminal() || !stdin().is_terminal() => {
             Err(Error::Usage("top needs a terminal; for a file or a pipe use: gilprof top --once, or --json".into()))
         }
-        (false, Some(file)) => screen(args, Some(Measurement::replay(Recording::open(file)?, Pace::Real, model.span)), model),
+        (false, Some(file)) => screen(args, Some(RunningMeasurement::replay(Recording::open(file)?, Pace::Real, model.span)), model),
         (false, None) => match target(args)? {
             Some(pid) => live(args, pid, model),
             None => screen(args, None, Model { view: View::Processes, ..model }),
         },
         (true, Some(file)) => {
-            let measurement = Measurement::replay(Recording::open(file)?, Pace::Unlimited, model.span);
+            let measurement = RunningMeasurement::replay(Recording::open(file)?, Pace::Unlimited, model.span);
             print_once(args, &measurement, model)
         }
         (true, None) => match target(args)? {
@@ -92,34 +89,42 @@ fn by_name(name: &str) -> Result<Pid> {
     }
 }
 
-fn config(measure: &MeasureArgs, duration: Option<Nanos>) -> CaptureConfig {
-    let (rate_hz, engine, freeze_holder) = (measure.rate, measure.engine(), measure.freeze_holder);
-    CaptureConfig { rate_hz, duration, engine, freeze_holder, ..CaptureConfig::default() }
+fn config(args: &TopArgs, engine: Engine, duration: Option<Nanos>) -> CaptureConfig {
+    CaptureConfig { rate_hz: args.rate, duration, engine, ..CaptureConfig::default() }
+}
+
+fn engine(args: &TopArgs) -> Result<Engine> {
+    match args.engine {
+        EngineArg::Samples => Ok(Engine::Samples),
+        EngineArg::Kernel => Ok(Engine::Kernel),
+        EngineArg::Auto => Ok(Engine::Auto),
+        EngineArg::Both => Err(Error::Usage("top measures with one engine: use --engine samples, kernel or auto".into())),
+    }
 }
 
 /// Attaches to a process that the arguments name, waiting for one that is just starting.
 fn attach_now(args: &TopArgs, pid: Pid, duration: Option<Nanos>, stop: &AtomicBool) -> Result<Option<Target>> {
-    let runtime = args.measure.runtime.clone().unwrap_or_default();
+    let (runtime, engine) = (args.runtime.clone().unwrap_or_default(), engine(args)?);
     let attached = wait_for_python::attach(pid, &runtime, stop)?;
-    Ok(attached.map(|(pid, attached)| Target::new(pid, attached).config(config(&args.measure, duration))))
+    Ok(attached.map(|(pid, attached)| Target::new(pid, attached).config(config(args, engine, duration))))
 }
 
 fn live(args: &TopArgs, pid: Pid, model: Model) -> Result<ExitCode> {
     // Ctrl-C loses nothing here, so no handler is installed yet.
     match attach_now(args, pid, None, &AtomicBool::new(false))? {
-        Some(target) => screen(args, Some(Measurement::live(target, model.span)), model),
+        Some(target) => screen(args, Some(RunningMeasurement::live(target, model.span)), model),
         None => Ok(ExitCode::from(exit::INTERRUPTED)),
     }
 }
 
-fn screen(args: &TopArgs, measurement: Option<Measurement>, model: Model) -> Result<ExitCode> {
+fn screen(args: &TopArgs, measurement: Option<RunningMeasurement>, model: Model) -> Result<ExitCode> {
     let arrived = Arc::new(Arrived::default());
     signals::note_for_screen(&arrived)?;
     let measure = |pid: Pid, model: &Model| {
         let attached = attach::attach(pid, &RuntimeChoice::default())?;
-        Ok(Measurement::live(Target::new(pid, attached).config(config(&args.measure, None)), model.span))
+        Ok(RunningMeasurement::live(Target::new(pid, attached).config(config(args, engine(args)?, None)), model.span))
     };
-    let runtime = args.measure.runtime.clone().unwrap_or_default();
+    let runtime = args.runtime.clone().unwrap_or_default();
     let dump = |pid: Pid| match args.replay {
         Some(_) => Err(Error::Usage("a recording has no process to dump".into())),
         None => dump::as_text(pid, &runtime),
@@ -142,13 +147,13 @@ fn measure_once(args: &TopArgs, pid: Pid, model: Model) -> Result<ExitCode> {
     let Some(target) = attach_now(args, pid, seconds.map(Nanos::from_secs_f64), &stop)? else {
         return Ok(ExitCode::from(exit::INTERRUPTED));
     };
-    let measurement = Measurement::live(target, model.span);
+    let measurement = RunningMeasurement::live(target, model.span);
     measurement.wait(&stop);
     print_once(args, &measurement, model)
 }
 
 /// Prints the last picture of a measurement that ends by itself.
-fn print_once(args: &TopArgs, measurement: &Measurement, mut model: Model) -> Result<ExitCode> {
+fn print_once(args: &TopArgs, measurement: &RunningMeasurement, mut model: Model) -> Result<ExitCode> {
     measurement.wait(&AtomicBool::new(false));
     model.take(&mut measurement.latest());
     let ended = model.ended.take();

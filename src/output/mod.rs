@@ -22,7 +22,7 @@ pub mod repeated_names;
 pub mod sanitize;
 pub mod speedscope;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod text;
 pub mod thread_bar;
 mod timeline;

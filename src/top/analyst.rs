@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// The time from one picture to the next.
 const PICTURE_PERIOD: Duration = Duration::from_millis(250);
+/// A picture that is due may have to wait for its samples.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// The first picture comes as soon as there is this much to show, in seconds.
 const FIRST_PICTURE: f64 = 0.25;
 /// The share of a core that pictures may take.
@@ -79,18 +81,26 @@ pub struct Analyst<'a> {
     span: Span,
     stops: Vec<Stop>,
     recording: Option<OpenRecording>,
+    /// When the next picture is due, and whether there is anything new to show.
     due: Instant,
+    fresh: bool,
 }
 
 impl Analyst<'_> {
     /// Runs until the other ends of `inputs` are gone.
     pub fn run(inputs: &Receiver<Input>, latest: &Mutex<Latest>, span: Span) {
-        let mut analyst = Analyst { latest, history: History::default(), span, stops: Vec::new(), recording: None, due: Instant::now() };
+        let (history, stops, due) = (History::default(), Vec::new(), Instant::now());
+        let mut analyst = Analyst { latest, history, span, stops, recording: None, due, fresh: false };
         loop {
-            match inputs.recv_timeout(PICTURE_PERIOD) {
+            let until_due = analyst.due.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
+            let wait = if analyst.fresh { until_due } else { PICTURE_PERIOD };
+            match inputs.recv_timeout(wait) {
                 Ok(input) => analyst.take(input),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if analyst.fresh && Instant::now() >= analyst.due && analyst.history.latest().1.seconds >= FIRST_PICTURE {
+                analyst.show();
             }
         }
         analyst.end_recording();
@@ -100,9 +110,7 @@ impl Analyst<'_> {
         match input {
             Input::Piece(piece) => {
                 self.add(piece);
-                if Instant::now() >= self.due && self.history.latest().1.seconds >= FIRST_PICTURE {
-                    self.show();
-                }
+                self.fresh = true;
             }
             Input::Ended(reason) => {
                 self.history.finish();
@@ -152,6 +160,7 @@ impl Analyst<'_> {
         let began = Instant::now();
         let picture = Arc::new(Picture::new(&self.history, self.span, &self.stops));
         self.publish(|latest| latest.picture = Some(picture));
+        self.fresh = false;
         self.due = began + PICTURE_PERIOD.max(began.elapsed().div_f64(MAX_SHARE));
     }
 

@@ -5,9 +5,9 @@ use super::analyst::Request;
 use super::draw::Paint;
 use super::files;
 use super::host::Host;
-use super::measurement::Measurement;
+use super::measurement::RunningMeasurement;
 use super::model::{Action, Model, View};
-use super::terminal::Screen;
+use super::terminal::{has_panicked, Screen};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::process::proc_info;
@@ -37,7 +37,7 @@ pub struct Arrived {
 /// What the screen needs from the command line.
 pub struct Tools<'a> {
     /// Starts to measure a process.
-    pub measure: &'a dyn Fn(Pid, &Model) -> Result<Measurement>,
+    pub measure: &'a dyn Fn(Pid, &Model) -> Result<RunningMeasurement>,
     /// The state and the stack of each thread now, as text.
     pub dump: &'a dyn Fn(Pid) -> Result<String>,
     /// How the screen is decorated.
@@ -46,7 +46,7 @@ pub struct Tools<'a> {
 
 /// Shows the screen until the user or a signal ends it. Without a measurement it begins with the
 /// processes of the host.
-pub fn run(measurement: Option<Measurement>, model: Model, tools: &Tools<'_>, arrived: &Arrived) -> Result<()> {
+pub fn run(measurement: Option<RunningMeasurement>, model: Model, tools: &Tools<'_>, arrived: &Arrived) -> Result<()> {
     let failed = |source| Error::System { what: "take over the terminal".into(), source };
     let screen = Screen::open().map_err(failed)?;
     let mut app = App { screen, measurement, model, tools, host: Host::default(), host_read: None };
@@ -58,7 +58,7 @@ pub fn run(measurement: Option<Measurement>, model: Model, tools: &Tools<'_>, ar
 
 struct App<'a> {
     screen: Screen,
-    measurement: Option<Measurement>,
+    measurement: Option<RunningMeasurement>,
     model: Model,
     tools: &'a Tools<'a>,
     host: Host,
@@ -109,7 +109,7 @@ impl App<'_> {
             return Ok(due);
         }
         let Some(measurement) = &self.measurement else { return Ok(false) };
-        if measurement.is_broken() {
+        if measurement.is_broken() || has_panicked() {
             let source = std::io::Error::other("a thread of gilprof panicked");
             return Err(Error::System { what: "measure".into(), source });
         }

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::profile::file::Recording;
 use crate::profile::CoalescingSink;
 use crate::sample::{CaptureStats, TargetInfo};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,7 @@ pub enum Pace {
 
 /// A measurement that runs, or has ended by itself. Dropping it ends it.
 #[derive(Debug)]
-pub struct Measurement {
+pub struct RunningMeasurement {
     /// `None` only while it is dropped.
     inputs: Option<SyncSender<Input>>,
     latest: Arc<Mutex<Latest>>,
@@ -40,33 +41,34 @@ pub struct Measurement {
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Measurement {
+impl RunningMeasurement {
     /// Measures a process.
-    pub fn live(target: Target, span: Span) -> Measurement {
-        Measurement::start(span, move |inputs, stop| sample(target, inputs, stop))
+    pub fn live(target: Target, span: Span) -> RunningMeasurement {
+        RunningMeasurement::start(span, move |inputs, stop| sample(target, inputs, stop))
     }
 
     /// Plays a recording.
-    pub fn replay(recording: Recording, pace: Pace, span: Span) -> Measurement {
-        Measurement::start(span, move |inputs, stop| match play(&recording, pace, inputs, stop) {
+    pub fn replay(recording: Recording, pace: Pace, span: Span) -> RunningMeasurement {
+        RunningMeasurement::start(span, move |inputs, stop| match play(&recording, pace, inputs, stop) {
             Ok(()) => "the recording ends here".into(),
             Err(e) => e.to_string(),
         })
     }
 
-    fn start(span: Span, measure: impl FnOnce(&SyncSender<Input>, &AtomicBool) -> String + Send + 'static) -> Measurement {
+    fn start(span: Span, measure: impl FnOnce(&SyncSender<Input>, &AtomicBool) -> String + Send + 'static) -> RunningMeasurement {
         let (inputs, receiver): (_, Receiver<Input>) = sync_channel(QUEUE);
         let (latest, stop) = (Arc::new(Mutex::new(Latest::default())), Arc::new(AtomicBool::new(false)));
         let (shown, stopped, to) = (Arc::clone(&latest), Arc::clone(&stop), inputs.clone());
         let threads = vec![
             std::thread::spawn(move || Analyst::run(&receiver, &shown, span)),
             std::thread::spawn(move || {
-                let reason = measure(&to, &stopped);
+                let measured = std::panic::catch_unwind(AssertUnwindSafe(|| measure(&to, &stopped)));
+                let reason = measured.unwrap_or_else(|_| "gilprof itself has failed: its sampling thread panicked".into());
                 // Refused only if the analyst is gone, and then nothing is shown any more.
                 let _ = to.send(Input::Ended(reason));
             }),
         ];
-        Measurement { inputs: Some(inputs), latest, stop, threads }
+        RunningMeasurement { inputs: Some(inputs), latest, stop, threads }
     }
 
     /// What there is to show.
@@ -98,7 +100,7 @@ impl Measurement {
     }
 }
 
-impl Drop for Measurement {
+impl Drop for RunningMeasurement {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.inputs = None;

@@ -148,9 +148,9 @@ fn a_process_is_entered_from_the_list_and_left() {
         waiting: None,
     };
     let mut model = Model { view: View::Processes, processes: vec![process(1), process(2)], ..Model::default() };
-    assert_eq!(names(&model), ["1 python app-1.py", "2 python app-2.py"]);
+    assert_eq!(names(&model), ["2 python app-2.py", "1 python app-1.py"]);
     assert_eq!(press(&mut model, "r"), None, "nothing is measured");
-    assert_eq!(press(&mut model, "j\n"), Some(Action::Enter(2)));
+    assert_eq!(press(&mut model, "j\n"), Some(Action::Enter(1)));
     let screen = text(&model, PLAIN, (80, 24));
     assert!(screen.contains("2 Python processes") && screen.contains("web in 0123456789ab") && screen.contains("200"), "{screen}");
     model.enter_process();
@@ -184,5 +184,5 @@ fn a_thread_that_sleeps_with_the_gil_is_an_alarm() {
     changed.report.threads[1].states.holding = 0.2;
     model.picture = Some(Arc::new(changed));
     assert_eq!(model.listing().rows.iter().filter(|row| row.alarm).count(), 1);
-    assert!(text(&model, PLAIN, (80, 24)).contains("!!!!"));
+    assert!(text(&model, PLAIN, (80, 24)).contains("|!!"));
 }

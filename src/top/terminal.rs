@@ -12,6 +12,7 @@ use ratatui::crossterm::{cursor::Hide, execute};
 use ratatui::layout::Rect;
 use ratatui::Terminal;
 use std::io::{self, stdout, Stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Once;
 
 /// The terminal while the screen is shown. Dropping it gives the terminal back.
@@ -72,6 +73,14 @@ pub fn restore_mode() {
     let _ = disable_raw_mode();
 }
 
+/// A thread has panicked, and the terminal has been given back.
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a thread has panicked since the terminal was taken.
+pub fn has_panicked() -> bool {
+    PANICKED.load(Ordering::Relaxed)
+}
+
 /// A panic's message must not be lost with the screen. Also for a panic of another thread, after
 /// which gilprof ends.
 fn restore_on_panic() {
@@ -80,6 +89,7 @@ fn restore_on_panic() {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             restore();
+            PANICKED.store(true, Ordering::Relaxed);
             before(panic);
         }));
     });

@@ -50,6 +50,7 @@ mod states;
 mod stops;
 #[path = "../support/mod.rs"]
 mod support;
+mod top;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
@@ -94,6 +95,7 @@ fn main() {
         schemas::cases,
         states::cases,
         stops::cases,
+        top::cases,
     ] {
         cases(&mut suite);
     }

@@ -161,7 +161,9 @@ fn tabs(model: &Model, y: u16, canvas: &mut Canvas<'_>) -> u16 {
         let under = shown.chars().nth(line.visual_cursor().saturating_sub(skipped)).unwrap_or(' ');
         canvas.text(at, y, &under.to_string(), canvas.paint.chosen());
     } else if model.filter.is_set() {
-        let chip = format!(" /{}/ Esc clears ", sanitize::clean(&columns::fit(model.filter.text(), 40)));
+        // The number of rows stands at the right.
+        let room = canvas.width().saturating_sub(x + 29);
+        let chip = format!(" /{}/ Esc clears ", columns::fit(&sanitize::clean(model.filter.text()), room.clamp(8, 40)));
         canvas.text(x + 1, y, &chip, canvas.paint.chosen());
     }
     y + 1

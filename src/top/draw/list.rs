@@ -43,11 +43,11 @@ pub(super) fn draw(model: &Model, area: Rect, canvas: &mut Canvas<'_>) {
         canvas.text(2, area.y + 1, why, canvas.paint.dim());
     }
     let behind = list.rows.len().saturating_sub(first + room);
-    let hidden = if list.hidden > 0 && !list.rows.is_empty() { format!(", {} filtered out", list.hidden) } else { String::new() };
+    let hidden = if list.hidden > 0 && !list.rows.is_empty() { format!(", {} hidden", list.hidden) } else { String::new() };
     if behind > 0 || !hidden.is_empty() {
         let note = format!(" {} of {}{hidden} ", (first + room).min(list.rows.len()), list.rows.len());
         let x = canvas.width().saturating_sub(note.len());
-        canvas.text(x, area.y - 1, &note, canvas.paint.dim());
+        canvas.text_if_free(x, area.y - 1, &note, canvas.paint.dim());
     }
 }
 

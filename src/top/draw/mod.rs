@@ -78,6 +78,14 @@ impl Canvas<'_> {
         end.into()
     }
 
+    /// The same, unless another text is there.
+    fn text_if_free(&mut self, x: usize, y: u16, text: &str, style: Style) {
+        let free = (x..self.width()).all(|x| self.buffer.cell((x as u16, y)).is_none_or(|cell| cell.symbol() == " "));
+        if free {
+            self.text(x, y, text, style);
+        }
+    }
+
     /// A whole row in one style.
     fn fill(&mut self, y: u16, style: Style) {
         self.buffer.set_style(Rect { y, height: 1, ..self.area }.intersection(self.area), style);

@@ -1,6 +1,6 @@
 //! The view of processes: every Python process of the host, workers under their master.
 
-use super::{Figure, Heading, ListRow, RowId, SortKey};
+use super::{sort, Figure, Heading, ListRow, RowId, SortKey};
 use crate::output::{numbers, sanitize};
 use crate::top::filter::Filter;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -36,7 +36,9 @@ pub const HEADINGS: &[Heading] = &[
 /// The rows that the filter accepts, and how many it hides.
 pub fn rows(processes: &[HostRow], filter: &Filter) -> (Vec<ListRow>, usize) {
     let accepted = |p: &&HostRow| filter.accepts([p.command.as_str(), p.user.as_str(), p.container.as_deref().unwrap_or("")]);
-    let rows: Vec<ListRow> = processes.iter().filter(accepted).map(row).collect();
+    let mut rows: Vec<ListRow> = processes.iter().filter(accepted).map(row).collect();
+    // The order of those that are equal in the column that sorts.
+    sort(&mut rows, HEADINGS, SortKey::Cpu, false);
     let hidden = processes.len() - rows.len();
     (rows, hidden)
 }
@@ -104,7 +106,7 @@ mod tests {
         let processes =
             [process(1, None, 0.1), process(2, None, 0.0), process(3, Some(2), 0.9), process(4, Some(2), 0.2), process(5, Some(99), 0.5)];
         let (mut rows, hidden) = rows(&processes, &Filter::default());
-        super::super::sort(&mut rows, HEADINGS, SortKey::Cpu, false);
+        sort(&mut rows, HEADINGS, SortKey::Cpu, false);
         let names: Vec<String> = in_tree(rows, &processes).into_iter().map(|row| row.name).collect();
         assert_eq!(names, ["2 python 2", "  3 python 3", "  4 python 4", "5 python 5", "1 python 1"]);
         assert_eq!(hidden, 0);
