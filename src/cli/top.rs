@@ -180,7 +180,8 @@ fn print_host(args: &TopArgs, model: Model) -> Result<ExitCode> {
     let mut host = Host::default();
     host.read();
     std::thread::sleep(Duration::from_secs(1));
-    let model = Model { view: View::Processes, processes: host.read(), ..model };
+    let processes = host.read();
+    let model = Model { view: View::Processes, processes, unreadable: host.unreadable, ..model };
     print_screen(args, &model)?;
     Ok(ExitCode::SUCCESS)
 }

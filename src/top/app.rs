@@ -104,6 +104,7 @@ impl App<'_> {
             let due = self.host_read.is_none_or(|read| read.elapsed() >= HOST_PERIOD);
             if due {
                 self.model.processes = self.host.read();
+                self.model.unreadable = self.host.unreadable;
                 self.host_read = Some(Instant::now());
             }
             return Ok(due);

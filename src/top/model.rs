@@ -114,6 +114,8 @@ pub struct Model {
     pub paused: Option<Arc<Picture>>,
     /// The processes of the host, if they are shown.
     pub processes: Vec<HostRow>,
+    /// Processes of which it may not be read whether they are Python.
+    pub unreadable: usize,
     /// Whether the list of processes is one step back.
     pub from_list: bool,
     /// The view.

@@ -4,6 +4,7 @@
 
 use crate::output::golden;
 use crate::support::cli::gilprof;
+use crate::support::repository;
 use gilprof::profile::file::Recording;
 use gilprof::top::draw::Paint;
 use gilprof::top::history::Span;
@@ -65,6 +66,9 @@ fn a_recording_is_printed_and_errors_name_what_helps() {
     let screen = gilprof(&["top", "--replay", file, "--once", "--sort", "name", "--filter", "sort|burn"]);
     screen.ended(0, &[]).printed(&["/sort|burn/", "native-held", "sampled 500/s"]);
     assert!(!screen.out.contains("MainThread"), "{}", screen.out);
+    let documented = std::fs::read_to_string(repository().join("docs/top.md")).unwrap();
+    let screen = gilprof(&["top", "--replay", file, "--once"]);
+    assert!(documented.contains(&format!("```text\n{}```\n", screen.out)), "docs/top.md has another screen than:\n{}", screen.out);
     gilprof(&["top", "--replay", file]).ended(2, &["top needs a terminal", "--once"]);
     gilprof(&["top", "--replay", "/dev/null", "--once"]).ended(12, &["no regular file"]);
     gilprof(&["top", "--json"]).ended(2, &["--json needs a program"]);

@@ -252,7 +252,7 @@ fn processes_of_the_host(interpreter: &Interpreter) {
     terminal.top("--filter resting.py");
     terminal.shows(&format!("{} ", target.pid()));
     terminal.press_shows("Enter", "MainThread");
-    terminal.press_shows("Escape", "Python processes");
+    terminal.press_shows("Escape", "Python process");
     terminal.press_shows("q", "ready>");
 }
 
@@ -276,7 +276,7 @@ fn a_window_for_scripts(interpreter: &Interpreter) {
     let output = gilprof(&["top", "--pid", &pid, "--window", "1s", "--once", "--ascii"]);
     output.ended(0, &[]).printed(&["worker-0", "GIL busy", "samples asked"]);
     assert!(output.out.is_ascii(), "{}", output.out);
-    gilprof(&["top", "--once"]).ended(0, &[]).printed(&["Python processes", &format!("{pid} ")]);
+    gilprof(&["top", "--once"]).ended(0, &[]).printed(&["Python process", &format!("{pid} ")]);
 }
 
 fn an_error_comes_before_the_screen() {

@@ -34,7 +34,11 @@ pub(super) fn draw(model: &Model, canvas: &mut Canvas<'_>) -> u16 {
 fn title(model: &Model, canvas: &mut Canvas<'_>) -> u16 {
     let mut left = String::from("gilprof top");
     if model.view == View::Processes {
-        left += &format!("  {} Python processes", model.processes.len());
+        let plural = if model.processes.len() == 1 { "" } else { "es" };
+        left += &format!("  {} Python process{plural}", model.processes.len());
+        if model.unreadable > 0 {
+            left += &format!("; {} of other users may not be read", model.unreadable);
+        }
     } else if let Some(picture) = model.shown() {
         let target = &picture.report.target;
         let python = columns::fit(&sanitize::clean(&target.python), 16);
