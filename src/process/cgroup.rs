@@ -113,9 +113,9 @@ pub fn container(pid: Pid) -> Option<String> {
 /// The innermost container of a `/proc/PID/cgroup`: Docker, Podman, containerd and CRI-O put the
 /// id, 64 hexadecimal digits, into the name of the cgroup.
 fn container_in(groups: &str) -> Option<String> {
-    let words = groups.split(|c: char| !c.is_ascii_alphanumeric());
+    let mut words = groups.split(|c: char| !c.is_ascii_alphanumeric());
     let is_id = |word: &&str| word.len() == ID_LENGTH && word.chars().all(|c| c.is_ascii_hexdigit());
-    words.filter(is_id).next_back().map(|id| id[..BRIEF_ID].to_owned())
+    words.rfind(is_id).map(|id| id[..BRIEF_ID].to_owned())
 }
 
 fn quota(pid: Pid) -> Option<f64> {

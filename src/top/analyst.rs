@@ -34,7 +34,7 @@ const MAX_SHARE: f64 = 0.04;
 #[derive(Debug)]
 pub enum Input {
     /// From the sampling thread.
-    Piece(Piece),
+    Piece(Box<Piece>),
     /// The measurement has ended, for this reason.
     Ended(String),
     /// From the screen.
@@ -109,7 +109,7 @@ impl Analyst<'_> {
     fn take(&mut self, input: Input) {
         match input {
             Input::Piece(piece) => {
-                self.add(piece);
+                self.add(*piece);
                 self.fresh = true;
             }
             Input::Ended(reason) => {

@@ -245,7 +245,7 @@ mod tests {
                     ..CaptureStats::default()
                 };
                 sink.publish(&TargetInfo::default(), &stats, |piece| {
-                    history.add(piece);
+                    history.add(*piece);
                     Ok(())
                 });
             }

@@ -177,6 +177,16 @@ fn every_view_fits_every_screen_and_hostile_names_do_no_harm() {
 }
 
 #[test]
+fn help_is_whole_on_80_columns() {
+    for view in [View::Threads, View::Processes] {
+        let mut model = Model { view, ..model() };
+        press(&mut model, "?");
+        let screen = text(&model, PLAIN, (80, 24));
+        assert!(screen.contains("Ctrl-L draws again") && !screen.contains('…'), "{screen}");
+    }
+}
+
+#[test]
 fn a_thread_that_sleeps_with_the_gil_is_an_alarm() {
     let mut model = model();
     let mut changed = (*picture(1.0)).clone();

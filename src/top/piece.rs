@@ -89,13 +89,13 @@ pub struct PieceSink {
 impl PieceSink {
     /// Ends a piece. `hand_over` returns it if it cannot be taken now; then its records are part of
     /// the next piece.
-    pub fn publish(&mut self, target: &TargetInfo, stats: &CaptureStats, hand_over: impl FnOnce(Piece) -> Result<(), Piece>) {
+    pub fn publish(&mut self, target: &TargetInfo, stats: &CaptureStats, hand_over: impl FnOnce(Box<Piece>) -> Result<(), Box<Piece>>) {
         let mut stats = stats.clone();
         if self.lost > 0 {
             stats.warnings.push(format!("{} records were left out, because gilprof had no CPU to add them up", self.lost));
         }
         let piece = Piece { records: std::mem::take(&mut self.records), target: target.clone(), stats };
-        if let Err(refused) = hand_over(piece) {
+        if let Err(refused) = hand_over(Box::new(piece)) {
             self.records = refused.records;
         }
     }

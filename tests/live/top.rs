@@ -149,7 +149,7 @@ fn every_key_at_both_sizes(interpreter: &Interpreter) {
             ("o", "▼"),
             ("Space", " PAUSED, "),
             ("Space", "MainThread"),
-            ("?", "a regular expression over thread, function and file"),
+            ("?", "a regular expression for thread, function, file"),
             ("x", "MainThread"),
         ] {
             terminal.press_shows(key, shows);

@@ -7,11 +7,11 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 const OF_PROCESS: &[(&str, &str)] = &[
-    ("t f b i", "threads, functions, blame (who waits behind whom), icicle (stacks); Tab: the next"),
+    ("t f b i", "threads, functions, blame, icicle (stacks); Tab: the next"),
     ("1 0 a z", "window: 1 s, 10 s, all since the start; z starts that anew"),
     ("< >  o", "sort by the column to the left or right; invert"),
     ("up down", "move the cursor, which stays on its row; PageUp, PageDown, Home, End"),
-    ("/", "filter: a regular expression over thread, function and file; Esc clears it"),
+    ("/", "filter: a regular expression for thread, function, file"),
     ("space", "pause the picture; measuring goes on"),
     ("m", "icicle: time holding, waiting, all"),
     ("r", "record into a file from now on; r again ends it"),
@@ -24,7 +24,7 @@ const OF_LIST: &[(&str, &str)] = &[
     ("Enter", "measure the process; Esc comes back here"),
     ("< >  o", "sort by the column to the left or right; invert"),
     ("up down", "move the cursor, which stays on its row; PageUp, PageDown, Home, End"),
-    ("/", "filter: a regular expression over command, user and container"),
+    ("/", "filter: a regular expression for command, user, container"),
     ("Esc", "clear the filter"),
     ("q Ctrl-C", "quit; Ctrl-Z suspends, Ctrl-L draws again"),
 ];
