@@ -111,5 +111,11 @@ mod python;
 #[doc(hidden)]
 pub mod python;
 
+#[cfg(all(feature = "cli", not(feature = "internals")))]
+mod top;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod top;
+
 pub use capture::session::{CaptureConfig, CaptureResult, Progress, ProgressHook, StopReason};
 pub use capture::target::Target;

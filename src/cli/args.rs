@@ -3,6 +3,7 @@
 
 use super::gate_args::GateArgs;
 use super::subprocess_args::SubprocessArgs;
+use super::top_args::TopArgs;
 use super::values::{self, parse_duration, parse_pid, parse_rate, DurationArg, EngineArg};
 use crate::analysis::what_if::Question;
 use crate::capture::session::Engine;
@@ -120,6 +121,8 @@ pub enum Command {
         #[command(flatten)]
         args: DiffArgs,
     },
+    /// Watch a running program, or all Python programs of this host, or play a recording
+    Top(Box<TopArgs>),
     /// Fail a build when the GIL is the bottleneck: check limits, or changes since a baseline
     Gate(Box<GateArgs>),
     /// Show the state and the Python stack of every thread now

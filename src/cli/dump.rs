@@ -12,7 +12,7 @@ use crate::error::{Error, ReadError, Result};
 use crate::ids::{Pid, ThreadId};
 use crate::output::{dump, Format};
 use crate::process::sys_linux;
-use crate::python::attach::{Attached, PythonProcess};
+use crate::python::attach::{self, Attached, PythonProcess};
 use crate::python::runtimes::RuntimeChoice;
 use crate::sample::{GilSample, Sink, State, StateSlice, StateTimes, TargetInfo, ThreadInfo, ThreadSnapshot, ThreadTotals};
 use crate::units::Nanos;
@@ -38,7 +38,9 @@ pub fn command(pid: Pid, format: Format, freeze: bool, runtime: &RuntimeChoice, 
             if let Some(path) = recording {
                 write_recording(&python, path)?;
             }
-            sample(*python, freeze)?
+            let sample = sample(*python, freeze)?;
+            sample.notes.iter().for_each(|line| note(line));
+            (sample.target, sample.threads)
         }
         Attached::Legacy(version) if recording.is_some() => {
             return Err(Error::UnsupportedVersion { pid, version, why: "its memory cannot be recorded".into() });
@@ -82,7 +84,30 @@ impl Sink for StateTotals {
     fn thread_end(&mut self, _: ThreadId, _: ThreadTotals) {}
 }
 
-fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<ThreadSnapshot>)> {
+/// The dump of a process as text, for a file.
+pub fn as_text(pid: Pid, runtime: &RuntimeChoice) -> Result<String> {
+    let (target, threads, notes) = match attach::attach(pid, runtime)? {
+        Attached::Python(python) => {
+            let DumpSample { target, threads, notes } = sample(*python, false)?;
+            (target, threads, notes)
+        }
+        Attached::Legacy(version) => {
+            let (target, threads) = backend::dump(pid, &version)?;
+            (target, threads, Vec::new())
+        }
+    };
+    let notes: String = notes.into_iter().map(|line| line + "\n").collect();
+    Ok(notes + &dump::text(&target, &threads, false))
+}
+
+/// The threads at one moment, and what the reader should know.
+struct DumpSample {
+    target: TargetInfo,
+    threads: Vec<ThreadSnapshot>,
+    notes: Vec<String>,
+}
+
+fn sample(python: PythonProcess, freeze: bool) -> Result<DumpSample> {
     let pid = python.pid;
     let mut target = program::target_info(&python);
     let mut sampler = Sampler::new(python, program::pauser(freeze));
@@ -98,9 +123,9 @@ fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<Thread
         sys_linux::sleep_until(now + SAMPLE_PERIOD);
         now = sys_linux::monotonic();
     }
-    sampler.pauser_warning().iter().for_each(|warning| note(warning));
+    let mut notes: Vec<String> = sampler.pauser_warning().into_iter().collect();
     if !read {
-        note("the interpreter could not be read: it is starting or ending, and the holder of the GIL is not known");
+        notes.push("the interpreter could not be read: it is starting or ending, and the holder of the GIL is not known".into());
     }
     let mut threads: Vec<(ThreadId, ThreadSnapshot)> = sampler.snapshots();
     target.gil_enabled = sampler.stats.gil_enabled;
@@ -110,7 +135,7 @@ fn sample(python: PythonProcess, freeze: bool) -> Result<(TargetInfo, Vec<Thread
             view.state = longest_state(times);
         }
     }
-    Ok((target, threads.into_iter().map(|(_, view)| view).collect()))
+    Ok(DumpSample { target, threads: threads.into_iter().map(|(_, view)| view).collect(), notes })
 }
 
 /// Of the states that one sample leaves open, the one that took most of the time; `Unknown` if none

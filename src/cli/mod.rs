@@ -18,6 +18,8 @@ mod session;
 mod signals;
 mod subprocess_args;
 mod tee;
+mod top;
+pub mod top_args;
 mod tree_profiles;
 pub mod values;
 mod wait_for_python;
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         }
         Command::Diff { base, new, args } => diff::command(&base, &new, &args),
         Command::Report { files, pid, output } => report::command(&files, &pid, &output),
+        Command::Top(args) => top::command(&args),
         Command::Gate(args) => Ok(gate::command(&args)),
         Command::Dump { process, format, freeze_holder, runtime, record_memory } => {
             let runtime = runtime.unwrap_or_default();

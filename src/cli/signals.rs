@@ -8,16 +8,22 @@ use super::output_file::Placeholders;
 use super::{exit, system};
 use crate::error::Result;
 use crate::process::proc_info::Status;
+use crate::top::app::Arrived;
+use crate::top::terminal::restore_mode;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{signal, Signal, SignalKind};
 
 /// The signals that `run` passes on. SIGKILL and SIGSTOP cannot be caught; the others concern
 /// gilprof itself.
 const FORWARDED: [i32; 6] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
+
+/// How long a program that has the terminal may take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The runtime that waits for signals and children; measuring has its own thread.
 pub fn runtime() -> Result<Runtime> {
@@ -38,6 +44,11 @@ impl Signals {
     fn ending() -> Result<Signals> {
         let ignored = ignored();
         watch([libc::SIGINT, libc::SIGTERM, libc::SIGHUP].into_iter().filter(|&number| number == libc::SIGINT || !ignored(number)))
+    }
+
+    /// Waits for the next signal that should end gilprof.
+    async fn next_ending(&mut self) {
+        while !asks_to_end(self.next().await) {}
     }
 
     /// Waits for the next signal and returns its number.
@@ -73,6 +84,36 @@ pub fn end_window_on_signal(stop: Arc<AtomicBool>, placeholders: Placeholders) -
         if stop.swap(true, Ordering::Relaxed) {
             placeholders.remove();
             std::process::exit(exit::INTERRUPTED.into());
+        }
+    });
+    Ok(())
+}
+
+/// For a program that has the terminal: notes the signals that end it, suspend it and follow a
+/// stop. If it has not ended soon after the first that should end it, or there is a second one,
+/// gilprof ends with the terminal in its usual mode: the terminal may be stopped, and the program
+/// block.
+pub fn note_for_screen(arrived: &Arc<Arrived>) -> Result<()> {
+    let runtime = runtime()?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        let Signals(mut ending) = Signals::ending()?;
+        ending.extend(watch([libc::SIGTSTP, libc::SIGCONT].into_iter())?.0);
+        Signals(ending)
+    };
+    let arrived = Arc::clone(arrived);
+    std::thread::spawn(move || loop {
+        match runtime.block_on(signals.next()) {
+            libc::SIGTSTP => arrived.suspend.store(true, Ordering::Relaxed),
+            libc::SIGCONT => arrived.resumed.store(true, Ordering::Relaxed),
+            _ => {
+                arrived.end.store(true, Ordering::Relaxed);
+                let _ = runtime.block_on(async { tokio::time::timeout(PATIENCE, signals.next_ending()).await });
+                if !arrived.done.load(Ordering::Relaxed) {
+                    restore_mode();
+                    std::process::exit(exit::INTERRUPTED.into());
+                }
+            }
         }
     });
     Ok(())

@@ -22,8 +22,9 @@ pub mod repeated_names;
 pub mod sanitize;
 pub mod speedscope;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod text;
+pub mod thread_bar;
 mod timeline;
 
 use crate::analysis::report::Report;

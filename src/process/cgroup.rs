@@ -100,6 +100,24 @@ pub(super) fn groups(groups: &str, mounts: &str, controller: &str) -> Vec<Group>
     groups.lines().filter_map(group).collect()
 }
 
+/// Characters of a container's id, and how many of them are usual to name it.
+const ID_LENGTH: usize = 64;
+const BRIEF_ID: usize = 12;
+
+/// The id of the container that a process is in, shortened as `docker ps` does; `None` outside of
+/// containers, and from inside one.
+pub fn container(pid: Pid) -> Option<String> {
+    container_in(&read_text(&format!("/proc/{}/cgroup", live_task(pid))).ok()?)
+}
+
+/// The innermost container of a `/proc/PID/cgroup`: Docker, Podman, containerd and CRI-O put the
+/// id, 64 hexadecimal digits, into the name of the cgroup.
+fn container_in(groups: &str) -> Option<String> {
+    let mut words = groups.split(|c: char| !c.is_ascii_alphanumeric());
+    let is_id = |word: &&str| word.len() == ID_LENGTH && word.chars().all(|c| c.is_ascii_hexdigit());
+    words.rfind(is_id).map(|id| id[..BRIEF_ID].to_owned())
+}
+
 fn quota(pid: Pid) -> Option<f64> {
     // A main thread that has exited alone may have left its group.
     let groups = read_text(&format!("/proc/{}/cgroup", live_task(pid))).ok()?;
@@ -169,6 +187,16 @@ mod tests {
 
     fn files<'a>(files: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
         |path| files.iter().find(|file| file.0 == path).map(|file| file.1.to_owned())
+    }
+
+    #[test]
+    fn containers_are_named_by_their_cgroup() {
+        let id = "0123456789abcdef".repeat(4);
+        for group in [format!("0::/system.slice/docker-{id}.scope"), format!("4:cpu:/docker/{id}\n0::/"), format!("0::/kubepods/pod1/{id}")]
+        {
+            assert_eq!(container_in(&group).as_deref(), Some("0123456789ab"), "{group}");
+        }
+        assert_eq!((container_in("0::/user.slice/user-0.slice"), container_in("")), (None, None));
     }
 
     #[test]

@@ -8,10 +8,11 @@ use super::procfs::read_text;
 use crate::ids::{Pid, Tid};
 use crate::sample::Tracer;
 use crate::units::Nanos;
+use rustc_hash::FxHashMap;
 use std::io;
 use std::path::Path;
 
-pub use super::cgroup::CpuLimits;
+pub use super::cgroup::{container, CpuLimits};
 // Pure parsers of foreign text, for tests/hermetic/fuzz.
 #[cfg(feature = "internals")]
 pub use super::cgroup::{cpu_count, quota_in};
@@ -23,6 +24,8 @@ pub use super::procfs::{parse_state_letter as state_letter, task_state};
 
 /// Threads of one process that are read.
 const MAX_TASKS: usize = 1 << 16;
+/// Processes above one that are read.
+const MAX_DEPTH: usize = 64;
 /// Processes that are searched for children.
 const MAX_PROCESSES: usize = 1 << 17;
 
@@ -125,6 +128,43 @@ pub fn stat_field(text: &str, number: usize) -> Option<u64> {
     text.rsplit_once(')')?.1.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
+/// Every process that gilprof sees.
+pub fn pids() -> Vec<Pid> {
+    numeric_entries("/proc", MAX_PROCESSES).into_iter().map(Pid).collect()
+}
+
+/// The id of the process's user.
+pub fn user(pid: Pid) -> Option<u32> {
+    Status::from_pid(pid).ok()?.number("Uid").and_then(|id| u32::try_from(id).ok())
+}
+
+/// The names of the users that the host knows, by id.
+pub fn user_names() -> FxHashMap<u32, String> {
+    names_of_users(&read_text("/etc/passwd").unwrap_or_default())
+}
+
+fn names_of_users(passwd: &str) -> FxHashMap<u32, String> {
+    let name = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?.to_owned();
+        Some((fields.nth(1)?.parse().ok()?, name))
+    };
+    let mut names = FxHashMap::default();
+    // The first name of an id is the one that other programs show.
+    passwd.lines().filter_map(name).for_each(|(id, name)| _ = names.entry(id).or_insert(name));
+    names
+}
+
+/// Whether a shell could resume this process after a stop: a process above it is of the same
+/// session and of another job. The kernel ignores Ctrl-Z of a terminal without one.
+pub fn has_shell() -> bool {
+    let field = |pid: Pid, number| stat_field(&read_text(&format!("/proc/{pid}/stat")).ok()?, number);
+    let own = Pid(std::process::id() as i32);
+    let (Some(job), Some(session)) = (field(own, 5), field(own, 6)) else { return false };
+    let above = std::iter::successors(parent(own), |pid| parent(*pid)).take(MAX_DEPTH);
+    above.into_iter().find(|pid| field(*pid, 5) != Some(job)).is_some_and(|pid| field(pid, 6) == Some(session))
+}
+
 /// The process's children.
 pub fn children(pid: Pid) -> Vec<Pid> {
     let tasks = numeric_entries(&format!("/proc/{pid}/task"), MAX_TASKS);
@@ -189,6 +229,13 @@ mod tests {
         assert_eq!(stat_field(text, 1), None);
         assert_eq!(CpuTicks::parse(text), Some(CpuTicks { start: StartTime(98765), parent: Pid(42), own: 3, reaped: 0 }));
         assert_eq!(CpuTicks::parse("7 (a) R 1 2 3"), None);
+    }
+
+    #[test]
+    fn users_are_named_by_their_first_name() {
+        let names = names_of_users("root:x:0:0::/root:/bin/sh\ntoor:x:0:0::/:\nbad\nx:y:z\nweb:x:33:33::/:\n");
+        assert_eq!((names.get(&0).map(String::as_str), names.get(&33).map(String::as_str), names.len()), (Some("root"), Some("web"), 2));
+        assert!(user(me()).is_some() && pids().contains(&me()));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct BlameRow {
 }
 
 /// The pairs of functions seen so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct BlameTable {
     pairs: FxHashMap<(FunctionId, Option<FunctionId>), f64>,
 }
@@ -61,7 +61,7 @@ pub struct WaitedOnRow {
 }
 
 /// The pairs of stacks seen so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct WaitedOnTable {
     pairs: FxHashMap<(usize, StackId, Option<StackId>), f64>,
 }

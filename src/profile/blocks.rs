@@ -32,7 +32,7 @@ pub struct Block {
 }
 
 /// One block while slices are added.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Cell {
     threads: FxHashMap<usize, StateTimes>,
     sleeps: FxHashMap<(usize, StackId), f64>,
@@ -52,7 +52,7 @@ impl Cell {
 }
 
 /// The blocks while slices are added.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Blocks {
     origin: Option<u64>,
     latest: u64,

@@ -19,7 +19,7 @@ const MAX_THREADS: usize = 8192;
 const MAX_GILS: usize = 256;
 
 /// Builds a [`Profile`] from what the capture side emits.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ProfileBuilder {
     threads: Vec<ThreadProfile>,
     index: FxHashMap<ThreadId, usize>,

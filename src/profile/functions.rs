@@ -25,7 +25,7 @@ impl FunctionId {
 }
 
 /// The functions seen so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Functions {
     by_pointer: PointerCache<Function>,
     by_content: HashMap<Arc<Function>, FunctionId>,

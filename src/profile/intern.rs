@@ -14,7 +14,7 @@ const MAX_ENTRIES: usize = 1 << 14;
 const MAX_WEIGHT: usize = 1 << 19;
 
 /// Numbers by address.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PointerCache<T> {
     known: FxHashMap<usize, (Arc<T>, u32)>,
     weight: usize,

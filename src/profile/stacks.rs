@@ -45,7 +45,7 @@ pub struct StackTime {
 type StackKey = (Box<[(FunctionId, u32)]>, StackStatus);
 
 /// The stacks seen so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stacks {
     by_pointer: PointerCache<Stack>,
     by_content: HashMap<StackKey, StackId>,

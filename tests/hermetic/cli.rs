@@ -92,6 +92,9 @@ fn help_is_short_and_has_an_example() {
         assert_eq!(long.out, short.out);
         assert!(long.out.lines().count() <= 30 && long.out.lines().all(|line| line.chars().count() <= 100), "{}", long.out);
     }
+    let top = gilprof(&["top", "--help"]);
+    top.ended(0, &[]).printed(&["Usage: gilprof top", "Examples:\n  gilprof top\n"]);
+    assert!(top.out.lines().count() <= 30 && top.out.lines().all(|line| line.chars().count() <= 100), "{}", top.out);
     gilprof(&["--help"]).ended(0, &[]).printed(&["attach", "run", "dump", "Examples:\n  gilprof attach --pid 4242\n"]);
     gilprof(&["--version"]).ended(0, &[]).printed(&[concat!("gilprof ", env!("CARGO_PKG_VERSION"))]);
 }

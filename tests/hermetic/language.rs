@@ -15,7 +15,7 @@ const COMMENT_COLUMNS: usize = 100;
 const LAYERS: &[(&str, &[&str])] = &[
     ("capture side", &["process", "python", "capture"]),
     ("report side", &["profile", "analysis", "output"]),
-    ("front ends", &["gate", "cli"]),
+    ("front ends", &["gate", "cli", "top"]),
 ];
 const VOCABULARY: &[&str] = &["sample", "units", "ids", "error"];
 

@@ -30,8 +30,9 @@ const MODULES: &[(&str, &[&str])] = &[
     ("output", &["analysis", "profile"]),
     // limits for CI: judges reports, and measures nothing
     ("gate", &["profile", "analysis", "output"]),
-    // front end: only it may use both sides
-    ("cli", &["capture", "python", "process", "profile", "analysis", "output", "gate"]),
+    // front ends: only they may use both sides
+    ("top", &["capture", "python", "process", "profile", "analysis", "output"]),
+    ("cli", &["capture", "python", "process", "profile", "analysis", "output", "gate", "top"]),
     ("main", &["cli"]),
     // what a library user sees: the report side, and where to start on the capture side
     ("lib", &["capture"]),

@@ -22,6 +22,7 @@ mod simulated;
 mod simulated_process;
 #[path = "../support/mod.rs"]
 mod support;
+mod top;
 mod truth;
 mod untrusted_memory;
 

@@ -44,6 +44,7 @@ const BESIDE_OTHERS: &[&str] = &[
     "states::sleepers_",
     "states::the_target_",
     "stops::",
+    "top::",
 ];
 
 /// Cases of such modules that measure after all.

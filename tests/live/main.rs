@@ -51,6 +51,7 @@ mod states;
 mod stops;
 #[path = "../support/mod.rs"]
 mod support;
+mod top;
 
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
@@ -96,6 +97,7 @@ fn main() {
         schemas::cases,
         states::cases,
         stops::cases,
+        top::cases,
     ] {
         cases(&mut suite);
     }

@@ -9,7 +9,7 @@ use super::Page;
 use crate::analysis::name_pattern::name_pattern;
 use crate::analysis::report::{Holding, Report, States, Thread};
 use crate::output::repeated_names::RepeatedNames;
-use crate::output::{columns, numbers, palette, sanitize};
+use crate::output::{columns, numbers, palette, sanitize, thread_bar};
 use crate::sample::State;
 use rustc_hash::FxHashMap;
 
@@ -22,8 +22,6 @@ const FEW: usize = 4;
 const NEARLY: f64 = 0.1;
 /// Share of a thread's time in which it holds the GIL without a core, from which a line says so.
 const WITHOUT_CORE: f64 = 0.05;
-/// The shares may miss 1 by this much before the difference is shown as unknown.
-const SLACK: f64 = 0.005;
 const SHORTEST_BAR: usize = 6;
 const LONGEST_BAR: usize = 22;
 /// Names never get less than this.
@@ -183,15 +181,10 @@ fn rows_of_name(threads: Vec<&Thread>) -> Vec<Vec<&Thread>> {
     folds
 }
 
-/// The shares of a thread, in the order of `HEADS`.
-fn shares_of(states: &States) -> [f64; 7] {
-    [states.holding, states.waiting, states.native, states.starved, states.lock, states.io, states.unknown]
-}
-
 /// Whether each share of one thread is nearly that of the other. A share that is not a number is
 /// like any other.
 fn are_alike(a: &Thread, b: &Thread) -> bool {
-    let (a, b) = (shares_of(&a.states), shares_of(&b.states));
+    let (a, b) = (thread_bar::shares(&a.states), thread_bar::shares(&b.states));
     !a.iter().zip(b).any(|(a, b)| (a - b).abs() > NEARLY)
 }
 
@@ -202,11 +195,7 @@ fn steps(share: f64) -> i64 {
 }
 
 fn row(name: String, python: bool, cpu: f64, states: &States, holding: Holding) -> Row {
-    let mut shares = shares_of(states);
-    let uncovered = 1.0 - shares.iter().sum::<f64>();
-    if uncovered > SLACK {
-        shares[6] += uncovered;
-    }
+    let shares = thread_bar::covering_shares(states);
     let name = if name.trim().is_empty() { "?".into() } else { name };
     let cells = match numbers::apportion(&shares, 100) {
         Some(whole) => std::array::from_fn(|i| numbers::cell(whole[i], shares[i])),
@@ -244,23 +233,8 @@ fn mean(name: String, rest: &[&Thread]) -> Row {
     row(name, rest.iter().any(|t| t.python), of(|t| t.cpu), &states, holding)
 }
 
-/// A row's shares with holding split. Where the split does not cover holding, the rest is shown as
-/// Python code.
 fn detail(row: &Row) -> [(State, f64); State::COUNT] {
-    let h = &row.holding;
-    let python = (row.shares[0] - h.native - h.blocked - h.starved).max(0.0);
-    [
-        (State::HoldingPython, python),
-        (State::HoldingNative, h.native),
-        (State::HoldingBlocked, h.blocked),
-        (State::HoldingStarved, h.starved),
-        (State::Waiting, row.shares[1]),
-        (State::Native, row.shares[2]),
-        (State::Starved, row.shares[3]),
-        (State::Lock, row.shares[4]),
-        (State::Io, row.shares[5]),
-        (State::Unknown, row.shares[6]),
-    ]
+    thread_bar::parts(&row.shares, &row.holding)
 }
 
 fn bar(row: &Row, columns: usize, colour: bool) -> String {

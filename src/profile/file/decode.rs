@@ -54,6 +54,11 @@ impl Decoder {
         (self.capture_info.target, self.capture_info.window, Nanos::from_nanos(self.last_sample))
     }
 
+    /// The last target and capture statistics read so far.
+    pub fn latest_info(&self) -> (&TargetInfo, &CaptureStats) {
+        (&self.capture_info.target, &self.capture_info.window)
+    }
+
     /// Sends a chunk's records to `sink`.
     pub fn chunk(&mut self, records: &[u8], sink: &mut dyn Sink) -> Result<(), Broken> {
         let mut reader = Reader::new(records);

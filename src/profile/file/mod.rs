@@ -32,7 +32,7 @@ mod recorder;
 #[cfg(test)]
 mod tests;
 
-pub use read::{Recording, ReplaySummary};
+pub use read::{Playback, Recording, ReplaySummary};
 pub use recorder::{Recorder, RecordingWriter};
 
 /// The version written. Older versions stay readable; each has a golden file.

@@ -120,40 +120,78 @@ impl Recording {
     /// Sends all that was recorded to `sink`, in the order of the capture. The first broken chunk
     /// and everything after it are left out, with a warning.
     pub fn replay(&self, sink: &mut dyn Sink) -> Result<ReplaySummary> {
-        let refused = |why: String| Error::Recording { path: self.path.clone(), why };
-        let mut from = BufReader::with_capacity(1 << 16, FileReader { file: &self.file, at: HEADER });
-        let mut decoder = Decoder::default();
-        let mut any = false;
-        let broken = loop {
-            let records = match self.next_chunk(&mut from).map_err(|e| refused(e.to_string()))? {
-                Ok(Some(records)) => records,
-                Ok(None) => break None,
-                Err(broken) => break Some(broken),
-            };
-            if let Err(broken) = decoder.chunk(&records, sink) {
-                break Some(broken);
+        let mut playback = self.playback()?;
+        while playback.chunk(sink)?.is_some() {}
+        playback.finish()
+    }
+
+    /// Starts to read the recording a chunk at a time.
+    pub fn playback(&self) -> Result<Playback<'_>> {
+        let reader = FileReader { file: &self.file, at: HEADER };
+        let from = BufReader::with_capacity(1 << 16, reader);
+        Ok(Playback { recording: self, from, decoder: Decoder::default(), any: false, broken: None })
+    }
+}
+
+/// A recording that is read a chunk at a time.
+#[derive(Debug)]
+pub struct Playback<'a> {
+    recording: &'a Recording,
+    from: BufReader<FileReader<'a>>,
+    decoder: Decoder,
+    any: bool,
+    broken: Option<Broken>,
+}
+
+impl Playback<'_> {
+    /// Sends the next chunk's records to `sink`. Returns the target and the statistics as they were
+    /// at the chunk's end; `None` after the last chunk, and from a broken one on.
+    pub fn chunk(&mut self, sink: &mut dyn Sink) -> Result<Option<(&TargetInfo, &CaptureStats)>> {
+        if self.broken.is_some() {
+            return Ok(None);
+        }
+        let records = match self.recording.next_chunk(&mut self.from).map_err(|e| self.refused(e.to_string()))? {
+            Ok(Some(records)) => records,
+            Ok(None) => return Ok(None),
+            Err(broken) => {
+                self.broken = Some(broken);
+                return Ok(None);
             }
-            any = true;
         };
-        if !any {
-            return Err(refused(match broken {
+        if let Err(broken) = self.decoder.chunk(&records, sink) {
+            self.broken = Some(broken);
+            return Ok(None);
+        }
+        self.any = true;
+        Ok(Some(self.decoder.latest_info()))
+    }
+
+    /// The facts of what was read, after the last chunk.
+    pub fn finish(self) -> Result<ReplaySummary> {
+        if !self.any {
+            return Err(self.refused(match self.broken {
                 None => "nothing was recorded: gilprof ended before the capture began".into(),
                 Some(broken) => format!("its first chunk is damaged ({}), and the chunks after it depend on it", broken.0),
             }));
         }
-        let last = decoder.last;
-        let (target, mut window, end) = decoder.capture_info();
-        if !last || broken.is_some() {
+        let last = self.decoder.last;
+        let (target, mut window, end) = self.decoder.capture_info();
+        if !last || self.broken.is_some() {
             window.seconds = window.seconds.max(end.saturating_since(window.begin).as_secs_f64());
-            let why = broken.map_or("gilprof was killed, or the disk was full", |broken| broken.0);
+            let why = self.broken.map_or("gilprof was killed, or the disk was full", |broken| broken.0);
             window.cut_short = Some(format!("the recording breaks off ({why})"));
             window.warnings.push(format!("the recording breaks off ({why}); the report covers the part before"));
         }
         Ok(ReplaySummary { target, window })
     }
+
+    fn refused(&self, why: String) -> Error {
+        Error::Recording { path: self.recording.path.clone(), why }
+    }
 }
 
 /// Reads a file from a place, whatever else reads it.
+#[derive(Debug)]
 struct FileReader<'a> {
     file: &'a File,
     at: u64,

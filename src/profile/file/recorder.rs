@@ -87,6 +87,12 @@ impl Recorder {
         recorder
     }
 
+    /// Whether the file of one process could not be written; [`finish`](Self::finish) returns the
+    /// cause.
+    pub fn failed(&self) -> bool {
+        self.writer.as_ref().is_some_and(RecordingWriter::failed)
+    }
+
     /// Updates the target and the statistics, and writes a chunk when one is due. To be called some
     /// ten times a second.
     pub fn checkpoint(&mut self, target: &TargetInfo, window: &CaptureStats) {
