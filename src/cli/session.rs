@@ -12,7 +12,7 @@ use super::values::DurationArg;
 use super::window_end::WindowEnd;
 use crate::capture::session::{CaptureConfig, CaptureResult, Progress, ProgressHook, StopReason};
 use crate::capture::target::Target;
-use crate::capture::tree::{capture_tree, TreeConfig};
+use crate::capture::tree::{capture_tree, Processes, TreeConfig};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::numbers;
@@ -157,7 +157,12 @@ impl Session {
     pub fn measure_tree(&self, root: Pid, attached: Option<Attached>, stop: &AtomicBool, line: LiveLine) -> Result<CompletedCapture> {
         let file = self.unnamed_recording()?;
         let mut to = TreeProfiles::new(self.end, root, (&self.outputs, file.as_ref()), stop, &line);
-        let config = TreeConfig { root, attached, capture: self.config, max_cpu: self.max_cpu, runtime: self.runtime.clone() };
+        let config = TreeConfig {
+            processes: Processes::Below { root, attached },
+            capture: self.config,
+            max_cpu: self.max_cpu,
+            runtime: self.runtime.clone(),
+        };
         let measured = capture_tree(config, stop, &mut to);
         let (profiles, recorded) = to.finish();
         line.clear();

@@ -16,6 +16,7 @@ use crate::top::app::{self, Arrived, Tools};
 use crate::top::draw::Paint;
 use crate::top::history::Span;
 use crate::top::host::{self, Host};
+use crate::top::host_sampler::HostSampler;
 use crate::top::measurement::{Pace, RunningMeasurement};
 use crate::top::model::{Model, View};
 use crate::top::terminal::text;
@@ -129,7 +130,7 @@ fn screen(args: &TopArgs, measurement: Option<RunningMeasurement>, model: Model)
         Some(_) => Err(Error::Usage("a recording has no process to dump".into())),
         None => dump::as_text(pid, &runtime),
     };
-    let tools = Tools { measure: &measure, dump: &dump, paint: paint(args) };
+    let tools = Tools { measure: &measure, dump: &dump, capture: config(args, Engine::Samples, None), paint: paint(args) };
     app::run(measurement, model, &tools, &arrived)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -175,12 +176,14 @@ fn print_screen(args: &TopArgs, model: &Model) -> Result<()> {
     print(&text(model, Paint { colour: false, ascii: args.ascii }, (width.clamp(40, 500), rows.min(MAX_ROWS) as u16)))
 }
 
-/// Reads the processes of the host for a second, and prints them.
+/// Measures the processes of the host for a second, and prints them.
 fn print_host(args: &TopArgs, model: Model) -> Result<ExitCode> {
     let mut host = Host::default();
-    host.read();
+    let mut sampler = HostSampler::start(config(args, Engine::Samples, None));
+    sampler.fill(&mut host.read());
     std::thread::sleep(Duration::from_secs(1));
-    let processes = host.read();
+    let mut processes = host.read();
+    sampler.fill(&mut processes);
     let model = Model { view: View::Processes, processes, unreadable: host.unreadable, ..model };
     print_screen(args, &model)?;
     Ok(ExitCode::SUCCESS)

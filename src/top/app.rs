@@ -5,9 +5,11 @@ use super::analyst::Request;
 use super::draw::Paint;
 use super::files;
 use super::host::Host;
+use super::host_sampler::HostSampler;
 use super::measurement::RunningMeasurement;
 use super::model::{Action, Model, View};
 use super::terminal::{has_panicked, Screen};
+use crate::capture::session::CaptureConfig;
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::process::proc_info;
@@ -40,6 +42,8 @@ pub struct Tools<'a> {
     pub measure: &'a dyn Fn(Pid, &Model) -> Result<RunningMeasurement>,
     /// The state and the stack of each thread now, as text.
     pub dump: &'a dyn Fn(Pid) -> Result<String>,
+    /// How the processes of the list are sampled.
+    pub capture: CaptureConfig,
     /// How the screen is decorated.
     pub paint: Paint,
 }
@@ -49,7 +53,7 @@ pub struct Tools<'a> {
 pub fn run(measurement: Option<RunningMeasurement>, model: Model, tools: &Tools<'_>, arrived: &Arrived) -> Result<()> {
     let failed = |source| Error::System { what: "take over the terminal".into(), source };
     let screen = Screen::open().map_err(failed)?;
-    let mut app = App { screen, measurement, model, tools, host: Host::default(), host_read: None };
+    let mut app = App { screen, measurement, model, tools, host: Host::default(), host_read: None, sampler: None };
     let ended = app.show(arrived);
     drop(app);
     arrived.done.store(true, Ordering::Relaxed);
@@ -63,6 +67,8 @@ struct App<'a> {
     tools: &'a Tools<'a>,
     host: Host,
     host_read: Option<Instant>,
+    /// While the list of processes is shown.
+    sampler: Option<HostSampler>,
 }
 
 /// Whether the loop goes on.
@@ -104,6 +110,8 @@ impl App<'_> {
             let due = self.host_read.is_none_or(|read| read.elapsed() >= HOST_PERIOD);
             if due {
                 self.model.processes = self.host.read();
+                let sampler = self.sampler.get_or_insert_with(|| HostSampler::start(self.tools.capture));
+                sampler.fill(&mut self.model.processes);
                 self.model.unreadable = self.host.unreadable;
                 self.host_read = Some(Instant::now());
             }
@@ -176,6 +184,7 @@ impl App<'_> {
         match (self.tools.measure)(pid, &self.model) {
             Ok(measurement) => {
                 self.measurement = Some(measurement);
+                self.sampler = None;
                 self.model.enter_process();
             }
             Err(e) => self.model.message = e.to_string().lines().next().map(str::to_owned),

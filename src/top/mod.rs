@@ -16,6 +16,7 @@ mod files;
 pub mod filter;
 pub mod history;
 pub mod host;
+pub mod host_sampler;
 pub mod icicle;
 pub mod lists;
 pub mod measurement;

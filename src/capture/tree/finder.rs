@@ -51,6 +51,15 @@ pub enum Found {
     Refused(RefusedProcess, Error),
 }
 
+/// Where the search begins.
+#[derive(Debug)]
+pub enum SearchFrom {
+    /// A process, and all below it. `known`: it is measured already.
+    Root { root: Pid, known: bool },
+    /// The processes that come here, without those below them.
+    Given(Receiver<Pid>),
+}
+
 /// The search, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Finder {
@@ -62,15 +71,18 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// Searches from `root` on. `root_is_known`: it is measured already.
-    pub fn start(root: Pid, root_is_known: bool, runtime: RuntimeChoice) -> Finder {
+    /// Starts to search.
+    pub fn start(from: SearchFrom, runtime: RuntimeChoice) -> Finder {
         let (found_by, found) = mpsc::channel();
         let (stop, asked) = mpsc::channel::<()>();
         let over = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&over);
         let search = move || {
-            let mut search = ProcessSearch { runtime, found: found_by, processes: BTreeMap::new(), polls: 0 };
-            search.add(root, root_is_known, Nanos::ZERO);
+            let mut search = ProcessSearch { runtime, found: found_by, processes: BTreeMap::new(), given: None, polls: 0 };
+            match from {
+                SearchFrom::Root { root, known } => search.add(root, known, Nanos::ZERO),
+                SearchFrom::Given(pids) => search.given = Some(pids),
+            }
             search.run(&asked);
             is_over.store(true, Ordering::Release);
         };
@@ -107,6 +119,8 @@ struct ProcessSearch {
     runtime: RuntimeChoice,
     found: Sender<Found>,
     processes: BTreeMap<Pid, KnownProcess>,
+    /// Processes that are given instead of found.
+    given: Option<Receiver<Pid>>,
     polls: u32,
 }
 
@@ -122,7 +136,7 @@ impl ProcessSearch {
     }
 
     fn run(&mut self, asked: &Receiver<()>) {
-        while !self.processes.is_empty() {
+        while !self.processes.is_empty() || self.given.is_some() {
             let began = sys_linux::monotonic();
             self.poll(began);
             let took = sys_linux::monotonic().saturating_since(began).as_nanos();
@@ -136,6 +150,8 @@ impl ProcessSearch {
     }
 
     fn poll(&mut self, now: Nanos) {
+        let given: Vec<Pid> = self.given.iter().flat_map(|given| given.try_iter()).collect();
+        given.into_iter().for_each(|pid| self.add(pid, false, Nanos::ZERO));
         let (runtime, found) = (&self.runtime, &self.found);
         self.processes.iter_mut().for_each(|(&pid, process)| process.try_candidate(pid, now, runtime, found));
         let mut ran = Vec::new();
@@ -150,7 +166,7 @@ impl ProcessSearch {
             }
             cpu.is_some() && (!has_run || proc_info::start_time(pid) == process.start) && (!check_zombies || proc_info::is_running(pid))
         });
-        while let Some(parent) = ran.pop() {
+        while let Some(parent) = ran.pop().filter(|_| self.given.is_none()) {
             for child in proc_info::children(parent) {
                 if !self.processes.contains_key(&child) {
                     self.add(child, false, FORK_TO_EXEC);

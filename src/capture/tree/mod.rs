@@ -19,10 +19,11 @@ use crate::python::runtimes::RuntimeChoice;
 use crate::sample::{ProcessTree, RefusedProcess, Sink};
 use crate::units::Nanos;
 use budget::RateBudget;
-use finder::{Finder, Found};
+use finder::{Finder, Found, SearchFrom};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 
 /// The longest sleep, after which new processes are taken in; and before there is any.
 const MAX_SLEEP: Nanos = Nanos::from_millis(5);
@@ -33,10 +34,8 @@ const ONE_PROCESS: &str = "the kernel engine measures one process, and these are
 /// What to measure, and how.
 #[derive(Debug)]
 pub struct TreeConfig {
-    /// The process at the top.
-    pub root: Pid,
-    /// That process, if it is known to be Python.
-    pub attached: Option<Attached>,
+    /// The processes.
+    pub processes: Processes,
     /// How each process is measured. The duration is that of all together, from the first process
     /// on.
     pub capture: CaptureConfig,
@@ -44,6 +43,20 @@ pub struct TreeConfig {
     pub max_cpu: Option<f64>,
     /// Of a process with several runtimes, the one to measure.
     pub runtime: RuntimeChoice,
+}
+
+/// Which processes are measured.
+#[derive(Debug)]
+pub enum Processes {
+    /// A process and all Python processes below it.
+    Below {
+        /// The process at the top.
+        root: Pid,
+        /// The same, if it is known to be Python.
+        attached: Option<Attached>,
+    },
+    /// Those that come here.
+    Given(Receiver<Pid>),
 }
 
 /// Receives what is measured.
@@ -66,11 +79,17 @@ pub trait TreeSink<S> {
 /// found none can be read.
 pub fn capture_tree<S: Sink>(config: TreeConfig, stop: &AtomicBool, to: &mut dyn TreeSink<S>) -> Result<(StopReason, f64)> {
     // These threads first: a new thread inherits the settings that sampling makes for its own.
-    let descendants = DescendantMonitor::start(config.root);
-    let finder = Finder::start(config.root, config.attached.is_some(), config.runtime.clone());
-    let mut tree = TreeCapture::new(&config, descendants);
-    if let Some(attached) = config.attached {
-        tree.add(config.root, attached, stop, to)?;
+    let (descendants, from, first) = match config.processes {
+        Processes::Given(pids) => (None, SearchFrom::Given(pids), None),
+        Processes::Below { root, attached } => {
+            let from = SearchFrom::Root { root, known: attached.is_some() };
+            (Some(DescendantMonitor::start(root)), from, attached.map(|attached| (root, attached)))
+        }
+    };
+    let finder = Finder::start(from, config.runtime);
+    let mut tree = TreeCapture::new(&config.capture, config.max_cpu, descendants);
+    if let Some((root, attached)) = first {
+        tree.add(root, attached, stop, to)?;
     }
     while tree.take_found(&finder, stop, to) && tree.wait(stop) {
         tree.sample_due(to);
@@ -96,7 +115,7 @@ struct ActiveProcess<S> {
 struct TreeCapture<S> {
     config: CaptureConfig,
     engine_reason: Option<String>,
-    descendants: DescendantMonitor,
+    descendants: Option<DescendantMonitor>,
     /// By number; `None` once it has ended.
     active: Vec<Option<ActiveProcess<S>>>,
     /// When which process is due.
@@ -110,17 +129,17 @@ struct TreeCapture<S> {
 }
 
 impl<S: Sink> TreeCapture<S> {
-    fn new(config: &TreeConfig, descendants: DescendantMonitor) -> TreeCapture<S> {
+    fn new(config: &CaptureConfig, max_cpu: Option<f64>, descendants: Option<DescendantMonitor>) -> TreeCapture<S> {
         let now = sys_linux::monotonic();
         TreeCapture {
-            config: CaptureConfig { engine: Engine::Samples, ..config.capture },
-            engine_reason: (config.capture.engine != Engine::Samples).then(|| ONE_PROCESS.to_owned()),
+            config: CaptureConfig { engine: Engine::Samples, ..*config },
+            engine_reason: (config.engine != Engine::Samples).then(|| ONE_PROCESS.to_owned()),
             descendants,
             active: Vec::new(),
             queue: BinaryHeap::new(),
             refused: Vec::new(),
             first_error: None,
-            budget: RateBudget::new(config.max_cpu, config.capture.rate_hz, now),
+            budget: RateBudget::new(max_cpu, config.rate_hz, now),
             rate_factor: 1.0,
             start: None,
         }
@@ -198,13 +217,14 @@ impl<S: Sink> TreeCapture<S> {
             let mut result = capture.finish(reason, &mut sink);
             result.stats.engine_reason.clone_from(&self.engine_reason);
             result.stats.warnings.extend(self.budget.warning(self.config.rate_hz));
-            result.stats.tree = Some(ProcessTree { cpu: self.descendants.latest().unwrap_or_default(), refused: self.refused.clone() });
+            let cpu = self.descendants.as_ref().map(|cpu| cpu.latest().unwrap_or_default());
+            result.stats.tree = cpu.map(|cpu| ProcessTree { cpu, refused: self.refused.clone() });
             to.end(result, sink);
         }
     }
 
     fn finish(&mut self, to: &mut dyn TreeSink<S>) {
-        self.descendants.finish();
+        self.descendants.iter_mut().for_each(DescendantMonitor::finish);
         (0..self.active.len()).for_each(|number| self.end(number, StopReason::Stopped, to));
     }
 }
