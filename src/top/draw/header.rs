@@ -75,15 +75,19 @@ fn window(model: &Model) -> String {
     }
 }
 
-/// The verdict, and on tall screens why.
+/// The verdict and why; on tall screens also what to do.
 fn banner(report: &Report, y: u16, canvas: &mut Canvas<'_>) -> u16 {
     let (name, headline) = verdict::banner(&report.verdict);
     let x = canvas.text(0, y, &name, canvas.paint.verdict(report.verdict.code));
     let headline = sanitize::clean(headline);
-    let room = canvas.width().saturating_sub(x + 2);
-    canvas.text(x + 2, y, &columns::fit(&headline, room), Style::default());
+    let lines = columns::wrap(&headline, canvas.width().saturating_sub(x + 2));
+    canvas.text(x + 2, y, &lines[0], Style::default());
     if canvas.area.height < TALL {
-        return y + 1;
+        // Always two rows, so that nothing below moves when the verdict changes.
+        let fact = report.verdict.because.first().map(|fact| sanitize::clean(fact)).unwrap_or_default();
+        let below = if lines.len() > 1 { lines[1..].join(" ") } else { fact };
+        canvas.text(2, y + 1, &columns::fit(&below, canvas.width().saturating_sub(2)), canvas.paint.dim());
+        return y + 2;
     }
     let facts = report.verdict.because.iter().take(2).map(|fact| ("- ", fact));
     let steps = report.verdict.next_steps.iter().take(1).map(|step| ("> ", step));
