@@ -20,6 +20,7 @@ import diff  # noqa: E402
 import gate  # noqa: E402
 import html_page  # noqa: E402
 import kernel  # noqa: E402
+import live_view  # noqa: E402
 import recording  # noqa: E402
 import render  # noqa: E402
 import replay  # noqa: E402
@@ -31,7 +32,7 @@ from overhead import command as overhead  # noqa: E402
 from verdicts import command as verdicts  # noqa: E402
 
 COMMANDS = {"accuracy": accuracy, "verdicts": verdicts, "overhead": overhead, "kernel": kernel, "gate": gate, "diff": diff, "html": html_page,
-            "recording": recording, "replay": replay, "service": service, "trees": trees}
+            "recording": recording, "replay": replay, "service": service, "trees": trees, "top": live_view}
 
 
 def parsers():

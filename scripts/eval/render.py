@@ -185,7 +185,7 @@ def trees():
         return ["%d" % row["processes"], share(row, "off"), share(row, "by_chance"), ""]
     rows = results.entries(results.load("trees"), "rows")
     heads = ["interpreter and service", "processes|", "worst difference|", "by chance|", "met after ms|"]
-    return markdown(heads, ([row["part"]] + cells(row) for row in rows))
+    return markdown(heads, ([row["part"]] + cells(row) for row in rows if "many" not in row))
 
 
 TABLES = {"services": services, "services-measured": lambda: measured_on("service"), "trees": trees, "trees-measured": lambda: measured_on("trees"), "rules": rules, "rules-measured": lambda: measured_on("replay"), "accuracy": accuracy, "accuracy-limits": accuracy_limits, "accuracy-measured": lambda: measured_on("accuracy"), "performance": cost, "performance-slowdown": slowdown,

@@ -5,6 +5,7 @@ by `attach --pid`, twice: two such windows differ by chance too, and by as much.
 """
 import json
 import os
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -16,13 +17,13 @@ from common import CACHE, Failed, Measurement, check
 RESULTS = "trees"
 OWN = ["fork", "spawn", "forkserver", "executor"]
 SERVERS = ["gunicorn", "celery", "pytest"]
-SHARE_BOUND, DELAY_BOUND_MS = 0.03, 50
-TURNS = 40
+SHARE_BOUND, DELAY_BOUND_MS, COST_BOUND = 0.03, 50, 0.25
+TURNS, IDLE, BUSY = 40, 100, 4
 
 
 def add_options(parser):
     parser.add_argument("--versions", default="3.8-pyenv,3.11-pyenv,3.13-pyenv,3.15-debian-sid", help="prefixes of interpreters' labels")
-    parser.add_argument("--kinds", default="", help="separated by commas; all of them when it is empty: " + ", ".join(OWN + SERVERS + ["turns"]))
+    parser.add_argument("--kinds", default="", help="separated by commas; all of them when it is empty: " + ", ".join(OWN + SERVERS + ["turns", "cost"]))
     parser.add_argument("--seconds", type=float, default=8.0, help="the window")
 
 
@@ -116,9 +117,32 @@ def in_turns(binary, interpreter):
     return {"lost": len(began) - len(delays), "delays_ms": sorted(delays)}
 
 
+def cpu_of(process, seconds):
+    """What a gilprof cost, as a part of a core, and its report."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    report = finished(process)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / seconds, report
+
+
+def cost(binary, interpreter, seconds):
+    """The cost of many processes, how many of the contended ones were found, and of one process the
+    cost of `attach` and of `attach --subprocesses`, each the median of three."""
+    with targets.Target(interpreter, "host", "--idle", IDLE, "--busy", BUSY) as target:
+        many, document = cpu_of(attach(binary, seconds, "--subprocesses", "--pid", str(target.pid)), seconds)
+        found = sum(report["gil"]["waiters_mean"] > 1 for report in reports(document))
+    with targets.Target(interpreter, "cpu", "--threads", 3) as target:
+        ways = {"alone": [], "tree": ["--subprocesses"]}
+        costs = {way: [] for way in ways}
+        for _ in range(3):
+            for way, more in ways.items():
+                costs[way].append(cpu_of(attach(binary, seconds, "--pid", str(target.pid), *more), seconds)[0])
+    return {"many": many, "found": found, "alone": statistics.median(costs["alone"]), "tree": statistics.median(costs["tree"])}
+
+
 def run(options):
     binary = targets.gilprof(options)
-    kinds = options.kinds.split(",") if options.kinds else OWN + SERVERS + ["turns"]
+    kinds = options.kinds.split(",") if options.kinds else OWN + SERVERS + ["turns", "cost"]
     checks, rows = [], []
     for interpreter in targets.interpreters(options.versions):
         for kind in kinds:
@@ -129,6 +153,11 @@ def run(options):
                 holds = row["lost"] == 0 and bool(late) and late[-1] <= DELAY_BOUND_MS
                 text = "%d of %d lost; met after %.0f ms (median), %.0f at most" % (
                     row["lost"], TURNS, statistics.median(late or [0]), late[-1] if late else 0)
+            elif kind == "cost":
+                row = cost(binary, interpreter, options.seconds)
+                holds = row["many"] <= COST_BOUND and row["found"] == BUSY
+                text = "%d idle and %d contended processes cost %.0f %% of a core, %d contended ones found; one process of 3 threads %.1f %% by attach, %.1f %% with --subprocesses" % (
+                    IDLE, BUSY, 100 * row["many"], row["found"], 100 * row["alone"], 100 * row["tree"])
             else:
                 row = together(binary, interpreter, kind, options)
                 holds = row["off"] is not None and row["off"] <= SHARE_BOUND and not row["twice"]

@@ -50,20 +50,14 @@ pub struct RunningCapture {
     pub end_at: Option<Nanos>,
     last_good: (Nanos, SampleCounts),
     reported_at: Option<Nanos>,
-    own_cpu: OwnCpu,
+    /// gilprof's CPU time when the window began.
+    cpu_at_start: Nanos,
+    /// The cost of this capture's samples, if it is one of several; else all is its own.
+    cost: Option<Nanos>,
     idle_cpus: Option<IdleCpus>,
     /// Whether the process may rest.
     may_rest: bool,
     rest: Option<Rest>,
-}
-
-/// How gilprof's own CPU time is counted.
-#[derive(Clone, Copy, Debug)]
-enum OwnCpu {
-    /// All of gilprof's, from this count on.
-    Since(Nanos),
-    /// That of this capture's samples.
-    Sum(Nanos),
 }
 
 /// A process that rests.
@@ -103,7 +97,8 @@ impl RunningCapture {
             end_at: None,
             last_good: (start, SampleCounts::default()),
             reported_at: None,
-            own_cpu: OwnCpu::Since(sys_linux::process_cpu_time()),
+            cpu_at_start: sys_linux::process_cpu_time(),
+            cost: None,
             idle_cpus: IdleCpus::start(Tid(pid.0)),
             may_rest: false,
             rest: None,
@@ -112,7 +107,7 @@ impl RunningCapture {
 
     /// The same, of one of several processes: it rests while it is idle.
     pub fn one_of_several(self) -> RunningCapture {
-        RunningCapture { may_rest: true, own_cpu: OwnCpu::Sum(Nanos::ZERO), ..self }
+        RunningCapture { may_rest: true, cost: Some(Nanos::ZERO), ..self }
     }
 
     /// When the window began.
@@ -132,9 +127,7 @@ impl RunningCapture {
 
     /// Adds to what this capture's samples have cost.
     pub fn add_cost(&mut self, cpu: Nanos) {
-        if let OwnCpu::Sum(sum) = &mut self.own_cpu {
-            *sum += cpu;
-        }
+        self.cost.iter_mut().for_each(|cost| *cost += cpu);
     }
 
     /// Takes the sample that is due. Returns why the window ends, if it does.
@@ -219,15 +212,17 @@ impl RunningCapture {
 
     fn stats_at(&self, now: Nanos) -> CaptureStats {
         let seconds = now.saturating_since(self.start).as_secs_f64();
-        let cpu = match self.own_cpu {
-            OwnCpu::Since(begin) => sys_linux::process_cpu_time().saturating_since(begin),
-            OwnCpu::Sum(sum) => sum,
-        };
+        let cpu = self.cost.unwrap_or_else(|| self.whole_cost());
         let profiler_cpu = if seconds > 0.0 { cpu.as_secs_f64() / seconds } else { 0.0 };
         let (begin, rate_hz, counts) = (self.start, self.rate_hz, self.counts);
         let mut stats = CaptureStats { begin, seconds, rate_hz, counts, profiler_cpu, ..CaptureStats::default() };
         self.source.fill_stats(&mut stats);
         stats
+    }
+
+    /// All that gilprof has cost since the window began.
+    fn whole_cost(&self) -> Nanos {
+        sys_linux::process_cpu_time().saturating_since(self.cpu_at_start)
     }
 
     /// Resolves all pending time: the window ends.
@@ -241,8 +236,10 @@ impl RunningCapture {
         let idle_cpus = self.idle_cpus.as_ref().and_then(IdleCpus::mean);
         let end = self.sampled_at.max(self.source.accounted_until());
         self.source.finish(end, sink);
-        let stats = self.stats_at(sys_linux::monotonic());
-        let idle_cpus = idle_cpus.map(|idle| idle + stats.profiler_cpu);
+        let now = sys_linux::monotonic();
+        let stats = self.stats_at(now);
+        let cost = self.whole_cost().as_secs_f64() / now.saturating_since(self.start).as_secs_f64().max(1e-9);
+        let idle_cpus = idle_cpus.map(|idle| idle + cost);
         let stats = CaptureStats { seconds: end.saturating_since(self.start).as_secs_f64(), idle_cpus, ..stats };
         CaptureResult { target: self.source.target(), stats, stop_reason }
     }

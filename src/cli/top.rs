@@ -10,6 +10,7 @@ use crate::ids::Pid;
 use crate::output::{json, sanitize};
 use crate::process::sys_linux::terminal;
 use crate::profile::file::Recording;
+use crate::profile::ProfileBuilder;
 use crate::python::attach;
 use crate::python::runtimes::RuntimeChoice;
 use crate::top::app::{self, Arrived, Tools};
@@ -22,6 +23,7 @@ use crate::top::model::{Model, View};
 use crate::top::terminal::text;
 use crate::units::Nanos;
 use std::io::{stdin, stdout, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
@@ -44,13 +46,13 @@ pub fn command(args: &TopArgs) -> Result<ExitCode> {
         (false, _) if !stdout().is_terminal() || !stdin().is_terminal() => {
             Err(Error::Usage("top needs a terminal; for a file or a pipe use: gilprof top --once, or --json".into()))
         }
-        (false, Some(file)) => screen(args, Some(RunningMeasurement::replay(Recording::open(file)?, Pace::Real, model.span)), model),
+        (false, Some(file)) => screen(args, Some(RunningMeasurement::replay(recording(file, args.pid)?, Pace::Real, model.span)), model),
         (false, None) => match target(args)? {
             Some(pid) => live(args, pid, model),
             None => screen(args, None, Model { view: View::Processes, ..model }),
         },
         (true, Some(file)) => {
-            let measurement = RunningMeasurement::replay(Recording::open(file)?, Pace::Unlimited, model.span);
+            let measurement = RunningMeasurement::replay(recording(file, args.pid)?, Pace::Unlimited, model.span);
             print_once(args, &measurement, model)
         }
         (true, None) => match target(args)? {
@@ -59,6 +61,27 @@ pub fn command(args: &TopArgs) -> Result<ExitCode> {
             None => print_host(args, model),
         },
     }
+}
+
+/// The recording of a process. A file with one process needs no name of it.
+fn recording(file: &Path, wanted: Option<Pid>) -> Result<Recording> {
+    let mut all = Recording::open_all(file)?;
+    let pid_of = |recording: &Recording| -> Result<i32> {
+        let mut playback = recording.playback()?;
+        let first = playback.chunk(&mut ProfileBuilder::new())?;
+        Ok(first.map_or(0, |(target, _)| target.pid))
+    };
+    let pids = match (wanted, all.len()) {
+        (None, 1) => return Ok(all.swap_remove(0)),
+        _ => all.iter().map(pid_of).collect::<Result<Vec<_>>>()?,
+    };
+    if let Some(at) = pids.iter().position(|pid| wanted == Some(Pid(*pid))) {
+        return Ok(all.swap_remove(at));
+    }
+    let name = sanitize::clean(&file.to_string_lossy());
+    let each = |pid: &i32| format!("\n  gilprof top --replay {name} --pid {pid}");
+    let listed: String = pids.iter().take(MAX_NAMED).map(each).collect();
+    Err(Error::Usage(format!("cannot tell which process of {name} to play; choose one:{listed}")))
 }
 
 /// The process that the arguments name; `None`: all of them.

@@ -19,11 +19,11 @@ pub struct TopArgs {
     /// A process id, or a part of a command line; without it, all Python programs of the host
     #[arg(value_name = "PID|NAME")]
     pub target: Option<String>,
-    /// The program's process id
+    /// The program's process id; of a recording with several processes, the one to play
     #[arg(short, long, value_parser = parse_pid, allow_hyphen_values = true, conflicts_with = "target")]
     pub pid: Option<Pid>,
     /// Play a recording instead
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "pid", "rate", "engine", "runtime"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "rate", "engine", "runtime"])]
     pub replay: Option<PathBuf>,
     /// What to show first: threads, functions, blame, icicle
     #[arg(long, value_enum, default_value_t = View::Threads, hide_possible_values = true)]

@@ -69,6 +69,13 @@ pub struct RefusedProcess {
     pub why: String,
 }
 
+impl RefusedProcess {
+    /// A process with the error of attaching to it.
+    pub fn new(pid: i32, command: String, why: &impl std::fmt::Display) -> RefusedProcess {
+        RefusedProcess { pid, command, why: why.to_string() }
+    }
+}
+
 /// One process below the target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descendant {

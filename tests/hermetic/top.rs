@@ -4,8 +4,9 @@
 
 use crate::output::golden;
 use crate::support::cli::gilprof;
-use crate::support::repository;
-use gilprof::profile::file::Recording;
+use crate::support::{repository, scratch};
+use gilprof::profile::file::{Recording, RecordingWriter};
+use gilprof::sample::TargetInfo;
 use gilprof::top::draw::Paint;
 use gilprof::top::history::Span;
 use gilprof::top::measurement::{Pace, RunningMeasurement};
@@ -59,6 +60,26 @@ fn a_figure_of_top_is_that_of_a_report() {
     }
 }
 
+/// The golden recording twice in one file, as two processes.
+#[test]
+fn one_of_several_recorded_processes_is_played() {
+    let (path, one) = (scratch("two.gilprof"), Recording::open(&recording()).unwrap());
+    let mut writer = RecordingWriter::new(std::fs::File::create(&path).unwrap());
+    for pid in [11, 12] {
+        let mut recorder = writer.recorder();
+        let replayed = one.replay(&mut recorder).unwrap();
+        recorder.finish(&TargetInfo { pid, ..replayed.target }, &replayed.window).unwrap();
+    }
+    writer.finish().unwrap();
+    let file = path.to_str().unwrap();
+    gilprof(&["top", "--replay", file, "--once"]).ended(2, &["choose one", "--pid 11", "--pid 12"]);
+    gilprof(&["top", "--replay", file, "--pid", "12", "--once"]).ended(0, &[]).printed(&["pid 12"]);
+    gilprof(&["report", file]).ended(0, &[]).printed(&["2 processes"]);
+    gilprof(&["report", file, "--pid", "11"]).ended(0, &[]).printed(&["pid 11"]);
+    gilprof(&["diff", file, file]).ended(12, &["it holds 2 processes"]);
+    std::fs::remove_file(path).unwrap();
+}
+
 #[test]
 fn a_recording_is_printed_and_errors_name_what_helps() {
     let file = recording();
@@ -73,6 +94,7 @@ fn a_recording_is_printed_and_errors_name_what_helps() {
     gilprof(&["top", "--replay", "/dev/null", "--once"]).ended(12, &["no regular file"]);
     gilprof(&["top", "--json"]).ended(2, &["--json needs a program"]);
     gilprof(&["top", "--once", "--filter", "("]).ended(2, &["no regular expression"]);
-    gilprof(&["top", "--replay", file, "--pid", "1", "--once"]).ended(2, &["cannot be used with"]);
+    gilprof(&["top", "--replay", file, "--pid", "1", "--once"]).ended(2, &["cannot tell which process", "--pid 7441"]);
+    gilprof(&["top", "--replay", file, "1", "--once"]).ended(2, &["cannot be used with"]);
     gilprof(&["top", "1", "--once", "--engine", "both"]).ended(2, &["top measures with one engine"]);
 }

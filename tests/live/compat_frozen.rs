@@ -77,13 +77,14 @@ fn run_and_gate_measure_the_child_that_is_python(interpreter: &Interpreter) {
     };
     let unpacked = folder.path().join("app.bin");
     std::fs::copy(&program, &unpacked).unwrap();
-    for unpacked in [None, Some(&unpacked)] {
+    let one: (&[&str], &[&str]) = (&["--no-subprocesses"], &["frozen-app (pid ", "runs its Python program as process "]);
+    for (unpacked, (more, says)) in [(None, one), (Some(&unpacked), one), (Some(&unpacked), (&[], &[]))] {
         let report = folder.path().join("report.json");
-        let mut run = support::gilprof_command(&["run", "-o", report.to_str().unwrap(), "--"]);
+        let mut run = support::gilprof_command(&[&["run", "-o", report.to_str().unwrap()], more, &["--"]].concat());
         frozen(&mut run, "5");
         run.envs(unpacked.map(|path| ("UNPACKED", path)));
         let output = cli::Running::spawn(run).end();
-        output.ended(5, &["frozen-app (pid ", "runs its Python program as process "]);
+        output.ended(5, says);
         let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
         row!(interpreter.label, "frozen: {}", compat::summary(&report));
         let burn = report["functions"].as_array().unwrap().iter().find(|f| f["name"] == "burn").unwrap();

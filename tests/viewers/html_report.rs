@@ -213,7 +213,11 @@ fn live_recordings_are_shown_with_the_figures_of_the_report() {
     let Some(interpreter) = interpreter() else { return };
     let files = {
         let _alone = serial_guard();
-        [record(&interpreter, "mixed", &[]), record(&interpreter, "cpu", &["--threads", "3"])]
+        // At the same time: the page has one timeline.
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| record(&interpreter, "cpu", &["--threads", "3"]));
+            [record(&interpreter, "mixed", &[]), other.join().unwrap()]
+        })
     };
     let page = scratch("live.html");
     done(&["report", text(&files[0]), text(&files[1]), "--what-if", "processes=2", "-o", text(&page)]);

@@ -83,7 +83,7 @@ class CommandLine(unittest.TestCase):
             self.assertEqual(found, code, (arguments, text))
 
     def test_each_subcommand_explains_the_exit_codes(self):
-        for name in ("accuracy", "verdicts", "overhead", "kernel", "gate", "diff", "html", "recording", "render"):
+        for name in ("accuracy", "verdicts", "overhead", "kernel", "gate", "diff", "html", "recording", "service", "trees", "top", "render"):
             code, text = self.ended(name, "--help")
             self.assertEqual(code, 0, text)
             self.assertIn("exit codes:", text)

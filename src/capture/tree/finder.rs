@@ -191,6 +191,9 @@ impl KnownProcess {
 
     fn try_candidate(&mut self, pid: Pid, now: Nanos, runtime: &RuntimeChoice, found: &Sender<Found>) {
         let Kind::Candidate { starting, executable, retry_at } = &mut self.kind else { return };
+        if now < *retry_at && sys_linux::cpu_time_of(pid) == self.cpu {
+            return;
+        }
         let runs_now = proc_info::exe(pid);
         if runs_now != *executable {
             // `exec` happened: the next poll tries the new program.
@@ -213,7 +216,7 @@ impl KnownProcess {
                 }
             }
             Err(why) => {
-                let process = RefusedProcess { pid: pid.0, command: diagnose::brief_command(pid), why: why.to_string() };
+                let process = RefusedProcess::new(pid.0, diagnose::brief_command(pid), &why);
                 let _ = found.send(Found::Refused(process, why));
                 self.kind = Kind::Settled;
             }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::process::sys_linux;
 use crate::python::attach::Attached;
+use crate::python::diagnose;
 use crate::python::runtimes::RuntimeChoice;
 use crate::sample::{ProcessTree, RefusedProcess, Sink};
 use crate::units::Nanos;
@@ -159,15 +160,20 @@ impl<S: Sink> TreeCapture<S> {
         let is_over = finder.is_over();
         for found in finder.found.try_iter() {
             match found {
-                // A process that has just ended cannot be sampled, and is none of the processes.
-                Found::Python(pid, attached) => drop(self.add(pid, attached, stop, to)),
-                Found::Refused(process, why) => {
-                    self.refused.push(process);
-                    self.first_error.get_or_insert(why);
+                Found::Python(pid, attached) => {
+                    if let Err(why) = self.add(pid, attached, stop, to) {
+                        self.refuse(RefusedProcess::new(pid.0, diagnose::brief_command(pid), &why), why);
+                    }
                 }
+                Found::Refused(process, why) => self.refuse(process, why),
             }
         }
         !((is_over || self.is_over()) && self.queue.is_empty())
+    }
+
+    fn refuse(&mut self, process: RefusedProcess, why: Error) {
+        self.refused.push(process);
+        self.first_error.get_or_insert(why);
     }
 
     fn add(&mut self, pid: Pid, attached: Attached, stop: &AtomicBool, to: &mut dyn TreeSink<S>) -> Result<()> {
