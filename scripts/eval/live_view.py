@@ -88,7 +88,8 @@ def host(binary, python, seconds):
             cost = terminal.cost(seconds)
             rows = [line.split() for line in terminal.screen().splitlines() if line.startswith("  ")]
         waiting = [float(row[-3]) for row in rows if len(row) > 4 and row[-3].replace(".", "").isdigit()]
-        return cost, len([figure for figure in waiting[:BUSY] if figure > 1])
+        # Above them is only the process that started all.
+        return cost, len([figure for figure in waiting[:BUSY + 2] if figure > 1])
 
 
 def run(options):

@@ -115,7 +115,8 @@ fn no_worker_that_ended_is_lost(interpreter: &Interpreter) {
 /// The root is no Python.
 fn programs_below_a_shell(interpreter: &Interpreter) {
     let python = quoted(interpreter.path.to_str().unwrap());
-    let code = "import os; print(os.getpid(), flush=True); os.read(0, 1)";
+    // One write each, because both write to the same pipe.
+    let code = "import os; os.write(1, b\"%d\\n\" % os.getpid()); os.read(0, 1)";
     let script = format!("{python} -c '{code}' <&3 & {python} -c '{code}' <&3 & wait; exit 6");
     let mut command = gilprof_command(&["run", "--format", "json", "--", "sh", "-c", &format!("exec 3<&0; {script}")]);
     let mut running = Running::spawn_with(command.stdin(std::process::Stdio::piped()));
