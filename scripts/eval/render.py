@@ -188,7 +188,7 @@ def trees():
     return markdown(heads, ([row["part"]] + cells(row) for row in rows if "many" not in row))
 
 
-TABLES = {"services": services, "services-measured": lambda: measured_on("service"), "trees": trees, "trees-measured": lambda: measured_on("trees"), "rules": rules, "rules-measured": lambda: measured_on("replay"), "accuracy": accuracy, "accuracy-limits": accuracy_limits, "accuracy-measured": lambda: measured_on("accuracy"), "performance": cost, "performance-slowdown": slowdown,
+TABLES = {"services": services, "services-measured": lambda: measured_on("service"), "trees": trees, "trees-measured": lambda: ["- " + line.partition(": ")[2] for line in measured_on("trees")], "rules": rules, "rules-measured": lambda: measured_on("replay"), "accuracy": accuracy, "accuracy-limits": accuracy_limits, "accuracy-measured": lambda: measured_on("accuracy"), "performance": cost, "performance-slowdown": slowdown,
           "performance-sample": sample, "performance-measured": lambda: measured_on("performance"), "verdicts": verdicts,
           "verdicts-checks": verdict_checks, "verdicts-measured": lambda: measured_on("verdicts")}
 

@@ -57,6 +57,8 @@ pub struct RunningCapture {
     idle_cpus: Option<IdleCpus>,
     /// Whether the process may rest.
     may_rest: bool,
+    /// Whether the process was idle in the last sample.
+    was_idle: bool,
     rest: Option<Rest>,
 }
 
@@ -101,6 +103,7 @@ impl RunningCapture {
             cost: None,
             idle_cpus: IdleCpus::start(Tid(pid.0)),
             may_rest: false,
+            was_idle: false,
             rest: None,
         }
     }
@@ -140,6 +143,8 @@ impl RunningCapture {
         let (until, next) = (self.schedule.weight_until(now), self.schedule.next(now));
         let is_last = self.end_at.is_some_and(|end| next > end);
         self.counts.samples += 1;
+        // Read before the sample: what runs from now on is not missed.
+        let cpu = if self.was_idle { sys_linux::cpu_time_of(self.pid) } else { None };
         match self.source.sample(now, if is_last { now } else { until }, sink) {
             Sampled::Complete => self.last_good = (now, self.counts),
             Sampled::Failed => self.counts.failed += 1,
@@ -161,10 +166,12 @@ impl RunningCapture {
             self.poll_rate = poll_rate;
             self.begin_schedule(sys_linux::monotonic());
         }
-        if self.may_rest && self.source.is_idle() {
-            self.rest = Some(Rest { cpu: sys_linux::cpu_time_of(self.pid), since: now });
+        let is_idle = self.may_rest && self.source.is_idle();
+        if is_idle && std::mem::replace(&mut self.was_idle, is_idle) {
+            self.rest = Some(Rest { cpu, since: now });
             self.due = next_rest(now);
         }
+        self.was_idle = is_idle;
         None
     }
 

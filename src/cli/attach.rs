@@ -34,13 +34,14 @@ pub fn command(pid: Pid, window: DurationArg, measure: &MeasureArgs, output: &Ou
 /// Measures a running program, or that program and the Python processes below it. `None` when
 /// `stop` was set before that.
 pub fn measure_running(session: &Session, follows: bool, pid: Pid, stop: &AtomicBool) -> Result<Option<CompletedCapture>> {
-    let attached = match wait_for_python::attach(pid, &session.runtime, stop) {
+    let (pid, attached) = match wait_for_python::attach(pid, &session.runtime, stop) {
         Ok(None) => return Ok(None),
         Ok(Some((pid, target))) if !follows => return session.measure(pid, target, stop, session.live_line()).map(Some),
-        Ok(Some((_, target))) => Some(target),
+        Ok(Some((pid, target))) => (pid, Some(target)),
         // A launcher or a supervisor, whose children are measured.
-        Err(Error::NotPython { .. }) if follows && !diagnose::python_descendants(pid).is_empty() => None,
+        Err(Error::NotPython { .. }) if follows && !diagnose::python_descendants(pid).is_empty() => (pid, None),
         Err(e) => return Err(e),
     };
-    session.measure_tree(pid, attached, stop, session.live_line()).map(Some)
+    let patience = session.limit().filter(|_| attached.is_none());
+    session.measure_tree(pid, attached, patience, stop, session.live_line()).map(Some)
 }

@@ -27,6 +27,7 @@ use crate::gate::run::Run;
 use crate::ids::Pid;
 use crate::output::collapsed::FlameMode;
 use crate::output::{flamegraph, numbers};
+use crate::sample::DescendantCpu;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -307,12 +308,15 @@ impl GateRun {
     /// A sentence, if most of the CPU time of all processes was not measured.
     fn unmeasured(&self) -> Option<String> {
         // The process that ended last knows most.
-        let tree = self.processes.iter().filter_map(|process| process.profile.window.tree.as_ref()).max_by_key(|tree| tree.cpu.total())?;
-        let all = tree.cpu.total().as_secs_f64();
-        let measured: f64 = self.processes.iter().map(|process| process.profile.cpu().as_secs_f64()).sum();
+        let trees = self.processes.iter().filter_map(|process| process.profile.window.tree.as_ref());
+        let tree = trees.max_by_key(|tree| tree.cpu.as_ref().map(DescendantCpu::total))?;
+        let Some(cpu) = &tree.cpu else { return Some("it is not known how much of the CPU time was not measured".into()) };
+        let all = cpu.total().as_secs_f64();
+        let shown: f64 = self.processes.iter().map(|process| process.profile.cpu().as_secs_f64()).sum();
+        let measured = shown + tree.not_shown.as_secs_f64();
         let missing = (all - measured).max(0.0);
         (missing > MOSTLY * all && missing > MIN_UNMEASURED_S).then(|| {
-            let other = if tree.cpu.other.as_secs_f64() > MOSTLY * missing { ", most of it in programs that are not Python" } else { "" };
+            let other = if cpu.other.as_secs_f64() > MOSTLY * missing { ", most of it in programs that are not Python" } else { "" };
             format!("{:.0} % of the CPU time was not measured{other}", 100.0 * missing / all)
         })
     }

@@ -151,7 +151,7 @@ fn measure(
 /// Measures a program that was just started, or that program's first Python process only.
 pub fn measure_started(session: &Session, follows: bool, pid: Pid, name: &str, ended: &AtomicBool) -> Result<CompletedCapture> {
     if follows {
-        let measured = session.measure_tree(pid, None, ended, LiveLine::none());
+        let measured = session.measure_tree(pid, None, None, ended, LiveLine::none());
         return measured.map_err(|error| match error {
             Error::Gone { pid, when } => Error::Gone { pid, when: format!("{when} ({})", sanitize::clean(sanitize::basename(name))) },
             other => other,

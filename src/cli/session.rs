@@ -16,11 +16,14 @@ use crate::capture::tree::{capture_tree, Processes, TreeConfig};
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::output::numbers;
+use crate::process::proc_info;
 use crate::profile::file::Recording;
 use crate::profile::{CoalescingSink, Profile};
 use crate::python::attach::Attached;
+use crate::python::diagnose;
 use crate::python::runtimes::RuntimeChoice;
 use crate::sample::Sink;
+use crate::units::Nanos;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
@@ -105,6 +108,11 @@ impl Session {
         Session { max_cpu: self.max_cpu.or(Some(max_cpu)), ..self }
     }
 
+    /// How long the window is meant to last.
+    pub fn limit(&self) -> Option<Nanos> {
+        self.end.limit
+    }
+
     /// A live line for the window.
     pub fn live_line(&self) -> LiveLine {
         LiveLine::new(self.window)
@@ -154,11 +162,19 @@ impl Session {
 
     /// The same for a process and all Python processes below it. `attached`: the process itself,
     /// if it is Python.
-    pub fn measure_tree(&self, root: Pid, attached: Option<Attached>, stop: &AtomicBool, line: LiveLine) -> Result<CompletedCapture> {
+    /// `patience`: how long to wait for the first Python.
+    pub fn measure_tree(
+        &self,
+        root: Pid,
+        attached: Option<Attached>,
+        patience: Option<Nanos>,
+        stop: &AtomicBool,
+        line: LiveLine,
+    ) -> Result<CompletedCapture> {
         let file = self.unnamed_recording()?;
         let mut to = TreeProfiles::new(self.end, root, (&self.outputs, file.as_ref()), stop, &line);
         let config = TreeConfig {
-            processes: Processes::Below { root, attached },
+            processes: Processes::Below { root, attached, patience },
             capture: self.config,
             max_cpu: self.max_cpu,
             runtime: self.runtime.clone(),
@@ -168,7 +184,11 @@ impl Session {
         line.clear();
         let stop_reason = measured?.0;
         if profiles.is_empty() {
-            return Err(Error::Gone { pid: root, when: " before gilprof saw any Python in it".into() });
+            if !proc_info::is_running(root) {
+                return Err(Error::Gone { pid: root, when: " before gilprof saw any Python in it".into() });
+            }
+            let why = "no Python process below it could be measured while gilprof waited".into();
+            return Err(Error::NotPython { pid: root, what: diagnose::brief_command(root), why });
         }
         let mut recordings = match (file, &recorded) {
             (Some(file), Ok(())) => Recording::all_in_file(file, Path::new(tee::UNNAMED))?,

@@ -9,6 +9,7 @@ use crate::capture::tree::TreeSink;
 use crate::error::{Error, Result};
 use crate::ids::Pid;
 use crate::profile::{CoalescingSink, LiveStats, Profile};
+use crate::units::Nanos;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +34,9 @@ pub struct TreeProfiles<'a> {
     live: BTreeMap<i32, LiveStats>,
     /// The processes that have ended, by their numbers.
     ended: Vec<(u32, Profile)>,
+    /// How many are not kept, and their CPU time.
     dropped: usize,
+    dropped_cpu: Nanos,
 }
 
 impl TreeProfiles<'_> {
@@ -45,7 +48,19 @@ impl TreeProfiles<'_> {
         stop: &'a AtomicBool,
         line: &'a LiveLine,
     ) -> TreeProfiles<'a> {
-        TreeProfiles { window_end, root, to, files: None, failed: None, stop, line, live: BTreeMap::new(), ended: Vec::new(), dropped: 0 }
+        TreeProfiles {
+            window_end,
+            root,
+            to,
+            files: None,
+            failed: None,
+            stop,
+            line,
+            live: BTreeMap::new(),
+            ended: Vec::new(),
+            dropped: 0,
+            dropped_cpu: Nanos::ZERO,
+        }
     }
 
     /// The profiles in the order in which the processes were met, with their numbers in the
@@ -57,6 +72,9 @@ impl TreeProfiles<'_> {
                 "{} more processes were measured, each with less CPU time than those shown; a recording has them (-o run.gilprof)",
                 self.dropped
             ));
+        }
+        for tree in self.ended.iter_mut().filter_map(|(_, profile)| profile.window.tree.as_mut()) {
+            tree.not_shown = self.dropped_cpu;
         }
         let written = self.files.map_or(Ok(()), RecordingFiles::finish);
         (self.ended, self.failed.map_or(written, Err))
@@ -93,17 +111,21 @@ impl TreeSink<CoalescingSink<TeeSink>> for TreeProfiles<'_> {
     fn end(&mut self, result: CaptureResult, sink: CoalescingSink<TeeSink>) {
         let CaptureResult { target, mut stats, stop_reason } = result;
         self.live.remove(&target.pid);
-        // That one of several processes ends is no event to warn of.
-        if target.pid == self.root.0 || stop_reason != StopReason::TargetEnded {
+        // That one of several processes ends is no event to warn of, and that it became another
+        // program no reason to doubt the others.
+        let is_root = target.pid == self.root.0;
+        if is_root || stop_reason != StopReason::TargetEnded {
             stats.warnings.extend(self.window_end.warning(&stop_reason, stats.seconds));
+        }
+        if is_root || stop_reason == StopReason::Stopped && !self.window_end.of_command {
             stats.cut_short = self.window_end.cut_short(&stop_reason, stats.seconds);
         }
         let tee = sink.finish();
         self.ended.push((tee.process, tee.finish(target, stats)));
         if self.ended.len() > MAX_PROFILES {
-            let least = self.ended.iter().enumerate().min_by_key(|(_, (_, profile))| profile.cpu());
-            if let Some((at, _)) = least {
-                self.ended.swap_remove(at);
+            let others = self.ended.iter().enumerate().filter(|(_, (_, profile))| profile.target.pid != self.root.0);
+            if let Some((at, _)) = others.min_by_key(|(_, (_, profile))| profile.cpu()) {
+                self.dropped_cpu += self.ended.swap_remove(at).1.cpu();
                 self.dropped += 1;
             }
         }

@@ -165,6 +165,16 @@ pub fn has_shell() -> bool {
     above.into_iter().find(|pid| field(*pid, 5) != Some(job)).is_some_and(|pid| field(pid, 6) == Some(session))
 }
 
+/// The id of the newest process or thread; `None` where `/proc` does not say. While it stays the
+/// same, no process has started.
+pub fn newest_pid() -> Option<u64> {
+    newest_in(&read_text("/proc/loadavg").ok()?)
+}
+
+fn newest_in(loadavg: &str) -> Option<u64> {
+    loadavg.split_whitespace().nth(4)?.parse().ok()
+}
+
 /// The process's children.
 pub fn children(pid: Pid) -> Vec<Pid> {
     let tasks = numeric_entries(&format!("/proc/{pid}/task"), MAX_TASKS);
@@ -218,6 +228,16 @@ mod tests {
 
     fn me() -> Pid {
         Pid(std::process::id() as i32)
+    }
+
+    #[test]
+    fn the_newest_process_is_the_last_number() {
+        assert_eq!(newest_in("0.64 0.38 0.29 3/98 28071\n"), Some(28071));
+        assert_eq!(newest_in("0.64 0.38 0.29 3/98"), None);
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let newest = newest_pid().unwrap();
+        assert!(newest >= u64::from(child.id()), "{newest} after {}", child.id());
+        child.wait().unwrap();
     }
 
     #[test]

@@ -51,8 +51,10 @@ impl DescendantCpu {
 #[serde(default)]
 pub struct ProcessTree {
     /// The CPU time of the process at the top and of all processes below it, measured or not, in
-    /// the window of all.
-    pub cpu: DescendantCpu,
+    /// the window of all; `None` where the kernel did not say.
+    pub cpu: Option<DescendantCpu>,
+    /// The CPU time of processes that were measured, but are not shown, because there are too many.
+    pub not_shown: Nanos,
     /// Python processes that could not be read.
     pub refused: Vec<RefusedProcess>,
 }

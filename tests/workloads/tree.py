@@ -5,6 +5,7 @@
       turns                     one worker after another, each for 0.1 s of CPU time: --count N of them
 --seconds N                     ends after N tenths of a second; else when stdin closes
 --rest                          the workers sleep
+--calm                          each worker has one thread
 """
 import multiprocessing
 import os
@@ -29,15 +30,15 @@ def exists(pid):
         return False
 
 
-def work(first, seconds, rest):
+def work(first, seconds, how):
     """Three threads that want the GIL, until `seconds` of CPU time have passed or the first process is gone."""
     wanted = time.process_time() + seconds
     is_needed = lambda: exists(first) and (not seconds or time.process_time() < wanted)
-    if rest:
+    if how == "rest":
         while is_needed():
             time.sleep(0.05)
         os._exit(0)
-    threads = [threading.Thread(target=compute, args=(is_needed,)) for _ in range(2)]
+    threads = [threading.Thread(target=compute, args=(is_needed,)) for _ in range(0 if how == "calm" else 2)]
     for thread in threads:
         thread.start()
     compute(is_needed)
@@ -45,6 +46,10 @@ def work(first, seconds, rest):
         thread.join()
     if not exists(first):
         os._exit(0)
+
+
+def kind():
+    return "rest" if harness.given("--rest") else "calm" if harness.given("--calm") else ""
 
 
 def begin(queue):
@@ -57,14 +62,14 @@ def of_pool(how):
     workers = context.Pool(2, begin, (queue,))
     pids = [queue.get() for _ in range(2)]
     for _ in pids:
-        workers.apply_async(work, (os.getpid(), 0, harness.given("--rest")))
+        workers.apply_async(work, (os.getpid(), 0, kind()))
     return pids, workers
 
 
 def of_executor():
     import concurrent.futures
     executor = concurrent.futures.ProcessPoolExecutor(2)
-    jobs = [executor.submit(work, os.getpid(), 0, harness.given("--rest")) for _ in range(2)]
+    jobs = [executor.submit(work, os.getpid(), 0, kind()) for _ in range(2)]
     while len(executor._processes) < 2:
         time.sleep(0.01)
     return sorted(executor._processes), (executor, jobs)
@@ -78,7 +83,7 @@ def in_turns(count):
         pid = os.fork()
         if pid == 0:
             os.write(write, b"%d" % int(time.monotonic() * 1e9))
-            work(os.getppid(), 0.1, False)
+            work(os.getppid(), 0.1, "")
             os._exit(0)
         began.append(int(os.read(read, 100)))
         os.waitpid(pid, 0)

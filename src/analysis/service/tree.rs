@@ -25,8 +25,9 @@ impl TreeCpu {
     pub(super) fn of(members: &[Member<'_>], seconds: f64) -> Option<TreeCpu> {
         // Measured together, they know of one tree; the process that ended last knows most.
         let trees = members.iter().filter_map(|member| member.profile.window.tree.as_ref());
-        if let Some(tree) = trees.max_by_key(|tree| tree.cpu.total()) {
-            return Some(TreeCpu::of_tree(&tree.cpu, members, seconds));
+        if let Some(tree) = trees.max_by_key(|tree| tree.cpu.as_ref().map(DescendantCpu::total)) {
+            let not_shown = tree.not_shown.as_secs_f64() / seconds;
+            return tree.cpu.as_ref().map(|cpu| TreeCpu::of_tree(cpu, not_shown, members, seconds));
         }
         let targets: Vec<&Target> = members.iter().map(|member| &member.report.target).collect();
         let parents = roles::parents(&targets);
@@ -47,9 +48,9 @@ impl TreeCpu {
         Some(sum)
     }
 
-    fn of_tree(cpu: &DescendantCpu, members: &[Member<'_>], seconds: f64) -> TreeCpu {
+    fn of_tree(cpu: &DescendantCpu, not_shown: f64, members: &[Member<'_>], seconds: f64) -> TreeCpu {
         let cores = |time: Nanos| time.as_secs_f64() / seconds;
-        let measured: f64 = members.iter().map(|member| member.cpu_seconds() / seconds).sum();
+        let measured = not_shown + members.iter().map(|member| member.cpu_seconds() / seconds).sum::<f64>();
         let unmeasured = (cores(cpu.own + cpu.python + cpu.unknown) - measured).max(0.0);
         let unknown = unmeasured.min(cores(cpu.unknown));
         TreeCpu { measured, unmeasured_python: unmeasured - unknown, other: cores(cpu.other), unknown }

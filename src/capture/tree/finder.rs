@@ -1,8 +1,9 @@
 //! Finds the Python processes below one process, on a thread of its own: to search the files of an
 //! interpreter takes longer than the time between two samples.
 //!
-//! A process that has used no CPU time since the last poll has started no other, so polls of idle
-//! processes cost next to nothing.
+//! While the kernel has given no new process or thread its id, none has started; and a process that
+//! has used no CPU time since the last poll has started no other. So most polls cost next to
+//! nothing.
 
 use crate::error::Error;
 use crate::ids::Pid;
@@ -25,6 +26,9 @@ const PERIOD: Nanos = Nanos::from_millis(10);
 const STARTING_PERIOD: Nanos = Nanos::from_millis(1);
 /// So long a new process may be about to become Python.
 const NEW: Nanos = Nanos::from_millis(100);
+/// So long a Python may need to create its interpreter. One that has not by then, or has ended it,
+/// is tried more and more rarely.
+const CREATING: Nanos = Nanos::from_millis(2_000);
 /// A child between its fork and its `exec` is a copy of its parent, and no process of its own. So
 /// a child is tried only after this time.
 const FORK_TO_EXEC: Nanos = Nanos::from_millis(8);
@@ -76,15 +80,16 @@ impl Finder {
         let (found_by, found) = mpsc::channel();
         let (stop, asked) = mpsc::channel::<()>();
         let over = Arc::new(AtomicBool::new(false));
-        let is_over = Arc::clone(&over);
+        // Set by the end of the thread, or if it cannot be started.
+        let ends = EndsSearch(Arc::clone(&over));
         let search = move || {
-            let mut search = ProcessSearch { runtime, found: found_by, processes: BTreeMap::new(), given: None, polls: 0 };
+            let _ends = ends;
+            let mut search = ProcessSearch { runtime, found: found_by, processes: BTreeMap::new(), given: None, polls: 0, newest: None };
             match from {
                 SearchFrom::Root { root, known } => search.add(root, known, Nanos::ZERO),
                 SearchFrom::Given(pids) => search.given = Some(pids),
             }
             search.run(&asked);
-            is_over.store(true, Ordering::Release);
         };
         // Without a thread nothing is found, and the channel is closed at once.
         let _ = std::thread::Builder::new().name("finder".into()).spawn(search);
@@ -94,6 +99,15 @@ impl Finder {
     /// Whether none of the processes exists any more.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+}
+
+/// Says that nothing more will be found, when it is dropped.
+struct EndsSearch(Arc<AtomicBool>);
+
+impl Drop for EndsSearch {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -122,6 +136,8 @@ struct ProcessSearch {
     /// Processes that are given instead of found.
     given: Option<Receiver<Pid>>,
     polls: u32,
+    /// The newest process or thread of the machine at the last poll.
+    newest: Option<u64>,
 }
 
 impl ProcessSearch {
@@ -154,13 +170,17 @@ impl ProcessSearch {
         given.into_iter().for_each(|pid| self.add(pid, false, Nanos::ZERO));
         let (runtime, found) = (&self.runtime, &self.found);
         self.processes.iter_mut().for_each(|(&pid, process)| process.try_candidate(pid, now, runtime, found));
+        // Read first: what starts from now on changes it for the next poll.
+        let newest = proc_info::newest_pid();
+        let none_started = newest.is_some() && newest == self.newest;
+        self.newest = newest;
         let mut ran = Vec::new();
         self.polls = self.polls.wrapping_add(1);
         let check_zombies = self.polls.is_multiple_of(CHECK_ZOMBIES_EVERY);
         self.processes.retain(|&pid, process| {
             let cpu = sys_linux::cpu_time_of(pid);
-            let has_run = process.cpu.is_none() || cpu != process.cpu;
-            process.cpu = cpu;
+            let has_run = !none_started && (process.cpu.is_none() || cpu != process.cpu);
+            process.cpu = if none_started { process.cpu } else { cpu };
             if has_run && cpu.is_some() {
                 ran.push(pid);
             }
@@ -184,7 +204,7 @@ impl KnownProcess {
     /// Whether it may be a Python that can be read in a moment.
     fn is_starting(&self, now: Nanos) -> bool {
         match &self.kind {
-            Kind::Candidate { starting, .. } => starting.is_python() || now.saturating_since(self.met_at) < NEW,
+            Kind::Candidate { starting, .. } => now.saturating_since(self.met_at) < if starting.is_python() { CREATING } else { NEW },
             Kind::Settled => false,
         }
     }
@@ -211,7 +231,7 @@ impl KnownProcess {
             }
             Ok(None) => {
                 let age = now.saturating_since(self.met_at);
-                if age >= NEW && !starting.is_python() {
+                if age >= if starting.is_python() { CREATING } else { NEW } {
                     *retry_at = now + Nanos::from_nanos(age.as_nanos() / RETRY_AGE_FRACTION).min(MAX_RETRY);
                 }
             }

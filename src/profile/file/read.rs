@@ -6,7 +6,7 @@ use super::decode::Decoder;
 use super::VERSION;
 use crate::error::{Error, Result};
 use crate::sample::{CaptureStats, Sink, TargetInfo};
-use std::collections::BTreeSet;
+use rustc_hash::FxHashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The largest number of processes in a file that is read.
-const MAX_PROCESSES: usize = 1 << 14;
+const MAX_PROCESSES: usize = 1 << 17;
 /// The length of the file's header.
 const HEADER: u64 = 12;
 
@@ -25,6 +25,10 @@ pub struct Recording {
     file: Arc<File>,
     version: u16,
     process: u32,
+    /// Where its chunks begin.
+    chunks: Arc<[u64]>,
+    /// Processes of the file that cannot be read.
+    left_out: usize,
 }
 
 /// The facts of a replayed recording.
@@ -80,9 +84,25 @@ impl Recording {
                 return Err(refused("it is no recording of gilprof's. Make one with: gilprof record --pid PID -o run.gilprof".into()))
             }
         };
-        let processes = processes(&file, version).map_err(|e| refused(e.to_string()))?;
-        let file = Arc::new(file);
-        Ok(processes.into_iter().map(|process| Recording { path: path.into(), file: Arc::clone(&file), version, process }).collect())
+        let found = chunks_of_processes(&file, version).map_err(|e| refused(e.to_string()))?;
+        let (path, file, count) = (PathBuf::from(path), Arc::new(file), found.len());
+        let recording = |(process, chunks): (u32, Vec<u64>)| {
+            let (path, file, chunks) = (path.clone(), Arc::clone(&file), chunks.into());
+            Recording { path, file, version, process, chunks, left_out: 0 }
+        };
+        let mut all: Vec<Recording> = found.into_iter().map(recording).collect();
+        if count > 1 {
+            // A process whose first chunk was cut off, or is damaged, does not hide the others.
+            let first = all[0].clone();
+            all.retain(Recording::begins_well);
+            let left_out = count - all.len();
+            match all.first_mut() {
+                Some(recording) => recording.left_out = left_out,
+                // The error of one stands for all.
+                None => all.push(first),
+            }
+        }
+        Ok(all)
     }
 
     /// The recording in an open file that holds one process; `path` is for messages.
@@ -101,20 +121,20 @@ impl Recording {
         self.process
     }
 
-    /// The next chunk of this process: its records.
-    fn next_chunk(&self, from: &mut impl Read) -> io::Result<std::result::Result<Option<Vec<u8>>, Broken>> {
-        loop {
-            let head = match chunk::read_head(from, self.version)? {
-                Ok(Some(head)) => head,
-                Ok(None) => return Ok(Ok(None)),
-                Err(broken) => return Ok(Err(broken)),
-            };
-            match head.read_payload(from)? {
-                Ok(payload) if head.process == self.process => return Ok(head.unpack(&payload).map(Some)),
-                Ok(_) => {}
-                Err(broken) => return Ok(Err(broken)),
-            }
-        }
+    /// The records of one of its chunks; `None` after the last one.
+    fn chunk(&self, number: usize) -> io::Result<std::result::Result<Option<Vec<u8>>, Broken>> {
+        let Some(&at) = self.chunks.get(number) else { return Ok(Ok(None)) };
+        let from = &mut BufReader::with_capacity(1 << 16, FileReader { file: &self.file, at });
+        let head = match chunk::read_head(from, self.version)? {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(Err(Broken("the file is truncated"))),
+            Err(broken) => return Ok(Err(broken)),
+        };
+        Ok(head.read_payload(from)?.and_then(|payload| head.unpack(&payload).map(Some)))
+    }
+
+    fn begins_well(&self) -> bool {
+        matches!(self.chunk(0), Ok(Ok(Some(_))))
     }
 
     /// Sends all that was recorded to `sink`, in the order of the capture. The first broken chunk
@@ -127,9 +147,7 @@ impl Recording {
 
     /// Starts to read the recording a chunk at a time.
     pub fn playback(&self) -> Result<Playback<'_>> {
-        let reader = FileReader { file: &self.file, at: HEADER };
-        let from = BufReader::with_capacity(1 << 16, reader);
-        Ok(Playback { recording: self, from, decoder: Decoder::default(), any: false, broken: None })
+        Ok(Playback { recording: self, next: 0, decoder: Decoder::default(), any: false, broken: None })
     }
 }
 
@@ -137,7 +155,8 @@ impl Recording {
 #[derive(Debug)]
 pub struct Playback<'a> {
     recording: &'a Recording,
-    from: BufReader<FileReader<'a>>,
+    /// The number of the next chunk.
+    next: usize,
     decoder: Decoder,
     any: bool,
     broken: Option<Broken>,
@@ -150,8 +169,11 @@ impl Playback<'_> {
         if self.broken.is_some() {
             return Ok(None);
         }
-        let records = match self.recording.next_chunk(&mut self.from).map_err(|e| self.refused(e.to_string()))? {
-            Ok(Some(records)) => records,
+        let records = match self.recording.chunk(self.next).map_err(|e| self.refused(e.to_string()))? {
+            Ok(Some(records)) => {
+                self.next += 1;
+                records
+            }
             Ok(None) => return Ok(None),
             Err(broken) => {
                 self.broken = Some(broken);
@@ -182,6 +204,12 @@ impl Playback<'_> {
             window.cut_short = Some(format!("the recording breaks off ({why})"));
             window.warnings.push(format!("the recording breaks off ({why}); the report covers the part before"));
         }
+        if self.recording.left_out > 0 {
+            window.warnings.push(format!(
+                "{} processes of the recording are damaged from their first chunk on, and left out",
+                self.recording.left_out
+            ));
+        }
         Ok(ReplaySummary { target, window })
     }
 
@@ -205,15 +233,33 @@ impl Read for FileReader<'_> {
     }
 }
 
-/// The numbers of the processes in a file, in the order of their first chunks; 0 for an empty file,
-/// which a replay refuses. Reads the heads of the chunks up to the first invalid one.
-fn processes(file: &File, version: u16) -> io::Result<Vec<u32>> {
-    let (mut from, mut seen, mut order) = (FileReader { file, at: HEADER }, BTreeSet::new(), Vec::new());
-    while let Ok(Some(head)) = chunk::read_head(&mut from, version)? {
-        if seen.len() < MAX_PROCESSES && seen.insert(head.process) {
-            order.push(head.process);
+/// The processes in a file, in the order of their first chunks, and where the chunks of each begin.
+/// Reads the heads of the chunks up to the first invalid one, which is its process's last. Of an
+/// empty file one process without chunks, which a replay refuses.
+fn chunks_of_processes(file: &File, version: u16) -> io::Result<Vec<(u32, Vec<u64>)>> {
+    let length = file.metadata()?.len();
+    let (mut from, mut index, mut found) = (FileReader { file, at: HEADER }, FxHashMap::default(), Vec::<(u32, Vec<u64>)>::new());
+    loop {
+        let at = from.at;
+        let head = match chunk::read_head(&mut from, version)? {
+            Ok(Some(head)) => head,
+            Ok(None) if at >= length => break,
+            // What is broken here is said by the process before.
+            Ok(None) | Err(_) => {
+                if let Some((_, chunks)) = found.last_mut() {
+                    chunks.push(at);
+                }
+                break;
+            }
+        };
+        let number = *index.entry(head.process).or_insert(found.len());
+        if number == found.len() && number < MAX_PROCESSES {
+            found.push((head.process, Vec::new()));
+        }
+        if let Some((_, chunks)) = found.get_mut(number) {
+            chunks.push(at);
         }
         from.at += head.packed as u64;
     }
-    Ok(if order.is_empty() { vec![0] } else { order })
+    Ok(if found.is_empty() { vec![(0, if length > HEADER { vec![HEADER] } else { Vec::new() })] } else { found })
 }

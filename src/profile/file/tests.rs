@@ -217,6 +217,23 @@ fn processes_in_one_file_are_read_apart() {
     }
     let message = Recording::open(&path).unwrap_err().to_string();
     assert!(message.contains("3 processes"), "{message}");
+    // Cut anywhere, what is whole of each process can be read, and the others are counted.
+    let whole = std::fs::read(&path).unwrap();
+    let mut left_out = 0;
+    for cut in 0..whole.len() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let Ok(parts) = Recording::open_all(&path) else { continue };
+        for part in &parts {
+            let mut received = Log::default();
+            let Ok(replayed) = part.replay(&mut received) else {
+                assert_eq!(parts.len(), 1, "{cut}");
+                continue;
+            };
+            assert!(sent[part.process() as usize].0.starts_with(&received.0), "{cut}");
+            left_out += usize::from(replayed.window.warnings.iter().any(|warning| warning.contains("left out")));
+        }
+    }
+    assert!(left_out > 100, "{left_out}");
     std::fs::remove_file(path).unwrap();
 }
 
