@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The period of polls, and while a process is about to become a Python that can be read.
-const PERIOD: Nanos = Nanos::from_millis(10);
+const PERIOD: Nanos = Nanos::from_millis(20);
 const STARTING_PERIOD: Nanos = Nanos::from_millis(1);
 /// So long a new process may be about to become Python.
 const NEW: Nanos = Nanos::from_millis(100);

@@ -29,6 +29,9 @@ use std::sync::mpsc::Receiver;
 /// The longest sleep, after which new processes are taken in; and before there is any.
 const MAX_SLEEP: Nanos = Nanos::from_millis(5);
 const FIRST_SLEEP: Nanos = Nanos::from_micros(500);
+/// The cost of one sample in so many is measured, and stands for those: the clock has a cost too. A
+/// prime, so that processes that take turns are all measured.
+const COST_EVERY: u64 = 7;
 /// So long the stacks of a new process are read before its window begins, while others are sampled.
 const MAX_PREPARATION: Nanos = Nanos::from_millis(20);
 /// Processes that could not be read, of those that are listed.
@@ -130,6 +133,8 @@ struct TreeCapture<S> {
     active: BTreeMap<usize, ActiveProcess<S>>,
     /// How many there were.
     met: usize,
+    /// Samples taken, of all.
+    samples: u64,
     /// What was found and is not taken in yet.
     found: VecDeque<Found>,
     /// When which process is due.
@@ -152,6 +157,7 @@ impl<S: Sink> TreeCapture<S> {
             descendants,
             active: BTreeMap::new(),
             met: 0,
+            samples: 0,
             found: VecDeque::new(),
             queue: BinaryHeap::new(),
             refused: Vec::new(),
@@ -233,9 +239,13 @@ impl<S: Sink> TreeCapture<S> {
         while let Some(Reverse((_, number))) = self.queue.peek().copied().filter(|Reverse((due, _))| *due <= now) {
             self.queue.pop();
             let Some(process) = self.active.get_mut(&number) else { continue };
-            let before = sys_linux::thread_cpu_time();
+            self.samples = self.samples.wrapping_add(1);
+            let before = self.samples.is_multiple_of(COST_EVERY).then(sys_linux::thread_cpu_time);
             let ended = process.capture.sample(&mut process.sink, &mut |progress, sink| to.progress(progress, sink));
-            process.capture.add_cost(sys_linux::thread_cpu_time().saturating_since(before));
+            if let Some(before) = before {
+                let cost = sys_linux::thread_cpu_time().saturating_since(before);
+                process.capture.add_cost(Nanos::from_nanos(cost.as_nanos() * COST_EVERY));
+            }
             match ended {
                 None => self.queue.push(Reverse((process.capture.due(), number))),
                 Some(reason) => self.end(number, reason, false, to),

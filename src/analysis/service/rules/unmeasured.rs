@@ -51,7 +51,7 @@ pub(in crate::analysis::service) fn elsewhere(e: &ServiceFigures<'_>) -> Option<
                 .because(measured)
                 .because(format!("Those that were not measured used {}.", cores(unmeasured)))
                 .next_step(
-                    "Measure them too, with gilprof attach --subprocesses; those that end within 20 ms of their start cannot be measured.",
+                    "Measure them too, with gilprof attach --subprocesses; those that end within 30 ms of their start cannot be measured.",
                 ),
         );
     }
