@@ -59,6 +59,16 @@ class Terminal:
             time.sleep(0.02)
         return time.monotonic() - self.began
 
+    def updates(self, seconds):
+        """How many different screens there were a second."""
+        end, last, count = time.monotonic() + seconds, self.screen(), 0
+        while time.monotonic() < end:
+            time.sleep(0.04)
+            now = self.screen()
+            count += now != last
+            last = now
+        return count / seconds
+
     def cost(self, seconds):
         before = cpu_seconds(self.pid)
         time.sleep(seconds)
@@ -69,6 +79,7 @@ def one_round(binary, pid, seconds):
     with Terminal([binary, "top", str(pid)]) as terminal:
         first = terminal.first("GIL busy")
         time.sleep(1)
+        updates = terminal.updates(seconds)
         top = terminal.cost(seconds)
     attach = subprocess.Popen([binary, "attach", "--pid", str(pid), "--duration", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(1)
@@ -77,7 +88,7 @@ def one_round(binary, pid, seconds):
     alone = (cpu_seconds(attach.pid) - before) / seconds
     attach.terminate()
     attach.wait()
-    return first, top, alone
+    return first, top, alone, updates
 
 
 def host(binary, python, seconds):
@@ -99,11 +110,13 @@ def run(options):
     with targets.Target(python, "mixed") as target:
         rounds = [one_round(binary, target.pid, options.seconds) for _ in range(options.rounds)]
     first = max(one[0] for one in rounds)
-    more = [top - alone for _, top, alone in rounds]
-    print("top and attach: " + ", ".join("%.1f %% and %.1f %%" % (100 * top, 100 * alone) for _, top, alone in rounds), file=sys.stderr)
+    more = [top - alone for _, top, alone, _ in rounds]
+    updates = statistics.median(one[3] for one in rounds)
+    print("top and attach: " + ", ".join("%.1f %% and %.1f %%" % (100 * top, 100 * alone) for _, top, alone, _ in rounds), file=sys.stderr)
     cost, found = host(binary, python, options.seconds)
     middle = statistics.median(more)
     checks = [check("first", first <= FIRST_BOUND_S, "the first screen after %.2f s at most (bound %g s)" % (first, FIRST_BOUND_S)),
+              check("updates", None, "%.1f different screens a second" % updates),
               check("cost", middle <= COST_BOUND, "beyond the samples %.1f %% of a core (median of %d, %.1f to %.1f; bound %g %%)" % (
                   100 * middle, len(more), 100 * min(more), 100 * max(more), 100 * COST_BOUND)),
               check("host", cost <= HOST_BOUND and found == BUSY, "%d idle and %d contended processes: %.0f %% of a core (bound %g %%), %d of %d contended ones on top" % (

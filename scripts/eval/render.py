@@ -179,6 +179,8 @@ def trees():
         return "" if row.get(key) is None else "%.3f" % row[key]
 
     def cells(row):
+        if "a_second" in row:
+            return ["%d, %d lost" % (row["of"], row["lost"]), "", "", ""]
         if "delays_ms" in row:
             late = row["delays_ms"]
             return ["%d, %d lost" % (len(late) + row["lost"], row["lost"]), "", "", "%.0f, %.0f at most" % (late[len(late) // 2], late[-1])]

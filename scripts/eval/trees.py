@@ -23,7 +23,7 @@ TURNS, IDLE, BUSY = 40, 100, 4
 
 def add_options(parser):
     parser.add_argument("--versions", default="3.8-pyenv,3.11-pyenv,3.13-pyenv,3.15-debian-sid", help="prefixes of interpreters' labels")
-    parser.add_argument("--kinds", default="", help="separated by commas; all of them when it is empty: " + ", ".join(OWN + SERVERS + ["turns", "cost"]))
+    parser.add_argument("--kinds", default="", help="separated by commas; all of them when it is empty: " + ", ".join(OWN + SERVERS + ["respawn", "turns", "cost"]))
     parser.add_argument("--seconds", type=float, default=8.0, help="the window")
 
 
@@ -101,17 +101,28 @@ def together(binary, interpreter, kind, options):
             "by_chance": max(differences(one, other, options.seconds), default=None)}
 
 
-def in_turns(binary, interpreter):
-    """How many of the processes were measured, and how long after its begin each was met."""
+def recorded(binary, interpreter, how):
+    """What the workload says of its processes, and the reports of those that were recorded."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "turns.gilprof")
-        target = targets.Target(interpreter, "tree", "--how", "turns", "--count", TURNS)
+        target = targets.Target(interpreter, "tree", "--how", how, "--count", TURNS)
         done = subprocess.run([binary, "record", "-o", path, "--"] + target.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if done.returncode:
             raise Failed("gilprof ended with %d: %s" % (done.returncode, done.stderr.decode()[-500:]))
-        began = json.loads(done.stdout)
-        began = dict(zip(began["children"], began["began"]))
-        found = reports(targets.report_of([binary, "report", path, "--format", "json"]))
+        return json.loads(done.stdout), reports(targets.report_of([binary, "report", path, "--format", "json"]))
+
+
+def respawned(binary, interpreter):
+    """How many workers that ended after one task were lost, and how many came a second."""
+    said, found = recorded(binary, interpreter, "respawn")
+    lost = set(said["children"]) - {report["target"]["pid"] for report in found}
+    return {"lost": len(lost), "of": len(said["children"]), "a_second": len(said["children"]) / said["seconds"]}
+
+
+def in_turns(binary, interpreter):
+    """How many of the processes were measured, and how long after its begin each was met."""
+    said, found = recorded(binary, interpreter, "turns")
+    began = dict(zip(said["children"], said["began"]))
     met = {report["target"]["pid"]: report["window"]["begin_ns"] for report in found}
     delays = [(met[pid] - at) / 1e6 for pid, at in began.items() if pid in met]
     return {"lost": len(began) - len(delays), "delays_ms": sorted(delays)}
@@ -142,12 +153,16 @@ def cost(binary, interpreter, seconds):
 
 def run(options):
     binary = targets.gilprof(options)
-    kinds = options.kinds.split(",") if options.kinds else OWN + SERVERS + ["turns", "cost"]
+    kinds = options.kinds.split(",") if options.kinds else OWN + SERVERS + ["respawn", "turns", "cost"]
     checks, rows = [], []
     for interpreter in targets.interpreters(options.versions):
         for kind in kinds:
             name = "%s %s" % (interpreter["label"], kind)
-            if kind == "turns":
+            if kind == "respawn":
+                row = respawned(binary, interpreter)
+                holds = row["lost"] == 0 and row["of"] >= TURNS
+                text = "%d of %d workers lost, of which %.0f a second came and went" % (row["lost"], row["of"], row["a_second"])
+            elif kind == "turns":
                 row = in_turns(binary, interpreter)
                 late = row["delays_ms"]
                 holds = row["lost"] == 0 and bool(late) and late[-1] <= DELAY_BOUND_MS

@@ -2,6 +2,7 @@
 
 --how fork, spawn, forkserver   two workers of a multiprocessing pool, started in this way
       executor                  the same by concurrent.futures
+      respawn                   a pool whose workers end after one task of 0.08 s of CPU time: --count N tasks
       turns                     one worker after another, each for 0.1 s of CPU time: --count N of them
 --seconds N                     ends after N tenths of a second; else when stdin closes
 --rest                          the workers sleep
@@ -75,6 +76,18 @@ def of_executor():
     return sorted(executor._processes), (executor, jobs)
 
 
+def one_task(_):
+    until = time.process_time() + 0.08
+    compute(lambda: time.process_time() < until)
+    return os.getpid()
+
+
+def respawned(count):
+    """The workers of a pool, each of which ended after one task."""
+    with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1) as workers:
+        return {"children": sorted(set(workers.map(one_task, range(count), chunksize=1))), "seconds": time.monotonic()}
+
+
 def in_turns(count):
     """Processes that end, each before the next one starts; and when each began, on the monotonic clock."""
     pids, began = [], []
@@ -95,6 +108,11 @@ def in_turns(count):
 
 def main():
     how = sys.argv[sys.argv.index("--how") + 1]
+    if how == "respawn":
+        begin_at = time.monotonic()
+        fact = respawned(harness.number("count", 10))
+        harness.fact(dict(fact, seconds=fact["seconds"] - begin_at))
+        return
     if how == "turns":
         harness.fact(in_turns(harness.number("count", 10)))
         return
