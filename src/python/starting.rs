@@ -51,6 +51,42 @@ impl StartingProcess {
     }
 }
 
+/// A Python that was found, for processes that are copies of it: a child by `fork` has the same
+/// files at the same addresses, and its interpreter need not be searched for.
+#[derive(Debug)]
+pub struct KnownPython {
+    mapped: MappedCode,
+    python: Box<PythonProcess>,
+}
+
+/// The files whose code a process has mapped, by address, device and inode.
+pub type MappedCode = Vec<(u64, (u32, u32, u64))>;
+
+impl KnownPython {
+    /// What was found in a process.
+    pub fn new(python: &PythonProcess) -> Option<KnownPython> {
+        Some(KnownPython { mapped: mapped_code(python.pid)?, python: Box::new(python.clone()) })
+    }
+
+    /// The same in a process with this code; `None` if that is no copy, or not ready.
+    pub fn in_copy(&self, pid: Pid, mapped: &MappedCode) -> Option<Attached> {
+        if *mapped != self.mapped {
+            return None;
+        }
+        let mut python = self.python.clone();
+        python.pid = pid;
+        python.ensure_ready().ok()?;
+        Some(Attached::Python(python))
+    }
+}
+
+/// The code of a process.
+pub fn mapped_code(pid: Pid) -> Option<MappedCode> {
+    let maps = Maps::from_pid(pid).ok()?;
+    let code = maps.mappings.iter().filter(|m| m.executable && m.file().is_some());
+    Some(code.map(|m| (m.start.0, (m.dev.major, m.dev.minor, m.inode))).collect())
+}
+
 /// The files whose code a process has mapped, by device and inode.
 fn images_of(pid: Pid) -> Option<Vec<(u32, u32, u64)>> {
     let maps = Maps::from_pid(pid).ok()?;

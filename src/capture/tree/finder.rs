@@ -12,10 +12,10 @@ use crate::process::sys_linux;
 use crate::python::attach::Attached;
 use crate::python::diagnose;
 use crate::python::runtimes::RuntimeChoice;
-use crate::python::starting::StartingProcess;
+use crate::python::starting::{mapped_code, KnownPython, StartingProcess};
 use crate::sample::RefusedProcess;
 use crate::units::Nanos;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::Arc;
@@ -43,6 +43,8 @@ const MAX_RETRY: Nanos = Nanos::from_millis(500);
 /// After so many polls each process is checked for having ended without its parent's notice: a
 /// zombie keeps its id.
 const CHECK_ZOMBIES_EVERY: u32 = 50;
+/// Pythons whose copies are known at once.
+const MAX_KNOWN: usize = 8;
 /// The largest number of processes that are followed at once.
 const MAX_PROCESSES: usize = 4096;
 
@@ -84,7 +86,15 @@ impl Finder {
         let ends = EndsSearch(Arc::clone(&over));
         let search = move || {
             let _ends = ends;
-            let mut search = ProcessSearch { runtime, found: found_by, processes: BTreeMap::new(), given: None, polls: 0, newest: None };
+            let mut search = ProcessSearch {
+                runtime,
+                found: found_by,
+                processes: BTreeMap::new(),
+                known: VecDeque::new(),
+                given: None,
+                polls: 0,
+                newest: None,
+            };
             match from {
                 SearchFrom::Root { root, known } => search.add(root, known, Nanos::ZERO),
                 SearchFrom::Given(pids) => search.given = Some(pids),
@@ -133,6 +143,8 @@ struct ProcessSearch {
     runtime: RuntimeChoice,
     found: Sender<Found>,
     processes: BTreeMap<Pid, KnownProcess>,
+    /// The latest Pythons that were found, whose copies are known at once.
+    known: VecDeque<KnownPython>,
     /// Processes that are given instead of found.
     given: Option<Receiver<Pid>>,
     polls: u32,
@@ -169,7 +181,8 @@ impl ProcessSearch {
         let given: Vec<Pid> = self.given.iter().flat_map(|given| given.try_iter()).collect();
         given.into_iter().for_each(|pid| self.add(pid, false, Nanos::ZERO));
         let (runtime, found) = (&self.runtime, &self.found);
-        self.processes.iter_mut().for_each(|(&pid, process)| process.try_candidate(pid, now, runtime, found));
+        let known = &mut self.known;
+        self.processes.iter_mut().for_each(|(&pid, process)| process.try_candidate(pid, now, runtime, known, found));
         // Read first: what starts from now on changes it for the next poll.
         let newest = proc_info::newest_pid();
         let none_started = newest.is_some() && newest == self.newest;
@@ -209,7 +222,7 @@ impl KnownProcess {
         }
     }
 
-    fn try_candidate(&mut self, pid: Pid, now: Nanos, runtime: &RuntimeChoice, found: &Sender<Found>) {
+    fn try_candidate(&mut self, pid: Pid, now: Nanos, runtime: &RuntimeChoice, known: &mut VecDeque<KnownPython>, found: &Sender<Found>) {
         let Kind::Candidate { starting, executable, retry_at } = &mut self.kind else { return };
         if now < *retry_at && sys_linux::cpu_time_of(pid) == self.cpu {
             return;
@@ -223,9 +236,18 @@ impl KnownProcess {
         if now < *retry_at {
             return;
         }
-        match starting.poll(runtime) {
+        let mapped = if known.is_empty() { None } else { mapped_code(pid) };
+        let copy = mapped.and_then(|mapped| known.iter().find_map(|known| known.in_copy(pid, &mapped)));
+        let is_copy = copy.is_some();
+        match copy.map_or_else(|| starting.poll(runtime), |copy| Ok(Some(copy))) {
             // The receiver is gone only when the capture ends.
             Ok(Some(attached)) => {
+                if let (Attached::Python(python), false) = (&attached, is_copy) {
+                    known.truncate(MAX_KNOWN - 1);
+                    if let Some(python) = KnownPython::new(python) {
+                        known.push_front(python);
+                    }
+                }
                 let _ = found.send(Found::Python(pid, attached));
                 self.kind = Kind::Settled;
             }
